@@ -1,0 +1,1 @@
+"""The testbed: runs the guest, makes real accesses, compares, reports; the command line."""

@@ -1,0 +1,113 @@
+"""The cross-check: what the walker predicts, put to the emulated CPU."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from emu.check.compare import Divergence, agreements
+from emu.check.known import known_divergence
+from emu.check.plan import Place, Plan, make_plan
+from emu.probe import Prober
+from walker.access import AccessType
+from walker.bulk import translate_many
+from walker.columns import Accesses, Kind, Outcomes
+from walker.context import PagingContext
+from walker.memory import PhysicalMemory
+from walker.translate import walk
+
+__all__ = ["KEPT_DIVERGENCES", "Predictor", "Verdict", "check", "compare_all"]
+
+Predictor = Callable[[PhysicalMemory, PagingContext, Accesses], Outcomes]
+Progress = Callable[[int, int], None]
+
+KEPT_DIVERGENCES = 1000
+"""How many divergences a verdict keeps in full; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check found.
+
+    `counts` has the number of accesses for each (place, type, CPL, predicted outcome);
+    `divergences` the first `KEPT_DIVERGENCES` that no known emulator divergence explains;
+    `known` the number explained by each. `seconds` is the time that the probes took.
+    """
+
+    probes: int
+    divergent: int
+    divergences: tuple[Divergence, ...]
+    known: dict[str, int]
+    counts: dict[tuple[Place, AccessType, int, Kind], int]
+    seconds: float
+
+    @property
+    def agreements(self) -> int:
+        """The number of accesses of which walker and CPU say the same."""
+        return self.probes - self.divergent - sum(self.known.values())
+
+
+def check(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    *,
+    plan: Plan | None = None,
+    predict: Predictor = translate_many,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Check every mapping, and what isn't mapped, by real accesses in the emulator.
+
+    `plan` says which accesses are made (see `make_plan`), `predict` whose predictions are
+    checked. `progress` is called with the accesses done and their total.
+    """
+    plan = make_plan(memory, context) if plan is None else plan
+    predicted = predict(memory, context, plan.accesses)
+    began = time.perf_counter()
+    prober = Prober(memory, context)
+    done = None if progress is None else _of_total(progress, len(plan))
+    observed = prober.probe(plan.accesses, done)
+    seconds = time.perf_counter() - began
+    divergences = compare_all(memory, context, plan.accesses, predicted, observed)
+    known = Counter(divergence.known for divergence in divergences if divergence.known)
+    unknown = [divergence for divergence in divergences if not divergence.known]
+    return Verdict(
+        len(plan),
+        len(unknown),
+        tuple(unknown[:KEPT_DIVERGENCES]),
+        dict(sorted(known.items())),
+        _count(plan, predicted),
+        seconds,
+    )
+
+
+def compare_all(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    predicted: Outcomes,
+    observed: Outcomes,
+) -> list[Divergence]:
+    """Return the accesses of which the two say different things, the known ones marked."""
+    found = []
+    for row in np.flatnonzero(~agreements(predicted, observed)).tolist():
+        access = accesses[row]
+        divergence = Divergence(
+            access, predicted[row], observed[row], walk(memory, context, access.va)
+        )
+        found.append(known_divergence(context, divergence))
+    return found
+
+
+def _of_total(progress: Progress, total: int) -> Callable[[int], None]:
+    return lambda done: progress(done, total)
+
+
+def _count(plan: Plan, predicted: Outcomes) -> dict[tuple[Place, AccessType, int, Kind], int]:
+    columns = np.stack([plan.place, plan.type, plan.cpl, predicted.kind], axis=1)
+    rows, counts = np.unique(columns, axis=0, return_counts=True)
+    return {
+        (Place(place), AccessType(kind), cpl, Kind(outcome)): count
+        for (place, kind, cpl, outcome), count in zip(rows.tolist(), counts.tolist(), strict=True)
+    }

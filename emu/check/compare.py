@@ -1,0 +1,56 @@
+"""Whether an observed outcome is one that was predicted."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walker.access import Access
+from walker.columns import Kind, Outcomes
+from walker.outcome import Outcome
+from walker.translate import Walk
+
+__all__ = ["Divergence", "agreements", "differing_fields"]
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """An access of which the walker and the emulated CPU say different things.
+
+    `walk` are the entries it used, for display. `known` is the id of the known emulator
+    divergence that explains it, or None.
+    """
+
+    access: Access
+    predicted: Outcome
+    observed: Outcome
+    walk: Walk
+    known: str | None = None
+
+
+def agreements(predicted: Outcomes, observed: Outcomes) -> NDArray[np.bool_]:
+    """Return bool[n]: which observed outcomes are among those that the prediction allows.
+
+    Kind, physical address, error code and CR2 have to be equal. Of an access that succeeded the
+    changed words have to be equal too; of one that faulted each has to be one that may change.
+    """
+    fields = differing_fields(predicted, observed)
+    differs: NDArray[np.bool_] = np.logical_or.reduce(list(fields.values()))
+    return ~differs
+
+
+def differing_fields(predicted: Outcomes, observed: Outcomes) -> dict[str, NDArray[np.bool_]]:
+    """Return bool[n] for each compared field: where it differs beyond what is allowed."""
+    same = (predicted.entry_pa == observed.entry_pa).all(axis=1)
+    same &= (predicted.entry_value == observed.entry_value).all(axis=1)
+    pairs = predicted.entry_pa[:, None, :] == observed.entry_pa[:, :, None]
+    pairs &= predicted.entry_value[:, None, :] == observed.entry_value[:, :, None]
+    allowed = (pairs.any(axis=2) | (observed.entry_value == 0)).all(axis=1)
+    exact = predicted.kind == Kind.OK
+    return {
+        "outcome": predicted.kind != observed.kind,
+        "pa": predicted.pa != observed.pa,
+        "error_code": predicted.error_code != observed.error_code,
+        "cr2": predicted.cr2 != observed.cr2,
+        "entries": ~np.where(exact, same, allowed),
+    }

@@ -1,0 +1,132 @@
+"""Where the emulator is known to depart from the manuals.
+
+Each entry of the registry says what differs, where the manual has it, why the emulator does it,
+and recognises its own divergences by as narrow a test as possible. Its case file, under
+tests/cases/known, must still show it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from emu.check.compare import Divergence
+from walker.context import PagingContext, Vendor
+from walker.entry import ADDRESS_FIELD, LEVELS, Entry
+from walker.outcome import ErrorCode, Outcome, PageFault
+from walker.translate import Step
+
+__all__ = ["KNOWN", "KnownDivergence", "known_divergence"]
+
+_EMULATED_MAXPHYADDR = 40
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDivergence:
+    """One departure of the emulator: `explains` tells whether a divergence is an instance."""
+
+    id: str
+    differs: str
+    manual: str
+    reason: str
+    case: str
+    explains: Callable[[PagingContext, Divergence], bool]
+
+
+def known_divergence(context: PagingContext, divergence: Divergence) -> Divergence:
+    """Return the divergence, marked with the id of the first entry that explains it, if any."""
+    for entry in KNOWN:
+        if entry.explains(context, divergence):
+            return replace(divergence, known=entry.id)
+    return divergence
+
+
+def _accessed_leaf(_context: PagingContext, divergence: Divergence) -> bool:
+    predicted, observed = divergence.predicted, divergence.observed
+    if not isinstance(predicted, PageFault) or not isinstance(observed, PageFault):
+        return False
+    last = divergence.walk.steps[-1]
+    leaf = (last.pa, last.entry | Entry.A)
+    return (
+        last.level == 3
+        and bool(last.entry & Entry.P)
+        and bool(last.entry & Entry.PS)
+        and (predicted.error_code, predicted.cr2) == (observed.error_code, observed.cr2)
+        and set(observed.entries) - set(predicted.entries) == {leaf}
+    )
+
+
+def _physical_width(context: PagingContext, divergence: Divergence) -> bool:
+    low, high = sorted((context.maxphyaddr, _EMULATED_MAXPHYADDR))
+    between = (1 << high) - (1 << low)
+    return any(step.entry & between & ADDRESS_FIELD for step in divergence.walk.steps) and (
+        _reserved(divergence.observed) != _reserved(divergence.predicted)
+    )
+
+
+def _large_pdpte(context: PagingContext, divergence: Divergence) -> bool:
+    last = _last(divergence)
+    return (
+        not context.page1gb
+        and last is not None
+        and last.level == 3
+        and bool(last.entry & Entry.PS)
+        and _reserved(divergence.predicted)
+    )
+
+
+def _bit_8(context: PagingContext, divergence: Divergence) -> bool:
+    last = _last(divergence)
+    return (
+        context.vendor is Vendor.AMD
+        and last is not None
+        and not LEVELS[last.level].large
+        and last.level > 1
+        and bool(last.entry & Entry.G)
+        and _reserved(divergence.predicted)
+    )
+
+
+def _last(divergence: Divergence) -> Step | None:
+    return divergence.walk.steps[-1] if divergence.walk.steps else None
+
+
+def _reserved(outcome: Outcome) -> bool:
+    return isinstance(outcome, PageFault) and bool(outcome.error_code & ErrorCode.RSVD)
+
+
+KNOWN = (
+    KnownDivergence(
+        "pdpte-leaf-accessed-on-fault",
+        "A 1-GiB leaf has its A bit set by an access that faults, for want of rights or for a "
+        "reserved address bit.",
+        "Intel SDM vol. 3A 4.8: A is set in the entries that a translation uses. The leaf of a "
+        "4-KiB or 2-MiB page is left alone by the same faults.",
+        "The page walk sets A in a PDPTE before it looks at PS, and only then at reserved "
+        "address bits and rights.",
+        "pdpte-leaf-accessed-on-fault.json",
+        _accessed_leaf,
+    ),
+    KnownDivergence(
+        "maxphyaddr-40",
+        "Entry bits 40 and up are reserved, bits below are not, whatever MAXPHYADDR is said to be.",
+        "Intel SDM vol. 3A 4.1.4 and 4.5: the bits from MAXPHYADDR up are reserved.",
+        "The physical address width is fixed at 40 bits for every CPU model.",
+        "maxphyaddr-40.json",
+        _physical_width,
+    ),
+    KnownDivergence(
+        "pdpte-ps-always-leaf",
+        "PS in a PDPTE makes a 1-GiB page of it, on a processor that is said to have none.",
+        "Intel SDM vol. 3A 4.5.4: without CPUID.80000001H:EDX.Page1GB, PS of a PDPTE is reserved.",
+        "The CPU model that enforces everything else has 1-GiB pages, and no way to hide them.",
+        "pdpte-ps-always-leaf.json",
+        _large_pdpte,
+    ),
+    KnownDivergence(
+        "amd-pml4e-bit-8",
+        "Bit 8 of a PML4E or PML5E is ignored, where AMD has it reserved.",
+        "AMD APM vol. 2 5.3.3: bits 8:7 of a PML4E must be zero; Intel ignores bit 8.",
+        "The emulated CPU is an Intel one.",
+        "amd-pml4e-bit-8.json",
+        _bit_8,
+    ),
+)

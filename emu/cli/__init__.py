@@ -1,0 +1,5 @@
+"""The command line: `crosswalk`."""
+
+from emu.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,135 @@
+"""`walk` and `frames`: what is mapped, and what all mappings of a frame allow."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from emu.cli.output import add_json, emit, remark, write_file
+from emu.cli.sources import add_range, add_source, chosen_range, chosen_source
+from emu.report.records import frame_record, mapping_record, range_record, structures_case
+from emu.report.text import context_text, frame_text, mapping_text, range_text, size_text
+from walker.errors import LimitExceeded
+from walker.frames import collective_rights
+from walker.mappings import Mapping, coalesce, mappings
+from walker.rights import Rights
+from walker.source import dump_case, parse_int
+from walker.wx import WritableExecutable, writable_and_executable
+
+__all__ = ["add_commands"]
+
+_LIMIT = 10_000_000
+_WRITES = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
+_FETCHES = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
+_FILTERS = {
+    "writable": ("somebody may write", _WRITES),
+    "executable": ("somebody may execute", _FETCHES),
+    "user": ("user mode may access", Rights.USER_READ | Rights.USER_EXECUTE),
+}
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `walk` and `frames`."""
+    parser = commands.add_parser("walk", help="list the mappings of SOURCE")
+    add_source(parser)
+    add_range(parser)
+    for name, (what, _) in _FILTERS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=f"only pages that {what}")
+    parser.add_argument("--level", choices=["1", "2", "3"], help="only leaves of this level")
+    parser.add_argument("--coalesce", action="store_true", help="fold equal neighbours to ranges")
+    parser.add_argument(
+        "--limit", metavar="N", default=str(_LIMIT), help=f"stop after N ({_LIMIT:,})"
+    )
+    parser.add_argument(
+        "--save-case", metavar="FILE", type=Path, help="write the paging structures as a case file"
+    )
+    add_json(parser, "one record a line")
+    parser.set_defaults(run=_walk)
+
+    parser = commands.add_parser("frames", help="collective rights of each physical range")
+    add_source(parser)
+    parser.add_argument(
+        "--policy",
+        choices=["one-privilege", "any"],
+        help="exit with status 1 if a frame is both writable and executable: within one "
+        "privilege, or for any two",
+    )
+    parser.add_argument(
+        "--aliases",
+        metavar="N",
+        default="4",
+        help="name up to N mappings that write, and N that execute, each such range (4)",
+    )
+    add_json(parser, "one record a line")
+    parser.set_defaults(run=_frames)
+
+
+def _walk(options: argparse.Namespace) -> int:
+    source = chosen_source(options)
+    remark(f"{source.name}: {context_text(source.context)}")
+    if options.save_case is not None:
+        write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
+    start, end = chosen_range(options)
+    limit = parse_int(options.limit, "--limit")
+    pages = _filtered(mappings(source.memory, source.context, start, end), options)
+    lines: Iterator[tuple[str, dict[str, Any]]]
+    if options.coalesce:
+        lines = ((range_text(each), range_record(each)) for each in coalesce(pages))
+    else:
+        lines = ((mapping_text(each), mapping_record(each)) for each in pages)
+    count = 0
+    for text, record in islice(lines, limit):
+        count += 1
+        if options.json:
+            emit(record)
+        else:
+            print(text)
+    if count == limit and next(lines, None) is not None:
+        raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, --start picks up")
+    remark(f"{count:,} {'ranges' if options.coalesce else 'mappings'}")
+    return 0
+
+
+def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator[Mapping]:
+    wanted = [rights for name, (_, rights) in _FILTERS.items() if getattr(options, name)]
+    for page in pages:
+        if options.level is not None and page.level != int(options.level):
+            continue
+        if all(page.rights & rights for rights in wanted):
+            yield page
+
+
+def _frames(options: argparse.Namespace) -> int:
+    source = chosen_source(options)
+    aliases = parse_int(options.aliases, "--aliases")
+    remark(f"{source.name}: {context_text(source.context)}")
+    frames = collective_rights(source.memory, source.context)
+    for start, size, rights in frames:
+        if options.json:
+            emit(frame_record(start, size, rights))
+        else:
+            print(frame_text(start, size, rights))
+    found = writable_and_executable(source.memory, source.context, frames, aliases=aliases)
+    strict = [each for each in found if each.within_one_privilege]
+    _tell_wx(found, strict, remark if options.json else print)
+    violated = {"any": bool(found), "one-privilege": bool(strict), None: False}[options.policy]
+    return 1 if violated else 0
+
+
+def _tell_wx(
+    found: list[WritableExecutable],
+    strict: list[WritableExecutable],
+    say: Callable[[str], None],
+) -> None:
+    if not found:
+        say("W^X: no frame is both writable and executable")
+        return
+    total = size_text(sum(each.size for each in found))
+    say(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
+    for each in found:
+        say(frame_text(each.pa, each.size, each.rights))
+        for how, mappings_there in (("written", each.writers), ("executed", each.executors)):
+            for mapping in mappings_there:
+                say(f"  {how:<8} through {mapping_text(mapping)}")
+    say(f"W^X: {len(strict):,} of them within one privilege")

@@ -1,0 +1,62 @@
+"""Answers on standard output, everything else on standard error."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from walker.errors import BadInput
+
+__all__ = ["Report", "add_json", "command_text", "emit", "progress_bar", "remark", "write_file"]
+
+Report = Callable[[int, int], None]
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --json, which prints `what`."""
+    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+
+
+def emit(record: dict[str, Any]) -> None:
+    """Print one record for machines: one line of JSON."""
+    print(json.dumps(record))
+
+
+def remark(text: str) -> None:
+    """Print something beside the answer."""
+    print(text, file=sys.stderr)
+
+
+def command_text(options: argparse.Namespace) -> str:
+    """Return the command that is running, as a shell would take it."""
+    return shlex.join(["crosswalk", *options.given])
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all; `BadInput` where it can't be written."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Report | None]:
+    """Yield a function to report (done, total) to; None where nobody watches a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,67 @@
+"""`replay`: predicted and observed for every probe of a case."""
+
+import argparse
+import sys
+
+from emu.check import Divergence, compare_all
+from emu.cli.contain import contained
+from emu.cli.output import add_json, remark
+from emu.probe import Prober
+from emu.report.records import access_of, replayed_case
+from emu.report.text import access_text, divergence_lines, outcome_text
+from walker.bulk import translate_many
+from walker.columns import Accesses, Outcomes
+from walker.source import Case, dump_case, load_case
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `replay`."""
+    parser = commands.add_parser("replay", help="predicted and observed for each probe of a case")
+    parser.add_argument("cases", metavar="CASE", nargs="+", help="a case file")
+    add_json(parser, "each case, with both outcomes filled in,")
+    parser.set_defaults(run=_replay)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    divergent = 0
+    for name in options.cases:
+        case = load_case(name)
+        predicted, observed = contained(lambda case=case: _outcomes(case))  # type: ignore[misc]
+        divergences = compare_all(
+            case.memory(), case.context(), _accesses(case), predicted, observed
+        )
+        divergent += sum(divergence.known is None for divergence in divergences)
+        if options.json:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(dump_case(replayed_case(case, predicted, observed)))
+        else:
+            _tell(name, case, observed, divergences)
+    return 1 if divergent else 0
+
+
+def _accesses(case: Case) -> Accesses:
+    return Accesses.of([access_of(probe) for probe in case.probes])
+
+
+def _outcomes(case: Case) -> tuple[Outcomes, Outcomes]:
+    memory, context, accesses = case.memory(), case.context(), _accesses(case)
+    return translate_many(memory, context, accesses), Prober(memory, context).probe(accesses)
+
+
+def _tell(name: str, case: Case, observed: Outcomes, divergences: list[Divergence]) -> None:
+    print(f"{name}: {len(case.probes)} probes, {len(divergences)} divergences")
+    by_access = {divergence.access: divergence for divergence in divergences}
+    for at, probe in enumerate(case.probes):
+        access = access_of(probe)
+        divergence = by_access.get(access)
+        if divergence is None:
+            print(f"agree: {access_text(access)}: {outcome_text(observed[at])}")
+            continue
+        for line in divergence_lines(divergence, case.context()):
+            print(line)
+        if divergence.known:
+            print(f"  known emulator divergence: {divergence.known}")
+    if not case.probes:
+        remark(f"{name}: no probes to replay")

@@ -1,0 +1,96 @@
+"""SOURCE and the options that go with it."""
+
+import argparse
+from dataclasses import replace
+
+from emu.boot import boot
+from guest.builder import build_image
+from walker.context import Vendor
+from walker.errors import BadInput
+from walker.leaves import TOP
+from walker.source import Registers, Source, SourceKind, open_source, parse_int
+
+__all__ = ["GUESTS", "add_range", "add_source", "chosen_range", "chosen_source"]
+
+GUESTS = {"4level": 4, "5level": 5}
+_PREFIX = "guest:"
+_NUMBERS = {"cr3": 64, "cr4": 64, "cr0": 64, "efer": 64, "pkru": 32}
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add SOURCE and the options that say how to read it."""
+    parser.add_argument(
+        "source", metavar="SOURCE", help="case, ELF core, raw image, or guest:4level"
+    )
+    group = parser.add_argument_group("registers and features, before what SOURCE says")
+    for name in _NUMBERS:
+        group.add_argument(f"--{name}", metavar="VALUE", help=f"{name.upper()}, hex or decimal")
+    group.add_argument("--ac", action="store_true", help="state rights with RFLAGS.AC set")
+    group.add_argument("--maxphyaddr", metavar="BITS", help="physical address width, 32 to 52")
+    group.add_argument("--no-page1gb", action="store_true", help="the CPU has no 1-GiB pages")
+    group.add_argument("--vendor", choices=[vendor.value for vendor in Vendor])
+    group = parser.add_argument_group("reading SOURCE")
+    group.add_argument(
+        "--kind", choices=[kind.value for kind in SourceKind], help="don't guess what SOURCE is"
+    )
+    group.add_argument("--cpu", metavar="N", default="0", help="which CPU of an ELF core (0)")
+    group.add_argument("--base", metavar="PA", default="0", help="where a raw image begins (0)")
+
+
+def chosen_source(options: argparse.Namespace) -> Source:
+    """Return the source that the options name; `BadInput` as `open_source`."""
+    registers = _registers(options)
+    name = options.source
+    if name.startswith(_PREFIX):
+        return _guest(name, registers)
+    return open_source(
+        name,
+        registers,
+        cpu=parse_int(options.cpu, "--cpu", bits=16),
+        base=parse_int(options.base, "--base", bits=52),
+        kind=options.kind,
+    )
+
+
+def add_range(parser: argparse.ArgumentParser) -> None:
+    """Add the options for a range of linear addresses."""
+    parser.add_argument("--start", metavar="VA", default="0", help="only from this address on (0)")
+    parser.add_argument("--end", metavar="VA", help="only up to this address, not included")
+
+
+def chosen_range(options: argparse.Namespace) -> tuple[int, int]:
+    """Return [start, end) as chosen; `BadInput` if it isn't a range."""
+    start = parse_int(options.start, "--start")
+    end = TOP if options.end is None else parse_int(options.end, "--end", bits=65)
+    if not start < end <= TOP:
+        raise BadInput(f"no range: --start {start:#x}, --end {end:#x}")
+    return start, end
+
+
+def _registers(options: argparse.Namespace) -> Registers:
+    numbers = {
+        name: parse_int(text, f"--{name}", bits=bits)
+        for name, bits in _NUMBERS.items()
+        if (text := getattr(options, name)) is not None
+    }
+    width = options.maxphyaddr
+    return Registers(
+        **numbers,
+        rflags_ac=True if options.ac else None,
+        maxphyaddr=None if width is None else parse_int(width, "--maxphyaddr", bits=8),
+        page1gb=False if options.no_page1gb else None,
+        vendor=None if options.vendor is None else Vendor(options.vendor),
+    )
+
+
+def _guest(name: str, registers: Registers) -> Source:
+    variant = name.removeprefix(_PREFIX)
+    if variant not in GUESTS:
+        raise BadInput(f"{name}: no such guest ({', '.join(_PREFIX + each for each in GUESTS)})")
+    booted = boot(build_image(GUESTS[variant]))
+    return Source(
+        name=name,
+        kind=SourceKind.RAW,
+        memory=booted.memory,
+        context=replace(booted.context, **registers.given()),
+    )

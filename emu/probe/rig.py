@@ -1,0 +1,208 @@
+"""An engine made ready to make one access after another, each from the same CPU state."""
+
+from typing import NamedTuple
+
+from unicorn import (
+    UC_HOOK_MEM_INVALID,
+    UC_HOOK_MEM_READ,
+    UC_HOOK_MEM_WRITE,
+    UC_MEM_WRITE,
+    Uc,
+)
+from unicorn import x86_const as x86
+
+from emu.probe.arena import USER_CODE, USER_DATA, Arena, Lent
+from emu.probe.calibrate import context_layout
+from emu.probe.engine import Engine, Saved
+from emu.probe.routines import (
+    DONE,
+    ENTER_USER,
+    LANDED,
+    MARK,
+    SKIP,
+    START,
+    STORED,
+    WRITE_PKRU,
+)
+from emu.probe.space import NOWHERE, Space
+from walker.access import AccessType
+from walker.context import CR0, CR4, EFER, PagingContext
+from walker.errors import CrosswalkError
+
+__all__ = ["ProbeError", "Rig", "Run", "Watcher"]
+
+_AC = 1 << 18
+_RFLAGS = 1 << 1
+# Only what paging looks at, and what the probe itself needs to be able to run.
+_CR0 = int(CR0.PE | CR0.PG | CR0.WP)
+_CR4 = int(CR4.PSE | CR4.PAE | CR4.PGE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE)
+_EFER = int(EFER.LME | EFER.LMA | EFER.NXE)
+_NO_CR2 = 0xDEAD_BEEF_0BAD_C0DE
+"""What CR2 holds before an access, so that a fault which doesn't write it is seen."""
+
+
+class ProbeError(CrosswalkError):
+    """The emulator did what no access should lead to, so that there is no outcome to compare."""
+
+
+class Run(NamedTuple):
+    """The state after one access: Unicorn's error number, and registers."""
+
+    error: int
+    completed: bool
+    vector: int
+    error_code: int
+    cr2: int
+    rip: int
+    rax: int
+    rdx: int
+    rsi: int
+
+
+class Rig:
+    """An engine under the context's control registers, with a saved state for each privilege.
+
+    `fetch` says whether the RAM under test may be executed; without, a fetch that was
+    translated ends in an error of the engine instead.
+    """
+
+    def __init__(self, space: Space, arena: Arena, context: PagingContext, *, fetch: bool) -> None:
+        self._engine = Engine()
+        self._arena = arena
+        self._layout = context_layout()
+        space.map_into(self._engine.uc, own=(arena.start, arena.end), fetch=fetch)
+        reset = Saved(self._engine)
+        self._states: dict[tuple[int, int, bool], Saved] = {}
+        for number, lent in enumerate(arena.lent):
+            for cpl in (0, 3):
+                for ac in (False, True):
+                    self._engine.restore(reset)
+                    self._states[number, cpl, ac] = self._prepare(context, lent, cpl, ac=ac)
+        self._after = Saved(self._engine)
+
+    @property
+    def uc(self) -> Uc:
+        """The engine, for hooks."""
+        return self._engine.uc
+
+    def attempt(self, va: int, kind: AccessType, cpl: int, *, ac: bool, lent: int) -> Run:
+        """Make one access with an empty TLB, and return the state after it."""
+        at = self._layout
+        state = self._states[lent, cpl, ac]
+        quads = state.quads
+        code = self._code(lent, cpl)
+        quads[at.rbx >> 3] = va
+        quads[at.rcx >> 3] = va & ~15
+        quads[at.rbp >> 3] = code + LANDED
+        engine = self._engine
+        engine.restore(state)
+        engine.flush_tlb()
+        error = engine.run(code + START[kind], code + DONE)
+        engine.save(self._after)
+        quads, longs = self._after.quads, self._after.longs
+        rip = quads[at.rip >> 3]
+        return Run(
+            error,
+            rip == code + DONE and quads[at.rdi >> 3] == MARK,
+            longs[at.vector >> 2],
+            longs[at.error_code >> 2],
+            quads[at.cr2 >> 3],
+            rip,
+            quads[at.rax >> 3],
+            quads[at.rdx >> 3],
+            quads[at.rsi >> 3],
+        )
+
+    def faulted_at(self, va: int, kind: AccessType, cpl: int, lent: int) -> int:
+        """Return the RIP that a fault of this access has to show."""
+        return va if kind is AccessType.EXECUTE else self._code(lent, cpl) + START[kind]
+
+    def _code(self, lent: int, cpl: int) -> int:
+        chosen = self._arena.lent[lent]
+        return chosen.user_code if cpl == 3 else chosen.kernel_code
+
+    def _prepare(self, context: PagingContext, lent: Lent, cpl: int, *, ac: bool) -> Saved:
+        engine, uc = self._engine, self._engine.uc
+        engine.control(
+            cr0=context.cr0 & _CR0,
+            cr3=lent.cr3,
+            cr4=context.cr4 & _CR4,
+            efer=context.efer & _EFER,
+        )
+        uc.reg_write(x86.UC_X86_REG_GDTR, (0, lent.gdt, 0xFF, 0))
+        uc.reg_write(x86.UC_X86_REG_RFLAGS, _RFLAGS)
+        if context.pke:
+            self._enter(lent.kernel_code, WRITE_PKRU, {"RAX": context.pkru, "RCX": 0, "RDX": 0})
+        flags = _RFLAGS | (_AC if ac else 0)
+        if cpl == 3:
+            # Writing CS through the API would leave the CPL at 0: only a real IRETQ changes it.
+            frame = (lent.user_code + SKIP, USER_CODE, flags, 0, USER_DATA)
+            for at, word in enumerate(frame):
+                uc.mem_write(self._arena.stack_pa + 8 * at, word.to_bytes(8, "little"))
+            self._enter(lent.kernel_code, ENTER_USER, {"RSP": lent.stack}, lent.user_code + DONE)
+            if uc.reg_read(x86.UC_X86_REG_CS) != USER_CODE:
+                raise ProbeError("the probe did not reach CPL 3")
+        else:
+            uc.reg_write(x86.UC_X86_REG_RFLAGS, flags)
+        for name in ("RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP"):
+            uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0)
+        uc.reg_write(x86.UC_X86_REG_RAX, STORED)
+        uc.reg_write(x86.UC_X86_REG_CR2, _NO_CR2)
+        saved = Saved(engine)
+        if saved.longs[self._layout.vector >> 2] != _NO_VECTOR:
+            raise ProbeError("the probe raised an exception before its first access")
+        return saved
+
+    def _enter(
+        self, code: int, routine: int, registers: dict[str, int], until: int | None = None
+    ) -> None:
+        for name, value in registers.items():
+            self._engine.uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), value)
+        end = code + DONE if until is None else until
+        error = self._engine.run(code + routine, end)
+        rip = self._engine.uc.reg_read(x86.UC_X86_REG_RIP)
+        if error or rip != end:
+            raise ProbeError(f"the probe's own code stopped at {rip:#x}, error {error}")
+
+
+_NO_VECTOR = 0xFFFF_FFFF
+
+
+class Watcher(Rig):
+    """A rig that sees the physical address of an access as it is made, and undoes a store.
+
+    For frames that carry no signature: paging structures and addresses without RAM. A fetch
+    is stopped when it has been translated, so that nothing found there runs.
+    """
+
+    def __init__(self, space: Space, arena: Arena, context: PagingContext) -> None:
+        super().__init__(space, arena, context, fetch=False)
+        self._space = space
+        self._seen: list[tuple[int, int, bytes]] = []
+        self.uc.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._see)
+        self.uc.hook_add(UC_HOOK_MEM_INVALID, self._see)
+
+    def watch(
+        self, va: int, kind: AccessType, cpl: int, *, ac: bool, lent: int
+    ) -> tuple[Run, int | None]:
+        """Make one access; return the state after it, and the physical address it was made at.
+
+        A word that was written has its content back when this returns, with the A and D that
+        the walk itself may have set in it.
+        """
+        self._seen.clear()
+        run = self.attempt(va, kind, cpl, ac=ac, lent=lent)
+        if not self._seen:
+            return run, None
+        pa, at, content = self._seen[0]
+        if content:
+            self._space.bytes[at : at + len(content)] = content
+        return run, pa
+
+    def _see(self, _uc: Uc, event: int, pa: int, size: int, _value: int, _data: object) -> bool:
+        # Only the access itself counts: a routine goes on to show what it reached.
+        if not self._seen:
+            at = self._space.byte_at(pa) if event == UC_MEM_WRITE else NOWHERE
+            content = b"" if at == NOWHERE else bytes(self._space.bytes[at : at + size])
+            self._seen.append((pa, at, content))
+        return False

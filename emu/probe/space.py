@@ -1,0 +1,93 @@
+"""The probe's private physical memory: the tables under test, its own arena, nothing else.
+
+One host buffer holds every range, so that a word has one index, whatever range it is in, and
+two engines can look at the same bytes. The buffer is anonymous memory: pages that nobody
+touches cost nothing, and the source is never written to.
+"""
+
+import mmap
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from unicorn import UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE, Uc
+
+from walker.errors import BadInput
+from walker.memory import FRAME, U64, WORDS
+
+__all__ = ["MAX_RAM", "NOWHERE", "Space"]
+
+MAX_RAM = 1 << 38
+"""The most RAM, in bytes, that is put before the emulated CPU."""
+
+NOWHERE = -1
+"""The word index of a physical address that no range holds."""
+
+
+# Python names it from 3.12 on; without it a large sparse RAM counts against the overcommit limit.
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+class Space:
+    """Physical ranges in one host buffer of zeros.
+
+    `words` is uint64[n] over the whole buffer, `view` the same for single words; `index_of`
+    tells where a physical address stands in them. Ranges are cut to whole frames.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        whole = [
+            (-(-start // FRAME) * FRAME, (start + size) // FRAME * FRAME) for start, size in ranges
+        ]
+        whole = [(start, end) for start, end in whole if end > start]
+        total = sum(end - start for start, end in whole)
+        if total > MAX_RAM:
+            raise BadInput(f"{total >> 30} GiB of RAM; the emulator takes {MAX_RAM >> 30} GiB")
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+        self._buffer = mmap.mmap(-1, max(total, FRAME), flags=flags)
+        self.words: U64 = np.frombuffer(self._buffer, dtype=np.uint64)
+        self.view = memoryview(self._buffer).cast("Q")
+        self.bytes = memoryview(self._buffer)
+        starts = np.array([start for start, _ in whole], dtype=np.uint64)
+        sizes = np.array([end - start for start, end in whole], dtype=np.uint64)
+        self._starts, self._ends = starts, starts + sizes
+        self._bases = np.cumsum(sizes) - sizes
+
+    def index_of(self, pa: U64) -> NDArray[np.int64]:
+        """Return the index in `words` of each physical address, NOWHERE if it isn't held."""
+        found = np.full(pa.shape, NOWHERE, np.int64)
+        for start, end, base in zip(self._starts, self._ends, self._bases, strict=True):
+            inside = (pa >= start) & (pa < end)
+            found[inside] = ((pa[inside] - start + base) >> np.uint64(3)).astype(np.int64)
+        return found
+
+    def byte_at(self, pa: int) -> int:
+        """Return the index in `bytes` of one physical address, or NOWHERE."""
+        at = int(self.index_of(np.array([pa & ~7], dtype=np.uint64))[0])
+        return at if at == NOWHERE else at * 8 + (pa & 7)
+
+    def tables(self, frames: U64) -> U64:
+        """Return a copy of the (n, 512) words of n frames, zeros where one isn't held."""
+        at = self.index_of(frames)
+        rows = self.words.reshape(-1, WORDS)[np.where(at == NOWHERE, 0, at // WORDS)]
+        rows[at == NOWHERE] = 0
+        return rows
+
+    def write_tables(self, frames: U64, tables: U64) -> None:
+        """Put the (n, 512) words into n frames, all of which are held."""
+        self.words.reshape(-1, WORDS)[self.index_of(frames) // WORDS] = tables
+
+    def map_into(self, uc: Uc, *, own: tuple[int, int], fetch: bool) -> None:
+        """Map every range into an engine; `fetch` says whether RAM may be executed.
+
+        The range [start, end) `own` may be executed in any case.
+        """
+        rw = UC_PROT_READ | UC_PROT_WRITE
+        address = self.words.ctypes.data
+        for start, end, base in zip(
+            self._starts.tolist(), self._ends.tolist(), self._bases.tolist(), strict=True
+        ):
+            executable = fetch or (own[0] <= start and end <= own[1])
+            prot = rw | (UC_PROT_EXEC if executable else 0)
+            uc.mem_map_ptr(start, end - start, prot, address + base)

@@ -1,0 +1,190 @@
+"""What is said to machines: the JSON records of the command line, and outcomes in a case."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from emu.check import Divergence, Verdict
+from emu.check.compare import agreements
+from walker.access import Access, AccessType
+from walker.columns import Outcomes
+from walker.context import PagingContext
+from walker.leaves import table_frames
+from walker.mappings import Mapping, Range
+from walker.memory import PhysicalMemory
+from walker.outcome import Outcome, PageFault, Translation
+from walker.rights import Rights
+from walker.source import Case, Cpu, OutcomeRecord, Probe
+from walker.translate import Walk
+
+__all__ = [
+    "access_of",
+    "divergence_case",
+    "frame_record",
+    "mapping_record",
+    "outcome_json",
+    "outcome_record",
+    "range_record",
+    "replayed_case",
+    "structures_case",
+    "summary_record",
+    "walk_record",
+]
+
+
+_BLOCK = 4096
+
+
+def mapping_record(mapping: Mapping) -> dict[str, Any]:
+    """Return one mapping as `walk --json` prints it."""
+    return {
+        "va": hex(mapping.va),
+        "pa": hex(mapping.pa),
+        "size": mapping.size,
+        "level": mapping.level,
+        "flags": hex(mapping.flags),
+        "rights": _rights(mapping.rights),
+    }
+
+
+def range_record(folded: Range) -> dict[str, Any]:
+    """Return one folded range as `walk --coalesce --json` prints it."""
+    return {
+        "va": hex(folded.va),
+        "pa": hex(folded.pa),
+        "size": folded.size,
+        "mappings": folded.count,
+        "flags": hex(folded.flags),
+        "rights": _rights(folded.rights),
+    }
+
+
+def frame_record(start: int, size: int, rights: Rights) -> dict[str, Any]:
+    """Return one physical range as `frames --json` prints it."""
+    return {"pa": hex(start), "size": size, **_rights(rights)}
+
+
+def summary_record(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as `run --json` and `check --json` print it."""
+    return {
+        "probes": verdict.probes,
+        "agreements": verdict.agreements,
+        "divergences": verdict.divergent,
+        "known_divergences": sum(verdict.known.values()),
+        "known": verdict.known,
+        "seconds": round(verdict.seconds, 3),
+    }
+
+
+def walk_record(path: Walk, access: Access, outcome: Outcome) -> dict[str, Any]:
+    """Return one translation, with its steps, as `translate --json` prints it."""
+    return {
+        "va": hex(access.va),
+        "access": access.type.name.lower(),
+        "cpl": access.cpl,
+        "ac": bool(access.ac),
+        "steps": [
+            {
+                "level": step.level,
+                "pa": hex(step.pa),
+                "entry": hex(step.entry),
+                "kind": step.kind.value,
+            }
+            for step in path.steps
+        ],
+        "predicted": outcome_json(outcome),
+    }
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as a case file has it, for a record of another kind."""
+    record = outcome_record(outcome)
+    numbers = {name: getattr(record, name) for name in ("pa", "error_code", "cr2")}
+    return {
+        "outcome": record.outcome,
+        **{name: hex(value) for name, value in numbers.items() if value is not None},
+        "entries": {hex(pa): hex(value) for pa, value in record.entries.items()},
+    }
+
+
+def outcome_record(outcome: Outcome) -> OutcomeRecord:
+    """Return an outcome as a case file has it."""
+    entries = dict(outcome.entries)
+    if isinstance(outcome, Translation):
+        return OutcomeRecord(outcome="ok", pa=outcome.pa, entries=entries)
+    if isinstance(outcome, PageFault):
+        code, cr2 = outcome.error_code, outcome.cr2
+        return OutcomeRecord(outcome="page_fault", error_code=code, cr2=cr2, entries=entries)
+    return OutcomeRecord(outcome="general_protection", entries=entries)
+
+
+def access_of(probe: Probe) -> Access:
+    """Return the access that a probe of a case asks for."""
+    return Access(probe.va, AccessType[probe.access.upper()], probe.cpl, probe.ac)
+
+
+def replayed_case(case: Case, predicted: Outcomes, observed: Outcomes) -> Case:
+    """Return the case with both outcomes filled in for every probe.
+
+    Where a walk that faults may or may not set A bits, and what was observed is allowed, the
+    prediction is given the choice that was observed; else it is given with none.
+    """
+    agrees = agreements(predicted, observed).tolist()
+    probes = []
+    for at, probe in enumerate(case.probes):
+        seen = observed[at]
+        said = predicted[at]
+        if isinstance(said, PageFault):
+            chosen = seen.entries if agrees[at] else ()
+            said = PageFault(said.error_code, said.cr2, chosen)
+        probes.append(
+            Probe(
+                va=probe.va,
+                access=probe.access,
+                cpl=probe.cpl,
+                ac=probe.ac,
+                predicted=outcome_record(said),
+                observed=outcome_record(seen),
+            )
+        )
+    return replace(case, probes=tuple(probes))
+
+
+def divergence_case(
+    context: PagingContext, ram: tuple[tuple[int, int], ...], divergence: Divergence
+) -> Case:
+    """Return the smallest case of a divergence: its own walk's entries, and its one probe."""
+    access = divergence.access
+    return Case(
+        cpu=Cpu.from_context(context),
+        ram=ram,
+        entries={step.pa: step.entry for step in divergence.walk.steps if step.entry},
+        probes=(
+            Probe(
+                va=access.va,
+                access=access.type.name.lower(),  # type: ignore[arg-type]  # the names agree
+                cpl=access.cpl,
+                ac=bool(access.ac),
+                predicted=outcome_record(divergence.predicted),
+                observed=outcome_record(divergence.observed),
+            ),
+        ),
+    )
+
+
+def structures_case(memory: PhysicalMemory, context: PagingContext) -> Case:
+    """Return a case of the paging structures of `memory`, and of nothing else in it."""
+    frames = np.sort(table_frames(memory, context))
+    entries: dict[int, int] = {}
+    for start in range(0, len(frames), _BLOCK):
+        block = frames[start : start + _BLOCK]
+        words = memory.tables(block)
+        row, at = np.nonzero(words)
+        addresses = block[row] + np.uint64(8) * at.astype(np.uint64)
+        entries.update(zip(addresses.tolist(), words[row, at].tolist(), strict=True))
+    return Case(cpu=Cpu.from_context(context), ram=tuple(memory.ranges), entries=entries)
+
+
+def _rights(rights: Rights) -> dict[str, str]:
+    return {"supervisor": rights.supervisor, "user": rights.user}

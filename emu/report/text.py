@@ -1,0 +1,174 @@
+"""What is said to people: lines of text, and one formatter for each kind of value."""
+
+from collections.abc import Iterator
+
+from emu.check import KNOWN, Divergence, Verdict
+from walker.access import Access, AccessType
+from walker.columns import Kind
+from walker.context import PagingContext
+from walker.entry import LEVELS, Entry, protection_key
+from walker.mappings import Mapping, Range
+from walker.outcome import Outcome, PageFault, Translation, error_names
+from walker.rights import Rights
+from walker.translate import Step, StepKind, Walk
+
+__all__ = [
+    "access_text",
+    "context_text",
+    "divergence_lines",
+    "flags_text",
+    "frame_text",
+    "mapping_text",
+    "outcome_text",
+    "range_text",
+    "size_text",
+    "verdict_lines",
+    "walk_lines",
+]
+
+_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+_FLAGS = (Entry.RW, Entry.US, Entry.PWT, Entry.PCD, Entry.A, Entry.D, Entry.PS, Entry.G)
+_OUTCOMES = {
+    Kind.OK: "ok",
+    Kind.PAGE_FAULT: "#PF",
+    Kind.GENERAL_PROTECTION: "#GP",
+}
+
+
+def size_text(size: int) -> str:
+    """Return a size in bytes in the largest unit that divides it."""
+    for unit, number in _UNITS:
+        if size and size % number == 0:
+            return f"{size // number:,} {unit}"
+    return f"{size:,} B"
+
+
+def flags_text(level: int, entry: int) -> str:
+    """Return the names of the flags set in an entry, P left out; PAT and key where they mean it."""
+    names = [str(flag.name) for flag in _FLAGS if entry & flag]
+    if level == 1:
+        names = ["PAT" if name == "PS" else name for name in names]
+    elif entry & Entry.PS and entry & Entry.PAT_LARGE:
+        names.append("PAT")
+    if entry & Entry.XD:
+        names.append("XD")
+    key = protection_key(entry)
+    return " ".join(names + ([f"PK={key}"] if key else []))
+
+
+def mapping_text(mapping: Mapping) -> str:
+    """Return one mapping as a line."""
+    return (
+        f"{mapping.va:016x} {mapping.pa:013x} {size_text(mapping.size):>7} "
+        f"{_rights(mapping.rights)}  {flags_text(mapping.level, mapping.flags)}"
+    )
+
+
+def range_text(folded: Range) -> str:
+    """Return one folded range as a line."""
+    last = folded.va + folded.size - 1
+    return (
+        f"{folded.va:016x}-{last:016x} {folded.pa:013x} {size_text(folded.size):>12} "
+        f"{_rights(folded.rights)}  {folded.count:,} page{'s' if folded.count > 1 else ''}"
+    )
+
+
+def frame_text(start: int, size: int, rights: Rights) -> str:
+    """Return one physical range as a line."""
+    return f"{start:013x}-{start + size - 1:013x} {size_text(size):>12} {_rights(rights)}"
+
+
+def access_text(access: Access) -> str:
+    """Return an access in words."""
+    ac = ", AC set" if access.ac else ""
+    return f"{access.type.name.lower()} of {access.va:#x} at CPL {access.cpl}{ac}"
+
+
+def outcome_text(outcome: Outcome, *, may: bool = False) -> str:
+    """Return an outcome in words, with the entries it changed, or with `may` was free to."""
+    if isinstance(outcome, Translation):
+        text = f"ok, pa {outcome.pa:#x}"
+    elif isinstance(outcome, PageFault):
+        names = error_names(outcome.error_code)
+        text = f"#PF, error code {outcome.error_code:#x} ({names}), CR2 {outcome.cr2:#x}"
+    else:
+        text = "#GP(0)"
+    changed = ", ".join(f"{pa:#x} = {value:#x}" for pa, value in outcome.entries)
+    how = "may change" if may and isinstance(outcome, PageFault) else "changes"
+    return f"{text}; {how} {changed}" if changed else text
+
+
+def walk_lines(context: PagingContext, path: Walk) -> Iterator[str]:
+    """Yield a line for each step of a walk."""
+    if not path.steps:
+        yield f"  not canonical: linear addresses have {context.va_bits} bits"
+    for step in path.steps:
+        yield _step(step)
+
+
+def _step(step: Step) -> str:
+    level = LEVELS[step.level]
+    flags = flags_text(step.level, step.entry) if step.kind is not StepKind.NOT_PRESENT else ""
+    name = f"{level.entry}[{step.pa >> 3 & 511}]"
+    return (
+        f"  {name:<12} at {step.pa:#013x} = {step.entry:#018x}  {step.kind.value}  {flags}".rstrip()
+    )
+
+
+def context_text(context: PagingContext) -> str:
+    """Return the control state in one line."""
+    on = [
+        name
+        for name, value in (
+            ("WP", context.wp),
+            ("NXE", context.nxe),
+            ("SMEP", context.smep),
+            ("SMAP", context.smap),
+            ("PKE", context.pke),
+        )
+        if value
+    ]
+    keys = f", PKRU {context.pkru:#x}" if context.pke else ""
+    return (
+        f"{context.levels}-level paging, CR3 {context.cr3:#x}, {' '.join(on) or 'no protections'}, "
+        f"MAXPHYADDR {context.maxphyaddr}{keys}"
+    )
+
+
+def verdict_lines(verdict: Verdict) -> Iterator[str]:
+    """Yield the verdict: counts by place, access, privilege and outcome, then the sum."""
+    yield f"{'':<14}{'':<9}{'CPL 0':^26}{'CPL 3':^26}"
+    heads = "".join(f"{_OUTCOMES[kind]:>8}" for kind in Kind)
+    yield f"{'':<23}{heads}  {heads}"
+    for place in sorted({place for place, *_ in verdict.counts}):
+        for kind in AccessType:
+            cells = [
+                "".join(
+                    f"{verdict.counts.get((place, kind, cpl, outcome), 0) or '·':>8}"
+                    for outcome in Kind
+                )
+                for cpl in (0, 3)
+            ]
+            title = place.title if kind is AccessType.READ else ""
+            yield f"{title:<14}{kind.name.lower():>8} {cells[0]}  {cells[1]}"
+    rate = verdict.probes / verdict.seconds if verdict.seconds else 0
+    yield ""
+    yield (
+        f"{verdict.probes:,} probes in {verdict.seconds:.1f} s ({rate:,.0f} a second): "
+        f"{verdict.agreements:,} agree, {verdict.divergent:,} diverge"
+    )
+    for known, count in verdict.known.items():
+        differs = next(entry.differs for entry in KNOWN if entry.id == known)
+        yield f"{count:,} known emulator divergences, {known}: {differs}"
+
+
+def divergence_lines(divergence: Divergence, context: PagingContext) -> Iterator[str]:
+    """Yield a divergence with its walk."""
+    yield f"divergence: {access_text(divergence.access)}"
+    yield f"  predicted: {outcome_text(divergence.predicted, may=True)}"
+    yield f"  observed:  {outcome_text(divergence.observed)}"
+    yield from walk_lines(context, divergence.walk)
+
+
+def _rights(rights: Rights) -> str:
+    return f"{rights.supervisor} {rights.user}"

@@ -1,0 +1,76 @@
+"""Making the image of a guest: assemble its sources, pack its description."""
+
+from collections.abc import Iterator
+from importlib import resources
+from itertools import pairwise
+
+from guest import places
+from guest.assembler import assemble
+from guest.errors import LayoutError
+from guest.image import Code, GuestImage
+from guest.layout import PAGE, MemoryMap, pack_records
+from guest.memory_map import memory_map
+
+__all__ = ["build_image"]
+
+# source, code size, where it runs, where it lies, bytes it may have
+SOURCES = (
+    ("real", 16, places.BOOT, places.BOOT, places.PROTECTED - places.BOOT),
+    ("protected", 32, places.PROTECTED, places.PROTECTED, places.LONG - places.PROTECTED),
+    ("long", 64, places.LONG, places.LONG, places.BOOT + PAGE - places.LONG),
+    ("kernel", 64, places.KERNEL + places.TEXT, places.TEXT, 4 * PAGE),
+)
+
+BANNER = b"Crosswalk guest with %d-level paging\0"
+USER_WORDS = b"\0" * 8 + b"in user "
+
+
+def build_image(levels: int) -> GuestImage:
+    """Return the guest with this many paging levels, 4 or 5; each time the same bytes.
+
+    Raises `LayoutError` or `AssemblyError` (both `GuestError`).
+    """
+    world = memory_map(levels)
+    rodata = BANNER % levels
+    code = tuple(_code(world))
+    segments = (
+        *((part.pa, part.data) for part in code),
+        (places.RECORDS, _fitting("records", pack_records(world), places.RECORDS_PAGES * PAGE)),
+        (places.RODATA, rodata),
+        (places.USER_DATA_FRAME, USER_WORDS),
+    )
+    _check_disjoint(segments)
+    return GuestImage(
+        name=f"built-in guest, {levels}-level paging",
+        memory_map=world,
+        code=code,
+        segments=segments,
+        entry=places.BOOT,
+        status_pa=places.STATUS,
+        status_size=places.STATUS_PAGES * PAGE,
+        proof=_word(rodata, 0) ^ _word(USER_WORDS, 8),
+    )
+
+
+def _code(world: MemoryMap) -> Iterator[Code]:
+    for name, bits, va, pa, limit in SOURCES:
+        file = f"{name}.s"
+        source = resources.files("guest").joinpath("asm", file).read_text(encoding="utf-8")
+        data = assemble(file, source, bits=bits, address=va, symbols=world.symbols)
+        yield Code(file, bits, va, pa, _fitting(file, data, limit))
+
+
+def _fitting(name: str, data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise LayoutError(f"{name}: {len(data)} bytes don't fit into {limit}")
+    return data
+
+
+def _check_disjoint(segments: tuple[tuple[int, bytes], ...]) -> None:
+    for (start, data), (following, _) in pairwise(sorted(segments)):
+        if start + len(data) > following:
+            raise LayoutError(f"segments overlap at {following:#x}")
+
+
+def _word(data: bytes, offset: int) -> int:
+    return int.from_bytes(data[offset : offset + 8], "little")

@@ -1,0 +1,17 @@
+"""What can be wrong with a guest: its sources, its layout, or what it does when it runs."""
+
+from walker.errors import CrosswalkError
+
+__all__ = ["AssemblyError", "GuestError", "LayoutError"]
+
+
+class GuestError(CrosswalkError):
+    """The guest can't be built, or didn't do what it should when it ran."""
+
+
+class AssemblyError(GuestError):
+    """A source can't be assembled."""
+
+
+class LayoutError(GuestError):
+    """A memory map can't be laid out: values that don't fit, or things that overlap."""

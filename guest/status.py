@@ -1,0 +1,104 @@
+"""What the guest says of itself when it has come to its end."""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from guest.errors import GuestError
+
+__all__ = ["State", "Status", "Table", "describe_state", "log_capacity", "parse_status"]
+
+MAGIC = 0x4B4C_5753_534F_5243
+VERSION = 1
+
+# magic, version, state, cr0, cr3, cr4, efer, pkru, proof, tables in the log, entries planted
+HEADER = struct.Struct("<11Q")
+# level, va, pa
+TABLE = struct.Struct("<3Q")
+STATE_OFFSET = 16
+
+
+class State(IntEnum):
+    """How far the guest got, or what stopped it."""
+
+    NOT_STARTED = 0
+    BUILDING_TABLES = 1
+    ENABLING_PAGING = 2
+    RUNNING = 3
+    DONE = 4
+    POOL_EMPTY = 0x101
+    ENTRY_OCCUPIED = 0x102
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A paging structure as the guest logged it: made at `pa`, at `level`, for a walk to `va`."""
+
+    level: int
+    va: int
+    pa: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The guest's account: its registers as it read them, and the tables it has made.
+
+    `entries` counts the entries it planted, those that lead to a table included. The first of
+    `tables` is the root.
+    """
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+    pkru: int
+    proof: int
+    entries: int
+    tables: tuple[Table, ...]
+
+
+def describe_state(block: bytes) -> str:
+    """Return the state in a status block in words, whatever else the block holds."""
+    (state,) = struct.unpack_from("<Q", block, STATE_OFFSET)
+    known = {member.value: member.name.lower().replace("_", " ") for member in State}
+    return known.get(state, f"unknown state {state:#x}")
+
+
+def log_capacity(size: int) -> int:
+    """Return how many tables can be logged in a status block of `size` bytes."""
+    return max(0, size - HEADER.size) // TABLE.size
+
+
+def parse_status(block: bytes) -> Status:
+    """Return what the status block of a guest that is done says.
+
+    Raises `GuestError` if the magic or the version is wrong, the state isn't `DONE`, or the log
+    of tables can't be right.
+    """
+    if len(block) < HEADER.size:
+        raise GuestError(f"a status block of {len(block)} bytes is too short")
+    magic, version, state, cr0, cr3, cr4, efer, pkru, proof, count, entries = HEADER.unpack_from(
+        block
+    )
+    if state != State.DONE:
+        raise GuestError(f"the guest is not done: {describe_state(block)}")
+    if magic != MAGIC:
+        raise GuestError(f"the status block begins with {magic:#x}, not with {MAGIC:#x}")
+    if version != VERSION:
+        raise GuestError(f"the status block has version {version}, not {VERSION}")
+    if not 0 < count <= log_capacity(len(block)):
+        raise GuestError(f"the status block can't hold a log of {count} tables")
+    end = HEADER.size + count * TABLE.size
+    tables = tuple(Table(*words) for words in TABLE.iter_unpack(block[HEADER.size : end]))
+    if any(table.pa % 4096 for table in tables) or len({table.pa for table in tables}) != count:
+        raise GuestError("the log of tables has a frame twice, or an address inside a frame")
+    return Status(
+        cr0=cr0,
+        cr3=cr3,
+        cr4=cr4,
+        efer=efer,
+        pkru=pkru,
+        proof=proof,
+        entries=entries,
+        tables=tables,
+    )

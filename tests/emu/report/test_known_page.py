@@ -1,0 +1,16 @@
+from pathlib import Path
+
+from emu.check import KNOWN
+from emu.report.known_page import known_page
+
+PAGE = Path(__file__).parents[3] / "docs" / "emulator-divergences.md"
+
+
+def test_the_page_about_known_divergences_is_what_the_registry_says():
+    assert known_page() == PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_changes_with_the_registry(monkeypatch):
+    monkeypatch.setattr("emu.report.known_page.KNOWN", KNOWN[1:])
+
+    assert known_page() != PAGE.read_text(encoding="utf-8")

@@ -1,0 +1,49 @@
+import pytest
+
+from guest.assembler import assemble
+from guest.errors import AssemblyError
+from walker.errors import CrosswalkError
+
+
+def test_code_is_assembled_for_its_address_and_with_its_symbols():
+    code = assemble(
+        "own",
+        "here: mov eax, ANSWER\nmov ebx, here",
+        bits=32,
+        address=0x8200,
+        symbols={"ANSWER": 42},
+    )
+    assert code == bytes.fromhex("b82a000000 bb00820000")
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(16, "66b801000000"), (32, "b801000000"), (64, "b801000000")]
+)
+def test_the_code_size_decides_the_encoding(bits, expected):
+    assert assemble("own", "mov eax, 1", bits=bits, address=0, symbols={}).hex() == expected
+
+
+def test_comments_are_no_code():
+    source = "# all of it\nnop    # the rest\n"
+    assert assemble("own", source, bits=64, address=0, symbols={}) == b"\x90"
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nop\n    frobnicate eax  # why not\n", "own.s:2: 'frobnicate eax': Invalid mnemonic"),
+        ("l: nop\njmp l\nmov eax, ecx, edx", "own.s:3: 'mov eax, ecx, edx': Invalid operand"),
+        ("jmp l\nnop\nl: jmp nowhere", "own.s:3: 'l: jmp nowhere': Cannot find a symbol"),
+        (".equ A, 1\nmov eax, A\nmov eax, B", "own.s:3: 'mov eax, B': Cannot find a symbol"),
+        ("l: nop\nl: nop", "own.s: Invalid symbol redefined"),
+    ],
+)
+def test_an_error_names_the_source_and_the_line(bits, source, message):
+    with pytest.raises(AssemblyError) as caught:
+        assemble("own.s", source, bits=bits, address=0x8000, symbols={})
+    assert str(caught.value).startswith(message)
+
+
+def test_errors_are_the_projects_own():
+    assert issubclass(AssemblyError, CrosswalkError)

@@ -1,0 +1,117 @@
+"""What was assembled, read back by a disassembler that isn't the assembler's kin."""
+
+import capstone
+import pytest
+
+from guest.builder import build_image
+
+MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+
+CR4_BOOT = {4: "0x20", 5: "0x1020"}
+DIRECT_MAP = {4: 0xFFFF_8880_0000_0000, 5: 0xFF11_0000_0000_0000}
+
+
+def disassembled(levels, source):
+    """Return the instructions of a source as text, up to the first byte that is none."""
+    (code,) = (code for code in build_image(levels).code if code.source == source)
+    engine = capstone.Cs(capstone.CS_ARCH_X86, MODES[code.bits])
+    return [f"{i.mnemonic} {i.op_str}".rstrip() for i in engine.disasm(code.data, code.va)]
+
+
+def holds(instructions, *wanted):
+    """Return whether the wanted instructions occur in this order, others between them or not."""
+    rest = iter(instructions)
+    return all(instruction in rest for instruction in wanted)
+
+
+levels = pytest.mark.parametrize("levels", [4, 5])
+
+
+@levels
+def test_real_mode_loads_the_gdt_and_enters_protected_mode(levels):
+    assert holds(
+        disassembled(levels, "real.s"),
+        "cli",
+        "lgdt [0x8040]",
+        "mov eax, cr0",
+        "or eax, 1",
+        "mov cr0, eax",
+        "ljmp 8:0x8200",
+    )
+
+
+@levels
+def test_the_gdt_is_where_lgdt_looks(levels):
+    (code,) = (code for code in build_image(levels).code if code.source == "real.s")
+    limit, base = code.data[0x40:0x42], int.from_bytes(code.data[0x42:0x46], "little")
+    assert limit == b"\x1f\0"
+    gdt = code.data[base - code.va :][:32]
+    assert [gdt[at : at + 8].hex() for at in range(0, 32, 8)] == [
+        "0000000000000000",
+        "ffff0000009bcf00",
+        "ffff0000009baf00",
+        "ffff00000093cf00",
+    ]
+
+
+@levels
+def test_protected_mode_turns_paging_on_in_the_manuals_order(levels):
+    assert holds(
+        disassembled(levels, "protected.s"),
+        "mov esp, 0x6000",
+        "mov eax, cr4",
+        f"or eax, {CR4_BOOT[levels]}",
+        "mov cr4, eax",
+        "mov cr3, eax",
+        "mov ecx, 0xc0000080",
+        "rdmsr",
+        "or eax, 0x900",
+        "wrmsr",
+        "mov eax, cr0",
+        "or eax, 0x80010000",
+        "mov cr0, eax",
+        "ljmp 0x10:0x8800",
+    )
+
+
+@levels
+def test_long_mode_goes_to_the_higher_half(levels):
+    assert holds(
+        disassembled(levels, "long.s"),
+        "movabs rsp, 0xffffffff8010f000",
+        "movabs rax, 0xffffffff80100000",
+        "jmp rax",
+    )
+
+
+@levels
+def test_the_kernel_protects_itself_and_uses_its_world(levels):
+    direct = DIRECT_MAP[levels]
+    assert holds(
+        disassembled(levels, "kernel.s"),
+        f"movabs rbx, {direct + 0x2000:#x}",
+        "or rax, 0x700080",
+        "mov cr4, rax",
+        "mov eax, 0xc0000024",
+        "wrpkru",
+        "movabs rsi, 0xffffffff80105000",
+        "movabs rdi, 0xffffffff80108000",
+        f"movabs rdx, {direct + 0x108000:#x}",
+        "push rax",
+        "stac",
+        "mov qword ptr [r8], rax",
+        "clac",
+        "hlt",
+    )
+
+
+@levels
+@pytest.mark.parametrize("source", ["protected.s", "long.s", "kernel.s"])
+def test_all_of_the_code_is_code(levels, source):
+    (code,) = (code for code in build_image(levels).code if code.source == source)
+    engine = capstone.Cs(capstone.CS_ARCH_X86, MODES[code.bits])
+    assert len(code.data) == sum(i.size for i in engine.disasm(code.data, code.va))
+
+
+def test_order_matters_to_the_check():
+    assert not holds(["hlt", "cli"], "cli", "hlt")

@@ -1,0 +1,67 @@
+import struct
+
+import pytest
+
+from guest.errors import GuestError
+from guest.status import Table, describe_state, log_capacity, parse_status
+
+GOOD = {
+    "magic": int.from_bytes(b"CROSSWLK", "little"),
+    "version": 1,
+    "state": 4,
+    "cr0": 0x80010011,
+    "cr3": 0x800000,
+    "cr4": 0x7000A0,
+    "efer": 0xD00,
+    "pkru": 0xC0000024,
+    "proof": 0x1234,
+    "count": 2,
+    "entries": 7,
+}
+LOG = (4, 0, 0x800000, 3, 0xFFFF_8880_0000_0000, 0x801000)
+
+
+def block(log=LOG, **changes):
+    return struct.pack(f"<{11 + len(log)}Q", *(GOOD | changes).values(), *log) + bytes(64)
+
+
+def test_a_good_block_is_read():
+    status = parse_status(block())
+    assert {
+        name: GOOD[name] for name in ("cr0", "cr3", "cr4", "efer", "pkru", "proof", "entries")
+    } == {
+        name: getattr(status, name)
+        for name in ("cr0", "cr3", "cr4", "efer", "pkru", "proof", "entries")
+    }
+    assert (
+        Table(4, 0, 0x800000),
+        Table(3, 0xFFFF_8880_0000_0000, 0x801000),
+    ) == status.tables
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (block(magic=5), "begins with 0x5, not with 0x4b4c5753534f5243"),
+        (block(version=2), "version 2, not 1"),
+        (block(state=0), "not done: not started"),
+        (block(state=0x101), "not done: pool empty"),
+        (block(state=77), "not done: unknown state 0x4d"),
+        (block(count=0), "a log of 0 tables"),
+        (block(count=5), "a log of 5 tables"),
+        (block(log=(4, 0, 0x1000, 3, 0, 0x1000)), "a frame twice"),
+        (block(log=(4, 0, 0x1008, 3, 0, 0x2000)), "an address inside a frame"),
+        (b"short", "5 bytes is too short"),
+    ],
+)
+def test_a_bad_block_is_refused_with_the_reason(bad, message):
+    with pytest.raises(GuestError, match=message):
+        parse_status(bad)
+
+
+def test_a_state_is_described_even_where_nothing_else_is_right():
+    assert describe_state(bytes(16) + b"\2" + bytes(7)) == "enabling paging"
+
+
+def test_the_log_takes_what_the_header_leaves():
+    assert tuple(log_capacity(size) for size in (0, 111, 112, 135, 136)) == (0, 0, 1, 1, 2)

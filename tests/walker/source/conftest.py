@@ -1,0 +1,110 @@
+import mmap
+import struct
+from dataclasses import dataclass, field
+
+import pytest
+
+HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+LONG_CODE = 0x00AF9B00
+FLAT_CODE = 0x00CF9B00
+
+
+def cpu_state(
+    *,
+    cr0=0x80050033,
+    cr3=0x1000,
+    cr4=0x20,
+    rflags=0x2,
+    cs_flags=LONG_CODE,
+    gdt=0,
+    version=1,
+):
+    """A QEMU note's contents; the registers that nobody reads have telling values."""
+    general = [0x1111_0000 + at for at in range(17)]
+    segments = [(0x10 + at, 0xFFFF, 0, 0, 0x2222_0000 + at) for at in range(10)]
+    segments[0] = (0x10, 0xFFFF_FFFF, cs_flags, 0, 0)
+    segments[8] = (0, 0x7F, 0, 0, gdt)
+    return (
+        struct.pack("<II18Q", version, 440, *general, rflags)
+        + b"".join(struct.pack("<IIIIQ", *segment) for segment in segments)
+        + struct.pack("<6Q", cr0, 0x3333, 0x4444, cr3, cr4, 0x5555)
+    )
+
+
+def note(name, kind, content):
+    padded = name + bytes(-len(name) % 4), content + bytes(-len(content) % 4)
+    return struct.pack("<III", len(name), len(content), kind) + padded[0] + padded[1]
+
+
+def qemu_notes(*states):
+    """The notes of as many CPUs, in QEMU's order: the PRSTATUS ones first."""
+    status = b"".join(note(b"CORE\0", 1, bytes(336)) for _ in states)
+    return status + b"".join(note(b"QEMU\0", 0, state) for state in states)
+
+
+@dataclass
+class Core:
+    """An ELF core to write: `loads` are (physical address, bytes), `parts` raw headers."""
+
+    loads: list = field(default_factory=lambda: [(0, bytes(0x3000))])
+    notes: bytes = field(default_factory=lambda: qemu_notes(cpu_state()))
+    ident: bytes = b"\x7fELF\x02\x01\x01"
+    type: int = 4
+    machine: int = 62
+    stride: int = PROGRAM_HEADER.size
+    count: int | None = None
+    parts: list = field(default_factory=list)
+
+    def build(self):
+        bodies = [(4, 0, self.notes)] if self.notes else []
+        bodies += [(1, pa, body) for pa, body in self.loads]
+        count = len(bodies) + len(self.parts)
+        offset = HEADER.size + count * PROGRAM_HEADER.size
+        headers = []
+        for kind, pa, body in bodies:
+            headers.append(
+                PROGRAM_HEADER.pack(kind, 0, offset, 0, pa, len(body), len(body), 0),
+            )
+            offset += len(body)
+        headers += [PROGRAM_HEADER.pack(*part) for part in self.parts]
+        first = HEADER.pack(
+            self.ident,
+            self.type,
+            self.machine,
+            1,
+            0,
+            HEADER.size if count else 0,
+            0,
+            0,
+            HEADER.size,
+            self.stride,
+            count if self.count is None else self.count,
+            0,
+            0,
+            0,
+        )
+        return first + b"".join(headers) + b"".join(body for _, _, body in bodies)
+
+
+class CoreParts:
+    """What tests of cores build them of."""
+
+    Core = Core
+    cpu_state = staticmethod(cpu_state)
+    note = staticmethod(note)
+    qemu_notes = staticmethod(qemu_notes)
+    flat_code = FLAT_CODE
+
+    @staticmethod
+    def mapped(data):
+        """The bytes as a mapping of no file."""
+        area = mmap.mmap(-1, len(data))
+        area[:] = data
+        area.seek(0)
+        return area
+
+
+@pytest.fixture(scope="session")
+def elf():
+    return CoreParts

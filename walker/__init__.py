@@ -1,0 +1,67 @@
+"""A walker of x86-64 paging structures, for any physical memory.
+
+memory, context         PhysicalMemory, Segments, SparseWords; PagingContext
+one access              translate, walk; Access, AccessType; Outcome and its kinds
+many accesses           translate_many; Accesses, Outcomes
+all mappings            walk_leaves (columns), mappings, heki_walk, coalesce; blocked_entries
+all physical frames     collective_rights, count_mappings; Aliases, mappings_of; W^X
+"""
+
+from walker.access import Access, AccessType
+from walker.aliases import Aliases, mappings_of
+from walker.bulk import translate_many
+from walker.columns import Accesses, Kind, Outcomes
+from walker.context import PagingContext, Vendor
+from walker.errors import BadInput, CrosswalkError, LimitExceeded
+from walker.frames import Frames, collective_rights, count_mappings
+from walker.leaves import Leaves, blocked_entries, walk_leaves
+from walker.mappings import HekiArgs, Mapping, Range, coalesce, heki_walk, mappings
+from walker.memory import PhysicalMemory, Segments, SparseWords
+from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
+from walker.rights import Rights
+from walker.translate import Step, StepKind, Walk, translate, walk
+from walker.wx import WritableExecutable, writable_and_executable
+
+__all__ = [
+    "Access",
+    "AccessType",
+    "Accesses",
+    "Aliases",
+    "BadInput",
+    "CrosswalkError",
+    "ErrorCode",
+    "Frames",
+    "GeneralProtection",
+    "HekiArgs",
+    "Kind",
+    "Leaves",
+    "LimitExceeded",
+    "Mapping",
+    "Outcome",
+    "Outcomes",
+    "PageFault",
+    "PagingContext",
+    "PhysicalMemory",
+    "Range",
+    "Rights",
+    "Segments",
+    "SparseWords",
+    "Step",
+    "StepKind",
+    "Translation",
+    "Vendor",
+    "Walk",
+    "WritableExecutable",
+    "blocked_entries",
+    "coalesce",
+    "collective_rights",
+    "count_mappings",
+    "heki_walk",
+    "mappings",
+    "mappings_of",
+    "translate",
+    "translate_many",
+    "walk",
+    "walk_leaves",
+    "writable_and_executable",
+]

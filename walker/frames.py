@@ -1,0 +1,93 @@
+"""Collective rights: what all mappings of a physical frame together allow.
+
+Nothing here enumerates mappings; see `walker.states`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walker.context import PagingContext
+from walker.leaves import Leaves
+from walker.memory import U64, PhysicalMemory
+from walker.rights import GRANTS, Rights, rights_table
+from walker.states import distinct_states
+
+__all__ = ["Frames", "collective_rights", "count_mappings"]
+
+_UNCOVERED = np.int64(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """n disjoint physical ranges in ascending order; neighbours differ in rights.
+
+    `start`, `size` uint64[n] in bytes, multiples of 4096; `rights` uint8[n], the union of the
+    `Rights` of all mappings. Frames that nothing maps are in no range.
+    """
+
+    start: U64
+    size: U64
+    rights: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __iter__(self) -> Iterator[tuple[int, int, Rights]]:
+        """Yield (start, size, rights) of each range."""
+        columns = (self.start.tolist(), self.size.tolist(), self.rights.tolist())
+        for start, size, rights in zip(*columns, strict=True):
+            yield start, size, Rights(rights)
+
+
+def collective_rights(memory: PhysicalMemory, context: PagingContext) -> Frames:
+    """Return the collective rights of every mapped physical range.
+
+    The union, over all mappings of a frame, of their effective rights under the context.
+    """
+    parts = [_pages(block.leaves) for block in distinct_states(memory, context)]
+    found = np.unique(np.concatenate(parts))
+    # A page's size as its level and its grants stand in the bits below its address.
+    level, grant = (found >> np.uint64(3)) & np.uint64(3), found & np.uint64(GRANTS - 1)
+    start = found & ~np.uint64(4095)
+    end = start + (np.uint64(1) << (np.uint64(3) + np.uint64(9) * level))
+    return _union(start, end, rights_table(context)[grant.astype(np.intp)])
+
+
+def count_mappings(memory: PhysicalMemory, context: PagingContext) -> dict[int, int]:
+    """Return the exact number of leaves by level, without listing them."""
+    counts = dict.fromkeys(range(1, 4), 0)
+    for block in distinct_states(memory, context):
+        if len(block.leaves):
+            counts[block.level] += int(block.ways[block.leaf_state].sum())
+    return counts
+
+
+def _pages(leaves: Leaves) -> U64:
+    level, grant = leaves.level.astype(np.uint64), leaves.grant.astype(np.uint64)
+    return np.unique(leaves.pa | level << np.uint64(3) | grant)
+
+
+def _union(start: U64, end: U64, rights: NDArray[np.uint8]) -> Frames:
+    """Return the union of the rights over half-open ranges that may overlap."""
+    edges = np.unique(np.concatenate([start, end]))
+    first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
+    covered = np.zeros(len(edges), np.bool_)
+    union = np.zeros(len(edges), np.uint8)
+    for value in np.unique(rights).tolist():
+        same = rights == value
+        depth = np.bincount(first[same], minlength=len(edges))
+        depth -= np.bincount(last[same], minlength=len(edges))
+        inside = np.cumsum(depth) > 0
+        covered |= inside
+        union[inside] |= np.uint8(value)
+
+    # Fold neighbours that are equal; an uncovered stretch is unlike any rights.
+    key = np.where(covered, union, _UNCOVERED)
+    begins = np.flatnonzero(np.diff(key, prepend=_UNCOVERED) != 0)
+    bounds = np.append(edges[begins], edges[-1:])
+    kept = key[begins] != _UNCOVERED
+    sizes = np.diff(bounds)[kept]
+    return Frames(edges[begins][kept], sizes, union[begins][kept])

@@ -1,0 +1,211 @@
+"""Physical memory, whoever provides it.
+
+`PhysicalMemory` is what the walker asks of a source; `Segments` is the one implementation for
+everything that is laid out as ranges of bytes: an emulator's RAM, an mmapped image, the
+segments of an ELF core. `SparseWords` holds the few words of a case file.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from mmap import mmap
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walker.errors import BadInput
+
+__all__ = ["FRAME", "U64", "WORDS", "PhysicalMemory", "Segments", "SparseWords"]
+
+FRAME = 4096
+WORDS = FRAME // 8
+
+U64 = NDArray[np.uint64]
+Bytes = bytes | bytearray | memoryview | mmap | NDArray[np.uint8]
+
+
+class PhysicalMemory(Protocol):
+    """Bytes by physical address, and whole paging structures at a time."""
+
+    @property
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        """The backed ranges as (start, size) in bytes: sorted, disjoint, not adjacent."""
+        ...
+
+    def read(self, pa: int, size: int) -> bytes:
+        """Return `size` bytes from `pa`; `BadInput` unless all of them are backed."""
+        ...
+
+    def word(self, pa: int) -> int | None:
+        """Return the 8-byte word at `pa` (a multiple of 8), or None where nothing is backed."""
+        ...
+
+    def backed(self, frames: U64) -> NDArray[np.bool_]:
+        """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
+        ...
+
+    def tables(self, frames: U64) -> U64:
+        """Return the (n, 512) words of the n frames at these physical addresses.
+
+        A read-only view where the frames follow each other in memory, else a gathered copy.
+        A frame that isn't backed reads as zeros: as not-present entries.
+        """
+        ...
+
+
+class Segments:
+    """Physical memory laid out as ranges of bytes, read without a copy.
+
+    `segments` are (physical address, bytes) pairs in any order; the bytes are anything numpy
+    can view as `uint8` (bytes, mmap, a numpy array). They may be adjacent but not overlap:
+    `BadInput` else. Later changes of the underlying bytes are seen.
+    """
+
+    def __init__(self, segments: Iterable[tuple[int, Bytes]]) -> None:
+        parts = sorted(
+            ((start, np.frombuffer(data, dtype=np.uint8)) for start, data in segments),
+            key=lambda part: part[0],
+        )
+        parts = [(start, data) for start, data in parts if data.size]
+        for (start, data), (following, _) in pairwise(parts):
+            if start + data.size > following:
+                raise BadInput(f"memory ranges overlap at {following:#x}")
+        self._parts = parts
+        self._starts = [start for start, _ in parts]
+        self._ranges = tuple(_join((start, data.size) for start, data in parts))
+        # One entry for each part that holds whole frames: (first frame, end, words there).
+        self._frames: list[tuple[int, int, U64]] = []
+        for start, data in parts:
+            first = -(-start // FRAME) * FRAME
+            end = (start + data.size) // FRAME * FRAME
+            if end > first:
+                whole = data[first - start : end - start].view(np.uint64)
+                self._frames.append((first, end, whole.reshape(-1, WORDS)))
+
+    @property
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        """The backed ranges as (start, size) in bytes: sorted, disjoint, not adjacent."""
+        return self._ranges
+
+    def read(self, pa: int, size: int) -> bytes:
+        """Return `size` bytes from `pa`; `BadInput` unless all of them are backed."""
+        found = bytearray()
+        at = bisect_right(self._starts, pa) - 1
+        while at >= 0 and len(found) < size and at < len(self._parts):
+            start, data = self._parts[at]
+            offset = pa + len(found) - start
+            if not 0 <= offset < data.size:
+                break
+            found += data[offset : offset + size - len(found)].tobytes()
+            at += 1
+        if len(found) != size:
+            raise BadInput(f"no memory at {pa + len(found):#x}")
+        return bytes(found)
+
+    def word(self, pa: int) -> int | None:
+        """Return the 8-byte word at `pa` (a multiple of 8), or None where nothing is backed."""
+        for first, end, words in self._frames:
+            if first <= pa < end:
+                return int(words[(pa - first) // FRAME, pa % FRAME // 8])
+        return None
+
+    def backed(self, frames: U64) -> NDArray[np.bool_]:
+        """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
+        found = np.zeros(len(frames), dtype=np.bool_)
+        for first, end, _ in self._frames:
+            found |= (frames >= first) & (frames < end)
+        return found
+
+    def tables(self, frames: U64) -> U64:
+        """Return the (n, 512) words of n frames; zeros where one isn't backed.
+
+        A view where the frames follow each other in memory, else a gathered copy.
+        """
+        count = len(frames)
+        for first, end, words in self._frames:
+            inside = (frames >= first) & (frames < end)
+            if not inside.all():
+                continue
+            rows = (frames - np.uint64(first)) // np.uint64(FRAME)
+            if count and int(rows[-1]) - int(rows[0]) == count - 1 and _consecutive(rows):
+                return words[int(rows[0]) : int(rows[0]) + count]
+            picked: U64 = words[rows]
+            return picked
+        gathered = np.zeros((count, WORDS), dtype=np.uint64)
+        for first, end, words in self._frames:
+            inside = (frames >= first) & (frames < end)
+            gathered[inside] = words[(frames[inside] - np.uint64(first)) // np.uint64(FRAME)]
+        return gathered
+
+
+class SparseWords:
+    """Physical memory that is zero but for a few 8-byte words, as in a case file.
+
+    `ranges` are the backed ranges as (start, size) in bytes, whole frames; `words` maps
+    physical addresses (multiples of 8) to values. `BadInput` for a word outside the ranges.
+    """
+
+    def __init__(self, ranges: Iterable[tuple[int, int]], words: Mapping[int, int]) -> None:
+        self._ranges = tuple(_join(sorted(ranges)))
+        touched = sorted({pa // FRAME * FRAME for pa in words})
+        self._known = np.array(touched, dtype=np.uint64)
+        if not self.backed(self._known).all():
+            outside = self._known[~self.backed(self._known)][0]
+            raise BadInput(f"an entry lies outside RAM: {int(outside):#x}")
+        self._tables = np.zeros((len(touched) + 1, WORDS), dtype=np.uint64)
+        row = {frame: at for at, frame in enumerate(touched)}
+        for pa, value in words.items():
+            self._tables[row[pa // FRAME * FRAME], pa % FRAME // 8] = value
+
+    @property
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        """The backed ranges as (start, size) in bytes: sorted, disjoint, not adjacent."""
+        return self._ranges
+
+    def read(self, pa: int, size: int) -> bytes:
+        """Return `size` bytes from `pa`; `BadInput` unless all of them are backed."""
+        if not any(start <= pa and pa + size <= start + length for start, length in self._ranges):
+            raise BadInput(f"no memory at {pa:#x}")
+        first = pa // FRAME * FRAME
+        frames = np.arange(first, pa + size, FRAME, dtype=np.uint64)
+        return self.tables(frames).tobytes()[pa - first : pa - first + size]
+
+    def word(self, pa: int) -> int | None:
+        """Return the 8-byte word at `pa` (a multiple of 8), or None where nothing is backed."""
+        frame = np.array([pa // FRAME * FRAME], dtype=np.uint64)
+        if not self.backed(frame)[0]:
+            return None
+        return int(self._tables[self._rows(frame)[0], pa % FRAME // 8])
+
+    def backed(self, frames: U64) -> NDArray[np.bool_]:
+        """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
+        found = np.zeros(len(frames), dtype=np.bool_)
+        for start, size in self._ranges:
+            found |= (frames >= start) & (frames < start + size)
+        return found
+
+    def tables(self, frames: U64) -> U64:
+        """Return the (n, 512) words of n frames, a copy; zeros where one isn't backed."""
+        found: U64 = self._tables[self._rows(frames)]
+        return found
+
+    def _rows(self, frames: U64) -> NDArray[np.intp]:
+        # The last row is all zeros: what a frame without words reads as.
+        at = np.searchsorted(self._known, frames)
+        known = np.append(self._known, np.uint64(np.iinfo(np.uint64).max))
+        return np.where(known[at] == frames, at, len(self._known))
+
+
+def _join(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, size in ranges:
+        if joined and sum(joined[-1]) == start:
+            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+        else:
+            joined.append((start, size))
+    return joined
+
+
+def _consecutive(rows: U64) -> bool:
+    return bool((np.diff(rows) == 1).all())

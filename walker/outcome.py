@@ -1,0 +1,77 @@
+"""What a translation answers. A fault is an answer, not an exception."""
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+from walker.rights import Rights
+
+__all__ = ["ErrorCode", "GeneralProtection", "Outcome", "PageFault", "Translation", "error_names"]
+
+Entries = tuple[tuple[int, int], ...]
+
+
+class ErrorCode(IntFlag):
+    """The error code of a page fault (Intel SDM vol. 3A 4.7)."""
+
+    P = 1 << 0
+    WR = 1 << 1
+    US = 1 << 2
+    RSVD = 1 << 3
+    ID = 1 << 4
+    PK = 1 << 5
+
+
+_NAMES = {
+    ErrorCode.P: "P",
+    ErrorCode.WR: "W/R",
+    ErrorCode.US: "U/S",
+    ErrorCode.RSVD: "RSVD",
+    ErrorCode.ID: "I/D",
+    ErrorCode.PK: "PK",
+}
+
+
+def error_names(code: int) -> str:
+    """Return the manual's names of the bits set in an error code, or `none`."""
+    names = [name for bit, name in _NAMES.items() if code & bit]
+    rest = code & ~sum(_NAMES)
+    return " ".join(names + ([f"{rest:#x}"] if rest else [])) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The access reached `pa`.
+
+    `page_size` in bytes and the effective `rights` are known to who predicts, not to who
+    observes. `entries` are the words whose A or D the access set: (physical address, new
+    value), by address.
+    """
+
+    pa: int
+    page_size: int | None = None
+    rights: Rights | None = None
+    entries: Entries = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """The access raised #PF with this error code and CR2.
+
+    Observed, `entries` are the words whose A the walk set all the same. Predicted, they are
+    those it may set, each or none: the manuals leave open whether a walk that faults sets A in
+    the upper levels it used (Intel SDM vol. 3A 4.8).
+    """
+
+    error_code: int
+    cr2: int
+    entries: Entries = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GeneralProtection:
+    """The access raised #GP(0): its linear address is not canonical."""
+
+    entries: Entries = ()
+
+
+Outcome = Translation | PageFault | GeneralProtection

@@ -1,0 +1,82 @@
+"""Effective rights: what every level together leaves to the supervisor and to the user."""
+
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walker.context import PagingContext
+from walker.entry import Entry
+
+__all__ = ["ALL_GRANTS", "GRANTS", "Grant", "Rights", "grant_of", "rights_table", "rwx"]
+
+
+class Grant(IntFlag):
+    """What an entry lets through; a translation has what all of its entries let through.
+
+    Writing and user mode stand where the entry has R/W and U/S, one bit lower.
+    """
+
+    WRITE = 1
+    USER = 2
+    EXECUTE = 4
+
+
+GRANTS = 8
+ALL_GRANTS = GRANTS - 1
+
+
+class Rights(IntFlag):
+    """The accesses that succeed, for each privilege."""
+
+    SUPERVISOR_READ = 1
+    SUPERVISOR_WRITE = 2
+    SUPERVISOR_EXECUTE = 4
+    USER_READ = 8
+    USER_WRITE = 16
+    USER_EXECUTE = 32
+
+    @property
+    def supervisor(self) -> str:
+        """The supervisor's rights as `rwx`, a dash for each that is missing."""
+        return rwx(self & 7)
+
+    @property
+    def user(self) -> str:
+        """The user's rights as `rwx`, a dash for each that is missing."""
+        return rwx(self >> 3)
+
+
+def rwx(bits: int) -> str:
+    """Return three right bits (1 read, 2 write, 4 execute) as `rwx` with dashes."""
+    return "".join(name if bits >> at & 1 else "-" for at, name in enumerate("rwx"))
+
+
+def grant_of(entry: int) -> int:
+    """Return the `Grant` bits of one present entry."""
+    return (entry & (Entry.RW | Entry.US)) >> 1 | (0 if entry & Entry.XD else Grant.EXECUTE)
+
+
+def rights_table(context: PagingContext) -> NDArray[np.uint8]:
+    """Return the `Rights` for each of the 8 combinations of `Grant` bits, as uint8[8].
+
+    Under CR0.WP, CR4.SMEP and CR4.SMAP with the context's AC (Intel SDM vol. 3A 4.6.1).
+    Protection keys are left out: a program changes PKRU without the kernel's knowledge, so
+    rights that counted it could not be relied on. `translate` honours them.
+    """
+    table = np.zeros(GRANTS, dtype=np.uint8)
+    for grant in range(GRANTS):
+        writable, user, executable = (bool(grant & bit) for bit in Grant)
+        rights = Rights(0)
+        if not (user and context.smap and not context.rflags_ac):
+            rights |= Rights.SUPERVISOR_READ
+            if writable or not context.wp:
+                rights |= Rights.SUPERVISOR_WRITE
+        if executable and not (user and context.smep):
+            rights |= Rights.SUPERVISOR_EXECUTE
+        if user:
+            rights |= Rights.USER_READ
+            rights |= Rights.USER_WRITE if writable else Rights(0)
+            rights |= Rights.USER_EXECUTE if executable else Rights(0)
+        table[grant] = rights
+    return table

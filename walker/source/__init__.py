@@ -1,0 +1,33 @@
+"""Where physical memory and control registers come from.
+
+- `open_source`: any file that holds memory, as a `Source` with memory and context;
+  `Registers` and `parse_int` for what is said on a command line.
+- `load_case`, `parse_case`, `dump_case`: case files, as a `Case` of `Probe`s and
+  `OutcomeRecord`s on a `Cpu`.
+- `read_core`, `read_raw`: ELF cores and raw images by themselves.
+"""
+
+from walker.source.case import dump_case, load_case, parse_case
+from walker.source.casetypes import Case, Cpu, OutcomeRecord, Probe
+from walker.source.elfcore import ElfCore, read_core
+from walker.source.load import Source, SourceKind, open_source
+from walker.source.raw import read_raw
+from walker.source.registers import Registers, parse_int
+
+__all__ = [
+    "Case",
+    "Cpu",
+    "ElfCore",
+    "OutcomeRecord",
+    "Probe",
+    "Registers",
+    "Source",
+    "SourceKind",
+    "dump_case",
+    "load_case",
+    "open_source",
+    "parse_case",
+    "parse_int",
+    "read_core",
+    "read_raw",
+]

@@ -1,0 +1,96 @@
+"""Control registers from wherever they are known: options first, then what the file says."""
+
+import re
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from walker.context import PagingContext, Vendor
+from walker.errors import BadInput
+from walker.source.naming import one_line
+
+__all__ = ["NOT_GIVEN", "Registers", "parse_int"]
+
+_HEX = re.compile(r"0[xX][0-9a-fA-F]+(_[0-9a-fA-F]+)*")
+_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(_[0-9]+)*")
+# Longer than any 64-bit number with an underscore after each digit; keeps int() cheap.
+_LONGEST = 64
+
+
+def parse_int(text: str, name: str, *, bits: int = 64) -> int:
+    """Return the number that `text` says: hex with 0x, or decimal; underscores may group digits.
+
+    `name` is what to call the number in an error. Raises `BadInput` for anything else,
+    for a negative number and for one that doesn't fit in `bits` bits.
+    """
+    stripped = text.strip()
+    if stripped.startswith("-") and _is_number(stripped[1:]):
+        raise BadInput(f"{name}: {one_line(stripped)} is negative")
+    if not _is_number(stripped):
+        raise BadInput(f"{name}: {one_line(text)!r} is not a number (0x1f00 or 7936)")
+    digits = stripped.replace("_", "")
+    value = int(digits, 16 if "x" in digits.lower() else 10) if len(digits) <= _LONGEST else -1
+    if not 0 <= value < 1 << bits:
+        raise BadInput(f"{name}: {one_line(stripped)} does not fit in {bits} bits")
+    return value
+
+
+def _is_number(text: str) -> bool:
+    return bool(_HEX.fullmatch(text) or _DECIMAL.fullmatch(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registers:
+    """As much of a `PagingContext` as somebody has said; None is what wasn't given.
+
+    The fields have the names and units of `PagingContext`.
+    """
+
+    cr0: int | None = None
+    cr3: int | None = None
+    cr4: int | None = None
+    efer: int | None = None
+    pkru: int | None = None
+    rflags_ac: bool | None = None
+    maxphyaddr: int | None = None
+    page1gb: bool | None = None
+    vendor: Vendor | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the values that were given, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def over(self, known: "Registers") -> "Registers":
+        """Return these registers, completed with those of `known` where one wasn't given."""
+        return Registers(**(known.given() | self.given()))
+
+    def context(self) -> PagingContext:
+        """Return the context; what wasn't given has `PagingContext`'s defaults.
+
+        Raises `BadInput` without CR3, and where `PagingContext` does.
+        """
+        if self.cr3 is None:
+            raise BadInput("CR3 is not known: give --cr3")
+        return PagingContext(**self.given())
+
+    def assumed(self) -> tuple[str, ...]:
+        """Return what `context` takes for granted, as texts like "efer = 0xd00"."""
+        context = self.context()
+        return tuple(
+            f"{field.name} = {_shown(field.name, getattr(context, field.name))}"
+            for field in fields(self)
+            if getattr(self, field.name) is None
+        )
+
+
+NOT_GIVEN = Registers()
+"""No register at all."""
+
+
+def _shown(name: str, value: int | StrEnum) -> str:
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if name == "maxphyaddr" else f"{value:#x}"

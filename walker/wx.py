@@ -1,0 +1,51 @@
+"""W^X: frames that somebody may write and somebody may execute, and through which addresses."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+from walker.aliases import Aliases
+from walker.context import PagingContext
+from walker.frames import Frames
+from walker.mappings import Mapping
+from walker.memory import PhysicalMemory
+from walker.rights import Rights
+
+__all__ = ["WritableExecutable", "writable_and_executable"]
+
+_WRITE = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
+_EXECUTE = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
+
+
+@dataclass(frozen=True, slots=True)
+class WritableExecutable:
+    """`size` bytes from `pa`, and the first mappings that write and that execute there."""
+
+    pa: int
+    size: int
+    rights: Rights
+    writers: tuple[Mapping, ...]
+    executors: tuple[Mapping, ...]
+
+    @property
+    def within_one_privilege(self) -> bool:
+        """Whether the supervisor alone, or the user alone, may do both."""
+        return any(self.rights >> shift & 6 == 6 for shift in (0, 3))
+
+
+def writable_and_executable(
+    memory: PhysicalMemory, context: PagingContext, frames: Frames, *, aliases: int
+) -> list[WritableExecutable]:
+    """Return the ranges of `frames` that are both, by address, with up to `aliases` of each kind.
+
+    `frames` are the `collective_rights` of the same address space.
+    """
+    both = [each for each in frames if each[2] & _WRITE and each[2] & _EXECUTE]
+    finder = Aliases(memory, context) if both else None
+    found = []
+    for pa, size, rights in both:
+        writers, executors = (
+            tuple(islice(finder.find(pa, size, rights=wanted), aliases)) if finder else ()
+            for wanted in (_WRITE, _EXECUTE)
+        )
+        found.append(WritableExecutable(pa, size, rights, writers, executors))
+    return found
