@@ -8,7 +8,7 @@ all physical frames     collective_rights, count_mappings; Aliases, mappings_of;
 """
 
 from walker.access import Access, AccessType
-from walker.aliases import Aliases, mappings_of
+from walker.aliases import Aliases, Question, mappings_of
 from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import PagingContext, Vendor
@@ -42,6 +42,7 @@ __all__ = [
     "PageFault",
     "PagingContext",
     "PhysicalMemory",
+    "Question",
     "Range",
     "Rights",
     "Segments",

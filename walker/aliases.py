@@ -1,99 +1,115 @@
 """Which mappings lead to a physical range: found from the tables up, named from the root down."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from walker.context import PagingContext
-from walker.leaves import Leaves, canonical
+from walker.entry import LEVELS
+from walker.leaves import TOP, Leaves, canonical
 from walker.mappings import Mapping
 from walker.memory import U64, PhysicalMemory
 from walker.rights import Rights, rights_table
-from walker.states import StateBlock, distinct_states
+from walker.states import BLOCK, distinct_states, expand_states, keys_of
 
-__all__ = ["Aliases", "mappings_of"]
+__all__ = ["QUESTIONS", "Aliases", "Question", "mappings_of"]
+
+QUESTIONS = 64
+"""How many questions are answered from one pass over the tables: a bit each of a word."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
-    """All states of one level by ascending key; leaves and children by state, then address."""
+class Question:
+    """Which mappings reach bytes [pa, pa + size) and have one of `rights` (None: any or none)?"""
 
-    key: U64
-    leaves: Leaves
-    leaf_state: NDArray[np.intp]
-    child_key: U64
-    child_state: NDArray[np.intp]
-    child_offset: U64
+    pa: int
+    size: int
+    rights: Rights | None = None
 
 
 class Aliases:
-    """The mappings of physical ranges, for any number of questions about one address space.
+    """Answers up to `QUESTIONS` questions about one address space.
 
-    Costs the distinct states of its tables once, and then what is asked for: mappings that
-    don't lead to the range are never enumerated, however many there are.
+    Costs two visits of each distinct state of its tables, and a word of memory for each. What
+    is not asked for is never enumerated, however many mappings there are.
     """
 
-    def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
+    def __init__(
+        self, memory: PhysicalMemory, context: PagingContext, questions: Sequence[Question]
+    ) -> None:
+        if len(questions) > QUESTIONS:
+            raise ValueError(f"{len(questions)} questions; at most {QUESTIONS} at a time")
+        self._memory = memory
         self._context = context
+        self._questions = questions
         self._rights = rights_table(context)
-        blocks: dict[int, list[StateBlock]] = {level: [] for level in range(context.levels + 1)}
+        keys: dict[int, list[U64]] = {}
         for block in distinct_states(memory, context):
-            blocks[block.level].append(block)
-        self._levels = {level: _join(parts) for level, parts in blocks.items() if parts}
+            keys.setdefault(block.level, []).append(block.key)
+        self._keys = {level: np.concatenate(parts) for level, parts in sorted(keys.items())}
+        self._leading = {0: np.zeros(0, np.uint64)}
+        for level in self._keys:
+            self._leading[level] = self._lead(level)
 
-    def find(self, start: int, size: int, *, rights: Rights | None = None) -> Iterator[Mapping]:
-        """Yield the mappings that reach bytes [start, start + size), in address order.
+    def find(self, question: int) -> Iterator[Mapping]:
+        """Yield the mappings that answer the question of this number, in address order."""
+        top = self._context.levels
+        if self._leading[top][0] >> np.uint64(question) & np.uint64(1):
+            yield from self._descend(question, top, int(self._keys[top][0]), 0)
 
-        With `rights`, only those that have at least one of them.
-        """
-        hits: dict[int, NDArray[np.bool_]] = {}
-        alive: dict[int, NDArray[np.bool_]] = {}
-        below = np.zeros(0, np.uint64)
-        for level, states in sorted(self._levels.items()):
-            pa, length = states.leaves.pa, states.leaves.size
-            hit = (pa < start + size) & (pa + (length - np.uint64(1)) >= start)
-            if rights is not None:
-                hit &= (self._rights[states.leaves.grant] & rights) != 0
-            alive[level] = np.isin(states.child_key, below)
-            hits[level] = hit
-            reaching = np.concatenate([states.leaf_state[hit], states.child_state[alive[level]]])
-            below = states.key[np.unique(reaching)]
-        if len(below):
-            yield from self._descend(self._context.levels, 0, 0, hits, alive)
+    def _lead(self, level: int) -> U64:
+        """Return for each state of a level the questions whose answers it leads to, as bits."""
+        keys = self._keys[level]
+        leading = np.zeros(len(keys), np.uint64)
+        for at in range(0, len(keys), BLOCK):
+            held = expand_states(self._memory, self._context, level, keys[at : at + BLOCK])
+            bits = self._bits_below(level, keys_of(held.children))
+            np.bitwise_or.at(leading, at + held.child_parent, bits)
+            for number in range(len(self._questions)):
+                hit = self._hits(number, held.leaves)
+                leading[at + held.leaf_parent[hit]] |= np.uint64(1 << number)
+        return leading
 
-    def _descend(
-        self,
-        level: int,
-        state: int,
-        base: int,
-        hits: dict[int, NDArray[np.bool_]],
-        alive: dict[int, NDArray[np.bool_]],
-    ) -> Iterator[Mapping]:
-        states = self._levels[level]
-        leaves = _rows_of(states.leaf_state, state)
-        leaf_rows = leaves.start + np.flatnonzero(hits[level][leaves])
-        children = _rows_of(states.child_state, state)
-        child_rows = children.start + np.flatnonzero(alive[level][children])
-        offsets = np.concatenate([states.leaves.va[leaf_rows], states.child_offset[child_rows]])
-        rows = np.concatenate([leaf_rows, child_rows])
-        for at in np.argsort(offsets, kind="stable").tolist():
-            row, va = int(rows[at]), base + int(offsets[at])
-            if at < len(leaf_rows):
-                yield self._mapping(states.leaves.take(slice(row, row + 1)), va)
+    def _bits_below(self, level: int, keys: U64) -> U64:
+        below = self._keys.get(level - 1)
+        if below is None or not len(below):
+            return np.zeros(len(keys), np.uint64)
+        return self._leading[level - 1][np.searchsorted(below, keys)]
+
+    def _hits(self, question: int, leaves: Leaves) -> NDArray[np.bool_]:
+        asked = self._questions[question]
+        pa = leaves.pa
+        last = min(asked.pa + asked.size, TOP) - 1
+        hit = (pa <= last) & (pa + (leaves.size - np.uint64(1)) >= asked.pa)
+        if asked.rights is not None:
+            hit &= (self._rights[leaves.grant] & asked.rights) != 0
+        return hit
+
+    def _descend(self, question: int, level: int, key: int, base: int) -> Iterator[Mapping]:
+        held = expand_states(self._memory, self._context, level, np.array([key], np.uint64))
+        leaves = held.leaves.take(self._hits(question, held.leaves))
+        keys = keys_of(held.children)
+        leads = self._bits_below(level, keys) >> np.uint64(question) & np.uint64(1) != 0
+        offsets = np.concatenate([leaves.va, held.children.va[leads]])
+        keys = keys[leads]
+        for row in np.argsort(offsets, kind="stable").tolist():
+            va = base + int(offsets[row])
+            if row < len(leaves):
+                yield self._mapping(leaves, row, va)
             else:
-                child = np.searchsorted(self._levels[level - 1].key, states.child_key[row])
-                yield from self._descend(level - 1, int(child), va, hits, alive)
+                yield from self._descend(question, level - 1, int(keys[row - len(leaves)]), va)
 
-    def _mapping(self, leaf: Leaves, va: int) -> Mapping:
+    def _mapping(self, leaves: Leaves, row: int, va: int) -> Mapping:
+        level = int(leaves.level[row])
         return Mapping(
             int(canonical(self._context, np.array([va], np.uint64))[0]),
-            int(leaf.pa[0]),
-            int(leaf.size[0]),
-            int(leaf.level[0]),
-            int(leaf.flags[0]),
-            Rights(int(self._rights[leaf.grant[0]])),
+            int(leaves.pa[row]),
+            LEVELS[level].span,
+            level,
+            int(leaves.flags[row]),
+            Rights(int(self._rights[leaves.grant[row]])),
         )
 
 
@@ -101,23 +117,4 @@ def mappings_of(
     memory: PhysicalMemory, context: PagingContext, start: int, size: int
 ) -> Iterator[Mapping]:
     """Yield the mappings that reach physical bytes [start, start + size), in address order."""
-    return Aliases(memory, context).find(start, size)
-
-
-def _join(parts: list[StateBlock]) -> _Level:
-    # Rows of a block become rows of the level.
-    firsts = np.cumsum([0] + [len(part.key) for part in parts])[:-1].tolist()
-    placed = list(zip(parts, firsts, strict=True))
-    return _Level(
-        np.concatenate([part.key for part in parts]),
-        Leaves.join(part.leaves for part in parts),
-        np.concatenate([part.leaf_state + first for part, first in placed]),
-        np.concatenate([part.child_key for part in parts]),
-        np.concatenate([part.child_state + first for part, first in placed]),
-        np.concatenate([part.child_offset for part in parts]),
-    )
-
-
-def _rows_of(column: NDArray[np.intp], state: int) -> slice:
-    first, last = np.searchsorted(column, [state, state + 1]).tolist()
-    return slice(first, last)
+    return Aliases(memory, context, [Question(start, size)]).find(0)

@@ -47,7 +47,7 @@ def collective_rights(memory: PhysicalMemory, context: PagingContext) -> Frames:
 
     The union, over all mappings of a frame, of their effective rights under the context.
     """
-    parts = [_pages(block.leaves) for block in distinct_states(memory, context)]
+    parts = [_pages(block.held.leaves) for block in distinct_states(memory, context)]
     found = np.unique(np.concatenate(parts))
     # A page's size as its level and its grants stand in the bits below its address.
     level, grant = (found >> np.uint64(3)) & np.uint64(3), found & np.uint64(GRANTS - 1)
@@ -60,8 +60,8 @@ def count_mappings(memory: PhysicalMemory, context: PagingContext) -> dict[int, 
     """Return the exact number of leaves by level, without listing them."""
     counts = dict.fromkeys(range(1, 4), 0)
     for block in distinct_states(memory, context):
-        if len(block.leaves):
-            counts[block.level] += int(block.ways[block.leaf_state].sum())
+        if len(block.held.leaves):
+            counts[block.level] += int(block.ways[block.held.leaf_parent].sum())
     return counts
 
 

@@ -6,40 +6,32 @@ cost that shared and self-referencing tables can't raise.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from walker.context import PagingContext
-from walker.leaves import Leaves, Tables, expand, root_table
+from walker.leaves import Expanded, Tables, expand, root_table
 from walker.memory import U64, PhysicalMemory
 from walker.rights import GRANTS
 
-__all__ = ["StateBlock", "distinct_states"]
+__all__ = ["BLOCK", "StateBlock", "distinct_states", "expand_states", "keys_of"]
 
-_BLOCK = 1024
-_MERGE = 64
+BLOCK = 1024
+"""How many states are expanded at once: up to 4 MiB of tables."""
 
 
-@dataclass(frozen=True, slots=True)
-class StateBlock:
+class StateBlock(NamedTuple):
     """Some states of one level, and what they hold.
 
     `key` uint64[n] is a table's frame with its inherited `Grant` bits below, `ways` uint64[n]
-    the number of paths from the root that lead there. Of `leaves` and of the tables below,
-    `leaf_state` and `child_state` tell the row here, `child_key` the state, and
-    `child_offset`, like the `va` of a leaf, the bytes from the first that the table covers.
+    the number of paths from the root that lead there.
     """
 
     level: int
     key: U64
     ways: U64
-    leaves: Leaves
-    leaf_state: NDArray[np.intp]
-    child_key: U64
-    child_state: NDArray[np.intp]
-    child_offset: U64
+    held: Expanded
 
 
 def distinct_states(memory: PhysicalMemory, context: PagingContext) -> Iterator[StateBlock]:
@@ -48,37 +40,34 @@ def distinct_states(memory: PhysicalMemory, context: PagingContext) -> Iterator[
     The ways can't overflow: there are at most 512^4.
     """
     root = root_table(context)
-    keys, ways = root.frame | root.grant, np.ones(1, np.uint64)
+    keys, ways = keys_of(root), np.ones(1, np.uint64)
     for level in range(context.levels, 0, -1):
-        below: list[tuple[U64, U64]] = [(keys[:0], ways[:0])]
-        for at in range(0, len(keys), _BLOCK):
-            some = slice(at, at + _BLOCK)
-            part = expand(memory, context, level, _tables(keys[some]))
-            child_key = part.children.frame | part.children.grant
-            yield StateBlock(
-                level,
-                keys[some],
-                ways[some],
-                part.leaves,
-                part.leaf_parent,
-                child_key,
-                part.child_parent,
-                part.children.va,
-            )
-            below.append((child_key, ways[some][part.child_parent]))
-            if len(below) >= _MERGE:
-                below = [_merge(below)]
-        keys, ways = _merge(below)
+        below = [(keys[:0], ways[:0])]
+        for at in range(0, len(keys), BLOCK):
+            some = slice(at, at + BLOCK)
+            held = expand_states(memory, context, level, keys[some])
+            yield StateBlock(level, keys[some], ways[some], held)
+            below.append(_distinct(keys_of(held.children), ways[some][held.child_parent]))
+        keys, ways = _distinct(*(np.concatenate(column) for column in zip(*below, strict=True)))
 
 
-def _tables(keys: U64) -> Tables:
+def expand_states(
+    memory: PhysicalMemory, context: PagingContext, level: int, keys: U64
+) -> Expanded:
+    """Return what the tables of these states hold; a `va` counts from its table's first byte."""
     grants = keys & np.uint64(GRANTS - 1)
-    return Tables(np.zeros_like(keys), keys - grants, grants.astype(np.uint8))
+    tables = Tables(np.zeros_like(keys), keys - grants, grants.astype(np.uint8))
+    return expand(memory, context, level, tables)
 
 
-def _merge(parts: list[tuple[U64, U64]]) -> tuple[U64, U64]:
-    """Return the distinct keys of all parts, with their ways added up."""
-    keys, inverse = np.unique(np.concatenate([key for key, _ in parts]), return_inverse=True)
-    ways = np.zeros(len(keys), np.uint64)
-    np.add.at(ways, inverse, np.concatenate([count for _, count in parts]))
-    return keys, ways
+def keys_of(tables: Tables) -> U64:
+    """Return the states that these tables are in, uint64[n]."""
+    return tables.frame | tables.grant
+
+
+def _distinct(keys: U64, ways: U64) -> tuple[U64, U64]:
+    """Return the distinct keys, ascending, and the sum of the ways of each."""
+    found, inverse = np.unique(keys, return_inverse=True)
+    total = np.zeros(len(found), np.uint64)
+    np.add.at(total, inverse, ways)
+    return found, total

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from walker.aliases import Aliases
+from walker.aliases import QUESTIONS, Aliases, Question
 from walker.context import PagingContext
 from walker.frames import Frames
 from walker.mappings import Mapping
@@ -40,12 +40,13 @@ def writable_and_executable(
     `frames` are the `collective_rights` of the same address space.
     """
     both = [each for each in frames if each[2] & _WRITE and each[2] & _EXECUTE]
-    finder = Aliases(memory, context) if both else None
     found = []
-    for pa, size, rights in both:
-        writers, executors = (
-            tuple(islice(finder.find(pa, size, rights=wanted), aliases)) if finder else ()
-            for wanted in (_WRITE, _EXECUTE)
-        )
-        found.append(WritableExecutable(pa, size, rights, writers, executors))
+    for at in range(0, len(both), QUESTIONS // 2):
+        some = both[at : at + QUESTIONS // 2]
+        questions = [Question(pa, size, how) for pa, size, _ in some for how in (_WRITE, _EXECUTE)]
+        finder = Aliases(memory, context, questions)
+        for number, (pa, size, rights) in enumerate(some):
+            writers = tuple(islice(finder.find(2 * number), aliases))
+            executors = tuple(islice(finder.find(2 * number + 1), aliases))
+            found.append(WritableExecutable(pa, size, rights, writers, executors))
     return found

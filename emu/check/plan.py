@@ -93,7 +93,7 @@ def make_plan(
     total = sum(count_mappings(memory, context).values())
     if total > limit and (start, end) == (0, TOP):
         raise LimitExceeded(
-            f"{total:,} mappings; the limit is {limit:,} (--limit, or --range for a part)"
+            f"{total:,} mappings; the limit is {limit:,} (--limit; or a part, --start --end)"
         )
     leaves = _leaves(walk_leaves(memory, context, start, end), limit)
     parts = list(_of_pages(context, leaves))

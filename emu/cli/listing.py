@@ -38,9 +38,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         parser.add_argument(f"--{name}", action="store_true", help=f"only pages that {what}")
     parser.add_argument("--level", choices=["1", "2", "3"], help="only leaves of this level")
     parser.add_argument("--coalesce", action="store_true", help="fold equal neighbours to ranges")
-    parser.add_argument(
-        "--limit", metavar="N", default=str(_LIMIT), help=f"stop after N ({_LIMIT:,})"
-    )
+    parser.add_argument("--limit", metavar="N", help="stop after N lines")
     parser.add_argument(
         "--save-case", metavar="FILE", type=Path, help="write the paging structures as a case file"
     )
@@ -71,7 +69,7 @@ def _walk(options: argparse.Namespace) -> int:
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    limit = parse_int(options.limit, "--limit")
+    limit = _LIMIT if options.limit is None else parse_int(options.limit, "--limit")
     pages = _filtered(mappings(source.memory, source.context, start, end), options)
     lines: Iterator[tuple[str, dict[str, Any]]]
     if options.coalesce:
@@ -85,9 +83,11 @@ def _walk(options: argparse.Namespace) -> int:
             emit(record)
         else:
             print(text)
-    if count == limit and next(lines, None) is not None:
+    more = next(lines, None) is not None
+    if more and options.limit is None:
         raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, --start picks up")
-    remark(f"{count:,} {'ranges' if options.coalesce else 'mappings'}")
+    noun = "ranges" if options.coalesce else "mappings"
+    remark(f"{count:,} {noun}{', and there are more' if more else ''}")
     return 0
 
 
