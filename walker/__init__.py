@@ -3,7 +3,8 @@
 memory, context         PhysicalMemory, Segments, SparseWords; PagingContext
 one access              translate, walk; Access, AccessType; Outcome and its kinds
 many accesses           translate_many; Accesses, Outcomes
-all mappings            walk_leaves (columns), mappings, heki_walk, coalesce; blocked_entries
+all mappings            walk_leaves (columns), mappings, heki_walk; blocked_entries
+ranges                  coalesce_leaves (columns), coalesce
 all physical frames     collective_rights, count_mappings; Aliases, mappings_of; W^X
 """
 
@@ -18,6 +19,7 @@ from walker.leaves import Leaves, blocked_entries, walk_leaves
 from walker.mappings import HekiArgs, Mapping, Range, coalesce, heki_walk, mappings
 from walker.memory import PhysicalMemory, Segments, SparseWords
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
+from walker.ranges import Ranges, coalesce_leaves
 from walker.rights import Rights
 from walker.translate import Step, StepKind, Walk, translate, walk
 from walker.wx import WritableExecutable, writable_and_executable
@@ -44,6 +46,7 @@ __all__ = [
     "PhysicalMemory",
     "Question",
     "Range",
+    "Ranges",
     "Rights",
     "Segments",
     "SparseWords",
@@ -55,6 +58,7 @@ __all__ = [
     "WritableExecutable",
     "blocked_entries",
     "coalesce",
+    "coalesce_leaves",
     "collective_rights",
     "count_mappings",
     "heki_walk",

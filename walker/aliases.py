@@ -22,7 +22,10 @@ QUESTIONS = 64
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which mappings reach bytes [pa, pa + size) and have one of `rights` (None: any or none)?"""
+    """Which mappings reach bytes [pa, pa + size) and have one of `rights` (None: any or none)?
+
+    None do where there are no bytes.
+    """
 
     pa: int
     size: int
@@ -81,6 +84,8 @@ class Aliases:
     def _hits(self, question: int, leaves: Leaves) -> NDArray[np.bool_]:
         asked = self._questions[question]
         pa = leaves.pa
+        if asked.size <= 0:
+            return np.zeros(len(leaves), np.bool_)
         last = min(asked.pa + asked.size, TOP) - 1
         hit = (pa <= last) & (pa + (leaves.size - np.uint64(1)) >= asked.pa)
         if asked.rights is not None:

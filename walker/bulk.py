@@ -40,9 +40,18 @@ def leaves_among(context: PagingContext, level: int, entries: U64) -> NDArray[np
 
 def grants_of(entries: U64) -> NDArray[np.uint8]:
     """Return the `Grant` bits of these present entries, as uint8[n]."""
-    grants = (entries >> np.uint64(1)).astype(np.uint8) & np.uint8(Grant.WRITE | Grant.USER)
-    grants |= (~entries >> np.uint64(63)).astype(np.uint8) << np.uint8(2)
-    return grants
+    # The bits lie in the first and the last byte of each word; eight bytes are shifted at once.
+    count = len(entries)
+    octets = np.ascontiguousarray(entries).view(np.uint8)
+    low, high = np.zeros((2, -(-count // 8) * 8), np.uint8)
+    low[:count], high[:count] = octets[::8], octets[7::8]
+    grants = low.view(np.uint64) >> np.uint64(1) & _WRITE_USER
+    grants |= ~high.view(np.uint64) >> np.uint64(5) & _EXECUTE
+    return grants.view(np.uint8)[:count]
+
+
+_WRITE_USER = np.uint64(0x0101_0101_0101_0101 * (Grant.WRITE | Grant.USER))
+_EXECUTE = np.uint64(0x0101_0101_0101_0101 * Grant.EXECUTE)
 
 
 def _translate_block(

@@ -88,6 +88,8 @@ class PagingContext:
             raise BadInput(f"CR4 = {self.cr4:#x} sets PKS; supervisor keys are not modelled")
         if self.cr3 & self.address_mask != self.cr3 & 0x000F_FFFF_FFFF_F000:
             raise BadInput(f"cr3 = {self.cr3:#x} sets address bits above MAXPHYADDR")
+        if self.cr3 >> 52 & 0x1FF:
+            raise BadInput(f"cr3 = {self.cr3:#x} sets reserved bits (60:52)")
 
     @property
     def levels(self) -> int:

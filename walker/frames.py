@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from walker.context import PagingContext
 from walker.leaves import Leaves
-from walker.memory import U64, PhysicalMemory
+from walker.memory import FRAME, U64, PhysicalMemory
 from walker.rights import GRANTS, Rights, rights_table
 from walker.states import distinct_states
 
-__all__ = ["Frames", "collective_rights", "count_mappings"]
+__all__ = ["Frames", "collective_rights", "count_mappings", "page_keys", "rights_of_pages"]
 
 _UNCOVERED = np.int64(-1)
 
@@ -47,13 +47,31 @@ def collective_rights(memory: PhysicalMemory, context: PagingContext) -> Frames:
 
     The union, over all mappings of a frame, of their effective rights under the context.
     """
-    parts = [_pages(block.held.leaves) for block in distinct_states(memory, context)]
-    found = np.unique(np.concatenate(parts))
-    # A page's size as its level and its grants stand in the bits below its address.
-    level, grant = (found >> np.uint64(3)) & np.uint64(3), found & np.uint64(GRANTS - 1)
-    start = found & ~np.uint64(4095)
-    end = start + (np.uint64(1) << (np.uint64(3) + np.uint64(9) * level))
-    return _union(start, end, rights_table(context)[grant.astype(np.intp)])
+    parts = [np.unique(page_keys(block.held.leaves)) for block in distinct_states(memory, context)]
+    return rights_of_pages(context, np.unique(np.concatenate(parts)))
+
+
+def rights_of_pages(
+    context: PagingContext, pages: U64, *, start: int = 0, size: int = 1 << 63
+) -> Frames:
+    """Return the collective rights of these pages, each as `page_keys` has it.
+
+    Only of physical bytes [start, start + size).
+    """
+    # A page's level and its grants stand in the bits below its address.
+    level, grant = (pages >> np.uint64(3)) & np.uint64(3), pages & np.uint64(GRANTS - 1)
+    first = pages & ~np.uint64(FRAME - 1)
+    end = first + (np.uint64(1) << (np.uint64(3) + np.uint64(9) * level))
+    first, end = np.maximum(first, np.uint64(start)), np.minimum(end, np.uint64(start + size))
+    some = first < end
+    rights = rights_table(context)[grant[some].astype(np.intp)]
+    return _union(first[some], end[some], rights)
+
+
+def page_keys(leaves: Leaves) -> U64:
+    """Return for each leaf its page, with its level and `Grant` bits in the bits below."""
+    level, grant = leaves.level.astype(np.uint64), leaves.grant.astype(np.uint64)
+    return leaves.pa | level << np.uint64(3) | grant
 
 
 def count_mappings(memory: PhysicalMemory, context: PagingContext) -> dict[int, int]:
@@ -63,11 +81,6 @@ def count_mappings(memory: PhysicalMemory, context: PagingContext) -> dict[int, 
         if len(block.held.leaves):
             counts[block.level] += int(block.ways[block.held.leaf_parent].sum())
     return counts
-
-
-def _pages(leaves: Leaves) -> U64:
-    level, grant = leaves.level.astype(np.uint64), leaves.grant.astype(np.uint64)
-    return np.unique(leaves.pa | level << np.uint64(3) | grant)
 
 
 def _union(start: U64, end: U64, rights: NDArray[np.uint8]) -> Frames:

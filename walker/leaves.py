@@ -5,24 +5,25 @@ comes first and the upper half follows without the hole between them.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from walker.blocks import BLOCK, Leaves, Tables, clip, interleave, lawful, present_entries
 from walker.bulk import grants_of, leaves_among
-from walker.columns import Rows
 from walker.context import PagingContext
-from walker.entry import ADDRESS_FIELD, LEVELS, Entry, reserved_bits
+from walker.entry import LEVELS, Entry, reserved_bits
 from walker.memory import U64, PhysicalMemory
-from walker.rights import ALL_GRANTS, rights_table
+from walker.rights import ALL_GRANTS
 
 __all__ = [
     "TOP",
     "Leaves",
     "Tables",
     "blocked_entries",
+    "entries_to_nowhere",
     "expand",
     "root_table",
     "table_frames",
@@ -31,65 +32,6 @@ __all__ = [
 
 TOP = 1 << 64
 """The end of the address space, as an end that is not included."""
-
-_BLOCK = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Leaves(Rows):
-    """n entries that map pages, or (from `blocked_entries`) that map nothing.
-
-    `va` uint64[n], canonical; `entry` uint64[n], the raw words; `grant` uint8[n], the `Grant`
-    bits of all levels together; `level` uint8[n] (1 is a PTE). Everything else is derived.
-    """
-
-    va: U64
-    entry: U64
-    grant: NDArray[np.uint8]
-    level: NDArray[np.uint8]
-
-    @classmethod
-    def none(cls) -> "Leaves":
-        """Return no rows."""
-        words, bits = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
-        return cls(words, words, bits, bits)
-
-    def __len__(self) -> int:
-        return len(self.va)
-
-    @property
-    def size(self) -> U64:
-        """The bytes that each maps, uint64[n]."""
-        return _SPANS[self.level]
-
-    @property
-    def pa(self) -> U64:
-        """The physical address of each page, uint64[n]."""
-        return self.entry & np.uint64(ADDRESS_FIELD) & ~(_SPANS - np.uint64(1))[self.level]
-
-    @property
-    def flags(self) -> U64:
-        """The bits of each leaf outside its address field, uint64[n]."""
-        return self.entry & ~(np.uint64(ADDRESS_FIELD) & ~(_SPANS - np.uint64(1)))[self.level]
-
-    def rights(self, context: PagingContext) -> NDArray[np.uint8]:
-        """Return the effective `Rights` of each under a context, uint8[n]."""
-        return rights_table(context)[self.grant]
-
-
-_SPANS = np.array([1, *(LEVELS[number].span for number in sorted(LEVELS))], np.uint64)
-
-
-@dataclass(frozen=True, slots=True)
-class Tables(Rows):
-    """n tables of one level: index-space va of the first byte, frame, inherited grants."""
-
-    va: U64
-    frame: U64
-    grant: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.frame)
 
 
 class Expanded(NamedTuple):
@@ -119,23 +61,13 @@ def expand(
     context: PagingContext,
     level: int,
     tables: Tables,
-    window: tuple[int, int] | None = None,
 ) -> Expanded:
-    """Return what these tables of one level hold, in index space, in order.
-
-    `window` limits it to entries whose span touches [start, end) of the index space.
-    """
+    """Return what these tables of one level hold, in index space, in order."""
     words = memory.tables(tables.frame).reshape(-1)
     at = np.flatnonzero(words)
     entry = words[at]
     table = at >> 9
     va = tables.va[table] + ((at & 511).astype(np.uint64) << np.uint64(LEVELS[level].shift))
-    if window is not None:
-        start, end = window
-        # Compare the last byte: the end of the topmost entry may not fit in 64 bits.
-        inside = (va + np.uint64(LEVELS[level].span - 1) >= start) & (va < end)
-        entry, table, va = entry[inside], table[inside], va[inside]
-
     leaf = leaves_among(context, level, entry)
     reserved = np.where(
         leaf,
@@ -165,11 +97,53 @@ def walk_leaves(
     block, whatever the image says, and nothing is read before it is asked for: an image of
     2^36 mappings can be read from the start and left at any point.
     """
-    window = _index_of(context, start), _index_of(context, end)
-    if window[0] < window[1]:
-        blocks = _walk(memory, context, context.levels, root_table(context), window)
-        for block in blocks:
-            yield Leaves(canonical(context, block.va), block.entry, block.grant, block.level)
+    if start >= end:
+        return
+    root = present_entries(memory, context.levels, root_table(context))
+    root = clip(replace(root, va=canonical(context, root.va)), context.levels, start, end)
+    walk = _Walk(memory, context, start, end)
+    yield from walk.tables(context.levels - 1, walk.split(context.levels, root)[1])
+
+
+class _Walk:
+    """One walk of [start, end): what stays the same from block to block."""
+
+    def __init__(
+        self, memory: PhysicalMemory, context: PagingContext, start: int, end: int
+    ) -> None:
+        self._memory = memory
+        self._context = context
+        self._start, self._end = start, end
+        self._reserved = {
+            (level, leaf): np.uint64(reserved_bits(context, level, leaf=leaf))
+            for level in range(1, context.levels + 1)
+            for leaf in (False, True)
+        }
+
+    def tables(self, level: int, tables: Tables) -> Iterator[Leaves]:
+        """Yield the leaves of these tables of one level, and of all below."""
+        for at in range(0, len(tables), BLOCK):
+            block = tables.take(slice(at, at + BLOCK)) if len(tables) > BLOCK else tables
+            found = present_entries(self._memory, level, block)
+            first, last = int(block.va[0]), int(block.va[-1]) + 512 * LEVELS[level].span
+            if self._start > first or last > self._end:
+                found = clip(found, level, self._start, self._end)
+            if level == 1:
+                leaves = lawful(found, self._reserved[1, True])
+                if len(leaves):
+                    yield leaves
+            else:
+                leaves, children = self.split(level, found)
+                below = self.tables(level - 1, children)
+                yield from interleave(leaves, below) if len(leaves) else below
+
+    def split(self, level: int, found: Leaves) -> tuple[Leaves, Tables]:
+        """Return the pages and the tables among present entries of one level above 1."""
+        leaf = leaves_among(self._context, level, found.entry)
+        leaves = lawful(found.take(np.flatnonzero(leaf)), self._reserved[level, True])
+        upper = lawful(found.take(np.flatnonzero(~leaf)), self._reserved[level, False])
+        frames = upper.entry & np.uint64(self._context.address_mask)
+        return leaves, Tables(upper.va, frames, upper.grant)
 
 
 def blocked_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
@@ -183,6 +157,17 @@ def blocked_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
     every = Leaves.join([Leaves.none(), *parts])
     every = every.take(np.argsort(every.va, kind="stable"))
     return Leaves(canonical(context, every.va), every.entry, every.grant, every.level)
+
+
+def entries_to_nowhere(memory: PhysicalMemory, context: PagingContext) -> U64:
+    """Return the addresses, uint64[n], at which entries refer to a table outside RAM.
+
+    Where several entries do to one table, at the lowest of each block of tables.
+    """
+    found = [np.zeros(0, np.uint64)]
+    for _, part in _distinct(memory, context):
+        found.append(part.children.va[~memory.backed(part.children.frame)])
+    return np.sort(canonical(context, np.concatenate(found)))
 
 
 def table_frames(memory: PhysicalMemory, context: PagingContext) -> U64:
@@ -201,58 +186,14 @@ def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[
         _, first = np.unique(tables.frame, return_index=True)
         tables = tables.take(np.sort(first))
         children = [tables.take(slice(0))]
-        for at in range(0, len(tables), _BLOCK):
-            block = tables.take(slice(at, at + _BLOCK))
+        for at in range(0, len(tables), BLOCK):
+            block = tables.take(slice(at, at + BLOCK))
             part = expand(memory, context, level, block)
+            _, first = np.unique(part.children.frame, return_index=True)
+            part = part._replace(children=part.children.take(np.sort(first)))
             yield block, part
             children.append(part.children)
         tables = Tables.join(children)
-
-
-def _walk(
-    memory: PhysicalMemory,
-    context: PagingContext,
-    level: int,
-    tables: Tables,
-    window: tuple[int, int],
-) -> Iterator[Leaves]:
-    for at in range(0, len(tables), _BLOCK):
-        block = tables.take(slice(at, at + _BLOCK))
-        first, last = int(block.va[0]), int(block.va[-1]) + 512 * LEVELS[level].span
-        whole = window[0] <= first and last <= window[1]
-        found = expand(memory, context, level, block, None if whole else window)
-        leaves, children = found.leaves, found.children
-        if not len(children):
-            if len(leaves):
-                yield leaves
-            continue
-        below = _walk(memory, context, level - 1, children, window)
-        yield from below if not len(leaves) else _interleave(leaves, below)
-
-
-def _interleave(leaves: Leaves, below: Iterator[Leaves]) -> Iterator[Leaves]:
-    """Yield the blocks of `below` with large leaves put in where their addresses belong."""
-    done = 0
-    for block in below:
-        until, through = np.searchsorted(leaves.va, block.va[[0, -1]])
-        if until > done:
-            yield leaves.take(slice(done, until))
-        if through > until:
-            both = Leaves.join([leaves.take(slice(until, through)), block])
-            yield both.take(np.argsort(both.va, kind="stable"))
-        else:
-            yield block
-        done = max(done, int(through))
-    if done < len(leaves):
-        yield leaves.take(slice(done, len(leaves)))
-
-
-def _index_of(context: PagingContext, va: int) -> int:
-    """Return the place of `va` in the index space; anything in the hole is its upper end."""
-    half = 1 << (context.va_bits - 1)
-    if va < half:
-        return max(va, 0)
-    return max(va - (TOP - 2 * half), half)
 
 
 def canonical(context: PagingContext, va: U64) -> U64:

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
+import numpy as np
+
 from walker.context import PagingContext
-from walker.entry import Entry
 from walker.leaves import TOP, walk_leaves
 from walker.memory import PhysicalMemory
-from walker.rights import Rights
+from walker.ranges import IGNORED, Pages, Range, fold
+from walker.rights import Rights, rights_table
 
 __all__ = ["HekiArgs", "Mapping", "Range", "coalesce", "heki_walk", "mappings"]
 
 Args = TypeVar("Args", bound="HekiArgs")
+
+_AHEAD = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +34,6 @@ class Mapping:
     level: int
     flags: int
     rights: Rights
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """`count` mappings in a row: contiguous in va and pa, equal in rights and flags."""
-
-    va: int
-    pa: int
-    size: int
-    flags: int
-    rights: Rights
-    count: int
 
 
 @dataclass(slots=True)
@@ -62,17 +55,12 @@ def mappings(
     memory: PhysicalMemory, context: PagingContext, start: int = 0, end: int = TOP
 ) -> Iterator[Mapping]:
     """Yield every mapping whose page touches [start, end), whole, in address order."""
+    # One object for each set of rights: making one anew costs more than all else here.
+    rights = [Rights(bits) for bits in rights_table(context).tolist()]
     for block in walk_leaves(memory, context, start, end):
-        columns = (
-            block.va,
-            block.pa,
-            block.size,
-            block.level,
-            block.flags,
-            block.rights(context),
-        )
-        for va, pa, size, level, flags, rights in zip(*(c.tolist() for c in columns), strict=True):
-            yield Mapping(va, pa, size, level, flags, Rights(rights))
+        columns = (block.va, block.pa, block.size, block.level, block.flags, block.grant)
+        for va, pa, size, level, flags, grant in zip(*(c.tolist() for c in columns), strict=True):
+            yield Mapping(va, pa, size, level, flags, rights[grant])
 
 
 def heki_walk(
@@ -104,34 +92,22 @@ def heki_walk(
             func(args)
 
 
-def coalesce(pages: Iterable[Mapping], *, ignore: int = int(Entry.A | Entry.D)) -> Iterator[Range]:
+def coalesce(pages: Iterable[Mapping], *, ignore: int = IGNORED) -> Iterator[Range]:
     """Yield the mappings, given in address order, folded into ranges.
 
-    Neighbours fold where va and pa go on without a gap and rights and flags are equal, but
-    for the flags in `ignore`; PS never counts, so that pages of different sizes fold. The
-    range has the flags of its first page.
+    By the rule of `coalesce_leaves`. Reads ahead up to so many mappings: 1024.
     """
-    ignore |= Entry.PS
-    current: Range | None = None
-    for page in pages:
-        if (
-            current is not None
-            and page.va == current.va + current.size
-            and page.pa == current.pa + current.size
-            and page.rights == current.rights
-            and not (page.flags ^ current.flags) & ~ignore
-        ):
-            current = Range(
-                current.va,
-                current.pa,
-                current.size + page.size,
-                current.flags,
-                current.rights,
-                current.count + 1,
-            )
-            continue
-        if current is not None:
-            yield current
-        current = Range(page.va, page.pa, page.size, page.flags, page.rights, 1)
-    if current is not None:
-        yield current
+    for ranges in fold(_columns(iter(pages)), ignore):
+        yield from ranges
+
+
+def _columns(pages: Iterator[Mapping]) -> Iterator[Pages]:
+    while some := list(islice(pages, _AHEAD)):
+        yield Pages(
+            np.array([page.va for page in some], np.uint64),
+            np.array([page.pa for page in some], np.uint64),
+            np.array([page.size for page in some], np.uint64),
+            np.array([page.flags for page in some], np.uint64),
+            np.array([page.rights for page in some], np.uint8),
+            np.array([page.level for page in some], np.uint8),
+        )

@@ -38,7 +38,7 @@ class PhysicalMemory(Protocol):
         ...
 
     def word(self, pa: int) -> int | None:
-        """Return the 8-byte word at `pa` (a multiple of 8), or None where nothing is backed."""
+        """Return the 8-byte word at `pa`, a multiple of 8; None if its frame is not backed."""
         ...
 
     def backed(self, frames: U64) -> NDArray[np.bool_]:
@@ -68,12 +68,16 @@ class Segments:
             key=lambda part: part[0],
         )
         parts = [(start, data) for start, data in parts if data.size]
+        for _, data in parts:
+            data.flags.writeable = False
         for (start, data), (following, _) in pairwise(parts):
             if start + data.size > following:
                 raise BadInput(f"memory ranges overlap at {following:#x}")
         self._parts = parts
         self._starts = [start for start, _ in parts]
         self._ranges = tuple(_join((start, data.size) for start, data in parts))
+        # Frames that begin in one part and end in a later one: few, and read when asked for.
+        self._split: list[int] = []
         # One entry for each part that holds whole frames: (first frame, end, words there).
         self._frames: list[tuple[int, int, U64]] = []
         for start, data in parts:
@@ -82,6 +86,9 @@ class Segments:
             if end > first:
                 whole = data[first - start : end - start].view(np.uint64)
                 self._frames.append((first, end, whole.reshape(-1, WORDS)))
+            last = (start + data.size) // FRAME * FRAME
+            if last < start + data.size and self._holds(last, FRAME) and last not in self._split:
+                self._split.append(last)
 
     @property
     def ranges(self) -> Sequence[tuple[int, int]]:
@@ -104,15 +111,17 @@ class Segments:
         return bytes(found)
 
     def word(self, pa: int) -> int | None:
-        """Return the 8-byte word at `pa` (a multiple of 8), or None where nothing is backed."""
+        """Return the 8-byte word at `pa`, a multiple of 8; None if its frame is not backed."""
         for first, end, words in self._frames:
             if first <= pa < end:
                 return int(words[(pa - first) // FRAME, pa % FRAME // 8])
+        if pa & -FRAME in self._split:
+            return int.from_bytes(self.read(pa, 8), "little")
         return None
 
     def backed(self, frames: U64) -> NDArray[np.bool_]:
         """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
-        found = np.zeros(len(frames), dtype=np.bool_)
+        found = np.isin(frames, np.array(self._split, np.uint64))
         for first, end, _ in self._frames:
             found |= (frames >= first) & (frames < end)
         return found
@@ -136,7 +145,12 @@ class Segments:
         for first, end, words in self._frames:
             inside = (frames >= first) & (frames < end)
             gathered[inside] = words[(frames[inside] - np.uint64(first)) // np.uint64(FRAME)]
+        for frame in self._split:
+            gathered[frames == frame] = np.frombuffer(self.read(frame, FRAME), np.uint64)
         return gathered
+
+    def _holds(self, pa: int, size: int) -> bool:
+        return any(start <= pa and pa + size <= start + length for start, length in self._ranges)
 
 
 class SparseWords:
@@ -147,7 +161,11 @@ class SparseWords:
     """
 
     def __init__(self, ranges: Iterable[tuple[int, int]], words: Mapping[int, int]) -> None:
+        ranges = list(ranges)
         self._ranges = tuple(_join(sorted(ranges)))
+        for (start, size), (following, _) in pairwise(sorted(ranges)):
+            if start + size > following:
+                raise BadInput(f"memory ranges overlap at {following:#x}")
         touched = sorted({pa // FRAME * FRAME for pa in words})
         self._known = np.array(touched, dtype=np.uint64)
         if not self.backed(self._known).all():
@@ -156,6 +174,8 @@ class SparseWords:
         self._tables = np.zeros((len(touched) + 1, WORDS), dtype=np.uint64)
         row = {frame: at for at, frame in enumerate(touched)}
         for pa, value in words.items():
+            if pa % 8:
+                raise BadInput(f"the word at {pa:#x} is not at a multiple of 8")
             self._tables[row[pa // FRAME * FRAME], pa % FRAME // 8] = value
 
     @property
@@ -172,7 +192,7 @@ class SparseWords:
         return self.tables(frames).tobytes()[pa - first : pa - first + size]
 
     def word(self, pa: int) -> int | None:
-        """Return the 8-byte word at `pa` (a multiple of 8), or None where nothing is backed."""
+        """Return the 8-byte word at `pa`, a multiple of 8; None if its frame is not backed."""
         frame = np.array([pa // FRAME * FRAME], dtype=np.uint64)
         if not self.backed(frame)[0]:
             return None

@@ -1,7 +1,7 @@
 """The cross-check: what a walker predicts, compared with what the emulated CPU does."""
 
-from emu.check.check import Verdict, check, compare_all
 from emu.check.compare import Divergence, agreements
+from emu.check.crosscheck import Verdict, check, compare_all
 from emu.check.known import KNOWN, KnownDivergence
 from emu.check.plan import DEFAULT_LIMIT, Place, Plan, make_plan
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from emu.check.compare import Divergence
+from walker.access import Access, AccessType
 from walker.context import PagingContext, Vendor
-from walker.entry import ADDRESS_FIELD, LEVELS, Entry
-from walker.outcome import ErrorCode, Outcome, PageFault
-from walker.translate import Step
+from walker.entry import Entry, is_leaf, reserved_bits
+from walker.memory import FRAME
+from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault
 
 __all__ = ["KNOWN", "KnownDivergence", "known_divergence"]
 
@@ -55,38 +56,65 @@ def _accessed_leaf(_context: PagingContext, divergence: Divergence) -> bool:
 
 
 def _physical_width(context: PagingContext, divergence: Divergence) -> bool:
-    low, high = sorted((context.maxphyaddr, _EMULATED_MAXPHYADDR))
-    between = (1 << high) - (1 << low)
-    return any(step.entry & between & ADDRESS_FIELD for step in divergence.walk.steps) and (
-        _reserved(divergence.observed) != _reserved(divergence.predicted)
+    if context.maxphyaddr < _EMULATED_MAXPHYADDR:
+        # Bits that the manual reserves, and the emulator takes for an address.
+        return _not_refused(context, divergence, _bits(context.maxphyaddr, _EMULATED_MAXPHYADDR))
+    between = _bits(_EMULATED_MAXPHYADDR, context.maxphyaddr)
+    observed = divergence.observed
+    return (
+        not _reserved(divergence.predicted)
+        and not isinstance(divergence.predicted, GeneralProtection)
+        and isinstance(observed, PageFault)
+        and observed.error_code == _cause(context, divergence.access) | ErrorCode.P | ErrorCode.RSVD
+        and observed.cr2 == divergence.access.va
+        and any(step.entry & Entry.P and step.entry & between for step in divergence.walk.steps)
     )
 
 
 def _large_pdpte(context: PagingContext, divergence: Divergence) -> bool:
-    last = _last(divergence)
     return (
         not context.page1gb
-        and last is not None
-        and last.level == 3
-        and bool(last.entry & Entry.PS)
-        and _reserved(divergence.predicted)
+        and divergence.walk.steps[-1:] != ()
+        and divergence.walk.steps[-1].level == 3
+        and _not_refused(context, divergence, Entry.PS)
     )
 
 
 def _bit_8(context: PagingContext, divergence: Divergence) -> bool:
-    last = _last(divergence)
+    return context.vendor is Vendor.AMD and _not_refused(context, divergence, Entry.G)
+
+
+def _not_refused(context: PagingContext, divergence: Divergence, ignored: int) -> bool:
+    """Return whether the walk was to end at an entry for no reserved bits but `ignored`.
+
+    And whether what was observed instead is an answer to this access: one that the entries
+    further down may give, reserved bits there included.
+    """
+    if not _reserved(divergence.predicted) or not divergence.walk.steps:
+        return False
+    last, observed = divergence.walk.steps[-1], divergence.observed
+    leaf = is_leaf(context, last.level, last.entry)
+    reserved = last.entry & reserved_bits(context, last.level, leaf=leaf)
+    if not reserved or reserved & ~ignored or isinstance(observed, GeneralProtection):
+        return False
+    if isinstance(observed, PageFault):
+        about = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
+        cause = observed.error_code & about
+        return (cause, observed.cr2) == (_cause(context, divergence.access), divergence.access.va)
+    return observed.pa % FRAME == divergence.access.va % FRAME
+
+
+def _bits(low: int, high: int) -> int:
+    return (1 << high) - (1 << low)
+
+
+def _cause(context: PagingContext, access: Access) -> int:
+    fetch = access.type is AccessType.EXECUTE and (context.nxe or context.smep)
     return (
-        context.vendor is Vendor.AMD
-        and last is not None
-        and not LEVELS[last.level].large
-        and last.level > 1
-        and bool(last.entry & Entry.G)
-        and _reserved(divergence.predicted)
+        (ErrorCode.WR if access.type is AccessType.WRITE else 0)
+        | (ErrorCode.US if access.cpl == 3 else 0)
+        | (ErrorCode.ID if fetch else 0)
     )
-
-
-def _last(divergence: Divergence) -> Step | None:
-    return divergence.walk.steps[-1] if divergence.walk.steps else None
 
 
 def _reserved(outcome: Outcome) -> bool:

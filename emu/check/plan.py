@@ -13,7 +13,7 @@ from walker.context import PagingContext
 from walker.entry import LEVELS
 from walker.errors import LimitExceeded
 from walker.frames import count_mappings
-from walker.leaves import TOP, Leaves, blocked_entries, walk_leaves
+from walker.leaves import TOP, Leaves, blocked_entries, entries_to_nowhere, walk_leaves
 from walker.memory import U64, PhysicalMemory
 from walker.rights import Grant
 
@@ -86,7 +86,7 @@ def make_plan(
     the first and the last 16 bytes and of the last byte, and all of it inside a large page; of
     a user page under SMAP the supervisor's data accesses with the other AC as well. Of what
     isn't mapped: both neighbours of each run of pages, the middle of each gap, entries that are
-    not zero but map nothing, and addresses that aren't canonical.
+    not zero but map nothing, or lead out of RAM, and addresses that aren't canonical.
 
     `LimitExceeded` if there are more than `limit` mappings; they are counted, not listed.
     """
@@ -99,9 +99,11 @@ def make_plan(
     parts = list(_of_pages(context, leaves))
     gaps = _gaps(context, leaves, start, end)
     parts.append(_plan(context, gaps, Place.HOLE))
-    blocked = blocked_entries(memory, context)
-    first = blocked.va[(blocked.va >= start) & (blocked.va <= end - 1)][:limit]
-    parts.append(_plan(context, first, Place.BLOCKED))
+    blocked = np.concatenate(
+        [blocked_entries(memory, context).va, entries_to_nowhere(memory, context)]
+    )
+    blocked = blocked[(blocked >= start) & (blocked <= end - 1)][:limit]
+    parts.append(_plan(context, blocked, Place.BLOCKED))
     half = 1 << (context.va_bits - 1)
     outside = [va for va in (half, TOP // 2, TOP - half - 1) if start <= va < end]
     parts.append(_plan(context, np.array(outside, np.uint64), Place.NOT_CANONICAL))

@@ -14,6 +14,7 @@ from emu.report.records import divergence_case, structures_case, summary_record
 from emu.report.text import context_text, divergence_lines, verdict_lines
 from guest.builder import build_image
 from walker.context import PagingContext
+from walker.errors import BadInput
 from walker.leaves import TOP
 from walker.memory import PhysicalMemory
 from walker.source import dump_case, parse_int
@@ -150,7 +151,10 @@ def _save_cases(
 ) -> None:
     if options.cases is None or not verdict.divergences:
         return
-    options.cases.mkdir(parents=True, exist_ok=True)
+    try:
+        options.cases.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{options.cases}: {error.strerror}") from error
     for number, divergence in enumerate(verdict.divergences):
         case = divergence_case(context, tuple(memory.ranges), divergence)
         path = options.cases / f"divergence-{number:04}.json"

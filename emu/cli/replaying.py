@@ -11,7 +11,8 @@ from emu.report.records import access_of, replayed_case
 from emu.report.text import access_text, divergence_lines, outcome_text
 from walker.bulk import translate_many
 from walker.columns import Accesses, Outcomes
-from walker.source import Case, dump_case, load_case
+from walker.errors import BadInput
+from walker.source import Case, SourceKind, dump_case, open_source
 
 __all__ = ["add_commands"]
 
@@ -27,7 +28,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _replay(options: argparse.Namespace) -> int:
     divergent = 0
     for name in options.cases:
-        case = load_case(name)
+        source = open_source(name, kind=SourceKind.CASE)
+        case = source.case
+        if case is None:
+            raise BadInput(f"{name}: not a case")
         predicted, observed = contained(lambda case=case: _outcomes(case))  # type: ignore[misc]
         divergences = compare_all(
             case.memory(), case.context(), _accesses(case), predicted, observed
@@ -51,7 +55,7 @@ def _outcomes(case: Case) -> tuple[Outcomes, Outcomes]:
 
 
 def _tell(name: str, case: Case, observed: Outcomes, divergences: list[Divergence]) -> None:
-    print(f"{name}: {len(case.probes)} probes, {len(divergences)} divergences")
+    print(f"{name}: probes {len(case.probes)}, divergences {len(divergences)}")
     by_access = {divergence.access: divergence for divergence in divergences}
     for at, probe in enumerate(case.probes):
         access = access_of(probe)

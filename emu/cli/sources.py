@@ -42,7 +42,7 @@ def chosen_source(options: argparse.Namespace) -> Source:
     registers = _registers(options)
     name = options.source
     if name.startswith(_PREFIX):
-        return _guest(name, registers)
+        return _guest(name, registers, options)
     return open_source(
         name,
         registers,
@@ -83,14 +83,19 @@ def _registers(options: argparse.Namespace) -> Registers:
     )
 
 
-def _guest(name: str, registers: Registers) -> Source:
+def _guest(name: str, registers: Registers, options: argparse.Namespace) -> Source:
     variant = name.removeprefix(_PREFIX)
     if variant not in GUESTS:
         raise BadInput(f"{name}: no such guest ({', '.join(_PREFIX + each for each in GUESTS)})")
+    if options.kind is not None or options.cpu != "0" or options.base != "0":
+        raise BadInput(f"{name}: --kind, --cpu and --base are for files")
     booted = boot(build_image(GUESTS[variant]))
+    context = replace(booted.context, **registers.given())
+    if booted.memory.word(context.root) is None:
+        raise BadInput(f"{name}: CR3 {context.cr3:#x} points outside the guest's RAM")
     return Source(
         name=name,
         kind=SourceKind.RAW,
         memory=booted.memory,
-        context=replace(booted.context, **registers.given()),
+        context=context,
     )

@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 from emu.probe.space import NOWHERE, Space
 from walker.memory import U64, PhysicalMemory
 
-__all__ = ["MAX_LEVELS", "Paths", "find_paths", "find_tables"]
+__all__ = ["MAX_LEVELS", "NO_PAGE", "NO_WORD", "Paths", "find_paths", "find_tables"]
 
 MAX_LEVELS = 5
+NO_PAGE = (1 << 64) - 4096
+"""A frame that no entry can name."""
+NO_WORD = (1 << 64) - 1
+"""An address that no word has."""
+
 _PRESENT = np.uint64(1)
 _PAGE_SIZE = np.uint64(0x80)
 _ADDRESS = np.uint64(0x000F_FFFF_FFFF_F000)
@@ -27,8 +32,8 @@ class Paths:
     """The words that walks of n addresses would use.
 
     `word` int64[n, 5], their indices in the space from the root down, NOWHERE behind the last;
-    `pa` uint64[n, 5], their physical addresses; `page` uint64[n], the 4-KiB frame at the end,
-    0 where there is none.
+    `pa` uint64[n, 5], their physical addresses, NO_WORD behind the last; `page` uint64[n], the
+    4-KiB frame at the end, NO_PAGE where there is none.
     """
 
     word: NDArray[np.int64]
@@ -60,8 +65,8 @@ def find_paths(space: Space, root: int, levels: int, va: U64) -> Paths:
     """Return the words that a walk of each address, 4- or 5-level, would use from `root`."""
     count = len(va)
     word = np.full((count, MAX_LEVELS), NOWHERE, np.int64)
-    address = np.zeros((count, MAX_LEVELS), np.uint64)
-    page = np.zeros(count, np.uint64)
+    address = np.full((count, MAX_LEVELS), NO_WORD, np.uint64)
+    page = np.full(count, NO_PAGE, np.uint64)
     rows = np.arange(count)
     table = np.full(count, root, np.uint64)
     for level in range(levels, 0, -1):

@@ -3,6 +3,10 @@
 from typing import NamedTuple
 
 from unicorn import (
+    UC_ERR_FETCH_PROT,
+    UC_ERR_FETCH_UNMAPPED,
+    UC_ERR_READ_UNMAPPED,
+    UC_ERR_WRITE_UNMAPPED,
     UC_HOOK_MEM_INVALID,
     UC_HOOK_MEM_READ,
     UC_HOOK_MEM_WRITE,
@@ -21,7 +25,6 @@ from emu.probe.routines import (
     MARK,
     SKIP,
     START,
-    STORED,
     WRITE_PKRU,
 )
 from emu.probe.space import NOWHERE, Space
@@ -29,7 +32,7 @@ from walker.access import AccessType
 from walker.context import CR0, CR4, EFER, PagingContext
 from walker.errors import CrosswalkError
 
-__all__ = ["ProbeError", "Rig", "Run", "Watcher"]
+__all__ = ["NO_VECTOR", "TRANSLATED", "ProbeError", "Rig", "Run", "Watcher"]
 
 _AC = 1 << 18
 _RFLAGS = 1 << 1
@@ -37,6 +40,17 @@ _RFLAGS = 1 << 1
 _CR0 = int(CR0.PE | CR0.PG | CR0.WP)
 _CR4 = int(CR4.PSE | CR4.PAE | CR4.PGE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE)
 _EFER = int(EFER.LME | EFER.LMA | EFER.NXE)
+TRANSLATED = (
+    UC_ERR_READ_UNMAPPED,
+    UC_ERR_WRITE_UNMAPPED,
+    UC_ERR_FETCH_UNMAPPED,
+    UC_ERR_FETCH_PROT,
+)
+"""The engine's errors that say: the translation worked, and what it led to can't be had."""
+
+NO_VECTOR = 0xFFFF_FFFF
+"""The vector of a CPU that has seen no exception."""
+
 _NO_CR2 = 0xDEAD_BEEF_0BAD_C0DE
 """What CR2 holds before an access, so that a fault which doesn't write it is seen."""
 
@@ -85,12 +99,18 @@ class Rig:
         """The engine, for hooks."""
         return self._engine.uc
 
-    def attempt(self, va: int, kind: AccessType, cpl: int, *, ac: bool, lent: int) -> Run:
-        """Make one access with an empty TLB, and return the state after it."""
+    def attempt(
+        self, va: int, kind: AccessType, cpl: int, *, ac: bool, lent: int, stored: int = 0
+    ) -> Run:
+        """Make one access with an empty TLB, and return the state after it.
+
+        `lent` is the number of the copy of the root, `stored` the byte that a write stores.
+        """
         at = self._layout
         state = self._states[lent, cpl, ac]
         quads = state.quads
         code = self._code(lent, cpl)
+        quads[at.rax >> 3] = stored
         quads[at.rbx >> 3] = va
         quads[at.rcx >> 3] = va & ~15
         quads[at.rbp >> 3] = code + LANDED
@@ -118,8 +138,7 @@ class Rig:
         return va if kind is AccessType.EXECUTE else self._code(lent, cpl) + START[kind]
 
     def _code(self, lent: int, cpl: int) -> int:
-        chosen = self._arena.lent[lent]
-        return chosen.user_code if cpl == 3 else chosen.kernel_code
+        return self._arena.lent[lent].view(cpl).code
 
     def _prepare(self, context: PagingContext, lent: Lent, cpl: int, *, ac: bool) -> Saved:
         engine, uc = self._engine, self._engine.uc
@@ -132,24 +151,23 @@ class Rig:
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, lent.gdt, 0xFF, 0))
         uc.reg_write(x86.UC_X86_REG_RFLAGS, _RFLAGS)
         if context.pke:
-            self._enter(lent.kernel_code, WRITE_PKRU, {"RAX": context.pkru, "RCX": 0, "RDX": 0})
+            self._enter(lent.kernel.code, WRITE_PKRU, {"RAX": context.pkru, "RCX": 0, "RDX": 0})
         flags = _RFLAGS | (_AC if ac else 0)
         if cpl == 3:
             # Writing CS through the API would leave the CPL at 0: only a real IRETQ changes it.
-            frame = (lent.user_code + SKIP, USER_CODE, flags, 0, USER_DATA)
+            frame = (lent.user.code + SKIP, USER_CODE, flags, 0, USER_DATA)
             for at, word in enumerate(frame):
                 uc.mem_write(self._arena.stack_pa + 8 * at, word.to_bytes(8, "little"))
-            self._enter(lent.kernel_code, ENTER_USER, {"RSP": lent.stack}, lent.user_code + DONE)
+            self._enter(lent.kernel.code, ENTER_USER, {"RSP": lent.stack}, lent.user.code + DONE)
             if uc.reg_read(x86.UC_X86_REG_CS) != USER_CODE:
                 raise ProbeError("the probe did not reach CPL 3")
         else:
             uc.reg_write(x86.UC_X86_REG_RFLAGS, flags)
-        for name in ("RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP"):
+        for name in ("RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP"):
             uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0)
-        uc.reg_write(x86.UC_X86_REG_RAX, STORED)
         uc.reg_write(x86.UC_X86_REG_CR2, _NO_CR2)
         saved = Saved(engine)
-        if saved.longs[self._layout.vector >> 2] != _NO_VECTOR:
+        if saved.longs[self._layout.vector >> 2] != NO_VECTOR:
             raise ProbeError("the probe raised an exception before its first access")
         return saved
 
@@ -163,9 +181,6 @@ class Rig:
         rip = self._engine.uc.reg_read(x86.UC_X86_REG_RIP)
         if error or rip != end:
             raise ProbeError(f"the probe's own code stopped at {rip:#x}, error {error}")
-
-
-_NO_VECTOR = 0xFFFF_FFFF
 
 
 class Watcher(Rig):

@@ -1,19 +1,17 @@
 """The guest code that makes the accesses, one routine a type, for either privilege.
 
 All state is in registers, so that no page of the probe's own is read or written while the
-rights under test are in force: RBX the address, RCX its 16-byte slot, RBP where a fetched
-signature jumps back to. A routine that completes leaves MARK in RDI and ends at DONE.
+rights under test are in force: RBX the address, RCX its 16-byte slot, AL the byte to store,
+RBP where a fetched signature jumps back to. A routine that completes leaves MARK in RDI and
+ends at DONE.
 """
 
 from guest.assembler import assemble
 from walker.access import AccessType
 
-__all__ = ["CODE", "DONE", "ENTER_USER", "LANDED", "MARK", "SKIP", "START", "STORED", "WRITE_PKRU"]
+__all__ = ["CODE", "DONE", "ENTER_USER", "LANDED", "MARK", "SKIP", "START", "WRITE_PKRU"]
 
 MARK = 0x4B4F_5F58
-STORED = 0xA5
-"""The byte that a write stores, from AL."""
-
 _READ, _WRITE, _FETCH = 0x000, 0x040, 0x080
 LANDED = 0x0C0
 DONE = 0x100

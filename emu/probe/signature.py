@@ -8,11 +8,12 @@ read, it shows the address twice, so that a store of one byte leaves one of them
 import struct
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emu.probe.space import NOWHERE, Space
 from walker.memory import FRAME, U64
 
-__all__ = ["SLOT", "decode", "sign", "signature"]
+__all__ = ["SLOT", "byte_of", "decode", "sign", "signature", "signatures"]
 
 SLOT = 16
 _MOV_RAX = 0xB848  # 48 B8: mov rax, imm64
@@ -33,8 +34,7 @@ def sign(space: Space, slots: U64) -> U64:
     at = space.index_of(slots)
     held = at != NOWHERE
     slots, at = slots[held], at[held]
-    words = np.array([signature(slot) for slot in slots.tolist()], np.uint64).reshape(-1, 2)
-    space.words[at], space.words[at + 1] = words[:, 0], words[:, 1]
+    space.words[at], space.words[at + 1] = signatures(slots)
     return slots
 
 
@@ -59,3 +59,18 @@ def decode(low: int, high: int, *, va: int, stored: int | None = None) -> int | 
         if whole == content:
             return int(candidate) | at
     return None
+
+
+def signatures(slots: U64) -> tuple[U64, U64]:
+    """Return the two words of the signatures of n slots, uint64[n] each, as `signature` does."""
+    low = slots << np.uint64(16) | np.uint64(_MOV_RAX)
+    high = slots >> np.uint64(48) | np.uint64(_JMP_RBP << 16)
+    return low, high | slots >> np.uint64(12) << np.uint64(32)
+
+
+def byte_of(pa: U64) -> NDArray[np.uint8]:
+    """Return the byte that a signed slot has at each physical address, uint8[n]."""
+    low, high = signatures(pa & ~np.uint64(SLOT - 1))
+    word = np.where((pa & np.uint64(8)) != 0, high, low)
+    found: NDArray[np.uint8] = (word >> ((pa & np.uint64(7)) << np.uint64(3))).astype(np.uint8)
+    return found

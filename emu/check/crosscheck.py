@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emu.check.compare import Divergence, agreements
 from emu.check.known import known_divergence
 from emu.check.plan import Place, Plan, make_plan
-from emu.probe import Prober
+from emu.probe import ProbeError, Prober
 from walker.access import AccessType
 from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
@@ -69,6 +70,7 @@ def check(
     done = None if progress is None else _of_total(progress, len(plan))
     observed = prober.probe(plan.accesses, done)
     seconds = time.perf_counter() - began
+    _confirm(prober, plan.accesses, observed, agreements(predicted, observed))
     divergences = compare_all(memory, context, plan.accesses, predicted, observed)
     known = Counter(divergence.known for divergence in divergences if divergence.known)
     unknown = [divergence for divergence in divergences if not divergence.known]
@@ -98,6 +100,22 @@ def compare_all(
         )
         found.append(known_divergence(context, divergence))
     return found
+
+
+def _confirm(
+    prober: Prober, accesses: Accesses, observed: Outcomes, agree: NDArray[np.bool_]
+) -> None:
+    """Make every access that diverged once more, in an engine call of its own.
+
+    `ProbeError` where that is not what the bulk run showed: the testbed would be wrong.
+    """
+    rows = np.flatnonzero(~agree)
+    again = prober.probe(accesses.take(rows), bulk=False)
+    for at, row in enumerate(rows.tolist()):
+        if again[at] != observed[row]:
+            raise ProbeError(
+                f"bulk and single probes differ: {accesses[row]}: {observed[row]}, {again[at]}"
+            )
 
 
 def _of_total(progress: Progress, total: int) -> Callable[[int], None]:

@@ -1,0 +1,107 @@
+"""The guest code that makes many accesses in one run, one loop a type of access.
+
+A loop goes through records. What an access reached is compared with what the record says is
+there, and what the walk did to the tables with what they were; only what differs is written
+down, for in the emulator a store costs thirty times a load. A fault leads, by way of the host, to
+the loop's FIX, where the tables are seen to, whether or not the access succeeded.
+
+Registers: R15 the record, R14 its out, R12 the end of the records, R13 MARK, R10 where a fetched
+signature jumps back to. R11 sums up what was found as expected: the proof that it was.
+"""
+
+from guest.assembler import assemble
+from walker.access import AccessType
+
+__all__ = [
+    "ACCESS",
+    "FIX",
+    "HEAD",
+    "LOOPS",
+    "LOOPS_DONE",
+    "LOOP_LANDED",
+    "OUT_BYTES",
+    "OUT_WORDS",
+    "RECORD_BYTES",
+    "RECORD_WORDS",
+]
+
+_STEPS = 5
+# A record: address, its slot, the byte to store, the two words then found in the slot; the
+# addresses of the words that the walk may touch, and their values before.
+_VA, _SLOT, _STORE, _LOW, _HIGH, _WORD = 0, 8, 16, 24, 32, 40
+_VALUE = _WORD + 8 * _STEPS
+RECORD_BYTES = _VALUE + 8 * _STEPS
+RECORD_WORDS = RECORD_BYTES // 8
+# An out, all zeros where nothing differs: MARK where something else was reached; the words of the
+# walk that changed.
+_OTHER, _AFTER = 0, 8
+OUT_BYTES = _AFTER + 8 * _STEPS
+OUT_WORDS = OUT_BYTES // 8
+
+HEAD = {AccessType.READ: 0x000, AccessType.WRITE: 0x200, AccessType.EXECUTE: 0x400}
+ACCESS = {kind: head + 0x20 for kind, head in HEAD.items()}
+"""Where the access itself is made."""
+FIX = {kind: head + 0x80 for kind, head in HEAD.items()}
+LOOP_LANDED = HEAD[AccessType.EXECUTE] + 0x30
+LOOPS_DONE = 0x600
+_OTHERWISE, _NEXT, _CHANGED = 0x60, 0x120, 0x150
+
+
+def _access(kind: AccessType, head: int) -> str:
+    if kind is AccessType.EXECUTE:
+        return "mov rbp, r10; jmp rbx"
+    made = "mov al, [rbx]" if kind is AccessType.READ else "mov [rbx], al"
+    return (
+        f"{made}; mov rdx, [rcx]; mov rsi, [rcx + 8]; mov rdi, rdx; xor rdi, [r15 + {_LOW}]; "
+        f"xor rsi, [r15 + {_HIGH}]; or rdi, rsi; jne {head + _OTHERWISE:#x}; "
+        f"add r11, rdx; jmp {FIX[kind]:#x}"
+    )
+
+
+def _loop(kind: AccessType) -> dict[int, str]:
+    """Return the sources of a loop's parts by their offsets."""
+    head, fix = HEAD[kind], FIX[kind]
+    compare = "; ".join(
+        f"mov r8, [r15 + {_WORD + 8 * at}]; mov r9, [r8]; xor r9, [r15 + {_VALUE + 8 * at}]; "
+        "or rdi, r9"
+        for at in range(_STEPS)
+    )
+    take_down = "; ".join(
+        f"mov r8, [r15 + {_WORD + 8 * at}]; mov r9, [r8]; mov [r14 + {_AFTER + 8 * at}], r9; "
+        f"mov r9, [r15 + {_VALUE + 8 * at}]; mov [r8], r9"
+        for at in range(_STEPS)
+    )
+    parts = {
+        head: f"mov rbx, [r15 + {_VA}]; mov rcx, [r15 + {_SLOT}]; mov rax, [r15 + {_STORE}]",
+        ACCESS[kind]: _access(kind, head),
+        head + _OTHERWISE: f"mov [r14 + {_OTHER}], r13",
+        fix: f"xor edi, edi; {compare}; jne {head + _CHANGED:#x}",
+        head + _NEXT: (
+            f"add r15, {RECORD_BYTES}; add r14, {OUT_BYTES}; cmp r15, r12; "
+            f"jne {head:#x}; jmp {LOOPS_DONE:#x}"
+        ),
+        head + _CHANGED: f"{take_down}; jmp {head + _NEXT:#x}",
+    }
+    if kind is AccessType.EXECUTE:
+        parts[LOOP_LANDED] = (
+            f"cmp rax, [r15 + {_LOW}]; jne {head + _OTHERWISE:#x}; add r11, rax; jmp {fix:#x}"
+        )
+    return parts
+
+
+def _page() -> bytes:
+    parts = {LOOPS_DONE: "hlt"}
+    for kind in AccessType:
+        parts |= _loop(kind)
+    page = bytearray()
+    for start, source in sorted(parts.items()):
+        if len(page) > start:
+            raise AssertionError(f"the part before {start:#x} is too long")
+        # What lies between two parts is run through.
+        page += b"\x90" * (start - len(page))
+        page += assemble("probe loop", source, bits=64, address=start, symbols={})
+    return bytes(page)
+
+
+LOOPS = _page()
+"""The loops, each at its offset."""

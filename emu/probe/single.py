@@ -1,0 +1,90 @@
+"""One access, in an engine call of its own."""
+
+from typing import NamedTuple
+
+from unicorn import UC_ERR_EXCEPTION, UC_ERR_FETCH_PROT, UC_ERR_OK
+
+from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
+from emu.probe.ground import Ground
+from emu.probe.rig import TRANSLATED, ProbeError, Rig, Run, Watcher
+from emu.probe.signature import decode
+from walker.access import Access, AccessType
+from walker.columns import Kind
+
+__all__ = ["Seen", "Single"]
+
+
+class Seen(NamedTuple):
+    """An outcome, but for the words that the access changed."""
+
+    kind: Kind
+    pa: int = 0
+    error_code: int = 0
+    cr2: int = 0
+
+
+class Single:
+    """Makes accesses one at a time, in two engines over the same ground.
+
+    One runs what is signed; the other only watches, for what isn't.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._runner = Rig(ground.space, ground.arena, ground.context, fetch=True)
+        self._watcher = Watcher(ground.space, ground.arena, ground.context)
+
+    def make(self, access: Access, copy: int, stored: int) -> Seen:
+        """Make one access and return what was seen; `ProbeError` if that is no outcome.
+
+        `copy` is the copy of the root to be under, `stored` the byte that a write stores. The
+        tables are left as the walk left them.
+        """
+        run, pa = self._run(access, copy, stored)
+        if run.error == UC_ERR_EXCEPTION:
+            at = self._runner.faulted_at(access.va, access.type, access.cpl, copy)
+            if run.rip == at and not run.completed:
+                if run.vector == PAGE_FAULT:
+                    return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
+                if run.vector == GENERAL_PROTECTION and run.error_code == 0:
+                    return Seen(Kind.GENERAL_PROTECTION)
+        elif pa is not None and (
+            run.error in TRANSLATED or (run.error == UC_ERR_OK and run.completed)
+        ):
+            return Seen(Kind.OK, pa=pa)
+        raise ProbeError(
+            f"{_name(access)}: no outcome (engine error {run.error}, vector {run.vector}, "
+            f"error code {run.error_code:#x}, RIP {run.rip:#x})"
+        )
+
+    def _run(self, access: Access, copy: int, stored: int) -> tuple[Run, int | None]:
+        """Make one access, and return the state after it and the address it reached.
+
+        The address is what the page itself says, where it carries a signature. Else it is what
+        the watcher saw.
+        """
+        va, kind, cpl, ac = access.va, access.type, access.cpl, bool(access.ac)
+        if kind is AccessType.EXECUTE:
+            # Nothing is executed before it is known to be a signature.
+            run, seen = self._watcher.watch(va, kind, cpl, ac=ac, lent=copy)
+            if seen in self._ground.signed and run.error == UC_ERR_FETCH_PROT:
+                run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy)
+                return run, run.rax if run.completed else None
+            return run, seen
+        run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+        if run.error == UC_ERR_EXCEPTION:
+            return run, None
+        if run.error == UC_ERR_OK:
+            written = stored if kind is AccessType.WRITE else None
+            pa = decode(run.rdx, run.rsi, va=va, stored=written)
+            if pa is not None:
+                if written is not None and not self._ground.erase(pa):
+                    raise ProbeError(f"{_name(access)}: {pa:#x} has a signature not put there")
+                return run, pa
+        # The store may have hit a table, and what it left of A and D there is not the walk's.
+        self._ground.restore_tables()
+        return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy)
+
+
+def _name(access: Access) -> str:
+    return f"{access.type.name.lower()} of {access.va:#x} at CPL {access.cpl}"

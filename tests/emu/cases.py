@@ -1,0 +1,7 @@
+"""The case files of the tests."""
+
+from pathlib import Path
+
+CASES = Path(__file__).resolve().parent.parent / "cases"
+KNOWN_CASES = CASES / "known"
+LINUX_CASE = CASES / "linux-6.1-4level.json"

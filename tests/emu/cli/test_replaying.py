@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from tests.emu.cases import KNOWN_CASES
+from tests.emu.cli.conftest import case_of
+from walker.bulk import translate_many
+from walker.source import Probe, dump_case, load_case, parse_case
+
+
+def written(path, case):
+    path.write_bytes(dump_case(case))
+    return path
+
+
+def test_replay_fills_in_both_outcomes_of_every_probe(run, small_case):
+    ran = run("replay", small_case, "--json")
+    before, after = load_case(small_case), parse_case(ran.out.encode(), "answer")
+    assert 0 == ran.status
+    assert (before.cpu, before.ram, before.entries) == (after.cpu, after.ram, after.entries)
+    assert ["ok", "page_fault", "page_fault", "general_protection"] == [
+        probe.predicted.outcome for probe in after.probes
+    ]
+    assert [probe.predicted for probe in after.probes] == [probe.observed for probe in after.probes]
+    write, read_only, hole, _ = (probe.observed for probe in after.probes)
+    assert (0x8123, 4) == (write.pa, len(write.entries))
+    assert (0x3, 0x40_1000) == (read_only.error_code, read_only.cr2)
+    assert (0x4, 0x40_2000) == (hole.error_code, hole.cr2)
+
+
+def test_what_replay_says_is_a_case_that_replays_to_the_same_bytes(run, small_case, tmp_path):
+    first = run("replay", small_case, "--json").out
+    again = tmp_path / "again.json"
+    again.write_text(first)
+    assert first == run("replay", again, "--json").out
+
+
+def test_outcomes_that_a_case_brings_along_are_not_believed(run, small_case, tmp_path):
+    first = run("replay", small_case, "--json").out
+    lying = tmp_path / "lying.json"
+    lying.write_text(first.replace('"0x8123"', '"0x9999"'))
+    assert "0x9999" in lying.read_text()
+    assert first == run("replay", lying, "--json").out
+
+
+@pytest.mark.parametrize("path", sorted(KNOWN_CASES.iterdir()), ids=lambda path: path.stem)
+def test_known_divergences_are_shown_and_are_no_failure(run, path):
+    ran = run("replay", path)
+    assert 0 == ran.status
+    assert f"  known emulator divergence: {path.stem}" in ran.out
+    assert run("replay", path, "--json").out == path.read_text()
+
+
+def test_several_cases_are_replayed_in_their_order(run, small_case):
+    paths = sorted(KNOWN_CASES.iterdir())
+    ran = run("replay", *paths, small_case, "--json")
+    parts = [run("replay", path, "--json").out for path in (*paths, small_case)]
+    assert "".join(parts) == ran.out
+
+
+def test_a_divergence_is_exit_status_1(run, small_case, monkeypatch):
+    monkeypatch.setattr("emu.cli.replaying.translate_many", _wrong)
+    ran = run("replay", small_case)
+    assert 1 == ran.status
+    assert "probes 4, divergences 1" in ran.out
+    assert "divergence: write of 0x400123 at CPL 0" in ran.out
+    assert 1 == run("replay", small_case, "--json").status
+
+
+def _wrong(memory, context, accesses):
+    outcomes = translate_many(memory, context, accesses)
+    outcomes.pa[0] += 8
+    return outcomes
+
+
+def test_every_register_of_the_case_counts(run, tmp_path):
+    probe = Probe(va=0x80_0000, access="read", cpl=0, ac=False)
+    for cpu, outcome in (
+        ({}, "ok"),
+        ({"smap": True}, "page_fault"),
+        ({"pke": True, "pkru": 1}, "page_fault"),
+        ({"levels": 5}, "page_fault"),
+    ):
+        ran = run("replay", written(tmp_path / "one.json", case_of(probe, **cpu)), "--json")
+        (replayed,) = json.loads(ran.out)["probes"]
+        assert outcome == replayed["observed"]["outcome"] == replayed["predicted"]["outcome"]
+
+
+def test_the_ac_of_a_probe_counts(run, tmp_path):
+    probes = [Probe(va=0x80_0000, access="read", cpl=0, ac=ac) for ac in (False, True)]
+    case = case_of(*probes, smap=True)
+    ran = run("replay", written(tmp_path / "one.json", case), "--json")
+    assert ["page_fault", "ok"] == [
+        each["observed"]["outcome"] for each in json.loads(ran.out)["probes"]
+    ]
+
+
+def test_a_case_without_probes_is_remarked_upon(run, tmp_path):
+    ran = run("replay", written(tmp_path / "none.json", case_of()))
+    assert 0 == ran.status
+    assert "no probes to replay" in ran.err

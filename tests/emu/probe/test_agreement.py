@@ -1,0 +1,78 @@
+"""Prober and walker, two readings of the manual that share no code, on hostile tables."""
+
+import functools
+import os
+
+import numpy as np
+import pytest
+
+from emu.check import compare_all
+from emu.probe import Prober
+from tests.emu.observing import columns
+from tests.emu.soups import soup
+from walker.bulk import translate_many
+from walker.columns import Kind
+
+A_SOUP = 100
+
+
+@functools.cache
+def asked(seed, *, plain):
+    """Predicted and observed outcomes of a soup, and the divergences that nothing explains."""
+    memory, context, accesses = soup(seed, A_SOUP, plain=plain)
+    predicted = translate_many(memory, context, accesses)
+    observed = Prober(memory, context).probe(accesses)
+    found = compare_all(memory, context, accesses, predicted, observed)
+    return predicted, observed, found
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])
+def test_walker_and_cpu_agree_on_soups(plain):
+    known = set()
+    for seed in range(25):
+        _, _, found = asked(seed, plain=plain)
+        assert [each for each in found if each.known is None] == [], f"seed {seed}"
+        known |= {each.known for each in found}
+    everything = {
+        "pdpte-leaf-accessed-on-fault",
+        "maxphyaddr-40",
+        "pdpte-ps-always-leaf",
+        "amd-pml4e-bit-8",
+    }
+    assert ({"pdpte-leaf-accessed-on-fault"} if plain else everything) == known
+
+
+def test_bulk_and_single_probes_see_the_same_of_soups():
+    for seed in range(15):
+        memory, context, accesses = soup(seed, A_SOUP)
+        prober = Prober(memory, context)
+        bulk = columns(prober.probe(accesses))
+        assert columns(prober.probe(accesses, bulk=False)) == bulk, f"seed {seed}"
+
+
+def test_soups_hold_all_that_an_access_may_come_to():
+    outcomes = [asked(seed, plain=True)[1] for seed in range(25)]
+    kinds = np.bincount(np.concatenate([each.kind for each in outcomes]), minlength=3)
+    codes = np.unique(np.concatenate([each.error_code for each in outcomes]))
+    assert all(count > 50 for count in kinds[[Kind.OK, Kind.PAGE_FAULT, Kind.GENERAL_PROTECTION]])
+    for bit in range(6):
+        assert (codes & (1 << bit)).any(), bit
+
+
+def test_a_soup_is_the_same_each_time():
+    first, second = soup(3, 50), soup(3, 50)
+    assert first.context == second.context
+    assert np.array_equal(first.accesses.va, second.accesses.va)
+    assert np.array_equal(
+        first.memory.tables(np.arange(0x1000, 0xD000, 0x1000, dtype=np.uint64)),
+        second.memory.tables(np.arange(0x1000, 0xD000, 0x1000, dtype=np.uint64)),
+    )
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])
+def test_walker_and_cpu_agree_on_fresh_soups(plain):
+    start = int.from_bytes(os.urandom(6), "little")
+    for seed in range(start, start + 1000):
+        _, _, found = asked(seed, plain=plain)
+        assert [each for each in found if each.known is None] == [], f"seed {seed}"

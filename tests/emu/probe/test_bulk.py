@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+
+from emu.check import check, make_plan
+from emu.probe import ProbeError, Prober
+from emu.probe.bulk import BulkRig
+from emu.probe.loops import ACCESS, FIX, HEAD, LOOP_LANDED, LOOPS, LOOPS_DONE
+from emu.probe.single import Single
+from tests.emu.soups import soup
+from walker.access import AccessType
+from walker.columns import Accesses
+from walker.context import PagingContext
+from walker.memory import SparseWords
+
+
+def differences(prober, accesses):
+    """Return the rows in which bulk runs and single calls do not say the same."""
+    bulk, single = prober.probe(accesses), prober.probe(accesses, bulk=False)
+    return [row for row in range(len(accesses)) if bulk[row] != single[row]]
+
+
+def counted(monkeypatch):
+    """Count the accesses that are made in an engine call of their own."""
+    made = []
+    real = Single.make
+    monkeypatch.setattr(Single, "make", lambda *given: made.append(given) or real(*given))
+    return made
+
+
+@pytest.fixture(params=["guest4", "guest5"])
+def guest(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_bulk_and_single_probes_of_the_guest_say_the_same(guest):
+    plan = make_plan(guest.memory, guest.context)
+    some = plan.accesses.take(np.arange(0, len(plan), 5))
+
+    assert [] == differences(Prober(guest.memory, guest.context), some)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bulk_and_single_probes_of_a_soup_say_the_same(seed):
+    memory, context, accesses = soup(seed, 250)
+
+    assert [] == differences(Prober(memory, context), accesses)
+
+
+def test_bulk_runs_decide_nearly_everything_of_the_guest(guest, monkeypatch):
+    plan = make_plan(guest.memory, guest.context)
+    alone = counted(monkeypatch)
+
+    Prober(guest.memory, guest.context).probe(plan.accesses)
+
+    # What leads to tables or out of RAM can't be signed, and fetches of the last byte neither.
+    assert len(alone) < len(plan) / 6
+
+
+def test_without_bulk_every_access_has_an_engine_call_of_its_own(guest4, monkeypatch):
+    plan = make_plan(guest4.memory, guest4.context, start=0x400000, end=0x500000)
+    alone = counted(monkeypatch)
+
+    Prober(guest4.memory, guest4.context).probe(plan.accesses, bulk=False)
+
+    assert len(plan) == len(alone)
+
+
+def test_user_accesses_under_a_pkru_that_denies_every_key_are_made_alone(monkeypatch):
+    words = {0x1000: 0x2067, 0x2000: 0x3067, 0x3000: 0x4067, 0x4000: 0x5067}
+    memory = SparseWords([(0, 0x10000)], words)
+    context = PagingContext(cr3=0x1000, cr4=0x400020, pkru=0x5555_5555)
+    alone = counted(monkeypatch)
+    accesses = Accesses.product(np.array([0], np.uint64), ac=False)
+
+    Prober(memory, context).probe(accesses)
+
+    assert {3} == {given[1].cpl for given in alone}
+
+
+def test_aliases_of_one_frame_written_in_one_run_are_each_seen():
+    words = {0x1000: 0x2067, 0x2000: 0x3067, 0x3000: 0x4067}
+    words |= {0x4000 + 8 * page: 0x5063 for page in range(64)}
+    memory = SparseWords([(0, 0x10000)], words)
+    va = np.arange(64, dtype=np.uint64) * np.uint64(0x1000)
+    count = len(va)
+    writes = Accesses(
+        va, np.full(count, 1, np.uint8), np.zeros(count, np.uint8), np.zeros(count, np.bool_)
+    )
+    outcomes = Prober(memory, PagingContext(cr3=0x1000)).probe(writes)
+
+    assert [0x5000] * count == outcomes.pa.tolist()
+
+
+def test_the_loops_are_where_the_host_looks_for_their_parts():
+    assert LOOPS[LOOPS_DONE] == 0xF4  # hlt
+    for kind, access in {
+        AccessType.READ: "8a03",  # mov al, [rbx]
+        AccessType.WRITE: "8803",  # mov [rbx], al
+        AccessType.EXECUTE: "4c89d5ffe3",  # mov rbp, r10; jmp rbx
+    }.items():
+        assert LOOPS[ACCESS[kind] :].startswith(bytes.fromhex(access))
+        assert LOOPS[HEAD[kind] :].startswith(bytes.fromhex("498b1f"))  # mov rbx, [r15]
+        assert LOOPS[FIX[kind] :].startswith(bytes.fromhex("31ff"))  # xor edi, edi
+    assert LOOPS[LOOP_LANDED:].startswith(bytes.fromhex("493b"))  # cmp rax, [r15 + …]
+
+
+def test_a_bulk_run_that_reports_another_address_is_found_out(guest4, monkeypatch):
+    real = BulkRig.run
+
+    def shifted(self, job, rows):
+        found = real(self, job, rows)
+        found.pa[found.pa != 0] ^= np.uint64(0x1000)
+        return found
+
+    monkeypatch.setattr(BulkRig, "run", shifted)
+
+    with pytest.raises(ProbeError, match="bulk and single probes differ"):
+        check(guest4.memory, guest4.context)
+
+
+def test_a_bulk_run_that_loses_its_faults_decides_nothing(guest4, monkeypatch):
+    plan = make_plan(guest4.memory, guest4.context, start=0x400000, end=0x500000)
+    expected = Prober(guest4.memory, guest4.context).probe(plan.accesses)
+    hook = BulkRig._hook
+
+    def forgetful(self):
+        real = hook(self)
+
+        def fault(vector):
+            real(vector)
+            self._faults.clear()
+
+        return fault
+
+    monkeypatch.setattr(BulkRig, "_hook", forgetful)
+    observed = Prober(guest4.memory, guest4.context).probe(plan.accesses)
+
+    assert [expected[row] for row in range(len(plan))] == [
+        observed[row] for row in range(len(plan))
+    ]

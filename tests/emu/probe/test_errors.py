@@ -1,0 +1,104 @@
+"""What is no outcome of an access is an error, never an agreement."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emu.check import check
+from emu.probe import ProbeError, Prober, rig
+from emu.probe.arena import Arena
+from emu.probe.bulk import BulkRig, Found
+from emu.probe.signature import signature
+from tests.emu.observing import every, execute, observe, probe, read, write
+from tests.walker.build import Builder, context
+from walker.errors import CrosswalkError
+
+VA = 0x40_0000
+
+
+@pytest.fixture
+def asked():
+    return Prober(Builder().map(VA, 0x8000).memory, context())
+
+
+def answers(monkeypatch, **changes):
+    """Make the CPU answer every access with these things different."""
+    attempt = rig.Rig.attempt
+
+    def changed(self, *arguments, **options):
+        return attempt(self, *arguments, **options)._replace(**changes)
+
+    monkeypatch.setattr(rig.Rig, "attempt", changed)
+
+
+HOLE = read(VA + 0x1000)
+
+
+@pytest.mark.parametrize(
+    ("access", "changes", "message"),
+    [
+        (HOLE, {"vector": 6}, "no outcome .*vector 6"),
+        (HOLE, {"vector": 8}, "no outcome .*vector 8"),
+        (HOLE, {"vector": 13, "error_code": 8}, "no outcome .*vector 13, error code 0x8"),
+        (HOLE, {"rip": 0x1234}, "no outcome .*RIP 0x1234"),
+        (HOLE, {"completed": True}, "no outcome"),
+        (HOLE, {"error": 0}, "no outcome .engine error 0"),
+        (read(VA), {"completed": False}, "no outcome"),
+        (execute(VA), {"completed": False}, "no outcome"),
+        (write(VA), {"error": 12, "completed": False}, "no outcome .engine error 12"),
+    ],
+)
+def test_an_impossible_answer_is_refused(asked, monkeypatch, access, changes, message):
+    answers(monkeypatch, **changes)
+    with pytest.raises(ProbeError, match=message):
+        probe(asked, access, bulk=False)
+
+
+def test_a_silent_fault_is_not_taken_for_a_success(asked, monkeypatch):
+    answers(monkeypatch, error=0, completed=False, rip=VA)
+    with pytest.raises(ProbeError, match="read of 0x401000 at CPL 0: no outcome"):
+        probe(asked, HOLE, bulk=False)
+
+
+def test_user_mode_that_was_not_reached_is_refused(monkeypatch):
+    monkeypatch.setattr(rig, "USER_CODE", 0x33)
+    with pytest.raises(ProbeError):
+        Prober(Builder().memory, context())
+
+
+def test_own_code_that_can_not_run_is_refused(monkeypatch):
+    monkeypatch.setattr(Arena, "prepare", lambda *_: None)
+    with pytest.raises(ProbeError, match="the probe's own code stopped at 0x"):
+        observe(Builder().map(VA, 0x8000).memory, context(), read(VA))
+
+
+def test_a_store_to_a_signature_not_put_there_is_refused(asked, monkeypatch):
+    monkeypatch.setattr(asked._ground, "_sign", lambda slots: None)
+    asked._ground.space.words[0x8000 // 8 : 0x8010 // 8] = signature(0x8000)
+    with pytest.raises(ProbeError, match="0x8000 has a signature not put there"):
+        probe(asked, write(VA), bulk=False)
+
+
+def test_what_a_bulk_run_can_not_decide_is_made_again_by_itself(asked, monkeypatch):
+    expected = probe(asked, *every(VA), *every(VA + 0x1000))
+    monkeypatch.setattr(BulkRig, "run", lambda self, job, rows: Found.nothing(len(rows)))
+    assert expected == probe(asked, *every(VA), *every(VA + 0x1000))
+
+
+def test_a_bulk_run_that_says_something_else_than_a_single_probe_is_an_error(monkeypatch):
+    run = BulkRig.run
+
+    def wrong(self, job, rows):
+        found = run(self, job, rows)
+        return replace(found, error_code=found.error_code | np.uint16(0x40))
+
+    builder = Builder().map(VA, 0x8000)
+    assert check(builder.memory, context()).divergent == 0
+    monkeypatch.setattr(BulkRig, "run", wrong)
+    with pytest.raises(ProbeError, match="bulk and single probes differ: "):
+        check(builder.memory, context())
+
+
+def test_its_errors_are_the_projects_own():
+    assert issubclass(ProbeError, CrosswalkError)

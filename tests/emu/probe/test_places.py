@@ -1,0 +1,209 @@
+"""Accesses that go where paging structures are, where no RAM is, and where the probe lives."""
+
+import numpy as np
+import pytest
+
+from emu.probe import Prober
+from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
+from tests.walker.build import (
+    GIB1,
+    KIB4,
+    MIB2,
+    OPEN,
+    PS,
+    ROOT,
+    TOP,
+    USED,
+    A,
+    Builder,
+    D,
+    context,
+    linear,
+)
+from walker.errors import BadInput
+from walker.memory import SparseWords
+from walker.outcome import PageFault, Translation
+
+VA = 0x40_0000
+BACKED = 1 << 24
+
+
+@pytest.mark.parametrize("pa", [BACKED, 0x8000_0000, 0xFEE0_0000, 0xFF_FFFF_F000])
+def test_a_page_without_ram_is_reached_all_the_same(pa):
+    memory = Builder().map(VA, pa).memory
+    found = observe(memory, context(), *every(VA + 0x123))
+    assert [pa + 0x123] * 6 == [each.pa for each in found]
+    assert [4] * 6 == [len(each.entries) for each in found]
+
+
+def test_large_pages_that_end_outside_ram_are_reached_on_both_sides():
+    builder = Builder(ram=((0, 3 * MIB2 + KIB4),)).map(0, 2 * MIB2, OPEN | PS, level=2)
+    builder.map(GIB1, 0, OPEN | PS, level=3)
+    inside, outside = MIB2 - KIB4 + 5, MIB2 + KIB4 + 5
+    found = observe(
+        builder.memory, context(), *every(5), *every(inside), *every(GIB1 + 3 * outside)
+    )
+    assert [2 * MIB2 + 5] * 6 + [2 * MIB2 + inside] * 6 + [3 * outside] * 6 == [
+        each.pa for each in found
+    ]
+
+
+@pytest.mark.parametrize("level", [2, 3, 4])
+def test_a_table_without_ram_is_not_present(level):
+    builder = Builder().map(VA, 0x8000)
+    builder.words[builder.place(VA, level)] = 0x8000_0000 | OPEN
+    found = observe(builder.memory, context(), read(VA), write(VA, 3), execute(VA))
+    assert [(0x0, VA), (0x6, VA), (0x10, VA)] == [(each.error_code, each.cr2) for each in found]
+    assert [5 - level] * 3 == [len(each.entries) for each in found]
+
+
+def self_mapped():
+    """The page table that maps VA is mapped by itself, at VA; its first entry is its own."""
+    builder = Builder().map(VA, 0x8000)
+    leaf = builder.place(VA, 1)
+    builder.words[leaf] = leaf & -KIB4 | OPEN
+    return builder, leaf
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4, 8, 0x800, 0xFFF])
+def test_a_write_into_a_page_table_reaches_it_and_is_undone(offset):
+    builder, leaf = self_mapped()
+    table = leaf & -KIB4
+    asked = Prober(builder.memory, context())
+    before = tables_of(asked)
+    (found,) = probe(asked, write(VA + offset))
+    assert table + offset == found.pa
+    assert builder.words[leaf] | A | D == dict(found.entries)[leaf]
+    assert np.array_equal(before, tables_of(asked))
+    assert [found] == probe(asked, write(VA + offset))
+
+
+def test_a_write_into_each_table_of_its_own_walk_is_told_from_the_marks():
+    # 0x40_0000 and what follows map the four tables of the very walk.
+    builder = Builder().map(VA, 0x8000)
+    tables = [ROOT, *(builder.words[builder.place(VA, at)] & -KIB4 for at in (4, 3, 2))]
+    for number, table in enumerate(tables):
+        builder.map(VA + number * KIB4, table)
+    found = observe(builder.memory, context(), *(write(VA + at * KIB4 + 8 * at) for at in range(4)))
+    assert [table + 8 * at for at, table in enumerate(tables)] == [each.pa for each in found]
+    for number, each in enumerate(found):
+        place = builder.place(VA + number * KIB4, 1)
+        assert builder.words[place] | A | D == dict(each.entries)[place]
+        assert len(each.entries) == 4
+
+
+def test_a_fetch_from_a_page_table_executes_nothing_there():
+    builder, leaf = self_mapped()
+    builder.words[leaf + 8] = 0x0B0F  # ud2
+    builder.words[leaf + 16] = 0xFEEB  # a jump to itself
+    found = observe(
+        builder.memory, context(), execute(VA + 8), execute(VA + 16), execute(VA + 8, 3)
+    )
+    at = leaf & -KIB4
+    assert [at + 8, at + 16, at + 8] == [each.pa for each in found]
+
+
+def test_a_recursive_slot_shows_the_root_and_what_is_marked_twice_counts_once():
+    words = {ROOT + 8 * 255: ROOT | OPEN}
+    memory = SparseWords([(0, 1 << 16)], words)
+    va = linear(255, 255, 255, 255, offset=8 * 255)
+    found = observe(memory, context(), read(va), write(va))
+    pa = ROOT + 8 * 255
+    assert [
+        Translation(pa, entries=((pa, ROOT | OPEN | A),)),
+        Translation(pa, entries=((pa, ROOT | OPEN | A | D),)),
+    ] == found
+
+
+def test_a_recursive_slot_shows_the_tables_as_they_are_and_nothing_of_the_probe():
+    builder = Builder().map(VA, 0x8000)
+    builder.words[ROOT + 8 * 510] = ROOT | OPEN
+    asked = Prober(builder.memory, context())
+    slots = lent_slots(asked)
+    # Each lent slot, seen as a page below the recursive one, is the empty entry that it was.
+    found = probe(asked, *(read(linear(510, 510, 510, slot)) for slot in slots))
+    assert [PageFault(0x0, linear(510, 510, 510, slot)) for slot in slots] == [
+        PageFault(each.error_code, each.cr2) for each in found
+    ]
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_addresses_in_the_slots_that_the_probe_borrows_are_empty_as_the_tables_say(levels):
+    memory = Builder(levels).map(VA, 0x8000).memory
+    asked = Prober(memory, context(levels=levels))
+    first, second = lent_slots(asked)
+    assert first != second
+    for slot in (first, second):
+        for page in range(16):
+            va = linear(slot, *(0,) * (levels - 2), page, offset=page)
+            found = probe(asked, read(va), write(va, 3), execute(va))
+            assert [PageFault(0x0, va), PageFault(0x6, va), PageFault(0x10, va)] == found
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_with_every_root_slot_in_use_each_of_them_is_reached(levels):
+    builder = Builder(levels).map(0, 0x1F_0000)
+    first = builder.words[ROOT]
+    for slot in range(512):
+        builder.words[ROOT + 8 * slot] = first
+    zeros = (0,) * (levels - 1)
+    found = observe(
+        builder.memory,
+        context(levels=levels),
+        *(write(linear(slot, *zeros, offset=slot)) for slot in range(512)),
+    )
+    assert [0x1F_0000 + slot for slot in range(512)] == [each.pa for each in found]
+    # The word marked is the root's own, though the walk went through a copy of it.
+    assert [ROOT + 8 * slot for slot in range(512)] == [each.entries[0][0] for each in found]
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_the_last_bytes_of_the_address_space_are_reached(levels):
+    last = TOP - KIB4
+    memory = Builder(levels).map(last, 0x8000).memory
+    found = observe(memory, context(levels=levels), *every(TOP - 1), *every(TOP - 9), *every(last))
+    assert [0x8FFF] * 6 + [0x8FF7] * 6 + [0x8000] * 6 == [each.pa for each in found]
+
+
+def test_the_last_byte_before_an_unmapped_page_is_reached():
+    memory = Builder().map(VA, 0x8000).memory
+    found = observe(memory, context(), *every(VA + 0xFFF), *every(VA + 0x1000))
+    assert [0x8FFF] * 6 == [each.pa for each in found[:6]]
+    assert [0x0, 0x2, 0x10, 0x4, 0x6, 0x14] == [each.error_code for each in found[6:]]
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_ram_may_begin_anywhere_and_have_holes(levels):
+    builder = Builder(levels, ram=((0, 0x8000), (0x10_0000, 0x1000), (0xFF_FFFF_0000, 0x1_0000)))
+    builder.map(VA, 0x10_0000).map(VA + KIB4, 0xFF_FFFF_F000).map(VA + 2 * KIB4, 0x10_1000)
+    memory = builder.memory
+    found = observe(memory, context(levels=levels), *(write(VA + at * KIB4 + 7) for at in range(3)))
+    assert [0x10_0007, 0xFF_FFFF_F007, 0x10_1007] == [each.pa for each in found]
+
+
+def test_a_frame_mapped_at_many_addresses_is_one_frame():
+    builder = Builder()
+    for number in range(64):
+        builder.map(VA + number * KIB4, 0x8000)
+    found = observe(builder.memory, context(), *(write(VA + at * KIB4 + at) for at in range(64)))
+    assert [0x8000 + at for at in range(64)] == [each.pa for each in found]
+
+
+def test_tables_that_are_reached_on_several_levels_are_followed():
+    # One table, its first entry itself: root, PDPT, PD, PT and page at once.
+    memory = SparseWords([(0, 1 << 16)], {ROOT: ROOT | USED, ROOT + 8: 0x5000 | OPEN})
+    found = observe(memory, context(), read(0x18), read(linear(0, 0, 0, 1, offset=3)))
+    assert [ROOT + 0x18, 0x5003] == [each.pa for each in found]
+
+
+def test_more_ram_than_the_emulator_takes_is_refused():
+    with pytest.raises(BadInput, match=r"512 GiB of RAM; the emulator takes 256 GiB"):
+        Prober(SparseWords([(0, 1 << 39)], {ROOT: 0x2000 | USED}), context())
+
+
+def test_memory_that_refers_to_every_gib_leaves_no_place_for_the_probe():
+    words = {ROOT: 0x2000 | USED, ROOT + 8: 0x3000 | USED}
+    words |= {0x2000 + 8 * at: at << 30 | OPEN | PS for at in range(512)}
+    words |= {0x3000 + 8 * at: 512 + at << 30 | OPEN | PS for at in range(512)}
+    with pytest.raises(BadInput, match="no free GiB"):
+        Prober(SparseWords([(0, 1 << 16)], words), context())

@@ -1,0 +1,137 @@
+import pytest
+
+from emu.check import Divergence, Place, Verdict
+from emu.report import text
+from tests.walker.build import MIB2, OPEN, PAT_LARGE, PS, RW, USED, XD, A, Builder, D, G, P, context
+from walker.access import Access, AccessType
+from walker.columns import Kind
+from walker.mappings import mappings
+from walker.outcome import GeneralProtection, PageFault, Translation
+from walker.rights import Rights
+from walker.translate import walk
+
+VA = 0x40_0000
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (4095, "4,095 B"),
+        (4096, "4 KiB"),
+        (MIB2, "2 MiB"),
+        (MIB2 + 4096, "2,052 KiB"),
+        (1 << 30, "1 GiB"),
+        (1 << 50, "1,048,576 GiB"),
+    ],
+)
+def test_a_size_has_the_largest_unit_that_divides_it(size, expected):
+    assert expected == text.size_text(size)
+
+
+@pytest.mark.parametrize(
+    ("level", "entry", "expected"),
+    [
+        (1, P, ""),
+        (1, OPEN | A | D | G, "RW US A D G"),
+        (1, P | PS, "PAT"),
+        (2, P | PS, "PS"),
+        (2, P | PS | PAT_LARGE, "PS PAT"),
+        (2, P | PAT_LARGE, ""),
+        (4, USED | XD, "RW US A XD"),
+        (1, P | 3 << 3 | 15 << 59, "PWT PCD PK=15"),
+    ],
+)
+def test_flags_have_the_manuals_names(level, entry, expected):
+    assert expected == text.flags_text(level, entry)
+
+
+def test_a_mapping_and_a_frame_are_a_line_each():
+    memory = Builder().map(VA, 0x8000, P | RW | XD).memory
+    (page,) = mappings(memory, context())
+    assert "0000000000400000 0000000008000   4 KiB rw- ---  RW XD" == text.mapping_text(page)
+    rights = Rights.SUPERVISOR_READ | Rights.USER_EXECUTE
+    assert "0000000008000-0000000008fff        4 KiB r-- --x" == text.frame_text(
+        0x8000, 4096, rights
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "may", "expected"),
+    [
+        (Translation(0x8123), False, "ok, pa 0x8123"),
+        (
+            Translation(0x8123, entries=((0x1000, 0x2027),)),
+            False,
+            "ok, pa 0x8123; changes 0x1000 = 0x2027",
+        ),
+        (PageFault(0x17, 5), False, "#PF, error code 0x17 (P W/R U/S I/D), CR2 0x5"),
+        (
+            PageFault(0x0, 5, ((0x1000, 0x2027),)),
+            True,
+            "#PF, error code 0x0 (none), CR2 0x5; may change 0x1000 = 0x2027",
+        ),
+        (GeneralProtection(), False, "#GP(0)"),
+    ],
+)
+def test_outcomes_in_words(outcome, may, expected):
+    assert expected == text.outcome_text(outcome, may=may)
+
+
+def test_accesses_in_words():
+    assert "write of 0x400000 at CPL 3" == text.access_text(Access(VA, AccessType.WRITE, 3, False))
+    assert "read of 0x0 at CPL 0, AC set" == text.access_text(Access(0, AccessType.READ, 0, True))
+
+
+def test_a_walk_has_a_line_for_each_entry_and_ends_where_it_ends():
+    builder = Builder().map(VA, 0x8000)
+    lines = list(text.walk_lines(context(), walk(builder.memory, context(), VA)))
+    assert ["PML4E[0]", "PDPTE[0]", "PDE[2]", "PTE[0]"] == [line.split()[0] for line in lines]
+    assert "  PTE[0]       at 0x00000004000 = 0x0000000000008007  leaf  RW US" == lines[-1]
+    lines = list(text.walk_lines(context(), walk(builder.memory, context(), 1 << 39)))
+    assert ["  PML4E[1]     at 0x00000001008 = 0x0000000000000000  not present"] == lines
+    lines = list(text.walk_lines(context(), walk(builder.memory, context(), 1 << 60)))
+    assert ["  not canonical: linear addresses have 48 bits"] == lines
+
+
+def test_a_context_is_a_line():
+    bare = text.context_text(context(wp=False, nxe=False))
+    assert "4-level paging, CR3 0x1000, no protections, MAXPHYADDR 40" == bare
+    full = text.context_text(context(levels=5, smep=True, smap=True, pke=True, pkru=4))
+    assert "5-level paging, CR3 0x1000, WP NXE SMEP SMAP PKE, MAXPHYADDR 40, PKRU 0x4" == full
+
+
+def test_a_verdict_counts_by_place_privilege_and_outcome():
+    counts = {
+        (Place.HOLE, AccessType.READ, 0, Kind.PAGE_FAULT): 12,
+        (Place.PAGE_4K, AccessType.WRITE, 3, Kind.OK): 34,
+    }
+    known = {"maxphyaddr-40": 5}
+    lines = list(text.verdict_lines(Verdict(46, 1, (), known, counts, 2.0)))
+    assert ["unmapped", "read", "·", "12", "·", "·", "·", "·"] == lines[2].split()
+    assert ["write", "·", "·", "·", "34", "·", "·"] == lines[6].split()
+    assert "46 probes in 2.0 s (23 a second): 40 agree, 1 diverge" == lines[-2]
+    assert lines[-1].startswith("5 known emulator divergences, maxphyaddr-40: ")
+
+
+def test_a_verdict_that_took_no_time_has_no_rate():
+    assert (
+        "0 probes in 0.0 s (0 a second): 0 agree, 0 diverge"
+        == list(text.verdict_lines(Verdict(0, 0, (), {}, {}, 0.0)))[-1]
+    )
+
+
+def test_a_divergence_shows_both_sides_and_the_walk():
+    memory = Builder().map(VA, 0x8000).memory
+    access = Access(VA, AccessType.READ, 0, False)
+    divergence = Divergence(
+        access, Translation(0x8000), PageFault(0, VA), walk(memory, context(), VA)
+    )
+    lines = list(text.divergence_lines(divergence, context()))
+    assert [
+        "divergence: read of 0x400000 at CPL 0",
+        "  predicted: ok, pa 0x8000",
+        "  observed:  #PF, error code 0x0 (none), CR2 0x400000",
+    ] == lines[:3]
+    assert 4 == len(lines[3:])

@@ -1,0 +1,221 @@
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+
+from tests.walker import naive
+from tests.walker.build import (
+    GIB1,
+    KIB4,
+    MIB2,
+    OPEN,
+    PS,
+    ROOT,
+    RW,
+    SIZES,
+    US,
+    USED,
+    XD,
+    Builder,
+    CountingMemory,
+    P,
+    chain,
+    context,
+    soups,
+)
+from walker import Rights, SparseWords, collective_rights, count_mappings, frames, mappings, states
+
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+
+
+def union(pages):
+    """The (start, end, rights) of each stretch that the same pages map, neighbours not folded."""
+    edges = sorted({edge for it in pages for edge in (it.pa, it.pa + it.size)})
+    for start, end in pairwise(edges):
+        rights = [it.rights for it in pages if it.pa <= start and end <= it.pa + it.size]
+        if rights:
+            yield start, end, Rights(sum(bit for bit in Rights if any(bit & r for r in rights)))
+
+
+def expected_frames(soup):
+    found = []
+    for start, end, rights in union(list(mappings(soup.memory, soup.context))):
+        if found and found[-1][1] == start and found[-1][2] == rights:
+            found[-1] = (found[-1][0], end, rights)
+        else:
+            found.append((start, end, rights))
+    return [(start, end - start, rights) for start, end, rights in found]
+
+
+def expected_counts(soup):
+    counts = Counter(page.level for page in naive.pages(soup))
+    return {level: counts[level] for level in (1, 2, 3)}
+
+
+def collective(tables, **switches):
+    found = collective_rights(tables.memory, context(levels=tables.levels, **switches))
+    return [(start, size, rights.supervisor, rights.user) for start, size, rights in found]
+
+
+@QUICK
+@given(soup=soups())
+def test_collective_rights_are_the_union_over_all_mappings(soup):
+    assert expected_frames(soup) == list(collective_rights(soup.memory, soup.context))
+
+
+@QUICK
+@given(soup=soups())
+def test_the_count_of_mappings_is_that_of_a_naive_walk(soup):
+    assert expected_counts(soup) == count_mappings(soup.memory, soup.context)
+
+
+@QUICK
+@given(soup=soups(most=3), block=st.integers(1, 3))
+def test_the_seams_between_blocks_of_tables_dont_show(soup, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states, "BLOCK", block)
+        assert expected_frames(soup) == list(collective_rights(soup.memory, soup.context))
+        assert expected_counts(soup) == count_mappings(soup.memory, soup.context)
+
+
+@QUICK
+@given(soup=soups())
+def test_ranges_are_sorted_disjoint_and_as_long_as_can_be(soup):
+    found = collective_rights(soup.memory, soup.context)
+    for (start, size, rights), (following, _, others) in pairwise(found):
+        assert start + size < following or (start + size == following and rights != others)
+    assert all(size > 0 and size % KIB4 == start % KIB4 == 0 for start, size, _ in found)
+
+
+def one_alias_alone(original):
+    """A union that forgets the rights of all but one mapping of each page."""
+
+    def planted(leaves):
+        _, first = np.unique(leaves.pa, return_index=True)
+        return original(leaves.take(first))
+
+    return planted
+
+
+def ways_forgotten(original):
+    def planted(keys, ways):
+        found, total = original(keys, ways)
+        return found, np.ones_like(total)
+
+    return planted
+
+
+@pytest.mark.parametrize(
+    ("module", "rule", "plant"),
+    [(frames, "page_keys", one_alias_alone), (states, "_distinct", ways_forgotten)],
+    ids=["one alias alone", "ways forgotten"],
+)
+def test_a_rule_that_the_union_breaks_is_found(module, rule, plant, monkeypatch):
+    def wrong(soup):
+        counts = count_mappings(soup.memory, soup.context)
+        union = list(collective_rights(soup.memory, soup.context))
+        return (expected_counts(soup), expected_frames(soup)) != (counts, union)
+
+    monkeypatch.setattr(module, rule, plant(getattr(module, rule)))
+    soup = find(soups(most=3), wrong, settings=SEARCH)
+
+    monkeypatch.undo()
+    assert not wrong(soup)
+
+
+def test_the_rights_of_two_aliases_add_up():
+    tables = Builder().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P)
+    tables.map(2 * KIB4, 0x6000, P | XD).map(3 * KIB4, 0x6000, P | US)
+
+    assert [(0x5000, KIB4, "rwx", "---"), (0x6000, KIB4, "r--", "r-x")] == collective(
+        tables, smep=True
+    )
+
+
+def test_neighbouring_frames_with_equal_rights_are_one_range():
+    tables = Builder().map(0, 0x5000).map(0x9000, 0x6000).map(0x4000, 0x8000)
+    assert [(0x5000, 2 * KIB4, "rwx", "rwx"), (0x8000, KIB4, "rwx", "rwx")] == collective(tables)
+
+
+def test_neighbouring_frames_with_different_rights_are_two():
+    tables = Builder().map(0, 0x5000, P).map(KIB4, 0x6000, P | XD)
+    assert [(0x5000, KIB4, "r-x", "---"), (0x6000, KIB4, "r--", "---")] == collective(tables)
+
+
+def test_a_small_page_in_a_large_one_splits_it_where_it_adds_rights():
+    tables = Builder().map(0, 0x4000_0000, P | XD | PS, level=3)
+    tables.map(GIB1, 0x4020_0000, P | XD | RW | PS, level=2)
+    tables.map(2 * GIB1, 0x4020_5000, P)
+    tables.map(3 * GIB1, 0x4000_0000, P | XD)
+
+    assert [
+        (0x4000_0000, MIB2, "r--", "---"),
+        (0x4020_0000, 5 * KIB4, "rw-", "---"),
+        (0x4020_5000, KIB4, "rwx", "---"),
+        (0x4020_6000, MIB2 - 6 * KIB4, "rw-", "---"),
+        (0x4040_0000, GIB1 - 2 * MIB2, "r--", "---"),
+    ] == collective(tables)
+
+
+def test_the_topmost_physical_page_has_its_range():
+    tables = Builder().map(0, (1 << 52) - GIB1, OPEN | PS, level=3)
+    assert [((1 << 52) - GIB1, GIB1, "rwx", "rwx")] == collective(tables, maxphyaddr=52)
+
+
+def test_rights_are_those_that_all_levels_leave_on_each_way():
+    # One PT by two ways, of which one is read-only, the other not executable.
+    tables = Builder().map(0, 0x5000)
+    tables.words[tables.place(MIB2, 2)] = tables.words[tables.place(0, 2)] & ~RW & ~US
+    tables.change(0, 2, add=XD)
+
+    assert [(0x5000, KIB4, "rwx", "rw-")] == collective(tables)
+    assert {1: 2, 2: 0, 3: 0} == count_mappings(tables.memory, context())
+
+
+def test_an_address_space_without_mappings_has_no_frames():
+    empty = SparseWords([(ROOT, KIB4)], {})
+
+    assert [] == list(collective_rights(empty, context()))
+    assert {1: 0, 2: 0, 3: 0} == count_mappings(empty, context())
+
+
+BOMBS = pytest.mark.parametrize(
+    ("levels", "memory", "frame"),
+    [
+        pytest.param(4, chain(4, 0x5000 | USED), 0x5000, id="four shared tables"),
+        pytest.param(5, chain(5, 0x5000 | USED), 0x5000, id="five shared tables"),
+        pytest.param(4, chain(1, ROOT | USED), ROOT, id="one table, all entries itself"),
+        pytest.param(5, chain(1, ROOT | USED), ROOT, id="the same with five levels"),
+    ],
+)
+
+
+@BOMBS
+def test_a_bomb_is_counted_and_united_at_the_cost_of_its_tables(levels, memory, frame):
+    counting, found = CountingMemory(memory), context(levels=levels)
+
+    assert {1: 512**levels, 2: 0, 3: 0} == count_mappings(counting, found)
+    assert [(frame, KIB4, Rights(63))] == list(collective_rights(counting, found))
+    assert 2 * levels == counting.read_tables
+
+
+@pytest.mark.parametrize(("level", "count"), [(2, 512**3), (3, 512**2)])
+def test_a_bomb_of_large_pages_is_counted_by_level(level, count):
+    memory = chain(5 - level, 0x4000_0000 | USED | PS)
+
+    assert {1: 0, 2: 0, 3: 0} | {level: count} == count_mappings(memory, context())
+    expected = [(0x4000_0000, SIZES[level], Rights(63))]
+    assert expected == list(collective_rights(memory, context()))
+
+
+def test_a_bomb_with_all_kinds_of_rights_costs_a_visit_for_each_kind():
+    kinds = (USED, P | RW, P | US, P, USED | XD, P | RW | XD, P | US | XD, P | XD)
+    words = {ROOT + 8 * at: ROOT | kinds[at % 8] for at in range(512)}
+    counting = CountingMemory(SparseWords([(ROOT, KIB4)], words))
+
+    assert {1: 512**4, 2: 0, 3: 0} == count_mappings(counting, context())
+    assert counting.read_tables <= 1 + 3 * 8
