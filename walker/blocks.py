@@ -18,8 +18,8 @@ __all__ = ["BLOCK", "Leaves", "Tables", "clip", "interleave", "lawful", "present
 
 Word = TypeVar("Word", np.uint64, np.uint8)
 
-BLOCK = 1024
-"""How many tables are read at once: 4 MiB of words."""
+BLOCK = 512
+"""How many tables are read at once: 2 MiB of words."""
 
 # Runs shorter than this on average are merged quicker by sorting than piece by piece.
 _RUN = 128
@@ -111,21 +111,26 @@ def present_entries(memory: PhysicalMemory, level: int, tables: Tables) -> Leave
     at = np.flatnonzero(low.view(np.bool_))
     entry = flat.take(at)
     grant = grants_of(entry)
-    # The table at place t of the block starts at word 512 * t.
-    starts = np.arange(len(tables) + 1, dtype=np.intp) * WORDS
-    offset = tables.va - (starts[:-1].view(np.uint64) << shift)
-    inherited = tables.grant
-    # Tables that do not overlap and end where they would without a gap have none.
-    if offset[0] == offset[-1] and (inherited == inherited[0]).all():
-        offset, inherited = offset[:1], inherited[:1]
+    # Where the walk is at word 512 * t, it is at the first byte of table t.
+    inherited = tables.grant[:1]
+    if _consecutive(tables, shift) and (tables.grant == inherited).all():
+        offset = tables.va[:1]
     else:
+        starts = np.arange(len(tables) + 1, dtype=np.intp) * WORDS
         each = np.diff(np.searchsorted(at, starts))
-        offset, inherited = np.repeat(offset, each), np.repeat(inherited, each)
+        offset = np.repeat(tables.va - (starts[:-1].view(np.uint64) << shift), each)
+        inherited = np.repeat(tables.grant, each)
     grant &= inherited
     va = at.view(np.uint64)
     va <<= shift
     va += offset
     return Leaves(va, entry, grant, np.full(len(va), level, np.uint8))
+
+
+def _consecutive(tables: Tables, shift: np.uint64) -> bool:
+    # Tables that do not overlap and end where they would without a gap have none.
+    whole = len(tables) - 1 << int(shift) + 9
+    return int(tables.va[-1]) - int(tables.va[0]) == whole
 
 
 def _all_present(words: U64) -> bool:
@@ -171,7 +176,7 @@ def interleave(leaves: Leaves, below: Iterator[Leaves]) -> Iterator[Leaves]:
 def _merge(many: Leaves, few: Leaves) -> Leaves:
     """Return the rows of both, each in address order, in address order."""
     places = np.searchsorted(many.va, few.va)
-    runs = np.unique(places)
+    runs = places[np.flatnonzero(np.diff(places, prepend=-1))]
     if len(runs) * _RUN > len(many):
         both = Leaves.join([few, many])
         return both.take(np.argsort(both.va, kind="stable"))

@@ -6,6 +6,7 @@ comes first and the upper half follows without the hole between them.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -114,11 +115,7 @@ class _Walk:
         self._memory = memory
         self._context = context
         self._start, self._end = start, end
-        self._reserved = {
-            (level, leaf): np.uint64(reserved_bits(context, level, leaf=leaf))
-            for level in range(1, context.levels + 1)
-            for leaf in (False, True)
-        }
+        self._reserved = _reserved(context)
 
     def tables(self, level: int, tables: Tables) -> Iterator[Leaves]:
         """Yield the leaves of these tables of one level, and of all below."""
@@ -194,6 +191,15 @@ def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[
             yield block, part
             children.append(part.children)
         tables = Tables.join(children)
+
+
+@lru_cache(maxsize=8)
+def _reserved(context: PagingContext) -> dict[tuple[int, bool], np.uint64]:
+    return {
+        (level, leaf): np.uint64(reserved_bits(context, level, leaf=leaf))
+        for level in range(1, context.levels + 1)
+        for leaf in (False, True)
+    }
 
 
 def canonical(context: PagingContext, va: U64) -> U64:

@@ -132,14 +132,14 @@ class Segments:
         A view where the frames follow each other in memory, else a gathered copy.
         """
         count = len(frames)
+        lowest, highest = (int(frames.min()), int(frames.max())) if count else (0, 0)
         for first, end, words in self._frames:
-            inside = (frames >= first) & (frames < end)
-            if not inside.all():
+            if not first <= lowest <= highest < end:
                 continue
-            rows = (frames - np.uint64(first)) // np.uint64(FRAME)
-            if count and int(rows[-1]) - int(rows[0]) == count - 1 and _consecutive(rows):
-                return words[int(rows[0]) : int(rows[0]) + count]
-            picked: U64 = words[rows]
+            row = (lowest - first) // FRAME
+            if highest - lowest == (count - 1) * FRAME and _consecutive(frames):
+                return words[row : row + count]
+            picked: U64 = words[(frames - np.uint64(first)) // np.uint64(FRAME)]
             return picked
         gathered = np.zeros((count, WORDS), dtype=np.uint64)
         for first, end, words in self._frames:
@@ -227,5 +227,5 @@ def _join(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _consecutive(rows: U64) -> bool:
-    return bool((np.diff(rows) == 1).all())
+def _consecutive(frames: U64) -> bool:
+    return bool((frames[1:] - frames[:-1] == FRAME).all())

@@ -123,9 +123,12 @@ def _of_total(progress: Progress, total: int) -> Callable[[int], None]:
 
 
 def _count(plan: Plan, predicted: Outcomes) -> dict[tuple[Place, AccessType, int, Kind], int]:
-    columns = np.stack([plan.place, plan.type, plan.cpl, predicted.kind], axis=1)
-    rows, counts = np.unique(columns, axis=0, return_counts=True)
+    shape = (len(Place), len(AccessType), 2, len(Kind))
+    columns = (plan.place, plan.type, (plan.cpl == 3).astype(np.uint8), predicted.kind)
+    cells = np.ravel_multi_index(tuple(column.astype(np.intp) for column in columns), shape)
+    counts = np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
     return {
-        (Place(place), AccessType(kind), cpl, Kind(outcome)): count
-        for (place, kind, cpl, outcome), count in zip(rows.tolist(), counts.tolist(), strict=True)
+        (Place(place), AccessType(kind), 3 if user else 0, Kind(outcome)): int(count)
+        for (place, kind, user, outcome), count in np.ndenumerate(counts)
+        if count
     }

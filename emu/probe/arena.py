@@ -104,7 +104,7 @@ class Arena:
         self._write(space, self._table(last), np.array(frames, np.uint64) | np.uint64(_TABLE))
         for at, frame in enumerate(frames):
             self._write(space, frame, entries[at * WORDS : (at + 1) * WORDS])
-        for at, code in enumerate((CODE, LOOPS)):
+        for at, code in enumerate((CODE, LOOPS[self.levels])):
             page = np.frombuffer(code.ljust(FRAME, b"\xf4"), np.uint64)
             self._write(space, self.code + at * FRAME, page)
         self._write(space, self.code + 2 * FRAME, np.array(_GDT, np.uint64))

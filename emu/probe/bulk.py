@@ -26,15 +26,14 @@ from emu.probe.loops import (
     RECORD_BYTES,
     RECORD_WORDS,
 )
-from emu.probe.paths import NO_WORD
 from emu.probe.rig import NO_VECTOR, TRANSLATED, Rig
 from emu.probe.routines import MARK
 from emu.probe.signature import SLOT, byte_of, signatures
-from emu.probe.space import Space
+from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
 from walker.columns import Accesses, Kind
 from walker.context import PagingContext
-from walker.memory import FRAME, U64
+from walker.memory import U64
 
 __all__ = ["BulkRig", "Found", "Job", "runs_of"]
 
@@ -45,14 +44,14 @@ _BLOCK_PAGES = np.uint64(12)
 class Job:
     """n accesses for bulk runs.
 
-    `copy` uint8[n] says under which copy of the root; `word` uint64[n, 5] are the physical
-    addresses of the words that the walk may touch, NO_WORD for none, `before` uint64[n, 5] their
+    `copy` uint8[n] says under which copy of the root; `word` int64[n, 5] are the places in the
+    space of the words that the walk may touch, NOWHERE for none, `before` uint64[n, 5] their
     values; `target` uint64[n] is the address that it may reach, where a signature may be.
     """
 
     accesses: Accesses
     copy: NDArray[np.uint8]
-    word: U64
+    word: NDArray[np.int64]
     before: U64
     target: U64
 
@@ -118,8 +117,10 @@ class BulkRig(Rig):
     def __init__(self, space: Space, arena: Arena, context: PagingContext, *, fetch: bool) -> None:
         super().__init__(space, arena, context, fetch=fetch)
         self._space = space
-        self._order = np.argsort(arena.tables).astype(np.uint64)
-        self._shown = arena.tables[self._order]
+        # For each frame of the space, where the window shows it, in words.
+        self._shown = np.zeros(len(space.words) >> 9, np.int64)
+        frames = space.index_of(arena.tables) >> 9
+        self._shown[frames] = np.arange(len(frames), dtype=np.int64) << 9
         self._now = Saved(self._engine)
         self._register = {name: at >> 3 for name, at in register_offsets().items()}
         self._faults: list[tuple[int, int, int, int, int]] = []
@@ -144,10 +145,9 @@ class BulkRig(Rig):
         view = self._arena.lent[copy].view(cpl)
         records = np.empty((count, RECORD_WORDS), np.uint64)
         records[:, 0] = accesses.va
-        records[:, 1] = accesses.va & ~np.uint64(SLOT - 1)
-        records[:, 2:5] = _expected(kind, job.target[rows])
-        records[:, 5:10] = self._seen_at(view.window, view.outs, job.word[rows])
-        records[:, 10:15] = job.before[rows]
+        records[:, 1:4] = _expected(kind, job.target[rows])
+        records[:, 4:9] = self._seen_at(view.window, view.outs, job.word[rows])
+        records[:, 9:14] = job.before[rows]
         self._put(self._arena.records, records)
         self._put(self._arena.outs, np.zeros((count, OUT_WORDS), np.uint64))
         end = view.records + count * RECORD_BYTES
@@ -168,7 +168,7 @@ class BulkRig(Rig):
         at = accesses.va if kind is AccessType.EXECUTE else view.loops + ACCESS[kind]
         found = self._collect(job.target[rows], job.before[rows], (view.records, at))
         # What was found as expected adds up, or nothing of it counts.
-        good = records[found.decided & (found.kind == Kind.OK), 3]
+        good = records[found.decided & (found.kind == Kind.OK), 2]
         if int(good.sum(dtype=np.uint64)) != quads[self._register["r11"]]:
             return Found.nothing(count)
         return found
@@ -192,12 +192,13 @@ class BulkRig(Rig):
         engine.save(self._now)
         return error == UC_ERR_OK and self._now.quads[self._register["rip"]] == done
 
-    def _seen_at(self, window: int, outs: int, word: U64) -> U64:
+    def _seen_at(self, window: int, outs: int, word: NDArray[np.int64]) -> U64:
         """Return where the words are seen; for none, a word behind the outs that stays 0."""
-        frame = np.searchsorted(self._shown, word & ~np.uint64(FRAME - 1))
-        number = self._order[np.minimum(frame, len(self._order) - 1)]
-        seen = np.uint64(window) + number * np.uint64(FRAME) + (word & np.uint64(FRAME - 1))
-        return np.where(word == NO_WORD, np.uint64(outs + CAPACITY * OUT_BYTES), seen)
+        seen: U64 = (self._shown[word >> 9] + np.int64(window >> 3)).view(np.uint64)
+        seen += (word & 511).view(np.uint64)
+        seen <<= np.uint64(3)
+        seen[word == NOWHERE] = outs + CAPACITY * OUT_BYTES
+        return seen
 
     def _put(self, pa: int, rows: U64) -> None:
         at = self._space.byte_at(pa) >> 3
@@ -228,23 +229,24 @@ class BulkRig(Rig):
         found.cr2[row] = np.where(paging, faults[:, 4], 0)
         return found
 
-    def _hook(self) -> Callable[[int], None]:
+    def _hook(self) -> Callable[[object, int, object], None]:
         """Return what notes a fault, and lets the guest go on at FIX as if it had seen none."""
-        save, restore, faults = self._engine.save, self._engine.restore, self._faults
-        now, layout, register = self._now, self._layout, self._register
-        quads, longs = now.quads, now.longs
+        save, restore = self._engine.exchange(self._now)
+        note, faults = self._faults.append, self._faults
+        quads, longs = self._now.quads, self._now.longs
+        layout, register = self._layout, self._register
         r15, rip, cr2 = register["r15"], register["rip"], register["cr2"]
         error_code, vector_at = layout.error_code >> 2, layout.vector >> 2
 
-        def fault(vector: int) -> None:
-            save(now)
-            faults.append((quads[r15], quads[rip], vector, longs[error_code], quads[cr2]))
+        def fault(_engine: object, vector: int, _data: object) -> None:
+            save()
+            note((quads[r15], quads[rip], vector, longs[error_code], quads[cr2]))
             if len(faults) > self._most:
                 self.uc.emu_stop()
                 return
             longs[vector_at] = NO_VECTOR
             quads[rip] = self._fix
-            restore(now)
+            restore()
 
         return fault
 

@@ -1,6 +1,7 @@
 """The calls into Unicorn that a probe makes millions of, without the binding's overhead."""
 
 import ctypes
+import functools
 from collections.abc import Callable
 
 from unicorn import UC_CTL_IO_WRITE, UC_CTL_TLB_FLUSH, UC_HOOK_INTR, UcError
@@ -38,11 +39,14 @@ class Engine:
         """Run from `start` until `until` or an exception, and return Unicorn's error number."""
         return int(_LIBRARY.uc_emu_start(self._handle, _U64(start), _U64(until), _U64(0), _U64(0)))
 
-    def hook_exceptions(self, called: Callable[[int], None]) -> None:
-        """Have `called` with the vector of each exception, which the guest then goes on after."""
+    def hook_exceptions(self, called: Callable[[object, int, object], None]) -> None:
+        """Have `called` with (engine, vector, nothing) at each exception.
+
+        The guest goes on from the state that the call leaves it in.
+        """
         # As the binding's own hook, but at a third of its cost a call.
         prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-        callback = prototype(lambda _engine, vector, _data: called(vector))
+        callback = prototype(called)
         hook = ctypes.c_size_t()
         error = _LIBRARY.uc_hook_add(
             self._handle,
@@ -60,6 +64,14 @@ class Engine:
     def flush_tlb(self) -> None:
         """Empty the TLB."""
         _LIBRARY.uc_ctl(self._handle, _FLUSH_TLB)
+
+    def exchange(self, saved: "Saved") -> tuple[Callable[[], int], Callable[[], int]]:
+        """Return two functions without arguments that do `save(saved)` and `restore(saved)`."""
+        given = (self._handle, saved.pointer)
+        return (
+            functools.partial(_LIBRARY.uc_context_save, *given),
+            functools.partial(_LIBRARY.uc_context_restore, *given),
+        )
 
     def restore(self, saved: "Saved") -> None:
         """Take the CPU's state from `saved`; memory and TLB stay as they are."""

@@ -23,15 +23,13 @@ class Sites:
     """Where n accesses may lead.
 
     `copy` uint8[n] is the copy of the root; `word` int64[n, 5] the indices of the words on the
-    way, `pa` their addresses (NO_WORD for none), `reported` those to be told, `before` their
-    values. `held` bool[n] says whether there is RAM at the end, `signed` whether that says where
-    it is;
+    way, `reported` their addresses, as they are told (NO_WORD for none), `before` their values.
+    `held` bool[n] says whether there is RAM at the end, `signed` whether that says where it is;
     `target` uint64[n] is the address itself.
     """
 
     copy: NDArray[np.uint8]
     word: NDArray[np.int64]
-    pa: U64
     reported: U64
     before: U64
     held: NDArray[np.bool_]
@@ -70,13 +68,12 @@ class Ground:
         slot = accesses.va >> np.uint64(3 + 9 * context.levels) & np.uint64(511)
         copy = (slot == lent[0].slot).astype(np.uint8)
         word = np.full((count, MAX_STEPS), NOWHERE, np.int64)
-        pa = np.full((count, MAX_STEPS), NO_WORD, np.uint64)
+        reported = np.full((count, MAX_STEPS), NO_WORD, np.uint64)
         page = np.full(count, NO_PAGE, np.uint64)
-        reported = pa.copy()
         for number, chosen in enumerate(lent):
             rows = copy == number
             paths = find_paths(self.space, chosen.cr3, context.levels, accesses.va[rows])
-            word[rows], page[rows], pa[rows] = paths.word, paths.page, paths.pa
+            word[rows], page[rows] = paths.word, paths.page
             # What happens in the copy of the root is said of the root.
             paths.pa[:, 0] -= np.uint64(chosen.cr3 - context.root)
             reported[rows] = paths.pa
@@ -85,7 +82,6 @@ class Ground:
         return Sites(
             copy=copy,
             word=word,
-            pa=pa,
             reported=reported,
             before=np.where(word == NOWHERE, np.uint64(0), self.space.words[word]),
             held=self.space.index_of(page) != NOWHERE,

@@ -26,9 +26,9 @@ __all__ = [
 ]
 
 _STEPS = 5
-# A record: address, its slot, the byte to store, the two words then found in the slot; the
+# A record: address, the byte to store, the two words then found in the slot; the
 # addresses of the words that the walk may touch, and their values before.
-_VA, _SLOT, _STORE, _LOW, _HIGH, _WORD = 0, 8, 16, 24, 32, 40
+_VA, _STORE, _LOW, _HIGH, _WORD = 0, 8, 16, 24, 32
 _VALUE = _WORD + 8 * _STEPS
 RECORD_BYTES = _VALUE + 8 * _STEPS
 RECORD_WORDS = RECORD_BYTES // 8
@@ -41,10 +41,18 @@ OUT_WORDS = OUT_BYTES // 8
 HEAD = {AccessType.READ: 0x000, AccessType.WRITE: 0x200, AccessType.EXECUTE: 0x400}
 ACCESS = {kind: head + 0x20 for kind, head in HEAD.items()}
 """Where the access itself is made."""
-FIX = {kind: head + 0x80 for kind, head in HEAD.items()}
+FIX = {kind: head + 0x60 for kind, head in HEAD.items()}
 LOOP_LANDED = HEAD[AccessType.EXECUTE] + 0x30
 LOOPS_DONE = 0x600
-_OTHERWISE, _NEXT, _CHANGED = 0x60, 0x120, 0x150
+_NEXT, _CHANGED, _OTHERWISE = 0x120, 0x150, 0x1F0
+
+
+_ADDRESS = f"mov rbx, [r15 + {_VA}]; mov rcx, rbx; and rcx, -16"
+_FETCH = {
+    AccessType.READ: _ADDRESS,
+    AccessType.WRITE: f"{_ADDRESS}; mov rax, [r15 + {_STORE}]",
+    AccessType.EXECUTE: _ADDRESS,
+}
 
 
 def _access(kind: AccessType, head: int) -> str:
@@ -53,28 +61,27 @@ def _access(kind: AccessType, head: int) -> str:
     made = "mov al, [rbx]" if kind is AccessType.READ else "mov [rbx], al"
     return (
         f"{made}; mov rdx, [rcx]; mov rsi, [rcx + 8]; mov rdi, rdx; xor rdi, [r15 + {_LOW}]; "
-        f"xor rsi, [r15 + {_HIGH}]; or rdi, rsi; jne {head + _OTHERWISE:#x}; "
-        f"add r11, rdx; jmp {FIX[kind]:#x}"
+        f"xor rsi, [r15 + {_HIGH}]; or rdi, rsi; jne {head + _OTHERWISE:#x}; add r11, rdx"
     )
 
 
-def _loop(kind: AccessType) -> dict[int, str]:
-    """Return the sources of a loop's parts by their offsets."""
+def _loop(kind: AccessType, levels: int) -> dict[int, str]:
+    """Return the sources of a loop's parts by their offsets; a walk uses `levels` words."""
     head, fix = HEAD[kind], FIX[kind]
     compare = "; ".join(
         f"mov r8, [r15 + {_WORD + 8 * at}]; mov r9, [r8]; xor r9, [r15 + {_VALUE + 8 * at}]; "
         "or rdi, r9"
-        for at in range(_STEPS)
+        for at in range(levels)
     )
     take_down = "; ".join(
         f"mov r8, [r15 + {_WORD + 8 * at}]; mov r9, [r8]; mov [r14 + {_AFTER + 8 * at}], r9; "
         f"mov r9, [r15 + {_VALUE + 8 * at}]; mov [r8], r9"
-        for at in range(_STEPS)
+        for at in range(levels)
     )
     parts = {
-        head: f"mov rbx, [r15 + {_VA}]; mov rcx, [r15 + {_SLOT}]; mov rax, [r15 + {_STORE}]",
+        head: _FETCH[kind],
         ACCESS[kind]: _access(kind, head),
-        head + _OTHERWISE: f"mov [r14 + {_OTHER}], r13",
+        head + _OTHERWISE: f"mov [r14 + {_OTHER}], r13; jmp {fix:#x}",
         fix: f"xor edi, edi; {compare}; jne {head + _CHANGED:#x}",
         head + _NEXT: (
             f"add r15, {RECORD_BYTES}; add r14, {OUT_BYTES}; cmp r15, r12; "
@@ -89,10 +96,10 @@ def _loop(kind: AccessType) -> dict[int, str]:
     return parts
 
 
-def _page() -> bytes:
+def _page(levels: int) -> bytes:
     parts = {LOOPS_DONE: "hlt"}
     for kind in AccessType:
-        parts |= _loop(kind)
+        parts |= _loop(kind, levels)
     page = bytearray()
     for start, source in sorted(parts.items()):
         if len(page) > start:
@@ -103,5 +110,5 @@ def _page() -> bytes:
     return bytes(page)
 
 
-LOOPS = _page()
-"""The loops, each at its offset."""
+LOOPS = {levels: _page(levels) for levels in (4, 5)}
+"""The loops for each number of paging levels, each loop at its offset."""

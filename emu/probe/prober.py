@@ -116,7 +116,7 @@ class Prober:
             job = Job(
                 accesses.take(rows),
                 sites.copy[rows],
-                sites.pa[rows],
+                sites.word[rows],
                 sites.before[rows],
                 sites.target[rows],
             )

@@ -91,17 +91,19 @@ def test_aliases_of_one_frame_written_in_one_run_are_each_seen():
     assert [0x5000] * count == outcomes.pa.tolist()
 
 
-def test_the_loops_are_where_the_host_looks_for_their_parts():
-    assert LOOPS[LOOPS_DONE] == 0xF4  # hlt
+@pytest.mark.parametrize("levels", [4, 5])
+def test_the_loops_are_where_the_host_looks_for_their_parts(levels):
+    loops = LOOPS[levels]
+    assert loops[LOOPS_DONE] == 0xF4  # hlt
     for kind, access in {
         AccessType.READ: "8a03",  # mov al, [rbx]
         AccessType.WRITE: "8803",  # mov [rbx], al
         AccessType.EXECUTE: "4c89d5ffe3",  # mov rbp, r10; jmp rbx
     }.items():
-        assert LOOPS[ACCESS[kind] :].startswith(bytes.fromhex(access))
-        assert LOOPS[HEAD[kind] :].startswith(bytes.fromhex("498b1f"))  # mov rbx, [r15]
-        assert LOOPS[FIX[kind] :].startswith(bytes.fromhex("31ff"))  # xor edi, edi
-    assert LOOPS[LOOP_LANDED:].startswith(bytes.fromhex("493b"))  # cmp rax, [r15 + …]
+        assert loops[ACCESS[kind] :].startswith(bytes.fromhex(access))
+        assert loops[HEAD[kind] :].startswith(bytes.fromhex("498b1f"))  # mov rbx, [r15]
+        assert loops[FIX[kind] :].startswith(bytes.fromhex("31ff"))  # xor edi, edi
+    assert loops[LOOP_LANDED:].startswith(bytes.fromhex("493b"))  # cmp rax, [r15 + …]
 
 
 def test_a_bulk_run_that_reports_another_address_is_found_out(guest4, monkeypatch):
@@ -126,8 +128,8 @@ def test_a_bulk_run_that_loses_its_faults_decides_nothing(guest4, monkeypatch):
     def forgetful(self):
         real = hook(self)
 
-        def fault(vector):
-            real(vector)
+        def fault(*given):
+            real(*given)
             self._faults.clear()
 
         return fault
