@@ -10,11 +10,12 @@ from emu.cli.output import add_json, emit, remark, write_file
 from emu.cli.sources import add_range, add_source, chosen_range, chosen_source
 from emu.report.records import frame_record, mapping_record, range_record, structures_case
 from emu.report.text import context_text, frame_text, mapping_text, range_text, size_text
-from walker.errors import LimitExceeded
-from walker.frames import collective_rights
+from walker.aliases import mappings_of
+from walker.errors import BadInput, LimitExceeded
+from walker.frames import Frames, collective_rights
 from walker.mappings import Mapping, coalesce, mappings
 from walker.rights import Rights
-from walker.source import dump_case, parse_int
+from walker.source import Source, dump_case, parse_int
 from walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = ["add_commands"]
@@ -59,6 +60,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="4",
         help="name up to N mappings that write, and N that execute, each such range (4)",
     )
+    parser.add_argument(
+        "--of", metavar="PA", help="list the mappings of the range that holds this address"
+    )
+    parser.add_argument("--limit", metavar="N", help="with --of, stop after N lines")
     add_json(parser, "one record a line")
     parser.set_defaults(run=_frames)
 
@@ -69,13 +74,26 @@ def _walk(options: argparse.Namespace) -> int:
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    limit = _LIMIT if options.limit is None else parse_int(options.limit, "--limit")
+    limit = _limit(options)
     pages = _filtered(mappings(source.memory, source.context, start, end), options)
     lines: Iterator[tuple[str, dict[str, Any]]]
     if options.coalesce:
         lines = ((range_text(each), range_record(each)) for each in coalesce(pages))
     else:
         lines = ((mapping_text(each), mapping_record(each)) for each in pages)
+    noun = "ranges" if options.coalesce else "mappings"
+    _list(lines, options, limit, noun)
+    return 0
+
+
+def _limit(options: argparse.Namespace) -> int:
+    return _LIMIT if options.limit is None else parse_int(options.limit, "--limit")
+
+
+def _list(
+    lines: Iterator[tuple[str, dict[str, Any]]], options: argparse.Namespace, limit: int, noun: str
+) -> None:
+    """Print up to `limit` lines; `LimitExceeded` for more, unless the limit was asked for."""
     count = 0
     for text, record in islice(lines, limit):
         count += 1
@@ -86,9 +104,7 @@ def _walk(options: argparse.Namespace) -> int:
     more = next(lines, None) is not None
     if more and options.limit is None:
         raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, --start picks up")
-    noun = "ranges" if options.coalesce else "mappings"
     remark(f"{count:,} {noun}{', and there are more' if more else ''}")
-    return 0
 
 
 def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator[Mapping]:
@@ -105,6 +121,8 @@ def _frames(options: argparse.Namespace) -> int:
     aliases = parse_int(options.aliases, "--aliases")
     remark(f"{source.name}: {context_text(source.context)}")
     frames = collective_rights(source.memory, source.context)
+    if options.of is not None:
+        return _contributors(source, frames, options)
     for start, size, rights in frames:
         if options.json:
             emit(frame_record(start, size, rights))
@@ -115,6 +133,18 @@ def _frames(options: argparse.Namespace) -> int:
     _tell_wx(found, strict, remark if options.json else print)
     violated = {"any": bool(found), "one-privilege": bool(strict), None: False}[options.policy]
     return 1 if violated else 0
+
+
+def _contributors(source: Source, frames: Frames, options: argparse.Namespace) -> int:
+    pa = parse_int(options.of, "--of", bits=52)
+    for start, size, rights in frames:
+        if start <= pa < start + size:
+            remark(frame_text(start, size, rights))
+            pages = mappings_of(source.memory, source.context, start, size)
+            lines = ((mapping_text(each), mapping_record(each)) for each in pages)
+            _list(lines, options, _limit(options), "mappings")
+            return 0
+    raise BadInput(f"nothing is mapped at physical address {pa:#x}")
 
 
 def _tell_wx(

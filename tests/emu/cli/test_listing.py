@@ -159,3 +159,20 @@ def test_two_privileges_together_violate_only_the_wider_policy(run, tmp_path, sm
     smep = ("--cr4", "0x100020")
     assert 0 == run("frames", path, *smep, "--policy", "one-privilege").status
     assert 1 == run("frames", path, *smep, "--policy", "any").status
+
+
+def test_frames_names_the_mappings_of_the_range_that_holds_an_address(run):
+    ran = run("frames", "guest:4level", "--of", "0x122000", "--json")
+    assert 0 == ran.status
+    records = [json.loads(line) for line in ran.out.splitlines()]
+    assert "0x410000" in {record["va"] for record in records}
+    for record in records:
+        pa = int(record["pa"], 16)
+        assert pa < 0x123000
+        assert pa + record["size"] > 0x122000
+
+
+def test_frames_of_an_address_that_nothing_maps_is_refused(run):
+    ran = run("frames", "guest:4level", "--of", "0xabcdef0000")
+    assert 2 == ran.status
+    assert "nothing is mapped at physical address 0xabcdef0000" in ran.err
