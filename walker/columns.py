@@ -142,6 +142,15 @@ def merge_changes(entry_pa: U64, before: U64, after: U64) -> tuple[U64, U64]:
     unused place has equal values. Where a row has an address twice (a recursive table, used by
     the same entry on two levels), the values add up.
     """
+    changed_pa, changed_value = np.zeros_like(entry_pa), np.zeros_like(after)
+    # Most accesses change nothing, and what follows is dear.
+    rows = np.flatnonzero((before != after).any(axis=1))
+    merged = _merge_rows(entry_pa[rows], before[rows], after[rows])
+    changed_pa[rows], changed_value[rows] = merged
+    return changed_pa, changed_value
+
+
+def _merge_rows(entry_pa: U64, before: U64, after: U64) -> tuple[U64, U64]:
     value = after.copy()
     same = entry_pa[:, :, None] == entry_pa[:, None, :]
     used = before != after

@@ -1,6 +1,6 @@
 """Real accesses by guest code in an emulated CPU, and what became of each."""
 
+from emu.probe.engine import ProbeError
 from emu.probe.prober import Prober
-from emu.probe.rig import ProbeError
 
 __all__ = ["ProbeError", "Prober"]

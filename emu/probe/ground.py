@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 from emu.machine.engine import MAXPHYADDR
 from emu.probe.arena import place_arena
+from emu.probe.engine import ProbeError
 from emu.probe.paths import NO_PAGE, NO_WORD, find_paths, find_tables
-from emu.probe.signature import SLOT, sign, signature
+from emu.probe.signature import SLOT, signature, signatures
 from emu.probe.space import NOWHERE, Space
 from walker.columns import MAX_STEPS, Accesses
 from walker.context import PagingContext
 from walker.errors import BadInput
-from walker.memory import FRAME, U64, PhysicalMemory
+from walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
 __all__ = ["Ground", "Sites"]
 
@@ -40,8 +41,8 @@ class Sites:
 class Ground:
     """A private copy of an address space's tables, with an arena for the probe's own code.
 
-    Nothing of `memory` but its tables is copied, and nothing is written to it. `signed` has
-    the place in `space` of each slot that carries a signature, by physical address.
+    Nothing of `memory` but its tables is copied, and nothing is written to it. Of the other
+    frames, those that accesses may reach carry signatures where they may.
     """
 
     def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
@@ -59,7 +60,11 @@ class Ground:
         roots = [lent.cr3 for lent in self.arena.lent]
         self._tables = np.union1d(tables, np.array(roots, np.uint64))
         self._pristine = self.space.tables(self._tables)
-        self.signed: dict[int, int] = {}
+        # For each frame of the space, whether it may carry signatures.
+        self._free = np.ones(len(self.space.words) // WORDS, np.bool_)
+        own = np.arange(self.arena.start, self.arena.end, FRAME, dtype=np.uint64)
+        for kept in (self._tables, own):
+            self._free[self.space.index_of(kept) // WORDS] = False
 
     def sites(self, accesses: Accesses) -> Sites:
         """Return where each access may lead, having signed what it may reach there."""
@@ -78,28 +83,43 @@ class Ground:
             paths.pa[:, 0] -= np.uint64(chosen.cr3 - context.root)
             reported[rows] = paths.pa
         slots = page | accesses.va & np.uint64(FRAME - SLOT)
-        self._sign(slots)
+        at = self.space.index_of(slots)
+        held = at != NOWHERE
+        signed = held & self._free[at // WORDS]
+        self._sign(slots[signed], at[signed])
         return Sites(
             copy=copy,
             word=word,
             reported=reported,
             before=np.where(word == NOWHERE, np.uint64(0), self.space.words[word]),
-            held=self.space.index_of(page) != NOWHERE,
-            signed=np.isin(slots, np.array(sorted(self.signed), np.uint64)),
+            held=held,
+            signed=signed,
             target=slots | accesses.va & np.uint64(SLOT - 1),
         )
 
-    def erase(self, pa: int) -> bool:
-        """Give the slot at `pa` back its signature; return whether it is one of ours."""
-        at = self.signed.get(pa & -SLOT)
-        if at is None:
-            return False
-        self.space.view[at], self.space.view[at + 1] = signature(pa & -SLOT)
-        return True
-
     def sign_again(self, pa: U64) -> None:
         """Give the signed slots at these physical addresses back their signatures."""
-        sign(self.space, np.unique(pa & ~np.uint64(SLOT - 1)))
+        slots = pa & ~np.uint64(SLOT - 1)
+        at = self.space.index_of(slots)
+        free = (at != NOWHERE) & self._free[at // WORDS]
+        self._sign(slots[free], at[free])
+
+    def erase(self, pa: int) -> None:
+        """Give the signed slot that holds this physical address back its signature."""
+        at = self.space.byte_at(pa & -SLOT) >> 3
+        if at < 0 or not self._free[at // WORDS]:
+            raise ProbeError(f"a store reached {pa:#x}, which is none of the signed slots")
+        self.space.view[at], self.space.view[at + 1] = signature(pa & -SLOT)
+
+    def is_signed(self, pa: int) -> bool:
+        """Return whether a signature begins at this physical address."""
+        at = self.space.byte_at(pa) >> 3
+        if pa % SLOT or at < 0 or not self._free[at // WORDS]:
+            return False
+        return (self.space.view[at], self.space.view[at + 1]) == signature(pa)
+
+    def _sign(self, slots: U64, at: NDArray[np.int64]) -> None:
+        self.space.words[at], self.space.words[at + 1] = signatures(slots)
 
     def restore_tables(self) -> int | None:
         """Put all tables back as they were; return the address of a word that wasn't, or None."""
@@ -109,10 +129,3 @@ class Ground:
         table, word = np.argwhere(now != self._pristine)[0]
         self.space.write_tables(self._tables, self._pristine)
         return int(self._tables[table]) + 8 * int(word)
-
-    def _sign(self, slots: U64) -> None:
-        slots = np.unique(slots)
-        frames = slots & ~np.uint64(FRAME - 1)
-        own = (frames >= self.arena.start) & (frames < self.arena.end)
-        held = sign(self.space, slots[~np.isin(frames, self._tables) & ~own])
-        self.signed.update(zip(held.tolist(), self.space.index_of(held).tolist(), strict=True))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.probe.bulk import BulkRig, Job, runs_of
+from emu.probe.engine import ProbeError
 from emu.probe.ground import Ground, Sites
-from emu.probe.rig import ProbeError
 from emu.probe.signature import SLOT, byte_of
 from emu.probe.single import Single
 from emu.probe.space import NOWHERE
@@ -70,7 +70,12 @@ class Prober:
         # Another byte than the one there, so that a store which gets lost is seen to be.
         stored = ~byte_of(sites.target)
         for row in np.flatnonzero(left).tolist():
-            seen = self._single.make(accesses[row], int(sites.copy[row]), int(stored[row]))
+            seen = self._single.make(
+                accesses[row],
+                int(sites.copy[row]),
+                int(stored[row]),
+                signed=bool(sites.signed[row]),
+            )
             outcomes.kind[row], outcomes.pa[row] = seen.kind, seen.pa
             outcomes.error_code[row], outcomes.cr2[row] = seen.error_code, seen.cr2
             self._take_down(sites, after, row)

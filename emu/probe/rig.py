@@ -17,7 +17,7 @@ from unicorn import x86_const as x86
 
 from emu.probe.arena import USER_CODE, USER_DATA, Arena, Lent
 from emu.probe.calibrate import context_layout
-from emu.probe.engine import Engine, Saved
+from emu.probe.engine import Engine, ProbeError, Saved
 from emu.probe.routines import (
     DONE,
     ENTER_USER,
@@ -30,9 +30,8 @@ from emu.probe.routines import (
 from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
 from walker.context import CR0, CR4, EFER, PagingContext
-from walker.errors import CrosswalkError
 
-__all__ = ["NO_VECTOR", "TRANSLATED", "ProbeError", "Rig", "Run", "Watcher"]
+__all__ = ["NO_VECTOR", "TRANSLATED", "Rig", "Run", "Watcher"]
 
 _AC = 1 << 18
 _RFLAGS = 1 << 1
@@ -53,10 +52,6 @@ NO_VECTOR = 0xFFFF_FFFF
 
 _NO_CR2 = 0xDEAD_BEEF_0BAD_C0DE
 """What CR2 holds before an access, so that a fault which doesn't write it is seen."""
-
-
-class ProbeError(CrosswalkError):
-    """The emulator did what no access should lead to, so that there is no outcome to compare."""
 
 
 class Run(NamedTuple):
@@ -198,7 +193,7 @@ class Watcher(Rig):
         self.uc.hook_add(UC_HOOK_MEM_INVALID, self._see)
 
     def watch(
-        self, va: int, kind: AccessType, cpl: int, *, ac: bool, lent: int
+        self, va: int, kind: AccessType, cpl: int, *, ac: bool, lent: int, stored: int = 0
     ) -> tuple[Run, int | None]:
         """Make one access; return the state after it, and the physical address it was made at.
 
@@ -206,7 +201,7 @@ class Watcher(Rig):
         the walk itself may have set in it.
         """
         self._seen.clear()
-        run = self.attempt(va, kind, cpl, ac=ac, lent=lent)
+        run = self.attempt(va, kind, cpl, ac=ac, lent=lent, stored=stored)
         if not self._seen:
             return run, None
         pa, at, content = self._seen[0]

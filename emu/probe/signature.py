@@ -10,10 +10,9 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.space import NOWHERE, Space
 from walker.memory import FRAME, U64
 
-__all__ = ["SLOT", "byte_of", "decode", "sign", "signature", "signatures"]
+__all__ = ["SLOT", "byte_of", "decode", "signature", "signatures"]
 
 SLOT = 16
 _MOV_RAX = 0xB848  # 48 B8: mov rax, imm64
@@ -27,15 +26,6 @@ def signature(slot: int) -> tuple[int, int]:
     content = _BYTES.pack(_MOV_RAX, slot, _JMP_RBP, slot >> 12)
     low, high = _WORDS.unpack(content)
     return int(low), int(high)
-
-
-def sign(space: Space, slots: U64) -> U64:
-    """Sign these slots (physical addresses, multiples of 16), and return those that are held."""
-    at = space.index_of(slots)
-    held = at != NOWHERE
-    slots, at = slots[held], at[held]
-    space.words[at], space.words[at + 1] = signatures(slots)
-    return slots
 
 
 def decode(low: int, high: int, *, va: int, stored: int | None = None) -> int | None:

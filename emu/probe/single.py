@@ -5,8 +5,9 @@ from typing import NamedTuple
 from unicorn import UC_ERR_EXCEPTION, UC_ERR_FETCH_PROT, UC_ERR_OK
 
 from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
+from emu.probe.engine import ProbeError
 from emu.probe.ground import Ground
-from emu.probe.rig import TRANSLATED, ProbeError, Rig, Run, Watcher
+from emu.probe.rig import TRANSLATED, Rig, Run, Watcher
 from emu.probe.signature import decode
 from walker.access import Access, AccessType
 from walker.columns import Kind
@@ -34,13 +35,14 @@ class Single:
         self._runner = Rig(ground.space, ground.arena, ground.context, fetch=True)
         self._watcher = Watcher(ground.space, ground.arena, ground.context)
 
-    def make(self, access: Access, copy: int, stored: int) -> Seen:
+    def make(self, access: Access, copy: int, stored: int, *, signed: bool) -> Seen:
         """Make one access and return what was seen; `ProbeError` if that is no outcome.
 
-        `copy` is the copy of the root to be under, `stored` the byte that a write stores. The
+        `copy` is the copy of the root to be under, `stored` the byte that a write stores, and
+        `signed` says whether a signature may be reached, or only what is to be watched. The
         tables are left as the walk left them.
         """
-        run, pa = self._run(access, copy, stored)
+        run, pa = self._run(access, copy, stored, signed=signed)
         if run.error == UC_ERR_EXCEPTION:
             at = self._runner.faulted_at(access.va, access.type, access.cpl, copy)
             if run.rip == at and not run.completed:
@@ -57,17 +59,21 @@ class Single:
             f"error code {run.error_code:#x}, RIP {run.rip:#x})"
         )
 
-    def _run(self, access: Access, copy: int, stored: int) -> tuple[Run, int | None]:
+    def _run(
+        self, access: Access, copy: int, stored: int, *, signed: bool
+    ) -> tuple[Run, int | None]:
         """Make one access, and return the state after it and the address it reached.
 
         The address is what the page itself says, where it carries a signature. Else it is what
         the watcher saw.
         """
         va, kind, cpl, ac = access.va, access.type, access.cpl, bool(access.ac)
+        if not signed:
+            return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy, stored=stored)
         if kind is AccessType.EXECUTE:
             # Nothing is executed before it is known to be a signature.
             run, seen = self._watcher.watch(va, kind, cpl, ac=ac, lent=copy)
-            if seen in self._ground.signed and run.error == UC_ERR_FETCH_PROT:
+            if seen is not None and run.error == UC_ERR_FETCH_PROT and self._ground.is_signed(seen):
                 run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy)
                 return run, run.rax if run.completed else None
             return run, seen
@@ -78,12 +84,12 @@ class Single:
             written = stored if kind is AccessType.WRITE else None
             pa = decode(run.rdx, run.rsi, va=va, stored=written)
             if pa is not None:
-                if written is not None and not self._ground.erase(pa):
-                    raise ProbeError(f"{_name(access)}: {pa:#x} has a signature not put there")
+                if written is not None:
+                    self._ground.erase(pa)
                 return run, pa
         # The store may have hit a table, and what it left of A and D there is not the walk's.
         self._ground.restore_tables()
-        return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy)
+        return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy, stored=stored)
 
 
 def _name(access: Access) -> str:

@@ -53,6 +53,8 @@ class Space:
         sizes = np.array([end - start for start, end in whole], dtype=np.uint64)
         self._starts, self._ends = starts, starts + sizes
         self._bases = np.cumsum(sizes) - sizes
+        columns = (self._starts.tolist(), self._ends.tolist(), self._bases.tolist())
+        self._ranges: list[tuple[int, int, int]] = list(zip(*columns, strict=True))
 
     def index_of(self, pa: U64) -> NDArray[np.int64]:
         """Return the index in `words` of each physical address, NOWHERE if it isn't held."""
@@ -64,8 +66,10 @@ class Space:
 
     def byte_at(self, pa: int) -> int:
         """Return the index in `bytes` of one physical address, or NOWHERE."""
-        at = int(self.index_of(np.array([pa & ~7], dtype=np.uint64))[0])
-        return at if at == NOWHERE else at * 8 + (pa & 7)
+        for start, end, base in self._ranges:
+            if start <= pa < end:
+                return pa - start + base
+        return NOWHERE
 
     def tables(self, frames: U64) -> U64:
         """Return a copy of the (n, 512) words of n frames, zeros where one isn't held."""
@@ -85,9 +89,7 @@ class Space:
         """
         rw = UC_PROT_READ | UC_PROT_WRITE
         address = self.words.ctypes.data
-        for start, end, base in zip(
-            self._starts.tolist(), self._ends.tolist(), self._bases.tolist(), strict=True
-        ):
+        for start, end, base in self._ranges:
             executable = fetch or (own[0] <= start and end <= own[1])
             prot = rw | (UC_PROT_EXEC if executable else 0)
             uc.mem_map_ptr(start, end - start, prot, address + base)

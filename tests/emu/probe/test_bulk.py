@@ -23,7 +23,12 @@ def counted(monkeypatch):
     """Count the accesses that are made in an engine call of their own."""
     made = []
     real = Single.make
-    monkeypatch.setattr(Single, "make", lambda *given: made.append(given) or real(*given))
+
+    def counting(*given, **options):
+        made.append(given)
+        return real(*given, **options)
+
+    monkeypatch.setattr(Single, "make", counting)
     return made
 
 

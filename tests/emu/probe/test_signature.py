@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
-from emu.probe.signature import SLOT, decode, sign, signature, signatures
-from emu.probe.space import Space
+from emu.probe.ground import Ground
+from emu.probe.signature import SLOT, decode, signature, signatures
+from tests.walker.build import ROOT, Builder, context
+from walker.access import Access, AccessType
+from walker.columns import Accesses
 
 SLOTS = (0, 0x10, 0x8FF0, 0xFF_FFFF_FFF0, (1 << 44) - SLOT)
 
@@ -49,13 +52,16 @@ def test_what_is_no_signature_names_nothing(words):
     assert decode(*words, va=0x8000, stored=0xA5) is None
 
 
-def test_only_slots_that_are_held_are_signed():
-    space = Space([(0x8000, 0x1000)])
-    slots = np.array([0x7FF0, 0x8000, 0x8FF0, 0x9000], np.uint64)
-    assert [0x8000, 0x8FF0] == sign(space, slots).tolist()
-    assert signature(0x8000) == tuple(space.words[:2].tolist())
-    assert signature(0x8FF0) == tuple(space.words[-2:].tolist())
-    assert np.count_nonzero(space.words[2:-2]) == 0
+def test_what_is_held_and_no_table_is_signed_where_accesses_may_reach_it():
+    builder = Builder().map(0x40_0000, 0x8000).map(0x40_1000, 0x9000_0000).map(0x40_2000, ROOT)
+    ground = Ground(builder.memory, context())
+    va = np.array([0x40_0008, 0x40_1000, 0x40_2000, 0x80_0000], np.uint64)
+    sites = ground.sites(Accesses.of(Access(each, AccessType.READ) for each in va.tolist()))
+    assert [True, False, True, False] == sites.held.tolist()
+    assert [True, False, False, False] == sites.signed.tolist()
+    assert signature(0x8000) == (ground.space.view[0x1000], ground.space.view[0x1001])
+    assert ground.is_signed(0x8000)
+    assert not any(map(ground.is_signed, (0x8010, 0x8008, ROOT, 0x9000_0000)))
 
 
 def test_many_signatures_are_those_of_each():
