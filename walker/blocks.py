@@ -64,14 +64,14 @@ class Leaves(Rows):
 
     def rights(self, context: PagingContext) -> NDArray[np.uint8]:
         """Return the effective `Rights` of each under a context, uint8[n]."""
-        return rights_table(context)[self.grant]
+        return rights_table(context).take(self.grant)
 
     def _by_level(self, values: U64) -> U64:
         """Return the value for each row's level, or just one if there is only one level."""
         level = self.level
         if len(level) and level.min() == level.max():
             return values[level[:1]]
-        return values[level]
+        return values.take(level)
 
 
 _SPANS = np.array([1, *(LEVELS[number].span for number in sorted(LEVELS))], np.uint64)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from walker.columns import distinct
 from walker.context import PagingContext
+from walker.entry import LEVELS
 from walker.leaves import Leaves
 from walker.memory import FRAME, U64, PhysicalMemory
 from walker.rights import GRANTS, Rights, rights_table
@@ -18,6 +20,7 @@ from walker.states import distinct_states
 __all__ = ["Frames", "collective_rights", "count_mappings", "page_keys", "rights_of_pages"]
 
 _UNCOVERED = np.int64(-1)
+_NO_PAGE = np.uint64(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ def collective_rights(memory: PhysicalMemory, context: PagingContext) -> Frames:
 
     The union, over all mappings of a frame, of their effective rights under the context.
     """
-    parts = [np.unique(page_keys(block.held.leaves)) for block in distinct_states(memory, context)]
-    return rights_of_pages(context, np.unique(np.concatenate(parts)))
+    parts = [distinct(page_keys(block.held.leaves)) for block in distinct_states(memory, context)]
+    return rights_of_pages(context, np.concatenate(parts))
 
 
 def rights_of_pages(
@@ -58,14 +61,34 @@ def rights_of_pages(
 
     Only of physical bytes [start, start + size).
     """
-    # A page's level and its grants stand in the bits below its address.
-    level, grant = (pages >> np.uint64(3)) & np.uint64(3), pages & np.uint64(GRANTS - 1)
-    first = pages & ~np.uint64(FRAME - 1)
-    end = first + (np.uint64(1) << (np.uint64(3) + np.uint64(9) * level))
+    pages = distinct(pages)
+    ranges = [_folded(context, level, pages) for level in (1, 2, 3)]
+    first, end, rights = (np.concatenate(column) for column in zip(*ranges, strict=True))
     first, end = np.maximum(first, np.uint64(start)), np.minimum(end, np.uint64(start + size))
     some = first < end
-    rights = rights_table(context)[grant[some].astype(np.intp)]
-    return _union(first[some], end[some], rights)
+    return _union(first[some], end[some], rights[some])
+
+
+def _folded(context: PagingContext, level: int, pages: U64) -> tuple[U64, U64, NDArray[np.uint8]]:
+    """Return the pages of one level as ranges: start, end and the union of rights.
+
+    Disjoint and few, where neighbours are alike; `pages` are in order.
+    """
+    # A page's level and its grants stand in the bits below its address.
+    pages = pages[(pages >> np.uint64(3) & np.uint64(3)) == level]
+    page = pages & ~np.uint64(FRAME - 1)
+    rights = rights_table(context).take((pages & np.uint64(GRANTS - 1)).astype(np.intp))
+    fresh = np.flatnonzero(np.diff(page, prepend=_NO_PAGE) != 0)
+    page = page[fresh]
+    if not len(page):
+        return page, page, rights
+    rights = np.bitwise_or.reduceat(rights, fresh)
+    span = np.uint64(LEVELS[level].span)
+    begins = np.ones(len(page), np.bool_)
+    begins[1:] = (page[1:] != page[:-1] + span) | (rights[1:] != rights[:-1])
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(page)) - 1
+    return page[first], page[last] + span, rights[first]
 
 
 def page_keys(leaves: Leaves) -> U64:
@@ -85,7 +108,7 @@ def count_mappings(memory: PhysicalMemory, context: PagingContext) -> dict[int, 
 
 def _union(start: U64, end: U64, rights: NDArray[np.uint8]) -> Frames:
     """Return the union of the rights over half-open ranges that may overlap."""
-    edges = np.unique(np.concatenate([start, end]))
+    edges = distinct(np.concatenate([start, end]))
     first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
     covered = np.zeros(len(edges), np.bool_)
     union = np.zeros(len(edges), np.uint8)

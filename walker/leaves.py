@@ -6,7 +6,6 @@ comes first and the upper half follows without the hole between them.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +32,8 @@ __all__ = [
 
 TOP = 1 << 64
 """The end of the address space, as an end that is not included."""
+# After a block with fewer entries a table than _FEW, the next is _SPARSE times as large.
+_FEW, _SPARSE = 32, 8
 
 
 class Expanded(NamedTuple):
@@ -115,13 +116,21 @@ class _Walk:
         self._memory = memory
         self._context = context
         self._start, self._end = start, end
-        self._reserved = _reserved(context)
+        self._reserved = {
+            (level, leaf): np.uint64(reserved_bits(context, level, leaf=leaf))
+            for level in range(1, context.levels + 1)
+            for leaf in (False, True)
+        }
 
     def tables(self, level: int, tables: Tables) -> Iterator[Leaves]:
         """Yield the leaves of these tables of one level, and of all below."""
-        for at in range(0, len(tables), BLOCK):
-            block = tables.take(slice(at, at + BLOCK)) if len(tables) > BLOCK else tables
+        at, size = 0, BLOCK
+        while at < len(tables):
+            block = tables.take(slice(at, at + size))
             found = present_entries(self._memory, level, block)
+            at += len(block)
+            # Where tables are nearly empty, it's the calls that take the time, not the rows.
+            size = BLOCK * (_SPARSE if len(found) < len(block) * _FEW else 1)
             first, last = int(block.va[0]), int(block.va[-1]) + 512 * LEVELS[level].span
             if self._start > first or last > self._end:
                 found = clip(found, level, self._start, self._end)
@@ -191,15 +200,6 @@ def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[
             yield block, part
             children.append(part.children)
         tables = Tables.join(children)
-
-
-@lru_cache(maxsize=8)
-def _reserved(context: PagingContext) -> dict[tuple[int, bool], np.uint64]:
-    return {
-        (level, leaf): np.uint64(reserved_bits(context, level, leaf=leaf))
-        for level in range(1, context.levels + 1)
-        for leaf in (False, True)
-    }
 
 
 def canonical(context: PagingContext, va: U64) -> U64:

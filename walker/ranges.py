@@ -11,7 +11,7 @@ from walker.columns import Rows
 from walker.context import PagingContext
 from walker.entry import Entry
 from walker.memory import U64
-from walker.rights import Rights
+from walker.rights import Rights, rights_table
 
 __all__ = ["IGNORED", "Pages", "Range", "Ranges", "coalesce_leaves", "fold"]
 
@@ -86,7 +86,10 @@ def coalesce_leaves(
     for the flags in `ignore`. PS never counts, and PAT does wherever its size puts it, so that
     pages of different sizes fold. A range has the flags of its first page.
     """
-    pages = (Pages(it.va, it.pa, it.size, it.flags, it.rights(context), it.level) for it in blocks)
+    rights = rights_table(context)
+    pages = (
+        Pages(it.va, it.pa, it.size, it.flags, rights.take(it.grant), it.level) for it in blocks
+    )
     return fold(pages, ignore)
 
 
@@ -134,12 +137,10 @@ def _fold(rows: _Rows) -> _Rows:
 
 def _key(block: Pages, ignore: int) -> U64:
     """Return the flags that count, with PAT at its place in large pages."""
-    counted = np.uint64(~(ignore | Entry.PS) & (1 << 64) - 1)
-    key = block.flags & counted
-    if not ignore & Entry.PS:
-        pat = (block.flags & np.uint64(Entry.PS)) * (block.level == 1)
-        if pat.any():
-            key |= pat << np.uint64(5)
+    key = block.flags & np.uint64(~(ignore | Entry.PS) & (1 << 64) - 1)
+    if not ignore & Entry.PS and np.bitwise_or.reduce(block.flags) & np.uint64(Entry.PS):
+        pat = block.flags & np.where(block.level == 1, np.uint64(Entry.PS), np.uint64(0))
+        key |= pat << np.uint64(5)
     return key
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.probe.space import NOWHERE, Space
+from walker.columns import distinct
 from walker.memory import U64, PhysicalMemory
 
 __all__ = ["MAX_LEVELS", "NO_PAGE", "NO_WORD", "Paths", "find_paths", "find_tables"]
@@ -54,8 +55,8 @@ def find_tables(memory: PhysicalMemory, root: int, levels: int) -> U64:
             entries = words[(words & _PRESENT) != 0]
             if level in (2, 3):
                 entries = entries[(entries & _PAGE_SIZE) == 0]
-            below.append(np.unique(entries & _ADDRESS))
-        frames = np.unique(np.concatenate(below)) if below else frames[:0]
+            below.append(distinct(entries & _ADDRESS))
+        frames = distinct(np.concatenate(below)) if below else frames[:0]
         frames = frames[memory.backed(frames)]
         found = np.union1d(found, frames)
     return found

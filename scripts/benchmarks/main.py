@@ -1,0 +1,210 @@
+"""`scripts/bench`: the walk against the Heki walk in C, probes against a bare guest loop."""
+
+import argparse
+import json
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmarks.contenders import Contender, c_walks, checked, python_walks
+from scripts.benchmarks.cwalk import CWalker, compiler_version
+from scripts.benchmarks.images import IMAGES, Image, dense
+from scripts.benchmarks.measure import medians, peak_in_child
+from scripts.benchmarks.peers import PEER, peers
+from scripts.benchmarks.probes import GOALS as PROBE_GOALS
+from scripts.benchmarks.probes import PAGES, measured_probes
+
+_COLUMNAR = ("walk_leaves", "with pa, size, flags", "coalesce_leaves")
+_OBJECTS, _TUPLES = "mappings", "tuple generator"
+_GOALS = {  # As multiples of C.
+    ("dense", "walk_leaves"): 1.0,
+    ("mixed", "walk_leaves"): 2.0,
+    ("sparse", "walk_leaves"): 1.5,
+    ("dense", "with pa, size, flags"): 2.0,
+    ("dense", "coalesce_leaves"): 3.0,
+}
+_GOAL_OBJECTS, _GOAL_BYTES = 2.5, 24
+_SMALL = 20_000
+
+Row = dict[str, Any]
+
+
+def main() -> int:
+    """Run the benchmark; return the exit status."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer turns, smaller scaling series")
+    parser.add_argument("--huge", action="store_true", help="go on to 10^7 leaves")
+    parser.add_argument("--json", action="store_true", help="one document on standard output")
+    options = parser.parse_args()
+    rounds = 5 if options.quick else 21
+
+    c = None
+    if compiler_version() is None:
+        print("bench: no C compiler (cc, gcc, clang): no ratios to C", file=sys.stderr)
+    else:
+        c = CWalker()
+    document: dict[str, Any] = {"machine": _machine(), "images": [], "scaling": []}
+    for build in IMAGES.values():
+        document["images"].append(_compare(build(), c, rounds))
+    top = 7 if options.huge else 5 if options.quick else 6
+    for power in range(3, top + 1):
+        document["scaling"].append(_scale(dense(10**power), c, rounds))
+    document["peers"] = _peers(c)
+    print("bench: probes", file=sys.stderr)
+    document["probes"] = measured_probes(5 if options.quick else 15)
+    document["goals"] = [*_judge(document["images"]), *_judge_probes(document["probes"])]
+    if options.json:
+        print(json.dumps(document))
+    else:
+        _show(document)
+    return 0
+
+
+def _machine() -> Row:
+    cpu = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if line.startswith("model name")
+    ]
+    found = {"cpu": f"{cpu[0]}, {len(cpu)} cores" if cpu else platform.processor()}
+    found |= {"python": platform.python_version(), "numpy": version("numpy")}
+    found["cc"] = compiler_version() or "none"
+    try:
+        found["volatility3"] = version("volatility3")
+    except PackageNotFoundError:
+        found["volatility3"] = "not installed"
+    return found
+
+
+def _compare(image: Image, c: CWalker | None, rounds: int) -> Row:
+    _progress(image)
+    contenders = _contenders(image, c)
+    sums = checked(contenders, image)
+    rows = _rows(medians(contenders, image, rounds), image)
+    for row in rows:
+        if row["name"] in _COLUMNAR:
+            row["peak_bytes_per_leaf"] = peak_in_child(image.name, row["name"]) / image.leaves
+    size = image.words.nbytes >> 20
+    return {
+        "name": image.name,
+        "leaves": image.leaves,
+        "mib": size,
+        "ranges": sums["ranges"],
+        "rows": rows,
+    }
+
+
+def _scale(image: Image, c: CWalker | None, rounds: int) -> Row:
+    _progress(image)
+    chosen = [it for it in _contenders(image, c) if it.name in {"C", *_COLUMNAR}]
+    checked(chosen, image)
+    return {"leaves": image.leaves, "rows": _rows(medians(chosen, image, rounds), image)}
+
+
+def _peers(c: CWalker | None) -> list[Row]:
+    """Measure peers on a small image: what one mapping takes there is taken for all."""
+    if not peers():
+        return []
+    image = dense(_SMALL)
+    contenders = [it for it in _contenders(image, c) if it.name in {"C", "walk_leaves"}]
+    contenders += peers()
+    checked(contenders, image)
+    return _rows(medians(contenders, image, 5), image)
+
+
+def _progress(image: Image) -> None:
+    print(f"bench: {image.name}, {image.leaves:,} leaves", file=sys.stderr)
+
+
+def _contenders(image: Image, c: CWalker | None) -> list[Contender]:
+    if c is None:
+        return python_walks()
+    c.reserve(image)
+    return c_walks(c) + python_walks()
+
+
+def _rows(seconds: dict[str, float], image: Image) -> list[Row]:
+    rows = []
+    for name, taken in seconds.items():
+        row: Row = {"name": name, "ns_per_leaf": taken / image.leaves * 1e9}
+        if "C" in seconds:
+            row["of_c"] = taken / seconds["C"]
+        if "C, quicker callback" in seconds:
+            row["of_quicker_c"] = taken / seconds["C, quicker callback"]
+        rows.append(row)
+    return rows
+
+
+def _judge(images: list[Row]) -> Any:
+    """Yield the goals: what, found, meant."""
+    for image in images:
+        rows = {row["name"]: row for row in image["rows"]}
+        for name, row in rows.items():
+            goal = _GOALS.get((image["name"], name))
+            if goal is not None and "of_c" in row:
+                yield {"goal": f"{name}, {image['name']}", "found": row["of_c"], "most": goal}
+        if image["name"] == "dense":
+            found = rows[_OBJECTS]["ns_per_leaf"] / rows[_TUPLES]["ns_per_leaf"]
+            yield {"goal": "mappings, of tuples", "found": found, "most": _GOAL_OBJECTS}
+            found = rows["walk_leaves"]["peak_bytes_per_leaf"]
+            yield {"goal": "lean peak, bytes a leaf", "found": found, "most": _GOAL_BYTES}
+
+
+def _judge_probes(rows: list[Row]) -> Any:
+    """Yield the goals of probes: what, found, meant."""
+    for row in rows:
+        if row["name"] in PROBE_GOALS:
+            most = PROBE_GOALS[row["name"]]
+            yield {"goal": f"probes: {row['name']}", "found": row["of_loop"], "most": most}
+
+
+def _show_probes(rows: list[Row]) -> None:
+    print(f"\nprobes: {PAGES:,} pages, ns a probe; × is the engine's time of a bare guest loop's")
+    print(f"  {'':<24}{'engine':>10}{'×':>8}{'run':>10}{'probe':>10}{'one a call':>12}")
+    for row in rows:
+        cells = [row.get(name) for name in ("of_loop", "run_ns", "probe_ns", "alone_ns")]
+        times, run, probe, alone = ("" if cell is None else f"{cell:,.2f}" for cell in cells)
+        print(
+            f"  {row['name']:<24}{row['engine_ns']:>10,.1f}{times:>8}{run:>10}{probe:>10}", end=""
+        )
+        print(f"{alone:>12}")
+
+
+def _show(document: Row) -> None:
+    for name, what in document["machine"].items():
+        print(f"{name}: {what}")
+    for image in document["images"]:
+        print(
+            f"\n{image['name']}: {image['leaves']:,} leaves, {image['mib']} MiB of tables, ", end=""
+        )
+        print(f"{image['ranges']:,} ranges")
+        _table(image["rows"])
+    print("\nscaling, dense: ns a leaf")
+    names = [row["name"] for row in document["scaling"][0]["rows"]]
+    print("".join(f"{name:>24}" for name in ["leaves", *names]))
+    for series in document["scaling"]:
+        cells = [f"{series['leaves']:,}", *(f"{row['ns_per_leaf']:.1f}" for row in series["rows"])]
+        print("".join(f"{cell:>24}" for cell in cells))
+    if document["peers"]:
+        print(f"\n{PEER}: {_SMALL:,} dense leaves, and per mapping from there")
+        _table(document["peers"])
+    _show_probes(document["probes"])
+    print("\ngoals")
+    for goal in document["goals"]:
+        met = "met" if goal["found"] <= goal["most"] else "MISSED"
+        print(f"  {goal['goal']:<34}{goal['found']:>8.2f} of {goal['most']:<6}{met}")
+
+
+def _table(rows: list[Row]) -> None:
+    print(f"  {'':<24}{'ns/leaf':>12}{'× C':>10}{'× quicker C':>14}{'peak B/leaf':>14}")
+    for row in rows:
+        cells = (row.get("of_c"), row.get("of_quicker_c"), row.get("peak_bytes_per_leaf"))
+        texts = ["" if cell is None else f"{cell:,.2f}" for cell in cells]
+        print(f"  {row['name']:<24}{row['ns_per_leaf']:>12,.1f}", end="")
+        print(f"{texts[0]:>10}{texts[1]:>14}{texts[2]:>14}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
