@@ -137,7 +137,7 @@ def context_text(context: PagingContext) -> str:
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
     """Yield the verdict: counts by place, access, privilege and outcome, then the sum."""
-    yield f"{'':<14}{'':<9}{'CPL 0':^26}{'CPL 3':^26}"
+    yield f"{'':<14}{'':<9}{'CPL 0':^26}{'CPL 3':^26}".rstrip()
     heads = "".join(f"{_OUTCOMES[kind]:>8}" for kind in Kind)
     yield f"{'':<23}{heads}  {heads}"
     for place in sorted({place for place, *_ in verdict.counts}):

@@ -1,5 +1,6 @@
 """Time and memory: side by side, by turns, medians."""
 
+import ctypes
 import subprocess
 import sys
 import tracemalloc
@@ -22,6 +23,7 @@ def medians(contenders: Iterable[Contender], image: Image, rounds: int) -> dict[
     CPU time, as what else runs here at the moment is nobody's merit. Slow contenders have
     fewer turns.
     """
+    _keep_heap()
     taken: dict[Contender, list[float]] = {contender: [] for contender in contenders}
     for contender in taken:
         contender.run(image)
@@ -34,6 +36,21 @@ def medians(contenders: Iterable[Contender], image: Image, rounds: int) -> dict[
             times.append(thread_time() - start)
             del found  # Let go of before the next one runs.
     return {contender.name: median(times) for contender, times in taken.items()}
+
+
+def _keep_heap() -> None:
+    """Have glibc keep what is freed, where glibc it is.
+
+    C writes into an array that was touched before. What others allocate comes from the system
+    page by page or not, depending on what ran before them; so let it not do so for anybody.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def peak_in_child(image: str, contender: str) -> int:
