@@ -84,24 +84,37 @@ def _bit_8(context: PagingContext, divergence: Divergence) -> bool:
     return context.vendor is Vendor.AMD and _not_refused(context, divergence, Entry.G)
 
 
-def _not_refused(context: PagingContext, divergence: Divergence, ignored: int) -> bool:
-    """Return whether the walk was to end at an entry for no reserved bits but `ignored`.
+def _not_refused(context: PagingContext, divergence: Divergence, cause: int) -> bool:
+    """Return whether the walk was to end at an entry for reserved bits in `cause`.
 
-    And whether what was observed instead is an answer to this access: one that the entries
-    further down may give, reserved bits there included.
+    For no others but such as the emulator ignores as well; and what was observed instead has to
+    be an answer to this access: one that the entries further down may give, reserved bits
+    there included.
     """
     if not _reserved(divergence.predicted) or not divergence.walk.steps:
         return False
     last, observed = divergence.walk.steps[-1], divergence.observed
     leaf = is_leaf(context, last.level, last.entry)
     reserved = last.entry & reserved_bits(context, last.level, leaf=leaf)
-    if not reserved or reserved & ~ignored or isinstance(observed, GeneralProtection):
+    if not reserved & cause or reserved & ~_ignored(context, last.level):
+        return False
+    if isinstance(observed, GeneralProtection):
         return False
     if isinstance(observed, PageFault):
         about = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
-        cause = observed.error_code & about
-        return (cause, observed.cr2) == (_cause(context, divergence.access), divergence.access.va)
+        said = observed.error_code & about
+        return (said, observed.cr2) == (_cause(context, divergence.access), divergence.access.va)
     return observed.pa % FRAME == divergence.access.va % FRAME
+
+
+def _ignored(context: PagingContext, level: int) -> int:
+    """Return the bits of an entry that this context reserves and the emulator doesn't."""
+    ignored = _bits(context.maxphyaddr, max(context.maxphyaddr, _EMULATED_MAXPHYADDR))
+    if level == 3 and not context.page1gb:
+        ignored |= Entry.PS
+    if level > 3 and context.vendor is Vendor.AMD:
+        ignored |= Entry.G
+    return ignored
 
 
 def _bits(low: int, high: int) -> int:

@@ -181,3 +181,13 @@ def test_bits_above_the_emulators_width_are_known_to_be_reserved_there():
 def test_what_agrees_is_no_divergence():
     case = load_case(KNOWN_CASES / ENTRIES[BIT_8].case)
     assert replayed(replace(case, cpu=replace(case.cpu, vendor="intel")))[2] == []
+
+
+def test_an_entry_reserved_for_two_known_reasons_at_once_is_explained():
+    case = load_case(KNOWN_CASES / ENTRIES[LARGE].case)
+    entries = {pa: word | (1 << 39 if word & 0x80 else 0) for pa, word in case.entries.items()}
+    both = replace(case, cpu=replace(case.cpu, maxphyaddr=36), entries=entries)
+    assert case.entries != both.entries
+    divergences = replayed(both)[2]
+    assert divergences
+    assert {WIDTH} == {divergence.known for divergence in divergences}
