@@ -14,7 +14,7 @@ from scripts.benchmarks.images import IMAGES, Image, dense
 from scripts.benchmarks.measure import medians, peak_in_child
 from scripts.benchmarks.peers import PEER, peers
 from scripts.benchmarks.probes import GOALS as PROBE_GOALS
-from scripts.benchmarks.probes import PAGES, measured_probes
+from scripts.benchmarks.probes import PAGES, measured_probes, probe_scaling
 
 _COLUMNAR = ("walk_leaves", "with pa, size, flags", "coalesce_leaves")
 _OBJECTS, _TUPLES = "mappings", "tuple generator"
@@ -54,6 +54,7 @@ def main() -> int:
     document["peers"] = _peers(c)
     print("bench: probes", file=sys.stderr)
     document["probes"] = measured_probes(5 if options.quick else 15)
+    document["probe_scaling"] = probe_scaling(5)
     document["goals"] = [*_judge(document["images"]), *_judge_probes(document["probes"])]
     if options.json:
         print(json.dumps(document))
@@ -191,6 +192,9 @@ def _show(document: Row) -> None:
         print(f"\n{PEER}: {_SMALL:,} dense leaves, and per mapping from there")
         _table(document["peers"])
     _show_probes(document["probes"])
+    print("\nprobes, half of which fault, ns each: ", end="")
+    series = document["probe_scaling"]
+    print(", ".join(f"{row['probes']:,}: {row['probe_ns']:,.0f}" for row in series))
     print("\ngoals")
     for goal in document["goals"]:
         met = "met" if goal["found"] <= goal["most"] else "MISSED"

@@ -15,7 +15,7 @@ from walker import AccessType, PagingContext, Segments
 from walker.columns import Accesses
 from walker.memory import FRAME
 
-__all__ = ["GOALS", "PAGES", "measured_probes"]
+__all__ = ["GOALS", "PAGES", "measured_probes", "probe_scaling"]
 
 PAGES = 32_768
 GOALS = {"reads": 1.5, "writes": 2.0, "faults": 10.0, "an eighth faults": 4.0}
@@ -65,6 +65,20 @@ def measured_probes(rounds: int) -> list[dict[str, Any]]:
                 "alone_ns": alone / PAGES * 1e9,
             }
         )
+    return rows
+
+
+def probe_scaling(rounds: int) -> list[dict[str, Any]]:
+    """Return ns a probe of `probe` for 10^2 to 10^5 accesses, half of which fault; medians."""
+    prober = Prober(_memory(), PagingContext(cr3=FRAME))
+    reads, faults = _kinds()["reads"], _kinds()["faults"]
+    every = Accesses.join([reads, faults] * 2)
+    mixed = every.take(np.argsort(np.tile(np.arange(PAGES), 4), kind="stable"))
+    rows = []
+    for power in range(2, 6):
+        some = mixed.take(slice(0, 10**power))
+        taken = [_seconds(lambda chosen=some: prober.probe(chosen)) for _ in range(rounds)]  # type: ignore[misc]
+        rows.append({"probes": len(some), "probe_ns": median(taken) / len(some) * 1e9})
     return rows
 
 
