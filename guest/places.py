@@ -6,7 +6,6 @@ the direct map.
 
 from guest.layout import PAGE, span_of
 
-KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 

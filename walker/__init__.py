@@ -5,7 +5,8 @@ one access              translate, walk; Access, AccessType; Outcome and its kin
 many accesses           translate_many; Accesses, Outcomes
 all mappings            walk_leaves (columns), mappings, heki_walk; blocked_entries
 ranges                  coalesce_leaves (columns), coalesce
-all physical frames     collective_rights, count_mappings; Aliases, mappings_of; W^X
+all physical frames     collective_rights, count_mappings; Aliases, mappings_of;
+                        writable_and_executable; RightsTracker
 """
 
 from walker.access import Access, AccessType
@@ -21,6 +22,7 @@ from walker.memory import PhysicalMemory, Segments, SparseWords
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
 from walker.ranges import Ranges, coalesce_leaves
 from walker.rights import Rights
+from walker.tracker import RightsTracker
 from walker.translate import Step, StepKind, Walk, translate, walk
 from walker.wx import WritableExecutable, writable_and_executable
 
@@ -48,6 +50,7 @@ __all__ = [
     "Range",
     "Ranges",
     "Rights",
+    "RightsTracker",
     "Segments",
     "SparseWords",
     "Step",

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,6 @@ from walker.memory import U64, WORDS, PhysicalMemory
 from walker.rights import rights_table
 
 __all__ = ["BLOCK", "Leaves", "Tables", "clip", "interleave", "lawful", "present_entries"]
-
-Word = TypeVar("Word", np.uint64, np.uint8)
 
 BLOCK = 512
 """How many tables are read at once: 2 MiB of words."""

@@ -23,7 +23,6 @@ class CR4(IntFlag):
     PAE = 1 << 5
     PGE = 1 << 7
     LA57 = 1 << 12
-    PCIDE = 1 << 17
     SMEP = 1 << 20
     SMAP = 1 << 21
     PKE = 1 << 22
