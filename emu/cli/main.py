@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from emu.cli import checking, listing, replaying, translating
+from emu.cli.contain import EmulatorCrash
+from emu.cli.output import command_text
 from walker.errors import CrosswalkError
 
 __all__ = ["main"]
@@ -44,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = int(options.run(options))
         sys.stdout.flush()
+    except EmulatorCrash as error:
+        again = command_text(options)
+        print(f"crosswalk: error: {error}; reproduce: {again}", file=sys.stderr)
+        return 2
     except CrosswalkError as error:
         print(f"crosswalk: error: {error}", file=sys.stderr)
         return 2

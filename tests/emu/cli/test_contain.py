@@ -82,3 +82,13 @@ def test_an_interrupt_is_exit_status_130(monkeypatch, capfd):
     monkeypatch.setattr("emu.cli.listing.chosen_source", interrupted)
     assert 130 == main(["walk", "guest:4level"])
     assert "crosswalk: interrupted\n" == capfd.readouterr().err
+
+
+def test_a_crash_of_the_emulator_names_the_command_that_shows_it(run, monkeypatch):
+    monkeypatch.setattr(
+        "emu.cli.checking.check", lambda *_, **__: (faulthandler.disable(), os.abort())
+    )
+    ran = run("check", "guest:4level")
+    assert 2 == ran.status
+    assert "SIGABRT" in ran.err
+    assert "reproduce: crosswalk check guest:4level" in ran.err
