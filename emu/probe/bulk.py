@@ -215,6 +215,8 @@ class BulkRig(Rig):
 
         first, faulted_at = where
         faults = np.array(self._faults, np.uint64).reshape(-1, 5)
+        if (faults[:, 0] - np.uint64(first) >= count * RECORD_BYTES).any():
+            return Found.nothing(count)  # Something ran that is no routine of ours.
         row = ((faults[:, 0] - np.uint64(first)) // np.uint64(RECORD_BYTES)).astype(np.intp)
         expected = faulted_at[row] if isinstance(faulted_at, np.ndarray) else faulted_at
         vector, code = faults[:, 2], faults[:, 3]

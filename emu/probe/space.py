@@ -43,7 +43,7 @@ class Space:
         whole = [(start, end) for start, end in whole if end > start]
         total = sum(end - start for start, end in whole)
         if total > MAX_RAM:
-            raise BadInput(f"{total >> 30} GiB of RAM; the emulator takes {MAX_RAM >> 30} GiB")
+            raise BadInput(f"{total:#x} bytes of RAM; the probe takes {MAX_RAM:#x} with its own")
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
         self._buffer = mmap.mmap(-1, max(total, FRAME), flags=flags)
         self.words: U64 = np.frombuffer(self._buffer, dtype=np.uint64)

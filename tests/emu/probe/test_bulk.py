@@ -145,3 +145,21 @@ def test_a_bulk_run_that_loses_its_faults_decides_nothing(guest4, monkeypatch):
     assert [expected[row] for row in range(len(plan))] == [
         observed[row] for row in range(len(plan))
     ]
+
+
+def test_a_fault_outside_of_all_records_leaves_the_run_undecided(guest4, monkeypatch):
+    plan = make_plan(guest4.memory, guest4.context, start=0x400000, end=0x500000)
+    expected = Prober(guest4.memory, guest4.context).probe(plan.accesses)
+    real, alone = BulkRig._collect, counted(monkeypatch)
+
+    def stray(self, *given):
+        self._faults.append((1 << 20, 0, 14, 0, 0))
+        return real(self, *given)
+
+    monkeypatch.setattr(BulkRig, "_collect", stray)
+    observed = Prober(guest4.memory, guest4.context).probe(plan.accesses)
+
+    assert len(plan) == len(alone)
+    assert [expected[row] for row in range(len(plan))] == [
+        observed[row] for row in range(len(plan))
+    ]

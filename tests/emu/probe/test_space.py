@@ -49,7 +49,7 @@ def test_much_memory_that_nobody_touches_costs_nothing():
 
 
 def test_more_memory_than_is_taken_is_refused():
-    with pytest.raises(BadInput, match="the emulator takes 256 GiB"):
+    with pytest.raises(BadInput, match="the probe takes 0x4000000000"):
         Space([(0, MAX_RAM), (MAX_RAM, 0x1000)])
 
 
