@@ -161,22 +161,36 @@ class SparseWords:
     """
 
     def __init__(self, ranges: Iterable[tuple[int, int]], words: Mapping[int, int]) -> None:
-        ranges = list(ranges)
-        self._ranges = tuple(_join(sorted(ranges)))
-        for (start, size), (following, _) in pairwise(sorted(ranges)):
-            if start + size > following:
-                raise BadInput(f"memory ranges overlap at {following:#x}")
         touched = sorted({pa // FRAME * FRAME for pa in words})
-        self._known = np.array(touched, dtype=np.uint64)
-        if not self.backed(self._known).all():
-            outside = self._known[~self.backed(self._known)][0]
-            raise BadInput(f"an entry lies outside RAM: {int(outside):#x}")
-        self._tables = np.zeros((len(touched) + 1, WORDS), dtype=np.uint64)
+        tables = np.zeros((len(touched), WORDS), dtype=np.uint64)
         row = {frame: at for at, frame in enumerate(touched)}
         for pa, value in words.items():
             if pa % 8:
                 raise BadInput(f"the word at {pa:#x} is not at a multiple of 8")
-            self._tables[row[pa // FRAME * FRAME], pa % FRAME // 8] = value
+            tables[row[pa // FRAME * FRAME], pa % FRAME // 8] = value
+        self._fill(ranges, np.array(touched, dtype=np.uint64), tables)
+
+    @classmethod
+    def of_tables(
+        cls, ranges: Iterable[tuple[int, int]], frames: U64, tables: U64
+    ) -> "SparseWords":
+        """Return memory that is zero but for whole frames: uint64[n], ascending, and [n, 512]."""
+        memory = cls.__new__(cls)
+        memory._fill(ranges, frames, tables)  # noqa: SLF001  # of this very class
+        return memory
+
+    def _fill(self, ranges: Iterable[tuple[int, int]], frames: U64, tables: U64) -> None:
+        ranges = sorted(ranges)
+        self._ranges = tuple(_join(ranges))
+        for (start, size), (following, _) in pairwise(ranges):
+            if start + size > following:
+                raise BadInput(f"memory ranges overlap at {following:#x}")
+        self._known = frames
+        backed = self.backed(frames)
+        if not backed.all():
+            raise BadInput(f"an entry lies outside RAM: {int(frames[~backed][0]):#x}")
+        # The last row is all zeros: what a frame without words reads as.
+        self._tables = np.concatenate([tables, np.zeros((1, WORDS), np.uint64)])
 
     @property
     def ranges(self) -> Sequence[tuple[int, int]]:
@@ -211,7 +225,6 @@ class SparseWords:
         return found
 
     def _rows(self, frames: U64) -> NDArray[np.intp]:
-        # The last row is all zeros: what a frame without words reads as.
         at = np.searchsorted(self._known, frames)
         known = np.append(self._known, np.uint64(np.iinfo(np.uint64).max))
         return np.where(known[at] == frames, at, len(self._known))

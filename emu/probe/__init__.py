@@ -2,5 +2,6 @@
 
 from emu.probe.engine import ProbeError
 from emu.probe.prober import Prober
+from emu.probe.stand import Stand
 
-__all__ = ["ProbeError", "Prober"]
+__all__ = ["ProbeError", "Prober", "Stand"]

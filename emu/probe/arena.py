@@ -17,10 +17,13 @@ from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
-__all__ = ["CAPACITY", "USER_CODE", "USER_DATA", "Arena", "Lent", "place_arena"]
+__all__ = ["CAPACITY", "PREFERRED", "USER_CODE", "USER_DATA", "Arena", "Lent", "place_arena"]
 
 CAPACITY = 4096
 """How many accesses one run of a loop makes at the most."""
+
+PREFERRED = 960
+"""The GiB where the arena is put if it is free: one place for most address spaces."""
 
 ROOTS = 2
 _CHAIN = 3  # Tables between a root and the last level: with five levels PML4, PDPT and PD.
@@ -33,6 +36,12 @@ _KERNEL_CODE, _USER_CODE, _KERNEL_DATA, _USER_DATA = 0x61, 0x65, 0x63, 0x67
 _GDT = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF)
 USER_CODE, USER_DATA = 0x23, 0x1B
 _STACK_TOP = 0x800
+_STRETCH = 30
+_STRETCHES = 1 << 10
+_LOOPS = tuple(LOOPS)
+_PAGES = (CODE, *LOOPS.values())
+_RECORDS = -(-CAPACITY * RECORD_BYTES // FRAME)
+_OUTS = -(-CAPACITY * OUT_BYTES // FRAME) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,8 @@ class Arena:
     """The physical range [start, end) of the arena and its two copies of the root.
 
     `user_key` is a protection key that PKRU doesn't restrict, None if it restricts all: then
-    user code can't have data of its own. `records` and `outs` are physical addresses.
+    user code can't have data of its own. `code`, `records`, `outs` and `first_table` are physical
+    addresses; nothing but the start decides them, nor the size.
     """
 
     start: int
@@ -83,11 +93,12 @@ class Arena:
     code: int
     records: int
     outs: int
+    first_table: int
 
     @property
     def stack_pa(self) -> int:
         """The physical address of the top of the stack."""
-        return self.code + 2 * FRAME + _STACK_TOP
+        return self.code + len(_PAGES) * FRAME + _STACK_TOP
 
     def prepare(self, space: Space, root: U64) -> None:
         """Write the arena's pages: tables, code, descriptors; `root` is the table, uint64[512]."""
@@ -104,13 +115,14 @@ class Arena:
         self._write(space, self._table(last), np.array(frames, np.uint64) | np.uint64(_TABLE))
         for at, frame in enumerate(frames):
             self._write(space, frame, entries[at * WORDS : (at + 1) * WORDS])
-        for at, code in enumerate((CODE, LOOPS[self.levels])):
+        # Every page of code has a place of its own: an engine keeps what it translated there.
+        for at, code in enumerate(_PAGES):
             page = np.frombuffer(code.ljust(FRAME, b"\xf4"), np.uint64)
             self._write(space, self.code + at * FRAME, page)
-        self._write(space, self.code + 2 * FRAME, np.array(_GDT, np.uint64))
+        self._write(space, self.code + len(_PAGES) * FRAME, np.array(_GDT, np.uint64))
 
     def _table(self, number: int) -> int:
-        return self.start + (ROOTS + number) * FRAME
+        return self.first_table + number * FRAME
 
     def _write(self, space: Space, frame: int, words: U64) -> None:
         table = np.zeros((1, WORDS), np.uint64)
@@ -119,15 +131,11 @@ class Arena:
 
     def _entries(self) -> U64:
         """Return the entries of the arena's pages, in the order that `_views` gives them."""
-        code = np.array([self.code, self.code + FRAME], np.uint64)
-        data = np.array([self.code + 2 * FRAME], np.uint64)
-        rest = np.concatenate(
-            [
-                np.arange(self.records, self.outs, FRAME, dtype=np.uint64),
-                np.arange(self.outs, self.end, FRAME, dtype=np.uint64),
-                self.tables,
-            ]
-        )
+        loops = self.code + FRAME * (1 + _LOOPS.index(self.levels))
+        code = np.array([self.code, loops], np.uint64)
+        data = np.array([self.code + len(_PAGES) * FRAME], np.uint64)
+        own = np.arange(self.records, self.first_table, FRAME, dtype=np.uint64)
+        rest = np.concatenate([own, self.tables])
         user = np.uint64(_USER_DATA | (self.user_key or 0) << 59)
         return np.concatenate(
             [
@@ -147,36 +155,30 @@ def place_arena(memory: PhysicalMemory, context: PagingContext, tables: U64, roo
     `BadInput` if there is no such place, or more tables than one root slot can show.
     """
     levels = context.levels
-    start = _free_frames(memory, tables)
-    records = _frames_for(CAPACITY * RECORD_BYTES)
-    outs = _frames_for(CAPACITY * OUT_BYTES) + 1
+    start = _free_stretch(memory, tables)
     shown = np.concatenate([tables, np.array([start, start + FRAME], np.uint64)])
-    pages = 5 + 2 * (records + outs + len(shown))
-    if pages > _MAX_PAGES:
+    if 5 + 2 * (_RECORDS + _OUTS + len(shown)) > _MAX_PAGES:
         raise BadInput(f"{len(tables):,} paging structures: more than the probe can show itself")
-    code = start + (ROOTS + _CHAIN + -(-pages // WORDS)) * FRAME
     # Empty slots first: an address that a walker may list is then probed under the first copy.
     order = sorted(range(WORDS), key=lambda slot: (bool(root[slot]), slot in (0, WORDS - 1), slot))
     lent = [
-        _lend(slot, start + at * FRAME, levels, (records, outs, len(shown)))
-        for at, slot in enumerate(order[:ROOTS])
+        _lend(slot, start + at * FRAME, levels, len(shown)) for at, slot in enumerate(order[:ROOTS])
     ]
-    first = code + 3 * FRAME
+    code = start + ROOTS * FRAME
+    records = code + (len(_PAGES) + 1) * FRAME
+    first_table = records + (_RECORDS + _OUTS) * FRAME
     return Arena(
         start=start,
-        end=first + (records + outs) * FRAME,
+        end=first_table + (_CHAIN + WORDS) * FRAME,
         lent=(lent[0], lent[1]),
         levels=levels,
         tables=shown,
         user_key=_free_key(context),
         code=code,
-        records=first,
-        outs=first + records * FRAME,
+        records=records,
+        outs=records + _RECORDS * FRAME,
+        first_table=first_table,
     )
-
-
-def _frames_for(size: int) -> int:
-    return -(-size // FRAME)
 
 
 def _free_key(context: PagingContext) -> int | None:
@@ -185,43 +187,40 @@ def _free_key(context: PagingContext) -> int | None:
     return next((key for key in range(16) if not context.pkru >> 2 * key & 3), None)
 
 
-def _lend(slot: int, cr3: int, levels: int, sizes: tuple[int, int, int]) -> Lent:
+def _lend(slot: int, cr3: int, levels: int, shown: int) -> Lent:
     base = slot << (3 + 9 * levels)
     if slot >= WORDS // 2:
         base |= (1 << 64) - (1 << (12 + 9 * levels))
-    records, outs, shown = sizes
     data = base + 4 * FRAME
     views = []
     for number in range(2):
-        first = data + FRAME * (1 + number * (records + outs + shown))
+        first = data + FRAME * (1 + number * (_RECORDS + _OUTS + shown))
         views.append(
             View(
                 code=base + 2 * number * FRAME,
                 loops=base + (2 * number + 1) * FRAME,
                 records=first,
-                outs=first + records * FRAME,
-                window=first + (records + outs) * FRAME,
+                outs=first + _RECORDS * FRAME,
+                window=first + (_RECORDS + _OUTS) * FRAME,
             )
         )
     return Lent(slot, cr3, data, data + _STACK_TOP, views[0], views[1])
 
 
-def _free_frames(memory: PhysicalMemory, tables: U64) -> int:
-    used = [frame for start, size in memory.ranges for frame in (start, start + size - 1)]
-    referred = [np.array(used, np.uint64)]
+def _free_stretch(memory: PhysicalMemory, tables: U64) -> int:
+    """Return the start of a GiB that is no part of memory, and that no entry refers to.
+
+    Whole GiB, since a large leaf refers to more than its first frame. 2^40 is where the emulated
+    CPU's physical addresses end.
+    """
+    taken = np.zeros(_STRETCHES, np.bool_)
+    for start, size in memory.ranges:
+        taken[start >> _STRETCH : (start + size - 1 >> _STRETCH) + 1] = True
     for at in range(0, len(tables), 4096):
         words = memory.tables(tables[at : at + 4096])
-        referred.append(np.unique(words & np.uint64(0x000F_FFFF_FFFF_F000)))
-    frames = np.unique(np.concatenate(referred)) >> np.uint64(12)
-    # Whole stretches of 1 GiB, since a large leaf refers to more than its first frame. 2^40 is
-    # where the emulated CPU's physical addresses end.
-    taken = set(np.unique(frames >> np.uint64(18)).tolist())
-    inside = {
-        at
-        for start, size in memory.ranges
-        for at in range(start >> 30, (start + size - 1 >> 30) + 1)
-    }
-    for stretch in range((1 << 10) - 1, -1, -1):
-        if stretch not in taken and stretch not in inside:
-            return stretch << 30
-    raise BadInput("no free GiB below 2^40 for the probe's own pages")
+        named = (words & np.uint64(0x000F_FFFF_FFFF_F000)) >> np.uint64(_STRETCH)
+        taken[named[named < _STRETCHES]] = True
+    free = np.flatnonzero(~taken)
+    if not len(free):
+        raise BadInput("no free GiB below 2^40 for the probe's own pages")
+    return (PREFERRED if not taken[PREFERRED] else int(free[-1])) << _STRETCH

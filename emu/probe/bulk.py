@@ -114,18 +114,22 @@ def runs_of(job: Job) -> Iterator[NDArray[np.intp]]:
 class BulkRig(Rig):
     """A rig whose engine goes on after a fault, and makes up to CAPACITY accesses a run."""
 
-    def __init__(self, space: Space, arena: Arena, context: PagingContext, *, fetch: bool) -> None:
-        super().__init__(space, arena, context, fetch=fetch)
+    def __init__(self, space: Space, own: tuple[int, int], *, fetch: bool) -> None:
+        super().__init__(space, own, fetch=fetch)
         self._space = space
         # For each frame of the space, where the window shows it, in words.
         self._shown = np.zeros(len(space.words) >> 9, np.int64)
-        frames = space.index_of(arena.tables) >> 9
-        self._shown[frames] = np.arange(len(frames), dtype=np.int64) << 9
         self._now = Saved(self._engine)
         self._register = {name: at >> 3 for name, at in register_offsets().items()}
         self._faults: list[tuple[int, int, int, int, int]] = []
         self._fix = self._most = 0
         self._engine.hook_exceptions(self._hook())
+
+    def enter(self, arena: Arena, context: PagingContext) -> None:
+        """Make what follows under these control registers, with this arena's code."""
+        super().enter(arena, context)
+        frames = self._space.index_of(arena.tables) >> 9
+        self._shown[frames] = np.arange(len(frames), dtype=np.int64) << 9
 
     @property
     def possible_for_user(self) -> bool:
@@ -151,7 +155,7 @@ class BulkRig(Rig):
         self._put(self._arena.records, records)
         self._put(self._arena.outs, np.zeros((count, OUT_WORDS), np.uint64))
         end = view.records + count * RECORD_BYTES
-        state = self._states[copy, cpl, bool(accesses.ac[0])]
+        state = self._state(copy, cpl, ac=bool(accesses.ac[0]))
         for name, value in (
             ("r15", view.records),
             ("r14", view.outs),

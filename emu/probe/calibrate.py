@@ -16,6 +16,7 @@ from unicorn import x86_const as x86
 from emu.machine.registers import register_offsets
 from emu.probe.engine import Engine, Saved
 from emu.probe.space import Space
+from walker.context import CR4
 from walker.errors import CrosswalkError
 from walker.memory import FRAME
 
@@ -28,6 +29,8 @@ _REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rip", "cr2")
 _ROOT, _CODE, _UNMAPPED, _READ_ONLY, _RESERVED = 0x1000, 0x5000, 0x6000, 0x7000, 0x8000
 _NOT_CANONICAL = 1 << 47
 _LOAD, _STORE, _JUMP = b"\x8a\x03\xf4", b"\x88\x03\xf4", b"\xff\xe3\xf4"  # via RBX, then HLT
+_WRPKRU = b"\x0f\x01\xef\xf4"  # …then HLT
+_KEYS = (0x1234_5678, 0x0BAD_C0DE)
 # The code run, the address in RBX, the vector and the error code that an Intel CPU answers.
 _FAULTS = (
     (_LOAD, _UNMAPPED, PAGE_FAULT, 0x00),
@@ -45,7 +48,7 @@ class CalibrationError(CrosswalkError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Offsets in bytes into a saved context: 8-byte registers, 4-byte error code and vector.
+    """Offsets in bytes into a saved context: 8-byte registers, 4-byte error code, vector and PKRU.
 
     The vector is that of the exception last raised; -1 in a CPU that raised none.
     """
@@ -61,6 +64,7 @@ class Layout:
     cr2: int
     error_code: int
     vector: int
+    pkru: int
 
 
 @functools.cache
@@ -93,7 +97,26 @@ def context_layout() -> Layout:
         **{name: offsets[name] for name in _REGISTERS},
         error_code=_only("error code", codes or ()),
         vector=_only("vector", vectors),
+        pkru=_only("PKRU", _places_of_pkru(engine, space, found)),
     )
+
+
+def _places_of_pkru(engine: Engine, space: Space, found: Saved) -> set[int]:
+    space.bytes[_CODE : _CODE + len(_WRPKRU)] = _WRPKRU
+    engine.uc.ctl_flush_tb()
+    engine.control(cr0=0x8001_0033, cr3=_ROOT, cr4=0x20 | CR4.PKE, efer=0xD00)
+    places: set[int] | None = None
+    for value in _KEYS:
+        for register, content in (("RAX", value), ("RCX", 0), ("RDX", 0)):
+            engine.uc.reg_write(getattr(x86, f"UC_X86_REG_{register}"), content)
+        if engine.run(_CODE, _CODE + len(_WRPKRU) - 1):
+            raise CalibrationError("WRPKRU does not run")
+        # RAX holds the same value until it is overwritten.
+        engine.uc.reg_write(x86.UC_X86_REG_RAX, 0)
+        engine.save(found)
+        here = set(_places(bytes(found.bytes), struct.pack("<I", value)))
+        places = here if places is None else places & here
+    return places or set()
 
 
 def _build_tables(space: Space) -> None:

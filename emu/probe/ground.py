@@ -42,10 +42,13 @@ class Ground:
     """A private copy of an address space's tables, with an arena for the probe's own code.
 
     Nothing of `memory` but its tables is copied, and nothing is written to it. Of the other
-    frames, those that accesses may reach carry signatures where they may.
+    frames, those that accesses may reach carry signatures where they may. The space is that of
+    the ground `before`, which ends with that, where ranges and arena are the same.
     """
 
-    def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
+    def __init__(
+        self, memory: PhysicalMemory, context: PagingContext, before: "Ground | None" = None
+    ) -> None:
         self.context = context
         root = np.array([context.root], np.uint64)
         if not memory.backed(root)[0] or context.root >> MAXPHYADDR:
@@ -53,18 +56,40 @@ class Ground:
         tables = find_tables(memory, context.root, context.levels)
         words = memory.tables(root)[0]
         self.arena = place_arena(memory, context, tables, words)
-        size = self.arena.end - self.arena.start
-        self.space = Space([*memory.ranges, (self.arena.start, size)])
+        own = self.own
+        self.ranges = (*memory.ranges, (own[0], own[1] - own[0]))
+        if before is not None and before.ranges == self.ranges:
+            self.space, self._free = before.hand_over()
+        else:
+            self.space = Space(self.ranges)
+            # For each frame of the space, whether it may carry signatures.
+            self._free = np.ones(len(self.space.words) // WORDS, np.bool_)
+            frames = np.arange(*own, FRAME, dtype=np.uint64)
+            self._free[self.space.index_of(frames) // WORDS] = False
         self.space.write_tables(tables, memory.tables(tables))
         self.arena.prepare(self.space, words)
         roots = [lent.cr3 for lent in self.arena.lent]
+        self._used = tables
+        self._free[self.space.index_of(tables) // WORDS] = False
         self._tables = np.union1d(tables, np.array(roots, np.uint64))
         self._pristine = self.space.tables(self._tables)
-        # For each frame of the space, whether it may carry signatures.
-        self._free = np.ones(len(self.space.words) // WORDS, np.bool_)
-        own = np.arange(self.arena.start, self.arena.end, FRAME, dtype=np.uint64)
-        for kept in (self._tables, own):
-            self._free[self.space.index_of(kept) // WORDS] = False
+        self._written: list[NDArray[np.int64]] = []
+
+    @property
+    def own(self) -> tuple[int, int]:
+        """The physical range [start, end) of the arena."""
+        return self.arena.start, self.arena.end
+
+    def hand_over(self) -> tuple[Space, NDArray[np.bool_]]:
+        """Return the space, as empty as a new one but for the arena, and its free frames.
+
+        This ground is of no use from then on.
+        """
+        self.space.write_tables(self._used, np.zeros((len(self._used), WORDS), np.uint64))
+        for at in self._written:
+            self.space.words[at] = self.space.words[at + 1] = 0
+        self._free[self.space.index_of(self._used) // WORDS] = True
+        return self.space, self._free
 
     def sites(self, accesses: Accesses) -> Sites:
         """Return where each access may lead, having signed what it may reach there."""
@@ -87,6 +112,7 @@ class Ground:
         held = at != NOWHERE
         signed = held & self._free[at // WORDS]
         self._sign(slots[signed], at[signed])
+        self._written.append(at[signed])
         return Sites(
             copy=copy,
             word=word,

@@ -25,7 +25,6 @@ from emu.probe.routines import (
     MARK,
     SKIP,
     START,
-    WRITE_PKRU,
 )
 from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
@@ -35,6 +34,7 @@ __all__ = ["NO_VECTOR", "TRANSLATED", "Rig", "Run", "Watcher"]
 
 _AC = 1 << 18
 _RFLAGS = 1 << 1
+_KEPT = 512  # States, each of some 10 KB.
 # Only what paging looks at, and what the probe itself needs to be able to run.
 _CR0 = int(CR0.PE | CR0.PG | CR0.WP)
 _CR4 = int(CR4.PSE | CR4.PAE | CR4.PGE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE)
@@ -69,25 +69,29 @@ class Run(NamedTuple):
 
 
 class Rig:
-    """An engine under the context's control registers, with a saved state for each privilege.
+    """An engine that makes accesses under one address space's control registers, then another's.
 
-    `fetch` says whether the RAM under test may be executed; without, a fetch that was
-    translated ends in an error of the engine instead.
+    `own` is the range [start, end) of the arenas; `fetch` says whether the rest of the RAM may be
+    executed; without, a fetch that was translated ends in an error of the engine instead.
+    `enter` has to be called before the first access.
     """
 
-    def __init__(self, space: Space, arena: Arena, context: PagingContext, *, fetch: bool) -> None:
+    def __init__(self, space: Space, own: tuple[int, int], *, fetch: bool) -> None:
         self._engine = Engine()
-        self._arena = arena
         self._layout = context_layout()
-        space.map_into(self._engine.uc, own=(arena.start, arena.end), fetch=fetch)
-        reset = Saved(self._engine)
-        self._states: dict[tuple[int, int, bool], Saved] = {}
-        for number, lent in enumerate(arena.lent):
-            for cpl in (0, 3):
-                for ac in (False, True):
-                    self._engine.restore(reset)
-                    self._states[number, cpl, ac] = self._prepare(context, lent, cpl, ac=ac)
+        space.map_into(self._engine.uc, own=own, fetch=fetch)
+        self._reset = Saved(self._engine)
+        self._states: dict[tuple[int, ...], Saved] = {}
         self._after = Saved(self._engine)
+        self._arena: Arena
+        self._control: tuple[int, int, int]
+        self._pkru: int
+
+    def enter(self, arena: Arena, context: PagingContext) -> None:
+        """Make what follows under these control registers, with this arena's code."""
+        self._arena = arena
+        self._control = context.cr0 & _CR0, context.cr4 & _CR4, context.efer & _EFER
+        self._pkru = context.pkru if context.pke else 0
 
     @property
     def uc(self) -> Uc:
@@ -102,7 +106,7 @@ class Rig:
         `lent` is the number of the copy of the root, `stored` the byte that a write stores.
         """
         at = self._layout
-        state = self._states[lent, cpl, ac]
+        state = self._state(lent, cpl, ac=ac)
         quads = state.quads
         code = self._code(lent, cpl)
         quads[at.rax >> 3] = stored
@@ -135,18 +139,29 @@ class Rig:
     def _code(self, lent: int, cpl: int) -> int:
         return self._arena.lent[lent].view(cpl).code
 
-    def _prepare(self, context: PagingContext, lent: Lent, cpl: int, *, ac: bool) -> Saved:
+    def _state(self, number: int, cpl: int, *, ac: bool) -> Saved:
+        """Return the state before an access under this copy of the root.
+
+        A state is made once for all address spaces that it serves: what decides is where the
+        arena is seen, and the control registers. PKRU is written into the state itself.
+        """
+        lent = self._arena.lent[number]
+        key = (lent.cr3, lent.kernel.code, lent.gdt, *self._control, cpl, ac)
+        state = self._states.get(key)
+        if state is None:
+            if len(self._states) >= _KEPT:
+                self._states.clear()
+            state = self._states[key] = self._prepare(lent, cpl, ac=ac)
+        state.longs[self._layout.pkru >> 2] = self._pkru
+        return state
+
+    def _prepare(self, lent: Lent, cpl: int, *, ac: bool) -> Saved:
         engine, uc = self._engine, self._engine.uc
-        engine.control(
-            cr0=context.cr0 & _CR0,
-            cr3=lent.cr3,
-            cr4=context.cr4 & _CR4,
-            efer=context.efer & _EFER,
-        )
+        engine.restore(self._reset)
+        cr0, cr4, efer = self._control
+        engine.control(cr0=cr0, cr3=lent.cr3, cr4=cr4, efer=efer)
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, lent.gdt, 0xFF, 0))
         uc.reg_write(x86.UC_X86_REG_RFLAGS, _RFLAGS)
-        if context.pke:
-            self._enter(lent.kernel.code, WRITE_PKRU, {"RAX": context.pkru, "RCX": 0, "RDX": 0})
         flags = _RFLAGS | (_AC if ac else 0)
         if cpl == 3:
             # Writing CS through the API would leave the CPL at 0: only a real IRETQ changes it.
@@ -166,12 +181,9 @@ class Rig:
             raise ProbeError("the probe raised an exception before its first access")
         return saved
 
-    def _enter(
-        self, code: int, routine: int, registers: dict[str, int], until: int | None = None
-    ) -> None:
+    def _enter(self, code: int, routine: int, registers: dict[str, int], end: int) -> None:
         for name, value in registers.items():
             self._engine.uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), value)
-        end = code + DONE if until is None else until
         error = self._engine.run(code + routine, end)
         rip = self._engine.uc.reg_read(x86.UC_X86_REG_RIP)
         if error or rip != end:
@@ -185,8 +197,8 @@ class Watcher(Rig):
     is stopped when it has been translated, so that nothing found there runs.
     """
 
-    def __init__(self, space: Space, arena: Arena, context: PagingContext) -> None:
-        super().__init__(space, arena, context, fetch=False)
+    def __init__(self, space: Space, own: tuple[int, int]) -> None:
+        super().__init__(space, own, fetch=False)
         self._space = space
         self._seen: list[tuple[int, int, bytes]] = []
         self.uc.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._see)
@@ -200,6 +212,7 @@ class Watcher(Rig):
         A word that was written has its content back when this returns, with the A and D that
         the walk itself may have set in it.
         """
+        self._state(lent, cpl, ac=ac)  # What it takes to make one isn't part of the access.
         self._seen.clear()
         run = self.attempt(va, kind, cpl, ac=ac, lent=lent, stored=stored)
         if not self._seen:

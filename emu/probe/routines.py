@@ -9,14 +9,13 @@ ends at DONE.
 from guest.assembler import assemble
 from walker.access import AccessType
 
-__all__ = ["CODE", "DONE", "ENTER_USER", "LANDED", "MARK", "SKIP", "START", "WRITE_PKRU"]
+__all__ = ["CODE", "DONE", "ENTER_USER", "LANDED", "MARK", "SKIP", "START"]
 
 MARK = 0x4B4F_5F58
 _READ, _WRITE, _FETCH = 0x000, 0x040, 0x080
 LANDED = 0x0C0
 DONE = 0x100
 ENTER_USER = 0x140
-WRITE_PKRU = 0x180
 SKIP = 0x1C0
 """Where user mode is entered: to stop right behind IRETQ would leave a stale exception."""
 
@@ -30,7 +29,6 @@ _ROUTINES = {
     LANDED: f"mov edi, {MARK:#x}; jmp {DONE:#x}",
     DONE: "hlt",
     ENTER_USER: "iretq",
-    WRITE_PKRU: f"wrpkru; jmp {DONE:#x}",
     SKIP: f"jmp {DONE:#x}",
 }
 

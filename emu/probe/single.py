@@ -9,6 +9,7 @@ from emu.probe.engine import ProbeError
 from emu.probe.ground import Ground
 from emu.probe.rig import TRANSLATED, Rig, Run, Watcher
 from emu.probe.signature import decode
+from emu.probe.space import Space
 from walker.access import Access, AccessType
 from walker.columns import Kind
 
@@ -25,15 +26,21 @@ class Seen(NamedTuple):
 
 
 class Single:
-    """Makes accesses one at a time, in two engines over the same ground.
+    """Makes accesses one at a time, in two engines over the same space.
 
     One runs what is signed; the other only watches, for what isn't.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, space: Space, own: tuple[int, int]) -> None:
+        self._runner = Rig(space, own, fetch=True)
+        self._watcher = Watcher(space, own)
+        self._ground: Ground
+
+    def enter(self, ground: Ground) -> None:
+        """Make what follows on this ground."""
         self._ground = ground
-        self._runner = Rig(ground.space, ground.arena, ground.context, fetch=True)
-        self._watcher = Watcher(ground.space, ground.arena, ground.context)
+        for rig in (self._runner, self._watcher):
+            rig.enter(ground.arena, ground.context)
 
     def make(self, access: Access, copy: int, stored: int, *, signed: bool) -> Seen:
         """Make one access and return what was seen; `ProbeError` if that is no outcome.

@@ -33,7 +33,8 @@ def measured_probes(rounds: int) -> list[dict[str, Any]]:
     """
     memory, context = _memory(), PagingContext(cr3=FRAME)
     ground = Ground(memory, context)
-    rig = _Timed(ground.space, ground.arena, context, fetch=True)
+    rig = _Timed(ground.space, ground.own, fetch=True)
+    rig.enter(ground.arena, context)
     prober = Prober(memory, context)
     kinds = _kinds()
     jobs = {}
@@ -92,7 +93,7 @@ class _Timed(BulkRig):
         code = assemble("loop", _LOOP, bits=64, address=_PLACE, symbols={})
         at = ground.space.byte_at(ground.arena.code) + _PLACE
         ground.space.bytes[at : at + len(code)] = code
-        state = self._states[0, 0, False]
+        state = self._state(0, 0, ac=False)
         state.quads[self._register["rbx"]] = 0
         state.quads[self._register["r12"]] = PAGES * FRAME
         self._engine.restore(state)

@@ -63,14 +63,14 @@ def test_a_silent_fault_is_not_taken_for_a_success(asked, monkeypatch):
 
 def test_user_mode_that_was_not_reached_is_refused(monkeypatch):
     monkeypatch.setattr(rig, "USER_CODE", 0x33)
-    with pytest.raises(ProbeError):
-        Prober(Builder().memory, context())
+    with pytest.raises(ProbeError, match="did not reach CPL 3"):
+        observe(Builder().memory, context(), read(VA, 3))
 
 
 def test_own_code_that_can_not_run_is_refused(monkeypatch):
     monkeypatch.setattr(Arena, "prepare", lambda *_: None)
     with pytest.raises(ProbeError, match="the probe's own code stopped at 0x"):
-        observe(Builder().map(VA, 0x8000).memory, context(), read(VA))
+        observe(Builder().memory, context(), read(VA, 3))
 
 
 def test_a_store_to_a_page_that_says_it_is_a_table_is_refused(asked, monkeypatch):
