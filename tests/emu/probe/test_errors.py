@@ -63,7 +63,7 @@ def test_a_silent_fault_is_not_taken_for_a_success(asked, monkeypatch):
 
 def test_user_mode_that_was_not_reached_is_refused(monkeypatch):
     monkeypatch.setattr(rig, "USER_CODE", 0x33)
-    with pytest.raises(ProbeError, match="did not reach CPL 3"):
+    with pytest.raises(ProbeError, match="the probe's own code stopped"):
         observe(Builder().memory, context(), read(VA, 3))
 
 
