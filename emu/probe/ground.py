@@ -105,7 +105,7 @@ class Ground:
             paths = find_paths(self.space, chosen.cr3, context.levels, accesses.va[rows])
             word[rows], page[rows] = paths.word, paths.page
             # What happens in the copy of the root is said of the root.
-            paths.pa[:, 0] -= np.uint64(chosen.cr3 - context.root)
+            paths.pa[:, 0] -= np.uint64((chosen.cr3 - context.root) % (1 << 64))
             reported[rows] = paths.pa
         slots = page | accesses.va & np.uint64(FRAME - SLOT)
         at = self.space.index_of(slots)

@@ -1,0 +1,50 @@
+"""The most frequent known divergence, recognised in bulk."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walker.columns import Accesses, Kind, Outcomes
+from walker.context import PagingContext
+from walker.entry import Entry
+from walker.memory import WORDS, PhysicalMemory
+
+__all__ = ["ACCESSED_LEAF", "accessed_leaves"]
+
+ACCESSED_LEAF = "pdpte-leaf-accessed-on-fault"
+"""The id of the registry's entry."""
+
+
+def accessed_leaves(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    predicted: Outcomes,
+    observed: Outcomes,
+) -> NDArray[np.bool_]:
+    """Return bool[n]: of which accesses `ACCESSED_LEAF` explains that they differ.
+
+    The same as its entry in the registry says, row by row.
+    """
+    fault = (predicted.kind == Kind.PAGE_FAULT) & (observed.kind == Kind.PAGE_FAULT)
+    fault &= (predicted.error_code == observed.error_code) & (predicted.cr2 == observed.cr2)
+    said = predicted.entry_pa[:, None, :] == observed.entry_pa[:, :, None]
+    said &= predicted.entry_value[:, None, :] == observed.entry_value[:, :, None]
+    extra = (observed.entry_value != 0) & ~said.any(axis=2)
+    rows = np.flatnonzero(fault & (extra.sum(axis=1) == 1))
+    at = extra[rows].argmax(axis=1)
+    table = np.full(len(rows), context.root, np.uint64)
+    entry = pa = table
+    reached = np.ones(len(rows), np.bool_)
+    for level in range(context.levels, 2, -1):
+        index = accesses.va[rows] >> np.uint64(3 + 9 * level) & np.uint64(WORDS - 1)
+        pa = table + index * np.uint64(8)
+        frames, inverse = np.unique(table, return_inverse=True)
+        entry = memory.tables(frames)[inverse, index]
+        reached &= (entry & np.uint64(Entry.P)) != 0
+        table = entry & np.uint64(context.address_mask)
+    reached &= (entry & np.uint64(Entry.PS)) != 0
+    reached &= observed.entry_pa[rows, at] == pa
+    reached &= observed.entry_value[rows, at] == entry | np.uint64(Entry.A)
+    explained = np.zeros(len(accesses), np.bool_)
+    explained[rows[reached]] = True
+    return explained

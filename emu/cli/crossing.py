@@ -1,0 +1,143 @@
+"""`matrix`: every combination of entry bits, control bits and access."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
+from emu.matrix.choice import parse_choice
+from emu.matrix.run import chosen_units, results_of
+from emu.matrix.section import Choice
+from emu.matrix.sections import SECTIONS
+from emu.matrix.summary import Summary, load_summary
+from emu.matrix.text import list_lines, section_record, summary_lines
+from emu.matrix.unit import Unit
+from walker.errors import BadInput
+from walker.source import parse_int
+
+__all__ = ["add_commands"]
+
+_DESCRIPTION = """\
+Try every combination of entry bits at every level, control bits and access, some 38 million of
+them, and compare the walker's prediction with what the emulated CPU does."""
+
+_EPILOG = """\
+NAME=VALUE: pte.nx=1, pde.ps=0, pml4e.bit51=1, cr0.wp=0, cr4.smep=1, efer.nx=0, rflags.ac=1,
+pkru.ad=1, access=write, cpl=3, section=rights-4k; a name given twice allows either value."""
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `matrix`."""
+    parser = commands.add_parser(
+        "matrix",
+        help="try every combination of entry bits, control bits and access",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--select", metavar="NAME=VALUE,…", default="", help="only what has these values"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="show dimensions, sizes and what is left out, and why"
+    )
+    parser.add_argument(
+        "--jobs", metavar="N", default=str(os.cpu_count() or 1), help="processes (one a CPU)"
+    )
+    parser.add_argument(
+        "--state", metavar="FILE", type=Path, help="go on from this file, and keep it up to date"
+    )
+    parser.add_argument(
+        "--cases", metavar="DIR", type=Path, help="write a case of each group of divergences here"
+    )
+    add_json(parser, "one summary document (with --list, one record a section)")
+    parser.set_defaults(run=_matrix)
+
+
+def _matrix(options: argparse.Namespace) -> int:
+    choice = parse_choice(options.select)
+    if options.list:
+        return _list(options, choice)
+    units = chosen_units(choice)
+    if not units:
+        raise BadInput(f"--select {options.select}: leaves no combination")
+    jobs = parse_int(options.jobs, "--jobs", bits=8)
+    if not jobs:
+        raise BadInput("--jobs: at least 1")
+    summary = Summary(options.select)
+    if options.state is not None:
+        summary = load_summary(options.state, options.select, len(units))
+    try:
+        _run(summary, units, choice, jobs, options.state)
+    except KeyboardInterrupt:
+        if options.state is not None:
+            remark(f"{summary.units} of {len(units)} units done; the same command goes on")
+        raise
+    return _tell(options, summary)
+
+
+def _list(options: argparse.Namespace, choice: Choice) -> int:
+    if options.json:
+        for section in SECTIONS:
+            emit(section_record(section, choice))
+        return 0
+    for line in list_lines(choice):
+        print(line)
+    return 0
+
+
+def _run(
+    summary: Summary, units: list[Unit], choice: Choice, jobs: int, state: Path | None
+) -> None:
+    total = sum(unit.combinations for unit in units)
+    before, began = summary.seconds, time.monotonic()
+    with progress_bar("combinations") as report:
+        for result in results_of(units[summary.units :], choice, jobs):
+            summary.add(result)
+            summary.seconds = before + time.monotonic() - began
+            if state is not None:
+                write_file(state, summary.dump())
+            if report is not None:
+                report(summary.probes, total)
+
+
+def _tell(options: argparse.Namespace, summary: Summary) -> int:
+    failed = bool(summary.divergent or summary.crashes)
+    known = sum(summary.known.values())
+    if options.cases is not None:
+        _save(options.cases, summary)
+    if options.json:
+        emit(
+            {
+                "probes": summary.probes,
+                "agreements": summary.probes - summary.divergent - known,
+                "divergences": summary.divergent,
+                "known_divergences": known,
+                "known": summary.known,
+                "groups": {
+                    slug: {"signature": group.signature, "count": group.count}
+                    for slug, group in summary.groups.items()
+                },
+                "crashes": summary.crashes,
+                "sections": summary.combinations,
+                "seconds": round(summary.seconds, 3),
+                "reproduce": command_text(options),
+            }
+        )
+        return 1 if failed else 0
+    for line in summary_lines(summary):
+        print(line)
+    print(f"verdict: {'FAILED' if failed else 'agreement'}")
+    print(f"reproduce: {command_text(options)}")
+    return 1 if failed else 0
+
+
+def _save(folder: Path, summary: Summary) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{folder}: {error.strerror}") from error
+    for slug, group in summary.groups.items():
+        write_file(folder / f"{slug}.json", group.case.encode())
+    remark(f"wrote {len(summary.groups):,} cases; replay: crosswalk replay {folder}/*")

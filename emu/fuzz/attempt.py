@@ -1,0 +1,131 @@
+"""One layout, put to all witnesses: the walker, the emulated CPU, the intentions, and a peer."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.check.compare import differing_fields
+from emu.check.crosscheck import Predictor
+from emu.fuzz.coverage import coverage_of
+from emu.fuzz.findings import MEANT, WALKER, Finding, Findings, confirm
+from emu.fuzz.intent import meant_outcomes
+from emu.fuzz.layout import Layout
+from emu.fuzz.layout_case import layout_case
+from emu.fuzz.signature import failure_signature
+from emu.peers import Peer, PeerFailure
+from emu.peers.judge import as_claimed, judge, truth_of
+from emu.probe import Stand
+from walker.bulk import translate_many
+from walker.columns import Outcomes
+from walker.memory import SparseWords
+
+__all__ = ["Attempt", "Tester"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of one layout.
+
+    `divergent` counts the accesses that no known emulator divergence explains, `known` the
+    others. `coverage` is bool[n] as `coverage_of` returns it, `seconds` those of each part.
+    """
+
+    probes: int
+    divergent: int
+    known: dict[str, int]
+    findings: tuple[Finding, ...]
+    coverage: NDArray[np.bool_]
+    seconds: dict[str, float]
+
+
+class Tester:
+    """Tries one layout after another; engines and a peer's process are kept in between.
+
+    `predict` is the walker that is compared with the CPU, `peer` another one under test.
+    """
+
+    def __init__(self, predict: Predictor = translate_many, peer: Peer | None = None) -> None:
+        self._stand = Stand()
+        self._predict = predict
+        self._peer = peer
+
+    def attempt(self, make: Callable[[], Layout]) -> Attempt:
+        """Make a layout and try it; `ProbeError` where the emulator did what is no outcome."""
+        clock = _Clock()
+        with clock.part("generate"):
+            layout = make()
+            memory = layout.memory()
+        context, accesses = layout.context, layout.accesses
+        with clock.part("predict"):
+            predicted = self._predict(memory, context, accesses)
+        with clock.part("probe"):
+            prober = self._stand.prober(memory, context)
+            observed = prober.probe(accesses)
+        found = Findings(layout, memory)
+        with clock.part("compare"):
+            differ = differing_fields(predicted, observed)
+            known = found.add(WALKER, predicted, observed, differ)
+            confirm(prober, layout, observed, found.rows)
+            # Where the emulator is known to be wrong, the walker's word is taken for the truth.
+            truth = _choose(known, predicted, observed)
+            meant = meant_outcomes(layout, truth)
+            found.add(MEANT, meant, truth, differing_fields(meant, truth))
+        failed: tuple[Finding, ...] = ()
+        if self._peer is not None:
+            with clock.part("peer"):
+                failed = _ask(self._peer, layout, memory, truth, found)
+        with clock.part("cover"):
+            coverage = coverage_of(memory, context, accesses, truth)
+        return Attempt(
+            len(accesses),
+            found.divergent,
+            dict(sorted(found.known.items())),
+            found.all() + failed,
+            coverage,
+            clock.seconds,
+        )
+
+
+def _choose(chosen: NDArray[np.bool_], these: Outcomes, others: Outcomes) -> Outcomes:
+    """Return the rows of `these` where chosen, else those of `others`."""
+    if not chosen.any():
+        return others
+    columns = []
+    for field in fields(Outcomes):
+        one, other = getattr(these, field.name), getattr(others, field.name)
+        columns.append(np.where(chosen if one.ndim == 1 else chosen[:, None], one, other))
+    return Outcomes(*columns)
+
+
+def _ask(
+    peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings
+) -> tuple[Finding, ...]:
+    """Gather what the walker under test says otherwise; return its failure to answer, if any."""
+    context, accesses = layout.context, layout.accesses
+    try:
+        answers = peer.answer(memory, context, accesses)
+    except PeerFailure as failure:
+        whole = layout_case(layout)
+        return (Finding(failure_signature(peer.name, failure), 1, 0, whole, whole),)
+    held = truth_of(memory, context, accesses, truth)
+    fields = judge(peer.claims, answers, held)
+    found.add(f"peer:{peer.name}", answers, as_claimed(peer.claims, held), fields)
+    return ()
+
+
+class _Clock:
+    """Seconds, by part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what is done within to this part."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began

@@ -1,0 +1,129 @@
+"""All cells in one numbering: the map of what has been seen, and goals for the rest."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.fuzz.coverage.entries import ENTRIES
+from emu.fuzz.coverage.family import Family
+from emu.fuzz.coverage.pairs import PAIRS
+from emu.fuzz.coverage.seen import shown
+from emu.fuzz.coverage.walks import CONTROL, END
+from emu.fuzz.coverage.withheld import KEYS, LOST, PLACES, RESERVED_BITS
+from emu.fuzz.goal import Goal
+from walker.columns import Accesses, Outcomes
+from walker.context import PagingContext
+from walker.errors import BadInput
+from walker.memory import PhysicalMemory
+
+__all__ = ["CELLS", "Cells", "Seen", "coverage_of", "wanted"]
+
+Bools = NDArray[np.bool_]
+
+_EMULATED = (40, True)  # MAXPHYADDR and 1-GiB pages of the CPU that coverage is about.
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The families one behind the other: `first` are the numbers of their first cells."""
+
+    families: tuple[Family, ...]
+    first: tuple[int, ...]
+    count: int
+    possible: Bools
+
+    @classmethod
+    def of(cls, *families: Family) -> "Cells":
+        """Return these families, their cells numbered."""
+        sizes = [family.size for family in families]
+        first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        possible = np.concatenate([family.reachable() for family in families])
+        return cls(families, tuple(first[:-1]), first[-1], possible)
+
+    def split(self, cell: int) -> tuple[Family, int]:
+        """Return the family of a cell, and its number there."""
+        at = int(np.searchsorted(self.first, cell, "right")) - 1
+        return self.families[at], cell - self.first[at]
+
+    def describe(self, cell: int) -> str:
+        """Return a cell in words."""
+        family, number = self.split(cell)
+        return f"{family.name}: {family.describe(number)}"
+
+
+CELLS = Cells.of(END, ENTRIES, CONTROL, LOST, RESERVED_BITS, KEYS, PLACES, PAIRS)
+
+
+def coverage_of(
+    memory: PhysicalMemory, context: PagingContext, accesses: Accesses, outcomes: Outcomes
+) -> Bools:
+    """Return bool[CELLS.count]: the cells that these accesses, with these outcomes, touch.
+
+    None for a CPU with other features than the emulated one has.
+    """
+    touched = np.zeros(CELLS.count, np.bool_)
+    if (context.maxphyaddr, context.page1gb) == _EMULATED and len(accesses):
+        seen = shown(memory, context, accesses, outcomes)
+        for family, first in zip(CELLS.families, CELLS.first, strict=True):
+            cells = family.touch(seen)
+            if cells.dtype == np.bool_:
+                touched[first : first + family.size] = cells.ravel()
+            else:
+                touched[first + cells] = True
+    return touched
+
+
+class Seen:
+    """The cells seen so far: `bits` bool[CELLS.count]."""
+
+    def __init__(self, bits: Bools | None = None) -> None:
+        self.bits: Bools = np.zeros(CELLS.count, np.bool_) if bits is None else bits
+
+    def add(self, bits: Bools) -> None:
+        """Add what a layout touched."""
+        self.bits |= bits
+
+    def pack(self) -> bytes:
+        """Return the map in few bytes, equal for equal maps."""
+        return zlib.compress(np.packbits(self.bits).tobytes(), 1)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Seen":
+        """Return what was packed; `BadInput` for anything else."""
+        try:
+            raw = np.frombuffer(zlib.decompress(data), np.uint8)
+        except zlib.error as error:
+            raise BadInput(f"coverage: {error}") from error
+        if len(raw) != (CELLS.count + 7) // 8:
+            raise BadInput(f"coverage: {len(raw)} bytes, not of this version")
+        return cls(np.unpackbits(raw, count=CELLS.count).astype(np.bool_))
+
+    def counts(self) -> list[tuple[str, int, int]]:
+        """Return for each family its name, how many of its cells are seen, and how many can be."""
+        rows = []
+        for family, first in zip(CELLS.families, CELLS.first, strict=True):
+            part = slice(first, first + family.size)
+            possible = CELLS.possible[part]
+            rows.append((family.name, int((self.bits[part] & possible).sum()), int(possible.sum())))
+        return rows
+
+
+def wanted(seen: Bools, chance: np.random.Generator, count: int) -> list[Goal]:
+    """Return goals for cells that can be seen and haven't been, at random, each family alike."""
+    open_ = CELLS.possible & ~seen
+    unseen = [
+        first + np.flatnonzero(open_[first : first + family.size])
+        for family, first in zip(CELLS.families, CELLS.first, strict=True)
+    ]
+    unseen = [cells for cells in unseen if len(cells)]
+    if not unseen:
+        return []
+    goals = []
+    for pick, at in zip(chance.integers(0, len(unseen), count), chance.random(count), strict=True):
+        cells = unseen[int(pick)]
+        family, number = CELLS.split(int(cells[int(at * len(cells))]))
+        values = np.unravel_index(number, family.shape)
+        goals.append(family.goal(tuple(int(value) for value in values)))
+    return goals

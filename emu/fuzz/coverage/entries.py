@@ -1,0 +1,124 @@
+"""Each bit of each entry."""
+
+import numpy as np
+
+from emu.fuzz.coverage.basis import (
+    ABSENT,
+    COLUMNS,
+    DENIED,
+    FETCH,
+    KEY,
+    NAMES,
+    OK,
+    READ,
+    RESERVED,
+    WRITE,
+    Bools,
+    number,
+    with_answer,
+)
+from emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, Numbers, spread
+from emu.fuzz.coverage.seen import MASKS, Shown
+from emu.fuzz.goal import End, Goal
+from walker.access import AccessType
+from walker.entry import Entry
+
+__all__ = ["ENTRIES"]
+
+_PS = NAMES.index("ps")
+
+
+def _bits_possible() -> Bools:
+    level, role, bit, value, kind, user, answer = spread(5, 2, len(NAMES), 2, 3, 2, 5)
+    leaf = role == 1
+    possible = ~(leaf & (level > 2)) & ~(~leaf & (level == 0))
+    possible = possible & np.where(leaf, answer != ABSENT, True)
+    ps = bit == _PS
+    possible = possible & ~(ps & leaf & (level > 0) & (value == 0))
+    # PS above the leaf is reserved from the PML4E up; below, it would make a leaf.
+    possible = possible & ~(ps & ~leaf & (value == 1) & ((level < 3) | (answer != RESERVED)))
+    us, rw, xd = (bit == NAMES.index(name) for name in ("us", "rw", "xd"))
+    possible = possible & ~(us & (value == 0) & ((answer == KEY) | ((user == 1) & (answer == OK))))
+    possible = possible & ~(us & (value == 0) & (user == 0) & (kind == READ) & (answer == DENIED))
+    possible = possible & ~(rw & (value == 0) & (user == 1) & (kind == WRITE) & (answer == OK))
+    possible = possible & ~(xd & (value == 1) & (kind == FETCH) & (answer == OK))
+    cells: Bools = possible & ~((answer == KEY) & (kind == FETCH))
+    return cells
+
+
+def _bits_touch(shown: Shown) -> Numbers:
+    parts = []
+    ends = shown.end[shown.page]
+    how = shown.how[shown.page]
+    # An entry with PS counts as a leaf also where it is broken.
+    word = shown.entry[np.arange(len(shown.end)), shown.end]
+    broken_leaf = (shown.how == End.RESERVED) & (
+        (shown.end == 1) | (((word & np.uint64(Entry.PS)) != 0) & (shown.end < 4))
+    )
+    closes = (how == End.LEAF) | broken_leaf[shown.page]
+    for level in range(1, shown.levels + 1):
+        here = shown.used[shown.page, level]
+        # What an absent entry holds says nothing.
+        here = here & ~((ends == level) & ((how == End.ABSENT) | (how == End.OUTSIDE)))
+        rows = np.flatnonzero(here)
+        if not len(rows):
+            continue
+        entry = shown.entry[shown.page[rows], level]
+        value = (entry[:, None] & MASKS[None, COLUMNS]) != 0
+        role = (ends[rows] == level) & closes[rows]
+        parts.append(
+            number(
+                (5, 2, len(NAMES), 2, 3, 2, 5),
+                np.array(level - 1),
+                role[:, None],
+                np.arange(len(NAMES))[None, :],
+                value,
+                shown.type[rows][:, None],
+                shown.user[rows][:, None],
+                shown.answer[rows][:, None],
+            )
+        )
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _bits_goal(values: tuple[int, ...]) -> Goal:
+    level, role, bit, value, kind, user, answer = values
+    at = level + 1 if role else max(1, level)
+    end, reserved = None, None
+    bits: tuple[tuple[int, str, bool], ...] = ((level + 1, NAMES[bit], bool(value)),)
+    if answer == RESERVED:
+        end, reserved = End.RESERVED, 51
+        if bit == _PS and level > 2:
+            at, reserved, bits = level + 1, 7, ()
+    elif answer == ABSENT:
+        end = End.ABSENT
+    else:
+        end = End.LEAF
+        at = level + 1 if role else min(level, 1 + (bit + value) % 3)
+    control = {"la57": True} if level == 4 else {}
+    if NAMES[bit] == "xd" and value:
+        control["nxe"] = True
+    if NAMES[bit] == "rw" and not value and kind == WRITE and not user and answer == OK:
+        control["wp"] = False
+    goal = Goal(
+        control=control, level=at, end=end, bits=bits, reserved=reserved,
+        access=AccessType(kind), cpl=3 * user,
+    )  # fmt: skip
+    return with_answer(goal, answer)
+
+
+ENTRIES = Family(
+    "bits of entries",
+    (
+        AXES["level"],
+        Axis("role", ("table", "leaf")),
+        Axis("bit", NAMES),
+        AXES["value"],
+        AXES["type"],
+        AXES["user"],
+        ANSWER,
+    ),
+    _bits_possible(),
+    _bits_touch,
+    _bits_goal,
+)

@@ -1,0 +1,155 @@
+"""Two bits on one path under a control bit: what rare bugs depend on."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.fuzz.coverage.basis import (
+    COLUMNS,
+    DENIED,
+    FETCH,
+    NAMES,
+    OK,
+    REGISTERS,
+    WRITE,
+    Bools,
+    with_answer,
+)
+from emu.fuzz.coverage.family import Axis, Family, spread
+from emu.fuzz.coverage.seen import MASKS, Shown
+from emu.fuzz.goal import End, Goal
+from walker.access import AccessType
+
+__all__ = ["PAIRS"]
+
+_LEVELS = ("PTE", "PDE", "PDPTE", "PML4E", "PML5E")
+_ONES = [(level, name, value) for level in range(5) for name in NAMES for value in (0, 1)]
+_COUNT = len(_ONES)
+_GROUPS = 12  # Types × privileges × allowed or not.
+_SHAPE = (len(REGISTERS), 2, _GROUPS, _COUNT, _COUNT)
+
+
+_LEVEL, _BIT = (
+    np.array(column)
+    for column in zip(*[(level, NAMES.index(name)) for level, name, _ in _ONES], strict=True)
+)
+_ORDER = (_LEVEL[:, None] > _LEVEL[None, :]) | (
+    (_LEVEL[:, None] == _LEVEL[None, :]) & (_BIT[:, None] < _BIT[None, :])
+)
+"""Of a pair, the first is the one further up, or the earlier of one entry."""
+
+
+def _possible() -> Bools:
+    register, value, group, one, other = spread(*_SHAPE)
+    level, bits = _LEVEL, _BIT
+    on = np.array([value_ for _, _, value_ in _ONES])
+    possible = np.broadcast_to(_ORDER, _SHAPE)
+    allowed = group % 2 == 0
+    ps, xd = NAMES.index("ps"), NAMES.index("xd")
+
+    def has(which: np.ndarray, bit: int, value_: int) -> np.ndarray:
+        found: np.ndarray = (bits[which] == bit) & (on[which] == value_)
+        return found
+
+    upper = level[one] > level[other]
+    # What sets PS above level 1 leads to no table.
+    possible = possible & ~(upper & has(one, ps, 1))
+    for which in (one, other):
+        possible = possible & ~(has(which, ps, 1) & (level[which] > 2) & allowed)
+        possible = possible & ~(has(which, xd, 1) & allowed & (group // 4 == FETCH))
+    us, rw = NAMES.index("us"), NAMES.index("rw")
+    user = group // 2 % 2 == 1
+    for which in (one, other):
+        possible = possible & ~(has(which, us, 0) & allowed & user)
+        possible = possible & ~(has(which, rw, 0) & allowed & user & (group // 4 == WRITE))
+    nxe, la57 = REGISTERS.index("nxe"), REGISTERS.index("la57")
+    no_nxe = (register == nxe) & (value == 0)
+    possible = possible & ~(no_nxe & upper & has(one, xd, 1))
+    possible = possible & ~(no_nxe & allowed & (has(one, xd, 1) | has(other, xd, 1)))
+    four = (register == la57) & (value == 0)
+    cells: Bools = possible & ~(four & ((level[one] == 4) | (level[other] == 4)))
+    return cells
+
+
+def _touch(shown: Shown) -> Bools:
+    ones = np.zeros((len(shown.end), _COUNT), np.bool_)
+    rows = np.arange(len(shown.end))
+    # An entry that isn't present has no bits that count.
+    silent = (shown.how == End.ABSENT) | (shown.how == End.OUTSIDE)
+    for level in range(1, shown.levels + 1):
+        here = shown.used[rows, level] & ~((shown.end == level) & silent)
+        on = (shown.entry[:, level, None] & MASKS[None, COLUMNS]) != 0
+        first = (level - 1) * 2 * len(NAMES)
+        last = first + 2 * len(NAMES)
+        ones[:, first:last:2] = ~on & here[:, None]
+        ones[:, first + 1 : last : 2] = on & here[:, None]
+    group = (shown.type.astype(np.int64) * 2 + shown.user) * 2 + (shown.answer != OK)
+    # Many pages have one path; each is looked at once in a group.
+    paths, path = _distinct(ones)
+    among = np.zeros((_GROUPS, len(paths)), np.bool_)
+    among[group, path[shown.page]] = True
+    both = np.zeros((_GROUPS, _COUNT, _COUNT), np.bool_)
+    for at in range(_GROUPS):
+        chosen = paths[among[at]].astype(np.float32)
+        both[at] = (chosen.T @ chosen > 0) & _ORDER
+    touched = np.zeros(_SHAPE, np.bool_)
+    for register, value in enumerate(shown.control):
+        touched[register, int(value)] = both
+    return touched
+
+
+def _distinct(ones: Bools) -> tuple[Bools, NDArray[np.intp]]:
+    """Return the distinct rows, and for each row which of them it is."""
+    packed = np.packbits(ones, axis=1)
+    rows = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
+    _, first, which = np.unique(rows, return_index=True, return_inverse=True)
+    return ones[first], which.astype(np.intp)
+
+
+def _goal(values: tuple[int, ...]) -> Goal:
+    register, value, group, one, other = values
+    pair = (_ONES[one], _ONES[other])
+    bits = tuple((level + 1, name, bool(on)) for level, name, on in pair)
+    lowest = min(level for level, _, _ in bits)
+    leaf = next((level for level, name, on in bits if name == "ps" and on and level > 1), None)
+    level = leaf or (1 if any(name == "ps" and not on for _, name, on in bits) else lowest)
+    control = {REGISTERS[register]: bool(value)}
+    # PS of a PML4E or PML5E is a reserved bit, and the walk ends there.
+    broken = next((level for level, name, on in bits if name == "ps" and on and level > 3), None)
+    if any(level == 5 for level, _, _ in bits):
+        control.setdefault("la57", True)
+    if any(name == "xd" and on for _, name, on in bits):
+        control.setdefault("nxe", True)
+    kind, user = AccessType(group // 4), group // 2 % 2
+    if broken is not None:
+        rest = tuple(each for each in bits if each[:2] != (broken, "ps"))
+        return Goal(
+            control=control, level=broken, end=End.RESERVED, reserved=7, bits=rest,
+            access=kind, cpl=3 * user,
+        )  # fmt: skip
+    goal = Goal(
+        control=control, level=min(level, 3), end=End.LEAF, bits=bits, access=kind, cpl=3 * user
+    )
+    return with_answer(goal, DENIED) if group % 2 else goal
+
+
+PAIRS = Family(
+    "pairs of bits",
+    (
+        Axis("control", REGISTERS),
+        Axis("value", ("0", "1")),
+        Axis(
+            "access",
+            tuple(
+                f"{kind} at CPL {cpl}, {answer}"
+                for kind in ("read", "write", "execute")
+                for cpl in (0, 3)
+                for answer in ("ok", "refused")
+            ),
+        ),
+        Axis("with", tuple(f"{_LEVELS[level]}.{name}={on}" for level, name, on in _ONES)),
+        Axis("and", tuple(f"{_LEVELS[level]}.{name}={on}" for level, name, on in _ONES)),
+    ),
+    _possible(),
+    _touch,
+    _goal,
+)

@@ -1,0 +1,131 @@
+"""The divergences of one layout, gathered by the rule that differs."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.check.compare import Divergence
+from emu.check.explain import ACCESSED_LEAF, accessed_leaves
+from emu.check.known import known_divergence
+from emu.fuzz.layout import Layout
+from emu.fuzz.layout_case import layout_case
+from emu.fuzz.signature import Signature, signature_of
+from emu.probe import ProbeError, Prober
+from emu.report.records import divergence_case
+from walker.columns import Outcomes
+from walker.memory import SparseWords
+from walker.source import Case
+from walker.translate import walk
+
+__all__ = ["MEANT", "WALKER", "Finding", "Findings", "confirm"]
+
+WALKER, MEANT = "walker", "meant"
+"""Who is compared with the CPU: the built-in walker, a layout's intentions."""
+
+Fields = dict[str, NDArray[np.bool_]]
+
+_LOOKED_AT = 512
+"""Of how many divergences of one layout and witness the rule is found out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that two witnesses disagree about: how often in a layout, and a case of it.
+
+    `row` is the first access that shows it. `case` holds that access and the entries of its
+    walk, `whole` the access under all of the layout's tables.
+    """
+
+    signature: Signature
+    count: int
+    row: int
+    case: Case
+    whole: Case
+
+
+class Findings:
+    """Gathers what any two witnesses say differently of one layout.
+
+    `divergent` counts the accesses that no known emulator divergence explains; of those beyond
+    the first `_LOOKED_AT` of a witness the rule isn't found out.
+    """
+
+    def __init__(self, layout: Layout, memory: SparseWords) -> None:
+        self._layout = layout
+        self._memory = memory
+        self._first: dict[Signature, Divergence] = {}
+        self._row: dict[Signature, int] = {}
+        self._counts: Counter[Signature] = Counter()
+        self.known: Counter[str] = Counter()
+        self.divergent = 0
+
+    def add(
+        self, witness: str, said: Outcomes, truth: Outcomes, fields: Fields
+    ) -> NDArray[np.bool_]:
+        """Gather the accesses of which `fields` says that they differ, and how.
+
+        Returns bool[n]: those of them that a known divergence of the emulator explains.
+        """
+        memory, context, accesses = self._memory, self._layout.context, self._layout.accesses
+        differ = np.logical_or.reduce(list(fields.values()))
+        explained = np.zeros(len(differ), np.bool_)
+        if witness == WALKER:
+            explained |= differ & accessed_leaves(memory, context, accesses, said, truth)
+            self.known[ACCESSED_LEAF] += int(explained.sum())
+        looked_at = 0
+        for row in np.flatnonzero(differ & ~explained).tolist():
+            access = accesses[row]
+            divergence = Divergence(access, said[row], truth[row], walk(memory, context, access.va))
+            if witness == WALKER:
+                divergence = known_divergence(context, divergence)
+            if divergence.known is not None:
+                explained[row] = True
+                self.known[divergence.known] += 1
+                continue
+            self.divergent += 1
+            if looked_at < _LOOKED_AT:
+                looked_at += 1
+                names = [name for name, column in fields.items() if column[row]]
+                self._keep(witness, divergence, names, row)
+        return explained
+
+    def _keep(self, witness: str, divergence: Divergence, names: list[str], row: int) -> None:
+        signature = signature_of(self._layout.context, divergence, names, witness)
+        self._counts[signature] += 1
+        if signature not in self._first:
+            self._first[signature] = divergence
+            self._row[signature] = row
+
+    @property
+    def rows(self) -> list[int]:
+        """The first access of each finding, ascending."""
+        return sorted(set(self._row.values()))
+
+    def all(self) -> tuple[Finding, ...]:
+        """Return one finding a signature, in the order of their first accesses."""
+        layout = self._layout
+        found = []
+        for signature, divergence in sorted(
+            self._first.items(), key=lambda item: (self._row[item[0]], item[0])
+        ):
+            case = divergence_case(layout.context, layout.ram, divergence)
+            whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
+            row = self._row[signature]
+            found.append(Finding(signature, self._counts[signature], row, case, whole))
+        return tuple(found)
+
+
+def confirm(prober: Prober, layout: Layout, observed: Outcomes, rows: list[int]) -> None:
+    """Make these accesses once more, in an engine call each.
+
+    `ProbeError` where that is not what the bulk run showed: the testbed would be wrong.
+    """
+    again = prober.probe(layout.accesses.take(np.array(rows, np.intp)), bulk=False)
+    for at, row in enumerate(rows):
+        if again[at] != observed[row]:
+            raise ProbeError(
+                f"bulk and single probes differ: {layout.accesses[row]}: "
+                f"{observed[row]}, {again[at]}"
+            )

@@ -1,0 +1,73 @@
+"""The control state of a layout, and the goals that it leaves possible."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from emu.fuzz.goal import Goal
+from walker.context import CR0, CR4, EFER, PagingContext, Vendor
+
+__all__ = ["draw_context"]
+
+_BITS: Mapping[str, tuple[str, int, float]] = {
+    "wp": ("cr0", CR0.WP, 0.65),
+    "nxe": ("efer", EFER.NXE, 0.75),
+    "smep": ("cr4", CR4.SMEP, 0.5),
+    "smap": ("cr4", CR4.SMAP, 0.5),
+    "pke": ("cr4", CR4.PKE, 0.5),
+    "pge": ("cr4", CR4.PGE, 0.5),
+    "la57": ("cr4", CR4.LA57, 0.35),
+}
+"""Where each bit is, and how often it is set where no goal asks for a value."""
+
+_OTHER_CPU = 0.08
+
+
+def draw_context(
+    chance: np.random.Generator, goals: Sequence[Goal]
+) -> tuple[PagingContext, list[Goal]]:
+    """Return a control state (CR3 is 0), and the goals that can be met under it.
+
+    Goals are taken in order; each may decide what none before it has.
+    """
+    decided: dict[str, bool] = {}
+    denied: dict[int, int] = {}
+    kept = [goal for goal in goals if _decide(goal, decided, denied)]
+    registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
+    draws = chance.random(len(_BITS))
+    for draw, (name, (register, bit, often)) in zip(draws, _BITS.items(), strict=True):
+        if decided.get(name, draw < often):
+            registers[register] |= bit
+    keys = chance.integers(0, 4, 16) * (chance.random(16) < chance.choice([0.2, 0.6, 1.0]))
+    pkru = sum(denied.get(key, int(keys[key])) << 2 * key for key in range(16))
+    context = PagingContext(
+        cr3=0, cr0=registers["cr0"], cr4=registers["cr4"], efer=registers["efer"], pkru=pkru
+    )
+    if not kept and chance.random() < _OTHER_CPU:
+        context = _another_cpu(chance, context)
+    return context, kept
+
+
+def _decide(goal: Goal, decided: dict[str, bool], denied: dict[int, int]) -> bool:
+    """Take over what a goal asks for; False, and nothing taken, where it can't be had."""
+    wanted = {name: value for name, value in goal.control.items() if name != "ac"}
+    if any(decided.get(name, value) is not value for name, value in wanted.items()):
+        return False
+    key = goal.key or 0
+    if goal.pkru is not None:
+        if denied.get(key, goal.pkru) != goal.pkru:
+            return False
+        denied[key] = goal.pkru
+    decided.update(wanted)
+    return True
+
+
+def _another_cpu(chance: np.random.Generator, context: PagingContext) -> PagingContext:
+    """Return the context with features that the emulated CPU doesn't have."""
+    return replace(
+        context,
+        maxphyaddr=int(chance.choice([36, 39, 40, 41, 46, 52])),
+        page1gb=bool(chance.random() < 0.6),
+        vendor=Vendor.AMD if chance.random() < 0.5 else Vendor.INTEL,
+    )

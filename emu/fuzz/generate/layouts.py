@@ -1,0 +1,77 @@
+"""A layout: control state, tables, accesses."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.fuzz.generate.asking import draw_accesses
+from emu.fuzz.generate.control import draw_context
+from emu.fuzz.generate.draft import draw_paths
+from emu.fuzz.generate.grow import Grown, grow
+from emu.fuzz.generate.meaning import meant, plans_of
+from emu.fuzz.generate.places import RAM, clear_of_probe
+from emu.fuzz.goal import Goal
+from emu.fuzz.layout import Layout
+from walker.memory import WORDS
+
+__all__ = ["generate"]
+
+_PER_PATH = 24
+_FEWEST = 4
+
+
+def generate(seed: int, index: int, goals: Sequence[Goal] = (), *, accesses: int = 4096) -> Layout:
+    """Return the layout of this seed and index, with about so many accesses.
+
+    Equal arguments give equal layouts. Goals are met as far as they fit one control state and
+    two thirds of the paths.
+    """
+    chance = np.random.default_rng([seed, index])
+    count = max(_FEWEST, accesses // _PER_PATH)
+    context, kept = draw_context(chance, goals)
+    draft = draw_paths(chance, context, count, kept[: 2 * count // 3])
+    grown = grow(chance, context, draft)
+    context = replace(context, cr3=int(grown.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18])))
+    tainted = _spoil(chance, grown)
+    plans = plans_of(context, grown, tainted)
+    asked, path = draw_accesses(chance, context, draft, grown, plans, accesses)
+    order = np.argsort(grown.frames[: grown.count])
+    words = clear_of_probe(grown.words[: grown.count])
+    return Layout(
+        context,
+        RAM,
+        grown.frames[: grown.count][order],
+        words[order],
+        asked,
+        meant(context, plans, path, asked),
+    )
+
+
+def _spoil(chance: np.random.Generator, grown: Grown) -> NDArray[np.bool_]:
+    """Change some words at random, and fill some tables; return bool[t * 512], which words."""
+    tainted = np.zeros(grown.words.size, np.bool_)
+    mood = chance.random()
+    used = np.flatnonzero(grown.words[: grown.count].reshape(-1))
+    if mood < 0.3:
+        at = chance.choice(used, min(len(used), int(chance.integers(1, 16))), replace=False)
+        bits = np.uint64(1) << chance.integers(0, 64, len(at)).astype(np.uint64)
+        grown.words.reshape(-1)[at] ^= bits
+        tainted[at] = True
+    elif mood < 0.5:
+        _fill(chance, grown)
+    return tainted
+
+
+def _fill(chance: np.random.Generator, grown: Grown) -> None:
+    """Fill what is empty of one table with one of its entries, as a dense run has them."""
+    row = int(chance.integers(grown.count))
+    used = np.flatnonzero(grown.words[row])
+    if not len(used):
+        return
+    like = int(chance.choice(used))
+    start = int(chance.integers(0, WORDS))
+    run = np.arange(start, min(WORDS, start + int(chance.choice([8, 64, WORDS]))))
+    empty = run[(grown.words[row, run] == 0) & (grown.kind[row, run] < 0)]
+    grown.words[row, empty] = grown.words[row, like]

@@ -1,0 +1,46 @@
+"""The names that the matrix has for what it varies, and what they stand for."""
+
+from walker.access import AccessType
+from walker.context import CR0, CR4, EFER
+
+__all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "LEVEL_NAMES", "PKRU_BITS"]
+
+LEVEL_NAMES = {1: "pte", 2: "pde", 3: "pdpte", 4: "pml4e", 5: "pml5e"}
+
+ENTRY_BITS: dict[str, int] = {
+    "p": 1 << 0,
+    "rw": 1 << 1,
+    "us": 1 << 2,
+    "pwt": 1 << 3,
+    "pcd": 1 << 4,
+    "a": 1 << 5,
+    "d": 1 << 6,
+    "ps": 1 << 7,
+    "g": 1 << 8,
+    "sw": 0x7F << 52 | 7 << 9,
+    "pat": 1 << 12,
+    "pk": 1 << 59,
+    "nx": 1 << 63,
+    **{f"key{number}": number << 59 for number in range(1, 16)},
+    **{f"bit{number}": 1 << number for number in (*range(12, 30), *range(40, 52))},
+}
+"""Bits of an entry: `ps` is PAT in a PTE; `sw` all that software may use; `pk` is key 1."""
+
+CONTROLS: dict[str, tuple[str, int]] = {
+    "cr0.wp": ("cr0", CR0.WP),
+    "efer.nx": ("efer", EFER.NXE),
+    "cr4.smep": ("cr4", CR4.SMEP),
+    "cr4.smap": ("cr4", CR4.SMAP),
+    "cr4.pke": ("cr4", CR4.PKE),
+    "cr4.pge": ("cr4", CR4.PGE),
+}
+"""Bits of control registers: the field of a context, and the bit."""
+
+PKRU_BITS = {"pkru.ad": 1, "pkru.wd": 2}
+"""What PKRU may deny for the key that `pk` stands for."""
+
+ACCESSES = {
+    "read": AccessType.READ,
+    "write": AccessType.WRITE,
+    "execute": AccessType.EXECUTE,
+}

@@ -1,0 +1,185 @@
+"""A section of the matrix: what is crossed with what, and the address space that holds it all.
+
+Combinations are packed by sharing: a table for each level holds one entry for each combination of
+its bits, and all of them lead to the one table of the next level. A path through them is a choice
+of one entry a level, so that four tables hold the product.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, PKRU_BITS
+from walker.columns import Accesses
+from walker.context import CR4, PagingContext
+from walker.memory import FRAME, U64, WORDS
+
+__all__ = ["KEY", "MAX_VARIANTS", "RAM", "Choice", "Section", "Variants"]
+
+MAX_VARIANTS = WORDS - 2
+"""The most entries in a table: two slots of a root are the probe's."""
+
+KEY = 1
+"""The protection key that the bit `pk` gives a page."""
+
+RAM = ((0, 64 << 30),)
+_PAGES = 1 << 24  # Where pages begin that aren't large, a frame for each entry.
+_P, _PS = ENTRY_BITS["p"], ENTRY_BITS["ps"]
+
+Choice = Mapping[str, frozenset[str]]
+"""What is chosen of a dimension, by its name: of bits "0" and "1", of accesses their names."""
+
+_EVERYTHING: Choice = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """The entries of one level: `names` are the bits set in each, `word` uint64[n] their flags."""
+
+    level: int
+    names: tuple[frozenset[str], ...]
+    word: U64
+
+    @property
+    def leaf(self) -> NDArray[np.bool_]:
+        """bool[n]: which of them map a page, if they are present."""
+        large: NDArray[np.bool_] = (self.word & np.uint64(_PS)) != 0
+        return large if self.level in (2, 3) else np.full(len(self.word), self.level == 1)
+
+    @property
+    def ends(self) -> NDArray[np.bool_]:
+        """bool[n]: behind which of them nothing is read, whatever is reserved."""
+        absent: NDArray[np.bool_] = (self.word & np.uint64(_P)) == 0
+        return self.leaf | absent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One product of dimensions.
+
+    For each level from the root down to the last table, `free` names the bits that are crossed,
+    `fixed` those that are always set; `one_of` are bits of which at most one is set. `controls`
+    are crossed, those in `on` are always set; `pkrus` are crossed instead of the two bits of one
+    key, where there are any. `keep(level, names)` says which entries are worth
+    their place, for the reasons that `pruned` gives, a line each.
+    """
+
+    name: str
+    covers: str
+    free: Mapping[int, tuple[str, ...]]
+    fixed: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    one_of: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    controls: tuple[str, ...]
+    on: tuple[str, ...] = ()
+    pkrus: tuple[int, ...] = ()
+    ac: tuple[bool, ...] = (False,)
+    accesses: tuple[str, ...] = ("read", "write", "execute")
+    keep: Callable[[int, frozenset[str]], bool] | None = None
+    pruned: tuple[str, ...] = ()
+
+    @property
+    def levels(self) -> int:
+        """The number of paging levels."""
+        return max(self.free)
+
+    def variants(self, choice: Choice = _EVERYTHING) -> tuple[Variants, ...]:
+        """Return the entries of each level, from the root down."""
+        return tuple(self._variants(level, choice) for level in sorted(self.free, reverse=True))
+
+    def _variants(self, level: int, choice: Choice) -> Variants:
+        sets = []
+        free, one_of = self.free[level], self.one_of.get(level, ())
+        for values in product((False, True), repeat=len(free)):
+            named = {bit for bit, on in zip(free, values, strict=True) if on}
+            for extra in ((), *((bit,) for bit in one_of)):
+                names = frozenset(named | set(extra) | set(self.fixed.get(level, ())))
+                if self._chosen(level, names, choice) and (
+                    self.keep is None or self.keep(level, names)
+                ):
+                    sets.append(names)
+        words = [sum(ENTRY_BITS[bit] for bit in names) for names in sets]
+        return Variants(level, tuple(sets), np.array(words, np.uint64))
+
+    def _chosen(self, level: int, names: frozenset[str], choice: Choice) -> bool:
+        mine = ((key, values) for key, values in choice.items() if "." in key)
+        for key, values in mine:
+            where, bit = key.split(".")
+            if where == LEVEL_NAMES[level] and str(int(bit in names)) not in values:
+                return False
+        return True
+
+    def contexts(self, choice: Choice = _EVERYTHING) -> Iterator[PagingContext]:
+        """Yield the control states, in order."""
+        for values in product((False, True), repeat=len(self.controls)):
+            on = {name for name, value in zip(self.controls, values, strict=True) if value}
+            on |= set(self.on)
+            if any(
+                str(int(name in on)) not in values
+                for name, values in choice.items()
+                if name in CONTROLS or name in PKRU_BITS
+            ):
+                continue
+            yield from self._contexts(on)
+
+    def _contexts(self, on: set[str]) -> Iterator[PagingContext]:
+        registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
+        if self.levels == 5:
+            registers["cr4"] |= CR4.LA57
+        for name in on & CONTROLS.keys():
+            register, bit = CONTROLS[name]
+            registers[register] |= bit
+        denied = sum(PKRU_BITS[name] for name in on & PKRU_BITS.keys()) << 2 * KEY
+        for pkru in self.pkrus or (denied,):
+            yield PagingContext(
+                cr3=FRAME,
+                cr0=registers["cr0"],
+                cr4=registers["cr4"],
+                efer=registers["efer"],
+                pkru=pkru,
+            )
+
+    def tables(self, variants: tuple[Variants, ...]) -> tuple[U64, U64]:
+        """Return the tables' frames uint64[t] and words uint64[t, 512]: one a level, root first."""
+        count = len(variants)
+        frames = FRAME * np.arange(1, count + 1, dtype=np.uint64)
+        words = np.zeros((count, WORDS), np.uint64)
+        for at, each in enumerate(variants):
+            number = np.arange(len(each.word), dtype=np.uint64)
+            span = np.uint64(1 << (3 + 9 * each.level))
+            # Large pages lie behind the small ones, and each entry has another one, up to 16.
+            page = np.uint64(_PAGES) + number * np.uint64(FRAME)
+            if each.level > 1:
+                page = (number % np.uint64(16) + np.uint64(2)) * span
+            table = np.uint64(FRAME * (at + 2))
+            words[at, : len(number)] = each.word | np.where(each.leaf, page, table)
+        return frames, words
+
+    def paths(self, variants: tuple[Variants, ...]) -> U64:
+        """Return the address of each path, uint64[n]; of those that end early one each."""
+        va = np.zeros(1, np.uint64)
+        going = np.ones(1, np.bool_)
+        for each in variants:
+            shift = np.uint64(3 + 9 * each.level)
+            index = np.arange(len(each.word), dtype=np.uint64) << shift
+            further = (va[going, None] | index[None, :]).ravel()
+            ends = np.tile(each.ends, int(going.sum()))
+            va = np.concatenate([va[~going], further])
+            going = np.concatenate([np.zeros(int((~going).sum()), np.bool_), ~ends])
+        unused = np.int64(64 - 12 - 9 * self.levels)
+        return (va.astype(np.int64) << unused >> unused).astype(np.uint64)
+
+    def accesses_to(self, va: U64, choice: Choice = _EVERYTHING) -> Accesses:
+        """Return every access to each of these addresses."""
+        kinds = [name for name in self.accesses if name in choice.get("access", {name})]
+        cpls = [cpl for cpl in (0, 3) if str(cpl) in choice.get("cpl", {str(cpl)})]
+        acs = [ac for ac in self.ac if str(int(ac)) in choice.get("rflags.ac", {str(int(ac))})]
+        rows = list(product(kinds, cpls, acs))
+        return Accesses(
+            np.repeat(va, len(rows)),
+            np.tile(np.array([ACCESSES[kind] for kind, _, _ in rows], np.uint8), len(va)),
+            np.tile(np.array([cpl for _, cpl, _ in rows], np.uint8), len(va)),
+            np.tile(np.array([ac for _, _, ac in rows], np.bool_), len(va)),
+        )

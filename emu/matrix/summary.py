@@ -1,0 +1,94 @@
+"""What all units together came to, and its file, from which a run goes on where it ended."""
+
+from pathlib import Path
+
+import msgspec
+
+from emu.matrix.run import Crash
+from emu.matrix.unit import Result
+from walker.columns import Kind
+from walker.errors import BadInput
+from walker.source import dump_case
+
+__all__ = ["Group", "Summary", "load_summary"]
+
+_FORMAT = "crosswalk-matrix/1"
+
+
+class Group(msgspec.Struct, forbid_unknown_fields=True):
+    """Divergences of one signature: how many, and the first one's case file."""
+
+    signature: str
+    count: int
+    case: str
+
+
+class Summary(msgspec.Struct, forbid_unknown_fields=True):
+    """What the first `units` units came to.
+
+    `select` is the choice as it was given; by section, `combinations` counts what was tried and
+    `outcomes` what was observed, by `Kind`; `groups` are by slug of their signature.
+    """
+
+    select: str
+    units: int = 0
+    combinations: dict[str, int] = {}
+    outcomes: dict[str, list[int]] = {}
+    divergent: int = 0
+    known: dict[str, int] = {}
+    groups: dict[str, Group] = {}
+    crashes: list[str] = []
+    seconds: float = 0.0
+    format: str = _FORMAT
+
+    @property
+    def probes(self) -> int:
+        """The number of combinations tried."""
+        return sum(self.combinations.values())
+
+    def add(self, result: Result | Crash) -> None:
+        """Add the next unit's result."""
+        self.units += 1
+        if isinstance(result, Crash):
+            unit = result.unit
+            self.crashes.append(
+                f"{unit.section}, control states {unit.first} to {unit.last - 1}: {result.how}"
+            )
+            return
+        name = result.unit.section
+        self.combinations[name] = self.combinations.get(name, 0) + result.unit.combinations
+        counts = self.outcomes.setdefault(name, [0] * len(Kind))
+        for kind, count in enumerate(result.outcomes):
+            counts[kind] += count
+        self.divergent += result.divergent
+        for known, count in result.known.items():
+            self.known[known] = self.known.get(known, 0) + count
+        for finding in result.findings:
+            signature = finding.signature
+            case = dump_case(finding.case).decode()
+            group = self.groups.setdefault(signature.slug, Group(str(signature), 0, case))
+            group.count += finding.count
+
+    def dump(self) -> bytes:
+        """Return the summary as a file has it."""
+        return msgspec.json.format(msgspec.json.encode(self, order="sorted")) + b"\n"
+
+
+def load_summary(path: Path, select: str, units: int) -> Summary:
+    """Return what the file says of this choice; nothing yet where there is no file.
+
+    `BadInput` for a file that is none, or is about something else.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Summary(select)
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+    try:
+        summary = msgspec.json.decode(data, type=Summary)
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"{path}: {error}") from error
+    if (summary.format, summary.select) != (_FORMAT, select) or summary.units > units:
+        raise BadInput(f"{path}: not a state of this matrix with --select {select!r}")
+    return summary

@@ -1,0 +1,114 @@
+"""A unit of work: some control states of a section, and some of its paths."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+from emu.check.compare import differing_fields
+from emu.check.crosscheck import Predictor
+from emu.fuzz.findings import WALKER, Finding, Findings, confirm
+from emu.fuzz.layout import Layout, Meaning, Meant
+from emu.fuzz.signature import Signature
+from emu.matrix.section import RAM, Choice, Section
+from emu.probe import Stand
+from walker.bulk import translate_many
+from walker.columns import Kind, Outcomes
+
+__all__ = ["UNIT", "Result", "Unit", "Worker", "units_of"]
+
+UNIT = 1 << 19
+"""The number of combinations that a unit has at the most, unless one control state has more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The control states [first, last) of a section, by their order."""
+
+    section: str
+    first: int
+    last: int
+    combinations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a unit: `outcomes` counts the observed ones by `Kind`."""
+
+    unit: Unit
+    outcomes: tuple[int, int, int]
+    divergent: int
+    known: dict[str, int]
+    findings: tuple[Finding, ...]
+
+
+def units_of(section: Section, choice: Choice) -> Iterator[Unit]:
+    """Yield the units of a section, in order; none if the choice leaves nothing of it."""
+    variants = section.variants(choice)
+    if not all(len(each.word) for each in variants):
+        return
+    paths = section.paths(variants)
+    each = len(section.accesses_to(paths, choice))
+    count = sum(1 for _ in section.contexts(choice))
+    step = max(1, UNIT // each) if each else 0
+    for first in range(0, count if each else 0, step or 1):
+        last = min(first + step, count)
+        yield Unit(section.name, first, last, each * (last - first))
+
+
+class Worker:
+    """Does units, one after the other; engines are kept in between."""
+
+    def __init__(
+        self, sections: tuple[Section, ...], choice: Choice, predict: Predictor = translate_many
+    ) -> None:
+        self._sections = {section.name: section for section in sections}
+        self._choice = choice
+        self._predict = predict
+        self._stand = Stand()
+
+    def do(self, unit: Unit) -> Result:
+        """Put every combination of a unit to walker and CPU; raises as `Prober.probe` does."""
+        section = self._sections[unit.section]
+        layouts = self._layouts(section)
+        outcomes = np.zeros(len(Kind), np.int64)
+        known: Counter[str] = Counter()
+        findings: dict[Signature, Finding] = {}
+        divergent = 0
+        for layout in islice(layouts, unit.first, unit.last):
+            observed, found = self._put(layout)
+            outcomes += np.bincount(observed.kind, minlength=len(Kind))
+            divergent += found.divergent
+            known.update(found.known)
+            for finding in found.all():
+                before = findings.get(finding.signature)
+                count = finding.count + (before.count if before else 0)
+                findings[finding.signature] = replace(before or finding, count=count)
+        return Result(
+            unit,
+            (int(outcomes[0]), int(outcomes[1]), int(outcomes[2])),
+            divergent,
+            {name: count for name, count in sorted(known.items()) if count},
+            tuple(findings.values()),
+        )
+
+    def _layouts(self, section: Section) -> Iterator[Layout]:
+        variants = section.variants(self._choice)
+        frames, words = section.tables(variants)
+        accesses = section.accesses_to(section.paths(variants), self._choice)
+        count = len(accesses)
+        nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
+        for context in section.contexts(self._choice):
+            yield Layout(context, RAM, frames, words, accesses, nothing)
+
+    def _put(self, layout: Layout) -> tuple[Outcomes, Findings]:
+        memory = layout.memory()
+        predicted = self._predict(memory, layout.context, layout.accesses)
+        prober = self._stand.prober(memory, layout.context)
+        observed = prober.probe(layout.accesses)
+        found = Findings(layout, memory)
+        found.add(WALKER, predicted, observed, differing_fields(predicted, observed))
+        confirm(prober, layout, observed, found.rows)
+        return observed, found

@@ -1,0 +1,128 @@
+"""Mutants of a module: each with one rule taken out or turned round."""
+
+import ast
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Mutant", "mutants_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change: where, what it was and what it became, and the whole module with it."""
+
+    module: str
+    line: int
+    function: str
+    before: str
+    after: str
+    source: str
+
+
+_BINARY: dict[type[ast.operator], type[ast.operator]] = {
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+}
+_COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Lt: ast.GtE,
+    ast.GtE: ast.Lt,
+    ast.Gt: ast.LtE,
+    ast.LtE: ast.Gt,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+
+
+def mutants_of(module: str, source: str) -> Iterator[Mutant]:
+    """Yield every mutant of a module, in the order of its lines."""
+    tree = ast.parse(source)
+    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+        for node in _nodes(function):
+            for changed in _changes(node):
+                yield _mutant(module, tree, function, node, changed)
+
+
+def _nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
+    """Yield what a function does: not its signature, nor its docstring."""
+    for statement in function.body:
+        if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+            yield from ast.walk(statement)
+
+
+def _changes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what this node may become."""
+    match node:
+        case ast.BinOp(op=op) if type(op) in _BINARY:
+            yield _with(node, op=_BINARY[type(op)]())
+        case ast.Compare(ops=[op]) if type(op) in _COMPARISONS:
+            yield _with(node, ops=[_COMPARISONS[type(op)]()])
+        case ast.BoolOp(op=op, values=[first, *rest]):
+            yield _with(node, op=ast.Or() if isinstance(op, ast.And) else ast.And())
+            if len(rest) == 1:
+                yield from (copy.deepcopy(first), copy.deepcopy(rest[0]))
+        case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+            yield copy.deepcopy(operand)
+        case ast.IfExp(body=body, orelse=other):
+            yield from (copy.deepcopy(body), copy.deepcopy(other))
+        case ast.If() | ast.While():
+            yield from (_with(node, test=ast.Constant(value)) for value in (True, False))
+        case ast.AugAssign():
+            yield ast.Pass()
+        case ast.Assign(targets=[ast.Subscript()]):
+            yield ast.Pass()
+        case ast.Break():
+            yield ast.Pass()
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
+            yield ast.Constant(value + 1)
+
+
+def _with(node: ast.AST, **fields: object) -> ast.AST:
+    changed = copy.copy(node)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def _mutant(
+    module: str, tree: ast.Module, function: ast.FunctionDef, node: ast.AST, changed: ast.AST
+) -> Mutant:
+    ast.copy_location(changed, node)
+    replaced = _Replace(node, changed).visit(tree)
+    source = ast.unparse(ast.fix_missing_locations(replaced))
+    line = getattr(node, "lineno", function.lineno)
+    return Mutant(module, line, function.name, _line(node), _line(changed), source)
+
+
+def _line(node: ast.AST) -> str:
+    return ast.unparse(node).splitlines()[0]
+
+
+class _Replace(ast.NodeTransformer):
+    """Puts one node in another's place, in copies of all that lies above."""
+
+    def __init__(self, old: ast.AST, new: ast.AST) -> None:
+        self._old, self._new = old, new
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Return the node, or what stands in its place."""
+        if node is self._old:
+            return self._new
+        changed = copy.copy(node)
+        for name, value in ast.iter_fields(node):
+            if isinstance(value, list):
+                setattr(changed, name, [self._item(item) for item in value])
+            elif isinstance(value, ast.AST):
+                setattr(changed, name, self.visit(value))
+        return changed
+
+    def _item(self, item: object) -> object:
+        return self.visit(item) if isinstance(item, ast.AST) else item

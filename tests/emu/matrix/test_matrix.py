@@ -1,0 +1,131 @@
+import json
+import os
+import signal
+
+import pytest
+
+from emu.matrix import run
+from emu.matrix.choice import parse_choice
+from emu.matrix.run import Crash, chosen_units, results_of
+from emu.matrix.sections import SECTIONS
+from emu.matrix.summary import Summary, load_summary
+from emu.matrix.unit import Unit, Worker
+from tests.emu.check.bugs import GUEST
+from walker.bulk import translate_many
+from walker.errors import BadInput
+
+FEW = "section=junk-pte,access=write,cpl=3"
+
+
+def all_of(text, predict=translate_many):
+    choice = parse_choice(text)
+    worker = Worker(SECTIONS, choice, predict)
+    summary = Summary(text)
+    for unit in chosen_units(choice):
+        summary.add(worker.do(unit))
+    return summary
+
+
+def test_walker_and_cpu_agree_on_a_section():
+    summary = all_of("section=keys-4k,cr4.smap=1,efer.nx=1")
+    assert summary.probes == 512 * 12 * 32
+    assert summary.divergent == 0
+    assert sum(summary.outcomes["keys-4k"]) == summary.probes
+    assert all(summary.outcomes["keys-4k"][:2])
+
+
+def test_what_the_emulator_is_known_for_is_counted_apart():
+    summary = all_of("section=large-1g,cr0.wp=1,efer.nx=1,cr4.pke=0,pkru.ad=0,pkru.wd=0")
+    assert summary.divergent == 0
+    assert list(summary.known) == ["pdpte-leaf-accessed-on-fault"]
+    assert summary.known["pdpte-leaf-accessed-on-fault"] > 100
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        bug
+        for bug in GUEST
+        if bug.name in ("R/W of a PTE ignored", "WP ignored", "D not set", "P missing")
+    ],
+    ids=lambda bug: bug.name,
+)
+def test_a_planted_bug_is_found_and_grouped(bug):
+    summary = all_of("section=junk-pte,cr4.smap=0", bug.predict)
+    assert summary.divergent > 0
+    assert 1 <= len(summary.groups) <= 8
+    assert sum(group.count for group in summary.groups.values()) <= summary.divergent
+
+
+def test_the_order_of_results_is_that_of_units_with_any_number_of_processes(monkeypatch):
+    monkeypatch.setattr("emu.matrix.unit.UNIT", 100)
+    choice = parse_choice(FEW)
+    units = chosen_units(choice)
+    assert len(units) > 3
+    one, two = (list(results_of(units, choice, jobs)) for jobs in (1, 2))
+    assert [result.unit for result in one] == units
+    assert one == two
+
+
+def dies(unit):
+    if unit.first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run._workers[0].do(unit)
+
+
+def test_a_unit_that_kills_its_process_is_a_result_and_the_rest_goes_on(monkeypatch):
+    monkeypatch.setattr("emu.matrix.unit.UNIT", 256 * 2 * 8)
+    monkeypatch.setattr(run, "_do", dies)
+    choice = parse_choice(FEW)
+    units = chosen_units(choice)
+    first, second = results_of(units, choice, 1)
+    assert first.unit == units[0]
+    assert second == Crash(units[1], "the process died of SIGKILL")
+    summary = Summary(FEW)
+    summary.add(first)
+    summary.add(second)
+    assert summary.units == 2
+    assert len(summary.crashes) == 1
+
+
+def test_a_state_goes_on_where_it_ended(tmp_path):
+    whole = all_of(FEW)
+    path = tmp_path / "state.json"
+    path.write_bytes(whole.dump())
+    assert load_summary(path, FEW, 1) == whole
+    assert load_summary(tmp_path / "none", FEW, 1) == Summary(FEW)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "state"),
+        (b'{"select": "x", "units": 0}', "not a state of this matrix"),
+        (b'{"select": "", "units": 99}', "not a state of this matrix"),
+        (b'{"select": "", "unknown": 1}', "unknown"),
+    ],
+)
+def test_a_foreign_state_is_refused(tmp_path, content, message):
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=message):
+        load_summary(path, "", 3)
+
+
+def test_a_group_keeps_a_case_that_shows_it(tmp_path):
+    (bug,) = [bug for bug in GUEST if bug.name == "R/W of a PTE ignored"]
+    summary = all_of(FEW, bug.predict)
+    for group in summary.groups.values():
+        case = json.loads(group.case)
+        assert len(case["entries"]) == 4
+        assert len(case["probes"]) == 1
+
+
+def test_units_cover_each_control_state_once():
+    for section in SECTIONS:
+        choice = parse_choice(f"section={section.name}")
+        units = chosen_units(choice)
+        count = len(list(section.contexts()))
+        assert [unit.first for unit in units] == [0, *(unit.last for unit in units[:-1])]
+        assert units[-1].last == count
+        assert all(isinstance(unit, Unit) for unit in units)

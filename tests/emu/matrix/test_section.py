@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+
+from emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
+from emu.matrix.choice import parse_choice
+from emu.matrix.section import KEY, MAX_VARIANTS, RAM, Section
+from emu.matrix.sections import SECTIONS
+from walker.bulk import translate_many
+from walker.columns import Kind
+from walker.errors import BadInput
+from walker.memory import SparseWords
+from walker.translate import StepKind, walk
+
+SMALL = Section(
+    name="small",
+    covers="two bits of a PTE, one of a PDE",
+    free={4: (), 3: (), 2: ("p",), 1: ("rw", "us")},
+    fixed={4: ("p",), 3: ("p",), 1: ("p",)},
+    one_of={1: ("bit40", "bit51")},
+    controls=("cr0.wp", "cr4.pke", "pkru.ad"),
+    ac=(False, True),
+)
+
+
+def paths_of(section, choice):
+    variants = section.variants(choice)
+    memory = SparseWords.of_tables(RAM, *section.tables(variants))
+    return variants, memory, section.paths(variants)
+
+
+def test_every_combination_of_entries_has_one_path():
+    variants, memory, va = paths_of(SMALL, {})
+    assert [len(each.word) for each in variants] == [1, 1, 2, 12]
+    # One path ends at the absent PDE; the other twelve each at their PTE.
+    assert len(va) == len(set(va.tolist())) == 13
+    context = next(iter(SMALL.contexts()))
+    seen = {
+        tuple(step.entry & ~0xFFF_F000 for step in walk(memory, context, at).steps)
+        for at in va.tolist()
+    }
+    expected = {(1, 1, 0)} | {(1, 1, 1, int(word)) for word in variants[-1].word}
+    assert seen == expected
+
+
+def test_control_states_are_the_product_of_their_bits():
+    contexts = list(SMALL.contexts())
+    assert len(contexts) == len(set(contexts)) == 8
+    assert {context.pkru for context in contexts} == {0, 1 << 2 * KEY}
+    assert {(context.wp, context.pke) for context in contexts} == {
+        (wp, pke) for wp in (False, True) for pke in (False, True)
+    }
+
+
+def test_accesses_are_the_product_of_type_privilege_and_ac():
+    accesses = SMALL.accesses_to(np.array([0x1000], np.uint64))
+    rows = {(accesses[row].type, accesses[row].cpl, accesses[row].ac) for row in range(12)}
+    assert len(accesses) == len(rows) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "paths", "states", "accesses"),
+    [
+        ("", 13, 8, 12),
+        ("pde.p=1", 12, 8, 12),
+        ("pde.p=0", 1, 8, 12),
+        ("pte.rw=1,pte.us=0", 4, 8, 12),
+        ("pte.bit51=1", 5, 8, 12),
+        ("cr0.wp=0,cr0.wp=1", 13, 8, 12),
+        ("cr0.wp=0,pkru.ad=1", 13, 2, 12),
+        ("access=write,cpl=3,rflags.ac=0", 13, 8, 1),
+    ],
+)
+def test_a_choice_narrows_by_name(text, paths, states, accesses):
+    choice = parse_choice(text)
+    _, _, va = paths_of(SMALL, choice)
+    assert len(va) == paths
+    assert len(list(SMALL.contexts(choice))) == states
+    assert len(SMALL.accesses_to(va[:1], choice)) == accesses
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pte.nx", "not NAME=VALUE"),
+        ("pte.foo=1", "no 'pte.foo'"),
+        ("pte.nx=2", "one of 0, 1"),
+        ("access=fetch", "one of execute, read, write"),
+        ("section=x", "one of"),
+    ],
+)
+def test_what_there_is_not_can_not_be_chosen(text, message):
+    with pytest.raises(BadInput, match=message):
+        parse_choice(text)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_a_section_fits_its_tables_and_says_what_it_leaves_out(section):
+    variants = section.variants()
+    assert all(0 < len(each.word) <= MAX_VARIANTS for each in variants)
+    assert all(len(set(each.word.tolist())) == len(each.word) for each in variants)
+    assert section.covers
+    assert section.pruned
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_every_entry_of_a_section_is_looked_at(section):
+    variants, memory, va = paths_of(section, {})
+    context = next(iter(section.contexts()))
+    kinds = translate_many(memory, context, section.accesses_to(va[:2000])).kind
+    assert (kinds != Kind.GENERAL_PROTECTION).all()
+    seen = {each.level: set() for each in variants}
+    stop = {StepKind.RESERVED, StepKind.NOT_PRESENT}
+    chance = np.random.default_rng(0)
+    for at in chance.choice(va, min(len(va), 4000), replace=False).tolist():
+        steps = walk(memory, context, at).steps
+        for step in steps:
+            seen[step.level].add(step.pa & 0xFFF)
+        assert steps[-1].kind in stop or steps[-1].kind is StepKind.LEAF
+    for each in variants[:1]:
+        assert len(seen[each.level]) == len(each.word)
+
+
+def test_what_a_bit_is_called_is_what_it_is():
+    assert ENTRY_BITS["rw"] == 2
+    assert ENTRY_BITS["nx"] == 1 << 63
+    assert ENTRY_BITS["key15"] == 15 << 59
+    assert ENTRY_BITS["pk"] == KEY << 59
+    assert set(LEVEL_NAMES) == {1, 2, 3, 4, 5}
