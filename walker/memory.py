@@ -6,7 +6,7 @@ segments of an ELF core. `SparseWords` holds the few words of a case file.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from mmap import mmap
 from typing import Protocol
@@ -223,6 +223,12 @@ class SparseWords:
         """Return the (n, 512) words of n frames, a copy; zeros where one isn't backed."""
         found: U64 = self._tables[self._rows(frames)]
         return found
+
+    def words(self) -> Iterator[tuple[int, int]]:
+        """Yield the words that aren't zero, by address."""
+        row, at = np.nonzero(self._tables[:-1])
+        addresses = self._known[row] + np.uint64(8) * at.astype(np.uint64)
+        yield from zip(addresses.tolist(), self._tables[row, at].tolist(), strict=True)
 
     def _rows(self, frames: U64) -> NDArray[np.intp]:
         at = np.searchsorted(self._known, frames)

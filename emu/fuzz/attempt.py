@@ -14,7 +14,6 @@ from emu.fuzz.coverage import coverage_of
 from emu.fuzz.findings import MEANT, WALKER, Finding, Findings, confirm
 from emu.fuzz.intent import meant_outcomes
 from emu.fuzz.layout import Layout
-from emu.fuzz.layout_case import layout_case
 from emu.fuzz.signature import failure_signature
 from emu.peers import Peer, PeerFailure
 from emu.peers.judge import as_claimed, judge, truth_of
@@ -59,6 +58,25 @@ class Tester:
         with clock.part("generate"):
             layout = make()
             memory = layout.memory()
+        found, truth = self._try(layout, memory, clock)
+        with clock.part("cover"):
+            coverage = coverage_of(memory, layout.context, layout.accesses, truth)
+        return Attempt(
+            len(layout.accesses),
+            found.divergent,
+            {name: count for name, count in sorted(found.known.items()) if count},
+            found.all(),
+            coverage,
+            clock.seconds,
+        )
+
+    def findings(self, layout: Layout) -> Findings:
+        """Try a layout and return what was found."""
+        return self._try(layout, layout.memory(), _Clock())[0]
+
+    def _try(
+        self, layout: Layout, memory: SparseWords, clock: "_Clock"
+    ) -> tuple[Findings, Outcomes]:
         context, accesses = layout.context, layout.accesses
         with clock.part("predict"):
             predicted = self._predict(memory, context, accesses)
@@ -74,20 +92,10 @@ class Tester:
             truth = _choose(known, predicted, observed)
             meant = meant_outcomes(layout, truth)
             found.add(MEANT, meant, truth, differing_fields(meant, truth))
-        failed: tuple[Finding, ...] = ()
         if self._peer is not None:
             with clock.part("peer"):
-                failed = _ask(self._peer, layout, memory, truth, found)
-        with clock.part("cover"):
-            coverage = coverage_of(memory, context, accesses, truth)
-        return Attempt(
-            len(accesses),
-            found.divergent,
-            dict(sorted(found.known.items())),
-            found.all() + failed,
-            coverage,
-            clock.seconds,
-        )
+                _ask(self._peer, layout, memory, truth, found)
+        return found, truth
 
 
 def _choose(chosen: NDArray[np.bool_], these: Outcomes, others: Outcomes) -> Outcomes:
@@ -101,20 +109,17 @@ def _choose(chosen: NDArray[np.bool_], these: Outcomes, others: Outcomes) -> Out
     return Outcomes(*columns)
 
 
-def _ask(
-    peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings
-) -> tuple[Finding, ...]:
-    """Gather what the walker under test says otherwise; return its failure to answer, if any."""
+def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings) -> None:
+    """Gather what the walker under test says otherwise, or that it doesn't answer."""
     context, accesses = layout.context, layout.accesses
     try:
         answers = peer.answer(memory, context, accesses)
     except PeerFailure as failure:
-        whole = layout_case(layout)
-        return (Finding(failure_signature(peer.name, failure), 1, 0, whole, whole),)
+        found.add_failure(failure_signature(peer.name, failure))
+        return
     held = truth_of(memory, context, accesses, truth)
     fields = judge(peer.claims, answers, held)
     found.add(f"peer:{peer.name}", answers, as_claimed(peer.claims, held), fields)
-    return ()
 
 
 class _Clock:

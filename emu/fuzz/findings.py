@@ -58,6 +58,7 @@ class Findings:
         self._first: dict[Signature, Divergence] = {}
         self._row: dict[Signature, int] = {}
         self._counts: Counter[Signature] = Counter()
+        self._failures: list[Signature] = []
         self.known: Counter[str] = Counter()
         self.divergent = 0
 
@@ -98,6 +99,16 @@ class Findings:
             self._first[signature] = divergence
             self._row[signature] = row
 
+    def add_failure(self, signature: Signature) -> None:
+        """Gather that a walker under test failed to answer."""
+        self.divergent += 1
+        self._failures.append(signature)
+
+    @property
+    def signatures(self) -> set[Signature]:
+        """What has been found."""
+        return {*self._first, *self._failures}
+
     @property
     def rows(self) -> list[int]:
         """The first access of each finding, ascending."""
@@ -114,6 +125,9 @@ class Findings:
             whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
             row = self._row[signature]
             found.append(Finding(signature, self._counts[signature], row, case, whole))
+        for signature in self._failures:
+            case = layout_case(layout)
+            found.append(Finding(signature, 1, 0, case, case))
         return tuple(found)
 
 

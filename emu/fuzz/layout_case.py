@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from emu.fuzz.layout import Layout
+from emu.fuzz.layout import Layout, Meaning, Meant
+from emu.report.records import access_of
 from walker.access import AccessType
+from walker.columns import Accesses
+from walker.memory import FRAME, WORDS
 from walker.source import Case, Cpu, Probe
 
-__all__ = ["layout_case"]
+__all__ = ["case_layout", "layout_case"]
 
 _NAMES = {kind.value: kind.name.lower() for kind in AccessType}
 
@@ -25,3 +28,16 @@ def layout_case(layout: Layout, *, rows: slice = slice(None)) -> Case:
     return Case(
         cpu=Cpu.from_context(layout.context), ram=layout.ram, entries=dict(words), probes=probes
     )
+
+
+def case_layout(case: Case) -> Layout:
+    """Return a case as a layout of which nothing was meant; `BadInput` as `Case.context`."""
+    pas = np.array(sorted(case.entries), np.uint64)
+    frames, row = np.unique(pas // np.uint64(FRAME) * np.uint64(FRAME), return_inverse=True)
+    words = np.zeros((len(frames), WORDS), np.uint64)
+    values = np.array([case.entries[pa] for pa in pas.tolist()], np.uint64)
+    words[row, (pas % np.uint64(FRAME) // np.uint64(8)).astype(np.intp)] = values
+    accesses = Accesses.of([access_of(probe) for probe in case.probes])
+    count = len(accesses)
+    nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
+    return Layout(case.context(), case.ram, frames, words, accesses, nothing)

@@ -42,6 +42,11 @@ class PeerFailure(CrosswalkError):
     def __init__(self, failure: Failure, message: str) -> None:
         super().__init__(message)
         self.failure = failure
+        self._message = message
+
+    def __reduce__(self) -> tuple[type["PeerFailure"], tuple[Failure, str]]:
+        """Let it come back from the process that it was raised in."""
+        return type(self), (self.failure, self._message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +58,17 @@ class Limits:
 
 
 class Peer(Protocol):
-    """A walker under test.
+    """A walker under test."""
 
-    `name` is what `--walker` called it, `claims` what it answers.
-    """
+    @property
+    def name(self) -> str:
+        """What `--walker` called it."""
+        ...
 
-    name: str
-    claims: frozenset[Claim]
+    @property
+    def claims(self) -> frozenset[Claim]:
+        """What it answers."""
+        ...
 
     def answer(
         self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses

@@ -1,4 +1,4 @@
-"""Other people's walkers, where they are installed: `pip install crosswalk-x86[bench]`."""
+"""Other people's walkers, where they are installed: `pip install crosswalk-x86[volatility3]`."""
 
 from importlib import import_module
 from importlib.util import find_spec

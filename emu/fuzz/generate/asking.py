@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from emu.fuzz.generate.draft import Draft
 from emu.fuzz.generate.grow import Grown
 from emu.fuzz.generate.meaning import Plans
+from walker.access import AccessType
 from walker.columns import Accesses
 from walker.context import PagingContext
 from walker.memory import U64, WORDS
@@ -17,6 +18,7 @@ _PAGE = np.uint64(4096)
 _KINDS = 12  # Types × privileges × AC.
 _BESIDE = 0.12
 _WRONG = 0.02
+_ODD_FETCHES = 0.1
 
 
 def draw_accesses(
@@ -34,15 +36,21 @@ def draw_accesses(
     base = _addresses(context, draft, grown)
     # Every path gets all kinds on a page, then all kinds on another, and so on.
     number = np.arange(count)
-    path = number // _KINDS % len(base)
-    turn = number // (_KINDS * len(base))
-    kind = number % _KINDS
+    # AC decides nothing but with SMAP; without, one value does for a layout.
+    kinds = _KINDS if context.smap else _KINDS // 2
+    path = number // kinds % len(base)
+    turn = number // (kinds * len(base))
+    kind = number % kinds
     group = turn * len(base) + path
     pages = plans.size[path] // _PAGE
     page = chance.integers(0, 1 << 30, int(group[-1]) + 1).astype(np.uint64)[group] % pages
     page[(turn == 0) & (path % 3 == 0)] = 0
     offset = chance.choice(_OFFSETS, count)
-    offset[chance.random(count) < 0.2] = chance.integers(0, 4096)
+    anywhere = chance.random(count) < 0.2
+    offset[anywhere] = chance.integers(0, 4096, int(anywhere.sum())).astype(np.uint64)
+    # What is executed begins at a multiple of 16, but in a few layouts: see `emu.probe.prober`.
+    if chance.random() > _ODD_FETCHES:
+        offset[kind % 3 == AccessType.EXECUTE] &= ~np.uint64(15)
     va = (base[path] & ~(plans.size[path] - np.uint64(1))) | page * _PAGE | offset
     beside = chance.random(count) < _BESIDE
     step = chance.choice(np.array([1, -1, WORDS, -WORDS]), count).view(np.uint64) * plans.size[path]
@@ -54,7 +62,7 @@ def draw_accesses(
         va,
         (kind % 3).astype(np.uint8),
         np.where(kind // 3 % 2 == 1, 3, 0).astype(np.uint8),
-        kind // 6 == 1,
+        (kind // 6 == 1) if context.smap else np.full(count, chance.random() < 0.5),
     )
     return _without_twins(accesses, follows)
 

@@ -18,7 +18,7 @@ from walker.memory import WORDS
 
 __all__ = ["generate"]
 
-_PER_PATH = 24
+_PER_PATH = 12
 _FEWEST = 4
 
 

@@ -40,17 +40,17 @@ class Places:
         chance, count = self._chance, len(level)
         draw = chance.random(count)
         shift = (3 + 9 * level).astype(np.uint64)
-        limit = np.where(draw < 0.9, 4 << 30, self._limit).astype(np.uint64)
+        limit = np.where(draw < 0.96, 4 << 30, self._limit).astype(np.uint64)
         number = chance.integers(0, 1 << 40, count).astype(np.uint64)
         found = number % (limit >> shift) << shift
         small = level == 1
         few = np.array(self._pages, np.uint64)[number % np.uint64(len(self._pages))]
-        found = np.where(small & (draw < 0.85), few, found)
+        found = np.where(small & (draw < 0.94), few, found)
         table = tables[number % np.uint64(len(tables))]
         found = np.where(small & (draw < self._tables_as_pages), table, found)
         if self._top:
             top = np.uint64(_TOP) - (np.uint64(1) << shift)
-            found = np.where(~small & (draw > 0.95), top, found)
+            found = np.where(~small & (draw > 0.98), top, found)
         return clear_of_probe(found)
 
     def outside(self, count: int) -> U64:

@@ -1,0 +1,87 @@
+"""What came of a campaign: for people, for machines, for CI."""
+
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from emu.check import KNOWN
+from emu.cli.reducing import walker_option
+from emu.fuzz.campaign import Campaign
+from emu.fuzz.campaign.store import Store
+from emu.fuzz.coverage import CELLS, coverage_record
+
+__all__ = ["junit", "record", "report_lines"]
+
+_PARTS = ("generate", "predict", "probe", "compare", "peer", "cover")
+
+
+def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
+    """Yield the counts, where the time went, and each finding with its command."""
+    state = campaign.state
+    known = sum(state.known.values())
+    rate = state.probes / state.seconds if state.seconds else 0
+    yield (
+        f"{state.layouts:,} layouts, {state.probes:,} probes in {state.seconds:.1f} s "
+        f"({rate:,.0f} a second): {state.probes - state.divergent - known:,} agree, "
+        f"{state.divergent:,} diverge"
+    )
+    seen, possible = int(campaign.seen.bits.sum()), int(CELLS.possible.sum())
+    yield f"{seen:,} of {possible:,} cells seen, {seen / possible:.1%}"
+    total = sum(state.parts.values())
+    if total:
+        shares = (
+            f"{name} {state.parts[name] / total:.0%}" for name in _PARTS if name in state.parts
+        )
+        yield f"time of the workers: {', '.join(shares)}"
+    for name, count in state.known.items():
+        differs = next(entry.differs for entry in KNOWN if entry.id == name)
+        yield f"{count:,} known emulator divergences, {name}: {differs}"
+    for slug, found in sorted(state.findings.items(), key=lambda item: -item[1].count):
+        yield f"{found.count:,} × {found.signature}, first in layout {found.layout}"
+        yield f"    crosswalk replay {store.case_path(slug)}{walker_option(campaign.plan.walker)}"
+
+
+def record(campaign: Campaign, store: Store) -> dict[str, Any]:
+    """Return the summary document."""
+    state = campaign.state
+    known = sum(state.known.values())
+    return {
+        "probes": state.probes,
+        "agreements": state.probes - state.divergent - known,
+        "divergences": state.divergent,
+        "known_divergences": known,
+        "known": state.known,
+        "layouts": state.layouts,
+        "findings": [
+            {
+                "id": slug,
+                "signature": found.signature,
+                "count": found.count,
+                "layout": found.layout,
+                "case": str(store.case_path(slug)),
+            }
+            for slug, found in sorted(state.findings.items())
+        ],
+        "coverage": coverage_record(campaign.seen),
+        "parts": {name: round(seconds, 3) for name, seconds in sorted(state.parts.items())},
+        "seconds": round(state.seconds, 3),
+    }
+
+
+def junit(campaign: Campaign) -> bytes:
+    """Return a JUnit report: a case for the campaign as such, and one that fails for each finding."""
+    state = campaign.state
+    suite = ET.Element(
+        "testsuite",
+        name=f"crosswalk fuzz, seed {campaign.plan.seed}",
+        tests=str(len(state.findings) + 1),
+        failures=str(len(state.findings)),
+        time=f"{state.seconds:.3f}",
+    )
+    ET.SubElement(suite, "testcase", classname="crosswalk.fuzz", name=f"{state.layouts} layouts")
+    for slug, found in sorted(state.findings.items()):
+        case = ET.SubElement(suite, "testcase", classname="crosswalk.fuzz", name=slug)
+        failure = ET.SubElement(case, "failure", message=found.signature)
+        failure.text = f"{found.count} times, first in layout {found.layout}"
+    ET.indent(suite)
+    return ET.tostring(suite, encoding="utf-8", xml_declaration=True) + b"\n"

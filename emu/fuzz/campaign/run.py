@@ -1,0 +1,142 @@
+"""The campaign itself: tasks in, results in order, findings written as they come."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from emu.fuzz.campaign.plan import LAG, ROUND, Plan
+from emu.fuzz.campaign.pools import Lost, Pool
+from emu.fuzz.campaign.store import Found, State, Store, pack, unpack
+from emu.fuzz.campaign.work import Done, Task
+from emu.fuzz.coverage import Seen
+from emu.fuzz.findings import Finding
+from emu.fuzz.layout_case import layout_case
+from emu.fuzz.signature import Signature
+from walker.source import Case, dump_case
+
+__all__ = ["Campaign", "Told"]
+
+_AHEAD = 2  # Tasks in the queue for each worker.
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How far a campaign is."""
+
+    layouts: int
+    probes: int
+    findings: int
+    seen: int
+
+
+class Campaign:
+    """One campaign, from its state on. `cases` is the case of each finding of this run, by slug."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan, self._store = plan, store
+        self.state: State = store.load()
+        maps = [unpack(text) for text in self.state.seen]
+        self.seen = Seen.unpack(maps[-1]) if maps else Seen()
+        # What had been seen after each of the last rounds, by the round's number.
+        last = self.state.layouts // ROUND - 1
+        self._maps = {last - len(maps) + 1 + at: packed for at, packed in enumerate(maps)}
+        self._nothing = Seen().pack()
+        self.cases: dict[str, Case] = {}
+
+    def run(
+        self,
+        pool: Pool,
+        cases: int | None,
+        seconds: float | None,
+        told: Callable[[Told], None] | None = None,
+    ) -> None:
+        """Go on until so many layouts are done in all, or so many seconds are over in this run.
+
+        The state is saved after each round, and when this ends, however it ends.
+        """
+        began, before = time.monotonic(), self.state.seconds
+        tasks = self._tasks(cases)
+        waiting: deque[tuple[Task, Callable[[], Done | Lost]]] = deque()
+        while True:
+            self._fill(pool, tasks, waiting)
+            if not waiting:
+                break
+            task, result = waiting.popleft()
+            self._add(task, result())
+            self.state.seconds = before + time.monotonic() - began
+            if self.state.layouts % ROUND == 0:
+                self._end_round()
+            if told is not None:
+                found = len(self.state.findings)
+                told(Told(self.state.layouts, self.state.probes, found, int(self.seen.bits.sum())))
+            if seconds is not None and time.monotonic() - began > seconds:
+                break
+        if self.state.layouts % ROUND == 0:
+            self._store.save(self.state)
+
+    def _tasks(self, cases: int | None) -> Iterator[Task | None]:
+        """Yield the tasks to come; None while a round waits for one before it to end."""
+        index = self.state.layouts
+        while cases is None or index < cases:
+            number = index // ROUND - LAG
+            if number >= 0 and number not in self._maps:
+                yield None
+                continue
+            yield Task(self.plan, index, self._maps.get(number, self._nothing))
+            index += 1
+
+    def _fill(
+        self,
+        pool: Pool,
+        tasks: Iterator[Task | None],
+        waiting: deque[tuple[Task, Callable[[], Done | Lost]]],
+    ) -> None:
+        while len(waiting) < pool.jobs * _AHEAD:
+            task = next(tasks, None)
+            if task is None:
+                break
+            waiting.append((task, pool.submit(task)))
+
+    def _add(self, task: Task, result: Done | Lost) -> None:
+        state = self.state
+        state.layouts += 1
+        if isinstance(result, Lost):
+            layout = self.plan.layout(task.index, task.seen)
+            case = layout_case(layout)
+            signature = Signature("emulator", "an outcome", result.how, "due")
+            self._keep(task, Finding(signature, 1, 0, case, case))
+            return
+        state.probes += result.probes
+        state.divergent += result.divergent
+        for name, count in result.known.items():
+            state.known[name] = state.known.get(name, 0) + count
+        for name, seconds in result.seconds.items():
+            state.parts[name] = state.parts.get(name, 0.0) + seconds
+        self.seen.bits[result.new] = True
+        for finding in result.findings:
+            self._keep(task, finding)
+
+    def _keep(self, task: Task, finding: Finding) -> None:
+        slug = finding.signature.slug
+        found = self.state.findings.get(slug)
+        if found is not None:
+            found.count += finding.count
+            return
+        case = replace(
+            finding.case,
+            seed=self.plan.seed,
+            note=f"{finding.signature} (layout {task.index})",
+            walker=self.plan.walker,
+        )
+        self.cases[slug] = case
+        # First the case, then the mention of it.
+        self._store.keep(slug, dump_case(case))
+        self.state.findings[slug] = Found(str(finding.signature), finding.count, task.index)
+
+    def _end_round(self) -> None:
+        number = self.state.layouts // ROUND - 1
+        self._maps[number] = self.seen.pack()
+        self._maps.pop(number - LAG, None)
+        self.state.seen = [pack(self._maps[at]) for at in sorted(self._maps)]
+        self._store.save(self.state)

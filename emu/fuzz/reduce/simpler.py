@@ -1,0 +1,159 @@
+"""Simpler cases: fewer probes and entries, plainer registers and bits."""
+
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+
+from walker.context import PagingContext
+from walker.entry import ADDRESS_FIELD
+from walker.source import Case, Cpu, Probe
+from walker.translate import walk
+
+__all__ = ["Search", "plain", "simplifications", "size_of"]
+
+Search = Generator[Case, bool, None]
+"""Yields candidates, and is sent whether each was accepted."""
+
+_PLAIN = 0x7  # Present, writable, the user's: what an entry is when nothing is about it.
+_ACCESSES = {"read": 0, "write": 1, "execute": 2}
+_SWITCHES = {
+    "cr0": (1 << 16,),
+    "cr4": (1 << 12, 1 << 20, 1 << 21, 1 << 22, 1 << 7),
+    "efer": (1 << 11,),
+}
+_DEFAULT = Cpu.from_context(PagingContext(cr3=0))
+
+
+def plain(case: Case) -> int:
+    """Return in how many bits the case's entries differ from plain ones."""
+    return sum(((word ^ _PLAIN) & ~ADDRESS_FIELD).bit_count() for word in case.entries.values())
+
+
+def size_of(case: Case) -> tuple[int, ...]:
+    """Return how big a case is, most important first: the order in which cases get smaller."""
+    cpu = case.cpu
+    odd = sum((getattr(cpu, name) ^ getattr(_DEFAULT, name)).bit_count() for name in _SWITCHES)
+    features = (cpu.maxphyaddr, cpu.page1gb, cpu.vendor)
+    usual = (_DEFAULT.maxphyaddr, _DEFAULT.page1gb, _DEFAULT.vendor)
+    return (
+        len(case.probes),
+        len(case.entries),
+        int(features != usual),
+        odd,
+        cpu.pkru.bit_count(),
+        plain(case),
+        sum(_ACCESSES[each.access] for each in case.probes),
+        sum(each.cpl for each in case.probes),
+        sum(each.ac for each in case.probes),
+        sum(each.va for each in case.probes),
+        cpu.cr3,
+        sum(case.entries),
+        sum(word & ADDRESS_FIELD for word in case.entries.values()),
+        len(case.ram),
+        sum(start + size for start, size in case.ram),
+    )
+
+
+def simplifications(case: Case) -> Search:
+    """Yield what has fewer probes, entries, switches or bits."""
+    if len(case.probes) > 1:
+        for probe in case.probes:
+            candidate = replace(case, probes=(probe,))
+            if (yield candidate):
+                case = candidate
+                break
+    case = yield from _fewer_entries(case)
+    case = yield from _plainer_cpu(case)
+    case = yield from _plainer_bits(case)
+    yield from _plainer_probes(case)
+
+
+def _fewer_entries(case: Case) -> Generator[Case, bool, Case]:
+    used: dict[int, int] = {}
+    for probe in case.probes:
+        steps = walk(case.memory(), case.context(), probe.va).steps
+        used |= {step.pa: step.entry for step in steps if step.entry}
+    candidate = replace(case, entries=used)
+    if len(used) < len(case.entries) and (yield candidate):
+        case = candidate
+    # Halves, quarters and so on: what a list of mappings depends on may lie beside the walk.
+    step = len(case.entries) // 2
+    while step:
+        words = sorted(case.entries.items())
+        for at in range(0, len(words), step):
+            gone = {pa for pa, _ in words[at : at + step]}
+            left = {pa: word for pa, word in case.entries.items() if pa not in gone}
+            candidate = replace(case, entries=left)
+            if len(left) < len(case.entries) and (yield candidate):
+                case = candidate
+        step //= 2
+    return case
+
+
+def _plainer_cpu(case: Case) -> Generator[Case, bool, Case]:
+    usual = replace(_DEFAULT, cr3=case.cpu.cr3)
+    attempts: list[Mapping[str, object]] = [
+        {name: getattr(usual, name) for name in names}
+        for names in (
+            ("maxphyaddr", "page1gb", "vendor", "cr0", "cr4", "efer", "pkru"),
+            ("maxphyaddr", "page1gb", "vendor"),
+            ("maxphyaddr",),
+            ("page1gb",),
+            ("vendor",),
+            ("cr0",),
+            ("cr4",),
+            ("efer",),
+            ("pkru",),
+        )
+    ]
+    for attempt in attempts:
+        candidate = replace(case, cpu=replace(case.cpu, **attempt))  # type: ignore[arg-type]  # Fields of a Cpu.
+        if (yield candidate):
+            case = candidate
+    for name, bits in _SWITCHES.items():
+        for bit in bits:
+            value = getattr(case.cpu, name)
+            if (value ^ getattr(_DEFAULT, name)) & bit:
+                candidate = replace(case, cpu=replace(case.cpu, **{name: value ^ bit}))
+                if (yield candidate):
+                    case = candidate
+    for bit in range(32):
+        if case.cpu.pkru >> bit & 1:
+            candidate = replace(case, cpu=replace(case.cpu, pkru=case.cpu.pkru & ~(1 << bit)))
+            if (yield candidate):
+                case = candidate
+    return case
+
+
+def _plainer_bits(case: Case) -> Generator[Case, bool, Case]:
+    for pa in sorted(case.entries):
+        odd = (case.entries[pa] ^ _PLAIN) & ~ADDRESS_FIELD
+        bits = [1 << at for at in range(64) if odd >> at & 1]
+        for change in (odd, *bits) if len(bits) > 1 else bits:
+            word = case.entries[pa]
+            candidate = replace(
+                case, entries={**case.entries, pa: word ^ (change & (word ^ _PLAIN))}
+            )
+            if (yield candidate):
+                case = candidate
+    return case
+
+
+def _plainer_probes(case: Case) -> Search:
+    for at, probe in enumerate(case.probes):
+        for change in (
+            {"access": "read", "cpl": 0, "ac": False},
+            {"access": "read"},
+            {"access": "write"},
+            {"cpl": 0},
+            {"ac": False},
+            {"va": probe.va & ~0xFFF},
+        ):
+            changed = replace(case.probes[at], **change)
+            probes = _with(case.probes, at, changed)
+            candidate = replace(case, probes=probes)
+            if (yield candidate):
+                case = candidate
+
+
+def _with(probes: tuple[Probe, ...], at: int, probe: Probe) -> tuple[Probe, ...]:
+    return (*probes[:at], probe, *probes[at + 1 :])

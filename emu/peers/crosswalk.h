@@ -1,0 +1,49 @@
+/*
+ * What Crosswalk lends a page-table walker in C, and what it calls: see docs/walkers.md.
+ *
+ *     cc -shared -fPIC -o walker.so walker.c
+ *     crosswalk fuzz --walker c:./walker.so
+ */
+#ifndef CROSSWALK_H
+#define CROSSWALK_H
+
+#include <stdint.h>
+
+/* Control registers, features, and memory. */
+struct crosswalk_memory {
+	uint64_t cr0, cr3, cr4, efer;
+	uint32_t pkru;
+	uint32_t maxphyaddr; /* in bits */
+	uint32_t page1gb;    /* CPUID.80000001H:EDX.Page1GB */
+	uint32_t amd;        /* 1 for AMD's rules where they differ from Intel's */
+	/*
+	 * The 4 KiB of memory at a physical address, a multiple of 4096; NULL where there is no
+	 * RAM. Good until the next crosswalk_attach.
+	 */
+	const void *(*frame)(uint64_t pa);
+};
+
+/* One mapping, as the walk hands it to its callback. */
+struct heki_args {
+	uint64_t va, pa, size, flags;
+};
+
+typedef void (*heki_func_t)(struct heki_args *args);
+
+/* Exported by the walker: takes note of the address space that all that follows is about. */
+void crosswalk_attach(const struct crosswalk_memory *memory);
+
+/*
+ * Exported by a walker that lists mappings: calls func(args) for each that touches [va, va_end),
+ * with its va, pa, size and flags in *args. The last page of all is asked for with a va_end of
+ * 2^64 - 1.
+ */
+void heki_walk(uint64_t va, uint64_t va_end, heki_func_t func, struct heki_args *args);
+
+/*
+ * Exported by a walker that knows rights: 1 and the address in *pa where the access is allowed,
+ * else 0. access is 0 to read, 1 to write, 2 to execute; cpl 0 or 3; ac is RFLAGS.AC.
+ */
+int crosswalk_translate(uint64_t va, int access, int cpl, int ac, uint64_t *pa);
+
+#endif
