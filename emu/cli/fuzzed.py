@@ -69,7 +69,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
 
 
 def junit(campaign: Campaign) -> bytes:
-    """Return a JUnit report: a case for the campaign as such, and one that fails for each finding."""
+    """Return a JUnit report: one case for the campaign, and one that fails for each finding."""
     state = campaign.state
     suite = ET.Element(
         "testsuite",
@@ -84,4 +84,5 @@ def junit(campaign: Campaign) -> bytes:
         failure = ET.SubElement(case, "failure", message=found.signature)
         failure.text = f"{found.count} times, first in layout {found.layout}"
     ET.indent(suite)
-    return ET.tostring(suite, encoding="utf-8", xml_declaration=True) + b"\n"
+    text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"

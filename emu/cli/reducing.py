@@ -7,8 +7,8 @@ from pathlib import Path
 from emu.cli.contain import contained
 from emu.cli.output import add_json, emit, remark, write_file
 from emu.fuzz.attempt import Tester
-from emu.fuzz.reduce import Reduced, reduce_case
-from emu.fuzz.reduce.same import shows, signatures_of
+from emu.fuzz.reduce import Reduced
+from emu.fuzz.reduce.same import reduced_to, signatures_of
 from emu.fuzz.signature import Signature
 from emu.peers.opening import KINDS, open_peer
 from walker.errors import BadInput
@@ -86,7 +86,7 @@ def _reduced(case: Case, walker: str | None, claims: str | None) -> tuple[Signat
         found = signatures_of(tester, case)
         if not found:
             raise BadInput("nothing diverges in this case: there is nothing to reduce to")
-        return found[0], reduce_case(case, shows(tester, found[0]))
+        return found[0], reduced_to(tester, case, found[0])
     finally:
         if peer is not None:
             peer.close()

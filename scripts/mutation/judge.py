@@ -56,9 +56,9 @@ def _of(section: Section, chance: np.random.Generator, stand: Stand) -> Iterator
         # Within the page, and beyond what is canonical.
         accesses.va[:] |= chance.integers(0, 256, len(rows)).astype(np.uint64) << np.uint64(4)
         wrong = chance.random(len(rows)) < 0.02
-        accesses.va[wrong] ^= np.uint64(1) << chance.integers(47, 64, len(rows)).astype(np.uint64)[
-            wrong
-        ]
+        accesses.va[wrong] ^= (
+            np.uint64(1) << chance.integers(47, 64, len(rows)).astype(np.uint64)[wrong]
+        )
         context = contexts[number]
         yield Sample(memory, context, accesses, stand.observe(memory, context, accesses))
 
@@ -89,8 +89,11 @@ def _verdict(mutant: Mutant, taken: list[Sample], known: list[np.ndarray]) -> in
             if mutant.module != "bulk":
                 rows = range(0, len(expected), max(1, len(expected) // _READ_ONE_BY_ONE))
                 for row in rows:
-                    said = readable.translate(sample.memory, sample.context, sample.accesses[row])
-                    if type(said).__name__ != type(predicted[row]).__name__ or said != predicted[row]:
+                    said, meant = (
+                        readable.translate(sample.memory, sample.context, sample.accesses[row]),
+                        predicted[row],
+                    )
+                    if type(said).__name__ != type(meant).__name__ or said != meant:
                         return 1
     except Exception:  # noqa: BLE001  # Whatever a mutant raises, it is told from the walker.
         return 1

@@ -9,8 +9,7 @@ from emu.fuzz.campaign.plan import Plan
 from emu.fuzz.campaign.run import Campaign
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.campaign.work import start_worker
-from emu.fuzz.reduce import reduce_case
-from emu.fuzz.reduce.same import shows, signatures_of
+from emu.fuzz.reduce.same import reduced_to, signatures_of
 from emu.peers.opening import open_peer
 from walker.source import Case, dump_case
 
@@ -47,7 +46,7 @@ def _smaller(plan: Plan, slug: str, case: Case) -> Case | None:
     tester = Tester(peer=peer)
     try:
         same = [found for found in signatures_of(tester, case) if found.slug == slug]
-        return reduce_case(case, shows(tester, same[0])).case if same else None
+        return reduced_to(tester, case, same[0]).case if same else None
     finally:
         if peer is not None:
             peer.close()
