@@ -1,6 +1,7 @@
 """`reduce`: a case as small as it can be."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def add_walker(parser: argparse.ArgumentParser, otherwise: str) -> None:
 
 def walker_option(walker: str | None) -> str:
     """Return the option that names a walker, for a command to be shown."""
-    return "" if walker is None else f" --walker {walker}"
+    return "" if walker is None else f" --walker {shlex.quote(walker)}"
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -119,7 +119,7 @@ def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found
         return
     held = truth_of(memory, context, accesses, truth)
     fields = judge(peer.claims, answers, held)
-    found.add(f"peer:{peer.name}", answers, as_claimed(peer.claims, held), fields)
+    found.add(f"peer:{peer.name}", answers, as_claimed(peer.claims, held), fields, peer.claims)
 
 
 class _Clock:

@@ -12,6 +12,7 @@ from emu.check.known import known_divergence
 from emu.fuzz.layout import Layout
 from emu.fuzz.layout_case import layout_case
 from emu.fuzz.signature import Signature, signature_of
+from emu.peers.claims import Claim
 from emu.probe import ProbeError, Prober
 from emu.report.records import divergence_case
 from walker.columns import Outcomes
@@ -63,11 +64,17 @@ class Findings:
         self.divergent = 0
 
     def add(
-        self, witness: str, said: Outcomes, truth: Outcomes, fields: Fields
+        self,
+        witness: str,
+        said: Outcomes,
+        truth: Outcomes,
+        fields: Fields,
+        claims: frozenset[Claim] = frozenset(Claim),
     ) -> NDArray[np.bool_]:
         """Gather the accesses of which `fields` says that they differ, and how.
 
-        Returns bool[n]: those of them that a known divergence of the emulator explains.
+        `claims` are what the witness answers. Returns bool[n]: those of them that a known
+        divergence of the emulator explains.
         """
         memory, context, accesses = self._memory, self._layout.context, self._layout.accesses
         differ = np.logical_or.reduce(list(fields.values()))
@@ -89,11 +96,11 @@ class Findings:
             if looked_at < _LOOKED_AT:
                 looked_at += 1
                 names = [name for name, column in fields.items() if column[row]]
-                self._keep(witness, divergence, names, row)
+                signature = signature_of(context, divergence, names, witness, claims)
+                self._keep(signature, divergence, row)
         return explained
 
-    def _keep(self, witness: str, divergence: Divergence, names: list[str], row: int) -> None:
-        signature = signature_of(self._layout.context, divergence, names, witness)
+    def _keep(self, signature: Signature, divergence: Divergence, row: int) -> None:
         self._counts[signature] += 1
         if signature not in self._first:
             self._first[signature] = divergence

@@ -6,11 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from emu.check.compare import Divergence
-from emu.peers.claims import PeerFailure
+from emu.peers.claims import Claim, PeerFailure
 from walker.access import AccessType
 from walker.context import PagingContext
 from walker.entry import LEVELS, Entry, is_leaf, reserved_bits
-from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, error_names
+from walker.outcome import (
+    ErrorCode,
+    GeneralProtection,
+    Outcome,
+    PageFault,
+    Translation,
+    error_names,
+)
 from walker.translate import Step, StepKind, Walk
 
 __all__ = ["Signature", "failure_signature", "signature_of"]
@@ -53,29 +60,56 @@ def failure_signature(name: str, failure: PeerFailure) -> Signature:
 
 
 def signature_of(
-    context: PagingContext, divergence: Divergence, fields: Iterable[str], witness: str
+    context: PagingContext,
+    divergence: Divergence,
+    fields: Iterable[str],
+    witness: str,
+    claims: frozenset[Claim] = frozenset(Claim),
 ) -> Signature:
-    """Return the signature of a divergence that shows in these fields of the outcome."""
+    """Return the signature of a divergence that shows in these fields of the outcome.
+
+    `claims` are those of the witness: what it doesn't answer tells no two findings apart.
+    """
     said, truth = divergence.predicted, divergence.observed
     names = set(fields)
+    if Claim.FAULTS not in claims and "outcome" in names:
+        return _about_access(context, divergence, witness, rights=Claim.RIGHTS in claims)
     if isinstance(said, PageFault) and isinstance(truth, PageFault):
         only = (said.error_code ^ truth.error_code) & ~_CAUSE
         if only == ErrorCode.P:
-            entry = divergence.walk.steps[-1].kind
-            where = "an absent" if entry is StepKind.NOT_PRESENT else "a present"
-            rule = f"P in the error code at {where} entry"
-            return Signature(witness, rule, *("clear", "set")[:: 1 if truth.error_code & 1 else -1])
+            return _about_presence(divergence, witness)
     if "outcome" in names or _class(said) != _class(truth):
         rule = _rule(context, divergence)
         return Signature(witness, rule, *_answers(rule, said, truth))
     if "pa" in names:
         last = divergence.walk.steps[-1]
         return Signature(witness, f"address of a {_PAGES.get(last.level)} page", "another", "this")
-    if "error_code" in names:
-        return _about_code(divergence, witness)
     if "cr2" in names:
         return Signature(witness, f"CR2 of {_article(divergence)}", "another", "the address")
-    return _about_marks(divergence, witness)
+    about = _about_code if "error_code" in names else _about_marks
+    return about(divergence, witness)
+
+
+def _about_access(
+    context: PagingContext, divergence: Divergence, witness: str, *, rights: bool
+) -> Signature:
+    """Return the signature of an answer that tells no fault from another."""
+    rule = _rule(context, divergence) if rights else _mapping_rule(context, divergence)
+    words = ("refused", "allowed") if rights else ("not mapped", "mapped")
+    said, truth = (
+        words[isinstance(each, Translation)] for each in (divergence.predicted, divergence.observed)
+    )
+    return Signature(witness, rule, said, truth)
+
+
+def _about_presence(divergence: Divergence, witness: str) -> Signature:
+    absent = divergence.walk.steps[-1].kind is StepKind.NOT_PRESENT
+    rule = f"P in the error code at {'an absent' if absent else 'a present'} entry"
+    said, truth = (
+        "set" if _code(each) & ErrorCode.P else "clear"
+        for each in (divergence.predicted, divergence.observed)
+    )
+    return Signature(witness, rule, said, truth)
 
 
 def _class(outcome: Outcome) -> str:
@@ -107,21 +141,32 @@ def _rule(context: PagingContext, divergence: Divergence) -> str:
     """Return the rule that decides between two classes of answer."""
     said, truth = divergence.predicted, divergence.observed
     path = divergence.walk
-    if isinstance(said, GeneralProtection) or isinstance(truth, GeneralProtection):
+    codes = {_code(said), _code(truth)}
+    if isinstance(said, GeneralProtection) or path.leaf is None:
+        return _mapping_rule(context, divergence)
+    if any(code & ErrorCode.RSVD for code in codes):
+        return _about_reserved(context, path)
+    kind = divergence.access.type.name.lower()
+    if any(code & ErrorCode.PK for code in codes):
+        return f"protection key of a {_PAGES[path.leaf.level]} page, {kind}"
+    if isinstance(truth, Translation):
+        return f"{kind} of a {_PAGES[path.leaf.level]} page that withholds nothing"
+    return _about_rights(context, divergence)
+
+
+def _mapping_rule(context: PagingContext, divergence: Divergence) -> str:
+    """Return the rule that decides whether an address is mapped at all."""
+    path = divergence.walk
+    if not path.steps or isinstance(divergence.predicted, GeneralProtection):
         return _CANONICAL
     last = path.steps[-1]
-    codes = {_code(said), _code(truth)}
     if last.kind is StepKind.OUTSIDE:
         return f"a table outside RAM, {LEVELS[last.level].table}"
-    if last.kind is StepKind.RESERVED or any(code & ErrorCode.RSVD for code in codes):
+    if last.kind is StepKind.RESERVED:
         return _about_reserved(context, path)
     if last.kind is StepKind.NOT_PRESENT:
         return f"P of a {LEVELS[last.level].entry}"
-    if any(code & ErrorCode.PK for code in codes):
-        return (
-            f"protection key of a {_PAGES[last.level]} page, {divergence.access.type.name.lower()}"
-        )
-    return _about_rights(context, divergence)
+    return f"a {_PAGES[last.level]} page"
 
 
 def _code(outcome: Outcome) -> int:
@@ -150,7 +195,10 @@ def _about_reserved(context: PagingContext, path: Walk) -> str:
 
 
 def _about_rights(context: PagingContext, divergence: Divergence) -> str:
-    """Return which rights the page withholds, and on which level; or that it withholds none."""
+    """Return which right the page withholds, and on which level.
+
+    Where there are several, a walker that knew one of them would have refused all the same.
+    """
     access, path = divergence.access, divergence.walk
     user = access.cpl == 3
     user_page = not _withheld(path, Entry.US)
@@ -167,10 +215,7 @@ def _about_rights(context: PagingContext, divergence: Divergence) -> str:
             lost.append("SMAP")
     if user:
         lost += _named("U/S", _withheld(path, Entry.US))
-    if not lost:
-        whose = "user" if user_page else "supervisor"
-        lost.append(f"no right withheld from a {access.type.name.lower()} of a {whose} page")
-    return " and ".join(lost)
+    return lost[0] if len(lost) == 1 else "several rights at once"
 
 
 def _withheld(path: Walk, right: Entry) -> list[Step]:

@@ -1,5 +1,6 @@
 """The same case at lower addresses: tables one behind the other, indices near 0, little RAM."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from emu.fuzz.reduce.simpler import Search
@@ -29,9 +30,11 @@ def relocations(case: Case) -> Search:
         page = _lower_page(case)
         if page is not None and (yield page):
             case = page
-    yield replace(case, ram=_RAM)
     last = max((pa for pa in case.entries), default=0) // FRAME * FRAME + FRAME
-    yield replace(case, ram=((0, last),))
+    for ram in (_RAM, ((0, last),)):
+        candidate = _inside(case, case.entries, ram)
+        if candidate is not None and (yield candidate):
+            case = candidate
 
 
 def _lower_tables(case: Case) -> Case | None:
@@ -97,7 +100,10 @@ def _lower_page(case: Case) -> Case | None:
     return _inside(case, {**case.entries, leaf.pa: leaf.entry & ~field | low})
 
 
-def _inside(case: Case, entries: dict[int, int]) -> Case | None:
-    """Return the case with these entries, None where one would lie outside its RAM."""
-    held = all(any(start <= pa < start + size for start, size in case.ram) for pa in entries)
-    return replace(case, entries=entries) if held else None
+def _inside(
+    case: Case, entries: Mapping[int, int], ram: tuple[tuple[int, int], ...] | None = None
+) -> Case | None:
+    """Return the case with these entries and RAM, None where an entry would lie outside it."""
+    ram = case.ram if ram is None else ram
+    held = all(any(start <= pa < start + size for start, size in ram) for pa in entries)
+    return replace(case, entries=entries, ram=ram) if held else None
