@@ -17,7 +17,7 @@ from walker.source import Case, SourceKind, dump_case, open_source, parse_int
 __all__ = ["add_commands"]
 
 _EPILOG = """\
-exit status: 0 agreement; 1 a divergence; 2 bad input, or the emulator crashes or hangs with a case."""
+exit status: 0 agreement; 1 a divergence; 2 bad input, or the emulator crashes or hangs."""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -17,8 +17,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from emu.fuzz.campaign.work import Lost
-from emu.fuzz.worker import death, start_worker
 from emu.fuzz.lifetime import die_with_parent
+from emu.fuzz.worker import death, start_worker
 from walker.errors import CrosswalkError
 
 __all__ = ["Servant"]
