@@ -2,11 +2,14 @@
 
 import os
 import pickle
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from emu.fuzz.lifetime import die_with_parent
 from walker.errors import CrosswalkError
 
 __all__ = ["EmulatorCrash", "contained"]
@@ -15,24 +18,30 @@ Result = TypeVar("Result")
 
 
 class EmulatorCrash(CrosswalkError):
-    """The emulator took its process down."""
+    """The emulator took its process down, or doesn't come back."""
 
 
-def contained(work: Callable[[], Result]) -> Result:
+def contained(work: Callable[[], Result], seconds: float | None = None) -> Result:
     """Return what `work` returns, or raise the `CrosswalkError` it raises, from a child process.
 
-    `EmulatorCrash` if the child dies of a signal. What `work` returns has to be picklable.
+    `EmulatorCrash` if the child dies of a signal, or takes longer than `seconds`. What `work`
+    returns has to be picklable.
     """
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
+        die_with_parent(parent)
         os.close(reading)
         _work(work, writing)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        answer = pipe.read()
+    answer = _answer(reading, seconds)
+    if answer is None:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise EmulatorCrash(f"the emulator hangs: no end after {seconds:g} s")
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
@@ -44,6 +53,21 @@ def contained(work: Callable[[], Result]) -> Result:
         raise value
     result: Result = value
     return result
+
+
+def _answer(reading: int, seconds: float | None) -> bytes | None:
+    """Return all that comes, None if its end doesn't in so many seconds."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        answer = bytearray()
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([pipe], [], [], left)[0]:
+                return None
+            part = pipe.read(1 << 20)
+            if not part:
+                return bytes(answer)
+            answer += part
 
 
 def _work(work: Callable[[], Result], writing: int) -> None:

@@ -1,17 +1,22 @@
 """What came of a campaign: for people, for machines, for CI."""
 
+import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from emu.check import KNOWN
-from emu.cli.reducing import walker_option
+from emu.cli.reducing import replay_command, walker_options
 from emu.fuzz.campaign import Campaign
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.coverage import CELLS, coverage_record
+from emu.fuzz.findings import MEANT
 
-__all__ = ["junit", "record", "report_lines"]
+__all__ = ["junit", "record", "report_lines", "reproduce"]
 
+_CLASS = "crosswalk.fuzz"
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PARTS = ("generate", "predict", "probe", "compare", "peer", "cover")
 
 
@@ -25,6 +30,8 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         f"({rate:,.0f} a second): {state.probes - state.divergent - known:,} agree, "
         f"{state.divergent:,} diverge"
     )
+    if state.lost:
+        yield f"{state.lost:,} layouts without a result: the emulator crashed, hung or failed"
     seen, possible = int(campaign.seen.bits.sum()), int(CELLS.possible.sum())
     yield f"{seen:,} of {possible:,} cells seen, {seen / possible:.1%}"
     total = sum(state.parts.values())
@@ -38,7 +45,24 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         yield f"{count:,} known emulator divergences, {name}: {differs}"
     for slug, found in sorted(state.findings.items(), key=lambda item: -item[1].count):
         yield f"{found.count:,} × {found.signature}, first in layout {found.layout}"
-        yield f"    crosswalk replay {store.case_path(slug)}{walker_option(campaign.plan.walker)}"
+        yield f"    {reproduce(campaign, store, slug)}"
+
+
+def reproduce(campaign: Campaign, store: Store, slug: str) -> str:
+    """Return the command that shows a finding again.
+
+    That replays its case; but what a layout was meant to allow is known to who makes it alone.
+    """
+    plan, found = campaign.plan, campaign.state.findings[slug]
+    if found.witness != MEANT:
+        return replay_command(store.case_path(slug), plan.walker, plan.claims)
+    return shlex.join(
+        [
+            *("crosswalk", "fuzz", "--seed", str(plan.seed), "--cases", str(found.layout + 1)),
+            *("--accesses", str(plan.accesses), *([] if plan.guided else ["--blind"])),
+            *("--corpus", f"{slug}-again", *walker_options(plan.walker, plan.claims)),
+        ]
+    )
 
 
 def record(campaign: Campaign, store: Store) -> dict[str, Any]:
@@ -52,6 +76,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
         "known_divergences": known,
         "known": state.known,
         "layouts": state.layouts,
+        "lost": state.lost,
         "findings": [
             {
                 "id": slug,
@@ -59,6 +84,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
                 "count": found.count,
                 "layout": found.layout,
                 "case": str(store.case_path(slug)),
+                "reproduce": reproduce(campaign, store, slug),
             }
             for slug, found in sorted(state.findings.items())
         ],
@@ -68,21 +94,34 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
     }
 
 
-def junit(campaign: Campaign) -> bytes:
-    """Return a JUnit report: one case for the campaign, and one that fails for each finding."""
+def junit(campaign: Campaign, store: Store) -> bytes:
+    """Return a JUnit report: one case for the campaign, and one that fails for each finding.
+
+    What fails says with which command to see it again.
+    """
     state = campaign.state
     suite = ET.Element(
         "testsuite",
         name=f"crosswalk fuzz, seed {campaign.plan.seed}",
         tests=str(len(state.findings) + 1),
         failures=str(len(state.findings)),
+        errors="0",
+        skipped="0",
         time=f"{state.seconds:.3f}",
     )
-    ET.SubElement(suite, "testcase", classname="crosswalk.fuzz", name=f"{state.layouts} layouts")
+    ET.SubElement(suite, "testcase", classname=_CLASS, name=f"{state.layouts} layouts")
     for slug, found in sorted(state.findings.items()):
-        case = ET.SubElement(suite, "testcase", classname="crosswalk.fuzz", name=slug)
-        failure = ET.SubElement(case, "failure", message=found.signature)
-        failure.text = f"{found.count} times, first in layout {found.layout}"
+        case = ET.SubElement(suite, "testcase", classname=_CLASS, name=slug)
+        failure = ET.SubElement(case, "failure", type="finding", message=_clean(found.signature))
+        failure.text = _clean(
+            f"{found.count} times, first in layout {found.layout}\n"
+            f"reproduce: {reproduce(campaign, store, slug)}"
+        )
     ET.indent(suite)
     text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
+
+
+def _clean(text: str) -> str:
+    """Return text without what XML can't hold: a walker's name may be anything."""
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)

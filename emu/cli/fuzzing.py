@@ -12,10 +12,11 @@ from types import FrameType
 from typing import Any
 
 from emu.cli.fuzzed import junit, record, report_lines
-from emu.cli.output import add_json, command_text, emit, remark, write_file
+from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
 from emu.cli.reducing import add_walker
 from emu.fuzz.campaign import Campaign, Plan, Told
-from emu.fuzz.campaign.pools import open_pool
+from emu.fuzz.campaign.cluster import open_pool
+from emu.fuzz.campaign.state import State
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.campaign.tidy import reduce_findings
 from emu.fuzz.coverage import CELLS, coverage_lines
@@ -26,10 +27,23 @@ from walker.source import parse_int
 __all__ = ["add_commands"]
 
 _DESCRIPTION = """\
-Search for the page table that proves a walker wrong: layouts are made from a seed, steered by
-what has not been seen yet, and every access is put to the walker, the emulated CPU, the layout's
-own intentions, and the walker under test. Equal seeds and counts give equal findings, with any
-number of processes."""
+Search for the page table that proves a walker wrong. Layouts are made from a seed, steered by
+what has not been seen yet; every access is put to the walker, the emulated CPU, the layout's own
+intentions, and the walker under test.
+
+What differs is gathered by the rule that differs, and the first case of each is written to
+DIR/findings, with what was said and seen in it; when the search is over, all are made as small
+as they can be. A layout with which the emulator crashes, hangs or fails is a finding too. The
+command that shows a finding again is printed with it.
+
+The same seed, options and number of layouts come to the same findings, byte for byte, with any
+number of processes, and whatever interrupts the search: Ctrl-C, kill -9, a full disk. The same
+command goes on where it was; so does one with a larger --cases, or another --jobs. A search
+with another seed, walker or set of options needs a folder of its own."""
+
+_EPILOG = """\
+exit status: 0 nothing was found; 1 there are findings; 2 bad usage, a folder that can't be
+used, or a cluster that is gone; 130 interrupted."""
 
 _EVERY = 10.0
 
@@ -40,28 +54,41 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "fuzz",
         help="search for divergences with generated layouts",
         description=_DESCRIPTION,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", metavar="N", default="0", help="what all is made from (0)")
-    parser.add_argument("--cases", metavar="N", help="how many layouts (256, unless --time)")
-    parser.add_argument("--time", metavar="SECONDS", help="end after so long")
     parser.add_argument(
-        "--jobs", metavar="N", default=str(os.cpu_count() or 1), help="processes (one a CPU)"
+        "--cases", metavar="N", help="end after so many layouts in all (256, unless --time)"
     )
     parser.add_argument(
-        "--accesses", metavar="N", default="4096", help="a layout's accesses (4096)"
+        "--time", metavar="SECONDS", help="end after so long in this run; whichever comes first"
+    )
+    parser.add_argument("--jobs", metavar="N", help="processes (one a CPU)")
+    parser.add_argument(
+        "--accesses", metavar="N", default="4096", help="a layout's accesses, about (4096)"
     )
     parser.add_argument(
         "--corpus", metavar="DIR", type=Path,
-        help="keep findings and state here, and go on from them (crosswalk-fuzz)",
+        help="keep findings and state here, and go on from them (./crosswalk-fuzz)",
         default=Path("crosswalk-fuzz"),
     )  # fmt: skip
     add_walker(parser, "none but the built-in one")
     parser.add_argument("--no-reduce", action="store_true", help="leave findings as they are found")
     parser.add_argument("--blind", action="store_true", help="don't let coverage steer")
     parser.add_argument("--coverage", action="store_true", help="print what was seen, and what not")
-    parser.add_argument("--junit", metavar="FILE", type=Path, help="write a JUnit XML report here")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="work on this Dask cluster")
+    parser.add_argument(
+        "--junit",
+        metavar="FILE",
+        type=Path,
+        help="write a JUnit XML report here, with a failure for each finding",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="work on the Dask cluster there, instead of --jobs processes here; its workers need "
+        "the same versions of crosswalk, unicorn and numpy",
+    )
     add_json(parser, "one summary document")
     parser.set_defaults(run=_fuzz)
 
@@ -71,10 +98,14 @@ def _fuzz(options: argparse.Namespace) -> int:
     seconds = None if options.time is None else float(parse_int(options.time, "--time", bits=32))
     if cases is None and seconds is None:
         cases = 256
-    jobs = parse_int(options.jobs, "--jobs", bits=8)
+    jobs = (
+        os.cpu_count() or 1 if options.jobs is None else parse_int(options.jobs, "--jobs", bits=8)
+    )
     accesses = parse_int(options.accesses, "--accesses", bits=20)
     if not jobs or accesses < 16:
         raise BadInput("--jobs is at least 1, --accesses at least 16")
+    if options.scheduler is not None and options.jobs is not None:
+        raise BadInput("--scheduler: the cluster says how many work, not --jobs")
     if options.walker is not None:
         open_peer(options.walker, claims=options.claims).close()  # Errors now, not in workers.
     plan = Plan(
@@ -85,28 +116,40 @@ def _fuzz(options: argparse.Namespace) -> int:
         claims=options.claims,
     )
     store = Store(options.corpus, plan)
-    campaign = Campaign(plan, store)
-    if campaign.state.layouts:
-        remark(f"going on after {campaign.state.layouts:,} layouts in {options.corpus}")
     try:
-        _run(campaign, jobs, options.scheduler, cases, seconds)
+        campaign = Campaign(plan, store)
+        done = campaign.state.layouts
+        if done:
+            remark(f"going on after {done:,} layouts in {options.corpus}")
+        if cases is not None and done >= cases:
+            remark("all layouts are done; for more, a larger --cases, or --time")
+        with _terminable():
+            _search(campaign, options.scheduler, jobs, cases, seconds)
+            if not options.no_reduce:
+                _reduce(campaign, store, jobs)
+        return _tell(options, campaign, store)
     except KeyboardInterrupt:
-        remark(f"{campaign.state.layouts:,} layouts done; the same command goes on")
+        remark("what was found is kept; the same command goes on")
         raise
-    if not options.no_reduce:
-        reduce_findings(campaign, store)
-    return _tell(options, campaign, store)
+    finally:
+        store.close()
 
 
-def _run(
-    campaign: Campaign, jobs: int, scheduler: str | None, cases: int | None, seconds: float | None
+def _search(
+    campaign: Campaign, scheduler: str | None, jobs: int, cases: int | None, seconds: float | None
 ) -> None:
     pool = open_pool(jobs, scheduler)
     try:
-        with _terminable(), _progress(cases) as told:
+        with _progress(campaign.state, cases) as told:
             campaign.run(pool, cases, seconds, told)
     finally:
         pool.close()
+
+
+def _reduce(campaign: Campaign, store: Store, jobs: int) -> None:
+    with progress_bar("reducing findings") as report:
+        for slug in reduce_findings(campaign, store, jobs, report):
+            remark(f"{slug}: its case alone doesn't show it, and is left as it was found")
 
 
 @contextmanager
@@ -124,35 +167,40 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(cases: int | None) -> Iterator[Callable[[Told], None]]:
+def _progress(before: State, cases: int | None) -> Iterator[Callable[[Told], None]]:
     """Yield what tells how far it is: a live line on a terminal, else one every ten seconds."""
     began = time.monotonic()
+    layouts, probes = before.layouts, before.probes
+
+    def line(told: Told) -> str:
+        seconds = max(time.monotonic() - began, 0.001)
+        rates = (told.layouts - layouts) / seconds, (told.probes - probes) / seconds
+        return _line(told, cases, *rates)
+
     if sys.stderr.isatty():
         from rich.console import Console  # noqa: PLC0415  # Where nobody watches, not worth its import.
         from rich.live import Live  # noqa: PLC0415  # The same.
 
         with Live(console=Console(stderr=True), transient=True, refresh_per_second=4) as live:
-            yield lambda told: live.update(_line(told, cases, time.monotonic() - began))
+            yield lambda told: live.update(line(told))
         return
     last = began
 
     def tell(told: Told) -> None:
         nonlocal last
-        now = time.monotonic()
-        if now - last >= _EVERY:
-            last = now
-            remark(_line(told, cases, now - began))
+        if time.monotonic() - last >= _EVERY:
+            last = time.monotonic()
+            remark(line(told))
 
     yield tell
 
 
-def _line(told: Told, cases: int | None, seconds: float) -> str:
+def _line(told: Told, cases: int | None, layouts_rate: float, probes_rate: float) -> str:
     of = "" if cases is None else f" of {cases:,}"
     share = told.seen / int(CELLS.possible.sum())
     return (
-        f"{told.layouts:,}{of} layouts, {told.probes:,} probes "
-        f"({told.probes / max(seconds, 0.001):,.0f} a second), {share:.1%} of cells seen, "
-        f"{told.findings:,} findings"
+        f"{told.layouts:,}{of} layouts ({layouts_rate:.1f} a second), {told.probes:,} probes "
+        f"({probes_rate:,.0f} a second), {share:.1%} of cells seen, {told.findings:,} findings"
     )
 
 
@@ -160,7 +208,7 @@ def _tell(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
     state = campaign.state
     reproduce = command_text(options)
     if options.junit is not None:
-        write_file(options.junit, junit(campaign))
+        write_file(options.junit, junit(campaign, store))
     if options.json:
         document: dict[str, Any] = record(campaign, store)
         emit({**document, "reproduce": reproduce})

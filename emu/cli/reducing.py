@@ -5,17 +5,30 @@ import shlex
 import sys
 from pathlib import Path
 
-from emu.cli.contain import contained
 from emu.cli.output import add_json, emit, remark, write_file
-from emu.fuzz.attempt import Tester
 from emu.fuzz.reduce import Reduced
-from emu.fuzz.reduce.same import reduced_to, signatures_of
+from emu.fuzz.reduce.same import reduced_to, signature_to_keep
+from emu.fuzz.reduce.trial import Trial
 from emu.fuzz.signature import Signature
+from emu.peers.builtin import BUILTIN
 from emu.peers.opening import KINDS, open_peer
 from walker.errors import BadInput
 from walker.source import Case, dump_case, load_case
 
-__all__ = ["add_commands", "add_walker", "walker_option"]
+__all__ = ["add_commands", "add_walker", "replay_command", "walker_options"]
+
+_DESCRIPTION = """\
+Make a case as small as it can be while it shows the same: the rule that two witnesses see
+differently, or the crash or hang of the emulator. Probes and entries are taken away, bits and
+control state made plain, tables and addresses moved low. Where a case shows several things, it is
+reduced to the one that its note names, or else to the first.
+
+The same case comes to the same bytes, and a reduced one to itself. Everything is tried in a
+process of its own. It ends after 3,000 cases, or 24 that hang, and says so."""
+
+_EPILOG = """\
+exit status: 0 reduced; 2 bad usage or bad input, or a case that shows nothing; 130 interrupted.
+To see the result: crosswalk replay FILE."""
 
 
 def add_walker(parser: argparse.ArgumentParser, otherwise: str) -> None:
@@ -28,19 +41,31 @@ def add_walker(parser: argparse.ArgumentParser, otherwise: str) -> None:
     )
 
 
-def walker_option(walker: str | None) -> str:
-    """Return the option that names a walker, for a command to be shown."""
-    return "" if walker is None else f" --walker {shlex.quote(walker)}"
+def walker_options(walker: str | None, claims: str | None = None) -> list[str]:
+    """Return the options that name a walker and its claims, for a command to be shown."""
+    given = (("--walker", walker), ("--claims", claims))
+    return [word for name, value in given if value is not None for word in (name, value)]
+
+
+def replay_command(path: Path | None, walker: str | None, claims: str | None = None) -> str:
+    """Return the command that replays a case, as a shell takes it."""
+    return shlex.join(["crosswalk", "replay", str(path), *walker_options(walker, claims)])
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `reduce`."""
-    parser = commands.add_parser("reduce", help="shrink a case while it shows the same")
+    parser = commands.add_parser(
+        "reduce",
+        help="shrink a case while it shows the same",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("case", metavar="CASE", type=Path, help="a case file with a divergence")
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="write it here (standard output)"
     )
-    add_walker(parser, "the case's own, or the built-in one")
+    add_walker(parser, "none but the built-in one")
     add_json(parser, "what became smaller, as one document; needs --output,")
     parser.set_defaults(run=_reduce)
 
@@ -49,8 +74,8 @@ def _reduce(options: argparse.Namespace) -> int:
     if options.json and options.output is None:
         raise BadInput("--json needs --output FILE for the case")
     case = load_case(options.case)
-    walker = options.walker or case.walker
-    signature, reduced = contained(lambda: _reduced(case, walker, options.claims))
+    walker = _walker(options, case)
+    signature, reduced = _reduced(case, walker, options.claims)
     data = dump_case(reduced.case)
     if options.output is None:
         sys.stdout.flush()
@@ -74,20 +99,30 @@ def _reduce(options: argparse.Namespace) -> int:
     remark(str(signature))
     for name, (was, now) in sizes.items():
         remark(f"{name}: {was:,} to {now:,}")
-    remark(f"{reduced.tries:,} cases tried{'' if reduced.done else ', the most there may be'}")
+    end = "" if reduced.done else "; that is the limit, and it may not be the smallest"
+    remark(f"{reduced.tries:,} cases tried{end}")
     if options.output is not None:
-        remark(f"replay: crosswalk replay {options.output}{walker_option(walker)}")
+        remark(f"replay: {replay_command(options.output, walker, options.claims)}")
     return 0
 
 
+def _walker(options: argparse.Namespace, case: Case) -> str | None:
+    """Return the walker under test; a case may not choose what program is run here."""
+    if options.walker is None and case.walker is not None and case.walker not in BUILTIN:
+        again = shlex.join(["--walker", case.walker])
+        raise BadInput(f"{options.case}: found with a walker under test; to run that, say {again}")
+    walker: str | None = options.walker or case.walker
+    if walker is not None:
+        open_peer(walker, claims=options.claims).close()  # Errors now, and by their name.
+    return walker
+
+
 def _reduced(case: Case, walker: str | None, claims: str | None) -> tuple[Signature, Reduced]:
-    peer = None if walker is None else open_peer(walker, claims=claims)
-    tester = Tester(peer=peer)
+    trial = Trial(walker, claims)
     try:
-        found = signatures_of(tester, case)
-        if not found:
+        signature = signature_to_keep(trial, case)
+        if signature is None:
             raise BadInput("nothing diverges in this case: there is nothing to reduce to")
-        return found[0], reduced_to(tester, case, found[0])
+        return signature, reduced_to(trial, case, signature)
     finally:
-        if peer is not None:
-            peer.close()
+        trial.close()

@@ -12,27 +12,39 @@ from emu.report.text import access_text, divergence_lines, outcome_text
 from walker.bulk import translate_many
 from walker.columns import Accesses, Outcomes
 from walker.errors import BadInput
-from walker.source import Case, SourceKind, dump_case, open_source
+from walker.source import Case, SourceKind, dump_case, open_source, parse_int
 
 __all__ = ["add_commands"]
+
+_EPILOG = """\
+exit status: 0 agreement; 1 a divergence; 2 bad input, or the emulator crashes or hangs."""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `replay`."""
-    parser = commands.add_parser("replay", help="predicted and observed for each probe of a case")
+    parser = commands.add_parser(
+        "replay", help="predicted and observed for each probe of a case", epilog=_EPILOG
+    )
     parser.add_argument("cases", metavar="CASE", nargs="+", help="a case file")
+    parser.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        default="120",
+        help="for how long a case may take before the emulator counts as hanging (120)",
+    )
     add_json(parser, "each case, with both outcomes filled in,")
     parser.set_defaults(run=_replay)
 
 
 def _replay(options: argparse.Namespace) -> int:
     divergent = 0
+    limit = parse_int(options.time_limit, "--time-limit", bits=32)
     for name in options.cases:
         source = open_source(name, kind=SourceKind.CASE)
         case = source.case
         if case is None:
             raise BadInput(f"{name}: not a case")
-        predicted, observed = contained(lambda case=case: _outcomes(case))  # type: ignore[misc]
+        predicted, observed = contained(lambda case=case: _outcomes(case), limit)  # type: ignore[misc]
         divergences = compare_all(
             case.memory(), case.context(), _accesses(case), predicted, observed
         )

@@ -74,6 +74,10 @@ class Tester:
         """Try a layout and return what was found."""
         return self._try(layout, layout.memory(), _Clock())[0]
 
+    def forget(self) -> None:
+        """Let go of the engines: the next layout gets new ones."""
+        self._stand = Stand()
+
     def _try(
         self, layout: Layout, memory: SparseWords, clock: "_Clock"
     ) -> tuple[Findings, Outcomes]:

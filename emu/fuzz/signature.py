@@ -20,8 +20,10 @@ from walker.outcome import (
 )
 from walker.translate import Step, StepKind, Walk
 
-__all__ = ["Signature", "failure_signature", "signature_of"]
+__all__ = ["Signature", "failure_signature", "lost_signature", "signature_of"]
 
+_PEER = "peer:"
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _CAUSE = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
 _CANONICAL, _RESERVED = "canonical addresses", "reserved"
 _PAGES = {1: "4-KiB", 2: "2-MiB", 3: "1-GiB"}
@@ -31,8 +33,8 @@ _PAGES = {1: "4-KiB", 2: "2-MiB", 3: "1-GiB"}
 class Signature:
     """Who disagrees with the truth, about which rule, and how.
 
-    `witness` is `walker`, `meant` or `peer:NAME`. Findings with equal signatures are taken to
-    have one cause.
+    `witness` is `walker`, `meant`, `peer:NAME`, or `emulator` where that gave no outcome.
+    Findings with equal signatures are taken to have one cause.
     """
 
     witness: str
@@ -42,6 +44,11 @@ class Signature:
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.witness} says {self.said}, it is {self.truth}"
+
+    @property
+    def of_peer(self) -> bool:
+        """Whether a walker under test is the one that disagrees."""
+        return self.witness.startswith(_PEER)
 
     @property
     def slug(self) -> str:
@@ -56,7 +63,16 @@ class Signature:
 
 def failure_signature(name: str, failure: PeerFailure) -> Signature:
     """Return the signature of a walker under test that gave no answer."""
-    return Signature(f"peer:{name}", "an answer within the limits", failure.failure.value, "due")
+    return Signature(f"{_PEER}{name}", "an answer within the limits", failure.failure.value, "due")
+
+
+def lost_signature(how: str, why: str = "") -> Signature:
+    """Return the signature of an emulator that gave no outcome: it crashed, hung, or failed.
+
+    Numbers in `why`, its error, are of the case and not of the cause.
+    """
+    words = _NUMBER.sub("N", why)
+    return Signature("emulator", "an outcome", f"{how}: {words}" if words else how, "due")
 
 
 def signature_of(

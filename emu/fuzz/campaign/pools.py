@@ -1,27 +1,20 @@
 """Who does the work: processes of this machine, or a Dask cluster. A crash is a result."""
 
-import signal
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as OutOfTime
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from emu.fuzz.campaign.work import Done, Task, start_worker, work
-from walker.errors import BadInput
+from emu.fuzz.campaign.work import Done, Lost, Task, work
+from emu.fuzz.worker import death, start_worker, stop
 
-__all__ = ["Lost", "Pool", "local_pool", "open_pool"]
+__all__ = ["TIME_LIMIT", "Lost", "Pool", "Work", "local_pool"]
 
 TIME_LIMIT = 120.0
 """Seconds after which a layout counts as hanging; one takes a tenth."""
 
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A layout without a result: the worker died, or did not come back. `how` says which."""
-
-    how: str
+Work = Callable[[Task], Done | Lost]
 
 
 class Pool(Protocol):
@@ -44,19 +37,20 @@ class Pool(Protocol):
         ...
 
 
-def open_pool(jobs: int, scheduler: str | None) -> Pool:
-    """Return a pool of processes, or the cluster at the address `scheduler`."""
-    return local_pool(jobs) if scheduler is None else _Cluster(scheduler)
-
-
-def local_pool(jobs: int, done_by: Callable[[Task], Done] = work) -> Pool:
-    """Return a pool of processes of this machine."""
-    return _Processes(jobs, done_by)
+def local_pool(jobs: int, done_by: Work = work, limit: float = TIME_LIMIT) -> Pool:
+    """Return a pool of processes of this machine; `limit` are the seconds that a task may take."""
+    return _Processes(jobs, done_by, limit)
 
 
 class _Processes:
-    def __init__(self, jobs: int, done_by: Callable[[Task], Done]) -> None:
-        self._jobs, self._work = jobs, done_by
+    """A task that is lost is done once more, in a process that has done nothing before.
+
+    So a finding doesn't depend on which layouts its worker had before it, and a worker that was
+    killed by somebody else is none.
+    """
+
+    def __init__(self, jobs: int, done_by: Work, limit: float) -> None:
+        self._jobs, self._work, self._limit = jobs, done_by, limit
         self._pool = ProcessPool(max_workers=jobs, initializer=start_worker)
 
     @property
@@ -64,60 +58,32 @@ class _Processes:
         return self._jobs
 
     def submit(self, task: Task) -> Callable[[], Done | Lost]:
-        future = self._pool.schedule(self._work, args=[task], timeout=TIME_LIMIT)
+        future = self._schedule(self._pool, task)
 
         def result() -> Done | Lost:
-            try:
-                return future.result()
-            except OutOfTime:
-                return Lost("hang")
-            except ProcessExpired as expired:
-                return Lost(f"crash, {_named(expired.exitcode)}")
+            done = _result(future)
+            return self._alone(task) if isinstance(done, Lost) else done
 
         return result
 
     def close(self) -> None:
-        self._pool.stop()  # type: ignore[no-untyped-call]  # Pebble leaves it bare.
-        self._pool.join()
+        stop(self._pool)
 
-
-def _named(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"status {code}"
-
-
-class _Cluster:
-    """Dask moves a task of a worker that died to another; one that kills several is lost."""
-
-    def __init__(self, address: str) -> None:
+    def _alone(self, task: Task) -> Done | Lost:
+        pool = ProcessPool(max_workers=1, initializer=start_worker)
         try:
-            import distributed  # noqa: PLC0415  # Optional, and slow to import.
-        except ImportError as error:
-            raise BadInput("--scheduler: pip install crosswalk-x86[dask] first") from error
-        try:
-            self._client: Any = distributed.Client(address, timeout=10)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise BadInput(f"--scheduler {address}: {error}") from error
-        self._killed = distributed.KilledWorker
+            return _result(self._schedule(pool, task))
+        finally:
+            stop(pool)
 
-    @property
-    def jobs(self) -> int:
-        threads: dict[str, int] = self._client.nthreads()
-        return max(1, sum(threads.values()))
+    def _schedule(self, pool: ProcessPool, task: Task) -> "ProcessFuture[Done | Lost]":
+        return pool.schedule(self._work, args=[task], timeout=self._limit)
 
-    def submit(self, task: Task) -> Callable[[], Done | Lost]:
-        key = f"crosswalk-{task.plan.seed}-{task.index}"
-        future = self._client.submit(work, task, key=key, pure=False)
 
-        def result() -> Done | Lost:
-            try:
-                done: Done = future.result()
-            except self._killed:
-                return Lost("crash, several workers")
-            finally:
-                future.release()
-            return done
-
-        return result
-
-    def close(self) -> None:
-        self._client.close()
+def _result(future: "ProcessFuture[Done | Lost]") -> Done | Lost:
+    try:
+        return future.result()
+    except OutOfTime:
+        return Lost("hang")
+    except ProcessExpired as expired:
+        return Lost(death(expired.exitcode))

@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from emu.fuzz.campaign.pools import Lost, Pool
-from emu.fuzz.campaign.store import Found, State, Store, pack, unpack
-from emu.fuzz.campaign.work import Done, Task
+from emu.fuzz.campaign.pools import Pool
+from emu.fuzz.campaign.state import Found, State, pack, unpack
+from emu.fuzz.campaign.store import Store
+from emu.fuzz.campaign.work import Done, Lost, Task
 from emu.fuzz.coverage import Seen
 from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import layout_case
-from emu.fuzz.signature import Signature
+from emu.fuzz.signature import lost_signature
 from walker.source import Case, dump_case
 
 __all__ = ["Campaign", "Told"]
 
 _AHEAD = 2  # Tasks in the queue for each worker.
+_SAVED_EVERY = 5.0  # Seconds: how much work a kill can cost.
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,9 @@ class Campaign:
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self._store = plan, store
         self.state: State = store.load()
-        maps = [unpack(text) for text in self.state.seen]
-        self.seen = Seen.unpack(maps[-1]) if maps else Seen()
+        maps = [unpack(text) for text in self.state.rounds]
+        seen = self.state.seen
+        self.seen = Seen() if seen is None else Seen.unpack(unpack(seen))
         # What had been seen after each of the last rounds, by the round's number.
         last = self.state.layouts // ROUND - 1
         self._maps = {last - len(maps) + 1 + at: packed for at, packed in enumerate(maps)}
@@ -53,9 +56,12 @@ class Campaign:
     ) -> None:
         """Go on until so many layouts are done in all, or so many seconds are over in this run.
 
-        The state is saved after each round, and when this ends, however it ends.
+        The state is saved every few seconds, between two layouts, and at the end. Whatever ends
+        this early, the next run goes on from there: it does again what was done since, and comes
+        to the same.
         """
         began, before = time.monotonic(), self.state.seconds
+        saved = began
         tasks = self._tasks(cases)
         waiting: deque[tuple[Task, Callable[[], Done | Lost]]] = deque()
         while True:
@@ -70,10 +76,18 @@ class Campaign:
             if told is not None:
                 found = len(self.state.findings)
                 told(Told(self.state.layouts, self.state.probes, found, int(self.seen.bits.sum())))
-            if seconds is not None and time.monotonic() - began > seconds:
+            now = time.monotonic()
+            if now - saved > _SAVED_EVERY:
+                self.save()
+                saved = now
+            if seconds is not None and now - began > seconds:
                 break
-        if self.state.layouts % ROUND == 0:
-            self._store.save(self.state)
+        self.save()
+
+    def save(self) -> None:
+        """Write the state, as it is after so many layouts."""
+        self.state.seen = pack(self.seen.pack())
+        self._store.save(self.state)
 
     def _tasks(self, cases: int | None) -> Iterator[Task | None]:
         """Yield the tasks to come; None while a round waits for one before it to end."""
@@ -102,10 +116,10 @@ class Campaign:
         state = self.state
         state.layouts += 1
         if isinstance(result, Lost):
-            layout = self.plan.layout(task.index, task.seen)
-            case = layout_case(layout)
-            signature = Signature("emulator", "an outcome", result.how, "due")
-            self._keep(task, Finding(signature, 1, 0, case, case))
+            state.lost += 1
+            case = layout_case(self.plan.layout(task.index, task.seen))
+            signature = lost_signature(result.how, result.why)
+            self._keep(task, Finding(signature, 1, 0, case, case), result.why)
             return
         state.probes += result.probes
         state.divergent += result.divergent
@@ -117,26 +131,29 @@ class Campaign:
         for finding in result.findings:
             self._keep(task, finding)
 
-    def _keep(self, task: Task, finding: Finding) -> None:
+    def _keep(self, task: Task, finding: Finding, why: str = "") -> None:
         slug = finding.signature.slug
         found = self.state.findings.get(slug)
         if found is not None:
             found.count += finding.count
             return
         case = replace(
-            finding.case,
+            # A walker under test may go wrong for what lies beside the walk.
+            finding.whole if finding.signature.of_peer else finding.case,
             seed=self.plan.seed,
-            note=f"{finding.signature} (layout {task.index})",
+            note=f"{finding.signature} (layout {task.index}){why and f': {why}'}",
             walker=self.plan.walker,
         )
         self.cases[slug] = case
         # First the case, then the mention of it.
         self._store.keep(slug, dump_case(case))
-        self.state.findings[slug] = Found(str(finding.signature), finding.count, task.index)
+        signature = finding.signature
+        self.state.findings[slug] = Found(
+            str(signature), signature.witness, finding.count, task.index
+        )
 
     def _end_round(self) -> None:
         number = self.state.layouts // ROUND - 1
         self._maps[number] = self.seen.pack()
         self._maps.pop(number - LAG, None)
-        self.state.seen = [pack(self._maps[at]) for at in sorted(self._maps)]
-        self._store.save(self.state)
+        self.state.rounds = [pack(self._maps[at]) for at in sorted(self._maps)]

@@ -1,111 +1,147 @@
-"""A campaign's folder: a case file for each finding, and the state to go on from."""
+"""A campaign's folder: a case file for each finding, and the state to go on from.
 
-import base64
+Whatever is written is there as a whole or not at all, and survives a loss of power: it goes to a
+file of its own, which is synchronised, takes the place of the old one, and has its folder
+synchronised after it.
+"""
+
+import fcntl
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-
-import msgspec
+from typing import IO
 
 from emu.fuzz.campaign.plan import Plan
+from emu.fuzz.campaign.state import State, decode_state, encode_state, identity
 from walker.errors import BadInput
 
-__all__ = ["Found", "State", "Store"]
+__all__ = ["Store", "digest"]
 
-_FORMAT = "crosswalk-fuzz/1"
-_STATE = "state.json"
-
-
-class Found(msgspec.Struct, forbid_unknown_fields=True):
-    """A finding: its signature in words, how often it was met, and the layout that first did."""
-
-    signature: str
-    count: int
-    layout: int
-
-
-class State(msgspec.Struct, forbid_unknown_fields=True):
-    """What the first `layouts` layouts came to.
-
-    `seen` are the packed maps of what had been seen at the end of the last rounds, the last one
-    last, in base64. `findings` are by the slug of their signature.
-    """
-
-    plan: dict[str, str | int | bool | None]
-    layouts: int = 0
-    probes: int = 0
-    divergent: int = 0
-    known: dict[str, int] = {}
-    findings: dict[str, Found] = {}
-    seen: list[str] = []
-    seconds: float = 0.0
-    parts: dict[str, float] = {}
-    format: str = _FORMAT
+_STATE, _LOCK, _FINDINGS = "state.json", "lock", "findings"
+_PARTIAL = ".partial"
+_ELSEWHERE = "choose another folder with --corpus, or remove this one"
 
 
 class Store:
-    """The folder at `path`; without one, nothing is kept."""
+    """The folder at `path`; without one, nothing is kept beyond the object."""
 
     def __init__(self, path: Path | None, plan: Plan) -> None:
         self._path = path
-        self._plan: dict[str, str | int | bool | None] = {
-            "seed": plan.seed,
-            "accesses": plan.accesses,
-            "guided": plan.guided,
-            "walker": plan.walker,
-            "claims": plan.claims,
-        }
+        self._identity = identity(plan)
+        self._lock: IO[bytes] | None = None
+        self._cases: dict[str, bytes] = {}
 
     def load(self) -> State:
-        """Return the state to go on from; `BadInput` for another campaign's, or none at all."""
-        if self._path is None or not (self._path / _STATE).exists():
-            return State(self._plan)
+        """Take the folder, and return the state to go on from.
+
+        `BadInput` for a folder that can't be written, that a running campaign has, or that holds
+        another campaign's state, or none at all.
+        """
+        if self._path is None:
+            return State(self._identity)
+        self._take(self._path)
         path = self._path / _STATE
+        if not path.exists():
+            return State(self._identity)
         try:
-            state = msgspec.json.decode(path.read_bytes(), type=State)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise BadInput(f"{path}: {error}") from error
-        if (state.format, state.plan) != (_FORMAT, self._plan):
-            raise BadInput(f"{path}: of another campaign ({_told(state.plan)})")
+            state = decode_state(path.read_bytes())
+        except OSError as error:
+            raise BadInput(f"{path}: {error.strerror}") from error
+        except BadInput as error:
+            raise BadInput(f"{path}: {error}; {_ELSEWHERE}") from error
+        if state.plan != self._identity:
+            differ = _differences(state.plan, self._identity)
+            raise BadInput(f"{path}: of another campaign ({differ}); {_ELSEWHERE}")
         return state
 
     def save(self, state: State) -> None:
-        """Write the state, as a whole or not at all."""
+        """Write the state."""
         if self._path is not None:
-            data = msgspec.json.format(msgspec.json.encode(state, order="sorted"))
-            self._write(self._path / _STATE, data + b"\n")
+            self._write(self._path / _STATE, encode_state(state))
 
     def case_path(self, slug: str) -> Path | None:
         """Return where a finding's case is, or would be."""
-        return None if self._path is None else self._path / "findings" / f"{slug}.json"
+        return None if self._path is None else self._path / _FINDINGS / f"{slug}.json"
 
     def keep(self, slug: str, case: bytes) -> None:
-        """Write a finding's case, as a whole or not at all."""
+        """Write a finding's case."""
         path = self.case_path(slug)
-        if path is not None:
+        if path is None:
+            self._cases[slug] = case
+        else:
             self._write(path, case)
 
-    def _write(self, path: Path, data: bytes) -> None:
-        partial = path.with_name(path.name + ".partial")
+    def case(self, slug: str) -> bytes:
+        """Return a finding's case file; `BadInput` where there is none any more."""
+        path = self.case_path(slug)
+        if path is None:
+            return self._cases[slug]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{path}: {error.strerror}; {_ELSEWHERE}") from error
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _take(self, folder: Path) -> None:
+        """Make the folder, lock it, and clear away what a killed campaign left half written."""
+        try:
+            (folder / _FINDINGS).mkdir(parents=True, exist_ok=True)
+            _synchronise(folder.absolute().parent)
+            _synchronise(folder)
+            self._lock = (folder / _LOCK).open("ab")
+            try:
+                # A lock of this process, not of its children: one that outlives it holds nothing.
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self.close()
+                raise BadInput(
+                    f"{folder}: another campaign is running in it; wait, or choose another "
+                    "folder with --corpus"
+                ) from error
+            for partial in (*folder.glob(f"*{_PARTIAL}"), *folder.glob(f"{_FINDINGS}/*{_PARTIAL}")):
+                partial.unlink()
+        except OSError as error:
+            self.close()
+            raise BadInput(f"{error.filename or folder}: {error.strerror}") from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        partial = path.with_name(path.name + _PARTIAL)
+        try:
             with partial.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
+            _synchronise(path.parent)
         except OSError as error:
-            raise BadInput(f"{path}: {error.strerror}") from error
+            partial.unlink(missing_ok=True)
+            raise BadInput(
+                f"{path}: {error.strerror}; the same command goes on when it can be written"
+            ) from error
 
 
-def pack(seen: bytes) -> str:
-    """Return a packed map as text."""
-    return base64.b64encode(seen).decode()
+def digest(case: bytes) -> str:
+    """Return what tells one case file from another."""
+    return hashlib.sha256(case).hexdigest()
 
 
-def unpack(text: str) -> bytes:
-    """Return the packed map that `pack` made text of."""
-    return base64.b64decode(text)
+def _synchronise(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _told(plan: dict[str, str | int | bool | None]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in plan.items() if value is not None)
+def _differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{name} {theirs.get(name)} there, {ours.get(name)} here"
+        for name in sorted({*theirs, *ours})
+        if theirs.get(name) != ours.get(name)
+    )

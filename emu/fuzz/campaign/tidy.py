@@ -1,52 +1,90 @@
 """Findings made small, each in its file's place."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import Lock
 
-from pebble import ProcessExpired, ProcessPool
-
-from emu.fuzz.attempt import Tester
 from emu.fuzz.campaign.plan import Plan
 from emu.fuzz.campaign.run import Campaign
-from emu.fuzz.campaign.store import Store
-from emu.fuzz.campaign.work import start_worker
+from emu.fuzz.campaign.store import Store, digest
 from emu.fuzz.reduce.same import reduced_to, signatures_of
-from emu.peers.opening import open_peer
-from walker.source import Case, dump_case
+from emu.fuzz.reduce.trial import Trial
+from walker.source import dump_case, parse_case
 
 __all__ = ["reduce_findings"]
 
-TIME_LIMIT = 300.0
-"""Seconds that one reduction may take; a case that takes longer stays as it was found."""
 
+def reduce_findings(
+    campaign: Campaign,
+    store: Store,
+    jobs: int = 1,
+    told: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Reduce all findings of which no run has done it yet; several at once, in processes.
 
-def reduce_findings(campaign: Campaign, store: Store) -> None:
-    """Reduce the findings of this run in a process of their own, which may die of one."""
-    chosen = sorted(campaign.cases.items())
-    with ProcessPool(max_workers=1, initializer=start_worker) as pool:
-        futures = [
-            (
-                slug,
-                case,
-                pool.schedule(_smaller, args=[campaign.plan, slug, case], timeout=TIME_LIMIT),
-            )
-            for slug, case in chosen
-        ]
-        for slug, case, future in futures:
-            try:
-                smaller = future.result()
-            except (TimeoutError, ProcessExpired):
-                continue  # What can't be tried again is kept as it was found.
+    Returns the slugs of those that, tried on their own, don't show what they were found for: they
+    stay as they were found. The same findings come to the same files whenever this is interrupted
+    and done again. `told` is called with how many are done, and of how many.
+    """
+    findings = campaign.state.findings
+    chosen = [
+        slug
+        for slug, found in sorted(findings.items())
+        if found.reduced is None or found.reduced != digest(store.case(slug))
+    ]
+    alone = []
+    with _reductions(campaign.plan, store, chosen, jobs) as reductions:
+        for done, (slug, future) in enumerate(reductions, 1):
+            case, smaller = store.case(slug), future.result()
+            if smaller is None:
+                alone.append(slug)
+            # First the note, then the file: until that is there, it is as it was found.
+            findings[slug].reduced = digest(smaller or case)
+            campaign.save()
             if smaller is not None:
-                campaign.cases[slug] = replace(smaller, note=case.note)
-                store.keep(slug, dump_case(campaign.cases[slug]))
+                store.keep(slug, smaller)
+            if told is not None:
+                told(done, len(chosen))
+    return alone
 
 
-def _smaller(plan: Plan, slug: str, case: Case) -> Case | None:
-    peer = None if plan.walker is None else open_peer(plan.walker, claims=plan.claims)
-    tester = Tester(peer=peer)
-    try:
-        same = [found for found in signatures_of(tester, case) if found.slug == slug]
-        return reduced_to(tester, case, same[0]).case if same else None
-    finally:
-        if peer is not None:
-            peer.close()
+@contextmanager
+def _reductions(
+    plan: Plan, store: Store, chosen: list[str], jobs: int
+) -> Iterator[list[tuple[str, "Future[bytes | None]"]]]:
+    """Yield the reductions, in order, while threads wait for the processes that try cases."""
+    trials: list[Trial] = []
+    lock = Lock()
+    closed = False
+
+    def reduce(slug: str) -> bytes | None:
+        with lock:
+            if closed:
+                return None
+            trial = Trial(plan.walker, plan.claims)
+            trials.append(trial)
+        try:
+            return _smaller(trial, slug, store.case(slug))
+        finally:
+            trial.close()
+
+    with ThreadPoolExecutor(jobs) as threads:
+        try:
+            yield [(slug, threads.submit(reduce, slug)) for slug in chosen]
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            with lock:
+                closed = True
+                for trial in trials:
+                    trial.close()
+
+
+def _smaller(trial: Trial, slug: str, data: bytes) -> bytes | None:
+    """Return the case made small, as a file has it; None if it doesn't show what it should."""
+    case = parse_case(data, slug)
+    same = [found for found in signatures_of(trial, case) if found.slug == slug]
+    if not same:
+        return None
+    return dump_case(replace(reduced_to(trial, case, same[0]).case, note=case.note))

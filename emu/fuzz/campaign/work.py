@@ -1,19 +1,18 @@
 """What a worker process does: one layout at a time, engines kept in between."""
 
 import functools
-import signal
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.fuzz.attempt import Tester
 from emu.fuzz.campaign.plan import Plan
 from emu.fuzz.coverage import CELLS, Seen
 from emu.fuzz.findings import Finding
-from emu.peers.opening import open_peer
+from emu.fuzz.worker import tester_of
+from emu.probe import ProbeError
 
-__all__ = ["Done", "Task", "start_worker", "work"]
+__all__ = ["Done", "Lost", "Task", "work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +37,23 @@ class Done:
     seconds: dict[str, float]
 
 
-def start_worker() -> None:
-    """Leave interrupts to the parent, which stops its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A layout without a result. `how` says what became of the worker, `why` what it said."""
+
+    how: str
+    why: str = ""
 
 
-def work(task: Task) -> Done:
-    """Make a layout and try it."""
+def work(task: Task) -> Done | Lost:
+    """Make a layout and try it; one that the emulator did what is no outcome with is lost."""
     plan = task.plan
-    attempt = _tester(plan.walker, plan.claims).attempt(lambda: plan.layout(task.index, task.seen))
+    tester = tester_of(plan.walker, plan.claims)
+    try:
+        attempt = tester.attempt(lambda: plan.layout(task.index, task.seen))
+    except ProbeError as error:
+        tester.forget()  # Engines that did this are not to be trusted again.
+        return Lost("error", str(error))
     new = attempt.coverage & CELLS.possible & ~_unpacked(task.seen)
     return Done(
         task.index,
@@ -57,11 +64,6 @@ def work(task: Task) -> Done:
         np.flatnonzero(new).astype(np.int32),
         attempt.seconds,
     )
-
-
-@functools.cache
-def _tester(walker: str | None, claims: str | None) -> Tester:
-    return Tester(peer=None if walker is None else open_peer(walker, claims=claims))
 
 
 @functools.lru_cache(4)

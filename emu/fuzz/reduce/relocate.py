@@ -1,6 +1,6 @@
 """The same case at lower addresses: tables one behind the other, indices near 0, little RAM."""
 
-from collections.abc import Mapping
+from collections.abc import Generator
 from dataclasses import replace
 
 from emu.fuzz.reduce.simpler import Search
@@ -11,30 +11,36 @@ from walker.translate import StepKind, walk
 
 __all__ = ["relocations"]
 
-_RAM = ((0, 1 << 20),)
+_RAM = 1 << 20
 _CR3 = ~ADDRESS_FIELD
 
 
 def relocations(case: Case) -> Search:
     """Yield cases whose tables, indices, page and RAM are lower; for cases of one probe."""
     if len(case.probes) == 1:
-        for candidate in (_lower_tables(case), _lower_root(case)):
-            if candidate is not None and (yield candidate):
+        case = yield from _lower_walk(case)
+    last = max(case.entries, default=0) // FRAME * FRAME + FRAME
+    for size in (_RAM, last):
+        if size >= last:
+            candidate = replace(case, ram=((0, size),))
+            if (yield candidate):
                 case = candidate
-        for level in range(case.context().levels, 0, -1):
-            for index in (0, 1, 256):
-                moved = _other_index(case, level, index)
-                if moved is not None and (yield moved):
-                    case = moved
-                    break
-        page = _lower_page(case)
-        if page is not None and (yield page):
-            case = page
-    last = max((pa for pa in case.entries), default=0) // FRAME * FRAME + FRAME
-    for ram in (_RAM, ((0, last),)):
-        candidate = _inside(case, case.entries, ram)
+
+
+def _lower_walk(case: Case) -> Generator[Case, bool, Case]:
+    for candidate in (_lower_tables(case), _lower_root(case)):
         if candidate is not None and (yield candidate):
             case = candidate
+    for level in range(case.context().levels, 0, -1):
+        for index in (0, 1, 256):
+            moved = _other_index(case, level, index)
+            if moved is not None and (yield moved):
+                case = moved
+                break
+    page = _lower_page(case)
+    if page is not None and (yield page):
+        case = page
+    return case
 
 
 def _lower_tables(case: Case) -> Case | None:
@@ -100,10 +106,7 @@ def _lower_page(case: Case) -> Case | None:
     return _inside(case, {**case.entries, leaf.pa: leaf.entry & ~field | low})
 
 
-def _inside(
-    case: Case, entries: Mapping[int, int], ram: tuple[tuple[int, int], ...] | None = None
-) -> Case | None:
-    """Return the case with these entries and RAM, None where an entry would lie outside it."""
-    ram = case.ram if ram is None else ram
-    held = all(any(start <= pa < start + size for start, size in ram) for pa in entries)
-    return replace(case, entries=entries, ram=ram) if held else None
+def _inside(case: Case, entries: dict[int, int]) -> Case | None:
+    """Return the case with these entries, None where one would lie outside its RAM."""
+    held = all(any(start <= pa < start + size for start, size in case.ram) for pa in entries)
+    return replace(case, entries=entries) if held else None

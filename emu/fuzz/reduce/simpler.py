@@ -1,7 +1,8 @@
 """Simpler cases: fewer probes and entries, plainer registers and bits."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from walker.context import PagingContext
 from walker.entry import ADDRESS_FIELD
@@ -9,6 +10,8 @@ from walker.source import Case, Cpu, Probe
 from walker.translate import walk
 
 __all__ = ["Search", "plain", "simplifications", "size_of"]
+
+Item = TypeVar("Item")
 
 Search = Generator[Case, bool, None]
 """Yields candidates, and is sent whether each was accepted."""
@@ -55,16 +58,37 @@ def size_of(case: Case) -> tuple[int, ...]:
 
 def simplifications(case: Case) -> Search:
     """Yield what has fewer probes, entries, switches or bits."""
-    if len(case.probes) > 1:
-        for probe in case.probes:
-            candidate = replace(case, probes=(probe,))
-            if (yield candidate):
-                case = candidate
-                break
+    case = yield from _fewer(case, list(case.probes), _with_probes)
     case = yield from _fewer_entries(case)
     case = yield from _plainer_cpu(case)
     case = yield from _plainer_bits(case)
     yield from _plainer_probes(case)
+
+
+def _fewer(
+    case: Case, items: list[Item], made: Callable[[Case, list[Item]], Case]
+) -> Generator[Case, bool, Case]:
+    """Yield `made` cases without half of the items, a quarter, and so on down to single ones."""
+    step = len(items) // 2
+    while step:
+        at = 0
+        while at < len(items):
+            left = items[:at] + items[at + step :]
+            candidate = made(case, left)
+            if left and (yield candidate):
+                case, items = candidate, left
+            else:
+                at += step
+        step //= 2
+    return case
+
+
+def _with_probes(case: Case, probes: list[Probe]) -> Case:
+    return replace(case, probes=tuple(probes))
+
+
+def _with_entries(case: Case, entries: list[tuple[int, int]]) -> Case:
+    return replace(case, entries=dict(entries))
 
 
 def _fewer_entries(case: Case) -> Generator[Case, bool, Case]:
@@ -75,18 +99,8 @@ def _fewer_entries(case: Case) -> Generator[Case, bool, Case]:
     candidate = replace(case, entries=used)
     if len(used) < len(case.entries) and (yield candidate):
         case = candidate
-    # Halves, quarters and so on: what a list of mappings depends on may lie beside the walk.
-    step = len(case.entries) // 2
-    while step:
-        words = sorted(case.entries.items())
-        for at in range(0, len(words), step):
-            gone = {pa for pa, _ in words[at : at + step]}
-            left = {pa: word for pa, word in case.entries.items() if pa not in gone}
-            candidate = replace(case, entries=left)
-            if len(left) < len(case.entries) and (yield candidate):
-                case = candidate
-        step //= 2
-    return case
+    # What a list of mappings depends on may lie beside the walk.
+    return (yield from _fewer(case, sorted(case.entries.items()), _with_entries))
 
 
 def _plainer_cpu(case: Case) -> Generator[Case, bool, Case]:

@@ -1,0 +1,109 @@
+"""A Dask cluster as a pool: the same results as from processes of this machine."""
+
+import importlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import Any
+
+from emu.fuzz.campaign.pools import TIME_LIMIT, Pool, Work, local_pool
+from emu.fuzz.campaign.servant import Servant
+from emu.fuzz.campaign.version import fingerprint
+from emu.fuzz.campaign.work import Done, Lost, Task, work
+from walker.errors import BadInput, CrosswalkError
+
+__all__ = ["Cluster", "open_pool"]
+
+_PATIENCE = 10.0
+"""Seconds until there has to be a scheduler, and a worker."""
+
+_COUNTED_EVERY = 5.0
+"""Seconds after which workers are counted again: they come and go."""
+
+_here = threading.local()
+
+
+def open_pool(jobs: int, scheduler: str | None) -> Pool:
+    """Return a pool of processes, or the cluster at the address `scheduler`."""
+    return local_pool(jobs) if scheduler is None else Cluster(scheduler)
+
+
+class Cluster:
+    """The workers of the Dask scheduler at `address`.
+
+    A worker that dies has its tasks done by another. What the emulator does to its process is
+    contained on each worker, and is the same result as on this machine. Every worker has to have
+    what is installed here; one that hasn't is an error that says so.
+    """
+
+    def __init__(self, address: str, done_by: Work = work, limit: float = TIME_LIMIT) -> None:
+        try:
+            distributed: Any = importlib.import_module("distributed")  # Slow to import.
+        except ImportError as error:
+            raise BadInput("--scheduler: pip install 'crosswalk-x86[dask]' first") from error
+        self._address, self._work, self._limit = address, done_by, limit
+        try:
+            self._client: Any = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadInput(f"--scheduler {address}: {reason}") from error
+        try:
+            self._client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as error:
+            self._client.close()
+            raise BadInput(f"--scheduler {address}: it has no workers") from error
+        self._killed = distributed.KilledWorker
+        self._jobs, self._counted = 1, float("-inf")
+
+    @property
+    def jobs(self) -> int:
+        """How many threads the workers have."""
+        if time.monotonic() - self._counted > _COUNTED_EVERY:
+            threads: dict[str, int] = self._client.nthreads()
+            self._jobs, self._counted = max(1, sum(threads.values())), time.monotonic()
+        return self._jobs
+
+    def submit(self, task: Task) -> Callable[[], Done | Lost]:
+        """Begin a task; see `Pool`."""
+        arguments = (self._work, task, self._limit, fingerprint())
+        future = self._client.submit(_do, *arguments, pure=False)
+        return lambda: self._result(future)
+
+    def close(self) -> None:
+        """Leave the cluster, which forgets what it was doing."""
+        self._client.close()
+
+    def _result(self, future: Any) -> Done | Lost:
+        try:
+            done: Done | Lost = future.result()
+        except self._killed:
+            return Lost("crash, worker after worker")
+        except ModuleNotFoundError as error:
+            raise BadInput(
+                f"--scheduler {self._address}: a worker has no module {error.name}: "
+                f"it needs {fingerprint()}"
+            ) from error
+        except (CancelledError, OSError) as error:
+            raise CrosswalkError(
+                f"--scheduler {self._address}: the cluster is gone; the same command goes on"
+            ) from error
+        finally:
+            future.release()
+        return done
+
+
+def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Done | Lost:
+    """Do a task on a worker, as `local_pool` does: what is lost once more, by another process."""
+    mine = fingerprint()
+    if mine != wanted:
+        raise BadInput(f"--scheduler: a worker has {mine}; here is {wanted}")
+    if not hasattr(_here, "servant"):
+        _here.servant = Servant()
+    done: Done | Lost = Lost("")
+    for _ in range(2):
+        done = _here.servant.ask(done_by, task, limit)
+        if not isinstance(done, Lost):
+            break
+        _here.servant.close()
+    return done

@@ -1,0 +1,73 @@
+"""Cases tried in a process of their own, whose death is an answer like another."""
+
+from concurrent.futures import TimeoutError as OutOfTime
+
+from pebble import ProcessExpired, ProcessPool
+
+from emu.fuzz.findings import Finding
+from emu.fuzz.layout_case import case_layout
+from emu.fuzz.signature import Signature, lost_signature
+from emu.fuzz.worker import death, start_worker, stop, tester_of
+from emu.peers.claims import Failure
+from emu.probe import ProbeError
+from walker.source import Case
+
+__all__ = ["HANGING", "Trial"]
+
+HANGING = 10.0
+"""Seconds after which a case counts as hanging; one of a single access takes milliseconds."""
+
+
+class Trial:
+    """Tries one case after another, with the walker under test that `walker` and `claims` name.
+
+    `hung` counts those of which the emulator or that walker made no end in `seconds`.
+    """
+
+    def __init__(
+        self, walker: str | None = None, claims: str | None = None, seconds: float = HANGING
+    ) -> None:
+        self._walker, self._claims, self._seconds = walker, claims, seconds
+        self._pool = ProcessPool(max_workers=1, initializer=start_worker)
+        self.hung = 0
+
+    def findings(self, case: Case) -> tuple[Finding, ...]:
+        """Return what a case shows, in the order of its accesses.
+
+        `BadInput` for one whose registers aren't those of 4- or 5-level paging.
+        """
+        arguments = [case, self._walker, self._claims]
+        future = self._pool.schedule(_findings, args=arguments, timeout=self._seconds)
+        try:
+            found = future.result()
+        except OutOfTime:
+            found = _lost(case, lost_signature("hang"))
+        except ProcessExpired as expired:
+            found = _lost(case, lost_signature(death(expired.exitcode)))
+        self.hung += any(_hangs(each.signature) for each in found)
+        return found
+
+    def signatures(self, case: Case) -> list[Signature]:
+        """Return the signatures of `findings`, in their own order."""
+        return sorted(each.signature for each in self.findings(case))
+
+    def close(self) -> None:
+        """Stop at once, whatever is being tried."""
+        stop(self._pool)
+
+
+def _findings(case: Case, walker: str | None, claims: str | None) -> tuple[Finding, ...]:
+    tester = tester_of(walker, claims)
+    try:
+        return tester.findings(case_layout(case)).all()
+    except ProbeError as error:
+        tester.forget()  # Engines that did this are not to be trusted again.
+        return _lost(case, lost_signature("error", str(error)))
+
+
+def _lost(case: Case, signature: Signature) -> tuple[Finding, ...]:
+    return (Finding(signature, 1, 0, case, case),)
+
+
+def _hangs(signature: Signature) -> bool:
+    return signature.said.startswith(Failure.HANG)

@@ -1,0 +1,39 @@
+"""What all processes that try layouts have in common: how they begin, what they keep, their end."""
+
+import functools
+import multiprocessing
+import signal
+
+from pebble import ProcessPool
+
+from emu.fuzz.attempt import Tester
+from emu.fuzz.lifetime import die_with_parent
+from emu.peers.opening import open_peer
+
+__all__ = ["death", "start_worker", "stop", "tester_of"]
+
+
+def start_worker() -> None:
+    """Leave interrupts to the parent, which stops its workers itself, and don't outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        die_with_parent(parent.pid)
+
+
+@functools.cache
+def tester_of(walker: str | None, claims: str | None) -> Tester:
+    """Return this process's tester, the same one each time, of a walker under test or of none."""
+    return Tester(peer=None if walker is None else open_peer(walker, claims=claims))
+
+
+def death(exitcode: int) -> str:
+    """Return in words how a process ended that didn't mean to."""
+    return f"crash, {signal.Signals(-exitcode).name if exitcode < 0 else f'status {exitcode}'}"
+
+
+def stop(pool: ProcessPool) -> None:
+    """Stop a pool at once, whatever is still being done."""
+    pool.stop()  # type: ignore[no-untyped-call]  # Pebble leaves it bare.
+    pool.join()
