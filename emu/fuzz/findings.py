@@ -12,6 +12,8 @@ from emu.check.known import known_divergence
 from emu.fuzz.layout import Layout
 from emu.fuzz.layout_case import layout_case
 from emu.fuzz.signature import Signature, signature_of
+from emu.peers import Claim
+from emu.peers.judge import Judged
 from emu.probe import ProbeError, Prober
 from emu.report.records import divergence_case
 from walker.columns import Outcomes
@@ -89,11 +91,24 @@ class Findings:
             if looked_at < _LOOKED_AT:
                 looked_at += 1
                 names = [name for name, column in fields.items() if column[row]]
-                self._keep(witness, divergence, names, row)
+                signature = signature_of(self._layout.context, divergence, names, witness)
+                self._keep(signature, divergence, row)
         return explained
 
-    def _keep(self, witness: str, divergence: Divergence, names: list[str], row: int) -> None:
-        signature = signature_of(self._layout.context, divergence, names, witness)
+    def add_judged(self, witness: str, claims: frozenset[Claim], judged: Judged) -> None:
+        """Gather where a walker under test is wrong; of each rule the first, and how often."""
+        context = self._layout.context
+        rows = np.flatnonzero(judged.wrong).tolist()
+        self.divergent += len(rows)
+        for row in rows[:_LOOKED_AT]:
+            access = judged.accesses[row]
+            path = walk(self._memory, context, access.va)
+            divergence = Divergence(access, judged.said[row], judged.truth[row], path)
+            names = [name for name, column in judged.fields.items() if column[row]]
+            signature = signature_of(context, divergence, names, witness, claims)
+            self._keep(signature, divergence, row)
+
+    def _keep(self, signature: Signature, divergence: Divergence, row: int) -> None:
         self._counts[signature] += 1
         if signature not in self._first:
             self._first[signature] = divergence

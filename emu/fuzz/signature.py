@@ -6,11 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from emu.check.compare import Divergence
-from emu.peers.claims import PeerFailure
+from emu.peers.claims import Claim, PeerFailure
 from walker.access import AccessType
 from walker.context import PagingContext
 from walker.entry import LEVELS, Entry, is_leaf, reserved_bits
-from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, error_names
+from walker.outcome import (
+    ErrorCode,
+    GeneralProtection,
+    Outcome,
+    PageFault,
+    Translation,
+    error_names,
+)
 from walker.translate import Step, StepKind, Walk
 
 __all__ = ["Signature", "failure_signature", "signature_of"]
@@ -18,6 +25,12 @@ __all__ = ["Signature", "failure_signature", "signature_of"]
 _CAUSE = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
 _CANONICAL, _RESERVED = "canonical addresses", "reserved"
 _PAGES = {1: "4-KiB", 2: "2-MiB", 3: "1-GiB"}
+_OF_A_PAGE = (
+    ("pa", "address", "another", "this"),
+    ("size", "size", "another", "this"),
+    ("flags", "flags", "others", "its entry's"),
+)
+_DUE = "due"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,6 +47,8 @@ class Signature:
     truth: str
 
     def __str__(self) -> str:
+        if self.truth == _DUE:
+            return f"{self.rule} is due: {self.witness}: {self.said}"
         return f"{self.rule}: {self.witness} says {self.said}, it is {self.truth}"
 
     @property
@@ -49,15 +64,25 @@ class Signature:
 
 def failure_signature(name: str, failure: PeerFailure) -> Signature:
     """Return the signature of a walker under test that gave no answer."""
-    return Signature(f"peer:{name}", "an answer within the limits", failure.failure.value, "due")
+    said = f"{failure.failure.value}, {failure.kind}"
+    return Signature(f"peer:{name}", "an answer within the limits", said, _DUE)
 
 
 def signature_of(
-    context: PagingContext, divergence: Divergence, fields: Iterable[str], witness: str
+    context: PagingContext,
+    divergence: Divergence,
+    fields: Iterable[str],
+    witness: str,
+    claims: frozenset[Claim] = frozenset(Claim),
 ) -> Signature:
-    """Return the signature of a divergence that shows in these fields of the outcome."""
+    """Return the signature of a divergence that shows in these fields of the outcome.
+
+    A witness that doesn't claim to know rights and faults is not made to speak of them.
+    """
     said, truth = divergence.predicted, divergence.observed
     names = set(fields)
+    if "outcome" in names and Claim.FAULTS not in claims:
+        return _about_less(context, divergence, witness, rights=Claim.RIGHTS in claims)
     if isinstance(said, PageFault) and isinstance(truth, PageFault):
         only = (said.error_code ^ truth.error_code) & ~_CAUSE
         if only == ErrorCode.P:
@@ -68,14 +93,34 @@ def signature_of(
     if "outcome" in names or _class(said) != _class(truth):
         rule = _rule(context, divergence)
         return Signature(witness, rule, *_answers(rule, said, truth))
-    if "pa" in names:
-        last = divergence.walk.steps[-1]
-        return Signature(witness, f"address of a {_PAGES.get(last.level)} page", "another", "this")
+    return _about_parts(divergence, names, witness)
+
+
+def _about_parts(divergence: Divergence, names: set[str], witness: str) -> Signature:
+    """Return the signature of answers of one kind, of which some part differs."""
+    for name, what, another, this in _OF_A_PAGE:
+        if name in names:
+            page = _PAGES[divergence.walk.steps[-1].level]
+            return Signature(witness, f"{what} of a {page} page", another, this)
     if "error_code" in names:
         return _about_code(divergence, witness)
     if "cr2" in names:
         return Signature(witness, f"CR2 of {_article(divergence)}", "another", "the address")
     return _about_marks(divergence, witness)
+
+
+def _about_less(
+    context: PagingContext, divergence: Divergence, witness: str, *, rights: bool
+) -> Signature:
+    """Return the signature of answers that say yes or no, and not which fault there is."""
+    names = ("refused", "allowed") if rights else ("not mapped", "mapped")
+    said, truth = (
+        names[isinstance(each, Translation)] for each in (divergence.predicted, divergence.observed)
+    )
+    leaf = divergence.walk.leaf
+    if not rights and leaf is not None and truth == "mapped":
+        return Signature(witness, f"a {_PAGES[leaf.level]} page that is there", said, truth)
+    return Signature(witness, _rule(context, divergence), said, truth)
 
 
 def _class(outcome: Outcome) -> str:
