@@ -1,14 +1,16 @@
 """What came of a campaign: for people, for machines, for CI."""
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from emu.check import KNOWN
-from emu.cli.reducing import walker_option
+from emu.cli.walkers import size_text, walker_option
 from emu.fuzz.campaign import Campaign
-from emu.fuzz.campaign.store import Store
+from emu.fuzz.campaign.store import Found, Store
 from emu.fuzz.coverage import CELLS, coverage_record
+from walker.source import Case, load_case
 
 __all__ = ["junit", "record", "report_lines"]
 
@@ -36,9 +38,38 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
     for name, count in state.known.items():
         differs = next(entry.differs for entry in KNOWN if entry.id == name)
         yield f"{count:,} known emulator divergences, {name}: {differs}"
-    for slug, found in sorted(state.findings.items(), key=lambda item: -item[1].count):
-        yield f"{found.count:,} × {found.signature}, first in layout {found.layout}"
-        yield f"    crosswalk replay {store.case_path(slug)}{walker_option(campaign.plan.walker)}"
+    if campaign.plan.walker is not None:
+        wrong = sum(_of_walker(campaign, found) for found in state.findings.values())
+        yield f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}"
+    for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
+        yield f"{found.count:,} × {found.signature}"
+        size = size_text(_case(campaign, store, slug))
+        yield f"    {size}, first in layout {found.layout}: {_replay(campaign, store, slug)}"
+
+
+def _case(campaign: Campaign, store: Store, slug: str) -> Case:
+    """Return the case of a finding, as small as it has become."""
+    case = campaign.cases.get(slug)
+    path = store.case_path(slug)
+    if case is None and path is not None:
+        case = load_case(path)
+    if case is None:
+        raise AssertionError("a finding of an earlier run is in its store")
+    return case
+
+
+def _of_walker(campaign: Campaign, found: Found) -> bool:
+    """Return whether a finding is the walker under test's."""
+    return f": peer:{campaign.plan.walker}" in found.signature
+
+
+def _replay(campaign: Campaign, store: Store, slug: str) -> str:
+    """Return the command that shows a finding; the walker under test is asked in its own alone."""
+    plan = campaign.plan
+    option = ""
+    if _of_walker(campaign, campaign.state.findings[slug]):
+        option = walker_option(plan.walker, plan.claims)
+    return f"crosswalk replay {shlex.quote(str(store.case_path(slug)))}{option}"
 
 
 def record(campaign: Campaign, store: Store) -> dict[str, Any]:
@@ -52,6 +83,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
         "known_divergences": known,
         "known": state.known,
         "layouts": state.layouts,
+        "walker": campaign.plan.walker,
         "findings": [
             {
                 "id": slug,
@@ -59,6 +91,8 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
                 "count": found.count,
                 "layout": found.layout,
                 "case": str(store.case_path(slug)),
+                "entries": len(_case(campaign, store, slug).entries),
+                "reproduce": _replay(campaign, store, slug),
             }
             for slug, found in sorted(state.findings.items())
         ],
@@ -68,7 +102,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
     }
 
 
-def junit(campaign: Campaign) -> bytes:
+def junit(campaign: Campaign, store: Store) -> bytes:
     """Return a JUnit report: one case for the campaign, and one that fails for each finding."""
     state = campaign.state
     suite = ET.Element(
@@ -82,7 +116,10 @@ def junit(campaign: Campaign) -> bytes:
     for slug, found in sorted(state.findings.items()):
         case = ET.SubElement(suite, "testcase", classname="crosswalk.fuzz", name=slug)
         failure = ET.SubElement(case, "failure", message=found.signature)
-        failure.text = f"{found.count} times, first in layout {found.layout}"
+        failure.text = (
+            f"{found.count} times, first in layout {found.layout}; the case has "
+            f"{size_text(_case(campaign, store, slug))}: {_replay(campaign, store, slug)}"
+        )
     ET.indent(suite)
     text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
     return text + b"\n"

@@ -13,13 +13,12 @@ from typing import Any
 
 from emu.cli.fuzzed import junit, record, report_lines
 from emu.cli.output import add_json, command_text, emit, remark, write_file
-from emu.cli.reducing import add_walker
+from emu.cli.walkers import add_walker, chosen_walker
 from emu.fuzz.campaign import Campaign, Plan, Told
 from emu.fuzz.campaign.pools import open_pool
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.campaign.tidy import reduce_findings
 from emu.fuzz.coverage import CELLS, coverage_lines
-from emu.peers.opening import open_peer
 from walker.errors import BadInput
 from walker.source import parse_int
 
@@ -75,14 +74,16 @@ def _fuzz(options: argparse.Namespace) -> int:
     accesses = parse_int(options.accesses, "--accesses", bits=20)
     if not jobs or accesses < 16:
         raise BadInput("--jobs is at least 1, --accesses at least 16")
-    if options.walker is not None:
-        open_peer(options.walker, claims=options.claims).close()  # Errors now, not in workers.
+    walker = chosen_walker(options)
+    with walker.opened():
+        pass  # Errors now, not in workers.
     plan = Plan(
         seed=parse_int(options.seed, "--seed"),
         accesses=accesses,
         guided=not options.blind,
-        walker=options.walker,
-        claims=options.claims,
+        walker=walker.name,
+        claims=walker.claims,
+        limits=walker.limits,
     )
     store = Store(options.corpus, plan)
     campaign = Campaign(plan, store)
@@ -160,7 +161,7 @@ def _tell(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
     state = campaign.state
     reproduce = command_text(options)
     if options.junit is not None:
-        write_file(options.junit, junit(campaign))
+        write_file(options.junit, junit(campaign, store))
     if options.json:
         document: dict[str, Any] = record(campaign, store)
         emit({**document, "reproduce": reproduce})

@@ -2,34 +2,20 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from emu.cli.contain import contained
 from emu.cli.output import add_json, emit, remark, write_file
+from emu.cli.walkers import Chosen, add_walker, chosen_walker, names_another, walker_option
 from emu.fuzz.attempt import Tester
 from emu.fuzz.reduce import Reduced
 from emu.fuzz.reduce.same import reduced_to, signatures_of
 from emu.fuzz.signature import Signature
-from emu.peers.opening import KINDS, open_peer
 from walker.errors import BadInput
 from walker.source import Case, dump_case, load_case
 
-__all__ = ["add_commands", "add_walker", "walker_option"]
-
-
-def add_walker(parser: argparse.ArgumentParser, otherwise: str) -> None:
-    """Add --walker and --claims."""
-    parser.add_argument(
-        "--walker", metavar="W", help=f"the walker under test: {KINDS} ({otherwise})"
-    )
-    parser.add_argument(
-        "--claims", help="what it answers: leaves, translation, rights, faults, marks"
-    )
-
-
-def walker_option(walker: str | None) -> str:
-    """Return the option that names a walker, for a command to be shown."""
-    return "" if walker is None else f" --walker {walker}"
+__all__ = ["add_commands"]
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,7 +25,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="write it here (standard output)"
     )
-    add_walker(parser, "the case's own, or the built-in one")
+    add_walker(parser, "none but the built-in one: what a case names isn't run unasked")
     add_json(parser, "what became smaller, as one document; needs --output,")
     parser.set_defaults(run=_reduce)
 
@@ -48,8 +34,9 @@ def _reduce(options: argparse.Namespace) -> int:
     if options.json and options.output is None:
         raise BadInput("--json needs --output FILE for the case")
     case = load_case(options.case)
-    walker = options.walker or case.walker
-    signature, reduced = contained(lambda: _reduced(case, walker, options.claims))
+    chosen = chosen_walker(options)
+    names_another(str(options.case), case, chosen)
+    signature, reduced = contained(lambda: _reduced(case, chosen))
     data = dump_case(reduced.case)
     if options.output is None:
         sys.stdout.flush()
@@ -71,22 +58,22 @@ def _reduce(options: argparse.Namespace) -> int:
         )
         return 0
     remark(str(signature))
+    option = chosen.name, chosen.claims
     for name, (was, now) in sizes.items():
         remark(f"{name}: {was:,} to {now:,}")
     remark(f"{reduced.tries:,} cases tried{'' if reduced.done else ', the most there may be'}")
     if options.output is not None:
-        remark(f"replay: crosswalk replay {options.output}{walker_option(walker)}")
+        remark(f"replay: crosswalk replay {options.output}{walker_option(*option)}")
     return 0
 
 
-def _reduced(case: Case, walker: str | None, claims: str | None) -> tuple[Signature, Reduced]:
-    peer = None if walker is None else open_peer(walker, claims=claims)
-    tester = Tester(peer=peer)
-    try:
+def _reduced(case: Case, chosen: Chosen) -> tuple[Signature, Reduced]:
+    with chosen.opened() as peer:
+        tester = Tester(peer=peer)
         found = signatures_of(tester, case)
         if not found:
             raise BadInput("nothing diverges in this case: there is nothing to reduce to")
-        return found[0], reduced_to(tester, case, found[0])
-    finally:
-        if peer is not None:
-            peer.close()
+        reduced = reduced_to(tester, case, found[0])
+        if chosen.name is not None:
+            reduced = replace(reduced, case=replace(reduced.case, walker=chosen.name))
+        return found[0], reduced

@@ -14,6 +14,7 @@ from emu.peers.answers import Answers, Listed, Listing, Ranges, nothing_said
 from emu.peers.claims import Claim, Failure, Limits, PeerFailure, parse_claims
 from emu.peers.listing import MAX_MAPPINGS
 from emu.peers.process import Process
+from emu.peers.sanity import sane
 from walker.columns import Accesses, Kind, Outcomes, Rows
 from walker.context import PagingContext
 from walker.errors import BadInput
@@ -86,7 +87,7 @@ class Contained:
             if self._process is None:
                 self._start()
             reply = self._said(_Reply, _LENGTH.pack(len(question)) + question, allowed)
-            return _answers(reply, accesses)
+            return sane(_answers(reply, accesses), memory)
         except BadInput as error:
             kind = "can't be loaded once more"
             raise PeerFailure(Failure.CRASH, kind, f"{kind}: {error}") from error

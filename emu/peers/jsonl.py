@@ -11,6 +11,7 @@ from emu.peers.answers import Answers, Ranges, fill_row, nothing_said
 from emu.peers.claims import Claim, Failure, Limits, PeerFailure, parse_claims
 from emu.peers.listing import gather, ranges_of
 from emu.peers.process import Process
+from emu.peers.sanity import sane
 from walker.access import AccessType
 from walker.columns import Accesses
 from walker.context import PagingContext
@@ -85,13 +86,13 @@ class JsonLines:
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what the walker says of each access; raises `PeerFailure`."""
-        if self._process is None:
-            self._start()
         answers = nothing_said(accesses)
         asked = _questions(accesses) if self.claims - _LISTS else []
         ranges = ranges_of(memory, context, accesses) if self.claims & _LISTS else None
         lists = [] if ranges is None else _list_questions(ranges)
         try:
+            if self._process is None:
+                self._start()
             said = self._exchange([_space(memory, context), *asked, *lists], len(asked + lists))
             for row, line in enumerate(said[: len(asked)]):
                 outcome = _outcome(line)
@@ -100,10 +101,10 @@ class JsonLines:
             listing = None
             if ranges is not None:
                 listing = gather(context, ranges, (_mappings(line) for line in said[len(asked) :]))
+            return sane(Answers(answers.outcomes, answers.silent, listing), memory)
         except PeerFailure:
             self.close()
             raise
-        return Answers(answers.outcomes, answers.silent, listing)
 
     def close(self) -> None:
         """Kill the process, and those that it started."""

@@ -42,7 +42,7 @@ def reduce_findings(campaign: Campaign, store: Store) -> None:
 
 
 def _smaller(plan: Plan, slug: str, case: Case) -> Case | None:
-    peer = None if plan.walker is None else open_peer(plan.walker, claims=plan.claims)
+    peer = None if plan.walker is None else open_peer(plan.walker, plan.limits, claims=plan.claims)
     tester = Tester(peer=peer)
     try:
         same = [found for found in signatures_of(tester, case) if found.slug == slug]

@@ -11,6 +11,7 @@ from emu.fuzz.attempt import Tester
 from emu.fuzz.campaign.plan import Plan
 from emu.fuzz.coverage import CELLS, Seen
 from emu.fuzz.findings import Finding
+from emu.peers import Limits
 from emu.peers.opening import open_peer
 
 __all__ = ["Done", "Task", "start_worker", "work"]
@@ -46,7 +47,9 @@ def start_worker() -> None:
 def work(task: Task) -> Done:
     """Make a layout and try it."""
     plan = task.plan
-    attempt = _tester(plan.walker, plan.claims).attempt(lambda: plan.layout(task.index, task.seen))
+    attempt = _tester(plan.walker, plan.claims, plan.limits).attempt(
+        lambda: plan.layout(task.index, task.seen)
+    )
     new = attempt.coverage & CELLS.possible & ~_unpacked(task.seen)
     return Done(
         task.index,
@@ -60,8 +63,8 @@ def work(task: Task) -> Done:
 
 
 @functools.cache
-def _tester(walker: str | None, claims: str | None) -> Tester:
-    return Tester(peer=None if walker is None else open_peer(walker, claims=claims))
+def _tester(walker: str | None, claims: str | None, limits: Limits) -> Tester:
+    return Tester(peer=None if walker is None else open_peer(walker, limits, claims=claims))
 
 
 @functools.lru_cache(4)
