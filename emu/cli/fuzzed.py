@@ -1,14 +1,13 @@
 """What came of a campaign: for people, for machines, for CI."""
 
-import shlex
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from emu.check import KNOWN
-from emu.cli.walkers import size_text, walker_option
+from emu.cli.walkers import replay_command, size_text
 from emu.fuzz.campaign import Campaign
-from emu.fuzz.campaign.store import Found, Store
+from emu.fuzz.campaign.store import Store
 from emu.fuzz.coverage import CELLS, coverage_record
 from walker.source import Case, load_case
 
@@ -39,7 +38,7 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         differs = next(entry.differs for entry in KNOWN if entry.id == name)
         yield f"{count:,} known emulator divergences, {name}: {differs}"
     if campaign.plan.walker is not None:
-        wrong = sum(_of_walker(campaign, found) for found in state.findings.values())
+        wrong = sum(_of_walker(campaign, slug) for slug in state.findings)
         yield f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}"
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
         yield f"{found.count:,} × {found.signature}"
@@ -58,18 +57,16 @@ def _case(campaign: Campaign, store: Store, slug: str) -> Case:
     return case
 
 
-def _of_walker(campaign: Campaign, found: Found) -> bool:
+def _of_walker(campaign: Campaign, slug: str) -> bool:
     """Return whether a finding is the walker under test's."""
-    return f": peer:{campaign.plan.walker}" in found.signature
+    return f": peer:{campaign.plan.walker}" in campaign.state.findings[slug].signature
 
 
 def _replay(campaign: Campaign, store: Store, slug: str) -> str:
     """Return the command that shows a finding; the walker under test is asked in its own alone."""
     plan = campaign.plan
-    option = ""
-    if _of_walker(campaign, campaign.state.findings[slug]):
-        option = walker_option(plan.walker, plan.claims)
-    return f"crosswalk replay {shlex.quote(str(store.case_path(slug)))}{option}"
+    named = (plan.walker, plan.claims) if _of_walker(campaign, slug) else (None, None)
+    return replay_command(store.case_path(slug), *named)
 
 
 def record(campaign: Campaign, store: Store) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emu.cli.contain import contained
 from emu.cli.output import add_json, emit, remark, write_file
-from emu.cli.walkers import Chosen, add_walker, chosen_walker, names_another, walker_option
+from emu.cli.walkers import Chosen, add_walker, chosen_walker, names_another, replay_command
 from emu.fuzz.attempt import Tester
 from emu.fuzz.reduce import Reduced
 from emu.fuzz.reduce.same import reduced_to, signatures_of
@@ -58,12 +58,11 @@ def _reduce(options: argparse.Namespace) -> int:
         )
         return 0
     remark(str(signature))
-    option = chosen.name, chosen.claims
     for name, (was, now) in sizes.items():
         remark(f"{name}: {was:,} to {now:,}")
     remark(f"{reduced.tries:,} cases tried{'' if reduced.done else ', the most there may be'}")
     if options.output is not None:
-        remark(f"replay: crosswalk replay {options.output}{walker_option(*option)}")
+        remark(f"replay: {replay_command(options.output, chosen.name, chosen.claims)}")
     return 0
 
 

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from emu.cli.output import remark
 from emu.peers import Limits, Peer
@@ -13,7 +14,15 @@ from emu.peers.opening import KINDS, open_peer
 from walker.errors import BadInput
 from walker.source import Case, parse_int
 
-__all__ = ["Chosen", "add_walker", "chosen_walker", "names_another", "size_text", "walker_option"]
+__all__ = [
+    "Chosen",
+    "add_walker",
+    "chosen_walker",
+    "names_another",
+    "replay_command",
+    "size_text",
+    "walker_options",
+]
 
 _SECONDS = 50.0  # Less than half of what a campaign gives a layout: to load and to answer.
 _DEFAULT = Limits()
@@ -107,10 +116,15 @@ def _mebibytes(options: argparse.Namespace, name: str, default: int) -> int:
     return found << 20
 
 
-def walker_option(walker: str | None, claims: str | None = None) -> str:
-    """Return the options that name a walker, for a command to be shown."""
-    named = (("--walker", walker), ("--claims", claims))
-    return "".join(f" {name} {shlex.quote(text)}" for name, text in named if text is not None)
+def walker_options(walker: str | None, claims: str | None = None) -> list[str]:
+    """Return the options that name a walker and its claims, for a command to be shown."""
+    given = (("--walker", walker), ("--claims", claims))
+    return [word for name, value in given if value is not None for word in (name, value)]
+
+
+def replay_command(path: Path | None, walker: str | None, claims: str | None = None) -> str:
+    """Return the command that replays a case, as a shell takes it."""
+    return shlex.join(["crosswalk", "replay", str(path), *walker_options(walker, claims)])
 
 
 def names_another(name: str, case: Case, chosen: Chosen) -> None:
@@ -119,7 +133,8 @@ def names_another(name: str, case: Case, chosen: Chosen) -> None:
     What a case names may be any command: it is run when it is asked for, and not otherwise.
     """
     if case.walker is not None and case.walker != chosen.name:
-        remark(f"{name}: about another walker, to be asked with{walker_option(case.walker)}")
+        option = shlex.join(walker_options(case.walker))
+        remark(f"{name}: found with another walker under test; to ask that, say {option}")
 
 
 def size_text(case: Case) -> str:

@@ -61,6 +61,7 @@ class Findings:
         self._row: dict[Signature, int] = {}
         self._counts: Counter[Signature] = Counter()
         self._failures: list[Signature] = []
+        self._unseen: set[Signature] = set()
         self.known: Counter[str] = Counter()
         self.divergent = 0
 
@@ -103,10 +104,14 @@ class Findings:
         for row in rows[:_LOOKED_AT]:
             access = judged.accesses[row]
             path = walk(self._memory, context, access.va)
-            divergence = Divergence(access, judged.said[row], judged.truth[row], path)
+            told = Divergence(access, judged.said[row], judged.truth[row], path)
             names = [name for name, column in judged.fields.items() if column[row]]
-            signature = signature_of(context, divergence, names, witness, claims)
-            self._keep(signature, divergence, row)
+            signature = signature_of(context, told, names, witness, claims)
+            # A case says what was observed, and not what is true in the terms of a claim.
+            seen = told if judged.seen is None else replace(told, observed=judged.seen[row])
+            self._keep(signature, seen, row)
+            if judged.seen is None:
+                self._unseen.add(signature)
 
     def _keep(self, signature: Signature, divergence: Divergence, row: int) -> None:
         self._counts[signature] += 1
@@ -137,6 +142,9 @@ class Findings:
             self._first.items(), key=lambda item: (self._row[item[0]], item[0])
         ):
             case = divergence_case(layout.context, layout.ram, divergence)
+            if signature in self._unseen:
+                bare = tuple(replace(each, predicted=None, observed=None) for each in case.probes)
+                case = replace(case, probes=bare)
             whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
             row = self._row[signature]
             found.append(Finding(signature, self._counts[signature], row, case, whole))

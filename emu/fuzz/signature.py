@@ -22,6 +22,7 @@ from walker.translate import Step, StepKind, Walk
 
 __all__ = ["Signature", "failure_signature", "signature_of"]
 
+_PEER = "peer:"
 _CAUSE = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
 _CANONICAL, _RESERVED = "canonical addresses", "reserved"
 _PAGES = {1: "4-KiB", 2: "2-MiB", 3: "1-GiB"}
@@ -52,6 +53,11 @@ class Signature:
         return f"{self.rule}: {self.witness} says {self.said}, it is {self.truth}"
 
     @property
+    def of_peer(self) -> bool:
+        """Whether a walker under test is the one that disagrees."""
+        return self.witness.startswith(_PEER)
+
+    @property
     def slug(self) -> str:
         """A short name for a file: words of the rule, and eight digits of a hash of it all."""
         words = re.sub(r"[^a-z0-9]+", "-", self.rule.lower()).strip("-")[:48].rstrip("-")
@@ -65,7 +71,7 @@ class Signature:
 def failure_signature(name: str, failure: PeerFailure) -> Signature:
     """Return the signature of a walker under test that gave no answer."""
     said = f"{failure.failure.value}, {failure.kind}"
-    return Signature(f"peer:{name}", "an answer within the limits", said, _DUE)
+    return Signature(f"{_PEER}{name}", "an answer within the limits", said, _DUE)
 
 
 def signature_of(

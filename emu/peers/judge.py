@@ -30,12 +30,14 @@ class Judged:
     """What a walker said of n accesses, what is true in the same terms, and where it is wrong.
 
     `fields` are bool[n] by what differs: outcome, pa, size, flags, error_code, cr2, entries.
+    `seen` is what the accesses came to, None where they weren't made.
     """
 
     accesses: Accesses
     said: Outcomes
     truth: Outcomes
     fields: Fields
+    seen: Outcomes | None = None
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
@@ -72,7 +74,7 @@ def judge(
         others = _beside(claims, listing, true, accesses)
         truth = _mapped(memory, context, others, translate_many(memory, context, others))
         beside = _listed(claims, listing, true, others, truth)
-    return one, beside
+    return replace(one, seen=outcomes), replace(beside, seen=None)
 
 
 def _nothing(accesses: Accesses, outcomes: Outcomes) -> Judged:
