@@ -13,8 +13,9 @@ from emu.peers.claims import Failure, PeerFailure
 from walker.columns import Accesses, distinct
 from walker.context import PagingContext
 from walker.entry import LEVELS
-from walker.leaves import walk_leaves
+from walker.leaves import Expanded, Tables, expand, walk_leaves
 from walker.memory import FRAME, U64, PhysicalMemory
+from walker.rights import ALL_GRANTS
 
 __all__ = [
     "MAX_LISTED",
@@ -28,9 +29,9 @@ __all__ = [
 ]
 
 MAX_LISTED = 4096
-"""Up to how many mappings a range is listed as a whole."""
+"""Up to how many mappings a range is listed as a whole; eight such ranges at the most."""
 
-MAX_MAPPINGS = 1 << 20
+MAX_MAPPINGS = 1 << 17
 """The most mappings that a walker may list for one question."""
 
 Lister = Callable[[int, int], Iterable[Sequence[Any]]]
@@ -38,6 +39,7 @@ Lister = Callable[[int, int], Iterable[Sequence[Any]]]
 
 _TOP = 1 << 64
 _SLOTS = 512
+_MAX_ALL = 8 * MAX_LISTED
 
 
 def ranges_of(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Ranges:
@@ -68,17 +70,19 @@ def ranges_of(memory: PhysicalMemory, context: PagingContext, accesses: Accesses
 def _whole_ranges(memory: PhysicalMemory, context: PagingContext) -> list[tuple[int, int]]:
     """Return (first, last) of the ranges that can be listed, each within one half."""
     span = LEVELS[context.levels].span
-    root = memory.tables(np.array([context.root], np.uint64))[0]
-    used = set(np.flatnonzero(root).tolist())
+    counts = _by_slot(memory, context)
     found: list[tuple[int, int]] = []
-    for slots in (range(_SLOTS // 2), range(_SLOTS // 2, _SLOTS)):
+    left = _MAX_ALL
+    for half in (0, 1):
         count = MAX_LISTED + 1  # The first slot of a half begins a range.
-        for slot in slots:
-            va = slot * span + (_TOP - _SLOTS * span if slot >= _SLOTS // 2 else 0)
-            held = _count(memory, context, va, va + span) if slot in used else 0
-            if held > MAX_LISTED:
-                count = held
-            elif count + held > MAX_LISTED:
+        for slot in range(half * _SLOTS // 2, (half + 1) * _SLOTS // 2):
+            va = slot * span + half * (_TOP - _SLOTS * span)
+            held = counts[slot]
+            if held > min(MAX_LISTED, left):
+                count = MAX_LISTED + 1
+                continue
+            left -= held
+            if count + held > MAX_LISTED:
                 found.append((va, va + span - 1))
                 count = held
             else:
@@ -87,14 +91,31 @@ def _whole_ranges(memory: PhysicalMemory, context: PagingContext) -> list[tuple[
     return found
 
 
-def _count(memory: PhysicalMemory, context: PagingContext, va: int, end: int) -> int:
-    """Return how many mappings there are, or some number above `MAX_LISTED`."""
-    count = 0
-    for leaves in walk_leaves(memory, context, va, end):
-        count += len(leaves)
-        if count > MAX_LISTED:
-            break
-    return count
+def _by_slot(memory: PhysicalMemory, context: PagingContext) -> list[int]:
+    """Return how many mappings there are below each root entry, or some number too many.
+
+    Tables are counted once a level, whoever leads there, from the last level up.
+    """
+    frames = np.array([context.root], np.uint64)
+    parts: list[tuple[U64, Expanded]] = []
+    for level in range(context.levels, 0, -1):
+        nothing = np.zeros(len(frames), np.uint64)
+        grants = np.full(len(frames), ALL_GRANTS, np.uint8)
+        part = expand(memory, context, level, Tables(nothing, frames, grants))
+        parts.append((frames, part))
+        frames = distinct(part.children.frame)
+    below, counts = frames, np.zeros(0, np.int64)
+    for frames, part in reversed(parts):
+        under = np.zeros(len(part.children), np.int64)
+        if len(below):
+            under = counts[np.searchsorted(below, part.children.frame)]
+        own = np.bincount(part.leaf_parent, minlength=len(frames))
+        counts = own + np.bincount(part.child_parent, under, len(frames)).astype(np.int64)
+        counts = np.minimum(counts, MAX_LISTED + 1)
+        below = frames
+    slot = part.children.va >> np.uint64(LEVELS[context.levels].shift)
+    found: list[int] = np.bincount(slot.astype(np.intp), under, _SLOTS).astype(np.int64).tolist()
+    return found
 
 
 def _canonical(context: PagingContext, va: U64) -> NDArray[np.bool_]:
