@@ -3,6 +3,7 @@
 import pickle
 import signal
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import NoReturn, Protocol, TypeVar
@@ -137,6 +138,9 @@ class _Framed:
 
 def _serve(load: Callable[[GiveUp], Loaded]) -> None:
     """Load the walker and answer one question after the other, until there are no more."""
+    # Whoever replaced these here had descriptors in mind that are closed by now.
+    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115  # Open to the end.
+    sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", errors="replace")  # noqa: SIM115  # The same.
     with open(_ASK, "rb") as asked, open(_TELL, "wb") as told:
 
         def tell(said: _Greeting | _Reply) -> None:

@@ -5,7 +5,9 @@ from emu.peers.answers import Ranges
 from emu.peers.claims import Failure, PeerFailure
 from emu.peers.listing import MAX_LISTED, ask, gather, look_up, ranges_of, true_listing
 from tests.emu.peers.making import LARGE, PAGE, READ_ONLY, reads, space
+from tests.emu.soups import soup
 from tests.walker.build import OPEN, USED, Builder, chain, context
+from walker.frames import count_mappings
 
 KIB4, MIB2, TOP = 1 << 12, 1 << 21, 1 << 64
 HALF = 1 << 47
@@ -152,3 +154,18 @@ def test_an_endless_list_is_a_flood():
     with pytest.raises(PeerFailure) as caught:
         gather(context(), one_range(), [forever()])
     assert (Failure.FLOOD, "too many mappings") == (caught.value.failure, caught.value.kind)
+
+
+def test_ranges_hold_as_many_mappings_as_are_counted():
+    whole = 0
+    for seed in range(40):
+        made = soup(seed, 60)
+        ranges = ranges_of(made.memory, made.context, made.accesses)
+        total = sum(count_mappings(made.memory, made.context).values())
+        held = len(true_listing(made.memory, made.context, ranges).mappings)
+        if total <= MAX_LISTED:
+            whole += 1
+            assert total == held
+            assert ranges.whole.all()
+        assert held <= 8 * MAX_LISTED
+    assert 5 <= whole
