@@ -112,7 +112,7 @@ def asked_lines(
 def _said(claims: frozenset[Claim], outcome: Outcome) -> str:
     """Return an answer in words, as far as it is claimed."""
     if Claim.FAULTS in claims:
-        return outcome_text(outcome)
+        return outcome_text(outcome, may=Claim.MARKS in claims)
     yes, no = ("allowed", "refused") if Claim.RIGHTS in claims else ("mapped", "not mapped")
     if not isinstance(outcome, Translation):
         return no

@@ -41,7 +41,7 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         wrong = sum(_of_walker(campaign, slug) for slug in state.findings)
         yield f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}"
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
-        yield f"{found.count:,} × {found.signature}"
+        yield f"{found.count:,} × {_told(campaign, found.signature)}"
         size = size_text(_case(campaign, store, slug))
         yield f"    {size}, first in layout {found.layout}: {_replay(campaign, store, slug)}"
 
@@ -60,6 +60,12 @@ def _case(campaign: Campaign, store: Store, slug: str) -> Case:
 def _of_walker(campaign: Campaign, slug: str) -> bool:
     """Return whether a finding is the walker under test's."""
     return f": peer:{campaign.plan.walker}" in campaign.state.findings[slug].signature
+
+
+def _told(campaign: Campaign, signature: str) -> str:
+    """Return a signature as it is read below the name of the walker under test."""
+    name = f" peer:{campaign.plan.walker}"
+    return signature.replace(f"{name}:", "").replace(name, "")
 
 
 def _replay(campaign: Campaign, store: Store, slug: str) -> str:

@@ -29,8 +29,9 @@ def relocations(case: Case) -> Search:
         page = _lower_page(case)
         if page is not None and (yield page):
             case = page
-    yield replace(case, ram=_RAM)
     last = max((pa for pa in case.entries), default=0) // FRAME * FRAME + FRAME
+    if last <= _RAM[0][1]:
+        yield replace(case, ram=_RAM)
     yield replace(case, ram=((0, last),))
 
 

@@ -5,7 +5,7 @@ import pytest
 from emu.peers.claims import Claim
 from emu.peers.opening import open_peer
 from emu.report.records import outcome_record
-from tests.emu.cases import KNOWN_CASES
+from tests.emu.cases import CASES as ALL_CASES
 from tests.emu.cli.running import crosswalk
 from tests.emu.peers.making import HOLE, LARGE, PAGE, READ_ONLY, answers, reads
 from walker.columns import Kind
@@ -13,7 +13,7 @@ from walker.errors import BadInput
 from walker.outcome import GeneralProtection, PageFault, Translation
 from walker.source import load_case
 
-CASES = KNOWN_CASES.parent / "volatility3"
+CASES = ALL_CASES / "volatility3"
 
 WRONG = {
     "equal-entries": ("a 4-KiB page that is there", "not mapped", None, Translation(0x5000)),
