@@ -20,9 +20,22 @@ void crosswalk_attach(const struct crosswalk_memory *memory)
 	now = *memory;
 }
 
+static int levels(void)
+{
+	return now.cr4 & 1 << 12 ? 5 : 4;
+}
+
 static uint64_t address_mask(void)
 {
 	return (1ull << now.maxphyaddr) - 4096;
+}
+
+/* An address as the tables count it, made canonical. */
+static uint64_t canonical(uint64_t va)
+{
+	int unused = 64 - (12 + 9 * levels());
+
+	return (uint64_t)((int64_t)(va << unused) >> unused);
 }
 
 static int is_leaf(int level, uint64_t entry)
@@ -40,8 +53,8 @@ static int is_broken(int level, uint64_t entry)
 		wrong |= PS;
 	if (level > 3 && now.amd)
 		wrong |= 1 << 8;
-	if (level == 2 && entry & PS)
-		wrong |= (1ull << 21) - (1ull << 13);
+	if ((level == 2 || level == 3) && entry & PS)
+		wrong |= (1ull << (3 + 9 * level)) - (1ull << 13);
 	return (entry & wrong) != 0;
 }
 
@@ -49,12 +62,12 @@ static void walk(uint64_t table, int level, uint64_t base, uint64_t va, uint64_t
 		 heki_func_t func, struct heki_args *args)
 {
 	const uint64_t *entries = now.frame(table);
-	uint64_t span = 1ull << (3 + 9 * level), from, entry;
+	uint64_t span = 1ull << (3 + 9 * level), field, from, entry;
 
 	if (!entries)
 		return;
 	for (size_t i = 0; i < 512; i++) {
-		from = base + i * span;
+		from = canonical(base + i * span);
 		if (from + (span - 1) < va || from >= va_end)
 			continue;
 		entry = entries[i];
@@ -64,20 +77,16 @@ static void walk(uint64_t table, int level, uint64_t base, uint64_t va, uint64_t
 			walk(entry & address_mask(), level - 1, from, va, va_end, func, args);
 			continue;
 		}
+		field = address_mask() & ~(span - 1);
 		args->va = from;
-		args->pa = entry & address_mask() & ~(span - 1);
+		args->pa = entry & field;
 		args->size = span;
-		args->flags = entry & ~FRAME;
+		args->flags = entry & ~field;
 		func(args);
 	}
 }
 
 void heki_walk(uint64_t va, uint64_t va_end, heki_func_t func, struct heki_args *args)
 {
-	int levels = now.cr4 & 1 << 12 ? 5 : 4;
-	uint64_t top = 1ull << (12 + 9 * levels);
-	/* The upper half comes first in the table's terms: its addresses are sign-extended. */
-	uint64_t high = va & top >> 1 ? ~(top - 1) : 0;
-
-	walk(now.cr3 & FRAME, levels, 0, va - high, va_end - high, func, args);
+	walk(now.cr3 & FRAME, levels(), 0, va, va_end, func, args);
 }

@@ -1,6 +1,6 @@
 """Whether an observed outcome is one that was predicted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from walker.columns import Kind, Outcomes
 from walker.outcome import Outcome
 from walker.translate import Walk
 
-__all__ = ["Divergence", "agreements", "differing_fields"]
+__all__ = ["Divergence", "agreements", "choose", "differing_fields"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +54,14 @@ def differing_fields(predicted: Outcomes, observed: Outcomes) -> dict[str, NDArr
         "cr2": predicted.cr2 != observed.cr2,
         "entries": ~np.where(exact, same, allowed),
     }
+
+
+def choose(chosen: NDArray[np.bool_], these: Outcomes, others: Outcomes) -> Outcomes:
+    """Return the rows of `these` where chosen, else those of `others`."""
+    if not chosen.any():
+        return others
+    columns = []
+    for field in fields(Outcomes):
+        one, other = getattr(these, field.name), getattr(others, field.name)
+        columns.append(np.where(chosen if one.ndim == 1 else chosen[:, None], one, other))
+    return Outcomes(*columns)

@@ -7,11 +7,12 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from emu.check import KNOWN
-from emu.cli.reducing import replay_command, walker_options
+from emu.cli.walkers import replay_command, size_text
 from emu.fuzz.campaign import Campaign
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.coverage import CELLS, coverage_record
 from emu.fuzz.findings import MEANT
+from walker.source import Case, parse_case
 
 __all__ = ["junit", "record", "report_lines", "reproduce"]
 
@@ -43,24 +44,46 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
     for name, count in state.known.items():
         differs = next(entry.differs for entry in KNOWN if entry.id == name)
         yield f"{count:,} known emulator divergences, {name}: {differs}"
-    for slug, found in sorted(state.findings.items(), key=lambda item: -item[1].count):
-        yield f"{found.count:,} × {found.signature}, first in layout {found.layout}"
-        yield f"    {reproduce(campaign, store, slug)}"
+    if campaign.plan.walker is not None:
+        wrong = sum(_of_walker(campaign, slug) for slug in state.findings)
+        yield f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}"
+    for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
+        yield f"{found.count:,} × {_told(campaign, found.signature)}"
+        size = size_text(_case(store, slug))
+        yield f"    {size}, first in layout {found.layout}: {reproduce(campaign, store, slug)}"
+
+
+def _case(store: Store, slug: str) -> Case:
+    """Return the case of a finding, as small as it has become."""
+    return parse_case(store.case(slug), slug)
+
+
+def _of_walker(campaign: Campaign, slug: str) -> bool:
+    """Return whether a finding is the walker under test's."""
+    return campaign.state.findings[slug].witness == f"peer:{campaign.plan.walker}"
+
+
+def _told(campaign: Campaign, signature: str) -> str:
+    """Return a signature as it is read below the name of the walker under test."""
+    name = f" peer:{campaign.plan.walker}"
+    return signature.replace(f"{name}:", "").replace(name, "")
 
 
 def reproduce(campaign: Campaign, store: Store, slug: str) -> str:
     """Return the command that shows a finding again.
 
-    That replays its case; but what a layout was meant to allow is known to who makes it alone.
+    That replays its case, and asks the walker under test in a finding of its own alone; but what
+    a layout was meant to allow is known to who makes it alone.
     """
     plan, found = campaign.plan, campaign.state.findings[slug]
     if found.witness != MEANT:
-        return replay_command(store.case_path(slug), plan.walker, plan.claims)
+        named = (plan.walker, plan.claims) if _of_walker(campaign, slug) else (None, None)
+        return replay_command(store.case_path(slug), *named)
     return shlex.join(
         [
             *("crosswalk", "fuzz", "--seed", str(plan.seed), "--cases", str(found.layout + 1)),
             *("--accesses", str(plan.accesses), *([] if plan.guided else ["--blind"])),
-            *("--corpus", f"{slug}-again", *walker_options(plan.walker, plan.claims)),
+            *("--corpus", f"{slug}-again"),
         ]
     )
 
@@ -77,6 +100,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
         "known": state.known,
         "layouts": state.layouts,
         "lost": state.lost,
+        "walker": campaign.plan.walker,
         "findings": [
             {
                 "id": slug,
@@ -84,6 +108,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
                 "count": found.count,
                 "layout": found.layout,
                 "case": str(store.case_path(slug)),
+                "entries": len(_case(store, slug).entries),
                 "reproduce": reproduce(campaign, store, slug),
             }
             for slug, found in sorted(state.findings.items())
@@ -114,8 +139,8 @@ def junit(campaign: Campaign, store: Store) -> bytes:
         case = ET.SubElement(suite, "testcase", classname=_CLASS, name=slug)
         failure = ET.SubElement(case, "failure", type="finding", message=_clean(found.signature))
         failure.text = _clean(
-            f"{found.count} times, first in layout {found.layout}\n"
-            f"reproduce: {reproduce(campaign, store, slug)}"
+            f"{found.count} times, first in layout {found.layout}; the case has "
+            f"{size_text(_case(store, slug))}\nreproduce: {reproduce(campaign, store, slug)}"
         )
     ET.indent(suite)
     text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)

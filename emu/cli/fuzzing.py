@@ -13,14 +13,13 @@ from typing import Any
 
 from emu.cli.fuzzed import junit, record, report_lines
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
-from emu.cli.reducing import add_walker
+from emu.cli.walkers import add_walker, chosen_walker
 from emu.fuzz.campaign import Campaign, Plan, Told
 from emu.fuzz.campaign.cluster import open_pool
 from emu.fuzz.campaign.state import State
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.campaign.tidy import reduce_findings
 from emu.fuzz.coverage import CELLS, coverage_lines
-from emu.peers.opening import open_peer
 from walker.errors import BadInput
 from walker.source import parse_int
 
@@ -106,14 +105,16 @@ def _fuzz(options: argparse.Namespace) -> int:
         raise BadInput("--jobs is at least 1, --accesses at least 16")
     if options.scheduler is not None and options.jobs is not None:
         raise BadInput("--scheduler: the cluster says how many work, not --jobs")
-    if options.walker is not None:
-        open_peer(options.walker, claims=options.claims).close()  # Errors now, not in workers.
+    walker = chosen_walker(options)
+    with walker.opened():
+        pass  # Errors now, not in workers.
     plan = Plan(
         seed=parse_int(options.seed, "--seed"),
         accesses=accesses,
         guided=not options.blind,
-        walker=options.walker,
-        claims=options.claims,
+        walker=walker.name,
+        claims=walker.claims,
+        limits=walker.limits,
     )
     store = Store(options.corpus, plan)
     try:

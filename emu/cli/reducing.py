@@ -3,19 +3,20 @@
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from emu.cli.output import add_json, emit, remark, write_file
+from emu.cli.walkers import Chosen, add_walker, chosen_walker, replay_command
 from emu.fuzz.reduce import Reduced
 from emu.fuzz.reduce.same import reduced_to, signature_to_keep
 from emu.fuzz.reduce.trial import Trial
 from emu.fuzz.signature import Signature
 from emu.peers.builtin import BUILTIN
-from emu.peers.opening import KINDS, open_peer
 from walker.errors import BadInput
 from walker.source import Case, dump_case, load_case
 
-__all__ = ["add_commands", "add_walker", "replay_command", "walker_options"]
+__all__ = ["add_commands"]
 
 _DESCRIPTION = """\
 Make a case as small as it can be while it shows the same: the rule that two witnesses see
@@ -31,27 +32,6 @@ exit status: 0 reduced; 2 bad usage or bad input, or a case that shows nothing; 
 To see the result: crosswalk replay FILE."""
 
 
-def add_walker(parser: argparse.ArgumentParser, otherwise: str) -> None:
-    """Add --walker and --claims."""
-    parser.add_argument(
-        "--walker", metavar="W", help=f"the walker under test: {KINDS} ({otherwise})"
-    )
-    parser.add_argument(
-        "--claims", help="what it answers: leaves, translation, rights, faults, marks"
-    )
-
-
-def walker_options(walker: str | None, claims: str | None = None) -> list[str]:
-    """Return the options that name a walker and its claims, for a command to be shown."""
-    given = (("--walker", walker), ("--claims", claims))
-    return [word for name, value in given if value is not None for word in (name, value)]
-
-
-def replay_command(path: Path | None, walker: str | None, claims: str | None = None) -> str:
-    """Return the command that replays a case, as a shell takes it."""
-    return shlex.join(["crosswalk", "replay", str(path), *walker_options(walker, claims)])
-
-
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `reduce`."""
     parser = commands.add_parser(
@@ -65,7 +45,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, help="write it here (standard output)"
     )
-    add_walker(parser, "none but the built-in one")
+    add_walker(parser, "none but the built-in one: what a case names isn't run unasked")
     add_json(parser, "what became smaller, as one document; needs --output,")
     parser.set_defaults(run=_reduce)
 
@@ -74,8 +54,8 @@ def _reduce(options: argparse.Namespace) -> int:
     if options.json and options.output is None:
         raise BadInput("--json needs --output FILE for the case")
     case = load_case(options.case)
-    walker = _walker(options, case)
-    signature, reduced = _reduced(case, walker, options.claims)
+    chosen = _walker(options, case)
+    signature, reduced = _reduced(case, chosen)
     data = dump_case(reduced.case)
     if options.output is None:
         sys.stdout.flush()
@@ -102,27 +82,32 @@ def _reduce(options: argparse.Namespace) -> int:
     end = "" if reduced.done else "; that is the limit, and it may not be the smallest"
     remark(f"{reduced.tries:,} cases tried{end}")
     if options.output is not None:
-        remark(f"replay: {replay_command(options.output, walker, options.claims)}")
+        remark(f"replay: {replay_command(options.output, chosen.name, chosen.claims)}")
     return 0
 
 
-def _walker(options: argparse.Namespace, case: Case) -> str | None:
+def _walker(options: argparse.Namespace, case: Case) -> Chosen:
     """Return the walker under test; a case may not choose what program is run here."""
-    if options.walker is None and case.walker is not None and case.walker not in BUILTIN:
+    if options.walker is None and case.walker in BUILTIN:
+        options.walker = case.walker
+    chosen = chosen_walker(options)
+    if chosen.name is None and case.walker is not None:
         again = shlex.join(["--walker", case.walker])
         raise BadInput(f"{options.case}: found with a walker under test; to run that, say {again}")
-    walker: str | None = options.walker or case.walker
-    if walker is not None:
-        open_peer(walker, claims=options.claims).close()  # Errors now, and by their name.
-    return walker
+    with chosen.opened():
+        pass  # Errors now, and by their name.
+    return chosen
 
 
-def _reduced(case: Case, walker: str | None, claims: str | None) -> tuple[Signature, Reduced]:
-    trial = Trial(walker, claims)
+def _reduced(case: Case, chosen: Chosen) -> tuple[Signature, Reduced]:
+    trial = Trial(chosen.name, chosen.claims, chosen.limits)
     try:
         signature = signature_to_keep(trial, case)
         if signature is None:
             raise BadInput("nothing diverges in this case: there is nothing to reduce to")
-        return signature, reduced_to(trial, case, signature)
+        reduced = reduced_to(trial, case, signature)
     finally:
         trial.close()
+    if chosen.name is not None:
+        reduced = replace(reduced, case=replace(reduced.case, walker=chosen.name))
+    return signature, reduced

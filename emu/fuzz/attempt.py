@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.compare import differing_fields
+from emu.check.compare import choose, differing_fields
 from emu.check.crosscheck import Predictor
 from emu.fuzz.coverage import coverage_of
 from emu.fuzz.findings import MEANT, WALKER, Finding, Findings, confirm
@@ -16,7 +16,7 @@ from emu.fuzz.intent import meant_outcomes
 from emu.fuzz.layout import Layout
 from emu.fuzz.signature import failure_signature
 from emu.peers import Peer, PeerFailure
-from emu.peers.judge import as_claimed, judge, truth_of
+from emu.peers.judge import judge
 from emu.probe import Stand
 from walker.bulk import translate_many
 from walker.columns import Outcomes
@@ -93,24 +93,13 @@ class Tester:
             known = found.add(WALKER, predicted, observed, differ)
             confirm(prober, layout, observed, found.rows)
             # Where the emulator is known to be wrong, the walker's word is taken for the truth.
-            truth = _choose(known, predicted, observed)
+            truth = choose(known, predicted, observed)
             meant = meant_outcomes(layout, truth)
             found.add(MEANT, meant, truth, differing_fields(meant, truth))
         if self._peer is not None:
             with clock.part("peer"):
                 _ask(self._peer, layout, memory, truth, found)
         return found, truth
-
-
-def _choose(chosen: NDArray[np.bool_], these: Outcomes, others: Outcomes) -> Outcomes:
-    """Return the rows of `these` where chosen, else those of `others`."""
-    if not chosen.any():
-        return others
-    columns = []
-    for field in fields(Outcomes):
-        one, other = getattr(these, field.name), getattr(others, field.name)
-        columns.append(np.where(chosen if one.ndim == 1 else chosen[:, None], one, other))
-    return Outcomes(*columns)
 
 
 def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings) -> None:
@@ -121,9 +110,8 @@ def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found
     except PeerFailure as failure:
         found.add_failure(failure_signature(peer.name, failure))
         return
-    held = truth_of(memory, context, accesses, truth)
-    fields = judge(peer.claims, answers, held)
-    found.add(f"peer:{peer.name}", answers, as_claimed(peer.claims, held), fields, peer.claims)
+    for judged in judge(peer.claims, answers, memory, context, accesses, truth):
+        found.add_judged(f"peer:{peer.name}", peer.claims, judged)
 
 
 class _Clock:

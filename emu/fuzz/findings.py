@@ -12,7 +12,8 @@ from emu.check.known import known_divergence
 from emu.fuzz.layout import Layout
 from emu.fuzz.layout_case import layout_case
 from emu.fuzz.signature import Signature, signature_of
-from emu.peers.claims import Claim
+from emu.peers import Claim
+from emu.peers.judge import Judged
 from emu.probe import ProbeError, Prober
 from emu.report.records import divergence_case
 from walker.columns import Outcomes
@@ -60,6 +61,7 @@ class Findings:
         self._row: dict[Signature, int] = {}
         self._counts: Counter[Signature] = Counter()
         self._failures: list[Signature] = []
+        self._unseen: set[Signature] = set()
         self.known: Counter[str] = Counter()
         self.divergent = 0
 
@@ -69,12 +71,10 @@ class Findings:
         said: Outcomes,
         truth: Outcomes,
         fields: Fields,
-        claims: frozenset[Claim] = frozenset(Claim),
     ) -> NDArray[np.bool_]:
         """Gather the accesses of which `fields` says that they differ, and how.
 
-        `claims` are what the witness answers. Returns bool[n]: those of them that a known
-        divergence of the emulator explains.
+        Returns bool[n]: those of them that a known divergence of the emulator explains.
         """
         memory, context, accesses = self._memory, self._layout.context, self._layout.accesses
         differ = np.logical_or.reduce(list(fields.values()))
@@ -96,9 +96,26 @@ class Findings:
             if looked_at < _LOOKED_AT:
                 looked_at += 1
                 names = [name for name, column in fields.items() if column[row]]
-                signature = signature_of(context, divergence, names, witness, claims)
+                signature = signature_of(self._layout.context, divergence, names, witness)
                 self._keep(signature, divergence, row)
         return explained
+
+    def add_judged(self, witness: str, claims: frozenset[Claim], judged: Judged) -> None:
+        """Gather where a walker under test is wrong; of each rule the first, and how often."""
+        context = self._layout.context
+        rows = np.flatnonzero(judged.wrong).tolist()
+        self.divergent += len(rows)
+        for row in rows[:_LOOKED_AT]:
+            access = judged.accesses[row]
+            path = walk(self._memory, context, access.va)
+            told = Divergence(access, judged.said[row], judged.truth[row], path)
+            names = [name for name, column in judged.fields.items() if column[row]]
+            signature = signature_of(context, told, names, witness, claims)
+            # A case says what was observed, and not what is true in the terms of a claim.
+            seen = told if judged.seen is None else replace(told, observed=judged.seen[row])
+            self._keep(signature, seen, row)
+            if judged.seen is None:
+                self._unseen.add(signature)
 
     def _keep(self, signature: Signature, divergence: Divergence, row: int) -> None:
         self._counts[signature] += 1
@@ -129,6 +146,9 @@ class Findings:
             self._first.items(), key=lambda item: (self._row[item[0]], item[0])
         ):
             case = divergence_case(layout.context, layout.ram, divergence)
+            if signature in self._unseen:
+                bare = tuple(replace(each, predicted=None, observed=None) for each in case.probes)
+                case = replace(case, probes=bare)
             whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
             row = self._row[signature]
             found.append(Finding(signature, self._counts[signature], row, case, whole))

@@ -27,6 +27,12 @@ _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _CAUSE = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
 _CANONICAL, _RESERVED = "canonical addresses", "reserved"
 _PAGES = {1: "4-KiB", 2: "2-MiB", 3: "1-GiB"}
+_OF_A_PAGE = (
+    ("pa", "address", "another", "this"),
+    ("size", "size", "another", "this"),
+    ("flags", "flags", "others", "its entry's"),
+)
+_DUE = "due"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,6 +49,8 @@ class Signature:
     truth: str
 
     def __str__(self) -> str:
+        if self.truth == _DUE:
+            return f"{self.rule} is due: {self.witness}: {self.said}"
         return f"{self.rule}: {self.witness} says {self.said}, it is {self.truth}"
 
     @property
@@ -63,7 +71,8 @@ class Signature:
 
 def failure_signature(name: str, failure: PeerFailure) -> Signature:
     """Return the signature of a walker under test that gave no answer."""
-    return Signature(f"{_PEER}{name}", "an answer within the limits", failure.failure.value, "due")
+    said = f"{failure.failure.value}, {failure.kind}"
+    return Signature(f"{_PEER}{name}", "an answer within the limits", said, _DUE)
 
 
 def lost_signature(how: str, why: str = "") -> Signature:
@@ -72,7 +81,7 @@ def lost_signature(how: str, why: str = "") -> Signature:
     Numbers in `why`, its error, are of the case and not of the cause.
     """
     words = _NUMBER.sub("N", why)
-    return Signature("emulator", "an outcome", f"{how}: {words}" if words else how, "due")
+    return Signature("emulator", "an outcome", f"{how}: {words}" if words else how, _DUE)
 
 
 def signature_of(
@@ -97,13 +106,20 @@ def signature_of(
     if "outcome" in names or _class(said) != _class(truth):
         rule = _rule(context, divergence)
         return Signature(witness, rule, *_answers(rule, said, truth))
-    if "pa" in names:
-        last = divergence.walk.steps[-1]
-        return Signature(witness, f"address of a {_PAGES.get(last.level)} page", "another", "this")
+    return _about_parts(divergence, names, witness)
+
+
+def _about_parts(divergence: Divergence, names: set[str], witness: str) -> Signature:
+    """Return the signature of answers of one kind, of which some part differs."""
+    for name, what, another, this in _OF_A_PAGE:
+        if name in names:
+            page = _PAGES[divergence.walk.steps[-1].level]
+            return Signature(witness, f"{what} of a {page} page", another, this)
+    if "error_code" in names:
+        return _about_code(divergence, witness)
     if "cr2" in names:
         return Signature(witness, f"CR2 of {_article(divergence)}", "another", "the address")
-    about = _about_code if "error_code" in names else _about_marks
-    return about(divergence, witness)
+    return _about_marks(divergence, witness)
 
 
 def _about_access(
@@ -182,7 +198,7 @@ def _mapping_rule(context: PagingContext, divergence: Divergence) -> str:
         return _about_reserved(context, path)
     if last.kind is StepKind.NOT_PRESENT:
         return f"P of a {LEVELS[last.level].entry}"
-    return f"a {_PAGES[last.level]} page"
+    return f"a {_PAGES[last.level]} page that is there"
 
 
 def _code(outcome: Outcome) -> int:

@@ -8,6 +8,7 @@ from pebble import ProcessPool
 
 from emu.fuzz.attempt import Tester
 from emu.fuzz.lifetime import die_with_parent
+from emu.peers import Limits
 from emu.peers.opening import open_peer
 
 __all__ = ["death", "start_worker", "stop", "tester_of"]
@@ -23,9 +24,9 @@ def start_worker() -> None:
 
 
 @functools.cache
-def tester_of(walker: str | None, claims: str | None) -> Tester:
+def tester_of(walker: str | None, claims: str | None, limits: Limits | None = None) -> Tester:
     """Return this process's tester, the same one each time, of a walker under test or of none."""
-    return Tester(peer=None if walker is None else open_peer(walker, claims=claims))
+    return Tester(peer=None if walker is None else open_peer(walker, limits, claims=claims))
 
 
 def death(exitcode: int) -> str:

@@ -3,20 +3,20 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
+from emu.peers.answers import Answers, fill_row, nothing_said
 from emu.peers.claims import Claim
-from emu.peers.leaflist import answers_by_range
-from walker.access import Access
+from emu.peers.listing import ask, ranges_of
 from walker.bulk import translate_many
-from walker.columns import Accesses, Kind, Outcomes
+from walker.columns import Accesses
 from walker.context import PagingContext
 from walker.leaves import walk_leaves
 from walker.memory import PhysicalMemory
-from walker.outcome import Outcome, PageFault, Translation
 from walker.translate import translate
 
-__all__ = ["BUILTIN", "Builtin", "outcomes_of"]
+__all__ = ["BUILTIN", "Builtin"]
 
-Answer = Callable[[PhysicalMemory, PagingContext, Accesses], Outcomes]
 _ALL = frozenset({Claim.TRANSLATION, Claim.RIGHTS, Claim.FAULTS, Claim.MARKS})
 
 
@@ -26,47 +26,40 @@ class Builtin:
 
     name: str
     claims: frozenset[Claim]
-    answer: Answer
+    answer: Callable[[PhysicalMemory, PagingContext, Accesses], Answers]
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
 
-def outcomes_of(answers: list[Outcome]) -> Outcomes:
-    """Return outcomes as columns."""
-    out = Outcomes.empty(len(answers))
-    for row, answer in enumerate(answers):
-        if isinstance(answer, Translation):
-            out.pa[row] = answer.pa
-        elif isinstance(answer, PageFault):
-            out.kind[row] = Kind.PAGE_FAULT
-            out.error_code[row], out.cr2[row] = answer.error_code, answer.cr2
-        else:
-            out.kind[row] = Kind.GENERAL_PROTECTION
-        for at, (pa, value) in enumerate(sorted(answer.entries)[: out.entry_pa.shape[1]]):
-            out.entry_pa[row, at], out.entry_value[row, at] = pa, value
-    return out
+def _in_bulk(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    outcomes = translate_many(memory, context, accesses)
+    return Answers(outcomes, np.zeros(len(accesses), np.bool_))
 
 
-def _one_by_one(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
-    rows: list[Access] = [accesses[row] for row in range(len(accesses))]
-    return outcomes_of([translate(memory, context, access) for access in rows])
+def _one_by_one(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    answers = nothing_said(accesses)
+    for row in range(len(accesses)):
+        fill_row(answers, row, translate(memory, context, accesses[row]))
+    return answers
 
 
-def _by_leaves(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
-    def lister(va: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _by_leaves(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    def lister(va: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         for leaves in walk_leaves(memory, context, va, end):
-            columns = (leaves.va.tolist(), leaves.pa.tolist(), leaves.size.tolist())
-            yield from zip(*columns, strict=True)
+            columns = (leaves.va, leaves.pa, leaves.size, leaves.flags)
+            yield from zip(*(column.tolist() for column in columns), strict=True)
 
-    return answers_by_range(context, accesses, lister)
+    said = nothing_said(accesses)
+    listing = ask(context, ranges_of(memory, context, accesses), lister)
+    return Answers(said.outcomes, said.silent, listing)
 
 
 BUILTIN = {
     each.name: each
     for each in (
-        Builtin("bulk", _ALL, translate_many),
+        Builtin("bulk", _ALL, _in_bulk),
         Builtin("translate", _ALL, _one_by_one),
-        Builtin("walk", frozenset({Claim.LEAVES}), _by_leaves),
+        Builtin("walk", frozenset({Claim.LEAVES, Claim.FLAGS}), _by_leaves),
     )
 }

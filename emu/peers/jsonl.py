@@ -1,163 +1,149 @@
 """A walker of any language: `exec:COMMAND`, JSON lines on its standard input and output."""
 
-import contextlib
-import os
-import selectors
 import shlex
-import signal
-import subprocess
-import tempfile
-import time
-from typing import IO
+import shutil
+from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
-import numpy as np
 
-from emu.peers.claims import Claim, Failure, Limits, PeerFailure
+from emu.peers.answers import Answers, Ranges, fill_row, nothing_said
+from emu.peers.claims import Claim, Failure, Limits, PeerFailure, parse_claims
+from emu.peers.listing import gather, ranges_of
+from emu.peers.process import Process
+from emu.peers.sanity import sane
 from walker.access import AccessType
-from walker.columns import Accesses, Kind, Outcomes
+from walker.columns import Accesses
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import PhysicalMemory, SparseWords
+from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from walker.source import Cpu
 
 __all__ = ["PROTOCOL", "JsonLines"]
 
 PROTOCOL = "crosswalk-walker/1"
 
-_CHUNK = 1 << 16
-_START = 10.0
+_LINE = 256  # What an answer of a line may take before it counts as output.
+_LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+_CHANGES = 5
+
+Hex = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,16}\Z")]
 
 
-class _Hello(msgspec.Struct):
+class _Hello(msgspec.Struct, forbid_unknown_fields=True):
     protocol: str
     claims: list[Claim]
 
 
 class _Said(msgspec.Struct, forbid_unknown_fields=True):
-    pa: str | None = None
-    error_code: str | None = None
-    cr2: str | None = None
-    outcome: str | None = None
+    outcome: str
+    pa: Hex = "0x0"
+    error_code: Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,4}\Z")] = "0x0"
+    cr2: Hex = "0x0"
+    entries: dict[Hex, Hex] = {}
+
+
+class _Mapping(msgspec.Struct, forbid_unknown_fields=True):
+    va: Hex
+    pa: Hex
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    flags: Hex = "0x0"
+
+
+class _List(msgspec.Struct, forbid_unknown_fields=True):
+    mappings: list[_Mapping]
 
 
 class JsonLines:
-    """A process that is told an address space and accesses, a line each, and answers each access.
+    """A process that is told an address space and questions, a line each, and answers each.
 
-    Raises `BadInput` where it can't be started or doesn't greet.
+    Raises `BadInput` where it can't be started or doesn't greet, and for a claim that it
+    doesn't greet with.
     """
 
     def __init__(
-        self, name: str, command: str, claims: frozenset[Claim] | None, limits: Limits
+        self, name: str, command: str, chosen: frozenset[Claim] | None, limits: Limits
     ) -> None:
         self.name = name
-        self._command, self._limits = shlex.split(command), limits
-        self._process: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # Closed by `close`.
+        self._limits = limits
+        self._process: Process | None = None
+        try:
+            self._command = shlex.split(command)
+        except ValueError as error:
+            raise BadInput(f"{name}: {error}") from error
+        if not self._command or shutil.which(self._command[0]) is None:
+            raise BadInput(f"{name}: there is no such command")
         try:
             hello = self._start()
         except PeerFailure as failure:
-            raise BadInput(f"{name}: {failure}") from failure
-        self.claims = claims or frozenset(hello.claims)
-        if Claim.LEAVES in self.claims:
-            raise BadInput(f"{name}: lists of mappings aren't part of {PROTOCOL}")
+            raise BadInput(f"{name}: {failure}, instead of a greeting") from failure
+        able = parse_claims(",".join(hello.claims), name)
+        if chosen is not None and not chosen <= able:
+            self.close()
+            raise BadInput(f"--claims: {name} answers {', '.join(sorted(able))} only")
+        self.claims = able if chosen is None else chosen
 
-    def answer(
-        self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses
-    ) -> Outcomes:
+    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what the walker says of each access; raises `PeerFailure`."""
-        if self._process is None:
-            self._start()
-        lines = [_space(memory, context), *_questions(accesses)]
-        deadline = time.monotonic() + self._limits.seconds
+        answers = nothing_said(accesses)
+        asked = _questions(accesses) if self.claims - _LISTS else []
+        ranges = ranges_of(memory, context, accesses) if self.claims & _LISTS else None
+        lists = [] if ranges is None else _list_questions(ranges)
         try:
-            said = self._exchange(b"\n".join(lines) + b"\n", len(accesses), deadline)
-            return _outcomes(said)
+            if self._process is None:
+                self._start()
+            said = self._exchange([_space(memory, context), *asked, *lists], len(asked + lists))
+            for row, line in enumerate(said[: len(asked)]):
+                outcome = _outcome(line)
+                if outcome is not None:
+                    fill_row(answers, row, outcome)
+            listing = None
+            if ranges is not None:
+                listing = gather(context, ranges, (_mappings(line) for line in said[len(asked) :]))
+            return sane(Answers(answers.outcomes, answers.silent, listing), memory)
         except PeerFailure:
             self.close()
             raise
 
     def close(self) -> None:
-        """Kill the process, if there is one."""
+        """Kill the process, and those that it started."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(BrokenPipeError):  # What it did not read is lost.
-                        pipe.close()
+            process.close()
 
     def _start(self) -> _Hello:
-        try:
-            self._process = subprocess.Popen(  # noqa: S603  # The command is the user's own.
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                bufsize=0,
-            )
-        except OSError as error:
-            raise BadInput(f"{self.name}: {error.strerror}") from error
-        line = self._exchange(b"", 1, time.monotonic() + _START)[0]
+        self._process = Process(self._limits, lambda: None, self._command)
+        (line,) = self._exchange([], 1)
         try:
             hello = msgspec.json.decode(line, type=_Hello)
         except msgspec.MsgspecError as error:
-            raise PeerFailure(Failure.NONSENSE, f"no greeting: {error}") from error
+            self.close()
+            raise _nonsense("no greeting", line, str(error)) from error
         if hello.protocol != PROTOCOL:
-            raise PeerFailure(Failure.NONSENSE, f"speaks {hello.protocol}, not {PROTOCOL}")
+            self.close()
+            raise _nonsense("another protocol", line, f"not {PROTOCOL}")
         return hello
 
-    def _exchange(self, data: bytes, count: int, deadline: float) -> list[bytes]:
-        """Write `data` and read `count` lines, whichever of both can go on."""
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
+    def _exchange(self, lines: list[bytes], count: int) -> list[bytes]:
+        """Write lines and return as many answers, a line each."""
+        if self._process is None:
             raise AssertionError("the process was not started")
-        answers = bytearray()
-        left = memoryview(data)
-        os.set_blocking(process.stdin.fileno(), False)
-        with selectors.DefaultSelector() as ready:
-            ready.register(process.stdout, selectors.EVENT_READ)
-            if left:
-                ready.register(process.stdin, selectors.EVENT_WRITE)
-            while answers.count(b"\n") < count:
-                events = ready.select(max(0.0, deadline - time.monotonic()))
-                if not events:
-                    raise PeerFailure(Failure.HANG, f"no answer in {self._limits.seconds:g} s")
-                files = [key.fileobj for key, _ in events]
-                if process.stdin in files:
-                    left = left[self._written(process.stdin.fileno(), left) :]
-                    if not left:
-                        ready.unregister(process.stdin)
-                if process.stdout in files:
-                    answers += self._part(process, process.stdout.fileno(), len(answers))
-        found = bytes(answers).splitlines()
-        if len(found) != count:
-            raise PeerFailure(Failure.NONSENSE, f"{len(found)} answers to {count} questions")
+        missing = count
+
+        def whole(part: bytes) -> bool:
+            nonlocal missing
+            missing -= part.count(b"\n")
+            return missing <= 0
+
+        question = b"".join(line + b"\n" for line in lines)
+        said = self._process.talk(question, whole, self._limits.output + _LINE * count)
+        found = said.split(b"\n")
+        if len(found) != count + 1 or found.pop():
+            self.close()
+            message = f"{len(found)} answers to {count} questions"
+            raise PeerFailure(Failure.NONSENSE, "more answers than questions", message)
         return found
-
-    def _part(self, process: "subprocess.Popen[bytes]", descriptor: int, before: int) -> bytes:
-        part = os.read(descriptor, _CHUNK)
-        if not part:
-            raise self._died(process)
-        if before + len(part) > self._limits.output:
-            raise PeerFailure(Failure.FLOOD, f"over {self._limits.output:,} bytes")
-        return part
-
-    def _written(self, descriptor: int, left: memoryview) -> int:
-        try:
-            return os.write(descriptor, left[:_CHUNK])
-        except BlockingIOError:
-            return 0
-        except BrokenPipeError:
-            return len(left)  # It has gone; the end of its output will say how.
-
-    def _died(self, process: "subprocess.Popen[bytes]") -> PeerFailure:
-        code = process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"status {code}"
-        self._errors.seek(0)
-        last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
-        return PeerFailure(Failure.CRASH, ": ".join([f"ended with {how}", *last]))
 
 
 def _space(memory: PhysicalMemory, context: PagingContext) -> bytes:
@@ -185,22 +171,40 @@ def _questions(accesses: Accesses) -> list[bytes]:
     ]
 
 
-def _outcomes(lines: list[bytes]) -> Outcomes:
-    out = Outcomes.empty(len(lines))
-    kinds = {
-        "ok": Kind.OK,
-        "page_fault": Kind.PAGE_FAULT,
-        "general_protection": Kind.GENERAL_PROTECTION,
-    }
-    for row, line in enumerate(lines):
-        try:
-            said = msgspec.json.decode(line, type=_Said)
-            name = said.outcome or ("ok" if said.pa is not None else "page_fault")
-            out.kind[row] = kinds[name]
-            out.pa[row] = np.uint64(int(said.pa or "0", 16))
-            out.error_code[row] = int(said.error_code or "0", 16)
-            out.cr2[row] = np.uint64(int(said.cr2 or "0", 16))
-        except (msgspec.MsgspecError, KeyError, ValueError, OverflowError) as error:
-            text = line[:80].decode(errors="replace")
-            raise PeerFailure(Failure.NONSENSE, f"{text!r} is no answer: {error}") from error
-    return out
+def _list_questions(ranges: Ranges) -> list[bytes]:
+    bounds = zip(ranges.first.tolist(), ranges.last.tolist(), strict=True)
+    return [msgspec.json.encode({"first": hex(first), "last": hex(last)}) for first, last in bounds]
+
+
+def _outcome(line: bytes) -> Outcome | None:
+    """Return what an answer says of an access, None where it says that it says nothing."""
+    try:
+        said = msgspec.json.decode(line, type=_Said)
+    except msgspec.MsgspecError as error:
+        raise _nonsense("no answer to an access", line, str(error)) from error
+    entries = tuple((int(pa, 16), int(value, 16)) for pa, value in said.entries.items())
+    if len(entries) > _CHANGES:
+        raise _nonsense("no answer to an access", line, f"over {_CHANGES} entries")
+    if said.outcome == "ok":
+        return Translation(int(said.pa, 16), entries=entries)
+    if said.outcome == "page_fault":
+        return PageFault(int(said.error_code, 16), int(said.cr2, 16), entries)
+    if said.outcome == "general_protection":
+        return GeneralProtection(entries)
+    if said.outcome == "unknown":
+        return None
+    raise _nonsense("no answer to an access", line, f"outcome {said.outcome!r}")
+
+
+def _mappings(line: bytes) -> Iterator[tuple[int, int, int, int]]:
+    try:
+        said = msgspec.json.decode(line, type=_List)
+    except msgspec.MsgspecError as error:
+        raise _nonsense("no list of mappings", line, str(error)) from error
+    for each in said.mappings:
+        yield int(each.va, 16), int(each.pa, 16), each.size, int(each.flags, 16)
+
+
+def _nonsense(kind: str, line: bytes, why: str) -> PeerFailure:
+    text = line[:80].decode(errors="replace")
+    return PeerFailure(Failure.NONSENSE, kind, f"{text!r} is {kind}: {why}")

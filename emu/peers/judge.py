@@ -5,88 +5,208 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.compare import differing_fields
+from emu.check.compare import choose, differing_fields
+from emu.peers.answers import Answers, Listing
 from emu.peers.claims import Claim
+from emu.peers.listing import look_up, true_listing
 from walker.access import AccessType
 from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import CR4, PagingContext
 from walker.memory import U64, PhysicalMemory
 
-__all__ = ["Truth", "as_claimed", "judge", "truth_of"]
+__all__ = ["MAX_BESIDE", "Judged", "judge"]
+
+MAX_BESIDE = 1024
+"""Of how many mappings that differ, beside those of accesses, the rule is found out."""
+
+_LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+
+Fields = dict[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """What n accesses come to, and whether and where each address is mapped, rights aside.
+class Judged:
+    """What a walker said of n accesses, what is true in the same terms, and where it is wrong.
 
-    `mapped` bool[n]; `pa` uint64[n], 0 where not mapped.
+    `fields` are bool[n] by what differs: outcome, pa, size, flags, error_code, cr2, entries.
+    `seen` is what the accesses came to, None where they weren't made.
     """
 
-    outcomes: Outcomes
-    mapped: NDArray[np.bool_]
-    pa: U64
+    accesses: Accesses
+    said: Outcomes
+    truth: Outcomes
+    fields: Fields
+    seen: Outcomes | None = None
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """bool[n]: which answers are wrong."""
+        found: NDArray[np.bool_] = np.logical_or.reduce(list(self.fields.values()))
+        return found
 
 
-def truth_of(
+def judge(
+    claims: frozenset[Claim],
+    answers: Answers,
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    outcomes: Outcomes,
+) -> tuple[Judged, Judged]:
+    """Return what is wrong of these accesses, given what they come to, and what is beside them.
+
+    Beside them are mappings that a walker lists which aren't there, or as they aren't, or
+    leaves out: each as a read of its first byte. Whether and where an address is mapped, rights
+    aside, the built-in walker says, of which every outcome is a test.
+    """
+    listing = answers.listing
+    one = _nothing(accesses, outcomes)
+    if claims - _LISTS:
+        one = _translations(claims, answers, memory, context, accesses, outcomes)
+    nothing = one.accesses.take(slice(0))
+    beside = _nothing(nothing, outcomes.take(slice(0)))
+    if listing is not None and claims & _LISTS:
+        true = true_listing(memory, context, listing.ranges)
+        truth = _mapped(memory, context, accesses, outcomes)
+        listed = _listed(claims, listing, true, accesses, truth)
+        one = _either(one, listed) if claims - _LISTS else listed
+        others = _beside(claims, listing, true, accesses)
+        truth = _mapped(memory, context, others, translate_many(memory, context, others))
+        beside = _listed(claims, listing, true, others, truth)
+    return replace(one, seen=outcomes), replace(beside, seen=None)
+
+
+def _nothing(accesses: Accesses, outcomes: Outcomes) -> Judged:
+    return Judged(accesses, outcomes, outcomes, _no_fields(len(accesses)))
+
+
+def _no_fields(count: int) -> Fields:
+    names = ("outcome", "pa", "size", "flags", "error_code", "cr2", "entries")
+    return {name: np.zeros(count, np.bool_) for name in names}
+
+
+def _translations(
+    claims: frozenset[Claim],
+    answers: Answers,
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    outcomes: Outcomes,
+) -> Judged:
+    said, truth = answers.outcomes, outcomes
+    if not claims & {Claim.RIGHTS, Claim.FAULTS}:
+        truth = _mapped(memory, context, accesses, outcomes)
+    found = _no_fields(len(accesses))
+    if Claim.FAULTS in claims:
+        found |= differing_fields(said, truth)
+    else:
+        ok, really = said.kind == Kind.OK, truth.kind == Kind.OK
+        found["outcome"] = ok != really
+        found["pa"] = ok & really & (said.pa != truth.pa)
+        found["entries"] = ok & really & differing_fields(said, truth)["entries"]
+    if Claim.MARKS not in claims:
+        found["entries"][:] = False
+    return Judged(
+        accesses, said, truth, {name: column & ~answers.silent for name, column in found.items()}
+    )
+
+
+def _mapped(
     memory: PhysicalMemory, context: PagingContext, accesses: Accesses, outcomes: Outcomes
-) -> Truth:
-    """Return the truth about these accesses, given what they come to.
+) -> Outcomes:
+    """Return what the accesses come to where only mappings count, and no rights.
 
-    An address is mapped where the supervisor may read with SMAP and keys out of the way. For
-    that the built-in walker's word is taken, of which every outcome is a test.
+    An address is mapped where the supervisor may read with SMAP and keys out of the way.
     """
-    open_ = replace(context, cr4=context.cr4 & ~(CR4.SMAP | CR4.PKE))
-    count = len(accesses)
-    reads = Accesses(
-        accesses.va,
+    found = translate_many(
+        memory,
+        replace(context, cr4=context.cr4 & ~(CR4.SMAP | CR4.PKE)),
+        replace(
+            accesses,
+            type=np.full(len(accesses), AccessType.READ, np.uint8),
+            cpl=np.zeros(len(accesses), np.uint8),
+        ),
+    )
+    there = found.kind == Kind.OK
+    kind = np.where(outcomes.kind == Kind.OK, Kind.PAGE_FAULT, outcomes.kind)
+    return replace(
+        outcomes,
+        kind=np.where(there, Kind.OK, kind).astype(np.uint8),
+        pa=found.pa,
+        page_size=found.page_size,
+        rights=found.rights,
+        error_code=np.where(there, 0, outcomes.error_code).astype(np.uint16),
+        cr2=np.where(there, np.uint64(0), outcomes.cr2),
+    )
+
+
+def _listed(
+    claims: frozenset[Claim],
+    listing: Listing,
+    true: Listing,
+    accesses: Accesses,
+    truth: Outcomes,
+) -> Judged:
+    """Judge accesses by the mappings that were listed for their addresses.
+
+    Sizes and flags are compared where the range was listed as a whole.
+    """
+    va = accesses.va
+    at, there = look_up(listing, va)
+    true_at, known = look_up(true, va)
+    said = Outcomes.empty(len(accesses))
+    said.kind[:] = np.where(there, Kind.OK, Kind.PAGE_FAULT)
+    found = _no_fields(len(accesses))
+    really = truth.kind == Kind.OK
+    found["outcome"] = there != really
+    if len(listing.mappings):
+        mapping = listing.mappings.take(at)
+        said.pa[:] = np.where(there, mapping.pa + (va - mapping.va), np.uint64(0))
+        said.page_size[:] = np.where(there, mapping.size, np.uint64(0))
+        found["pa"] = there & really & (said.pa != truth.pa)
+        if len(true.mappings):
+            held = true.mappings.take(true_at)
+            both = there & really & known
+            found["size"] = both & ((mapping.size != held.size) | (mapping.va != held.va))
+            if Claim.FLAGS in claims:
+                found["flags"] = both & (mapping.flags != held.flags)
+    return Judged(accesses, said, truth, found)
+
+
+def _beside(
+    claims: frozenset[Claim], listing: Listing, true: Listing, accesses: Accesses
+) -> Accesses:
+    """Return reads where the lists differ, of what is listed as a whole; none of `accesses`."""
+    addresses: U64 = np.array(
+        sorted(_rows(claims, listing) ^ _rows(claims, true)), np.uint64
+    ).reshape(-1, 4)[:, 0]
+    addresses = np.setdiff1d(addresses, accesses.va)[:MAX_BESIDE]
+    count = len(addresses)
+    return Accesses(
+        addresses,
         np.full(count, AccessType.READ, np.uint8),
         np.zeros(count, np.uint8),
         np.zeros(count, np.bool_),
     )
-    found = translate_many(memory, open_, reads)
-    return Truth(outcomes, found.kind == Kind.OK, found.pa)
 
 
-def judge(
-    claims: frozenset[Claim], answers: Outcomes, truth: Truth
-) -> dict[str, NDArray[np.bool_]]:
-    """Return bool[n] by field of an outcome: where an answer is wrong that was claimed."""
-    outcomes = truth.outcomes
-    nothing = np.zeros(len(outcomes), np.bool_)
-    said = answers.kind == Kind.OK
-    if Claim.FAULTS in claims:
-        fields = differing_fields(answers, outcomes)
-        if Claim.MARKS not in claims:
-            fields["entries"] = nothing
-        return fields
-    if Claim.RIGHTS in claims:
-        allowed, pa = outcomes.kind == Kind.OK, outcomes.pa
-    else:
-        allowed, pa = truth.mapped, truth.pa
-    return {
-        "outcome": said != allowed,
-        "pa": said & allowed & (answers.pa != pa),
-        "error_code": nothing,
-        "cr2": nothing,
-        "entries": nothing,
-    }
+def _rows(claims: frozenset[Claim], listing: Listing) -> set[tuple[int, ...]]:
+    """Return the mappings of whole ranges; each with where it begins in its range."""
+    whole = listing.ranges.whole[listing.at]
+    mappings, at = listing.mappings.take(whole), listing.at[whole]
+    begins = np.maximum(mappings.va, listing.ranges.first[at])
+    flags = mappings.flags if Claim.FLAGS in claims else np.zeros_like(mappings.flags)
+    columns = (begins, mappings.pa, mappings.size, flags)
+    return set(zip(*(column.tolist() for column in columns), strict=True))
 
 
-def as_claimed(claims: frozenset[Claim], truth: Truth) -> Outcomes:
-    """Return the truth in the terms of an answer: for a walker without rights, what is mapped."""
-    if Claim.RIGHTS in claims or Claim.FAULTS in claims:
-        return truth.outcomes
-    outcomes = truth.outcomes
-    kind = np.where(
-        truth.mapped,
-        Kind.OK,
-        np.where(outcomes.kind == Kind.OK, Kind.PAGE_FAULT, outcomes.kind),
-    )
-    return replace(
-        outcomes,
-        kind=kind.astype(np.uint8),
-        pa=truth.pa,
-        error_code=np.where(truth.mapped, 0, outcomes.error_code).astype(np.uint16),
-        cr2=np.where(truth.mapped, np.uint64(0), outcomes.cr2),
+def _either(one: Judged, other: Judged) -> Judged:
+    """Return both verdicts of the same accesses as one: the second where only it finds fault."""
+    chosen = other.wrong & ~one.wrong
+    return Judged(
+        one.accesses,
+        choose(chosen, other.said, one.said),
+        choose(chosen, other.truth, one.truth),
+        {name: np.where(chosen, other.fields[name], one.fields[name]) for name in one.fields},
     )

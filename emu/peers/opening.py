@@ -1,54 +1,48 @@
 """`--walker`: which walker is under test."""
 
-from importlib.util import find_spec
+from dataclasses import replace
 
 from emu.peers.builtin import BUILTIN
 from emu.peers.child import Contained
-from emu.peers.claims import Claim, Limits, Peer
+from emu.peers.claims import Claim, Limits, Peer, parse_claims
 from emu.peers.clib import CLibrary
 from emu.peers.jsonl import JsonLines
-from emu.peers.python import load_function, python_answer
+from emu.peers.python import load_python
+from emu.peers.volatility import Volatility
 from walker.errors import BadInput
 
 __all__ = ["KINDS", "open_peer"]
 
-KINDS = "python:MODULE:FUNCTION, exec:COMMAND, c:LIBRARY.so, volatility3, bulk, translate, walk"
+KINDS = (
+    "python:MODULE:FUNCTION, python:FILE.py:FUNCTION, exec:COMMAND, c:LIBRARY.so, volatility3, "
+    "bulk, translate, walk"
+)
 
 
 def open_peer(text: str, limits: Limits | None = None, *, claims: str | None = None) -> Peer:
-    """Return the walker that `text` names; `claims`, names and commas, are before its own.
+    """Return the walker that `text` names; `claims`, names and commas, go before its own.
 
-    Raises `BadInput` for one that there isn't, or that can't be loaded.
+    Raises `BadInput` for one that there isn't, that can't be loaded, or can't answer that.
     """
     limits = Limits() if limits is None else limits
     chosen = None if claims is None else parse_claims(claims, "--claims")
     kind, _, rest = text.partition(":")
     if text in BUILTIN:
-        return BUILTIN[text]
+        return replace(BUILTIN[text], claims=_some(text, BUILTIN[text].claims, chosen))
     if kind == "python" and rest:
-        function = load_function(rest)
-        own = getattr(function, "claims", Claim.TRANSLATION.value)
-        mine = chosen or parse_claims(own, text)
-        return Contained(text, mine, python_answer(function, mine), limits)
+        return Contained(text, lambda _: load_python(rest, chosen), limits)
     if kind == "c" and rest:
-        library = CLibrary(rest)
-        return Contained(text, chosen or library.claims, library.answer, limits)
+        return Contained(text, lambda give_up: CLibrary(rest, chosen, give_up), limits)
     if kind == "exec" and rest:
         return JsonLines(text, rest, chosen, limits)
     if text == "volatility3":
-        if find_spec("volatility3") is None:
-            raise BadInput("volatility3 isn't there: pip install crosswalk-x86[volatility3]")
-        from emu.peers.volatility import translated  # noqa: PLC0415  # Optional, slow to import.
-
-        return Contained(text, frozenset({Claim.TRANSLATION}), translated, limits)
+        _some(text, Volatility.claims, chosen)
+        return Contained(text, lambda _: Volatility(), limits)
     raise BadInput(f"--walker {text}: none of {KINDS}")
 
 
-def parse_claims(text: str, where: str) -> frozenset[Claim]:
-    """Return the claims of a list of names; `BadInput` for a name that is none."""
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in {claim.value for claim in Claim}:
-            known = ", ".join(claim.value for claim in Claim)
-            raise BadInput(f"{where}: {name!r} is none of {known}")
-    return frozenset(Claim(name) for name in names)
+def _some(name: str, able: frozenset[Claim], chosen: frozenset[Claim] | None) -> frozenset[Claim]:
+    """Return what is chosen of what a walker can answer."""
+    if chosen is not None and not chosen <= able:
+        raise BadInput(f"--claims: {name} answers {', '.join(sorted(able))} only")
+    return able if chosen is None else chosen

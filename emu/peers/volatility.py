@@ -1,39 +1,60 @@
 """Volatility 3's Intel layers, as a walker under test."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from walker.columns import Accesses, Kind, Outcomes
+from emu.peers.answers import Answers, nothing_said
+from emu.peers.claims import Claim
+from walker.columns import Accesses, Kind, distinct
 from walker.context import PagingContext
-from walker.memory import PhysicalMemory
+from walker.errors import BadInput
+from walker.memory import FRAME, PhysicalMemory
 
-__all__ = ["translated"]
+__all__ = ["Volatility"]
 
 _PHYSICAL_END = (1 << 52) - 1
+_LEVELS = 4
 
 
-def translated(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
-    """Return for each access whether its address is mapped there, and where to.
+class Volatility:
+    """Its layer for 4-level paging; raises `BadInput` where it isn't installed."""
 
-    Its layer for 4-level paging is asked also where there are five: it has none for that.
-    """
-    layer = _layer(memory, context)
-    exceptions = import_module("volatility3.framework.exceptions")
-    out = Outcomes.empty(len(accesses))
-    pages, which = np.unique(accesses.va >> np.uint64(12), return_inverse=True)
-    base = np.zeros(len(pages), np.uint64)
-    mapped = np.zeros(len(pages), np.bool_)
-    for row, page in enumerate(pages.tolist()):
-        try:
-            base[row], mapped[row] = layer._translate(page << 12)[0], True  # noqa: SLF001  # All else splits ranges first.
-        except exceptions.InvalidAddressException:
-            mapped[row] = False
-    found = mapped[which]
-    out.kind[:] = np.where(found, Kind.OK, Kind.PAGE_FAULT)
-    out.pa[found] = base[which][found] + (accesses.va & np.uint64(4095))[found]
-    return out
+    claims = frozenset({Claim.TRANSLATION})
+
+    def __init__(self) -> None:
+        if find_spec("volatility3") is None:
+            raise BadInput("isn't installed: pip install crosswalk-x86[volatility3]")
+        self._exceptions = import_module("volatility3.framework.exceptions")
+
+    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+        """Return for each access whether its address is mapped there, and where to.
+
+        It has no layer for 5-level paging: of that it says nothing.
+        """
+        answers = nothing_said(accesses)
+        if context.levels != _LEVELS:
+            return answers
+        layer = _layer(memory, context)
+        answers.silent[:] = False
+        pages = distinct(accesses.va >> np.uint64(12))
+        which = np.searchsorted(pages, accesses.va >> np.uint64(12))
+        base = np.zeros(len(pages), np.uint64)
+        mapped = np.zeros(len(pages), np.bool_)
+        for row, page in enumerate(pages.tolist()):
+            try:
+                # What else translates splits ranges first, and asks whether there is RAM.
+                base[row] = layer._translate(page * FRAME)[0]  # noqa: SLF001
+            except self._exceptions.InvalidAddressException:
+                continue
+            mapped[row] = True
+        found = mapped[which]
+        answers.outcomes.kind[:] = np.where(found, Kind.OK, Kind.PAGE_FAULT)
+        inside = accesses.va & np.uint64(FRAME - 1)
+        answers.outcomes.pa[:] = np.where(found, base[which] + inside, np.uint64(0))
+        return answers
 
 
 def _layer(memory: PhysicalMemory, context: PagingContext) -> Any:
@@ -43,8 +64,8 @@ def _layer(memory: PhysicalMemory, context: PagingContext) -> Any:
     interfaces = import_module(f"{framework}.interfaces.layers")
 
     def read(_self: object, offset: int, length: int, *_pad: object, **_named: object) -> bytes:
-        frame = np.array([offset & -4096], np.uint64)
-        inside = offset & 4095
+        frame = np.array([offset & -FRAME], np.uint64)
+        inside = offset & (FRAME - 1)
         return memory.tables(frame).tobytes()[inside : inside + length].ljust(length, b"\0")
 
     def is_valid(_self: object, _offset: int, _length: int = 1) -> bool:

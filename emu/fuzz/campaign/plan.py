@@ -7,6 +7,7 @@ import numpy as np
 from emu.fuzz.coverage import Seen, wanted
 from emu.fuzz.generate import generate
 from emu.fuzz.layout import Layout
+from emu.peers import Limits
 
 __all__ = ["LAG", "ROUND", "Plan"]
 
@@ -17,17 +18,22 @@ LAG = 2
 """How many rounds back that knowledge lies, so that nobody has to wait for the last layout."""
 
 _GOALS = 160
+_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`walker` and `claims` name the walker under test, None for the built-in one alone."""
+    """`walker` and `claims` name the walker under test, None for the built-in one alone.
+
+    `limits` are that walker's, and don't decide what is found.
+    """
 
     seed: int = 0
     accesses: int = 4096
     guided: bool = True
     walker: str | None = None
     claims: str | None = None
+    limits: Limits = _LIMITS
 
     def layout(self, index: int, seen: bytes) -> Layout:
         """Return a layout of the campaign; `seen` is what had been seen, packed."""

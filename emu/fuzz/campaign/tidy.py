@@ -63,7 +63,7 @@ def _reductions(
         with lock:
             if closed:
                 return None
-            trial = Trial(plan.walker, plan.claims)
+            trial = Trial(plan.walker, plan.claims, plan.limits)
             trials.append(trial)
         try:
             return _smaller(trial, slug, store.case(slug))

@@ -48,7 +48,7 @@ class Lost:
 def work(task: Task) -> Done | Lost:
     """Make a layout and try it; one that the emulator did what is no outcome with is lost."""
     plan = task.plan
-    tester = tester_of(plan.walker, plan.claims)
+    tester = tester_of(plan.walker, plan.claims, plan.limits)
     try:
         attempt = tester.attempt(lambda: plan.layout(task.index, task.seen))
     except ProbeError as error:

@@ -20,6 +20,7 @@ __all__ = ["generate"]
 
 _PER_PATH = 12
 _FEWEST = 4
+_EVEN = 0.25
 
 
 def generate(seed: int, index: int, goals: Sequence[Goal] = (), *, accesses: int = 4096) -> Layout:
@@ -61,6 +62,10 @@ def _spoil(chance: np.random.Generator, grown: Grown) -> NDArray[np.bool_]:
         tainted[at] = True
     elif mood < 0.5:
         _fill(chance, grown)
+    # Drawn from a stream of its own, so that all else stays what it was.
+    own = chance.spawn(1)[0]
+    if own.random() < _EVEN:
+        _even(own, grown)
     return tainted
 
 
@@ -75,3 +80,13 @@ def _fill(chance: np.random.Generator, grown: Grown) -> None:
     run = np.arange(start, min(WORDS, start + int(chance.choice([8, 64, WORDS]))))
     empty = run[(grown.words[row, run] == 0) & (grown.kind[row, run] < 0)]
     grown.words[row, empty] = grown.words[row, like]
+
+
+def _even(chance: np.random.Generator, grown: Grown) -> None:
+    """Let a table that has one entry hold that entry everywhere, as tables of zero pages do."""
+    used = grown.words[1 : grown.count] != 0
+    meant_there = grown.kind[1 : grown.count] >= 0
+    rows = 1 + np.flatnonzero((used.sum(axis=1) == 1) & (used == meant_there).all(axis=1))
+    if len(rows):
+        row = int(chance.choice(rows))
+        grown.words[row] = grown.words[row].max()

@@ -8,6 +8,7 @@ from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import case_layout
 from emu.fuzz.signature import Signature, lost_signature
 from emu.fuzz.worker import death, start_worker, stop, tester_of
+from emu.peers import Limits
 from emu.peers.claims import Failure
 from emu.probe import ProbeError
 from walker.source import Case
@@ -21,13 +22,19 @@ HANGING = 10.0
 class Trial:
     """Tries one case after another, with the walker under test that `walker` and `claims` name.
 
-    `hung` counts those of which the emulator or that walker made no end in `seconds`.
+    `hung` counts those of which the emulator made no end in `seconds`, or that walker in its own
+    time: to load, and to answer.
     """
 
     def __init__(
-        self, walker: str | None = None, claims: str | None = None, seconds: float = HANGING
+        self,
+        walker: str | None = None,
+        claims: str | None = None,
+        limits: Limits | None = None,
+        seconds: float = HANGING,
     ) -> None:
-        self._walker, self._claims, self._seconds = walker, claims, seconds
+        self._walker, self._claims, self._limits = walker, claims, limits
+        self._seconds = seconds + (0.0 if walker is None or limits is None else 2 * limits.seconds)
         self._pool = ProcessPool(max_workers=1, initializer=start_worker)
         self.hung = 0
 
@@ -36,7 +43,7 @@ class Trial:
 
         `BadInput` for one whose registers aren't those of 4- or 5-level paging.
         """
-        arguments = [case, self._walker, self._claims]
+        arguments = [case, self._walker, self._claims, self._limits]
         future = self._pool.schedule(_findings, args=arguments, timeout=self._seconds)
         try:
             found = future.result()
@@ -56,8 +63,10 @@ class Trial:
         stop(self._pool)
 
 
-def _findings(case: Case, walker: str | None, claims: str | None) -> tuple[Finding, ...]:
-    tester = tester_of(walker, claims)
+def _findings(
+    case: Case, walker: str | None, claims: str | None, limits: Limits | None
+) -> tuple[Finding, ...]:
+    tester = tester_of(walker, claims, limits)
     try:
         return tester.findings(case_layout(case)).all()
     except ProbeError as error:

@@ -1,0 +1,298 @@
+"""Every claim has its twins here: a walker that answers right, and one that doesn't."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emu.peers.builtin import BUILTIN
+from emu.peers.claims import parse_claims
+from emu.peers.judge import judge
+from emu.probe import Prober
+from tests.emu.peers.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
+from tests.emu.soups import soup
+from tests.walker.build import chain, context
+from walker.columns import Kind
+
+NOT_CANONICAL = 1 << 60
+ADDRESSES = (PAGE, READ_ONLY + 8, LARGE + 0x12345, HOLE, NOT_CANONICAL)
+KIB4, MIB2 = 1 << 12, 1 << 21
+TRANSLATES, LISTS = BUILTIN["bulk"], BUILTIN["walk"]
+
+
+class Asked:
+    """The right answers of a walker about `space`, to be changed, and a verdict about them."""
+
+    def __init__(self, walker, claims, **switches):
+        self.claims = parse_claims(claims, "here")
+        self.memory, self.context = space().memory, context(**switches)
+        self.accesses = every(*ADDRESSES)
+        self.outcomes = Prober(self.memory, self.context).probe(self.accesses)
+        self.answers = walker.answer(self.memory, self.context, self.accesses)
+
+    def say(self, **columns):
+        """Let columns of the answers be others; each a function of what they are."""
+        out = self.answers.outcomes
+        changed = {name: change(getattr(out, name).copy()) for name, change in columns.items()}
+        self.answers = replace(self.answers, outcomes=replace(out, **changed))
+
+    def list(self, change):
+        """Let the list be another, of rows [va, pa, size, flags, range]."""
+        listing = self.answers.listing
+        mappings = listing.mappings
+        rows = zip(
+            mappings.va.tolist(), mappings.pa.tolist(), mappings.size.tolist(),
+            mappings.flags.tolist(), listing.at.tolist(), strict=True,
+        )  # fmt: skip
+        table = sorted(change([list(row) for row in rows]))
+        columns = [np.array([row[at] for row in table], np.uint64) for at in range(4)]
+        new = replace(
+            listing,
+            mappings=type(mappings)(*columns),
+            at=np.array([row[4] for row in table], np.int64),
+        )
+        self.answers = replace(self.answers, listing=new)
+
+    @property
+    def verdicts(self):
+        return judge(
+            self.claims, self.answers, self.memory, self.context, self.accesses, self.outcomes
+        )
+
+    @property
+    def wrong(self):
+        """The fields that are wrong, and the addresses: of accesses, and beside them."""
+        found = []
+        for verdict in self.verdicts:
+            names = {name for name, column in verdict.fields.items() if column.any()}
+            found.append((names, set(verdict.accesses.va[verdict.wrong].tolist())))
+        return tuple(found)
+
+
+NOTHING = (set(), set())
+EVERY_CLAIM = [
+    "translation",
+    "rights",
+    "faults",
+    "rights,marks",
+    "faults,marks",
+    "translation,rights",
+]
+
+
+def changed(rows, value):
+    def change(column):
+        column[rows] = value(column[rows]) if callable(value) else value
+        return column
+
+    return change
+
+
+@pytest.mark.parametrize("claims", EVERY_CLAIM)
+def test_right_answers_are_right_whatever_is_claimed(claims):
+    walker = Asked(TRANSLATES, claims)
+    if claims == "translation":
+        # Mapped is what is there, whoever may use it.
+        walker.say(kind=changed(slice(0, 18), Kind.OK), pa=_places)
+    assert (NOTHING, NOTHING) == walker.wrong
+
+
+def _places(pa):
+    pa[:18] = np.repeat(np.array([0x20_0000, 0x20_1008, 0x61_2345], np.uint64), 6)
+    return pa
+
+
+def test_who_claims_translation_is_held_to_what_is_mapped():
+    walker = Asked(TRANSLATES, "translation")
+    walker.say(kind=changed(slice(0, 18), Kind.OK), pa=_places)
+    walker.say(kind=changed(0, Kind.PAGE_FAULT))
+    walker.say(kind=changed(18, Kind.OK))
+    walker.say(kind=changed(24, Kind.OK))
+    assert (({"outcome"}, {PAGE, HOLE, NOT_CANONICAL}), NOTHING) == walker.wrong
+
+
+def test_who_claims_translation_is_held_to_the_address():
+    walker = Asked(TRANSLATES, "translation")
+    walker.say(kind=changed(slice(0, 18), Kind.OK), pa=_places)
+    walker.say(pa=changed(12, 0x61_2344))
+    assert (({"pa"}, {LARGE + 0x12345}), NOTHING) == walker.wrong
+
+
+def test_rights_are_no_matter_of_who_claims_translation_alone():
+    walker = Asked(TRANSLATES, "translation")
+    walker.say(kind=changed(slice(0, 18), Kind.OK), pa=_places)
+    assert 0 < (walker.outcomes.kind[:18] != Kind.OK).sum()
+    assert NOTHING == walker.wrong[0]
+
+
+def test_who_claims_rights_is_held_to_them():
+    walker = Asked(TRANSLATES, "rights")
+    write = 6 + 2  # Of the read-only page, at CPL 0.
+    assert Kind.PAGE_FAULT == walker.outcomes.kind[write]
+    walker.say(kind=changed(write, Kind.OK), pa=changed(write, 0x20_1008))
+    assert (({"outcome"}, {READ_ONLY + 8}), NOTHING) == walker.wrong
+
+
+def test_who_refuses_too_much_is_wrong_about_rights():
+    walker = Asked(TRANSLATES, "rights")
+    walker.say(kind=changed(0, Kind.PAGE_FAULT))
+    assert (({"outcome"}, {PAGE}), NOTHING) == walker.wrong
+
+
+def test_which_fault_is_no_matter_of_who_claims_rights_alone():
+    walker = Asked(TRANSLATES, "rights")
+    walker.say(
+        kind=lambda kind: np.where(kind == Kind.OK, kind, Kind.PAGE_FAULT).astype(np.uint8),
+        error_code=np.zeros_like,
+        cr2=np.zeros_like,
+    )
+    assert (NOTHING, NOTHING) == walker.wrong
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value"),
+    [("error_code", 18, 0x2), ("cr2", 18, HOLE + 1), ("kind", 24, int(Kind.PAGE_FAULT))],
+    ids=["error code", "CR2", "kind"],
+)
+def test_who_claims_faults_is_held_to_each_part_of_them(column, row, value):
+    walker = Asked(TRANSLATES, "faults")
+    walker.say(**{column: changed(row, value)})
+    field = {"kind": "outcome"}.get(column, column)
+    assert (({field}, {ADDRESSES[row // 6]}), NOTHING) == walker.wrong
+
+
+@pytest.mark.parametrize("claims", ["rights,marks", "faults,marks"])
+def test_who_claims_marks_is_held_to_them(claims):
+    walker = Asked(TRANSLATES, claims)
+    walker.say(entry_value=changed(0, lambda row: row ^ np.uint64(0x20)))
+    assert (({"entries"}, {PAGE}), NOTHING) == walker.wrong
+
+
+@pytest.mark.parametrize("claims", ["rights", "faults"])
+def test_marks_are_no_matter_of_who_does_not_claim_them(claims):
+    walker = Asked(TRANSLATES, claims)
+    walker.say(entry_pa=np.zeros_like, entry_value=np.zeros_like)
+    assert (NOTHING, NOTHING) == walker.wrong
+
+
+def test_silence_is_no_wrong_answer():
+    walker = Asked(TRANSLATES, "faults,marks")
+    walker.say(kind=lambda kind: kind ^ 1)
+    assert NOTHING != walker.wrong[0]
+    walker.answers = replace(walker.answers, silent=np.ones(len(walker.accesses), np.bool_))
+    assert (NOTHING, NOTHING) == walker.wrong
+
+
+def test_a_right_list_is_right():
+    assert (NOTHING, NOTHING) == Asked(LISTS, "leaves,flags").wrong
+
+
+@pytest.mark.parametrize("field", ["outcome", "pa", "size", "flags"])
+def test_who_claims_leaves_is_held_to_each_part_of_a_mapping(field):
+    walker = Asked(LISTS, "leaves,flags")
+
+    def change(rows):
+        (row,) = [row for row in rows if row[0] == LARGE]
+        if field == "outcome":
+            rows.remove(row)
+        elif field == "size":
+            row[2] = 1 << 30
+        else:
+            row[{"pa": 1, "flags": 3}[field]] ^= MIB2
+        return rows
+
+    walker.list(change)
+    fields, addresses = walker.wrong[0]
+    assert ({field}, {LARGE + 0x12345}) == (fields, addresses)
+    assert ({field}, {LARGE}) == walker.wrong[1]
+
+
+def test_a_mapping_that_begins_elsewhere_is_of_another_size():
+    walker = Asked(LISTS, "leaves")
+
+    def cut(rows):
+        for row in rows:
+            if row[0] == LARGE:
+                row[:3] = [LARGE + KIB4, row[1] + KIB4, MIB2]
+        return rows
+
+    walker.list(cut)
+    assert ({"size"}, {LARGE + 0x12345}) == walker.wrong[0]
+    assert {"size", "outcome"} == walker.wrong[1][0]
+
+
+def test_flags_are_no_matter_of_who_does_not_claim_them():
+    walker = Asked(LISTS, "leaves")
+    walker.list(lambda rows: [[*row[:3], 0, row[4]] for row in rows])
+    assert (NOTHING, NOTHING) == walker.wrong
+
+
+def test_a_mapping_invented_in_a_hole_that_nobody_accesses_is_found():
+    walker = Asked(LISTS, "leaves")
+    walker.list(lambda rows: [*rows, [0x7000_0000_0000, 0x5000, KIB4, 0, 0]])
+    assert (NOTHING, ({"outcome"}, {0x7000_0000_0000})) == walker.wrong
+
+
+def test_a_mapping_left_out_that_nobody_accesses_is_found():
+    walker = Asked(LISTS, "leaves")
+    walker.accesses = walker.accesses.take(slice(18, 30))
+    walker.outcomes = walker.outcomes.take(slice(18, 30))
+    walker.list(lambda rows: [row for row in rows if row[0] != READ_ONLY])
+    assert (NOTHING, ({"outcome"}, {READ_ONLY})) == walker.wrong
+
+
+def test_a_large_page_listed_in_parts_is_found():
+    walker = Asked(LISTS, "leaves")
+
+    def split(rows):
+        for row in rows:
+            if row[0] == LARGE:
+                yield from ([LARGE + at, row[1] + at, KIB4, 0, 0] for at in range(0, MIB2, KIB4))
+            else:
+                yield row
+
+    walker.list(split)
+    assert ({"size"}, {LARGE + 0x12345}) == walker.wrong[0]
+    assert {"size"} == walker.wrong[1][0]
+
+
+def test_who_lists_and_translates_is_held_to_both():
+    walker = Asked(TRANSLATES, "leaves,rights")
+    listing = LISTS.answer(walker.memory, walker.context, walker.accesses).listing
+    walker.answers = replace(walker.answers, listing=listing)
+    assert (NOTHING, NOTHING) == walker.wrong
+    walker.say(kind=changed(0, Kind.PAGE_FAULT))
+    walker.list(lambda rows: [row for row in rows if row[0] != READ_ONLY])
+    assert (({"outcome"}, {PAGE, READ_ONLY + 8}), ({"outcome"}, {READ_ONLY})) == walker.wrong
+
+
+def test_what_is_mapped_does_not_hang_on_smap_or_keys():
+    walker = Asked(LISTS, "leaves,flags", smap=True, pke=True, pkru=0xFFFF_FFFF)
+    assert Kind.PAGE_FAULT == walker.outcomes.kind[0]
+    assert (NOTHING, NOTHING) == walker.wrong
+
+
+def test_pages_of_a_space_too_large_to_list_are_judged_one_by_one():
+    memory, under = chain(4, 0x5000 | 0x27), context()
+    accesses = every(0x1234, 0x7FFF_FFFF_F000)
+    outcomes = Prober(memory, under).probe(accesses)
+    answers = LISTS.answer(memory, under, accesses)
+    claims = parse_claims("leaves,flags", "here")
+    verdicts = judge(claims, answers, memory, under, accesses, outcomes)
+    assert not any(verdict.wrong.any() for verdict in verdicts)
+    answers.listing.mappings.pa[:] ^= np.uint64(0x1000)
+    one, beside = judge(claims, answers, memory, under, accesses, outcomes)
+    assert (12, 0) == (one.fields["pa"].sum(), len(beside.accesses))
+
+
+@pytest.mark.parametrize("walker", sorted(BUILTIN))
+def test_the_built_in_walkers_are_right_about_hostile_tables(walker):
+    for seed in range(12):
+        made = soup(seed, 300)
+        outcomes = BUILTIN["bulk"].answer(made.memory, made.context, made.accesses).outcomes
+        peer = BUILTIN[walker]
+        answers = peer.answer(made.memory, made.context, made.accesses)
+        for verdict in judge(
+            peer.claims, answers, made.memory, made.context, made.accesses, outcomes
+        ):
+            assert not verdict.wrong.any()
