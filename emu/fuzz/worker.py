@@ -24,7 +24,7 @@ def start_worker() -> None:
 
 
 @functools.cache
-def tester_of(walker: str | None, claims: str | None, limits: Limits | None = None) -> Tester:
+def tester_of(walker: str | None, claims: str | None, limits: Limits | None) -> Tester:
     """Return this process's tester, the same one each time, of a walker under test or of none."""
     return Tester(peer=None if walker is None else open_peer(walker, limits, claims=claims))
 
