@@ -6,7 +6,8 @@ down, for in the emulator a store costs thirty times a load. A fault leads, by w
 the loop's FIX, where the tables are seen to, whether or not the access succeeded.
 
 Registers: R15 the record, R14 its out, R12 the end of the records, R13 MARK, R10 where a fetched
-signature jumps back to. R11 sums up what was found as expected: the proof that it was.
+signature jumps back to. R11 sums up what was found as expected: the proof that it was. A byte
+that was stored where it should be is put back, so that no later access finds it.
 """
 
 from guest.assembler import assemble
@@ -26,8 +27,8 @@ __all__ = [
 ]
 
 _STEPS = 5
-# A record: address, the byte to store, the two words then found in the slot; the
-# addresses of the words that the walk may touch, and their values before.
+# A record: address, the byte to store and above it the one that was there, the two words then
+# found in the slot; the addresses of the words that the walk may touch, and their values before.
 _VA, _STORE, _LOW, _HIGH, _WORD = 0, 8, 16, 24, 32
 _VALUE = _WORD + 8 * _STEPS
 RECORD_BYTES = _VALUE + 8 * _STEPS
@@ -59,9 +60,10 @@ def _access(kind: AccessType, head: int) -> str:
     if kind is AccessType.EXECUTE:
         return "mov rbp, r10; jmp rbx"
     made = "mov al, [rbx]" if kind is AccessType.READ else "mov [rbx], al"
+    undone = "; mov [rbx], ah" if kind is AccessType.WRITE else ""
     return (
         f"{made}; mov rdx, [rcx]; mov rsi, [rcx + 8]; mov rdi, rdx; xor rdi, [r15 + {_LOW}]; "
-        f"xor rsi, [r15 + {_HIGH}]; or rdi, rsi; jne {head + _OTHERWISE:#x}; add r11, rdx"
+        f"xor rsi, [r15 + {_HIGH}]; or rdi, rsi; jne {head + _OTHERWISE:#x}; add r11, rdx{undone}"
     )
 
 
