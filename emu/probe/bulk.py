@@ -59,6 +59,9 @@ _LOW = 2  # The column of a record that is summed up where it was found.
 class BulkRig(Rig):
     """A rig whose engine goes on after a fault, and makes up to CAPACITY accesses a run."""
 
+    _behind = 0
+    """How far behind the usual loops those lie that it runs."""
+
     def __init__(self, space: Space, own: tuple[int, int], *, fetch: bool) -> None:
         super().__init__(space, own, fetch=fetch)
         self._space = space
@@ -142,7 +145,7 @@ class BulkRig(Rig):
         records[:, 1:4] = _expected(accesses.type, job.target)
         records[:, 4:9] = self._seen_at(window, outs, job.word)
         records[:, 9:14] = job.before
-        places = np.array([ACCESS[kind] for kind in AccessType], np.uint64)
+        places = np.array([ACCESS[kind] + self._behind for kind in AccessType], np.uint64)
         fetch = accesses.type == AccessType.EXECUTE
         return records, np.where(fetch, accesses.va, loops + places[accesses.type])
 
@@ -167,7 +170,8 @@ class BulkRig(Rig):
         quads[register["r15"]], quads[register["r14"]] = view.records, view.outs
         quads[register["r13"]], quads[register["r12"]] = MARK, end
         quads[register["r11"]], quads[register["r10"]] = 0, view.loops + LOOP_LANDED
-        sane = self._go(state, view.loops, kind, count)
+        self._prepare_run(job, first, count)
+        sane = self._go(state, view.loops + self._behind, kind, count)
         outs[:] = written.reshape(count, OUT_WORDS)
         quads = self._now.quads
         notes = np.array(self._notes, np.uint64).reshape(-1, NOTE_WORDS)
@@ -182,12 +186,15 @@ class BulkRig(Rig):
         notes[:, 0] //= np.uint64(RECORD_BYTES)
         return notes, quads[register["r11"]]
 
+    def _prepare_run(self, job: Job, first: int, count: int) -> None:
+        """Do what else is to be done before a run."""
+
     def _go(self, state: Saved, loops: int, kind: AccessType, count: int) -> bool:
         """Run a loop to its end, and return whether it got there; the state is in `_now`."""
         del self._notes[:]
         self._missed = _NOTHING
         self._fix, self._most = loops + FIX[kind], NOTE_WORDS * count
-        engine, done = self._engine, loops + LOOPS_DONE
+        engine, done = self._engine, loops + LOOPS_DONE - self._behind
         engine.restore(state)
         engine.flush_tlb()
         error = engine.run(loops + HEAD[kind], done)

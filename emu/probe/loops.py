@@ -24,6 +24,7 @@ __all__ = [
     "OUT_WORDS",
     "RECORD_BYTES",
     "RECORD_WORDS",
+    "WATCHED",
 ]
 
 _STEPS = 5
@@ -46,6 +47,11 @@ FIX = {kind: head + 0x60 for kind, head in HEAD.items()}
 LOOP_LANDED = HEAD[AccessType.EXECUTE] + 0x30
 LOOPS_DONE = 0x600
 _NEXT, _CHANGED, _OTHERWISE = 0x120, 0x150, 0x1F0
+WATCHED = 0x680
+"""How far behind a loop for reads or writes its twin is that leaves all but the access to the host.
+
+Access and FIX are as far behind; the accesses themselves are the only ones of one byte.
+"""
 
 
 _ADDRESS = f"mov rbx, [r15 + {_VA}]; mov rcx, rbx; and rcx, -16"
@@ -98,8 +104,26 @@ def _loop(kind: AccessType, levels: int) -> dict[int, str]:
     return parts
 
 
+def _watched(kind: AccessType, head: int) -> dict[int, str]:
+    """Return the sources of a loop that makes the access, and tells that it was completed.
+
+    What is read of the slot then gives the host an occasion to undo what was stored.
+    """
+    made = "mov al, [rbx]" if kind is AccessType.READ else "mov [rbx], al"
+    return {
+        head: _FETCH[kind],
+        head + ACCESS[kind] - HEAD[kind]: f"{made}; mov rdx, [rcx]; mov [r14 + {_OTHER}], r13",
+        head + FIX[kind] - HEAD[kind]: (
+            f"add r15, {RECORD_BYTES}; add r14, {OUT_BYTES}; cmp r15, r12; "
+            f"jne {head:#x}; jmp {LOOPS_DONE:#x}"
+        ),
+    }
+
+
 def _page(levels: int) -> bytes:
     parts = {LOOPS_DONE: "hlt"}
+    for kind in (AccessType.READ, AccessType.WRITE):
+        parts |= _watched(kind, HEAD[kind] + WATCHED)
     for kind in AccessType:
         parts |= _loop(kind, levels)
     page = bytearray()
