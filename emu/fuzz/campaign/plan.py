@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emu.fuzz.coverage import Seen, wanted
+from emu.fuzz.coverage import wanted
 from emu.fuzz.generate import generate
 from emu.fuzz.layout import Layout
 
@@ -35,5 +35,5 @@ class Plan:
         if self.guided:
             chance = np.random.default_rng([self.seed, index, 1])
             count = min(_GOALS, max(1, self.accesses // 16))
-            goals = wanted(Seen.unpack(seen).bits, chance, count)
+            goals = wanted(seen, chance, count)
         return generate(self.seed, index, goals, accesses=self.accesses)
