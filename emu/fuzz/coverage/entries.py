@@ -68,10 +68,10 @@ def _bits_touch(shown: Shown) -> Bools:
         rows = np.flatnonzero(shown.used[shown.page, level] & ~(last & silent))
         role = (last & closes)[rows].astype(np.int64)
         found[level - 1, role, about[rows], names[shown.page[rows], level]] = True
-    level, role, which, names = np.nonzero(found)
+    levels, roles, which, sets = np.nonzero(found)
     touched = np.zeros((5, 2, len(NAMES), 2, _ABOUT), np.bool_)
     for at in range(len(NAMES)):
-        touched[level, role, at, names >> at & 1, which] = True
+        touched[levels, roles, at, sets >> at & 1, which] = True
     return touched
 
 
