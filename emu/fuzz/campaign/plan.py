@@ -10,13 +10,13 @@ from emu.fuzz.layout import Layout
 
 __all__ = ["LAG", "ROUND", "Plan"]
 
-ROUND = 32
+ROUND = 16
 """Layouts that are made with the same knowledge of what has been seen."""
 
 LAG = 2
 """How many rounds back that knowledge lies, so that nobody has to wait for the last layout."""
 
-_GOALS = 160
+_GOALS = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Plan:
     """`walker` and `claims` name the walker under test, None for the built-in one alone."""
 
     seed: int = 0
-    accesses: int = 4096
+    accesses: int = 8192
     guided: bool = True
     walker: str | None = None
     claims: str | None = None
