@@ -137,7 +137,7 @@ class BulkRig(Rig):
         accesses = job.accesses
         views = [self._arena.lent[copy].view(cpl) for copy in (0, 1) for cpl in (0, 3)]
         view = 2 * job.copy.astype(np.intp) + (accesses.cpl == 3)
-        window = np.array([each.window for each in views], np.int64)[view]
+        window = np.array([each.window for each in views], np.uint64)[view]
         outs = np.array([each.outs for each in views], np.uint64)[view]
         loops = np.array([each.loops for each in views], np.uint64)[view]
         records = np.empty((len(job), RECORD_WORDS), np.uint64)
@@ -211,11 +211,10 @@ class BulkRig(Rig):
         engine.save(self._now)
         return error == UC_ERR_OK and self._now.quads[self._register["rip"]] == done
 
-    def _seen_at(self, window: NDArray[np.int64], outs: U64, word: NDArray[np.int64]) -> U64:
+    def _seen_at(self, window: U64, outs: U64, word: NDArray[np.int64]) -> U64:
         """Return where the words are seen; for none, a word behind the outs that stays 0."""
-        seen: U64 = (self._shown[word >> 9] + (window >> 3)[:, None]).view(np.uint64)
-        seen += (word & 511).view(np.uint64)
-        seen <<= np.uint64(3)
+        seen = (self._shown[word >> 9] + (word & 511)).view(np.uint64) << np.uint64(3)
+        seen += window[:, None]
         nothing = (outs + np.uint64(CAPACITY * OUT_BYTES))[:, None]
         return np.where(word == NOWHERE, nothing, seen)
 
