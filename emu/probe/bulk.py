@@ -51,6 +51,7 @@ REACHED, SEEN = 0x100, 0x101
 give, and one that was seen being made. The address is then the physical one."""
 
 _NOTHING = 0, 0, 0
+_FETCHES_KEPT = 1 << 17  # Of which some part are made, at a KB of the host's code each.
 _FETCHES = UC_MEM_FETCH_PROT, UC_MEM_FETCH_UNMAPPED
 _PAGE = np.uint64(FRAME - 1)
 _LOW = 2  # The column of a record that is summed up where it was found.
@@ -73,7 +74,7 @@ class BulkRig(Rig):
         # Of each fault, and of what else is noted: R15, RIP, vector, error code, address.
         self._notes = array("Q")
         self._missed = _NOTHING
-        self._fix = self._most = 0
+        self._fix = self._most = self._fetches = 0
         self._engine.hook_exceptions(self._hook())
         self._engine.hook_memory(UC_HOOK_MEM_INVALID, self._miss)
 
@@ -123,6 +124,7 @@ class BulkRig(Rig):
         every = np.concatenate([np.zeros((0, NOTE_WORDS), np.uint64), *notes])
         result = _collect(ordered, outs, every, faulted_at)
         # What was found as expected adds up, or nothing of its run counts.
+        self._forget_code(int((ordered.accesses.type == AccessType.EXECUTE).sum()))
         good = outs[:, 0] == 0
         good[every[:, 0].astype(np.intp)] = False
         total = np.add.reduceat(np.where(good, records[:, _LOW], np.uint64(0)), bounds[:-1])
@@ -131,6 +133,13 @@ class BulkRig(Rig):
         for name in Found.__slots__:
             getattr(found, name)[order] = getattr(result, name)
         return found
+
+    def _forget_code(self, fetches: int) -> None:
+        """Have the engine forget what it translated, now and then: each fetch may add to that."""
+        self._fetches += fetches
+        if self._fetches > _FETCHES_KEPT:
+            self._fetches = 0
+            self.uc.ctl_flush_tb()
 
     def _records(self, job: Job) -> tuple[U64, U64]:
         """Return the records of a job, and where each of its accesses shows a fault."""
