@@ -71,6 +71,7 @@ def _translate_block(
     rows = np.flatnonzero(canonical)
     table = np.full(len(rows), context.root, np.uint64)
     grant = np.full(len(rows), ALL_GRANTS, np.uint8)
+    rights = rights_table(context)
     for level in range(context.levels, 0, -1):
         index = accesses.va[rows] >> np.uint64(LEVELS[level].shift) & np.uint64(WORDS - 1)
         frames, inverse = np.unique(table, return_inverse=True)
@@ -97,7 +98,7 @@ def _translate_block(
         denied = _judge(context, accesses.take(found), grant[leaf], entry[leaf])
         allowed = denied == _ALLOWED
         _reach(context, level, out, accesses, (found[allowed], entry[leaf][allowed]))
-        out.rights[found[allowed]] = rights_table(context)[grant[leaf][allowed]]
+        out.rights[found[allowed]] = rights[grant[leaf][allowed]]
         out.error_code[found[~allowed]] = denied[~allowed] | np.uint16(ErrorCode.P)
         # A fault of rights leaves its own leaf alone; a write that succeeds makes it dirty.
         after[found[~allowed], at] = before[found[~allowed], at]

@@ -43,16 +43,18 @@ def differing_fields(predicted: Outcomes, observed: Outcomes) -> dict[str, NDArr
     """Return bool[n] for each compared field: where it differs beyond what is allowed."""
     same = (predicted.entry_pa == observed.entry_pa).all(axis=1)
     same &= (predicted.entry_value == observed.entry_value).all(axis=1)
-    pairs = predicted.entry_pa[:, None, :] == observed.entry_pa[:, :, None]
-    pairs &= predicted.entry_value[:, None, :] == observed.entry_value[:, :, None]
-    allowed = (pairs.any(axis=2) | (observed.entry_value == 0)).all(axis=1)
-    exact = predicted.kind == Kind.OK
+    # Where not all is the same, what was seen has to be some of what was allowed.
+    rows = np.flatnonzero(~same & (predicted.kind != Kind.OK))
+    pa, value = observed.entry_pa[rows, :, None], observed.entry_value[rows, :, None]
+    pairs = predicted.entry_pa[rows, None, :] == pa
+    pairs &= predicted.entry_value[rows, None, :] == value
+    same[rows] = (pairs.any(axis=2) | (value[:, :, 0] == 0)).all(axis=1)
     return {
         "outcome": predicted.kind != observed.kind,
         "pa": predicted.pa != observed.pa,
         "error_code": predicted.error_code != observed.error_code,
         "cr2": predicted.cr2 != observed.cr2,
-        "entries": ~np.where(exact, same, allowed),
+        "entries": ~same,
     }
 
 

@@ -27,11 +27,14 @@ def accessed_leaves(
     """
     fault = (predicted.kind == Kind.PAGE_FAULT) & (observed.kind == Kind.PAGE_FAULT)
     fault &= (predicted.error_code == observed.error_code) & (predicted.cr2 == observed.cr2)
-    said = predicted.entry_pa[:, None, :] == observed.entry_pa[:, :, None]
-    said &= predicted.entry_value[:, None, :] == observed.entry_value[:, :, None]
-    extra = (observed.entry_value != 0) & ~said.any(axis=2)
-    rows = np.flatnonzero(fault & (extra.sum(axis=1) == 1))
-    at = extra[rows].argmax(axis=1)
+    differ = predicted.entry_pa != observed.entry_pa
+    differ |= predicted.entry_value != observed.entry_value
+    rows = np.flatnonzero(fault & differ.any(axis=1))
+    said = predicted.entry_pa[rows, None, :] == observed.entry_pa[rows, :, None]
+    said &= predicted.entry_value[rows, None, :] == observed.entry_value[rows, :, None]
+    extra = (observed.entry_value[rows] != 0) & ~said.any(axis=2)
+    one = extra.sum(axis=1) == 1
+    rows, at = rows[one], extra[one].argmax(axis=1)
     table = np.full(len(rows), context.root, np.uint64)
     entry = pa = table
     reached = np.ones(len(rows), np.bool_)

@@ -58,14 +58,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--seed", metavar="N", default="0", help="what all is made from (0)")
     parser.add_argument(
-        "--cases", metavar="N", help="end after so many layouts in all (256, unless --time)"
+        "--cases", metavar="N", help="end after so many layouts in all (128, unless --time)"
     )
     parser.add_argument(
         "--time", metavar="SECONDS", help="end after so long in this run; whichever comes first"
     )
     parser.add_argument("--jobs", metavar="N", help="processes (one a CPU)")
     parser.add_argument(
-        "--accesses", metavar="N", default="4096", help="a layout's accesses, about (4096)"
+        "--accesses", metavar="N", default="8192", help="a layout's accesses, about (8192)"
     )
     parser.add_argument(
         "--corpus", metavar="DIR", type=Path,
@@ -96,7 +96,7 @@ def _fuzz(options: argparse.Namespace) -> int:
     cases = None if options.cases is None else parse_int(options.cases, "--cases", bits=32)
     seconds = None if options.time is None else float(parse_int(options.time, "--time", bits=32))
     if cases is None and seconds is None:
-        cases = 256
+        cases = 128
     jobs = (
         os.cpu_count() or 1 if options.jobs is None else parse_int(options.jobs, "--jobs", bits=8)
     )

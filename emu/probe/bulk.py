@@ -4,17 +4,25 @@ What comes out is the same as one access at a time gives, or nothing: an access 
 decide is left to the single probe.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from unicorn import UC_ERR_OK
+from unicorn import (
+    UC_ERR_OK,
+    UC_HOOK_MEM_INVALID,
+    UC_MEM_FETCH_PROT,
+    UC_MEM_FETCH_UNMAPPED,
+)
 
 from emu.machine.registers import register_offsets
 from emu.probe.arena import CAPACITY, Arena
 from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
 from emu.probe.engine import Saved
+from emu.probe.job import Found, Job, runs_of
+from emu.probe.live import live_state
 from emu.probe.loops import (
     ACCESS,
     FIX,
@@ -31,88 +39,29 @@ from emu.probe.routines import MARK
 from emu.probe.signature import SLOT, byte_of, signatures
 from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
-from walker.columns import Accesses, Kind
+from walker.columns import Kind
 from walker.context import PagingContext
-from walker.memory import U64
+from walker.memory import FRAME, U64
 
-__all__ = ["BulkRig", "Found", "Job", "runs_of"]
+__all__ = ["NOTE_WORDS", "SEEN", "BulkRig"]
 
-_BLOCK_PAGES = np.uint64(12)
+NOTE_WORDS = 5
+REACHED, SEEN = 0x100, 0x101
+"""What a note names in place of a vector: an access that led to where the engine has nothing to
+give, and one that was seen being made. The address is then the physical one."""
 
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """n accesses for bulk runs.
-
-    `copy` uint8[n] says under which copy of the root; `word` int64[n, 5] are the places in the
-    space of the words that the walk may touch, NOWHERE for none, `before` uint64[n, 5] their
-    values; `target` uint64[n] is the address that it may reach, where a signature may be.
-    """
-
-    accesses: Accesses
-    copy: NDArray[np.uint8]
-    word: NDArray[np.int64]
-    before: U64
-    target: U64
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What n accesses of a job came to.
-
-    `decided` bool[n]: the rest is as for `Outcomes`, and `after` uint64[n, 5] are the words
-    after the access; where not decided, all of it means nothing.
-    """
-
-    decided: NDArray[np.bool_]
-    kind: NDArray[np.uint8]
-    pa: U64
-    error_code: NDArray[np.uint16]
-    cr2: U64
-    after: U64
-
-    @classmethod
-    def nothing(cls, count: int) -> "Found":
-        """Return `count` rows that nothing is known of."""
-        return cls(
-            np.zeros(count, np.bool_),
-            np.zeros(count, np.uint8),
-            np.zeros(count, np.uint64),
-            np.zeros(count, np.uint16),
-            np.zeros(count, np.uint64),
-            np.zeros((count, 5), np.uint64),
-        )
-
-
-def runs_of(job: Job) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows of each run: one privilege and type, no page twice, up to CAPACITY.
-
-    An access that succeeds leaves its translation in the TLB, so a page's second access has to
-    wait for the next run, which begins with an empty one.
-    """
-    accesses = job.accesses
-    page = accesses.va >> _BLOCK_PAGES
-    group = (
-        (job.copy.astype(np.uint64) << np.uint64(4))
-        | ((accesses.cpl == 3).astype(np.uint64) << np.uint64(3))
-        | (accesses.ac.astype(np.uint64) << np.uint64(2))
-        | accesses.type.astype(np.uint64)
-    )
-    order = np.lexsort((page, group))
-    fresh = np.ones(len(order), np.bool_)
-    fresh[1:] = (np.diff(page[order]) != 0) | (np.diff(group[order]) != 0)
-    starts = np.flatnonzero(fresh)
-    turn = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-    by_run = np.lexsort((np.arange(len(order)), turn, group[order]))
-    order, turn = order[by_run], turn[by_run]
-    bounds = np.flatnonzero((np.diff(group[order]) != 0) | (np.diff(turn) != 0)) + 1
-    for rows in np.split(order, bounds):
-        for at in range(0, len(rows), CAPACITY):
-            yield rows[at : at + CAPACITY]
+_NOTHING = 0, 0, 0
+_FETCHES_KEPT = 1 << 17  # Of which some part are made, at a KB of the host's code each.
+_FETCHES = UC_MEM_FETCH_PROT, UC_MEM_FETCH_UNMAPPED
+_PAGE = np.uint64(FRAME - 1)
+_LOW = 2  # The column of a record that is summed up where it was found.
 
 
 class BulkRig(Rig):
     """A rig whose engine goes on after a fault, and makes up to CAPACITY accesses a run."""
+
+    _behind = 0
+    """How far behind the usual loops those lie that it runs."""
 
     def __init__(self, space: Space, own: tuple[int, int], *, fetch: bool) -> None:
         super().__init__(space, own, fetch=fetch)
@@ -120,10 +69,14 @@ class BulkRig(Rig):
         # For each frame of the space, where the window shows it, in words.
         self._shown = np.zeros(len(space.words) >> 9, np.int64)
         self._now = Saved(self._engine)
+        self._live = live_state(self._engine)
         self._register = {name: at >> 3 for name, at in register_offsets().items()}
-        self._faults: list[tuple[int, int, int, int, int]] = []
-        self._fix = self._most = 0
+        # Of each fault, and of what else is noted: R15, RIP, vector, error code, address.
+        self._notes = array("Q")
+        self._missed = _NOTHING
+        self._fix = self._most = self._fetches = 0
         self._engine.hook_exceptions(self._hook())
+        self._engine.hook_memory(UC_HOOK_MEM_INVALID, self._miss)
 
     def enter(self, arena: Arena, context: PagingContext) -> None:
         """Make what follows under these control registers, with this arena's code."""
@@ -136,125 +89,185 @@ class BulkRig(Rig):
         """Whether user code can have data of its own in the arena."""
         return self._arena.user_key is not None
 
-    def run(self, job: Job, rows: NDArray[np.intp]) -> Found:
-        """Make these accesses, of one privilege and type, of which no two share a page.
+    def make(
+        self,
+        job: Job,
+        least: int = 1,
+        done: Callable[[NDArray[np.intp], NDArray[np.bool_]], None] | None = None,
+    ) -> Found:
+        """Make the accesses of a job, run by run, but for runs of fewer than `least`.
 
-        An access is decided if it reached its target, or faulted. Signatures that were written
-        to are left as they then are.
+        An access is decided if it reached its target, if it faulted, or if the engine itself told
+        where it ended. After each run `done` is called with its rows, and bool of each: whether
+        it reached something else than its target, where what a write stored may still be.
         """
-        count = len(rows)
-        accesses = job.accesses.take(rows)
-        kind, cpl = AccessType(accesses.type[0]), int(accesses.cpl[0])
-        copy = int(job.copy[rows[0]])
-        view = self._arena.lent[copy].view(cpl)
-        records = np.empty((count, RECORD_WORDS), np.uint64)
-        records[:, 0] = accesses.va
-        records[:, 1:4] = _expected(kind, job.target[rows])
-        records[:, 4:9] = self._seen_at(view.window, view.outs, job.word[rows])
-        records[:, 9:14] = job.before[rows]
-        self._put(self._arena.records, records)
-        self._put(self._arena.outs, np.zeros((count, OUT_WORDS), np.uint64))
-        end = view.records + count * RECORD_BYTES
-        state = self._state(copy, cpl, ac=bool(accesses.ac[0]))
-        for name, value in (
-            ("r15", view.records),
-            ("r14", view.outs),
-            ("r13", MARK),
-            ("r12", end),
-            ("r11", 0),
-            ("r10", view.loops + LOOP_LANDED),
-        ):
-            state.quads[self._register[name]] = value
-        sane = self._go(state, view.loops, kind, count)
-        quads = self._now.quads
-        if not sane or quads[self._register["r15"]] != end:
-            return Found.nothing(count)
-        at = accesses.va if kind is AccessType.EXECUTE else view.loops + ACCESS[kind]
-        found = self._collect(job.target[rows], job.before[rows], (view.records, at))
-        # What was found as expected adds up, or nothing of it counts.
-        good = records[found.decided & (found.kind == Kind.OK), 2]
-        if int(good.sum(dtype=np.uint64)) != quads[self._register["r11"]]:
-            return Found.nothing(count)
+        runs = [rows for rows in runs_of(job) if len(rows) >= least]
+        found = Found.nothing(len(job))
+        if not runs:
+            return found
+        order = np.concatenate(runs)
+        ordered = job.take(order)
+        records, faulted_at = self._records(ordered)
+        outs = np.empty((len(order), OUT_WORDS), np.uint64)
+        sane, sums, notes = [], [], []
+        bounds = np.cumsum([0, *(len(rows) for rows in runs)])
+        for rows, (first, last) in zip(runs, pairwise(bounds.tolist()), strict=True):
+            part = slice(first, last)
+            noted, sum_ = self._run(ordered, first, records[part], outs[part])
+            sane.append(noted is not None)
+            sums.append(sum_)
+            if noted is not None:
+                noted[:, 0] += np.uint64(first)
+                notes.append(noted)
+            if done is not None:
+                done(rows, outs[part, 0] != 0)
+        every = np.concatenate([np.zeros((0, NOTE_WORDS), np.uint64), *notes])
+        result = _collect(ordered, outs, every, faulted_at)
+        # What was found as expected adds up, or nothing of its run counts.
+        self._forget_code(int((ordered.accesses.type == AccessType.EXECUTE).sum()))
+        good = outs[:, 0] == 0
+        good[every[:, 0].astype(np.intp)] = False
+        total = np.add.reduceat(np.where(good, records[:, _LOW], np.uint64(0)), bounds[:-1])
+        right = np.array(sane) & (total == np.array(sums, np.uint64))
+        result.decided[:] &= np.repeat(right, np.diff(bounds))
+        for name in Found.__slots__:
+            getattr(found, name)[order] = getattr(result, name)
         return found
+
+    def _forget_code(self, fetches: int) -> None:
+        """Have the engine forget what it translated, now and then: each fetch may add to that."""
+        self._fetches += fetches
+        if self._fetches > _FETCHES_KEPT:
+            self._fetches = 0
+            self.uc.ctl_flush_tb()
+
+    def _records(self, job: Job) -> tuple[U64, U64]:
+        """Return the records of a job, and where each of its accesses shows a fault."""
+        accesses = job.accesses
+        views = [self._arena.lent[copy].view(cpl) for copy in (0, 1) for cpl in (0, 3)]
+        view = 2 * job.copy.astype(np.intp) + (accesses.cpl == 3)
+        window = np.array([each.window for each in views], np.uint64)[view]
+        outs = np.array([each.outs for each in views], np.uint64)[view]
+        loops = np.array([each.loops for each in views], np.uint64)[view]
+        records = np.empty((len(job), RECORD_WORDS), np.uint64)
+        records[:, 0] = accesses.va
+        records[:, 1:4] = _expected(accesses.type, job.target)
+        records[:, 4:9] = self._seen_at(window, outs, job.word)
+        records[:, 9:14] = job.before
+        places = np.array([ACCESS[kind] + self._behind for kind in AccessType], np.uint64)
+        fetch = accesses.type == AccessType.EXECUTE
+        return records, np.where(fetch, accesses.va, loops + places[accesses.type])
+
+    def _run(self, job: Job, first: int, records: U64, outs: U64) -> tuple[U64 | None, int]:
+        """Make the accesses of these records, of which `first` is one of the job's.
+
+        No two share a page. Fills in the outs; returns the notes, of which the first column is
+        the number of the record, and what R11 sums up. None instead of notes where the run did
+        not end as it should.
+        """
+        count = len(records)
+        accesses = job.accesses
+        kind, cpl = AccessType(int(accesses.type[first])), int(accesses.cpl[first])
+        copy = int(job.copy[first])
+        view = self._arena.lent[copy].view(cpl)
+        self._words(self._arena.records, records.size)[:] = records.reshape(-1)
+        written = self._words(self._arena.outs, outs.size)
+        written[:] = 0
+        end = view.records + count * RECORD_BYTES
+        state = self._state(copy, cpl, ac=bool(accesses.ac[first]))
+        quads, register = state.quads, self._register
+        quads[register["r15"]], quads[register["r14"]] = view.records, view.outs
+        quads[register["r13"]], quads[register["r12"]] = MARK, end
+        quads[register["r11"]], quads[register["r10"]] = 0, view.loops + LOOP_LANDED
+        self._prepare_run(job, first, count)
+        sane = self._go(state, view.loops + self._behind, kind, count)
+        outs[:] = written.reshape(count, OUT_WORDS)
+        quads = self._now.quads
+        notes = np.array(self._notes, np.uint64).reshape(-1, NOTE_WORDS)
+        notes[:, 0] -= np.uint64(view.records)
+        if (
+            not sane
+            or quads[register["r15"]] != end
+            # Something ran that is no routine of ours.
+            or (notes[:, 0] >= count * RECORD_BYTES).any()
+        ):
+            return None, 0
+        notes[:, 0] //= np.uint64(RECORD_BYTES)
+        return notes, quads[register["r11"]]
+
+    def _prepare_run(self, job: Job, first: int, count: int) -> None:
+        """Do what else is to be done before a run."""
 
     def _go(self, state: Saved, loops: int, kind: AccessType, count: int) -> bool:
         """Run a loop to its end, and return whether it got there; the state is in `_now`."""
-        self._faults.clear()
-        self._fix, self._most = loops + FIX[kind], count
-        engine, done = self._engine, loops + LOOPS_DONE
+        del self._notes[:]
+        self._missed = _NOTHING
+        self._fix, self._most = loops + FIX[kind], NOTE_WORDS * count
+        engine, done = self._engine, loops + LOOPS_DONE - self._behind
         engine.restore(state)
         engine.flush_tlb()
         error = engine.run(loops + HEAD[kind], done)
         for _ in range(count):
             if error not in TRANSLATED:
                 break
-            # The access led to where the engine has no RAM, or may not fetch: not decided here.
+            # The access led to where the engine has no RAM, or may not fetch.
             engine.save(self._now)
-            self._faults.append((self._now.quads[self._register["r15"]], 0, 0, 0, 0))
+            at = self._now.quads[self._register["r15"]]
+            self._notes.extend((at, 0, *self._missed))
+            self._missed = _NOTHING
             self._go_on()
             error = engine.run(self._fix, done)
         engine.save(self._now)
         return error == UC_ERR_OK and self._now.quads[self._register["rip"]] == done
 
-    def _seen_at(self, window: int, outs: int, word: NDArray[np.int64]) -> U64:
+    def _seen_at(self, window: U64, outs: U64, word: NDArray[np.int64]) -> U64:
         """Return where the words are seen; for none, a word behind the outs that stays 0."""
-        seen: U64 = (self._shown[word >> 9] + np.int64(window >> 3)).view(np.uint64)
-        seen += (word & 511).view(np.uint64)
-        seen <<= np.uint64(3)
-        seen[word == NOWHERE] = outs + CAPACITY * OUT_BYTES
-        return seen
+        seen = (self._shown[word >> 9] + (word & 511)).view(np.uint64) << np.uint64(3)
+        seen += window[:, None]
+        nothing = (outs + np.uint64(CAPACITY * OUT_BYTES))[:, None]
+        return np.where(word == NOWHERE, nothing, seen)
 
-    def _put(self, pa: int, rows: U64) -> None:
+    def _words(self, pa: int, count: int) -> U64:
         at = self._space.byte_at(pa) >> 3
-        self._space.words[at : at + rows.size] = rows.reshape(-1)
-
-    def _collect(self, target: U64, before: U64, where: tuple[int, int | U64]) -> Found:
-        count = len(target)
-        at = self._space.byte_at(self._arena.outs) >> 3
-        outs = self._space.words[at : at + count * OUT_WORDS].reshape(count, OUT_WORDS)
-        found = Found.nothing(count)
-        found.after[:] = np.where(outs[:, 1:] == 0, before, outs[:, 1:])
-        found.decided[:] = outs[:, 0] == 0
-        found.pa[:] = target
-
-        first, faulted_at = where
-        faults = np.array(self._faults, np.uint64).reshape(-1, 5)
-        if (faults[:, 0] - np.uint64(first) >= count * RECORD_BYTES).any():
-            return Found.nothing(count)  # Something ran that is no routine of ours.
-        row = ((faults[:, 0] - np.uint64(first)) // np.uint64(RECORD_BYTES)).astype(np.intp)
-        expected = faulted_at[row] if isinstance(faulted_at, np.ndarray) else faulted_at
-        vector, code = faults[:, 2], faults[:, 3]
-        paging = vector == PAGE_FAULT
-        right = paging | ((vector == GENERAL_PROTECTION) & (code == 0))
-        # A fault of the access itself, and no other before or after it.
-        right &= (faults[:, 1] == expected) & (np.bincount(row, minlength=count)[row] == 1)
-        found.decided[row] &= right
-        found.pa[row] = 0
-        found.kind[row] = np.where(paging, Kind.PAGE_FAULT, Kind.GENERAL_PROTECTION)
-        found.error_code[row] = np.where(paging, code, 0)
-        found.cr2[row] = np.where(paging, faults[:, 4], 0)
-        return found
+        return self._space.words[at : at + count]
 
     def _hook(self) -> Callable[[object, int, object], None]:
         """Return what notes a fault, and lets the guest go on at FIX as if it had seen none."""
-        save, restore = self._engine.exchange(self._now)
-        note, faults = self._faults.append, self._faults
-        quads, longs = self._now.quads, self._now.longs
+        note, notes = self._notes.extend, self._notes
         layout, register = self._layout, self._register
         r15, rip, cr2 = register["r15"], register["rip"], register["cr2"]
         error_code, vector_at = layout.error_code >> 2, layout.vector >> 2
+        state = self._now if self._live is None else self._live
+        quads, longs = state.quads, state.longs
 
         def fault(_engine: object, vector: int, _data: object) -> None:
-            save()
             note((quads[r15], quads[rip], vector, longs[error_code], quads[cr2]))
-            if len(faults) > self._most:
+            if len(notes) > self._most:
                 self.uc.emu_stop()
                 return
             longs[vector_at] = NO_VECTOR
             quads[rip] = self._fix
+
+        if self._live is not None:
+            return fault
+        # The engine's own state isn't known: a copy of it, and back.
+        save, restore = self._engine.exchange(self._now)
+
+        def copied(engine: object, vector: int, data: object) -> None:
+            save()
+            fault(engine, vector, data)
             restore()
 
-        return fault
+        return copied
+
+    def _miss(
+        self, _engine: object, event: int, pa: int, size: int, _value: int, _data: object
+    ) -> bool:
+        """Take down where an access led that the engine can't make; it then ends in an error."""
+        # What loads and stores is one byte; the probe's own are of eight.
+        if self._missed is _NOTHING and (size == 1 or event in _FETCHES):
+            self._missed = REACHED, 0, pa
+        return False
 
     def _go_on(self) -> None:
         """Turn the state saved last into one that goes on at FIX, and take it."""
@@ -263,17 +276,44 @@ class BulkRig(Rig):
         self._engine.restore(self._now)
 
 
-def _expected(kind: AccessType, target: U64) -> U64:
-    """Return uint64[n, 3]: the byte to store, and the words then to be found at the target."""
+def _collect(job: Job, outs: U64, notes: U64, faulted_at: U64) -> Found:
+    """Return what the outs and the notes say; nothing is decided by silence alone."""
+    count = len(job)
+    found = Found.nothing(count)
+    found.after[:] = np.where(outs[:, 1:] == 0, job.before, outs[:, 1:])
+    found.decided[:] = outs[:, 0] == 0
+    found.pa[:] = job.target
+
+    row = notes[:, 0].astype(np.intp)
+    vector, code, address = notes[:, 2], notes[:, 3], notes[:, 4]
+    paging = vector == PAGE_FAULT
+    right = paging | ((vector == GENERAL_PROTECTION) & (code == 0))
+    right &= notes[:, 1] == faulted_at[row]
+    # To be seen is not enough: it has to have been completed, too.
+    other = outs[row, 0] != 0
+    told = (vector == REACHED) & ~other | (vector == SEEN) & other
+    told &= (address ^ job.accesses.va[row]) & _PAGE == 0
+    # A fault of the access itself, and no other before or after it.
+    alone = np.bincount(row, minlength=count)[row] == 1
+    found.decided[row] = ((right & ~other) | told) & alone
+    found.kind[row] = np.where(
+        told, Kind.OK, np.where(paging, Kind.PAGE_FAULT, Kind.GENERAL_PROTECTION)
+    )
+    found.pa[row] = np.where(told, address, np.uint64(0))
+    found.error_code[row] = np.where(paging, code, 0)
+    found.cr2[row] = np.where(paging, address, 0)
+    return found
+
+
+def _expected(kind: NDArray[np.uint8], target: U64) -> U64:
+    """Return uint64[n, 3]: bytes to store and to put back, and words then to be found."""
     low, high = signatures(target & ~np.uint64(SLOT - 1))
-    if kind is AccessType.EXECUTE:
-        return np.stack([low, target, high], axis=1)
     original = byte_of(target).astype(np.uint64)
-    # Another byte than the one there, and than that of the access before: an alias of its page.
+    # Another byte than the one there, and than that of the access before.
     stored = original ^ (np.arange(len(target), dtype=np.uint64) % np.uint64(255) + np.uint64(1))
-    if kind is AccessType.WRITE:
-        shift = (target & np.uint64(7)) << np.uint64(3)
-        change = (original ^ stored) << shift
-        upper = (target & np.uint64(8)) != 0
-        low, high = np.where(upper, low, low ^ change), np.where(upper, high ^ change, high)
-    return np.stack([stored, low, high], axis=1)
+    change = (original ^ stored) << ((target & np.uint64(7)) << np.uint64(3))
+    write, upper = kind == AccessType.WRITE, (target & np.uint64(8)) != 0
+    fetch = kind == AccessType.EXECUTE
+    low_after = np.where(write & ~upper, low ^ change, np.where(fetch, target, low))
+    high_after = np.where(write & upper, high ^ change, high)
+    return np.stack([stored | original << np.uint64(8), low_after, high_after], axis=1)

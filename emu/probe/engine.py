@@ -11,12 +11,22 @@ from unicorn.unicorn_py3.unicorn import uclib
 from emu.machine.engine import open_engine
 from walker.errors import CrosswalkError
 
-__all__ = ["Engine", "ProbeError", "Saved"]
+__all__ = ["Engine", "ProbeError", "Saved", "State"]
 
 _MSR_EFER = 0xC000_0080
 _U64 = ctypes.c_uint64
 # Loaded once more, so that calls skip the checks which the binding's own handle to it makes.
 _LIBRARY = ctypes.CDLL(uclib._name)  # noqa: SLF001
+_ON_EXCEPTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+_ON_ACCESS = ctypes.CFUNCTYPE(
+    ctypes.c_bool,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+)
 _FLUSH_TLB = ctypes.c_int(UC_CTL_IO_WRITE << 30 | UC_CTL_TLB_FLUSH)
 
 
@@ -32,6 +42,11 @@ class Engine:
         # The binding offers no raw handle, and its calls cost several times the work they do.
         self._handle = ctypes.cast(self.uc._uch, ctypes.c_void_p)  # noqa: SLF001
         self._callbacks: list[object] = []
+
+    @property
+    def address(self) -> int:
+        """Where the handle points: what lies there is the engine's own affair."""
+        return self._handle.value or 0
 
     def control(self, *, cr0: int, cr3: int, cr4: int, efer: int) -> None:
         """Set the control registers; long mode is on before and after."""
@@ -49,18 +64,27 @@ class Engine:
 
         The guest goes on from the state that the call leaves it in.
         """
-        # As the binding's own hook, but at a third of its cost a call.
-        prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-        callback = prototype(called)
+        self._hook(UC_HOOK_INTR, _ON_EXCEPTION(called), (1, 0))
+
+    def hook_memory(
+        self,
+        kinds: int,
+        called: Callable[[object, int, int, int, int, object], bool],
+        span: tuple[int, int] = (1, 0),
+    ) -> None:
+        """Have `called` with (engine, event, physical address, size, value, nothing).
+
+        At each event of these kinds (`UC_HOOK_MEM_…`) in the physical range [first, last] `span`,
+        before it is done; anywhere if none is given. What it returns says whether an access to
+        where nothing is goes on.
+        """
+        self._hook(kinds, _ON_ACCESS(called), span)
+
+    def _hook(self, kinds: int, callback: object, span: tuple[int, int]) -> None:
+        # As the binding's own hooks, but at a third of their cost a call.
         hook = ctypes.c_size_t()
         error = _LIBRARY.uc_hook_add(
-            self._handle,
-            ctypes.byref(hook),
-            UC_HOOK_INTR,
-            callback,
-            None,
-            ctypes.c_uint64(1),
-            ctypes.c_uint64(0),
+            self._handle, ctypes.byref(hook), kinds, callback, None, _U64(span[0]), _U64(span[1])
         )
         if error:
             raise UcError(error)
@@ -87,17 +111,23 @@ class Engine:
         _LIBRARY.uc_context_save(self._handle, saved.pointer)
 
 
-class Saved:
-    """A saved CPU state that can be read and changed in place.
+class State:
+    """A CPU state in memory, that can be read and changed in place.
 
     `bytes`, `longs` and `quads` show the same memory as uint8, uint32 and uint64.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._context = engine.uc.context_save()
-        self.pointer = ctypes.cast(self._context.context, ctypes.c_void_p)
-        address = self.pointer.value or 0
-        content = memoryview((ctypes.c_ubyte * self._context.size).from_address(address))
+    def __init__(self, address: int, size: int) -> None:
+        content = memoryview((ctypes.c_ubyte * size).from_address(address))
         self.bytes = content.cast("B")
         self.quads = self.bytes.cast("Q")
         self.longs = self.bytes.cast("I")
+
+
+class Saved(State):
+    """A saved CPU state."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._context = engine.uc.context_save()
+        self.pointer = ctypes.cast(self._context.context, ctypes.c_void_p)
+        super().__init__(self.pointer.value or 0, self._context.size)

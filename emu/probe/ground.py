@@ -18,6 +18,9 @@ from walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
 __all__ = ["Ground", "Sites"]
 
+_TOUCHED = 1 << 14
+"""After so many slots, each in a page of the host's at the worst, memory is given back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sites:
@@ -60,12 +63,16 @@ class Ground:
         self.ranges = (*memory.ranges, (own[0], own[1] - own[0]))
         if before is not None and before.ranges == self.ranges:
             self.space, self._free = before.hand_over()
+            touched = before._touched  # noqa: SLF001  # of this very class
         else:
+            touched = 0
             self.space = Space(self.ranges)
             # For each frame of the space, whether it may carry signatures.
             self._free = np.ones(len(self.space.words) // WORDS, np.bool_)
             frames = np.arange(*own, FRAME, dtype=np.uint64)
             self._free[self.space.index_of(frames) // WORDS] = False
+        # Slots that were written since memory was given back last.
+        self._touched: int = touched
         self.space.write_tables(tables, memory.tables(tables))
         self.arena.prepare(self.space, words)
         roots = [lent.cr3 for lent in self.arena.lent]
@@ -85,9 +92,13 @@ class Ground:
 
         This ground is of no use from then on.
         """
-        self.space.write_tables(self._used, np.zeros((len(self._used), WORDS), np.uint64))
-        for at in self._written:
-            self.space.words[at] = self.space.words[at + 1] = 0
+        self._touched += sum(len(at) for at in self._written)
+        if self._touched > _TOUCHED and self.space.release():
+            self._touched = 0
+        else:
+            self.space.write_tables(self._used, np.zeros((len(self._used), WORDS), np.uint64))
+            for at in self._written:
+                self.space.words[at] = self.space.words[at + 1] = 0
         self._free[self.space.index_of(self._used) // WORDS] = True
         return self.space, self._free
 

@@ -6,7 +6,8 @@ down, for in the emulator a store costs thirty times a load. A fault leads, by w
 the loop's FIX, where the tables are seen to, whether or not the access succeeded.
 
 Registers: R15 the record, R14 its out, R12 the end of the records, R13 MARK, R10 where a fetched
-signature jumps back to. R11 sums up what was found as expected: the proof that it was.
+signature jumps back to. R11 sums up what was found as expected: the proof that it was. A byte
+that was stored where it should be is put back, so that no later access finds it.
 """
 
 from guest.assembler import assemble
@@ -23,11 +24,12 @@ __all__ = [
     "OUT_WORDS",
     "RECORD_BYTES",
     "RECORD_WORDS",
+    "WATCHED",
 ]
 
 _STEPS = 5
-# A record: address, the byte to store, the two words then found in the slot; the
-# addresses of the words that the walk may touch, and their values before.
+# A record: address, the byte to store and above it the one that was there, the two words then
+# found in the slot; the addresses of the words that the walk may touch, and their values before.
 _VA, _STORE, _LOW, _HIGH, _WORD = 0, 8, 16, 24, 32
 _VALUE = _WORD + 8 * _STEPS
 RECORD_BYTES = _VALUE + 8 * _STEPS
@@ -45,6 +47,11 @@ FIX = {kind: head + 0x60 for kind, head in HEAD.items()}
 LOOP_LANDED = HEAD[AccessType.EXECUTE] + 0x30
 LOOPS_DONE = 0x600
 _NEXT, _CHANGED, _OTHERWISE = 0x120, 0x150, 0x1F0
+WATCHED = 0x680
+"""How far behind a loop for reads or writes its twin is that leaves all but the access to the host.
+
+Access and FIX are as far behind; the accesses themselves are the only ones of one byte.
+"""
 
 
 _ADDRESS = f"mov rbx, [r15 + {_VA}]; mov rcx, rbx; and rcx, -16"
@@ -59,9 +66,10 @@ def _access(kind: AccessType, head: int) -> str:
     if kind is AccessType.EXECUTE:
         return "mov rbp, r10; jmp rbx"
     made = "mov al, [rbx]" if kind is AccessType.READ else "mov [rbx], al"
+    undone = "; mov [rbx], ah" if kind is AccessType.WRITE else ""
     return (
         f"{made}; mov rdx, [rcx]; mov rsi, [rcx + 8]; mov rdi, rdx; xor rdi, [r15 + {_LOW}]; "
-        f"xor rsi, [r15 + {_HIGH}]; or rdi, rsi; jne {head + _OTHERWISE:#x}; add r11, rdx"
+        f"xor rsi, [r15 + {_HIGH}]; or rdi, rsi; jne {head + _OTHERWISE:#x}; add r11, rdx{undone}"
     )
 
 
@@ -96,8 +104,26 @@ def _loop(kind: AccessType, levels: int) -> dict[int, str]:
     return parts
 
 
+def _watched(kind: AccessType, head: int) -> dict[int, str]:
+    """Return the sources of a loop that makes the access, and tells that it was completed.
+
+    What is read of the slot then gives the host an occasion to undo what was stored.
+    """
+    made = "mov al, [rbx]" if kind is AccessType.READ else "mov [rbx], al"
+    return {
+        head: _FETCH[kind],
+        head + ACCESS[kind] - HEAD[kind]: f"{made}; mov rdx, [rcx]; mov [r14 + {_OTHER}], r13",
+        head + FIX[kind] - HEAD[kind]: (
+            f"add r15, {RECORD_BYTES}; add r14, {OUT_BYTES}; cmp r15, r12; "
+            f"jne {head:#x}; jmp {LOOPS_DONE:#x}"
+        ),
+    }
+
+
 def _page(levels: int) -> bytes:
     parts = {LOOPS_DONE: "hlt"}
+    for kind in (AccessType.READ, AccessType.WRITE):
+        parts |= _watched(kind, HEAD[kind] + WATCHED)
     for kind in AccessType:
         parts |= _loop(kind, levels)
     page = bytearray()

@@ -9,12 +9,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.bulk import BulkRig, Job, runs_of
+from emu.probe.bulk import BulkRig
 from emu.probe.engine import ProbeError
 from emu.probe.ground import Ground, Sites
+from emu.probe.job import Job
 from emu.probe.signature import SLOT, byte_of
 from emu.probe.single import Single
 from emu.probe.space import NOWHERE
+from emu.probe.watch import WatchRig
 from walker.access import AccessType
 from walker.columns import Accesses, Outcomes, merge_changes
 from walker.context import PagingContext
@@ -24,7 +26,7 @@ __all__ = ["Prober"]
 
 _BATCH = 1 << 17
 _STEP = 1024
-_WORTH_A_RUN = 6  # Fewer accesses take less time one by one than it takes to prepare a run.
+_WORTH_A_RUN = 3  # Fewer accesses take less time one by one than it takes to prepare a run.
 
 
 class Prober:
@@ -54,8 +56,10 @@ class Prober:
             self._bulk = BulkRig(space, own, fetch=True)
             # For fetches of what is no signature: they may fault, but not run.
             self._still = BulkRig(space, own, fetch=False)
+            # For reads and writes of what is no signature, but is there.
+            self._watch = WatchRig(space, own)
         self._single.enter(ground)
-        for rig in (self._bulk, self._still):
+        for rig in (self._bulk, self._still, self._watch):
             rig.enter(ground.arena, ground.context)
 
     def probe(
@@ -126,35 +130,41 @@ class Prober:
         """Make what can be made in bulk runs, and return which accesses are left."""
         left = np.ones(len(accesses), np.bool_)
         writes, fetches = (accesses.type == kind for kind in (AccessType.WRITE, AccessType.EXECUTE))
-        # A store to a frame without signature couldn't be undone: it may be a table.
-        fit = ~(writes & sites.held & ~sites.signed)
+        unsigned = sites.held & ~sites.signed & ~fetches
+        fit = np.ones(len(accesses), np.bool_)
+        if not self._watch.possible:
+            # A store to a frame without signature couldn't be undone: it may be a table.
+            fit = ~(writes & unsigned)
+            unsigned[:] = False
         if not self._bulk.possible_for_user:
             fit &= accesses.cpl != 3
-        runs = ~fetches | (sites.signed & (accesses.va % np.uint64(SLOT) == 0))
-        for rig, rows in (
-            (self._bulk, np.flatnonzero(fit & runs)),
-            (self._still, np.flatnonzero(fit & ~runs)),
+        still = fetches & ~(sites.signed & (accesses.va % np.uint64(SLOT) == 0))
+        every = Job(accesses, sites.copy, sites.word, sites.before, sites.target)
+        for rig, chosen in (
+            (self._bulk, ~still & ~unsigned),
+            (self._still, still),
+            (self._watch, unsigned),
         ):
-            job = Job(
-                accesses.take(rows),
-                sites.copy[rows],
-                sites.word[rows],
-                sites.before[rows],
-                sites.target[rows],
-            )
-            for run in runs_of(job):
-                if len(run) < _WORTH_A_RUN:
-                    continue
-                found = rig.run(job, run)
-                if writes[rows[run[0]]]:
-                    self._ground.sign_again(job.target[run][sites.signed[rows[run]]])
-                sure, done = found.decided, rows[run][found.decided]
-                left[done] = False
-                outcomes.kind[done], outcomes.pa[done] = found.kind[sure], found.pa[sure]
-                outcomes.error_code[done] = found.error_code[sure]
-                outcomes.cr2[done] = found.cr2[sure]
-                after[done] = found.after[sure]
-                count.add(len(done))
+            rows = np.flatnonzero(fit & chosen)
+            if len(rows) < _WORTH_A_RUN:
+                continue
+            job, began = every.take(rows), count.done
+
+            def done(run: NDArray[np.intp], other: NDArray[np.bool_], job: Job = job) -> None:
+                # What was stored where it shouldn't be is no signature for those that follow.
+                stray = run[other & (job.accesses.type[run] == AccessType.WRITE)]
+                if len(stray):
+                    self._ground.sign_again(job.target[stray])
+                count.add(len(run))
+
+            found = rig.make(job, _WORTH_A_RUN, done)
+            sure, made = found.decided, rows[found.decided]
+            count.add(began + len(made) - count.done)
+            left[made] = False
+            outcomes.kind[made], outcomes.pa[made] = found.kind[sure], found.pa[sure]
+            outcomes.error_code[made] = found.error_code[sure]
+            outcomes.cr2[made] = found.cr2[sure]
+            after[made] = found.after[sure]
         if self._ground.restore_tables() is not None:
             # An access went where none was expected, and what others met then isn't known. One
             # at a time they either do the same again, and are an error, or are what counts.
@@ -168,13 +178,13 @@ class _Count:
     """Accesses done, told in steps to whoever wants to know."""
 
     def __init__(self, done: int, told: Callable[[int], None] | None) -> None:
-        self._done = done
+        self.done = done
         self._last = done
         self._told = told
 
     def add(self, number: int) -> None:
         """Count some more accesses; fewer than none where some have to be made again."""
-        self._done += number
-        if self._told is not None and abs(self._done - self._last) >= _STEP:
-            self._last = self._done
-            self._told(self._done)
+        self.done += number
+        if self._told is not None and abs(self.done - self._last) >= _STEP:
+            self._last = self.done
+            self._told(self.done)

@@ -81,6 +81,7 @@ class Rig:
         self._layout = context_layout()
         space.map_into(self._engine.uc, own=own, fetch=fetch)
         self._reset = Saved(self._engine)
+        self._first: dict[tuple[int, bool], Saved] = {}
         self._states: dict[tuple[int, ...], Saved] = {}
         self._after = Saved(self._engine)
         self._arena: Arena
@@ -142,20 +143,27 @@ class Rig:
     def _state(self, number: int, cpl: int, *, ac: bool) -> Saved:
         """Return the state before an access under this copy of the root.
 
-        A state is made once for all address spaces that it serves: what decides is where the
-        arena is seen, and the control registers. PKRU is written into the state itself.
+        A state is made once for all address spaces that it serves: what decides are the control
+        registers. Where the arena is seen doesn't: no segment is loaded any more. PKRU is written
+        into the state itself.
         """
         lent = self._arena.lent[number]
-        key = (lent.cr3, lent.kernel.code, lent.gdt, *self._control, cpl, ac)
+        key = (lent.cr3, *self._control, cpl, ac)
         state = self._states.get(key)
         if state is None:
             if len(self._states) >= _KEPT:
                 self._states.clear()
-            state = self._states[key] = self._prepare(lent, cpl, ac=ac)
+            if (cpl, ac) not in self._first:
+                self._first[cpl, ac] = self._prepare(lent, cpl, ac=ac)
+            self._engine.restore(self._first[cpl, ac])
+            cr0, cr4, efer = self._control
+            self._engine.control(cr0=cr0, cr3=lent.cr3, cr4=cr4, efer=efer)
+            state = self._states[key] = Saved(self._engine)
         state.longs[self._layout.pkru >> 2] = self._pkru
         return state
 
     def _prepare(self, lent: Lent, cpl: int, *, ac: bool) -> Saved:
+        """Return a state in which code of this privilege runs, reached as a guest reaches it."""
         engine, uc = self._engine, self._engine.uc
         engine.restore(self._reset)
         cr0, cr4, efer = self._control

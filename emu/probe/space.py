@@ -82,6 +82,13 @@ class Space:
         """Put the (n, 512) words into n frames, all of which are held."""
         self.words.reshape(-1, WORDS)[self.index_of(frames) // WORDS] = tables
 
+    def release(self) -> bool:
+        """Have all of it zeros again, and the system its memory back; False where it can't be."""
+        if sys.platform != "linux":
+            return False  # Elsewhere pages may keep what they hold.
+        self._buffer.madvise(mmap.MADV_DONTNEED)
+        return True
+
     def map_into(self, uc: Uc, *, own: tuple[int, int], fetch: bool) -> None:
         """Map every range into an engine; `fetch` says whether RAM may be executed.
 

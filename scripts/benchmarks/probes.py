@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from emu.probe import Prober
-from emu.probe.bulk import BulkRig, Job, runs_of
+from emu.probe.bulk import BulkRig
 from emu.probe.ground import Ground
+from emu.probe.job import Job
 from guest.assembler import assemble
 from walker import AccessType, PagingContext, Segments
 from walker.columns import Accesses
@@ -47,7 +48,7 @@ def measured_probes(rounds: int) -> list[dict[str, Any]]:
     for _ in range(rounds):
         loop.append(rig.bare_loop(ground))
         for name, accesses in kinds.items():
-            engine, run = _run(rig, ground, jobs[name])
+            engine, run = _run(rig, jobs[name])
             whole = _seconds(lambda chosen=accesses: prober.probe(chosen))  # type: ignore[misc]
             few = accesses.take(slice(0, PAGES // 32))
             alone = 32 * _seconds(lambda chosen=few: prober.probe(chosen, bulk=False))  # type: ignore[misc]
@@ -113,16 +114,14 @@ class _Timed(BulkRig):
         return done
 
 
-def _run(rig: _Timed, ground: Ground, job: Job) -> tuple[float, float]:
+def _run(rig: _Timed, job: Job) -> tuple[float, float]:
     """Return the seconds in the engine, and those with the host's side, of all of a job."""
-    rig.seconds, run = 0.0, 0.0
-    for rows in runs_of(job):
-        began = perf_counter()
-        found = rig.run(job, rows)
-        run += perf_counter() - began
-        if not found.decided.all():
-            raise RuntimeError("a probe was not decided")
-        ground.sign_again(job.target[rows][found.pa != 0])
+    rig.seconds = 0.0
+    began = perf_counter()
+    found = rig.make(job)
+    run = perf_counter() - began
+    if not found.decided.all():
+        raise RuntimeError("a probe was not decided")
     return rig.seconds, run
 
 

@@ -4,20 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emu.fuzz.coverage import Seen, wanted
+from emu.fuzz.coverage import wanted
 from emu.fuzz.generate import generate
 from emu.fuzz.layout import Layout
 from emu.peers import Limits
 
 __all__ = ["LAG", "ROUND", "Plan"]
 
-ROUND = 32
+ROUND = 16
 """Layouts that are made with the same knowledge of what has been seen."""
 
 LAG = 2
 """How many rounds back that knowledge lies, so that nobody has to wait for the last layout."""
 
-_GOALS = 160
+_GOALS = 320
 _LIMITS = Limits()
 
 
@@ -29,7 +29,7 @@ class Plan:
     """
 
     seed: int = 0
-    accesses: int = 4096
+    accesses: int = 8192
     guided: bool = True
     walker: str | None = None
     claims: str | None = None
@@ -41,5 +41,5 @@ class Plan:
         if self.guided:
             chance = np.random.default_rng([self.seed, index, 1])
             count = min(_GOALS, max(1, self.accesses // 16))
-            goals = wanted(Seen.unpack(seen).bits, chance, count)
+            goals = wanted(seen, chance, count)
         return generate(self.seed, index, goals, accesses=self.accesses)

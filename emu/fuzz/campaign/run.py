@@ -33,7 +33,7 @@ class Told:
 
 
 class Campaign:
-    """One campaign, from its state on. `cases` is the case of each finding of this run, by slug."""
+    """One campaign, from its state on."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self._store = plan, store
@@ -45,7 +45,6 @@ class Campaign:
         last = self.state.layouts // ROUND - 1
         self._maps = {last - len(maps) + 1 + at: packed for at, packed in enumerate(maps)}
         self._nothing = Seen().pack()
-        self.cases: dict[str, Case] = {}
 
     def run(
         self,
@@ -144,7 +143,6 @@ class Campaign:
             note=f"{finding.signature} (layout {task.index}){why and f': {why}'}",
             walker=self.plan.walker,
         )
-        self.cases[slug] = case
         # First the case, then the mention of it.
         self._store.keep(slug, dump_case(case))
         signature = finding.signature

@@ -1,7 +1,9 @@
 """All cells in one numbering: the map of what has been seen, and goals for the rest."""
 
 import zlib
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import PhysicalMemory
 
-__all__ = ["CELLS", "Cells", "Seen", "coverage_of", "wanted"]
+__all__ = ["CELLS", "Cells", "Seen", "coverage_of", "unseen_in", "wanted"]
 
 Bools = NDArray[np.bool_]
 
@@ -44,7 +46,7 @@ class Cells:
 
     def split(self, cell: int) -> tuple[Family, int]:
         """Return the family of a cell, and its number there."""
-        at = int(np.searchsorted(self.first, cell, "right")) - 1
+        at = bisect_right(self.first, cell) - 1
         return self.families[at], cell - self.first[at]
 
     def describe(self, cell: int) -> str:
@@ -110,20 +112,33 @@ class Seen:
         return rows
 
 
-def wanted(seen: Bools, chance: np.random.Generator, count: int) -> list[Goal]:
-    """Return goals for cells that can be seen and haven't been, at random, each family alike."""
-    open_ = CELLS.possible & ~seen
-    unseen = [
-        first + np.flatnonzero(open_[first : first + family.size])
+@lru_cache(4)
+def unseen_in(packed: bytes) -> tuple[NDArray[np.int32], ...]:
+    """Return the cells of each family that can be seen and are not in this packed map.
+
+    Families of which all is seen are left out. Kept, as a round of layouts has one map.
+    """
+    open_ = CELLS.possible & ~Seen.unpack(packed).bits
+    families = [
+        (first + np.flatnonzero(open_[first : first + family.size])).astype(np.int32)
         for family, first in zip(CELLS.families, CELLS.first, strict=True)
     ]
-    unseen = [cells for cells in unseen if len(cells)]
+    return tuple(cells for cells in families if len(cells))
+
+
+def wanted(packed: bytes, chance: np.random.Generator, count: int) -> list[Goal]:
+    """Return goals for cells that can be seen and haven't been, at random, each family alike.
+
+    `packed` is what has been seen, as `Seen.pack` returns it.
+    """
+    unseen = unseen_in(packed)
     if not unseen:
         return []
     goals = []
-    for pick, at in zip(chance.integers(0, len(unseen), count), chance.random(count), strict=True):
-        cells = unseen[int(pick)]
+    for pick, at in zip(
+        chance.integers(0, len(unseen), count).tolist(), chance.random(count).tolist(), strict=True
+    ):
+        cells = unseen[pick]
         family, number = CELLS.split(int(cells[int(at * len(cells))]))
-        values = np.unravel_index(number, family.shape)
-        goals.append(family.goal(tuple(int(value) for value in values)))
+        goals.append(family.goal(family.values(number)))
     return goals

@@ -14,10 +14,9 @@ from emu.fuzz.coverage.basis import (
     RESERVED,
     WRITE,
     Bools,
-    number,
     with_answer,
 )
-from emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, Numbers, spread
+from emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, spread
 from emu.fuzz.coverage.seen import MASKS, Shown
 from emu.fuzz.goal import End, Goal
 from walker.access import AccessType
@@ -26,6 +25,7 @@ from walker.entry import Entry
 __all__ = ["ENTRIES"]
 
 _PS = NAMES.index("ps")
+_ABOUT = 3 * 2 * 5  # Types × privileges × answers.
 
 
 def _bits_possible() -> Bools:
@@ -46,8 +46,7 @@ def _bits_possible() -> Bools:
     return cells
 
 
-def _bits_touch(shown: Shown) -> Numbers:
-    parts = []
+def _bits_touch(shown: Shown) -> Bools:
     ends = shown.end[shown.page]
     how = shown.how[shown.page]
     # An entry with PS counts as a leaf also where it is broken.
@@ -56,29 +55,24 @@ def _bits_touch(shown: Shown) -> Numbers:
         (shown.end == 1) | (((word & np.uint64(Entry.PS)) != 0) & (shown.end < 4))
     )
     closes = (how == End.LEAF) | broken_leaf[shown.page]
+    # What an absent entry holds says nothing.
+    silent = (how == End.ABSENT) | (how == End.OUTSIDE)
+    # Which of the names are set in each entry, as one number: few of them differ in a group.
+    names = np.zeros(shown.entry.shape, np.int64)
+    for at, column in enumerate(COLUMNS):
+        names |= ((shown.entry & MASKS[column]) != 0).astype(np.int64) << at
+    about = (shown.type * 2 + shown.user).astype(np.int64) * 5 + shown.answer
+    found = np.zeros((5, 2, _ABOUT, 1 << len(NAMES)), np.bool_)
     for level in range(1, shown.levels + 1):
-        here = shown.used[shown.page, level]
-        # What an absent entry holds says nothing.
-        here = here & ~((ends == level) & ((how == End.ABSENT) | (how == End.OUTSIDE)))
-        rows = np.flatnonzero(here)
-        if not len(rows):
-            continue
-        entry = shown.entry[shown.page[rows], level]
-        value = (entry[:, None] & MASKS[None, COLUMNS]) != 0
-        role = (ends[rows] == level) & closes[rows]
-        parts.append(
-            number(
-                (5, 2, len(NAMES), 2, 3, 2, 5),
-                np.array(level - 1),
-                role[:, None],
-                np.arange(len(NAMES))[None, :],
-                value,
-                shown.type[rows][:, None],
-                shown.user[rows][:, None],
-                shown.answer[rows][:, None],
-            )
-        )
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        last = ends == level
+        rows = np.flatnonzero(shown.used[shown.page, level] & ~(last & silent))
+        role = (last & closes)[rows].astype(np.int64)
+        found[level - 1, role, about[rows], names[shown.page[rows], level]] = True
+    levels, roles, which, sets = np.nonzero(found)
+    touched = np.zeros((5, 2, len(NAMES), 2, _ABOUT), np.bool_)
+    for at in range(len(NAMES)):
+        touched[levels, roles, at, sets >> at & 1, which] = True
+    return touched
 
 
 def _bits_goal(values: tuple[int, ...]) -> Goal:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Axis:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Family:
     """Cells by number, in the order of their axes.
 
@@ -37,12 +38,12 @@ class Family:
     touch: Callable[[Shown], Numbers | NDArray[np.bool_]]
     goal: Callable[[tuple[int, ...]], Goal]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The number of values of each axis."""
         return tuple(len(axis.labels) for axis in self.axes)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of cells."""
         return int(np.prod(self.shape))
@@ -51,12 +52,19 @@ class Family:
         """Return bool[size]: which cells there can be."""
         return np.broadcast_to(self.possible, self.shape).ravel()
 
+    def values(self, number: int) -> tuple[int, ...]:
+        """Return the values of a cell, one an axis."""
+        values = []
+        for size in reversed(self.shape):
+            number, value = divmod(number, size)
+            values.append(value)
+        return tuple(reversed(values))
+
     def describe(self, number: int) -> str:
         """Return a cell in words."""
-        values = np.unravel_index(number, self.shape)
         return ", ".join(
-            f"{axis.name} {axis.labels[int(value)]}"
-            for axis, value in zip(self.axes, values, strict=True)
+            f"{axis.name} {axis.labels[value]}"
+            for axis, value in zip(self.axes, self.values(number), strict=True)
         )
 
 

@@ -18,6 +18,7 @@ from emu.fuzz.coverage.family import Axis, Family, spread
 from emu.fuzz.coverage.seen import MASKS, Shown
 from emu.fuzz.goal import End, Goal
 from walker.access import AccessType
+from walker.memory import U64
 
 __all__ = ["PAIRS"]
 
@@ -36,6 +37,7 @@ _ORDER = (_LEVEL[:, None] > _LEVEL[None, :]) | (
     (_LEVEL[:, None] == _LEVEL[None, :]) & (_BIT[:, None] < _BIT[None, :])
 )
 """Of a pair, the first is the one further up, or the earlier of one entry."""
+_FIRST, _SECOND = np.nonzero(_ORDER)
 
 
 def _possible() -> Bools:
@@ -83,18 +85,30 @@ def _touch(shown: Shown) -> Bools:
         ones[:, first:last:2] = ~on & here[:, None]
         ones[:, first + 1 : last : 2] = on & here[:, None]
     group = (shown.type.astype(np.int64) * 2 + shown.user) * 2 + (shown.answer != OK)
-    # Many pages have one path; each is looked at once in a group.
+    # Many pages have one path; each is looked at once.
     paths, path = _distinct(ones)
     among = np.zeros((_GROUPS, len(paths)), np.bool_)
     among[group, path[shown.page]] = True
-    both = np.zeros((_GROUPS, _COUNT, _COUNT), np.bool_)
-    for at in range(_GROUPS):
-        chosen = paths[among[at]].astype(np.float32)
-        both[at] = (chosen.T @ chosen > 0) & _ORDER
+    # Sets of paths as bits of words: those that have a pair are the common ones of its two.
+    have, took = _words(paths.T), _words(among)
+    both = np.zeros((_GROUPS, len(_FIRST)), np.bool_)
+    for word in range(have.shape[1]):
+        column = np.ascontiguousarray(have[:, word])
+        both |= (column[_FIRST] & column[_SECOND] & took[:, word, None]) != 0
     touched = np.zeros(_SHAPE, np.bool_)
+    chosen = np.zeros(_SHAPE[2:], np.bool_)
+    chosen[:, _FIRST, _SECOND] = both
     for register, value in enumerate(shown.control):
-        touched[register, int(value)] = both
+        touched[register, int(value)] = chosen
     return touched
+
+
+def _words(sets: Bools) -> U64:
+    """Return uint64[n, w]: each of n sets, bool[n, m], as the bits of words."""
+    octets = np.packbits(sets, axis=1)
+    padded = np.zeros((len(sets), -(-octets.shape[1] // 8) * 8), np.uint8)
+    padded[:, : octets.shape[1]] = octets
+    return padded.view(np.uint64)
 
 
 def _distinct(ones: Bools) -> tuple[Bools, NDArray[np.intp]]:

@@ -10,34 +10,40 @@ from walker.context import CR0, CR4, EFER, PagingContext, Vendor
 
 __all__ = ["draw_context"]
 
-_BITS: Mapping[str, tuple[str, int, float]] = {
-    "wp": ("cr0", CR0.WP, 0.65),
-    "nxe": ("efer", EFER.NXE, 0.75),
-    "smep": ("cr4", CR4.SMEP, 0.5),
-    "smap": ("cr4", CR4.SMAP, 0.5),
-    "pke": ("cr4", CR4.PKE, 0.5),
-    "pge": ("cr4", CR4.PGE, 0.5),
-    "la57": ("cr4", CR4.LA57, 0.35),
+_BITS: Mapping[str, tuple[str, int]] = {
+    "wp": ("cr0", CR0.WP),
+    "nxe": ("efer", EFER.NXE),
+    "smep": ("cr4", CR4.SMEP),
+    "smap": ("cr4", CR4.SMAP),
+    "pke": ("cr4", CR4.PKE),
+    "pge": ("cr4", CR4.PGE),
+    "la57": ("cr4", CR4.LA57),
 }
-"""Where each bit is, and how often it is set where no goal asks for a value."""
+"""Where each bit is."""
 
+_EITHER = 0.5
 _OTHER_CPU = 0.08
 
 
 def draw_context(
-    chance: np.random.Generator, goals: Sequence[Goal]
+    chance: np.random.Generator, goals: Sequence[Goal], seed: int, index: int
 ) -> tuple[PagingContext, list[Goal]]:
     """Return a control state (CR3 is 0), and the goals that can be met under it.
 
-    Goals are taken in order; each may decide what none before it has.
+    Goals are taken in order; each may decide what none before it has. Where none does, four
+    layouts in a row show both values of every bit, with 4 levels and with 5.
     """
-    decided: dict[str, bool] = {}
+    draws = np.random.default_rng([seed, index // 4, 2]).random(len(_BITS)) < _EITHER
+    drawn = {
+        name: bool(draw) ^ bool(index % 2 if name == "la57" else index // 2 % 2)
+        for name, draw in zip(_BITS, draws, strict=True)
+    }
+    decided: dict[str, bool] = dict(drawn) if index // 4 % 2 == 0 else {}
     denied: dict[int, int] = {}
     kept = [goal for goal in goals if _decide(goal, decided, denied)]
     registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
-    draws = chance.random(len(_BITS))
-    for draw, (name, (register, bit, often)) in zip(draws, _BITS.items(), strict=True):
-        if decided.get(name, draw < often):
+    for name, (register, bit) in _BITS.items():
+        if decided.get(name, drawn[name]):
             registers[register] |= bit
     keys = chance.integers(0, 4, 16) * (chance.random(16) < chance.choice([0.2, 0.6, 1.0]))
     pkru = sum(denied.get(key, int(keys[key])) << 2 * key for key in range(16))

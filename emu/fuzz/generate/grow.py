@@ -20,6 +20,9 @@ TABLE = 4
 WILD = 5
 """An entry that leads to some table, of whatever level: nothing is meant behind it."""
 
+_GOALS_SHARE = 0.7
+"""How often the path of a goal goes through a table that is there already."""
+
 _WRITE, _USER, _EXECUTE = 1, 2, 4
 
 
@@ -46,8 +49,7 @@ def grow(chance: np.random.Generator, context: PagingContext, draft: Draft) -> G
     """Give every path its entries; where two meet, the first one's count."""
     places = Places(chance, context, MAX_TABLES)
     placing = _Placing(chance, context, draft)
-    for path in range(len(draft)):
-        placing.place(path)
+    placing.place(draft)
     grown = Grown(
         places.tables,
         np.zeros((MAX_TABLES, WORDS), np.uint64),
@@ -63,82 +65,88 @@ def grow(chance: np.random.Generator, context: PagingContext, draft: Draft) -> G
 
 
 class _Placing:
-    """Finds each path its entries. An entry is numbered row * 512 + index.
+    """Finds each path its entries, level by level. An entry is numbered row * 512 + index.
 
     `leads` are (entry, path, level, child's row, kind) of those that lead on, `ends` (entry,
     path, level) of the others.
     """
 
     def __init__(self, chance: np.random.Generator, context: PagingContext, draft: Draft) -> None:
-        count = len(draft)
-        self.step = np.full((count, LEVELS), -1, np.int64)
+        shape = (len(draft), LEVELS)
+        self.step = np.full(shape, -1, np.int64)
         self.count = 1
         self.leads: list[tuple[int, int, int, int, int]] = []
         self.ends: list[tuple[int, int, int]] = []
         self._levels = context.levels
-        self._index: list[list[int]] = draft.index.tolist()
-        self._last: list[int] = draft.level.tolist()
         self._goals = len(draft.goals)
         self._share = float(chance.choice([0.0, 0.1, 0.25]))
         self._wild = float(chance.choice([0.0, 0.0, 0.05, 0.15]))
-        self._draws: list[list[float]] = chance.random((count, LEVELS)).tolist()
-        self._picks: list[list[int]] = chance.integers(0, 1 << 30, (count, LEVELS)).tolist()
-        # The tables of each level; where each entry leads, -1 for one that ends a path.
-        self._tables: dict[int, list[int]] = {level: [] for level in range(LEVELS)}
-        self._child: dict[int, int] = {}
+        self._draws: NDArray[np.float64] = chance.random(shape)
+        self._picks: NDArray[np.int64] = chance.integers(0, 1 << 30, shape)
 
-    def place(self, path: int) -> None:
-        """Find one path its entries, from the root down to where it ends."""
-        row = 0
+    def place(self, draft: Draft) -> None:
+        """Find all paths their entries, from the root down to where each ends."""
+        going = np.arange(len(draft))
+        row = np.zeros(len(draft), np.int64)
         for level in range(self._levels, 0, -1):
-            at = row * WORDS + self._index[path][level]
-            if path < self._goals and level == self._levels:
-                at = self._fresh(at)
-            self.step[path, level] = at
-            child = self._child.get(at)
-            if child is None:
-                child = self._new(path, level, at)
-            if child < 0:
-                break
-            row = child
+            at = row * WORDS + draft.index[going, level]
+            # What a goal asks for is its own, whoever else has entries in the same table.
+            goals = int(np.searchsorted(going, self._goals))
+            at[:goals] = _fresh(at[:goals].tolist())
+            self.step[going, level] = at
+            entry, first, which = np.unique(at, return_index=True, return_inverse=True)
+            owner = going[first]
+            child = np.full(len(entry), -1)
+            last = (draft.level[owner] == level) | (level == 1)
+            ends = (entry[last], owner[last], np.full(int(last.sum()), level))
+            self.ends += zip(*(column.tolist() for column in ends), strict=True)
+            # In the order of the paths, as each may take the tables that are there already.
+            leads = np.flatnonzero(~last)
+            leads = leads[np.argsort(owner[leads])]
+            child[leads] = self._lead(level, entry[leads].tolist(), owner[leads].tolist())
+            on = child[which] >= 0
+            going, row = going[on], child[which][on]
 
-    def _new(self, path: int, level: int, at: int) -> int:
-        """Make an entry; return the row that it leads to, or -1 where the path ends."""
-        if level in (self._last[path], 1):
-            self._child[at] = -1
-            self.ends.append((at, path, level))
-            return -1
-        below = self._tables[level - 1]
-        draw, pick = self._draws[path][level], self._picks[path][level]
-        own = path < self._goals
-        if draw < self._wild and not own:
-            self._child[at] = -1
-            self.leads.append((at, path, level, pick % self.count, WILD))
-            return -1
-        full = self.count == MAX_TABLES
-        if below and (full or (draw < self._wild + self._share and not own)):
-            child = below[pick % len(below)]
-        elif full:
-            self.step[path, level] = self._child[at] = -1
-            return -1
-        else:
-            child = self.count
-            self.count += 1
-            below.append(child)
-        self._child[at] = child
-        self.leads.append((at, path, level, child, TABLE))
-        return child
+    def _lead(self, level: int, entries: list[int], owners: list[int]) -> list[int]:
+        """Give new entries of one level a table each; -1 where what is behind has no meaning."""
+        below: list[int] = []
+        children = []
+        # Each level has as many as it can without taking what the levels below it need.
+        most = 1 + (MAX_TABLES - 1) * (self._levels + 1 - level) // (self._levels - 1)
+        draws = self._draws[owners, level].tolist()
+        picks = self._picks[owners, level].tolist()
+        for at, path, draw, pick in zip(entries, owners, draws, picks, strict=True):
+            own = path < self._goals
+            if draw < self._wild and not own:
+                # Every third leads to its own table: a recursive slot.
+                row = at // WORDS if pick % 3 == 0 else pick % self.count
+                self.leads.append((at, path, level, row, WILD))
+                children.append(-1)
+                continue
+            shared = _GOALS_SHARE if own else self._wild + self._share
+            if below and (self.count >= most or draw < shared):
+                child = below[pick % len(below)]
+            else:
+                child = self.count
+                self.count += 1
+                below.append(child)
+            children.append(child)
+            self.leads.append((at, path, level, child, TABLE))
+        return children
 
-    def _fresh(self, at: int) -> int:
-        """Return an entry of the root that nothing uses: what a goal asks for is its own."""
-        return next(
-            (
-                other
-                for offset in range(WORDS)
-                if (other := (at + offset) % WORDS) not in self._child
-            ),
-            at,
-        )
+
+def _fresh(wanted: list[int]) -> list[int]:
+    """Return an entry of the wanted table for each goal, its own as long as there are any."""
+    used: set[int] = set()
+    found = []
+    for at in wanted:
+        if at in used:
+            table = at - at % WORDS
+            others = (table + (at + by) % WORDS for by in range(1, WORDS))
+            at = next((other for other in others if other not in used), at)  # noqa: PLW2901  # the same, moved
+        used.add(at)
+        found.append(at)
+    return found
 
 
 def _grants(flags: U64) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ def generate(seed: int, index: int, goals: Sequence[Goal] = (), *, accesses: int
     """
     chance = np.random.default_rng([seed, index])
     count = max(_FEWEST, accesses // _PER_PATH)
-    context, kept = draw_context(chance, goals)
+    context, kept = draw_context(chance, goals, seed, index)
     draft = draw_paths(chance, context, count, kept[: 2 * count // 3])
     grown = grow(chance, context, draft)
     context = replace(context, cr3=int(grown.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18])))

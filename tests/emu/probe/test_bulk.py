@@ -115,14 +115,14 @@ def test_the_loops_are_where_the_host_looks_for_their_parts(levels):
 
 
 def test_a_bulk_run_that_reports_another_address_is_found_out(guest4, monkeypatch):
-    real = BulkRig.run
+    real = BulkRig.make
 
-    def shifted(self, job, rows):
-        found = real(self, job, rows)
+    def shifted(self, *given):
+        found = real(self, *given)
         found.pa[found.pa != 0] ^= np.uint64(0x1000)
         return found
 
-    monkeypatch.setattr(BulkRig, "run", shifted)
+    monkeypatch.setattr(BulkRig, "make", shifted)
 
     with pytest.raises(ProbeError, match="bulk and single probes differ"):
         check(guest4.memory, guest4.context)
@@ -138,7 +138,7 @@ def test_a_bulk_run_that_loses_its_faults_decides_nothing(guest4, monkeypatch):
 
         def fault(*given):
             real(*given)
-            self._faults.clear()
+            del self._notes[:]
 
         return fault
 
@@ -153,13 +153,14 @@ def test_a_bulk_run_that_loses_its_faults_decides_nothing(guest4, monkeypatch):
 def test_a_fault_outside_of_all_records_leaves_the_run_undecided(guest4, monkeypatch):
     plan = make_plan(guest4.memory, guest4.context, start=0x400000, end=0x500000)
     expected = Prober(guest4.memory, guest4.context).probe(plan.accesses)
-    real, alone = BulkRig._collect, counted(monkeypatch)
+    real, alone = BulkRig._go, counted(monkeypatch)
 
     def stray(self, *given):
-        self._faults.append((1 << 20, 0, 14, 0, 0))
-        return real(self, *given)
+        sane = real(self, *given)
+        self._notes.extend((1 << 20, 0, 14, 0, 0))
+        return sane
 
-    monkeypatch.setattr(BulkRig, "_collect", stray)
+    monkeypatch.setattr(BulkRig, "_go", stray)
     observed = Prober(guest4.memory, guest4.context).probe(plan.accesses)
 
     assert len(plan) == len(alone)

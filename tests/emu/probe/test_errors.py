@@ -8,7 +8,8 @@ import pytest
 from emu.check import check
 from emu.probe import ProbeError, Prober, rig
 from emu.probe.arena import Arena
-from emu.probe.bulk import BulkRig, Found
+from emu.probe.bulk import BulkRig
+from emu.probe.job import Found
 from emu.probe.signature import signature
 from tests.emu.observing import every, execute, observe, probe, read, write
 from tests.walker.build import Builder, context
@@ -83,20 +84,20 @@ def test_a_store_to_a_page_that_says_it_is_a_table_is_refused(asked, monkeypatch
 
 def test_what_a_bulk_run_can_not_decide_is_made_again_by_itself(asked, monkeypatch):
     expected = probe(asked, *every(VA), *every(VA + 0x1000))
-    monkeypatch.setattr(BulkRig, "run", lambda self, job, rows: Found.nothing(len(rows)))
+    monkeypatch.setattr(BulkRig, "make", lambda self, job, *_: Found.nothing(len(job)))
     assert expected == probe(asked, *every(VA), *every(VA + 0x1000))
 
 
 def test_a_bulk_run_that_says_something_else_than_a_single_probe_is_an_error(monkeypatch):
-    run = BulkRig.run
+    make = BulkRig.make
 
-    def wrong(self, job, rows):
-        found = run(self, job, rows)
+    def wrong(self, *given):
+        found = make(self, *given)
         return replace(found, error_code=found.error_code | np.uint16(0x40))
 
     builder = Builder().map(VA, 0x8000)
     assert check(builder.memory, context()).divergent == 0
-    monkeypatch.setattr(BulkRig, "run", wrong)
+    monkeypatch.setattr(BulkRig, "make", wrong)
     with pytest.raises(ProbeError, match="bulk and single probes differ: "):
         check(builder.memory, context())
 
