@@ -18,6 +18,7 @@ def start_worker() -> None:
     """Leave interrupts to the parent, which stops its workers itself, and don't outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    tester_of.cache_clear()  # Engines of the parent's, if it made any, are not to be shared.
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         die_with_parent(parent.pid)

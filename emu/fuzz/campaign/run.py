@@ -14,7 +14,7 @@ from emu.fuzz.coverage import Seen
 from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import layout_case
 from emu.fuzz.signature import lost_signature
-from walker.source import Case, dump_case
+from walker.source import dump_case
 
 __all__ = ["Campaign", "Told"]
 

@@ -1,8 +1,10 @@
 """Cases tried in a process of their own, whose death is an answer like another."""
 
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as OutOfTime
+from threading import Lock
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import case_layout
@@ -36,17 +38,24 @@ class Trial:
         self._walker, self._claims, self._limits = walker, claims, limits
         self._seconds = seconds + (0.0 if walker is None or limits is None else 2 * limits.seconds)
         self._pool = ProcessPool(max_workers=1, initializer=start_worker)
+        self._tried: ProcessFuture[tuple[Finding, ...]] | None = None
+        self._lock = Lock()
+        self._closed = False
         self.hung = 0
 
     def findings(self, case: Case) -> tuple[Finding, ...]:
         """Return what a case shows, in the order of its accesses.
 
-        `BadInput` for one whose registers aren't those of 4- or 5-level paging.
+        `BadInput` for one whose registers aren't those of 4- or 5-level paging; `CancelledError`
+        if another thread closes the trial meanwhile.
         """
         arguments = [case, self._walker, self._claims, self._limits]
-        future = self._pool.schedule(_findings, args=arguments, timeout=self._seconds)
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            self._tried = self._pool.schedule(_findings, args=arguments, timeout=self._seconds)
         try:
-            found = future.result()
+            found = self._tried.result()
         except OutOfTime:
             found = _lost(case, lost_signature("hang"))
         except ProcessExpired as expired:
@@ -60,6 +69,13 @@ class Trial:
 
     def close(self) -> None:
         """Stop at once, whatever is being tried."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._tried is not None:
+                # Stopping the pool alone would let the thread that tries wait for ever.
+                self._tried.cancel()  # type: ignore[no-untyped-call]  # Pebble leaves it bare.
         stop(self._pool)
 
 

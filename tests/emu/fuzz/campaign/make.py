@@ -1,0 +1,70 @@
+"""Campaigns without an emulator: work that is told from its number."""
+
+import numpy as np
+
+from emu.fuzz.campaign import Campaign, Plan
+from emu.fuzz.campaign.store import Store
+from emu.fuzz.campaign.work import Done, Lost
+from emu.fuzz.findings import Finding
+from emu.fuzz.signature import Signature
+from walker.source import Case, Cpu, Probe
+
+PLAN = Plan(accesses=16, guided=False)
+
+
+def finding(rule, count=1, witness="walker"):
+    case = Case(
+        cpu=Cpu(cr3=0x1000),
+        ram=((0, 0x10000),),
+        entries={0x1000: 0x2007},
+        probes=(Probe(va=0x1000 * len(rule), access="read"),),
+    )
+    return Finding(Signature(witness, rule, "ok", "#PF"), count, 0, case, case)
+
+
+def told(task):
+    """Every fifth layout shows a rule, each time one of three; each touches a cell of its own."""
+    index = task.index
+    findings = (finding(f"rule {index % 3}", index),) if index % 5 == 4 else ()
+    return Done(
+        index,
+        16,
+        len(findings),
+        {"a-known-one": index % 2},
+        findings,
+        np.array([index % 700, 3], np.int32),
+        {"probe": 0.5},
+    )
+
+
+class Inline:
+    """A pool that does everything at once, or in any order that its own chance likes."""
+
+    def __init__(self, work=told, jobs=1):
+        self.jobs, self._work, self.done = jobs, work, []
+
+    def submit(self, task):
+        def result():
+            self.done.append(task)
+            return self._work(task)
+
+        return result
+
+    def close(self):
+        pass
+
+
+def searched(folder, cases, plan=PLAN, work=told, jobs=1, seconds=None):
+    """Run a campaign in a folder, as one process would."""
+    store = Store(folder, plan)
+    try:
+        campaign = Campaign(plan, store)
+        campaign.run(Inline(work, jobs), cases, seconds)
+    finally:
+        store.close()
+    return campaign
+
+
+def losing(task):
+    """The same, but the eighth layout has no result."""
+    return Lost("error", "no outcome at 0x1234, 5 times") if task.index == 7 else told(task)

@@ -1,0 +1,143 @@
+import os
+import time
+
+import pytest
+
+from emu.fuzz.campaign import Campaign, Plan
+from emu.fuzz.campaign.pools import Lost, local_pool
+from emu.fuzz.campaign.store import Store
+from emu.fuzz.campaign.work import Task, work
+from emu.fuzz.coverage import Seen
+from emu.probe.prober import Prober
+from tests.emu.fuzz.campaign.make import PLAN, told
+from tests.emu.fuzz.campaign.running import alive, corpus, until
+from tests.emu.fuzz.campaign.work import ailing, named, once
+from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
+from walker.errors import BadInput
+from walker.source import load_case
+
+
+def task(index, plan=PLAN):
+    return Task(plan, index, Seen().pack())
+
+
+@pytest.fixture
+def pool_of():
+    pools = []
+
+    def make(*arguments, **more):
+        pools.append(local_pool(*arguments, **more))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def test_tasks_are_done_by_so_many_other_processes(pool_of):
+    pool = pool_of(2, named)
+    assert 2 == pool.jobs
+    done = {pool.submit(task(at))().probes for at in range(2)}
+    done |= {result().probes for result in [pool.submit(task(at)) for at in range(40)]}
+    assert os.getpid() not in done
+    assert len(done) <= 2
+
+
+@pytest.mark.parametrize(
+    ("index", "how"),
+    [(3, "crash, SIGSEGV"), (4, "crash, SIGABRT"), (6, "crash, status 7"), (7, "error")],
+)
+def test_what_becomes_of_a_worker_is_a_result_and_the_pool_goes_on(pool_of, index, how):
+    pool = pool_of(1, ailing)
+    results = [pool.submit(task(at)) for at in (0, index, 1)]
+    first, lost, last = [result() for result in results]
+    assert (0, 1) == (first.index, last.index)
+    assert how == lost.how
+
+
+def test_a_worker_that_hangs_is_killed_and_is_a_result(pool_of):
+    pool = pool_of(1, ailing, 0.3)
+    hung, last = pool.submit(task(5)), pool.submit(task(1))
+    assert Lost("hang") == hung()
+    assert 1 == last().index
+
+
+def test_an_error_of_the_projects_own_is_raised_here(pool_of):
+    with pytest.raises(BadInput, match="that can't be"):
+        pool_of(1, ailing).submit(task(8))()
+
+
+def test_a_task_whose_worker_somebody_killed_is_done_by_another(pool_of, tmp_path):
+    plan = Plan(walker=str(tmp_path))
+    done = pool_of(1, once).submit(task(2, plan))()
+    assert (tmp_path / "2").exists()
+    assert told(task(2)).probes == done.probes
+
+
+def test_closing_a_pool_stops_what_hangs(pool_of):
+    pool = pool_of(2, ailing)
+    pool.submit(task(5))
+    time.sleep(0.5)
+    mine = set(alive(os.getpgid(0)))
+    pool.close()
+    until(lambda: len(set(alive(os.getpgid(0))) - {os.getpid()}) < len(mine), 5)
+
+
+def campaign(folder, jobs, cases, limit=120.0):
+    plan = Plan(accesses=128)
+    store = Store(folder, plan)
+    pool = local_pool(jobs, limit=limit)
+    try:
+        search = Campaign(plan, store)
+        search.run(pool, cases, None)
+    finally:
+        pool.close()
+        store.close()
+    return search
+
+
+@pytest.fixture
+def walker_with_bug(monkeypatch):
+    plant_walker(monkeypatch, bug_named("XD not inherited").predict)
+
+
+def test_any_number_of_workers_finds_the_same_byte_for_byte(tmp_path, walker_with_bug):
+    searched = [campaign(tmp_path / str(jobs), jobs, 40) for jobs in (1, 2, 3)]
+    assert len(searched[0].state.findings) > 3
+    one, two, three = (corpus(tmp_path / str(jobs)) for jobs in (1, 2, 3))
+    assert one == two == three
+
+
+def test_another_seed_finds_others(tmp_path, walker_with_bug):
+    plan = Plan(seed=1, accesses=96)
+    layouts = [each.layout(0, Seen().pack()) for each in (plan, Plan(accesses=96))]
+    assert layouts[0].words.tobytes() != layouts[1].words.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("act", "how", "limit"), [(crash, "crash, SIGSEGV", 120.0), (hang, "hang", 1.0)]
+)
+def test_an_emulator_that_dies_of_a_layout_is_a_finding_with_its_case(
+    tmp_path, monkeypatch, walker_with_bug, act, how, limit
+):
+    plant_emulator(monkeypatch, sick, act)
+    state = campaign(tmp_path, 2, 12, limit).state
+    assert 12 == state.layouts
+    assert 0 < state.lost < 6
+    (lost,) = [slug for slug, each in state.findings.items() if each.witness == "emulator"]
+    assert f"an outcome: emulator says {how}, it is due" == state.findings[lost].signature
+    assert state.lost == state.findings[lost].count
+    case = load_case(tmp_path / "findings" / f"{lost}.json")
+    assert len(case.probes) > 80
+    assert len(case.entries) > 20
+    assert len(state.findings) > 2  # The walker's bug is found all the same.
+
+
+def test_what_is_no_outcome_is_a_finding_too(monkeypatch):
+    from emu.probe import ProbeError  # noqa: PLC0415
+
+    def fail(self, accesses, **more):
+        raise ProbeError("no outcome at 0x1000")
+
+    monkeypatch.setattr(Prober, "probe", fail)
+    assert Lost("error", "no outcome at 0x1000") == work(task(0, Plan(accesses=32)))

@@ -1,0 +1,66 @@
+"""Planted in the program for a test: a walker with a bug, an emulator that crashes or hangs."""
+
+import faulthandler
+import os
+import signal
+import time
+
+import emu.cli.replaying
+import emu.fuzz.attempt
+from emu.probe.prober import Prober
+from tests.emu.fuzz.hunted import HUNTED, PWT, path_of
+from walker.access import AccessType
+
+
+def bug_named(name):
+    (bug,) = [bug for bug in HUNTED if bug.name == name]
+    return bug
+
+
+def plant_walker(monkeypatch, predict):
+    """The built-in walker, in campaigns, reductions and replays, is `predict`."""
+    monkeypatch.setattr(emu.fuzz.attempt.Tester.__init__, "__defaults__", (predict, None))
+    monkeypatch.setattr(emu.cli.replaying, "translate_many", predict)
+
+
+def plant_emulator(monkeypatch, sick, act):
+    """The emulator does `act` where `sick(path, context, accesses)` says so of any access."""
+    place = {}
+    init, enter, probe = Prober.__init__, Prober.enter, Prober.probe
+
+    def begin(self, memory, context, *rest, **more):
+        place["now"] = memory, context
+        return init(self, memory, context, *rest, **more)
+
+    def move(self, memory, context, *rest, **more):
+        place["now"] = memory, context
+        return enter(self, memory, context, *rest, **more)
+
+    def make(self, accesses, *rest, **more):
+        memory, context = place["now"]
+        if len(accesses) and sick(path_of(memory, context, accesses.va), context, accesses).any():
+            act()
+        return probe(self, accesses, *rest, **more)
+
+    monkeypatch.setattr(Prober, "__init__", begin)
+    monkeypatch.setattr(Prober, "enter", move)
+    monkeypatch.setattr(Prober, "probe", make)
+
+
+def crash(name="SIGSEGV"):
+    """Die of this signal, as the emulator would."""
+    faulthandler.disable()
+    signal.signal(signal.Signals[name], signal.SIG_DFL)
+    os.kill(os.getpid(), signal.Signals[name])
+
+
+def hang():
+    """Never come back, as the emulator would."""
+    while True:
+        time.sleep(1000)
+
+
+def sick(path, context, accesses):
+    """Stores by CPL 3 below a PML4E with PWT and a last entry with bit 9, 10 or 11."""
+    stores = (accesses.type == AccessType.WRITE) & (accesses.cpl == 3)
+    return stores & path.has(4, PWT) & path.leaf(7 << 9)
