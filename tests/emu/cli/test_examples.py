@@ -1,13 +1,16 @@
 """The walkers of docs/examples, from their source to a shrunk case, and the case put to use."""
 
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.emu.peers.making import EXAMPLES, compiled
+from tests.emu.peers.making import EXAMPLES, ROOT, compiled
 from walker.source import load_case
+
+PAGE = (ROOT / "docs" / "walkers.md").read_text(encoding="utf-8")
 
 
 def python_walker(folder, source):
@@ -116,23 +119,6 @@ def test_the_report_names_rules_sizes_and_commands(run, tmp_path):
     assert f"  rule:      {rule}" in shown.out
 
 
-SUITE = """
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
-
-CASES = sorted(Path("cases").glob("*.json"))
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
-def test_our_walker(case):
-    command = [sys.executable, "-m", "emu.cli", "replay", str(case)]
-    ran = subprocess.run([*command, "--walker", "WALKER"], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout
-"""
-
-
 def test_a_case_in_somebodys_test_suite_fails_until_the_walker_is_mended(run, tmp_path):
     make, (wrong, right), *_ = WALKERS["broken_walker.py"]
     source = (EXAMPLES / "broken_walker.py").read_text()
@@ -141,10 +127,14 @@ def test_a_case_in_somebodys_test_suite_fails_until_the_walker_is_mended(run, tm
         "fuzz", "--walker", walker, "--cases", 1, "--accesses", 512, "--jobs", 1,
         "--corpus", tmp_path / "corpus", "--no-reduce",
     )  # fmt: skip
-    (tmp_path / "cases").mkdir()
+    (tmp_path / "tests" / "cases").mkdir(parents=True)
     path = min((tmp_path / "corpus" / "findings").iterdir())
-    path.rename(tmp_path / "cases" / path.name)
-    (tmp_path / "test_ours.py").write_text(SUITE.replace("WALKER", walker))
+    path.rename(tmp_path / "tests" / "cases" / path.name)
+    (suite_of_the_page,) = re.findall(r"```python\n(import subprocess.*?)```", PAGE, re.DOTALL)
+    assert 1 == suite_of_the_page.count("python:ours:translate")
+    (tmp_path / "test_ours.py").write_text(
+        suite_of_the_page.replace("python:ours:translate", walker)
+    )
 
     def suite():
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_ours.py"]
