@@ -3,13 +3,21 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
+from emu.peers import jsonl
+from emu.peers.answers import Ranges
 from emu.peers.claims import Claim, Limits
 from emu.peers.jsonl import PROTOCOL
 from emu.peers.listing import MAX_LISTED, MAX_MAPPINGS
 from emu.peers.opening import KINDS
 from tests.emu.peers.making import EXAMPLES, ROOT
+from walker.access import Access, AccessType
+from walker.columns import Accesses
+from walker.context import PagingContext
+from walker.outcome import GeneralProtection, PageFault, Translation
+from walker.source import Cpu
 
 PAGE = (ROOT / "docs" / "walkers.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^\$ (crosswalk replay tests/.*)\n((?:(?![$`]).*\n)+)", PAGE, re.MULTILINE)
@@ -49,9 +57,21 @@ def test_every_example_is_linked():
             assert f"(examples/{path.name})" in PAGE
 
 
-def test_the_protocol_is_named_and_its_lines_are_json():
+def test_the_protocol_is_shown_as_it_is_spoken():
     lines = re.findall(r"^    (\{.*\})$", PAGE, re.MULTILINE)
-    assert PROTOCOL == json.loads(lines[0])["protocol"]
-    for line in lines:
-        json.loads(line.replace(",…", ""))
-    assert 8 == len(lines)
+    greeting, space, access, *outcomes, listed, mappings = lines
+    assert PROTOCOL == json.loads(greeting)["protocol"]
+    assert Cpu.from_context(PagingContext(cr3=0x1000)).cr0 == int(
+        json.loads(space.replace(",…", ""))["cpu"]["cr0"], 16
+    )
+    asked = Accesses.of([Access(0x40_0000, AccessType.WRITE, 3, ac=False)])
+    assert [access.encode()] == jsonl._questions(asked)
+    assert [
+        Translation(0x5000),
+        PageFault(7, 0x40_0000),
+        GeneralProtection(),
+        None,
+    ] == [jsonl._outcome(line.encode()) for line in outcomes]
+    half = Ranges(np.zeros(1, np.uint64), np.full(1, (1 << 47) - 1, np.uint64), np.ones(1, bool))
+    assert [listed.encode()] == jsonl._list_questions(half)
+    assert [(0x40_0000, 0x5000, 4096, 7)] == list(jsonl._mappings(mappings.encode()))
