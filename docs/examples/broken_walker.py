@@ -3,7 +3,7 @@
 crosswalk fuzz --walker python:docs/examples/broken_walker.py:translate
 """
 
-P, RW, US, PS, XD = 1 << 0, 1 << 1, 1 << 2, 1 << 7, 1 << 63
+P, RW, US, PS, G, XD = 1 << 0, 1 << 1, 1 << 2, 1 << 7, 1 << 8, 1 << 63
 FRAME = 0x000F_FFFF_FFFF_F000
 
 
@@ -12,21 +12,25 @@ def translate(memory, context, access):
     if not context.canonical(access.va):
         return None
     table = context.root
-    user = executable = True
+    user = writable = executable = True
     for level in range(context.levels, 0, -1):
         shift = 3 + 9 * level
         entry = memory.word(table + (access.va >> shift & 511) * 8)
         if entry is None or not entry & P or reserved(context, level, entry):
             return None
         user &= bool(entry & US)
+        writable = bool(entry & RW)  # The bug: the entries above may withhold it too.
         executable &= not entry & XD
         if level == 1 or (level in (2, 3) and entry & PS):
             break
         table = entry & context.address_mask
-    if not allowed(context, access, entry, user=user, executable=executable):
+    if not allowed(context, access, entry >> 59 & 15, user, writable, executable):
         return None
     inside = (1 << shift) - 1
     return entry & context.address_mask & ~inside | access.va & inside
+
+
+translate.claims = "translation,rights"
 
 
 def reserved(context, level, entry):
@@ -35,15 +39,15 @@ def reserved(context, level, entry):
     if not context.nxe:
         wrong |= XD
     if level > 3:
-        wrong |= PS
+        wrong |= PS | (G if context.vendor == "amd" else 0)
     elif level > 1 and entry & PS:
         wrong |= (1 << 3 + 9 * level) - (1 << 13)
+        wrong |= PS if level == 3 and not context.page1gb else 0
     return entry & wrong
 
 
-def allowed(context, access, leaf, *, user, executable):
+def allowed(context, access, key, user, writable, executable):
     """Return whether the rights of a page allow an access."""
-    writable = bool(leaf & RW)  # The bug: the entries above may withhold it too.
     kind = access.type.name
     if access.cpl == 3 and not user:
         return False
@@ -51,12 +55,9 @@ def allowed(context, access, leaf, *, user, executable):
         return executable and not (access.cpl == 0 and user and context.smep)
     if access.cpl == 0 and user and context.smap and not access.ac:
         return False
+    bound = access.cpl == 3 or context.wp
     if context.pke and user:
-        denied = context.pkru >> (leaf >> 59 & 15) * 2
-        bound = access.cpl == 3 or context.wp
+        denied = context.pkru >> key * 2
         if denied & 1 or (kind == "WRITE" and denied & 2 and bound):
             return False
-    return kind == "READ" or writable or (access.cpl == 0 and not context.wp)
-
-
-translate.claims = "translation,rights"
+    return kind == "READ" or writable or not bound

@@ -84,6 +84,14 @@ static uint64_t address_mask(void)
 	return (1ull << maxphyaddr) - 4096;
 }
 
+/* An address as the tables count it, made canonical. */
+static uint64_t canonical(uint64_t va)
+{
+	int unused = 64 - (12 + 9 * levels());
+
+	return (uint64_t)((int64_t)(va << unused) >> unused);
+}
+
 static int is_leaf(int level, uint64_t entry)
 {
 	return level == 1 || ((level == 2 || level == 3) && entry & PS);
@@ -126,11 +134,9 @@ static const char *comma;
 
 static void list(uint64_t table, int level, uint64_t base, uint64_t first, uint64_t last)
 {
-	int unused = 64 - (12 + 9 * levels());
-
 	for (uint64_t i = 0; i < 512; i++) {
 		uint64_t entry = word(table + 8 * i), field = address_mask() & ~INSIDE(level);
-		uint64_t va = (uint64_t)((int64_t)((base + i * (INSIDE(level) + 1)) << unused) >> unused);
+		uint64_t va = canonical(base + i * (INSIDE(level) + 1));
 
 		if (va + INSIDE(level) < first || va > last || !leads_on(level, entry))
 			continue;

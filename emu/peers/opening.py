@@ -11,7 +11,7 @@ from emu.peers.python import load_python
 from emu.peers.volatility import Volatility
 from walker.errors import BadInput
 
-__all__ = ["KINDS", "open_peer"]
+__all__ = ["KINDS", "open_peer", "parse_claims"]
 
 KINDS = (
     "python:MODULE:FUNCTION, python:FILE.py:FUNCTION, exec:COMMAND, c:LIBRARY.so, volatility3, "

@@ -19,19 +19,22 @@ from walker.errors import BadInput
 from walker.memory import PhysicalMemory
 from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 
-__all__ = ["load_python"]
+__all__ = ["Function", "load_python"]
 
 _OUTCOMES = (Translation, PageFault, GeneralProtection)
 
 
-class _Function:
-    """A function that translates, or one that lists."""
+class Function:
+    """A function that translates, or one that lists, as its claims say."""
 
     def __init__(self, function: Callable[..., Any], claims: frozenset[Claim]) -> None:
+        if Claim.LEAVES in claims and claims - {Claim.LEAVES, Claim.FLAGS}:
+            raise BadInput("one function either lists mappings or translates, not both")
         self.claims = claims
         self._function = function
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+        """Return what it says of each access, or lists; raises what it raises, or `PeerFailure`."""
         answers = nothing_said(accesses)
         if Claim.LEAVES in self.claims:
             ranges = ranges_of(memory, context, accesses)
@@ -63,9 +66,7 @@ def load_python(text: str, chosen: frozenset[Claim] | None) -> Loaded:
         raise BadInput(f"{where} has no function {name}")
     own = getattr(function, "claims", Claim.TRANSLATION.value)
     claims = chosen or parse_claims(str(own), f"its claims, {own!r}")
-    if Claim.LEAVES in claims and claims - {Claim.LEAVES, Claim.FLAGS}:
-        raise BadInput("one function either lists mappings or translates, not both")
-    return _Function(function, claims)
+    return Function(function, claims)
 
 
 def _by_name(name: str) -> ModuleType:

@@ -87,15 +87,13 @@ def test_the_built_in_walkers_get_the_cases_right(walker, name, capfd):
 def test_the_fuzzer_finds_all_that_is_known_of_it(capfd, tmp_path):
     ran = crosswalk(
         capfd, "fuzz", "--walker", "volatility3", "--cases", 64, "--jobs", 2, "--json",
-        "--corpus", tmp_path / "corpus",
+        "--corpus", tmp_path / "corpus", "--no-reduce",
     )  # fmt: skip
     assert 1 == ran.status
     found = {finding["signature"]: finding for finding in ran.document["findings"]}
     for rule, said, *_ in WRONG.values():
         (signature,) = (each for each in found if each.startswith(f"{rule}: peer:volatility3"))
         assert f"says {said}, it is" in signature
-        finding = found[signature]
-        assert finding["entries"] <= (515 if rule.startswith("a 4-KiB page") else 4)
-        shown = crosswalk(capfd, "replay", finding["case"], "--walker", "volatility3")
+        shown = crosswalk(capfd, "replay", found[signature]["case"], "--walker", "volatility3")
         assert 1 == shown.status
         assert f"  rule:      {rule}: says {said}" in shown.out

@@ -1,0 +1,77 @@
+"""What docs/walkers.md shows and says is what there is."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from emu.peers import jsonl
+from emu.peers.answers import Ranges
+from emu.peers.claims import Claim, Limits
+from emu.peers.jsonl import PROTOCOL
+from emu.peers.listing import MAX_LISTED, MAX_MAPPINGS
+from emu.peers.opening import KINDS
+from tests.emu.peers.making import EXAMPLES, ROOT
+from walker.access import Access, AccessType
+from walker.columns import Accesses
+from walker.context import PagingContext
+from walker.outcome import GeneralProtection, PageFault, Translation
+from walker.source import Cpu
+
+PAGE = (ROOT / "docs" / "walkers.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"^\$ (crosswalk replay tests/.*)\n((?:(?![$`]).*\n)+)", PAGE, re.MULTILINE)
+
+
+def test_there_are_transcripts_to_compare():
+    assert 2 == len(SHOWN)
+
+
+@pytest.mark.parametrize("command", [command for command, _ in SHOWN])
+def test_a_replay_is_shown_as_it_is(run, monkeypatch, command):
+    monkeypatch.chdir(ROOT)
+    ran = run(*command.split()[1:])
+    assert 1 == ran.status
+    assert dict(SHOWN)[command] == ran.out
+
+
+def test_limits_are_those_that_hold():
+    limits = Limits()
+    assert f"`--walker-seconds` {limits.seconds:g}, for one" in PAGE
+    assert f"`--walker-output` {limits.output >> 20} MiB for one" in PAGE
+    assert f"`--walker-memory` {limits.memory >> 20} MiB of" in PAGE
+    assert f"over {MAX_MAPPINGS:,} mappings" in PAGE
+    assert f"at most\n{MAX_LISTED:,} mappings" in PAGE
+
+
+def test_every_claim_and_kind_is_explained():
+    for claim in Claim:
+        assert f"\n| `{claim.value}` | " in PAGE
+    for kind in KINDS.split(", "):
+        assert f"`{kind}`" in PAGE
+
+
+def test_every_example_is_linked():
+    for path in EXAMPLES.iterdir():
+        if path.is_file():
+            assert f"(examples/{path.name})" in PAGE
+
+
+def test_the_protocol_is_shown_as_it_is_spoken():
+    lines = re.findall(r"^    (\{.*\})$", PAGE, re.MULTILINE)
+    greeting, space, access, *outcomes, listed, mappings = lines
+    assert PROTOCOL == json.loads(greeting)["protocol"]
+    assert Cpu.from_context(PagingContext(cr3=0x1000)).cr0 == int(
+        json.loads(space.replace(",…", ""))["cpu"]["cr0"], 16
+    )
+    asked = Accesses.of([Access(0x40_0000, AccessType.WRITE, 3, ac=False)])
+    assert [access.encode()] == jsonl._questions(asked)
+    assert [
+        Translation(0x5000),
+        PageFault(7, 0x40_0000),
+        GeneralProtection(),
+        None,
+    ] == [jsonl._outcome(line.encode()) for line in outcomes]
+    half = Ranges(np.zeros(1, np.uint64), np.full(1, (1 << 47) - 1, np.uint64), np.ones(1, bool))
+    assert [listed.encode()] == jsonl._list_questions(half)
+    assert [(0x40_0000, 0x5000, 4096, 7)] == list(jsonl._mappings(mappings.encode()))
