@@ -62,7 +62,8 @@ def identity(plan: Plan) -> dict[str, Any]:
 
     Another version makes other layouts of the same seed.
     """
-    return {**asdict(plan), "version": release()}
+    shared = {name: value for name, value in asdict(plan).items() if name != "limits"}
+    return {**shared, "version": release()}
 
 
 def encode_state(state: State) -> bytes:

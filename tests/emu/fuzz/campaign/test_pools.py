@@ -125,7 +125,7 @@ def test_an_emulator_that_dies_of_a_layout_is_a_finding_with_its_case(
     assert 12 == state.layouts
     assert 0 < state.lost < 6
     (lost,) = [slug for slug, each in state.findings.items() if each.witness == "emulator"]
-    assert f"an outcome: emulator says {how}, it is due" == state.findings[lost].signature
+    assert f"an outcome is due: emulator: {how}" == state.findings[lost].signature
     assert state.lost == state.findings[lost].count
     case = load_case(tmp_path / "findings" / f"{lost}.json")
     assert len(case.probes) > 80
