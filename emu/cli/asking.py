@@ -53,8 +53,9 @@ def asked(
     except PeerFailure as failure:
         return Asked(peer, (), frozenset(), failure)
     judged = judge(peer.claims, answers, memory, context, accesses, truth)
-    silent = np.zeros(0, np.bool_) if answers.listing is not None else answers.silent
-    return Asked(peer, judged, frozenset(np.flatnonzero(silent).tolist()))
+    translates = bool(peer.claims - {Claim.LEAVES, Claim.FLAGS})
+    silent = np.flatnonzero(answers.silent).tolist() if translates else []
+    return Asked(peer, judged, frozenset(silent))
 
 
 def asked_case(case: Case, told: Asked, truth: Outcomes, observed: Outcomes) -> Case:
@@ -81,7 +82,7 @@ def asked_lines(
     observed: Outcomes,
 ) -> Iterator[str]:
     """Yield a line for each right answer, and for each wrong one what is wrong with it."""
-    name, claims = told.peer.name, told.peer.claims
+    name = told.peer.name
     if told.failure is not None:
         yield f"failed: {failure_signature(name, told.failure).rule} is due"
         yield f"  walker:    {told.failure.failure.value}: {told.failure}"
@@ -89,6 +90,7 @@ def asked_lines(
         wrong = judged.wrong
         for row in range(len(wrong)):
             access, said = judged.accesses[row], judged.said[row]
+            claims = judged.claims_of(row, told.peer.claims)
             if not wrong[row]:
                 text = "nothing said" if row in told.silent else _said(claims, said)
                 yield f"right: {access_text(access)}: {text}"

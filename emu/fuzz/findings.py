@@ -110,12 +110,13 @@ class Findings:
             path = walk(self._memory, context, access.va)
             told = Divergence(access, judged.said[row], judged.truth[row], path)
             names = [name for name, column in judged.fields.items() if column[row]]
-            signature = signature_of(context, told, names, witness, claims)
+            about = judged.claims_of(row, claims)
+            signature = signature_of(context, told, names, witness, about)
             # A case says what was observed, and not what is true in the terms of a claim.
             seen = told if judged.seen is None else replace(told, observed=judged.seen[row])
-            self._keep(signature, seen, row)
-            if judged.seen is None:
+            if judged.seen is None and signature not in self._first:
                 self._unseen.add(signature)
+            self._keep(signature, seen, row)
 
     def _keep(self, signature: Signature, divergence: Divergence, row: int) -> None:
         self._counts[signature] += 1

@@ -30,14 +30,20 @@ class Judged:
     """What a walker said of n accesses, what is true in the same terms, and where it is wrong.
 
     `fields` are bool[n] by what differs: outcome, pa, size, flags, error_code, cr2, entries.
-    `seen` is what the accesses came to, None where they weren't made.
+    `listed` bool[n]: it was said by a list of mappings, and not of this access. `seen` is what
+    the accesses came to, None where they weren't made.
     """
 
     accesses: Accesses
     said: Outcomes
     truth: Outcomes
     fields: Fields
+    listed: NDArray[np.bool_]
     seen: Outcomes | None = None
+
+    def claims_of(self, row: int, claims: frozenset[Claim]) -> frozenset[Claim]:
+        """Return which of the walker's claims one answer is about."""
+        return claims & _LISTS if self.listed[row] else claims - _LISTS
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
@@ -78,7 +84,8 @@ def judge(
 
 
 def _nothing(accesses: Accesses, outcomes: Outcomes) -> Judged:
-    return Judged(accesses, outcomes, outcomes, _no_fields(len(accesses)))
+    nothing = np.zeros(len(accesses), np.bool_)
+    return Judged(accesses, outcomes, outcomes, _no_fields(len(accesses)), nothing)
 
 
 def _no_fields(count: int) -> Fields:
@@ -107,9 +114,8 @@ def _translations(
         found["entries"] = ok & really & differing_fields(said, truth)["entries"]
     if Claim.MARKS not in claims:
         found["entries"][:] = False
-    return Judged(
-        accesses, said, truth, {name: column & ~answers.silent for name, column in found.items()}
-    )
+    found = {name: column & ~answers.silent for name, column in found.items()}
+    return Judged(accesses, said, truth, found, np.zeros(len(accesses), np.bool_))
 
 
 def _mapped(
@@ -171,7 +177,7 @@ def _listed(
             found["size"] = both & ((mapping.size != held.size) | (mapping.va != held.va))
             if Claim.FLAGS in claims:
                 found["flags"] = both & (mapping.flags != held.flags)
-    return Judged(accesses, said, truth, found)
+    return Judged(accesses, said, truth, found, np.ones(len(accesses), np.bool_))
 
 
 def _beside(
@@ -209,4 +215,5 @@ def _either(one: Judged, other: Judged) -> Judged:
         choose(chosen, other.said, one.said),
         choose(chosen, other.truth, one.truth),
         {name: np.where(chosen, other.fields[name], one.fields[name]) for name in one.fields},
+        chosen,
     )

@@ -1,6 +1,7 @@
 """`replay --walker`: what a walker says, beside what is true."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -167,3 +168,24 @@ def test_several_cases_are_put_to_one_walker(run, small_case, tmp_path, walker):
     assert 1 == ran.status
     assert "probes 4, divergences 0, wrong answers of python" in ran.out
     assert "probes 0, divergences 0, wrong answers of python" in ran.out
+
+
+def test_who_lists_and_translates_may_be_silent_about_an_access(run, tmp_path):
+    path = tmp_path / "both.py"
+    path.write_text(
+        "import json, sys\n"
+        "def tell(said): print(json.dumps(said), flush=True)\n"
+        "tell({'protocol': 'crosswalk-walker/1', 'claims': ['leaves', 'rights']})\n"
+        "for line in sys.stdin:\n"
+        "    if 'first' in line: tell({'mappings': []})\n"
+        "    elif 'va' in line: tell({'outcome': 'unknown'})\n"
+    )
+    walker = ["--walker", f"exec:{sys.executable} {path}"]
+    case = written(tmp_path / "case.json", case_of(Probe(va=0x40_2000, access="read"), words={}))
+    ran = run("replay", case, *walker)
+    assert (0, True) == (ran.status, "right: read of 0x402000 at CPL 0: nothing said" in ran.out)
+    case = written(tmp_path / "case.json", case_of(Probe(va=0x40_0000, access="read")))
+    ran = run("replay", case, *walker)
+    assert 1 == ran.status
+    rule = "  rule:      a 4-KiB page that is there: says not mapped, it is mapped\n"
+    assert f"wrong: read of 0x400000 at CPL 0\n{rule}  walker:    not mapped\n" in ran.out
