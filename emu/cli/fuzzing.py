@@ -148,11 +148,12 @@ def _progress(cases: int | None) -> Iterator[Callable[[Told], None]]:
 
 def _line(told: Told, cases: int | None, seconds: float) -> str:
     of = "" if cases is None else f" of {cases:,}"
-    share = told.seen / int(CELLS.possible.sum())
+    share = told.seen / CELLS.reachable
+    seconds = max(seconds, 0.001)
     return (
-        f"{told.layouts:,}{of} layouts, {told.probes:,} probes "
-        f"({told.probes / max(seconds, 0.001):,.0f} a second), {share:.1%} of cells seen, "
-        f"{told.findings:,} findings"
+        f"{told.layouts:,}{of} layouts ({told.layouts_now / seconds:,.1f} a second), "
+        f"{told.probes:,} probes ({told.probes_now / seconds:,.0f} a second), "
+        f"{share:.1%} of cells seen, {told.findings:,} findings"
     )
 
 

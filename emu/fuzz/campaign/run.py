@@ -22,12 +22,14 @@ _AHEAD = 2  # Tasks in the queue for each worker.
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How far a campaign is."""
+    """How far a campaign is, and what of it was done `_now`, in this run."""
 
     layouts: int
     probes: int
     findings: int
     seen: int
+    layouts_now: int
+    probes_now: int
 
 
 class Campaign:
@@ -42,6 +44,7 @@ class Campaign:
         last = self.state.layouts // ROUND - 1
         self._maps = {last - len(maps) + 1 + at: packed for at, packed in enumerate(maps)}
         self._nothing = Seen().pack()
+        self._seen = int(self.seen.bits.sum())
         self.cases: dict[str, Case] = {}
 
     def run(
@@ -56,6 +59,7 @@ class Campaign:
         The state is saved after each round, and when this ends, however it ends.
         """
         began, before = time.monotonic(), self.state.seconds
+        layouts, probes = self.state.layouts, self.state.probes
         tasks = self._tasks(cases)
         waiting: deque[tuple[Task, Callable[[], Done | Lost]]] = deque()
         while True:
@@ -68,12 +72,23 @@ class Campaign:
             if self.state.layouts % ROUND == 0:
                 self._end_round()
             if told is not None:
-                found = len(self.state.findings)
-                told(Told(self.state.layouts, self.state.probes, found, int(self.seen.bits.sum())))
+                told(self._told(layouts, probes))
             if seconds is not None and time.monotonic() - began > seconds:
                 break
         if self.state.layouts % ROUND == 0:
             self._store.save(self.state)
+
+    def _told(self, layouts: int, probes: int) -> Told:
+        """Return how far this is; so many layouts and probes were done before this run."""
+        state = self.state
+        return Told(
+            state.layouts,
+            state.probes,
+            len(state.findings),
+            self._seen,
+            state.layouts - layouts,
+            state.probes - probes,
+        )
 
     def _tasks(self, cases: int | None) -> Iterator[Task | None]:
         """Yield the tasks to come; None while a round waits for one before it to end."""
@@ -113,6 +128,7 @@ class Campaign:
             state.known[name] = state.known.get(name, 0) + count
         for name, seconds in result.seconds.items():
             state.parts[name] = state.parts.get(name, 0.0) + seconds
+        self._seen += int((~self.seen.bits[result.new]).sum())
         self.seen.bits[result.new] = True
         for finding in result.findings:
             self._keep(task, finding)
