@@ -262,9 +262,7 @@ def test_accesses_are_of_every_type_and_privilege_with_ac_and_without(made):
             strict=True,
         )
     }
-    assert kinds == {
-        (kind, cpl, ac) for kind in range(3) for cpl in (0, 3) for ac in (False, True)
-    }
+    assert kinds == {(kind, cpl, ac) for kind in range(3) for cpl in (0, 3) for ac in (False, True)}
 
 
 def test_four_layouts_in_a_row_show_both_values_of_every_bit_at_four_levels_and_at_five():
