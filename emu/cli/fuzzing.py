@@ -43,7 +43,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seed", metavar="N", default="0", help="what all is made from (0)")
-    parser.add_argument("--cases", metavar="N", help="how many layouts (128, unless --time)")
+    parser.add_argument("--cases", metavar="N", help="how many layouts (256, unless --time)")
     parser.add_argument("--time", metavar="SECONDS", help="end after so long")
     parser.add_argument(
         "--jobs", metavar="N", default=str(os.cpu_count() or 1), help="processes (one a CPU)"
@@ -70,7 +70,7 @@ def _fuzz(options: argparse.Namespace) -> int:
     cases = None if options.cases is None else parse_int(options.cases, "--cases", bits=32)
     seconds = None if options.time is None else float(parse_int(options.time, "--time", bits=32))
     if cases is None and seconds is None:
-        cases = 128
+        cases = 256
     jobs = parse_int(options.jobs, "--jobs", bits=8)
     accesses = parse_int(options.accesses, "--accesses", bits=20)
     if not jobs or accesses < 16:

@@ -14,7 +14,7 @@ __all__ = ["PER_SECOND", "measured_campaigns", "show_campaigns"]
 PER_SECOND = 100_000
 """The goal: probes a second of CPU time, of the command and its workers, all included."""
 
-_PROBES = 1 << 20
+_PROBES = 1 << 21
 _HERE = Path(__file__).parents[2]
 # Runs the command in a process of its own, and tells what that and its children took.
 _WRAPPER = """
