@@ -16,7 +16,6 @@ from emu.cli.output import add_json, command_text, emit, progress_bar, remark, w
 from emu.cli.walkers import add_walker, chosen_walker
 from emu.fuzz.campaign import Campaign, Plan, Told
 from emu.fuzz.campaign.cluster import open_pool
-from emu.fuzz.campaign.state import State
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.campaign.tidy import reduce_findings
 from emu.fuzz.coverage import CELLS, coverage_lines
@@ -58,7 +57,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--seed", metavar="N", default="0", help="what all is made from (0)")
     parser.add_argument(
-        "--cases", metavar="N", help="end after so many layouts in all (128, unless --time)"
+        "--cases", metavar="N", help="end after so many layouts in all (256, unless --time)"
     )
     parser.add_argument(
         "--time", metavar="SECONDS", help="end after so long in this run; whichever comes first"
@@ -96,7 +95,7 @@ def _fuzz(options: argparse.Namespace) -> int:
     cases = None if options.cases is None else parse_int(options.cases, "--cases", bits=32)
     seconds = None if options.time is None else float(parse_int(options.time, "--time", bits=32))
     if cases is None and seconds is None:
-        cases = 128
+        cases = 256
     jobs = (
         os.cpu_count() or 1 if options.jobs is None else parse_int(options.jobs, "--jobs", bits=8)
     )
@@ -141,7 +140,7 @@ def _search(
 ) -> None:
     pool = open_pool(jobs, scheduler)
     try:
-        with _progress(campaign.state, cases) as told:
+        with _progress(cases) as told:
             campaign.run(pool, cases, seconds, told)
     finally:
         pool.close()
@@ -168,15 +167,12 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(before: State, cases: int | None) -> Iterator[Callable[[Told], None]]:
+def _progress(cases: int | None) -> Iterator[Callable[[Told], None]]:
     """Yield what tells how far it is: a live line on a terminal, else one every ten seconds."""
     began = time.monotonic()
-    layouts, probes = before.layouts, before.probes
 
     def line(told: Told) -> str:
-        seconds = max(time.monotonic() - began, 0.001)
-        rates = (told.layouts - layouts) / seconds, (told.probes - probes) / seconds
-        return _line(told, cases, *rates)
+        return _line(told, cases, time.monotonic() - began)
 
     if sys.stderr.isatty():
         from rich.console import Console  # noqa: PLC0415  # Where nobody watches, not worth its import.
@@ -196,12 +192,14 @@ def _progress(before: State, cases: int | None) -> Iterator[Callable[[Told], Non
     yield tell
 
 
-def _line(told: Told, cases: int | None, layouts_rate: float, probes_rate: float) -> str:
+def _line(told: Told, cases: int | None, seconds: float) -> str:
     of = "" if cases is None else f" of {cases:,}"
-    share = told.seen / int(CELLS.possible.sum())
+    share = told.seen / CELLS.reachable
+    seconds = max(seconds, 0.001)
     return (
-        f"{told.layouts:,}{of} layouts ({layouts_rate:.1f} a second), {told.probes:,} probes "
-        f"({probes_rate:,.0f} a second), {share:.1%} of cells seen, {told.findings:,} findings"
+        f"{told.layouts:,}{of} layouts ({told.layouts_now / seconds:,.1f} a second), "
+        f"{told.probes:,} probes ({told.probes_now / seconds:,.0f} a second), "
+        f"{share:.1%} of cells seen, {told.findings:,} findings"
     )
 
 

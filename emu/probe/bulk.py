@@ -19,7 +19,7 @@ from unicorn import (
 
 from emu.machine.registers import register_offsets
 from emu.probe.arena import CAPACITY, Arena
-from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
+from emu.probe.collect import NOTE_WORDS, REACHED, collect, expected
 from emu.probe.engine import Saved
 from emu.probe.job import Found, Job, runs_of
 from emu.probe.live import live_state
@@ -36,24 +36,16 @@ from emu.probe.loops import (
 )
 from emu.probe.rig import NO_VECTOR, TRANSLATED, Rig
 from emu.probe.routines import MARK
-from emu.probe.signature import SLOT, byte_of, signatures
 from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
-from walker.columns import Kind
 from walker.context import PagingContext
-from walker.memory import FRAME, U64
+from walker.memory import U64
 
-__all__ = ["NOTE_WORDS", "SEEN", "BulkRig"]
-
-NOTE_WORDS = 5
-REACHED, SEEN = 0x100, 0x101
-"""What a note names in place of a vector: an access that led to where the engine has nothing to
-give, and one that was seen being made. The address is then the physical one."""
+__all__ = ["BulkRig"]
 
 _NOTHING = 0, 0, 0
 _FETCHES_KEPT = 1 << 17  # Of which some part are made, at a KB of the host's code each.
 _FETCHES = UC_MEM_FETCH_PROT, UC_MEM_FETCH_UNMAPPED
-_PAGE = np.uint64(FRAME - 1)
 _LOW = 2  # The column of a record that is summed up where it was found.
 
 
@@ -122,7 +114,7 @@ class BulkRig(Rig):
             if done is not None:
                 done(rows, outs[part, 0] != 0)
         every = np.concatenate([np.zeros((0, NOTE_WORDS), np.uint64), *notes])
-        result = _collect(ordered, outs, every, faulted_at)
+        result = collect(ordered, outs, every, faulted_at)
         # What was found as expected adds up, or nothing of its run counts.
         self._forget_code(int((ordered.accesses.type == AccessType.EXECUTE).sum()))
         good = outs[:, 0] == 0
@@ -151,7 +143,7 @@ class BulkRig(Rig):
         loops = np.array([each.loops for each in views], np.uint64)[view]
         records = np.empty((len(job), RECORD_WORDS), np.uint64)
         records[:, 0] = accesses.va
-        records[:, 1:4] = _expected(accesses.type, job.target)
+        records[:, 1:4] = expected(accesses.type, job.target)
         records[:, 4:9] = self._seen_at(window, outs, job.word)
         records[:, 9:14] = job.before
         places = np.array([ACCESS[kind] + self._behind for kind in AccessType], np.uint64)
@@ -274,46 +266,3 @@ class BulkRig(Rig):
         self._now.longs[self._layout.vector >> 2] = NO_VECTOR
         self._now.quads[self._register["rip"]] = self._fix
         self._engine.restore(self._now)
-
-
-def _collect(job: Job, outs: U64, notes: U64, faulted_at: U64) -> Found:
-    """Return what the outs and the notes say; nothing is decided by silence alone."""
-    count = len(job)
-    found = Found.nothing(count)
-    found.after[:] = np.where(outs[:, 1:] == 0, job.before, outs[:, 1:])
-    found.decided[:] = outs[:, 0] == 0
-    found.pa[:] = job.target
-
-    row = notes[:, 0].astype(np.intp)
-    vector, code, address = notes[:, 2], notes[:, 3], notes[:, 4]
-    paging = vector == PAGE_FAULT
-    right = paging | ((vector == GENERAL_PROTECTION) & (code == 0))
-    right &= notes[:, 1] == faulted_at[row]
-    # To be seen is not enough: it has to have been completed, too.
-    other = outs[row, 0] != 0
-    told = (vector == REACHED) & ~other | (vector == SEEN) & other
-    told &= (address ^ job.accesses.va[row]) & _PAGE == 0
-    # A fault of the access itself, and no other before or after it.
-    alone = np.bincount(row, minlength=count)[row] == 1
-    found.decided[row] = ((right & ~other) | told) & alone
-    found.kind[row] = np.where(
-        told, Kind.OK, np.where(paging, Kind.PAGE_FAULT, Kind.GENERAL_PROTECTION)
-    )
-    found.pa[row] = np.where(told, address, np.uint64(0))
-    found.error_code[row] = np.where(paging, code, 0)
-    found.cr2[row] = np.where(paging, address, 0)
-    return found
-
-
-def _expected(kind: NDArray[np.uint8], target: U64) -> U64:
-    """Return uint64[n, 3]: bytes to store and to put back, and words then to be found."""
-    low, high = signatures(target & ~np.uint64(SLOT - 1))
-    original = byte_of(target).astype(np.uint64)
-    # Another byte than the one there, and than that of the access before.
-    stored = original ^ (np.arange(len(target), dtype=np.uint64) % np.uint64(255) + np.uint64(1))
-    change = (original ^ stored) << ((target & np.uint64(7)) << np.uint64(3))
-    write, upper = kind == AccessType.WRITE, (target & np.uint64(8)) != 0
-    fetch = kind == AccessType.EXECUTE
-    low_after = np.where(write & ~upper, low ^ change, np.where(fetch, target, low))
-    high_after = np.where(write & upper, high ^ change, high)
-    return np.stack([stored | original << np.uint64(8), low_after, high_after], axis=1)

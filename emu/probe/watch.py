@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from unicorn import UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE, UC_MEM_WRITE
 
-from emu.probe.bulk import SEEN, BulkRig
+from emu.probe.bulk import BulkRig
+from emu.probe.collect import NOTE_WORDS, SEEN
 from emu.probe.job import Job
 from emu.probe.loops import OUT_WORDS, RECORD_BYTES, WATCHED
 from emu.probe.space import NOWHERE, Space
@@ -52,7 +53,7 @@ class WatchRig(BulkRig):
 
         def fault(engine: object, vector: int, data: object) -> None:
             note(engine, vector, data)
-            self._take_down(self._notes[-5])
+            self._take_down(self._notes[-NOTE_WORDS])
 
         return fault
 

@@ -1,4 +1,4 @@
-"""`scripts/bench`: the walk against the Heki walk in C, probes against a bare guest loop."""
+"""`scripts/bench`: the walk against the Heki walk in C, probes against a guest loop, campaigns."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from scripts.benchmarks.campaign import PER_SECOND, measured_campaigns, show_campaigns
 from scripts.benchmarks.contenders import Contender, c_walks, checked, python_walks
 from scripts.benchmarks.cwalk import CWalker, compiler_version
 from scripts.benchmarks.images import IMAGES, Image, dense
@@ -37,8 +38,18 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer turns, smaller scaling series")
     parser.add_argument("--huge", action="store_true", help="go on to 10^7 leaves")
     parser.add_argument("--json", action="store_true", help="one document on standard output")
+    parser.add_argument("--campaign", action="store_true", help="fuzzing campaigns, nothing else")
+    parser.add_argument("--against", metavar="TREE", type=Path, help="campaigns of this tree, too")
     options = parser.parse_args()
     rounds = 5 if options.quick else 21
+    if options.campaign:
+        campaigns = measured_campaigns(1 if options.quick else 5, against=options.against)
+        if options.json:
+            print(json.dumps({"machine": _machine(), "campaigns": campaigns}))
+        else:
+            show_campaigns(campaigns)
+            _show_goals(list(_judge_campaigns(campaigns)))
+        return 0
 
     c = None
     if compiler_version() is None:
@@ -55,7 +66,13 @@ def main() -> int:
     print("bench: probes", file=sys.stderr)
     document["probes"] = measured_probes(5 if options.quick else 15)
     document["probe_scaling"] = probe_scaling(5)
-    document["goals"] = [*_judge(document["images"]), *_judge_probes(document["probes"])]
+    print("bench: campaigns", file=sys.stderr)
+    document["campaigns"] = measured_campaigns(1 if options.quick else 5, against=options.against)
+    document["goals"] = [
+        *_judge(document["images"]),
+        *_judge_probes(document["probes"]),
+        *_judge_campaigns(document["campaigns"]),
+    ]
     if options.json:
         print(json.dumps(document))
     else:
@@ -161,6 +178,15 @@ def _judge_probes(rows: list[Row]) -> Any:
             yield {"goal": f"probes: {row['name']}", "found": row["of_loop"], "most": most}
 
 
+def _judge_campaigns(rows: list[Row]) -> Any:
+    """Yield the goals of campaigns, as µs of CPU time a probe."""
+    for row in rows:
+        if row["tree"] == "here":
+            found = 1e6 / row["probes_per_cpu_second"]
+            most = 1e6 / PER_SECOND
+            yield {"goal": f"campaign, {row['jobs']} workers, µs", "found": found, "most": most}
+
+
 def _show_probes(rows: list[Row]) -> None:
     print(f"\nprobes: {PAGES:,} pages, ns a probe; × is the engine's time of a bare guest loop's")
     print(f"  {'':<24}{'engine':>10}{'×':>8}{'run':>10}{'probe':>10}{'one a call':>12}")
@@ -195,8 +221,13 @@ def _show(document: Row) -> None:
     print("\nprobes, half of which fault, ns each: ", end="")
     series = document["probe_scaling"]
     print(", ".join(f"{row['probes']:,}: {row['probe_ns']:,.0f}" for row in series))
+    show_campaigns(document["campaigns"])
+    _show_goals(document["goals"])
+
+
+def _show_goals(goals: list[Row]) -> None:
     print("\ngoals")
-    for goal in document["goals"]:
+    for goal in goals:
         met = "met" if goal["found"] <= goal["most"] else "MISSED"
         print(f"  {goal['goal']:<34}{goal['found']:>8.2f} of {goal['most']:<6}{met}")
 

@@ -24,12 +24,14 @@ _SAVED_EVERY = 5.0  # Seconds: how much work a kill can cost.
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How far a campaign is."""
+    """How far a campaign is, and what of it was done `_now`, in this run."""
 
     layouts: int
     probes: int
     findings: int
     seen: int
+    layouts_now: int
+    probes_now: int
 
 
 class Campaign:
@@ -45,6 +47,7 @@ class Campaign:
         last = self.state.layouts // ROUND - 1
         self._maps = {last - len(maps) + 1 + at: packed for at, packed in enumerate(maps)}
         self._nothing = Seen().pack()
+        self._seen = int(self.seen.bits.sum())
 
     def run(
         self,
@@ -61,6 +64,7 @@ class Campaign:
         """
         began, before = time.monotonic(), self.state.seconds
         saved = began
+        layouts, probes = self.state.layouts, self.state.probes
         tasks = self._tasks(cases)
         waiting: deque[tuple[Task, Callable[[], Done | Lost]]] = deque()
         while True:
@@ -73,8 +77,7 @@ class Campaign:
             if self.state.layouts % ROUND == 0:
                 self._end_round()
             if told is not None:
-                found = len(self.state.findings)
-                told(Told(self.state.layouts, self.state.probes, found, int(self.seen.bits.sum())))
+                told(self._told(layouts, probes))
             now = time.monotonic()
             if now - saved > _SAVED_EVERY:
                 self.save()
@@ -87,6 +90,18 @@ class Campaign:
         """Write the state, as it is after so many layouts."""
         self.state.seen = pack(self.seen.pack())
         self._store.save(self.state)
+
+    def _told(self, layouts: int, probes: int) -> Told:
+        """Return how far this is; so many layouts and probes were done before this run."""
+        state = self.state
+        return Told(
+            state.layouts,
+            state.probes,
+            len(state.findings),
+            self._seen,
+            state.layouts - layouts,
+            state.probes - probes,
+        )
 
     def _tasks(self, cases: int | None) -> Iterator[Task | None]:
         """Yield the tasks to come; None while a round waits for one before it to end."""
@@ -126,6 +141,7 @@ class Campaign:
             state.known[name] = state.known.get(name, 0) + count
         for name, seconds in result.seconds.items():
             state.parts[name] = state.parts.get(name, 0.0) + seconds
+        self._seen += int((~self.seen.bits[result.new]).sum())
         self.seen.bits[result.new] = True
         for finding in result.findings:
             self._keep(task, finding)

@@ -29,12 +29,16 @@ _EMULATED = (40, True)  # MAXPHYADDR and 1-GiB pages of the CPU that coverage is
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The families one behind the other: `first` are the numbers of their first cells."""
+    """The families one behind the other: `first` are the numbers of their first cells.
+
+    `possible` bool[count] are the cells that there can be, `reachable` their number.
+    """
 
     families: tuple[Family, ...]
     first: tuple[int, ...]
     count: int
     possible: Bools
+    reachable: int
 
     @classmethod
     def of(cls, *families: Family) -> "Cells":
@@ -42,7 +46,7 @@ class Cells:
         sizes = [family.size for family in families]
         first = np.concatenate([[0], np.cumsum(sizes)]).tolist()
         possible = np.concatenate([family.reachable() for family in families])
-        return cls(families, tuple(first[:-1]), first[-1], possible)
+        return cls(families, tuple(first[:-1]), first[-1], possible, int(possible.sum()))
 
     def split(self, cell: int) -> tuple[Family, int]:
         """Return the family of a cell, and its number there."""

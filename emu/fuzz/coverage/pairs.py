@@ -63,6 +63,9 @@ def _possible() -> Bools:
     for which in (one, other):
         possible = possible & ~(has(which, us, 0) & allowed & user)
         possible = possible & ~(has(which, rw, 0) & allowed & user & (group // 4 == WRITE))
+    # With WP set the supervisor, too, stores to what is writable only.
+    bound = (register == REGISTERS.index("wp")) & (value == 1) & (group // 4 == WRITE) & allowed
+    possible = possible & ~(bound & (has(one, rw, 0) | has(other, rw, 0)))
     nxe, la57 = REGISTERS.index("nxe"), REGISTERS.index("la57")
     no_nxe = (register == nxe) & (value == 0)
     possible = possible & ~(no_nxe & upper & has(one, xd, 1))

@@ -38,6 +38,9 @@ def _lost_possible() -> Bools:
     possible = possible & ~((right == 1) & some & (user == 1) & (answer == OK))
     possible = possible & ~((right == 2) & some & fetch & (answer == OK))
     sup_read = (user == 0) & ~write & ~fetch & (answer == DENIED)
+    # What keeps a user from reading is U/S alone.
+    user_read = (user == 1) & ~write & ~fetch & (answer == DENIED)
+    possible = possible & ~((right == 1) & ~some & user_read)
     cells: Bools = possible & ~((right == 1) & some & sup_read)
     return cells
 

@@ -45,7 +45,7 @@ def draw_context(
     for name, (register, bit) in _BITS.items():
         if decided.get(name, drawn[name]):
             registers[register] |= bit
-    keys = chance.integers(0, 4, 16) * (chance.random(16) < chance.choice([0.2, 0.6, 1.0]))
+    keys = chance.integers(0, 4, 16) * (chance.random(16) < chance.choice([0.0, 0.2, 0.6, 1.0]))
     pkru = sum(denied.get(key, int(keys[key])) << 2 * key for key in range(16))
     context = PagingContext(
         cr3=0, cr0=registers["cr0"], cr4=registers["cr4"], efer=registers["efer"], pkru=pkru

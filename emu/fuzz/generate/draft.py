@@ -17,6 +17,7 @@ LEVELS = 6
 
 P, RW, US, A, PS, G, XD = (np.uint64(1 << bit) for bit in (0, 1, 2, 5, 7, 8, 63))
 _ENDS = (0, 1, 255, 256, 510, 511)
+_CORNERS = ((0, 0), (255, 511), (256, 0), (511, 511))  # Indices at the root, and below it.
 # How often a bit is set that doesn't decide anything by itself.
 _IDLE = {3: 0.15, 4: 0.15, 5: 0.6, 6: 0.4, 8: 0.2, 9: 0.1, 10: 0.1, 11: 0.1, 52: 0.1, 55: 0.1,
          58: 0.1, 59: 0.25, 60: 0.25, 61: 0.25, 62: 0.25}  # fmt: skip
@@ -54,6 +55,7 @@ def draw_paths(
     for above, most in ((5, 3), (4, 5), (3, 4), (2, 6)):
         pool = chance.choice(index[:, above], most)
         index[:, above] = chance.choice(pool, count)
+    _corner(index, context, count - len(goals))
     flags = _flags(chance, context, (count, LEVELS), strict)
     level = chance.choice(np.array([1, 2, 3], np.uint8), count, p=[0.6, 0.25, 0.15])
     ends = [1 - strict, strict * 0.4, strict * 0.4, strict * 0.2]
@@ -67,6 +69,13 @@ def draw_paths(
     for row in np.flatnonzero(draft.end == End.RESERVED).tolist():
         _break(chance, context, draft, row)
     return draft
+
+
+def _corner(index: NDArray[np.uint16], context: PagingContext, free: int) -> None:
+    """Lead the last paths to both ends of both halves of the address space, if there are some."""
+    for row, (top, below) in enumerate(_CORNERS[: max(free, 0)], 1):
+        index[-row, :] = below
+        index[-row, context.levels] = top
 
 
 def _flags(

@@ -50,6 +50,7 @@ def grow(chance: np.random.Generator, context: PagingContext, draft: Draft) -> G
     places = Places(chance, context, MAX_TABLES)
     placing = _Placing(chance, context, draft)
     placing.place(draft)
+    _follow(chance, draft, placing.loops)
     grown = Grown(
         places.tables,
         np.zeros((MAX_TABLES, WORDS), np.uint64),
@@ -68,7 +69,7 @@ class _Placing:
     """Finds each path its entries, level by level. An entry is numbered row * 512 + index.
 
     `leads` are (entry, path, level, child's row, kind) of those that lead on, `ends` (entry,
-    path, level) of the others.
+    path, level) of the others; `loops` the (path, level) of recursive slots.
     """
 
     def __init__(self, chance: np.random.Generator, context: PagingContext, draft: Draft) -> None:
@@ -77,10 +78,12 @@ class _Placing:
         self.count = 1
         self.leads: list[tuple[int, int, int, int, int]] = []
         self.ends: list[tuple[int, int, int]] = []
+        self.loops: list[tuple[int, int]] = []
         self._levels = context.levels
         self._goals = len(draft.goals)
         self._share = float(chance.choice([0.0, 0.1, 0.25]))
         self._wild = float(chance.choice([0.0, 0.0, 0.05, 0.15]))
+        self._loop = float(chance.choice([0.0, 0.05, 0.2]))
         self._draws: NDArray[np.float64] = chance.random(shape)
         self._picks: NDArray[np.int64] = chance.integers(0, 1 << 30, shape)
 
@@ -117,11 +120,14 @@ class _Placing:
         picks = self._picks[owners, level].tolist()
         for at, path, draw, pick in zip(entries, owners, draws, picks, strict=True):
             own = path < self._goals
-            if draw < self._wild and not own:
-                # Every third leads to its own table: a recursive slot.
-                row = at // WORDS if pick % 3 == 0 else pick % self.count
+            wild = draw < self._wild
+            if not own and (wild or draw > 1 - self._loop):
+                # A recursive slot leads to its own table.
+                row = pick % self.count if wild else at // WORDS
                 self.leads.append((at, path, level, row, WILD))
                 children.append(-1)
+                if not wild:
+                    self.loops.append((path, level))
                 continue
             shared = _GOALS_SHARE if own else self._wild + self._share
             if below and (self.count >= most or draw < shared):
@@ -133,6 +139,24 @@ class _Placing:
             children.append(child)
             self.leads.append((at, path, level, child, TABLE))
         return children
+
+
+def _follow(chance: np.random.Generator, draft: Draft, loops: list[tuple[int, int]]) -> None:
+    """Lead the paths into recursive slots on as such slots are used: along another path.
+
+    Or by the same slot again, down to the table itself.
+    """
+    for (path, level), draw, other in zip(
+        loops, chance.random(len(loops)), chance.integers(0, len(draft), len(loops)), strict=True
+    ):
+        index = draft.index
+        if draw < _AGAIN:
+            index[path, 1:level] = index[path, level]
+        else:
+            index[path, 1:level] = index[other, 2 : level + 1]
+
+
+_AGAIN = 0.5
 
 
 def _fresh(wanted: list[int]) -> list[int]:

@@ -1,0 +1,131 @@
+"""Where the time of a fuzzing campaign goes: the command itself, measured from outside."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+__all__ = ["PER_SECOND", "measured_campaigns", "show_campaigns"]
+
+PER_SECOND = 100_000
+"""The goal: probes a second of CPU time, of the command and its workers, all included."""
+
+_PROBES = 1 << 21
+_HERE = Path(__file__).parents[2]
+# Runs the command in a process of its own, and tells what that and its children took.
+_WRAPPER = """
+import contextlib, io, json, resource, sys, time
+from emu.cli.main import main
+began, out = time.perf_counter(), io.StringIO()
+with contextlib.redirect_stdout(out):
+    status = main(sys.argv[1:])
+wall = time.perf_counter() - began
+used = {"wall": wall, "status": status}
+for name, who in ("parent", resource.RUSAGE_SELF), ("workers", resource.RUSAGE_CHILDREN):
+    usage = resource.getrusage(who)
+    used[name] = {"cpu": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}
+print(json.dumps({"used": used, "summary": json.loads(out.getvalue())}))
+"""
+
+Row = dict[str, Any]
+
+
+def measured_campaigns(
+    rounds: int, probes: int = _PROBES, against: Path | None = None
+) -> list[Row]:
+    """Return for 1 and 2 workers, by tree, what a campaign of about so many probes takes.
+
+    Medians over runs by turns. `against` is another tree of this project, to be measured beside
+    this one: each runs its own default size of layouts.
+    """
+    trees = {"here": _HERE} | ({} if against is None else {"there": against.resolve()})
+    runs: dict[tuple[str, int], list[Row]] = {}
+    sizes = {name: _accesses(tree) for name, tree in trees.items()}
+    for _ in range(rounds):
+        for jobs in (1, 2):
+            for name, tree in trees.items():
+                made = _run(tree, jobs, max(1, probes // sizes[name]))
+                runs.setdefault((name, jobs), []).append(made)
+    return [_row(name, jobs, sizes[name], found) for (name, jobs), found in runs.items()]
+
+
+def _python(tree: Path, code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree)},
+    )
+    return done.stdout
+
+
+def _accesses(tree: Path) -> int:
+    return int(_python(tree, "from emu.fuzz.campaign import Plan; print(Plan().accesses)"))
+
+
+def _run(tree: Path, jobs: int, cases: int) -> Row:
+    with tempfile.TemporaryDirectory() as corpus:
+        arguments = ["--cases", str(cases), "--jobs", str(jobs), "--corpus", corpus, "--json"]
+        found: Row = json.loads(_python(tree, _WRAPPER, "fuzz", *arguments))
+    if found["used"]["status"]:
+        raise RuntimeError(f"the campaign found something: {found['summary']['findings']}")
+    return found
+
+
+def _row(name: str, jobs: int, accesses: int, runs: list[Row]) -> Row:
+    def of(what: Any) -> float:
+        return median(what(run["used"], run["summary"]) for run in runs)
+
+    def cpu(used: Row) -> float:
+        return float(used["parent"]["cpu"] + used["workers"]["cpu"])
+
+    summary = runs[0]["summary"]
+    return {
+        "tree": name,
+        "jobs": jobs,
+        "accesses": accesses,
+        "layouts": summary["layouts"],
+        "probes": summary["probes"],
+        "cells": sum(family["seen"] for family in summary["coverage"].values()),
+        "probes_per_cpu_second": of(lambda used, told: told["probes"] / cpu(used)),
+        "probes_per_second": of(lambda used, told: told["probes"] / used["wall"]),
+        "layouts_per_second": of(lambda used, told: told["layouts"] / used["wall"]),
+        "parent_cpu": of(lambda used, _: used["parent"]["cpu"]),
+        "workers_cpu": of(lambda used, _: used["workers"]["cpu"]),
+        "parent_peak_mib": of(lambda used, _: used["parent"]["peak_mib"]),
+        "worker_peak_mib": of(lambda used, _: used["workers"]["peak_mib"]),
+        "us_per_probe": {
+            part: of(lambda _, told, part=part: told["parts"][part] / told["probes"] * 1e6)
+            for part in summary["parts"]
+        },
+    }
+
+
+def show_campaigns(rows: list[Row]) -> None:
+    """Print what was measured."""
+    print("\ncampaigns: `crosswalk fuzz`, seed 0, start of the command to the verdict")
+    for row in rows:
+        print(
+            f"  {row['tree']}, {row['jobs']} workers: {row['layouts']:,} layouts, "
+            f"{row['probes']:,} probes, {row['cells']:,} cells"
+        )
+        print(
+            f"    {row['probes_per_cpu_second']:,.0f} probes a second of CPU time, "
+            f"{row['probes_per_second']:,.0f} and {row['layouts_per_second']:.1f} layouts "
+            "a second of wall time"
+        )
+        parts = sorted(row["us_per_probe"].items(), key=lambda each: -each[1])
+        total = sum(taken for _, taken in parts)
+        told = ", ".join(f"{part} {taken:.2f} ({taken / total:.0%})" for part, taken in parts)
+        print(f"    workers, µs of wall time a probe: {told}")
+        print(
+            f"    CPU seconds: parent {row['parent_cpu']:.2f}, workers {row['workers_cpu']:.2f}; "
+            f"peak MiB: parent {row['parent_peak_mib']:.0f}, worker {row['worker_peak_mib']:.0f}"
+        )

@@ -1,0 +1,185 @@
+"""What leads to no signature, in bulk: paging structures, no RAM, what may not be executed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emu.check import check
+from emu.probe import ProbeError, Prober
+from emu.probe.single import Single
+from emu.probe.watch import WatchRig
+from tests.emu.observing import every, lent_slots, observe, probe, tables_of, write
+from tests.walker.build import MIB2, OPEN, RW, A, Builder, D, P, context
+from walker.columns import Accesses, Kind
+
+VA = 0x40_0000
+PAGES = 8
+
+
+def tables_as_pages(**switches):
+    """A space whose tables are mapped by themselves, twice each, and read-only once."""
+    builder = Builder(**switches)
+    builder.map(VA, 0x1000)
+    for number in range(PAGES):
+        frame = 0x1000 + (number % 4) * 0x1000
+        builder.map(VA + number * 0x1000, frame, OPEN if number < 6 else P)
+    return builder
+
+
+def alone(monkeypatch):
+    """Have every access that is made in an engine call of its own be an error."""
+
+    def never(*given, **_):
+        raise AssertionError(f"made alone: {given[1:]}")
+
+    monkeypatch.setattr(Single, "make", never)
+
+
+def asked(pages=PAGES):
+    return [access for number in range(pages) for access in every(VA + number * 0x1000 + 0x10)]
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_reads_and_writes_of_tables_are_decided_in_bulk_as_alone(levels, monkeypatch):
+    builder = tables_as_pages(levels=levels)
+    registers = context(levels=levels)
+    expected = observe(builder.memory, registers, *asked())
+    reached = {outcome.pa & ~0xFFF for outcome in expected if hasattr(outcome, "pa")}
+    assert {0x1000, 0x2000, 0x3000, 0x4000} == reached
+    alone(monkeypatch)
+    assert expected == probe(Prober(builder.memory, registers), *asked())
+
+
+def test_a_store_to_the_very_entry_that_maps_it_is_undone_but_for_accessed_and_dirty(monkeypatch):
+    builder = Builder().map(VA, 0x4000)
+    entry = builder.place(VA, 1)
+    assert 0x4000 == entry & ~0xFFF
+    offset = entry & 0xFFF
+    # Other pages of the same kind, so that they make a run.
+    for number in range(1, 4):
+        builder.map(VA + number * 0x1000, 0x4000)
+    alone(monkeypatch)
+    prober = Prober(builder.memory, context())
+    before = tables_of(prober)
+    stores = [write(VA + number * 0x1000 + offset) for number in range(4)]
+    outcomes = probe(prober, *stores)
+    assert [entry] * 4 == [outcome.pa for outcome in outcomes]
+    assert (entry, 0x4000 | OPEN | A | D) in outcomes[0].entries
+    assert np.array_equal(before, tables_of(prober))
+
+
+def test_what_has_no_ram_and_what_may_not_run_is_decided_in_bulk(monkeypatch):
+    builder = Builder()
+    for number in range(PAGES):
+        builder.map(VA + number * 0x1000, 0x5000_0000 + number * 0x1000)
+        builder.map(VA + MIB2 + number * 0x1000, 0x8000 + number * 0x1000)
+    memory = builder.memory
+    outside = asked()
+    inside = [access for number in range(PAGES) for access in every(VA + MIB2 + number * 0x1000)]
+    inside += [replace(access, va=access.va + 9) for access in inside]
+    expected = observe(memory, context(), *outside, *inside)
+    assert 0x5000_0010 == expected[0].pa
+    alone(monkeypatch)
+    assert expected == probe(Prober(memory, context()), *outside, *inside)
+
+
+def test_a_root_whose_only_free_slots_lie_in_the_upper_half(monkeypatch):
+    builder = Builder()
+    for slot in range(256):
+        builder.map(slot << 39, 0x8000)
+    memory = builder.memory
+    va = [slot << 39 for slot in range(0, 256, 8)]
+    accesses = [access for each in va for access in every(each)]
+    expected = observe(memory, context(), *accesses)
+    prober = Prober(memory, context())
+    assert min(lent_slots(prober)) >= 256
+    alone(monkeypatch)
+    assert expected == probe(prober, *accesses)
+
+
+def test_a_watcher_that_sees_another_address_is_found_out(monkeypatch):
+    see = WatchRig._see
+
+    def shifted(self, engine, event, pa, size, *given):
+        see(self, engine, event, pa, size, *given)
+        if size == 1:
+            self._notes[-1] ^= 0x1000
+        return True
+
+    builder = tables_as_pages()
+    assert check(builder.memory, context()).divergent == 0
+    monkeypatch.setattr(WatchRig, "_see", shifted)
+    with pytest.raises(ProbeError, match="bulk and single probes differ"):
+        check(builder.memory, context())
+
+
+@pytest.mark.parametrize("broken", ["not seen", "seen twice", "not undone", "not taken down"])
+def test_a_watcher_that_fails_leaves_the_access_to_be_made_alone(broken, monkeypatch):
+    builder = tables_as_pages()
+    expected = observe(builder.memory, context(), *asked())
+    see, made = WatchRig._see, []
+
+    def failing(self, engine, event, pa, size, *given):
+        if size != 1:
+            if broken == "not undone":
+                self._undo = None
+            return see(self, engine, event, pa, size, *given)
+        for _ in range({"not seen": 0, "seen twice": 2}.get(broken, 1)):
+            see(self, engine, event, pa, size, *given)
+        return True
+
+    real = Single.make
+    monkeypatch.setattr(
+        Single, "make", lambda *given, **named: made.append(given) or real(*given, **named)
+    )
+    monkeypatch.setattr(WatchRig, "_see", failing)
+    if broken == "not taken down":
+        monkeypatch.setattr(WatchRig, "_take_down", lambda *_: None)
+    assert expected == probe(Prober(builder.memory, context()), *asked())
+    assert made
+
+
+def test_a_store_to_read_only_memory_is_a_fault_and_nothing_is_stored():
+    builder = Builder()
+    for number in range(PAGES):
+        builder.map(VA + number * 0x1000, 0x4000, OPEN & ~RW)
+    prober = Prober(builder.memory, context())
+    before = tables_of(prober)
+    outcomes = prober.probe(
+        Accesses.of([write(VA + number * 0x1000, cpl) for number in range(PAGES) for cpl in (0, 3)])
+    )
+    assert {int(Kind.PAGE_FAULT)} == set(outcomes.kind.tolist())
+    assert np.array_equal(before, tables_of(prober))
+
+
+@pytest.mark.parametrize("cpl", [0, 3])
+@pytest.mark.parametrize("ac", [False, True])
+def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
+    builder = Builder().map(VA, 0x8000)
+    memory = builder.memory
+    large = context(smep=True, smap=True, pke=True, wp=False, nxe=False)
+    later = Prober(memory, context())
+    later._bulk._state(0, cpl, ac=ac)
+    later.enter(memory, large)
+    derived = later._bulk._state(0, cpl, ac=ac)
+    first = Prober(memory, large)
+    own = first._bulk._prepare(first._ground.arena.lent[0], cpl, ac=ac)
+    # In front of the registers lies what only Unicorn knows of a saved state.
+    start = first._bulk._layout.rax
+    assert bytes(own.bytes[start:]) == bytes(derived.bytes[start:])
+    other = first._bulk._prepare(first._ground.arena.lent[0], 3 - cpl, ac=ac)
+    assert bytes(other.bytes[start:]) != bytes(derived.bytes[start:])
+
+
+def test_the_rigs_states_are_made_once_for_all_arenas():
+    memory = Builder().map(VA, 0x8000).memory
+    prober = Prober(memory, context())
+    one = prober._bulk._state(0, 3, ac=False)
+    other = Builder()
+    for slot in range(20):
+        other.map(slot << 39, 0x8000)
+    prober.enter(other.memory, context())
+    assert one is prober._bulk._state(0, 3, ac=False)
+    found = probe(prober, *every(3 << 39), *every(4 << 39))
+    assert found == observe(other.memory, context(), *every(3 << 39), *every(4 << 39))
