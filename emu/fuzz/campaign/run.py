@@ -33,7 +33,7 @@ class Told:
 
 
 class Campaign:
-    """One campaign, from its state on. `cases` is the case of each finding of this run, by slug."""
+    """One campaign, from its state on. `cases` are this run's, found or made small, by slug."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self._store = plan, store

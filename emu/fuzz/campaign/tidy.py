@@ -45,6 +45,7 @@ def reduce_findings(
             campaign.save()
             if smaller is not None:
                 store.keep(slug, smaller)
+                campaign.cases[slug] = parse_case(smaller, slug)
             if told is not None:
                 told(done, len(chosen))
     return alone

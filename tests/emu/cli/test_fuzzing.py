@@ -4,6 +4,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from emu.fuzz.campaign.pools import local_pool
+from emu.fuzz.campaign.work import work
+from emu.fuzz.reduce.trial import Trial
 from tests.emu.fuzz.campaign.running import corpus
 from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
 from walker.source import load_case
@@ -13,7 +16,7 @@ BUG = "SMAP ignored"
 
 @pytest.fixture
 def fuzz(run, tmp_path):
-    def search(*more, cases=8, folder="corpus"):
+    def search(*more, cases=4, folder="corpus"):
         return run(
             *("fuzz", "--cases", cases, "--accesses", 96, "--jobs", 2),
             *("--corpus", tmp_path / folder, *more),
@@ -31,11 +34,11 @@ def test_without_a_bug_nothing_is_found(fuzz):
     ran = fuzz("--json")
     document = ran.document
     assert (0, "") == (ran.status, ran.err)
-    assert ([], 0, 8, 0) == (
+    assert ([], 0, 4, 0) == (
         document["findings"], document["divergences"], document["layouts"], document["lost"],
     )  # fmt: skip
     assert document["probes"] == document["agreements"] + document["known_divergences"]
-    assert document["probes"] > 8 * 80
+    assert document["probes"] > 4 * 80
     assert document["seconds"] > 0
 
 
@@ -64,11 +67,11 @@ def test_a_finding_is_counted_kept_and_shown_again_by_its_command(fuzz, run, bug
 def test_people_read_the_same(fuzz, bug):
     ran = fuzz()
     lines = ran.out.splitlines()
-    assert lines[0].startswith("8 layouts, ")
+    assert lines[0].startswith("4 layouts, ")
     (found,) = [line for line in lines if "SMAP: walker says" in line]
     assert lines[lines.index(found) + 1].startswith("    crosswalk replay ")
     assert "verdict: FAILED" == lines[-2]
-    assert lines[-1].startswith("reproduce: crosswalk fuzz --cases 8 ")
+    assert lines[-1].startswith("reproduce: crosswalk fuzz --cases 4 ")
 
 
 def test_junit_has_a_failure_with_its_command_for_each_finding(fuzz, bug, tmp_path):
@@ -80,7 +83,7 @@ def test_junit_has_a_failure_with_its_command_for_each_finding(fuzz, bug, tmp_pa
         suite.get(name) for name in ("tests", "failures", "errors", "skipped")
     )
     whole, failed = suite.findall("testcase")
-    assert ("8 layouts", []) == (whole.get("name"), list(whole))
+    assert ("4 layouts", []) == (whole.get("name"), list(whole))
     (failure,) = failed
     (found,) = document["findings"]
     assert (found["id"], found["signature"]) == (failed.get("name"), failure.get("message"))
@@ -100,15 +103,15 @@ def test_what_is_done_is_said_and_not_done_again(fuzz, bug, tmp_path):
     first = fuzz("--json").document
     before = corpus(tmp_path / "corpus")
     ran = fuzz("--json")
-    assert f"going on after 8 layouts in {tmp_path / 'corpus'}\n" in ran.err
+    assert f"going on after 4 layouts in {tmp_path / 'corpus'}\n" in ran.err
     assert "all layouts are done" in ran.err
     assert (first["findings"], before) == (ran.document["findings"], corpus(tmp_path / "corpus"))
 
 
 def test_more_cases_go_on_and_come_to_the_same_as_at_once(fuzz, bug, tmp_path):
-    fuzz(cases=5)
-    fuzz(cases=8)
-    fuzz(cases=8, folder="whole")
+    fuzz(cases=2)
+    fuzz(cases=4)
+    fuzz(cases=4, folder="whole")
     assert corpus(tmp_path / "whole") == corpus(tmp_path / "corpus")
 
 
@@ -122,13 +125,20 @@ def test_without_reduction_findings_stay_as_found_and_can_be_reduced_later(fuzz,
     assert corpus(tmp_path / "whole") == corpus(tmp_path / "corpus")
 
 
-@pytest.mark.parametrize(("act", "said"), [(crash, "died of SIGSEGV"), (hang, "hangs: no end")])
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (crash, "died of SIGSEGV"),
+        pytest.param(hang, "hangs: no end", marks=pytest.mark.slow),
+    ],
+)
 def test_a_crash_or_hang_of_the_emulator_is_shown_again_by_replay(
     fuzz, run, monkeypatch, act, said
 ):
     plant_emulator(monkeypatch, sick, act)
-    monkeypatch.setattr("emu.fuzz.campaign.pools.local_pool.__defaults__", (_work(), 1.0))
-    monkeypatch.setattr("emu.fuzz.reduce.trial.Trial.__init__.__defaults__", (None, None, 0.2))
+    if act is hang:
+        monkeypatch.setattr(local_pool, "__defaults__", (work, 2.0))
+        monkeypatch.setattr(Trial.__init__, "__defaults__", (None, None, 1.0))
     ran = fuzz("--json", cases=12)
     assert 1 == ran.status
     document = ran.document
@@ -136,17 +146,11 @@ def test_a_crash_or_hang_of_the_emulator_is_shown_again_by_replay(
     (found,) = document["findings"]
     assert found["count"] == document["lost"]
     assert 1 == len(load_case(found["case"]).probes)
-    again = run(*shlex.split(found["reproduce"])[1:], "--time-limit", 1)
+    again = run(*shlex.split(found["reproduce"])[1:], "--time-limit", 2)
     assert (2, "") == (again.status, again.out)
     assert said in again.err
     assert "reproduce: crosswalk replay " in again.err
     assert 1 == len(again.err.splitlines())
-
-
-def _work():
-    from emu.fuzz.campaign.work import work  # noqa: PLC0415
-
-    return work
 
 
 @pytest.mark.parametrize(

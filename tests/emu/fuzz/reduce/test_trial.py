@@ -70,10 +70,13 @@ def test_a_case_that_is_no_paging_is_bad_input(trial_of):
         trial_of().signatures(Case(cpu=Cpu(cr3=0x1000, cr4=0), ram=((0, 0x2000),)))
 
 
-@pytest.mark.parametrize(("act", "how"), [(crash, "crash, SIGSEGV"), (hang, "hang")])
+@pytest.mark.parametrize(
+    ("act", "how"),
+    [(crash, "crash, SIGSEGV"), pytest.param(hang, "hang", marks=pytest.mark.slow)],
+)
 def test_a_crash_or_a_hang_is_reduced_to_what_it_takes(trial_of, monkeypatch, act, how):
     plant_emulator(monkeypatch, stores, act)
-    trial = trial_of(seconds=0.25)
+    trial = trial_of(seconds=10.0 if act is crash else 0.5)
     reduced = reduced_to(trial, LAYOUT, lost_signature(how))
     (probe,) = reduced.case.probes
     assert ("write", 3) == (probe.access, probe.cpl)
