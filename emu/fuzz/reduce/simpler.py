@@ -58,7 +58,7 @@ def size_of(case: Case) -> tuple[int, ...]:
 
 def simplifications(case: Case) -> Search:
     """Yield what has fewer probes, entries, switches or bits."""
-    case = yield from _fewer(case, list(case.probes), _with_probes)
+    case = yield from _fewer(case, list(case.probes), 1, _with_probes)
     case = yield from _fewer_entries(case)
     case = yield from _plainer_cpu(case)
     case = yield from _plainer_bits(case)
@@ -66,17 +66,16 @@ def simplifications(case: Case) -> Search:
 
 
 def _fewer(
-    case: Case, items: list[Item], made: Callable[[Case, list[Item]], Case]
+    case: Case, items: list[Item], least: int, made: Callable[[Case, list[Item]], Case]
 ) -> Generator[Case, bool, Case]:
     """Yield `made` cases without half of the items, a quarter, and so on down to single ones."""
-    step = len(items) // 2
+    step = (len(items) + 1) // 2
     while step:
         at = 0
         while at < len(items):
             left = items[:at] + items[at + step :]
-            candidate = made(case, left)
-            if left and (yield candidate):
-                case, items = candidate, left
+            if len(left) >= least and (yield made(case, left)):
+                case, items = made(case, left), left
             else:
                 at += step
         step //= 2
@@ -100,7 +99,7 @@ def _fewer_entries(case: Case) -> Generator[Case, bool, Case]:
     if len(used) < len(case.entries) and (yield candidate):
         case = candidate
     # What a list of mappings depends on may lie beside the walk.
-    return (yield from _fewer(case, sorted(case.entries.items()), _with_entries))
+    return (yield from _fewer(case, sorted(case.entries.items()), 0, _with_entries))
 
 
 def _plainer_cpu(case: Case) -> Generator[Case, bool, Case]:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from distributed import LocalCluster
 
 from emu.fuzz.campaign import Campaign, Plan
 from emu.fuzz.campaign.cluster import Cluster, _do
@@ -23,10 +22,16 @@ PEER = "python:docs/examples/broken_walker.py:translate"
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-    ) as local:
-        yield local
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.emu.fuzz.campaign.two_workers"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # Dask says at length that a worker was killed.
+    ) as process:
+        yield json.loads(process.stdout.readline())
+        process.stdin.close()
+        assert 0 == process.wait(60)
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def pool_of(cluster):
     pools = []
 
     def make(*arguments, **more):
-        pools.append(Cluster(cluster.scheduler_address, *arguments, **more))
+        pools.append(Cluster(cluster["address"], *arguments, **more))
         return pools[-1]
 
     yield make
@@ -56,14 +61,13 @@ def searched(folder, pool, told=None):
 
 def test_a_cluster_of_which_a_worker_is_killed_finds_the_same(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    pool = Cluster(cluster.scheduler_address, slow)
+    pool = Cluster(cluster["address"], slow)
     assert 2 == pool.jobs
-    processes = {info["pid"] for info in _workers(cluster)}
     killed = []
 
     def kill(told):
         if told.layouts == 8:
-            killed.append(min(processes))
+            killed.append(cluster["pids"][0])
             os.kill(killed[0], signal.SIGKILL)
 
     there = searched(tmp_path / "there", pool, kill)
@@ -73,10 +77,6 @@ def test_a_cluster_of_which_a_worker_is_killed_finds_the_same(cluster, tmp_path,
     here = searched(tmp_path / "here", local_pool(2))
     assert (0, 0) == (here.state.lost, there.state.lost)
     assert corpus(tmp_path / "here") == corpus(tmp_path / "there")
-
-
-def _workers(cluster):
-    return [{"pid": worker.pid} for worker in cluster.workers.values()]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_the_command_works_on_a_cluster(cluster, tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "emu.cli", "fuzz", "--cases", "6", "--accesses", "64"),
-            *("--scheduler", cluster.scheduler_address, "--walker", PEER, "--no-reduce"),
+            *("--scheduler", cluster["address"], "--walker", PEER, "--no-reduce"),
             *("--corpus", tmp_path / "there", "--json"),
         ],
         capture_output=True,

@@ -46,6 +46,7 @@ def test_findings_become_small_and_keep_their_note(tmp_path, walker_with_bug):
         assert digest(path.read_bytes()) == again.state.findings[path.stem].reduced
 
 
+@pytest.mark.slow
 def test_one_after_the_other_or_several_at_once_come_to_the_same(tmp_path, walker_with_bug):
     for jobs in (1, 3):
         found = campaign(tmp_path / str(jobs), 2, 3)
@@ -57,7 +58,9 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("writes", [1, 2, 4])
+@pytest.mark.parametrize(
+    "writes", [1, *(pytest.param(number, marks=pytest.mark.slow) for number in (2, 4))]
+)
 def test_whichever_write_it_is_killed_at_the_next_run_comes_to_the_same(
     tmp_path, walker_with_bug, monkeypatch, writes
 ):
@@ -98,6 +101,7 @@ def test_a_finding_that_its_case_alone_does_not_show_stays_and_is_said(tmp_path)
     assert [] == reduced(tmp_path, PLAN)[1]
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_emulator_becomes_small_too(tmp_path, monkeypatch, walker_with_bug):
     plant_emulator(monkeypatch, sick, crash)
     found = campaign(tmp_path, 2, 12)
