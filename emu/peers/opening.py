@@ -10,7 +10,7 @@ from emu.peers.jsonl import JsonLines
 from emu.peers.python import load_function, python_answer
 from walker.errors import BadInput
 
-__all__ = ["KINDS", "open_peer"]
+__all__ = ["KINDS", "open_peer", "parse_claims"]
 
 KINDS = "python:MODULE:FUNCTION, exec:COMMAND, c:LIBRARY.so, volatility3, bulk, translate, walk"
 
