@@ -22,6 +22,7 @@ __all__ = ["CELLS", "Cells", "Seen", "coverage_of", "wanted"]
 
 Bools = NDArray[np.bool_]
 
+_TRIES = 4  # Goals for one cell in a layout, at the most.
 _EMULATED = (40, True)  # MAXPHYADDR and 1-GiB pages of the CPU that coverage is about.
 
 
@@ -111,7 +112,10 @@ class Seen:
 
 
 def wanted(seen: Bools, chance: np.random.Generator, count: int) -> list[Goal]:
-    """Return goals for cells that can be seen and haven't been, at random, each family alike."""
+    """Return goals for cells that can be seen and haven't been, at random, each family alike.
+
+    Not many for few cells: what else there is room for is better spent on anything.
+    """
     open_ = CELLS.possible & ~seen
     unseen = [
         first + np.flatnonzero(open_[first : first + family.size])
@@ -120,6 +124,7 @@ def wanted(seen: Bools, chance: np.random.Generator, count: int) -> list[Goal]:
     unseen = [cells for cells in unseen if len(cells)]
     if not unseen:
         return []
+    count = min(count, _TRIES * sum(len(cells) for cells in unseen))
     goals = []
     for pick, at in zip(chance.integers(0, len(unseen), count), chance.random(count), strict=True):
         cells = unseen[int(pick)]

@@ -45,6 +45,8 @@ def draw_accesses(
     pages = plans.size[path] // _PAGE
     page = chance.integers(0, 1 << 30, int(group[-1]) + 1).astype(np.uint64)[group] % pages
     page[(turn == 0) & (path % 3 == 0)] = 0
+    last = (turn == 0) & (path % 3 == 1)
+    page[last] = pages[last] - np.uint64(1)
     offset = chance.choice(_OFFSETS, count)
     anywhere = chance.random(count) < 0.2
     offset[anywhere] = chance.integers(0, 4096, int(anywhere.sum())).astype(np.uint64)

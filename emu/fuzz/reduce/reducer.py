@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emu.fuzz.reduce.relocate import relocations
+from emu.fuzz.reduce.shorter import shortenings
 from emu.fuzz.reduce.simpler import simplifications, size_of
 from walker.errors import CrosswalkError
 from walker.source import Case
@@ -38,7 +39,7 @@ def reduce_case(case: Case, shows: Callable[[Case], bool]) -> Reduced:
     again = True
     while again:
         again = False
-        for candidates in (simplifications, relocations):
+        for candidates in (simplifications, shortenings, relocations):
             search = candidates(case)
             accepted: bool | None = None
             while tries < MAX_TRIES:
