@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.check import Divergence, make_plan
-from emu.fuzz.layout import Layout
+from emu.fuzz.layout import Layout, Meaning, Meant
 from emu.fuzz.layout_case import case_layout, layout_case
 from emu.fuzz.signature import signature_of
 from emu.peers import Claim, Peer, PeerFailure
@@ -128,13 +128,15 @@ class _Function:
 
 
 def _with_accesses(layout: Layout | Case) -> Layout:
+    """Return a layout with its accesses, or where it has none with those of a full check."""
     if isinstance(layout, Case):
         layout = case_layout(layout)
     if len(layout.accesses):
         return layout
-    plan = make_plan(layout.memory(), layout.context)
-    nothing = case_layout(replace(layout_case(layout), probes=()))
-    return replace(nothing, accesses=plan.accesses, meant=layout.meant)
+    asked = make_plan(layout.memory(), layout.context).accesses
+    count = len(asked)
+    nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
+    return replace(layout, accesses=asked, meant=nothing)
 
 
 def _wrong(

@@ -24,7 +24,7 @@ writes this page; all but the seconds is the same each time. How good is a searc
 nothing? This one is sent after walkers that are known to be wrong: the {bugs} planted bugs of
 `tests/emu/fuzz/hunted.py`, one at a time, from the obvious (a rule left out) to the rare (two
 particular bits on two levels, and a control bit besides). Each is searched for by {seeds} campaigns
-with other seeds, guided by the coverage map as `crosswalk fuzz` is, and by as many that are blind,
+of other seeds, guided by the coverage map as `crosswalk fuzz` is, and by as many that are blind,
 as with `--blind`, for up to {limit} layouts of {accesses:,} accesses. A bug counts as found where
 an access diverges from what the emulated CPU does, and no known divergence of the emulator
 explains it.
@@ -35,8 +35,9 @@ explains it.
 
 Medians over the seeds; in brackets how many of the campaigns found it, if not all. Seconds are of
 CPU time of one process: generating, predicting once, probing, comparing, and counting coverage
-where that steers. Then the size of the case which the first finding of seed 0, guided, was
-reduced to (of the next seed that found it).
+where that steers: a guided layout takes longer, so that what takes little luck is found in fewer
+seconds without guidance, and what takes much in fewer with it. The last column is the size of the
+case which a finding of seed 0, guided, was reduced to (of the next seed, where that found none).
 
 {bugs_table}
 
