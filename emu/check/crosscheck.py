@@ -19,7 +19,7 @@ from walker.context import PagingContext
 from walker.memory import PhysicalMemory
 from walker.translate import walk
 
-__all__ = ["KEPT_DIVERGENCES", "Predictor", "Verdict", "check", "compare_all"]
+__all__ = ["KEPT_DIVERGENCES", "Predictor", "Verdict", "check", "compare_all", "confirm"]
 
 Predictor = Callable[[PhysicalMemory, PagingContext, Accesses], Outcomes]
 Progress = Callable[[int, int], None]
@@ -70,7 +70,7 @@ def check(
     done = None if progress is None else _of_total(progress, len(plan))
     observed = prober.probe(plan.accesses, done)
     seconds = time.perf_counter() - began
-    _confirm(prober, plan.accesses, observed, agreements(predicted, observed))
+    confirm(prober, plan.accesses, observed, agreements(predicted, observed))
     divergences = compare_all(memory, context, plan.accesses, predicted, observed)
     known = Counter(divergence.known for divergence in divergences if divergence.known)
     unknown = [divergence for divergence in divergences if not divergence.known]
@@ -102,7 +102,7 @@ def compare_all(
     return found
 
 
-def _confirm(
+def confirm(
     prober: Prober, accesses: Accesses, observed: Outcomes, agree: NDArray[np.bool_]
 ) -> None:
     """Make every access that diverged once more, in an engine call of its own.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,18 @@ class Layout:
     words: U64
     accesses: Accesses
     meant: Meant
+
+    def __repr__(self) -> str:
+        """Return its size: what failing tests show of it is only worth reading as a case."""
+        words = int(np.count_nonzero(self.words))
+        return (
+            f"<Layout: {self.context.levels} levels, {len(self.frames)} tables, "
+            f"{words} entries, {len(self.accesses)} accesses>"
+        )
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:  # noqa: FBT001  # IPython's protocol…
+        """Print the same: …which Hypothesis follows too, and else would print all fields."""
+        printer.text(repr(self))
 
     def memory(self) -> SparseWords:
         """Return the tables in otherwise empty RAM."""

@@ -24,6 +24,7 @@ __all__ = ["CELLS", "Cells", "Seen", "coverage_of", "unseen_in", "wanted"]
 
 Bools = NDArray[np.bool_]
 
+_TRIES = 4  # Goals for one cell in a layout, at the most.
 _EMULATED = (40, True)  # MAXPHYADDR and 1-GiB pages of the CPU that coverage is about.
 
 
@@ -133,11 +134,13 @@ def unseen_in(packed: bytes) -> tuple[NDArray[np.int32], ...]:
 def wanted(packed: bytes, chance: np.random.Generator, count: int) -> list[Goal]:
     """Return goals for cells that can be seen and haven't been, at random, each family alike.
 
-    `packed` is what has been seen, as `Seen.pack` returns it.
+    `packed` is what has been seen, as `Seen.pack` returns it. Not many for few cells: what else
+    there is room for is better spent on anything.
     """
     unseen = unseen_in(packed)
     if not unseen:
         return []
+    count = min(count, _TRIES * sum(len(cells) for cells in unseen))
     goals = []
     for pick, at in zip(
         chance.integers(0, len(unseen), count).tolist(), chance.random(count).tolist(), strict=True

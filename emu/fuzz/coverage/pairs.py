@@ -143,10 +143,25 @@ def _goal(values: tuple[int, ...]) -> Goal:
             control=control, level=broken, end=End.RESERVED, reserved=7, bits=rest,
             access=kind, cpl=3 * user,
         )  # fmt: skip
-    goal = Goal(
-        control=control, level=min(level, 3), end=End.LEAF, bits=bits, access=kind, cpl=3 * user
-    )
+    level = min(level, 3)
+    if group % 2 and not user and _never_denied(kind, bits, control):
+        return Goal(
+            control=control, level=level, end=End.RESERVED, reserved=51, bits=bits,
+            access=kind, cpl=0,
+        )  # fmt: skip
+    goal = Goal(control=control, level=level, end=End.LEAF, bits=bits, access=kind, cpl=3 * user)
     return with_answer(goal, DENIED) if group % 2 else goal
+
+
+def _never_denied(
+    kind: AccessType, bits: tuple[tuple[int, str, bool], ...], control: dict[str, bool]
+) -> bool:
+    """Return whether no right denies the supervisor this: only a reserved bit refuses it then."""
+    own = any(name == "us" and not on for _, name, on in bits)
+    if kind is AccessType.READ:
+        return own or not control.get("smap", True)
+    needed, guard = ("wp", "smap") if kind is AccessType.WRITE else ("nxe", "smep")
+    return not control.get(needed, True) and (own or not control.get(guard, True))
 
 
 PAIRS = Family(

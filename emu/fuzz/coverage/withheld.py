@@ -37,11 +37,9 @@ def _lost_possible() -> Bools:
     possible = possible & ~((right == 0) & some & write & (user == 1) & (answer == OK))
     possible = possible & ~((right == 1) & some & (user == 1) & (answer == OK))
     possible = possible & ~((right == 2) & some & fetch & (answer == OK))
-    sup_read = (user == 0) & ~write & ~fetch & (answer == DENIED)
-    # What keeps a user from reading is U/S alone.
-    user_read = (user == 1) & ~write & ~fetch & (answer == DENIED)
-    possible = possible & ~((right == 1) & ~some & user_read)
-    cells: Bools = possible & ~((right == 1) & some & sup_read)
+    read_denied = ~write & ~fetch & (answer == DENIED)
+    # A read is denied to the supervisor by SMAP, to the user by U/S, and by nothing else.
+    cells: Bools = possible & ~((right == 1) & (some == (user == 0)) & read_denied)
     return cells
 
 

@@ -17,10 +17,12 @@ LEVELS = 6
 
 P, RW, US, A, PS, G, XD = (np.uint64(1 << bit) for bit in (0, 1, 2, 5, 7, 8, 63))
 _ENDS = (0, 1, 255, 256, 510, 511)
-_CORNERS = ((0, 0), (255, 511), (256, 0), (511, 511))  # Indices at the root, and below it.
 # How often a bit is set that doesn't decide anything by itself.
-_IDLE = {3: 0.15, 4: 0.15, 5: 0.6, 6: 0.4, 8: 0.2, 9: 0.1, 10: 0.1, 11: 0.1, 52: 0.1, 55: 0.1,
-         58: 0.1, 59: 0.25, 60: 0.25, 61: 0.25, 62: 0.25}  # fmt: skip
+_IDLE = {3: 0.35, 4: 0.35, 5: 0.6, 6: 0.4, 8: 0.35, 9: 0.25, 10: 0.25, 11: 0.25, 52: 0.25,
+         55: 0.25, 58: 0.25}  # fmt: skip
+_KEYED = 0.6
+_CORNERS = 0.03
+"""How many paths lie at an end of a canonical half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def draw_paths(
     for above, most in ((5, 3), (4, 5), (3, 4), (2, 6)):
         pool = chance.choice(index[:, above], most)
         index[:, above] = chance.choice(pool, count)
-    _corner(index, context, count - len(goals))
+    _to_corners(chance, context, index)
     flags = _flags(chance, context, (count, LEVELS), strict)
     level = chance.choice(np.array([1, 2, 3], np.uint8), count, p=[0.6, 0.25, 0.15])
     ends = [1 - strict, strict * 0.4, strict * 0.4, strict * 0.2]
@@ -71,11 +73,14 @@ def draw_paths(
     return draft
 
 
-def _corner(index: NDArray[np.uint16], context: PagingContext, free: int) -> None:
-    """Lead the last paths to both ends of both halves of the address space, if there are some."""
-    for row, (top, below) in enumerate(_CORNERS[: max(free, 0)], 1):
-        index[-row, :] = below
-        index[-row, context.levels] = top
+def _to_corners(
+    chance: np.random.Generator, context: PagingContext, index: NDArray[np.uint16]
+) -> None:
+    """Move some paths to the first and last page of either half."""
+    rows = np.flatnonzero(chance.random(len(index)) < _CORNERS)
+    which = chance.integers(0, 4, len(rows))
+    index[rows] = np.where(which % 2 == 1, 511, 0)[:, None]
+    index[rows, context.levels] = np.array([0, 255, 256, 511])[which]
 
 
 def _flags(
@@ -86,6 +91,8 @@ def _flags(
     flags = np.zeros(shape, np.uint64)
     for draw, (bit, often) in zip(draws, _IDLE.items(), strict=True):
         flags |= (draw < often).astype(np.uint64) << np.uint64(bit)
+    keys = chance.integers(0, 16, shape) * (chance.random(shape) < _KEYED)
+    flags |= keys.astype(np.uint64) << np.uint64(59)
     open_ = chance.random((3, *shape))
     withheld = float(chance.choice([0.05, 0.15, 0.3]))
     flags |= np.where(open_[0] > withheld, RW, np.uint64(0))

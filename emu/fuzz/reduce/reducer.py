@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emu.fuzz.reduce.relocate import relocations
+from emu.fuzz.reduce.shorter import shortenings
 from emu.fuzz.reduce.simpler import simplifications, size_of
 from walker.errors import CrosswalkError
 from walker.source import Case
@@ -50,7 +51,7 @@ def reduce_case(
     again = True
     while again:
         again = False
-        for candidates in (simplifications, relocations):
+        for candidates in (simplifications, shortenings, relocations):
             search = candidates(case)
             accepted: bool | None = None
             while not enough(tries):

@@ -1,0 +1,178 @@
+"""Holding a walker to what the emulated CPU does, in words that say where it is wrong."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.check import Divergence, make_plan
+from emu.fuzz.layout import Layout, Meaning, Meant
+from emu.fuzz.layout_case import case_layout, layout_case
+from emu.fuzz.signature import signature_of
+from emu.peers import Claim, Peer, PeerFailure
+from emu.peers.judge import as_claimed, judge, truth_of
+from emu.peers.opening import open_peer, parse_claims
+from emu.peers.python import python_answer
+from emu.report.text import access_text, context_text, outcome_text, walk_lines
+from emu.testing.paths import ROOT, layout_of
+from emu.testing.referee import Referee
+from walker.access import Access, AccessType
+from walker.columns import Accesses, Outcomes
+from walker.context import PagingContext
+from walker.memory import PhysicalMemory
+from walker.outcome import Outcome, Translation
+from walker.source import Case, dump_case
+from walker.translate import walk
+
+__all__ = ["Checker", "Walker", "WrongWalker", "check_walker"]
+
+Walker = Callable[..., Any] | str
+"""A function as `python:` takes it, or the name of any walker as `--walker` takes it."""
+
+_SHOWN_ENTRIES = 16
+
+
+class WrongWalker(AssertionError):
+    """The walker is wrong. `case` shows the first access that it is wrong about; `name` its rule.
+
+    Without `case` where the walker gave no answer.
+    """
+
+    def __init__(self, message: str, name: str = "", case: Case | None = None) -> None:
+        super().__init__(message)
+        self.name, self.case = name, case
+
+
+class Checker:
+    """Checks walkers; the emulator and the processes of walkers are kept in between."""
+
+    def __init__(self) -> None:
+        self._referee = Referee()
+        self._opened: dict[tuple[str, str | None], Peer] = {}
+
+    def __call__(self, walker: Walker, layout: Layout | Case, *, claims: str | None = None) -> None:
+        """Raise `WrongWalker` where `walker` answers an access otherwise than the emulated CPU.
+
+        `claims` are the names of what it answers, with commas; else its attribute `claims`, else
+        "translation". A case without probes is checked everywhere, as `crosswalk check` does. A
+        function runs in this process, and what it raises is raised; any other walker in its own.
+        `EmulatorFailure` where the emulator gives no answer, `BadInput` for a walker there isn't.
+        """
+        __tracebackhide__ = True
+        peer = self._peer(walker, claims)
+        layout = _with_accesses(layout)
+        memory, context, accesses = layout.memory(), layout.context, layout.accesses
+        try:
+            answers = peer.answer(memory, context, accesses)
+        except PeerFailure as failure:
+            raise WrongWalker(f"{peer.name} gave no answer: {failure}") from failure
+        outcomes = self._referee.truth(memory, context, accesses)
+        truth = truth_of(memory, context, accesses, outcomes)
+        fields = judge(peer.claims, answers, truth)
+        if np.logical_or.reduce(list(fields.values())).any():
+            raise _wrong(peer, layout, memory, answers, as_claimed(peer.claims, truth), fields)
+
+    def start(self) -> None:
+        """Start the emulator, which takes longer than most checks do."""
+        context = PagingContext(cr3=ROOT)
+        access = Access(0, AccessType.READ)
+        layout = layout_of(context, [], Accesses.of([access]))
+        self._referee.truth(layout.memory(), context, layout.accesses)
+
+    def close(self) -> None:
+        """Stop the emulator and the walkers' processes."""
+        self._referee.close()
+        for peer in self._opened.values():
+            peer.close()
+        self._opened.clear()
+
+    def _peer(self, walker: Walker, claims: str | None) -> Peer:
+        if callable(walker):
+            return _Function(walker, claims)
+        if (walker, claims) not in self._opened:
+            self._opened[walker, claims] = open_peer(walker, claims=claims)
+        return self._opened[walker, claims]
+
+
+def check_walker(walker: Walker, layout: Layout | Case, *, claims: str | None = None) -> None:
+    """Raise `WrongWalker` where a walker is wrong: what a `Checker` does, with one for all."""
+    __tracebackhide__ = True
+    _checker()(walker, layout, claims=claims)
+
+
+@functools.cache
+def _checker() -> Checker:
+    return Checker()
+
+
+class _Function:
+    """A function as a walker under test, called in this process."""
+
+    def __init__(self, function: Callable[..., Any], claims: str | None) -> None:
+        self.name = getattr(function, "__name__", "the walker")
+        own = getattr(function, "claims", Claim.TRANSLATION.value)
+        self.claims = parse_claims(own if claims is None else claims, self.name)
+        self._answer = python_answer(function, self.claims)
+
+    def answer(
+        self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses
+    ) -> Outcomes:
+        """Return what the function says of each access."""
+        return self._answer(memory, context, accesses)
+
+    def close(self) -> None:
+        """Do nothing: there is no process."""
+
+
+def _with_accesses(layout: Layout | Case) -> Layout:
+    """Return a layout with its accesses, or where it has none with those of a full check."""
+    if isinstance(layout, Case):
+        layout = case_layout(layout)
+    if len(layout.accesses):
+        return layout
+    asked = make_plan(layout.memory(), layout.context).accesses
+    count = len(asked)
+    nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
+    return replace(layout, accesses=asked, meant=nothing)
+
+
+def _wrong(
+    peer: Peer,
+    layout: Layout,
+    memory: PhysicalMemory,
+    answers: Outcomes,
+    truth: Outcomes,
+    fields: dict[str, NDArray[np.bool_]],
+) -> WrongWalker:
+    """Return the error for the first access that the walker is wrong about."""
+    wrong = np.logical_or.reduce(list(fields.values()))
+    row = int(np.argmax(wrong))
+    access = layout.accesses[row]
+    path = walk(memory, layout.context, access.va)
+    divergence = Divergence(access, answers[row], truth[row], path)
+    names = [name for name, column in fields.items() if column[row]]
+    signature = signature_of(layout.context, divergence, names, peer.name)
+    case = layout_case(layout, rows=slice(row, row + 1))
+    case = replace(case, note=str(signature))
+    lines = [
+        f"{peer.name} is wrong about {int(wrong.sum()):,} of {len(wrong):,} accesses; the first:",
+        access_text(access),
+        f"  predicted: {_said(peer.claims, divergence.predicted)}",
+        f"  observed:  {outcome_text(divergence.observed)}",
+        *walk_lines(layout.context, path),
+        f"  {context_text(layout.context)}",
+        str(signature),
+    ]
+    if len(case.entries) <= _SHOWN_ENTRIES:
+        lines += ["as a case file:", dump_case(case).decode().rstrip()]
+    return WrongWalker("\n".join(lines), signature.slug, case)
+
+
+def _said(claims: frozenset[Claim], outcome: Outcome) -> str:
+    """Return a walker's answer in words; of a fault only what it claims to know."""
+    if Claim.FAULTS in claims or isinstance(outcome, Translation):
+        return outcome_text(outcome)
+    return "refused" if Claim.RIGHTS in claims else "not mapped"

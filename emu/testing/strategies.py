@@ -1,0 +1,143 @@
+"""Hypothesis strategies: control states, accesses, whole address spaces.
+
+What they draw is plain where nothing else is needed, so that a failing example shrinks to one
+path with few entries, default registers and the bits that matter.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from emu.fuzz.layout import Layout
+from emu.testing.paths import NO_TABLE, ROOT, TOP_PAGE, Path, address_of, layout_of
+from walker.access import Access, AccessType
+from walker.columns import Accesses
+from walker.context import CR0, CR4, EFER, PagingContext
+from walker.entry import LEVELS
+from walker.memory import FRAME
+
+__all__ = ["accesses", "contexts", "layouts"]
+
+_OFTEN, _SELDOM = (False, True), (False, False, False, True)
+_SWITCHES = (
+    ("cr0", CR0.WP, _SELDOM),
+    ("efer", EFER.NXE, _SELDOM),
+    ("cr4", CR4.SMEP, _SELDOM),
+    ("cr4", CR4.SMAP, _SELDOM),
+    ("cr4", CR4.PKE, _OFTEN),
+    ("cr4", CR4.PGE, _SELDOM),
+    ("cr4", CR4.LA57, _SELDOM),
+)
+"""What is switched away from the default, and how often: most of it makes more accesses fault."""
+_INDICES = (0, 1, 511, 256, 255, 510, 2, 257)
+# The plainest first: that is where Hypothesis shrinks to.
+_RIGHTS = (1, 2, 63)
+_BITS = (*4 * _RIGHTS, 5, 6, 3, 4, 8, 59, 60, 61, 62, 9, 11, 52, 58)
+_NOTHING = -1
+_BREAKING = (*12 * (_NOTHING,), 0, 7, 12, 13, 20, 21, 29, 40, 51)
+_LEFT_OUT = (True, False, False, False, False)
+_KEYS = (0, 1, 2, 4, 8, 15)
+_OFFSETS = (0, 1, 8, 0xFF0, 0xFF8, 0xFFF, FRAME, -1, 511 * FRAME, 512 * FRAME)
+_MASK = (1 << 64) - 1
+
+
+@st.composite
+def contexts(draw: st.DrawFn, *, cr3: int = ROOT) -> PagingContext:
+    """Return control states of the emulated CPU, the default one with WP and NXE the plainest."""
+    default = PagingContext(cr3=cr3)
+    registers = {name: getattr(default, name) for name in ("cr0", "cr4", "efer")}
+    for name, bit, often in _SWITCHES:
+        if draw(st.sampled_from(often)):
+            registers[name] ^= bit
+    pkru = 0
+    if registers["cr4"] & CR4.PKE:
+        keys = st.tuples(st.sampled_from(_KEYS), st.sampled_from((2, 1, 3)))
+        for key, denied in draw(st.lists(keys, min_size=1, max_size=4)):
+            pkru |= denied << 2 * key
+    return PagingContext(cr3=cr3, **registers, pkru=pkru)
+
+
+def accesses(where: PagingContext | Layout) -> st.SearchStrategy[Access]:
+    """Return accesses of any kind: under a control state anywhere, in a layout near its own."""
+    if isinstance(where, Layout):
+        pages = sorted({va & -FRAME for va in where.accesses.va.tolist()}) or [0]
+        return st.sampled_from(pages).flatmap(lambda va: _accesses(where.context, [va]))
+    return _indices().flatmap(
+        lambda index: _accesses(where, [address_of(where, Path(index=index, level=1))])
+    )
+
+
+@st.composite
+def layouts(
+    draw: st.DrawFn, context: st.SearchStrategy[PagingContext] | None = None, *, paths: int = 8
+) -> Layout:
+    """Return small address spaces of at most so many paths, with accesses to them.
+
+    Every path is accessed in all six ways, and besides there are a few accesses of any kind. What
+    shrinks to no path has an empty root table. `context` are the control states, but for CR3.
+    Nothing is said to be meant.
+    """
+    chosen = replace(draw(contexts() if context is None else context), cr3=ROOT)
+    drawn = draw(st.lists(_paths(chosen.levels), min_size=(paths + 1) // 2, max_size=paths))
+    ways = [way for way in drawn if way is not None]
+    pages = [address_of(chosen, path) + within for path, within in ways] or [0]
+    ac = draw(st.booleans())
+    asked = [
+        Access(va, kind, cpl, ac)
+        for va in dict.fromkeys(pages)
+        for kind in AccessType
+        for cpl in (0, 3)
+    ]
+    asked += draw(st.lists(_accesses(chosen, pages), max_size=4))
+    return layout_of(chosen, [path for path, _ in ways], Accesses.of(dict.fromkeys(asked)))
+
+
+def _indices() -> st.SearchStrategy[tuple[int, int, int, int, int]]:
+    one = st.sampled_from(_INDICES)
+    alike = one.map(lambda index: (index, index, index, index, index))
+    return alike | st.tuples(one, one, one, one, one)
+
+
+@st.composite
+def _paths(draw: st.DrawFn, levels: int) -> tuple[Path, int] | None:
+    """Return paths, each with an offset in its page; None for one that isn't needed.
+
+    So that it can go at once: Hypothesis takes what a list doesn't need out of it in small pieces.
+    """
+    if draw(st.sampled_from(_LEFT_OUT)):
+        return None
+    upper = st.sampled_from(range(levels, 1, -1))
+    path = Path(
+        draw(_indices()),
+        draw(st.sampled_from((3, 2, 1, 1))),
+        draw(st.integers(0, TOP_PAGE)),
+        draw(_flips()),
+        draw(st.none() | st.none() | st.tuples(upper, st.integers(0, NO_TABLE))),
+    )
+    anywhere = st.integers(0, LEVELS[path.level].span - 1)
+    return path, draw(st.sampled_from((0, 0xFF0, 0xFFF)) | anywhere)
+
+
+@st.composite
+def _flips(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
+    """Return what is odd in a path's entries; seldom is that what ends a walk."""
+    above = st.integers(0, 4)
+    flips = draw(st.lists(st.tuples(above, st.sampled_from(_BITS)), max_size=8))
+    breaking = draw(st.sampled_from(_BREAKING))
+    if breaking != _NOTHING:
+        flips.append((draw(above), breaking))
+    return tuple(dict.fromkeys(flips))
+
+
+@st.composite
+def _accesses(draw: st.DrawFn, context: PagingContext, pages: Sequence[int]) -> Access:
+    """Return accesses on these pages, beside them, and where no address is canonical."""
+    va = draw(st.sampled_from(pages)) + draw(st.sampled_from(_OFFSETS) | st.integers(0, FRAME - 1))
+    wrong = draw(st.none() | st.integers(context.va_bits - 1, 63))
+    return Access(
+        va & _MASK ^ (0 if wrong is None else 1 << wrong),
+        draw(st.sampled_from(AccessType)),
+        draw(st.sampled_from((0, 3))),
+        draw(st.booleans()),
+    )

@@ -1,0 +1,107 @@
+"""One campaign against all planted bugs at once: what the CPU does is the same for each of them."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+
+from emu.check.compare import agreements
+from emu.check.crosscheck import Predictor, compare_all
+from emu.check.explain import accessed_leaves
+from emu.fuzz.campaign.plan import LAG, ROUND, Plan
+from emu.fuzz.coverage import CELLS, Seen, coverage_of
+from emu.fuzz.layout import Layout
+from emu.probe import Stand
+from walker.bulk import translate_many
+from walker.columns import Outcomes
+from walker.memory import SparseWords
+
+__all__ = ["Bug", "Found", "Search", "search"]
+
+
+class Bug(Protocol):
+    """A walker with a bug: what it is called, and what it says."""
+
+    @property
+    def name(self) -> str:
+        """The rule that is broken."""
+        ...
+
+    @property
+    def predict(self) -> Predictor:
+        """What it says of accesses."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """When a bug was found: in which layout, counted from 1, after how many seconds of CPU.
+
+    Those are of generating, predicting once, probing, comparing, and counting coverage where
+    that steers. `seen` is the map that the layout was made with, packed.
+    """
+
+    layouts: int
+    seconds: float
+    seen: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a campaign came to: each bug found, by name; the cells reached after each layout."""
+
+    found: dict[str, Found]
+    cells: tuple[int, ...]
+
+
+class _Truths:
+    """Says what accesses come to: what is observed, or the manuals' word where that is known."""
+
+    def __init__(self) -> None:
+        self._stand = Stand()
+
+    def of(self, memory: SparseWords, layout: Layout) -> Outcomes:
+        """Return the outcomes of the layout's accesses."""
+        context, accesses = layout.context, layout.accesses
+        predicted = translate_many(memory, context, accesses)
+        observed = self._stand.observe(memory, context, accesses)
+        differ = ~agreements(predicted, observed)
+        known = differ & accessed_leaves(memory, context, accesses, predicted, observed)
+        rest = np.flatnonzero(differ & ~known)
+        some = compare_all(
+            memory, context, accesses.take(rest), predicted.take(rest), observed.take(rest)
+        )
+        known[rest] = [each.known is not None for each in some]
+        for field in fields(Outcomes):
+            getattr(observed, field.name)[known] = getattr(predicted, field.name)[known]
+        return observed
+
+
+def search(plan: Plan, limit: int, bugs: Sequence[Bug]) -> Search:
+    """Try so many layouts of a campaign, as `Campaign` makes them, and say when each bug showed."""
+    truths, seen = _Truths(), Seen()
+    maps: dict[int, bytes] = {}
+    nothing = seen.pack()
+    found: dict[str, Found] = {}
+    cells = []
+    seconds = 0.0
+    for index in range(limit):
+        began = time.process_time()
+        known = maps.get(index // ROUND - LAG, nothing)
+        layout = plan.layout(index, known)
+        memory = layout.memory()
+        truth = truths.of(memory, layout)
+        steering = time.process_time()
+        seen.add(coverage_of(memory, layout.context, layout.accesses, truth) & CELLS.possible)
+        if index % ROUND == ROUND - 1:
+            maps[index // ROUND] = seen.pack()
+        cells.append(int(seen.bits.sum()))
+        seconds += (time.process_time() if plan.guided else steering) - began
+        for bug in bugs:
+            if bug.name not in found:
+                said = bug.predict(memory, layout.context, layout.accesses)
+                if not agreements(said, truth).all():
+                    found[bug.name] = Found(index + 1, seconds, known)
+    return Search(found, tuple(cells))

@@ -1,0 +1,16 @@
+"""What a planted bug's finding shrinks to."""
+
+from emu.fuzz.attempt import Tester
+from emu.fuzz.campaign.plan import Plan
+from emu.fuzz.reduce.same import reduced_to
+from scripts.hunting.search import Bug, Found
+from walker.source import Case
+
+__all__ = ["shrunk"]
+
+
+def shrunk(bug: Bug, plan: Plan, found: Found) -> Case:
+    """Return the first finding of the layout that showed the bug, reduced."""
+    tester = Tester(predict=bug.predict)
+    findings = tester.findings(plan.layout(found.layouts - 1, found.seen)).all()
+    return reduced_to(tester, findings[0].case, findings[0].signature).case

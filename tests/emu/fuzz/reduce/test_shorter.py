@@ -1,0 +1,92 @@
+import pytest
+
+from emu.fuzz.reduce import reduce_case
+from emu.fuzz.reduce.shorter import shortenings
+from emu.report.records import access_of
+from walker.outcome import PageFault
+from walker.source import Case, Cpu, Probe
+from walker.translate import translate
+
+LA57 = 1 << 12
+FIVE = {0x1000: 0x2007, 0x2008: 0x3007, 0x3010: 0x4007, 0x4018: 0x5007, 0x5020: 0x7005}
+VA = 1 << 39 | 2 << 30 | 3 << 21 | 4 << 12 | 0x123
+
+
+def case_of(entries, *vas, levels=4, access="write"):
+    return Case(
+        cpu=Cpu(cr3=0x1018, cr4=0x20 | (LA57 if levels == 5 else 0)),
+        ram=((0, 0x10000),),
+        entries=entries,
+        probes=tuple(Probe(va=va, access=access, cpl=3) for va in vas),
+    )
+
+
+def without(entries, *gone):
+    return {pa: word for pa, word in entries.items() if pa not in gone}
+
+
+FOUR = case_of({0x1008: 0x3007, 0x3010: 0x4007, 0x4018: 0x5007, 0x5020: 0x7005}, VA)
+
+
+def test_the_table_below_a_pml5_becomes_the_root():
+    (candidate, *_) = shortenings(case_of(FIVE, VA, levels=5))
+    assert (0x2018, 0x20) == (candidate.cpu.cr3, candidate.cpu.cr4)
+    assert without(FIVE, 0x1000) == candidate.entries
+    assert [VA] == [probe.va for probe in candidate.probes]
+
+
+def test_the_address_is_canonical_with_four_levels_too():
+    upper = VA | 256 << 39
+    entries = {**without(FIVE, 0x2008), 0x2808: 0x3007}
+    (candidate, *_) = shortenings(case_of(entries, upper, levels=5))
+    assert 0xFFFF << 48 | upper == candidate.probes[0].va
+    assert candidate.context().canonical(candidate.probes[0].va)
+
+
+def test_a_larger_page_takes_the_flags_of_either_entry_or_both():
+    case = Case(
+        cpu=FOUR.cpu,
+        ram=FOUR.ram,
+        entries={**FOUR.entries, 0x4018: 1 << 63 | 0x5003, 0x5020: 0x7015},
+        probes=FOUR.probes,
+    )
+    words = [candidate.entries[0x4018] for candidate in list(shortenings(case))[:3]]
+    page = 0x20_0000
+    assert [page | 0x95, 1 << 63 | page | 0x83, 1 << 63 | page | 0x91] == words
+    assert all(0x5020 not in candidate.entries for candidate in shortenings(case))
+
+
+def test_an_accepted_candidate_is_gone_on_from():
+    search = shortenings(FOUR)
+    first = next(search)
+    second = search.send(True)
+    assert (3, 2) == (len(first.entries), len(second.entries))
+    assert 0x4000_0085 == second.entries[0x3010]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case_of(FOUR.entries, VA, VA + 1),
+        case_of({0x1008: 0x3007, 0x3010: 0x4000_0087}, VA),
+        case_of(without(FOUR.entries, 0x5020), VA),
+        case_of(FOUR.entries, 1 << 60),
+        case_of({}, VA),
+    ],
+    ids=["two probes", "largest page", "no page", "not canonical", "nothing"],
+)
+def test_what_can_not_be_shorter_stays(case):
+    assert [] == list(shortenings(case))
+
+
+def test_a_reduction_ends_with_the_shortest_walk():
+    def shows(case):
+        memory, context = case.memory(), case.context()
+        answer = translate(memory, context, access_of(case.probes[0]))
+        return isinstance(answer, PageFault) and answer.error_code == 7
+
+    reduced = reduce_case(case_of(FIVE, VA, levels=5), shows)
+    assert reduced.done
+    assert 2 == len(reduced.case.entries)
+    assert 0x20 == reduced.case.cpu.cr4
+    assert reduced.case == reduce_case(reduced.case, shows).case

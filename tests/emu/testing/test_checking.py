@@ -1,0 +1,208 @@
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+
+from emu.peers.claims import Limits
+from emu.testing import referee
+from emu.testing.checking import Checker, WrongWalker, check_walker
+from emu.testing.paths import ROOT, Path, layout_of
+from emu.testing.referee import EmulatorFailure, Referee
+from emu.testing.strategies import layouts
+from tests.emu.cases import KNOWN_CASES
+from walker.access import Access, AccessType
+from walker.bulk import translate_many
+from walker.columns import Accesses
+from walker.context import CR4, PagingContext
+from walker.errors import BadInput
+from walker.outcome import PageFault, Translation
+from walker.source import Case, Cpu, Probe, load_case
+from walker.translate import translate
+
+CONTEXT = PagingContext(cr3=ROOT)
+WRITE = Access(0, AccessType.WRITE)
+
+
+@pytest.fixture(scope="module")
+def check():
+    checker = Checker()
+    yield checker
+    checker.close()
+
+
+def page(*flips, access=WRITE):
+    """A layout with one page, and one access to it."""
+    return layout_of(CONTEXT, [Path((0,) * 5, 1, flips=flips)], Accesses.of([access]))
+
+
+def whole(memory, context, access):
+    return translate(memory, context, access)
+
+
+whole.claims = "translation,rights,faults,marks"
+
+
+def mapped(memory, context, access):
+    """Where a page is, by the rules of reads, keys away; no word about rights."""
+    context = replace(context, cr4=context.cr4 & ~CR4.PKE)
+    answer = translate(memory, context, Access(access.va, AccessType.READ, 0, True))
+    return answer.pa if isinstance(answer, Translation) else None
+
+
+@settings(max_examples=40)
+@given(layout=layouts())
+def test_the_walker_of_this_project_is_right(check, layout):
+    check(whole, layout)
+    check("bulk", layout)
+
+
+@settings(max_examples=20)
+@given(layout=layouts())
+def test_a_walker_without_rights_is_held_to_the_pages_alone(check, layout):
+    check(mapped, layout)
+
+
+def test_where_a_walker_is_wrong_is_said_with_its_walk(check):
+    def broken(memory, context, access):
+        return access.va + 0x100000
+
+    broken.claims = "translation,rights"
+    with pytest.raises(WrongWalker) as caught:
+        check(broken, page((1, 1)))
+    changes = "0x1000 = 0x2027, 0x2000 = 0x3027, 0x3000 = 0x4025"
+    lines = str(caught.value).splitlines()
+    assert lines[:8] == [
+        "broken is wrong about 1 of 1 accesses; the first:",
+        "write of 0x0 at CPL 0",
+        "  predicted: ok, pa 0x100000",
+        f"  observed:  #PF, error code 0x3 (P W/R), CR2 0x0; changes {changes}",
+        "  PML4E[0]     at 0x00000001000 = 0x0000000000002007  table  RW US",
+        "  PDPTE[0]     at 0x00000002000 = 0x0000000000003007  table  RW US",
+        "  PDE[0]       at 0x00000003000 = 0x0000000000004005  table  US",
+        "  PTE[0]       at 0x00000004000 = 0x0000000000100007  leaf  RW US",
+    ]
+    assert "R/W of a PDE: broken says ok, it is #PF, P" in lines
+    assert ["write"] == [probe.access for probe in caught.value.case.probes]
+
+
+def test_an_answer_that_no_case_file_could_hold_is_wrong_too(check):
+    with pytest.raises(WrongWalker, match="ok, pa 0xffffffffffffffff"):
+        check(lambda *_: (1 << 64) - 1, page())
+
+
+def test_what_a_walker_does_not_claim_is_not_held_against_it(check):
+    def refuses(memory, context, access):
+        return PageFault(0xFFFF, 1)
+
+    refused = page((1, 1))
+    with pytest.raises(WrongWalker):
+        check(refuses, refused)
+    check(refuses, refused, claims="translation,rights")
+    with pytest.raises(WrongWalker, match=r"predicted: #PF, error code 0xffff .*"):
+        check(refuses, refused, claims="rights,faults")
+
+
+def test_the_emulators_known_faults_are_not_held_against_a_walker(check):
+    for path in sorted(KNOWN_CASES.glob("*.json")):
+        check(whole, load_case(path))
+
+
+def test_a_case_without_probes_is_checked_everywhere(check):
+    entries = {0x1000: 0x2007, 0x2000: 0x3007, 0x3000: 0x4007, 0x4000: 0x5005}
+    case = Case(cpu=Cpu(cr3=0x1000), ram=((0, 0x10000),), entries=entries)
+    check(whole, case)
+
+    def broken(memory, context, access):
+        answer = translate(memory, context, access)
+        return answer if access.type is not AccessType.WRITE else translate(
+            memory, context, Access(access.va, AccessType.READ, access.cpl)
+        )  # fmt: skip
+
+    broken.claims = "rights,faults"
+    with pytest.raises(WrongWalker, match="write of 0x0 at CPL 0"):
+        check(broken, case)
+
+
+def test_a_walker_in_a_process_of_its_own_may_die(check, tmp_path):
+    source = tmp_path / "dies.py"
+    source.write_text("import os\ndef walker(*_):\n    os.kill(os.getpid(), 9)\n")
+    with pytest.raises(WrongWalker, match=r"gave no answer: .*died of SIGKILL"):
+        check(f"python:{source}:walker", page())
+
+
+def test_what_a_function_raises_is_raised(check):
+    def raises(memory, context, access):
+        raise ZeroDivisionError("in the walker")
+
+    with pytest.raises(ZeroDivisionError, match="in the walker"):
+        check(raises, page())
+
+
+@pytest.mark.parametrize("answer", ["0x1000", True, 1.5, -1])
+def test_nonsense_is_no_answer(check, answer):
+    with pytest.raises(WrongWalker, match="gave no answer"):
+        check(lambda *_: answer, page())
+
+
+def test_a_walker_that_there_is_not_is_bad_input(check):
+    with pytest.raises(BadInput, match="none of"):
+        check("nobody", page())
+    with pytest.raises(BadInput, match="'rigths' is none of"):
+        check(whole, page(), claims="rigths")
+
+
+def test_the_function_is_the_same_as_a_checker():
+    check_walker(whole, page())
+    with pytest.raises(WrongWalker):
+        check_walker(lambda *_: None, page())
+
+
+class Mortal:
+    """A stand of which an engine dies, hangs or fails at the address that says so."""
+
+    def prober(self, memory, context):
+        return self
+
+    def probe(self, accesses, *_, **__):
+        first = int(accesses.va.max(initial=0))
+        if first == 0x1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if first == 0x2000:
+            signal.pause()
+        if first == 0x3000:
+            raise ValueError("no outcome")
+        memory = page().memory()
+        return translate_many(memory, CONTEXT, accesses)
+
+
+@pytest.mark.parametrize(
+    ("va", "how"), [(0x1000, "died of SIGKILL"), (0x2000, "no answer in 0.2 s"),
+                    (0x3000, "ValueError: no outcome")]
+)  # fmt: skip
+def test_an_emulator_that_fails_is_said_to_and_another_answers(va, how, monkeypatch):
+    monkeypatch.setattr(referee, "Stand", Mortal)
+    monkeypatch.setattr(referee, "_LIMITS", Limits(seconds=0.2))
+    judge = Referee()
+    memory = page().memory()
+    with pytest.raises(EmulatorFailure, match=how):
+        judge.truth(memory, CONTEXT, Accesses.of([Access(va, AccessType.READ)]))
+    assert 1 == len(judge.truth(memory, CONTEXT, Accesses.of([Access(0, AccessType.READ)])))
+    judge.close()
+
+
+def test_a_probe_of_a_case_asks_for_what_it_says(check):
+    case = Case(
+        cpu=Cpu(cr3=0x1000),
+        ram=((0, 0x10000),),
+        entries={0x1000: 0x2007},
+        probes=(Probe(va=0x1234, access="execute", cpl=3),),
+    )
+    asked = []
+
+    def walker(memory, context, access):
+        asked.append(access)
+
+    check(walker, case)
+    assert [Access(0x1234, AccessType.EXECUTE, 3, False)] == asked

@@ -1,0 +1,117 @@
+"""The example repository and the plugin, run as their users run them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from walker.source import load_case
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
+PROFILE = """\
+from hypothesis import Phase, settings
+settings.register_profile(
+    "short", derandomize=True, database=None, phases=[Phase.generate, Phase.shrink]
+)
+settings.load_profile("short")
+"""
+
+
+def run_pytest(folder, *arguments):
+    environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def yours(tmp_path):
+    """A copy of the example repository, with fewer examples drawn."""
+    folder = tmp_path / "yours"
+    shutil.copytree(EXAMPLES / "your-tests", folder)
+    (folder / "conftest.py").write_text(PROFILE)
+    test = (folder / "test_walker.py").read_text()
+    (folder / "test_walker.py").write_text(test.replace("max_examples=300", "max_examples=80"))
+    return folder
+
+
+def only_cases(folder):
+    """Leave one test: that of the cases."""
+    text = (folder / "test_walker.py").read_text()
+    start, end = text.index("@settings"), text.index("def test_the_walker_is_right")
+    (folder / "test_walker.py").write_text(text[:start] + text[end:])
+
+
+def test_the_example_passes_with_its_walker(yours):
+    done = run_pytest(yours)
+    assert (0, True) == (done.returncode, "2 passed" in done.stdout), done.stdout
+
+
+def test_the_example_fails_with_a_broken_walker_and_says_where(yours):
+    shutil.copy(EXAMPLES / "broken_walker.py", yours / "tiny_walker.py")
+    done = run_pytest(yours, "--crosswalk-keep", "kept")
+    assert (1, True) == (done.returncode, "2 failed" in done.stdout), done.stdout
+    for line in (
+        "translate is wrong about 2 of 6 accesses; the first:",
+        "  predicted: ok, pa 0x0",
+        "  observed:  #PF, error code 0x3 (P W/R), CR2 0x0; changes 0x1000 = 0x2025",
+        "R/W of a PML4E: translate says ok, it is #PF, P",
+        "layout=<Layout: 4 levels, 2 tables, 2 entries, 6 accesses>",
+    ):
+        assert line in done.stdout
+    kept = load_case(yours / "kept" / "r-w-of-a-pml4e-47d7a7a2.json")
+    assert (2, 1) == (len(kept.entries), len(kept.probes))
+    # What is kept fails as a case, too.
+    only_cases(yours)
+    again = run_pytest(yours, "--crosswalk-cases", "kept")
+    assert again.returncode == 1
+    assert "test_the_walker_is_right_where_it_was_wrong_once[r-w-of-a-pml4e-" in again.stdout
+
+
+def test_a_folder_without_cases_fails_the_test_that_asks_for_them(yours):
+    only_cases(yours)
+    (yours / "empty").mkdir()
+    done = run_pytest(yours, "--crosswalk-cases", "empty")
+    assert done.returncode == 1
+    assert f"crosswalk_case: no case files in {yours / 'empty'}" in done.stdout
+
+
+def test_a_folder_not_set_fails_the_test_that_asks_for_it(yours):
+    only_cases(yours)
+    (yours / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    done = run_pytest(yours)
+    assert done.returncode == 1
+    assert "crosswalk_case: crosswalk_cases = DIR is not set" in done.stdout
+
+
+def test_the_plugin_alone_imports_nothing_heavy():
+    heavy = "{'numpy', 'unicorn', 'hypothesis', 'walker', 'guest', 'msgspec'}"
+    code = f"import emu.testing.plugin, sys; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_pytest_finds_the_plugin_where_hypothesis_is_absent(tmp_path):
+    (tmp_path / "hypothesis.py").write_text("raise ImportError('absent')\n")
+    (tmp_path / "test_one.py").write_text(
+        "from walker.outcome import PageFault\n"
+        "from emu.testing.paths import ROOT, Path, layout_of\n"
+        "from walker import Access, AccessType, Accesses, PagingContext\n\n"
+        "def test_one(check_walker):\n"
+        "    accesses = Accesses.of([Access(0, AccessType.READ)])\n"
+        "    path = Path((0, 0, 0, 0, 0), 1)\n"
+        "    layout = layout_of(PagingContext(cr3=ROOT), [path], accesses)\n"
+        "    check_walker(lambda *_: 0x100000, layout)\n"
+    )
+    done = run_pytest(tmp_path, "-p", "no:hypothesispytest")
+    assert (0, True) == (done.returncode, "1 passed" in done.stdout), done.stdout + done.stderr
+
+
+def test_what_the_page_shows_is_the_example():
+    page = (EXAMPLES.parent / "testing.md").read_text()
+    for name in ("test_walker.py", "pyproject.toml"):
+        assert (EXAMPLES / "your-tests" / name).read_text() in page
