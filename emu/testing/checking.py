@@ -6,21 +6,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emu.check import Divergence, make_plan
-from emu.fuzz.layout import Layout, Meaning, Meant
+from emu.fuzz.layout import Layout
 from emu.fuzz.layout_case import case_layout, layout_case
 from emu.fuzz.signature import signature_of
 from emu.peers import Claim, Peer, PeerFailure
-from emu.peers.judge import as_claimed, judge, truth_of
-from emu.peers.opening import open_peer, parse_claims
-from emu.peers.python import python_answer
+from emu.peers.answers import Answers
+from emu.peers.claims import parse_claims
+from emu.peers.judge import Judged, judge
+from emu.peers.opening import open_peer
+from emu.peers.python import Function
 from emu.report.text import access_text, context_text, outcome_text, walk_lines
 from emu.testing.paths import ROOT, layout_of
 from emu.testing.referee import Referee
 from walker.access import Access, AccessType
-from walker.columns import Accesses, Outcomes
+from walker.columns import Accesses
 from walker.context import PagingContext
 from walker.memory import PhysicalMemory
 from walker.outcome import Outcome, Translation
@@ -70,10 +71,9 @@ class Checker:
         except PeerFailure as failure:
             raise WrongWalker(f"{peer.name} gave no answer: {failure}") from failure
         outcomes = self._referee.truth(memory, context, accesses)
-        truth = truth_of(memory, context, accesses, outcomes)
-        fields = judge(peer.claims, answers, truth)
-        if np.logical_or.reduce(list(fields.values())).any():
-            raise _wrong(peer, layout, memory, answers, as_claimed(peer.claims, truth), fields)
+        for judged in judge(peer.claims, answers, memory, context, accesses, outcomes):
+            if judged.wrong.any():
+                raise _wrong(peer, layout, memory, judged)
 
     def start(self) -> None:
         """Start the emulator, which takes longer than most checks do."""
@@ -115,47 +115,44 @@ class _Function:
         self.name = getattr(function, "__name__", "the walker")
         own = getattr(function, "claims", Claim.TRANSLATION.value)
         self.claims = parse_claims(own if claims is None else claims, self.name)
-        self._answer = python_answer(function, self.claims)
+        self._asked = Function(function, self.claims)
 
-    def answer(
-        self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses
-    ) -> Outcomes:
-        """Return what the function says of each access."""
-        return self._answer(memory, context, accesses)
+    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+        """Return what the function says of each access, or lists."""
+        return self._asked.answer(memory, context, accesses)
 
     def close(self) -> None:
         """Do nothing: there is no process."""
 
 
 def _with_accesses(layout: Layout | Case) -> Layout:
-    """Return a layout with its accesses, or where it has none with those of a full check."""
     if isinstance(layout, Case):
         layout = case_layout(layout)
     if len(layout.accesses):
         return layout
-    asked = make_plan(layout.memory(), layout.context).accesses
-    count = len(asked)
-    nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
-    return replace(layout, accesses=asked, meant=nothing)
+    plan = make_plan(layout.memory(), layout.context)
+    nothing = case_layout(replace(layout_case(layout), probes=()))
+    return replace(nothing, accesses=plan.accesses, meant=layout.meant)
 
 
 def _wrong(
     peer: Peer,
     layout: Layout,
     memory: PhysicalMemory,
-    answers: Outcomes,
-    truth: Outcomes,
-    fields: dict[str, NDArray[np.bool_]],
+    judged: Judged,
 ) -> WrongWalker:
     """Return the error for the first access that the walker is wrong about."""
-    wrong = np.logical_or.reduce(list(fields.values()))
+    wrong = judged.wrong
     row = int(np.argmax(wrong))
-    access = layout.accesses[row]
+    access = judged.accesses[row]
     path = walk(memory, layout.context, access.va)
-    divergence = Divergence(access, answers[row], truth[row], path)
-    names = [name for name, column in fields.items() if column[row]]
-    signature = signature_of(layout.context, divergence, names, peer.name)
-    case = layout_case(layout, rows=slice(row, row + 1))
+    divergence = Divergence(access, judged.said[row], judged.truth[row], path)
+    names = [name for name, column in judged.fields.items() if column[row]]
+    signature = signature_of(
+        layout.context, divergence, names, peer.name, judged.claims_of(row, peer.claims)
+    )
+    alone = replace(layout, accesses=judged.accesses.take(slice(row, row + 1)))
+    case = layout_case(alone)
     case = replace(case, note=str(signature))
     lines = [
         f"{peer.name} is wrong about {int(wrong.sum()):,} of {len(wrong):,} accesses; the first:",

@@ -5,7 +5,6 @@ path with few entries, default registers and the bits that matter.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -75,10 +74,10 @@ def layouts(
     """Return small address spaces of at most so many paths, with accesses to them.
 
     Every path is accessed in all six ways, and besides there are a few accesses of any kind. What
-    shrinks to no path has an empty root table. `context` are the control states, but for CR3.
-    Nothing is said to be meant.
+    shrinks to no path has an empty root table. `context` has to have its CR3 at 0x1000, as
+    `contexts` has. Nothing is said to be meant.
     """
-    chosen = replace(draw(contexts() if context is None else context), cr3=ROOT)
+    chosen = draw(contexts() if context is None else context)
     drawn = draw(st.lists(_paths(chosen.levels), min_size=(paths + 1) // 2, max_size=paths))
     ways = [way for way in drawn if way is not None]
     pages = [address_of(chosen, path) + within for path, within in ways] or [0]

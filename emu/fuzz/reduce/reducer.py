@@ -4,8 +4,8 @@ Every step leads to a case that is smaller in the order of `size_of`, so there i
 is left is its own reduction.
 
 Reducers on offer were looked at in November 2026. Shrink Ray is kept, but needs Python 3.12 (3.11
-has to do here), brings some forty packages, a language model's runtime among them, and shortens
-files of text; Lithium takes lines out of files; Picire has had no release since 2021. None knows
+has to do here), brings many packages, a language model's runtime among them, and shortens files
+of text; Lithium takes lines out of files; Picire has had no release since 2021. None knows
 bits of entries, or that a table may move if what points to it does, and that is what all but the
 first steps are about.
 """

@@ -4,8 +4,7 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from emu.fuzz.reduce.simpler import Search
-from walker.context import CR4
-from walker.entry import ADDRESS_FIELD, LEVELS, Entry
+from walker.entry import ADDRESS_FIELD, LEVELS
 from walker.memory import FRAME
 from walker.source import Case
 from walker.translate import StepKind, walk
@@ -18,7 +17,7 @@ _CR3 = ~ADDRESS_FIELD
 
 
 def relocations(case: Case) -> Search:
-    """Yield cases with fewer levels, and lower tables, indices, page and RAM, for one probe."""
+    """Yield cases with lower tables, indices, page and RAM; for cases of one probe."""
     if len(case.probes) == 1:
         case = yield from _lower_walk(case)
     last = max(case.entries, default=0) // FRAME * FRAME + FRAME
@@ -29,51 +28,7 @@ def relocations(case: Case) -> Search:
                 case = candidate
 
 
-def _shorter_walk(case: Case) -> Generator[Case, bool, Case]:
-    """Yield cases with fewer levels: no PML5, or a large page where a table was."""
-    candidate = _without_root(case)
-    if candidate is not None and (yield candidate):
-        case = candidate
-    for level in (3, 2):
-        for like_leaf in (True, False):
-            candidate = _large_page(case, level, like_leaf=like_leaf)
-            if candidate is not None and (yield candidate):
-                return candidate
-    return case
-
-
-def _without_root(case: Case) -> Case | None:
-    context, probe = case.context(), case.probes[0]
-    steps = walk(case.memory(), context, probe.va).steps
-    if context.levels != 5 or not steps or steps[0].kind is not StepKind.TABLE:
-        return None
-    cpu = case.cpu
-    root = steps[0].entry & context.address_mask
-    return replace(
-        case,
-        cpu=replace(cpu, cr4=cpu.cr4 & ~CR4.LA57, cr3=cpu.cr3 & _CR3 & 0xFFF | root),
-        entries={pa: word for pa, word in case.entries.items() if pa != steps[0].pa},
-        probes=(replace(probe, va=_canonical(probe.va, 48)),),
-    )
-
-
-def _large_page(case: Case, level: int, *, like_leaf: bool) -> Case | None:
-    """End the walk at this level, with the flags of its leaf or of the table's entry."""
-    context, probe = case.context(), case.probes[0]
-    path = walk(case.memory(), context, probe.va)
-    step = next((step for step in path.steps if step.level == level), None)
-    if step is None or step.kind is not StepKind.TABLE:
-        return None
-    flags = path.steps[-1].entry if like_leaf else step.entry
-    size = LEVELS[level].span
-    word = flags & ~ADDRESS_FIELD & ~Entry.PS | Entry.PS | max(size, _LOW_PAGE)
-    gone = {each.pa for each in path.steps if each.level < level}
-    entries = {pa: each for pa, each in case.entries.items() if pa not in gone}
-    return replace(case, entries={**entries, step.pa: word})
-
-
 def _lower_walk(case: Case) -> Generator[Case, bool, Case]:
-    case = yield from _shorter_walk(case)
     for candidate in (_lower_tables(case), _lower_root(case)):
         if candidate is not None and (yield candidate):
             case = candidate
