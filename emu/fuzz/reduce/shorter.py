@@ -18,44 +18,44 @@ def shortenings(case: Case) -> Search:
     """Yield cases whose walk has a level less; for cases of one probe."""
     if len(case.probes) != 1:
         return
-    for make in (_without_pml5, _larger_page, _larger_page):
-        for candidate in make(case):
+    candidate = _without_pml5(case)
+    if candidate is not None and (yield candidate):
+        case = candidate
+    for level in (3, 2):
+        for candidate in _large_pages(case, level):
             if (yield candidate):
-                case = candidate
-                break
+                return
 
 
-def _without_pml5(case: Case) -> Iterator[Case]:
+def _without_pml5(case: Case) -> Case | None:
     """Take the table below for the root."""
     context, probe = case.context(), case.probes[0]
     steps = walk(case.memory(), context, probe.va).steps
-    if context.levels == 5 and steps and steps[0].kind is StepKind.TABLE:
-        low = probe.va & _FOUR
-        va = low | (_FOUR ^ (1 << 64) - 1 if low >> 47 else 0)
-        root = steps[0].entry & context.address_mask
-        cpu = replace(
-            case.cpu,
-            cr4=case.cpu.cr4 & ~CR4.LA57,
-            cr3=case.cpu.cr3 & ~ADDRESS_FIELD | root,
-        )
-        entries = {pa: word for pa, word in case.entries.items() if pa != steps[0].pa}
-        yield replace(case, cpu=cpu, entries=entries, probes=(replace(probe, va=va),))
+    if context.levels != 5 or not steps or steps[0].kind is not StepKind.TABLE:
+        return None
+    low = probe.va & _FOUR
+    va = low | (_FOUR ^ (1 << 64) - 1 if low >> 47 else 0)
+    root = steps[0].entry & context.address_mask
+    cpu = replace(case.cpu, cr4=case.cpu.cr4 & ~CR4.LA57, cr3=case.cpu.cr3 & ~ADDRESS_FIELD | root)
+    entries = {pa: word for pa, word in case.entries.items() if pa != steps[0].pa}
+    return replace(case, cpu=cpu, entries=entries, probes=(replace(probe, va=va),))
 
 
-def _larger_page(case: Case) -> Iterator[Case]:
-    """Let the entry above the leaf map the page: with the leaf's flags, its own, or both."""
-    steps = walk(case.memory(), case.context(), case.probes[0].va).steps
-    if len(steps) < 2 or steps[-1].kind is not StepKind.LEAF or not LEVELS[steps[-2].level].large:
+def _large_pages(case: Case, level: int) -> Iterator[Case]:
+    """End the walk at a table's entry, made a page: with the last entry's flags, its own, or both.
+
+    The last entry need not be a leaf: whatever ends the walk may do so further up.
+    """
+    path = walk(case.memory(), case.context(), case.probes[0].va)
+    step = next((step for step in path.steps if step.level == level), None)
+    if step is None or step.kind is not StepKind.TABLE:
         return
-    above, leaf = steps[-2:]
-    size = LEVELS[above.level].span
-    address = max(size, leaf.entry & case.context().address_mask & -size)
-    entries = {pa: word for pa, word in case.entries.items() if pa != leaf.pa}
+    last = path.steps[-1].entry
+    gone = {each.pa for each in path.steps if each.level < level}
+    entries = {pa: word for pa, word in case.entries.items() if pa not in gone}
     rights = int(Entry.RW | Entry.US)
-    for flags in (
-        leaf.entry,
-        above.entry,
-        leaf.entry & above.entry & rights | (leaf.entry | above.entry) & ~rights,
-    ):
-        word = flags & ~ADDRESS_FIELD | Entry.PS | address
-        yield replace(case, entries={**entries, above.pa: word})
+    both = last & step.entry & rights | (last | step.entry) & ~rights
+    size = LEVELS[level].span
+    for flags in dict.fromkeys((last, step.entry, both)):
+        word = flags & ~ADDRESS_FIELD | Entry.PS | size
+        yield replace(case, entries={**entries, step.pa: word})

@@ -14,7 +14,7 @@ def planted(name):
 
 
 def test_each_signature_is_found_once_with_how_often_and_the_first_access():
-    layout = generate(0, 1, accesses=512)
+    layout = generate(0, 2, accesses=512)
     found = planted("U/S not inherited").findings(layout)
     every = found.all()
     assert len(every) > 2

@@ -80,11 +80,11 @@ def test_where_no_right_refuses_a_reserved_bit_is_asked_for(control, value, acce
 def test_few_cells_get_few_goals():
     seen = CELLS.possible.copy()
     chance = np.random.default_rng(0)
-    assert [] == wanted(seen, chance, 100)
+    assert [] == wanted(Seen(seen).pack(), chance, 100)
     seen[np.flatnonzero(seen)[:3]] = False
-    assert 12 == len(wanted(seen, chance, 100))
+    assert 12 == len(wanted(Seen(seen).pack(), chance, 100))
     seen[np.flatnonzero(seen)[:50]] = False
-    assert 100 == len(wanted(seen, chance, 100))
+    assert 100 == len(wanted(Seen(seen).pack(), chance, 100))
 
 
 def test_what_layouts_touch_is_possible():

@@ -11,7 +11,7 @@ from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant
 from walker.errors import BadInput
 from walker.source import Case, Cpu
 
-LAYOUT = layout_case(generate(1, 1, accesses=48))
+LAYOUT = layout_case(generate(1, 1, accesses=192))
 
 
 @pytest.fixture
