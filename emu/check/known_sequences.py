@@ -7,7 +7,9 @@ as possible, and its sequence, under tests/cases/known-sequences, must still sho
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from walker.tlb import Invpcid, Rule, Sequence
+from walker.access import Access, AccessType
+from walker.tlb import Invpcid, MovCr3, Rule, Sequence
+from walker.tlb.steps import NO_FLUSH
 
 __all__ = ["KNOWN_SEQUENCES", "KnownSequence", "known_sequence"]
 
@@ -43,6 +45,26 @@ def _invpcid(sequence: Sequence, at: int, cause: str) -> bool:
     return isinstance(sequence.steps[at], Invpcid) and cause.endswith("raises #UD")
 
 
+def _fault(_sequence: Sequence, _at: int, cause: str) -> bool:
+    return cause == Rule.FAULT
+
+
+def _large(sequence: Sequence, at: int, cause: str) -> bool:
+    step = sequence.steps[at]
+    fetch = isinstance(step, Access) and step.type is AccessType.EXECUTE
+    return fetch and cause == Rule.INVLPG_LARGE
+
+
+def _bit_63(sequence: Sequence, at: int, cause: str) -> bool:
+    step = sequence.steps[at]
+    return (
+        isinstance(step, MovCr3)
+        and bool(step.value & NO_FLUSH)
+        and sequence.context.levels == 5
+        and cause.endswith("raises #PF")
+    )
+
+
 KNOWN_SEQUENCES = (
     KnownSequence(
         "pcide-cleared-keeps-tlb",
@@ -67,10 +89,42 @@ KNOWN_SEQUENCES = (
     KnownSequence(
         "invpcid-undefined",
         "INVPCID raises #UD, so that none of its types can be tried.",
-        "Intel SDM vol. 2A, INVPCID: #UD only where CPUID.07H.EBX.INVPCID is 0, or in real mode "
-        "with LOCK.",
-        "The instruction isn't implemented, nor does CPUID of this model claim it.",
+        "Intel SDM vol. 2A, INVPCID, and vol. 3A 4.10.4.1: what each of the four types "
+        "invalidates. A processor without it, by CPUID.07H:EBX.INVPCID, raises #UD.",
+        "The instruction isn't implemented, and CPUID doesn't claim it; real processors of this "
+        "model have it.",
         "invpcid-undefined.json",
         _invpcid,
+    ),
+    KnownSequence(
+        "fault-keeps-tlb",
+        "A page fault leaves a translation of its page in the TLB, for other accesses.",
+        "Intel SDM vol. 3A 4.10.4.1: a page fault invalidates the TLB entries for the page number "
+        "of its address, and the paging-structure-cache entries that it would use.",
+        "CPL 0 and 3 have TLBs of their own, in which an entry holds an address for each type of "
+        "access. Where one is missing, a walk looks for it; if that faults, the others stay as "
+        "they are. Of a large page, each 4 KiB is an entry of its own.",
+        "fault-keeps-tlb.json",
+        _fault,
+    ),
+    KnownSequence(
+        "invlpg-large-keeps-fetch",
+        "INVLPG of one address in a large page lets fetches from others in it go on as before.",
+        "Intel SDM vol. 3A 4.10.2.3 and 4.10.4.1: INVLPG invalidates what is cached of all of a "
+        "large page, however it is cached.",
+        "INVLPG empties the TLB if the address lies in a large page, but of the table that leads "
+        "from an address to translated code it clears that page of 4 KiB and the one before.",
+        "invlpg-large-keeps-fetch.json",
+        _large,
+    ),
+    KnownSequence(
+        "cr3-bit-63-under-la57",
+        "With five levels, MOV to CR3 with bit 63 set makes every translation fault.",
+        "Intel SDM vol. 2B, MOV to control registers: with CR4.PCIDE set, bit 63 of the source "
+        "says what to invalidate, and isn't loaded into CR3.",
+        "CR3 keeps bit 63. A walk of four levels masks it out of the root's address, one of five "
+        "doesn't, and finds no memory there.",
+        "cr3-bit-63-under-la57.json",
+        _bit_63,
     ),
 )

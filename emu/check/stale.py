@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
+from itertools import combinations
 
 from emu.check.known_sequences import known_sequence
 from walker.access import Access
@@ -15,15 +16,16 @@ _ALL = frozenset(Rule)
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An outcome that isn't allowed, at step `at`: `cause` says what would make it so.
+    """An outcome that isn't allowed, at step `at`: `causes` say what would make it so.
 
-    `known` is the id of the registered departure of the emulator that it is, if any.
+    `known` is the id of the registered departure of the emulator that it is, if any; the first
+    one's, where it takes several.
     """
 
     at: int
     seen: Outcome | Halted
     allowed: tuple[Option, ...]
-    cause: str
+    causes: tuple[str, ...]
     known: str | None
 
 
@@ -71,8 +73,9 @@ def judge(sequence: Sequence, observed: Several[Outcome | Halted]) -> Judged:
         outcomes.append(outcome)
         option = model.explains(step, options, outcome)
         if option is None:
-            cause = _cause(sequence, at, outcomes)
-            violation = Violation(at, outcome, options, cause, known_sequence(sequence, at, cause))
+            causes = _causes(sequence, at, outcomes)
+            known = _known(sequence, at, causes)
+            violation = Violation(at, outcome, options, causes, known)
             break
         choice = any(each[:3] != options[0][:3] for each in options)
         forced += not choice
@@ -87,21 +90,27 @@ def judge(sequence: Sequence, observed: Several[Outcome | Halted]) -> Judged:
 
 
 def _halted(sequence: Sequence, seen: Halted) -> Violation:
-    cause = f"{type(sequence.steps[seen.at]).__name__.upper()} raises {seen.why}"
-    return Violation(seen.at, seen, (), cause, known_sequence(sequence, seen.at, cause))
+    causes = (f"{type(sequence.steps[seen.at]).__name__} raises {seen.why}",)
+    return Violation(seen.at, seen, (), causes, _known(sequence, seen.at, causes))
 
 
-def _cause(sequence: Sequence, at: int, outcomes: list[Outcome]) -> str:
-    """Return the one rule without which the last outcome would be allowed, in words.
+def _known(sequence: Sequence, at: int, causes: tuple[str, ...]) -> str | None:
+    found = [known_sequence(sequence, at, cause) for cause in causes]
+    return found[0] if all(found) else None
 
-    Where it takes more than one rule, or no rule has to do with it, that is said.
+
+def _causes(sequence: Sequence, at: int, outcomes: list[Outcome]) -> tuple[str, ...]:
+    """Return the one rule, or two, without which the last outcome would be allowed, in words.
+
+    Where no two rules have to do with it, that is said.
     """
-    for rule in Rule:
-        if _would_be_allowed(sequence, at, outcomes, frozenset({rule})):
-            return str(rule)
+    for count in (1, 2):
+        for rules in combinations(Rule, count):
+            if _would_be_allowed(sequence, at, outcomes, frozenset(rules)):
+                return tuple(str(rule) for rule in rules)
     if _would_be_allowed(sequence, at, outcomes, _ALL):
-        return "several rules are broken at once"
-    return "nothing that may have been cached explains it"
+        return ("several rules are broken at once",)
+    return ("nothing that may have been cached explains it",)
 
 
 def _would_be_allowed(

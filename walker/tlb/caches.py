@@ -17,12 +17,12 @@ __all__ = ["Caches", "Leaf", "Rule", "Table"]
 class Rule(StrEnum):
     """A rule that narrows what is allowed; a model can do without any of them.
 
-    The value says what a processor that breaks the rule does wrong.
+    The value says what a processor that breaks the rule does wrong. The narrower come first.
     """
 
-    INVLPG = "INVLPG keeps a TLB entry"
-    INVLPG_GLOBAL = "INVLPG keeps a global TLB entry"
     INVLPG_LARGE = "INVLPG keeps the TLB entry of a large page"
+    INVLPG_GLOBAL = "INVLPG keeps a global TLB entry"
+    INVLPG = "INVLPG keeps a TLB entry"
     INVLPG_TABLES = "INVLPG keeps entries of upper levels"
     CR3 = "MOV CR3 keeps a TLB entry"
     CR3_TABLES = "MOV CR3 keeps entries of upper levels"
@@ -33,7 +33,7 @@ class Rule(StrEnum):
     INVPCID_CONTEXT = "INVPCID type 1 keeps entries"
     INVPCID_GLOBAL = "INVPCID type 2 keeps entries"
     INVPCID_ALL = "INVPCID type 3 keeps entries"
-    FAULT = "a page fault keeps the entries that it came from"
+    FAULT = "a page fault keeps what is cached of its address"
     CLEAN = "a write through a TLB entry without D sets no D"
     WP = "rights are those from before a change of CR0.WP"
     SMAP = "rights are those from before a change of CR4.SMAP"
@@ -165,6 +165,9 @@ class Caches:
             self._drop(Rule.PGE, lambda _: True, lambda _: True)
         if changed & before & PCIDE:
             self._drop(Rule.PCIDE, lambda _: True, lambda _: True)
+            # What is left, without the rule, is of the PCID that is now the only one.
+            self.leaves |= {leaf._replace(pcid=0) for leaf in self.leaves if leaf.pcid == pcid}
+            self.tables |= {table._replace(pcid=0) for table in self.tables if table.pcid == pcid}
         if changed & value & CR4.SMEP:
             self._drop(Rule.SMEP, lambda leaf: leaf.pcid == pcid, lambda table: table.pcid == pcid)
         return bool(changed & CR4.PGE or changed & before & PCIDE or changed & value & CR4.SMEP)

@@ -7,6 +7,7 @@ it, or from none.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from walker.access import Access, AccessType
@@ -54,6 +55,8 @@ class TlbModel:
         # Other addresses can be cached as well, but nobody looks there.
         self._watched = sorted({access.va for access in sequence.accesses})
         self._earlier: set[PagingContext] = set()
+        # Entries in which a prefetch may have set A since the last access.
+        self._touched: set[int] = set()
         # Walks by address, as long as neither memory, registers nor caches change.
         self._known: dict[int, Walks] = {}
 
@@ -63,6 +66,7 @@ class TlbModel:
         self._known.clear()
         if isinstance(step, Store):
             self._caches.written(step.pa)
+            self._touched.discard(step.pa)
             self.words[step.pa] = step.value
             return
         before, self.context = self.context, after(self.context, step)
@@ -76,7 +80,7 @@ class TlbModel:
 
         `LimitExceeded` for more ways to walk there than `walks_to` follows.
         """
-        if not self.context.canonical(access.va):
+        if not _canonical(self.context, access.va):
             return (Option(Kind.GENERAL_PROTECTION, 0, 0, frozenset(), fresh=True),)
         walks = self._walks(access.va)
         found: dict[tuple[object, ...], Option] = {}
@@ -112,6 +116,7 @@ class TlbModel:
         if seen.entries:
             self._known.clear()
             self.words.update(seen.entries)
+        self._touched.clear()
 
     def _marks_agree(self, option: Option, changes: tuple[tuple[int, int], ...]) -> bool:
         now = dict(changes)
@@ -129,17 +134,17 @@ class TlbModel:
                 return False
             if extra:
                 beside.add(pa)
-        return not beside or beside <= self._prefetched()
-
-    def _prefetched(self) -> set[int]:
-        return set().union(*(self._walks(va).read for va in self._watched))
+        if beside:
+            self._fill(self._watched)
+        return beside <= self._touched
 
     def _fill(self, addresses: Iterable[int]) -> None:
         for va in addresses:
-            if self.context.canonical(va):
+            if va in self._known or _canonical(self.context, va):
                 walks = self._walks(va)
                 self._caches.tables |= walks.tables
                 self._caches.leaves |= walks.leaves
+                self._touched |= walks.read
 
     def _walks(self, va: int) -> Walks:
         """Return all ways that a walk may go, from the root or any cached entry."""
@@ -177,6 +182,11 @@ class TlbModel:
                 yield option
 
 
+@lru_cache(1 << 10)
+def _canonical(context: PagingContext, va: int) -> bool:
+    return context.canonical(va)
+
+
 def _changed(before: PagingContext, now: PagingContext) -> frozenset[Rule]:
     """Return the rules about what rights depend on that has changed."""
     changed = {
@@ -198,11 +208,16 @@ def _reached(
     fresh: bool,
 ) -> Option:
     """Return the outcome at a page with these rights: what entries grant, and the key."""
-    missing = denied(context, access, *rights)
-    if missing is None:
+    code = _refused(context, access, *rights)
+    if code is None:
         return Option(Kind.OK, pa, 0, frozenset(marks.items()), fresh)
-    code = ErrorCode.P | missing | cause(context, access)
-    return Option(Kind.PAGE_FAULT, 0, int(code), frozenset(), fresh)
+    return Option(Kind.PAGE_FAULT, 0, code, frozenset(), fresh)
+
+
+@lru_cache(1 << 14)
+def _refused(context: PagingContext, access: Access, grant: int, key: int) -> int | None:
+    missing = denied(context, access, grant, key)
+    return None if missing is None else int(ErrorCode.P | missing | cause(context, access))
 
 
 def _facts(seen: Outcome) -> tuple[Kind, int, int]:

@@ -13,6 +13,7 @@ from walker.columns import Kind
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
+from walker.source.case import json_block, json_line
 from walker.source.casejson import CpuJson, Hex32, Hex64
 from walker.source.casetypes import AccessName, Case, Cpu
 from walker.source.files import map_file
@@ -201,21 +202,25 @@ def dump_sequence(record: SequenceRecord) -> bytes:
     """Return a record as JSON in UTF-8, ending in a newline; equal records give equal bytes."""
     sequence = record.sequence
     cpu = Cpu.from_context(sequence.context)
-    document: dict[str, Any] = {"format": FORMAT}
+    parts = {"format": json_line(FORMAT)}
     if record.note is not None:
-        document["note"] = record.note
-    document["cpu"] = {
-        **{name: hex(getattr(cpu, name)) for name in ("cr0", "cr3", "cr4", "efer", "pkru")},
-        "maxphyaddr": cpu.maxphyaddr,
-        "page1gb": cpu.page1gb,
-        "vendor": str(cpu.vendor),
-    }
-    document["ram"] = [[hex(start), hex(size)] for start, size in sequence.ram]
-    document["entries"] = {hex(pa): hex(word) for pa, word in sorted(sequence.entries.items())}
-    document["steps"] = list(_dumped(record))
+        parts["note"] = json_line(record.note)
+    parts["cpu"] = json_line(
+        {
+            **{name: hex(getattr(cpu, name)) for name in ("cr0", "cr3", "cr4", "efer", "pkru")},
+            "maxphyaddr": cpu.maxphyaddr,
+            "page1gb": cpu.page1gb,
+            "vendor": cpu.vendor,
+        }
+    )
+    parts["ram"] = json_line([[hex(start), hex(size)] for start, size in sequence.ram])
+    words = sorted(sequence.entries.items())
+    parts["entries"] = json_block("{", [f'"{pa:#x}": "{word:#x}"' for pa, word in words], "}")
+    parts["steps"] = json_block("[", [json_line(step) for step in _dumped(record)], "]")
     if record.observed and isinstance(record.observed[-1], steps.Halted):
-        document["halted"] = record.observed[-1].why
-    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+        parts["halted"] = json_line(record.observed[-1].why)
+    text = ",\n".join(f'  "{name}": {value}' for name, value in parts.items())
+    return f"{{\n{text}\n}}\n".encode()
 
 
 def _dumped(record: SequenceRecord) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from walker.access import Access
 from walker.context import CR4, PagingContext
@@ -136,6 +137,7 @@ def pcid_of(context: PagingContext) -> int:
     return context.cr3 % _PCIDS if context.cr4 & PCIDE else 0
 
 
+@lru_cache(1 << 12)
 def after(context: PagingContext, step: Step) -> PagingContext:
     """Return the control state after a step; `BadInput` for what raises #GP or #UD.
 

@@ -82,14 +82,14 @@ def walks_to(
     # By table, rights and what was read: whether memory alone leads there.
     ways = {(context.root, ALL_GRANTS, _NOTHING): True}
     for level in range(context.levels, 0, -1):
-        span = LEVELS[level].span
+        span, at = LEVELS[level].span, 8 * index_of(va, level)
         further: dict[tuple[int, int, frozenset[int]], bool] = {
             (table.table, table.grant, table.read): False
             for table in cached
             if table.level == level
         }
         for (table, grant, read), fresh in ways.items():
-            pa = table + 8 * index_of(va, level)
+            pa = table + at
             entry = words.get(pa, 0)
             decoded = _decoded(context, level, entry)
             if decoded.kind is None:

@@ -1,7 +1,7 @@
 """What a sequence needs: its records for the guest, the words and pages to be looked at."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from emu.probe.sequences.routines import ACCESS, RECORD_BYTES, ROUTINE, START_OF, USER_ACCESS
 from emu.probe.sequences.stage import MAX_LISTED, MAX_RECORDS, View
@@ -59,23 +59,26 @@ def plan_of(sequence: Sequence, roots: list[int]) -> Plan:
         if va % SLOT:
             raise BadInput(f"va {va:#x}: accesses of a sequence are at multiples of {SLOT}")
     values = {*sequence.entries.values(), *(store.value for store in stores)}
-    slots = {pa for value in values for pa in _leads_to(sequence, value, addresses)}
+    ram, mask = sequence.ram, sequence.context.address_mask
+    slots = {pa for value in values for va in addresses for pa in _leads_to(ram, mask, value, va)}
     slots = {pa for pa in slots if pa & -FRAME not in frames}
     if len(words) + len(slots) > MAX_LISTED or len(sequence.steps) >= MAX_RECORDS:
         raise BadInput("more steps, words or pages than a sequence can have here")
     return Plan(tuple(sorted(frames)), tuple(words), tuple(sorted(slots)))
 
 
-def _leads_to(sequence: Sequence, value: int, addresses: set[int]) -> Iterator[int]:
-    """Yield where a present entry of this value leads, as a leaf of any level."""
+@lru_cache(1 << 14)
+def _leads_to(ram: tuple[tuple[int, int], ...], mask: int, value: int, va: int) -> tuple[int, ...]:
+    """Return where a present entry of this value leads, as a leaf of any level."""
     if not value & Entry.P:
-        return
+        return ()
+    found = []
     for level in (1, 2, 3) if value & Entry.PS else (1,):
         span = LEVELS[level].span
-        for va in addresses:
-            pa = value & sequence.context.address_mask & -span | va & (span - 1)
-            if any(start <= pa < start + size for start, size in sequence.ram):
-                yield pa
+        pa = value & mask & -span | va & (span - 1)
+        if any(start <= pa < start + size for start, size in ram):
+            found.append(pa)
+    return tuple(found)
 
 
 def records_of(sequence: Sequence, plan: Plan, view: View) -> list[int]:

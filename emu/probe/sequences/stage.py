@@ -4,10 +4,9 @@ All roots that a sequence loads need them, so they take one slot of each: one wh
 sequence's addresses selects, at any level, so that no walk under test meets it.
 """
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
 
 from emu.probe.arena import GDT, PREFERRED
 from emu.probe.sequences.routines import CODE, RECORD_BYTES
@@ -15,7 +14,7 @@ from emu.probe.space import Space
 from walker.context import PagingContext
 from walker.entry import index_of
 from walker.errors import BadInput
-from walker.memory import FRAME, U64, WORDS
+from walker.memory import FRAME, WORDS
 from walker.tlb.steps import MovCr3, Sequence, Store
 
 __all__ = ["MAX_LISTED", "MAX_RECORDS", "Stage", "View", "free_slot", "roots_of"]
@@ -64,8 +63,8 @@ class Stage:
         self.space = Space((*ram, (_START, size)))
         self._window: tuple[int, ...] | None = None
         self._levels = 0
-        self._write(_CODE, np.frombuffer(CODE.ljust(FRAME, b"\xf4"), np.uint64))
-        self._write(_DATA, np.array(GDT, np.uint64))
+        self._write(_CODE, array("Q", CODE.ljust(FRAME, b"\xf4")))
+        self._write(_DATA, GDT)
         self.records = self._index(_DATA + 1)
         self.list = self.records + _RECORD_PAGES * WORDS
         self.log = self.list + _LIST_PAGES * WORDS
@@ -83,8 +82,8 @@ class Stage:
         entries += [*(frame | _KERNEL_DATA for frame in rest), 0]
         entries += [frame | _KERNEL_DATA for frame in shown]
         for at in range(levels - 2):
-            self._write(at, np.array([_START + (at + 1) * FRAME | _TABLE], np.uint64))
-        self._write(levels - 2, np.array(entries, np.uint64))
+            self._write(at, [_START + (at + 1) * FRAME | _TABLE])
+        self._write(levels - 2, entries)
         self._levels, self._window = levels, shown
 
     def lend(self, levels: int, slot: int, roots: Iterable[int]) -> View:
@@ -114,10 +113,10 @@ class Stage:
     def _index(self, page: int) -> int:
         return self.space.byte_at(_START + page * FRAME) >> 3
 
-    def _write(self, page: int, words: U64) -> None:
-        table = np.zeros((1, WORDS), np.uint64)
-        table[0, : len(words)] = words
-        self.space.write_tables(np.array([_START + page * FRAME], np.uint64), table)
+    def _write(self, page: int, words: Iterable[int]) -> None:
+        content = array("Q", words)
+        at = self._index(page)
+        self.space.view[at : at + WORDS] = content + array("Q", bytes(FRAME - 8 * len(content)))
 
 
 def roots_of(sequence: Sequence) -> list[int]:
