@@ -57,8 +57,9 @@ class TlbModel:
         self._earlier: set[PagingContext] = set()
         # Entries in which a prefetch may have set A since the last access.
         self._touched: set[int] = set()
-        # Walks by address, as long as neither memory, registers nor caches change.
+        # Walks by address, as long as neither memory, registers nor caches change; all of memory.
         self._known: dict[int, Walks] = {}
+        self._memory = frozenset(self.words.items())
 
     def do(self, step: Step) -> None:
         """Take a step that is no access."""
@@ -67,12 +68,12 @@ class TlbModel:
         if isinstance(step, Store):
             self._caches.written(step.pa)
             self._touched.discard(step.pa)
-            self.words[step.pa] = step.value
+            self._put({step.pa: step.value})
             return
         before, self.context = self.context, after(self.context, step)
         if self._caches.invalidate(before, step):
             self._earlier.clear()
-        elif self._without & _changed(before, self.context):
+        elif self._without and self._without & _changed(before, self.context):
             self._earlier.add(before)
 
     def allowed(self, access: Access) -> tuple[Option, ...]:
@@ -115,8 +116,12 @@ class TlbModel:
             self._known.clear()
         if seen.entries:
             self._known.clear()
-            self.words.update(seen.entries)
+            self._put(dict(seen.entries))
         self._touched.clear()
+
+    def _put(self, words: dict[int, int]) -> None:
+        self.words |= words
+        self._memory = frozenset(self.words.items())
 
     def _marks_agree(self, option: Option, changes: tuple[tuple[int, int], ...]) -> bool:
         now = dict(changes)
@@ -127,10 +132,10 @@ class TlbModel:
         beside = set()
         for pa, word in now.items():
             changed = word ^ self.words.get(pa, 0)
-            if changed & ~(Entry.A | Entry.D) or changed & ~word:
+            if changed & ~(_A | _D) or changed & ~word:
                 return False
             extra = changed & ~wanted.get(pa, 0)
-            if extra & Entry.D:
+            if extra & _D:
                 return False
             if extra:
                 beside.add(pa)
@@ -150,7 +155,8 @@ class TlbModel:
         """Return all ways that a walk may go, from the root or any cached entry."""
         walks = self._known.get(va)
         if walks is None:
-            walks = walks_to(self.context, self.words, self._caches.tables, va)
+            tables = frozenset(self._caches.tables)
+            walks = walks_to(self.context, self._memory, tables, va)
             self._known[va] = walks
         return walks
 
@@ -165,10 +171,8 @@ class TlbModel:
                 pa = decoded.frame | va & (LEVELS[end.level].span - 1)
                 yield _reached(context, access, (grant, decoded.key), pa, marks, fresh=way.fresh)
             else:
-                code = cause(context, access)
-                if decoded.reserved:
-                    code |= ErrorCode.P | ErrorCode.RSVD
-                yield Option(Kind.PAGE_FAULT, 0, int(code), frozenset(), way.fresh)
+                code = _ended(context, access, reserved=decoded.reserved)
+                yield Option(Kind.PAGE_FAULT, 0, code, frozenset(), way.fresh)
         pcid = pcid_of(self.context)
         for leaf in self._caches.leaves:
             if not leaf.covers(va) or not (leaf.shared or leaf.pcid == pcid):
@@ -212,6 +216,12 @@ def _reached(
     if code is None:
         return Option(Kind.OK, pa, 0, frozenset(marks.items()), fresh)
     return Option(Kind.PAGE_FAULT, 0, code, frozenset(), fresh)
+
+
+@lru_cache(1 << 12)
+def _ended(context: PagingContext, access: Access, *, reserved: bool) -> int:
+    code = ErrorCode.P | ErrorCode.RSVD if reserved else ErrorCode(0)
+    return int(code | cause(context, access))
 
 
 @lru_cache(1 << 14)

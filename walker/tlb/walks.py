@@ -1,6 +1,5 @@
 """All ways that a walk may go, from the root or from what may be cached of upper levels."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -69,14 +68,20 @@ class Walks:
     read: set[int]
 
 
+@lru_cache(1 << 12)
 def walks_to(
-    context: PagingContext, words: Mapping[int, int], tables: Iterable[Table], va: int
+    context: PagingContext,
+    words: frozenset[tuple[int, int]],
+    tables: frozenset[Table],
+    va: int,
 ) -> Walks:
     """Return the ways to a canonical address, `words` in memory, these `tables` cached perhaps.
 
+    Kept for the next sequence, which often begins with the same steps: treat it as read-only.
+
     `LimitExceeded` beyond `MAX_WAYS`.
     """
-    pcid = pcid_of(context)
+    pcid, memory = pcid_of(context), dict(words)
     walks = Walks([], set(), set(), set())
     cached = [table for table in tables if table.pcid == pcid and table.covers(va)]
     # By table, rights and what was read: whether memory alone leads there.
@@ -90,7 +95,7 @@ def walks_to(
         }
         for (table, grant, read), fresh in ways.items():
             pa = table + at
-            entry = words.get(pa, 0)
+            entry = memory.get(pa, 0)
             decoded = _decoded(context, level, entry)
             if decoded.kind is None:
                 walks.read.add(pa)

@@ -1,6 +1,7 @@
 """A small address space in which one entry at a time is changed."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from walker.context import CR0, CR4, PagingContext
 from walker.entry import LEVELS, Entry, index_of
@@ -45,7 +46,7 @@ class Scene:
     @property
     def va(self) -> int:
         """The address under test."""
-        return sum(index << LEVELS[at].shift for at, index in self._indices)
+        return _ADDRESSES[self.levels]
 
     @property
     def near(self) -> int:
@@ -74,14 +75,7 @@ class Scene:
 
     def entries(self) -> dict[int, int]:
         """Return the words of all tables, the second ways included."""
-        words = {
-            self.place(level): self.value(level) for level in range(self.leaf, self.levels + 1)
-        }
-        if self.leaf == 1:
-            words[self.place(1) + 8 * _NEAR] = self.page(2) | OPEN
-        for changed in range(self.leaf + 1, self.levels + 1):
-            words |= self._second(changed)
-        return words
+        return dict(_entries(self))
 
     def context(
         self, *, cr4: int = 0, clear: int = 0, wp: bool = True, pkru: int = 0b1100, pcid: int = 0
@@ -98,10 +92,6 @@ class Scene:
             pkru=pkru,
         )
 
-    @property
-    def _indices(self) -> list[tuple[int, int]]:
-        return list(enumerate(_INDICES[: self.levels], 1))
-
     def _table(self, level: int) -> int:
         return FRAME * (1 + self.levels - level)
 
@@ -109,7 +99,8 @@ class Scene:
         """Return the table of `level` on the way that the second version of an entry leads."""
         return _CHAIN + FRAME * (8 * changed + level)
 
-    def _second(self, changed: int) -> dict[int, int]:
+    def second(self, changed: int) -> dict[int, int]:
+        """Return the words that the second version of the entry of level `changed` leads to."""
         words = {}
         for level in range(self.leaf, changed):
             at = self._other(changed, level) + 8 * index_of(self.va, level)
@@ -120,3 +111,20 @@ class Scene:
             if level == 1:
                 words[at + 8 * _NEAR] = self.page(6 + changed) | OPEN
         return words
+
+
+@lru_cache
+def _entries(scene: Scene) -> tuple[tuple[int, int], ...]:
+    levels = range(scene.leaf, scene.levels + 1)
+    words = {scene.place(level): scene.value(level) for level in levels}
+    if scene.leaf == 1:
+        words[scene.place(1) + 8 * _NEAR] = scene.page(2) | OPEN
+    for changed in levels[1:]:
+        words |= scene.second(changed)
+    return tuple(words.items())
+
+
+_ADDRESSES = {
+    levels: sum(index << LEVELS[at].shift for at, index in enumerate(_INDICES[:levels], 1))
+    for levels in (4, 5)
+}
