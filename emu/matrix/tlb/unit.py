@@ -9,6 +9,7 @@ from emu.check.stale import Judged, judge
 from emu.matrix.section import Choice
 from emu.matrix.tlb.section import SequenceSection
 from emu.matrix.unit import Unit
+from emu.probe import ProbeError
 from emu.probe.sequences import Runner
 from walker.outcome import Outcome
 from walker.tlb import Halted, Sequence, SequenceRecord, dump_sequence
@@ -75,7 +76,10 @@ class SequenceWorker:
         departures: dict[str, Departure] = {}
         for named in islice(section.combinations(self._choice), unit.first, unit.last):
             sequence = section.make(named)
-            observed = self._observe(sequence)
+            try:
+                observed = self._observe(sequence)
+            except ProbeError as error:
+                raise ProbeError(f"{section.text(named)}: {error}") from error
             judged = judge(sequence, observed)
             counts.update(forced=judged.forced, fresh=judged.fresh, stale=judged.stale)
             violation = judged.violation

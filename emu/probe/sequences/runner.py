@@ -5,6 +5,7 @@ from collections.abc import Callable
 from unicorn import UC_ERR_INSN_INVALID, UC_ERR_OK
 from unicorn import x86_const as x86
 
+from emu.machine.engine import MAXPHYADDR
 from emu.machine.registers import register_offsets
 from emu.probe.arena import USER_CODE, USER_DATA
 from emu.probe.calibrate import GENERAL_PROTECTION, context_layout
@@ -15,6 +16,8 @@ from emu.probe.sequences.plan import Plan, fault_addresses, plan_of, records_of
 from emu.probe.sequences.routines import DONE, FIX, IRETQ, LOG_BYTES, MADE, SKIP, START, USER_DONE
 from emu.probe.sequences.stage import Stage, View, free_slot, roots_of
 from emu.probe.signature import signature
+from walker.context import EFER, Vendor
+from walker.errors import BadInput
 from walker.outcome import Outcome
 from walker.tlb.steps import Halted, Sequence
 
@@ -58,9 +61,14 @@ class Runner:
         `BadInput` for a sequence that can't be run here, `ProbeError` if something happened that
         is no outcome.
         """
+        context = sequence.context
+        features = context.maxphyaddr, context.page1gb, context.vendor
+        if features != (MAXPHYADDR, True, Vendor.INTEL):
+            raise BadInput(
+                f"sequences run on an Intel CPU with MAXPHYADDR {MAXPHYADDR} and 1-GiB pages alone"
+            )
         if sequence.ram != self._ram:
             self._open(sequence.ram)
-        context = sequence.context
         roots = roots_of(sequence)
         plan = plan_of(sequence, roots)
         self._lay(sequence, plan)
@@ -171,7 +179,8 @@ class Runner:
     def _prepare(self, sequence: Sequence) -> Saved:
         engine, uc, context = self._engine, self._engine.uc, sequence.context
         engine.restore(self._reset)
-        engine.control(cr0=context.cr0, cr3=context.cr3, cr4=context.cr4, efer=context.efer)
+        efer = int(EFER.LME | EFER.LMA | (EFER.NXE if context.nxe else 0))
+        engine.control(cr0=context.cr0, cr3=context.cr3, cr4=context.cr4, efer=efer)
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, self._view.gdt, 0xFF, 0))
         uc.reg_write(x86.UC_X86_REG_RFLAGS, _RFLAGS)
         uc.reg_write(x86.UC_X86_REG_CR2, _NO_CR2)

@@ -10,7 +10,7 @@ from emu.probe.sequences.plan import plan_of
 from emu.probe.sequences.routines import Event
 from emu.probe.sequences.stage import View
 from walker.access import Access, AccessType
-from walker.context import CR0, CR4, PagingContext
+from walker.context import CR0, CR4, PagingContext, Vendor
 from walker.errors import BadInput
 from walker.outcome import GeneralProtection, PageFault, Translation
 from walker.tlb import (
@@ -170,9 +170,20 @@ def test_a_store_that_is_left_out_is_found(runner, monkeypatch):
         ({"entries": WORDS | {PTE: 0x5000_0000 | OPEN}}, "error"),
         ({"cr3": 0x50_0000}, "points to no RAM"),
         ({"ram": ((0, 0x40_0000), (960 << 30, 0x1000))}, "own pages"),
-        ({"ram": ((0, 0x40_0000), (1 << 40, 0x1000)), "maxphyaddr": 46}, "above 2\\^40"),
+        ({"ram": ((0, 0x40_0000), (1 << 40, 0x1000))}, "above 2\\^40"),
+        ({"maxphyaddr": 46}, "MAXPHYADDR 40"),
+        ({"vendor": Vendor.AMD}, "Intel"),
+        ({"page1gb": False}, "1-GiB pages"),
     ],
-    ids=["no RAM at the page", "CR3", "RAM where the runner is", "RAM too high"],
+    ids=[
+        "no RAM at the page",
+        "CR3",
+        "RAM where the runner is",
+        "RAM too high",
+        "width",
+        "AMD",
+        "no 1 GiB",
+    ],
 )
 def test_what_can_not_be_run_is_said_in_one_line(changes, message):
     with pytest.raises((BadInput, ProbeError), match=message) as raised:
