@@ -14,15 +14,18 @@ from tests.walker.tlb.stale import (
     PML4E,
     PS,
     PTE,
+    RAM,
     SMALL,
     G,
     access,
     after,
     fault,
+    model_of,
     ok,
 )
-from walker.context import CR4
-from walker.tlb import Invlpg, Invpcid, MovCr0, MovCr3, MovCr4, Rule, Store
+from walker.context import CR4, PagingContext
+from walker.outcome import PageFault
+from walker.tlb import Invlpg, Invpcid, MovCr0, MovCr3, MovCr4, Rule, Sequence, Store
 from walker.tlb.steps import NO_FLUSH, PCIDE
 
 
@@ -166,6 +169,25 @@ def test_what_is_cached_belongs_to_a_pcid(steps, kept):
 def test_invlpg_reaches_global_entries_of_other_pcids():
     there_and_back = MovCr3(PML4E | 2), Invlpg(0), MovCr3(PML4E | 1 | NO_FLUSH)
     assert {ok(NEW)} == after(MOVED, *there_and_back, entries=GLOBAL, **PCIDS)
+
+
+def test_global_entries_of_another_pcid_outlive_a_page_fault():
+    steps = access(), Store(PTE, 0), MovCr3(PML4E | 2)
+    model = model_of(*steps, access(), entries=GLOBAL, **PCIDS)
+    for _ in range(2):
+        assert {fault(0x4), ok(OLD)} == {option[:3] for option in model.allowed(access())}
+        model.saw(access(), PageFault(0x4, 0))
+    model = model_of(*steps[:2], access(), entries=GLOBAL, **PCIDS)
+    model.saw(access(), PageFault(0x4, 0))
+    assert {fault(0x4)} == {option[:3] for option in model.allowed(access())}
+
+
+def test_bit_63_is_no_part_of_cr3():
+    steps = (MovCr3(PML4E | 2 | NO_FLUSH),)
+    context = PagingContext(**PCIDS)
+    made = Sequence(context=context, ram=RAM, entries=SMALL, steps=steps)
+    *_, last = made.contexts()
+    assert PML4E | 2 == last.cr3
 
 
 def test_without_its_rule_what_was_cached_under_a_pcid_is_used_when_pcide_is_cleared():

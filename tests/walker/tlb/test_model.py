@@ -191,6 +191,44 @@ def test_nothing_else_in_an_entry_may_change():
     assert explained(model, access(va=FAR), PageFault(0x4, FAR))
 
 
+def test_a_cached_upper_entry_needs_its_a_set_no_more():
+    # The PDE's A is cleared and the PTE changed: through the cached PDE, the new page is seen.
+    cleared = Store(PDE, SMALL[PDE] & ~A)
+    model = model_of(access(), cleared, MOVED, access())
+    assert explained(model, access(), Translation(NEW))
+    model = model_of(access(), cleared, MOVED, Invlpg(0), access())
+    assert not explained(model, access(), Translation(NEW))
+    assert explained(model, access(), Translation(NEW, entries=((PDE, SMALL[PDE]),)))
+
+
+def test_a_is_set_by_prefetches_in_what_they_read_since_the_last_access_alone():
+    bare = SMALL | {PTE: OLD | OPEN & ~A}
+    gone, marked = Store(PDE, 0), PageFault(0x4, 0, ((PTE, OLD | OPEN),))
+    # Before the PDE went, a prefetch may have come to the PTE…
+    model = model_of(gone, Invlpg(0), access(), entries=bare)
+    assert explained(model, access(), marked)
+    # …but not after an access that saw nothing of it.
+    model.saw(access(), PageFault(0x4, 0))
+    assert not explained(model, access(), marked)
+    # Nor is it seen any more in a word that was written to since.
+    absent = OLD | OPEN & ~A & ~P
+    model = model_of(Store(PTE, absent), access(), entries=bare)
+    assert not explained(model, access(), PageFault(0x4, 0, ((PTE, absent | A),)))
+
+
+def test_no_bit_is_ever_cleared():
+    two, beside = SMALL | {PTE + 8: NEW | OPEN}, access(va=0x1000)
+    model = model_of(beside, access(), entries=two)
+    cleared = ((PTE + 8, two[PTE + 8] & ~A),)
+    assert not explained(model, access(), Translation(OLD, entries=cleared))
+
+
+def test_another_page_may_be_cached_through_an_upper_entry_before_a_fault_drops_that():
+    beside, late = access(va=0x1000), Store(PTE + 8, NEW | OPEN)
+    model = model_of(Store(PDE, 0), late, access(), beside)
+    assert {fault(0x4), ok(NEW)} == {option[:3] for option in model.allowed(beside)}
+
+
 def test_the_fresh_outcome_comes_first_and_is_the_only_one_called_so():
     model = model_of(MOVED, access())
     options = model.allowed(access())
