@@ -1,7 +1,7 @@
 """A unit of work: some sequences of a section."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -14,12 +14,17 @@ from emu.probe.sequences import Runner
 from walker.outcome import Outcome
 from walker.tlb import Halted, Sequence, SequenceRecord, dump_sequence
 
-__all__ = ["SEQUENCES", "Departure", "SequenceResult", "SequenceWorker", "sequence_units"]
+__all__ = [
+    "SEQUENCES",
+    "Departure",
+    "SequenceResult",
+    "SequenceWorker",
+    "recorded",
+    "sequence_units",
+]
 
 SEQUENCES = 2000
 """The number of sequences that a unit has at the most."""
-
-Observe = Callable[[Sequence], tuple[Outcome | Halted, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +58,12 @@ def sequence_units(section: SequenceSection, choice: Choice) -> Iterator[Unit]:
 
 
 class SequenceWorker:
-    """Does units of sequences, one after the other; the engine is kept in between.
+    """Does units of sequences, one after the other; the engine is kept in between."""
 
-    `observe` is what runs a sequence: by default the emulator.
-    """
-
-    def __init__(
-        self,
-        sections: tuple[SequenceSection, ...],
-        choice: Choice,
-        observe: Observe | None = None,
-    ) -> None:
+    def __init__(self, sections: tuple[SequenceSection, ...], choice: Choice) -> None:
         self._sections = {section.name: section for section in sections}
         self._choice = choice
-        self._observe = Runner().run if observe is None else observe
+        self._runner = Runner()
 
     def do(self, unit: Unit) -> SequenceResult:
         """Run every sequence of a unit and hold it against the model; raises as `Runner.run`."""
@@ -77,7 +74,7 @@ class SequenceWorker:
         for named in islice(section.combinations(self._choice), unit.first, unit.last):
             sequence = section.make(named)
             try:
-                observed = self._observe(sequence)
+                observed = self._runner.run(sequence)
             except ProbeError as error:
                 raise ProbeError(f"{section.text(named)}: {error}") from error
             judged = judge(sequence, observed)
