@@ -10,7 +10,7 @@ from emu.machine.registers import register_offsets
 from emu.probe.arena import USER_CODE, USER_DATA
 from emu.probe.calibrate import GENERAL_PROTECTION, context_layout
 from emu.probe.engine import Engine, ProbeError, Saved
-from emu.probe.rig import NO_VECTOR
+from emu.probe.rig import NO_VECTOR, TRANSLATED
 from emu.probe.sequences.log import Fault, outcomes_of
 from emu.probe.sequences.plan import Plan, fault_addresses, plan_of, records_of
 from emu.probe.sequences.routines import DONE, FIX, IRETQ, LOG_BYTES, MADE, SKIP, START, USER_DONE
@@ -109,6 +109,8 @@ class Runner:
         self._engine.save(self._now)
         if error == UC_ERR_INSN_INVALID:
             self._halted = self._now.quads[self._register["r15"]], _INVALID_OPCODE
+        elif error in TRANSLATED:
+            raise ProbeError("an access of the sequence leads to where there is no RAM")
         elif error != UC_ERR_OK:
             raise ProbeError(f"a sequence ended in error {error} of the engine")
 

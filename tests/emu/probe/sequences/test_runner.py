@@ -167,7 +167,7 @@ def test_a_store_that_is_left_out_is_found(runner, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"entries": WORDS | {PTE: 0x5000_0000 | OPEN}}, "error"),
+        ({"entries": WORDS | {PTE: 0x5000_0000 | OPEN}}, "there is no RAM"),
         ({"cr3": 0x50_0000}, "points to no RAM"),
         ({"ram": ((0, 0x40_0000), (960 << 30, 0x1000))}, "own pages"),
         ({"ram": ((0, 0x40_0000), (1 << 40, 0x1000))}, "above 2\\^40"),
