@@ -131,6 +131,11 @@ class PagingContext:
         return bool(self.cr4 & CR4.SMAP)
 
     @property
+    def pge(self) -> bool:
+        """CR4.PGE: a leaf's G makes its TLB entries global."""
+        return bool(self.cr4 & CR4.PGE)
+
+    @property
     def pke(self) -> bool:
         """CR4.PKE: PKRU restricts data accesses to user pages."""
         return bool(self.cr4 & CR4.PKE)

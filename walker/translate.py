@@ -21,7 +21,7 @@ from walker.memory import PhysicalMemory
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
 from walker.rights import ALL_GRANTS, Grant, Rights, grant_of, rights_table
 
-__all__ = ["Step", "StepKind", "Walk", "translate", "walk"]
+__all__ = ["Step", "StepKind", "Walk", "cause", "denied", "translate", "walk"]
 
 
 class StepKind(StrEnum):
@@ -97,7 +97,7 @@ def translate(memory: PhysicalMemory, context: PagingContext, access: Access) ->
     path = walk(memory, context, access.va)
     last = path.steps[-1]
     if last.kind is StepKind.LEAF:
-        missing = _denied(context, access, path.grant, protection_key(last.entry))
+        missing = denied(context, access, path.grant, protection_key(last.entry))
         if missing is None:
             size = LEVELS[last.level].span
             pa = leaf_address(context, last.level, last.entry) | access.va & (size - 1)
@@ -109,7 +109,7 @@ def translate(memory: PhysicalMemory, context: PagingContext, access: Access) ->
         code = ErrorCode.P | ErrorCode.RSVD
     else:
         code = ErrorCode(0)
-    code |= _cause(context, access)
+    code |= cause(context, access)
     return PageFault(int(code), access.va, _marked(path.steps[:-1], None))
 
 
@@ -125,7 +125,7 @@ def _step(memory: PhysicalMemory, context: PagingContext, level: int, pa: int) -
     return Step(level, pa, entry, StepKind.LEAF if leaf else StepKind.TABLE)
 
 
-def _denied(context: PagingContext, access: Access, grant: int, key: int) -> ErrorCode | None:
+def denied(context: PagingContext, access: Access, grant: int, key: int) -> ErrorCode | None:
     """Return None if the rights allow the access, else the error-code bits that say more.
 
     Intel SDM vol. 3A 4.6.1 for the modes, 4.6.2 for protection keys.
@@ -151,7 +151,7 @@ def _denied(context: PagingContext, access: Access, grant: int, key: int) -> Err
     return None if allowed else ErrorCode(0)
 
 
-def _cause(context: PagingContext, access: Access) -> ErrorCode:
+def cause(context: PagingContext, access: Access) -> ErrorCode:
     """Return the error-code bits that describe the access itself (Intel SDM vol. 3A 4.7)."""
     code = ErrorCode(0)
     if access.type is AccessType.WRITE:

@@ -12,6 +12,8 @@ from emu.matrix.section import Choice
 from emu.matrix.sections import SECTIONS
 from emu.matrix.summary import Summary, load_summary
 from emu.matrix.text import list_lines, section_record, summary_lines
+from emu.matrix.tlb.sections import SEQUENCE_SECTIONS
+from emu.matrix.tlb.summary import sequence_record
 from emu.matrix.unit import Unit
 from walker.errors import BadInput
 from walker.source import parse_int
@@ -20,11 +22,13 @@ __all__ = ["add_commands"]
 
 _DESCRIPTION = """\
 Try every combination of entry bits at every level, control bits and access, some 38 million of
-them, and compare the walker's prediction with what the emulated CPU does."""
+them, and compare the walker's prediction with what the emulated CPU does. Then run sequences of
+changes, invalidations and accesses, and hold each outcome against the set that caching allows."""
 
 _EPILOG = """\
 NAME=VALUE: pte.nx=1, pde.ps=0, pml4e.bit51=1, cr0.wp=0, cr4.smep=1, efer.nx=0, rflags.ac=1,
-pkru.ad=1, access=write, cpl=3, section=rights-4k; a name given twice allows either value."""
+pkru.ad=1, access=write, cpl=3, section=rights-4k; a name given twice allows either value.
+Of sequences (sections tlb-…): page=2m, level=pde, change=rw-0, invalidate=invlpg, number=17."""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -81,6 +85,8 @@ def _list(options: argparse.Namespace, choice: Choice) -> int:
     if options.json:
         for section in SECTIONS:
             emit(section_record(section, choice))
+        for sequences in SEQUENCE_SECTIONS:
+            emit(sequence_record(sequences, choice))
         return 0
     for line in list_lines(choice):
         print(line)
@@ -99,20 +105,22 @@ def _run(
             if state is not None:
                 write_file(state, summary.dump())
             if report is not None:
-                report(summary.probes, total)
+                report(summary.done, total)
 
 
 def _tell(options: argparse.Namespace, summary: Summary) -> int:
-    failed = bool(summary.divergent or summary.crashes)
-    known = sum(summary.known.values())
+    divergent = summary.divergent + summary.tlb.violations
+    failed = bool(divergent or summary.crashes)
+    known = sum(summary.known.values()) + sum(summary.tlb.known.values())
+    probes = summary.probes + summary.tlb.accesses
     if options.cases is not None:
         _save(options.cases, summary)
     if options.json:
         emit(
             {
-                "probes": summary.probes,
-                "agreements": summary.probes - summary.divergent - known,
-                "divergences": summary.divergent,
+                "probes": probes,
+                "agreements": probes - divergent - known,
+                "divergences": divergent,
                 "known_divergences": known,
                 "known": summary.known,
                 "groups": {
@@ -121,6 +129,7 @@ def _tell(options: argparse.Namespace, summary: Summary) -> int:
                 },
                 "crashes": summary.crashes,
                 "sections": summary.combinations,
+                "tlb": summary.tlb.record(),
                 "seconds": round(summary.seconds, 3),
                 "reproduce": command_text(options),
             }
@@ -140,4 +149,9 @@ def _save(folder: Path, summary: Summary) -> None:
         raise BadInput(f"{folder}: {error.strerror}") from error
     for slug, group in summary.groups.items():
         write_file(folder / f"{slug}.json", group.case.encode())
+    for slug, violations in summary.tlb.groups.items():
+        write_file(folder / f"{slug}.sequence.json", violations.sequence.encode())
     remark(f"wrote {len(summary.groups):,} cases; replay: crosswalk replay {folder}/*")
+    if summary.tlb.groups:
+        count = len(summary.tlb.groups)
+        remark(f"wrote {count:,} sequences; run: crosswalk sequence {folder}/*.sequence.json")

@@ -3,10 +3,12 @@
 from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, PKRU_BITS
 from emu.matrix.section import Choice
 from emu.matrix.sections import SECTIONS
+from emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
 from walker.errors import BadInput
 
 __all__ = ["parse_choice"]
 
+_SECTION_NAMES = (*(each.name for each in SECTIONS), *(each.name for each in SEQUENCE_SECTIONS))
 _SWITCH = frozenset({"0", "1"})
 
 
@@ -29,11 +31,14 @@ def parse_choice(text: str) -> Choice:
 
 def _values(name: str) -> frozenset[str]:
     if name == "section":
-        return frozenset(section.name for section in SECTIONS)
+        return frozenset(_SECTION_NAMES)
     if name == "access":
         return frozenset(ACCESSES)
     if name == "cpl":
         return frozenset({"0", "3"})
+    if name in SEQUENCE_NAMES:
+        sections = (section.dimensions for section in SEQUENCE_SECTIONS)
+        return frozenset(value for each in sections for value in each.get(name, ()))
     level, _, bit = name.partition(".")
     entry = level in LEVEL_NAMES.values() and bit in ENTRY_BITS
     if entry or name == "rflags.ac" or name in CONTROLS or name in PKRU_BITS:

@@ -10,6 +10,8 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from emu.matrix.section import Choice
 from emu.matrix.sections import SECTIONS
+from emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
+from emu.matrix.tlb.unit import SequenceResult, SequenceWorker, sequence_units
 from emu.matrix.unit import Result, Unit, Worker, units_of
 
 __all__ = ["Crash", "chosen_units", "results_of"]
@@ -30,21 +32,28 @@ class Crash:
 
 def chosen_units(choice: Choice) -> list[Unit]:
     """Return the units of the matrix that the choice leaves, in order."""
-    return [
+    units = [
         unit
         for section in SECTIONS
         if section.name in choice.get("section", {section.name})
+        and not choice.keys() & SEQUENCE_NAMES
         for unit in units_of(section, choice)
+    ]
+    return [
+        *units,
+        *(unit for section in SEQUENCE_SECTIONS for unit in sequence_units(section, choice)),
     ]
 
 
-def results_of(units: Sequence[Unit], choice: Choice, jobs: int) -> Iterator[Result | Crash]:
+def results_of(
+    units: Sequence[Unit], choice: Choice, jobs: int
+) -> Iterator[Result | SequenceResult | Crash]:
     """Do units in `jobs` processes, and yield their results in the order of the units.
 
     Raises the `CrosswalkError` that a unit raises. Closing the iterator stops all processes.
     """
     pool = ProcessPool(max_workers=jobs, initializer=_start, initargs=(choice,))
-    waiting: deque[tuple[Unit, ProcessFuture[Result]]] = deque()
+    waiting: deque[tuple[Unit, ProcessFuture[Result | SequenceResult]]] = deque()
     rest = iter(units)
     try:
         while True:
@@ -58,7 +67,9 @@ def results_of(units: Sequence[Unit], choice: Choice, jobs: int) -> Iterator[Res
         pool.join()
 
 
-def _result(unit: Unit, future: "ProcessFuture[Result]") -> Result | Crash:
+def _result(
+    unit: Unit, future: "ProcessFuture[Result | SequenceResult]"
+) -> Result | SequenceResult | Crash:
     try:
         return future.result()
     except OutOfTime:
@@ -70,13 +81,17 @@ def _result(unit: Unit, future: "ProcessFuture[Result]") -> Result | Crash:
 
 
 _workers: list[Worker] = []
-"""The one worker of a process of the pool."""
+_sequence_workers: list[SequenceWorker] = []
+"""The workers of a process of the pool: one for single accesses, one for sequences."""
 
 
 def _start(choice: Choice) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent stops its processes itself.
     _workers.append(Worker(SECTIONS, choice))
+    _sequence_workers.append(SequenceWorker(SEQUENCE_SECTIONS, choice))
 
 
-def _do(unit: Unit) -> Result:
+def _do(unit: Unit) -> Result | SequenceResult:
+    if any(section.name == unit.section for section in SEQUENCE_SECTIONS):
+        return _sequence_workers[0].do(unit)
     return _workers[0].do(unit)

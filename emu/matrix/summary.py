@@ -5,6 +5,8 @@ from pathlib import Path
 import msgspec
 
 from emu.matrix.run import Crash
+from emu.matrix.tlb.summary import Stale
+from emu.matrix.tlb.unit import SequenceResult
 from emu.matrix.unit import Result
 from walker.columns import Kind
 from walker.errors import BadInput
@@ -27,7 +29,8 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     """What the first `units` units came to.
 
     `select` is the choice as it was given; by section, `combinations` counts what was tried and
-    `outcomes` what was observed, by `Kind`; `groups` are by slug of their signature.
+    `outcomes` what was observed, by `Kind`; `groups` are by slug of their signature. `tlb` has
+    the sequences, apart from all else.
     """
 
     select: str
@@ -39,6 +42,7 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     groups: dict[str, Group] = {}
     crashes: list[str] = []
     seconds: float = 0.0
+    tlb: Stale = msgspec.field(default_factory=Stale)
     format: str = _FORMAT
 
     @property
@@ -46,14 +50,23 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
         """The number of combinations tried."""
         return sum(self.combinations.values())
 
-    def add(self, result: Result | Crash) -> None:
+    @property
+    def done(self) -> int:
+        """The number of combinations and of sequences tried."""
+        return self.probes + self.tlb.sequences
+
+    def add(self, result: Result | SequenceResult | Crash) -> None:
         """Add the next unit's result."""
         self.units += 1
         if isinstance(result, Crash):
             unit = result.unit
+            what = "sequences" if unit.section.startswith("tlb-") else "control states"
             self.crashes.append(
-                f"{unit.section}, control states {unit.first} to {unit.last - 1}: {result.how}"
+                f"{unit.section}, {what} {unit.first} to {unit.last - 1}: {result.how}"
             )
+            return
+        if isinstance(result, SequenceResult):
+            self.tlb.add(result)
             return
         name = result.unit.section
         self.combinations[name] = self.combinations.get(name, 0) + result.unit.combinations

@@ -7,6 +7,8 @@ from emu.matrix.bits import LEVEL_NAMES
 from emu.matrix.section import Choice, Section
 from emu.matrix.sections import SECTIONS
 from emu.matrix.summary import Summary
+from emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
+from emu.matrix.tlb.summary import sequence_list
 from emu.matrix.unit import units_of
 from walker.columns import Kind
 
@@ -32,7 +34,9 @@ def list_lines(choice: Choice) -> Iterator[str]:
     """Yield what each section crosses, its size, and why it leaves out what it does."""
     total = 0
     for section in SECTIONS:
-        if section.name not in choice.get("section", {section.name}):
+        if choice.keys() & SEQUENCE_NAMES or section.name not in choice.get(
+            "section", {section.name}
+        ):
             continue
         variants = section.variants(choice)
         count = sum(unit.combinations for unit in units_of(section, choice))
@@ -50,7 +54,10 @@ def list_lines(choice: Choice) -> Iterator[str]:
         yield f"  × {len(section.accesses_to(paths[:1], choice))} accesses ({_accesses(section)})"
         for reason in section.pruned:
             yield f"  left out: {reason}"
-    yield f"{total:,} combinations"
+    if total:
+        yield f"{total:,} combinations"
+    for sequences in SEQUENCE_SECTIONS:
+        yield from sequence_list(sequences, choice)
 
 
 def _entry(section: Section, level: int) -> str:
@@ -80,6 +87,16 @@ def _accesses(section: Section) -> str:
 
 def summary_lines(summary: Summary) -> Iterator[str]:
     """Yield the outcomes by section, the sum, and every group of divergences."""
+    if summary.combinations:
+        yield from _single_lines(summary)
+    if summary.tlb.sections:
+        yield from ("",) if summary.combinations else ()
+        yield from summary.tlb.lines()
+    for crash in summary.crashes:
+        yield f"the emulator failed: {crash}"
+
+
+def _single_lines(summary: Summary) -> Iterator[str]:
     yield f"{'':<18}{'combinations':>14}{'ok':>13}{'#PF':>13}{'#GP':>7}"
     for name, count in summary.combinations.items():
         seen = summary.outcomes[name]
@@ -100,5 +117,3 @@ def summary_lines(summary: Summary) -> Iterator[str]:
         yield f"{count:,} known emulator divergences, {name}: {differs}"
     for slug, group in summary.groups.items():
         yield f"{group.count:,} × {group.signature} ({slug})"
-    for crash in summary.crashes:
-        yield f"the emulator failed: {crash}"

@@ -17,7 +17,7 @@ from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
-__all__ = ["CAPACITY", "PREFERRED", "USER_CODE", "USER_DATA", "Arena", "Lent", "place_arena"]
+__all__ = ["CAPACITY", "GDT", "PREFERRED", "USER_CODE", "USER_DATA", "Arena", "Lent", "place_arena"]
 
 CAPACITY = 4096
 """How many accesses one run of a loop makes at the most."""
@@ -33,7 +33,7 @@ _MAX_PAGES = WORDS * WORDS  # What one PD maps in pages of 4 KiB.
 _TABLE = 0x67
 _KERNEL_CODE, _USER_CODE, _KERNEL_DATA, _USER_DATA = 0x61, 0x65, 0x63, 0x67
 # 64-bit flat segments: null, kernel code, kernel data, user data, user code.
-_GDT = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF)
+GDT = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF)
 USER_CODE, USER_DATA = 0x23, 0x1B
 _STACK_TOP = 0x800
 _STRETCH = 30
@@ -119,7 +119,7 @@ class Arena:
         for at, code in enumerate(_PAGES):
             page = np.frombuffer(code.ljust(FRAME, b"\xf4"), np.uint64)
             self._write(space, self.code + at * FRAME, page)
-        self._write(space, self.code + len(_PAGES) * FRAME, np.array(_GDT, np.uint64))
+        self._write(space, self.code + len(_PAGES) * FRAME, np.array(GDT, np.uint64))
 
     def _table(self, number: int) -> int:
         return self.first_table + number * FRAME

@@ -1,6 +1,7 @@
 """The page about known emulator divergences, made from the registry."""
 
 from emu.check import KNOWN
+from emu.check.known_sequences import KNOWN_SEQUENCES
 
 __all__ = ["known_page"]
 
@@ -14,6 +15,15 @@ test that it still occurs. This page is made from `emu/check/known.py` by
 """
 
 
+_SEQUENCES = """\
+# …and of its TLB
+
+The same of sequences of changes, invalidations and accesses, where an outcome is none of those
+that caching allows ([tlb.md](tlb.md)): each has a sequence in tests/cases/known-sequences, and is
+registered in `emu/check/known_sequences.py`.
+"""
+
+
 def known_page() -> str:
     """Return docs/emulator-divergences.md as it has to be."""
     sections = (
@@ -23,4 +33,11 @@ def known_page() -> str:
         f"- See it: `crosswalk replay tests/cases/known/{entry.case}`\n"
         for entry in KNOWN
     )
-    return "\n".join([_HEAD, *sections])
+    sequences = (
+        f"## {known.id}\n\n{known.differs}\n\n"
+        f"- Manual: {known.manual}\n"
+        f"- Reason in the emulator: {known.reason}\n"
+        f"- See it: `crosswalk sequence tests/cases/known-sequences/{known.sequence}`\n"
+        for known in KNOWN_SEQUENCES
+    )
+    return "\n".join([_HEAD, *sections, _SEQUENCES, *sequences])

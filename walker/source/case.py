@@ -22,6 +22,8 @@ __all__ = [
     "OutcomeRecord",
     "Probe",
     "dump_case",
+    "json_block",
+    "json_line",
     "load_case",
     "parse_case",
 ]
@@ -113,12 +115,12 @@ def dump_case(case: Case) -> bytes:
     Equal cases give equal bytes: keys in one order, entries by address and one a line, hex in
     lower case without leading zeros, all of `cpu` written out.
     """
-    parts = {"format": _json(case.format)}
+    parts = {"format": json_line(case.format)}
     for name in ("seed", "note", "walker"):
         if getattr(case, name) is not None:
-            parts[name] = _json(getattr(case, name))
+            parts[name] = json_line(getattr(case, name))
     cpu = case.cpu
-    parts["cpu"] = _json(
+    parts["cpu"] = json_line(
         {
             **{name: hex(getattr(cpu, name)) for name in ("cr0", "cr3", "cr4", "efer", "pkru")},
             "maxphyaddr": cpu.maxphyaddr,
@@ -126,26 +128,28 @@ def dump_case(case: Case) -> bytes:
             "vendor": cpu.vendor,
         }
     )
-    parts["ram"] = _json([[hex(start), hex(size)] for start, size in case.ram])
+    parts["ram"] = json_line([[hex(start), hex(size)] for start, size in case.ram])
     words = sorted(case.entries.items())
-    parts["entries"] = _block("{", [f'"{pa:#x}": "{word:#x}"' for pa, word in words], "}")
-    parts["probes"] = _block("[", [_probe_text(probe) for probe in case.probes], "]")
+    parts["entries"] = json_block("{", [f'"{pa:#x}": "{word:#x}"' for pa, word in words], "}")
+    parts["probes"] = json_block("[", [_probe_text(probe) for probe in case.probes], "]")
     text = ",\n".join(f'  "{name}": {value}' for name, value in parts.items())
     return f"{{\n{text}\n}}\n".encode()
 
 
-def _json(value: Any) -> str:
+def json_line(value: Any) -> str:
+    """Return a value as JSON in one line."""
     return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
 
 
-def _block(opening: str, lines: list[str], closing: str) -> str:
+def json_block(opening: str, lines: list[str], closing: str) -> str:
+    """Return an array or object of the document's first level, an item a line."""
     inner = ",\n".join(f"    {line}" for line in lines)
     return f"{opening}\n{inner}\n  {closing}" if lines else opening + closing
 
 
 def _probe_text(probe: Probe) -> str:
     access = {"va": hex(probe.va), "access": probe.access, "cpl": probe.cpl, "ac": probe.ac}
-    text = _json(access).removesuffix("}")
+    text = json_line(access).removesuffix("}")
     for name, record in (("predicted", probe.predicted), ("observed", probe.observed)):
         if record is not None:
             text += f',\n     "{name}": {_outcome_text(record)}'
@@ -159,4 +163,4 @@ def _outcome_text(record: OutcomeRecord) -> str:
             document[name] = hex(getattr(record, name))
     if record.entries:
         document["entries"] = {hex(pa): hex(word) for pa, word in sorted(record.entries.items())}
-    return _json(document)
+    return json_line(document)

@@ -12,7 +12,7 @@ from walker.errors import BadInput
 from walker.source.casetypes import FORMAT, AccessName, OutcomeName
 from walker.source.naming import one_line
 
-__all__ = ["CaseJson", "CpuJson", "OutcomeJson", "ProbeJson", "decode"]
+__all__ = ["CaseJson", "CpuJson", "Hex32", "Hex64", "OutcomeJson", "ProbeJson", "decode"]
 
 _HEX64 = r"^0x[0-9a-fA-F]{1,16}\Z"
 _HEX32 = r"^0x[0-9a-fA-F]{1,8}\Z"

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from emu.check import KNOWN
+from emu.check.known_sequences import KNOWN_SEQUENCES
 from emu.report.known_page import known_page
 
 PAGE = Path(__file__).parents[3] / "docs" / "emulator-divergences.md"
@@ -12,5 +13,11 @@ def test_the_page_about_known_divergences_is_what_the_registry_says():
 
 def test_the_page_changes_with_the_registry(monkeypatch):
     monkeypatch.setattr("emu.report.known_page.KNOWN", KNOWN[1:])
+
+    assert known_page() != PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_changes_with_the_registry_of_sequences(monkeypatch):
+    monkeypatch.setattr("emu.report.known_page.KNOWN_SEQUENCES", KNOWN_SEQUENCES[1:])
 
     assert known_page() != PAGE.read_text(encoding="utf-8")

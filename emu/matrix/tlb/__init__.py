@@ -1,0 +1,1 @@
+"""Sequences: every kind of change, invalidation and access, and random ones."""

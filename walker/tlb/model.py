@@ -1,0 +1,240 @@
+"""Which outcomes each access of a sequence is allowed: the set of all that caching may lead to.
+
+A processor may cache the translation of any address at any time, for prefetches too, and may use
+what it has cached until it is invalidated (Intel SDM vol. 3A 4.10.2.3, 4.10.3.1). So the model
+keeps everything that may be cached, and an access may have every outcome that follows from any of
+it, or from none.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from walker.access import Access, AccessType
+from walker.columns import Kind
+from walker.context import PagingContext
+from walker.entry import LEVELS, Entry
+from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
+from walker.tlb.caches import Caches, Rule
+from walker.tlb.steps import Sequence, Step, Store, after, pcid_of
+from walker.tlb.walks import Walks, walks_to
+from walker.translate import cause, denied
+
+__all__ = ["Option", "TlbModel"]
+
+_A, _D = int(Entry.A), int(Entry.D)
+_EVERYTHING: frozenset[Rule] = frozenset()
+
+
+class Option(NamedTuple):
+    """One allowed outcome.
+
+    `marks` are the bits (physical address, A and perhaps D) that must be set after it; `fresh`
+    says whether it is what the tables in memory alone lead to.
+    """
+
+    kind: Kind
+    pa: int
+    error_code: int
+    marks: frozenset[tuple[int, int]]
+    fresh: bool
+
+
+class TlbModel:
+    """Follows a sequence, step by step, from a state with nothing cached.
+
+    `without` are rules that it does without: then it allows more. Memory is what was stored,
+    with A and D as they were observed.
+    """
+
+    def __init__(self, sequence: Sequence, without: frozenset[Rule] = _EVERYTHING) -> None:
+        self.context = sequence.context
+        self.words = dict(sequence.entries)
+        self._caches = Caches(without)
+        self._without = without
+        # Other addresses can be cached as well, but nobody looks there.
+        self._watched = sorted({access.va for access in sequence.accesses})
+        self._earlier: set[PagingContext] = set()
+        # Entries in which a prefetch may have set A since the last access.
+        self._touched: set[int] = set()
+        # Walks by address, as long as neither memory, registers nor caches change; all of memory.
+        self._known: dict[int, Walks] = {}
+        self._memory = frozenset(self.words.items())
+
+    def do(self, step: Step) -> None:
+        """Take a step that is no access."""
+        self._fill(self._watched)
+        self._known.clear()
+        if isinstance(step, Store):
+            self._caches.written(step.pa)
+            self._touched.discard(step.pa)
+            self._put({step.pa: step.value})
+            return
+        before, self.context = self.context, after(self.context, step)
+        if self._caches.invalidate(before, step):
+            self._earlier.clear()
+        elif self._without and self._without & _changed(before, self.context):
+            self._earlier.add(before)
+
+    def allowed(self, access: Access) -> tuple[Option, ...]:
+        """Return the outcomes that this access may have now, each once, the fresh one first.
+
+        `LimitExceeded` for more ways to walk there than `walks_to` follows.
+        """
+        if not _canonical(self.context, access.va):
+            return (Option(Kind.GENERAL_PROTECTION, 0, 0, frozenset(), fresh=True),)
+        walks = self._walks(access.va)
+        found: dict[tuple[object, ...], Option] = {}
+        for context in (self.context, *self._earlier):
+            for option in self._options(context, access, walks):
+                key = option[:-1]
+                if key not in found or option.fresh:
+                    found[key] = option
+        return tuple(sorted(found.values(), key=lambda option: not option.fresh))
+
+    def explains(self, access: Access, options: Iterable[Option], seen: Outcome) -> Option | None:
+        """Return the first option that the observed outcome is an instance of, or None.
+
+        Beside what an option marks, A may be set in every entry that a prefetch may use, but
+        D in none (Intel SDM vol. 3A 4.8).
+        """
+        kind, pa, code = _facts(seen)
+        if isinstance(seen, PageFault) and seen.cr2 != access.va:
+            return None
+        for option in options:
+            if (kind, pa, code) != (option.kind, option.pa, option.error_code):
+                continue
+            if self._marks_agree(option, seen.entries):
+                return option
+        return None
+
+    def saw(self, access: Access, seen: Outcome) -> None:
+        """Go on from what was observed: the words that it changed, and a fault's effect."""
+        if isinstance(seen, PageFault):
+            self._fill(self._watched)
+            self._caches.fault(pcid_of(self.context), access.va)
+            self._known.clear()
+        if seen.entries:
+            self._known.clear()
+            self._put(dict(seen.entries))
+        self._touched.clear()
+
+    def _put(self, words: dict[int, int]) -> None:
+        self.words |= words
+        self._memory = frozenset(self.words.items())
+
+    def _marks_agree(self, option: Option, changes: tuple[tuple[int, int], ...]) -> bool:
+        now = dict(changes)
+        wanted = dict(option.marks)
+        for pa, bits in wanted.items():
+            if now.get(pa, self.words.get(pa, 0)) & bits != bits:
+                return False
+        beside = set()
+        for pa, word in now.items():
+            changed = word ^ self.words.get(pa, 0)
+            if changed & ~(_A | _D) or changed & ~word:
+                return False
+            extra = changed & ~wanted.get(pa, 0)
+            if extra & _D:
+                return False
+            if extra:
+                beside.add(pa)
+        if beside:
+            self._fill(self._watched)
+        return beside <= self._touched
+
+    def _fill(self, addresses: Iterable[int]) -> None:
+        for va in addresses:
+            if va in self._known or _canonical(self.context, va):
+                walks = self._walks(va)
+                self._caches.tables |= walks.tables
+                self._caches.leaves |= walks.leaves
+                self._touched |= walks.read
+
+    def _walks(self, va: int) -> Walks:
+        """Return all ways that a walk may go, from the root or any cached entry."""
+        walks = self._known.get(va)
+        if walks is None:
+            tables = frozenset(self._caches.tables)
+            walks = walks_to(self.context, self._memory, tables, va)
+            self._known[va] = walks
+        return walks
+
+    def _options(self, context: PagingContext, access: Access, walks: Walks) -> Iterator[Option]:
+        va, writes = access.va, access.type is AccessType.WRITE
+        for end in walks.ends:
+            decoded, way = end.decoded, end.way
+            if decoded.kind is Kind.OK:
+                marks = dict.fromkeys(way.read, _A)
+                marks[end.pa] = _A | _D if writes else _A
+                grant = way.grant & decoded.grant
+                pa = decoded.frame | va & (LEVELS[end.level].span - 1)
+                yield _reached(context, access, (grant, decoded.key), pa, marks, fresh=way.fresh)
+            else:
+                code = _ended(context, access, reserved=decoded.reserved)
+                yield Option(Kind.PAGE_FAULT, 0, code, frozenset(), way.fresh)
+        pcid = pcid_of(self.context)
+        for leaf in self._caches.leaves:
+            if not leaf.covers(va) or not (leaf.shared or leaf.pcid == pcid):
+                continue
+            pa = leaf.frame | va & (leaf.span - 1)
+            marks = dict.fromkeys(leaf.read, _A)
+            option = _reached(context, access, (leaf.grant, leaf.key), pa, marks, fresh=False)
+            # D has to be set, and only a walk knows where: the walk's outcome counts.
+            clean = option.kind is Kind.OK and writes and not leaf.dirty
+            if not clean or Rule.CLEAN in self._without:
+                yield option
+
+
+@lru_cache(1 << 10)
+def _canonical(context: PagingContext, va: int) -> bool:
+    return context.canonical(va)
+
+
+def _changed(before: PagingContext, now: PagingContext) -> frozenset[Rule]:
+    """Return the rules about what rights depend on that has changed."""
+    changed = {
+        Rule.WP: before.wp != now.wp,
+        Rule.SMAP: before.smap != now.smap,
+        Rule.PKE: before.pke != now.pke,
+        Rule.PKRU: before.pkru != now.pkru,
+    }
+    return frozenset(rule for rule, differs in changed.items() if differs)
+
+
+def _reached(
+    context: PagingContext,
+    access: Access,
+    rights: tuple[int, int],
+    pa: int,
+    marks: dict[int, int],
+    *,
+    fresh: bool,
+) -> Option:
+    """Return the outcome at a page with these rights: what entries grant, and the key."""
+    code = _refused(context, access, *rights)
+    if code is None:
+        return Option(Kind.OK, pa, 0, frozenset(marks.items()), fresh)
+    return Option(Kind.PAGE_FAULT, 0, code, frozenset(), fresh)
+
+
+@lru_cache(1 << 12)
+def _ended(context: PagingContext, access: Access, *, reserved: bool) -> int:
+    code = ErrorCode.P | ErrorCode.RSVD if reserved else ErrorCode(0)
+    return int(code | cause(context, access))
+
+
+@lru_cache(1 << 14)
+def _refused(context: PagingContext, access: Access, grant: int, key: int) -> int | None:
+    missing = denied(context, access, grant, key)
+    return None if missing is None else int(ErrorCode.P | missing | cause(context, access))
+
+
+def _facts(seen: Outcome) -> tuple[Kind, int, int]:
+    match seen:
+        case Translation(pa):
+            return Kind.OK, pa, 0
+        case PageFault(code):
+            return Kind.PAGE_FAULT, 0, code
+        case GeneralProtection():
+            return Kind.GENERAL_PROTECTION, 0, 0

@@ -1,0 +1,147 @@
+"""All ways that a walk may go, from the root or from what may be cached of upper levels."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from walker.columns import Kind
+from walker.context import PagingContext
+from walker.entry import (
+    LEVELS,
+    Entry,
+    index_of,
+    is_leaf,
+    leaf_address,
+    protection_key,
+    reserved_bits,
+)
+from walker.errors import LimitExceeded
+from walker.rights import ALL_GRANTS, grant_of
+from walker.tlb.caches import Leaf, Table
+from walker.tlb.steps import pcid_of
+
+__all__ = ["MAX_WAYS", "End", "Walks", "walks_to"]
+
+MAX_WAYS = 1 << 12
+"""The most ways that a walk may take, by what may be cached, before the model gives up."""
+
+_D, _G = int(Entry.D), int(Entry.G)
+_NOTHING: frozenset[int] = frozenset()
+
+
+class Way(NamedTuple):
+    """A walk so far: what entries grant, in which of them A has to be set."""
+
+    grant: int
+    read: frozenset[int]
+    fresh: bool
+
+
+class Decoded(NamedTuple):
+    """What an entry is, at its level: how it ends a walk (None if it doesn't), its rights."""
+
+    kind: Kind | None
+    reserved: bool
+    grant: int
+    next_table: int
+    frame: int
+    key: int
+
+
+class End(NamedTuple):
+    """Where a walk ends: at `entry`, at `pa` in a table of `level`."""
+
+    level: int
+    pa: int
+    entry: int
+    decoded: Decoded
+    way: Way
+
+
+@dataclass(frozen=True, slots=True)
+class Walks:
+    """The `ends` of all ways, what they let be cached, and the present entries `read` on them."""
+
+    ends: list[End]
+    tables: set[Table]
+    leaves: set[Leaf]
+    read: set[int]
+
+
+@lru_cache(1 << 12)
+def walks_to(
+    context: PagingContext,
+    words: frozenset[tuple[int, int]],
+    tables: frozenset[Table],
+    va: int,
+) -> Walks:
+    """Return the ways to a canonical address, `words` in memory, these `tables` cached perhaps.
+
+    Kept for the next sequence, which often begins with the same steps: treat it as read-only.
+
+    `LimitExceeded` beyond `MAX_WAYS`.
+    """
+    pcid, memory = pcid_of(context), dict(words)
+    walks = Walks([], set(), set(), set())
+    cached = [table for table in tables if table.pcid == pcid and table.covers(va)]
+    # By table, rights and what was read: whether memory alone leads there.
+    ways = {(context.root, ALL_GRANTS, _NOTHING): True}
+    for level in range(context.levels, 0, -1):
+        span, at = LEVELS[level].span, 8 * index_of(va, level)
+        further: dict[tuple[int, int, frozenset[int]], bool] = {
+            (table.table, table.grant, table.read): False
+            for table in cached
+            if table.level == level
+        }
+        for (table, grant, read), fresh in ways.items():
+            pa = table + at
+            entry = memory.get(pa, 0)
+            decoded = _decoded(context, level, entry)
+            if decoded.kind is None:
+                walks.read.add(pa)
+                way = decoded.next_table, grant & decoded.grant, read | {pa}
+                further[way] = fresh or further.get(way, False)
+                walks.tables.add(Table(pcid, level, va & -span, span, *way))
+                continue
+            end = End(level, pa, entry, decoded, Way(grant, read, fresh))
+            walks.ends.append(end)
+            if decoded.kind is Kind.OK:
+                walks.read.add(pa)
+                walks.leaves.add(_leaf(context, end, va))
+        ways = further
+        if len(ways) > MAX_WAYS:
+            raise LimitExceeded(f"more than {MAX_WAYS} ways to walk to {va:#x}")
+    return walks
+
+
+def _leaf(context: PagingContext, end: End, va: int) -> Leaf:
+    span, entry, decoded = LEVELS[end.level].span, end.entry, end.decoded
+    return Leaf(
+        pcid=pcid_of(context),
+        shared=bool(entry & _G) and context.pge,
+        base=va & -span,
+        span=span,
+        frame=decoded.frame,
+        grant=end.way.grant & decoded.grant,
+        key=decoded.key,
+        dirty=bool(entry & _D),
+        read=end.way.read | {end.pa},
+    )
+
+
+@lru_cache(1 << 14)
+def _decoded(context: PagingContext, level: int, entry: int) -> Decoded:
+    nothing = Decoded(Kind.PAGE_FAULT, reserved=False, grant=0, next_table=0, frame=0, key=0)
+    if not entry & Entry.P:
+        return nothing
+    leaf = is_leaf(context, level, entry)
+    if entry & reserved_bits(context, level, leaf=leaf):
+        return nothing._replace(reserved=True)
+    return Decoded(
+        kind=Kind.OK if leaf else None,
+        reserved=False,
+        grant=grant_of(entry),
+        next_table=entry & context.address_mask,
+        frame=leaf_address(context, level, entry),
+        key=protection_key(entry),
+    )
