@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from emu.check.compare import Divergence
 from emu.peers.claims import PeerFailure
 from walker.access import AccessType
-from walker.context import PagingContext
-from walker.entry import LEVELS, Entry, is_leaf, reserved_bits
+from walker.context import PagingContext, PagingMode
+from walker.entry import LEVELS, Entry, is_leaf, level_of, reserved_bits
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, error_names
 from walker.translate import Step, StepKind, Walk
 
@@ -17,7 +17,8 @@ __all__ = ["Signature", "failure_signature", "signature_of"]
 
 _CAUSE = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
 _CANONICAL, _RESERVED = "canonical addresses", "reserved"
-_PAGES = {1: "4-KiB", 2: "2-MiB", 3: "1-GiB"}
+_LOADED = "a PDPTE with reserved bits, loaded"
+_PAGES = {12: "4-KiB", 21: "2-MiB", 22: "4-MiB", 30: "1-GiB"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,12 +71,12 @@ def signature_of(
         return Signature(witness, rule, *_answers(rule, said, truth))
     if "pa" in names:
         last = divergence.walk.steps[-1]
-        return Signature(witness, f"address of a {_PAGES.get(last.level)} page", "another", "this")
+        return Signature(witness, f"address of a {_page(context, last)} page", "another", "this")
     if "error_code" in names:
         return _about_code(divergence, witness)
     if "cr2" in names:
         return Signature(witness, f"CR2 of {_article(divergence)}", "another", "the address")
-    return _about_marks(divergence, witness)
+    return _about_marks(context, divergence, witness)
 
 
 def _class(outcome: Outcome) -> str:
@@ -108,7 +109,7 @@ def _rule(context: PagingContext, divergence: Divergence) -> str:
     said, truth = divergence.predicted, divergence.observed
     path = divergence.walk
     if isinstance(said, GeneralProtection) or isinstance(truth, GeneralProtection):
-        return _CANONICAL
+        return _CANONICAL if context.mode.long else _LOADED
     last = path.steps[-1]
     codes = {_code(said), _code(truth)}
     if last.kind is StepKind.OUTSIDE:
@@ -119,9 +120,14 @@ def _rule(context: PagingContext, divergence: Divergence) -> str:
         return f"P of a {LEVELS[last.level].entry}"
     if any(code & ErrorCode.PK for code in codes):
         return (
-            f"protection key of a {_PAGES[last.level]} page, {divergence.access.type.name.lower()}"
+            f"protection key of a {_page(context, last)} page, "
+            f"{divergence.access.type.name.lower()}"
         )
     return _about_rights(context, divergence)
+
+
+def _page(context: PagingContext, step: Step) -> str | None:
+    return _PAGES.get(level_of(context, step.level).shift)
 
 
 def _code(outcome: Outcome) -> int:
@@ -144,7 +150,7 @@ def _about_reserved(context: PagingContext, path: Walk) -> str:
         kinds.append("PS")
     if wrong & Entry.G and not leaf:
         kinds.append("bit 8")
-    if leaf and wrong & (LEVELS[last.level].span - 1) & ~0xFFF:
+    if leaf and wrong & (level_of(context, last.level).span - 1) & ~0xFFF:
         kinds.append("low address bits")
     return f"{_RESERVED} in a {entry}: {', '.join(kinds)}"
 
@@ -174,7 +180,7 @@ def _about_rights(context: PagingContext, divergence: Divergence) -> str:
 
 
 def _withheld(path: Walk, right: Entry) -> list[Step]:
-    return [step for step in path.steps if not step.entry & right]
+    return [step for step in path.steps if step.restricts and not step.entry & right]
 
 
 def _named(right: str, steps: list[Step]) -> list[str]:
@@ -201,10 +207,10 @@ def _article(divergence: Divergence) -> str:
     return f"a fault at a {LEVELS[divergence.walk.steps[-1].level].entry}"
 
 
-def _about_marks(divergence: Divergence, witness: str) -> Signature:
+def _about_marks(context: PagingContext, divergence: Divergence, witness: str) -> Signature:
     """Return the signature of A and D bits that are set differently."""
-    levels = {step.pa: step.level for step in divergence.walk.steps}
-    before = {step.pa: step.entry for step in divergence.walk.steps}
+    levels = {step.word[0]: step.level for step in divergence.walk.steps}
+    before = dict(divergence.walk.words)
     last = divergence.walk.steps[-1].level if divergence.walk.steps else 0
     fault = "" if _class(divergence.predicted) == "ok" else " by a fault"
     changes = []
@@ -216,6 +222,8 @@ def _about_marks(divergence: Divergence, witness: str) -> Signature:
                 continue
             place = "a leaf" if levels[pa] == last else "a table's entry"
             changed = value ^ before[pa]
+            if context.mode is PagingMode.BIT32:
+                changed = changed & 0xFFFF_FFFF | changed >> 32
             bits |= {f"{bit.name} of {place}" for bit in (Entry.A, Entry.D) if changed & bit}
             if changed & ~(Entry.A | Entry.D):
                 bits.add("more than A and D")

@@ -15,8 +15,11 @@ _CR3 = ~ADDRESS_FIELD
 
 
 def relocations(case: Case) -> Search:
-    """Yield cases whose tables, indices, page and RAM are lower; for cases of one probe."""
-    if len(case.probes) == 1:
+    """Yield cases whose tables, indices, page and RAM are lower; for cases of one probe.
+
+    Outside IA-32e mode, only those whose RAM is.
+    """
+    if len(case.probes) == 1 and case.context().mode.long:
         for candidate in (_lower_tables(case), _lower_root(case)):
             if candidate is not None and (yield candidate):
                 case = candidate
