@@ -61,9 +61,9 @@ class Leaves(Rows):
         """The physical address of each page, uint64[n]."""
         field = self._by_shift(_ADDRESSES)
         found = self.entry & field
-        if len(field) > 1 or (len(found) and self.shift[0] == SHIFT_4MIB):
-            large = self.shift == SHIFT_4MIB
-            found[large] = addresses_4mib(self.entry[large])
+        large = self.shift[: len(field)] == SHIFT_4MIB
+        if large.any():  # All of them are, if one field does for all.
+            return np.where(large, addresses_4mib(self.entry), found)
         return found
 
     @property

@@ -12,6 +12,7 @@ from walker.context import PagingContext, PagingMode, Vendor
 
 __all__ = [
     "ADDRESS_FIELD",
+    "FORMATS",
     "LEVELS",
     "PSE36_DISTANCE",
     "PSE36_HIGH",
@@ -103,7 +104,7 @@ PSE36_LOW, PSE36_HIGH = 0xFFC0_0000, 0x001F_E000
 PSE36_DISTANCE = 19
 """How much further up the latter belong."""
 
-_FORMATS = {
+FORMATS = {
     PagingMode.BIT32: _numbered(
         Level(1, "PT", "PTE", 12, large=False, index_bits=10, entry_size=4),
         Level(2, "PD", "PDE", SHIFT_4MIB, large=True, index_bits=10, entry_size=4),
@@ -116,11 +117,12 @@ _FORMATS = {
     PagingMode.LEVEL4: LEVELS,
     PagingMode.LEVEL5: LEVELS,
 }
+"""The levels of each mode, by number."""
 
 
 def level_of(context: PagingContext, number: int) -> Level:
     """Return the level of this number in the context's paging mode; 1 is the last table."""
-    return _FORMATS[context.mode][number]
+    return FORMATS[context.mode][number]
 
 
 def maps_large(context: PagingContext, level: int) -> bool:

@@ -8,6 +8,7 @@ from walker.entry import (
     is_leaf,
     leaf_address,
     level_of,
+    maps_large,
     protection_key,
     reserved_bits,
 )
@@ -180,3 +181,9 @@ def test_the_indices_of_the_older_modes_are_those_of_32_bits():
     pae, bit32 = PagingContext(**PAE), PagingContext(**BIT32)
     assert [7, 5, 3] == [level_of(pae, level).index(va) for level in (1, 2, 3)]
     assert [519, 770] == [level_of(bit32, level).index(va) for level in (1, 2)]
+
+
+def test_no_entry_of_a_last_table_is_large():
+    for found in (PagingContext(**BIT32), PagingContext(**PAE), context()):
+        assert not maps_large(found, 1)
+        assert maps_large(found, 2)

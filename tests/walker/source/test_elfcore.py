@@ -56,34 +56,44 @@ def test_a_note_without_kernel_gs_base_will_do(elf):
     assert read(elf, notes=elf.qemu_notes(state)).registers.cr3 == 0x2000
 
 
+SECOND = {"cs_flags": 0x00CF9B00}  # In 32-bit code.
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "machine", "expected"),
     [
-        ({}, (None, True)),
-        ({"cs_flags": 0x00CF9B00, "gdt": 1 << 32}, (None, True)),
-        ({"cs_flags": 0x00CF9B00, "gdt": (1 << 32) - 1}, (None, False)),
-        ({"cr0": 0x33}, (0, None)),
-        ({"cr4": 0}, (0, None)),
+        ({}, 62, (None, True)),
+        (SECOND, 62, (None, True)),
+        (SECOND | {"gdt": 1 << 32}, 3, (None, True)),
+        (SECOND | {"gdt": (1 << 32) - 1}, 3, (None, False)),
+        ({"cr0": 0x33}, 62, (0, None)),
+        ({"cr4": 0}, 62, (0, None)),
     ],
-    ids=["64-bit code", "32-bit code, high GDT", "32-bit code", "no paging", "no PAE"],
+    ids=["64-bit code", "x86-64", "high GDT", "32-bit code of a 386", "no paging", "no PAE"],
 )
-def test_efer_stays_open_only_where_paging_with_pae_is_on(elf, changes, expected):
+def test_efer_stays_open_only_where_paging_with_pae_is_on(elf, changes, machine, expected):
     notes = elf.qemu_notes(elf.cpu_state(**changes))
-    found = read(elf, notes=notes).registers
+    found = read(elf, notes=notes, machine=machine).registers
     assert expected == (found.efer, found.long_mode)
 
 
+def test_of_another_cpu_than_the_first_the_machine_says_nothing(elf):
+    notes = elf.qemu_notes(elf.cpu_state(), elf.cpu_state(**SECOND))
+    assert [True, False] == [read(elf, cpu, notes=notes).registers.long_mode for cpu in (0, 1)]
+
+
 @pytest.mark.parametrize(
-    ("changes", "mode"),
+    ("changes", "machine", "mode"),
     [
-        ({}, PagingMode.LEVEL4),
-        ({"cr4": 0x1020}, PagingMode.LEVEL5),
-        ({"cs_flags": 0x00CF9B00}, PagingMode.PAE),
-        ({"cs_flags": 0x00CF9B00, "cr4": 0x90}, PagingMode.BIT32),
+        ({}, 62, PagingMode.LEVEL4),
+        ({"cr4": 0x1020}, 62, PagingMode.LEVEL5),
+        (SECOND, 3, PagingMode.PAE),
+        (SECOND | {"cr4": 0x90}, 3, PagingMode.BIT32),
     ],
 )
-def test_the_notes_tell_the_paging_mode(elf, changes, mode):
-    registers = read(elf, notes=elf.qemu_notes(elf.cpu_state(**changes))).registers
+def test_the_core_tells_the_paging_mode(elf, changes, machine, mode):
+    notes = elf.qemu_notes(elf.cpu_state(**changes))
+    registers = read(elf, notes=notes, machine=machine).registers
     assert mode is registers.context().mode
     assert mode is PagingMode.BIT32 or registers.context().nxe
 
