@@ -146,6 +146,8 @@ def _about_reserved(context: PagingContext, path: Walk) -> str:
         kinds.append("XD")
     if wrong >> context.maxphyaddr & (1 << 52 - context.maxphyaddr) - 1:
         kinds.append("address bits above MAXPHYADDR")
+    if context.mode is PagingMode.PAE and wrong >> 52 & 0x7FF:
+        kinds.append("bits 62:52")
     if wrong & Entry.PS:
         kinds.append("PS")
     if wrong & Entry.G and not leaf:

@@ -6,12 +6,18 @@ from typing import Any
 import numpy as np
 
 from walker.columns import Accesses, Kind, Outcomes
-from walker.context import PagingContext
+from walker.context import PagingContext, PagingMode
 from walker.memory import PhysicalMemory
 
 __all__ = ["translated"]
 
 _PHYSICAL_END = (1 << 52) - 1
+_LAYERS = {
+    PagingMode.BIT32: "Intel",
+    PagingMode.PAE: "IntelPAE",
+    PagingMode.LEVEL4: "Intel32e",
+    PagingMode.LEVEL5: "Intel32e",
+}
 
 
 def translated(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
@@ -66,4 +72,4 @@ def _layer(memory: PhysicalMemory, context: PagingContext) -> Any:
     session.add_layer(lent(session, "memory", "memory"))
     session.config["intel.memory_layer"] = "memory"
     session.config["intel.page_map_offset"] = context.root
-    return intel.Intel32e(session, "intel", "intel")
+    return getattr(intel, _LAYERS[context.mode])(session, "intel", "intel")
