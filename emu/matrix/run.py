@@ -31,10 +31,7 @@ class Crash:
 def chosen_units(choice: Choice) -> list[Unit]:
     """Return the units of the matrix that the choice leaves, in order."""
     return [
-        unit
-        for section in SECTIONS
-        if section.name in choice.get("section", {section.name})
-        for unit in units_of(section, choice)
+        unit for section in SECTIONS if section.chosen(choice) for unit in units_of(section, choice)
     ]
 
 

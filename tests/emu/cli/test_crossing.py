@@ -11,7 +11,10 @@ def test_list_shows_dimensions_sizes_and_reasons(run):
 def test_list_as_records(run):
     done = run("matrix", "--list", "--json")
     records = [json.loads(line) for line in done.out.splitlines()]
-    assert sum(record["combinations"] for record in records) == 38_355_660
+    older = [record for record in records if record["mode"] in ("32bit", "pae")]
+    assert sum(record["combinations"] for record in older) == 638_400
+    everything = sum(record["combinations"] for record in records)
+    assert everything - 638_400 == 38_355_660
     assert all(record["pruned"] for record in records)
 
 
