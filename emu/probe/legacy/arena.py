@@ -64,23 +64,29 @@ class Arena:
         """Write the arena's pages: tables, code, descriptors; `root` are the root's words."""
         code, data = (self.start + number * FRAME for number in (_CODE, _DATA))
         tables = [self.start + number * FRAME for number in (_TABLES, _TABLES + 1)]
-        pages = [code | _KERNEL_CODE, code | _USER_CODE, data | _KERNEL_DATA]
-        kind = np.uint32 if self.form.size == 4 else np.uint64
+        self._write(space, tables[0], code | _KERNEL_CODE, code | _USER_CODE, data | _KERNEL_DATA)
+        lent_to = tables[0] | _TABLE
         if self.form.size == 8:
-            self._write(space, tables[1], np.array([tables[0] | _TABLE], kind))
-        self._write(space, tables[0], np.array(pages, kind))
-        entry = tables[0] | _TABLE if self.form.size == 4 else tables[1] | _LOADED
+            self._write(space, tables[1], lent_to)
+            lent_to = tables[1] | _LOADED
         for lent in self.lent:
-            words = root.copy()
-            words.view(kind)[lent.slot] = entry
-            self._write(space, lent.cr3, words)
-        self._write(space, code, np.frombuffer(CODE.ljust(FRAME, b"\xf4"), np.uint64))
-        self._write(space, data, np.array(_GDT, np.uint64))
+            entries: list[int] = (root.view(np.uint32) if self.form.size == 4 else root).tolist()
+            entries[lent.slot] = lent_to
+            self._write(space, lent.cr3, *entries)
+        for frame, content in ((code, CODE), (data, b"".join(map(_descriptor, _GDT)))):
+            self._put(space, frame, content.ljust(FRAME, b"\xf4"))
 
-    def _write(self, space: Space, frame: int, entries: U64 | np.ndarray) -> None:
-        table = np.zeros((1, WORDS), np.uint64)
-        table.view(np.uint8)[0, : entries.nbytes] = entries.view(np.uint8)
+    def _write(self, space: Space, frame: int, *entries: int) -> None:
+        content = b"".join(entry.to_bytes(self.form.size, "little") for entry in entries)
+        self._put(space, frame, content.ljust(FRAME, b"\0"))
+
+    def _put(self, space: Space, frame: int, content: bytes) -> None:
+        table = np.frombuffer(content, np.uint64).reshape(1, WORDS)
         space.write_tables(np.array([frame], np.uint64), table)
+
+
+def _descriptor(value: int) -> bytes:
+    return value.to_bytes(8, "little")
 
 
 def place_arena(memory: PhysicalMemory, form: Form, tables: U64, root: U64) -> Arena:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from emu.machine.engine import MAXPHYADDR
 from emu.probe.engine import ProbeError
 from emu.probe.legacy.arena import place_arena
-from emu.probe.legacy.paths import find_paths, find_tables, form_of
+from emu.probe.legacy.paths import Entries, find_paths, find_tables, form_of
 from emu.probe.legacy.signature import signature, signatures
 from emu.probe.paths import NO_PAGE, NO_WORD
 from emu.probe.signature import SLOT
@@ -17,7 +17,6 @@ from walker.columns import MAX_STEPS, Accesses, merge_changes
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, U64, WORDS, PhysicalMemory
-from walker.tables import Entries
 
 __all__ = ["Ground", "Sites"]
 

@@ -15,7 +15,9 @@ from walker.columns import MAX_STEPS, distinct
 from walker.context import CR4, PagingContext
 from walker.memory import FRAME, U64, PhysicalMemory
 
-__all__ = ["BIT32", "PAE", "Form", "Paths", "find_paths", "find_tables", "form_of"]
+__all__ = ["BIT32", "PAE", "Entries", "Form", "Paths", "find_paths", "find_tables", "form_of"]
+
+Entries = NDArray[np.uint64] | NDArray[np.uint32]
 
 _PRESENT = np.uint64(1)
 _PAGE_SIZE = np.uint64(0x80)
