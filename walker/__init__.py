@@ -1,6 +1,6 @@
-"""A walker of x86-64 paging structures, for any physical memory.
+"""A walker of x86 paging structures, for any physical memory.
 
-memory, context         PhysicalMemory, Segments, SparseWords; PagingContext
+memory, context         PhysicalMemory, Segments, SparseWords; PagingContext, PagingMode
 one access              translate, walk; Access, AccessType; Outcome and its kinds
 many accesses           translate_many; Accesses, Outcomes
 all mappings            walk_leaves (columns), mappings, heki_walk; blocked_entries
@@ -13,7 +13,7 @@ from walker.access import Access, AccessType
 from walker.aliases import Aliases, Question, mappings_of
 from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
-from walker.context import PagingContext, Vendor
+from walker.context import PagingContext, PagingMode, Vendor
 from walker.errors import BadInput, CrosswalkError, LimitExceeded
 from walker.frames import Frames, collective_rights, count_mappings
 from walker.leaves import Leaves, blocked_entries, walk_leaves
@@ -45,6 +45,7 @@ __all__ = [
     "Outcomes",
     "PageFault",
     "PagingContext",
+    "PagingMode",
     "PhysicalMemory",
     "Question",
     "Range",

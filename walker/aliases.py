@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walker.context import PagingContext
-from walker.entry import LEVELS
 from walker.leaves import TOP, Leaves, canonical
 from walker.mappings import Mapping
 from walker.memory import U64, PhysicalMemory
@@ -107,12 +106,12 @@ class Aliases:
                 yield from self._descend(question, level - 1, int(keys[row - len(leaves)]), va)
 
     def _mapping(self, leaves: Leaves, row: int, va: int) -> Mapping:
-        level = int(leaves.level[row])
+        shift = int(leaves.shift[row])
         return Mapping(
             int(canonical(self._context, np.array([va], np.uint64))[0]),
             int(leaves.pa[row]),
-            LEVELS[level].span,
-            level,
+            1 << shift,
+            int(leaves.level[row]),
             int(leaves.flags[row]),
             Rights(int(self._rights[leaves.grant[row]])),
         )

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.bulk import grants_of
+from walker.bulk import addresses_4mib, grants_of
 from walker.columns import Rows
 from walker.context import PagingContext
-from walker.entry import ADDRESS_FIELD, LEVELS, Entry
-from walker.memory import U64, WORDS, PhysicalMemory
-from walker.rights import rights_table
+from walker.entry import LEVELS, SHIFT_4MIB, Entry, Level, address_bits
+from walker.memory import U64, PhysicalMemory
+from walker.rights import ALL_GRANTS, rights_table
+from walker.tables import Entries, read_tables
 
 __all__ = ["BLOCK", "Leaves", "Tables", "clip", "interleave", "lawful", "present_entries"]
 
@@ -26,14 +27,15 @@ _RUN = 128
 class Leaves(Rows):
     """n entries that map pages, or (from `blocked_entries`) that map nothing.
 
-    `va` uint64[n], canonical; `entry` uint64[n], the raw words; `grant` uint8[n], the `Grant`
-    bits of all levels together; `level` uint8[n] (1 is a PTE). Everything else is derived.
+    `va` uint64[n], canonical; `entry` uint64[n], the raw entries; `grant` uint8[n], the `Grant`
+    bits of all levels together; `shift` uint8[n]: each spans 1 << shift bytes. Everything else
+    is derived: no two formats have a shift in common that they give another meaning.
     """
 
     va: U64
     entry: U64
     grant: NDArray[np.uint8]
-    level: NDArray[np.uint8]
+    shift: NDArray[np.uint8]
 
     @classmethod
     def none(cls) -> "Leaves":
@@ -45,34 +47,46 @@ class Leaves(Rows):
         return len(self.va)
 
     @property
+    def level(self) -> NDArray[np.uint8]:
+        """The level of each, uint8[n] (1 is a PTE)."""
+        return _NUMBERS.take(self.shift)
+
+    @property
     def size(self) -> U64:
         """The bytes that each maps, uint64[n]; read-only where all are of one level."""
-        return np.broadcast_to(self._by_level(_SPANS), self.va.shape)
+        return np.broadcast_to(self._by_shift(_SPANS), self.va.shape)
 
     @property
     def pa(self) -> U64:
         """The physical address of each page, uint64[n]."""
-        return self.entry & self._by_level(_ADDRESSES)
+        field = self._by_shift(_ADDRESSES)
+        found = self.entry & field
+        large = self.shift[: len(field)] == SHIFT_4MIB
+        if large.any():  # All of them are, if one field does for all.
+            return np.where(large, addresses_4mib(self.entry), found)
+        return found
 
     @property
     def flags(self) -> U64:
         """The bits of each leaf outside its address field, uint64[n]."""
-        return self.entry & self._by_level(~_ADDRESSES)
+        return self.entry & self._by_shift(~_ADDRESSES)
 
     def rights(self, context: PagingContext) -> NDArray[np.uint8]:
         """Return the effective `Rights` of each under a context, uint8[n]."""
         return rights_table(context).take(self.grant)
 
-    def _by_level(self, values: U64) -> U64:
-        """Return the value for each row's level, or just one if there is only one level."""
-        level = self.level
-        if len(level) and level.min() == level.max():
-            return values[level[:1]]
-        return values.take(level)
+    def _by_shift(self, values: U64) -> U64:
+        """Return the value for each row's shift, or just one if there is only one shift."""
+        shift = self.shift
+        if len(shift) and shift.min() == shift.max():
+            return values[shift[:1]]
+        return values.take(shift)
 
 
-_SPANS = np.array([1, *(LEVELS[number].span for number in sorted(LEVELS))], np.uint64)
-_ADDRESSES = np.uint64(ADDRESS_FIELD) & ~(_SPANS - np.uint64(1))
+_SHIFTS = {level.shift: level.number for level in LEVELS.values()} | {SHIFT_4MIB: 2}
+_NUMBERS = np.array([_SHIFTS.get(shift, 0) for shift in range(64)], np.uint8)
+_SPANS = np.uint64(1) << np.arange(64, dtype=np.uint64)
+_ADDRESSES = np.array([address_bits(shift) for shift in range(64)], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +101,34 @@ class Tables(Rows):
         return len(self.frame)
 
 
-def present_entries(memory: PhysicalMemory, level: int, tables: Tables) -> Leaves:
+def present_entries(memory: PhysicalMemory, level: Level, tables: Tables) -> Leaves:
     """Return the present entries of tables of one level, in order: pages, tables and unlawful.
 
     The tables are in address order and do not overlap. `grant` counts the inherited ones.
     """
-    words = memory.tables(tables.frame)
-    shift = np.uint64(LEVELS[level].shift)
+    words = read_tables(memory, level, tables.frame)
+    shift = np.uint64(level.shift)
     if _all_present(words):
         entry = words.flatten()  # A copy: the memory may change, and the columns are to stay.
-        va = (tables.va[:, None] + (np.arange(WORDS, dtype=np.uint64) << shift)).reshape(-1)
-        grant = grants_of(entry)
+        entry = entry.astype(np.uint64, copy=False)
+        va = tables.va[:, None] + (np.arange(level.entries, dtype=np.uint64) << shift)
+        grant = _grants(level, entry)
         grant.reshape(words.shape)[:] &= tables.grant[:, None]
-        return Leaves(va, entry, grant, np.full(len(va), level, np.uint8))
+        return Leaves(va.reshape(-1), entry, grant, np.full(len(entry), level.shift, np.uint8))
 
     flat = words.reshape(-1)
-    # Only the low byte of each word is looked at, and becomes 0 or 1.
-    low = flat.view(np.uint8)[::8].copy()
+    # Only the low byte of each entry is looked at, and becomes 0 or 1.
+    low = flat.view(np.uint8)[:: level.entry_size].copy()
     low &= np.uint8(Entry.P)
     at = np.flatnonzero(low.view(np.bool_))
-    entry = flat.take(at)
-    grant = grants_of(entry)
-    # Where the walk is at word 512 * t, it is at the first byte of table t.
+    entry = flat.take(at).astype(np.uint64, copy=False)
+    grant = _grants(level, entry)
+    # Where the walk is at entry `entries` * t, it is at the first byte of table t.
     inherited = tables.grant[:1]
-    if _consecutive(tables, shift) and (tables.grant == inherited).all():
+    if _consecutive(tables, level) and (tables.grant == inherited).all():
         offset = tables.va[:1]
     else:
-        starts = np.arange(len(tables) + 1, dtype=np.intp) * WORDS
+        starts = np.arange(len(tables) + 1, dtype=np.intp) * level.entries
         each = np.diff(np.searchsorted(at, starts))
         offset = np.repeat(tables.va - (starts[:-1].view(np.uint64) << shift), each)
         inherited = np.repeat(tables.grant, each)
@@ -121,18 +136,24 @@ def present_entries(memory: PhysicalMemory, level: int, tables: Tables) -> Leave
     va = at.view(np.uint64)
     va <<= shift
     va += offset
-    return Leaves(va, entry, grant, np.full(len(va), level, np.uint8))
+    return Leaves(va, entry, grant, np.full(len(va), level.shift, np.uint8))
 
 
-def _consecutive(tables: Tables, shift: np.uint64) -> bool:
+def _grants(level: Level, entry: U64) -> NDArray[np.uint8]:
+    if level.restricts:
+        return grants_of(entry)
+    return np.full(len(entry), ALL_GRANTS, np.uint8)
+
+
+def _consecutive(tables: Tables, level: Level) -> bool:
     # Tables that do not overlap and end where they would without a gap have none.
-    whole = len(tables) - 1 << int(shift) + 9
+    whole = len(tables) - 1 << level.shift + level.index_bits
     return int(tables.va[-1]) - int(tables.va[0]) == whole
 
 
-def _all_present(words: U64) -> bool:
+def _all_present(words: Entries) -> bool:
     # The first table answers for most blocks, at next to no cost.
-    present = np.uint64(Entry.P)
+    present = words.dtype.type(Entry.P)
     return bool(
         np.bitwise_and.reduce(words[0]) & present
         and np.bitwise_and.reduce(words.reshape(-1)) & present
@@ -146,9 +167,9 @@ def lawful(rows: Leaves, reserved: np.uint64) -> Leaves:
     return rows.take(np.flatnonzero((rows.entry & reserved) == 0))
 
 
-def clip(rows: Leaves, level: int, start: int, end: int) -> Leaves:
+def clip(rows: Leaves, level: Level, start: int, end: int) -> Leaves:
     """Return those of these entries of one level, in address order, that touch [start, end)."""
-    before = max(start - LEVELS[level].span, -1)
+    before = max(start - level.span, -1)
     first = np.searchsorted(rows.va, np.uint64(before), "right") if before >= 0 else 0
     last = np.searchsorted(rows.va, np.uint64(max(end, 0))) if end < 1 << 64 else len(rows)
     return rows.take(slice(int(first), int(last)))
@@ -179,19 +200,19 @@ def _merge(many: Leaves, few: Leaves) -> Leaves:
         return both.take(np.argsort(both.va, kind="stable"))
     count = len(many) + len(few)
     va, entry = np.empty(count, np.uint64), np.empty(count, np.uint64)
-    grant, level = np.empty(count, np.uint8), np.empty(count, np.uint8)
+    grant, shift = np.empty(count, np.uint8), np.empty(count, np.uint8)
     # The rows between two places move as one piece, by as many as were put in before.
     cuts = [0, *runs.tolist(), len(many)]
-    shifts = [0, *np.searchsorted(places, runs, "right").tolist()]
-    for first, last, shift in zip(cuts, cuts[1:], shifts, strict=False):
-        piece, there = slice(first, last), slice(first + shift, last + shift)
+    steps = [0, *np.searchsorted(places, runs, "right").tolist()]
+    for first, last, step in zip(cuts, cuts[1:], steps, strict=False):
+        piece, there = slice(first, last), slice(first + step, last + step)
         va[there], entry[there] = many.va[piece], many.entry[piece]
-        grant[there], level[there] = many.grant[piece], many.level[piece]
+        grant[there], shift[there] = many.grant[piece], many.shift[piece]
     places += np.arange(len(few))
-    va[places], entry[places], grant[places], level[places] = (
+    va[places], entry[places], grant[places], shift[places] = (
         few.va,
         few.entry,
         few.grant,
-        few.level,
+        few.shift,
     )
-    return Leaves(va, entry, grant, level)
+    return Leaves(va, entry, grant, shift)

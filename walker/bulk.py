@@ -6,12 +6,24 @@ from numpy.typing import NDArray
 from walker.access import AccessType
 from walker.columns import MAX_STEPS, Accesses, Kind, Outcomes, merge_changes
 from walker.context import PagingContext
-from walker.entry import ADDRESS_FIELD, LEVELS, Entry, reserved_bits
-from walker.memory import U64, WORDS, PhysicalMemory
+from walker.entry import (
+    ADDRESS_FIELD,
+    PSE36_DISTANCE,
+    PSE36_HIGH,
+    PSE36_LOW,
+    SHIFT_4MIB,
+    Entry,
+    Level,
+    level_of,
+    maps_large,
+    reserved_bits,
+)
+from walker.memory import FRAME, U64, PhysicalMemory
 from walker.outcome import ErrorCode
 from walker.rights import ALL_GRANTS, Grant, rights_table
+from walker.tables import read_words, unloadable
 
-__all__ = ["grants_of", "leaves_among", "translate_many"]
+__all__ = ["addresses_4mib", "grants_of", "leaves_among", "translate_many"]
 
 _BLOCK = 1 << 16
 
@@ -19,8 +31,10 @@ _BLOCK = 1 << 16
 def translate_many(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
     """Return what an Intel 64 processor would answer to each access, each on its own.
 
-    The same as `translate` row by row, by the same sources.
+    The same as `translate` row by row, by the same sources; `BadInput` as there.
     """
+    if len(accesses):
+        context.require_linear(int(accesses.va.max()))
     parts = [
         _translate_block(memory, context, accesses.take(slice(start, start + _BLOCK)))
         for start in range(0, len(accesses), _BLOCK)
@@ -32,10 +46,16 @@ def leaves_among(context: PagingContext, level: int, entries: U64) -> NDArray[np
     """Return which of these present entries of one level map a page, as bool[n]."""
     if level == 1:
         return np.ones(len(entries), np.bool_)
-    if not LEVELS[level].large or (level == 3 and not context.page1gb):
+    if not maps_large(context, level):
         return np.zeros(len(entries), np.bool_)
     large: NDArray[np.bool_] = (entries & np.uint64(Entry.PS)) != 0
     return large
+
+
+def addresses_4mib(leaves: U64) -> U64:
+    """Return the physical addresses of the 4-MiB pages that these entries map, uint64[n]."""
+    high = (leaves & np.uint64(PSE36_HIGH)) << np.uint64(PSE36_DISTANCE)
+    return leaves & np.uint64(PSE36_LOW) | high
 
 
 def grants_of(entries: U64) -> NDArray[np.uint8]:
@@ -63,56 +83,82 @@ def _translate_block(
     after = np.zeros((count, MAX_STEPS), np.uint64)
     entry_pa = np.zeros((count, MAX_STEPS), np.uint64)
 
-    top = accesses.va.astype(np.int64) >> np.int64(context.va_bits - 1)
-    canonical = (top == 0) | (top == -1)
+    canonical = _canonical(memory, context, accesses)
     out.kind[~canonical] = Kind.GENERAL_PROTECTION
     out.kind[canonical] = Kind.PAGE_FAULT
 
     rows = np.flatnonzero(canonical)
-    table = np.full(len(rows), context.root, np.uint64)
+    # Only the root of PAE paging begins within a frame.
+    within = np.uint64(context.root % FRAME // 8)
+    table = np.full(len(rows), context.root & -FRAME, np.uint64)
     grant = np.full(len(rows), ALL_GRANTS, np.uint8)
     rights = rights_table(context)
-    for level in range(context.levels, 0, -1):
-        index = accesses.va[rows] >> np.uint64(LEVELS[level].shift) & np.uint64(WORDS - 1)
-        frames, inverse = np.unique(table, return_inverse=True)
-        entry = memory.tables(frames)[inverse, index]
-        at = context.levels - level
-        entry_pa[rows, at] = table + index * np.uint64(8)
+    for number in range(context.levels, 0, -1):
+        level = level_of(context, number)
+        index = accesses.va[rows] >> np.uint64(level.shift) & np.uint64(level.entries - 1)
+        at = context.levels - number
+        entry_pa[rows, at], word, up = _look_up(memory, level, table, within + index)
+        entry = word if level.entry_size == 8 else word >> up & np.uint64(0xFFFF_FFFF)
 
         present = (entry & np.uint64(Entry.P)) != 0
-        leaf = leaves_among(context, level, entry)
+        leaf = leaves_among(context, number, entry)
         reserved = np.where(
             leaf,
-            np.uint64(reserved_bits(context, level, leaf=True)),
-            np.uint64(reserved_bits(context, level, leaf=False)),
+            np.uint64(reserved_bits(context, number, leaf=True)),
+            np.uint64(reserved_bits(context, number, leaf=False)),
         )
         bad = present & ((entry & reserved) != 0)
         out.error_code[rows[bad]] = ErrorCode.P | ErrorCode.RSVD
         good = present & ~bad
         rows, entry, leaf, grant = rows[good], entry[good], leaf[good], grant[good]
-        before[rows, at] = entry
-        after[rows, at] = entry | np.uint64(Entry.A)
-        grant &= grants_of(entry)
+        word, up = (entry, up) if level.entry_size == 8 else (word[good], up[good])
+        before[rows, at] = word
+        after[rows, at] = word | np.uint64(Entry.A if level.restricts else 0) << up
+        if level.restricts:
+            grant &= grants_of(entry)
 
         found = rows[leaf]
         denied = _judge(context, accesses.take(found), grant[leaf], entry[leaf])
         allowed = denied == _ALLOWED
-        _reach(context, level, out, accesses, (found[allowed], entry[leaf][allowed]))
+        _reach(context, number, out, accesses, (found[allowed], entry[leaf][allowed]))
         out.rights[found[allowed]] = rights[grant[leaf][allowed]]
         out.error_code[found[~allowed]] = denied[~allowed] | np.uint16(ErrorCode.P)
         # A fault of rights leaves its own leaf alone; a write that succeeds makes it dirty.
         after[found[~allowed], at] = before[found[~allowed], at]
-        written = found[allowed & (accesses.type[found] == AccessType.WRITE)]
-        after[written, at] |= np.uint64(Entry.D)
+        writes = allowed & (accesses.type[found] == AccessType.WRITE)
+        dirty = np.uint64(Entry.D) << (up if len(up) == 1 else up[leaf][writes])
+        after[found[writes], at] |= dirty
 
         rows, table, grant = rows[~leaf], entry[~leaf], grant[~leaf]
-        table = table & np.uint64(context.address_mask)
+        table, within = table & np.uint64(context.address_mask), np.uint64(0)
 
     faults = out.kind == Kind.PAGE_FAULT
     out.error_code[faults] |= _cause(context, accesses)[faults]
     out.cr2[faults] = accesses.va[faults]
     out.entry_pa[:], out.entry_value[:] = merge_changes(entry_pa, before, after)
     return out
+
+
+def _look_up(memory: PhysicalMemory, level: Level, frames: U64, index: U64) -> tuple[U64, U64, U64]:
+    """Return where the words are that hold these entries, the words, and how far up in them.
+
+    Two entries of four bytes share a word, one of them 32 bits up; of others it is one 0 for all.
+    """
+    up = np.zeros(1, np.uint64)
+    if level.entry_size == 4:
+        up, index = (index & np.uint64(1)) << np.uint64(5), index >> np.uint64(1)
+    return frames + index * np.uint64(8), read_words(memory, frames, index), up
+
+
+def _canonical(
+    memory: PhysicalMemory, context: PagingContext, accesses: Accesses
+) -> NDArray[np.bool_]:
+    """Return which accesses get as far as a walk: bool[n]."""
+    if not context.mode.long:
+        return np.full(len(accesses), unloadable(memory, context) is None)
+    top = accesses.va.astype(np.int64) >> np.int64(context.va_bits - 1)
+    canonical: NDArray[np.bool_] = (top == 0) | (top == -1)
+    return canonical
 
 
 _ALLOWED = np.uint16(0xFFFF)
@@ -126,8 +172,12 @@ def _reach(
     found: tuple[NDArray[np.intp], U64],
 ) -> None:
     rows, leaves = found
-    span = LEVELS[level].span
-    base = leaves & np.uint64(context.address_mask & -span & ADDRESS_FIELD)
+    shift = level_of(context, level).shift
+    span = 1 << shift
+    if shift == SHIFT_4MIB:
+        base = addresses_4mib(leaves)
+    else:
+        base = leaves & np.uint64(context.address_mask & -span & ADDRESS_FIELD)
     out.pa[rows] = base | accesses.va[rows] & np.uint64(span - 1)
     out.page_size[rows] = span
     out.kind[rows] = Kind.OK

@@ -1,19 +1,30 @@
-"""The format of paging-structure entries, as tables (Intel SDM vol. 3A 4.5, AMD APM vol. 2 5.3)."""
+"""The format of paging-structure entries, as tables, mode by mode.
 
+Intel SDM vol. 3A 4.3 for 32-bit, 4.4 for PAE, 4.5 for 4- and 5-level paging; AMD APM vol. 2 5.2
+and 5.3.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 
-from walker.context import PagingContext, Vendor
+from walker.context import PagingContext, PagingMode, Vendor
 
 __all__ = [
     "ADDRESS_FIELD",
+    "FORMATS",
     "LEVELS",
+    "PSE36_DISTANCE",
+    "PSE36_HIGH",
+    "PSE36_LOW",
+    "SHIFT_4MIB",
     "Entry",
     "Level",
-    "entry_flags",
-    "index_of",
+    "address_bits",
     "is_leaf",
     "leaf_address",
+    "level_of",
+    "maps_large",
     "protection_key",
     "reserved_bits",
 ]
@@ -43,7 +54,9 @@ class Level:
     """One level of the hierarchy: its table's and its entries' names, and what one maps.
 
     `shift` is the number of linear-address bits below the index; an entry spans 1 << shift
-    bytes. `large` says whether PS makes its entry a leaf.
+    bytes. `large` says whether PS may make its entry a leaf. A table has 1 << `index_bits`
+    entries of `entry_size` bytes. `restricts` says whether entries have rights and A: those of
+    a PAE PDPT haven't; they are loaded into registers all at once, before any access.
     """
 
     number: int
@@ -51,49 +64,104 @@ class Level:
     entry: str
     shift: int
     large: bool
+    index_bits: int = 9
+    entry_size: int = 8
+    restricts: bool = True
 
     @property
     def span(self) -> int:
         """The bytes of linear address space that one entry covers."""
         return 1 << self.shift
 
+    @property
+    def entries(self) -> int:
+        """The number of entries in a table."""
+        return 1 << self.index_bits
 
-LEVELS = {
-    level.number: level
-    for level in (
-        Level(1, "PT", "PTE", 12, large=False),
-        Level(2, "PD", "PDE", 21, large=True),
-        Level(3, "PDPT", "PDPTE", 30, large=True),
-        Level(4, "PML4", "PML4E", 39, large=False),
-        Level(5, "PML5", "PML5E", 48, large=False),
-    )
+    def index(self, va: int) -> int:
+        """Return the index that `va` selects in a table of this level."""
+        return va >> self.shift & self.entries - 1
+
+
+def _numbered(*levels: Level) -> Mapping[int, Level]:
+    return {level.number: level for level in levels}
+
+
+LEVELS = _numbered(
+    Level(1, "PT", "PTE", 12, large=False),
+    Level(2, "PD", "PDE", 21, large=True),
+    Level(3, "PDPT", "PDPTE", 30, large=True),
+    Level(4, "PML4", "PML4E", 39, large=False),
+    Level(5, "PML5", "PML5E", 48, large=False),
+)
+"""The levels of 4- and 5-level paging; the names are the same in all modes."""
+
+SHIFT_4MIB = 22
+"""The shift of a page directory in 32-bit paging, and of nothing else in any mode."""
+
+PSE36_LOW, PSE36_HIGH = 0xFFC0_0000, 0x001F_E000
+"""A 4-MiB page has bits 31:22 of its address in their place, and bits 39:32 in bits 20:13."""
+PSE36_DISTANCE = 19
+"""How much further up the latter belong."""
+
+FORMATS = {
+    PagingMode.BIT32: _numbered(
+        Level(1, "PT", "PTE", 12, large=False, index_bits=10, entry_size=4),
+        Level(2, "PD", "PDE", SHIFT_4MIB, large=True, index_bits=10, entry_size=4),
+    ),
+    PagingMode.PAE: _numbered(
+        LEVELS[1],
+        LEVELS[2],
+        Level(3, "PDPT", "PDPTE", 30, large=False, index_bits=2, restricts=False),
+    ),
+    PagingMode.LEVEL4: LEVELS,
+    PagingMode.LEVEL5: LEVELS,
 }
+"""The levels of each mode, by number."""
 
 
-def index_of(va: int, level: int) -> int:
-    """Return the index (0..511) that `va` selects in a table of this level."""
-    return va >> LEVELS[level].shift & 511
+def level_of(context: PagingContext, number: int) -> Level:
+    """Return the level of this number in the context's paging mode; 1 is the last table."""
+    return FORMATS[context.mode][number]
+
+
+def maps_large(context: PagingContext, level: int) -> bool:
+    """Return whether PS makes a leaf of an entry of this level.
+
+    In 32-bit paging it does with CR4.PSE alone, in a PDPTE with 1-GiB pages alone.
+    """
+    if context.mode is PagingMode.BIT32:
+        return level == 2 and context.pse
+    return level_of(context, level).large and (level != 3 or context.page1gb)
 
 
 def is_leaf(context: PagingContext, level: int, entry: int) -> bool:
-    """Return whether a present entry maps a page; without 1-GiB pages a PDPTE never does."""
-    if level == 1:
-        return True
-    if level == 3 and not context.page1gb:
-        return False
-    return LEVELS[level].large and bool(entry & Entry.PS)
+    """Return whether a present entry maps a page."""
+    return level == 1 or (maps_large(context, level) and bool(entry & Entry.PS))
 
 
 def reserved_bits(context: PagingContext, level: int, *, leaf: bool) -> int:
-    """Return the mask of bits that must be 0 in a present entry (SDM vol. 3A tables 4-14..4-20).
+    """Return the mask of bits that must be 0 in a present entry.
 
     Address bits from MAXPHYADDR up; XD while EFER.NXE is clear; PS where it makes no leaf; the
     address bits of a large leaf below its size, but for PAT in bit 12. For AMD also bit 8 of a
-    PML4E or PML5E (APM vol. 2 5.3.3).
+    PML4E or PML5E (APM vol. 2 5.3.3). In PAE paging bits 62:52 too, and in a PDPTE bit 63,
+    whatever NXE is, and bits 8:5 and 2:1. In 32-bit paging only those of a 4-MiB page: bit 21,
+    and of bits 20:13 what would be address bits from MAXPHYADDR up.
+
+    Source: Intel SDM vol. 3A tables 4-4..4-6, 4-8..4-11, 4-14..4-20.
     """
+    if context.mode is PagingMode.BIT32:
+        if not leaf or level == 1:
+            return 0
+        return (1 << SHIFT_4MIB) - (1 << min(context.maxphyaddr, 40) - PSE36_DISTANCE)
     reserved = ADDRESS_FIELD & ~context.address_mask
     if not context.nxe:
         reserved |= Entry.XD
+    if context.mode is PagingMode.PAE:
+        reserved |= _PAE_HIGH
+        if level == 3:
+            return int(reserved | Entry.XD | _PAE_PDPTE)
     if not leaf:
         if level > 2:
             reserved |= Entry.PS
@@ -104,9 +172,16 @@ def reserved_bits(context: PagingContext, level: int, *, leaf: bool) -> int:
     return int(reserved)
 
 
+_PAE_HIGH = (1 << 63) - (1 << 52)
+_PAE_PDPTE = Entry.RW | Entry.US | Entry.A | Entry.D | Entry.PS | Entry.G
+
+
 def leaf_address(context: PagingContext, level: int, entry: int) -> int:
     """Return the physical address of the page that a leaf of this level maps."""
-    return entry & context.address_mask & -LEVELS[level].span
+    shift = level_of(context, level).shift
+    if shift == SHIFT_4MIB:
+        return entry & PSE36_LOW | (entry & PSE36_HIGH) << PSE36_DISTANCE
+    return entry & context.address_mask & -(1 << shift)
 
 
 def protection_key(leaf: int) -> int:
@@ -114,6 +189,8 @@ def protection_key(leaf: int) -> int:
     return leaf >> _PK_SHIFT & 15
 
 
-def entry_flags(level: int, leaf: int) -> int:
-    """Return the bits of a leaf entry outside its address field, as in the file: PAT included."""
-    return leaf & ~(ADDRESS_FIELD & -LEVELS[level].span)
+def address_bits(shift: int) -> int:
+    """Return the address field of a leaf whose page has 1 << `shift` bytes, as a mask."""
+    if shift == SHIFT_4MIB:
+        return PSE36_LOW | PSE36_HIGH
+    return ADDRESS_FIELD & -(1 << shift)

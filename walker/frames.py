@@ -11,13 +11,25 @@ from numpy.typing import NDArray
 
 from walker.columns import distinct
 from walker.context import PagingContext
-from walker.entry import LEVELS
+from walker.entry import LEVELS, SHIFT_4MIB
 from walker.leaves import Leaves
 from walker.memory import FRAME, U64, PhysicalMemory
 from walker.rights import GRANTS, Rights, rights_table
 from walker.states import distinct_states
 
-__all__ = ["Frames", "collective_rights", "count_mappings", "page_keys", "rights_of_pages"]
+__all__ = [
+    "PAGE_SHIFTS",
+    "Frames",
+    "collective_rights",
+    "count_mappings",
+    "page_keys",
+    "page_shift",
+    "page_span",
+    "rights_of_pages",
+]
+
+PAGE_SHIFTS = (LEVELS[1].shift, LEVELS[2].shift, SHIFT_4MIB, LEVELS[3].shift)
+"""The sizes that pages may have, as powers of two."""
 
 _UNCOVERED = np.int64(-1)
 _NO_PAGE = np.uint64(1)
@@ -62,20 +74,20 @@ def rights_of_pages(
     Only of physical bytes [start, start + size).
     """
     pages = distinct(pages)
-    ranges = [_folded(context, level, pages) for level in (1, 2, 3)]
+    ranges = [_folded(context, shift, pages) for shift in PAGE_SHIFTS]
     first, end, rights = (np.concatenate(column) for column in zip(*ranges, strict=True))
     first, end = np.maximum(first, np.uint64(start)), np.minimum(end, np.uint64(start + size))
     some = first < end
     return _union(first[some], end[some], rights[some])
 
 
-def _folded(context: PagingContext, level: int, pages: U64) -> tuple[U64, U64, NDArray[np.uint8]]:
-    """Return the pages of one level as ranges: start, end and the union of rights.
+def _folded(context: PagingContext, shift: int, pages: U64) -> tuple[U64, U64, NDArray[np.uint8]]:
+    """Return the pages of one size as ranges: start, end and the union of rights.
 
     Disjoint and few, where neighbours are alike; `pages` are in order.
     """
-    # A page's level and its grants stand in the bits below its address.
-    pages = pages[(pages >> np.uint64(3) & np.uint64(3)) == level]
+    # A page's shift and its grants stand in the bits below its address.
+    pages = pages[(pages >> np.uint64(3) & np.uint64(63)) == shift]
     page = pages & ~np.uint64(FRAME - 1)
     rights = rights_table(context).take((pages & np.uint64(GRANTS - 1)).astype(np.intp))
     fresh = np.flatnonzero(np.diff(page, prepend=_NO_PAGE) != 0)
@@ -83,7 +95,7 @@ def _folded(context: PagingContext, level: int, pages: U64) -> tuple[U64, U64, N
     if not len(page):
         return page, page, rights
     rights = np.bitwise_or.reduceat(rights, fresh)
-    span = np.uint64(LEVELS[level].span)
+    span = np.uint64(1 << shift)
     begins = np.ones(len(page), np.bool_)
     begins[1:] = (page[1:] != page[:-1] + span) | (rights[1:] != rights[:-1])
     first = np.flatnonzero(begins)
@@ -92,9 +104,20 @@ def _folded(context: PagingContext, level: int, pages: U64) -> tuple[U64, U64, N
 
 
 def page_keys(leaves: Leaves) -> U64:
-    """Return for each leaf its page, with its level and `Grant` bits in the bits below."""
-    level, grant = leaves.level.astype(np.uint64), leaves.grant.astype(np.uint64)
-    return leaves.pa | level << np.uint64(3) | grant
+    """Return for each leaf its page, with its shift and `Grant` bits in the bits below."""
+    shift, grant = leaves.shift.astype(np.uint64), leaves.grant.astype(np.uint64)
+    return leaves.pa | shift << np.uint64(3) | grant
+
+
+def page_span(page: int) -> tuple[int, int]:
+    """Return the physical range [start, end) of a page, given as `page_keys` has it."""
+    start = page & -FRAME
+    return start, start + (1 << page_shift(page))
+
+
+def page_shift(page: int) -> int:
+    """Return the shift of a page, given as `page_keys` has it: it has 1 << shift bytes."""
+    return page >> 3 & 63
 
 
 def count_mappings(memory: PhysicalMemory, context: PagingContext) -> dict[int, int]:

@@ -1,7 +1,8 @@
 """The walk: every leaf of an address space, as columns, in address order, block by block.
 
 The linear address space is walked as an index space of 48 or 57 bits, in which the lower half
-comes first and the upper half follows without the hole between them.
+comes first and the upper half follows without the hole between them; outside IA-32e mode it is
+the 32 bits that there are. A PAE address space that can't be entered maps nothing.
 """
 
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from walker.blocks import BLOCK, Leaves, Tables, clip, interleave, lawful, present_entries
 from walker.bulk import grants_of, leaves_among
 from walker.context import PagingContext
-from walker.entry import LEVELS, Entry, reserved_bits
-from walker.memory import U64, PhysicalMemory
+from walker.entry import Entry, level_of, reserved_bits
+from walker.memory import FRAME, U64, PhysicalMemory
 from walker.rights import ALL_GRANTS
+from walker.tables import read_tables, unloadable
 
 __all__ = [
     "TOP",
@@ -65,21 +67,27 @@ def expand(
     tables: Tables,
 ) -> Expanded:
     """Return what these tables of one level hold, in index space, in order."""
-    words = memory.tables(tables.frame).reshape(-1)
+    form = level_of(context, level)
+    words = read_tables(memory, form, tables.frame).reshape(-1)
     at = np.flatnonzero(words)
-    entry = words[at]
-    table = at >> 9
-    va = tables.va[table] + ((at & 511).astype(np.uint64) << np.uint64(LEVELS[level].shift))
+    entry = words[at].astype(np.uint64, copy=False)
+    table = at >> form.index_bits
+    index = (at & form.entries - 1).astype(np.uint64)
+    va = tables.va[table] + (index << np.uint64(form.shift))
     leaf = leaves_among(context, level, entry)
     reserved = np.where(
         leaf,
         np.uint64(reserved_bits(context, level, leaf=True)),
         np.uint64(reserved_bits(context, level, leaf=False)),
     )
-    good = ((entry & np.uint64(Entry.P)) != 0) & ((entry & reserved) == 0)
-    grant = tables.grant[table] & grants_of(entry)
-    numbers = np.full(len(entry), level, np.uint8)
-    columns = Leaves(va, entry, grant, numbers)
+    present = (entry & np.uint64(Entry.P)) != 0
+    good = present & ((entry & reserved) == 0)
+    grant = tables.grant[table]
+    if form.restricts:
+        grant = grant & grants_of(entry)
+    elif (present & ~good).any():
+        good[:] = False  # They are loaded together, or not at all.
+    columns = Leaves(va, entry, grant, np.full(len(entry), form.shift, np.uint8))
     down, page = good & ~leaf, good & leaf
     return Expanded(
         columns.take(page),
@@ -99,12 +107,15 @@ def walk_leaves(
     block, whatever the image says, and nothing is read before it is asked for: an image of
     2^36 mappings can be read from the start and left at any point.
     """
-    if start >= end:
+    if start >= end or unloadable(memory, context) is not None:
         return
-    root = present_entries(memory, context.levels, root_table(context))
-    root = clip(replace(root, va=canonical(context, root.va)), context.levels, start, end)
+    top = level_of(context, context.levels)
+    root = present_entries(memory, top, root_table(context))
+    root = clip(replace(root, va=canonical(context, root.va)), top, start, end)
     walk = _Walk(memory, context, start, end)
-    yield from walk.tables(context.levels - 1, walk.split(context.levels, root)[1])
+    leaves, tables = walk.split(context.levels, root)
+    below = walk.tables(context.levels - 1, tables)
+    yield from interleave(leaves, below) if len(leaves) else below
 
 
 class _Walk:
@@ -116,6 +127,7 @@ class _Walk:
         self._memory = memory
         self._context = context
         self._start, self._end = start, end
+        self._levels = {level: level_of(context, level) for level in range(1, context.levels + 1)}
         self._reserved = {
             (level, leaf): np.uint64(reserved_bits(context, level, leaf=leaf))
             for level in range(1, context.levels + 1)
@@ -124,16 +136,17 @@ class _Walk:
 
     def tables(self, level: int, tables: Tables) -> Iterator[Leaves]:
         """Yield the leaves of these tables of one level, and of all below."""
+        form = self._levels[level]
         at, size = 0, BLOCK
         while at < len(tables):
             block = tables.take(slice(at, at + size))
-            found = present_entries(self._memory, level, block)
+            found = present_entries(self._memory, form, block)
             at += len(block)
             # Where tables are nearly empty, it's the calls that take the time, not the rows.
             size = BLOCK * (_SPARSE if len(found) < len(block) * _FEW else 1)
-            first, last = int(block.va[0]), int(block.va[-1]) + 512 * LEVELS[level].span
+            first, last = int(block.va[0]), int(block.va[-1]) + form.entries * form.span
             if self._start > first or last > self._end:
-                found = clip(found, level, self._start, self._end)
+                found = clip(found, form, self._start, self._end)
             if level == 1:
                 leaves = lawful(found, self._reserved[1, True])
                 if len(leaves):
@@ -162,7 +175,7 @@ def blocked_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
     parts = [part.blocked for _, part in _distinct(memory, context)]
     every = Leaves.join([Leaves.none(), *parts])
     every = every.take(np.argsort(every.va, kind="stable"))
-    return Leaves(canonical(context, every.va), every.entry, every.grant, every.level)
+    return Leaves(canonical(context, every.va), every.entry, every.grant, every.shift)
 
 
 def entries_to_nowhere(memory: PhysicalMemory, context: PagingContext) -> U64:
@@ -177,11 +190,12 @@ def entries_to_nowhere(memory: PhysicalMemory, context: PagingContext) -> U64:
 
 
 def table_frames(memory: PhysicalMemory, context: PagingContext) -> U64:
-    """Return the physical addresses of all tables that a walk can read, ascending, uint64[n].
+    """Return the frames of all tables that a walk can read, ascending, uint64[n].
 
-    Those outside RAM are not among them.
+    Those outside RAM are not among them. In the frame of a PDPT of PAE paging there may be more.
     """
-    found = np.unique(np.concatenate([tables.frame for tables, _ in _distinct(memory, context)]))
+    tables = np.concatenate([tables.frame for tables, _ in _distinct(memory, context)])
+    found = np.unique(tables & ~np.uint64(FRAME - 1))
     return found[memory.backed(found)]
 
 
@@ -204,5 +218,7 @@ def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[
 
 def canonical(context: PagingContext, va: U64) -> U64:
     """Return addresses of the index space as linear addresses, uint64[n]."""
+    if not context.mode.long:
+        return va
     shift = np.int64(64 - context.va_bits)
     return (va.astype(np.int64) << shift >> shift).astype(np.uint64)

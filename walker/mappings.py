@@ -109,5 +109,5 @@ def _columns(pages: Iterator[Mapping]) -> Iterator[Pages]:
             np.array([page.size for page in some], np.uint64),
             np.array([page.flags for page in some], np.uint64),
             np.array([page.rights for page in some], np.uint8),
-            np.array([page.level for page in some], np.uint8),
+            np.array([page.size.bit_length() - 1 for page in some], np.uint8),
         )

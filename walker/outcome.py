@@ -69,7 +69,10 @@ class PageFault:
 
 @dataclass(frozen=True, slots=True)
 class GeneralProtection:
-    """The access raised #GP(0): its linear address is not canonical."""
+    """The access raised #GP(0): its linear address is not canonical.
+
+    Or its address space can't be entered at all: see `walker.tables.unloadable`.
+    """
 
     entries: Entries = ()
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from walker.blocks import Leaves
 from walker.columns import Rows
 from walker.context import PagingContext
-from walker.entry import Entry
+from walker.entry import LEVELS, Entry
 from walker.memory import U64
 from walker.rights import Rights, rights_table
 
@@ -64,7 +64,7 @@ class Pages(Rows):
     size: U64
     flags: U64
     rights: NDArray[np.uint8]
-    level: NDArray[np.uint8]
+    shift: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.va)
@@ -88,7 +88,7 @@ def coalesce_leaves(
     """
     rights = rights_table(context)
     pages = (
-        Pages(it.va, it.pa, it.size, it.flags, rights.take(it.grant), it.level) for it in blocks
+        Pages(it.va, it.pa, it.size, it.flags, rights.take(it.grant), it.shift) for it in blocks
     )
     return fold(pages, ignore)
 
@@ -139,7 +139,9 @@ def _key(block: Pages, ignore: int) -> U64:
     """Return the flags that count, with PAT at its place in large pages."""
     key = block.flags & np.uint64(~(ignore | Entry.PS) & (1 << 64) - 1)
     if not ignore & Entry.PS and np.bitwise_or.reduce(block.flags) & np.uint64(Entry.PS):
-        pat = block.flags & np.where(block.level == 1, np.uint64(Entry.PS), np.uint64(0))
+        pat = block.flags & np.where(
+            block.shift == LEVELS[1].shift, np.uint64(Entry.PS), np.uint64(0)
+        )
         key |= pat << np.uint64(5)
     return key
 

@@ -24,7 +24,7 @@ BLOCK = 1024
 class StateBlock(NamedTuple):
     """Some states of one level, and what they hold.
 
-    `key` uint64[n] is a table's frame with its inherited `Grant` bits below, `ways` uint64[n]
+    `key` uint64[n] is a table's address with its inherited `Grant` bits below, `ways` uint64[n]
     the number of paths from the root that lead there.
     """
 

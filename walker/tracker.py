@@ -11,8 +11,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from walker.context import PagingContext
-from walker.entry import LEVELS
-from walker.frames import Frames, page_keys, rights_of_pages
+from walker.entry import level_of
+from walker.frames import (
+    PAGE_SHIFTS,
+    Frames,
+    page_keys,
+    page_shift,
+    page_span,
+    rights_of_pages,
+)
 from walker.memory import FRAME, U64, PhysicalMemory, SparseWords
 from walker.rights import ALL_GRANTS
 from walker.states import expand_states, keys_of
@@ -21,14 +28,15 @@ __all__ = ["RightsTracker"]
 
 _State = tuple[int, int]
 # Pages are kept by the stretch of memory they lie in, of 512 pages of their size.
-_REGIONS = {level: LEVELS[level + 1].shift for level in (1, 2, 3)}
+_REGIONS = {shift: shift + 9 for shift in PAGE_SHIFTS}
 
 
 class RightsTracker:
     """The collective rights of an address space that changes.
 
     `memory` is read when the tracker is made, and the words named to `update` again then; in
-    between it must not change unnoticed. Frames outside RAM are tables without entries.
+    between it must not change unnoticed. Frames outside RAM are tables without entries. A PDPTE
+    of PAE paging counts as loaded with its change.
     """
 
     def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
@@ -50,9 +58,9 @@ class RightsTracker:
     def rights_within(self, start: int, size: int) -> Frames:
         """Return the collective rights of what is mapped of bytes [start, start + size)."""
         keys: list[int] = []
-        for level, shift in _REGIONS.items():
-            for region in range(start >> shift, (start + size - 1 >> shift) + 1):
-                keys += self._pages.get((level, region), ())
+        for shift, wide in _REGIONS.items():
+            for region in range(start >> wide, (start + size - 1 >> wide) + 1):
+                keys += self._pages.get((shift, region), ())
         pages = np.array(keys, np.uint64)
         return rights_of_pages(self._context, pages, start=start, size=size)
 
@@ -69,7 +77,7 @@ class RightsTracker:
             value = self._memory.word(pa) or 0
             if words is not None and int(words[pa % FRAME // 8]) != value:
                 self._replace(pa, words, value)
-        return list(_joined(sorted(_span(page) for page in self._touched)))
+        return list(_joined(sorted(page_span(page) for page in self._touched)))
 
     def _replace(self, pa: int, words: U64, value: int) -> None:
         frame, index = pa & -FRAME, pa % FRAME // 8
@@ -80,11 +88,15 @@ class RightsTracker:
         states = sorted(self._states[frame], reverse=True)
         for state in states:
             if state in self._references:
-                self._count(state, one, -1)
+                self._count(state, words if self._joint(state) else one, -1)
         alive = [state for state in states if state in self._references]
         words[index] = one[index] = value
         for state in alive:
-            self._count(state, one, 1)
+            self._count(state, words if self._joint(state) else one, 1)
+
+    def _joint(self, state: _State) -> bool:
+        """Return whether one entry decides about all of a table: PDPTEs are loaded together."""
+        return not level_of(self._context, state[0]).restricts
 
     def _refer(self, state: _State, times: int) -> None:
         """Count references to a state; the first brings its entries in, the last takes them."""
@@ -140,13 +152,8 @@ def _counted(keys: U64) -> Iterator[tuple[int, int]]:
 
 
 def _region(page: int) -> tuple[int, int]:
-    level = page >> 3 & 3
-    return level, page >> _REGIONS[level]
-
-
-def _span(page: int) -> tuple[int, int]:
-    start = page & -FRAME
-    return start, start + LEVELS[page >> 3 & 3].span
+    shift = page_shift(page)
+    return shift, page >> _REGIONS[shift]
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -9,17 +9,18 @@ from enum import StrEnum
 from walker.access import Access, AccessType
 from walker.context import PagingContext
 from walker.entry import (
-    LEVELS,
     Entry,
-    index_of,
+    Level,
     is_leaf,
     leaf_address,
+    level_of,
     protection_key,
     reserved_bits,
 )
 from walker.memory import PhysicalMemory
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
 from walker.rights import ALL_GRANTS, Grant, Rights, grant_of, rights_table
+from walker.tables import unloadable
 
 __all__ = ["Step", "StepKind", "Walk", "cause", "denied", "translate", "walk"]
 
@@ -36,19 +37,33 @@ class StepKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One entry looked at: `entry` is the word at `pa`, in a table of `level` (1 is the PT)."""
+    """One entry looked at: `entry` is what lies at `pa`, in a table of `level` (1 is the PT).
+
+    `neighbour` is the other half of the 8-byte word that holds an entry of four bytes, else 0.
+    `restricts` says whether it has rights and an A bit; a PDPTE of PAE paging hasn't.
+    """
 
     level: int
     pa: int
     entry: int
     kind: StepKind
+    neighbour: int = 0
+    restricts: bool = True
+
+    @property
+    def word(self) -> tuple[int, int]:
+        """The address of the 8-byte word that holds the entry, and the word."""
+        if self.pa % 8:
+            return self.pa - 4, self.entry << 32 | self.neighbour
+        return self.pa, self.neighbour << 32 | self.entry
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
     """The entries that a linear address selects, from the root down to where the walk ends.
 
-    No steps for an address that isn't canonical.
+    No steps for an address that isn't canonical; one, the PDPTE to blame, in a PAE address
+    space that can't be entered.
     """
 
     va: int
@@ -60,25 +75,37 @@ class Walk:
         return self.steps[-1] if self.steps and self.steps[-1].kind is StepKind.LEAF else None
 
     @property
+    def words(self) -> tuple[tuple[int, int], ...]:
+        """The 8-byte words of memory that hold the entries: (address, word), root first."""
+        return tuple(dict(step.word for step in self.steps).items())
+
+    @property
     def grant(self) -> int:
         """The `Grant` bits that all entries so far let through."""
         grant = ALL_GRANTS
         for step in self.steps:
-            grant &= grant_of(step.entry)
+            if step.restricts:
+                grant &= grant_of(step.entry)
         return grant
 
 
 def walk(memory: PhysicalMemory, context: PagingContext, va: int) -> Walk:
-    """Return the entries that `va` selects (Intel SDM vol. 3A 4.5.4).
+    """Return the entries that `va` selects (Intel SDM vol. 3A 4.3, 4.4.2, 4.5.4).
 
     A table outside RAM ends the walk: what a bus without memory answers isn't defined, and an
-    entry of zeros, not present, is what emulators and KVM make of it.
+    entry of zeros, not present, is what emulators and KVM make of it. `BadInput` for an address
+    of more than 32 bits outside IA-32e mode.
     """
+    context.require_linear(va)
+    bad = unloadable(memory, context)
+    if bad is not None:
+        return Walk(va, (_step(memory, context, level_of(context, context.levels), bad),))
     steps: list[Step] = []
     table = context.root
     if context.canonical(va):
-        for level in range(context.levels, 0, -1):
-            step = _step(memory, context, level, table + 8 * index_of(va, level))
+        for number in range(context.levels, 0, -1):
+            level = level_of(context, number)
+            step = _step(memory, context, level, table + level.entry_size * level.index(va))
             steps.append(step)
             if step.kind is not StepKind.TABLE:
                 break
@@ -87,19 +114,23 @@ def walk(memory: PhysicalMemory, context: PagingContext, va: int) -> Walk:
 
 
 def translate(memory: PhysicalMemory, context: PagingContext, access: Access) -> Outcome:
-    """Return what an Intel 64 processor would answer (Intel SDM vol. 3A 4.5..4.8).
+    """Return what an Intel 64 processor would answer (Intel SDM vol. 3A 4.3..4.8).
 
-    The caches are taken to be empty. The first entry, from the root, that is not present or
-    sets a reserved bit decides; rights are looked at when all levels are known.
+    The caches are taken to be empty, and the PDPTE registers of PAE paging to be loaded from
+    memory as it is; where loading them fails, every access is answered by the #GP(0) of the MOV
+    to CR3 before it. The first entry, from the root, that is not present or sets a reserved bit
+    decides; rights are looked at when all levels are known. `BadInput` as `walk`.
     """
-    if not context.canonical(access.va):
-        return GeneralProtection()
     path = walk(memory, context, access.va)
+    if not path.steps:
+        return GeneralProtection()
     last = path.steps[-1]
+    if last.kind is StepKind.RESERVED and not last.restricts:
+        return GeneralProtection()
     if last.kind is StepKind.LEAF:
         missing = denied(context, access, path.grant, protection_key(last.entry))
         if missing is None:
-            size = LEVELS[last.level].span
+            size = level_of(context, last.level).span
             pa = leaf_address(context, last.level, last.entry) | access.va & (size - 1)
             rights = Rights(int(rights_table(context)[path.grant]))
             dirty = Entry.D if access.type is AccessType.WRITE else Entry(0)
@@ -113,16 +144,23 @@ def translate(memory: PhysicalMemory, context: PagingContext, access: Access) ->
     return PageFault(int(code), access.va, _marked(path.steps[:-1], None))
 
 
-def _step(memory: PhysicalMemory, context: PagingContext, level: int, pa: int) -> Step:
-    entry = memory.word(pa)
-    if entry is None:
-        return Step(level, pa, 0, StepKind.OUTSIDE)
+def _step(memory: PhysicalMemory, context: PagingContext, level: Level, pa: int) -> Step:
+    number = level.number
+    word = memory.word(pa & -8)
+    if word is None:
+        return Step(number, pa, 0, StepKind.OUTSIDE)
+    entry, neighbour = word, 0
+    if level.entry_size == 4:
+        halves = word & 0xFFFF_FFFF, word >> 32
+        entry, neighbour = halves if pa % 8 == 0 else halves[::-1]
+    leaf = is_leaf(context, number, entry)
     if not entry & Entry.P:
-        return Step(level, pa, entry, StepKind.NOT_PRESENT)
-    leaf = is_leaf(context, level, entry)
-    if entry & reserved_bits(context, level, leaf=leaf):
-        return Step(level, pa, entry, StepKind.RESERVED)
-    return Step(level, pa, entry, StepKind.LEAF if leaf else StepKind.TABLE)
+        kind = StepKind.NOT_PRESENT
+    elif entry & reserved_bits(context, number, leaf=leaf):
+        kind = StepKind.RESERVED
+    else:
+        kind = StepKind.LEAF if leaf else StepKind.TABLE
+    return Step(number, pa, entry, kind, neighbour, level.restricts)
 
 
 def denied(context: PagingContext, access: Access, grant: int, key: int) -> ErrorCode | None:
@@ -166,10 +204,14 @@ def cause(context: PagingContext, access: Access) -> ErrorCode:
 def _marked(steps: tuple[Step, ...], on_leaf: Entry | None) -> tuple[tuple[int, int], ...]:
     """Return the words that setting A in all steps, and `on_leaf` in the last, changes.
 
-    A recursive table can be used twice in one walk, by the same entry: its bits add up.
+    A recursive table can be used twice in one walk, by the same entry or by two of one word:
+    their bits add up.
     """
-    before = {step.pa: step.entry for step in steps}
-    after = {pa: entry | Entry.A for pa, entry in before.items()}
+    before = dict(step.word for step in steps)
+    after = dict(before)
+    for step in steps:
+        if step.restricts:
+            after[step.word[0]] |= Entry.A << step.pa % 8 * 8
     if on_leaf is not None:
-        after[steps[-1].pa] |= on_leaf
+        after[steps[-1].word[0]] |= on_leaf << steps[-1].pa % 8 * 8
     return tuple((pa, int(after[pa])) for pa in sorted(after) if after[pa] != before[pa])

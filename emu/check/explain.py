@@ -25,6 +25,9 @@ def accessed_leaves(
 
     The same as its entry in the registry says, row by row.
     """
+    explained = np.zeros(len(accesses), np.bool_)
+    if not context.mode.long:
+        return explained
     fault = (predicted.kind == Kind.PAGE_FAULT) & (observed.kind == Kind.PAGE_FAULT)
     fault &= (predicted.error_code == observed.error_code) & (predicted.cr2 == observed.cr2)
     differ = predicted.entry_pa != observed.entry_pa
@@ -48,6 +51,5 @@ def accessed_leaves(
     reached &= (entry & np.uint64(Entry.PS)) != 0
     reached &= observed.entry_pa[rows, at] == pa
     reached &= observed.entry_value[rows, at] == entry | np.uint64(Entry.A)
-    explained = np.zeros(len(accesses), np.bool_)
     explained[rows[reached]] = True
     return explained

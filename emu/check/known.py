@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from emu.check.compare import Divergence
 from walker.access import Access, AccessType
-from walker.context import PagingContext, Vendor
-from walker.entry import Entry, is_leaf, reserved_bits
+from walker.context import PagingContext, PagingMode, Vendor
+from walker.entry import PSE36_DISTANCE, Entry, is_leaf, reserved_bits
 from walker.memory import FRAME
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault
+from walker.translate import StepKind
 
 __all__ = ["KNOWN", "KnownDivergence", "known_divergence"]
 
@@ -58,7 +59,7 @@ def _accessed_leaf(_context: PagingContext, divergence: Divergence) -> bool:
 def _physical_width(context: PagingContext, divergence: Divergence) -> bool:
     if context.maxphyaddr < _EMULATED_MAXPHYADDR:
         # Bits that the manual reserves, and the emulator takes for an address.
-        return _not_refused(context, divergence, _bits(context.maxphyaddr, _EMULATED_MAXPHYADDR))
+        return _not_refused(context, divergence, _too_high(context))
     between = _bits(_EMULATED_MAXPHYADDR, context.maxphyaddr)
     observed = divergence.observed
     return (
@@ -80,6 +81,18 @@ def _large_pdpte(context: PagingContext, divergence: Divergence) -> bool:
     )
 
 
+def _not_loaded(context: PagingContext, divergence: Divergence) -> bool:
+    steps = divergence.walk.steps
+    return (
+        context.mode is PagingMode.PAE
+        and isinstance(divergence.predicted, GeneralProtection)
+        and steps != ()
+        and not steps[-1].restricts
+        and steps[-1].kind is StepKind.RESERVED
+        and _answers(context, divergence)
+    )
+
+
 def _bit_8(context: PagingContext, divergence: Divergence) -> bool:
     return context.vendor is Vendor.AMD and _not_refused(context, divergence, Entry.G)
 
@@ -93,11 +106,17 @@ def _not_refused(context: PagingContext, divergence: Divergence, cause: int) -> 
     """
     if not _reserved(divergence.predicted) or not divergence.walk.steps:
         return False
-    last, observed = divergence.walk.steps[-1], divergence.observed
+    last = divergence.walk.steps[-1]
     leaf = is_leaf(context, last.level, last.entry)
     reserved = last.entry & reserved_bits(context, last.level, leaf=leaf)
     if not reserved & cause or reserved & ~_ignored(context, last.level):
         return False
+    return _answers(context, divergence)
+
+
+def _answers(context: PagingContext, divergence: Divergence) -> bool:
+    """Return whether what was observed may be an answer to this access, by what it says of it."""
+    observed = divergence.observed
     if isinstance(observed, GeneralProtection):
         return False
     if isinstance(observed, PageFault):
@@ -109,12 +128,19 @@ def _not_refused(context: PagingContext, divergence: Divergence, cause: int) -> 
 
 def _ignored(context: PagingContext, level: int) -> int:
     """Return the bits of an entry that this context reserves and the emulator doesn't."""
-    ignored = _bits(context.maxphyaddr, max(context.maxphyaddr, _EMULATED_MAXPHYADDR))
+    ignored = _too_high(context)
     if level == 3 and not context.page1gb:
         ignored |= Entry.PS
     if level > 3 and context.vendor is Vendor.AMD:
         ignored |= Entry.G
     return ignored
+
+
+def _too_high(context: PagingContext) -> int:
+    """Return the bits that hold an address beyond MAXPHYADDR, as far as the emulator takes one."""
+    bits = _bits(context.maxphyaddr, max(context.maxphyaddr, _EMULATED_MAXPHYADDR))
+    # Of a 4-MiB page they lie further down (PSE-36).
+    return bits >> PSE36_DISTANCE if context.mode is PagingMode.BIT32 else bits
 
 
 def _bits(low: int, high: int) -> int:
@@ -149,7 +175,9 @@ KNOWN = (
     KnownDivergence(
         "maxphyaddr-40",
         "Entry bits 40 and up are reserved, bits below are not, whatever MAXPHYADDR is said to be.",
-        "Intel SDM vol. 3A 4.1.4 and 4.5: the bits from MAXPHYADDR up are reserved.",
+        "Intel SDM vol. 3A 4.1.4 and 4.5: the bits from MAXPHYADDR up are reserved. In PAE paging "
+        "too (4.4.2), and of a 4-MiB page in 32-bit paging those of bits 20:13 that would be "
+        "address bits from there up (4.3).",
         "The physical address width is fixed at 40 bits for every CPU model.",
         "maxphyaddr-40.json",
         _physical_width,
@@ -169,5 +197,16 @@ KNOWN = (
         "The emulated CPU is an Intel one.",
         "amd-pml4e-bit-8.json",
         _bit_8,
+    ),
+    KnownDivergence(
+        "pae-pdpte-read-when-used",
+        "In PAE paging a MOV to CR3 takes PDPTEs with reserved bits: bits 8:5 and 2:1 are then "
+        "ignored, and the higher ones refuse the accesses that go through them.",
+        "Intel SDM vol. 3A 4.4.1: MOV to CR3 raises #GP(0) if a present PDPTE sets a reserved bit, "
+        "and loads none of the four.",
+        "There are no PDPTE registers: every walk reads its PDPTE from memory, and looks at bits "
+        "63 down to MAXPHYADDR alone.",
+        "pae-pdpte-read-when-used.json",
+        _not_loaded,
     ),
 )

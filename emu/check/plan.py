@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from walker.access import AccessType
 from walker.columns import Accesses, Rows
 from walker.context import PagingContext
-from walker.entry import LEVELS
 from walker.errors import LimitExceeded
 from walker.frames import count_mappings
 from walker.leaves import TOP, Leaves, blocked_entries, entries_to_nowhere, walk_leaves
@@ -33,9 +32,10 @@ class Place(IntEnum):
     HOLE = 0
     PAGE_4K = 1
     PAGE_2M = 2
-    PAGE_1G = 3
-    BLOCKED = 4
-    NOT_CANONICAL = 5
+    PAGE_4M = 3
+    PAGE_1G = 4
+    BLOCKED = 5
+    NOT_CANONICAL = 6
 
     @property
     def title(self) -> str:
@@ -47,10 +47,13 @@ _TITLES = {
     Place.HOLE: "unmapped",
     Place.PAGE_4K: "4 KiB page",
     Place.PAGE_2M: "2 MiB page",
+    Place.PAGE_4M: "4 MiB page",
     Place.PAGE_1G: "1 GiB page",
     Place.BLOCKED: "blocked entry",
     Place.NOT_CANONICAL: "not canonical",
 }
+_SHIFT_4KIB = 12
+_PLACES = {_SHIFT_4KIB: Place.PAGE_4K, 21: Place.PAGE_2M, 22: Place.PAGE_4M, 30: Place.PAGE_1G}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,10 @@ def make_plan(
     )
     blocked = blocked[(blocked >= start) & (blocked <= end - 1)][:limit]
     parts.append(_plan(context, blocked, Place.BLOCKED))
-    half = 1 << (context.va_bits - 1)
-    outside = [va for va in (half, TOP // 2, TOP - half - 1) if start <= va < end]
-    parts.append(_plan(context, np.array(outside, np.uint64), Place.NOT_CANONICAL))
+    if context.mode.long:
+        half = 1 << (context.va_bits - 1)
+        outside = [va for va in (half, TOP // 2, TOP - half - 1) if start <= va < end]
+        parts.append(_plan(context, np.array(outside, np.uint64), Place.NOT_CANONICAL))
     return Plan.join(parts)
 
 
@@ -121,16 +125,16 @@ def _leaves(blocks: Iterator[Leaves], limit: int) -> Leaves:
 
 
 def _of_pages(context: PagingContext, leaves: Leaves) -> Iterator[Plan]:
-    for level in np.unique(leaves.level).tolist():
-        pages = leaves.take(leaves.level == level)
-        size = np.uint64(LEVELS[level].span)
+    for shift in np.unique(leaves.shift).tolist():
+        pages = leaves.take(leaves.shift == shift)
+        size = np.uint64(1 << shift)
         data = [pages.va, pages.va + size - np.uint64(1)]
         code = [pages.va, pages.va + size - np.uint64(_SLOT), data[1]]
-        if level > 1:
-            inside = pages.va + np.uint64(_INSIDE & (LEVELS[level].span - 1))
+        if shift > _SHIFT_4KIB:
+            inside = pages.va + np.uint64(_INSIDE & ((1 << shift) - 1))
             data.append(inside)
             code.append(inside)
-        place = Place(level)
+        place = _PLACES[shift]
         for va in data:
             yield _plan(context, va, place, (AccessType.READ, AccessType.WRITE))
         for va in code:
@@ -170,11 +174,12 @@ def _plan(
 def _gaps(context: PagingContext, leaves: Leaves, start: int, end: int) -> U64:
     """Return the first, middle and last byte of each gap between the pages of [start, end)."""
     half = 1 << (context.va_bits - 1)
+    halves = ((0, half - 1), (TOP - half, TOP - 1)) if context.mode.long else ((0, 2 * half - 1),)
     # In 64-bit arithmetic the end of the last page is 0; so ends are the last bytes.
     first = leaves.va
     last = leaves.va + leaves.size - np.uint64(1)
     found = []
-    for bottom, top in ((0, half - 1), (TOP - half, TOP - 1)):
+    for bottom, top in halves:
         low, high = max(bottom, start), min(top, end - 1)
         if low > high:
             continue

@@ -21,13 +21,14 @@ from walker.source import parse_int
 __all__ = ["add_commands"]
 
 _DESCRIPTION = """\
-Try every combination of entry bits at every level, control bits and access, some 38 million of
+Try every combination of entry bits at every level, control bits and access, some 39 million of
 them, and compare the walker's prediction with what the emulated CPU does. Then run sequences of
 changes, invalidations and accesses, and hold each outcome against the set that caching allows."""
 
 _EPILOG = """\
 NAME=VALUE: pte.nx=1, pde.ps=0, pml4e.bit51=1, cr0.wp=0, cr4.smep=1, efer.nx=0, rflags.ac=1,
-pkru.ad=1, access=write, cpl=3, section=rights-4k; a name given twice allows either value.
+pkru.ad=1, access=write, cpl=3, section=rights-4k, mode=pae (or 32bit, 4level, 5level); a name
+given twice allows either value.
 Of sequences (sections tlb-…): page=2m, level=pde, change=rw-0, invalidate=invlpg, number=17."""
 
 

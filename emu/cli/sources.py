@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from typing import Any
 
 from emu.boot import boot
 from guest.builder import build_image
@@ -68,7 +69,7 @@ def chosen_range(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _registers(options: argparse.Namespace) -> Registers:
-    numbers = {
+    numbers: dict[str, Any] = {
         name: parse_int(text, f"--{name}", bits=bits)
         for name, bits in _NUMBERS.items()
         if (text := getattr(options, name)) is not None

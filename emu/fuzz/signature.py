@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from emu.check.compare import Divergence
+from emu.fuzz.rules import CANONICAL, LOADED, RESERVED, code_of, mapping_rule, page_of, rule_of
 from emu.peers.claims import Claim, PeerFailure
-from walker.access import AccessType
-from walker.context import PagingContext
-from walker.entry import LEVELS, Entry, is_leaf, reserved_bits
+from walker.context import PagingContext, PagingMode
+from walker.entry import LEVELS, Entry
 from walker.outcome import (
     ErrorCode,
     GeneralProtection,
@@ -18,15 +18,13 @@ from walker.outcome import (
     Translation,
     error_names,
 )
-from walker.translate import Step, StepKind, Walk
+from walker.translate import StepKind
 
 __all__ = ["Signature", "failure_signature", "lost_signature", "signature_of"]
 
 _PEER = "peer:"
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _CAUSE = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
-_CANONICAL, _RESERVED = "canonical addresses", "reserved"
-_PAGES = {1: "4-KiB", 2: "2-MiB", 3: "1-GiB"}
 _OF_A_PAGE = (
     ("pa", "address", "another", "this"),
     ("size", "size", "another", "this"),
@@ -104,29 +102,31 @@ def signature_of(
         if only == ErrorCode.P:
             return _about_presence(divergence, witness)
     if "outcome" in names or _class(said) != _class(truth):
-        rule = _rule(context, divergence)
+        rule = rule_of(context, divergence)
         return Signature(witness, rule, *_answers(rule, said, truth))
-    return _about_parts(divergence, names, witness)
+    return _about_parts(context, divergence, names, witness)
 
 
-def _about_parts(divergence: Divergence, names: set[str], witness: str) -> Signature:
+def _about_parts(
+    context: PagingContext, divergence: Divergence, names: set[str], witness: str
+) -> Signature:
     """Return the signature of answers of one kind, of which some part differs."""
     for name, what, another, this in _OF_A_PAGE:
         if name in names:
-            page = _PAGES[divergence.walk.steps[-1].level]
+            page = page_of(context, divergence.walk.steps[-1])
             return Signature(witness, f"{what} of a {page} page", another, this)
     if "error_code" in names:
         return _about_code(divergence, witness)
     if "cr2" in names:
         return Signature(witness, f"CR2 of {_article(divergence)}", "another", "the address")
-    return _about_marks(divergence, witness)
+    return _about_marks(context, divergence, witness)
 
 
 def _about_access(
     context: PagingContext, divergence: Divergence, witness: str, *, rights: bool
 ) -> Signature:
     """Return the signature of an answer that tells no fault from another."""
-    rule = _rule(context, divergence) if rights else _mapping_rule(context, divergence)
+    rule = rule_of(context, divergence) if rights else mapping_rule(context, divergence)
     words = ("refused", "allowed") if rights else ("not mapped", "mapped")
     said, truth = (
         words[isinstance(each, Translation)] for each in (divergence.predicted, divergence.observed)
@@ -138,7 +138,7 @@ def _about_presence(divergence: Divergence, witness: str) -> Signature:
     absent = divergence.walk.steps[-1].kind is StepKind.NOT_PRESENT
     rule = f"P in the error code at {'an absent' if absent else 'a present'} entry"
     said, truth = (
-        "set" if _code(each) & ErrorCode.P else "clear"
+        "set" if code_of(each) & ErrorCode.P else "clear"
         for each in (divergence.predicted, divergence.observed)
     )
     return Signature(witness, rule, said, truth)
@@ -156,11 +156,11 @@ def _class(outcome: Outcome) -> str:
 
 def _answers(rule: str, said: Outcome, truth: Outcome) -> tuple[str, str]:
     """Return both answers; of those to a rule that comes before others, only whether it is met."""
-    if rule == _CANONICAL:
+    if rule in {CANONICAL, LOADED}:
         decided = [isinstance(each, GeneralProtection) for each in (said, truth)]
         names = ("#GP", "no #GP")
-    elif rule.startswith(_RESERVED):
-        decided = [bool(_code(each) & ErrorCode.RSVD) for each in (said, truth)]
+    elif rule.startswith(RESERVED):
+        decided = [bool(code_of(each) & ErrorCode.RSVD) for each in (said, truth)]
         names = ("RSVD", "no RSVD")
     else:
         return _class(said), _class(truth)
@@ -169,101 +169,9 @@ def _answers(rule: str, said: Outcome, truth: Outcome) -> tuple[str, str]:
     return names[not decided[0]], names[not decided[1]]
 
 
-def _rule(context: PagingContext, divergence: Divergence) -> str:
-    """Return the rule that decides between two classes of answer."""
-    said, truth = divergence.predicted, divergence.observed
-    path = divergence.walk
-    codes = {_code(said), _code(truth)}
-    if isinstance(said, GeneralProtection) or path.leaf is None:
-        return _mapping_rule(context, divergence)
-    if any(code & ErrorCode.RSVD for code in codes):
-        return _about_reserved(context, path)
-    kind = divergence.access.type.name.lower()
-    if any(code & ErrorCode.PK for code in codes):
-        return f"protection key of a {_PAGES[path.leaf.level]} page, {kind}"
-    if isinstance(truth, Translation):
-        return f"{kind} of a {_PAGES[path.leaf.level]} page that withholds nothing"
-    return _about_rights(context, divergence)
-
-
-def _mapping_rule(context: PagingContext, divergence: Divergence) -> str:
-    """Return the rule that decides whether an address is mapped at all."""
-    path = divergence.walk
-    if not path.steps or isinstance(divergence.predicted, GeneralProtection):
-        return _CANONICAL
-    last = path.steps[-1]
-    if last.kind is StepKind.OUTSIDE:
-        return f"a table outside RAM, {LEVELS[last.level].table}"
-    if last.kind is StepKind.RESERVED:
-        return _about_reserved(context, path)
-    if last.kind is StepKind.NOT_PRESENT:
-        return f"P of a {LEVELS[last.level].entry}"
-    return f"a {_PAGES[last.level]} page that is there"
-
-
-def _code(outcome: Outcome) -> int:
-    return outcome.error_code if isinstance(outcome, PageFault) else 0
-
-
-def _about_reserved(context: PagingContext, path: Walk) -> str:
-    last = path.steps[-1]
-    entry = LEVELS[last.level].entry
-    leaf = is_leaf(context, last.level, last.entry)
-    wrong = last.entry & reserved_bits(context, last.level, leaf=leaf)
-    if not wrong:
-        return f"{_RESERVED} in a {entry}: nothing"
-    kinds = []
-    if wrong & Entry.XD:
-        kinds.append("XD")
-    if wrong >> context.maxphyaddr & (1 << 52 - context.maxphyaddr) - 1:
-        kinds.append("address bits above MAXPHYADDR")
-    if wrong & Entry.PS:
-        kinds.append("PS")
-    if wrong & Entry.G and not leaf:
-        kinds.append("bit 8")
-    if leaf and wrong & (LEVELS[last.level].span - 1) & ~0xFFF:
-        kinds.append("low address bits")
-    return f"{_RESERVED} in a {entry}: {', '.join(kinds)}"
-
-
-def _about_rights(context: PagingContext, divergence: Divergence) -> str:
-    """Return which right the page withholds, and on which level.
-
-    Where there are several, a walker that knew one of them would have refused all the same.
-    """
-    access, path = divergence.access, divergence.walk
-    user = access.cpl == 3
-    user_page = not _withheld(path, Entry.US)
-    lost: list[str] = []
-    if access.type is AccessType.EXECUTE:
-        if context.nxe:
-            lost += _named("XD", [step for step in path.steps if step.entry & Entry.XD])
-        if user_page and not user and context.smep:
-            lost.append("SMEP")
-    else:
-        if access.type is AccessType.WRITE and (user or context.wp):
-            lost += _named("R/W", _withheld(path, Entry.RW))
-        if user_page and not user and context.smap and not access.ac:
-            lost.append("SMAP")
-    if user:
-        lost += _named("U/S", _withheld(path, Entry.US))
-    return lost[0] if len(lost) == 1 else "several rights at once"
-
-
-def _withheld(path: Walk, right: Entry) -> list[Step]:
-    return [step for step in path.steps if not step.entry & right]
-
-
-def _named(right: str, steps: list[Step]) -> list[str]:
-    if not steps:
-        return []
-    where = LEVELS[steps[0].level].entry if len(steps) == 1 else "several levels"
-    return [f"{right} of {'' if len(steps) > 1 else 'a '}{where}"]
-
-
 def _about_code(divergence: Divergence, witness: str) -> Signature:
     """Return the signature of faults of one class that tell the access differently."""
-    said, truth = _code(divergence.predicted), _code(divergence.observed)
+    said, truth = code_of(divergence.predicted), code_of(divergence.observed)
     differ = error_names(said ^ truth)
     kind = divergence.access.type.name.lower()
     return Signature(
@@ -278,10 +186,10 @@ def _article(divergence: Divergence) -> str:
     return f"a fault at a {LEVELS[divergence.walk.steps[-1].level].entry}"
 
 
-def _about_marks(divergence: Divergence, witness: str) -> Signature:
+def _about_marks(context: PagingContext, divergence: Divergence, witness: str) -> Signature:
     """Return the signature of A and D bits that are set differently."""
-    levels = {step.pa: step.level for step in divergence.walk.steps}
-    before = {step.pa: step.entry for step in divergence.walk.steps}
+    levels = {step.word[0]: step.level for step in divergence.walk.steps}
+    before = dict(divergence.walk.words)
     last = divergence.walk.steps[-1].level if divergence.walk.steps else 0
     fault = "" if _class(divergence.predicted) == "ok" else " by a fault"
     changes = []
@@ -293,6 +201,8 @@ def _about_marks(divergence: Divergence, witness: str) -> Signature:
                 continue
             place = "a leaf" if levels[pa] == last else "a table's entry"
             changed = value ^ before[pa]
+            if context.mode is PagingMode.BIT32:
+                changed = changed & 0xFFFF_FFFF | changed >> 32
             bits |= {f"{bit.name} of {place}" for bit in (Entry.A, Entry.D) if changed & bit}
             if changed & ~(Entry.A | Entry.D):
                 bits.add("more than A and D")

@@ -1,11 +1,18 @@
 """The names that the matrix has for what it varies, and what they stand for."""
 
 from walker.access import AccessType
-from walker.context import CR0, CR4, EFER
+from walker.context import CR0, CR4, EFER, PagingMode
 
-__all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "LEVEL_NAMES", "PKRU_BITS"]
+__all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "LEVEL_NAMES", "MODES", "PKRU_BITS"]
 
 LEVEL_NAMES = {1: "pte", 2: "pde", 3: "pdpte", 4: "pml4e", 5: "pml5e"}
+
+MODES = {
+    PagingMode.BIT32: "32bit",
+    PagingMode.PAE: "pae",
+    PagingMode.LEVEL4: "4level",
+    PagingMode.LEVEL5: "5level",
+}
 
 ENTRY_BITS: dict[str, int] = {
     "p": 1 << 0,
@@ -18,13 +25,15 @@ ENTRY_BITS: dict[str, int] = {
     "ps": 1 << 7,
     "g": 1 << 8,
     "sw": 0x7F << 52 | 7 << 9,
+    "avl": 7 << 9,
     "pat": 1 << 12,
     "pk": 1 << 59,
     "nx": 1 << 63,
     **{f"key{number}": number << 59 for number in range(1, 16)},
-    **{f"bit{number}": 1 << number for number in (*range(12, 30), *range(40, 52))},
+    **{f"bit{number}": 1 << number for number in (*range(12, 30), *range(40, 63))},
 }
-"""Bits of an entry: `ps` is PAT in a PTE; `sw` all that software may use; `pk` is key 1."""
+"""Bits of an entry: `ps` is PAT in a PTE; `sw` all that software may use in IA-32e mode, `avl`
+what it may in any; `pk` is key 1."""
 
 CONTROLS: dict[str, tuple[str, int]] = {
     "cr0.wp": ("cr0", CR0.WP),
@@ -33,6 +42,7 @@ CONTROLS: dict[str, tuple[str, int]] = {
     "cr4.smap": ("cr4", CR4.SMAP),
     "cr4.pke": ("cr4", CR4.PKE),
     "cr4.pge": ("cr4", CR4.PGE),
+    "cr4.pse": ("cr4", CR4.PSE),
 }
 """Bits of control registers: the field of a context, and the bit."""
 

@@ -1,6 +1,6 @@
 """`--select`: which combinations, by the field's names."""
 
-from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, PKRU_BITS
+from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, MODES, PKRU_BITS
 from emu.matrix.section import Choice
 from emu.matrix.sections import SECTIONS
 from emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
@@ -32,6 +32,8 @@ def parse_choice(text: str) -> Choice:
 def _values(name: str) -> frozenset[str]:
     if name == "section":
         return frozenset(_SECTION_NAMES)
+    if name == "mode":
+        return frozenset(MODES.values())
     if name == "access":
         return frozenset(ACCESSES)
     if name == "cpl":

@@ -35,8 +35,7 @@ def chosen_units(choice: Choice) -> list[Unit]:
     units = [
         unit
         for section in SECTIONS
-        if section.name in choice.get("section", {section.name})
-        and not choice.keys() & SEQUENCE_NAMES
+        if section.chosen(choice) and not choice.keys() & SEQUENCE_NAMES
         for unit in units_of(section, choice)
     ]
     return [

@@ -12,9 +12,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, PKRU_BITS
+from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, MODES, PKRU_BITS
 from walker.columns import Accesses
-from walker.context import CR4, PagingContext
+from walker.context import CR4, PagingContext, PagingMode
+from walker.entry import FORMATS, Level
 from walker.memory import FRAME, U64, WORDS
 
 __all__ = ["KEY", "MAX_VARIANTS", "RAM", "Choice", "Section", "Variants"]
@@ -26,6 +27,8 @@ KEY = 1
 """The protection key that the bit `pk` gives a page."""
 
 RAM = ((0, 64 << 30),)
+_LEGACY_RAM = ((0, 2 << 30),)  # Below 4 GiB the probe needs room of its own.
+_PDPT = 32
 _PAGES = 1 << 24  # Where pages begin that aren't large, a frame for each entry.
 _P, _PS = ENTRY_BITS["p"], ENTRY_BITS["ps"]
 
@@ -37,17 +40,21 @@ _EVERYTHING: Choice = {}
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """The entries of one level: `names` are the bits set in each, `word` uint64[n] their flags."""
+    """The entries of one level: `names` are the bits set in each, `word` uint64[n] their flags.
+
+    `large` says whether PS makes them map a page.
+    """
 
     level: int
     names: tuple[frozenset[str], ...]
     word: U64
+    large: bool
 
     @property
     def leaf(self) -> NDArray[np.bool_]:
         """bool[n]: which of them map a page, if they are present."""
-        large: NDArray[np.bool_] = (self.word & np.uint64(_PS)) != 0
-        return large if self.level in (2, 3) else np.full(len(self.word), self.level == 1)
+        leaf: NDArray[np.bool_] = (self.word & np.uint64(_PS)) != 0
+        return leaf if self.large else np.full(len(self.word), self.level == 1)
 
     @property
     def ends(self) -> NDArray[np.bool_]:
@@ -64,7 +71,9 @@ class Section:
     `fixed` those that are always set; `one_of` are bits of which at most one is set. `controls`
     are crossed, those in `on` are always set; `pkrus` are crossed instead of the two bits of one
     key, where there are any. `keep(level, names)` says which entries are worth
-    their place, for the reasons that `pruned` gives, a line each.
+    their place, for the reasons that `pruned` gives, a line each. `older` is PAE or 32-bit
+    paging. PDPTEs of PAE paging, which are loaded together, have a table each, and a control
+    state for each table: CR3 chooses among them.
     """
 
     name: str
@@ -79,6 +88,23 @@ class Section:
     accesses: tuple[str, ...] = ("read", "write", "execute")
     keep: Callable[[int, frozenset[str]], bool] | None = None
     pruned: tuple[str, ...] = ()
+    older: PagingMode | None = None
+
+    @property
+    def mode(self) -> PagingMode:
+        """The paging mode."""
+        return self.older or (PagingMode.LEVEL5 if self.levels == 5 else PagingMode.LEVEL4)
+
+    @property
+    def ram(self) -> tuple[tuple[int, int], ...]:
+        """The RAM that the tables and pages lie in, as (start, size) in bytes."""
+        return RAM if self.mode.long else _LEGACY_RAM
+
+    def chosen(self, choice: Choice) -> bool:
+        """Return whether the choice leaves this section, as far as it names sections or modes."""
+        mode = MODES[self.mode]
+        named = self.name in choice.get("section", {self.name})
+        return named and mode in choice.get("mode", {mode})
 
     @property
     def levels(self) -> int:
@@ -101,7 +127,13 @@ class Section:
                 ):
                     sets.append(names)
         words = [sum(ENTRY_BITS[bit] for bit in names) for names in sets]
-        return Variants(level, tuple(sets), np.array(words, np.uint64))
+        large = self._form(level).large
+        if self.mode is PagingMode.BIT32:
+            large &= "cr4.pse" in (*self.on, *self.controls)
+        return Variants(level, tuple(sets), np.array(words, np.uint64), large)
+
+    def _form(self, level: int) -> Level:
+        return FORMATS[self.mode][level]
 
     def _chosen(self, level: int, names: frozenset[str], choice: Choice) -> bool:
         mine = ((key, values) for key, values in choice.items() if "." in key)
@@ -122,10 +154,21 @@ class Section:
                 if name in CONTROLS or name in PKRU_BITS
             ):
                 continue
-            yield from self._contexts(on)
+            for root in self._roots(choice):
+                yield from self._contexts(on, root)
 
-    def _contexts(self, on: set[str]) -> Iterator[PagingContext]:
+    def _roots(self, choice: Choice) -> Iterator[int]:
+        tables = 1
+        if self.mode is PagingMode.PAE:
+            tables = len(self._variants(self.levels, choice).word)
+        yield from range(FRAME, FRAME + tables * _PDPT, _PDPT)
+
+    def _contexts(self, on: set[str], root: int) -> Iterator[PagingContext]:
         registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
+        if not self.mode.long:
+            registers["efer"] = 0
+        if self.mode is PagingMode.BIT32:
+            registers["cr4"] = 0
         if self.levels == 5:
             registers["cr4"] |= CR4.LA57
         for name in on & CONTROLS.keys():
@@ -134,7 +177,7 @@ class Section:
         denied = sum(PKRU_BITS[name] for name in on & PKRU_BITS.keys()) << 2 * KEY
         for pkru in self.pkrus or (denied,):
             yield PagingContext(
-                cr3=FRAME,
+                cr3=root,
                 cr0=registers["cr0"],
                 cr4=registers["cr4"],
                 efer=registers["efer"],
@@ -142,19 +185,31 @@ class Section:
             )
 
     def tables(self, variants: tuple[Variants, ...]) -> tuple[U64, U64]:
-        """Return the tables' frames uint64[t] and words uint64[t, 512]: one a level, root first."""
+        """Return the tables' frames uint64[t] and words uint64[t, 512]: one a level, root first.
+
+        The PDPTs of PAE paging share a frame; in each, an entry that is as it should be follows
+        the one that is tried.
+        """
         count = len(variants)
         frames = FRAME * np.arange(1, count + 1, dtype=np.uint64)
         words = np.zeros((count, WORDS), np.uint64)
         for at, each in enumerate(variants):
             number = np.arange(len(each.word), dtype=np.uint64)
-            span = np.uint64(1 << (3 + 9 * each.level))
+            form = self._form(each.level)
+            span = np.uint64(form.span)
             # Large pages lie behind the small ones, and each entry has another one, up to 16.
             page = np.uint64(_PAGES) + number * np.uint64(FRAME)
             if each.level > 1:
                 page = (number % np.uint64(16) + np.uint64(2)) * span
             table = np.uint64(FRAME * (at + 2))
-            words[at, : len(number)] = each.word | np.where(each.leaf, page, table)
+            entries = each.word | np.where(each.leaf, page, table)
+            if form.entry_size == 4:
+                words[at].view(np.uint32)[: len(number)] = entries
+            elif form.restricts:
+                words[at, : len(number)] = entries
+            else:
+                words[at, : 4 * len(number) : 4] = entries
+                words[at, 1 : 4 * len(number) : 4] = table | np.uint64(_P)
         return frames, words
 
     def paths(self, variants: tuple[Variants, ...]) -> U64:
@@ -162,12 +217,18 @@ class Section:
         va = np.zeros(1, np.uint64)
         going = np.ones(1, np.bool_)
         for each in variants:
-            shift = np.uint64(3 + 9 * each.level)
-            index = np.arange(len(each.word), dtype=np.uint64) << shift
+            form = self._form(each.level)
+            count, stop = len(each.word), each.ends
+            if not form.restricts:
+                # The other entry of the table is worth a look where this one may spoil it.
+                count, stop = min(count, 2), np.zeros(min(count, 2), np.bool_)
+            index = np.arange(count, dtype=np.uint64) << np.uint64(form.shift)
             further = (va[going, None] | index[None, :]).ravel()
-            ends = np.tile(each.ends, int(going.sum()))
+            ends = np.tile(stop, int(going.sum()))
             va = np.concatenate([va[~going], further])
             going = np.concatenate([np.zeros(int((~going).sum()), np.bool_), ~ends])
+        if not self.mode.long:
+            return va
         unused = np.int64(64 - 12 - 9 * self.levels)
         return (va.astype(np.int64) << unused >> unused).astype(np.uint64)
 

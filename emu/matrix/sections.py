@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from emu.matrix.bits import LEVEL_NAMES
+from emu.matrix.legacy_sections import LEGACY_SECTIONS
 from emu.matrix.section import Section
 
 __all__ = ["SECTIONS"]
@@ -191,4 +192,5 @@ SECTIONS = (
         on=("cr0.wp", "efer.nx"),
         pruned=("rights are open: an ignored bit that mattered would take one away, or fault",),
     ),
+    *LEGACY_SECTIONS,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from emu.check import KNOWN
-from emu.matrix.bits import LEVEL_NAMES
+from emu.matrix.bits import LEVEL_NAMES, MODES
 from emu.matrix.section import Choice, Section
 from emu.matrix.sections import SECTIONS
 from emu.matrix.summary import Summary
@@ -20,6 +20,7 @@ def section_record(section: Section, choice: Choice) -> dict[str, object]:
     variants = section.variants(choice)
     return {
         "section": section.name,
+        "mode": MODES[section.mode],
         "covers": section.covers,
         "entries": {LEVEL_NAMES[each.level]: len(each.word) for each in variants},
         "paths": len(section.paths(variants)),
@@ -34,9 +35,7 @@ def list_lines(choice: Choice) -> Iterator[str]:
     """Yield what each section crosses, its size, and why it leaves out what it does."""
     total = 0
     for section in SECTIONS:
-        if choice.keys() & SEQUENCE_NAMES or section.name not in choice.get(
-            "section", {section.name}
-        ):
+        if choice.keys() & SEQUENCE_NAMES or not section.chosen(choice):
             continue
         variants = section.variants(choice)
         count = sum(unit.combinations for unit in units_of(section, choice))

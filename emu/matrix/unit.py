@@ -12,7 +12,7 @@ from emu.check.crosscheck import Predictor
 from emu.fuzz.findings import WALKER, Finding, Findings, confirm
 from emu.fuzz.layout import Layout, Meaning, Meant
 from emu.fuzz.signature import Signature
-from emu.matrix.section import RAM, Choice, Section
+from emu.matrix.section import Choice, Section
 from emu.probe import Stand
 from walker.bulk import translate_many
 from walker.columns import Kind, Outcomes
@@ -101,7 +101,7 @@ class Worker:
         count = len(accesses)
         nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
         for context in section.contexts(self._choice):
-            yield Layout(context, RAM, frames, words, accesses, nothing)
+            yield Layout(context, section.ram, frames, words, accesses, nothing)
 
     def _put(self, layout: Layout) -> tuple[Outcomes, Findings]:
         memory = layout.memory()

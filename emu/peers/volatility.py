@@ -9,18 +9,22 @@ import numpy as np
 from emu.peers.answers import Answers, nothing_said
 from emu.peers.claims import Claim
 from walker.columns import Accesses, Kind, distinct
-from walker.context import PagingContext
+from walker.context import PagingContext, PagingMode
 from walker.errors import BadInput
 from walker.memory import FRAME, PhysicalMemory
 
 __all__ = ["Volatility"]
 
 _PHYSICAL_END = (1 << 52) - 1
-_LEVELS = 4
+_LAYERS = {
+    PagingMode.BIT32: "Intel",
+    PagingMode.PAE: "IntelPAE",
+    PagingMode.LEVEL4: "Intel32e",
+}
 
 
 class Volatility:
-    """Its layer for 4-level paging; raises `BadInput` where it isn't installed."""
+    """Its layers for all modes but 5-level paging; raises `BadInput` where it isn't installed."""
 
     claims = frozenset({Claim.TRANSLATION})
 
@@ -35,7 +39,7 @@ class Volatility:
         It has no layer for 5-level paging: of that it says nothing.
         """
         answers = nothing_said(accesses)
-        if context.levels != _LEVELS:
+        if context.mode not in _LAYERS:
             return answers
         layer = _layer(memory, context)
         answers.silent[:] = False
@@ -87,4 +91,4 @@ def _layer(memory: PhysicalMemory, context: PagingContext) -> Any:
     session.add_layer(lent(session, "memory", "memory"))
     session.config["intel.memory_layer"] = "memory"
     session.config["intel.page_map_offset"] = context.root
-    return intel.Intel32e(session, "intel", "intel")
+    return getattr(intel, _LAYERS[context.mode])(session, "intel", "intel")

@@ -35,10 +35,10 @@ class ProbeError(CrosswalkError):
 
 
 class Engine:
-    """A 64-bit engine of a CPU that has, and enforces, SMEP, SMAP, PKU and LA57."""
+    """A 64- or 32-bit engine of a CPU that has, and enforces, SMEP, SMAP, PKU and LA57."""
 
-    def __init__(self) -> None:
-        self.uc = open_engine()
+    def __init__(self, *, bits: int = 64) -> None:
+        self.uc = open_engine(bits=bits)
         # The binding offers no raw handle, and its calls cost several times the work they do.
         self._handle = ctypes.cast(self.uc._uch, ctypes.c_void_p)  # noqa: SLF001
         self._callbacks: list[object] = []
@@ -49,7 +49,7 @@ class Engine:
         return self._handle.value or 0
 
     def control(self, *, cr0: int, cr3: int, cr4: int, efer: int) -> None:
-        """Set the control registers; long mode is on before and after."""
+        """Set the control registers; the mode of the engine's code is the same before and after."""
         self.uc.reg_write(x86.UC_X86_REG_CR4, cr4)
         self.uc.reg_write(x86.UC_X86_REG_MSR, (_MSR_EFER, efer))
         self.uc.reg_write(x86.UC_X86_REG_CR0, cr0)

@@ -22,15 +22,15 @@ from walker.columns import Accesses, Outcomes, merge_changes
 from walker.context import PagingContext
 from walker.memory import U64, PhysicalMemory
 
-__all__ = ["Prober"]
+__all__ = ["LongProber"]
 
 _BATCH = 1 << 17
 _STEP = 1024
 _WORTH_A_RUN = 3  # Fewer accesses take less time one by one than it takes to prepare a run.
 
 
-class Prober:
-    """Puts accesses to an emulated CPU under the tables of `memory` and the given context.
+class LongProber:
+    """Puts accesses to an emulated CPU, in IA-32e mode, under the tables of `memory`.
 
     `memory` is only read: its paging structures are copied into RAM of the probe's own, whose
     other frames carry signatures. CR3 has to lie within it.

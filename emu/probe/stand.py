@@ -1,6 +1,6 @@
 """A prober kept for one small address space after another."""
 
-from emu.probe.prober import Prober
+from emu.probe.modes import Prober
 from walker.columns import Accesses, Outcomes
 from walker.context import PagingContext
 from walker.memory import PhysicalMemory

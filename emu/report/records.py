@@ -159,7 +159,7 @@ def divergence_case(
     return Case(
         cpu=Cpu.from_context(context),
         ram=ram,
-        entries={step.pa: step.entry for step in divergence.walk.steps if step.entry},
+        entries={pa: word for pa, word in divergence.walk.words if word},
         probes=(
             Probe(
                 va=access.va,

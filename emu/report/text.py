@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from emu.check import KNOWN, Divergence, Verdict
 from walker.access import Access, AccessType
 from walker.columns import Kind
-from walker.context import PagingContext
-from walker.entry import LEVELS, Entry, protection_key
+from walker.context import PagingContext, PagingMode
+from walker.entry import Entry, level_of, protection_key
 from walker.mappings import Mapping, Range
 from walker.outcome import Outcome, PageFault, Translation, error_names
 from walker.rights import Rights
@@ -103,16 +103,15 @@ def walk_lines(context: PagingContext, path: Walk) -> Iterator[str]:
     if not path.steps:
         yield f"  not canonical: linear addresses have {context.va_bits} bits"
     for step in path.steps:
-        yield _step(step)
+        yield _step(context, step)
 
 
-def _step(step: Step) -> str:
-    level = LEVELS[step.level]
+def _step(context: PagingContext, step: Step) -> str:
+    level = level_of(context, step.level)
     flags = flags_text(step.level, step.entry) if step.kind is not StepKind.NOT_PRESENT else ""
-    name = f"{level.entry}[{step.pa >> 3 & 511}]"
-    return (
-        f"  {name:<12} at {step.pa:#013x} = {step.entry:#018x}  {step.kind.value}  {flags}".rstrip()
-    )
+    name = f"{level.entry}[{step.pa // level.entry_size % level.entries}]"
+    entry = f"{step.entry:#0{2 + 2 * level.entry_size}x}"
+    return f"  {name:<12} at {step.pa:#013x} = {entry}  {step.kind.value}  {flags}".rstrip()
 
 
 def context_text(context: PagingContext) -> str:
@@ -121,6 +120,7 @@ def context_text(context: PagingContext) -> str:
         name
         for name, value in (
             ("WP", context.wp),
+            ("PSE", context.pse and context.mode is PagingMode.BIT32),
             ("NXE", context.nxe),
             ("SMEP", context.smep),
             ("SMAP", context.smap),
@@ -130,7 +130,7 @@ def context_text(context: PagingContext) -> str:
     ]
     keys = f", PKRU {context.pkru:#x}" if context.pke else ""
     return (
-        f"{context.levels}-level paging, CR3 {context.cr3:#x}, {' '.join(on) or 'no protections'}, "
+        f"{context.mode} paging, CR3 {context.cr3:#x}, {' '.join(on) or 'no protections'}, "
         f"MAXPHYADDR {context.maxphyaddr}{keys}"
     )
 

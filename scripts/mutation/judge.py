@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emu.check.compare import agreements
-from emu.matrix.section import RAM, Section
+from emu.matrix.section import Section
 from emu.matrix.sections import SECTIONS
 from emu.probe import Stand
 from scripts.mutation.mutants import Mutant
@@ -24,7 +24,7 @@ _CONTEXTS = 6
 _ROWS = 3000
 _READ_ONE_BY_ONE = 150
 _LIMIT = 60  # Seconds: a mutant may never end.
-_BELOW = ("rights", "entry", "translate", "bulk")
+_BELOW = ("rights", "entry", "tables", "translate", "bulk")
 """The modules that state rules, each before those that use it."""
 
 
@@ -46,7 +46,7 @@ def samples(seed: int) -> list[Sample]:
 
 def _of(section: Section, chance: np.random.Generator, stand: Stand) -> Iterator[Sample]:
     variants = section.variants()
-    memory = SparseWords.of_tables(RAM, *section.tables(variants))
+    memory = SparseWords.of_tables(section.ram, *section.tables(variants))
     every = section.accesses_to(section.paths(variants))
     contexts = list(section.contexts())
     picked = chance.choice(len(contexts), min(_CONTEXTS, len(contexts)), replace=False)
@@ -55,7 +55,7 @@ def _of(section: Section, chance: np.random.Generator, stand: Stand) -> Iterator
         accesses = every.take(rows)
         # Within the page, and beyond what is canonical.
         accesses.va[:] |= chance.integers(0, 256, len(rows)).astype(np.uint64) << np.uint64(4)
-        wrong = chance.random(len(rows)) < 0.02
+        wrong = (chance.random(len(rows)) < 0.02) & section.mode.long
         accesses.va[wrong] ^= (
             np.uint64(1) << chance.integers(47, 64, len(rows)).astype(np.uint64)[wrong]
         )

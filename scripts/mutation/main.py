@@ -16,7 +16,7 @@ from scripts.mutation.mutants import Mutant, mutants_of
 from walker.bulk import translate_many
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_MODULES = ("translate", "bulk", "entry", "rights")
+_MODULES = ("translate", "bulk", "entry", "tables", "rights")
 _TESTS = (
     "tests/walker/test_translate.py",
     "tests/walker/test_translate_rights.py",
@@ -28,6 +28,9 @@ _TESTS = (
     "tests/walker/test_bulk.py",
     "tests/walker/test_leaves.py",
     "tests/walker/test_frames.py",
+    "tests/walker/test_tables.py",
+    "tests/walker/test_translate_legacy.py",
+    "tests/walker/test_legacy.py",
 )
 
 

@@ -42,10 +42,10 @@ def observe(memory, context, *accesses):
 
 def tables_of(prober):
     """A copy of the tables as the prober's CPU sees them, its own copies of the root included."""
-    ground = prober._ground
+    ground = prober.chosen._ground
     return ground.space.tables(ground._tables).copy()
 
 
 def lent_slots(prober):
     """The two root slots that the prober borrows for itself."""
-    return [lent.slot for lent in prober._ground.arena.lent]
+    return [lent.slot for lent in prober.chosen._ground.arena.lent]

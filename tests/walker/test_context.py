@@ -1,7 +1,7 @@
 import pytest
 
 from tests.walker.build import context
-from walker import BadInput, PagingContext, Vendor
+from walker import BadInput, PagingContext, PagingMode, Vendor
 
 MAX = (1 << 64) - 1
 
@@ -90,8 +90,9 @@ def test_an_impossible_maxphyaddr_is_refused(maxphyaddr):
     [
         ({"cr0": 0x10033}, "paging is off"),
         ({"cr0": 0x80010032}, "paging is off"),
-        ({"cr4": 0}, "not 4- or 5-level"),
-        ({"efer": 0x900}, "not 4- or 5-level"),
+        ({"cr4": 0}, "has LMA, CR4 = 0x0 lacks PAE"),
+        ({"efer": 0x900}, "LME without LMA"),
+        ({"efer": 0x100, "cr4": 0}, "LME without LMA"),
         ({"cr4": 0x20 | 1 << 24}, "PKS"),
         ({"cr0": 1 << 64}, "cr0 .* 64 bits"),
         ({"cr3": 1 << 64}, "cr3 .* 64 bits"),
@@ -99,8 +100,77 @@ def test_an_impossible_maxphyaddr_is_refused(maxphyaddr):
         ({"efer": 1 << 64}, "efer .* 64 bits"),
         ({"pkru": 1 << 32}, "pkru .* 32 bits"),
     ],
-    ids=["no PG", "no PE", "no PAE", "no LMA", "PKS", "cr0", "cr3", "cr4", "efer", "pkru"],
+    ids=[
+        "no PG",
+        "no PE",
+        "no PAE",
+        "no LMA",
+        "LME without PAE",
+        "PKS",
+        "cr0",
+        "cr3",
+        "cr4",
+        "efer",
+        "pkru",
+    ],
 )
 def test_registers_that_describe_no_known_paging_are_refused(registers, reason):
     with pytest.raises(BadInput, match=reason):
         PagingContext(**{"cr3": 0} | registers)
+
+
+# CR0 has PE and PG throughout; Intel SDM vol. 3A table 4-1.
+@pytest.mark.parametrize(
+    ("cr4", "efer", "mode", "levels", "bits"),
+    [
+        (0x00, 0x000, PagingMode.BIT32, 2, 32),
+        (0x10, 0x800, PagingMode.BIT32, 2, 32),
+        (0x1010, 0x000, PagingMode.BIT32, 2, 32),
+        (0x20, 0x000, PagingMode.PAE, 3, 32),
+        (0x1030, 0x800, PagingMode.PAE, 3, 32),
+        (0x20, 0x500, PagingMode.LEVEL4, 4, 48),
+        (0x1020, 0xD00, PagingMode.LEVEL5, 5, 57),
+    ],
+)
+def test_pae_lma_and_la57_choose_the_mode(cr4, efer, mode, levels, bits):
+    found = PagingContext(cr3=0, cr4=cr4, efer=efer)
+    assert (mode, levels, bits) == (found.mode, found.levels, found.va_bits)
+    assert found.mode.long is (bits > 32)
+
+
+@pytest.mark.parametrize(
+    ("cr4", "maxphyaddr", "root", "mask"),
+    [
+        (0x00, 52, 0x8765_4000, 0xFFFF_F000),
+        (0x20, 36, 0x8765_43E0, 0xF_FFFF_F000),
+    ],
+    ids=["32-bit", "PAE"],
+)
+def test_cr3_holds_a_root_of_32_bits_outside_long_mode(cr4, maxphyaddr, root, mask):
+    found = PagingContext(cr3=0xFFFF_8765_43FF, cr4=cr4, efer=0, maxphyaddr=maxphyaddr)
+    assert (root, mask) == (found.root, found.address_mask)
+
+
+def test_switches_without_a_meaning_in_a_mode_are_off_there():
+    on = 0x20 | 1 << 22
+    assert PagingContext(cr3=0, cr4=on).pke
+    assert not PagingContext(cr3=0, cr4=on, efer=0).pke
+    assert PagingContext(cr3=0, cr4=0x20, efer=0x800).nxe
+    assert not PagingContext(cr3=0, cr4=0, efer=0x800).nxe
+    assert PagingContext(cr3=0, cr4=0x20 | 1 << 24, efer=0).mode is PagingMode.PAE
+
+
+@pytest.mark.parametrize("cr4", [0x10, 0x20], ids=["32-bit", "PAE"])
+def test_outside_long_mode_addresses_have_32_bits_and_no_hole(cr4):
+    found = PagingContext(cr3=0, cr4=cr4, efer=0)
+    for va in (0, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF):
+        assert found.canonical(va)
+        found.require_linear(va)
+    for va in (1 << 32, MAX):
+        assert not found.canonical(va)
+        with pytest.raises(BadInput, match=f"va = {va:#x}: .* have 32 bits"):
+            found.require_linear(va)
+
+
+def test_in_long_mode_no_address_is_refused():
+    context().require_linear(1 << 60)

@@ -1,13 +1,14 @@
 import pytest
 
 from tests.walker.build import context
-from walker import Vendor
+from walker import PagingContext, Vendor
 from walker.entry import (
     LEVELS,
-    entry_flags,
-    index_of,
+    address_bits,
     is_leaf,
     leaf_address,
+    level_of,
+    maps_large,
     protection_key,
     reserved_bits,
 )
@@ -83,9 +84,10 @@ def test_every_level_has_the_manuals_names_and_spans():
 
 def test_each_level_has_its_nine_bits_of_the_address():
     va = 5 << 48 | 4 << 39 | 3 << 30 | 2 << 21 | 1 << 12 | 0xFFF
-    assert [1, 2, 3, 4, 5] == [index_of(va, level) for level in range(1, 6)]
-    assert [511] * 5 == [index_of((1 << 64) - 1, level) for level in range(1, 6)]
-    assert [0, 0, 0, 256, 510] == [index_of(0xFFFE_8000_0000_0000, level) for level in range(1, 6)]
+    assert [1, 2, 3, 4, 5] == [LEVELS[level].index(va) for level in range(1, 6)]
+    assert [511] * 5 == [LEVELS[level].index((1 << 64) - 1) for level in range(1, 6)]
+    high = 0xFFFE_8000_0000_0000
+    assert [0, 0, 0, 256, 510] == [LEVELS[level].index(high) for level in range(1, 6)]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_each_level_has_its_nine_bits_of_the_address():
 def test_address_and_flags_share_out_the_bits_of_a_leaf(level, address):
     every = (1 << 64) - 1
     assert address == leaf_address(context(maxphyaddr=52), level, every)
-    assert every - address == entry_flags(level, every)
+    assert address == address_bits(LEVELS[level].shift)
 
 
 def test_the_address_of_a_leaf_ends_below_maxphyaddr():
@@ -107,3 +109,81 @@ def test_the_protection_key_is_in_bits_59_to_62():
     assert 0 == protection_key(0x87FF_FFFF_FFFF_FFFF)
     assert 1 == protection_key(1 << 59)
     assert 8 == protection_key(1 << 62)
+
+
+BIT32 = {"cr3": 0, "cr4": 0x10, "efer": 0}
+PAE = {"cr3": 0, "cr4": 0x20, "efer": 0x800}
+
+
+# Intel SDM vol. 3A tables 4-4 to 4-6: M, the width of a 4-MiB page's address, is at most 40.
+@pytest.mark.parametrize(
+    ("maxphyaddr", "expected"),
+    [(32, bits(13, 21)), (36, bits(17, 21)), (39, bits(20, 21)), (40, {21}), (52, {21})],
+)
+def test_of_32_bit_entries_only_a_4_mib_page_has_reserved_bits(maxphyaddr, expected):
+    found = PagingContext(**BIT32, maxphyaddr=maxphyaddr)
+    assert expected == bits_of(reserved_bits(found, 2, leaf=True))
+    assert 0 == reserved_bits(found, 2, leaf=False) == reserved_bits(found, 1, leaf=True)
+
+
+# Tables 4-8 to 4-11.
+@pytest.mark.parametrize("maxphyaddr", [32, 40, 52])
+def test_the_high_bits_of_pae_entries_are_reserved_all_but_xd(maxphyaddr):
+    found = PagingContext(**PAE, maxphyaddr=maxphyaddr)
+    without = PagingContext(**PAE | {"efer": 0}, maxphyaddr=maxphyaddr)
+    high, large = bits(maxphyaddr, 62), bits(13, 20)
+    for level, leaf, more in ((1, True, set()), (2, False, set()), (2, True, large)):
+        assert high | more == bits_of(reserved_bits(found, level, leaf=leaf))
+        assert high | more | {63} == bits_of(reserved_bits(without, level, leaf=leaf))
+    loaded = high | {63, 1, 2} | bits(5, 8)
+    for each in (found, without):
+        assert loaded == bits_of(reserved_bits(each, 3, leaf=False))
+
+
+def test_ps_needs_pse_in_32_bit_paging_and_nothing_in_pae():
+    with_pse, without = PagingContext(**BIT32), PagingContext(**BIT32 | {"cr4": 0})
+    assert is_leaf(with_pse, 2, 0x81)
+    assert not is_leaf(with_pse, 2, 0x1)
+    assert not is_leaf(without, 2, 0x81)
+    assert is_leaf(without, 1, 0x1)
+    assert is_leaf(PagingContext(**PAE), 2, 0x81)
+    assert not is_leaf(PagingContext(**PAE), 3, 0x81)
+
+
+def test_a_4_mib_page_has_the_high_bits_of_its_address_below_the_low_ones():
+    found = PagingContext(**BIT32)
+    assert 0xFF_FFC0_0000 == leaf_address(found, 2, 0xFFFF_FFFF)
+    assert 0x1_0040_0000 == leaf_address(found, 2, 0x0040_2081)
+    assert 0x80_0000_0000 == leaf_address(found, 2, 1 << 20)
+    assert 0xFFDF_E000 == address_bits(22)
+    assert 0xFFFF_F000 == leaf_address(found, 1, 0xFFFF_FFFF)
+
+
+@pytest.mark.parametrize(
+    ("registers", "expected"),
+    [
+        (BIT32, {2: ("PDE", 22, 1024, 4), 1: ("PTE", 12, 1024, 4)}),
+        (PAE, {3: ("PDPTE", 30, 4, 8), 2: ("PDE", 21, 512, 8), 1: ("PTE", 12, 512, 8)}),
+    ],
+    ids=["32-bit", "PAE"],
+)
+def test_the_levels_of_the_older_modes_have_the_manuals_shape(registers, expected):
+    found = {number: level_of(PagingContext(**registers), number) for number in expected}
+    assert expected == {
+        number: (each.entry, each.shift, each.entries, each.entry_size)
+        for number, each in found.items()
+    }
+    assert {3} & set(expected) == {n for n, each in found.items() if not each.restricts}
+
+
+def test_the_indices_of_the_older_modes_are_those_of_32_bits():
+    va = 3 << 30 | 5 << 21 | 7 << 12 | 0xFFF
+    pae, bit32 = PagingContext(**PAE), PagingContext(**BIT32)
+    assert [7, 5, 3] == [level_of(pae, level).index(va) for level in (1, 2, 3)]
+    assert [519, 770] == [level_of(bit32, level).index(va) for level in (1, 2)]
+
+
+def test_no_entry_of_a_last_table_is_large():
+    for found in (PagingContext(**BIT32), PagingContext(**PAE), context()):
+        assert not maps_large(found, 1)
+        assert maps_large(found, 2)

@@ -30,6 +30,7 @@ from walker import (
     translate_many,
     walk_leaves,
 )
+from walker.entry import LEVELS
 from walker.leaves import Leaves
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -103,7 +104,7 @@ def blind_to_pat(original):
 
 def from_the_next_page_on(original):
     """A window that leaves out large pages and tables that begin before it."""
-    return lambda rows, level, start, end: original(rows, 1, start, end)
+    return lambda rows, level, start, end: original(rows, LEVELS[1], start, end)
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ class Case:
 
     Raises `BadInput`, with the place in the case file's notation, where a value doesn't fit
     its width, ranges overlap, an entry lies outside RAM, or an outcome's fields aren't its
-    own; `LimitExceeded` beyond `MAX_RAM_RANGES`. Whether the registers describe 4- or 5-level
-    paging is for `context` to say.
+    own; `LimitExceeded` beyond `MAX_RAM_RANGES`. Whether the registers describe a
+    paging mode is for `context` to say.
     """
 
     cpu: Cpu

@@ -25,6 +25,9 @@ MAX_SEGMENTS = 4096
 """The most program headers a core may have; QEMU writes one for each block of RAM."""
 
 _PHYSICAL_BITS = 52
+# QEMU calls a machine a 386 whose CPUs aren't in long mode, and uses 64 bits for much memory.
+_MACHINES = {("EM_X86_64", 64), ("EM_386", 64), ("EM_386", 32)}
+_X86_64 = 62
 
 # version, size; rax … r15, rip, rflags; ten segments of selector, limit, flags, pad, base;
 # cr0 … cr4. A kernel_gs_base may follow.
@@ -56,11 +59,12 @@ def read_core(data: mmap, cpu: int = 0) -> ElfCore:
 
     Of a segment, as many bytes are backed as the file holds (p_filesz). `cpu` counts the
     notes from 0. A note doesn't tell EFER, PKRU and MAXPHYADDR: they stay open, and a context
-    made of the registers takes 0xd00 (LME, LMA, NXE) for EFER. That holds where paging with
-    PAE is on and the CPU is in long mode, which is to say that CS is a 64-bit segment or the
-    GDT lies above 4 GiB; elsewhere EFER is given as 0.
+    made of the registers takes 0xd00 (LME, LMA, NXE) for EFER, or outside long mode 0x800
+    (NXE). Where paging with PAE isn't on, EFER is given as 0. A CPU is in long mode where CS is
+    a 64-bit segment or the GDT lies above 4 GiB; and the first one where the core is one of an
+    x86-64 machine, since QEMU makes it that of a 386 otherwise.
 
-    Raises `BadInput` for what isn't a core of an x86-64 machine, is truncated, or has
+    Raises `BadInput` for what isn't a core of an x86 machine, is truncated, or has
     overlapping segments or no such CPU, and `LimitExceeded` beyond `MAX_SEGMENTS`.
     """
     headers = list(_program_headers(data))
@@ -91,7 +95,11 @@ def read_core(data: mmap, cpu: int = 0) -> ElfCore:
     except BadInput as error:
         raise BadInput(f"ELF core: {error}; was it dumped with paging (-p)?") from None
     states = [state for note in notes for state in _qemu_states(note)]
-    return ElfCore(memory, _registers_of(states, cpu), len(states))
+    return ElfCore(memory, _registers_of(states, cpu, _machine(data)), len(states))
+
+
+def _machine(data: mmap) -> int:
+    return int(struct.unpack_from("<H", data, 18)[0])
 
 
 def _program_headers(data: mmap) -> Iterator[Any]:
@@ -102,11 +110,11 @@ def _program_headers(data: mmap) -> Iterator[Any]:
         elf = ELFFile(stream)
     except (ELFError, ValueError):
         raise BadInput("truncated or damaged ELF header") from None
-    if elf["e_machine"] != "EM_X86_64" or elf.elfclass != 64 or not elf.little_endian:
+    if (elf["e_machine"], elf.elfclass) not in _MACHINES or not elf.little_endian:
         order = "little" if elf.little_endian else "big"
         raise BadInput(
             f"ELF file of another machine: {elf['e_machine']}, {elf.elfclass} bits, "
-            f"{order}-endian; x86-64 is needed"
+            f"{order}-endian; x86-64 or 386 needed"
         )
     if elf["e_type"] != "ET_CORE":
         raise BadInput(f"not an ELF core: its type is {elf['e_type']}")
@@ -141,7 +149,7 @@ def _qemu_states(notes: memoryview) -> Iterator[memoryview]:
         at = content + -(-size // 4) * 4
 
 
-def _registers_of(states: list[memoryview], cpu: int) -> Registers:
+def _registers_of(states: list[memoryview], cpu: int, machine: int) -> Registers:
     if not states and cpu == 0:
         return Registers()
     if not 0 <= cpu < len(states):
@@ -156,12 +164,14 @@ def _registers_of(states: list[memoryview], cpu: int) -> Registers:
         raise BadInput(f"ELF core: a QEMU note of version {values[0]}; version 1 is known")
     cr0, _, _, cr3, cr4 = values[_CONTROL:]
     long_mode = bool(values[_CS_FLAGS] & _SEGMENT_LONG) or values[_GDT_BASE] >= 1 << 32
+    long_mode |= cpu == 0 and machine == _X86_64
     paging = bool(cr0 & CR0.PG) and bool(cr4 & CR4.PAE)
     return Registers(
         cr0=cr0,
         cr3=cr3,
         cr4=cr4,
-        # Left open, it becomes the 0xd00 that a PagingContext has by default.
-        efer=None if paging and long_mode else 0,
+        # Left open, it becomes what `Registers.context` takes for granted.
+        efer=None if paging else 0,
+        long_mode=long_mode if paging else None,
         rflags_ac=bool(values[_RFLAGS] & _RFLAGS_AC),
     )

@@ -136,7 +136,7 @@ def _check_fit(memory: PhysicalMemory, context: PagingContext, *, assumed_width:
             f"memory ends at {end:#x}, beyond the MAXPHYADDR of {context.maxphyaddr} bits "
             "that is assumed: give --maxphyaddr"
         )
-    if not memory.backed(np.array([context.root], dtype=np.uint64))[0]:
+    if not memory.backed(np.array([context.root & -FRAME], dtype=np.uint64))[0]:
         shown = [f"{start:#x}–{start + size:#x}" for start, size in memory.ranges[:4]]
         more = ["…"] if len(memory.ranges) > 4 else []
         raise BadInput(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from walker.context import PagingContext, Vendor
+from walker.context import CR4, EFER, PagingContext, Vendor
 from walker.errors import BadInput
 from walker.source.naming import one_line
 
@@ -43,7 +43,8 @@ def _is_number(text: str) -> bool:
 class Registers:
     """As much of a `PagingContext` as somebody has said; None is what wasn't given.
 
-    The fields have the names and units of `PagingContext`.
+    The fields have the names and units of `PagingContext`. `long_mode` says whether the CPU is
+    in IA-32e mode, where EFER itself isn't known.
     """
 
     cr0: int | None = None
@@ -55,6 +56,7 @@ class Registers:
     maxphyaddr: int | None = None
     page1gb: bool | None = None
     vendor: Vendor | None = None
+    long_mode: bool | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the values that were given, by name."""
@@ -68,11 +70,19 @@ class Registers:
     def context(self) -> PagingContext:
         """Return the context; what wasn't given has `PagingContext`'s defaults.
 
-        Raises `BadInput` without CR3, and where `PagingContext` does.
+        But for EFER where that can't be: outside IA-32e mode it is NXE alone, and without
+        CR4.PAE nothing. Raises `BadInput` without CR3, and where `PagingContext` does.
         """
         if self.cr3 is None:
             raise BadInput("CR3 is not known: give --cr3")
-        return PagingContext(**self.given())
+        values = self.given()
+        long_mode = values.pop("long_mode", True)
+        if self.efer is None:
+            if self.cr4 is not None and not self.cr4 & CR4.PAE:
+                values["efer"] = 0
+            elif not long_mode:
+                values["efer"] = int(EFER.NXE)
+        return PagingContext(**values)
 
     def assumed(self) -> tuple[str, ...]:
         """Return what `context` takes for granted, as texts like "efer = 0xd00"."""
@@ -80,7 +90,7 @@ class Registers:
         return tuple(
             f"{field.name} = {_shown(field.name, getattr(context, field.name))}"
             for field in fields(self)
-            if getattr(self, field.name) is None
+            if getattr(self, field.name) is None and field.name != "long_mode"
         )
 
 

@@ -9,7 +9,6 @@ from walker.context import PagingContext
 from walker.entry import (
     LEVELS,
     Entry,
-    index_of,
     is_leaf,
     leaf_address,
     protection_key,
@@ -87,7 +86,7 @@ def walks_to(
     # By table, rights and what was read: whether memory alone leads there.
     ways = {(context.root, ALL_GRANTS, _NOTHING): True}
     for level in range(context.levels, 0, -1):
-        span, at = LEVELS[level].span, 8 * index_of(va, level)
+        span, at = LEVELS[level].span, 8 * LEVELS[level].index(va)
         further: dict[tuple[int, int, frozenset[int]], bool] = {
             (table.table, table.grant, table.read): False
             for table in cached

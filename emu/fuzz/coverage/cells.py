@@ -68,10 +68,11 @@ def coverage_of(
 ) -> Bools:
     """Return bool[CELLS.count]: the cells that these accesses, with these outcomes, touch.
 
-    None for a CPU with other features than the emulated one has.
+    None outside IA-32e mode, or for a CPU with other features than the emulated one has.
     """
     touched = np.zeros(CELLS.count, np.bool_)
-    if (context.maxphyaddr, context.page1gb) == _EMULATED and len(accesses):
+    usual = context.mode.long and (context.maxphyaddr, context.page1gb) == _EMULATED
+    if usual and len(accesses):
         seen = shown(memory, context, accesses, outcomes)
         for family, first in zip(CELLS.families, CELLS.first, strict=True):
             cells = family.touch(seen)

@@ -17,8 +17,11 @@ _CR3 = ~ADDRESS_FIELD
 
 
 def relocations(case: Case) -> Search:
-    """Yield cases with lower tables, indices, page and RAM; for cases of one probe."""
-    if len(case.probes) == 1:
+    """Yield cases with lower tables, indices, page and RAM; for cases of one probe.
+
+    Outside IA-32e mode, only those whose RAM is lower.
+    """
+    if len(case.probes) == 1 and case.context().mode.long:
         case = yield from _lower_walk(case)
     last = max(case.entries, default=0) // FRAME * FRAME + FRAME
     for size in (_RAM, last):

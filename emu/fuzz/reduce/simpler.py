@@ -93,8 +93,8 @@ def _with_entries(case: Case, entries: list[tuple[int, int]]) -> Case:
 def _fewer_entries(case: Case) -> Generator[Case, bool, Case]:
     used: dict[int, int] = {}
     for probe in case.probes:
-        steps = walk(case.memory(), case.context(), probe.va).steps
-        used |= {step.pa: step.entry for step in steps if step.entry}
+        path = walk(case.memory(), case.context(), probe.va)
+        used |= {pa: word for pa, word in path.words if word}
     candidate = replace(case, entries=used)
     if len(used) < len(case.entries) and (yield candidate):
         case = candidate

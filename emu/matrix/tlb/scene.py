@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from walker.context import CR0, CR4, PagingContext
-from walker.entry import LEVELS, Entry, index_of
+from walker.entry import LEVELS, Entry
 from walker.memory import FRAME
 
 __all__ = ["FAR", "KEY", "OPEN", "OTHER_ROOT", "RAM", "Scene"]
@@ -60,7 +60,7 @@ class Scene:
 
     def place(self, level: int) -> int:
         """Return the physical address of the entry of this level that translates `va`."""
-        return self._table(level) + 8 * index_of(self.va, level)
+        return self._table(level) + 8 * LEVELS[level].index(self.va)
 
     def value(self, level: int, flags: int = OPEN, *, other: bool = False) -> int:
         """Return an entry of this level with these flags; `other` for the second way."""
@@ -103,7 +103,7 @@ class Scene:
         """Return the words that the second version of the entry of level `changed` leads to."""
         words = {}
         for level in range(self.leaf, changed):
-            at = self._other(changed, level) + 8 * index_of(self.va, level)
+            at = self._other(changed, level) + 8 * LEVELS[level].index(self.va)
             if level > self.leaf:
                 words[at] = self._other(changed, level - 1) | OPEN
                 continue

@@ -12,7 +12,7 @@ from emu.probe.arena import GDT, PREFERRED
 from emu.probe.sequences.routines import CODE, RECORD_BYTES
 from emu.probe.space import Space
 from walker.context import PagingContext
-from walker.entry import index_of
+from walker.entry import LEVELS
 from walker.errors import BadInput
 from walker.memory import FRAME, WORDS
 from walker.tlb.steps import MovCr3, Sequence, Store
@@ -133,7 +133,7 @@ def roots_of(sequence: Sequence) -> list[int]:
 def free_slot(context: PagingContext, sequence: Sequence, roots: Iterable[int]) -> int:
     """Return a slot of all roots that is empty, and that no address selects at any level."""
     taken = {
-        index_of(access.va, level)
+        LEVELS[level].index(access.va)
         for access in sequence.accesses
         for level in range(1, context.levels + 1)
     }

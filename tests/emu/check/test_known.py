@@ -13,15 +13,16 @@ from walker.bulk import translate_many
 from walker.columns import Accesses
 from walker.context import PagingContext, Vendor
 from walker.outcome import ErrorCode, GeneralProtection, PageFault, Translation
-from walker.source import load_case
+from walker.source import Case, Cpu, Probe, load_case
 from walker.translate import StepKind
 
 ENTRIES = {entry.id: entry for entry in KNOWN}
-ACCESSED, WIDTH, LARGE, BIT_8 = (
+ACCESSED, WIDTH, LARGE, BIT_8, LOADED = (
     "pdpte-leaf-accessed-on-fault",
     "maxphyaddr-40",
     "pdpte-ps-always-leaf",
     "amd-pml4e-bit-8",
+    "pae-pdpte-read-when-used",
 )
 
 
@@ -34,14 +35,13 @@ def replayed(case):
 
 
 def instance(name):
-    """The context and the one divergence of an entry's own case."""
+    """The context and the first divergence of an entry's own case."""
     case = load_case(KNOWN_CASES / ENTRIES[name].case)
-    (divergence,) = replayed(case)[2]
-    return case.context(), divergence
+    return case.context(), replayed(case)[2][0]
 
 
 def test_the_entries_are_those_that_are_tested_and_each_has_a_case_file():
-    assert {ACCESSED, WIDTH, LARGE, BIT_8} == set(ENTRIES)
+    assert {ACCESSED, WIDTH, LARGE, BIT_8, LOADED} == set(ENTRIES)
     assert sorted(entry.case for entry in KNOWN) == sorted(p.name for p in KNOWN_CASES.iterdir())
 
 
@@ -124,10 +124,19 @@ NEAR_MISSES = [
     (BIT_8, "a PDPTE", last_step(level=3)),
     (BIT_8, "a PTE", last_step(level=1)),
     (BIT_8, "no bit 8", last_step(entry=0x8000_0021)),
+    (LOADED, "no #GP predicted", predicted(fault(0x9))),
+    (LOADED, "an entry with rights", last_step(restricts=True)),
+    (LOADED, "a table", last_step(kind=StepKind.TABLE)),
+    (
+        LOADED,
+        "no walk",
+        lambda divergence: replace(divergence, walk=replace(divergence.walk, steps=())),
+    ),
+    (LOADED, "another page", observed(lambda _: Translation(0x4010))),
 ]
 TOO_WIDE = [
     (name, what, change)
-    for name in (WIDTH, LARGE, BIT_8)
+    for name in (WIDTH, LARGE, BIT_8, LOADED)
     for what, change in (
         ("#GP", observed(lambda _: GeneralProtection())),
         ("CR2", observed(fault(0x0, 0x1000))),
@@ -176,6 +185,33 @@ def test_bits_above_the_emulators_width_are_known_to_be_reserved_there():
     assert PageFault(0x0, 0, ()) == divergence.predicted
     assert PageFault(0x9, 0, ()) == divergence.observed
     assert StepKind.OUTSIDE is divergence.walk.steps[-1].kind
+
+
+@pytest.mark.parametrize("other", [{"cr4": 0x10, "efer": 0}, {"efer": 0xD00}])
+def test_pdptes_of_other_modes_are_not_loaded(other):
+    context, divergence = instance(LOADED)
+    names = PagingContext.__dataclass_fields__
+    changed = PagingContext(**{each: getattr(context, each) for each in names} | other)
+    assert known_divergence(changed, replace(divergence, known=None)).known is None
+
+
+@pytest.mark.parametrize(("width", "bit"), [(32, 13), (36, 17), (39, 20)])
+def test_4_mib_pages_above_the_width_are_known_to_be_reached(width, bit):
+    """PSE-36: bits 20:13 of the entry are bits 39:32 of the address."""
+    case = Case(
+        cpu=Cpu(cr3=0x1000, cr4=0x10, efer=0, maxphyaddr=width),
+        ram=((0x1000, 0x1000),),
+        entries={0x1000: 1 << bit | 0x81},
+        probes=(Probe(va=0x10, access="read"),),
+    )
+    _, seen, (divergence,) = replayed(case)
+    assert WIDTH == divergence.known
+    assert 1 << bit + 19 | 0x10 == seen[0].pa
+    bare = replace(divergence, known=None)
+    for entry in (1 << 21 | 0x81, 1 << 21 | 1 << bit | 0x81):
+        assert known_divergence(case.context(), last_step(entry=entry)(bare)).known is None
+    wide = replace(case, cpu=replace(case.cpu, maxphyaddr=40))
+    assert [] == replayed(wide)[2]
 
 
 def test_what_agrees_is_no_divergence():

@@ -61,7 +61,7 @@ def test_a_malformed_case_is_refused_with_the_place(run, tmp_path, change, messa
     ("cpu", "message"),
     [
         ({"cr3": "0x1000", "cr0": "0x33"}, "paging is off"),
-        ({"cr3": "0x1000", "cr4": "0x0"}, "not 4- or 5-level paging"),
+        ({"cr3": "0x1000", "cr4": "0x0"}, "has LMA, CR4 = 0x0 lacks PAE"),
         ({"cr3": "0x90000"}, "CR3 0x90000 points outside"),
     ],
     ids=["CR0", "CR4", "CR3"],
@@ -100,7 +100,7 @@ def test_what_is_no_case_is_refused(run, tmp_path, content):
         (["walk", "{raw}", "--cr3", "zz"], "--cr3: 'zz' is not a number"),
         (["walk", "{raw}", "--cr3", "-1"], "--cr3"),
         (["walk", "{raw}", "--cr3", "0x1000", "--cr0", "0x11"], "paging is off"),
-        (["walk", "{raw}", "--cr3", "0x1000", "--efer", "0x100"], "not 4- or 5-level"),
+        (["walk", "{raw}", "--cr3", "0x1000", "--efer", "0x100"], "LME without LMA"),
         (["walk", "{raw}", "--cr3", "0x1000", "--maxphyaddr", "31"], "maxphyaddr = 31"),
         (["walk", "{raw}", "--cr3", "0x1000", "--base", "0x10"], "base 0x10"),
         (["walk", "{raw}", "--cr3", "0x1000", "--kind", "elf"], "ELF"),

@@ -36,10 +36,10 @@ def test_the_order_of_address_spaces_makes_no_difference():
 def test_engines_are_kept_where_ram_lies_the_same_and_only_there():
     stand = Stand()
     one, two = (soup(seed, 1) for seed in (1, 2))
-    engine = stand.prober(one.memory, one.context)._single
-    assert stand.prober(two.memory, two.context)._single is engine
+    engine = stand.prober(one.memory, one.context).chosen._single
+    assert stand.prober(two.memory, two.context).chosen._single is engine
     other = Builder(ram=((0, 1 << 23),)).map(0x40_0000, 0x5000)
-    assert stand.prober(other.memory, context())._single is not engine
+    assert stand.prober(other.memory, context()).chosen._single is not engine
 
 
 def test_what_the_last_address_space_left_is_gone():
@@ -47,7 +47,7 @@ def test_what_the_last_address_space_left_is_gone():
     for seed in (3, 4):
         memory, registers, accesses = soup(seed, 200)
         stand.observe(memory, registers, accesses)
-    ground = stand._prober._ground
+    ground = stand._prober.chosen._ground
     start, size = memory.ranges[0]
     ram = ground.space.words[: (start + size) // 8]
     assert ram.any()

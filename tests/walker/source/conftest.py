@@ -6,6 +6,8 @@ import pytest
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+HEADER_32 = struct.Struct("<16sHHIIIIIHHHHHH")
+PROGRAM_HEADER_32 = struct.Struct("<IIIIIIII")
 LONG_CODE = 0x00AF9B00
 FLAT_CODE = 0x00CF9B00
 
@@ -52,7 +54,7 @@ class Core:
     ident: bytes = b"\x7fELF\x02\x01\x01"
     type: int = 4
     machine: int = 62
-    stride: int = PROGRAM_HEADER.size
+    stride: int | None = None
     count: int | None = None
     parts: list = field(default_factory=list)
 
@@ -60,25 +62,30 @@ class Core:
         bodies = [(4, 0, self.notes)] if self.notes else []
         bodies += [(1, pa, body) for pa, body in self.loads]
         count = len(bodies) + len(self.parts)
-        offset = HEADER.size + count * PROGRAM_HEADER.size
+        narrow = self.ident[4] == 1
+        header = HEADER_32 if narrow else HEADER
+        program = PROGRAM_HEADER_32 if narrow else PROGRAM_HEADER
+        offset = header.size + count * program.size
         headers = []
         for kind, pa, body in bodies:
-            headers.append(
-                PROGRAM_HEADER.pack(kind, 0, offset, 0, pa, len(body), len(body), 0),
-            )
+            sizes = (len(body), len(body))
+            if narrow:
+                headers.append(program.pack(kind, offset, 0, pa, *sizes, 0, 0))
+            else:
+                headers.append(program.pack(kind, 0, offset, 0, pa, *sizes, 0))
             offset += len(body)
-        headers += [PROGRAM_HEADER.pack(*part) for part in self.parts]
-        first = HEADER.pack(
+        headers += [program.pack(*part) for part in self.parts]
+        first = header.pack(
             self.ident,
             self.type,
             self.machine,
             1,
             0,
-            HEADER.size if count else 0,
+            header.size if count else 0,
             0,
             0,
-            HEADER.size,
-            self.stride,
+            header.size,
+            program.size if self.stride is None else self.stride,
             count if self.count is None else self.count,
             0,
             0,

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walker.context import PagingMode
 from walker.errors import BadInput, CrosswalkError, LimitExceeded
 from walker.source.elfcore import MAX_SEGMENTS, read_core
 from walker.source.registers import Registers
@@ -38,7 +39,9 @@ def test_memory_is_a_view_of_the_file(elf):
 def test_registers_come_from_the_note(elf):
     state = elf.cpu_state(cr0=0x80050033, cr3=0x289A000, cr4=0x750EB0, rflags=0x246)
     found = read(elf, notes=elf.qemu_notes(state)).registers
-    expected = Registers(cr0=0x80050033, cr3=0x289A000, cr4=0x750EB0, rflags_ac=False)
+    expected = Registers(
+        cr0=0x80050033, cr3=0x289A000, cr4=0x750EB0, rflags_ac=False, long_mode=True
+    )
     assert expected == found
 
 
@@ -53,20 +56,53 @@ def test_a_note_without_kernel_gs_base_will_do(elf):
     assert read(elf, notes=elf.qemu_notes(state)).registers.cr3 == 0x2000
 
 
+SECOND = {"cs_flags": 0x00CF9B00}  # In 32-bit code.
+
+
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("changes", "machine", "expected"),
     [
-        ({}, None),
-        ({"cs_flags": 0x00CF9B00, "gdt": 1 << 32}, None),
-        ({"cs_flags": 0x00CF9B00, "gdt": (1 << 32) - 1}, 0),
-        ({"cr0": 0x33}, 0),
-        ({"cr4": 0}, 0),
+        ({}, 62, (None, True)),
+        (SECOND, 62, (None, True)),
+        (SECOND | {"gdt": 1 << 32}, 3, (None, True)),
+        (SECOND | {"gdt": (1 << 32) - 1}, 3, (None, False)),
+        ({"cr0": 0x33}, 62, (0, None)),
+        ({"cr4": 0}, 62, (0, None)),
     ],
-    ids=["64-bit code", "32-bit code, high GDT", "32-bit code", "no paging", "no PAE"],
+    ids=["64-bit code", "x86-64", "high GDT", "32-bit code of a 386", "no paging", "no PAE"],
 )
-def test_efer_stays_open_only_where_the_cpu_is_in_long_mode(elf, changes, expected):
+def test_efer_stays_open_only_where_paging_with_pae_is_on(elf, changes, machine, expected):
     notes = elf.qemu_notes(elf.cpu_state(**changes))
-    assert expected == read(elf, notes=notes).registers.efer
+    found = read(elf, notes=notes, machine=machine).registers
+    assert expected == (found.efer, found.long_mode)
+
+
+def test_of_another_cpu_than_the_first_the_machine_says_nothing(elf):
+    notes = elf.qemu_notes(elf.cpu_state(), elf.cpu_state(**SECOND))
+    assert [True, False] == [read(elf, cpu, notes=notes).registers.long_mode for cpu in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "machine", "mode"),
+    [
+        ({}, 62, PagingMode.LEVEL4),
+        ({"cr4": 0x1020}, 62, PagingMode.LEVEL5),
+        (SECOND, 3, PagingMode.PAE),
+        (SECOND | {"cr4": 0x90}, 3, PagingMode.BIT32),
+    ],
+)
+def test_the_core_tells_the_paging_mode(elf, changes, machine, mode):
+    notes = elf.qemu_notes(elf.cpu_state(**changes))
+    registers = read(elf, notes=notes, machine=machine).registers
+    assert mode is registers.context().mode
+    assert mode is PagingMode.BIT32 or registers.context().nxe
+
+
+@pytest.mark.parametrize("ident", [b"\x7fELF\x02\x01\x01", b"\x7fELF\x01\x01\x01"])
+def test_a_core_of_a_386_is_read_in_either_class(elf, ident):
+    data = elf.Core(ident=ident, machine=3).build()
+    assert 0x1000 == read_core(elf.mapped(data)).registers.cr3
+    assert [(0, 0x3000)] == list(read_core(elf.mapped(data)).memory.ranges)
 
 
 def test_cpu_chooses_among_the_notes(elf):
@@ -116,15 +152,15 @@ def test_what_the_file_does_not_hold_of_a_segment_is_not_backed(elf):
         ({"ident": b"\x7fELF\x07\x01\x01"}, "truncated or damaged ELF header"),
         (
             {"machine": 183},
-            "ELF file of another machine: EM_AARCH64, 64 bits, little-endian; x86-64 is needed",
+            "ELF file of another machine: EM_AARCH64, 64 bits, little-endian; x86-64 or 386 needed",
         ),
         (
             {"ident": b"\x7fELF\x02\x02\x01"},
-            "ELF file of another machine: 15872, 64 bits, big-endian; x86-64 is needed",
+            "ELF file of another machine: 15872, 64 bits, big-endian; x86-64 or 386 needed",
         ),
         (
             {"ident": b"\x7fELF\x01\x01\x01"},
-            "ELF file of another machine: EM_X86_64, 32 bits, little-endian; x86-64 is needed",
+            "ELF file of another machine: EM_X86_64, 32 bits, little-endian; x86-64 or 386 needed",
         ),
         ({"type": 2}, "not an ELF core: its type is ET_EXEC"),
         ({"loads": []}, "ELF core: no PT_LOAD segment, so no memory"),

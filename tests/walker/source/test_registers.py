@@ -110,6 +110,23 @@ def test_what_was_not_given_is_assumed_as_a_context_does():
     )
 
 
+@pytest.mark.parametrize(
+    ("given_", "efer", "mode"),
+    [
+        ({"cr4": 0x10}, 0, "32-bit"),
+        ({"cr4": 0x10, "long_mode": False}, 0, "32-bit"),
+        ({"cr4": 0x20, "long_mode": False}, 0x800, "PAE"),
+        ({"cr4": 0x20, "long_mode": True}, 0xD00, "4-level"),
+        ({"cr4": 0x20, "long_mode": True, "efer": 0}, 0, "PAE"),
+    ],
+)
+def test_efer_is_assumed_to_be_what_the_mode_allows(given_, efer, mode):
+    registers = Registers(cr3=0x1000, **given_)
+    assert (efer, mode) == (registers.context().efer, registers.context().mode)
+    assumed = [] if "efer" in given_ else [f"efer = {efer:#x}"]
+    assert assumed == [each for each in registers.assumed() if "efer" in each or "long" in each]
+
+
 def test_without_cr3_there_is_no_context():
     with pytest.raises(BadInput) as caught:
         NOT_GIVEN.context()

@@ -1,0 +1,163 @@
+"""Real accesses in 32-bit and PAE paging, and what became of each."""
+
+from collections.abc import Callable
+
+from unicorn import UC_ERR_EXCEPTION, UC_ERR_FETCH_PROT, UC_ERR_OK
+
+from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
+from emu.probe.engine import ProbeError
+from emu.probe.legacy.ground import Ground, Sites
+from emu.probe.legacy.rig import Rig, Run, Watcher
+from emu.probe.legacy.signature import byte_of, decode
+from emu.probe.rig import TRANSLATED
+from emu.probe.single import Seen
+from emu.probe.space import NOWHERE
+from walker.access import Access, AccessType
+from walker.columns import Accesses, Kind, Outcomes
+from walker.context import PagingContext
+from walker.memory import FRAME, U64, PhysicalMemory
+
+__all__ = ["LegacyProber"]
+
+_BATCH = 1 << 15
+_STEP = 1024
+
+
+class LegacyProber:
+    """Puts accesses to an emulated CPU in 32-bit or PAE paging, one engine call each.
+
+    As `emu.probe.prober.LongProber` does in IA-32e mode, with the same proofs.
+    """
+
+    def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
+        self._take_up(Ground(memory, context), None)
+
+    def enter(self, memory: PhysicalMemory, context: PagingContext) -> None:
+        """Go on with another address space, as a new prober would; engines are kept if they fit."""
+        before = self._ground
+        self._take_up(Ground(memory, context, before), before)
+
+    def _take_up(self, ground: Ground, before: Ground | None) -> None:
+        self._ground = ground
+        own = ground.arena.start, ground.arena.end
+        if before is None or ground.space is not before.space:
+            self._runner = Rig(ground.space, own, fetch=True)
+            self._watcher = Watcher(ground.space, own)
+        for rig in (self._runner, self._watcher):
+            rig.enter(ground.arena, ground.context)
+        # In 32-bit paging no entry is looked at when CR3 is loaded.
+        self._loads = ground.form.size == 4 or self._watcher.loads(ground.root)
+        ground.restore_tables()
+
+    def probe(
+        self,
+        accesses: Accesses,
+        progress: Callable[[int], None] | None = None,
+        *,
+        bulk: bool = True,  # noqa: ARG002  # There is but one way here; callers needn't know.
+    ) -> Outcomes:
+        """Make every access, each on its own, and return what was observed.
+
+        `progress` is called with the number of accesses done, now and then. `ProbeError` where
+        the emulator did something that is no outcome, `BadInput` for an address over 32 bits.
+        """
+        if len(accesses):
+            self._ground.context.require_linear(int(accesses.va.max()))
+        parts = [Outcomes.empty(0)]
+        for start in range(0, len(accesses), _BATCH):
+            some = accesses.take(slice(start, start + _BATCH))
+            if self._loads:
+                parts.append(self._batch(some, start, progress))
+            else:
+                refused = Outcomes.empty(len(some))
+                refused.kind[:] = Kind.GENERAL_PROTECTION
+                parts.append(refused)
+        return Outcomes.join(parts)
+
+    def _batch(
+        self, accesses: Accesses, done: int, progress: Callable[[int], None] | None
+    ) -> Outcomes:
+        sites = self._ground.sites(accesses)
+        outcomes = Outcomes.empty(len(accesses))
+        after = sites.before.copy()
+        # Another byte than the one there, so that a store which gets lost is seen to be.
+        stored = (~byte_of(sites.target)).tolist()
+        copies, signed = sites.copy.tolist(), sites.signed.tolist()
+        for row in range(len(accesses)):
+            seen = self._make(accesses[row], copies[row], stored[row], signed=signed[row])
+            outcomes.kind[row], outcomes.pa[row] = seen.kind, seen.pa
+            outcomes.error_code[row], outcomes.cr2[row] = seen.error_code, seen.cr2
+            self._take_down(sites, after, row)
+            if progress is not None and (done + row + 1) % _STEP == 0:
+                progress(done + row + 1)
+        changed = self._ground.restore_tables()
+        if changed is not None:
+            raise ProbeError(
+                f"the emulator changed the word at {changed:#x}, which no walk of the "
+                f"{len(accesses)} accesses from va {int(accesses.va[0]):#x} uses"
+            )
+        outcomes.entry_pa[:], outcomes.entry_value[:] = self._ground.changes(sites, after)
+        return outcomes
+
+    def _take_down(self, sites: Sites, after: U64, row: int) -> None:
+        """Read the entries that an access may have changed, and put them back."""
+        view = self._ground.view
+        cells = [cell for cell in sites.cell[row].tolist() if cell != NOWHERE]
+        values = [view[cell] for cell in cells]
+        before = sites.before[row, : len(cells)].tolist()
+        if values != before:
+            after[row, : len(cells)] = values
+            for cell, value in zip(cells, before, strict=True):
+                view[cell] = value
+
+    def _make(self, access: Access, copy: int, stored: int, *, signed: bool) -> Seen:
+        """Make one access and return what was seen; `ProbeError` if that is no outcome."""
+        run, pa = self._run(access, copy, stored, signed=signed)
+        if run.error == UC_ERR_EXCEPTION:
+            at = self._runner.faulted_at(access.va, access.type, access.cpl, copy)
+            if run.eip == at and not run.completed:
+                if run.vector == PAGE_FAULT:
+                    return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
+                if run.vector == GENERAL_PROTECTION and run.error_code == 0:
+                    return Seen(Kind.GENERAL_PROTECTION)
+        elif pa is not None and (
+            run.error in TRANSLATED or (run.error == UC_ERR_OK and run.completed)
+        ):
+            return Seen(Kind.OK, pa=pa)
+        raise ProbeError(
+            f"{access.type.name.lower()} of {access.va:#x} at CPL {access.cpl}: no outcome (engine "
+            f"error {run.error}, vector {run.vector}, error code {run.error_code:#x}, "
+            f"EIP {run.eip:#x})"
+        )
+
+    def _run(
+        self, access: Access, copy: int, stored: int, *, signed: bool
+    ) -> tuple[Run, int | None]:
+        """Make one access, and return the state after it and the address it reached.
+
+        The address is what the page itself says, where it carries a signature. Else it is what
+        the watcher saw.
+        """
+        va, kind, cpl, ac = access.va, access.type, access.cpl, bool(access.ac)
+        if not signed:
+            return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+        if kind is AccessType.EXECUTE:
+            # Nothing is executed before it is known to be a signature.
+            run, seen = self._watcher.watch(va, kind, cpl, ac=ac, lent=copy)
+            if seen is not None and run.error == UC_ERR_FETCH_PROT and self._ground.is_signed(seen):
+                run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy)
+                return run, run.eax * FRAME | va % FRAME if run.completed else None
+            return run, seen
+        run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+        if run.error == UC_ERR_EXCEPTION:
+            return run, None
+        if run.error == UC_ERR_OK:
+            written = stored if kind is AccessType.WRITE else None
+            pa = decode(*run.slot, va=va, stored=written)
+            if pa is not None:
+                if written is not None:
+                    self._ground.erase(pa)
+                return run, pa
+        # The store may have hit a table, and what it left of A and D there is not the walk's.
+        self._ground.restore_tables()
+        return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy, stored=stored)

@@ -1,0 +1,72 @@
+"""Prober and walker, two readings of the manual that share no code, on hostile tables."""
+
+import os
+
+import numpy as np
+import pytest
+
+from emu.check import compare_all
+from emu.probe import Stand
+from tests.emu.legacy_soups import legacy_soup
+from walker.bulk import translate_many
+from walker.columns import Kind
+
+A_SOUP = 60
+MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
+
+
+def asked(seeds, mode, **how):
+    """The outcomes of these soups, and the divergences."""
+    stand, outcomes, found = Stand(), [], []
+    for seed in seeds:
+        memory, context, accesses = legacy_soup(seed, mode, A_SOUP, **how)
+        predicted = translate_many(memory, context, accesses)
+        observed = stand.observe(memory, context, accesses)
+        outcomes.append(observed)
+        found += compare_all(memory, context, accesses, predicted, observed)
+    return outcomes, found
+
+
+@MODES
+def test_walker_and_cpu_agree_on_soups(mode):
+    outcomes, found = asked(range(25), mode, plain=True)
+    assert [] == found
+    kinds = np.bincount(np.concatenate([each.kind for each in outcomes]), minlength=3)
+    codes = np.unique(np.concatenate([each.error_code for each in outcomes]))
+    assert min(kinds[[Kind.OK, Kind.PAGE_FAULT]]) > 200
+    for bit in range(5):
+        assert (codes & (1 << bit)).any(), bit
+    assert not (codes & 0x20).any()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("32-bit", {"maxphyaddr-40"}),
+        ("PAE", {"maxphyaddr-40", "pae-pdpte-read-when-used"}),
+    ],
+)
+def test_where_they_do_not_the_registry_says_why(mode, expected):
+    _, found = asked(range(30), mode, loadable=False)
+    assert expected == {each.known for each in found}
+
+
+def test_a_walker_that_misreads_one_rule_is_seen_to():
+    memory, context, accesses = legacy_soup(3, "32-bit", A_SOUP, plain=True)
+    observed = Stand().observe(memory, context, accesses)
+    predicted = translate_many(memory, context, accesses)
+    assert [] == compare_all(memory, context, accesses, predicted, observed)
+    shown = np.flatnonzero(predicted.entry_value[:, 0])
+    predicted.entry_value[shown[0], 0] ^= np.uint64(1 << 37)
+    assert 1 == len(compare_all(memory, context, accesses, predicted, observed))
+
+
+@pytest.mark.fuzz
+@MODES
+@pytest.mark.parametrize("loadable", [True, False])
+def test_walker_and_cpu_agree_on_fresh_soups(mode, loadable):
+    start = int.from_bytes(os.urandom(6), "little")
+    for plain in (True, False):
+        seeds = range(start, start + 300)
+        _, found = asked(seeds, mode, plain=plain, loadable=loadable)
+        assert [] == [each for each in found if each.known is None], f"seeds {seeds}"

@@ -1,0 +1,42 @@
+import pytest
+
+from emu.probe import Prober
+from emu.probe.legacy import LegacyProber
+from emu.probe.prober import LongProber
+from tests.emu.legacy_soups import legacy_soup
+from tests.emu.observing import columns
+from tests.emu.soups import soup
+
+SOUPS = {
+    "32-bit": lambda seed: legacy_soup(seed, "32-bit", 60),
+    "PAE": lambda seed: legacy_soup(seed, "PAE", 60),
+    "long": lambda seed: soup(seed, 60),
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("32-bit", LegacyProber), ("PAE", LegacyProber), ("long", LongProber)]
+)
+def test_the_context_chooses_the_prober(mode, kind):
+    memory, context, _ = SOUPS[mode](1)
+    assert kind is type(Prober(memory, context).chosen)
+
+
+def test_going_from_mode_to_mode_is_as_good_as_a_new_prober():
+    memory, context, _ = SOUPS["long"](0)
+    kept = Prober(memory, context)
+    for seed in range(4):
+        for make in SOUPS.values():
+            memory, context, accesses = make(seed)
+            kept.enter(memory, context)
+            expected = columns(Prober(memory, context).probe(accesses))
+            assert expected == columns(kept.probe(accesses))
+
+
+def test_engines_are_kept_from_one_mode_to_the_next_and_back():
+    memory, context, _ = SOUPS["32-bit"](0)
+    kept = Prober(memory, context)
+    runner = kept.chosen._runner
+    for mode in ("long", "PAE"):
+        kept.enter(*SOUPS[mode](0)[:2])
+    assert kept.chosen._runner is runner
