@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from emu.cli import checking, crossing, fuzzing, listing, reducing, replaying, translating
+from emu.cli import booting, checking, crossing, fuzzing, listing, reducing, replaying, translating
 from emu.cli.contain import EmulatorCrash
 from emu.cli.output import command_text
 from walker.errors import CrosswalkError
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for room in (checking, listing, translating, replaying, fuzzing, reducing, crossing):
+    for room in (checking, booting, listing, translating, replaying, fuzzing, reducing, crossing):
         room.add_commands(commands)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
