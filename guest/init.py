@@ -26,8 +26,9 @@ FAILED = "crosswalk init: failed"
 """What the process writes to the console: first, and last if all went well or if not."""
 
 AREA, AREA_PAGES = 0x1000_0000, 8
-"""Its private memory: pages that are read-write, read-only, read-execute, without rights,
-unmapped, and read-write again up to the end."""
+"""Its private memory. The pages are, in the end: two read-only, the first of them for want of a
+store since the fork; read-execute; without rights; unmapped; read-write; and read-only like the
+first up to the end."""
 
 SHARED = 0x2000_0000
 """A page of memory that it shared with a child."""

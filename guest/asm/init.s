@@ -72,6 +72,11 @@ touch:
     mov rax, [rdi]
     cmp rax, rdi
     jne failed
+
+    # The fork has left private pages read-only until somebody stores to them: one is.
+    mov edi, AREA + 5 * PAGE
+    mov [rdi], rdi
+
     lea rsi, [rip + done]
     lea rdx, [rip + done_end]
     call say
