@@ -52,7 +52,7 @@ class Kind(Enum):
 
     EXCEPTION = "exception"
     INTERRUPT = "interrupt"
-    SOFTWARE = "INT n"
+    SOFTWARE = "INT"
 
 
 @dataclass(frozen=True, slots=True)

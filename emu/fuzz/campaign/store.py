@@ -54,6 +54,8 @@ class Store:
             "walker": plan.walker,
             "claims": plan.claims,
         }
+        if plan.source is not None:
+            self._plan["tables"] = plan.tables
 
     def load(self) -> State:
         """Return the state to go on from; `BadInput` for another campaign's, or none at all."""
