@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import unicorn
-from unicorn import x86_const as x86
 
 from emu.linux.failure import KernelFailure, console_lines, failure_lines
 from emu.linux.image import KernelImage
 from emu.linux.loader import enter_kernel, place_kernel
 from emu.linux.points import Point, PointKind
-from emu.machine.engine import MAXPHYADDR
 from emu.machine.pc import Ended, Machine, Stop
 from emu.machine.ram import Ram
-from emu.machine.state import core_state
+from emu.machine.state import core_state, paging_context
 from walker.context import PagingContext
 from walker.memory import Segments
 from walker.source.corewriter import CoreState
@@ -29,8 +27,6 @@ ARGUMENTS = (
 
 IDLE_TICKS = 250
 """How many timer ticks in a row without anything else make a guest idle."""
-
-_EFER = 0xC000_0080
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,7 @@ class Boot:
         enter_kernel(self.machine, kernel.entry, levels)
         self.memory = Segments([(ram.start, ram.bytes)])
         self._on_line = on_line
-        self._lines = 0
+        self._told = 0
         self._pending: list[Point] = []
         self._found: list[Point] = []
 
@@ -135,10 +131,8 @@ class Boot:
         )
         if ended.stop is Stop.IDLE:
             self._find(PointKind.IDLE, lambda _: True)
-        elif ended.stop is Stop.COUNTED:
-            self._find(
-                PointKind.INSTRUCTIONS, lambda point: point.number <= self.machine.instructions
-            )
+        # The last instruction counted may also be what another point waited for.
+        self._find(PointKind.INSTRUCTIONS, lambda point: point.number <= self.machine.instructions)
         return ended
 
     def _find(self, kind: PointKind, holds: Callable[[Point], bool]) -> bool:
@@ -155,9 +149,9 @@ class Boot:
         if self._find(PointKind.CONSOLE, lambda point: text.endswith(point.text.encode("utf-8"))):
             self.machine.stop()
         if self._on_line is not None and text.endswith(b"\n"):
-            for line in console_lines(self.machine)[self._lines :]:
+            for line in console_lines(text[self._told :]):
                 self._on_line(line)
-                self._lines += 1
+            self._told = len(text)
 
     def _on_symbol(self, _uc: unicorn.Uc, _address: int, _size: int, point: object) -> None:
         if self._find(PointKind.SYMBOL, lambda each: each is point):
@@ -176,25 +170,12 @@ class Boot:
         machine = self.machine
         return Reached(
             point=point,
-            context=self.context(),
+            context=paging_context(machine.cpu),
             seconds=seconds,
             events=sum(machine.counts.values()),
             system_calls=machine.system_calls,
             instructions=machine.instructions,
             state=core_state(machine.cpu),
-        )
-
-    def context(self) -> PagingContext:
-        """Return the CPU's control state."""
-        engine, cpu = self.machine.engine, self.machine.cpu
-        cpu.load()
-        return PagingContext(
-            cr0=engine.reg_read(x86.UC_X86_REG_CR0),
-            cr3=engine.reg_read(x86.UC_X86_REG_CR3),
-            cr4=engine.reg_read(x86.UC_X86_REG_CR4),
-            efer=engine.reg_read(x86.UC_X86_REG_MSR, _EFER),
-            pkru=cpu.pkru,
-            maxphyaddr=MAXPHYADDR,
         )
 
     def _failure(self, ended: Ended, point: Point, why: str | None = None) -> KernelFailure:

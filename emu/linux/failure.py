@@ -31,7 +31,7 @@ class KernelFailure(CrosswalkError):
 
 def failure_lines(machine: Machine, ended: Ended) -> Iterator[str]:
     """Yield the console's last lines, the last exceptions, the registers and the code at RIP."""
-    shown = console_lines(machine)
+    shown = console_lines(machine.console)
     yield f"console, last lines of {len(shown)}:" if shown else "console: nothing"
     for line in shown[-_SHOWN_LINES:]:
         yield f"  {line}"
@@ -42,9 +42,9 @@ def failure_lines(machine: Machine, ended: Ended) -> Iterator[str]:
     yield from _code(machine.cpu)
 
 
-def console_lines(machine: Machine) -> list[str]:
-    """Return what the console has shown, line by line, with nothing in it but printable text."""
-    text = machine.console.decode("utf-8", "replace").replace("\r\n", "\n")
+def console_lines(sent: bytes | bytearray) -> list[str]:
+    """Return what was sent to a console, line by line, with nothing in it but printable text."""
+    text = sent.decode("utf-8", "replace").replace("\r\n", "\n")
     return ["".join(c if c.isprintable() else "." for c in line) for line in text.splitlines()]
 
 

@@ -104,6 +104,16 @@ def test_instructions_are_counted_from_the_entry():
     assert [10, 25] == [each.instructions for each in found]
 
 
+def test_a_point_that_the_last_instruction_counted_leads_to_is_not_passed_over():
+    after = parse_point("console:\n")
+    counted = [parse_point("instructions:10"), SAID]
+    *_, said, _ = booted(talking("")).run(counted, after, 20)
+    assert SAID == said.point
+    both = [parse_point(f"instructions:{said.instructions}"), SAID]
+    found = {str(each.point) for each in booted(talking("")).run(both, after, 20)}
+    assert {str(point) for point in (*both, after)} == found
+
+
 def test_a_symbol_is_reached_before_its_instruction():
     symbols = parse_symbols(f"{BASE:016x} T _text\n")
     (reached,) = booted(talking("")).run([], parse_point("symbol:_text", symbols), 20)

@@ -12,6 +12,7 @@ from emu.linux.loader import enter_kernel, place_kernel
 from emu.machine.cpu import Flag
 from emu.machine.pc import Machine
 from emu.machine.ram import Ram
+from emu.machine.state import paging_context
 from tests.emu.linux.kernels import BASE, bzimage, talking, vmlinux
 from walker.errors import BadInput
 from walker.mappings import coalesce, mappings
@@ -105,9 +106,7 @@ def test_the_entry_is_in_long_mode_with_everything_mapped_to_itself(levels):
         struct.unpack("<2Q", ram.read(gdt.base + 0x10, 16))
     )
     assert 0x1F == gdt.limit
-    from emu.linux.boot import Boot  # noqa: PLC0415  # for its view of the CPU
-
-    context = Boot.context(type("Held", (), {"machine": machine})())
+    context = paging_context(cpu)
     assert levels == context.levels
     (folded,) = coalesce(mappings(Segments([(0, ram.bytes)]), context), ignore=(1 << 64) - 1)
     assert (0, 0, 4 << 30, "rwx", "---") == (
