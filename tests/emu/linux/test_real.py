@@ -6,7 +6,6 @@ They need the distribution's packages within reach: apt-get and a network.
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from emu.check import check
@@ -14,7 +13,6 @@ from emu.linux.points import parse_point
 from guest.init import AREA, DONE, SHARED, STARTED
 from tests.emu.linux.real import CLOUD, GENERIC, INIT, MEMORY, PROTECT, booting, fetched
 from walker.mappings import mappings
-from walker.memory import Segments
 from walker.rights import Rights
 from walker.source import open_source
 
@@ -118,15 +116,3 @@ def test_volatility_reads_the_core_and_lists_the_same_pages(saved):
     }
     assert len(ours) > 60_000
     assert (set(), set()) == (ours - theirs, theirs - ours)
-
-
-def test_the_kernels_text_is_where_its_own_message_says(saved):
-    source = open_source(saved)
-    text = [
-        page.va
-        for page in mappings(source.memory, source.context, 0xFFFF_FFFF_8000_0000, 1 << 64)
-        if page.rights & Rights.SUPERVISOR_EXECUTE
-    ]
-    assert 0xFFFF_FFFF_8100_0000 == text[0]
-    assert isinstance(source.memory, Segments)
-    assert np.all(np.diff(np.array(text, np.uint64)) > 0)
