@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from emu.check import check
+from emu.cli import main
 from emu.linux.points import parse_point
 from guest.init import AREA, DONE, SHARED, STARTED
 from tests.emu.linux.real import CLOUD, GENERIC, INIT, MEMORY, PROTECT, booting, fetched
@@ -55,9 +56,7 @@ def test_a_kernel_reaches_init_and_all_it_maps_is_as_the_cpu_has_it(package, lev
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A core of the cloud kernel, idle, and what the command said."""
-    from emu.cli import main  # noqa: PLC0415  # the default run needs no kernel
-
+    """A core of the cloud kernel, idle."""
     path = tmp_path_factory.mktemp("linux") / "cloud.core"
     arguments = ["run", "--kernel", fetched(CLOUD), "--append", "nopti", "--save", str(path)]
     assert 0 == main(arguments)
@@ -116,3 +115,11 @@ def test_volatility_reads_the_core_and_lists_the_same_pages(saved):
     }
     assert len(ours) > 60_000
     assert (set(), set()) == (ours - theirs, theirs - ours)
+
+
+def test_the_policy_holds_when_the_kernel_says_so_and_not_before(saved, tmp_path):
+    early = tmp_path / "early.core"
+    kernel = fetched(CLOUD)
+    assert 0 == main(["run", "--kernel", kernel, "--until", MEMORY, "--save", str(early)])
+    assert 1 == main(["frames", str(early), "--policy", "one-privilege"])
+    assert 0 == main(["frames", str(saved), "--policy", "one-privilege"])
