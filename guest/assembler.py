@@ -16,6 +16,8 @@ MODES = {
 }
 
 LABEL = re.compile(r"\s*(\w+):")
+# Text in quotes, or a decimal number that would be another one in hex.
+TEXT_OR_DECIMAL = re.compile(r'"(?:[^"\\]|\\.)*"|(?<!\w)[1-9][0-9]+(?!\w)')
 
 
 def assemble(
@@ -30,13 +32,24 @@ def assemble(
     """
     engine = keystone.Ks(keystone.KS_ARCH_X86, MODES[bits])
     constants = [_equ(symbol, value) for symbol, value in symbols.items()]
-    lines = [line.partition("#")[0].rstrip() for line in source.splitlines()]
+    lines = [_in_hex(line.partition("#")[0].rstrip()) for line in source.splitlines()]
     try:
         return _encode(engine, [*constants, *lines], address)
     except keystone.KsError as error:
         guilty = _guilty_line(engine, constants, lines, address)
         where = name if guilty is None else f"{name}:{guilty + 1}: {lines[guilty].strip()!r}"
         raise AssemblyError(f"{where}: {error}") from error
+
+
+def _in_hex(line: str) -> str:
+    """Return the line with its decimal numbers in hex.
+
+    Keystone 0.9.2 doesn't initialise the base in which it takes numbers without a prefix: now
+    and then it finds 16 there.
+    """
+    return TEXT_OR_DECIMAL.sub(
+        lambda match: match[0] if match[0].startswith('"') else f"{int(match[0]):#x}", line
+    )
 
 
 def _equ(symbol: str, value: int) -> str:

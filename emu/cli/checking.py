@@ -19,7 +19,7 @@ from walker.leaves import TOP
 from walker.memory import PhysicalMemory
 from walker.source import dump_case, parse_int
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "run_guest", "save_cases", "tell_beside", "verdict_of"]
 
 _SHOWN = 10
 
@@ -34,7 +34,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--save", metavar="FILE", type=Path, help="write the guest's paging structures as a case"
     )
     _add_common(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=run_guest)
 
     parser = commands.add_parser("check", help="cross-check every mapping of SOURCE")
     add_source(parser)
@@ -57,7 +57,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "one summary document")
 
 
-def _run(options: argparse.Namespace) -> int:
+def run_guest(options: argparse.Namespace) -> int:
+    """Boot the built-in guest, check it, and return the exit status."""
     image = build_image(GUESTS[options.paging])
     booted = boot(image)
     memory, context = booted.memory, booted.context
@@ -66,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         write_file(options.save, dump_case(structures_case(memory, context)))
     intended = image.resolve_intended(booted.status)
     broken = broken_intentions(memory, context, intended, image.faulting)
-    verdict = _verdict(memory, context, (0, TOP), DEFAULT_LIMIT)
+    verdict = verdict_of(memory, context, (0, TOP), DEFAULT_LIMIT)
     pages = sum(each.count for each in intended)
     return _tell(options, memory, context, verdict, (pages, broken))
 
@@ -77,13 +78,14 @@ def _check(options: argparse.Namespace) -> int:
     remark(f"{source.name}: {context_text(source.context)}")
     if source.assumed:
         remark(f"assumed: {', '.join(source.assumed)}")
-    verdict = _verdict(source.memory, source.context, chosen_range(options), limit)
+    verdict = verdict_of(source.memory, source.context, chosen_range(options), limit)
     return _tell(options, source.memory, source.context, verdict, None)
 
 
-def _verdict(
+def verdict_of(
     memory: PhysicalMemory, context: PagingContext, between: tuple[int, int], limit: int
 ) -> Verdict:
+    """Return what a check of [start, end) finds, made in a child process."""
     start, end = between
     plan = make_plan(memory, context, start=start, end=end, limit=limit)
 
@@ -117,14 +119,24 @@ def _tell(
             print(f"{pages:,} pages meant, {len(broken):,} not as the guest meant them")
     for line in broken[:_SHOWN]:
         say(f"not as meant: {line}")
-    _tell_divergences(verdict, context, say)
-    if options.verbose:
-        _explain_known(verdict, say)
-    _save_cases(options, memory, context, verdict)
+    tell_beside(options, verdict, context, say)
+    save_cases(options.cases, memory, context, verdict)
     if not options.json:
         print(f"verdict: {'FAILED' if failed else 'agreement'}")
         print(f"reproduce: {command_text(options)}")
     return 1 if failed else 0
+
+
+def tell_beside(
+    options: argparse.Namespace,
+    verdict: Verdict,
+    context: PagingContext,
+    say: Callable[[str], None],
+) -> None:
+    """Tell the first divergences, and with --verbose about the known ones."""
+    _tell_divergences(verdict, context, say)
+    if options.verbose:
+        _explain_known(verdict, say)
 
 
 def _tell_divergences(verdict: Verdict, context: PagingContext, say: Callable[[str], None]) -> None:
@@ -143,20 +155,21 @@ def _explain_known(verdict: Verdict, say: Callable[[str], None]) -> None:
             say(f"  reason: {entry.reason}")
 
 
-def _save_cases(
-    options: argparse.Namespace,
+def save_cases(
+    folder: Path | None,
     memory: PhysicalMemory,
     context: PagingContext,
     verdict: Verdict,
 ) -> None:
-    if options.cases is None or not verdict.divergences:
+    """Write each divergence into a folder, if one is given."""
+    if folder is None or not verdict.divergences:
         return
     try:
-        options.cases.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"{options.cases}: {error.strerror}") from error
+        raise BadInput(f"{folder}: {error.strerror}") from error
     for number, divergence in enumerate(verdict.divergences):
         case = divergence_case(context, tuple(memory.ranges), divergence)
-        path = options.cases / f"divergence-{number:04}.json"
+        path = folder / f"divergence-{number:04}.json"
         write_file(path, dump_case(case))
-    remark(f"wrote {len(verdict.divergences):,} cases; replay: crosswalk replay {options.cases}/*")
+    remark(f"wrote {len(verdict.divergences):,} cases; replay: crosswalk replay {folder}/*")

@@ -71,6 +71,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="keep findings and state here, and go on from them (./crosswalk-fuzz)",
         default=Path("crosswalk-fuzz"),
     )  # fmt: skip
+    parser.add_argument(
+        "--from", metavar="FILE", dest="source",
+        help="change the tables of this case or ELF core instead of making some",
+    )  # fmt: skip
     add_walker(parser, "none but the built-in one")
     parser.add_argument("--no-reduce", action="store_true", help="leave findings as they are found")
     parser.add_argument("--blind", action="store_true", help="don't let coverage steer")
@@ -114,6 +118,7 @@ def _fuzz(options: argparse.Namespace) -> int:
         walker=walker.name,
         claims=walker.claims,
         limits=walker.limits,
+        source=options.source,
     )
     store = Store(options.corpus, plan)
     try:

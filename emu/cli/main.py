@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from emu.cli import (
+    booting,
     checking,
     crossing,
     fuzzing,
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for room in (
         checking,
+        booting,
         listing,
         translating,
         replaying,

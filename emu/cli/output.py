@@ -4,14 +4,23 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from walker.errors import BadInput
 
-__all__ = ["Report", "add_json", "command_text", "emit", "progress_bar", "remark", "write_file"]
+__all__ = [
+    "Report",
+    "add_json",
+    "command_text",
+    "emit",
+    "progress_bar",
+    "remark",
+    "write_file",
+    "write_parts",
+]
 
 Report = Callable[[int, int], None]
 
@@ -38,9 +47,15 @@ def command_text(options: argparse.Namespace) -> str:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file as a whole or not at all; `BadInput` where it can't be written."""
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file of many parts, as `write_file` does."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.writelines(parts)
         partial.replace(path)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error

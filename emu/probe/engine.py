@@ -6,17 +6,15 @@ from collections.abc import Callable
 
 from unicorn import UC_CTL_IO_WRITE, UC_CTL_TLB_FLUSH, UC_HOOK_INTR, UcError
 from unicorn import x86_const as x86
-from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.machine.engine import open_engine
+from emu.machine.library import LIBRARY as _LIBRARY
 from walker.errors import CrosswalkError
 
 __all__ = ["Engine", "ProbeError", "Saved", "State"]
 
 _MSR_EFER = 0xC000_0080
 _U64 = ctypes.c_uint64
-# Loaded once more, so that calls skip the checks which the binding's own handle to it makes.
-_LIBRARY = ctypes.CDLL(uclib._name)  # noqa: SLF001
 _ON_EXCEPTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _ON_ACCESS = ctypes.CFUNCTYPE(
     ctypes.c_bool,

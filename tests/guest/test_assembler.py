@@ -1,3 +1,6 @@
+import ctypes
+import struct
+
 import pytest
 
 from guest.assembler import assemble
@@ -47,3 +50,17 @@ def test_an_error_names_the_source_and_the_line(bits, source, message):
 
 def test_errors_are_the_projects_own():
     assert issubclass(AssemblyError, CrosswalkError)
+
+
+def test_decimal_numbers_are_decimal_whatever_the_assembler_finds_in_its_memory():
+    # Keystone takes the base of numbers from memory that it doesn't initialise.
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+    left = [(libc.malloc(size), size) for size in range(16, 2000, 16) for _ in range(3)]
+    for address, size in left:
+        ctypes.memmove(address, struct.pack("<I", 16) * (size // 4), size)
+        libc.free(address)
+    source = '.equ N, 16\nmov eax, 16\nadd eax, N + 10\n.ascii "16 \\"24\\" 32"\nmov al, 9'
+    code = assemble("test", source, bits=64, address=0, symbols={"M": 16})
+    assert bytes.fromhex("b810000000 83c01a") + b'16 "24" 32' + b"\xb0\x09" == code

@@ -1,13 +1,16 @@
 """What a campaign does: enough to repeat it, byte for byte."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 
 from emu.fuzz.coverage import wanted
-from emu.fuzz.generate import generate
+from emu.fuzz.generate import Base, base_of, generate, mutate
 from emu.fuzz.layout import Layout
 from emu.peers import Limits
+from walker.source import open_source
 
 __all__ = ["LAG", "ROUND", "Plan"]
 
@@ -23,9 +26,11 @@ _LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`walker` and `claims` name the walker under test, None for the built-in one alone.
+    """What all layouts follow from.
 
-    `limits` are that walker's, and don't decide what is found.
+    `walker` and `claims` name the walker under test, None for the built-in one alone; `limits`
+    are that walker's, and don't decide what is found. `source` is a file with an address space
+    whose tables are changed instead of made; there nothing steers.
     """
 
     seed: int = 0
@@ -34,12 +39,31 @@ class Plan:
     walker: str | None = None
     claims: str | None = None
     limits: Limits = _LIMITS
+    source: str | None = None
+
+    @property
+    def tables(self) -> str | None:
+        """What tells the tables that layouts start from, for a folder that goes on."""
+        if self.source is None:
+            return None
+        base = _base(self.source)
+        content = repr((base.context, base.ram)).encode()
+        content += base.frames.tobytes() + base.words.tobytes()
+        return sha256(content).hexdigest()[:16]
 
     def layout(self, index: int, seen: bytes) -> Layout:
         """Return a layout of the campaign; `seen` is what had been seen, packed."""
+        if self.source is not None:
+            return mutate(_base(self.source), self.seed, index, accesses=self.accesses)
         goals = []
         if self.guided:
             chance = np.random.default_rng([self.seed, index, 1])
             count = min(_GOALS, max(1, self.accesses // 16))
             goals = wanted(seen, chance, count)
         return generate(self.seed, index, goals, accesses=self.accesses)
+
+
+@lru_cache(1)
+def _base(source: str) -> Base:
+    found = open_source(source)
+    return base_of(found.memory, found.context)

@@ -62,8 +62,10 @@ def identity(plan: Plan) -> dict[str, Any]:
 
     Another version makes other layouts of the same seed.
     """
-    shared = {name: value for name, value in asdict(plan).items() if name != "limits"}
-    return {**shared, "version": release()}
+    apart = ("limits", "source")
+    shared = {name: value for name, value in asdict(plan).items() if name not in apart}
+    # Not where the tables come from, but which they are.
+    return {**shared, "tables": plan.tables, "version": release()}
 
 
 def encode_state(state: State) -> bytes:

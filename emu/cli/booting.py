@@ -1,0 +1,245 @@
+"""`run --kernel`: a Linux kernel as the guest, checked at points of its boot."""
+
+import argparse
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from emu.check import DEFAULT_LIMIT, Verdict
+from emu.cli.checking import run_guest, save_cases, tell_beside, verdict_of
+from emu.cli.contain import contained
+from emu.cli.output import command_text, emit, remark, write_file, write_parts
+from emu.cli.sources import GUESTS
+from emu.linux.boot import Boot, Reached
+from emu.linux.failure import KernelFailure
+from emu.linux.image import KernelImage, parse_kernel
+from emu.linux.points import Point, parse_point, parse_symbols
+from emu.machine.ram import Ram
+from emu.report.records import structures_case, summary_record
+from emu.report.text import context_text, range_text, verdict_lines
+from guest.init import init_archive
+from walker.errors import BadInput
+from walker.frames import count_mappings
+from walker.leaves import TOP
+from walker.mappings import Range, coalesce, mappings
+from walker.memory import Segments
+from walker.rights import Rights
+from walker.source import dump_case, parse_int
+from walker.source.corewriter import core_parts
+
+__all__ = ["add_commands"]
+
+_MIB = 1 << 20
+_MAX_RAM = 3072
+_MAX_FILE = 1 << 30
+_SHOWN = 4
+_BOTH = Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE
+_NEED_KERNEL = ("initrd", "append", "ram", "until", "check_at", "system_map", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """What was found at a point of a boot.
+
+    `exposed` is where the supervisor may write what it may execute; `peak` is the most memory
+    that the process or a child of it has had, in MiB.
+    """
+
+    reached: Reached
+    verdict: Verdict
+    mappings: int
+    exposed: tuple[Range, ...]
+    peak: int
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add a kernel and what goes with it to `run`."""
+    parser = commands.choices["run"]
+    group = parser.add_argument_group("a Linux kernel as the guest")
+    group.add_argument(
+        "--kernel", metavar="FILE", type=Path, help="a bzImage (vmlinuz), or an ELF vmlinux"
+    )
+    group.add_argument(
+        "--initrd", metavar="FILE", type=Path, help="the initial RAM disk (one with its own init)"
+    )
+    group.add_argument("--append", metavar="ARGS", help="more arguments for the kernel")
+    group.add_argument("--ram", metavar="MIB", help="RAM in MiB (256)")
+    group.add_argument(
+        "--until",
+        metavar="POINT",
+        help="where the boot ends: console:TEXT, cr3:N, instructions:N, symbol:NAME, idle (idle)",
+    )
+    group.add_argument(
+        "--check-at", metavar="POINT", nargs="+", action="extend", help="check there as well"
+    )
+    group.add_argument(
+        "--system-map", metavar="FILE", type=Path, help="where symbols are, for symbol:NAME"
+    )
+    group.add_argument(
+        "--timeout", metavar="SECONDS", help="the most time that the kernel may take (600)"
+    )
+    group.add_argument(
+        "--console", action="store_true", help="show the guest's console on standard error"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.kernel is not None:
+        return _run_kernel(options)
+    for name in _NEED_KERNEL:
+        if getattr(options, name) is not None:
+            raise BadInput(f"--{name.replace('_', '-')} needs --kernel")
+    return run_guest(options)
+
+
+def _run_kernel(options: argparse.Namespace) -> int:
+    kernel = _kernel(options.kernel)
+    initrd = init_archive() if options.initrd is None else _read(options.initrd)
+    mib = parse_int(options.ram or "256", "--ram")
+    if not 16 <= mib <= _MAX_RAM:
+        raise BadInput(f"--ram {mib}: 16 to {_MAX_RAM} MiB")
+    points, until = _points(options)
+    seconds = parse_int(options.timeout or "600", "--timeout")
+    ram = Ram(0, mib * _MIB)  # Shared with the child.
+    levels = GUESTS[options.paging]
+    remark(f"{options.kernel}: {kernel.release or 'a kernel'}, {levels}-level paging, {mib} MiB")
+
+    def work() -> list[_Point]:
+        boot = Boot(
+            ram,
+            kernel,
+            initrd=initrd,
+            arguments=options.append or "",
+            levels=levels,
+            on_line=remark if options.console else None,
+        )
+        return [_looked_at(options, boot, each) for each in boot.run(points, until, seconds)]
+
+    try:
+        found = contained(work)
+    except KernelFailure as failure:
+        for line in failure.lines:
+            remark(line)
+        raise
+    if options.save is not None:
+        _save(options.save, ram, found[-1].reached)
+    return _tell(options, found)
+
+
+def _kernel(path: Path) -> KernelImage:
+    try:
+        return parse_kernel(_read(path))
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise BadInput(f"{path}: more than {_MAX_FILE:,} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+
+
+def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
+    symbols = None
+    if options.system_map is not None:
+        try:
+            symbols = parse_symbols(_read(options.system_map).decode("utf-8", "replace"))
+        except BadInput as error:
+            raise BadInput(f"{options.system_map}: {error}") from error
+    points = [parse_point(text, symbols) for text in options.check_at or ()]
+    return points, parse_point(options.until or "idle", symbols)
+
+
+def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Point:
+    """Check what is mapped at a point, and tell of it; in the child that the boot runs in."""
+    memory, context = boot.memory, reached.context
+    remark(f"at {reached.point}: {context_text(context)}")
+    verdict = verdict_of(memory, context, (0, TOP), DEFAULT_LIMIT)
+    exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
+    peaks = (
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    point = _Point(
+        reached=reached,
+        verdict=verdict,
+        mappings=sum(count_mappings(memory, context).values()),
+        exposed=tuple(exposed),
+        peak=max(peaks) // 1024,
+    )
+    say = remark if options.json else print
+    for line in _lines(point):
+        say(line)
+    tell_beside(options, verdict, context, say)
+    folder = None if options.cases is None else options.cases / _folder(reached.point)
+    save_cases(folder, memory, context, verdict)
+    return point
+
+
+def _folder(point: Point) -> str:
+    return "".join(c if c.isalnum() else "-" for c in str(point))
+
+
+def _lines(point: _Point) -> Iterator[str]:
+    reached = point.reached
+    counted = f", {reached.instructions:,} instructions" if reached.instructions else ""
+    yield (
+        f"{reached.point}: {reached.seconds:.1f} s of boot{counted}, {reached.events:,} exceptions "
+        f"and interrupts, {reached.system_calls:,} system calls"
+    )
+    yield from verdict_lines(point.verdict)
+    count = sum(each.count for each in point.exposed)
+    yield (
+        f"{point.mappings:,} mappings, {count:,} of them writable and executable for the "
+        f"supervisor; peak memory {point.peak:,} MiB"
+    )
+    yield from (f"  {range_text(each)}" for each in islice(point.exposed, _SHOWN))
+    if len(point.exposed) > _SHOWN:
+        yield f"  … and {len(point.exposed) - _SHOWN:,} more ranges"
+    yield ""
+
+
+def _save(path: Path, ram: Ram, last: Reached) -> None:
+    memory = Segments([(ram.start, ram.bytes)])
+    if path.suffix == ".json":
+        write_file(path, dump_case(structures_case(memory, last.context)))
+    else:
+        write_parts(path, core_parts(memory, last.state))
+    remark(f"wrote {path}")
+
+
+def _tell(options: argparse.Namespace, points: list[_Point]) -> int:
+    failed = any(point.verdict.divergent for point in points)
+    if options.json:
+        records = [_record(point) for point in points]
+        names = ("probes", "agreements", "divergences", "known_divergences")
+        total: dict[str, Any] = {name: sum(each[name] for each in records) for name in names}
+        total["seconds"] = round(sum(each["seconds"] for each in records), 3)
+        emit({**total, "points": records, "reproduce": command_text(options)})
+    else:
+        print(f"verdict: {'FAILED' if failed else 'agreement'}")
+        print(f"reproduce: {command_text(options)}")
+    return 1 if failed else 0
+
+
+def _record(point: _Point) -> dict[str, Any]:
+    reached = point.reached
+    return {
+        "point": str(reached.point),
+        "boot_seconds": round(reached.seconds, 3),
+        "events": reached.events,
+        "system_calls": reached.system_calls,
+        "cr3": hex(reached.context.cr3),
+        "levels": reached.context.levels,
+        "mappings": point.mappings,
+        "writable_executable": sum(each.count for each in point.exposed),
+        "peak_mib": point.peak,
+        **summary_record(point.verdict),
+    }

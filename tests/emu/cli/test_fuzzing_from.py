@@ -1,0 +1,35 @@
+from tests.emu.cases import LINUX_CASE
+
+
+def test_a_campaign_starts_from_a_file_and_goes_on_with_the_same_tables_alone(
+    run, tmp_path, small_case
+):
+    corpus = tmp_path / "corpus"
+    how = ("--jobs", "1", "--accesses", "64", "--corpus", corpus, "--json")
+    ran = run("fuzz", "--from", small_case, "--cases", "32", *how)
+    assert (0, 0) == (ran.status, ran.document["divergences"])
+    assert ran.document["probes"] > 100
+    again = run("fuzz", "--from", small_case, "--cases", "33", *how)
+    assert "going on after 32 layouts" in again.err
+    for other in (("--from", LINUX_CASE), ()):
+        refused = run("fuzz", *other, "--cases", "33", *how)
+        assert (2, "") == (refused.status, refused.out)
+        assert "of another campaign" in refused.err.splitlines()[-1]
+
+
+def test_any_number_of_processes_finds_the_same(run, tmp_path, small_case):
+    found = []
+    for jobs in ("1", "2"):
+        corpus = tmp_path / jobs
+        ran = run(
+            *("fuzz", "--from", small_case, "--cases", "4", "--accesses", "128"),
+            *("--jobs", jobs, "--corpus", corpus, "--json"),
+        )
+        found.append({name: ran.document[name] for name in ("probes", "agreements", "divergences")})
+    assert found[0] == found[1]
+
+
+def test_a_source_that_cannot_be_read_is_one_line(run, tmp_path):
+    ran = run("fuzz", "--from", tmp_path / "none", "--corpus", tmp_path / "corpus")
+    assert (2, "") == (ran.status, ran.out)
+    assert "none: no such file" in ran.err.splitlines()[-1]

@@ -1,0 +1,8 @@
+import pytest
+
+from tests.emu.machine.bare import Bare
+
+
+@pytest.fixture
+def bare():
+    return Bare()

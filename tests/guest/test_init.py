@@ -1,0 +1,116 @@
+"""The first process of a Linux guest, its archive, and what it does for whatever Linux says."""
+
+import capstone
+import pytest
+import unicorn
+from unicorn import x86_const as x86
+
+from guest.init import AREA, DONE, FAILED, SHARED, STARTED, init_archive, init_program
+
+STACK = 0x7000_0000
+CALL = (
+    *(x86.UC_X86_REG_RAX, x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI),
+    *(x86.UC_X86_REG_RDX, x86.UC_X86_REG_R10),
+)
+
+
+def members(archive):
+    """Yield (name, mode, links, content, device) by the format's description alone."""
+    at = 0
+    while True:
+        assert b"070701" == archive[at : at + 6]
+        fields = [int(archive[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]
+        start = at + 110
+        name = archive[start : start + fields[11] - 1].decode()
+        content = -(-(start + fields[11]) // 4) * 4
+        yield name, fields[1], archive[content : content + fields[6]], tuple(fields[9:11])
+        at = -(-(content + fields[6]) // 4) * 4
+        if name == "TRAILER!!!":
+            assert len(archive) == at
+            return
+
+
+def test_the_archive_has_the_process_and_the_console_it_writes_to():
+    found = list(members(init_archive()))
+    assert [
+        ("dev", 0o040755, b"", (0, 0)),
+        ("dev/console", 0o020600, b"", (5, 1)),
+        ("init", 0o100755, init_program(), (0, 0)),
+    ] == found[:3]
+    assert ["TRAILER!!!"] == [name for name, *_ in found[3:]]
+
+
+def test_the_program_is_what_its_source_says():
+    program = init_program()
+    entry = int.from_bytes(program[24:32], "little")
+    base = 0x40_0000
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    code = [f"{i.mnemonic} {i.op_str}" for i in engine.disasm(program[entry - base :], entry)]
+    for wanted in (f"mov edi, {AREA:#x}", f"mov edi, {SHARED:#x}", "mov eax, 0x39"):
+        assert wanted in code
+    assert 4 == sum(line == "syscall " for line in code)
+
+
+class Linux:
+    """As much of Linux as the process sees, for one that is the parent or the child of a fork."""
+
+    def __init__(self, *, child=False, refused=None, wrong=()):
+        self.engine = engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        program = init_program()
+        for start, size in ((0x40_0000, 0x1000), (AREA, 0x8000), (SHARED, 0x1000), (STACK, 0x1000)):
+            engine.mem_map(start, size)
+        engine.mem_write(0x40_0000, program)
+        engine.reg_write(x86.UC_X86_REG_RSP, STACK + 0x800)
+        engine.hook_add(unicorn.UC_HOOK_INSN, self._call, None, 1, 0, x86.UC_X86_INS_SYSCALL)
+        self.calls, self.output, self.mapped = [], b"", {}
+        self._child, self._refused, self._wrong = child, refused, wrong
+        engine.emu_start(int.from_bytes(program[24:32], "little"), 0, timeout=10_000_000)
+
+    def _call(self, engine, _data):
+        number, *given = (engine.reg_read(each) for each in CALL)
+        self.calls.append(number)
+        result = 0
+        if number == 1:
+            self.output += engine.mem_read(given[1], given[2])
+        elif number == 57:
+            result = 0 if self._child else 42
+        elif number == 61:  # The child has written to shared memory.
+            engine.mem_write(SHARED, SHARED.to_bytes(8, "little"))
+            for where in self._wrong:
+                engine.mem_write(where, b"\1")
+        elif number in (34, 60):
+            engine.emu_stop()
+        elif number in (9, 10, 11):
+            self.mapped[given[0] & -4096] = (number, given[1], given[2])
+        if number == self._refused:
+            result = (1 << 64) - 12
+        engine.reg_write(x86.UC_X86_REG_RAX, result)
+
+
+def test_the_process_changes_its_mappings_forks_waits_and_sleeps():
+    linux = Linux()
+    assert f"{STARTED}\n{DONE}\n".encode() == linux.output
+    assert [1, 9, 10, 10, 10, 11, 9, 57, 61, 1, 34] == linux.calls
+    assert {1: (10, 1), 2: (10, 5), 3: (10, 0)} == {
+        page: (call[0], call[2])
+        for page in (1, 2, 3)
+        for call in [linux.mapped[AREA + page * 0x1000]]
+    }
+    assert 11 == linux.mapped[AREA + 0x4000][0]
+
+
+def test_the_child_writes_to_both_memories_and_exits():
+    linux = Linux(child=True)
+    assert [57, 60] == linux.calls[-2:]
+    assert 1 == linux.engine.mem_read(AREA, 1)[0]
+    assert SHARED == int.from_bytes(linux.engine.mem_read(SHARED, 8), "little")
+
+
+@pytest.mark.parametrize("refused", [9, 10, 11, 57, 61])
+def test_a_call_that_is_refused_is_said_and_nothing_follows(refused):
+    assert f"{STARTED}\n{FAILED}\n".encode() == Linux(refused=refused).output
+
+
+@pytest.mark.parametrize("where", [AREA, SHARED])
+def test_a_childs_store_in_the_wrong_place_is_noticed(where):
+    assert f"{STARTED}\n{FAILED}\n".encode() == Linux(wrong=[where]).output
