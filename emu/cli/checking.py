@@ -31,7 +31,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--paging", choices=list(GUESTS), default="4level", help="the guest's paging (4level)"
     )
     parser.add_argument(
-        "--save", metavar="FILE", type=Path, help="write the guest's paging structures as a case"
+        "--save",
+        metavar="FILE",
+        type=Path,
+        help="write the guest's paging structures as a case; with --kernel, unless FILE ends in "
+        ".json, RAM and registers as an ELF core",
     )
     _add_common(parser)
     parser.set_defaults(run=run_guest)
