@@ -8,7 +8,7 @@ from emu.fuzz.campaign.pools import Lost, local_pool
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.campaign.work import Task, work
 from emu.fuzz.coverage import Seen
-from emu.probe.prober import Prober
+from emu.probe import Prober
 from tests.emu.fuzz.campaign.make import PLAN, told
 from tests.emu.fuzz.campaign.running import alive, corpus, until
 from tests.emu.fuzz.campaign.work import ailing, named, once
