@@ -141,15 +141,14 @@ def sequence(parts: Parts) -> Claim:
 
 def _crossing(parts: Parts) -> Iterator[Claim]:
     first, second = parts.first, parts.second
-    ok = np.stack([part.kind == Kind.OK for part in (first, second)], axis=1)
-    done: NDArray[np.bool_] = ok.all(axis=1)
+    done = (first.kind == Kind.OK) & (second.kind == Kind.OK)
     for at, (part, other) in enumerate(((first, second), (second, first))):
         claim = _of(part, part, both=False)
         pa = np.stack([part.pa, other.pa], axis=1)
         claim = replace(
             claim,
             pa=np.where(done[:, None], pa, np.uint64(0)),
-            valid=~ok[:, at] | (done & (at == 0)),
+            valid=(part.kind != Kind.OK) | (done & (at == 0)),
         )
         must = np.stack([done, done], axis=1)
         yield _with_words(claim, (first, second), must, (None, None))

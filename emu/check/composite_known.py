@@ -78,14 +78,14 @@ def _accessed_leaf(
     memory: PhysicalMemory, context: PagingContext, composites: Composites
 ) -> list[Claim]:
     """Claim that a fault marks the PDPTE that maps the page as accessed."""
-    about = composites.family(Family.CROSS)
     parts = parts_of(memory, context, composites)
-    both = (composites.va, (composites.va | np.uint64(FRAME - 1)) + np.uint64(1))
+    other = (composites.va | np.uint64(FRAME - 1)) + np.uint64(1)
+    second = np.where(composites.family(Family.CROSS), other, composites.va)
     marked = [
         _marked(memory, context, va, part)
-        for va, part in zip(both, (parts.first, parts.second), strict=True)
+        for va, part in ((composites.va, parts.first), (second, parts.second))
     ]
-    return [_only(claim, about) for claim in claims_of(composites, Parts(*marked))]
+    return claims_of(composites, Parts(*marked))
 
 
 def _marked(

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
 from emu.matrix.choice import parse_choice
-from emu.matrix.run import chosen_units, results_of
+from emu.matrix.run import chosen_sections, chosen_units, results_of
 from emu.matrix.section import Choice
-from emu.matrix.sections import SECTIONS
 from emu.matrix.summary import Summary, load_summary
 from emu.matrix.text import list_lines, section_record, summary_lines
 from emu.matrix.unit import Unit
@@ -79,7 +78,7 @@ def _matrix(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace, choice: Choice) -> int:
     if options.json:
-        for section in SECTIONS:
+        for section in chosen_sections(choice):
             emit(section_record(section, choice))
         return 0
     for line in list_lines(choice):

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from emu.matrix.section import Choice
 from emu.matrix.sections import SECTIONS
-from emu.matrix.unit import Result, Unit, Worker, units_of
+from emu.matrix.unit import AnySection, Result, Unit, Worker, units_of
 
-__all__ = ["Crash", "chosen_units", "results_of"]
+__all__ = ["ALL_SECTIONS", "Crash", "chosen_sections", "chosen_units", "results_of"]
+
+ALL_SECTIONS: tuple[AnySection, ...] = (*SECTIONS, *COMPOSITE_SECTIONS)
+"""The default matrix: single accesses, then composites."""
 
 TIME_LIMIT = 600.0
 """Seconds after which a unit counts as hanging; one takes some five."""
@@ -28,14 +32,14 @@ class Crash:
     how: str
 
 
+def chosen_sections(choice: Choice) -> list[AnySection]:
+    """Return the sections that a choice of sections leaves, in order."""
+    return [each for each in ALL_SECTIONS if each.name in choice.get("section", {each.name})]
+
+
 def chosen_units(choice: Choice) -> list[Unit]:
     """Return the units of the matrix that the choice leaves, in order."""
-    return [
-        unit
-        for section in SECTIONS
-        if section.name in choice.get("section", {section.name})
-        for unit in units_of(section, choice)
-    ]
+    return [unit for section in chosen_sections(choice) for unit in units_of(section, choice)]
 
 
 def results_of(units: Sequence[Unit], choice: Choice, jobs: int) -> Iterator[Result | Crash]:
@@ -75,7 +79,7 @@ _workers: list[Worker] = []
 
 def _start(choice: Choice) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent stops its processes itself.
-    _workers.append(Worker(SECTIONS, choice))
+    _workers.append(Worker(ALL_SECTIONS, choice))
 
 
 def _do(unit: Unit) -> Result:

@@ -17,7 +17,7 @@ from walker.columns import Accesses
 from walker.context import CR4, PagingContext
 from walker.memory import FRAME, U64, WORDS
 
-__all__ = ["KEY", "MAX_VARIANTS", "RAM", "Choice", "Section", "Variants"]
+__all__ = ["KEY", "MAX_VARIANTS", "PAGES", "RAM", "Choice", "Section", "Variants"]
 
 MAX_VARIANTS = WORDS - 2
 """The most entries in a table: two slots of a root are the probe's."""
@@ -26,7 +26,8 @@ KEY = 1
 """The protection key that the bit `pk` gives a page."""
 
 RAM = ((0, 64 << 30),)
-_PAGES = 1 << 24  # Where pages begin that aren't large, a frame for each entry.
+PAGES = 1 << 24
+"""Where pages begin that aren't large, a frame for each entry."""
 _P, _PS = ENTRY_BITS["p"], ENTRY_BITS["ps"]
 
 Choice = Mapping[str, frozenset[str]]
@@ -150,7 +151,7 @@ class Section:
             number = np.arange(len(each.word), dtype=np.uint64)
             span = np.uint64(1 << (3 + 9 * each.level))
             # Large pages lie behind the small ones, and each entry has another one, up to 16.
-            page = np.uint64(_PAGES) + number * np.uint64(FRAME)
+            page = np.uint64(PAGES) + number * np.uint64(FRAME)
             if each.level > 1:
                 page = (number % np.uint64(16) + np.uint64(2)) * span
             table = np.uint64(FRAME * (at + 2))

@@ -6,9 +6,10 @@ import msgspec
 
 from emu.matrix.run import Crash
 from emu.matrix.unit import Result
+from emu.report.composite_case import CompositeCase, dump_composite
 from walker.columns import Kind
 from walker.errors import BadInput
-from walker.source import dump_case
+from walker.source import Case, dump_case
 
 __all__ = ["Group", "Summary", "load_summary"]
 
@@ -65,13 +66,18 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
             self.known[known] = self.known.get(known, 0) + count
         for finding in result.findings:
             signature = finding.signature
-            case = dump_case(finding.case).decode()
+            case = _file(finding.case)
             group = self.groups.setdefault(signature.slug, Group(str(signature), 0, case))
             group.count += finding.count
 
     def dump(self) -> bytes:
         """Return the summary as a file has it."""
         return msgspec.json.format(msgspec.json.encode(self, order="sorted")) + b"\n"
+
+
+def _file(case: Case | CompositeCase) -> str:
+    data = dump_composite(case) if isinstance(case, CompositeCase) else dump_case(case)
+    return data.decode()
 
 
 def load_summary(path: Path, select: str, units: int) -> Summary:

@@ -61,7 +61,11 @@ class CompositeProber:
         self._mover.enter(ground.arena, ground.context)
 
     def probe(self, composites: Composites) -> Seen:
-        """Make every composite, each on its own; `ProbeError` where one has no outcome."""
+        """Make every composite, each on its own; `ProbeError` where one has no outcome.
+
+        `BadInput` for one that isn't placed as `Composites` says.
+        """
+        _check_places(composites)
         seen = Seen.empty(len(composites))
         for family in Family:
             rows = np.flatnonzero(composites.family(family))
@@ -215,6 +219,21 @@ class _Batch:
         if kind is AccessType.WRITE:
             self._ground.erase(pa)
         return Answer(Kind.OK, pa=pa)
+
+
+def _check_places(composites: Composites) -> None:
+    fetches = [composites.types(at) == AccessType.EXECUTE for at in (0, 1)]
+    fetches[1] &= composites.has_two()
+    fetch = fetches[0] | fetches[1]
+    end = np.where(fetch, FRAME - 6, FRAME - 4).astype(np.uint64)
+    wrong = composites.family(Family.CROSS) & (composites.va & np.uint64(FRAME - 1) != end)
+    low = composites.va & np.uint64(SLOT - 1)
+    wrong |= composites.family(Family.IMPLICIT) & (low != 8)
+    wrong |= composites.family(Family.TWICE) & fetch & (low != 0)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        name = NAMES[int(composites.form[row])]
+        raise BadInput(f"{name} can't be made at {int(composites.va[row]):#x}")
 
 
 def _sites(ground: Ground, va: U64) -> Sites:
