@@ -5,10 +5,13 @@ import os
 import time
 from pathlib import Path
 
+from emu.cli.contain import EmulatorCrash, contained
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
+from emu.cli.pace import Pace
 from emu.matrix.choice import parse_choice
 from emu.matrix.run import chosen_sections, chosen_units, results_of
 from emu.matrix.section import Choice
+from emu.matrix.smallest import smallest
 from emu.matrix.summary import Summary, load_summary
 from emu.matrix.text import list_lines, section_record, summary_lines
 from emu.matrix.unit import Unit
@@ -18,12 +21,14 @@ from walker.source import parse_int
 __all__ = ["add_commands"]
 
 _DESCRIPTION = """\
-Try every combination of entry bits at every level, control bits and access, some 38 million of
+Try every combination of entry bits at every level, control bits and access, some 39 million of
 them, and compare the walker's prediction with what the emulated CPU does."""
 
 _EPILOG = """\
 NAME=VALUE: pte.nx=1, pde.ps=0, pml4e.bit51=1, cr0.wp=0, cr4.smep=1, efer.nx=0, rflags.ac=1,
-pkru.ad=1, access=write, cpl=3, section=rights-4k; a name given twice allows either value."""
+pkru.ad=1, access=write, cpl=3, section=rights-4k; a name given twice allows either value.
+Of composites: access=rmw, cross, implicit, twice, or one form such as access=cross:write,
+access=twice:read+write; then.cpl=3 and then.ac=1 are those of the second access."""
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -91,14 +96,31 @@ def _run(
 ) -> None:
     total = sum(unit.combinations for unit in units)
     before, began = summary.seconds, time.monotonic()
-    with progress_bar("combinations") as report:
+    done = sum(unit.combinations for unit in units[: summary.units])
+    with progress_bar("combinations") as bar:
+        report = Pace("combinations", done) if bar is None else bar
         for result in results_of(units[summary.units :], choice, jobs):
             summary.add(result)
             summary.seconds = before + time.monotonic() - began
             if state is not None:
                 write_file(state, summary.dump())
-            if report is not None:
-                report(summary.probes, total)
+            done += result.unit.combinations
+            report(done, total)
+    _reduce(summary, state)
+
+
+def _reduce(summary: Summary, state: Path | None) -> None:
+    """Make the cases of all groups small; those that can't be tried again stay as found."""
+    if all(group.reduced for group in summary.groups.values()):
+        return
+    try:
+        for slug, case in contained(lambda: list(smallest(summary))):
+            group = summary.groups[slug]
+            group.case, group.reduced = case, True
+    except EmulatorCrash as crash:
+        remark(f"cases are as they were found: {crash}")
+    if state is not None:
+        write_file(state, summary.dump())
 
 
 def _tell(options: argparse.Namespace, summary: Summary) -> int:

@@ -16,9 +16,15 @@ from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Se
 from emu.report.composite_case import CompositeCase, composite_case, dump_composite
 from walker.columns import Kind
 from walker.outcome import error_names
-from walker.source import Case
 
-__all__ = ["CompositeFinding", "findings_of", "reduced_composite", "told"]
+__all__ = [
+    "CompositeFinding",
+    "findings_of",
+    "judged_case",
+    "reduced_composite",
+    "shows_slug",
+    "told",
+]
 
 _LOOKED_AT = 512
 """Of how many divergences of one address space the rule is found out."""
@@ -73,12 +79,8 @@ def _answer(row: Claim | Seen, at: int) -> str:
     return "ok" if kind is Kind.OK else "#GP"
 
 
-def reduced_composite(stand: CompositeStand, case: CompositeCase, slug: str) -> CompositeCase:
-    """Return the case as small as can be found while it shows the signature of this slug."""
-
-    def shows(candidate: CompositeCase) -> bool:
-        return slug in {finding.signature.slug for finding in _found(stand, candidate)}
-
+def reduced_composite(case: CompositeCase, shows: Callable[[CompositeCase], bool]) -> CompositeCase:
+    """Return the case as small as can be found while it still `shows`."""
     small = reduce_case(case.case, lambda each: shows(replace(case, case=each)))
     case = replace(case, case=small.case)
     for simpler in _simpler(case.composite):
@@ -86,6 +88,16 @@ def reduced_composite(stand: CompositeStand, case: CompositeCase, slug: str) -> 
         if shows(candidate):
             case = candidate
     return case
+
+
+def shows_slug(stand: CompositeStand, slug: str) -> Callable[[CompositeCase], bool]:
+    """Return what tells whether a case diverges with the signature of this slug."""
+
+    def shows(case: CompositeCase) -> bool:
+        judged = judged_case(stand, case)
+        return bool(judged.differ[0]) and _signature(judged, case.composite, 0).slug == slug
+
+    return shows
 
 
 def _simpler(composite: Composites) -> Iterator[Callable[[Composites], Composites]]:
@@ -99,18 +111,10 @@ def _simpler(composite: Composites) -> Iterator[Callable[[Composites], Composite
 
 def told(stand: CompositeStand, case: CompositeCase) -> bytes:
     """Return the case's file, with what is predicted and observed now."""
-    judged = _judged(stand, case)
+    judged = judged_case(stand, case)
     return dump_composite(case, judged.claims, judged.seen)
 
 
-def _found(stand: CompositeStand, case: CompositeCase) -> tuple[CompositeFinding, ...]:
-    judged = _judged(stand, case)
-    if not judged.differ[0]:
-        return ()
-    signature = _signature(judged, case.composite, 0)
-    return (CompositeFinding(signature, 1, case),)
-
-
-def _judged(stand: CompositeStand, case: CompositeCase) -> Judged:
-    inner: Case = case.case
-    return stand.judge(inner.memory(), inner.context(), case.composite)
+def judged_case(stand: CompositeStand, case: CompositeCase) -> Judged:
+    """Return what becomes of a case's composite; raises as `CompositeStand.judge` does."""
+    return stand.judge(case.case.memory(), case.case.context(), case.composite)

@@ -32,12 +32,13 @@ def _set(bits: tuple[str, ...], *levels: int) -> dict[int, tuple[str, ...]]:
     return dict.fromkeys(levels, bits)
 
 
-def _absent_alone(_level: int, names: frozenset[str]) -> bool:
+def _absent_alone(level: int, names: frozenset[str]) -> bool:
     """Keep one entry that is absent, with all that may be set, and one reserved bit at a time."""
     if "p" not in names:
         return names - {"ps"} == {"rw", "us"}
-    if names & {"bit51", "bit13", "pk"}:
-        return {"rw", "us"} <= names and not names & {"nx"}
+    alone = {"bit51", "bit13", "pk"} | ({"ps"} if level == 4 else set())
+    if names & alone:
+        return {"rw", "us"} <= names and "nx" not in names
     return True
 
 

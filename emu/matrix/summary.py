@@ -1,5 +1,7 @@
 """What all units together came to, and its file, from which a run goes on where it ended."""
 
+import hashlib
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -11,24 +13,29 @@ from walker.columns import Kind
 from walker.errors import BadInput
 from walker.source import Case, dump_case
 
-__all__ = ["Group", "Summary", "load_summary"]
+__all__ = ["Group", "Summary", "load_summary", "version"]
 
 _FORMAT = "crosswalk-matrix/1"
 
 
 class Group(msgspec.Struct, forbid_unknown_fields=True):
-    """Divergences of one signature: how many, and the first one's case file."""
+    """Divergences of one signature: how many, and a case file of one.
+
+    It is the first one's, until it is `reduced`.
+    """
 
     signature: str
     count: int
     case: str
+    reduced: bool = False
 
 
 class Summary(msgspec.Struct, forbid_unknown_fields=True):
     """What the first `units` units came to.
 
-    `select` is the choice as it was given; by section, `combinations` counts what was tried and
-    `outcomes` what was observed, by `Kind`; `groups` are by slug of their signature.
+    `select` is the choice as it was given, `version` says by which program. By section,
+    `combinations` counts what was tried and `outcomes` what was observed, by `Kind`; `groups` are
+    by slug of their signature.
     """
 
     select: str
@@ -40,6 +47,7 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     groups: dict[str, Group] = {}
     crashes: list[str] = []
     seconds: float = 0.0
+    version: str = ""
     format: str = _FORMAT
 
     @property
@@ -80,21 +88,38 @@ def _file(case: Case | CompositeCase) -> str:
     return data.decode()
 
 
+def version() -> str:
+    """Return what tells this program from any other: a digest of all its sources."""
+    digest = hashlib.sha256()
+    for package in ("emu", "guest", "walker"):
+        root = Path(str(import_module(package).__file__)).parent
+        for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".s")):
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def load_summary(path: Path, select: str, units: int) -> Summary:
     """Return what the file says of this choice; nothing yet where there is no file.
 
-    `BadInput` for a file that is none, or is about something else.
+    `BadInput` for a file that is none, or is about another choice, or was made by another
+    version of the program, whose results would be mixed with this one's.
     """
+    now = version()
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Summary(select)
+        return Summary(select, version=now)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error
     try:
         summary = msgspec.json.decode(data, type=Summary)
     except msgspec.MsgspecError as error:
-        raise BadInput(f"{path}: {error}") from error
-    if (summary.format, summary.select) != (_FORMAT, select) or summary.units > units:
-        raise BadInput(f"{path}: not a state of this matrix with --select {select!r}")
+        raise BadInput(f"{path}: not a state of the matrix: {error}") from error
+    if summary.format != _FORMAT:
+        raise BadInput(f"{path}: not a state of the matrix: format {summary.format!r}")
+    if summary.select != select:
+        raise BadInput(f"{path}: a state of --select {summary.select!r}, not of {select!r}")
+    if summary.version != now or summary.units > units:
+        raise BadInput(f"{path}: a state of another version of Crosswalk; remove it to begin anew")
     return summary

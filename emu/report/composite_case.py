@@ -18,7 +18,14 @@ from walker.source.case import parse_case
 from walker.source.files import map_file
 from walker.source.naming import errors_named, one_line
 
-__all__ = ["FORMAT", "CompositeCase", "composite_case", "dump_composite", "load_composite"]
+__all__ = [
+    "FORMAT",
+    "CompositeCase",
+    "composite_case",
+    "dump_composite",
+    "load_composite",
+    "parse_composite",
+]
 
 FORMAT = "crosswalk-composite/1"
 
@@ -145,8 +152,12 @@ def load_composite(path: str | os.PathLike[str]) -> CompositeCase | None:
     `BadInput`, in one line with the file's name, for one that isn't valid.
     """
     file = map_file(path)
-    with errors_named(file.name):
-        data = file.data[:]
+    return parse_composite(file.data[:], file.name)
+
+
+def parse_composite(data: bytes, name: str) -> CompositeCase | None:
+    """Return the composite's case that `data` holds as JSON, as `load_composite` does."""
+    with errors_named(name):
         try:
             if msgspec.json.decode(data, type=_Head).format != FORMAT:
                 return None
