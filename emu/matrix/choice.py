@@ -1,6 +1,6 @@
 """`--select`: which combinations, by the field's names."""
 
-from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, PKRU_BITS
+from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, FEATURES, LEVEL_NAMES, PKRU_BITS
 from emu.matrix.composite import SECOND
 from emu.matrix.run import ALL_SECTIONS
 from emu.matrix.section import Choice
@@ -41,6 +41,8 @@ def _values(name: str) -> frozenset[str]:
         return frozenset(section.name for section in ALL_SECTIONS)
     if name == "access":
         return frozenset((*ACCESSES, *Family, *NAMES))
+    if name in FEATURES:
+        return frozenset(FEATURES[name])
     if name in ("cpl", "then.cpl"):
         return frozenset({"0", "3"})
     level, _, bit = name.partition(".")

@@ -8,16 +8,27 @@ of one entry a level, so that four tables hold the product.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, PKRU_BITS
+from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, FEATURES, LEVEL_NAMES, PKRU_BITS
 from walker.columns import Accesses
 from walker.context import CR4, PagingContext
 from walker.memory import FRAME, U64, WORDS
 
-__all__ = ["KEY", "MAX_VARIANTS", "PAGES", "RAM", "Choice", "Section", "Variants"]
+__all__ = [
+    "HIGH_RAM",
+    "KEY",
+    "MAX_VARIANTS",
+    "PAGES",
+    "RAM",
+    "Choice",
+    "Section",
+    "Variants",
+    "feature_of",
+]
 
 MAX_VARIANTS = WORDS - 2
 """The most entries in a table: two slots of a root are the probe's."""
@@ -26,6 +37,12 @@ KEY = 1
 """The protection key that the bit `pk` gives a page."""
 
 RAM = ((0, 64 << 30),)
+"""RAM of most sections: the first 64 GiB."""
+
+_HIGHEST = 1 << 39
+HIGH_RAM = (*RAM, (_HIGHEST, 64 << 30))
+"""RAM with the same at the highest address bit that there is."""
+
 PAGES = 1 << 24
 """Where pages begin that aren't large, a frame for each entry."""
 _P, _PS = ENTRY_BITS["p"], ENTRY_BITS["ps"]
@@ -64,7 +81,9 @@ class Section:
     For each level from the root down to the last table, `free` names the bits that are crossed,
     `fixed` those that are always set; `one_of` are bits of which at most one is set. `controls`
     are crossed, those in `on` are always set; `pkrus` are crossed instead of the two bits of one
-    key, where there are any. `keep(level, names)` says which entries are worth
+    key, where there are any. `processors` are features of contexts that are crossed too. With
+    `beyond`, each address is tried with every bit flipped that makes it none, as well.
+    `keep(level, names)` says which entries are worth
     their place, for the reasons that `pruned` gives, a line each.
     """
 
@@ -76,6 +95,9 @@ class Section:
     controls: tuple[str, ...]
     on: tuple[str, ...] = ()
     pkrus: tuple[int, ...] = ()
+    processors: tuple[Mapping[str, Any], ...] = ({},)
+    beyond: bool = False
+    ram: tuple[tuple[int, int], ...] = RAM
     ac: tuple[bool, ...] = (False,)
     accesses: tuple[str, ...] = ("read", "write", "execute")
     keep: Callable[[int, frozenset[str]], bool] | None = None
@@ -123,7 +145,12 @@ class Section:
                 if name in CONTROLS or name in PKRU_BITS
             ):
                 continue
-            yield from self._contexts(on)
+            for context in self._contexts(on):
+                if all(
+                    feature_of(context, name) in choice.get(name, FEATURES[name])
+                    for name in FEATURES
+                ):
+                    yield context
 
     def _contexts(self, on: set[str]) -> Iterator[PagingContext]:
         registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
@@ -134,13 +161,9 @@ class Section:
             registers[register] |= bit
         denied = sum(PKRU_BITS[name] for name in on & PKRU_BITS.keys()) << 2 * KEY
         for pkru in self.pkrus or (denied,):
-            yield PagingContext(
-                cr3=FRAME,
-                cr0=registers["cr0"],
-                cr4=registers["cr4"],
-                efer=registers["efer"],
-                pkru=pkru,
-            )
+            for features in self.processors:
+                values: dict[str, Any] = {**registers, **features}
+                yield PagingContext(cr3=FRAME, pkru=pkru, **values)
 
     def tables(self, variants: tuple[Variants, ...]) -> tuple[U64, U64]:
         """Return the tables' frames uint64[t] and words uint64[t, 512]: one a level, root first."""
@@ -156,6 +179,10 @@ class Section:
                 page = (number % np.uint64(16) + np.uint64(2)) * span
             table = np.uint64(FRAME * (at + 2))
             words[at, : len(number)] = each.word | np.where(each.leaf, page, table)
+        if len(self.ram) > 1:
+            # Tables once more where entries with the highest address bit lead to.
+            frames = np.concatenate([frames, frames[1:] + np.uint64(_HIGHEST)])
+            words = np.concatenate([words, words[1:]])
         return frames, words
 
     def paths(self, variants: tuple[Variants, ...]) -> U64:
@@ -170,7 +197,11 @@ class Section:
             va = np.concatenate([va[~going], further])
             going = np.concatenate([np.zeros(int((~going).sum()), np.bool_), ~ends])
         unused = np.int64(64 - 12 - 9 * self.levels)
-        return (va.astype(np.int64) << unused >> unused).astype(np.uint64)
+        found = (va.astype(np.int64) << unused >> unused).astype(np.uint64)
+        if self.beyond:
+            flipped = [1 << bit for bit in range(11 + 9 * self.levels, 64)]
+            found = (found[:, None] ^ np.array([0, *flipped], np.uint64)).ravel()
+        return found
 
     def accesses_to(self, va: U64, choice: Choice = _EVERYTHING) -> Accesses:
         """Return every access to each of these addresses."""
@@ -184,3 +215,9 @@ class Section:
             np.tile(np.array([cpl for _, cpl, _ in rows], np.uint8), len(va)),
             np.tile(np.array([ac for _, _, ac in rows], np.bool_), len(va)),
         )
+
+
+def feature_of(context: PagingContext, name: str) -> str:
+    """Return the value of one of `FEATURES`, as it is spelt there."""
+    value = getattr(context, name)
+    return str(int(value) if isinstance(value, bool) else value)

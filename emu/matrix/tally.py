@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES
+from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, FEATURES, LEVEL_NAMES
 from emu.matrix.composite import CompositeSection, in_page
-from emu.matrix.section import KEY, Choice, Variants
+from emu.matrix.section import KEY, Choice, Variants, feature_of
 from emu.matrix.unit import AnySection
 from emu.probe.composites import FORMS, NAMES, Family
 from walker.access import AccessType
@@ -74,6 +74,8 @@ def _controls(context: PagingContext) -> Iterator[tuple[str, str]]:
     yield "levels", str(context.levels)
     for name, (register, bit) in CONTROLS.items():
         yield name, str(int(bool(getattr(context, register) & bit)))
+    for name in FEATURES:
+        yield name, feature_of(context, name)
     denied = context.pkru >> 2 * KEY & 3
     yield "pkru.ad", str(denied & 1)
     yield "pkru.wd", str(denied >> 1)

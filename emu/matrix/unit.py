@@ -15,7 +15,7 @@ from emu.fuzz.layout import Layout, Meaning, Meant
 from emu.fuzz.signature import Signature
 from emu.matrix.composite import SECOND, CompositeSection
 from emu.matrix.composite_finding import CompositeFinding, findings_of
-from emu.matrix.section import RAM, Choice, Section
+from emu.matrix.section import Choice, Section
 from emu.probe import Stand
 from emu.probe.composites import Family
 from walker.bulk import translate_many
@@ -153,7 +153,7 @@ class Worker:
         count = len(accesses)
         nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
         for context in section.contexts(self._choice):
-            yield Layout(context, RAM, frames, words, accesses, nothing)
+            yield Layout(context, section.ram, frames, words, accesses, nothing)
 
     def _put(self, layout: Layout) -> tuple[Outcomes, Findings]:
         memory = layout.memory()

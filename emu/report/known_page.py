@@ -18,9 +18,8 @@ occurs. This page is made from `emu/check/known.py` and `emu/check/composite_kno
 
 def known_page() -> str:
     """Return docs/emulator-divergences.md as it has to be."""
-    entries = [(each, "known") for each in KNOWN]
-    composites = [(each, "composite") for each in KNOWN_COMPOSITE]
-    sections = (_section(each, folder) for each, folder in (*entries, *composites))
+    sections = [_section(each, "known") for each in KNOWN]
+    sections += [_section(each, "composite") for each in KNOWN_COMPOSITE]
     return "\n".join([_HEAD, *sections])
 
 
