@@ -39,10 +39,14 @@ class KnownComposite:
 def explanations(
     memory: PhysicalMemory, context: PagingContext, composites: Composites, seen: Seen
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield the id of each entry, and bool[n]: what was seen of which composites it explains."""
+    """Yield the id of each entry, and bool[n]: what was seen of which composites it explains.
+
+    None of what the manuals allow: whoever says otherwise is wrong, and not the emulator.
+    """
+    departs = ~met(claims_of(composites, parts_of(memory, context, composites)), seen)
     for entry in KNOWN_COMPOSITE:
-        yield entry.id, met(entry.claims(memory, context, composites), seen)
-    yield ACCESSED_LEAF, met(_accessed_leaf(memory, context, composites), seen)
+        yield entry.id, departs & met(entry.claims(memory, context, composites), seen)
+    yield ACCESSED_LEAF, departs & met(_accessed_leaf(memory, context, composites), seen)
 
 
 def _read_first(

@@ -3,6 +3,7 @@
 import hashlib
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -39,7 +40,7 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     select: str
-    units: int = 0
+    units: Annotated[int, msgspec.Meta(ge=0)] = 0
     combinations: dict[str, int] = {}
     outcomes: dict[str, list[int]] = {}
     divergent: int = 0

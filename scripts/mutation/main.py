@@ -6,99 +6,163 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from emu.check.compare import agreements
+from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import Mutant, mutants_of
-from walker.bulk import translate_many
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _MODULES = ("translate", "bulk", "entry", "rights")
-_TESTS = (
-    "tests/walker/test_translate.py",
-    "tests/walker/test_translate_rights.py",
-    "tests/walker/test_translate_keys.py",
-    "tests/walker/test_translate_reserved.py",
-    "tests/walker/test_translate_accessed.py",
-    "tests/walker/test_entry.py",
-    "tests/walker/test_rights.py",
-    "tests/walker/test_bulk.py",
-    "tests/walker/test_leaves.py",
-    "tests/walker/test_frames.py",
-)
+_OTHERS = ("leaves", "frames")  # What is built on the rules, and tells what is wrong with them.
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the mutants: all, those that the CPU's answers leave, and those left then.
+
+    `wrong` are explanations that don't hold, and why.
+    """
+
+    mutants: list[Mutant]
+    left: list[Mutant]
+    survivors: list[Mutant]
+    strangers: list[Mutant]
+    wrong: list[tuple[Explanation, str]]
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """Whether each survivor is explained, and each explanation holds."""
+        return not self.strangers and not self.wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table of mutants killed, and every survivor; status 1 if there is one."""
+    """Print a table of mutants killed, and survivors; status 1 unless all of them are explained."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="which combinations are drawn (0)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
+    parser.add_argument("--module", choices=_MODULES, action="append", help="only this (all)")
     parser.add_argument("--json", action="store_true", help="print one document as JSON")
     options = parser.parse_args(arguments)
-    taken = samples(options.seed)
-    known = [
-        ~agreements(translate_many(each.memory, each.context, each.accesses), each.observed)
-        for each in taken
-    ]
+    tally = take_out(options.module or _MODULES, options.seed, options.jobs)
+    if options.json:
+        print(json.dumps(_record(tally)))
+    else:
+        _tell(tally)
+    return 0 if tally.good else 1
+
+
+def take_out(modules: Sequence[str], seed: int, jobs: int) -> Tally:
+    """Make all mutants of these modules, and see which are noticed."""
+    began = time.monotonic()
+    table = [row for row in load_table() if row.module in modules]
+    taken = samples(seed)
     mutants = [
         mutant
-        for module in _MODULES
+        for module in modules
         for mutant in mutants_of(module, (_ROOT / f"walker/{module}.py").read_text("utf-8"))
     ]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        by_cpu = list(pool.map(lambda mutant: killed(mutant, taken, known), mutants))
-        left = [mutant for mutant, dead in zip(mutants, by_cpu, strict=True) if not dead]
-        by_tests = dict(zip(left, pool.map(_fails_tests, left), strict=True))
-    survivors = [mutant for mutant, dead in by_tests.items() if not dead]
-    _tell(options, mutants, left, survivors)
-    return 1 if survivors else 0
+    with ThreadPoolExecutor(jobs) as pool:
+        left = _alive(pool, mutants, lambda mutant: killed(mutant, taken), "by the CPU")
+        survivors = _alive(pool, left, _fails_tests, "by tests")
+    return Tally(
+        mutants,
+        left,
+        survivors,
+        unexplained(survivors, table),
+        unfounded(table, mutants, survivors),
+        time.monotonic() - began,
+    )
+
+
+def _alive(
+    pool: ThreadPoolExecutor, mutants: list[Mutant], noticed: Callable[[Mutant], bool], how: str
+) -> list[Mutant]:
+    alive = []
+    for at, (mutant, dead) in enumerate(zip(mutants, pool.map(noticed, mutants), strict=True), 1):
+        if not dead:
+            alive.append(mutant)
+        if at % 50 == 0 or at == len(mutants):
+            print(f"{at} of {len(mutants)} judged {how}, {len(alive)} left", file=sys.stderr)
+    return alive
+
+
+def files_for(module: str) -> list[str]:
+    """Return the test files that are run against a mutant of a module, its own first."""
+    names = [module, *(name for name in (*_MODULES, *_OTHERS) if name != module)]
+    paths = [path for name in names for path in sorted(_ROOT.glob(f"tests/walker/test_{name}*.py"))]
+    return [path.relative_to(_ROOT).as_posix() for path in paths]
 
 
 def _fails_tests(mutant: Mutant) -> bool:
     """Run the walker's tests against the mutant, in a copy of the project."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("walker", "guest", "emu", "tests"):
-            shutil.copytree(_ROOT / name, Path(folder) / name)
+        for name in ("walker", "tests"):
+            ignored = shutil.ignore_patterns("__pycache__", "cases")
+            shutil.copytree(_ROOT / name, Path(folder) / name, ignore=ignored)
         shutil.copy(_ROOT / "pyproject.toml", folder)
         (Path(folder) / f"walker/{mutant.module}.py").write_text(mutant.source, "utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *_TESTS]
+        plain = ("-q", "-x", "-p", "no:cacheprovider")
+        command = [sys.executable, "-m", "pytest", *plain, *files_for(mutant.module)]
         done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    if done.returncode not in (0, 1, 2):
+        raise RuntimeError(f"the tests did not run: {done.stderr.decode()}{done.stdout.decode()}")
     return done.returncode != 0
 
 
-def _tell(
-    options: argparse.Namespace,
-    mutants: list[Mutant],
-    left: list[Mutant],
-    survivors: list[Mutant],
-) -> None:
-    if options.json:
-        rows = [
-            {"module": each.module, "line": each.line, "was": each.before, "became": each.after}
-            for each in survivors
-        ]
-        print(
-            json.dumps(
-                {
-                    "mutants": len(mutants),
-                    "killed_by_cpu": len(mutants) - len(left),
-                    "killed_by_tests": len(left) - len(survivors),
-                    "survivors": rows,
-                }
-            )
-        )
-        return
-    print(f"{'module':<12}{'mutants':>9}{'by the CPU':>12}{'by tests':>10}{'survive':>9}")
-    for module in _MODULES:
+def _rows(tally: Tally) -> list[tuple[str, int, int, int, int]]:
+    """Return for each module: mutants, killed by the CPU's answers, by tests, survivors."""
+    rows = []
+    for module in dict.fromkeys(mutant.module for mutant in tally.mutants):
         every, rest, alive = (
-            sum(each.module == module for each in group) for group in (mutants, left, survivors)
+            sum(each.module == module for each in group)
+            for group in (tally.mutants, tally.left, tally.survivors)
         )
-        print(f"{module:<12}{every:>9}{every - rest:>12}{rest - alive:>10}{alive:>9}")
-    for each in survivors:
-        print(f"walker/{each.module}.py:{each.line} {each.function}: {each.before} -> {each.after}")
+        rows.append((module, every, every - rest, rest - alive, alive))
+    return rows
+
+
+def _record(tally: Tally) -> dict[str, object]:
+    names = ("module", "mutants", "by_cpu", "by_tests", "survive")
+    return {
+        "modules": [dict(zip(names, row, strict=True)) for row in _rows(tally)],
+        "unexplained": [_as_row(mutant) for mutant in tally.strangers],
+        "unfounded": [f"{_explained(row)}: {why}" for row, why in tally.wrong],
+        "seconds": round(tally.seconds, 1),
+    }
+
+
+def _as_row(mutant: Mutant) -> dict[str, object]:
+    return {
+        "module": mutant.module,
+        "line": mutant.line,
+        "function": mutant.function,
+        "was": mutant.before,
+        "became": mutant.after,
+    }
+
+
+def _explained(row: Explanation) -> str:
+    return f"walker/{row.module}.py {row.function}: {row.was} -> {row.became}"
+
+
+def _tell(tally: Tally) -> None:
+    print(f"{'module':<12}{'mutants':>9}{'by the CPU':>12}{'by tests':>10}{'survive':>9}")
+    for module, *counts in _rows(tally):
+        every, by_cpu, by_tests, alive = counts
+        print(f"{module:<12}{every:>9}{by_cpu:>12}{by_tests:>10}{alive:>9}")
+    for each in tally.strangers:
+        place = f"walker/{each.module}.py:{each.line} {each.function}"
+        print(f"survives, unexplained: {place}: {each.before} -> {each.after}")
+    for row, why in tally.wrong:
+        print(f"explained for nothing, {why}: {_explained(row)}")
+    count = len(tally.survivors) - len(tally.strangers)
+    print(f"{len(tally.mutants)} mutants in {tally.seconds:.0f} s; {count} survivors explained")
 
 
 if __name__ == "__main__":

@@ -3,5 +3,6 @@
 from pathlib import Path
 
 CASES = Path(__file__).resolve().parent.parent / "cases"
+COMPOSITE_CASES = CASES / "composite"
 KNOWN_CASES = CASES / "known"
 LINUX_CASE = CASES / "linux-6.1-4level.json"
