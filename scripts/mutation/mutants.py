@@ -2,25 +2,27 @@
 
 import ast
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 __all__ = ["Mutant", "mutants_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: where, and the whole module with it.
-
-    `before` and `after` are the first lines of the statement that it is in.
-    """
+    """One change: where, and the first lines of the statement that it is in, before and after."""
 
     module: str
     line: int
     function: str
     before: str
     after: str
-    source: str
+    write: Callable[[], str] = field(compare=False, repr=False)
+
+    @property
+    def source(self) -> str:
+        """The whole module with the change in it."""
+        return self.write()
 
 
 _BINARY: dict[type[ast.operator], type[ast.operator]] = {
@@ -107,9 +109,12 @@ def _mutant(
     function, statement = place
     ast.copy_location(changed, node)
     replace = _Replace(node, changed)
-    source = ast.unparse(ast.fix_missing_locations(replace.visit(tree)))
+
+    def write() -> str:
+        return ast.unparse(ast.fix_missing_locations(replace.visit(tree)))
+
     after = _line(replace.visit(statement))
-    return Mutant(module, node.lineno, function, _line(statement), after, source)  # type: ignore[attr-defined]  # What is changed has a line.
+    return Mutant(module, node.lineno, function, _line(statement), after, write)  # type: ignore[attr-defined]  # What is changed has a line.
 
 
 def _line(node: ast.AST) -> str:
