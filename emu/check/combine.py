@@ -71,7 +71,7 @@ def parts_of(
     cross, twice = composites.family(Family.CROSS), composites.family(Family.TWICE)
     other = (composites.va | np.uint64(FRAME - 1)) + np.uint64(1)
     second = Accesses(
-        np.where(cross, other, composites.va),
+        np.where(cross, other, np.where(twice, composites.then_va, composites.va)),
         composites.types(1),
         np.where(twice, composites.then_cpl, cpl),
         np.where(twice, composites.then_ac, ac),

@@ -84,7 +84,8 @@ def _accessed_leaf(
     """Claim that a fault marks the PDPTE that maps the page as accessed."""
     parts = parts_of(memory, context, composites)
     other = (composites.va | np.uint64(FRAME - 1)) + np.uint64(1)
-    second = np.where(composites.family(Family.CROSS), other, composites.va)
+    twice = np.where(composites.family(Family.TWICE), composites.then_va, composites.va)
+    second = np.where(composites.family(Family.CROSS), other, twice)
     marked = [
         _marked(memory, context, va, part)
         for va, part in ((composites.va, parts.first), (second, parts.second))

@@ -67,13 +67,15 @@ class CompositeSection:
 
     Entries, control states and AC are those of `base`, as a section of single accesses has them;
     `shapes` makes of them the address spaces. `forms` are the composites. Of two accesses the
-    second is made at both CPLs and, at CPL 0, with either AC, after one of `pkrus` was written.
+    second is made at both CPLs and, at CPL 0, with either AC, after one of `pkrus` was written;
+    with `aliases` at each address, after the first at each.
     """
 
     base: Section
     forms: tuple[str, ...]
     shapes: Callable[[Section, Choice], list[Shape]] = in_page
     pkrus: tuple[int, ...] = (SAME_PKRU,)
+    aliases: bool = False
 
     @property
     def name(self) -> str:
@@ -87,6 +89,7 @@ class CompositeSection:
             for form in self._chosen_forms(choice)
             for row in self._rows(FORMS[form].family, choice)
         ]
+        va, then_va = (np.repeat(va, len(va)), np.tile(va, len(va))) if self.aliases else (va, va)
         count = len(va)
 
         def column(at: int) -> list[int]:
@@ -97,11 +100,14 @@ class CompositeSection:
             np.repeat(va, len(rows)),
             np.array(column(1), np.uint8),
             np.array(column(2), np.bool_),
+            np.repeat(then_va, len(rows)),
             np.array(column(3), np.uint8),
             np.array(column(4), np.bool_),
             np.array(column(5), np.int64),
         )
-        composites.va[:] += _shift(composites)
+        shift = _shift(composites)
+        composites.va[:] += shift
+        composites.then_va[:] += shift
         return composites
 
     def _chosen_forms(self, choice: Choice) -> list[str]:
@@ -128,10 +134,14 @@ class CompositeSection:
             for shape, composites in zip(shapes, made, strict=True):
                 yield Space(context, shape, composites)
 
+    def places(self, shape: Shape) -> int:
+        """Return the number of places at which each composite is made: addresses, or pairs."""
+        return len(shape.va) ** (2 if self.aliases else 1)
+
     def sizes(self, choice: Choice = _EVERYTHING) -> list[int]:
         """Return the number of composites of each space, in the order of `spaces`."""
         each = [
-            len(shape.va) * len(self.accesses_to(shape.va[:1], choice))
+            self.places(shape) * len(self.accesses_to(shape.va[:1], choice))
             for shape in self.shapes(self.base, choice)
         ]
         return each * sum(1 for _ in self.base.contexts(choice))

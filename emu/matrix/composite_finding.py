@@ -102,6 +102,8 @@ def shows_slug(stand: CompositeStand, slug: str) -> Callable[[CompositeCase], bo
 
 def _simpler(composite: Composites) -> Iterator[Callable[[Composites], Composites]]:
     changes = {"cpl": 0, "ac": False, "then_cpl": 0, "then_ac": False, "then_pkru": SAME_PKRU}
+    if composite.then_va[0] != composite.va[0]:
+        yield lambda one: replace(one, then_va=one.va)
     for name, value in changes.items():
         column = getattr(composite, name)
         if column[0] != value:

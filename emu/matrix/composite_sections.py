@@ -203,6 +203,21 @@ COMPOSITE_SECTIONS = (
     CompositeSection(
         base=replace(
             _TWO,
+            name="twice-alias",
+            covers="one 2-MiB page by way of two addresses, whose rights and marks differ",
+            free={4: (), 3: ("rw",), 2: ("rw", "us", "d")},
+            fixed={4: _OPEN, 3: ("p", "us", "a"), 2: ("p", "ps", "a")},
+            controls=("cr0.wp", "cr4.smep"),
+            on=("efer.nx", "cr4.smap"),
+            pages=1,
+            pruned=(_ABOVE, _AC, "XD and SMAP's absence: twice-2m has them with one address"),
+        ),
+        forms=_TWICE,
+        aliases=True,
+    ),
+    CompositeSection(
+        base=replace(
+            _TWO,
             name="twice-key",
             covers="two data accesses under one key, with PKRU written in between",
             free={4: (), 3: (), 2: (), 1: ("rw", "us", "pk", "d")},

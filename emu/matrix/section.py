@@ -81,7 +81,9 @@ class Section:
     For each level from the root down to the last table, `free` names the bits that are crossed,
     `fixed` those that are always set; `one_of` are bits of which at most one is set. `controls`
     are crossed, those in `on` are always set; `pkrus` are crossed instead of the two bits of one
-    key, where there are any. `processors` are features of contexts that are crossed too. With
+    key, where there are any. `pages` is the number of pages that the entries of a level lead to,
+    if they don't have one each, or 16 large ones. `processors` are features of contexts that are
+    crossed too. With
     `beyond`, each address is tried with every bit flipped that makes it none, as well.
     `keep(level, names)` says which entries are worth
     their place, for the reasons that `pruned` gives, a line each.
@@ -95,6 +97,7 @@ class Section:
     controls: tuple[str, ...]
     on: tuple[str, ...] = ()
     pkrus: tuple[int, ...] = ()
+    pages: int | None = None
     processors: tuple[Mapping[str, Any], ...] = ({},)
     beyond: bool = False
     ram: tuple[tuple[int, int], ...] = RAM
@@ -174,9 +177,9 @@ class Section:
             number = np.arange(len(each.word), dtype=np.uint64)
             span = np.uint64(1 << (3 + 9 * each.level))
             # Large pages lie behind the small ones, and each entry has another one, up to 16.
-            page = np.uint64(PAGES) + number * np.uint64(FRAME)
+            page = np.uint64(PAGES) + number % np.uint64(self.pages or WORDS) * np.uint64(FRAME)
             if each.level > 1:
-                page = (number % np.uint64(16) + np.uint64(2)) * span
+                page = (number % np.uint64(self.pages or 16) + np.uint64(2)) * span
             table = np.uint64(FRAME * (at + 2))
             words[at, : len(number)] = each.word | np.where(each.leaf, page, table)
         if len(self.ram) > 1:

@@ -56,7 +56,7 @@ def _accesses(section: AnySection, choice: Choice) -> tuple[Counter[tuple[str, i
         columns = (composites.form, composites.cpl, composites.ac)
         for form, cpl, ac in zip(*(column.tolist() for column in columns), strict=True):
             found[_family(NAMES[form]), cpl, int(ac)] += 1
-        return found, sum(len(shape.va) for shape in shapes)
+        return found, sum(section.places(shape) for shape in shapes)
     paths = section.paths(section.variants(choice))
     accesses = section.accesses_to(paths[:1], choice)
     columns = (accesses.type, accesses.cpl, accesses.ac)

@@ -82,8 +82,9 @@ def _sizes(section: AnySection, choice: Choice) -> tuple[Section, int, int, int]
     """Return what a section is based on, and its numbers of places, control states, accesses."""
     if isinstance(section, CompositeSection):
         base = section.base
-        vas = [shape.va for shape in section.shapes(base, choice)]
-        places, one = sum(len(va) for va in vas), vas[0][:1] if vas else np.zeros(0, np.uint64)
+        shapes = section.shapes(base, choice)
+        places = sum(section.places(shape) for shape in shapes)
+        one = shapes[0].va[:1] if shapes else np.zeros(0, np.uint64)
         accesses = len(section.accesses_to(one, choice))
     else:
         base, va = section, section.paths(section.variants(choice))

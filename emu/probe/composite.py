@@ -87,6 +87,8 @@ class _Batch:
         both = [composites.va]
         if self._family is Family.CROSS:
             both.append((composites.va | np.uint64(FRAME - 1)) + np.uint64(1))
+        if self._family is Family.TWICE:
+            both.append(composites.then_va)
         self._sites = [_sites(ground, va) for va in both]
         if len({site.copy.tobytes() for site in self._sites}) > 1:
             raise BadInput("a composite begins in one of the probe's two slots, and ends elsewhere")
@@ -197,12 +199,17 @@ class _Batch:
         composites, form = self._composites, FORMS[name]
         then = int(composites.then_cpl[at]), bool(composites.then_ac[at]), who[2]
         pkru: int | None = int(composites.then_pkru[at])
-        byte = _byte_of(int(self._sites[0].target[at])) ^ _ADDEND
-        runs = [self._mover.again(form.types[0], va, who, byte, first=True)]
-        answers = [self._reached(runs[0], form.types[0], va, byte)]
+        first, second = (
+            (kind, place, _byte_of(int(site.target[at])) ^ _ADDEND)
+            for kind, place, site in zip(
+                form.types, (va, int(composites.then_va[at])), self._sites, strict=True
+            )
+        )
+        made = self._mover.again(first[0], first[1], who, first[2], first=True)
+        answers = [self._reached(made, *first)]
         pkru = None if pkru == SAME_PKRU else pkru
-        runs.append(self._mover.again(form.types[1], va, then, byte, pkru=pkru))
-        answers.append(self._reached(runs[1], form.types[1], va, byte))
+        made = self._mover.again(second[0], second[1], then, second[2], pkru=pkru)
+        answers.append(self._reached(made, *second))
         return tuple(answers)
 
     def _reached(self, made: tuple[Run, int], kind: AccessType, va: int, byte: int) -> Answer:
@@ -229,6 +236,7 @@ def _check_places(composites: Composites) -> None:
     wrong = composites.family(Family.CROSS) & (composites.va & np.uint64(FRAME - 1) != end)
     low = composites.va & np.uint64(SLOT - 1)
     wrong |= composites.family(Family.IMPLICIT) & (low != 8)
+    low |= composites.then_va & np.uint64(SLOT - 1)
     wrong |= composites.family(Family.TWICE) & fetch & (low != 0)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])

@@ -30,7 +30,7 @@ class Family(StrEnum):
     IMPLICIT = "implicit"
     """A segment register is loaded, for which the processor reads the descriptor."""
     TWICE = "twice"
-    """Two accesses to one byte, the second with what the first left in the TLB."""
+    """Two accesses to one page, the second with what the first left in the TLB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ NAMES = tuple(FORMS)
 class Composites(Rows):
     """n composites: `form` uint8[n] (index into `NAMES`), `va` uint64[n], where it begins.
 
-    `cpl` uint8[n] and `ac` bool[n] are those of the code that runs; `then_cpl`, `then_ac` and
-    `then_pkru` int64[n] those of a second access, of family TWICE alone.
+    `cpl` uint8[n] and `ac` bool[n] are those of the code that runs; `then_va`, `then_cpl`,
+    `then_ac` and `then_pkru` int64[n] those of a second access, of family TWICE alone.
 
     A composite that crosses begins 4 bytes before the page's end, a fetch 6; the va of an
     implicit access is that of the descriptor, 8 beyond a multiple of 16; one that fetches is at
@@ -79,6 +79,7 @@ class Composites(Rows):
     va: U64
     cpl: NDArray[np.uint8]
     ac: NDArray[np.bool_]
+    then_va: U64
     then_cpl: NDArray[np.uint8]
     then_ac: NDArray[np.bool_]
     then_pkru: NDArray[np.int64]

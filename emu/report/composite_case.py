@@ -38,6 +38,7 @@ _OUTCOMES = {
 
 
 class _Then(Struct, forbid_unknown_fields=True):
+    va: _Hex
     cpl: Literal[0, 3]
     ac: bool
     pkru: _Hex | None
@@ -101,6 +102,7 @@ def dump_composite(
     if twice:
         pkru = int(row.then_pkru[0])
         document["then"] = {
+            "va": hex(int(row.then_va[0])),
             "cpl": int(row.then_cpl[0]),
             "ac": bool(row.then_ac[0]),
             "pkru": None if pkru == SAME_PKRU else hex(pkru),
@@ -185,6 +187,7 @@ def _case(document: _Document) -> CompositeCase:
         np.array([int(document.va, 16)], np.uint64),
         np.array([document.cpl], np.uint8),
         np.array([document.ac], np.bool_),
+        np.array([int(then.va if then else document.va, 16)], np.uint64),
         np.array([then.cpl if then else 0], np.uint8),
         np.array([bool(then and then.ac)], np.bool_),
         np.array([pkru], np.int64),

@@ -25,6 +25,8 @@ def composite_lines(name: str, case: CompositeCase, judged: Judged) -> Iterator[
     pages = [va]
     if FORMS[case.access].family is Family.CROSS:
         pages.append(((va | FRAME - 1) + 1) % (1 << 64))
+    elif row.then_va[0] != row.va[0]:
+        pages.append(int(row.then_va[0]))
     for page in pages:
         yield from walk_lines(context, walk(memory, context, page))
     for number, claim in enumerate(each for each in judged.claims if each.valid[0]):
@@ -47,7 +49,9 @@ def _what(case: CompositeCase) -> str:
     text = f"{case.access} at {int(row.va[0]):#x}, CPL {int(row.cpl[0])}"
     text += ", AC set" if row.ac[0] else ""
     if FORMS[case.access].family is Family.TWICE:
-        text += f", then CPL {int(row.then_cpl[0])}{', AC set' if row.then_ac[0] else ''}"
+        then_va = int(row.then_va[0])
+        text += f", then {'' if then_va == int(row.va[0]) else f'at {then_va:#x}, '}"
+        text += f"CPL {int(row.then_cpl[0])}{', AC set' if row.then_ac[0] else ''}"
         pkru = int(row.then_pkru[0])
         text += "" if pkru == SAME_PKRU else f", PKRU {pkru:#x}"
     return text

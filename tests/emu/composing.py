@@ -6,13 +6,14 @@ from emu.probe.composite import CompositeProber
 from emu.probe.composites import NAMES, SAME_PKRU, Composites
 
 
-def composite(form, va, cpl=0, *, ac=False, then=(0, False), pkru=SAME_PKRU):
+def composite(form, va, cpl=0, *, ac=False, then=(0, False), pkru=SAME_PKRU, then_va=None):
     """One composite; `then` is CPL and AC of a second access."""
     return Composites(
         np.array([NAMES.index(form)], np.uint8),
         np.array([va], np.uint64),
         np.array([cpl], np.uint8),
         np.array([ac]),
+        np.array([va if then_va is None else then_va], np.uint64),
         np.array([then[0]], np.uint8),
         np.array([then[1]]),
         np.array([pkru], np.int64),

@@ -105,9 +105,9 @@ def test_composites_are_the_product_of_their_dimensions():
     ("text", "left"),
     [
         ("access=rmw", {"rmw-4k", "rmw-2m"}),
-        ("access=twice,then.cpl=3", {"twice-4k", "twice-2m", "twice-key"}),
-        ("access=twice:execute+read", {"twice-4k", "twice-2m"}),
-        ("then.ac=1", {"twice-4k", "twice-2m", "twice-key"}),
+        ("access=twice,then.cpl=3", {"twice-4k", "twice-2m", "twice-alias", "twice-key"}),
+        ("access=twice:execute+read", {"twice-4k", "twice-2m", "twice-alias"}),
+        ("then.ac=1", {"twice-4k", "twice-2m", "twice-alias", "twice-key"}),
         ("access=cross:write,pml4e.ps=1", {"cross-512g"}),
     ],
 )

@@ -277,3 +277,12 @@ def test_a_store_that_leaves_a_word_elsewhere_is_an_error(monkeypatch):
     monkeypatch.setattr(Mover, "cross", astray)
     with pytest.raises(ProbeError, match="not where the tables lead"):
         asked.probe(composite("cross:write", END))
+
+
+def test_the_second_access_may_go_by_another_address_of_the_page():
+    builder = pages(OPEN).map(NEXT, 0x8000, USED & ~RW, upper=USED)
+    found, words = one(builder, "twice:write+read", VA, then_va=NEXT)
+    assert [ok(0x8000), ok(0x8000)] == found
+    assert {builder.place(VA, 1): 0x8000 | USED | D} == words
+    found, _ = one(builder, "twice:read+write", VA, 3, then=(3, False), then_va=NEXT)
+    assert [ok(0x8000), fault(0x7, NEXT)] == found
