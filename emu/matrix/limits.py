@@ -1,6 +1,5 @@
 """Sections at the limits: of physical and linear addresses, and of what a processor has."""
 
-from emu.matrix.bits import LEVEL_NAMES
 from emu.matrix.section import HIGH_RAM, Section
 from walker.context import Vendor
 
@@ -75,7 +74,7 @@ LIMITS = (
             ac=(False, True),
             pruned=(
                 "one bit at a time; addresses next to the borders are in cross-ends",
-                f"a {LEVEL_NAMES[2].upper()} and all above are open: nothing is read of them",
+                "entries above are open: none is read of an address that isn't canonical",
             ),
         )
         for levels in (4, 5)

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-import signal
+import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,12 +22,12 @@ from walker.context import PagingContext
 from walker.memory import SparseWords
 from walker.outcome import Outcome, Translation
 
-__all__ = ["Sample", "killed", "samples"]
+__all__ = ["Sample", "killed", "limit_cpu", "samples"]
 
 _CONTEXTS = 4
 _ROWS = 2000
 _READ_ONE_BY_ONE = 50
-_LIMIT = 60  # Seconds: a mutant may never end.
+_LIMIT = 60  # Seconds of the processor: a mutant may never end.
 _BELOW = ("rights", "entry", "translate", "bulk")
 """The modules that state rules, each before those that use it."""
 
@@ -83,10 +83,15 @@ def killed(mutant: Mutant, taken: list[Sample]) -> bool:
     """
     child = os.fork()
     if child == 0:
-        signal.alarm(_LIMIT)
+        limit_cpu(_LIMIT)
         os._exit(_verdict(mutant, taken))
     _, status = os.waitpid(child, 0)
     return status != 0
+
+
+def limit_cpu(seconds: int) -> None:
+    """Have this process killed when it has used that much of the processor."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def _verdict(mutant: Mutant, taken: list[Sample]) -> int:

@@ -2,10 +2,7 @@
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +12,9 @@ from pathlib import Path
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import Mutant, mutants_of
+from scripts.mutation.suite import MODULES, fails_tests
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_MODULES = ("translate", "bulk", "entry", "rights")
-_OTHERS = ("leaves", "frames")  # What is built on the rules, and tells what is wrong with them.
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="which combinations are drawn (0)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    parser.add_argument("--module", choices=_MODULES, action="append", help="only this (all)")
+    parser.add_argument("--module", choices=MODULES, action="append", help="only this (all)")
     parser.add_argument("--json", action="store_true", help="print one document as JSON")
     options = parser.parse_args(arguments)
-    tally = take_out(options.module or _MODULES, options.seed, options.jobs)
+    tally = take_out(options.module or MODULES, options.seed, options.jobs)
     if options.json:
         print(json.dumps(_record(tally)))
     else:
@@ -69,7 +65,7 @@ def take_out(modules: Sequence[str], seed: int, jobs: int) -> Tally:
     ]
     with ThreadPoolExecutor(jobs) as pool:
         left = _alive(pool, mutants, lambda mutant: killed(mutant, taken), "by the CPU")
-        survivors = _alive(pool, left, _fails_tests, "by tests")
+        survivors = _alive(pool, left, fails_tests, "by tests")
     return Tally(
         mutants,
         left,
@@ -90,29 +86,6 @@ def _alive(
         if at % 50 == 0 or at == len(mutants):
             print(f"{at} of {len(mutants)} judged {how}, {len(alive)} left", file=sys.stderr)
     return alive
-
-
-def files_for(module: str) -> list[str]:
-    """Return the test files that are run against a mutant of a module, its own first."""
-    names = [module, *(name for name in (*_MODULES, *_OTHERS) if name != module)]
-    paths = [path for name in names for path in sorted(_ROOT.glob(f"tests/walker/test_{name}*.py"))]
-    return [path.relative_to(_ROOT).as_posix() for path in paths]
-
-
-def _fails_tests(mutant: Mutant) -> bool:
-    """Run the walker's tests against the mutant, in a copy of the project."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("walker", "tests"):
-            ignored = shutil.ignore_patterns("__pycache__", "cases")
-            shutil.copytree(_ROOT / name, Path(folder) / name, ignore=ignored)
-        shutil.copy(_ROOT / "pyproject.toml", folder)
-        (Path(folder) / f"walker/{mutant.module}.py").write_text(mutant.source, "utf-8")
-        plain = ("-q", "-x", "-p", "no:cacheprovider")
-        command = [sys.executable, "-m", "pytest", *plain, *files_for(mutant.module)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    if done.returncode not in (0, 1, 2):
-        raise RuntimeError(f"the tests did not run: {done.stderr.decode()}{done.stdout.decode()}")
-    return done.returncode != 0
 
 
 def _rows(tally: Tally) -> list[tuple[str, int, int, int, int]]:

@@ -1,4 +1,5 @@
 import ast
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -6,8 +7,9 @@ import pytest
 
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
-from scripts.mutation.main import Tally, files_for
+from scripts.mutation.main import Tally
 from scripts.mutation.mutants import mutants_of
+from scripts.mutation.suite import fails_tests, files_for
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = '''
@@ -124,3 +126,29 @@ def test_the_cpus_answers_tell_a_mutant_from_the_walker(monkeypatch):
     assert killed(other, taken)
     readable = mutant_of("translate", "if access.cpl == 3:", "if access.cpl != 3:")
     assert killed(readable, taken)
+
+
+def test_the_walkers_tests_tell_a_mutant_from_the_walker():
+    other = mutant_of(
+        "rights", "if writable or not context.wp:", "if writable and (not context.wp):"
+    )
+    assert fails_tests(other)
+
+
+@pytest.mark.slow
+def test_a_mutant_that_is_none_passes_the_walkers_tests():
+    assert not fails_tests(mutant_of("entry", "if level > 1:", "if True:"))
+
+
+def test_a_mutant_that_never_ends_is_told_from_the_walker(monkeypatch):
+    monkeypatch.setattr("scripts.mutation.judge._LIMIT", 1)
+    endless = mutants_of("entry", "def f():\n    while 1 < 0:\n        pass\n\n\n")
+    (loop,) = [each for each in endless if each.after == "while True:"]
+    hung = replace(loop, write=lambda: f"{loop.source}\nf()\n")
+    assert killed(hung, [])
+
+
+def test_tests_that_can_not_be_run_are_no_verdict(monkeypatch):
+    monkeypatch.setattr("scripts.mutation.suite.files_for", lambda module: ["tests/none.py"])
+    with pytest.raises(RuntimeError, match="did not run"):
+        fails_tests(mutant_of("entry", "if level > 1:", "if True:"))
