@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from emu.cli.contain import EmulatorCrash, contained
+from emu.cli.contain import contained
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
 from emu.cli.pace import Pace
 from emu.matrix.choice import parse_choice
@@ -15,13 +15,13 @@ from emu.matrix.smallest import smallest
 from emu.matrix.summary import Summary, load_summary
 from emu.matrix.text import list_lines, section_record, summary_lines
 from emu.matrix.unit import Unit
-from walker.errors import BadInput
+from walker.errors import BadInput, CrosswalkError
 from walker.source import parse_int
 
 __all__ = ["add_commands"]
 
 _DESCRIPTION = """\
-Try every combination of entry bits at every level, control bits and access, some 39 million of
+Try every combination of entry bits at every level, control bits and access, some 40 million of
 them, and compare the walker's prediction with what the emulated CPU does."""
 
 _EPILOG = """\
@@ -117,8 +117,8 @@ def _reduce(summary: Summary, state: Path | None) -> None:
         for slug, case in contained(lambda: list(smallest(summary))):
             group = summary.groups[slug]
             group.case, group.reduced = case, True
-    except EmulatorCrash as crash:
-        remark(f"cases are as they were found: {crash}")
+    except CrosswalkError as error:
+        remark(f"cases are as they were found: {error}")
     if state is not None:
         write_file(state, summary.dump())
 

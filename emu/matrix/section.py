@@ -83,10 +83,9 @@ class Section:
     are crossed, those in `on` are always set; `pkrus` are crossed instead of the two bits of one
     key, where there are any. `pages` is the number of pages that the entries of a level lead to,
     if they don't have one each, or 16 large ones. `processors` are features of contexts that are
-    crossed too. With
-    `beyond`, each address is tried with every bit flipped that makes it none, as well.
-    `keep(level, names)` says which entries are worth
-    their place, for the reasons that `pruned` gives, a line each.
+    crossed too. With `beyond`, each address is tried with every bit flipped that makes it none,
+    as well. `keep(level, names)` says which entries are worth their place, for the reasons that
+    `pruned` gives, a line each.
     """
 
     name: str

@@ -14,7 +14,7 @@ from walker.columns import Kind
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.source import Case, Cpu, dump_case
-from walker.source.case import parse_case
+from walker.source.case import MAX_CASE_BYTES, parse_case
 from walker.source.files import map_file
 from walker.source.naming import errors_named, one_line
 
@@ -154,6 +154,8 @@ def load_composite(path: str | os.PathLike[str]) -> CompositeCase | None:
     `BadInput`, in one line with the file's name, for one that isn't valid.
     """
     file = map_file(path)
+    if len(file.data) > MAX_CASE_BYTES:
+        return None
     return parse_composite(file.data[:], file.name)
 
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from emu.cli import pace
-from emu.matrix.summary import load_summary
+from emu.cli import crossing, pace
+from emu.matrix.summary import Group, Summary, load_summary
 
 
 def test_list_shows_dimensions_sizes_and_reasons(run):
@@ -32,6 +32,8 @@ def test_a_selection_runs_and_goes_on_from_its_state(run, tmp_path):
     assert first.status == 0
     record = json.loads(first.out)
     assert record["probes"] == record["agreements"] == 256 * 16 * 4
+    assert (record["divergences"], record["known_divergences"]) == (0, 0)
+    assert record["seconds"] > 0
     again = json.loads(run(*command, "--state", str(state)).out)
     assert again["probes"] == record["probes"]
 
@@ -126,3 +128,10 @@ def test_a_foreign_state_is_one_line_and_left_alone(run, tmp_path, content, mess
     assert message in done.err
     assert done.err.count("\n") == 1
     assert state.read_text() == content
+
+
+def test_a_case_that_can_not_be_reduced_is_left_as_it_was_found(capsys):
+    summary = Summary("", groups={"x": Group("x says this", 3, "no case")})
+    crossing._reduce(summary, None)
+    assert summary.groups["x"] == Group("x says this", 3, "no case")
+    assert capsys.readouterr().err.startswith("cases are as they were found: x: not JSON")
