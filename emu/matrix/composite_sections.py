@@ -24,7 +24,9 @@ _DATA = tuple(f"twice:{one}+{two}" for one, two in product(("read", "write"), re
 
 _DATA_ONLY = "XD and SMEP are about fetches: the sections of single accesses cross them with data"
 _ABOVE = "entries above are open: what they take away is crossed in full by single accesses"
-_ONE_SPLIT = "four bytes on either side (a fetch: six and six): pages are told apart, bytes are not"
+_ONE_SPLIT = (
+    "four bytes on either side (a fetch: six and four): pages are told apart, bytes are not"
+)
 _AC = "AC of CPL 3 is clear: it is nothing to a user's access"
 
 
