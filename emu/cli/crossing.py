@@ -161,4 +161,5 @@ def _save(folder: Path, summary: Summary) -> None:
         raise BadInput(f"{folder}: {error.strerror}") from error
     for slug, group in summary.groups.items():
         write_file(folder / f"{slug}.json", group.case.encode())
-    remark(f"wrote {len(summary.groups):,} cases; replay: crosswalk replay {folder}/*")
+    if summary.groups:
+        remark(f"wrote {len(summary.groups):,} cases; replay: crosswalk replay {folder}/*")

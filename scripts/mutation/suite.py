@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import Phase, settings
 
 from scripts.mutation.judge import limit_cpu
 from scripts.mutation.mutants import Mutant
@@ -57,14 +57,21 @@ def _status(mutant: Mutant) -> int:
         del sys.modules[name]
     sys.meta_path.insert(0, _Planted(mutant))
     os.chdir(_ROOT)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
-        return _run(files_for(mutant.module))
+    # That a property fails is enough: no example is made small, and none is kept.
+    settings.register_profile(
+        "mutants",
+        phases=(Phase.explicit, Phase.generate),
+        deadline=None,
+        derandomize=True,
+        database=None,
+    )
+    return _run(files_for(mutant.module))
 
 
 def _run(files: Sequence[str]) -> int:
     for path in files:
-        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", path])
+        plain = ("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
+        code = pytest.main([*plain, path])
         if code in _FAILED:
             return 1
         if code != pytest.ExitCode.OK:
