@@ -2,10 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +63,8 @@ def take_out(modules: Sequence[str], seed: int, jobs: int) -> Tally:
         for module in modules
         for mutant in mutants_of(module, (_ROOT / f"walker/{module}.py").read_text("utf-8"))
     ]
-    with ThreadPoolExecutor(jobs) as pool:
-        left = _alive(pool, mutants, lambda mutant: killed(mutant, taken), "by the CPU")
-        survivors = _alive(pool, left, fails_tests, "by tests")
+    left = _alive(jobs, mutants, lambda mutant: killed(mutant, taken), "by the CPU")
+    survivors = _alive(jobs, left, fails_tests, "by tests")
     return Tally(
         mutants,
         left,
@@ -77,15 +76,40 @@ def take_out(modules: Sequence[str], seed: int, jobs: int) -> Tally:
 
 
 def _alive(
-    pool: ThreadPoolExecutor, mutants: list[Mutant], noticed: Callable[[Mutant], bool], how: str
+    jobs: int, mutants: list[Mutant], noticed: Callable[[Mutant], bool], how: str
 ) -> list[Mutant]:
-    alive = []
-    for at, (mutant, dead) in enumerate(zip(mutants, pool.map(noticed, mutants), strict=True), 1):
-        if not dead:
-            alive.append(mutant)
-        if at % 50 == 0 or at == len(mutants):
-            print(f"{at} of {len(mutants)} judged {how}, {len(alive)} left", file=sys.stderr)
-    return alive
+    """Return the mutants that aren't noticed, in order; each is judged in a process of its own.
+
+    Processes and no threads: what is judged forks, and a fork of one thread has the locks of all.
+    """
+    running: dict[int, Mutant] = {}
+    alive, rest, done = set(), iter(mutants), 0
+    while True:
+        while len(running) < jobs and (mutant := next(rest, None)) is not None:
+            running[_judge(mutant, noticed)] = mutant
+        if not running:
+            return [mutant for mutant in mutants if mutant in alive]
+        child, status = os.wait()
+        mutant, code = running.pop(child), os.waitstatus_to_exitcode(status)
+        if code not in (0, 1):
+            raise RuntimeError(f"{mutant} could not be judged {how}: status {code}")
+        if code == 0:
+            alive.add(mutant)
+        done += 1
+        if done % 50 == 0 or done == len(mutants):
+            print(f"{done} of {len(mutants)} judged {how}, {len(alive)} left", file=sys.stderr)
+
+
+def _judge(mutant: Mutant, noticed: Callable[[Mutant], bool]) -> int:
+    """Start a process that ends with 1 if the mutant is noticed, 0 if not; return its id."""
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            status = int(noticed(mutant))
+        finally:
+            os._exit(status)
+    return child
 
 
 def _rows(tally: Tally) -> list[tuple[str, int, int, int, int]]:

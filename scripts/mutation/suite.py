@@ -41,8 +41,12 @@ def fails_tests(mutant: Mutant) -> bool:
     """
     child = os.fork()
     if child == 0:
-        limit_cpu(_LIMIT)
-        os._exit(_status(mutant))
+        status = _BROKEN
+        try:
+            limit_cpu(_LIMIT)
+            status = _status(mutant)
+        finally:
+            os._exit(status)  # Never back into what the parent was doing.
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _BROKEN:
         raise RuntimeError(f"the tests did not run against {mutant}")
