@@ -73,14 +73,13 @@ def _status(mutant: Mutant) -> int:
 
 
 def _run(files: Sequence[str]) -> int:
-    for path in files:
-        plain = ("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
-        code = pytest.main([*plain, path])
-        if code in _FAILED:
-            return 1
-        if code != pytest.ExitCode.OK:
-            return _BROKEN
-    return 0
+    # Hypothesis is imported here already, and pytest warns that it can't rewrite its asserts.
+    quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+    plain = ("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
+    code = pytest.main([*plain, *quiet, *files])
+    if code == pytest.ExitCode.OK:
+        return 0
+    return 1 if code in _FAILED else _BROKEN
 
 
 class _Planted(MetaPathFinder, Loader):
