@@ -1,8 +1,10 @@
 """A Dask cluster as a pool: the same results as from processes of this machine."""
 
+import gc
 import importlib
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
@@ -43,11 +45,7 @@ class Cluster:
         except ImportError as error:
             raise BadInput("--scheduler: pip install 'crosswalk-x86[dask]' first") from error
         self._address, self._work, self._limit = address, done_by, limit
-        try:
-            self._client: Any = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadInput(f"--scheduler {address}: {reason}") from error
+        self._client: Any = _client(distributed, address)
         try:
             self._client.wait_for_workers(1, timeout=_PATIENCE)
         except TimeoutError as error:
@@ -91,6 +89,26 @@ class Cluster:
         finally:
             future.release()
         return done
+
+
+def _client(distributed: Any, address: str) -> Any:
+    """Return a client that is connected; `BadInput` where there is no scheduler.
+
+    One that isn't closes itself when it is collected, and must not be while another is being
+    started, in the same thread: that would wait for itself.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        traceback.clear_frames(error.__traceback__)
+    finally:
+        if collects:
+            gc.enable()
+    gc.collect()
+    raise BadInput(f"--scheduler {address}: {reason}")
 
 
 def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Done | Lost:

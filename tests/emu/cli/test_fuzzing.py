@@ -69,7 +69,8 @@ def test_people_read_the_same(fuzz, bug):
     lines = ran.out.splitlines()
     assert lines[0].startswith("4 layouts, ")
     (found,) = [line for line in lines if "SMAP: walker says" in line]
-    assert lines[lines.index(found) + 1].startswith("    crosswalk replay ")
+    assert " probe, first in layout " in lines[lines.index(found) + 1]
+    assert ": crosswalk replay " in lines[lines.index(found) + 1]
     assert "verdict: FAILED" == lines[-2]
     assert lines[-1].startswith("reproduce: crosswalk fuzz --cases 4 ")
 

@@ -62,7 +62,7 @@ def test_a_crash_of_the_emulator_is_reduced(run, layout, monkeypatch, tmp_path):
     plant_emulator(monkeypatch, lambda path, context, rows: rows.type == 2, crash)
     small = tmp_path / "small.json"
     ran = run("reduce", layout, "-o", small)
-    assert (0, "an outcome: emulator says crash, SIGSEGV, it is due") == (
+    assert (0, "an outcome is due: emulator: crash, SIGSEGV") == (
         ran.status, ran.err.splitlines()[0],
     )  # fmt: skip
     (probe,) = load_case(small).probes

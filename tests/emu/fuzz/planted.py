@@ -7,7 +7,7 @@ import time
 
 import emu.cli.replaying
 import emu.fuzz.attempt
-from emu.probe.prober import Prober
+from emu.probe import Prober
 from tests.emu.fuzz.hunted import HUNTED, PWT, path_of
 from walker.access import AccessType
 

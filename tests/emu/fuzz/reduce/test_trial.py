@@ -5,8 +5,7 @@ from emu.fuzz.layout_case import layout_case
 from emu.fuzz.reduce.same import MAX_HANGING, reduced_to
 from emu.fuzz.reduce.trial import Trial
 from emu.fuzz.signature import lost_signature
-from emu.probe import ProbeError
-from emu.probe.prober import Prober
+from emu.probe import ProbeError, Prober
 from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker
 from walker.errors import BadInput
 from walker.source import Case, Cpu
