@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import PagingContext
 from walker.entry import Entry
-from walker.memory import WORDS, PhysicalMemory
+from walker.memory import U64, WORDS, PhysicalMemory
 
-__all__ = ["ACCESSED_LEAF", "accessed_leaves"]
+__all__ = ["ACCESSED_LEAF", "accessed_leaves", "large_pdptes"]
 
 ACCESSED_LEAF = "pdpte-leaf-accessed-on-fault"
 """The id of the registry's entry."""
@@ -38,18 +38,27 @@ def accessed_leaves(
     extra = (observed.entry_value[rows] != 0) & ~said.any(axis=2)
     one = extra.sum(axis=1) == 1
     rows, at = rows[one], extra[one].argmax(axis=1)
-    table = np.full(len(rows), context.root, np.uint64)
-    entry = pa = table
-    reached = np.ones(len(rows), np.bool_)
+    pa, entry = large_pdptes(memory, context, accesses.va[rows])
+    reached = entry != 0
+    reached &= observed.entry_pa[rows, at] == pa
+    reached &= observed.entry_value[rows, at] == entry | np.uint64(Entry.A)
+    explained[rows[reached]] = True
+    return explained
+
+
+def large_pdptes(memory: PhysicalMemory, context: PagingContext, va: U64) -> tuple[U64, U64]:
+    """Return the address and the value, uint64[n], of the PDPTE with PS that each `va` selects.
+
+    The value is 0 where the walk finds none, or none that is present. In IA-32e mode alone.
+    """
+    entry = pa = table = np.full(len(va), context.root, np.uint64)
+    reached = np.ones(len(va), np.bool_)
     for level in range(context.levels, 2, -1):
-        index = accesses.va[rows] >> np.uint64(3 + 9 * level) & np.uint64(WORDS - 1)
+        index = va >> np.uint64(3 + 9 * level) & np.uint64(WORDS - 1)
         pa = table + index * np.uint64(8)
         frames, inverse = np.unique(table, return_inverse=True)
         entry = memory.tables(frames)[inverse, index]
         reached &= (entry & np.uint64(Entry.P)) != 0
         table = entry & np.uint64(context.address_mask)
     reached &= (entry & np.uint64(Entry.PS)) != 0
-    reached &= observed.entry_pa[rows, at] == pa
-    reached &= observed.entry_value[rows, at] == entry | np.uint64(Entry.A)
-    explained[rows[reached]] = True
-    return explained
+    return pa, np.where(reached, entry, np.uint64(0))

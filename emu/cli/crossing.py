@@ -5,30 +5,34 @@ import os
 import time
 from pathlib import Path
 
+from emu.cli.contain import contained
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
+from emu.cli.pace import Pace
 from emu.matrix.choice import parse_choice
-from emu.matrix.run import chosen_units, results_of
+from emu.matrix.run import chosen_sections, chosen_units, results_of
 from emu.matrix.section import Choice
-from emu.matrix.sections import SECTIONS
+from emu.matrix.smallest import smallest
 from emu.matrix.summary import Summary, load_summary
 from emu.matrix.text import list_lines, section_record, summary_lines
 from emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from emu.matrix.tlb.summary import sequence_record
 from emu.matrix.unit import Unit
-from walker.errors import BadInput
+from walker.errors import BadInput, CrosswalkError
 from walker.source import parse_int
 
 __all__ = ["add_commands"]
 
 _DESCRIPTION = """\
-Try every combination of entry bits at every level, control bits and access, some 39 million of
+Try every combination of entry bits at every level, control bits and access, some 41 million of
 them, and compare the walker's prediction with what the emulated CPU does. Then run sequences of
 changes, invalidations and accesses, and hold each outcome against the set that caching allows."""
 
 _EPILOG = """\
 NAME=VALUE: pte.nx=1, pde.ps=0, pml4e.bit51=1, cr0.wp=0, cr4.smep=1, efer.nx=0, rflags.ac=1,
-pkru.ad=1, access=write, cpl=3, section=rights-4k, mode=pae (or 32bit, 4level, 5level); a name
-given twice allows either value.
+pkru.ad=1, access=write, cpl=3, section=rights-4k, mode=pae (or 32bit, 4level, 5level),
+maxphyaddr=52, vendor=amd, page1gb=0; a name given twice allows either value.
+Of composites: access=rmw, cross, implicit, twice, or one form such as access=cross:write,
+access=twice:read+write; then.cpl=3 and then.ac=1 are those of the second access.
 Of sequences (sections tlb-…): page=2m, level=pde, change=rw-0, invalidate=invlpg, number=17."""
 
 
@@ -84,7 +88,7 @@ def _matrix(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace, choice: Choice) -> int:
     if options.json:
-        for section in SECTIONS:
+        for section in chosen_sections(choice):
             emit(section_record(section, choice))
         for sequences in SEQUENCE_SECTIONS:
             emit(sequence_record(sequences, choice))
@@ -99,14 +103,32 @@ def _run(
 ) -> None:
     total = sum(unit.combinations for unit in units)
     before, began = summary.seconds, time.monotonic()
-    with progress_bar("combinations") as report:
+    done = sum(unit.combinations for unit in units[: summary.units])
+    with progress_bar("combinations") as bar:
+        report = Pace("combinations", done) if bar is None else bar
         for result in results_of(units[summary.units :], choice, jobs):
             summary.add(result)
             summary.seconds = before + time.monotonic() - began
             if state is not None:
                 write_file(state, summary.dump())
+            done += result.unit.combinations
             if report is not None:
-                report(summary.done, total)
+                report(done, total)
+    _reduce(summary, state)
+
+
+def _reduce(summary: Summary, state: Path | None) -> None:
+    """Make the cases of all groups small; those that can't be tried again stay as found."""
+    if all(group.reduced for group in summary.groups.values()):
+        return
+    try:
+        for slug, case in contained(lambda: list(smallest(summary))):
+            group = summary.groups[slug]
+            group.case, group.reduced = case, True
+    except CrosswalkError as error:
+        remark(f"cases are as they were found: {error}")
+    if state is not None:
+        write_file(state, summary.dump())
 
 
 def _tell(options: argparse.Namespace, summary: Summary) -> int:
@@ -152,7 +174,8 @@ def _save(folder: Path, summary: Summary) -> None:
         write_file(folder / f"{slug}.json", group.case.encode())
     for slug, violations in summary.tlb.groups.items():
         write_file(folder / f"{slug}.sequence.json", violations.sequence.encode())
-    remark(f"wrote {len(summary.groups):,} cases; replay: crosswalk replay {folder}/*")
+    if summary.groups:
+        remark(f"wrote {len(summary.groups):,} cases; replay: crosswalk replay {folder}/*")
     if summary.tlb.groups:
         count = len(summary.tlb.groups)
         remark(f"wrote {count:,} sequences; run: crosswalk sequence {folder}/*.sequence.json")

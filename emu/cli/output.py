@@ -72,7 +72,7 @@ def progress_bar(title: str) -> Iterator[Report | None]:
     from rich.console import Console  # noqa: PLC0415
 
     with bars.Progress(
-        bars.TextColumn(title),
+        bars.TextColumn("{task.description}"),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TimeRemainingColumn(),
@@ -80,4 +80,10 @@ def progress_bar(title: str) -> Iterator[Report | None]:
         transient=True,
     ) as progress:
         task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+        def report(done: int, total: int) -> None:
+            speed = progress.tasks[0].speed
+            text = f"{title}, {speed:,.0f} a second" if speed else title
+            progress.update(task, completed=done, total=total, description=text)
+
+        yield report

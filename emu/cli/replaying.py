@@ -8,12 +8,15 @@ import numpy as np
 
 from emu.check import Divergence, compare_all
 from emu.check.compare import choose
+from emu.check.composite_check import CompositeStand
 from emu.cli.asking import Asked, asked, asked_case, asked_lines
 from emu.cli.contain import contained
 from emu.cli.output import add_json, remark
 from emu.cli.walkers import Chosen, add_walker, chosen_walker, names_another
 from emu.peers import Peer
 from emu.probe import Prober
+from emu.report.composite_case import CompositeCase, dump_composite, load_composite
+from emu.report.composite_text import composite_lines
 from emu.report.records import access_of, replayed_case
 from emu.report.text import access_text, divergence_lines, outcome_text
 from walker.bulk import translate_many
@@ -77,23 +80,28 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _replay(options: argparse.Namespace) -> int:
     chosen = chosen_walker(options)
+    limit = parse_int(options.time_limit, "--time-limit", bits=32)
     with chosen.opened() as peer:
-        wrong = [_one(name, chosen, peer, options) for name in options.cases]
+        wrong = [_one(name, chosen, peer, limit, as_json=options.json) for name in options.cases]
     return int(any(wrong))
 
 
-def _one(name: str, chosen: Chosen, peer: Peer | None, options: argparse.Namespace) -> bool:
+def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: bool) -> bool:
     """Replay one case and return whether something is wrong."""
+    composite = load_composite(name)
+    if composite is not None:
+        if peer is not None:
+            raise BadInput(f"{name}: a walker can't be asked for a composite")
+        return _composite(name, composite, limit, as_json=as_json)
     case = open_source(name, kind=SourceKind.CASE).case
     if case is None:
         raise BadInput(f"{name}: not a case")
     names_another(name, case, chosen)
-    limit = parse_int(options.time_limit, "--time-limit", bits=32)
     replayed = contained(lambda: _outcomes(case), limit)
     told = None
     if peer is not None:
         told = asked(peer, case.memory(), case.context(), replayed.accesses, replayed.truth)
-    if options.json:
+    if as_json:
         filled = replayed_case(case, replayed.predicted, replayed.observed)
         if told is not None:
             filled = asked_case(case, told, replayed.truth, replayed.observed)
@@ -104,6 +112,21 @@ def _one(name: str, chosen: Chosen, peer: Peer | None, options: argparse.Namespa
     else:
         _tell(name, case, replayed, told)
     return bool(replayed.divergent or (told is not None and told.wrong))
+
+
+def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> bool:
+    """Replay a composite's case, and return whether it diverges for no known reason."""
+    inner = case.case
+    judged = contained(
+        lambda: CompositeStand().judge(inner.memory(), inner.context(), case.composite), limit
+    )
+    if as_json:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(dump_composite(case, judged.claims, judged.seen))
+    else:
+        for line in composite_lines(name, case, judged):
+            print(line)
+    return bool(judged.differ[0])
 
 
 def _outcomes(case: Case) -> _Replayed:

@@ -3,7 +3,7 @@
 from walker.access import AccessType
 from walker.context import CR0, CR4, EFER, PagingMode
 
-__all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "LEVEL_NAMES", "MODES", "PKRU_BITS"]
+__all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "FEATURES", "LEVEL_NAMES", "MODES", "PKRU_BITS"]
 
 LEVEL_NAMES = {1: "pte", 2: "pde", 3: "pdpte", 4: "pml4e", 5: "pml5e"}
 
@@ -30,7 +30,7 @@ ENTRY_BITS: dict[str, int] = {
     "pk": 1 << 59,
     "nx": 1 << 63,
     **{f"key{number}": number << 59 for number in range(1, 16)},
-    **{f"bit{number}": 1 << number for number in (*range(12, 30), *range(40, 63))},
+    **{f"bit{number}": 1 << number for number in (*range(12, 30), *range(36, 63))},
 }
 """Bits of an entry: `ps` is PAT in a PTE; `sw` all that software may use in IA-32e mode, `avl`
 what it may in any; `pk` is key 1."""
@@ -48,6 +48,13 @@ CONTROLS: dict[str, tuple[str, int]] = {
 
 PKRU_BITS = {"pkru.ad": 1, "pkru.wd": 2}
 """What PKRU may deny for the key that `pk` stands for."""
+
+FEATURES: dict[str, tuple[str, ...]] = {
+    "maxphyaddr": ("36", "39", "40", "41", "46", "52"),
+    "page1gb": ("0", "1"),
+    "vendor": ("intel", "amd"),
+}
+"""What a processor may be said to be, by the field of a context: the values there are."""
 
 ACCESSES = {
     "read": AccessType.READ,

@@ -1,14 +1,35 @@
 """`--select`: which combinations, by the field's names."""
 
-from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, MODES, PKRU_BITS
+from emu.matrix.bits import (
+    ACCESSES,
+    CONTROLS,
+    ENTRY_BITS,
+    FEATURES,
+    LEVEL_NAMES,
+    MODES,
+    PKRU_BITS,
+)
+from emu.matrix.composite import SECOND
+from emu.matrix.run import ALL_SECTIONS
 from emu.matrix.section import Choice
-from emu.matrix.sections import SECTIONS
 from emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
+from emu.probe.composites import NAMES, Family
 from walker.errors import BadInput
 
 __all__ = ["parse_choice"]
 
-_SECTION_NAMES = (*(each.name for each in SECTIONS), *(each.name for each in SEQUENCE_SECTIONS))
+_SECTION_NAMES = (
+    *(each.name for each in ALL_SECTIONS),
+    *(each.name for each in SEQUENCE_SECTIONS),
+)
+_VALUES: dict[str, tuple[str, ...]] = {
+    "section": _SECTION_NAMES,
+    "mode": tuple(MODES.values()),
+    "access": (*ACCESSES, *Family, *NAMES),
+    "cpl": ("0", "3"),
+    "then.cpl": ("0", "3"),
+    **FEATURES,
+}
 _SWITCH = frozenset({"0", "1"})
 
 
@@ -25,24 +46,25 @@ def parse_choice(text: str) -> Choice:
         values = _values(name)
         if value not in values:
             raise BadInput(f"--select: {name} is one of {', '.join(sorted(values))}, not {value!r}")
-        choice[name] = choice.get(name, frozenset()) | {value}
+        choice[name] = choice.get(name, frozenset()) | _meant(name, value)
     return choice
 
 
+def _meant(name: str, value: str) -> set[str]:
+    """Return all that a value stands for: of accesses a family for all of its forms."""
+    if name == "access" and value in list(Family):
+        return {form for form in NAMES if form.startswith(f"{value}:")}
+    return {value}
+
+
 def _values(name: str) -> frozenset[str]:
-    if name == "section":
-        return frozenset(_SECTION_NAMES)
-    if name == "mode":
-        return frozenset(MODES.values())
-    if name == "access":
-        return frozenset(ACCESSES)
-    if name == "cpl":
-        return frozenset({"0", "3"})
+    if name in _VALUES:
+        return frozenset(_VALUES[name])
     if name in SEQUENCE_NAMES:
         sections = (section.dimensions for section in SEQUENCE_SECTIONS)
         return frozenset(value for each in sections for value in each.get(name, ()))
     level, _, bit = name.partition(".")
     entry = level in LEVEL_NAMES.values() and bit in ENTRY_BITS
-    if entry or name == "rflags.ac" or name in CONTROLS or name in PKRU_BITS:
+    if entry or name in SECOND or name == "rflags.ac" or name in CONTROLS or name in PKRU_BITS:
         return _SWITCH
     raise BadInput(f"--select: no {name!r} (crosswalk matrix --list names what there is)")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from emu.matrix.section import Section
+from emu.matrix.section import LEGACY_RAM, Section
 from walker.context import PagingMode
 
 __all__ = ["LEGACY_SECTIONS"]
@@ -26,7 +26,7 @@ _SAME = "each entry has a PDPT of its own, beside one other entry that is as it 
 
 
 def _in(mode: PagingMode, *sections: Section) -> tuple[Section, ...]:
-    return tuple(replace(section, older=mode) for section in sections)
+    return tuple(replace(section, older=mode, ram=LEGACY_RAM) for section in sections)
 
 
 _BIT32 = _in(

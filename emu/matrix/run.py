@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from emu.matrix.composite_sections import COMPOSITE_SECTIONS
+from emu.matrix.limits import LIMITS
 from emu.matrix.section import Choice
 from emu.matrix.sections import SECTIONS
 from emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
 from emu.matrix.tlb.unit import SequenceResult, SequenceWorker, sequence_units
-from emu.matrix.unit import Result, Unit, Worker, units_of
+from emu.matrix.unit import AnySection, Result, Unit, Worker, units_of
 
-__all__ = ["Crash", "chosen_units", "results_of"]
+__all__ = ["ALL_SECTIONS", "Crash", "chosen_sections", "chosen_units", "results_of"]
+
+ALL_SECTIONS: tuple[AnySection, ...] = (*SECTIONS, *LIMITS, *COMPOSITE_SECTIONS)
+"""The default matrix but for sequences: single accesses, then composites."""
 
 TIME_LIMIT = 600.0
 """Seconds after which a unit counts as hanging; one takes some five."""
@@ -30,14 +35,16 @@ class Crash:
     how: str
 
 
+def chosen_sections(choice: Choice) -> list[AnySection]:
+    """Return the sections that a choice leaves, as far as it names sections, modes, sequences."""
+    if choice.keys() & SEQUENCE_NAMES:
+        return []
+    return [each for each in ALL_SECTIONS if each.chosen(choice)]
+
+
 def chosen_units(choice: Choice) -> list[Unit]:
     """Return the units of the matrix that the choice leaves, in order."""
-    units = [
-        unit
-        for section in SECTIONS
-        if section.chosen(choice) and not choice.keys() & SEQUENCE_NAMES
-        for unit in units_of(section, choice)
-    ]
+    units = [unit for section in chosen_sections(choice) for unit in units_of(section, choice)]
     return [
         *units,
         *(unit for section in SEQUENCE_SECTIONS for unit in sequence_units(section, choice)),
@@ -81,12 +88,12 @@ def _result(
 
 _workers: list[Worker] = []
 _sequence_workers: list[SequenceWorker] = []
-"""The workers of a process of the pool: one for single accesses, one for sequences."""
+"""The workers of a process of the pool: one for accesses, one for sequences."""
 
 
 def _start(choice: Choice) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent stops its processes itself.
-    _workers.append(Worker(SECTIONS, choice))
+    _workers.append(Worker(ALL_SECTIONS, choice))
     _sequence_workers.append(SequenceWorker(SEQUENCE_SECTIONS, choice))
 
 

@@ -8,17 +8,37 @@ of one entry a level, so that four tables hold the product.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, LEVEL_NAMES, MODES, PKRU_BITS
+from emu.matrix.bits import (
+    ACCESSES,
+    CONTROLS,
+    ENTRY_BITS,
+    FEATURES,
+    LEVEL_NAMES,
+    MODES,
+    PKRU_BITS,
+)
 from walker.columns import Accesses
 from walker.context import CR4, PagingContext, PagingMode
 from walker.entry import FORMATS, Level
 from walker.memory import FRAME, U64, WORDS
 
-__all__ = ["KEY", "MAX_VARIANTS", "RAM", "Choice", "Section", "Variants"]
+__all__ = [
+    "HIGH_RAM",
+    "KEY",
+    "LEGACY_RAM",
+    "MAX_VARIANTS",
+    "PAGES",
+    "RAM",
+    "Choice",
+    "Section",
+    "Variants",
+    "feature_of",
+]
 
 MAX_VARIANTS = WORDS - 2
 """The most entries in a table: two slots of a root are the probe's."""
@@ -27,9 +47,18 @@ KEY = 1
 """The protection key that the bit `pk` gives a page."""
 
 RAM = ((0, 64 << 30),)
-_LEGACY_RAM = ((0, 2 << 30),)  # Below 4 GiB the probe needs room of its own.
-_PDPT = 32
-_PAGES = 1 << 24  # Where pages begin that aren't large, a frame for each entry.
+"""RAM of most sections: the first 64 GiB."""
+
+LEGACY_RAM = ((0, 2 << 30),)
+"""RAM where addresses end at 4 GiB, below which the probe needs room of its own."""
+
+_HIGHEST = 1 << 39
+HIGH_RAM = (*RAM, (_HIGHEST, 64 << 30))
+"""RAM with the same at the highest address bit that there is."""
+
+PAGES = 1 << 24
+"""Where pages begin that aren't large, a frame for each entry."""
+_PDPT = 32  # Bytes of a PDPT of PAE paging.
 _P, _PS = ENTRY_BITS["p"], ENTRY_BITS["ps"]
 
 Choice = Mapping[str, frozenset[str]]
@@ -70,10 +99,13 @@ class Section:
     For each level from the root down to the last table, `free` names the bits that are crossed,
     `fixed` those that are always set; `one_of` are bits of which at most one is set. `controls`
     are crossed, those in `on` are always set; `pkrus` are crossed instead of the two bits of one
-    key, where there are any. `keep(level, names)` says which entries are worth
-    their place, for the reasons that `pruned` gives, a line each. `older` is PAE or 32-bit
-    paging. PDPTEs of PAE paging, which are loaded together, have a table each, and a control
-    state for each table: CR3 chooses among them.
+    key, where there are any. `pages` is the number of pages that the entries of a level lead to,
+    if they don't have one each, or 16 large ones. `processors` are features of contexts that are
+    crossed too. With `beyond`, each address is tried with every bit flipped that makes it none,
+    as well. `keep(level, names)` says which entries are worth their place, for the reasons that
+    `pruned` gives, a line each. `older` is PAE or 32-bit paging. PDPTEs of PAE paging, which are
+    loaded together, have a table each, and a control state for each table: CR3 chooses among
+    them.
     """
 
     name: str
@@ -84,6 +116,10 @@ class Section:
     controls: tuple[str, ...]
     on: tuple[str, ...] = ()
     pkrus: tuple[int, ...] = ()
+    pages: int | None = None
+    processors: tuple[Mapping[str, Any], ...] = ({},)
+    beyond: bool = False
+    ram: tuple[tuple[int, int], ...] = RAM
     ac: tuple[bool, ...] = (False,)
     accesses: tuple[str, ...] = ("read", "write", "execute")
     keep: Callable[[int, frozenset[str]], bool] | None = None
@@ -94,11 +130,6 @@ class Section:
     def mode(self) -> PagingMode:
         """The paging mode."""
         return self.older or (PagingMode.LEVEL5 if self.levels == 5 else PagingMode.LEVEL4)
-
-    @property
-    def ram(self) -> tuple[tuple[int, int], ...]:
-        """The RAM that the tables and pages lie in, as (start, size) in bytes."""
-        return RAM if self.mode.long else _LEGACY_RAM
 
     def chosen(self, choice: Choice) -> bool:
         """Return whether the choice leaves this section, as far as it names sections or modes."""
@@ -155,7 +186,12 @@ class Section:
             ):
                 continue
             for root in self._roots(choice):
-                yield from self._contexts(on, root)
+                for context in self._contexts(on, root):
+                    if all(
+                        feature_of(context, name) in choice.get(name, FEATURES[name])
+                        for name in FEATURES
+                    ):
+                        yield context
 
     def _roots(self, choice: Choice) -> Iterator[int]:
         tables = 1
@@ -176,13 +212,9 @@ class Section:
             registers[register] |= bit
         denied = sum(PKRU_BITS[name] for name in on & PKRU_BITS.keys()) << 2 * KEY
         for pkru in self.pkrus or (denied,):
-            yield PagingContext(
-                cr3=root,
-                cr0=registers["cr0"],
-                cr4=registers["cr4"],
-                efer=registers["efer"],
-                pkru=pkru,
-            )
+            for features in self.processors:
+                values: dict[str, Any] = {**registers, **features}
+                yield PagingContext(cr3=root, pkru=pkru, **values)
 
     def tables(self, variants: tuple[Variants, ...]) -> tuple[U64, U64]:
         """Return the tables' frames uint64[t] and words uint64[t, 512]: one a level, root first.
@@ -198,9 +230,9 @@ class Section:
             form = self._form(each.level)
             span = np.uint64(form.span)
             # Large pages lie behind the small ones, and each entry has another one, up to 16.
-            page = np.uint64(_PAGES) + number * np.uint64(FRAME)
+            page = np.uint64(PAGES) + number % np.uint64(self.pages or WORDS) * np.uint64(FRAME)
             if each.level > 1:
-                page = (number % np.uint64(16) + np.uint64(2)) * span
+                page = (number % np.uint64(self.pages or 16) + np.uint64(2)) * span
             table = np.uint64(FRAME * (at + 2))
             entries = each.word | np.where(each.leaf, page, table)
             if form.entry_size == 4:
@@ -210,6 +242,10 @@ class Section:
             else:
                 words[at, : 4 * len(number) : 4] = entries
                 words[at, 1 : 4 * len(number) : 4] = table | np.uint64(_P)
+        if len(self.ram) > 1:
+            # Tables once more where entries with the highest address bit lead to.
+            frames = np.concatenate([frames, frames[1:] + np.uint64(_HIGHEST)])
+            words = np.concatenate([words, words[1:]])
         return frames, words
 
     def paths(self, variants: tuple[Variants, ...]) -> U64:
@@ -230,7 +266,11 @@ class Section:
         if not self.mode.long:
             return va
         unused = np.int64(64 - 12 - 9 * self.levels)
-        return (va.astype(np.int64) << unused >> unused).astype(np.uint64)
+        found = (va.astype(np.int64) << unused >> unused).astype(np.uint64)
+        if self.beyond:
+            flipped = [1 << bit for bit in range(11 + 9 * self.levels, 64)]
+            found = (found[:, None] ^ np.array([0, *flipped], np.uint64)).ravel()
+        return found
 
     def accesses_to(self, va: U64, choice: Choice = _EVERYTHING) -> Accesses:
         """Return every access to each of these addresses."""
@@ -244,3 +284,9 @@ class Section:
             np.tile(np.array([cpl for _, cpl, _ in rows], np.uint8), len(va)),
             np.tile(np.array([ac for _, _, ac in rows], np.bool_), len(va)),
         )
+
+
+def feature_of(context: PagingContext, name: str) -> str:
+    """Return the value of one of `FEATURES`, as it is spelt there."""
+    value = getattr(context, name)
+    return str(int(value) if isinstance(value, bool) else value)

@@ -1,6 +1,9 @@
 """What all units together came to, and its file, from which a run goes on where it ended."""
 
+import hashlib
+from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -8,33 +11,38 @@ from emu.matrix.run import Crash
 from emu.matrix.tlb.summary import Stale
 from emu.matrix.tlb.unit import SequenceResult
 from emu.matrix.unit import Result
+from emu.report.composite_case import CompositeCase, dump_composite
 from walker.columns import Kind
 from walker.errors import BadInput
-from walker.source import dump_case
+from walker.source import Case, dump_case
 
-__all__ = ["Group", "Summary", "load_summary"]
+__all__ = ["Group", "Summary", "load_summary", "version"]
 
 _FORMAT = "crosswalk-matrix/1"
 
 
 class Group(msgspec.Struct, forbid_unknown_fields=True):
-    """Divergences of one signature: how many, and the first one's case file."""
+    """Divergences of one signature: how many, and a case file of one.
+
+    It is the first one's, until it is `reduced`.
+    """
 
     signature: str
     count: int
     case: str
+    reduced: bool = False
 
 
 class Summary(msgspec.Struct, forbid_unknown_fields=True):
     """What the first `units` units came to.
 
-    `select` is the choice as it was given; by section, `combinations` counts what was tried and
-    `outcomes` what was observed, by `Kind`; `groups` are by slug of their signature. `tlb` has
-    the sequences, apart from all else.
+    `select` is the choice as it was given, `version` says by which program. By section,
+    `combinations` counts what was tried and `outcomes` what was observed, by `Kind`; `groups` are
+    by slug of their signature. `tlb` has the sequences, apart from all else.
     """
 
     select: str
-    units: int = 0
+    units: Annotated[int, msgspec.Meta(ge=0)] = 0
     combinations: dict[str, int] = {}
     outcomes: dict[str, list[int]] = {}
     divergent: int = 0
@@ -43,17 +51,13 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     crashes: list[str] = []
     seconds: float = 0.0
     tlb: Stale = msgspec.field(default_factory=Stale)
+    version: str = ""
     format: str = _FORMAT
 
     @property
     def probes(self) -> int:
         """The number of combinations tried."""
         return sum(self.combinations.values())
-
-    @property
-    def done(self) -> int:
-        """The number of combinations and of sequences tried."""
-        return self.probes + self.tlb.sequences
 
     def add(self, result: Result | SequenceResult | Crash) -> None:
         """Add the next unit's result."""
@@ -78,7 +82,7 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
             self.known[known] = self.known.get(known, 0) + count
         for finding in result.findings:
             signature = finding.signature
-            case = dump_case(finding.case).decode()
+            case = _file(finding.case)
             group = self.groups.setdefault(signature.slug, Group(str(signature), 0, case))
             group.count += finding.count
 
@@ -87,21 +91,43 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
         return msgspec.json.format(msgspec.json.encode(self, order="sorted")) + b"\n"
 
 
+def _file(case: Case | CompositeCase) -> str:
+    data = dump_composite(case) if isinstance(case, CompositeCase) else dump_case(case)
+    return data.decode()
+
+
+def version() -> str:
+    """Return what tells this program from any other: a digest of all its sources."""
+    digest = hashlib.sha256()
+    for package in ("emu", "guest", "walker"):
+        root = Path(str(import_module(package).__file__)).parent
+        for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".s")):
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def load_summary(path: Path, select: str, units: int) -> Summary:
     """Return what the file says of this choice; nothing yet where there is no file.
 
-    `BadInput` for a file that is none, or is about something else.
+    `BadInput` for a file that is none, or is about another choice, or was made by another
+    version of the program, whose results would be mixed with this one's.
     """
+    now = version()
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Summary(select)
+        return Summary(select, version=now)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error
     try:
         summary = msgspec.json.decode(data, type=Summary)
     except msgspec.MsgspecError as error:
-        raise BadInput(f"{path}: {error}") from error
-    if (summary.format, summary.select) != (_FORMAT, select) or summary.units > units:
-        raise BadInput(f"{path}: not a state of this matrix with --select {select!r}")
+        raise BadInput(f"{path}: not a state of the matrix: {error}") from error
+    if summary.format != _FORMAT:
+        raise BadInput(f"{path}: not a state of the matrix: format {summary.format!r}")
+    if summary.select != select:
+        raise BadInput(f"{path}: a state of --select {summary.select!r}, not of {select!r}")
+    if summary.version != now or summary.units > units:
+        raise BadInput(f"{path}: a state of another version of Crosswalk; remove it to begin anew")
     return summary

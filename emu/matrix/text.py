@@ -1,62 +1,101 @@
 """The matrix for people: what it is made of, and what came of it."""
 
+from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from emu.check import KNOWN
-from emu.matrix.bits import LEVEL_NAMES, MODES
+from emu.check.composite_known import KNOWN_COMPOSITE
+from emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES, MODES
+from emu.matrix.composite import CompositeSection
+from emu.matrix.run import chosen_sections
 from emu.matrix.section import Choice, Section
-from emu.matrix.sections import SECTIONS
 from emu.matrix.summary import Summary
-from emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
+from emu.matrix.tally import tally_of
+from emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from emu.matrix.tlb.summary import sequence_list
-from emu.matrix.unit import units_of
+from emu.matrix.unit import AnySection, units_of
+from emu.probe.composites import FORMS, Family
 from walker.columns import Kind
 
 __all__ = ["list_lines", "section_record", "summary_lines"]
 
 
-def section_record(section: Section, choice: Choice) -> dict[str, object]:
+def section_record(section: AnySection, choice: Choice) -> dict[str, object]:
     """Return one section as `matrix --list --json` prints it."""
-    variants = section.variants(choice)
+    base, places, states, accesses = _sizes(section, choice)
     return {
-        "section": section.name,
-        "mode": MODES[section.mode],
-        "covers": section.covers,
-        "entries": {LEVEL_NAMES[each.level]: len(each.word) for each in variants},
-        "paths": len(section.paths(variants)),
-        "control_states": sum(1 for _ in section.contexts(choice)),
-        "accesses": len(section.accesses_to(section.paths(variants)[:1], choice)),
+        "section": base.name,
+        "mode": MODES[base.mode],
+        "covers": base.covers,
+        "entries": {LEVEL_NAMES[each.level]: len(each.word) for each in base.variants(choice)},
+        "paths": places,
+        "control_states": states,
+        "accesses": accesses,
         "combinations": sum(unit.combinations for unit in units_of(section, choice)),
-        "pruned": list(section.pruned),
+        "pruned": list(base.pruned),
     }
 
 
 def list_lines(choice: Choice) -> Iterator[str]:
-    """Yield what each section crosses, its size, and why it leaves out what it does."""
-    total = 0
-    for section in SECTIONS:
-        if choice.keys() & SEQUENCE_NAMES or not section.chosen(choice):
-            continue
-        variants = section.variants(choice)
+    """Yield what each section crosses, its size, and why it leaves out what it does.
+
+    In the end of those of accesses, how many combinations have each value of each dimension.
+    """
+    total, tally = 0, Counter[tuple[str, str]]()
+    for section in chosen_sections(choice):
         count = sum(unit.combinations for unit in units_of(section, choice))
         if not count:
             continue
         total += count
-        paths = section.paths(variants)
-        yield f"{section.name}: {count:,}"
-        yield f"  {section.covers}"
-        for each in variants:
+        base, places, states, accesses = _sizes(section, choice)
+        yield f"{base.name}: {count:,}"
+        yield f"  {base.covers}"
+        for each in base.variants(choice):
             name = LEVEL_NAMES[each.level]
-            yield f"  {name:<6}{len(each.word):>6}  {_entry(section, each.level)}"
-        states = sum(1 for _ in section.contexts(choice))
-        yield f"  {len(paths):,} paths × {states:,} control states ({_controls(section)})"
-        yield f"  × {len(section.accesses_to(paths[:1], choice))} accesses ({_accesses(section)})"
-        for reason in section.pruned:
+            yield f"  {name:<6}{len(each.word):>6}  {_entry(base, each.level)}"
+        what = "paths" if isinstance(section, Section) else "places"
+        yield f"  {places:,} {what} × {states:,} control states ({_controls(base)})"
+        yield f"  × {accesses} accesses ({_accesses(section)})"
+        for reason in base.pruned:
             yield f"  left out: {reason}"
+        for name, values in tally_of(section, choice).items():
+            tally.update({(name, value): number for value, number in values.items()})
     if total:
         yield f"{total:,} combinations"
+        yield from _tally_lines(tally)
     for sequences in SEQUENCE_SECTIONS:
         yield from sequence_list(sequences, choice)
+
+
+def _tally_lines(tally: Counter[tuple[str, str]]) -> Iterator[str]:
+    """Yield how many combinations have each value, a line a dimension or level."""
+    yield "of which so many have"
+    names = list(dict.fromkeys(name for name, _ in tally))
+    for name in (name for name in names if name.partition(".")[0] not in LEVEL_NAMES.values()):
+        values = sorted(value for each, value in tally if each == name)
+        yield f"  {name}: " + ", ".join(f"{value} {tally[name, value]:,}" for value in values)
+    for level in LEVEL_NAMES.values():
+        bits = [bit for bit in ENTRY_BITS if (f"{level}.{bit}", "1") in tally]
+        if bits:
+            yield f"  {level}: " + ", ".join(
+                f"{bit} {tally[f'{level}.{bit}', '1']:,}" for bit in bits
+            )
+
+
+def _sizes(section: AnySection, choice: Choice) -> tuple[Section, int, int, int]:
+    """Return what a section is based on, and its numbers of places, control states, accesses."""
+    if isinstance(section, CompositeSection):
+        base = section.base
+        shapes = section.shapes(base, choice)
+        places = sum(section.places(shape) for shape in shapes)
+        one = shapes[0].va[:1] if shapes else np.zeros(0, np.uint64)
+        accesses = len(section.accesses_to(one, choice))
+    else:
+        base, va = section, section.paths(section.variants(choice))
+        places, accesses = len(va), len(section.accesses_to(va[:1], choice))
+    return base, places, sum(1 for _ in base.contexts(choice)), accesses
 
 
 def _entry(section: Section, level: int) -> str:
@@ -79,9 +118,17 @@ def _controls(section: Section) -> str:
     return text
 
 
-def _accesses(section: Section) -> str:
-    ac = " × rflags.ac" if len(section.ac) > 1 else ""
-    return f"{' '.join(section.accesses)} × cpl 0, 3{ac}"
+def _accesses(section: AnySection) -> str:
+    if isinstance(section, Section):
+        ac = " × rflags.ac" if len(section.ac) > 1 else ""
+        return f"{' '.join(section.accesses)} × cpl 0, 3{ac}"
+    ac = " × rflags.ac" if len(section.base.ac) > 1 else ""
+    text = f"{' '.join(section.forms)} × cpl 0, 3{ac}"
+    if FORMS[section.forms[0]].family is Family.TWICE:
+        text = f"{' '.join(section.forms)} × cpl 0 with either rflags.ac, 3 × the same again"
+    if len(section.pkrus) > 1:
+        text += f" × {len(section.pkrus)} values of PKRU in between"
+    return text
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
@@ -112,7 +159,7 @@ def _single_lines(summary: Summary) -> Iterator[str]:
         f"{agree:,} agree, {summary.divergent:,} diverge"
     )
     for name, count in summary.known.items():
-        differs = next(entry.differs for entry in KNOWN if entry.id == name)
+        differs = next(each.differs for each in (*KNOWN, *KNOWN_COMPOSITE) if each.id == name)
         yield f"{count:,} known emulator divergences, {name}: {differs}"
     for slug, group in summary.groups.items():
         yield f"{group.count:,} × {group.signature} ({slug})"

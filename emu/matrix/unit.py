@@ -8,24 +8,33 @@ from itertools import islice
 import numpy as np
 
 from emu.check.compare import differing_fields
+from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
 from emu.fuzz.findings import WALKER, Finding, Findings, confirm
 from emu.fuzz.layout import Layout, Meaning, Meant
 from emu.fuzz.signature import Signature
+from emu.matrix.composite import SECOND, CompositeSection
+from emu.matrix.composite_finding import CompositeFinding, findings_of
 from emu.matrix.section import Choice, Section
 from emu.probe import Stand
+from emu.probe.composites import Family
 from walker.bulk import translate_many
 from walker.columns import Kind, Outcomes
 
-__all__ = ["UNIT", "Result", "Unit", "Worker", "units_of"]
+__all__ = ["COMPOSITE_UNIT", "UNIT", "AnySection", "Result", "Unit", "Worker", "units_of"]
+
+AnySection = Section | CompositeSection
 
 UNIT = 1 << 19
 """The number of combinations that a unit has at the most, unless one control state has more."""
 
+COMPOSITE_UNIT = 1 << 15
+"""The same for composites, each of which takes as long as some ten single accesses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The control states [first, last) of a section, by their order."""
+    """The control states [first, last) of a section, by their order; of composites, the spaces."""
 
     section: str
     first: int
@@ -41,11 +50,16 @@ class Result:
     outcomes: tuple[int, int, int]
     divergent: int
     known: dict[str, int]
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding | CompositeFinding, ...]
 
 
-def units_of(section: Section, choice: Choice) -> Iterator[Unit]:
+def units_of(section: AnySection, choice: Choice) -> Iterator[Unit]:
     """Yield the units of a section, in order; none if the choice leaves nothing of it."""
+    if isinstance(section, CompositeSection):
+        yield from _composite_units(section, choice)
+        return
+    if not SECOND.isdisjoint(choice):
+        return
     variants = section.variants(choice)
     if not all(len(each.word) for each in variants):
         return
@@ -58,20 +72,33 @@ def units_of(section: Section, choice: Choice) -> Iterator[Unit]:
         yield Unit(section.name, first, last, each * (last - first))
 
 
+def _composite_units(section: CompositeSection, choice: Choice) -> Iterator[Unit]:
+    first = count = 0
+    sizes = [size for size in section.sizes(choice) if size]
+    for at, size in enumerate(sizes, 1):
+        count += size
+        if count + size > COMPOSITE_UNIT or at == len(sizes):
+            yield Unit(section.name, first, at, count)
+            first, count = at, 0
+
+
 class Worker:
     """Does units, one after the other; engines are kept in between."""
 
     def __init__(
-        self, sections: tuple[Section, ...], choice: Choice, predict: Predictor = translate_many
+        self, sections: tuple[AnySection, ...], choice: Choice, predict: Predictor = translate_many
     ) -> None:
         self._sections = {section.name: section for section in sections}
         self._choice = choice
         self._predict = predict
         self._stand = Stand()
+        self._composites = CompositeStand(predict)
 
     def do(self, unit: Unit) -> Result:
         """Put every combination of a unit to walker and CPU; raises as `Prober.probe` does."""
         section = self._sections[unit.section]
+        if isinstance(section, CompositeSection):
+            return self._do_composites(unit, section)
         layouts = self._layouts(section)
         outcomes = np.zeros(len(Kind), np.int64)
         known: Counter[str] = Counter()
@@ -91,6 +118,31 @@ class Worker:
             (int(outcomes[0]), int(outcomes[1]), int(outcomes[2])),
             divergent,
             {name: count for name, count in sorted(known.items()) if count},
+            tuple(findings.values()),
+        )
+
+    def _do_composites(self, unit: Unit, section: CompositeSection) -> Result:
+        outcomes = np.zeros(len(Kind), np.int64)
+        known: Counter[str] = Counter()
+        findings: dict[Signature, CompositeFinding] = {}
+        divergent = 0
+        for space in islice(section.spaces(self._choice), unit.first, unit.last):
+            judged = self._composites.judge(space.memory(), space.context, space.composites)
+            # Of two accesses the second is counted.
+            last = space.composites.family(Family.TWICE).astype(np.intp)
+            seen = judged.seen.kind[np.arange(len(last)), last]
+            outcomes += np.bincount(seen, minlength=len(Kind))
+            divergent += int(judged.differ.sum())
+            known.update(judged.known)
+            for finding in findings_of(space, judged):
+                before = findings.get(finding.signature)
+                count = finding.count + (before.count if before else 0)
+                findings[finding.signature] = replace(before or finding, count=count)
+        return Result(
+            unit,
+            (int(outcomes[0]), int(outcomes[1]), int(outcomes[2])),
+            divergent,
+            dict(sorted(known.items())),
             tuple(findings.values()),
         )
 

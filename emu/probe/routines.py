@@ -9,7 +9,19 @@ ends at DONE.
 from guest.assembler import assemble
 from walker.access import AccessType
 
-__all__ = ["CODE", "DONE", "ENTER_USER", "LANDED", "MARK", "SKIP", "START"]
+__all__ = [
+    "CODE",
+    "CROSS",
+    "DONE",
+    "ENTER_USER",
+    "IMPLICIT",
+    "LANDED",
+    "MARK",
+    "REKEY",
+    "RMW",
+    "SKIP",
+    "START",
+]
 
 MARK = 0x4B4F_5F58
 _READ, _WRITE, _FETCH = 0x000, 0x040, 0x080
@@ -20,6 +32,14 @@ SKIP = 0x1C0
 """Where user mode is entered: to stop right behind IRETQ would leave a stale exception."""
 
 START = {AccessType.READ: _READ, AccessType.WRITE: _WRITE, AccessType.EXECUTE: _FETCH}
+RMW = {"xadd": 0x200, "cmpxchg": 0x240}
+"""Locked read-modify-writes of a byte: one that changes it, one that finds another and doesn't."""
+CROSS = {AccessType.READ: 0x280, AccessType.WRITE: 0x2C0, AccessType.EXECUTE: _FETCH}
+"""Accesses of eight bytes in RAX."""
+IMPLICIT = 0x300
+"""Loads FS with the selector in AX."""
+REKEY = 0x340
+"""Writes EAX to PKRU and goes on at R8, with the slot and the byte from R10 and R9."""
 
 _SHOW_SLOT = f"mov edi, {MARK:#x}; mov rdx, [rcx]; mov rsi, [rcx + 8]; jmp {DONE:#x}"
 _ROUTINES = {
@@ -30,6 +50,12 @@ _ROUTINES = {
     DONE: "hlt",
     ENTER_USER: "iretq",
     SKIP: f"jmp {DONE:#x}",
+    RMW["xadd"]: f"lock xadd [rbx], al; {_SHOW_SLOT}",
+    RMW["cmpxchg"]: f"lock cmpxchg [rbx], dl; {_SHOW_SLOT}",
+    CROSS[AccessType.READ]: f"mov rax, [rbx]; mov edi, {MARK:#x}; jmp {DONE:#x}",
+    CROSS[AccessType.WRITE]: f"mov [rbx], rax; mov edi, {MARK:#x}; jmp {DONE:#x}",
+    IMPLICIT: f"mov fs, eax; mov edi, {MARK:#x}; jmp {DONE:#x}",
+    REKEY: "wrpkru; mov rcx, r10; mov eax, r9d; jmp r8",
 }
 
 

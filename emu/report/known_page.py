@@ -1,6 +1,7 @@
 """The page about known emulator divergences, made from the registry."""
 
-from emu.check import KNOWN
+from emu.check import KNOWN, KnownDivergence
+from emu.check.composite_known import KNOWN_COMPOSITE, KnownComposite
 from emu.check.known_sequences import KNOWN_SEQUENCES
 
 __all__ = ["known_page"]
@@ -9,8 +10,9 @@ _HEAD = """\
 # Known divergences of the emulator
 
 Where Unicorn 2.1.4 departs from the manuals, as far as Crosswalk has met it. Such a divergence is
-counted apart, under its id, and never hidden; each has a case file in tests/cases/known, and a
-test that it still occurs. This page is made from `emu/check/known.py` by
+counted apart, under its id, and never hidden; each has a case file in tests/cases/known or, where
+it takes more than an access of one byte to see it, tests/cases/composite, and a test that it still
+occurs. This page is made from `emu/check/known.py` and `emu/check/composite_known.py` by
 `scripts/emulator-divergences`.
 """
 
@@ -26,13 +28,8 @@ registered in `emu/check/known_sequences.py`.
 
 def known_page() -> str:
     """Return docs/emulator-divergences.md as it has to be."""
-    sections = (
-        f"## {entry.id}\n\n{entry.differs}\n\n"
-        f"- Manual: {entry.manual}\n"
-        f"- Reason in the emulator: {entry.reason}\n"
-        f"- See it: `crosswalk replay tests/cases/known/{entry.case}`\n"
-        for entry in KNOWN
-    )
+    sections = [_section(each, "known") for each in KNOWN]
+    sections += [_section(each, "composite") for each in KNOWN_COMPOSITE]
     sequences = (
         f"## {known.id}\n\n{known.differs}\n\n"
         f"- Manual: {known.manual}\n"
@@ -41,3 +38,12 @@ def known_page() -> str:
         for known in KNOWN_SEQUENCES
     )
     return "\n".join([_HEAD, *sections, _SEQUENCES, *sequences])
+
+
+def _section(entry: KnownDivergence | KnownComposite, folder: str) -> str:
+    return (
+        f"## {entry.id}\n\n{entry.differs}\n\n"
+        f"- Manual: {entry.manual}\n"
+        f"- Reason in the emulator: {entry.reason}\n"
+        f"- See it: `crosswalk replay tests/cases/{folder}/{entry.case}`\n"
+    )

@@ -2,106 +2,164 @@
 
 import argparse
 import json
-import shutil
-import subprocess
+import os
 import sys
-import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from emu.check.compare import agreements
+from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import Mutant, mutants_of
-from walker.bulk import translate_many
+from scripts.mutation.suite import MODULES, fails_tests
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_MODULES = ("translate", "bulk", "entry", "tables", "rights")
-_TESTS = (
-    "tests/walker/test_translate.py",
-    "tests/walker/test_translate_rights.py",
-    "tests/walker/test_translate_keys.py",
-    "tests/walker/test_translate_reserved.py",
-    "tests/walker/test_translate_accessed.py",
-    "tests/walker/test_entry.py",
-    "tests/walker/test_rights.py",
-    "tests/walker/test_bulk.py",
-    "tests/walker/test_leaves.py",
-    "tests/walker/test_frames.py",
-    "tests/walker/test_tables.py",
-    "tests/walker/test_translate_legacy.py",
-    "tests/walker/test_legacy.py",
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the mutants: all, those that the CPU's answers leave, and those left then.
+
+    `wrong` are explanations that don't hold, and why.
+    """
+
+    mutants: list[Mutant]
+    left: list[Mutant]
+    survivors: list[Mutant]
+    strangers: list[Mutant]
+    wrong: list[tuple[Explanation, str]]
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        """Whether each survivor is explained, and each explanation holds."""
+        return not self.strangers and not self.wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table of mutants killed, and every survivor; status 1 if there is one."""
+    """Print a table of mutants killed, and survivors; status 1 unless all of them are explained."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="which combinations are drawn (0)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
+    parser.add_argument("--module", choices=MODULES, action="append", help="only this (all)")
     parser.add_argument("--json", action="store_true", help="print one document as JSON")
     options = parser.parse_args(arguments)
-    taken = samples(options.seed)
-    known = [
-        ~agreements(translate_many(each.memory, each.context, each.accesses), each.observed)
-        for each in taken
-    ]
+    tally = take_out(options.module or MODULES, options.seed, options.jobs)
+    if options.json:
+        print(json.dumps(_record(tally)))
+    else:
+        _tell(tally)
+    return 0 if tally.good else 1
+
+
+def take_out(modules: Sequence[str], seed: int, jobs: int) -> Tally:
+    """Make all mutants of these modules, and see which are noticed."""
+    began = time.monotonic()
+    table = [row for row in load_table() if row.module in modules]
+    taken = samples(seed)
     mutants = [
         mutant
-        for module in _MODULES
+        for module in modules
         for mutant in mutants_of(module, (_ROOT / f"walker/{module}.py").read_text("utf-8"))
     ]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        by_cpu = list(pool.map(lambda mutant: killed(mutant, taken, known), mutants))
-        left = [mutant for mutant, dead in zip(mutants, by_cpu, strict=True) if not dead]
-        by_tests = dict(zip(left, pool.map(_fails_tests, left), strict=True))
-    survivors = [mutant for mutant, dead in by_tests.items() if not dead]
-    _tell(options, mutants, left, survivors)
-    return 1 if survivors else 0
+    left = _alive(jobs, mutants, lambda mutant: killed(mutant, taken), "by the CPU")
+    survivors = _alive(jobs, left, fails_tests, "by tests")
+    return Tally(
+        mutants,
+        left,
+        survivors,
+        unexplained(survivors, table),
+        unfounded(table, mutants, survivors),
+        time.monotonic() - began,
+    )
 
 
-def _fails_tests(mutant: Mutant) -> bool:
-    """Run the walker's tests against the mutant, in a copy of the project."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("walker", "guest", "emu", "tests"):
-            shutil.copytree(_ROOT / name, Path(folder) / name)
-        shutil.copy(_ROOT / "pyproject.toml", folder)
-        (Path(folder) / f"walker/{mutant.module}.py").write_text(mutant.source, "utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *_TESTS]
-        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    return done.returncode != 0
+def _alive(
+    jobs: int, mutants: list[Mutant], noticed: Callable[[Mutant], bool], how: str
+) -> list[Mutant]:
+    """Return the mutants that aren't noticed, in order; each is judged in a process of its own.
+
+    Processes and no threads: what is judged forks, and a fork of one thread has the locks of all.
+    """
+    running: dict[int, Mutant] = {}
+    alive, rest, done = set(), iter(mutants), 0
+    while True:
+        while len(running) < jobs and (mutant := next(rest, None)) is not None:
+            running[_judge(mutant, noticed)] = mutant
+        if not running:
+            return [mutant for mutant in mutants if mutant in alive]
+        child, status = os.wait()
+        mutant, code = running.pop(child), os.waitstatus_to_exitcode(status)
+        if code not in (0, 1):
+            raise RuntimeError(f"{mutant} could not be judged {how}: status {code}")
+        if code == 0:
+            alive.add(mutant)
+        done += 1
+        if done % 50 == 0 or done == len(mutants):
+            print(f"{done} of {len(mutants)} judged {how}, {len(alive)} left", file=sys.stderr)
 
 
-def _tell(
-    options: argparse.Namespace,
-    mutants: list[Mutant],
-    left: list[Mutant],
-    survivors: list[Mutant],
-) -> None:
-    if options.json:
-        rows = [
-            {"module": each.module, "line": each.line, "was": each.before, "became": each.after}
-            for each in survivors
-        ]
-        print(
-            json.dumps(
-                {
-                    "mutants": len(mutants),
-                    "killed_by_cpu": len(mutants) - len(left),
-                    "killed_by_tests": len(left) - len(survivors),
-                    "survivors": rows,
-                }
-            )
-        )
-        return
-    print(f"{'module':<12}{'mutants':>9}{'by the CPU':>12}{'by tests':>10}{'survive':>9}")
-    for module in _MODULES:
+def _judge(mutant: Mutant, noticed: Callable[[Mutant], bool]) -> int:
+    """Start a process that ends with 1 if the mutant is noticed, 0 if not; return its id."""
+    child = os.fork()
+    if child == 0:
+        status = 2
+        try:
+            status = int(noticed(mutant))
+        finally:
+            os._exit(status)
+    return child
+
+
+def _rows(tally: Tally) -> list[tuple[str, int, int, int, int]]:
+    """Return for each module: mutants, killed by the CPU's answers, by tests, survivors."""
+    rows = []
+    for module in dict.fromkeys(mutant.module for mutant in tally.mutants):
         every, rest, alive = (
-            sum(each.module == module for each in group) for group in (mutants, left, survivors)
+            sum(each.module == module for each in group)
+            for group in (tally.mutants, tally.left, tally.survivors)
         )
-        print(f"{module:<12}{every:>9}{every - rest:>12}{rest - alive:>10}{alive:>9}")
-    for each in survivors:
-        print(f"walker/{each.module}.py:{each.line} {each.function}: {each.before} -> {each.after}")
+        rows.append((module, every, every - rest, rest - alive, alive))
+    return rows
+
+
+def _record(tally: Tally) -> dict[str, object]:
+    names = ("module", "mutants", "by_cpu", "by_tests", "survive")
+    return {
+        "modules": [dict(zip(names, row, strict=True)) for row in _rows(tally)],
+        "unexplained": [_as_row(mutant) for mutant in tally.strangers],
+        "unfounded": [f"{_explained(row)}: {why}" for row, why in tally.wrong],
+        "seconds": round(tally.seconds, 1),
+    }
+
+
+def _as_row(mutant: Mutant) -> dict[str, object]:
+    return {
+        "module": mutant.module,
+        "line": mutant.line,
+        "function": mutant.function,
+        "was": mutant.before,
+        "became": mutant.after,
+    }
+
+
+def _explained(row: Explanation) -> str:
+    return f"walker/{row.module}.py {row.function}: {row.was} -> {row.became}"
+
+
+def _tell(tally: Tally) -> None:
+    print(f"{'module':<12}{'mutants':>9}{'by the CPU':>12}{'by tests':>10}{'survive':>9}")
+    for module, *counts in _rows(tally):
+        every, by_cpu, by_tests, alive = counts
+        print(f"{module:<12}{every:>9}{by_cpu:>12}{by_tests:>10}{alive:>9}")
+    for each in tally.strangers:
+        place = f"walker/{each.module}.py:{each.line} {each.function}"
+        print(f"survives, unexplained: {place}: {each.before} -> {each.after}")
+    for row, why in tally.wrong:
+        print(f"explained for nothing, {why}: {_explained(row)}")
+    count = len(tally.survivors) - len(tally.strangers)
+    print(f"{len(tally.mutants)} mutants in {tally.seconds:.0f} s; {count} survivors explained")
 
 
 if __name__ == "__main__":

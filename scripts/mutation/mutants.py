@@ -2,22 +2,27 @@
 
 import ast
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 __all__ = ["Mutant", "mutants_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: where, what it was and what it became, and the whole module with it."""
+    """One change: where, and the first lines of the statement that it is in, before and after."""
 
     module: str
     line: int
     function: str
     before: str
     after: str
-    source: str
+    write: Callable[[], str] = field(compare=False, repr=False)
+
+    @property
+    def source(self) -> str:
+        """The whole module with the change in it."""
+        return self.write()
 
 
 _BINARY: dict[type[ast.operator], type[ast.operator]] = {
@@ -46,16 +51,22 @@ def mutants_of(module: str, source: str) -> Iterator[Mutant]:
     """Yield every mutant of a module, in the order of its lines."""
     tree = ast.parse(source)
     for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
-        for node in _nodes(function):
+        for statement, node in _nodes(function):
             for changed in _changes(node):
-                yield _mutant(module, tree, function, node, changed)
+                yield _mutant(module, tree, (function.name, statement), node, changed)
 
 
-def _nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """Yield what a function does: not its signature, nor its docstring."""
+def _nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.stmt, ast.AST]]:
+    """Yield what a function does, with its statement: not its signature, nor its docstring."""
     for statement in function.body:
         if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
-            yield from ast.walk(statement)
+            yield from _parts(statement, statement)
+
+
+def _parts(node: ast.AST, statement: ast.stmt) -> Iterator[tuple[ast.stmt, ast.AST]]:
+    yield statement, node
+    for part in ast.iter_child_nodes(node):
+        yield from _parts(part, part if isinstance(part, ast.stmt) else statement)
 
 
 def _changes(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901  # A table of node types, one case each.
@@ -93,17 +104,21 @@ def _with(node: ast.AST, **fields: object) -> ast.AST:
 
 
 def _mutant(
-    module: str, tree: ast.Module, function: ast.FunctionDef, node: ast.AST, changed: ast.AST
+    module: str, tree: ast.Module, place: tuple[str, ast.stmt], node: ast.AST, changed: ast.AST
 ) -> Mutant:
+    function, statement = place
     ast.copy_location(changed, node)
-    replaced = _Replace(node, changed).visit(tree)
-    source = ast.unparse(ast.fix_missing_locations(replaced))
-    line = getattr(node, "lineno", function.lineno)
-    return Mutant(module, line, function.name, _line(node), _line(changed), source)
+    replace = _Replace(node, changed)
+
+    def write() -> str:
+        return ast.unparse(ast.fix_missing_locations(replace.visit(tree)))
+
+    after = _line(replace.visit(statement))
+    return Mutant(module, node.lineno, function, _line(statement), after, write)  # type: ignore[attr-defined]  # What is changed has a line.
 
 
 def _line(node: ast.AST) -> str:
-    return ast.unparse(node).splitlines()[0]
+    return ast.unparse(ast.fix_missing_locations(node)).splitlines()[0]
 
 
 class _Replace(ast.NodeTransformer):

@@ -42,7 +42,7 @@ def observe(memory, context, *accesses):
 
 def tables_of(prober):
     """A copy of the tables as the prober's CPU sees them, its own copies of the root included."""
-    ground = prober.chosen._ground
+    ground = getattr(prober, "chosen", prober)._ground
     return ground.space.tables(ground._tables).copy()
 
 

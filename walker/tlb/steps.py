@@ -103,7 +103,7 @@ class Sequence:
 
     `ram` are backed ranges (start, size) in bytes, `entries` the non-zero words of the paging
     structures by physical address; treat it as read-only. `BadInput` for a step that the
-    processor refuses, or that isn't modelled.
+    processor refuses, or that isn't modelled, and outside IA-32e mode.
     """
 
     context: PagingContext
@@ -112,6 +112,9 @@ class Sequence:
     steps: tuple[Step, ...]
 
     def __post_init__(self) -> None:
+        if not self.context.mode.long:
+            mode = self.context.mode.value
+            raise BadInput(f"sequences are of 4- and 5-level paging, not {mode} paging")
         for _ in self.contexts():
             pass
 

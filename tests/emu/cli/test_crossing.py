@@ -1,4 +1,14 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from emu.cli import crossing, pace
+from emu.matrix.summary import Group, Summary, load_summary
 
 
 def test_list_shows_dimensions_sizes_and_reasons(run):
@@ -14,7 +24,7 @@ def test_list_as_records(run):
     combinations = {True: 0, False: 0}
     for record in records:
         combinations[record.get("mode") in ("32bit", "pae")] += record.get("combinations", 0)
-    assert combinations == {True: 638_400, False: 38_355_660}
+    assert combinations == {True: 638_400, False: 40_602_156}
     assert sum(record.get("sequences", 0) for record in records) > 60_000
     assert all(record["pruned"] for record in records)
 
@@ -26,6 +36,8 @@ def test_a_selection_runs_and_goes_on_from_its_state(run, tmp_path):
     assert first.status == 0
     record = json.loads(first.out)
     assert record["probes"] == record["agreements"] == 256 * 16 * 4
+    assert (record["divergences"], record["known_divergences"]) == (0, 0)
+    assert record["seconds"] > 0
     again = json.loads(run(*command, "--state", str(state)).out)
     assert again["probes"] == record["probes"]
 
@@ -85,3 +97,90 @@ def test_violations_fail_and_are_written_to_be_run_again(run, tmp_path, monkeypa
     (group,) = record["tlb"]["groups"].values()
     assert group["count"] == record["divergences"]
     assert run("sequence", group["select"]).status == 1
+
+
+def test_list_counts_by_dimension_and_knows_composites(run):
+    done = run("matrix", "--list", "--select", "access=twice,section=twice-key")
+    assert done.status == 0
+    assert "twice-key: 36,864" in done.out
+    assert "4 values of PKRU in between" in done.out
+    assert "  cr0.wp: 0 18,432, 1 18,432" in done.out
+    assert "  pte: p 36,864, rw 18,432, us 18,432, d 18,432, pk 18,432" in done.out
+
+
+def test_composites_run_and_known_divergences_are_told(run):
+    chosen = "section=implicit-tables,pml4e.us=1,pdpte.us=1,pte.bit51=0"
+    done = run("matrix", "--jobs", "1", "--select", chosen)
+    assert done.status == 0
+    assert "implicit-access-honours-ac" in done.out
+    assert "verdict: agreement" in done.out
+
+
+UNITS = "section=cross-4k"
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_goes_on_and_comes_to_the_same(tmp_path):
+    state = tmp_path / "state.json"
+    command = [sys.executable, "-m", "emu.cli", "matrix", "--jobs", "2", "--json"]
+    command += ["--select", UNITS]
+    whole = subprocess.run(command, capture_output=True, check=True, timeout=300)
+    command += ["--state", str(state)]
+    seen = set()
+    for _ in range(3):
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            before = state.stat().st_ino if state.exists() else 0
+            until = time.monotonic() + 60
+            while time.monotonic() < until and process.poll() is None:
+                if state.exists() and state.stat().st_ino != before:
+                    break
+                time.sleep(0.01)
+            assert process.poll() is None
+            os.killpg(process.pid, signal.SIGKILL)
+        seen.add(load_summary(state, UNITS, 100).units)
+    assert len(seen) == 3
+    done = subprocess.run(command, capture_output=True, check=True, timeout=300)
+    first, last = (json.loads(each.stdout) for each in (whole, done))
+    for each in (first, last):
+        del each["seconds"], each["reproduce"]
+    assert first == last
+
+
+def test_a_line_is_said_now_and_then_with_rate_and_time_left(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    said = pace.Pace("combinations", 1000)
+    for step, done in ((4, 2000), (6, 3000), (5, 4000), (5, 5000)):
+        now[0] += step
+        said(done, 10_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "3,000 of 10,000 combinations (30 %), 200 a second, 35 s left",
+        "5,000 of 10,000 combinations (50 %), 200 a second, 25 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"select": "access=read"}', "a state of --select 'access=read', not of 'access=write'"),
+        ('{"select": "access=write", "version": "0"}', "another version of Crosswalk"),
+        ("nothing", "not a state of the matrix"),
+    ],
+)
+def test_a_foreign_state_is_one_line_and_left_alone(run, tmp_path, content, message):
+    state = tmp_path / "state.json"
+    state.write_text(content)
+    done = run("matrix", "--select", "access=write", "--state", str(state))
+    assert done.status == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert state.read_text() == content
+
+
+def test_a_case_that_can_not_be_reduced_is_left_as_it_was_found(capsys):
+    summary = Summary("", groups={"x": Group("x says this", 3, "no case")})
+    crossing._reduce(summary, None)
+    assert summary.groups["x"] == Group("x says this", 3, "no case")
+    assert capsys.readouterr().err.startswith("cases are as they were found: x: not JSON")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.emu.cases import KNOWN_CASES
+from tests.emu.cases import COMPOSITE_CASES, KNOWN_CASES
 from tests.emu.cli.conftest import case_of
 from walker.bulk import translate_many
 from walker.source import Probe, dump_case, load_case, parse_case
@@ -99,3 +99,36 @@ def test_a_case_without_probes_is_remarked_upon(run, tmp_path):
     ran = run("replay", written(tmp_path / "none.json", case_of()))
     assert 0 == ran.status
     assert "no probes to replay" in ran.err
+
+
+@pytest.mark.parametrize("path", sorted(COMPOSITE_CASES.iterdir()), ids=lambda path: path.stem)
+def test_composites_are_replayed_beside_other_cases(run, small_case, path):
+    ran = run("replay", small_case, path)
+    assert 0 == ran.status
+    assert "probes 4, divergences 0" in ran.out
+    assert f"  known emulator divergence: {path.stem}" in ran.out
+    assert run("replay", path, "--json").out == path.read_text()
+
+
+def test_a_composite_that_diverges_is_exit_status_1(run, monkeypatch):
+    monkeypatch.setattr("emu.check.composite_known.KNOWN_COMPOSITE", ())
+    path = COMPOSITE_CASES / "locked-rmw-reads-first.json"
+    ran = run("replay", path)
+    assert 1 == ran.status
+    assert f"{path}: diverges: rmw:" in ran.out
+    assert "known emulator divergence" not in ran.out
+
+
+def test_a_composite_is_of_ia_32e_mode_and_no_walkers_business(run, tmp_path):
+    path = COMPOSITE_CASES / "locked-rmw-reads-first.json"
+    older = tmp_path / "older.json"
+    document = json.loads(path.read_text())
+    document["case"]["cpu"]["efer"] = "0x0"
+    older.write_text(json.dumps(document))
+    for arguments, message in (
+        ((older,), f"{older}: $.case: composites are of 4- and 5-level paging, not PAE paging"),
+        ((path, "--walker", "walk"), f"{path}: a walker can't be asked for a composite"),
+    ):
+        ran = run("replay", *arguments)
+        assert (2, "") == (ran.status, ran.out)
+        assert ran.err == f"crosswalk: error: {message}\n"

@@ -39,7 +39,18 @@ def laid_out(name):
         ("mode=32bit", {name for name in BY_NAME if name.startswith("32bit-")}),
         ("mode=pae,mode=32bit", set(BY_NAME)),
         ("mode=pae,section=32bit-keys", set()),
-        ("mode=5level", {"rights-5level", "reserved-5level", "junk-pml5e"}),
+        (
+            "mode=5level",
+            {
+                "rights-5level",
+                "reserved-5level",
+                "junk-pml5e",
+                "vendor",
+                "canonical-5level",
+                "cross-ends-5level",
+            },
+        ),
+        ("mode=pae,access=rmw", set()),
     ],
 )
 def test_a_mode_is_chosen_by_name(text, names):

@@ -4,15 +4,20 @@ import signal
 
 import pytest
 
+from emu.fuzz import attempt
+from emu.fuzz.reduce import size_of
+from emu.fuzz.reduce.same import signatures_of
 from emu.matrix import run
 from emu.matrix.choice import parse_choice
 from emu.matrix.run import Crash, chosen_units, results_of
 from emu.matrix.sections import SECTIONS
-from emu.matrix.summary import Summary, load_summary
+from emu.matrix.smallest import smallest
+from emu.matrix.summary import Group, Summary, load_summary, version
 from emu.matrix.unit import Unit, Worker
 from tests.emu.check.bugs import GUEST
 from walker.bulk import translate_many
 from walker.errors import BadInput
+from walker.source.case import parse_case
 
 FEW = "section=junk-pte,access=write,cpl=3"
 
@@ -90,19 +95,44 @@ def test_a_unit_that_kills_its_process_is_a_result_and_the_rest_goes_on(monkeypa
 
 def test_a_state_goes_on_where_it_ended(tmp_path):
     whole = all_of(FEW)
+    whole.version = version()
     path = tmp_path / "state.json"
     path.write_bytes(whole.dump())
     assert load_summary(path, FEW, 1) == whole
-    assert load_summary(tmp_path / "none", FEW, 1) == Summary(FEW)
+    assert load_summary(tmp_path / "none", FEW, 1) == Summary(FEW, version=version())
+
+
+def test_wherever_a_run_ended_going_on_comes_to_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr("emu.matrix.unit.UNIT", 5000)
+    (bug,) = [bug for bug in GUEST if bug.name == "R/W of a PTE ignored"]
+    choice = parse_choice(FEW)
+    worker = Worker(SECTIONS, choice, bug.predict)
+    results = [worker.do(unit) for unit in chosen_units(choice)]
+    whole = Summary(FEW, version=version())
+    for result in results:
+        whole.add(result)
+    path = tmp_path / "state.json"
+    for ended in range(len(results) + 1):
+        before = Summary(FEW, version=version())
+        for result in results[:ended]:
+            before.add(result)
+        path.write_bytes(before.dump())
+        again = load_summary(path, FEW, len(results))
+        assert again.units == ended
+        for result in results[again.units :]:
+            again.add(result)
+        assert whole.dump() == again.dump()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "state"),
-        (b'{"select": "x", "units": 0}', "not a state of this matrix"),
-        (b'{"select": "", "units": 99}', "not a state of this matrix"),
+        (b"{", "not a state of the matrix"),
+        (b'{"select": "x", "units": 0}', "a state of --select 'x', not of ''"),
+        (b'{"select": "", "units": 0, "version": "x"}', "another version of Crosswalk"),
         (b'{"select": "", "unknown": 1}', "unknown"),
+        (b'{"select": "", "format": "other"}', "format 'other'"),
+        (b'{"select": "", "units": -1}', ">= 0"),
     ],
 )
 def test_a_foreign_state_is_refused(tmp_path, content, message):
@@ -119,6 +149,28 @@ def test_a_group_keeps_a_case_that_shows_it(tmp_path):
         case = json.loads(group.case)
         assert len(case["entries"]) == 4
         assert len(case["probes"]) == 1
+
+
+def test_the_case_of_a_group_is_made_small_and_still_shows_it():
+    (bug,) = [bug for bug in GUEST if bug.name == "R/W of a PTE ignored"]
+    summary = all_of(FEW, bug.predict)
+    small = dict(smallest(summary, bug.predict))
+    assert small.keys() == summary.groups.keys()
+    for slug, text in small.items():
+        case = parse_case(text.encode(), slug)
+        found = parse_case(summary.groups[slug].case.encode(), slug)
+        assert size_of(case) < size_of(found)
+        assert slug in {found.slug for found in signatures_of(attempt.Tester(bug.predict), case)}
+        assert max(pa for pa in case.entries) < 0x5000
+        assert text == dict(smallest(with_case(summary, slug, text), bug.predict))[slug]
+    # What doesn't show it, as with the walker itself, stays as it was found.
+    assert dict(smallest(summary)) == {slug: each.case for slug, each in summary.groups.items()}
+
+
+def with_case(summary, slug, text):
+    """A summary of one group alone, which has this case."""
+    group = summary.groups[slug]
+    return Summary("", groups={slug: Group(group.signature, group.count, text)})
 
 
 def test_units_cover_each_control_state_once():

@@ -3,7 +3,8 @@ import pytest
 
 from emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
 from emu.matrix.choice import parse_choice
-from emu.matrix.section import KEY, MAX_VARIANTS, Section
+from emu.matrix.limits import LIMITS
+from emu.matrix.section import HIGH_RAM, KEY, MAX_VARIANTS, Section
 from emu.matrix.sections import SECTIONS
 from walker.bulk import translate_many
 from walker.columns import Kind
@@ -85,7 +86,9 @@ def test_a_choice_narrows_by_name(text, paths, states, accesses):
         ("pte.nx", "not NAME=VALUE"),
         ("pte.foo=1", "no 'pte.foo'"),
         ("pte.nx=2", "one of 0, 1"),
-        ("access=fetch", "one of execute, read, write"),
+        ("maxphyaddr=48", "one of 36, 39, 40"),
+        ("then.cpl=1", "one of 0, 3"),
+        ("access=fetch", "one of cross, cross:execute"),
         ("section=x", "one of"),
         ("mode=long", "one of 32bit, 4level, 5level, pae"),
     ],
@@ -95,7 +98,7 @@ def test_what_there_is_not_can_not_be_chosen(text, message):
         parse_choice(text)
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+@pytest.mark.parametrize("section", [*SECTIONS, *LIMITS], ids=lambda section: section.name)
 def test_a_section_fits_its_tables_and_says_what_it_leaves_out(section):
     variants = section.variants()
     assert all(0 < len(each.word) <= MAX_VARIANTS for each in variants)
@@ -130,3 +133,55 @@ def test_what_a_bit_is_called_is_what_it_is():
     assert ENTRY_BITS["key15"] == 15 << 59
     assert ENTRY_BITS["pk"] == KEY << 59
     assert set(LEVEL_NAMES) == {1, 2, 3, 4, 5}
+
+
+def limit(name):
+    (section,) = [each for each in LIMITS if each.name == name]
+    return section
+
+
+@pytest.mark.parametrize(("levels", "first"), [(4, 47), (5, 56)])
+def test_every_bit_that_makes_an_address_none_is_flipped(levels, first):
+    section = limit(f"canonical-{levels}level")
+    _, memory, va = paths_of(section, {})
+    context = next(iter(section.contexts()))
+    good = [at for at in va.tolist() if context.canonical(at)]
+    assert len(va) == len(set(va.tolist())) == len(good) * (65 - first)
+    assert set(va.tolist()) == {at ^ 1 << bit for at in good for bit in range(first, 64)} | set(
+        good
+    )
+    kinds = translate_many(memory, context, section.accesses_to(va)).kind
+    assert (kinds == Kind.GENERAL_PROTECTION).mean() == pytest.approx(1 - 1 / (65 - first))
+
+
+def test_entries_with_the_highest_address_bit_lead_to_ram():
+    section = limit("highest-4k")
+    assert HIGH_RAM == section.ram
+    _, memory, va = paths_of(section, {})
+    context = next(iter(section.contexts({"efer.nx": frozenset("1")})))
+    pas = translate_many(memory, context, section.accesses_to(va)).pa
+    assert ((pas >> np.uint64(39)) == 1).any()
+    kinds = {walk(memory, context, at).steps[-1].kind for at in va.tolist()}
+    assert kinds == {StepKind.LEAF, StepKind.RESERVED}
+
+
+def test_processors_are_crossed_with_control_states_and_can_be_chosen():
+    section = limit("vendor")
+    assert len(list(section.contexts())) == 2 * 4
+    chosen = list(section.contexts(parse_choice("vendor=amd,page1gb=0")))
+    assert len(chosen) == 2
+    assert {(each.vendor.value, each.page1gb) for each in chosen} == {("amd", False)}
+    assert list(SMALL.contexts(parse_choice("vendor=amd"))) == []
+    assert len(list(SMALL.contexts(parse_choice("maxphyaddr=40")))) == 8
+
+
+def test_two_paths_to_one_table_have_different_rights():
+    # Tables are shared by all paths: the same PTE, by way of other PDEs.
+    variants, memory, va = paths_of(SECTIONS[0], {})
+    context = next(iter(SECTIONS[0].contexts()))
+    leaves = {}
+    for at in va[:: len(va) // 2000].tolist():
+        path = walk(memory, context, at)
+        leaves.setdefault(path.steps[-1].pa, set()).add(path.grant)
+    assert len(variants) == 4
+    assert any(len(grants) > 1 for grants in leaves.values())

@@ -7,6 +7,7 @@ from emu.machine.registers import register_offsets
 from emu.probe import Prober, live
 from emu.probe.engine import Engine, Saved
 from emu.probe.live import live_state
+from emu.probe.prober import LongProber
 from tests.emu.observing import columns
 from tests.emu.soups import soup
 
@@ -81,7 +82,7 @@ def test_without_it_all_is_observed_the_same(monkeypatch, reason):
     else:
         monkeypatch.setattr(live, "_ENGINE", 0)
     for each, outcomes in zip(soups, expected, strict=True):
-        prober = Prober(each.memory, each.context)
+        prober = LongProber(each.memory, each.context)
         assert prober._bulk._live is None
         assert not prober._watch.possible
         assert outcomes == columns(prober.probe(each.accesses))

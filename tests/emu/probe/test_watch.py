@@ -7,6 +7,7 @@ import pytest
 
 from emu.check import check
 from emu.probe import ProbeError, Prober
+from emu.probe.prober import LongProber
 from emu.probe.single import Single
 from emu.probe.watch import WatchRig
 from tests.emu.observing import every, lent_slots, observe, probe, tables_of, write
@@ -159,11 +160,11 @@ def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
     builder = Builder().map(VA, 0x8000)
     memory = builder.memory
     large = context(smep=True, smap=True, pke=True, wp=False, nxe=False)
-    later = Prober(memory, context())
+    later = LongProber(memory, context())
     later._bulk._state(0, cpl, ac=ac)
     later.enter(memory, large)
     derived = later._bulk._state(0, cpl, ac=ac)
-    first = Prober(memory, large)
+    first = LongProber(memory, large)
     own = first._bulk._prepare(first._ground.arena.lent[0], cpl, ac=ac)
     # In front of the registers lies what only Unicorn knows of a saved state.
     start = first._bulk._layout.rax
@@ -174,7 +175,7 @@ def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
 
 def test_the_rigs_states_are_made_once_for_all_arenas():
     memory = Builder().map(VA, 0x8000).memory
-    prober = Prober(memory, context())
+    prober = LongProber(memory, context())
     one = prober._bulk._state(0, 3, ac=False)
     other = Builder()
     for slot in range(20):

@@ -92,6 +92,11 @@ def test_outcomes_are_written_for_people_and_not_read():
         ({"entries": {"0x1004": "0x1"}}, "not a multiple of 8"),
         ({"entries": {"0x20000": "0x1"}}, "outside"),
         ({"cpu": {"cr3": "0x1000", "cr4": "0x0"}}, "PAE"),
+        (
+            {"cpu": {"cr3": "0x1000", "cr4": "0x20", "efer": "0x0"}},
+            "5-level paging, not PAE paging",
+        ),
+        ({"cpu": {"cr3": "0x1000", "cr4": "0x0", "efer": "0x0"}}, "not 32-bit paging"),
         ({"steps": [{"step": "jump"}]}, r"\$.steps"),
         ({"steps": [{"step": "store", "pa": "0x20000", "value": "0x0"}]}, r"steps\[0\].pa"),
         ({"steps": [{"step": "store", "pa": "0x4", "value": "0x0"}]}, r"steps\[0\].pa"),
@@ -113,7 +118,7 @@ def test_outcomes_are_written_for_people_and_not_read():
         ({"steps": [{"step": "wrpkru", "value": "0x0"}]}, "PKE clear"),
         ({"steps": [{"step": "invlpg", "va": "0x0"}] * 257}, "length"),
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_what_is_wrong_with_a_file_is_said_in_one_line(changes, message):
     with pytest.raises(BadInput, match=message) as raised:

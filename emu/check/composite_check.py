@@ -1,0 +1,61 @@
+"""Composites, put to the emulated CPU and compared with what they may come to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.check.combine import Claim, claims_of, met, parts_of
+from emu.check.composite_known import explanations
+from emu.check.crosscheck import Predictor
+from emu.probe.composite import CompositeProber
+from emu.probe.composites import Composites, Seen
+from walker.bulk import translate_many
+from walker.context import PagingContext
+from walker.memory import PhysicalMemory
+
+__all__ = ["CompositeStand", "Judged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What n composites came to, and what was said of them.
+
+    `differ` bool[n]: which diverge, those explained left out; `known` has the number explained
+    by each known divergence of the emulator, `explained` bool[n] which those are.
+    """
+
+    claims: list[Claim]
+    seen: Seen
+    differ: NDArray[np.bool_]
+    explained: NDArray[np.bool_]
+    known: dict[str, int]
+
+
+class CompositeStand:
+    """Judges composites in one address space after the other; the engine is kept in between."""
+
+    def __init__(self, predict: Predictor = translate_many) -> None:
+        self._predict = predict
+        self._prober: CompositeProber | None = None
+
+    def judge(
+        self, memory: PhysicalMemory, context: PagingContext, composites: Composites
+    ) -> Judged:
+        """Make composites, and return what they came to; raises as the prober does."""
+        if self._prober is None:
+            self._prober = CompositeProber(memory, context)
+        else:
+            self._prober.enter(memory, context)
+        seen = self._prober.probe(composites)
+        claims = claims_of(composites, parts_of(memory, context, composites, self._predict))
+        differ = ~met(claims, seen)
+        explained = np.zeros(len(composites), np.bool_)
+        known = {}
+        rows = np.flatnonzero(differ)
+        for name, which in explanations(memory, context, composites.take(rows), seen.take(rows)):
+            fresh = rows[which & ~explained[rows]]
+            explained[fresh] = True
+            if len(fresh):
+                known[name] = len(fresh)
+        return Judged(claims, seen, differ & ~explained, explained, known)

@@ -1,0 +1,283 @@
+"""Composites, made by guest code one after the other, and what became of each.
+
+As for single accesses: each starts from the same state, with an empty TLB; it has to prove that it
+completed and where it went; what it changed in the tables is read and undone before the next.
+"""
+
+import struct
+
+import numpy as np
+
+from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
+from emu.probe.engine import ProbeError
+from emu.probe.ground import Ground, Sites
+from emu.probe.mover import Mover, answer_of
+from emu.probe.rig import Run
+from emu.probe.signature import SLOT, decode, signature
+from emu.probe.single import Seen as Answer
+from emu.probe.space import NOWHERE
+from walker.access import AccessType
+from walker.columns import Accesses, Kind
+from walker.context import PagingContext
+from walker.errors import BadInput
+from walker.memory import FRAME, U64, PhysicalMemory
+
+__all__ = ["CompositeProber"]
+
+_ADDEND = 0x5A
+_MASK = (1 << 64) - 1
+_PHYSICAL = (1 << 44) - 1
+# The last slot of a page and the first: `mov rax, imm64; jmp rbp` across the two, with the
+# frames of both in it; a read of eight bytes shows the same.
+_LAST = struct.Struct("<10s2sI")
+_FIRST = struct.Struct("<I2s10s")
+_HLT, _MOV_RAX, _JMP_RBP = b"\xf4" * 10, b"\x48\xb8", b"\xff\xe5"
+# A data segment of the user's; its base is the frame that it lies in.
+_ACCESSED = 1 << 40
+_SEGMENT = 0x00CF_F200_0000_FFFF
+
+_Who = tuple[int, bool, int]
+
+
+class CompositeProber:
+    """Makes composites under the tables of `memory` and the given context.
+
+    As `LongProber`: `memory` is only read. No page that a composite may reach may be a paging
+    structure (`BadInput`), and one without RAM is no outcome. `BadInput` outside IA-32e mode.
+    """
+
+    def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
+        self._take_up(_ground(memory, context, None), None)
+
+    def enter(self, memory: PhysicalMemory, context: PagingContext) -> None:
+        """Go on with another address space; where its RAM is the same, the engine is kept."""
+        before = self._ground
+        self._take_up(_ground(memory, context, before), before)
+
+    def _take_up(self, ground: Ground, before: Ground | None) -> None:
+        self._ground = ground
+        if before is None or ground.space is not before.space:
+            self._mover = Mover(ground.space, ground.own)
+        self._mover.enter(ground.arena, ground.context)
+
+    def probe(self, composites: Composites) -> Seen:
+        """Make every composite, each on its own; `ProbeError` where one has no outcome.
+
+        `BadInput` for one that isn't placed as `Composites` says.
+        """
+        _check_places(composites)
+        seen = Seen.empty(len(composites))
+        for family in Family:
+            rows = np.flatnonzero(composites.family(family))
+            if len(rows):
+                _Batch(self._ground, self._mover, composites.take(rows)).make(seen, rows.tolist())
+        changed = self._ground.restore_tables()
+        if changed is not None:
+            raise ProbeError(f"the emulator changed the word at {changed:#x}, which no walk uses")
+        return seen
+
+
+class _Batch:
+    """Composites of one family: where they may go, and one after the other made."""
+
+    def __init__(self, ground: Ground, mover: Mover, composites: Composites) -> None:
+        self._ground, self._mover, self._composites = ground, mover, composites
+        self._view = ground.space.view
+        self._family = FORMS[NAMES[int(composites.form[0])]].family
+        both = [composites.va]
+        if self._family is Family.CROSS:
+            both.append((composites.va | np.uint64(FRAME - 1)) + np.uint64(1))
+        if self._family is Family.TWICE:
+            both.append(composites.then_va)
+        self._sites = [_sites(ground, va) for va in both]
+        if len({site.copy.tobytes() for site in self._sites}) > 1:
+            raise BadInput("a composite begins in one of the probe's two slots, and ends elsewhere")
+        for site in self._sites:
+            if (site.held & ~site.signed).any():
+                raise BadInput("a composite may reach a paging structure")
+        slots = [site.target & ~np.uint64(SLOT - 1) for site in self._sites]
+        self._contents = [_contents(self._family, at, each) for at, each in enumerate(slots)]
+        self._slots = [ground.space.index_of(each) for each in slots]
+        for at, content in zip(self._slots, self._contents, strict=True):
+            held = at != NOWHERE
+            ground.space.words[at[held]] = content[held, 0]
+            ground.space.words[at[held] + 1] = content[held, 1]
+
+    def make(self, seen: Seen, rows: list[int]) -> None:
+        """Make them all, and put what was seen into these rows."""
+        composites = self._composites
+        make = {
+            Family.RMW: self._modify,
+            Family.CROSS: self._cross,
+            Family.IMPLICIT: self._load,
+            Family.TWICE: self._twice,
+        }[self._family]
+        words, before, reported = (
+            np.concatenate([getattr(site, name) for site in self._sites], axis=1).tolist()
+            for name in ("word", "before", "reported")
+        )
+        columns = (composites.form, composites.va, composites.cpl, composites.ac)
+        copies = self._sites[0].copy
+        for at, (form, va, cpl, ac, copy) in enumerate(
+            zip(*(column.tolist() for column in (*columns, copies)), strict=True)
+        ):
+            row = rows[at]
+            for place, answer in enumerate(make(at, NAMES[form], va, (cpl, ac, copy))):
+                seen.kind[row, place], seen.pa[row, place] = answer.kind, answer.pa
+                seen.error_code[row, place], seen.cr2[row, place] = answer.error_code, answer.cr2
+            changed = {}
+            for index, value, pa in zip(words[at], before[at], reported[at], strict=True):
+                if index != NOWHERE and self._view[index] != value:
+                    changed[pa] = self._view[index]
+                    self._view[index] = value
+            for place, pa in enumerate(sorted(changed)):
+                seen.entry_pa[row, place], seen.entry_value[row, place] = pa, changed[pa]
+
+    def _modify(self, at: int, name: str, va: int, who: _Who) -> tuple[Answer, ...]:
+        how = name.partition(":")[2]
+        byte = _ADDEND
+        if how == "cmpxchg":
+            # Another byte than the one there, so that the comparison fails.
+            byte = _byte_of(int(self._sites[0].target[at])) ^ _ADDEND
+        run, fault_at = self._mover.modify(how, va, who, byte)
+        fault = answer_of(run, fault_at, f"{name} of {va:#x}")
+        if fault is not None:
+            return (fault,)
+        read = run.rax & 0xFF
+        pa = decode(run.rdx, run.rsi, va=va, stored=(read + byte) & 0xFF if how == "xadd" else None)
+        if pa is None or _byte_of(pa) != read:
+            raise ProbeError(f"{name} of {va:#x}: reached no signature")
+        self._ground.erase(pa)
+        return (Answer(Kind.OK, pa=pa),)
+
+    def _cross(self, at: int, name: str, va: int, who: _Who) -> tuple[Answer, ...]:
+        kind = FORMS[name].types[0]
+        targets = [int(site.target[at]) for site in self._sites]
+        value = ~(targets[0] >> 12 | targets[1] >> 12 << 32) & _MASK
+        run, fault_at = self._mover.cross(kind, va, who, value)
+        fault = answer_of(run, fault_at, f"{name} at {va:#x}")
+        # A store that faults may have been made in part (SDM vol. 3A 9.1.1).
+        found = self._taken_back(at) if kind is AccessType.WRITE else value
+        if fault is not None:
+            return (fault,)
+        if kind is not AccessType.WRITE:
+            frames = run.rax & 0xFFFF_FFFF, run.rax >> 32
+            pas = [frames[0] << 12 | va & (FRAME - 1), frames[1] << 12]
+        else:
+            pas = targets
+            if found != value:
+                raise ProbeError(f"{name}: what was stored is not where the tables lead")
+        return Answer(Kind.OK, pa=pas[0]), Answer(Kind.OK, pa=pas[1])
+
+    def _taken_back(self, at: int) -> int:
+        """Return what is found where a store that crosses leaves its halves, and undo it."""
+        found = 0
+        for half, (slots, contents) in enumerate(zip(self._slots, self._contents, strict=True)):
+            index = int(slots[at])
+            if index == NOWHERE:
+                continue
+            low, high = self._view[index], self._view[index + 1]
+            found |= (low & 0xFFFF_FFFF) << 32 if half else high >> 32
+            self._view[index], self._view[index + 1] = (int(word) for word in contents[at])
+        return found
+
+    def _load(self, at: int, name: str, va: int, who: _Who) -> tuple[Answer, ...]:
+        index = int(self._slots[0][at])
+        if name == "implicit:read" and index != NOWHERE:
+            self._view[index + 1] |= _ACCESSED
+        run, fault_at, base = self._mover.load(va, who)
+        fault = answer_of(run, fault_at, f"{name} of {va:#x}")
+        marked = index != NOWHERE and bool(self._view[index + 1] & _ACCESSED)
+        if index != NOWHERE:
+            self._view[index + 1] = int(self._contents[0][at, 1])
+        if fault is not None:
+            if marked and name == "implicit:write":
+                raise ProbeError(f"{name} of {va:#x}: the descriptor was marked, and a fault came")
+            return (fault,)
+        if not marked:
+            raise ProbeError(f"{name} of {va:#x}: the descriptor was not marked")
+        return (Answer(Kind.OK, pa=base << 12 | va & (FRAME - 1)),)
+
+    def _twice(self, at: int, name: str, va: int, who: _Who) -> tuple[Answer, ...]:
+        composites, form = self._composites, FORMS[name]
+        then = int(composites.then_cpl[at]), bool(composites.then_ac[at]), who[2]
+        pkru: int | None = int(composites.then_pkru[at])
+        first, second = (
+            (kind, place, _byte_of(int(site.target[at])) ^ _ADDEND)
+            for kind, place, site in zip(
+                form.types, (va, int(composites.then_va[at])), self._sites, strict=True
+            )
+        )
+        made = self._mover.again(first[0], first[1], who, first[2], first=True)
+        answers = [self._reached(made, *first)]
+        pkru = None if pkru == SAME_PKRU else pkru
+        made = self._mover.again(second[0], second[1], then, second[2], pkru=pkru)
+        answers.append(self._reached(made, *second))
+        return tuple(answers)
+
+    def _reached(self, made: tuple[Run, int], kind: AccessType, va: int, byte: int) -> Answer:
+        run, fault_at = made
+        what = f"{kind.name.lower()} of {va:#x}, one of two"
+        fault = answer_of(run, fault_at, what)
+        if fault is not None:
+            return fault
+        pa: int | None = run.rax
+        if kind is not AccessType.EXECUTE:
+            pa = decode(run.rdx, run.rsi, va=va, stored=byte if kind is AccessType.WRITE else None)
+        if pa is None:
+            raise ProbeError(f"{what}: reached no signature")
+        if kind is AccessType.WRITE:
+            self._ground.erase(pa)
+        return Answer(Kind.OK, pa=pa)
+
+
+def _ground(memory: PhysicalMemory, context: PagingContext, before: Ground | None) -> Ground:
+    if not context.mode.long:
+        mode = context.mode.value
+        raise BadInput(f"composites are of 4- and 5-level paging, not {mode} paging")
+    return Ground(memory, context, before)
+
+
+def _check_places(composites: Composites) -> None:
+    fetches = [composites.types(at) == AccessType.EXECUTE for at in (0, 1)]
+    fetches[1] &= composites.has_two()
+    fetch = fetches[0] | fetches[1]
+    end = np.where(fetch, FRAME - 6, FRAME - 4).astype(np.uint64)
+    wrong = composites.family(Family.CROSS) & (composites.va & np.uint64(FRAME - 1) != end)
+    low = composites.va & np.uint64(SLOT - 1)
+    wrong |= composites.family(Family.IMPLICIT) & (low != 8)
+    low |= composites.then_va & np.uint64(SLOT - 1)
+    wrong |= composites.family(Family.TWICE) & fetch & (low != 0)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        name = NAMES[int(composites.form[row])]
+        raise BadInput(f"{name} can't be made at {int(composites.va[row]):#x}")
+
+
+def _sites(ground: Ground, va: U64) -> Sites:
+    count = len(va)
+    zeros = np.zeros(count, np.uint8)
+    return ground.sites(Accesses(va, zeros, zeros, np.zeros(count, np.bool_)))
+
+
+def _contents(family: Family, at: int, slots: U64) -> U64:
+    """Return uint64[n, 2]: the words of the slots that composites reach first (0) or second (1)."""
+    found, row = np.unique(slots & np.uint64(_PHYSICAL), return_inverse=True)
+    words = np.array([_content(family, at, slot) for slot in found.tolist()], np.uint64)
+    return words[row]
+
+
+def _content(family: Family, at: int, slot: int) -> tuple[int, int]:
+    frame = slot >> 12 & 0xFFFF_FFFF
+    if family is Family.CROSS:
+        content = _FIRST.pack(frame, _JMP_RBP, _HLT) if at else _LAST.pack(_HLT, _MOV_RAX, frame)
+        low, high = struct.unpack("<QQ", content)
+        return low, high
+    if family is Family.IMPLICIT:
+        return 0, _SEGMENT | (frame & 0xFF_FFFF) << 16 | frame >> 24 << 56
+    return signature(slot)
+
+
+def _byte_of(pa: int) -> int:
+    words = signature(pa & -SLOT & _PHYSICAL)
+    return words[pa >> 3 & 1] >> 8 * (pa & 7) & 0xFF

@@ -1,0 +1,82 @@
+"""A composite for people: what it is, what it may come to, what it came to."""
+
+from collections.abc import Iterator
+
+from emu.check.combine import Claim
+from emu.check.composite_check import Judged
+from emu.probe.composites import FORMS, SAME_PKRU, Family, Seen
+from emu.report.composite_case import CompositeCase
+from emu.report.text import outcome_text, walk_lines
+from walker.columns import Kind
+from walker.memory import FRAME
+from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
+from walker.translate import walk
+
+__all__ = ["composite_lines"]
+
+
+def composite_lines(name: str, case: CompositeCase, judged: Judged) -> Iterator[str]:
+    """Yield lines about one composite, as `replay` prints them."""
+    row, inner = case.composite, case.case
+    va = int(row.va[0])
+    agrees = not judged.differ[0] and not judged.explained[0]
+    yield f"{name}: {'agrees' if agrees else 'diverges'}: {_what(case)}"
+    memory, context = inner.memory(), inner.context()
+    pages = [va]
+    if FORMS[case.access].family is Family.CROSS:
+        pages.append(((va | FRAME - 1) + 1) % (1 << 64))
+    elif row.then_va[0] != row.va[0]:
+        pages.append(int(row.then_va[0]))
+    for page in pages:
+        yield from walk_lines(context, walk(memory, context, page))
+    for number, claim in enumerate(each for each in judged.claims if each.valid[0]):
+        yield f"  {'or:       ' if number else 'predicted:'} {_answers(claim, case)}"
+        for must, title in ((True, "changes"), (False, "may change")):
+            words = _words(claim, must=must)
+            if words:
+                yield f"             {title} {words}"
+    yield f"  observed:  {_answers(judged.seen, case)}"
+    pairs = zip(judged.seen.entry_pa[0].tolist(), judged.seen.entry_value[0].tolist(), strict=True)
+    changed = ", ".join(f"{pa:#x} = {value:#x}" for pa, value in pairs if value)
+    if changed:
+        yield f"             changes {changed}"
+    for known in judged.known:
+        yield f"  known emulator divergence: {known}"
+
+
+def _what(case: CompositeCase) -> str:
+    row = case.composite
+    text = f"{case.access} at {int(row.va[0]):#x}, CPL {int(row.cpl[0])}"
+    text += ", AC set" if row.ac[0] else ""
+    if FORMS[case.access].family is Family.TWICE:
+        then_va = int(row.then_va[0])
+        text += f", then {'' if then_va == int(row.va[0]) else f'at {then_va:#x}, '}"
+        text += f"CPL {int(row.then_cpl[0])}{', AC set' if row.then_ac[0] else ''}"
+        pkru = int(row.then_pkru[0])
+        text += "" if pkru == SAME_PKRU else f", PKRU {pkru:#x}"
+    return text
+
+
+def _answers(row: Claim | Seen, case: CompositeCase) -> str:
+    family = FORMS[case.access].family
+    two = family is Family.TWICE or (family is Family.CROSS and row.kind[0, 0] == Kind.OK)
+    texts = [outcome_text(_outcome(row, at)) for at in range(2 if two else 1)]
+    return (" then " if family is Family.TWICE else " and ").join(texts)
+
+
+def _outcome(row: Claim | Seen, at: int) -> Outcome:
+    kind = Kind(row.kind[0, at])
+    if kind is Kind.OK:
+        return Translation(int(row.pa[0, at]))
+    if kind is Kind.PAGE_FAULT:
+        return PageFault(int(row.error_code[0, at]), int(row.cr2[0, at]))
+    return GeneralProtection()
+
+
+def _words(claim: Claim, *, must: bool) -> str:
+    totals: dict[int, int] = {}
+    columns = (claim.word[0], claim.value[0], claim.must[0])
+    for pa, value, needed in zip(*(column.tolist() for column in columns), strict=True):
+        if value and needed == must:
+            totals[pa] = totals.get(pa, 0) | value
+    return ", ".join(f"{pa:#x} = {value:#x}" for pa, value in sorted(totals.items()))

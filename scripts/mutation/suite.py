@@ -1,0 +1,100 @@
+"""Whether the walker's own tests tell a mutant from the walker: run in a child that imports it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import Phase, settings
+
+from scripts.mutation.judge import limit_cpu
+from scripts.mutation.mutants import Mutant
+
+__all__ = ["MODULES", "fails_tests", "files_for"]
+
+MODULES = ("translate", "bulk", "entry", "tables", "rights")
+"""The modules of the walker that state rules."""
+
+# What is built on the rules, and tells what is wrong with them.
+_OTHERS = ("leaves", "frames", "legacy")
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_LIMIT = 120  # Seconds of the processor: a mutant may never end.
+_FAILED = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+_BROKEN = 3
+
+
+def files_for(module: str) -> list[str]:
+    """Return the test files that are run against a mutant of a module, its own first."""
+    names = [module, *(name for name in (*MODULES, *_OTHERS) if name != module)]
+    paths = [path for name in names for path in sorted(_ROOT.glob(f"tests/walker/test_{name}*.py"))]
+    return [path.relative_to(_ROOT).as_posix() for path in paths]
+
+
+def fails_tests(mutant: Mutant) -> bool:
+    """Return whether one of the walker's tests fails, or never ends, with the mutant in place.
+
+    `RuntimeError` where the tests could not be run at all.
+    """
+    child = os.fork()
+    if child == 0:
+        status = _BROKEN
+        try:
+            limit_cpu(_LIMIT)
+            status = _status(mutant)
+        finally:
+            os._exit(status)  # Never back into what the parent was doing.
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _BROKEN:
+        raise RuntimeError(f"the tests did not run against {mutant}")
+    return status != 0
+
+
+def _status(mutant: Mutant) -> int:
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silence, stream)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("walker", "tests")]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, _Planted(mutant))
+    os.chdir(_ROOT)
+    # That a property fails is enough: no example is made small, and none is kept.
+    settings.register_profile(
+        "mutants",
+        phases=(Phase.explicit, Phase.generate),
+        deadline=None,
+        derandomize=True,
+        database=None,
+    )
+    return _run(files_for(mutant.module))
+
+
+def _run(files: Sequence[str]) -> int:
+    # Hypothesis is imported here already, and pytest warns that it can't rewrite its asserts.
+    quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+    plain = ("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
+    code = pytest.main([*plain, *quiet, *files])
+    if code == pytest.ExitCode.OK:
+        return 0
+    return 1 if code in _FAILED else _BROKEN
+
+
+class _Planted(MetaPathFinder, Loader):
+    """Imports the mutant where its module is asked for."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        self._name, self._source = f"walker.{mutant.module}", mutant.source
+
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for the mutant's module alone."""
+        return spec_from_loader(fullname, self) if fullname == self._name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the mutant's source."""
+        exec(compile(self._source, f"{self._name}.py", "exec"), module.__dict__)  # noqa: S102  # That is what a mutant is for.

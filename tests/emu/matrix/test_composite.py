@@ -1,0 +1,277 @@
+import json
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from emu.check.composite_check import CompositeStand
+from emu.matrix.choice import parse_choice
+from emu.matrix.composite_finding import judged_case
+from emu.matrix.composite_sections import COMPOSITE_SECTIONS
+from emu.matrix.edges import at_the_ends, beside, neighbours
+from emu.matrix.run import ALL_SECTIONS, chosen_sections, chosen_units
+from emu.matrix.section import KEY
+from emu.matrix.smallest import smallest
+from emu.matrix.summary import Summary
+from emu.matrix.tally import tally_of
+from emu.matrix.unit import Worker, units_of
+from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Family
+from emu.report.composite_case import parse_composite
+from tests.emu.check.bugs import GUEST
+from tests.walker.build import PS
+from walker.bulk import translate_many
+from walker.context import PagingMode
+from walker.memory import SparseWords
+from walker.translate import walk
+
+BY_NAME = {section.name: section for section in COMPOSITE_SECTIONS}
+
+
+def all_of(text, predict=translate_many):
+    choice = parse_choice(text)
+    worker = Worker(ALL_SECTIONS, choice, predict)
+    summary = Summary(text)
+    for unit in chosen_units(choice):
+        summary.add(worker.do(unit))
+    return summary
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 19])
+def test_each_of_some_neighbours_stands_once_before_each(count):
+    row = neighbours(count)
+    pairs = Counter(pairwise(row))
+    assert len(row) == count**2 + 1
+    assert pairs == {(one, two): 1 for one in range(count) for two in range(count)}
+
+
+def entries_at(section, shape, va):
+    memory = SparseWords.of_tables(section.base.ram, shape.frames, shape.words)
+    context = next(iter(section.base.contexts()))
+    steps = walk(memory, context, va % (1 << 64)).steps
+    # But for addresses, in which each differs.
+    return tuple(
+        step.entry & ~(0xF_FFE0_0000 if step.entry & PS else 0xF_FFFF_F000) for step in steps
+    )
+
+
+@pytest.mark.parametrize("name", ["cross-4k", "cross-2m", "cross-1g", "cross-512g"])
+def test_every_entry_lies_beside_every_other_once(name):
+    section = BY_NAME[name]
+    (shape,) = beside(section.base, {})
+    pairs = Counter(
+        (entries_at(section, shape, border - 1), entries_at(section, shape, border))
+        for border in shape.va.tolist()
+    )
+    variants = section.base.variants({})
+    count = max(len(each.word) for each in variants)
+    assert len(shape.va) == count**2
+    assert set(pairs.values()) == {1}
+    assert len({first for first, _ in pairs}) == len({second for _, second in pairs}) == count
+
+
+@pytest.mark.parametrize("name", ["cross-ends", "cross-ends-5level"])
+def test_the_ends_of_the_halves_have_every_pair_of_entries(name):
+    section = BY_NAME[name]
+    shapes = at_the_ends(section.base, {})
+    pairs = set()
+    for shape in shapes:
+        half, upper, top = shape.va.tolist()
+        assert (half, upper) == (1 << 11 + 9 * section.base.levels, (1 << 64) - half)
+        last = {entries_at(section, shape, half - 1), entries_at(section, shape, top - 1)}
+        first = {entries_at(section, shape, upper), entries_at(section, shape, top)}
+        assert len(last) == len(first) == 1
+        pairs.add((*last, *first))
+    assert len(pairs) == len(shapes) == 9**2
+
+
+def test_composites_are_the_product_of_their_dimensions():
+    section = BY_NAME["twice-key"]
+    rows = section.accesses_to(np.array([0x1000], np.uint64))
+    columns = (rows.form, rows.cpl, rows.ac, rows.then_cpl, rows.then_ac, rows.then_pkru)
+    assert len(rows) == len(set(zip(*(each.tolist() for each in columns), strict=True)))
+    assert len(rows) == 4 * 3 * 3 * 4
+    assert set(rows.va.tolist()) == {0x1040}
+    section = BY_NAME["cross-4k"]
+    rows = section.accesses_to(np.array([0x1000], np.uint64))
+    assert {NAMES[form]: int(va) for form, va in zip(rows.form, rows.va, strict=True)} == {
+        "cross:read": 0xFFC,
+        "cross:write": 0xFFC,
+        "cross:execute": 0xFFA,
+    }
+    assert set(rows.then_pkru.tolist()) == {SAME_PKRU}
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("access=rmw", {"rmw-4k", "rmw-2m"}),
+        ("access=twice,then.cpl=3", {"twice-4k", "twice-2m", "twice-alias", "twice-key"}),
+        ("access=twice:execute+read", {"twice-4k", "twice-2m", "twice-alias"}),
+        ("then.ac=1", {"twice-4k", "twice-2m", "twice-alias", "twice-key"}),
+        ("access=cross:write,pml4e.ps=1", {"cross-512g"}),
+    ],
+)
+def test_a_choice_of_composites_leaves_their_sections_alone(text, left):
+    assert {unit.section for unit in chosen_units(parse_choice(text))} == left
+
+
+@pytest.mark.parametrize("section", COMPOSITE_SECTIONS, ids=lambda section: section.name)
+def test_a_section_has_units_for_all_its_spaces_and_says_what_it_leaves_out(section):
+    sizes = section.sizes()
+    units = list(units_of(section, {}))
+    assert [unit.first for unit in units] == [0, *(unit.last for unit in units[:-1])]
+    assert units[-1].last == len(sizes)
+    assert sum(unit.combinations for unit in units) == sum(sizes)
+    assert section.base.covers
+    assert section.base.pruned
+    assert len(next(iter(section.spaces())).composites) == sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "chosen"),
+    [
+        ("rmw-4k", "cr0.wp=1,cr4.smap=1,cr4.pke=1,pkru.ad=0,pkru.wd=1,pde.us=1,pte.d=0"),
+        ("implicit-2m", "cr0.wp=1,cr4.smap=1,cr4.pke=1,pkru.ad=0,pkru.wd=1,pdpte.us=1,pde.d=0"),
+        ("cross-4k", "cr0.wp=1,efer.nx=1,cr4.smep=1,cr4.smap=0,cr4.pke=1,pkru.ad=0,pkru.wd=1"),
+        ("cross-1g", "cr0.wp=1,efer.nx=1,cr4.smep=1,cr4.smap=0,rflags.ac=0"),
+        ("cross-512g", "cr0.wp=1,efer.nx=0,cr4.smep=1,cr4.smap=0,rflags.ac=0"),
+        ("cross-ends", "cr0.wp=1,cr4.smap=0,rflags.ac=0,pte.nx=0"),
+        ("cross-ends-5level", "cr4.smap=1,rflags.ac=1,pte.nx=0"),
+        ("twice-4k", "cr0.wp=1,cr4.smep=1,cr4.smap=1,pde.rw=1,pte.a=0"),
+        ("twice-key", "cr0.wp=1,cr4.smap=0,pkru.ad=0,pkru.wd=1,pte.us=1"),
+    ],
+)
+def test_walker_and_cpu_agree_on_composites(section, chosen):
+    summary = all_of(f"section={section},{chosen}")
+    assert summary.probes > 100
+    assert summary.divergent == 0
+    assert summary.crashes == []
+    counts = summary.outcomes[section]
+    assert sum(counts) == summary.probes
+    assert counts[0] > 0
+    assert counts[1] > 0
+    assert (counts[2] > 0) == section.startswith("cross-ends")
+
+
+@pytest.mark.parametrize(
+    ("bug", "chosen"),
+    [
+        (
+            "R/W of a PTE ignored",
+            "section=cross-4k,access=cross:write,cr4.smap=0,cr4.smep=0,cr4.pke=0,pkru.ad=0",
+        ),
+        ("D not set", "section=twice-4k,access=twice:read+write,cr4.smap=0,cr4.smep=0,pde.us=1"),
+    ],
+)
+def test_a_planted_bug_is_found_grouped_and_made_small(bug, chosen):
+    (bug,) = [each for each in GUEST if each.name == bug]
+    summary = all_of(chosen, bug.predict)
+    assert summary.divergent > 0
+    assert 1 <= len(summary.groups) <= 20
+    slug = next(iter(summary.groups))
+    summary.groups = {slug: summary.groups[slug]}
+    small = dict(smallest(summary, bug.predict))
+    case = parse_composite(small[slug].encode(), slug)
+    assert len(case.case.entries) <= 5
+    again = CompositeStand(bug.predict)
+    assert judged_case(again, case).differ.all()
+    assert not judged_case(CompositeStand(translate_many), case).differ.any()
+    assert json.loads(small[slug])["observed"]
+
+
+def test_what_the_emulator_is_known_for_is_counted_apart():
+    summary = all_of("section=rmw-4k,cr0.wp=1,cr4.smap=0,cr4.pke=0,pkru.ad=0,pkru.wd=0,pte.d=0")
+    assert summary.divergent == 0
+    assert list(summary.known) == ["locked-rmw-reads-first"]
+
+
+def test_a_tally_counts_each_combination_once_for_each_dimension():
+    for section in chosen_sections({}):
+        total = sum(unit.combinations for unit in units_of(section, {}))
+        for name, values in tally_of(section, {}).items():
+            if name.partition(".")[0] in ("pte", "pde", "pdpte", "pml4e", "pml5e"):
+                assert sum(values.values()) <= total
+            else:
+                assert sum(values.values()) == total
+
+
+@pytest.mark.parametrize("name", ["rmw-4k", "junk-pde", "cross-ends"])
+def test_a_tally_is_what_counting_gives(name):
+    (section,) = [each for each in ALL_SECTIONS if each.name == name]
+    base = getattr(section, "base", section)
+    context = next(iter(base.contexts()))
+    states = len(list(base.contexts()))
+    counted = Counter()
+    if name == "cross-ends":
+        for shape in section.shapes(base, {}):
+            memory = SparseWords.of_tables(base.ram, shape.frames, shape.words)
+            for border in shape.va.tolist():
+                words = [memory.word(0x4000), memory.word(0x4FF8)]
+                counted["pte.nx"] += border >= 0 and any(word >> 63 for word in words)
+        each = len(section.accesses_to(np.zeros(1, np.uint64)))
+        assert tally_of(section, {})["pte.nx"]["1"] == counted["pte.nx"] * each * states
+        return
+    variants = base.variants({})
+    memory = SparseWords.of_tables(base.ram, *base.tables(variants))
+    va = base.paths(variants)
+    for at in va.tolist():
+        for step in walk(memory, context, at).steps:
+            counted[step.level] += step.entry >> 51 & 1
+    each = len(section.accesses_to(va[:1]))
+    tally = tally_of(section, {})
+    for level, spelt in ((1, "pte"), (2, "pde")):
+        if f"{spelt}.bit51" in tally:
+            assert tally[f"{spelt}.bit51"]["1"] == counted[level] * each * states
+    assert sum(tally["access"].values()) == len(va) * each * states
+
+
+@pytest.mark.parametrize("name", ["pae-pdpte", "pae-junk-pde", "32bit-large"])
+@pytest.mark.parametrize("chosen", ["", "pdpte.p=1,cpl=0", "pdpte.p=0"])
+def test_a_tally_of_the_older_modes_is_what_counting_gives(name, chosen):
+    (section,) = [each for each in ALL_SECTIONS if each.name == name]
+    choice = parse_choice(chosen)
+    variants = section.variants(choice)
+    memory = SparseWords.of_tables(section.ram, *section.tables(variants))
+    va = section.paths(variants)
+    each = len(section.accesses_to(va[:1], choice))
+    bits = {"p": 1, "us": 1 << 2, "ps": 1 << 7, "nx": 1 << 63, "bit51": 1 << 51}
+    counted = Counter()
+    for context in section.contexts(choice):
+        for at in va.tolist():
+            for level, entry in selected(memory, context, at):
+                counted.update(f"{level}.{bit}" for bit, mask in bits.items() if entry & mask)
+    tally = tally_of(section, choice)
+    assert {name: values["1"] for name, values in tally.items() if name in every(bits)} == {
+        name: counted[name] * each for name in tally.keys() & every(bits)
+    }
+    assert set(counted) <= set(tally)
+
+
+def every(bits):
+    """The names of these bits on all levels."""
+    return {f"{level}.{bit}" for level in ("pte", "pde", "pdpte") for bit in bits}
+
+
+def selected(memory, context, va):
+    """The entries that an address selects, by level; reserved bits are nothing here."""
+    size = 4 if context.mode is PagingMode.BIT32 else 8
+    table = context.root
+    levels = [("pde", 22, 10), ("pte", 12, 10)]
+    if size == 8:
+        levels = [("pdpte", 30, 2), ("pde", 21, 9), ("pte", 12, 9)]
+    for name, shift, bits in levels:
+        pa = table + (va >> shift) % (1 << bits) * size
+        entry = memory.word(pa & -8) >> pa % 8 * 8 & (1 << 8 * size) - 1
+        yield name, entry
+        if not entry & 1 or (name == "pde" and entry & PS and (size == 8 or context.pse)):
+            return
+        table = entry & 0xFF_F000
+
+
+def test_every_form_and_every_denial_is_in_the_matrix():
+    forms = {form for section in COMPOSITE_SECTIONS for form in section.forms}
+    assert forms == set(FORMS)
+    assert {FORMS[form].family for form in forms} == set(Family)
+    pkrus = {pkru for section in COMPOSITE_SECTIONS for pkru in section.pkrus}
+    assert pkrus == {SAME_PKRU, *(denied << 2 * KEY for denied in range(4))}

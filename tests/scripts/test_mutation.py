@@ -1,0 +1,154 @@
+import ast
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
+from scripts.mutation.judge import killed, samples
+from scripts.mutation.main import Tally
+from scripts.mutation.mutants import mutants_of
+from scripts.mutation.suite import fails_tests, files_for
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SOURCE = '''
+"""A module."""
+
+def double(value: int = 2) -> int:
+    """Return 2 times the value."""
+    if value < 0:
+        raise ValueError
+    return value + value
+'''
+
+
+@cache
+def all_of(module):
+    return list(mutants_of(module, (ROOT / f"walker/{module}.py").read_text()))
+
+
+def mutant_of(module, was, became):
+    (found,) = [each for each in all_of(module) if (each.before, each.after) == (was, became)]
+    return found
+
+
+def test_each_rule_is_changed_once_and_signatures_and_docstrings_never():
+    found = {(each.before, each.after) for each in mutants_of("double", SOURCE)}
+    assert found == {
+        ("if value < 0:", "if True:"),
+        ("if value < 0:", "if False:"),
+        ("if value < 0:", "if value >= 0:"),
+        ("if value < 0:", "if value < 1:"),
+        ("return value + value", "return value - value"),
+    }
+
+
+def test_a_mutant_is_the_whole_module_with_one_change():
+    for each in mutants_of("double", SOURCE):
+        tree = ast.parse(each.source)
+        assert ast.unparse(tree) != ast.unparse(ast.parse(SOURCE))
+        assert each.function == "double"
+        assert each.after in each.source
+        assert "def double(value: int=2) -> int" in each.source
+
+
+def test_the_changed_line_is_that_of_its_statement():
+    lines = SOURCE.splitlines()
+    for each in mutants_of("double", SOURCE):
+        assert each.before in lines[each.line - 1]
+
+
+ROW = Explanation("double", "double", "if value < 0:", "if value < 1:", "0 is 0 either way")
+
+
+def test_a_survivor_that_is_not_in_the_table_is_told():
+    mutants = list(mutants_of("double", SOURCE))
+    meant = [each for each in mutants if ROW.fits(each)]
+    assert len(meant) == 1
+    assert unexplained(meant, [ROW]) == []
+    assert unexplained(mutants[:2], [ROW]) == mutants[:2]
+
+
+def test_an_explanation_that_does_not_hold_is_told():
+    mutants = list(mutants_of("double", SOURCE))
+    meant = [each for each in mutants if ROW.fits(each)]
+    assert unfounded([ROW], mutants, meant) == []
+    assert unfounded([ROW], mutants, []) == [(ROW, "it was noticed")]
+    others = [each for each in mutants if each not in meant]
+    assert unfounded([ROW], others, others) == [(ROW, "there is no such mutant")]
+
+
+def test_either_of_the_two_makes_it_fail():
+    mutants = list(mutants_of("double", SOURCE))
+    assert Tally(mutants, [], [], [], [], 0.0).good
+    assert not Tally(mutants, mutants[:1], mutants[:1], mutants[:1], [], 0.0).good
+    assert not Tally(mutants, [], [], [], [(ROW, "it was noticed")], 0.0).good
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[mutant]]\nmodule = "entry"\n',
+        '[[mutant]]\nmodule="a"\nfunction="b"\nwas="c"\nbecame="d"\nreason=""\n',
+        '[[mutant]]\nmodule="a"\nfunction="b"\nwas="c"\nbecame="d"\nreason="e"\nmore="f"\n',
+    ],
+    ids=["lacking", "no reason", "more"],
+)
+def test_a_table_with_a_wrong_row_is_refused(tmp_path, text):
+    path = tmp_path / "table.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"table\.toml"):
+        load_table(path)
+
+
+def test_each_explanation_of_the_project_is_about_one_mutant_at_least():
+    table = load_table()
+    mutants = [each for module in sorted({row.module for row in table}) for each in all_of(module)]
+    assert unfounded(table, mutants, mutants) == []
+
+
+def test_a_modules_own_tests_come_first_and_all_exist():
+    for module in ("translate", "bulk", "entry", "rights"):
+        paths = files_for(module)
+        assert paths[0].startswith(f"tests/walker/test_{module}")
+        assert len(paths) == len(set(paths)) > 8
+        assert all((ROOT / path).is_file() for path in paths)
+
+
+def test_the_cpus_answers_tell_a_mutant_from_the_walker(monkeypatch):
+    monkeypatch.setattr("scripts.mutation.judge._CONTEXTS", 1)
+    monkeypatch.setattr("scripts.mutation.judge._ROWS", 300)
+    taken = samples(0)
+    same = mutant_of("entry", "if level > 1:", "if True:")
+    assert not killed(same, taken)
+    other = mutant_of("entry", "if level > 2:", "if level <= 2:")
+    assert killed(other, taken)
+    readable = mutant_of("translate", "if access.cpl == 3:", "if access.cpl != 3:")
+    assert killed(readable, taken)
+
+
+def test_the_walkers_tests_tell_a_mutant_from_the_walker():
+    other = mutant_of(
+        "rights", "if writable or not context.wp:", "if writable and (not context.wp):"
+    )
+    assert fails_tests(other)
+
+
+@pytest.mark.slow
+def test_a_mutant_that_is_none_passes_the_walkers_tests():
+    assert not fails_tests(mutant_of("entry", "if level > 1:", "if True:"))
+
+
+def test_a_mutant_that_never_ends_is_told_from_the_walker(monkeypatch):
+    monkeypatch.setattr("scripts.mutation.judge._LIMIT", 1)
+    endless = mutants_of("entry", "def f():\n    while 1 < 0:\n        pass\n\n\n")
+    (loop,) = [each for each in endless if each.after == "while True:"]
+    hung = replace(loop, write=lambda: f"{loop.source}\nf()\n")
+    assert killed(hung, [])
+
+
+def test_tests_that_can_not_be_run_are_no_verdict(monkeypatch):
+    monkeypatch.setattr("scripts.mutation.suite.files_for", lambda module: ["tests/none.py"])
+    with pytest.raises(RuntimeError, match="did not run"):
+        fails_tests(mutant_of("entry", "if level > 1:", "if True:"))
