@@ -44,6 +44,6 @@ def test_rows_choose_probes_and_leave_all_entries():
     assert (whole.probes[3:5], ()) == (some.probes, none.probes)
 
 
-def test_a_case_of_no_long_mode_is_bad_input():
-    with pytest.raises(BadInput):
-        case_layout(Case(cpu=Cpu(cr3=0x1000, efer=0), ram=((0, 0x2000),)))
+def test_a_case_without_paging_is_bad_input():
+    with pytest.raises(BadInput, match="paging is off"):
+        case_layout(Case(cpu=Cpu(cr3=0x1000, cr0=0x11), ram=((0, 0x2000),)))

@@ -130,7 +130,8 @@ def test_an_emulator_that_dies_of_a_layout_is_a_finding_with_its_case(
     case = load_case(tmp_path / "findings" / f"{lost}.json")
     assert len(case.probes) > 80
     assert len(case.entries) > 20
-    assert len(state.findings) > 2  # The walker's bug is found all the same.
+    # The walker's bug is found all the same.
+    assert "walker" in {each.witness for each in state.findings.values()}
 
 
 def test_what_is_no_outcome_is_a_finding_too(monkeypatch):
