@@ -1,17 +1,20 @@
 """Running a guest from its first real-mode instruction to its HLT."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import capstone
 import unicorn
 from unicorn import x86_const
 
+from emu.machine.cpu import Cpu, Flag
+from emu.machine.delivery import Event, Kind, TripleFault, deliver, raised, vector_name
 from emu.machine.engine import MAXPHYADDR, open_engine
 from emu.machine.ram import Ram
 from emu.machine.registers import read_registers
 from guest.errors import GuestError
 from guest.image import Code, GuestImage
-from guest.status import Status, describe_state, parse_status
+from guest.status import Status, Taken, describe_state, parse_status
+from guest.traps import check_taken
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import PhysicalMemory, Segments
@@ -21,9 +24,9 @@ __all__ = ["Booted", "boot"]
 HLT = b"\xf4"
 LONGEST_INSTRUCTION = 15
 MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
-VECTORS = {0: "(#DE)", 1: "(#DB)", 3: "(#BP)", 8: "(#DF)", 13: "(#GP)", 14: "(#PF)"}
-EFER = 0xC000_0080
-NOWHERE = (1 << 63) - 1  # Not canonical: a guest can't get there.
+EFER, LONG_MODE_ACTIVE = 0xC000_0080, 1 << 10
+INVALID, PAGE_FAULT = 6, 14
+SHOWN_EVENTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,19 @@ class Booted:
 
 @dataclass(slots=True)
 class _Watch:
-    """What hooks have seen: how many blocks of code ran, and why the engine was stopped."""
+    """What hooks have seen: blocks of code, exceptions, and why the engine was stopped.
 
+    `taken` is what the processor gave each handler that it entered, but for where the stack
+    began, which is 0; `events` are all that were raised, those in the course of a delivery
+    included.
+    """
+
+    cpu: Cpu
     limit: int
     blocks: int = 0
     cause: str = ""
+    taken: list[Taken] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def on_block(self, engine: unicorn.Uc, _address: int, _size: int, _data: object) -> None:
         self.blocks += 1
@@ -54,32 +65,68 @@ class _Watch:
             self.cause = f"no HLT within {self.limit} blocks of code"
             engine.emu_stop()
 
-    def on_exception(self, engine: unicorn.Uc, vector: int, _data: object) -> None:
-        # Only the first one can be trusted: nothing clears the processor's previous exception.
-        if not self.cause:
-            self.cause = f"exception {vector} {VECTORS.get(vector, '')}".rstrip()
-        engine.emu_stop()
+    def on_exception(self, _engine: unicorn.Uc, vector: int, _data: object) -> None:
+        self._deliver(raised(self.cpu, vector))
+
+    def on_invalid(self, _engine: unicorn.Uc, _data: object) -> bool:
+        return self._deliver(Event(INVALID, Kind.EXCEPTION))
+
+    @property
+    def last(self) -> str:
+        """The last exceptions in words, if there were any."""
+        names = ", ".join(vector_name(event.vector) for event in self.events[-SHOWN_EVENTS:])
+        return f"; last exceptions: {names}" if names else ""
+
+    def _deliver(self, event: Event) -> bool:
+        """Have the guest's handler of an event run next; stop the engine if there is none."""
+        cpu = self.cpu
+        efer = cpu.engine.reg_read(x86_const.UC_X86_REG_MSR, EFER)
+        if self.cause or not efer & LONG_MODE_ACTIVE:
+            return self._stop(f"exception {vector_name(event.vector)}")
+        cpu.load()
+        code, stack = (cpu.segment(name).selector for name in ("cs", "ss"))
+        frame = (cpu.rip, code, cpu.rflags, cpu.rsp, stack)
+        try:
+            tried = deliver(cpu, event)
+        except TripleFault as fault:
+            return self._stop(f"exception {vector_name(event.vector)}: {fault}")
+        last = tried[-1]
+        cr2 = cpu.cr2 if last.vector == PAGE_FAULT else 0
+        self.taken.append(Taken(last.vector, last.error_code, *frame, cr2, 0))
+        self.events += tried
+        return True
+
+    def _stop(self, cause: str) -> bool:
+        self.cause = self.cause or cause
+        self.cpu.engine.emu_stop()
+        return False
 
 
 def boot(image: GuestImage, *, max_blocks: int = 1_000_000) -> Booted:
     """Run the guest in a fresh machine until it halts, and return what it has made.
 
+    Once in long mode, it takes exceptions through its own IDT.
+
     `max_blocks` bounds the run in basic blocks, so that the same guest ends the same way on any
     machine; the built-in guest takes some 15,000.
 
-    Raises `GuestError` if the guest raises an exception, doesn't halt in time, or halts without
-    a right and complete account; the message has the cause, the guest's state, the instruction
-    and the registers.
+    Raises `GuestError` if the guest raises an exception it can't take, doesn't halt in time, or
+    halts without a right and complete account; the message has the cause, the guest's state, the
+    instruction and the registers.
     """
     ram = Ram(0, image.ram_size)
     for pa, data in image.segments:
         ram.write(pa, data)
     engine = open_engine(ram, bits=16)
-    watch = _Watch(max_blocks)
+    watch = _Watch(Cpu(engine, ram), max_blocks)
     engine.hook_add(unicorn.UC_HOOK_BLOCK, watch.on_block)
     engine.hook_add(unicorn.UC_HOOK_INTR, watch.on_exception)
+    engine.hook_add(unicorn.UC_HOOK_INSN_INVALID, watch.on_invalid)
+    # An address to stop at would be looked up first, and an exception might come of it.
+    engine.ctl_exits_enabled(True)
+    engine.ctl_set_exits([])
     try:
-        engine.emu_start(image.entry, NOWHERE)
+        engine.emu_start(image.entry, 0)
     except unicorn.UcError as error:
         watch.cause = watch.cause or str(error)
 
@@ -95,10 +142,13 @@ def boot(image: GuestImage, *, max_blocks: int = 1_000_000) -> Booted:
         _check_registers(status, engine)
         context = _context(status)
         _check_world(image, status, context)
+        _check_exceptions(image, status, watch)
     except (BadInput, GuestError) as error:
         shown = " ".join(f"{name}={value:#x}" for name, value in registers.items() if value)
         where = _disassembled(image, ram, at)
-        raise GuestError(f"{image.name}: {error}; at {where}; {shown}, others 0") from error
+        raise GuestError(
+            f"{image.name}: {error}{watch.last}; at {where}; {shown}, others 0"
+        ) from error
     memory = Segments([(ram.start, ram.bytes)])
     return Booted(image=image, ram=ram, memory=memory, context=context, status=status)
 
@@ -141,6 +191,21 @@ def _check_world(image: GuestImage, status: Status, context: PagingContext) -> N
         raise GuestError(f"the guest's first table is not the root at {context.root:#x}")
     if status.proof != image.proof:
         raise GuestError(f"the guest's proof is {status.proof:#x}, not {image.proof:#x}")
+
+
+def _check_exceptions(image: GuestImage, status: Status, watch: _Watch) -> None:
+    """Hold what the guest's handlers saw against its image, and against the processor."""
+    check_taken(image.attempts, status.taken)
+    for number, (reported, actual) in enumerate(zip(status.taken, watch.taken, strict=True)):
+        if _bare(reported) != _bare(actual):
+            raise GuestError(
+                f"exception {number}: the guest's handler saw {reported}, but it is {actual}"
+            )
+
+
+def _bare(taken: Taken) -> Taken:
+    """Return what both the handler and the processor know: not RF, which is set on the way."""
+    return replace(taken, rflags=taken.rflags & ~Flag.RF, top=0)
 
 
 def _code_at(image: GuestImage, ram: Ram, va: int) -> bytes:

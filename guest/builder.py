@@ -10,6 +10,7 @@ from guest.errors import LayoutError
 from guest.image import Code, GuestImage
 from guest.layout import PAGE, MemoryMap, pack_records
 from guest.memory_map import memory_map
+from guest.traps import attempts, pack_attempts
 
 __all__ = ["build_image"]
 
@@ -18,7 +19,9 @@ SOURCES = (
     ("real", 16, places.BOOT, places.BOOT, places.PROTECTED - places.BOOT),
     ("protected", 32, places.PROTECTED, places.PROTECTED, places.LONG - places.PROTECTED),
     ("long", 64, places.LONG, places.LONG, places.BOOT + PAGE - places.LONG),
-    ("kernel", 64, places.KERNEL + places.TEXT, places.TEXT, 4 * PAGE),
+    ("kernel", 64, places.KERNEL + places.TEXT, places.TEXT, PAGE),
+    ("traps", 64, places.KERNEL + places.TRAPS, places.TRAPS, PAGE),
+    ("user", 64, places.USER, places.EXECUTABLE, PAGE),
 )
 
 BANNER = b"Crosswalk guest with %d-level paging\0"
@@ -31,18 +34,21 @@ def build_image(levels: int) -> GuestImage:
     Raises `LayoutError` or `AssemblyError` (both `GuestError`).
     """
     world = memory_map(levels)
+    tried = attempts(levels)
     rodata = BANNER % levels
     code = tuple(_code(world))
     segments = (
         *((part.pa, part.data) for part in code),
         (places.RECORDS, _fitting("records", pack_records(world), places.RECORDS_PAGES * PAGE)),
         (places.RODATA, rodata),
+        (places.ON_PURPOSE, _fitting("attempts", pack_attempts(tried), PAGE)),
         (places.USER_DATA_FRAME, USER_WORDS),
     )
     _check_disjoint(segments)
     return GuestImage(
         name=f"built-in guest, {levels}-level paging",
         memory_map=world,
+        attempts=tried,
         code=code,
         segments=segments,
         entry=places.BOOT,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from guest.layout import MemoryMap, span_of
 from guest.recursive import recursive_views
 from guest.status import Status
+from guest.traps import Attempt
 from guest.views import Faulting, Intended
 
 __all__ = ["Code", "GuestImage"]
@@ -28,7 +29,8 @@ class GuestImage:
     `segments` are (physical address, bytes), those of `code` included; all other RAM is zero.
     The guest starts in real mode with CS 0 and IP `entry`, and leaves its account in
     `status_size` bytes at `status_pa`.
-    `proof` is the value it can report only if its world works.
+    `proof` is the value it can report only if its world works; `attempts` are the accesses it
+    makes in order to fault.
     """
 
     name: str
@@ -39,6 +41,7 @@ class GuestImage:
     status_pa: int
     status_size: int
     proof: int
+    attempts: tuple[Attempt, ...]
 
     @property
     def levels(self) -> int:

@@ -6,6 +6,7 @@ from guest import places
 from guest.errors import LayoutError
 from guest.layout import PAGE, Bit, MemoryMap, Raw, span_of
 from guest.regions import regions
+from guest.status import ACCOUNT_SLOTS, LOG_OFFSET
 
 __all__ = ["memory_map"]
 
@@ -92,7 +93,17 @@ def _symbols(levels: int) -> dict[str, int]:
         "KERNEL_RODATA": kernel + places.RODATA,
         "KERNEL_DATA": kernel + places.DATA,
         "KERNEL_STACK_TOP": kernel + places.STACK + places.STACK_PAGES * PAGE,
+        "TRAPS": kernel + places.TRAPS,
+        "ON_PURPOSE": kernel + places.ON_PURPOSE,
+        "DESCRIPTORS": kernel + places.DESCRIPTORS,
+        "RSP0_TOP": kernel + places.RSP0_TOP,
+        "IST1_TOP": kernel + places.IST1_TOP,
+        "IST2_TOP": kernel + places.IST2_TOP,
         "KERNEL_DATA_ALIAS": direct + places.DATA,
         "STATUS_ALIAS": direct + places.STATUS,
+        "ACCOUNT_SLOTS": ACCOUNT_SLOTS,
+        "LOG_OFFSET": LOG_OFFSET,
         "USER_DATA": places.USER_DATA,
+        "USER_TEXT": places.USER,
+        "USER_STACK_TOP": places.user_top(levels) - PAGE,
     }

@@ -20,10 +20,16 @@ LONG = BOOT + 0x800
 RECORDS = 0x9000
 RECORDS_PAGES = 3
 TEXT = 0x10_0000
+TRAPS = TEXT + PAGE
 RODATA = 0x10_5000
+ON_PURPOSE = RODATA + PAGE
 DATA = 0x10_8000
+DESCRIPTORS = DATA + PAGE
+IST1_TOP = DATA + 3 * PAGE
+IST2_TOP = DATA + 4 * PAGE
 STACK = 0x10_D000
 STACK_PAGES = 2
+RSP0_TOP = STACK + PAGE  # Below the pages' other half, which is the kernel's own stack.
 LAST_FRAME = 0x10_F000
 EXECUTABLE = 0x12_0000  # Frames that are executable somewhere: read-only in the direct map.
 WRITABLE = 0x14_0000
@@ -43,6 +49,7 @@ LAST_PAGE = 0xFFFF_FFFF_FFFF_F000
 DIRECT_MAP = {4: 0xFFFF_8880_0000_0000, 5: 0xFF11_0000_0000_0000}
 WINDOW = span_of(4)  # From the direct map to the 1-GiB page that maps RAM once more.
 USER = 0x40_0000
+USER_RODATA = USER + 3 * PAGE
 USER_DATA = USER + 6 * PAGE
 KEYED = 0x60_0000
 ODD = 0x70_0000
@@ -62,3 +69,8 @@ JUNK = {
     4: 0x0000_2000_0000_0000,
     5: 0x0020_0000_0000_0000,
 }
+
+
+def user_top(levels: int) -> int:
+    """Return the end of the lower half, where the user's addresses end."""
+    return 1 << (11 + 9 * levels)

@@ -100,11 +100,11 @@ def _direct_map(direct: int) -> Iterator[Region]:
 
 
 def _user(levels: int) -> Iterator[Region]:
-    top = 1 << (11 + 9 * levels)
+    top = places.user_top(levels)
     x, w = places.EXECUTABLE, places.WRITABLE
     for name, va, pa, level, count, flags, rights in (
         ("user text", places.USER, x, 1, 2, USER_RX, "r-x"),
-        ("user rodata", places.USER + 3 * PAGE, w, 1, 2, USER_R, "r--"),
+        ("user rodata", places.USER_RODATA, w, 1, 2, USER_R, "r--"),
         ("user data", places.USER_DATA, places.USER_DATA_FRAME, 1, 4, USER_RW, "rw-"),
         ("user jit", places.USER + 16 * PAGE, x + 2 * PAGE, 1, 1, USER_RWX, "rwx"),
         ("user large", 0x1000_0000, places.LARGE_USER, 2, 1, USER_RW, "rw-"),

@@ -6,16 +6,35 @@ from enum import IntEnum
 
 from guest.errors import GuestError
 
-__all__ = ["State", "Status", "Table", "describe_state", "log_capacity", "parse_status"]
+__all__ = [
+    "ACCOUNT_SLOTS",
+    "LOG_OFFSET",
+    "State",
+    "Status",
+    "Table",
+    "Taken",
+    "describe_state",
+    "log_capacity",
+    "parse_status",
+]
 
 MAGIC = 0x4B4C_5753_534F_5243
-VERSION = 1
+VERSION = 2
 
-# magic, version, state, cr0, cr3, cr4, efer, pkru, proof, tables in the log, entries planted
-HEADER = struct.Struct("<11Q")
+# magic, version, state, cr0, cr3, cr4, efer, pkru, proof, tables in the log, entries planted,
+# exceptions in the account
+HEADER = struct.Struct("<12Q")
+# vector, error code, rip, cs, rflags, rsp, ss, cr2, top
+TAKEN = struct.Struct("<9Q")
 # level, va, pa
 TABLE = struct.Struct("<3Q")
 STATE_OFFSET = 16
+
+ACCOUNT_SLOTS = 24
+"""How many exceptions the account in a status block has room for."""
+
+LOG_OFFSET = HEADER.size + ACCOUNT_SLOTS * TAKEN.size
+"""Where the log of tables begins in a status block, in bytes."""
 
 
 class State(IntEnum):
@@ -28,6 +47,8 @@ class State(IntEnum):
     DONE = 4
     POOL_EMPTY = 0x101
     ENTRY_OCCUPIED = 0x102
+    UNEXPECTED_EXCEPTION = 0x103
+    ACCOUNT_FULL = 0x104
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +60,31 @@ class Table:
     pa: int
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An exception or INT as one of the guest's handlers met it.
+
+    `error_code` is 0 for those without one, `cr2` for all but page faults. `rip` to `ss` are what
+    the processor pushed, and `top` is where the stack began that it pushed them to.
+    """
+
+    vector: int
+    error_code: int
+    rip: int
+    cs: int
+    rflags: int
+    rsp: int
+    ss: int
+    cr2: int
+    top: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The guest's account: its registers as it read them, and the tables it has made.
+    """The guest's account: its registers as it read them, the tables it has made, and so on.
 
     `entries` counts the entries it planted, those that lead to a table included. The first of
-    `tables` is the root.
+    `tables` is the root. `taken` are the exceptions its handlers met, the first one first.
     """
 
     cr0: int
@@ -55,6 +95,7 @@ class Status:
     proof: int
     entries: int
     tables: tuple[Table, ...]
+    taken: tuple[Taken, ...]
 
 
 def describe_state(block: bytes) -> str:
@@ -66,19 +107,19 @@ def describe_state(block: bytes) -> str:
 
 def log_capacity(size: int) -> int:
     """Return how many tables can be logged in a status block of `size` bytes."""
-    return max(0, size - HEADER.size) // TABLE.size
+    return max(0, size - LOG_OFFSET) // TABLE.size
 
 
 def parse_status(block: bytes) -> Status:
     """Return what the status block of a guest that is done says.
 
     Raises `GuestError` if the magic or the version is wrong, the state isn't `DONE`, or the log
-    of tables can't be right.
+    of tables or the account of exceptions can't be right.
     """
     if len(block) < HEADER.size:
         raise GuestError(f"a status block of {len(block)} bytes is too short")
-    magic, version, state, cr0, cr3, cr4, efer, pkru, proof, count, entries = HEADER.unpack_from(
-        block
+    magic, version, state, cr0, cr3, cr4, efer, pkru, proof, count, entries, exceptions = (
+        HEADER.unpack_from(block)
     )
     if state != State.DONE:
         raise GuestError(f"the guest is not done: {describe_state(block)}")
@@ -88,8 +129,12 @@ def parse_status(block: bytes) -> Status:
         raise GuestError(f"the status block has version {version}, not {VERSION}")
     if not 0 < count <= log_capacity(len(block)):
         raise GuestError(f"the status block can't hold a log of {count} tables")
-    end = HEADER.size + count * TABLE.size
-    tables = tuple(Table(*words) for words in TABLE.iter_unpack(block[HEADER.size : end]))
+    if exceptions > ACCOUNT_SLOTS:
+        raise GuestError(f"the status block can't hold an account of {exceptions} exceptions")
+    end = HEADER.size + exceptions * TAKEN.size
+    taken = tuple(Taken(*words) for words in TAKEN.iter_unpack(block[HEADER.size : end]))
+    end = LOG_OFFSET + count * TABLE.size
+    tables = tuple(Table(*words) for words in TABLE.iter_unpack(block[LOG_OFFSET:end]))
     if any(table.pa % 4096 for table in tables) or len({table.pa for table in tables}) != count:
         raise GuestError("the log of tables has a frame twice, or an address inside a frame")
     return Status(
@@ -101,4 +146,5 @@ def parse_status(block: bytes) -> Status:
         proof=proof,
         entries=entries,
         tables=tables,
+        taken=taken,
     )

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from emu.boot import boot
@@ -10,9 +11,15 @@ from emu.check.intent import broken_intentions
 from emu.cli.contain import contained
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
 from emu.cli.sources import GUESTS, add_range, add_source, chosen_range, chosen_source
-from emu.report.records import divergence_case, structures_case, summary_record
-from emu.report.text import context_text, divergence_lines, verdict_lines
+from emu.report.records import (
+    divergence_case,
+    exceptions_record,
+    structures_case,
+    summary_record,
+)
+from emu.report.text import context_text, divergence_lines, exceptions_text, verdict_lines
 from guest.builder import build_image
+from guest.status import Taken
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.leaves import TOP
@@ -22,6 +29,15 @@ from walker.source import dump_case, parse_int
 __all__ = ["add_commands", "run_guest", "save_cases", "tell_beside", "verdict_of"]
 
 _SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """How many pages the guest meant, what of them is broken, the exceptions that it took."""
+
+    pages: int
+    broken: list[str]
+    taken: tuple[Taken, ...]
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -67,13 +83,14 @@ def run_guest(options: argparse.Namespace) -> int:
     booted = boot(image)
     memory, context = booted.memory, booted.context
     remark(f"{image.name}: booted, {context_text(context)}")
+    remark(exceptions_text(booted.status.taken))
     if options.save is not None:
         write_file(options.save, dump_case(structures_case(memory, context)))
     intended = image.resolve_intended(booted.status)
     broken = broken_intentions(memory, context, intended, image.faulting)
     verdict = verdict_of(memory, context, (0, TOP), DEFAULT_LIMIT)
-    pages = sum(each.count for each in intended)
-    return _tell(options, memory, context, verdict, (pages, broken))
+    meant = _Meant(sum(each.count for each in intended), broken, booted.status.taken)
+    return _tell(options, memory, context, verdict, meant)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -105,22 +122,26 @@ def _tell(
     memory: PhysicalMemory,
     context: PagingContext,
     verdict: Verdict,
-    intentions: tuple[int, list[str]] | None,
+    meant: _Meant | None,
 ) -> int:
-    """Tell the verdict, and how many pages were meant and what of them is broken."""
-    pages, broken = intentions or (0, [])
+    """Tell the verdict, and what the guest has to say if there is one."""
+    broken = meant.broken if meant else []
     failed = bool(verdict.divergent or broken)
     say = remark if options.json else print
     if options.json:
         record = summary_record(verdict)
-        if intentions is not None:
-            record |= {"intended_pages": pages, "broken_intentions": len(broken)}
+        if meant is not None:
+            record |= {
+                "intended_pages": meant.pages,
+                "broken_intentions": len(broken),
+                "guest_exceptions": exceptions_record(meant.taken),
+            }
         emit({**record, "reproduce": command_text(options)})
     else:
         for line in verdict_lines(verdict):
             print(line)
-        if intentions is not None:
-            print(f"{pages:,} pages meant, {len(broken):,} not as the guest meant them")
+        if meant is not None:
+            print(f"{meant.pages:,} pages meant, {len(broken):,} not as the guest meant them")
     for line in broken[:_SHOWN]:
         say(f"not as meant: {line}")
     tell_beside(options, verdict, context, say)

@@ -123,11 +123,12 @@ class Cpu:
     @property
     def rflags(self) -> int:
         """RFLAGS, as the CPU has it now; a change takes effect at once."""
-        return int(self.engine.reg_read(x86.UC_X86_REG_RFLAGS))
+        # The upper half is reserved, and under this name any kind of engine has the lower.
+        return int(self.engine.reg_read(x86.UC_X86_REG_EFLAGS))
 
     @rflags.setter
     def rflags(self, value: int) -> None:
-        self.engine.reg_write(x86.UC_X86_REG_RFLAGS, value)
+        self.engine.reg_write(x86.UC_X86_REG_EFLAGS, value)
 
     @property
     def error_code(self) -> int:

@@ -14,7 +14,7 @@ from emu.machine.cpu import Cpu, Flag, Segment
 from emu.machine.descriptors import GATE_SIZE, CodeSegment, Gate, code_segment, parse_gate
 from walker.errors import CrosswalkError
 
-__all__ = ["Event", "Kind", "TripleFault", "deliver", "vector_name"]
+__all__ = ["Event", "Kind", "TripleFault", "deliver", "mnemonic", "raised", "vector_name"]
 
 _NAMES = {
     0: "#DE",
@@ -42,6 +42,7 @@ _DOUBLE, _INVALID_TSS, _NOT_PRESENT, _STACK, _PROTECTION, _PAGE_FAULT = 8, 10, 1
 _WITH_ERROR_CODE = {8, 10, 11, 12, 13, 14, 17, 21}
 _CONTRIBUTORY = {0, 10, 11, 12, 13, 21}
 _TRAPS_AND_ABORTS = {1, 3, 4, 8, 18}
+_BREAKPOINT, _INT3 = 3, b"\xcc"
 _EXTERNAL, _IN_IDT, _IN_LDT = 1, 2, 4  # in an error code, the last one in a selector too
 _PRESENT, _WRITE = 1, 2  # in a page fault's error code
 _TSS_RSP0, _TSS_IST1 = 4, 36
@@ -85,6 +86,21 @@ class _Fault(Exception):
 def vector_name(vector: int) -> str:
     """Return a vector's number, with the name of its exception if it has one."""
     return f"{vector} ({_NAMES[vector]})" if vector in _NAMES else str(vector)
+
+
+def mnemonic(vector: int) -> str:
+    """Return the name of a vector's exception, or the INT that has this vector."""
+    return _NAMES.get(vector, f"INT {vector:#x}")
+
+
+def raised(cpu: Cpu, vector: int) -> Event:
+    """Return the event that `cpu` has just raised, as a hook of Unicorn tells its vector."""
+    cpu.load()
+    if not cpu.software:
+        return Event(vector, Kind.EXCEPTION, cpu.error_code)
+    before = cpu.read(cpu.rip - 1, 1)
+    length = 1 if vector == _BREAKPOINT and before == _INT3 else 2
+    return Event(vector, Kind.SOFTWARE, length=length)
 
 
 def deliver(cpu: Cpu, event: Event) -> list[Event]:

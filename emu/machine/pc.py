@@ -14,7 +14,7 @@ from emu.machine.cmos import CMOS_PORTS, Cmos
 from emu.machine.counter import instructions_begun
 from emu.machine.cpu import Cpu, Flag
 from emu.machine.cpuid import answer_cpuid
-from emu.machine.delivery import Event, Kind, TripleFault, deliver
+from emu.machine.delivery import Event, Kind, TripleFault, deliver, raised
 from emu.machine.engine import open_engine
 from emu.machine.library import hook_instruction
 from emu.machine.loads import Cr3Loads
@@ -31,7 +31,7 @@ _TIMER_IRQ = 0
 _KEPT_EVENTS = 16
 _HLT = b"\xf4"
 _HIGHEST = 1 << 32
-_BREAKPOINT, _INVALID, _PAGE_FAULT, _INT3 = 3, 6, 14, b"\xcc"
+_INVALID, _PAGE_FAULT = 6, 14
 
 
 class Stop(Enum):
@@ -228,13 +228,7 @@ class Machine:
             self.cpu.rip -= SYSCALL_LENGTH
 
     def _on_exception(self, _uc: unicorn.Uc, vector: int, _data: object) -> None:
-        self.cpu.load()
-        if not self.cpu.software:
-            self._deliver(Event(vector, Kind.EXCEPTION, self.cpu.error_code))
-            return
-        before = self.cpu.read(self.cpu.rip - 1, 1)
-        length = 1 if vector == _BREAKPOINT and before == _INT3 else 2
-        self._deliver(Event(vector, Kind.SOFTWARE, length=length))
+        self._deliver(raised(self.cpu, vector))
 
     def _on_invalid(self, _uc: unicorn.Uc, _data: object) -> bool:
         self._deliver(Event(_INVALID, Kind.EXCEPTION))

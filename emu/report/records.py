@@ -1,5 +1,7 @@
 """What is said to machines: the JSON records of the command line, and outcomes in a case."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +9,8 @@ import numpy as np
 
 from emu.check import Divergence, Verdict
 from emu.check.compare import agreements
+from emu.machine.delivery import mnemonic
+from guest.status import Taken
 from walker.access import Access, AccessType
 from walker.columns import Outcomes
 from walker.context import PagingContext
@@ -21,6 +25,7 @@ from walker.translate import Walk
 __all__ = [
     "access_of",
     "divergence_case",
+    "exceptions_record",
     "frame_record",
     "mapping_record",
     "outcome_json",
@@ -75,6 +80,11 @@ def summary_record(verdict: Verdict) -> dict[str, Any]:
         "known": verdict.known,
         "seconds": round(verdict.seconds, 3),
     }
+
+
+def exceptions_record(taken: Iterable[Taken]) -> dict[str, int]:
+    """Return how many exceptions of each name a guest's handlers took, as `run --json` has it."""
+    return dict(Counter(mnemonic(each.vector) for each in taken))
 
 
 def walk_record(path: Walk, access: Access, outcome: Outcome) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """What is said to people: lines of text, and one formatter for each kind of value."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from emu.check import KNOWN, Divergence, Verdict
+from emu.machine.delivery import mnemonic
+from guest.status import Taken
 from walker.access import Access, AccessType
 from walker.columns import Kind
 from walker.context import PagingContext, PagingMode
@@ -16,6 +19,7 @@ __all__ = [
     "access_text",
     "context_text",
     "divergence_lines",
+    "exceptions_text",
     "flags_text",
     "frame_text",
     "mapping_text",
@@ -112,6 +116,14 @@ def _step(context: PagingContext, step: Step) -> str:
     name = f"{level.entry}[{step.pa // level.entry_size % level.entries}]"
     entry = f"{step.entry:#0{2 + 2 * level.entry_size}x}"
     return f"  {name:<12} at {step.pa:#013x} = {entry}  {step.kind.value}  {flags}".rstrip()
+
+
+def exceptions_text(taken: Sequence[Taken]) -> str:
+    """Return what a guest's handlers took in one line."""
+    counts = Counter(mnemonic(each.vector) for each in taken)
+    kinds = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    users = sum(each.cs & 3 == 3 for each in taken)
+    return f"its handlers took {len(taken):,} exceptions as meant ({kinds}), {users:,} from CPL 3"
 
 
 def context_text(context: PagingContext) -> str:

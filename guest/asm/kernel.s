@@ -1,5 +1,5 @@
-# Long mode in the higher half: turn protections on, use the world, report. Assembled as 64-bit
-# code.
+# Long mode in the higher half: turn protections on, use the world, take exceptions, report.
+# Assembled as 64-bit code.
 #
 # The proof is a constant that is read from rodata, goes over the stack into data, and comes back
 # by the direct map's alias of it, then is mixed with a word of user memory: what the status
@@ -10,7 +10,7 @@
 .equ EFER, 0xc0000080
 
 .equ STATUS_MAGIC, 0x4b4c5753534f5243
-.equ STATUS_VERSION, 1
+.equ STATUS_VERSION, 2
 .equ STATE_RUNNING, 3
 .equ STATE_DONE, 4
 
@@ -51,6 +51,8 @@ kernel:
     clac
     mov [rbx + S_PROOF], rax
 
+    movabs rax, TRAPS
+    call rax
     call report
     hlt
 

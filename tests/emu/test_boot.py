@@ -7,6 +7,7 @@ import pytest
 from emu.boot import boot
 from guest.builder import build_image
 from guest.errors import GuestError
+from tests.emu.guests import failure
 from walker.errors import CrosswalkError
 
 TEXT = 0x100000
@@ -17,25 +18,6 @@ PAGE = 4096
 @pytest.fixture(scope="module", params=[4, 5], ids=["4-level", "5-level"])
 def booted(request):
     return boot(build_image(request.param))
-
-
-def patched(image, pa, code):
-    """Return the image with some of its bytes replaced."""
-    segments = tuple(
-        (start, data[: pa - start] + code + data[pa - start + len(code) :])
-        if start <= pa < start + len(data)
-        else (start, data)
-        for start, data in image.segments
-    )
-    return replace(image, segments=segments)
-
-
-def failure(pa, code, **options):
-    with pytest.raises(GuestError) as caught:
-        boot(patched(build_image(4), pa, bytes.fromhex(code)), **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 Leaf = tuple[int, int, int, str, str]
@@ -156,7 +138,7 @@ def test_a_guest_that_loops_is_stopped():
 
 def test_an_invalid_instruction_is_shown_with_state_and_registers():
     message = failure(TEXT, "0f0b")
-    assert message.startswith("built-in guest, 4-level paging: Invalid instruction")
+    assert message.startswith("built-in guest, 4-level paging: exception 6 (#UD): triple fault")
     assert "state: enabling paging; at 0xffffffff80100000: ud2" in message
     assert "rsp=0xffffffff8010f000" in message
 

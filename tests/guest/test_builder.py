@@ -17,9 +17,10 @@ def test_the_variants_differ():
 @pytest.mark.parametrize("levels", [4, 5])
 def test_no_paging_structure_is_in_the_image(levels):
     image = build_image(levels)
-    assert {0x8000, 0x8200, 0x8800, 0x9000, 0x100000, 0x105000, 0x142000} == {
-        pa for pa, _ in image.segments
-    }
+    assert {
+        *(0x8000, 0x8200, 0x8800, 0x9000),
+        *(0x100000, 0x101000, 0x105000, 0x106000, 0x120000, 0x142000),
+    } == {pa for pa, _ in image.segments}
 
 
 def test_a_source_that_outgrows_its_place_is_refused(monkeypatch):

@@ -106,7 +106,45 @@ def test_the_kernel_protects_itself_and_uses_its_world(levels):
 
 
 @levels
-@pytest.mark.parametrize("source", ["protected.s", "long.s", "kernel.s"])
+def test_the_kernel_loads_descriptors_of_its_own_and_goes_to_user_code(levels):
+    assert holds(
+        disassembled(levels, "traps.s"),
+        "lgdt [rsp]",
+        "lidt [rsp]",
+        "mov eax, 0x30",
+        "ltr ax",
+        "movabs rsi, 0xffffffff80106000",
+        "mov al, byte ptr [r8]",
+        "mov byte ptr [r8], al",
+        "jmp r8",
+        "push 0x23",
+        f"movabs rax, {(1 << (11 + 9 * levels)) - 0x1000:#x}",
+        "push 2",
+        "push 0x2b",
+        "iretq",
+        "mov rax, cr2",
+        "iretq",
+    )
+
+
+@levels
+def test_user_code_makes_one_access_and_leaves(levels):
+    assert [
+        "lea r15, [rip + 0x15]",
+        "cmp r9, 1",
+        "je 0x400014",
+        "ja 0x400019",
+        "mov al, byte ptr [r8]",
+        "jmp 0x40001c",
+        "mov byte ptr [r8], al",
+        "jmp 0x40001c",
+        "jmp r8",
+        "int 0x20",
+    ] == disassembled(levels, "user.s")
+
+
+@levels
+@pytest.mark.parametrize("source", ["protected.s", "long.s", "kernel.s", "traps.s", "user.s"])
 def test_all_of_the_code_is_code(levels, source):
     (code,) = (code for code in build_image(levels).code if code.source == source)
     engine = capstone.Cs(capstone.CS_ARCH_X86, MODES[code.bits])

@@ -27,7 +27,9 @@ def test_run_checks_all_of_the_guest(run, paging):
     assert document["probes"] == document["agreements"] + document["known_divergences"] > 10_000
     assert document["intended_pages"] > 600
     assert f"crosswalk run --paging {paging} --json" == document["reproduce"]
-    assert [*SUMMARY, "intended_pages", "broken_intentions", "reproduce"] == list(document)
+    guests = ["intended_pages", "broken_intentions", "guest_exceptions"]
+    assert [*SUMMARY, *guests, "reproduce"] == list(document)
+    assert {"#PF": 12, "#GP": 2, "INT 0x20": 6} == document["guest_exceptions"]
 
 
 def test_run_for_people_ends_with_the_verdict(run, tmp_path):
@@ -35,6 +37,7 @@ def test_run_for_people_ends_with_the_verdict(run, tmp_path):
     ran = run("run", "--save", saved)
     assert 0 == ran.status
     assert "verdict: agreement\nreproduce: crosswalk run --save" in ran.out
+    assert "took 20 exceptions as meant (12 #PF, 2 #GP, 6 INT 0x20), 12 from CPL 3" in ran.err
     assert "674 pages meant, 0 not as the guest meant them" in ran.out
     assert 0 == run("check", saved, "--end", "0x10000").status
 

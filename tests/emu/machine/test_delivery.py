@@ -6,7 +6,7 @@ import pytest
 from unicorn import x86_const as x86
 
 from emu.machine.cpu import Flag
-from emu.machine.delivery import Event, Kind, TripleFault, _combined, deliver, vector_name
+from emu.machine.delivery import Event, Kind, TripleFault, _combined, deliver, mnemonic, vector_name
 from emu.machine.pc import Stop
 from tests.emu.machine.bare import (
     CODE,
@@ -288,3 +288,4 @@ def test_a_fault_after_a_double_fault_is_a_triple_fault():
 
 def test_vectors_have_names_where_the_manual_has_them():
     assert ("14 (#PF)", "32") == (vector_name(14), vector_name(32))
+    assert ("#PF", "INT 0x20") == (mnemonic(14), mnemonic(32))

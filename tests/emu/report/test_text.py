@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from emu.check import Divergence, Place, Verdict
 from emu.report import text
+from guest.status import Taken
 from tests.walker.build import MIB2, OPEN, PAT_LARGE, PS, RW, USED, XD, A, Builder, D, G, P, context
 from walker.access import Access, AccessType
 from walker.columns import Kind
@@ -100,6 +103,13 @@ def test_a_context_is_a_line():
     assert "4-level paging, CR3 0x1000, no protections, MAXPHYADDR 40" == bare
     full = text.context_text(context(levels=5, smep=True, smap=True, pke=True, pkru=4))
     assert "5-level paging, CR3 0x1000, WP NXE SMEP SMAP PKE, MAXPHYADDR 40, PKRU 0x4" == full
+
+
+def test_exceptions_are_counted_by_name_and_those_from_user_code_again():
+    kernel = Taken(14, 3, 0x1000, 0x10, 2, 0x2000, 0x18, 0x3000, 0x2000)
+    taken = [kernel, replace(kernel, cs=0x2B), replace(kernel, vector=0x20, cs=0x2B)]
+    line = "its handlers took 3 exceptions as meant (2 #PF, 1 INT 0x20), 2 from CPL 3"
+    assert line == text.exceptions_text(taken)
 
 
 def test_a_verdict_counts_by_place_privilege_and_outcome():

@@ -1,0 +1,128 @@
+"""Exceptions that the built-in guest takes on purpose, and what its handlers are meant to meet.
+
+Source: Intel SDM vol. 3A 4.7 (error codes of page faults), 6.14 (stacks, frames).
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from guest import places
+from guest.errors import GuestError
+from guest.layout import PAGE, span_of
+from guest.status import ACCOUNT_SLOTS, Taken
+
+__all__ = ["Attempt", "OnPurpose", "attempts", "check_taken", "pack_attempts"]
+
+PROTECTION, PAGE_FAULT, LEAVE = 13, 14, 0x20
+COUNT = struct.Struct("<Q")
+# va, access, CPL
+RECORD = struct.Struct("<3Q")
+CODE, USER_CODE, DATA, USER_DATA = 0x10, 0x2B, 0x18, 0x23
+
+P, W, U, RSVD, ID, PK = 1, 2, 4, 8, 16, 32
+
+
+class OnPurpose(IntEnum):
+    """What the guest does at an address, as its assembly has it."""
+
+    READ = 0
+    WRITE = 1
+    EXECUTE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An access that is meant to fault, and the exception that is meant to come of it."""
+
+    name: str
+    access: OnPurpose
+    va: int
+    cpl: int
+    vector: int
+    error_code: int
+
+
+def attempts(levels: int) -> tuple[Attempt, ...]:
+    """Return what the guest with this many paging levels tries, in this order."""
+    kernel, user, top = places.KERNEL, places.USER, places.user_top(levels)
+    read, write, execute = OnPurpose
+    return tuple(
+        Attempt(name, access, va, cpl, vector, error_code)
+        for cpl, vector, name, access, va, error_code in (
+            (0, PAGE_FAULT, "guard below stack", read, kernel + places.STACK - 8, 0),
+            (0, PAGE_FAULT, "null page", write, 0x10, W),
+            (0, PAGE_FAULT, "rodata", write, kernel + places.RODATA + 0x18, P | W),
+            (0, PAGE_FAULT, "data", execute, kernel + places.DATA + 0x20, P | ID),
+            (0, PAGE_FAULT, "user data", read, places.USER_DATA + 0x28, P),
+            (0, PAGE_FAULT, "user text", execute, user + PAGE + 0x30, P | ID),
+            (0, PAGE_FAULT, "bit 51 in a 4-KiB leaf", read, _junk(16) + 0x38, P | RSVD),
+            (0, PROTECTION, "not canonical", read, top + 0x40, 0),
+            (3, PAGE_FAULT, "guard after user text", read, user + 2 * PAGE + 0x48, U),
+            (3, PAGE_FAULT, "rodata", read, kernel + places.RODATA + 0x50, P | U),
+            (3, PAGE_FAULT, "user rodata", write, places.USER_RODATA + 0x58, P | W | U),
+            (3, PAGE_FAULT, "user data", execute, places.USER_DATA + 0x60, P | U | ID),
+            (3, PAGE_FAULT, "user key 1", read, places.KEYED + 0x68, P | U | PK),
+            (3, PROTECTION, "not canonical", write, top + 0x70, 0),
+        )
+    )
+
+
+def _junk(place: int) -> int:
+    return places.JUNK[1] + place * span_of(1)
+
+
+def pack_attempts(tried: Sequence[Attempt]) -> bytes:
+    """Return the accesses as the guest's assembly reads them: their number, 24-byte records.
+
+    Raises `GuestError` if the account has no room for all that comes of them.
+    """
+    if len(tuple(_due(tried))) > ACCOUNT_SLOTS:
+        raise GuestError(f"{len(tried)} attempts are more than the account can hold")
+    records = (RECORD.pack(each.va, each.access, each.cpl) for each in tried)
+    return COUNT.pack(len(tried)) + b"".join(records)
+
+
+def check_taken(tried: Sequence[Attempt], taken: Sequence[Taken]) -> None:
+    """Hold the account of the guest's handlers against what was tried.
+
+    Raises `GuestError`, which tells the first exception that isn't as meant.
+    """
+    due = tuple(_due(tried))
+    for number, (each, got) in enumerate(zip(due, taken, strict=False)):
+        for what, meant, found in _differences(each, got):
+            if meant != found:
+                raise GuestError(
+                    f"exception {number} ({each.access.name.lower()} of {each.name} at CPL "
+                    f"{each.cpl}): the guest's handler saw {what} {found:#x}, not {meant:#x}"
+                )
+    if len(due) != len(taken):
+        raise GuestError(f"the guest's handlers saw {len(taken)} exceptions, not {len(due)}")
+
+
+def _due(tried: Iterable[Attempt]) -> Iterator[Attempt]:
+    """Yield each attempt, and after those from user code the INT that leaves it."""
+    for each in tried:
+        yield each
+        if each.cpl:
+            yield Attempt(f"INT {LEAVE:#x} after {each.name}", OnPurpose.EXECUTE, 0, 3, LEAVE, 0)
+
+
+def _differences(due: Attempt, got: Taken) -> Iterator[tuple[str, int, int]]:
+    """Yield the name of each value in the account, the one meant, and the one found."""
+    yield "vector", due.vector, got.vector
+    yield "error code", due.error_code, got.error_code
+    yield "CR2", due.va if due.vector == PAGE_FAULT else 0, got.cr2
+    yield "CS", USER_CODE if due.cpl else CODE, got.cs
+    yield "SS", USER_DATA if due.cpl else DATA, got.ss
+    if due.vector == PROTECTION:
+        top = places.KERNEL + places.IST1_TOP
+    else:
+        top = places.KERNEL + places.RSP0_TOP if due.cpl else got.rsp & ~0xF
+    yield "a stack that begins at", top, got.top
+    if due.access is OnPurpose.EXECUTE and due.vector == PAGE_FAULT:
+        yield "RIP", due.va, got.rip
+    else:
+        code = places.USER if due.cpl else places.KERNEL + places.TRAPS
+        yield "RIP in the page at", code, got.rip & -PAGE
