@@ -1,5 +1,6 @@
 """`crosswalk`, planted, as a process of its own: python -m … PLANT fuzz --cases 40 …"""
 
+import signal
 import sys
 
 import pytest
@@ -20,5 +21,8 @@ def plant(name, monkeypatch):
 
 
 if __name__ == "__main__":
+    # A shell starts what runs in the background with interrupts ignored, and its children inherit
+    # that: as by hand, interrupts count.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     plant(sys.argv[1], pytest.MonkeyPatch())
     sys.exit(main(sys.argv[2:]))
