@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -171,11 +172,13 @@ def _save(folder: Path, summary: Summary) -> None:
     except OSError as error:
         raise BadInput(f"{folder}: {error.strerror}") from error
     for slug, group in summary.groups.items():
-        write_file(folder / f"{slug}.json", group.case.encode())
+        write_file(folder / f"{slug}.case.json", group.case.encode())
     for slug, violations in summary.tlb.groups.items():
         write_file(folder / f"{slug}.sequence.json", violations.sequence.encode())
+    quoted = shlex.quote(str(folder))
     if summary.groups:
-        remark(f"wrote {len(summary.groups):,} cases; replay: crosswalk replay {folder}/*")
+        count = len(summary.groups)
+        remark(f"wrote {count:,} cases; replay: crosswalk replay {quoted}/*.case.json")
     if summary.tlb.groups:
         count = len(summary.tlb.groups)
-        remark(f"wrote {count:,} sequences; run: crosswalk sequence {folder}/*.sequence.json")
+        remark(f"wrote {count:,} sequences; run: crosswalk sequence {quoted}/*.sequence.json")

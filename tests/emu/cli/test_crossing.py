@@ -1,5 +1,7 @@
+import glob
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,13 +92,36 @@ def test_violations_fail_and_are_written_to_be_run_again(run, tmp_path, monkeypa
     assert done.status == 1
     assert "× a page fault keeps what is cached of its address" in done.out
     assert "first: crosswalk matrix --select section=tlb-fault," in done.out
-    (path,) = tmp_path.glob("*.sequence.json")
-    assert run("sequence", str(path)).status == 1
+    command, (path,) = hinted(done.err, "wrote 1 sequences; run: crosswalk ")
+    assert run(command, path).status == 1
     record = json.loads(run("matrix", *arguments, "--json").out)
     assert record["divergences"] == record["tlb"]["violations"] > 0
     (group,) = record["tlb"]["groups"].values()
     assert group["count"] == record["divergences"]
     assert run("sequence", group["select"]).status == 1
+
+
+def hinted(said, before):
+    """What a hint says to do, as a shell would: the command, and the files that it names."""
+    (hint,) = [line for line in said.splitlines() if line.startswith(before)]
+    command, some = shlex.split(hint.removeprefix(before))
+    return command, glob.glob(some)  # noqa: PTH207  # As a shell does.
+
+
+def test_cases_and_sequences_in_one_folder_have_a_hint_each_that_works(run, tmp_path, monkeypatch):
+    folder = tmp_path / "a folder"
+    monkeypatch.setattr("emu.check.composite_known.KNOWN_COMPOSITE", ())
+    monkeypatch.setattr("emu.check.known_sequences.KNOWN_SEQUENCES", ())
+    for chosen in (
+        "section=tlb-fault,page=4k,change=p-0,prime=read,fault=write,cpl=3",
+        "section=implicit-tables,pml4e.us=1,pdpte.us=1,pte.bit51=0",
+    ):
+        done = run("matrix", "--select", chosen, "--jobs", "1", "--cases", folder)
+    assert done.status == 1
+    command, paths = hinted(done.err, "wrote 2 cases; replay: crosswalk ")
+    assert (command, len(paths)) == ("replay", 2)
+    assert len(list(folder.iterdir())) == 3
+    assert run(command, *paths).status == 1
 
 
 def test_list_counts_by_dimension_and_knows_composites(run):
