@@ -12,7 +12,7 @@ from emu.check import DEFAULT_LIMIT, Verdict
 from emu.cli.checking import run_guest, save_cases, tell_beside, verdict_of
 from emu.cli.contain import contained
 from emu.cli.output import command_text, emit, remark, write_file, write_parts
-from emu.cli.sources import GUESTS
+from emu.guests import GUESTS
 from emu.linux.boot import Boot, Reached
 from emu.linux.failure import KernelFailure
 from emu.linux.image import KernelImage, parse_kernel

@@ -1,6 +1,7 @@
 """`run` and `check`: every statement of the walker, put to the emulated CPU."""
 
 import argparse
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from emu.check import DEFAULT_LIMIT, KNOWN, Verdict, check, make_plan
 from emu.check.intent import broken_intentions
 from emu.cli.contain import contained
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
-from emu.cli.sources import GUESTS, add_range, add_source, chosen_range, chosen_source
+from emu.cli.sources import add_range, add_source, chosen_range, chosen_source
+from emu.guests import GUESTS
 from emu.report.records import (
     divergence_case,
     exceptions_record,
@@ -197,4 +199,5 @@ def save_cases(
         case = divergence_case(context, tuple(memory.ranges), divergence)
         path = folder / f"divergence-{number:04}.json"
         write_file(path, dump_case(case))
-    remark(f"wrote {len(verdict.divergences):,} cases; replay: crosswalk replay {folder}/*")
+    some = f"{shlex.quote(str(folder))}/divergence-*.json"
+    remark(f"wrote {len(verdict.divergences):,} cases; replay: crosswalk replay {some}")

@@ -72,8 +72,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=Path("crosswalk-fuzz"),
     )  # fmt: skip
     parser.add_argument(
-        "--from", metavar="FILE", dest="source",
-        help="change the tables of this case or ELF core instead of making some",
+        "--from", metavar="SOURCE", dest="source",
+        help="change the tables of this case, ELF core, or guest:4level, instead of making some",
     )  # fmt: skip
     add_walker(parser, "none but the built-in one")
     parser.add_argument("--no-reduce", action="store_true", help="leave findings as they are found")

@@ -4,17 +4,14 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from emu.boot import boot
-from guest.builder import build_image
+from emu.guests import booted_guest, names_guest
 from walker.context import Vendor
 from walker.errors import BadInput
 from walker.leaves import TOP
 from walker.source import Registers, Source, SourceKind, open_source, parse_int
 
-__all__ = ["GUESTS", "add_range", "add_source", "chosen_range", "chosen_source"]
+__all__ = ["add_range", "add_source", "chosen_range", "chosen_source"]
 
-GUESTS = {"4level": 4, "5level": 5}
-_PREFIX = "guest:"
 _NUMBERS = {"cr3": 64, "cr4": 64, "cr0": 64, "efer": 64, "pkru": 32}
 
 
@@ -42,7 +39,7 @@ def chosen_source(options: argparse.Namespace) -> Source:
     """Return the source that the options name; `BadInput` as `open_source`."""
     registers = _registers(options)
     name = options.source
-    if name.startswith(_PREFIX):
+    if names_guest(name):
         return _guest(name, registers, options)
     return open_source(
         name,
@@ -85,12 +82,9 @@ def _registers(options: argparse.Namespace) -> Registers:
 
 
 def _guest(name: str, registers: Registers, options: argparse.Namespace) -> Source:
-    variant = name.removeprefix(_PREFIX)
-    if variant not in GUESTS:
-        raise BadInput(f"{name}: no such guest ({', '.join(_PREFIX + each for each in GUESTS)})")
     if options.kind is not None or options.cpu != "0" or options.base != "0":
         raise BadInput(f"{name}: --kind, --cpu and --base are for files")
-    booted = boot(build_image(GUESTS[variant]))
+    booted = booted_guest(name)
     context = replace(booted.context, **registers.given())
     if booted.memory.word(context.root) is None:
         raise BadInput(f"{name}: CR3 {context.cr3:#x} points outside the guest's RAM")

@@ -9,6 +9,7 @@ import numpy as np
 from emu.fuzz.coverage import wanted
 from emu.fuzz.generate import Base, base_of, generate, mutate
 from emu.fuzz.layout import Layout
+from emu.guests import booted_guest, names_guest
 from emu.peers import Limits
 from walker.source import open_source
 
@@ -29,8 +30,8 @@ class Plan:
     """What all layouts follow from.
 
     `walker` and `claims` name the walker under test, None for the built-in one alone; `limits`
-    are that walker's, and don't decide what is found. `source` is a file with an address space
-    whose tables are changed instead of made; there nothing steers.
+    are that walker's, and don't decide what is found. `source` is a file with an address space,
+    or a guest's name, whose tables are changed instead of made; there nothing steers.
     """
 
     seed: int = 0
@@ -65,5 +66,5 @@ class Plan:
 
 @lru_cache(1)
 def _base(source: str) -> Base:
-    found = open_source(source)
+    found = booted_guest(source) if names_guest(source) else open_source(source)
     return base_of(found.memory, found.context)

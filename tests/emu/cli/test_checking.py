@@ -95,6 +95,7 @@ def test_divergences_become_cases_that_replay(run, small_case, broken, tmp_path)
     kept = tmp_path / "kept"
     ran = run("check", small_case, "--cases", kept, "--json")
     files = sorted(kept.iterdir())
+    assert ran.err.endswith(f"replay: crosswalk replay {kept}/divergence-*.json\n")
     assert ran.document["divergences"] == len(files)
     assert "divergence-0000.json" == files[0].name
     case = load_case(files[0])

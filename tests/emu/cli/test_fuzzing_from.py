@@ -1,3 +1,6 @@
+import pytest
+
+from emu.fuzz.campaign import Plan
 from tests.emu.cases import LINUX_CASE
 
 
@@ -27,6 +30,30 @@ def test_any_number_of_processes_finds_the_same(run, tmp_path, small_case):
         )
         found.append({name: ran.document[name] for name in ("probes", "agreements", "divergences")})
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("guest", ["guest:4level", "guest:5level"])
+def test_a_guest_is_a_source_as_well(run, tmp_path, guest):
+    how = ("--cases", "2", "--accesses", "64", "--jobs", "2", "--corpus", tmp_path / "corpus")
+    ran = run("fuzz", "--from", guest, *how, "--json")
+    assert (0, 0) == (ran.status, ran.document["divergences"])
+    assert ran.document["probes"] > 100
+    assert f"--from {guest}" in ran.document["reproduce"]
+
+
+def test_a_guest_that_there_is_not_is_one_line(run, tmp_path):
+    ran = run("fuzz", "--from", "guest:6level", "--corpus", tmp_path / "corpus")
+    assert (2, "") == (ran.status, ran.out)
+    assert ran.err == (
+        "crosswalk: error: guest:6level: no such guest (guest:4level, guest:5level)\n"
+    )
+
+
+def test_the_tables_are_those_of_the_guest(guest4, guest5):
+    for name, booted in (("guest:4level", guest4), ("guest:5level", guest5)):
+        layout = Plan(source=name, accesses=64).layout(0, b"")
+        assert layout.context.cr3 == booted.context.cr3
+        assert {table.pa for table in booted.status.tables} == set(layout.frames.tolist())
 
 
 def test_a_source_that_cannot_be_read_is_one_line(run, tmp_path):
