@@ -14,7 +14,7 @@ from emu.probe.composites import SAME_PKRU, Composites, Family, Seen
 from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes, Rows
 from walker.context import PagingContext
-from walker.memory import FRAME, U64, PhysicalMemory
+from walker.memory import U64, PhysicalMemory
 
 __all__ = ["Claim", "Parts", "claims_of", "met", "parts_of", "sequence"]
 
@@ -68,10 +68,9 @@ def parts_of(
     cpl = np.where(implicit, np.uint8(0), composites.cpl)
     ac = composites.ac & ~(implicit & ((composites.cpl == 3) | (not heeded)))
     first = Accesses(composites.va, composites.types(0), cpl, ac)
-    cross, twice = composites.family(Family.CROSS), composites.family(Family.TWICE)
-    other = (composites.va | np.uint64(FRAME - 1)) + np.uint64(1)
+    twice = composites.family(Family.TWICE)
     second = Accesses(
-        np.where(cross, other, np.where(twice, composites.then_va, composites.va)),
+        composites.second_va(),
         composites.types(1),
         np.where(twice, composites.then_cpl, cpl),
         np.where(twice, composites.then_ac, ac),

@@ -43,11 +43,31 @@ class CompositeStand:
         self, memory: PhysicalMemory, context: PagingContext, composites: Composites
     ) -> Judged:
         """Make composites, and return what they came to; raises as the prober does."""
+        return self._judge(self._entered(memory, context), memory, context, composites)
+
+    def judge_possible(
+        self, memory: PhysicalMemory, context: PagingContext, composites: Composites
+    ) -> tuple[Composites, Judged]:
+        """Make those that have an outcome, and return them, and what they came to."""
+        prober = self._entered(memory, context)
+        some = composites.take(np.flatnonzero(prober.possible(composites)))
+        return some, self._judge(prober, memory, context, some)
+
+    def _entered(self, memory: PhysicalMemory, context: PagingContext) -> CompositeProber:
         if self._prober is None:
             self._prober = CompositeProber(memory, context)
         else:
             self._prober.enter(memory, context)
-        seen = self._prober.probe(composites)
+        return self._prober
+
+    def _judge(
+        self,
+        prober: CompositeProber,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        composites: Composites,
+    ) -> Judged:
+        seen = prober.probe(composites)
         claims = claims_of(composites, parts_of(memory, context, composites, self._predict))
         differ = ~met(claims, seen)
         explained = np.zeros(len(composites), np.bool_)

@@ -17,7 +17,7 @@ from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import PagingContext
 from walker.entry import Entry
-from walker.memory import FRAME, U64, PhysicalMemory
+from walker.memory import U64, PhysicalMemory
 
 __all__ = ["KNOWN_COMPOSITE", "KnownComposite", "explanations"]
 
@@ -83,9 +83,7 @@ def _accessed_leaf(
 ) -> list[Claim]:
     """Claim that a fault marks the PDPTE that maps the page as accessed."""
     parts = parts_of(memory, context, composites)
-    other = (composites.va | np.uint64(FRAME - 1)) + np.uint64(1)
-    twice = np.where(composites.family(Family.TWICE), composites.then_va, composites.va)
-    second = np.where(composites.family(Family.CROSS), other, twice)
+    second = composites.second_va()
     marked = [
         _marked(memory, context, va, part)
         for va, part in ((composites.va, parts.first), (second, parts.second))

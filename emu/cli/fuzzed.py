@@ -12,13 +12,14 @@ from emu.fuzz.campaign import Campaign
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.coverage import CELLS, coverage_record
 from emu.fuzz.findings import MEANT
-from walker.source import Case, parse_case
+from emu.report.composite_case import parse_composite
+from walker.source import parse_case
 
 __all__ = ["junit", "record", "report_lines", "reproduce"]
 
 _CLASS = "crosswalk.fuzz"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_PARTS = ("generate", "predict", "probe", "compare", "peer", "cover")
+_PARTS = ("generate", "predict", "probe", "compare", "peer", "cover", "cross")
 
 
 def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
@@ -49,13 +50,19 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         yield f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}"
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
         yield f"{found.count:,} × {_told(campaign, found.signature)}"
-        size = size_text(_case(store, slug))
+        _, size = _size(store, slug)
         yield f"    {size}, first in layout {found.layout}: {reproduce(campaign, store, slug)}"
 
 
-def _case(store: Store, slug: str) -> Case:
-    """Return the case of a finding, as small as it has become."""
-    return parse_case(store.case(slug), slug)
+def _size(store: Store, slug: str) -> tuple[int, str]:
+    """Return how many entries the case of a finding has by now, and in words how big it is."""
+    data = store.case(slug)
+    composite = parse_composite(data, slug)
+    if composite is None:
+        case = parse_case(data, slug)
+        return len(case.entries), size_text(case)
+    count = len(composite.case.entries)
+    return count, f"{count:,} {'entry' if count == 1 else 'entries'}, 1 access across pages"
 
 
 def _of_walker(campaign: Campaign, slug: str) -> bool:
@@ -108,7 +115,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
                 "count": found.count,
                 "layout": found.layout,
                 "case": str(store.case_path(slug)),
-                "entries": len(_case(store, slug).entries),
+                "entries": _size(store, slug)[0],
                 "reproduce": reproduce(campaign, store, slug),
             }
             for slug, found in sorted(state.findings.items())
@@ -140,7 +147,7 @@ def junit(campaign: Campaign, store: Store) -> bytes:
         failure = ET.SubElement(case, "failure", type="finding", message=_clean(found.signature))
         failure.text = _clean(
             f"{found.count} times, first in layout {found.layout}; the case has "
-            f"{size_text(_case(store, slug))}\nreproduce: {reproduce(campaign, store, slug)}"
+            f"{_size(store, slug)[1]}\nreproduce: {reproduce(campaign, store, slug)}"
         )
     ET.indent(suite)
     text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.check.compare import choose, differing_fields
+from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
+from emu.fuzz.composite_finding import CompositeFinding, findings_in, findings_of
 from emu.fuzz.coverage import coverage_of
+from emu.fuzz.crossing import crossings
 from emu.fuzz.findings import MEANT, WALKER, Finding, Findings, confirm
 from emu.fuzz.intent import meant_outcomes
 from emu.fuzz.layout import Layout
@@ -18,6 +21,7 @@ from emu.fuzz.signature import failure_signature
 from emu.peers import Peer, PeerFailure
 from emu.peers.judge import judge
 from emu.probe import Stand
+from emu.report.composite_case import CompositeCase
 from walker.bulk import translate_many
 from walker.columns import Outcomes
 from walker.memory import SparseWords
@@ -36,7 +40,7 @@ class Attempt:
     probes: int
     divergent: int
     known: dict[str, int]
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding | CompositeFinding, ...]
     coverage: NDArray[np.bool_]
     seconds: dict[str, float]
 
@@ -48,12 +52,15 @@ class Tester:
     """
 
     def __init__(self, predict: Predictor = translate_many, peer: Peer | None = None) -> None:
-        self._stand = Stand()
         self._predict = predict
         self._peer = peer
+        self.forget()
 
-    def attempt(self, make: Callable[[], Layout]) -> Attempt:
-        """Make a layout and try it; `ProbeError` where the emulator did what is no outcome."""
+    def attempt(self, make: Callable[[], Layout], *, cross: bool = False) -> Attempt:
+        """Make a layout and try it; `ProbeError` where the emulator did what is no outcome.
+
+        With `cross` accesses that cross pages are made as well, where there are any.
+        """
         clock = _Clock()
         with clock.part("generate"):
             layout = make()
@@ -61,11 +68,22 @@ class Tester:
         found, truth = self._try(layout, memory, clock)
         with clock.part("cover"):
             coverage = coverage_of(memory, layout.context, layout.accesses, truth)
+        probes, divergent = len(layout.accesses), found.divergent
+        findings: tuple[Finding | CompositeFinding, ...] = found.all()
+        if cross and layout.context.mode.long:
+            with clock.part("cross"):
+                made, judged = self._composites.judge_possible(
+                    memory, layout.context, crossings(layout)
+                )
+                findings += findings_of(memory, layout.context, made, judged)
+            probes += len(made)
+            divergent += int(judged.differ.sum())
+            found.known.update(judged.known)
         return Attempt(
-            len(layout.accesses),
-            found.divergent,
+            probes,
+            divergent,
             {name: count for name, count in sorted(found.known.items()) if count},
-            found.all(),
+            findings,
             coverage,
             clock.seconds,
         )
@@ -74,9 +92,14 @@ class Tester:
         """Try a layout and return what was found."""
         return self._try(layout, layout.memory(), _Clock())[0]
 
+    def composite_findings(self, case: CompositeCase) -> tuple[CompositeFinding, ...]:
+        """Try a composite's case and return what was found; the peer isn't asked."""
+        return findings_in(self._composites, case)
+
     def forget(self) -> None:
         """Let go of the engines: the next layout gets new ones."""
         self._stand = Stand()
+        self._composites = CompositeStand(self._predict)
 
     def _try(
         self, layout: Layout, memory: SparseWords, clock: "_Clock"

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
 from emu.fuzz.attempt import Tester
+from emu.fuzz.composite_finding import findings_in, judged_case
+from emu.fuzz.reduce.composite import reduced_composite
 from emu.fuzz.reduce.same import reduced_to, signatures_of
-from emu.matrix.composite_finding import reduced_composite, shows_slug, told
 from emu.matrix.summary import Summary
-from emu.report.composite_case import parse_composite
+from emu.report.composite_case import CompositeCase, dump_composite, parse_composite
 from walker.bulk import translate_many
 from walker.source import dump_case
 from walker.source.case import parse_case
@@ -31,10 +32,14 @@ def smallest(summary: Summary, predict: Predictor = translate_many) -> Iterator[
 def _smaller(tester: Tester, stand: CompositeStand, slug: str, text: str) -> str:
     composite = parse_composite(text.encode(), slug)
     if composite is not None:
-        shows = shows_slug(stand, slug)
+
+        def shows(case: CompositeCase) -> bool:
+            return any(each.signature.slug == slug for each in findings_in(stand, case))
+
         if shows(composite):
             composite = reduced_composite(composite, shows)
-        return told(stand, composite).decode()
+        judged = judged_case(stand, composite)
+        return dump_composite(composite, judged.claims, judged.seen).decode()
     case = parse_case(text.encode(), slug)
     for signature in signatures_of(tester, case):
         if signature.slug == slug:

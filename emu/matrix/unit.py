@@ -10,11 +10,11 @@ import numpy as np
 from emu.check.compare import differing_fields
 from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
+from emu.fuzz.composite_finding import CompositeFinding, findings_of
 from emu.fuzz.findings import WALKER, Finding, Findings, confirm
 from emu.fuzz.layout import Layout, Meaning, Meant
 from emu.fuzz.signature import Signature
 from emu.matrix.composite import SECOND, CompositeSection
-from emu.matrix.composite_finding import CompositeFinding, findings_of
 from emu.matrix.section import Choice, Section
 from emu.probe import Stand
 from emu.probe.composites import Family
@@ -127,14 +127,15 @@ class Worker:
         findings: dict[Signature, CompositeFinding] = {}
         divergent = 0
         for space in islice(section.spaces(self._choice), unit.first, unit.last):
-            judged = self._composites.judge(space.memory(), space.context, space.composites)
+            memory = space.memory()
+            judged = self._composites.judge(memory, space.context, space.composites)
             # Of two accesses the second is counted.
             last = space.composites.family(Family.TWICE).astype(np.intp)
             seen = judged.seen.kind[np.arange(len(last)), last]
             outcomes += np.bincount(seen, minlength=len(Kind))
             divergent += int(judged.differ.sum())
             known.update(judged.known)
-            for finding in findings_of(space, judged):
+            for finding in findings_of(memory, space.context, space.composites, judged):
                 before = findings.get(finding.signature)
                 count = finding.count + (before.count if before else 0)
                 findings[finding.signature] = replace(before or finding, count=count)

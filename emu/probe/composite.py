@@ -7,11 +7,13 @@ completed and where it went; what it changed in the tables is read and undone be
 import struct
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
 from emu.probe.engine import ProbeError
 from emu.probe.ground import Ground, Sites
 from emu.probe.mover import Mover, answer_of
+from emu.probe.paths import NO_PAGE
 from emu.probe.rig import Run
 from emu.probe.signature import SLOT, decode, signature
 from emu.probe.single import Seen as Answer
@@ -60,6 +62,18 @@ class CompositeProber:
             self._mover = Mover(ground.space, ground.own)
         self._mover.enter(ground.arena, ground.context)
 
+    def possible(self, composites: Composites) -> NDArray[np.bool_]:
+        """Return bool[n]: which have an outcome here, as far as the tables' paths tell.
+
+        They begin and end in one of the probe's two slots, and each page that they may reach has
+        RAM, and is no paging structure.
+        """
+        places = [_sites(self._ground, va) for va in (composites.va, composites.second_va())]
+        found: NDArray[np.bool_] = places[0].copy == places[1].copy
+        for site in places:
+            found &= site.signed | (site.target >= np.uint64(NO_PAGE))
+        return found
+
     def probe(self, composites: Composites) -> Seen:
         """Make every composite, each on its own; `ProbeError` where one has no outcome.
 
@@ -85,10 +99,8 @@ class _Batch:
         self._view = ground.space.view
         self._family = FORMS[NAMES[int(composites.form[0])]].family
         both = [composites.va]
-        if self._family is Family.CROSS:
-            both.append((composites.va | np.uint64(FRAME - 1)) + np.uint64(1))
-        if self._family is Family.TWICE:
-            both.append(composites.then_va)
+        if self._family in {Family.CROSS, Family.TWICE}:
+            both.append(composites.second_va())
         self._sites = [_sites(ground, va) for va in both]
         if len({site.copy.tobytes() for site in self._sites}) > 1:
             raise BadInput("a composite begins in one of the probe's two slots, and ends elsewhere")

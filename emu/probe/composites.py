@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from walker.access import AccessType
 from walker.columns import MAX_STEPS, Rows
-from walker.memory import U64
+from walker.memory import FRAME, U64
 
 __all__ = ["FORMS", "NAMES", "SAME_PKRU", "WORDS_SEEN", "Composites", "Family", "Form", "Seen"]
 
@@ -94,6 +94,12 @@ class Composites(Rows):
     def has_two(self) -> NDArray[np.bool_]:
         """Return bool[n]: which are put together from two accesses."""
         return self._by_form([len(form.types) == 2 for form in FORMS.values()])
+
+    def second_va(self) -> U64:
+        """Return uint64[n]: where the second access is, or the other page begins; else `va`."""
+        other = (self.va | np.uint64(FRAME - 1)) + np.uint64(1)
+        twice = np.where(self.family(Family.TWICE), self.then_va, self.va)
+        return np.where(self.family(Family.CROSS), other, twice)
 
     def types(self, at: int) -> NDArray[np.uint8]:
         """Return uint8[n]: the type of the first access (0) or the second (1), READ for none."""

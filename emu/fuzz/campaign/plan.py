@@ -22,6 +22,7 @@ LAG = 2
 """How many rounds back that knowledge lies, so that nobody has to wait for the last layout."""
 
 _GOALS = 320
+_CROSSED = 9
 _LIMITS = Limits()
 
 
@@ -41,6 +42,14 @@ class Plan:
     claims: str | None = None
     limits: Limits = _LIMITS
     source: str | None = None
+
+    @staticmethod
+    def crosses(index: int) -> bool:
+        """Return whether a layout's accesses cross pages, too: every ninth's do.
+
+        Control bits repeat every four layouts, so that they all have their turn.
+        """
+        return index % _CROSSED == 0
 
     @property
     def tables(self) -> str | None:

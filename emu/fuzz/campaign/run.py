@@ -10,10 +10,12 @@ from emu.fuzz.campaign.pools import Pool
 from emu.fuzz.campaign.state import Found, State, pack, unpack
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.campaign.work import Done, Lost, Task
+from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.coverage import Seen
 from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import layout_case
 from emu.fuzz.signature import lost_signature
+from emu.report.composite_case import dump_composite
 from walker.source import dump_case
 
 __all__ = ["Campaign", "Told"]
@@ -146,25 +148,28 @@ class Campaign:
         for finding in result.findings:
             self._keep(task, finding)
 
-    def _keep(self, task: Task, finding: Finding, why: str = "") -> None:
+    def _keep(self, task: Task, finding: Finding | CompositeFinding, why: str = "") -> None:
         slug = finding.signature.slug
         found = self.state.findings.get(slug)
         if found is not None:
             found.count += finding.count
             return
-        case = replace(
-            # A walker under test may go wrong for what lies beside the walk.
-            finding.whole if finding.signature.of_peer else finding.case,
-            seed=self.plan.seed,
-            note=f"{finding.signature} (layout {task.index}){why and f': {why}'}",
-            walker=self.plan.walker,
-        )
-        # First the case, then the mention of it.
-        self._store.keep(slug, dump_case(case))
         signature = finding.signature
+        note = f"{signature} (layout {task.index}){why and f': {why}'}"
+        # First the case, then the mention of it.
+        self._store.keep(slug, self._file(finding, note))
         self.state.findings[slug] = Found(
             str(signature), signature.witness, finding.count, task.index
         )
+
+    def _file(self, finding: Finding | CompositeFinding, note: str) -> bytes:
+        if isinstance(finding, CompositeFinding):
+            inner = replace(finding.case.case, seed=self.plan.seed, note=note)
+            case = replace(finding.case, case=inner)
+            return dump_composite(case, finding.claims, finding.seen)
+        # A walker under test may go wrong for what lies beside the walk.
+        whole = finding.whole if finding.signature.of_peer else finding.case
+        return dump_case(replace(whole, seed=self.plan.seed, note=note, walker=self.plan.walker))
 
     def _end_round(self) -> None:
         number = self.state.layouts // ROUND - 1

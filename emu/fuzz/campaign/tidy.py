@@ -9,8 +9,12 @@ from threading import Lock
 from emu.fuzz.campaign.plan import Plan
 from emu.fuzz.campaign.run import Campaign
 from emu.fuzz.campaign.store import Store, digest
-from emu.fuzz.reduce.same import reduced_to, signatures_of
+from emu.fuzz.composite_finding import CompositeFinding
+from emu.fuzz.reduce.composite import reduced_composite
+from emu.fuzz.reduce.reducer import too_many
+from emu.fuzz.reduce.same import MAX_HANGING, reduced_to, signatures_of
 from emu.fuzz.reduce.trial import Trial
+from emu.report.composite_case import CompositeCase, dump_composite, parse_composite
 from walker.source import dump_case, parse_case
 
 __all__ = ["reduce_findings"]
@@ -83,8 +87,27 @@ def _reductions(
 
 def _smaller(trial: Trial, slug: str, data: bytes) -> bytes | None:
     """Return the case made small, as a file has it; None if it doesn't show what it should."""
+    composite = parse_composite(data, slug)
+    if composite is not None:
+        return _smaller_composite(trial, slug, composite)
     case = parse_case(data, slug)
     same = [found for found in signatures_of(trial, case) if found.slug == slug]
     if not same:
         return None
     return dump_case(replace(reduced_to(trial, case, same[0]).case, note=case.note))
+
+
+def _smaller_composite(trial: Trial, slug: str, case: CompositeCase) -> bytes | None:
+    def same(case: CompositeCase) -> list[CompositeFinding]:
+        return [each for each in trial.composite_findings(case) if each.signature.slug == slug]
+
+    if not same(case):
+        return None
+    small = reduced_composite(
+        case,
+        lambda each: bool(same(each)),
+        lambda tries: too_many(tries) or trial.hung >= MAX_HANGING,
+    )
+    small = replace(small, case=replace(small.case, note=case.case.note))
+    (finding,) = same(small)
+    return dump_composite(small, finding.claims, finding.seen)

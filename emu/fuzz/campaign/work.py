@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.fuzz.campaign.plan import Plan
+from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.coverage import CELLS, Seen
 from emu.fuzz.findings import Finding
 from emu.fuzz.worker import tester_of
@@ -32,7 +33,7 @@ class Done:
     probes: int
     divergent: int
     known: dict[str, int]
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding | CompositeFinding, ...]
     new: NDArray[np.int32]
     seconds: dict[str, float]
 
@@ -50,7 +51,9 @@ def work(task: Task) -> Done | Lost:
     plan = task.plan
     tester = tester_of(plan.walker, plan.claims, plan.limits)
     try:
-        attempt = tester.attempt(lambda: plan.layout(task.index, task.seen))
+        attempt = tester.attempt(
+            lambda: plan.layout(task.index, task.seen), cross=plan.crosses(task.index)
+        )
     except ProbeError as error:
         tester.forget()  # Engines that did this are not to be trusted again.
         return Lost("error", str(error))

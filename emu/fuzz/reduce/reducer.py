@@ -19,13 +19,14 @@ from emu.fuzz.reduce.simpler import simplifications, size_of
 from walker.errors import CrosswalkError
 from walker.source import Case
 
-__all__ = ["MAX_TRIES", "Reduced", "reduce_case"]
+__all__ = ["MAX_TRIES", "Reduced", "reduce_case", "too_many"]
 
 MAX_TRIES = 3000
 """How many cases are tried at the most; typical reductions take some two hundred."""
 
 
-def _too_many(tries: int) -> bool:
+def too_many(tries: int) -> bool:
+    """Return whether so many tries are all that there may be."""
     return tries >= MAX_TRIES
 
 
@@ -39,7 +40,7 @@ class Reduced:
 
 
 def reduce_case(
-    case: Case, shows: Callable[[Case], bool], enough: Callable[[int], bool] = _too_many
+    case: Case, shows: Callable[[Case], bool], enough: Callable[[int], bool] = too_many
 ) -> Reduced:
     """Return a case as small as can be found that still `shows`.
 

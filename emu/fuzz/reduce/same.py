@@ -5,7 +5,7 @@ from dataclasses import replace
 from emu.fuzz.attempt import Tester
 from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import case_layout
-from emu.fuzz.reduce.reducer import MAX_TRIES, Reduced, reduce_case
+from emu.fuzz.reduce.reducer import Reduced, reduce_case, too_many
 from emu.fuzz.reduce.trial import Trial
 from emu.fuzz.signature import Signature
 from walker.source import Case
@@ -41,7 +41,7 @@ def reduced_to(by: Tester | Trial, case: Case, signature: Signature) -> Reduced:
         return signature in signatures_of(by, case)
 
     def enough(tries: int) -> bool:
-        return tries >= MAX_TRIES or (isinstance(by, Trial) and by.hung >= MAX_HANGING)
+        return too_many(tries) or (isinstance(by, Trial) and by.hung >= MAX_HANGING)
 
     reduced = reduce_case(bare, shows, enough)
     for finding in _findings(by, reduced.case):

@@ -1,11 +1,14 @@
 """Cases tried in a process of their own, whose death is an answer like another."""
 
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as OutOfTime
 from threading import Lock
+from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import case_layout
 from emu.fuzz.signature import Signature, lost_signature
@@ -13,9 +16,12 @@ from emu.fuzz.worker import death, start_worker, stop, tester_of
 from emu.peers import Limits
 from emu.peers.claims import Failure
 from emu.probe import ProbeError
+from emu.report.composite_case import CompositeCase
 from walker.source import Case
 
 __all__ = ["HANGING", "Trial"]
+
+_T = TypeVar("_T")
 
 HANGING = 10.0
 """Seconds after which a case counts as hanging; one of a single access takes milliseconds."""
@@ -38,7 +44,7 @@ class Trial:
         self._walker, self._claims, self._limits = walker, claims, limits
         self._seconds = seconds + (0.0 if walker is None or limits is None else 2 * limits.seconds)
         self._pool = ProcessPool(max_workers=1, initializer=start_worker)
-        self._tried: ProcessFuture[tuple[Finding, ...]] | None = None
+        self._tried: ProcessFuture[Any] | None = None
         self._lock = Lock()
         self._closed = False
         self.hung = 0
@@ -49,23 +55,42 @@ class Trial:
         `BadInput` for one whose registers aren't those of 4- or 5-level paging; `CancelledError`
         if another thread closes the trial meanwhile.
         """
-        arguments = [case, self._walker, self._claims, self._limits]
-        with self._lock:
-            if self._closed:
-                raise CancelledError
-            self._tried = self._pool.schedule(_findings, args=arguments, timeout=self._seconds)
-        try:
-            found = self._tried.result()
-        except OutOfTime:
-            found = _lost(case, lost_signature("hang"))
-        except ProcessExpired as expired:
-            found = _lost(case, lost_signature(death(expired.exitcode)))
+        found = self._try(_findings, case, self._walker, self._claims, self._limits)
+        if isinstance(found, Signature):
+            found = _lost(case, found)
         self.hung += any(_hangs(each.signature) for each in found)
+        return found
+
+    def composite_findings(self, case: CompositeCase) -> tuple[CompositeFinding, ...]:
+        """Return what a composite's case shows: nothing where the emulator gave no outcome.
+
+        Raises as `findings` does; no walker under test is asked.
+        """
+        found = self._try(_composite_findings, case)
+        if isinstance(found, Signature):
+            self.hung += _hangs(found)
+            return ()
         return found
 
     def signatures(self, case: Case) -> list[Signature]:
         """Return the signatures of `findings`, in their own order."""
         return sorted(each.signature for each in self.findings(case))
+
+    def _try(self, function: Callable[..., _T], *arguments: object) -> _T | Signature:
+        """Return what a function returns in the process; if that ends, or hangs, a signature."""
+        with self._lock:
+            if self._closed:
+                raise CancelledError
+            tried: ProcessFuture[_T] = self._pool.schedule(
+                function, args=list(arguments), timeout=self._seconds
+            )
+            self._tried = tried
+        try:
+            return tried.result()
+        except OutOfTime:
+            return lost_signature("hang")
+        except ProcessExpired as expired:
+            return lost_signature(death(expired.exitcode))
 
     def close(self) -> None:
         """Stop at once, whatever is being tried."""
@@ -88,6 +113,15 @@ def _findings(
     except ProbeError as error:
         tester.forget()  # Engines that did this are not to be trusted again.
         return _lost(case, lost_signature("error", str(error)))
+
+
+def _composite_findings(case: CompositeCase) -> tuple[CompositeFinding, ...]:
+    tester = tester_of(None, None, None)
+    try:
+        return tester.composite_findings(case)
+    except ProbeError:
+        tester.forget()  # Engines that did this are not to be trusted again.
+        return ()
 
 
 def _lost(case: Case, signature: Signature) -> tuple[Finding, ...]:

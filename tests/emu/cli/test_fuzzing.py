@@ -7,6 +7,7 @@ import pytest
 from emu.fuzz.campaign.pools import local_pool
 from emu.fuzz.campaign.work import work
 from emu.fuzz.reduce.trial import Trial
+from emu.report.composite_case import load_composite
 from tests.emu.fuzz.campaign.running import corpus
 from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
 from walker.source import load_case
@@ -107,6 +108,26 @@ def test_what_is_done_is_said_and_not_done_again(fuzz, bug, tmp_path):
     assert f"going on after 4 layouts in {tmp_path / 'corpus'}\n" in ran.err
     assert "all layouts are done" in ran.err
     assert (first["findings"], before) == (ran.document["findings"], corpus(tmp_path / "corpus"))
+
+
+def test_an_access_across_pages_is_a_finding_that_is_made_small_and_replays(
+    fuzz, run, tmp_path, monkeypatch
+):
+    plant_walker(monkeypatch, bug_named("XD not inherited").predict)
+    how = ("--accesses", 4096, "--json")
+    document = fuzz(*how, cases=2).document
+    (found,) = [each for each in document["findings"] if each["id"].startswith("cross-")]
+    assert found["signature"].startswith("cross:execute: walker says ")
+    assert found["entries"] <= 5
+    case = load_composite(found["case"])
+    assert found["entries"] == len(case.case.entries)
+    assert case.case.note.startswith(found["signature"])
+    _, *arguments = shlex.split(found["reproduce"])
+    assert 1 == run(*arguments).status
+    monkeypatch.undo()
+    assert 0 == run(*arguments).status
+    assert ", 1 access across pages, first in layout " in fuzz("--accesses", 4096, cases=2).out
+    assert document["parts"]["cross"] > 0
 
 
 def test_more_cases_go_on_and_come_to_the_same_as_at_once(fuzz, bug, tmp_path):

@@ -7,6 +7,7 @@ import time
 
 import emu.cli.replaying
 import emu.fuzz.attempt
+from emu.check.composite_check import CompositeStand
 from emu.probe import Prober
 from tests.emu.fuzz.hunted import HUNTED, PWT, path_of
 from walker.access import AccessType
@@ -20,6 +21,7 @@ def bug_named(name):
 def plant_walker(monkeypatch, predict):
     """The built-in walker, in campaigns, reductions and replays, is `predict`."""
     monkeypatch.setattr(emu.fuzz.attempt.Tester.__init__, "__defaults__", (predict, None))
+    monkeypatch.setattr(CompositeStand.__init__, "__defaults__", (predict,))
     monkeypatch.setattr(emu.cli.replaying, "translate_many", predict)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from emu.check.composite_check import CompositeStand
+from emu.fuzz.composite_finding import judged_case
 from emu.matrix.choice import parse_choice
-from emu.matrix.composite_finding import judged_case
 from emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from emu.matrix.edges import at_the_ends, beside, neighbours
 from emu.matrix.run import ALL_SECTIONS, chosen_sections, chosen_units

@@ -1,0 +1,64 @@
+import os
+import signal
+
+import pytest
+
+from emu.fuzz import attempt
+from emu.fuzz.composite_finding import CompositeFinding
+from emu.fuzz.generate import generate
+from emu.fuzz.reduce.composite import reduced_composite
+from emu.fuzz.reduce.trial import Trial
+from emu.probe import ProbeError
+from emu.probe.composite import CompositeProber
+from tests.emu.fuzz.planted import bug_named, plant_walker
+
+BUG = bug_named("XD not inherited").predict
+
+
+@pytest.fixture(scope="module")
+def finding():
+    found = attempt.Tester(BUG).attempt(lambda: generate(0, 1, accesses=4096), cross=True)
+    return next(each for each in found.findings if isinstance(each, CompositeFinding))
+
+
+@pytest.fixture
+def trial():
+    made = Trial()
+    yield made
+    made.close()
+
+
+def test_it_becomes_small_while_it_shows_the_same(finding, trial, monkeypatch):
+    plant_walker(monkeypatch, BUG)
+
+    def shows(case):
+        return finding.signature in [each.signature for each in trial.composite_findings(case)]
+
+    assert shows(finding.case)
+    small = reduced_composite(finding.case, shows)
+    assert shows(small)
+    assert len(small.case.entries) <= min(5, len(finding.case.case.entries))
+    assert small.case.ram[0][1] <= finding.case.case.ram[0][1]
+    again = reduced_composite(small, shows)
+    assert (again.case, again.composite.va) == (small.case, small.composite.va)
+
+
+def test_without_a_bug_nothing_is_shown(finding, trial):
+    assert () == trial.composite_findings(finding.case)
+
+
+def test_an_emulator_that_crashes_or_fails_shows_nothing(finding, trial, monkeypatch):
+    def crash(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def fail(*_):
+        raise ProbeError("no outcome")
+
+    plant_walker(monkeypatch, BUG)
+    monkeypatch.setattr(CompositeProber, "probe", crash)
+    assert () == trial.composite_findings(finding.case)
+    assert 0 == trial.hung
+    monkeypatch.setattr(CompositeProber, "probe", fail)
+    failing = Trial()
+    assert () == failing.composite_findings(finding.case)
+    failing.close()
