@@ -81,8 +81,8 @@ NESTED_KNOWN = (
         "nested-fetch-without-nxe",
         Departure.FETCH,
         "A nested fault of a fetch has ID in its error code though the host's EFER.NXE is clear.",
-        "AMD APM vol. 2 8.4.2: ID is set by a fetch where no-execute is enabled; 15.25.6 has the "
-        "bits mean what they mean there, and doesn't repeat the condition.",
+        "AMD APM vol. 2 15.25.6: ID is set if the nested access was a code read. That it takes "
+        "NXE is what 8.4.2 has for #PF, and the walker takes over; 15.25.6 doesn't repeat it.",
         "The nested walk looks at the kind of access alone.",
     ),
 )
