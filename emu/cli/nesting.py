@@ -13,7 +13,7 @@ from emu.cli.output import add_json, command_text, emit, progress_bar, remark
 from emu.cli.pace import Pace
 from emu.fuzz.nested import make_pair
 from emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
-from emu.report.nested_text import nested_divergence_lines
+from emu.report.nested_divergence import nested_divergence_lines
 from emu.report.text import access_text
 from walker.errors import BadInput
 from walker.source import parse_int

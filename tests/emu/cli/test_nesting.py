@@ -66,7 +66,7 @@ def test_a_divergence_is_shown_with_its_walk_and_how_to_get_it_again(run, wrong_
     line = next(line for line in done.out.splitlines() if "reproduce: crosswalk nested" in line)
     again = line.partition("reproduce: crosswalk ")[2].split()
     assert "divergence: " in done.out
-    assert "    gpa 0x" in done.out
+    assert "  guest PML4E at gpa 0x" in done.out
     repeated = run(*again)
     assert repeated.status == 1
     assert line in repeated.out

@@ -1,0 +1,355 @@
+"""`NestedTables` against a plain list of frames, and against the walker's own reading of them."""
+
+import time
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, A, D, P, context
+from walker import BadInput, CrosswalkError, Segments, mappings
+from walker.nested import MemoryFull, NestedTables
+from walker.nested import tables as under_test
+from walker.protection import Permission
+
+PA = 0x1_0000_0000
+NONE, R, RWX = Permission(0), Permission(1), Permission(7)
+READ_WRITE, READ_EXECUTE = Permission(3), Permission(5)
+EXPRESSIBLE = (NONE, R, READ_WRITE, READ_EXECUTE, RWX)
+FRAMES = 3 << 18
+"""Three GiB of them: what sequences below play on."""
+
+
+def pool(tables):
+    return np.zeros(512 * tables, np.uint64)
+
+
+def memory_of(words):
+    return Segments([(PA, words.view(np.uint8))])
+
+
+def leaves(words, levels=4):
+    """What the walker reads there: (gpa, size, pa, permission); nothing of `NestedTables`."""
+    found = []
+    for each in mappings(memory_of(words.copy()), context(root=PA, levels=levels)):
+        user = each.rights >> 3
+        assert user & 1
+        found.append((each.va & (1 << 48) - 1, each.size, each.pa, Permission(user)))
+    return found
+
+
+def folded(frames):
+    """Fold an array of permissions, by frame, into (start, size, permission)."""
+    cuts = [0, *(np.flatnonzero(np.diff(frames)) + 1).tolist(), len(frames)]
+    return [
+        (first * KIB4, (last - first) * KIB4, Permission(int(frames[first])))
+        for first, last in pairwise(cuts)
+        if frames[first]
+    ]
+
+
+EDGES = (0, 1, 511, 512, 513, 1024, (1 << 18) - 1, 1 << 18, (1 << 18) + 512, 2 << 18)
+CHANGES = st.lists(
+    st.tuples(
+        st.one_of(st.sampled_from(EDGES), st.integers(0, 2 << 18)),
+        st.one_of(st.sampled_from((1, 2, 511, 512, 1024, 1 << 18)), st.integers(1, 1 << 12)),
+        st.sampled_from(EXPRESSIBLE),
+    ),
+    max_size=12,
+)
+SETTINGS = st.fixed_dictionaries(
+    {
+        "offset": st.sampled_from((0, 0, KIB4, MIB2, GIB1, 5 * MIB2)),
+        "page1gb": st.booleans(),
+        "levels": st.sampled_from((4, 5)),
+    }
+)
+
+
+def holds(changes, options):
+    """Return whether tables that follow changes are what a list of frames says."""
+    words = pool(1600)
+    tables = NestedTables(words, PA, **options)
+    frames = np.zeros(FRAMES, np.uint8)
+    for start, count, permission in changes:
+        before = words.copy()
+        tables.set(start * KIB4, count * KIB4, permission)
+        frames[start : start + count] = permission
+        changed = np.flatnonzero(words != before)
+        expected = tuple((PA + 8 * int(at), int(words[at])) for at in changed)
+        if expected != tables.touched:
+            return False
+    fresh_words = pool(1600)
+    fresh = NestedTables(fresh_words, PA, **options)
+    fresh.update(folded(frames))
+    mapped = leaves(words, options["levels"])
+    again = np.zeros(FRAMES, np.uint8)
+    for gpa, size, pa, permission in mapped:
+        again[gpa // KIB4 : (gpa + size) // KIB4] = permission
+        if pa != gpa + options["offset"]:
+            return False
+    return (
+        (again == frames).all()
+        and folded(frames) == list(tables.ranges())
+        and mapped == leaves(fresh_words, options["levels"])
+        and tables.tables == fresh.tables
+        and np.count_nonzero(words) == np.count_nonzero(fresh_words)
+    )
+
+
+@settings(max_examples=60)
+@given(CHANGES, SETTINGS)
+def test_changes_come_to_what_a_list_of_frames_and_a_fresh_build_say(changes, options):
+    assert holds(changes, options)
+
+
+def no_merge(self, place, at):
+    return None
+
+
+def merge_all_alike_but_the_last(self, place, at):
+    table, *_ = place
+    child = under_test.below(self._tables, self._pa, table, at)
+    found = under_test.permissions_of(self._tables[child])
+    if (found[:-1] == found[0]).all():
+        self._put_leaves(place, slice(at, at + 1), found[:1])
+
+
+def right_too_many(pa, level, permissions):
+    return GOOD_LEAVES(pa, level, permissions | 2 * (permissions == 1).astype(np.uint8))
+
+
+def right_too_few(pa, level, permissions):
+    return GOOD_LEAVES(pa, level, permissions & ~np.uint8(4))
+
+
+def never_released(self, table, level):
+    return 0
+
+
+GOOD_LEAVES = under_test.leaf_entries
+PLANTED = {
+    "never merged": (NestedTables, "_merge", no_merge),
+    "merged too soon": (NestedTables, "_merge", merge_all_alike_but_the_last),
+    "a right too many": (under_test, "leaf_entries", right_too_many),
+    "a right too few": (under_test, "leaf_entries", right_too_few),
+    "tables lost": (NestedTables, "_release", never_released),
+}
+
+
+def hold_all():
+    """Return whether changes that share edges, the same each time, come out as they should."""
+    random = Random(7)
+    sequences = [
+        [
+            (random.choice(EDGES), random.choice((1, 511, 512, 1 << 18)), permission)
+            for permission in random.choices(EXPRESSIBLE, k=8)
+        ]
+        for _ in range(15)
+    ]
+    options = {"offset": 0, "page1gb": True, "levels": 4}
+    return all(holds(changes, options) for changes in sequences)
+
+
+def test_changes_that_share_edges_come_out_as_they_should():
+    assert hold_all()
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found(bug, monkeypatch):
+    where, name, value = PLANTED[bug]
+    monkeypatch.setattr(where, name, value)
+    assert not hold_all()
+
+
+def test_entries_are_those_of_the_manual():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, KIB4, R)
+    tables.set(KIB4, KIB4, READ_WRITE)
+    tables.set(2 * KIB4, KIB4, READ_EXECUTE)
+    tables.set(3 * KIB4, KIB4, RWX)
+    tables.set(MIB2, MIB2, READ_EXECUTE)
+
+    assert PA == tables.root
+    # PML4, PDPT, PD and PT, taken in this order.
+    assert [PA + at * KIB4 | OPEN for at in (1, 2, 3)] == [int(words[512 * at]) for at in range(3)]
+    assert MIB2 | P | US | PS == words[2 * 512 + 1]
+    expected = [P | US | XD, P | RW | US | XD, P | US, OPEN, 0]
+    pages = [at * KIB4 if flags else 0 for at, flags in enumerate(expected)]
+    assert [page | flags for page, flags in zip(pages, expected, strict=True)] == [
+        int(word) for word in words[3 * 512 : 3 * 512 + 5]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("offset", "page1gb", "sizes"),
+    [
+        (0, False, [MIB2] * 1024),
+        (0, True, [GIB1] * 2),
+        (MIB2, True, [MIB2] * 1024),
+        (GIB1, True, [GIB1] * 2),
+        (KIB4, True, [KIB4] * (2 << 18)),
+    ],
+)
+def test_pages_are_the_largest_that_addresses_allow(offset, page1gb, sizes):
+    words = pool(1100)
+    NestedTables(words, PA, offset=offset, page1gb=page1gb).set(0, 2 * GIB1, RWX)
+    assert sizes == [size for _, size, _, _ in leaves(words)]
+
+
+def test_a_split_and_a_merge_leave_the_same_words_and_tables():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, 8 * MIB2, RWX)
+    before = words.copy()
+    assert 3 == tables.tables
+    tables.set(3 * MIB2 + KIB4, KIB4, R)
+    assert (4, 514) == (tables.tables, np.count_nonzero(words != before) + 1)
+    tables.set(3 * MIB2 + KIB4, KIB4, RWX)
+    assert 3 == tables.tables
+    assert (before == words).all()
+
+
+def test_unmapping_everything_leaves_an_empty_root():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(MIB2 - KIB4, MIB2, RWX)
+    tables.set(0, GIB1, NONE)
+    assert (1, 0, []) == (tables.tables, np.count_nonzero(words), list(tables.ranges()))
+
+
+def test_what_is_granted_already_touches_nothing():
+    tables = NestedTables(pool(8), PA)
+    tables.set(0, 8 * MIB2, RWX)
+    tables.set(MIB2 + KIB4, KIB4, RWX)
+    assert () == tables.touched
+    assert 3 == tables.tables
+
+
+def test_used_presets_accessed_and_dirty():
+    words = pool(8)
+    NestedTables(words, PA, used=True).set(0, MIB2 + KIB4, R)
+    assert [True] * 2 == [bool(int(words[at]) & (A | D) == A) for at in (0, 512)]
+    assert P | US | XD | PS | A | D == words[1024]
+    assert MIB2 | P | US | XD | A | D == words[1536]
+
+
+def test_accessed_and_dirty_survive_what_does_not_concern_them():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, 2 * MIB2, RWX)
+    words[1024] |= A | D
+    tables.set(KIB4, KIB4, R)
+    split = int(words[1024]) - PA & ~0xFFF
+    first = split // 8
+    assert [OPEN | A | D, KIB4 | P | US | XD] == [int(word) for word in words[first : first + 2]]
+    tables.set(KIB4, KIB4, RWX)
+    assert OPEN | PS | A | D == words[1024]
+    assert MIB2 | OPEN | PS == words[1025]
+
+
+def thirds(region):
+    """A region that takes a table of its own, and one that doesn't."""
+    start = region * 4 * MIB2
+    return [(start, KIB4, R), (start + MIB2, MIB2, RWX)]
+
+
+@pytest.mark.parametrize("tables", range(1, 9))
+def test_where_no_table_is_left_nothing_has_changed(tables):
+    words = pool(tables)
+    nested = NestedTables(words, PA)
+    # Three tables for the first, and one more for each region of 2 MiB that is split.
+    done = 0
+    while tables > done + 3:
+        nested.update(thirds(done))
+        done += 1
+    before, ranges = words.copy(), list(nested.ranges())
+    with pytest.raises(MemoryFull, match=f"all {tables} nested tables are in use"):
+        nested.update(thirds(done))
+    assert (before == words).all()
+    assert ranges == list(nested.ranges())
+    assert () == nested.touched
+    assert issubclass(MemoryFull, CrosswalkError)
+    # And it goes on as if nothing had been asked.
+    if done:
+        nested.set(0, KIB4, NONE)
+        assert [(MIB2, MIB2, RWX)] == list(nested.ranges())[:1]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ([(1, KIB4, R)], "no guest-physical frames"),
+        ([(0, KIB4 + 1, R)], "no guest-physical frames"),
+        ([(0, 0, R)], "no guest-physical frames"),
+        ([(-KIB4, KIB4, R)], "no guest-physical frames"),
+        ([((1 << 48) - KIB4, 2 * KIB4, R)], "no guest-physical frames"),
+        ([(0, KIB4, Permission.WRITE)], "can't grant -w- at 0x0"),
+        ([(0, KIB4, Permission.EXECUTE)], "can't grant --x at 0x0"),
+        ([(0, 2 * KIB4, R), (KIB4, KIB4, R)], "overlap or don't ascend at 0x1000"),
+        ([(KIB4, KIB4, R), (0, KIB4, R)], "overlap or don't ascend at 0x0"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_and_changes_nothing(ranges, message):
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, MIB2, RWX)
+    before = words.copy()
+    with pytest.raises(BadInput, match=message):
+        tables.update(ranges)
+    assert (before == words).all()
+
+
+def test_a_negative_offset_maps_only_what_it_can():
+    words = pool(8)
+    tables = NestedTables(words, PA, offset=-16 * KIB4)
+    tables.set(16 * KIB4, KIB4, R)
+    assert [(16 * KIB4, KIB4, 0, R)] == leaves(words)
+    with pytest.raises(BadInput, match="no system-physical frames"):
+        tables.set(15 * KIB4, KIB4, R)
+
+
+@pytest.mark.parametrize(
+    ("size", "pa", "options", "message"),
+    [
+        (0, PA, {}, "no whole frames"),
+        (513, PA, {}, "no whole frames"),
+        (512, PA + 8, {}, "no whole frames"),
+        (512, 1 << 52, {}, "no whole frames"),
+        (512, PA, {"offset": 8}, "not a multiple"),
+        (512, PA, {"levels": 3}, "4 or 5 levels, not 3"),
+    ],
+)
+def test_memory_that_holds_no_tables_is_refused(size, pa, options, message):
+    with pytest.raises(BadInput, match=message):
+        NestedTables(np.zeros(size, np.uint64), pa, **options)
+
+
+def test_the_last_guest_physical_page_is_mapped():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set((1 << 48) - KIB4, KIB4, READ_EXECUTE)
+    assert [((1 << 48) - KIB4, KIB4, READ_EXECUTE)] == list(tables.ranges())
+
+
+def test_seven_thousand_ranges_are_built_at_once():
+    random = Random(3)
+    cuts = [0, *sorted(random.sample(range(1, 1 << 15), 6_999)), 1 << 15]
+    ranges, last = [], NONE
+    for first, end in pairwise(cuts):
+        last = random.choice([each for each in EXPRESSIBLE[1:] if each != last])
+        ranges.append((first * KIB4, (end - first) * KIB4, last))
+    once, often = NestedTables(pool(80), PA), NestedTables(pool(80), PA)
+    start = time.process_time()
+    once.update(ranges)
+    middle = time.process_time()
+    for each in ranges:
+        often.set(*each)
+    end = time.process_time()
+    assert ranges == list(once.ranges()) == list(often.ranges())
+    # A table is written once, not once a range of it.
+    assert 3 * (middle - start) < end - middle
