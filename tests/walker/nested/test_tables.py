@@ -174,6 +174,14 @@ def test_memory_that_holds_no_tables_is_refused(size, pa, options, message):
         NestedTables(np.zeros(size, np.uint64), pa, **options)
 
 
+@pytest.mark.parametrize(
+    "words", [pool(2)[::2], pool(1).astype(np.int64), np.broadcast_to(np.uint64(0), 512)]
+)
+def test_words_that_would_be_written_elsewhere_are_refused(words):
+    with pytest.raises(BadInput, match="contiguous words of 8 bytes"):
+        NestedTables(words, PA)
+
+
 def test_the_last_guest_physical_page_is_mapped():
     words = pool(8)
     tables = NestedTables(words, PA)
