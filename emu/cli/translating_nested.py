@@ -50,14 +50,7 @@ def translate_under(options: argparse.Namespace, source: Source, access: Access)
     The host's physical addresses are as wide as the guest's and its pages as large; its vendor
     is AMD, whose nested paging it is.
     """
-    host = PagingContext(
-        cr3=parse_int(options.ncr3, "--ncr3"),
-        cr4=parse_int(options.host_cr4 or _CR4, "--host-cr4"),
-        efer=parse_int(options.host_efer or _EFER, "--host-efer"),
-        maxphyaddr=source.context.maxphyaddr,
-        page1gb=source.context.page1gb,
-        vendor=Vendor.AMD,
-    )
+    host = _host(options, source.context)
     if source.memory.word(host.root) is None:
         raise BadInput(f"{source.name}: nCR3 {host.cr3:#x} points outside the memory")
     context = NestedContext(source.context, host)
@@ -88,3 +81,20 @@ def _observe(source: Source, context: NestedContext, access: Access) -> NestedOu
     if emulated(source.memory, context, access, EMULATOR) is None:
         raise BadInput(f"the emulator can't make this access: {FATAL.differs}")
     return NestedProber(source.memory, context).probe(access)
+
+
+def _host(options: argparse.Namespace, guest: PagingContext) -> PagingContext:
+    cr3 = parse_int(options.ncr3, "--ncr3")
+    cr4 = parse_int(options.host_cr4 or _CR4, "--host-cr4")
+    efer = parse_int(options.host_efer or _EFER, "--host-efer")
+    try:
+        return PagingContext(
+            cr3=cr3,
+            cr4=cr4,
+            efer=efer,
+            maxphyaddr=guest.maxphyaddr,
+            page1gb=guest.page1gb,
+            vendor=Vendor.AMD,
+        )
+    except BadInput as error:
+        raise BadInput(f"the host: {error}") from error

@@ -177,6 +177,8 @@ def test_a_guest_physical_address_too_wide_has_no_nested_steps(run, nested_case)
         (("--host-cr4", "0x20"), "--host-cr4 is for nested paging: give --ncr3 too"),
         (("--ncr3", "0x100000"), "nCR3 0x100000 points outside the memory"),
         (("--ncr3", "nowhere"), "--ncr3"),
+        (("--ncr3", "0x10000000000"), "the host: cr3 = 0x10000000000 sets address bits above"),
+        (("--ncr3", NCR3, "--host-cr4", "0"), "the host: no paging mode"),
         (("--ncr3", NCR3, "--host-efer", "0"), "the host has PAE paging"),
         (("--ncr3", NCR3, "--efer", "0"), "the guest has PAE paging"),
         (("--cr3", "0xff000000"), "CR3 0xff000000 points outside the image"),
