@@ -2,7 +2,7 @@
 
 import ctypes
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,8 +12,9 @@ from unicorn import x86_const as x86
 from emu.machine.library import LIBRARY, handle_of, translate
 from emu.machine.places import SEGMENT_SIZE, find_places
 from emu.machine.ram import Ram
+from walker.errors import CrosswalkError
 
-__all__ = ["GENERAL", "SEGMENTS", "Cpu", "Flag", "Segment"]
+__all__ = ["GENERAL", "SEGMENTS", "Cpu", "Flag", "Guarded", "Segment"]
 
 GENERAL = (
     *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
@@ -29,6 +30,10 @@ _NONE = 0xFFFF_FFFF
 _CODE_32, _STACK_32, _CODE_64, _SHADOW, _CPL = 1 << 4, 1 << 5, 1 << 15, 1 << 3, 3
 _LA57 = 1 << 12
 _TOP = (1 << 64) - 1
+
+
+class Guarded(CrosswalkError):
+    """The CPU's guard refuses an address that an event's delivery needs."""
 
 
 class Flag:
@@ -55,12 +60,17 @@ class Cpu:
 
     Registers are read and changed inside `with cpu.changed():` or after `cpu.load()`; a change
     takes effect at the end of the former. Memory is reached as the CPU itself would reach it.
+
+    `guard` is called with an address, and whether it is written to, before the CPU is asked to
+    translate it. Under nested paging it has to raise `Guarded` where a nested table would refuse:
+    such an exit, in the course of another event, is more than Unicorn can take.
     """
 
     def __init__(self, engine: unicorn.Uc, ram: Ram) -> None:
         self.engine = engine
         self._ram = ram
         self._places = places = find_places()
+        self.guard: Callable[[int, bool], None] | None = None
         self._handle = handle_of(engine)
         self._context = engine.context_save()
         self._pointer = ctypes.cast(self._context.context, ctypes.c_void_p)
@@ -188,7 +198,7 @@ class Cpu:
         found = b""
         while len(found) < size:
             at = va + len(found) & _TOP
-            pa = translate(self.engine, at, write=False)
+            pa = self._translate(at, write=False)
             if pa is None:
                 return None
             part = min(size - len(found), PAGE - at % PAGE)
@@ -200,10 +210,15 @@ class Cpu:
 
         Where there is no RAM, nothing is kept.
         """
-        pa = translate(self.engine, va, write=True)
+        pa = self._translate(va, write=True)
         if pa is not None and self._is_ram(pa):
             self._ram.write(pa, struct.pack("<Q", value))
         return pa is not None
+
+    def _translate(self, va: int, *, write: bool) -> int | None:
+        if self.guard is not None:
+            self.guard(va, write)
+        return translate(self.engine, va, write=write)
 
     def canonical(self, va: int) -> bool:
         """Return whether `va` is canonical under the guest's paging."""

@@ -10,7 +10,7 @@ Source: Intel SDM vol. 3A 6.14 (64-bit delivery), table 6-5 (faults while delive
 from dataclasses import dataclass
 from enum import Enum
 
-from emu.machine.cpu import Cpu, Flag, Segment
+from emu.machine.cpu import Cpu, Flag, Guarded, Segment
 from emu.machine.descriptors import GATE_SIZE, CodeSegment, Gate, code_segment, parse_gate
 from walker.errors import CrosswalkError
 
@@ -111,7 +111,8 @@ def deliver(cpu: Cpu, event: Event) -> list[Event]:
     instruction at fault, or past an INT. A page fault while tables are read or the frame is
     written says P = 0 unless it is a write to a page that can be read.
 
-    Raises `TripleFault` where even a double fault can't be delivered.
+    Raises `TripleFault` where even a double fault can't be delivered, and `Guarded`
+    where the CPU's guard does, with the CPU as it was.
     """
     history = [event]
     cpu.load()
@@ -126,6 +127,9 @@ def deliver(cpu: Cpu, event: Event) -> list[Event]:
                 cpu.rip -= history[-1].length
                 before = cpu.snapshot()
             history.append(_combined(history, fault.event))
+        except Guarded:
+            cpu.revert(before)
+            raise
         else:
             return history
 

@@ -6,7 +6,7 @@ from unicorn import x86_const
 from emu.machine.ram import Ram
 from walker.errors import BadInput
 
-__all__ = ["MAXPHYADDR", "MODES", "attach", "open_engine"]
+__all__ = ["MAXPHYADDR", "MODEL", "MODES", "attach", "open_engine"]
 
 MODES = {16: unicorn.UC_MODE_16, 32: unicorn.UC_MODE_32, 64: unicorn.UC_MODE_64}
 

@@ -12,16 +12,17 @@ from unicorn import x86_const as x86
 from emu.machine.clock import PIT_PORTS, Clock
 from emu.machine.cmos import CMOS_PORTS, Cmos
 from emu.machine.counter import instructions_begun
-from emu.machine.cpu import Cpu, Flag
+from emu.machine.cpu import Cpu, Flag, Guarded
 from emu.machine.cpuid import answer_cpuid
 from emu.machine.delivery import Event, Kind, TripleFault, deliver, raised
-from emu.machine.engine import open_engine
+from emu.machine.engine import MODEL, open_engine
 from emu.machine.library import hook_instruction
 from emu.machine.loads import Cr3Loads
 from emu.machine.pic import PIC_PORTS, Pic, line_vector
 from emu.machine.ports import Ports
 from emu.machine.ram import Ram
 from emu.machine.reset import RESET_PORT, ResetLine
+from emu.machine.svm.exits import FIRST_EXIT
 from emu.machine.syscall import SYSCALL_LENGTH, enter_system_call, system_calls_enabled
 from emu.machine.uart import UART_IRQ, UART_PORTS, Uart
 
@@ -44,6 +45,7 @@ class Stop(Enum):
     SHUTDOWN = "the CPU shut down"
     STUCK = "the emulator can't go on"
     TIMEOUT = "the time is up"
+    REFUSED = "the host refused to go on"
     COUNTED = "as many instructions as asked for"
 
 
@@ -71,18 +73,20 @@ class Noted:
 class Machine:
     """One CPU with RAM from address 0, a UART, timer, interrupt controllers and CMOS.
 
-    `console` collects what the guest sends; `on_console` is called after each byte of it.
+    `console` collects what the guest sends; `on_console` is called after each byte of it, and
+    `on_exit` with the number of each exit of a guest under nested paging (`emu.machine.svm`).
     `events` are the last exceptions and interrupts delivered, `counts` how many there were by
     vector and kind. All that happens is decided by the guest and by what it was given: two runs
     are the same, unless the time is up.
     """
 
-    def __init__(self, ram: Ram) -> None:
+    def __init__(self, ram: Ram, *, model: int = MODEL) -> None:
         self.ram = ram
-        self.engine = open_engine(ram)
+        self.engine = open_engine(ram, model=model)
         self.cpu = Cpu(self.engine, ram)
         self.console = bytearray()
         self.on_console: Callable[[], None] | None = None
+        self.on_exit: Callable[[int], None] | None = None
         self.events: deque[Noted] = deque(maxlen=_KEPT_EVENTS)
         self.counts: Counter[tuple[int, Kind]] = Counter()
         self.system_calls = 0
@@ -228,6 +232,9 @@ class Machine:
             self.cpu.rip -= SYSCALL_LENGTH
 
     def _on_exception(self, _uc: unicorn.Uc, vector: int, _data: object) -> None:
+        if vector >= FIRST_EXIT and self.on_exit is not None:
+            self.on_exit(vector)
+            return
         self._deliver(raised(self.cpu, vector))
 
     def _on_invalid(self, _uc: unicorn.Uc, _data: object) -> bool:
@@ -242,6 +249,9 @@ class Machine:
         except TripleFault as fault:
             delivered = [event]
             self._end(Ended(Stop.SHUTDOWN, str(fault)))
+        except Guarded as refusal:
+            self._end(Ended(Stop.REFUSED, str(refusal)))
+            return
         if self._loads is not None:
             self._loads.entering(self.cpu.rip)
         for each in delivered:
