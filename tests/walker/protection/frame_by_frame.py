@@ -1,5 +1,6 @@
 """The policy as anybody would write it: one frame after the other, sets of words, no arrays."""
 
+from functools import cache
 from itertools import chain, combinations
 
 from walker import Rights, mappings
@@ -22,7 +23,7 @@ def frames_of(ram):
 
 
 def by_frame(memory, context):
-    """The mappings of each frame of RAM, none for some."""
+    """The mappings of each frame of RAM, none of some."""
     found = {frame: [] for frame in frames_of(memory.ranges)}
     for page in mappings(memory, context):
         if page.size < PAGE * len(found):
@@ -37,20 +38,26 @@ def by_frame(memory, context):
 
 def rights_of(pages):
     """The union, as a number: 0 for no mapping."""
-    return sum(bit for bit in Rights if any(bit & page.rights for page in pages))
+    union = 0
+    for page in pages:
+        union |= page.rights.value
+    return union
 
 
 def wanted(pages):
     """What the policy allows for a frame with these mappings, as a set of words."""
-    if not pages:
-        return {"read", "write"}
-    return {use for use in USES if rights_of(pages) & NEEDS[use]}
+    return _uses(rights_of(pages)) if pages else frozenset(("read", "write"))
+
+
+@cache
+def _uses(rights):
+    return frozenset(use for use in USES if rights & NEEDS[use])
 
 
 def expressible(kind):
     """All sets of words that a kind of second-level table can grant."""
     for some in chain.from_iterable(combinations(USES, count) for count in range(5)):
-        uses = set(some)
+        uses = frozenset(some)
         apart = len(uses & {"supervisor execute", "user execute"}) == 1
         if apart and kind != "ept-mbec":
             continue
@@ -59,6 +66,7 @@ def expressible(kind):
         yield uses
 
 
+@cache
 def least(kind, uses):
     """The least that a kind can grant to allow all of these."""
     return min((each for each in expressible(kind) if uses <= each), key=len)

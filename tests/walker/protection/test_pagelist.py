@@ -1,44 +1,21 @@
 import struct
 from dataclasses import replace
-from itertools import pairwise
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from walker import BadInput, LimitExceeded, Segments
+from tests.walker.protection.lists import LIST, PAGE, RAM, Reads, memory_with, raw_page
+from walker import BadInput, LimitExceeded
 from walker.protection import Permission, pagelist
 from walker.protection.pagelist import ENTRIES, MalformedRequest, PageEntry, decode, encode
 
-PAGE = 4096
 R, W, X = Permission
-RAM = 0x80_0000
-LIST = 0x10_0000
 MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 def entry(page, pages=1, permission=R):
     return PageEntry(page * PAGE, (page + pages) * PAGE, permission)
-
-
-def raw_page(*entries, next_pa=0, npages=None):
-    """A page of a list, written with none of the code under test."""
-    head = struct.pack("<QQQ", 0xFFFF_8880_0000_0000, next_pa, npages or len(entries))
-    return (head + b"".join(struct.pack("<QQQ", *each) for each in entries)).ljust(PAGE, b"\0")
-
-
-def memory_with(pages, ram=((0, RAM),)):
-    """Physical memory of zeros but for these pages, by address."""
-    parts = []
-    for start, size in ram:
-        data = np.zeros(size, np.uint8)
-        for pa, page in pages.items():
-            if start <= pa < start + size:
-                held = np.frombuffer(page, np.uint8)[: start + size - pa]
-                data[pa - start : pa - start + len(held)] = held
-        parts.append((start, data))
-    return Segments(parts)
 
 
 def refusal(memory, pa=LIST, **options):
@@ -264,21 +241,6 @@ def test_a_longer_cycle_is_found_and_every_page_read_once():
     assert 7 == memory.count
 
 
-class Reads:
-    """Counts the reads of another memory, and gives out what `change` makes of it."""
-
-    def __init__(self, memory):
-        self.memory = memory
-        self.count = 0
-
-    def __getattr__(self, name):
-        return getattr(self.memory, name)
-
-    def read(self, pa, size):
-        self.count += 1
-        return self.memory.read(pa, size)
-
-
 def test_the_longest_list_costs_a_read_a_page():
     pages = {
         at * PAGE: raw_page((RAM - PAGE * (1 + at), RAM - PAGE * at, 1), next_pa=(at + 1) * PAGE)
@@ -287,49 +249,3 @@ def test_the_longest_list_costs_a_read_a_page():
     memory = Reads(memory_with(pages))
     assert "more than 1,000 pages" in refusal(memory, PAGE, limit=1000)
     assert 1000 == memory.count
-
-
-FEW = encode([entry(1, 2, R | W), entry(7, 1, R | X), *(entry(at) for at in range(20, 190))], LIST)
-INTERESTING = st.sampled_from((0, 1, 7, 8, 169, 170, LIST, LIST + PAGE, RAM, 2**63, 2**64 - 1))
-
-
-@MANY
-@given(
-    changes=st.lists(
-        st.tuples(
-            st.sampled_from((0, 1, 2, 3, 4, 5, 6, 512, 513, 514, 515, 516, 517))
-            | st.integers(0, len(FEW) // 8 - 1),
-            INTERESTING | st.integers(0, 2**64 - 1),
-        ),
-        min_size=1,
-        max_size=6,
-    ),
-    write_execute=st.booleans(),
-)
-@example(changes=[(1, LIST)], write_execute=False)
-def test_a_damaged_list_is_refused_in_a_line_or_in_order(changes, write_execute):
-    words = np.frombuffer(FEW, np.uint64).copy()
-    for at, word in changes:
-        words[at] = word
-    memory = Reads(memory_with({LIST: words.tobytes()}))
-    found = answer(memory, write_execute=write_execute)
-    assert memory.count <= 3
-    if isinstance(found, str):
-        assert found.startswith("page ")
-        assert "\n" not in found
-        return
-    for one, other in pairwise(sorted(found)):
-        assert one.epa <= other.pa
-    for each in found:
-        assert each.pa % PAGE == each.epa % PAGE == 0
-        assert 0 <= each.pa < each.epa <= RAM
-        assert each.permission & R
-        assert write_execute or each.permission & (W | X) != W | X
-
-
-def answer(memory, **options):
-    """What `decode` returns, or says when it refuses."""
-    try:
-        return decode(memory, LIST, **options)
-    except MalformedRequest as error:
-        return str(error)

@@ -19,7 +19,7 @@ R, W, X = Permission
 
 
 def words(use):
-    return {name for bit, name in zip(Use, USES, strict=True) if use & bit}
+    return frozenset(name for bit, name in zip(Use, USES, strict=True) if use & bit)
 
 
 def expected(soup, kind):

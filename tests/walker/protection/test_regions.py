@@ -52,8 +52,11 @@ def expected(memory, context, count):
             region["writes"] += KIB4 * writes
             region["executes"] += KIB4 * executes
             region["both"] += KIB4 * bool((writes or executes) and now & WRITE and now & EXECUTE)
+    pages_of = defaultdict(list)
+    for page in mappings(memory, context):
+        pages_of[offset_of(page)].append(page)
     for offset, region in found.items():
-        mine = [page for page in mappings(memory, context) if offset_of(page) == offset]
+        mine = pages_of[offset]
         region |= {"mappings": len(mine), "va": mine[0].va, "end": mine[-1].va + mine[-1].size}
     order = sorted(found, key=lambda offset: (-found[offset]["ram"], offset))
     return [{"offset": offset, **found[offset]} for offset in order[:count]]
