@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from tests.walker.build import KIB4, OPEN, PS, RW, US, XD, Builder, P, context, soups
+from tests.walker.legacy import legacy_soups
 from tests.walker.protection.frame_by_frame import USES, by_frame, expressible, least, wanted
 from walker import Frames, Rights, collective_rights
 from walker.protection import Permission, pieces, policy
@@ -41,13 +42,13 @@ def found(soup, kind):
 
 
 @QUICK
-@given(soup=soups(), kind=st.sampled_from(TableKind))
+@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
 def test_each_frame_is_granted_what_its_mappings_allow_and_as_little_more_as_can_be(soup, kind):
     assert expected(soup, kind) == found(soup, kind)
 
 
 @QUICK
-@given(soup=soups(), kind=st.sampled_from(TableKind))
+@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
 def test_the_entries_of_a_list_say_the_same_and_fold(soup, kind):
     frames = collective_rights(soup.memory, soup.context)
     entries = list(protect(frames, soup.memory.ranges, kind))
@@ -63,7 +64,7 @@ def test_the_entries_of_a_list_say_the_same_and_fold(soup, kind):
 
 
 @QUICK
-@given(soup=soups(), kind=st.sampled_from(TableKind))
+@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
 def test_what_is_inexpressible_is_what_is_granted_beyond_what_is_wanted(soup, kind):
     frames = collective_rights(soup.memory, soup.context)
     said = {

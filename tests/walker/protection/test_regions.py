@@ -21,6 +21,7 @@ from tests.walker.build import (
     soups,
 )
 from tests.walker.build import context as build_context
+from tests.walker.legacy import legacy_soups
 from tests.walker.protection.frame_by_frame import by_frame, rights_of
 from walker import LimitExceeded, Rights, collective_rights, mappings
 from walker.protection import pieces, regions
@@ -77,7 +78,7 @@ def same(soup, count=4):
 
 
 @QUICK
-@given(soup=soups(most=3), count=st.integers(0, 5))
+@given(soup=soups(most=3) | legacy_soups(most=3), count=st.integers(0, 5))
 def test_regions_are_those_that_going_frame_by_frame_finds(soup, count):
     assert same(soup, count)
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.walker.build import KIB4, OPEN, ROOT, RW, US, XD, Builder, P, context, soups
+from tests.walker.legacy import legacy_soups
 from tests.walker.protection.frame_by_frame import PAGE, USES, by_frame, least, rights_of, wanted
 from tests.walker.protection.test_regions import expected, numbers
 from walker import Rights, Segments, collective_rights
@@ -67,7 +68,7 @@ def agrees(memory, found, kind):
 
 
 @QUICK
-@given(soup=soups(most=3), kind=st.sampled_from(TableKind))
+@given(soup=soups(most=3) | legacy_soups(most=3), kind=st.sampled_from(TableKind))
 def test_the_sums_are_those_of_going_frame_by_frame(soup, kind):
     assert agrees(soup.memory, soup.context, kind)
 
