@@ -13,6 +13,7 @@ from emu.cli import (
     fuzzing,
     listing,
     nesting,
+    protecting,
     reducing,
     replaying,
     sequencing,
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         crossing,
         sequencing,
         nesting,
+        protecting,
     ):
         room.add_commands(commands)
     given = list(sys.argv[1:] if arguments is None else arguments)
