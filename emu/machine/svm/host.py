@@ -14,7 +14,14 @@ from unicorn import x86_const as x86
 from emu.machine.cpu import SEGMENTS, Cpu, Segment
 from emu.machine.ram import Ram
 from emu.machine.svm.exits import FIRST_EXIT, ExitCode
-from emu.machine.svm.vmcb import Intercepts, StateSave, control_area, exit_info_2, pack_state
+from emu.machine.svm.vmcb import (
+    Intercepts,
+    StateSave,
+    control_area,
+    exit_info_2,
+    intercepts_of,
+    pack_state,
+)
 from walker.errors import BadInput, CrosswalkError
 from walker.memory import FRAME, U64
 
@@ -132,6 +139,24 @@ class Host:
         cpu.store()
         gpa = exit_info_2(self._memory.read(_VMCB, FRAME)) if code == ExitCode.NPF else None
         return Exit(code, error_code, gpa)
+
+    def intercept(self, cr_writes: frozenset[int], *, efer: bool) -> None:
+        """Make these writes exits from now on, and no others, of a guest entered with `efer`.
+
+        What VMRUN loaded counts, and not what the VMCB holds since: it is changed where a saved
+        context has it. `CrosswalkError` if it can't be found there.
+        """
+        cpu = self._cpu
+        with cpu.changed():
+            content = cpu.snapshot()
+            block = self._memory.read(_VMCB, FRAME)
+            known = struct.pack("<QQQ", _SAVE, _VMCB, 0) + intercepts_of(block)
+            if content.count(known) != 1:
+                raise CrosswalkError("a saved context of this Unicorn doesn't show the intercepts")
+            at = content.index(known) + len(known) + 2  # Reads of control registers come first.
+            cpu.patch(at, struct.pack("<H", sum(1 << number for number in cr_writes)))
+        place, bit = _EFER_WRITE
+        self._memory.write(_MSR_MAP + place, struct.pack("<B", bit if efer else 0))
 
     def flush(self) -> None:
         """Have the CPU forget its translations, as after a change to nested tables."""
