@@ -51,8 +51,9 @@ class Reached:
 class Boot:
     """A kernel that is booting in a machine of its own.
 
-    `arguments` follow `ARGUMENTS`; `levels` is 4 or 5, `model` the CPU's. `on_line` is called with each line that
-    the console shows. `memory` is a view of RAM, not a copy: it changes when the boot goes on.
+    `arguments` follow `ARGUMENTS`; `levels` is 4 or 5, `model` the CPU's. `on_line` is
+    called with each line that the console shows. `memory` is a view of RAM, not a copy: it
+    changes when the boot goes on.
 
     Raises `BadInput` where kernel, arguments and initial RAM disk don't fit into RAM.
     """

@@ -38,7 +38,7 @@ _GIB = 1 << 30
 _ROOT, _MIDDLE, _VMCB, _SAVE, _CODE, _MSR_MAP, _POOL = (
     HOST_START + at for at in (0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000)
 )
-_VMRUN = bytes.fromhex("0f01d8")
+_VMRUN, _HLT = bytes.fromhex("0f01d8"), b"\xf4"
 _HUGE, _TABLE = 0x83, 0x3
 _CR0, _CR4 = 0x8001_0033, 0x20
 _EFER, _HSAVE, _PAT = 0xC000_0080, 0xC001_0117, 0x277
@@ -114,11 +114,19 @@ class Host:
             cpu.set_segment("ss", _DATA_SEGMENT)
             cpu.set_general(0, _VMCB)
             cpu.rip = _CODE
+        before = cpu.snapshot()
         try:
             engine.emu_start(_CODE, 0, count=1)
         except unicorn.UcError as error:
             raise CrosswalkError(f"VMRUN failed: {error}") from error
         cpu.load()
+        entered = cpu.snapshot()
+        # The next run looks up what ran while it was counted, and in the guest's tables that is a
+        # page fault, which would make a double fault of the guest's first: have it be run here.
+        cpu.revert(before)
+        engine.emu_start(_CODE + len(_VMRUN), 0)
+        cpu.revert(entered)
+        self.flush()
         if cpu.rip != state.words["rip"]:
             raise CrosswalkError(f"VMRUN failed: the CPU is at {cpu.rip:#x}")
         with cpu.changed():
@@ -150,7 +158,7 @@ class Host:
         with cpu.changed():
             content = cpu.snapshot()
             block = self._memory.read(_VMCB, FRAME)
-            known = struct.pack("<QQQ", _SAVE, _VMCB, 0) + intercepts_of(block)
+            known = struct.pack("<QQ", _VMCB, 0) + intercepts_of(block)
             if content.count(known) != 1:
                 raise CrosswalkError("a saved context of this Unicorn doesn't show the intercepts")
             at = content.index(known) + len(known) + 2  # Reads of control registers come first.
@@ -184,6 +192,6 @@ class Host:
         memory.words[(_ROOT - HOST_START) // 8] = _MIDDLE | _TABLE
         for gib in range(2 * HOST_START // _GIB):
             memory.words[(_MIDDLE - HOST_START) // 8 + gib] = gib * _GIB | _HUGE
-        memory.write(_CODE, _VMRUN)
+        memory.write(_CODE, _VMRUN + _HLT)
         at, bit = _EFER_WRITE
         memory.write(_MSR_MAP + at, struct.pack("<B", bit))

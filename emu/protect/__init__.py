@@ -1,0 +1,1 @@
+"""Collective rights, enforced by nested paging."""
