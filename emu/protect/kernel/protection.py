@@ -115,6 +115,11 @@ class Protection:
             for name, bits in PINNED.items()
         }
 
+    @property
+    def root(self) -> int:
+        """The physical address of the guest's present root table."""
+        return int(self.machine.engine.reg_read(x86.UC_X86_REG_CR3)) & _ROOT
+
     def _intercept(self) -> None:
         writes = ({0, 4} if self.pins else set()) | ({3} if self.open else set())
         self.host.intercept(frozenset(writes), efer=self.pins)
@@ -155,7 +160,7 @@ class Protection:
         self.host.flush()
 
     def _facts(self, found: Exit, frame: int) -> Fault:
-        cpu, root = self.machine.cpu, self._root()
+        cpu, root = self.machine.cpu, self.root
         write, fetch = bool(found.error_code & _WRITE), bool(found.error_code & _FETCH)
         sealed = bool(self.grants.sealed[frame])
         if write and not sealed:
@@ -201,7 +206,7 @@ class Protection:
         cpu, ram, code = self.machine.cpu, self.machine.ram, b""
         while len(code) < size:
             va = cpu.rip + len(code)
-            leaf = find_leaf(ram.words, self._root(), va)
+            leaf = find_leaf(ram.words, self.root, va)
             part = min(size - len(code), FRAME - va % FRAME)
             pa = 0 if leaf is None else leaf.pa + va % leaf.size
             if leaf is None or pa + part > ram.size:
@@ -224,7 +229,9 @@ class Protection:
             self._close()
             value &= ~_NO_FLUSH
         elif lost := cleared(name, self._pinned[name], value):
-            self._refuse(found, f"it would clear {', '.join(lost)}, {read(register):#x} → {value:#x}")
+            self._refuse(
+                found, f"it would clear {', '.join(lost)}, {read(register):#x} → {value:#x}"
+            )
             return
         cpu.rip += written.size
         cpu.store()
@@ -270,12 +277,9 @@ class Protection:
     def _guard(self, va: int, write: bool) -> None:  # noqa: FBT001  # as `Cpu.guard` is called
         if not write:
             return  # All of RAM can be read.
-        leaf = find_leaf(self.machine.ram.words, self._root(), va)
+        leaf = find_leaf(self.machine.ram.words, self.root, va)
         if leaf is None:
             return
         frame = (leaf.pa + va % leaf.size) // FRAME
         if frame < self.rights.count and not self.nested.writable[frame]:
             raise Guarded(f"{va:#x} of frame {frame * FRAME:#x} isn't granted for an event's frame")
-
-    def _root(self) -> int:
-        return int(self.machine.engine.reg_read(x86.UC_X86_REG_CR3)) & _ROOT
