@@ -59,12 +59,12 @@ def is_as_meant(fought: Fought) -> bool:
     )
 
 
-def fight(protection: Protection, user: int) -> Iterator[Fought]:
+def fight(protection: Protection) -> Iterator[Fought]:
     """Run each attack, from the state that the guest is in now, which it is left in.
 
-    `user` is the linear address of code of the process that ran last.
+    A process's memory has to be mapped there; errors as `find_places`.
     """
-    places = find_places(protection, user)
+    places = find_places(protection)
     arena = _Arena(protection, places)
     for attack in ATTACKS:
         before, *_ = arena.run(attack, protected=False)

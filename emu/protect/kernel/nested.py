@@ -1,76 +1,90 @@
-"""Nested tables that map RAM to itself in 4-KiB pages, each with rights of its own.
+"""Nested tables that map RAM to itself, with rights of each frame's own."""
 
-Source: AMD APM vol. 2 15.25 (nested paging: a guest's accesses count as a user's).
-"""
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from walker.memory import FRAME, U64
+from walker.nested.tables import NestedTables
+from walker.protection.permission import Permission
 
 __all__ = ["IdentityTables", "tables_needed"]
 
-_PRESENT_USER, _WRITE, _LARGE, _NX = 0x5, 0x2, 0x80, 1 << 63
-_WORDS = 512
-_LARGE_SHIFT = 21
-_GIBS, _LARGE_PAGES = 4, 2048
+Bools = NDArray[np.bool_]
+_END, _LARGE = 1 << 32, 1 << 21
+_ABOVE = 6  # The root, the table below it, and one for each of 4 GiB.
 
 
 def tables_needed(ram_size: int) -> int:
-    """Return how many frames the tables take, for so many bytes of RAM from address 0 on."""
-    return 2 + _GIBS + -(-ram_size >> _LARGE_SHIFT)
+    """Return how many frames the tables take at most, for so many bytes of RAM from 0 on."""
+    return _ABOVE + -(-ram_size // _LARGE)
 
 
 class IdentityTables:
-    """Tables in `words`, which lie at physical address `start`; the root is at `start`.
+    """Tables in `words`, which lie at physical address `start`: the root is there.
 
-    RAM has all rights at first; what lies between its end and 4 GiB, devices, can be read and
-    written. `ram_size` is a multiple of 2 MiB.
+    `writable` and `executable` are the rights of the frames of RAM, bool[n], all of which can be
+    read; at first they have all rights. What lies between the end of RAM and 4 GiB, devices, can
+    be read and written.
     """
 
     def __init__(self, words: U64, start: int, ram_size: int) -> None:
-        directories, leaves = 2, 2 + _GIBS
-        words[0] = start + FRAME | _PRESENT_USER | _WRITE
-        for gib in range(_GIBS):
-            words[_WORDS + gib] = start + FRAME * (directories + gib) | _PRESENT_USER | _WRITE
-        large = np.arange(_LARGE_PAGES, dtype=np.uint64) << np.uint64(_LARGE_SHIFT)
-        large |= np.uint64(_PRESENT_USER | _WRITE | _LARGE | _NX)
-        small = ram_size >> _LARGE_SHIFT
-        tables = start + FRAME * (leaves + np.arange(small, dtype=np.uint64))
-        large[:small] = tables | np.uint64(_PRESENT_USER | _WRITE)
-        words[_WORDS * directories : _WORDS * leaves] = large
-        self._entries: U64 = words[_WORDS * leaves : _WORDS * (leaves + small)]
-        self._address = np.arange(len(self._entries), dtype=np.uint64) * np.uint64(FRAME)
+        whole = words[: tables_needed(ram_size) * (FRAME // 8)]
+        self._tables = NestedTables(whole, start)
+        self._count = ram_size // FRAME
+        if ram_size < _END:
+            self._tables.set(ram_size, _END - ram_size, Permission.READ | Permission.WRITE)
         self.grant_all()
 
     def grant_all(self) -> None:
         """Give all frames of RAM all rights."""
-        self._entries[:] = self._address | np.uint64(_PRESENT_USER | _WRITE)
+        every = np.ones(self._count, np.bool_)
+        self.set(every, every)
 
-    def set(self, writable: np.ndarray, executable: np.ndarray) -> None:
-        """Give each frame of RAM these rights, bool[n] each, and reading."""
-        self.grant_all()
-        self._entries[~writable] &= ~np.uint64(_WRITE)
-        self._entries[~executable] |= np.uint64(_NX)
+    def set(self, writable: Bools, executable: Bools) -> None:
+        """Give the frames of RAM these rights, bool[n] each, and reading."""
+        self.writable, self.executable = writable.copy(), executable.copy()
+        self._tables.update(_ranges(_permissions(writable, executable)))
 
-    @property
-    def writable(self) -> np.ndarray:
-        """Which frames may be written, bool[n]: as the entries have it."""
-        found: np.ndarray = self._entries & np.uint64(_WRITE) != 0
-        return found
-
-    @property
-    def executable(self) -> np.ndarray:
-        """Which frames may be executed, bool[n]: as the entries have it."""
-        found: np.ndarray = self._entries & np.uint64(_NX) == 0
-        return found
-
-    def set_writable(self, frame: int, writable: bool) -> None:  # noqa: FBT001  # the value
+    def set_writable(self, frame: int, *, writable: bool) -> None:
         """Give or take the right to write to a frame, by number."""
-        if writable:
-            self._entries[frame] |= np.uint64(_WRITE)
-        else:
-            self._entries[frame] &= ~np.uint64(_WRITE)
+        self.writable[frame] = writable
+        self._put(frame)
 
     def allow_execution(self, frame: int) -> None:
         """Give the right to execute a frame, by number."""
-        self._entries[frame] &= ~np.uint64(_NX)
+        self.executable[frame] = True
+        self._put(frame)
+
+    @property
+    def tables(self) -> int:
+        """The number of tables in use."""
+        return self._tables.tables
+
+    def found(self) -> tuple[Bools, Bools]:
+        """Return which frames may be written and executed, as the tables' entries have it."""
+        permissions = np.zeros(self._count, np.uint8)
+        for start, size, permission in self._tables.ranges():
+            permissions[start // FRAME : (start + size) // FRAME] = permission
+        return permissions & Permission.WRITE != 0, permissions & Permission.EXECUTE != 0
+
+    def _put(self, frame: int) -> None:
+        one = slice(frame, frame + 1)
+        permission = _permissions(self.writable[one], self.executable[one])[0]
+        self._tables.set(frame * FRAME, FRAME, Permission(int(permission)))
+
+
+def _permissions(writable: Bools, executable: Bools) -> NDArray[np.uint8]:
+    found = np.full(len(writable), Permission.READ, np.uint8)
+    found[writable] |= np.uint8(Permission.WRITE)
+    found[executable] |= np.uint8(Permission.EXECUTE)
+    return found
+
+
+def _ranges(permissions: NDArray[np.uint8]) -> Iterator[tuple[int, int, Permission]]:
+    """Yield (start, size, permission) of frames that are alike."""
+    begins = np.flatnonzero(np.diff(permissions, prepend=np.uint8(255)) != 0)
+    ends = np.append(begins[1:], len(permissions))
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        yield begin * FRAME, (end - begin) * FRAME, Permission(int(permissions[begin]))

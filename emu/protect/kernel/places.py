@@ -1,10 +1,11 @@
 """Where attacks act: frames of each kind, found in a kernel that is up, and their addresses."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from emu.protect.kernel.guestwalk import find_leaf
+from emu.protect.kernel.guestwalk import find_leaf, lower_leaves
 from emu.protect.kernel.protection import Protection
 from walker.errors import CrosswalkError
 from walker.memory import FRAME
@@ -40,8 +41,8 @@ class Places:
     root: int
 
 
-def find_places(protection: Protection, user: int) -> Places:
-    """Return where to attack the kernel, with `user` an address of the present process's code.
+def find_places(protection: Protection) -> Places:
+    """Return where to attack the kernel, while it has a process's memory mapped.
 
     Raises `CrosswalkError` where the kernel has no such places.
     """
@@ -58,8 +59,8 @@ def find_places(protection: Protection, user: int) -> Places:
     pages = words.reshape(-1, FRAME // 8)
     outside = np.flatnonzero(grants.writable & grants.executable & ~grants.tables)
     free = [frame for frame in outside[::-1].tolist() if not pages[frame].any()][:_FREE]
-    page = find_leaf(words, root, user)
-    if len(text) <= _SITE_PAGES or not rodata or not data or len(free) < _FREE or page is None:
+    user = next(_user_code(protection), None)
+    if len(text) <= _SITE_PAGES or not rodata or not data or len(free) < _FREE or user is None:
         raise CrosswalkError("the kernel hasn't all the places that the attacks need")
     places = Places(
         site=text[0] * FRAME,
@@ -67,8 +68,8 @@ def find_places(protection: Protection, user: int) -> Places:
         rodata=rodata[0] * FRAME,
         data=data[-1] * FRAME,
         free=tuple(frame * FRAME for frame in free),
-        user=user,
-        user_frame=page.pa + user % page.size,
+        user=user[0],
+        user_frame=user[1],
         copier=IMAGE + _copier(protection, text),
         root=root,
     )
@@ -78,6 +79,15 @@ def find_places(protection: Protection, user: int) -> Places:
             if leaf is None or leaf.pa + (base + pa) % leaf.size != pa:
                 raise CrosswalkError(f"{pa:#x} isn't mapped at {base + pa:#x}: KASLR?")
     return places
+
+
+def _user_code(protection: Protection) -> Iterator[tuple[int, int]]:
+    """Yield the addresses of pages that the process may execute, and their frames."""
+    words, root = protection.machine.ram.words, protection.root
+    for va in lower_leaves(words, root):
+        leaf = find_leaf(words, root, va)
+        if leaf is not None and leaf.user and leaf.executable:
+            yield va, leaf.pa + va % leaf.size
 
 
 def _copier(protection: Protection, text: list[int]) -> int:

@@ -83,6 +83,8 @@ class Protection:
         image = image_frames(self._kernel, self.rights.count)
         kept = kept_frames(self._kernel, self.rights.count)
         self.grants = granted(self.want, image, kept, self.rights.tables())
+        self.followed = np.zeros(self.rights.count, np.bool_)
+        self.user_code = self.followed.copy()
         self._pinned = {"cr0": context.cr0, "cr4": context.cr4, "efer": context.efer}
         self.resume(self.grants.writable, self.grants.executable)
         return self.want, self.grants
@@ -101,11 +103,6 @@ class Protection:
         self.nested.grant_all()
         self.host.intercept(frozenset(), efer=False)
         self.host.flush()
-
-    def expected(self) -> np.ndarray:
-        """Return which frames may be written by the rules alone: what the tables are held to."""
-        found: np.ndarray = self.grants.writable | (self.rights.followed & ~self.grants.sealed)
-        return found
 
     @property
     def pinned(self) -> dict[str, list[str]]:
@@ -150,9 +147,12 @@ class Protection:
             self._refuse(found, cause.value)
             return
         if cause is Cause.USER_CODE:
+            self.user_code[frame] = True
             self.nested.allow_execution(frame)
         else:
             self.nested.set_writable(frame, writable=True)
+        if cause is Cause.FOLLOWED:
+            self.followed[frame] = True
         if cause is Cause.PATCHED:
             self.open.add(frame)
             self.patched.add(frame)

@@ -38,7 +38,8 @@ class Grants:
     """What nested tables grant each frame, and what is sealed: bool[n] each.
 
     Sealed frames lie in the kernel's image and weren't writable; `text` are those of them that
-    are executable. `tables` served as paging structures at that moment.
+    are executable. `tables` served as paging structures at that moment, `image` are all frames of
+    the image.
     """
 
     writable: Bools
@@ -46,6 +47,7 @@ class Grants:
     sealed: Bools
     text: Bools
     tables: Bools
+    image: Bools
 
 
 class Cause(StrEnum):
@@ -104,6 +106,7 @@ def granted(want: Wanted, image: Bools, kept: Bools, tables: Bools) -> Grants:
         sealed=sealed,
         text=sealed & want.executable,
         tables=tables,
+        image=image,
     )
 
 
