@@ -159,6 +159,7 @@ class _Arena:
         for base, named in ((IMAGE, image), (DIRECT, direct)):
             for name, pa in named.items():
                 symbols[f"{name}_ENTRY"] = DIRECT + self._entry(base + pa)
+        symbols["USER_ENTRY"] = DIRECT + places.root + 8 * (places.user >> 39)  # of the root
         handler = IMAGE + places.site + FRAME - 1
         low = handler & 0xFFFF | _KERNEL_CODE << 16 | _INTERRUPT_GATE << 32
         symbols["GATE_LOW"] = low | (handler >> 16 & 0xFFFF) << 48

@@ -15,6 +15,7 @@ __all__ = ["DIRECT", "IMAGE", "Places", "find_places"]
 DIRECT, IMAGE = 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8000_0000
 """Where Linux maps physical address 0 without KASLR: in the direct map, and with its image."""
 
+_NX = 1 << 63
 _SITE_PAGES = 2
 _FREE = 6
 _COPIES = (b"\xf3\xa4\xc3", b"\xf3\xa4\xe9")  # rep movsb, and a return or a jump to one
@@ -82,11 +83,14 @@ def find_places(protection: Protection) -> Places:
 
 
 def _user_code(protection: Protection) -> Iterator[tuple[int, int]]:
-    """Yield the addresses of pages that the process may execute, and their frames."""
+    """Yield the addresses of pages that the process may execute, and their frames.
+
+    With page-table isolation it may by other tables than these, whose root forbids it.
+    """
     words, root = protection.machine.ram.words, protection.root
     for va in lower_leaves(words, root):
         leaf = find_leaf(words, root, va)
-        if leaf is not None and leaf.user and leaf.executable:
+        if leaf is not None and leaf.user and not int(words[leaf.entry // 8]) & _NX:
             yield va, leaf.pa + va % leaf.size
 
 
