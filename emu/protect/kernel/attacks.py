@@ -108,7 +108,8 @@ ATTACKS = (
     Attack(
         "execute user code",
         "CR4.SMEP cleared, a process's code run in the kernel",
-        "mov rbx, USER_ENTRY\nbtr qword ptr [rbx], 63\nmov rax, cr4\nand rax, -0x100001\nmov cr4, rax\nmov rbx, RESULT_DIRECT\n"
+        "mov rbx, USER_ENTRY\nbtr qword ptr [rbx], 63\nmov rax, cr4\n"
+        "and rax, -0x100001\nmov cr4, rax\nmov rbx, RESULT_DIRECT\n"
         "mov rax, MARK\nmov rdi, USER\njmp rdi",
         "result",
         ExitCode.CR4_WRITE,

@@ -81,8 +81,10 @@ def test_a_window_that_stays_open_shows(monkeypatch):
         PATCH.replace("    cli\n", "    sti\n"),
         # A user's page in the window, and windows with two others, and a page elsewhere.
         f"mov rbx, DIRECT + {WINDOW_LEAF}\nor qword ptr [rbx], 4\nstac\n{PATCH}",
-        f"mov rbx, DIRECT + {WINDOW_LEAF}\nmov qword ptr [rbx + 8], 0x3003\n"
-        f"mov qword ptr [rbx + 16], 0x4003\n{PATCH}",
+        (
+            f"mov rbx, DIRECT + {WINDOW_LEAF}\nmov qword ptr [rbx + 8], 0x3003\n"
+            f"mov qword ptr [rbx + 16], 0x4003\n{PATCH}"
+        ),
         PATCH.replace("rdi, 0x5000", "rdi, DIRECT + TEXT + 0x3000").replace(
             "mov ecx", f"{entry(TEXT + 3 * PAGE)}\nor qword ptr [rbx], 2\nmov ecx"
         ),
