@@ -100,7 +100,7 @@ def _elf(data: bytes) -> tuple[_Segments, int, _Sections]:
             raise BadInput(f"not a kernel: an ELF file with {count} program headers")
         headers = [each.header for each in elf.iter_segments("PT_LOAD")]
         named = [(each.name, each.header) for each in elf.iter_sections()]
-    except (ELFError, ValueError, UnicodeDecodeError) as error:
+    except (ELFError, ValueError, UnicodeDecodeError, OverflowError) as error:
         raise BadInput(f"a damaged kernel, or none: {error}") from error
     segments = []
     for header in headers:
