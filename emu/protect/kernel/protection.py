@@ -223,9 +223,6 @@ class Protection:
         register = _CONTROL[written.control]
         value, name = cpu.general(written.general), f"cr{written.control}"
         if written.control == 3:
-            if not self._may_be_root(value):
-                self._refuse(found, "a root table in a frame without execution")
-                return
             self._close()
             value &= ~_NO_FLUSH
         elif lost := cleared(name, self._pinned[name], value):
@@ -236,10 +233,6 @@ class Protection:
         cpu.rip += written.size
         cpu.store()
         self.machine.engine.reg_write(register, value)
-
-    def _may_be_root(self, value: int) -> bool:
-        frame = (value & _ROOT) // FRAME
-        return frame < self.rights.count and bool(self.nested.executable[frame])
 
     def _on_efer(self, found: Exit) -> None:
         cpu = self.machine.cpu

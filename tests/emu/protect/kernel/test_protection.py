@@ -3,6 +3,7 @@
 import pytest
 from unicorn import x86_const as x86
 
+from emu.cli.contain import EmulatorCrash, contained
 from emu.protect.kernel.protection import Protection
 from emu.protect.kernel.rights import RightsFollower
 from emu.protect.kernel.rules import Cause
@@ -166,3 +167,11 @@ def test_other_bits_of_control_registers_are_the_guests():
     assert read(x86.UC_X86_REG_CR0) & 2
     assert read(x86.UC_X86_REG_CR4) & 0x200
     assert read(x86.UC_X86_REG_R12) & 1
+
+
+def test_a_table_without_execution_takes_the_emulator_down():
+    """Why execution isn't withheld from every frame that needs none."""
+    directory = TABLES + (WINDOW_TABLES + 1) * PAGE
+    then = f"mov rbx, DIRECT + {directory}\nmov rax, DATA + 7\nmov [rbx], rax\n{PATCH}"
+    with pytest.raises(EmulatorCrash, match="SIGSEGV"):
+        contained(lambda: refused(then))
