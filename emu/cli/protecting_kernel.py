@@ -63,7 +63,7 @@ def protect_kernel(options: argparse.Namespace) -> int:
     remark(f"{options.kernel}: {kernel.release or 'a kernel'}, {size >> 20} MiB")
     try:
         remark("booting without nested paging…")
-        plain = contained(lambda: run_plain(rams[0], guest, seconds))
+        plain = contained(lambda: run_plain(rams[0], guest, protect_at, seconds))
         remark("booting under nested paging…")
         outcome = contained(lambda: run_protected(rams[1], guest, protect_at, seconds))
     except KernelFailure as failure:
@@ -135,6 +135,7 @@ def _record(story: _Story, protect_at: Point) -> dict[str, Any]:
         "nested_seconds": round(outcome.plain.seconds, 3),
         "policy_seconds": round(outcome.policy_seconds, 3),
         "slowdown": round(outcome.plain.seconds / plain.seconds, 3),
+        "slowdown_early": round(outcome.plain.early / plain.early, 3),
         "checks": [asdict(check) for check in story.checks],
         "attacks": [attack_record(each) for each in outcome.attacks],
     }

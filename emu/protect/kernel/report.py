@@ -80,8 +80,9 @@ def outcome_lines(plain: Plain, outcome: Outcome, protect_at: str) -> Iterator[s
     """Yield what was found, but for the attacks."""
     counts, nested = outcome.counts, outcome.plain
     yield (
-        f"under VMRUN from the first instruction to idle: {nested.seconds:.1f} s of CPU time, "
-        f"{nested.seconds / plain.seconds:.2f} times the {plain.seconds:.1f} s without"
+        f"under VMRUN from the first instruction: {nested.seconds:.1f} s of CPU time to idle, "
+        f"{nested.seconds / plain.seconds:.2f} times the {plain.seconds:.1f} s without; to where "
+        f"protection begins {nested.early / plain.early:.2f} times"
     )
     yield (
         f"at {protect_at}: {counts.frames:,} frames, by collective rights {counts.read_only:,} "

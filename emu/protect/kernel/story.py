@@ -36,11 +36,15 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A boot to idle: what the console showed, how much happened, and CPU seconds."""
+    """A boot to idle: what the console showed, how much happened, and CPU seconds.
+
+    `early` are those to the point at which protection begins, without what is done there.
+    """
 
     console: bytes
     events: int
     system_calls: int
+    early: float
     seconds: float
 
 
@@ -90,30 +94,35 @@ class Outcome:
     attacks: tuple[Fought, ...]
 
 
-def run_plain(ram: Ram, guest: Guest, seconds: float) -> Plain:
-    """Boot to idle on the same CPU, without nested paging."""
+def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> Plain:
+    """Boot to idle on the same CPU, without nested paging; errors as `run_protected`."""
     boot, began = _boot(ram, guest), time.process_time()
-    list(boot.run([], _IDLE, seconds))
-    return _plain(boot, time.process_time() - began)
+    early = 0.0
+    for reached in boot.run([protect_at], _IDLE, seconds):
+        if reached.point == protect_at:
+            early = time.process_time() - began
+    return _plain(boot, early, time.process_time() - began)
 
 
 def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> Outcome:
     """Boot under nested paging, protect at a point, go on to idle, and attack.
 
     RAM is left as it was at idle. Raises `KernelFailure` where the kernel ends before that for
-    another reason than the host's refusal, `BadInput` where it isn't protected at the point.
+    another reason than the host's refusal, or doesn't come by the point; `BadInput` where it
+    hasn't protected itself there.
     """
     boot = _boot(ram, guest)
     protection = Protection(boot, guest.kernel)
-    began, policy = time.process_time(), 0.0
+    began, early, policy = time.process_time(), 0.0, 0.0
     before: dict[str, int] = {}
     refusal = None
     counts, content = None, ram.words[:0]
     try:
         for reached in boot.run([protect_at], _IDLE, seconds):
-            if reached.point == _IDLE:
-                break
+            if reached.point != protect_at:
+                continue
             since = time.process_time()
+            early = since - began
             counts = _enforce(protection)
             content = ram.words.copy()
             policy = time.process_time() - since
@@ -121,11 +130,11 @@ def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> 
             protection.exits.clear()
     except KernelFailure:
         refusal = protection.refusal
-        if refusal is None or counts is None:
+        if refusal is None:
             raise
     if counts is None:
-        raise BadInput(f"{protect_at} is no moment before the kernel is idle")
-    plain = _plain(boot, time.process_time() - began - policy)
+        raise BadInput(f"the kernel was stopped before {protect_at}: {refusal}")
+    plain = _plain(boot, early, time.process_time() - began - policy)
     exits, causes = dict(protection.exits), dict(protection.causes)
     protection.rights.update()
     return Outcome(
@@ -158,10 +167,10 @@ def _boot(ram: Ram, guest: Guest) -> Boot:
     )
 
 
-def _plain(boot: Boot, seconds: float) -> Plain:
+def _plain(boot: Boot, early: float, seconds: float) -> Plain:
     machine = boot.machine
     events = sum(machine.counts.values())
-    return Plain(bytes(machine.console), events, machine.system_calls, seconds)
+    return Plain(bytes(machine.console), events, machine.system_calls, early, seconds)
 
 
 def _enforce(protection: Protection) -> Counts:

@@ -67,7 +67,10 @@ def test_an_enforcement_that_withholds_nothing_fails_the_command(run, tiny, monk
         (["--protect-at", "idle"], "--protect-at needs --kernel"),
         (["--kernel", "{tiny}", "--protect-at", "idle"], "before the kernel is idle"),
         (["--kernel", "{tiny}", "--protect-at", "nowhere"], "is no point of a boot"),
-        (["--kernel", "{tiny}", "--ram", "32", "--protect-at", "console:never"], "no moment"),
+        (
+            ["--kernel", "{tiny}", "--ram", "32", "--protect-at", "console:never"],
+            "idle came before",
+        ),
         (["--kernel", "{tiny}", "--ram", "4"], "--ram 4: 16 to 3072 MiB"),
         (["--kernel", "{tiny}.none"], "No such file"),
         (["guest:4level", "--kernel", "{tiny}"], "choose one"),

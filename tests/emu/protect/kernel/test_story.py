@@ -25,7 +25,7 @@ REMAP = """
 
 def told(then=PATCH):
     rams = Ram(0, RAM), Ram(0, RAM)
-    plain = run_plain(rams[0], guest(then), 20)
+    plain = run_plain(rams[0], guest(then), PROTECT_AT, 20)
     outcome = run_protected(rams[1], guest(then), PROTECT_AT, 20)
     words = [(int(a), int(b)) for a, b in zip(rams[0].words, rams[1].words, strict=True) if a != b]
     return plain, outcome, words
@@ -123,7 +123,7 @@ def test_lines_and_records_say_what_was_found(story):
 
 
 def test_a_point_after_the_end_or_before_protection_is_bad():
-    with pytest.raises(BadInput, match="no moment before"):
+    with pytest.raises(KernelFailure, match="idle came before console:never"):
         run_protected(Ram(0, RAM), guest(), parse_point("console:never"), 20)
     with pytest.raises(BadInput, match="hasn't write-protected"):
         run_protected(Ram(0, RAM), guest(), parse_point("instructions:3"), 20)
