@@ -12,6 +12,7 @@ from emu.cli import (
     crossing,
     fuzzing,
     listing,
+    protecting,
     reducing,
     replaying,
     sequencing,
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reducing,
         crossing,
         sequencing,
+        protecting,
     ):
         room.add_commands(commands)
     given = list(sys.argv[1:] if arguments is None else arguments)

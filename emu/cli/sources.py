@@ -18,11 +18,10 @@ _PREFIX = "guest:"
 _NUMBERS = {"cr3": 64, "cr4": 64, "cr0": 64, "efer": 64, "pkru": 32}
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
+def add_source(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add SOURCE and the options that say how to read it."""
-    parser.add_argument(
-        "source", metavar="SOURCE", help="case, ELF core, raw image, or guest:4level"
-    )
+    what = "case, ELF core, raw image, or guest:4level"
+    parser.add_argument("source", metavar="SOURCE", nargs="?" if optional else None, help=what)
     group = parser.add_argument_group("registers and features, before what SOURCE says")
     for name in _NUMBERS:
         group.add_argument(f"--{name}", metavar="VALUE", help=f"{name.upper()}, hex or decimal")

@@ -1,0 +1,35 @@
+"""`protect`: what a hypervisor should grant each page of a guest's memory."""
+
+import argparse
+from pathlib import Path
+
+from emu.cli.output import add_json
+from emu.cli.protecting_source import add_policy, protect_source
+from emu.cli.sources import add_source
+from walker.errors import BadInput
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `protect`."""
+    parser = commands.add_parser(
+        "protect",
+        help="collective rights, as nested paging would enforce them",
+        description="With SOURCE: what the policy would make of its memory.",
+    )
+    add_source(parser, optional=True)
+    parser.add_argument("--kernel", metavar="FILE", type=Path, help="a Linux kernel as the guest")
+    add_policy(parser)
+    add_json(parser, "one summary document")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.kernel is not None and options.source is not None:
+        raise BadInput("SOURCE and --kernel: choose one of them")
+    if options.kernel is not None:
+        raise BadInput("--kernel: this build can't run a kernel under nested paging")
+    if options.source is None:
+        raise BadInput("no SOURCE: this build can't run its own guest under nested paging")
+    return protect_source(options)

@@ -1,0 +1,94 @@
+"""What the policy would make of an image, for people."""
+
+from collections.abc import Iterator
+
+from emu.report.text import frame_text, mapping_text, size_text
+from walker.memory import FRAME
+from walker.protection.policy import UNMAPPED, Use
+from walker.protection.regions import LinearRegion
+from walker.protection.summary import Exposed, Summary
+from walker.rights import rwx
+
+__all__ = ["summary_lines", "use_text"]
+
+_MIB = 1 << 20
+
+
+def use_text(use: Use) -> str:
+    """Return the names of what a second-level table can tell apart."""
+    return ", ".join(str(each.name).lower().replace("_", " ") for each in use)
+
+
+def summary_lines(summary: Summary) -> Iterator[str]:
+    """Yield the summary, to be read in a minute."""
+    yield (
+        f"RAM: {size_text(summary.ram)}, of which nothing maps {size_text(summary.unmapped)} "
+        f"(granted: {use_text(UNMAPPED)}); mapped and not RAM, left alone: "
+        f"{size_text(summary.outside)}"
+    )
+    yield f"granted, in tables of kind {summary.kind}:"
+    for permission, size in summary.granted.items():
+        yield f"  {rwx(permission)}                 {_share(size, summary.ram)}"
+    for title, size in (
+        ("read-only", summary.read_only),
+        ("no-execute", summary.no_execute),
+        ("both of these", summary.both),
+        ("neither", summary.neither),
+    ):
+        yield f"  {title:<18}  {_share(size, summary.ram)}"
+    yield "by collective rights, of the supervisor and of the user:"
+    for rights, size in summary.rights.items():
+        what = f"{rights.supervisor} {rights.user}" if rights else "not mapped"
+        yield f"  {what:<18}  {_share(size, summary.ram)}"
+    yield (
+        f"paging structures: {summary.tables // FRAME:,} frames, {summary.locked // FRAME:,} of "
+        "them read-only: each A or D bit set there would be a nested fault"
+    )
+    yield from _exposed_lines(summary.exposed)
+    yield "linear regions, all mappings with one va − pa, those that map most RAM first:"
+    for number, region in enumerate(summary.regions):
+        yield from _region_lines(region, direct=not number)
+    yield "what a kind of table can't withhold:"
+    for kind, beyond in summary.beyond.items():
+        if not beyond:
+            yield f"  {kind}: nothing, it grants just what the policy allows"
+        for (wanted, more), size in beyond.items():
+            yield f"  {kind}: {size_text(size)} for {use_text(wanted)} get {use_text(more)} besides"
+    yield "  any kind: who it is that reads or writes, the supervisor or the user"
+
+
+def _share(size: int, ram: int) -> str:
+    part = 100 * size / ram if ram else 0
+    return f"{size // FRAME:>11,} frames {size / _MIB:>12,.2f} MiB {part:>6.2f} %"
+
+
+def _exposed_lines(exposed: Exposed) -> Iterator[str]:
+    if not exposed.ranges:
+        yield "W^X: no frame is both writable and executable"
+        return
+    yield (
+        f"W^X: {exposed.ranges:,} ranges, {size_text(exposed.size)}, are both writable and "
+        f"executable, {exposed.strict:,} of them within one privilege"
+    )
+    for each in exposed.largest:
+        yield f"  {frame_text(each.pa, each.size, each.rights)}"
+        for how, through in (("written", each.writers), ("executed", each.executors)):
+            for mapping in through:
+                yield f"    {how:<8} through {mapping_text(mapping)}"
+    if exposed.ranges > len(exposed.largest):
+        yield f"  … and {exposed.ranges - len(exposed.largest):,} smaller ones"
+
+
+def _region_lines(region: LinearRegion, *, direct: bool) -> Iterator[str]:
+    yield (
+        f"  va = pa + {region.offset:#x}{' (the direct map)' if direct else ''}: "
+        f"{region.va:016x}-{region.end - 1:016x}, {region.mappings:,} mappings, "
+        f"{size_text(region.ram)} of RAM, {size_text(region.alone)} of it mapped by nothing else"
+    )
+    yield (
+        f"    without it, of what others map: {size_text(region.writes)} would become "
+        f"non-writable, {size_text(region.executes)} non-executable; W^X ends for "
+        f"{size_text(region.both)}"
+    )
+    for pa, size, now, then in region.largest:
+        yield f"    {frame_text(pa, size, now)} would be {then.supervisor} {then.user}"

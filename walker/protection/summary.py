@@ -1,0 +1,161 @@
+"""How much of an image's memory the policy would protect, and what is in its way."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walker.context import PagingContext
+from walker.frames import Frames
+from walker.leaves import table_frames
+from walker.memory import FRAME, PhysicalMemory
+from walker.protection.permission import Permission
+from walker.protection.policy import TableKind, Use, inexpressible, protect
+from walker.protection.regions import LinearRegion, linear_regions
+from walker.rights import Rights
+from walker.wx import WritableExecutable, writable_and_executable
+
+__all__ = ["Exposed", "Summary", "exposed", "summarise"]
+
+_WRITE = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
+_EXECUTE = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """What may be written and executed: `ranges` (of those `strict` within one privilege).
+
+    `size` in bytes; `largest` are the largest of them, with mappings that do either.
+    """
+
+    ranges: int
+    strict: int
+    size: int
+    largest: tuple[WritableExecutable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the policy would make of RAM in tables of a kind, in bytes.
+
+    `unmapped` is what nothing maps; `outside` what is mapped and isn't RAM, and is left alone.
+    `granted` is RAM by the permission granted, `rights` by collective rights (0: unmapped).
+    `tables` are the bytes of the frames that hold paging structures, `locked` of those that
+    would be non-writable: setting their A and D bits would need a nested fault each.
+    `beyond` is for every kind of table how much RAM it can't protect as the policy says, by what
+    is wanted and what is granted besides.
+    """
+
+    kind: TableKind
+    ram: int
+    unmapped: int
+    outside: int
+    granted: dict[Permission, int]
+    rights: dict[Rights, int]
+    tables: int
+    locked: int
+    beyond: dict[TableKind, dict[tuple[Use, Use], int]]
+    exposed: Exposed
+    regions: tuple[LinearRegion, ...]
+
+    @property
+    def read_only(self) -> int:
+        """The bytes that could not be written, whether executed or not."""
+        return self._without(Permission.WRITE)
+
+    @property
+    def no_execute(self) -> int:
+        """The bytes that could not be executed, whether written or not."""
+        return self._without(Permission.EXECUTE)
+
+    @property
+    def both(self) -> int:
+        """The bytes that could be neither written nor executed."""
+        return self._without(Permission.WRITE | Permission.EXECUTE)
+
+    @property
+    def neither(self) -> int:
+        """The bytes that could be both written and executed."""
+        return self.ram - self.read_only - self.no_execute + self.both
+
+    def _without(self, bits: Permission) -> int:
+        return sum(size for permission, size in self.granted.items() if not permission & bits)
+
+
+def summarise(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    frames: Frames,
+    kind: TableKind = TableKind.NPT,
+    *,
+    regions: int = 4,
+    ranges: int = 3,
+    aliases: int = 2,
+) -> Summary:
+    """Return what the policy would make of the memory.
+
+    `frames` are the `collective_rights` of the address space. At most so many linear regions,
+    exposed ranges, and aliases of either kind for each are named. `LimitExceeded` as
+    `linear_regions`.
+    """
+    protection = protect(frames, memory.ranges, kind)
+    ram = int(protection.size.sum())
+    rights = {
+        Rights(value): int(protection.size[protection.rights == value].sum())
+        for value in np.unique(protection.rights).tolist()
+    }
+    granted: dict[Permission, int] = {}
+    for entry in protection:
+        granted[entry.permission] = granted.get(entry.permission, 0) + entry.epa - entry.pa
+    unmapped = rights.get(Rights(0), 0)
+    tables = table_frames(memory, context)
+    holder = np.searchsorted(protection.start, tables, "right") - 1
+    locked = protection.granted[holder] & np.uint8(Use.WRITE) == 0
+    return Summary(
+        kind=kind,
+        ram=ram,
+        unmapped=unmapped,
+        outside=int(frames.size.sum()) - (ram - unmapped),
+        granted=dict(sorted(granted.items())),
+        rights=rights,
+        tables=len(tables) * FRAME,
+        locked=int(locked.sum()) * FRAME,
+        beyond={each: _beyond(frames, memory, each) for each in TableKind},
+        exposed=exposed(memory, context, frames, ranges=ranges, aliases=aliases),
+        regions=tuple(linear_regions(memory, context, frames, regions)),
+    )
+
+
+def exposed(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    frames: Frames,
+    *,
+    ranges: int = 0,
+    aliases: int = 0,
+) -> Exposed:
+    """Return what is both writable and executable, RAM or not; up to `ranges` are named."""
+    both = (frames.rights & _WRITE != 0) & (frames.rights & _EXECUTE != 0)
+    strict = _both_at(frames.rights, 0) | _both_at(frames.rights, 3)
+    order = np.argsort(-frames.size[both].astype(np.int64), kind="stable")[:ranges]
+    chosen = np.sort(np.flatnonzero(both)[order])
+    some = Frames(frames.start[chosen], frames.size[chosen], frames.rights[chosen])
+    largest = writable_and_executable(memory, context, some, aliases=aliases)
+    return Exposed(
+        ranges=int(both.sum()),
+        strict=int(strict.sum()),
+        size=int(frames.size[both].sum()),
+        largest=tuple(largest),
+    )
+
+
+def _both_at(rights: NDArray[np.uint8], shift: int) -> NDArray[np.bool_]:
+    both: NDArray[np.bool_] = rights >> np.uint8(shift) & 6 == 6
+    return both
+
+
+def _beyond(frames: Frames, memory: PhysicalMemory, kind: TableKind) -> dict[tuple[Use, Use], int]:
+    total: dict[tuple[Use, Use], int] = {}
+    for each in inexpressible(protect(frames, memory.ranges, kind)):
+        total[each.wanted, each.beyond] = total.get((each.wanted, each.beyond), 0) + each.size
+    return dict(sorted(total.items()))
