@@ -1,8 +1,28 @@
 """What a hypervisor may grant each guest-physical page.
 
 - `Permission`: reading, writing, executing, as a hypervisor is asked for them.
+- `protect`, `Protection`: what to grant, by collective rights; `TableKind`, `inexpressible`:
+  what a kind of second-level table can't say.
+- `encode`, `decode`, `PageEntry`, `MalformedRequest`: the list that a hypervisor is asked with.
+- `linear_regions`, `summarise`: which aliases are in the way; what all of it comes to.
 """
 
+from walker.protection.pagelist import MalformedRequest, PageEntry, decode, encode
 from walker.protection.permission import Permission
+from walker.protection.policy import Protection, TableKind, inexpressible, protect
+from walker.protection.regions import linear_regions
+from walker.protection.summary import summarise
 
-__all__ = ["Permission"]
+__all__ = [
+    "MalformedRequest",
+    "PageEntry",
+    "Permission",
+    "Protection",
+    "TableKind",
+    "decode",
+    "encode",
+    "inexpressible",
+    "linear_regions",
+    "protect",
+    "summarise",
+]

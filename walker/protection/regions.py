@@ -62,7 +62,9 @@ def linear_regions(
     """
     mappings = sum(count_mappings(memory, context).values())
     if mappings > MAX_MAPPINGS:
-        raise LimitExceeded(f"{mappings:,} mappings; regions are made out of {MAX_MAPPINGS:,}")
+        raise LimitExceeded(
+            f"{mappings:,} mappings; linear regions are made out of at most {MAX_MAPPINGS:,}"
+        )
     offsets, ram = _largest(memory, context, count)
     parts = _pages_by_region(memory, context, offsets)
     return [

@@ -1,0 +1,219 @@
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+
+from tests.walker.build import KIB4, OPEN, PS, RW, US, XD, Builder, P, context, soups
+from tests.walker.legacy import legacy_soups
+from tests.walker.protection.frame_by_frame import USES, by_frame, expressible, least, wanted
+from walker import Frames, Rights, collective_rights
+from walker.protection import Permission, pieces, policy
+from walker.protection.policy import TableKind, Use, inexpressible, protect
+
+QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+SEARCH = settings(max_examples=2000, database=None, phases=[Phase.generate])
+KINDS = pytest.mark.parametrize("kind", TableKind)
+R, W, X = Permission
+
+
+def words(use):
+    return frozenset(name for bit, name in zip(Use, USES, strict=True) if use & bit)
+
+
+def expected(soup, kind):
+    """For each frame of RAM, what is wanted and what is granted."""
+    return {
+        frame: (wanted(pages), least(kind, wanted(pages)))
+        for frame, pages in by_frame(soup.memory, soup.context).items()
+    }
+
+
+def found(soup, kind):
+    protection = protect(collective_rights(soup.memory, soup.context), soup.memory.ranges, kind)
+    columns = (protection.start, protection.size, protection.wanted, protection.granted)
+    return {
+        frame: (words(want), words(grant))
+        for start, size, want, grant in zip(*(c.tolist() for c in columns), strict=True)
+        for frame in range(start, start + size, KIB4)
+    }
+
+
+@QUICK
+@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
+def test_each_frame_is_granted_what_its_mappings_allow_and_as_little_more_as_can_be(soup, kind):
+    assert expected(soup, kind) == found(soup, kind)
+
+
+@QUICK
+@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
+def test_the_entries_of_a_list_say_the_same_and_fold(soup, kind):
+    frames = collective_rights(soup.memory, soup.context)
+    entries = list(protect(frames, soup.memory.ranges, kind))
+    for one, other in pairwise(entries):
+        assert one.epa < other.pa or (one.epa == other.pa and one.permission != other.permission)
+    said = {pa: each.permission for each in entries for pa in range(each.pa, each.epa, KIB4)}
+    for frame, (_, granted) in expected(soup, kind).items():
+        both = R if "read" in granted else Permission(0)
+        both |= W if "write" in granted else 0
+        both |= X if granted & {"supervisor execute", "user execute"} else 0
+        assert both == said.pop(frame)
+    assert {} == said
+
+
+@QUICK
+@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
+def test_what_is_inexpressible_is_what_is_granted_beyond_what_is_wanted(soup, kind):
+    frames = collective_rights(soup.memory, soup.context)
+    said = {
+        pa: (words(each.wanted), words(each.beyond))
+        for each in inexpressible(protect(frames, soup.memory.ranges, kind))
+        for pa in range(each.pa, each.pa + each.size, KIB4)
+    }
+    assert said == {
+        frame: (want, grant - want)
+        for frame, (want, grant) in expected(soup, kind).items()
+        if grant != want
+    }
+
+
+def with_bit(table, bit):
+    return table | np.uint8(bit)
+
+
+def without_bit(table, bit):
+    return table & np.uint8(~bit & 15)
+
+
+def executable_by_default(table):
+    return np.where(np.arange(64) == 0, table | Use.SUPERVISOR_EXECUTE, table).astype(np.uint8)
+
+
+WRONG_TABLES = [
+    (f"{change.__name__} {bit.name}", partial(change, bit=bit))
+    for change in (with_bit, without_bit)
+    for bit in Use
+    if (change, bit) != (with_bit, Use.READ)  # Somebody may read whatever is mapped, or not.
+]
+
+
+def wrong_soup(kind):
+    """A soup of which a program with a bug says something else than going frame by frame."""
+    return find(soups(most=3), lambda it: expected(it, kind) != found(it, kind), settings=SEARCH)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [*(wrong for _, wrong in WRONG_TABLES), executable_by_default],
+    ids=[*(name for name, _ in WRONG_TABLES), "executable by default"],
+)
+def test_a_right_too_many_or_too_few_is_found_by_going_frame_by_frame(wrong, monkeypatch):
+    monkeypatch.setattr(policy, "_WANTED", wrong(policy._WANTED))
+    kind = TableKind.EPT_MBEC
+    soup = wrong_soup(kind)
+    monkeypatch.undo()
+    assert expected(soup, kind) == found(soup, kind)
+
+
+@pytest.mark.parametrize("kind", [TableKind.NPT, TableKind.EPT])
+def test_a_kind_taken_for_one_that_can_do_more_is_found(kind, monkeypatch):
+    wrong = policy._GRANTED | {kind: policy._GRANTED[TableKind.EPT_MBEC]}
+    monkeypatch.setattr(policy, "_GRANTED", wrong)
+    soup = wrong_soup(kind)
+    monkeypatch.undo()
+    assert expected(soup, kind) == found(soup, kind)
+
+
+def test_a_range_that_lasts_a_frame_too_long_is_found(monkeypatch):
+    def longer(pa, start, end):
+        return original(pa, start, end + np.uint64(KIB4))
+
+    original = pieces._holders
+    monkeypatch.setattr(pieces, "_holders", longer)
+    soup = wrong_soup(TableKind.NPT)
+    monkeypatch.undo()
+    assert expected(soup, TableKind.NPT) == found(soup, TableKind.NPT)
+
+
+@KINDS
+@pytest.mark.parametrize("use", range(16))
+def test_what_a_kind_grants_is_the_least_that_it_can_express(kind, use):
+    granted = words(int(policy._GRANTED[kind][use]))
+    assert least(kind, words(use)) == granted
+    assert granted in list(expressible(kind))
+
+
+def handmade(*ranges):
+    start, size, rights = zip(*ranges, strict=True)
+    return Frames(np.array(start, np.uint64), np.array(size, np.uint64), np.array(rights, np.uint8))
+
+
+EXECUTE_ONLY = handmade((0, KIB4, Rights.SUPERVISOR_EXECUTE))
+
+
+@pytest.mark.parametrize(
+    ("kind", "beyond"),
+    [
+        (TableKind.NPT, Use.READ | Use.USER_EXECUTE),
+        (TableKind.EPT, Use.USER_EXECUTE),
+        (TableKind.EPT_MBEC, None),
+    ],
+)
+def test_execute_only_is_what_npt_can_not_say(kind, beyond):
+    # No table of the guest's own can say it, but who fills in Frames from elsewhere may.
+    said = [
+        (each.pa, each.size, each.wanted, each.beyond)
+        for each in inexpressible(protect(EXECUTE_ONLY, [(0, KIB4)], kind))
+    ]
+    assert [(0, KIB4, Use.SUPERVISOR_EXECUTE, beyond)][: beyond is not None] == said
+
+
+def listed(tables, ram, kind=TableKind.NPT, **switches):
+    frames = collective_rights(tables.memory, context(**switches))
+    return [(it.pa, it.epa, int(it.permission)) for it in protect(frames, ram, kind)]
+
+
+def test_ram_that_nothing_maps_may_be_read_and_written():
+    tables = Builder().map(0, 0x5000, P | XD).map(KIB4, 0x7000, P)
+    assert [
+        (0, 0x5000, 3),
+        (0x5000, 0x6000, 1),
+        (0x6000, 0x7000, 3),
+        (0x7000, 0x8000, 5),
+        (0x8000, 0x10000, 3),
+    ] == listed(tables, [(0, 0x10000)])
+
+
+def test_what_is_not_ram_is_left_out_and_a_hole_in_it_parts_what_is_alike():
+    tables = Builder().map(0, 0, OPEN | PS, level=3)
+    ram = [(0x5000, 0x3000), (0x9000, 0x1000), (1 << 40, 0x1000)]
+    assert [
+        (0x5000, 0x8000, 7),
+        (0x9000, 0xA000, 7),
+        (1 << 40, (1 << 40) + KIB4, 3),
+    ] == listed(tables, ram)
+
+
+def test_frames_that_ram_holds_in_part_are_left_out():
+    assert [(0x1000, 0x3000, 3)] == listed(Builder(), [(0x800, 0x2900)])
+    assert [] == listed(Builder(), [(0x800, 0xF00)])
+    assert [] == listed(Builder(), [])
+
+
+def test_what_the_user_alone_executes_is_told_apart_by_mode_based_control_alone():
+    tables = Builder().map(0, 0x5000, P | US)
+    frames = collective_rights(tables.memory, context(smep=True))
+    granted = {kind: int(protect(frames, [(0x5000, KIB4)], kind).granted[0]) for kind in TableKind}
+    assert {TableKind.NPT: 13, TableKind.EPT: 13, TableKind.EPT_MBEC: 9} == granted
+
+
+def test_write_protection_that_wp_does_not_enforce_protects_nothing():
+    tables = Builder().map(0, 0x5000, P | XD)
+    assert [(0x5000, 0x6000, 3)] == listed(tables, [(0x5000, KIB4)], wp=False)
+
+
+def test_the_alias_that_writes_counts():
+    tables = Builder().map(0, 0x5000, P).map(KIB4, 0x5000, P | RW | XD)
+    assert [(0x5000, 0x6000, 7)] == listed(tables, [(0x5000, KIB4)])

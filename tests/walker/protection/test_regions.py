@@ -1,0 +1,157 @@
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+
+from tests.walker.build import (
+    GIB1,
+    KIB4,
+    MIB2,
+    OPEN,
+    PS,
+    ROOT,
+    RW,
+    USED,
+    XD,
+    Builder,
+    P,
+    chain,
+    soups,
+)
+from tests.walker.build import context as build_context
+from tests.walker.legacy import legacy_soups
+from tests.walker.protection.frame_by_frame import by_frame, rights_of
+from walker import LimitExceeded, Rights, collective_rights, mappings
+from walker.protection import pieces, regions
+from walker.protection.regions import linear_regions
+
+QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+SEARCH = settings(max_examples=2000, database=None, phases=[Phase.generate])
+WRITE, EXECUTE = 2 | 16, 4 | 32
+DIRECT = 0xFFFF_8880_0000_0000
+
+
+def offset_of(page):
+    return (page.va - page.pa) % 2**64
+
+
+def expected(memory, context, count):
+    """The same, one frame after the other."""
+    found = defaultdict(lambda: dict.fromkeys(("ram", "alone", "writes", "executes", "both"), 0))
+    for pages in by_frame(memory, context).values():
+        now = rights_of(pages)
+        for offset in {offset_of(page) for page in pages}:
+            region = found[offset]
+            others = [page for page in pages if offset_of(page) != offset]
+            then = rights_of(others)
+            writes = bool(others) and bool(now & WRITE) and not then & WRITE
+            executes = bool(others) and bool(now & EXECUTE) and not then & EXECUTE
+            region["ram"] += KIB4
+            region["alone"] += 0 if others else KIB4
+            region["writes"] += KIB4 * writes
+            region["executes"] += KIB4 * executes
+            region["both"] += KIB4 * bool((writes or executes) and now & WRITE and now & EXECUTE)
+    pages_of = defaultdict(list)
+    for page in mappings(memory, context):
+        pages_of[offset_of(page)].append(page)
+    for offset, region in found.items():
+        mine = pages_of[offset]
+        region |= {"mappings": len(mine), "va": mine[0].va, "end": mine[-1].va + mine[-1].size}
+    order = sorted(found, key=lambda offset: (-found[offset]["ram"], offset))
+    return [{"offset": offset, **found[offset]} for offset in order[:count]]
+
+
+def linear(memory, context, count=4):
+    return linear_regions(memory, context, collective_rights(memory, context), count)
+
+
+def numbers(region):
+    names = ("offset", "ram", "alone", "writes", "executes", "both", "mappings", "va", "end")
+    return {name: getattr(region, name) for name in names}
+
+
+def same(soup, count=4):
+    found = [numbers(each) for each in linear(soup.memory, soup.context, count)]
+    return expected(soup.memory, soup.context, count) == found
+
+
+@QUICK
+@given(soup=soups(most=3) | legacy_soups(most=3), count=st.integers(0, 5))
+def test_regions_are_those_that_going_frame_by_frame_finds(soup, count):
+    assert same(soup, count)
+
+
+def no_offset(leaves):
+    return leaves.va
+
+
+def no_large_pages(ram, pa):
+    return original_below(ram, np.minimum(pa, np.uint64(0x2000)))
+
+
+def all_alike(leaves):
+    return original_keys(leaves) | np.uint64(7)
+
+
+original_below, original_keys = pieces.ram_below, regions.page_keys
+
+
+@pytest.mark.parametrize(
+    ("rule", "wrong"),
+    [("_offsets", no_offset), ("ram_below", no_large_pages), ("page_keys", all_alike)],
+    ids=["no offset", "memory above not counted", "rights too many"],
+)
+def test_a_rule_broken_is_found(rule, wrong, monkeypatch):
+    monkeypatch.setattr(regions, rule, wrong)
+    soup = find(soups(most=3), lambda it: not same(it), settings=SEARCH)
+    monkeypatch.undo()
+    assert same(soup)
+
+
+def kernel():
+    """A direct map that writes, an image whose first page it is in the way of, a user's page."""
+    tables = Builder().map(DIRECT, 0, P | RW | XD | PS, level=2)
+    tables.map(DIRECT + MIB2, MIB2, P | RW | XD | PS, level=2)
+    image = 0xFFFF_FFFF_8000_0000
+    tables.map(image, 0x5000, P).map(image + KIB4, 0x6000, P | RW | XD)
+    return tables.map(0x40_0000, 0x9000, OPEN)
+
+
+def test_the_direct_map_comes_first_and_what_dropping_it_gains_is_said():
+    tables, context = kernel(), build_context()
+    direct, image, user = linear(tables.memory, context)
+    assert (DIRECT, DIRECT, DIRECT + 2 * MIB2) == (direct.offset, direct.va, direct.end)
+    assert (2, 2 * MIB2, 2 * MIB2 - 3 * KIB4) == (direct.mappings, direct.ram, direct.alone)
+    # Of the image's text, that is: its data is written by others anyway.
+    assert (KIB4, 0, KIB4) == (direct.writes, direct.executes, direct.both)
+    assert ((0x5000, KIB4, Rights(7), Rights(5)),) == direct.largest
+
+    assert (2 * KIB4, 0, 0, KIB4, KIB4) == (
+        image.ram, image.alone, image.writes, image.executes, image.both,
+    )  # fmt: skip
+    assert (KIB4, 0, 0, KIB4) == (user.ram, user.alone, user.writes, user.executes)
+
+
+def test_of_two_that_map_as_much_the_lower_offset_comes_first():
+    tables = Builder().map(GIB1, 0x5000).map(MIB2, 0x5000).map(2 * GIB1, 0x8000)
+    found = [each.offset for each in linear(tables.memory, build_context())]
+    assert [MIB2 - 0x5000, GIB1 - 0x5000, 2 * GIB1 - 0x8000] == found
+
+
+def test_memory_that_is_not_ram_counts_for_nothing():
+    tables = Builder(ram=((0, 1 << 20),)).map(0, 0x5000)
+    tables.map(DIRECT, GIB1, OPEN | PS, level=3)
+    (region,) = linear(tables.memory, build_context())
+    assert (2**64 - 0x5000, KIB4, KIB4) == (region.offset, region.ram, region.alone)
+
+
+def test_where_nothing_is_mapped_there_are_no_regions():
+    assert [] == linear(Builder().memory, build_context())
+
+
+def test_a_bomb_is_refused_before_it_is_unfolded():
+    memory, context = chain(4, ROOT | USED), build_context()
+    with pytest.raises(LimitExceeded, match="68,719,476,736 mappings"):
+        linear(memory, context)
