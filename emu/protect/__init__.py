@@ -1,0 +1,1 @@
+"""The built-in guest under nested tables that grant its collective rights, and no more."""
