@@ -5,7 +5,14 @@ from typing import Any
 
 from emu.report.records import frame_record, mapping_record
 from walker.frames import Frames
-from walker.protection.policy import UNMAPPED, TableKind, Use, inexpressible, protect
+from walker.protection.policy import (
+    UNMAPPED,
+    TableKind,
+    Use,
+    inexpressible,
+    permission_of,
+    protect,
+)
 from walker.protection.regions import LinearRegion
 from walker.protection.summary import Exposed, Summary
 from walker.rights import Rights, rwx
@@ -18,7 +25,7 @@ def protection_record(
 ) -> dict[str, Any]:
     """Return the protection list as `protect --format json` prints it.
 
-    `ranges` are what is granted, neighbours differ in `permission`; for each kind of table,
+    `ranges` are what is granted, neighbours differ in `granted`; for each kind of table,
     `inexpressible` are the ranges in which it grants more than the policy allows.
     """
     return {
@@ -28,11 +35,12 @@ def protection_record(
         "unmapped": _uses(UNMAPPED),
         "ranges": [
             {
-                "pa": hex(each.pa),
-                "size": each.epa - each.pa,
-                "permission": rwx(each.permission),
+                "pa": hex(start),
+                "size": size,
+                "permission": rwx(permission_of(use)),
+                "granted": _uses(use),
             }
-            for each in protect(frames, ram, kind)
+            for start, size, use in protect(frames, ram, kind).uses()
         ],
         "collective": [frame_record(start, size, rights) for start, size, rights in frames],
         "inexpressible": {

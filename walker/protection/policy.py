@@ -27,6 +27,7 @@ __all__ = [
     "TableKind",
     "Use",
     "inexpressible",
+    "permission_of",
     "protect",
 ]
 
@@ -88,6 +89,13 @@ class Protection(Rows):
         for first, last in _runs(self.start, self.size, permission):
             end = int(self.start[last] + self.size[last])
             yield PageEntry(int(self.start[first]), end, Permission(int(permission[first])))
+
+    def uses(self) -> Iterator[tuple[int, int, Use]]:
+        """Yield (start, size, what is granted); neighbours differ in that."""
+        for first, last in _runs(self.start, self.size, self.granted):
+            start = int(self.start[first])
+            size = int(self.start[last] + self.size[last]) - start
+            yield start, size, Use(int(self.granted[first]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +176,13 @@ def _rounded(kind: TableKind, use: int) -> int:
     return use
 
 
-def _permission_of(use: int) -> int:
-    return use & (Use.READ | Use.WRITE) | (Permission.EXECUTE if use & _EXECUTE else 0)
+def permission_of(use: int) -> Permission:
+    """Return what is granted as a page list can say it: executing where anybody may."""
+    return Permission(use & (Use.READ | Use.WRITE) | (Permission.EXECUTE if use & _EXECUTE else 0))
 
 
 _WANTED = np.array([_use_of(rights) for rights in range(64)], np.uint8)
 _GRANTED = {
     kind: np.array([_rounded(kind, use) for use in range(_USES)], np.uint8) for kind in TableKind
 }
-_PERMISSIONS = np.array([_permission_of(use) for use in range(_USES)], np.uint8)
+_PERMISSIONS = np.array([permission_of(use) for use in range(_USES)], np.uint8)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from walker.columns import distinct
 from walker.context import PagingContext
@@ -107,7 +108,7 @@ def _largest(memory: PhysicalMemory, context: PagingContext, count: int) -> tupl
     return offset[order], total[order]
 
 
-def _sums(row: np.ndarray[tuple[int], np.dtype[np.intp]], values: U64, count: int) -> U64:
+def _sums(row: NDArray[np.intp], values: U64, count: int) -> U64:
     total = np.zeros(count, np.uint64)
     np.add.at(total, row, values)
     return total

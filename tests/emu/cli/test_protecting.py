@@ -35,11 +35,12 @@ def test_the_list_is_the_same_for_every_kind_of_source(run, small_source):
     ran = run("protect", *small_source, "--format", "json")
     assert 0 == ran.status
     assert [
-        {"pa": "0x0", "size": 0x9000, "permission": "rw-"},
-        {"pa": "0x9000", "size": 0x1000, "permission": "r-x"},
-        {"pa": "0xa000", "size": 0x1000, "permission": "rwx"},
-        {"pa": "0xb000", "size": 0x5000, "permission": "rw-"},
-    ] == ran.document["ranges"]
+        ("0x0", 0x9000, "rw-", ["read", "write"]),
+        ("0x9000", 0x1000, "r-x", ["read", "supervisor_execute", "user_execute"]),
+        ("0xa000", 0x1000, "rwx", ["read", "write", "supervisor_execute", "user_execute"]),
+        ("0xb000", 0x5000, "rw-", ["read", "write"]),
+    ] == [tuple(each.values()) for each in ran.document["ranges"]]
+    assert ["pa", "size", "permission", "granted"] == list(ran.document["ranges"][0])
     assert ("crosswalk-protection/1", "npt", [["0x0", "0x10000"]], ["read", "write"]) == tuple(
         ran.document[name] for name in ("format", "kind", "ram", "unmapped")
     )
@@ -49,12 +50,13 @@ def test_the_list_is_the_same_for_every_kind_of_source(run, small_source):
 def test_the_list_of_the_guest_grants_each_frame_what_its_mappings_allow(run, guest4, kind):
     ran = run("protect", "guest:4level", "--format", "json", "--tables", kind)
     said = {
-        pa: each["permission"]
+        pa: (each["permission"], {use.replace("_", " ") for use in each["granted"]})
         for each in ran.document["ranges"]
         for pa in range(int(each["pa"], 16), int(each["pa"], 16) + each["size"], PAGE)
     }
     frames = by_frame(guest4.memory, guest4.context)
-    assert {frame: letters(least(kind, wanted(pages))) for frame, pages in frames.items()} == said
+    uses = {frame: least(kind, wanted(pages)) for frame, pages in frames.items()}
+    assert {frame: (letters(each), each) for frame, each in uses.items()} == said
     assert kind == ran.document["kind"]
 
 
@@ -194,7 +196,6 @@ def test_an_image_of_more_mappings_than_can_be_looked_at_still_has_a_list(run, t
     assert (2, "") == (ran.status, ran.out)
     assert "68,719,476,736 mappings" in ran.err
     ran = run("protect", path, "--format", "json")
-    assert [
-        {"pa": "0x1000", "size": 4096, "permission": "rwx"},
-        {"pa": "0x2000", "size": 0x3000, "permission": "rw-"},
-    ] == ran.document["ranges"]
+    assert [("0x1000", 4096, "rwx"), ("0x2000", 0x3000, "rw-")] == [
+        tuple(each.values())[:3] for each in ran.document["ranges"]
+    ]
