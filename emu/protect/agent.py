@@ -7,7 +7,8 @@ from enum import IntEnum
 
 import numpy as np
 
-from emu.protect.guest import Guest, Met
+from emu.protect.guest import Guest
+from emu.protect.met import Met
 from guest import places
 from walker.errors import CrosswalkError
 from walker.memory import FRAME, U64
@@ -43,6 +44,7 @@ class Operation(IntEnum):
     VMRUN = 17
     INVLPGA = 18
     SKINIT = 19
+    INTERRUPT = 20
 
 
 class Use(IntEnum):
@@ -89,6 +91,8 @@ class Agent:
         guest.run(places.KERNEL + places.AGENT)
         if guest.met:
             return Result(met=guest.met[0][0])
+        if operation is Operation.INTERRUPT:
+            return Result(int(guest.delivered))
         if operation in _USER:
             if not guest.left_user:
                 raise CrosswalkError(f"{operation.name} at {first:#x}: user code didn't end")

@@ -15,6 +15,7 @@ from emu.protect.attack import (
     FETCH,
     HOLE,
     JUNK,
+    LANDMARK,
     NXE,
     PG,
     SMAP,
@@ -56,6 +57,16 @@ KERNEL = places.KERNEL
 
 _SPARE_TABLE = FORGED - PAGE
 _EFER_MSR = 0xC000_0080
+
+
+_TSS_IST1 = KERNEL + places.DESCRIPTORS + 0x80 + 36
+_GATE = KERNEL + places.DESCRIPTORS + 0x100 + 16 * 0x20
+
+
+def _gate(handler: int) -> tuple[int, int]:
+    """Return a gate for interrupts, on the first stack of the TSS's own."""
+    low = handler & 0xFFFF | 0x10 << 16 | 1 << 32 | 0x8E << 40 | (handler >> 16 & 0xFFFF) << 48
+    return low, handler >> 32
 
 
 _GUEST = (
@@ -114,6 +125,16 @@ _WRITES = (
             *store(KERNEL + places.LARGE_TEXT + 5 * PAGE, JUNK),
         ),
         NestedFault(places.LARGE_TEXT + 5 * PAGE, WRITE),
+    ),
+    Attack(
+        "an exception's frame pushed on text, by a stack of the TSS's",
+        (
+            *remap(HOLE, TEXT | P | RW | NX),
+            *store(_TSS_IST1, HOLE + 0x800),
+            *store(_GATE, *_gate(KERNEL + places.AGENT + LANDMARK)),
+            *do(Operation.INTERRUPT),
+        ),
+        NestedFault(TEXT + 0x7F8, WRITE),
     ),
     Attack(
         "the host's memory mapped and written",

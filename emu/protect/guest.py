@@ -1,22 +1,24 @@
 """The built-in guest, booted and taken over as a guest under nested paging."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import unicorn
 from unicorn import x86_const as x86
 
 from emu.boot import Booted
-from emu.machine.cpu import Cpu, Segment
+from emu.machine.cpu import Cpu, Guarded, Segment
+from emu.machine.delivery import Event, Kind, deliver
 from emu.machine.engine import open_engine
-from emu.machine.svm.exits import exit_name
-from emu.machine.svm.host import HOST_MODEL, Exit, Host
+from emu.machine.svm.host import HOST_MODEL, HOST_START, Exit, Host
+from emu.protect.met import Fault, Met, described
+from emu.protect.walking import foretold
 from guest import places
+from walker.access import Access, AccessType
 from walker.context import PagingContext
 from walker.errors import CrosswalkError
-from walker.memory import FRAME
+from walker.memory import FRAME, Segments
 
-__all__ = ["FRAMES", "Fault", "Guest", "Met", "described"]
+__all__ = ["FRAMES", "Guest"]
 
 FRAMES = places.RAM_SIZE // FRAME
 """How many frames of RAM the guest has."""
@@ -32,19 +34,9 @@ _TASK = Segment(0x30, _TSS, _TSS_LIMIT, 0x8B00)
 _EFER = 0xC000_0080
 _CR4_PKE = 1 << 22
 _R15 = 15
+_INT_LENGTH = 2
+_PAGE_FAULT = 14
 _SECONDS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """An exception that the guest's own tables or its CPU raised."""
-
-    vector: int
-    error_code: int
-    cr2: int
-
-
-Met = Exit | Fault
 
 
 class Guest:
@@ -66,8 +58,9 @@ class Guest:
         self.host = Host(self.cpu, self.host_memory)
         self.handle: Callable[[Exit], bool] = lambda _: False
         self.met: list[tuple[Met, int]] = []
-        self.left_user = False
+        self.left_user = self.delivered = False
         self._limit = 0
+        self._nested_cr3 = 0
         self._set_registers()
         self.engine.ctl_exits_enabled(True)
         self.engine.ctl_set_exits([])
@@ -89,7 +82,14 @@ class Guest:
 
     def enter(self, nested_cr3: int) -> None:
         """Make it a guest under these nested tables, with CR0, CR4 and EFER intercepted."""
+        self._nested_cr3 = nested_cr3
+        self.cpu.guard = self._guard
         self.host.enter(nested_cr3, cr_writes=PINNED, efer=True)
+
+    def foretell(self, access: Access) -> Met | None:
+        """Return what the walk in two dimensions says that an access meets; None for nothing."""
+        memory = Segments([(0, self.ram.bytes), (HOST_START, self.host_memory.bytes)])
+        return foretold(memory, self.context, self._nested_cr3, access)
 
     def run(self, rip: int, *, faults: int = 1) -> None:
         """Run kernel code at `rip` on the kernel's stack up to its HLT.
@@ -97,7 +97,7 @@ class Guest:
         Raises `CrosswalkError` where the guest doesn't come to it, or more faults are met than
         are due.
         """
-        self.met, self.left_user, self._limit = [], False, faults
+        self.met, self.left_user, self.delivered, self._limit = [], False, False, faults
         with self.cpu.changed():
             self.cpu.enter(_CODE, 0)
             self.cpu.set_segment("ss", _DATA)
@@ -133,11 +133,13 @@ class Guest:
         if left is not None and self.handle(left):
             return
         cpu.load()
+        met: Met = left or Fault(number, cpu.error_code, cpu.cr2 if number == _PAGE_FAULT else 0)
         if left is None and number == _LEAVE and cpu.software:
-            self.left_user = True
-            self.engine.emu_stop()
-            return
-        met: Met = left or Fault(number, cpu.error_code, cpu.cr2 if number == 14 else 0)
+            refused = self._interrupted()
+            if refused is None:
+                self.engine.emu_stop()
+                return
+            met = refused
         self.met.append((met, cpu.general(7)))
         cpu.forget_exception()
         cpu.rip = cpu.general(_R15)
@@ -145,10 +147,32 @@ class Guest:
         if len(self.met) > self._limit:
             self.engine.emu_stop()
 
+    def _interrupted(self) -> Met | None:
+        """Take an INT: it ends what user code does; from the kernel, its handler is entered.
 
-def described(met: Met) -> str:
-    """Return what the guest met in a few words."""
-    if isinstance(met, Fault):
-        return f"vector {met.vector}, error code {met.error_code:#x}, at {met.cr2:#x}"
-    where = "" if met.gpa is None else f" at {met.gpa:#x}, error code {met.error_code:#x}"
-    return f"exit {exit_name(met.code)}{where}"
+        Returns what the CPU meets while it enters the handler, if it does.
+        """
+        if self.cpu.cpl:
+            self.left_user = True
+            return None
+        try:
+            deliver(self.cpu, Event(_LEAVE, Kind.SOFTWARE, length=_INT_LENGTH))
+        except _Refused as refused:
+            self.cpu.load()
+            return refused.met
+        self.delivered = True
+        return None
+
+    def _guard(self, va: int, write: bool) -> None:  # noqa: FBT001  # as `Cpu.guard` has it
+        kind = AccessType.WRITE if write else AccessType.READ
+        met = self.foretell(Access(va, kind))
+        if isinstance(met, Exit):
+            raise _Refused(met)
+
+
+class _Refused(Guarded):
+    """Nested tables refuse what a delivery needs."""
+
+    def __init__(self, met: Exit) -> None:
+        super().__init__(described(met))
+        self.met = met

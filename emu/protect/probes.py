@@ -13,7 +13,8 @@ from emu.machine.svm.host import Exit
 from emu.protect.agent import Agent, Operation, Use, spans
 from emu.protect.forging import forged
 from emu.protect.grants import TABLE_POOL, Permissions
-from emu.protect.guest import FRAMES, Fault, Met, described
+from emu.protect.guest import FRAMES
+from emu.protect.met import Fault, Met, described
 from guest import places
 from guest.views import Intended
 from walker.memory import FRAME

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from emu.machine.svm.exits import ExitCode, exit_name
 from emu.machine.svm.host import Exit
 from emu.protect.agent import Result
-from emu.protect.guest import Fault, described
 from emu.protect.hypervisor import Answer
+from emu.protect.met import Fault, described
 from emu.protect.steps import Move, is_hypercall
 
 __all__ = [

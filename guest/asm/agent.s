@@ -12,6 +12,7 @@
 .equ A_DONE, 40
 .equ A_FOUND, 0x100             # a sweep's results, 8 bytes each
 
+.equ LEAVE, 0x20                # the vector that user code leaves by
 .equ CODE, 0x10
 .equ DATA, 0x18
 .equ USER_SS, 0x23
@@ -50,6 +51,7 @@ operations:
     .short invalidate - agent, hypercall - agent
     .short save_all - agent, load_all - agent, interrupts_on - agent, interrupts_off - agent
     .short sweep - agent, run_guest - agent, invalidate_tagged - agent, start_secure - agent
+    .short interrupt - agent
 
 load:
     mov rax, [r8]
@@ -131,6 +133,9 @@ invalidate_tagged:
     mov rax, r8
     xor ecx, ecx
     invlpga rax, ecx
+    jmp done
+interrupt:
+    int LEAVE
     jmp done
 start_secure:
     mov eax, r8d

@@ -7,7 +7,7 @@ from emu.machine.svm.exits import ExitCode
 from emu.machine.svm.host import Exit
 from emu.protect.agent import SWEEP, Operation, Use, spans
 from emu.protect.attack import EFER, LANDMARK, MARK
-from emu.protect.guest import Fault, described
+from emu.protect.met import Fault, described
 from guest import places
 from guest.builder import build_image
 from walker.errors import CrosswalkError

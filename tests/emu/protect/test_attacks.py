@@ -15,6 +15,7 @@ from emu.protect.hypervisor import Answer, Hypercall, Hypervisor
 from emu.protect.requests import LIST
 from emu.protect.steps import listed
 from emu.protect.stops import Crash, Intercepted, NestedFault, NotStopped, Other, Refused
+from emu.protect.world import World
 from guest import places
 
 ROWS = {row.name: row for row in ATTACKS}
@@ -65,10 +66,10 @@ def test_a_register_that_isnt_pinned_is_told(world, monkeypatch, name):
     assert attack(world, ROWS[name]).stop == NotStopped()
 
 
-def test_a_missing_intercept_is_told(world, monkeypatch):
-    monkeypatch.setattr(Hypervisor, "_efer", lambda self: self._close(0) == "")
-    with pytest.raises(Exception, match="open"):
-        attack(world, ROWS["EFER.NXE cleared"])
+@pytest.mark.parametrize("name", ["CR0.WP cleared", "CR4.SMEP cleared", "CR4.SMAP cleared"])
+def test_a_missing_intercept_is_told(own_guest, monkeypatch, name):
+    monkeypatch.setattr("emu.protect.guest.PINNED", frozenset())
+    assert attack(World(own_guest), ROWS[name]).stop == NotStopped()
 
 
 def test_a_refusal_that_changes_nested_tables_is_told(world, monkeypatch):
@@ -109,3 +110,17 @@ def test_asking_for_less_is_granted_and_told(world):
     assert (reply.call, reply.answer) == (Hypercall.PROTECT_MEMORY, Answer.DONE)
     assert reply.why.startswith("1 frames are granted more")
     assert LIST % 0x1000 == 0
+
+
+def test_what_the_walk_in_two_dimensions_doesnt_foretell_is_told(world, monkeypatch):
+    monkeypatch.setattr(type(world.guest), "foretell", lambda _self, _access: None)
+    done = attack(world, ROWS["rodata remapped writable"])
+    assert "doesn't foretell" in str(done.stop)
+
+
+def test_an_exceptions_frame_is_pushed_on_text_where_nothing_is_protected(world):
+    row = ROWS["an exception's frame pushed on text, by a stack of the TSS's"]
+    assert attack(world, row, protected=False).stop == NotStopped()
+    assert world.changed(TEXT + 0x7D8, 40)
+    assert attack(world, row).stop == row.stop
+    assert not world.changed(TEXT, 0x1000)

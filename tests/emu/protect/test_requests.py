@@ -47,14 +47,14 @@ def test_what_is_granted_is_written(world):
     assert (granted[outside] == world.collective[outside]).all()
 
 
-def test_before_the_guest_asks_everything_is_granted(guest4):
-    hypervisor = Hypervisor(Guest(guest4))
+def test_before_the_guest_asks_everything_is_granted(own_guest):
+    hypervisor = Hypervisor(Guest(own_guest))
     assert (written(hypervisor.tables) == ALL).all()
     assert (hypervisor.granted == ALL).all()
 
 
-def test_a_request_beyond_the_mappings_leaves_everything_granted(guest4):
-    guest = Guest(guest4)
+def test_a_request_beyond_the_mappings_leaves_everything_granted(own_guest):
+    guest = Guest(own_guest)
     hypervisor = Hypervisor(guest)
     before = guest.host.pool.copy()
     result = ask(Agent(guest), [PageEntry(places.TEXT, places.TEXT + FRAME, RW)])
@@ -64,13 +64,13 @@ def test_a_request_beyond_the_mappings_leaves_everything_granted(guest4):
     assert (guest.host.pool == before).all()
 
 
-def test_a_world_needs_its_request_granted(guest4, monkeypatch):
+def test_a_world_needs_its_request_granted(own_guest, monkeypatch):
     monkeypatch.setattr(
         "emu.protect.world.page_entries",
         lambda *_: [PageEntry(places.TEXT, places.TEXT + FRAME, ALL)],
     )
     with pytest.raises(CrosswalkError, match="isn't protected"):
-        World(guest4)
+        World(own_guest)
 
 
 def test_rules():
