@@ -10,7 +10,7 @@ from emu.protect.agent import Agent
 from emu.protect.forging import forge
 from emu.protect.grants import Rules, permissions_of
 from emu.protect.guest import Guest
-from emu.protect.hypervisor import Answer, Hypervisor
+from emu.protect.hypervisor import Answer, Hypercall, Hypervisor
 from emu.protect.requests import ask, page_entries
 from guest.builder import build_image
 from walker.errors import CrosswalkError
@@ -55,8 +55,10 @@ class World:
         guest, hypervisor = self.guest, self.hypervisor
         np.copyto(guest.ram.words, self._kept.ram)
         guest.cpu.revert(self._kept.cpu)
-        tracker = RightsTracker(self.booted.memory, guest.context)
-        hypervisor.tracker, hypervisor.collective = tracker, permissions_of(tracker.frames())
+        if any(reply.call == Hypercall.UPDATE for reply in hypervisor.replies):
+            hypervisor.tracker = RightsTracker(self.booted.memory, guest.context)
+        hypervisor.replies.clear()
+        hypervisor.collective = self.collective.copy()
         hypervisor.rules = deepcopy(self._kept.rules)
         hypervisor.write()
         guest.engine.ctl_flush_tb()

@@ -27,13 +27,13 @@ def test_rows_have_names_of_their_own():
 
 
 @pytest.mark.parametrize("name", [row.name for row in ATTACKS if row.stop != Crash()])
-def test_an_attack_ends_as_stated(world, name):
-    assert attack(world, ROWS[name]).stop == ROWS[name].stop
+def test_an_attack_ends_as_stated(shared_world, name):
+    assert attack(shared_world, ROWS[name]).stop == ROWS[name].stop
 
 
 @pytest.mark.parametrize("name", [row.name for row in STOPPED])
-def test_what_nested_faults_stop_works_without_them(world, name):
-    assert isinstance(attack(world, ROWS[name], protected=False).stop, NotStopped)
+def test_what_nested_faults_stop_works_without_them(shared_world, name):
+    assert isinstance(attack(shared_world, ROWS[name], protected=False).stop, NotStopped)
 
 
 def test_a_frame_that_is_no_table_crashes_the_emulator_as_one(world):
