@@ -74,8 +74,9 @@ def _performed(world: World, row: Attack) -> Stop:
             return Other(f"step {number} of {len(row.steps)} was refused")
     last = row.steps[-1]
     foretold = _foretold(world, last)
+    before = len(world.hypervisor.replies)
     ((_, result),) = perform(world.agent, [last])
-    stop = stop_of(last, result, row.stop)
+    stop = stop_of(result, row.stop, asked=len(world.hypervisor.replies) > before)
     if _access_of(last) is not None and foretold != result.met:
         return Other(f"{stop}, which the walk in two dimensions doesn't foretell: {foretold}")
     return stop

@@ -27,18 +27,15 @@ from emu.protect.attack import (
     do,
 )
 from emu.protect.forging import FORGED
-from emu.protect.hypercalls import malformed
-from emu.protect.hypervisor import Answer, Hypercall
+from emu.protect.hypercalls import REQUESTS
+from emu.protect.hypervisor import Answer
 from emu.protect.limits import LIMITS
-from emu.protect.requests import LIST
 from emu.protect.steps import (
     DIRECT,
     RETURN_42,
     RETURN_42_TO_KERNEL,
     addresses,
-    listed,
     remap,
-    report,
     store,
 )
 from emu.protect.stops import (
@@ -234,48 +231,6 @@ _INSTRUCTIONS = tuple(
     )
 )
 
-_REQUESTS = (
-    Attack(
-        "asks for text to be writable",
-        listed((TEXT, TEXT + PAGE, 7)),
-        Refused(Answer.NOT_PERMITTED),
-    ),
-    Attack(
-        "asks for data to be executable",
-        listed((DATA, DATA + PAGE, 7)),
-        Refused(Answer.NOT_PERMITTED),
-    ),
-    Attack(
-        "asks for a writable page of text among many that are in order",
-        listed((DATA, DATA + PAGE, 3), (TEXT, TEXT + PAGE, 3)),
-        Refused(Answer.NOT_PERMITTED),
-    ),
-    Attack(
-        "opens rodata for patching",
-        do(Operation.HYPERCALL, Hypercall.OPEN_TEXT, places.RODATA),
-        Refused(Answer.NOT_PERMITTED),
-    ),
-    Attack(
-        "closes what isn't open",
-        do(Operation.HYPERCALL, Hypercall.CLOSE_TEXT),
-        Refused(Answer.NOT_PERMITTED),
-    ),
-    Attack(
-        "reports a writable alias of text",
-        (*remap(HOLE, TEXT | P | RW | NX), *report((HOLE, 1))),
-        Refused(Answer.NOT_PERMITTED),
-    ),
-    Attack(
-        "reports data made executable and left writable",
-        (*remap(DIRECT + DATA, DATA | P | RW), *report((DIRECT + DATA, 1))),
-        Refused(Answer.NOT_PERMITTED),
-    ),
-    *(
-        Attack(f"malformed: {name}", steps, Refused(answer), told=told)
-        for name, steps, answer, told in malformed(LIST)
-    ),
-)
-
 ATTACKS: tuple[Attack, ...] = (
     *_GUEST,
     *_WRITES,
@@ -283,7 +238,7 @@ ATTACKS: tuple[Attack, ...] = (
     *_REGISTERS,
     *_FORGERIES,
     *_INSTRUCTIONS,
-    *_REQUESTS,
+    *REQUESTS,
     *LIMITS,
 )
 """All of the table, in the order in which it is told."""

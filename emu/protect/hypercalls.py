@@ -1,15 +1,23 @@
-"""Hypercalls that are malformed, each in one way."""
+"""Hypercalls that ask for too much, or are malformed, each in one way."""
 
 from collections.abc import Iterator
 
 from emu.protect.agent import Operation
+from emu.protect.attack import DATA, HOLE, TEXT, Attack, do
 from emu.protect.hypervisor import MAX_LIST, Answer, Hypercall
-from emu.protect.steps import Move, Step, listed, store
+from emu.protect.requests import LIST
+from emu.protect.steps import DIRECT, Move, Step, listed, remap, report, store
+from emu.protect.stops import Refused
 from guest import places
-from guest.layout import PAGE
+from guest.layout import PAGE, Bit
 from walker.protection.pagelist import ENTRIES
 
-__all__ = ["malformed"]
+__all__ = ["REQUESTS"]
+
+P, RW, NX = Bit.P, Bit.RW, Bit.NX
+_JIT, _USER_JIT = places.EXECUTABLE + 2 * PAGE, places.USER + 16 * PAGE
+# MOV EAX, 0x101; MOV EBX, TEXT; VMMCALL; INT 0x20
+_OPEN_TEXT = (0x3000_BB00_0001_01B8, 0x20_CDD9_010F_0010)
 
 _ONE = (places.WRITABLE, places.WRITABLE + PAGE, 3)
 _END = places.RAM_SIZE
@@ -28,7 +36,7 @@ _ENTRIES = (
 )
 
 
-def malformed(pa: int) -> Iterator[tuple[str, tuple[Move, ...], Answer, str]]:
+def _malformed(pa: int) -> Iterator[tuple[str, tuple[Move, ...], Answer, str]]:
     """Yield names, steps, answers and reasons due; lists are written at physical address `pa`."""
     for name, entry, told in _ENTRIES:
         yield name, listed(entry, pa=pa), Answer.INVALID, told
@@ -55,9 +63,9 @@ def malformed(pa: int) -> Iterator[tuple[str, tuple[Move, ...], Answer, str]]:
         ("text not aligned opened", Hypercall.OPEN_TEXT, places.TEXT + 8, "no frame"),
     ):
         yield name, _call(call, at), Answer.INVALID, told
-    report = _call(Hypercall.UPDATE, pa)
-    yield "a report of no changes", store(va, 0) + report, Answer.INVALID, "0 changed entries"
-    too_many = store(va, PAGE // 8) + report
+    told_host = _call(Hypercall.UPDATE, pa)
+    yield "a report of no changes", store(va, 0) + told_host, Answer.INVALID, "0 changed entries"
+    too_many = store(va, PAGE // 8) + told_host
     yield "a report of too many changes", too_many, Answer.INVALID, "512 changed entries"
     yield "an unknown hypercall", _call(0x666, 0), Answer.UNKNOWN, "no such hypercall"
 
@@ -72,3 +80,58 @@ def _chain(pa: int, pages: int) -> Iterator[Move]:
         following = here + PAGE if number < pages - 1 else 0
         entry = (places.WRITABLE + number * PAGE, places.WRITABLE + (number + 1) * PAGE, 3)
         yield from store(places.KERNEL + here, 0, following, 1, *entry)
+
+
+REQUESTS: tuple[Attack, ...] = (
+    Attack(
+        "asks for text to be writable",
+        listed((TEXT, TEXT + PAGE, 7)),
+        Refused(Answer.NOT_PERMITTED),
+    ),
+    Attack(
+        "asks for data to be executable",
+        listed((DATA, DATA + PAGE, 7)),
+        Refused(Answer.NOT_PERMITTED),
+    ),
+    Attack(
+        "asks for a writable page of text among many that are in order",
+        listed((DATA, DATA + PAGE, 3), (TEXT, TEXT + PAGE, 3)),
+        Refused(Answer.NOT_PERMITTED),
+    ),
+    Attack(
+        "opens rodata for patching",
+        do(Operation.HYPERCALL, Hypercall.OPEN_TEXT, places.RODATA),
+        Refused(Answer.NOT_PERMITTED),
+    ),
+    Attack(
+        "user code opens text for patching",
+        (
+            *do(Operation.STORE_USER, _USER_JIT),
+            *remap(HOLE, _JIT | P | RW),
+            *store(HOLE, *_OPEN_TEXT),
+            *do(Operation.EXECUTE_USER, _USER_JIT),
+        ),
+        Refused(Answer.NOT_PERMITTED),
+        told="user code",
+    ),
+    Attack(
+        "closes what isn't open",
+        do(Operation.HYPERCALL, Hypercall.CLOSE_TEXT),
+        Refused(Answer.NOT_PERMITTED),
+    ),
+    Attack(
+        "reports a writable alias of text",
+        (*remap(HOLE, TEXT | P | RW | NX), *report((HOLE, 1))),
+        Refused(Answer.NOT_PERMITTED),
+    ),
+    Attack(
+        "reports data made executable and left writable",
+        (*remap(DIRECT + DATA, DATA | P | RW), *report((DIRECT + DATA, 1))),
+        Refused(Answer.NOT_PERMITTED),
+    ),
+    *(
+        Attack(f"malformed: {name}", steps, Refused(answer), told=told)
+        for name, steps, answer, told in _malformed(LIST)
+    ),
+)
+"""In the order in which they are told."""

@@ -25,6 +25,7 @@ _PINNED = {ExitCode.CR0_WRITE: 0x8001_0001, ExitCode.CR4_WRITE: 0x0030_0020}
 _REGISTERS = {ExitCode.CR0_WRITE: x86.UC_X86_REG_CR0, ExitCode.CR4_WRITE: x86.UC_X86_REG_CR4}
 _EFER, _EFER_SVME = 0xC000_0080, 1 << 12
 _VMMCALL, _WRMSR = 3, 2
+_MOV_TO_CR = b"\x0f\x22"
 _RAX, _RCX, _RDX, _RBX = 0, 1, 2, 3
 MAX_LIST = 64
 """The most pages of a list: more than it takes to name every frame of RAM by itself."""
@@ -126,6 +127,7 @@ class Hypervisor:
             Hypercall.CLOSE_TEXT: self._close,
         }
         try:
+            self._require_kernel()
             note = handlers.get(call, self._unknown)(argument)
             reply = Reply(call, Answer.DONE, note)
         except _Refusal as refusal:
@@ -134,6 +136,10 @@ class Hypervisor:
         with cpu.changed():
             cpu.set_general(_RAX, reply.answer & (1 << 64) - 1)
             cpu.rip += _VMMCALL
+
+    def _require_kernel(self) -> None:
+        if self.guest.cpu.cpl:
+            raise _Refusal(Answer.NOT_PERMITTED, "user code asks")
 
     def _unknown(self, _argument: int) -> str:
         raise _Refusal(Answer.UNKNOWN, "no such hypercall")
@@ -239,6 +245,8 @@ class Hypervisor:
         code_bytes = cpu.read(cpu.rip, 4) or b"\0" * 4
         rex = code_bytes[0] if code_bytes[0] & 0xF0 == 0x40 else 0
         size = 4 if rex else 3
+        if code_bytes[size - 3 : size - 1] != _MOV_TO_CR:
+            return False
         source = code_bytes[size - 1] & 7 | (rex & 1) << 3
         value, register = cpu.general(source), _REGISTERS[code]
         if (value ^ engine.reg_read(register)) & self.pinned.get(code, 0):

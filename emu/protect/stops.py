@@ -7,7 +7,6 @@ from emu.machine.svm.host import Exit
 from emu.protect.agent import Result
 from emu.protect.hypervisor import Answer
 from emu.protect.met import Fault, described
-from emu.protect.steps import Move, is_hypercall
 
 __all__ = [
     "Crash",
@@ -94,10 +93,11 @@ class Other:
 Stop = NestedFault | Intercepted | Refused | GuestFault | NotStopped | Crash | Other
 
 
-def stop_of(last: Move, result: Result, expected: Stop) -> Stop:
-    """Return what became of steps, told the last one, its result, and what is expected.
+def stop_of(result: Result, expected: Stop, *, asked: bool) -> Stop:
+    """Return what became of steps, told the last one's result, and what is expected.
 
-    The value that the last one gave counts only where one is expected.
+    `asked`: it was a hypercall, and its value is the answer. Any other value counts only where
+    one is expected.
     """
     met = result.met
     if isinstance(met, Exit):
@@ -106,7 +106,7 @@ def stop_of(last: Move, result: Result, expected: Stop) -> Stop:
         return Intercepted(ExitCode(met.code))
     if isinstance(met, Fault):
         return GuestFault(met.error_code) if met.vector == 14 else Other(described(met))
-    if is_hypercall(last) and result.value:
+    if asked and result.value:
         return Refused(Answer(_signed(result.value)))
     counts = isinstance(expected, NotStopped) and expected.value is not None
     return NotStopped(result.value if counts else None)

@@ -7,7 +7,7 @@ from emu.protect.attack import do
 from emu.protect.hypervisor import Answer, Hypervisor
 from emu.protect.lifecycle import live
 from emu.protect.stages import STAGES, Stage
-from emu.protect.steps import report
+from emu.protect.steps import addresses, report
 from emu.protect.stops import GuestFault
 from guest import places
 from walker.tracker import RightsTracker
@@ -44,6 +44,12 @@ def test_nested_tables_left_as_they_were_are_found(world, monkeypatch):
 def test_a_change_the_tracker_misses_is_found(world, monkeypatch):
     monkeypatch.setattr(RightsTracker, "update", lambda _self, _entries: [])
     assert "collective rights aren't those of a fresh computation" in wrong(live(world, STAGES[:2]))
+
+
+def test_a_report_of_what_is_no_entry_changes_nothing(world):
+    wild = addresses(places.TEXT, 0x123, places.RAM_SIZE, (1 << 64) - 8, places.POOL + 8)
+    (staged,) = live(world, [Stage("", wild)])
+    assert (staged.wrong, staged.changed) == ((), 0)
 
 
 def test_an_answer_that_isnt_due_is_found(world):
