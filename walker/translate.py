@@ -3,6 +3,7 @@
 `walker.bulk` states the same rules over arrays; property tests hold the two together.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,7 +23,20 @@ from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Tra
 from walker.rights import ALL_GRANTS, Grant, Rights, grant_of, rights_table
 from walker.tables import unloadable
 
-__all__ = ["Step", "StepKind", "Walk", "cause", "denied", "translate", "walk"]
+__all__ = [
+    "Step",
+    "StepKind",
+    "Walk",
+    "cause",
+    "changed",
+    "denied",
+    "descend",
+    "judge",
+    "page_address",
+    "step_at",
+    "translate",
+    "walk",
+]
 
 
 class StepKind(StrEnum):
@@ -99,18 +113,22 @@ def walk(memory: PhysicalMemory, context: PagingContext, va: int) -> Walk:
     context.require_linear(va)
     bad = unloadable(memory, context)
     if bad is not None:
-        return Walk(va, (_step(memory, context, level_of(context, context.levels), bad),))
+        return Walk(va, (step_at(memory, context, level_of(context, context.levels), bad),))
+    return descend(memory, context, va) if context.canonical(va) else Walk(va, ())
+
+
+def descend(memory: PhysicalMemory, context: PagingContext, address: int) -> Walk:
+    """Return the entries that the index bits of `address` select, whatever lies above them."""
     steps: list[Step] = []
     table = context.root
-    if context.canonical(va):
-        for number in range(context.levels, 0, -1):
-            level = level_of(context, number)
-            step = _step(memory, context, level, table + level.entry_size * level.index(va))
-            steps.append(step)
-            if step.kind is not StepKind.TABLE:
-                break
-            table = step.entry & context.address_mask
-    return Walk(va, tuple(steps))
+    for number in range(context.levels, 0, -1):
+        level = level_of(context, number)
+        step = step_at(memory, context, level, table + level.entry_size * level.index(address))
+        steps.append(step)
+        if step.kind is not StepKind.TABLE:
+            break
+        table = step.entry & context.address_mask
+    return Walk(address, tuple(steps))
 
 
 def translate(memory: PhysicalMemory, context: PagingContext, access: Access) -> Outcome:
@@ -121,7 +139,11 @@ def translate(memory: PhysicalMemory, context: PagingContext, access: Access) ->
     to CR3 before it. The first entry, from the root, that is not present or sets a reserved bit
     decides; rights are looked at when all levels are known. `BadInput` as `walk`.
     """
-    path = walk(memory, context, access.va)
+    return judge(context, access, walk(memory, context, access.va))
+
+
+def judge(context: PagingContext, access: Access, path: Walk) -> Outcome:
+    """Return what the access comes to, given the entries that its address selects."""
     if not path.steps:
         return GeneralProtection()
     last = path.steps[-1]
@@ -131,7 +153,7 @@ def translate(memory: PhysicalMemory, context: PagingContext, access: Access) ->
         missing = denied(context, access, path.grant, protection_key(last.entry))
         if missing is None:
             size = level_of(context, last.level).span
-            pa = leaf_address(context, last.level, last.entry) | access.va & (size - 1)
+            pa = page_address(context, last, access.va)
             rights = Rights(int(rights_table(context)[path.grant]))
             dirty = Entry.D if access.type is AccessType.WRITE else Entry(0)
             return Translation(pa, size, rights, _marked(path.steps, dirty))
@@ -141,10 +163,17 @@ def translate(memory: PhysicalMemory, context: PagingContext, access: Access) ->
     else:
         code = ErrorCode(0)
     code |= cause(context, access)
-    return PageFault(int(code), access.va, _marked(path.steps[:-1], None))
+    return PageFault(int(code), access.va, _marked(path.steps[:-1], Entry(0)))
 
 
-def _step(memory: PhysicalMemory, context: PagingContext, level: Level, pa: int) -> Step:
+def page_address(context: PagingContext, leaf: Step, address: int) -> int:
+    """Return where `address` lies in the page that a leaf maps, as a physical address."""
+    within = level_of(context, leaf.level).span - 1
+    return leaf_address(context, leaf.level, leaf.entry) | address & within
+
+
+def step_at(memory: PhysicalMemory, context: PagingContext, level: Level, pa: int) -> Step:
+    """Return what the entry at `pa`, in a table of this level, turns out to be."""
     number = level.number
     word = memory.word(pa & -8)
     if word is None:
@@ -201,17 +230,24 @@ def cause(context: PagingContext, access: Access) -> ErrorCode:
     return code
 
 
-def _marked(steps: tuple[Step, ...], on_leaf: Entry | None) -> tuple[tuple[int, int], ...]:
-    """Return the words that setting A in all steps, and `on_leaf` in the last, changes.
+def _marked(steps: tuple[Step, ...], on_leaf: Entry) -> tuple[tuple[int, int], ...]:
+    """Return the words that setting A in all steps, and `on_leaf` in the last, changes."""
+    marks = [(step, Entry.A) for step in steps]
+    return changed(marks + [(step, on_leaf) for step in steps[-1:]])
+
+
+def changed(marks: Iterable[tuple[Step, Entry]]) -> tuple[tuple[int, int], ...]:
+    """Return the words that setting these bits in these entries changes, by address.
 
     A recursive table can be used twice in one walk, by the same entry or by two of one word:
     their bits add up.
     """
-    before = dict(step.word for step in steps)
-    after = dict(before)
-    for step in steps:
+    before: dict[int, int] = {}
+    after: dict[int, int] = {}
+    for step, bits in marks:
+        pa, word = step.word
+        before.setdefault(pa, word)
+        after.setdefault(pa, word)
         if step.restricts:
-            after[step.word[0]] |= Entry.A << step.pa % 8 * 8
-    if on_leaf is not None:
-        after[steps[-1].word[0]] |= on_leaf << steps[-1].pa % 8 * 8
+            after[pa] |= bits << step.pa % 8 * 8
     return tuple((pa, int(after[pa])) for pa in sorted(after) if after[pa] != before[pa])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from unicorn import UC_CTL_IO_WRITE, UC_CTL_TLB_FLUSH, UC_HOOK_INTR, UcError
 from unicorn import x86_const as x86
 
-from emu.machine.engine import open_engine
+from emu.machine.engine import MODEL, open_engine
 from emu.machine.library import LIBRARY as _LIBRARY
 from walker.errors import CrosswalkError
 
@@ -33,10 +33,13 @@ class ProbeError(CrosswalkError):
 
 
 class Engine:
-    """A 64- or 32-bit engine of a CPU that has, and enforces, SMEP, SMAP, PKU and LA57."""
+    """A 64- or 32-bit engine of a CPU that has, and enforces, SMEP, SMAP, PKU and LA57.
 
-    def __init__(self, *, bits: int = 64) -> None:
-        self.uc = open_engine(bits=bits)
+    Or of another `model`, with what that one has.
+    """
+
+    def __init__(self, *, bits: int = 64, model: int = MODEL) -> None:
+        self.uc = open_engine(bits=bits, model=model)
         # The binding offers no raw handle, and its calls cost several times the work they do.
         self._handle = ctypes.cast(self.uc._uch, ctypes.c_void_p)  # noqa: SLF001
         self._callbacks: list[object] = []

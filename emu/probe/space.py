@@ -71,6 +71,13 @@ class Space:
                 return pa - start + base
         return NOWHERE
 
+    def address_of(self, index: int) -> int:
+        """Return the physical address of a word, by its index in `words`."""
+        for start, end, base in self._ranges:
+            if base <= 8 * index < base + end - start:
+                return start + 8 * index - base
+        raise IndexError(index)
+
     def tables(self, frames: U64) -> U64:
         """Return a copy of the (n, 512) words of n frames, zeros where one isn't held."""
         at = self.index_of(frames)

@@ -1,1 +1,1 @@
-"""Collective rights, enforced by nested paging."""
+"""Guests under nested tables that grant their collective rights: the built-in one, and Linux."""

@@ -2,6 +2,8 @@
 
 - `NestedContext`: the guest's registers and the host's; `NestedPageFault`: what its own tables
   don't answer for; `NestedError`, `nested_error_names`: what EXITINFO1 says of it.
+- `translate_nested`: one translation in two dimensions; `walk_nested`: the entries it uses, as
+  a `NestedWalk` of `Passage`s.
 - `NestedTables`: nested tables that grant each range what they are asked for, and follow changes.
 """
 
@@ -13,6 +15,7 @@ from walker.nested.outcome import (
     nested_error_names,
 )
 from walker.nested.tables import MemoryFull, NestedTables
+from walker.nested.translate import NestedWalk, Passage, translate_nested, walk_nested
 
 __all__ = [
     "MemoryFull",
@@ -21,5 +24,9 @@ __all__ = [
     "NestedOutcome",
     "NestedPageFault",
     "NestedTables",
+    "NestedWalk",
+    "Passage",
     "nested_error_names",
+    "translate_nested",
+    "walk_nested",
 ]

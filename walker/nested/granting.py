@@ -36,7 +36,8 @@ def leaf_entries(pa: U64, level: int, permissions: NDArray[np.uint8]) -> U64:
     leaves = pa | _FLAGS[permissions]
     if level > 1:
         leaves |= np.uint64(Entry.PS)
-    return leaves * (permissions != 0)
+    found: U64 = leaves * (permissions != 0)
+    return found
 
 
 def permissions_of(entries: U64) -> NDArray[np.uint8]:

@@ -7,10 +7,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.entry import ADDRESS_FIELD, LEVELS, Entry
+from walker.entry import LEVELS, Entry
 from walker.errors import BadInput, CrosswalkError
 from walker.memory import FRAME, U64, WORDS
 from walker.nested.granting import expressible, is_table, leaf_entries, permissions_of
+from walker.nested.reading import below, read_ranges
 from walker.protection.permission import Permission
 from walker.rights import rwx
 
@@ -19,7 +20,6 @@ __all__ = ["MemoryFull", "NestedTables"]
 _TABLE = Entry.P | Entry.RW | Entry.US
 _REGION = LEVELS[2].span
 _USED = int(Entry.A | Entry.D)
-_BELOW = 0xFF
 _COUNT = np.arange(WORDS, dtype=np.uint64)
 
 # A table by number, its level, and the first guest-physical address that it covers.
@@ -130,34 +130,11 @@ class NestedTables:
             raise
 
     def ranges(self) -> Iterator[tuple[int, int, Permission]]:
-        """Yield (start, size, permission) of guest-physical ranges, read back from the tables.
+        """Return (start, size, permission) of guest-physical ranges, read back from the tables.
 
         Ascending; neighbours of equal permission are one, and what isn't mapped is left out.
         """
-        start, end, permission = 0, 0, Permission(0)
-        for base, size, found in self._runs(0, self._levels, 0):
-            if base != end or found != permission:
-                if permission:
-                    yield start, end - start, permission
-                start, permission = base, found
-            end = base + size
-        if permission:
-            yield start, end - start, permission
-
-    def _runs(self, table: int, level: int, base: int) -> Iterator[tuple[int, int, Permission]]:
-        """Yield (start, size, permission) of equal entries, and of the tables between them."""
-        size = LEVELS[level].span
-        entries = self._tables[table]
-        found = permissions_of(entries)
-        found[is_table(entries, level)] = _BELOW
-        starts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), WORDS]
-        for first, last in pairwise(starts):
-            if found[first] != _BELOW:
-                permission = Permission(int(found[first]))
-                yield base + first * size, (last - first) * size, permission
-                continue
-            for at in range(first, last):
-                yield from self._runs(self._below(table, at), level - 1, base + at * size)
+        return read_ranges(self._tables, self._pa, self._levels)
 
     def _require(self, ranges: list[tuple[int, int, Permission]]) -> None:
         top = 1 << min(12 + 9 * self._levels, 52)
@@ -217,7 +194,7 @@ class NestedTables:
             entry = self._tables[table, at : at + 1]
             if not is_table(entry, level)[0]:
                 return np.repeat(permissions_of(entry), WORDS)
-            table = self._below(table, at)
+            table = below(self._tables, self._pa, table, at)
         return permissions_of(self._tables[table])
 
     def _put(self, place: _Place, span: tuple[int, int], permission: Permission) -> None:
@@ -238,8 +215,8 @@ class NestedTables:
             entry = self._tables[table, at : at + 1]
             if leaves and not is_table(entry, level)[0] and permissions_of(entry)[0] == permission:
                 continue
-            below = base + at * size
-            self._put((self._child(table, level, at, below), level - 1, below), span, permission)
+            here = base + at * size
+            self._put((self._child(table, level, at, here), level - 1, here), span, permission)
             self._merge(place, at)
 
     def _put_leaves(self, place: _Place, at: slice, permissions: NDArray[np.uint8]) -> None:
@@ -249,7 +226,9 @@ class NestedTables:
         tables = is_table(old, level)
         flags = np.full(len(old), self._used, np.uint64)
         for row in np.flatnonzero(tables).tolist():
-            flags[row] |= np.uint64(self._release(self._below(table, at.start + row), level - 1))
+            flags[row] |= np.uint64(
+                self._release(below(self._tables, self._pa, table, at.start + row), level - 1)
+            )
         # Below 0, with an offset of its own, only where nothing is granted.
         first = base + self._offset + at.start * LEVELS[level].span & (1 << 64) - 1
         pa = np.uint64(first) + np.uint64(LEVELS[level].span) * _COUNT[: len(old)]
@@ -261,7 +240,7 @@ class NestedTables:
         """Return the table that an entry refers to, made out of the page or the hole there."""
         entry = self._tables[table, at : at + 1]
         if is_table(entry, level)[0]:
-            return self._below(table, at)
+            return below(self._tables, self._pa, table, at)
         if not self._free:
             raise MemoryFull(f"all {len(self._tables)} nested tables are in use")
         child = heappop(self._free)
@@ -277,7 +256,7 @@ class NestedTables:
     def _merge(self, place: _Place, at: int) -> None:
         """Make one page, or a hole, of the table that an entry refers to, if it is all alike."""
         table, level, _ = place
-        child = self._below(table, at)
+        child = below(self._tables, self._pa, table, at)
         found = permissions_of(self._tables[child])
         if is_table(self._tables[child], level - 1).any() or (found != found[0]).any():
             return
@@ -290,13 +269,10 @@ class NestedTables:
         tables = is_table(entries, level)
         flags = int(np.bitwise_or.reduce(entries[~tables], initial=0)) & _USED
         for at in np.flatnonzero(tables).tolist():
-            flags |= self._release(self._below(table, at), level - 1)
+            flags |= self._release(below(self._tables, self._pa, table, at), level - 1)
         self._write(table, slice(0, WORDS), np.zeros(WORDS, np.uint64))
         heappush(self._free, table)
         return flags
-
-    def _below(self, table: int, at: int) -> int:
-        return ((int(self._tables[table, at]) & ADDRESS_FIELD) - self._pa) // FRAME
 
     def _write(self, table: int, at: slice, new: U64) -> None:
         self._log.append((table, at, self._tables[table, at].copy()))

@@ -42,7 +42,7 @@ _VMRUN, _HLT = bytes.fromhex("0f01d8"), b"\xf4"
 _HUGE, _TABLE = 0x83, 0x3
 _CR0, _CR4 = 0x8001_0033, 0x20
 _EFER, _HSAVE, _PAT = 0xC000_0080, 0xC001_0117, 0x277
-_SVME, _LA57 = 1 << 12, 1 << 12
+_SVME, _NXE, _LA57 = 1 << 12, 1 << 11, 1 << 12
 _EFER_WRITE = (0x800 + (_EFER & 0x1FFF) // 4, 1 << 2 * (_EFER & 3) + 1)
 _CODE_SEGMENT = Segment(0x10, 0, 0xFFFF_FFFF, 0x00A0_9B00)
 _DATA_SEGMENT = Segment(0x18, 0, 0xFFFF_FFFF, 0x00C0_9300)
@@ -88,12 +88,14 @@ class Host:
         cr_writes: frozenset[int] = frozenset(),
         exceptions: frozenset[int] = frozenset(),
         efer: bool = False,
+        nxe: bool = True,
     ) -> None:
         """Execute VMRUN: what the CPU does now, it does as a guest from here on.
 
         The CPU has to be at CPL 0, not in 5-level paging; all of its registers stay as they are,
         but for EFER.SVME, which a guest has. Writes to these control registers, these exceptions,
-        and with `efer` writes to EFER, are exits.
+        and with `efer` writes to EFER, are exits. Without `nxe` the host has EFER.NXE clear: bit 63
+        of a nested entry is then reserved.
 
         Raises `BadInput` for a CPU that is in user mode or in 5-level paging, `CrosswalkError` if
         VMRUN fails.
@@ -105,7 +107,7 @@ class Host:
         intercepts = Intercepts(cr_writes, exceptions, _MSR_MAP if efer else None)
         self._memory.write(_VMCB, control_area(nested_cr3, intercepts) + pack_state(state))
         engine.reg_write(x86.UC_X86_REG_CR4, _CR4)
-        engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, HOST_EFER))
+        engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, HOST_EFER & ~(0 if nxe else _NXE)))
         engine.reg_write(x86.UC_X86_REG_CR0, _CR0)
         engine.reg_write(x86.UC_X86_REG_CR3, _ROOT)
         engine.reg_write(x86.UC_X86_REG_MSR, (_HSAVE, _SAVE))

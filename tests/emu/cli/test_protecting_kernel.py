@@ -73,6 +73,7 @@ def test_an_enforcement_that_withholds_nothing_fails_the_command(run, tiny, monk
         ),
         (["--kernel", "{tiny}", "--ram", "4"], "--ram 4: 16 to 3072 MiB"),
         (["--kernel", "{tiny}.none"], "No such file"),
+        (["--kernel", "{tiny}", "--format", "json"], "--format isn't for --kernel"),
         (["guest:4level", "--kernel", "{tiny}"], "choose one"),
     ],
     ids=str,

@@ -1,0 +1,205 @@
+"""One translation under nested paging: the walk in two dimensions (AMD APM vol. 2 15.25).
+
+The guest's entries are judged as `walker.translate` judges them; what is stated here is how
+guest-physical addresses are reached, and what then is left of the access.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from walker.access import Access, AccessType
+from walker.context import PagingContext
+from walker.entry import Entry, level_of
+from walker.memory import PhysicalMemory
+from walker.nested.context import NestedContext
+from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
+from walker.outcome import PageFault, Translation
+from walker.rights import Grant, Rights, rights_table
+from walker.translate import (
+    Step,
+    StepKind,
+    Walk,
+    changed,
+    descend,
+    judge,
+    page_address,
+    step_at,
+)
+
+__all__ = ["NestedWalk", "Passage", "refused", "translate_nested", "walk_nested"]
+
+_NEEDED = {
+    AccessType.READ: Grant.USER,
+    AccessType.WRITE: Grant.USER | Grant.WRITE,
+    AccessType.EXECUTE: Grant.USER | Grant.EXECUTE,
+}
+_WITHHELD = {
+    Grant.WRITE: Rights.SUPERVISOR_WRITE | Rights.USER_WRITE,
+    Grant.EXECUTE: Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A guest-physical address on its way through the nested tables.
+
+    `path` has the nested entries, none where `gpa` is wider than the tables translate. `pa` is
+    the system-physical address; None where there is none: no page, or for the address of a
+    guest's entry no page that a user may write. `step` is that entry, at its system-physical
+    address; None for the address of the page itself, and where `pa` is.
+    """
+
+    gpa: int
+    path: Walk
+    pa: int | None = None
+    step: Step | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NestedWalk:
+    """The entries of both dimensions that a linear address selects.
+
+    `tables` has a passage for each guest entry, the root's first; none for an address that
+    isn't canonical. `page` is that of the byte addressed; None where the guest's walk ends
+    without a page.
+    """
+
+    va: int
+    tables: tuple[Passage, ...]
+    page: Passage | None
+
+    @property
+    def guest(self) -> Walk:
+        """The guest's own entries, at their system-physical addresses."""
+        return Walk(self.va, tuple(each.step for each in self.tables if each.step is not None))
+
+    @property
+    def words(self) -> tuple[tuple[int, int], ...]:
+        """The words of memory that hold the entries of both dimensions: (address, word)."""
+        passages = (*self.tables, self.page) if self.page is not None else self.tables
+        paths = [*(each.path for each in passages), self.guest]
+        return tuple(dict(word for path in paths for word in path.words).items())
+
+
+def walk_nested(memory: PhysicalMemory, context: NestedContext, va: int) -> NestedWalk:
+    """Return the entries that `va` selects, each guest entry reached through nested tables.
+
+    `memory` is system-physical. A table outside RAM ends the walk, in either dimension, as in
+    `walker.translate.walk`.
+    """
+    guest = context.guest
+    passages: list[Passage] = []
+    if not guest.canonical(va):
+        return NestedWalk(va, (), None)
+    table = guest.root
+    for number in range(guest.levels, 0, -1):
+        level = level_of(guest, number)
+        gpa = table + level.entry_size * level.index(va)
+        passage = _passage(memory, context.host, gpa, AccessType.WRITE)
+        if passage.pa is None:
+            passages.append(passage)
+            break
+        step = step_at(memory, guest, level, passage.pa)
+        passages.append(replace(passage, step=step))
+        if step.kind is StepKind.LEAF:
+            at = page_address(guest, step, va)
+            page = _passage(memory, context.host, at, AccessType.READ)
+            return NestedWalk(va, tuple(passages), page)
+        if step.kind is not StepKind.TABLE:
+            break
+        table = step.entry & guest.address_mask
+    return NestedWalk(va, tuple(passages), None)
+
+
+def translate_nested(
+    memory: PhysicalMemory, context: NestedContext, access: Access
+) -> NestedOutcome:
+    """Return what an AMD64 processor would answer under nested paging (AMD APM vol. 2 15.25).
+
+    The caches are taken to be empty. A nested fault on the way to a guest entry comes before
+    what that entry says, and what the guest's entries say before the nested walk of the page.
+
+    Of nested entries, A is set in all that were used, D in the leaf for a write; reading a
+    guest entry counts as one, whether the entry changes or not (15.25.5). For faults `entries`
+    has what may be set, bit by bit: all that the walk came by, and where the page's own nested
+    walk faults, what a guest's walk that succeeds sets.
+
+    The page size is the smaller of guest's and host's; rights are those that both leave.
+    """
+    path = walk_nested(memory, context, access.va)
+    marks = list(_marks(path))
+    if path.tables and path.tables[-1].step is None:
+        last = path.tables[-1]
+        code = refused(context.host, last.path, AccessType.WRITE)
+        used = [(step, Entry.A) for step in path.guest.steps]
+        return NestedPageFault(code | NestedError.TABLE, last.gpa, changed(marks + used))
+
+    said = judge(context.guest, access, path.guest)
+    if isinstance(said, PageFault):
+        used = [(step, Entry.A) for step in path.guest.steps[:-1]]
+        return replace(said, entries=changed(marks + used))
+    if not isinstance(said, Translation) or path.page is None:
+        return said
+    dirty = Entry.D if access.type is AccessType.WRITE else Entry(0)
+    marks += [(step, Entry.A) for step in path.guest.steps]
+    marks.append((path.guest.steps[-1], dirty))
+
+    nested = path.page.path
+    code = refused(context.host, nested, access.type)
+    if code:
+        marks += [(step, Entry.A) for step in nested.steps[:-1]]
+        return NestedPageFault(code | NestedError.FINAL, path.page.gpa, changed(marks))
+    marks += [(step, Entry.A) for step in nested.steps]
+    marks.append((nested.steps[-1], dirty))
+    rights = Rights(int(rights_table(context.guest)[path.guest.grant]))
+    for grant, withheld in _WITHHELD.items():
+        if not nested.grant & grant:
+            rights &= ~withheld
+    leaf = nested.steps[-1]
+    size = min(
+        level_of(context.guest, path.guest.steps[-1].level).span,
+        level_of(context.host, leaf.level).span,
+    )
+    pa = page_address(context.host, leaf, path.page.gpa)
+    return Translation(pa, size, rights, changed(marks))
+
+
+def _passage(memory: PhysicalMemory, host: PagingContext, gpa: int, kind: AccessType) -> Passage:
+    if gpa >> 12 + 9 * host.levels:
+        return Passage(gpa, Walk(gpa, ()))
+    path = descend(memory, host, gpa)
+    if refused(host, path, kind):
+        return Passage(gpa, path)
+    return Passage(gpa, path, page_address(host, path.steps[-1], gpa))
+
+
+def _marks(path: NestedWalk) -> Iterator[tuple[Step, Entry]]:
+    """Yield the bits set in nested entries on the way to the guest's."""
+    for passage in path.tables:
+        steps = passage.path.steps
+        for step in steps if passage.pa is not None else steps[:-1]:
+            yield step, Entry.A
+        if passage.pa is not None:
+            yield steps[-1], Entry.D
+
+
+def refused(host: PagingContext, path: Walk, kind: AccessType) -> int:
+    """Return EXITINFO1, but for the stage, of a user access that nested entries refuse; else 0.
+
+    A code read is told apart only where EFER.NXE is set, as in the error code of #PF (AMD APM
+    vol. 2 8.4.2).
+    """
+    needed = _NEEDED[kind]
+    last = path.steps[-1] if path.steps else None
+    code = NestedError.US
+    if last is not None and last.kind is StepKind.LEAF:
+        if path.grant & needed == needed:
+            return 0
+        code |= NestedError.P
+    elif last is not None and last.kind is StepKind.RESERVED:
+        code |= NestedError.P | NestedError.RSVD
+    if kind is AccessType.WRITE:
+        code |= NestedError.WR
+    elif kind is AccessType.EXECUTE and host.nxe:
+        code |= NestedError.ID
+    return int(code)
