@@ -45,6 +45,10 @@ class Refusal:
     cpl: int
     detail: str
 
+    def __str__(self) -> str:
+        place = "" if self.gpa is None else f" at {self.gpa:#x}"
+        return f"{self.exit}{place}, RIP {self.rip:#x}, CPL {self.cpl}: {self.detail}"
+
 
 class Protection:
     """What stands between a booting kernel and its memory, from its first instruction on.
@@ -126,7 +130,9 @@ class Protection:
         if found is None:
             raise CrosswalkError(f"{number:#x} is no exit")
         self.exits[exit_name(found.code)] += 1
-        if found.code == ExitCode.NPF and found.gpa is not None:
+        if not self._pinned:
+            self._refuse(found, "an exit before protection began")
+        elif found.code == ExitCode.NPF and found.gpa is not None:
             self._on_fault(found, found.gpa)
         elif found.code - ExitCode.CR0_WRITE in _CONTROL:
             self._on_control(found)

@@ -67,12 +67,7 @@ def _accounted(outcome: Outcome) -> Check:
     accounted = sum(outcome.causes.values()) - outcome.causes.get(Cause.REFUSED, 0)
     text = f"each of {faults:,} nested faults a change that the rules follow"
     if outcome.refusal is not None:
-        refusal = outcome.refusal
-        place = "" if refusal.gpa is None else f" at {refusal.gpa:#x}"
-        text += (
-            f"; stopped by {refusal.exit}{place}, RIP {refusal.rip:#x}, CPL {refusal.cpl}: "
-            f"{refusal.detail}"
-        )
+        text += f"; stopped by {outcome.refusal}"
     return Check(text, outcome.refusal is None and accounted == faults)
 
 

@@ -6,6 +6,7 @@ import pytest
 from unicorn import x86_const as x86
 
 from emu.cli.contain import EmulatorCrash, contained
+from emu.linux.failure import KernelFailure
 from emu.protect.kernel.protection import Protection
 from emu.protect.kernel.rights import RightsFollower
 from emu.protect.kernel.rules import Cause
@@ -18,6 +19,7 @@ from tests.emu.protect.kernel.tiny import (
     RODATA,
     TABLES,
     TEXT,
+    USER_TABLES,
     WINDOW_TABLES,
     Protected,
 )
@@ -182,3 +184,36 @@ def test_a_table_without_execution_takes_the_emulator_down():
 
     with pytest.raises(EmulatorCrash, match="SIGSEGV"):
         contained(work)
+
+
+def test_user_code_in_a_sealed_frame_runs():
+    """To CPL 3, at the page that is the user's: its frame is read-only data now."""
+    leaf = TABLES + (USER_TABLES + 2) * PAGE
+    guest = Protected(
+        f"""
+        mov rbx, DIRECT + {leaf}
+        mov rax, RODATA + 5
+        mov [rbx], rax
+        mov rbx, DIRECT + 0x1000
+        mov rax, 0xaffb000000ffff
+        mov [rbx + 0x20], rax
+        mov rax, 0xcff3000000ffff
+        mov [rbx + 0x28], rax
+        sub rsp, 16
+        mov word ptr [rsp], 0x2f
+        mov [rsp + 2], rbx
+        lgdt [rsp]
+        push 0x2b
+        push USER
+        push 2
+        push 0x23
+        push USER
+        iretq
+        """
+    )
+    # It runs, and what it does first, a store, finds no handler.
+    with pytest.raises(KernelFailure, match="shut down"):
+        list(guest.run)
+    assert {Cause.USER_CODE: 1} == guest.protection.causes
+    assert guest.protection.nested.executable[RODATA // PAGE]
+    assert not guest.protection.nested.writable[RODATA // PAGE]

@@ -11,7 +11,7 @@ from emu.protect.kernel.protection import Protection
 from emu.protect.kernel.report import attack_lines, attack_record, checks, outcome_lines
 from emu.protect.kernel.rules import Cause
 from emu.protect.kernel.story import run_plain, run_protected
-from tests.emu.protect.kernel.tiny import PATCH, PROTECT_AT, RAM, RODATA, TEXT, guest
+from tests.emu.protect.kernel.tiny import PATCH, PROTECT_AT, RAM, RODATA, TEXT, guest, tiny_kernel
 from walker.errors import BadInput
 
 REMAP = """
@@ -132,3 +132,9 @@ def test_a_point_after_the_end_or_before_protection_is_bad():
 def test_a_kernel_that_fails_is_a_failure_of_its_own():
     with pytest.raises(KernelFailure, match="halted for good"):
         run_protected(Ram(0, RAM), guest("cli\nhlt"), PROTECT_AT, 20)
+
+
+def test_what_reaches_past_nested_paging_is_refused_before_protection_too():
+    early = replace(guest(), kernel=tiny_kernel(early=".byte 0x0f, 0x01, 0xdb"))
+    with pytest.raises(BadInput, match=f"stopped before {PROTECT_AT}: VMSAVE, RIP 0x"):
+        run_protected(Ram(0, RAM), early, PROTECT_AT, 20)

@@ -129,9 +129,11 @@ PATCH = """
 """
 
 
-def tiny_kernel(then=""):
-    """The kernel, which does something more before it sleeps."""
-    code = assemble("tiny", _BOOT + then + _SLEEP, bits=64, address=BASE, symbols=SYMBOLS)
+def tiny_kernel(then="", *, early=""):
+    """The kernel, which does something more before it is ready, or before it sleeps."""
+    code = assemble(
+        "tiny", f"{early}\n{_BOOT}{then}{_SLEEP}", bits=64, address=BASE, symbols=SYMBOLS
+    )
     assert len(code) <= 2 * PAGE
     content = code.ljust(END - BASE, b"\0")
     return KernelImage(
