@@ -1,5 +1,6 @@
 """The host of a Linux kernel: entering guest mode, enforcing, and answering the exits."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ _ROOT = (1 << 52) - FRAME
 _WRMSR = 2
 _LOW = 1 << 47
 _WINDOW_PAGES = 2
+_FOLLOWED_EACH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class Protection:
 
     `kernel` is what `boot`, of the host's model, boots. Nothing is withheld before `enforce`.
     `causes` counts nested faults by what was made of them, `exits` all exits by name. What is
-    refused ends the run: `refusal` tells. With `pins` off, control registers are the guest's.
+    refused ends the run: `refusal` tells. Rights are followed where the rules ask for them, and
+    after each so many patches. With `pins` off, control registers are the guest's.
 
     Raises `BadInput` where the CPU can't be taken into guest mode.
     """
@@ -74,6 +77,7 @@ class Protection:
         self.pins = True
         self.open: set[int] = set()
         self.patched: set[int] = set()
+        self.policy_seconds = 0.0
         self._pinned: dict[str, int] = {}
         self.host.enter(self.host.pool_start, efer=True)
         self.host.intercept(frozenset(), efer=False)
@@ -107,6 +111,12 @@ class Protection:
         self.nested.grant_all()
         self.host.intercept(frozenset(), efer=False)
         self.host.flush()
+
+    def follow(self) -> None:
+        """Take in how the kernel's tables have changed; `policy_seconds` of CPU time go there."""
+        began = time.process_time()
+        self.rights.update(paging_context(self.machine.cpu))
+        self.policy_seconds += time.process_time() - began
 
     @property
     def pinned(self) -> dict[str, list[str]]:
@@ -170,7 +180,7 @@ class Protection:
         write, fetch = bool(found.error_code & _WRITE), bool(found.error_code & _FETCH)
         sealed = bool(self.grants.sealed[frame])
         if write and not sealed:
-            self.rights.update(paging_context(cpu))
+            self.follow()
         code = None if fetch else find_leaf(self.machine.ram.words, root, cpu.rip)
         target = find_leaf(self.machine.ram.words, root, cpu.rip) if fetch else None
         return Fault(
@@ -230,6 +240,8 @@ class Protection:
         value, name = cpu.general(written.general), f"cr{written.control}"
         if written.control == 3:
             self._close()
+            if self.exits[ExitCode.CR3_WRITE.name] % _FOLLOWED_EACH == 0:
+                self.follow()
             value &= ~_NO_FLUSH
         elif lost := cleared(name, self._pinned[name], value):
             self._refuse(

@@ -134,9 +134,9 @@ def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> 
             raise
     if counts is None:
         raise BadInput(f"the kernel was stopped before {protect_at}: {refusal}")
-    plain = _plain(boot, early, time.process_time() - began - policy)
+    plain = _plain(boot, early, time.process_time() - began - policy - protection.policy_seconds)
     exits, causes = dict(protection.exits), dict(protection.causes)
-    protection.rights.update()
+    protection.follow()
     return Outcome(
         plain=plain,
         counts=counts,

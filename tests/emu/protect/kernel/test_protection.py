@@ -72,6 +72,13 @@ def test_text_is_patched_through_its_window_which_closes():
     assert not guest.protection.nested.found()[0][guest.grants.sealed].any()
 
 
+def test_rights_are_followed_between_patches():
+    guest = Protected(f"mov r14d, 100\nagain:\n{PATCH}\ndec r14d\njnz again")
+    assert guest.go_on() is None
+    assert {Cause.PATCHED: 100} == guest.protection.causes
+    assert (2, 0) == (guest.protection.rights.steps, guest.protection.rights.differing)
+
+
 def test_a_window_that_stays_open_shows(monkeypatch):
     monkeypatch.setattr(Protection, "_close", lambda _: None)
     guest = Protected(PATCH + PATCH)
