@@ -32,7 +32,7 @@ _WP, _NO_FLUSH = 1 << 16, 1 << 63
 _ROOT = (1 << 52) - FRAME
 _WRMSR = 2
 _LOW = 1 << 47
-_WINDOW_PAGES = 2
+_WINDOW_PAGES, _LONGEST = 2, LONGEST_INSTRUCTION - 1
 _FOLLOWED_EACH = 50
 
 
@@ -181,8 +181,10 @@ class Protection:
         sealed = bool(self.grants.sealed[frame])
         if write and not sealed:
             self.follow()
-        code = None if fetch else find_leaf(self.machine.ram.words, root, cpu.rip)
-        target = find_leaf(self.machine.ram.words, root, cpu.rip) if fetch else None
+        # A fetch may fault at an instruction's first byte, or at one on the page behind.
+        pages = [find_leaf(self.machine.ram.words, root, cpu.rip + more) for more in (0, _LONGEST)]
+        own = [leaf for leaf in pages if leaf is not None and leaf.pa // FRAME == frame]
+        code = None if fetch else pages[0]
         return Fault(
             write=write,
             fetch=fetch,
@@ -191,8 +193,8 @@ class Protection:
             interrupts=bool(cpu.rflags & Flag.IF),
             in_text=code is not None and self._is_text(code.pa + cpu.rip % code.size),
             window=write and sealed and self._in_window(root, frame),
-            writable=bool(self.rights.followed[frame] if not sealed else False),
-            user_code=target is not None and target.user and target.executable,
+            writable=bool(self.rights.followed[frame]) and not sealed,
+            user_code=fetch and any(leaf.user and leaf.executable for leaf in own),
         )
 
     def _is_text(self, pa: int) -> bool:
