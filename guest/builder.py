@@ -21,6 +21,7 @@ SOURCES = (
     ("long", 64, places.LONG, places.LONG, places.BOOT + PAGE - places.LONG),
     ("kernel", 64, places.KERNEL + places.TEXT, places.TEXT, PAGE),
     ("traps", 64, places.KERNEL + places.TRAPS, places.TRAPS, PAGE),
+    ("agent", 64, places.KERNEL + places.AGENT, places.AGENT, PAGE),
     ("user", 64, places.USER, places.EXECUTABLE, PAGE),
 )
 

@@ -42,11 +42,16 @@ _PAGE = 0x1000
 _DIRECTORY, _CONSOLE, _FILE = 0o040755, 0o020600, 0o100755
 
 
-def init_program() -> bytes:
-    """Return the process as a static ELF file: one segment, and a stack that isn't executable."""
+def init_program(*, patching: bool = False) -> bytes:
+    """Return the process as a static ELF file: one segment, and a stack that isn't executable.
+
+    With `patching` it has the kernel patch its own text before it is done.
+    """
     headers = _ELF.size + 2 * _PROGRAM.size
-    source = resources.files("guest").joinpath("asm", "init.s").read_text(encoding="utf-8")
-    symbols = {"AREA": AREA, "AREA_PAGES": AREA_PAGES, "SHARED": SHARED}
+    names = ("init.s", "patching.s") if patching else ("init.s",)
+    folder = resources.files("guest").joinpath("asm")
+    source = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+    symbols = {"AREA": AREA, "AREA_PAGES": AREA_PAGES, "SHARED": SHARED, "PATCHING": int(patching)}
     entry = _BASE + headers
     code = assemble("init.s", source, bits=64, address=entry, symbols=symbols)
     size = headers + len(code)
@@ -73,13 +78,17 @@ def init_program() -> bytes:
     )
 
 
-def init_archive() -> bytes:
-    """Return an initial RAM disk with the process as /init, and the console it writes to."""
+def init_archive(*, patching: bool = False) -> bytes:
+    """Return an initial RAM disk with the process as /init, and the console it writes to.
+
+    `patching` as `init_program` has it; a folder for /proc comes with it.
+    """
     return b"".join(
         (
             _member(1, "dev", _DIRECTORY, links=2),
             _member(2, "dev/console", _CONSOLE, device=(5, 1)),
-            _member(3, "init", _FILE, init_program()),
+            *([_member(4, "proc", _DIRECTORY, links=2)] if patching else []),
+            _member(3, "init", _FILE, init_program(patching=patching)),
             _member(0, "TRAILER!!!", 0),
         )
     )

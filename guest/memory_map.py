@@ -94,6 +94,7 @@ def _symbols(levels: int) -> dict[str, int]:
         "KERNEL_DATA": kernel + places.DATA,
         "KERNEL_STACK_TOP": kernel + places.STACK + places.STACK_PAGES * PAGE,
         "TRAPS": kernel + places.TRAPS,
+        "MAILBOX": kernel + places.MAILBOX,
         "ON_PURPOSE": kernel + places.ON_PURPOSE,
         "DESCRIPTORS": kernel + places.DESCRIPTORS,
         "RSP0_TOP": kernel + places.RSP0_TOP,

@@ -11,30 +11,34 @@ from typing import Any
 from emu.check import DEFAULT_LIMIT, Verdict
 from emu.cli.checking import run_guest, save_cases, tell_beside, verdict_of
 from emu.cli.contain import contained
+from emu.cli.kernels import (
+    KERNEL_HELP,
+    add_kernel_options,
+    boot_seconds,
+    ram_size,
+    read_initrd,
+    read_kernel,
+    read_limited,
+)
 from emu.cli.output import command_text, emit, remark, write_file, write_parts
 from emu.guests import GUESTS
 from emu.linux.boot import Boot, Reached
 from emu.linux.failure import KernelFailure
-from emu.linux.image import KernelImage, parse_kernel
 from emu.linux.points import Point, parse_point, parse_symbols
 from emu.machine.ram import Ram
 from emu.report.records import structures_case, summary_record
 from emu.report.text import context_text, range_text, verdict_lines
-from guest.init import init_archive
 from walker.errors import BadInput
 from walker.frames import count_mappings
 from walker.leaves import TOP
 from walker.mappings import Range, coalesce, mappings
 from walker.memory import Segments
 from walker.rights import Rights
-from walker.source import dump_case, parse_int
+from walker.source import dump_case
 from walker.source.corewriter import core_parts
 
 __all__ = ["add_commands"]
 
-_MIB = 1 << 20
-_MAX_RAM = 3072
-_MAX_FILE = 1 << 30
 _SHOWN = 4
 _BOTH = Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE
 _NEED_KERNEL = ("initrd", "append", "ram", "until", "check_at", "system_map", "timeout")
@@ -59,14 +63,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add a kernel and what goes with it to `run`."""
     parser = commands.choices["run"]
     group = parser.add_argument_group("a Linux kernel as the guest")
-    group.add_argument(
-        "--kernel", metavar="FILE", type=Path, help="a bzImage (vmlinuz), or an ELF vmlinux"
-    )
-    group.add_argument(
-        "--initrd", metavar="FILE", type=Path, help="the initial RAM disk (one with its own init)"
-    )
-    group.add_argument("--append", metavar="ARGS", help="more arguments for the kernel")
-    group.add_argument("--ram", metavar="MIB", help="RAM in MiB (256)")
+    group.add_argument("--kernel", metavar="FILE", type=Path, help=KERNEL_HELP)
+    add_kernel_options(group)
     group.add_argument(
         "--until",
         metavar="POINT",
@@ -77,12 +75,6 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     group.add_argument(
         "--system-map", metavar="FILE", type=Path, help="where symbols are, for symbol:NAME"
-    )
-    group.add_argument(
-        "--timeout", metavar="SECONDS", help="the most time that the kernel may take (600)"
-    )
-    group.add_argument(
-        "--console", action="store_true", help="show the guest's console on standard error"
     )
     parser.set_defaults(run=_run)
 
@@ -97,16 +89,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_kernel(options: argparse.Namespace) -> int:
-    kernel = _kernel(options.kernel)
-    initrd = init_archive() if options.initrd is None else _read(options.initrd)
-    mib = parse_int(options.ram or "256", "--ram")
-    if not 16 <= mib <= _MAX_RAM:
-        raise BadInput(f"--ram {mib}: 16 to {_MAX_RAM} MiB")
+    kernel = read_kernel(options.kernel)
+    initrd = read_initrd(options)
+    size = ram_size(options)
     points, until = _points(options)
-    seconds = parse_int(options.timeout or "600", "--timeout")
-    ram = Ram(0, mib * _MIB)  # Shared with the child.
+    seconds = boot_seconds(options)
+    ram = Ram(0, size)  # Shared with the child.
     levels = GUESTS[options.paging]
-    remark(f"{options.kernel}: {kernel.release or 'a kernel'}, {levels}-level paging, {mib} MiB")
+    remark(
+        f"{options.kernel}: {kernel.release or 'a kernel'}, {levels}-level paging, {size >> 20} MiB"
+    )
 
     def work() -> list[_Point]:
         boot = Boot(
@@ -130,27 +122,11 @@ def _run_kernel(options: argparse.Namespace) -> int:
     return _tell(options, found)
 
 
-def _kernel(path: Path) -> KernelImage:
-    try:
-        return parse_kernel(_read(path))
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MAX_FILE:
-            raise BadInput(f"{path}: more than {_MAX_FILE:,} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
-
-
 def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
     symbols = None
     if options.system_map is not None:
         try:
-            symbols = parse_symbols(_read(options.system_map).decode("utf-8", "replace"))
+            symbols = parse_symbols(read_limited(options.system_map).decode("utf-8", "replace"))
         except BadInput as error:
             raise BadInput(f"{options.system_map}: {error}") from error
     points = [parse_point(text, symbols) for text in options.check_at or ()]

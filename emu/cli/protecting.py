@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
+from emu.cli.kernels import KERNEL_HELP
 from emu.cli.output import add_json
+from emu.cli.protecting_guest import FOR_SOURCE, protect_guest
+from emu.cli.protecting_kernel import NEED_KERNEL, add_kernel, protect_kernel
 from emu.cli.protecting_source import add_policy, protect_source
 from emu.cli.sources import add_source
 from walker.errors import BadInput
@@ -16,11 +19,18 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = commands.add_parser(
         "protect",
         help="collective rights, as nested paging would enforce them",
-        description="With SOURCE: what the policy would make of its memory.",
+        description="With SOURCE: what the policy would make of its memory. With --kernel: a Linux "
+        "kernel under nested paging, its collective rights enforced, and attacked. Without: the "
+        "built-in guest asks for protection, is given it, proved to have it, attacked, and lives "
+        "on.",
     )
     add_source(parser, optional=True)
-    parser.add_argument("--kernel", metavar="FILE", type=Path, help="a Linux kernel as the guest")
+    parser.add_argument("--kernel", metavar="FILE", type=Path, help=KERNEL_HELP)
+    add_kernel(parser)
     add_policy(parser)
+    parser.add_argument(
+        "--verbose", action="store_true", help="without SOURCE: the malformed hypercalls one by one"
+    )
     add_json(parser, "one summary document")
     parser.set_defaults(run=_run)
 
@@ -29,7 +39,13 @@ def _run(options: argparse.Namespace) -> int:
     if options.kernel is not None and options.source is not None:
         raise BadInput("SOURCE and --kernel: choose one of them")
     if options.kernel is not None:
-        raise BadInput("--kernel: this build can't run a kernel under nested paging")
+        for name in (*FOR_SOURCE, "verbose"):
+            if getattr(options, name):
+                raise BadInput(f"--{name.replace('_', '-')} isn't for --kernel")
+        return protect_kernel(options)
+    for name in NEED_KERNEL:
+        if getattr(options, name) is not None:
+            raise BadInput(f"--{name.replace('_', '-')} needs --kernel")
     if options.source is None:
-        raise BadInput("no SOURCE: this build can't run its own guest under nested paging")
+        return protect_guest(options)
     return protect_source(options)

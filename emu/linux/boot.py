@@ -10,6 +10,7 @@ from emu.linux.failure import KernelFailure, console_lines, failure_lines
 from emu.linux.image import KernelImage
 from emu.linux.loader import enter_kernel, place_kernel
 from emu.linux.points import Point, PointKind
+from emu.machine.engine import MODEL
 from emu.machine.pc import Ended, Machine, Stop
 from emu.machine.ram import Ram
 from emu.machine.state import core_state, paging_context
@@ -50,8 +51,9 @@ class Reached:
 class Boot:
     """A kernel that is booting in a machine of its own.
 
-    `arguments` follow `ARGUMENTS`; `levels` is 4 or 5. `on_line` is called with each line that
-    the console shows. `memory` is a view of RAM, not a copy: it changes when the boot goes on.
+    `arguments` follow `ARGUMENTS`; `levels` is 4 or 5, `model` the CPU's. `on_line` is
+    called with each line that the console shows. `memory` is a view of RAM, not a copy: it
+    changes when the boot goes on.
 
     Raises `BadInput` where kernel, arguments and initial RAM disk don't fit into RAM.
     """
@@ -64,10 +66,11 @@ class Boot:
         initrd: bytes,
         arguments: str = "",
         levels: int = 4,
+        model: int = MODEL,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         place_kernel(ram, kernel, f"{ARGUMENTS} {arguments}".strip(), initrd)
-        self.machine = Machine(ram)
+        self.machine = Machine(ram, model=model)
         self.machine.on_console = self._on_console
         enter_kernel(self.machine, kernel.entry, levels)
         self.memory = Segments([(ram.start, ram.bytes)])

@@ -6,7 +6,9 @@ header fields".
 
 import io
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -24,6 +26,10 @@ _NAME_AT = 0x20E
 _FIRST_WITH_PAYLOAD = 0x0208
 _SECTOR = 512
 _MAX_SEGMENTS = 64
+_ALLOCATED = 2
+
+_Segments = tuple[tuple[int, bytes, int], ...]
+_Sections = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +38,15 @@ class KernelImage:
 
     `segments` are (physical address, content, size in memory); `entry` is the physical address
     of its 64-bit entry. `setup_header` are a bzImage's bytes from `HEADER_AT` on, or none;
-    `release` is what the image calls itself, or empty.
+    `release` is what the image calls itself, or empty. `sections` are (name, physical address,
+    size) of the sections that the segments hold, if the file tells of any.
     """
 
     segments: tuple[tuple[int, bytes, int], ...]
     entry: int
     setup_header: bytes = b""
     release: str = ""
+    sections: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def end(self) -> int:
@@ -52,8 +60,8 @@ def parse_kernel(data: bytes) -> KernelImage:
     Raises `BadInput` for anything else, an image of another machine, or a damaged one.
     """
     if data[:4] == b"\x7fELF":
-        segments, entry = _elf(data)
-        return KernelImage(segments, entry)
+        segments, entry, sections = _elf(data)
+        return KernelImage(segments, entry, sections=sections)
     if data[_MAGIC_AT : _MAGIC_AT + 4] != b"HdrS":
         raise BadInput("not a kernel: neither a bzImage nor an ELF vmlinux")
     (version,) = struct.unpack_from("<H", data, _VERSION_AT)
@@ -69,9 +77,9 @@ def parse_kernel(data: bytes) -> KernelImage:
         raise BadInput(
             f"truncated bzImage: {len(data):,} bytes; its payload ends at {start + length:,}"
         )
-    segments, entry = _elf(unpack(data[start : start + length]))
+    segments, entry, sections = _elf(unpack(data[start : start + length]))
     end = 0x202 + data[0x201]
-    return KernelImage(segments, entry, data[HEADER_AT:end], _release(data))
+    return KernelImage(segments, entry, data[HEADER_AT:end], _release(data), sections)
 
 
 def _release(data: bytes) -> str:
@@ -80,7 +88,7 @@ def _release(data: bytes) -> str:
     return text.partition(b"\0")[0].partition(b" ")[0].decode("ascii", "replace")
 
 
-def _elf(data: bytes) -> tuple[tuple[tuple[int, bytes, int], ...], int]:
+def _elf(data: bytes) -> tuple[_Segments, int, _Sections]:
     try:
         elf = ELFFile(io.BytesIO(data))
         count = elf.num_segments()
@@ -91,7 +99,8 @@ def _elf(data: bytes) -> tuple[tuple[tuple[int, bytes, int], ...], int]:
         if count > _MAX_SEGMENTS:
             raise BadInput(f"not a kernel: an ELF file with {count} program headers")
         headers = [each.header for each in elf.iter_segments("PT_LOAD")]
-    except (ELFError, ValueError, UnicodeDecodeError) as error:
+        named = [(each.name, each.header) for each in elf.iter_sections()]
+    except (ELFError, ValueError, UnicodeDecodeError, OverflowError) as error:
         raise BadInput(f"a damaged kernel, or none: {error}") from error
     segments = []
     for header in headers:
@@ -101,4 +110,15 @@ def _elf(data: bytes) -> tuple[tuple[tuple[int, bytes, int], ...], int]:
         segments.append((header["p_paddr"], data[offset : offset + size], header["p_memsz"]))
     if not segments:
         raise BadInput("not a kernel: an ELF file without segments")
-    return tuple(segments), elf["e_entry"]
+    return tuple(segments), elf["e_entry"], tuple(_placed(named, headers))
+
+
+def _placed(named: list[tuple[str, Any]], headers: list[Any]) -> Iterator[tuple[str, int, int]]:
+    """Yield the sections that lie in a segment: by address, as the loader has them."""
+    for name, section in named:
+        start, size = section["sh_addr"], section["sh_size"]
+        for header in headers:
+            inside = start - header["p_vaddr"]
+            if section["sh_flags"] & _ALLOCATED and 0 <= inside < header["p_memsz"]:
+                yield name, header["p_paddr"] + inside, size
+                break

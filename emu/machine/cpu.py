@@ -185,6 +185,10 @@ class Cpu:
         """Return the state as it was taken over or changed."""
         return self._bytes.tobytes()
 
+    def patch(self, at: int, content: bytes) -> None:
+        """Change the state as it was taken over, at an offset into a `snapshot`."""
+        self._bytes[at : at + len(content)] = content
+
     def revert(self, snapshot: bytes) -> None:
         """Go back to an earlier state, and give it to the CPU."""
         self._bytes[:] = snapshot

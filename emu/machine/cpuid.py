@@ -8,7 +8,7 @@ import functools
 import unicorn
 from unicorn import x86_const as x86
 
-from emu.machine.engine import open_engine
+from emu.machine.engine import MODEL, open_engine
 from emu.machine.ram import Ram
 
 __all__ = ["answer_cpuid"]
@@ -25,13 +25,16 @@ _RDSEED, _OSPKE = 1 << 18, 1 << 4  # of leaf 7, EBX and ECX
 _CR4_OSXSAVE, _CR4_PKE = 1 << 18, 1 << 22
 
 
-def answer_cpuid(engine: unicorn.Uc) -> bool:
-    """Answer the guest's CPUID at which the engine stands; False where Unicorn is to do it."""
+def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
+    """Answer the guest's CPUID at which the engine stands; False where Unicorn is to do it.
+
+    `model` is what the engine was opened with.
+    """
     leaf = engine.reg_read(x86.UC_X86_REG_EAX)
     subleaf = engine.reg_read(x86.UC_X86_REG_ECX)
     if leaf != 1 and (leaf, subleaf) != (7, 0):
         return False
-    a, b, c, d = _ask(leaf, subleaf)
+    a, b, c, d = _ask(model, leaf, subleaf)
     cr4 = engine.reg_read(x86.UC_X86_REG_CR4)
     if leaf == 1:
         c = c & ~(_RDRAND | _OSXSAVE) | (_OSXSAVE if cr4 & _CR4_OSXSAVE else 0)
@@ -44,11 +47,11 @@ def answer_cpuid(engine: unicorn.Uc) -> bool:
 
 
 @functools.cache
-def _ask(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+def _ask(model: int, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
     """Return what the model says for a leaf, by asking an engine of its own."""
     ram = Ram(0, 0x1000)
     ram.write(0, _CODE)
-    engine = open_engine(ram)
+    engine = open_engine(ram, model=model)
     engine.reg_write(x86.UC_X86_REG_RAX, leaf)
     engine.reg_write(x86.UC_X86_REG_RCX, subleaf)
     engine.emu_start(0, len(_CODE) - 1)

@@ -83,6 +83,7 @@ class Machine:
     def __init__(self, ram: Ram, *, model: int = MODEL) -> None:
         self.ram = ram
         self.engine = open_engine(ram, model=model)
+        self._model = model
         self.cpu = Cpu(self.engine, ram)
         self.console = bytearray()
         self.on_console: Callable[[], None] | None = None
@@ -214,7 +215,7 @@ class Machine:
         self._ports.write(port, size, value)
 
     def _on_cpuid(self, uc: unicorn.Uc, _data: object) -> int:
-        return int(answer_cpuid(uc))
+        return int(answer_cpuid(uc, self._model))
 
     def _on_rdtsc(self) -> None:
         stamp = self._clock.stamp()

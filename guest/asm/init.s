@@ -77,6 +77,9 @@ touch:
     mov edi, AREA + 5 * PAGE
     mov [rdi], rdi
 
+.if PATCHING
+    call patch
+.endif
     lea rsi, [rip + done]
     lea rdx, [rip + done_end]
     call say

@@ -54,15 +54,15 @@ def test_the_program_is_what_its_source_says():
 class Linux:
     """As much of Linux as the process sees, for one that is the parent or the child of a fork."""
 
-    def __init__(self, *, child=False, refused=None, wrong=()):
+    def __init__(self, *, child=False, refused=None, wrong=(), patching=False):
         self.engine = engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
-        program = init_program()
+        program = init_program(patching=patching)
         for start, size in ((0x40_0000, 0x1000), (AREA, 0x8000), (SHARED, 0x1000), (STACK, 0x1000)):
             engine.mem_map(start, size)
         engine.mem_write(0x40_0000, program)
         engine.reg_write(x86.UC_X86_REG_RSP, STACK + 0x800)
         engine.hook_add(unicorn.UC_HOOK_INSN, self._call, None, 1, 0, x86.UC_X86_INS_SYSCALL)
-        self.calls, self.output, self.mapped = [], b"", {}
+        self.calls, self.output, self.mapped, self.opened = [], b"", {}, []
         self._child, self._refused, self._wrong = child, refused, wrong
         engine.emu_start(int.from_bytes(program[24:32], "little"), 0, timeout=10_000_000)
 
@@ -72,6 +72,9 @@ class Linux:
         result = 0
         if number == 1:
             self.output += engine.mem_read(given[1], given[2])
+        elif number in (2, 165):
+            self.opened.append(bytes(engine.mem_read(given[0], 64)).partition(b"\0")[0])
+            result = 3 if number == 2 else 0
         elif number == 57:
             result = 0 if self._child else 42
         elif number == 61:  # The child has written to shared memory.
@@ -114,3 +117,22 @@ def test_a_call_that_is_refused_is_said_and_nothing_follows(refused):
 @pytest.mark.parametrize("where", [AREA, SHARED])
 def test_a_childs_store_in_the_wrong_place_is_noticed(where):
     assert f"{STARTED}\n{FAILED}\n".encode() == Linux(wrong=[where]).output
+
+
+def test_text_is_patched_by_a_switch_turned_on_and_off():
+    linux = Linux(patching=True)
+    assert [165, 2, 1, 3, 2, 1, 3, 1, 34] == linux.calls[-9:]
+    assert [b"proc", *[b"/proc/sys/kernel/sched_schedstats"] * 2] == linux.opened
+    # What is written to the file stands between what the process says.
+    assert f"{STARTED}\n10{DONE}\n".encode() == linux.output
+
+
+@pytest.mark.parametrize("refused", [2, 3, 165])
+def test_a_switch_that_cannot_be_turned_is_said(refused):
+    assert Linux(patching=True, refused=refused).output.endswith(f"{FAILED}\n".encode())
+
+
+def test_the_archive_of_a_process_that_patches_has_a_place_for_proc():
+    found = {name: content for name, _, content, _ in members(init_archive(patching=True))}
+    assert ["dev", "dev/console", "proc", "init", "TRAILER!!!"] == list(found)
+    assert init_program(patching=True) == found["init"] != init_program()

@@ -14,7 +14,14 @@ from unicorn import x86_const as x86
 from emu.machine.cpu import SEGMENTS, Cpu, Segment
 from emu.machine.ram import Ram
 from emu.machine.svm.exits import FIRST_EXIT, ExitCode
-from emu.machine.svm.vmcb import Intercepts, StateSave, control_area, exit_info_2, pack_state
+from emu.machine.svm.vmcb import (
+    Intercepts,
+    StateSave,
+    control_area,
+    exit_info_2,
+    intercepts_of,
+    pack_state,
+)
 from walker.errors import BadInput, CrosswalkError
 from walker.memory import FRAME, U64
 
@@ -31,7 +38,7 @@ _GIB = 1 << 30
 _ROOT, _MIDDLE, _VMCB, _SAVE, _CODE, _MSR_MAP, _POOL = (
     HOST_START + at for at in (0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000)
 )
-_VMRUN = bytes.fromhex("0f01d8")
+_VMRUN, _HLT = bytes.fromhex("0f01d8"), b"\xf4"
 _HUGE, _TABLE = 0x83, 0x3
 _CR0, _CR4 = 0x8001_0033, 0x20
 _EFER, _HSAVE, _PAT = 0xC000_0080, 0xC001_0117, 0x277
@@ -109,11 +116,19 @@ class Host:
             cpu.set_segment("ss", _DATA_SEGMENT)
             cpu.set_general(0, _VMCB)
             cpu.rip = _CODE
+        before = cpu.snapshot()
         try:
             engine.emu_start(_CODE, 0, count=1)
         except unicorn.UcError as error:
             raise CrosswalkError(f"VMRUN failed: {error}") from error
         cpu.load()
+        entered = cpu.snapshot()
+        # The next run looks up what ran while it was counted, and in the guest's tables that is a
+        # page fault, which would make a double fault of the guest's first: have it be run here.
+        cpu.revert(before)
+        engine.emu_start(_CODE + len(_VMRUN), 0)
+        cpu.revert(entered)
+        self.flush()
         if cpu.rip != state.words["rip"]:
             raise CrosswalkError(f"VMRUN failed: the CPU is at {cpu.rip:#x}")
         with cpu.changed():
@@ -134,6 +149,24 @@ class Host:
         cpu.store()
         gpa = exit_info_2(self._memory.read(_VMCB, FRAME)) if code == ExitCode.NPF else None
         return Exit(code, error_code, gpa)
+
+    def intercept(self, cr_writes: frozenset[int], *, efer: bool) -> None:
+        """Make these writes exits from now on, and no others, of a guest entered with `efer`.
+
+        What VMRUN loaded counts, and not what the VMCB holds since: it is changed where a saved
+        context has it. `CrosswalkError` if it can't be found there.
+        """
+        cpu = self._cpu
+        with cpu.changed():
+            content = cpu.snapshot()
+            block = self._memory.read(_VMCB, FRAME)
+            known = struct.pack("<QQ", _VMCB, 0) + intercepts_of(block)
+            if content.count(known) != 1:
+                raise CrosswalkError("a saved context of this Unicorn doesn't show the intercepts")
+            at = content.index(known) + len(known) + 2  # Reads of control registers come first.
+            cpu.patch(at, struct.pack("<H", sum(1 << number for number in cr_writes)))
+        place, bit = _EFER_WRITE
+        self._memory.write(_MSR_MAP + place, struct.pack("<B", bit if efer else 0))
 
     def flush(self) -> None:
         """Have the CPU forget its translations, as after a change to nested tables."""
@@ -161,6 +194,6 @@ class Host:
         memory.words[(_ROOT - HOST_START) // 8] = _MIDDLE | _TABLE
         for gib in range(2 * HOST_START // _GIB):
             memory.words[(_MIDDLE - HOST_START) // 8 + gib] = gib * _GIB | _HUGE
-        memory.write(_CODE, _VMRUN)
+        memory.write(_CODE, _VMRUN + _HLT)
         at, bit = _EFER_WRITE
         memory.write(_MSR_MAP + at, struct.pack("<B", bit))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from emu.machine.cpu import Segment
 
-__all__ = ["Intercepts", "StateSave", "control_area", "exit_info_2", "pack_state"]
+__all__ = ["Intercepts", "StateSave", "control_area", "exit_info_2", "intercepts_of", "pack_state"]
 
 _SIZE, _STATE = 0x1000, 0x400
 _CR_WRITES, _EXCEPTIONS, _GENERAL, _SVM = 0x002, 0x008, 0x00C, 0x010
@@ -92,6 +92,11 @@ def exit_info_2(block: bytes) -> int:
     """Return EXITINFO2 of a VMCB: the guest physical address of a nested page fault."""
     value: int = struct.unpack_from("<Q", block, _EXIT_INFO_2)[0]
     return value
+
+
+def intercepts_of(block: bytes) -> bytes:
+    """Return the 8 bytes of a VMCB with the intercepts that are no register's or exception's."""
+    return block[_GENERAL : _GENERAL + 8]
 
 
 def _mask(numbers: Iterable[int]) -> int:

@@ -10,6 +10,8 @@ TEXT = "tiny kernel"
 
 _ELF = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+PAGE = 0x1000
 
 # Text at RDI up to a zero byte.
 _SAY = """
@@ -82,3 +84,27 @@ def bzimage(payload, *, version=0x020F, sectors=1, release=b"6.1.0-tiny (nobody)
     image[0x480 : 0x480 + len(release) + 1] = release + b"\0"
     struct.pack_into("<II", image, 0x248, 0x100, len(payload))
     return bytes(image) + payload
+
+
+def elf_of(kernel):
+    """An ELF file with a kernel's segments and sections."""
+    named = [name for name, *_ in kernel.sections]
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in [*named, ".shstrtab"])
+    offset, programs, content = 0x1000, b"", b""
+    for start, data, size in kernel.segments:
+        programs += _PROGRAM.pack(1, 7, offset + len(content), start, start, len(data), size, PAGE)
+        content += data.ljust(-(-len(data) // PAGE) * PAGE, b"\0")
+    sections = _SECTION.pack(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    for name, start, size in kernel.sections:
+        at = names.index(b"\0" + name.encode() + b"\0") + 1
+        sections += _SECTION.pack(at, 1, 3, start, 0, size, 0, 0, 1, 0)
+    end = offset + len(content)
+    at = names.index(b"\0.shstrtab") + 1
+    sections += _SECTION.pack(at, 3, 0, 0, end, len(names), 0, 0, 1, 0)
+    count = len(kernel.sections) + 2
+    header = _ELF.pack(
+        b"\x7fELF\x02\x01\x01",
+        *(2, 62, 1, kernel.entry, 64, end + len(names), 0, 64, 56),
+        *(len(kernel.segments), 64, count, count - 1),
+    )
+    return (header + programs).ljust(offset, b"\0") + content + names + sections

@@ -2,8 +2,8 @@ import gzip
 
 import pytest
 
-from emu.linux.image import HEADER_AT, parse_kernel
-from tests.emu.linux.kernels import BASE, bzimage, talking, vmlinux
+from emu.linux.image import HEADER_AT, KernelImage, parse_kernel
+from tests.emu.linux.kernels import BASE, bzimage, elf_of, talking, vmlinux
 from walker.errors import BadInput
 
 ELF = vmlinux(talking(""))
@@ -26,11 +26,22 @@ def test_a_bzimage_holds_a_vmlinux_its_setup_header_and_its_release():
     assert "6.1.0-tiny" == kernel.release
 
 
+def test_sections_are_told_by_physical_address():
+    kernel = KernelImage(
+        segments=((BASE, b"text" * 0x400, 0x1000), (BASE + 0x4000, b"data", 0x3000)),
+        entry=BASE,
+        sections=((".text", BASE, 0x800), (".data", BASE + 0x4000, 4), (".bss", BASE + 0x5000, 9)),
+    )
+    assert kernel == parse_kernel(elf_of(kernel))
+    assert () == parse_kernel(ELF).sections
+
+
 BROKEN = [
     (b"", "neither a bzImage nor an ELF vmlinux"),
     (b"#!/bin/sh\n" * 100, "neither a bzImage nor an ELF vmlinux"),
     (b"\x7fELF", "a damaged kernel"),
     (ELF[:100], "a damaged kernel"),
+    (elf_of(parse_kernel(ELF))[:-100], "a damaged kernel"),
     (ELF[:0x1004], "a segment ends beyond its file"),
     (vmlinux("nop", machine=183), "not a kernel for x86-64: an ELF file of EM_AARCH64"),
     (vmlinux("nop", kind=3), "an ELF file of EM_X86_64, ET_DYN"),

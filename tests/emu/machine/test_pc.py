@@ -7,8 +7,9 @@ from unicorn import x86_const as x86
 from emu.machine import counter, places
 from emu.machine.cpuid import answer_cpuid
 from emu.machine.engine import open_engine
-from emu.machine.pc import Stop
+from emu.machine.pc import Machine, Stop
 from emu.machine.places import find_places
+from emu.machine.ram import Ram
 from tests.emu.machine.bare import CODE, ROOT, UNMAPPED, Bare
 from walker.errors import CrosswalkError
 
@@ -117,6 +118,19 @@ def test_physical_memory_that_nothing_models_is_where_the_emulator_stops(bare):
 def test_the_time_stamp_counter_is_the_machines_own(bare):
     bare.start("rdtsc\nmov ebx, eax\nrdtscp\nsub eax, ebx\ncli\nhlt")
     assert 2000 == bare.cpu.general(0)
+
+
+def test_cpuid_is_the_models_own():
+    machine = Machine(Ram(0, 0x1000), model=x86.UC_CPU_X86_EPYC)
+    machine.engine.reg_write(x86.UC_X86_REG_EAX, 7)
+    machine.engine.reg_write(x86.UC_X86_REG_ECX, 0)
+    pku = 1 << 3
+    assert answer_cpuid(machine.engine)
+    assert machine.engine.reg_read(x86.UC_X86_REG_ECX) & pku
+    machine.engine.reg_write(x86.UC_X86_REG_EAX, 7)
+    machine.engine.reg_write(x86.UC_X86_REG_ECX, 0)
+    assert answer_cpuid(machine.engine, x86.UC_CPU_X86_EPYC)
+    assert not machine.engine.reg_read(x86.UC_X86_REG_ECX) & pku
 
 
 def test_random_numbers_are_hidden_and_everything_else_is_as_the_model_has_it(bare):

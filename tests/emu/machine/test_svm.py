@@ -143,3 +143,55 @@ def test_exits_have_names():
     assert ["NPF", "CR8_WRITE", "vector 17", "0x123"] == [
         exit_name(code) for code in (0x400, 0x18, 0x51, 0x123)
     ]
+
+
+def test_the_guests_first_exception_is_no_double_fault():
+    # A load from an address that nothing maps.
+    guest = Guest("48b80000000000100000", "488b00")
+    assert (14, 0x1000_0000_0000) == first_fault(guest)
+
+
+def first_fault(guest):
+    noted = guest.machine.events[0]
+    return noted.event.vector, noted.cr2
+
+
+class Changing(Guest):
+    """A guest that changes its intercepts by a hypercall."""
+
+    writes, efer = frozenset(), False
+
+    def on_exit(self, number):
+        super().on_exit(number)
+        if self.exits[-1].code == ExitCode.VMMCALL:
+            self.host.intercept(self.writes, efer=self.efer)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (set(), set(), []),
+        (set(), {0}, [ExitCode.CR0_WRITE]),
+        (set(), {4}, [ExitCode.CR4_WRITE]),
+        ({0, 4}, set(), []),
+        ({0}, {4, 3}, [ExitCode.CR4_WRITE]),
+    ],
+    ids=str,
+)
+def test_intercepts_can_be_changed_while_the_guest_runs(before, after, expected):
+    class Guest(Changing):
+        writes = frozenset(after)
+
+    guest = Guest(VMMCALL, "0f20e0 0f22e0 0f20c0 0f22c0".replace(" ", ""), cr_writes=before)
+    assert [ExitCode.VMMCALL, *expected] == [each.code for each in guest.exits]
+
+
+@pytest.mark.parametrize("efer", [True, False])
+def test_writes_to_efer_can_be_let_go(efer):
+    class Guest(Changing):
+        pass
+
+    Guest.efer = efer
+    guest = Guest(VMMCALL, "b9800000c0 0f32 0f30".replace(" ", ""), efer=True)
+    expected = [ExitCode.VMMCALL, ExitCode.MSR] if efer else [ExitCode.VMMCALL]
+    assert expected == [each.code for each in guest.exits]

@@ -1,0 +1,178 @@
+"""The built-in guest, booted and taken over as a guest under nested paging."""
+
+from collections.abc import Callable
+
+import unicorn
+from unicorn import x86_const as x86
+
+from emu.boot import Booted
+from emu.machine.cpu import Cpu, Guarded, Segment
+from emu.machine.delivery import Event, Kind, deliver
+from emu.machine.engine import open_engine
+from emu.machine.svm.host import HOST_MODEL, HOST_START, Exit, Host
+from emu.protect.met import Fault, Met, described
+from emu.protect.walking import foretold
+from guest import places
+from walker.access import Access, AccessType
+from walker.context import PagingContext
+from walker.errors import CrosswalkError
+from walker.memory import FRAME, Segments
+
+__all__ = ["FRAMES", "Guest"]
+
+FRAMES = places.RAM_SIZE // FRAME
+"""How many frames of RAM the guest has."""
+
+HOST_FRAMES = 64
+PINNED = frozenset({0, 4})
+_LEAVE = 0x20
+_CODE, _DATA = Segment(0x10, 0, 0xFFFF_FFFF, 0x00A0_9B00), Segment(0x18, 0, 0xFFFF_FFFF, 0xC0_9300)
+_GDT = places.KERNEL + places.DESCRIPTORS
+_TSS, _IDT = _GDT + 0x80, _GDT + 0x100
+_GDT_LIMIT, _TSS_LIMIT, _IDT_LIMIT = 0x3F, 0x67, 0x20F
+_TASK = Segment(0x30, _TSS, _TSS_LIMIT, 0x8B00)
+_EFER = 0xC000_0080
+_CR4_PKE = 1 << 22
+_R15 = 15
+_INT_LENGTH = 2
+_PAGE_FAULT = 14
+_SECONDS = 20
+
+
+class Guest:
+    """The CPU and RAM of a guest that has booted, under nested paging from `enter` on.
+
+    `handle` is called with each exit, and says whether the guest goes on from the state it left;
+    what it doesn't handle, and every exception, is kept in `met` with the value of RDI then, and
+    the guest goes on where its R15 says.
+
+    Protection keys, which no model with nested paging has, are off.
+    """
+
+    def __init__(self, booted: Booted) -> None:
+        self.booted = booted
+        self.ram = booted.ram
+        self.host_memory = Host.memory(HOST_FRAMES)
+        self.engine = open_engine(self.ram, self.host_memory, model=HOST_MODEL)
+        self.cpu = Cpu(self.engine, self.ram)
+        self.host = Host(self.cpu, self.host_memory)
+        self.handle: Callable[[Exit], bool] = lambda _: False
+        self.met: list[tuple[Met, int]] = []
+        self.left_user = self.delivered = False
+        self._limit = 0
+        self._nested_cr3 = 0
+        self._set_registers()
+        self.engine.ctl_exits_enabled(True)
+        self.engine.ctl_set_exits([])
+        self.engine.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
+
+    @property
+    def context(self) -> PagingContext:
+        """What the guest's paging depends on now."""
+        read = self.engine.reg_read
+        booted = self.booted.context
+        return PagingContext(
+            cr0=read(x86.UC_X86_REG_CR0),
+            cr3=read(x86.UC_X86_REG_CR3),
+            cr4=read(x86.UC_X86_REG_CR4),
+            efer=booted.efer,
+            pkru=0,
+            maxphyaddr=booted.maxphyaddr,
+        )
+
+    def enter(self, nested_cr3: int) -> None:
+        """Make it a guest under these nested tables, with CR0, CR4 and EFER intercepted."""
+        self._nested_cr3 = nested_cr3
+        self.cpu.guard = self._guard
+        self.host.enter(nested_cr3, cr_writes=PINNED, efer=True)
+
+    def foretell(self, access: Access) -> Met | None:
+        """Return what the walk in two dimensions says that an access meets; None for nothing."""
+        memory = Segments([(0, self.ram.bytes), (HOST_START, self.host_memory.bytes)])
+        return foretold(memory, self.context, self._nested_cr3, access)
+
+    def run(self, rip: int, *, faults: int = 1) -> None:
+        """Run kernel code at `rip` on the kernel's stack up to its HLT.
+
+        Raises `CrosswalkError` where the guest doesn't come to it, or more faults are met than
+        are due.
+        """
+        self.met, self.left_user, self.delivered, self._limit = [], False, False, faults
+        with self.cpu.changed():
+            self.cpu.enter(_CODE, 0)
+            self.cpu.set_segment("ss", _DATA)
+            self.cpu.rsp = places.KERNEL + places.STACK + places.STACK_PAGES * FRAME
+            self.cpu.rip = rip
+            self.cpu.forget_exception()
+        try:
+            self.engine.emu_start(rip, 0, timeout=_SECONDS * 1_000_000)
+        except unicorn.UcError as error:
+            raise CrosswalkError(f"the guest can't go on: {error}") from error
+        if len(self.met) > faults:
+            raise CrosswalkError(f"the guest met more than it should: {described(self.met[-1][0])}")
+
+    def _set_registers(self) -> None:
+        context, write = self.booted.context, self.engine.reg_write
+        write(x86.UC_X86_REG_CR4, context.cr4 & ~_CR4_PKE)
+        write(x86.UC_X86_REG_MSR, (_EFER, context.efer & ~(1 << 10)))
+        write(x86.UC_X86_REG_CR0, context.cr0)
+        write(x86.UC_X86_REG_CR3, context.cr3)
+        write(x86.UC_X86_REG_GDTR, (0, _GDT, _GDT_LIMIT, 0))
+        write(x86.UC_X86_REG_IDTR, (0, _IDT, _IDT_LIMIT, 0))
+        write(x86.UC_X86_REG_RFLAGS, 2)
+        with self.cpu.changed():
+            self.cpu.enter(_CODE, 0)
+            for name in ("ds", "es", "ss", "fs", "gs"):
+                self.cpu.set_segment(name, _DATA)
+            self.cpu.set_segment("tr", _TASK)
+            self.cpu.rip = places.KERNEL + places.AGENT
+
+    def _on_exception(self, _engine: unicorn.Uc, number: int, _data: object) -> None:
+        cpu = self.cpu
+        left = self.host.left(number)
+        if left is not None and self.handle(left):
+            return
+        cpu.load()
+        met: Met = left or Fault(number, cpu.error_code, cpu.cr2 if number == _PAGE_FAULT else 0)
+        if left is None and number == _LEAVE and cpu.software:
+            refused = self._interrupted()
+            if refused is None:
+                self.engine.emu_stop()
+                return
+            met = refused
+        self.met.append((met, cpu.general(7)))
+        cpu.forget_exception()
+        cpu.rip = cpu.general(_R15)
+        cpu.store()
+        if len(self.met) > self._limit:
+            self.engine.emu_stop()
+
+    def _interrupted(self) -> Met | None:
+        """Take an INT: it ends what user code does; from the kernel, its handler is entered.
+
+        Returns what the CPU meets while it enters the handler, if it does.
+        """
+        if self.cpu.cpl:
+            self.left_user = True
+            return None
+        try:
+            deliver(self.cpu, Event(_LEAVE, Kind.SOFTWARE, length=_INT_LENGTH))
+        except _Refused as refused:
+            self.cpu.load()
+            return refused.met
+        self.delivered = True
+        return None
+
+    def _guard(self, va: int, write: bool) -> None:  # noqa: FBT001  # as `Cpu.guard` has it
+        kind = AccessType.WRITE if write else AccessType.READ
+        met = self.foretell(Access(va, kind))
+        if isinstance(met, Exit):
+            raise _Refused(met)
+
+
+class _Refused(Guarded):
+    """Nested tables refuse what a delivery needs."""
+
+    def __init__(self, met: Exit) -> None:
+        super().__init__(described(met))
+        self.met = met

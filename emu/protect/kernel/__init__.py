@@ -1,0 +1,1 @@
+"""Protecting a Linux kernel by nested paging."""

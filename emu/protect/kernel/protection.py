@@ -1,0 +1,298 @@
+"""The host of a Linux kernel: entering guest mode, enforcing, and answering the exits."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from unicorn import x86_const as x86
+
+from emu.linux.boot import Boot
+from emu.linux.image import KernelImage
+from emu.machine.cpu import Flag, Guarded
+from emu.machine.engine import attach
+from emu.machine.state import paging_context
+from emu.machine.svm.exits import ExitCode, exit_name
+from emu.machine.svm.host import Exit, Host
+from emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from emu.protect.kernel.nested import IdentityTables, tables_needed
+from emu.protect.kernel.pins import LONGEST, PINNED, cleared, parse_cr_write
+from emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
+from emu.protect.kernel.rules import Cause, Fault, Grants, Wanted, decide, granted
+from emu.protect.kernel.store import LONGEST_INSTRUCTION, store_addresses
+from walker.errors import CrosswalkError
+from walker.memory import FRAME
+
+__all__ = ["Protection", "Refusal"]
+
+_WRITE, _FETCH = 2, 16  # in a nested fault's error code
+_EFER = 0xC000_0080
+_CONTROL = {0: x86.UC_X86_REG_CR0, 3: x86.UC_X86_REG_CR3, 4: x86.UC_X86_REG_CR4}
+_WP, _NO_FLUSH = 1 << 16, 1 << 63
+_ROOT = (1 << 52) - FRAME
+_WRMSR = 2
+_LOW = 1 << 47
+_WINDOW_PAGES, _LONGEST = 2, LONGEST_INSTRUCTION - 1
+_FOLLOWED_EACH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the host refused: the exit, where the guest was, and what it was about."""
+
+    exit: str
+    error_code: int
+    gpa: int | None
+    rip: int
+    cpl: int
+    detail: str
+
+    def __str__(self) -> str:
+        place = "" if self.gpa is None else f" at {self.gpa:#x}"
+        return f"{self.exit}{place}, RIP {self.rip:#x}, CPL {self.cpl}: {self.detail}"
+
+
+class Protection:
+    """What stands between a booting kernel and its memory, from its first instruction on.
+
+    `kernel` is what `boot`, of the host's model, boots. Nothing is withheld before `enforce`.
+    `causes` counts nested faults by what was made of them, `exits` all exits by name. What is
+    refused ends the run: `refusal` tells. Rights are followed where the rules ask for them, and
+    after each so many patches. With `pins` off, control registers are the guest's.
+
+    Raises `BadInput` where the CPU can't be taken into guest mode.
+    """
+
+    def __init__(self, boot: Boot, kernel: KernelImage) -> None:
+        machine = boot.machine
+        self.boot, self.machine, self._kernel = boot, machine, kernel
+        size = machine.ram.size
+        self.memory = Host.memory(tables_needed(size))  # The engine doesn't keep it alive.
+        attach(machine.engine, self.memory)
+        self.host = Host(machine.cpu, self.memory)
+        self.nested = IdentityTables(self.host.pool, self.host.pool_start, size)
+        self.causes: Counter[Cause] = Counter()
+        self.exits: Counter[str] = Counter()
+        self.refusal: Refusal | None = None
+        self.pins = True
+        self.open: set[int] = set()
+        self.patched: set[int] = set()
+        self.policy_seconds = 0.0
+        self._pinned: dict[str, int] = {}
+        self.host.enter(self.host.pool_start, efer=True)
+        self.host.intercept(frozenset(), efer=False)
+        machine.on_exit = self._on_exit
+
+    def enforce(self) -> tuple[Wanted, Grants]:
+        """Grant what the kernel's mappings want now, and no more, from here on."""
+        context = paging_context(self.machine.cpu)
+        self.rights = RightsFollower(self.machine.ram, self.boot.memory, context)
+        self.want = self.rights.wanted
+        image = image_frames(self._kernel, self.rights.count)
+        kept = kept_frames(self._kernel, self.rights.count)
+        self.grants = granted(self.want, image, kept, self.rights.tables())
+        self.followed = np.zeros(self.rights.count, np.bool_)
+        self.user_code = self.followed.copy()
+        self._pinned = {"cr0": context.cr0, "cr4": context.cr4, "efer": context.efer}
+        self.resume(self.grants.writable, self.grants.executable)
+        return self.want, self.grants
+
+    def resume(self, writable: np.ndarray, executable: np.ndarray) -> None:
+        """Enforce these rights of frames, control registers pinned if `pins` are on."""
+        self.nested.set(writable, executable)
+        self.open = set()
+        self._intercept()
+        self.machine.cpu.guard = self._guard
+        self.host.flush()
+
+    def suspend(self) -> None:
+        """Withhold nothing any more."""
+        self.machine.cpu.guard = None
+        self.nested.grant_all()
+        self.host.intercept(frozenset(), efer=False)
+        self.host.flush()
+
+    def follow(self) -> None:
+        """Take in how the kernel's tables have changed; `policy_seconds` of CPU time go there."""
+        began = time.process_time()
+        self.rights.update(paging_context(self.machine.cpu))
+        self.policy_seconds += time.process_time() - began
+
+    @property
+    def pinned(self) -> dict[str, list[str]]:
+        """The names of the bits that are pinned, by register."""
+        return {
+            name: [bit for bit, mask in bits.items() if self._pinned.get(name, 0) & mask]
+            for name, bits in PINNED.items()
+        }
+
+    @property
+    def root(self) -> int:
+        """The physical address of the guest's present root table."""
+        return int(self.machine.engine.reg_read(x86.UC_X86_REG_CR3)) & _ROOT
+
+    def _intercept(self) -> None:
+        writes = ({0, 4} if self.pins else set()) | ({3} if self.open else set())
+        self.host.intercept(frozenset(writes), efer=self.pins)
+
+    def _on_exit(self, number: int) -> None:
+        found = self.host.left(number)
+        if found is None:
+            raise CrosswalkError(f"{number:#x} is no exit")
+        self.exits[exit_name(found.code)] += 1
+        if not self._pinned:
+            self._refuse(found, "an exit before protection began")
+        elif found.code == ExitCode.NPF and found.gpa is not None:
+            self._on_fault(found, found.gpa)
+        elif found.code - ExitCode.CR0_WRITE in _CONTROL:
+            self._on_control(found)
+        elif found.code == ExitCode.MSR:
+            self._on_efer(found)
+        else:
+            self._refuse(found, "an instruction that reaches past nested paging")
+
+    def _on_fault(self, found: Exit, gpa: int) -> None:
+        frame = gpa // FRAME
+        if frame >= self.rights.count or not found.error_code & (_WRITE | _FETCH):
+            self._refuse(found, Cause.REFUSED.value)
+            return
+        sealed, text = bool(self.grants.sealed[frame]), bool(self.grants.text[frame])
+        cause = decide(self._facts(found, frame), sealed=sealed, text=text)
+        self.causes[cause] += 1
+        if cause is Cause.REFUSED:
+            self._refuse(found, cause.value)
+            return
+        if cause is Cause.USER_CODE:
+            self.user_code[frame] = True
+            self.nested.allow_execution(frame)
+        else:
+            self.nested.set_writable(frame, writable=True)
+        if cause is Cause.FOLLOWED:
+            self.followed[frame] = True
+        if cause is Cause.PATCHED:
+            self.open.add(frame)
+            self.patched.add(frame)
+            self._intercept()
+        self.host.flush()
+
+    def _facts(self, found: Exit, frame: int) -> Fault:
+        cpu, root = self.machine.cpu, self.root
+        write, fetch = bool(found.error_code & _WRITE), bool(found.error_code & _FETCH)
+        sealed = bool(self.grants.sealed[frame])
+        if write and not sealed:
+            self.follow()
+        # A fetch may fault at an instruction's first byte, or at one on the page behind.
+        pages = [find_leaf(self.machine.ram.words, root, cpu.rip + more) for more in (0, _LONGEST)]
+        own = [leaf for leaf in pages if leaf is not None and leaf.pa // FRAME == frame]
+        code = None if fetch else pages[0]
+        return Fault(
+            write=write,
+            fetch=fetch,
+            cpl=cpu.cpl,
+            write_protect=bool(cpu.engine.reg_read(x86.UC_X86_REG_CR0) & _WP),
+            interrupts=bool(cpu.rflags & Flag.IF),
+            in_text=code is not None and self._is_text(code.pa + cpu.rip % code.size),
+            window=write and sealed and self._in_window(root, frame),
+            writable=bool(self.rights.followed[frame]) and not sealed,
+            user_code=fetch and any(leaf.user and leaf.executable for leaf in own),
+        )
+
+    def _is_text(self, pa: int) -> bool:
+        return pa // FRAME < self.rights.count and bool(self.grants.text[pa // FRAME])
+
+    def _in_window(self, root: int, frame: int) -> bool:
+        """Return whether the store goes through a mapping that is there for it alone."""
+        code = self._code(LONGEST_INSTRUCTION)
+        stored = store_addresses(self.machine.cpu, code)
+        if stored is None or stored[1] >= _LOW:
+            return False
+        words, pages = self.machine.ram.words, []
+        for va in lower_leaves(words, root):
+            pages.append(va)
+            if len(pages) > _WINDOW_PAGES:
+                return False
+        for va in {each & -FRAME for each in stored}:
+            leaf = find_leaf(words, root, va)
+            if leaf is None or leaf.user or va not in pages:
+                return False
+            if leaf.pa // FRAME == frame:
+                return True
+        return False
+
+    def _code(self, size: int) -> bytes:
+        """Return the bytes at RIP, as many of so many as are mapped."""
+        cpu, ram, code = self.machine.cpu, self.machine.ram, b""
+        while len(code) < size:
+            va = cpu.rip + len(code)
+            leaf = find_leaf(ram.words, self.root, va)
+            part = min(size - len(code), FRAME - va % FRAME)
+            pa = 0 if leaf is None else leaf.pa + va % leaf.size
+            if leaf is None or pa + part > ram.size:
+                break
+            code += ram.read(pa, part)
+        return code
+
+    def _on_control(self, found: Exit) -> None:
+        cpu, read = self.machine.cpu, self.machine.engine.reg_read
+        written = parse_cr_write(self._code(LONGEST))
+        if written is None or written.control not in _CONTROL:
+            self._refuse(found, "a write to a control register that isn't MOV")
+            return
+        register = _CONTROL[written.control]
+        value, name = cpu.general(written.general), f"cr{written.control}"
+        if written.control == 3:
+            self._close()
+            if self.exits[ExitCode.CR3_WRITE.name] % _FOLLOWED_EACH == 0:
+                self.follow()
+            value &= ~_NO_FLUSH
+        elif lost := cleared(name, self._pinned[name], value):
+            self._refuse(
+                found, f"it would clear {', '.join(lost)}, {read(register):#x} → {value:#x}"
+            )
+            return
+        cpu.rip += written.size
+        cpu.store()
+        self.machine.engine.reg_write(register, value)
+
+    def _on_efer(self, found: Exit) -> None:
+        cpu = self.machine.cpu
+        value = (cpu.general(2) & 0xFFFF_FFFF) << 32 | cpu.general(0) & 0xFFFF_FFFF
+        if lost := cleared("efer", self._pinned["efer"], value):
+            self._refuse(found, f"it would clear EFER.{', '.join(lost)}")
+            return
+        cpu.rip += _WRMSR
+        cpu.store()
+        # Or this write would be an exit as well.
+        self.host.intercept(frozenset(), efer=False)
+        self.machine.engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, value))
+        self._intercept()
+
+    def _close(self) -> None:
+        """Take back what was opened for patching."""
+        for frame in self.open:
+            self.nested.set_writable(frame, writable=False)
+        self.open = set()
+        self._intercept()
+        self.host.flush()
+
+    def _refuse(self, found: Exit, detail: str) -> None:
+        cpu = self.machine.cpu
+        self.refusal = Refusal(
+            exit=exit_name(found.code),
+            error_code=found.error_code,
+            gpa=found.gpa,
+            rip=cpu.rip,
+            cpl=cpu.cpl,
+            detail=detail,
+        )
+        self.machine.stop()
+
+    def _guard(self, va: int, write: bool) -> None:  # noqa: FBT001  # as `Cpu.guard` is called
+        if not write:
+            return  # All of RAM can be read.
+        leaf = find_leaf(self.machine.ram.words, self.root, va)
+        if leaf is None:
+            return
+        frame = (leaf.pa + va % leaf.size) // FRAME
+        if frame < self.rights.count and not self.nested.writable[frame]:
+            raise Guarded(f"{va:#x} of frame {frame * FRAME:#x} isn't granted for an event's frame")

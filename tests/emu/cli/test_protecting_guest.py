@@ -1,0 +1,32 @@
+"""`protect` without SOURCE."""
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_built_in_guest_is_protected(run):
+    ran = run("protect", "--json")
+    record = ran.document
+    assert ran.status == 0
+    assert (record["divergences"], record["known_divergences"]) == (0, 256)
+    assert record["probes"] > 70_000
+    assert len(record["attacks"]) > 60
+    assert record["reproduce"] == "crosswalk protect --json"
+
+
+@pytest.mark.slow
+def test_it_is_told_in_words(run):
+    ran = run("protect")
+    lines = ran.out.splitlines()
+    assert ran.status == 0
+    assert [line[0] for line in lines if line[:1].isdigit()] == list("1234567")
+    assert lines[-2].startswith("verdict: as stated")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--at", "0x1000"), ("--format", "json"), ("--cr3", "0x1000")]
+)
+def test_options_for_a_source_need_one(run, option, value):
+    ran = run("protect", option, value)
+    assert (2, "") == (ran.status, ran.out)
+    assert ran.err.splitlines()[-1] == f"crosswalk: error: {option} needs SOURCE"

@@ -1,0 +1,24 @@
+import pytest
+
+from emu.boot import boot
+from emu.protect.world import protected_world
+from guest.builder import build_image
+
+
+@pytest.fixture(scope="session")
+def shared_world():
+    """A protected guest that tests put back before they use it."""
+    return protected_world()
+
+
+@pytest.fixture
+def world(shared_world):
+    """A protected guest, as it was when it had been given protection."""
+    shared_world.restore()
+    return shared_world
+
+
+@pytest.fixture
+def own_guest():
+    """A guest that has booted, for one test alone: its RAM may be changed."""
+    return boot(build_image(4))

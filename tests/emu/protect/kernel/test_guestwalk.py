@@ -1,0 +1,70 @@
+"""The host's own walk, held against the walker's."""
+
+import random
+
+import pytest
+
+from emu.machine.ram import Ram
+from emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from tests.emu.protect.kernel.tiny import (
+    DIRECT,
+    IMAGE,
+    PAGE,
+    RAM,
+    ROOT0,
+    ROOT1,
+    TABLES,
+    TEXT,
+    USER,
+    WINDOW,
+    tiny_kernel,
+)
+from walker.context import PagingContext
+from walker.mappings import mappings
+from walker.memory import Segments
+from walker.rights import Rights
+
+
+@pytest.fixture(scope="module")
+def ram():
+    found = Ram(0, RAM)
+    for start, content, _ in tiny_kernel().segments:
+        found.write(start, content)
+    return found
+
+
+def context(root):
+    return PagingContext(cr0=0x8001_0011, cr3=TABLES + root * PAGE, cr4=0x20, efer=0xD00)
+
+
+@pytest.mark.parametrize("root", [ROOT0, ROOT1, WINDOW])
+def test_leaves_are_the_walkers_mappings(ram, root):
+    memory, at = Segments([(0, ram.bytes)]), TABLES + root * PAGE
+    found = list(mappings(memory, context(root)))
+    dice = random.Random(5)
+    for each in found:
+        va = each.va + dice.randrange(each.size)
+        leaf = find_leaf(ram.words, at, va)
+        assert (each.pa, each.size) == (leaf.pa, leaf.size)
+        user = bool(each.rights & Rights.USER_READ)
+        assert user is leaf.user
+        write = Rights.USER_WRITE if user else Rights.SUPERVISOR_WRITE
+        execute = Rights.USER_EXECUTE if user else Rights.SUPERVISOR_EXECUTE
+        assert bool(each.rights & write) is leaf.writable
+        assert bool(each.rights & execute) is leaf.executable
+        assert int(ram.words[leaf.entry // 8]) & -PAGE & ~(1 << 63) == each.pa
+    low = [
+        va
+        for each in found
+        if each.va < 1 << 47
+        for va in range(each.va, each.va + each.size, PAGE)
+    ]
+    assert low == list(lower_leaves(ram.words, at))
+
+
+def test_what_is_not_mapped_has_no_leaf(ram):
+    assert find_leaf(ram.words, TABLES + ROOT1 * PAGE, USER + PAGE) is None
+    assert find_leaf(ram.words, TABLES + ROOT1 * PAGE, 1 << 45) is None
+    assert find_leaf(ram.words, 1 << 40, TEXT) is None
+    assert find_leaf(ram.words, TABLES + WINDOW * PAGE, IMAGE + TEXT).pa == TEXT
+    assert find_leaf(ram.words, TABLES + WINDOW * PAGE, DIRECT + TEXT).pa == TEXT

@@ -1,0 +1,226 @@
+"""A tiny kernel under protection: what it may do, and what it may not."""
+
+import faulthandler
+
+import pytest
+from unicorn import x86_const as x86
+
+from emu.cli.contain import EmulatorCrash, contained
+from emu.linux.failure import KernelFailure
+from emu.protect.kernel.protection import Protection
+from emu.protect.kernel.rights import RightsFollower
+from emu.protect.kernel.rules import Cause
+from tests.emu.protect.kernel.tiny import (
+    BASE,
+    LEAVES,
+    OUTSIDE,
+    PAGE,
+    PATCH,
+    RODATA,
+    TABLES,
+    TEXT,
+    USER_TABLES,
+    WINDOW_TABLES,
+    Protected,
+)
+
+WINDOW_LEAF = TABLES + (WINDOW_TABLES + 2) * PAGE + 8 * 5
+
+
+def entry(frame):
+    """The source that sets RBX to the address of a frame's leaf entry."""
+    at = TABLES + LEAVES * PAGE + 8 * ((frame - BASE) // PAGE)
+    return f"mov rbx, DIRECT + {at}\n"
+
+
+def written(frame):
+    return f"""
+    {entry(frame)}
+    or qword ptr [rbx], 2
+    mov rbx, DIRECT + {frame}
+    invlpg [rbx]
+    mov qword ptr [rbx], 1
+    """
+
+
+def refused(then, **options):
+    return Protected(then, **options).go_on()
+
+
+def test_what_the_mappings_allow_goes_on():
+    guest = Protected("mov rbx, IMAGE + DATA\nmov [rbx + 0x900], rbx\nmov rax, [rbx - 0x1000]")
+    assert guest.go_on() is None
+    assert {} == guest.protection.exits
+
+
+def test_collective_rights_are_those_of_the_tables():
+    guest = Protected()
+    executable = guest.want.executable.nonzero()[0].tolist()
+    # Its text, and the user's page.
+    assert [0x800, *range(0x1000, 0x1004)] == executable
+    read_only = (~guest.want.writable & ~guest.want.executable).nonzero()[0].tolist()
+    assert [RODATA // PAGE, OUTSIDE // PAGE] == read_only
+    assert list(range(0x1000, 0x1005)) == guest.grants.sealed.nonzero()[0].tolist()
+    assert [0x1004, 0x1005, 0x1006] == (~guest.grants.executable).nonzero()[0].tolist()
+
+
+def test_text_is_patched_through_its_window_which_closes():
+    guest = Protected(PATCH + PATCH)
+    assert guest.go_on() is None
+    assert {Cause.PATCHED: 2} == guest.protection.causes
+    assert {(TEXT + 3 * PAGE) // PAGE} == guest.protection.patched
+    assert not guest.protection.nested.found()[0][guest.grants.sealed].any()
+
+
+def test_rights_are_followed_between_patches():
+    guest = Protected(f"mov r14d, 100\nagain:\n{PATCH}\ndec r14d\njnz again")
+    assert guest.go_on() is None
+    assert {Cause.PATCHED: 100} == guest.protection.causes
+    assert (2, 0) == (guest.protection.rights.steps, guest.protection.rights.differing)
+
+
+def test_a_window_that_stays_open_shows(monkeypatch):
+    monkeypatch.setattr(Protection, "_close", lambda _: None)
+    guest = Protected(PATCH + PATCH)
+    guest.go_on()
+    assert {Cause.PATCHED: 1} == guest.protection.causes
+    assert guest.protection.nested.found()[0][guest.grants.sealed].any()
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        PATCH.replace("    cli\n", "    sti\n"),
+        # A user's page in the window, and windows with two others, and a page elsewhere.
+        f"mov rbx, DIRECT + {WINDOW_LEAF}\nor qword ptr [rbx], 4\nstac\n{PATCH}",
+        (
+            f"mov rbx, DIRECT + {WINDOW_LEAF}\nmov qword ptr [rbx + 8], 0x3003\n"
+            f"mov qword ptr [rbx + 16], 0x4003\n{PATCH}"
+        ),
+        PATCH.replace("rdi, 0x5000", "rdi, DIRECT + TEXT + 0x3000").replace(
+            "mov ecx", f"{entry(TEXT + 3 * PAGE)}\nor qword ptr [rbx], 2\nmov ecx"
+        ),
+    ],
+    ids=["interrupts", "user", "more", "direct"],
+)
+def test_another_way_to_text_is_no_patch(then):
+    found = refused(then)
+    assert ("NPF", TEXT + 3 * PAGE) == (found.exit, found.gpa)
+
+
+def test_a_patch_of_read_only_data_is_refused():
+    leaf = f"mov rbx, DIRECT + {WINDOW_LEAF}\nmov rax, {RODATA + 3}\nmov [rbx], rax\n"
+    assert refused(leaf + PATCH).gpa == RODATA
+
+
+def test_what_the_kernel_makes_writable_outside_its_image_is_followed():
+    guest = Protected(written(OUTSIDE))
+    assert guest.go_on() is None
+    assert {Cause.FOLLOWED: 1} == guest.protection.causes
+    assert (1, 0) == (guest.protection.rights.steps, guest.protection.rights.differing)
+
+
+def test_what_is_sealed_is_not_followed():
+    found = refused(written(RODATA))
+    assert ("NPF", 7, RODATA, 0) == (found.exit, found.error_code, found.gpa, found.cpl)
+
+
+def test_rights_that_miss_a_change_differ_from_those_computed_afresh(monkeypatch):
+    monkeypatch.setattr(RightsFollower, "_changed", lambda _: [])
+    guest = Protected(written(OUTSIDE))
+    guest.go_on()
+    assert 1 == guest.protection.rights.differing
+
+
+def test_a_right_too_few_is_a_nested_fault():
+    def tampered(protection):
+        protection.nested.executable[TEXT // PAGE] = False
+        protection.nested.set_writable(TEXT // PAGE, writable=False)
+        protection.host.flush()
+
+    assert "NPF" == refused("", tampered=tampered).exit
+
+
+def test_a_right_too_many_lets_the_store_through():
+    def tampered(protection):
+        protection.nested.set_writable(RODATA // PAGE, writable=True)
+        protection.host.flush()
+
+    guest = Protected(written(RODATA), tampered=tampered)
+    assert guest.go_on() is None
+    assert guest.ram.words[RODATA // 8] == 1
+
+
+@pytest.mark.parametrize(
+    ("then", "exit_name", "detail"),
+    [
+        ("mov rax, cr0\nand rax, -0x10001\nmov cr0, rax", "CR0_WRITE", "clear WP"),
+        ("mov r9, cr4\nand r9, -0x300001\nmov cr4, r9", "CR4_WRITE", "clear SMEP, SMAP"),
+        ("mov ecx, 0xc0000080\nrdmsr\nand eax, -0x801\nwrmsr", "MSR", "clear EFER.NXE"),
+        ("xor eax, eax\n.byte 0x0f, 0x01, 0xdb", "VMSAVE", "past nested paging"),
+        ("lmsw ax", "CR0_WRITE", "isn't MOV"),
+    ],
+)
+def test_what_would_undo_protection_is_refused(then, exit_name, detail):
+    found = refused(then)
+    assert exit_name == found.exit
+    assert detail in found.detail
+
+
+def test_other_bits_of_control_registers_are_the_guests():
+    guest = Protected(
+        "mov r9, cr0\nor r9, 2\nmov cr0, r9\nmov rax, cr4\nor rax, 0x200\nmov cr4, rax\n"
+        "mov ecx, 0xc0000080\nrdmsr\nor eax, 1\nwrmsr\nrdmsr\nmov r12, rax"
+    )
+    assert guest.go_on() is None
+    assert {"CR0_WRITE": 1, "CR4_WRITE": 1, "MSR": 1} == guest.protection.exits
+    read = guest.protection.machine.engine.reg_read
+    assert read(x86.UC_X86_REG_CR0) & 2
+    assert read(x86.UC_X86_REG_CR4) & 0x200
+    assert read(x86.UC_X86_REG_R12) & 1
+
+
+def test_a_table_without_execution_takes_the_emulator_down():
+    """Why execution isn't withheld from every frame that needs none."""
+    directory = TABLES + (WINDOW_TABLES + 1) * PAGE
+    then = f"mov rbx, DIRECT + {directory}\nmov rax, DATA + 7\nmov [rbx], rax\n{PATCH}"
+
+    def work():
+        faulthandler.disable()  # It would tell all about it.
+        return refused(then)
+
+    with pytest.raises(EmulatorCrash, match="SIGSEGV"):
+        contained(work)
+
+
+def test_user_code_in_a_sealed_frame_runs():
+    """To CPL 3, at the page that is the user's: its frame is read-only data now."""
+    leaf = TABLES + (USER_TABLES + 2) * PAGE
+    guest = Protected(
+        f"""
+        mov rbx, DIRECT + {leaf}
+        mov rax, RODATA + 5
+        mov [rbx], rax
+        mov rbx, DIRECT + 0x1000
+        mov rax, 0xaffb000000ffff
+        mov [rbx + 0x20], rax
+        mov rax, 0xcff3000000ffff
+        mov [rbx + 0x28], rax
+        sub rsp, 16
+        mov word ptr [rsp], 0x2f
+        mov [rsp + 2], rbx
+        lgdt [rsp]
+        push 0x2b
+        push USER
+        push 2
+        push 0x23
+        push USER
+        iretq
+        """
+    )
+    # It runs, and what it does first, a store, finds no handler.
+    with pytest.raises(KernelFailure, match="shut down"):
+        list(guest.run)
+    assert {Cause.USER_CODE: 1} == guest.protection.causes
+    assert guest.protection.nested.executable[RODATA // PAGE]
+    assert not guest.protection.nested.writable[RODATA // PAGE]

@@ -1,0 +1,87 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emu.protect.kernel.rules import Cause, Fault, Wanted, decide, granted, wanted
+from walker.frames import Frames
+from walker.rights import Rights
+
+PATCH = Fault(
+    write=True,
+    fetch=False,
+    cpl=0,
+    write_protect=True,
+    interrupts=False,
+    in_text=True,
+    window=True,
+    writable=False,
+    user_code=False,
+)
+USER_CODE = replace(PATCH, write=False, fetch=True, cpl=3, user_code=True, interrupts=True)
+
+
+def bools(text):
+    return np.array([each == "1" for each in text])
+
+
+def test_text_is_opened_for_a_patch():
+    assert Cause.PATCHED is decide(PATCH, sealed=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cpl": 3},
+        {"write_protect": False},
+        {"interrupts": True},
+        {"in_text": False},
+        {"window": False},
+    ],
+    ids=str,
+)
+def test_a_store_to_text_that_lacks_one_thing_is_no_patch(change):
+    assert Cause.REFUSED is decide(replace(PATCH, **change), sealed=True, text=True)
+
+
+def test_read_only_data_is_never_opened():
+    assert Cause.REFUSED is decide(PATCH, sealed=True, text=False)
+    assert Cause.REFUSED is decide(replace(PATCH, writable=True), sealed=True, text=False)
+
+
+def test_what_is_not_sealed_follows_the_kernels_tables():
+    assert Cause.FOLLOWED is decide(replace(PATCH, writable=True), sealed=False, text=False)
+    assert Cause.REFUSED is decide(PATCH, sealed=False, text=False)
+
+
+def test_user_code_in_a_sealed_frame_is_let_run_and_nothing_else():
+    assert Cause.USER_CODE is decide(USER_CODE, sealed=True, text=False)
+    for change in ({"cpl": 0}, {"user_code": False}, {"writable": True}):
+        assert Cause.REFUSED is decide(replace(USER_CODE, **change), sealed=True, text=False)
+    assert Cause.REFUSED is decide(USER_CODE, sealed=False, text=False)
+
+
+def test_the_rights_of_ranges_are_those_of_their_frames():
+    frames = Frames(
+        np.array([0x1000, 0x3000, 0x4000], np.uint64),
+        np.array([0x1000, 0x1000, 0x2000], np.uint64),
+        np.array([Rights.SUPERVISOR_READ, Rights.USER_READ | Rights.USER_WRITE, 0b101], np.uint8),
+    )
+    found = wanted(frames, 6)
+    assert "010111" == "".join(map(str, found.mapped.astype(int)))
+    assert "000100" == "".join(map(str, found.writable.astype(int)))
+    assert "000011" == "".join(map(str, found.executable.astype(int)))
+
+
+def test_what_is_withheld_and_sealed_follows_from_what_the_mappings_want():
+    # text, rodata, data, a table in data, freed image, outside: writable, not, executable.
+    want = Wanted(
+        mapped=bools("11111111"),
+        writable=bools("00111100"),
+        executable=bools("10000001"),
+    )
+    grants = granted(want, bools("11111000"), bools("00110000"), bools("00010000"))
+    assert (bools("00111100") == grants.writable).all()
+    assert (bools("10011111") == grants.executable).all()
+    assert (bools("11000000") == grants.sealed).all()
+    assert (bools("10000000") == grants.text).all()

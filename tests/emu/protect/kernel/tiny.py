@@ -1,0 +1,203 @@
+"""A kernel of a few pages that is laid out as Linux is: text, read-only data, data, aliases."""
+
+import struct
+
+import numpy as np
+
+from emu.linux.boot import Boot
+from emu.linux.failure import KernelFailure
+from emu.linux.image import KernelImage
+from emu.linux.points import parse_point
+from emu.machine.ram import Ram
+from emu.machine.svm.host import HOST_MODEL
+from emu.protect.kernel.places import DIRECT, IMAGE
+from emu.protect.kernel.protection import Protection
+from emu.protect.kernel.story import Guest
+from guest.assembler import assemble
+
+PAGE = 0x1000
+RAM = 32 << 20
+BASE, TABLES = 0x100_0000, 0x101_0000
+TEXT, RODATA, DATA, END = BASE, BASE + 4 * PAGE, BASE + 5 * PAGE, BASE + 7 * PAGE
+USER, USER_FRAME = 0x40_0000, 0x80_0000
+OUTSIDE = 0x101_E000
+"""A frame that isn't the image's, and is mapped read-only."""
+
+READY = "ready"
+PROTECT_AT = parse_point(f"console:{READY}")
+SYMBOLS = {"IMAGE": IMAGE, "DIRECT": DIRECT} | {
+    name: value
+    for name, value in globals().copy().items()
+    if name.isupper() and isinstance(value, int)
+}
+NX, LARGE = 1 << 63, 0x80
+ROOT0, ROOT1, WINDOW, DIRECT_TABLE, IMAGE_TABLE, DIRECTORY, LEAVES = range(7)
+IDENTITY, USER_TABLES, WINDOW_TABLES = 7, 8, 11  # Three tables each of the latter two.
+COUNT = 14
+
+_BOOT = """
+    mov ecx, 0xc0000080
+    rdmsr
+    bts eax, 11
+    wrmsr
+    mov rax, cr4
+    or rax, 0x300000
+    mov cr4, rax
+    mov rax, cr0
+    or rax, 0x10000
+    mov cr0, rax
+    mov eax, TABLES
+    mov cr3, rax
+    lea rax, [rip + high]
+    mov rcx, IMAGE
+    add rax, rcx
+    jmp rax
+high:
+    mov eax, TABLES + 0x1000
+    mov cr3, rax
+    mov rsp, IMAGE + END
+    mov rdi, IMAGE + DATA
+    mov rax, DIRECT + 0x1000
+    push rax
+    sub rsp, 2
+    mov word ptr [rsp], 31
+    lgdt [rsp]
+    lea rax, [rip + tick]
+    mov [rdi + 0x300], rax
+    mov word ptr [rdi + 0x302], 0x10
+    mov word ptr [rdi + 0x304], 0x8e00
+    mov ecx, eax
+    shr ecx, 16
+    mov [rdi + 0x306], cx
+    shr rax, 32
+    mov [rdi + 0x308], rax
+    push rdi
+    sub rsp, 2
+    mov word ptr [rsp], 0xfff
+    lidt [rsp]
+    lea rdi, [rip + ready]
+    call say
+"""
+_SLEEP = """
+    mov al, 0x11
+    out 0x20, al
+    mov al, 0x30
+    out 0x21, al
+    mov al, 4
+    out 0x21, al
+    mov al, 1
+    out 0x21, al
+    xor eax, eax
+    out 0x21, al
+    sti
+sleep:
+    hlt
+    jmp sleep
+tick:
+    iretq
+copy:
+    rep movsb
+    ret
+say:
+    mov dx, 0x3f8
+next:
+    mov al, [rdi]
+    test al, al
+    jz said
+    out dx, al
+    inc rdi
+    jmp next
+said:
+    ret
+ready:
+    .asciz "ready"
+"""
+
+# The text at its window, by way of forged tables: what a kernel does to patch itself.
+PATCH = """
+    pushfq
+    cli
+    mov rdx, cr3
+    mov eax, TABLES + 0x2000
+    mov cr3, rax
+    mov rdi, 0x5000
+    mov rsi, IMAGE + DATA + 0x800
+    mov ecx, 8
+    call copy
+    mov cr3, rdx
+    popfq
+"""
+
+
+def tiny_kernel(then="", *, early=""):
+    """The kernel, which does something more before it is ready, or before it sleeps."""
+    code = assemble(
+        "tiny", f"{early}\n{_BOOT}{then}{_SLEEP}", bits=64, address=BASE, symbols=SYMBOLS
+    )
+    assert len(code) <= 2 * PAGE
+    content = code.ljust(END - BASE, b"\0")
+    return KernelImage(
+        segments=((BASE, content, len(content)), (TABLES, _tables(), COUNT * PAGE)),
+        entry=BASE,
+        sections=((".text", TEXT, RODATA - TEXT), (".data", DATA, END - DATA)),
+    )
+
+
+def guest(then=""):
+    return Guest(kernel=tiny_kernel(then), initrd=b"", arguments="", on_line=None)
+
+
+class Protected:
+    """The tiny kernel, protected when it is ready, and run on."""
+
+    def __init__(self, then="", *, tampered=None):
+        kernel = tiny_kernel(then)
+        boot = Boot(Ram(0, RAM), kernel, initrd=b"", model=HOST_MODEL)
+        self.ram = boot.machine.ram
+        self.protection = protection = Protection(boot, kernel)
+        self.run = boot.run([PROTECT_AT], parse_point("idle"), 20)
+        next(self.run)
+        self.want, self.grants = protection.enforce()
+        if tampered is not None:
+            tampered(protection)
+
+    def go_on(self):
+        """Run to idle; what was refused."""
+        try:
+            list(self.run)
+        except KernelFailure:
+            assert self.protection.refusal is not None
+        return self.protection.refusal
+
+
+def _tables():
+    words = np.zeros((COUNT, 512), np.uint64)
+
+    def pa(table):
+        return TABLES + table * PAGE
+
+    for root in (ROOT0, ROOT1, WINDOW):
+        words[root, DIRECT >> 39 & 511] = pa(DIRECT_TABLE) | 3
+        words[root, 511] = pa(IMAGE_TABLE) | 3
+    words[ROOT0, 0] = pa(DIRECT_TABLE) | 3
+    words[DIRECT_TABLE, 0] = words[IMAGE_TABLE, 510] = pa(DIRECTORY) | 3
+    for large in range(RAM >> 21):
+        words[DIRECTORY, large] = large << 21 | 3 | LARGE | NX
+    words[DIRECTORY, BASE >> 21] = pa(LEAVES) | 3
+    for small in range(512):
+        frame = (BASE & -(1 << 21)) + small * PAGE
+        flags = 3 | NX
+        if TEXT <= frame < RODATA:
+            flags = 1
+        elif RODATA <= frame < DATA or frame == OUTSIDE:
+            flags = 1 | NX
+        words[LEAVES, small] = frame | flags
+    for root, first, va, leaf in (
+        (ROOT1, USER_TABLES, USER, USER_FRAME | 7),
+        (WINDOW, WINDOW_TABLES, 0x5000, TEXT + 3 * PAGE | 3 | NX),
+    ):
+        words[root, 0] = pa(first) | 7
+        words[first, 0] = pa(first + 1) | 7
+        words[first + 1, va >> 21] = pa(first + 2) | 7
+        words[first + 2, va >> 12 & 511] = leaf
+    return struct.pack(f"<{COUNT * 512}Q", *words.reshape(-1).tolist())

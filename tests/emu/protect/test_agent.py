@@ -1,0 +1,96 @@
+"""Driving the guest's agent: each operation by its own instruction."""
+
+import capstone
+import pytest
+
+from emu.machine.svm.exits import ExitCode
+from emu.machine.svm.host import Exit
+from emu.protect.agent import SWEEP, Operation, Use, spans
+from emu.protect.attack import EFER, LANDMARK, MARK
+from emu.protect.met import Fault, described
+from guest import places
+from guest.builder import build_image
+from walker.errors import CrosswalkError
+
+KERNEL = places.KERNEL
+DIRECTLY = {
+    Operation.LOAD: "mov rax, qword ptr [r8]",
+    Operation.STORE: "mov qword ptr [r8], r9",
+    Operation.EXECUTE: "call r8",
+    Operation.SET_CR0: "mov cr0, r8",
+    Operation.SET_CR3: "mov cr3, r8",
+    Operation.SET_CR4: "mov cr4, r8",
+    Operation.SET_MSR: "wrmsr",
+    Operation.INVLPG: "invlpg byte ptr [r8]",
+    Operation.HYPERCALL: "vmmcall",
+    Operation.VMSAVE: "vmsave rax",
+    Operation.VMLOAD: "vmload rax",
+    Operation.STGI: "stgi",
+    Operation.CLGI: "clgi",
+    Operation.VMRUN: "vmrun rax",
+    Operation.INVLPGA: "invlpga rax, ecx",
+    Operation.SKINIT: "skinit eax",
+}
+
+
+@pytest.mark.parametrize("operation", list(DIRECTLY), ids=lambda each: each.name)
+def test_an_operation_is_one_instruction_of_the_guests(operation):
+    (code,) = (code for code in build_image(4).code if code.source == "agent.s")
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    begun = list(engine.disasm(code.data, code.va))
+    table = begun[-1].address + begun[-1].size - code.va
+    for each in begun:
+        if each.mnemonic == "jmp" and each.op_str == "rdx":
+            table = each.address + each.size - code.va
+    entry = int.from_bytes(code.data[table + 2 * operation :][:2], "little")
+    found = []
+    for each in engine.disasm(code.data[entry:], code.va + entry):
+        if each.mnemonic == "jmp":
+            break
+        found.append(f"{each.mnemonic} {each.op_str}".strip())
+    assert DIRECTLY[operation] in found
+
+
+def test_values_come_back(world):
+    agent = world.agent
+    assert agent.do(Operation.LOAD, KERNEL + places.RODATA).value == int.from_bytes(
+        b"Crosswal", "little"
+    )
+    assert agent.do(Operation.EXECUTE, KERNEL + places.AGENT + LANDMARK).value == MARK
+    assert agent.do(Operation.LOAD_USER, places.USER_DATA + 8).value & 0xFF == ord("i")
+    agent.store([(KERNEL + places.LARGE_DATA, 5)])
+    assert world.guest.ram.read(places.LARGE_DATA, 1) == b"\5"
+    agent.do(Operation.STORE_USER, places.USER_DATA + 0x100, 0, 0x77)
+    assert world.guest.ram.read(places.USER_DATA_FRAME + 0x100, 1) == b"\x77"
+
+
+def test_efer_may_be_written_as_it_is(world):
+    assert not world.agent.do(Operation.SET_MSR, 0xC000_0080, EFER).failed
+
+
+def test_what_is_met_comes_back(world):
+    met = world.agent.do(Operation.LOAD, 0x10).met
+    assert met == Fault(14, 0, 0x10)
+    assert described(met) == "vector 14, error code 0x0, at 0x10"
+    assert world.agent.do(Operation.STGI).met == Exit(ExitCode.STGI)
+    met = world.agent.do(Operation.LOAD, 1 << 63).met
+    assert (met.vector, met.cr2) == (13, 0)
+    with pytest.raises(CrosswalkError, match="can't store to 0x10"):
+        world.agent.store([(0x10, 1)])
+
+
+def test_many_faults_in_a_row_are_each_met(world):
+    for _ in range(20):
+        assert world.agent.do(Operation.LOAD_USER, 0x10).met == Fault(14, 4, 0x10)
+        assert world.agent.do(Operation.STORE, 0x10).met == Fault(14, 2, 0x10)
+
+
+def test_a_sweep_tells_pages_apart(world):
+    world.guest.ram.write(places.TEXT + 3 * 0x1000 + 2, b"\x2a")
+    found, met = world.agent.sweep(KERNEL + places.TEXT + 0x3000, 2, Use.READ)
+    assert found.tolist() == [0x2A, 0]
+    assert met == {1: Fault(14, 0, KERNEL + places.TEXT + 0x4002)}
+
+
+def test_ranges_are_cut_into_sweeps():
+    assert list(spans(0x1000, SWEEP + 1)) == [(0x1000, SWEEP), (0x1000 * (SWEEP + 1), 1)]

@@ -1,0 +1,67 @@
+"""The story as a whole, a short one; and that what goes wrong in it is told."""
+
+import pytest
+
+from emu.cli.protecting_guest import story_lines, story_record
+from emu.protect.attacks import ATTACKS
+from emu.protect.grants import ALL
+from emu.protect.probes import Proof
+from emu.protect.stages import STAGES
+from emu.protect.stops import Crash
+from emu.protect.story import tell
+from guest import places
+
+FEW = [
+    row
+    for row in ATTACKS
+    if row.name.startswith(("text written in place", "malformed: a", "CR0.WP", "one page", "data"))
+]
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Bounds that make a story take less than a second."""
+    monkeypatch.setattr("emu.protect.story.STAGES", STAGES[:3])
+    monkeypatch.setattr("emu.protect.story.probe_mappings", lambda _agent, _intended: Proof())
+
+
+def test_the_story(world, short):
+    story = tell(world, lambda _: "SIGSEGV", frames=300, rows=FEW)
+    assert (story.wrong, story.divergent) == ([], 0)
+    assert (story.entries, story.immutable, story.spared) == (16, 5, 256)
+    assert sum(story.frames.values()) == places.RAM_SIZE // 0x1000
+    assert len(story.unprotected) == 3
+    record = story_record(story, 1.5)
+    assert record["probes"] == record["agreements"] + 256 == 900 + 18
+    assert (record["divergences"], record["known_divergences"]) == (0, 256)
+    assert {each["as_expected"] for each in record["attacks"]} == {True}
+    lines = list(story_lines(story, 1.5, verbose=False))
+    assert lines[-1].startswith("verdict: as stated: ")
+    assert any("malformed hypercalls" in line for line in lines)
+    verbose = list(story_lines(story, 1.5, verbose=True))
+    assert sum("malformed: " in line for line in verbose) == len(
+        [row for row in FEW if row.name.startswith("malformed")]
+    )
+
+
+def test_what_goes_wrong_is_told(world, short, monkeypatch):
+    restore = world.restore
+
+    def leaky():
+        restore()
+        world.hypervisor.tables.set(places.TEXT + 0x3000, 0x1000, ALL)
+        world.guest.host.flush()
+
+    leaky()
+    monkeypatch.setattr(world, "restore", leaky)
+    story = tell(world, lambda _: None, frames=300, rows=FEW)
+    wrong = "\n".join(story.wrong)
+    assert "write: 0x103000: not refused" in wrong
+    assert "text written in place, its entry made writable: NOT STOPPED" in wrong
+    assert "data used as a page table: the emulator lives, not the emulator crashes" in wrong
+    assert "vmap: a new page table, four pages of data: nested tables aren't those" in wrong
+    assert story.divergent >= 4
+    lines = list(story_lines(story, 1.5, verbose=False))
+    assert lines[-1].startswith("verdict: FAILED: ")
+    assert any("WRONG: expected nested fault" in line for line in lines)
+    assert not any(isinstance(each.stop, Crash) for each in story.attacks)
