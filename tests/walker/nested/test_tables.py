@@ -125,6 +125,42 @@ def test_where_no_table_is_left_nothing_has_changed(tables):
         assert [(MIB2, MIB2, RWX)] == list(nested.ranges())[:1]
 
 
+def test_a_table_taken_before_memory_was_full_is_free_again():
+    words = pool(4)
+    tables = NestedTables(words, PA)
+    tables.set(0, 4 * MIB2, RWX)
+    before = words.copy()
+    with pytest.raises(MemoryFull):
+        tables.update([(0, KIB4, R), (MIB2, KIB4, R)])
+    assert 3 == tables.tables
+    assert (before == words).all()
+    tables.set(MIB2, KIB4, R)
+    assert 4 == tables.tables
+
+
+def test_the_lowest_free_table_is_taken_first():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, 4 * MIB2, RWX)
+    for region in range(4):
+        tables.set(region * MIB2, KIB4, R)
+    for region in (3, 2, 0):
+        tables.set(region * MIB2, KIB4, RWX)
+    tables.set(2 * MIB2, KIB4, R)
+    tables.set(0, KIB4, R)
+    assert [PA + 5 * KIB4, PA + 4 * KIB4, PA + 3 * KIB4] == [
+        int(words[1024 + region]) & ~0xFFF for region in (0, 1, 2)
+    ]
+
+
+def test_an_entry_without_user_access_is_read_back_as_no_permission():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, 3 * MIB2, RWX)
+    words[1025] &= ~np.uint64(US)
+    assert [(0, MIB2, RWX), (2 * MIB2, MIB2, RWX)] == list(tables.ranges())
+
+
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
