@@ -163,7 +163,7 @@ def judge(context: PagingContext, access: Access, path: Walk) -> Outcome:
     else:
         code = ErrorCode(0)
     code |= cause(context, access)
-    return PageFault(int(code), access.va, _marked(path.steps[:-1], Entry(0)))
+    return PageFault(int(code), access.va, _marked(path.steps[:-1], None))
 
 
 def page_address(context: PagingContext, leaf: Step, address: int) -> int:
@@ -230,10 +230,12 @@ def cause(context: PagingContext, access: Access) -> ErrorCode:
     return code
 
 
-def _marked(steps: tuple[Step, ...], on_leaf: Entry) -> tuple[tuple[int, int], ...]:
+def _marked(steps: tuple[Step, ...], on_leaf: Entry | None) -> tuple[tuple[int, int], ...]:
     """Return the words that setting A in all steps, and `on_leaf` in the last, changes."""
     marks = [(step, Entry.A) for step in steps]
-    return changed(marks + [(step, on_leaf) for step in steps[-1:]])
+    if on_leaf is not None:
+        marks.append((steps[-1], on_leaf))
+    return changed(marks)
 
 
 def changed(marks: Iterable[tuple[Step, Entry]]) -> tuple[tuple[int, int], ...]:

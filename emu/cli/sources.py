@@ -37,18 +37,19 @@ def add_source(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     group.add_argument("--base", metavar="PA", default="0", help="where a raw image begins (0)")
 
 
-def chosen_source(options: argparse.Namespace) -> Source:
-    """Return the source that the options name; `BadInput` as `open_source`."""
+def chosen_source(options: argparse.Namespace, *, nested: bool = False) -> Source:
+    """Return the source that the options name; `nested` and `BadInput` as in `open_source`."""
     registers = _registers(options)
     name = options.source
     if name.startswith(_PREFIX):
-        return _guest(name, registers, options)
+        return _guest(name, registers, options, nested=nested)
     return open_source(
         name,
         registers,
         cpu=parse_int(options.cpu, "--cpu", bits=16),
         base=parse_int(options.base, "--base", bits=52),
         kind=options.kind,
+        nested=nested,
     )
 
 
@@ -83,7 +84,7 @@ def _registers(options: argparse.Namespace) -> Registers:
     )
 
 
-def _guest(name: str, registers: Registers, options: argparse.Namespace) -> Source:
+def _guest(name: str, registers: Registers, options: argparse.Namespace, *, nested: bool) -> Source:
     variant = name.removeprefix(_PREFIX)
     if variant not in GUESTS:
         raise BadInput(f"{name}: no such guest ({', '.join(_PREFIX + each for each in GUESTS)})")
@@ -91,7 +92,7 @@ def _guest(name: str, registers: Registers, options: argparse.Namespace) -> Sour
         raise BadInput(f"{name}: --kind, --cpu and --base are for files")
     booted = boot(build_image(GUESTS[variant]))
     context = replace(booted.context, **registers.given())
-    if booted.memory.word(context.root) is None:
+    if not nested and booted.memory.word(context.root) is None:
         raise BadInput(f"{name}: CR3 {context.cr3:#x} points outside the guest's RAM")
     return Source(
         name=name,

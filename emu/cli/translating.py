@@ -5,6 +5,7 @@ import argparse
 from emu.cli.contain import contained
 from emu.cli.output import add_json, emit, remark
 from emu.cli.sources import add_source, chosen_source
+from emu.cli.translating_nested import add_nested, nested_asked, translate_under
 from emu.probe import Prober
 from emu.report.records import outcome_json, walk_record
 from emu.report.text import access_text, context_text, outcome_text, walk_lines
@@ -28,16 +29,20 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--observe", action="store_true", help="make the access in the emulator as well"
     )
+    add_nested(parser)
     add_json(parser, "one document")
     parser.set_defaults(run=_translate)
 
 
 def _translate(options: argparse.Namespace) -> int:
     va = parse_int(options.va, "VA")
-    source = chosen_source(options)
+    nested = nested_asked(options)
+    source = chosen_source(options, nested=nested)
     access = Access(
         va, AccessType[options.access.upper()], int(options.cpl), source.context.rflags_ac
     )
+    if nested:
+        return translate_under(options, source, access)
     path = walk(source.memory, source.context, va)
     predicted = translate(source.memory, source.context, access)
     observed = contained(lambda: _observe(source, access)) if options.observe else None

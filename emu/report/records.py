@@ -20,7 +20,7 @@ from walker.memory import PhysicalMemory
 from walker.outcome import Outcome, PageFault, Translation
 from walker.rights import Rights
 from walker.source import Case, Cpu, OutcomeRecord, Probe
-from walker.translate import Walk
+from walker.translate import Step, Walk
 
 __all__ = [
     "access_of",
@@ -32,6 +32,7 @@ __all__ = [
     "outcome_record",
     "range_record",
     "replayed_case",
+    "step_record",
     "structures_case",
     "summary_record",
     "walk_record",
@@ -94,16 +95,18 @@ def walk_record(path: Walk, access: Access, outcome: Outcome) -> dict[str, Any]:
         "access": access.type.name.lower(),
         "cpl": access.cpl,
         "ac": bool(access.ac),
-        "steps": [
-            {
-                "level": step.level,
-                "pa": hex(step.pa),
-                "entry": hex(step.entry),
-                "kind": step.kind.value,
-            }
-            for step in path.steps
-        ],
+        "steps": [step_record(step) for step in path.steps],
         "predicted": outcome_json(outcome),
+    }
+
+
+def step_record(step: Step) -> dict[str, Any]:
+    """Return one entry of a walk, as `translate --json` prints it."""
+    return {
+        "level": step.level,
+        "pa": hex(step.pa),
+        "entry": hex(step.entry),
+        "kind": step.kind.value,
     }
 
 

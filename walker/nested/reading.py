@@ -30,7 +30,7 @@ def read_ranges(tables: U64, pa: int, levels: int) -> Iterator[Run]:
     """
     start, end, permission = 0, 0, Permission(0)
     for base, size, found in _runs(tables, pa, 0, levels, 0):
-        if base != end or found != permission:
+        if found != permission:
             if permission:
                 yield start, end - start, permission
             start, permission = base, found

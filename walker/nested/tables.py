@@ -42,7 +42,7 @@ class NestedTables:
     and the processor sets them. A leaf that stays as it was keeps its own; what is split passes
     them on, what is merged gathers them.
 
-    `BadInput` where the memory or `offset` isn't made of whole frames.
+    `BadInput` where the memory or `offset` isn't made of whole frames, or can't be written.
 
     Source: AMD APM vol. 2 15.25.5; 5.3 for the entries.
     """
@@ -63,6 +63,8 @@ class NestedTables:
             raise BadInput(f"offset {offset:#x} is not a multiple of {FRAME}")
         if levels not in (4, 5):
             raise BadInput(f"nested tables have 4 or 5 levels, not {levels}")
+        if words.dtype != np.uint64 or not words.flags.c_contiguous or not words.flags.writeable:
+            raise BadInput("nested tables need contiguous words of 8 bytes that can be written")
         self._tables = words.reshape(-1, WORDS)
         self._pa = pa
         self._levels = levels
@@ -115,7 +117,8 @@ class NestedTables:
 
         `BadInput` where they aren't, or aren't whole frames, or reach past what the tables can
         map or can be mapped to, or where a permission can't be granted: nested tables don't
-        withhold reading alone. `MemoryFull` where no table is left. Then nothing has changed.
+        withhold reading alone. `MemoryFull` where no table is left, if only before others of the
+        same call are given up. Then nothing has changed.
         """
         ranges = list(ranges)
         self._require(ranges)

@@ -44,8 +44,8 @@ class Passage:
     """A guest-physical address on its way through the nested tables.
 
     `path` has the nested entries, none where `gpa` is wider than the tables translate. `pa` is
-    the system-physical address; None where there is none: no page, or for the address of a
-    guest's entry no page that a user may write. `step` is that entry, at its system-physical
+    the system-physical address; None where there is none that a user may read, or for the
+    address of a guest's entry, write. `step` is that entry, at its system-physical
     address; None for the address of the page itself, and where `pa` is.
     """
 

@@ -52,12 +52,14 @@ def open_source(
     cpu: int = 0,
     base: int = 0,
     kind: SourceKind | str | None = None,
+    nested: bool = False,
 ) -> Source:
     """Return the source in the file at `path`, mapped and not copied.
 
     `registers` go before what the file says. `cpu` chooses among the CPUs of an ELF core,
     `base` is the physical address of a raw image in bytes. `kind` says what the file is;
-    without it, the file's first bytes and the name's ending (.json) decide.
+    without it, the file's first bytes and the name's ending (.json) decide. `nested` says that
+    CR3 is guest-physical, so that whether it points into the memory isn't known here.
 
     Raises `BadInput` (`LimitExceeded` where a limit is passed) in one line that names the file:
     it can't be read or isn't what it should be, CR3 isn't known, or points outside the memory.
@@ -78,7 +80,9 @@ def open_source(
             what = "raw image" if chosen is SourceKind.RAW else "ELF core without a QEMU note"
             raise BadInput(f"{what}: give --cr3 (and --cr4, --cr0, --efer where they matter)")
         context = everything.context()
-        _check_fit(memory, context, assumed_width=everything.maxphyaddr is None)
+        _check_width(memory, context, assumed=everything.maxphyaddr is None)
+        if not nested:
+            _check_root(memory, context)
     return Source(
         name=file.name,
         kind=chosen,
@@ -129,13 +133,16 @@ def _contents(
     return read_raw(file.data, base), NOT_GIVEN
 
 
-def _check_fit(memory: PhysicalMemory, context: PagingContext, *, assumed_width: bool) -> None:
+def _check_width(memory: PhysicalMemory, context: PagingContext, *, assumed: bool) -> None:
     end = max((start + size for start, size in memory.ranges), default=0)
-    if assumed_width and end > 1 << context.maxphyaddr:
+    if assumed and end > 1 << context.maxphyaddr:
         raise BadInput(
             f"memory ends at {end:#x}, beyond the MAXPHYADDR of {context.maxphyaddr} bits "
             "that is assumed: give --maxphyaddr"
         )
+
+
+def _check_root(memory: PhysicalMemory, context: PagingContext) -> None:
     if not memory.backed(np.array([context.root & -FRAME], dtype=np.uint64))[0]:
         shown = [f"{start:#x}–{start + size:#x}" for start, size in memory.ranges[:4]]
         more = ["…"] if len(memory.ranges) > 4 else []

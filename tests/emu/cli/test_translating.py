@@ -1,4 +1,11 @@
+import numpy as np
 import pytest
+
+from tests.emu.cli.conftest import small
+from tests.walker.build import context
+from walker.nested import NestedTables
+from walker.protection import Permission
+from walker.source import Case, Cpu, dump_case
 
 
 def test_translate_shows_each_step(run, small_case):
@@ -32,3 +39,108 @@ def test_an_address_that_is_not_canonical_has_no_steps(run, small_case):
     assert "not canonical: linear addresses have 48 bits" in ran.out
     assert "predicted: #GP(0)" in ran.out
     assert [] == run("translate", small_case, "0x8000000000000000", "--json").document["steps"]
+
+
+NCR3 = "0x20000"
+
+
+@pytest.fixture
+def nested_case(tmp_path):
+    """The small case at the same guest-physical addresses, one page read-only to the guest."""
+    pool = np.zeros(8 * 512, np.uint64)
+    tables = NestedTables(pool, 0x2_0000)
+    tables.set(0, 0xA000, Permission(7))
+    tables.set(0x8000, 0x1000, Permission(1))
+    words = small().words | {0x2_0000 + 8 * int(at): int(pool[at]) for at in np.flatnonzero(pool)}
+    path = tmp_path / "nested.json"
+    case = Case(cpu=Cpu.from_context(context()), ram=((0, 0x2_8000),), entries=words)
+    path.write_bytes(dump_case(case))
+    return path
+
+
+def test_nested_tables_add_a_walk_to_each_step(run, nested_case):
+    document = run("translate", nested_case, "0x400123", "--ncr3", NCR3, "--json").document
+    assert ["va", "access", "cpl", "ac", "steps", "page", "predicted", "failed"] == list(document)
+    assert [4, 3, 2, 1] == [step["entry"]["level"] for step in document["steps"]]
+    for step in (*document["steps"], document["page"]):
+        assert [4, 3, 2, 1] == [each["level"] for each in step["nested"]]
+        assert step["gpa"] == step["pa"]
+    assert ("ok", "0x8123") == (document["predicted"]["outcome"], document["predicted"]["pa"])
+    assert None is document["failed"]
+
+
+@pytest.mark.parametrize(
+    ("va", "access", "options", "failed", "outcome", "code"),
+    [
+        ("0x400123", "write", (), "nested walk of the page", "nested_page_fault", "0x100000007"),
+        ("0x401000", "write", (), "guest walk", "page_fault", "0x3"),
+        ("0x8000000000000000", "read", (), "guest walk", "general_protection", None),
+        ("0x800000", "read", (), "nested walk of the page", "nested_page_fault", "0x100000004"),
+        (
+            "0x400123",
+            "read",
+            ("--cr3", "0xff000000"),
+            "nested walk of a table",
+            "nested_page_fault",
+            "0x200000006",
+        ),
+        (
+            "0x400123",
+            "read",
+            ("--host-efer", "0x500"),
+            "nested walk of the page",
+            "nested_page_fault",
+            "0x10000000d",
+        ),
+    ],
+)
+def test_where_a_nested_translation_failed_is_said(
+    run, nested_case, va, access, options, failed, outcome, code
+):
+    asked = ("translate", nested_case, va, "--access", access, "--ncr3", NCR3, *options)
+    document = run(*asked, "--json").document
+    assert (failed, outcome) == (document["failed"], document["predicted"]["outcome"])
+    assert code == document["predicted"].get("error_code")
+    assert f"failed in: {failed}" == run(*asked).out.splitlines()[-1]
+
+
+def test_nested_steps_stand_further_in_for_people(run, nested_case):
+    ran = run("translate", nested_case, "0x400123", "--access", "write", "--ncr3", NCR3)
+    lines = ran.out.splitlines()
+    assert "write of 0x400123 at CPL 0" == lines[0]
+    assert "  guest PML4E at gpa 0x00000001000" == lines[1]
+    assert lines[2].startswith("    PML4E[0]     at 0x00000020000 = ")
+    assert lines[6].startswith("  PML4E[0]     at 0x00000001000 = ")
+    assert "  guest page at gpa 0x00000008123" in lines
+    predicted = "predicted: #VMEXIT(NPF), EXITINFO1 0x100000007 (P W/R U/S final), gpa 0x8123"
+    assert any(line.startswith(f"{predicted}; may change 0x1000 = ") for line in lines)
+    assert "nested: 4-level paging, nCR3 0x20000, NXE 1" in ran.err
+
+
+def test_a_guest_physical_address_too_wide_has_no_nested_steps(run, nested_case):
+    ran = run(
+        *("translate", nested_case, "0x400123", "--ncr3", NCR3),
+        *("--maxphyaddr", "52", "--cr3", "0x4000000000000"),
+    )
+    assert "    too wide: nested tables translate 48 bits" in ran.out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ncr3", NCR3, "--observe"), "--observe makes accesses without nested paging"),
+        (("--host-efer", "0xd00"), "--host-efer is for nested paging: give --ncr3 too"),
+        (("--host-cr4", "0x20"), "--host-cr4 is for nested paging: give --ncr3 too"),
+        (("--ncr3", "0x100000"), "nCR3 0x100000 points outside the memory"),
+        (("--ncr3", "nowhere"), "--ncr3"),
+        (("--ncr3", "0x10000000000"), "the host: cr3 = 0x10000000000 sets address bits above"),
+        (("--ncr3", NCR3, "--host-cr4", "0"), "the host: no paging mode"),
+        (("--ncr3", NCR3, "--host-efer", "0"), "the host has PAE paging"),
+        (("--ncr3", NCR3, "--efer", "0"), "the guest has PAE paging"),
+        (("--cr3", "0xff000000"), "CR3 0xff000000 points outside the image"),
+    ],
+)
+def test_what_does_not_go_with_nested_tables_is_refused(run, nested_case, options, message):
+    ran = run("translate", nested_case, "0x400123", *options)
+    assert (2, 1) == (ran.status, len(ran.err.splitlines()))
+    assert message in ran.err

@@ -1,0 +1,106 @@
+"""A translation under nested paging, for people and for machines."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from emu.report.records import outcome_json, step_record
+from emu.report.text import outcome_text, walk_lines
+from walker.access import Access
+from walker.entry import level_of
+from walker.nested import (
+    NestedContext,
+    NestedError,
+    NestedOutcome,
+    NestedPageFault,
+    NestedWalk,
+    Passage,
+    nested_error_names,
+)
+from walker.outcome import Translation
+from walker.translate import Walk
+
+__all__ = ["Stage", "nested_outcome_text", "nested_record", "nested_walk_lines", "stage_of"]
+
+
+class Stage(StrEnum):
+    """Where a translation in two dimensions failed."""
+
+    GUEST = "guest walk"
+    TABLE = "nested walk of a table"
+    PAGE = "nested walk of the page"
+
+
+def stage_of(outcome: NestedOutcome) -> Stage | None:
+    """Return where a translation failed; None where it didn't."""
+    if isinstance(outcome, NestedPageFault):
+        return Stage.TABLE if outcome.error_code & NestedError.TABLE else Stage.PAGE
+    return None if isinstance(outcome, Translation) else Stage.GUEST
+
+
+def nested_outcome_text(outcome: NestedOutcome, *, may: bool = False) -> str:
+    """Return an outcome in words, as `outcome_text` does, a nested page fault too."""
+    if not isinstance(outcome, NestedPageFault):
+        return outcome_text(outcome, may=may)
+    code = outcome.error_code
+    text = f"#VMEXIT(NPF), EXITINFO1 {code:#x} ({nested_error_names(code)}), gpa {outcome.gpa:#x}"
+    changed = ", ".join(f"{pa:#x} = {value:#x}" for pa, value in outcome.entries)
+    how = "may change" if may else "changes"
+    return f"{text}; {how} {changed}" if changed else text
+
+
+def nested_walk_lines(context: NestedContext, path: NestedWalk) -> Iterator[str]:
+    """Yield a line for each step of both dimensions, the nested ones further in."""
+    if not path.tables:
+        yield from walk_lines(context.guest, path.guest)
+    for number, passage in zip(range(context.guest.levels, 0, -1), path.tables, strict=False):
+        yield f"  guest {level_of(context.guest, number).entry} at gpa {passage.gpa:#013x}"
+        yield from _passage_lines(context, passage)
+        if passage.step is not None:
+            yield from walk_lines(context.guest, Walk(path.va, (passage.step,)))
+    if path.page is not None:
+        yield f"  guest page at gpa {path.page.gpa:#013x}"
+        yield from _passage_lines(context, path.page)
+
+
+def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> dict[str, Any]:
+    """Return one translation as `translate --ncr3 --json` prints it."""
+    stage = stage_of(outcome)
+    return {
+        "va": hex(access.va),
+        "access": access.type.name.lower(),
+        "cpl": access.cpl,
+        "ac": bool(access.ac),
+        "steps": [_passage_record(passage) for passage in path.tables],
+        "page": None if path.page is None else _passage_record(path.page),
+        "predicted": _outcome_json(outcome),
+        "failed": None if stage is None else stage.value,
+    }
+
+
+def _passage_lines(context: NestedContext, passage: Passage) -> Iterator[str]:
+    if not passage.path.steps:
+        yield f"    too wide: nested tables translate {context.host.va_bits} bits"
+        return
+    for line in walk_lines(context.host, passage.path):
+        yield f"  {line}"
+
+
+def _passage_record(passage: Passage) -> dict[str, Any]:
+    return {
+        "gpa": hex(passage.gpa),
+        "nested": [step_record(step) for step in passage.path.steps],
+        "pa": None if passage.pa is None else hex(passage.pa),
+        "entry": None if passage.step is None else step_record(passage.step),
+    }
+
+
+def _outcome_json(outcome: NestedOutcome) -> dict[str, Any]:
+    if not isinstance(outcome, NestedPageFault):
+        return outcome_json(outcome)
+    return {
+        "outcome": "nested_page_fault",
+        "error_code": hex(outcome.error_code),
+        "gpa": hex(outcome.gpa),
+        "entries": {hex(pa): hex(value) for pa, value in outcome.entries},
+    }

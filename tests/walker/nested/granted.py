@@ -1,0 +1,30 @@
+"""Memory for nested tables, and what the walker itself reads there."""
+
+import numpy as np
+
+from tests.walker.build import context
+from walker import Segments, mappings
+from walker.protection import Permission
+
+PA = 0x1_0000_0000
+NONE, R, RWX = Permission(0), Permission(1), Permission(7)
+READ_WRITE, READ_EXECUTE = Permission(3), Permission(5)
+EXPRESSIBLE = (NONE, R, READ_WRITE, READ_EXECUTE, RWX)
+
+
+def pool(tables):
+    return np.zeros(512 * tables, np.uint64)
+
+
+def memory_of(words):
+    return Segments([(PA, words.view(np.uint8))])
+
+
+def leaves(words, levels=4):
+    """What the walker reads there: (gpa, size, pa, permission); nothing of `NestedTables`."""
+    found = []
+    for each in mappings(memory_of(words.copy()), context(root=PA, levels=levels)):
+        user = each.rights >> 3
+        assert user & 1
+        found.append((each.va & (1 << 48) - 1, each.size, each.pa, Permission(user)))
+    return found

@@ -1,0 +1,225 @@
+"""`NestedTables` on cases made by hand, by the manual's values."""
+
+import numpy as np
+import pytest
+
+from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, A, D, P
+from tests.walker.nested.granted import NONE, PA, READ_EXECUTE, READ_WRITE, RWX, R, leaves, pool
+from walker import BadInput, CrosswalkError
+from walker.nested import MemoryFull, NestedTables
+from walker.protection import Permission
+
+
+def test_entries_are_those_of_the_manual():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, KIB4, R)
+    tables.set(KIB4, KIB4, READ_WRITE)
+    tables.set(2 * KIB4, KIB4, READ_EXECUTE)
+    tables.set(3 * KIB4, KIB4, RWX)
+    tables.set(MIB2, MIB2, READ_EXECUTE)
+
+    assert PA == tables.root
+    # PML4, PDPT, PD and PT, taken in this order.
+    assert [PA + at * KIB4 | OPEN for at in (1, 2, 3)] == [int(words[512 * at]) for at in range(3)]
+    assert MIB2 | P | US | PS == words[2 * 512 + 1]
+    expected = [P | US | XD, P | RW | US | XD, P | US, OPEN, 0]
+    pages = [at * KIB4 if flags else 0 for at, flags in enumerate(expected)]
+    assert [page | flags for page, flags in zip(pages, expected, strict=True)] == [
+        int(word) for word in words[3 * 512 : 3 * 512 + 5]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("offset", "page1gb", "sizes"),
+    [
+        (0, False, [MIB2] * 1024),
+        (0, True, [GIB1] * 2),
+        (MIB2, True, [MIB2] * 1024),
+        (GIB1, True, [GIB1] * 2),
+        (KIB4, True, [KIB4] * (2 << 18)),
+    ],
+)
+def test_pages_are_the_largest_that_addresses_allow(offset, page1gb, sizes):
+    words = pool(1100)
+    NestedTables(words, PA, offset=offset, page1gb=page1gb).set(0, 2 * GIB1, RWX)
+    assert sizes == [size for _, size, _, _ in leaves(words)]
+
+
+def test_a_split_and_a_merge_leave_the_same_words_and_tables():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, 8 * MIB2, RWX)
+    before = words.copy()
+    assert 3 == tables.tables
+    tables.set(3 * MIB2 + KIB4, KIB4, R)
+    assert (4, 514) == (tables.tables, np.count_nonzero(words != before) + 1)
+    tables.set(3 * MIB2 + KIB4, KIB4, RWX)
+    assert 3 == tables.tables
+    assert (before == words).all()
+
+
+def test_unmapping_everything_leaves_an_empty_root():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(MIB2 - KIB4, MIB2, RWX)
+    tables.set(0, GIB1, NONE)
+    assert (1, 0, []) == (tables.tables, np.count_nonzero(words), list(tables.ranges()))
+
+
+def test_what_is_granted_already_touches_nothing():
+    tables = NestedTables(pool(8), PA)
+    tables.set(0, 8 * MIB2, RWX)
+    tables.set(MIB2 + KIB4, KIB4, RWX)
+    assert () == tables.touched
+    assert 3 == tables.tables
+
+
+def test_used_presets_accessed_and_dirty():
+    words = pool(8)
+    NestedTables(words, PA, used=True).set(0, MIB2 + KIB4, R)
+    assert [True] * 2 == [bool(int(words[at]) & (A | D) == A) for at in (0, 512)]
+    assert P | US | XD | PS | A | D == words[1024]
+    assert MIB2 | P | US | XD | A | D == words[1536]
+
+
+def test_accessed_and_dirty_survive_what_does_not_concern_them():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, 2 * MIB2, RWX)
+    words[1024] |= A | D
+    tables.set(KIB4, KIB4, R)
+    split = int(words[1024]) - PA & ~0xFFF
+    first = split // 8
+    assert [OPEN | A | D, KIB4 | P | US | XD] == [int(word) for word in words[first : first + 2]]
+    tables.set(KIB4, KIB4, RWX)
+    assert OPEN | PS | A | D == words[1024]
+    assert MIB2 | OPEN | PS == words[1025]
+
+
+def thirds(region):
+    """A region that takes a table of its own, and one that doesn't."""
+    start = region * 4 * MIB2
+    return [(start, KIB4, R), (start + MIB2, MIB2, RWX)]
+
+
+@pytest.mark.parametrize("tables", range(1, 9))
+def test_where_no_table_is_left_nothing_has_changed(tables):
+    words = pool(tables)
+    nested = NestedTables(words, PA)
+    # Three tables for the first, and one more for each region of 2 MiB that is split.
+    done = 0
+    while tables > done + 3:
+        nested.update(thirds(done))
+        done += 1
+    before, ranges = words.copy(), list(nested.ranges())
+    with pytest.raises(MemoryFull, match=f"all {tables} nested tables are in use"):
+        nested.update(thirds(done))
+    assert (before == words).all()
+    assert ranges == list(nested.ranges())
+    assert () == nested.touched
+    assert issubclass(MemoryFull, CrosswalkError)
+    # And it goes on as if nothing had been asked.
+    if done:
+        nested.set(0, KIB4, NONE)
+        assert [(MIB2, MIB2, RWX)] == list(nested.ranges())[:1]
+
+
+def test_a_table_taken_before_memory_was_full_is_free_again():
+    words = pool(4)
+    tables = NestedTables(words, PA)
+    tables.set(0, 4 * MIB2, RWX)
+    before = words.copy()
+    with pytest.raises(MemoryFull):
+        tables.update([(0, KIB4, R), (MIB2, KIB4, R)])
+    assert 3 == tables.tables
+    assert (before == words).all()
+    tables.set(MIB2, KIB4, R)
+    assert 4 == tables.tables
+
+
+def test_the_lowest_free_table_is_taken_first():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, 4 * MIB2, RWX)
+    for region in range(4):
+        tables.set(region * MIB2, KIB4, R)
+    for region in (3, 2, 0):
+        tables.set(region * MIB2, KIB4, RWX)
+    tables.set(2 * MIB2, KIB4, R)
+    tables.set(0, KIB4, R)
+    assert [PA + 5 * KIB4, PA + 4 * KIB4, PA + 3 * KIB4] == [
+        int(words[1024 + region]) & ~0xFFF for region in (0, 1, 2)
+    ]
+
+
+def test_an_entry_without_user_access_is_read_back_as_no_permission():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, 3 * MIB2, RWX)
+    words[1025] &= ~np.uint64(US)
+    assert [(0, MIB2, RWX), (2 * MIB2, MIB2, RWX)] == list(tables.ranges())
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ([(1, KIB4, R)], "no guest-physical frames"),
+        ([(0, KIB4 + 1, R)], "no guest-physical frames"),
+        ([(0, 0, R)], "no guest-physical frames"),
+        ([(-KIB4, KIB4, R)], "no guest-physical frames"),
+        ([((1 << 48) - KIB4, 2 * KIB4, R)], "no guest-physical frames"),
+        ([(0, KIB4, Permission.WRITE)], "can't grant -w- at 0x0"),
+        ([(0, KIB4, Permission.EXECUTE)], "can't grant --x at 0x0"),
+        ([(0, 2 * KIB4, R), (KIB4, KIB4, R)], "overlap or don't ascend at 0x1000"),
+        ([(KIB4, KIB4, R), (0, KIB4, R)], "overlap or don't ascend at 0x0"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_and_changes_nothing(ranges, message):
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set(0, MIB2, RWX)
+    before = words.copy()
+    with pytest.raises(BadInput, match=message):
+        tables.update(ranges)
+    assert (before == words).all()
+
+
+def test_a_negative_offset_maps_only_what_it_can():
+    words = pool(8)
+    tables = NestedTables(words, PA, offset=-16 * KIB4)
+    tables.set(16 * KIB4, KIB4, R)
+    assert [(16 * KIB4, KIB4, 0, R)] == leaves(words)
+    with pytest.raises(BadInput, match="no system-physical frames"):
+        tables.set(15 * KIB4, KIB4, R)
+
+
+@pytest.mark.parametrize(
+    ("size", "pa", "options", "message"),
+    [
+        (0, PA, {}, "no whole frames"),
+        (513, PA, {}, "no whole frames"),
+        (512, PA + 8, {}, "no whole frames"),
+        (512, 1 << 52, {}, "no whole frames"),
+        (512, PA, {"offset": 8}, "not a multiple"),
+        (512, PA, {"levels": 3}, "4 or 5 levels, not 3"),
+    ],
+)
+def test_memory_that_holds_no_tables_is_refused(size, pa, options, message):
+    with pytest.raises(BadInput, match=message):
+        NestedTables(np.zeros(size, np.uint64), pa, **options)
+
+
+@pytest.mark.parametrize(
+    "words", [pool(2)[::2], pool(1).astype(np.int64), np.broadcast_to(np.uint64(0), 512)]
+)
+def test_words_that_would_be_written_elsewhere_are_refused(words):
+    with pytest.raises(BadInput, match="contiguous words of 8 bytes"):
+        NestedTables(words, PA)
+
+
+def test_the_last_guest_physical_page_is_mapped():
+    words = pool(8)
+    tables = NestedTables(words, PA)
+    tables.set((1 << 48) - KIB4, KIB4, READ_EXECUTE)
+    assert [((1 << 48) - KIB4, KIB4, READ_EXECUTE)] == list(tables.ranges())
