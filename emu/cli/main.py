@@ -12,6 +12,7 @@ from emu.cli import (
     crossing,
     fuzzing,
     listing,
+    nesting,
     protecting,
     reducing,
     replaying,
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reducing,
         crossing,
         sequencing,
+        nesting,
         protecting,
     ):
         room.add_commands(commands)

@@ -2,8 +2,13 @@
 
 import argparse
 
+from emu.check.nested.emulated import EMULATOR, emulated
+from emu.check.nested.known import FATAL
+from emu.cli.contain import contained
 from emu.cli.output import emit, remark
+from emu.probe.nested import NestedProber
 from emu.report.nested import (
+    nested_outcome_json,
     nested_outcome_text,
     nested_record,
     nested_walk_lines,
@@ -13,7 +18,7 @@ from emu.report.text import access_text, context_text
 from walker.access import Access
 from walker.context import PagingContext, Vendor
 from walker.errors import BadInput
-from walker.nested import NestedContext, translate_nested, walk_nested
+from walker.nested import NestedContext, NestedOutcome, translate_nested, walk_nested
 from walker.source import Source, parse_int
 
 __all__ = ["add_nested", "nested_asked", "translate_under"]
@@ -36,8 +41,6 @@ def nested_asked(options: argparse.Namespace) -> bool:
             if getattr(options, name) is not None:
                 raise BadInput(f"--{name.replace('_', '-')} is for nested paging: give --ncr3 too")
         return False
-    if options.observe:
-        raise BadInput("--observe makes accesses without nested paging: leave out --ncr3")
     return True
 
 
@@ -53,10 +56,14 @@ def translate_under(options: argparse.Namespace, source: Source, access: Access)
     context = NestedContext(source.context, host)
     path = walk_nested(source.memory, context, access.va)
     predicted = translate_nested(source.memory, context, access)
+    observed = contained(lambda: _observe(source, context, access)) if options.observe else None
     remark(f"{source.name}: {context_text(context.guest)}")
     remark(f"nested: {context.host.mode} paging, nCR3 {host.cr3:#x}, NXE {int(host.nxe)}")
     if options.json:
-        emit(nested_record(path, access, predicted))
+        record = nested_record(path, access, predicted)
+        if observed is not None:
+            record["observed"] = nested_outcome_json(observed)
+        emit(record)
         return 0
     print(access_text(access))
     for line in nested_walk_lines(context, path):
@@ -65,7 +72,15 @@ def translate_under(options: argparse.Namespace, source: Source, access: Access)
     stage = stage_of(predicted)
     if stage is not None:
         print(f"failed in: {stage}")
+    if observed is not None:
+        print(f"observed:  {nested_outcome_text(observed)}")
     return 0
+
+
+def _observe(source: Source, context: NestedContext, access: Access) -> NestedOutcome:
+    if emulated(source.memory, context, access, EMULATOR) is None:
+        raise BadInput(f"the emulator can't make this access: {FATAL.differs}")
+    return NestedProber(source.memory, context).probe(access)
 
 
 def _host(options: argparse.Namespace, guest: PagingContext) -> PagingContext:

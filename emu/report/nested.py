@@ -20,7 +20,14 @@ from walker.nested import (
 from walker.outcome import Translation
 from walker.translate import Walk
 
-__all__ = ["Stage", "nested_outcome_text", "nested_record", "nested_walk_lines", "stage_of"]
+__all__ = [
+    "Stage",
+    "nested_outcome_json",
+    "nested_outcome_text",
+    "nested_record",
+    "nested_walk_lines",
+    "stage_of",
+]
 
 
 class Stage(StrEnum):
@@ -73,7 +80,7 @@ def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> d
         "ac": bool(access.ac),
         "steps": [_passage_record(passage) for passage in path.tables],
         "page": None if path.page is None else _passage_record(path.page),
-        "predicted": _outcome_json(outcome),
+        "predicted": nested_outcome_json(outcome),
         "failed": None if stage is None else stage.value,
     }
 
@@ -95,7 +102,8 @@ def _passage_record(passage: Passage) -> dict[str, Any]:
     }
 
 
-def _outcome_json(outcome: NestedOutcome) -> dict[str, Any]:
+def nested_outcome_json(outcome: NestedOutcome) -> dict[str, Any]:
+    """Return an outcome as `outcome_json` does, a nested page fault too."""
     if not isinstance(outcome, NestedPageFault):
         return outcome_json(outcome)
     return {

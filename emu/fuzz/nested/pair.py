@@ -134,7 +134,7 @@ def _target(
 def _context(chance: np.random.Generator, root: int, nested: int) -> NestedContext:
     cr4 = int(CR4.PAE) | sum(int(bit) for bit in _SWITCHES if chance.random() < 0.5)
     long = int(EFER.LME | EFER.LMA)
-    wp, guest_nxe, host_nxe = chance.random(3) < (0.5, 0.7, 0.85)
+    wp, guest_nxe, host_nxe = chance.random(3) < (0.5, 0.7, 0.75)
     guest = PagingContext(
         cr3=root | int(chance.choice([0, 8, 0x10])),
         cr0=0x8000_0033 | (int(CR0.WP) if wp else 0),

@@ -24,7 +24,7 @@ from walker.outcome import GeneralProtection, PageFault, Translation
 
 __all__ = ["NestedProber"]
 
-_BYTES = 1 << 32
+_MOST = 1 << 32
 _STORED = 0x5A
 
 
@@ -40,7 +40,7 @@ class NestedProber:
     """
 
     def __init__(self, memory: PhysicalMemory, context: NestedContext) -> None:
-        self._ranges: tuple[tuple[int, int], ...] = ()
+        self._ranges: tuple[tuple[int, int], ...] | None = None
         self.enter(memory, context)
 
     def enter(self, memory: PhysicalMemory, context: NestedContext) -> None:
@@ -52,8 +52,8 @@ class NestedProber:
             raise BadInput("no emulated CPU has nested paging and protection keys")
         ranges = tuple(memory.ranges)
         if ranges != self._ranges:
-            if sum(size for _, size in ranges) > _BYTES:
-                raise BadInput(f"nested probes copy all of memory, and take {_BYTES:#x} bytes")
+            if sum(size for _, size in ranges) > _MOST:
+                raise BadInput(f"nested probes copy all of memory, and take {_MOST:#x} bytes")
             self._space = Space(ranges)
             self._rig = NestedRig(self._space)
             self._ranges = ranges

@@ -119,8 +119,7 @@ class NestedRig:
 
         `stored` is the byte that a write stores. Memory is left as it is then.
         """
-        view = _VIEWS[va >> 39 == _VIEWS[0] >> 39]
-        code = view + FRAME * _PAGES[cpl]
+        code = _code(va, cpl)
         engine, at = self._engine, self._layout
         self._raised.clear()
         self._lend(code, cpl, ac=ac)
@@ -155,9 +154,7 @@ class NestedRig:
 
     def faulted_at(self, va: int, kind: AccessType, cpl: int) -> int:
         """Return the RIP that a fault of this access has to show."""
-        if kind is AccessType.EXECUTE:
-            return va
-        return _VIEWS[va >> 39 == _VIEWS[0] >> 39] + FRAME * _PAGES[cpl] + _START[kind]
+        return va if kind is AccessType.EXECUTE else _code(va, cpl) + _START[kind]
 
     def _lend(self, code: int, cpl: int, *, ac: bool) -> None:
         """Leave the TLB with the code's page as code of this privilege finds it, and no other."""
@@ -245,3 +242,8 @@ class NestedRig:
             at = self._space.byte_at(pa)
             self._seen.append((pa, None if at == NOWHERE else self._space.bytes[at]))
         return False
+
+
+def _code(va: int, cpl: int) -> int:
+    """Return where the code is seen at this privilege level, far from `va`."""
+    return _VIEWS[va >> 39 == _VIEWS[0] >> 39] + FRAME * _PAGES[cpl]

@@ -60,3 +60,11 @@ def test_only_the_probes_own_range_may_be_executed_where_others_may_not(fetch):
     rights = {start: prot for start, _, prot in engine.mem_regions()}
     other = UC_PROT_ALL if fetch else UC_PROT_ALL & ~UC_PROT_EXEC
     assert {0x1000: other, 0x8000: UC_PROT_ALL, 0xFF_FFFF_F000: other} == rights
+
+
+def test_a_word_has_an_address_again():
+    space = Space([(0x3000, 0x2000), (0x10_0000, 0x1000)])
+    for pa in (0x3000, 0x4FF8, 0x10_0000, 0x10_0FF8):
+        assert pa == space.address_of(space.byte_at(pa) // 8)
+    with pytest.raises(IndexError):
+        space.address_of(3 * 512)

@@ -24,7 +24,7 @@ from tests.emu.probe.nested.two import (
 from walker.access import Access
 from walker.context import PagingContext
 from walker.errors import BadInput
-from walker.memory import Segments
+from walker.memory import Segments, SparseWords
 from walker.nested.context import NestedContext
 from walker.nested.outcome import NestedError, NestedPageFault
 from walker.outcome import GeneralProtection, PageFault, Translation
@@ -217,3 +217,14 @@ def test_what_the_emulated_cpu_does_not_have_is_refused(registers, message):
     context = NestedContext(PagingContext(cr3=0x1000, **registers), two.context.host)
     with pytest.raises(BadInput, match=message):
         NestedProber(two.memory, context)
+
+
+def test_more_memory_than_is_copied_is_refused():
+    memory = SparseWords([(0, (1 << 32) + PAGE)], {})
+    with pytest.raises(BadInput, match="copy all of memory"):
+        NestedProber(memory, Two().context)
+
+
+def test_without_memory_there_is_nothing_at_all():
+    prober = NestedProber(Segments([]), Two().context)
+    assert isinstance(prober.probe(Access(0x5123, READ, 3)), NestedPageFault)

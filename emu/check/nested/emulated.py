@@ -1,0 +1,201 @@
+"""A walk in two dimensions by the manual, or as the emulated CPU is known to make it instead.
+
+Stated apart from the walker, in the order in which the CPU goes: so that what the emulator does
+can be foreseen, its crash above all, and a departure be told from an error of the walker's.
+
+Source: AMD APM vol. 2 15.25 (nested paging), 5.3 (entries), 5.4 (rights).
+"""
+
+import functools
+from dataclasses import dataclass, field, replace
+from enum import Flag, auto
+
+from walker.access import Access, AccessType
+from walker.context import PagingContext, Vendor
+from walker.entry import Entry, is_leaf, protection_key, reserved_bits
+from walker.memory import PhysicalMemory
+from walker.nested.context import NestedContext
+from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
+from walker.outcome import ErrorCode, GeneralProtection, PageFault, Translation
+from walker.rights import ALL_GRANTS, Grant, grant_of
+from walker.translate import cause, denied
+
+__all__ = ["EMULATOR", "MANUAL", "Departure", "emulated"]
+
+
+class Departure(Flag):
+    """What the emulated CPU does otherwise, in either dimension.
+
+    BIT_8: bit 8 of a PML4E isn't reserved. EARLY: A of a 1-GiB leaf is set before rights and low
+    reserved bits are looked at. UNMARKED: no other nested leaf's A is set, and none's D. FETCH: a
+    nested fault tells a fetch without the host's NXE, too. FATAL: a guest's table in a frame
+    without execution ends the process.
+    """
+
+    BIT_8 = auto()
+    EARLY = auto()
+    UNMARKED = auto()
+    FETCH = auto()
+    FATAL = auto()
+
+
+MANUAL = Departure(0)
+EMULATOR = ~MANUAL
+
+
+def emulated(
+    memory: PhysicalMemory, context: NestedContext, access: Access, departures: Departure
+) -> NestedOutcome | None:
+    """Return what comes of an access with these departures; None where the process dies.
+
+    `entries` are those that a CPU changes which sets A as it goes, faults or not.
+    """
+    if not context.guest.canonical(access.va):
+        return GeneralProtection()
+    bit_8 = Departure.BIT_8 in departures
+    guest, host = (_side(paging, bit_8=bit_8) for paging in (context.guest, context.host))
+    walk = _Walk(memory, context.guest, guest, host, departures)
+    try:
+        outcome = walk.access(access)
+    except _Refused as refused:
+        return replace(refused.fault, entries=walk.entries)
+    except _Fatal:
+        return None
+    return replace(outcome, entries=walk.entries)
+
+
+_P, _A, _D, _PS = int(Entry.P), int(Entry.A), int(Entry.D), int(Entry.PS)
+
+
+class _Refused(Exception):
+    def __init__(self, fault: NestedPageFault) -> None:
+        self.fault = fault
+
+
+class _Fatal(Exception):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """How one dimension's entries are read; `table` and `leaf` are reserved bits by level."""
+
+    root: int
+    address: int
+    nxe: bool
+    large: tuple[bool, ...]
+    table: tuple[int, ...]
+    leaf: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=8)
+def _side(paging: PagingContext, *, bit_8: bool) -> _Side:
+    read = replace(paging, vendor=Vendor.INTEL) if bit_8 else paging
+    numbers = range(1, read.levels + 1)
+    return _Side(
+        read.root,
+        read.address_mask,
+        read.nxe,
+        (False, *(is_leaf(read, number, _PS) for number in numbers)),
+        (0, *(reserved_bits(read, number, leaf=False) for number in numbers)),
+        (0, *(reserved_bits(read, number, leaf=True) for number in numbers)),
+    )
+
+
+@dataclass(slots=True)
+class _Walk:
+    memory: PhysicalMemory
+    context: PagingContext
+    guest: _Side
+    host: _Side
+    departures: Departure
+    marks: dict[int, int] = field(default_factory=dict)
+    early: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.early = Departure.EARLY in self.departures
+
+    @property
+    def entries(self) -> tuple[tuple[int, int], ...]:
+        """The words that the marks change, as they are then."""
+        before = {pa: self._word(pa) for pa in sorted(self.marks)}
+        after = {pa: word | self.marks[pa] for pa, word in before.items()}
+        return tuple((pa, word) for pa, word in after.items() if word != before[pa])
+
+    def access(self, access: Access) -> PageFault | Translation:
+        """Walk the guest's tables, each entry through the nested ones, then for the page."""
+        guest, grant, table = self.guest, ALL_GRANTS, self.guest.root
+        about = int(cause(self.context, access))
+        for level in range(len(guest.table) - 1, 0, -1):
+            gpa = table + 8 * (access.va >> 3 + 9 * level & 511)
+            # Walks of the guest's tables are writes to them (15.25.5).
+            pa = self.nested(gpa, AccessType.WRITE, int(NestedError.TABLE))
+            entry = self._word(pa)
+            if not entry & _P:
+                return PageFault(about, access.va)
+            leaf = self._is_leaf(guest, level, pa, entry)
+            if entry & (guest.leaf if leaf else guest.table)[level]:
+                return PageFault(about | _P | int(ErrorCode.RSVD), access.va)
+            grant &= grant_of(entry)
+            if leaf:
+                break
+            self._mark(pa, _A)
+            table = entry & guest.address
+        missing = denied(self.context, access, grant, protection_key(entry))
+        if missing is not None:
+            return PageFault(about | _P | int(missing), access.va)
+        self._mark(pa, _A | _D if access.type is AccessType.WRITE else _A)
+        page = _within(guest, level, entry, access.va)
+        return Translation(self.nested(page, access.type, int(NestedError.FINAL)))
+
+    def nested(self, gpa: int, kind: AccessType, code: int) -> int:
+        """Return the system-physical address of a guest-physical one; `code` has the stage."""
+        host, grant, table = self.host, ALL_GRANTS, self.host.root
+        told = host.nxe or Departure.FETCH in self.departures
+        code |= int(NestedError.US)
+        code |= int(NestedError.WR) if kind is AccessType.WRITE else 0
+        code |= int(NestedError.ID) if kind is AccessType.EXECUTE and told else 0
+        for level in range(len(host.table) - 1, 0, -1):
+            pa = table + 8 * (gpa >> 3 + 9 * level & 511)
+            entry = self._word(pa)
+            if not entry & _P:
+                raise _Refused(NestedPageFault(code, gpa))
+            leaf = self._is_leaf(host, level, pa, entry)
+            if entry & (host.leaf if leaf else host.table)[level]:
+                raise _Refused(NestedPageFault(code | _P | int(NestedError.RSVD), gpa))
+            grant &= grant_of(entry)
+            if leaf:
+                break
+            self._mark(pa, _A)
+            table = entry & host.address
+        # Every access is a user's here (15.25.5).
+        allowed = bool(grant & Grant.USER)
+        fatal = Departure.FATAL in self.departures and bool(code & NestedError.TABLE)
+        if allowed and fatal and not grant & Grant.EXECUTE:
+            raise _Fatal
+        allowed &= bool(grant & Grant.EXECUTE) or kind is not AccessType.EXECUTE
+        allowed &= bool(grant & Grant.WRITE) or kind is not AccessType.WRITE
+        if not allowed:
+            raise _Refused(NestedPageFault(code | _P, gpa))
+        if Departure.UNMARKED not in self.departures:
+            self._mark(pa, _A | _D if kind is AccessType.WRITE else _A)
+        return _within(host, level, entry, gpa)
+
+    def _is_leaf(self, side: _Side, level: int, pa: int, entry: int) -> bool:
+        leaf = level == 1 or (side.large[level] and bool(entry & _PS))
+        # The high bits alone are looked at before: those that are reserved in a table's entry.
+        if self.early and leaf and level == 3 and not entry & side.table[level] & ~_PS:
+            self._mark(pa, _A)
+        return leaf
+
+    def _mark(self, pa: int, bits: int) -> None:
+        self.marks[pa] = self.marks.get(pa, 0) | bits
+
+    def _word(self, pa: int) -> int:
+        # Where there is no memory, entries are not present.
+        return self.memory.word(pa) or 0
+
+
+def _within(side: _Side, level: int, leaf: int, address: int) -> int:
+    offset = (1 << 3 + 9 * level) - 1
+    return leaf & side.address & ~offset | address & offset

@@ -1,0 +1,67 @@
+"""Many pairs: the same results with any number of processes, and crashes as results."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from emu.check.nested.emulated import MANUAL
+from emu.fuzz.nested import campaign, make_pair
+from emu.fuzz.nested.campaign import PairCrash, dies, pair_results, try_pair
+from emu.probe.nested import NestedProber
+from tests.emu.probe.nested.two import GUEST, OPEN, PAGE, READ, SHIFT, XD, A, D, Two
+from walker.access import Access
+
+ACCESS = Access(0x5123, READ, 3)
+
+
+def fatal_pair():
+    two = Two()
+    two.host(1, GUEST[1], (GUEST[1] + SHIFT) * PAGE | OPEN | A | D | XD)
+    accesses = (Access(1 << 47, READ, 3), ACCESS)
+    return replace(make_pair(0, 0, 1), memory=two.memory, context=two.context, accesses=accesses)
+
+
+def test_processes_do_not_matter():
+    one = list(pair_results(3, range(4), 20, 1))
+    assert one == list(pair_results(3, range(4), 20, 2))
+    assert [0, 1, 2, 3] == [result.number for result in one]
+    assert one[2:3] == list(pair_results(3, [2], 20, 1))
+    assert all(not result.verdict.divergences for result in one)
+
+
+def test_a_crash_that_is_foreseen_is_proved_and_not_made():
+    pair = fatal_pair()
+    result = try_pair(pair, NestedProber(pair.memory, pair.context))
+    assert (ACCESS,) == result.verdict.fatal
+    assert (1, 1, ()) == (result.verdict.probes, result.proved, result.survived)
+
+
+def test_a_crash_that_does_not_come_is_told(monkeypatch):
+    two = Two()
+    pair = replace(fatal_pair(), memory=two.memory)
+    monkeypatch.setattr("emu.check.nested.crosscheck.emulated", lambda *_: None)
+    result = try_pair(pair, NestedProber(pair.memory, pair.context))
+    assert 2 == len(result.verdict.fatal)
+    assert result.verdict.fatal[:1] == result.survived
+
+
+def test_a_crash_that_is_not_foreseen_is_a_result_and_the_access_is_named(monkeypatch):
+    monkeypatch.setattr(campaign, "make_pair", lambda *_: fatal_pair())
+    monkeypatch.setattr("emu.check.nested.crosscheck.EMULATOR", MANUAL)
+    (result,) = pair_results(0, [7], 2, 1)
+    assert PairCrash(7, "crash, SIGSEGV", (ACCESS,)) == result
+
+
+@pytest.mark.parametrize(
+    ("work", "killed"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), True),
+        (lambda: None, False),
+        (lambda: 1 / 0, False),
+    ],
+    ids=["killed", "returns", "raises"],
+)
+def test_only_a_signal_is_a_death(work, killed):
+    assert killed is dies(work)
