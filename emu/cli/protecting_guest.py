@@ -58,6 +58,7 @@ def story_record(story: Story, seconds: float) -> dict[str, Any]:
     """Return the story for machines."""
     probes = story.mappings.count + story.beyond.count + sum(each.probes for each in story.stages)
     divergent = story.mappings.divergent + story.beyond.divergent
+    divergent += sum(each.divergent for each in story.stages)
     return {
         "probes": probes,
         "agreements": probes - divergent - story.spared,

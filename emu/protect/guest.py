@@ -6,7 +6,7 @@ import unicorn
 from unicorn import x86_const as x86
 
 from emu.boot import Booted
-from emu.machine.cpu import Cpu, Guarded, Segment
+from emu.machine.cpu import GENERAL, Cpu, Guarded, Segment
 from emu.machine.delivery import Event, Kind, deliver
 from emu.machine.engine import open_engine
 from emu.machine.svm.host import HOST_MODEL, HOST_START, Exit, Host
@@ -33,7 +33,7 @@ _GDT_LIMIT, _TSS_LIMIT, _IDT_LIMIT = 0x3F, 0x67, 0x20F
 _TASK = Segment(0x30, _TSS, _TSS_LIMIT, 0x8B00)
 _EFER = 0xC000_0080
 _CR4_PKE = 1 << 22
-_R15 = 15
+_RDI, _R15 = GENERAL.index("rdi"), GENERAL.index("r15")
 _INT_LENGTH = 2
 _PAGE_FAULT = 14
 _SECONDS = 20
@@ -46,7 +46,7 @@ class Guest:
     what it doesn't handle, and every exception, is kept in `met` with the value of RDI then, and
     the guest goes on where its R15 says.
 
-    Protection keys, which no model with nested paging has, are off.
+    Protection keys, which the model with nested paging lacks, are off.
     """
 
     def __init__(self, booted: Booted) -> None:
@@ -68,7 +68,7 @@ class Guest:
 
     @property
     def context(self) -> PagingContext:
-        """What the guest's paging depends on now."""
+        """What the guest's paging depends on now; EFER, which it can't change, as it was."""
         read = self.engine.reg_read
         booted = self.booted.context
         return PagingContext(
@@ -140,7 +140,7 @@ class Guest:
                 self.engine.emu_stop()
                 return
             met = refused
-        self.met.append((met, cpu.general(7)))
+        self.met.append((met, cpu.general(_RDI)))
         cpu.forget_exception()
         cpu.rip = cpu.general(_R15)
         cpu.store()

@@ -7,6 +7,7 @@ from enum import IntEnum
 import numpy as np
 from unicorn import x86_const as x86
 
+from emu.machine.cpu import GENERAL
 from emu.machine.svm.exits import ExitCode
 from emu.machine.svm.host import Exit
 from emu.protect.grants import ALL, Permissions, Rules, permissions_of, stretches
@@ -26,7 +27,7 @@ _REGISTERS = {ExitCode.CR0_WRITE: x86.UC_X86_REG_CR0, ExitCode.CR4_WRITE: x86.UC
 _EFER, _EFER_SVME = 0xC000_0080, 1 << 12
 _VMMCALL, _WRMSR = 3, 2
 _MOV_TO_CR = b"\x0f\x22"
-_RAX, _RCX, _RDX, _RBX = 0, 1, 2, 3
+_RAX, _RDX, _RBX = (GENERAL.index(name) for name in ("rax", "rdx", "rbx"))
 MAX_LIST = 64
 """The most pages of a list: more than it takes to name every frame of RAM by itself."""
 _MOST_ENTRIES = FRAME // 8 - 1

@@ -29,12 +29,14 @@ class Staged:
     """A stage lived through.
 
     `changed` frames are granted otherwise than before; `probes` accesses through forged tables
-    were made on them and their neighbours; `wrong` is all that isn't as it should be.
+    were made on them and their neighbours, `divergent` of them ended otherwise than they should
+    have; `wrong` is all that isn't as it should be.
     """
 
     stage: Stage
     changed: int
     probes: int
+    divergent: int
     wrong: tuple[str, ...]
 
 
@@ -58,9 +60,9 @@ def _stage(world: World, stage: Stage) -> Staged:
             wrong.append(f"answered {answer.name}: {world.hypervisor.replies[-1].why}")
     wanted = _due(world, wrong)
     changed = written(world.hypervisor.tables) != before
-    probes = _probe(world, changed, wanted, wrong)
+    probes, divergent = _probe(world, changed, wanted, wrong)
     _try(world, stage, wrong)
-    return Staged(stage, int(changed.sum()), probes, tuple(wrong))
+    return Staged(stage, int(changed.sum()), probes, divergent, tuple(wrong))
 
 
 def _due(world: World, wrong: list[str]) -> Permissions:
@@ -83,19 +85,22 @@ def _due(world: World, wrong: list[str]) -> Permissions:
     return due
 
 
-def _probe(world: World, changed: NDArray[np.bool_], due: Permissions, wrong: list[str]) -> int:
-    """Try the frames that changed or should have, and those beside; return how many accesses."""
+def _probe(
+    world: World, changed: NDArray[np.bool_], due: Permissions, wrong: list[str]
+) -> tuple[int, int]:
+    """Try the frames that changed or should have, and those beside; the accesses, and divergent."""
     changed = changed | (written(world.hypervisor.tables) != due)
     near = changed.copy()
     near[1:] |= changed[:-1]
     near[:-1] |= changed[1:]
-    count = 0
+    count = divergent = 0
     for start, size, value in stretches(near.astype(np.uint8)):
         if value:
             proof = probe_beyond(world.agent, due, start=start, frames=size // FRAME)
             count += proof.count
+            divergent += proof.divergent
             wrong += proof.divergences
-    return count
+    return count, divergent
 
 
 def _try(world: World, stage: Stage, wrong: list[str]) -> None:
