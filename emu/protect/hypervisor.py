@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from unicorn import x86_const as x86
 
 from emu.machine.cpu import GENERAL
 from emu.machine.svm.exits import ExitCode
 from emu.machine.svm.host import Exit
 from emu.protect.grants import ALL, Permissions, Rules, permissions_of, stretches
 from emu.protect.guest import FRAMES, Guest
+from emu.protect.pins import LONGEST, Pins
 from guest import places
 from walker.errors import BadInput
 from walker.memory import FRAME
@@ -22,12 +22,9 @@ from walker.tracker import RightsTracker
 
 __all__ = ["MAX_LIST", "Answer", "Hypercall", "Hypervisor", "Reply"]
 
-_PINNED = {ExitCode.CR0_WRITE: 0x8001_0001, ExitCode.CR4_WRITE: 0x0030_0020}
-_REGISTERS = {ExitCode.CR0_WRITE: x86.UC_X86_REG_CR0, ExitCode.CR4_WRITE: x86.UC_X86_REG_CR4}
-_EFER, _EFER_SVME = 0xC000_0080, 1 << 12
-_VMMCALL, _WRMSR = 3, 2
-_MOV_TO_CR = b"\x0f\x22"
-_RAX, _RDX, _RBX = (GENERAL.index(name) for name in ("rax", "rdx", "rbx"))
+_CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
+_VMMCALL = 3
+_RAX, _RBX = (GENERAL.index(name) for name in ("rax", "rbx"))
 MAX_LIST = 64
 """The most pages of a list: more than it takes to name every frame of RAM by itself."""
 _MOST_ENTRIES = FRAME // 8 - 1
@@ -74,8 +71,8 @@ class _Refusal(Exception):
 class Hypervisor:
     """The host of one guest, which is entered under nested tables that grant everything.
 
-    `tables` are the nested tables, `replies` the hypercalls answered, `pinned` the bits of control
-    registers that the guest can't change. `collective` is what the guest's mappings need as the
+    `tables` are the nested tables, `replies` the hypercalls answered, `pins` the bits of control
+    registers that the guest can't clear. `collective` is what the guest's mappings need as the
     host has it, None until the guest asks for protection.
     """
 
@@ -87,10 +84,11 @@ class Hypervisor:
         self.tracker: RightsTracker | None = None
         self.collective: Permissions | None = None
         self.replies: list[Reply] = []
-        self.pinned = dict(_PINNED)
+        self.pins = Pins(guest.cpu, guest.host)
         self._root = 0
         guest.handle = self.handle
         guest.enter(self.tables.root)
+        self.pins.begin()
 
     @property
     def granted(self) -> Permissions:
@@ -104,9 +102,7 @@ class Hypervisor:
         if left.code == ExitCode.VMMCALL:
             self._hypercall()
             return True
-        if left.code in (ExitCode.CR0_WRITE, ExitCode.CR4_WRITE):
-            return self._control_register(ExitCode(left.code))
-        return left.code == ExitCode.MSR and self._efer()
+        return left.code in _CONTROL and self._control_register(left.code)
 
     def write(self, ranges: list[tuple[int, int]] | None = None) -> None:
         """Bring the nested tables up to what is granted, in these ranges or everywhere."""
@@ -239,34 +235,16 @@ class Hypervisor:
             raise _Refusal(Answer.NOT_PERMITTED, "CR3 isn't the protected root")
         return self.tracker, self.collective
 
-    def _control_register(self, code: ExitCode) -> bool:
-        """Let a MOV to CR0 or CR4 happen that leaves what is pinned."""
-        cpu, engine = self.guest.cpu, self.guest.engine
-        cpu.load()
-        code_bytes = cpu.read(cpu.rip, 4) or b"\0" * 4
-        rex = code_bytes[0] if code_bytes[0] & 0xF0 == 0x40 else 0
-        size = 4 if rex else 3
-        if code_bytes[size - 3 : size - 1] != _MOV_TO_CR:
-            return False
-        source = code_bytes[size - 1] & 7 | (rex & 1) << 3
-        value, register = cpu.general(source), _REGISTERS[code]
-        if (value ^ engine.reg_read(register)) & self.pinned.get(code, 0):
-            return False
-        engine.reg_write(register, value)
-        with cpu.changed():
-            cpu.rip += size
-        return True
-
-    def _efer(self) -> bool:
-        """Let a WRMSR to EFER happen that changes nothing."""
+    def _control_register(self, code: int) -> bool:
+        """Let a write to CR0, CR4 or EFER happen that clears nothing pinned."""
         cpu = self.guest.cpu
         cpu.load()
-        value = cpu.general(_RDX) << 32 | cpu.general(_RAX) & 0xFFFF_FFFF
-        now = self.guest.engine.reg_read(x86.UC_X86_REG_MSR, _EFER)
-        if (value ^ now) & ~_EFER_SVME:
+        on_page = min(LONGEST, FRAME - cpu.rip % FRAME)
+        instruction = cpu.read(cpu.rip, LONGEST) or cpu.read(cpu.rip, on_page) or b""
+        written = self.pins.attempted(code, instruction)
+        if written is None or self.pins.lost(written):
             return False
-        cpu.rip += _WRMSR
-        cpu.store()
+        self.pins.carry_out(written)
         return True
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from emu.cli.contain import EmulatorCrash, contained
 from emu.machine.svm.exits import ExitCode
+from emu.machine.svm.host import Host
 from emu.protect.agent import Operation
-from emu.protect.attack import CR0, SMEP, TEXT, WP, Attack, do
+from emu.protect.attack import CR0, NXE, SMEP, TEXT, WP, Attack, do
 from emu.protect.attacking import attack
 from emu.protect.attacks import ATTACKS
 from emu.protect.grants import ALL
@@ -62,14 +63,32 @@ def test_a_right_too_many_is_told(world, monkeypatch):
 
 @pytest.mark.parametrize("name", ["CR0.WP cleared", "CR4.SMEP cleared", "CR4.SMAP cleared"])
 def test_a_register_that_isnt_pinned_is_told(world, monkeypatch, name):
-    monkeypatch.setattr(world.hypervisor, "pinned", {})
+    monkeypatch.setattr(world.hypervisor.pins, "kept", {})
     assert attack(world, ROWS[name]).stop == NotStopped()
 
 
 @pytest.mark.parametrize("name", ["CR0.WP cleared", "CR4.SMEP cleared", "CR4.SMAP cleared"])
 def test_a_missing_intercept_is_told(own_guest, monkeypatch, name):
-    monkeypatch.setattr("emu.protect.guest.PINNED", frozenset())
+    monkeypatch.setattr("emu.protect.guest.INTERCEPTED", frozenset())
     assert attack(World(own_guest), ROWS[name]).stop == NotStopped()
+
+
+def test_efer_that_isnt_pinned_is_told(world, monkeypatch):
+    monkeypatch.setattr(world.hypervisor.pins, "kept", {})
+    assert attack(world, ROWS["EFER.NXE cleared"]).stop == NotStopped()
+    assert not world.guest.context.efer & NXE
+
+
+def test_a_missing_intercept_of_efer_is_told(own_guest, monkeypatch):
+    enter = Host.enter
+
+    def careless(self, nested_cr3, **options):
+        enter(self, nested_cr3, **{**options, "efer": False})
+
+    monkeypatch.setattr(Host, "enter", careless)
+    world = World(own_guest)
+    assert attack(world, ROWS["EFER.NXE cleared"]).stop == NotStopped()
+    assert not world.guest.context.efer & NXE
 
 
 def test_a_refusal_that_changes_nested_tables_is_told(world, monkeypatch):
