@@ -45,7 +45,10 @@ class Hypercall(IntEnum):
 
 
 class Answer(IntEnum):
-    """What a hypercall returns in RAX, as KVM's numbers have it."""
+    """What a hypercall returns in RAX, as KVM's numbers have it.
+
+    One for protection that is done returns how many frames are granted more than was asked for.
+    """
 
     DONE = 0
     NOT_PERMITTED = -1
@@ -55,11 +58,15 @@ class Answer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A hypercall answered: why if it was refused, and else what there is to say about it."""
+    """A hypercall answered: why if it was refused, and else what there is to say about it.
+
+    `more` frames are granted more than they were asked for with, as their mappings need it.
+    """
 
     call: int
     answer: Answer
     why: str = ""
+    more: int = 0
 
 
 class _Refusal(Exception):
@@ -117,7 +124,7 @@ class Hypervisor:
         cpu = self.guest.cpu
         cpu.load()
         call, argument = cpu.general(_RAX), cpu.general(_RBX)
-        handlers: dict[int, Callable[[int], str]] = {
+        handlers: dict[int, Callable[[int], Reply]] = {
             Hypercall.PROTECT_MEMORY: self._protect,
             Hypercall.UPDATE: self._update,
             Hypercall.OPEN_TEXT: self._open,
@@ -125,23 +132,22 @@ class Hypervisor:
         }
         try:
             self._require_kernel()
-            note = handlers.get(call, self._unknown)(argument)
-            reply = Reply(call, Answer.DONE, note)
+            reply = handlers.get(call, self._unknown)(argument)
         except _Refusal as refusal:
             reply = Reply(call, refusal.answer, refusal.why)
         self.replies.append(reply)
         with cpu.changed():
-            cpu.set_general(_RAX, reply.answer & (1 << 64) - 1)
+            cpu.set_general(_RAX, (reply.answer or reply.more) & (1 << 64) - 1)
             cpu.rip += _VMMCALL
 
     def _require_kernel(self) -> None:
         if self.guest.cpu.cpl:
             raise _Refusal(Answer.NOT_PERMITTED, "user code asks")
 
-    def _unknown(self, _argument: int) -> str:
+    def _unknown(self, _argument: int) -> Reply:
         raise _Refusal(Answer.UNKNOWN, "no such hypercall")
 
-    def _protect(self, pa: int) -> str:
+    def _protect(self, pa: int) -> Reply:
         memory, context = self.guest.booted.memory, self.guest.context
         try:
             entries = decode(memory, pa, write_execute=True, limit=MAX_LIST)
@@ -163,7 +169,7 @@ class Hypervisor:
                 self.rules.sealed[_frames(entry)] &= collective[_frames(entry)]
         self.write()
         more = int(np.count_nonzero((asked != 0) & (collective & ~asked != 0)))
-        return f"{more:,} frames are granted more than asked for, as mappings need it"
+        return Reply(Hypercall.PROTECT_MEMORY, Answer.DONE, more=more)
 
     def _require(self, entries: list[PageEntry], allowed: Permissions) -> None:
         """Refuse a request that is for more, anywhere, than is allowed."""
@@ -174,7 +180,7 @@ class Hypervisor:
                 more = Permission(int(beyond[beyond != 0][0]))
                 raise _Refusal(Answer.NOT_PERMITTED, f"{more!r} at {at:#x}: no mapping needs it")
 
-    def _update(self, pa: int) -> str:
+    def _update(self, pa: int) -> Reply:
         tracker, collective = self._protected()
         memory = self.guest.booted.memory
         try:
@@ -195,7 +201,7 @@ class Hypervisor:
             collective[part] = permissions_of(tracker.rights_within(start, size))[part]
         self.write(inside)
         self._report(inside)
-        return f"{len(touched)} ranges touched"
+        return Reply(Hypercall.UPDATE, Answer.DONE, f"{len(touched)} ranges touched")
 
     def _report(self, ranges: list[tuple[int, int]]) -> None:
         _, collective = self._protected()
@@ -206,7 +212,7 @@ class Hypervisor:
                 where = start + int(at[0]) * FRAME
                 raise _Refusal(Answer.NOT_PERMITTED, f"not all granted that {where:#x} would need")
 
-    def _open(self, pa: int) -> str:
+    def _open(self, pa: int) -> Reply:
         self._protected()
         frame = pa // FRAME
         if pa % FRAME or frame >= FRAMES:
@@ -216,9 +222,9 @@ class Hypervisor:
             raise _Refusal(Answer.NOT_PERMITTED, f"{pa:#x} is no sealed text, or some is open")
         self.rules.opened = frame
         self.write([(pa, FRAME)])
-        return ""
+        return Reply(Hypercall.OPEN_TEXT, Answer.DONE)
 
-    def _close(self, _argument: int) -> str:
+    def _close(self, _argument: int) -> Reply:
         _, collective = self._protected()
         frame = self.rules.opened
         if frame is None or collective[frame] & Permission.WRITE:
@@ -226,7 +232,7 @@ class Hypervisor:
         self.rules.opened = None
         self.write([(frame * FRAME, FRAME)])
         self.guest.engine.ctl_flush_tb()
-        return ""
+        return Reply(Hypercall.CLOSE_TEXT, Answer.DONE)
 
     def _protected(self) -> tuple[RightsTracker, Permissions]:
         if self.tracker is None or self.collective is None:

@@ -12,10 +12,17 @@ from emu.protect.attack import CR0, NXE, SMEP, TEXT, WP, Attack, do
 from emu.protect.attacking import attack
 from emu.protect.attacks import ATTACKS
 from emu.protect.grants import ALL
-from emu.protect.hypervisor import Answer, Hypercall, Hypervisor
-from emu.protect.requests import LIST
+from emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Reply
 from emu.protect.steps import listed
-from emu.protect.stops import Crash, Intercepted, NestedFault, NotStopped, Other, Refused
+from emu.protect.stops import (
+    Crash,
+    Granted,
+    Intercepted,
+    NestedFault,
+    NotStopped,
+    Other,
+    Refused,
+)
 from emu.protect.world import World
 from guest import places
 
@@ -123,12 +130,16 @@ def test_what_isnt_pinned_can_be_changed(world):
 
 
 def test_asking_for_less_is_granted_and_told(world):
-    row = Attack("", listed((places.DATA, places.DATA + 0x1000, 1)), NotStopped())
+    row = Attack("", listed((places.DATA, places.DATA + 0x1000, 1)), Granted(1))
     assert attack(world, row).as_expected
     reply = world.hypervisor.replies[-1]
-    assert (reply.call, reply.answer) == (Hypercall.PROTECT_MEMORY, Answer.DONE)
-    assert reply.why.startswith("1 frames are granted more")
-    assert LIST % 0x1000 == 0
+    assert reply == Reply(Hypercall.PROTECT_MEMORY, Answer.DONE, more=1)
+    assert world.hypervisor.granted[places.DATA // 0x1000] == 3
+
+
+def test_what_is_asked_for_as_mappings_need_it_isnt_told(world):
+    row = Attack("", listed((places.DATA, places.DATA + 0x1000, 3)), NotStopped())
+    assert attack(world, row).as_expected
 
 
 def test_what_the_walk_in_two_dimensions_doesnt_foretell_is_told(world, monkeypatch):
