@@ -168,7 +168,8 @@ class Hypervisor:
             if entry.immutable:
                 self.rules.sealed[_frames(entry)] &= collective[_frames(entry)]
         self.write()
-        more = int(np.count_nonzero((asked != 0) & (collective & ~asked != 0)))
+        granted = self.rules.granted_by_policy(collective)
+        more = int(np.count_nonzero((asked != 0) & (granted & ~asked != 0)))
         return Reply(Hypercall.PROTECT_MEMORY, Answer.DONE, more=more)
 
     def _require(self, entries: list[PageEntry], allowed: Permissions) -> None:

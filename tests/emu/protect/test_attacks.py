@@ -13,7 +13,7 @@ from emu.protect.attacking import attack
 from emu.protect.attacks import ATTACKS
 from emu.protect.grants import ALL
 from emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Reply
-from emu.protect.steps import listed
+from emu.protect.steps import listed, perform
 from emu.protect.stops import (
     Crash,
     Granted,
@@ -140,6 +140,15 @@ def test_asking_for_less_is_granted_and_told(world):
 def test_what_is_asked_for_as_mappings_need_it_isnt_told(world):
     row = Attack("", listed((places.DATA, places.DATA + 0x1000, 3)), NotStopped())
     assert attack(world, row).as_expected
+
+
+def test_what_isnt_granted_doesnt_count_as_more(world):
+    """The mappings need text writable, by an alias; it is sealed, and was asked for as it is."""
+    assert attack(world, ROWS["reports a writable alias of text"]).as_expected
+    *_, (_, asked) = perform(world.agent, listed((TEXT, TEXT + 0x1000, 5)))
+    assert asked.value == 0
+    assert world.hypervisor.replies[-1].answer is Answer.DONE
+    assert world.hypervisor.collective[TEXT // 0x1000] == ALL
 
 
 def test_what_the_walk_in_two_dimensions_doesnt_foretell_is_told(world, monkeypatch):
