@@ -49,9 +49,9 @@ def attack(world: World, row: Attack, *, protected: bool = True) -> Attacked:
     """
     world.restore()
     hypervisor = world.hypervisor
-    pinned = dict(hypervisor.pinned)
+    pinned = dict(hypervisor.pins.kept)
     if not protected or row.unpinned:
-        hypervisor.pinned.clear()
+        hypervisor.pins.kept.clear()
     if not protected:
         hypervisor.tables.set(0, places.RAM_SIZE, ALL)
         world.guest.host.flush()
@@ -59,7 +59,7 @@ def attack(world: World, row: Attack, *, protected: bool = True) -> Attacked:
     try:
         stop = _performed(world, row)
     finally:
-        hypervisor.pinned.update(pinned)
+        hypervisor.pins.kept.update(pinned)
     wrong = next(_wrong(world, row, stop, *before), None)
     return Attacked(row, stop if wrong is None else Other(f"{stop}, {wrong}"))
 

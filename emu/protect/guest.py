@@ -11,6 +11,7 @@ from emu.machine.delivery import Event, Kind, deliver
 from emu.machine.engine import open_engine
 from emu.machine.svm.host import HOST_MODEL, HOST_START, Exit, Host
 from emu.protect.met import Fault, Met, described
+from emu.protect.pins import INTERCEPTED
 from emu.protect.walking import foretold
 from guest import places
 from walker.access import Access, AccessType
@@ -24,14 +25,13 @@ FRAMES = places.RAM_SIZE // FRAME
 """How many frames of RAM the guest has."""
 
 HOST_FRAMES = 64
-PINNED = frozenset({0, 4})
 _LEAVE = 0x20
 _CODE, _DATA = Segment(0x10, 0, 0xFFFF_FFFF, 0x00A0_9B00), Segment(0x18, 0, 0xFFFF_FFFF, 0xC0_9300)
 _GDT = places.KERNEL + places.DESCRIPTORS
 _TSS, _IDT = _GDT + 0x80, _GDT + 0x100
 _GDT_LIMIT, _TSS_LIMIT, _IDT_LIMIT = 0x3F, 0x67, 0x20F
 _TASK = Segment(0x30, _TSS, _TSS_LIMIT, 0x8B00)
-_EFER = 0xC000_0080
+_EFER, _EFER_SVME = 0xC000_0080, 1 << 12
 _CR4_PKE = 1 << 22
 _RDI, _R15 = GENERAL.index("rdi"), GENERAL.index("r15")
 _INT_LENGTH = 2
@@ -68,14 +68,14 @@ class Guest:
 
     @property
     def context(self) -> PagingContext:
-        """What the guest's paging depends on now; EFER, which it can't change, as it was."""
+        """What the guest's paging depends on now; EFER as it would be without SVM."""
         read = self.engine.reg_read
         booted = self.booted.context
         return PagingContext(
             cr0=read(x86.UC_X86_REG_CR0),
             cr3=read(x86.UC_X86_REG_CR3),
             cr4=read(x86.UC_X86_REG_CR4),
-            efer=booted.efer,
+            efer=read(x86.UC_X86_REG_MSR, _EFER) & ~_EFER_SVME,
             pkru=0,
             maxphyaddr=booted.maxphyaddr,
         )
@@ -84,7 +84,7 @@ class Guest:
         """Make it a guest under these nested tables, with CR0, CR4 and EFER intercepted."""
         self._nested_cr3 = nested_cr3
         self.cpu.guard = self._guard
-        self.host.enter(nested_cr3, cr_writes=PINNED, efer=True)
+        self.host.enter(nested_cr3, cr_writes=INTERCEPTED, efer=True)
 
     def foretell(self, access: Access) -> Met | None:
         """Return what the walk in two dimensions says that an access meets; None for nothing."""

@@ -7,7 +7,7 @@ from emu.protect.attack import DATA, HOLE, TEXT, Attack, do
 from emu.protect.hypervisor import MAX_LIST, Answer, Hypercall
 from emu.protect.requests import LIST
 from emu.protect.steps import DIRECT, Move, Step, listed, remap, report, store
-from emu.protect.stops import Refused
+from emu.protect.stops import Granted, Refused
 from guest import places
 from guest.layout import PAGE, Bit
 from walker.protection.pagelist import ENTRIES
@@ -83,6 +83,11 @@ def _chain(pa: int, pages: int) -> Iterator[Move]:
 
 
 REQUESTS: tuple[Attack, ...] = (
+    Attack(
+        "asks for less than its mappings need, in two frames",
+        listed((DATA, DATA + 2 * PAGE, 1)),
+        Granted(2),
+    ),
     Attack(
         "asks for text to be writable",
         listed((TEXT, TEXT + PAGE, 7)),

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from unicorn import x86_const as x86
 
 from emu.machine.cpu import GENERAL
 from emu.machine.svm.exits import ExitCode
 from emu.machine.svm.host import Exit
 from emu.protect.grants import ALL, Permissions, Rules, permissions_of, stretches
 from emu.protect.guest import FRAMES, Guest
+from emu.protect.pins import LONGEST, Pins
 from guest import places
 from walker.errors import BadInput
 from walker.memory import FRAME
@@ -22,12 +22,9 @@ from walker.tracker import RightsTracker
 
 __all__ = ["MAX_LIST", "Answer", "Hypercall", "Hypervisor", "Reply"]
 
-_PINNED = {ExitCode.CR0_WRITE: 0x8001_0001, ExitCode.CR4_WRITE: 0x0030_0020}
-_REGISTERS = {ExitCode.CR0_WRITE: x86.UC_X86_REG_CR0, ExitCode.CR4_WRITE: x86.UC_X86_REG_CR4}
-_EFER, _EFER_SVME = 0xC000_0080, 1 << 12
-_VMMCALL, _WRMSR = 3, 2
-_MOV_TO_CR = b"\x0f\x22"
-_RAX, _RDX, _RBX = (GENERAL.index(name) for name in ("rax", "rdx", "rbx"))
+_CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
+_VMMCALL = 3
+_RAX, _RBX = (GENERAL.index(name) for name in ("rax", "rbx"))
 MAX_LIST = 64
 """The most pages of a list: more than it takes to name every frame of RAM by itself."""
 _MOST_ENTRIES = FRAME // 8 - 1
@@ -48,7 +45,10 @@ class Hypercall(IntEnum):
 
 
 class Answer(IntEnum):
-    """What a hypercall returns in RAX, as KVM's numbers have it."""
+    """What a hypercall returns in RAX, as KVM's numbers have it.
+
+    One for protection that is done returns how many frames are granted more than was asked for.
+    """
 
     DONE = 0
     NOT_PERMITTED = -1
@@ -58,11 +58,15 @@ class Answer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A hypercall answered: why if it was refused, and else what there is to say about it."""
+    """A hypercall answered: why if it was refused, and else what there is to say about it.
+
+    `more` frames are granted more than they were asked for with, as their mappings need it.
+    """
 
     call: int
     answer: Answer
     why: str = ""
+    more: int = 0
 
 
 class _Refusal(Exception):
@@ -74,8 +78,8 @@ class _Refusal(Exception):
 class Hypervisor:
     """The host of one guest, which is entered under nested tables that grant everything.
 
-    `tables` are the nested tables, `replies` the hypercalls answered, `pinned` the bits of control
-    registers that the guest can't change. `collective` is what the guest's mappings need as the
+    `tables` are the nested tables, `replies` the hypercalls answered, `pins` the bits of control
+    registers that the guest can't clear. `collective` is what the guest's mappings need as the
     host has it, None until the guest asks for protection.
     """
 
@@ -87,10 +91,11 @@ class Hypervisor:
         self.tracker: RightsTracker | None = None
         self.collective: Permissions | None = None
         self.replies: list[Reply] = []
-        self.pinned = dict(_PINNED)
+        self.pins = Pins(guest.cpu, guest.host)
         self._root = 0
         guest.handle = self.handle
         guest.enter(self.tables.root)
+        self.pins.begin()
 
     @property
     def granted(self) -> Permissions:
@@ -104,9 +109,7 @@ class Hypervisor:
         if left.code == ExitCode.VMMCALL:
             self._hypercall()
             return True
-        if left.code in (ExitCode.CR0_WRITE, ExitCode.CR4_WRITE):
-            return self._control_register(ExitCode(left.code))
-        return left.code == ExitCode.MSR and self._efer()
+        return left.code in _CONTROL and self._control_register(left.code)
 
     def write(self, ranges: list[tuple[int, int]] | None = None) -> None:
         """Bring the nested tables up to what is granted, in these ranges or everywhere."""
@@ -121,7 +124,7 @@ class Hypervisor:
         cpu = self.guest.cpu
         cpu.load()
         call, argument = cpu.general(_RAX), cpu.general(_RBX)
-        handlers: dict[int, Callable[[int], str]] = {
+        handlers: dict[int, Callable[[int], Reply]] = {
             Hypercall.PROTECT_MEMORY: self._protect,
             Hypercall.UPDATE: self._update,
             Hypercall.OPEN_TEXT: self._open,
@@ -129,23 +132,22 @@ class Hypervisor:
         }
         try:
             self._require_kernel()
-            note = handlers.get(call, self._unknown)(argument)
-            reply = Reply(call, Answer.DONE, note)
+            reply = handlers.get(call, self._unknown)(argument)
         except _Refusal as refusal:
             reply = Reply(call, refusal.answer, refusal.why)
         self.replies.append(reply)
         with cpu.changed():
-            cpu.set_general(_RAX, reply.answer & (1 << 64) - 1)
+            cpu.set_general(_RAX, (reply.answer or reply.more) & (1 << 64) - 1)
             cpu.rip += _VMMCALL
 
     def _require_kernel(self) -> None:
         if self.guest.cpu.cpl:
             raise _Refusal(Answer.NOT_PERMITTED, "user code asks")
 
-    def _unknown(self, _argument: int) -> str:
+    def _unknown(self, _argument: int) -> Reply:
         raise _Refusal(Answer.UNKNOWN, "no such hypercall")
 
-    def _protect(self, pa: int) -> str:
+    def _protect(self, pa: int) -> Reply:
         memory, context = self.guest.booted.memory, self.guest.context
         try:
             entries = decode(memory, pa, write_execute=True, limit=MAX_LIST)
@@ -166,8 +168,9 @@ class Hypervisor:
             if entry.immutable:
                 self.rules.sealed[_frames(entry)] &= collective[_frames(entry)]
         self.write()
-        more = int(np.count_nonzero((asked != 0) & (collective & ~asked != 0)))
-        return f"{more:,} frames are granted more than asked for, as mappings need it"
+        granted = self.rules.granted_by_policy(collective)
+        more = int(np.count_nonzero((asked != 0) & (granted & ~asked != 0)))
+        return Reply(Hypercall.PROTECT_MEMORY, Answer.DONE, more=more)
 
     def _require(self, entries: list[PageEntry], allowed: Permissions) -> None:
         """Refuse a request that is for more, anywhere, than is allowed."""
@@ -178,7 +181,7 @@ class Hypervisor:
                 more = Permission(int(beyond[beyond != 0][0]))
                 raise _Refusal(Answer.NOT_PERMITTED, f"{more!r} at {at:#x}: no mapping needs it")
 
-    def _update(self, pa: int) -> str:
+    def _update(self, pa: int) -> Reply:
         tracker, collective = self._protected()
         memory = self.guest.booted.memory
         try:
@@ -199,7 +202,7 @@ class Hypervisor:
             collective[part] = permissions_of(tracker.rights_within(start, size))[part]
         self.write(inside)
         self._report(inside)
-        return f"{len(touched)} ranges touched"
+        return Reply(Hypercall.UPDATE, Answer.DONE, f"{len(touched)} ranges touched")
 
     def _report(self, ranges: list[tuple[int, int]]) -> None:
         _, collective = self._protected()
@@ -210,7 +213,7 @@ class Hypervisor:
                 where = start + int(at[0]) * FRAME
                 raise _Refusal(Answer.NOT_PERMITTED, f"not all granted that {where:#x} would need")
 
-    def _open(self, pa: int) -> str:
+    def _open(self, pa: int) -> Reply:
         self._protected()
         frame = pa // FRAME
         if pa % FRAME or frame >= FRAMES:
@@ -220,9 +223,9 @@ class Hypervisor:
             raise _Refusal(Answer.NOT_PERMITTED, f"{pa:#x} is no sealed text, or some is open")
         self.rules.opened = frame
         self.write([(pa, FRAME)])
-        return ""
+        return Reply(Hypercall.OPEN_TEXT, Answer.DONE)
 
-    def _close(self, _argument: int) -> str:
+    def _close(self, _argument: int) -> Reply:
         _, collective = self._protected()
         frame = self.rules.opened
         if frame is None or collective[frame] & Permission.WRITE:
@@ -230,7 +233,7 @@ class Hypervisor:
         self.rules.opened = None
         self.write([(frame * FRAME, FRAME)])
         self.guest.engine.ctl_flush_tb()
-        return ""
+        return Reply(Hypercall.CLOSE_TEXT, Answer.DONE)
 
     def _protected(self) -> tuple[RightsTracker, Permissions]:
         if self.tracker is None or self.collective is None:
@@ -239,34 +242,16 @@ class Hypervisor:
             raise _Refusal(Answer.NOT_PERMITTED, "CR3 isn't the protected root")
         return self.tracker, self.collective
 
-    def _control_register(self, code: ExitCode) -> bool:
-        """Let a MOV to CR0 or CR4 happen that leaves what is pinned."""
-        cpu, engine = self.guest.cpu, self.guest.engine
-        cpu.load()
-        code_bytes = cpu.read(cpu.rip, 4) or b"\0" * 4
-        rex = code_bytes[0] if code_bytes[0] & 0xF0 == 0x40 else 0
-        size = 4 if rex else 3
-        if code_bytes[size - 3 : size - 1] != _MOV_TO_CR:
-            return False
-        source = code_bytes[size - 1] & 7 | (rex & 1) << 3
-        value, register = cpu.general(source), _REGISTERS[code]
-        if (value ^ engine.reg_read(register)) & self.pinned.get(code, 0):
-            return False
-        engine.reg_write(register, value)
-        with cpu.changed():
-            cpu.rip += size
-        return True
-
-    def _efer(self) -> bool:
-        """Let a WRMSR to EFER happen that changes nothing."""
+    def _control_register(self, code: int) -> bool:
+        """Let a write to CR0, CR4 or EFER happen that clears nothing pinned."""
         cpu = self.guest.cpu
         cpu.load()
-        value = cpu.general(_RDX) << 32 | cpu.general(_RAX) & 0xFFFF_FFFF
-        now = self.guest.engine.reg_read(x86.UC_X86_REG_MSR, _EFER)
-        if (value ^ now) & ~_EFER_SVME:
+        on_page = min(LONGEST, FRAME - cpu.rip % FRAME)
+        instruction = cpu.read(cpu.rip, LONGEST) or cpu.read(cpu.rip, on_page) or b""
+        written = self.pins.attempted(code, instruction)
+        if written is None or self.pins.lost(written):
             return False
-        cpu.rip += _WRMSR
-        cpu.store()
+        self.pins.carry_out(written)
         return True
 
 

@@ -10,6 +10,7 @@ from emu.protect.met import Fault, described
 
 __all__ = [
     "Crash",
+    "Granted",
     "GuestFault",
     "Intercepted",
     "NestedFault",
@@ -53,6 +54,16 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Granted:
+    """A request for protection that is granted, with `more` frames asked for with too little."""
+
+    more: int
+
+    def __str__(self) -> str:
+        return f"granted, {self.more:,} frames more than asked for"
+
+
+@dataclass(frozen=True, slots=True)
 class GuestFault:
     """A page fault by the guest's own tables; no exit."""
 
@@ -90,7 +101,7 @@ class Other:
         return self.what
 
 
-Stop = NestedFault | Intercepted | Refused | GuestFault | NotStopped | Crash | Other
+Stop = NestedFault | Intercepted | Refused | Granted | GuestFault | NotStopped | Crash | Other
 
 
 def stop_of(result: Result, expected: Stop, *, asked: bool) -> Stop:
@@ -107,7 +118,8 @@ def stop_of(result: Result, expected: Stop, *, asked: bool) -> Stop:
     if isinstance(met, Fault):
         return GuestFault(met.error_code) if met.vector == 14 else Other(described(met))
     if asked and result.value:
-        return Refused(Answer(_signed(result.value)))
+        answer = _signed(result.value)
+        return Granted(answer) if answer > 0 else Refused(Answer(answer))
     counts = isinstance(expected, NotStopped) and expected.value is not None
     return NotStopped(result.value if counts else None)
 

@@ -34,7 +34,8 @@ class Story:
     """What came of it all.
 
     `entries` asked for, `immutable` of them for ever; `meant_otherwise` frames that the guest
-    means to have other rights than its tables give, which is what it asked by; `frames` granted,
+    means to have other rights than its tables give, which is what it asked by; `more` frames
+    that it asked for with less than its mappings need, and has that all the same; `frames` granted,
     by permission; `spared` frames that are executable only because the emulator can't take
     anything else; `nested_tables` of 4 KiB. `mappings` and `beyond` are the proofs; `unprotected`
     are the attacks that nested faults stop, tried where nothing is protected.
@@ -43,6 +44,7 @@ class Story:
     entries: int
     immutable: int
     meant_otherwise: int
+    more: int
     frames: dict[str, int]
     spared: int
     nested_tables: int
@@ -99,6 +101,7 @@ def tell(
         entries=len(world.entries),
         immutable=sum(each.immutable for each in world.entries),
         meant_otherwise=_otherwise(meant(booted.image, booted.status), world.collective),
+        more=world.more,
         frames=_by_permission(granted),
         spared=int((granted != collective).sum()),
         nested_tables=hypervisor.tables.tables,

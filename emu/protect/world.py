@@ -31,7 +31,8 @@ class _Kept:
 class World:
     """The guest, its host and its agent. The guest has asked for protection, and has forged tables.
 
-    `entries` are those of its page list, `collective` is what its mappings needed then.
+    `entries` are those of its page list, `collective` is what its mappings needed then; `more`
+    frames it asked for with less, and was granted what they need.
 
     Raises `CrosswalkError` where its request is refused.
     """
@@ -47,6 +48,7 @@ class World:
         reply = self.hypervisor.replies[-1] if self.hypervisor.replies else None
         if result.failed or reply is None or reply.answer is not Answer.DONE:
             raise CrosswalkError(f"the guest isn't protected: {result}, {reply}")
+        self.more = reply.more
         self.collective = permissions_of(collective_rights(booted.memory, self.guest.context))
         self._kept = self._keep()
 

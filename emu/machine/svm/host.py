@@ -168,6 +168,19 @@ class Host:
         place, bit = _EFER_WRITE
         self._memory.write(_MSR_MAP + place, struct.pack("<B", bit if efer else 0))
 
+    def write_efer(self, value: int) -> None:
+        """Write the guest's EFER, which is no exit then; SVME stays set, as it has to in a guest.
+
+        Source: AMD APM vol. 2 15.5.1.
+        """
+        place, _ = _EFER_WRITE
+        kept = self._memory.read(_MSR_MAP + place, 1)
+        self._memory.write(_MSR_MAP + place, b"\0")
+        try:
+            self._cpu.engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, value | _SVME))
+        finally:
+            self._memory.write(_MSR_MAP + place, kept)
+
     def flush(self) -> None:
         """Have the CPU forget its translations, as after a change to nested tables."""
         self._cpu.engine.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)

@@ -16,21 +16,19 @@ from emu.machine.svm.exits import ExitCode, exit_name
 from emu.machine.svm.host import Exit, Host
 from emu.protect.kernel.guestwalk import find_leaf, lower_leaves
 from emu.protect.kernel.nested import IdentityTables, tables_needed
-from emu.protect.kernel.pins import LONGEST, PINNED, cleared, parse_cr_write
 from emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
 from emu.protect.kernel.rules import Cause, Fault, Grants, Wanted, decide, granted
 from emu.protect.kernel.store import LONGEST_INSTRUCTION, store_addresses
+from emu.protect.pins import INTERCEPTED, LONGEST, Pins
 from walker.errors import CrosswalkError
 from walker.memory import FRAME
 
 __all__ = ["Protection", "Refusal"]
 
 _WRITE, _FETCH = 2, 16  # in a nested fault's error code
-_EFER = 0xC000_0080
-_CONTROL = {0: x86.UC_X86_REG_CR0, 3: x86.UC_X86_REG_CR3, 4: x86.UC_X86_REG_CR4}
-_WP, _NO_FLUSH = 1 << 16, 1 << 63
+_CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR3_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
+_WP = 1 << 16
 _ROOT = (1 << 52) - FRAME
-_WRMSR = 2
 _LOW = 1 << 47
 _WINDOW_PAGES, _LONGEST = 2, LONGEST_INSTRUCTION - 1
 _FOLLOWED_EACH = 50
@@ -78,7 +76,7 @@ class Protection:
         self.open: set[int] = set()
         self.patched: set[int] = set()
         self.policy_seconds = 0.0
-        self._pinned: dict[str, int] = {}
+        self._pins = Pins(machine.cpu, self.host)
         self.host.enter(self.host.pool_start, efer=True)
         self.host.intercept(frozenset(), efer=False)
         machine.on_exit = self._on_exit
@@ -93,7 +91,7 @@ class Protection:
         self.grants = granted(self.want, image, kept, self.rights.tables())
         self.followed = np.zeros(self.rights.count, np.bool_)
         self.user_code = self.followed.copy()
-        self._pinned = {"cr0": context.cr0, "cr4": context.cr4, "efer": context.efer}
+        self._pins.begin()
         self.resume(self.grants.writable, self.grants.executable)
         return self.want, self.grants
 
@@ -121,10 +119,7 @@ class Protection:
     @property
     def pinned(self) -> dict[str, list[str]]:
         """The names of the bits that are pinned, by register."""
-        return {
-            name: [bit for bit, mask in bits.items() if self._pinned.get(name, 0) & mask]
-            for name, bits in PINNED.items()
-        }
+        return self._pins.names
 
     @property
     def root(self) -> int:
@@ -132,22 +127,20 @@ class Protection:
         return int(self.machine.engine.reg_read(x86.UC_X86_REG_CR3)) & _ROOT
 
     def _intercept(self) -> None:
-        writes = ({0, 4} if self.pins else set()) | ({3} if self.open else set())
-        self.host.intercept(frozenset(writes), efer=self.pins)
+        writes = (INTERCEPTED if self.pins else frozenset()) | ({3} if self.open else frozenset())
+        self.host.intercept(writes, efer=self.pins)
 
     def _on_exit(self, number: int) -> None:
         found = self.host.left(number)
         if found is None:
             raise CrosswalkError(f"{number:#x} is no exit")
         self.exits[exit_name(found.code)] += 1
-        if not self._pinned:
+        if not self._pins.kept:
             self._refuse(found, "an exit before protection began")
         elif found.code == ExitCode.NPF and found.gpa is not None:
             self._on_fault(found, found.gpa)
-        elif found.code - ExitCode.CR0_WRITE in _CONTROL:
+        elif found.code in _CONTROL:
             self._on_control(found)
-        elif found.code == ExitCode.MSR:
-            self._on_efer(found)
         else:
             self._refuse(found, "an instruction that reaches past nested paging")
 
@@ -233,39 +226,19 @@ class Protection:
         return code
 
     def _on_control(self, found: Exit) -> None:
-        cpu, read = self.machine.cpu, self.machine.engine.reg_read
-        written = parse_cr_write(self._code(LONGEST))
-        if written is None or written.control not in _CONTROL:
-            self._refuse(found, "a write to a control register that isn't MOV")
+        written = self._pins.attempted(found.code, self._code(LONGEST))
+        if written is None:
+            self._refuse(found, "a write to a control register that isn't MOV or WRMSR")
             return
-        register = _CONTROL[written.control]
-        value, name = cpu.general(written.general), f"cr{written.control}"
-        if written.control == 3:
+        if lost := self._pins.lost(written):
+            named = f"{written.name.upper()}.{', '.join(lost)}"
+            self._refuse(found, f"it would clear {named} by {written.value:#x}")
+            return
+        if found.code == ExitCode.CR3_WRITE:
             self._close()
             if self.exits[ExitCode.CR3_WRITE.name] % _FOLLOWED_EACH == 0:
                 self.follow()
-            value &= ~_NO_FLUSH
-        elif lost := cleared(name, self._pinned[name], value):
-            self._refuse(
-                found, f"it would clear {', '.join(lost)}, {read(register):#x} → {value:#x}"
-            )
-            return
-        cpu.rip += written.size
-        cpu.store()
-        self.machine.engine.reg_write(register, value)
-
-    def _on_efer(self, found: Exit) -> None:
-        cpu = self.machine.cpu
-        value = (cpu.general(2) & 0xFFFF_FFFF) << 32 | cpu.general(0) & 0xFFFF_FFFF
-        if lost := cleared("efer", self._pinned["efer"], value):
-            self._refuse(found, f"it would clear EFER.{', '.join(lost)}")
-            return
-        cpu.rip += _WRMSR
-        cpu.store()
-        # Or this write would be an exit as well.
-        self.host.intercept(frozenset(), efer=False)
-        self.machine.engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, value))
-        self._intercept()
+        self._pins.carry_out(written)
 
     def _close(self) -> None:
         """Take back what was opened for patching."""

@@ -1,6 +1,11 @@
 """`protect` without SOURCE."""
 
+import faulthandler
+import os
+
 import pytest
+
+from emu.cli.protecting_guest import _crashes
 
 
 @pytest.mark.slow
@@ -11,6 +16,7 @@ def test_the_built_in_guest_is_protected(run):
     assert (record["divergences"], record["known_divergences"]) == (0, 256)
     assert record["probes"] > 70_000
     assert len(record["attacks"]) > 60
+    assert record["pages_outside_ram_not_tried"] == 1_288_199
     assert record["reproduce"] == "crosswalk protect --json"
 
 
@@ -21,6 +27,16 @@ def test_it_is_told_in_words(run):
     assert ran.status == 0
     assert [line[0] for line in lines if line[:1].isdigit()] == list("1234567")
     assert lines[-2].startswith("verdict: as stated")
+
+
+def test_a_crash_that_is_meant_leaves_no_trace():
+    def work():
+        if not faulthandler.is_enabled():
+            os.abort()
+
+    assert faulthandler.is_enabled()
+    assert "SIGABRT" in _crashes(work)
+    assert faulthandler.is_enabled()
 
 
 @pytest.mark.parametrize(

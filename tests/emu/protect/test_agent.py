@@ -6,13 +6,14 @@ import pytest
 from emu.machine.svm.exits import ExitCode
 from emu.machine.svm.host import Exit
 from emu.protect.agent import SWEEP, Operation, Use, spans
-from emu.protect.attack import EFER, LANDMARK, MARK
+from emu.protect.attack import EFER, LANDMARK, MARK, NXE
 from emu.protect.met import Fault, described
 from guest import places
 from guest.builder import build_image
 from walker.errors import CrosswalkError
 
 KERNEL = places.KERNEL
+EFER_MSR, SCE, LME = 0xC000_0080, 1, 1 << 8
 DIRECTLY = {
     Operation.LOAD: "mov rax, qword ptr [r8]",
     Operation.STORE: "mov qword ptr [r8], r9",
@@ -64,8 +65,19 @@ def test_values_come_back(world):
     assert world.guest.ram.read(places.USER_DATA_FRAME + 0x100, 1) == b"\x77"
 
 
-def test_efer_may_be_written_as_it_is(world):
-    assert not world.agent.do(Operation.SET_MSR, 0xC000_0080, EFER).failed
+@pytest.mark.parametrize("value", [EFER, EFER | SCE])
+def test_what_isnt_pinned_of_efer_may_be_written(world, value):
+    assert not world.agent.do(Operation.SET_MSR, EFER_MSR, value).failed
+    assert world.guest.context.efer == value
+    assert not world.agent.do(Operation.STORE, KERNEL + places.DATA, 1).failed
+    assert world.agent.do(Operation.VMSAVE).met == Exit(ExitCode.VMSAVE)
+
+
+def test_writing_efer_stays_an_exit(world):
+    assert not world.agent.do(Operation.SET_MSR, EFER_MSR, EFER | SCE).failed
+    for value in (EFER & ~NXE, EFER & ~LME, 0):
+        assert world.agent.do(Operation.SET_MSR, EFER_MSR, value).met == Exit(ExitCode.MSR, 1)
+    assert world.guest.context.efer == EFER | SCE
 
 
 def test_what_is_met_comes_back(world):

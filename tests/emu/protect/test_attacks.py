@@ -6,15 +6,23 @@ import pytest
 
 from emu.cli.contain import EmulatorCrash, contained
 from emu.machine.svm.exits import ExitCode
+from emu.machine.svm.host import Host
 from emu.protect.agent import Operation
-from emu.protect.attack import CR0, SMEP, TEXT, WP, Attack, do
+from emu.protect.attack import CR0, NXE, SMEP, TEXT, WP, Attack, do
 from emu.protect.attacking import attack
 from emu.protect.attacks import ATTACKS
 from emu.protect.grants import ALL
-from emu.protect.hypervisor import Answer, Hypercall, Hypervisor
-from emu.protect.requests import LIST
-from emu.protect.steps import listed
-from emu.protect.stops import Crash, Intercepted, NestedFault, NotStopped, Other, Refused
+from emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Reply
+from emu.protect.steps import listed, perform
+from emu.protect.stops import (
+    Crash,
+    Granted,
+    Intercepted,
+    NestedFault,
+    NotStopped,
+    Other,
+    Refused,
+)
 from emu.protect.world import World
 from guest import places
 
@@ -62,14 +70,32 @@ def test_a_right_too_many_is_told(world, monkeypatch):
 
 @pytest.mark.parametrize("name", ["CR0.WP cleared", "CR4.SMEP cleared", "CR4.SMAP cleared"])
 def test_a_register_that_isnt_pinned_is_told(world, monkeypatch, name):
-    monkeypatch.setattr(world.hypervisor, "pinned", {})
+    monkeypatch.setattr(world.hypervisor.pins, "kept", {})
     assert attack(world, ROWS[name]).stop == NotStopped()
 
 
 @pytest.mark.parametrize("name", ["CR0.WP cleared", "CR4.SMEP cleared", "CR4.SMAP cleared"])
 def test_a_missing_intercept_is_told(own_guest, monkeypatch, name):
-    monkeypatch.setattr("emu.protect.guest.PINNED", frozenset())
+    monkeypatch.setattr("emu.protect.guest.INTERCEPTED", frozenset())
     assert attack(World(own_guest), ROWS[name]).stop == NotStopped()
+
+
+def test_efer_that_isnt_pinned_is_told(world, monkeypatch):
+    monkeypatch.setattr(world.hypervisor.pins, "kept", {})
+    assert attack(world, ROWS["EFER.NXE cleared"]).stop == NotStopped()
+    assert not world.guest.context.efer & NXE
+
+
+def test_a_missing_intercept_of_efer_is_told(own_guest, monkeypatch):
+    enter = Host.enter
+
+    def careless(self, nested_cr3, **options):
+        enter(self, nested_cr3, **{**options, "efer": False})
+
+    monkeypatch.setattr(Host, "enter", careless)
+    world = World(own_guest)
+    assert attack(world, ROWS["EFER.NXE cleared"]).stop == NotStopped()
+    assert not world.guest.context.efer & NXE
 
 
 def test_a_refusal_that_changes_nested_tables_is_told(world, monkeypatch):
@@ -104,12 +130,25 @@ def test_what_isnt_pinned_can_be_changed(world):
 
 
 def test_asking_for_less_is_granted_and_told(world):
-    row = Attack("", listed((places.DATA, places.DATA + 0x1000, 1)), NotStopped())
+    row = Attack("", listed((places.DATA, places.DATA + 0x1000, 1)), Granted(1))
     assert attack(world, row).as_expected
     reply = world.hypervisor.replies[-1]
-    assert (reply.call, reply.answer) == (Hypercall.PROTECT_MEMORY, Answer.DONE)
-    assert reply.why.startswith("1 frames are granted more")
-    assert LIST % 0x1000 == 0
+    assert reply == Reply(Hypercall.PROTECT_MEMORY, Answer.DONE, more=1)
+    assert world.hypervisor.granted[places.DATA // 0x1000] == 3
+
+
+def test_what_is_asked_for_as_mappings_need_it_isnt_told(world):
+    row = Attack("", listed((places.DATA, places.DATA + 0x1000, 3)), NotStopped())
+    assert attack(world, row).as_expected
+
+
+def test_what_isnt_granted_doesnt_count_as_more(world):
+    """The mappings need text writable, by an alias; it is sealed, and was asked for as it is."""
+    assert attack(world, ROWS["reports a writable alias of text"]).as_expected
+    *_, (_, asked) = perform(world.agent, listed((TEXT, TEXT + 0x1000, 5)))
+    assert asked.value == 0
+    assert world.hypervisor.replies[-1].answer is Answer.DONE
+    assert world.hypervisor.collective[TEXT // 0x1000] == ALL
 
 
 def test_what_the_walk_in_two_dimensions_doesnt_foretell_is_told(world, monkeypatch):

@@ -73,6 +73,14 @@ def test_a_world_needs_its_request_granted(own_guest, monkeypatch):
         World(own_guest)
 
 
+def test_a_world_that_asked_for_less_has_what_it_needs(own_guest, monkeypatch):
+    asked = [PageEntry(places.DATA, places.DATA + 3 * FRAME, Permission.READ)]
+    monkeypatch.setattr("emu.protect.world.page_entries", lambda *_: asked)
+    world = World(own_guest)
+    assert world.more == 3
+    assert world.hypervisor.granted[places.DATA // FRAME] == RW
+
+
 def test_rules():
     rules = Rules()
     rules.sealed[0] = RX

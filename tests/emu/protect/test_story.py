@@ -22,7 +22,9 @@ FEW = [
 def short(monkeypatch):
     """Bounds that make a story take less than a second."""
     monkeypatch.setattr("emu.protect.story.STAGES", STAGES[:3])
-    monkeypatch.setattr("emu.protect.story.probe_mappings", lambda _agent, _intended: Proof())
+    monkeypatch.setattr(
+        "emu.protect.story.probe_mappings", lambda _agent, _intended: Proof(unbacked=7001)
+    )
 
 
 def test_the_story(world, short):
@@ -35,13 +37,27 @@ def test_the_story(world, short):
     assert record["probes"] == record["agreements"] + 256 == 900 + 18
     assert (record["divergences"], record["known_divergences"]) == (0, 256)
     assert {each["as_expected"] for each in record["attacks"]} == {True}
+    assert (record["frames_asked_for_with_less"], record["pages_outside_ram_not_tried"]) == (
+        0,
+        7001,
+    )
     lines = list(story_lines(story, 1.5, verbose=False))
     assert lines[-1].startswith("verdict: as stated: ")
+    assert "   (7,001 pages that are mapped outside RAM aren't tried)" in lines
+    assert not any("with less than" in line for line in lines)
     assert any("malformed hypercalls" in line for line in lines)
     verbose = list(story_lines(story, 1.5, verbose=True))
     assert sum("malformed: " in line for line in verbose) == len(
         [row for row in FEW if row.name.startswith("malformed")]
     )
+
+
+def test_what_was_asked_for_with_less_is_told(world, short, monkeypatch):
+    monkeypatch.setattr(world, "more", 2001)
+    story = tell(world, lambda _: "SIGSEGV", frames=1, rows=[])
+    assert story_record(story, 1.5)["frames_asked_for_with_less"] == 2001
+    (line,) = (line for line in story_lines(story, 1.5, verbose=False) if "with less" in line)
+    assert line.startswith("   2,001 frames were asked for with less than their mappings need")
 
 
 def test_what_goes_wrong_is_told(world, short, monkeypatch):

@@ -154,11 +154,12 @@ def test_a_right_too_many_lets_the_store_through():
 @pytest.mark.parametrize(
     ("then", "exit_name", "detail"),
     [
-        ("mov rax, cr0\nand rax, -0x10001\nmov cr0, rax", "CR0_WRITE", "clear WP"),
-        ("mov r9, cr4\nand r9, -0x300001\nmov cr4, r9", "CR4_WRITE", "clear SMEP, SMAP"),
+        ("mov rax, cr0\nand rax, -0x10001\nmov cr0, rax", "CR0_WRITE", "clear CR0.WP by 0x"),
+        ("mov r9, cr4\nand r9, -0x300001\nmov cr4, r9", "CR4_WRITE", "clear CR4.SMEP, SMAP by 0x"),
         ("mov ecx, 0xc0000080\nrdmsr\nand eax, -0x801\nwrmsr", "MSR", "clear EFER.NXE"),
         ("xor eax, eax\n.byte 0x0f, 0x01, 0xdb", "VMSAVE", "past nested paging"),
         ("lmsw ax", "CR0_WRITE", "isn't MOV"),
+        ("mov ecx, 0xc0000080\nrdmsr\n.byte 0x66\nwrmsr", "MSR", "isn't MOV or WRMSR"),
     ],
 )
 def test_what_would_undo_protection_is_refused(then, exit_name, detail):

@@ -1,7 +1,8 @@
 import capstone
 import pytest
 
-from emu.protect.kernel.pins import CrWrite, cleared, parse_cr_write
+from emu.machine.svm.exits import ExitCode
+from emu.protect.pins import CrWrite, RegisterWrite, cleared, parse_cr_write
 from guest.assembler import assemble
 
 GENERAL = (
@@ -30,3 +31,25 @@ def test_only_what_was_set_is_pinned():
     assert [] == cleared("cr4", 0x20, 0x60)
     assert ["SMEP", "SMAP"] == cleared("cr4", 0x30_0020, 0x20)
     assert ["NXE"] == cleared("efer", 0xD00, 0x500)
+    assert [] == cleared("efer", 0xD00, 0xD01)
+
+
+@pytest.mark.parametrize(
+    ("code", "instruction", "ecx", "due"),
+    [
+        (ExitCode.MSR, "0f30", 0xC000_0080, RegisterWrite("efer", 0x2_0000_0001, 2)),
+        (ExitCode.MSR, "480f30", 0xC000_0080, RegisterWrite("efer", 0x2_0000_0001, 3)),
+        (ExitCode.MSR, "0f30", 0xC000_0081, None),
+        (ExitCode.MSR, "0f32", 0xC000_0080, None),
+        (ExitCode.CR4_WRITE, "0f22e0", 0, RegisterWrite("cr4", 0x5_0000_0001, 3)),
+        (ExitCode.CR0_WRITE, "0f22e0", 0, None),
+        (ExitCode.CR0_WRITE, "0f01f0", 0, None),
+    ],
+)
+def test_what_an_exit_would_write(world, code, instruction, ecx, due):
+    cpu = world.guest.cpu
+    with cpu.changed():
+        for number, value in enumerate((0x5_0000_0001, ecx, 0x7_0000_0002)):
+            cpu.set_general(number, value)
+    attempted = world.hypervisor.pins.attempted(code, bytes.fromhex(instruction))
+    assert due == attempted
