@@ -9,17 +9,17 @@ from unicorn import x86_const as x86
 
 from emu.linux.boot import Boot
 from emu.linux.image import KernelImage
-from emu.machine.cpu import Flag, Guarded
+from emu.machine.cpu import Guarded
 from emu.machine.engine import attach
 from emu.machine.state import paging_context
 from emu.machine.svm.exits import ExitCode, exit_name
 from emu.machine.svm.host import Exit, Host
-from emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from emu.protect.kernel.facts import find_facts, present_root, read_code
+from emu.protect.kernel.guestwalk import find_leaf
 from emu.protect.kernel.nested import IdentityTables, tables_needed
 from emu.protect.kernel.pins import LONGEST, PINNED, cleared, parse_cr_write
 from emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
-from emu.protect.kernel.rules import Cause, Fault, Grants, Wanted, decide, granted
-from emu.protect.kernel.store import LONGEST_INSTRUCTION, store_addresses
+from emu.protect.kernel.rules import Cause, Grants, Wanted, decide, granted
 from walker.errors import CrosswalkError
 from walker.memory import FRAME
 
@@ -28,11 +28,8 @@ __all__ = ["Protection", "Refusal"]
 _WRITE, _FETCH = 2, 16  # in a nested fault's error code
 _EFER = 0xC000_0080
 _CONTROL = {0: x86.UC_X86_REG_CR0, 3: x86.UC_X86_REG_CR3, 4: x86.UC_X86_REG_CR4}
-_WP, _NO_FLUSH = 1 << 16, 1 << 63
-_ROOT = (1 << 52) - FRAME
+_NO_FLUSH = 1 << 63
 _WRMSR = 2
-_LOW = 1 << 47
-_WINDOW_PAGES, _LONGEST = 2, LONGEST_INSTRUCTION - 1
 _FOLLOWED_EACH = 50
 
 
@@ -58,7 +55,12 @@ class Protection:
     `kernel` is what `boot`, of the host's model, boots. Nothing is withheld before `enforce`.
     `causes` counts nested faults by what was made of them, `exits` all exits by name. What is
     refused ends the run: `refusal` tells. Rights are followed where the rules ask for them, and
-    after each so many patches. With `pins` off, control registers are the guest's.
+    after each so many patches, when frames that no mapping may write any more lose the right.
+    With `pins` off, control registers are the guest's.
+
+    `followed` are the frames that were granted writing since, and `withdrawn` those that lost it
+    since, bool[n] each: as it is now. `lost` counts all that ever did. `patched` are the numbers
+    of sealed frames that were opened, `loaded` those of others.
 
     Raises `BadInput` where the CPU can't be taken into guest mode.
     """
@@ -77,6 +79,8 @@ class Protection:
         self.pins = True
         self.open: set[int] = set()
         self.patched: set[int] = set()
+        self.loaded: set[int] = set()
+        self.lost = 0
         self.policy_seconds = 0.0
         self._pinned: dict[str, int] = {}
         self.host.enter(self.host.pool_start, efer=True)
@@ -92,7 +96,7 @@ class Protection:
         kept = kept_frames(self._kernel, self.rights.count)
         self.grants = granted(self.want, image, kept, self.rights.tables())
         self.followed = np.zeros(self.rights.count, np.bool_)
-        self.user_code = self.followed.copy()
+        self.withdrawn, self.user_code = self.followed.copy(), self.followed.copy()
         self._pinned = {"cr0": context.cr0, "cr4": context.cr4, "efer": context.efer}
         self.resume(self.grants.writable, self.grants.executable)
         return self.want, self.grants
@@ -115,8 +119,27 @@ class Protection:
     def follow(self) -> None:
         """Take in how the kernel's tables have changed; `policy_seconds` of CPU time go there."""
         began = time.process_time()
-        self.rights.update(paging_context(self.machine.cpu))
+        self.rights.update(self.root)
         self.policy_seconds += time.process_time() - began
+
+    def withdraw(self) -> None:
+        """Follow, and take writing from the frames that no mapping may write any more.
+
+        Not while a window is open: what maps it counts as a mapping.
+        """
+        self.follow()
+        frames = np.flatnonzero(self.writable & ~self.rights.followed).tolist()
+        for frame in frames:
+            self.nested.set_writable(frame, writable=False)
+            self.followed[frame], self.withdrawn[frame] = False, True
+        self.lost += len(frames)
+        self.host.flush()
+
+    @property
+    def writable(self) -> np.ndarray:
+        """Which frames the rules let be written now, but for those that are open: bool[n]."""
+        found: np.ndarray = (self.grants.writable & ~self.withdrawn) | self.followed
+        return found
 
     @property
     def pinned(self) -> dict[str, list[str]]:
@@ -129,7 +152,7 @@ class Protection:
     @property
     def root(self) -> int:
         """The physical address of the guest's present root table."""
-        return int(self.machine.engine.reg_read(x86.UC_X86_REG_CR3)) & _ROOT
+        return present_root(self.machine)
 
     def _intercept(self) -> None:
         writes = ({0, 4} if self.pins else set()) | ({3} if self.open else set())
@@ -157,7 +180,10 @@ class Protection:
             self._refuse(found, Cause.REFUSED.value)
             return
         sealed, text = bool(self.grants.sealed[frame]), bool(self.grants.text[frame])
-        cause = decide(self._facts(found, frame), sealed=sealed, text=text)
+        if found.error_code & _WRITE and not sealed:
+            self.follow()
+        facts = find_facts(self.machine, self.grants, self.rights, frame, found.error_code)
+        cause = decide(facts, sealed=sealed, text=text)
         self.causes[cause] += 1
         if cause is Cause.REFUSED:
             self._refuse(found, cause.value)
@@ -165,76 +191,24 @@ class Protection:
         if cause is Cause.USER_CODE:
             self.user_code[frame] = True
             self.nested.allow_execution(frame)
+            self.host.flush()
+        elif cause is Cause.FOLLOWED:
+            self._grant(frame)
         else:
-            self.nested.set_writable(frame, writable=True)
-        if cause is Cause.FOLLOWED:
-            self.followed[frame] = True
-        if cause is Cause.PATCHED:
             self.open.add(frame)
-            self.patched.add(frame)
+            (self.patched if cause is Cause.PATCHED else self.loaded).add(frame)
+            self.nested.set_writable(frame, writable=True)
             self._intercept()
+            self.host.flush()
+
+    def _grant(self, frame: int) -> None:
+        self.followed[frame], self.withdrawn[frame] = True, False
+        self.nested.set_writable(frame, writable=True)
         self.host.flush()
-
-    def _facts(self, found: Exit, frame: int) -> Fault:
-        cpu, root = self.machine.cpu, self.root
-        write, fetch = bool(found.error_code & _WRITE), bool(found.error_code & _FETCH)
-        sealed = bool(self.grants.sealed[frame])
-        if write and not sealed:
-            self.follow()
-        # A fetch may fault at an instruction's first byte, or at one on the page behind.
-        pages = [find_leaf(self.machine.ram.words, root, cpu.rip + more) for more in (0, _LONGEST)]
-        own = [leaf for leaf in pages if leaf is not None and leaf.pa // FRAME == frame]
-        code = None if fetch else pages[0]
-        return Fault(
-            write=write,
-            fetch=fetch,
-            cpl=cpu.cpl,
-            write_protect=bool(cpu.engine.reg_read(x86.UC_X86_REG_CR0) & _WP),
-            interrupts=bool(cpu.rflags & Flag.IF),
-            in_text=code is not None and self._is_text(code.pa + cpu.rip % code.size),
-            window=write and sealed and self._in_window(root, frame),
-            writable=bool(self.rights.followed[frame]) and not sealed,
-            user_code=fetch and any(leaf.user and leaf.executable for leaf in own),
-        )
-
-    def _is_text(self, pa: int) -> bool:
-        return pa // FRAME < self.rights.count and bool(self.grants.text[pa // FRAME])
-
-    def _in_window(self, root: int, frame: int) -> bool:
-        """Return whether the store goes through a mapping that is there for it alone."""
-        code = self._code(LONGEST_INSTRUCTION)
-        stored = store_addresses(self.machine.cpu, code)
-        if stored is None or stored[1] >= _LOW:
-            return False
-        words, pages = self.machine.ram.words, []
-        for va in lower_leaves(words, root):
-            pages.append(va)
-            if len(pages) > _WINDOW_PAGES:
-                return False
-        for va in {each & -FRAME for each in stored}:
-            leaf = find_leaf(words, root, va)
-            if leaf is None or leaf.user or va not in pages:
-                return False
-            if leaf.pa // FRAME == frame:
-                return True
-        return False
-
-    def _code(self, size: int) -> bytes:
-        """Return the bytes at RIP, as many of so many as are mapped."""
-        cpu, ram, code = self.machine.cpu, self.machine.ram, b""
-        while len(code) < size:
-            va = cpu.rip + len(code)
-            leaf = find_leaf(ram.words, self.root, va)
-            part = min(size - len(code), FRAME - va % FRAME)
-            pa = 0 if leaf is None else leaf.pa + va % leaf.size
-            if leaf is None or pa + part > ram.size:
-                break
-            code += ram.read(pa, part)
-        return code
 
     def _on_control(self, found: Exit) -> None:
         cpu, read = self.machine.cpu, self.machine.engine.reg_read
-        written = parse_cr_write(self._code(LONGEST))
+        written = parse_cr_write(read_code(self.machine, LONGEST))
         if written is None or written.control not in _CONTROL:
             self._refuse(found, "a write to a control register that isn't MOV")
             return
@@ -242,8 +216,6 @@ class Protection:
         value, name = cpu.general(written.general), f"cr{written.control}"
         if written.control == 3:
             self._close()
-            if self.exits[ExitCode.CR3_WRITE.name] % _FOLLOWED_EACH == 0:
-                self.follow()
             value &= ~_NO_FLUSH
         elif lost := cleared(name, self._pinned[name], value):
             self._refuse(
@@ -253,6 +225,9 @@ class Protection:
         cpu.rip += written.size
         cpu.store()
         self.machine.engine.reg_write(register, value)
+        closed = self.exits[ExitCode.CR3_WRITE.name]
+        if written.control == 3 and closed % _FOLLOWED_EACH == 0:
+            self.withdraw()
 
     def _on_efer(self, found: Exit) -> None:
         cpu = self.machine.cpu
@@ -294,5 +269,12 @@ class Protection:
         if leaf is None:
             return
         frame = (leaf.pa + va % leaf.size) // FRAME
-        if frame < self.rights.count and not self.nested.writable[frame]:
-            raise Guarded(f"{va:#x} of frame {frame * FRAME:#x} isn't granted for an event's frame")
+        if frame >= self.rights.count or self.nested.writable[frame]:
+            return
+        if not self.grants.sealed[frame]:
+            # A stack is one by the kernel's own tables: others may be forged.
+            self.follow()
+            if self.rights.own.writable[frame]:
+                self._grant(frame)
+                return
+        raise Guarded(f"{va:#x} of frame {frame * FRAME:#x} isn't granted for an event's frame")
