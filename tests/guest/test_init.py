@@ -1,5 +1,7 @@
 """The first process of a Linux guest, its archive, and what it does for whatever Linux says."""
 
+import struct
+
 import capstone
 import pytest
 import unicorn
@@ -8,6 +10,7 @@ from unicorn import x86_const as x86
 from guest.init import AREA, DONE, FAILED, SHARED, STARTED, init_archive, init_program
 
 STACK = 0x7000_0000
+ABSENT = (1 << 64) - 2
 CALL = (
     *(x86.UC_X86_REG_RAX, x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI),
     *(x86.UC_X86_REG_RDX, x86.UC_X86_REG_R10),
@@ -54,7 +57,7 @@ def test_the_program_is_what_its_source_says():
 class Linux:
     """As much of Linux as the process sees, for one that is the parent or the child of a fork."""
 
-    def __init__(self, *, child=False, refused=None, wrong=(), patching=False):
+    def __init__(self, *, child=False, refused=None, absent=None, wrong=(), patching=False):
         self.engine = engine = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         program = init_program(patching=patching)
         for start, size in ((0x40_0000, 0x1000), (AREA, 0x8000), (SHARED, 0x1000), (STACK, 0x1000)):
@@ -62,20 +65,16 @@ class Linux:
         engine.mem_write(0x40_0000, program)
         engine.reg_write(x86.UC_X86_REG_RSP, STACK + 0x800)
         engine.hook_add(unicorn.UC_HOOK_INSN, self._call, None, 1, 0, x86.UC_X86_INS_SYSCALL)
-        self.calls, self.output, self.mapped, self.opened = [], b"", {}, []
+        self.calls, self.output, self.mapped, self.opened, self.filters = [], b"", {}, [], []
+        self._absent = absent
         self._child, self._refused, self._wrong = child, refused, wrong
         engine.emu_start(int.from_bytes(program[24:32], "little"), 0, timeout=10_000_000)
 
     def _call(self, engine, _data):
         number, *given = (engine.reg_read(each) for each in CALL)
         self.calls.append(number)
-        result = 0
-        if number == 1:
-            self.output += engine.mem_read(given[1], given[2])
-        elif number in (2, 165):
-            self.opened.append(bytes(engine.mem_read(given[0], 64)).partition(b"\0")[0])
-            result = 3 if number == 2 else 0
-        elif number == 57:
+        result = self._file_call(number, given)
+        if number == 57:
             result = 0 if self._child else 42
         elif number == 61:  # The child has written to shared memory.
             engine.mem_write(SHARED, SHARED.to_bytes(8, "little"))
@@ -88,6 +87,23 @@ class Linux:
         if number == self._refused:
             result = (1 << 64) - 12
         engine.reg_write(x86.UC_X86_REG_RAX, result)
+
+    def _file_call(self, number, given):
+        """What write, open, mount and seccomp answer, and 0 for any other call."""
+        read = self.engine.mem_read
+        if number in (1, 3) and given[0] == ABSENT:
+            return ABSENT
+        if number == 1:
+            self.output += read(given[1], given[2])
+        elif number in (2, 165):
+            self.opened.append(bytes(read(given[0], 64)).partition(b"\0")[0])
+            if self.opened[-1] == self._absent:
+                return ABSENT
+            return 3 if number == 2 else 0
+        elif number == 317:
+            length, at = struct.unpack("<H6xQ", read(given[2], 16))
+            self.filters.append((length, bytes(read(at, 8 * length))))
+        return 0
 
 
 def test_the_process_changes_its_mappings_forks_waits_and_sleeps():
@@ -119,16 +135,25 @@ def test_a_childs_store_in_the_wrong_place_is_noticed(where):
     assert f"{STARTED}\n{FAILED}\n".encode() == Linux(wrong=[where]).output
 
 
-def test_text_is_patched_by_a_switch_turned_on_and_off():
+def test_code_is_loaded_and_text_is_patched_by_a_switch_turned_on_and_off():
     linux = Linux(patching=True)
-    assert [165, 2, 1, 3, 2, 1, 3, 1, 34] == linux.calls[-9:]
-    assert [b"proc", *[b"/proc/sys/kernel/sched_schedstats"] * 2] == linux.opened
-    # What is written to the file stands between what the process says.
-    assert f"{STARTED}\n10{DONE}\n".encode() == linux.output
+    assert [165, 157, 317, 2, 1, 3, 317, 2, 1, 3, 2, 1, 3, 1, 34] == linux.calls[-15:]
+    compiling, switch = b"/proc/sys/net/core/bpf_jit_enable", b"/proc/sys/kernel/sched_schedstats"
+    assert [b"proc", compiling, switch, switch] == linux.opened
+    # What is written to the files stands between what the process says.
+    assert f"{STARTED}\n010{DONE}\n".encode() == linux.output
+    # A filter of one instruction: return SECCOMP_RET_ALLOW.
+    assert [(1, bytes.fromhex("06 00 00 00 00 00 ff 7f"))] * 2 == linux.filters
 
 
-@pytest.mark.parametrize("refused", [2, 3, 165])
-def test_a_switch_that_cannot_be_turned_is_said(refused):
+def test_a_kernel_without_that_switch_is_none_that_fails():
+    linux = Linux(patching=True, absent=b"/proc/sys/net/core/bpf_jit_enable")
+    assert linux.output.endswith(f"10{DONE}\n".encode())
+    assert 2 == len(linux.filters)
+
+
+@pytest.mark.parametrize("refused", [2, 3, 157, 165, 317])
+def test_what_cannot_be_loaded_or_turned_is_said(refused):
     assert Linux(patching=True, refused=refused).output.endswith(f"{FAILED}\n".encode())
 
 

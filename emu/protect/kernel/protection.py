@@ -5,20 +5,19 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from unicorn import x86_const as x86
 
 from emu.linux.boot import Boot
 from emu.linux.image import KernelImage
-from emu.machine.cpu import Flag, Guarded
+from emu.machine.cpu import Guarded
 from emu.machine.engine import attach
 from emu.machine.state import paging_context
 from emu.machine.svm.exits import ExitCode, exit_name
 from emu.machine.svm.host import Exit, Host
-from emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from emu.protect.kernel.facts import find_facts, present_root, read_code
+from emu.protect.kernel.guestwalk import find_leaf
 from emu.protect.kernel.nested import IdentityTables, tables_needed
 from emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
-from emu.protect.kernel.rules import Cause, Fault, Grants, Wanted, decide, granted
-from emu.protect.kernel.store import LONGEST_INSTRUCTION, store_addresses
+from emu.protect.kernel.rules import Cause, Grants, Wanted, decide, granted
 from emu.protect.pins import INTERCEPTED, LONGEST, Pins
 from walker.errors import CrosswalkError
 from walker.memory import FRAME
@@ -27,10 +26,6 @@ __all__ = ["Protection", "Refusal"]
 
 _WRITE, _FETCH = 2, 16  # in a nested fault's error code
 _CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR3_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
-_WP = 1 << 16
-_ROOT = (1 << 52) - FRAME
-_LOW = 1 << 47
-_WINDOW_PAGES, _LONGEST = 2, LONGEST_INSTRUCTION - 1
 _FOLLOWED_EACH = 50
 
 
@@ -56,7 +51,12 @@ class Protection:
     `kernel` is what `boot`, of the host's model, boots. Nothing is withheld before `enforce`.
     `causes` counts nested faults by what was made of them, `exits` all exits by name. What is
     refused ends the run: `refusal` tells. Rights are followed where the rules ask for them, and
-    after each so many patches. With `pins` off, control registers are the guest's.
+    after each so many patches, when frames that no mapping may write any more lose the right.
+    With `pins` off, control registers are the guest's.
+
+    `followed` are the frames that were granted writing since, and `withdrawn` those that lost it
+    since, bool[n] each: as it is now. `lost` counts all that ever did. `patched` are the numbers
+    of sealed frames that were opened, `loaded` those of others.
 
     Raises `BadInput` where the CPU can't be taken into guest mode.
     """
@@ -75,6 +75,8 @@ class Protection:
         self.pins = True
         self.open: set[int] = set()
         self.patched: set[int] = set()
+        self.loaded: set[int] = set()
+        self.lost = 0
         self.policy_seconds = 0.0
         self._pins = Pins(machine.cpu, self.host)
         self.host.enter(self.host.pool_start, efer=True)
@@ -90,7 +92,7 @@ class Protection:
         kept = kept_frames(self._kernel, self.rights.count)
         self.grants = granted(self.want, image, kept, self.rights.tables())
         self.followed = np.zeros(self.rights.count, np.bool_)
-        self.user_code = self.followed.copy()
+        self.withdrawn, self.user_code = self.followed.copy(), self.followed.copy()
         self._pins.begin()
         self.resume(self.grants.writable, self.grants.executable)
         return self.want, self.grants
@@ -113,8 +115,27 @@ class Protection:
     def follow(self) -> None:
         """Take in how the kernel's tables have changed; `policy_seconds` of CPU time go there."""
         began = time.process_time()
-        self.rights.update(paging_context(self.machine.cpu))
+        self.rights.update(self.root)
         self.policy_seconds += time.process_time() - began
+
+    def withdraw(self) -> None:
+        """Follow, and take writing from the frames that no mapping may write any more.
+
+        Not while a window is open: what maps it counts as a mapping.
+        """
+        self.follow()
+        frames = np.flatnonzero(self.writable & ~self.rights.followed).tolist()
+        for frame in frames:
+            self.nested.set_writable(frame, writable=False)
+            self.followed[frame], self.withdrawn[frame] = False, True
+        self.lost += len(frames)
+        self.host.flush()
+
+    @property
+    def writable(self) -> np.ndarray:
+        """Which frames the rules let be written now, but for those that are open: bool[n]."""
+        found: np.ndarray = (self.grants.writable & ~self.withdrawn) | self.followed
+        return found
 
     @property
     def pinned(self) -> dict[str, list[str]]:
@@ -124,7 +145,7 @@ class Protection:
     @property
     def root(self) -> int:
         """The physical address of the guest's present root table."""
-        return int(self.machine.engine.reg_read(x86.UC_X86_REG_CR3)) & _ROOT
+        return present_root(self.machine)
 
     def _intercept(self) -> None:
         writes = (INTERCEPTED if self.pins else frozenset()) | ({3} if self.open else frozenset())
@@ -150,7 +171,10 @@ class Protection:
             self._refuse(found, Cause.REFUSED.value)
             return
         sealed, text = bool(self.grants.sealed[frame]), bool(self.grants.text[frame])
-        cause = decide(self._facts(found, frame), sealed=sealed, text=text)
+        if found.error_code & _WRITE and not sealed:
+            self.follow()
+        facts = find_facts(self.machine, self.grants, self.rights, frame, found.error_code)
+        cause = decide(facts, sealed=sealed, text=text)
         self.causes[cause] += 1
         if cause is Cause.REFUSED:
             self._refuse(found, cause.value)
@@ -158,75 +182,23 @@ class Protection:
         if cause is Cause.USER_CODE:
             self.user_code[frame] = True
             self.nested.allow_execution(frame)
+            self.host.flush()
+        elif cause is Cause.FOLLOWED:
+            self._grant(frame)
         else:
-            self.nested.set_writable(frame, writable=True)
-        if cause is Cause.FOLLOWED:
-            self.followed[frame] = True
-        if cause is Cause.PATCHED:
             self.open.add(frame)
-            self.patched.add(frame)
+            (self.patched if cause is Cause.PATCHED else self.loaded).add(frame)
+            self.nested.set_writable(frame, writable=True)
             self._intercept()
+            self.host.flush()
+
+    def _grant(self, frame: int) -> None:
+        self.followed[frame], self.withdrawn[frame] = True, False
+        self.nested.set_writable(frame, writable=True)
         self.host.flush()
 
-    def _facts(self, found: Exit, frame: int) -> Fault:
-        cpu, root = self.machine.cpu, self.root
-        write, fetch = bool(found.error_code & _WRITE), bool(found.error_code & _FETCH)
-        sealed = bool(self.grants.sealed[frame])
-        if write and not sealed:
-            self.follow()
-        # A fetch may fault at an instruction's first byte, or at one on the page behind.
-        pages = [find_leaf(self.machine.ram.words, root, cpu.rip + more) for more in (0, _LONGEST)]
-        own = [leaf for leaf in pages if leaf is not None and leaf.pa // FRAME == frame]
-        code = None if fetch else pages[0]
-        return Fault(
-            write=write,
-            fetch=fetch,
-            cpl=cpu.cpl,
-            write_protect=bool(cpu.engine.reg_read(x86.UC_X86_REG_CR0) & _WP),
-            interrupts=bool(cpu.rflags & Flag.IF),
-            in_text=code is not None and self._is_text(code.pa + cpu.rip % code.size),
-            window=write and sealed and self._in_window(root, frame),
-            writable=bool(self.rights.followed[frame]) and not sealed,
-            user_code=fetch and any(leaf.user and leaf.executable for leaf in own),
-        )
-
-    def _is_text(self, pa: int) -> bool:
-        return pa // FRAME < self.rights.count and bool(self.grants.text[pa // FRAME])
-
-    def _in_window(self, root: int, frame: int) -> bool:
-        """Return whether the store goes through a mapping that is there for it alone."""
-        code = self._code(LONGEST_INSTRUCTION)
-        stored = store_addresses(self.machine.cpu, code)
-        if stored is None or stored[1] >= _LOW:
-            return False
-        words, pages = self.machine.ram.words, []
-        for va in lower_leaves(words, root):
-            pages.append(va)
-            if len(pages) > _WINDOW_PAGES:
-                return False
-        for va in {each & -FRAME for each in stored}:
-            leaf = find_leaf(words, root, va)
-            if leaf is None or leaf.user or va not in pages:
-                return False
-            if leaf.pa // FRAME == frame:
-                return True
-        return False
-
-    def _code(self, size: int) -> bytes:
-        """Return the bytes at RIP, as many of so many as are mapped."""
-        cpu, ram, code = self.machine.cpu, self.machine.ram, b""
-        while len(code) < size:
-            va = cpu.rip + len(code)
-            leaf = find_leaf(ram.words, self.root, va)
-            part = min(size - len(code), FRAME - va % FRAME)
-            pa = 0 if leaf is None else leaf.pa + va % leaf.size
-            if leaf is None or pa + part > ram.size:
-                break
-            code += ram.read(pa, part)
-        return code
-
     def _on_control(self, found: Exit) -> None:
-        written = self._pins.attempted(found.code, self._code(LONGEST))
+        written = self._pins.attempted(found.code, read_code(self.machine, LONGEST))
         if written is None:
             self._refuse(found, "a write to a control register that isn't MOV or WRMSR")
             return
@@ -236,9 +208,10 @@ class Protection:
             return
         if found.code == ExitCode.CR3_WRITE:
             self._close()
-            if self.exits[ExitCode.CR3_WRITE.name] % _FOLLOWED_EACH == 0:
-                self.follow()
         self._pins.carry_out(written)
+        closed = self.exits[ExitCode.CR3_WRITE.name]
+        if found.code == ExitCode.CR3_WRITE and closed % _FOLLOWED_EACH == 0:
+            self.withdraw()
 
     def _close(self) -> None:
         """Take back what was opened for patching."""
@@ -267,5 +240,12 @@ class Protection:
         if leaf is None:
             return
         frame = (leaf.pa + va % leaf.size) // FRAME
-        if frame < self.rights.count and not self.nested.writable[frame]:
-            raise Guarded(f"{va:#x} of frame {frame * FRAME:#x} isn't granted for an event's frame")
+        if frame >= self.rights.count or self.nested.writable[frame]:
+            return
+        if not self.grants.sealed[frame]:
+            # A stack is one by the kernel's own tables: others may be forged.
+            self.follow()
+            if self.rights.own.writable[frame]:
+                self._grant(frame)
+                return
+        raise Guarded(f"{va:#x} of frame {frame * FRAME:#x} isn't granted for an event's frame")

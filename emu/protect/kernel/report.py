@@ -52,6 +52,11 @@ def checks(plain: Plain, outcome: Outcome, words: Sequence[tuple[int, int]]) -> 
         f"rights followed change by change equal those computed afresh, {outcome.steps:,} times",
         outcome.steps > 0 and not outcome.differing,
     )
+    yield Check(
+        f"no frame is left writable that no mapping may write, computed afresh by {_roots(outcome)}"
+        f"; {outcome.lost:,} had lost it",
+        not outcome.stale,
+    )
     yield Check("the nested tables grant what the rules do, and no more", outcome.as_ruled)
     yield Check(
         f"of {outcome.counts.sealed:,} sealed frames none has changed but what was patched",
@@ -105,6 +110,15 @@ def outcome_lines(plain: Plain, outcome: Outcome, protect_at: str) -> Iterator[s
             f"  {len(outcome.patched):,} frames patched, {len(outcome.changed):,} of them "
             "different in the end"
         )
+    yield (
+        f"  outside what is sealed, since: {len(outcome.loaded):,} frames of code patched, writing "
+        f"granted to {outcome.granted:,} and withdrawn from {outcome.withdrawn:,} that nothing "
+        f"may write any more; rights by {_roots(outcome)}"
+    )
+
+
+def _roots(outcome: Outcome) -> str:
+    return "the kernel's root and the user's" if outcome.isolated else "the kernel's root"
 
 
 def attack_lines(attacks: Sequence[Fought]) -> Iterator[str]:

@@ -1,9 +1,12 @@
 """The kernel's collective rights, computed when asked for, and followed change by change."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from emu.linux.image import KernelImage
 from emu.machine.ram import Ram
+from emu.protect.kernel.guestwalk import find_user_root
 from emu.protect.kernel.rules import Wanted, wanted
 from walker.context import PagingContext
 from walker.frames import Frames, collective_rights
@@ -21,16 +24,20 @@ _KEPT = (".data", ".bss")
 class RightsFollower:
     """The collective rights of the address space at `context`, frame by frame.
 
-    `wanted` are those at first. `followed` says which frames the tables have had as writable
-    since; each update is made from the changed entries alone, and compared with a fresh
-    computation: `steps` counts them, `differing` those where the two weren't equal.
+    With page-table isolation it has two roots, and its rights are the union of both's: `isolated`
+    says whether. `wanted` are those at first, `own` those at the last update; `followed` says which
+    frames were writable then, there or in the tables that were present. Each update is made from
+    the changed entries alone, and compared with a fresh computation: `steps` counts them,
+    `differing` those where the two weren't equal.
     """
 
     def __init__(self, ram: Ram, memory: Segments, context: PagingContext) -> None:
         self._ram, self._memory, self._context = ram, memory, context
         self.count = ram.size // FRAME
-        self._tracker = RightsTracker(memory, context)
-        self.wanted: Wanted = wanted(self._fresh(), self.count)
+        self.isolated = find_user_root(ram.words, context.root & ~FRAME) is not None
+        self._contexts = self._spaces(context.root)
+        self._trackers = [RightsTracker(memory, each) for each in self._contexts]
+        self.wanted = self.own = self._union(self._fresh(self._contexts))
         self.followed = self.wanted.writable.copy()
         self.steps = self.differing = 0
         self._remember()
@@ -42,29 +49,63 @@ class RightsFollower:
         found[frames[frames < self.count].astype(np.intp)] = True
         return found
 
-    def update(self, present: PagingContext | None = None) -> Wanted:
+    def update(self, root: int | None = None) -> Wanted:
         """Take in what has changed since, and return the rights now.
 
-        Those of `present`, another address space of the same kernel, count as well.
+        Those of the tables at `root`, another address space of the same kernel, count as well in
+        `followed`.
         """
         changed = self._changed()
-        self._tracker.update(changed)
-        fresh = self._fresh()
-        self.differing += not _equal(self._tracker.frames(), fresh)
+        for tracker in self._trackers:
+            tracker.update(changed)
+        fresh = self._fresh(self._contexts)
+        pairs = zip(self._trackers, fresh, strict=True)
+        self.differing += not all(_equal(tracker.frames(), frames) for tracker, frames in pairs)
         self.steps += 1
         self._remember()
-        now = wanted(fresh, self.count)
-        self.followed = now.writable
-        if present is not None and present.root != self._context.root:
-            other = wanted(collective_rights(self._memory, present), self.count)
-            self.followed = self.followed | other.writable
-        return now
+        self.own = self._union(fresh)
+        self.followed = self.own.writable | self._present(root)
+        return self.own
 
-    def _fresh(self) -> Frames:
-        return collective_rights(self._memory, self._context)
+    def writable(self, root: int) -> np.ndarray:
+        """Return which frames some mapping allows to write now, bool[n]: computed afresh.
+
+        Of the kernel's own mappings, and those of the tables at `root`.
+        """
+        found: np.ndarray = self._union(self._fresh(self._contexts)).writable | self._present(root)
+        return found
+
+    def _present(self, root: int | None) -> np.ndarray:
+        spaces = [] if root is None else self._spaces(root)
+        others = [space for space in spaces if space not in self._contexts]
+        found: np.ndarray = self._union(self._fresh(others)).writable
+        return found
+
+    def _spaces(self, root: int) -> list[PagingContext]:
+        """Return the address space, or both, that the root belongs to."""
+        roots = [root & ~FRAME, root | FRAME] if self.isolated else [root]
+        return [replace(self._context, cr3=each) for each in roots]
+
+    def _fresh(self, contexts: list[PagingContext]) -> list[Frames]:
+        return [collective_rights(self._memory, each) for each in contexts]
+
+    def _union(self, spaces: list[Frames]) -> Wanted:
+        nothing = np.zeros(self.count, np.bool_)
+        found = Wanted(nothing, nothing, nothing)
+        for each in (wanted(frames, self.count) for frames in spaces):
+            found = Wanted(
+                mapped=found.mapped | each.mapped,
+                writable=found.writable | each.writable,
+                executable=found.executable | each.executable,
+            )
+        return found
 
     def _remember(self) -> None:
-        keys = [block.key for block in distinct_states(self._memory, self._context)]
+        keys = [
+            block.key
+            for context in self._contexts
+            for block in distinct_states(self._memory, context)
+        ]
         frames = np.unique(np.concatenate(keys) & ~np.uint64(GRANTS - 1))
         self._frames: U64 = frames
         self._words: U64 = self._memory.tables(frames).copy()

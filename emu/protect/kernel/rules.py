@@ -54,6 +54,7 @@ class Cause(StrEnum):
     """What a nested fault was, and what follows."""
 
     PATCHED = "text patching: open until CR3 is next written"
+    LOADED = "patching of code loaded outside the image: open until CR3 is next written"
     FOLLOWED = "not sealed, and writable by the kernel's present tables: granted"
     USER_CODE = "user code in a sealed frame that isn't writable: granted"
     REFUSED = "beyond what the mappings allow: refused"
@@ -65,8 +66,9 @@ class Fault:
 
     `in_text` says whether the instruction is in sealed text, `window` whether the address written
     to is one of at most two 4-KiB pages that alone are mapped in the lower half, none of them for
-    the user. `writable` and `user_code` are what the present tables have of the frame: that it is
-    writable somewhere, that the address is one where a user may execute it.
+    the user. `writable`, `loaded` and `user_code` are what tables have of the frame: that it is
+    writable somewhere, in the kernel's own or the present ones; that it is executable in the
+    kernel's own, and not writable there; that the address is one where a user may execute it.
     """
 
     write: bool
@@ -77,6 +79,7 @@ class Fault:
     in_text: bool
     window: bool
     writable: bool
+    loaded: bool
     user_code: bool
 
 
@@ -112,11 +115,13 @@ def granted(want: Wanted, image: Bools, kept: Bools, tables: Bools) -> Grants:
 
 def decide(fault: Fault, *, sealed: bool, text: bool) -> Cause:
     """Return what to make of a nested fault at a frame that is `sealed`, or not, and `text`."""
+    if fault.write and (text or (fault.loaded and not sealed)):
+        patching = fault.cpl == 0 and fault.write_protect and not fault.interrupts
+        if not (patching and fault.in_text and fault.window):
+            return Cause.REFUSED
+        return Cause.PATCHED if sealed else Cause.LOADED
     if fault.write and not sealed:
         return Cause.FOLLOWED if fault.writable else Cause.REFUSED
-    if fault.write and text:
-        patching = fault.cpl == 0 and fault.write_protect and not fault.interrupts
-        return Cause.PATCHED if patching and fault.in_text and fault.window else Cause.REFUSED
     if fault.fetch and sealed and fault.cpl == 3 and fault.user_code and not fault.writable:
         return Cause.USER_CODE
     return Cause.REFUSED

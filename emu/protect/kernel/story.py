@@ -75,6 +75,11 @@ class Outcome:
     frames whose content isn't what it was, `patched` those that were opened. `as_ruled` says
     whether the nested tables, read back, grant what the rules do and no more. `policy_seconds`
     are CPU seconds that the computing of rights took when protection began.
+
+    Of frames outside of what is sealed: `loaded` were opened, `granted` writing and `withdrawn`
+    from writing is as it is in the end, `lost` counts all withdrawals. `stale` are those that the
+    nested tables let be written in the end, and no mapping does: of the kernel's own, by both
+    roots where tables are `isolated` for user mode, and the present ones.
     """
 
     plain: Plain
@@ -90,6 +95,12 @@ class Outcome:
     as_ruled: bool
     changed: frozenset[int]
     patched: frozenset[int]
+    loaded: frozenset[int]
+    granted: int
+    withdrawn: int
+    lost: int
+    stale: int
+    isolated: bool
     policy_seconds: float
     attacks: tuple[Fought, ...]
 
@@ -136,7 +147,9 @@ def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> 
         raise BadInput(f"the kernel was stopped before {protect_at}: {refusal}")
     plain = _plain(boot, early, time.process_time() - began - policy - protection.policy_seconds)
     exits, causes = dict(protection.exits), dict(protection.causes)
-    protection.follow()
+    if refusal is None:
+        protection.withdraw()
+    stale = protection.nested.found()[0] & ~protection.rights.writable(protection.root)
     return Outcome(
         plain=plain,
         counts=counts,
@@ -151,6 +164,12 @@ def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> 
         as_ruled=_as_ruled(protection),
         changed=frozenset(_changed(protection, content)),
         patched=frozenset(protection.patched),
+        loaded=frozenset(protection.loaded),
+        granted=_count(protection.followed),
+        withdrawn=_count(protection.withdrawn),
+        lost=protection.lost,
+        stale=_count(stale),
+        isolated=protection.rights.isolated,
         policy_seconds=policy,
         attacks=() if refusal else tuple(fight(protection)),
     )
@@ -200,9 +219,9 @@ def _counted(want: Wanted, grants: Grants) -> Counts:
 def _as_ruled(protection: Protection) -> bool:
     """Return whether the entries grant what the rules do: no sealed frame is open, for one."""
     writable, executable = protection.nested.found()
-    grants, granted = protection.grants, protection.followed
+    grants = protection.grants
     return bool(
-        np.array_equal(writable, grants.writable | granted)
+        np.array_equal(writable, protection.writable)
         and np.array_equal(executable, grants.executable | protection.user_code)
         and not (writable & grants.sealed).any()
     )

@@ -32,11 +32,13 @@ def test_the_same_as_a_document(run, tiny):
     ran = run("protect", "--kernel", tiny, *AT, "--json")
     document = ran.document
     assert 0 == ran.status
-    assert len(ATTACKS) + 6 == document["probes"] == document["agreements"]
+    assert len(ATTACKS) + 7 == document["probes"] == document["agreements"]
     assert (0, 0) == (document["divergences"], document["known_divergences"])
     assert {"patched": 1} == document["nested_faults"]
     assert [each.name for each in ATTACKS] == [each["name"] for each in document["attacks"]]
     assert 8192 == document["frames"]["frames"]
+    assert set(document["since"].values()) == {0}
+    assert document["isolated"] is False
 
 
 def test_a_kernel_that_is_not_as_protected_fails_the_command(run, tiny, monkeypatch):
@@ -100,11 +102,20 @@ def test_the_distributions_kernels_are_protected(run, package, arguments):
     ran = run("protect", "--kernel", fetched(package), "--append", arguments, "--json")
     document = ran.document
     assert 0 == ran.status
-    # Turned on and off, a switch takes as many patches each time.
+    # Turned on and off, a switch takes as many patches each time. One filter is compiled, the
+    # other becomes read-only.
     faults = document["nested_faults"].pop("patched")
-    assert faults == document["exits"]["NPF"] == document["exits"]["CR3_WRITE"] > 100
-    assert {} == document["nested_faults"]
+    assert faults + 1 == document["exits"]["NPF"] == document["exits"]["CR3_WRITE"] > 100
+    assert {"loaded": 1} == document["nested_faults"]
     assert 0 == faults % 2
+    assert {
+        "loaded_frames_patched": 1,
+        "granted": 0,
+        "withdrawn": 1,
+        "withdrawals": 1,
+        "stale": 0,
+    } == document["since"]
+    assert document["isolated"] is (arguments == "pti=on")
     assert {"cr0": ["PE", "WP", "PG"], "cr4": ["PAE", "SMEP", "SMAP"]} == {
         name: document["pinned"][name] for name in ("cr0", "cr4")
     }

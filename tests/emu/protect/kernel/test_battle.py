@@ -1,13 +1,23 @@
 """The table of attacks, on the tiny kernel."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from emu.linux.boot import Boot
+from emu.linux.image import parse_kernel
+from emu.linux.points import parse_point
+from emu.machine.ram import Ram
 from emu.machine.svm.exits import ExitCode
+from emu.machine.svm.host import HOST_MODEL
+from emu.protect.kernel import battle
 from emu.protect.kernel.attacks import ATTACKS
 from emu.protect.kernel.battle import fight, is_as_meant
+from emu.protect.kernel.places import find_places
 from emu.protect.kernel.protection import Protection
+from guest.init import init_archive
+from tests.emu.linux.real import CLOUD, INIT, fetched
 from tests.emu.protect.kernel.tiny import DATA, END, PAGE, TEXT, Protected
 
 NOT_STOPPED = {
@@ -95,3 +105,31 @@ def test_what_is_as_meant_depends_on_each_fact(table):
     assert not is_as_meant(replace(passed, after=False))
     assert not is_as_meant(replace(passed, refusal=stopped.refusal))
     assert not is_as_meant(replace(guarded, guarded=""))
+
+
+@pytest.mark.slow
+def test_what_a_real_kernel_makes_read_only_later_cannot_be_written_past_its_tables():
+    """By the direct map with CR0.WP clear, not pinned: a filter's page, and its compiled code."""
+    kernel = parse_kernel(Path(fetched(CLOUD)).read_bytes())
+    initrd = init_archive(patching=True)
+    boot = Boot(Ram(0, 128 << 20), kernel, initrd=initrd, model=HOST_MODEL)
+    protection = Protection(boot, kernel)
+    begin = parse_point(INIT)
+    for reached in boot.run([begin], parse_point("idle"), 60):
+        if reached.point == begin:
+            protection.enforce()
+    (withdrawn,) = protection.withdrawn.nonzero()[0].tolist()
+    (loaded,) = protection.loaded
+    attack = next(each for each in ATTACKS if each.name == "text, direct map")
+    for frame in (withdrawn, loaded):
+        places = replace(find_places(protection), text=frame * PAGE)
+        arena = battle._Arena(protection, places)
+        assert arena.run(attack, protected=False)[0]
+        after, refusal, *_ = arena.run(attack, protected=True)
+        assert (False, "NPF", 7, frame * PAGE) == (
+            after,
+            refusal.exit,
+            refusal.error_code,
+            refusal.gpa,
+        )
+        arena.restore()

@@ -13,18 +13,20 @@ from emu.protect.kernel.rules import Cause
 from tests.emu.protect.kernel.tiny import (
     BASE,
     LEAVES,
+    LOAD,
+    LOADED,
     OUTSIDE,
     PAGE,
     PATCH,
+    PATCH_LOADED,
     RODATA,
     TABLES,
     TEXT,
     USER_TABLES,
+    WINDOW_LEAF,
     WINDOW_TABLES,
     Protected,
 )
-
-WINDOW_LEAF = TABLES + (WINDOW_TABLES + 2) * PAGE + 8 * 5
 
 
 def entry(frame):
@@ -118,6 +120,64 @@ def test_what_the_kernel_makes_writable_outside_its_image_is_followed():
     assert guest.go_on() is None
     assert {Cause.FOLLOWED: 1} == guest.protection.causes
     assert (1, 0) == (guest.protection.rights.steps, guest.protection.rights.differing)
+
+
+def test_what_becomes_read_only_loses_writing_when_a_window_closes():
+    guest = Protected(LOAD)
+    assert guest.go_on() is None
+    protection = guest.protection
+    assert [LOADED // PAGE] == protection.withdrawn.nonzero()[0].tolist()
+    assert (1, 1, 0) == (protection.lost, protection.rights.steps, protection.rights.differing)
+    assert not protection.nested.found()[0][LOADED // PAGE]
+
+
+def test_what_became_read_only_cannot_be_written_past_the_tables():
+    guest = Protected(f"{LOAD}\nmov rax, cr0\nbtr rax, 16\nmov cr0, rax\nmov [rbx], rbx")
+    guest.protection.pins = False
+    found = guest.go_on()
+    assert ("NPF", 7, LOADED) == (found.exit, found.error_code, found.gpa)
+
+
+def test_a_frame_that_became_read_only_and_keeps_writing_is_written(monkeypatch):
+    monkeypatch.setattr(Protection, "withdraw", Protection.follow)
+    guest = Protected(f"{LOAD}\nmov rax, cr0\nbtr rax, 16\nmov cr0, rax\nmov [rbx], rbx")
+    guest.protection.pins = False
+    assert guest.go_on() is None
+    assert guest.ram.words[LOADED // 8]
+
+
+def test_loaded_code_is_patched_through_a_window_which_closes():
+    guest = Protected(LOAD + PATCH_LOADED + PATCH_LOADED)
+    assert guest.go_on() is None
+    protection = guest.protection
+    assert {Cause.PATCHED: 50, Cause.LOADED: 2} == protection.causes
+    assert {LOADED // PAGE} == protection.loaded
+    assert not protection.followed.any()
+    assert not protection.nested.found()[0][LOADED // PAGE]
+
+
+def test_loaded_code_is_not_patched_another_way():
+    found = refused(LOAD + PATCH_LOADED.replace("    cli\n", "    sti\n"))
+    assert ("NPF", LOADED) == (found.exit, found.gpa)
+
+
+def test_what_lost_writing_and_is_writable_again_is_followed():
+    guest = Protected(f"{LOAD}\n{written(LOADED)}")
+    assert guest.go_on() is None
+    protection = guest.protection
+    assert {Cause.PATCHED: 50, Cause.FOLLOWED: 1} == protection.causes
+    assert protection.followed[LOADED // PAGE]
+    assert not protection.withdrawn.any()
+
+
+def test_an_events_frame_follows_the_tables_too():
+    """What became a stack again gets an interrupt's frame first of all stores."""
+    stack = written(LOADED).replace("mov qword ptr [rbx], 1", "")
+    then = f"{LOAD}\n{stack}\nmov r13, rsp\nlea rsp, [rbx + 0x800]\nint 0x30\nmov rsp, r13"
+    guest = Protected(then)
+    assert guest.go_on() is None
+    assert guest.protection.followed[LOADED // PAGE]
+    assert {Cause.PATCHED: 50} == guest.protection.causes
 
 
 def test_what_is_sealed_is_not_followed():

@@ -16,9 +16,17 @@ PATCH = Fault(
     in_text=True,
     window=True,
     writable=False,
+    loaded=False,
     user_code=False,
 )
 USER_CODE = replace(PATCH, write=False, fetch=True, cpl=3, user_code=True, interrupts=True)
+WITHOUT = (
+    {"cpl": 3},
+    {"write_protect": False},
+    {"interrupts": True},
+    {"in_text": False},
+    {"window": False},
+)
 
 
 def bools(text):
@@ -29,17 +37,7 @@ def test_text_is_opened_for_a_patch():
     assert Cause.PATCHED is decide(PATCH, sealed=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"cpl": 3},
-        {"write_protect": False},
-        {"interrupts": True},
-        {"in_text": False},
-        {"window": False},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("change", WITHOUT, ids=str)
 def test_a_store_to_text_that_lacks_one_thing_is_no_patch(change):
     assert Cause.REFUSED is decide(replace(PATCH, **change), sealed=True, text=True)
 
@@ -52,6 +50,15 @@ def test_read_only_data_is_never_opened():
 def test_what_is_not_sealed_follows_the_kernels_tables():
     assert Cause.FOLLOWED is decide(replace(PATCH, writable=True), sealed=False, text=False)
     assert Cause.REFUSED is decide(PATCH, sealed=False, text=False)
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_code_outside_the_image_is_opened_as_text_is_and_never_followed(writable):
+    loaded = replace(PATCH, loaded=True, writable=writable)
+    assert Cause.LOADED is decide(loaded, sealed=False, text=False)
+    for change in WITHOUT:
+        assert Cause.REFUSED is decide(replace(loaded, **change), sealed=False, text=False)
+    assert Cause.REFUSED is decide(loaded, sealed=True, text=False)
 
 
 def test_user_code_in_a_sealed_frame_is_let_run_and_nothing_else():

@@ -11,7 +11,17 @@ from emu.protect.kernel.protection import Protection
 from emu.protect.kernel.report import attack_lines, attack_record, checks, outcome_lines
 from emu.protect.kernel.rules import Cause
 from emu.protect.kernel.story import run_plain, run_protected
-from tests.emu.protect.kernel.tiny import PATCH, PROTECT_AT, RAM, RODATA, TEXT, guest, tiny_kernel
+from tests.emu.protect.kernel.tiny import (
+    LOAD,
+    PATCH,
+    PATCH_LOADED,
+    PROTECT_AT,
+    RAM,
+    RODATA,
+    TEXT,
+    guest,
+    tiny_kernel,
+)
 from walker.errors import BadInput
 
 REMAP = """
@@ -63,6 +73,7 @@ def test_all_holds(story):
         ({"differing": 1}, "afresh"),
         ({"steps": 0}, "afresh"),
         ({"as_ruled": False}, "nested tables"),
+        ({"stale": 1}, "no mapping may write"),
         ({"changed": frozenset([TEXT // 0x1000])}, "sealed frames"),
     ],
     ids=str,
@@ -104,6 +115,25 @@ def test_a_window_left_open_is_seen(monkeypatch):
     plain, outcome, words = told()
     assert not outcome.as_ruled
     assert any("nested tables" in text for text in failing(plain, outcome, words))
+
+
+def test_what_happens_to_code_loaded_later_is_said():
+    plain, outcome, words = told(LOAD + PATCH_LOADED)
+    assert not failing(plain, outcome, words)
+    assert {Cause.PATCHED: 50, Cause.LOADED: 1} == outcome.causes
+    text = "\n".join(outcome_lines(plain, outcome, "here"))
+    assert "1 frames of code patched, writing granted to 0 and withdrawn from 1" in text
+    assert text.endswith("rights by the kernel's root")
+    text = "\n".join(outcome_lines(plain, replace(outcome, isolated=True), "here"))
+    assert text.endswith("rights by the kernel's root and the user's")
+
+
+def test_what_became_read_only_and_keeps_writing_is_seen(monkeypatch):
+    monkeypatch.setattr(Protection, "withdraw", Protection.follow)
+    plain, outcome, words = told(LOAD)
+    (text,) = failing(plain, outcome, words)
+    assert text.startswith("no frame is left writable that no mapping may write")
+    assert 1 == outcome.stale
 
 
 def test_lines_and_records_say_what_was_found(story):

@@ -129,6 +129,30 @@ PATCH = """
 """
 
 
+WINDOW_LEAF = TABLES + (WINDOW_TABLES + 2) * PAGE + 8 * 5
+
+# Code is loaded to a free frame, which is made read-only and executable; time passes, and the
+# frame is patched as text is.
+LOADED = 0x101_F000
+LOAD = f"""
+    mov rbx, DIRECT + {TABLES + LEAVES * PAGE + 8 * ((LOADED - BASE) // PAGE)}
+    mov qword ptr [rbx], {LOADED | 1}
+    mov rbx, DIRECT + {LOADED}
+    invlpg [rbx]
+    mov r14d, 50
+again:
+    {PATCH}
+    dec r14d
+    jnz again
+"""
+PATCH_LOADED = f"""
+    mov rbx, DIRECT + {WINDOW_LEAF}
+    mov rax, {LOADED | 3 | NX}
+    mov [rbx], rax
+    {PATCH}
+"""
+
+
 def tiny_kernel(then="", *, early=""):
     """The kernel, which does something more before it is ready, or before it sleeps."""
     code = assemble(

@@ -1,0 +1,129 @@
+"""Rights of two roots, where a kernel keeps tables for user mode apart."""
+
+from dataclasses import replace
+
+import pytest
+
+from emu.machine.ram import Ram
+from emu.protect.kernel.guestwalk import find_user_root
+from emu.protect.kernel.rights import RightsFollower
+from tests.emu.protect.kernel.tiny import (
+    DATA,
+    IMAGE,
+    NX,
+    PAGE,
+    RAM,
+    ROOT1,
+    TABLES,
+    TEXT,
+    USER_FRAME,
+    tiny_kernel,
+)
+from walker.context import PagingContext
+from walker.memory import Segments
+
+# The two roots, and the tables of the latter: it has some text, by three tables of its own.
+KERNEL, USER = 0x20_0000, 0x20_1000
+LEAF = 0x20_4000 + 8 * (TEXT >> 12 & 511)
+DIRECTORY = 0x20_3000 + 8 * (TEXT >> 21)
+CONTEXT = PagingContext(cr0=0x8001_0011, cr3=KERNEL, cr4=0x20, efer=0xD00)
+
+
+@pytest.fixture
+def ram():
+    found = Ram(0, RAM)
+    for start, content, _ in tiny_kernel().segments:
+        found.write(start, content)
+    found.write(KERNEL, found.read(TABLES + ROOT1 * PAGE, PAGE))
+    found.write(USER, found.read(KERNEL, PAGE // 2))
+    words = found.words
+    words[KERNEL // 8] |= NX
+    words[(USER + 8 * 511) // 8] = 0x20_2000 | 3
+    words[(0x20_2000 + 8 * (IMAGE >> 30 & 511)) // 8] = 0x20_3000 | 3
+    words[DIRECTORY // 8] = 0x20_4000 | 3
+    words[LEAF // 8] = TEXT | 1
+    return found
+
+
+def follower(ram):
+    return RightsFollower(ram, Segments([(0, ram.bytes)]), CONTEXT)
+
+
+def test_both_roots_count(ram):
+    ram.words[LEAF // 8] |= 2
+    rights = follower(ram)
+    assert rights.isolated
+    assert rights.wanted.writable[TEXT // PAGE]
+    assert rights.wanted.executable[USER_FRAME // PAGE]
+    assert rights.tables()[[USER // PAGE, 0x204]].all()
+
+
+def test_one_root_does_without(ram):
+    ram.words[USER // 8 : (USER + PAGE) // 8] = 0
+    rights = follower(ram)
+    assert not rights.isolated
+    assert not rights.wanted.writable[TEXT // PAGE]
+    # The kernel's own tables let nobody execute what is the user's.
+    assert not rights.wanted.executable[USER_FRAME // PAGE]
+
+
+def test_a_change_of_the_users_tables_is_followed(ram):
+    rights = follower(ram)
+    ram.words[LEAF // 8] |= 2
+    assert rights.update().writable[TEXT // PAGE]
+    assert rights.followed[TEXT // PAGE]
+    assert (1, 0) == (rights.steps, rights.differing)
+
+
+def test_a_change_missed_differs_from_those_computed_afresh(ram, monkeypatch):
+    monkeypatch.setattr(RightsFollower, "_changed", lambda _: [])
+    rights = follower(ram)
+    ram.words[LEAF // 8] |= 2
+    rights.update()
+    assert (1, 1) == (rights.steps, rights.differing)
+
+
+def test_a_root_forgotten_is_seen_by_a_fresh_computation(ram, monkeypatch):
+    ram.words[LEAF // 8] |= 2
+    fresh = follower(ram).writable(KERNEL)
+    monkeypatch.setattr(RightsFollower, "_spaces", lambda _, root: [replace(CONTEXT, cr3=root)])
+    assert fresh[TEXT // PAGE]
+    assert not follower(ram).wanted.writable[TEXT // PAGE]
+
+
+def test_other_tables_count_by_both_their_roots(ram):
+    other = 0x30_0000
+    ram.write(other, ram.read(KERNEL, PAGE))
+    ram.words[(other + PAGE + 8 * 511) // 8] = 0x31_0000 | 3
+    ram.words[(0x31_0000 + 8 * 510) // 8] = 0x31_1000 | 3
+    ram.words[0x31_1000 // 8] = TEXT & -(1 << 21) | 0x83
+    rights = follower(ram)
+    for root in (other, other + PAGE):
+        rights.update(root)
+        assert rights.followed[TEXT // PAGE]
+        assert not rights.own.writable[TEXT // PAGE]
+        assert rights.writable(root)[TEXT // PAGE]
+    assert not rights.writable(KERNEL)[TEXT // PAGE]
+
+
+def test_a_users_root_is_known_by_what_it_shares(ram):
+    assert USER == find_user_root(ram.words, KERNEL)
+    assert find_user_root(ram.words, USER) is None
+    # Nothing in the upper half; another table in the lower one; another place in the upper one.
+    for at, value in (
+        (USER + 8 * 511, 0),
+        (USER, 0x20_2000 | 7),
+        (KERNEL, 0),
+        (LEAF, DATA | 1),
+        (KERNEL + 8 * 511, 0),
+        (DIRECTORY + 8 * 511, 0x83),
+    ):
+        was, ram.words[at // 8] = int(ram.words[at // 8]), value
+        assert find_user_root(ram.words, KERNEL) is None
+        ram.words[at // 8] = was
+    assert USER == find_user_root(ram.words, KERNEL)
+
+
+def test_a_root_at_the_end_of_memory_has_no_other(ram):
+    ram.write(RAM - 2 * PAGE, ram.read(KERNEL, PAGE))
+    assert find_user_root(ram.words[: -PAGE // 8], RAM - 2 * PAGE) is None
