@@ -4,7 +4,7 @@ import importlib
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from walker.context import PagingContext
 from walker.memory import SparseWords
 from walker.outcome import Outcome, Translation
 
-__all__ = ["Sample", "killed", "limit_cpu", "samples"]
+__all__ = ["Sample", "ends_badly", "killed", "limit_cpu", "run_in", "samples"]
 
 _CONTEXTS = 4
 _ROWS = 2000
@@ -81,10 +81,19 @@ def killed(mutant: Mutant, taken: list[Sample]) -> bool:
 
     The mutant lives and dies in a child process.
     """
+    return ends_badly(lambda: _differs(mutant, taken))
+
+
+def ends_badly(work: Callable[[], bool]) -> bool:
+    """Return whether `work` is true, raises or never ends: in a child, which it may spoil."""
     child = os.fork()
     if child == 0:
-        limit_cpu(_LIMIT)
-        os._exit(_verdict(mutant, taken))
+        status = 1
+        try:
+            limit_cpu(_LIMIT)
+            status = int(work())
+        finally:
+            os._exit(status)  # Whatever a mutant raises, it is told from the walker.
     _, status = os.waitpid(child, 0)
     return status != 0
 
@@ -94,25 +103,22 @@ def limit_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
-def _verdict(mutant: Mutant, taken: list[Sample]) -> int:
-    try:
-        _plant(mutant)
-        bulk = importlib.import_module("walker.bulk")
-        readable = importlib.import_module("walker.translate")
-        for sample in taken:
-            accesses = sample.accesses
-            if mutant.module != "translate":
-                predicted = bulk.translate_many(sample.memory, sample.context, accesses)
-                if (~agreements(predicted, sample.observed) != sample.known).any():
-                    return 1
-            if mutant.module != "bulk":
-                for row in range(0, len(accesses), max(1, len(accesses) // _READ_ONE_BY_ONE)):
-                    said = readable.translate(sample.memory, sample.context, accesses[row])
-                    if _observable(said) != _observable(sample.predicted[row]):
-                        return 1
-    except Exception:  # noqa: BLE001  # Whatever a mutant raises, it is told from the walker.
-        return 1
-    return 0
+def _differs(mutant: Mutant, taken: list[Sample]) -> bool:
+    _plant(mutant)
+    bulk = importlib.import_module("walker.bulk")
+    readable = importlib.import_module("walker.translate")
+    for sample in taken:
+        accesses = sample.accesses
+        if mutant.module != "translate":
+            predicted = bulk.translate_many(sample.memory, sample.context, accesses)
+            if (~agreements(predicted, sample.observed) != sample.known).any():
+                return True
+        if mutant.module != "bulk":
+            for row in range(0, len(accesses), max(1, len(accesses) // _READ_ONE_BY_ONE)):
+                said = readable.translate(sample.memory, sample.context, accesses[row])
+                if _observable(said) != _observable(sample.predicted[row]):
+                    return True
+    return False
 
 
 def _observable(outcome: Outcome) -> Outcome:
@@ -127,7 +133,13 @@ def _plant(mutant: Mutant) -> None:
     for name in _BELOW[_BELOW.index(mutant.module) :]:
         module = sys.modules[f"walker.{name}"]
         source = mutant.source if name == mutant.module else _source(module.__file__)
-        exec(compile(source, f"walker/{name}.py", "exec"), module.__dict__)  # noqa: S102  # That is what a mutant is for.
+        run_in(module.__name__, source)
+
+
+def run_in(name: str, source: str) -> None:
+    """Run a source in the namespace of a module that is imported, over what it has there."""
+    path = f"{name.replace('.', '/')}.py"
+    exec(compile(source, path, "exec"), sys.modules[name].__dict__)  # noqa: S102  # That is what a mutant is for.
 
 
 def _source(path: str | None) -> str:

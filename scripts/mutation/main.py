@@ -12,7 +12,8 @@ from pathlib import Path
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import Mutant, mutants_of
-from scripts.mutation.suite import MODULES, fails_tests
+from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
+from scripts.mutation.suite import MODULES, NESTED, fails_tests
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -57,13 +58,20 @@ def take_out(modules: Sequence[str], seed: int, jobs: int) -> Tally:
     """Make all mutants of these modules, and see which are noticed."""
     began = time.monotonic()
     table = [row for row in load_table() if row.module in modules]
-    taken = samples(seed)
+    taken = samples(seed) if set(modules) - {NESTED} else []
+    kept = kept_pairs(seed) if NESTED in modules else []
     mutants = [
         mutant
         for module in modules
-        for mutant in mutants_of(module, (_ROOT / f"walker/{module}.py").read_text("utf-8"))
+        for mutant in mutants_of(module, (_ROOT / _path(module)).read_text("utf-8"))
     ]
-    left = _alive(jobs, mutants, lambda mutant: killed(mutant, taken), "by the CPU")
+
+    def noticed(mutant: Mutant) -> bool:
+        if mutant.module == NESTED:
+            return killed_in_guest_mode(mutant, kept)
+        return killed(mutant, taken)
+
+    left = _alive(jobs, mutants, noticed, "by the CPU")
     survivors = _alive(jobs, left, fails_tests, "by tests")
     return Tally(
         mutants,
@@ -73,6 +81,10 @@ def take_out(modules: Sequence[str], seed: int, jobs: int) -> Tally:
         unfounded(table, mutants, survivors),
         time.monotonic() - began,
     )
+
+
+def _path(module: str) -> str:
+    return f"walker/{module.replace('.', '/')}.py"
 
 
 def _alive(
@@ -145,16 +157,16 @@ def _as_row(mutant: Mutant) -> dict[str, object]:
 
 
 def _explained(row: Explanation) -> str:
-    return f"walker/{row.module}.py {row.function}: {row.was} -> {row.became}"
+    return f"{_path(row.module)} {row.function}: {row.was} -> {row.became}"
 
 
 def _tell(tally: Tally) -> None:
-    print(f"{'module':<12}{'mutants':>9}{'by the CPU':>12}{'by tests':>10}{'survive':>9}")
+    print(f"{'module':<18}{'mutants':>9}{'by the CPU':>12}{'by tests':>10}{'survive':>9}")
     for module, *counts in _rows(tally):
         every, by_cpu, by_tests, alive = counts
-        print(f"{module:<12}{every:>9}{by_cpu:>12}{by_tests:>10}{alive:>9}")
+        print(f"{module:<18}{every:>9}{by_cpu:>12}{by_tests:>10}{alive:>9}")
     for each in tally.strangers:
-        place = f"walker/{each.module}.py:{each.line} {each.function}"
+        place = f"{_path(each.module)}:{each.line} {each.function}"
         print(f"survives, unexplained: {place}: {each.before} -> {each.after}")
     for row, why in tally.wrong:
         print(f"explained for nothing, {why}: {_explained(row)}")

@@ -15,13 +15,19 @@ from hypothesis import Phase, settings
 from scripts.mutation.judge import limit_cpu
 from scripts.mutation.mutants import Mutant
 
-__all__ = ["MODULES", "fails_tests", "files_for"]
+__all__ = ["MODULES", "NESTED", "fails_tests", "files_for"]
 
-MODULES = ("translate", "bulk", "entry", "tables", "rights")
+NESTED = "nested.translate"
+"""The walk in two dimensions."""
+
+MODULES = ("translate", "bulk", "entry", "tables", "rights", NESTED)
 """The modules of the walker that state rules."""
 
-# What is built on the rules, and tells what is wrong with them.
-_OTHERS = ("leaves", "frames", "legacy")
+# What states the rules, or is built on them, and tells what is wrong with them: by folder.
+_TELLING = {
+    "walker": ("translate", "bulk", "entry", "tables", "rights", "leaves", "frames", "legacy"),
+    "walker/nested": ("translate", "tables", "outcome"),
+}
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _LIMIT = 120  # Seconds of the processor: a mutant may never end.
 _FAILED = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
@@ -30,8 +36,11 @@ _BROKEN = 3
 
 def files_for(module: str) -> list[str]:
     """Return the test files that are run against a mutant of a module, its own first."""
-    names = [module, *(name for name in (*MODULES, *_OTHERS) if name != module)]
-    paths = [path for name in names for path in sorted(_ROOT.glob(f"tests/walker/test_{name}*.py"))]
+    folder, _, own = f"walker/{module.replace('.', '/')}".rpartition("/")
+    names = [own, *(name for name in _TELLING[folder] if name != own)]
+    paths = [
+        path for name in names for path in sorted(_ROOT.glob(f"tests/{folder}/test_{name}*.py"))
+    ]
     return [path.relative_to(_ROOT).as_posix() for path in paths]
 
 

@@ -9,7 +9,9 @@ from scripts.mutation.explained import Explanation, load_table, unexplained, unf
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.main import Tally
 from scripts.mutation.mutants import mutants_of
+from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.suite import fails_tests, files_for
+from walker.outcome import GeneralProtection
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = '''
@@ -25,7 +27,8 @@ def double(value: int = 2) -> int:
 
 @cache
 def all_of(module):
-    return list(mutants_of(module, (ROOT / f"walker/{module}.py").read_text()))
+    path = f"walker/{module.replace('.', '/')}.py"
+    return list(mutants_of(module, (ROOT / path).read_text()))
 
 
 def mutant_of(module, was, became):
@@ -114,6 +117,37 @@ def test_a_modules_own_tests_come_first_and_all_exist():
         assert paths[0].startswith(f"tests/walker/test_{module}")
         assert len(paths) == len(set(paths)) > 8
         assert all((ROOT / path).is_file() for path in paths)
+
+
+def test_the_walk_in_two_dimensions_has_its_own_tests():
+    paths = files_for("nested.translate")
+    assert paths[0] == "tests/walker/nested/test_translate.py"
+    assert len(paths) == len(set(paths)) > 3
+    assert all((ROOT / path).is_file() for path in paths)
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    monkeypatch.setattr("scripts.mutation.pairs._PAIRS", 4)
+    return kept_pairs(1)
+
+
+def test_the_cpus_answers_in_guest_mode_tell_a_mutant_from_the_walker(kept):
+    was = "dirty = Entry.D if access.type is AccessType.WRITE else Entry(0)"
+    assert not killed_in_guest_mode(mutant_of("nested.translate", was, f"{was[:-2]}1)"), kept)
+    other = mutant_of(
+        "nested.translate", "if path.grant & needed == needed:", "if path.grant & needed != needed:"
+    )
+    assert killed_in_guest_mode(other, kept)
+    raising = replace(other, write=lambda: "def translate_nested(*_): raise IndexError")
+    assert killed_in_guest_mode(raising, kept)
+
+
+def test_where_the_cpu_contradicts_the_walker_itself_no_mutant_is_judged(monkeypatch):
+    monkeypatch.setattr("scripts.mutation.pairs._PAIRS", 1)
+    monkeypatch.setattr("scripts.mutation.pairs.translate_nested", lambda *_: GeneralProtection())
+    with pytest.raises(RuntimeError, match="contradicts the walker"):
+        kept_pairs(1)
 
 
 def test_the_cpus_answers_tell_a_mutant_from_the_walker(monkeypatch):

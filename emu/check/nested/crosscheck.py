@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from emu.check.nested.compare import NestedDivergence, agrees
 from emu.check.nested.emulated import EMULATOR, MANUAL, emulated
 from emu.check.nested.known import known_nested
-from emu.probe.nested import NestedProber
 from walker.access import Access
 from walker.memory import PhysicalMemory
 from walker.nested.context import NestedContext
@@ -15,9 +15,18 @@ from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
 from walker.nested.translate import translate_nested
 from walker.outcome import ErrorCode, GeneralProtection, PageFault
 
-__all__ = ["KINDS", "NestedPredictor", "NestedVerdict", "check_nested", "kind_of"]
+__all__ = ["KINDS", "NestedObserver", "NestedPredictor", "NestedVerdict", "check_nested", "kind_of"]
 
 NestedPredictor = Callable[[PhysicalMemory, NestedContext, Access], NestedOutcome]
+
+
+class NestedObserver(Protocol):
+    """What says how an access under a pair of layouts went: a prober, or what one left behind."""
+
+    def probe(self, access: Access) -> NestedOutcome:
+        """Return what was observed of the access."""
+        ...
+
 
 _CAUSES = ("not present", "rights", "reserved bit")
 KINDS = (
@@ -53,7 +62,7 @@ class NestedVerdict:
 
 
 def check_nested(
-    prober: NestedProber,
+    prober: NestedObserver,
     memory: PhysicalMemory,
     context: NestedContext,
     accesses: Sequence[Access],

@@ -203,6 +203,20 @@ def test_a_refused_page_leaves_its_own_nested_leaf_as_it_is(space):
     assert space.words[space.place(TABLES[3])] | A | D == may[space.place(TABLES[3])]
 
 
+def test_where_a_page_is_refused_the_nested_entries_above_its_leaf_may_be_marked():
+    gpa = 1 << 39 | 1 << 30 | 1 << 21 | 0x5000  # Shares no nested entry with the guest's tables.
+    space = TwoDimensions(Builder().map(VA, gpa)).map_all(TABLES).map(gpa, 0x5000, OPEN & ~RW)
+    outcome = space.ask(VA, WRITE)
+    assert (FINAL | 7, gpa) == (outcome.error_code, outcome.gpa)
+
+    words = space.words
+    guest = [space.guest.place(VA, level) + 0x40_0000 for level in (4, 3, 2, 1)]
+    upper = [space.place(at, level) for at in (ROOT, gpa) for level in (4, 3, 2)]
+    marks = dict.fromkeys([*guest, *upper], A) | {guest[3]: A | D}
+    marks |= dict.fromkeys([space.place(table) for table in TABLES], A | D)
+    assert tuple(sorted((pa, words[pa] | bits) for pa, bits in marks.items())) == outcome.entries
+
+
 def test_a_guest_fault_may_mark_what_the_walk_came_by_but_not_the_entry_to_blame():
     space = open_space(P)
     may = dict(space.ask(VA, WRITE).entries)
