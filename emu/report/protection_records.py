@@ -82,6 +82,7 @@ def protection_summary_record(summary: Summary, seconds: float) -> dict[str, Any
         "paging_structures": {"size": summary.tables, "read_only": summary.locked},
         "writable_executable": _exposed(summary.exposed),
         "regions": [_region(each) for each in summary.regions],
+        "regions_unlisted": summary.unlisted,
         "inexpressible": {
             str(kind): [
                 {"wanted": _uses(wanted), "beyond": _uses(more), "size": size}

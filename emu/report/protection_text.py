@@ -46,6 +46,8 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     )
     yield from _exposed_lines(summary.exposed)
     yield "linear regions, all mappings with one va − pa, those that map most RAM first:"
+    if summary.unlisted:
+        yield f"  not listed: {summary.unlisted}"
     for number, region in enumerate(summary.regions):
         yield from _region_lines(region, direct=not number)
     yield "what a kind of table can't withhold:"

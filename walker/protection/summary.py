@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from walker.context import PagingContext
+from walker.errors import LimitExceeded
 from walker.frames import Frames
 from walker.leaves import table_frames
 from walker.memory import FRAME, PhysicalMemory
@@ -43,7 +44,8 @@ class Summary:
     `tables` are the bytes of the frames that hold paging structures, `locked` of those that
     would be non-writable: setting their A and D bits would need a nested fault each.
     `beyond` is for every kind of table how much RAM it can't protect as the policy says, by what
-    is wanted and what is granted besides.
+    is wanted and what is granted besides. `unlisted` says why linear regions aren't made out, or
+    is empty.
     """
 
     kind: TableKind
@@ -57,6 +59,7 @@ class Summary:
     beyond: dict[TableKind, dict[tuple[Use, Use], int]]
     exposed: Exposed
     regions: tuple[LinearRegion, ...]
+    unlisted: str = ""
 
     @property
     def read_only(self) -> int:
@@ -95,9 +98,15 @@ def summarise(
     """Return what the policy would make of the memory.
 
     `frames` are the `collective_rights` of the address space. At most so many linear regions,
-    exposed ranges, and aliases of either kind for each are named. `LimitExceeded` as
-    `linear_regions`.
+    exposed ranges, and aliases of either kind for each are named. Of more mappings than
+    `linear_regions` can take there are no regions.
     """
+    found: tuple[LinearRegion, ...] = ()
+    unlisted = ""
+    try:
+        found = tuple(linear_regions(memory, context, frames, regions))
+    except LimitExceeded as error:
+        unlisted = str(error)
     protection = protect(frames, memory.ranges, kind)
     ram = int(protection.size.sum())
     rights = {
@@ -122,7 +131,8 @@ def summarise(
         locked=int(locked.sum()) * FRAME,
         beyond={each: _beyond(frames, memory, each) for each in TableKind},
         exposed=exposed(memory, context, frames, ranges=ranges, aliases=aliases),
-        regions=tuple(linear_regions(memory, context, frames, regions)),
+        regions=found,
+        unlisted=unlisted,
     )
 
 

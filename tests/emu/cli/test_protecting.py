@@ -186,15 +186,22 @@ def test_options_that_make_no_sense_are_refused_in_a_line(
     assert before == sorted(tmp_path.iterdir())
 
 
-def test_an_image_of_more_mappings_than_can_be_looked_at_still_has_a_list(run, tmp_path):
+def test_of_an_image_of_too_many_mappings_only_the_regions_are_missing(run, tmp_path):
     memory = chain(4, ROOT | USED)
     path = tmp_path / "bomb.json"
     words = dict(memory.words())
     cpu = Cpu.from_context(context())
     path.write_bytes(dump_case(Case(cpu=cpu, ram=tuple(memory.ranges), entries=words, probes=())))
     ran = run("protect", path)
-    assert (2, "") == (ran.status, ran.out)
-    assert "68,719,476,736 mappings" in ran.err
+    assert 0 == ran.status
+    assert "  not listed: 68,719,476,736 mappings; " in ran.out
+    assert "W^X: 1 ranges, 4 KiB, are both writable and executable" in ran.out
+    ran = run("protect", path, "--json")
+    assert ran.document["regions_unlisted"].startswith("68,719,476,736 mappings")
+    assert ([], {"rw-": 0x3000, "rwx": 0x1000}) == (
+        ran.document["regions"],
+        ran.document["granted"],
+    )
     ran = run("protect", path, "--format", "json")
     assert [("0x1000", 4096, "rwx"), ("0x2000", 0x3000, "rw-")] == [
         tuple(each.values())[:3] for each in ran.document["ranges"]
