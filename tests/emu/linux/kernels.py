@@ -3,6 +3,7 @@
 import struct
 
 from guest.assembler import assemble
+from tests.emu.machine.pieces import SAY
 
 BASE = 0x100_0000
 TABLES = 0x120_0000
@@ -12,21 +13,6 @@ _ELF = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 PAGE = 0x1000
-
-# Text at RDI up to a zero byte.
-_SAY = """
-say:
-    mov dx, 0x3f8
-next:
-    mov al, [rdi]
-    test al, al
-    jz said
-    out dx, al
-    inc rdi
-    jmp next
-said:
-    ret
-"""
 
 # Sixteen large pages, and a stack in them.
 _OWN_TABLES = f"""
@@ -49,7 +35,7 @@ fill:
 def vmlinux(source, *, own_tables=True, entry=BASE, machine=62, kind=2, base=BASE):
     """An ELF kernel that runs `source`, which may `call say`."""
     tables = _OWN_TABLES if own_tables else f"mov esp, {BASE + 0xF000}"
-    code = assemble("tiny", f"{tables}\n{source}\n{_SAY}", bits=64, address=BASE, symbols={})
+    code = assemble("tiny", f"{tables}\n{source}\n{SAY}", bits=64, address=BASE, symbols={})
     offset = 0x1000
     header = _ELF.pack(
         b"\x7fELF\x02\x01\x01", kind, machine, 1, entry, 64, 0, 0, 64, 56, 1, 0, 0, 0

@@ -7,6 +7,7 @@ from emu.linux.image import parse_kernel
 from emu.linux.points import Point, parse_point, parse_symbols
 from emu.machine.ram import Ram
 from tests.emu.linux.kernels import BASE, TABLES, TEXT, talking, vmlinux
+from tests.emu.machine.pieces import SLEEP
 
 IDLE = parse_point("idle")
 SAID = parse_point(f"console:{TEXT}")
@@ -24,23 +25,7 @@ SLEEPING = f"""
     sub rsp, 2
     mov word ptr [rsp], 0xfff
     lidt [rsp]
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x30
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    xor eax, eax
-    out 0x21, al
-    sti
-sleep:
-    hlt
-    jmp sleep
-tick:
-    iretq
-"""
+{SLEEP}"""
 
 
 def booted(source, **options):

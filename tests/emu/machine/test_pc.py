@@ -11,20 +11,9 @@ from emu.machine.pc import Machine, Stop
 from emu.machine.places import find_places
 from emu.machine.ram import Ram
 from tests.emu.machine.bare import CODE, ROOT, UNMAPPED, Bare
+from tests.emu.machine.pieces import PIC_UP
 from walker.errors import CrosswalkError
 
-PIC_UP = """
-mov al, 0x11
-out 0x20, al
-mov al, 0x30
-out 0x21, al
-mov al, 4
-out 0x21, al
-mov al, 1
-out 0x21, al
-xor eax, eax
-out 0x21, al
-"""
 SAY = "mov dx, 0x3f8\nmov al, 0x58\nout dx, al\n.byte 0xeb, 0\n"  # A jump to what follows.
 
 

@@ -14,6 +14,7 @@ from emu.protect.kernel.places import DIRECT, IMAGE
 from emu.protect.kernel.protection import Protection
 from emu.protect.kernel.story import Guest
 from guest.assembler import assemble
+from tests.emu.machine.pieces import SAY, SLEEP
 
 PAGE = 0x1000
 RAM = 32 << 20
@@ -78,38 +79,10 @@ high:
     lea rdi, [rip + ready]
     call say
 """
-_SLEEP = """
-    mov al, 0x11
-    out 0x20, al
-    mov al, 0x30
-    out 0x21, al
-    mov al, 4
-    out 0x21, al
-    mov al, 1
-    out 0x21, al
-    xor eax, eax
-    out 0x21, al
-    sti
-sleep:
-    hlt
-    jmp sleep
-tick:
-    iretq
-copy:
+_SLEEP = f"""{SLEEP}copy:
     rep movsb
     ret
-say:
-    mov dx, 0x3f8
-next:
-    mov al, [rdi]
-    test al, al
-    jz said
-    out dx, al
-    inc rdi
-    jmp next
-said:
-    ret
-ready:
+{SAY}ready:
     .asciz "ready"
 """
 
