@@ -4,6 +4,7 @@ memory, context         PhysicalMemory, Segments, SparseWords; PagingContext, Pa
 one access              translate, walk; Access, AccessType; Outcome and its kinds
 many accesses           translate_many; Accesses, Outcomes
 all mappings            walk_leaves (columns), mappings, heki_walk; blocked_entries
+what can't be followed  unfollowed, Unfollowed
 ranges                  coalesce_leaves (columns), coalesce
 all physical frames     collective_rights, count_mappings; Aliases, mappings_of;
                         writable_and_executable; RightsTracker
@@ -24,6 +25,7 @@ from walker.ranges import Ranges, coalesce_leaves
 from walker.rights import Rights
 from walker.tracker import RightsTracker
 from walker.translate import Step, StepKind, Walk, translate, walk
+from walker.unfollowed import Unfollowed, unfollowed
 from walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "Step",
     "StepKind",
     "Translation",
+    "Unfollowed",
     "Vendor",
     "Walk",
     "WritableExecutable",
@@ -70,6 +73,7 @@ __all__ = [
     "mappings_of",
     "translate",
     "translate_many",
+    "unfollowed",
     "walk",
     "walk_leaves",
     "writable_and_executable",

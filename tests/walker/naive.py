@@ -81,6 +81,30 @@ def blocked(soup):
     )
 
 
+def unfollowed(soup):
+    """Return (va, level, address, entry, outside) of what can't be followed, each once a level."""
+    found = []
+    for level, table, va in _tables(soup):
+        for at, entry in _entries(soup, table):
+            down = not is_page(soup.context, level, entry)
+            reserved = is_reserved(soup.context, level, entry)
+            outside = down and not reserved and entry & ADDRESS not in soup.frames
+            if entry & 1 and (reserved or outside):
+                linear = _sign_extended(soup, va + (at << 3 + 9 * level))
+                found.append((linear, level, table + 8 * at, entry, outside))
+    return sorted(found, key=lambda each: (each[0], -each[1]))
+
+
+def present(soup):
+    """Return the entries that are present, with their levels, each table once a level."""
+    return [
+        (level, entry)
+        for level, table, _ in _tables(soup)
+        for _, entry in _entries(soup, table)
+        if entry & 1
+    ]
+
+
 def tables(soup):
     """Return the frames in RAM that hold tables, ascending."""
     return sorted({table for _, table, _ in _tables(soup) if table in soup.frames})

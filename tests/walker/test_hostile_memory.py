@@ -91,6 +91,16 @@ def test_naming_aliases_stays_within_the_limit(image):
     assert "10\n" == done.stdout
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_can_not_be_followed_is_counted_within_the_limit(image):
+    done = run(image, "found = unfollowed(memory, context); print(found.entries, len(found))")
+
+    assert done.stderr == ""
+    entries, found = map(int, done.stdout.split())
+    assert 0 == found
+    assert 4 * 512 <= entries <= 4 * 512 * IMAGES[image][1]
+
+
 def test_the_limit_is_one_that_can_be_passed():
     done = run("all-self-map", "np.ones(LIMIT // 8, np.uint64)".replace("LIMIT", str(LIMIT)))
 

@@ -1,0 +1,208 @@
+"""Present entries that the walk can't follow: to tables outside memory, or malformed.
+
+Each table is looked at once a level, whatever the number of ways that lead to it, so that the
+cost is that of the distinct tables in memory.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from walker.bulk import leaves_among
+from walker.context import PagingContext
+from walker.entry import ADDRESS_FIELD, Entry, level_of, reserved_bits
+from walker.leaves import canonical
+from walker.memory import U64, PhysicalMemory
+from walker.tables import read_tables, unloadable
+
+__all__ = ["Reason", "Unfollowed", "UnfollowedEntry", "unfollowed"]
+
+_BLOCK = 512
+# Children of many tables are merged from time to time, so that the rows kept are those of
+# distinct tables and not of all ways that lead to them.
+_MERGED = 1 << 20
+_FIRST = 4
+
+
+class Reason(StrEnum):
+    """Why an entry can't be followed."""
+
+    OUTSIDE = "outside"
+    """It refers to a table that isn't, as a whole, in memory."""
+    RESERVED = "reserved"
+    """It sets a reserved bit, or PS where no page can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfollowedEntry:
+    """One entry: `entry` is its value, `pa` its own address, `level` that of its table.
+
+    `va` is the lowest linear address that it translates.
+    """
+
+    va: int
+    pa: int
+    entry: int
+    level: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollowed:
+    """How many present entries of an address space can't be followed, each counted once a level.
+
+    `outside` refer to tables outside memory, `reserved` set reserved bits; a leaf whose page is
+    outside memory is a mapping, and not counted. `first` are those of the lowest addresses.
+    `entries` is the number of all present entries, `root_entries` and `root_unfollowed` the
+    numbers of the root's own. `beyond_40` and `beyond_46` count the entries that are followed
+    and have address bits from 40, or from 46, up.
+    """
+
+    outside: int = 0
+    reserved: int = 0
+    first: tuple[UnfollowedEntry, ...] = ()
+    entries: int = 0
+    root_entries: int = 0
+    root_unfollowed: int = 0
+    beyond_40: int = 0
+    beyond_46: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of entries that can't be followed."""
+        return self.outside + self.reserved
+
+    @property
+    def mostly(self) -> bool:
+        """Whether more than half of the root's present entries, or of all, can't be followed.
+
+        Tables of a system in use hardly have any; other bytes taken for tables have many.
+        """
+        return 2 * self.root_unfollowed > self.root_entries or 2 * len(self) > self.entries
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The present entries of some tables of one level."""
+
+    level: int
+    va: U64
+    pa: U64
+    entry: U64
+    leaf: NDArray[np.bool_]
+    reserved: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+
+    def down(self, context: PagingContext) -> tuple[U64, U64]:
+        """Return the addresses of the tables that these lead to, distinct, and the va of each."""
+        some = ~(self.leaf | self.reserved | self.outside)
+        return _lowest(self.entry[some] & np.uint64(context.address_mask), self.va[some])
+
+    def first(self, context: PagingContext, count: int) -> list[UnfollowedEntry]:
+        """Return the `count` entries of the lowest addresses that can't be followed."""
+        found = np.flatnonzero(self.reserved | self.outside)
+        found = found[np.argsort(self.va[found], kind="stable")][:count]
+        return [
+            UnfollowedEntry(va, pa, entry, self.level, _reason(reserved=reserved))
+            for va, pa, entry, reserved in zip(
+                canonical(context, self.va[found]).tolist(),
+                self.pa[found].tolist(),
+                self.entry[found].tolist(),
+                self.reserved[found].tolist(),
+                strict=True,
+            )
+        ]
+
+
+def unfollowed(
+    memory: PhysicalMemory, context: PagingContext, *, first: int = _FIRST
+) -> Unfollowed:
+    """Return what of an address space can't be followed, with the `first` few entries.
+
+    Where a PAE address space can't be entered, for a reserved bit in a PDPTE, nothing is looked
+    at but the PDPTEs. A root outside memory has no entries.
+    """
+    counts = np.zeros(5, np.int64)
+    root = (0, 0)
+    found: list[UnfollowedEntry] = []
+    for block in _blocks(memory, context):
+        bad = block.reserved | block.outside
+        address = block.entry[~bad] & np.uint64(ADDRESS_FIELD & context.address_mask)
+        counts += [
+            block.outside.sum(),
+            block.reserved.sum(),
+            len(bad),
+            (address >> np.uint64(40) != 0).sum(),
+            (address >> np.uint64(46) != 0).sum(),
+        ]
+        if block.level == context.levels:
+            root = len(bad), int(bad.sum())
+        found = sorted(
+            found + block.first(context, first), key=lambda each: (each.va, -each.level)
+        )[:first]
+    outside, reserved, entries, beyond_40, beyond_46 = counts.tolist()
+    return Unfollowed(outside, reserved, tuple(found), entries, *root, beyond_40, beyond_46)
+
+
+def _blocks(memory: PhysicalMemory, context: PagingContext) -> Iterator[_Block]:
+    """Yield the present entries of all distinct tables, from the root down."""
+    frame, va = np.array([context.root], np.uint64), np.zeros(1, np.uint64)
+    enters = unloadable(memory, context) is None
+    for level in range(context.levels, 0, -1):
+        below = [(frame[:0], va[:0])]
+        for at in range(0, len(frame), _BLOCK):
+            block = _present(memory, context, level, frame[at : at + _BLOCK], va[at : at + _BLOCK])
+            yield block
+            if enters:
+                below.append(block.down(context))
+            if sum(len(each) for each, _ in below[1:]) > _MERGED:
+                below = [_merged(below)]
+        frame, va = _merged(below)
+
+
+def _present(
+    memory: PhysicalMemory, context: PagingContext, level: int, frame: U64, va: U64
+) -> _Block:
+    form = level_of(context, level)
+    words = read_tables(memory, form, frame).reshape(-1)
+    at = np.flatnonzero(words & words.dtype.type(Entry.P))
+    entry = words[at].astype(np.uint64)
+    table, index = at >> form.index_bits, (at & form.entries - 1).astype(np.uint64)
+    leaf = leaves_among(context, level, entry)
+    of_leaf, of_table = (np.uint64(reserved_bits(context, level, leaf=it)) for it in (True, False))
+    reserved = (entry & np.where(leaf, of_leaf, of_table)) != 0
+    followed = np.flatnonzero(~leaf & ~reserved)
+    target, inverse = np.unique(
+        entry[followed] & np.uint64(context.address_mask), return_inverse=True
+    )
+    outside = np.zeros(len(entry), np.bool_)
+    outside[followed] = ~memory.backed(target)[inverse]
+    return _Block(
+        level,
+        va[table] + (index << np.uint64(form.shift)),
+        frame[table] + index * np.uint64(form.entry_size),
+        entry,
+        leaf,
+        reserved,
+        outside,
+    )
+
+
+def _merged(parts: list[tuple[U64, U64]]) -> tuple[U64, U64]:
+    frames, addresses = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _lowest(frames, addresses)
+
+
+def _lowest(frame: U64, va: U64) -> tuple[U64, U64]:
+    """Return the distinct frames, ascending, and the lowest va of each."""
+    order = np.lexsort((va, frame))
+    frame, va = frame[order], va[order]
+    fresh = np.ones(len(frame), np.bool_)
+    fresh[1:] = frame[1:] != frame[:-1]
+    return frame[fresh], va[fresh]
+
+
+def _reason(*, reserved: bool) -> Reason:
+    return Reason.RESERVED if reserved else Reason.OUTSIDE
