@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from emu.machine.engine import MAXPHYADDR
 from emu.probe.arena import place_arena
+from emu.probe.control import Control
 from emu.probe.engine import ProbeError
 from emu.probe.paths import NO_PAGE, NO_WORD, find_paths, find_tables
 from emu.probe.signature import SLOT, signature, signatures
@@ -53,6 +54,7 @@ class Ground:
         self, memory: PhysicalMemory, context: PagingContext, before: "Ground | None" = None
     ) -> None:
         self.context = context
+        self.control = Control.of(context)
         root = np.array([context.root], np.uint64)
         if not memory.backed(root)[0] or context.root >> MAXPHYADDR:
             raise BadInput(f"CR3 {context.cr3:#x} points to no RAM of the emulated machine")
@@ -101,6 +103,21 @@ class Ground:
                 self.space.words[at] = self.space.words[at + 1] = 0
         self._free[self.space.index_of(self._used) // WORDS] = True
         return self.space, self._free
+
+    def wide(self, va: U64) -> NDArray[np.bool_]:
+        """Return bool[n]: whose walks use a present entry with an address that is too wide.
+
+        That is one of which the emulated CPU has not all bits: see `Control.wide`.
+        """
+        slot = va >> np.uint64(3 + 9 * self.context.levels) & np.uint64(511)
+        found = np.zeros(len(va), np.bool_)
+        for number, chosen in enumerate(self.arena.lent):
+            rows = np.flatnonzero((slot == self.arena.lent[0].slot) == number)
+            word = find_paths(self.space, chosen.cr3, self.context.levels, va[rows]).word
+            entry = np.where(word == NOWHERE, np.uint64(0), self.space.words[word])
+            wide = (entry & np.uint64(1)) * (entry & np.uint64(self.control.wide))
+            found[rows] = (wide != 0).any(axis=1)
+        return found
 
     def sites(self, accesses: Accesses) -> Sites:
         """Return where each access may lead, having signed what it may reach there."""

@@ -2,13 +2,20 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
+from emu.probe.control import Control
 from emu.probe.legacy import LegacyProber
 from emu.probe.prober import LongProber
+from emu.probe.scope import FEATURES, Lacking, lacking_features, refuse, walks
 from walker.columns import Accesses, Outcomes
 from walker.context import PagingContext
+from walker.errors import BadInput
 from walker.memory import PhysicalMemory
 
 __all__ = ["Prober"]
+
+_WIDE = 1 + FEATURES.index("wide")
 
 
 class Prober:
@@ -28,12 +35,34 @@ class Prober:
         In a tenth of the time where its RAM lies where that of the one before did: engines and
         their memory are kept. Raises as a new prober does, and is then what it was.
         """
-        long = context.mode.long
+        control = Control.of(context)
+        self.chosen: LongProber | LegacyProber | None
+        if control.root & control.wide:
+            if not memory.backed(np.array([control.root], np.uint64))[0]:
+                raise BadInput(f"CR3 {control.cr3:#x} points to no RAM")
+            # No emulated CPU can be given this CR3: nothing can be asked.
+            self._control, self.chosen = control, None
+            return
+        long = control.long
         if long in self._kept:
             self._kept[long].enter(memory, context)
         else:
             self._kept[long] = (LongProber if long else LegacyProber)(memory, context)
-        self.chosen = self._kept[long]
+        self._control, self.chosen = control, self._kept[long]
+
+    def lacking(self, accesses: Accesses) -> Lacking:
+        """Return uint8[n]: 0 where an access can be asked, else 1 + an index of `FEATURES`.
+
+        Those others are what the emulated CPU lacks a feature for. `probe` refuses them; what is
+        said of them is a prediction alone, and no agreement.
+        """
+        found = lacking_features(self._control, accesses)
+        if self._control.wide:
+            rows = np.flatnonzero((found == 0) & walks(self._control, accesses.va))
+            if self.chosen is not None:
+                rows = rows[self.chosen.wide(accesses.va[rows])]
+            found[rows] = _WIDE
+        return found
 
     def probe(
         self,
@@ -46,6 +75,11 @@ class Prober:
 
         In bulk runs, as far as those can decide; without `bulk` in one engine call each.
         `progress` is called with the number of accesses done, now and then. `ProbeError` where
-        the emulator did something that is no outcome.
+        the emulator did something that is no outcome; `BadInput` for accesses that `lacking`
+        names.
         """
+        refuse(lacking_features(self._control, accesses), accesses.va)
+        if self.chosen is None:
+            refuse(self.lacking(accesses), accesses.va)
+            return Outcomes.empty(0)
         return self.chosen.probe(accesses, progress, bulk=bulk)

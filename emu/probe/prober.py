@@ -62,6 +62,10 @@ class LongProber:
         for rig in (self._bulk, self._still, self._watch):
             rig.enter(ground.arena, ground.context)
 
+    def wide(self, va: U64) -> NDArray[np.bool_]:
+        """Return bool[n]: whose walks use an address that the emulated CPU has not all bits of."""
+        return self._ground.wide(va)
+
     def probe(
         self,
         accesses: Accesses,

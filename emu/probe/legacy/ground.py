@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.machine.engine import MAXPHYADDR
+from emu.probe.control import Control
 from emu.probe.engine import ProbeError
 from emu.probe.legacy.arena import place_arena
 from emu.probe.legacy.paths import Entries, find_paths, find_tables, form_of
@@ -51,6 +52,7 @@ class Ground:
         self, memory: PhysicalMemory, context: PagingContext, before: "Ground | None" = None
     ) -> None:
         self.context = context
+        self.control = Control.of(context)
         self.form = form_of(context)
         self.root = context.cr3 & (0xFFFF_F000 if self.form.size == 4 else 0xFFFF_FFE0)
         frame = np.array([self.root & -FRAME], np.uint64)
@@ -94,6 +96,21 @@ class Ground:
             self.space.words[at] = self.space.words[at + 1] = 0
         self._free[self.space.index_of(self._used) // WORDS] = True
         return self.space, self._free
+
+    def wide(self, va: U64) -> NDArray[np.bool_]:
+        """Return bool[n]: whose walks use a present entry with an address that is too wide.
+
+        As `emu.probe.ground.Ground.wide`; in 32-bit paging there is none.
+        """
+        slot = va >> np.uint64(self.form.levels[0][0])
+        found = np.zeros(len(va), np.bool_)
+        for number, chosen in enumerate(self.arena.lent):
+            rows = np.flatnonzero((slot == self.arena.lent[0].slot) == number)
+            cell = find_paths(self.space, self.form, chosen.cr3, va[rows]).cell
+            entry = np.where(cell == NOWHERE, 0, self.cells[cell]).astype(np.uint64)
+            wide = (entry & np.uint64(1)) * (entry & np.uint64(self.control.wide))
+            found[rows] = (wide != 0).any(axis=1)
+        return found
 
     def sites(self, accesses: Accesses) -> Sites:
         """Return where each access may lead, having signed what it may reach there.

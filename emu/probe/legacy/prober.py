@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
 from unicorn import UC_ERR_EXCEPTION, UC_ERR_FETCH_PROT, UC_ERR_OK
 
 from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
@@ -48,6 +50,10 @@ class LegacyProber:
         # In 32-bit paging no entry is looked at when CR3 is loaded.
         self._loads = ground.form.size == 4 or self._watcher.loads(ground.root)
         ground.restore_tables()
+
+    def wide(self, va: U64) -> NDArray[np.bool_]:
+        """Return bool[n]: whose walks use an address that the emulated CPU has not all bits of."""
+        return self._ground.wide(va)
 
     def probe(
         self,

@@ -1,0 +1,98 @@
+"""What the emulated CPU lacks, access by access: such accesses are predicted, and not observed.
+
+Decided from the raw control registers and from the probe's own reading of the tables, never by the
+walker. An access that the feature doesn't change is asked like any other.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.probe.control import Control
+from walker.access import AccessType
+from walker.columns import Accesses
+from walker.errors import BadInput
+from walker.memory import U64
+
+__all__ = ["FEATURES", "LACKS", "Lacking", "lacking_features", "refuse", "walks"]
+
+LACKS = {
+    "LAM": "linear-address masking",
+    "UAI": "upper-address ignore",
+    "LASS": "linear-address-space separation",
+    "wide": "physical addresses of 2^40 and up",
+}
+"""What the emulated CPU lacks, in words, by the name that verdicts and summaries use."""
+
+FEATURES = tuple(LACKS)
+"""The names in the order of the column that `lacking` returns, whose 1 is the first of them."""
+
+Lacking = NDArray[np.uint8]
+"""uint8[n]: 0 where an access can be asked of the emulated CPU, else 1 + an index of FEATURES."""
+
+_TOP = np.uint64(63)
+
+
+def lacking_features(control: Control, accesses: Accesses) -> Lacking:
+    """Return what the emulated CPU lacks of features that control registers enable.
+
+    LAM changes a data access to an address of which not all bits are equal that a linear address
+    of its width copies from its top bit; UAI one that isn't canonical. LASS forbids CPL 3 the upper
+    half, and supervisor accesses the lower one: fetches always, data with SMAP and without AC.
+
+    Source: Intel SDM vol. 3A, "Linear-Address Masking", "Linear-Address-Space Separation (LASS)";
+    AMD APM vol. 2, "Upper Address Ignore".
+    """
+    found = np.zeros(len(accesses), np.uint8)
+    if not (
+        control.user_u57
+        or control.user_u48
+        or control.supervisor_lam
+        or control.uai
+        or control.lass
+    ):
+        return found
+    va = accesses.va
+    upper = (va >> _TOP) != 0
+    data = accesses.type != AccessType.EXECUTE
+    if control.lass:
+        user = accesses.cpl == 3
+        free = accesses.ac | (not control.smap)
+        crosses = np.where(user, upper, ~upper & ~(data & free))
+        found[crosses] = 1 + FEATURES.index("LASS")
+    if control.uai:
+        found[data & ~_sign_extended(va, control.va_bits)] = 1 + FEATURES.index("UAI")
+    masked = np.zeros(len(va), np.bool_)
+    if control.user_u48 or control.user_u57:
+        width = min(48, control.va_bits) if control.user_u48 else control.va_bits
+        masked |= ~upper & ~_sign_extended(va, width)
+    if control.supervisor_lam:
+        masked |= upper & ~_sign_extended(va, control.va_bits)
+    found[data & masked] = 1 + FEATURES.index("LAM")
+    return found
+
+
+def walks(control: Control, va: U64) -> NDArray[np.bool_]:
+    """Return bool[n]: which addresses the processor walks the tables for; others raise #GP."""
+    if not control.long:
+        return np.ones(len(va), np.bool_)
+    return _sign_extended(va, control.va_bits)
+
+
+def refuse(lacking: Lacking, vas: Iterable[int]) -> None:
+    """Raise `BadInput` if any of these accesses can't be asked of the emulated CPU."""
+    for feature, va in zip(lacking.tolist(), vas, strict=True):
+        if feature:
+            name = FEATURES[feature - 1]
+            what = LACKS[name] if name == "wide" else f"{name} ({LACKS[name]})"
+            raise BadInput(
+                f"access to {va:#x}: the emulated CPU has no {what}; it is predicted only"
+            )
+
+
+def _sign_extended(va: U64, width: int) -> NDArray[np.bool_]:
+    """Return bool[n]: whether bits 63 down to `width` - 1 are all equal."""
+    top = va >> np.uint64(width - 1)
+    found: NDArray[np.bool_] = (top == 0) | (top == np.uint64((1 << (65 - width)) - 1))
+    return found

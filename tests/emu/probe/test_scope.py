@@ -1,0 +1,168 @@
+"""What the emulated CPU lacks, decided access by access and refused by the probe."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emu.probe import FEATURES, Prober
+from emu.probe.control import Control
+from emu.probe.scope import lacking_features
+from tests.emu.observing import execute, read, write
+from tests.walker.build import OPEN, ROOT, Builder, context
+from tests.walker.legacy import legacy as legacy_context
+from walker.columns import Accesses
+from walker.context import PagingContext
+from walker.errors import BadInput
+from walker.memory import SparseWords
+from walker.outcome import PageFault
+
+VA = 0x40_0000
+LOW_TAG, HIGH_TAG = 1 << 50, 1 << 58  # Set in a lower half address: metadata of LAM48 and LAM57.
+UP = (1 << 64) - (1 << 39)  # The last slot of the upper half.
+LA57 = 0x1020
+
+
+class Raw:
+    """Registers as a processor might have them, whether or not the walker models each bit."""
+
+    cr0, cr3, cr4, efer = 0x8001_0033, 0x1000, 0x20, 0xD00
+    pkru, rflags_ac, maxphyaddr, encryption_mask = 0, False, 40, 0
+
+    def __init__(self, **registers):
+        for name, value in registers.items():
+            setattr(self, name, value)
+
+
+def names(accesses, **registers):
+    control = Control.of(Raw(**registers))
+    found = lacking_features(control, Accesses.of(accesses))
+    return ["" if not each else FEATURES[each - 1] for each in found.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("registers", "va", "expected"),
+    [
+        ({}, LOW_TAG | VA, ""),
+        ({"cr3": 1 << 62}, LOW_TAG | VA, "LAM"),
+        ({"cr3": 1 << 62}, 1 << 47 | VA, "LAM"),  # Bit 47 differs from bit 63: #GP, says LAM.
+        ({"cr3": 1 << 62}, VA, ""),
+        ({"cr3": 1 << 62}, UP, ""),
+        ({"cr3": 1 << 62}, UP ^ 1 << 50, ""),  # Supervisor pointers are masked by CR4.LAM_SUP.
+        ({"cr3": 1 << 61}, HIGH_TAG | VA, "LAM"),
+        ({"cr3": 1 << 61, "cr4": LA57}, HIGH_TAG | VA, "LAM"),
+        ({"cr3": 1 << 61, "cr4": LA57}, LOW_TAG | VA, ""),  # An address of 57 bits.
+        ({"cr3": 1 << 62, "cr4": LA57}, LOW_TAG | VA, "LAM"),  # The same, and bits of LAM48.
+        ({"cr3": 3 << 61, "cr4": LA57}, LOW_TAG | VA, ""),  # LAM57 goes first.
+        ({"cr4": 1 << 28 | 0x20}, UP ^ 1 << 50, "LAM"),
+        ({"cr4": 1 << 28 | 0x20}, LOW_TAG | VA, ""),
+        ({"cr4": 1 << 28 | LA57}, UP ^ 1 << 50, ""),
+        ({"cr4": 1 << 28 | LA57}, UP ^ 1 << 58, "LAM"),
+        ({"efer": 0xD00 | 1 << 20}, HIGH_TAG | VA, "UAI"),
+        ({"efer": 0xD00 | 1 << 20}, VA, ""),
+        ({"efer": 0xD00 | 1 << 20}, UP ^ 1 << 62, "UAI"),
+        # In 32-bit and PAE paging these bits mean nothing.
+        ({"cr3": 1 << 62, "cr4": 1 << 28 | 0x20, "efer": 0x10_0800}, LOW_TAG | VA, ""),
+    ],
+)
+def test_an_address_that_is_masked_is_lacking_for_data_alone(registers, va, expected):
+    found = names([read(va), write(va, 3), execute(va, 3)], **registers)
+    assert [expected, expected, ""] == found
+
+
+@pytest.mark.parametrize(
+    ("cr4", "access", "expected"),
+    [
+        (0x20, execute(VA), ""),
+        (1 << 27 | 0x20, execute(VA), "LASS"),
+        (1 << 27 | 0x20, execute(VA, ac=True), "LASS"),
+        (1 << 27 | 0x20, read(VA), ""),  # Without SMAP data may be user's.
+        (1 << 27 | 1 << 21 | 0x20, read(VA), "LASS"),
+        (1 << 27 | 1 << 21 | 0x20, write(VA, ac=True), ""),
+        (1 << 27 | 1 << 21 | 0x20, write(VA, 3), ""),
+        (1 << 27 | 0x20, read(UP, 3), "LASS"),
+        (1 << 27 | 0x20, execute(UP, 3), "LASS"),
+        (1 << 27 | 0x20, read(UP, 3, ac=True), "LASS"),
+        (1 << 27 | 0x20, read(UP), ""),
+        (1 << 27 | 0x20, execute(UP), ""),
+    ],
+)
+def test_an_access_across_the_halves_is_lacking_under_lass(cr4, access, expected):
+    assert [expected] == names([access], cr4=cr4)
+
+
+def _long(entry, **options):
+    builder = Builder().map(VA, 0x5000, OPEN)
+    builder.words[builder.place(VA, 1)] = entry
+    return Prober(builder.memory, context(**options))
+
+
+WIDE = 1 << 41
+
+
+@pytest.mark.parametrize(
+    ("entry", "width", "expected"),
+    [
+        (WIDE | 0x5067, 46, True),
+        (WIDE | 0x5067, 42, True),
+        (WIDE | 0x5067, 41, False),  # Reserved, in the emulated CPU too.
+        (WIDE | 0x5067, 40, False),
+        (1 << 50 | 0x5067, 46, False),
+        (WIDE | 0x5066, 46, False),  # Not present.
+        (0x5067, 52, False),
+    ],
+)
+def test_an_entry_with_an_address_of_2_to_the_40_and_up_is_lacking(entry, width, expected):
+    prober = _long(entry, maxphyaddr=width)
+    asked = Accesses.of([read(VA), write(VA, 3), execute(VA), read(VA + 4096), read(1 << 50 | VA)])
+    wide = 1 + FEATURES.index("wide")
+    assert [wide if expected else 0] * 3 + [0, 0] == prober.lacking(asked).tolist()
+
+
+def test_the_emulated_cpu_takes_such_an_address_for_reserved_bits():
+    prober = _long(WIDE | 0x5067, maxphyaddr=46)
+    found = prober.chosen.probe(Accesses.of([read(VA)]))
+    assert PageFault(9, VA) == replace(found[0], entries=())
+
+
+def test_an_upper_entry_with_a_wide_address_makes_all_below_lacking():
+    memory = SparseWords(((0, 1 << 24), (WIDE, 1 << 24)), {ROOT: WIDE | 0x2067})
+    prober = Prober(memory, context(maxphyaddr=46))
+    asked = Accesses.of([read(VA), read(1 << 38), read(1 << 39)])
+    assert [4, 4, 0] == prober.lacking(asked).tolist()
+
+
+def test_a_root_at_2_to_the_40_and_up_makes_everything_lacking_but_what_is_never_walked():
+    memory = SparseWords(((0, 1 << 24), (WIDE, 1 << 24)), {WIDE: 0x2067})
+    prober = Prober(memory, PagingContext(cr3=WIDE, maxphyaddr=46))
+    asked = Accesses.of([read(VA), read(UP), read(1 << 50)])
+    assert [4, 4, 0] == prober.lacking(asked).tolist()
+    with pytest.raises(BadInput, match=re.escape("2^40 and up; it is predicted only")):
+        prober.probe(asked)
+    with pytest.raises(BadInput, match="points to no RAM"):
+        Prober(memory, PagingContext(cr3=WIDE << 1, maxphyaddr=46))
+
+
+def test_wide_entries_of_pae_paging_are_lacking_and_32_bit_ones_never():
+    words = {0x1000: 0x2001, 0x2000: WIDE | 0x3067}
+    pae = Prober(SparseWords(((0, 1 << 24),), words), legacy_context("PAE", maxphyaddr=52))
+    asked = Accesses.of([read(0x1000), read(0x20_0000), read(1 << 30)])
+    assert [4, 0, 0] == pae.lacking(asked).tolist()
+    # PSE-36: the bits that are wide in a word of eight bytes are bits of the next entry's.
+    words = {0x1000: 0xFF << 13 | 0xE7 | (0x2067 << 32)}
+    old = Prober(SparseWords(((0, 1 << 24),), words), legacy_context("32-bit", maxphyaddr=52))
+    assert [0, 0, 0] == old.lacking(asked).tolist()
+
+
+def test_accesses_that_are_lacking_are_refused_by_name():
+    prober = _long(0x5067)
+    prober._control = Control.of(Raw(cr3=1 << 62 | ROOT))
+    with pytest.raises(BadInput, match=r"access to 0x4000000400000: the emulated CPU has no LAM"):
+        prober.probe(Accesses.of([read(VA), read(LOW_TAG | VA)]))
+    assert [0x5000] == prober.probe(Accesses.of([read(VA)])).pa.tolist()
+
+
+def test_lacking_is_a_column_of_bytes_as_long_as_the_accesses():
+    found = _long(0x5067).lacking(Accesses.of([]))
+    assert (np.uint8, 0) == (found.dtype, len(found))
