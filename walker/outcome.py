@@ -5,9 +5,18 @@ from enum import IntFlag
 
 from walker.rights import Rights
 
-__all__ = ["ErrorCode", "GeneralProtection", "Outcome", "PageFault", "Translation", "error_names"]
+__all__ = [
+    "Entries",
+    "ErrorCode",
+    "GeneralProtection",
+    "Outcome",
+    "PageFault",
+    "Translation",
+    "error_names",
+]
 
 Entries = tuple[tuple[int, int], ...]
+"""Words that an access changes: (physical address, new value), by address."""
 
 
 class ErrorCode(IntFlag):

@@ -50,7 +50,8 @@ class Function:
 def load_python(text: str, chosen: frozenset[Claim] | None) -> Loaded:
     """Return the walker that "module:function" or "path.py:function" names.
 
-    What it claims is `chosen`, or else says its attribute `claims`, or else it is translation.
+    What it claims is `chosen`, or else says its attribute `claims`, or its module's `CLAIMS`: names
+    with commas, or a sequence of them. Else it is translation.
     Raises `BadInput` where there is no such function, or its module can't be imported.
     """
     where, _, name = text.rpartition(":")
@@ -64,8 +65,9 @@ def load_python(text: str, chosen: frozenset[Claim] | None) -> Loaded:
     function = getattr(module, name, None)
     if not callable(function):
         raise BadInput(f"{where} has no function {name}")
-    own = getattr(function, "claims", Claim.TRANSLATION.value)
-    claims = chosen or parse_claims(str(own), f"its claims, {own!r}")
+    own = getattr(function, "claims", getattr(module, "CLAIMS", Claim.TRANSLATION.value))
+    names = ",".join(map(str, own)) if isinstance(own, tuple | list) else str(own)
+    claims = chosen or parse_claims(names, f"its claims, {own!r}")
     return Function(function, claims)
 
 

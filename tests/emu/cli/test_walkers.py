@@ -63,3 +63,64 @@ def test_limits_reach_the_walker(run, small_case, tmp_path):
     path.write_text("def f(memory, context, access): bytearray(1 << 28)\n")
     ran = run("replay", small_case, *walker, "--walker-memory", "64")
     assert (1, True) == (ran.status, "crash: raised MemoryError" in ran.out)
+
+
+CHOOSING = """
+from dataclasses import replace
+from walker import PageFault, Translation, translate
+
+CLAIMS = ("faults", "marks")
+
+
+def none_by_faults(memory, context, access):
+    said = translate(memory, context, access)
+    return replace(said, entries=()) if isinstance(said, PageFault) else said
+
+
+def all_by_faults(memory, context, access):
+    return translate(memory, context, access)
+
+
+def dirty_by_faults(memory, context, access):
+    said = translate(memory, context, access)
+    if not isinstance(said, PageFault):
+        return said
+    return replace(said, entries=tuple((pa, word | 0x40) for pa, word in said.entries))
+
+
+def absent_accessed(memory, context, access):
+    said = translate(memory, context, access)
+    if not isinstance(said, PageFault) or said.error_code & 1:
+        return said
+    pa, level = context.root, context.levels
+    while (word := memory.word(pa + 8 * (access.va >> 3 + 9 * level & 511))) and word & 1:
+        pa, level = word & context.address_mask, level - 1
+    pa += 8 * (access.va >> 3 + 9 * level & 511)
+    return replace(said, entries=((pa, (word or 0) | 0x20),))
+
+
+def none_at_all(memory, context, access):
+    said = translate(memory, context, access)
+    return replace(said, entries=()) if isinstance(said, Translation) else said
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "rule"),
+    [
+        ("none_by_faults", 0, ""),
+        ("all_by_faults", 0, ""),
+        ("dirty_by_faults", 1, "D of a table's entry by a fault"),
+        ("absent_accessed", 1, "A of a leaf by a fault"),
+        ("none_at_all", 1, "A of a leaf"),
+    ],
+)
+def test_whatever_a_fault_may_leave_clear_is_right_and_nothing_else(
+    run, tmp_path, name, status, rule
+):
+    path = tmp_path / "its.py"
+    path.write_text(CHOOSING)
+    options = ["--seed", "3", "--cases", "2", "--accesses", "400", "--jobs", "1", "--no-reduce"]
+    walker = ["--walker", f"python:{path}:{name}", "--corpus", tmp_path / name]
+    ran = run("fuzz", *options, *walker)
+    assert (status, True) == (ran.status, rule in ran.out)

@@ -79,6 +79,19 @@ f.claims = "leaves,flags"
     peer.close()
 
 
+@pytest.mark.parametrize("claims", ['("faults", "marks")', '"faults,marks"'])
+def test_a_module_says_what_all_of_its_functions_claim(tmp_path, claims):
+    body = f"CLAIMS = {claims}\ndef f(memory, context, access):\n    return None\n"
+    peer = open_peer(python_walker(tmp_path, body), claims=None)
+    assert {Claim.FAULTS, Claim.MARKS} == peer.claims
+
+
+def test_a_function_says_what_it_claims_before_its_module(tmp_path):
+    body = 'CLAIMS = ("faults",)\ndef f(memory, context, access):\n    return None\n'
+    peer = open_peer(python_walker(tmp_path, body + 'f.claims = "rights"\n'), claims=None)
+    assert {Claim.RIGHTS} == peer.claims
+
+
 def test_claims_of_the_command_line_go_before_the_walkers_own(tmp_path):
     peer = open_peer(saying(tmp_path, "None"), claims="rights,faults")
     assert {Claim.RIGHTS, Claim.FAULTS} == peer.claims
