@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.compare import agreements, choose, differing_fields
+from emu.check.compare import choose, differing_fields
 from emu.peers.answers import Answers, Listing
 from emu.peers.claims import Claim
 from emu.peers.listing import look_up, true_listing
+from emu.peers.marks import allowed_marks, by_choice
 from walker.access import AccessType
 from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import CR4, PagingContext
 from walker.memory import U64, PhysicalMemory
-from walker.outcome import Entries, Outcome
 
 __all__ = ["MAX_BESIDE", "Judged", "judge"]
 
@@ -117,54 +117,10 @@ def _translations(
         found["pa"] = ok & really & (said.pa != truth.pa)
     found["entries"][:] = False
     if Claim.MARKS in claims:
-        truth = _by_choice(memory, said, _allowed(memory, context, accesses, truth))
+        truth = by_choice(memory, said, allowed_marks(memory, context, accesses, truth))
         found["entries"] = (ok == really) & differing_fields(truth, said)["entries"]
     found = {name: column & ~answers.silent for name, column in found.items()}
     return Judged(accesses, said, truth, found, np.zeros(len(accesses), np.bool_))
-
-
-def _allowed(
-    memory: PhysicalMemory, context: PagingContext, accesses: Accesses, truth: Outcomes
-) -> Outcomes:
-    """Return the truth, where an access faults with all the words that it may change.
-
-    Those are the walker's, where it predicts this fault: a CPU shows one choice of several.
-    """
-    faults = np.flatnonzero(truth.kind == Kind.PAGE_FAULT)
-    if not len(faults):
-        return truth
-    predicted, seen = translate_many(memory, context, accesses.take(faults)), truth.take(faults)
-    rows = faults[agreements(predicted, seen)]
-    held = predicted.take(agreements(predicted, seen))
-    entry_pa, entry_value = truth.entry_pa.copy(), truth.entry_value.copy()
-    entry_pa[rows], entry_value[rows] = held.entry_pa, held.entry_value
-    return replace(truth, entry_pa=entry_pa, entry_value=entry_value)
-
-
-def _by_choice(memory: PhysicalMemory, said: Outcomes, allowed: Outcomes) -> Outcomes:
-    """Return what is allowed, where both fault with the choice that comes closest to what is said.
-
-    That is the words as they are said, without the bits that may not be set in them. A word can
-    hold two entries that a walk uses, so that less than all of its bits may be set.
-    """
-    differs = differing_fields(allowed, said)["entries"]
-    rows = np.flatnonzero(differs & (said.kind != Kind.OK) & (allowed.kind != Kind.OK))
-    if not len(rows):
-        return allowed
-    entry_pa, entry_value = allowed.entry_pa.copy(), allowed.entry_value.copy()
-    for row in rows.tolist():
-        entry_pa[row], entry_value[row] = 0, 0
-        for at, (pa, value) in enumerate(_chosen(memory, said[row], allowed[row])):
-            entry_pa[row, at], entry_value[row, at] = pa, value
-    return replace(allowed, entry_pa=entry_pa, entry_value=entry_value)
-
-
-def _chosen(memory: PhysicalMemory, said: Outcome, allowed: Outcome) -> Entries:
-    """Return the words of an answer, each with no more bits set than is allowed."""
-    most = dict(allowed.entries)
-    before = {pa: memory.word(pa) or 0 for pa in most}
-    chosen = [(pa, value & most[pa] | before[pa]) for pa, value in said.entries if pa in most]
-    return tuple((pa, value) for pa, value in chosen if value != before[pa])
 
 
 def _mapped(
