@@ -9,67 +9,23 @@ from emu.peers.builtin import BUILTIN
 from emu.peers.claims import parse_claims
 from emu.peers.judge import judge
 from emu.probe import Prober
-from tests.emu.peers.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
+from tests.emu.peers.asked import (
+    ADDRESSES,
+    LISTS,
+    NOT_CANONICAL,
+    NOTHING,
+    TRANSLATES,
+    Asked,
+    changed,
+)
+from tests.emu.peers.making import HOLE, LARGE, PAGE, READ_ONLY, every
 from tests.emu.soups import soup
 from tests.walker.build import chain, context
 from walker.columns import Kind
 
-NOT_CANONICAL = 1 << 60
-ADDRESSES = (PAGE, READ_ONLY + 8, LARGE + 0x12345, HOLE, NOT_CANONICAL)
 KIB4, MIB2 = 1 << 12, 1 << 21
-TRANSLATES, LISTS = BUILTIN["bulk"], BUILTIN["walk"]
 
 
-class Asked:
-    """The right answers of a walker about `space`, to be changed, and a verdict about them."""
-
-    def __init__(self, walker, claims, **switches):
-        self.claims = parse_claims(claims, "here")
-        self.memory, self.context = space().memory, context(**switches)
-        self.accesses = every(*ADDRESSES)
-        self.outcomes = Prober(self.memory, self.context).probe(self.accesses)
-        self.answers = walker.answer(self.memory, self.context, self.accesses)
-
-    def say(self, **columns):
-        """Let columns of the answers be others; each a function of what they are."""
-        out = self.answers.outcomes
-        changed = {name: change(getattr(out, name).copy()) for name, change in columns.items()}
-        self.answers = replace(self.answers, outcomes=replace(out, **changed))
-
-    def list(self, change):
-        """Let the list be another, of rows [va, pa, size, flags, range]."""
-        listing = self.answers.listing
-        mappings = listing.mappings
-        rows = zip(
-            mappings.va.tolist(), mappings.pa.tolist(), mappings.size.tolist(),
-            mappings.flags.tolist(), listing.at.tolist(), strict=True,
-        )  # fmt: skip
-        table = sorted(change([list(row) for row in rows]))
-        columns = [np.array([row[at] for row in table], np.uint64) for at in range(4)]
-        new = replace(
-            listing,
-            mappings=type(mappings)(*columns),
-            at=np.array([row[4] for row in table], np.int64),
-        )
-        self.answers = replace(self.answers, listing=new)
-
-    @property
-    def verdicts(self):
-        return judge(
-            self.claims, self.answers, self.memory, self.context, self.accesses, self.outcomes
-        )
-
-    @property
-    def wrong(self):
-        """The fields that are wrong, and the addresses: of accesses, and beside them."""
-        found = []
-        for verdict in self.verdicts:
-            names = {name for name, column in verdict.fields.items() if column.any()}
-            found.append((names, set(verdict.accesses.va[verdict.wrong].tolist())))
-        return tuple(found)
-
-
-NOTHING = (set(), set())
 EVERY_CLAIM = [
     "translation",
     "rights",
@@ -78,14 +34,6 @@ EVERY_CLAIM = [
     "faults,marks",
     "translation,rights",
 ]
-
-
-def changed(rows, value):
-    def change(column):
-        column[rows] = value(column[rows]) if callable(value) else value
-        return column
-
-    return change
 
 
 @pytest.mark.parametrize("claims", EVERY_CLAIM)
@@ -166,87 +114,6 @@ def test_who_claims_marks_is_held_to_them(claims):
     walker = Asked(TRANSLATES, claims)
     walker.say(entry_value=changed(0, lambda row: row ^ np.uint64(0x20)))
     assert (({"entries"}, {PAGE}), NOTHING) == walker.wrong
-
-
-def faults_of(walker):
-    """The accesses that fault after a walk: writes of the read-only page, and the hole."""
-    return np.flatnonzero(walker.outcomes.kind == Kind.PAGE_FAULT)
-
-
-@pytest.mark.parametrize("claims", ["rights,marks", "faults,marks"])
-def test_a_walk_that_faults_may_leave_a_clear_everywhere(claims):
-    walker = Asked(TRANSLATES, claims)
-    rows = faults_of(walker)
-    assert walker.outcomes.entry_value[rows].any(), "the emulated CPU has set some"
-    walker.say(entry_pa=changed(rows, 0), entry_value=changed(rows, 0))
-    assert (NOTHING, NOTHING) == walker.wrong
-
-
-@pytest.mark.parametrize("claims", ["rights,marks", "faults,marks"])
-@pytest.mark.parametrize("at", [0, 1, 2])
-def test_a_walk_that_faults_may_set_a_in_some_of_its_entries(claims, at):
-    walker = Asked(TRANSLATES, claims)
-    rows = faults_of(walker)
-
-    def only_one(column):
-        column[rows, 0] = column[rows, at]
-        column[rows, 1:] = 0
-        return column
-
-    walker.say(entry_pa=only_one, entry_value=only_one)
-    assert (NOTHING, NOTHING) == walker.wrong
-
-
-@pytest.mark.parametrize("claims", ["rights,marks", "faults,marks"])
-@pytest.mark.parametrize(
-    "value",
-    [
-        pytest.param(lambda words: words | np.uint64(0x40), id="D in a table's entry"),
-        pytest.param(lambda words: words & ~np.uint64(0x20), id="a word that doesn't change"),
-        pytest.param(lambda words: words | np.uint64(0x200), id="another bit"),
-    ],
-)
-def test_a_walk_that_faults_may_change_nothing_but_a(claims, value):
-    walker = Asked(TRANSLATES, claims)
-    row = 18  # A read of the hole at CPL 0.
-    words = walker.answers.outcomes.entry_value[row]
-    assert words.any()
-    walker.say(entry_value=changed(row, lambda row: np.where(row != 0, value(row), row)))
-    assert (({"entries"}, {HOLE}), NOTHING) == walker.wrong
-
-
-@pytest.mark.parametrize("claims", ["rights,marks", "faults,marks"])
-def test_a_walk_that_faults_may_not_set_a_beside_its_entries(claims):
-    walker = Asked(TRANSLATES, claims)
-    beside = walker.context.root + 8 * 511
-
-    def one_more(column, value):
-        column[18, int((column[18] != 0).sum())] = value
-        return column
-
-    walker.say(
-        entry_pa=lambda column: one_more(column, beside),
-        entry_value=lambda column: one_more(column, 0x20),
-    )
-    assert (({"entries"}, {HOLE}), NOTHING) == walker.wrong
-
-
-@pytest.mark.parametrize("claims", ["rights,marks", "faults,marks"])
-def test_an_access_that_is_done_leaves_no_choice(claims):
-    walker = Asked(TRANSLATES, claims)
-    walker.say(entry_pa=changed(0, 0), entry_value=changed(0, 0))
-    assert (({"entries"}, {PAGE}), NOTHING) == walker.wrong
-
-
-def test_what_a_fault_wrongly_changes_is_told_beside_the_nearest_right_answer():
-    walker = Asked(TRANSLATES, "faults,marks")
-    walker.say(entry_pa=changed(18, 0), entry_value=changed(18, 0))
-    root = walker.context.root
-    before = walker.memory.word(root)
-    walker.say(entry_pa=changed((18, 0), root), entry_value=changed((18, 0), before | 0x60))
-    verdict = walker.verdicts[0]
-    assert [18] == np.flatnonzero(verdict.wrong).tolist()
-    assert ((root, before | 0x20),) == verdict.truth[18].entries
 
 
 @pytest.mark.parametrize("claims", ["rights", "faults"])
