@@ -7,11 +7,10 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from emu.check import KNOWN
-from emu.cli.walkers import replay_command, size_text
+from emu.cli.walkers import replay_command, size_text, walker_options
 from emu.fuzz.campaign import Campaign
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.coverage import CELLS, coverage_record
-from emu.fuzz.findings import MEANT
 from emu.report.composite_case import parse_composite
 from walker.source import parse_case
 
@@ -50,12 +49,14 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         yield f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}"
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
         yield f"{found.count:,} × {_told(campaign, found.signature)}"
-        _, size = _size(store, slug)
+        _, size = _size(campaign, store, slug)
         yield f"    {size}, first in layout {found.layout}: {reproduce(campaign, store, slug)}"
 
 
-def _size(store: Store, slug: str) -> tuple[int, str]:
+def _size(campaign: Campaign, store: Store, slug: str) -> tuple[int | None, str]:
     """Return how many entries the case of a finding has by now, and in words how big it is."""
+    if not campaign.state.findings[slug].case:
+        return None, "no case"
     data = store.case(slug)
     composite = parse_composite(data, slug)
     if composite is None:
@@ -79,17 +80,22 @@ def _told(campaign: Campaign, signature: str) -> str:
 def reproduce(campaign: Campaign, store: Store, slug: str) -> str:
     """Return the command that shows a finding again.
 
-    That replays its case, and asks the walker under test in a finding of its own alone; but what
-    a layout was meant to allow is known to who makes it alone.
+    That replays its case, and asks the walker under test in a finding of its own alone; or tries
+    to reduce it. What no case holds is shown by making the layouts again, up to that one.
     """
     plan, found = campaign.plan, campaign.state.findings[slug]
-    if found.witness != MEANT:
+    if found.again == "replay":
         named = (plan.walker, plan.claims) if _of_walker(campaign, slug) else (None, None)
         return replay_command(store.case_path(slug), *named)
+    if found.again == "reduce":
+        words = walker_options(plan.walker, plan.claims)
+        return shlex.join(["crosswalk", "reduce", str(store.case_path(slug)), *words])
     return shlex.join(
         [
             *("crosswalk", "fuzz", "--seed", str(plan.seed), "--cases", str(found.layout + 1)),
             *("--accesses", str(plan.accesses), *([] if plan.guided else ["--blind"])),
+            *([] if plan.source is None else ["--from", plan.source]),
+            *walker_options(plan.walker, plan.claims),
             *("--corpus", f"{slug}-again"),
         ]
     )
@@ -114,8 +120,8 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
                 "signature": found.signature,
                 "count": found.count,
                 "layout": found.layout,
-                "case": str(store.case_path(slug)),
-                "entries": _size(store, slug)[0],
+                "case": str(store.case_path(slug)) if found.case else None,
+                "entries": _size(campaign, store, slug)[0],
                 "reproduce": reproduce(campaign, store, slug),
             }
             for slug, found in sorted(state.findings.items())
@@ -146,8 +152,8 @@ def junit(campaign: Campaign, store: Store) -> bytes:
         case = ET.SubElement(suite, "testcase", classname=_CLASS, name=slug)
         failure = ET.SubElement(case, "failure", type="finding", message=_clean(found.signature))
         failure.text = _clean(
-            f"{found.count} times, first in layout {found.layout}; the case has "
-            f"{_size(store, slug)[1]}\nreproduce: {reproduce(campaign, store, slug)}"
+            f"{found.count} times, first in layout {found.layout}: "
+            f"{_size(campaign, store, slug)[1]}\nreproduce: {reproduce(campaign, store, slug)}"
         )
     ET.indent(suite)
     text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)

@@ -1,9 +1,10 @@
 """One layout, put to all witnesses: the walker, the emulated CPU, the intentions, and a peer."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from emu.check.compare import choose, differing_fields
 from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
-from emu.fuzz.composite_finding import CompositeFinding, findings_in, findings_of
-from emu.fuzz.coverage import coverage_of
+from emu.fuzz.caseless import Caseless, attempted
+from emu.fuzz.composite_finding import CompositeFinding, findings_in, gathered_of
+from emu.fuzz.coverage import CELLS, coverage_of
 from emu.fuzz.crossing import crossings
 from emu.fuzz.findings import MEANT, WALKER, Finding, Findings, confirm
 from emu.fuzz.intent import meant_outcomes
@@ -26,7 +28,10 @@ from walker.bulk import translate_many
 from walker.columns import Outcomes
 from walker.memory import SparseWords
 
-__all__ = ["Attempt", "Tester"]
+__all__ = ["AnyFinding", "Attempt", "Tester"]
+
+
+AnyFinding = Finding | CompositeFinding | Caseless
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class Attempt:
 
     probes: int
     divergent: int
-    known: dict[str, int]
-    findings: tuple[Finding | CompositeFinding, ...]
+    known: Counter[str]
+    findings: tuple[AnyFinding, ...]
     coverage: NDArray[np.bool_]
     seconds: dict[str, float]
 
@@ -66,26 +71,41 @@ class Tester:
             layout = make()
             memory = layout.memory()
         found, truth = self._try(layout, memory, clock)
+        failed: list[Caseless] = []
         with clock.part("cover"):
-            coverage = coverage_of(memory, layout.context, layout.accesses, truth)
-        probes, divergent = len(layout.accesses), found.divergent
-        findings: tuple[Finding | CompositeFinding, ...] = found.all()
+            coverage = attempted(
+                "a layout whose cells can be counted",
+                lambda: coverage_of(memory, layout.context, layout.accesses, truth),
+                failed,
+            )
+        tally = Attempt(
+            len(layout.accesses),
+            found.divergent,
+            Counter(found.known),
+            found.gathered(),
+            np.zeros(CELLS.count, np.bool_) if coverage is None else coverage,
+            clock.seconds,
+        )
         if cross and layout.context.mode.long:
             with clock.part("cross"):
-                made, judged = self._composites.judge_possible(
-                    memory, layout.context, crossings(layout)
+                crossed = attempted(
+                    "a layout whose composites can be judged",
+                    lambda: self._cross(layout, memory, tally),
+                    failed,
                 )
-                findings += findings_of(memory, layout.context, made, judged)
-            probes += len(made)
-            divergent += int(judged.differ.sum())
-            found.known.update(judged.known)
-        return Attempt(
-            probes,
-            divergent,
-            {name: count for name, count in sorted(found.known.items()) if count},
-            findings,
-            coverage,
-            clock.seconds,
+            tally = tally if crossed is None else crossed
+        return replace(tally, findings=(*tally.findings, *failed))
+
+    def _cross(self, layout: Layout, memory: SparseWords, tally: Attempt) -> Attempt:
+        """Make accesses that cross pages, and add what came of them."""
+        context = layout.context
+        made, judged = self._composites.judge_possible(memory, context, crossings(layout))
+        return replace(
+            tally,
+            probes=tally.probes + len(made),
+            divergent=tally.divergent + int(judged.differ.sum()),
+            known=tally.known + Counter(judged.known),
+            findings=(*tally.findings, *gathered_of(memory, context, made, judged)),
         )
 
     def findings(self, layout: Layout) -> Findings:

@@ -1,12 +1,13 @@
 """A composite's divergence: what it is about, and a case that shows it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from emu.check.combine import Claim
 from emu.check.composite_check import CompositeStand, Judged
-from emu.fuzz.findings import WALKER
+from emu.fuzz.caseless import Caseless, attempted
+from emu.fuzz.findings import WALKER, WRITABLE
 from emu.fuzz.signature import Signature
 from emu.probe.composites import FORMS, NAMES, Composites, Family, Seen
 from emu.report.composite_case import CompositeCase, composite_case
@@ -16,10 +17,7 @@ from walker.memory import PhysicalMemory
 from walker.outcome import error_names
 from walker.translate import walk
 
-__all__ = ["CompositeFinding", "findings_in", "findings_of", "judged_case"]
-
-_LOOKED_AT = 512
-"""Of how many divergences of one address space the rule is found out."""
+__all__ = ["CompositeFinding", "findings_in", "findings_of", "gathered_of", "judged_case"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +39,56 @@ def findings_of(
     memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: Judged
 ) -> tuple[CompositeFinding, ...]:
     """Return what diverges and isn't known, by signature, in the order of the composites."""
-    found: dict[Signature, CompositeFinding] = {}
-    for row in np.flatnonzero(judged.differ)[:_LOOKED_AT].tolist():
-        signature = _signature(judged, composites, row)
-        before = found.get(signature)
-        if before is not None:
-            found[signature] = replace(before, count=before.count + 1)
-            continue
-        one = composites.take(slice(row, row + 1))
-        words: dict[int, int] = {}
-        for va in (int(one.va[0]), int(one.second_va()[0])):
-            words |= walk(memory, context, va).words
-        claims = [claim.take(slice(row, row + 1)) for claim in judged.claims]
-        case = composite_case(context, tuple(memory.ranges), words, one)
-        seen = judged.seen.take(slice(row, row + 1))
-        found[signature] = CompositeFinding(signature, 1, case, claims, seen)
-    return tuple(found.values())
+    return tuple(
+        _finding(memory, context, composites, judged, signature, rows)
+        for signature, rows in _by_signature(composites, judged).items()
+    )
+
+
+def gathered_of(
+    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: Judged
+) -> tuple[CompositeFinding | Caseless, ...]:
+    """Return the same; a finding whose case can't be made is there without, and why not."""
+    found: list[CompositeFinding | Caseless] = []
+    failed: list[Caseless] = []
+    for signature, rows in _by_signature(composites, judged).items():
+        made = attempted(
+            WRITABLE,
+            lambda each=signature, rows=rows: _finding(  # type: ignore[misc]  # Bound now.
+                memory, context, composites, judged, each, rows
+            ),
+            failed,
+        )
+        found.append(Caseless(signature, len(rows)) if made is None else made)
+    return (*found, *failed)
+
+
+def _by_signature(composites: Composites, judged: Judged) -> dict[Signature, list[int]]:
+    """Return the rows that diverge and aren't known, by signature."""
+    found: dict[Signature, list[int]] = {}
+    for row in np.flatnonzero(judged.differ).tolist():
+        found.setdefault(_signature(judged, composites, row), []).append(row)
+    return found
+
+
+def _finding(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    composites: Composites,
+    judged: Judged,
+    signature: Signature,
+    rows: list[int],
+) -> CompositeFinding:
+    """Return the finding that these rows show, with a case of the first."""
+    first = slice(rows[0], rows[0] + 1)
+    one = composites.take(first)
+    words: dict[int, int] = {}
+    for va in (int(one.va[0]), int(one.second_va()[0])):
+        # A walk that leaves the memory reads zeros there, which are no words of a case.
+        words |= {pa: word for pa, word in walk(memory, context, va).words if word}
+    claims = [claim.take(first) for claim in judged.claims]
+    case = composite_case(context, tuple(memory.ranges), words, one)
+    return CompositeFinding(signature, len(rows), case, claims, judged.seen.take(first))
 
 
 def findings_in(stand: CompositeStand, case: CompositeCase) -> tuple[CompositeFinding, ...]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from emu.check.compare import Divergence
 from emu.check.explain import ACCESSED_LEAF, accessed_leaves
 from emu.check.known import known_divergence
+from emu.fuzz.caseless import Caseless, attempted
 from emu.fuzz.layout import Layout
 from emu.fuzz.layout_case import layout_case
 from emu.fuzz.signature import Signature, signature_of
@@ -21,10 +22,13 @@ from walker.memory import SparseWords
 from walker.source import Case
 from walker.translate import walk
 
-__all__ = ["MEANT", "WALKER", "Finding", "Findings", "confirm"]
+__all__ = ["MEANT", "WALKER", "WRITABLE", "Finding", "Findings", "confirm"]
 
 WALKER, MEANT = "walker", "meant"
 """Who is compared with the CPU: the built-in walker, a layout's intentions."""
+
+WRITABLE = "a case that can be written"
+"""What is due where the case of a finding can't be made."""
 
 Fields = dict[str, NDArray[np.bool_]]
 
@@ -127,6 +131,7 @@ class Findings:
     def add_failure(self, signature: Signature) -> None:
         """Gather that a walker under test failed to answer."""
         self.divergent += 1
+        self._counts[signature] += 1
         self._failures.append(signature)
 
     @property
@@ -141,22 +146,32 @@ class Findings:
 
     def all(self) -> tuple[Finding, ...]:
         """Return one finding a signature, in the order of their first accesses."""
+        return tuple(self._finding(signature) for signature in self._ordered())
+
+    def gathered(self) -> tuple[Finding | Caseless, ...]:
+        """Return the same; a finding whose case can't be made is there without, and why not."""
+        found: list[Finding | Caseless] = []
+        failed: list[Caseless] = []
+        for signature in self._ordered():
+            made = attempted(WRITABLE, lambda each=signature: self._finding(each), failed)  # type: ignore[misc]  # Bound now.
+            found.append(Caseless(signature, self._counts[signature]) if made is None else made)
+        return (*found, *failed)
+
+    def _ordered(self) -> list[Signature]:
+        by_row = sorted(self._first, key=lambda each: (self._row[each], each))
+        return [*by_row, *self._failures]
+
+    def _finding(self, signature: Signature) -> Finding:
         layout = self._layout
-        found = []
-        for signature, divergence in sorted(
-            self._first.items(), key=lambda item: (self._row[item[0]], item[0])
-        ):
-            case = divergence_case(layout.context, layout.ram, divergence)
-            if signature in self._unseen:
-                bare = tuple(replace(each, predicted=None, observed=None) for each in case.probes)
-                case = replace(case, probes=bare)
-            whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
-            row = self._row[signature]
-            found.append(Finding(signature, self._counts[signature], row, case, whole))
-        for signature in self._failures:
+        if signature not in self._first:
             case = layout_case(layout)
-            found.append(Finding(signature, 1, 0, case, case))
-        return tuple(found)
+            return Finding(signature, self._counts[signature], 0, case, case)
+        case = divergence_case(layout.context, layout.ram, self._first[signature])
+        if signature in self._unseen:
+            bare = tuple(replace(each, predicted=None, observed=None) for each in case.probes)
+            case = replace(case, probes=bare)
+        whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
+        return Finding(signature, self._counts[signature], self._row[signature], case, whole)
 
 
 def confirm(prober: Prober, layout: Layout, observed: Outcomes, rows: list[int]) -> None:

@@ -20,7 +20,18 @@ from walker.outcome import (
 )
 from walker.translate import StepKind
 
-__all__ = ["Signature", "failure_signature", "lost_signature", "signature_of"]
+__all__ = [
+    "CROSSWALK",
+    "Signature",
+    "failed_signature",
+    "failure_signature",
+    "lost_signature",
+    "signature_of",
+    "without_numbers",
+]
+
+CROSSWALK = "crosswalk"
+"""The witness of findings about Crosswalk itself."""
 
 _PEER = "peer:"
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
@@ -37,7 +48,8 @@ _DUE = "due"
 class Signature:
     """Who disagrees with the truth, about which rule, and how.
 
-    `witness` is `walker`, `meant`, `peer:NAME`, or `emulator` where that gave no outcome.
+    `witness` is `walker`, `meant`, `peer:NAME`, `emulator` where that gave no outcome, or
+    `crosswalk` where the search itself failed.
     Findings with equal signatures are taken to have one cause.
     """
 
@@ -76,10 +88,20 @@ def failure_signature(name: str, failure: PeerFailure) -> Signature:
 def lost_signature(how: str, why: str = "") -> Signature:
     """Return the signature of an emulator that gave no outcome: it crashed, hung, or failed.
 
-    Numbers in `why`, its error, are of the case and not of the cause.
+    `why`, its error, counts without its numbers.
     """
-    words = _NUMBER.sub("N", why)
+    words = without_numbers(why)
     return Signature("emulator", "an outcome", f"{how}: {words}" if words else how, _DUE)
+
+
+def failed_signature(due: str, why: str) -> Signature:
+    """Return the signature of what Crosswalk failed to do: what was due, and what came of it."""
+    return Signature(CROSSWALK, due, why, _DUE)
+
+
+def without_numbers(text: str) -> str:
+    """Return an error's words without its numbers, which are of the case and not of the cause."""
+    return _NUMBER.sub("N", text)
 
 
 def signature_of(

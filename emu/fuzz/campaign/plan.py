@@ -61,6 +61,11 @@ class Plan:
         content += base.frames.tobytes() + base.words.tobytes()
         return sha256(content).hexdigest()[:16]
 
+    def open_source(self) -> None:
+        """Read the tables that layouts start from, if any; `CrosswalkError` where they can't be."""
+        if self.source is not None:
+            _base(self.source)
+
     def layout(self, index: int, seen: bytes) -> Layout:
         """Return a layout of the campaign; `seen` is what had been seen, packed."""
         if self.source is not None:

@@ -5,20 +5,25 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from emu.fuzz.attempt import AnyFinding
 from emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from emu.fuzz.campaign.pools import Pool
 from emu.fuzz.campaign.state import Found, State, pack, unpack
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.campaign.work import Done, Lost, Task
+from emu.fuzz.caseless import Caseless, attempted
 from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.coverage import Seen
-from emu.fuzz.findings import Finding
+from emu.fuzz.findings import MEANT, WRITABLE, Finding
 from emu.fuzz.layout_case import layout_case
-from emu.fuzz.signature import lost_signature
+from emu.fuzz.signature import CROSSWALK, failed_signature, lost_signature, without_numbers
 from emu.report.composite_case import dump_composite
 from walker.source import dump_case
 
-__all__ = ["Campaign", "Told"]
+__all__ = ["TRIED", "Campaign", "Told"]
+
+TRIED = "a layout that can be tried"
+"""What is due where Crosswalk itself fails on a layout."""
 
 _AHEAD = 2  # Tasks in the queue for each worker.
 _SAVED_EVERY = 5.0  # Seconds: how much work a kill can cost.
@@ -133,9 +138,8 @@ class Campaign:
         state.layouts += 1
         if isinstance(result, Lost):
             state.lost += 1
-            case = layout_case(self.plan.layout(task.index, task.seen))
-            signature = lost_signature(result.how, result.why)
-            self._keep(task, Finding(signature, 1, 0, case, case), result.why)
+            for lost in self._lost(task, result):
+                self._keep(task, lost, result.why)
             return
         state.probes += result.probes
         state.divergent += result.divergent
@@ -148,7 +152,22 @@ class Campaign:
         for finding in result.findings:
             self._keep(task, finding)
 
-    def _keep(self, task: Task, finding: Finding | CompositeFinding, why: str = "") -> None:
+    def _lost(self, task: Task, result: Lost) -> list[AnyFinding]:
+        """Return the finding of a layout without a result: with all of it, if it can be made."""
+        if result.ours:
+            signature = failed_signature(TRIED, without_numbers(result.why))
+        else:
+            signature = lost_signature(result.how, result.why)
+        failed: list[Caseless] = []
+        case = attempted(
+            "a layout that can be made",
+            lambda: layout_case(self.plan.layout(task.index, task.seen)),
+            failed,
+        )
+        lost = Caseless(signature) if case is None else Finding(signature, 1, 0, case, case)
+        return [lost, *failed]
+
+    def _keep(self, task: Task, finding: AnyFinding, why: str = "") -> None:
         slug = finding.signature.slug
         found = self.state.findings.get(slug)
         if found is not None:
@@ -156,10 +175,37 @@ class Campaign:
             return
         signature = finding.signature
         note = f"{signature} (layout {task.index}){why and f': {why}'}"
+        failed: list[Caseless] = []
+        data = None
+        if not isinstance(finding, Caseless):
+            data = attempted(WRITABLE, lambda: self._file(finding, note), failed)
         # First the case, then the mention of it.
-        self._store.keep(slug, self._file(finding, note))
+        if data is not None:
+            self._store.keep(slug, data)
+        replays = data is not None and signature.witness not in {MEANT, CROSSWALK}
         self.state.findings[slug] = Found(
-            str(signature), signature.witness, finding.count, task.index
+            str(signature),
+            signature.witness,
+            finding.count,
+            task.index,
+            case=data is not None,
+            # What a layout was meant to allow, only who makes the layout knows.
+            again="replay" if replays else "fuzz",
+        )
+        for other in failed:
+            self._keep(task, other)
+
+    def keep_unreduced(self, finding: Caseless, case: bytes, layout: int) -> None:
+        """Keep that a finding of `layout` can't be made small, with its case file."""
+        slug = finding.signature.slug
+        found = self.state.findings.get(slug)
+        if found is not None:
+            found.count += 1
+            return
+        self._store.keep(slug, case)
+        signature = finding.signature
+        self.state.findings[slug] = Found(
+            str(signature), signature.witness, 1, layout, again="reduce"
         )
 
     def _file(self, finding: Finding | CompositeFinding, note: str) -> bytes:

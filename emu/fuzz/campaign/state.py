@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,7 +23,8 @@ _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 class Found(msgspec.Struct, forbid_unknown_fields=True):
     """A finding: its signature in words, how often it was met, and the layout that first did.
 
-    `witness` is who disagrees, as in the signature.
+    `witness` is who disagrees, as in the signature. `case`: whether there is a case file of it.
+    `again` is the command that shows it again: `replay`, `reduce`, or `fuzz` with the layouts.
     `reduced` is the SHA-256 of its case file once that has been made small, or can't be; it is
     noted before the file is written.
     """
@@ -33,6 +34,8 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
     count: int
     layout: int
     reduced: str | None = None
+    case: bool = True
+    again: Literal["replay", "reduce", "fuzz"] = "replay"
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):

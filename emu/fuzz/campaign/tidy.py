@@ -9,15 +9,22 @@ from threading import Lock
 from emu.fuzz.campaign.plan import Plan
 from emu.fuzz.campaign.run import Campaign
 from emu.fuzz.campaign.store import Store, digest
+from emu.fuzz.caseless import Caseless, attempted
 from emu.fuzz.composite_finding import CompositeFinding
+from emu.fuzz.findings import MEANT
 from emu.fuzz.reduce.composite import reduced_composite
 from emu.fuzz.reduce.reducer import too_many
 from emu.fuzz.reduce.same import MAX_HANGING, reduced_to, signatures_of
 from emu.fuzz.reduce.trial import Trial
+from emu.fuzz.signature import CROSSWALK, failed_signature
 from emu.report.composite_case import CompositeCase, dump_composite, parse_composite
 from walker.source import dump_case, parse_case
 
-__all__ = ["reduce_findings"]
+__all__ = ["REDUCIBLE", "SHOWN", "reduce_findings"]
+
+REDUCIBLE = "a case that can be reduced"
+SHOWN = "a case that shows its finding alone"
+"""What is due where a finding's case can't be reduced, or doesn't show the finding."""
 
 
 def reduce_findings(
@@ -29,21 +36,31 @@ def reduce_findings(
     """Reduce all findings of which no run has done it yet; several at once, in processes.
 
     Returns the slugs of those that, tried on their own, don't show what they were found for: they
-    stay as they were found. The same findings come to the same files whenever this is interrupted
-    and done again. `told` is called with how many are done, and of how many.
+    stay as they were found. That is a finding too, and so is what ends a reduction early: each
+    with the same case, and the command that tries it. Intentions aside, which no case holds. The
+    same findings come to the same files whenever this is interrupted and done again. `told` is
+    called with how many are done, and of how many.
     """
     findings = campaign.state.findings
     chosen = [
         slug
         for slug, found in sorted(findings.items())
-        if found.reduced is None or found.reduced != digest(store.case(slug))
+        if found.case
+        and found.witness != CROSSWALK
+        and (found.reduced is None or found.reduced != digest(store.case(slug)))
     ]
     alone = []
     with _reductions(campaign.plan, store, chosen, jobs) as reductions:
         for done, (slug, future) in enumerate(reductions, 1):
-            case, smaller = store.case(slug), future.result()
-            if smaller is None:
+            case = store.case(slug)
+            failed: list[Caseless] = []
+            smaller = attempted(REDUCIBLE, future.result, failed)
+            if smaller is None and not failed:
                 alone.append(slug)
+                if findings[slug].witness != MEANT:
+                    failed.append(Caseless(failed_signature(SHOWN, findings[slug].signature)))
+            for each in failed:
+                campaign.keep_unreduced(each, case, findings[slug].layout)
             # First the note, then the file: until that is there, it is as it was found.
             findings[slug].reduced = digest(smaller or case)
             campaign.save()

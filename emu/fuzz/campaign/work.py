@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emu.fuzz.attempt import AnyFinding
 from emu.fuzz.campaign.plan import Plan
-from emu.fuzz.composite_finding import CompositeFinding
+from emu.fuzz.caseless import error_text
 from emu.fuzz.coverage import CELLS, Seen
-from emu.fuzz.findings import Finding
 from emu.fuzz.worker import tester_of
 from emu.probe import ProbeError
 
@@ -33,22 +33,30 @@ class Done:
     probes: int
     divergent: int
     known: dict[str, int]
-    findings: tuple[Finding | CompositeFinding, ...]
+    findings: tuple[AnyFinding, ...]
     new: NDArray[np.int32]
     seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A layout without a result. `how` says what became of the worker, `why` what it said."""
+    """A layout without a result. `how` says what became of the worker, `why` what it said.
+
+    `ours`: the error is Crosswalk's own, and not what the emulator did.
+    """
 
     how: str
     why: str = ""
+    ours: bool = False
 
 
 def work(task: Task) -> Done | Lost:
-    """Make a layout and try it; one that the emulator did what is no outcome with is lost."""
+    """Make a layout and try it; one that something raises about is lost, and says what.
+
+    Raises the `CrosswalkError` that opening the walker under test, or the source, raises.
+    """
     plan = task.plan
+    plan.open_source()
     tester = tester_of(plan.walker, plan.claims, plan.limits)
     try:
         attempt = tester.attempt(
@@ -57,12 +65,15 @@ def work(task: Task) -> Done | Lost:
     except ProbeError as error:
         tester.forget()  # Engines that did this are not to be trusted again.
         return Lost("error", str(error))
+    except Exception as error:  # noqa: BLE001  # One layout's trouble is no end of a campaign.
+        tester.forget()
+        return Lost("error", error_text(error), ours=True)
     new = attempt.coverage & CELLS.possible & ~_unpacked(task.seen)
     return Done(
         task.index,
         attempt.probes,
         attempt.divergent,
-        attempt.known,
+        {name: count for name, count in sorted(attempt.known.items()) if count},
         attempt.findings,
         np.flatnonzero(new).astype(np.int32),
         attempt.seconds,

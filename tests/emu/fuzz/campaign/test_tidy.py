@@ -5,10 +5,11 @@ import pytest
 
 from emu.fuzz.campaign import Campaign
 from emu.fuzz.campaign.store import Store, digest
-from emu.fuzz.campaign.tidy import reduce_findings
+from emu.fuzz.campaign.tidy import REDUCIBLE, SHOWN, reduce_findings
+from emu.fuzz.reduce.same import reduced_to
 from emu.fuzz.reduce.trial import Trial
 from emu.report.records import access_of
-from tests.emu.fuzz.campaign.make import PLAN, searched
+from tests.emu.fuzz.campaign.make import PLAN, finding, searched
 from tests.emu.fuzz.campaign.running import corpus
 from tests.emu.fuzz.campaign.test_pools import campaign
 from tests.emu.fuzz.hunted import path_of
@@ -95,10 +96,56 @@ def test_what_is_reduced_is_not_reduced_again(tmp_path, walker_with_bug, monkeyp
 def test_a_finding_that_its_case_alone_does_not_show_stays_and_is_said(tmp_path):
     searched(tmp_path, 35)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
-    found, alone = reduced(tmp_path, PLAN)
-    assert sorted(found.state.findings) == alone
-    assert before == {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
+    _, alone = reduced(tmp_path, PLAN)
+    assert sorted(path.removesuffix(".json") for path in before) == alone
+    after = {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
+    assert before.items() <= after.items()
     assert [] == reduced(tmp_path, PLAN)[1]
+    assert after == {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
+
+
+def test_a_case_that_does_not_show_its_finding_is_a_finding_with_that_case(tmp_path):
+    searched(tmp_path, 35)
+    found, alone = reduced(tmp_path, PLAN)
+    ours = {
+        each.signature: (slug, each)
+        for slug, each in found.state.findings.items()
+        if each.witness == "crosswalk"
+    }
+    assert len(alone) == len(ours) == 3
+    rule = "rule 0: walker says ok, it is #PF"
+    slug, each = ours[f"{SHOWN} is due: crosswalk: {rule}"]
+    assert ("reduce", True, 9) == (each.again, each.case, each.layout)
+    original = finding("rule 0").signature.slug
+    names = (tmp_path / "findings" / f"{name}.json" for name in (slug, original))
+    assert 1 == len({path.read_bytes() for path in names})
+
+
+def test_a_reduction_that_raises_is_a_finding_and_the_others_are_reduced(
+    tmp_path, walker_with_bug, monkeypatch
+):
+    found = campaign(tmp_path, 2, 12)
+    chosen = max(found.state.findings)
+
+    def failing(trial, case, signature):
+        if signature.slug == chosen:
+            raise ZeroDivisionError("of entry 0x1000")
+        return reduced_to(trial, case, signature)
+
+    monkeypatch.setattr("emu.fuzz.campaign.tidy.reduced_to", failing)
+    again, alone = reduced(tmp_path, found.plan)
+    assert [] == alone
+    (slug,) = set(again.state.findings) - set(found.state.findings)
+    each = again.state.findings[slug]
+    assert each.signature == (f"{REDUCIBLE} is due: crosswalk: ZeroDivisionError: of entry N")
+    assert store_case(tmp_path, slug) == store_case(tmp_path, chosen)
+    for other in set(found.state.findings) - {chosen}:
+        assert len(load_case(tmp_path / "findings" / f"{other}.json").entries) <= 5
+    assert [] == reduced(tmp_path, found.plan)[1]
+
+
+def store_case(folder, slug):
+    return (folder / "findings" / f"{slug}.json").read_bytes()
 
 
 @pytest.mark.slow
