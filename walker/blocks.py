@@ -1,13 +1,14 @@
 """Blocks of tables, and the entries that they hold, as columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from walker.bulk import addresses_4mib, grants_of
-from walker.columns import Rows
+from walker.columns import Index, Rows
 from walker.context import PagingContext
 from walker.entry import LEVELS, SHIFT_4MIB, Entry, Level, address_bits
 from walker.memory import U64, PhysicalMemory
@@ -29,19 +30,38 @@ class Leaves(Rows):
 
     `va` uint64[n], canonical; `entry` uint64[n], the raw entries; `grant` uint8[n], the `Grant`
     bits of all levels together; `shift` uint8[n]: each spans 1 << shift bytes. Everything else
-    is derived: no two formats have a shift in common that they give another meaning.
+    is derived: no two formats have a shift in common that they give another meaning. `mask` is
+    the encryption mask, the same for all: bits of the address field that are flags instead.
     """
 
     va: U64
     entry: U64
     grant: NDArray[np.uint8]
     shift: NDArray[np.uint8]
+    mask: int = 0
 
     @classmethod
     def none(cls) -> "Leaves":
         """Return no rows."""
         words, bits = np.zeros(0, np.uint64), np.zeros(0, np.uint8)
         return cls(words, words, bits, bits)
+
+    def take(self, rows: Index) -> Self:
+        """Return the chosen rows."""
+        columns = self.va[rows], self.entry[rows], self.grant[rows], self.shift[rows]
+        return type(self)(*columns, self.mask)
+
+    @classmethod
+    def join(cls, parts: Iterable[Self]) -> Self:
+        """Return the rows of all parts of one walk, one after the other; at least one part."""
+        parts = list(parts)
+        return cls(
+            np.concatenate([part.va for part in parts]),
+            np.concatenate([part.entry for part in parts]),
+            np.concatenate([part.grant for part in parts]),
+            np.concatenate([part.shift for part in parts]),
+            max(part.mask for part in parts),
+        )
 
     def __len__(self) -> int:
         return len(self.va)
@@ -60,7 +80,7 @@ class Leaves(Rows):
     def pa(self) -> U64:
         """The physical address of each page, uint64[n]."""
         field = self._by_shift(_ADDRESSES)
-        found = self.entry & field
+        found = self.entry & (field & ~np.uint64(self.mask))
         large = self.shift[: len(field)] == SHIFT_4MIB
         if large.any():  # All of them are, if one field does for all.
             return np.where(large, addresses_4mib(self.entry), found)
@@ -69,7 +89,7 @@ class Leaves(Rows):
     @property
     def flags(self) -> U64:
         """The bits of each leaf outside its address field, uint64[n]."""
-        return self.entry & self._by_shift(~_ADDRESSES)
+        return self.entry & (self._by_shift(~_ADDRESSES) | np.uint64(self.mask))
 
     def rights(self, context: PagingContext) -> NDArray[np.uint8]:
         """Return the effective `Rights` of each under a context, uint8[n]."""
@@ -101,10 +121,11 @@ class Tables(Rows):
         return len(self.frame)
 
 
-def present_entries(memory: PhysicalMemory, level: Level, tables: Tables) -> Leaves:
+def present_entries(memory: PhysicalMemory, level: Level, tables: Tables, mask: int = 0) -> Leaves:
     """Return the present entries of tables of one level, in order: pages, tables and unlawful.
 
-    The tables are in address order and do not overlap. `grant` counts the inherited ones.
+    The tables are in address order and do not overlap. `grant` counts the inherited ones; `mask`
+    is the encryption mask.
     """
     words = read_tables(memory, level, tables.frame)
     shift = np.uint64(level.shift)
@@ -114,7 +135,8 @@ def present_entries(memory: PhysicalMemory, level: Level, tables: Tables) -> Lea
         va = tables.va[:, None] + (np.arange(level.entries, dtype=np.uint64) << shift)
         grant = _grants(level, entry)
         grant.reshape(words.shape)[:] &= tables.grant[:, None]
-        return Leaves(va.reshape(-1), entry, grant, np.full(len(entry), level.shift, np.uint8))
+        shifts = np.full(len(entry), level.shift, np.uint8)
+        return Leaves(va.reshape(-1), entry, grant, shifts, mask)
 
     flat = words.reshape(-1)
     # Only the low byte of each entry is looked at, and becomes 0 or 1.
@@ -136,7 +158,7 @@ def present_entries(memory: PhysicalMemory, level: Level, tables: Tables) -> Lea
     va = at.view(np.uint64)
     va <<= shift
     va += offset
-    return Leaves(va, entry, grant, np.full(len(va), level.shift, np.uint8))
+    return Leaves(va, entry, grant, np.full(len(va), level.shift, np.uint8), mask)
 
 
 def _grants(level: Level, entry: U64) -> NDArray[np.uint8]:
@@ -215,4 +237,4 @@ def _merge(many: Leaves, few: Leaves) -> Leaves:
         few.grant,
         few.shift,
     )
-    return Leaves(va, entry, grant, shift)
+    return Leaves(va, entry, grant, shift, max(many.mask, few.mask))

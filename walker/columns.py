@@ -13,7 +13,16 @@ from walker.memory import U64
 from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from walker.rights import Rights
 
-__all__ = ["MAX_STEPS", "Accesses", "Kind", "Outcomes", "Rows", "distinct", "merge_changes"]
+__all__ = [
+    "MAX_STEPS",
+    "Accesses",
+    "Index",
+    "Kind",
+    "Outcomes",
+    "Rows",
+    "distinct",
+    "merge_changes",
+]
 
 MAX_STEPS = 5
 """The most entries that one translation uses."""

@@ -1,47 +1,12 @@
-"""The processor state that a translation depends on, all of it and nothing else."""
+"""The processor state that a translation depends on; what each register bit is: `control`."""
 
 from dataclasses import dataclass
-from enum import IntFlag, StrEnum
+from enum import StrEnum
 
+from walker.control import CR0, CR3, CR4, EFER, Vendor, refuse_unmodelled
 from walker.errors import BadInput
 
-__all__ = ["CR0", "CR4", "EFER", "PagingContext", "PagingMode", "Vendor"]
-
-
-class CR0(IntFlag):
-    """Bits of CR0 that paging looks at (Intel SDM vol. 3A 2.5)."""
-
-    PE = 1 << 0
-    WP = 1 << 16
-    PG = 1 << 31
-
-
-class CR4(IntFlag):
-    """Bits of CR4 that paging looks at (Intel SDM vol. 3A 2.5)."""
-
-    PSE = 1 << 4
-    PAE = 1 << 5
-    PGE = 1 << 7
-    LA57 = 1 << 12
-    SMEP = 1 << 20
-    SMAP = 1 << 21
-    PKE = 1 << 22
-    PKS = 1 << 24
-
-
-class EFER(IntFlag):
-    """Bits of IA32_EFER that paging looks at (Intel SDM vol. 3A 2.2.1)."""
-
-    LME = 1 << 8
-    LMA = 1 << 10
-    NXE = 1 << 11
-
-
-class Vendor(StrEnum):
-    """Whose manual rules where Intel's and AMD's differ."""
-
-    INTEL = "intel"
-    AMD = "amd"
+__all__ = ["CR0", "CR3", "CR4", "EFER", "PagingContext", "PagingMode", "Vendor"]
 
 
 class PagingMode(StrEnum):
@@ -57,6 +22,9 @@ class PagingMode(StrEnum):
         """Whether this is IA-32e mode, with linear addresses of 64 bits."""
         return self in (PagingMode.LEVEL4, PagingMode.LEVEL5)
 
+
+_PKS = 1 << 24
+_ADDRESS_FIELD = 0x000F_FFFF_FFFF_F000
 
 _LEVELS = {
     PagingMode.BIT32: 2,
@@ -74,12 +42,15 @@ class PagingContext:
     long mode with WP, PAE and NXE set. `maxphyaddr` is in bits. `rflags_ac` is the AC under
     which effective rights are stated and the AC of an access that doesn't carry its own.
     `page1gb` is CPUID.80000001H:EDX.Page1GB. Of 32-bit paging's 4-MiB pages, PSE-36 is taken
-    to be there.
+    to be there. `encryption_mask` are the bits, of 51:12, that say in an entry and in CR3 how
+    memory is encrypted (AMD's C-bit, TDX' shared bit, key IDs) and are no part of an address;
+    they may lie above MAXPHYADDR, and 32-bit paging has none.
 
-    Raises `BadInput` where the registers don't describe one of the four paging modes, or need
-    state that isn't modelled (CR4.PKS).
+    Raises `BadInput` where the registers don't describe one of the four paging modes, and for
+    bits of them that aren't modelled or that the vendor doesn't have (see `walker.control`).
 
-    Source: Intel SDM vol. 3A 4.1.1, 4.1.3, 4.1.4.
+    Source: Intel SDM vol. 3A, "Four Paging Modes", "Paging-Mode Modifiers", "Enumeration of
+    Paging Features by CPUID"; AMD APM vol. 2, "Secure Memory Encryption".
     """
 
     cr3: int
@@ -91,6 +62,7 @@ class PagingContext:
     maxphyaddr: int = 40
     page1gb: bool = True
     vendor: Vendor = Vendor.INTEL
+    encryption_mask: int = 0
 
     def __post_init__(self) -> None:
         for name, bits in (("cr0", 64), ("cr3", 64), ("cr4", 64), ("efer", 64), ("pkru", 32)):
@@ -111,13 +83,28 @@ class PagingContext:
                 f"no paging mode: EFER = {self.efer:#x} has LME without LMA while paging is on "
                 "(PAE and 32-bit paging have both clear)"
             )
+        registers = {"CR0": self.cr0, "CR4": self.cr4, "EFER": self.efer}
         if self.mode.long:
-            self._require_long()
+            registers["CR3"] = self.cr3 & -1 << 61
+        else:
+            registers["CR4"] &= ~_PKS  # Pages have keys in IA-32e mode alone.
+        refuse_unmodelled(self.vendor, registers)
+        self._require_encryption()
+        if self.mode.long:
+            self._require_cr3()
 
-    def _require_long(self) -> None:
-        if self.cr4 & CR4.PKS:
-            raise BadInput(f"CR4 = {self.cr4:#x} sets PKS; supervisor keys are not modelled")
-        if self.cr3 & self.address_mask != self.cr3 & 0x000F_FFFF_FFFF_F000:
+    def _require_encryption(self) -> None:
+        # Below bit 12 an entry has its flags, above bit 51 its key and XD.
+        if self.encryption_mask & ~_ADDRESS_FIELD:
+            raise BadInput(f"encryption_mask = {self.encryption_mask:#x} is not within bits 51:12")
+        if self.encryption_mask and self.mode is PagingMode.BIT32:
+            raise BadInput(
+                f"encryption_mask = {self.encryption_mask:#x}: entries of 32-bit paging have none"
+            )
+
+    def _require_cr3(self) -> None:
+        address = self.cr3 & _ADDRESS_FIELD & ~self.encryption_mask
+        if address & ~self.address_mask:
             raise BadInput(f"cr3 = {self.cr3:#x} sets address bits above MAXPHYADDR")
         if self.cr3 >> 52 & 0x1FF:
             raise BadInput(f"cr3 = {self.cr3:#x} sets reserved bits (60:52)")
@@ -145,7 +132,7 @@ class PagingContext:
     def address_mask(self) -> int:
         """The bits of an entry that hold the address of a 4-KiB frame."""
         width = 32 if self.mode is PagingMode.BIT32 else self.maxphyaddr
-        return (1 << width) - (1 << 12)
+        return (1 << width) - (1 << 12) & ~self.encryption_mask
 
     @property
     def root(self) -> int:
@@ -154,7 +141,7 @@ class PagingContext:
             case PagingMode.BIT32:
                 return self.cr3 & 0xFFFF_F000
             case PagingMode.PAE:
-                return self.cr3 & 0xFFFF_FFE0
+                return self.cr3 & 0xFFFF_FFE0 & ~self.encryption_mask
             case _:
                 return self.cr3 & self.address_mask
 
@@ -192,6 +179,31 @@ class PagingContext:
     def pke(self) -> bool:
         """CR4.PKE in IA-32e mode: PKRU restricts data accesses to user pages."""
         return bool(self.cr4 & CR4.PKE) and self.mode.long
+
+    @property
+    def lam_user(self) -> int:
+        """The bits that LAM leaves of user pointers, bit 63 clear: 57, 48, or 0 for no masking.
+
+        CR3.LAM_U57 goes before CR3.LAM_U48. In 64-bit mode alone, as all of LAM.
+        """
+        if not self.mode.long:
+            return 0
+        return 57 if self.cr3 & CR3.LAM_U57 else 48 if self.cr3 & CR3.LAM_U48 else 0
+
+    @property
+    def lam_supervisor(self) -> int:
+        """The bits that LAM leaves of supervisor pointers, bit 63 set, or 0: by CR4.LAM_SUP."""
+        return self.va_bits if self.mode.long and self.cr4 & CR4.LAM_SUP else 0
+
+    @property
+    def uai(self) -> bool:
+        """EFER.UAIE in 64-bit mode: bits 63:57 of a data access's address are ignored."""
+        return bool(self.efer & EFER.UAIE) and self.mode.long
+
+    @property
+    def lass(self) -> bool:
+        """CR4.LASS in IA-32e mode: no access goes across to the half of the other privilege."""
+        return bool(self.cr4 & CR4.LASS) and self.mode.long
 
     def canonical(self, va: int) -> bool:
         """Return whether all bits of `va` above the linear address width copy its top bit.

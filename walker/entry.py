@@ -147,7 +147,8 @@ def reserved_bits(context: PagingContext, level: int, *, leaf: bool) -> int:
     address bits of a large leaf below its size, but for PAT in bit 12. For AMD also bit 8 of a
     PML4E or PML5E (APM vol. 2 5.3.3). In PAE paging bits 62:52 too, and in a PDPTE bit 63,
     whatever NXE is, and bits 8:5 and 2:1. In 32-bit paging only those of a 4-MiB page: bit 21,
-    and of bits 20:13 what would be address bits from MAXPHYADDR up.
+    and of bits 20:13 what would be address bits from MAXPHYADDR up. Bits of the encryption mask
+    are reserved nowhere.
 
     Source: Intel SDM vol. 3A tables 4-4..4-6, 4-8..4-11, 4-14..4-20.
     """
@@ -161,7 +162,8 @@ def reserved_bits(context: PagingContext, level: int, *, leaf: bool) -> int:
     if context.mode is PagingMode.PAE:
         reserved |= _PAE_HIGH
         if level == 3:
-            return int(reserved | Entry.XD | _PAE_PDPTE)
+            reserved |= Entry.XD | _PAE_PDPTE
+            return int(reserved & ~context.encryption_mask)
     if not leaf:
         if level > 2:
             reserved |= Entry.PS
@@ -169,7 +171,7 @@ def reserved_bits(context: PagingContext, level: int, *, leaf: bool) -> int:
             reserved |= Entry.G
     elif level > 1:
         reserved |= (LEVELS[level].span - 1) & ADDRESS_FIELD & ~Entry.PAT_LARGE
-    return int(reserved)
+    return int(reserved & ~context.encryption_mask)
 
 
 _PAE_HIGH = (1 << 63) - (1 << 52)

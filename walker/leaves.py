@@ -87,7 +87,8 @@ def expand(
         grant = grant & grants_of(entry)
     elif (present & ~good).any():
         good[:] = False  # They are loaded together, or not at all.
-    columns = Leaves(va, entry, grant, np.full(len(entry), form.shift, np.uint8))
+    shift = np.full(len(entry), form.shift, np.uint8)
+    columns = Leaves(va, entry, grant, shift, context.encryption_mask)
     down, page = good & ~leaf, good & leaf
     return Expanded(
         columns.take(page),
@@ -110,7 +111,7 @@ def walk_leaves(
     if start >= end or unloadable(memory, context) is not None:
         return
     top = level_of(context, context.levels)
-    root = present_entries(memory, top, root_table(context))
+    root = present_entries(memory, top, root_table(context), context.encryption_mask)
     root = clip(replace(root, va=canonical(context, root.va)), top, start, end)
     walk = _Walk(memory, context, start, end)
     leaves, tables = walk.split(context.levels, root)
@@ -140,7 +141,7 @@ class _Walk:
         at, size = 0, BLOCK
         while at < len(tables):
             block = tables.take(slice(at, at + size))
-            found = present_entries(self._memory, form, block)
+            found = present_entries(self._memory, form, block, self._context.encryption_mask)
             at += len(block)
             # Where tables are nearly empty, it's the calls that take the time, not the rows.
             size = BLOCK * (_SPARSE if len(found) < len(block) * _FEW else 1)
@@ -175,7 +176,7 @@ def blocked_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
     parts = [part.blocked for _, part in _distinct(memory, context)]
     every = Leaves.join([Leaves.none(), *parts])
     every = every.take(np.argsort(every.va, kind="stable"))
-    return Leaves(canonical(context, every.va), every.entry, every.grant, every.shift)
+    return replace(every, va=canonical(context, every.va))
 
 
 def entries_to_nowhere(memory: PhysicalMemory, context: PagingContext) -> U64:

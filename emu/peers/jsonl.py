@@ -19,6 +19,7 @@ from walker.errors import BadInput
 from walker.memory import PhysicalMemory, SparseWords
 from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from walker.source import Cpu
+from walker.source.case import cpu_document
 
 __all__ = ["PROTOCOL", "JsonLines"]
 
@@ -150,12 +151,9 @@ def _space(memory: PhysicalMemory, context: PagingContext) -> bytes:
     """Return an address space as a line, with the keys of a case file."""
     if not isinstance(memory, SparseWords):
         raise BadInput("only memory of sparse words can be told to a process")
-    cpu = Cpu.from_context(context)
-    registers = {name: hex(getattr(cpu, name)) for name in ("cr0", "cr3", "cr4", "efer", "pkru")}
-    features = {"maxphyaddr": cpu.maxphyaddr, "page1gb": cpu.page1gb, "vendor": cpu.vendor}
     return msgspec.json.encode(
         {
-            "cpu": {**registers, **features},
+            "cpu": cpu_document(Cpu.from_context(context)),
             "ram": [[hex(start), hex(size)] for start, size in memory.ranges],
             "entries": {hex(pa): hex(word) for pa, word in memory.words()},
         }

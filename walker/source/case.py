@@ -21,6 +21,7 @@ __all__ = [
     "Cpu",
     "OutcomeRecord",
     "Probe",
+    "cpu_document",
     "dump_case",
     "json_block",
     "json_line",
@@ -113,27 +114,29 @@ def dump_case(case: Case) -> bytes:
     """Return `case` as JSON in UTF-8, ending in a newline.
 
     Equal cases give equal bytes: keys in one order, entries by address and one a line, hex in
-    lower case without leading zeros, all of `cpu` written out.
+    lower case without leading zeros, all of `cpu` written out, but for an encryption mask of 0.
     """
     parts = {"format": json_line(case.format)}
     for name in ("seed", "note", "walker"):
         if getattr(case, name) is not None:
             parts[name] = json_line(getattr(case, name))
-    cpu = case.cpu
-    parts["cpu"] = json_line(
-        {
-            **{name: hex(getattr(cpu, name)) for name in ("cr0", "cr3", "cr4", "efer", "pkru")},
-            "maxphyaddr": cpu.maxphyaddr,
-            "page1gb": cpu.page1gb,
-            "vendor": cpu.vendor,
-        }
-    )
+    parts["cpu"] = json_line(cpu_document(case.cpu))
     parts["ram"] = json_line([[hex(start), hex(size)] for start, size in case.ram])
     words = sorted(case.entries.items())
     parts["entries"] = json_block("{", [f'"{pa:#x}": "{word:#x}"' for pa, word in words], "}")
     parts["probes"] = json_block("[", [_probe_text(probe) for probe in case.probes], "]")
     text = ",\n".join(f'  "{name}": {value}' for name, value in parts.items())
     return f"{{\n{text}\n}}\n".encode()
+
+
+def cpu_document(cpu: Cpu) -> dict[str, Any]:
+    """Return the object at `$.cpu`, without an encryption mask of 0."""
+    registers = ("cr0", "cr3", "cr4", "efer", "pkru")
+    document: dict[str, Any] = {name: hex(getattr(cpu, name)) for name in registers}
+    document |= {"maxphyaddr": cpu.maxphyaddr, "page1gb": cpu.page1gb, "vendor": cpu.vendor}
+    if cpu.encryption_mask:
+        document["encryption_mask"] = hex(cpu.encryption_mask)
+    return document
 
 
 def json_line(value: Any) -> str:

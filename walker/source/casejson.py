@@ -31,6 +31,7 @@ class CpuJson(Struct, frozen=True, forbid_unknown_fields=True):
     maxphyaddr: Annotated[int, Meta(ge=32, le=52)] | UnsetType = UNSET
     page1gb: bool | UnsetType = UNSET
     vendor: Vendor | UnsetType = UNSET
+    encryption_mask: Hex64 | UnsetType = UNSET
 
 
 class OutcomeJson(Struct, frozen=True, forbid_unknown_fields=True):

@@ -49,6 +49,7 @@ class Cpu:
     maxphyaddr: int = _DEFAULT.maxphyaddr
     page1gb: bool = _DEFAULT.page1gb
     vendor: Vendor = _DEFAULT.vendor
+    encryption_mask: int = _DEFAULT.encryption_mask
 
     @classmethod
     def from_context(cls, context: PagingContext) -> "Cpu":
@@ -110,7 +111,7 @@ class Case:
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise BadInput(f"$.format: {self.format!r} is not {FORMAT!r}")
-        for name in ("cr0", "cr3", "cr4", "efer"):
+        for name in ("cr0", "cr3", "cr4", "efer", "encryption_mask"):
             _fits(f"$.cpu.{name}", getattr(self.cpu, name), 64)
         _fits("$.cpu.pkru", self.cpu.pkru, 32)
         ram = _checked_ram(self.ram)

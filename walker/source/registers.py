@@ -56,6 +56,7 @@ class Registers:
     maxphyaddr: int | None = None
     page1gb: bool | None = None
     vendor: Vendor | None = None
+    encryption_mask: int | None = None
     long_mode: bool | None = None
 
     def given(self) -> dict[str, Any]:
@@ -90,9 +91,12 @@ class Registers:
         return tuple(
             f"{field.name} = {_shown(field.name, getattr(context, field.name))}"
             for field in fields(self)
-            if getattr(self, field.name) is None and field.name != "long_mode"
+            if getattr(self, field.name) is None and field.name not in _UNSAID
         )
 
+
+_UNSAID = {"long_mode", "encryption_mask"}
+"""What isn't said to be assumed: no register, and unused by most systems."""
 
 NOT_GIVEN = Registers()
 """No register at all."""

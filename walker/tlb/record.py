@@ -13,7 +13,7 @@ from walker.columns import Kind
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
-from walker.source.case import json_block, json_line
+from walker.source.case import cpu_document, json_block, json_line
 from walker.source.casejson import CpuJson, Hex32, Hex64
 from walker.source.casetypes import AccessName, Case, Cpu
 from walker.source.files import map_file
@@ -205,14 +205,7 @@ def dump_sequence(record: SequenceRecord) -> bytes:
     parts = {"format": json_line(FORMAT)}
     if record.note is not None:
         parts["note"] = json_line(record.note)
-    parts["cpu"] = json_line(
-        {
-            **{name: hex(getattr(cpu, name)) for name in ("cr0", "cr3", "cr4", "efer", "pkru")},
-            "maxphyaddr": cpu.maxphyaddr,
-            "page1gb": cpu.page1gb,
-            "vendor": cpu.vendor,
-        }
-    )
+    parts["cpu"] = json_line(cpu_document(cpu))
     parts["ram"] = json_line([[hex(start), hex(size)] for start, size in sequence.ram])
     words = sorted(sequence.entries.items())
     parts["entries"] = json_block("{", [f'"{pa:#x}": "{word:#x}"' for pa, word in words], "}")
