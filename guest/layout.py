@@ -36,7 +36,7 @@ FROM_ROOT = 1
 
 
 class Bit:
-    """Bits of a paging-structure entry (Intel SDM vol. 3A 4.5, tables 4-14 to 4-20)."""
+    """Bits of a paging-structure entry (Intel SDM vol. 3A, "4-Level Paging and 5-Level Paging")."""
 
     P = 1 << 0
     RW = 1 << 1
@@ -55,7 +55,10 @@ class Bit:
 
 
 def key(number: int) -> int:
-    """Return the bits of a leaf that give it protection key `number` (Intel SDM vol. 3A 4.6.2)."""
+    """Return the bits of a leaf that give it protection key `number`.
+
+    Source: Intel SDM vol. 3A, "Protection Keys".
+    """
     return number << 59
 
 

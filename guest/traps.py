@@ -1,6 +1,7 @@
 """Exceptions that the built-in guest takes on purpose, and what its handlers are meant to meet.
 
-Source: Intel SDM vol. 3A 4.7 (error codes of page faults), 6.14 (stacks, frames).
+Source: Intel SDM vol. 3A, "Page-Fault Exceptions" (error codes); "Exception and Interrupt Handling
+in 64-bit Mode" (stacks, frames).
 """
 
 import struct

@@ -37,7 +37,7 @@ class Guarded(CrosswalkError):
 
 
 class Flag:
-    """Bits of RFLAGS (Intel SDM vol. 1 3.4.3)."""
+    """Bits of RFLAGS (Intel SDM vol. 1, "EFLAGS Register")."""
 
     TF, IF, DF, NT, RF, VM, AC = 1 << 8, 1 << 9, 1 << 10, 1 << 14, 1 << 16, 1 << 17, 1 << 18
 

@@ -3,8 +3,9 @@
 Unicorn raises exceptions, but delivers none. 64-bit mode alone: outside long mode gates and
 stacks are others.
 
-Source: Intel SDM vol. 3A 6.14 (64-bit delivery), table 6-5 (faults while delivering), 17.3.1.1
-(RF in the flags saved).
+Source: Intel SDM vol. 3A, "Exception and Interrupt Handling in 64-bit Mode"; "Interrupt 8—Double
+Fault Exception (#DF)" for faults while delivering; vol. 3B, "Instruction-Breakpoint Exception
+Condition", for RF in the flags saved.
 """
 
 from dataclasses import dataclass

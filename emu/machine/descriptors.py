@@ -1,6 +1,7 @@
 """Descriptors, as the guest lays them out in memory for the CPU to read.
 
-Source: Intel SDM vol. 3A 3.4.5 (segments), 6.14.1 (64-bit gates), 7.7 (64-bit TSS).
+Source: Intel SDM vol. 3A, "Segment Descriptors", "64-Bit Mode IDT" (gates), "Task Management in
+64-bit Mode" (the TSS).
 """
 
 import struct

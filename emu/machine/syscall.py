@@ -1,6 +1,6 @@
 """SYSCALL, which Unicorn leaves to whoever hooks it; SYSRET it does by itself.
 
-Source: Intel SDM vol. 2B, SYSCALL.
+Source: Intel SDM vol. 2B, "SYSCALL—Fast System Call".
 """
 
 from unicorn import x86_const as x86

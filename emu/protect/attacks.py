@@ -1,6 +1,7 @@
 """The attack table: what the guest does to itself, and what is to stop it.
 
-The expectations are stated by hand, from the policy and AMD APM vol. 2 15.25.6.
+The expectations are stated by hand, from the policy and AMD APM vol. 2, "Nested
+versus Guest Page Faults, Fault Ordering".
 """
 
 from emu.machine.svm.exits import ExitCode

@@ -1,6 +1,7 @@
 """Control registers whose bits are pinned: writes to them judged, and carried out.
 
-Source: Intel SDM vol. 2B, MOV (control registers); vol. 2D, WRMSR; vol. 3A 2.5.
+Source: Intel SDM vol. 2B, "MOV—Move to/from Control Registers"; vol. 2D, "WRMSR—Write to Model
+Specific Register"; vol. 3A, "Control Registers".
 """
 
 from dataclasses import dataclass

@@ -51,6 +51,8 @@ def nested_outcome_text(outcome: NestedOutcome, *, may: bool = False) -> str:
         return outcome_text(outcome, may=may)
     code = outcome.error_code
     text = f"#VMEXIT(NPF), EXITINFO1 {code:#x} ({nested_error_names(code)}), gpa {outcome.gpa:#x}"
+    if outcome.open:
+        text += f"; {nested_error_names(outcome.open)} may be set or clear"
     changed = ", ".join(f"{pa:#x} = {value:#x}" for pa, value in outcome.entries)
     how = "may change" if may else "changes"
     return f"{text}; {how} {changed}" if changed else text
@@ -109,6 +111,7 @@ def nested_outcome_json(outcome: NestedOutcome) -> dict[str, Any]:
     return {
         "outcome": "nested_page_fault",
         "error_code": hex(outcome.error_code),
+        **({"open": hex(outcome.open)} if outcome.open else {}),
         "gpa": hex(outcome.gpa),
         "entries": {hex(pa): hex(value) for pa, value in outcome.entries},
     }

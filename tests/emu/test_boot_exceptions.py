@@ -16,7 +16,7 @@ def booted(request):
 
 
 def test_handlers_see_what_the_layout_means_at_both_privilege_levels(booted):
-    # Intel SDM vol. 3A 4.7: P 1, W 2, U 4, RSVD 8, I/D 16, PK 32.
+    # Intel SDM vol. 3A, "Page-Fault Exceptions": P 1, W 2, U 4, RSVD 8, I/D 16, PK 32.
     faults = [taken for taken in booted.status.taken if taken.vector != 0x20]
     assert [
         *((0x10, 14, code) for code in (0, 2, 3, 0x11, 1, 0x11, 9)),

@@ -1,4 +1,4 @@
-"""Nested paging: guest-physical addresses that are translated once more (AMD APM vol. 2 15.25).
+"""Nested paging (AMD APM vol. 2): guest-physical addresses that are translated once more.
 
 - `NestedContext`: the guest's registers and the host's; `NestedPageFault`: what its own tables
   don't answer for; `NestedError`, `nested_error_names`: what EXITINFO1 says of it.

@@ -20,7 +20,7 @@ class NestedContext:
     Raises `BadInput` where either side isn't in IA-32e mode; the other modes of paging are not
     modelled in two dimensions.
 
-    Source: AMD APM vol. 2 15.25.
+    Source: AMD APM vol. 2, "Nested Paging".
     """
 
     guest: PagingContext

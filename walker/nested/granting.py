@@ -30,8 +30,8 @@ def expressible(permission: Permission) -> bool:
 def leaf_entries(pa: U64, level: int, permissions: NDArray[np.uint8]) -> U64:
     """Return the leaves of a level that grant `permissions` on pages at these addresses.
 
-    Zero for no permission. U/S is always set: without it no access passes (AMD APM vol. 2
-    15.25.5).
+    Zero for no permission. U/S is always set: without it no access passes (AMD APM vol. 2,
+    "Nested Table Walk").
     """
     leaves = pa | _FLAGS[permissions]
     if level > 1:

@@ -9,10 +9,12 @@ __all__ = ["NestedError", "NestedOutcome", "NestedPageFault", "nested_error_name
 
 
 class NestedError(IntFlag):
-    """EXITINFO1 of a nested page fault (AMD APM vol. 2 15.25.6).
+    """EXITINFO1 of a nested page fault.
 
     TABLE says that the address of a guest table's entry was translated, FINAL that the
     address of the page was.
+
+    Source: AMD APM vol. 2, "Nested versus Guest Page Faults, Fault Ordering".
     """
 
     P = 1 << 0
@@ -40,11 +42,16 @@ class NestedPageFault:
     `gpa` is the guest-physical address that couldn't be translated: that of a guest table's
     entry, or that of the byte accessed. `entries` as in `PageFault`, of guest tables and of
     nested ones, by system-physical address.
+
+    Predicted, `open` are the bits of EXITINFO1 that may be set or clear, ID or none: where the
+    host's EFER.NXE is clear, a processor may tell a code read or not (see `refused`). Observed it
+    is 0.
     """
 
     error_code: int
     gpa: int
     entries: Entries = ()
+    open: int = 0
 
 
 NestedOutcome = Outcome | NestedPageFault

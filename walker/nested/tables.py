@@ -44,7 +44,7 @@ class NestedTables:
 
     `BadInput` where the memory or `offset` isn't made of whole frames, or can't be written.
 
-    Source: AMD APM vol. 2 15.25.5; 5.3 for the entries.
+    Source: AMD APM vol. 2, "Nested Table Walk"; "Long-Mode Page Translation" for the entries.
     """
 
     def __init__(

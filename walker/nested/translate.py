@@ -1,7 +1,9 @@
-"""One translation under nested paging: the walk in two dimensions (AMD APM vol. 2 15.25).
+"""One translation under nested paging: the walk in two dimensions.
 
 The guest's entries are judged as `walker.translate` judges them; what is stated here is how
 guest-physical addresses are reached, and what then is left of the access.
+
+Source: AMD APM vol. 2, "Nested Paging".
 """
 
 from collections.abc import Iterator
@@ -26,7 +28,14 @@ from walker.translate import (
     step_at,
 )
 
-__all__ = ["NestedWalk", "Passage", "refused", "translate_nested", "walk_nested"]
+__all__ = [
+    "NestedWalk",
+    "Passage",
+    "left_open",
+    "refused",
+    "translate_nested",
+    "walk_nested",
+]
 
 _NEEDED = {
     AccessType.READ: Grant.USER,
@@ -43,10 +52,11 @@ _WITHHELD = {
 class Passage:
     """A guest-physical address on its way through the nested tables.
 
-    `path` has the nested entries, none where `gpa` is wider than the tables translate. `pa` is
-    the system-physical address; None where there is none that a user may read, or for the
-    address of a guest's entry, write. `step` is that entry, at its system-physical
-    address; None for the address of the page itself, and where `pa` is.
+    `path` has the nested entries, none where `gpa` is wider than the tables translate: the APM is
+    silent about that, and here it counts as not present. `pa` is the system-physical address; None
+    where there is none that a user may read, or for the address of a guest's entry, write. `step`
+    is that entry, at its system-physical address; None for the address of the page itself, and
+    where `pa` is.
     """
 
     gpa: int
@@ -114,13 +124,16 @@ def walk_nested(memory: PhysicalMemory, context: NestedContext, va: int) -> Nest
 def translate_nested(
     memory: PhysicalMemory, context: NestedContext, access: Access
 ) -> NestedOutcome:
-    """Return what an AMD64 processor would answer under nested paging (AMD APM vol. 2 15.25).
+    """Return what an AMD64 processor would answer under nested paging.
+
+    Source: AMD APM vol. 2, "Nested Table Walk" and "Nested versus Guest Page Faults, Fault
+    Ordering".
 
     The caches are taken to be empty. A nested fault on the way to a guest entry comes before
     what that entry says, and what the guest's entries say before the nested walk of the page.
 
     Of nested entries, A is set in all that were used, D in the leaf for a write; reading a
-    guest entry counts as one, whether the entry changes or not (15.25.5). For faults `entries`
+    guest entry counts as one, whether the entry changes or not. For faults `entries`
     has what may be set, bit by bit: all that the walk came by, and where the page's own nested
     walk faults, what a guest's walk that succeeds sets.
 
@@ -148,7 +161,12 @@ def translate_nested(
     code = refused(context.host, nested, access.type)
     if code:
         marks += [(step, Entry.A) for step in nested.steps[:-1]]
-        return NestedPageFault(code | NestedError.FINAL, path.page.gpa, changed(marks))
+        return NestedPageFault(
+            code | NestedError.FINAL,
+            path.page.gpa,
+            changed(marks),
+            left_open(context.host, access.type),
+        )
     marks += [(step, Entry.A) for step in nested.steps]
     marks.append((nested.steps[-1], dirty))
     rights = Rights(int(rights_table(context.guest)[path.guest.grant]))
@@ -186,8 +204,10 @@ def _marks(path: NestedWalk) -> Iterator[tuple[Step, Entry]]:
 def refused(host: PagingContext, path: Walk, kind: AccessType) -> int:
     """Return EXITINFO1, but for the stage, of a user access that nested entries refuse; else 0.
 
-    A code read is told apart only where EFER.NXE is set, as in the error code of #PF (AMD APM
-    vol. 2 8.4.2).
+    A code read is told apart where EFER.NXE is set, as in the error code of #PF. Where it is clear
+    the bit is `left_open`: AMD APM vol. 2, "Nested versus Guest Page Faults, Fault Ordering", sets
+    it for a code read and names no condition; "Page-Fault Error Code" has NXE for #PF; emulators
+    differ.
     """
     needed = _NEEDED[kind]
     last = path.steps[-1] if path.steps else None
@@ -203,3 +223,8 @@ def refused(host: PagingContext, path: Walk, kind: AccessType) -> int:
     elif kind is AccessType.EXECUTE and host.nxe:
         code |= NestedError.ID
     return int(code)
+
+
+def left_open(host: PagingContext, kind: AccessType) -> int:
+    """Return the bits of EXITINFO1 that the manual leaves to the processor; see `refused`."""
+    return int(NestedError.ID) if kind is AccessType.EXECUTE and not host.nxe else 0

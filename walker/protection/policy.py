@@ -35,9 +35,9 @@ __all__ = [
 class TableKind(StrEnum):
     """The kinds of second-level tables, by what they can withhold.
 
-    NPT: writing and executing (AMD APM vol. 2 15.25). EPT: reading too, where nothing may be
-    written (Intel SDM vol. 3C, "EPT Misconfigurations": writable and not readable is one). EPT
-    with mode-based execute control: execution through the supervisor's and the user's linear
+    NPT: writing and executing (AMD APM vol. 2, "Nested Paging"). EPT: reading too, where nothing
+    may be written (Intel SDM vol. 3C, "EPT Misconfigurations": writable and not readable is one).
+    EPT with mode-based execute control: execution through the supervisor's and the user's linear
     addresses apart (the same, "EPT Translation Mechanism").
     """
 

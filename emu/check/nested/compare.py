@@ -7,7 +7,7 @@ from walker.memory import PhysicalMemory
 from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
 from walker.outcome import GeneralProtection, PageFault, Translation
 
-__all__ = ["NestedDivergence", "agrees"]
+__all__ = ["NestedDivergence", "agrees", "restates"]
 
 _STAGE = int(NestedError.FINAL | NestedError.TABLE)
 
@@ -31,9 +31,9 @@ class NestedDivergence:
 def agrees(memory: PhysicalMemory, predicted: NestedOutcome, observed: NestedOutcome) -> bool:
     """Return whether an observed outcome is among those that a prediction allows.
 
-    Kind, address, error code and CR2 have to be equal; FINAL and TABLE where it was observed which
-    it is. Of an access that succeeded the changed words have to be equal too; of one that faulted
-    each bit set has to be one that may be.
+    Kind, address, error code and CR2 have to be equal, but for bits of EXITINFO1 that are left
+    open; FINAL and TABLE where it was observed which it is. Of an access that succeeded the changed
+    words have to be equal too; of one that faulted each bit set has to be one that may be.
     """
     match predicted, observed:
         case Translation(), Translation():
@@ -45,10 +45,20 @@ def agrees(memory: PhysicalMemory, predicted: NestedOutcome, observed: NestedOut
         case NestedPageFault(), NestedPageFault():
             told = ~0 if observed.error_code & _STAGE else ~_STAGE
             same = predicted.gpa == observed.gpa
-            same &= predicted.error_code & told == observed.error_code
+            differs = predicted.error_code & told ^ observed.error_code
+            same &= not differs & ~predicted.open
         case _:
             return False
     return same and _may_change(memory, predicted, observed)
+
+
+def restates(memory: PhysicalMemory, predicted: NestedOutcome, manual: NestedOutcome) -> bool:
+    """Return whether a prediction and a second statement of the manual's rules are the same.
+
+    What a prediction leaves open has to be what the manual does: else to leave all open would do.
+    """
+    open_bits = [each.open for each in (predicted, manual) if isinstance(each, NestedPageFault)]
+    return agrees(memory, predicted, manual) and len(set(open_bits)) < 2
 
 
 def _may_change(memory: PhysicalMemory, predicted: NestedOutcome, observed: NestedOutcome) -> bool:

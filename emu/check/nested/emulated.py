@@ -3,7 +3,8 @@
 Stated apart from the walker, in the order in which the CPU goes: so that what the emulator does
 can be foreseen, its crash above all, and a departure be told from an error of the walker's.
 
-Source: AMD APM vol. 2 15.25 (nested paging), 5.3 (entries), 5.4 (rights).
+Source: AMD APM vol. 2, "Nested Paging"; "Long-Mode Page Translation" for the entries;
+"Page-Protection Checks" for rights.
 """
 
 import functools
@@ -27,15 +28,13 @@ class Departure(Flag):
     """What the emulated CPU does otherwise, in either dimension.
 
     BIT_8: bit 8 of a PML4E isn't reserved. EARLY: A of a 1-GiB leaf is set before rights and low
-    reserved bits are looked at. UNMARKED: no other nested leaf's A is set, and none's D. FETCH: a
-    nested fault tells a fetch without the host's NXE, too. FATAL: a guest's table in a frame
-    without execution ends the process.
+    reserved bits are looked at. UNMARKED: no other nested leaf's A is set, and none's D. FATAL: a
+    guest's table in a frame without execution ends the process.
     """
 
     BIT_8 = auto()
     EARLY = auto()
     UNMARKED = auto()
-    FETCH = auto()
     FATAL = auto()
 
 
@@ -128,7 +127,7 @@ class _Walk:
         about = int(cause(self.context, access))
         for level in range(len(guest.table) - 1, 0, -1):
             gpa = table + 8 * (access.va >> 3 + 9 * level & 511)
-            # Walks of the guest's tables are writes to them (15.25.5).
+            # Walks of the guest's tables are writes to them ("Nested Table Walk").
             pa = self.nested(gpa, AccessType.WRITE, int(NestedError.TABLE))
             entry = self._word(pa)
             if not entry & _P:
@@ -151,24 +150,26 @@ class _Walk:
     def nested(self, gpa: int, kind: AccessType, code: int) -> int:
         """Return the system-physical address of a guest-physical one; `code` has the stage."""
         host, grant, table = self.host, ALL_GRANTS, self.host.root
-        told = host.nxe or Departure.FETCH in self.departures
         code |= int(NestedError.US)
         code |= int(NestedError.WR) if kind is AccessType.WRITE else 0
-        code |= int(NestedError.ID) if kind is AccessType.EXECUTE and told else 0
+        fetch = int(NestedError.ID) if kind is AccessType.EXECUTE else 0
+        # Without NXE the APM's #PF doesn't tell a fetch; of nested faults it doesn't say.
+        code, either = (code | fetch, 0) if host.nxe else (code, fetch)
         for level in range(len(host.table) - 1, 0, -1):
             pa = table + 8 * (gpa >> 3 + 9 * level & 511)
             entry = self._word(pa)
             if not entry & _P:
-                raise _Refused(NestedPageFault(code, gpa))
+                raise _Refused(NestedPageFault(code, gpa, open=either))
             leaf = self._is_leaf(host, level, pa, entry)
             if entry & (host.leaf if leaf else host.table)[level]:
-                raise _Refused(NestedPageFault(code | _P | int(NestedError.RSVD), gpa))
+                reserved = code | _P | int(NestedError.RSVD)
+                raise _Refused(NestedPageFault(reserved, gpa, open=either))
             grant &= grant_of(entry)
             if leaf:
                 break
             self._mark(pa, _A)
             table = entry & host.address
-        # Every access is a user's here (15.25.5).
+        # Every access is a user's here ("Nested Table Walk").
         allowed = bool(grant & Grant.USER)
         fatal = Departure.FATAL in self.departures and bool(code & NestedError.TABLE)
         if allowed and fatal and not grant & Grant.EXECUTE:
@@ -176,7 +177,7 @@ class _Walk:
         allowed &= bool(grant & Grant.EXECUTE) or kind is not AccessType.EXECUTE
         allowed &= bool(grant & Grant.WRITE) or kind is not AccessType.WRITE
         if not allowed:
-            raise _Refused(NestedPageFault(code | _P, gpa))
+            raise _Refused(NestedPageFault(code | _P, gpa, open=either))
         if Departure.UNMARKED not in self.departures:
             self._mark(pa, _A | _D if kind is AccessType.WRITE else _A)
         return _within(host, level, entry, gpa)

@@ -1,6 +1,7 @@
 """Exit codes: why a guest isn't running any more.
 
-Source: AMD APM vol. 2 appendix C (exit codes), 15.25.6 (nested page faults).
+Source: AMD APM vol. 2, "SVM Intercept Exit Codes"; "Nested versus Guest Page Faults, Fault
+Ordering".
 """
 
 from enum import IntEnum

@@ -171,7 +171,7 @@ class Host:
     def write_efer(self, value: int) -> None:
         """Write the guest's EFER, which is no exit then; SVME stays set, as it has to in a guest.
 
-        Source: AMD APM vol. 2 15.5.1.
+        Source: AMD APM vol. 2, "VMRUN Instruction".
         """
         place, _ = _EFER_WRITE
         kept = self._memory.read(_MSR_MAP + place, 1)

@@ -1,6 +1,6 @@
 """The virtual machine control block, as VMRUN reads it.
 
-Source: AMD APM vol. 2 appendix B (layout), 15.5 (VMRUN), 15.9 (intercepts).
+Source: AMD APM vol. 2, "Layout of VMCB", "VMRUN Instruction", "Instruction Intercepts".
 """
 
 import struct

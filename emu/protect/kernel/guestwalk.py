@@ -1,6 +1,7 @@
 """A guest's tables as they lie in RAM, read for its host: without the CPU, and without a trace.
 
-Source: Intel SDM vol. 3A 4.5 (4-level paging); Linux Documentation/x86/pti.rst (two roots).
+Source: Intel SDM vol. 3A, "4-Level Paging and 5-Level Paging"; Linux Documentation/x86/pti.rst (two
+roots).
 """
 
 from collections.abc import Iterator

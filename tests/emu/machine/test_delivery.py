@@ -1,4 +1,7 @@
-"""Delivery, kind by kind, with expectations from the manual: Intel SDM vol. 3A chapter 6."""
+"""Delivery, kind by kind, with expectations from the manual.
+
+Intel SDM vol. 3A, "Exception and Interrupt Handling in 64-bit Mode".
+"""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""SYSCALL and SYSRET: Intel SDM vol. 2B."""
+"""SYSCALL and SYSRET: Intel SDM vol. 2B, "SYSCALL—Fast System Call"."""
 
 import pytest
 from unicorn import x86_const as x86

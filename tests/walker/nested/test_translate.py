@@ -1,4 +1,4 @@
-"""The walk in two dimensions on tables built by hand (AMD APM vol. 2 15.25)."""
+"""The walk in two dimensions on tables built by hand (AMD APM vol. 2, "Nested Paging")."""
 
 import pytest
 

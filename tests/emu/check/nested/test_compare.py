@@ -1,6 +1,6 @@
 import pytest
 
-from emu.check.nested.compare import agrees
+from emu.check.nested.compare import agrees, restates
 from walker.memory import SparseWords
 from walker.nested.outcome import NestedError, NestedPageFault
 from walker.outcome import GeneralProtection, PageFault, Translation
@@ -61,3 +61,27 @@ def test_what_is_allowed(predicted, observed):
 )
 def test_what_is_not(predicted, observed):
     assert not agrees(MEMORY, predicted, observed)
+
+
+ID = int(NestedError.ID)
+OPEN = NestedPageFault(0x4 | FINAL, 0x1028, open=ID)
+
+
+@pytest.mark.parametrize("code", [0x4, 0x4 | ID, 0x4 | ID | FINAL])
+def test_a_bit_that_is_left_open_may_be_set_or_clear(code):
+    assert agrees(MEMORY, OPEN, nested(code))
+
+
+@pytest.mark.parametrize("code", [0x5 | ID, 0x6, ID])
+def test_no_other_bit_is_open_beside_it(code):
+    assert not agrees(MEMORY, OPEN, nested(code))
+
+
+def test_a_prediction_leaves_open_what_the_manual_does_and_nothing_else():
+    definite = nested(0x4 | FINAL)
+    assert restates(MEMORY, OPEN, OPEN)
+    assert restates(MEMORY, definite, definite)
+    assert restates(MEMORY, REACHED, REACHED)
+    assert not restates(MEMORY, definite, OPEN)
+    assert not restates(MEMORY, OPEN, definite)
+    assert not restates(MEMORY, REACHED, OPEN)

@@ -125,6 +125,13 @@ WRONG = {
     "P missing": without_code(NestedError.P),
     "RSVD missing": without_code(NestedError.RSVD),
     "ID missing": without_code(NestedError.ID),
+    "all of EXITINFO1 left open": answering(
+        NestedPageFault, lambda fault, _: replace(fault, open=0x1F)
+    ),
+    "ID left open with NXE": answering(
+        NestedPageFault, lambda fault, _: replace(fault, open=NestedError.ID)
+    ),
+    "ID never left open": answering(NestedPageFault, lambda fault, _: replace(fault, open=0)),
     "the page's address for the entry's": answering(
         NestedPageFault, lambda fault, _: replace(fault, gpa=fault.gpa & -4096)
     ),
