@@ -56,15 +56,16 @@ class Unfollowed:
 
     `outside` refer to tables outside memory, `reserved` set reserved bits; a leaf whose page is
     outside memory is a mapping, and not counted. `first` are those of the lowest addresses.
-    `entries` is the number of all present entries, `root_entries` and `root_unfollowed` the
-    numbers of the root's own. `beyond_40` and `beyond_46` count the entries that are followed
-    and have address bits from 40, or from 46, up.
+    `entries` is the number of all present entries, `leaves` that of those which map a page;
+    `root_entries` and `root_unfollowed` are numbers of the root's own. `beyond_40` and
+    `beyond_46` count the entries that are followed and have address bits from 40, or from 46, up.
     """
 
     outside: int = 0
     reserved: int = 0
     first: tuple[UnfollowedEntry, ...] = ()
     entries: int = 0
+    leaves: int = 0
     root_entries: int = 0
     root_unfollowed: int = 0
     beyond_40: int = 0
@@ -117,23 +118,31 @@ class _Block:
 
 
 def unfollowed(
-    memory: PhysicalMemory, context: PagingContext, *, first: int = _FIRST
+    memory: PhysicalMemory,
+    context: PagingContext,
+    *,
+    first: int = _FIRST,
+    tables: int | None = None,
 ) -> Unfollowed:
     """Return what of an address space can't be followed, with the `first` few entries.
+
+    With `tables`, no more than so many of a level are looked at, those of the lowest physical
+    addresses.
 
     Where a PAE address space can't be entered, for a reserved bit in a PDPTE, nothing is looked
     at but the PDPTEs. A root outside memory has no entries.
     """
-    counts = np.zeros(5, np.int64)
+    counts = np.zeros(6, np.int64)
     root = (0, 0)
     found: list[UnfollowedEntry] = []
-    for block in _blocks(memory, context):
+    for block in _blocks(memory, context, tables):
         bad = block.reserved | block.outside
         address = block.entry[~bad] & np.uint64(ADDRESS_FIELD & context.address_mask)
         counts += [
             block.outside.sum(),
             block.reserved.sum(),
             len(bad),
+            (block.leaf & ~bad).sum(),
             (address >> np.uint64(40) != 0).sum(),
             (address >> np.uint64(46) != 0).sum(),
         ]
@@ -142,11 +151,11 @@ def unfollowed(
         found = sorted(
             found + block.first(context, first), key=lambda each: (each.va, -each.level)
         )[:first]
-    outside, reserved, entries, beyond_40, beyond_46 = counts.tolist()
-    return Unfollowed(outside, reserved, tuple(found), entries, *root, beyond_40, beyond_46)
+    outside, reserved, entries, leaves, beyond_40, beyond_46 = counts.tolist()
+    return Unfollowed(outside, reserved, tuple(found), entries, leaves, *root, beyond_40, beyond_46)
 
 
-def _blocks(memory: PhysicalMemory, context: PagingContext) -> Iterator[_Block]:
+def _blocks(memory: PhysicalMemory, context: PagingContext, tables: int | None) -> Iterator[_Block]:
     """Yield the present entries of all distinct tables, from the root down."""
     frame, va = np.array([context.root], np.uint64), np.zeros(1, np.uint64)
     enters = unloadable(memory, context) is None
@@ -159,7 +168,7 @@ def _blocks(memory: PhysicalMemory, context: PagingContext) -> Iterator[_Block]:
                 below.append(block.down(context))
             if sum(len(each) for each, _ in below[1:]) > _MERGED:
                 below = [_merged(below)]
-        frame, va = _merged(below)
+        frame, va = (column[:tables] for column in _merged(below))
 
 
 def _present(

@@ -4,13 +4,18 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+from emu.cli.output import remark
 from emu.guests import booted_guest, names_guest
+from emu.report.source import source_text
 from walker.context import Vendor
 from walker.errors import BadInput
 from walker.leaves import TOP
 from walker.source import Registers, Source, SourceKind, open_source, parse_int
+from walker.source.registers import ASSUMED_WIDTH
 
-__all__ = ["add_range", "add_source", "chosen_range", "chosen_source"]
+__all__ = ["add_range", "add_source", "chosen_range", "chosen_source", "tell_source"]
+
+_WIDEST = 52
 
 _NUMBERS = {"cr3": 64, "cr4": 64, "cr0": 64, "efer": 64, "pkru": 32}
 
@@ -34,8 +39,14 @@ def add_source(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     group.add_argument("--base", metavar="PA", default="0", help="where a raw image begins (0)")
 
 
-def chosen_source(options: argparse.Namespace, *, nested: bool = False) -> Source:
-    """Return the source that the options name; `nested` and `BadInput` as in `open_source`."""
+def chosen_source(
+    options: argparse.Namespace, *, nested: bool = False, listing: bool = False
+) -> Source:
+    """Return the source that the options name; `nested` and `BadInput` as in `open_source`.
+
+    Where MAXPHYADDR isn't known, a `listing` takes 52, which hides no mapping, and everything
+    else 40, which is what the emulated CPU has.
+    """
     registers = _registers(options)
     name = options.source
     if names_guest(name):
@@ -47,7 +58,17 @@ def chosen_source(options: argparse.Namespace, *, nested: bool = False) -> Sourc
         base=parse_int(options.base, "--base", bits=52),
         kind=options.kind,
         nested=nested,
+        width=_WIDEST if listing else ASSUMED_WIDTH,
     )
+
+
+def tell_source(source: Source) -> None:
+    """Say on standard error what the source has, what is assumed and what is told from it."""
+    remark(source_text(source))
+    if source.assumed:
+        remark(f"assumed: {', '.join(source.assumed)}")
+    for text in source.remarks:
+        remark(text)
 
 
 def add_range(parser: argparse.ArgumentParser) -> None:
@@ -93,4 +114,5 @@ def _guest(name: str, registers: Registers, options: argparse.Namespace, *, nest
         kind=SourceKind.RAW,
         memory=booted.memory,
         context=context,
+        complete=True,
     )

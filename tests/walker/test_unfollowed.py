@@ -45,6 +45,8 @@ def test_entries_are_counted_as_a_naive_walk_counts_them(soup):
         assert sum(not outside for *_, outside in expected) == found.reserved
         assert sorted(expected) == sorted(rows(found))
         assert len(present) == found.entries
+        pages = {(page.level, page.entry) for page in naive.pages(soup)}
+        assert bool(pages) is bool(found.leaves)
         assert (len(root), len(bad_root)) == (found.root_entries, found.root_unfollowed)
 
 
@@ -69,6 +71,7 @@ def test_a_page_without_ram_is_a_mapping_and_a_table_without_ram_is_outside():
             ),
         ),
         entries=5,
+        leaves=1,
         root_entries=1,
     ) == unfollowed(tables.memory, context())
 
@@ -185,6 +188,14 @@ def test_the_cost_is_that_of_the_distinct_tables():
 
     assert (0, 512) == _counts(unfollowed(memory, context(maxphyaddr=40)))
     assert memory.read_tables <= 4
+
+
+def test_the_number_of_tables_can_be_limited():
+    tables = Builder()
+    for at in range(8):
+        tables.map(at << 21, 1 << 45)
+
+    assert [3, 8] == [unfollowed(tables.memory, context(), tables=n).reserved for n in (3, None)]
 
 
 def _counts(found):

@@ -10,9 +10,10 @@
 from walker.source.case import dump_case, load_case, parse_case
 from walker.source.casetypes import Case, Cpu, OutcomeRecord, Probe
 from walker.source.elfcore import ElfCore, read_core
-from walker.source.load import Source, SourceKind, open_source
+from walker.source.load import open_source
 from walker.source.raw import read_raw
 from walker.source.registers import Registers, parse_int
+from walker.source.sources import Source, SourceKind
 
 __all__ = [
     "Case",

@@ -1,7 +1,7 @@
 """ELF cores of a whole machine, as QEMU's `dump-guest-memory` writes them.
 
-Physical memory is in PT_LOAD segments, by physical address. The registers of each CPU are in
-a note "QEMU" of type 0: QEMU's own dump of its CPU state (QEMU target/i386/arch_dump.c).
+Physical memory is in PT_LOAD segments, by physical address; the registers of each CPU are in
+notes (`walker.source.elfnotes`).
 """
 
 import struct
@@ -14,10 +14,10 @@ from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
 from elftools.elf.elffile import ELFFile
 
-from walker.context import CR0, CR4
 from walker.errors import BadInput, LimitExceeded
 from walker.memory import Segments
-from walker.source.registers import Registers
+from walker.source.elfnotes import CoreCpu, Note, cpus_of, read_notes
+from walker.source.registers import NOT_GIVEN, Registers
 
 __all__ = ["MAX_SEGMENTS", "ElfCore", "read_core"]
 
@@ -25,53 +25,58 @@ MAX_SEGMENTS = 4096
 """The most program headers a core may have; QEMU writes one for each block of RAM."""
 
 _PHYSICAL_BITS = 52
+_NO_ADDRESS = (1 << 64) - 1
 # QEMU calls a machine a 386 whose CPUs aren't in long mode, and uses 64 bits for much memory.
 _MACHINES = {("EM_X86_64", 64), ("EM_386", 64), ("EM_386", 32)}
-_X86_64 = 62
-
-# version, size; rax … r15, rip, rflags; ten segments of selector, limit, flags, pad, base;
-# cr0 … cr4. A kernel_gs_base may follow.
-_CPU_STATE = struct.Struct("<II" + "18Q" + "IIIIQ" * 10 + "5Q")
-_RFLAGS = 2 + 17
-_CS_FLAGS = 2 + 18 + 2
-_GDT_BASE = 2 + 18 + 5 * 8 + 4
-_CONTROL = 2 + 18 + 5 * 10
-
-_RFLAGS_AC = 1 << 18
-_SEGMENT_LONG = 1 << 21  # QEMU's DESC_L_MASK: the L bit where a descriptor has it.
+_386 = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ElfCore:
     """What an ELF core holds.
 
-    `registers` are those of one CPU, or none at all in a core without notes by QEMU; `cpus`
-    is the number of such notes.
+    `cpus` are those whose registers it has, in the order of its notes, and `chosen` is the
+    number of the one asked for. `missing` is the number of bytes of PT_LOAD segments that
+    the file doesn't hold (p_memsz beyond p_filesz): they are not backed. `is_386` says that
+    the core is one of a 386, not of an x86-64 machine.
     """
 
     memory: Segments
-    registers: Registers
-    cpus: int
+    cpus: tuple[CoreCpu, ...]
+    chosen: int
+    notes: tuple[Note, ...]
+    missing: int
+    is_386: bool
+
+    @property
+    def registers(self) -> Registers:
+        """The registers of the CPU asked for; none where the core has none."""
+        return self.cpus[self.chosen].registers if self.cpus else NOT_GIVEN
+
+    @property
+    def why(self) -> str:
+        """By what its paging mode was told; empty where EFER is there, or nothing tells it."""
+        return self.cpus[self.chosen].why if self.cpus else ""
 
 
 def read_core(data: mmap, cpu: int = 0) -> ElfCore:
-    """Return the physical memory of an ELF core, without a copy, and the registers of a CPU.
+    """Return the physical memory of an ELF core, without a copy, and what it says of its CPUs.
 
     Of a segment, as many bytes are backed as the file holds (p_filesz). `cpu` counts the
-    notes from 0. A note doesn't tell EFER, PKRU and MAXPHYADDR: they stay open, and a context
-    made of the registers takes 0xd00 (LME, LMA, NXE) for EFER, or outside long mode 0x800
-    (NXE). Where paging with PAE isn't on, EFER is given as 0. A CPU is in long mode where CS is
-    a 64-bit segment or the GDT lies above 4 GiB; and the first one where the core is one of an
-    x86-64 machine, since QEMU makes it that of a 386 otherwise.
+    CPUs from 0. A QEMU note doesn't tell EFER, PKRU and MAXPHYADDR: where no note of this
+    project does, they stay open. Where paging with PAE isn't on, EFER is given as 0; where it
+    is, `long_mode` says what the registers or the machine decide, else None.
 
     Raises `BadInput` for what isn't a core of an x86 machine, is truncated, or has
     overlapping segments or no such CPU, and `LimitExceeded` beyond `MAX_SEGMENTS`.
     """
-    headers = list(_program_headers(data))
-    loads = []
-    notes: list[memoryview] = []
-    for header in headers:
+    loads: list[tuple[int, memoryview]] = []
+    notes: list[Note] = []
+    missing = 0
+    for header in _program_headers(data):
         kind, offset, size = header["p_type"], header["p_offset"], header["p_filesz"]
+        if kind == "PT_LOAD":
+            missing += max(header["p_memsz"] - size, 0)
         # QEMU gives a block that it left out of the dump a size of 0 and an offset of -1.
         if kind not in ("PT_LOAD", "PT_NOTE") or size == 0:
             continue
@@ -82,24 +87,36 @@ def read_core(data: mmap, cpu: int = 0) -> ElfCore:
             )
         part = memoryview(data)[offset : offset + size]
         if kind == "PT_NOTE":
-            notes.append(part)
-            continue
-        start = header["p_paddr"]
-        if start + size > 1 << _PHYSICAL_BITS:
-            raise BadInput(f"ELF core: a segment at {start:#x} ends beyond {_PHYSICAL_BITS} bits")
-        loads.append((start, part))
+            notes += read_notes(part)
+        else:
+            loads.append((_address(header["p_paddr"], size), part))
+    is_386 = int(struct.unpack_from("<H", data, 18)[0]) == _386
+    cpus = cpus_of(notes, is_386=is_386)
+    if cpu != 0 and not 0 <= cpu < len(cpus):
+        raise BadInput(f"ELF core: no CPU {cpu}; the file has the registers of {len(cpus)}")
+    return ElfCore(_memory(loads), cpus, cpu, tuple(notes), missing, is_386)
+
+
+def _address(start: int, size: int) -> int:
+    if start == _NO_ADDRESS:
+        raise BadInput(
+            "ELF core: a segment without a physical address, as /proc/kcore has; take "
+            "/proc/vmcore, or a dump by QEMU"
+        )
+    if start + size > 1 << _PHYSICAL_BITS:
+        raise BadInput(f"ELF core: a segment at {start:#x} ends beyond {_PHYSICAL_BITS} bits")
+    return start
+
+
+def _memory(loads: list[tuple[int, memoryview]]) -> Segments:
     if not loads:
         raise BadInput("ELF core: no PT_LOAD segment, so no memory")
     try:
-        memory = Segments(loads)
+        return Segments(loads)
     except BadInput as error:
-        raise BadInput(f"ELF core: {error}; was it dumped with paging (-p)?") from None
-    states = [state for note in notes for state in _qemu_states(note)]
-    return ElfCore(memory, _registers_of(states, cpu, _machine(data)), len(states))
-
-
-def _machine(data: mmap) -> int:
-    return int(struct.unpack_from("<H", data, 18)[0])
+        raise BadInput(
+            f"ELF core: {error}; was it dumped with paging (-p), or is it a /proc/vmcore?"
+        ) from None
 
 
 def _program_headers(data: mmap) -> Iterator[Any]:
@@ -131,47 +148,3 @@ def _program_headers(data: mmap) -> Iterator[Any]:
         )
     for at in range(count):
         yield struct_parse(header, stream, first + at * stride)
-
-
-def _qemu_states(notes: memoryview) -> Iterator[memoryview]:
-    """Yield the contents of the QEMU notes of a PT_NOTE segment.
-
-    Not by pyelftools: that interprets other notes too, and fails where one is damaged.
-    """
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from("<III", notes, at)
-        content = at + 12 + -(-name_size // 4) * 4
-        if content + size > len(notes):
-            raise BadInput("truncated ELF core: a note runs beyond its segment")
-        if kind == 0 and notes[at + 12 : at + 12 + name_size].tobytes() == b"QEMU\0":
-            yield notes[content : content + size]
-        at = content + -(-size // 4) * 4
-
-
-def _registers_of(states: list[memoryview], cpu: int, machine: int) -> Registers:
-    if not states and cpu == 0:
-        return Registers()
-    if not 0 <= cpu < len(states):
-        raise BadInput(f"ELF core: no CPU {cpu}; the file has the registers of {len(states)}")
-    state = states[cpu]
-    if len(state) < _CPU_STATE.size:
-        raise BadInput(
-            f"ELF core: a QEMU note of {len(state)} bytes; at least {_CPU_STATE.size} are needed"
-        )
-    values = _CPU_STATE.unpack_from(state)
-    if values[0] != 1:
-        raise BadInput(f"ELF core: a QEMU note of version {values[0]}; version 1 is known")
-    cr0, _, _, cr3, cr4 = values[_CONTROL:]
-    long_mode = bool(values[_CS_FLAGS] & _SEGMENT_LONG) or values[_GDT_BASE] >= 1 << 32
-    long_mode |= cpu == 0 and machine == _X86_64
-    paging = bool(cr0 & CR0.PG) and bool(cr4 & CR4.PAE)
-    return Registers(
-        cr0=cr0,
-        cr3=cr3,
-        cr4=cr4,
-        # Left open, it becomes what `Registers.context` takes for granted.
-        efer=None if paging else 0,
-        long_mode=long_mode if paging else None,
-        rflags_ac=bool(values[_RFLAGS] & _RFLAGS_AC),
-    )

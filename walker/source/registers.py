@@ -9,7 +9,10 @@ from walker.context import CR4, EFER, PagingContext, Vendor
 from walker.errors import BadInput
 from walker.source.naming import one_line
 
-__all__ = ["NOT_GIVEN", "Registers", "parse_int"]
+__all__ = ["ASSUMED_WIDTH", "NOT_GIVEN", "Registers", "parse_int"]
+
+ASSUMED_WIDTH = 40
+"""The MAXPHYADDR, in bits, that is taken where none is known and nobody asks for another."""
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+(_[0-9a-fA-F]+)*")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(_[0-9]+)*")
@@ -68,15 +71,17 @@ class Registers:
         """Return these registers, completed with those of `known` where one wasn't given."""
         return Registers(**(known.given() | self.given()))
 
-    def context(self) -> PagingContext:
+    def context(self, *, width: int = ASSUMED_WIDTH) -> PagingContext:
         """Return the context; what wasn't given has `PagingContext`'s defaults.
 
         But for EFER where that can't be: outside IA-32e mode it is NXE alone, and without
-        CR4.PAE nothing. Raises `BadInput` without CR3, and where `PagingContext` does.
+        CR4.PAE nothing; and for MAXPHYADDR, which is `width`. Raises `BadInput` without CR3, and
+        where `PagingContext` does.
         """
         if self.cr3 is None:
             raise BadInput("CR3 is not known: give --cr3")
         values = self.given()
+        values.setdefault("maxphyaddr", width)
         long_mode = values.pop("long_mode", True)
         if self.efer is None:
             if self.cr4 is not None and not self.cr4 & CR4.PAE:
@@ -85,9 +90,9 @@ class Registers:
                 values["efer"] = int(EFER.NXE)
         return PagingContext(**values)
 
-    def assumed(self) -> tuple[str, ...]:
+    def assumed(self, *, width: int = ASSUMED_WIDTH) -> tuple[str, ...]:
         """Return what `context` takes for granted, as texts like "efer = 0xd00"."""
-        context = self.context()
+        context = self.context(width=width)
         return tuple(
             f"{field.name} = {_shown(field.name, getattr(context, field.name))}"
             for field in fields(self)

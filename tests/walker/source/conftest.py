@@ -20,10 +20,11 @@ def cpu_state(
     rflags=0x2,
     cs_flags=LONG_CODE,
     gdt=0,
+    rip=0x1111_0010,
     version=1,
 ):
     """A QEMU note's contents; the registers that nobody reads have telling values."""
-    general = [0x1111_0000 + at for at in range(17)]
+    general = [*(0x1111_0000 + at for at in range(16)), rip]
     segments = [(0x10 + at, 0xFFFF, 0, 0, 0x2222_0000 + at) for at in range(10)]
     segments[0] = (0x10, 0xFFFF_FFFF, cs_flags, 0, 0)
     segments[8] = (0, 0x7F, 0, 0, gdt)

@@ -37,7 +37,7 @@ def core():
 
 def test_memory_and_control_registers_are_read_back(core, elf):
     found = read_core(elf.mapped(core))
-    assert (MEMORY.ranges, 1) == (found.memory.ranges, found.cpus)
+    assert (MEMORY.ranges, 1) == (found.memory.ranges, len(found.cpus))
     assert MEMORY.read(0, 0x2000) == found.memory.read(0, 0x2000)
     assert b"far" == found.memory.read(0x10000, 3)
     registers = found.registers

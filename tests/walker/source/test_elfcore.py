@@ -60,26 +60,41 @@ SECOND = {"cs_flags": 0x00CF9B00}  # In 32-bit code.
 
 
 @pytest.mark.parametrize(
-    ("changes", "machine", "expected"),
+    ("changes", "machine", "expected", "why"),
     [
-        ({}, 62, (None, True)),
-        (SECOND, 62, (None, True)),
-        (SECOND | {"gdt": 1 << 32}, 3, (None, True)),
-        (SECOND | {"gdt": (1 << 32) - 1}, 3, (None, False)),
-        ({"cr0": 0x33}, 62, (0, None)),
-        ({"cr4": 0}, 62, (0, None)),
+        ({}, 62, (None, True), "CS is a 64-bit segment"),
+        (SECOND, 62, (None, None), ""),
+        (SECOND | {"gdt": 1 << 32}, 3, (None, True), "the GDT lies above 4 GiB"),
+        (SECOND | {"gdt": (1 << 32) - 1}, 3, (None, False), "the core is one of a 386"),
+        (SECOND | {"cr3": 1 << 32}, 62, (None, True), "CR3 has more than 32 bits"),
+        (SECOND | {"cr4": 0x20020}, 62, (None, True), "CR4.PCIDE is set"),
+        (SECOND | {"rip": 1 << 32}, 62, (None, True), "RIP has more than 32 bits"),
+        ({"cr0": 0x33}, 62, (0, None), ""),
+        ({"cr4": 0}, 62, (0, None), ""),
     ],
-    ids=["64-bit code", "x86-64", "high GDT", "32-bit code of a 386", "no paging", "no PAE"],
+    ids=[
+        "64-bit code",
+        "x86-64",
+        "high GDT",
+        "32-bit code of a 386",
+        "wide CR3",
+        "PCIDE",
+        "wide RIP",
+        "no paging",
+        "no PAE",
+    ],
 )
-def test_efer_stays_open_only_where_paging_with_pae_is_on(elf, changes, machine, expected):
+def test_efer_stays_open_only_where_paging_with_pae_is_on(elf, changes, machine, expected, why):
     notes = elf.qemu_notes(elf.cpu_state(**changes))
-    found = read(elf, notes=notes, machine=machine).registers
-    assert expected == (found.efer, found.long_mode)
+    found = read(elf, notes=notes, machine=machine)
+    assert expected == (found.registers.efer, found.registers.long_mode)
+    assert why == found.why
 
 
 def test_of_another_cpu_than_the_first_the_machine_says_nothing(elf):
-    notes = elf.qemu_notes(elf.cpu_state(), elf.cpu_state(**SECOND))
-    assert [True, False] == [read(elf, cpu, notes=notes).registers.long_mode for cpu in (0, 1)]
+    notes = elf.qemu_notes(elf.cpu_state(**SECOND), elf.cpu_state(**SECOND))
+    found = [read(elf, cpu, notes=notes, machine=3).registers.long_mode for cpu in (0, 1)]
+    assert [False, None] == found
 
 
 @pytest.mark.parametrize(
@@ -108,7 +123,7 @@ def test_a_core_of_a_386_is_read_in_either_class(elf, ident):
 def test_cpu_chooses_among_the_notes(elf):
     notes = elf.qemu_notes(elf.cpu_state(cr3=0x1000), elf.cpu_state(cr3=0x2000))
     assert [read(elf, cpu, notes=notes).registers.cr3 for cpu in (0, 1)] == [0x1000, 0x2000]
-    assert read(elf, notes=notes).cpus == 2
+    assert 2 == len(read(elf, notes=notes).cpus)
 
 
 @pytest.mark.parametrize("cpu", [-1, 1])
@@ -121,7 +136,7 @@ def test_without_a_qemu_note_no_register_is_known(elf):
     other = elf.note(b"VMCOREINFO\0", 0, b"x" * 5) + elf.note(b"QEMU\0", 7, elf.cpu_state())
     for notes in (b"", other):
         core = read(elf, notes=notes)
-        assert (Registers(), 0) == (core.registers, core.cpus)
+        assert (Registers(), ()) == (core.registers, core.cpus)
 
 
 def test_without_a_qemu_note_there_is_no_cpu_to_choose(elf):
@@ -137,12 +152,15 @@ def test_a_qemu_note_behind_others_of_odd_sizes_is_found(elf):
 
 def test_a_segment_that_the_dump_left_out_is_not_backed(elf):
     left_out = (1, 0, (1 << 64) - 1, 0, 0x100000, 0, 0x1000, 0)
-    assert list(read(elf, parts=[left_out]).memory.ranges) == [(0, 0x3000)]
+    found = read(elf, parts=[left_out])
+    assert ([(0, 0x3000)], 0x1000) == (list(found.memory.ranges), found.missing)
 
 
 def test_what_the_file_does_not_hold_of_a_segment_is_not_backed(elf):
     half = (1, 0, 0, 0, 0x100000, 0x1000, 0x2000, 0)
-    assert list(read(elf, parts=[half]).memory.ranges) == [(0, 0x3000), (0x100000, 0x1000)]
+    found = read(elf, parts=[half])
+    assert [(0, 0x3000), (0x100000, 0x1000)] == list(found.memory.ranges)
+    assert (0x1000, 0) == (found.missing, read(elf).missing)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +189,21 @@ def test_what_the_file_does_not_hold_of_a_segment_is_not_backed(elf):
         ({"stride": 8}, "damaged ELF header: program headers of 8 bytes"),
         (
             {"loads": [(0, bytes(0x2000)), (0x1000, bytes(0x1000))]},
-            "ELF core: memory ranges overlap at 0x1000; was it dumped with paging (-p)?",
+            (
+                "ELF core: memory ranges overlap at 0x1000; "
+                "was it dumped with paging (-p), or is it a /proc/vmcore?"
+            ),
         ),
         (
             {"loads": [((1 << 52) - 0x1000, bytes(0x2000))]},
             "ELF core: a segment at 0xffffffffff000 ends beyond 52 bits",
+        ),
+        (
+            {"parts": [(1, 0, 0, 0, (1 << 64) - 1, 0x10, 0x10, 0)]},
+            (
+                "ELF core: a segment without a physical address, as /proc/kcore has; "
+                "take /proc/vmcore, or a dump by QEMU"
+            ),
         ),
         (
             {"notes": b"\x05\0\0\0\xff\0\0\0\0\0\0\0QEMU\0\0\0\0"},
@@ -194,6 +222,7 @@ def test_what_the_file_does_not_hold_of_a_segment_is_not_backed(elf):
         "stride",
         "overlap",
         "too high",
+        "no address",
         "note",
     ],
 )

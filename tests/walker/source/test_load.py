@@ -5,7 +5,7 @@ import pytest
 from walker.context import PagingContext
 from walker.errors import BadInput, LimitExceeded
 from walker.source import Case, Cpu, Registers, dump_case, open_source, parse_case
-from walker.source.load import SourceKind
+from walker.source.sources import SourceKind
 
 CASE = dump_case(
     Case(cpu=Cpu(cr3=0x1000, cr4=0xA0), ram=((0, 0x4000),), entries={0x1000: 0x2067}),
@@ -131,7 +131,11 @@ def test_without_registers_cr3_is_asked_for(put, elf):
     more = "give --cr3 (and --cr4, --cr0, --efer where they matter)"
     assert f"image: raw image: {more}" == reason(put(bytes(0x1000)))
     core = put(elf.Core(notes=b"").build(), "core")
-    assert f"core: ELF core without a QEMU note: {more}" == reason(core)
+    assert f"core: ELF core without a QEMU note (its notes: none): {more}" == reason(core)
+    notes = elf.note(b"VBCPU\0", 0xB01, b"x" * 5) + elf.note(b"VBCORE\0", 0xB00, b"")
+    other = put(elf.Core(notes=notes).build(), "other")
+    names = "(its notes: VBCORE, VBCPU)"
+    assert f"other: ELF core without a QEMU note {names}: {more}" == reason(other)
     assert open_source(core, Registers(cr3=0x2000)).context == PagingContext(cr3=0x2000)
 
 
@@ -175,23 +179,6 @@ def test_memory_above_the_assumed_maxphyaddr_is_an_error(put, elf):
 def test_memory_may_end_at_the_assumed_maxphyaddr(put, elf):
     loads = [(0, bytes(0x3000)), ((1 << 40) - 0x1000, bytes(0x1000))]
     assert open_source(put(elf.Core(loads=loads).build())).context.maxphyaddr == 40
-
-
-@pytest.mark.parametrize(
-    ("magic", "method"),
-    [
-        (b"\x1f\x8b\x08", "gzip"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"\x28\xb5\x2f\xfd", "zstd"),
-        (b"BZh9", "bzip2"),
-        (b"KDUMP   ", "kdump"),
-        (b"makedumpfile\0", "kdump"),
-    ],
-    ids=["gzip", "xz", "zstd", "bzip2", "kdump", "flattened kdump"],
-)
-def test_a_compressed_image_is_named_as_such(put, magic, method):
-    data = magic.ljust(0x1000, b"\0")
-    assert f"image: compressed ({method}): unpack it first" == reason(put(data))
 
 
 def test_registers_that_do_not_page_are_an_error_that_names_the_file(put, elf):

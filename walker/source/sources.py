@@ -1,0 +1,64 @@
+"""What a source is: physical memory, the context to read it in, and what is known of both."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from walker.context import CR0, PagingContext
+from walker.memory import FRAME, PhysicalMemory
+from walker.source.casetypes import Case
+from walker.source.registers import Registers
+
+__all__ = ["Source", "SourceKind"]
+
+
+class SourceKind(StrEnum):
+    """The kinds of file that memory can come from."""
+
+    CASE = "case"
+    ELF = "elf"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Physical memory and the context to read it in.
+
+    `name` is the path as it was given. `case` is the case as it stands in the file, without
+    the registers given besides; None for other kinds. `assumed` lists what neither the file
+    nor the caller said, as texts like "efer = 0xd00"; `width_known` says whether MAXPHYADDR is
+    not among them. `complete` says that the memory is all there is of the machine, as in a
+    case file and in a guest that was booted here: else the file may lack some.
+
+    Of an ELF core: `machine` is "386" or "x86-64", `notes` the name, type and size in bytes of
+    each note, `missing` the bytes of segments that the file doesn't hold, `cpus` the registers
+    of each CPU, and `cpu` the number of the one that was chosen. `remarks` are sentences about
+    what was told from elsewhere, for people.
+    """
+
+    name: str
+    kind: SourceKind
+    memory: PhysicalMemory
+    context: PagingContext
+    case: Case | None = None
+    assumed: tuple[str, ...] = ()
+    width_known: bool = True
+    complete: bool = False
+    machine: str = ""
+    notes: tuple[tuple[str, int, int], ...] = ()
+    missing: int = 0
+    cpus: tuple[Registers, ...] = ()
+    cpu: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def address_spaces(self) -> int:
+        """The number of different tables that CR3 of the CPUs names; 1 without CPUs.
+
+        CPUs that don't page have none, and of CR3 only the address of a frame counts.
+        """
+        paging = {
+            each.cr3 & -FRAME & (1 << 52) - 1
+            for each in self.cpus
+            if each.cr3 is not None and each.cr0 is not None and each.cr0 & CR0.PG
+        }
+        return max(len(paging), 1)
