@@ -17,7 +17,8 @@ __all__ = ["add_range", "add_source", "chosen_range", "chosen_source", "tell_sou
 
 _WIDEST = 52
 
-_NUMBERS = {"cr3": 64, "cr4": 64, "cr0": 64, "efer": 64, "pkru": 32}
+_NUMBERS = {"cr3": 64, "cr4": 64, "cr0": 64, "efer": 64, "pkru": 32, "encryption_mask": 64}
+_MEANINGS = {"encryption_mask": "bits of entries and of CR3 that are no address (C-bit, key IDs)"}
 
 
 def add_source(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
@@ -26,7 +27,8 @@ def add_source(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     parser.add_argument("source", metavar="SOURCE", nargs="?" if optional else None, help=what)
     group = parser.add_argument_group("registers and features, before what SOURCE says")
     for name in _NUMBERS:
-        group.add_argument(f"--{name}", metavar="VALUE", help=f"{name.upper()}, hex or decimal")
+        what = _MEANINGS.get(name, f"{name.upper()}, hex or decimal")
+        group.add_argument(_option(name), metavar="VALUE", help=what)
     group.add_argument("--ac", action="store_true", help="state rights with RFLAGS.AC set")
     group.add_argument("--maxphyaddr", metavar="BITS", help="physical address width, 32 to 52")
     group.add_argument("--no-page1gb", action="store_true", help="the CPU has no 1-GiB pages")
@@ -86,9 +88,13 @@ def chosen_range(options: argparse.Namespace) -> tuple[int, int]:
     return start, end
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _registers(options: argparse.Namespace) -> Registers:
     numbers: dict[str, Any] = {
-        name: parse_int(text, f"--{name}", bits=bits)
+        name: parse_int(text, _option(name), bits=bits)
         for name, bits in _NUMBERS.items()
         if (text := getattr(options, name)) is not None
     }

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import unicorn
 
@@ -171,14 +171,15 @@ class Boot:
 
     def _reached(self, point: Point, seconds: float) -> Reached:
         machine = self.machine
+        context = paging_context(machine.cpu)
         return Reached(
             point=point,
-            context=paging_context(machine.cpu),
+            context=context,
             seconds=seconds,
             events=sum(machine.counts.values()),
             system_calls=machine.system_calls,
             instructions=machine.instructions,
-            state=core_state(machine.cpu),
+            state=replace(core_state(machine.cpu), paging=context),
         )
 
     def _failure(self, ended: Ended, point: Point, why: str | None = None) -> KernelFailure:

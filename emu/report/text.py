@@ -137,13 +137,20 @@ def context_text(context: PagingContext) -> str:
             ("SMEP", context.smep),
             ("SMAP", context.smap),
             ("PKE", context.pke),
+            ("LASS", context.lass),
+            ("LAM_U57", context.lam_user == 57),
+            ("LAM_U48", context.lam_user == 48),
+            ("LAM_SUP", context.lam_supervisor),
+            ("UAI", context.uai),
         )
         if value
     ]
+    mask = context.encryption_mask
+    encrypted = f", encryption mask {mask:#x}" if mask else ""
     keys = f", PKRU {context.pkru:#x}" if context.pke else ""
     return (
         f"{context.mode} paging, CR3 {context.cr3:#x}, {' '.join(on) or 'no protections'}, "
-        f"MAXPHYADDR {context.maxphyaddr}{keys}"
+        f"MAXPHYADDR {context.maxphyaddr}{encrypted}{keys}"
     )
 
 

@@ -1,15 +1,17 @@
 """Writing an ELF core, as QEMU's `dump-guest-memory` does, of a machine with one CPU.
 
-Source: QEMU target/i386/arch_dump.c, for the two notes: Linux' own elf_prstatus, and QEMU's dump
-of its CPU state.
+Source: QEMU target/i386/arch_dump.c, for the first two notes: Linux' own elf_prstatus, and QEMU's
+dump of its CPU state. What these leave out is in a third one, `walker.source.elfnotes`.
 """
 
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import PhysicalMemory
+from walker.source.elfnotes import OWN_NAME, OWN_TYPE, own_content
 
 __all__ = ["CORE_REGISTERS", "CORE_SEGMENTS", "CoreState", "SegmentState", "core_parts"]
 
@@ -29,7 +31,7 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
 _STATE = struct.Struct("<II18Q" + "IIIIQ" * 10 + "6Q")
 _STATUS_SIZE, _STATUS_PID_AT, _STATUS_REGISTERS_AT = 336, 32, 112
-_CORE, _X86_64, _LOAD, _NOTE, _PRSTATUS = 4, 62, 1, 4, 1
+_CORE, _386, _X86_64, _LOAD, _NOTE, _PRSTATUS = 4, 3, 62, 1, 4, 1
 _CHUNK = 1 << 24
 _MAX_RANGES = 1024
 
@@ -48,13 +50,15 @@ class SegmentState:
 class CoreState:
     """A CPU: `registers` by the names of `CORE_REGISTERS`, `segments` of `CORE_SEGMENTS`.
 
-    `control` are CR0 to CR4 by name; what is left out is 0.
+    `control` are CR0 to CR4 by name; what is left out is 0. `paging` has what they don't tell of
+    the paging mode: EFER, PKRU, MAXPHYADDR and the features.
     """
 
     registers: Mapping[str, int] = field(default_factory=dict)
     segments: Mapping[str, SegmentState] = field(default_factory=dict)
     control: Mapping[str, int] = field(default_factory=dict)
     kernel_gs_base: int = 0
+    paging: PagingContext | None = None
 
 
 def core_parts(memory: PhysicalMemory, state: CoreState) -> Iterator[bytes]:
@@ -66,11 +70,16 @@ def core_parts(memory: PhysicalMemory, state: CoreState) -> Iterator[bytes]:
     if len(ranges) > _MAX_RANGES:
         raise BadInput(f"memory of {len(ranges):,} ranges; a core is written of {_MAX_RANGES}")
     notes = _note(b"CORE\0", _PRSTATUS, _status(state)) + _note(b"QEMU\0", 0, _state(state))
+    machine = _X86_64
+    if state.paging is not None:
+        notes += _note(OWN_NAME.encode() + b"\0", OWN_TYPE, own_content(state.paging))
+        # As QEMU has it, and who reads QEMU's notes.
+        machine = _X86_64 if state.paging.mode.long else _386
     count = 1 + len(ranges)
     offset = _HEADER.size + count * _PROGRAM.size
     yield _HEADER.pack(
         b"\x7fELF\x02\x01\x01",
-        *(_CORE, _X86_64, 1, 0, _HEADER.size, 0, 0, _HEADER.size, _PROGRAM.size, count, 0, 0, 0),
+        *(_CORE, machine, 1, 0, _HEADER.size, 0, 0, _HEADER.size, _PROGRAM.size, count, 0, 0, 0),
     )
     yield _PROGRAM.pack(_NOTE, 0, offset, 0, 0, len(notes), len(notes), 0)
     offset += len(notes)

@@ -16,9 +16,10 @@ from walker.errors import BadInput
 from walker.source.naming import one_line
 from walker.source.registers import Registers
 
-__all__ = ["CoreCpu", "Note", "cpus_of", "own_content", "read_notes"]
+__all__ = ["OWN_NAME", "OWN_TYPE", "CoreCpu", "Note", "cpus_of", "own_content", "read_notes"]
 
-_QEMU, _OWN, _OWN_TYPE = "QEMU", "CROSSWALK", 1
+OWN_NAME, OWN_TYPE = "CROSSWALK", 1
+_QEMU = "QEMU"
 # version, size; rax … r15, rip, rflags; ten segments of selector, limit, flags, pad, base;
 # cr0 … cr4. A kernel_gs_base may follow.
 _CPU_STATE = struct.Struct("<II" + "18Q" + "IIIIQ" * 10 + "5Q")
@@ -81,7 +82,7 @@ def cpus_of(notes: Iterable[Note], *, is_386: bool) -> tuple[CoreCpu, ...]:
     """
     notes = list(notes)
     states = [note.content for note in notes if (note.name, note.kind) == (_QEMU, 0)]
-    own = [note.content for note in notes if (note.name, note.kind) == (_OWN, _OWN_TYPE)]
+    own = [note.content for note in notes if (note.name, note.kind) == (OWN_NAME, OWN_TYPE)]
     found = [_qemu(state, narrow=is_386 and not at) for at, state in enumerate(states)]
     for at, content in enumerate(own[: len(found)]):
         found[at] = CoreCpu(_own(content).over(replace(found[at].registers, efer=None)))
@@ -120,7 +121,7 @@ def _own(content: memoryview) -> Registers:
         raise BadInput(
             f"ELF core: a CROSSWALK note of {len(content)} bytes; {_OWN_STATE.size} are needed"
         )
-    version, _, efer, _, pkru, maxphyaddr, features, _ = _OWN_STATE.unpack_from(content)
+    version, _, efer, mask, pkru, maxphyaddr, features, _ = _OWN_STATE.unpack_from(content)
     if version != 1:
         raise BadInput(f"ELF core: a CROSSWALK note of version {version}; version 1 is known")
     return Registers(
@@ -129,6 +130,7 @@ def _own(content: memoryview) -> Registers:
         maxphyaddr=maxphyaddr,
         page1gb=bool(features & _PAGE1GB),
         vendor=Vendor.AMD if features & _AMD else Vendor.INTEL,
+        encryption_mask=mask,
     )
 
 
@@ -138,7 +140,7 @@ def own_content(context: PagingContext) -> bytes:
         1,
         _OWN_STATE.size,
         context.efer,
-        0,
+        context.encryption_mask,
         context.pkru,
         context.maxphyaddr,
         (_PAGE1GB if context.page1gb else 0) | (_AMD if context.vendor is Vendor.AMD else 0),

@@ -37,23 +37,24 @@ def with_mode(
     known = registers.efer is not None or registers.long_mode is not None
     if known or registers.cr3 is None or not cr4 & CR4.PAE:
         return registers, ""
-    if is_pae_root(memory, registers.cr3):
+    if is_pae_root(memory, registers.cr3, registers.encryption_mask or 0):
         return replace(registers, long_mode=False), "the four entries at CR3 are PDPTEs of PAE"
     if is_386:
         return replace(registers, long_mode=False), "the core is one of a 386"
     return replace(registers, long_mode=True), "the entries at CR3 are no PDPTEs of PAE"
 
 
-def is_pae_root(memory: PhysicalMemory, cr3: int) -> bool:
+def is_pae_root(memory: PhysicalMemory, cr3: int, encryption_mask: int = 0) -> bool:
     """Return whether the four entries at CR3 can be loaded as PDPTEs of PAE paging.
 
     At least one is present, and each that is has no reserved bit and leads to a table in memory.
     """
+    cr3 &= ~encryption_mask
     root = cr3 & 0xFFFF_FFE0
     if cr3 >> 32 or not memory.backed(np.array([root & -FRAME], np.uint64))[0]:
         return False
     words = np.frombuffer(memory.read(root, 8 * _PDPTES), np.uint64)
-    present = words[words & np.uint64(_PRESENT) != 0]
+    present = words[words & np.uint64(_PRESENT) != 0] & ~np.uint64(encryption_mask)
     if not len(present) or (present & ~np.uint64(_ADDRESS | _FLAGS)).any():
         return False
     return bool(memory.backed(present & np.uint64(_ADDRESS)).all())

@@ -2,10 +2,12 @@
 
 import io
 import struct
+from dataclasses import replace
 
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from walker.context import PagingContext, Vendor
 from walker.errors import BadInput
 from walker.memory import Segments, SparseWords
 from walker.source import read_core
@@ -83,3 +85,67 @@ def test_memory_in_too_many_pieces_is_refused():
     memory = SparseWords([(at * 0x2000, 0x1000) for at in range(1025)], {})
     with pytest.raises(BadInput, match="memory of 1,025 ranges"):
         list(core_parts(memory, STATE))
+
+
+PAGING = PagingContext(
+    cr3=0x1000,
+    cr0=0x8005_0033,
+    cr4=0xA0,
+    efer=0xD01,
+    pkru=0x5555_5554,
+    rflags_ac=True,
+    maxphyaddr=46,
+    page1gb=False,
+    vendor=Vendor.AMD,
+    encryption_mask=1 << 47,
+)
+
+
+@pytest.mark.parametrize(
+    "paging",
+    [
+        PAGING,
+        replace(PAGING, page1gb=True, vendor=Vendor.INTEL, encryption_mask=0, pkru=0),
+        replace(PAGING, efer=0x800),
+        replace(PAGING, efer=0, cr4=0x90, encryption_mask=0),
+    ],
+    ids=["AMD", "Intel", "PAE", "32-bit"],
+)
+def test_what_the_other_notes_leave_out_is_read_back(paging, elf):
+    state = replace(STATE, paging=paging, control=STATE.control | {"cr4": paging.cr4})
+    data = b"".join(core_parts(MEMORY, state))
+
+    found = read_core(elf.mapped(data))
+    assert paging == found.registers.context()
+    assert found.registers.assumed() == ()
+    assert (not paging.mode.long, "") == (found.is_386, found.why)
+
+
+def test_the_note_of_this_project_has_a_name_and_a_type_and_follows_the_others():
+    core = b"".join(core_parts(MEMORY, replace(STATE, paging=PAGING)))
+
+    notes = list(next(ELFFile(io.BytesIO(core)).iter_segments("PT_NOTE")).iter_notes())
+    expected = [("CORE", 336), ("QEMU", 440), ("CROSSWALK", 40)]
+    assert expected == [(note["n_name"], note["n_descsz"]) for note in notes]
+    at = core.index(b"CROSSWALK\0") + 12
+    expected = (1, 40, 0xD01, 1 << 47, 0x5555_5554, 46, 2, 0)
+    assert expected == struct.unpack_from("<IIQQIIII", core, at)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (bytes(39), "ELF core: a CROSSWALK note of 39 bytes; 40 are needed"),
+        (b"\2".ljust(40, b"\0"), "ELF core: a CROSSWALK note of version 2; version 1 is known"),
+    ],
+)
+def test_a_note_of_this_project_of_another_form_is_an_error(content, expected, elf):
+    notes = elf.qemu_notes(elf.cpu_state()) + elf.note(b"CROSSWALK\0", 1, content)
+    with pytest.raises(BadInput) as caught:
+        read_core(elf.mapped(elf.Core(notes=notes).build()))
+    assert expected == str(caught.value)
+
+
+def test_a_note_of_this_name_and_another_type_is_somebody_else_s(elf):
+    notes = elf.qemu_notes(elf.cpu_state()) + elf.note(b"CROSSWALK\0", 2, b"?")
+    assert read_core(elf.mapped(elf.Core(notes=notes).build())).registers.efer is None
