@@ -18,7 +18,7 @@ __all__ = ["junit", "record", "report_lines", "reproduce"]
 
 _CLASS = "crosswalk.fuzz"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_PARTS = ("generate", "predict", "probe", "compare", "peer", "cover", "cross")
+_PARTS = ("generate", "predict", "probe", "compare", "peer", "cover", "cross", "confirm")
 
 
 def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:

@@ -134,7 +134,6 @@ class Tester:
         with clock.part("compare"):
             differ = differing_fields(predicted, observed)
             known = found.add(WALKER, predicted, observed, differ)
-            confirm(prober, layout, observed, found.rows)
             # Where the emulator is known to be wrong, the walker's word is taken for the truth.
             truth = choose(known, predicted, observed)
             meant = meant_outcomes(layout, truth)
@@ -142,6 +141,8 @@ class Tester:
         if self._peer is not None:
             with clock.part("peer"):
                 _ask(self._peer, layout, memory, truth, found)
+        with clock.part("confirm"):
+            confirm(prober, layout, observed, found.rows)
         return found, truth
 
 

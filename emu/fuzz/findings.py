@@ -32,9 +32,6 @@ WRITABLE = "a case that can be written"
 
 Fields = dict[str, NDArray[np.bool_]]
 
-_LOOKED_AT = 512
-"""Of how many divergences of one layout and witness the rule is found out."""
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -54,8 +51,7 @@ class Finding:
 class Findings:
     """Gathers what any two witnesses say differently of one layout.
 
-    `divergent` counts the accesses that no known emulator divergence explains; of those beyond
-    the first `_LOOKED_AT` of a witness the rule isn't found out.
+    `divergent` counts the accesses that no known emulator divergence explains.
     """
 
     def __init__(self, layout: Layout, memory: SparseWords) -> None:
@@ -66,6 +62,7 @@ class Findings:
         self._counts: Counter[Signature] = Counter()
         self._failures: list[Signature] = []
         self._unseen: set[Signature] = set()
+        self._diverging: NDArray[np.bool_] = np.zeros(len(layout.accesses), np.bool_)
         self.known: Counter[str] = Counter()
         self.divergent = 0
 
@@ -82,11 +79,11 @@ class Findings:
         """
         memory, context, accesses = self._memory, self._layout.context, self._layout.accesses
         differ = np.logical_or.reduce(list(fields.values()))
+        self._diverging |= differ
         explained = np.zeros(len(differ), np.bool_)
         if witness == WALKER:
             explained |= differ & accessed_leaves(memory, context, accesses, said, truth)
             self.known[ACCESSED_LEAF] += int(explained.sum())
-        looked_at = 0
         for row in np.flatnonzero(differ & ~explained).tolist():
             access = accesses[row]
             divergence = Divergence(access, said[row], truth[row], walk(memory, context, access.va))
@@ -97,19 +94,19 @@ class Findings:
                 self.known[divergence.known] += 1
                 continue
             self.divergent += 1
-            if looked_at < _LOOKED_AT:
-                looked_at += 1
-                names = [name for name, column in fields.items() if column[row]]
-                signature = signature_of(self._layout.context, divergence, names, witness)
-                self._keep(signature, divergence, row)
+            names = [name for name, column in fields.items() if column[row]]
+            signature = signature_of(self._layout.context, divergence, names, witness)
+            self._keep(signature, divergence, row)
         return explained
 
     def add_judged(self, witness: str, claims: frozenset[Claim], judged: Judged) -> None:
-        """Gather where a walker under test is wrong; of each rule the first, and how often."""
+        """Gather where a walker under test is wrong."""
         context = self._layout.context
         rows = np.flatnonzero(judged.wrong).tolist()
         self.divergent += len(rows)
-        for row in rows[:_LOOKED_AT]:
+        if judged.seen is not None:
+            self._diverging |= judged.wrong
+        for row in rows:
             access = judged.accesses[row]
             path = walk(self._memory, context, access.va)
             told = Divergence(access, judged.said[row], judged.truth[row], path)
@@ -141,8 +138,9 @@ class Findings:
 
     @property
     def rows(self) -> list[int]:
-        """The first access of each finding, ascending."""
-        return sorted(set(self._row.values()))
+        """The accesses that anybody is wrong about, the emulator where it is known to be, too."""
+        found: list[int] = np.flatnonzero(self._diverging).tolist()
+        return found
 
     def all(self) -> tuple[Finding, ...]:
         """Return one finding a signature, in the order of their first accesses."""

@@ -49,12 +49,14 @@ class Goal:
     `control` are values of `CONTROLS`; `level` is that of the entry where the walk ends, `end`
     how. `bits` are (level, name of `BITS`, value): any bit of a group set, or all clear.
     `reserved` is the number of the bit that breaks the entry at `level`, where `end` is RESERVED.
+    `index` are (level, number of the entry in its table).
     """
 
     control: Mapping[str, bool] = field(default_factory=dict)
     level: int | None = None
     end: End | None = None
     bits: tuple[tuple[int, str, bool], ...] = ()
+    index: tuple[tuple[int, int], ...] = ()
     reserved: int | None = None
     key: int | None = None
     pkru: int | None = None

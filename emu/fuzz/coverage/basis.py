@@ -1,6 +1,7 @@
 """What all families share: numbers, and goals that ask for an answer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,39 +49,51 @@ def on_leaf(shown: Shown) -> tuple[Bools, Bools]:
 
 
 def with_answer(goal: Goal, answer: int) -> Goal:
-    """Ask for what makes a page refuse, beside what a goal asks for."""
-    if answer not in (DENIED, KEY):
-        return goal
-    taken = {(level, name) for level, name, _ in goal.bits}
-    control = dict(goal.control)
-    bits = list(goal.bits)
-    key, pkru = goal.key, goal.pkru
+    """Ask for what lets a page allow or refuse the access, beside what a goal asks for."""
+    if answer == OK:
+        return _allowed(goal)
+    if answer == DENIED:
+        return _denied(goal)
     if answer == KEY:
-        control.setdefault("pke", True)
-        control.setdefault("wp", True)
-        key, pkru = (5 if key is None else key), (3 if pkru is None else pkru)
-    elif goal.access is AccessType.EXECUTE:
-        level = next((at for at in (4, 3, 2, 1) if (at, "xd") not in taken), 4)
-        bits.append((level, "xd", True))
-        control.setdefault("nxe", True)
-    elif goal.cpl == 3:
-        level = next((at for at in (4, 3, 2, 1) if (at, "us") not in taken), 4)
-        bits.append((level, "us", False))
-    elif goal.access is AccessType.WRITE:
-        level = next((at for at in (4, 3, 2, 1) if (at, "rw") not in taken), 4)
-        bits.append((level, "rw", False))
-        control.setdefault("wp", True)
-    else:
-        control.setdefault("smap", True)
-        control.setdefault("ac", False)
-    return Goal(
-        control=control,
-        level=goal.level,
-        end=goal.end,
-        bits=tuple(bits),
-        reserved=goal.reserved,
-        key=key,
-        pkru=pkru,
-        access=goal.access,
-        cpl=goal.cpl,
-    )
+        control = {"pke": True, "wp": True, **goal.control}
+        clear = (goal.level, "key", False) in goal.bits
+        key = (0 if clear else 5) if goal.key is None else goal.key
+        return replace(goal, control=control, key=key, pkru=3 if goal.pkru is None else goal.pkru)
+    return goal
+
+
+def _allowed(goal: Goal) -> Goal:
+    """Keep SMEP and keys from refusing it; SMAP is asked with AC set as well."""
+    if goal.access is not AccessType.EXECUTE:
+        if goal.control.get("pke") and goal.pkru is None:
+            return replace(goal, key=goal.key or 0, pkru=0)
+        return goal
+    level = _free(goal, "us")
+    if goal.cpl or any(name == "us" and not value for _, name, value in goal.bits):
+        return goal
+    if goal.control.get("smep") and level is not None:
+        return replace(goal, bits=(*goal.bits, (level, "us", False)))
+    return replace(goal, control={"smep": False, **goal.control})
+
+
+def _denied(goal: Goal) -> Goal:
+    """Withhold a right that the goal leaves open at some level, or else turn SMEP or SMAP on."""
+    fetch = goal.access is AccessType.EXECUTE
+    for name, withheld, concerns, control in (
+        ("xd", True, fetch, {"nxe": True}),
+        ("us", False, goal.cpl == 3, {}),
+        ("rw", False, goal.access is AccessType.WRITE, {} if goal.cpl else {"wp": True}),
+    ):
+        level = _free(goal, name)
+        possible = all(goal.control.get(each, value) is value for each, value in control.items())
+        if concerns and possible and level is not None:
+            bits = (*goal.bits, (level, name, withheld))
+            return replace(goal, control={**control, **goal.control}, bits=bits)
+    guard = {"smep": True} if fetch else {"smap": True, "ac": False}
+    return replace(goal, control={**guard, **goal.control})
+
+
+def _free(goal: Goal, name: str) -> int | None:
+    """Return a level of the path at which the goal says nothing of this bit, if there is one."""
+    taken = {level for level, each, _ in goal.bits if each == name}
+    return next((at for at in range(4, (goal.level or 1) - 1, -1) if at not in taken), None)

@@ -150,7 +150,7 @@ def _goal(values: tuple[int, ...]) -> Goal:
             access=kind, cpl=0,
         )  # fmt: skip
     goal = Goal(control=control, level=level, end=End.LEAF, bits=bits, access=kind, cpl=3 * user)
-    return with_answer(goal, DENIED) if group % 2 else goal
+    return with_answer(goal, DENIED if group % 2 else OK)
 
 
 def _never_denied(

@@ -106,7 +106,8 @@ def _control_touch(shown: Shown) -> Numbers:
 
 def _control_goal(values: tuple[int, ...]) -> Goal:
     name, value, size, mine, kind, user, answer = values
-    bits = () if mine else ((size + 1, "us", False),)
+    levels = range(size + 1, 5)
+    bits = tuple((level, "us", True) for level in levels) if mine else ((size + 1, "us", False),)
     goal = Goal(
         control={CONTROLS[name]: bool(value)}, level=size + 1, end=End.LEAF, bits=bits,
         access=AccessType(kind), cpl=3 * user,

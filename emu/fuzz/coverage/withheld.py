@@ -25,6 +25,8 @@ _RIGHTS = (("R/W", Entry.RW, "rw"), ("U/S", Entry.US, "us"), ("XD", Entry.XD, "x
 _SETS = 32
 _BITS = (7, *range(13, 30), *range(40, 52), 63)
 _INDICES = ("0", "1 to 254", "255", "256", "257 to 510", "511")
+_INDEX_OF = (0, 7, 255, 256, 300, 511)
+"""An index of each class."""
 _INDEX_CLASS = np.array([0] + [1] * 254 + [2, 3] + [4] * 254 + [5], np.int64)
 
 
@@ -81,8 +83,9 @@ def _lost_goal(values: tuple[int, ...]) -> Goal:
         control=control, level=size + 1, end=End.LEAF, bits=bits,
         access=AccessType(kind), cpl=3 * user,
     )  # fmt: skip
-    refused = answer == DENIED and not lost
-    return with_answer(goal, answer) if refused else goal
+    # What is withheld refuses the access by itself where it is about that.
+    concerns = {"rw": kind == WRITE, "us": user == 1, "xd": kind == FETCH}[name]
+    return goal if answer == DENIED and lost and concerns else with_answer(goal, answer)
 
 
 def _reserved_possible() -> Bools:
@@ -202,12 +205,19 @@ def _places_touch(shown: Shown) -> Numbers:
 
 
 def _places_goal(values: tuple[int, ...]) -> Goal:
-    level, _index, kind, user = values
-    control = {"la57": True} if level == 4 else {}
+    level, index, kind, user = values
     return Goal(
-        control=control, level=min(level + 1, 1), end=End.LEAF,
-        access=AccessType(kind), cpl=3 * user,
-    )  # fmt: skip
+        control={"la57": True} if level == 4 else {},
+        level=1,
+        end=End.LEAF,
+        # The supervisor's own page, which SMEP and SMAP leave alone, or a key that denies nothing.
+        bits=() if user else ((1, "us", False),),
+        index=((level + 1, _INDEX_OF[index]),),
+        key=0 if user else None,
+        pkru=0 if user else None,
+        access=AccessType(kind),
+        cpl=3 * user,
+    )
 
 
 _WHICH = (AXES["type"], AXES["user"])

@@ -121,6 +121,18 @@ def _wish(draft: Draft, row: int, goal: Goal, context: PagingContext) -> None:
         draft.level[row] = goal.level
     elif draft.end[row] == End.LEAF:
         draft.level[row] = (1, 1, 2, 3)[row % 4]
+    _set_bits(flags, row, goal)
+    for level, at in goal.index:
+        draft.index[row, level] = at
+    if goal.key is not None:
+        level = int(draft.level[row])
+        flags[row, level] &= ~np.uint64(15 << 59)
+        flags[row, level] |= np.uint64(goal.key << 59)
+    if goal.reserved is not None:
+        draft.broken[row] = goal.reserved
+
+
+def _set_bits(flags: U64, row: int, goal: Goal) -> None:
     for level, name, value in goal.bits:
         mask = np.uint64(sum(1 << bit for bit in BITS[name]))
         if name in {"p", "pat"} or (name == "ps" and level > 1):
@@ -128,12 +140,6 @@ def _wish(draft: Draft, row: int, goal: Goal, context: PagingContext) -> None:
         flags[row, level] &= ~mask
         if value:
             flags[row, level] |= np.uint64(1 << BITS[name][row % len(BITS[name])])
-    if goal.key is not None:
-        level = int(draft.level[row])
-        flags[row, level] &= ~np.uint64(15 << 59)
-        flags[row, level] |= np.uint64(goal.key << 59)
-    if goal.reserved is not None:
-        draft.broken[row] = goal.reserved
 
 
 def _break(chance: np.random.Generator, context: PagingContext, draft: Draft, row: int) -> None:

@@ -8,12 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
+from typing import NoReturn
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from emu.check.nested import NestedVerdict, check_nested
+from emu.fuzz.caseless import error_text
 from emu.fuzz.nested.pair import Pair, make_pair
 from emu.fuzz.worker import death, start_worker, stop
+from emu.probe import ProbeError
 from emu.probe.nested import NestedProber
 from walker.access import Access
 
@@ -55,7 +58,8 @@ def pair_results(
 ) -> Iterator[PairResult | PairCrash]:
     """Try pairs in `jobs` processes, and yield their results in the order of the numbers.
 
-    Raises the `CrosswalkError` that a pair raises. Closing the iterator stops all processes.
+    Raises the `CrosswalkError` that a pair raises, `ProbeError` where the proof of a crash raises
+    anything. Closing the iterator stops all processes.
     """
     pool = ProcessPool(max_workers=jobs, initializer=_start)
     waiting: deque[tuple[int, ProcessFuture[PairResult]]] = deque()
@@ -83,17 +87,38 @@ def try_pair(pair: Pair, prober: NestedProber) -> PairResult:
 
 
 def dies(work: Callable[[], object]) -> bool:
-    """Return whether a child process that does `work` is killed by a signal."""
+    """Return whether a child process that does `work` is killed by a signal.
+
+    `ProbeError` where `work` raises: that is neither a death nor a survival.
+    """
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        try:
-            faulthandler.disable()  # The end that is expected is no news…
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # …and needs no core file.
-            work()
-        finally:
-            os._exit(0)
+        os.close(reading)
+        _die_or_say(work, writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        said = pipe.read().decode()
     _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+    if os.WIFSIGNALED(status):
+        return True
+    if os.waitstatus_to_exitcode(status):
+        raise ProbeError(f"where a crash was to be proved: {said}")
+    return False
+
+
+def _die_or_say(work: Callable[[], object], writing: int) -> NoReturn:
+    """Do `work` in the child, and write what it raises."""
+    status = 1
+    try:
+        faulthandler.disable()  # The end that is expected is no news…
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # …and needs no core file.
+        work()
+        status = 0
+    except Exception as error:  # noqa: BLE001  # The parent raises it.
+        os.write(writing, error_text(error).encode())
+    finally:
+        os._exit(status)
 
 
 def _result(

@@ -1,11 +1,14 @@
+import numpy as np
 import pytest
 
+from emu.check.compare import differing_fields
 from emu.fuzz import attempt
 from emu.fuzz.findings import confirm
 from emu.fuzz.generate import generate
 from emu.fuzz.layout_case import case_layout
-from emu.probe import ProbeError, Stand
+from emu.probe import ProbeError, Prober, Stand
 from tests.emu.fuzz.hunted import HUNTED
+from tests.emu.fuzz.planted import bug_named
 
 
 def planted(name):
@@ -49,3 +52,38 @@ def test_what_bulk_and_single_probes_say_differently_is_an_error_of_the_testbed(
     observed.kind[5] = (observed.kind[5] + 1) % 3
     with pytest.raises(ProbeError, match="bulk and single probes differ"):
         confirm(prober, layout, observed, [0, 5])
+
+
+def test_every_divergence_is_made_again_alone(monkeypatch):
+    bug = bug_named("A not set").predict
+    made = []
+
+    def noted(prober, layout, observed, rows):
+        made.append(rows)
+        confirm(prober, layout, observed, rows)
+
+    monkeypatch.setattr(attempt, "confirm", noted)
+    layout = generate(0, 0, accesses=2048)
+    found = attempt.Tester(predict=bug).findings(layout)
+    predicted, observed = (
+        say(layout.memory(), layout.context, layout.accesses) for say in (bug, Stand().observe)
+    )
+    differ = np.logical_or.reduce([*differing_fields(predicted, observed).values()])
+    assert [np.flatnonzero(differ).tolist()] == made
+    assert found.divergent <= len(made[0])
+    assert 512 < len(made[0])
+
+
+def test_a_divergence_that_is_another_one_alone_is_no_result(monkeypatch):
+    probe = Prober.probe
+
+    def otherwise(self, accesses, *rest, **more):
+        outcomes = probe(self, accesses, *rest, **more)
+        if not more.get("bulk", True):
+            outcomes.kind[-1] = (outcomes.kind[-1] + 1) % 3
+        return outcomes
+
+    monkeypatch.setattr(Prober, "probe", otherwise)
+    layout = generate(0, 0, accesses=2048)
+    with pytest.raises(ProbeError, match="bulk and single probes differ"):
+        attempt.Tester(predict=bug_named("A not set").predict).findings(layout)

@@ -9,6 +9,7 @@ import pytest
 from emu.check.nested.emulated import MANUAL
 from emu.fuzz.nested import campaign, make_pair
 from emu.fuzz.nested.campaign import PairCrash, dies, pair_results, try_pair
+from emu.probe import ProbeError
 from emu.probe.nested import NestedProber
 from tests.emu.probe.nested.two import GUEST, OPEN, PAGE, READ, SHIFT, XD, A, D, Two
 from walker.access import Access
@@ -59,9 +60,28 @@ def test_a_crash_that_is_not_foreseen_is_a_result_and_the_access_is_named(monkey
     [
         (lambda: os.kill(os.getpid(), signal.SIGKILL), True),
         (lambda: None, False),
-        (lambda: 1 / 0, False),
     ],
-    ids=["killed", "returns", "raises"],
+    ids=["killed", "returns"],
 )
 def test_only_a_signal_is_a_death(work, killed):
     assert killed is dies(work)
+
+
+def test_what_raises_has_neither_died_nor_survived():
+    with pytest.raises(ProbeError, match="ZeroDivisionError: division by zero"):
+        dies(lambda: 1 / 0)
+
+
+def test_a_proof_that_raises_is_no_survival(monkeypatch):
+    pair = fatal_pair()
+    prober = NestedProber(pair.memory, pair.context)
+    probe = prober.probe
+
+    def failing(access):
+        if access == ACCESS:
+            raise ProbeError("no outcome")
+        return probe(access)
+
+    monkeypatch.setattr(prober, "probe", failing)
+    with pytest.raises(ProbeError, match="where a crash was to be proved: ProbeError: no outcome"):
+        try_pair(pair, prober)
