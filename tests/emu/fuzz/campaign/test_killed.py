@@ -121,7 +121,7 @@ def test_workers_that_hang_end_with_a_killed_parent(tmp_path):
 
 def test_two_campaigns_in_one_folder_are_one_too_many(tmp_path):
     folder = tmp_path / "corpus"
-    first = command("none", *SEARCH, folder)
+    first = command("hang", *SEARCH, folder)
     until((folder / "lock").exists)
     until(lambda: len(alive(first.pid)) > 2)
     status, out, err = finished(command("none", *SEARCH, folder))
