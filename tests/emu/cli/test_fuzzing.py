@@ -115,7 +115,7 @@ def test_an_access_across_pages_is_a_finding_that_is_made_small_and_replays(
 ):
     plant_walker(monkeypatch, bug_named("XD not inherited").predict)
     how = ("--accesses", 4096, "--json")
-    document = fuzz(*how, cases=2).document
+    document = fuzz(*how, cases=10).document
     (found,) = [each for each in document["findings"] if each["id"].startswith("cross-")]
     assert found["signature"].startswith("cross:execute: walker says ")
     assert found["entries"] <= 5

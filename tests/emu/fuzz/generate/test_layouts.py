@@ -10,7 +10,7 @@ from emu.fuzz.generate import generate
 from tests.emu.fuzz.generate.pathologies import PATHOLOGIES, Made
 from walker.context import Vendor
 
-COUNT = 48
+COUNT = 64
 """Within so many layouts of a seed everything has to turn up."""
 
 
