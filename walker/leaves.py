@@ -25,8 +25,8 @@ __all__ = [
     "Leaves",
     "Tables",
     "blocked_entries",
-    "entries_to_nowhere",
     "expand",
+    "malformed",
     "root_table",
     "table_frames",
     "walk_leaves",
@@ -179,15 +179,17 @@ def blocked_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
     return replace(every, va=canonical(context, every.va))
 
 
-def entries_to_nowhere(memory: PhysicalMemory, context: PagingContext) -> U64:
-    """Return the addresses, uint64[n], at which entries refer to a table outside RAM.
+def malformed(memory: PhysicalMemory, context: PagingContext) -> Iterator[U64]:
+    """Yield addresses, uint64[n], of entries that are blocked or refer to a table outside RAM.
 
-    Where several entries do to one table, at the lowest of each block of tables.
+    Blocked as `blocked_entries` has it; of entries that refer to one table outside RAM, the lowest
+    of each block of tables. Block by block, from the root down, each table once a level: memory
+    and time are bounded by the distinct tables, whatever the image says.
     """
-    found = [np.zeros(0, np.uint64)]
     for _, part in _distinct(memory, context):
-        found.append(part.children.va[~memory.backed(part.children.frame)])
-    return np.sort(canonical(context, np.concatenate(found)))
+        outside = ~memory.backed(part.children.frame)
+        found = np.concatenate([part.blocked.va, part.children.va[outside]])
+        yield canonical(context, found)
 
 
 def table_frames(memory: PhysicalMemory, context: PagingContext) -> U64:

@@ -3,51 +3,151 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.compare import Divergence, agreements
+from emu.check.compare import Divergence, agreements, choose
 from emu.check.known import known_divergence
-from emu.check.plan import Place, Plan, make_plan
-from emu.probe import ProbeError, Prober
+from emu.check.listing import ListingDivergence, listed_pages, mapping_at, unlike_list
+from emu.check.plan import Plan, accesses_to
+from emu.check.survey import Survey
+from emu.check.targets import Lister, Place, Reader, Targets
+from emu.check.verdict import KEPT_DIVERGENCES, Tally, Verdict
+from emu.probe import FEATURES, ProbeError, Prober, mapped
 from walker.access import AccessType
 from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import PagingContext
+from walker.leaves import walk_leaves
 from walker.memory import PhysicalMemory
+from walker.outcome import ErrorCode
 from walker.translate import walk
 
-__all__ = ["KEPT_DIVERGENCES", "Predictor", "Verdict", "check", "compare_all", "confirm"]
+__all__ = [
+    "Checker",
+    "Predictor",
+    "check",
+    "compare_all",
+    "confirm",
+    "expected_accesses",
+]
 
 Predictor = Callable[[PhysicalMemory, PagingContext, Accesses], Outcomes]
 Progress = Callable[[int, int], None]
 
-KEPT_DIVERGENCES = 1000
-"""How many divergences a verdict keeps in full; all are counted."""
+MAX_WIDTH = 52
+"""The widest physical addresses that an entry can hold."""
+
+_KEPT_PIECES = 4
+# Accesses to a small page.
+_EACH = 14
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a check found.
+class Checker:
+    """Checks pieces of one address space, one after the other; the engines are kept."""
 
-    `counts` has the number of accesses for each (place, type, CPL, predicted outcome);
-    `divergences` the first `KEPT_DIVERGENCES` that no known emulator divergence explains;
-    `known` the number explained by each. `seconds` is the time that the probes took.
-    """
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        *,
+        predict: Predictor = translate_many,
+        walk: Lister = walk_leaves,
+        assumed_width: bool = False,
+    ) -> None:
+        self._memory, self._context = memory, context
+        self._predict, self._walk = predict, walk
+        self._assumed_width = assumed_width
+        self._prober: Prober | None = None
+        self._pieces = 0
 
-    probes: int
-    divergent: int
-    divergences: tuple[Divergence, ...]
-    known: dict[str, int]
-    counts: dict[tuple[Place, AccessType, int, Kind], int]
-    seconds: float
+    def check(self, piece: Targets, progress: Callable[[int], None] | None = None) -> Verdict:
+        """Check the accesses to these targets; raises as `Prober` and its `probe` do."""
+        return self.check_plan(accesses_to(self._context, piece), progress)
 
-    @property
-    def agreements(self) -> int:
-        """The number of accesses of which walker and CPU say the same."""
-        return self.probes - self.divergent - sum(self.known.values())
+    def check_plan(self, plan: Plan, progress: Callable[[int], None] | None = None) -> Verdict:
+        """Check these accesses."""
+        began = time.perf_counter()
+        prober = self._ready()
+        seconds = time.perf_counter() - began
+        lacking = prober.lacking(plan.accesses)
+        lacks = np.bincount(lacking, minlength=len(FEATURES) + 1)[1:].tolist()
+        plan = plan.take(lacking == 0)
+        predicted = self._predict(self._memory, self._context, plan.accesses)
+        if self._assumed_width:
+            sure = ~self._needs_width(plan.accesses, predicted)
+            plan, predicted = plan.take(sure), predicted.take(sure)
+        accesses = plan.accesses
+        began = time.perf_counter()
+        observed = prober.probe(accesses, progress)
+        seconds += time.perf_counter() - began
+        agree = agreements(predicted, observed)
+        found = compare_all(self._memory, self._context, accesses, predicted, observed)
+        known = Counter(each.known for each in found if each.known)
+        unknown = [each for each in found if not each.known]
+        listing, rows = self._against_list(plan, predicted, observed, agree, found)
+        agree[rows] = False
+        confirm(prober, accesses, observed, agree)
+        return Verdict(
+            len(plan),
+            len(unknown) + len(rows),
+            tuple(unknown[:KEPT_DIVERGENCES]),
+            dict(sorted(known.items())),
+            _count(plan, predicted),
+            seconds,
+            tuple(listing),
+            {name: count for name, count in zip(FEATURES, lacks, strict=True) if count},
+        )
+
+    def _ready(self) -> Prober:
+        """Return the prober, the memory that earlier pieces made it touch given back."""
+        if self._prober is None:
+            self._prober = Prober(self._memory, self._context)
+        elif self._pieces % _KEPT_PIECES == 0:
+            self._prober.enter(self._memory, self._context)
+        self._pieces += 1
+        return self._prober
+
+    def _needs_width(self, accesses: Accesses, predicted: Outcomes) -> NDArray[np.bool_]:
+        """Return which outcomes rest on a physical-address width that nobody stated."""
+        needs: NDArray[np.bool_] = (predicted.error_code & ErrorCode.RSVD) != 0
+        rows = np.flatnonzero(needs)
+        wide = replace(self._context, maxphyaddr=MAX_WIDTH)
+        again = self._predict(self._memory, wide, accesses.take(rows))
+        needs[rows] = (again.error_code & ErrorCode.RSVD) == 0
+        return needs
+
+    def _against_list(
+        self,
+        plan: Plan,
+        predicted: Outcomes,
+        observed: Outcomes,
+        agree: NDArray[np.bool_],
+        found: list[Divergence],
+    ) -> tuple[list[ListingDivergence], NDArray[np.intp]]:
+        """Return what contradicts the list alone, the first of them in full, and the rows."""
+        accesses = plan.accesses
+        # Where the emulator is known to be wrong, the list is held to what is predicted.
+        wrong = np.zeros(len(plan), np.bool_)
+        wrong[np.flatnonzero(~agree)] = [each.known is not None for each in found]
+        truth = choose(wrong, predicted, observed)
+        pages, row = listed_pages(self._memory, self._context, self._walk, accesses.va)
+        unlike = unlike_list(self._context, accesses, pages, row, truth)
+        # What only the other reading finds, and is there, is in no list as what it is.
+        unlike |= ~plan.listed & (truth.kind == Kind.OK)
+        rows = np.flatnonzero(unlike & (agree | wrong))
+        first = [
+            ListingDivergence(
+                accesses[at],
+                mapping_at(self._context, pages, int(row[at])),
+                observed[at],
+                walk(self._memory, self._context, int(accesses.va[at])),
+            )
+            for at in rows[:KEPT_DIVERGENCES].tolist()
+        ]
+        return first, rows
 
 
 def check(
@@ -56,32 +156,30 @@ def check(
     *,
     plan: Plan | None = None,
     predict: Predictor = translate_many,
+    walk: Lister = walk_leaves,
+    read: Reader = mapped,
     progress: Progress | None = None,
 ) -> Verdict:
     """Check every mapping, and what isn't mapped, by real accesses in the emulator.
 
-    `plan` says which accesses are made (see `make_plan`), `predict` whose predictions are
-    checked. `progress` is called with the accesses done and their total.
+    `predict` says whose predictions are checked, `walk` whose list of pages; `read` is the other
+    reading that says where to look (see `make_plan`). With `plan` those accesses are made, and
+    no others. `progress` is called with the accesses done and their total, as far as known.
     """
-    plan = make_plan(memory, context) if plan is None else plan
-    predicted = predict(memory, context, plan.accesses)
-    began = time.perf_counter()
-    prober = Prober(memory, context)
-    done = None if progress is None else _of_total(progress, len(plan))
-    observed = prober.probe(plan.accesses, done)
-    seconds = time.perf_counter() - began
-    confirm(prober, plan.accesses, observed, agreements(predicted, observed))
-    divergences = compare_all(memory, context, plan.accesses, predicted, observed)
-    known = Counter(divergence.known for divergence in divergences if divergence.known)
-    unknown = [divergence for divergence in divergences if not divergence.known]
-    return Verdict(
-        len(plan),
-        len(unknown),
-        tuple(unknown[:KEPT_DIVERGENCES]),
-        dict(sorted(known.items())),
-        _count(plan, predicted),
-        seconds,
-    )
+    checker = Checker(memory, context, predict=predict, walk=walk)
+    if plan is not None:
+        return checker.check_plan(plan, _of_total(progress, 0, len(plan)))
+    survey = Survey(memory, context, walk=walk, read=read)
+    tally = Tally(survey)
+    for piece in survey.pieces():
+        told = _of_total(progress, tally.probes, expected_accesses(survey))
+        tally.add(checker.check(piece, told))
+    return tally.verdict()
+
+
+def expected_accesses(survey: Survey) -> int:
+    """Return about how many accesses a survey comes to: those of its pages, if they are small."""
+    return _EACH * survey.expected
 
 
 def compare_all(
@@ -118,8 +216,8 @@ def confirm(
             )
 
 
-def _of_total(progress: Progress, total: int) -> Callable[[int], None]:
-    return lambda done: progress(done, total)
+def _of_total(progress: Progress | None, before: int, total: int) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress(before + done, total)
 
 
 def _count(plan: Plan, predicted: Outcomes) -> dict[tuple[Place, AccessType, int, Kind], int]:

@@ -2,15 +2,22 @@
 
 import argparse
 import resource
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from emu.check import DEFAULT_LIMIT, Verdict
-from emu.cli.checking import run_guest, save_cases, tell_beside, verdict_of
+from emu.check import Verdict
+from emu.cli.checking import (
+    jobs_of,
+    machine_scope,
+    run_guest,
+    verdict_of,
+)
 from emu.cli.contain import contained
+from emu.cli.findings import save_cases, tell_advice, tell_beside
 from emu.cli.kernels import (
     KERNEL_HELP,
     add_kernel_options,
@@ -26,11 +33,10 @@ from emu.linux.boot import Boot, Reached
 from emu.linux.failure import KernelFailure
 from emu.linux.points import Point, parse_point, parse_symbols
 from emu.machine.ram import Ram
+from emu.report.conclusion import Conclusion, Scope, conclude
 from emu.report.records import structures_case, summary_record
 from emu.report.text import context_text, range_text, verdict_lines
 from walker.errors import BadInput
-from walker.frames import count_mappings
-from walker.leaves import TOP
 from walker.mappings import Range, coalesce, mappings
 from walker.memory import Segments
 from walker.rights import Rights
@@ -54,7 +60,8 @@ class _Point:
 
     reached: Reached
     verdict: Verdict
-    mappings: int
+    scope: Scope
+    word: Conclusion
     exposed: tuple[Range, ...]
     peak: int
 
@@ -137,7 +144,8 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     """Check what is mapped at a point, and tell of it; in the child that the boot runs in."""
     memory, context = boot.memory, reached.context
     remark(f"at {reached.point}: {context_text(context)}")
-    verdict = verdict_of(memory, context, (0, TOP), DEFAULT_LIMIT)
+    verdict = verdict_of(memory, context, jobs=jobs_of(options))
+    scope = machine_scope(memory, context)
     exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
     peaks = (
         resource.getrusage(who).ru_maxrss
@@ -146,7 +154,8 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     point = _Point(
         reached=reached,
         verdict=verdict,
-        mappings=sum(count_mappings(memory, context).values()),
+        scope=scope,
+        word=conclude(verdict, scope),
         exposed=tuple(exposed),
         peak=max(peaks) // 1024,
     )
@@ -156,6 +165,7 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     tell_beside(options, verdict, context, say)
     folder = None if options.cases is None else options.cases / _folder(reached.point)
     save_cases(folder, memory, context, verdict)
+    tell_advice(verdict, point.word)
     return point
 
 
@@ -173,7 +183,7 @@ def _lines(point: _Point) -> Iterator[str]:
     yield from verdict_lines(point.verdict)
     count = sum(each.count for each in point.exposed)
     yield (
-        f"{point.mappings:,} mappings, {count:,} of them writable and executable for the "
+        f"{point.scope.mappings:,} mappings, {count:,} of them writable and executable for the "
         f"supervisor; peak memory {point.peak:,} MiB"
     )
     yield from (f"  {range_text(each)}" for each in islice(point.exposed, _SHOWN))
@@ -192,17 +202,34 @@ def _save(path: Path, ram: Ram, last: Reached) -> None:
 
 
 def _tell(options: argparse.Namespace, points: list[_Point]) -> int:
-    failed = any(point.verdict.divergent for point in points)
+    word = _joint_word(points)
     if options.json:
         records = [_record(point) for point in points]
-        names = ("probes", "agreements", "divergences", "known_divergences")
+        names = ("probes", "agreements", "divergences", "known_divergences", "mappings")
         total: dict[str, Any] = {name: sum(each[name] for each in records) for name in names}
+        for name in ("predicted_only", "not_asked", "unfollowed"):
+            counts: Counter[str] = Counter()
+            for each in records:
+                counts.update(each[name])
+            total[name] = dict(counts)
+        total["assumed"] = []
         total["seconds"] = round(sum(each["seconds"] for each in records), 3)
-        emit({**total, "points": records, "reproduce": command_text(options)})
+        again = command_text(options)
+        emit({**total, "points": records, "verdict": word.text, "reproduce": again})
     else:
-        print(f"verdict: {'FAILED' if failed else 'agreement'}")
+        print(f"verdict: {word.text}")
         print(f"reproduce: {command_text(options)}")
-    return 1 if failed else 0
+    return word.status
+
+
+def _joint_word(points: list[_Point]) -> Conclusion:
+    """Return the last word for all points: a divergence before anything else, then what is open."""
+    worst = min(points, key=lambda point: (2, 0, 1)[point.word.status])
+    texts = list(dict.fromkeys(point.word.text for point in points))
+    if worst.word.status == 1 or len(texts) == 1:
+        return worst.word
+    named = " | ".join(f"{point.reached.point}: {point.word.text}" for point in points)
+    return Conclusion(worst.word.status, named)
 
 
 def _record(point: _Point) -> dict[str, Any]:
@@ -214,8 +241,7 @@ def _record(point: _Point) -> dict[str, Any]:
         "system_calls": reached.system_calls,
         "cr3": hex(reached.context.cr3),
         "levels": reached.context.levels,
-        "mappings": point.mappings,
         "writable_executable": sum(each.count for each in point.exposed),
         "peak_mib": point.peak,
-        **summary_record(point.verdict),
+        **summary_record(point.verdict, point.scope),
     }

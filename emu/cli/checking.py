@@ -1,34 +1,47 @@
 """`run` and `check`: every statement of the walker, put to the emulated CPU."""
 
 import argparse
-import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emu.boot import boot
-from emu.check import DEFAULT_LIMIT, KNOWN, Verdict, check, make_plan
+from emu.check import DEFAULT_LIMIT, Verdict
+from emu.check.crosscheck import MAX_WIDTH
 from emu.check.intent import broken_intentions
-from emu.cli.contain import contained
+from emu.cli.findings import save_cases, tell_advice, tell_beside, tell_unfollowed
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
+from emu.cli.pieces import check_in_pieces
 from emu.cli.sources import add_range, add_source, chosen_range, chosen_source
-from emu.guests import GUESTS
+from emu.guests import GUESTS, names_guest
+from emu.report.conclusion import Scope, conclude
 from emu.report.records import (
-    divergence_case,
     exceptions_record,
     structures_case,
     summary_record,
 )
-from emu.report.text import context_text, divergence_lines, exceptions_text, verdict_lines
+from emu.report.text import (
+    context_text,
+    exceptions_text,
+    verdict_lines,
+)
 from guest.builder import build_image
 from guest.status import Taken
 from walker.context import PagingContext
 from walker.errors import BadInput
+from walker.frames import count_mappings
 from walker.leaves import TOP
 from walker.memory import PhysicalMemory
-from walker.source import dump_case, parse_int
+from walker.source import Source, SourceKind, dump_case, parse_int
+from walker.unfollowed import unfollowed
 
-__all__ = ["add_commands", "run_guest", "save_cases", "tell_beside", "verdict_of"]
+__all__ = [
+    "add_commands",
+    "jobs_of",
+    "machine_scope",
+    "run_guest",
+    "verdict_of",
+]
 
 _SHOWN = 10
 
@@ -64,8 +77,16 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--limit",
         metavar="N",
-        default=str(DEFAULT_LIMIT),
-        help=f"the most mappings to check ({DEFAULT_LIMIT:,})",
+        help="check the first N mappings of each size, holes and malformed entries (without it "
+        f"all, but not more than {DEFAULT_LIMIT:,} mappings)",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="let it pass that not all that SOURCE refers to could be looked at",
+    )
+    parser.add_argument(
+        "--allow-empty", action="store_true", help="let an address space without a mapping pass"
     )
     _add_common(parser)
     parser.set_defaults(run=_check)
@@ -76,6 +97,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--cases", metavar="DIR", type=Path, help="write each divergence here, as a case file"
     )
     parser.add_argument("--verbose", action="store_true", help="explain the known divergences")
+    parser.add_argument("--jobs", metavar="N", help="processes (one a CPU)")
     add_json(parser, "one summary document")
 
 
@@ -90,33 +112,88 @@ def run_guest(options: argparse.Namespace) -> int:
         write_file(options.save, dump_case(structures_case(memory, context)))
     intended = image.resolve_intended(booted.status)
     broken = broken_intentions(memory, context, intended, image.faulting)
-    verdict = verdict_of(memory, context, (0, TOP), DEFAULT_LIMIT)
+    verdict = verdict_of(memory, context, jobs=jobs_of(options))
     meant = _Meant(sum(each.count for each in intended), broken, booted.status.taken)
-    return _tell(options, memory, context, verdict, meant)
+    return _tell(options, memory, context, verdict, machine_scope(memory, context), meant)
 
 
 def _check(options: argparse.Namespace) -> int:
     source = chosen_source(options)
-    limit = parse_int(options.limit, "--limit")
+    limit = None if options.limit is None else parse_int(options.limit, "--limit")
     remark(f"{source.name}: {context_text(source.context)}")
     if source.assumed:
         remark(f"assumed: {', '.join(source.assumed)}")
-    verdict = verdict_of(source.memory, source.context, chosen_range(options), limit)
-    return _tell(options, source.memory, source.context, verdict, None)
+    scope = _source_scope(options, source)
+    verdict = verdict_of(
+        source.memory,
+        source.context,
+        chosen_range(options),
+        limit=limit,
+        jobs=jobs_of(options),
+        assumed_width=_assumes_width(source),
+    )
+    return _tell(options, source.memory, source.context, verdict, scope, None)
+
+
+def jobs_of(options: argparse.Namespace) -> int:
+    """Return the number of processes that --jobs asks for."""
+    if options.jobs is None:
+        return os.cpu_count() or 1
+    jobs = parse_int(options.jobs, "--jobs", bits=8)
+    if not jobs:
+        raise BadInput("--jobs: at least 1")
+    return jobs
+
+
+def machine_scope(memory: PhysicalMemory, context: PagingContext) -> Scope:
+    """Return what is known of an address space of a machine whose memory is all at hand."""
+    return Scope(
+        mappings=sum(count_mappings(memory, context).values()),
+        unfollowed=unfollowed(memory, context),
+        masked=bool(context.encryption_mask),
+    )
+
+
+def _source_scope(options: argparse.Namespace, source: Source) -> Scope:
+    scope = machine_scope(source.memory, source.context)
+    wide = 0
+    if _assumes_width(source):
+        widest = replace(source.context, maxphyaddr=MAX_WIDTH)
+        wide = unfollowed(source.memory, widest).beyond_40
+    return replace(
+        scope,
+        whole=source.kind is SourceKind.CASE or names_guest(source.name),
+        wide=wide,
+        assumed=source.assumed,
+        partial=options.partial,
+        allow_empty=options.allow_empty,
+    )
+
+
+def _assumes_width(source: Source) -> bool:
+    return any(text.startswith("maxphyaddr") for text in source.assumed)
 
 
 def verdict_of(
-    memory: PhysicalMemory, context: PagingContext, between: tuple[int, int], limit: int
+    memory: PhysicalMemory,
+    context: PagingContext,
+    between: tuple[int, int] = (0, TOP),
+    *,
+    limit: int | None = None,
+    jobs: int = 1,
+    assumed_width: bool = False,
 ) -> Verdict:
-    """Return what a check of [start, end) finds, made in a child process."""
-    start, end = between
-    plan = make_plan(memory, context, start=start, end=end, limit=limit)
-
-    def work() -> Verdict:
-        with progress_bar("probes") as report:
-            return check(memory, context, plan=plan, progress=report)
-
-    return contained(work)
+    """Return what `check_in_pieces` finds, with a progress bar."""
+    with progress_bar("probes") as report:
+        return check_in_pieces(
+            memory,
+            context,
+            between=between,
+            limit=limit,
+            jobs=jobs,
+            assumed_width=assumed_width,
+            progress=report,
+        )
 
 
 def _tell(
@@ -124,21 +201,23 @@ def _tell(
     memory: PhysicalMemory,
     context: PagingContext,
     verdict: Verdict,
+    scope: Scope,
     meant: _Meant | None,
 ) -> int:
     """Tell the verdict, and what the guest has to say if there is one."""
     broken = meant.broken if meant else []
-    failed = bool(verdict.divergent or broken)
+    word = conclude(verdict, scope, len(broken))
     say = remark if options.json else print
+    tell_unfollowed(scope)
     if options.json:
-        record = summary_record(verdict)
+        record = summary_record(verdict, scope)
         if meant is not None:
             record |= {
                 "intended_pages": meant.pages,
                 "broken_intentions": len(broken),
                 "guest_exceptions": exceptions_record(meant.taken),
             }
-        emit({**record, "reproduce": command_text(options)})
+        emit({**record, "verdict": word.text, "reproduce": command_text(options)})
     else:
         for line in verdict_lines(verdict):
             print(line)
@@ -149,55 +228,7 @@ def _tell(
     tell_beside(options, verdict, context, say)
     save_cases(options.cases, memory, context, verdict)
     if not options.json:
-        print(f"verdict: {'FAILED' if failed else 'agreement'}")
+        print(f"verdict: {word.text}")
         print(f"reproduce: {command_text(options)}")
-    return 1 if failed else 0
-
-
-def tell_beside(
-    options: argparse.Namespace,
-    verdict: Verdict,
-    context: PagingContext,
-    say: Callable[[str], None],
-) -> None:
-    """Tell the first divergences, and with --verbose about the known ones."""
-    _tell_divergences(verdict, context, say)
-    if options.verbose:
-        _explain_known(verdict, say)
-
-
-def _tell_divergences(verdict: Verdict, context: PagingContext, say: Callable[[str], None]) -> None:
-    for divergence in verdict.divergences[:_SHOWN]:
-        for line in divergence_lines(divergence, context):
-            say(line)
-    if verdict.divergent > _SHOWN:
-        say(f"… and {verdict.divergent - _SHOWN:,} more (--cases DIR keeps them)")
-
-
-def _explain_known(verdict: Verdict, say: Callable[[str], None]) -> None:
-    for entry in KNOWN:
-        if entry.id in verdict.known:
-            say(f"{entry.id}: {verdict.known[entry.id]:,} times")
-            say(f"  manual: {entry.manual}")
-            say(f"  reason: {entry.reason}")
-
-
-def save_cases(
-    folder: Path | None,
-    memory: PhysicalMemory,
-    context: PagingContext,
-    verdict: Verdict,
-) -> None:
-    """Write each divergence into a folder, if one is given."""
-    if folder is None or not verdict.divergences:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{folder}: {error.strerror}") from error
-    for number, divergence in enumerate(verdict.divergences):
-        case = divergence_case(context, tuple(memory.ranges), divergence)
-        path = folder / f"divergence-{number:04}.json"
-        write_file(path, dump_case(case))
-    some = f"{shlex.quote(str(folder))}/divergence-*.json"
-    remark(f"wrote {len(verdict.divergences):,} cases; replay: crosswalk replay {some}")
+    tell_advice(verdict, word)
+    return word.status

@@ -9,7 +9,9 @@ import numpy as np
 
 from emu.check import Divergence, Verdict
 from emu.check.compare import agreements
+from emu.check.listing import ListingDivergence
 from emu.machine.delivery import mnemonic
+from emu.report.conclusion import Scope
 from guest.status import Taken
 from walker.access import Access, AccessType
 from walker.columns import Outcomes
@@ -27,6 +29,7 @@ __all__ = [
     "divergence_case",
     "exceptions_record",
     "frame_record",
+    "listing_case",
     "mapping_record",
     "outcome_json",
     "outcome_record",
@@ -71,7 +74,7 @@ def frame_record(start: int, size: int, rights: Rights) -> dict[str, Any]:
     return {"pa": hex(start), "size": size, **_rights(rights)}
 
 
-def summary_record(verdict: Verdict) -> dict[str, Any]:
+def summary_record(verdict: Verdict, scope: Scope) -> dict[str, Any]:
     """Return a verdict as `run --json` and `check --json` print it."""
     return {
         "probes": verdict.probes,
@@ -79,6 +82,14 @@ def summary_record(verdict: Verdict) -> dict[str, Any]:
         "divergences": verdict.divergent,
         "known_divergences": sum(verdict.known.values()),
         "known": verdict.known,
+        "predicted_only": verdict.predicted_only,
+        "not_asked": verdict.not_asked | scope.not_asked,
+        "mappings": scope.mappings,
+        "unfollowed": {
+            "outside": scope.unfollowed.outside,
+            "reserved": scope.unfollowed.reserved,
+        },
+        "assumed": list(scope.assumed),
         "seconds": round(verdict.seconds, 3),
     }
 
@@ -184,6 +195,19 @@ def divergence_case(
             ),
         ),
     )
+
+
+def listing_case(
+    context: PagingContext, ram: tuple[tuple[int, int], ...], unlike: ListingDivergence
+) -> Case:
+    """Return the smallest case of a divergence from the walk's list, as `divergence_case` does.
+
+    Without a predicted outcome: what is wrong is in no outcome, but in the list.
+    """
+    same = Divergence(unlike.access, unlike.observed, unlike.observed, unlike.walk)
+    case = divergence_case(context, ram, same)
+    probes = tuple(replace(probe, predicted=None) for probe in case.probes)
+    return replace(case, probes=probes, note="the walk's list of pages says something else")
 
 
 def structures_case(memory: PhysicalMemory, context: PagingContext) -> Case:

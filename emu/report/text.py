@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from emu.check import KNOWN, Divergence, Verdict
+from emu.check.listing import ListingDivergence
 from emu.machine.delivery import mnemonic
+from emu.probe import LACKS
 from guest.status import Taken
 from walker.access import Access, AccessType
 from walker.columns import Kind
@@ -22,6 +24,7 @@ __all__ = [
     "exceptions_text",
     "flags_text",
     "frame_text",
+    "listing_lines",
     "mapping_text",
     "outcome_text",
     "range_text",
@@ -179,6 +182,10 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
     for known, count in verdict.known.items():
         differs = next(entry.differs for entry in KNOWN if entry.id == known)
         yield f"{count:,} known emulator divergences, {known}: {differs}"
+    for name, count in verdict.predicted_only.items():
+        yield f"{count:,} predicted only, {name}: the emulated CPU has no {LACKS[name]}"
+    for reason, count in verdict.not_asked.items():
+        yield f"{count:,} not asked: {reason}"
 
 
 def divergence_lines(divergence: Divergence, context: PagingContext) -> Iterator[str]:
@@ -187,6 +194,15 @@ def divergence_lines(divergence: Divergence, context: PagingContext) -> Iterator
     yield f"  predicted: {outcome_text(divergence.predicted, may=True)}"
     yield f"  observed:  {outcome_text(divergence.observed)}"
     yield from walk_lines(context, divergence.walk)
+
+
+def listing_lines(unlike: ListingDivergence, context: PagingContext) -> Iterator[str]:
+    """Yield a divergence from the walk's list, with the walk of its address."""
+    listed = "no page here" if unlike.listed is None else mapping_text(unlike.listed)
+    yield f"divergence of the list: {access_text(unlike.access)}"
+    yield f"  listed:    {listed}"
+    yield f"  observed:  {outcome_text(unlike.observed)}"
+    yield from walk_lines(context, unlike.walk)
 
 
 def _rights(rights: Rights) -> str:

@@ -1,0 +1,115 @@
+"""What a check found, as a whole and by piece."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from emu.check.compare import Divergence
+from emu.check.listing import ListingDivergence
+from emu.check.survey import Survey
+from emu.check.targets import Place
+from emu.probe import FEATURES
+from walker.access import AccessType
+from walker.columns import Kind
+
+__all__ = ["KEPT_DIVERGENCES", "Lost", "Tally", "Verdict"]
+
+KEPT_DIVERGENCES = 1000
+"""How many divergences of each sort a verdict keeps in full; all are counted."""
+
+_TARGETS = "pages, holes and entries"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A piece of a check whose process ended, twice: `how`, and the addresses it was about."""
+
+    how: str
+    first: int
+    last: int
+    targets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check found.
+
+    `probes` accesses were asked of the emulated CPU and answered. `counts` has their number for
+    each (place, type, CPL, predicted outcome); `divergent` diverge for no known reason, of which
+    `divergences` and `listing` are the first `KEPT_DIVERGENCES` each: from the predicted outcome,
+    and from the walk's list. `known` is the number that each known emulator divergence explains.
+    `predicted_only` counts accesses by what the emulated CPU lacks for them; they are no probes.
+    `not_asked` counts, by words for what and why, what wasn't accessed at all. Of `mappings` that
+    the walk lists `checked` were accessed. `lost` are pieces whose process ended without a result.
+    `seconds` is the time that the probes took.
+    """
+
+    probes: int
+    divergent: int
+    divergences: tuple[Divergence, ...]
+    known: dict[str, int]
+    counts: dict[tuple[Place, AccessType, int, Kind], int]
+    seconds: float
+    listing: tuple[ListingDivergence, ...] = ()
+    predicted_only: dict[str, int] = field(default_factory=dict)
+    not_asked: dict[str, int] = field(default_factory=dict)
+    mappings: int = 0
+    checked: int = 0
+    lost: tuple[Lost, ...] = ()
+
+    @property
+    def agreements(self) -> int:
+        """The number of accesses of which walker and CPU say the same."""
+        return self.probes - self.divergent - sum(self.known.values())
+
+
+class Tally:
+    """The pieces of a survey added up, in their order; memory doesn't grow with their number."""
+
+    def __init__(self, survey: Survey) -> None:
+        self._survey = survey
+        self.probes = 0
+        self._divergent = 0
+        self._seconds = 0.0
+        self._counts: Counter[tuple[Place, AccessType, int, Kind]] = Counter()
+        self._known: Counter[str] = Counter()
+        self._lacks: Counter[str] = Counter()
+        self._divergences: list[Divergence] = []
+        self._listing: list[ListingDivergence] = []
+        self._lost: list[Lost] = []
+
+    def add(self, part: Verdict | Lost) -> None:
+        """Add the verdict of the next piece, or that there is none."""
+        if isinstance(part, Lost):
+            self._lost.append(part)
+            return
+        self.probes += part.probes
+        self._divergent += part.divergent
+        self._seconds += part.seconds
+        self._divergences += part.divergences[: KEPT_DIVERGENCES - len(self._divergences)]
+        self._listing += part.listing[: KEPT_DIVERGENCES - len(self._listing)]
+        self._counts.update(part.counts)
+        self._known.update(part.known)
+        self._lacks.update(part.predicted_only)
+
+    def verdict(self, seconds: float | None = None) -> Verdict:
+        """Return the verdict of all pieces, the survey being at its end.
+
+        `seconds` stand for those of the pieces, which may have been checked side by side.
+        """
+        not_asked = Counter(self._survey.beyond)
+        for each in self._lost:
+            not_asked[f"{_TARGETS}: {each.how}"] += each.targets
+        return Verdict(
+            self.probes,
+            self._divergent,
+            tuple(self._divergences),
+            dict(sorted(self._known.items())),
+            dict(self._counts),
+            self._seconds if seconds is None else seconds,
+            tuple(self._listing),
+            {name: self._lacks[name] for name in FEATURES if self._lacks[name]},
+            dict(not_asked),
+            self._survey.mappings,
+            self._survey.taken,
+            tuple(self._lost),
+        )

@@ -1,0 +1,114 @@
+"""The last word of a check: how much of an address space it speaks of, and the exit status."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from emu.check import Verdict
+from walker.unfollowed import Unfollowed
+
+__all__ = ["Conclusion", "Scope", "conclude"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is known of an address space beside the verdict of its check.
+
+    `mappings` is the number in all of it. `unfollowed` is what the walk couldn't follow; `whole`
+    says that there is no memory but the one at hand, so that tables outside are none. `wide` is
+    the number of entries that need more bits than the assumed MAXPHYADDR has. The address space
+    is one of `spaces`. `partial` and `allow_empty` are what the user lets pass.
+    """
+
+    mappings: int
+    unfollowed: Unfollowed
+    whole: bool = True
+    wide: int = 0
+    assumed: tuple[str, ...] = ()
+    spaces: int = 1
+    masked: bool = False
+    partial: bool = False
+    allow_empty: bool = False
+
+    @property
+    def outside(self) -> int:
+        """The number of entries that refer to tables which SOURCE lacks."""
+        return 0 if self.whole else self.unfollowed.outside
+
+    @property
+    def not_asked(self) -> dict[str, int]:
+        """What wasn't asked for what is not known of SOURCE, by reason."""
+        reasons = {
+            "entries that refer to tables outside SOURCE": self.outside,
+            "entries that need more bits than the assumed MAXPHYADDR": self.wide,
+        }
+        return {reason: count for reason, count in reasons.items() if count}
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The word for a verdict, and the exit status; `advice` is a line for people, or nothing."""
+
+    status: int
+    text: str
+    advice: str = ""
+
+
+def conclude(verdict: Verdict, scope: Scope, broken: int = 0) -> Conclusion:
+    """Return the last word of a check.
+
+    `broken` is the number of intentions of a guest that are broken. Only what was asked and
+    answered is agreement; 1 is a divergence, whatever else; 2 that nothing was asked, or not all
+    that SOURCE refers to could be looked at.
+    """
+    clauses = list(_clauses(verdict, scope))
+    agreed = f"{verdict.probes:,} probes agree"
+    advice = ""
+    if verdict.divergent or broken:
+        status, words = 1, ["FAILED"]
+    elif not scope.mappings and not scope.allow_empty:
+        status, words = 2, ["no mapping"]
+        advice = "no mapping: is CR3 right? (--allow-empty)"
+    elif not verdict.probes:
+        status, words = 2, ["nothing asked", *clauses]
+    elif verdict.lost:
+        status, words = 2, ["not finished", agreed, *clauses]
+    elif scope.not_asked and scope.partial:
+        status, words = 0, ["partial", agreed, *clauses]
+    elif scope.not_asked:
+        status, words = 2, ["not whole", agreed, *clauses]
+        width = " give --maxphyaddr, or" if scope.wide else ""
+        advice = f"not all that SOURCE refers to could be looked at:{width} --partial lets it pass"
+    else:
+        status, words = 0, [_agreement(verdict), *clauses]
+    return Conclusion(status, "; ".join(words), advice)
+
+
+def _agreement(verdict: Verdict) -> str:
+    """Return the word agreement, with how far it goes if that isn't all the way."""
+    text = "agreement"
+    if verdict.predicted_only:
+        total = verdict.probes + sum(verdict.predicted_only.values())
+        text += f" on {verdict.probes:,} of {total:,} probes"
+    if verdict.checked < verdict.mappings:
+        joint = ", " if verdict.predicted_only else " on "
+        text += f"{joint}{verdict.checked:,} of {verdict.mappings:,} mappings"
+    return text
+
+
+def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
+    """Yield what a verdict doesn't speak of, or only with a condition."""
+    if verdict.predicted_only:
+        yield f"predicted only: {_counted(verdict.predicted_only)}"
+    not_asked = verdict.not_asked | scope.not_asked
+    if not_asked:
+        yield f"not asked: {_counted(not_asked)}"
+    if not scope.mappings:
+        yield "no mapping"
+    if scope.spaces > 1:
+        yield f"1 of {scope.spaces} address spaces"
+    if scope.masked:
+        yield "with the mask taken off"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} ({name})" for name, count in counts.items())
