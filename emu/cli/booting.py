@@ -145,7 +145,7 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     memory, context = boot.memory, reached.context
     remark(f"at {reached.point}: {context_text(context)}")
     verdict = verdict_of(memory, context, jobs=jobs_of(options))
-    scope = machine_scope(memory, context)
+    scope = machine_scope(str(reached.point), memory, context)
     exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
     peaks = (
         resource.getrusage(who).ru_maxrss

@@ -9,17 +9,19 @@ from emu.boot import boot
 from emu.check import DEFAULT_LIMIT, Verdict
 from emu.check.crosscheck import MAX_WIDTH
 from emu.check.intent import broken_intentions
-from emu.cli.findings import save_cases, tell_advice, tell_beside, tell_unfollowed
+from emu.cli.findings import save_cases, tell_advice, tell_beside
+from emu.cli.following import Followed, add_allow_empty, add_partial, follow
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
 from emu.cli.pieces import check_in_pieces
-from emu.cli.sources import add_range, add_source, chosen_range, chosen_source
-from emu.guests import GUESTS, names_guest
+from emu.cli.sources import add_range, add_source, chosen_range, chosen_source, tell_source
+from emu.guests import GUESTS
 from emu.report.conclusion import Scope, conclude
 from emu.report.records import (
     exceptions_record,
     structures_case,
     summary_record,
 )
+from emu.report.source import unfollowed_lines
 from emu.report.text import (
     context_text,
     exceptions_text,
@@ -80,14 +82,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="check the first N mappings of each size, holes and malformed entries (without it "
         f"all, but not more than {DEFAULT_LIMIT:,} mappings)",
     )
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="let it pass that not all that SOURCE refers to could be looked at",
-    )
-    parser.add_argument(
-        "--allow-empty", action="store_true", help="let an address space without a mapping pass"
-    )
+    add_partial(parser)
+    add_allow_empty(parser)
     _add_common(parser)
     parser.set_defaults(run=_check)
 
@@ -114,23 +110,24 @@ def run_guest(options: argparse.Namespace) -> int:
     broken = broken_intentions(memory, context, intended, image.faulting)
     verdict = verdict_of(memory, context, jobs=jobs_of(options))
     meant = _Meant(sum(each.count for each in intended), broken, booted.status.taken)
-    return _tell(options, memory, context, verdict, machine_scope(memory, context), meant)
+    return _tell(
+        options, memory, context, verdict, machine_scope(image.name, memory, context), meant
+    )
 
 
 def _check(options: argparse.Namespace) -> int:
     source = chosen_source(options)
     limit = None if options.limit is None else parse_int(options.limit, "--limit")
-    remark(f"{source.name}: {context_text(source.context)}")
-    if source.assumed:
-        remark(f"assumed: {', '.join(source.assumed)}")
-    scope = _source_scope(options, source)
+    jobs, between = jobs_of(options), chosen_range(options)
+    tell_source(source)
+    scope = _scope(options, follow(options, source))
     verdict = verdict_of(
         source.memory,
         source.context,
-        chosen_range(options),
+        between,
         limit=limit,
-        jobs=jobs_of(options),
-        assumed_width=_assumes_width(source),
+        jobs=jobs,
+        assumed_width=not source.width_known,
     )
     return _tell(options, source.memory, source.context, verdict, scope, None)
 
@@ -145,33 +142,38 @@ def jobs_of(options: argparse.Namespace) -> int:
     return jobs
 
 
-def machine_scope(memory: PhysicalMemory, context: PagingContext) -> Scope:
-    """Return what is known of an address space of a machine whose memory is all at hand."""
+def machine_scope(name: str, memory: PhysicalMemory, context: PagingContext) -> Scope:
+    """Return what is known of an address space of a machine whose memory is all at hand.
+
+    What can't be followed is said on standard error.
+    """
+    source = Source(name=name, kind=SourceKind.RAW, memory=memory, context=context, complete=True)
+    found = unfollowed(memory, context)
+    for line in unfollowed_lines(source, found):
+        remark(line)
     return Scope(
         mappings=sum(count_mappings(memory, context).values()),
-        unfollowed=unfollowed(memory, context),
+        unfollowed=found,
         masked=bool(context.encryption_mask),
     )
 
 
-def _source_scope(options: argparse.Namespace, source: Source) -> Scope:
-    scope = machine_scope(source.memory, source.context)
+def _scope(options: argparse.Namespace, followed: Followed) -> Scope:
+    source = followed.source
     wide = 0
-    if _assumes_width(source):
+    if not source.width_known:
         widest = replace(source.context, maxphyaddr=MAX_WIDTH)
         wide = unfollowed(source.memory, widest).beyond_40
-    return replace(
-        scope,
-        whole=source.kind is SourceKind.CASE or names_guest(source.name),
+    return Scope(
+        mappings=followed.mappings,
+        unfollowed=followed.unfollowed,
+        complete=source.complete,
         wide=wide,
         assumed=source.assumed,
+        spaces=source.address_spaces,
+        masked=bool(source.context.encryption_mask),
         partial=options.partial,
-        allow_empty=options.allow_empty,
     )
-
-
-def _assumes_width(source: Source) -> bool:
-    return any(text.startswith("maxphyaddr") for text in source.assumed)
 
 
 def verdict_of(
@@ -208,7 +210,6 @@ def _tell(
     broken = meant.broken if meant else []
     word = conclude(verdict, scope, len(broken))
     say = remark if options.json else print
-    tell_unfollowed(scope)
     if options.json:
         record = summary_record(verdict, scope)
         if meant is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emu.check import KNOWN, Verdict
 from emu.cli.output import remark, write_file
-from emu.report.conclusion import Conclusion, Scope
+from emu.report.conclusion import Conclusion
 from emu.report.records import divergence_case, listing_case
 from emu.report.text import divergence_lines, listing_lines
 from walker.context import PagingContext
@@ -15,7 +15,7 @@ from walker.errors import BadInput
 from walker.memory import PhysicalMemory
 from walker.source import dump_case
 
-__all__ = ["save_cases", "tell_advice", "tell_beside", "tell_unfollowed"]
+__all__ = ["save_cases", "tell_advice", "tell_beside"]
 
 _SHOWN = 10
 
@@ -29,21 +29,6 @@ def tell_advice(verdict: Verdict, word: Conclusion) -> None:
         )
     if word.advice:
         remark(f"crosswalk: {word.advice}")
-
-
-def tell_unfollowed(scope: Scope) -> None:
-    """Tell what the walk couldn't follow, and the first few of it."""
-    found = scope.unfollowed
-    if len(found):
-        remark(
-            f"not followed: {found.outside:,} entries that refer to tables outside the memory, "
-            f"{found.reserved:,} with reserved bits"
-        )
-    for each in found.first:
-        remark(
-            f"  {each.reason.value}: level {each.level} entry at {each.pa:#x} = {each.entry:#x}, "
-            f"for {each.va:#x}"
-        )
 
 
 def tell_beside(

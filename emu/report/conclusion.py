@@ -13,35 +13,41 @@ __all__ = ["Conclusion", "Scope", "conclude"]
 class Scope:
     """What is known of an address space beside the verdict of its check.
 
-    `mappings` is the number in all of it. `unfollowed` is what the walk couldn't follow; `whole`
+    `mappings` is the number in all of it, `unfollowed` what the walk couldn't follow. `complete`
     says that there is no memory but the one at hand, so that tables outside are none. `wide` is
     the number of entries that need more bits than the assumed MAXPHYADDR has. The address space
-    is one of `spaces`. `partial` and `allow_empty` are what the user lets pass.
+    is one of `spaces`; `masked` says that it has an encryption mask. `partial` says that the
+    user lets a part pass.
     """
 
     mappings: int
     unfollowed: Unfollowed
-    whole: bool = True
+    complete: bool = True
     wide: int = 0
     assumed: tuple[str, ...] = ()
     spaces: int = 1
     masked: bool = False
     partial: bool = False
-    allow_empty: bool = False
-
-    @property
-    def outside(self) -> int:
-        """The number of entries that refer to tables which SOURCE lacks."""
-        return 0 if self.whole else self.unfollowed.outside
 
     @property
     def not_asked(self) -> dict[str, int]:
         """What wasn't asked for what is not known of SOURCE, by reason."""
+        outside = 0 if self.complete else self.unfollowed.outside
         reasons = {
-            "entries that refer to tables outside SOURCE": self.outside,
+            "entries that refer to tables outside SOURCE": outside,
             "entries that need more bits than the assumed MAXPHYADDR": self.wide,
         }
         return {reason: count for reason, count in reasons.items() if count}
+
+    @property
+    def nonsense(self) -> bool:
+        """Whether most of what was taken for tables makes no sense, and may be none."""
+        return not self.complete and self.unfollowed.mostly
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that SOURCE refers to could be looked at."""
+        return not self.not_asked and not self.nonsense
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +71,13 @@ def conclude(verdict: Verdict, scope: Scope, broken: int = 0) -> Conclusion:
     advice = ""
     if verdict.divergent or broken:
         status, words = 1, ["FAILED"]
-    elif not scope.mappings and not scope.allow_empty:
-        status, words = 2, ["no mapping"]
-        advice = "no mapping: is CR3 right? (--allow-empty)"
     elif not verdict.probes:
         status, words = 2, ["nothing asked", *clauses]
     elif verdict.lost:
         status, words = 2, ["not finished", agreed, *clauses]
-    elif scope.not_asked and scope.partial:
+    elif not scope.whole and scope.partial:
         status, words = 0, ["partial", agreed, *clauses]
-    elif scope.not_asked:
+    elif not scope.whole:
         status, words = 2, ["not whole", agreed, *clauses]
         width = " give --maxphyaddr, or" if scope.wide else ""
         advice = f"not all that SOURCE refers to could be looked at:{width} --partial lets it pass"
@@ -102,6 +105,8 @@ def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
     not_asked = verdict.not_asked | scope.not_asked
     if not_asked:
         yield f"not asked: {_counted(not_asked)}"
+    if scope.nonsense:
+        yield "most entries can't be followed"
     if not scope.mappings:
         yield "no mapping"
     if scope.spaces > 1:

@@ -12,6 +12,7 @@ from emu.check.compare import agreements
 from emu.check.listing import ListingDivergence
 from emu.machine.delivery import mnemonic
 from emu.report.conclusion import Scope
+from emu.report.source import unfollowed_record
 from guest.status import Taken
 from walker.access import Access, AccessType
 from walker.columns import Outcomes
@@ -85,10 +86,7 @@ def summary_record(verdict: Verdict, scope: Scope) -> dict[str, Any]:
         "predicted_only": verdict.predicted_only,
         "not_asked": verdict.not_asked | scope.not_asked,
         "mappings": scope.mappings,
-        "unfollowed": {
-            "outside": scope.unfollowed.outside,
-            "reserved": scope.unfollowed.reserved,
-        },
+        "unfollowed": unfollowed_record(scope.unfollowed),
         "assumed": list(scope.assumed),
         "seconds": round(verdict.seconds, 3),
     }

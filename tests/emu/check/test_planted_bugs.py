@@ -29,6 +29,9 @@ class Sample(NamedTuple):
         monkeypatch.setattr(CHECK, "Prober", lambda *_: self)
         return check(memory, context, plan=self.plan, predict=predict)
 
+    def lacking(self, accesses):
+        return np.zeros(len(accesses), np.uint8)
+
     def probe(self, accesses, *_, **__):
         return self.observed.take(np.array([self.rows[row] for row in each(accesses)], np.intp))
 

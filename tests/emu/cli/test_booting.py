@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from emu.cli import checking
+from emu.cli import pieces
 from tests.emu.check.planted import without_code
 from tests.emu.linux.kernels import BASE, TABLES, bzimage, talking, vmlinux
 from walker.bulk import translate_many
@@ -88,16 +88,12 @@ def test_the_console_can_be_watched(run, tiny):
 def test_a_divergence_at_a_point_is_status_1_and_written_as_a_case(
     run, tiny, tmp_path, monkeypatch
 ):
-    real = checking.check
-
     def predict(memory, context, accesses):
         outcomes = translate_many(memory, context, accesses)
         outcomes.error_code[:] = without_code(2)(outcomes, accesses)["error_code"]
         return outcomes
 
-    monkeypatch.setattr(
-        checking, "check", lambda *given, **named: real(*given, **named, predict=predict)
-    )
+    monkeypatch.setattr(pieces, "translate_many", predict)
     folder = tmp_path / "cases"
     ran = run("run", "--kernel", tiny, "--until", HELLO, "--ram", "32", "--cases", folder)
     assert 1 == ran.status

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from emu.cli import checking
+from emu.cli import checking, pieces
 from emu.probe import Prober
 from tests.emu.check.planted import without_code
 from walker.bulk import translate_many
@@ -15,6 +15,11 @@ SUMMARY = [
     "divergences",
     "known_divergences",
     "known",
+    "predicted_only",
+    "not_asked",
+    "mappings",
+    "unfollowed",
+    "assumed",
     "seconds",
 ]
 
@@ -28,7 +33,7 @@ def test_run_checks_all_of_the_guest(run, paging):
     assert document["intended_pages"] > 600
     assert f"crosswalk run --paging {paging} --json" == document["reproduce"]
     guests = ["intended_pages", "broken_intentions", "guest_exceptions"]
-    assert [*SUMMARY, *guests, "reproduce"] == list(document)
+    assert [*SUMMARY, *guests, "verdict", "reproduce"] == list(document)
     assert {"#PF": 12, "#GP": 2, "INT 0x20": 6} == document["guest_exceptions"]
 
 
@@ -50,7 +55,7 @@ def test_check_of_a_case_a_raw_image_and_a_core_say_the_same(
         for source in ((small_case,), (small_raw, "--cr3", "0x1000"), (small_core,))
     ]
     for document in documents:
-        assert [*SUMMARY, "reproduce"] == list(document)
+        assert [*SUMMARY, "verdict", "reproduce"] == list(document)
         assert document["divergences"] == 0
         assert document["probes"] == documents[0]["probes"] > 50
 
@@ -61,25 +66,39 @@ def test_check_can_be_limited_to_a_range(run, small_case):
     assert 0 < part.document["probes"] < whole
 
 
-def test_more_mappings_than_the_limit_are_refused(run, small_case):
-    ran = run("check", small_case, "--limit", "2")
+def test_more_mappings_than_the_default_limit_are_refused(run, small_case, monkeypatch):
+    monkeypatch.setattr(pieces, "DEFAULT_LIMIT", 2)
+    ran = run("check", small_case)
     assert (2, "") == (ran.status, ran.out)
-    assert "crosswalk: error: 3 mappings; the limit is 2" in ran.err
+    assert "crosswalk: error: 3 mappings; the limit is 2 (--limit N for the first N" in ran.err
+
+
+def test_a_limit_checks_the_first_of_each_kind_and_says_of_how_many(run, small_case):
+    ran = run("check", small_case, "--limit", "2")
+    assert 0 == ran.status
+    assert "verdict: agreement on 2 of 3 mappings; not asked: 1 (mappings, beyond the limit)" in (
+        ran.out
+    )
+    document = run("check", small_case, "--limit", "2", "--json").document
+    # Of the four holes two are left out, three addresses each.
+    assert {"mappings, beyond the limit": 1, "addresses in holes, beyond the limit": 6} == (
+        document["not_asked"]
+    )
+    whole = run("check", small_case, "--json").document
+    assert {} == whole["not_asked"]
+    assert 14 + 6 * 6 == whole["probes"] - document["probes"]
 
 
 @pytest.fixture
 def broken(monkeypatch):
     """The walker forgets W/R in its error codes."""
-    check = checking.check
 
     def predict(memory, context, accesses):
         outcomes = translate_many(memory, context, accesses)
         outcomes.error_code[:] = without_code(2)(outcomes, accesses)["error_code"]
         return outcomes
 
-    monkeypatch.setattr(
-        checking, "check", lambda *given, **named: check(*given, **named, predict=predict)
-    )
+    monkeypatch.setattr(pieces, "translate_many", predict)
 
 
 def test_a_divergence_is_exit_status_1_and_is_shown_with_its_walk(run, small_case, broken):

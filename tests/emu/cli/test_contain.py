@@ -86,7 +86,7 @@ def test_an_interrupt_is_exit_status_130(monkeypatch, capfd):
 
 def test_a_crash_of_the_emulator_names_the_command_that_shows_it(run, monkeypatch):
     monkeypatch.setattr(
-        "emu.cli.checking.check", lambda *_, **__: (faulthandler.disable(), os.abort())
+        "emu.cli.pieces.Checker.check", lambda *_: (faulthandler.disable(), os.abort())
     )
     ran = run("check", "guest:4level")
     assert 2 == ran.status
