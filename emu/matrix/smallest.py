@@ -37,7 +37,7 @@ def _smaller(tester: Tester, stand: CompositeStand, slug: str, text: str) -> str
             return any(each.signature.slug == slug for each in findings_in(stand, case))
 
         if shows(composite):
-            composite = reduced_composite(composite, shows)
+            composite = reduced_composite(composite, shows).case
         judged = judged_case(stand, composite)
         return dump_composite(composite, judged.claims, judged.seen).decode()
     case = parse_case(text.encode(), slug)

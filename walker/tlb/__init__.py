@@ -3,12 +3,18 @@
 - `Sequence` of steps on an address space: `Store`, `Invlpg`, `Invpcid`, `MovCr0`, `MovCr3`,
   `MovCr4`, `Wrpkru`, and `Access`es.
 - `TlbModel`: the outcomes that each access is allowed, in turn; `Rule`: what narrows them.
-- `dump_sequence`, `load_sequence`: files of the format crosswalk-sequence/1.
+- `dump_sequence`, `load_sequence`, `names_sequence`: files of the format crosswalk-sequence/1.
 """
 
 from walker.tlb.caches import Rule
 from walker.tlb.model import Option, TlbModel
-from walker.tlb.record import SequenceRecord, dump_sequence, load_sequence, parse_sequence
+from walker.tlb.record import (
+    SequenceRecord,
+    dump_sequence,
+    load_sequence,
+    names_sequence,
+    parse_sequence,
+)
 from walker.tlb.steps import (
     Halted,
     Invlpg,
@@ -39,5 +45,6 @@ __all__ = [
     "Wrpkru",
     "dump_sequence",
     "load_sequence",
+    "names_sequence",
     "parse_sequence",
 ]

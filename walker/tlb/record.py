@@ -27,6 +27,7 @@ __all__ = [
     "SequenceRecord",
     "dump_sequence",
     "load_sequence",
+    "names_sequence",
     "parse_sequence",
 ]
 
@@ -129,6 +130,10 @@ class _SequenceJson(Struct, frozen=True, forbid_unknown_fields=True):
     halted: str | UnsetType = UNSET
 
 
+class _Head(Struct):
+    format: str
+
+
 _MADE: dict[type[_Named], Any] = {
     _StoreJson: steps.Store,
     _InvlpgJson: steps.Invlpg,
@@ -149,6 +154,15 @@ def load_sequence(path: str | os.PathLike[str]) -> SequenceRecord:
     """
     file = map_file(path)
     return parse_sequence(file.data[: _MAX_BYTES + 1], file.name)
+
+
+def names_sequence(path: str | os.PathLike[str]) -> bool:
+    """Return whether the file at `path` says that it is a sequence; `BadInput` if unreadable."""
+    data = map_file(path).data[: _MAX_BYTES + 1]
+    try:
+        return msgspec.json.decode(data, type=_Head).format == FORMAT
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def parse_sequence(data: bytes, name: str) -> SequenceRecord:

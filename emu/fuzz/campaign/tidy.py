@@ -10,14 +10,11 @@ from emu.fuzz.campaign.plan import Plan
 from emu.fuzz.campaign.run import Campaign
 from emu.fuzz.campaign.store import Store, digest
 from emu.fuzz.caseless import Caseless, attempted
-from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.findings import MEANT
-from emu.fuzz.reduce.composite import reduced_composite
-from emu.fuzz.reduce.reducer import too_many
-from emu.fuzz.reduce.same import MAX_HANGING, reduced_to, signatures_of
+from emu.fuzz.reduce.same import composite_reduced_to, reduced_to, signatures_of
 from emu.fuzz.reduce.trial import Trial
 from emu.fuzz.signature import CROSSWALK, failed_signature
-from emu.report.composite_case import CompositeCase, dump_composite, parse_composite
+from emu.report.composite_case import CompositeCase, parse_composite
 from walker.source import dump_case, parse_case
 
 __all__ = ["REDUCIBLE", "SHOWN", "reduce_findings"]
@@ -115,16 +112,5 @@ def _smaller(trial: Trial, slug: str, data: bytes) -> bytes | None:
 
 
 def _smaller_composite(trial: Trial, slug: str, case: CompositeCase) -> bytes | None:
-    def same(case: CompositeCase) -> list[CompositeFinding]:
-        return [each for each in trial.composite_findings(case) if each.signature.slug == slug]
-
-    if not same(case):
-        return None
-    small = reduced_composite(
-        case,
-        lambda each: bool(same(each)),
-        lambda tries: too_many(tries) or trial.hung >= MAX_HANGING,
-    )
-    small = replace(small, case=replace(small.case, note=case.case.note))
-    (finding,) = same(small)
-    return dump_composite(small, finding.claims, finding.seen)
+    same = [each for each in trial.composite_signatures(case) if each.slug == slug]
+    return composite_reduced_to(trial, case, same[0])[1] if same else None

@@ -1,38 +1,104 @@
 """A composite's case, made small while it shows the same."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emu.fuzz.reduce.reducer import reduce_case, too_many
-from emu.probe.composites import SAME_PKRU, Composites
+from emu.fuzz.reduce.reducer import reduce_case, shown, too_many
+from emu.fuzz.reduce.relocate import LOW_PAGE, compacted
+from emu.fuzz.reduce.simpler import size_of
+from emu.probe.composites import SAME_PKRU
 from emu.report.composite_case import CompositeCase
+from walker.entry import LEVELS
+from walker.translate import walk
 
-__all__ = ["reduced_composite"]
+__all__ = ["ReducedComposite", "reduced_composite"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedComposite:
+    """The smallest case found, and how many were tried; `done` unless it ended before its end."""
+
+    case: CompositeCase
+    tries: int
+    done: bool
 
 
 def reduced_composite(
     case: CompositeCase,
     shows: Callable[[CompositeCase], bool],
     enough: Callable[[int], bool] = too_many,
-) -> CompositeCase:
+) -> ReducedComposite:
     """Return the case as small as can be found while it still `shows`, as `reduce_case` does."""
-    small = reduce_case(case.case, lambda each: shows(replace(case, case=each)), enough)
-    case = replace(case, case=small.case)
-    for simpler in _simpler(case.composite):
-        candidate = replace(case, composite=simpler(case.composite))
-        if shows(candidate):
-            case = candidate
-    return case
+    tries = 0
+    again = True
+    while again and not enough(tries):
+        again = False
+        before, whole = tries, case
+        small = reduce_case(
+            case.case,
+            lambda each, whole=whole: shows(replace(whole, case=each)),  # type: ignore[misc]  # Bound now.
+            lambda count, before=before: enough(before + count),  # type: ignore[misc]  # The same.
+        )
+        tries += small.tries
+        case = replace(case, case=small.case)
+        for change in _CHANGES:
+            for candidate in change(case):
+                if enough(tries):
+                    return ReducedComposite(case, tries, done=False)
+                tries += 1
+                if shown(candidate, shows):
+                    case, again = candidate, True
+                    break
+    return ReducedComposite(case, tries, done=not again)
 
 
-def _simpler(composite: Composites) -> Iterator[Callable[[Composites], Composites]]:
-    changes = {"cpl": 0, "ac": False, "then_cpl": 0, "then_ac": False, "then_pkru": SAME_PKRU}
-    if composite.then_va[0] != composite.va[0]:
-        yield lambda one: replace(one, then_va=one.va)
-    for name, value in changes.items():
-        column = getattr(composite, name)
+def _plain_column(name: str, value: int) -> Callable[[CompositeCase], Iterator[CompositeCase]]:
+    def change(case: CompositeCase) -> Iterator[CompositeCase]:
+        column = getattr(case.composite, name)
         if column[0] != value:
             plain = np.array([value], column.dtype)
-            yield lambda one, name=name, plain=plain: replace(one, **{name: plain})  # type: ignore[misc]  # A column by name.
+            yield replace(case, composite=replace(case.composite, **{name: plain}))
+
+    return change
+
+
+def _same_place(case: CompositeCase) -> Iterator[CompositeCase]:
+    composite = case.composite
+    if composite.then_va[0] != composite.va[0]:
+        yield replace(case, composite=replace(composite, then_va=composite.va))
+
+
+def _lower(case: CompositeCase) -> Iterator[CompositeCase]:
+    """Yield the case with its tables in a row, at low addresses."""
+    lower = compacted(case.case)
+    if size_of(lower) < size_of(case.case):
+        yield replace(case, case=lower)
+
+
+def _lower_pages(case: CompositeCase) -> Iterator[CompositeCase]:
+    """Yield the case with the pages of its two walks as low as pages of their size can be."""
+    context, composite = case.case.context(), case.composite
+    entries = dict(case.case.entries)
+    for at, va in enumerate((int(composite.va[0]), int(composite.second_va()[0]))):
+        leaf = walk(case.case.memory(), context, va).leaf
+        if leaf is not None and leaf.pa in entries:
+            size = LEVELS[leaf.level].span
+            field = context.address_mask & -size
+            entries[leaf.pa] = leaf.entry & ~field | (max(size, LOW_PAGE) + at * size)
+    lower = replace(case.case, entries=entries)
+    if size_of(lower) < size_of(case.case):
+        yield replace(case, case=lower)
+
+
+_CHANGES = (
+    _same_place,
+    _plain_column("cpl", 0),
+    _plain_column("ac", 0),
+    _plain_column("then_cpl", 0),
+    _plain_column("then_ac", 0),
+    _plain_column("then_pkru", SAME_PKRU),
+    _lower,
+    _lower_pages,
+)

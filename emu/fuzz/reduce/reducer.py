@@ -12,6 +12,7 @@ first steps are about.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from emu.fuzz.reduce.relocate import relocations
 from emu.fuzz.reduce.shorter import shortenings
@@ -19,7 +20,9 @@ from emu.fuzz.reduce.simpler import simplifications, size_of
 from walker.errors import CrosswalkError
 from walker.source import Case
 
-__all__ = ["MAX_TRIES", "Reduced", "reduce_case", "too_many"]
+__all__ = ["MAX_TRIES", "Reduced", "reduce_case", "shown", "too_many"]
+
+Candidate = TypeVar("Candidate")
 
 MAX_TRIES = 3000
 """How many cases are tried at the most; typical reductions take some two hundred."""
@@ -63,7 +66,7 @@ def reduce_case(
                 accepted = False
                 if size_of(candidate) < size_of(case):
                     tries += 1
-                    accepted = _shows(candidate, shows)
+                    accepted = shown(candidate, shows)
                 if accepted:
                     case, again = candidate, True
         if enough(tries):
@@ -71,8 +74,9 @@ def reduce_case(
     return Reduced(case, tries, done=True)
 
 
-def _shows(case: Case, shows: Callable[[Case], bool]) -> bool:
+def shown(candidate: Candidate, shows: Callable[[Candidate], bool]) -> bool:
+    """Return whether a candidate still shows it; one that can't be tried doesn't."""
     try:
-        return shows(case)
+        return shows(candidate)
     except CrosswalkError:
         return False

@@ -9,11 +9,11 @@ from walker.memory import FRAME
 from walker.source import Case
 from walker.translate import StepKind, walk
 
-__all__ = ["relocations"]
+__all__ = ["LOW_PAGE", "compacted", "relocations"]
 
 _RAM = 1 << 20
-_LOW_PAGE = 0x10 * FRAME
-_CR3 = ~ADDRESS_FIELD
+LOW_PAGE = 0x10 * FRAME
+"""Where the lowest page may begin, behind the tables."""
 
 
 def relocations(case: Case) -> Search:
@@ -47,6 +47,23 @@ def _lower_walk(case: Case) -> Generator[Case, bool, Case]:
     return case
 
 
+def compacted(case: Case) -> Case:
+    """Return a case with its tables in a row from 0x1000 up, the root first.
+
+    What leads to a table leads to where it is now, a page that is a table among it.
+    """
+    root = case.context().root // FRAME * FRAME
+    frames = [root, *sorted({pa // FRAME * FRAME for pa in case.entries} - {root})]
+    new = {frame: FRAME * (at + 1) for at, frame in enumerate(frames)}
+    entries = {}
+    for pa, word in case.entries.items():
+        field = word & case.context().address_mask
+        entries[new[pa // FRAME * FRAME] + pa % FRAME] = word ^ field ^ new.get(field, field)
+    cpu = replace(case.cpu, cr3=case.cpu.cr3 ^ root ^ new[root])
+    held = _inside(replace(case, cpu=cpu), entries)
+    return case if held is None else held
+
+
 def _lower_tables(case: Case) -> Case | None:
     """Put the tables of the walk to 0x1000, 0x2000 and so on, from the root down."""
     context = case.context()
@@ -67,13 +84,15 @@ def _lower_tables(case: Case) -> Case | None:
         if word:
             entries[new[frames[at]] + step.pa % FRAME] = word
     cpu = (
-        replace(case.cpu, cr3=case.cpu.cr3 & _CR3 & 0xFFF | new[frames[0]]) if frames else case.cpu
+        replace(case.cpu, cr3=case.cpu.cr3 & ~ADDRESS_FIELD | new[frames[0]])
+        if frames
+        else case.cpu
     )
     return _inside(replace(case, cpu=cpu), entries)
 
 
 def _lower_root(case: Case) -> Case | None:
-    """Take no notice of PWT and PCD in CR3."""
+    """Take no notice of the bits of CR3 beside the address, as PWT and PCD."""
     cpu = case.cpu
     return replace(case, cpu=replace(cpu, cr3=cpu.cr3 & ADDRESS_FIELD))
 
@@ -105,7 +124,7 @@ def _lower_page(case: Case) -> Case | None:
     if leaf is None:
         return None
     size = LEVELS[leaf.level].span
-    low = max(size, _LOW_PAGE)
+    low = max(size, LOW_PAGE)
     field = context.address_mask & -size
     return _inside(case, {**case.entries, leaf.pa: leaf.entry & ~field | low})
 

@@ -5,12 +5,24 @@ from dataclasses import replace
 from emu.fuzz.attempt import Tester
 from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import case_layout
+from emu.fuzz.reduce.composite import ReducedComposite, reduced_composite
 from emu.fuzz.reduce.reducer import Reduced, reduce_case, too_many
+from emu.fuzz.reduce.sequence import ReducedSequence, reduced_sequence
 from emu.fuzz.reduce.trial import Trial
 from emu.fuzz.signature import Signature
+from emu.report.composite_case import CompositeCase, dump_composite
 from walker.source import Case
+from walker.tlb import Sequence
 
-__all__ = ["MAX_HANGING", "reduced_to", "signature_to_keep", "signatures_of"]
+__all__ = [
+    "MAX_HANGING",
+    "composite_reduced_to",
+    "composite_signature_to_keep",
+    "reduced_to",
+    "sequence_reduced_to",
+    "signature_to_keep",
+    "signatures_of",
+]
 
 MAX_HANGING = 24
 """How many cases that hang are waited for at the most: each costs seconds."""
@@ -26,9 +38,17 @@ def signature_to_keep(by: Tester | Trial, case: Case) -> Signature | None:
 
     That is the one that its note names, or else the first.
     """
-    found = signatures_of(by, case)
-    named = [each for each in found if case.note is not None and case.note.startswith(str(each))]
+    return _named(signatures_of(by, case), case.note)
+
+
+def _named(found: list[Signature], note: str | None) -> Signature | None:
+    named = [each for each in found if note is not None and note.startswith(str(each))]
     return next(iter(named or found), None)
+
+
+def composite_signature_to_keep(trial: Trial, case: CompositeCase) -> Signature | None:
+    """Return the same of a composite's case."""
+    return _named(trial.composite_signatures(case), case.case.note)
 
 
 def reduced_to(by: Tester | Trial, case: Case, signature: Signature) -> Reduced:
@@ -40,15 +60,40 @@ def reduced_to(by: Tester | Trial, case: Case, signature: Signature) -> Reduced:
     def shows(case: Case) -> bool:
         return signature in signatures_of(by, case)
 
-    def enough(tries: int) -> bool:
-        return too_many(tries) or (isinstance(by, Trial) and by.hung >= MAX_HANGING)
-
-    reduced = reduce_case(bare, shows, enough)
+    reduced = reduce_case(bare, shows, lambda tries: _enough(by, tries))
     for finding in _findings(by, reduced.case):
         if finding.signature == signature and len(reduced.case.probes) == 1:
             told = replace(reduced.case, probes=finding.case.probes)
             return Reduced(told, reduced.tries, reduced.done)
     return reduced
+
+
+def composite_reduced_to(
+    trial: Trial, case: CompositeCase, signature: Signature
+) -> tuple[ReducedComposite, bytes]:
+    """Return a composite's case reduced the same way, and its file: with what was said and seen."""
+    reduced = reduced_composite(
+        case,
+        lambda each: signature in trial.composite_signatures(each),
+        lambda tries: _enough(trial, tries),
+    )
+    for finding in trial.composite_findings(reduced.case):
+        if finding.signature == signature:
+            return reduced, dump_composite(reduced.case, finding.claims, finding.seen)
+    return reduced, dump_composite(reduced.case)
+
+
+def sequence_reduced_to(trial: Trial, sequence: Sequence, departs: str) -> ReducedSequence:
+    """Return a sequence reduced while an access of it departs for these causes."""
+    return reduced_sequence(
+        sequence,
+        lambda each: trial.departure(each) == departs,
+        lambda tries: _enough(trial, tries),
+    )
+
+
+def _enough(by: Tester | Trial, tries: int) -> bool:
+    return too_many(tries) or (isinstance(by, Trial) and by.hung >= MAX_HANGING)
 
 
 def _findings(by: Tester | Trial, case: Case) -> tuple[Finding, ...]:

@@ -9,14 +9,16 @@ from walker.entry import ADDRESS_FIELD
 from walker.source import Case, Cpu, Probe
 from walker.translate import walk
 
-__all__ = ["Search", "plain", "simplifications", "size_of"]
+__all__ = ["PLAIN", "Search", "plain", "simplifications", "size_of"]
 
 Item = TypeVar("Item")
 
 Search = Generator[Case, bool, None]
 """Yields candidates, and is sent whether each was accepted."""
 
-_PLAIN = 0x7  # Present, writable, the user's: what an entry is when nothing is about it.
+PLAIN = 0x7
+"""Present, writable, the user's: what an entry is when nothing is about it."""
+
 _ACCESSES = {"read": 0, "write": 1, "execute": 2}
 _SWITCHES = {
     "cr0": (1 << 16,),
@@ -28,7 +30,7 @@ _DEFAULT = Cpu.from_context(PagingContext(cr3=0))
 
 def plain(case: Case) -> int:
     """Return in how many bits the case's entries differ from plain ones."""
-    return sum(((word ^ _PLAIN) & ~ADDRESS_FIELD).bit_count() for word in case.entries.values())
+    return sum(((word ^ PLAIN) & ~ADDRESS_FIELD).bit_count() for word in case.entries.values())
 
 
 def size_of(case: Case) -> tuple[int, ...]:
@@ -139,12 +141,12 @@ def _plainer_cpu(case: Case) -> Generator[Case, bool, Case]:
 
 def _plainer_bits(case: Case) -> Generator[Case, bool, Case]:
     for pa in sorted(case.entries):
-        odd = (case.entries[pa] ^ _PLAIN) & ~ADDRESS_FIELD
+        odd = (case.entries[pa] ^ PLAIN) & ~ADDRESS_FIELD
         bits = [1 << at for at in range(64) if odd >> at & 1]
         for change in (odd, *bits) if len(bits) > 1 else bits:
             word = case.entries[pa]
             candidate = replace(
-                case, entries={**case.entries, pa: word ^ (change & (word ^ _PLAIN))}
+                case, entries={**case.entries, pa: word ^ (change & (word ^ PLAIN))}
             )
             if (yield candidate):
                 case = candidate

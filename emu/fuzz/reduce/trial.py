@@ -1,5 +1,6 @@
 """Cases tried in a process of their own, whose death is an answer like another."""
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as OutOfTime
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from emu.check.stale import judge
 from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.findings import Finding
 from emu.fuzz.layout_case import case_layout
@@ -16,8 +18,10 @@ from emu.fuzz.worker import death, start_worker, stop, tester_of
 from emu.peers import Limits
 from emu.peers.claims import Failure
 from emu.probe import ProbeError
+from emu.probe.sequences import Runner
 from emu.report.composite_case import CompositeCase
 from walker.source import Case
+from walker.tlb import Sequence
 
 __all__ = ["HANGING", "Trial"]
 
@@ -67,9 +71,25 @@ class Trial:
         Raises as `findings` does; no walker under test is asked.
         """
         found = self._try(_composite_findings, case)
+        return () if isinstance(found, Signature) else found
+
+    def composite_signatures(self, case: CompositeCase) -> list[Signature]:
+        """Return the signatures of `composite_findings`, or that of an emulator without outcome."""
+        found = self._try(_composite_findings, case)
         if isinstance(found, Signature):
             self.hung += _hangs(found)
-            return ()
+            return [found]
+        return sorted(each.signature for each in found)
+
+    def departure(self, sequence: Sequence) -> str | None:
+        """Return in words for which causes an access of a sequence departs, None if none does.
+
+        Or that the emulator gave no outcome. Raises as `findings` does.
+        """
+        found = self._try(_departure, sequence)
+        if isinstance(found, Signature):
+            self.hung += _hangs(found)
+            return str(found)
         return found
 
     def signatures(self, case: Case) -> list[Signature]:
@@ -115,13 +135,28 @@ def _findings(
         return _lost(case, lost_signature("error", str(error)))
 
 
-def _composite_findings(case: CompositeCase) -> tuple[CompositeFinding, ...]:
+def _composite_findings(case: CompositeCase) -> tuple[CompositeFinding, ...] | Signature:
     tester = tester_of(None, None, None)
     try:
         return tester.composite_findings(case)
-    except ProbeError:
+    except ProbeError as error:
         tester.forget()  # Engines that did this are not to be trusted again.
-        return ()
+        return lost_signature("error", str(error))
+
+
+@functools.cache
+def _runner() -> Runner:
+    return Runner()
+
+
+def _departure(sequence: Sequence) -> str | Signature | None:
+    try:
+        observed = _runner().run(sequence)
+    except ProbeError as error:
+        _runner.cache_clear()
+        return lost_signature("error", str(error))
+    violation = judge(sequence, observed).violation
+    return None if violation is None else "; ".join(violation.causes)
 
 
 def _lost(case: Case, signature: Signature) -> tuple[Finding, ...]:

@@ -1,9 +1,16 @@
+from dataclasses import replace
+
 import pytest
 
+from emu.fuzz.attempt import Tester
+from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.generate import generate
 from emu.fuzz.layout_case import layout_case
+from emu.report.composite_case import dump_composite, load_composite
+from tests.emu.cases import COMPOSITE_CASES, KNOWN_SEQUENCE_FILES
 from tests.emu.fuzz.planted import bug_named, crash, plant_emulator, plant_walker
 from walker.source import dump_case, load_case
+from walker.tlb import Invlpg, SequenceRecord, dump_sequence, load_sequence
 
 
 @pytest.fixture
@@ -95,3 +102,59 @@ def test_help_tells_limits_and_statuses(run):
     text = run("reduce", "--help").out
     for part in ("3,000 cases", "24 that hang", "exit status: 0", "crosswalk replay"):
         assert part in text
+
+
+def test_a_composite_becomes_small_and_replays(run, monkeypatch, tmp_path):
+    plant_walker(monkeypatch, bug_named("XD not inherited").predict)
+    found = composite_found(bug_named("XD not inherited").predict)
+    large, small, again = (tmp_path / f"{name}.json" for name in ("large", "small", "again"))
+    large.write_bytes(dump_composite(found.case, found.claims, found.seen))
+    ran = run("reduce", large, "-o", small)
+    said = ran.err.splitlines()
+    assert (0, "", str(found.signature)) == (ran.status, ran.out, said[0])
+    assert said[-1] == f"replay: crosswalk replay {small}"
+    assert len(load_composite(small).case.entries) <= 6
+    assert (1, True) == (run("replay", small).status, large.stat().st_size > small.stat().st_size)
+    document = run("reduce", small, "--json", "-o", again).document
+    assert small.read_bytes() == again.read_bytes()
+    assert {"signature", "entries", "tries", "minimal"} == set(document)
+    monkeypatch.undo()
+    ran = run("reduce", small)
+    assert (2, True) == (ran.status, "nothing diverges in this case" in ran.err)
+
+
+def composite_found(predict):
+    tester = Tester(predict)
+    for index in range(60):
+        found = tester.attempt(lambda: generate(11, index, accesses=4096), cross=True)  # noqa: B023  # At once.
+        for each in found.findings:
+            if isinstance(each, CompositeFinding):
+                return each
+    raise AssertionError("no composite shows it")
+
+
+def test_a_sequence_loses_steps_and_departs_for_the_same_cause(run, tmp_path):
+    record = load_sequence(KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json")
+    steps = (Invlpg(7 << 39), *record.sequence.steps, Invlpg(5 << 39))
+    large, small, again = (tmp_path / f"{name}.json" for name in ("large", "small", "again"))
+    padded = replace(record.sequence, steps=steps)
+    large.write_bytes(dump_sequence(SequenceRecord(padded, "a note")))
+    ran = run("reduce", large, "-o", small)
+    said = ran.err.splitlines()
+    assert (0, "a page fault keeps what is cached of its address") == (ran.status, said[0])
+    assert f"steps: {len(steps)} to {len(record.sequence.steps)}" in said
+    assert said[-1] == f"replay: crosswalk sequence {small}"
+    reduced = load_sequence(small)
+    assert ("a note", len(record.sequence.steps)) == (reduced.note, len(reduced.sequence.steps))
+    run("reduce", small, "-o", again)
+    assert small.read_bytes() == again.read_bytes()
+    assert "known emulator divergence: fault-keeps-tlb" in run("sequence", small).out
+
+
+def test_no_walker_can_be_asked_for_a_composite_or_a_sequence(run, tmp_path):
+    sequence = KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json"
+    composite = COMPOSITE_CASES / "locked-rmw-reads-first.json"
+    for path, what in ((sequence, "a sequence"), (composite, "a composite")):
+        ran = run("reduce", path, "--walker", "translate")
+        assert (2, "") == (ran.status, ran.out)
+        assert ran.err == f"crosswalk: error: {path}: a walker can't be asked for {what}\n"

@@ -8,6 +8,7 @@ from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.generate import generate
 from emu.fuzz.reduce.composite import reduced_composite
 from emu.fuzz.reduce.trial import Trial
+from emu.fuzz.signature import lost_signature
 from emu.probe import ProbeError
 from emu.probe.composite import CompositeProber
 from tests.emu.fuzz.planted import bug_named, plant_walker
@@ -35,11 +36,11 @@ def test_it_becomes_small_while_it_shows_the_same(finding, trial, monkeypatch):
         return finding.signature in [each.signature for each in trial.composite_findings(case)]
 
     assert shows(finding.case)
-    small = reduced_composite(finding.case, shows)
+    small = reduced_composite(finding.case, shows).case
     assert shows(small)
     assert len(small.case.entries) <= min(5, len(finding.case.case.entries))
     assert small.case.ram[0][1] <= finding.case.case.ram[0][1]
-    again = reduced_composite(small, shows)
+    again = reduced_composite(small, shows).case
     assert (again.case, again.composite.va) == (small.case, small.composite.va)
 
 
@@ -57,8 +58,10 @@ def test_an_emulator_that_crashes_or_fails_shows_nothing(finding, trial, monkeyp
     plant_walker(monkeypatch, BUG)
     monkeypatch.setattr(CompositeProber, "probe", crash)
     assert () == trial.composite_findings(finding.case)
+    assert [lost_signature("crash, SIGKILL")] == trial.composite_signatures(finding.case)
     assert 0 == trial.hung
     monkeypatch.setattr(CompositeProber, "probe", fail)
     failing = Trial()
     assert () == failing.composite_findings(finding.case)
+    assert [lost_signature("error", "no outcome")] == failing.composite_signatures(finding.case)
     failing.close()
