@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from walker.bulk import leaves_among
 from walker.context import PagingContext
 from walker.entry import ADDRESS_FIELD, Entry, level_of, reserved_bits
-from walker.leaves import canonical
+from walker.leaves import Leaves, canonical
 from walker.memory import U64, PhysicalMemory
 from walker.tables import read_tables, unloadable
 
@@ -56,9 +56,10 @@ class Unfollowed:
 
     `outside` refer to tables outside memory, `reserved` set reserved bits; a leaf whose page is
     outside memory is a mapping, and not counted. `first` are those of the lowest addresses.
-    `entries` is the number of all present entries, `leaves` that of those which map a page;
-    `root_entries` and `root_unfollowed` are numbers of the root's own. `beyond_40` and
-    `beyond_46` count the entries that are followed and have address bits from 40, or from 46, up.
+    `entries` is the number of all present entries, `leaves` that of those which map a page, and
+    `leaves_outside` of those whose page doesn't begin in memory; `root_entries` and
+    `root_unfollowed` are numbers of the root's own. `beyond_40` and `beyond_46` count the
+    entries that are followed and have address bits from 40, or from 46, up.
     """
 
     outside: int = 0
@@ -66,6 +67,7 @@ class Unfollowed:
     first: tuple[UnfollowedEntry, ...] = ()
     entries: int = 0
     leaves: int = 0
+    leaves_outside: int = 0
     root_entries: int = 0
     root_unfollowed: int = 0
     beyond_40: int = 0
@@ -95,6 +97,14 @@ class _Block:
     leaf: NDArray[np.bool_]
     reserved: NDArray[np.bool_]
     outside: NDArray[np.bool_]
+
+    def leaves(self, context: PagingContext) -> Leaves:
+        """Return those that map a page; without grants, since it's about where they lead."""
+        some = self.leaf & ~self.reserved
+        count = int(some.sum())
+        shift = np.full(count, level_of(context, self.level).shift, np.uint8)
+        mask = context.encryption_mask
+        return Leaves(self.va[some], self.entry[some], np.zeros(count, np.uint8), shift, mask)
 
     def down(self, context: PagingContext) -> tuple[U64, U64]:
         """Return the addresses of the tables that these lead to, distinct, and the va of each."""
@@ -132,17 +142,19 @@ def unfollowed(
     Where a PAE address space can't be entered, for a reserved bit in a PDPTE, nothing is looked
     at but the PDPTEs. A root outside memory has no entries.
     """
-    counts = np.zeros(6, np.int64)
+    counts = np.zeros(7, np.int64)
     root = (0, 0)
     found: list[UnfollowedEntry] = []
     for block in _blocks(memory, context, tables):
         bad = block.reserved | block.outside
+        pages = block.leaves(context)
         address = block.entry[~bad] & np.uint64(ADDRESS_FIELD & context.address_mask)
         counts += [
             block.outside.sum(),
             block.reserved.sum(),
             len(bad),
-            (block.leaf & ~bad).sum(),
+            len(pages),
+            len(pages) - memory.backed(pages.pa).sum(),
             (address >> np.uint64(40) != 0).sum(),
             (address >> np.uint64(46) != 0).sum(),
         ]
@@ -151,8 +163,10 @@ def unfollowed(
         found = sorted(
             found + block.first(context, first), key=lambda each: (each.va, -each.level)
         )[:first]
-    outside, reserved, entries, leaves, beyond_40, beyond_46 = counts.tolist()
-    return Unfollowed(outside, reserved, tuple(found), entries, leaves, *root, beyond_40, beyond_46)
+    outside, reserved, entries, leaves, leaves_outside, *beyond = counts.tolist()
+    return Unfollowed(
+        outside, reserved, tuple(found), entries, leaves, leaves_outside, *root, *beyond
+    )
 
 
 def _blocks(memory: PhysicalMemory, context: PagingContext, tables: int | None) -> Iterator[_Block]:

@@ -1,29 +1,45 @@
 """How much of an address space could be looked at, and what follows for the exit status."""
 
 import argparse
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from emu.cli.output import remark
+from emu.cli.output import remark, write_file
 from emu.report.source import spaces_text, unfollowed_lines, unfollowed_record
 from walker.errors import BadInput
 from walker.frames import count_mappings
 from walker.source import Source
 from walker.unfollowed import Unfollowed, unfollowed
 
-__all__ = ["Followed", "add_allow_empty", "add_partial", "follow"]
+__all__ = [
+    "Followed",
+    "add_allow_empty",
+    "add_partial",
+    "add_summary",
+    "follow",
+    "look",
+    "write_summary",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
     """How much of the address space of `source` could be looked at.
 
-    `mappings` is the number of its leaves.
+    `levels` is the number of its leaves by level.
     """
 
     source: Source
-    mappings: int
+    levels: Mapping[int, int]
     unfollowed: Unfollowed
+
+    @property
+    def mappings(self) -> int:
+        """The number of its leaves."""
+        return sum(self.levels.values())
 
     @property
     def whole(self) -> bool:
@@ -42,10 +58,33 @@ class Followed:
             "assumed": list(self.source.assumed),
         }
 
-    def qualified(self, text: str) -> str:
-        """Return a verdict, with how many address spaces it is about where there are several."""
+    def qualified(self, whole: str, part: str) -> str:
+        """Return a verdict of nothing found: `whole`, or `part` where some can't be looked at.
+
+        With how many of the core's address spaces it is about, where there are several.
+        """
+        text = whole if self.whole else part
         spaces = spaces_text(self.source)
         return text if spaces is None else f"{text}; {spaces}"
+
+    def require_mapping(self, options: argparse.Namespace) -> None:
+        """Raise `BadInput` where there is no mapping at all, unless --allow-empty was given."""
+        if not self.mappings and not options.allow_empty:
+            raise BadInput(
+                f"{self.source.name}: no mapping: is CR3 right? (--allow-empty takes it)"
+            )
+
+    def nothing_found(self, options: argparse.Namespace) -> int:
+        """Return the exit status where nothing was found.
+
+        Raises `BadInput` where not everything could be looked at, unless --partial was given.
+        """
+        if not self.whole and not options.partial:
+            raise BadInput(
+                f"{self.source.name}: nothing found, but not everything could be looked at "
+                "(--partial takes what is there)"
+            )
+        return 0
 
 
 def add_allow_empty(parser: argparse.ArgumentParser) -> None:
@@ -65,21 +104,42 @@ def add_partial(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_summary(parser: argparse.ArgumentParser) -> None:
+    """Add --summary."""
+    parser.add_argument(
+        "--summary",
+        metavar="FILE",
+        type=Path,
+        help="write a JSON document of the number of mappings and what can't be followed",
+    )
+
+
+def write_summary(options: argparse.Namespace, found: Followed) -> None:
+    """Write what --summary asks for, if it was given."""
+    if options.summary is None:
+        return
+    context = found.source.context
+    root = {"cr3": hex(context.cr3), "mode": context.mode.value, "mappings": found.mappings}
+    record = {**found.record(), "roots": [root]}
+    write_file(options.summary, f"{json.dumps(record, indent=1)}\n".encode())
+
+
+def look(source: Source) -> Followed:
+    """Count the mappings of an address space, and what of it can't be followed."""
+    memory, context = source.memory, source.context
+    return Followed(source, count_mappings(memory, context), unfollowed(memory, context))
+
+
 def follow(options: argparse.Namespace, source: Source) -> Followed:
-    """Count the mappings and what can't be followed, and say on standard error what that is.
+    """Do as `look`, and say on standard error what can't be followed.
 
     Raises `BadInput` for an address space without any mapping, unless --allow-empty was given.
     """
-    found = Followed(
-        source,
-        sum(count_mappings(source.memory, source.context).values()),
-        unfollowed(source.memory, source.context),
-    )
+    found = look(source)
     for line in unfollowed_lines(source, found.unfollowed):
         remark(line)
     spaces = spaces_text(source)
     if spaces is not None:
         remark(spaces)
-    if not found.mappings and not options.allow_empty:
-        raise BadInput(f"{source.name}: no mapping: is CR3 right? (--allow-empty takes it)")
+    found.require_mapping(options)
     return found

@@ -6,10 +6,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from emu.cli.following import (
+    Followed,
+    add_allow_empty,
+    add_partial,
+    add_summary,
+    follow,
+    write_summary,
+)
 from emu.cli.output import add_json, emit, remark, write_file
-from emu.cli.sources import add_range, add_source, chosen_range, chosen_source
+from emu.cli.sources import add_range, add_source, chosen_range, chosen_source, tell_source
+from emu.report.protection_text import NO_FRAME, PART_OF_THEM
 from emu.report.records import frame_record, mapping_record, range_record, structures_case
-from emu.report.text import context_text, frame_text, mapping_text, range_text, size_text
+from emu.report.text import frame_text, mapping_text, range_text, size_text
 from walker.aliases import mappings_of
 from walker.errors import BadInput, LimitExceeded
 from walker.frames import Frames, collective_rights
@@ -43,6 +52,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--save-case", metavar="FILE", type=Path, help="write the paging structures as a case file"
     )
+    add_summary(parser)
+    add_allow_empty(parser)
     add_json(parser, "one record a line")
     parser.set_defaults(run=_walk)
 
@@ -64,13 +75,17 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--of", metavar="PA", help="list the mappings of the range that holds this address"
     )
     parser.add_argument("--limit", metavar="N", help="with --of, stop after N lines")
+    add_summary(parser)
+    add_allow_empty(parser)
+    add_partial(parser)
     add_json(parser, "one record a line")
     parser.set_defaults(run=_frames)
 
 
 def _walk(options: argparse.Namespace) -> int:
-    source = chosen_source(options)
-    remark(f"{source.name}: {context_text(source.context)}")
+    source = chosen_source(options, listing=True)
+    tell_source(source)
+    write_summary(options, follow(options, source))
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
@@ -117,9 +132,11 @@ def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator
 
 
 def _frames(options: argparse.Namespace) -> int:
-    source = chosen_source(options)
+    source = chosen_source(options, listing=True)
     aliases = parse_int(options.aliases, "--aliases")
-    remark(f"{source.name}: {context_text(source.context)}")
+    tell_source(source)
+    followed = follow(options, source)
+    write_summary(options, followed)
     frames = collective_rights(source.memory, source.context)
     if options.of is not None:
         return _contributors(source, frames, options)
@@ -130,9 +147,12 @@ def _frames(options: argparse.Namespace) -> int:
             print(frame_text(start, size, rights))
     found = writable_and_executable(source.memory, source.context, frames, aliases=aliases)
     strict = [each for each in found if each.within_one_privilege]
-    _tell_wx(found, strict, remark if options.json else print)
-    violated = {"any": bool(found), "one-privilege": bool(strict), None: False}[options.policy]
-    return 1 if violated else 0
+    _tell_wx(found, strict, followed, remark if options.json else print)
+    if options.policy is None:
+        return 0
+    if strict if options.policy == "one-privilege" else found:
+        return 1
+    return followed.nothing_found(options)
 
 
 def _contributors(source: Source, frames: Frames, options: argparse.Namespace) -> int:
@@ -150,10 +170,11 @@ def _contributors(source: Source, frames: Frames, options: argparse.Namespace) -
 def _tell_wx(
     found: list[WritableExecutable],
     strict: list[WritableExecutable],
+    followed: Followed,
     say: Callable[[str], None],
 ) -> None:
     if not found:
-        say("W^X: no frame is both writable and executable")
+        say(f"W^X: {followed.qualified(NO_FRAME, PART_OF_THEM)}")
         return
     total = size_text(sum(each.size for each in found))
     say(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
@@ -163,3 +184,5 @@ def _tell_wx(
             for mapping in mappings_there:
                 say(f"  {how:<8} through {mapping_text(mapping)}")
     say(f"W^X: {len(strict):,} of them within one privilege")
+    if not followed.whole:
+        say("W^X: partial: there may be more behind what could not be looked at")

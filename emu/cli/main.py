@@ -11,6 +11,7 @@ from emu.cli import (
     checking,
     crossing,
     fuzzing,
+    info,
     listing,
     nesting,
     protecting,
@@ -29,10 +30,12 @@ _DESCRIPTION = """\
 Check x86-64 page-table walkers against an emulated MMU.
 
 SOURCE is a case file, an ELF core (as QEMU's dump-guest-memory writes it), a raw image of
-physical memory, or the built-in guest, booted on the spot: guest:4level or guest:5level."""
+physical memory, or the built-in guest, booted on the spot: guest:4level or guest:5level.
+docs/sources.md says what is read, and by what else other files are."""
 
 _EPILOG = """\
-exit status: 0 agreement; 1 a divergence, or a violated policy; 2 bad usage or bad input.
+exit status: 0 agreement; 1 a divergence, or a violated policy; 2 bad usage, bad input, or nothing
+found where not everything could be looked at.
 Answers go to standard output, with --json for machines; progress and remarks to standard error."""
 
 
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for room in (
         checking,
         booting,
+        info,
         listing,
         translating,
         replaying,

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from emu.cli.following import add_allow_empty, add_partial
 from emu.cli.kernels import KERNEL_HELP
 from emu.cli.output import add_json
 from emu.cli.protecting_guest import FOR_SOURCE, protect_guest
@@ -28,6 +29,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--kernel", metavar="FILE", type=Path, help=KERNEL_HELP)
     add_kernel(parser)
     add_policy(parser)
+    add_allow_empty(parser)
+    add_partial(parser)
     parser.add_argument(
         "--verbose", action="store_true", help="without SOURCE: the malformed hypercalls one by one"
     )

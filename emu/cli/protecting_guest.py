@@ -23,7 +23,7 @@ _NO_STOP = NotStopped | Granted | Crash | Other
 _MALFORMED = "malformed"
 FOR_SOURCE = (
     *("tables", "policy", "format", "output", "at", "cr0", "cr3", "cr4", "efer", "pkru", "ac"),
-    *("maxphyaddr", "no_page1gb", "vendor", "kind"),
+    *("maxphyaddr", "no_page1gb", "vendor", "kind", "encryption_mask", "allow_empty", "partial"),
 )
 """Options that say nothing without SOURCE."""
 

@@ -5,11 +5,11 @@ import json
 import time
 from pathlib import Path
 
+from emu.cli.following import follow
 from emu.cli.output import command_text, emit, remark, write_file
-from emu.cli.sources import chosen_source
+from emu.cli.sources import chosen_source, tell_source
 from emu.report.protection_records import protection_record, protection_summary_record
-from emu.report.protection_text import summary_lines
-from emu.report.text import context_text
+from emu.report.protection_text import NO_FRAME, PART_OF_THEM, summary_lines
 from walker.errors import BadInput
 from walker.frames import Frames, collective_rights
 from walker.memory import FRAME, PhysicalMemory
@@ -52,28 +52,33 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
 
 
 def protect_source(options: argparse.Namespace) -> int:
-    """Tell what the policy would make of SOURCE, and return the exit status."""
+    """Tell what the policy would make of SOURCE, and return the exit status.
+
+    Where not everything could be looked at, a list isn't written, unless --partial was given:
+    it would grant too little.
+    """
     _check(options)
     started = time.perf_counter()
-    source = chosen_source(options)
-    remark(f"{source.name}: {context_text(source.context)}")
-    if source.assumed:
-        remark(f"assumed: {', '.join(source.assumed)}")
+    source = chosen_source(options, listing=True)
+    tell_source(source)
+    followed = follow(options, source)
     kind = TableKind(options.tables or TableKind.NPT)
     frames = collective_rights(source.memory, source.context)
-    if options.format == "json":
-        _write_document(options, frames, source.memory, kind)
-    elif options.format == "pages":
-        _write_pages(options, frames, source.memory, kind)
+    violated = _violated(options.policy, source, frames)
+    if options.format is not None:
+        if not violated:
+            followed.nothing_found(options)
+        write = _write_document if options.format == "json" else _write_pages
+        write(options, frames, source.memory, kind)
+        return 1 if violated else 0
+    summary = summarise(source.memory, source.context, frames, kind)
+    if options.json:
+        record = protection_summary_record(summary, time.perf_counter() - started)
+        emit({**record, **followed.record(), "reproduce": command_text(options)})
     else:
-        summary = summarise(source.memory, source.context, frames, kind)
-        if options.json:
-            record = protection_summary_record(summary, time.perf_counter() - started)
-            emit({**record, "reproduce": command_text(options)})
-        else:
-            for line in summary_lines(summary):
-                print(line)
-    return _status(options.policy, source, frames)
+        for line in summary_lines(summary, followed.qualified(NO_FRAME, PART_OF_THEM)):
+            print(line)
+    return 1 if violated else followed.nothing_found(options)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -89,11 +94,11 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInput("--at is for --format pages")
 
 
-def _status(policy: str | None, source: Source, frames: Frames) -> int:
+def _violated(policy: str | None, source: Source, frames: Frames) -> bool:
     if policy is None:
-        return 0
+        return False
     found = exposed(source.memory, source.context, frames)
-    return 1 if (found.strict if policy == "one-privilege" else found.ranges) else 0
+    return bool(found.strict if policy == "one-privilege" else found.ranges)
 
 
 def _write_document(

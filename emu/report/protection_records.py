@@ -66,6 +66,8 @@ def protection_summary_record(summary: Summary, seconds: float) -> dict[str, Any
         "divergences": 0,
         "known_divergences": 0,
         "seconds": round(seconds, 3),
+        "predicted_only": {},
+        "not_asked": {},
         "kind": str(summary.kind),
         "ram": summary.ram,
         "unmapped": summary.unmapped,

@@ -9,7 +9,11 @@ from walker.protection.regions import LinearRegion
 from walker.protection.summary import Exposed, Summary
 from walker.rights import rwx
 
-__all__ = ["summary_lines", "use_text"]
+__all__ = ["NO_FRAME", "PART_OF_THEM", "summary_lines", "use_text"]
+
+NO_FRAME = "no frame is both writable and executable"
+PART_OF_THEM = "partial: none is both writable and executable of what could be looked at"
+"""What is said of W^X where nothing is found: in all tables, and where some are missing."""
 
 _MIB = 1 << 20
 
@@ -19,8 +23,11 @@ def use_text(use: Use) -> str:
     return ", ".join(str(each.name).lower().replace("_", " ") for each in use)
 
 
-def summary_lines(summary: Summary) -> Iterator[str]:
-    """Yield the summary, to be read in a minute."""
+def summary_lines(summary: Summary, nothing: str = NO_FRAME) -> Iterator[str]:
+    """Yield the summary, to be read in a minute.
+
+    `nothing` is what to say of W^X where no frame is both writable and executable.
+    """
     yield (
         f"RAM: {size_text(summary.ram)}, of which nothing maps {size_text(summary.unmapped)} "
         f"(granted: {use_text(UNMAPPED)}); mapped and not RAM, left alone: "
@@ -44,7 +51,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
         f"paging structures: {summary.tables // FRAME:,} frames, {summary.locked // FRAME:,} of "
         "them read-only: each A or D bit set there would be a nested fault"
     )
-    yield from _exposed_lines(summary.exposed)
+    yield from _exposed_lines(summary.exposed, nothing)
     yield "linear regions, all mappings with one va − pa, those that map most RAM first:"
     if summary.unlisted:
         yield f"  not listed: {summary.unlisted}"
@@ -64,9 +71,9 @@ def _share(size: int, ram: int) -> str:
     return f"{size // FRAME:>11,} frames {size / _MIB:>12,.2f} MiB {part:>6.2f} %"
 
 
-def _exposed_lines(exposed: Exposed) -> Iterator[str]:
+def _exposed_lines(exposed: Exposed, nothing: str) -> Iterator[str]:
     if not exposed.ranges:
-        yield "W^X: no frame is both writable and executable"
+        yield f"W^X: {nothing}"
         return
     yield (
         f"W^X: {exposed.ranges:,} ranges, {size_text(exposed.size)}, are both writable and "

@@ -47,9 +47,9 @@ def spaces_text(source: Source) -> str | None:
 def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
     """Yield what can't be followed, the first few entries by name; nothing where all can be."""
     if found.outside:
-        yield f"{_entries(found.outside)} refer to tables outside SOURCE's memory"
+        yield f"{_entries(found.outside, 'refer')} to tables outside SOURCE's memory"
     if found.reserved:
-        yield f"{_entries(found.reserved)} set reserved bits, or PS where no page can be"
+        yield f"{_entries(found.reserved, 'set')} reserved bits, or PS where no page can be"
     for each in found.first:
         yield f"  {_entry_text(source, each)}"
     if len(found) > len(found.first):
@@ -61,8 +61,8 @@ def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
         )
     if found.beyond_40 and not source.width_known:
         yield (
-            f"{_entries(found.beyond_40)} need more than 40 bits of physical address, "
-            f"{found.beyond_46:,} of them more than 46: --maxphyaddr says how many there are"
+            f"{_entries(found.beyond_40, 'need')} more than 40 bits of physical address, "
+            f"{found.beyond_46:,} of them more than 46: give --maxphyaddr if the CPU has fewer"
         )
 
 
@@ -71,8 +71,8 @@ def unfollowed_record(found: Unfollowed) -> dict[str, Any]:
     return {"outside": found.outside, "reserved": found.reserved}
 
 
-def _entries(count: int) -> str:
-    return f"{count:,} entr{'y' if count == 1 else 'ies'}"
+def _entries(count: int, verb: str) -> str:
+    return f"1 entry {verb}s" if count == 1 else f"{count:,} entries {verb}"
 
 
 def _entry_text(source: Source, each: UnfollowedEntry) -> str:

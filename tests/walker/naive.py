@@ -105,6 +105,15 @@ def present(soup):
     ]
 
 
+def distinct_pages(soup):
+    """Return where the pages are that entries map, with each entry looked at once a level."""
+    return [
+        entry & ADDRESS & -(1 << 3 + 9 * level)
+        for level, entry in present(soup)
+        if is_page(soup.context, level, entry) and not is_reserved(soup.context, level, entry)
+    ]
+
+
 def tables(soup):
     """Return the frames in RAM that hold tables, ascending."""
     return sorted({table for _, table, _ in _tables(soup) if table in soup.frames})

@@ -72,7 +72,10 @@ def other_levels(memory: PhysicalMemory, context: PagingContext) -> str | None:
         five = replace(context, cr4=context.cr4 | CR4.LA57, efer=context.efer | EFER.LMA)
     except BadInput:
         return None
+    four = unfollowed(memory, context, tables=_ENOUGH)
     found = unfollowed(memory, five, tables=_ENOUGH)
-    if found.mostly or not found.leaves:
+    # What lies in pages seldom refers to memory, if it is taken for entries.
+    mapped = found.leaves >= max(four.leaves, 1) and 2 * found.leaves_outside < found.leaves
+    if found.mostly or not mapped:
         return None
     return "the tables make sense with 5 levels, too: give --cr4 (LA57 is 0x1000)"

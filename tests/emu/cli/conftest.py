@@ -71,3 +71,24 @@ def guest_raw(tmp_path, guest4):
     path = tmp_path / "guest.bin"
     path.write_bytes(guest4.ram.bytes.tobytes())
     return path
+
+
+@pytest.fixture
+def raw(tmp_path):
+    def raw(tables, name="image"):
+        path = tmp_path / name
+        path.write_bytes(tables.memory.read(0, 0x10000))
+        return path
+
+    return raw
+
+
+@pytest.fixture
+def case(tmp_path):
+    def case(tables, **cpu):
+        path = tmp_path / "image.json"
+        cpu = Cpu.from_context(context(**cpu))
+        path.write_bytes(dump_case(Case(cpu=cpu, ram=tables.ram, entries=tables.words)))
+        return path
+
+    return case

@@ -6,7 +6,10 @@ from emu.cli import listing
 from walker.mappings import mappings
 from walker.source import load_case
 
-GUEST_REGISTERS = ("--cr3", "0x800000", "--cr4", "0x7000a0", "--cr0", "0x80010011")
+GUEST_REGISTERS = (
+    *("--cr3", "0x800000", "--cr4", "0x7000a0", "--cr0", "0x80010011"),
+    *("--maxphyaddr", "40"),
+)
 WALK_KEYS = ["va", "pa", "size", "level", "flags", "rights"]
 SMALL = [
     {"va": "0x400000", "pa": "0x8000", "size": 4096, "level": 1, "flags": "0x8000000000000003",

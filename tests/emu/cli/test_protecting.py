@@ -138,7 +138,8 @@ def test_the_summary_for_people_is_read_in_a_minute(run):
 def test_an_image_that_maps_nothing_has_a_summary(run, tmp_path):
     path = tmp_path / "empty.bin"
     path.write_bytes(bytes(0x4000))
-    ran = run("protect", path, "--cr3", "0x1000")
+    assert 2 == run("protect", path, "--cr3", "0x1000").status
+    ran = run("protect", path, "--cr3", "0x1000", "--allow-empty")
     assert 0 == ran.status
     assert "W^X: no frame is both writable and executable" in ran.out
     assert "of which nothing maps 16 KiB" in ran.out

@@ -13,7 +13,9 @@ from walker.source import Case, Cpu, dump_case, load_case
 def test_translate_shows_each_step(run, small_case):
     ran = run("translate", small_case, "0x400123", "--json")
     document = ran.document
-    assert ["va", "access", "cpl", "ac", "steps", "predicted"] == list(document)
+    keys = ["va", "access", "cpl", "ac", "steps", "predicted", "mappings", "unfollowed", "assumed"]
+    assert keys == list(document)
+    assert (3, {"outside": 0, "reserved": 0}, []) == tuple(document[key] for key in keys[6:])
     assert [4, 3, 2, 1] == [step["level"] for step in document["steps"]]
     assert ["table"] * 3 + ["leaf"] == [step["kind"] for step in document["steps"]]
     assert ("ok", "0x8123") == (document["predicted"]["outcome"], document["predicted"]["pa"])
