@@ -21,6 +21,7 @@ __all__ = [
     "add_summary",
     "follow",
     "look",
+    "tell_followed",
     "write_summary",
 ]
 
@@ -130,16 +131,21 @@ def look(source: Source) -> Followed:
     return Followed(source, count_mappings(memory, context), unfollowed(memory, context))
 
 
+def tell_followed(found: Followed) -> None:
+    """Say on standard error what can't be followed, and that there are other address spaces."""
+    for line in unfollowed_lines(found.source, found.unfollowed):
+        remark(line)
+    spaces = spaces_text(found.source)
+    if spaces is not None:
+        remark(spaces)
+
+
 def follow(options: argparse.Namespace, source: Source) -> Followed:
-    """Do as `look`, and say on standard error what can't be followed.
+    """Do as `look` and `tell_followed` do.
 
     Raises `BadInput` for an address space without any mapping, unless --allow-empty was given.
     """
     found = look(source)
-    for line in unfollowed_lines(source, found.unfollowed):
-        remark(line)
-    spaces = spaces_text(source)
-    if spaces is not None:
-        remark(spaces)
+    tell_followed(found)
     found.require_mapping(options)
     return found

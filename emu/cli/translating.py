@@ -3,7 +3,7 @@
 import argparse
 
 from emu.cli.contain import contained
-from emu.cli.following import add_allow_empty, follow
+from emu.cli.following import add_allow_empty, look, tell_followed
 from emu.cli.output import add_json, emit, remark
 from emu.cli.sources import add_source, chosen_source, tell_source
 from emu.cli.translating_nested import add_nested, nested_asked, translate_under
@@ -46,10 +46,11 @@ def _translate(options: argparse.Namespace) -> int:
     )
     if nested:
         return translate_under(options, source, access)
-    tell_source(source)
-    found = follow(options, source)
     path = walk(source.memory, source.context, va)
     predicted = translate(source.memory, source.context, access)
+    tell_source(source)
+    found = look(source)
+    tell_followed(found)
     observed = contained(lambda: _observe(source, access)) if options.observe else None
     lacking = observed if isinstance(observed, str) else None
     if options.json:
@@ -72,6 +73,7 @@ def _translate(options: argparse.Namespace) -> int:
         raise BadInput(
             f"predicted only: {lacking}: the emulated CPU has no {LACKS[lacking]}, nothing observed"
         )
+    found.require_mapping(options)
     return 0
 
 

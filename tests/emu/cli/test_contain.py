@@ -76,7 +76,7 @@ def test_nothing_is_printed_twice(capfd):
 
 
 def test_an_interrupt_is_exit_status_130(monkeypatch, capfd):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("emu.cli.listing.chosen_source", interrupted)

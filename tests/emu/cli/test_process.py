@@ -16,7 +16,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly():
         process.stdout.close()
         said = process.stderr.read().decode()
         assert 0 == process.wait(30)
-    assert ["4-level paging"] == [line.split(": ")[1].split(",")[0] for line in said.splitlines()]
+    assert ["case file"] == [line.split(": ")[1].split(",")[0] for line in said.splitlines()]
 
 
 def test_answers_and_remarks_go_to_their_own_streams():
