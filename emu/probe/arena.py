@@ -1,29 +1,46 @@
 """The probe's own pages: where its code runs from while the tables under test are in force.
 
-The probing code has to be mapped by the very tables that it probes. So it runs under a copy of
-the root table in which one slot, borrowed, leads to the arena. The tables under test are not
-touched: a recursive slot shows the original root. Addresses whose own root slot is the borrowed
-one are probed under a second copy, with another slot.
+The probing code has to be mapped by the very tables that it probes. So a slot of the root table
+leads to the arena while it runs: in place, in the private copy of the tables, so that the CR3 under
+test is in force. An access whose walk uses that slot is made with another one lent. For walks that
+use both, and for a CR3 that the emulated CPU can't be given, there are two copies of the root, each
+with one of the slots lent.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from emu.machine.engine import MAXPHYADDR
+from emu.probe.control import ADDRESS, Control
 from emu.probe.loops import LOOPS, OUT_BYTES, RECORD_BYTES
 from emu.probe.routines import CODE
 from emu.probe.space import Space
-from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
-__all__ = ["CAPACITY", "GDT", "PREFERRED", "USER_CODE", "USER_DATA", "Arena", "Lent", "place_arena"]
+__all__ = [
+    "CAPACITY",
+    "GDT",
+    "IN_PLACE",
+    "PREFERRED",
+    "USER_CODE",
+    "USER_DATA",
+    "Arena",
+    "Lent",
+    "place_arena",
+]
 
 CAPACITY = 4096
 """How many accesses one run of a loop makes at the most."""
 
 PREFERRED = 960
 """The GiB where the arena is put if it is free: one place for most address spaces."""
+
+IN_PLACE = 2
+"""The first so many of an arena's `lent` are lent in place, the others in copies of the root."""
 
 ROOTS = 2
 _CHAIN = 3  # Tables between a root and the last level: with five levels PML4, PDPT and PD.
@@ -36,12 +53,12 @@ _KERNEL_CODE, _USER_CODE, _KERNEL_DATA, _USER_DATA = 0x61, 0x65, 0x63, 0x67
 GDT = (0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF)
 USER_CODE, USER_DATA = 0x23, 0x1B
 _STACK_TOP = 0x800
-_STRETCH = 30
-_STRETCHES = 1 << 10
+_GIB, _GAP = 30, 22
 _LOOPS = tuple(LOOPS)
 _PAGES = (CODE, *LOOPS.values())
 _RECORDS = -(-CAPACITY * RECORD_BYTES // FRAME)
 _OUTS = -(-CAPACITY * OUT_BYTES // FRAME) + 1
+_SIZE = FRAME * (ROOTS + len(_PAGES) + 1 + _RECORDS + _OUTS + _CHAIN + WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """One copy of the root with one slot lent: the copy's address, and addresses in the arena."""
+    """One slot lent, in place or in a copy of the root.
+
+    `cr3` is the CR3 to be under then; the others are linear addresses in the arena.
+    """
 
     slot: int
     cr3: int
@@ -77,16 +97,17 @@ class Lent:
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """The physical range [start, end) of the arena and its two copies of the root.
+    """The physical range [start, end) of the arena, and the slots that lead there.
 
-    `user_key` is a protection key that PKRU doesn't restrict, None if it restricts all: then
-    user code can't have data of its own. `code`, `records`, `outs` and `first_table` are physical
-    addresses; nothing but the start decides them, nor the size.
+    `lent` are two slots lent in place, and the same two in copies of the root. `user_key` is a
+    protection key that PKRU doesn't restrict, None if it restricts all: then user code can't have
+    data of its own. `code`, `records`, `outs` and `first_table` are physical addresses; nothing
+    but the start decides them, nor the size. `apart` says that no entry refers to the GiB around.
     """
 
     start: int
     end: int
-    lent: tuple[Lent, Lent]
+    lent: tuple[Lent, Lent, Lent, Lent]
     levels: int
     tables: U64
     user_key: int | None
@@ -94,18 +115,24 @@ class Arena:
     records: int
     outs: int
     first_table: int
+    apart: bool
 
     @property
     def stack_pa(self) -> int:
         """The physical address of the top of the stack."""
         return self.code + len(_PAGES) * FRAME + _STACK_TOP
 
+    @property
+    def entry(self) -> int:
+        """The entry of a lent slot."""
+        return self._table(0) | _TABLE
+
     def prepare(self, space: Space, root: U64) -> None:
         """Write the arena's pages: tables, code, descriptors; `root` is the table, uint64[512]."""
-        for at, lent in enumerate(self.lent):
+        for lent in self.lent[IN_PLACE:]:
             words = root.copy()
-            words[lent.slot] = self._table(0) | _TABLE
-            self._write(space, self.start + at * FRAME, words)
+            words[lent.slot] = self.entry
+            self._write(space, lent.cr3, words)
         entries = self._entries()
         last = self.levels - 3
         for at in range(last):
@@ -148,43 +175,50 @@ class Arena:
         )
 
 
-def place_arena(memory: PhysicalMemory, context: PagingContext, tables: U64, root: U64) -> Arena:
-    """Return an arena in physical addresses that neither memory nor any entry refers to.
+def place_arena(
+    memory: PhysicalMemory,
+    control: Control,
+    tables: U64,
+    root: U64,
+    avoid: tuple[int, int] | None = None,
+) -> Arena:
+    """Return an arena outside memory and, if there is such a place, where no entry refers to.
 
-    `tables` are the frames of the paging structures, `root` the root table, uint64[512].
-    `BadInput` if there is no such place, or more tables than one root slot can show.
+    `tables` are the frames of the paging structures, `root` the root table, uint64[512]; `avoid` is
+    a physical range [start, end) that it must not be in. `BadInput` if there is no such place, or
+    more tables than one root slot can show.
     """
-    levels = context.levels
-    start = _free_stretch(memory, tables)
-    shown = np.concatenate([tables, np.array([start, start + FRAME], np.uint64)])
+    levels = control.levels
+    start, apart = _free_place(memory, tables, control.mask, avoid)
+    copies = [start + at * FRAME for at in range(ROOTS)]
+    shown = np.concatenate([tables, np.array(copies, np.uint64)])
     if 5 + 2 * (_RECORDS + _OUTS + len(shown)) > _MAX_PAGES:
         raise BadInput(f"{len(tables):,} paging structures: more than the probe can show itself")
-    # Empty slots first: an address that a walker may list is then probed under the first copy.
+    # Empty slots first: an address that a walker may list then uses none that is lent.
     order = sorted(range(WORDS), key=lambda slot: (bool(root[slot]), slot in (0, WORDS - 1), slot))
+    first, second = order[:ROOTS]
     lent = [
-        _lend(slot, start + at * FRAME, levels, len(shown)) for at, slot in enumerate(order[:ROOTS])
+        _lend(slot, cr3, levels, len(shown))
+        for cr3s in ((control.cr3 & ~control.mask,) * ROOTS, copies)
+        for slot, cr3 in zip((first, second), cr3s, strict=True)
     ]
     code = start + ROOTS * FRAME
     records = code + (len(_PAGES) + 1) * FRAME
     first_table = records + (_RECORDS + _OUTS) * FRAME
     return Arena(
         start=start,
-        end=first_table + (_CHAIN + WORDS) * FRAME,
-        lent=(lent[0], lent[1]),
+        end=start + _SIZE,
+        lent=(lent[0], lent[1], lent[2], lent[3]),
         levels=levels,
         tables=shown,
-        user_key=_free_key(context),
+        # A key that PKRU doesn't restrict.
+        user_key=next((key for key in range(16) if not control.pkru >> 2 * key & 3), None),
         code=code,
         records=records,
         outs=records + _RECORDS * FRAME,
         first_table=first_table,
+        apart=apart,
     )
-
-
-def _free_key(context: PagingContext) -> int | None:
-    if not context.pke:
-        return 0
-    return next((key for key in range(16) if not context.pkru >> 2 * key & 3), None)
 
 
 def _lend(slot: int, cr3: int, levels: int, shown: int) -> Lent:
@@ -207,20 +241,40 @@ def _lend(slot: int, cr3: int, levels: int, shown: int) -> Lent:
     return Lent(slot, cr3, data, data + _STACK_TOP, views[0], views[1])
 
 
-def _free_stretch(memory: PhysicalMemory, tables: U64) -> int:
-    """Return the start of a GiB that is no part of memory, and that no entry refers to.
+def _free_place(
+    memory: PhysicalMemory, tables: U64, mask: int, avoid: tuple[int, int] | None
+) -> tuple[int, bool]:
+    """Return where the arena begins, and whether that is in a GiB that no entry refers to.
 
-    Whole GiB, since a large leaf refers to more than its first frame. 2^40 is where the emulated
-    CPU's physical addresses end.
+    Nor is it part of memory. Whole GiB, since a large leaf refers to more than its first frame.
+    Where entries name all of them, in any GiB outside memory; where memory leaves none, in a
+    smaller gap. 2^40 is where the emulated CPU's physical addresses end.
     """
-    taken = np.zeros(_STRETCHES, np.bool_)
-    for start, size in memory.ranges:
-        taken[start >> _STRETCH : (start + size - 1 >> _STRETCH) + 1] = True
+    ram = _taken([*memory.ranges, *([] if avoid is None else [_sized(avoid)])], _GIB)
+    named = np.zeros(len(ram), np.bool_)
     for at in range(0, len(tables), 4096):
         words = memory.tables(tables[at : at + 4096])
-        named = (words & np.uint64(0x000F_FFFF_FFFF_F000)) >> np.uint64(_STRETCH)
-        taken[named[named < _STRETCHES]] = True
-    free = np.flatnonzero(~taken)
+        place = (words & np.uint64(ADDRESS & ~mask)) >> np.uint64(_GIB)
+        named[place[place < len(named)]] = True
+    for apart, taken in ((True, ram | named), (False, ram)):
+        free = np.flatnonzero(~taken)
+        if len(free):
+            return (PREFERRED if not taken[PREFERRED] else int(free[-1])) << _GIB, apart
+    free = np.flatnonzero(
+        ~_taken([*memory.ranges, *([] if avoid is None else [_sized(avoid)])], _GAP)
+    )
     if not len(free):
-        raise BadInput("no free GiB below 2^40 for the probe's own pages")
-    return (PREFERRED if not taken[PREFERRED] else int(free[-1])) << _STRETCH
+        raise BadInput("RAM leaves no 4 MiB below 2^40 for the probe's own pages")
+    return int(free[-1]) << _GAP, False
+
+
+def _sized(span: tuple[int, int]) -> tuple[int, int]:
+    return span[0], span[1] - span[0]
+
+
+def _taken(ranges: Iterable[tuple[int, int]], shift: int) -> NDArray[np.bool_]:
+    """Return which stretches of 1 << `shift` bytes below 2^40 the ranges (start, size) touch."""
+    taken = np.zeros(1 << (MAXPHYADDR - shift), np.bool_)
+    for start, size in ranges:
+        taken[start >> shift : (start + size - 1 >> shift) + 1] = True
+    return taken

@@ -18,9 +18,10 @@ from unicorn import (
 )
 
 from emu.machine.registers import register_offsets
-from emu.probe.arena import CAPACITY, Arena
+from emu.probe.arena import CAPACITY
 from emu.probe.collect import NOTE_WORDS, REACHED, collect, expected
 from emu.probe.engine import Saved
+from emu.probe.ground import Ground
 from emu.probe.job import Found, Job, runs_of
 from emu.probe.live import live_state
 from emu.probe.loops import (
@@ -38,7 +39,6 @@ from emu.probe.rig import NO_VECTOR, TRANSLATED, Rig
 from emu.probe.routines import MARK
 from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
-from walker.context import PagingContext
 from walker.memory import U64
 
 __all__ = ["BulkRig"]
@@ -70,10 +70,10 @@ class BulkRig(Rig):
         self._engine.hook_exceptions(self._hook())
         self._engine.hook_memory(UC_HOOK_MEM_INVALID, self._miss)
 
-    def enter(self, arena: Arena, context: PagingContext) -> None:
-        """Make what follows under these control registers, with this arena's code."""
-        super().enter(arena, context)
-        frames = self._space.index_of(arena.tables) >> 9
+    def enter(self, ground: Ground) -> None:
+        """Make what follows on this ground: under its control registers, with its arena's code."""
+        super().enter(ground)
+        frames = self._space.index_of(ground.arena.tables) >> 9
         self._shown[frames] = np.arange(len(frames), dtype=np.int64) << 9
 
     @property
@@ -136,8 +136,8 @@ class BulkRig(Rig):
     def _records(self, job: Job) -> tuple[U64, U64]:
         """Return the records of a job, and where each of its accesses shows a fault."""
         accesses = job.accesses
-        views = [self._arena.lent[copy].view(cpl) for copy in (0, 1) for cpl in (0, 3)]
-        view = 2 * job.copy.astype(np.intp) + (accesses.cpl == 3)
+        views = [lent.view(cpl) for lent in self._arena.lent for cpl in (0, 3)]
+        view = 2 * job.lent.astype(np.intp) + (accesses.cpl == 3)
         window = np.array([each.window for each in views], np.uint64)[view]
         outs = np.array([each.outs for each in views], np.uint64)[view]
         loops = np.array([each.loops for each in views], np.uint64)[view]
@@ -160,13 +160,13 @@ class BulkRig(Rig):
         count = len(records)
         accesses = job.accesses
         kind, cpl = AccessType(int(accesses.type[first])), int(accesses.cpl[first])
-        copy = int(job.copy[first])
-        view = self._arena.lent[copy].view(cpl)
+        lent = int(job.lent[first])
+        view = self._arena.lent[lent].view(cpl)
         self._words(self._arena.records, records.size)[:] = records.reshape(-1)
         written = self._words(self._arena.outs, outs.size)
         written[:] = 0
         end = view.records + count * RECORD_BYTES
-        state = self._state(copy, cpl, ac=bool(accesses.ac[first]))
+        state = self._state(lent, cpl, ac=bool(accesses.ac[first]))
         quads, register = state.quads, self._register
         quads[register["r15"]], quads[register["r14"]] = view.records, view.outs
         quads[register["r13"]], quads[register["r12"]] = MARK, end

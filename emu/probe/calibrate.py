@@ -14,9 +14,9 @@ from unicorn import UC_ERR_EXCEPTION
 from unicorn import x86_const as x86
 
 from emu.machine.registers import register_offsets
+from emu.probe.control import CR4_PKE
 from emu.probe.engine import Engine, Saved
 from emu.probe.space import Space
-from walker.context import CR4
 from walker.errors import CrosswalkError
 from walker.memory import FRAME
 
@@ -31,6 +31,7 @@ _NOT_CANONICAL = 1 << 47
 _LOAD, _STORE, _JUMP = b"\x8a\x03\xf4", b"\x88\x03\xf4", b"\xff\xe3\xf4"  # via RBX, then HLT
 _WRPKRU = b"\x0f\x01\xef\xf4"  # …then HLT
 _KEYS = (0x1234_5678, 0x0BAD_C0DE)
+_ROOTS = (0x1E55_AB00_1018, 0x2B1D_CA00_3FFF)
 # The code run, the address in RBX, the vector and the error code that an Intel CPU answers.
 _FAULTS = (
     (_LOAD, _UNMAPPED, PAGE_FAULT, 0x00),
@@ -62,6 +63,7 @@ class Layout:
     rbp: int
     rip: int
     cr2: int
+    cr3: int
     error_code: int
     vector: int
     pkru: int
@@ -95,16 +97,28 @@ def context_layout() -> Layout:
     offsets = register_offsets()
     return Layout(
         **{name: offsets[name] for name in _REGISTERS},
+        cr3=_only("CR3", _places_of_cr3(engine, found)),
         error_code=_only("error code", codes or ()),
         vector=_only("vector", vectors),
         pkru=_only("PKRU", _places_of_pkru(engine, space, found)),
     )
 
 
+def _places_of_cr3(engine: Engine, found: Saved) -> set[int]:
+    places: set[int] | None = None
+    for value in _ROOTS:
+        engine.uc.reg_write(x86.UC_X86_REG_CR3, value)
+        engine.save(found)
+        here = {at for at in _places(bytes(found.bytes), struct.pack("<Q", value)) if at % 8 == 0}
+        places = here if places is None else places & here
+    engine.uc.reg_write(x86.UC_X86_REG_CR3, _ROOT)
+    return places or set()
+
+
 def _places_of_pkru(engine: Engine, space: Space, found: Saved) -> set[int]:
     space.bytes[_CODE : _CODE + len(_WRPKRU)] = _WRPKRU
     engine.uc.ctl_flush_tb()
-    engine.control(cr0=0x8001_0033, cr3=_ROOT, cr4=0x20 | CR4.PKE, efer=0xD00)
+    engine.control(cr0=0x8001_0033, cr3=_ROOT, cr4=0x20 | CR4_PKE, efer=0xD00)
     places: set[int] | None = None
     for value in _KEYS:
         for register, content in (("RAX", value), ("RCX", 0), ("RDX", 0)):

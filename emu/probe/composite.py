@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
+from emu.probe.control import Control
 from emu.probe.engine import ProbeError
-from emu.probe.ground import Ground, Sites
+from emu.probe.ground import Ground
 from emu.probe.mover import Mover, answer_of
 from emu.probe.paths import NO_PAGE
 from emu.probe.rig import Run
+from emu.probe.scope import Lacking, lacking_composites, refuse
 from emu.probe.signature import SLOT, decode, signature
 from emu.probe.single import Seen as Answer
 from emu.probe.space import NOWHERE
 from walker.access import AccessType
-from walker.columns import Accesses, Kind
+from walker.columns import Kind
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, U64, PhysicalMemory
@@ -60,26 +62,34 @@ class CompositeProber:
         self._ground = ground
         if before is None or ground.space is not before.space:
             self._mover = Mover(ground.space, ground.own)
-        self._mover.enter(ground.arena, ground.context)
+        self._mover.enter(ground)
 
     def possible(self, composites: Composites) -> NDArray[np.bool_]:
         """Return bool[n]: which have an outcome here, as far as the tables' paths tell.
 
-        They begin and end in one of the probe's two slots, and each page that they may reach has
-        RAM, and is no paging structure.
+        There is a slot of the root to be lent that neither walk uses; and each page that they may
+        reach has RAM, and is no paging structure.
         """
-        places = [_sites(self._ground, va) for va in (composites.va, composites.second_va())]
-        found: NDArray[np.bool_] = places[0].copy == places[1].copy
+        places = self._ground.sites_of([composites.va, composites.second_va()])
+        found: NDArray[np.bool_] = places[0].possible.copy()
         for site in places:
-            found &= site.signed | (site.target >= np.uint64(NO_PAGE))
+            found &= (site.signed | (site.target >= np.uint64(NO_PAGE))) & ~site.own
         return found
+
+    def lacking(self, composites: Composites) -> Lacking:
+        """Return uint8[n]: 0 where a composite can be asked, else 1 + an index of `FEATURES`.
+
+        As `Prober.lacking`: of any of the accesses that it is put together from.
+        """
+        return lacking_composites(self._ground.control, composites, self._ground.wide)
 
     def probe(self, composites: Composites) -> Seen:
         """Make every composite, each on its own; `ProbeError` where one has no outcome.
 
-        `BadInput` for one that isn't placed as `Composites` says.
+        `BadInput` for one that isn't placed as `Composites` says, or that `lacking` names.
         """
         _check_places(composites)
+        refuse(self.lacking(composites), composites.va)
         seen = Seen.empty(len(composites))
         for family in Family:
             rows = np.flatnonzero(composites.family(family))
@@ -88,6 +98,7 @@ class CompositeProber:
         changed = self._ground.restore_tables()
         if changed is not None:
             raise ProbeError(f"the emulator changed the word at {changed:#x}, which no walk uses")
+        seen.entry_value[:] = self._ground.with_mask(seen.entry_pa, seen.entry_value)
         return seen
 
 
@@ -101,11 +112,11 @@ class _Batch:
         both = [composites.va]
         if self._family in {Family.CROSS, Family.TWICE}:
             both.append(composites.second_va())
-        self._sites = [_sites(ground, va) for va in both]
-        if len({site.copy.tobytes() for site in self._sites}) > 1:
-            raise BadInput("a composite begins in one of the probe's two slots, and ends elsewhere")
+        self._sites = ground.sites_of(both)
         for site in self._sites:
-            if (site.held & ~site.signed).any():
+            if not site.possible.all():
+                raise BadInput("a composite leads through all slots that the probe may use itself")
+            if site.own.any() or (site.held & ~site.signed).any():
                 raise BadInput("a composite may reach a paging structure")
         slots = [site.target & ~np.uint64(SLOT - 1) for site in self._sites]
         self._contents = [_contents(self._family, at, each) for at, each in enumerate(slots)]
@@ -129,18 +140,18 @@ class _Batch:
             for name in ("word", "before", "reported")
         )
         columns = (composites.form, composites.va, composites.cpl, composites.ac)
-        copies = self._sites[0].copy
-        for at, (form, va, cpl, ac, copy) in enumerate(
-            zip(*(column.tolist() for column in (*columns, copies)), strict=True)
+        lent = self._sites[0].lent
+        for at, (form, va, cpl, ac, slot) in enumerate(
+            zip(*(column.tolist() for column in (*columns, lent)), strict=True)
         ):
             row = rows[at]
-            for place, answer in enumerate(make(at, NAMES[form], va, (cpl, ac, copy))):
+            for place, answer in enumerate(make(at, NAMES[form], va, (cpl, ac, slot))):
                 seen.kind[row, place], seen.pa[row, place] = answer.kind, answer.pa
                 seen.error_code[row, place], seen.cr2[row, place] = answer.error_code, answer.cr2
-            changed = {}
+            changed: dict[int, int] = {}
             for index, value, pa in zip(words[at], before[at], reported[at], strict=True):
                 if index != NOWHERE and self._view[index] != value:
-                    changed[pa] = self._view[index]
+                    changed[pa] = changed.get(pa, 0) | self._view[index]
                     self._view[index] = value
             for place, pa in enumerate(sorted(changed)):
                 seen.entry_pa[row, place], seen.entry_value[row, place] = pa, changed[pa]
@@ -244,9 +255,8 @@ class _Batch:
 
 
 def _ground(memory: PhysicalMemory, context: PagingContext, before: Ground | None) -> Ground:
-    if not context.mode.long:
-        mode = context.mode.value
-        raise BadInput(f"composites are of 4- and 5-level paging, not {mode} paging")
+    if not Control.of(context).long:
+        raise BadInput("composites are of 4- and 5-level paging, not 32-bit or PAE paging")
     return Ground(memory, context, before)
 
 
@@ -264,12 +274,6 @@ def _check_places(composites: Composites) -> None:
         row = int(np.flatnonzero(wrong)[0])
         name = NAMES[int(composites.form[row])]
         raise BadInput(f"{name} can't be made at {int(composites.va[row]):#x}")
-
-
-def _sites(ground: Ground, va: U64) -> Sites:
-    count = len(va)
-    zeros = np.zeros(count, np.uint8)
-    return ground.sites(Accesses(va, zeros, zeros, np.zeros(count, np.bool_)))
 
 
 def _contents(family: Family, at: int, slots: U64) -> U64:

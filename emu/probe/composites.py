@@ -7,13 +7,14 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from emu.probe.paths import MAX_LEVELS
 from walker.access import AccessType
-from walker.columns import MAX_STEPS, Rows
+from walker.columns import Rows
 from walker.memory import FRAME, U64
 
 __all__ = ["FORMS", "NAMES", "SAME_PKRU", "WORDS_SEEN", "Composites", "Family", "Form", "Seen"]
 
-WORDS_SEEN = 2 * MAX_STEPS
+WORDS_SEEN = 2 * MAX_LEVELS
 """The most words that a composite changes: those of two walks."""
 
 SAME_PKRU = -1

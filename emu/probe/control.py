@@ -65,7 +65,7 @@ class Control:
         cr3, cr4, efer = context.cr3, context.cr4, context.efer
         pae = bool(cr4 & CR4_PAE)
         long = pae and bool(efer & EFER_LMA)
-        mask = getattr(context, "encryption_mask", 0)
+        mask = context.encryption_mask
         if long:
             levels = 5 if cr4 & CR4_LA57 else 4
             root = cr3 & ADDRESS & ~mask

@@ -1,18 +1,21 @@
 """What accesses are made on: the tables under test, and signed pages around them."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emu.machine.engine import MAXPHYADDR
-from emu.probe.arena import place_arena
+from emu.probe.arena import IN_PLACE, place_arena
 from emu.probe.control import Control
 from emu.probe.engine import ProbeError
-from emu.probe.paths import NO_PAGE, NO_WORD, find_paths, find_tables
+from emu.probe.lending import CR3_UNDER_TEST, REASONS, Lending
+from emu.probe.paths import Paths, find_paths, find_tables
 from emu.probe.signature import SLOT, signature, signatures
 from emu.probe.space import NOWHERE, Space
-from walker.columns import MAX_STEPS, Accesses
+from walker.columns import Accesses, Rows
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, U64, WORDS, PhysicalMemory
@@ -24,43 +27,55 @@ _TOUCHED = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
-class Sites:
+class Sites(Rows):
     """Where n accesses may lead.
 
-    `copy` uint8[n] is the copy of the root; `word` int64[n, 5] the indices of the words on the
-    way, `reported` their addresses, as they are told (NO_WORD for none), `before` their values.
-    `held` bool[n] says whether there is RAM at the end, `signed` whether that says where it is;
-    `target` uint64[n] is the address itself.
+    `lent` uint8[n] is which of the arena's lent slots each is made with; `word` int64[n, 5] the
+    indices of the words on the way, `reported` their addresses, as they are told (NO_WORD for
+    none), `before` their values. `held` bool[n] says whether there is RAM at the end, `signed`
+    whether that says where it is; `target` uint64[n] is the address itself. `possible` bool[n] says
+    whether any of the slots will do, `own` whether the way leads to the probe's own pages.
     """
 
-    copy: NDArray[np.uint8]
+    lent: NDArray[np.uint8]
     word: NDArray[np.int64]
     reported: U64
     before: U64
     held: NDArray[np.bool_]
     signed: NDArray[np.bool_]
     target: U64
+    possible: NDArray[np.bool_]
+    own: NDArray[np.bool_]
 
 
 class Ground:
     """A private copy of an address space's tables, with an arena for the probe's own code.
 
-    Nothing of `memory` but its tables is copied, and nothing is written to it. Of the other
-    frames, those that accesses may reach carry signatures where they may. The space is that of
-    the ground `before`, which ends with that, where ranges and arena are the same.
+    Nothing of `memory` but its tables is copied, without the encryption mask, and nothing is
+    written to it. Of the other frames, those that accesses may reach carry signatures where they
+    may. The space is that of the ground `before`, which ends with that, where ranges and arena are
+    the same. The arena is not placed in the physical range `avoid`.
+
+    `in_place` says whether the emulated CPU can be given the CR3 under test at all: its 5-level
+    walk takes CR3's bits from 52 up for address bits.
     """
 
     def __init__(
-        self, memory: PhysicalMemory, context: PagingContext, before: "Ground | None" = None
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        before: "Ground | None" = None,
+        avoid: tuple[int, int] | None = None,
     ) -> None:
-        self.context = context
-        self.control = Control.of(context)
-        root = np.array([context.root], np.uint64)
-        if not memory.backed(root)[0] or context.root >> MAXPHYADDR:
-            raise BadInput(f"CR3 {context.cr3:#x} points to no RAM of the emulated machine")
-        tables = find_tables(memory, context.root, context.levels)
-        words = memory.tables(root)[0]
-        self.arena = place_arena(memory, context, tables, words)
+        self.control = control = Control.of(context)
+        root = np.array([control.root], np.uint64)
+        if not memory.backed(root)[0] or control.root >> MAXPHYADDR:
+            raise BadInput(f"CR3 {control.cr3:#x} points to no RAM of the emulated machine")
+        tables = find_tables(memory, control.root, control.levels, control.mask)
+        kept = np.uint64(~control.mask & (1 << 64) - 1)
+        words = memory.tables(root)[0] & kept
+        self.arena = place_arena(memory, control, tables, words, avoid)
+        self.in_place = control.levels == 4 or not control.cr3 >> 52
         own = self.own
         self.ranges = (*memory.ranges, (own[0], own[1] - own[0]))
         if before is not None and before.ranges == self.ranges:
@@ -75,12 +90,20 @@ class Ground:
             self._free[self.space.index_of(frames) // WORDS] = False
         # Slots that were written since memory was given back last.
         self._touched: int = touched
-        self.space.write_tables(tables, memory.tables(tables))
+        content = memory.tables(tables)
+        self._masked = content & ~kept if control.mask else None
+        self.space.write_tables(tables, content & kept if control.mask else content)
         self.arena.prepare(self.space, words)
-        roots = [lent.cr3 for lent in self.arena.lent]
+        at = int(self.space.index_of(root)[0])
+        # Where the words are that may be lent, in place and in the copies of the root.
+        self._root = at
+        self._lent_words = [at + lent.slot for lent in self.arena.lent[:IN_PLACE]]
+        self.lending = Lending(self.space.view, self._lent_words, self.arena.entry)
+        copies = [lent.cr3 for lent in self.arena.lent[IN_PLACE:]]
+        self._copies = self.space.index_of(np.array(copies, np.uint64))
         self._used = tables
         self._free[self.space.index_of(tables) // WORDS] = False
-        self._tables = np.union1d(tables, np.array(roots, np.uint64))
+        self._tables = np.union1d(tables, np.array(copies, np.uint64))
         self._pristine = self.space.tables(self._tables)
         self._written: list[NDArray[np.int64]] = []
 
@@ -109,47 +132,102 @@ class Ground:
 
         That is one of which the emulated CPU has not all bits: see `Control.wide`.
         """
-        slot = va >> np.uint64(3 + 9 * self.context.levels) & np.uint64(511)
-        found = np.zeros(len(va), np.bool_)
-        for number, chosen in enumerate(self.arena.lent):
-            rows = np.flatnonzero((slot == self.arena.lent[0].slot) == number)
-            word = find_paths(self.space, chosen.cr3, self.context.levels, va[rows]).word
-            entry = np.where(word == NOWHERE, np.uint64(0), self.space.words[word])
-            wide = (entry & np.uint64(1)) * (entry & np.uint64(self.control.wide))
-            found[rows] = (wide != 0).any(axis=1)
+        word = self._paths(va).word
+        entry = np.where(word == NOWHERE, np.uint64(0), self.space.words[word])
+        wide = (entry & np.uint64(1)) * (entry & np.uint64(self.control.wide))
+        found: NDArray[np.bool_] = (wide != 0).any(axis=1)
         return found
 
     def sites(self, accesses: Accesses) -> Sites:
         """Return where each access may lead, having signed what it may reach there."""
-        context, lent = self.context, self.arena.lent
-        count = len(accesses)
-        slot = accesses.va >> np.uint64(3 + 9 * context.levels) & np.uint64(511)
-        copy = (slot == lent[0].slot).astype(np.uint8)
-        word = np.full((count, MAX_STEPS), NOWHERE, np.int64)
-        reported = np.full((count, MAX_STEPS), NO_WORD, np.uint64)
-        page = np.full(count, NO_PAGE, np.uint64)
-        for number, chosen in enumerate(lent):
-            rows = copy == number
-            paths = find_paths(self.space, chosen.cr3, context.levels, accesses.va[rows])
-            word[rows], page[rows] = paths.word, paths.page
-            # What happens in the copy of the root is said of the root.
-            paths.pa[:, 0] -= np.uint64((chosen.cr3 - context.root) % (1 << 64))
-            reported[rows] = paths.pa
-        slots = page | accesses.va & np.uint64(FRAME - SLOT)
-        at = self.space.index_of(slots)
-        held = at != NOWHERE
-        signed = held & self._free[at // WORDS]
-        self._sign(slots[signed], at[signed])
-        self._written.append(at[signed])
-        return Sites(
-            copy=copy,
-            word=word,
-            reported=reported,
-            before=np.where(word == NOWHERE, np.uint64(0), self.space.words[word]),
-            held=held,
-            signed=signed,
-            target=slots | accesses.va & np.uint64(SLOT - 1),
-        )
+        return self.sites_of([accesses.va])[0]
+
+    def sites_of(self, vas: Sequence[U64]) -> list[Sites]:
+        """Return where accesses may lead that are made together: one of each column a row.
+
+        All of a row are made with the same slot lent; what they may reach is signed.
+        """
+        paths = [self._paths(va) for va in vas]
+        slots = [
+            path.page | va & np.uint64(FRAME - SLOT) for path, va in zip(paths, vas, strict=True)
+        ]
+        places = [self.space.index_of(each) for each in slots]
+        fit = np.ones((len(vas[0]), len(self.arena.lent)), np.bool_)
+        for va, path, at in zip(vas, paths, places, strict=True):
+            fit &= self._fit(va, path, at)
+        lent = np.argmax(fit, axis=1).astype(np.uint8)
+        possible: NDArray[np.bool_] = np.logical_or.reduce(fit, axis=1)
+        found = []
+        for va, path, slot, at in zip(vas, paths, slots, places, strict=True):
+            held = at != NOWHERE
+            signed = held & self._free[at // WORDS]
+            self._sign(slot[signed], at[signed])
+            self._written.append(at[signed])
+            word = path.word
+            before = np.where(word == NOWHERE, np.uint64(0), self.space.words[word])
+            # What happens in a copy of the root is said of the root.
+            rows = np.flatnonzero((lent >= IN_PLACE) & (word[:, 0] != NOWHERE))
+            word[rows, 0] += self._copies[lent[rows] - IN_PLACE] - self._root
+            found.append(
+                Sites(
+                    lent=lent,
+                    word=word,
+                    reported=path.pa,
+                    before=before,
+                    held=held,
+                    signed=signed,
+                    target=slot | va & np.uint64(SLOT - 1),
+                    possible=possible,
+                    own=self._is_own(path),
+                )
+            )
+        return found
+
+    def _paths(self, va: U64) -> Paths:
+        self.lending.select(None)
+        return find_paths(self.space, self.control.root, self.control.levels, va)
+
+    def _fit(self, va: U64, paths: Paths, target: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return bool[n, 4]: which slots may be lent where these walks are made.
+
+        In place none that the walk uses a word of, or leads to; in a copy of the root any but that
+        which the address itself selects.
+        """
+        fit = np.empty((len(va), len(self.arena.lent)), np.bool_)
+        for number, word in enumerate(self._lent_words):
+            fit[:, number] = (paths.word != word).all(axis=1) & (target != word & -2)
+        fit[:, :IN_PLACE] &= self.in_place
+        slot = va >> np.uint64(3 + 9 * self.control.levels) & np.uint64(WORDS - 1)
+        for number, lent in enumerate(self.arena.lent[IN_PLACE:], IN_PLACE):
+            fit[:, number] = slot != lent.slot
+        return fit
+
+    def _is_own(self, paths: Paths) -> NDArray[np.bool_]:
+        """Return bool[n]: whether a table on the way, or its end, is where the arena lies."""
+        if self.arena.apart:
+            return np.zeros(len(paths.page), np.bool_)
+        start, end = self.own
+        found: NDArray[np.bool_] = (paths.page >= start) & (paths.page < end)
+        found |= ((paths.pa >= start) & (paths.pa < end)).any(axis=1)
+        return found
+
+    def roots_of(self, sites: Sites) -> Counter[str]:
+        """Return under which root accesses are made, in words: see `emu.probe.lending`."""
+        copied = int((sites.lent >= IN_PLACE).sum())
+        reason = REASONS[1] if self.in_place else REASONS[0]
+        return Counter({CR3_UNDER_TEST: len(sites.lent) - copied, reason: copied})
+
+    def with_mask(self, pa: U64, value: U64) -> U64:
+        """Return the values of changed words with the bits of the encryption mask put back.
+
+        Both are uint64[n, 5], addresses of words of the tables, 0 where there is none.
+        """
+        if self._masked is None:
+            return value
+        row = np.searchsorted(self._used, pa & np.uint64(-FRAME & (1 << 64) - 1))
+        row = np.minimum(row, len(self._used) - 1)
+        bits = self._masked[row, (pa & np.uint64(FRAME - 1)) >> np.uint64(3)]
+        return np.where(pa != 0, value | bits, value)
 
     def sign_again(self, pa: U64) -> None:
         """Give the signed slots at these physical addresses back their signatures."""
@@ -177,6 +255,7 @@ class Ground:
 
     def restore_tables(self) -> int | None:
         """Put all tables back as they were; return the address of a word that wasn't, or None."""
+        self.lending.select(None)
         now = self.space.tables(self._tables)
         if np.array_equal(now, self._pristine):
             return None

@@ -18,13 +18,13 @@ _BLOCK_PAGES = np.uint64(12)
 class Job:
     """n accesses for bulk runs.
 
-    `copy` uint8[n] says under which copy of the root; `word` int64[n, 5] are the places in the
-    space of the words that the walk may touch, NOWHERE for none, `before` uint64[n, 5] their
+    `lent` uint8[n] says which of the arena's slots is lent; `word` int64[n, 5] are the places in
+    the space of the words that the walk may touch, NOWHERE for none, `before` uint64[n, 5] their
     values; `target` uint64[n] is the address that it may reach, where a signature may be.
     """
 
     accesses: Accesses
-    copy: NDArray[np.uint8]
+    lent: NDArray[np.uint8]
     word: NDArray[np.int64]
     before: U64
     target: U64
@@ -33,7 +33,7 @@ class Job:
         """Return the chosen rows."""
         return Job(
             self.accesses.take(rows),
-            self.copy[rows],
+            self.lent[rows],
             self.word[rows],
             self.before[rows],
             self.target[rows],
@@ -80,7 +80,7 @@ def runs_of(job: Job) -> list[NDArray[np.intp]]:
     accesses = job.accesses
     page = accesses.va >> _BLOCK_PAGES
     group = (
-        (job.copy << np.uint8(4))
+        (job.lent << np.uint8(4))
         | ((accesses.cpl == 3).astype(np.uint8) << np.uint8(3))
         | (accesses.ac.astype(np.uint8) << np.uint8(2))
         | accesses.type

@@ -7,15 +7,13 @@ import numpy as np
 from emu.probe.control import Control
 from emu.probe.legacy import LegacyProber
 from emu.probe.prober import LongProber
-from emu.probe.scope import FEATURES, Lacking, lacking_features, refuse, walks
+from emu.probe.scope import Lacking, lacking, lacking_features, refuse
 from walker.columns import Accesses, Outcomes
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import PhysicalMemory
 
 __all__ = ["Prober"]
-
-_WIDE = 1 + FEATURES.index("wide")
 
 
 class Prober:
@@ -56,13 +54,16 @@ class Prober:
         Those others are what the emulated CPU lacks a feature for. `probe` refuses them; what is
         said of them is a prediction alone, and no agreement.
         """
-        found = lacking_features(self._control, accesses)
-        if self._control.wide:
-            rows = np.flatnonzero((found == 0) & walks(self._control, accesses.va))
-            if self.chosen is not None:
-                rows = rows[self.chosen.wide(accesses.va[rows])]
-            found[rows] = _WIDE
-        return found
+        wide = None if self.chosen is None else self.chosen.wide
+        return lacking(self._control, accesses, wide)
+
+    @property
+    def roots(self) -> dict[str, int]:
+        """How many accesses have been made under the CR3 under test, and how many under a copy.
+
+        In this address space, made again ones included, by the names in `emu.probe.lending`.
+        """
+        return {} if self.chosen is None else dict(sorted(self.chosen.roots.items()))
 
     def probe(
         self,

@@ -20,7 +20,7 @@ _SELECTOR = 0x0B  # The second descriptor of the GDT, at RPL 3.
 
 
 class Mover(Rig):
-    """A rig that makes composites under one copy of the root, one step a call.
+    """A rig that makes composites with one slot lent, one step a call.
 
     Each method returns the state after it and the RIP that a fault of the access has to show.
     """
@@ -30,7 +30,7 @@ class Mover(Rig):
         self._at = {name: offset >> 3 for name, offset in register_offsets().items()}
 
     def modify(self, how: str, va: int, who: tuple[int, bool, int], byte: int) -> tuple[Run, int]:
-        """Make a locked read-modify-write with `byte` in AL; `who` is CPL, AC and copy."""
+        """Make a locked read-modify-write with `byte` in AL; `who` is CPL, AC and slot."""
         registers = {"rax": byte, "rbx": va, "rcx": va & -SLOT, "rdx": byte ^ 0xFF}
         return self._step(RMW[how], who, registers)
 

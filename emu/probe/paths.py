@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emu.probe.control import ADDRESS
 from emu.probe.space import NOWHERE, Space
-from walker.columns import distinct
 from walker.memory import U64, PhysicalMemory
 
-__all__ = ["MAX_LEVELS", "NO_PAGE", "NO_WORD", "Paths", "find_paths", "find_tables"]
+__all__ = ["MAX_LEVELS", "NO_PAGE", "NO_WORD", "Paths", "distinct", "find_paths", "find_tables"]
 
 MAX_LEVELS = 5
 NO_PAGE = (1 << 64) - 4096
@@ -25,7 +25,7 @@ NO_WORD = (1 << 64) - 1
 
 _PRESENT = np.uint64(1)
 _PAGE_SIZE = np.uint64(0x80)
-_ADDRESS = np.uint64(0x000F_FFFF_FFFF_F000)
+_ADDRESS = np.uint64(ADDRESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,19 @@ class Paths:
     page: U64
 
 
-def find_tables(memory: PhysicalMemory, root: int, levels: int) -> U64:
+def distinct(values: U64) -> U64:
+    """Return the distinct values in ascending order: by sorting, which is faster than a table."""
+    ordered = np.sort(values, kind="stable")
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
+def find_tables(memory: PhysicalMemory, root: int, levels: int, mask: int = 0) -> U64:
     """Return the frames that may be used as tables, ascending, all of them backed.
 
-    Each frame is looked at once a level, so that cycles end.
+    Bits of the encryption `mask` are no part of an address. Each frame is looked at once a level,
+    so that cycles end.
     """
+    address = np.uint64(ADDRESS & ~mask)
     found = frames = np.array([root], dtype=np.uint64)
     for level in range(levels, 1, -1):
         below = []
@@ -55,7 +63,7 @@ def find_tables(memory: PhysicalMemory, root: int, levels: int) -> U64:
             entries = words[(words & _PRESENT) != 0]
             if level in (2, 3):
                 entries = entries[(entries & _PAGE_SIZE) == 0]
-            below.append(distinct(entries & _ADDRESS))
+            below.append(distinct(entries & address))
         frames = distinct(np.concatenate(below)) if below else frames[:0]
         frames = frames[memory.backed(frames)]
         found = np.union1d(found, frames)

@@ -4,12 +4,14 @@ Each access starts from the same state: a CPU that has seen no exception, a TLB 
 the tables as they were. What it changed in them is read and undone before the next.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emu.probe.bulk import BulkRig
+from emu.probe.changes import changed_words
 from emu.probe.engine import ProbeError
 from emu.probe.ground import Ground, Sites
 from emu.probe.job import Job
@@ -18,7 +20,7 @@ from emu.probe.single import Single
 from emu.probe.space import NOWHERE
 from emu.probe.watch import WatchRig
 from walker.access import AccessType
-from walker.columns import Accesses, Outcomes, merge_changes
+from walker.columns import Accesses, Outcomes
 from walker.context import PagingContext
 from walker.memory import U64, PhysicalMemory
 
@@ -36,8 +38,14 @@ class LongProber:
     other frames carry signatures. CR3 has to lie within it.
     """
 
-    def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
-        self._take_up(Ground(memory, context), None)
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        avoid: tuple[int, int] | None = None,
+    ) -> None:
+        self._take_up(Ground(memory, context, avoid=avoid), None)
+        self._source = memory, context
 
     def enter(self, memory: PhysicalMemory, context: PagingContext) -> None:
         """Go on with another address space, as a new prober would.
@@ -47,9 +55,12 @@ class LongProber:
         """
         before = self._ground
         self._take_up(Ground(memory, context, before), before)
+        self._source = memory, context
 
     def _take_up(self, ground: Ground, before: Ground | None) -> None:
         self._ground = ground
+        self._elsewhere: LongProber | None = None
+        self._roots: Counter[str] = Counter()
         space, own = ground.space, ground.own
         if before is None or space is not before.space:
             self._single = Single(space, own)
@@ -60,11 +71,17 @@ class LongProber:
             self._watch = WatchRig(space, own)
         self._single.enter(ground)
         for rig in (self._bulk, self._still, self._watch):
-            rig.enter(ground.arena, ground.context)
+            rig.enter(ground)
 
     def wide(self, va: U64) -> NDArray[np.bool_]:
         """Return bool[n]: whose walks use an address that the emulated CPU has not all bits of."""
         return self._ground.wide(va)
+
+    @property
+    def roots(self) -> Counter[str]:
+        """How many accesses were made under which root: see `emu.probe.lending`."""
+        more = Counter() if self._elsewhere is None else self._elsewhere.roots
+        return self._roots + more
 
     def probe(
         self,
@@ -87,6 +104,21 @@ class LongProber:
 
     def _batch(self, accesses: Accesses, count: "_Count", *, bulk: bool) -> Outcomes:
         sites = self._ground.sites(accesses)
+        if not sites.own.any():
+            return self._make(accesses, sites, count, bulk=bulk)
+        # Where entries name all physical addresses, some lead to the probe's own pages. Such
+        # accesses are made with these pages in another place.
+        parts = []
+        rows = [np.flatnonzero(~sites.own), np.flatnonzero(sites.own)]
+        some = accesses.take(rows[0])
+        parts.append(self._make(some, sites.take(rows[0]), count, bulk=bulk))
+        if self._elsewhere is None:
+            self._elsewhere = LongProber(*self._source, avoid=self._ground.own)
+        parts.append(self._elsewhere.probe(accesses.take(rows[1]), bulk=bulk))
+        count.add(len(rows[1]))
+        return Outcomes.join(parts).take(np.argsort(np.concatenate(rows), kind="stable"))
+
+    def _make(self, accesses: Accesses, sites: Sites, count: "_Count", *, bulk: bool) -> Outcomes:
         outcomes = Outcomes.empty(len(accesses))
         after = sites.before.copy()
         left = np.ones(len(accesses), np.bool_)
@@ -97,7 +129,7 @@ class LongProber:
         for row in np.flatnonzero(left).tolist():
             seen = self._single.make(
                 accesses[row],
-                int(sites.copy[row]),
+                int(sites.lent[row]),
                 int(stored[row]),
                 signed=bool(sites.signed[row]),
             )
@@ -111,8 +143,10 @@ class LongProber:
                 f"the emulator changed the word at {changed:#x}, which no walk of the "
                 f"{len(accesses)} accesses from va {int(accesses.va[0]):#x} uses"
             )
-        merged = merge_changes(sites.reported, sites.before, after)
-        outcomes.entry_pa[:], outcomes.entry_value[:] = merged
+        address, value = changed_words(sites.reported, sites.before, after)
+        outcomes.entry_pa[:] = address
+        outcomes.entry_value[:] = self._ground.with_mask(address, value)
+        self._roots += self._ground.roots_of(sites)
         return outcomes
 
     def _take_down(self, sites: Sites, after: U64, row: int) -> None:
@@ -143,7 +177,7 @@ class LongProber:
         if not self._bulk.possible_for_user:
             fit &= accesses.cpl != 3
         still = fetches & ~(sites.signed & (accesses.va % np.uint64(SLOT) == 0))
-        every = Job(accesses, sites.copy, sites.word, sites.before, sites.target)
+        every = Job(accesses, sites.lent, sites.word, sites.before, sites.target)
         for rig, chosen in (
             (self._bulk, ~still & ~unsigned),
             (self._still, still),

@@ -15,9 +15,11 @@ from unicorn import (
 )
 from unicorn import x86_const as x86
 
-from emu.probe.arena import USER_CODE, USER_DATA, Arena, Lent
+from emu.probe.arena import IN_PLACE, USER_CODE, USER_DATA, Arena
 from emu.probe.calibrate import context_layout
 from emu.probe.engine import Engine, ProbeError, Saved
+from emu.probe.ground import Ground
+from emu.probe.lending import Lending
 from emu.probe.routines import (
     DONE,
     ENTER_USER,
@@ -28,17 +30,12 @@ from emu.probe.routines import (
 )
 from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
-from walker.context import CR0, CR4, EFER, PagingContext
 
 __all__ = ["NO_VECTOR", "TRANSLATED", "Rig", "Run", "Watcher"]
 
 _AC = 1 << 18
 _RFLAGS = 1 << 1
 _KEPT = 512  # States, each of some 10 KB.
-# Only what paging looks at, and what the probe itself needs to be able to run.
-_CR0 = int(CR0.PE | CR0.PG | CR0.WP)
-_CR4 = int(CR4.PSE | CR4.PAE | CR4.PGE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE)
-_EFER = int(EFER.LME | EFER.LMA | EFER.NXE)
 TRANSLATED = (
     UC_ERR_READ_UNMAPPED,
     UC_ERR_WRITE_UNMAPPED,
@@ -85,14 +82,16 @@ class Rig:
         self._states: dict[tuple[int, ...], Saved] = {}
         self._after = Saved(self._engine)
         self._arena: Arena
+        self._lending: Lending
         self._control: tuple[int, int, int]
         self._pkru: int
 
-    def enter(self, arena: Arena, context: PagingContext) -> None:
-        """Make what follows under these control registers, with this arena's code."""
-        self._arena = arena
-        self._control = context.cr0 & _CR0, context.cr4 & _CR4, context.efer & _EFER
-        self._pkru = context.pkru if context.pke else 0
+    def enter(self, ground: Ground) -> None:
+        """Make what follows on this ground: under its control registers, with its arena's code."""
+        self._arena, self._lending = ground.arena, ground.lending
+        control = ground.control
+        self._control = control.cr0, control.cr4, control.efer
+        self._pkru = control.pkru
 
     @property
     def uc(self) -> Uc:
@@ -104,7 +103,7 @@ class Rig:
     ) -> Run:
         """Make one access with an empty TLB, and return the state after it.
 
-        `lent` is the number of the copy of the root, `stored` the byte that a write stores.
+        `lent` is which of the arena's slots is lent, `stored` the byte that a write stores.
         """
         at = self._layout
         state = self._state(lent, cpl, ac=ac)
@@ -141,29 +140,31 @@ class Rig:
         return self._arena.lent[lent].view(cpl).code
 
     def _state(self, number: int, cpl: int, *, ac: bool) -> Saved:
-        """Return the state before an access under this copy of the root.
+        """Return the state before an access, and have this slot lent.
 
         A state is made once for all address spaces that it serves: what decides are the control
-        registers. Where the arena is seen doesn't: no segment is loaded any more. PKRU is written
-        into the state itself.
+        registers but CR3. Where the arena is seen doesn't: no segment is loaded any more. CR3 and
+        PKRU are written into the state itself.
         """
-        lent = self._arena.lent[number]
-        key = (lent.cr3, *self._control, cpl, ac)
+        self._lending.select(number)
+        key = (*self._control, cpl, ac)
         state = self._states.get(key)
         if state is None:
             if len(self._states) >= _KEPT:
                 self._states.clear()
             if (cpl, ac) not in self._first:
-                self._first[cpl, ac] = self._prepare(lent, cpl, ac=ac)
+                self._first[cpl, ac] = self._prepare(cpl, ac=ac)
             self._engine.restore(self._first[cpl, ac])
             cr0, cr4, efer = self._control
-            self._engine.control(cr0=cr0, cr3=lent.cr3, cr4=cr4, efer=efer)
+            self._engine.control(cr0=cr0, cr3=self._arena.lent[number].cr3, cr4=cr4, efer=efer)
             state = self._states[key] = Saved(self._engine)
+        state.quads[self._layout.cr3 >> 3] = self._arena.lent[number].cr3
         state.longs[self._layout.pkru >> 2] = self._pkru
         return state
 
-    def _prepare(self, lent: Lent, cpl: int, *, ac: bool) -> Saved:
+    def _prepare(self, cpl: int, *, ac: bool) -> Saved:
         """Return a state in which code of this privilege runs, reached as a guest reaches it."""
+        lent = self._arena.lent[IN_PLACE]  # In a copy of the root, which is there in any case.
         engine, uc = self._engine, self._engine.uc
         engine.restore(self._reset)
         cr0, cr4, efer = self._control

@@ -4,18 +4,28 @@ Decided from the raw control registers and from the probe's own reading of the t
 walker. An access that the feature doesn't change is asked like any other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emu.probe.composites import Composites, Family
 from emu.probe.control import Control
 from walker.access import AccessType
 from walker.columns import Accesses
 from walker.errors import BadInput
 from walker.memory import U64
 
-__all__ = ["FEATURES", "LACKS", "Lacking", "lacking_features", "refuse", "walks"]
+__all__ = [
+    "FEATURES",
+    "LACKS",
+    "Lacking",
+    "lacking",
+    "lacking_composites",
+    "lacking_features",
+    "refuse",
+    "walks",
+]
 
 LACKS = {
     "LAM": "linear-address masking",
@@ -30,6 +40,9 @@ FEATURES = tuple(LACKS)
 
 Lacking = NDArray[np.uint8]
 """uint8[n]: 0 where an access can be asked of the emulated CPU, else 1 + an index of FEATURES."""
+
+Wide = Callable[[U64], NDArray[np.bool_]]
+"""Says of addresses whether their walks use an entry with an address of 2^40 and up."""
 
 _TOP = np.uint64(63)
 
@@ -73,6 +86,38 @@ def lacking_features(control: Control, accesses: Accesses) -> Lacking:
     return found
 
 
+def lacking(control: Control, accesses: Accesses, wide: Wide | None) -> Lacking:
+    """Return what the emulated CPU lacks for each access.
+
+    `wide` is None where CR3 itself has an address of 2^40 and up.
+    """
+    found = lacking_features(control, accesses)
+    if control.wide:
+        rows = np.flatnonzero((found == 0) & walks(control, accesses.va))
+        if wide is not None:
+            rows = rows[wide(accesses.va[rows])]
+        found[rows] = 1 + FEATURES.index("wide")
+    return found
+
+
+def lacking_composites(control: Control, composites: Composites, wide: Wide | None) -> Lacking:
+    """Return what the emulated CPU lacks for any of the accesses of each composite."""
+    implicit = composites.family(Family.IMPLICIT)
+    # The processor reads a descriptor as a supervisor, and whatever AC is.
+    cpl = np.where(implicit, 0, composites.cpl).astype(np.uint8)
+    ac = composites.ac & ~implicit
+    twice = composites.family(Family.TWICE)
+    first = Accesses(composites.va, composites.types(0), cpl, ac)
+    second = Accesses(
+        composites.second_va(),
+        composites.types(1),
+        np.where(twice, composites.then_cpl, cpl).astype(np.uint8),
+        np.where(twice, composites.then_ac, ac),
+    )
+    found, then = (lacking(control, each, wide) for each in (first, second))
+    return np.where((found == 0) & composites.has_two(), then, found)
+
+
 def walks(control: Control, va: U64) -> NDArray[np.bool_]:
     """Return bool[n]: which addresses the processor walks the tables for; others raise #GP."""
     if not control.long:
@@ -80,9 +125,9 @@ def walks(control: Control, va: U64) -> NDArray[np.bool_]:
     return _sign_extended(va, control.va_bits)
 
 
-def refuse(lacking: Lacking, vas: Iterable[int]) -> None:
+def refuse(found: Lacking, vas: Iterable[int]) -> None:
     """Raise `BadInput` if any of these accesses can't be asked of the emulated CPU."""
-    for feature, va in zip(lacking.tolist(), vas, strict=True):
+    for feature, va in zip(found.tolist(), vas, strict=True):
         if feature:
             name = FEATURES[feature - 1]
             what = LACKS[name] if name == "wide" else f"{name} ({LACKS[name]})"

@@ -40,18 +40,18 @@ class Single:
         """Make what follows on this ground."""
         self._ground = ground
         for rig in (self._runner, self._watcher):
-            rig.enter(ground.arena, ground.context)
+            rig.enter(ground)
 
-    def make(self, access: Access, copy: int, stored: int, *, signed: bool) -> Seen:
+    def make(self, access: Access, lent: int, stored: int, *, signed: bool) -> Seen:
         """Make one access and return what was seen; `ProbeError` if that is no outcome.
 
-        `copy` is the copy of the root to be under, `stored` the byte that a write stores, and
+        `lent` is which of the arena's slots is lent, `stored` the byte that a write stores, and
         `signed` says whether a signature may be reached, or only what is to be watched. The
         tables are left as the walk left them.
         """
-        run, pa = self._run(access, copy, stored, signed=signed)
+        run, pa = self._run(access, lent, stored, signed=signed)
         if run.error == UC_ERR_EXCEPTION:
-            at = self._runner.faulted_at(access.va, access.type, access.cpl, copy)
+            at = self._runner.faulted_at(access.va, access.type, access.cpl, lent)
             if run.rip == at and not run.completed:
                 if run.vector == PAGE_FAULT:
                     return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
@@ -67,7 +67,7 @@ class Single:
         )
 
     def _run(
-        self, access: Access, copy: int, stored: int, *, signed: bool
+        self, access: Access, lent: int, stored: int, *, signed: bool
     ) -> tuple[Run, int | None]:
         """Make one access, and return the state after it and the address it reached.
 
@@ -76,15 +76,15 @@ class Single:
         """
         va, kind, cpl, ac = access.va, access.type, access.cpl, bool(access.ac)
         if not signed:
-            return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+            return self._watcher.watch(va, kind, cpl, ac=ac, lent=lent, stored=stored)
         if kind is AccessType.EXECUTE:
             # Nothing is executed before it is known to be a signature.
-            run, seen = self._watcher.watch(va, kind, cpl, ac=ac, lent=copy)
+            run, seen = self._watcher.watch(va, kind, cpl, ac=ac, lent=lent)
             if seen is not None and run.error == UC_ERR_FETCH_PROT and self._ground.is_signed(seen):
-                run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy)
+                run = self._runner.attempt(va, kind, cpl, ac=ac, lent=lent)
                 return run, run.rax if run.completed else None
             return run, seen
-        run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+        run = self._runner.attempt(va, kind, cpl, ac=ac, lent=lent, stored=stored)
         if run.error == UC_ERR_EXCEPTION:
             return run, None
         if run.error == UC_ERR_OK:
@@ -96,7 +96,7 @@ class Single:
                 return run, pa
         # The store may have hit a table, and what it left of A and D there is not the walk's.
         self._ground.restore_tables()
-        return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+        return self._watcher.watch(va, kind, cpl, ac=ac, lent=lent, stored=stored)
 
 
 def _name(access: Access) -> str:

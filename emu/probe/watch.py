@@ -43,7 +43,7 @@ class WatchRig(BulkRig):
             [(at, value) for at, value in zip(row, values, strict=True) if at != NOWHERE]
             for row, values in zip(job.word[part].tolist(), job.before[part].tolist(), strict=True)
         ]
-        view = self._arena.lent[int(job.copy[first])].view(int(job.accesses.cpl[first]))
+        view = self._arena.lent[int(job.lent[first])].view(int(job.accesses.cpl[first]))
         self._first_record = view.records
         self._first_out = self._space.byte_at(self._arena.outs) >> 3
         self._undo = None

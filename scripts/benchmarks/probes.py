@@ -35,13 +35,13 @@ def measured_probes(rounds: int) -> list[dict[str, Any]]:
     memory, context = _memory(), PagingContext(cr3=FRAME)
     ground = Ground(memory, context)
     rig = _Timed(ground.space, ground.own, fetch=True)
-    rig.enter(ground.arena, context)
+    rig.enter(ground)
     prober = Prober(memory, context)
     kinds = _kinds()
     jobs = {}
     for name, accesses in kinds.items():
         at = ground.sites(accesses)
-        jobs[name] = Job(accesses, at.copy, at.word, at.before, at.target)
+        jobs[name] = Job(accesses, at.lent, at.word, at.before, at.target)
 
     loop: list[float] = []
     times: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in kinds}

@@ -1,13 +1,16 @@
 """The probe's own pages in 32-bit and PAE paging.
 
-As `emu.probe.arena`: code runs under a copy of the root in which one slot is lent, a 4-MiB one or
-in PAE a PDPTE; addresses in that slot are probed under a second copy.
+As `emu.probe.arena`: a slot of the root is lent while code runs, in place or in a copy. It is one
+of 4 MiB, or in PAE a PDPTE.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from emu.probe.arena import IN_PLACE
+from emu.probe.control import Control
 from emu.probe.legacy.paths import Form
 from emu.probe.legacy.routines import CODE
 from emu.probe.space import Space
@@ -32,7 +35,10 @@ _PREFERRED = 0x3A5
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """One copy of the root with one slot lent: the copy's address, and addresses in the arena."""
+    """One slot lent, in place or in a copy of the root.
+
+    `cr3` is the CR3 to be under then; the others are linear addresses in the arena.
+    """
 
     slot: int
     cr3: int
@@ -48,30 +54,39 @@ class Lent:
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """The physical range [start, end) of the arena, below 4 GiB, and its copies of the root."""
+    """The physical range [start, end) of the arena, below 4 GiB, and the slots that lead there.
+
+    `lent` are two slots lent in place, and the same two in copies of the root. `apart` says that no
+    entry refers to the stretch of 4 MiB around.
+    """
 
     start: int
     end: int
     form: Form
-    lent: tuple[Lent, Lent]
+    lent: tuple[Lent, Lent, Lent, Lent]
+    apart: bool
 
     @property
     def stack_pa(self) -> int:
         """The physical address of the top of the stack."""
         return self.start + _DATA * FRAME + _STACK_TOP
 
+    @property
+    def entry(self) -> int:
+        """The entry of a lent slot."""
+        first, second = (self.start + number * FRAME for number in (_TABLES, _TABLES + 1))
+        return second | _LOADED if self.form.size == 8 else first | _TABLE
+
     def prepare(self, space: Space, root: U64) -> None:
         """Write the arena's pages: tables, code, descriptors; `root` are the root's words."""
         code, data = (self.start + number * FRAME for number in (_CODE, _DATA))
         tables = [self.start + number * FRAME for number in (_TABLES, _TABLES + 1)]
         self._write(space, tables[0], code | _KERNEL_CODE, code | _USER_CODE, data | _KERNEL_DATA)
-        lent_to = tables[0] | _TABLE
         if self.form.size == 8:
-            self._write(space, tables[1], lent_to)
-            lent_to = tables[1] | _LOADED
-        for lent in self.lent:
+            self._write(space, tables[1], tables[0] | _TABLE)
+        for lent in self.lent[IN_PLACE:]:
             entries: list[int] = (root.view(np.uint32) if self.form.size == 4 else root).tolist()
-            entries[lent.slot] = lent_to
+            entries[lent.slot] = self.entry
             self._write(space, lent.cr3, *entries)
         for frame, content in ((code, CODE), (data, b"".join(map(_descriptor, _GDT)))):
             self._put(space, frame, content.ljust(FRAME, b"\xf4"))
@@ -89,22 +104,34 @@ def _descriptor(value: int) -> bytes:
     return value.to_bytes(8, "little")
 
 
-def place_arena(memory: PhysicalMemory, form: Form, tables: U64, root: U64) -> Arena:
-    """Return an arena that isn't in RAM and, if there is such a place, that no entry refers to.
+def place_arena(
+    memory: PhysicalMemory,
+    form: Form,
+    control: Control,
+    tables: U64,
+    root: U64,
+    avoid: tuple[int, int] | None = None,
+) -> Arena:
+    """Return an arena outside memory and, if there is such a place, where no entry refers to.
 
-    `tables` are the frames of the paging structures, `root` the words of the root table.
-    `BadInput` if RAM leaves no room below 4 GiB.
+    `tables` are the frames of the paging structures, `root` the words of the root table; `avoid` is
+    a physical range [start, end) that it must not be in. `BadInput` if RAM leaves no room below
+    4 GiB.
     """
-    start = (_free_stretch(memory, form, tables) << _STRETCH) + _WITHIN
+    ranges = [*memory.ranges, *([] if avoid is None else [(avoid[0], avoid[1] - avoid[0])])]
+    stretch, apart = _free_stretch(memory, ranges, form, tables, control.mask)
+    start = (stretch << _STRETCH) + _WITHIN
     entries = root.view(np.uint32) if form.size == 4 else root
     last = len(entries) - 1
-    # Empty slots first: an address that a walker may list is then probed under the first copy.
+    # Empty slots first: an address that a walker may list then uses none that is lent.
     order = sorted(range(last + 1), key=lambda at: (bool(entries[at]), at in (0, last), at))
+    copies = [start + at * FRAME for at in range(ROOTS)]
     lent = [
-        _lend(slot, start + at * FRAME, slot << form.levels[0][0])
-        for at, slot in enumerate(order[:ROOTS])
+        _lend(slot, cr3, slot << form.levels[0][0])
+        for cr3s in ((control.cr3 & 0xFFFF_FFFF,) * ROOTS, copies)
+        for slot, cr3 in zip(order[:ROOTS], cr3s, strict=True)
     ]
-    return Arena(start, start + _FRAMES * FRAME, form, (lent[0], lent[1]))
+    return Arena(start, start + _FRAMES * FRAME, form, (lent[0], lent[1], lent[2], lent[3]), apart)
 
 
 def _lend(slot: int, cr3: int, base: int) -> Lent:
@@ -112,18 +139,23 @@ def _lend(slot: int, cr3: int, base: int) -> Lent:
     return Lent(slot, cr3, base, base + FRAME, data, data + _STACK_TOP)
 
 
-def _free_stretch(memory: PhysicalMemory, form: Form, tables: U64) -> int:
-    """Return the number of a stretch of 4 MiB outside RAM, one that no entry names if any."""
-    ram, named = np.zeros((2, _STRETCHES), np.bool_)
-    for start, size in memory.ranges:
-        ram[start >> _STRETCH : (start + size - 1 >> _STRETCH) + 1] = True
+def _free_stretch(
+    memory: PhysicalMemory, ranges: Iterable[tuple[int, int]], form: Form, tables: U64, mask: int
+) -> tuple[int, bool]:
+    """Return the number of a stretch of 4 MiB in none of the ranges, that no entry names if any.
+
+    And whether that is so.
+    """
+    taken, named = np.zeros((2, _STRETCHES), np.bool_)
+    for start, size in ranges:
+        taken[start >> _STRETCH : (start + size - 1 >> _STRETCH) + 1] = True
     for at in range(0, len(tables), 4096):
         words = memory.tables(tables[at : at + 4096])
         entries = words.view(np.uint32).astype(np.uint64) if form.size == 4 else words
-        stretch = (entries & np.uint64(form.address)) >> np.uint64(_STRETCH)
+        stretch = (entries & np.uint64(form.address & ~mask)) >> np.uint64(_STRETCH)
         named[stretch[stretch < _STRETCHES]] = True
-    for taken in (ram | named, ram):
-        free = np.flatnonzero(~taken)
+    for apart, each in ((True, taken | named), (False, taken)):
+        free = np.flatnonzero(~each)
         if len(free):
-            return int(free[-1]) if taken[_PREFERRED] else _PREFERRED
+            return int(free[-1]) if each[_PREFERRED] else _PREFERRED, apart
     raise BadInput("RAM leaves no room below 4 GiB for the probe's own pages")

@@ -1,20 +1,23 @@
 """What accesses are made on in 32-bit and PAE paging: tables under test, signed pages around."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emu.machine.engine import MAXPHYADDR
+from emu.probe.arena import IN_PLACE
+from emu.probe.changes import changed_words
 from emu.probe.control import Control
 from emu.probe.engine import ProbeError
 from emu.probe.legacy.arena import place_arena
-from emu.probe.legacy.paths import Entries, find_paths, find_tables, form_of
+from emu.probe.legacy.paths import Entries, Paths, find_paths, find_tables, form_of
 from emu.probe.legacy.signature import signature, signatures
-from emu.probe.paths import NO_PAGE, NO_WORD
+from emu.probe.lending import CR3_UNDER_TEST, REASONS, Lending
 from emu.probe.signature import SLOT
 from emu.probe.space import NOWHERE, Space
-from walker.columns import MAX_STEPS, Accesses, merge_changes
+from walker.columns import Accesses, Rows
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, U64, WORDS, PhysicalMemory
@@ -23,21 +26,23 @@ __all__ = ["Ground", "Sites"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sites:
+class Sites(Rows):
     """Where n accesses may lead.
 
-    `copy` uint8[n] is the copy of the root; `cell` int64[n, 5] the indices of the entries on the
-    way (see `Paths`), `reported` their addresses, as they are told (NO_WORD for none), `before`
-    their values. `signed` bool[n] says whether there is RAM at the end that says where it is;
-    `target` uint64[n] is the address itself.
+    `lent` uint8[n] is which of the arena's lent slots each is made with; `cell` int64[n, 5] the
+    indices of the entries on the way (see `Paths`), `reported` their addresses, as they are told
+    (NO_WORD for none), `before` their values. `signed` bool[n] says whether there is RAM at the end
+    that says where it is; `target` uint64[n] is the address itself; `own` bool[n] says whether the
+    way leads to the probe's own pages.
     """
 
-    copy: NDArray[np.uint8]
+    lent: NDArray[np.uint8]
     cell: NDArray[np.int64]
     reported: U64
     before: U64
     signed: NDArray[np.bool_]
     target: U64
+    own: NDArray[np.bool_]
 
 
 class Ground:
@@ -45,24 +50,28 @@ class Ground:
 
     As `emu.probe.ground.Ground`. `cells` are the entries of the whole space, and `view` the same
     for single ones. The space is that of the ground `before`, which ends with that, where ranges
-    and arena are the same.
+    and arena are the same. The arena is not placed in the physical range `avoid`.
     """
 
     def __init__(
-        self, memory: PhysicalMemory, context: PagingContext, before: "Ground | None" = None
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        before: "Ground | None" = None,
+        avoid: tuple[int, int] | None = None,
     ) -> None:
-        self.context = context
-        self.control = Control.of(context)
-        self.form = form_of(context)
-        self.root = context.cr3 & (0xFFFF_F000 if self.form.size == 4 else 0xFFFF_FFE0)
-        frame = np.array([self.root & -FRAME], np.uint64)
+        self.control = control = Control.of(context)
+        self.form = form_of(control)
+        frame = np.array([control.root & -FRAME], np.uint64)
         if not memory.backed(frame)[0]:
-            raise BadInput(f"CR3 {context.cr3:#x} points to no RAM of the emulated machine")
-        tables = find_tables(memory, self.form, self.root)
-        first = self.root % FRAME // 8
+            raise BadInput(f"CR3 {control.cr3:#x} points to no RAM of the emulated machine")
+        tables = find_tables(memory, self.form, control.root, control.mask)
+        first = control.root % FRAME // 8
+        kept = np.uint64(~control.mask & (1 << 64) - 1)
         words = memory.tables(frame)[0][first:][: (self.form.size << self.form.levels[0][1]) // 8]
-        self.arena = place_arena(memory, self.form, tables, words)
-        own = self.arena.start, self.arena.end
+        words = words & kept
+        self.arena = place_arena(memory, self.form, control, tables, words, avoid)
+        own = self.own
         self.ranges = (*memory.ranges, (own[0], own[1] - own[0]))
         if before is not None and before.ranges == self.ranges:
             self.space, self._free = before.hand_over()
@@ -77,14 +86,26 @@ class Ground:
             self.view = self.space.bytes.cast("I")
         else:
             self.cells, self.view = self.space.words, self.space.view
-        self.space.write_tables(tables, memory.tables(tables))
+        content = memory.tables(tables)
+        self._masked = content & ~kept if control.mask else None
+        self.space.write_tables(tables, content & kept)
         self.arena.prepare(self.space, words)
+        # Where the entries are that may be lent, in place and in the copies of the root.
+        self._root = self.space.byte_at(control.root) // self.form.size
+        self._lent_cells = [self._root + lent.slot for lent in self.arena.lent[:IN_PLACE]]
+        self.lending = Lending(self.view, self._lent_cells, self.arena.entry)
+        copies = [lent.cr3 for lent in self.arena.lent[IN_PLACE:]]
+        self._copies = np.array([self.space.byte_at(pa) // self.form.size for pa in copies])
         self._used = tables
         self._free[self.space.index_of(tables) // WORDS] = False
-        roots = [lent.cr3 for lent in self.arena.lent]
-        self._tables = np.union1d(tables, np.array(roots, np.uint64))
+        self._tables = np.union1d(tables, np.array(copies, np.uint64))
         self._pristine = self.space.tables(self._tables)
         self._written: list[NDArray[np.int64]] = []
+
+    @property
+    def own(self) -> tuple[int, int]:
+        """The physical range [start, end) of the arena."""
+        return self.arena.start, self.arena.end
 
     def hand_over(self) -> tuple[Space, NDArray[np.bool_]]:
         """Return the space, as empty as a new one but for the arena, and its free frames.
@@ -102,50 +123,69 @@ class Ground:
 
         As `emu.probe.ground.Ground.wide`; in 32-bit paging there is none.
         """
-        slot = va >> np.uint64(self.form.levels[0][0])
-        found = np.zeros(len(va), np.bool_)
-        for number, chosen in enumerate(self.arena.lent):
-            rows = np.flatnonzero((slot == self.arena.lent[0].slot) == number)
-            cell = find_paths(self.space, self.form, chosen.cr3, va[rows]).cell
-            entry = np.where(cell == NOWHERE, 0, self.cells[cell]).astype(np.uint64)
-            wide = (entry & np.uint64(1)) * (entry & np.uint64(self.control.wide))
-            found[rows] = (wide != 0).any(axis=1)
+        cell = self._paths(va).cell
+        entry = np.where(cell == NOWHERE, 0, self.cells[cell]).astype(np.uint64)
+        wide = (entry & np.uint64(1)) * (entry & np.uint64(self.control.wide))
+        found: NDArray[np.bool_] = (wide != 0).any(axis=1)
         return found
 
     def sites(self, accesses: Accesses) -> Sites:
-        """Return where each access may lead, having signed what it may reach there.
-
-        `BadInput` if that is the arena, which only tables that name all of 4 GiB lead to.
-        """
-        lent, count = self.arena.lent, len(accesses)
-        slot = accesses.va >> np.uint64(self.form.levels[0][0])
-        copy = (slot == lent[0].slot).astype(np.uint8)
-        cell = np.full((count, MAX_STEPS), NOWHERE, np.int64)
-        reported = np.full((count, MAX_STEPS), NO_WORD, np.uint64)
-        page = np.full(count, NO_PAGE, np.uint64)
-        for number, chosen in enumerate(lent):
-            rows = copy == number
-            paths = find_paths(self.space, self.form, chosen.cr3, accesses.va[rows])
-            cell[rows], page[rows] = paths.cell, paths.page
-            # What happens in the copy of the root is said of the root.
-            paths.pa[:, 0] -= np.uint64((chosen.cr3 - self.root) % (1 << 64))
-            reported[rows] = paths.pa
-        if ((page >= self.arena.start) & (page < self.arena.end)).any():
-            raise BadInput("an access would reach the probe's own pages")
-        slots = page | accesses.va & np.uint64(FRAME - SLOT)
+        """Return where each access may lead, having signed what it may reach there."""
+        va = accesses.va
+        paths = self._paths(va)
+        slots = paths.page | va & np.uint64(FRAME - SLOT)
         at = self.space.index_of(slots)
+        lent = np.argmax(self._fit(va, paths, at), axis=1).astype(np.uint8)
         held = at != NOWHERE
         signed = held & self._free[at // WORDS] & (slots >> np.uint64(MAXPHYADDR) == 0)
         self._sign(slots[signed], at[signed])
         self._written.append(at[signed])
+        cell = paths.cell
+        before = np.where(cell == NOWHERE, 0, self.cells[cell]).astype(np.uint64)
+        # What happens in a copy of the root is said of the root.
+        rows = np.flatnonzero((lent >= IN_PLACE) & (cell[:, 0] != NOWHERE))
+        cell[rows, 0] += self._copies[lent[rows] - IN_PLACE] - self._root
         return Sites(
-            copy=copy,
+            lent=lent,
             cell=cell,
-            reported=reported,
-            before=np.where(cell == NOWHERE, 0, self.cells[cell]).astype(np.uint64),
+            reported=paths.pa,
+            before=before,
             signed=signed,
-            target=slots | accesses.va & np.uint64(SLOT - 1),
+            target=slots | va & np.uint64(SLOT - 1),
+            own=self._is_own(paths),
         )
+
+    def _paths(self, va: U64) -> Paths:
+        self.lending.select(None)
+        return find_paths(self.space, self.form, self.control.root, va)
+
+    def _fit(self, va: U64, paths: Paths, target: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return bool[n, 4]: which slots may be lent where these walks are made.
+
+        As `emu.probe.ground.Ground`: in place none that the walk uses or leads to.
+        """
+        fit = np.empty((len(va), len(self.arena.lent)), np.bool_)
+        for number, cell in enumerate(self._lent_cells):
+            word = cell * self.form.size // 8
+            fit[:, number] = (paths.cell != cell).all(axis=1) & (target != word & -2)
+        slot = va >> np.uint64(self.form.levels[0][0])
+        for number, lent in enumerate(self.arena.lent[IN_PLACE:], IN_PLACE):
+            fit[:, number] = slot != lent.slot
+        return fit
+
+    def _is_own(self, paths: Paths) -> NDArray[np.bool_]:
+        """Return bool[n]: whether a table on the way, or its end, is where the arena lies."""
+        if self.arena.apart:
+            return np.zeros(len(paths.page), np.bool_)
+        start, end = self.own
+        found: NDArray[np.bool_] = (paths.page >= start) & (paths.page < end)
+        found |= ((paths.pa >= start) & (paths.pa < end)).any(axis=1)
+        return found
+
+    def roots_of(self, sites: Sites) -> Counter[str]:
+        """Return under which root accesses are made, in words: see `emu.probe.lending`."""
+        copied = int((sites.lent >= IN_PLACE).sum())
+        return Counter({CR3_UNDER_TEST: len(sites.lent) - copied, REASONS[1]: copied})
 
     def changes(self, sites: Sites, after: U64) -> tuple[U64, U64]:
         """Return the changed words, as `Outcomes` has them, given the entries' values after.
@@ -156,7 +196,13 @@ class Ground:
         at = self.space.index_of(pa)
         word = np.where(at == NOWHERE, np.uint64(0), self.space.words[at])
         up = np.where(at == NOWHERE, np.uint64(0), (sites.reported & np.uint64(4)) << np.uint64(3))
-        return merge_changes(pa, word, word ^ (sites.before ^ after) << up)
+        address, value = changed_words(pa, word, word ^ (sites.before ^ after) << up)
+        if self._masked is not None:
+            row = np.searchsorted(self._used, address & np.uint64(-FRAME & (1 << 64) - 1))
+            row = np.minimum(row, len(self._used) - 1)
+            place = (address & np.uint64(FRAME - 1)) >> np.uint64(3)
+            value |= np.where(address != 0, self._masked[row, place], np.uint64(0))
+        return address, value
 
     def erase(self, pa: int) -> None:
         """Give the signed slot that holds this physical address back its signature."""
@@ -177,6 +223,7 @@ class Ground:
 
     def restore_tables(self) -> int | None:
         """Put all tables back as they were; return the address of a word that wasn't, or None."""
+        self.lending.select(None)
         now = self.space.tables(self._tables)
         if np.array_equal(now, self._pristine):
             return None

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.paths import NO_PAGE, NO_WORD
+from emu.probe.control import ADDRESS, CR4_PSE, Control
+from emu.probe.paths import MAX_LEVELS, NO_PAGE, NO_WORD, distinct
 from emu.probe.space import NOWHERE, Space
-from walker.columns import MAX_STEPS, distinct
-from walker.context import CR4, PagingContext
 from walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["BIT32", "PAE", "Entries", "Form", "Paths", "find_paths", "find_tables", "form_of"]
@@ -37,15 +36,15 @@ class Form:
 
 
 BIT32 = Form(4, ((22, 10), (12, 10)), 22, 0xFFFF_F000)
-PAE = Form(8, ((30, 2), (21, 9), (12, 9)), 21, 0x000F_FFFF_FFFF_F000)
+PAE = Form(8, ((30, 2), (21, 9), (12, 9)), 21, ADDRESS)
 _NO_LARGE = -1
 
 
-def form_of(context: PagingContext) -> Form:
+def form_of(control: Control) -> Form:
     """Return the format under these control registers; without CR4.PSE no 32-bit page is large."""
-    if context.cr4 & CR4.PAE:
+    if control.pae:
         return PAE
-    if context.cr4 & CR4.PSE:
+    if control.cr4 & CR4_PSE:
         return BIT32
     return Form(BIT32.size, BIT32.levels, _NO_LARGE, BIT32.address)
 
@@ -64,14 +63,17 @@ class Paths:
     page: U64
 
 
-def find_tables(memory: PhysicalMemory, form: Form, root: int) -> U64:
-    """Return the frames that may be used as tables, ascending, all of them backed."""
+def find_tables(memory: PhysicalMemory, form: Form, root: int, mask: int = 0) -> U64:
+    """Return the frames that may be used as tables, ascending, all of them backed.
+
+    Bits of the encryption `mask` are no part of an address.
+    """
     found = np.array([root & -FRAME], np.uint64)
     words = memory.tables(found)[0]
     first = root % FRAME // 8
     entries = words[first : first + (form.size << form.levels[0][1]) // 8]
     for shift, _ in form.levels[:-1]:
-        below = _tables_in(entries, form, shift)
+        below = distinct(_tables_in(entries, form, shift) & np.uint64(ADDRESS & ~mask))
         below = below[memory.backed(below)]
         found = np.union1d(found, below)
         entries = memory.tables(below).reshape(-1)
@@ -83,14 +85,15 @@ def _tables_in(words: U64, form: Form, shift: int) -> U64:
     entries = entries[(entries & _PRESENT) != 0]
     if shift == form.large:
         entries = entries[(entries & _PAGE_SIZE) == 0]
-    return distinct(entries & np.uint64(form.address))
+    found: U64 = entries & np.uint64(form.address)
+    return found
 
 
 def find_paths(space: Space, form: Form, root: int, va: U64) -> Paths:
     """Return the entries that a walk of each address would use from `root`."""
     count = len(va)
-    cells = np.full((count, MAX_STEPS), NOWHERE, np.int64)
-    address = np.full((count, MAX_STEPS), NO_WORD, np.uint64)
+    cells = np.full((count, MAX_LEVELS), NOWHERE, np.int64)
+    address = np.full((count, MAX_LEVELS), NO_WORD, np.uint64)
     page = np.full(count, NO_PAGE, np.uint64)
     rows = np.arange(count)
     table = np.full(count, root, np.uint64)

@@ -1,5 +1,6 @@
 """Real accesses in 32-bit and PAE paging, and what became of each."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,7 @@ from emu.probe.space import NOWHERE
 from walker.access import Access, AccessType
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import PagingContext
+from walker.errors import BadInput
 from walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["LegacyProber"]
@@ -31,29 +33,45 @@ class LegacyProber:
     As `emu.probe.prober.LongProber` does in IA-32e mode, with the same proofs.
     """
 
-    def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
-        self._take_up(Ground(memory, context), None)
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        avoid: tuple[int, int] | None = None,
+    ) -> None:
+        self._take_up(Ground(memory, context, avoid=avoid), None)
+        self._source = memory, context
 
     def enter(self, memory: PhysicalMemory, context: PagingContext) -> None:
         """Go on with another address space, as a new prober would; engines are kept if they fit."""
         before = self._ground
         self._take_up(Ground(memory, context, before), before)
+        self._source = memory, context
 
     def _take_up(self, ground: Ground, before: Ground | None) -> None:
         self._ground = ground
-        own = ground.arena.start, ground.arena.end
+        self._elsewhere: LegacyProber | None = None
+        self._roots: Counter[str] = Counter()
+        own = ground.own
         if before is None or ground.space is not before.space:
             self._runner = Rig(ground.space, own, fetch=True)
             self._watcher = Watcher(ground.space, own)
         for rig in (self._runner, self._watcher):
-            rig.enter(ground.arena, ground.context)
+            rig.enter(ground)
         # In 32-bit paging no entry is looked at when CR3 is loaded.
-        self._loads = ground.form.size == 4 or self._watcher.loads(ground.root)
+        cr3 = ground.control.cr3 & 0xFFFF_FFFF
+        self._loads = ground.form.size == 4 or self._watcher.loads(cr3)
         ground.restore_tables()
 
     def wide(self, va: U64) -> NDArray[np.bool_]:
         """Return bool[n]: whose walks use an address that the emulated CPU has not all bits of."""
         return self._ground.wide(va)
+
+    @property
+    def roots(self) -> Counter[str]:
+        """How many accesses were made under which root: see `emu.probe.lending`."""
+        more = Counter() if self._elsewhere is None else self._elsewhere.roots
+        return self._roots + more
 
     def probe(
         self,
@@ -67,8 +85,9 @@ class LegacyProber:
         `progress` is called with the number of accesses done, now and then. `ProbeError` where
         the emulator did something that is no outcome, `BadInput` for an address over 32 bits.
         """
-        if len(accesses):
-            self._ground.context.require_linear(int(accesses.va.max()))
+        beyond = accesses.va[accesses.va >> np.uint64(32) != 0]
+        if len(beyond):
+            raise BadInput(f"va = {int(beyond[0]):#x}: linear addresses here have 32 bits")
         parts = [Outcomes.empty(0)]
         for start in range(0, len(accesses), _BATCH):
             some = accesses.take(slice(start, start + _BATCH))
@@ -84,13 +103,32 @@ class LegacyProber:
         self, accesses: Accesses, done: int, progress: Callable[[int], None] | None
     ) -> Outcomes:
         sites = self._ground.sites(accesses)
+        if not sites.own.any():
+            return self._make_all(accesses, sites, done, progress)
+        # Some lead to the probe's own pages, and are made with these in another place.
+        rows = [np.flatnonzero(~sites.own), np.flatnonzero(sites.own)]
+        some = accesses.take(rows[0])
+        first = self._make_all(some, sites.take(rows[0]), done, progress)
+        if self._elsewhere is None:
+            self._elsewhere = LegacyProber(*self._source, avoid=self._ground.own)
+        second = self._elsewhere.probe(accesses.take(rows[1]))
+        order = np.argsort(np.concatenate(rows), kind="stable")
+        return Outcomes.join([first, second]).take(order)
+
+    def _make_all(
+        self,
+        accesses: Accesses,
+        sites: Sites,
+        done: int,
+        progress: Callable[[int], None] | None,
+    ) -> Outcomes:
         outcomes = Outcomes.empty(len(accesses))
         after = sites.before.copy()
         # Another byte than the one there, so that a store which gets lost is seen to be.
         stored = (~byte_of(sites.target)).tolist()
-        copies, signed = sites.copy.tolist(), sites.signed.tolist()
+        lent, signed = sites.lent.tolist(), sites.signed.tolist()
         for row in range(len(accesses)):
-            seen = self._make(accesses[row], copies[row], stored[row], signed=signed[row])
+            seen = self._make(accesses[row], lent[row], stored[row], signed=signed[row])
             outcomes.kind[row], outcomes.pa[row] = seen.kind, seen.pa
             outcomes.error_code[row], outcomes.cr2[row] = seen.error_code, seen.cr2
             self._take_down(sites, after, row)
@@ -103,6 +141,7 @@ class LegacyProber:
                 f"{len(accesses)} accesses from va {int(accesses.va[0]):#x} uses"
             )
         outcomes.entry_pa[:], outcomes.entry_value[:] = self._ground.changes(sites, after)
+        self._roots += self._ground.roots_of(sites)
         return outcomes
 
     def _take_down(self, sites: Sites, after: U64, row: int) -> None:
@@ -116,11 +155,11 @@ class LegacyProber:
             for cell, value in zip(cells, before, strict=True):
                 view[cell] = value
 
-    def _make(self, access: Access, copy: int, stored: int, *, signed: bool) -> Seen:
+    def _make(self, access: Access, lent: int, stored: int, *, signed: bool) -> Seen:
         """Make one access and return what was seen; `ProbeError` if that is no outcome."""
-        run, pa = self._run(access, copy, stored, signed=signed)
+        run, pa = self._run(access, lent, stored, signed=signed)
         if run.error == UC_ERR_EXCEPTION:
-            at = self._runner.faulted_at(access.va, access.type, access.cpl, copy)
+            at = self._runner.faulted_at(access.va, access.type, access.cpl, lent)
             if run.eip == at and not run.completed:
                 if run.vector == PAGE_FAULT:
                     return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
@@ -137,7 +176,7 @@ class LegacyProber:
         )
 
     def _run(
-        self, access: Access, copy: int, stored: int, *, signed: bool
+        self, access: Access, lent: int, stored: int, *, signed: bool
     ) -> tuple[Run, int | None]:
         """Make one access, and return the state after it and the address it reached.
 
@@ -146,15 +185,15 @@ class LegacyProber:
         """
         va, kind, cpl, ac = access.va, access.type, access.cpl, bool(access.ac)
         if not signed:
-            return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+            return self._watcher.watch(va, kind, cpl, ac=ac, lent=lent, stored=stored)
         if kind is AccessType.EXECUTE:
             # Nothing is executed before it is known to be a signature.
-            run, seen = self._watcher.watch(va, kind, cpl, ac=ac, lent=copy)
+            run, seen = self._watcher.watch(va, kind, cpl, ac=ac, lent=lent)
             if seen is not None and run.error == UC_ERR_FETCH_PROT and self._ground.is_signed(seen):
-                run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy)
+                run = self._runner.attempt(va, kind, cpl, ac=ac, lent=lent)
                 return run, run.eax * FRAME | va % FRAME if run.completed else None
             return run, seen
-        run = self._runner.attempt(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+        run = self._runner.attempt(va, kind, cpl, ac=ac, lent=lent, stored=stored)
         if run.error == UC_ERR_EXCEPTION:
             return run, None
         if run.error == UC_ERR_OK:
@@ -166,4 +205,4 @@ class LegacyProber:
                 return run, pa
         # The store may have hit a table, and what it left of A and D there is not the walk's.
         self._ground.restore_tables()
-        return self._watcher.watch(va, kind, cpl, ac=ac, lent=copy, stored=stored)
+        return self._watcher.watch(va, kind, cpl, ac=ac, lent=lent, stored=stored)

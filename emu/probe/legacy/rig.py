@@ -12,9 +12,11 @@ from unicorn import (
 )
 from unicorn import x86_const as x86
 
+from emu.probe.arena import IN_PLACE
 from emu.probe.calibrate import GENERAL_PROTECTION, context_layout
 from emu.probe.engine import Engine, ProbeError, Saved
-from emu.probe.legacy.arena import KERNEL_DATA, USER_CODE, USER_DATA, Arena, Lent
+from emu.probe.legacy.arena import KERNEL_DATA, USER_CODE, USER_DATA, Arena
+from emu.probe.legacy.ground import Ground
 from emu.probe.legacy.routines import (
     DONE,
     ENTER_USER,
@@ -25,20 +27,16 @@ from emu.probe.legacy.routines import (
     SKIP,
     START,
 )
+from emu.probe.lending import Lending
 from emu.probe.rig import NO_VECTOR
 from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
-from walker.context import CR0, CR4, EFER, PagingContext
 
 __all__ = ["Rig", "Run", "Watcher"]
 
 _AC = 1 << 18
 _EFLAGS = 1 << 1
 _KEPT = 512  # States, each of some 10 KB.
-# Only what paging looks at, and what the probe itself needs to be able to run.
-_CR0 = int(CR0.PE | CR0.PG | CR0.WP)
-_CR4 = int(CR4.PSE | CR4.PAE | CR4.PGE | CR4.LA57 | CR4.SMEP | CR4.SMAP | CR4.PKE)
-_EFER = int(EFER.NXE)
 _NO_CR2 = 0xDEAD_BEEF
 """What CR2 holds before an access, so that a fault which doesn't write it is seen."""
 _REGISTERS = ("EAX", "EBX", "ECX", "EDX", "ESI", "EDI", "EBP", "ESP")
@@ -74,15 +72,16 @@ class Rig:
         self._states: dict[tuple[int, ...], Saved] = {}
         self._after = Saved(self._engine)
         self._arena: Arena
+        self._lending: Lending
         self._control: tuple[int, int, int]
         self._pkru: int
 
-    def enter(self, arena: Arena, context: PagingContext) -> None:
-        """Make what follows under these control registers, with this arena's code."""
-        self._arena = arena
-        self._control = context.cr0 & _CR0, context.cr4 & _CR4, context.efer & _EFER
-        # Outside IA-32e mode it means nothing, and is there to be seen to.
-        self._pkru = context.pkru if context.cr4 & CR4.PKE else 0
+    def enter(self, ground: Ground) -> None:
+        """Make what follows on this ground: under its control registers, with its arena's code."""
+        self._arena, self._lending = ground.arena, ground.lending
+        control = ground.control
+        self._control = control.cr0, control.cr4, control.efer
+        self._pkru = control.pkru
 
     @property
     def uc(self) -> Uc:
@@ -94,8 +93,8 @@ class Rig:
 
         At CPL 3 it never does. The fetch after it may leave A bits in the tables.
         """
-        at, state = self._layout, self._state(0, cpl, ac=False)
-        code = self._arena.lent[0].code(cpl)
+        at, state = self._layout, self._state(IN_PLACE, cpl, ac=False)
+        code = self._arena.lent[IN_PLACE].code(cpl)
         state.quads[at.rcx >> 3] = root
         self._engine.restore(state)
         self._engine.flush_tlb()
@@ -115,7 +114,7 @@ class Rig:
     ) -> Run:
         """Make one access with an empty TLB, and return the state after it.
 
-        `lent` is the number of the copy of the root, `stored` the byte that a write stores.
+        `lent` is which of the arena's slots is lent, `stored` the byte that a write stores.
         """
         at = self._layout
         state = self._state(lent, cpl, ac=ac)
@@ -151,18 +150,21 @@ class Rig:
         return va if kind is AccessType.EXECUTE else self._arena.lent[lent].code(cpl) + START[kind]
 
     def _state(self, number: int, cpl: int, *, ac: bool) -> Saved:
-        """Return the state before an access under this copy of the root, made once."""
-        lent = self._arena.lent[number]
-        key = (lent.cr3, lent.kernel_code, *self._control, cpl, ac)
+        """Return the state before an access, made once, and have this slot lent."""
+        self._lending.select(number)
+        arena = self._arena
+        key = (arena.lent[IN_PLACE].cr3, arena.lent[IN_PLACE].kernel_code, *self._control, cpl, ac)
         state = self._states.get(key)
         if state is None:
             if len(self._states) >= _KEPT:
                 self._states.clear()
-            state = self._states[key] = self._prepare(lent, cpl, ac=ac)
+            state = self._states[key] = self._prepare(cpl, ac=ac)
+        state.quads[self._layout.cr3 >> 3] = arena.lent[number].cr3
         state.longs[self._layout.pkru >> 2] = self._pkru
         return state
 
-    def _prepare(self, lent: Lent, cpl: int, *, ac: bool) -> Saved:
+    def _prepare(self, cpl: int, *, ac: bool) -> Saved:
+        lent = self._arena.lent[IN_PLACE]  # In a copy of the root, which is there in any case.
         engine, uc = self._engine, self._engine.uc
         engine.restore(self._reset)
         cr0, cr4, efer = self._control

@@ -12,7 +12,7 @@ from walker.errors import CrosswalkError
 def test_the_layout_is_found_once_and_every_place_is_another():
     layout = context_layout()
     places = dataclasses.astuple(layout)
-    assert len(set(places)) == len(places) == 12
+    assert len(set(places)) == len(places) == 13
     assert layout is context_layout()
     assert layout == context_layout.__wrapped__()
 

@@ -76,7 +76,7 @@ def test_own_code_that_can_not_run_is_refused(monkeypatch):
 
 def test_a_store_to_a_page_that_says_it_is_a_table_is_refused(asked, monkeypatch):
     monkeypatch.setattr(asked.chosen._ground, "_sign", lambda slots, at: None)
-    root = asked.chosen._ground.context.root
+    root = asked.chosen._ground.control.root
     asked.chosen._ground.space.words[0x8000 // 8 : 0x8010 // 8] = signature(root)
     with pytest.raises(ProbeError, match=f"a store reached {root:#x}, which is none of the signed"):
         probe(asked, write(VA), bulk=False)

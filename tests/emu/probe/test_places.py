@@ -1,9 +1,13 @@
 """Accesses that go where paging structures are, where no RAM is, and where the probe lives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from emu.probe import Prober
+from emu.probe.arena import place_arena
+from emu.probe.control import Control
 from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
 from tests.walker.build import (
     GIB1,
@@ -201,9 +205,41 @@ def test_more_ram_than_the_emulator_takes_is_refused():
         Prober(SparseWords([(0, 1 << 39)], {ROOT: 0x2000 | USED}), context())
 
 
-def test_memory_that_refers_to_every_gib_leaves_no_place_for_the_probe():
+def test_memory_that_refers_to_every_gib_is_reached_wherever_the_probe_is():
     words = {ROOT: 0x2000 | USED, ROOT + 8: 0x3000 | USED}
     words |= {0x2000 + 8 * at: at << 30 | OPEN | PS for at in range(512)}
     words |= {0x3000 + 8 * at: 512 + at << 30 | OPEN | PS for at in range(512)}
-    with pytest.raises(BadInput, match="no free GiB"):
-        Prober(SparseWords([(0, 1 << 16)], words), context())
+    memory = SparseWords([(0, 1 << 16)], words)
+    prober = Prober(memory, context())
+    start, end = prober.chosen._ground.own
+    asked = [start, start + 0x5008, end - 1, end, start ^ 1 << 39, 0x8000, (1 << 40) - 1]
+    found = observe(memory, context(), *(each for va in asked for each in every(va)))
+    assert [va for va in asked for _ in range(6)] == [each.pa for each in found]
+    before = tables_of(prober)
+    assert [start, 0x8000] == [each.pa for each in probe(prober, write(start), read(0x8000))]
+    assert start != prober.chosen._elsewhere._ground.own[0]
+    assert np.array_equal(before, tables_of(prober))
+
+
+def test_a_table_outside_ram_where_the_probe_is_reads_as_not_present():
+    # Entries name every GiB, and one of them has a table where the probe's own pages are.
+    words = {ROOT: 0x2000 | USED, ROOT + 8: 0x3000 | USED, ROOT + 16: 0x4000 | USED}
+    words |= {0x2000 + 8 * at: at << 30 | OPEN | PS for at in range(512)}
+    words |= {0x3000 + 8 * at: 512 + at << 30 | OPEN | PS for at in range(512)}
+    start = Prober(SparseWords([(0, 1 << 16)], words), context()).chosen._ground.own[0]
+    words |= {0x4000 + 8 * at: start + at * KIB4 | OPEN for at in range(512)}
+    asked = [linear(2, at, 0, at) for at in range(0, 512, 37)]
+    found = observe(SparseWords([(0, 1 << 16)], words), context(), *map(read, asked))
+    assert [PageFault(0, va) for va in asked] == [replace(each, entries=()) for each in found]
+
+
+def test_ram_in_every_gib_leaves_a_gap_for_the_probe():
+    class Memory:
+        ranges = tuple((at << 30, 1 << 29) for at in range(1 << 10))
+
+    nothing = np.zeros(0, np.uint64)
+    place = place_arena(Memory(), Control.of(context()), nothing, np.zeros(512, np.uint64))
+    assert ((1 << 40) - (1 << 22), False) == (place.start, place.apart)
+    Memory.ranges = ((0, 1 << 40),)
+    with pytest.raises(BadInput, match="no 4 MiB below"):
+        place_arena(Memory(), Control.of(context()), nothing, np.zeros(512, np.uint64))

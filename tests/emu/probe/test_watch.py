@@ -7,6 +7,7 @@ import pytest
 
 from emu.check import check
 from emu.probe import ProbeError, Prober
+from emu.probe.arena import IN_PLACE
 from emu.probe.prober import LongProber
 from emu.probe.single import Single
 from emu.probe.watch import WatchRig
@@ -163,13 +164,13 @@ def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
     later = LongProber(memory, context())
     later._bulk._state(0, cpl, ac=ac)
     later.enter(memory, large)
-    derived = later._bulk._state(0, cpl, ac=ac)
+    derived = later._bulk._state(IN_PLACE, cpl, ac=ac)
     first = LongProber(memory, large)
-    own = first._bulk._prepare(first._ground.arena.lent[0], cpl, ac=ac)
+    own = first._bulk._prepare(cpl, ac=ac)
     # In front of the registers lies what only Unicorn knows of a saved state.
     start = first._bulk._layout.rax
     assert bytes(own.bytes[start:]) == bytes(derived.bytes[start:])
-    other = first._bulk._prepare(first._ground.arena.lent[0], 3 - cpl, ac=ac)
+    other = first._bulk._prepare(3 - cpl, ac=ac)
     assert bytes(other.bytes[start:]) != bytes(derived.bytes[start:])
 
 

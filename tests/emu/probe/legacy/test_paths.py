@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from emu.probe.control import Control
 from emu.probe.legacy.paths import BIT32, PAE, find_paths, find_tables, form_of
 from emu.probe.paths import NO_PAGE, NO_WORD
 from emu.probe.space import NOWHERE, Space
@@ -27,9 +28,9 @@ def path(tables, va=VA, form=None):
 
 
 def test_the_control_registers_tell_the_form():
-    assert BIT32 == form_of(legacy())
-    assert PAE == form_of(legacy("PAE", pse=False))
-    without = form_of(legacy(pse=False))
+    assert BIT32 == form_of(Control.of(legacy()))
+    assert PAE == form_of(Control.of(legacy("PAE", pse=False)))
+    without = form_of(Control.of(legacy(pse=False)))
     assert (BIT32.size, BIT32.levels) == (without.size, without.levels)
     assert without.large not in (22, 12)
 
@@ -64,7 +65,7 @@ def test_a_large_page_is_where_its_entry_and_the_address_say(mode, pa, expected)
 
 def test_without_pse_ps_leads_on():
     tables = Tables().map(VA, 0x80_0000).change(VA, 2, add=PS)
-    form = form_of(legacy(pse=False))
+    form = form_of(Control.of(legacy(pse=False)))
     assert [0x80_0000] == path(tables, form=form)[1].page.tolist()
     found = find_tables(tables.memory, form, tables.root).tolist()
     assert [0x1000, 0x2000] == found
