@@ -255,8 +255,9 @@ class _Batch:
 
 
 def _ground(memory: PhysicalMemory, context: PagingContext, before: Ground | None) -> Ground:
-    if not Control.of(context).long:
-        raise BadInput("composites are of 4- and 5-level paging, not 32-bit or PAE paging")
+    control = Control.of(context)
+    if not control.long:
+        raise BadInput(f"composites are of 4- and 5-level paging, not {control.mode} paging")
     return Ground(memory, context, before)
 
 

@@ -97,6 +97,11 @@ class Control:
         )
 
     @property
+    def mode(self) -> str:
+        """The paging mode's name."""
+        return {2: "32-bit", 3: "PAE", 4: "4-level", 5: "5-level"}[self.levels]
+
+    @property
     def wide(self) -> int:
         """The address bits that the CPU under test has in CR3 and entries, and the emulated hasn't.
 
