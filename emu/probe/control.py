@@ -70,7 +70,7 @@ class Control:
             levels = 5 if cr4 & CR4_LA57 else 4
             root = cr3 & ADDRESS & ~mask
         elif pae:
-            levels, root = 3, cr3 & 0xFFFF_FFE0
+            levels, root = 3, cr3 & 0xFFFF_FFE0 & ~mask
         else:
             levels, root = 2, cr3 & 0xFFFF_F000
         return cls(

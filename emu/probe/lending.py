@@ -13,12 +13,12 @@ CR3_UNDER_TEST = "CR3 under test"
 
 REASONS = (
     "copy of the root: CR3's high bits",
-    "copy of the root: the walk uses both lent slots",
+    "copy of the root: the access meets both lent slots",
 )
 """Why other accesses are made under a copy of the root.
 
 The emulated CPU's 5-level walk takes CR3's bits from 52 up for an address; and a walk through a
-recursive table may use any word of the root.
+recursive table may use any word of the root, and end there.
 """
 
 

@@ -128,7 +128,7 @@ def place_arena(
     copies = [start + at * FRAME for at in range(ROOTS)]
     lent = [
         _lend(slot, cr3, slot << form.levels[0][0])
-        for cr3s in ((control.cr3 & 0xFFFF_FFFF,) * ROOTS, copies)
+        for cr3s in ((control.cr3 & 0xFFFF_FFFF & ~control.mask,) * ROOTS, copies)
         for slot, cr3 in zip(order[:ROOTS], cr3s, strict=True)
     ]
     return Arena(start, start + _FRAMES * FRAME, form, (lent[0], lent[1], lent[2], lent[3]), apart)

@@ -59,7 +59,7 @@ class LegacyProber:
         for rig in (self._runner, self._watcher):
             rig.enter(ground)
         # In 32-bit paging no entry is looked at when CR3 is loaded.
-        cr3 = ground.control.cr3 & 0xFFFF_FFFF
+        cr3 = ground.arena.lent[0].cr3
         self._loads = ground.form.size == 4 or self._watcher.loads(cr3)
         ground.restore_tables()
 
