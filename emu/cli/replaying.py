@@ -2,9 +2,12 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emu.check import Divergence, compare_all
 from emu.check.compare import choose
@@ -14,7 +17,7 @@ from emu.cli.contain import contained
 from emu.cli.output import add_json, remark
 from emu.cli.walkers import Chosen, add_walker, chosen_walker, names_another
 from emu.peers import Peer
-from emu.probe import Prober
+from emu.probe import FEATURES, Prober
 from emu.report.composite_case import CompositeCase, dump_composite, load_composite
 from emu.report.composite_text import composite_lines
 from emu.report.records import access_of, replayed_case
@@ -29,20 +32,33 @@ __all__ = ["add_commands"]
 _DESCRIPTION = """\
 Make every probe of a case, and say what was predicted and what was observed. With --walker that
 walker is asked too: exit status 1 says then that it is wrong somewhere, and with --json
-`predicted` is what it said. A walker that a case names is run only if --walker names it too."""
+`predicted` is what it said. A walker that a case names is run only if --walker names it too.
+A probe that needs what the emulated CPU lacks, LAM for one, is predicted only: it has no
+`observed`, and isn't put to a walker."""
 
 _EPILOG = """\
-exit status: 0 agreement; 1 a divergence; 2 bad input, or the emulator crashes or hangs."""
+exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted only, or the
+emulator crashes or hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Replayed:
-    """A case's accesses, what was predicted and observed, and where those differ."""
+    """A case's accesses, what was predicted and observed, and where those differ.
+
+    `lacking` is 0 for those that were made, else 1 + the index in `FEATURES` of what the emulated
+    CPU lacks for them; what stands for their observation is the prediction.
+    """
 
     accesses: Accesses
     predicted: Outcomes
     observed: Outcomes
+    lacking: NDArray[np.uint8]
     divergences: list[Divergence]
+
+    @property
+    def made(self) -> NDArray[np.intp]:
+        """The rows of the accesses that were made."""
+        return np.flatnonzero(self.lacking == 0)
 
     @property
     def divergent(self) -> int:
@@ -55,6 +71,15 @@ class _Replayed:
         wrong = {divergence.access for divergence in self.divergences if divergence.known}
         rows = [self.accesses[row] in wrong for row in range(len(self.accesses))]
         return choose(np.array(rows, np.bool_), self.predicted, self.observed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many probes a case has, how many of them were made, and how much of that is wrong."""
+
+    probes: int
+    made: int
+    wrong: int
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -82,36 +107,57 @@ def _replay(options: argparse.Namespace) -> int:
     chosen = chosen_walker(options)
     limit = parse_int(options.time_limit, "--time-limit", bits=32)
     with chosen.opened() as peer:
-        wrong = [_one(name, chosen, peer, limit, as_json=options.json) for name in options.cases]
-    return int(any(wrong))
+        counts = [_one(name, chosen, peer, limit, as_json=options.json) for name in options.cases]
+    if any(each.wrong for each in counts):
+        return 1
+    if any(each.probes for each in counts) and not any(each.made for each in counts):
+        remark("nothing asked: the emulated CPU lacks what the probes need")
+        return 2
+    return 0
 
 
-def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: bool) -> bool:
-    """Replay one case and return whether something is wrong."""
+def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: bool) -> _Counts:
+    """Replay one case and return what of it was made, and how much of that is wrong."""
     composite = load_composite(name)
     if composite is not None:
         if peer is not None:
             raise BadInput(f"{name}: a walker can't be asked for a composite")
-        return _composite(name, composite, limit, as_json=as_json)
+        return _Counts(1, 1, int(_composite(name, composite, limit, as_json=as_json)))
     case = open_source(name, kind=SourceKind.CASE).case
     if case is None:
         raise BadInput(f"{name}: not a case")
     names_another(name, case, chosen)
     replayed = contained(lambda: _outcomes(case), limit)
     told = None
+    made = replayed.made
     if peer is not None:
-        told = asked(peer, case.memory(), case.context(), replayed.accesses, replayed.truth)
+        # A walker is held to what was observed, and so not asked for anything else.
+        some = replayed.accesses.take(made), replayed.truth.take(made)
+        told = asked(peer, case.memory(), case.context(), *some)
     if as_json:
-        filled = replayed_case(case, replayed.predicted, replayed.observed)
+        lacking = (replayed.lacking != 0).tolist()
+        filled = replayed_case(case, replayed.predicted, replayed.observed, lacking)
         if told is not None:
-            filled = asked_case(case, told, replayed.truth, replayed.observed)
+            filled = _with_answers(case, filled, replayed, told)
             if told.failure is not None:
                 remark(f"{name}: {told.failure}")
         sys.stdout.flush()
         sys.stdout.buffer.write(dump_case(filled))
     else:
         _tell(name, case, replayed, told)
-    return bool(replayed.divergent or (told is not None and told.wrong))
+    wrong = replayed.divergent + (0 if told is None else told.wrong)
+    return _Counts(len(case.probes), len(made), wrong)
+
+
+def _with_answers(case: Case, filled: Case, replayed: _Replayed, told: Asked) -> Case:
+    """Return a case with what a walker said of the accesses that were made."""
+    made = replayed.made
+    some = replace(case, probes=tuple(case.probes[row] for row in made.tolist()))
+    answered = asked_case(some, told, replayed.truth.take(made), replayed.observed.take(made))
+    probes = [replace(probe, predicted=None) for probe in filled.probes]
+    for row, probe in zip(made.tolist(), answered.probes, strict=True):
+        probes[row] = probe
+    return replace(answered, probes=tuple(probes))
 
 
 def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> bool:
@@ -133,28 +179,51 @@ def _outcomes(case: Case) -> _Replayed:
     memory, context = case.memory(), case.context()
     accesses = Accesses.of([access_of(probe) for probe in case.probes])
     predicted = translate_many(memory, context, accesses)
-    observed = Prober(memory, context).probe(accesses)
-    divergences = compare_all(memory, context, accesses, predicted, observed)
-    return _Replayed(accesses, predicted, observed, divergences)
+    prober = Prober(memory, context)
+    lacking = prober.lacking(accesses)
+    made = np.flatnonzero(lacking == 0)
+    some, said = accesses.take(made), predicted.take(made)
+    seen = prober.probe(some)
+    divergences = compare_all(memory, context, some, said, seen)
+    at = np.zeros(len(accesses), np.intp)
+    at[made] = np.arange(len(made))
+    # Where nothing was made the row is any, and isn't chosen.
+    spread = seen.take(at) if len(made) else predicted
+    return _Replayed(
+        accesses, predicted, choose(lacking == 0, spread, predicted), lacking, divergences
+    )
 
 
 def _tell(name: str, case: Case, replayed: _Replayed, told: Asked | None) -> None:
     counts = f"{name}: probes {len(case.probes)}, divergences {len(replayed.divergences)}"
+    lacks = Counter(FEATURES[each - 1] for each in replayed.lacking[replayed.lacking != 0].tolist())
+    if lacks:
+        counts += f", predicted only {', '.join(f'{lacks[each]} ({each})' for each in lacks)}"
     print(counts if told is None else f"{counts}, wrong answers of {told.peer.name}: {told.wrong}")
-    by_access = {divergence.access: divergence for divergence in replayed.divergences}
-    for row in range(len(replayed.accesses)):
-        access = replayed.accesses[row]
-        divergence = by_access.get(access)
-        if divergence is not None:
-            for line in divergence_lines(divergence, case.context()):
-                print(line)
-            if divergence.known:
-                print(f"  known emulator divergence: {divergence.known}")
-        elif told is None:
-            print(f"agree: {access_text(access)}: {outcome_text(replayed.observed[row])}")
+    for line in _probe_lines(case, replayed, asked=told is not None):
+        print(line)
     if told is not None:
-        both = replayed.predicted, replayed.observed
+        made = replayed.made
+        both = replayed.predicted.take(made), replayed.observed.take(made)
         for line in asked_lines(case.memory(), case.context(), told, *both):
             print(line)
     if not case.probes:
         remark(f"{name}: no probes to replay")
+
+
+def _probe_lines(case: Case, replayed: _Replayed, *, asked: bool) -> Iterator[str]:
+    """Yield what became of each probe; where a walker is asked it tells of those that agree."""
+    by_access = {divergence.access: divergence for divergence in replayed.divergences}
+    for row in range(len(replayed.accesses)):
+        access = replayed.accesses[row]
+        divergence = by_access.get(access)
+        lacking = int(replayed.lacking[row])
+        if lacking:
+            said = outcome_text(replayed.predicted[row], may=True)
+            yield f"predicted only: {FEATURES[lacking - 1]}: {access_text(access)}: {said}"
+        elif divergence is not None:
+            yield from divergence_lines(divergence, case.context())
+            if divergence.known:
+                yield f"  known emulator divergence: {divergence.known}"
+        elif not asked:
+            yield f"agree: {access_text(access)}: {outcome_text(replayed.observed[row])}"

@@ -1,7 +1,7 @@
 """What is said to machines: the JSON records of the command line, and outcomes in a case."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -146,19 +146,23 @@ def access_of(probe: Probe) -> Access:
     return Access(probe.va, AccessType[probe.access.upper()], probe.cpl, probe.ac)
 
 
-def replayed_case(case: Case, predicted: Outcomes, observed: Outcomes) -> Case:
+def replayed_case(
+    case: Case, predicted: Outcomes, observed: Outcomes, lacking: Sequence[bool] = ()
+) -> Case:
     """Return the case with both outcomes filled in for every probe.
 
-    Where a walk that faults may or may not set A bits, and what was observed is allowed, the
-    prediction is given the choice that was observed; else it is given with none.
+    Those that `lacking` marks were predicted only, and have no observed outcome. Where a walk that
+    faults may or may not set A bits, and what was observed is allowed, the prediction is given the
+    choice that was observed; else it is given with none.
     """
     agrees = agreements(predicted, observed).tolist()
+    unseen = lacking or [False] * len(agrees)
     probes = []
     for at, probe in enumerate(case.probes):
         seen = observed[at]
         said = predicted[at]
         if isinstance(said, PageFault):
-            chosen = seen.entries if agrees[at] else ()
+            chosen = seen.entries if agrees[at] and not unseen[at] else ()
             said = PageFault(said.error_code, said.cr2, chosen)
         probes.append(
             Probe(
@@ -167,7 +171,7 @@ def replayed_case(case: Case, predicted: Outcomes, observed: Outcomes) -> Case:
                 cpl=probe.cpl,
                 ac=probe.ac,
                 predicted=outcome_record(said),
-                observed=outcome_record(seen),
+                observed=None if unseen[at] else outcome_record(seen),
             )
         )
     return replace(case, probes=tuple(probes))

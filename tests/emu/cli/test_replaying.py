@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -99,6 +100,48 @@ def test_a_case_without_probes_is_remarked_upon(run, tmp_path):
     ran = run("replay", written(tmp_path / "none.json", case_of()))
     assert 0 == ran.status
     assert "no probes to replay" in ran.err
+
+
+LAM_U48 = 1 << 62
+
+
+def masked_case(*vas):
+    """Probes of a user page under LAM, at addresses that may carry metadata."""
+    case = case_of(*(Probe(va=va, access="read", cpl=3, ac=False) for va in vas))
+    return replace(case, cpu=replace(case.cpu, cr3=case.cpu.cr3 | LAM_U48))
+
+
+def test_a_probe_that_the_emulated_cpu_lacks_a_feature_for_is_predicted_only(run, tmp_path):
+    path = written(tmp_path / "lam.json", masked_case(0x80_0010, 0x12 << 48 | 0x80_0010))
+    ran = run("replay", path)
+    assert 0 == ran.status
+    assert "probes 2, divergences 0, predicted only 1 (LAM)\n" in ran.out
+    assert "\npredicted only: LAM: read of 0x12000000800010 at CPL 3: " in ran.out
+    made, lacking = json.loads(run("replay", path, "--json").out)["probes"]
+    assert "ok" == made["observed"]["outcome"] == made["predicted"]["outcome"]
+    assert "outcome" in lacking["predicted"]
+    assert "observed" not in lacking
+
+
+def test_replay_of_probes_that_are_all_predicted_only_is_exit_status_2(run, tmp_path, small_case):
+    path = written(tmp_path / "lam.json", masked_case(0x12 << 48 | 0x80_0010))
+    ran = run("replay", path)
+    assert 2 == ran.status
+    assert "agree" not in ran.out
+    assert "nothing asked: the emulated CPU lacks what the probes need\n" in ran.err
+    assert 2 == run("replay", path, "--json").status
+    assert 0 == run("replay", path, small_case).status
+
+
+def test_a_walker_is_not_asked_for_what_is_predicted_only(run, tmp_path):
+    path = written(tmp_path / "lam.json", masked_case(0x12 << 48 | 0x80_0010, 0x80_0010))
+    walker = ("--walker", "python:docs/examples/broken_walker.py:translate")
+    lacking, made = json.loads(run("replay", path, *walker, "--json").out)["probes"]
+    assert not {"predicted", "observed"} & set(lacking)
+    assert {"predicted", "observed"} < set(made)
+    out = run("replay", path, *walker).out
+    assert "predicted only: LAM: read of 0x12000000800010 at CPL 3" in out
+    assert "\nright: read of 0x800010 at CPL 3" in out
 
 
 @pytest.mark.parametrize("path", sorted(COMPOSITE_CASES.iterdir()), ids=lambda path: path.stem)
