@@ -13,6 +13,7 @@ from emu.protect.probes import Proof
 from emu.protect.stops import Crash, Granted, NotStopped, Other
 from emu.protect.story import Story, tell
 from emu.protect.world import protected_world
+from emu.report.source import unfollowed_record
 from walker.errors import BadInput
 
 __all__ = ["FOR_SOURCE", "protect_guest"]
@@ -21,6 +22,7 @@ _WIDTH = 66
 _SHOWN = 20
 _NO_STOP = NotStopped | Granted | Crash | Other
 _MALFORMED = "malformed"
+_NO_RAM = "pages that are mapped outside RAM"
 FOR_SOURCE = (
     *("tables", "policy", "format", "output", "at", "cr0", "cr3", "cr4", "efer", "pkru", "ac"),
     *("maxphyaddr", "no_page1gb", "vendor", "kind", "encryption_mask", "allow_empty", "partial"),
@@ -71,6 +73,11 @@ def story_record(story: Story, seconds: float) -> dict[str, Any]:
         "divergences": story.divergent,
         "known_divergences": story.spared,
         "seconds": round(seconds, 3),
+        "predicted_only": {},
+        "not_asked": {_NO_RAM: story.mappings.unbacked} if story.mappings.unbacked else {},
+        "mappings": story.mapped,
+        "unfollowed": unfollowed_record(story.unfollowed),
+        "assumed": [],
         "entries_asked": story.entries,
         "frames_asked_for_with_less": story.more,
         "frames": story.frames,

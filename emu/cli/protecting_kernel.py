@@ -26,6 +26,7 @@ from walker.errors import BadInput
 __all__ = ["NEED_KERNEL", "add_kernel", "protect_kernel"]
 
 _PROTECT_AT = "console:Run /init as init process"
+_NOTHING = "nothing came to the host since protection began: is --protect-at too late?"
 NEED_KERNEL = ("initrd", "append", "ram", "timeout", "protect_at")
 """Options that say nothing without --kernel."""
 
@@ -83,14 +84,23 @@ def _protect_at(options: argparse.Namespace) -> Point:
 
 
 def _tell(options: argparse.Namespace, story: _Story, protect_at: Point) -> int:
-    failed = [check for check in story.checks if not check.holds]
+    failed = any(not check.holds for check in story.checks)
     if options.json:
         emit({**_record(story, protect_at), "reproduce": command_text(options)})
     else:
         for line in _lines(story, protect_at):
             print(line)
         print(f"reproduce: {command_text(options)}")
-    return 1 if failed else 0
+    if failed:
+        return 1
+    if _unwitnessed(story):
+        raise BadInput(f"{options.kernel}: {_NOTHING}")
+    return 0
+
+
+def _unwitnessed(story: _Story) -> bool:
+    """Return whether nothing came to the host since protection began: no rule was ever needed."""
+    return not any(story.outcome.exits.values())
 
 
 def _lines(story: _Story, protect_at: Point) -> Iterator[str]:
@@ -104,8 +114,9 @@ def _lines(story: _Story, protect_at: Point) -> Iterator[str]:
     yield ""
     counts = outcome.counts
     failed = any(not check.holds for check in story.checks)
+    word = _NOTHING if _unwitnessed(story) else "protected as the mappings have it"
     yield (
-        f"verdict: {'FAILED' if failed else 'protected as the mappings have it'}; writing withheld "
+        f"verdict: {'FAILED' if failed else word}; writing withheld "
         f"from {counts.no_write:,} of {counts.frames:,} frames, execution from "
         f"{counts.no_execute:,} and not from the rest: any other frame may come to serve as a "
         "table, and the emulator ends where it walks a table that isn't executable"
@@ -121,6 +132,11 @@ def _record(story: _Story, protect_at: Point) -> dict[str, Any]:
         "divergences": len(story.checks) - held,
         "known_divergences": 0,
         "seconds": round(plain.seconds + outcome.plain.seconds + outcome.policy_seconds, 3),
+        "predicted_only": {},
+        "not_asked": {_NOTHING: 1} if _unwitnessed(story) else {},
+        "mappings": outcome.extent[0],
+        "unfollowed": {"outside": outcome.extent[1], "reserved": outcome.extent[2]},
+        "assumed": [],
         "protect_at": str(protect_at),
         "frames": asdict(outcome.counts),
         "nested_tables": outcome.nested_tables,

@@ -19,7 +19,9 @@ from emu.protect.requests import meant
 from emu.protect.stages import STAGES
 from emu.protect.stops import Crash, NestedFault, NotStopped, Other
 from emu.protect.world import World
+from walker.frames import count_mappings
 from walker.protection.permission import Permission
+from walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = ["Crashes", "Story", "tell"]
 
@@ -38,7 +40,8 @@ class Story:
     that it asked for with less than its mappings need, and has that all the same; `frames` granted,
     by permission; `spared` frames that are executable only because the emulator can't take
     anything else; `nested_tables` of 4 KiB. `mappings` and `beyond` are the proofs; `unprotected`
-    are the attacks that nested faults stop, tried where nothing is protected.
+    are the attacks that nested faults stop, tried where nothing is protected. `mapped` is the
+    number of the guest's mappings, `unfollowed` what of its tables can't be followed.
     """
 
     entries: int
@@ -53,6 +56,8 @@ class Story:
     attacks: tuple[Attacked, ...]
     unprotected: tuple[Attacked, ...]
     stages: tuple[Staged, ...]
+    mapped: int
+    unfollowed: Unfollowed
 
     @property
     def wrong(self) -> list[str]:
@@ -97,7 +102,10 @@ def tell(
     granted, collective = hypervisor.granted, hypervisor.rules.granted_by_policy(world.collective)
     bound = len(granted) if frames is None else frames
     intended = booted.image.resolve_intended(booted.status)
+    context = world.guest.context
     return Story(
+        mapped=sum(count_mappings(booted.memory, context).values()),
+        unfollowed=unfollowed(booted.memory, context),
         entries=len(world.entries),
         immutable=sum(each.immutable for each in world.entries),
         meant_otherwise=_otherwise(meant(booted.image, booted.status), world.collective),

@@ -9,11 +9,12 @@ from emu.machine.ram import Ram
 from emu.protect.kernel.guestwalk import find_user_root
 from emu.protect.kernel.rules import Wanted, wanted
 from walker.context import PagingContext
-from walker.frames import Frames, collective_rights
+from walker.frames import Frames, collective_rights, count_mappings
 from walker.memory import FRAME, U64, Segments
 from walker.rights import GRANTS
 from walker.states import distinct_states
 from walker.tracker import RightsTracker
+from walker.unfollowed import unfollowed
 
 __all__ = ["RightsFollower", "image_frames", "kept_frames"]
 
@@ -74,6 +75,15 @@ class RightsFollower:
         """
         found: np.ndarray = self._union(self._fresh(self._contexts)).writable | self._present(root)
         return found
+
+    def extent(self) -> tuple[int, int, int]:
+        """Return the number of mappings of the kernel's own roots, and what can't be followed.
+
+        The latter as the entries that refer to tables outside RAM and those with reserved bits.
+        """
+        found = [unfollowed(self._memory, each) for each in self._contexts]
+        mapped = [sum(count_mappings(self._memory, each).values()) for each in self._contexts]
+        return sum(mapped), sum(it.outside for it in found), sum(it.reserved for it in found)
 
     def _present(self, root: int | None) -> np.ndarray:
         spaces = [] if root is None else self._spaces(root)

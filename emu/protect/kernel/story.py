@@ -79,7 +79,8 @@ class Outcome:
     Of frames outside of what is sealed: `loaded` were opened, `granted` writing and `withdrawn`
     from writing is as it is in the end, `lost` counts all withdrawals. `stale` are those that the
     nested tables let be written in the end, and no mapping does: of the kernel's own, by both
-    roots where tables are `isolated` for user mode, and the present ones.
+    roots where tables are `isolated` for user mode, and the present ones. `extent` is what
+    `RightsFollower.extent` says in the end.
     """
 
     plain: Plain
@@ -101,6 +102,7 @@ class Outcome:
     lost: int
     stale: int
     isolated: bool
+    extent: tuple[int, int, int]
     policy_seconds: float
     attacks: tuple[Fought, ...]
 
@@ -170,6 +172,7 @@ def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> 
         lost=protection.lost,
         stale=_count(stale),
         isolated=protection.rights.isolated,
+        extent=protection.rights.extent(),
         policy_seconds=policy,
         attacks=() if refusal else tuple(fight(protection)),
     )

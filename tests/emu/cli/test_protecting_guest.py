@@ -17,6 +17,9 @@ def test_the_built_in_guest_is_protected(run):
     assert record["probes"] > 70_000
     assert len(record["attacks"]) > 60
     assert record["pages_outside_ram_not_tried"] == 1_288_199
+    assert {"pages that are mapped outside RAM": 1_288_199} == record["not_asked"]
+    assert record["mappings"] > 600
+    assert {"outside", "reserved"} == set(record["unfollowed"])
     assert record["reproduce"] == "crosswalk protect --json"
 
 

@@ -39,6 +39,23 @@ def test_the_same_as_a_document(run, tiny):
     assert 8192 == document["frames"]["frames"]
     assert set(document["since"].values()) == {0}
     assert document["isolated"] is False
+    # 15 pages of 2 MiB and 512 of 4 KiB, each by two ways, and a user's page.
+    assert {} == document["not_asked"] == document["predicted_only"]
+    assert {"outside": 0, "reserved": 0} == document["unfollowed"]
+    assert (2 * (15 + 512) + 1, []) == (document["mappings"], document["assumed"])
+
+
+def test_where_nothing_came_to_the_host_nothing_is_proved(run, tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(elf_of(tiny_kernel()))
+    nothing = "nothing came to the host since protection began: is --protect-at too late?"
+    ran = run("protect", "--kernel", path, *AT)
+    assert 2 == ran.status
+    assert f"\nverdict: {nothing}; " in ran.out
+    assert "verdict: protected" not in ran.out
+    assert f"crosswalk: error: {path}: {nothing}" == ran.err.splitlines()[-1]
+    ran = run("protect", "--kernel", path, *AT, "--json")
+    assert (2, {nothing: 1}) == (ran.status, ran.document["not_asked"])
 
 
 def test_a_kernel_that_is_not_as_protected_fails_the_command(run, tiny, monkeypatch):

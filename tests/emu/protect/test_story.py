@@ -29,6 +29,7 @@ def short(monkeypatch):
 
 def test_the_story(world, short):
     story = tell(world, lambda _: "SIGSEGV", frames=300, rows=FEW)
+    assert story.mapped > 600
     assert (story.wrong, story.divergent) == ([], 0)
     assert (story.entries, story.immutable, story.spared) == (16, 5, 256)
     assert sum(story.frames.values()) == places.RAM_SIZE // 0x1000
