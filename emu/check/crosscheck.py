@@ -80,9 +80,10 @@ class Checker:
             sure = ~self._needs_width(plan.accesses, predicted)
             plan, predicted = plan.take(sure), predicted.take(sure)
         accesses = plan.accesses
-        began = time.perf_counter()
+        began, roots = time.perf_counter(), Counter(prober.roots)
         observed = prober.probe(accesses, progress)
         seconds += time.perf_counter() - began
+        roots = Counter(prober.roots) - roots
         agree = agreements(predicted, observed)
         found = compare_all(self._memory, self._context, accesses, predicted, observed)
         known = Counter(each.known for each in found if each.known)
@@ -99,6 +100,7 @@ class Checker:
             seconds,
             tuple(listing),
             {name: count for name, count in zip(FEATURES, lacks, strict=True) if count},
+            roots=dict(roots),
         )
 
     def _ready(self) -> Prober:

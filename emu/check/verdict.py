@@ -8,6 +8,7 @@ from emu.check.listing import ListingDivergence
 from emu.check.survey import Survey
 from emu.check.targets import Place
 from emu.probe import FEATURES
+from emu.probe.lending import CR3_UNDER_TEST
 from walker.access import AccessType
 from walker.columns import Kind
 
@@ -40,7 +41,8 @@ class Verdict:
     `predicted_only` counts accesses by what the emulated CPU lacks for them; they are no probes.
     `not_asked` counts, by words for what and why, what wasn't accessed at all. Of `mappings` that
     the walk lists `checked` were accessed. `lost` are pieces whose process ended without a result.
-    `seconds` is the time that the probes took.
+    `roots` counts the probes by the root that they were made under: the CR3 under test, or a copy
+    and why (`emu.probe.lending`). `seconds` is the time that the probes took.
     """
 
     probes: int
@@ -55,6 +57,12 @@ class Verdict:
     mappings: int = 0
     checked: int = 0
     lost: tuple[Lost, ...] = ()
+    roots: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def copied(self) -> dict[str, int]:
+        """The probes that were made under a copy of the root, by reason."""
+        return {name: count for name, count in self.roots.items() if name != CR3_UNDER_TEST}
 
     @property
     def agreements(self) -> int:
@@ -73,6 +81,7 @@ class Tally:
         self._counts: Counter[tuple[Place, AccessType, int, Kind]] = Counter()
         self._known: Counter[str] = Counter()
         self._lacks: Counter[str] = Counter()
+        self._roots: Counter[str] = Counter()
         self._divergences: list[Divergence] = []
         self._listing: list[ListingDivergence] = []
         self._lost: list[Lost] = []
@@ -90,6 +99,7 @@ class Tally:
         self._counts.update(part.counts)
         self._known.update(part.known)
         self._lacks.update(part.predicted_only)
+        self._roots.update(part.roots)
 
     def verdict(self, seconds: float | None = None) -> Verdict:
         """Return the verdict of all pieces, the survey being at its end.
@@ -112,4 +122,5 @@ class Tally:
             self._survey.mappings,
             self._survey.taken,
             tuple(self._lost),
+            dict(sorted(self._roots.items())),
         )

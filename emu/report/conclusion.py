@@ -105,6 +105,8 @@ def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
     not_asked = verdict.not_asked | scope.not_asked
     if not_asked:
         yield f"not asked: {_counted(not_asked)}"
+    if verdict.copied:
+        yield f"{sum(verdict.copied.values()):,} under a copy of the root"
     if scope.nonsense:
         yield "most entries can't be followed"
     if not scope.mappings:

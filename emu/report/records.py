@@ -85,6 +85,7 @@ def summary_record(verdict: Verdict, scope: Scope) -> dict[str, Any]:
         "known": verdict.known,
         "predicted_only": verdict.predicted_only,
         "not_asked": verdict.not_asked | scope.not_asked,
+        "under": verdict.roots,
         "mappings": scope.mappings,
         "unfollowed": unfollowed_record(scope.unfollowed),
         "assumed": list(scope.assumed),

@@ -182,6 +182,8 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
     for known, count in verdict.known.items():
         differs = next(entry.differs for entry in KNOWN if entry.id == known)
         yield f"{count:,} known emulator divergences, {known}: {differs}"
+    for root, count in verdict.copied.items():
+        yield f"{count:,} under a {root}"
     for name, count in verdict.predicted_only.items():
         yield f"{count:,} predicted only, {name}: the emulated CPU has no {LACKS[name]}"
     for reason, count in verdict.not_asked.items():

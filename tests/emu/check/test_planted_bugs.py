@@ -23,6 +23,7 @@ class Sample(NamedTuple):
     plan: Plan
     observed: Outcomes
     rows: dict
+    roots: dict = {}  # noqa: RUF012  # Nobody changes it.
 
     def check(self, predict, monkeypatch):
         memory, context = self.guest.memory, self.guest.context

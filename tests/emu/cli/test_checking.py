@@ -17,6 +17,7 @@ SUMMARY = [
     "known",
     "predicted_only",
     "not_asked",
+    "under",
     "mappings",
     "unfollowed",
     "assumed",
