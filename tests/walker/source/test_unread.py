@@ -82,3 +82,8 @@ def test_a_file_shorter_than_a_magic_or_with_it_elsewhere_is_none():
 def test_no_format_hides_behind_another():
     for known in UNREAD:
         assert known is unread_format(bytes(known.offset) + known.magic)
+
+
+def test_the_page_about_sources_names_every_format():
+    page = (Path(__file__).parents[3] / "docs" / "sources.md").read_text().lower()
+    assert [] == [known.name for known in UNREAD if known.name.split()[0].lower() not in page]
