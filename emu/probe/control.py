@@ -11,7 +11,27 @@ from dataclasses import dataclass
 
 from walker.context import PagingContext
 
-__all__ = ["ADDRESS", "CR3_LAM_U48", "CR3_LAM_U57", "CR4_LAM_SUP", "CR4_LASS", "Control"]
+__all__ = [
+    "ADDRESS",
+    "CR0_PE",
+    "CR0_PG",
+    "CR0_WP",
+    "CR3_LAM_U48",
+    "CR3_LAM_U57",
+    "CR4_LAM_SUP",
+    "CR4_LASS",
+    "CR4_PAE",
+    "CR4_PGE",
+    "CR4_PKE",
+    "CR4_PSE",
+    "CR4_SMAP",
+    "CR4_SMEP",
+    "EFER_LMA",
+    "EFER_LME",
+    "EFER_NXE",
+    "EFER_UAIE",
+    "Control",
+]
 
 ADDRESS = 0x000F_FFFF_FFFF_F000
 """The address field of an entry, and of CR3 in IA-32e mode."""
@@ -100,6 +120,13 @@ class Control:
     def mode(self) -> str:
         """The paging mode's name."""
         return {2: "32-bit", 3: "PAE", 4: "4-level", 5: "5-level"}[self.levels]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What these registers enable and the emulated CPU lacks: of LAM, UAI and LASS."""
+        lam = self.user_u57 or self.user_u48 or self.supervisor_lam
+        enabled = {"LAM": lam, "UAI": self.uai, "LASS": self.lass}
+        return tuple(name for name, is_on in enabled.items() if is_on)
 
     @property
     def wide(self) -> int:

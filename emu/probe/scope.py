@@ -58,13 +58,7 @@ def lacking_features(control: Control, accesses: Accesses) -> Lacking:
     AMD APM vol. 2, "Upper Address Ignore".
     """
     found = np.zeros(len(accesses), np.uint8)
-    if not (
-        control.user_u57
-        or control.user_u48
-        or control.supervisor_lam
-        or control.uai
-        or control.lass
-    ):
+    if not control.features:
         return found
     va = accesses.va
     upper = (va >> _TOP) != 0

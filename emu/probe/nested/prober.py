@@ -10,12 +10,12 @@ from unicorn import UC_ERR_OK
 
 from emu.machine.svm.exits import ExitCode
 from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
+from emu.probe.control import CR4_PKE, Control
 from emu.probe.engine import ProbeError
 from emu.probe.nested.rig import NestedRig, NestedRun
 from emu.probe.rig import TRANSLATED
 from emu.probe.space import NOWHERE, Space
 from walker.access import Access, AccessType
-from walker.context import PagingMode
 from walker.errors import BadInput
 from walker.memory import FRAME, U64, PhysicalMemory
 from walker.nested.context import NestedContext
@@ -45,11 +45,16 @@ class NestedProber:
 
     def enter(self, memory: PhysicalMemory, context: NestedContext) -> None:
         """Go on with other tables, as a new prober would; in less time if RAM lies where it did."""
-        for side, paging in (("guest", context.guest), ("host", context.host)):
-            if paging.mode is not PagingMode.LEVEL4:
-                raise BadInput(f"no emulated CPU has nested paging with {paging.mode} ({side})")
-        if context.guest.pke:
+        control = Control.of(context.guest)
+        for side, each in (("guest", control), ("host", Control.of(context.host))):
+            if each.levels != 4:
+                raise BadInput(f"no emulated CPU has nested paging with {each.mode} ({side})")
+            if each.mask:
+                raise BadInput(f"no emulated CPU has nested paging and encryption ({side})")
+        if control.cr4 & CR4_PKE:
             raise BadInput("no emulated CPU has nested paging and protection keys")
+        if control.features:
+            raise BadInput(f"no emulated CPU has nested paging and {control.features[0]}")
         ranges = tuple(memory.ranges)
         if ranges != self._ranges:
             if sum(size for _, size in ranges) > _MOST:

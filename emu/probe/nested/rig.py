@@ -15,10 +15,23 @@ from emu.machine.cpu import Cpu, Segment
 from emu.machine.engine import attach
 from emu.machine.svm.host import HOST_MODEL, HOST_START, Exit, Host
 from emu.probe.calibrate import context_layout
+from emu.probe.control import (
+    CR0_PE,
+    CR0_PG,
+    CR0_WP,
+    CR4_PAE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_SMAP,
+    CR4_SMEP,
+    EFER_LMA,
+    EFER_LME,
+    EFER_NXE,
+    Control,
+)
 from emu.probe.engine import Engine, ProbeError, Saved
 from emu.probe.space import NOWHERE, Space
 from walker.access import AccessType
-from walker.context import CR0, CR4, EFER
 from walker.memory import FRAME, WORDS
 from walker.nested.context import NestedContext
 
@@ -42,10 +55,10 @@ _DATA_SEGMENT = {
     3: Segment(0x23, 0, 0xFFFF_FFFF, 0x00C0_F300),
 }
 _RFLAGS, _AC, _SVME = 1 << 1, 1 << 18, 1 << 12
-_CR0 = int(CR0.PE | CR0.PG | CR0.WP)
-_CR4 = int(CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP)
-_EFER = int(EFER.LME | EFER.LMA | EFER.NXE)
-_QUIET = {"cr0": _CR0, "cr4": int(CR4.PAE), "efer": _EFER}
+_CR0 = CR0_PE | CR0_PG | CR0_WP
+_CR4 = CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP
+_EFER = EFER_LME | EFER_LMA | EFER_NXE
+_QUIET = {"cr0": _CR0, "cr4": CR4_PAE, "efer": _EFER}
 _NO_CR2 = 0xDEAD_BEEF_0BAD_C0DE
 
 
@@ -104,14 +117,14 @@ class NestedRig:
 
     def enter(self, context: NestedContext) -> None:
         """Make what follows under these registers."""
-        guest = context.guest
-        self._smap = guest.smap
+        guest, nested = context.guest, Control.of(context.host)
+        self._smap = Control.of(guest).smap
         self._states.clear()
         for cpl, ac in ((0, False), (0, True), (3, False), (3, True)):
-            self._engine.restore(self._entered[context.host.nxe])
+            self._engine.restore(self._entered[bool(nested.efer & EFER_NXE)])
             self._control(guest.cr0 & _CR0, guest.cr3, guest.cr4 & _CR4, guest.efer & _EFER | _SVME)
             state = self._ready(cpl, ac=ac)
-            state.quads[self._nested_cr3 >> 3] = context.host.root
+            state.quads[self._nested_cr3 >> 3] = nested.root
             self._states[cpl, ac] = state
 
     def attempt(self, va: int, kind: AccessType, cpl: int, *, ac: bool, stored: int) -> NestedRun:
@@ -162,7 +175,7 @@ class NestedRig:
         warm = self._warm.get(key)
         if warm is None:
             self._engine.restore(self._reset)
-            smap = int(CR4.SMAP) if self._smap else 0
+            smap = CR4_SMAP if self._smap else 0
             self._control(_QUIET["cr0"], self._at(_ROOT), _QUIET["cr4"] | smap, _QUIET["efer"])
             warm = self._warm[key] = self._ready(cpl, ac=ac)
         self._engine.restore(warm)

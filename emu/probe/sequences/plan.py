@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+from emu.probe.control import ADDRESS
 from emu.probe.sequences.routines import ACCESS, RECORD_BYTES, ROUTINE, START_OF, USER_ACCESS
 from emu.probe.sequences.stage import MAX_LISTED, MAX_RECORDS, View
 from emu.probe.signature import SLOT
 from walker.access import Access, AccessType
-from walker.entry import LEVELS, Entry
 from walker.errors import BadInput
 from walker.memory import FRAME
 from walker.tlb.steps import (
@@ -28,6 +28,7 @@ STORED = 0xA5
 """The byte that a write stores: none of a signature's first one."""
 
 _RFLAGS, _AC = 1 << 1, 1 << 18
+_PRESENT, _LARGE = 1 << 0, 1 << 7
 _REGISTERS = {MovCr0: "cr0", MovCr3: "cr3", MovCr4: "cr4", Wrpkru: "wrpkru"}
 
 
@@ -59,8 +60,8 @@ def plan_of(sequence: Sequence, roots: list[int]) -> Plan:
         if va % SLOT:
             raise BadInput(f"va {va:#x}: accesses of a sequence are at multiples of {SLOT}")
     values = {*sequence.entries.values(), *(store.value for store in stores)}
-    ram, mask = sequence.ram, sequence.context.address_mask
-    slots = {pa for value in values for va in addresses for pa in _leads_to(ram, mask, value, va)}
+    ram = sequence.ram
+    slots = {pa for value in values for va in addresses for pa in _leads_to(ram, value, va)}
     slots = {pa for pa in slots if pa & -FRAME not in frames}
     if len(words) + len(slots) > MAX_LISTED or len(sequence.steps) >= MAX_RECORDS:
         raise BadInput("more steps, words or pages than a sequence can have here")
@@ -68,14 +69,14 @@ def plan_of(sequence: Sequence, roots: list[int]) -> Plan:
 
 
 @lru_cache(1 << 14)
-def _leads_to(ram: tuple[tuple[int, int], ...], mask: int, value: int, va: int) -> tuple[int, ...]:
+def _leads_to(ram: tuple[tuple[int, int], ...], value: int, va: int) -> tuple[int, ...]:
     """Return where a present entry of this value leads, as a leaf of any level."""
-    if not value & Entry.P:
+    if not value & _PRESENT:
         return ()
     found = []
-    for level in (1, 2, 3) if value & Entry.PS else (1,):
-        span = LEVELS[level].span
-        pa = value & mask & -span | va & (span - 1)
+    for shift in (12, 21, 30) if value & _LARGE else (12,):
+        span = 1 << shift
+        pa = value & ADDRESS & -span | va & (span - 1)
         if any(start <= pa < start + size for start, size in ram):
             found.append(pa)
     return tuple(found)

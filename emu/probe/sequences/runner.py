@@ -9,6 +9,14 @@ from emu.machine.engine import MAXPHYADDR
 from emu.machine.registers import register_offsets
 from emu.probe.arena import USER_CODE, USER_DATA
 from emu.probe.calibrate import GENERAL_PROTECTION, context_layout
+from emu.probe.control import (
+    CR3_LAM_U48,
+    CR3_LAM_U57,
+    CR4_LAM_SUP,
+    CR4_LASS,
+    EFER_UAIE,
+    Control,
+)
 from emu.probe.engine import Engine, ProbeError, Saved
 from emu.probe.rig import NO_VECTOR, TRANSLATED
 from emu.probe.sequences.log import Fault, outcomes_of
@@ -16,10 +24,10 @@ from emu.probe.sequences.plan import Plan, fault_addresses, plan_of, records_of
 from emu.probe.sequences.routines import DONE, FIX, IRETQ, LOG_BYTES, MADE, SKIP, START, USER_DONE
 from emu.probe.sequences.stage import Stage, View, free_slot, roots_of
 from emu.probe.signature import signature
-from walker.context import EFER, Vendor
+from walker.context import Vendor
 from walker.errors import BadInput
 from walker.outcome import Outcome
-from walker.tlb.steps import Halted, Sequence
+from walker.tlb.steps import Halted, MovCr3, MovCr4, Sequence
 
 __all__ = ["Runner"]
 
@@ -67,15 +75,15 @@ class Runner:
             raise BadInput(
                 f"sequences run on an Intel CPU with MAXPHYADDR {MAXPHYADDR} and 1-GiB pages alone"
             )
+        _refuse_features(sequence)
+        levels = Control.of(context).levels
         if sequence.ram != self._ram:
             self._open(sequence.ram)
         roots = roots_of(sequence)
         plan = plan_of(sequence, roots)
         self._lay(sequence, plan)
-        self._stage.show(context.levels, plan.shown)
-        self._view = view = self._stage.lend(
-            context.levels, free_slot(context, sequence, roots), roots
-        )
+        self._stage.show(levels, plan.shown)
+        self._view = view = self._stage.lend(levels, free_slot(levels, sequence, roots), roots)
         self._written += [(self._stage.space.byte_at(root) >> 3) + view.slot for root in roots]
         self._list(plan, view)
         records = records_of(sequence, plan, view)
@@ -181,7 +189,7 @@ class Runner:
     def _prepare(self, sequence: Sequence) -> Saved:
         engine, uc, context = self._engine, self._engine.uc, sequence.context
         engine.restore(self._reset)
-        efer = int(EFER.LME | EFER.LMA | (EFER.NXE if context.nxe else 0))
+        efer = Control.of(context).efer
         engine.control(cr0=context.cr0, cr3=context.cr3, cr4=context.cr4, efer=efer)
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, self._view.gdt, 0xFF, 0))
         uc.reg_write(x86.UC_X86_REG_RFLAGS, _RFLAGS)
@@ -237,3 +245,19 @@ class Runner:
             restore()
 
         return raised
+
+
+def _refuse_features(sequence: Sequence) -> None:
+    """Raise `BadInput` where a sequence has what the emulated CPU lacks, at any of its steps."""
+    context = sequence.context
+    cr3s = [context.cr3, *(step.value for step in sequence.steps if isinstance(step, MovCr3))]
+    cr4s = [context.cr4, *(step.value for step in sequence.steps if isinstance(step, MovCr4))]
+    if (
+        context.encryption_mask
+        or context.efer & EFER_UAIE
+        or any(cr3 & (CR3_LAM_U48 | CR3_LAM_U57) for cr3 in cr3s)
+        or any(cr4 & (CR4_LAM_SUP | CR4_LASS) for cr4 in cr4s)
+    ):
+        raise BadInput(
+            "sequences run without LAM, UAI, LASS and encryption: the emulated CPU has none"
+        )

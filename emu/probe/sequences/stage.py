@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from emu.probe.arena import GDT, PREFERRED
+from emu.probe.control import ADDRESS, Control
 from emu.probe.sequences.routines import CODE, RECORD_BYTES
 from emu.probe.space import Space
-from walker.context import PagingContext
-from walker.entry import LEVELS
 from walker.errors import BadInput
 from walker.memory import FRAME, WORDS
 from walker.tlb.steps import MovCr3, Sequence, Store
@@ -121,21 +120,20 @@ class Stage:
 
 def roots_of(sequence: Sequence) -> list[int]:
     """Return the root tables that a sequence loads, each once; `BadInput` for one outside RAM."""
-    mask = sequence.context.address_mask
-    loaded = [step.value & mask for step in sequence.steps if isinstance(step, MovCr3)]
-    roots = list(dict.fromkeys([sequence.context.root, *loaded]))
+    loaded = [step.value & ADDRESS for step in sequence.steps if isinstance(step, MovCr3)]
+    roots = list(dict.fromkeys([Control.of(sequence.context).root, *loaded]))
     for root in roots:
         if not any(start <= root < start + size for start, size in sequence.ram):
             raise BadInput(f"CR3 {root:#x} points to no RAM")
     return roots
 
 
-def free_slot(context: PagingContext, sequence: Sequence, roots: Iterable[int]) -> int:
+def free_slot(levels: int, sequence: Sequence, roots: Iterable[int]) -> int:
     """Return a slot of all roots that is empty, and that no address selects at any level."""
     taken = {
-        LEVELS[level].index(access.va)
+        access.va >> 3 + 9 * level & WORDS - 1
         for access in sequence.accesses
-        for level in range(1, context.levels + 1)
+        for level in range(1, levels + 1)
     }
     stored = {step.pa for step in sequence.steps if isinstance(step, Store)}
     for slot in range(WORDS - 2, 0, -1):

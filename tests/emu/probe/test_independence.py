@@ -1,0 +1,155 @@
+"""The probe takes types and memory from the walker, and nothing that decides."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import emu.probe
+from emu.probe import Prober
+from emu.probe.composite import CompositeProber
+from emu.probe.nested import NestedProber
+from emu.probe.reading import Reading
+from emu.probe.sequences import Runner
+from tests.emu.composing import composite
+from tests.emu.observing import every, probe, read
+from tests.emu.probe.nested.two import PAGE, SHIFT, Two
+from tests.walker.build import Builder, context
+from tests.walker.legacy import Tables, legacy
+from walker import columns
+from walker.access import Access, AccessType
+from walker.context import PagingContext
+from walker.tlb.steps import Sequence
+
+VA = 0x40_0000
+ROOM = Path(emu.probe.__file__).parent
+
+TAKEN = {
+    "walker.access": {"Access", "AccessType"},
+    "walker.columns": {"Accesses", "Kind", "Outcomes", "Rows"},
+    "walker.context": {"PagingContext", "Vendor"},
+    "walker.errors": {"BadInput", "CrosswalkError"},
+    "walker.memory": {"FRAME", "U64", "WORDS", "PhysicalMemory"},
+    "walker.nested.context": {"NestedContext"},
+    "walker.nested.outcome": {"NestedError", "NestedOutcome", "NestedPageFault"},
+    "walker.outcome": {"GeneralProtection", "Outcome", "PageFault", "Translation"},
+    "walker.tlb.steps": {
+        "Halted",
+        "Invlpg",
+        "Invpcid",
+        "MovCr0",
+        "MovCr3",
+        "MovCr4",
+        "Sequence",
+        "Step",
+        "Store",
+        "Wrpkru",
+    },
+}
+"""All that the probe may take from the walker: types, their columns, memory, errors."""
+
+READ = {
+    *("cr0", "cr3", "cr4", "efer", "pkru", "rflags_ac", "maxphyaddr", "page1gb", "vendor"),
+    *("encryption_mask", "guest", "host"),
+}
+"""What the probe may read of a context: raw registers and features."""
+
+
+def taken(source):
+    """What a module takes from the walker beyond that, and reads of a context, as text."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [each.name for each in node.names if each.name.split(".")[0] == "walker"]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "walker":
+            allowed = TAKEN.get(node.module, set())
+            found += [f"{node.module}.{it.name}" for it in node.names if it.name not in allowed]
+        elif isinstance(node, ast.Attribute):
+            of = getattr(node.value, "id", getattr(node.value, "attr", ""))
+            if of in {"context", "guest", "host"} and node.attr not in READ:
+                found.append(f"{of}.{node.attr}")
+    return found
+
+
+def test_the_probe_takes_types_and_memory_alone():
+    modules = sorted(ROOM.rglob("*.py"))
+    assert len(modules) > 30
+    found = {path.name: taken(path.read_text(encoding="utf-8")) for path in modules}
+    assert {} == {name: what for name, what in found.items() if what}
+
+
+def test_all_that_is_listed_is_taken():
+    names = {
+        (node.module, each.name)
+        for path in ROOM.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for each in node.names
+    }
+    listed = {(module, name) for module, every_name in TAKEN.items() for name in every_name}
+    assert set() == listed - names
+
+
+@pytest.mark.parametrize(
+    ("planted", "expected"),
+    [
+        ("import walker.bulk", "walker.bulk"),
+        ("from walker import translate", "walker.translate"),
+        ("from walker.columns import Accesses, merge_changes", "walker.columns.merge_changes"),
+        ("from walker.entry import reserved_bits", "walker.entry.reserved_bits"),
+        ("def f(context):\n    return context.root", "context.root"),
+        ("levels = sequence.context.levels", "context.levels"),
+        ("nxe = self._context.host.nxe", "host.nxe"),
+    ],
+)
+def test_anything_else_that_is_taken_is_found(planted, expected):
+    assert [expected] == taken(planted)
+
+
+def _refuse(name):
+    def decided(*_):
+        raise AssertionError(f"the probe asked the walker for {name}")
+
+    return decided
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """Nothing that the walker decides can be had: neither of a context, nor of columns."""
+    for name, value in vars(PagingContext).items():
+        if isinstance(value, property):
+            monkeypatch.setattr(PagingContext, name, property(_refuse(name)))
+    for name in ("canonical", "require_linear"):
+        monkeypatch.setattr(PagingContext, name, _refuse(name))
+    for name in ("merge_changes", "distinct"):
+        monkeypatch.setattr(columns, name, _refuse(name))
+
+
+def _sequence():
+    builder = Builder().map(VA, 0x8000)
+    return Sequence(
+        context=context(), ram=((0, 1 << 24),), entries=builder.words, steps=(read(VA),)
+    )
+
+
+SEQUENCE, CONTEXTS = _sequence(), {mode: context(levels=mode) for mode in (4, 5)}
+CONTEXTS |= {mode: legacy(mode) for mode in ("32-bit", "PAE")}
+NESTED = Two()
+
+
+@pytest.mark.parametrize("mode", [4, 5, "32-bit", "PAE"])
+def test_accesses_are_made_without_a_decision_of_the_walkers(silent, mode):
+    tables = Builder(mode) if mode in (4, 5) else Tables(mode)
+    memory = tables.map(VA, 0x8000).memory
+    asked = Prober(memory, CONTEXTS[mode])
+    for bulk in (True, False):
+        assert [0x8000] * 6 == [each.pa for each in probe(asked, *every(VA), bulk=bulk)]
+    assert 1 == Reading(memory, CONTEXTS[mode]).count
+
+
+def test_composites_sequences_and_nested_accesses_are_made_without_one(silent):
+    prober = CompositeProber(Builder().map(VA, 0x8000).memory, CONTEXTS[4])
+    assert 0x8000 == prober.probe(composite("rmw:xadd", VA)).pa[0, 0]
+    assert 0x8000 == Runner().run(SEQUENCE)[0].pa
+    nested = NestedProber(NESTED.memory, NESTED.context)
+    assert (5 + SHIFT) * PAGE == nested.probe(Access(5 * PAGE, AccessType.READ)).pa
