@@ -1,11 +1,13 @@
 """The probe takes types and memory from the walker, and nothing that decides."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import emu.probe
+import walker
 from emu.probe import Prober
 from emu.probe.composite import CompositeProber
 from emu.probe.nested import NestedProber
@@ -90,6 +92,21 @@ def test_all_that_is_listed_is_taken():
     assert set() == listed - names
 
 
+def test_the_import_contract_names_all_other_modules_of_the_walker():
+    settings = tomllib.loads((ROOM.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (contract,) = [each for each in contracts if each.get("source_modules") == ["emu.probe"]]
+    forbidden = set(contract["forbidden_modules"])
+    root = Path(walker.__file__).parent
+    modules = {
+        ".".join(("walker", *path.relative_to(root).with_suffix("").parts))
+        for path in root.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    left = {each for each in modules if not {each, each.rpartition(".")[0]} & forbidden}
+    assert set(TAKEN) == left
+
+
 @pytest.mark.parametrize(
     ("planted", "expected"),
     [
@@ -145,6 +162,8 @@ def test_accesses_are_made_without_a_decision_of_the_walkers(silent, mode):
     for bulk in (True, False):
         assert [0x8000] * 6 == [each.pa for each in probe(asked, *every(VA), bulk=bulk)]
     assert 1 == Reading(memory, CONTEXTS[mode]).count
+    with pytest.raises(AssertionError, match="asked the walker for root"):
+        CONTEXTS[mode].root  # noqa: B018  # To be read is to be found out.
 
 
 def test_composites_sequences_and_nested_accesses_are_made_without_one(silent):
