@@ -24,7 +24,7 @@ from walker.errors import BadInput, LimitExceeded
 from walker.frames import Frames, collective_rights
 from walker.mappings import Mapping, coalesce, mappings
 from walker.rights import Rights
-from walker.source import Source, dump_case, parse_int
+from walker.source import dump_case, parse_int
 from walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = ["add_commands"]
@@ -139,7 +139,7 @@ def _frames(options: argparse.Namespace) -> int:
     write_summary(options, followed)
     frames = collective_rights(source.memory, source.context)
     if options.of is not None:
-        return _contributors(source, frames, options)
+        return _contributors(followed, frames, options)
     for start, size, rights in frames:
         if options.json:
             emit(frame_record(start, size, rights))
@@ -155,7 +155,8 @@ def _frames(options: argparse.Namespace) -> int:
     return followed.nothing_found(options)
 
 
-def _contributors(source: Source, frames: Frames, options: argparse.Namespace) -> int:
+def _contributors(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
+    source = followed.source
     pa = parse_int(options.of, "--of", bits=52)
     for start, size, rights in frames:
         if start <= pa < start + size:
@@ -164,7 +165,8 @@ def _contributors(source: Source, frames: Frames, options: argparse.Namespace) -
             lines = ((mapping_text(each), mapping_record(each)) for each in pages)
             _list(lines, options, _limit(options), "mappings")
             return 0
-    raise BadInput(f"nothing is mapped at physical address {pa:#x}")
+    part = "" if followed.whole else " by what could be looked at"
+    raise BadInput(f"nothing is mapped at physical address {pa:#x}{part}")
 
 
 def _tell_wx(

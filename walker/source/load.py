@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from walker.context import PagingContext
+from walker.context import CR0, PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, PhysicalMemory
 from walker.source.case import Case, parse_case
@@ -20,6 +20,9 @@ from walker.source.sources import Source, SourceKind
 from walker.source.unread import HEAD, unread_format
 
 __all__ = ["open_source"]
+
+_NAMED = 4
+_4_GIB = 1 << 32
 
 
 def open_source(
@@ -104,6 +107,7 @@ def _of_core(name: str, core: ElfCore, registers: Registers, width: int, *, nest
             "--efer where they matter)"
         )
     everything, why = with_mode(core.memory, registers.over(core.registers), is_386=core.is_386)
+    _require_paging(everything, core)
     source = _source(name, SourceKind.ELF, core.memory, everything, width, nested=nested)
     missing = (f"{core.missing:,} bytes of segments aren't in the file",) if core.missing else ()
     cpus = tuple(each.registers for each in core.cpus)
@@ -116,6 +120,18 @@ def _of_core(name: str, core: ElfCore, registers: Registers, width: int, *, nest
         missing=core.missing,
         remarks=_mode_told(everything, why or core.why) + missing + source.remarks,
     )
+
+
+def _require_paging(registers: Registers, core: ElfCore) -> None:
+    """Raise `BadInput` where the chosen CPU doesn't page, and name those that do."""
+    others = [number for number, each in enumerate(core.cpus) if _pages(each.registers)]
+    if not _pages(registers) and others:
+        cr0, names = registers.cr0, ", ".join(map(str, others[:_NAMED]))
+        raise BadInput(f"paging is off on CPU {core.chosen}: CR0 = {cr0:#x}; CPU {names} pages")
+
+
+def _pages(registers: Registers) -> bool:
+    return registers.cr0 is None or bool(registers.cr0 & CR0.PG)
 
 
 def _of_raw(
@@ -174,5 +190,17 @@ def _check_root(memory: PhysicalMemory, context: PagingContext, *, nested: bool)
     more = ["…"] if len(memory.ranges) > 4 else []
     raise BadInput(
         f"CR3 {context.cr3:#x} points outside the image "
-        f"(ranges {', '.join(shown + more) or 'none'})"
+        f"(ranges {', '.join(shown + more) or 'none'}){_masked(memory, context)}"
     )
+
+
+def _masked(memory: PhysicalMemory, context: PagingContext) -> str:
+    """Return the advice to take one bit of CR3 for an encryption mask, if it helps; else nothing.
+
+    The highest one, above 4 GiB: where addresses are; SME, SEV and TDX have one such bit.
+    """
+    bit = 1 << context.root.bit_length() - 1 if context.root else 0
+    inside = np.array([(context.root ^ bit) & -FRAME], dtype=np.uint64)
+    if bit < _4_GIB or not memory.backed(inside)[0]:
+        return ""
+    return f"; without its bit {bit.bit_length() - 1} it doesn't: --encryption-mask {bit:#x}?"

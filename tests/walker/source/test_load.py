@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,38 @@ def test_memory_above_the_assumed_maxphyaddr_is_an_error(put, elf):
     assert expected == reason(core)
     for width in (40, 46):
         assert open_source(core, Registers(maxphyaddr=width)).context.maxphyaddr == width
+
+
+def test_a_width_to_take_where_none_is_known_can_be_given(put, elf):
+    loads = [(0, bytes(0x3000)), (1 << 51, bytes(0x1000))]
+    core = put(elf.Core(loads=loads).build())
+    source = open_source(core, width=52)
+    assert (52, False) == (source.context.maxphyaddr, source.width_known)
+    assert "maxphyaddr = 52" in source.assumed
+    source = open_source(core, Registers(maxphyaddr=52), width=40)
+    assert (52, True) == (source.context.maxphyaddr, source.width_known)
+    assert not any("maxphyaddr" in text for text in source.assumed)
+    case = open_source(put(CASE, "case.json"), width=52)
+    assert (40, True) == (case.context.maxphyaddr, case.width_known)
+
+
+def test_a_cr3_with_an_encryption_bit_is_told_what_the_bit_may_be(put):
+    name = put(bytes(0x4000))
+    given = Registers(cr3=1 << 47 | 0x1000, maxphyaddr=48)
+    mask = 1 << 47
+    assert reason(name, given).endswith(
+        f"; without its bit 47 it doesn't: --encryption-mask {mask:#x}?"
+    )
+    source = open_source(name, replace(given, encryption_mask=mask))
+    assert 0x1000 == source.context.root
+    assert "encryption-mask" not in reason(name, Registers(cr3=1 << 47 | 0x9000, maxphyaddr=48))
+
+
+def test_of_a_cpu_that_does_not_page_those_that_do_are_named(put, elf):
+    states = [elf.cpu_state(cr0=cr0, cr3=0x1000) for cr0 in (0x33, 0x80050033, 0x33, 0x80050033)]
+    core = put(elf.Core(notes=elf.qemu_notes(*states)).build())
+    assert "image: paging is off on CPU 0: CR0 = 0x33; CPU 1, 3 pages" == reason(core)
+    assert 0x1000 == open_source(core, cpu=3).context.cr3
 
 
 def test_memory_may_end_at_the_assumed_maxphyaddr(put, elf):
