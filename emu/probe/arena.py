@@ -8,7 +8,7 @@ with one of the slots lent.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,8 @@ class Arena:
     `lent` are two slots lent in place, and the same two in copies of the root. `user_key` is a
     protection key that PKRU doesn't restrict, None if it restricts all: then user code can't have
     data of its own. `code`, `records`, `outs` and `first_table` are physical addresses; nothing
-    but the start decides them, nor the size. `apart` says that no entry refers to the GiB around.
+    but the start decides them, nor the size. `apart` says that no entry refers to the GiB around,
+    `whole` that the frames shown, `tables`, are all that there are.
     """
 
     start: int
@@ -116,6 +117,7 @@ class Arena:
     outs: int
     first_table: int
     apart: bool
+    whole: bool
 
     @property
     def stack_pa(self) -> int:
@@ -126,6 +128,13 @@ class Arena:
     def entry(self) -> int:
         """The entry of a lent slot."""
         return self._table(0) | _TABLE
+
+    def showing(self, tables: U64) -> "Arena":
+        """Return the arena with these tables to be seen through the window, for a few accesses."""
+        copies = [lent.cr3 for lent in self.lent[IN_PLACE:]]
+        shown = np.concatenate([tables, np.array(copies, np.uint64)])
+        a, b, c, d = (_lend(lent.slot, lent.cr3, self.levels, len(shown)) for lent in self.lent)
+        return replace(self, lent=(a, b, c, d), tables=shown)
 
     def prepare(self, space: Space, root: U64) -> None:
         """Write the arena's pages: tables, code, descriptors; `root` is the table, uint64[512]."""
@@ -185,15 +194,16 @@ def place_arena(
     """Return an arena outside memory and, if there is such a place, where no entry refers to.
 
     `tables` are the frames of the paging structures, `root` the root table, uint64[512]; `avoid` is
-    a physical range [start, end) that it must not be in. `BadInput` if there is no such place, or
-    more tables than one root slot can show.
+    a physical range [start, end) that it must not be in. Where the tables are more than a root slot
+    can show, the arena shows none: see `Arena.showing`. `BadInput` if there is no such place.
     """
     levels = control.levels
     start, apart = _free_place(memory, tables, control.mask, avoid)
     copies = [start + at * FRAME for at in range(ROOTS)]
     shown = np.concatenate([tables, np.array(copies, np.uint64)])
-    if 5 + 2 * (_RECORDS + _OUTS + len(shown)) > _MAX_PAGES:
-        raise BadInput(f"{len(tables):,} paging structures: more than the probe can show itself")
+    whole = 5 + 2 * (_RECORDS + _OUTS + len(shown)) <= _MAX_PAGES
+    if not whole:
+        shown = shown[len(tables) :]
     # Empty slots first: an address that a walker may list then uses none that is lent.
     order = sorted(range(WORDS), key=lambda slot: (bool(root[slot]), slot in (0, WORDS - 1), slot))
     first, second = order[:ROOTS]
@@ -218,6 +228,7 @@ def place_arena(
         outs=records + _RECORDS * FRAME,
         first_table=first_table,
         apart=apart,
+        whole=whole,
     )
 
 

@@ -12,7 +12,7 @@ from emu.probe.arena import IN_PLACE, place_arena
 from emu.probe.control import Control
 from emu.probe.engine import ProbeError
 from emu.probe.lending import CR3_UNDER_TEST, REASONS, Lending
-from emu.probe.paths import Paths, find_paths, find_tables
+from emu.probe.paths import Paths, distinct, find_paths, find_tables
 from emu.probe.signature import SLOT, signature, signatures
 from emu.probe.space import NOWHERE, Space
 from walker.columns import Accesses, Rows
@@ -22,6 +22,7 @@ from walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
 __all__ = ["Ground", "Sites"]
 
+_COMPARED = 1 << 12  # Tables at a time.
 _TOUCHED = 1 << 14
 """After so many slots, each in a page of the host's at the worst, memory is given back."""
 
@@ -94,6 +95,7 @@ class Ground:
         self._masked = content & ~kept if control.mask else None
         self.space.write_tables(tables, content & kept if control.mask else content)
         self.arena.prepare(self.space, words)
+        self._root_words = words
         at = int(self.space.index_of(root)[0])
         # Where the words are that may be lent, in place and in the copies of the root.
         self._root = at
@@ -183,6 +185,13 @@ class Ground:
             )
         return found
 
+    def show(self, sites: Sites) -> None:
+        """Have the arena show the tables on the way of these accesses, where it can't show all."""
+        used = sites.word != NOWHERE
+        frames = distinct(sites.reported[used] & np.uint64(-FRAME & (1 << 64) - 1))
+        self.arena = self.arena.showing(frames)
+        self.arena.prepare(self.space, self._root_words)
+
     def _paths(self, va: U64) -> Paths:
         self.lending.select(None)
         return find_paths(self.space, self.control.root, self.control.levels, va)
@@ -256,9 +265,11 @@ class Ground:
     def restore_tables(self) -> int | None:
         """Put all tables back as they were; return the address of a word that wasn't, or None."""
         self.lending.select(None)
-        now = self.space.tables(self._tables)
-        if np.array_equal(now, self._pristine):
-            return None
-        table, word = np.argwhere(now != self._pristine)[0]
-        self.space.write_tables(self._tables, self._pristine)
-        return int(self._tables[table]) + 8 * int(word)
+        for at in range(0, len(self._tables), _COMPARED):
+            part = slice(at, at + _COMPARED)
+            now = self.space.tables(self._tables[part])
+            if not np.array_equal(now, self._pristine[part]):
+                table, word = np.argwhere(now != self._pristine[part])[0]
+                self.space.write_tables(self._tables, self._pristine)
+                return int(self._tables[at + table]) + 8 * int(word)
+        return None

@@ -5,7 +5,7 @@ the tables as they were. What it changed in them is read and undone before the n
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from walker.memory import U64, PhysicalMemory
 __all__ = ["LongProber"]
 
 _BATCH = 1 << 17
+_FEW = 25_000  # The tables of so many walks can be shown, however many there are in all.
 _STEP = 1024
 _WORTH_A_RUN = 3  # Fewer accesses take less time one by one than it takes to prepare a run.
 
@@ -178,31 +179,17 @@ class LongProber:
             fit &= accesses.cpl != 3
         still = fetches & ~(sites.signed & (accesses.va % np.uint64(SLOT) == 0))
         every = Job(accesses, sites.lent, sites.word, sites.before, sites.target)
-        for rig, chosen in (
-            (self._bulk, ~still & ~unsigned),
-            (self._still, still),
-            (self._watch, unsigned),
-        ):
-            rows = np.flatnonzero(fit & chosen)
-            if len(rows) < _WORTH_A_RUN:
-                continue
-            job, began = every.take(rows), count.done
-
-            def done(run: NDArray[np.intp], other: NDArray[np.bool_], job: Job = job) -> None:
-                # What was stored where it shouldn't be is no signature for those that follow.
-                stray = run[other & (job.accesses.type[run] == AccessType.WRITE)]
-                if len(stray):
-                    self._ground.sign_again(job.target[stray])
-                count.add(len(run))
-
-            found = rig.make(job, _WORTH_A_RUN, done)
-            sure, made = found.decided, rows[found.decided]
-            count.add(began + len(made) - count.done)
-            left[made] = False
-            outcomes.kind[made], outcomes.pa[made] = found.kind[sure], found.pa[sure]
-            outcomes.error_code[made] = found.error_code[sure]
-            outcomes.cr2[made] = found.cr2[sure]
-            after[made] = found.after[sure]
+        chosen = (
+            (self._bulk, fit & ~still & ~unsigned),
+            (self._still, fit & still),
+            (self._watch, fit & unsigned),
+        )
+        for part in self._shown(sites):
+            for rig, picked in chosen:
+                rows = part[picked[part]]
+                if len(rows) >= _WORTH_A_RUN:
+                    made = self._run(rig, every.take(rows), rows, outcomes, after, count)
+                    left[made] = False
         if self._ground.restore_tables() is not None:
             # An access went where none was expected, and what others met then isn't known. One
             # at a time they either do the same again, and are an error, or are what counts.
@@ -210,6 +197,47 @@ class LongProber:
             left[:] = True
             after[:] = sites.before
         return left
+
+    def _shown(self, sites: Sites) -> Iterator[NDArray[np.intp]]:
+        """Yield the rows, as many at a time as the arena can show the tables of."""
+        every = np.arange(len(sites.lent))
+        if self._ground.arena.whole:
+            yield every
+            return
+        for at in range(0, len(every), _FEW):
+            part = every[at : at + _FEW]
+            self._ground.show(sites.take(part))
+            for rig in (self._bulk, self._still, self._watch):
+                rig.enter(self._ground)
+            yield part
+
+    def _run(
+        self,
+        rig: BulkRig,
+        job: Job,
+        rows: NDArray[np.intp],
+        outcomes: Outcomes,
+        after: U64,
+        count: "_Count",
+    ) -> NDArray[np.intp]:
+        """Make a job, whose outcomes go to these rows, and return the rows that were decided."""
+        began = count.done
+
+        def done(run: NDArray[np.intp], other: NDArray[np.bool_]) -> None:
+            # What was stored where it shouldn't be is no signature for those that follow.
+            stray = run[other & (job.accesses.type[run] == AccessType.WRITE)]
+            if len(stray):
+                self._ground.sign_again(job.target[stray])
+            count.add(len(run))
+
+        found = rig.make(job, _WORTH_A_RUN, done)
+        sure, made = found.decided, rows[found.decided]
+        count.add(began + len(made) - count.done)
+        outcomes.kind[made], outcomes.pa[made] = found.kind[sure], found.pa[sure]
+        outcomes.error_code[made] = found.error_code[sure]
+        outcomes.cr2[made] = found.cr2[sure]
+        after[made] = found.after[sure]
+        return made
 
 
 class _Count:

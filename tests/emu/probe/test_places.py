@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.probe import Prober
+from emu.probe import Prober, arena, prober
 from emu.probe.arena import place_arena
 from emu.probe.control import Control
 from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
@@ -243,3 +243,26 @@ def test_ram_in_every_gib_leaves_a_gap_for_the_probe():
     Memory.ranges = ((0, 1 << 40),)
     with pytest.raises(BadInput, match="no 4 MiB below"):
         place_arena(Memory(), Control.of(context()), nothing, np.zeros(512, np.uint64))
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_more_tables_than_the_probe_can_show_itself_are_shown_by_turns(monkeypatch, levels):
+    builder = Builder(levels)
+    for at in range(60):
+        builder.map(at << 30, 0x80_0000 + at % 8 * KIB4, OPEN)
+    asked = [each for at in range(0, 60, 3) for each in every(at << 30 | at)]
+    expected = probe(Prober(builder.memory, context(levels=levels)), *asked)
+    fewest = 5 + 2 * (arena._RECORDS + arena._OUTS + 2)
+    monkeypatch.setattr(arena, "_MAX_PAGES", fewest + 2 * 60)
+    monkeypatch.setattr(prober, "_FEW", 60)
+    prober_ = Prober(builder.memory, context(levels=levels))
+    assert not prober_.chosen._ground.arena.whole
+    made = []
+    make = prober_.chosen._single.make
+    monkeypatch.setattr(
+        prober_.chosen._single, "make", lambda *a, **k: made.append(a) or make(*a, **k)
+    )
+    before = tables_of(prober_)
+    assert expected == probe(prober_, *asked)
+    assert len(made) < len(asked) // 4
+    assert np.array_equal(before, tables_of(prober_))
