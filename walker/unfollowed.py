@@ -57,9 +57,10 @@ class Unfollowed:
     `outside` refer to tables outside memory, `reserved` set reserved bits; a leaf whose page is
     outside memory is a mapping, and not counted. `first` are those of the lowest addresses.
     `entries` is the number of all present entries, `leaves` that of those which map a page, and
-    `leaves_outside` of those whose page doesn't begin in memory; `root_entries` and
-    `root_unfollowed` are numbers of the root's own. `beyond_40` and `beyond_46` count the
-    entries that are followed and have address bits from 40, or from 46, up.
+    `leaves_outside` of those whose page doesn't begin in memory, `leaves_astray` of those among
+    the latter with address bits from 46 up. `root_entries` and `root_unfollowed` are numbers of
+    the root's own. `beyond_40` and `beyond_46` count the entries that are followed and have
+    address bits from 40, or from 46, up.
     """
 
     outside: int = 0
@@ -68,6 +69,7 @@ class Unfollowed:
     entries: int = 0
     leaves: int = 0
     leaves_outside: int = 0
+    leaves_astray: int = 0
     root_entries: int = 0
     root_unfollowed: int = 0
     beyond_40: int = 0
@@ -79,11 +81,13 @@ class Unfollowed:
 
     @property
     def mostly(self) -> bool:
-        """Whether more than half of the root's present entries, or of all, can't be followed.
+        """Whether more than half of the root's present entries, or of all, make no sense.
 
-        Tables of a system in use hardly have any; other bytes taken for tables have many.
+        They can't be followed, or map what is neither in memory nor below 2^46. Tables of a
+        system in use hardly have any; other bytes taken for tables have many.
         """
-        return 2 * self.root_unfollowed > self.root_entries or 2 * len(self) > self.entries
+        senseless = len(self) + self.leaves_astray
+        return 2 * self.root_unfollowed > self.root_entries or 2 * senseless > self.entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +146,21 @@ def unfollowed(
     Where a PAE address space can't be entered, for a reserved bit in a PDPTE, nothing is looked
     at but the PDPTEs. A root outside memory has no entries.
     """
-    counts = np.zeros(7, np.int64)
+    counts = np.zeros(8, np.int64)
     root = (0, 0)
     found: list[UnfollowedEntry] = []
     for block in _blocks(memory, context, tables):
         bad = block.reserved | block.outside
-        pages = block.leaves(context)
+        pages = block.leaves(context).pa
+        away = ~memory.backed(pages)
         address = block.entry[~bad] & np.uint64(ADDRESS_FIELD & context.address_mask)
         counts += [
             block.outside.sum(),
             block.reserved.sum(),
             len(bad),
             len(pages),
-            len(pages) - memory.backed(pages.pa).sum(),
+            away.sum(),
+            (away & (pages >> np.uint64(46) != 0)).sum(),
             (address >> np.uint64(40) != 0).sum(),
             (address >> np.uint64(46) != 0).sum(),
         ]
@@ -163,9 +169,9 @@ def unfollowed(
         found = sorted(
             found + block.first(context, first), key=lambda each: (each.va, -each.level)
         )[:first]
-    outside, reserved, entries, leaves, leaves_outside, *beyond = counts.tolist()
+    outside, reserved, entries, leaves, unbacked, astray, *beyond = counts.tolist()
     return Unfollowed(
-        outside, reserved, tuple(found), entries, leaves, leaves_outside, *root, *beyond
+        outside, reserved, tuple(found), entries, leaves, unbacked, astray, *root, *beyond
     )
 
 

@@ -119,7 +119,8 @@ def _list(
     more = next(lines, None) is not None
     if more and options.limit is None:
         raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, --start picks up")
-    remark(f"{count:,} {noun}{', and there are more' if more else ''}")
+    counted = f"1 {noun[:-1]}" if count == 1 else f"{count:,} {noun}"
+    remark(f"{counted}{', and there are more' if more else ''}")
 
 
 def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator[Mapping]:

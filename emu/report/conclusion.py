@@ -108,7 +108,7 @@ def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
     if verdict.copied:
         yield f"{sum(verdict.copied.values()):,} under a copy of the root"
     if scope.nonsense:
-        yield "most entries can't be followed"
+        yield "most entries make no sense"
     if not scope.mappings:
         yield "no mapping"
     if scope.spaces > 1:

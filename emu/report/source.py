@@ -56,7 +56,7 @@ def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
         yield f"  … and {len(found) - len(found.first):,} more"
     if found.mostly:
         yield (
-            "most entries of the root, or of all tables, can't be followed: "
+            "most entries of the root, or of all tables, make no sense: "
             "are CR3 and the paging mode right?"
         )
     if found.beyond_40 and not source.width_known:

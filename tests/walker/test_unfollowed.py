@@ -48,6 +48,7 @@ def test_entries_are_counted_as_a_naive_walk_counts_them(soup):
         pages = naive.distinct_pages(soup)
         beyond = [page for page in pages if page & -KIB4 not in soup.frames]
         assert (len(pages), len(beyond)) == (found.leaves, found.leaves_outside)
+        assert sum(page >> 46 > 0 for page in beyond) == found.leaves_astray
         assert (len(root), len(bad_root)) == (found.root_entries, found.root_unfollowed)
 
 
@@ -157,6 +158,15 @@ def test_more_than_half_of_all_entries_is_mostly():
         tables.words[tables.place((1 + at) << 12, 1)] = 1 << 45 | OPEN
 
     assert unfollowed(tables.memory, context()).mostly
+
+
+@pytest.mark.parametrize(("bit", "mostly"), [(45, False), (46, True), (51, True)])
+def test_pages_far_outside_memory_make_no_sense_and_devices_do(bit, mostly):
+    tables = Builder().map(0, 0)
+    for at in range(5):
+        tables.words[tables.place((1 + at) << 12, 1)] = 1 << bit | OPEN
+
+    assert mostly is unfollowed(tables.memory, context(maxphyaddr=52)).mostly
 
 
 def test_nothing_at_all_is_not_mostly():

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from walker.context import CR0, PagingContext
+from walker.context import CR0, CR4, PagingContext
 from walker.errors import BadInput
 from walker.memory import FRAME, PhysicalMemory
 from walker.source.case import Case, parse_case
@@ -171,7 +171,8 @@ def _source(
 
 def _mode_told(registers: Registers, why: str) -> tuple[str, ...]:
     mode = "IA-32e mode" if registers.long_mode else "no IA-32e mode"
-    return (f"EFER isn't known; {mode}, since {why}",) if why and registers.efer is None else ()
+    asked = registers.efer is None and (registers.cr4 is None or registers.cr4 & CR4.PAE)
+    return (f"EFER isn't known; {mode}, since {why}",) if why and asked else ()
 
 
 def _check_width(memory: PhysicalMemory, context: PagingContext, *, assumed: bool) -> None:

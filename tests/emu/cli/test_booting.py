@@ -56,6 +56,8 @@ def test_what_was_saved_is_checked_with_the_same_result(run, tiny, tmp_path, nam
     assert ran.document["probes"] == again["probes"] == again["agreements"]
     listed = run("walk", saved, "--json").records
     assert [at << 21 for at in range(16)] == [int(each["va"], 16) for each in listed]
+    document = run("info", saved, "--json").document
+    assert ([], 40) == (document["assumed"], document["context"]["maxphyaddr"])
 
 
 def test_a_kernel_that_fails_says_how_and_ends_with_status_2(run, tmp_path):

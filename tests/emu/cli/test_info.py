@@ -108,7 +108,7 @@ def test_info_says_the_same_to_machines(run, raw):
     } == document["first_unfollowed"][0]
     numbers = ("present_entries", "mapped_outside", "beyond_40_bits", "beyond_46_bits")
     assert [10, 1, 1, 1] == [document[name] for name in numbers]
-    assert not document["mostly_unfollowed"]
+    assert not document["mostly_senseless"]
     assert ([], None, 1, []) == tuple(
         document[name] for name in ("cpus", "cpu", "address_spaces", "notes")
     )
