@@ -1,4 +1,4 @@
-"""`scripts/bench`: the walk against the Heki walk in C, probes against a guest loop, campaigns."""
+"""`scripts/bench`: the walk against the Heki walk in C, probes, campaigns and checks."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.campaign import PER_SECOND, measured_campaigns, show_campaigns
+from scripts.benchmarks.checks import judge_checks, measured_checks, show_checks
 from scripts.benchmarks.contenders import Contender, c_walks, checked, python_walks
 from scripts.benchmarks.cwalk import CWalker, compiler_version
 from scripts.benchmarks.images import IMAGES, Image, dense
@@ -39,7 +40,9 @@ def main() -> int:
     parser.add_argument("--huge", action="store_true", help="go on to 10^7 leaves")
     parser.add_argument("--json", action="store_true", help="one document on standard output")
     parser.add_argument("--campaign", action="store_true", help="fuzzing campaigns, nothing else")
-    parser.add_argument("--against", metavar="TREE", type=Path, help="campaigns of this tree, too")
+    parser.add_argument("--check", action="store_true", help="`crosswalk check`, nothing else")
+    parser.add_argument("--source", metavar="FILE", type=Path, help="with --check, check this, too")
+    parser.add_argument("--against", metavar="TREE", type=Path, help="this tree beside it")
     options = parser.parse_args()
     rounds = 5 if options.quick else 21
     if options.campaign:
@@ -49,6 +52,20 @@ def main() -> int:
         else:
             show_campaigns(campaigns)
             _show_goals(list(_judge_campaigns(campaigns)))
+        return 0
+
+    if options.check:
+        checks = measured_checks(
+            1 if options.quick else 3,
+            quick=options.quick,
+            source=options.source,
+            against=options.against,
+        )
+        if options.json:
+            print(json.dumps({"machine": _machine(), "checks": checks}))
+        else:
+            show_checks(checks)
+            _show_goals(judge_checks(checks))
         return 0
 
     c = None
@@ -229,7 +246,7 @@ def _show_goals(goals: list[Row]) -> None:
     print("\ngoals")
     for goal in goals:
         met = "met" if goal["found"] <= goal["most"] else "MISSED"
-        print(f"  {goal['goal']:<34}{goal['found']:>8.2f} of {goal['most']:<6}{met}")
+        print(f"  {goal['goal']:<38}{goal['found']:>8.2f} of {goal['most']:<6}{met}")
 
 
 def _table(rows: list[Row]) -> None:
