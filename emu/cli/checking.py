@@ -116,8 +116,10 @@ def run_guest(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    source = chosen_source(options)
     limit = None if options.limit is None else parse_int(options.limit, "--limit")
+    if limit == 0:
+        raise BadInput("--limit: at least 1")
+    source = chosen_source(options)
     jobs, between = jobs_of(options), chosen_range(options)
     tell_source(source)
     scope = _scope(options, follow(options, source))
