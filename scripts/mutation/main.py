@@ -1,41 +1,23 @@
 """Takes every rule out of the walker, one at a time, and says what notices."""
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
+from scripts.mutation.explained import load_table
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import Mutant, mutants_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
+from scripts.mutation.product import lines_of_both, noticed_by
+from scripts.mutation.shared import SHARED
 from scripts.mutation.suite import MODULES, NESTED, fails_tests
+from scripts.mutation.tally import Tally, tally_of, tell, write_json
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What became of the mutants: all, those that the CPU's answers leave, and those left then.
-
-    `wrong` are explanations that don't hold, and why.
-    """
-
-    mutants: list[Mutant]
-    left: list[Mutant]
-    survivors: list[Mutant]
-    strangers: list[Mutant]
-    wrong: list[tuple[Explanation, str]]
-    seconds: float
-
-    @property
-    def good(self) -> bool:
-        """Whether each survivor is explained, and each explanation holds."""
-        return not self.strangers and not self.wrong
+_ALL = tuple(dict.fromkeys((*MODULES, *SHARED)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,44 +25,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="which combinations are drawn (0)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    parser.add_argument("--module", choices=MODULES, action="append", help="only this (all)")
+    parser.add_argument("--module", choices=_ALL, action="append", help="only this (all)")
+    parser.add_argument("--shared", action="store_true", help="only the modules both sides import")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="one mutant of N (1)")
     parser.add_argument("--json", action="store_true", help="print one document as JSON")
     options = parser.parse_args(arguments)
-    tally = take_out(options.module or MODULES, options.seed, options.jobs)
+    if options.every < 1 or options.jobs < 1:
+        parser.error("--every and --jobs are at least 1")
+    modules = options.module or (SHARED if options.shared else _ALL)
+    tally = take_out(modules, options.seed, options.jobs, options.every)
     if options.json:
-        print(json.dumps(_record(tally)))
+        write_json(tally)
     else:
-        _tell(tally)
+        tell(tally)
     return 0 if tally.good else 1
 
 
-def take_out(modules: Sequence[str], seed: int, jobs: int) -> Tally:
-    """Make all mutants of these modules, and see which are noticed."""
+def take_out(modules: Sequence[str], seed: int, jobs: int, every: int = 1) -> Tally:
+    """Make the mutants of these modules, one of `every`, and see which are noticed.
+
+    What both sides import is for the product's own commands to judge; the rest for the CPU's
+    answers to a sample. What that leaves, is for tests.
+    """
     began = time.monotonic()
-    table = [row for row in load_table() if row.module in modules]
-    taken = samples(seed) if set(modules) - {NESTED} else []
+    shared = [module for module in modules if module in SHARED]
+    both = lines_of_both(shared) if shared else set()
+    taken = samples(seed) if set(modules) - {NESTED, *SHARED} else []
     kept = kept_pairs(seed) if NESTED in modules else []
     mutants = [
         mutant
         for module in modules
         for mutant in mutants_of(module, (_ROOT / _path(module)).read_text("utf-8"))
-    ]
+    ][::every]
 
     def noticed(mutant: Mutant) -> bool:
+        if mutant.module in SHARED:
+            return noticed_by(mutant) is not None
         if mutant.module == NESTED:
             return killed_in_guest_mode(mutant, kept)
         return killed(mutant, taken)
 
-    left = _alive(jobs, mutants, noticed, "by the CPU")
+    left = _alive(jobs, mutants, noticed, "by the CPU or the product")
     survivors = _alive(jobs, left, fails_tests, "by tests")
-    return Tally(
-        mutants,
-        left,
-        survivors,
-        unexplained(survivors, table),
-        unfounded(table, mutants, survivors),
-        time.monotonic() - began,
-    )
+    table = [row for row in load_table() if row.module in modules]
+    seconds = time.monotonic() - began
+    return tally_of(mutants, left, survivors, both, table, seconds, complete=every == 1)
 
 
 def _path(module: str) -> str:
@@ -122,56 +111,6 @@ def _judge(mutant: Mutant, noticed: Callable[[Mutant], bool]) -> int:
         finally:
             os._exit(status)
     return child
-
-
-def _rows(tally: Tally) -> list[tuple[str, int, int, int, int]]:
-    """Return for each module: mutants, killed by the CPU's answers, by tests, survivors."""
-    rows = []
-    for module in dict.fromkeys(mutant.module for mutant in tally.mutants):
-        every, rest, alive = (
-            sum(each.module == module for each in group)
-            for group in (tally.mutants, tally.left, tally.survivors)
-        )
-        rows.append((module, every, every - rest, rest - alive, alive))
-    return rows
-
-
-def _record(tally: Tally) -> dict[str, object]:
-    names = ("module", "mutants", "by_cpu", "by_tests", "survive")
-    return {
-        "modules": [dict(zip(names, row, strict=True)) for row in _rows(tally)],
-        "unexplained": [_as_row(mutant) for mutant in tally.strangers],
-        "unfounded": [f"{_explained(row)}: {why}" for row, why in tally.wrong],
-        "seconds": round(tally.seconds, 1),
-    }
-
-
-def _as_row(mutant: Mutant) -> dict[str, object]:
-    return {
-        "module": mutant.module,
-        "line": mutant.line,
-        "function": mutant.function,
-        "was": mutant.before,
-        "became": mutant.after,
-    }
-
-
-def _explained(row: Explanation) -> str:
-    return f"{_path(row.module)} {row.function}: {row.was} -> {row.became}"
-
-
-def _tell(tally: Tally) -> None:
-    print(f"{'module':<18}{'mutants':>9}{'by the CPU':>12}{'by tests':>10}{'survive':>9}")
-    for module, *counts in _rows(tally):
-        every, by_cpu, by_tests, alive = counts
-        print(f"{module:<18}{every:>9}{by_cpu:>12}{by_tests:>10}{alive:>9}")
-    for each in tally.strangers:
-        place = f"{_path(each.module)}:{each.line} {each.function}"
-        print(f"survives, unexplained: {place}: {each.before} -> {each.after}")
-    for row, why in tally.wrong:
-        print(f"explained for nothing, {why}: {_explained(row)}")
-    count = len(tally.survivors) - len(tally.strangers)
-    print(f"{len(tally.mutants)} mutants in {tally.seconds:.0f} s; {count} survivors explained")
 
 
 if __name__ == "__main__":

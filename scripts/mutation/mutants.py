@@ -10,10 +10,14 @@ __all__ = ["Mutant", "mutants_of"]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: where, and the first lines of the statement that it is in, before and after."""
+    """One change: where, and the first lines of the statement that it is in, before and after.
+
+    `line` is the first of what is changed, `end` its last.
+    """
 
     module: str
     line: int
+    end: int
     function: str
     before: str
     after: str
@@ -114,7 +118,13 @@ def _mutant(
         return ast.unparse(ast.fix_missing_locations(replace.visit(tree)))
 
     after = _line(replace.visit(statement))
-    return Mutant(module, node.lineno, function, _line(statement), after, write)  # type: ignore[attr-defined]  # What is changed has a line.
+    return Mutant(module, node.lineno, _end(node), function, _line(statement), after, write)  # type: ignore[attr-defined]  # What is changed has a line.
+
+
+def _end(node: ast.AST) -> int:
+    """Return the last line that says what this node does: of a block, that of its condition."""
+    test = getattr(node, "test", None) if isinstance(node, ast.If | ast.While) else node
+    return test.end_lineno or node.lineno  # type: ignore[union-attr,attr-defined,no-any-return]  # As above.
 
 
 def _line(node: ast.AST) -> str:

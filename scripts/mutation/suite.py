@@ -3,17 +3,14 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import Phase, settings
 
 from scripts.mutation.judge import limit_cpu
 from scripts.mutation.mutants import Mutant
+from scripts.mutation.planting import Planted
 
 __all__ = ["MODULES", "NESTED", "fails_tests", "files_for"]
 
@@ -27,6 +24,7 @@ MODULES = ("translate", "bulk", "entry", "tables", "rights", NESTED)
 _TELLING = {
     "walker": ("translate", "bulk", "entry", "tables", "rights", "leaves", "frames", "legacy"),
     "walker/nested": ("translate", "tables", "outcome"),
+    "walker/tlb": ("model", "record", "steps"),
 }
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _LIMIT = 120  # Seconds of the processor: a mutant may never end.
@@ -69,7 +67,7 @@ def _status(mutant: Mutant) -> int:
         os.dup2(silence, stream)
     for name in [name for name in sys.modules if name.split(".")[0] in ("walker", "tests")]:
         del sys.modules[name]
-    sys.meta_path.insert(0, _Planted(mutant))
+    sys.meta_path.insert(0, Planted(f"walker.{mutant.module}", mutant.source))
     os.chdir(_ROOT)
     # That a property fails is enough: no example is made small, and none is kept.
     settings.register_profile(
@@ -90,20 +88,3 @@ def _run(files: Sequence[str]) -> int:
     if code == pytest.ExitCode.OK:
         return 0
     return 1 if code in _FAILED else _BROKEN
-
-
-class _Planted(MetaPathFinder, Loader):
-    """Imports the mutant where its module is asked for."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self._name, self._source = f"walker.{mutant.module}", mutant.source
-
-    def find_spec(
-        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return a spec for the mutant's module alone."""
-        return spec_from_loader(fullname, self) if fullname == self._name else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run the mutant's source."""
-        exec(compile(self._source, f"{self._name}.py", "exec"), module.__dict__)  # noqa: S102  # That is what a mutant is for.

@@ -1,0 +1,73 @@
+"""Which lines of shared modules the prediction runs, and which the observation, in any process."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from mmap import mmap
+from types import FrameType
+
+from scripts.mutation.shared import OBSERVES, PREDICTS
+
+__all__ = ["traced"]
+
+_PREDICTED, _OBSERVED = 1, 2
+_LINES = 4096
+"""The most lines of a module."""
+
+
+@contextmanager
+def traced(modules: Sequence[str]) -> Iterator[Callable[[], set[tuple[str, int]]]]:
+    """Note lines while the body runs; yields a function that returns those that both sides ran.
+
+    A line is run by a side if that is the nearest of the two on the stack. Processes forked within
+    are noted, too: what was run is kept in memory that they share.
+    """
+    at = {_file(name): place for place, name in enumerate(modules)}
+    ran = mmap(-1, len(modules) * _LINES)
+    sides = {_file(name): _PREDICTED for name in PREDICTS}
+    rooms = tuple(f"/{room.replace('.', '/')}/" for room in OBSERVES)
+
+    def side(frame: FrameType | None) -> int:
+        while frame is not None:
+            name = frame.f_code.co_filename
+            if name in sides:
+                return sides[name]
+            if any(room in name for room in rooms):
+                return _OBSERVED
+            frame = frame.f_back
+        return 0
+
+    def called(frame: FrameType, _event: str, _argument: object) -> Callable[..., object] | None:
+        place = at.get(frame.f_code.co_filename)
+        who = 0 if place is None else side(frame.f_back)
+        if place is None or not who:
+            return None
+
+        def noted(frame: FrameType, event: str, _argument: object) -> Callable[..., object]:
+            if event == "line":
+                ran[place * _LINES + frame.f_lineno] |= who
+            return noted
+
+        return noted
+
+    def both() -> set[tuple[str, int]]:
+        whole = bytes(ran)
+        return {
+            (modules[place // _LINES], place % _LINES)
+            for place, who in enumerate(whole)
+            if who == _PREDICTED | _OBSERVED
+        }
+
+    sys.settrace(called)
+    try:
+        yield both
+    finally:
+        sys.settrace(None)
+
+
+def _file(name: str) -> str:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise AssertionError(f"{name} has no file")
+    return spec.origin
