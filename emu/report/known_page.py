@@ -1,8 +1,11 @@
 """The page about known emulator divergences, made from the registry."""
 
+from collections.abc import Iterator
+
 from emu.check import KNOWN, KnownDivergence
 from emu.check.composite_known import KNOWN_COMPOSITE, KnownComposite
 from emu.check.known_sequences import KNOWN_SEQUENCES
+from emu.machine.departures import MACHINE_DEPARTURES
 
 __all__ = ["known_page"]
 
@@ -25,6 +28,15 @@ that caching allows ([tlb.md](tlb.md)): each has a sequence in tests/cases/known
 registered in `emu/check/known_sequences.py`.
 """
 
+_MACHINE = """\
+# …and of its registers
+
+Values that a processor refuses with #GP, and the emulated CPU takes: they concern how registers are
+set up, not how an access is translated under them. Each is registered in `emu/machine/departures.py`
+with instructions that a test runs, at CPL 0 of 64-bit mode. The address that isn't canonical is
+0x8000000000001234.
+"""
+
 
 def known_page() -> str:
     """Return docs/emulator-divergences.md as it has to be."""
@@ -37,7 +49,19 @@ def known_page() -> str:
         f"- See it: `crosswalk sequence tests/cases/known-sequences/{known.sequence}`\n"
         for known in KNOWN_SEQUENCES
     )
-    return "\n".join([_HEAD, *sections, _SEQUENCES, *sequences])
+    return "\n".join([_HEAD, *sections, _SEQUENCES, *sequences, *_machine()])
+
+
+def _machine() -> Iterator[str]:
+    yield _MACHINE
+    for each in MACHINE_DEPARTURES:
+        yield (
+            f"## {each.id}\n\n{each.differs}\n\n"
+            f"- Manual: {each.manual}\n"
+            f"- Reason in the emulator: {each.reason}\n"
+            f"- See it: `run_alone` in `emu/machine/departures.py`, with "
+            f"`{'`, `'.join(each.source.splitlines())}`; RAX is then {each.taken:#x}\n"
+        )
 
 
 def _section(entry: KnownDivergence | KnownComposite, folder: str) -> str:

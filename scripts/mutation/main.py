@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from scripts.mutation.explained import load_table
+from scripts.mutation.explained import load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import Mutant, mutants_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.product import lines_of_both, noticed_by
 from scripts.mutation.shared import SHARED
 from scripts.mutation.suite import MODULES, NESTED, fails_tests
-from scripts.mutation.tally import Tally, tally_of, tell, write_json
+from scripts.mutation.tally import Tally, run_by, tell, write_json
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _ALL = tuple(dict.fromkeys((*MODULES, *SHARED)))
@@ -44,32 +44,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def take_out(modules: Sequence[str], seed: int, jobs: int, every: int = 1) -> Tally:
     """Make the mutants of these modules, one of `every`, and see which are noticed.
 
-    What both sides import is for the product's own commands to judge; the rest for the CPU's
-    answers to a sample. What that leaves, is for tests.
+    What the prediction and the observation both run is for the product's own commands to judge, and
+    for nothing else: a survivor there is something both get wrong in one way. The rest is for the
+    CPU's answers to a sample, where they tell, and then for tests.
     """
     began = time.monotonic()
     shared = [module for module in modules if module in SHARED]
-    both = lines_of_both(shared) if shared else set()
-    taken = samples(seed) if set(modules) - {NESTED, *SHARED} else []
+    lines = lines_of_both(shared) if shared else set()
+    taken = samples(seed) if set(modules) & set(MODULES) - {NESTED} else []
     kept = kept_pairs(seed) if NESTED in modules else []
     mutants = [
         mutant
         for module in modules
         for mutant in mutants_of(module, (_ROOT / _path(module)).read_text("utf-8"))
     ][::every]
+    both = [mutant for mutant in mutants if run_by(mutant, lines)]
+    others = [mutant for mutant in mutants if not run_by(mutant, lines)]
 
     def noticed(mutant: Mutant) -> bool:
-        if mutant.module in SHARED:
-            return noticed_by(mutant) is not None
         if mutant.module == NESTED:
             return killed_in_guest_mode(mutant, kept)
-        return killed(mutant, taken)
+        return mutant.module in MODULES and killed(mutant, taken)
 
-    left = _alive(jobs, mutants, noticed, "by the CPU or the product")
-    survivors = _alive(jobs, left, fails_tests, "by tests")
+    agreed = _alive(jobs, both, lambda each: noticed_by(each) is not None, "by the product")
+    left = _alive(jobs, others, noticed, "by the CPU")
+    survivors = [*agreed, *_alive(jobs, left, fails_tests, "by tests")]
     table = [row for row in load_table() if row.module in modules]
-    seconds = time.monotonic() - began
-    return tally_of(mutants, left, survivors, both, table, seconds, complete=every == 1)
+    return Tally(
+        mutants,
+        both,
+        left,
+        survivors,
+        unexplained(survivors, table),
+        unfounded(table, mutants, survivors) if every == 1 else [],
+        time.monotonic() - began,
+    )
 
 
 def _path(module: str) -> str:

@@ -1,92 +1,70 @@
 """What became of the mutants: counted, held against the explanations, in words and as JSON."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.mutation.explained import Explanation, unexplained, unfounded
+from scripts.mutation.explained import Explanation
 from scripts.mutation.mutants import Mutant
 
-__all__ = ["Tally", "tally_of", "tell", "write_json"]
+__all__ = ["Tally", "run_by", "tell", "write_json"]
+
+_NAMES = ("mutants", "both_run", "by_the_product", "by_the_cpu", "by_tests", "survive")
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What became of the mutants.
 
-    `left` are those that neither the CPU's answers nor the product's commands notice, `survivors`
-    those that tests don't notice then. `both` are those of lines that the prediction and the
-    observation both run. `strangers` are survivors without explanation; `agreed` mutants of `both`
-    that the product agrees with, though a test would notice; `wrong` explanations that don't hold,
-    and why.
+    `both` are those of lines that the prediction and the observation both run, which the product's
+    commands judge; `left` those others that the CPU's answers don't notice, which tests judge.
+    `survivors` nothing notices; `strangers` are survivors without explanation, `wrong` explanations
+    that don't hold, and why.
     """
 
     mutants: list[Mutant]
+    both: list[Mutant]
     left: list[Mutant]
     survivors: list[Mutant]
-    both: list[Mutant]
     strangers: list[Mutant]
-    agreed: list[Mutant]
     wrong: list[tuple[Explanation, str]]
     seconds: float
 
     @property
     def good(self) -> bool:
-        """Whether each survivor is explained, each explanation holds, and the product noticed."""
-        return not self.strangers and not self.wrong and not self.agreed
+        """Whether each survivor is explained, and each explanation holds."""
+        return not self.strangers and not self.wrong
 
 
-def tally_of(  # What was found, and what it is held against.
-    mutants: list[Mutant],
-    left: list[Mutant],
-    survivors: list[Mutant],
-    lines: set[tuple[str, int]],
-    table: Sequence[Explanation],
-    seconds: float,
-    *,
-    complete: bool,
-) -> Tally:
-    """Return the tally; `lines`, (module, line), are those that both sides run.
-
-    Explanations are held against survivors only where the mutants are complete.
-    """
-    both = [
-        mutant
-        for mutant in mutants
-        if any((mutant.module, line) in lines for line in range(mutant.line, mutant.end + 1))
-    ]
-    shared, lost = set(both), set(survivors)
-    return Tally(
-        mutants,
-        left,
-        survivors,
-        both,
-        unexplained(survivors, table),
-        [mutant for mutant in left if mutant in shared and mutant not in lost],
-        unfounded(table, mutants, survivors) if complete else [],
-        seconds,
-    )
+def run_by(mutant: Mutant, lines: set[tuple[str, int]]) -> bool:
+    """Return whether what a mutant changes is on one of these lines, (module, line)."""
+    return any((mutant.module, line) in lines for line in range(mutant.line, mutant.end + 1))
 
 
-def _rows(tally: Tally) -> list[tuple[str, int, int, int, int, int]]:
-    """Return for each module: mutants, of lines of both, killed first, by tests, survivors."""
+def _rows(tally: Tally) -> list[tuple[str, int, int, int, int, int, int]]:
+    """Return for each module the numbers that `_NAMES` names."""
+    both, left, alive = set(tally.both), set(tally.left), set(tally.survivors)
     rows = []
     for module in dict.fromkeys(mutant.module for mutant in tally.mutants):
-        every, both, rest, alive = (
-            sum(each.module == module for each in group)
-            for group in (tally.mutants, tally.both, tally.left, tally.survivors)
+        every = {mutant for mutant in tally.mutants if mutant.module == module}
+        rows.append(
+            (
+                module,
+                len(every),
+                len(every & both),
+                len(every & both - alive),
+                len(every - both - left),
+                len(every & left - alive),
+                len(every & alive),
+            )
         )
-        rows.append((module, every, both, every - rest, rest - alive, alive))
     return rows
 
 
 def write_json(tally: Tally) -> None:
     """Print the tally as one document."""
-    names = ("module", "mutants", "both_run", "by_cpu_or_product", "by_tests", "survive")
     record = {
-        "modules": [dict(zip(names, row, strict=True)) for row in _rows(tally)],
+        "modules": [dict(zip(("module", *_NAMES), row, strict=True)) for row in _rows(tally)],
         "unexplained": [_as_row(mutant) for mutant in tally.strangers],
-        "agreed_with": [_as_row(mutant) for mutant in tally.agreed],
         "unfounded": [f"{_explained(row)}: {why}" for row, why in tally.wrong],
         "seconds": round(tally.seconds, 1),
     }
@@ -118,14 +96,13 @@ def _place(mutant: Mutant) -> str:
 
 def tell(tally: Tally) -> None:
     """Print the tally as a table, and what is wrong beneath."""
-    names = ("mutants", "both run", "by the CPU", "by tests", "survive")
-    print(f"{'module':<18}{''.join(f'{name:>12}' for name in names)}")
+    print(f"{'module':<18}{''.join(f'{name.replace("_", " "):>16}' for name in _NAMES)}")
     for module, *counts in _rows(tally):
-        print(f"{module:<18}{''.join(f'{count:>12}' for count in counts)}")
+        print(f"{module:<18}{''.join(f'{count:>16}' for count in counts)}")
+    both = set(tally.both)
     for each in tally.strangers:
-        print(f"survives, unexplained: {_place(each)}")
-    for each in tally.agreed:
-        print(f"both sides run it, and the product agrees: {_place(each)}")
+        how = "both sides run it, and the product agrees" if each in both else "survives"
+        print(f"{how}, unexplained: {_place(each)}")
     for row, why in tally.wrong:
         print(f"an explanation that doesn't hold, {why}: {_explained(row)}")
     count = len(tally.survivors) - len(tally.strangers)

@@ -7,10 +7,10 @@ import pytest
 
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
-from scripts.mutation.main import Tally
 from scripts.mutation.mutants import mutants_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.suite import fails_tests, files_for
+from scripts.mutation.tally import Tally
 from walker.outcome import GeneralProtection
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -84,9 +84,10 @@ def test_an_explanation_that_does_not_hold_is_told():
 
 def test_either_of_the_two_makes_it_fail():
     mutants = list(mutants_of("double", SOURCE))
-    assert Tally(mutants, [], [], [], [], 0.0).good
-    assert not Tally(mutants, mutants[:1], mutants[:1], mutants[:1], [], 0.0).good
-    assert not Tally(mutants, [], [], [], [(ROW, "it was noticed")], 0.0).good
+    assert Tally(mutants, [], [], [], [], [], 0.0).good
+    assert not Tally(mutants, [], mutants[:1], mutants[:1], mutants[:1], [], 0.0).good
+    assert not Tally(mutants, mutants[:1], [], mutants[:1], mutants[:1], [], 0.0).good
+    assert not Tally(mutants, [], [], [], [], [(ROW, "it was noticed")], 0.0).good
 
 
 @pytest.mark.parametrize(
