@@ -31,10 +31,10 @@ registered in `emu/check/known_sequences.py`.
 _MACHINE = """\
 # …and of its registers
 
-Values that a processor refuses with #GP, and the emulated CPU takes: they concern how registers are
-set up, not how an access is translated under them. Each is registered in `emu/machine/departures.py`
-with instructions that a test runs, at CPL 0 of 64-bit mode. The address that isn't canonical is
-0x8000000000001234.
+Values that a processor refuses with #GP, and the emulated CPU takes: they concern how registers
+are set up, not how an access is translated under them. Each is registered in
+`emu/machine/departures.py` with instructions that a test runs, at CPL 0 of 64-bit mode. The address
+that isn't canonical is 0x8000000000001234.
 """
 
 

@@ -1,11 +1,12 @@
 """Whether the product's own commands notice a mutant, each run as a user runs it.
 
-As a program (`python -m scripts.mutation.product MODULE FILE`) it runs the commands with FILE in
-the place of a module, and ends with 1 and the command that noticed; with 0 if none did.
-"""
+As a program (`python -m scripts.mutation.product COMMANDS MODULE FILE FOLDER`) it runs the commands
+As a program (`python -m scripts.mutation.product COMMANDS MODULE FILE FOLDER`) it runs the commands
+with FILE in the place of a module, and ends with 1 and what noticed it; with 0 if nothing did.
 
 import contextlib
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -39,7 +40,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 """What is run, in this order, until a command doesn't end with status 0."""
 
 
-def noticed_by(mutant: Mutant) -> str | None:
+def noticed_by(mutant: Mutant, commands: Sequence[Sequence[str]] = COMMANDS) -> str | None:
     """Return the command that notices a mutant, None if none does.
 
     A command that raises, or doesn't end, has noticed it as well: it doesn't say "agreement".
@@ -47,7 +48,7 @@ def noticed_by(mutant: Mutant) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.py"
         path.write_text(mutant.source, "utf-8")
-        ended = _run([f"walker.{mutant.module}", str(path), folder])
+        ended = _run(commands, [f"walker.{mutant.module}", str(path), folder])
     if ended is None:
         return "time"
     status, said = ended
@@ -56,14 +57,16 @@ def noticed_by(mutant: Mutant) -> str | None:
     return said.strip().splitlines()[-1] if said.strip() else "import"
 
 
-def lines_of_both(modules: Sequence[str]) -> set[tuple[str, int]]:
+def lines_of_both(
+    modules: Sequence[str], commands: Sequence[Sequence[str]] = COMMANDS
+) -> set[tuple[str, int]]:
     """Return the lines of these modules, (module, line), that both sides run in the commands.
 
     `RuntimeError` if a command doesn't end with 0: then nothing can be said of mutants.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines"
-        ended = _run([",".join(modules), "--lines", str(path), folder])
+        ended = _run(commands, [",".join(modules), "--lines", str(path), folder])
         if ended is None or ended[0] != 0:
             said = "it didn't end" if ended is None else ended[1].strip()
             raise RuntimeError(f"the product isn't content with itself: {said}")
@@ -71,9 +74,9 @@ def lines_of_both(modules: Sequence[str]) -> set[tuple[str, int]]:
     return {(module, int(line)) for module, line in rows}
 
 
-def _run(arguments: Sequence[str]) -> tuple[int, str] | None:
+def _run(commands: Sequence[Sequence[str]], arguments: Sequence[str]) -> tuple[int, str] | None:
     """Return the status of the program, and what it printed; None if it had to be killed."""
-    command = [sys.executable, "-m", "scripts.mutation.product", *arguments]
+    command = [sys.executable, "-m", "scripts.mutation.product", json.dumps(commands), *arguments]
     with subprocess.Popen(
         command,
         cwd=_ROOT,
@@ -92,23 +95,24 @@ def _run(arguments: Sequence[str]) -> tuple[int, str] | None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    if arguments[1] == "--lines":
-        names, _, target, folder = arguments
+    commands = json.loads(arguments[0])
+    if arguments[2] == "--lines":
+        _, names, _, target, folder = arguments
         with traced([f"walker.{name}" for name in names.split(",")]) as lines:
-            status = _run_commands(folder)
+            status = _run_commands(commands, folder)
         rows = sorted((name.removeprefix("walker."), line) for name, line in lines())
         Path(target).write_text("".join(f"{name} {line}\n" for name, line in rows), "utf-8")
         return status
-    name, path, folder = arguments
+    _, name, path, folder = arguments
     sys.meta_path.insert(0, Planted(name, Path(path).read_text("utf-8")))
-    return _run_commands(folder)
+    return _run_commands(commands, folder)
 
 
-def _run_commands(folder: str) -> int:
+def _run_commands(commands: Sequence[Sequence[str]], folder: str) -> int:
     """Run all commands in this process; print the first that doesn't end with 0."""
     main = importlib.import_module("emu.cli.main").main
     out = sys.stdout
-    for number, command in enumerate(COMMANDS):
+    for number, command in enumerate(commands):
         corpus = ("--corpus", f"{folder}/{number}") if command[0] == "fuzz" else ()
         status: object = "it raised"
         try:

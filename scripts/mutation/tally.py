@@ -8,7 +8,7 @@ from scripts.mutation.mutants import Mutant
 
 __all__ = ["Tally", "run_by", "tell", "write_json"]
 
-_NAMES = ("mutants", "both_run", "by_the_product", "by_the_cpu", "by_tests", "survive")
+_NAMES = ("mutants", "both_run", "by_product", "by_cpu", "by_tests", "survive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def _place(mutant: Mutant) -> str:
 
 def tell(tally: Tally) -> None:
     """Print the tally as a table, and what is wrong beneath."""
-    print(f"{'module':<18}{''.join(f'{name.replace("_", " "):>16}' for name in _NAMES)}")
+    print(f"{'module':<18}{''.join(f'{name:>16}' for name in _NAMES)}")
     for module, *counts in _rows(tally):
         print(f"{module:<18}{''.join(f'{count:>16}' for count in counts)}")
     both = set(tally.both)

@@ -1,0 +1,96 @@
+"""Mutants of what both sides import: which modules and lines that are, and who judges them."""
+
+from dataclasses import replace
+
+import pytest
+
+from scripts.mutation import product
+from scripts.mutation.mutants import mutants_of
+from scripts.mutation.product import COMMANDS, lines_of_both, noticed_by
+from scripts.mutation.shared import SHARED, closure, import_graph, shared_modules
+from tests.scripts.test_mutation import ROOT
+
+QUICK = (("check", "tests/cases/shared/four-level.json"),)
+
+
+def mutants(module):
+    return list(mutants_of(module, (ROOT / "walker" / f"{module}.py").read_text()))
+
+
+def test_the_shared_modules_are_those_of_the_import_graph():
+    assert [f"walker.{name}" for name in SHARED] == shared_modules()
+
+
+def test_a_module_that_both_come_to_import_is_missed(tmp_path):
+    for name, text in {
+        "walker/bulk.py": "from walker.helper import f",
+        "walker/leaves.py": "",
+        "walker/translate.py": "",
+        "walker/nested/translate.py": "",
+        "walker/tlb/model.py": "",
+        "walker/helper.py": "from walker import below",
+        "walker/below.py": "",
+        "walker/alone.py": "",
+        "emu/probe/prober.py": "import walker.below\nfrom walker.alone import x",
+        "emu/machine/engine.py": "from emu.other import y",
+        "emu/other.py": "from walker.helper import f",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert ["walker.below", "walker.helper"] == shared_modules(tmp_path)
+    graph = import_graph(tmp_path)
+    assert {"walker.helper", "walker.below"} == closure(graph, ["walker.helper"])
+
+
+def test_the_modules_that_predict_are_no_part_of_what_the_probe_imports():
+    assert not set(SHARED) & {"bulk", "translate", "leaves", "tlb.model", "nested.translate"}
+
+
+def test_every_command_names_what_there_is():
+    for command in COMMANDS:
+        for word in command:
+            assert not word.endswith(".json") or (ROOT / word).is_file()
+
+
+def test_lines_that_both_sides_run_are_told_from_those_of_one():
+    source = (ROOT / "walker" / "memory.py").read_text().splitlines()
+    lines = {source[line - 1].strip() for _, line in lines_of_both(["memory"], QUICK)}
+    assert "found |= (frames >= start) & (frames < start + size)" in lines
+    only_written = "tables[row[pa // FRAME * FRAME], pa % FRAME // 8] = value"
+    assert only_written in {line.strip() for line in source}
+    assert only_written not in lines
+
+
+def memory_mutant(became):
+    return next(each for each in mutants("memory") if each.after == became)
+
+
+@pytest.mark.parametrize(
+    "became",
+    [
+        "found |= (frames > start) & (frames < start + size)",
+        "return np.where(known[at] != frames, at, len(self._known))",
+    ],
+)
+def test_the_product_notices_a_mutant_of_a_line_that_both_run(became):
+    assert " ".join(QUICK[0]) == noticed_by(memory_mutant(became), QUICK)
+
+
+def test_what_raises_or_never_ends_is_noticed(monkeypatch):
+    monkeypatch.setattr(product, "_PATIENCE", 20)
+    one = mutants("memory")[0]
+    raising = replace(one, write=lambda: "raise ValueError")
+    assert noticed_by(raising, QUICK) is not None
+    endless = replace(one, write=lambda: "while True: pass")
+    monkeypatch.setattr(product, "_PATIENCE", 2)
+    assert "time" == noticed_by(endless, QUICK)
+
+
+def test_the_module_itself_is_noticed_by_nothing():
+    same = replace(mutants("memory")[0], write=(ROOT / "walker/memory.py").read_text)
+    assert noticed_by(same, QUICK) is None
+
+
+def test_a_product_that_is_not_content_with_itself_judges_nothing():
+    with pytest.raises(RuntimeError, match=r"not content|isn't content"):
+        lines_of_both(["memory"], [("check", "tests/cases/none.json")])
