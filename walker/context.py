@@ -10,7 +10,7 @@ __all__ = ["CR0", "CR3", "CR4", "EFER", "PagingContext", "PagingMode", "Vendor"]
 
 
 class PagingMode(StrEnum):
-    """The four ways of paging, as Intel SDM vol. 3A 4.1.1 calls them."""
+    """The four ways of paging, as Intel SDM vol. 3A, "Four Paging Modes", calls them."""
 
     BIT32 = "32-bit"
     PAE = "PAE"

@@ -1,7 +1,7 @@
 """The format of paging-structure entries, as tables, mode by mode.
 
-Intel SDM vol. 3A 4.3 for 32-bit, 4.4 for PAE, 4.5 for 4- and 5-level paging; AMD APM vol. 2 5.2
-and 5.3.
+Intel SDM vol. 3A, "32-Bit Paging", "PAE Paging", "4-Level Paging and 5-Level Paging"; AMD APM vol.
+2, "Legacy-Mode Page Translation", "Long-Mode Page Translation".
 """
 
 from collections.abc import Mapping
@@ -145,12 +145,12 @@ def reserved_bits(context: PagingContext, level: int, *, leaf: bool) -> int:
 
     Address bits from MAXPHYADDR up; XD while EFER.NXE is clear; PS where it makes no leaf; the
     address bits of a large leaf below its size, but for PAT in bit 12. For AMD also bit 8 of a
-    PML4E or PML5E (APM vol. 2 5.3.3). In PAE paging bits 62:52 too, and in a PDPTE bit 63,
-    whatever NXE is, and bits 8:5 and 2:1. In 32-bit paging only those of a 4-MiB page: bit 21,
-    and of bits 20:13 what would be address bits from MAXPHYADDR up. Bits of the encryption mask
-    are reserved nowhere.
+    PML4E or PML5E. In PAE paging bits 62:52 too, and in a PDPTE bit 63, whatever NXE is, and bits
+    8:5 and 2:1. In 32-bit paging only those of a 4-MiB page: bit 21, and of bits 20:13 what would
+    be address bits from MAXPHYADDR up. Bits of the encryption mask are reserved nowhere.
 
-    Source: Intel SDM vol. 3A tables 4-4..4-6, 4-8..4-11, 4-14..4-20.
+    Source: Intel SDM vol. 3A, "32-Bit Paging", "PAE Paging", "4-Level Paging and 5-Level Paging":
+    the tables of entry formats. AMD APM vol. 2, "4-Kbyte Page Translation".
     """
     if context.mode is PagingMode.BIT32:
         if not leaf or level == 1:

@@ -20,7 +20,7 @@ Entries = tuple[tuple[int, int], ...]
 
 
 class ErrorCode(IntFlag):
-    """The error code of a page fault (Intel SDM vol. 3A 4.7)."""
+    """The error code of a page fault (Intel SDM vol. 3A, "Page-Fault Exceptions")."""
 
     P = 1 << 0
     WR = 1 << 1
@@ -68,7 +68,7 @@ class PageFault:
 
     Observed, `entries` are the words whose A the walk set all the same. Predicted, they are
     those it may set, each or none: the manuals leave open whether a walk that faults sets A in
-    the upper levels it used (Intel SDM vol. 3A 4.8).
+    the upper levels it used (Intel SDM vol. 3A, "Accessed and Dirty Flags").
     """
 
     error_code: int

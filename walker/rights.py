@@ -60,7 +60,8 @@ def grant_of(entry: int) -> int:
 def rights_table(context: PagingContext) -> NDArray[np.uint8]:
     """Return the `Rights` for each of the 8 combinations of `Grant` bits, as uint8[8].
 
-    Under CR0.WP, CR4.SMEP and CR4.SMAP with the context's AC (Intel SDM vol. 3A 4.6.1).
+    Under CR0.WP, CR4.SMEP and CR4.SMAP with the context's AC (Intel SDM vol. 3A,
+    "Determination of Access Rights").
     Protection keys are left out: a program changes PKRU without the kernel's knowledge, so
     rights that counted it could not be relied on. `translate` honours them.
     """

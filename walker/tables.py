@@ -37,8 +37,8 @@ def unloadable(memory: PhysicalMemory, context: PagingContext) -> int | None:
     """Return the address of the first PDPTE that keeps a PAE address space from being entered.
 
     A present PDPTE with a reserved bit set: MOV to CR3 raises #GP(0) and loads none of the four
-    (Intel SDM vol. 3A 4.4.1; that some processors look at absent ones too is left out). None
-    where there is no such, and in the other modes.
+    (Intel SDM vol. 3A, "PDPTE Registers"; that some processors look at absent ones too is left
+    out). None where there is no such, and in the other modes.
     """
     if context.mode is not PagingMode.PAE:
         return None

@@ -104,7 +104,10 @@ class Walk:
 
 
 def walk(memory: PhysicalMemory, context: PagingContext, va: int) -> Walk:
-    """Return the entries that `va` selects (Intel SDM vol. 3A 4.3, 4.4.2, 4.5.4).
+    """Return the entries that `va` selects.
+
+    Source: Intel SDM vol. 3A, "32-Bit Paging", "Linear-Address Translation with PAE Paging",
+    "Linear-Address Translation with 4-Level Paging and 5-Level Paging".
 
     A table outside RAM ends the walk: what a bus without memory answers isn't defined, and an
     entry of zeros, not present, is what emulators and KVM make of it. `BadInput` for an address
@@ -132,7 +135,7 @@ def descend(memory: PhysicalMemory, context: PagingContext, address: int) -> Wal
 
 
 def translate(memory: PhysicalMemory, context: PagingContext, access: Access) -> Outcome:
-    """Return what an Intel 64 processor would answer (Intel SDM vol. 3A 4.3..4.8).
+    """Return what an Intel 64 processor would answer (Intel SDM vol. 3A, "Paging").
 
     The caches are taken to be empty, and the PDPTE registers of PAE paging to be loaded from
     memory as it is; where loading them fails, every access is answered by the #GP(0) of the MOV
@@ -195,7 +198,7 @@ def step_at(memory: PhysicalMemory, context: PagingContext, level: Level, pa: in
 def denied(context: PagingContext, access: Access, grant: int, key: int) -> ErrorCode | None:
     """Return None if the rights allow the access, else the error-code bits that say more.
 
-    Intel SDM vol. 3A 4.6.1 for the modes, 4.6.2 for protection keys.
+    Intel SDM vol. 3A, "Determination of Access Rights"; "Protection Keys".
     """
     supervisor = access.cpl < 3
     user_page = bool(grant & Grant.USER)
@@ -219,7 +222,10 @@ def denied(context: PagingContext, access: Access, grant: int, key: int) -> Erro
 
 
 def cause(context: PagingContext, access: Access) -> ErrorCode:
-    """Return the error-code bits that describe the access itself (Intel SDM vol. 3A 4.7)."""
+    """Return the error-code bits that describe the access itself.
+
+    Source: Intel SDM vol. 3A, "Page-Fault Exceptions".
+    """
     code = ErrorCode(0)
     if access.type is AccessType.WRITE:
         code |= ErrorCode.WR

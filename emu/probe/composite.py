@@ -179,7 +179,7 @@ class _Batch:
         value = ~(targets[0] >> 12 | targets[1] >> 12 << 32) & _MASK
         run, fault_at = self._mover.cross(kind, va, who, value)
         fault = answer_of(run, fault_at, f"{name} at {va:#x}")
-        # A store that faults may have been made in part (SDM vol. 3A 9.1.1).
+        # A store that faults may have been made in part ("Guaranteed Atomic Operations").
         found = self._taken_back(at) if kind is AccessType.WRITE else value
         if fault is not None:
             return (fault,)

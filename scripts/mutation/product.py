@@ -1,11 +1,6 @@
-"""Whether the product's own commands notice a mutant, each run as a user runs it.
-
-As a program (`python -m scripts.mutation.product COMMANDS MODULE FILE FOLDER`) it runs the commands
-As a program (`python -m scripts.mutation.product COMMANDS MODULE FILE FOLDER`) it runs the commands
-with FILE in the place of a module, and ends with 1 and what noticed it; with 0 if nothing did.
+"""Whether the product's own commands notice a mutant, each run as a user runs it."""
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -15,9 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.mutation.lines import traced
+from scripts.mutation.core import write_core
 from scripts.mutation.mutants import Mutant
-from scripts.mutation.planting import Planted
 
 __all__ = ["COMMANDS", "lines_of_both", "noticed_by"]
 
@@ -26,9 +20,13 @@ _CASES = Path("tests/cases")
 _SHARED = ("four-level", "root-above-4gib", "bit32", "pae", "recursive", "five-level")
 _PATIENCE = 240  # Seconds of wall time for all commands together: a mutant may never end.
 
+CORE = "FOLDER/segments.elf"
+"""A core of several segments, none of which begins at 0; FOLDER is where it is written."""
+
 COMMANDS: tuple[tuple[str, ...], ...] = (
     *(("check", f"{_CASES}/shared/{name}.json") for name in _SHARED),
     ("check", f"{_CASES}/shared/four-level-keys.json"),
+    ("check", CORE),
     ("replay", f"{_CASES}/known/amd-pml4e-bit-8.json"),
     ("run",),
     ("run", "--paging", "5level"),
@@ -48,6 +46,7 @@ def noticed_by(mutant: Mutant, commands: Sequence[Sequence[str]] = COMMANDS) -> 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.py"
         path.write_text(mutant.source, "utf-8")
+        write_core(Path(folder) / "segments.elf")
         ended = _run(commands, [f"walker.{mutant.module}", str(path), folder])
     if ended is None:
         return "time"
@@ -66,6 +65,7 @@ def lines_of_both(
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines"
+        write_core(Path(folder) / "segments.elf")
         ended = _run(commands, [",".join(modules), "--lines", str(path), folder])
         if ended is None or ended[0] != 0:
             said = "it didn't end" if ended is None else ended[1].strip()
@@ -76,7 +76,7 @@ def lines_of_both(
 
 def _run(commands: Sequence[Sequence[str]], arguments: Sequence[str]) -> tuple[int, str] | None:
     """Return the status of the program, and what it printed; None if it had to be killed."""
-    command = [sys.executable, "-m", "scripts.mutation.product", json.dumps(commands), *arguments]
+    command = [sys.executable, "-m", "scripts.mutation.commands", json.dumps(commands), *arguments]
     with subprocess.Popen(
         command,
         cwd=_ROOT,
@@ -92,43 +92,3 @@ def _run(commands: Sequence[Sequence[str]], arguments: Sequence[str]) -> tuple[i
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # Whoever it has left behind goes with it.
     return None if said is None else (process.returncode, said)
-
-
-def _main(arguments: Sequence[str]) -> int:
-    commands = json.loads(arguments[0])
-    if arguments[2] == "--lines":
-        _, names, _, target, folder = arguments
-        with traced([f"walker.{name}" for name in names.split(",")]) as lines:
-            status = _run_commands(commands, folder)
-        rows = sorted((name.removeprefix("walker."), line) for name, line in lines())
-        Path(target).write_text("".join(f"{name} {line}\n" for name, line in rows), "utf-8")
-        return status
-    _, name, path, folder = arguments
-    sys.meta_path.insert(0, Planted(name, Path(path).read_text("utf-8")))
-    return _run_commands(commands, folder)
-
-
-def _run_commands(commands: Sequence[Sequence[str]], folder: str) -> int:
-    """Run all commands in this process; print the first that doesn't end with 0."""
-    main = importlib.import_module("emu.cli.main").main
-    out = sys.stdout
-    for number, command in enumerate(commands):
-        corpus = ("--corpus", f"{folder}/{number}") if command[0] == "fuzz" else ()
-        status: object = "it raised"
-        try:
-            with (
-                Path(os.devnull).open("w") as silence,
-                contextlib.redirect_stdout(silence),
-                contextlib.redirect_stderr(silence),
-            ):
-                status = main([*command, *corpus])
-        finally:
-            if status != 0:
-                print(" ".join(command), file=out, flush=True)
-        if status != 0:
-            return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))

@@ -119,7 +119,7 @@ def test_registers_that_describe_no_known_paging_are_refused(registers, reason):
         PagingContext(**{"cr3": 0} | registers)
 
 
-# CR0 has PE and PG throughout; Intel SDM vol. 3A table 4-1.
+# CR0 has PE and PG throughout; Intel SDM vol. 3A, "Four Paging Modes".
 @pytest.mark.parametrize(
     ("cr4", "efer", "mode", "levels", "bits"),
     [

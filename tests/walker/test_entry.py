@@ -115,7 +115,7 @@ BIT32 = {"cr3": 0, "cr4": 0x10, "efer": 0}
 PAE = {"cr3": 0, "cr4": 0x20, "efer": 0x800}
 
 
-# Intel SDM vol. 3A tables 4-4 to 4-6: M, the width of a 4-MiB page's address, is at most 40.
+# Intel SDM vol. 3A, "32-Bit Paging": M, the width of a 4-MiB page's address, is at most 40.
 @pytest.mark.parametrize(
     ("maxphyaddr", "expected"),
     [(32, bits(13, 21)), (36, bits(17, 21)), (39, bits(20, 21)), (40, {21}), (52, {21})],

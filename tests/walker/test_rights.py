@@ -5,7 +5,7 @@ from walker import Rights
 from walker.rights import grant_of, rights_table, rwx
 
 # What the entries of a page have in common, and what it grants the supervisor and the user
-# (Intel SDM vol. 3A 4.6.1), by control bits.
+# (Intel SDM vol. 3A, "Determination of Access Rights"), by control bits.
 TABLE = [
     ({}, P | XD, "r--", "---"),
     ({}, P | RW | XD, "rw-", "---"),

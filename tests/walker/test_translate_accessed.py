@@ -1,4 +1,4 @@
-"""Accessed and dirty flags (Intel SDM vol. 3A 4.8)."""
+"""Accessed and dirty flags (Intel SDM vol. 3A, "Accessed and Dirty Flags")."""
 
 import pytest
 

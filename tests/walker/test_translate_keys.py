@@ -1,4 +1,4 @@
-"""Protection keys (Intel SDM vol. 3A 4.6.2): AD is bit 2i of PKRU for key i, WD bit 2i + 1."""
+"""Intel SDM vol. 3A, "Protection Keys": AD is bit 2i of PKRU for key i, WD bit 2i + 1."""
 
 import pytest
 

@@ -104,7 +104,7 @@ def test_protection_keys_do_not(mode):
     assert isinstance(ask(found, WRITE, 3, pke=True, pkru=0xFFFF_FFFF), Translation)
 
 
-# Intel SDM vol. 3A 4.7: I/D with SMEP, or with PAE and NXE together.
+# Intel SDM vol. 3A, "Page-Fault Exceptions": I/D with SMEP, or with PAE and NXE together.
 @pytest.mark.parametrize(
     ("mode", "nxe", "smep", "expected"),
     [

@@ -1,7 +1,7 @@
 """What a processor may have cached, as sets, and what takes entries out of them.
 
-Intel SDM vol. 3A 4.10: TLB entries (4.10.2), entries of the paging-structure caches (4.10.3),
-and the operations that invalidate them (4.10.4.1).
+Intel SDM vol. 3A, "Translation Lookaside Buffers (TLBs)", "Paging-Structure Caches", "Operations
+that Invalidate TLBs and Paging-Structure Caches".
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class Leaf(NamedTuple):
     """A TLB entry: pages [base, base + span) of a PCID, or of all if it is `shared` (global).
 
     `read` are the entries that it was made of and that weren't written to since: A is set in
-    them, or it could not be cached (4.10.2.3).
+    them, or it could not be cached ("Details of TLB Use").
     """
 
     pcid: int
@@ -130,7 +130,7 @@ class Caches:
         return True
 
     def fault(self, pcid: int, va: int) -> None:
-        """Take out what a page fault at this address invalidates (4.10.4.1).
+        """Take out what a page fault at this address invalidates.
 
         TLB entries for its page, and the paging-structure-cache entries that it would use, of
         the current PCID: global entries of another one may stay.

@@ -1,9 +1,10 @@
 """Which outcomes each access of a sequence is allowed: the set of all that caching may lead to.
 
 A processor may cache the translation of any address at any time, for prefetches too, and may use
-what it has cached until it is invalidated (Intel SDM vol. 3A 4.10.2.3, 4.10.3.1). So the model
-keeps everything that may be cached, and an access may have every outcome that follows from any of
-it, or from none.
+what it has cached until it is invalidated. So the model keeps everything that may be cached, and an
+access may have every outcome that follows from any of it, or from none.
+
+Source: Intel SDM vol. 3A, "Details of TLB Use", "Caches for Paging Structures".
 """
 
 from collections.abc import Iterable, Iterator
@@ -96,7 +97,7 @@ class TlbModel:
         """Return the first option that the observed outcome is an instance of, or None.
 
         Beside what an option marks, A may be set in every entry that a prefetch may use, but
-        D in none (Intel SDM vol. 3A 4.8).
+        D in none (Intel SDM vol. 3A, "Accessed and Dirty Flags").
         """
         kind, pa, code = _facts(seen)
         if isinstance(seen, PageFault) and seen.cr2 != access.va:

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 PCIDE = 1 << 17
-"""CR4.PCIDE: CR3 bits 11:0 are the PCID (Intel SDM vol. 3A 4.10.1)."""
+"""CR4.PCIDE: CR3 bits 11:0 are the PCID ("Process-Context Identifiers (PCIDs)")."""
 
 NO_FLUSH = 1 << 63
 """Bit 63 of what is moved to CR3 with PCIDE set: nothing has to be invalidated."""
@@ -144,7 +144,8 @@ def pcid_of(context: PagingContext) -> int:
 def after(context: PagingContext, step: Step) -> PagingContext:
     """Return the control state after a step; `BadInput` for what raises #GP or #UD.
 
-    Intel SDM vol. 2: MOV to control registers, INVPCID, WRPKRU.
+    Intel SDM vol. 2B, "MOV—Move to/from Control Registers"; vol. 2A, "INVPCID—Invalidate
+    Process-Context Identifier"; vol. 2D, "WRPKRU—Write Data to User Page Key Register".
     """
     match step:
         case MovCr0(value):
