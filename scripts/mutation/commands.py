@@ -2,8 +2,8 @@
 
 `python -m scripts.mutation.commands COMMANDS MODULE FILE FOLDER`: COMMANDS are JSON; FILE is the
 source of MODULE; FOLDER is what the word FOLDER in a command stands for. It ends with 1, and prints
-the command, where one doesn't end with status 0. With `--lines` and a file before FOLDER, MODULE are
-names with commas: nothing is replaced, and the file gets the lines that both sides run.
+the command, where one doesn't end with status 0. With `--lines` and a file before FOLDER, MODULE
+are names with commas: nothing is replaced, and the file gets the lines that both sides run.
 
 Nothing of the project may be imported here before that is done.
 """
