@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from emu.machine.engine import MAXPHYADDR
 from emu.probe.control import ADDRESS, Control
+from emu.probe.frames import words_of
 from emu.probe.loops import LOOPS, OUT_BYTES, RECORD_BYTES
 from emu.probe.routines import CODE
 from emu.probe.space import Space
@@ -264,7 +265,7 @@ def _free_place(
     ram = _taken([*memory.ranges, *([] if avoid is None else [_sized(avoid)])], _GIB)
     named = np.zeros(len(ram), np.bool_)
     for at in range(0, len(tables), 4096):
-        words = memory.tables(tables[at : at + 4096])
+        words = words_of(memory, tables[at : at + 4096])
         place = (words & np.uint64(ADDRESS & ~mask)) >> np.uint64(_GIB)
         named[place[place < len(named)]] = True
     for apart, taken in ((True, ram | named), (False, ram)):

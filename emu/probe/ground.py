@@ -11,6 +11,7 @@ from emu.machine.engine import MAXPHYADDR
 from emu.probe.arena import IN_PLACE, place_arena
 from emu.probe.control import Control
 from emu.probe.engine import ProbeError
+from emu.probe.frames import has_frames, words_of
 from emu.probe.lending import CR3_UNDER_TEST, REASONS, Lending
 from emu.probe.paths import Paths, distinct, find_paths, find_tables
 from emu.probe.signature import SLOT, signature, signatures
@@ -70,11 +71,11 @@ class Ground:
     ) -> None:
         self.control = control = Control.of(context)
         root = np.array([control.root], np.uint64)
-        if not memory.backed(root)[0] or control.root >> MAXPHYADDR:
+        if not has_frames(memory, root)[0] or control.root >> MAXPHYADDR:
             raise BadInput(f"CR3 {control.cr3:#x} points to no RAM of the emulated machine")
         tables = find_tables(memory, control.root, control.levels, control.mask)
         kept = np.uint64(~control.mask & (1 << 64) - 1)
-        words = memory.tables(root)[0] & kept
+        words = words_of(memory, root)[0] & kept
         self.arena = place_arena(memory, control, tables, words, avoid)
         self.in_place = control.levels == 4 or not control.cr3 >> 52
         own = self.own
@@ -91,7 +92,7 @@ class Ground:
             self._free[self.space.index_of(frames) // WORDS] = False
         # Slots that were written since memory was given back last.
         self._touched: int = touched
-        content = memory.tables(tables)
+        content = words_of(memory, tables)
         self._masked = content & ~kept if control.mask else None
         self.space.write_tables(tables, content & kept if control.mask else content)
         self.arena.prepare(self.space, words)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emu.probe.control import Control
+from emu.probe.frames import has_frames
 from emu.probe.legacy import LegacyProber
 from emu.probe.prober import LongProber
 from emu.probe.scope import Lacking, lacking, lacking_features, refuse
@@ -36,7 +37,7 @@ class Prober:
         control = Control.of(context)
         self.chosen: LongProber | LegacyProber | None
         if control.root & control.wide:
-            if not memory.backed(np.array([control.root], np.uint64))[0]:
+            if not has_frames(memory, np.array([control.root], np.uint64))[0]:
                 raise BadInput(f"CR3 {control.cr3:#x} points to no RAM")
             # No emulated CPU can be given this CR3: nothing can be asked.
             self._control, self.chosen = control, None

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.probe.control import ADDRESS
+from emu.probe.frames import has_frames, words_of
 from emu.probe.space import NOWHERE, Space
 from walker.memory import U64, PhysicalMemory
 
@@ -59,13 +60,13 @@ def find_tables(memory: PhysicalMemory, root: int, levels: int, mask: int = 0) -
     for level in range(levels, 1, -1):
         below = []
         for start in range(0, len(frames), 4096):
-            words = memory.tables(frames[start : start + 4096])
+            words = words_of(memory, frames[start : start + 4096])
             entries = words[(words & _PRESENT) != 0]
             if level in (2, 3):
                 entries = entries[(entries & _PAGE_SIZE) == 0]
             below.append(distinct(entries & address))
         frames = distinct(np.concatenate(below)) if below else frames[:0]
-        frames = frames[memory.backed(frames)]
+        frames = frames[has_frames(memory, frames)]
         found = np.union1d(found, frames)
     return found
 
@@ -82,8 +83,8 @@ def find_paths(space: Space, root: int, levels: int, va: U64) -> Paths:
         shift = np.uint64(3 + 9 * level)
         at = table + ((va[rows] >> shift & np.uint64(511)) << np.uint64(3))
         index = space.index_of(at)
-        held = index != NOWHERE
-        rows, at, index = rows[held], at[held], index[held]
+        there = index != NOWHERE
+        rows, at, index = rows[there], at[there], index[there]
         word[rows, levels - level] = index
         address[rows, levels - level] = at
         entry = space.words[index]

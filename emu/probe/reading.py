@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.probe.control import ADDRESS, CR4_PSE, Control
+from emu.probe.frames import has_frames, words_of
 from walker.context import PagingContext
 from walker.memory import FRAME, U64, PhysicalMemory
 
@@ -66,7 +67,7 @@ class Reading:
             self._levels = [_Level(22, large), _Level(12, large=False)]
         self._address = np.uint64(ADDRESS & ~control.mask if control.pae else 0xFFFF_F000)
         frame = np.array([control.root & -FRAME], np.uint64)
-        root = self._entries(frame) if memory.backed(frame)[0] else np.zeros((1, 0), np.uint64)
+        root = self._entries(frame) if has_frames(memory, frame)[0] else np.zeros((1, 0), np.uint64)
         if control.pae and not control.long:
             first = control.root % FRAME // 8
             root = root[:, first : first + 4]
@@ -96,7 +97,7 @@ class Reading:
 
     def _entries(self, frames: U64) -> U64:
         """Return the entries of n tables, uint64[n, 512], in 32-bit paging uint64[n, 1024]."""
-        words = self._memory.tables(frames)
+        words = words_of(self._memory, frames)
         if self._control.pae:
             return words
         return np.ascontiguousarray(words).view(np.uint32).astype(np.uint64)
@@ -119,7 +120,7 @@ class Reading:
                 np.unique(some[self._tables(level, some)] & self._address) for some in entries
             ]
             frames = np.unique(np.concatenate(found))
-            frames = frames[self._memory.backed(frames)]
+            frames = frames[has_frames(self._memory, frames)]
             self._frames.append(frames)
             entries = [
                 self._entries(frames[at : at + _TABLES]) for at in range(0, len(frames), _TABLES)

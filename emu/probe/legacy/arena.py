@@ -11,6 +11,7 @@ import numpy as np
 
 from emu.probe.arena import IN_PLACE
 from emu.probe.control import Control
+from emu.probe.frames import words_of
 from emu.probe.legacy.paths import Form
 from emu.probe.legacy.routines import CODE
 from emu.probe.space import Space
@@ -150,7 +151,7 @@ def _free_stretch(
     for start, size in ranges:
         taken[start >> _STRETCH : (start + size - 1 >> _STRETCH) + 1] = True
     for at in range(0, len(tables), 4096):
-        words = memory.tables(tables[at : at + 4096])
+        words = words_of(memory, tables[at : at + 4096])
         entries = words.view(np.uint32).astype(np.uint64) if form.size == 4 else words
         stretch = (entries & np.uint64(form.address & ~mask)) >> np.uint64(_STRETCH)
         named[stretch[stretch < _STRETCHES]] = True

@@ -11,6 +11,7 @@ from emu.probe.arena import IN_PLACE
 from emu.probe.changes import changed_words
 from emu.probe.control import Control
 from emu.probe.engine import ProbeError
+from emu.probe.frames import has_frames, words_of
 from emu.probe.legacy.arena import place_arena
 from emu.probe.legacy.paths import Entries, Paths, find_paths, find_tables, form_of
 from emu.probe.legacy.signature import signature, signatures
@@ -63,12 +64,14 @@ class Ground:
         self.control = control = Control.of(context)
         self.form = form_of(control)
         frame = np.array([control.root & -FRAME], np.uint64)
-        if not memory.backed(frame)[0]:
+        if not has_frames(memory, frame)[0]:
             raise BadInput(f"CR3 {control.cr3:#x} points to no RAM of the emulated machine")
         tables = find_tables(memory, self.form, control.root, control.mask)
         first = control.root % FRAME // 8
         kept = np.uint64(~control.mask & (1 << 64) - 1)
-        words = memory.tables(frame)[0][first:][: (self.form.size << self.form.levels[0][1]) // 8]
+        words = words_of(memory, frame)[0][first:][
+            : (self.form.size << self.form.levels[0][1]) // 8
+        ]
         words = words & kept
         self.arena = place_arena(memory, self.form, control, tables, words, avoid)
         own = self.own
@@ -86,7 +89,7 @@ class Ground:
             self.view = self.space.bytes.cast("I")
         else:
             self.cells, self.view = self.space.words, self.space.view
-        content = memory.tables(tables)
+        content = words_of(memory, tables)
         self._masked = content & ~kept if control.mask else None
         self.space.write_tables(tables, content & kept)
         self.arena.prepare(self.space, words)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.probe.control import ADDRESS, CR4_PSE, Control
+from emu.probe.frames import has_frames, words_of
 from emu.probe.paths import MAX_LEVELS, NO_PAGE, NO_WORD, distinct
 from emu.probe.space import NOWHERE, Space
 from walker.memory import FRAME, U64, PhysicalMemory
@@ -69,14 +70,14 @@ def find_tables(memory: PhysicalMemory, form: Form, root: int, mask: int = 0) ->
     Bits of the encryption `mask` are no part of an address.
     """
     found = np.array([root & -FRAME], np.uint64)
-    words = memory.tables(found)[0]
+    words = words_of(memory, found)[0]
     first = root % FRAME // 8
     entries = words[first : first + (form.size << form.levels[0][1]) // 8]
     for shift, _ in form.levels[:-1]:
         below = distinct(_tables_in(entries, form, shift) & np.uint64(ADDRESS & ~mask))
-        below = below[memory.backed(below)]
+        below = below[has_frames(memory, below)]
         found = np.union1d(found, below)
-        entries = memory.tables(below).reshape(-1)
+        entries = words_of(memory, below).reshape(-1)
     return found
 
 
@@ -102,8 +103,8 @@ def find_paths(space: Space, form: Form, root: int, va: U64) -> Paths:
         index = va[rows] >> np.uint64(shift) & np.uint64((1 << bits) - 1)
         at = table + index * np.uint64(form.size)
         word = space.index_of(at & ~np.uint64(7))
-        held = word != NOWHERE
-        rows, at, word = rows[held], at[held], word[held]
+        there = word != NOWHERE
+        rows, at, word = rows[there], at[there], word[there]
         cell = (
             word
             if form.size == 8
