@@ -4,8 +4,8 @@ import argparse
 
 from emu.cli.following import add_allow_empty, look
 from emu.cli.output import add_json, emit
-from emu.cli.sources import add_source, chosen_source
-from emu.report.info import info_lines, info_record
+from emu.cli.sources import add_source, chosen_source, rootless_contents
+from emu.report.info import contents_lines, contents_record, info_lines, info_record
 
 __all__ = ["add_commands"]
 
@@ -22,6 +22,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _info(options: argparse.Namespace) -> int:
+    rootless = rootless_contents(options)
+    if rootless is not None:
+        if options.json:
+            emit(contents_record(rootless))
+        else:
+            for line in contents_lines(rootless):
+                print(line)
     source = chosen_source(options, listing=True)
     found = look(source)
     if options.json:

@@ -6,14 +6,29 @@ from typing import Any
 
 from emu.cli.output import remark
 from emu.guests import booted_guest, names_guest
-from emu.report.source import source_text
+from emu.report.source import missing_text, source_text
 from walker.context import Vendor
 from walker.errors import BadInput
 from walker.leaves import TOP
-from walker.source import Registers, Source, SourceKind, open_source, parse_int
+from walker.source import (
+    Contents,
+    Registers,
+    Source,
+    SourceKind,
+    open_contents,
+    parse_int,
+    source_of,
+)
 from walker.source.registers import ASSUMED_WIDTH
 
-__all__ = ["add_range", "add_source", "chosen_range", "chosen_source", "tell_source"]
+__all__ = [
+    "add_range",
+    "add_source",
+    "chosen_range",
+    "chosen_source",
+    "rootless_contents",
+    "tell_source",
+]
 
 _WIDEST = 52
 
@@ -53,14 +68,24 @@ def chosen_source(
     name = options.source
     if names_guest(name):
         return _guest(name, registers, options, nested=nested)
-    return open_source(
-        name,
-        registers,
+    width = _WIDEST if listing else ASSUMED_WIDTH
+    return source_of(_contents(options), registers, nested=nested, width=width)
+
+
+def rootless_contents(options: argparse.Namespace) -> Contents | None:
+    """Return what is in the file that the options name, where nothing says what CR3 is."""
+    if names_guest(options.source) or options.cr3 is not None:
+        return None
+    contents = _contents(options)
+    return contents if contents.registers.cr3 is None else None
+
+
+def _contents(options: argparse.Namespace) -> Contents:
+    return open_contents(
+        options.source,
         cpu=parse_int(options.cpu, "--cpu", bits=16),
         base=parse_int(options.base, "--base", bits=52),
         kind=options.kind,
-        nested=nested,
-        width=_WIDEST if listing else ASSUMED_WIDTH,
     )
 
 
@@ -71,6 +96,8 @@ def tell_source(source: Source) -> None:
         remark(f"assumed: {', '.join(source.assumed)}")
     for text in source.remarks:
         remark(text)
+    if source.missing:
+        remark(missing_text(source))
 
 
 def add_range(parser: argparse.ArgumentParser) -> None:

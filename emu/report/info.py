@@ -4,42 +4,54 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from emu.report.source import format_text, spaces_text, unfollowed_lines, unfollowed_record
+from emu.report.source import (
+    format_text,
+    missing_text,
+    spaces_text,
+    unfollowed_lines,
+    unfollowed_record,
+)
 from emu.report.text import context_text, size_text
 from walker.entry import level_of
-from walker.source import Registers, Source
+from walker.source import Contents, Registers, Source
 from walker.unfollowed import Unfollowed
 
-__all__ = ["info_lines", "info_record"]
+__all__ = ["contents_lines", "contents_record", "info_lines", "info_record"]
 
 _RANGES = 8
 _NOTES = 16
 _DECIMAL = {"maxphyaddr"}
 
 
-def info_lines(source: Source, levels: Mapping[int, int], found: Unfollowed) -> Iterator[str]:
-    """Yield what is known of a source; `levels` is the number of leaves by level."""
-    yield f"{source.name}: {format_text(source)}"
-    yield f"context: {context_text(source.context)}"
-    yield f"assumed: {', '.join(source.assumed) or 'nothing'}"
-    for number, registers in enumerate(source.cpus):
-        chosen = ", chosen" if number == source.cpu and len(source.cpus) > 1 else ""
-        values = ", ".join(
-            f"{name} = {value}".lower() for name, value in _registers(registers).items()
-        )
-        yield f"CPU {number}{chosen}: {values}"
-    spaces = spaces_text(source)
+def contents_lines(contents: Contents) -> Iterator[str]:
+    """Yield what a file has, whether or not it's known where its tables begin."""
+    yield f"{contents.name}: {format_text(contents)}"
+    for number, registers in enumerate(contents.cpus):
+        chosen = ", chosen" if number == contents.cpu and len(contents.cpus) > 1 else ""
+        values = ", ".join(f"{name} = {value}" for name, value in _registers(registers).items())
+        yield f"CPU {number}{chosen}: {values.lower()}"
+    spaces = spaces_text(contents)
     if spaces is not None:
         yield f"this is {spaces}"
-    if source.notes:
-        names = [f"{name} (type {kind:#x}, {size:,} bytes)" for name, kind, size in source.notes]
+    if contents.notes:
+        names = [f"{name} (type {kind:#x}, {size:,} bytes)" for name, kind, size in contents.notes]
         yield f"notes: {_some(names, _NOTES)}"
-    ranges = source.memory.ranges
+    ranges = contents.memory.ranges
     total = sum(size for _, size in ranges)
     yield f"memory: {size_text(total)} in {_some([_range(*each) for each in ranges], _RANGES)}"
-    holes = _holes(source)
+    holes = _holes(contents)
     if holes:
         yield f"holes: {_some([_range(*each) for each in holes], _RANGES)}"
+    if contents.missing:
+        yield missing_text(contents)
+
+
+def info_lines(source: Source, levels: Mapping[int, int], found: Unfollowed) -> Iterator[str]:
+    """Yield what is known of a source; `levels` is the number of leaves by level."""
+    yield from contents_lines(source)
+    yield f"context: {context_text(source.context)}"
+    yield f"assumed: {', '.join(source.assumed) or 'nothing'}"
+    yield from source.remarks
     counts = ", ".join(
         f"{count:,} by a {level_of(source.context, level).entry}"
         for level, count in levels.items()
@@ -51,35 +63,43 @@ def info_lines(source: Source, levels: Mapping[int, int], found: Unfollowed) -> 
         f"{found.leaves_outside:,} map what is not in memory"
     )
     yield from unfollowed_lines(source, found)
-    yield from source.remarks
+
+
+def contents_record(contents: Contents) -> dict[str, Any]:
+    """Return the lines of `contents_lines` as `info --json` prints them."""
+    ranges = contents.memory.ranges
+    return {
+        "source": contents.name,
+        "kind": contents.kind.value,
+        "format": format_text(contents),
+        "cpus": [_registers(each) for each in contents.cpus],
+        "cpu": contents.cpu if contents.cpus else None,
+        "address_spaces": contents.address_spaces,
+        "notes": [
+            {"name": name, "type": kind, "size": size} for name, kind, size in contents.notes
+        ],
+        "memory": {
+            "size": sum(size for _, size in ranges),
+            "ranges": [[hex(start), hex(size)] for start, size in ranges],
+            "holes": [[hex(start), hex(size)] for start, size in _holes(contents)],
+            "missing": contents.missing,
+            "complete": contents.complete,
+        },
+    }
 
 
 def info_record(source: Source, levels: Mapping[int, int], found: Unfollowed) -> dict[str, Any]:
-    """Return the same as `info --json` prints it."""
+    """Return the lines of `info_lines` as `info --json` prints them."""
     context = source.context
+    values = {field.name: getattr(context, field.name) for field in fields(context)}
     return {
-        "source": source.name,
-        "kind": source.kind.value,
-        "format": format_text(source),
+        **contents_record(source),
         "context": {
             "mode": context.mode.value,
-            **{
-                field.name: _value(field.name, getattr(context, field.name))
-                for field in fields(context)
-            },
+            **{name: _value(name, value) for name, value in values.items()},
         },
         "assumed": list(source.assumed),
-        "cpus": [_registers(each) for each in source.cpus],
-        "cpu": source.cpu if source.cpus else None,
-        "address_spaces": source.address_spaces,
-        "notes": [{"name": name, "type": kind, "size": size} for name, kind, size in source.notes],
-        "memory": {
-            "size": sum(size for _, size in source.memory.ranges),
-            "ranges": [[hex(start), hex(size)] for start, size in source.memory.ranges],
-            "holes": [[hex(start), hex(size)] for start, size in _holes(source)],
-            "missing": source.missing,
-            "complete": source.complete,
-        },
+        "remarks": list(source.remarks),
         "mappings": sum(levels.values()),
         "mappings_by_level": {str(level): count for level, count in levels.items()},
         "unfollowed": unfollowed_record(found),
@@ -98,7 +118,6 @@ def info_record(source: Source, levels: Mapping[int, int], found: Unfollowed) ->
         "mostly_senseless": found.mostly,
         "beyond_40_bits": found.beyond_40,
         "beyond_46_bits": found.beyond_46,
-        "remarks": list(source.remarks),
     }
 
 
@@ -116,11 +135,11 @@ def _value(name: str, value: Any) -> Any:
     return value if name in _DECIMAL else hex(value)
 
 
-def _holes(source: Source) -> list[tuple[int, int]]:
+def _holes(contents: Contents) -> list[tuple[int, int]]:
     """Return what lies between the ranges of memory and below the first, as (start, size)."""
     holes = []
     at = 0
-    for start, size in source.memory.ranges:
+    for start, size in contents.memory.ranges:
         if start > at:
             holes.append((at, start - at))
         at = start + size

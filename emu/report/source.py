@@ -5,10 +5,17 @@ from typing import Any
 
 from emu.report.text import context_text, size_text
 from walker.entry import level_of
-from walker.source import Source, SourceKind
+from walker.source import Contents, Source, SourceKind
 from walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
 
-__all__ = ["format_text", "source_text", "spaces_text", "unfollowed_lines", "unfollowed_record"]
+__all__ = [
+    "format_text",
+    "missing_text",
+    "source_text",
+    "spaces_text",
+    "unfollowed_lines",
+    "unfollowed_record",
+]
 
 _CPUS = 4
 _REASONS = {
@@ -28,7 +35,7 @@ def source_text(source: Source) -> str:
     return f"{source.name}: {', '.join(parts)}; {context_text(source.context)}"
 
 
-def format_text(source: Source) -> str:
+def format_text(source: Contents) -> str:
     """Return the format of a source in a few words."""
     if source.kind is SourceKind.CASE:
         return "case file"
@@ -37,7 +44,12 @@ def format_text(source: Source) -> str:
     return "booted guest" if source.complete else "raw image"
 
 
-def spaces_text(source: Source) -> str | None:
+def missing_text(source: Contents) -> str:
+    """Return how many bytes a core speaks of and doesn't hold."""
+    return f"{source.missing:,} bytes of segments aren't in the file"
+
+
+def spaces_text(source: Contents) -> str | None:
     """Return how many of a core's address spaces this one is of; None where it is the only one."""
     if source.address_spaces == 1:
         return None

@@ -1,6 +1,7 @@
 """Where physical memory and control registers come from.
 
-- `open_source`: any file that holds memory, as a `Source` with memory and context;
+- `open_source`: any file that holds memory, as a `Source` with memory and context, in two steps
+  `open_contents` and `source_of`;
   `Registers` and `parse_int` for what is said on a command line.
 - `load_case`, `parse_case`, `dump_case`: case files, as a `Case` of `Probe`s and
   `OutcomeRecord`s on a `Cpu`.
@@ -10,13 +11,14 @@
 from walker.source.case import dump_case, load_case, parse_case
 from walker.source.casetypes import Case, Cpu, OutcomeRecord, Probe
 from walker.source.elfcore import ElfCore, read_core
-from walker.source.load import open_source
+from walker.source.load import open_contents, open_source, source_of
 from walker.source.raw import read_raw
 from walker.source.registers import Registers, parse_int
-from walker.source.sources import Source, SourceKind
+from walker.source.sources import Contents, Source, SourceKind
 
 __all__ = [
     "Case",
+    "Contents",
     "Cpu",
     "ElfCore",
     "OutcomeRecord",
@@ -26,9 +28,11 @@ __all__ = [
     "SourceKind",
     "dump_case",
     "load_case",
+    "open_contents",
     "open_source",
     "parse_case",
     "parse_int",
     "read_core",
     "read_raw",
+    "source_of",
 ]

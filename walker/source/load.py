@@ -1,7 +1,8 @@
 """Physical memory and the context to read it in, from any file that holds them."""
 
 import os
-from dataclasses import fields, replace
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,12 @@ from walker.source.modes import other_levels, with_mode
 from walker.source.naming import errors_named
 from walker.source.raw import read_raw
 from walker.source.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
-from walker.source.sources import Source, SourceKind
+from walker.source.sources import Contents, Source, SourceKind
 from walker.source.unread import HEAD, unread_format
 
-__all__ = ["open_source"]
+__all__ = ["open_contents", "open_source", "source_of"]
 
+_386 = "386"
 _NAMED = 4
 _4_GIB = 1 << 32
 
@@ -35,17 +37,27 @@ def open_source(
     nested: bool = False,
     width: int = ASSUMED_WIDTH,
 ) -> Source:
-    """Return the source in the file at `path`, mapped and not copied.
+    """Return the source in the file at `path`: what `open_contents` and `source_of` do."""
+    contents = open_contents(path, cpu=cpu, base=base, kind=kind)
+    return source_of(contents, registers, nested=nested, width=width)
 
-    `registers` go before what the file says. `cpu` chooses among the CPUs of an ELF core,
-    `base` is the physical address of a raw image in bytes. `kind` says what the file is;
-    without it, the file's first bytes and the name's ending (.json) decide. `nested` says that
-    CR3 is guest-physical, so that whether it points into the memory isn't known here. `width`
-    is the MAXPHYADDR to take where none is known, in bits: 52 hides no mapping.
+
+def open_contents(
+    path: str | os.PathLike[str],
+    *,
+    cpu: int = 0,
+    base: int = 0,
+    kind: SourceKind | str | None = None,
+) -> Contents:
+    """Return what is in the file at `path`, mapped and not copied.
+
+    `cpu` chooses among the CPUs of an ELF core, `base` is the physical address of a raw image in
+    bytes. `kind` says what the file is; without it, the file's first bytes and the name's ending
+    (.json) decide.
 
     Raises `BadInput` (`LimitExceeded` where a limit is passed) in one line that names the file:
     it can't be read, has a format that isn't read (`walker.source.unread`) or isn't what it
-    should be, CR3 isn't known, or points outside the memory.
+    should be.
     """
     file = map_file(path)
     with errors_named(file.name):
@@ -58,10 +70,32 @@ def open_source(
     case = parse_case(file.data, file.name) if chosen is SourceKind.CASE else None
     with errors_named(file.name):
         if case is not None:
-            return _of_case(file.name, case, registers, nested=nested)
+            return _of_case(file.name, case)
         if chosen is SourceKind.ELF:
-            return _of_core(file.name, read_core(file.data, cpu), registers, width, nested=nested)
-        return _of_raw(file, base, registers, width, nested=nested)
+            return _of_core(file.name, read_core(file.data, cpu))
+        return Contents(name=file.name, kind=SourceKind.RAW, memory=read_raw(file.data, base))
+
+
+def source_of(
+    contents: Contents,
+    registers: Registers = NOT_GIVEN,
+    *,
+    nested: bool = False,
+    width: int = ASSUMED_WIDTH,
+) -> Source:
+    """Return the contents of a file with the context to read them in.
+
+    `registers` go before what the file says. `nested` says that CR3 is guest-physical, so that
+    whether it points into the memory isn't known here. `width` is the MAXPHYADDR to take where
+    none is known, in bits: 52 hides no mapping.
+
+    Raises `BadInput` in one line that names the file: CR3 isn't known, or points outside the
+    memory, the registers aren't those of a CPU that pages, or they say what isn't modelled.
+    """
+    with errors_named(contents.name):
+        if contents.kind is SourceKind.CASE:
+            return _case_source(contents, registers, nested=nested)
+        return _source(contents, registers, width, nested=nested)
 
 
 def _chosen_kind(file: MappedFile, kind: SourceKind | str | None) -> SourceKind:
@@ -84,89 +118,83 @@ def _chosen_kind(file: MappedFile, kind: SourceKind | str | None) -> SourceKind:
     return SourceKind.RAW
 
 
-def _of_case(name: str, case: Case, registers: Registers, *, nested: bool) -> Source:
+def _of_case(name: str, case: Case) -> Contents:
     known = Registers(**{item.name: getattr(case.cpu, item.name) for item in fields(Cpu)})
-    context = registers.over(known).context()
     memory = case.memory()
-    _check_root(memory, context, nested=nested)
-    return Source(
+    return Contents(
         name=name,
         kind=SourceKind.CASE,
         memory=memory,
-        context=context,
+        registers=known,
         case=case,
         complete=True,
     )
 
 
-def _of_core(name: str, core: ElfCore, registers: Registers, width: int, *, nested: bool) -> Source:
-    if registers.over(core.registers).cr3 is None:
-        names = ", ".join(sorted({note.name for note in core.notes})) or "none"
-        raise BadInput(
-            f"ELF core without a QEMU note (its notes: {names}): give --cr3 (and --cr4, --cr0, "
-            "--efer where they matter)"
-        )
-    everything, why = with_mode(core.memory, registers.over(core.registers), is_386=core.is_386)
-    _require_paging(everything, core)
-    source = _source(name, SourceKind.ELF, core.memory, everything, width, nested=nested)
-    missing = (f"{core.missing:,} bytes of segments aren't in the file",) if core.missing else ()
-    cpus = tuple(each.registers for each in core.cpus)
-    return replace(
-        source,
-        cpus=cpus,
-        cpu=core.chosen,
+def _of_core(name: str, core: ElfCore) -> Contents:
+    return Contents(
+        name=name,
+        kind=SourceKind.ELF,
+        memory=core.memory,
+        registers=core.registers,
+        machine=_386 if core.is_386 else "x86-64",
         notes=tuple((note.name, note.kind, len(note.content)) for note in core.notes),
-        machine="386" if core.is_386 else "x86-64",
         missing=core.missing,
-        remarks=_mode_told(everything, why or core.why) + missing + source.remarks,
+        cpus=tuple(each.registers for each in core.cpus),
+        cpu=core.chosen,
+        why=core.why,
     )
 
 
-def _require_paging(registers: Registers, core: ElfCore) -> None:
+def _case_source(contents: Contents, registers: Registers, *, nested: bool) -> Source:
+    context = registers.over(contents.registers).context()
+    _check_root(contents.memory, context, nested=nested)
+    return Source(**_shared(contents), context=context)
+
+
+def _source(contents: Contents, registers: Registers, width: int, *, nested: bool) -> Source:
+    memory = contents.memory
+    known = registers.over(contents.registers)
+    if known.cr3 is None:
+        raise BadInput(
+            f"{_rootless(contents)}: give --cr3 (and --cr4, --cr0, --efer where they matter)"
+        )
+    everything, why = with_mode(memory, known, is_386=contents.machine == _386)
+    _require_paging(everything, contents)
+    context = everything.context(width=width)
+    _check_width(memory, context, assumed=everything.maxphyaddr is None)
+    _check_root(memory, context, nested=nested)
+    hint = other_levels(memory, context) if everything.cr4 is None and not nested else None
+    return Source(
+        **_shared(contents),
+        context=context,
+        assumed=everything.assumed(width=width),
+        width_known=everything.maxphyaddr is not None,
+        remarks=(*_mode_told(everything, why or contents.why), *([hint] if hint else [])),
+    )
+
+
+def _shared(contents: Contents) -> dict[str, Any]:
+    return {field.name: getattr(contents, field.name) for field in fields(Contents)}
+
+
+def _rootless(contents: Contents) -> str:
+    if contents.kind is SourceKind.RAW:
+        return "raw image"
+    names = ", ".join(sorted({name for name, _, _ in contents.notes})) or "none"
+    return f"ELF core without a QEMU note (its notes: {names})"
+
+
+def _require_paging(registers: Registers, contents: Contents) -> None:
     """Raise `BadInput` where the chosen CPU doesn't page, and name those that do."""
-    others = [number for number, each in enumerate(core.cpus) if _pages(each.registers)]
+    others = [number for number, each in enumerate(contents.cpus) if _pages(each)]
     if not _pages(registers) and others:
         cr0, names = registers.cr0, ", ".join(map(str, others[:_NAMED]))
-        raise BadInput(f"paging is off on CPU {core.chosen}: CR0 = {cr0:#x}; CPU {names} pages")
+        raise BadInput(f"paging is off on CPU {contents.cpu}: CR0 = {cr0:#x}; CPU {names} pages")
 
 
 def _pages(registers: Registers) -> bool:
     return registers.cr0 is None or bool(registers.cr0 & CR0.PG)
-
-
-def _of_raw(
-    file: MappedFile, base: int, registers: Registers, width: int, *, nested: bool
-) -> Source:
-    memory = read_raw(file.data, base)
-    if registers.cr3 is None:
-        raise BadInput("raw image: give --cr3 (and --cr4, --cr0, --efer where they matter)")
-    everything, why = with_mode(memory, registers)
-    source = _source(file.name, SourceKind.RAW, memory, everything, width, nested=nested)
-    return replace(source, remarks=_mode_told(everything, why) + source.remarks)
-
-
-def _source(
-    name: str,
-    kind: SourceKind,
-    memory: PhysicalMemory,
-    registers: Registers,
-    width: int,
-    *,
-    nested: bool,
-) -> Source:
-    context = registers.context(width=width)
-    _check_width(memory, context, assumed=registers.maxphyaddr is None)
-    _check_root(memory, context, nested=nested)
-    hint = other_levels(memory, context) if registers.cr4 is None and not nested else None
-    return Source(
-        name=name,
-        kind=kind,
-        memory=memory,
-        context=context,
-        assumed=registers.assumed(width=width),
-        width_known=registers.maxphyaddr is not None,
-        remarks=(hint,) if hint else (),
-    )
 
 
 def _mode_told(registers: Registers, why: str) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ from enum import StrEnum
 from walker.context import CR0, PagingContext
 from walker.memory import FRAME, PhysicalMemory
 from walker.source.casetypes import Case
-from walker.source.registers import Registers
+from walker.source.registers import NOT_GIVEN, Registers
 
-__all__ = ["Source", "SourceKind"]
+__all__ = ["Contents", "Source", "SourceKind"]
 
 
 class SourceKind(StrEnum):
@@ -20,35 +20,32 @@ class SourceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Physical memory and the context to read it in.
+class Contents:
+    """Physical memory, and what its file says of it.
 
-    `name` is the path as it was given. `case` is the case as it stands in the file, without
-    the registers given besides; None for other kinds. `assumed` lists what neither the file
-    nor the caller said, as texts like "efer = 0xd00"; `width_known` says whether MAXPHYADDR is
-    not among them. `complete` says that the memory is all there is of the machine, as in a
-    case file and in a guest that was booted here: else the file may lack some.
+    `name` is the path as it was given, `registers` what the file says of the CPU that was
+    chosen. `case` is the case as it stands in the file; None for other kinds. `complete` says
+    that the memory is all there is of the machine, as in a case file and in a guest that was
+    booted here: else the file may lack some.
 
     Of an ELF core: `machine` is "386" or "x86-64", `notes` the name, type and size in bytes of
     each note, `missing` the bytes of segments that the file doesn't hold, `cpus` the registers
-    of each CPU, and `cpu` the number of the one that was chosen. `remarks` are sentences about
-    what was told from elsewhere, for people.
+    of each CPU, `cpu` the number of the one that was chosen, and `why` says by what the paging
+    mode of that was told, if it had to be.
     """
 
     name: str
     kind: SourceKind
     memory: PhysicalMemory
-    context: PagingContext
+    registers: Registers = NOT_GIVEN
     case: Case | None = None
-    assumed: tuple[str, ...] = ()
-    width_known: bool = True
     complete: bool = False
     machine: str = ""
     notes: tuple[tuple[str, int, int], ...] = ()
     missing: int = 0
     cpus: tuple[Registers, ...] = ()
     cpu: int = 0
-    remarks: tuple[str, ...] = ()
+    why: str = ""
 
     @property
     def address_spaces(self) -> int:
@@ -62,3 +59,18 @@ class Source:
             if each.cr3 is not None and each.cr0 is not None and each.cr0 & CR0.PG
         }
         return max(len(paging), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source(Contents):
+    """Physical memory and the context to read it in.
+
+    `assumed` lists what neither the file nor the caller said, as texts like "efer = 0xd00";
+    `width_known` says whether MAXPHYADDR is not among them. `remarks` are sentences about what
+    was told from elsewhere, for people.
+    """
+
+    context: PagingContext
+    assumed: tuple[str, ...] = ()
+    width_known: bool = True
+    remarks: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.emu.cli.lacking import RAM, ROOT, clean, commands, lacking
 from tests.walker.build import RW, XD, P
-from tests.walker.source.conftest import Core, cpu_state, qemu_notes
+from tests.walker.source.conftest import Core, cpu_state, note, qemu_notes
 
 
 @pytest.fixture
@@ -62,8 +62,6 @@ def test_info_says_all_of_it_to_people(run, four_cpus):
     assert 0 == ran.status
     assert [
         f"{four_cpus}: ELF core of x86-64",
-        "context: 4-level paging, CR3 0x5000, WP NXE, MAXPHYADDR 52",
-        "assumed: efer = 0xd00, pkru = 0x0, maxphyaddr = 52, page1gb = true, vendor = intel",
         "CPU 0: cr0 = 0x80050033, cr3 = 0x1000, cr4 = 0x20, rflags_ac = false",
         "CPU 1, chosen: cr0 = 0x80050033, cr3 = 0x5000, cr4 = 0x20, rflags_ac = false",
         "CPU 2: cr0 = 0x80050033, cr3 = 0x1008, cr4 = 0x20, rflags_ac = false",
@@ -72,9 +70,11 @@ def test_info_says_all_of_it_to_people(run, four_cpus):
         "notes: "
         + ", ".join(["CORE (type 0x1, 336 bytes)"] * 4 + ["QEMU (type 0x0, 440 bytes)"] * 4),
         "memory: 64 KiB in 0x0–0x10000",
+        "context: 4-level paging, CR3 0x5000, WP NXE, MAXPHYADDR 52",
+        "assumed: efer = 0xd00, pkru = 0x0, maxphyaddr = 52, page1gb = true, vendor = intel",
+        "EFER isn't known; IA-32e mode, since CS is a 64-bit segment",
         "mappings: 2 (2 by a PTE)",
         "present entries: 5, of which 0 can't be followed and 0 map what is not in memory",
-        "EFER isn't known; IA-32e mode, since CS is a 64-bit segment",
     ] == ran.out.splitlines()
 
 
@@ -135,3 +135,23 @@ def test_info_of_a_case_and_of_a_guest_assumes_nothing(run, case):
         document = run("info", source, "--json").document
         assert ([], True) == (document["assumed"], document["memory"]["complete"])
     assert "assumed: nothing" in run("info", case(clean())).out
+
+
+def test_without_cr3_info_says_what_the_file_has_and_asks_for_it(run, tmp_path):
+    path = tmp_path / "core"
+    notes = note(b"VBCPU\0", 0xB01, bytes(8))
+    path.write_bytes(Core(loads=[(0x1000, bytes(0x2000))], notes=notes).build())
+    ran = run("info", path)
+    assert 2 == ran.status
+    assert [
+        f"{path}: ELF core of x86-64",
+        "notes: VBCPU (type 0xb01, 8 bytes)",
+        "memory: 8 KiB in 0x1000–0x3000",
+        "holes: 0x0–0x1000",
+    ] == ran.out.splitlines()
+    (error,) = ran.err.splitlines()
+    assert error.startswith(f"crosswalk: error: {path}: ELF core without a QEMU note")
+    assert "give --cr3" in error
+    ran = run("info", path, "--json")
+    assert (2, [{"name": "VBCPU", "type": 0xB01, "size": 8}]) == (ran.status, ran.document["notes"])
+    assert "context" not in ran.document
