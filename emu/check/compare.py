@@ -10,7 +10,7 @@ from walker.columns import Kind, Outcomes
 from walker.outcome import Outcome
 from walker.translate import Walk
 
-__all__ = ["Divergence", "agreements", "choose", "differing_fields"]
+__all__ = ["Divergence", "agreements", "choose", "differing_fields", "spread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,18 @@ def differing_fields(predicted: Outcomes, observed: Outcomes) -> dict[str, NDArr
         "cr2": predicted.cr2 != observed.cr2,
         "entries": ~same,
     }
+
+
+def spread(these: Outcomes, rows: NDArray[np.bool_], others: Outcomes) -> Outcomes:
+    """Return `these`, with the rows that are set in bool[n] replaced by `others`, in order."""
+    if rows.all():
+        return others
+    columns = []
+    for field in fields(Outcomes):
+        column = getattr(these, field.name).copy()
+        column[rows] = getattr(others, field.name)
+        columns.append(column)
+    return Outcomes(*columns)
 
 
 def choose(chosen: NDArray[np.bool_], these: Outcomes, others: Outcomes) -> Outcomes:

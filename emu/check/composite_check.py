@@ -10,11 +10,12 @@ from emu.check.composite_known import explanations
 from emu.check.crosscheck import Predictor
 from emu.probe.composite import CompositeProber
 from emu.probe.composites import Composites, Seen
+from emu.probe.scope import Lacking
 from walker.bulk import translate_many
 from walker.context import PagingContext
 from walker.memory import PhysicalMemory
 
-__all__ = ["CompositeStand", "Judged"]
+__all__ = ["CompositeStand", "Judged", "Possible"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,20 @@ class Judged:
     known: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """Of n composites those that were `made`, and what they came to.
+
+    `lacking` uint8[n] is what the emulated CPU lacks for each, as the prober says, `impossible`
+    the number of the others that have no outcome here.
+    """
+
+    made: Composites
+    judged: Judged
+    lacking: Lacking
+    impossible: int
+
+
 class CompositeStand:
     """Judges composites in one address space after the other; the engine is kept in between."""
 
@@ -47,11 +62,14 @@ class CompositeStand:
 
     def judge_possible(
         self, memory: PhysicalMemory, context: PagingContext, composites: Composites
-    ) -> tuple[Composites, Judged]:
-        """Make those that have an outcome, and return them, and what they came to."""
+    ) -> Possible:
+        """Make those that can be asked and have an outcome."""
         prober = self._entered(memory, context)
-        some = composites.take(np.flatnonzero(prober.possible(composites)))
-        return some, self._judge(prober, memory, context, some)
+        lacking = prober.lacking(composites)
+        possible = prober.possible(composites)
+        made = composites.take(np.flatnonzero(possible & (lacking == 0)))
+        judged = self._judge(prober, memory, context, made)
+        return Possible(made, judged, lacking, int((~possible & (lacking == 0)).sum()))
 
     def _entered(self, memory: PhysicalMemory, context: PagingContext) -> CompositeProber:
         if self._prober is None:

@@ -2,19 +2,20 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from emu.check import KNOWN
 from emu.cli.walkers import replay_command, size_text, walker_options
 from emu.fuzz.campaign import Campaign
+from emu.fuzz.campaign.state import State
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.coverage import CELLS, coverage_record
 from emu.report.composite_case import parse_composite
 from walker.source import parse_case
 
-__all__ = ["junit", "record", "report_lines", "reproduce"]
+__all__ = ["junit", "record", "report_lines", "reproduce", "verdict"]
 
 _CLASS = "crosswalk.fuzz"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -31,6 +32,10 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         f"({rate:,.0f} a second): {state.probes - state.divergent - known:,} agree, "
         f"{state.divergent:,} diverge"
     )
+    if state.predicted_only:
+        yield f"predicted only, as the emulated CPU has none: {_counted(state.predicted_only)}"
+    if state.not_asked:
+        yield f"not asked: {_counted(state.not_asked)}"
     if state.lost:
         yield f"{state.lost:,} layouts without a result: the emulator crashed, hung or failed"
     seen, possible = int(campaign.seen.bits.sum()), int(CELLS.possible.sum())
@@ -51,6 +56,35 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         yield f"{found.count:,} × {_told(campaign, found.signature)}"
         _, size = _size(campaign, store, slug)
         yield f"    {size}, first in layout {found.layout}: {reproduce(campaign, store, slug)}"
+
+
+def verdict(state: State) -> tuple[int, str]:
+    """Return the exit status of a campaign, and its last word.
+
+    Only what the CPU was asked and answered is agreement; what it lacks, what wasn't asked, and
+    under which condition is said with it. 2: nothing was asked.
+    """
+    clauses = []
+    for title, counts in (("predicted only", state.predicted_only), ("not asked", state.not_asked)):
+        if counts:
+            clauses.append(f"{title}: {_counted(counts)}")
+    if state.copied:
+        clauses.append(f"{state.copied:,} under a copy of the root")
+    if state.masked:
+        clauses.append(f"{state.masked:,} with the encryption mask taken off")
+    if state.findings:
+        return 1, "FAILED"
+    if not state.probes:
+        return 2, "; ".join(["nothing asked", *clauses])
+    word = "agreement"
+    if state.predicted_only:
+        total = state.probes + sum(state.predicted_only.values())
+        word += f" on {state.probes:,} of {total:,} probes"
+    return 0, "; ".join([word, *clauses])
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} ({name})" for name, count in sorted(counts.items()))
 
 
 def _size(campaign: Campaign, store: Store, slug: str) -> tuple[int | None, str]:
@@ -111,6 +145,10 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
         "divergences": state.divergent,
         "known_divergences": known,
         "known": state.known,
+        "predicted_only": state.predicted_only,
+        "not_asked": state.not_asked,
+        "mask_taken_off": state.masked,
+        "under_a_copy": state.copied,
         "layouts": state.layouts,
         "lost": state.lost,
         "walker": campaign.plan.walker,

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from emu.cli.fuzzed import junit, record, report_lines
+from emu.cli.fuzzed import junit, record, report_lines, verdict
 from emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
 from emu.cli.walkers import add_walker, chosen_walker
 from emu.fuzz.campaign import Campaign, Plan, Told
@@ -40,8 +40,8 @@ command goes on where it was; so does one with a larger --cases, or another --jo
 with another seed, walker or set of options needs a folder of its own."""
 
 _EPILOG = """\
-exit status: 0 nothing was found; 1 there are findings; 2 bad usage, a folder that can't be
-used, or a cluster that is gone; 130 interrupted."""
+exit status: 0 nothing was found; 1 there are findings; 2 nothing was asked, bad usage, a folder
+that can't be used, or a cluster that is gone; 130 interrupted."""
 
 _EVERY = 10.0
 
@@ -209,7 +209,6 @@ def _line(told: Told, cases: int | None, seconds: float) -> str:
 
 
 def _tell(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
-    state = campaign.state
     reproduce = command_text(options)
     if options.junit is not None:
         write_file(options.junit, junit(campaign, store))
@@ -222,7 +221,10 @@ def _tell(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
     if options.coverage:
         for line in coverage_lines(campaign.seen):
             (remark if options.json else print)(line)
+    status, word = verdict(campaign.state)
     if not options.json:
-        print(f"verdict: {'FAILED' if state.findings else 'agreement'}")
+        print(f"verdict: {word}")
         print(f"reproduce: {reproduce}")
-    return 1 if state.findings else 0
+    elif status == 2:
+        remark(f"verdict: {word}")
+    return status

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.compare import choose, differing_fields
+from emu.check.compare import choose, differing_fields, spread
 from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
 from emu.fuzz.caseless import Caseless, attempted
@@ -23,12 +23,17 @@ from emu.fuzz.signature import failure_signature
 from emu.peers import Peer, PeerFailure
 from emu.peers.judge import judge
 from emu.probe import Stand
+from emu.probe.lending import CR3_UNDER_TEST
+from emu.probe.scope import FEATURES, Lacking
 from emu.report.composite_case import CompositeCase
 from walker.bulk import translate_many
 from walker.columns import Outcomes
 from walker.memory import SparseWords
 
-__all__ = ["AnyFinding", "Attempt", "Tester"]
+__all__ = ["IMPOSSIBLE", "AnyFinding", "Attempt", "Tester"]
+
+IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
+"""Why a composite isn't asked."""
 
 
 AnyFinding = Finding | CompositeFinding | Caseless
@@ -38,16 +43,29 @@ AnyFinding = Finding | CompositeFinding | Caseless
 class Attempt:
     """What became of one layout.
 
-    `divergent` counts the accesses that no known emulator divergence explains, `known` the
-    others. `coverage` is bool[n] as `coverage_of` returns it, `seconds` those of each part.
+    `agreements` counts the accesses and composites that the CPU was asked for and of which all
+    say the same, `divergent` the divergences that no known one of the emulator explains, `known`
+    the others. `predicted_only` counts what the emulated CPU lacks, by feature, and nobody
+    disputes; `not_asked` composites by reason; `masked` those asked with an encryption mask taken
+    off, `copied` accesses made under a copy of the root. `coverage` is bool[n] as `coverage_of`
+    returns it, `seconds` those of each part.
     """
 
-    probes: int
+    agreements: int
     divergent: int
     known: Counter[str]
+    predicted_only: Counter[str]
+    not_asked: Counter[str]
+    masked: int
+    copied: int
     findings: tuple[AnyFinding, ...]
     coverage: NDArray[np.bool_]
     seconds: dict[str, float]
+
+    @property
+    def probes(self) -> int:
+        """What was asked and answered."""
+        return self.agreements + self.divergent + self.known.total()
 
 
 class Tester:
@@ -70,7 +88,7 @@ class Tester:
         with clock.part("generate"):
             layout = make()
             memory = layout.memory()
-        found, truth = self._try(layout, memory, clock)
+        found, truth, lacking, copied = self._try(layout, memory, clock)
         failed: list[Caseless] = []
         with clock.part("cover"):
             coverage = attempted(
@@ -78,10 +96,15 @@ class Tester:
                 lambda: coverage_of(memory, layout.context, layout.accesses, truth),
                 failed,
             )
+        asked = lacking == 0
         tally = Attempt(
-            len(layout.accesses),
+            int((asked & found.undisputed).sum()),
             found.divergent,
-            Counter(found.known),
+            +found.known,
+            by_feature(lacking[found.undisputed]),
+            Counter(),
+            int(asked.sum()) if layout.context.encryption_mask else 0,
+            copied,
             found.gathered(),
             np.zeros(CELLS.count, np.bool_) if coverage is None else coverage,
             clock.seconds,
@@ -99,12 +122,18 @@ class Tester:
     def _cross(self, layout: Layout, memory: SparseWords, tally: Attempt) -> Attempt:
         """Make accesses that cross pages, and add what came of them."""
         context = layout.context
-        made, judged = self._composites.judge_possible(memory, context, crossings(layout))
+        crossed = self._composites.judge_possible(memory, context, crossings(layout))
+        made, judged = crossed.made, crossed.judged
+        known = Counter(judged.known)
+        divergent = int(judged.differ.sum())
         return replace(
             tally,
-            probes=tally.probes + len(made),
-            divergent=tally.divergent + int(judged.differ.sum()),
-            known=tally.known + Counter(judged.known),
+            agreements=tally.agreements + len(made) - divergent - known.total(),
+            divergent=tally.divergent + divergent,
+            known=tally.known + known,
+            predicted_only=tally.predicted_only + by_feature(crossed.lacking),
+            not_asked=tally.not_asked + Counter({IMPOSSIBLE: crossed.impossible}),
+            masked=tally.masked + (len(made) if context.encryption_mask else 0),
             findings=(*tally.findings, *gathered_of(memory, context, made, judged)),
         )
 
@@ -123,14 +152,22 @@ class Tester:
 
     def _try(
         self, layout: Layout, memory: SparseWords, clock: "_Clock"
-    ) -> tuple[Findings, Outcomes]:
+    ) -> tuple[Findings, Outcomes, Lacking, int]:
+        """Return what was found, what is true, and what wasn't asked for want of a feature.
+
+        And how many accesses were made under a copy of the root. Where nothing is asked the
+        walker's prediction is taken for the truth, and held against the intentions.
+        """
         context, accesses = layout.context, layout.accesses
         with clock.part("predict"):
             predicted = self._predict(memory, context, accesses)
         with clock.part("probe"):
             prober = self._stand.prober(memory, context)
-            observed = prober.probe(accesses)
-        found = Findings(layout, memory)
+            lacking = prober.lacking(accesses)
+            asked = lacking == 0
+            observed = spread(predicted, asked, prober.probe(accesses.take(np.flatnonzero(asked))))
+            copied = sum(n for root, n in prober.roots.items() if root != CR3_UNDER_TEST)
+        found = Findings(layout, memory, asked)
         with clock.part("compare"):
             differ = differing_fields(predicted, observed)
             known = found.add(WALKER, predicted, observed, differ)
@@ -143,7 +180,13 @@ class Tester:
                 _ask(self._peer, layout, memory, truth, found)
         with clock.part("confirm"):
             confirm(prober, layout, observed, found.rows)
-        return found, truth
+        return found, truth, lacking, copied
+
+
+def by_feature(lacking: Lacking) -> Counter[str]:
+    """Return how many accesses the emulated CPU lacks a feature for, by its name."""
+    counts = np.bincount(lacking, minlength=len(FEATURES) + 1)[1:].tolist()
+    return +Counter(dict(zip(FEATURES, counts, strict=True)))
 
 
 def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings) -> None:

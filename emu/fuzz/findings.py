@@ -51,11 +51,16 @@ class Finding:
 class Findings:
     """Gathers what any two witnesses say differently of one layout.
 
-    `divergent` counts the accesses that no known emulator divergence explains.
+    `divergent` counts the accesses that no known emulator divergence explains, once for each
+    witness. `asked` bool[n] are those that the CPU was asked for, all unless given: cases of the
+    others don't say what was observed.
     """
 
-    def __init__(self, layout: Layout, memory: SparseWords) -> None:
+    def __init__(
+        self, layout: Layout, memory: SparseWords, asked: NDArray[np.bool_] | None = None
+    ) -> None:
         self._layout = layout
+        self._asked = np.ones(len(layout.accesses), np.bool_) if asked is None else asked
         self._memory = memory
         self._first: dict[Signature, Divergence] = {}
         self._row: dict[Signature, int] = {}
@@ -124,6 +129,8 @@ class Findings:
         if signature not in self._first:
             self._first[signature] = divergence
             self._row[signature] = row
+            if not self._asked[row]:
+                self._unseen.add(signature)
 
     def add_failure(self, signature: Signature) -> None:
         """Gather that a walker under test failed to answer."""
@@ -138,9 +145,14 @@ class Findings:
 
     @property
     def rows(self) -> list[int]:
-        """The accesses that anybody is wrong about, the emulator where it is known to be, too."""
-        found: list[int] = np.flatnonzero(self._diverging).tolist()
+        """The accesses made that anybody is wrong about, the emulator's known errors included."""
+        found: list[int] = np.flatnonzero(self._diverging & self._asked).tolist()
         return found
+
+    @property
+    def undisputed(self) -> NDArray[np.bool_]:
+        """bool[n]: the accesses of which all say the same."""
+        return ~self._diverging
 
     def all(self) -> tuple[Finding, ...]:
         """Return one finding a signature, in the order of their first accesses."""

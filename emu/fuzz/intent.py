@@ -3,8 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from emu.fuzz.generate.pointers import linear_of
 from emu.fuzz.layout import Layout, Meaning
+from walker.access import AccessType
 from walker.columns import Kind, Outcomes
 from walker.outcome import ErrorCode
 
@@ -17,24 +20,36 @@ _CODES[Meaning.KEY] = ErrorCode.P | ErrorCode.PK
 
 _KINDS = np.full(len(Meaning), Kind.PAGE_FAULT, np.uint8)
 _KINDS[Meaning.OK] = Kind.OK
-_KINDS[Meaning.NOT_CANONICAL] = Kind.GENERAL_PROTECTION
+_KINDS[[Meaning.NOT_CANONICAL, Meaning.OTHER_HALF]] = Kind.GENERAL_PROTECTION
 
 
 def meant_outcomes(layout: Layout, truth: Outcomes) -> Outcomes:
     """Return the outcomes that were meant; where nothing was, or no more, those of `truth`.
 
-    Intentions say nothing of A and D, nor of the bits of an error code that tell the access.
+    Intentions say nothing of A and D. A fetch is told in the error code where XD or SMEP is in
+    use (Intel SDM vol. 3A, "Page-Fault Exceptions"). CR2 has the address that was walked.
     """
     meaning = layout.meant.meaning
     known = meaning != Meaning.UNKNOWN
     kind = np.where(known, _KINDS[meaning], truth.kind)
     fault = kind == Kind.PAGE_FAULT
-    about = truth.error_code & np.uint16(ErrorCode.WR | ErrorCode.US | ErrorCode.ID)
-    code = np.where(known, about | _CODES[meaning], truth.error_code)
+    code = np.where(known, _access(layout) | _CODES[meaning], truth.error_code)
+    linear, _, _ = linear_of(layout.context, layout.accesses)
     return replace(
         truth,
         kind=kind,
         pa=np.where(known, np.where(kind == Kind.OK, layout.meant.pa, 0), truth.pa),
         error_code=np.where(fault, code, 0).astype(np.uint16),
-        cr2=np.where(known & fault, layout.accesses.va, truth.cr2 * fault),
+        cr2=np.where(known & fault, linear, truth.cr2 * fault),
     )
+
+
+def _access(layout: Layout) -> NDArray[np.uint16]:
+    """Return uint16[n]: the bits of an error code that tell the access."""
+    context, accesses = layout.context, layout.accesses
+    told = context.nxe or context.smep
+    code = np.where(accesses.type == AccessType.WRITE, ErrorCode.WR, 0)
+    code |= np.where(accesses.cpl == 3, ErrorCode.US, 0)
+    if told:
+        code |= np.where(accesses.type == AccessType.EXECUTE, ErrorCode.ID, 0)
+    return code.astype(np.uint16)

@@ -25,6 +25,8 @@ class Meaning(IntEnum):
     PROTECTION = 4
     KEY = 5
     NOT_CANONICAL = 6
+    OTHER_HALF = 7
+    """To the half of the linear addresses that LASS keeps for the other privilege."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,8 +143,15 @@ class Campaign:
             return
         state.probes += result.probes
         state.divergent += result.divergent
-        for name, count in result.known.items():
-            state.known[name] = state.known.get(name, 0) + count
+        state.masked += result.masked
+        state.copied += result.copied
+        for counts, more in (
+            (state.known, result.known),
+            (state.predicted_only, result.predicted_only),
+            (state.not_asked, result.not_asked),
+        ):
+            for name, count in more.items():
+                counts[name] = counts.get(name, 0) + count
         for name, seconds in result.seconds.items():
             state.parts[name] = state.parts.get(name, 0.0) + seconds
         self._seen += int((~self.seen.bits[result.new]).sum())

@@ -41,6 +41,8 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
 class State(msgspec.Struct, forbid_unknown_fields=True):
     """What the first `layouts` layouts came to; `lost` of them gave no result.
 
+    The counts are those of `emu.fuzz.attempt.Attempt`.
+
     `seen` is the packed map of what has been seen, in base64, `rounds` are those at the end of
     the last `LAG` complete rounds, the last one last. `findings` are by the slug of their
     signature. Only `seconds` and `parts` are from a clock.
@@ -52,6 +54,10 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     probes: int = 0
     divergent: int = 0
     known: dict[str, int] = {}
+    predicted_only: dict[str, int] = {}
+    not_asked: dict[str, int] = {}
+    masked: int = 0
+    copied: int = 0
     findings: dict[str, Found] = {}
     seen: str | None = None
     rounds: list[str] = []
@@ -84,7 +90,9 @@ def decode_state(data: bytes) -> State:
         raise BadInput(f"not the state of a campaign: {error}") from error
     if state.format != FORMAT:
         raise BadInput(f"format {state.format!r} is not {FORMAT!r}")
-    numbers = (state.layouts, state.lost, state.probes, state.divergent, *state.known.values())
+    numbers = [state.layouts, state.lost, state.probes, state.divergent, state.masked, state.copied]
+    for counts in (state.known, state.predicted_only, state.not_asked):
+        numbers += counts.values()
     if min(numbers) < 0 or len(state.rounds) != min(LAG, state.layouts // ROUND):
         raise BadInput("not the state of a campaign: its numbers don't fit one another")
     for text in (state.seen, *state.rounds):

@@ -33,6 +33,10 @@ class Done:
     probes: int
     divergent: int
     known: dict[str, int]
+    predicted_only: dict[str, int]
+    not_asked: dict[str, int]
+    masked: int
+    copied: int
     findings: tuple[AnyFinding, ...]
     new: NDArray[np.int32]
     seconds: dict[str, float]
@@ -73,7 +77,11 @@ def work(task: Task) -> Done | Lost:
         task.index,
         attempt.probes,
         attempt.divergent,
-        {name: count for name, count in sorted(attempt.known.items()) if count},
+        dict(+attempt.known),
+        dict(+attempt.predicted_only),
+        dict(+attempt.not_asked),
+        attempt.masked,
+        attempt.copied,
         attempt.findings,
         np.flatnonzero(new).astype(np.int32),
         attempt.seconds,

@@ -25,7 +25,8 @@ __all__ = ["CELLS", "Cells", "Seen", "coverage_of", "unseen_in", "wanted"]
 Bools = NDArray[np.bool_]
 
 _TRIES = 4  # Goals for one cell in a layout, at the most.
-_EMULATED = (40, True)  # MAXPHYADDR and 1-GiB pages of the CPU that coverage is about.
+_EMULATED = (40, True, 0)
+"""MAXPHYADDR, 1-GiB pages and encryption mask of the CPU that coverage is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,7 @@ def coverage_of(
     None outside IA-32e mode, or for a CPU with other features than the emulated one has.
     """
     touched = np.zeros(CELLS.count, np.bool_)
-    usual = context.mode.long and (context.maxphyaddr, context.page1gb) == _EMULATED
-    if usual and len(accesses):
+    if _emulated(context) and len(accesses):
         seen = shown(memory, context, accesses, outcomes)
         for family, first in zip(CELLS.families, CELLS.first, strict=True):
             cells = family.touch(seen)
@@ -81,6 +81,13 @@ def coverage_of(
             else:
                 touched[first + cells] = True
     return touched
+
+
+def _emulated(context: PagingContext) -> bool:
+    """Return whether the emulated CPU has all that this control state has, and nothing else."""
+    features = (context.maxphyaddr, context.page1gb, context.encryption_mask)
+    more = context.lam_user or context.lam_supervisor or context.uai or context.lass
+    return context.mode.long and features == _EMULATED and not more
 
 
 class Seen:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from emu.fuzz.generate.draft import Draft
 from emu.fuzz.generate.grow import Grown
 from emu.fuzz.generate.meaning import Plans
+from emu.fuzz.generate.pointers import ignores_bits, linear_of
 from walker.access import AccessType
 from walker.columns import Accesses
 from walker.context import PagingContext
@@ -18,6 +19,8 @@ _PAGE = np.uint64(4096)
 _KINDS = 12  # Types × privileges × AC.
 _BESIDE = 0.12
 _WRONG = 0.02
+_TAGGED = 0.3
+_LEFT = 0.8
 _ODD_FETCHES = 0.1
 
 
@@ -58,15 +61,16 @@ def draw_accesses(
     step = chance.choice(np.array([1, -1, WORDS, -WORDS]), count).view(np.uint64) * plans.size[path]
     va = np.where(beside, va + step, va)
     follows = np.where(beside, -1, path)
-    wrong = chance.random(count) < _WRONG
-    va = np.where(wrong, va ^ _wrong_bits(chance, context, count), va)
+    wrong = chance.random(count) < (_TAGGED if ignores_bits(context) else _WRONG)
     accesses = Accesses(
-        va,
+        np.where(wrong, va ^ _wrong_bits(chance, context, count), va),
         (kind % 3).astype(np.uint8),
         np.where(kind // 3 % 2 == 1, 3, 0).astype(np.uint8),
         (kind // 6 == 1) if context.smap else np.full(count, chance.random() < 0.5),
     )
-    return _without_twins(accesses, follows)
+    # What is left of an address with wrong bits may be another address.
+    moved = (linear_of(context, accesses)[0] ^ va) << np.uint64(64 - context.va_bits) != 0
+    return _without_twins(accesses, np.where(moved, -1, follows))
 
 
 def _addresses(context: PagingContext, draft: Draft, grown: Grown) -> U64:
@@ -83,10 +87,18 @@ def _addresses(context: PagingContext, draft: Draft, grown: Grown) -> U64:
 
 
 def _wrong_bits(chance: np.random.Generator, context: PagingContext, count: int) -> U64:
-    """Return what makes an address not canonical: one high bit, or all of them."""
+    """Return what makes an address not canonical: one high bit, or all of them.
+
+    Where the processor ignores some, mostly anything that leaves bit 63.
+    """
     one = np.uint64(1) << chance.integers(context.va_bits - 1, 64, count).astype(np.uint64)
     every = np.uint64((1 << 64) - (1 << context.va_bits))
-    return np.where(chance.random(count) < 0.3, every, one)
+    found = np.where(chance.random(count) < 0.3, every, one)
+    if not ignores_bits(context):
+        return found
+    lowest = chance.choice(np.array([47, 48, 56, 57, 57, 57]), count).astype(np.uint64)
+    tags = chance.integers(0, 1 << 63, count).astype(np.uint64) >> lowest << lowest
+    return np.where(chance.random(count) < _LEFT, tags, found)
 
 
 def _without_twins(accesses: Accesses, path: NDArray[np.intp]) -> tuple[Accesses, NDArray[np.intp]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from emu.fuzz.goal import Goal
-from walker.context import CR0, CR4, EFER, PagingContext, Vendor
+from walker.context import CR0, CR3, CR4, EFER, PagingContext, Vendor
 
 __all__ = ["draw_context"]
 
@@ -23,12 +23,16 @@ _BITS: Mapping[str, tuple[str, int]] = {
 
 _EITHER = 0.5
 _OTHER_CPU = 0.08
+"""How often the CPU is another one, where there are no goals."""
+_NOT_EMULATED = 0.04
+"""How often a layout has what the emulated CPU lacks, or an encryption mask, and no goals."""
+_AMD = 0.3
 
 
 def draw_context(
     chance: np.random.Generator, goals: Sequence[Goal], seed: int, index: int
 ) -> tuple[PagingContext, list[Goal]]:
-    """Return a control state (CR3 is 0), and the goals that can be met under it.
+    """Return a control state (CR3 without a root), and the goals that can be met under it.
 
     Goals are taken in order; each may decide what none before it has. Where none does, four
     layouts in a row show both values of every bit, with 4 levels and with 5.
@@ -50,6 +54,9 @@ def draw_context(
     context = PagingContext(
         cr3=0, cr0=registers["cr0"], cr4=registers["cr4"], efer=registers["efer"], pkru=pkru
     )
+    own = np.random.default_rng([seed, index, 3])
+    if own.random() < _NOT_EMULATED:
+        return _not_emulated(own, context), []
     if not kept and chance.random() < _OTHER_CPU:
         context = _another_cpu(chance, context)
     return context, kept
@@ -77,3 +84,32 @@ def _another_cpu(chance: np.random.Generator, context: PagingContext) -> PagingC
         page1gb=bool(chance.random() < 0.6),
         vendor=Vendor.AMD if chance.random() < 0.5 else Vendor.INTEL,
     )
+
+
+def _not_emulated(chance: np.random.Generator, context: PagingContext) -> PagingContext:
+    """Return the context with one or two things that the emulated CPU doesn't have.
+
+    Pointers with ignored bits, Intel's or AMD's; halves kept apart (LASS); an encryption mask;
+    physical addresses of 2^40 and up.
+    """
+    vendor = Vendor.AMD if chance.random() < _AMD else Vendor.INTEL
+    context = replace(context, vendor=vendor)
+    names = ("mask", "wide")
+    for name in chance.choice(names, int(chance.integers(1, 3)), replace=False).tolist():
+        context = _with(chance, context, name)
+    return context
+
+
+def _with(chance: np.random.Generator, context: PagingContext, name: str) -> PagingContext:
+    """Return the context with one of these things."""
+    cr3, cr4, efer = context.cr3, context.cr4, context.efer
+    if name == "mask":
+        # Above what addresses of the layout have, so that no page lies elsewhere for it.
+        bits = chance.choice(np.arange(40, 52), int(chance.choice([1, 1, 4])), replace=False)
+        return replace(context, encryption_mask=sum(1 << bit for bit in bits.tolist()))
+    if name == "wide":
+        return replace(context, maxphyaddr=int(chance.choice([42, 46, 48, 52])))
+    cr3 |= {"u48": CR3.LAM_U48, "u57": CR3.LAM_U57}.get(name, 0)
+    cr4 |= {"sup": CR4.LAM_SUP, "lass": CR4.LASS}.get(name, 0)
+    efer |= {"uai": EFER.UAIE}.get(name, 0)
+    return replace(context, cr3=cr3, cr4=cr4, efer=efer)

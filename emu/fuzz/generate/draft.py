@@ -145,7 +145,8 @@ def _set_bits(flags: U64, row: int, goal: Goal) -> None:
 def _break(chance: np.random.Generator, context: PagingContext, draft: Draft, row: int) -> None:
     """Choose the reserved bit at which a path ends, unless one is chosen."""
     level = int(draft.level[row])
-    bits = list(range(context.maxphyaddr, 52))
+    reserved = range(context.maxphyaddr, 52)
+    bits = [bit for bit in reserved if not context.encryption_mask >> bit & 1]
     if not context.nxe:
         bits += [63, 63, 63]
     if level > 3:

@@ -14,6 +14,7 @@ from emu.fuzz.generate.meaning import meant, plans_of
 from emu.fuzz.generate.places import RAM, clear_of_probe
 from emu.fuzz.goal import Goal
 from emu.fuzz.layout import Layout
+from walker.context import PagingContext
 from walker.memory import WORDS
 
 __all__ = ["generate"]
@@ -21,6 +22,8 @@ __all__ = ["generate"]
 _PER_PATH = 12
 _FEWEST = 4
 _EVEN = 0.25
+_ONE_KEY = 0.7
+"""How often all bits of an encryption mask are set together."""
 
 
 def generate(seed: int, index: int, goals: Sequence[Goal] = (), *, accesses: int = 4096) -> Layout:
@@ -34,7 +37,10 @@ def generate(seed: int, index: int, goals: Sequence[Goal] = (), *, accesses: int
     context, kept = draw_context(chance, goals, seed, index)
     draft = draw_paths(chance, context, count, kept[: 2 * count // 3])
     grown = grow(chance, context, draft)
-    context = replace(context, cr3=int(grown.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18])))
+    root = int(grown.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18]))
+    context = replace(context, cr3=context.cr3 | root)
+    if context.encryption_mask:
+        context = _encrypt(chance.spawn(1)[0], context, grown)
     tainted = _spoil(chance, grown)
     plans = plans_of(context, grown, tainted)
     asked, path = draw_accesses(chance, context, draft, grown, plans, accesses)
@@ -48,6 +54,18 @@ def generate(seed: int, index: int, goals: Sequence[Goal] = (), *, accesses: int
         asked,
         meant(context, plans, path, asked),
     )
+
+
+def _encrypt(chance: np.random.Generator, context: PagingContext, grown: Grown) -> PagingContext:
+    """Set bits of the encryption mask in most present entries, and in CR3, each as it comes."""
+    mask = np.uint64(context.encryption_mask)
+    used = (grown.words & np.uint64(1)) != 0
+    used &= chance.random(grown.words.shape) < chance.choice([0.5, 0.9])
+    some = chance.integers(0, 1 << 63, grown.words.shape).astype(np.uint64)
+    all_ = chance.random() < _ONE_KEY
+    bits = np.where(all_, mask, some & mask)
+    grown.words[used] |= np.broadcast_to(bits, used.shape)[used]
+    return replace(context, cr3=context.cr3 | int(mask) * int(chance.random() < _ONE_KEY))
 
 
 def _spoil(chance: np.random.Generator, grown: Grown) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.fuzz.generate.grow import TABLE, Grown
+from emu.fuzz.generate.pointers import linear_of
 from emu.fuzz.goal import End
 from emu.fuzz.layout import Meaning, Meant
 from walker.access import AccessType
@@ -68,7 +69,8 @@ def meant(
 ) -> Meant:
     """Return what n accesses were meant to come to; `path` is -1 for one that follows none.
 
-    A path that leaves the canonical addresses faults before any table is looked at.
+    An access to no canonical address, or to the half that LASS bars, faults before any table is
+    looked at.
     """
     of = np.maximum(path, 0)
     grant, key = plans.grant[of], plans.key[of].astype(np.uint32)
@@ -88,11 +90,11 @@ def meant(
     meaning = np.where(locked, Meaning.KEY, meaning)
     cut = plans.cut[of]
     meaning = np.where(cut == Meaning.OK, meaning, cut)
-    sign = accesses.va >> np.uint64(context.va_bits - 1)
-    canonical = (sign == 0) | (sign == np.uint64((1 << 65 - context.va_bits) - 1))
+    linear, strange, barred = linear_of(context, accesses)
     known = (path >= 0) & plans.sure[of]
     meaning = np.where(known, meaning, Meaning.UNKNOWN)
-    meaning = np.where(canonical, meaning, Meaning.NOT_CANONICAL).astype(np.uint8)
-    offset = accesses.va & (plans.size[of] - np.uint64(1))
+    meaning = np.where(barred, Meaning.OTHER_HALF, meaning)
+    meaning = np.where(strange, Meaning.NOT_CANONICAL, meaning).astype(np.uint8)
+    offset = linear & (plans.size[of] - np.uint64(1))
     pa = np.where(meaning == Meaning.OK, plans.pa[of] | offset, np.uint64(0))
     return Meant(meaning, pa)

@@ -32,7 +32,8 @@ class Places:
             offsets = FRAME * chance.permutation((16 << 20) // FRAME)[:tables]
             self.tables[high] = (_TOP - FRAME - offsets[high]).astype(np.uint64)
             self._pages += [_TOP - FRAME, _TOP - 2 * FRAME]
-        self._limit = 1 << min(context.maxphyaddr, 40)
+        self._limit = 1 << context.maxphyaddr
+        self._address = np.uint64(context.address_mask)
         self._tables_as_pages = float(chance.choice([0.0, 0.02, 0.08]))
 
     def pages(self, level: NDArray[np.intp], tables: U64) -> U64:
@@ -41,7 +42,7 @@ class Places:
         draw = chance.random(count)
         shift = (3 + 9 * level).astype(np.uint64)
         limit = np.where(draw < 0.96, 4 << 30, self._limit).astype(np.uint64)
-        number = chance.integers(0, 1 << 40, count).astype(np.uint64)
+        number = chance.integers(0, 1 << 52, count).astype(np.uint64)
         found = number % (limit >> shift) << shift
         small = level == 1
         few = np.array(self._pages, np.uint64)[number % np.uint64(len(self._pages))]
@@ -51,7 +52,8 @@ class Places:
         if self._top:
             top = np.uint64(_TOP) - (np.uint64(1) << shift)
             found = np.where(~small & (draw > 0.98), top, found)
-        return clear_of_probe(found)
+        # Bits of an encryption mask are no part of an address.
+        return clear_of_probe(found & self._address)
 
     def outside(self, count: int) -> U64:
         """Return frames without RAM."""

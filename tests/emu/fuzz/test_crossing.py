@@ -56,10 +56,11 @@ def test_without_a_bug_they_agree_and_all_kinds_of_answers_are_seen():
     for index in range(6):
         layout = generate(3, index, accesses=4096)
         memory = layout.memory()
-        made, judged = stand.judge_possible(memory, layout.context, crossings(layout))
-        assert not judged.differ.any()
-        seen.update(judged.seen.kind[:, 0].tolist())
-        forms.update(made.types(0).tolist())
+        crossed = stand.judge_possible(memory, layout.context, crossings(layout))
+        assert not crossed.judged.differ.any()
+        assert len(crossings(layout)) == len(crossed.made) + crossed.impossible
+        seen.update(crossed.judged.seen.kind[:, 0].tolist())
+        forms.update(crossed.made.types(0).tolist())
     assert seen[0] > 5
     assert seen[1] > 50
     assert {*AccessType} == {*forms}

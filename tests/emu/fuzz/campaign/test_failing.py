@@ -129,13 +129,12 @@ def test_what_the_emulator_did_is_no_failure_of_crosswalk():
         attempted("anything", dead, [])
 
 
-# The second page of an access across pages: its PML4E leads beyond the memory, to 2^41, which
-# MAXPHYADDR 46 allows.
+# The second page of an access across pages: its PML4E leads beyond the memory.
 BEYOND = SparseWords(
     ((0, 0x10_0000),),
-    {0x1000: 0x2007, 0x1008: 1 << 41 | 7, 0x2FF8: 0x3007, 0x3FF8: 0x4007, 0x4FF8: 0x5007},
+    {0x1000: 0x2007, 0x1008: 1 << 38 | 7, 0x2FF8: 0x3007, 0x3FF8: 0x4007, 0x4FF8: 0x5007},
 )
-CONTEXT = PagingContext(cr3=0x1000, maxphyaddr=46)
+CONTEXT = PagingContext(cr3=0x1000)
 ACROSS = Composites(
     np.array([NAMES.index("cross:read")], np.uint8),
     np.array([(1 << 39) - 4], np.uint64),

@@ -5,7 +5,7 @@ from emu.fuzz.generate import generate
 from walker.bulk import translate_many
 from walker.columns import Kind
 
-LAYOUTS = 24
+LAYOUTS = 48
 
 
 @pytest.fixture(scope="module")
