@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mmap import mmap
 from typing import IO, Any, cast
 
+import numpy as np
 from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
 from elftools.elf.elffile import ELFFile
@@ -29,6 +30,7 @@ _NO_ADDRESS = (1 << 64) - 1
 # QEMU calls a machine a 386 whose CPUs aren't in long mode, and uses 64 bits for much memory.
 _MACHINES = {("EM_X86_64", 64), ("EM_386", 64), ("EM_386", 32)}
 _386 = 3
+_CHUNK = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,9 @@ def read_core(data: mmap, cpu: int = 0) -> ElfCore:
     project does, they stay open. Where paging with PAE isn't on, EFER is given as 0; where it
     is, `long_mode` says what the registers or the machine decide, else None.
 
-    Raises `BadInput` for what isn't a core of an x86 machine, is truncated, or has
-    overlapping segments or no such CPU, and `LimitExceeded` beyond `MAX_SEGMENTS`.
+    Segments may overlap where they have the same bytes. Raises `BadInput` where they don't, for
+    what isn't a core of an x86 machine or is truncated, and where there is no such CPU, and
+    `LimitExceeded` beyond `MAX_SEGMENTS`.
     """
     loads: list[tuple[int, memoryview]] = []
     notes: list[Note] = []
@@ -111,12 +114,34 @@ def _address(start: int, size: int) -> int:
 def _memory(loads: list[tuple[int, memoryview]]) -> Segments:
     if not loads:
         raise BadInput("ELF core: no PT_LOAD segment, so no memory")
-    try:
-        return Segments(loads)
-    except BadInput as error:
-        raise BadInput(
-            f"ELF core: {error}; was it dumped with paging (-p), or is it a /proc/vmcore?"
-        ) from None
+    loads.sort(key=lambda load: (load[0], -len(load[1])))
+    return Segments(_disjoint(loads))
+
+
+def _disjoint(loads: list[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+    """Yield segments, given in the order of their addresses, without what an earlier one has.
+
+    /proc/vmcore has the kernel's image by itself, and once more in RAM; a core with paging has
+    what is mapped twice. `BadInput` where the bytes differ.
+    """
+    at, last = 0, memoryview(b"")  # The segment that reaches furthest so far.
+    for start, part in loads:
+        there = last[start - at :][: len(part)]
+        if not _equal(there, part[: len(there)]):
+            raise BadInput(f"ELF core: segments overlap at {start:#x} and differ there")
+        if len(there) < len(part):
+            yield start + len(there), part[len(there) :]
+            at, last = start, part
+
+
+def _equal(one: memoryview, other: memoryview) -> bool:
+    return all(
+        np.array_equal(
+            np.frombuffer(one[at : at + _CHUNK], np.uint8),
+            np.frombuffer(other[at : at + _CHUNK], np.uint8),
+        )
+        for at in range(0, len(one), _CHUNK)
+    )
 
 
 def _program_headers(data: mmap) -> Iterator[Any]:
