@@ -159,6 +159,25 @@ def test_the_summary_of_protect_counts_it(run, raw):
     assert "efer = 0xd00" in record["assumed"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("walk",), ("frames",), ("frames", "--policy", "any"), ("protect",), ("info",)),
+        *(("protect", "--policy", "any"), ("translate", "0x1000"), ("check",)),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("head", [b"EMiL\x01\0\0\0", b"PAGEDU64", b"\xd2\xbe\xd2\xbe"])
+def test_no_command_takes_a_file_of_another_format_for_memory(run, tmp_path, command, head):
+    path = tmp_path / "image"
+    path.write_bytes(head + clean().memory.read(*RAM[0])[len(head) :])
+    name, *options = command
+    ran = run(name, path, *options, *ROOT)
+    assert (2, "") == (ran.status, ran.out)
+    assert "(--kind raw takes the file as memory all the same)" in ran.err
+    assert FORBIDDEN.search(ran.err) is None
+
+
 def test_a_translation_that_ends_outside_says_so(run, raw):
     path = raw(lacking())
     ran = run("translate", path, "0x200000", *ROOT)
