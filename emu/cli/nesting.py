@@ -29,10 +29,12 @@ every word that was changed in either dimension."""
 _EPILOG = """\
 The same seed and number of accesses give the same pairs, with any number of processes. An access
 that the emulator can't survive is foreseen and not made, but for one of each pair, in a process
-of its own. exit status: 0 agreement; 1 a divergence, or a crash that was or wasn't foreseen, and
-didn't or did come; 2 bad usage."""
+of its own; the verdict says how many that are. exit status: 0 agreement; 1 a divergence, or a
+crash that was or wasn't foreseen, and didn't or did come; 2 bad usage, or nothing that could be
+asked."""
 
 _SHOWN = 10
+_FATAL = "would end the emulator"
 
 
 @dataclass(slots=True)
@@ -117,9 +119,21 @@ def _nested(options: argparse.Namespace) -> int:
         _print(total, seconds)
         if options.verbose:
             _explain(total)
-        print(f"verdict: {'FAILED' if total.failed else 'agreement'}")
+        print(f"verdict: {_word(total)}")
         print(f"reproduce: {command_text(options)}")
-    return 1 if total.failed else 0
+    return 1 if total.failed else 0 if total.probes else 2
+
+
+def _word(total: _Sum) -> str:
+    """Return the verdict: agreement on no more than was asked."""
+    if total.failed:
+        return "FAILED"
+    if not total.fatal:
+        return "agreement" if total.probes else "nothing asked"
+    not_asked = f"not asked: {total.fatal:,} ({_FATAL})"
+    if not total.probes:
+        return f"nothing asked; {not_asked}"
+    return f"agreement on {total.probes:,} of {total.probes + total.fatal:,} probes; {not_asked}"
 
 
 def _tell(
@@ -157,6 +171,8 @@ def _record(total: _Sum, seconds: float) -> dict[str, object]:
         "divergences": total.divergences,
         "known_divergences": total.explained,
         "known": dict(sorted(total.known.items())),
+        "predicted_only": {},
+        "not_asked": {_FATAL: total.fatal} if total.fatal else {},
         "outcomes": {kind: total.counts[kind] for kind in KINDS},
         "crashes_foreseen": total.fatal,
         "crashes_proved": total.proved - total.survived,

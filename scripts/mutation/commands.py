@@ -1,9 +1,10 @@
 """Runs the product's commands with another source in the place of a module.
 
-`python -m scripts.mutation.commands COMMANDS MODULE FILE FOLDER`: COMMANDS are JSON; FILE is the
-source of MODULE; FOLDER is what the word FOLDER in a command stands for. It ends with 1, and prints
-the command, where one doesn't end with status 0. With `--lines` and a file before FOLDER, MODULE
-are names with commas: nothing is replaced, and the file gets the lines that both sides run.
+`python -m scripts.mutation.commands COMMANDS MODULE FILE FOLDER`: COMMANDS are JSON, each a status
+that is due and the words; FILE is the source of MODULE; FOLDER is what the word FOLDER in a command
+stands for. It ends with 1, and prints the command, where one ends with another status. With
+`--lines` and a file before FOLDER, MODULE are names with commas: nothing is replaced, and the file
+gets the lines that both sides run.
 
 Nothing of the project may be imported here before that is done.
 """
@@ -12,6 +13,7 @@ import contextlib
 import importlib
 import json
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +21,12 @@ from pathlib import Path
 from scripts.mutation.lines import traced
 from scripts.mutation.planting import Planted
 
+_CPU_SECONDS = 120  # Of each process: a mutant may never end, and a machine may be busy.
+
 
 def _main(arguments: Sequence[str]) -> int:
     commands = json.loads(arguments[0])
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     if arguments[2] == "--lines":
         _, names, _, target, folder = arguments
         with traced([f"walker.{name}" for name in names.split(",")]) as lines:
@@ -36,11 +41,11 @@ def _main(arguments: Sequence[str]) -> int:
     return _run_commands(commands, folder)
 
 
-def _run_commands(commands: Sequence[Sequence[str]], folder: str) -> int:
-    """Run all commands in this process; print the first that doesn't end with 0."""
+def _run_commands(commands: Sequence[tuple[int, Sequence[str]]], folder: str) -> int:
+    """Run all commands in this process; print the first that ends as it should not."""
     main = importlib.import_module("emu.cli.main").main
     out = sys.stdout
-    for number, command in enumerate(commands):
+    for number, (due, command) in enumerate(commands):
         corpus = ("--corpus", f"{folder}/{number}") if command[0] == "fuzz" else ()
         status: object = "it raised"
         try:
@@ -51,9 +56,9 @@ def _run_commands(commands: Sequence[Sequence[str]], folder: str) -> int:
             ):
                 status = main([*(word.replace("FOLDER", folder) for word in command), *corpus])
         finally:
-            if status != 0:
+            if status != due:
                 print(" ".join(command), file=out, flush=True)
-        if status != 0:
+        if status != due:
             return 1
     return 0
 

@@ -10,35 +10,45 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.mutation.core import write_core
+from scripts.mutation.core import CORES, LACKING, write_cores
 from scripts.mutation.mutants import Mutant
 
 __all__ = ["COMMANDS", "lines_of_both", "noticed_by"]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _CASES = Path("tests/cases")
-_SHARED = ("four-level", "root-above-4gib", "bit32", "pae", "recursive", "five-level")
-_PATIENCE = 240  # Seconds of wall time for all commands together: a mutant may never end.
-
-CORE = "FOLDER/segments.elf"
-"""A core of several segments, none of which begins at 0; FOLDER is where it is written."""
-
-COMMANDS: tuple[tuple[str, ...], ...] = (
-    *(("check", f"{_CASES}/shared/{name}.json") for name in _SHARED),
-    ("check", f"{_CASES}/shared/four-level-keys.json"),
-    ("check", CORE),
-    ("replay", f"{_CASES}/known/amd-pml4e-bit-8.json"),
-    ("run",),
-    ("run", "--paging", "5level"),
-    ("check", f"{_CASES}/linux-6.1-4level.json"),
-    ("nested", "--pairs", "3", "--accesses", "60", "--jobs", "1"),
-    ("matrix", "--select", "section=tlb-control", "--jobs", "1"),
-    ("fuzz", "--cases", "6", "--accesses", "600", "--jobs", "1", "--no-reduce", "--seed", "1"),
+_SHARED = (
+    "four-level",
+    "root-above-4gib",
+    "bit32",
+    "pae",
+    "recursive",
+    "five-level",
+    "four-level-keys",
 )
-"""What is run, in this order, until a command doesn't end with status 0."""
+_PATIENCE = 1800  # Seconds for all commands together; long before, a process has used up its own.
+
+Command = tuple[int, Sequence[str]]
+"""The status that is due, and the words of a command."""
+
+COMMANDS: tuple[Command, ...] = (
+    *((0, ("check", f"{_CASES}/shared/{name}.json")) for name in _SHARED),
+    *((2 if name == LACKING else 0, ("check", f"FOLDER/{name}")) for name in CORES),
+    (0, ("replay", f"{_CASES}/known/amd-pml4e-bit-8.json")),
+    (0, ("run",)),
+    (0, ("run", "--paging", "5level")),
+    (0, ("check", f"{_CASES}/linux-6.1-4level.json")),
+    (0, ("nested", "--pairs", "3", "--accesses", "60", "--jobs", "1")),
+    (0, ("matrix", "--select", "section=tlb-control", "--jobs", "1")),
+    (0, ("fuzz", "--cases", "6", "--accesses", "600", "--jobs", "1", "--no-reduce")),
+)
+"""What is run, in this order, until a command ends with another status than is due.
+
+FOLDER is where the cores are.
+"""
 
 
-def noticed_by(mutant: Mutant, commands: Sequence[Sequence[str]] = COMMANDS) -> str | None:
+def noticed_by(mutant: Mutant, commands: Sequence[Command] = COMMANDS) -> str | None:
     """Return the command that notices a mutant, None if none does.
 
     A command that raises, or doesn't end, has noticed it as well: it doesn't say "agreement".
@@ -46,7 +56,7 @@ def noticed_by(mutant: Mutant, commands: Sequence[Sequence[str]] = COMMANDS) -> 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.py"
         path.write_text(mutant.source, "utf-8")
-        write_core(Path(folder) / "segments.elf")
+        write_cores(Path(folder))
         ended = _run(commands, [f"walker.{mutant.module}", str(path), folder])
     if ended is None:
         return "time"
@@ -57,15 +67,16 @@ def noticed_by(mutant: Mutant, commands: Sequence[Sequence[str]] = COMMANDS) -> 
 
 
 def lines_of_both(
-    modules: Sequence[str], commands: Sequence[Sequence[str]] = COMMANDS
+    modules: Sequence[str], commands: Sequence[Command] = COMMANDS
 ) -> set[tuple[str, int]]:
     """Return the lines of these modules, (module, line), that both sides run in the commands.
 
-    `RuntimeError` if a command doesn't end with 0: then nothing can be said of mutants.
+    `RuntimeError` if a command ends with another status than is due: then nothing can be said of
+    mutants.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines"
-        write_core(Path(folder) / "segments.elf")
+        write_cores(Path(folder))
         ended = _run(commands, [",".join(modules), "--lines", str(path), folder])
         if ended is None or ended[0] != 0:
             said = "it didn't end" if ended is None else ended[1].strip()
@@ -74,7 +85,7 @@ def lines_of_both(
     return {(module, int(line)) for module, line in rows}
 
 
-def _run(commands: Sequence[Sequence[str]], arguments: Sequence[str]) -> tuple[int, str] | None:
+def _run(commands: Sequence[Command], arguments: Sequence[str]) -> tuple[int, str] | None:
     """Return the status of the program, and what it printed; None if it had to be killed."""
     command = [sys.executable, "-m", "scripts.mutation.commands", json.dumps(commands), *arguments]
     with subprocess.Popen(

@@ -10,7 +10,7 @@ from scripts.mutation.product import COMMANDS, lines_of_both, noticed_by
 from scripts.mutation.shared import SHARED, closure, import_graph, shared_modules
 from tests.scripts.test_mutation import ROOT
 
-QUICK = (("check", "tests/cases/shared/four-level.json"),)
+QUICK = ((0, ("check", "tests/cases/shared/four-level.json")),)
 
 
 def mutants(module):
@@ -47,7 +47,7 @@ def test_the_modules_that_predict_are_no_part_of_what_the_probe_imports():
 
 
 def test_every_command_names_what_there_is():
-    for command in COMMANDS:
+    for _, command in COMMANDS:
         for word in command:
             assert not word.endswith(".json") or (ROOT / word).is_file()
 
@@ -78,7 +78,7 @@ BUGS = {
         "_merge_rows(entry_pa[rows], before[rows], after[rows] & ~np.uint64(0x40))",
     ),
 }
-ASKED = (*QUICK, ("check", "tests/cases/shared/root-above-4gib.json"))
+ASKED = (*QUICK, (0, ("check", "tests/cases/shared/root-above-4gib.json")))
 
 
 @pytest.mark.parametrize(("module", "was", "became"), BUGS.values(), ids=BUGS)
@@ -106,4 +106,4 @@ def test_the_module_itself_is_noticed_by_nothing():
 
 def test_a_product_that_is_not_content_with_itself_judges_nothing():
     with pytest.raises(RuntimeError, match="isn't content with itself"):
-        lines_of_both(["memory"], [("check", "tests/cases/none.json")])
+        lines_of_both(["memory"], [(0, ("check", "tests/cases/none.json"))])

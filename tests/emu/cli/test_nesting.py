@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from emu.check.nested.crosscheck import KINDS
+from emu.check.nested.crosscheck import KINDS, NestedVerdict
 from emu.fuzz.nested import campaign
-from emu.fuzz.nested.campaign import PairCrash
+from emu.fuzz.nested.campaign import PairCrash, PairResult
 from walker.access import Access, AccessType
 from walker.nested.outcome import NestedError, NestedPageFault
 from walker.nested.translate import translate_nested
@@ -20,9 +20,27 @@ def test_pairs_are_checked_and_counted(run):
     for kind in KINDS:
         assert f"\n{kind} " in f"\n{done.out}"
     assert done.out.splitlines()[-2:] == [
-        "verdict: agreement",
+        "verdict: agreement on 90 of 120 probes; not asked: 30 (would end the emulator)",
         "reproduce: crosswalk nested --pairs 3 --accesses 40 --seed 5 --jobs 2",
     ]
+
+
+def test_where_everything_could_be_asked_the_word_stands_alone(run):
+    done = run("nested", "--pairs", "1", "--accesses", "1", "--seed", "5")
+    assert (0, "verdict: agreement") == (done.status, done.out.splitlines()[-2])
+
+
+def test_where_nothing_could_be_asked_there_is_no_agreement(run, monkeypatch):
+    access = Access(0x1234, AccessType.READ, 3)
+    verdict = NestedVerdict(0, (), 0, {}, {}, (access,))
+    result = PairResult(0, verdict, 1, ())
+    monkeypatch.setattr("emu.cli.nesting.pair_results", lambda *_: iter([result]))
+    done = run(*FEW)
+    assert (2, "verdict: nothing asked; not asked: 1 (would end the emulator)") == (
+        done.status,
+        done.out.splitlines()[-2],
+    )
+    assert "agreement" not in done.out
 
 
 def test_as_json_the_sum_adds_up(run):
@@ -31,6 +49,8 @@ def test_as_json_the_sum_adds_up(run):
     record = json.loads(done.out)
     assert record["probes"] + record["crashes_foreseen"] == 3 * 40
     assert record["agreements"] + record["known_divergences"] == record["probes"]
+    assert {"would end the emulator": 30} == record["not_asked"]
+    assert {} == record["predicted_only"]
     assert sum(record["outcomes"].values()) == record["probes"]
     assert (0, 0, 0) == (
         record["divergences"],
