@@ -35,7 +35,9 @@ def places():
     """The modules of the project that can print the word."""
     paths = [path for room in ("emu", "guest", "walker") for path in (ROOT / room).rglob("*.py")]
     return {
-        path.relative_to(ROOT).as_posix() for path in paths if said(path.read_text(encoding="utf-8"))
+        path.relative_to(ROOT).as_posix()
+        for path in paths
+        if said(path.read_text(encoding="utf-8"))
     }
 
 
