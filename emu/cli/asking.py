@@ -1,6 +1,6 @@
 """A walker under test, asked about the probes of a case: what it said, beside what is true."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,15 +58,18 @@ def asked(
     return Asked(peer, judged, frozenset(silent))
 
 
-def asked_case(case: Case, told: Asked, truth: Outcomes, observed: Outcomes) -> Case:
+def asked_case(
+    case: Case, told: Asked, truth: Outcomes, observed: Outcomes, lacking: Sequence[bool]
+) -> Case:
     """Return the case with what the walker said as predicted.
 
-    What it doesn't claim is taken from what is true: where it is right, both are equal. There
-    is no prediction where it said nothing, or failed.
+    Nothing was observed where `lacking`: there what is true was predicted. What it doesn't claim
+    is taken from what is true: where it is right, both are equal. There is no prediction where it
+    said nothing, or failed.
     """
     one = told.judged[0] if told.judged else None
     said = truth if one is None else choose(one.wrong, one.said, truth)
-    filled = replayed_case(case, said, observed)
+    filled = replayed_case(case, said, observed, lacking)
     probes = tuple(
         replace(probe, predicted=None) if one is None or row in told.silent else probe
         for row, probe in enumerate(filled.probes)
@@ -80,8 +83,13 @@ def asked_lines(
     told: Asked,
     predicted: Outcomes,
     observed: Outcomes,
+    lacking: Sequence[str | None],
 ) -> Iterator[str]:
-    """Yield a line for each right answer, and for each wrong one what is wrong with it."""
+    """Yield a line for each right answer, and for each wrong one what is wrong with it.
+
+    `lacking` is what the emulated CPU lacks for an access, None for one that it made: without it
+    what is predicted is taken for the truth.
+    """
     name = told.peer.name
     if told.failure is not None:
         yield f"failed: {failure_signature(name, told.failure).rule} is due"
@@ -91,9 +99,11 @@ def asked_lines(
         for row in range(len(wrong)):
             access, said = judged.accesses[row], judged.said[row]
             claims = judged.claims_of(row, told.peer.claims)
+            lack = None if place else lacking[row]
             if not wrong[row]:
                 text = "nothing said" if row in told.silent else _said(claims, said)
-                yield f"right: {access_text(access)}: {text}"
+                only = f"predicted only: {lack}: " if lack else ""
+                yield f"right: {only}{access_text(access)}: {text}"
                 continue
             path = walk(memory, context, access.va)
             names = [name for name, column in judged.fields.items() if column[row]]
@@ -107,7 +117,11 @@ def asked_lines(
                 yield f"  true:      {_said(claims, truth)}"
             else:
                 yield f"  predicted: {outcome_text(predicted[row], may=True)}"
-                yield f"  observed:  {outcome_text(observed[row])}"
+                lack = lacking[row]
+                seen = (
+                    outcome_text(observed[row]) if lack is None else f"nothing, for want of {lack}"
+                )
+                yield f"  observed:  {seen}"
             yield from walk_lines(context, path)
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ Make every probe of a case, and say what was predicted and what was observed. Wi
 walker is asked too: exit status 1 says then that it is wrong somewhere, and with --json
 `predicted` is what it said. A walker that a case names is run only if --walker names it too.
 A probe that needs what the emulated CPU lacks, LAM for one, is predicted only: it has no
-`observed`, and isn't put to a walker."""
+`observed`, and a walker is held to the prediction."""
 
 _EPILOG = """\
 exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted only, or the
@@ -131,14 +131,12 @@ def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: b
     told = None
     made = replayed.made
     if peer is not None:
-        # A walker is held to what was observed, and so not asked for anything else.
-        some = replayed.accesses.take(made), replayed.truth.take(made)
-        told = asked(peer, case.memory(), case.context(), *some)
+        told = asked(peer, case.memory(), case.context(), replayed.accesses, replayed.truth)
     if as_json:
         lacking = (replayed.lacking != 0).tolist()
         filled = replayed_case(case, replayed.predicted, replayed.observed, lacking)
         if told is not None:
-            filled = _with_answers(case, filled, replayed, told)
+            filled = asked_case(case, told, replayed.truth, replayed.observed, lacking)
             if told.failure is not None:
                 remark(f"{name}: {told.failure}")
         sys.stdout.flush()
@@ -147,17 +145,6 @@ def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: b
         _tell(name, case, replayed, told)
     wrong = replayed.divergent + (0 if told is None else told.wrong)
     return _Counts(len(case.probes), len(made), wrong)
-
-
-def _with_answers(case: Case, filled: Case, replayed: _Replayed, told: Asked) -> Case:
-    """Return a case with what a walker said of the accesses that were made."""
-    made = replayed.made
-    some = replace(case, probes=tuple(case.probes[row] for row in made.tolist()))
-    answered = asked_case(some, told, replayed.truth.take(made), replayed.observed.take(made))
-    probes = [replace(probe, predicted=None) for probe in filled.probes]
-    for row, probe in zip(made.tolist(), answered.probes, strict=True):
-        probes[row] = probe
-    return replace(answered, probes=tuple(probes))
 
 
 def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> bool:
@@ -203,9 +190,9 @@ def _tell(name: str, case: Case, replayed: _Replayed, told: Asked | None) -> Non
     for line in _probe_lines(case, replayed, asked=told is not None):
         print(line)
     if told is not None:
-        made = replayed.made
-        both = replayed.predicted.take(made), replayed.observed.take(made)
-        for line in asked_lines(case.memory(), case.context(), told, *both):
+        lacking = [FEATURES[each - 1] if each else None for each in replayed.lacking.tolist()]
+        both = replayed.predicted, replayed.observed
+        for line in asked_lines(case.memory(), case.context(), told, *both, lacking):
             print(line)
     if not case.probes:
         remark(f"{name}: no probes to replay")
@@ -218,7 +205,7 @@ def _probe_lines(case: Case, replayed: _Replayed, *, asked: bool) -> Iterator[st
         access = replayed.accesses[row]
         divergence = by_access.get(access)
         lacking = int(replayed.lacking[row])
-        if lacking:
+        if lacking and not asked:
             said = outcome_text(replayed.predicted[row], may=True)
             yield f"predicted only: {FEATURES[lacking - 1]}: {access_text(access)}: {said}"
         elif divergence is not None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emu.check import Divergence, make_plan
 from emu.fuzz.layout import Layout
@@ -70,10 +71,10 @@ class Checker:
             answers = peer.answer(memory, context, accesses)
         except PeerFailure as failure:
             raise WrongWalker(f"{peer.name} gave no answer: {failure}") from failure
-        outcomes = self._referee.truth(memory, context, accesses)
+        outcomes, unasked = self._referee.truth(memory, context, accesses)
         for judged in judge(peer.claims, answers, memory, context, accesses, outcomes):
             if judged.wrong.any():
-                raise _wrong(peer, layout, memory, judged)
+                raise _wrong(peer, layout, memory, judged, unasked)
 
     def start(self) -> None:
         """Start the emulator, which takes longer than most checks do."""
@@ -140,8 +141,12 @@ def _wrong(
     layout: Layout,
     memory: PhysicalMemory,
     judged: Judged,
+    unasked: NDArray[np.bool_],
 ) -> WrongWalker:
-    """Return the error for the first access that the walker is wrong about."""
+    """Return the error for the first access that the walker is wrong about.
+
+    What the emulated CPU lacks a feature for wasn't observed, and is said to be predicted.
+    """
     wrong = judged.wrong
     row = int(np.argmax(wrong))
     access = judged.accesses[row]
@@ -151,6 +156,8 @@ def _wrong(
     signature = signature_of(
         layout.context, divergence, names, peer.name, judged.claims_of(row, peer.claims)
     )
+    made = judged.seen is not None and not unasked[row]
+    truth = "observed:  " if made else "should be (predicted only): "
     alone = replace(layout, accesses=judged.accesses.take(slice(row, row + 1)))
     case = layout_case(alone)
     case = replace(case, note=str(signature))
@@ -158,7 +165,7 @@ def _wrong(
         f"{peer.name} is wrong about {int(wrong.sum()):,} of {len(wrong):,} accesses; the first:",
         access_text(access),
         f"  predicted: {_said(peer.claims, divergence.predicted)}",
-        f"  observed:  {outcome_text(divergence.observed)}",
+        f"  {truth}{outcome_text(divergence.observed)}",
         *walk_lines(layout.context, path),
         f"  {context_text(layout.context)}",
         str(signature),

@@ -1,8 +1,9 @@
 """The emulated CPU in a process of its own, so that its crash is no end of a test session."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emu.check.compare import agreements, choose
+from emu.check.compare import agreements, choose, spread
 from emu.check.crosscheck import compare_all, confirm
 from emu.peers import Claim, Limits, PeerFailure
 from emu.peers.answers import Answers
@@ -29,17 +30,22 @@ class Referee:
     def __init__(self) -> None:
         self._emulator: Contained | None = None
 
-    def truth(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
+    def truth(
+        self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses
+    ) -> tuple[Outcomes, NDArray[np.bool_]]:
         """Return what the emulated CPU does; where it is known to be wrong, what a CPU does.
 
-        `EmulatorFailure` if it gives no answer; the next question starts another one.
+        And bool[n]: which accesses it lacks a feature for, LAM for one. What those come to is the
+        built-in walker's prediction, and nobody has observed it. `EmulatorFailure` if it gives no
+        answer; the next question starts another one.
         """
         try:
             if self._emulator is None:
                 self._emulator = Contained("the emulator", lambda _: _Emulator(), _LIMITS)
-            return self._emulator.answer(memory, context, accesses).outcomes
+            answers = self._emulator.answer(memory, context, accesses)
         except PeerFailure as failure:
             raise EmulatorFailure(str(failure)) from failure
+        return answers.outcomes, answers.silent
 
     def close(self) -> None:
         """Stop the emulator's process, if there is one."""
@@ -58,11 +64,14 @@ class _Emulator:
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         predicted = translate_many(memory, context, accesses)
         prober = self._stand.prober(memory, context)
-        observed = prober.probe(accesses)
-        agree = agreements(predicted, observed)
-        confirm(prober, accesses, observed, agree)
-        different = compare_all(memory, context, accesses, predicted, observed)
-        known = np.zeros(len(accesses), np.bool_)
+        silent = prober.lacking(accesses) != 0
+        rows = np.flatnonzero(~silent)
+        asked, said = accesses.take(rows), predicted.take(rows)
+        observed = prober.probe(asked)
+        agree = agreements(said, observed)
+        confirm(prober, asked, observed, agree)
+        different = compare_all(memory, context, asked, said, observed)
+        known = np.zeros(len(rows), np.bool_)
         known[np.flatnonzero(~agree)] = [each.known is not None for each in different]
-        truth = choose(known, predicted, observed)
-        return Answers(truth, np.zeros(len(accesses), np.bool_))
+        truth = spread(predicted, ~silent, choose(known, said, observed))
+        return Answers(truth, silent)

@@ -133,15 +133,26 @@ def test_replay_of_probes_that_are_all_predicted_only_is_exit_status_2(run, tmp_
     assert 0 == run("replay", path, small_case).status
 
 
-def test_a_walker_is_not_asked_for_what_is_predicted_only(run, tmp_path):
+def test_a_walker_is_held_to_what_is_predicted_only(run, tmp_path):
     path = written(tmp_path / "lam.json", masked_case(0x12 << 48 | 0x80_0010, 0x80_0010))
-    walker = ("--walker", "python:docs/examples/broken_walker.py:translate")
-    lacking, made = json.loads(run("replay", path, *walker, "--json").out)["probes"]
-    assert not {"predicted", "observed"} & set(lacking)
+    walker = ("--walker", "translate")
+    ran = run("replay", path, *walker, "--json")
+    lacking, made = json.loads(ran.out)["probes"]
+    assert {"predicted"} == {"predicted", "observed"} & set(lacking)
     assert {"predicted", "observed"} < set(made)
     out = run("replay", path, *walker).out
-    assert "predicted only: LAM: read of 0x12000000800010 at CPL 3" in out
+    assert "\nright: predicted only: LAM: read of 0x12000000800010 at CPL 3" in out
     assert "\nright: read of 0x800010 at CPL 3" in out
+
+
+def test_a_walker_that_is_wrong_about_what_is_predicted_only_is_told_so(run, tmp_path):
+    path = written(tmp_path / "lam.json", masked_case(0x12 << 48 | 0x80_0010))
+    walker = tmp_path / "never.py"
+    walker.write_text("def translate(memory, context, access):\n    return 0x7000\n")
+    ran = run("replay", path, "--walker", f"python:{walker}:translate")
+    assert 1 == ran.status
+    assert "\nwrong: read of 0x12000000800010 at CPL 3" in ran.out
+    assert "  observed:  nothing, for want of LAM\n" in ran.out
 
 
 @pytest.mark.parametrize("path", sorted(COMPOSITE_CASES.iterdir()), ids=lambda path: path.stem)

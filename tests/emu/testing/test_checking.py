@@ -2,6 +2,7 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
@@ -165,6 +166,9 @@ class Mortal:
     def prober(self, memory, context):
         return self
 
+    def lacking(self, accesses):
+        return np.zeros(len(accesses), np.uint8)
+
     def probe(self, accesses, *_, **__):
         first = int(accesses.va.max(initial=0))
         if first == 0x1000:
@@ -188,8 +192,31 @@ def test_an_emulator_that_fails_is_said_to_and_another_answers(va, how, monkeypa
     memory = page().memory()
     with pytest.raises(EmulatorFailure, match=how):
         judge.truth(memory, CONTEXT, Accesses.of([Access(va, AccessType.READ)]))
-    assert 1 == len(judge.truth(memory, CONTEXT, Accesses.of([Access(0, AccessType.READ)])))
+    outcomes, unasked = judge.truth(memory, CONTEXT, Accesses.of([Access(0, AccessType.READ)]))
+    assert (1, [False]) == (len(outcomes), unasked.tolist())
     judge.close()
+
+
+WIDE = Case(
+    cpu=Cpu(cr3=0x1000, maxphyaddr=46),
+    ram=((0, 0x10000),),
+    entries={0x1000: 0x2007, 0x2000: 0x3007, 0x3000: 0x4007, 0x4000: 1 << 41 | 0x7007},
+    probes=(Probe(va=0x123, access="read"),),
+)
+"""A page at 2^41, which the emulated CPU can't be asked for."""
+
+
+def test_what_the_emulated_cpu_lacks_is_held_to_the_prediction_and_said_so(check):
+    check(whole, WIDE)
+    check(lambda *_: (1 << 41) + 0x7123, WIDE)
+    with pytest.raises(WrongWalker) as caught:
+        check(lambda *_: 0x7123, WIDE)
+    assert "  should be (predicted only): ok, pa 0x20000007123" in str(caught.value)
+    assert "observed" not in str(caught.value)
+    _, unasked = Referee().truth(
+        WIDE.memory(), WIDE.context(), Accesses.of([Access(0x123, AccessType.READ)])
+    )
+    assert [True] == unasked.tolist()
 
 
 def test_a_probe_of_a_case_asks_for_what_it_says(check):
