@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.emu.cli.lacking import RAM, ROOT, clean, commands, lacking
-from tests.walker.build import OPEN, RW, XD, Builder, P
+from tests.walker.build import OPEN, PS, RW, XD, Builder, P
 
 NAMED = [
     "3 entries refer to tables outside SOURCE's memory",
@@ -186,10 +186,11 @@ def test_a_translation_that_ends_outside_says_so(run, raw):
     assert expected not in run("translate", path, "0x400000", *ROOT).err
 
 
-def test_wrong_tables_are_called_wrong(run, raw, tmp_path):
+@pytest.mark.parametrize("word", [0x6578_7400_0000_0000 | OPEN, PS | OPEN], ids=["text", "PS"])
+def test_wrong_tables_are_called_wrong(run, raw, word):
     tables = Builder(ram=RAM).map(0x1000, 0x5000, P)
     for at in range(1, 5):
-        tables.words[0x1000 + 8 * at] = 0x6578_7400_0000_0000 | at << 32 | OPEN
+        tables.words[0x1000 + 8 * at] = word
     path = raw(tables)
     expected = (
         "most entries of the root, or of all tables, make no sense: "
