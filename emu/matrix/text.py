@@ -17,9 +17,10 @@ from emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from emu.matrix.tlb.summary import sequence_list
 from emu.matrix.unit import AnySection, units_of
 from emu.probe.composites import FORMS, Family
+from emu.probe.scope import LACKS
 from walker.columns import Kind
 
-__all__ = ["list_lines", "section_record", "summary_lines"]
+__all__ = ["list_lines", "section_record", "summary_lines", "verdict"]
 
 
 def section_record(section: AnySection, choice: Choice) -> dict[str, object]:
@@ -151,15 +152,39 @@ def _single_lines(summary: Summary) -> Iterator[str]:
             f"{seen[Kind.GENERAL_PROTECTION] or '·':>7}"
         )
     yield ""
-    rate = summary.probes / summary.seconds if summary.seconds else 0
-    known = sum(summary.known.values())
-    agree = summary.probes - summary.divergent - known
+    total = sum(summary.combinations.values())
+    rate = total / summary.seconds if summary.seconds else 0
     yield (
-        f"{summary.probes:,} combinations in {summary.seconds:.0f} s ({rate:,.0f} a second): "
-        f"{agree:,} agree, {summary.divergent:,} diverge"
+        f"{total:,} combinations in {summary.seconds:.0f} s ({rate:,.0f} a second): "
+        f"{summary.agreements:,} agree, {summary.divergent:,} diverge"
     )
+    for name, count in summary.predicted_only.items():
+        yield f"{count:,} predicted only, {name}: the emulated CPU has no {LACKS[name]}"
     for name, count in summary.known.items():
         differs = next(each.differs for each in (*KNOWN, *KNOWN_COMPOSITE) if each.id == name)
         yield f"{count:,} known emulator divergences, {name}: {differs}"
     for slug, group in summary.groups.items():
         yield f"{group.count:,} × {group.signature} ({slug})"
+
+
+def verdict(summary: Summary) -> tuple[int, str]:
+    """Return the exit status of a run, and its last word.
+
+    Only what the CPU was asked and answered is agreement. 2: nothing was asked.
+    """
+    clauses = []
+    if summary.predicted_only:
+        counts = ", ".join(f"{count:,} ({name})" for name, count in summary.predicted_only.items())
+        clauses.append(f"predicted only: {counts}")
+    if summary.masked:
+        clauses.append(f"{summary.masked:,} with the encryption mask taken off")
+    if summary.divergent or summary.tlb.violations or summary.crashes:
+        return 1, "FAILED"
+    probes = summary.probes + summary.tlb.accesses
+    if not probes:
+        return 2, "; ".join(["nothing asked", *clauses])
+    word = "agreement"
+    if summary.predicted_only:
+        total = probes + sum(summary.predicted_only.values())
+        word += f" on {probes:,} of {total:,} probes"
+    return 0, "; ".join([word, *clauses])
