@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.check.compare import Divergence, agreements, choose
-from emu.check.known import known_divergence
+from emu.check.explain import explain
 from emu.check.listing import ListingDivergence, listed_pages, mapping_at, unlike_list
 from emu.check.plan import Plan, accesses_to
 from emu.check.survey import Survey
 from emu.check.targets import Lister, Place, Reader, Targets
 from emu.check.verdict import KEPT_DIVERGENCES, Tally, Verdict
-from emu.probe import FEATURES, ProbeError, Prober, mapped
+from emu.probe import FEATURES, ProbeError, Prober, mapped, portion_of
 from walker.access import AccessType
 from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import PagingContext
 from walker.leaves import walk_leaves
-from walker.memory import PhysicalMemory
+from walker.memory import U64, PhysicalMemory
 from walker.outcome import ErrorCode
 from walker.translate import walk
 
@@ -40,7 +40,6 @@ Progress = Callable[[int, int], None]
 MAX_WIDTH = 52
 """The widest physical addresses that an entry can hold."""
 
-_KEPT_PIECES = 4
 # Accesses to a small page.
 _EACH = 14
 
@@ -61,7 +60,6 @@ class Checker:
         self._predict, self._walk = predict, walk
         self._assumed_width = assumed_width
         self._prober: Prober | None = None
-        self._pieces = 0
 
     def check(self, piece: Targets, progress: Callable[[int], None] | None = None) -> Verdict:
         """Check the accesses to these targets; raises as `Prober` and its `probe` do."""
@@ -70,7 +68,7 @@ class Checker:
     def check_plan(self, plan: Plan, progress: Callable[[int], None] | None = None) -> Verdict:
         """Check these accesses."""
         began = time.perf_counter()
-        prober = self._ready()
+        prober = self._ready(plan.va)
         seconds = time.perf_counter() - began
         lacking = prober.lacking(plan.accesses)
         lacks = np.bincount(lacking, minlength=len(FEATURES) + 1)[1:].tolist()
@@ -103,13 +101,16 @@ class Checker:
             roots=dict(roots),
         )
 
-    def _ready(self) -> Prober:
-        """Return the prober, the memory that earlier pieces made it touch given back."""
+    def _ready(self, va: U64) -> Prober:
+        """Return the prober, with the tables that these addresses are translated with.
+
+        The memory that earlier pieces made it touch is given back.
+        """
+        portion = portion_of(self._memory, self._context, va)
         if self._prober is None:
-            self._prober = Prober(self._memory, self._context)
-        elif self._pieces % _KEPT_PIECES == 0:
-            self._prober.enter(self._memory, self._context)
-        self._pieces += 1
+            self._prober = Prober(portion, self._context)
+        else:
+            self._prober.enter(portion, self._context)
         return self._prober
 
     def _needs_width(self, accesses: Accesses, predicted: Outcomes) -> NDArray[np.bool_]:
@@ -192,14 +193,18 @@ def compare_all(
     observed: Outcomes,
 ) -> list[Divergence]:
     """Return the accesses of which the two say different things, the known ones marked."""
-    found = []
-    for row in np.flatnonzero(~agreements(predicted, observed)).tolist():
-        access = accesses[row]
-        divergence = Divergence(
-            access, predicted[row], observed[row], walk(memory, context, access.va)
+    rows = np.flatnonzero(~agreements(predicted, observed))
+    names = explain(memory, context, accesses.take(rows), predicted.take(rows), observed.take(rows))
+    return [
+        Divergence(
+            accesses[row],
+            predicted[row],
+            observed[row],
+            walk(memory, context, int(accesses.va[row])),
+            name,
         )
-        found.append(known_divergence(context, divergence))
-    return found
+        for row, name in zip(rows.tolist(), names, strict=True)
+    ]
 
 
 def confirm(

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from emu.check import KNOWN
-from emu.check.composite_known import KNOWN_COMPOSITE
+from emu.check import differs
 from emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES, MODES
 from emu.matrix.composite import CompositeSection
 from emu.matrix.run import chosen_sections
@@ -161,8 +160,7 @@ def _single_lines(summary: Summary) -> Iterator[str]:
     for name, count in summary.predicted_only.items():
         yield f"{count:,} predicted only, {name}: the emulated CPU has no {LACKS[name]}"
     for name, count in summary.known.items():
-        differs = next(each.differs for each in (*KNOWN, *KNOWN_COMPOSITE) if each.id == name)
-        yield f"{count:,} known emulator divergences, {name}: {differs}"
+        yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
     for slug, group in summary.groups.items():
         yield f"{group.count:,} × {group.signature} ({slug})"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from scripts.mutation.explained import load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
-from scripts.mutation.mutants import Mutant, mutants_of
+from scripts.mutation.mutants import Mutant, constants_of, mutants_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.product import lines_of_both, noticed_by
-from scripts.mutation.shared import SHARED
+from scripts.mutation.shared import DATA, SHARED
 from scripts.mutation.suite import MODULES, NESTED, fails_tests
 from scripts.mutation.tally import Tally, run_by, tell, write_json
 
@@ -53,13 +53,15 @@ def take_out(modules: Sequence[str], seed: int, jobs: int, every: int = 1) -> Ta
     lines = lines_of_both(shared) if shared else set()
     taken = samples(seed) if set(modules) & set(MODULES) - {NESTED} else []
     kept = kept_pairs(seed) if NESTED in modules else []
-    mutants = [
-        mutant
-        for module in modules
-        for mutant in mutants_of(module, (_ROOT / _path(module)).read_text("utf-8"))
-    ][::every]
-    both = [mutant for mutant in mutants if run_by(mutant, lines)]
-    others = [mutant for mutant in mutants if not run_by(mutant, lines)]
+    both, others = [], []
+    for module in modules:
+        source = (_ROOT / _path(module)).read_text("utf-8")
+        if module in DATA:
+            both += constants_of(module, source)
+        for mutant in mutants_of(module, source):
+            (both if run_by(mutant, lines) else others).append(mutant)
+    both, others = both[::every], others[::every]
+    mutants = [*both, *others]
 
     def noticed(mutant: Mutant) -> bool:
         if mutant.module == NESTED:

@@ -5,7 +5,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["Mutant", "mutants_of"]
+__all__ = ["Mutant", "constants_of", "mutants_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,21 @@ def mutants_of(module: str, source: str) -> Iterator[Mutant]:
         for statement, node in _nodes(function):
             for changed in _changes(node):
                 yield _mutant(module, tree, (function.name, statement), node, changed)
+
+
+def constants_of(module: str, source: str) -> Iterator[Mutant]:
+    """Yield a mutant for each number that a module or a class of it is given by assignment."""
+    tree = ast.parse(source)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for body, name in ((tree.body, module), *((each.body, each.name) for each in classes)):
+        for statement in body:
+            if not isinstance(statement, ast.Assign):
+                continue
+            for node in ast.walk(statement):
+                match node:
+                    case ast.Constant(value=int(value)) if not isinstance(value, bool):
+                        changed = ast.Constant(value + 1)
+                        yield _mutant(module, tree, (name, statement), node, changed)
 
 
 def _nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.stmt, ast.AST]]:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["OBSERVES", "PREDICTS", "SHARED", "closure", "import_graph", "shared_modules"]
+__all__ = ["DATA", "OBSERVES", "PREDICTS", "SHARED", "closure", "import_graph", "shared_modules"]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _PACKAGES = ("emu", "guest", "walker")
@@ -36,6 +36,9 @@ SHARED = (
     "tlb.steps",
 )
 """The modules of the walker that both import, held to the graph by a test."""
+
+DATA = ("access", "columns", "memory")
+"""The modules whose types the probe uses: their numbers are both sides', wherever they are run."""
 
 
 def shared_modules(root: Path = _ROOT) -> list[str]:

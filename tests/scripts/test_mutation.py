@@ -7,7 +7,7 @@ import pytest
 
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
-from scripts.mutation.mutants import mutants_of
+from scripts.mutation.mutants import constants_of, mutants_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.suite import fails_tests, files_for
 from scripts.mutation.tally import Tally
@@ -45,6 +45,12 @@ def test_each_rule_is_changed_once_and_signatures_and_docstrings_never():
         ("if value < 0:", "if value < 1:"),
         ("return value + value", "return value - value"),
     }
+
+
+def test_the_numbers_of_a_module_and_of_its_classes_are_changed_once():
+    source = "A = 1\nB = True\n\n\nclass D:\n    E = 4\n\n    def f(self):\n        return 5\n"
+    found = {(each.function, each.before, each.after) for each in constants_of("double", source)}
+    assert {("double", "A = 1", "A = 2"), ("D", "E = 4", "E = 5")} == found
 
 
 def test_a_mutant_is_the_whole_module_with_one_change():
