@@ -1,11 +1,13 @@
 """Translations in bulk: the rules of `walker.translate`, stated over arrays."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from walker.access import AccessType
 from walker.columns import MAX_STEPS, Accesses, Kind, Outcomes, merge_changes
-from walker.context import PagingContext
+from walker.context import PagingContext, PagingMode
 from walker.entry import (
     ADDRESS_FIELD,
     PSE36_DISTANCE,
@@ -18,6 +20,7 @@ from walker.entry import (
     maps_large,
     reserved_bits,
 )
+from walker.linear import UAI_BITS
 from walker.memory import FRAME, U64, PhysicalMemory
 from walker.outcome import ErrorCode
 from walker.rights import ALL_GRANTS, Grant, rights_table
@@ -29,7 +32,7 @@ _BLOCK = 1 << 16
 
 
 def translate_many(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
-    """Return what an Intel 64 processor would answer to each access, each on its own.
+    """Return what a processor of the context's vendor would answer to each access by itself.
 
     The same as `translate` row by row, by the same sources; `BadInput` as there.
     """
@@ -83,11 +86,11 @@ def _translate_block(
     after = np.zeros((count, MAX_STEPS), np.uint64)
     entry_pa = np.zeros((count, MAX_STEPS), np.uint64)
 
-    canonical = _canonical(memory, context, accesses)
-    out.kind[~canonical] = Kind.GENERAL_PROTECTION
-    out.kind[canonical] = Kind.PAGE_FAULT
+    accesses, walks = _linear(memory, context, accesses)
+    out.kind[~walks] = Kind.GENERAL_PROTECTION
+    out.kind[walks] = Kind.PAGE_FAULT
 
-    rows = np.flatnonzero(canonical)
+    rows = np.flatnonzero(walks)
     # Only the root of PAE paging begins within a frame.
     within = np.uint64(context.root % FRAME // 8)
     table = np.full(len(rows), context.root & -FRAME, np.uint64)
@@ -123,8 +126,7 @@ def _translate_block(
         _reach(context, number, out, accesses, (found[allowed], entry[leaf][allowed]))
         out.rights[found[allowed]] = rights[grant[leaf][allowed]]
         out.error_code[found[~allowed]] = denied[~allowed] | np.uint16(ErrorCode.P)
-        # A fault of rights leaves its own leaf alone; a write that succeeds makes it dirty.
-        after[found[~allowed], at] = before[found[~allowed], at]
+        # Denied, the leaf may have A all the same, and nothing else; a write that succeeds adds D.
         writes = allowed & (accesses.type[found] == AccessType.WRITE)
         dirty = np.uint64(Entry.D) << (up if len(up) == 1 else up[leaf][writes])
         after[found[writes], at] |= dirty
@@ -136,7 +138,18 @@ def _translate_block(
     out.error_code[faults] |= _cause(context, accesses)[faults]
     out.cr2[faults] = accesses.va[faults]
     out.entry_pa[:], out.entry_value[:] = merge_changes(entry_pa, before, after)
+    if context.mode is PagingMode.BIT32:
+        _split_choices(out, faults & (entry_pa[:, 0] == entry_pa[:, 1]), before, after)
     return out
+
+
+def _split_choices(out: Outcomes, same: NDArray[np.bool_], before: U64, after: U64) -> None:
+    """Say of a fault whose two entries lie in the `same` word that either may get its A alone."""
+    first, second = after[:, 0], after[:, 1]
+    rows = same & (first != before[:, 0]) & (second != before[:, 1]) & (first != second)
+    choices = np.stack([first, second, first | second], axis=1)[rows]
+    out.entry_pa[rows, 1:3] = out.entry_pa[rows, :1]
+    out.entry_value[rows, :3] = np.sort(choices, axis=1)
 
 
 def _look_up(memory: PhysicalMemory, level: Level, frames: U64, index: U64) -> tuple[U64, U64, U64]:
@@ -150,15 +163,35 @@ def _look_up(memory: PhysicalMemory, level: Level, frames: U64, index: U64) -> t
     return frames + index * np.uint64(8), read_words(memory, frames, index), up
 
 
-def _canonical(
+def _linear(
     memory: PhysicalMemory, context: PagingContext, accesses: Accesses
-) -> NDArray[np.bool_]:
-    """Return which accesses get as far as a walk: bool[n]."""
+) -> tuple[Accesses, NDArray[np.bool_]]:
+    """Return the accesses at the linear addresses that they go to, and bool[n]: which walk."""
     if not context.mode.long:
-        return np.full(len(accesses), unloadable(memory, context) is None)
-    top = accesses.va.astype(np.int64) >> np.int64(context.va_bits - 1)
-    canonical: NDArray[np.bool_] = (top == 0) | (top == -1)
-    return canonical
+        return accesses, np.full(len(accesses), unloadable(memory, context) is None)
+    va, upper = accesses.va, accesses.va >> np.uint64(63) == 1
+    fetch = accesses.type == AccessType.EXECUTE
+    sides = ((upper, context.lam_supervisor), (~upper, context.lam_user))
+    for half, bits in ((~upper | upper, UAI_BITS),) if context.uai else sides:
+        if bits:
+            rows = np.flatnonzero(half & ~fetch)
+            va = va.copy()
+            va[rows] = _sign_extended(va[rows], bits)
+    if not context.uai:
+        # LAM leaves bit 63 alone.
+        va = va & np.uint64((1 << 63) - 1) | accesses.va & np.uint64(1 << 63)
+    top = va.astype(np.int64) >> np.int64(context.va_bits - 1)
+    walks: NDArray[np.bool_] = (top == 0) | (top == -1)
+    if context.lass:
+        user = accesses.cpl == 3
+        walks &= ~(user & upper)
+        walks &= user | upper | ~(fetch | (context.smap & ~accesses.ac))
+    return replace(accesses, va=va), walks
+
+
+def _sign_extended(va: U64, bits: int) -> U64:
+    shift = np.int64(64 - bits)
+    return (va.astype(np.int64) << shift >> shift).astype(np.uint64)
 
 
 _ALLOWED = np.uint16(0xFFFF)
@@ -212,6 +245,6 @@ def _cause(context: PagingContext, accesses: Accesses) -> NDArray[np.uint16]:
     code = np.zeros(len(accesses), np.uint16)
     code[accesses.type == AccessType.WRITE] |= np.uint16(ErrorCode.WR)
     code[accesses.cpl == 3] |= np.uint16(ErrorCode.US)
-    if context.nxe or context.smep:
+    if context.tells_fetches:
         code[accesses.type == AccessType.EXECUTE] |= np.uint16(ErrorCode.ID)
     return code

@@ -98,7 +98,8 @@ class Outcomes(Rows):
     `kind` uint8[n] (`Kind`); `pa` uint64[n] (0 unless OK); `page_size` uint64[n] in bytes
     (0 where not known); `rights` uint8[n] (`Rights`; 0 where not known); `error_code`
     uint16[n] and `cr2` uint64[n] (0 unless a page fault); `entry_pa`, `entry_value`
-    uint64[n, 5]: the changed words by address, distinct, in ascending order, zeros behind.
+    uint64[n, 5]: the changed words by address, distinct, in ascending order, zeros behind. Of a
+    fault that is predicted, a word that holds two entries is there for each choice.
     """
 
     kind: NDArray[np.uint8]

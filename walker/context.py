@@ -146,6 +146,28 @@ class PagingContext:
                 return self.cr3 & self.address_mask
 
     @property
+    def loads_pdptes(self) -> bool:
+        """Whether MOV to CR3 loads the PDPTEs of PAE paging, all of them or none.
+
+        Intel's processors do; AMD's read one when an access goes through it, as other entries.
+
+        Source: Intel SDM vol. 3A, "PDPTE Registers"; AMD APM vol. 2, "Page-Directory-Pointer
+        Entries".
+        """
+        return self.mode is PagingMode.PAE and self.vendor is Vendor.INTEL
+
+    @property
+    def tells_fetches(self) -> bool:
+        """Whether I/D in a page fault's error code says that the access was a fetch.
+
+        With EFER.NXE and CR4.PAE; on Intel's processors with CR4.SMEP as well.
+
+        Source: Intel SDM vol. 3A, "Page-Fault Exceptions"; AMD APM vol. 2, "Page-Fault Error
+        Code".
+        """
+        return self.nxe or (self.smep and self.vendor is Vendor.INTEL)
+
+    @property
     def wp(self) -> bool:
         """CR0.WP: supervisor writes obey R/W."""
         return bool(self.cr0 & CR0.WP)
@@ -204,6 +226,17 @@ class PagingContext:
     def lass(self) -> bool:
         """CR4.LASS in IA-32e mode: no access goes across to the half of the other privilege."""
         return bool(self.cr4 & CR4.LASS) and self.mode.long
+
+    @property
+    def address_features(self) -> tuple[str, ...]:
+        """What is in use of LAM, LASS, UAI and encryption, in words: what refuses them names it."""
+        used = {
+            "LAM": self.lam_user or self.lam_supervisor,
+            "LASS": self.lass,
+            "UAI": self.uai,
+            "an encryption mask": self.encryption_mask,
+        }
+        return tuple(name for name, value in used.items() if value)
 
     def canonical(self, va: int) -> bool:
         """Return whether all bits of `va` above the linear address width copy its top bit.

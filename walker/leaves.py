@@ -85,7 +85,7 @@ def expand(
     grant = tables.grant[table]
     if form.restricts:
         grant = grant & grants_of(entry)
-    elif (present & ~good).any():
+    elif context.loads_pdptes and (present & ~good).any():
         good[:] = False  # They are loaded together, or not at all.
     shift = np.full(len(entry), form.shift, np.uint8)
     columns = Leaves(va, entry, grant, shift, context.encryption_mask)

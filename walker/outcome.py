@@ -68,7 +68,12 @@ class PageFault:
 
     Observed, `entries` are the words whose A the walk set all the same. Predicted, they are
     those it may set, each or none: the manuals leave open whether a walk that faults sets A in
-    the upper levels it used (Intel SDM vol. 3A, "Accessed and Dirty Flags").
+    the upper levels it used, and, of a fault for want of rights, in the leaf (Intel SDM vol. 3A,
+    "Interrupt 14—Page-Fault Exception (#PF)"; AMD APM vol. 2, "Accessed (A) Bit"). A word that
+    holds two of them, as in 32-bit paging, is there as each choice leaves it, all of it last.
+
+    `cr2` is the linear address, without the bits that LAM masks (or UAI, which doesn't promise
+    that).
     """
 
     error_code: int
@@ -78,9 +83,10 @@ class PageFault:
 
 @dataclass(frozen=True, slots=True)
 class GeneralProtection:
-    """The access raised #GP(0): its linear address is not canonical.
+    """The access raised #GP(0): its linear address is not canonical, or LASS refuses it.
 
-    Or its address space can't be entered at all: see `walker.tables.unloadable`.
+    Or its address space can't be entered at all: see `walker.tables.unloadable`. An access to
+    the stack would raise #SS(0) for the first two: none is by SS here.
     """
 
     entries: Entries = ()

@@ -60,10 +60,10 @@ def grant_of(entry: int) -> int:
 def rights_table(context: PagingContext) -> NDArray[np.uint8]:
     """Return the `Rights` for each of the 8 combinations of `Grant` bits, as uint8[8].
 
-    Under CR0.WP, CR4.SMEP and CR4.SMAP with the context's AC (Intel SDM vol. 3A,
-    "Determination of Access Rights").
-    Protection keys are left out: a program changes PKRU without the kernel's knowledge, so
-    rights that counted it could not be relied on. `translate` honours them.
+    Under CR0.WP, CR4.SMEP and CR4.SMAP with the context's AC (Intel SDM vol. 3A, "Determination
+    of Access Rights"). Protection keys are left out: a program changes PKRU without the kernel's
+    knowledge, so rights that counted it could not be relied on. So is LASS, which goes by the
+    address and not by the page. `translate` honours both.
     """
     table = np.zeros(GRANTS, dtype=np.uint8)
     for grant in range(GRANTS):

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.context import PagingContext, PagingMode
+from walker.context import PagingContext
 from walker.entry import Entry, Level, level_of, reserved_bits
 from walker.memory import FRAME, U64, PhysicalMemory
 
@@ -38,9 +38,10 @@ def unloadable(memory: PhysicalMemory, context: PagingContext) -> int | None:
 
     A present PDPTE with a reserved bit set: MOV to CR3 raises #GP(0) and loads none of the four
     (Intel SDM vol. 3A, "PDPTE Registers"; that some processors look at absent ones too is left
-    out). None where there is no such, and in the other modes.
+    out). None where there is no such, in the other modes, and for AMD, whose processors load
+    none.
     """
-    if context.mode is not PagingMode.PAE:
+    if not context.loads_pdptes:
         return None
     level = level_of(context, context.levels)
     entries = read_tables(memory, level, np.array([context.root], np.uint64))[0]

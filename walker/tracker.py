@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from walker.context import PagingContext
-from walker.entry import level_of
 from walker.frames import (
     PAGE_SHIFTS,
     Frames,
@@ -36,7 +35,7 @@ class RightsTracker:
 
     `memory` is read when the tracker is made, and the words named to `update` again then; in
     between it must not change unnoticed. Frames outside RAM are tables without entries. A PDPTE
-    of PAE paging counts as loaded with its change.
+    of PAE paging counts as loaded with its change where the processor loads them.
     """
 
     def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
@@ -96,7 +95,7 @@ class RightsTracker:
 
     def _joint(self, state: _State) -> bool:
         """Return whether one entry decides about all of a table: PDPTEs are loaded together."""
-        return not level_of(self._context, state[0]).restricts
+        return self._context.loads_pdptes and state[0] == self._context.levels
 
     def _refer(self, state: _State, times: int) -> None:
         """Count references to a state; the first brings its entries in, the last takes them."""

@@ -1,4 +1,4 @@
-"""One translation, as an Intel 64 processor makes it: the readable statement of the rules.
+"""One translation, by the manual of the context's vendor: the readable statement of the rules.
 
 `walker.bulk` states the same rules over arrays; property tests hold the two together.
 """
@@ -18,6 +18,7 @@ from walker.entry import (
     protection_key,
     reserved_bits,
 )
+from walker.linear import linear_address
 from walker.memory import PhysicalMemory
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
 from walker.rights import ALL_GRANTS, Grant, Rights, grant_of, rights_table
@@ -36,6 +37,7 @@ __all__ = [
     "step_at",
     "translate",
     "walk",
+    "walk_access",
 ]
 
 
@@ -120,6 +122,16 @@ def walk(memory: PhysicalMemory, context: PagingContext, va: int) -> Walk:
     return descend(memory, context, va) if context.canonical(va) else Walk(va, ())
 
 
+def walk_access(memory: PhysicalMemory, context: PagingContext, access: Access) -> Walk:
+    """Return the entries that an access selects, by the linear address that it goes to.
+
+    No steps where none is read: see `walker.linear.linear_address`. `BadInput` as `walk`.
+    """
+    context.require_linear(access.va)
+    va = linear_address(context, access)
+    return Walk(access.va, ()) if va is None else walk(memory, context, va)
+
+
 def descend(memory: PhysicalMemory, context: PagingContext, address: int) -> Walk:
     """Return the entries that the index bits of `address` select, whatever lies above them."""
     steps: list[Step] = []
@@ -135,38 +147,46 @@ def descend(memory: PhysicalMemory, context: PagingContext, address: int) -> Wal
 
 
 def translate(memory: PhysicalMemory, context: PagingContext, access: Access) -> Outcome:
-    """Return what an Intel 64 processor would answer (Intel SDM vol. 3A, "Paging").
+    """Return what a processor of the context's vendor would answer.
 
-    The caches are taken to be empty, and the PDPTE registers of PAE paging to be loaded from
+    The caches are taken to be empty, and Intel's PDPTE registers of PAE paging to be loaded from
     memory as it is; where loading them fails, every access is answered by the #GP(0) of the MOV
     to CR3 before it. The first entry, from the root, that is not present or sets a reserved bit
     decides; rights are looked at when all levels are known. `BadInput` as `walk`.
+
+    Source: Intel SDM vol. 3A, "Paging"; AMD APM vol. 2, "Page Translation and Protection".
     """
-    return judge(context, access, walk(memory, context, access.va))
+    return judge(context, access, walk_access(memory, context, access))
 
 
 def judge(context: PagingContext, access: Access, path: Walk) -> Outcome:
-    """Return what the access comes to, given the entries that its address selects."""
+    """Return what the access comes to, given the entries that its address selects.
+
+    `path` is that of the linear address, which CR2 gets. A fault for want of rights may have set
+    A in the leaf, too, as the processor chooses (Intel SDM vol. 3A, "Interrupt 14—Page-Fault
+    Exception (#PF)"; AMD APM vol. 2, "Accessed (A) Bit").
+    """
     if not path.steps:
         return GeneralProtection()
     last = path.steps[-1]
-    if last.kind is StepKind.RESERVED and not last.restricts:
+    if last.kind is StepKind.RESERVED and not last.restricts and context.loads_pdptes:
         return GeneralProtection()
+    used = path.steps[:-1]
     if last.kind is StepKind.LEAF:
         missing = denied(context, access, path.grant, protection_key(last.entry))
         if missing is None:
             size = level_of(context, last.level).span
-            pa = page_address(context, last, access.va)
+            pa = page_address(context, last, path.va)
             rights = Rights(int(rights_table(context)[path.grant]))
-            dirty = Entry.D if access.type is AccessType.WRITE else Entry(0)
-            return Translation(pa, size, rights, _marked(path.steps, dirty))
-        code = ErrorCode.P | missing
+            dirty = (Entry.D,) if access.type is AccessType.WRITE else ()
+            return Translation(pa, size, rights, _marked(path.steps, *dirty))
+        code, used = ErrorCode.P | missing, path.steps
     elif last.kind is StepKind.RESERVED:
         code = ErrorCode.P | ErrorCode.RSVD
     else:
         code = ErrorCode(0)
     code |= cause(context, access)
-    return PageFault(int(code), access.va, _marked(path.steps[:-1], None))
+    return PageFault(int(code), path.va, _choices(used))
 
 
 def page_address(context: PagingContext, leaf: Step, address: int) -> int:
@@ -224,24 +244,30 @@ def denied(context: PagingContext, access: Access, grant: int, key: int) -> Erro
 def cause(context: PagingContext, access: Access) -> ErrorCode:
     """Return the error-code bits that describe the access itself.
 
-    Source: Intel SDM vol. 3A, "Page-Fault Exceptions".
+    Source: Intel SDM vol. 3A, "Page-Fault Exceptions"; AMD APM vol. 2, "Page-Fault Error Code".
     """
     code = ErrorCode(0)
     if access.type is AccessType.WRITE:
         code |= ErrorCode.WR
     if access.cpl == 3:
         code |= ErrorCode.US
-    if access.type is AccessType.EXECUTE and (context.nxe or context.smep):
+    if access.type is AccessType.EXECUTE and context.tells_fetches:
         code |= ErrorCode.ID
     return code
 
 
-def _marked(steps: tuple[Step, ...], on_leaf: Entry | None) -> tuple[tuple[int, int], ...]:
+def _marked(steps: tuple[Step, ...], *on_leaf: Entry) -> tuple[tuple[int, int], ...]:
     """Return the words that setting A in all steps, and `on_leaf` in the last, changes."""
-    marks = [(step, Entry.A) for step in steps]
-    if on_leaf is not None:
-        marks.append((steps[-1], on_leaf))
-    return changed(marks)
+    return changed([*((step, Entry.A) for step in steps), *((steps[-1], bit) for bit in on_leaf)])
+
+
+def _choices(steps: tuple[Step, ...]) -> tuple[tuple[int, int], ...]:
+    """Return the words that setting A in some of these steps changes, as each choice leaves them.
+
+    Where two entries of 32-bit paging lie in one word, it may get the A of either or of both.
+    """
+    single = {word for step in steps for word in _marked((step,))}
+    return tuple(sorted(single | set(_marked(steps))))
 
 
 def changed(marks: Iterable[tuple[Step, Entry]]) -> tuple[tuple[int, int], ...]:

@@ -2,7 +2,7 @@
 
 from emu.check.compare import Divergence, agreements
 from emu.check.crosscheck import check, compare_all
-from emu.check.known import KNOWN, KnownDivergence
+from emu.check.departures import DEPARTURES, Departure, differs
 from emu.check.plan import Plan, make_plan
 from emu.check.survey import DEFAULT_LIMIT
 from emu.check.targets import Place
@@ -10,14 +10,15 @@ from emu.check.verdict import Verdict
 
 __all__ = [
     "DEFAULT_LIMIT",
-    "KNOWN",
+    "DEPARTURES",
+    "Departure",
     "Divergence",
-    "KnownDivergence",
     "Place",
     "Plan",
     "Verdict",
     "agreements",
     "check",
     "compare_all",
+    "differs",
     "make_plan",
 ]

@@ -17,8 +17,8 @@ __all__ = ["Divergence", "agreements", "choose", "differing_fields", "spread"]
 class Divergence:
     """An access of which the walker and the emulated CPU say different things.
 
-    `walk` are the entries it used, for display. `known` is the id of the known emulator
-    divergence that explains it, or None.
+    `walk` are the entries it used, for display. `known` names the departures of the emulator that
+    explain it (`emu.check.departures.named`), or is None.
     """
 
     access: Access

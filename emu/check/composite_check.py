@@ -1,12 +1,13 @@
 """Composites, put to the emulated CPU and compared with what they may come to."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emu.check.combine import Claim, claims_of, met, parts_of
-from emu.check.composite_known import explanations
+from emu.check.composite_known import composites_as_emulated, explain_composites, same_seen
 from emu.check.crosscheck import Predictor
 from emu.probe.composite import CompositeProber
 from emu.probe.composites import Composites, Seen
@@ -22,11 +23,13 @@ __all__ = ["CompositeStand", "Judged", "Possible"]
 class Judged:
     """What n composites came to, and what was said of them.
 
-    `differ` bool[n]: which diverge, those explained left out; `known` has the number explained
-    by each known divergence of the emulator, `explained` bool[n] which those are.
+    `stated` is what the second walk has the emulated CPU do. `differ` bool[n]: which diverge,
+    from the claims and unexplained, or from what is stated; `known` has the number explained by
+    each name of departures, `explained` bool[n] which those are.
     """
 
     claims: list[Claim]
+    stated: Seen
     seen: Seen
     differ: NDArray[np.bool_]
     explained: NDArray[np.bool_]
@@ -89,11 +92,16 @@ class CompositeStand:
         claims = claims_of(composites, parts_of(memory, context, composites, self._predict))
         differ = ~met(claims, seen)
         explained = np.zeros(len(composites), np.bool_)
-        known = {}
         rows = np.flatnonzero(differ)
-        for name, which in explanations(memory, context, composites.take(rows), seen.take(rows)):
-            fresh = rows[which & ~explained[rows]]
-            explained[fresh] = True
-            if len(fresh):
-                known[name] = len(fresh)
-        return Judged(claims, seen, differ & ~explained, explained, known)
+        names = explain_composites(
+            memory,
+            context,
+            composites.take(rows),
+            [claim.take(rows) for claim in claims],
+            seen.take(rows),
+        )
+        explained[rows] = [name is not None for name in names]
+        known = Counter(name for name in names if name is not None)
+        stated = composites_as_emulated(memory, context, composites)
+        differ = (differ & ~explained) | ~same_seen(stated, seen)
+        return Judged(claims, stated, seen, differ, explained, dict(sorted(known.items())))

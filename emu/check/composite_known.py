@@ -1,134 +1,149 @@
-"""Where the emulator is known to depart from the manuals in composites.
+"""What the emulated CPU makes of composites, put together from the second walk's outcomes.
 
-Each entry states what the emulator does instead as claims; what meets them is an instance.
+A composite is explained as a divergence of an access is (`emu.check.explain`): exactly, or not.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.combine import Claim, Parts, claims_of, met, parts_of, sequence
-from emu.check.explain import ACCESSED_LEAF, large_pdptes
-from emu.probe.composites import Composites, Family, Seen
+from emu.check.combine import Claim, claims_of, met, parts_of
+from emu.check.departures import Scope, departures, emulated_rules, named, subsets
+from emu.check.emulated import emulated_many
+from emu.check.emulated_rules import Rules, rules_of
+from emu.probe.composites import SAME_PKRU, WORDS_SEEN, Composites, Family, Seen
 from walker.access import AccessType
-from walker.bulk import translate_many
 from walker.columns import Accesses, Kind, Outcomes
 from walker.context import PagingContext
-from walker.entry import Entry
 from walker.memory import U64, PhysicalMemory
 
-__all__ = ["KNOWN_COMPOSITE", "KnownComposite", "explanations"]
+__all__ = ["composites_as_emulated", "emulated_composites", "explain_composites", "same_seen"]
 
-_Claims = Callable[[PhysicalMemory, PagingContext, Composites], list[Claim]]
-
-
-@dataclass(frozen=True, slots=True)
-class KnownComposite:
-    """One departure of the emulator: `claims` are what it does in place of what it should."""
-
-    id: str
-    differs: str
-    manual: str
-    reason: str
-    case: str
-    claims: _Claims
+_SCOPES = (Scope.ACCESS, Scope.COMPOSITE)
+_ZERO = np.uint64(0)
+_TYPE_BYTE = 4
+"""Where in a descriptor the four bytes begin of which one is written to mark it as accessed."""
 
 
-def explanations(
-    memory: PhysicalMemory, context: PagingContext, composites: Composites, seen: Seen
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield the id of each entry, and bool[n]: what was seen of which composites it explains.
+def composites_as_emulated(
+    memory: PhysicalMemory, context: PagingContext, composites: Composites
+) -> Seen:
+    """Return what the emulated CPU is stated to do, all of its departures included."""
+    return emulated_composites(memory, emulated_rules(context, departures(*_SCOPES)), composites)
 
-    None of what the manuals allow: whoever says otherwise is wrong, and not the emulator.
+
+def explain_composites(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    composites: Composites,
+    claims: list[Claim],
+    seen: Seen,
+) -> list[str | None]:
+    """Return for each of these composites the name of the departures that explain it, or None.
+
+    It is explained if `claims`, which it diverges from, are met by the second walk by the
+    manuals, if the manuals don't allow what was seen, and if that is the second walk's with all
+    departures, to the last word.
     """
-    departs = ~met(claims_of(composites, parts_of(memory, context, composites)), seen)
-    for entry in KNOWN_COMPOSITE:
-        yield entry.id, departs & met(entry.claims(memory, context, composites), seen)
-    yield ACCESSED_LEAF, departs & met(_accessed_leaf(memory, context, composites), seen)
+    names: list[str | None] = [None] * len(composites)
+    manual = emulated_composites(memory, rules_of(context), composites)
+    exact = met(claims, manual)
+    exact &= ~met(claims_of(composites, parts_of(memory, context, composites)), seen)
+    exact &= same_seen(composites_as_emulated(memory, context, composites), seen)
+    rows = np.flatnonzero(exact)
+    for which in subsets(context, *_SCOPES):
+        if not len(rows):
+            break
+        rules = emulated_rules(context, which)
+        same = same_seen(emulated_composites(memory, rules, composites.take(rows)), seen.take(rows))
+        for row in rows[same].tolist():
+            names[row] = named(which)
+        rows = rows[~same]
+    return names
 
 
-def _read_first(
-    memory: PhysicalMemory, context: PagingContext, composites: Composites
-) -> list[Claim]:
-    """Claim that a locked read-modify-write is a read, and then a write if that succeeded."""
-    parts = [
-        translate_many(
-            memory,
-            context,
-            Accesses(
-                composites.va,
-                np.full(len(composites), kind, np.uint8),
-                composites.cpl,
-                composites.ac,
-            ),
-        )
-        for kind in (AccessType.READ, AccessType.WRITE)
-    ]
-    return [_only(sequence(Parts(*parts)), composites.family(Family.RMW))]
+def same_seen(these: Seen, others: Seen) -> NDArray[np.bool_]:
+    """Return bool[n]: which rows are equal in everything."""
+    same = np.ones(len(these), np.bool_)
+    for name in Seen.__dataclass_fields__:
+        same &= (getattr(these, name) == getattr(others, name)).all(axis=1)
+    return same
 
 
-def _honours_ac(
-    memory: PhysicalMemory, context: PagingContext, composites: Composites
-) -> list[Claim]:
-    """Claim that AC lets an implicit access through as it does an explicit one."""
-    about = composites.family(Family.IMPLICIT) & composites.ac & (composites.cpl == 0)
-    claims = claims_of(composites, parts_of(memory, context, composites, heeded=True))
-    return [_only(claim, about) for claim in claims]
+def emulated_composites(memory: PhysicalMemory, rules: Rules, composites: Composites) -> Seen:
+    """Return what the emulated CPU, with these rules, makes of composites.
+
+    It makes the accesses of one by one, the second only if the first succeeded, or in any case
+    if they are two instructions; each with a walk of its own. What the TLB keeps of the first
+    changes nothing: rights and PKRU are part of what it is looked up by, and D of a page is set
+    by a walk. An access that goes on in another page begins with the first one. An implicit one
+    reads the descriptor, and writes its upper half.
+    """
+    rmw, implicit = composites.family(Family.RMW), composites.family(Family.IMPLICIT)
+    twice = composites.family(Family.TWICE)
+    cpl = np.where(implicit, np.uint8(0), composites.cpl)
+    ac = composites.ac & ~(implicit & ((composites.cpl == 3) | (not rules.implicit_heeds_ac)))
+    split = rmw & rules.rmw_reads_first
+    kind = np.where(split, np.uint8(AccessType.READ), composites.types(0))
+    first = emulated_many(memory, rules, Accesses(composites.va, kind, cpl, ac))
+    second = _second(memory, rules, composites, (cpl, ac))
+
+    chained = composites.has_two() & ~twice | split
+    happens = twice | (chained & (first.kind == Kind.OK))
+    cross = composites.family(Family.CROSS)
+    seen = Seen.empty(len(composites))
+    # One that succeeds answers where it begins.
+    begins = (cross | implicit) & (second.kind == Kind.OK)
+    answers_second = happens & chained & ~begins
+    for name in ("kind", "pa", "error_code", "cr2"):
+        one, two, into = getattr(first, name), getattr(second, name), getattr(seen, name)
+        into[:, 0] = np.where(answers_second, two, one)
+        into[twice, 1] = two[twice]
+    both = cross & happens & (second.kind == Kind.OK)
+    seen.pa[both, 1] = second.pa[both]
+    seen.entry_pa[:], seen.entry_value[:] = _all_words(first, second, happens)
+    return seen
 
 
-def _accessed_leaf(
-    memory: PhysicalMemory, context: PagingContext, composites: Composites
-) -> list[Claim]:
-    """Claim that a fault marks the PDPTE that maps the page as accessed."""
-    parts = parts_of(memory, context, composites)
-    second = composites.second_va()
-    marked = [
-        _marked(memory, context, va, part)
-        for va, part in ((composites.va, parts.first), (second, parts.second))
-    ]
-    return claims_of(composites, Parts(*marked))
-
-
-def _marked(
-    memory: PhysicalMemory, context: PagingContext, va: U64, outcomes: Outcomes
+def _second(
+    memory: PhysicalMemory,
+    rules: Rules,
+    composites: Composites,
+    runs: tuple[NDArray[np.uint8], NDArray[np.bool_]],
 ) -> Outcomes:
-    """Return the outcomes with A of a 1-GiB leaf among the words that a fault may change."""
-    pa, entry = large_pdptes(memory, context, va)
-    faults = (outcomes.kind == Kind.PAGE_FAULT) & (entry != 0)
-    entry_pa, entry_value = outcomes.entry_pa.copy(), outcomes.entry_value.copy()
-    # A walk that ends at a PDPTE marks two words above it at the most.
-    entry_pa[faults, -1] = pa[faults]
-    entry_value[faults, -1] = entry[faults] | np.uint64(Entry.A)
-    return replace(outcomes, entry_pa=entry_pa, entry_value=entry_value)
+    """Return the outcomes of the second accesses, under the PKRU of each."""
+    twice, rmw = composites.family(Family.TWICE), composites.family(Family.RMW)
+    descriptor = composites.family(Family.IMPLICIT) & composites.has_two()
+    accesses = Accesses(
+        composites.second_va() + np.where(descriptor, np.uint64(_TYPE_BYTE), _ZERO),
+        np.where(rmw, np.uint8(AccessType.WRITE), composites.types(1)),
+        np.where(twice, composites.then_cpl, runs[0]),
+        np.where(twice, composites.then_ac, runs[1]),
+    )
+    found = Outcomes.empty(len(accesses))
+    written = np.where(twice, composites.then_pkru, SAME_PKRU)
+    for pkru in np.unique(written).tolist():
+        rows = np.flatnonzero(written == pkru)
+        under = rules
+        if pkru != SAME_PKRU and rules.pkru is not None:
+            under = replace(rules, pkru=pkru)
+        some = emulated_many(memory, under, accesses.take(rows))
+        for name in Outcomes.__dataclass_fields__:
+            getattr(found, name)[rows] = getattr(some, name)
+    return found
 
 
-def _only(claim: Claim, rows: NDArray[np.bool_]) -> Claim:
-    return replace(claim, valid=claim.valid & rows)
-
-
-KNOWN_COMPOSITE = (
-    KnownComposite(
-        "locked-rmw-reads-first",
-        "A locked read-modify-write faults as a read where the page can't be read (W/R is clear "
-        "in the error code), and has set A of the leaf where it can be read but not written.",
-        "Intel SDM vol. 3A 9.1.2 and 4.7: the read and the write are one locked operation, which "
-        "needs the right to write; W/R tells that the access was a write. 4.8: A of a leaf is set "
-        "by a translation that is used.",
-        "With one processor a locked instruction is made of a load and a store, each with its own "
-        "page walk.",
-        "locked-rmw-reads-first.json",
-        _read_first,
-    ),
-    KnownComposite(
-        "implicit-access-honours-ac",
-        "With CR4.SMAP set, RFLAGS.AC lets CPL 0 read a segment descriptor from a user page.",
-        "Intel SDM vol. 3A 4.6.1: AC concerns explicit supervisor-mode accesses; data may not be "
-        "read from a user-mode address by an implicit one while CR4.SMAP is set.",
-        "Implicit accesses go by AC when they come from CPL 0; from CPL 3 they don't.",
-        "implicit-access-honours-ac.json",
-        _honours_ac,
-    ),
-)
-"""The departures that composites alone show."""
+def _all_words(first: Outcomes, second: Outcomes, happens: NDArray[np.bool_]) -> tuple[U64, U64]:
+    """Return (address, value) uint64[n, 10] of the words that both walks change, by address."""
+    where = np.concatenate([first.entry_pa, second.entry_pa * happens[:, None]], axis=1)
+    value = np.concatenate([first.entry_value, second.entry_value * happens[:, None]], axis=1)
+    width = WORDS_SEEN // 2
+    for at in range(width):
+        # What both change has the bits of both.
+        again = (where[:, width:] == where[:, at, None]) & (where[:, at, None] != 0)
+        value[:, at] |= np.bitwise_or.reduce(np.where(again, value[:, width:], _ZERO), axis=1)
+        value[:, width:] = np.where(again, _ZERO, value[:, width:])
+        where[:, width:] = np.where(again, _ZERO, where[:, width:])
+    order = np.argsort(np.where(value != 0, where, ~_ZERO), axis=1, kind="stable")
+    return np.take_along_axis(where, order, 1), np.take_along_axis(value, order, 1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.check.compare import Divergence, agreements, choose
-from emu.check.known import known_divergence
+from emu.check.explain import explain
 from emu.check.listing import ListingDivergence, listed_pages, mapping_at, unlike_list
 from emu.check.plan import Plan, accesses_to
 from emu.check.survey import Survey
@@ -193,14 +193,18 @@ def compare_all(
     observed: Outcomes,
 ) -> list[Divergence]:
     """Return the accesses of which the two say different things, the known ones marked."""
-    found = []
-    for row in np.flatnonzero(~agreements(predicted, observed)).tolist():
-        access = accesses[row]
-        divergence = Divergence(
-            access, predicted[row], observed[row], walk(memory, context, access.va)
+    rows = np.flatnonzero(~agreements(predicted, observed))
+    names = explain(memory, context, accesses.take(rows), predicted.take(rows), observed.take(rows))
+    return [
+        Divergence(
+            accesses[row],
+            predicted[row],
+            observed[row],
+            walk(memory, context, int(accesses.va[row])),
+            name,
         )
-        found.append(known_divergence(context, divergence))
-    return found
+        for row, name in zip(rows.tolist(), names, strict=True)
+    ]
 
 
 def confirm(

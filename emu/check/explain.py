@@ -1,64 +1,79 @@
-"""The most frequent known divergence, recognised in bulk."""
+"""Whether the emulator's departures explain a divergence: exactly, or not at all."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.columns import Accesses, Kind, Outcomes
+from emu.check.departures import Scope, departures, emulated_rules, named, subsets
+from emu.check.emulated import emulated_many
+from emu.check.emulated_rules import rules_of
+from walker.columns import Accesses, Outcomes
 from walker.context import PagingContext
-from walker.entry import Entry
-from walker.memory import U64, WORDS, PhysicalMemory
+from walker.memory import PhysicalMemory
 
-__all__ = ["ACCESSED_LEAF", "accessed_leaves", "large_pdptes"]
-
-ACCESSED_LEAF = "pdpte-leaf-accessed-on-fault"
-"""The id of the registry's entry."""
+__all__ = ["as_emulated", "by_the_manuals", "explain", "same_rows", "unlike_fields"]
 
 
-def accessed_leaves(
+def as_emulated(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
+    """Return what the emulated CPU is stated to do, all of its departures included."""
+    rules = emulated_rules(context, departures(Scope.ACCESS))
+    return emulated_many(memory, rules, accesses)
+
+
+def by_the_manuals(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
+    """Return what the second walk predicts with every departure off.
+
+    Page sizes and rights are left 0. All else is what `translate_many` has to predict.
+    """
+    return emulated_many(memory, rules_of(context), accesses, every_choice=True)
+
+
+def explain(
     memory: PhysicalMemory,
     context: PagingContext,
     accesses: Accesses,
     predicted: Outcomes,
     observed: Outcomes,
-) -> NDArray[np.bool_]:
-    """Return bool[n]: of which accesses `ACCESSED_LEAF` explains that they differ.
+) -> list[str | None]:
+    """Return for each of these divergences the name of the departures that explain it, or None.
 
-    The same as its entry in the registry says, row by row.
+    It is explained if the prediction is the second walk's by the manuals, and the observed
+    outcome is the second walk's with all departures, each in outcome, address, error code, CR2
+    and words changed. It is called by the fewest departures that suffice (`named`). An access on
+    which both sides agree isn't to be asked about.
     """
-    explained = np.zeros(len(accesses), np.bool_)
-    if not context.mode.long:
-        return explained
-    fault = (predicted.kind == Kind.PAGE_FAULT) & (observed.kind == Kind.PAGE_FAULT)
-    fault &= (predicted.error_code == observed.error_code) & (predicted.cr2 == observed.cr2)
-    differ = predicted.entry_pa != observed.entry_pa
-    differ |= predicted.entry_value != observed.entry_value
-    rows = np.flatnonzero(fault & differ.any(axis=1))
-    said = predicted.entry_pa[rows, None, :] == observed.entry_pa[rows, :, None]
-    said &= predicted.entry_value[rows, None, :] == observed.entry_value[rows, :, None]
-    extra = (observed.entry_value[rows] != 0) & ~said.any(axis=2)
-    one = extra.sum(axis=1) == 1
-    rows, at = rows[one], extra[one].argmax(axis=1)
-    pa, entry = large_pdptes(memory, context, accesses.va[rows])
-    reached = entry != 0
-    reached &= observed.entry_pa[rows, at] == pa
-    reached &= observed.entry_value[rows, at] == entry | np.uint64(Entry.A)
-    explained[rows[reached]] = True
-    return explained
+    names: list[str | None] = [None] * len(accesses)
+    exact = same_rows(by_the_manuals(memory, context, accesses), predicted)
+    exact &= same_rows(as_emulated(memory, context, accesses), observed)
+    rows = np.flatnonzero(exact)
+    for which in subsets(context, Scope.ACCESS):
+        if not len(rows):
+            break
+        rules = emulated_rules(context, which)
+        some = emulated_many(memory, rules, accesses.take(rows))
+        same = same_rows(some, observed.take(rows))
+        for row in rows[same].tolist():
+            names[row] = named(which)
+        rows = rows[~same]
+    return names
 
 
-def large_pdptes(memory: PhysicalMemory, context: PagingContext, va: U64) -> tuple[U64, U64]:
-    """Return the address and the value, uint64[n], of the PDPTE with PS that each `va` selects.
+def same_rows(these: Outcomes, others: Outcomes) -> NDArray[np.bool_]:
+    """Return bool[n]: which rows are equal in all that can be observed."""
+    unlike: NDArray[np.bool_] = np.logical_or.reduce(list(unlike_fields(these, others).values()))
+    return ~unlike
 
-    The value is 0 where the walk finds none, or none that is present. In IA-32e mode alone.
+
+def unlike_fields(these: Outcomes, others: Outcomes) -> dict[str, NDArray[np.bool_]]:
+    """Return bool[n] for each field that can be observed: where it isn't equal.
+
+    As `differing_fields`, but that the words a fault changed have to be equal, too.
     """
-    entry = pa = table = np.full(len(va), context.root, np.uint64)
-    reached = np.ones(len(va), np.bool_)
-    for level in range(context.levels, 2, -1):
-        index = va >> np.uint64(3 + 9 * level) & np.uint64(WORDS - 1)
-        pa = table + index * np.uint64(8)
-        frames, inverse = np.unique(table, return_inverse=True)
-        entry = memory.tables(frames)[inverse, index]
-        reached &= (entry & np.uint64(Entry.P)) != 0
-        table = entry & np.uint64(context.address_mask)
-    reached &= (entry & np.uint64(Entry.PS)) != 0
-    return pa, np.where(reached, entry, np.uint64(0))
+    words = these.entry_pa != others.entry_pa
+    words |= these.entry_value != others.entry_value
+    return {
+        "outcome": these.kind != others.kind,
+        "pa": these.pa != others.pa,
+        "error_code": these.error_code != others.error_code,
+        "cr2": these.cr2 != others.cr2,
+        "entries": words.any(axis=1),
+    }

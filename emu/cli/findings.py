@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from emu.check import KNOWN, Verdict
+from emu.check import DEPARTURES, Verdict
 from emu.cli.output import remark, write_file
 from emu.report.conclusion import Conclusion
 from emu.report.records import divergence_case, listing_case
@@ -56,9 +56,10 @@ def _tell_divergences(verdict: Verdict, context: PagingContext, say: Callable[[s
 
 
 def _explain_known(verdict: Verdict, say: Callable[[str], None]) -> None:
-    for entry in KNOWN:
-        if entry.id in verdict.known:
-            say(f"{entry.id}: {verdict.known[entry.id]:,} times")
+    for entry in DEPARTURES:
+        counts = (count for name, count in verdict.known.items() if entry.id in name.split("+"))
+        if times := sum(counts):
+            say(f"{entry.id}: {times:,} times")
             say(f"  manual: {entry.manual}")
             say(f"  reason: {entry.reason}")
 

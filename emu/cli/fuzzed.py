@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from emu.check import KNOWN
+from emu.check import differs
 from emu.cli.walkers import replay_command, size_text, walker_options
 from emu.fuzz.campaign import Campaign
 from emu.fuzz.campaign.state import State
@@ -47,8 +47,7 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         )
         yield f"time of the workers: {', '.join(shares)}"
     for name, count in state.known.items():
-        differs = next(entry.differs for entry in KNOWN if entry.id == name)
-        yield f"{count:,} known emulator divergences, {name}: {differs}"
+        yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
     if campaign.plan.walker is not None:
         wrong = sum(_of_walker(campaign, slug) for slug in state.findings)
         yield f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}"

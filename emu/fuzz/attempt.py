@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from emu.check.compare import choose, differing_fields, spread
 from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
+from emu.check.explain import as_emulated, unlike_fields
 from emu.fuzz.caseless import Caseless, attempted
 from emu.fuzz.composite_finding import CompositeFinding, findings_in, gathered_of
 from emu.fuzz.coverage import CELLS, coverage_of
 from emu.fuzz.crossing import crossings
-from emu.fuzz.findings import MEANT, WALKER, Finding, Findings, confirm
+from emu.fuzz.findings import MEANT, SECOND_WALK, WALKER, Finding, Findings, confirm
 from emu.fuzz.intent import meant_outcomes
 from emu.fuzz.layout import Layout
 from emu.fuzz.signature import failure_signature
@@ -171,6 +172,12 @@ class Tester:
         with clock.part("compare"):
             differ = differing_fields(predicted, observed)
             known = found.add(WALKER, predicted, observed, differ)
+            stated = as_emulated(memory, context, accesses)
+            unlike = unlike_fields(stated, observed)
+            # What diverges from the prediction is told once.
+            agree = ~np.logical_or.reduce(list(differ.values())) | known
+            unlike = {name: column & agree for name, column in unlike.items()}
+            found.add(SECOND_WALK, stated, observed, unlike)
             # Where the emulator is known to be wrong, the walker's word is taken for the truth.
             truth = choose(known, predicted, observed)
             meant = meant_outcomes(layout, truth)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emu.check.combine import Claim
+from emu.check.combine import Claim, met
 from emu.check.composite_check import CompositeStand, Judged
 from emu.fuzz.caseless import Caseless, attempted
-from emu.fuzz.findings import WALKER, WRITABLE
+from emu.fuzz.findings import SECOND_WALK, WALKER, WRITABLE
 from emu.fuzz.signature import Signature
 from emu.probe.composites import FORMS, NAMES, Composites, Family, Seen
 from emu.report.composite_case import CompositeCase, composite_case
@@ -108,10 +108,13 @@ def _signature(judged: Judged, composites: Composites, row: int) -> Signature:
     seen = judged.seen.take(slice(row, row + 1))
     claims = [claim.take(slice(row, row + 1)) for claim in judged.claims]
     said = [_text(claim, name) for claim in claims if claim.valid[0]]
-    truth = _text(seen, name)
+    witness, truth = WALKER, _text(seen, name)
+    if met(claims, seen)[0]:
+        # The manuals allow it, but it isn't what the emulated CPU is stated to do.
+        witness, said = SECOND_WALK, [_text(judged.stated.take(slice(row, row + 1)), name)]
     if truth in said:
-        return Signature(WALKER, f"{name}: address, CR2, A or D", "another", truth)
-    return Signature(WALKER, name, " or ".join(said), truth)
+        return Signature(witness, f"{name}: address, CR2, A or D", "another", truth)
+    return Signature(witness, name, " or ".join(said), truth)
 
 
 def _text(row: Claim | Seen, name: str) -> str:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.check.compare import Divergence
-from emu.check.explain import ACCESSED_LEAF, accessed_leaves
-from emu.check.known import known_divergence
+from emu.check.explain import explain
 from emu.fuzz.caseless import Caseless, attempted
 from emu.fuzz.layout import Layout
 from emu.fuzz.layout_case import layout_case
@@ -22,10 +21,11 @@ from walker.memory import SparseWords
 from walker.source import Case
 from walker.translate import walk
 
-__all__ = ["MEANT", "WALKER", "WRITABLE", "Finding", "Findings", "confirm"]
+__all__ = ["MEANT", "SECOND_WALK", "WALKER", "WRITABLE", "Finding", "Findings", "confirm"]
 
-WALKER, MEANT = "walker", "meant"
-"""Who is compared with the CPU: the built-in walker, a layout's intentions."""
+WALKER, SECOND_WALK, MEANT = "walker", "second walk", "meant"
+"""Who is compared with the CPU: the built-in walker, what the emulated CPU is stated to do
+(`emu.check.explain.as_emulated`), a layout's intentions."""
 
 WRITABLE = "a case that can be written"
 """What is due where the case of a finding can't be made."""
@@ -87,20 +87,17 @@ class Findings:
         self._diverging |= differ
         explained = np.zeros(len(differ), np.bool_)
         if witness == WALKER:
-            explained |= differ & accessed_leaves(memory, context, accesses, said, truth)
-            self.known[ACCESSED_LEAF] += int(explained.sum())
-        for row in np.flatnonzero(differ & ~explained).tolist():
+            rows = np.flatnonzero(differ)
+            found = explain(memory, context, accesses.take(rows), said.take(rows), truth.take(rows))
+            self.known.update(name for name in found if name is not None)
+            explained[rows] = [name is not None for name in found]
+        rest = np.flatnonzero(differ & ~explained).tolist()
+        self.divergent += len(rest)
+        for row in rest:
             access = accesses[row]
             divergence = Divergence(access, said[row], truth[row], walk(memory, context, access.va))
-            if witness == WALKER:
-                divergence = known_divergence(context, divergence)
-            if divergence.known is not None:
-                explained[row] = True
-                self.known[divergence.known] += 1
-                continue
-            self.divergent += 1
             names = [name for name, column in fields.items() if column[row]]
-            signature = signature_of(self._layout.context, divergence, names, witness)
+            signature = signature_of(context, divergence, names, witness)
             self._keep(signature, divergence, row)
         return explained
 

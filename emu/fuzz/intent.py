@@ -9,6 +9,7 @@ from emu.fuzz.generate.pointers import linear_of
 from emu.fuzz.layout import Layout, Meaning
 from walker.access import AccessType
 from walker.columns import Kind, Outcomes
+from walker.context import Vendor
 from walker.outcome import ErrorCode
 
 __all__ = ["meant_outcomes"]
@@ -26,8 +27,9 @@ _KINDS[[Meaning.NOT_CANONICAL, Meaning.OTHER_HALF]] = Kind.GENERAL_PROTECTION
 def meant_outcomes(layout: Layout, truth: Outcomes) -> Outcomes:
     """Return the outcomes that were meant; where nothing was, or no more, those of `truth`.
 
-    Intentions say nothing of A and D. A fetch is told in the error code where XD or SMEP is in
-    use (Intel SDM vol. 3A, "Page-Fault Exceptions"). CR2 has the address that was walked.
+    Intentions say nothing of A and D. A fetch is told in the error code where XD is in use, and on
+    Intel's processors where SMEP is (Intel SDM vol. 3A, "Page-Fault Exceptions"). CR2 has the
+    address that was walked.
     """
     meaning = layout.meant.meaning
     known = meaning != Meaning.UNKNOWN
@@ -47,7 +49,7 @@ def meant_outcomes(layout: Layout, truth: Outcomes) -> Outcomes:
 def _access(layout: Layout) -> NDArray[np.uint16]:
     """Return uint16[n]: the bits of an error code that tell the access."""
     context, accesses = layout.context, layout.accesses
-    told = context.nxe or context.smep
+    told = context.nxe or (context.smep and context.vendor is Vendor.INTEL)
     code = np.where(accesses.type == AccessType.WRITE, ErrorCode.WR, 0)
     code |= np.where(accesses.cpl == 3, ErrorCode.US, 0)
     if told:

@@ -48,8 +48,8 @@ _DUE = "due"
 class Signature:
     """Who disagrees with the truth, about which rule, and how.
 
-    `witness` is `walker`, `meant`, `peer:NAME`, `emulator` where that gave no outcome, or
-    `crosswalk` where the search itself failed.
+    `witness` is `walker`, `second walk`, `meant`, `peer:NAME`, `emulator` where that gave no
+    outcome, or `crosswalk` where the search itself failed.
     Findings with equal signatures are taken to have one cause.
     """
 

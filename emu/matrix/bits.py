@@ -1,7 +1,7 @@
 """The names that the matrix has for what it varies, and what they stand for."""
 
 from walker.access import AccessType
-from walker.context import CR0, CR4, EFER, PagingMode
+from walker.context import CR0, CR3, CR4, EFER, PagingMode
 
 __all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "FEATURES", "LEVEL_NAMES", "MODES", "PKRU_BITS"]
 
@@ -43,6 +43,11 @@ CONTROLS: dict[str, tuple[str, int]] = {
     "cr4.pke": ("cr4", CR4.PKE),
     "cr4.pge": ("cr4", CR4.PGE),
     "cr4.pse": ("cr4", CR4.PSE),
+    "cr3.lam_u48": ("cr3", CR3.LAM_U48),
+    "cr3.lam_u57": ("cr3", CR3.LAM_U57),
+    "cr4.lam_sup": ("cr4", CR4.LAM_SUP),
+    "cr4.lass": ("cr4", CR4.LASS),
+    "efer.uaie": ("efer", EFER.UAIE),
 }
 """Bits of control registers: the field of a context, and the bit."""
 
@@ -53,6 +58,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "maxphyaddr": ("36", "39", "40", "41", "46", "52"),
     "page1gb": ("0", "1"),
     "vendor": ("intel", "amd"),
+    "encryption_mask": ("0x0", "0x800000000000", "0x8000000000000"),
 }
 """What a processor may be said to be, by the field of a context: the values there are."""
 

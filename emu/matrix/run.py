@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from emu.matrix.composite_sections import COMPOSITE_SECTIONS
+from emu.matrix.features import FEATURE_SECTIONS
 from emu.matrix.limits import LIMITS
 from emu.matrix.section import Choice
 from emu.matrix.sections import SECTIONS
@@ -18,7 +19,12 @@ from emu.matrix.unit import AnySection, Result, Unit, Worker, units_of
 
 __all__ = ["ALL_SECTIONS", "Crash", "chosen_sections", "chosen_units", "results_of"]
 
-ALL_SECTIONS: tuple[AnySection, ...] = (*SECTIONS, *LIMITS, *COMPOSITE_SECTIONS)
+ALL_SECTIONS: tuple[AnySection, ...] = (
+    *SECTIONS,
+    *LIMITS,
+    *FEATURE_SECTIONS,
+    *COMPOSITE_SECTIONS,
+)
 """The default matrix but for sequences: single accesses, then composites."""
 
 TIME_LIMIT = 600.0

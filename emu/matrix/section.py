@@ -102,10 +102,11 @@ class Section:
     key, where there are any. `pages` is the number of pages that the entries of a level lead to,
     if they don't have one each, or 16 large ones. `processors` are features of contexts that are
     crossed too. With `beyond`, each address is tried with every bit flipped that makes it none,
-    as well. `keep(level, names)` says which entries are worth their place, for the reasons that
-    `pruned` gives, a line each. `older` is PAE or 32-bit paging. PDPTEs of PAE paging, which are
-    loaded together, have a table each, and a control state for each table: CR3 chooses among
-    them.
+    as well; `flips` are masks of bits that are flipped together instead. With `halves`, the root's
+    entries are there once more at the beginning of the upper half. `keep(level, names)` says which
+    entries are worth their place, for the reasons that `pruned` gives, a line each. `older` is PAE
+    or 32-bit paging. PDPTEs of PAE paging, which are loaded together, have a table each, and a
+    control state for each table: CR3 chooses among them.
     """
 
     name: str
@@ -119,6 +120,8 @@ class Section:
     pages: int | None = None
     processors: tuple[Mapping[str, Any], ...] = ({},)
     beyond: bool = False
+    flips: tuple[int, ...] = ()
+    halves: bool = False
     ram: tuple[tuple[int, int], ...] = RAM
     ac: tuple[bool, ...] = (False,)
     accesses: tuple[str, ...] = ("read", "write", "execute")
@@ -200,7 +203,7 @@ class Section:
         yield from range(FRAME, FRAME + tables * _PDPT, _PDPT)
 
     def _contexts(self, on: set[str], root: int) -> Iterator[PagingContext]:
-        registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
+        registers = {"cr0": 0x8000_0033, "cr3": root, "cr4": 0x20, "efer": 0x500}
         if not self.mode.long:
             registers["efer"] = 0
         if self.mode is PagingMode.BIT32:
@@ -214,7 +217,7 @@ class Section:
         for pkru in self.pkrus or (denied,):
             for features in self.processors:
                 values: dict[str, Any] = {**registers, **features}
-                yield PagingContext(cr3=root, pkru=pkru, **values)
+                yield PagingContext(pkru=pkru, **values)
 
     def tables(self, variants: tuple[Variants, ...]) -> tuple[U64, U64]:
         """Return the tables' frames uint64[t] and words uint64[t, 512]: one a level, root first.
@@ -242,6 +245,8 @@ class Section:
             else:
                 words[at, : 4 * len(number) : 4] = entries
                 words[at, 1 : 4 * len(number) : 4] = table | np.uint64(_P)
+            if self.halves and at == 0:
+                words[at, WORDS // 2 :] = words[at, : WORDS // 2]
         if len(self.ram) > 1:
             # Tables once more where entries with the highest address bit lead to.
             frames = np.concatenate([frames, frames[1:] + np.uint64(_HIGHEST)])
@@ -267,9 +272,14 @@ class Section:
             return va
         unused = np.int64(64 - 12 - 9 * self.levels)
         found = (va.astype(np.int64) << unused >> unused).astype(np.uint64)
+        if self.halves:
+            upper = np.uint64(-1 << 11 + 9 * self.levels & (1 << 64) - 1)
+            found = np.concatenate([found, found | upper])
+        flips = self.flips
         if self.beyond:
-            flipped = [1 << bit for bit in range(11 + 9 * self.levels, 64)]
-            found = (found[:, None] ^ np.array([0, *flipped], np.uint64)).ravel()
+            flips = tuple(1 << bit for bit in range(11 + 9 * self.levels, 64))
+        if flips:
+            found = (found[:, None] ^ np.array([0, *flips], np.uint64)).ravel()
         return found
 
     def accesses_to(self, va: U64, choice: Choice = _EVERYTHING) -> Accesses:
@@ -289,4 +299,6 @@ class Section:
 def feature_of(context: PagingContext, name: str) -> str:
     """Return the value of one of `FEATURES`, as it is spelt there."""
     value = getattr(context, name)
+    if name == "encryption_mask":
+        return hex(value)
     return str(int(value) if isinstance(value, bool) else value)

@@ -38,7 +38,9 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
 
     `select` is the choice as it was given, `version` says by which program. By section,
     `combinations` counts what was tried and `outcomes` what was observed, by `Kind`; `groups` are
-    by slug of their signature. `tlb` has the sequences, apart from all else.
+    by slug of their signature. `predicted_only` counts, by feature, what the emulated CPU lacks it
+    for and nothing is wrong with; `masked` what was asked with an encryption mask taken off.
+    `tlb` has the sequences, apart from all else.
     """
 
     select: str
@@ -48,6 +50,8 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     divergent: int = 0
     known: dict[str, int] = {}
     groups: dict[str, Group] = {}
+    predicted_only: dict[str, int] = {}
+    masked: int = 0
     crashes: list[str] = []
     seconds: float = 0.0
     tlb: Stale = msgspec.field(default_factory=Stale)
@@ -56,8 +60,13 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def probes(self) -> int:
-        """The number of combinations tried."""
-        return sum(self.combinations.values())
+        """The number of combinations that agree, diverge, or are known to diverge."""
+        return sum(self.combinations.values()) - sum(self.predicted_only.values())
+
+    @property
+    def agreements(self) -> int:
+        """The number of combinations of which walker and emulated CPU say the same."""
+        return self.probes - self.divergent - sum(self.known.values())
 
     def add(self, result: Result | SequenceResult | Crash) -> None:
         """Add the next unit's result."""
@@ -80,6 +89,9 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
         self.divergent += result.divergent
         for known, count in result.known.items():
             self.known[known] = self.known.get(known, 0) + count
+        for feature, count in result.predicted_only.items():
+            self.predicted_only[feature] = self.predicted_only.get(feature, 0) + count
+        self.masked += result.masked
         for finding in result.findings:
             signature = finding.signature
             case = _file(finding.case)

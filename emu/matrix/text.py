@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from emu.check import KNOWN
-from emu.check.composite_known import KNOWN_COMPOSITE
+from emu.check import differs
 from emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES, MODES
 from emu.matrix.composite import CompositeSection
 from emu.matrix.run import chosen_sections
@@ -17,9 +16,10 @@ from emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from emu.matrix.tlb.summary import sequence_list
 from emu.matrix.unit import AnySection, units_of
 from emu.probe.composites import FORMS, Family
+from emu.probe.scope import LACKS
 from walker.columns import Kind
 
-__all__ = ["list_lines", "section_record", "summary_lines"]
+__all__ = ["list_lines", "section_record", "summary_lines", "verdict"]
 
 
 def section_record(section: AnySection, choice: Choice) -> dict[str, object]:
@@ -151,15 +151,38 @@ def _single_lines(summary: Summary) -> Iterator[str]:
             f"{seen[Kind.GENERAL_PROTECTION] or '·':>7}"
         )
     yield ""
-    rate = summary.probes / summary.seconds if summary.seconds else 0
-    known = sum(summary.known.values())
-    agree = summary.probes - summary.divergent - known
+    total = sum(summary.combinations.values())
+    rate = total / summary.seconds if summary.seconds else 0
     yield (
-        f"{summary.probes:,} combinations in {summary.seconds:.0f} s ({rate:,.0f} a second): "
-        f"{agree:,} agree, {summary.divergent:,} diverge"
+        f"{total:,} combinations in {summary.seconds:.0f} s ({rate:,.0f} a second): "
+        f"{summary.agreements:,} agree, {summary.divergent:,} diverge"
     )
+    for name, count in summary.predicted_only.items():
+        yield f"{count:,} predicted only, {name}: the emulated CPU has no {LACKS[name]}"
     for name, count in summary.known.items():
-        differs = next(each.differs for each in (*KNOWN, *KNOWN_COMPOSITE) if each.id == name)
-        yield f"{count:,} known emulator divergences, {name}: {differs}"
+        yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
     for slug, group in summary.groups.items():
         yield f"{group.count:,} × {group.signature} ({slug})"
+
+
+def verdict(summary: Summary) -> tuple[int, str]:
+    """Return the exit status of a run, and its last word.
+
+    Only what the CPU was asked and answered is agreement. 2: nothing was asked.
+    """
+    clauses = []
+    if summary.predicted_only:
+        counts = ", ".join(f"{count:,} ({name})" for name, count in summary.predicted_only.items())
+        clauses.append(f"predicted only: {counts}")
+    if summary.masked:
+        clauses.append(f"{summary.masked:,} with the encryption mask taken off")
+    if summary.divergent or summary.tlb.violations or summary.crashes:
+        return 1, "FAILED"
+    probes = summary.probes + summary.tlb.accesses
+    if not probes:
+        return 2, "; ".join(["nothing asked", *clauses])
+    word = "agreement"
+    if summary.predicted_only:
+        total = probes + sum(summary.predicted_only.values())
+        word += f" on {probes:,} of {total:,} probes"
+    return 0, "; ".join([word, *clauses])

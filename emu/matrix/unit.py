@@ -2,22 +2,25 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 
-from emu.check.compare import differing_fields
+from emu.check.compare import differing_fields, spread
 from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
+from emu.fuzz.attempt import by_feature
 from emu.fuzz.composite_finding import CompositeFinding, findings_of
-from emu.fuzz.findings import WALKER, Finding, Findings, confirm
+from emu.fuzz.findings import MEANT, WALKER, Finding, Findings, confirm
 from emu.fuzz.layout import Layout, Meaning, Meant
 from emu.fuzz.signature import Signature
 from emu.matrix.composite import SECOND, CompositeSection
+from emu.matrix.intended import intended_outcomes
 from emu.matrix.section import Choice, Section
-from emu.probe import Stand
+from emu.probe import ProbeError, Stand
 from emu.probe.composites import Family
+from emu.probe.scope import FEATURES, Lacking
 from walker.bulk import translate_many
 from walker.columns import Kind, Outcomes
 
@@ -44,13 +47,20 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of a unit: `outcomes` counts the observed ones by `Kind`."""
+    """What became of a unit: `outcomes` counts the observed ones by `Kind`.
+
+    `predicted_only` counts the accesses that the emulated CPU lacks a feature for, by its name,
+    but for those whose prediction isn't what is intended: these are divergent. `masked` counts
+    the accesses asked with an encryption mask taken off.
+    """
 
     unit: Unit
     outcomes: tuple[int, int, int]
     divergent: int
     known: dict[str, int]
     findings: tuple[Finding | CompositeFinding, ...]
+    predicted_only: dict[str, int] = field(default_factory=dict)
+    masked: int = 0
 
 
 def units_of(section: AnySection, choice: Choice) -> Iterator[Unit]:
@@ -103,12 +113,15 @@ class Worker:
         outcomes = np.zeros(len(Kind), np.int64)
         known: Counter[str] = Counter()
         findings: dict[Signature, Finding] = {}
-        divergent = 0
+        lacks: Counter[str] = Counter()
+        divergent = masked = 0
         for layout in islice(layouts, unit.first, unit.last):
-            observed, found = self._put(layout)
-            outcomes += np.bincount(observed.kind, minlength=len(Kind))
+            seen, found, only = self._put(layout)
+            outcomes += np.bincount(seen.kind, minlength=len(Kind))
             divergent += found.divergent
             known.update(found.known)
+            lacks += by_feature(only)
+            masked += len(seen) if layout.context.encryption_mask else 0
             for finding in found.all():
                 before = findings.get(finding.signature)
                 count = finding.count + (before.count if before else 0)
@@ -119,6 +132,8 @@ class Worker:
             divergent,
             {name: count for name, count in sorted(known.items()) if count},
             tuple(findings.values()),
+            {name: lacks[name] for name in FEATURES if lacks[name]},
+            masked,
         )
 
     def _do_composites(self, unit: Unit, section: CompositeSection) -> Result:
@@ -156,12 +171,28 @@ class Worker:
         for context in section.contexts(self._choice):
             yield Layout(context, section.ram, frames, words, accesses, nothing)
 
-    def _put(self, layout: Layout) -> tuple[Outcomes, Findings]:
+    def _put(self, layout: Layout) -> tuple[Outcomes, Findings, Lacking]:
+        """Return what was observed, what diverges, and the other accesses, as `lacking` has them.
+
+        Those that the emulated CPU lacks a feature for are predicted only, and as far as that can
+        be foreseen held against what is intended.
+        """
         memory = layout.memory()
         predicted = self._predict(memory, layout.context, layout.accesses)
         prober = self._stand.prober(memory, layout.context)
-        observed = prober.probe(layout.accesses)
-        found = Findings(layout, memory)
+        lacking = prober.lacking(layout.accesses)
+        asked = lacking == 0
+        seen = prober.probe(layout.accesses.take(np.flatnonzero(asked)))
+        observed = spread(predicted, asked, seen)
+        found = Findings(layout, memory, asked)
         found.add(WALKER, predicted, observed, differing_fields(predicted, observed))
         confirm(prober, layout, observed, found.rows)
-        return observed, found
+        intended, held = intended_outcomes(self._stand, layout, predicted, lacking)
+        differ = differing_fields(predicted, intended)
+        wrong = np.logical_or.reduce(list(differ.values()))
+        if wrong.any():
+            again, _ = intended_outcomes(self._stand, layout, predicted, lacking, bulk=False)
+            if np.logical_or.reduce(list(differing_fields(again, intended).values())).any():
+                raise ProbeError("bulk and single probes differ where a feature leads to")
+        found.add(MEANT, intended, predicted, differ)
+        return seen, found, lacking[~asked & ~(held & wrong)]

@@ -1,10 +1,8 @@
-"""The page about known emulator divergences, made from the registry."""
+"""The page about the emulator's departures, made from their table."""
 
 from collections.abc import Iterator
 
-from emu.check import KNOWN, KnownDivergence
-from emu.check.composite_known import KNOWN_COMPOSITE, KnownComposite
-from emu.check.known_sequences import KNOWN_SEQUENCES
+from emu.check.departures import Departure, Scope, departures
 from emu.machine.departures import MACHINE_DEPARTURES
 
 __all__ = ["known_page"]
@@ -13,10 +11,17 @@ _HEAD = """\
 # Known divergences of the emulator
 
 Where Unicorn 2.1.4 departs from the manuals, as far as Crosswalk has met it. Such a divergence is
-counted apart, under its id, and never hidden; each has a case file in tests/cases/known or, where
-it takes more than an access of one byte to see it, tests/cases/composite, and a test that it still
-occurs. This page is made from `emu/check/known.py` and `emu/check/composite_known.py` by
-`scripts/emulator-divergences`.
+counted apart, under its id, and never hidden; each departure has the smallest case that shows it
+alone in tests/cases/known or, where it takes more than an access of one byte to see it,
+tests/cases/composite, and a test that it still occurs. This page is made from
+`emu/check/departures.py` by `scripts/emulator-divergences`.
+
+A divergence is known only if it is explained exactly. Each departure is a change of the rules by
+which a second walk goes (`emu/check/emulated.py`), written apart from the walker. With every
+departure off it has to predict what the walker predicts; with all of them on it has to answer what
+was observed: outcome, address, error code, CR2, and every word changed. Anything else is a
+divergence. Where it takes several departures together, the fewest that suffice are named, in the
+order of this page, joined by `+`.
 """
 
 
@@ -24,8 +29,7 @@ _SEQUENCES = """\
 # …and of its TLB
 
 The same of sequences of changes, invalidations and accesses, where an outcome is none of those
-that caching allows ([tlb.md](tlb.md)): each has a sequence in tests/cases/known-sequences, and is
-registered in `emu/check/known_sequences.py`.
+that caching allows ([tlb.md](tlb.md)): each has a sequence in tests/cases/known-sequences.
 """
 
 _MACHINE = """\
@@ -40,16 +44,9 @@ that isn't canonical is 0x8000000000001234.
 
 def known_page() -> str:
     """Return docs/emulator-divergences.md as it has to be."""
-    sections = [_section(each, "known") for each in KNOWN]
-    sections += [_section(each, "composite") for each in KNOWN_COMPOSITE]
-    sequences = (
-        f"## {known.id}\n\n{known.differs}\n\n"
-        f"- Manual: {known.manual}\n"
-        f"- Reason in the emulator: {known.reason}\n"
-        f"- See it: `crosswalk sequence tests/cases/known-sequences/{known.sequence}`\n"
-        for known in KNOWN_SEQUENCES
-    )
-    return "\n".join([_HEAD, *sections, _SEQUENCES, *sequences, *_machine()])
+    single = (_section(each, "replay") for each in departures(Scope.ACCESS, Scope.COMPOSITE))
+    sequences = (_section(each, "sequence") for each in departures(Scope.SEQUENCE))
+    return "\n".join([_HEAD, *single, _SEQUENCES, *sequences, *_machine()])
 
 
 def _machine() -> Iterator[str]:
@@ -64,10 +61,10 @@ def _machine() -> Iterator[str]:
         )
 
 
-def _section(entry: KnownDivergence | KnownComposite, folder: str) -> str:
+def _section(entry: Departure, command: str) -> str:
     return (
         f"## {entry.id}\n\n{entry.differs}\n\n"
         f"- Manual: {entry.manual}\n"
         f"- Reason in the emulator: {entry.reason}\n"
-        f"- See it: `crosswalk replay tests/cases/{folder}/{entry.case}`\n"
+        f"- See it: `crosswalk {command} tests/cases/{entry.scope}/{entry.case}`\n"
     )

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from emu.check import KNOWN, Divergence, Verdict
+from emu.check import Divergence, Verdict, differs
 from emu.check.listing import ListingDivergence
 from emu.machine.delivery import mnemonic
 from emu.probe import LACKS
@@ -180,8 +180,7 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
         f"{verdict.agreements:,} agree, {verdict.divergent:,} diverge"
     )
     for known, count in verdict.known.items():
-        differs = next(entry.differs for entry in KNOWN if entry.id == known)
-        yield f"{count:,} known emulator divergences, {known}: {differs}"
+        yield f"{count:,} known emulator divergences, {known}: {differs(known)}"
     for root, count in verdict.copied.items():
         yield f"{count:,} under a {root}"
     for name, count in verdict.predicted_only.items():

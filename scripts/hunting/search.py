@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from emu.check.compare import agreements
-from emu.check.crosscheck import Predictor, compare_all
-from emu.check.explain import accessed_leaves
+from emu.check.crosscheck import Predictor
+from emu.check.explain import explain
 from emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from emu.fuzz.coverage import CELLS, Seen, coverage_of
 from emu.fuzz.layout import Layout
@@ -67,13 +67,11 @@ class _Truths:
         context, accesses = layout.context, layout.accesses
         predicted = translate_many(memory, context, accesses)
         observed = self._stand.observe(memory, context, accesses)
-        differ = ~agreements(predicted, observed)
-        known = differ & accessed_leaves(memory, context, accesses, predicted, observed)
-        rest = np.flatnonzero(differ & ~known)
-        some = compare_all(
-            memory, context, accesses.take(rest), predicted.take(rest), observed.take(rest)
+        rows = np.flatnonzero(~agreements(predicted, observed))
+        names = explain(
+            memory, context, accesses.take(rows), predicted.take(rows), observed.take(rows)
         )
-        known[rest] = [each.known is not None for each in some]
+        known = rows[[name is not None for name in names]]
         for field in fields(Outcomes):
             getattr(observed, field.name)[known] = getattr(predicted, field.name)[known]
         return observed

@@ -5,7 +5,7 @@ it makes of them is under test.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import or_
 
@@ -180,7 +180,8 @@ class Soup:
             in_use = self.in_use.get(table, ())
             at = in_use[pick % len(in_use)] if in_use and pick < 240 else pick
             indices.append(at)
-            table = self.words.get(table + 8 * at, 0) & 0x000F_FFFF_FFFF_F000
+            entry = self.words.get(table + 8 * at, 0)
+            table = entry & 0x000F_FFFF_FFFF_F000 & ~self.context.encryption_mask
         va = linear(*indices, offset=(number & 3) * 0x555)
         return va ^ (1 << 60 if number >> 2 & 15 == 7 else 0)
 
@@ -219,6 +220,33 @@ CONTEXTS = st.builds(
     vendor=st.sampled_from(Vendor),
 )
 
+LAM_SUP, LASS, UAIE = 1 << 28, 1 << 27, 1 << 20
+LAM_U48, LAM_U57 = 1 << 62, 1 << 61
+MASKS = (0, 0, 1 << 47, 1 << 51, 1 << 39 | 1 << 40, 1 << 51 | 1 << 12, 1 << 13)
+
+
+def extended(plain, user, uaie, cr4, mask):
+    """A context with the features that change addresses, as far as the vendor has them."""
+    amd = plain.vendor is Vendor.AMD
+    return replace(
+        plain,
+        cr3=plain.cr3 | (0 if amd else user) | mask,
+        cr4=plain.cr4 | (0 if amd else cr4),
+        efer=plain.efer | (uaie if amd else 0),
+        encryption_mask=mask,
+    )
+
+
+EXTENDED = st.builds(
+    extended,
+    CONTEXTS,
+    st.sampled_from((0, LAM_U48, LAM_U57, LAM_U48 | LAM_U57)),
+    st.sampled_from((0, UAIE)),
+    st.sampled_from((0, LAM_SUP, LASS, LASS | LAM_SUP)),
+    st.sampled_from(MASKS),
+)
+"""With LAM, LASS, UAI and encryption masks, in which no emulator here can be asked."""
+
 
 @st.composite
 def soups(draw, most=4, contexts=CONTEXTS):
@@ -237,10 +265,17 @@ def soups(draw, most=4, contexts=CONTEXTS):
         for at in chosen:
             words[frame + 8 * at] = reduce(or_, _entry(draw(_NUMBER), targets))
     settings = draw(contexts)
+    if settings.encryption_mask and draw(st.booleans()):
+        words = {pa: word | settings.encryption_mask for pa, word in words.items()}
     root = draw(st.sampled_from(frames))
     return Soup(words, frames, _with_root(settings, root))
 
 
+def extended_soups(most=4):
+    """Soups under contexts with every feature, as `soups` draws them."""
+    return soups(most, EXTENDED)
+
+
 def _with_root(settings, root):
     fields = {name: getattr(settings, name) for name in PagingContext.__dataclass_fields__}
-    return PagingContext(**fields | {"cr3": root})
+    return PagingContext(**fields | {"cr3": settings.cr3 >> 32 << 32 | root})

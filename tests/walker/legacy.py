@@ -10,7 +10,7 @@ from operator import or_
 from hypothesis import strategies as st
 
 from tests.walker.build import OPEN, PAT_LARGE, PS, RW, US, USED, XD, A, D, G, P, segments_of
-from tests.walker.naive import Page, any_bit
+from tests.walker.naive import Page, address, any_bit
 from walker import PagingContext, SparseWords, Vendor
 
 FRAME, MIB4 = 0x1000, 1 << 22
@@ -134,13 +134,13 @@ class LegacySoup:
             at = used[pick % len(used)] if used and pick < 240 else pick & _last(self.mode, level)
             va |= at << shift
             entry = self.entries.get(table + SIZES[self.mode] * at, 0)
-            table = entry & 0x000F_FFFF_FFFF_F000
+            table = address(self.context, entry)
         return va | number % 4 * 0x555
 
 
 def _root(soup):
     mask = 0xFFFF_F000 if soup.mode == "32-bit" else 0xFFFF_FFE0
-    return soup.context.cr3 & mask
+    return soup.context.cr3 & mask & ~soup.context.encryption_mask
 
 
 _FRAMES = (0x0, 0x1000, 0x2000, 0x5000, 0x8000_0000)
@@ -149,6 +149,7 @@ _LOW = (USED, OPEN, OPEN | D, USED, OPEN, USED | D, USED, P | RW | A, P | US, P,
 _EXTRA = (0,) * 20 + (PS, PS, PS, PS | PAT_LARGE, PS | 1 << 13, PS | 1 << 20, PS | 1 << 21, G)
 _HIGH = (0,) * 20 + (XD, XD, XD, *(1 << bit for bit in (32, 36, 39, 40, 51, 52, 59, 62)))
 _ROOTS = (0,) * 20 + (RW, US, A, PS, 1 << 3, 1 << 4, 1 << 9, 1 << 45, 1 << 55, XD)
+_MASKS = (0, 0, 0, 1 << 51, 1 << 39 | 1 << 40, 1 << 13)
 _NUMBER = st.integers(0, 2**24 - 1)
 
 
@@ -167,6 +168,7 @@ def contexts(mode):
         pkru=st.integers(0, 2**32 - 1),
         maxphyaddr=st.integers(32, 52),
         vendor=st.sampled_from(Vendor),
+        encryption_mask=st.sampled_from(_MASKS if mode == "PAE" else (0,)),
     )
 
 
@@ -215,6 +217,7 @@ def is_page(soup, level, entry):
 def is_reserved(soup, level, entry):
     width = soup.context.maxphyaddr
     page = is_page(soup, level, entry)
+    entry &= ~soup.context.encryption_mask
     if soup.mode == "32-bit":
         return level == 2 and page and any_bit(entry, min(width, 40) - 19, 22)
     if any_bit(entry, width, 63):
@@ -227,8 +230,8 @@ def is_reserved(soup, level, entry):
 
 
 def spoiled(soup):
-    """Whether a PDPTE keeps the address space from being loaded."""
-    if soup.mode != "PAE":
+    """Whether a PDPTE keeps the address space from being loaded: AMD loads none."""
+    if soup.mode != "PAE" or soup.context.vendor == "amd":
         return False
     root = [soup.entries.get(_root(soup) + 8 * at, 0) for at in range(4)]
     return any(entry & 1 and is_reserved(soup, 3, entry) for entry in root)
@@ -238,7 +241,7 @@ def physical(soup, level, entry):
     if soup.mode == "32-bit" and level == 2:
         high = sum((entry >> bit & 1) << bit + 19 for bit in range(13, 21))
         return entry & 0xFFC0_0000 | high
-    return entry & 0x000F_FFFF_FFFF_F000 & -(1 << SHIFTS[soup.mode][level])
+    return address(soup.context, entry) & -(1 << SHIFTS[soup.mode][level])
 
 
 def pages(soup):
@@ -261,7 +264,7 @@ def _visit(soup, table, level, va, rights):
         both = tuple(a and b for a, b in zip(rights, here, strict=True))
         found = va + (at << shift)
         if is_page(soup, level, entry):
-            page = Page(found, 1 << shift, level, entry, *both)
+            page = Page(found, 1 << shift, level, entry, *both, soup.context.encryption_mask)
             yield page, physical(soup, level, entry)
         else:
-            yield from _visit(soup, entry & 0x000F_FFFF_FFFF_F000, level - 1, found, both)
+            yield from _visit(soup, address(soup.context, entry), level - 1, found, both)

@@ -17,18 +17,24 @@ class Page(NamedTuple):
     writable: bool
     user: bool
     executable: bool
+    mask: int = 0
 
     @property
     def pa(self):
-        return self.entry & ADDRESS & -self.size
+        return self.entry & ADDRESS & -self.size & ~self.mask
 
     @property
     def flags(self):
-        return self.entry & ~(ADDRESS & -self.size)
+        return self.entry & ~(ADDRESS & -self.size & ~self.mask)
 
 
 def any_bit(entry, first, end):
     return any(entry >> bit & 1 for bit in range(first, end))
+
+
+def address(context, word):
+    """The address of a table, in an entry or in CR3: no bit of the encryption mask is in it."""
+    return word & ADDRESS & ~context.encryption_mask
 
 
 def is_page(context, level, entry):
@@ -38,6 +44,7 @@ def is_page(context, level, entry):
 
 def is_reserved(context, level, entry):
     page = is_page(context, level, entry)
+    entry &= ~context.encryption_mask
     return (
         any_bit(entry, context.maxphyaddr, 52)
         or (entry >> 63 == 1 and not context.efer >> 11 & 1)
@@ -50,7 +57,8 @@ def is_reserved(context, level, entry):
 def pages(soup):
     """Return all pages of a soup, in address order."""
     levels = 5 if soup.context.cr4 >> 12 & 1 else 4
-    return sorted(_visit(soup, soup.context.cr3 & ADDRESS, levels, 0, (True, True, True)))
+    root = address(soup.context, soup.context.cr3)
+    return sorted(_visit(soup, root, levels, 0, (True, True, True)))
 
 
 def _visit(soup, table, level, va, rights):
@@ -61,9 +69,10 @@ def _visit(soup, table, level, va, rights):
         here = (entry >> 1 & 1 == 1, entry >> 2 & 1 == 1, entry >> 63 == 0)
         both = tuple(a and b for a, b in zip(rights, here, strict=True))
         if is_page(soup.context, level, entry):
-            yield Page(_sign_extended(soup, found), 1 << 3 + 9 * level, level, entry, *both)
+            mask = soup.context.encryption_mask
+            yield Page(_sign_extended(soup, found), 1 << 3 + 9 * level, level, entry, *both, mask)
         else:
-            yield from _visit(soup, entry & ADDRESS, level - 1, found, both)
+            yield from _visit(soup, address(soup.context, entry), level - 1, found, both)
 
 
 def _sign_extended(soup, va):
@@ -88,7 +97,7 @@ def unfollowed(soup):
         for at, entry in _entries(soup, table):
             down = not is_page(soup.context, level, entry)
             reserved = is_reserved(soup.context, level, entry)
-            outside = down and not reserved and entry & ADDRESS not in soup.frames
+            outside = down and not reserved and address(soup.context, entry) not in soup.frames
             if entry & 1 and (reserved or outside):
                 linear = _sign_extended(soup, va + (at << 3 + 9 * level))
                 found.append((linear, level, table + 8 * at, entry, outside))
@@ -108,7 +117,7 @@ def present(soup):
 def distinct_pages(soup):
     """Return where the pages are that entries map, with each entry looked at once a level."""
     return [
-        entry & ADDRESS & -(1 << 3 + 9 * level)
+        address(soup.context, entry) & -(1 << 3 + 9 * level)
         for level, entry in present(soup)
         if is_page(soup.context, level, entry) and not is_reserved(soup.context, level, entry)
     ]
@@ -122,7 +131,7 @@ def tables(soup):
 def _tables(soup):
     """Yield (level, table, lowest va) of all tables, each once a level."""
     level = 5 if soup.context.cr4 >> 12 & 1 else 4
-    here = {soup.context.cr3 & ADDRESS: 0}
+    here = {address(soup.context, soup.context.cr3): 0}
     while level:
         below = {}
         for table, va in sorted(here.items(), key=lambda item: item[1]):
@@ -130,7 +139,7 @@ def _tables(soup):
             for at, entry in _entries(soup, table):
                 bad = not entry & 1 or is_reserved(soup.context, level, entry)
                 if not bad and not is_page(soup.context, level, entry):
-                    below.setdefault(entry & ADDRESS, va + (at << 3 + 9 * level))
+                    below.setdefault(address(soup.context, entry), va + (at << 3 + 9 * level))
         here, level = below, level - 1
 
 

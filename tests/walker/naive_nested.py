@@ -62,7 +62,7 @@ class Nested:
         if gpa >> (57 if self.host.cr4 >> 12 & 1 else 48):
             raise NestedFault(code, gpa)
         how, level, entries = page_of(self.word, self.host, gpa)
-        for where, _ in entries[:-1]:
+        for where, _ in entries if how == "page" else entries[:-1]:
             self.sets[where] = self.sets.get(where, 0) | 32
         if how != "page":
             raise NestedFault(code | (9 if how == "reserved" else 0), gpa)
@@ -95,14 +95,15 @@ class Nested:
         except NestedFault as fault:
             self.mark_guest(self.passed, 0)
             return ("nested", fault.code, fault.gpa, self.changed())
-        fetch = kind == EXECUTE and (self.guest.efer >> 11 & 1 or self.guest.cr4 >> 20 & 1)
+        smep = self.guest.cr4 >> 20 & 1 and self.guest.vendor == "intel"
+        fetch = kind == EXECUTE and (self.guest.efer >> 11 & 1 or smep)
         code = 2 * (kind == WRITE) + 4 * (cpl == 3) + 16 * bool(fetch)
         if how != "page":
             self.mark_guest(self.passed[:-1], 0)
             return ("fault", code | (9 if how == "reserved" else 0), va, self.changed())
         why = self.guest_refuses([word for _, word in entries], kind, cpl, ac)
         if why is not None:
-            self.mark_guest(self.passed[:-1], 0)
+            self.mark_guest(self.passed, 0)
             return ("fault", code | 1 | why, va, self.changed())
         self.mark_guest(self.passed, 64 * (kind == WRITE))
         try:

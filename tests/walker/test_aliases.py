@@ -20,8 +20,8 @@ from tests.walker.build import (
     P,
     chain,
     context,
+    extended_soups,
     linear,
-    soups,
 )
 from walker import Aliases, Question, Rights, SparseWords, aliases, mappings, mappings_of, states
 
@@ -63,7 +63,7 @@ def test_no_mapping_reaches_an_empty_physical_range(start):
 
 
 @QUICK
-@given(soup=soups(most=3), number=st.integers(0, 2**20), size=st.integers(1, 3 * MIB2))
+@given(soup=extended_soups(most=3), number=st.integers(0, 2**20), size=st.integers(1, 3 * MIB2))
 def test_the_mappings_of_a_range_are_chosen_from_all_mappings(soup, number, size):
     pages = list(mappings(soup.memory, soup.context))
     start = pages[number % len(pages)].pa + number - 2**19 if pages else number
@@ -83,7 +83,7 @@ def questions_about(pages, numbers):
 
 @QUICK
 @given(
-    soup=soups(most=3),
+    soup=extended_soups(most=3),
     numbers=st.lists(st.integers(0, 2**20), min_size=1, max_size=5),
     block=st.sampled_from((1, 2, 3, 1024)),
 )

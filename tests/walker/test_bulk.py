@@ -3,7 +3,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from tests.walker.build import EXECUTE, READ, WRITE, Builder, context, linear, soups
+from tests.walker.build import EXECUTE, READ, WRITE, Builder, context, extended_soups, linear
 from walker import (
     Access,
     Accesses,
@@ -45,7 +45,7 @@ def difference(soup, accesses):
 
 
 @settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(soup=soups(), choices=ACCESSES)
+@given(soup=extended_soups(), choices=ACCESSES)
 def test_many_translations_are_those_of_each_on_its_own(soup, choices):
     assert None is difference(soup, accesses_of(soup, choices))
 
@@ -103,7 +103,7 @@ def without_merging(original):
 )
 def test_a_rule_that_the_bulk_translation_breaks_is_found(rule, plant, monkeypatch):
     monkeypatch.setattr(bulk, rule, plant(getattr(bulk, rule)))
-    case = st.tuples(soups(), ACCESSES)
+    case = st.tuples(extended_soups(), ACCESSES)
 
     soup, choices = find(case, lambda it: difference(it[0], accesses_of(*it)), settings=SEARCH)
 

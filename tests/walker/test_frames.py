@@ -24,7 +24,7 @@ from tests.walker.build import (
     P,
     chain,
     context,
-    soups,
+    extended_soups,
 )
 from walker import Rights, SparseWords, collective_rights, count_mappings, frames, mappings, states
 
@@ -62,19 +62,19 @@ def collective(tables, **switches):
 
 
 @QUICK
-@given(soup=soups())
+@given(soup=extended_soups())
 def test_collective_rights_are_the_union_over_all_mappings(soup):
     assert expected_frames(soup) == list(collective_rights(soup.memory, soup.context))
 
 
 @QUICK
-@given(soup=soups())
+@given(soup=extended_soups())
 def test_the_count_of_mappings_is_that_of_a_naive_walk(soup):
     assert expected_counts(soup) == count_mappings(soup.memory, soup.context)
 
 
 @QUICK
-@given(soup=soups(most=3), block=st.integers(1, 3))
+@given(soup=extended_soups(most=3), block=st.integers(1, 3))
 def test_the_seams_between_blocks_of_tables_dont_show(soup, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(states, "BLOCK", block)
@@ -83,7 +83,7 @@ def test_the_seams_between_blocks_of_tables_dont_show(soup, block):
 
 
 @QUICK
-@given(soup=soups())
+@given(soup=extended_soups())
 def test_ranges_are_sorted_disjoint_and_as_long_as_can_be(soup):
     found = collective_rights(soup.memory, soup.context)
     for (start, size, rights), (following, _, others) in pairwise(found):
@@ -121,7 +121,7 @@ def test_a_rule_that_the_union_breaks_is_found(module, rule, plant, monkeypatch)
         return (expected_counts(soup), expected_frames(soup)) != (counts, union)
 
     monkeypatch.setattr(module, rule, plant(getattr(module, rule)))
-    soup = find(soups(most=3), wrong, settings=SEARCH)
+    soup = find(extended_soups(most=3), wrong, settings=SEARCH)
 
     monkeypatch.undo()
     assert not wrong(soup)

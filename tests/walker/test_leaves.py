@@ -9,6 +9,8 @@ from tests.walker import naive
 from tests.walker.build import (
     GIB1,
     KIB4,
+    LAM_U48,
+    LASS,
     MIB2,
     OPEN,
     PAT_LARGE,
@@ -18,8 +20,8 @@ from tests.walker.build import (
     Builder,
     P,
     context,
+    extended_soups,
     linear,
-    soups,
 )
 from walker import (
     Accesses,
@@ -63,7 +65,7 @@ def expected_leaves(soup, start=0, end=TOP):
 
 
 @QUICK
-@given(soup=soups())
+@given(soup=extended_soups())
 def test_a_walk_lists_the_leaves_that_a_naive_one_lists(soup):
     expected = expected_leaves(soup)
 
@@ -72,7 +74,7 @@ def test_a_walk_lists_the_leaves_that_a_naive_one_lists(soup):
 
 
 @QUICK
-@given(soup=soups(), numbers=st.tuples(*[st.integers(0, 2**46 - 1)] * 2), bounds=st.data())
+@given(soup=extended_soups(), numbers=st.tuples(*[st.integers(0, 2**46 - 1)] * 2), bounds=st.data())
 def test_a_window_lists_the_leaves_that_touch_it(soup, numbers, bounds):
     start, end = (
         bounds.draw(BOUNDS) if number % 3 == 0 else soup.address(number) for number in numbers
@@ -81,7 +83,11 @@ def test_a_window_lists_the_leaves_that_touch_it(soup, numbers, bounds):
 
 
 @settings(QUICK, max_examples=40)
-@given(soup=soups(most=3), block=st.integers(1, 3), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
+@given(
+    soup=extended_soups(most=3),
+    block=st.integers(1, 3),
+    numbers=st.tuples(*[st.integers(0, 2**46)] * 2),
+)
 def test_the_seams_between_blocks_of_tables_dont_show(soup, block, numbers):
     start, end = sorted(soup.address(number) for number in numbers)
     with pytest.MonkeyPatch.context() as patch:
@@ -128,21 +134,23 @@ def test_a_rule_that_the_walk_breaks_is_found(rule, plant, monkeypatch):
 
     monkeypatch.setattr(leaves, rule, plant(getattr(leaves, rule)))
     numbers = st.integers(0, 2**46 - 1)
-    case = find(st.tuples(soups(), numbers, numbers), wrong, settings=SEARCH)
+    case = find(st.tuples(extended_soups(), numbers, numbers), wrong, settings=SEARCH)
 
     monkeypatch.undo()
     assert not wrong(case)
 
 
-def without_keys(soup):
+def by_entries_alone(soup):
+    """The context without what is no right of a page: keys, LASS, and LAM."""
     fields = {name: getattr(soup.context, name) for name in PagingContext.__dataclass_fields__}
-    return PagingContext(**fields | {"pkru": 0})
+    cr3, cr4 = soup.context.cr3 & ~LAM_U48, soup.context.cr4 & ~LASS
+    return PagingContext(**fields | {"pkru": 0, "cr3": cr3, "cr4": cr4})
 
 
 @QUICK
-@given(soup=soups())
+@given(soup=extended_soups())
 def test_the_rights_of_each_leaf_are_what_accesses_there_get(soup):
-    found = without_keys(soup)
+    found = by_entries_alone(soup)
     for block in walk_leaves(soup.memory, found):
         last = block.size - np.uint64(1)
         many = Accesses.product(block.va + last, ac=found.rflags_ac)

@@ -21,8 +21,8 @@ from tests.walker.build import (
     G,
     chain,
     context,
+    extended_soups,
     linear,
-    soups,
 )
 from walker import Rights, SparseWords, Vendor, blocked_entries, mappings, walk_leaves
 from walker.leaves import table_frames
@@ -163,7 +163,7 @@ def test_nothing_is_blocked_where_there_is_nothing():
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(soup=soups(most=6))
+@given(soup=extended_soups(most=6))
 def test_blocked_entries_are_those_that_a_naive_search_finds(soup):
     assert naive.blocked(soup) == sorted(blocked(soup.memory, soup.context))
 
@@ -174,7 +174,7 @@ def test_the_rights_of_a_bomb_are_those_of_its_tables():
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(soup=soups(most=6))
+@given(soup=extended_soups(most=6))
 def test_the_table_frames_are_those_that_a_naive_search_visits(soup):
     assert naive.tables(soup) == table_frames(soup.memory, soup.context).tolist()
 

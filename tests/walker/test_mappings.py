@@ -17,8 +17,8 @@ from tests.walker.build import (
     G,
     P,
     context,
+    extended_soups,
     linear,
-    soups,
 )
 from walker import HekiArgs, Mapping, Rights, heki_walk, mappings, walk_leaves
 
@@ -163,7 +163,7 @@ def test_heki_walk_stops_where_the_callback_raises():
 
 
 @QUICK
-@given(soup=soups(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
+@given(soup=extended_soups(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
 def test_heki_walk_cuts_the_naive_walk_to_its_range(soup, numbers):
     start, end = sorted(soup.address(number) for number in numbers)
     calls = []
@@ -185,7 +185,7 @@ def test_heki_walk_cuts_the_naive_walk_to_its_range(soup, numbers):
 
 
 @QUICK
-@given(soup=soups(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
+@given(soup=extended_soups(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
 def test_mappings_are_the_rows_of_the_walk(soup, numbers):
     start, end = sorted(soup.address(number) for number in numbers)
     expected = [

@@ -112,10 +112,10 @@ def test_a_reserved_bit_may_set_a_in_the_levels_above(levels, leaf):
 
 
 @PAGES
-def test_missing_rights_may_set_a_in_the_levels_above_but_leave_the_leaf(levels, leaf):
+def test_missing_rights_may_set_a_in_all_levels_and_d_in_none(levels, leaf):
     for level in range(leaf, levels + 1):
         tables = page(levels, leaf).change(VA, level, drop=RW | US)
-        expected = marked(tables, *down_to(leaf + 1, levels))
+        expected = marked(tables, *down_to(leaf, levels))
         assert (7, expected) == (
             tables.ask(VA, WRITE, 3).error_code,
             tables.ask(VA, WRITE, 3).entries,

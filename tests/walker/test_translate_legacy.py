@@ -6,12 +6,14 @@ from tests.walker.build import EXECUTE, OPEN, PAT_LARGE, PS, READ, RW, US, WRITE
 from tests.walker.legacy import Tables, legacy
 from walker import (
     Access,
+    Accesses,
     GeneralProtection,
     PageFault,
     SparseWords,
     StepKind,
     Translation,
     translate,
+    translate_many,
     walk,
 )
 
@@ -173,6 +175,8 @@ def test_a_and_d_of_32_bit_entries_are_told_as_the_words_they_lie_in(va):
     assert halves(found, (va, 2, A), (va, 1, A)) == ask(found, READ, va=va).entries
     assert halves(found, (va, 2, A), (va, 1, A | D)) == ask(found, WRITE, va=va).entries
     found.change(va, 1, drop=US)
+    assert halves(found, (va, 2, A), (va, 1, A)) == ask(found, WRITE, 3, va=va).entries
+    found.change(va, 1, drop=P)
     assert halves(found, (va, 2, A)) == ask(found, READ, 3, va=va).entries
 
 
@@ -189,6 +193,19 @@ def test_two_entries_of_one_word_used_by_one_walk_add_up():
     found = translate(SparseWords([(0, 0x4000)], words), legacy(), Access(0xFFFF_E000, WRITE))
     assert 0x5000 == found.pa
     assert ((0x1FF8, words[0x1FF8] | A << 32 | A | D),) == found.entries
+
+
+def test_of_two_entries_of_one_word_a_fault_may_mark_either_or_both():
+    words = {0x1FF8: (0x1000 | OPEN) << 32 | 0x5000 | OPEN & ~RW}
+    memory, access = SparseWords([(0, 0x4000)], words), Access(0xFFFF_E000, WRITE)
+    found = translate(memory, legacy(), access)
+    assert 0x3 == found.error_code
+    expected = tuple((0x1FF8, words[0x1FF8] | bits) for bits in (A, A << 32, A << 32 | A))
+    assert expected == found.entries
+    assert found == translate_many(memory, legacy(), Accesses.of([access]))[0]
+    used = {0x1FF8: words[0x1FF8] | A}
+    found = translate(SparseWords([(0, 0x4000)], used), legacy(), access)
+    assert ((0x1FF8, words[0x1FF8] | A << 32 | A),) == found.entries
 
 
 def test_a_large_page_in_32_bit_paging_sets_d_in_its_pde():

@@ -13,7 +13,7 @@ from tests.walker.build import (
     P,
     chain,
     context,
-    soups,
+    extended_soups,
 )
 from tests.walker.legacy import Tables, legacy
 from walker import Segments, Unfollowed, unfollowed
@@ -32,7 +32,7 @@ def rows(found):
 
 
 @QUICK
-@given(soup=soups())
+@given(soup=extended_soups())
 def test_entries_are_counted_as_a_naive_walk_counts_them(soup):
     expected = naive.unfollowed(soup)
     present = naive.present(soup)
@@ -58,7 +58,7 @@ def test_soups_hold_both_kinds_of_entry_at_these_levels(level, outside):
     def holds(soup):
         return any(row[1] == level and row[4] is outside for row in naive.unfollowed(soup))
 
-    assert holds(find(soups(), holds, settings=SEARCH))
+    assert holds(find(extended_soups(), holds, settings=SEARCH))
 
 
 def test_a_page_without_ram_is_a_mapping_and_a_table_without_ram_is_outside():

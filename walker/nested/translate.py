@@ -149,7 +149,7 @@ def translate_nested(
 
     said = judge(context.guest, access, path.guest)
     if isinstance(said, PageFault):
-        used = [(step, Entry.A) for step in path.guest.steps[:-1]]
+        used = [(step, Entry.A) for step in _used(path.guest)]
         return replace(said, entries=changed(marks + used))
     if not isinstance(said, Translation) or path.page is None:
         return said
@@ -160,7 +160,7 @@ def translate_nested(
     nested = path.page.path
     code = refused(context.host, nested, access.type)
     if code:
-        marks += [(step, Entry.A) for step in nested.steps[:-1]]
+        marks += [(step, Entry.A) for step in _used(nested)]
         return NestedPageFault(
             code | NestedError.FINAL,
             path.page.gpa,
@@ -194,11 +194,18 @@ def _passage(memory: PhysicalMemory, host: PagingContext, gpa: int, kind: Access
 def _marks(path: NestedWalk) -> Iterator[tuple[Step, Entry]]:
     """Yield the bits set in nested entries on the way to the guest's."""
     for passage in path.tables:
-        steps = passage.path.steps
-        for step in steps if passage.pa is not None else steps[:-1]:
+        for step in _used(passage.path):
             yield step, Entry.A
         if passage.pa is not None:
-            yield steps[-1], Entry.D
+            yield passage.path.steps[-1], Entry.D
+
+
+def _used(path: Walk) -> tuple[Step, ...]:
+    """Return the entries that a walk may set A in: a leaf that denies the access, too.
+
+    Whether it does is the processor's choice (AMD APM vol. 2, "Accessed (A) Bit").
+    """
+    return path.steps if path.leaf is not None else path.steps[:-1]
 
 
 def refused(host: PagingContext, path: Walk, kind: AccessType) -> int:

@@ -9,7 +9,17 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from walker.context import CR4, PagingContext
-from walker.tlb.steps import NO_FLUSH, PCIDE, Invlpg, Invpcid, MovCr3, MovCr4, Step, pcid_of
+from walker.tlb.steps import (
+    NO_FLUSH,
+    PCIDE,
+    TCE,
+    Invlpg,
+    Invpcid,
+    MovCr3,
+    MovCr4,
+    Step,
+    pcid_of,
+)
 
 __all__ = ["Caches", "Leaf", "Rule", "Table"]
 
@@ -111,7 +121,7 @@ class Caches:
         pcid = pcid_of(context)
         match step:
             case Invlpg(va):
-                self._invlpg(pcid, va)
+                self._invlpg(pcid, va, narrow=bool(context.efer & TCE))
                 return False
             case Invpcid():
                 self._invpcid(step)
@@ -141,7 +151,7 @@ class Caches:
             lambda table: table.pcid == pcid and table.covers(va),
         )
 
-    def _invlpg(self, pcid: int, va: int) -> None:
+    def _invlpg(self, pcid: int, va: int, *, narrow: bool) -> None:
         without = self._without
 
         def gone(leaf: Leaf) -> bool:
@@ -153,7 +163,11 @@ class Caches:
             return not kept
 
         self.leaves = {leaf for leaf in self.leaves if not gone(leaf)}
-        self._drop(Rule.INVLPG_TABLES, None, lambda table: table.pcid == pcid)
+        self._drop(
+            Rule.INVLPG_TABLES,
+            None,
+            lambda table: table.pcid == pcid and (table.covers(va) or not narrow),
+        )
 
     def _cr3(self, pcid: int) -> None:
         self._drop(Rule.CR3, lambda leaf: leaf.pcid == pcid and not leaf.shared, None)

@@ -7,7 +7,7 @@ access may have every outcome that follows from any of it, or from none.
 Source: Intel SDM vol. 3A, "Details of TLB Use", "Caches for Paging Structures".
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,10 +18,13 @@ from walker.entry import LEVELS, Entry
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
 from walker.tlb.caches import Caches, Rule
 from walker.tlb.steps import Sequence, Step, Store, after, pcid_of
-from walker.tlb.walks import Walks, walks_to
+from walker.tlb.walks import Decode, Walks, decoded, walks_to
 from walker.translate import cause, denied
 
-__all__ = ["Option", "TlbModel"]
+__all__ = ["Describe", "Option", "TlbModel"]
+
+Describe = Callable[[PagingContext, Access], int]
+"""Says which bits of a fault's error code describe the access itself."""
 
 _A, _D = int(Entry.A), int(Entry.D)
 _EVERYTHING: frozenset[Rule] = frozenset()
@@ -45,14 +48,24 @@ class TlbModel:
     """Follows a sequence, step by step, from a state with nothing cached.
 
     `without` are rules that it does without: then it allows more. Memory is what was stored,
-    with A and D as they were observed.
+    with A and D as they were observed. `decode` says what entries are, and `describe` which
+    bits of a fault's error code describe the access, if not as the manuals have it.
     """
 
-    def __init__(self, sequence: Sequence, without: frozenset[Rule] = _EVERYTHING) -> None:
+    def __init__(
+        self,
+        sequence: Sequence,
+        without: frozenset[Rule] = _EVERYTHING,
+        *,
+        decode: Decode = decoded,
+        describe: Describe = cause,
+    ) -> None:
         self.context = sequence.context
         self.words = dict(sequence.entries)
         self._caches = Caches(without)
         self._without = without
+        self._decode = decode
+        self._describe = describe
         # Other addresses can be cached as well, but nobody looks there.
         self._watched = sorted({access.va for access in sequence.accesses})
         self._earlier: set[PagingContext] = set()
@@ -157,22 +170,22 @@ class TlbModel:
         walks = self._known.get(va)
         if walks is None:
             tables = frozenset(self._caches.tables)
-            walks = walks_to(self.context, self._memory, tables, va)
+            walks = walks_to(self.context, self._memory, tables, va, self._decode)
             self._known[va] = walks
         return walks
 
     def _options(self, context: PagingContext, access: Access, walks: Walks) -> Iterator[Option]:
         va, writes = access.va, access.type is AccessType.WRITE
         for end in walks.ends:
-            decoded, way = end.decoded, end.way
-            if decoded.kind is Kind.OK:
+            found, way = end.decoded, end.way
+            if found.kind is Kind.OK:
                 marks = dict.fromkeys(way.read, _A)
                 marks[end.pa] = _A | _D if writes else _A
-                grant = way.grant & decoded.grant
-                pa = decoded.frame | va & (LEVELS[end.level].span - 1)
-                yield _reached(context, access, (grant, decoded.key), pa, marks, fresh=way.fresh)
+                rights = way.grant & found.grant, found.key
+                pa = found.frame | va & (LEVELS[end.level].span - 1)
+                yield self._reached(context, access, rights, pa, marks, fresh=way.fresh)
             else:
-                code = _ended(context, access, reserved=decoded.reserved)
+                code = _ended(context, access, self._describe, reserved=found.reserved)
                 yield Option(Kind.PAGE_FAULT, 0, code, frozenset(), way.fresh)
         pcid = pcid_of(self.context)
         for leaf in self._caches.leaves:
@@ -180,11 +193,28 @@ class TlbModel:
                 continue
             pa = leaf.frame | va & (leaf.span - 1)
             marks = dict.fromkeys(leaf.read, _A)
-            option = _reached(context, access, (leaf.grant, leaf.key), pa, marks, fresh=False)
+            rights = leaf.grant, leaf.key
+            option = self._reached(context, access, rights, pa, marks, fresh=False)
             # D has to be set, and only a walk knows where: the walk's outcome counts.
             clean = option.kind is Kind.OK and writes and not leaf.dirty
             if not clean or Rule.CLEAN in self._without:
                 yield option
+
+    def _reached(
+        self,
+        context: PagingContext,
+        access: Access,
+        rights: tuple[int, int],
+        pa: int,
+        marks: dict[int, int],
+        *,
+        fresh: bool,
+    ) -> Option:
+        """Return the outcome at a page with these rights: what entries grant, and the key."""
+        code = _refused(context, access, self._describe, *rights)
+        if code is None:
+            return Option(Kind.OK, pa, 0, frozenset(marks.items()), fresh)
+        return Option(Kind.PAGE_FAULT, 0, code, frozenset(), fresh)
 
 
 @lru_cache(1 << 10)
@@ -203,32 +233,18 @@ def _changed(before: PagingContext, now: PagingContext) -> frozenset[Rule]:
     return frozenset(rule for rule, differs in changed.items() if differs)
 
 
-def _reached(
-    context: PagingContext,
-    access: Access,
-    rights: tuple[int, int],
-    pa: int,
-    marks: dict[int, int],
-    *,
-    fresh: bool,
-) -> Option:
-    """Return the outcome at a page with these rights: what entries grant, and the key."""
-    code = _refused(context, access, *rights)
-    if code is None:
-        return Option(Kind.OK, pa, 0, frozenset(marks.items()), fresh)
-    return Option(Kind.PAGE_FAULT, 0, code, frozenset(), fresh)
-
-
 @lru_cache(1 << 12)
-def _ended(context: PagingContext, access: Access, *, reserved: bool) -> int:
+def _ended(context: PagingContext, access: Access, describe: Describe, *, reserved: bool) -> int:
     code = ErrorCode.P | ErrorCode.RSVD if reserved else ErrorCode(0)
-    return int(code | cause(context, access))
+    return int(code | describe(context, access))
 
 
 @lru_cache(1 << 14)
-def _refused(context: PagingContext, access: Access, grant: int, key: int) -> int | None:
+def _refused(
+    context: PagingContext, access: Access, describe: Describe, grant: int, key: int
+) -> int | None:
     missing = denied(context, access, grant, key)
-    return None if missing is None else int(ErrorCode.P | missing | cause(context, access))
+    return None if missing is None else int(ErrorCode.P | missing | describe(context, access))
 
 
 def _facts(seen: Outcome) -> tuple[Kind, int, int]:

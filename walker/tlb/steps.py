@@ -11,6 +11,7 @@ from walker.errors import BadInput
 __all__ = [
     "NO_FLUSH",
     "PCIDE",
+    "TCE",
     "Halted",
     "Invlpg",
     "Invpcid",
@@ -27,6 +28,12 @@ __all__ = [
 
 PCIDE = 1 << 17
 """CR4.PCIDE: CR3 bits 11:0 are the PCID ("Process-Context Identifiers (PCIDs)")."""
+
+TCE = 1 << 15
+"""EFER.TCE: INVLPG leaves cached upper entries that don't lead to its address.
+
+Source: AMD APM vol. 2, "Extended Feature Enable Register (EFER)".
+"""
 
 NO_FLUSH = 1 << 63
 """Bit 63 of what is moved to CR3 with PCIDE set: nothing has to be invalidated."""
@@ -103,7 +110,8 @@ class Sequence:
 
     `ram` are backed ranges (start, size) in bytes, `entries` the non-zero words of the paging
     structures by physical address; treat it as read-only. `BadInput` for a step that the
-    processor refuses, or that isn't modelled, and outside IA-32e mode.
+    processor refuses, or that isn't modelled, and outside IA-32e mode; LAM, LASS, UAI and an
+    encryption mask aren't modelled in sequences.
     """
 
     context: PagingContext
@@ -121,10 +129,12 @@ class Sequence:
     def contexts(self) -> Iterator[PagingContext]:
         """Yield the control state before each step, and the one after the last."""
         context = self.context
+        _require_plain(context)
         yield context
         for at, step in enumerate(self.steps):
             try:
                 context = after(context, step)
+                _require_plain(context)
             except BadInput as error:
                 raise BadInput(f"$.steps[{at}]: {error}") from None
             yield context
@@ -163,6 +173,11 @@ def after(context: PagingContext, step: Step) -> PagingContext:
         case Invpcid():
             _check_invpcid(context, step)
     return context
+
+
+def _require_plain(context: PagingContext) -> None:
+    for name in context.address_features:
+        raise BadInput(f"sequences are not modelled with {name}")
 
 
 def _with_cr4(context: PagingContext, value: int) -> PagingContext:

@@ -1,5 +1,6 @@
 """All ways that a walk may go, from the root or from what may be cached of upper levels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from walker.rights import ALL_GRANTS, grant_of
 from walker.tlb.caches import Leaf, Table
 from walker.tlb.steps import pcid_of
 
-__all__ = ["MAX_WAYS", "End", "Walks", "walks_to"]
+__all__ = ["MAX_WAYS", "Decode", "Decoded", "End", "Walks", "decoded", "walks_to"]
 
 MAX_WAYS = 1 << 12
 """The most ways that a walk may take, by what may be cached, before the model gives up."""
@@ -37,7 +38,10 @@ class Way(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What an entry is, at its level: how it ends a walk (None if it doesn't), its rights."""
+    """What an entry is, at its level: how it ends a walk (None if it doesn't), its rights.
+
+    `accessed` says whether A may be set in one that ends it by a fault.
+    """
 
     kind: Kind | None
     reserved: bool
@@ -45,6 +49,11 @@ class Decoded(NamedTuple):
     next_table: int
     frame: int
     key: int
+    accessed: bool = False
+
+
+Decode = Callable[[PagingContext, int, int], Decoded]
+"""Says what an entry is, in a table of this level."""
 
 
 class End(NamedTuple):
@@ -73,10 +82,12 @@ def walks_to(
     words: frozenset[tuple[int, int]],
     tables: frozenset[Table],
     va: int,
+    decode: Decode,
 ) -> Walks:
     """Return the ways to a canonical address, `words` in memory, these `tables` cached perhaps.
 
-    Kept for the next sequence, which often begins with the same steps: treat it as read-only.
+    `decode` says what entries are. The result is kept for the next sequence, which often begins
+    with the same steps: treat it as read-only.
 
     `LimitExceeded` beyond `MAX_WAYS`.
     """
@@ -95,17 +106,18 @@ def walks_to(
         for (table, grant, read), fresh in ways.items():
             pa = table + at
             entry = memory.get(pa, 0)
-            decoded = _decoded(context, level, entry)
-            if decoded.kind is None:
+            found = decode(context, level, entry)
+            if found.kind is None:
                 walks.read.add(pa)
-                way = decoded.next_table, grant & decoded.grant, read | {pa}
+                way = found.next_table, grant & found.grant, read | {pa}
                 further[way] = fresh or further.get(way, False)
                 walks.tables.add(Table(pcid, level, va & -span, span, *way))
                 continue
-            end = End(level, pa, entry, decoded, Way(grant, read, fresh))
+            end = End(level, pa, entry, found, Way(grant, read, fresh))
             walks.ends.append(end)
-            if decoded.kind is Kind.OK:
+            if found.accessed or found.kind is Kind.OK:
                 walks.read.add(pa)
+            if found.kind is Kind.OK:
                 walks.leaves.add(_leaf(context, end, va))
         ways = further
         if len(ways) > MAX_WAYS:
@@ -114,22 +126,23 @@ def walks_to(
 
 
 def _leaf(context: PagingContext, end: End, va: int) -> Leaf:
-    span, entry, decoded = LEVELS[end.level].span, end.entry, end.decoded
+    span, entry, found = LEVELS[end.level].span, end.entry, end.decoded
     return Leaf(
         pcid=pcid_of(context),
         shared=bool(entry & _G) and context.pge,
         base=va & -span,
         span=span,
-        frame=decoded.frame,
-        grant=end.way.grant & decoded.grant,
-        key=decoded.key,
+        frame=found.frame,
+        grant=end.way.grant & found.grant,
+        key=found.key,
         dirty=bool(entry & _D),
         read=end.way.read | {end.pa},
     )
 
 
 @lru_cache(1 << 14)
-def _decoded(context: PagingContext, level: int, entry: int) -> Decoded:
+def decoded(context: PagingContext, level: int, entry: int) -> Decoded:
+    """Return what an entry is by the manuals: the `Decode` of a processor without departures."""
     nothing = Decoded(Kind.PAGE_FAULT, reserved=False, grant=0, next_table=0, frame=0, key=0)
     if not entry & Entry.P:
         return nothing

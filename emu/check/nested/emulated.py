@@ -27,14 +27,16 @@ __all__ = ["EMULATOR", "MANUAL", "Departure", "emulated"]
 class Departure(Flag):
     """What the emulated CPU does otherwise, in either dimension.
 
-    BIT_8: bit 8 of a PML4E isn't reserved. EARLY: A of a 1-GiB leaf is set before rights and low
-    reserved bits are looked at. UNMARKED: no other nested leaf's A is set, and none's D. FATAL: a
-    guest's table in a frame without execution ends the process.
+    BIT_8: bit 8 of a PML4E isn't reserved. EARLY: A of a 1-GiB leaf is set before low reserved
+    bits are looked at (and before rights, as it may be). UNMARKED: no other nested leaf's A is
+    set, and none's D. FETCH: SMEP without NXE is enough for a guest's I/D. FATAL: a guest's table
+    in a frame without execution ends the process.
     """
 
     BIT_8 = auto()
     EARLY = auto()
     UNMARKED = auto()
+    FETCH = auto()
     FATAL = auto()
 
 
@@ -124,7 +126,9 @@ class _Walk:
     def access(self, access: Access) -> PageFault | Translation:
         """Walk the guest's tables, each entry through the nested ones, then for the page."""
         guest, grant, table = self.guest, ALL_GRANTS, self.guest.root
-        about = int(cause(self.context, access))
+        fetch = Departure.FETCH in self.departures
+        told = replace(self.context, vendor=Vendor.INTEL) if fetch else self.context
+        about = int(cause(told, access))
         for level in range(len(guest.table) - 1, 0, -1):
             gpa = table + 8 * (access.va >> 3 + 9 * level & 511)
             # Walks of the guest's tables are writes to them ("Nested Table Walk").

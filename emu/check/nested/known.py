@@ -64,12 +64,12 @@ NESTED_KNOWN = (
     NestedKnown(
         "pdpte-leaf-accessed-on-fault",
         Departure.EARLY,
-        "A 1-GiB leaf, the guest's or the host's, has its A bit set by an access that faults, for "
-        "want of rights or for a reserved address bit.",
+        "A 1-GiB leaf, the guest's or the host's, has its A bit set by an access that faults for a "
+        "reserved address bit.",
         'AMD APM vol. 2, "Page-Translation-Table Entry Fields": A is set in the entries that a '
         "translation uses.",
         "Either walk sets A in a PDPTE before it looks at PS, and only then at reserved address "
-        "bits and rights.",
+        "bits.",
     ),
     NestedKnown(
         "amd-pml4e-bit-8",
@@ -77,6 +77,14 @@ NESTED_KNOWN = (
         "Bit 8 of a PML4E, the guest's or the host's, is ignored.",
         'AMD APM vol. 2, "4-Kbyte Page Translation": bits 8:7 of a PML4E must be zero.',
         "The emulator knows Intel's format alone, whatever the CPU model.",
+    ),
+    NestedKnown(
+        "amd-fetch-bit-without-nxe",
+        Departure.FETCH,
+        "A guest's fetch that faults while EFER.NXE is clear and CR4.SMEP set has I/D in its error "
+        "code.",
+        'AMD APM vol. 2, "Page-Fault Error Code": I/D is told with EFER.NXE and CR4.PAE alone.',
+        "The emulator sets it with CR4.SMEP as well, as Intel has it, whatever the CPU model.",
     ),
 )
 

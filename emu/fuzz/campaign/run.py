@@ -14,7 +14,7 @@ from emu.fuzz.campaign.work import Done, Lost, Task
 from emu.fuzz.caseless import Caseless, attempted
 from emu.fuzz.composite_finding import CompositeFinding
 from emu.fuzz.coverage import Seen
-from emu.fuzz.findings import MEANT, WRITABLE, Finding
+from emu.fuzz.findings import MEANT, SECOND_WALK, WRITABLE, Finding
 from emu.fuzz.layout_case import layout_case
 from emu.fuzz.signature import CROSSWALK, failed_signature, lost_signature, without_numbers
 from emu.report.composite_case import dump_composite
@@ -190,6 +190,8 @@ class Campaign:
         if data is not None:
             self._store.keep(slug, data)
         replays = data is not None and signature.witness not in {MEANT, CROSSWALK}
+        # Of an access, a replay holds the walker against the CPU, and not the second walk.
+        stated = isinstance(finding, Finding) and signature.witness == SECOND_WALK
         self.state.findings[slug] = Found(
             str(signature),
             signature.witness,
@@ -197,7 +199,7 @@ class Campaign:
             task.index,
             case=data is not None,
             # What a layout was meant to allow, only who makes the layout knows.
-            again="replay" if replays else "fuzz",
+            again="fuzz" if not replays else "reduce" if stated else "replay",
         )
         for other in failed:
             self._keep(task, other)

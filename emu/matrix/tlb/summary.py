@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from emu.check.known_sequences import KNOWN_SEQUENCES
+from emu.check import differs
 from emu.matrix.section import Choice
 from emu.matrix.tlb.section import SequenceSection
 from emu.matrix.tlb.unit import SequenceResult
@@ -107,8 +107,7 @@ class Stale(msgspec.Struct, forbid_unknown_fields=True):
             f"allowed, {self.violations:,} violate what is"
         )
         for name, count in self.known.items():
-            differs = next(entry.differs for entry in KNOWN_SEQUENCES if entry.id == name)
-            yield f"{count:,} known emulator divergences, {name}: {differs}"
+            yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
         for slug, group in self.groups.items():
             yield f"{group.count:,} × {group.cause} ({slug})"
             yield f"  first: crosswalk matrix --select {group.select}"

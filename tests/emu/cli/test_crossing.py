@@ -85,7 +85,7 @@ def test_sequences_are_counted_apart_and_the_run_goes_on_from_its_state(run, tmp
 
 
 def test_violations_fail_and_are_written_to_be_run_again(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("emu.check.known_sequences.KNOWN_SEQUENCES", ())
+    monkeypatch.setattr("emu.check.departures.DEPARTURES", ())
     chosen = "section=tlb-fault,page=4k,change=p-0,prime=read,fault=write,cpl=3"
     arguments = ("--select", chosen, "--jobs", "1", "--cases", str(tmp_path))
     done = run("matrix", *arguments)
@@ -110,8 +110,7 @@ def hinted(said, before):
 
 def test_cases_and_sequences_in_one_folder_have_a_hint_each_that_works(run, tmp_path, monkeypatch):
     folder = tmp_path / "a folder"
-    monkeypatch.setattr("emu.check.composite_known.KNOWN_COMPOSITE", ())
-    monkeypatch.setattr("emu.check.known_sequences.KNOWN_SEQUENCES", ())
+    monkeypatch.setattr("emu.check.departures.DEPARTURES", ())
     for chosen in (
         "section=tlb-fault,page=4k,change=p-0,prime=read,fault=write,cpl=3",
         "section=implicit-tables,pml4e.us=1,pdpte.us=1,pte.bit51=0",

@@ -165,7 +165,7 @@ def test_composites_are_replayed_beside_other_cases(run, small_case, path):
 
 
 def test_a_composite_that_diverges_is_exit_status_1(run, monkeypatch):
-    monkeypatch.setattr("emu.check.composite_known.KNOWN_COMPOSITE", ())
+    monkeypatch.setattr("emu.check.departures.DEPARTURES", ())
     path = COMPOSITE_CASES / "locked-rmw-reads-first.json"
     ran = run("replay", path)
     assert 1 == ran.status

@@ -28,7 +28,7 @@ def test_a_step_that_stops_the_processor_is_shown(run):
 
 
 def test_an_unknown_violation_is_a_failure(run, monkeypatch):
-    monkeypatch.setattr("emu.check.known_sequences.KNOWN_SEQUENCES", ())
+    monkeypatch.setattr("emu.check.departures.DEPARTURES", ())
     done = run("sequence", str(KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json"))
     assert done.status == 1
 

@@ -193,17 +193,19 @@ def test_all_entries_used_are_marked_and_those_of_tables_as_written(space):
     assert expected == space.ask(VA, WRITE).entries
 
 
-def test_a_refused_page_leaves_its_own_nested_leaf_as_it_is(space):
-    space.change(GPA, drop=RW)
+@pytest.mark.parametrize(("drop", "may_be"), [(P, False), (RW, True)])
+def test_a_refused_page_may_mark_its_own_nested_leaf_where_that_denies(space, drop, may_be):
+    space.change(GPA, drop=drop)
     outcome = space.ask(VA, WRITE)
     may = dict(outcome.entries)
-    assert space.place(GPA) not in may
+    expected = space.words[space.place(GPA)] | A if may_be else None
+    assert expected == may.get(space.place(GPA))
     leaf = space.guest.place(VA, 1) + 0x40_0000
     assert space.words[leaf] | A | D == may[leaf]
     assert space.words[space.place(TABLES[3])] | A | D == may[space.place(TABLES[3])]
 
 
-def test_where_a_page_is_refused_the_nested_entries_above_its_leaf_may_be_marked():
+def test_where_a_page_is_refused_its_nested_entries_may_be_marked():
     gpa = 1 << 39 | 1 << 30 | 1 << 21 | 0x5000  # Shares no nested entry with the guest's tables.
     space = TwoDimensions(Builder().map(VA, gpa)).map_all(TABLES).map(gpa, 0x5000, OPEN & ~RW)
     outcome = space.ask(VA, WRITE)
@@ -212,17 +214,17 @@ def test_where_a_page_is_refused_the_nested_entries_above_its_leaf_may_be_marked
     words = space.words
     guest = [space.guest.place(VA, level) + 0x40_0000 for level in (4, 3, 2, 1)]
     upper = [space.place(at, level) for at in (ROOT, gpa) for level in (4, 3, 2)]
-    marks = dict.fromkeys([*guest, *upper], A) | {guest[3]: A | D}
+    marks = dict.fromkeys([*guest, *upper, space.place(gpa)], A) | {guest[3]: A | D}
     marks |= dict.fromkeys([space.place(table) for table in TABLES], A | D)
     assert tuple(sorted((pa, words[pa] | bits) for pa, bits in marks.items())) == outcome.entries
 
 
-def test_a_guest_fault_may_mark_what_the_walk_came_by_but_not_the_entry_to_blame():
-    space = open_space(P)
+@pytest.mark.parametrize(("flags", "levels"), [(0, (4, 3, 2)), (P, (4, 3, 2, 1))])
+def test_a_guest_fault_may_mark_what_the_walk_used_and_a_leaf_that_denies(flags, levels):
+    space = open_space(flags)
     may = dict(space.ask(VA, WRITE).entries)
     guest = [space.guest.place(VA, level) + 0x40_0000 for level in (4, 3, 2, 1)]
-    assert guest[3] not in may
-    assert guest[:3] == [pa for pa in guest if pa in may]
+    assert guest[: len(levels)] == [pa for pa in guest if pa in may]
     for table in TABLES:
         assert space.words[space.place(table)] | A | D == may[space.place(table)]
     assert space.place(GPA) not in may

@@ -23,7 +23,7 @@ from tests.walker.tlb.stale import (
     model_of,
     ok,
 )
-from walker.context import CR4, PagingContext
+from walker.context import CR4, PagingContext, Vendor
 from walker.outcome import PageFault
 from walker.tlb import Invlpg, Invpcid, MovCr0, MovCr3, MovCr4, Rule, Sequence, Store
 from walker.tlb.steps import NO_FLUSH, PCIDE
@@ -122,6 +122,14 @@ def test_entries_of_upper_levels_are_invalidated_whatever_the_address(step, rule
     assert {fault(0x4)} == after(*steps, entries=entries)
     assert {fault(0x4), ok(NEW)} == after(*steps, entries=entries, without={rule})
     assert {fault(0x4), ok(NEW)} == after(steps[0], steps[2], entries=entries)
+
+
+def test_with_tce_invlpg_leaves_upper_entries_of_other_addresses():
+    entries, steps = SMALL | {PTE: 0}, (Store(PDE, 0), Invlpg(FAR), Store(PTE, NEW | OPEN))
+    tce = {"efer": 0x8D00, "vendor": Vendor.AMD}
+    assert {fault(0x4), ok(NEW)} == after(*steps, entries=entries, **tce)
+    there = steps[0], Invlpg(0x5000), steps[2]
+    assert {fault(0x4)} == after(*there, entries=entries, **tce)
 
 
 def test_invpcid_of_one_address_leaves_upper_entries_of_others():

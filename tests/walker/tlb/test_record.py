@@ -137,3 +137,19 @@ def test_an_invpcid_of_an_address_that_is_not_canonical_is_refused():
     with pytest.raises(BadInput, match="not canonical"):
         parsed(document(steps=[{"step": "invpcid", "type": 0, "pcid": "0x0", "va": hex(1 << 47)}]))
     parsed(document(steps=[{"step": "invpcid", "type": 1, "pcid": "0x0", "va": hex(1 << 47)}]))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "steps", "feature"),
+    [
+        ({"cr3": hex(1 << 62)}, [], "LAM"),
+        ({"cr3": "0x0"}, [{"step": "mov_cr3", "value": hex(1 << 61)}], "LAM"),
+        ({"cr3": "0x0"}, [{"step": "mov_cr4", "value": hex(1 << 28 | 0x20)}], "LAM"),
+        ({"cr3": "0x0", "cr4": hex(1 << 27 | 0x20)}, [], "LASS"),
+        ({"cr3": "0x0", "efer": hex(1 << 20 | 0xD00), "vendor": "amd"}, [], "UAI"),
+        ({"cr3": "0x0", "encryption_mask": hex(1 << 47)}, [], "an encryption mask"),
+    ],
+)
+def test_features_that_sequences_are_not_modelled_with_are_refused(cpu, steps, feature):
+    with pytest.raises(BadInput, match=f"not modelled with {feature}"):
+        parsed(document(cpu=cpu, steps=steps))

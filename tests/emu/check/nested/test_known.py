@@ -32,7 +32,7 @@ from walker.nested.outcome import NestedError, NestedPageFault
 from walker.nested.translate import translate_nested
 from walker.outcome import PageFault, Translation
 
-LEAF, EARLY, BIT_8 = (entry.id for entry in NESTED_KNOWN)
+LEAF, EARLY, BIT_8, FETCH = (entry.id for entry in NESTED_KNOWN)
 GIB1 = 1 << 30
 G = 1 << 8
 
@@ -51,12 +51,6 @@ def unmarked_table():
 
 def early_guest():
     two = Two()
-    two.guest(3, 1, P | RW | PS)
-    return two, Access(GIB1, READ, 3)
-
-
-def early_guest_reserved():
-    two = Two()
     two.guest(3, 1, OPEN | PS | 1 << 14)
     return two, Access(GIB1, READ, 3)
 
@@ -64,8 +58,27 @@ def early_guest_reserved():
 def early_host():
     two = Two()
     two.guest(1, 5, GIB1 | OPEN | A | D)
+    two.host(3, 1, OPEN | PS | 1 << 14)
+    return two, Access(0x5123, READ, 3)
+
+
+def denied_guest():
+    two = Two()
+    two.guest(3, 1, P | RW | PS)
+    return two, Access(GIB1, READ, 3)
+
+
+def denied_host():
+    two = Two()
+    two.guest(1, 5, GIB1 | OPEN | A | D)
     two.host(3, 1, P | RW | PS)
     return two, Access(0x5123, READ, 3)
+
+
+def smep_without_nxe():
+    two = Two(cr4=0x20 | 1 << 20, efer=0x500)
+    two.guest(1, 5, 0)
+    return two, Access(0x5123, EXECUTE, 3)
 
 
 def bit_8_guest():
@@ -115,10 +128,10 @@ INSTANCES = [
     (unmarked_page, LEAF),
     (unmarked_table, LEAF),
     (early_guest, EARLY),
-    (early_guest_reserved, EARLY),
     (early_host, EARLY),
     (bit_8_guest, BIT_8),
     (bit_8_host, BIT_8),
+    (smep_without_nxe, FETCH),
 ]
 MADE = pytest.mark.parametrize(
     ("make", "known"), INSTANCES, ids=[make.__name__ for make, _ in INSTANCES]
@@ -155,6 +168,16 @@ def test_it_is_counted_apart(make, known):
         verdict.known,
         verdict.agreements,
     )
+
+
+@pytest.mark.parametrize("make", [denied_guest, denied_host])
+def test_a_leaf_that_denies_the_access_may_be_marked(make):
+    two, access = make()
+    found = divergence(two, access)
+    assert found.observed.entries
+    assert agrees(two.memory, found.predicted, found.observed)
+    unmarked = replace(found.observed, entries=())
+    assert agrees(two.memory, found.predicted, unmarked)
 
 
 def more_entries(outcome):

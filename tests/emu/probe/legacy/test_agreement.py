@@ -64,7 +64,7 @@ def test_a_walker_that_misreads_one_rule_is_seen_to():
 @pytest.mark.fuzz
 @MODES
 @pytest.mark.parametrize("loadable", [True, False])
-def test_walker_and_cpu_agree_on_fresh_soups(mode, loadable):
+def test_walker_and_cpu_agree_on_fresh_soups(mode, loadable, fresh_seed):
     start = int.from_bytes(os.urandom(6), "little")
     for plain in (True, False):
         seeds = range(start, start + 300)

@@ -1,0 +1,283 @@
+"""Where the emulator departs from the manuals: one table for accesses, composites and sequences.
+
+An entry about accesses or composites states what the emulator does instead as a change of the
+`Rules` by which the second walk goes (`emu.check.emulated`), so that any number of them together
+have one exact answer. An entry about sequences recognises what the emulator's TLB does. Each has
+its smallest case, which must still show it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import combinations
+
+from emu.check import known_sequences
+from emu.check.emulated_rules import Rules, rules_of
+from emu.check.known_sequences import SequenceTest
+from walker.context import PagingContext
+
+__all__ = [
+    "DEPARTURES",
+    "Departure",
+    "Scope",
+    "departures",
+    "differs",
+    "emulated_rules",
+    "named",
+    "subsets",
+]
+
+_WIDTH = 40
+"""The emulator's MAXPHYADDR in bits."""
+
+
+class Scope(StrEnum):
+    """What it takes to see a departure; the values are folders of tests/cases."""
+
+    ACCESS = "known"
+    """An access of one byte."""
+    COMPOSITE = "composite"
+    """An access that is more than that."""
+    SEQUENCE = "known-sequences"
+    """Changes, invalidations and accesses in a row."""
+
+
+def _unchanged(rules: Rules) -> Rules:
+    return rules
+
+
+def _never(*_of: object) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """One departure: what differs, where the manual has it, and why the emulator does it.
+
+    `change` makes the rules that the emulator goes by of the manuals'. `explains` tells of a
+    violation at a step of a sequence, for a cause, whether it is an instance. `case` is the name
+    of its file in the scope's folder.
+    """
+
+    id: str
+    scope: Scope
+    differs: str
+    manual: str
+    reason: str
+    case: str
+    change: Callable[[Rules], Rules] = _unchanged
+    explains: SequenceTest = _never
+
+
+def departures(*scopes: Scope) -> tuple[Departure, ...]:
+    """Return the departures of these scopes, in the table's order; of all, if none is named."""
+    return tuple(each for each in DEPARTURES if not scopes or each.scope in scopes)
+
+
+def emulated_rules(context: PagingContext, which: Iterable[Departure]) -> Rules:
+    """Return the rules of a processor under these registers that departs so from the manuals.
+
+    It is the emulated one, which hasn't LAM, UAI or LASS: accesses to which these make a
+    difference aren't asked of it.
+    """
+    rules = replace(rules_of(context), lam_user=0, lam_supervisor=0, uai=False, lass=False)
+    for each in which:
+        rules = each.change(rules)
+    return rules
+
+
+def subsets(context: PagingContext, *scopes: Scope) -> Iterator[tuple[Departure, ...]]:
+    """Yield the sets of departures that change something under these registers.
+
+    The smaller ones first, those of one size in the table's order; the empty set is left out.
+    """
+    manual = rules_of(context)
+    some = [each for each in departures(*scopes) if each.change(manual) != manual]
+    for count in range(1, len(some) + 1):
+        yield from combinations(some, count)
+
+
+def named(which: Iterable[Departure]) -> str:
+    """Return the name under which divergences by these departures together are counted.
+
+    Their ids in the table's order, joined by `+`.
+    """
+    return "+".join(each.id for each in which)
+
+
+def differs(name: str) -> str:
+    """Return what differs, in words, by a name as `named` returns it."""
+    by_id = {each.id: each for each in DEPARTURES}
+    return " ".join(by_id[each].differs for each in name.split("+"))
+
+
+def _loads_nothing(rules: Rules) -> Rules:
+    return replace(rules, loads_pdptes=False, pdpte_low=0)
+
+
+DEPARTURES = (
+    Departure(
+        "pdpte-leaf-accessed-on-fault",
+        Scope.ACCESS,
+        "A 1-GiB leaf has its A bit set by an access that faults for a reserved address bit.",
+        'Intel SDM vol. 3A, "Accessed and Dirty Flags": A is set in the entries that a '
+        "translation uses, and an entry with a reserved bit translates nothing. The leaf of a "
+        "2-MiB page is left alone by the same fault.",
+        "The page walk sets A in a PDPTE before it looks at PS, and only then at the address "
+        "bits below the page's size.",
+        "pdpte-leaf-accessed-on-fault.json",
+        lambda rules: replace(rules, early=True),
+    ),
+    Departure(
+        "maxphyaddr-40",
+        Scope.ACCESS,
+        "Entry bits 40 and up are reserved, bits below are not, whatever MAXPHYADDR is said to be.",
+        'Intel SDM vol. 3A, "Enumeration of Paging Features by CPUID" and "4-Level Paging and '
+        '5-Level Paging": the bits from MAXPHYADDR up are reserved. In PAE paging too, and of a '
+        "4-MiB page in 32-bit paging those of bits 20:13 that would be address bits from there "
+        "up.",
+        "The physical address width is fixed at 40 bits for every CPU model.",
+        "maxphyaddr-40.json",
+        lambda rules: replace(rules, width=_WIDTH),
+    ),
+    Departure(
+        "pdpte-ps-always-leaf",
+        Scope.ACCESS,
+        "PS in a PDPTE makes a 1-GiB page of it, on a processor that is said to have none.",
+        'Intel SDM vol. 3A, "4-Level Paging and 5-Level Paging": without '
+        "CPUID.80000001H:EDX.Page1GB, PS of a PDPTE is reserved.",
+        "The CPU model that enforces everything else has 1-GiB pages, and no way to hide them.",
+        "pdpte-ps-always-leaf.json",
+        lambda rules: replace(rules, page1gb=True),
+    ),
+    Departure(
+        "amd-pml4e-bit-8",
+        Scope.ACCESS,
+        "Bit 8 of a PML4E or PML5E is ignored, where AMD has it reserved.",
+        'AMD APM vol. 2, "Long-Mode Page Translation": bits 8:7 of a PML4E must be zero; Intel '
+        "ignores bit 8.",
+        "The emulated CPU is an Intel one.",
+        "amd-pml4e-bit-8.json",
+        lambda rules: replace(rules, high_bit_8=False),
+    ),
+    Departure(
+        "amd-fetch-bit-without-nxe",
+        Scope.ACCESS,
+        "A fetch that faults while EFER.NXE is clear and CR4.SMEP set has I/D in its error code, "
+        "where AMD has it clear.",
+        'AMD APM vol. 2, "Page-Fault Exception": I/D is set only if no-execute is enabled '
+        "(EFER.NXE and CR4.PAE set); Intel has it set with CR4.SMEP, too.",
+        "The emulated CPU is an Intel one.",
+        "amd-fetch-bit-without-nxe.json",
+        lambda rules: replace(rules, fetch_bit=rules.nxe or rules.smep),
+    ),
+    Departure(
+        "pae-pdpte-read-when-used",
+        Scope.ACCESS,
+        "In PAE paging a MOV to CR3 takes PDPTEs with reserved bits: bits 8:5 and 2:1 are then "
+        "ignored, and the higher ones refuse the accesses that go through them.",
+        'Intel SDM vol. 3A, "PDPTE Registers": MOV to CR3 raises #GP(0) if a present PDPTE sets '
+        "a reserved bit, and loads none of the four. An AMD processor reads the PDPTE that it "
+        'uses (APM vol. 2, "PAE Paging"), and faults for bits 8:5 and 2:1 as for the others.',
+        "There are no PDPTE registers: every walk reads its PDPTE from memory, and looks at bits "
+        "63 down to MAXPHYADDR alone.",
+        "pae-pdpte-read-when-used.json",
+        _loads_nothing,
+    ),
+    Departure(
+        "locked-rmw-reads-first",
+        Scope.COMPOSITE,
+        "A locked read-modify-write faults as a read where the page can't be read: W/R is clear "
+        "in the error code.",
+        'Intel SDM vol. 3A, "Bus Locking" and "Page-Fault Exceptions": the read and the write '
+        "are one locked operation, which needs the right to write; W/R tells that the access was "
+        "a write.",
+        "With one processor a locked instruction is made of a load and a store, each with its own "
+        "page walk.",
+        "locked-rmw-reads-first.json",
+        lambda rules: replace(rules, rmw_reads_first=True),
+    ),
+    Departure(
+        "implicit-access-honours-ac",
+        Scope.COMPOSITE,
+        "With CR4.SMAP set, RFLAGS.AC lets CPL 0 read a segment descriptor from a user page.",
+        'Intel SDM vol. 3A, "Determination of Access Rights": AC concerns explicit '
+        "supervisor-mode accesses; data may not be read from a user-mode address by an implicit "
+        "one while CR4.SMAP is set.",
+        "Implicit accesses go by AC when they come from CPL 0; from CPL 3 they don't.",
+        "implicit-access-honours-ac.json",
+        lambda rules: replace(rules, implicit_heeds_ac=True),
+    ),
+    Departure(
+        "pcide-cleared-keeps-tlb",
+        Scope.SEQUENCE,
+        "Clearing CR4.PCIDE leaves the TLB as it is: a translation from before is used after it.",
+        'Intel SDM vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches": MOV to '
+        "CR4 that changes PCIDE from 1 to 0 invalidates all TLB entries and all entries of the "
+        "paging-structure caches, for all PCIDs.",
+        "MOV to CR4 empties the TLB for changes of other bits alone; PCIDE, which CPUID says "
+        "there isn't, can be set and cleared, and means nothing.",
+        "pcide-cleared-keeps-tlb.json",
+        explains=known_sequences.pcide,
+    ),
+    Departure(
+        "pke-change-keeps-rights",
+        Scope.SEQUENCE,
+        "After a change of CR4.PKE, a page that is in the TLB still has the rights from before.",
+        'Intel SDM vol. 3A, "Protection Keys" and "Caching Translations in TLBs": the key is '
+        "cached with a translation; what it allows is for CR4.PKE and PKRU to say at each access.",
+        "A TLB entry holds the rights that a walk found under PKE and PKRU; WRPKRU empties the "
+        "TLB, MOV to CR4 doesn't when PKE changes.",
+        "pke-change-keeps-rights.json",
+        explains=known_sequences.pke,
+    ),
+    Departure(
+        "invpcid-undefined",
+        Scope.SEQUENCE,
+        "INVPCID raises #UD, so that none of its types can be tried.",
+        'Intel SDM vol. 2A, "INVPCID", and vol. 3A, "Operations that Invalidate TLBs and '
+        'Paging-Structure Caches": what each of the four types invalidates. A processor without '
+        "it, by CPUID.07H:EBX.INVPCID, raises #UD.",
+        "The instruction isn't implemented, and CPUID doesn't claim it; real processors of this "
+        "model have it.",
+        "invpcid-undefined.json",
+        explains=known_sequences.invpcid,
+    ),
+    Departure(
+        "fault-keeps-tlb",
+        Scope.SEQUENCE,
+        "A page fault leaves a translation of its page in the TLB, for other accesses.",
+        'Intel SDM vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches": a page '
+        "fault invalidates the TLB entries for the page number of its address, and the "
+        "paging-structure-cache entries that it would use.",
+        "CPL 0 and 3 have TLBs of their own, in which an entry holds an address for each type of "
+        "access. Where one is missing, a walk looks for it; if that faults, the others stay as "
+        "they are. Of a large page, each 4 KiB is an entry of its own.",
+        "fault-keeps-tlb.json",
+        explains=known_sequences.fault,
+    ),
+    Departure(
+        "invlpg-large-keeps-fetch",
+        Scope.SEQUENCE,
+        "INVLPG of one address in a large page lets fetches from others in it go on as before.",
+        'Intel SDM vol. 3A, "Details of TLB Use" and "Operations that Invalidate TLBs and '
+        'Paging-Structure Caches": INVLPG invalidates what is cached of all of a large page, '
+        "however it is cached.",
+        "INVLPG empties the TLB if the address lies in a large page, but of the table that leads "
+        "from an address to translated code it clears that page of 4 KiB and the one before.",
+        "invlpg-large-keeps-fetch.json",
+        explains=known_sequences.large,
+    ),
+    Departure(
+        "cr3-bit-63-under-la57",
+        Scope.SEQUENCE,
+        "With five levels, MOV to CR3 with bit 63 set makes every translation fault.",
+        'Intel SDM vol. 2B, "MOV—Move to/from Control Registers": with CR4.PCIDE set, bit 63 of '
+        "the source says what to invalidate, and isn't loaded into CR3.",
+        "CR3 keeps bit 63. A walk of four levels masks it out of the root's address, one of five "
+        "doesn't, and finds no memory there.",
+        "cr3-bit-63-under-la57.json",
+        explains=known_sequences.bit_63,
+    ),
+)
+"""All of them. The order is that of ids in a joined name."""

@@ -1,0 +1,128 @@
+"""The second walk: by the manuals what the walker predicts, else what the emulated CPU does."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from emu.check.departures import DEPARTURES, Scope
+from emu.check.explain import as_emulated, by_the_manuals, same_rows
+from emu.fuzz.generate import generate
+from emu.probe import Stand
+from tests.emu.check.bugs import GUEST
+from tests.emu.legacy_soups import legacy_soup
+from tests.emu.soups import Soup, soup
+from tests.walker.build import soups
+from tests.walker.legacy import legacy_soups
+from tests.walker.test_bulk import ACCESSES, accesses_of
+from tests.walker.test_legacy import NUMBERS
+from walker import Accesses, AccessType
+from walker.bulk import translate_many
+
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+READ, WRITE, EXECUTE = AccessType
+
+
+@cache
+def layouts():
+    """Layouts as `fuzz` makes them."""
+    some = [generate(12, index, accesses=2048) for index in range(16)]
+    return [Soup(each.memory(), each.context, each.accesses) for each in some]
+
+
+def unlike(found, predict=translate_many):
+    """How many accesses of a soup the walker predicts otherwise than the second walk."""
+    memory, registers, accesses = found
+    manual = by_the_manuals(memory, registers, accesses)
+    return int((~same_rows(manual, predict(memory, registers, accesses))).sum())
+
+
+@QUICK
+@given(soup=soups(), choices=ACCESSES)
+def test_with_every_departure_off_it_answers_what_the_walker_predicts(soup, choices):
+    assert 0 == unlike(Soup(soup.memory, soup.context, Accesses.of(accesses_of(soup, choices))))
+
+
+@QUICK
+@given(soup=legacy_soups(), numbers=NUMBERS)
+def test_in_32_bit_and_pae_paging_too(soup, numbers):
+    accesses = Accesses.product(
+        np.array([soup.address(each) for each in numbers], np.uint64), ac=False
+    )
+    assert 0 == unlike(Soup(soup.memory, soup.context, accesses))
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])
+def test_of_soups_it_answers_what_the_walker_predicts(plain):
+    assert 0 == sum(unlike(soup(seed, 400, plain=plain)) for seed in range(60))
+    assert 0 == sum(
+        unlike(legacy_soup(seed, mode, 200, plain=plain, loadable=bool(seed % 3)))
+        for seed in range(20)
+        for mode in ("32-bit", "PAE")
+    )
+
+
+def test_of_layouts_it_answers_what_the_walker_predicts():
+    assert [0] * 16 == [unlike(each) for each in layouts()]
+
+
+@pytest.mark.parametrize("bug", GUEST, ids=lambda bug: bug.name)
+def test_a_bug_of_the_walker_shows_against_it(bug):
+    some = (soup(seed, 400, plain=True) for seed in range(10))
+    assert any(unlike(each, bug.predict) for each in (*some, *layouts()))
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])
+def test_with_all_departures_it_answers_what_the_cpu_does(plain):
+    stand = Stand()
+    for seed in range(20):
+        memory, registers, accesses = soup(seed, 300, plain=plain)
+        observed = asked(stand, memory, registers, accesses)
+        assert same_rows(as_emulated(*observed[:3]), observed[3]).all(), seed
+
+
+@pytest.mark.parametrize("mode", ["32-bit", "PAE"])
+@pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])
+def test_in_32_bit_and_pae_paging_it_does_too(mode, plain):
+    stand = Stand()
+    for seed in range(8):
+        found = legacy_soup(seed, mode, 40, plain=plain, loadable=False)
+        observed = asked(stand, *found)
+        assert same_rows(as_emulated(*observed[:3]), observed[3]).all(), seed
+
+
+def asked(stand, memory, registers, accesses):
+    """What can be asked of the emulated CPU, and what it does."""
+    prober = stand.prober(memory, registers)
+    some = accesses.take(np.flatnonzero(prober.lacking(accesses) == 0))
+    return memory, registers, some, prober.probe(some)
+
+
+SINGLE = [each for each in DEPARTURES if each.scope is Scope.ACCESS]
+
+
+@pytest.mark.parametrize("entry", SINGLE, ids=lambda entry: entry.id)
+def test_without_one_of_its_departures_it_is_another_cpu(entry, monkeypatch):
+    rest = tuple(each for each in DEPARTURES if each is not entry)
+    monkeypatch.setattr("emu.check.departures.DEPARTURES", rest)
+    stand, different = Stand(), 0
+    for seed in range(40):
+        for found in (soup(seed, 300), legacy_soup(seed, "PAE", 10, loadable=False)):
+            memory, registers, accesses, observed = asked(stand, *found)
+            different += int((~same_rows(as_emulated(memory, registers, accesses), observed)).sum())
+        if different:
+            break
+    assert different
+
+
+@pytest.mark.fuzz
+def test_of_fresh_soups_and_layouts_it_answers_what_the_walker_predicts(fresh_seed):
+    start = fresh_seed
+    for seed in range(start, start + 1500):
+        some = [soup(seed, 500, plain=False), legacy_soup(seed, "PAE", 300, loadable=False)]
+        some.append(legacy_soup(seed, "32-bit", 300))
+        if seed % 8 == 0:
+            layout = generate(seed, 0)
+            some.append(Soup(layout.memory(), layout.context, layout.accesses))
+        assert 0 == sum(unlike(each) for each in some), f"seed {seed}"

@@ -1,0 +1,58 @@
+"""The second walk takes types and memory from the walker, and nothing that decides."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from emu.check import emulated, emulated_rules
+
+TAKEN = {
+    "walker.access": {"AccessType"},
+    "walker.columns": {"MAX_STEPS", "Accesses", "Kind", "Outcomes"},
+    "walker.context": {"PagingContext", "Vendor"},
+    "walker.memory": {"FRAME", "U64", "PhysicalMemory"},
+    "emu.check.emulated_rules": {"LevelRules", "Pages", "Rules", "levels_of"},
+}
+"""All that it may take from this project."""
+
+READ = {
+    *("cr0", "cr3", "cr4", "efer", "pkru", "maxphyaddr", "page1gb", "vendor", "encryption_mask"),
+}
+"""What it may read of a context: raw registers and features."""
+
+
+def taken(source):
+    """What a module takes beyond that, and reads of a context, as text."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+            found += [name for name in names if name.split(".")[0] in {"walker", "emu", "guest"}]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if module.split(".")[0] in {"walker", "emu", "guest"}:
+                allowed = TAKEN.get(module, set())
+                found += [f"{module}.{it.name}" for it in node.names if it.name not in allowed]
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "context":
+            found += [] if node.attr in READ else [f"context.{node.attr}"]
+    return found
+
+
+@pytest.mark.parametrize("module", [emulated, emulated_rules], ids=lambda each: each.__name__)
+def test_the_second_walk_takes_types_and_memory_alone(module):
+    assert [] == taken(Path(module.__file__).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        ("from walker.entry import reserved_bits", "walker.entry.reserved_bits"),
+        ("from walker.columns import merge_changes", "walker.columns.merge_changes"),
+        ("import walker.bulk", "walker.bulk"),
+        ("def of(context):\n    return context.root", "context.root"),
+        ("from emu.probe import Prober", "emu.probe.Prober"),
+    ],
+)
+def test_what_it_must_not_take_is_found(planted, found):
+    assert [found] == taken(planted)

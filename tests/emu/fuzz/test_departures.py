@@ -1,0 +1,102 @@
+"""The emulator's departures as `fuzz` sees them: those that are stated, and no others."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emu.check import DEPARTURES
+from emu.check.departures import Departure, Scope, departures
+from emu.fuzz import attempt, worker
+from emu.fuzz.findings import SECOND_WALK, WALKER
+from emu.fuzz.generate import generate
+from emu.fuzz.layout_case import case_layout
+from tests.emu.cases import KNOWN_CASES
+from walker.source import load_case
+
+EACH = pytest.mark.parametrize("entry", departures(Scope.ACCESS), ids=lambda entry: entry.id)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_tester():
+    worker.tester_of.cache_clear()
+    yield
+    worker.tester_of.cache_clear()
+
+
+def table(monkeypatch, *entries):
+    monkeypatch.setattr("emu.check.departures.DEPARTURES", entries)
+
+
+def without(entry):
+    return [each for each in DEPARTURES if each is not entry]
+
+
+# What the emulated CPU doesn't do.
+PLANTED = [
+    Departure(name, Scope.ACCESS, "", "", "", "", change=change)
+    for name, change in (
+        ("SMEP isn't looked at", lambda rules: replace(rules, smep=False)),
+        ("WP isn't looked at", lambda rules: replace(rules, wp=False)),
+        ("39 address bits", lambda rules: replace(rules, width=39)),
+        ("G of a PML4E is reserved", lambda rules: replace(rules, high_bit_8=True)),
+        ("a fetch isn't told", lambda rules: replace(rules, fetch_bit=False)),
+        ("a leaf of 1 GiB isn't marked early", lambda rules: replace(rules, early=False)),
+    )
+]
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=lambda entry: entry.id)
+def test_a_departure_that_the_emulator_does_not_have_is_found(planted, monkeypatch):
+    table(monkeypatch, *DEPARTURES, planted)
+    tester = attempt.Tester()
+    for index in range(40):
+        found = tester.findings(generate(3, index, accesses=2048))
+        if found.divergent:
+            break
+    assert found.divergent
+    assert {SECOND_WALK, WALKER} >= {each.witness for each in found.signatures}
+
+
+@EACH
+def test_a_departure_that_is_taken_out_of_the_table_is_found(entry, monkeypatch):
+    table(monkeypatch, *without(entry))
+    layout = case_layout(load_case(KNOWN_CASES / entry.case))
+    found = attempt.Tester().findings(layout)
+    assert (1, Counter()) == (found.divergent, found.known)
+    assert {WALKER} == {each.witness for each in found.signatures}
+
+
+@EACH
+def test_a_departure_that_is_in_the_table_is_counted(entry):
+    found = attempt.Tester().findings(case_layout(load_case(KNOWN_CASES / entry.case)))
+    assert (0, Counter({entry.id: 1})) == (found.divergent, found.known)
+
+
+def test_a_composite_that_is_not_as_stated_is_found(monkeypatch):
+    tester = attempt.Tester()
+
+    def attempted():
+        made = (generate(3, index, accesses=4096) for index in range(6))
+        return {
+            str(each.signature)
+            for layout in made
+            for each in tester.attempt(lambda layout=layout: layout, cross=True).findings
+        }
+
+    assert set() == attempted()
+    table(monkeypatch, *DEPARTURES, PLANTED[1])
+    assert any(each.startswith("cross:") and f"{SECOND_WALK} says" in each for each in attempted())
+
+
+@pytest.mark.fuzz
+def test_fresh_seeds_find_nothing(fresh_seed):
+    chance = np.random.default_rng(fresh_seed)
+    tester = attempt.Tester()
+    for seed in chance.integers(0, 1 << 32, 40).tolist():
+        for index in range(6):
+            made = generate(seed, index)
+            found = tester.attempt(lambda made=made: made, cross=True)
+            texts = [str(each.signature) for each in found.findings]
+            assert (0, []) == (found.divergent, texts), (seed, index)
