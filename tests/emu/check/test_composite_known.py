@@ -206,9 +206,9 @@ def test_with_all_departures_it_is_what_the_emulated_cpu_does(stand):
         layout = generate(99, index, accesses=4096)
         if layout.context.mode.long:
             memory = layout.memory()
-            some, judged = stand.judge_possible(memory, layout.context, crossings(layout))
-            assert same_seen(judged.stated, judged.seen).all()
-            made += len(some)
+            found = stand.judge_possible(memory, layout.context, crossings(layout))
+            assert same_seen(found.judged.stated, found.judged.seen).all()
+            made += len(found.made)
     assert made > 50
 
 
