@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emu.check.compare import choose, differing_fields, spread
 from emu.check.composite_check import CompositeStand
 from emu.check.crosscheck import Predictor
-from emu.check.explain import as_emulated, unlike_fields
+from emu.check.explain import as_emulated, by_the_manuals, unlike_fields
 from emu.fuzz.caseless import Caseless, attempted
 from emu.fuzz.composite_finding import CompositeFinding, findings_in, gathered_of
 from emu.fuzz.coverage import CELLS, coverage_of
@@ -172,7 +172,7 @@ class Tester:
         with clock.part("compare"):
             differ = differing_fields(predicted, observed)
             known = found.add(WALKER, predicted, observed, differ)
-            stated = as_emulated(memory, context, accesses)
+            stated = _stated(memory, layout, asked)
             unlike = unlike_fields(stated, observed)
             # What diverges from the prediction is told once.
             agree = ~np.logical_or.reduce(list(differ.values())) | known
@@ -188,6 +188,13 @@ class Tester:
         with clock.part("confirm"):
             confirm(prober, layout, observed, found.rows)
         return found, truth, lacking, copied
+
+
+def _stated(memory: SparseWords, layout: Layout, asked: NDArray[np.bool_]) -> Outcomes:
+    """Return what the second walk says: of the emulated CPU, or by the manuals if not asked."""
+    context, accesses = layout.context, layout.accesses
+    rest = by_the_manuals(memory, context, accesses.take(np.flatnonzero(~asked)))
+    return spread(as_emulated(memory, context, accesses), ~asked, rest)
 
 
 def by_feature(lacking: Lacking) -> Counter[str]:

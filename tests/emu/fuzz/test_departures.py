@@ -13,7 +13,9 @@ from emu.fuzz.findings import SECOND_WALK, WALKER
 from emu.fuzz.generate import generate
 from emu.fuzz.layout_case import case_layout
 from tests.emu.cases import KNOWN_CASES
-from walker.source import load_case
+from walker.bulk import translate_many
+from walker.context import PagingContext
+from walker.source import Case, Cpu, Probe, load_case
 
 EACH = pytest.mark.parametrize("entry", departures(Scope.ACCESS), ids=lambda entry: entry.id)
 
@@ -88,6 +90,26 @@ def test_a_composite_that_is_not_as_stated_is_found(monkeypatch):
     assert set() == attempted()
     table(monkeypatch, *DEPARTURES, PLANTED[1])
     assert any(each.startswith("cross:") and f"{SECOND_WALK} says" in each for each in attempted())
+
+
+def masked():
+    """Reads through pointers with metadata, which LAM masks and the emulated CPU can't."""
+    context = PagingContext(cr3=0x1000 | 1 << 61)
+    probes = tuple(Probe(va=at << 58 | 0x123, access="read", cpl=3) for at in range(1, 16))
+    entries = {0x1000: 0x2007, 0x2000: 0x87}
+    case = Case(cpu=Cpu.from_context(context), ram=((0, 1 << 20),), entries=entries, probes=probes)
+    return case_layout(case)
+
+
+def test_what_can_only_be_predicted_is_held_against_the_second_walk_by_the_manuals():
+    def without_lam(memory, context, accesses):
+        return translate_many(memory, replace(context, cr3=context.cr3 & ~(3 << 61)), accesses)
+
+    right, wrong = attempt.Tester(), attempt.Tester(predict=without_lam)
+    assert (0, set()) == (right.findings(masked()).divergent, right.findings(masked()).signatures)
+    found = wrong.findings(masked())
+    assert 15 == found.divergent
+    assert {SECOND_WALK} == {each.witness for each in found.signatures}
 
 
 @pytest.mark.fuzz
