@@ -41,7 +41,6 @@ def _core(tables: Sequence[int]) -> bytes:
         data[pa - start : pa - start + 8] = entry.to_bytes(8, "little")
 
     put(_PML4, _PDPT | _OPEN)
-    put(_PML4 + 8 * 511, _PDPT | _P | _RW)
     put(_PDPT, _PD | _OPEN)
     put(_PD + 8 * len(tables), _PAGES | _OPEN | _PS)
     for number, table in enumerate(tables):

@@ -11,7 +11,9 @@ from scripts.mutation.shared import OBSERVES, PREDICTS
 
 __all__ = ["traced"]
 
-_PREDICTED, _OBSERVED = 1, 2
+_PREDICTED, _OBSERVED, _BEFORE = 1, 2, 4
+_GIVEN = "memory"
+"""The module whose work is given to both sides: what it does for neither, it does before both."""
 _LINES = 4096
 """The most lines of a module."""
 
@@ -20,7 +22,8 @@ _LINES = 4096
 def traced(modules: Sequence[str]) -> Iterator[Callable[[], set[tuple[str, int]]]]:
     """Note lines while the body runs; yields a function that returns those that both sides ran.
 
-    A line is run by a side if that is the nearest of the two on the stack. Processes forked within
+    A line is run by a side if that is the nearest of the two on the stack. Where memory is made and
+    filled, neither is; that counts as both, for both are given it. Processes forked within
     are noted, too: what was run is kept in memory that they share.
     """
     at = {_file(name): place for place, name in enumerate(modules)}
@@ -36,13 +39,13 @@ def traced(modules: Sequence[str]) -> Iterator[Callable[[], set[tuple[str, int]]
             if any(room in name for room in rooms):
                 return _OBSERVED
             frame = frame.f_back
-        return 0
+        return _BEFORE
 
     def called(frame: FrameType, _event: str, _argument: object) -> Callable[..., object] | None:
         place = at.get(frame.f_code.co_filename)
-        who = 0 if place is None else side(frame.f_back)
-        if place is None or not who:
+        if place is None:
             return None
+        who = side(frame.f_back)
 
         def noted(frame: FrameType, event: str, _argument: object) -> Callable[..., object]:
             if event == "line":
@@ -56,7 +59,8 @@ def traced(modules: Sequence[str]) -> Iterator[Callable[[], set[tuple[str, int]]
         return {
             (modules[place // _LINES], place % _LINES)
             for place, who in enumerate(whole)
-            if who == _PREDICTED | _OBSERVED
+            if who & (_PREDICTED | _OBSERVED) == _PREDICTED | _OBSERVED
+            or (who & _BEFORE and modules[place // _LINES] == f"walker.{_GIVEN}")
         }
 
     sys.settrace(called)

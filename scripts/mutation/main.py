@@ -59,7 +59,10 @@ def take_out(modules: Sequence[str], seed: int, jobs: int, every: int = 1) -> Ta
         if module in DATA:
             both += constants_of(module, source)
         for mutant in mutants_of(module, source):
-            (both if run_by(mutant, lines) else others).append(mutant)
+            if run_by(mutant, lines):
+                both.append(mutant)
+            elif module in MODULES:
+                others.append(mutant)
     both, others = both[::every], others[::every]
     mutants = [*both, *others]
 
