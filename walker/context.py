@@ -151,8 +151,7 @@ class PagingContext:
 
         Intel's processors do; AMD's read one when an access goes through it, as other entries.
 
-        Source: Intel SDM vol. 3A, "PDPTE Registers"; AMD APM vol. 2, "Page-Directory-Pointer
-        Entries".
+        Source: Intel SDM vol. 3A, "PDPTE Registers"; AMD APM vol. 2, "TLB Management".
         """
         return self.mode is PagingMode.PAE and self.vendor is Vendor.INTEL
 

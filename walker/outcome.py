@@ -68,9 +68,11 @@ class PageFault:
 
     Observed, `entries` are the words whose A the walk set all the same. Predicted, they are
     those it may set, each or none: the manuals leave open whether a walk that faults sets A in
-    the upper levels it used, and, of a fault for want of rights, in the leaf (Intel SDM vol. 3A,
-    "Interrupt 14—Page-Fault Exception (#PF)"; AMD APM vol. 2, "Accessed (A) Bit"). A word that
-    holds two of them, as in 32-bit paging, is there as each choice leaves it, all of it last.
+    the upper levels it used, and, of a fault for want of rights, in the leaf. A word that holds two
+    of them, as in 32-bit paging, is there as each choice leaves it, all of it last.
+
+    Source: Intel SDM vol. 3A, "Interrupt 14—Page-Fault Exception (#PF)", "Accessed and Dirty
+    Flags"; AMD APM vol. 2, "Notes on Accessed and Dirty Bits".
 
     `cr2` is the linear address, without the bits that LAM masks (or UAI, which doesn't promise
     that).

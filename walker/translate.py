@@ -164,7 +164,7 @@ def judge(context: PagingContext, access: Access, path: Walk) -> Outcome:
 
     `path` is that of the linear address, which CR2 gets. A fault for want of rights may have set
     A in the leaf, too, as the processor chooses (Intel SDM vol. 3A, "Interrupt 14—Page-Fault
-    Exception (#PF)"; AMD APM vol. 2, "Accessed (A) Bit").
+    Exception (#PF)"; AMD APM vol. 2, "Notes on Accessed and Dirty Bits").
     """
     if not path.steps:
         return GeneralProtection()

@@ -62,7 +62,7 @@ def parts_of(
     """Return what the one-byte accesses come to that composites are put together from.
 
     An implicit access is a supervisor's, and AC doesn't count for it, whoever runs (Intel SDM
-    vol. 3A 4.6.1); with `heeded`, the AC of CPL 0 does.
+    vol. 3A, "Determination of Access Rights"); with `heeded`, the AC of CPL 0 does.
     """
     implicit = composites.family(Family.IMPLICIT)
     cpl = np.where(implicit, np.uint8(0), composites.cpl)
@@ -102,13 +102,15 @@ def _second(
 def claims_of(composites: Composites, parts: Parts) -> list[Claim]:
     """Return what composites may come to; each row has at least one valid claim.
 
-    A locked read-modify-write is a write, in its error code too (SDM vol. 3A 9.1.2: both
-    halves are one operation). Loading a segment register reads the descriptor, and then marks
-    it as accessed unless it is (vol. 3A 3.4.5.1); at which of its bytes CR2 points isn't said. An
-    access that crosses reaches two pages or faults at one of them, and which comes first isn't
-    said; nor what the other's walk has marked by then (vol. 3A 4.8, 9.1.1). Of two
-    accesses each comes to what it would with an empty TLB: no entry was changed in between but
-    by setting A and D, and a TLB must not remember another privilege's rights (4.10.2.2).
+    A locked read-modify-write is a write, in its error code too: both halves are one operation.
+    Loading a segment register reads the descriptor, and then marks it as accessed unless it is; at
+    which of its bytes CR2 points isn't said. An access that crosses reaches two pages or faults at
+    one of them, and which comes first isn't said; nor what the other's walk has marked by then. Of
+    two accesses each comes to what it would with an empty TLB: no entry was changed in between but
+    by setting A and D, and a TLB must not remember another privilege's rights.
+
+    Source: Intel SDM vol. 3A, "Bus Locking", "Code- and Data-Segment Descriptor Types", "Accessed
+    and Dirty Flags", "Guaranteed Atomic Operations", "Caching Translations in TLBs".
     """
     first, second = parts.first, parts.second
     single = _of(first, first, both=False)

@@ -165,7 +165,7 @@ DEPARTURES = (
         Scope.ACCESS,
         "A fetch that faults while EFER.NXE is clear and CR4.SMEP set has I/D in its error code, "
         "where AMD has it clear.",
-        'AMD APM vol. 2, "Page-Fault Exception": I/D is set only if no-execute is enabled '
+        'AMD APM vol. 2, "Page-Fault Error Code": I/D is set only if no-execute is enabled '
         "(EFER.NXE and CR4.PAE set); Intel has it set with CR4.SMEP, too.",
         "The emulated CPU is an Intel one.",
         "amd-fetch-bit-without-nxe.json",
@@ -178,7 +178,7 @@ DEPARTURES = (
         "ignored, and the higher ones refuse the accesses that go through them.",
         'Intel SDM vol. 3A, "PDPTE Registers": MOV to CR3 raises #GP(0) if a present PDPTE sets '
         "a reserved bit, and loads none of the four. An AMD processor reads the PDPTE that it "
-        'uses (APM vol. 2, "PAE Paging"), and faults for bits 8:5 and 2:1 as for the others.',
+        'uses (APM vol. 2, "TLB Management"), and faults for bits 8:5 and 2:1 as for the others.',
         "There are no PDPTE registers: every walk reads its PDPTE from memory, and looks at bits "
         "63 down to MAXPHYADDR alone.",
         "pae-pdpte-read-when-used.json",
@@ -235,9 +235,9 @@ DEPARTURES = (
         "invpcid-undefined",
         Scope.SEQUENCE,
         "INVPCID raises #UD, so that none of its types can be tried.",
-        'Intel SDM vol. 2A, "INVPCID", and vol. 3A, "Operations that Invalidate TLBs and '
-        'Paging-Structure Caches": what each of the four types invalidates. A processor without '
-        "it, by CPUID.07H:EBX.INVPCID, raises #UD.",
+        'Intel SDM vol. 2A, "INVPCID—Invalidate Process-Context Identifier", and vol. 3A, '
+        '"Operations that Invalidate TLBs and Paging-Structure Caches": what each of the four '
+        "types invalidates. A processor without it, by CPUID.07H:EBX.INVPCID, raises #UD.",
         "The instruction isn't implemented, and CPUID doesn't claim it; real processors of this "
         "model have it.",
         "invpcid-undefined.json",

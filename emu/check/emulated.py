@@ -244,7 +244,8 @@ def _marks(path: _Path, accesses: Accesses, allowed: NDArray[np.bool_], *, every
     last[allowed & (accesses.type == AccessType.WRITE)] |= _D
     rows = np.arange(len(accesses))
     # Whether a page whose rights forbid the access is marked as accessed is for the processor to
-    # choose (Intel SDM vol. 3A, "Interrupt 14"; AMD APM vol. 2, "Page-Translation-Table Access").
+    # choose (Intel SDM vol. 3A, "Interrupt 14—Page-Fault Exception (#PF)";
+    # AMD APM vol. 2, "Notes on Accessed and Dirty Bits").
     early = np.array([level.early for level in path.levels])[path.end]
     last[path.leaf & ~allowed & (every | early)] = _A
     last[path.late] = _A

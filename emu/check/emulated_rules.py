@@ -96,8 +96,9 @@ def rules_of(context: PagingContext) -> Rules:
     """Return what the manuals have a processor do under these registers.
 
     Intel SDM vol. 3A, "Paging Modes and Control Bits", "Determination of Access Rights",
-    "Page-Fault Exceptions", "Linear-Address Masking", "Linear-Address-Space Separation (LASS)";
-    AMD APM vol. 2, "Long-Mode Page Translation", "Page-Fault Exception", "Upper Address Ignore".
+    "Page-Fault Exceptions", "Linear-Address Masking (LAM)", "Linear-Address-Space Separation
+    (LASS)"; AMD APM vol. 2, "Long-Mode Page Translation", "Page-Fault Error Code", "Upper Address
+    Ignore".
     """
     amd = context.vendor is Vendor.AMD
     pae, lma = bool(context.cr4 >> 5 & 1), bool(context.efer >> 10 & 1)

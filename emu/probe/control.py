@@ -4,7 +4,7 @@ Nothing here comes from the walker but the values themselves: a prediction and a
 decode a register by the same line agree about its mistakes.
 
 Source: Intel SDM vol. 3A, "Control Registers", "Enumeration of Paging Features by CPUID",
-"Linear-Address Masking"; AMD APM vol. 2, "Extended Feature Enable Register (EFER)".
+"Linear-Address Masking (LAM)"; AMD APM vol. 2, "Extended Feature Enable Register (EFER)".
 """
 
 from dataclasses import dataclass

@@ -54,8 +54,8 @@ def lacking_features(control: Control, accesses: Accesses) -> Lacking:
     of its width copies from its top bit; UAI one that isn't canonical. LASS forbids CPL 3 the upper
     half, and supervisor accesses the lower one: fetches always, data with SMAP and without AC.
 
-    Source: Intel SDM vol. 3A, "Linear-Address Masking", "Linear-Address-Space Separation (LASS)";
-    AMD APM vol. 2, "Upper Address Ignore".
+    Source: Intel SDM vol. 3A, "Linear-Address Masking (LAM)", "Linear-Address-Space Separation
+    (LASS)"; AMD APM vol. 2, "Upper Address Ignore".
     """
     found = np.zeros(len(accesses), np.uint8)
     if not control.features:

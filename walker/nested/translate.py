@@ -203,7 +203,7 @@ def _marks(path: NestedWalk) -> Iterator[tuple[Step, Entry]]:
 def _used(path: Walk) -> tuple[Step, ...]:
     """Return the entries that a walk may set A in: a leaf that denies the access, too.
 
-    Whether it does is the processor's choice (AMD APM vol. 2, "Accessed (A) Bit").
+    Whether it does is the processor's choice (AMD APM vol. 2, "Notes on Accessed and Dirty Bits").
     """
     return path.steps if path.leaf is not None else path.steps[:-1]
 

@@ -3,8 +3,8 @@
 Linear-address masking, upper-address ignore, linear-address-space separation, and whether the
 address is canonical: decided from the registers' bits.
 
-Source: Intel SDM vol. 3A, "Linear-Address Masking", "Linear-Address-Space Separation (LASS)"; AMD
-APM vol. 2, "Upper Address Ignore".
+Source: Intel SDM vol. 3A, "Linear-Address Masking (LAM)", "Linear-Address-Space Separation
+(LASS)"; AMD APM vol. 2, "Upper Address Ignore".
 """
 
 import numpy as np
