@@ -67,11 +67,11 @@ class CompositeProber:
     def possible(self, composites: Composites) -> NDArray[np.bool_]:
         """Return bool[n]: which have an outcome here, as far as the tables' paths tell.
 
-        There is a slot of the root to be lent that neither walk uses; and each page that they may
-        reach has RAM, and is no paging structure.
+        There is a slot of the root to be lent that neither walk uses; each page that they may reach
+        has RAM, and is no paging structure; and the emulated CPU lacks nothing for them.
         """
         places = self._ground.sites_of([composites.va, composites.second_va()])
-        found: NDArray[np.bool_] = places[0].possible.copy()
+        found: NDArray[np.bool_] = places[0].possible & (self.lacking(composites) == 0)
         for site in places:
             found &= (site.signed | (site.target >= np.uint64(NO_PAGE))) & ~site.own
         return found

@@ -8,7 +8,7 @@ from emu.probe.control import Control
 from emu.probe.frames import has_frames
 from emu.probe.legacy import LegacyProber
 from emu.probe.prober import LongProber
-from emu.probe.scope import Lacking, lacking, lacking_features, refuse
+from emu.probe.scope import Lacking, lacking, refuse
 from walker.columns import Accesses, Outcomes
 from walker.context import PagingContext
 from walker.errors import BadInput
@@ -80,8 +80,7 @@ class Prober:
         the emulator did something that is no outcome; `BadInput` for accesses that `lacking`
         names.
         """
-        refuse(lacking_features(self._control, accesses), accesses.va)
+        refuse(self.lacking(accesses), accesses.va)
         if self.chosen is None:
-            refuse(self.lacking(accesses), accesses.va)
-            return Outcomes.empty(0)
+            return Outcomes.empty(0)  # Of nothing: all else has been refused.
         return self.chosen.probe(accesses, progress, bulk=bulk)

@@ -83,12 +83,13 @@ def lacking_features(control: Control, accesses: Accesses) -> Lacking:
 def lacking(control: Control, accesses: Accesses, wide: Wide | None) -> Lacking:
     """Return what the emulated CPU lacks for each access.
 
-    `wide` is None where CR3 itself has an address of 2^40 and up.
+    `wide` is None where CR3 itself has an address of 2^40 and up: then nothing can be asked.
     """
     found = lacking_features(control, accesses)
     if control.wide:
-        rows = np.flatnonzero((found == 0) & walks(control, accesses.va))
+        rows = np.flatnonzero(found == 0)
         if wide is not None:
+            rows = rows[walks(control, accesses.va[rows])]
             rows = rows[wide(accesses.va[rows])]
         found[rows] = 1 + FEATURES.index("wide")
     return found

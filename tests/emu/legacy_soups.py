@@ -3,6 +3,7 @@
 import numpy as np
 
 from tests.emu.soups import OFFSETS, RAM, TABLES, Soup
+from tests.emu.wide import askable
 from walker.columns import Accesses
 from walker.context import PagingContext, Vendor
 from walker.memory import SparseWords
@@ -22,7 +23,8 @@ SLOTS = {10: (0, 1, 2, 511, 512, 1022, 1023), 9: (0, 1, 2, 255, 510, 511), 2: (0
 def legacy_soup(seed, mode, count, *, plain=False, loadable=True):
     """Make the soup of this number and mode; `plain` gives it the width of the emulated CPU.
 
-    Without `loadable`, PDPTEs may set reserved bits.
+    Without `loadable`, PDPTEs may set reserved bits. Of `count` accesses those are left that the
+    emulated CPU can be asked.
     """
     chance = np.random.default_rng(seed)
     wide = mode == "PAE"
@@ -35,7 +37,8 @@ def legacy_soup(seed, mode, count, *, plain=False, loadable=True):
     for slot in range(4 if wide else 0):
         words[root + 8 * slot] = _pdpte(chance, loadable=loadable)
     context = _context(chance, root, wide=wide, plain=plain)
-    return Soup(SparseWords([(0, RAM)], words), context, _accesses(chance, mode, count))
+    accesses = askable(words, context, _accesses(chance, mode, count), SHIFTS[mode])
+    return Soup(SparseWords([(0, RAM)], words), context, accesses)
 
 
 def _bits(chance, often):

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tests.emu.wide import askable
 from walker.columns import Accesses
 from walker.context import PagingContext, Vendor
 from walker.memory import SparseWords
@@ -29,7 +30,10 @@ class Soup(NamedTuple):
 
 
 def soup(seed, count, *, plain=False):
-    """Make the soup of this number; `plain` gives it the features of the emulated CPU."""
+    """Make the soup of this number; `plain` gives it the features of the emulated CPU.
+
+    Of `count` accesses those are left that it can be asked.
+    """
     chance = np.random.default_rng(seed)
     words = {
         0x1000 * (table + 1) + 8 * int(slot): _entry(chance)
@@ -37,7 +41,9 @@ def soup(seed, count, *, plain=False):
         for slot in SLOTS
     }
     context = _context(chance, plain=plain)
-    return Soup(SparseWords([(0, RAM)], words), context, _accesses(chance, context, count))
+    shifts = [3 + 9 * level for level in range(context.levels, 0, -1)]
+    accesses = askable(words, context, _accesses(chance, context, count), shifts)
+    return Soup(SparseWords([(0, RAM)], words), context, accesses)
 
 
 def _entry(chance):

@@ -133,11 +133,12 @@ def test_an_upper_entry_with_a_wide_address_makes_all_below_lacking():
     assert [4, 4, 0] == prober.lacking(asked).tolist()
 
 
-def test_a_root_at_2_to_the_40_and_up_makes_everything_lacking_but_what_is_never_walked():
+def test_a_root_at_2_to_the_40_and_up_makes_everything_lacking():
     memory = SparseWords(((0, 1 << 24), (WIDE, 1 << 24)), {WIDE: 0x2067})
     prober = Prober(memory, PagingContext(cr3=WIDE, maxphyaddr=46))
     asked = Accesses.of([read(VA), read(UP), read(1 << 50)])
-    assert [4, 4, 0] == prober.lacking(asked).tolist()
+    assert [4, 4, 4] == prober.lacking(asked).tolist()
+    assert 0 == len(prober.probe(Accesses.of([])))
     with pytest.raises(BadInput, match=re.escape("2^40 and up; it is predicted only")):
         prober.probe(asked)
     with pytest.raises(BadInput, match="points to no RAM"):
