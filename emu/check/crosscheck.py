@@ -23,7 +23,7 @@ from walker.context import PagingContext
 from walker.leaves import walk_leaves
 from walker.memory import U64, PhysicalMemory
 from walker.outcome import ErrorCode
-from walker.translate import walk
+from walker.translate import walk, walk_access
 
 __all__ = [
     "Checker",
@@ -200,7 +200,7 @@ def compare_all(
             accesses[row],
             predicted[row],
             observed[row],
-            walk(memory, context, int(accesses.va[row])),
+            walk_access(memory, context, accesses[row]),
             name,
         )
         for row, name in zip(rows.tolist(), names, strict=True)

@@ -17,7 +17,7 @@ from walker.context import PagingContext
 from walker.memory import PhysicalMemory
 from walker.outcome import Outcome, Translation
 from walker.source import Case
-from walker.translate import walk
+from walker.translate import walk_access
 
 __all__ = ["Asked", "asked", "asked_case", "asked_lines"]
 
@@ -105,7 +105,7 @@ def asked_lines(
                 only = f"predicted only: {lack}: " if lack else ""
                 yield f"right: {only}{access_text(access)}: {text}"
                 continue
-            path = walk(memory, context, access.va)
+            path = walk_access(memory, context, access)
             names = [name for name, column in judged.fields.items() if column[row]]
             truth = judged.truth[row]
             divergence = Divergence(access, said, truth, path)

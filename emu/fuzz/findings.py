@@ -19,7 +19,7 @@ from emu.report.records import divergence_case
 from walker.columns import Outcomes
 from walker.memory import SparseWords
 from walker.source import Case
-from walker.translate import walk
+from walker.translate import walk_access
 
 __all__ = ["MEANT", "SECOND_WALK", "WALKER", "WRITABLE", "Finding", "Findings", "confirm"]
 
@@ -95,7 +95,9 @@ class Findings:
         self.divergent += len(rest)
         for row in rest:
             access = accesses[row]
-            divergence = Divergence(access, said[row], truth[row], walk(memory, context, access.va))
+            divergence = Divergence(
+                access, said[row], truth[row], walk_access(memory, context, access)
+            )
             names = [name for name, column in fields.items() if column[row]]
             signature = signature_of(context, divergence, names, witness)
             self._keep(signature, divergence, row)
@@ -110,7 +112,7 @@ class Findings:
             self._diverging |= judged.wrong
         for row in rows:
             access = judged.accesses[row]
-            path = walk(self._memory, context, access.va)
+            path = walk_access(self._memory, context, access)
             told = Divergence(access, judged.said[row], judged.truth[row], path)
             names = [name for name, column in judged.fields.items() if column[row]]
             about = judged.claims_of(row, claims)

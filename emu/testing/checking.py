@@ -27,7 +27,7 @@ from walker.context import PagingContext
 from walker.memory import PhysicalMemory
 from walker.outcome import Outcome, Translation
 from walker.source import Case, dump_case
-from walker.translate import walk
+from walker.translate import walk_access
 
 __all__ = ["Checker", "Walker", "WrongWalker", "check_walker"]
 
@@ -150,7 +150,7 @@ def _wrong(
     wrong = judged.wrong
     row = int(np.argmax(wrong))
     access = judged.accesses[row]
-    path = walk(memory, layout.context, access.va)
+    path = walk_access(memory, layout.context, access)
     divergence = Divergence(access, judged.said[row], judged.truth[row], path)
     names = [name for name, column in judged.fields.items() if column[row]]
     signature = signature_of(

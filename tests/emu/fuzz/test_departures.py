@@ -110,6 +110,17 @@ def test_what_can_only_be_predicted_is_held_against_the_second_walk_by_the_manua
     found = wrong.findings(masked())
     assert 15 == found.divergent
     assert {SECOND_WALK} == {each.witness for each in found.signatures}
+    for each in found.all():
+        assert each.signature in wrong.findings(case_layout(each.case)).signatures
+
+
+def test_a_case_of_a_masked_pointer_has_the_entries_of_its_walk():
+    def elsewhere(memory, context, accesses):
+        found = translate_many(memory, context, accesses)
+        return replace(found, pa=found.pa ^ np.uint64(0x1000))
+
+    (found,) = attempt.Tester(predict=elsewhere).findings(masked()).all()
+    assert {0x1000: 0x2007, 0x2000: 0x87} == found.case.entries
 
 
 @pytest.mark.fuzz
