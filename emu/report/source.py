@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from emu.report.text import context_text, size_text
+from walker.encryption import likely_encryption_mask
 from walker.entry import level_of
 from walker.source import Contents, Source, SourceKind
 from walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
@@ -71,6 +72,12 @@ def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
             "most entries of the root, or of all tables, make no sense: "
             "are CR3 and the paging mode right?"
         )
+        mask = likely_encryption_mask(source.memory, source.context)
+        if mask:
+            yield (
+                "the root's entries share bits that may be no address: "
+                f"--encryption-mask {mask:#x}?"
+            )
     if found.beyond_40 and not source.width_known:
         yield (
             f"{_entries(found.beyond_40, 'need')} more than 40 bits of physical address, "

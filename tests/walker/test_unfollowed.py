@@ -16,7 +16,7 @@ from tests.walker.build import (
     extended_soups,
 )
 from tests.walker.legacy import Tables, legacy
-from walker import Segments, Unfollowed, unfollowed
+from walker import Segments, Unfollowed, Vendor, unfollowed
 from walker.unfollowed import Reason, UnfollowedEntry
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -169,6 +169,17 @@ def test_pages_far_outside_memory_make_no_sense_and_devices_do(bit, mostly):
     assert mostly is unfollowed(tables.memory, context(maxphyaddr=52)).mostly
 
 
+def test_bits_of_an_encryption_mask_are_no_address():
+    bit = 1 << 47
+    tables = Builder(ram=((0, 1 << 20),)).map(0x1000, 0x5000)
+    tables.words = {pa: word | bit for pa, word in tables.words.items()}
+
+    assert (1, 0) == _counts(unfollowed(tables.memory, context(maxphyaddr=52)))
+    found = unfollowed(tables.memory, context(maxphyaddr=52, encryption_mask=bit))
+    assert (4, 1, 0, 0) == (found.entries, found.leaves, found.leaves_outside, found.beyond_40)
+    assert 0 == len(found)
+
+
 def test_nothing_at_all_is_not_mostly():
     found = unfollowed(Builder().memory, context())
 
@@ -193,6 +204,9 @@ def test_a_pae_address_space_that_can_not_be_entered_is_not_looked_into():
     tables.entries[0x1028] = 0x5000 | OPEN
     found = unfollowed(tables.memory, legacy("PAE", root=0x1020))
     assert [(0x4000_0000, 0x1028, 3)] == [(each.va, each.pa, each.level) for each in found.first]
+    # AMD's processors read a PDPTE when they need it, and the others are as good as ever.
+    found = unfollowed(tables.memory, legacy("PAE", root=0x1020, vendor=Vendor.AMD))
+    assert [(0x1000, 1), (0x4000_0000, 3)] == [(each.va, each.level) for each in found.first]
 
 
 def test_the_cost_is_that_of_the_distinct_tables():

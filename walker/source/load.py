@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from walker.context import CR0, CR4, PagingContext
+from walker.encryption import likely_encryption_mask
 from walker.errors import BadInput
 from walker.memory import FRAME, PhysicalMemory
 from walker.source.case import Case, parse_case
@@ -24,7 +25,6 @@ __all__ = ["open_contents", "open_source", "source_of"]
 
 _386 = "386"
 _NAMED = 4
-_4_GIB = 1 << 32
 
 
 def open_source(
@@ -217,19 +217,9 @@ def _check_root(memory: PhysicalMemory, context: PagingContext, *, nested: bool)
         return
     shown = [f"{start:#x}–{start + size:#x}" for start, size in memory.ranges[:4]]
     more = ["…"] if len(memory.ranges) > 4 else []
+    mask = likely_encryption_mask(memory, context)
+    advice = f"; --encryption-mask {mask:#x} would make sense" if mask else ""
     raise BadInput(
         f"CR3 {context.cr3:#x} points outside the image "
-        f"(ranges {', '.join(shown + more) or 'none'}){_masked(memory, context)}"
+        f"(ranges {', '.join(shown + more) or 'none'}){advice}"
     )
-
-
-def _masked(memory: PhysicalMemory, context: PagingContext) -> str:
-    """Return the advice to take one bit of CR3 for an encryption mask, if it helps; else nothing.
-
-    The highest one, above 4 GiB: where addresses are; SME, SEV and TDX have one such bit.
-    """
-    bit = 1 << context.root.bit_length() - 1 if context.root else 0
-    inside = np.array([(context.root ^ bit) & -FRAME], dtype=np.uint64)
-    if bit < _4_GIB or not memory.backed(inside)[0]:
-        return ""
-    return f"; without its bit {bit.bit_length() - 1} it doesn't: --encryption-mask {bit:#x}?"

@@ -203,6 +203,20 @@ def test_wrong_tables_are_called_wrong(run, raw, word):
     assert expected not in run("walk", raw(clean()), *ROOT).err
 
 
+def test_tables_with_an_encryption_bit_are_told_what_it_may_be(run, raw):
+    bit = 1 << 47
+    tables = clean()
+    tables.words = {pa: word | bit for pa, word in tables.words.items()}
+    hint = f"the root's entries share bits that may be no address: --encryption-mask {bit:#x}?"
+    ran = run("walk", raw(tables), *ROOT)
+    assert (2, True) == (ran.status, hint in ran.err.splitlines())
+    assert hint in run("info", raw(tables), *ROOT).out.splitlines()
+    ran = run("walk", raw(tables), *ROOT, "--encryption-mask", hex(bit))
+    assert (0, 2) == (ran.status, len(ran.out.splitlines()))
+    assert "encryption mask 0x800000000000" in ran.err
+    assert "--encryption-mask" not in ran.err
+
+
 def test_listings_take_the_widest_addresses_and_say_which_need_them(run, raw):
     tables = clean().map(0x40_2000, 1 << 40, P | XD).map(0x40_3000, 1 << 46, P | XD)
     path = raw(tables)

@@ -27,7 +27,12 @@ def test_translate_shows_each_step(run, small_case):
 @pytest.mark.parametrize("va", ["0x400123", "0x401000", "0x800000", "0x402000", "0x8000000000000"])
 def test_what_is_observed_is_what_is_predicted(run, small_case, va, access, cpl):
     ran = run("translate", small_case, va, "--access", access, "--cpl", cpl, "--observe", "--json")
-    assert ran.document["predicted"] == ran.document["observed"]
+    predicted, observed = ran.document["predicted"], ran.document["observed"]
+    changed, allowed = observed.pop("entries"), predicted.pop("entries")
+    assert predicted == observed
+    # Of what a fault may change, the processor chooses.
+    assert changed.items() <= allowed.items()
+    assert observed["outcome"] != "ok" or changed == allowed
 
 
 def test_translate_for_people_names_entries_and_outcomes(run, small_case):

@@ -191,15 +191,14 @@ def test_a_width_to_take_where_none_is_known_can_be_given(put, elf):
 
 
 def test_a_cr3_with_an_encryption_bit_is_told_what_the_bit_may_be(put):
-    name = put(bytes(0x4000))
-    given = Registers(cr3=1 << 47 | 0x1000, maxphyaddr=48)
     mask = 1 << 47
-    assert reason(name, given).endswith(
-        f"; without its bit 47 it doesn't: --encryption-mask {mask:#x}?"
-    )
+    entry = (mask | 0x2067).to_bytes(8, "little")
+    name = put(bytes(0x1000) + entry + bytes(0x2FF8))
+    given = Registers(cr3=mask | 0x1000, maxphyaddr=48)
+    assert reason(name, given).endswith(f"; --encryption-mask {mask:#x} would make sense")
     source = open_source(name, replace(given, encryption_mask=mask))
     assert 0x1000 == source.context.root
-    assert "encryption-mask" not in reason(name, Registers(cr3=1 << 47 | 0x9000, maxphyaddr=48))
+    assert "encryption-mask" not in reason(name, Registers(cr3=mask | 0x9000, maxphyaddr=48))
 
 
 def test_of_a_cpu_that_does_not_page_those_that_do_are_named(put, elf):
