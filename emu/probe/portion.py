@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.probe.control import ADDRESS, Control
+from emu.probe.frames import has_frames, words_of
 from emu.probe.paths import distinct
 from walker.context import PagingContext
 from walker.memory import FRAME, U64, WORDS, PhysicalMemory
@@ -39,10 +40,10 @@ class Portion:
     def read(self, pa: int, size: int) -> bytes:
         """Return `size` bytes from `pa`; `BadInput` unless all of them are backed."""
         data = bytearray(self._memory.read(pa, size))
-        for at in range(pa & -FRAME, pa + size, FRAME):
-            if not self._held(np.array([at], np.uint64))[0]:
-                first, end = max(at, pa) - pa, min(at + FRAME, pa + size) - pa
-                data[first:end] = bytes(end - first)
+        frames = np.arange(pa & -FRAME, pa + size, FRAME, dtype=np.uint64)
+        for at in frames[~self._held(frames)].tolist():
+            first, end = max(at, pa) - pa, min(at + FRAME, pa + size) - pa
+            data[first:end] = bytes(end - first)
         return bytes(data)
 
     def word(self, pa: int) -> int | None:
@@ -89,7 +90,7 @@ def portion_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> Physi
         page, table = page[down], entry[down] & np.uint64(ADDRESS & ~control.mask)
         found.append(distinct(table))
     frames = distinct(np.concatenate(found))
-    return Portion(memory, frames[memory.backed(frames)])
+    return Portion(memory, frames[has_frames(memory, frames)])
 
 
 def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:
@@ -101,6 +102,6 @@ def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:
     for at in range(0, len(frames), _BLOCK):
         some = frames[at : at + _BLOCK]
         rows = order[bounds[at] : bounds[at + len(some)]]
-        words = memory.tables(some)
+        words = words_of(memory, some)
         entry[rows] = words[np.searchsorted(some, table[rows]), index[rows].astype(np.intp)]
     return entry
