@@ -15,7 +15,7 @@ from walker.columns import Accesses
 from walker.errors import BadInput
 from walker.outcome import Outcome
 from walker.source import Source, parse_int
-from walker.translate import StepKind, translate, walk
+from walker.translate import StepKind, translate, walk_access
 
 __all__ = ["add_commands"]
 
@@ -46,7 +46,7 @@ def _translate(options: argparse.Namespace) -> int:
     )
     if nested:
         return translate_under(options, source, access)
-    path = walk(source.memory, source.context, va)
+    path = walk_access(source.memory, source.context, access)
     predicted = translate(source.memory, source.context, access)
     tell_source(source)
     found = look(source)
@@ -62,6 +62,8 @@ def _translate(options: argparse.Namespace) -> int:
         emit({**record, **found.record()})
     else:
         print(access_text(access))
+        if path.va != access.va:
+            print(f"  the linear address is {path.va:#x}, by masking")
         for line in walk_lines(source.context, path):
             print(line)
         print(f"predicted: {outcome_text(predicted, may=True)}")

@@ -107,7 +107,9 @@ def outcome_text(outcome: Outcome, *, may: bool = False) -> str:
 
 def walk_lines(context: PagingContext, path: Walk) -> Iterator[str]:
     """Yield a line for each step of a walk."""
-    if not path.steps:
+    if not path.steps and context.canonical(path.va):
+        yield "  no entry is read: LASS keeps this privilege out of this half"
+    elif not path.steps:
         yield f"  not canonical: linear addresses have {context.va_bits} bits"
     for step in path.steps:
         yield _step(context, step)

@@ -1,4 +1,6 @@
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +50,42 @@ def test_an_address_that_is_not_canonical_has_no_steps(run, small_case):
     assert "not canonical: linear addresses have 48 bits" in ran.out
     assert "predicted: #GP(0)" in ran.out
     assert [] == run("translate", small_case, "0x8000000000000000", "--json").document["steps"]
+
+
+RULES = Path(__file__).parents[2] / "cases" / "rules"
+
+
+def test_a_masked_pointer_is_shown_with_the_address_that_it_goes_to(run):
+    ran = run("translate", RULES / "lam48.json", "0x1234000000000010", "--cpl", "3")
+    assert 0 == ran.status
+    assert "  the linear address is 0x10, by masking" in ran.out.splitlines()
+    assert 4 == sum(
+        line.lstrip().startswith("P") and " at 0x" in line for line in ran.out.split("\n")
+    )
+    assert "predicted: ok, pa 0x5010" in ran.out
+    ran = run("translate", RULES / "lam48.json", "0x10")
+    assert "by masking" not in ran.out
+
+
+def test_an_access_that_lass_forbids_reads_no_entry(run):
+    ran = run("translate", RULES / "lass_user_high.json", "0xffff800000000010", "--cpl", "3")
+    assert [
+        "  no entry is read: LASS keeps this privilege out of this half",
+        "predicted: #GP(0)",
+    ] == ran.out.splitlines()[1:]
+
+
+@pytest.mark.parametrize("json_", [(), ("--json",)], ids=["text", "json"])
+def test_what_the_emulated_cpu_lacks_is_predicted_only_and_status_2(run, json_):
+    ran = run("translate", RULES / "lam48.json", "0x1234000000000010", "--cpl", "3", "--observe",
+              *json_)  # fmt: skip
+    assert 2 == ran.status
+    assert "predicted only: LAM: the emulated CPU has no linear-address masking" in ran.err
+    assert "observed:" not in ran.out
+    if json_:
+        document = json.loads(ran.out)
+        assert ("ok", {"LAM": 1}) == (document["predicted"]["outcome"], document["predicted_only"])
+        assert "observed" not in document
 
 
 NCR3 = "0x20000"

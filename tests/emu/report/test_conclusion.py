@@ -73,7 +73,7 @@ def test_what_agreement_does_not_speak_of_is_said(verdict, scope, text):
         ({"wide": 2}, "not asked: 2 (entries that need more bits than the assumed MAXPHYADDR)"),
         (
             {"unfollowed": Unfollowed(reserved=6, entries=10)},
-            "most entries can't be followed",
+            "most entries make no sense",
         ),
     ],
 )
