@@ -28,7 +28,7 @@ _CONTEXTS = 4
 _ROWS = 2000
 _READ_ONE_BY_ONE = 50
 _LIMIT = 60  # Seconds of the processor: a mutant may never end.
-_BELOW = ("rights", "entry", "tables", "translate", "bulk")
+_BELOW = ("rights", "entry", "tables", "linear", "translate", "bulk")
 """The modules that state rules, each before those that use it."""
 
 

@@ -17,12 +17,15 @@ __all__ = ["MODULES", "NESTED", "fails_tests", "files_for"]
 NESTED = "nested.translate"
 """The walk in two dimensions."""
 
-MODULES = ("translate", "bulk", "entry", "tables", "rights", NESTED)
+MODULES = ("translate", "linear", "bulk", "entry", "tables", "rights", NESTED)
 """The modules of the walker that state rules."""
 
 # What states the rules, or is built on them, and tells what is wrong with them: by folder.
 _TELLING = {
-    "walker": ("translate", "bulk", "entry", "tables", "rights", "leaves", "frames", "legacy"),
+    "walker": (
+        *("translate", "linear", "bulk", "entry", "tables", "rights", "leaves", "frames"),
+        "legacy",
+    ),
     "walker/nested": ("translate", "tables", "outcome"),
     "walker/tlb": ("model", "record", "steps"),
 }
