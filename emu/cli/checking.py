@@ -175,6 +175,7 @@ def _scope(options: argparse.Namespace, followed: Followed) -> Scope:
         spaces=source.address_spaces,
         masked=bool(source.context.encryption_mask),
         partial=options.partial,
+        begins_as=source.begins_as,
     )
 
 

@@ -47,9 +47,11 @@ class Followed:
         """Whether "nothing was found" may be said of the address space.
 
         Not where tables lie outside SOURCE's memory, unless that is all there is, nor where
-        most of what was taken for tables makes no sense.
+        most of what was taken for tables makes no sense, or the file is of another format.
         """
-        return self.source.complete or not (self.unfollowed.outside or self.unfollowed.mostly)
+        found = self.unfollowed
+        lacks = found.outside or found.mostly or self.source.begins_as
+        return self.source.complete or not lacks
 
     def record(self) -> dict[str, Any]:
         """Return what JSON summaries say of this."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from emu.cli.output import remark
 from emu.guests import booted_guest, names_guest
-from emu.report.source import missing_text, source_text
+from emu.report.source import begins_text, missing_text, source_text
 from walker.context import Vendor
 from walker.errors import BadInput
 from walker.leaves import TOP
@@ -98,6 +98,8 @@ def tell_source(source: Source) -> None:
         remark(text)
     if source.missing:
         remark(missing_text(source))
+    if source.begins_as:
+        remark(begins_text(source))
 
 
 def add_range(parser: argparse.ArgumentParser) -> None:

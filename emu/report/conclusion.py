@@ -17,7 +17,7 @@ class Scope:
     says that there is no memory but the one at hand, so that tables outside are none. `wide` is
     the number of entries that need more bits than the assumed MAXPHYADDR has. The address space
     is one of `spaces`; `masked` says that it has an encryption mask. `partial` says that the
-    user lets a part pass.
+    user lets a part pass. `begins_as` is the other format that the file of a raw image begins as.
     """
 
     mappings: int
@@ -28,6 +28,7 @@ class Scope:
     spaces: int = 1
     masked: bool = False
     partial: bool = False
+    begins_as: str = ""
 
     @property
     def not_asked(self) -> dict[str, int]:
@@ -47,7 +48,7 @@ class Scope:
     @property
     def whole(self) -> bool:
         """Whether all that SOURCE refers to could be looked at."""
-        return not self.not_asked and not self.nonsense
+        return not (self.not_asked or self.nonsense or self.begins_as)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,8 @@ def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
         yield f"not asked: {_counted(not_asked)}"
     if verdict.copied:
         yield f"{sum(verdict.copied.values()):,} under a copy of the root"
+    if scope.begins_as:
+        yield f"the file begins as another kind ({scope.begins_as})"
     if scope.nonsense:
         yield "most entries make no sense"
     if not scope.mappings:

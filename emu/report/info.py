@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from emu.report.source import (
+    begins_text,
     format_text,
     missing_text,
     spaces_text,
@@ -44,6 +45,8 @@ def contents_lines(contents: Contents) -> Iterator[str]:
         yield f"holes: {_some([_range(*each) for each in holes], _RANGES)}"
     if contents.missing:
         yield missing_text(contents)
+    if contents.begins_as:
+        yield begins_text(contents)
 
 
 def info_lines(source: Source, levels: Mapping[int, int], found: Unfollowed) -> Iterator[str]:
@@ -72,6 +75,7 @@ def contents_record(contents: Contents) -> dict[str, Any]:
         "source": contents.name,
         "kind": contents.kind.value,
         "format": format_text(contents),
+        "begins_as": contents.begins_as,
         "cpus": [_registers(each) for each in contents.cpus],
         "cpu": contents.cpu if contents.cpus else None,
         "address_spaces": contents.address_spaces,

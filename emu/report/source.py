@@ -10,6 +10,7 @@ from walker.source import Contents, Source, SourceKind
 from walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
 
 __all__ = [
+    "begins_text",
     "format_text",
     "missing_text",
     "source_text",
@@ -48,6 +49,11 @@ def format_text(source: Contents) -> str:
 def missing_text(source: Contents) -> str:
     """Return how many bytes a core speaks of and doesn't hold."""
     return f"{source.missing:,} bytes of segments aren't in the file"
+
+
+def begins_text(source: Contents) -> str:
+    """Return what speaks against a file's being the raw image that it is taken for."""
+    return f"the file begins as a file of another kind ({source.begins_as}): is it a raw image?"
 
 
 def spaces_text(source: Contents) -> str | None:

@@ -23,6 +23,7 @@ from walker.source.unread import HEAD, unread_format
 
 __all__ = ["open_contents", "open_source", "source_of"]
 
+_ELF = b"\x7fELF"
 _386 = "386"
 _NAMED = 4
 
@@ -73,7 +74,12 @@ def open_contents(
             return _of_case(file.name, case)
         if chosen is SourceKind.ELF:
             return _of_core(file.name, read_core(file.data, cpu))
-        return Contents(name=file.name, kind=SourceKind.RAW, memory=read_raw(file.data, base))
+        return Contents(
+            name=file.name,
+            kind=SourceKind.RAW,
+            memory=read_raw(file.data, base),
+            begins_as=_known_format(file.data[:HEAD]),
+        )
 
 
 def source_of(
@@ -104,7 +110,7 @@ def _chosen_kind(file: MappedFile, kind: SourceKind | str | None) -> SourceKind:
             raise BadInput(f"{kind!r} is no kind of source ({', '.join(SourceKind)})")
         return SourceKind(kind)
     head = file.data[:HEAD]
-    if head.startswith(b"\x7fELF"):
+    if head.startswith(_ELF):
         return SourceKind.ELF
     if file.name.endswith(".json"):
         return SourceKind.CASE
@@ -116,6 +122,14 @@ def _chosen_kind(file: MappedFile, kind: SourceKind | str | None) -> SourceKind:
             f"{unread.name}: {unread.advice} (--kind raw takes the file as memory all the same)"
         )
     return SourceKind.RAW
+
+
+def _known_format(head: bytes) -> str:
+    """Return the name of the format other than a raw image's that a file has, or nothing."""
+    if head.startswith(_ELF):
+        return "ELF file"
+    unread = unread_format(head)
+    return unread.name if unread is not None else ""
 
 
 def _of_case(name: str, case: Case) -> Contents:

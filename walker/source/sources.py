@@ -26,7 +26,8 @@ class Contents:
     `name` is the path as it was given, `registers` what the file says of the CPU that was
     chosen. `case` is the case as it stands in the file; None for other kinds. `complete` says
     that the memory is all there is of the machine, as in a case file and in a guest that was
-    booted here: else the file may lack some.
+    booted here: else the file may lack some. `begins_as` is the format that a file begins as
+    which is taken for a raw image all the same, since the caller said so; else empty.
 
     Of an ELF core: `machine` is "386" or "x86-64", `notes` the name, type and size in bytes of
     each note, `missing` the bytes of segments that the file doesn't hold, `cpus` the registers
@@ -40,6 +41,7 @@ class Contents:
     registers: Registers = NOT_GIVEN
     case: Case | None = None
     complete: bool = False
+    begins_as: str = ""
     machine: str = ""
     notes: tuple[tuple[str, int, int], ...] = ()
     missing: int = 0

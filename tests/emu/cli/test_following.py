@@ -178,6 +178,23 @@ def test_no_command_takes_a_file_of_another_format_for_memory(run, tmp_path, com
     assert FORBIDDEN.search(ran.err) is None
 
 
+def test_a_file_that_is_taken_for_raw_by_force_is_a_part(run, tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(b"PAGEDU64" + clean().memory.read(*RAM[0])[8:])
+    said = "the file begins as a file of another kind (Windows crash dump): is it a raw image?"
+    for command in commands(path, *ROOT, "--kind", "raw"):
+        ran = run(*command)
+        assert 0 == ran.status
+        assert said in ran.err + ran.out
+    for name, *options in (("frames", "--policy", "any"), ("protect",), ("check",)):
+        command = (name, path, *options, *ROOT, "--kind", "raw")
+        ran = run(*command)
+        assert (2, None) == (ran.status, FORBIDDEN.search(ran.out + ran.err))
+        ran = run(*command, "--partial")
+        assert (0, None) == (ran.status, FORBIDDEN.search(ran.out + ran.err))
+        assert "partial" in ran.out
+
+
 def test_a_translation_that_ends_outside_says_so(run, raw):
     path = raw(lacking())
     ran = run("translate", path, "0x200000", *ROOT)
