@@ -1,5 +1,6 @@
 """A file's bytes, mapped and not copied."""
 
+import errno
 import mmap
 import os
 import stat
@@ -32,6 +33,7 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
 
 
 def _map(name: str) -> mmap.mmap:
+    size = 0
     try:
         # Asked before opening: to open a pipe would wait for its writer.
         status = Path(name).stat()
@@ -40,10 +42,16 @@ def _map(name: str) -> mmap.mmap:
         if not stat.S_ISREG(status.st_mode):
             raise BadInput("not a regular file")
         with Path(name).open("rb") as file:
-            if file.seek(0, os.SEEK_END) == 0:
+            size = file.seek(0, os.SEEK_END)
+            if size == 0:
                 raise BadInput("the file is empty")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise BadInput(
+                f"{size:,} bytes are more than can be mapped; instead of /proc/kcore take "
+                "/proc/vmcore, or a dump by QEMU"
+            ) from None
         raise BadInput((error.strerror or str(error)).lower()) from None
     except ValueError as error:
         # A NUL in the path, or a file emptied since it was measured.

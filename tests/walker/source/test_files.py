@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -57,3 +58,16 @@ def test_an_unreadable_file_is_an_error(tmp_path, monkeypatch):
 
 def test_a_path_with_a_nul_is_an_error_in_one_line():
     assert reason("a\0b").startswith(r"a\x00b: embedded null")
+
+
+def test_a_file_of_more_bytes_than_can_be_mapped_says_so(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    (tmp_path / "kcore").write_bytes(b"abc")
+    monkeypatch.setattr("mmap.mmap", refuse)
+    expected = (
+        f"{tmp_path}/kcore: 3 bytes are more than can be mapped; instead of /proc/kcore take "
+        "/proc/vmcore, or a dump by QEMU"
+    )
+    assert expected == reason(tmp_path / "kcore")
