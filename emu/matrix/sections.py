@@ -171,9 +171,9 @@ SECTIONS = (
     ),
     Section(
         name="reserved-1g",
-        covers="bits 13 to 29 and 40 to 51 of a PDPTE that maps 1 GiB, with PAT beside them",
-        free={4: _RIGHTS, 3: ("us", "nx", "pat")},
-        fixed={4: ("p", "a"), 3: (*_LARGE, "rw", "a")},
+        covers="bits 13 to 29 and 40 to 51 of a PDPTE that maps 1 GiB, with A and PAT beside them",
+        free={4: _RIGHTS, 3: ("us", "nx", "a", "pat")},
+        fixed={4: ("p", "a"), 3: (*_LARGE, "rw")},
         one_of={3: _LOW[3] + _HIGH},
         controls=("cr0.wp", "efer.nx", "cr4.smep"),
         pruned=(_ONE, _WHOLE),
