@@ -23,16 +23,14 @@ def _run(first: int, last: int) -> int:
     return (1 << last + 1) - (1 << first)
 
 
-_METADATA = (
-    *(1 << bit for bit in range(47, 64)),
-    _run(48, 62),
-    _run(47, 62),
-    _run(48, 56),
-    _run(57, 62),
-    _run(56, 62),
-    _run(57, 63),
-    _run(56, 63),
-)
+_RUNS = ((48, 62), (47, 62), (48, 56), (57, 62), (56, 62), (57, 63), (56, 63))
+
+
+def _metadata(levels: int) -> tuple[int, ...]:
+    """Return bits 47 to 63 each, and runs of them; not all that tells a half from the other."""
+    top = 11 + 9 * levels
+    runs = (_run(*each) for each in _RUNS if each not in ((top, 62), (top, 63)))
+    return (*(1 << bit for bit in range(47, 64)), *runs)
 
 
 def _set(bits: tuple[str, ...], *levels: int) -> dict[int, tuple[str, ...]]:
@@ -50,7 +48,7 @@ def _pointers(levels: int) -> tuple[Section, ...]:
             fixed=_set(_OPEN, *upper),
             controls=("cr3.lam_u48", "cr3.lam_u57", "cr4.lam_sup", "cr0.wp"),
             on=("efer.nx",),
-            flips=_METADATA,
+            flips=_metadata(levels),
             halves=True,
             pruned=(_UPPER, _TAGS),
         ),
@@ -62,7 +60,7 @@ def _pointers(levels: int) -> tuple[Section, ...]:
             controls=("efer.uaie", "cr0.wp"),
             on=("efer.nx",),
             processors=_AMD,
-            flips=_METADATA,
+            flips=_metadata(levels),
             halves=True,
             pruned=(_UPPER, _TAGS),
         ),

@@ -1,27 +1,29 @@
 """What accesses are meant to come to that the emulated CPU lacks a feature for.
 
-The feature is taken away and its effect put in the address: what was observed of a read by the
-address without its metadata is what a read by the tagged pointer has to come to. Where the address
-leads is stated by the generator of layouts, apart from the walker.
+LAM, UAI and LASS are taken away and their effect put in the address: what is observed of a read by
+the address without its metadata is what a read by the tagged pointer has to come to. Where the
+address leads is stated by the generator of layouts, apart from the walker. Of addresses that are
+too wide, and under AMD's rules, which the emulated CPU hasn't, the second walk by the manuals says
+it.
 """
 
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emu.check.compare import spread
+from emu.check.explain import by_the_manuals
 from emu.fuzz.generate.pointers import linear_of
 from emu.fuzz.layout import Layout
 from emu.probe import Stand
 from emu.probe.scope import FEATURES, Lacking
 from walker.columns import Kind, Outcomes
-from walker.context import CR3, CR4, EFER, PagingContext
+from walker.context import CR3, CR4, EFER, PagingContext, Vendor
 
-__all__ = ["FORESEEN", "intended_outcomes", "plain"]
+__all__ = ["intended_outcomes", "plain"]
 
-FORESEEN = np.array([name in ("LAM", "UAI", "LASS") for name in ("", *FEATURES)])
-"""bool: of which values that `lacking` returns the outcome can be foreseen like this."""
+_REPLACED = np.array([name in ("LAM", "UAI", "LASS") for name in ("", *FEATURES)])
+"""bool: which values that `lacking` returns stand for a feature that can be taken away."""
 
 
 def plain(context: PagingContext) -> PagingContext:
@@ -36,24 +38,26 @@ def plain(context: PagingContext) -> PagingContext:
 
 def intended_outcomes(
     stand: Stand, layout: Layout, predicted: Outcomes, lacking: Lacking, *, bulk: bool = True
-) -> tuple[Outcomes, NDArray[np.bool_]]:
-    """Return the predictions with the intended outcomes in their place, and bool[n]: of which.
+) -> Outcomes:
+    """Return the predictions, with the intended outcomes of the accesses that lack a feature.
 
-    Of accesses that need no feature, or one whose outcome isn't foreseen, the prediction stays.
-    Raises as `Prober.probe` does; the stand's prober has then another address space.
+    Of an AMD processor all outcomes are those intended. Raises as `Prober.probe` does; the stand's
+    prober has then another address space.
     """
-    chosen = FORESEEN[lacking]
-    rows = np.flatnonzero(chosen)
-    if not len(rows):
-        return predicted, chosen
-    accesses = layout.accesses.take(rows)
+    stated = (lacking != 0) & ~_REPLACED[lacking] | (layout.context.vendor is Vendor.AMD)
+    if stated.any():
+        some = layout.accesses.take(np.flatnonzero(stated))
+        manuals = by_the_manuals(layout.memory(), layout.context, some)
+        predicted = spread(predicted, stated, manuals)
+    chosen = _REPLACED[lacking]
+    if not chosen.any():
+        return predicted
+    accesses = layout.accesses.take(np.flatnonzero(chosen))
     linear, strange, barred = linear_of(layout.context, accesses)
     walks = ~strange & ~barred
-    outcomes = Outcomes.empty(len(rows))
+    outcomes = Outcomes.empty(len(accesses))
     outcomes.kind[~walks] = Kind.GENERAL_PROTECTION
     prober = stand.prober(layout.memory(), plain(layout.context))
     asked = replace(accesses, va=linear).take(np.flatnonzero(walks))
-    # What isn't observed isn't compared: page size and rights.
-    return spread(
-        predicted, chosen, spread(outcomes, walks, prober.probe(asked, bulk=bulk))
-    ), chosen
+    seen = spread(outcomes, walks, prober.probe(asked, bulk=bulk))
+    return spread(predicted, chosen, seen)

@@ -102,7 +102,7 @@ class Section:
     key, where there are any. `pages` is the number of pages that the entries of a level lead to,
     if they don't have one each, or 16 large ones. `processors` are features of contexts that are
     crossed too. With `beyond`, each address is tried with every bit flipped that makes it none,
-    as well; `flips` are masks of bits that are flipped together instead. With `halves`, the root's
+    as well; `flips` are masks of bits that are flipped together. With `halves`, the root's
     entries are there once more at the beginning of the upper half. `keep(level, names)` says which
     entries are worth their place, for the reasons that `pruned` gives, a line each. `older` is PAE
     or 32-bit paging. PDPTEs of PAE paging, which are loaded together, have a table each, and a
@@ -245,8 +245,8 @@ class Section:
             else:
                 words[at, : 4 * len(number) : 4] = entries
                 words[at, 1 : 4 * len(number) : 4] = table | np.uint64(_P)
-            if self.halves and at == 0:
-                words[at, WORDS // 2 :] = words[at, : WORDS // 2]
+        if self.halves:
+            words[0, WORDS // 2 :] = words[0, : WORDS // 2]
         if len(self.ram) > 1:
             # Tables once more where entries with the highest address bit lead to.
             frames = np.concatenate([frames, frames[1:] + np.uint64(_HIGHEST)])
@@ -272,15 +272,11 @@ class Section:
             return va
         unused = np.int64(64 - 12 - 9 * self.levels)
         found = (va.astype(np.int64) << unused >> unused).astype(np.uint64)
+        top = 11 + 9 * self.levels
         if self.halves:
-            upper = np.uint64(-1 << 11 + 9 * self.levels & (1 << 64) - 1)
-            found = np.concatenate([found, found | upper])
-        flips = self.flips
-        if self.beyond:
-            flips = tuple(1 << bit for bit in range(11 + 9 * self.levels, 64))
-        if flips:
-            found = (found[:, None] ^ np.array([0, *flips], np.uint64)).ravel()
-        return found
+            found = np.concatenate([found, found | np.uint64((1 << 64) - (1 << top))])
+        beyond = (1 << bit for bit in range(top, 64 if self.beyond else 0))
+        return (found[:, None] ^ np.array([0, *self.flips, *beyond], np.uint64)).ravel()
 
     def accesses_to(self, va: U64, choice: Choice = _EVERYTHING) -> Accesses:
         """Return every access to each of these addresses."""

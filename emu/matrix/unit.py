@@ -174,8 +174,8 @@ class Worker:
     def _put(self, layout: Layout) -> tuple[Outcomes, Findings, Lacking]:
         """Return what was observed, what diverges, and the other accesses, as `lacking` has them.
 
-        Those that the emulated CPU lacks a feature for are predicted only, and as far as that can
-        be foreseen held against what is intended.
+        Those that the emulated CPU lacks a feature for are predicted only, and held against what
+        is intended.
         """
         memory = layout.memory()
         predicted = self._predict(memory, layout.context, layout.accesses)
@@ -187,12 +187,12 @@ class Worker:
         found = Findings(layout, memory, asked)
         found.add(WALKER, predicted, observed, differing_fields(predicted, observed))
         confirm(prober, layout, observed, found.rows)
-        intended, held = intended_outcomes(self._stand, layout, predicted, lacking)
+        intended = intended_outcomes(self._stand, layout, predicted, lacking)
         differ = differing_fields(predicted, intended)
         wrong = np.logical_or.reduce(list(differ.values()))
         if wrong.any():
-            again, _ = intended_outcomes(self._stand, layout, predicted, lacking, bulk=False)
+            again = intended_outcomes(self._stand, layout, predicted, lacking, bulk=False)
             if np.logical_or.reduce(list(differing_fields(again, intended).values())).any():
                 raise ProbeError("bulk and single probes differ where a feature leads to")
         found.add(MEANT, intended, predicted, differ)
-        return seen, found, lacking[~asked & ~(held & wrong)]
+        return seen, found, lacking[~asked & ~wrong]

@@ -35,9 +35,9 @@ def laid_out(name):
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("mode=pae", {name for name in BY_NAME if name.startswith("pae-")}),
+        ("mode=pae", {*(name for name in BY_NAME if name.startswith("pae-")), "pae-pdpte-amd"}),
         ("mode=32bit", {name for name in BY_NAME if name.startswith("32bit-")}),
-        ("mode=pae,mode=32bit", set(BY_NAME)),
+        ("mode=pae,mode=32bit", {*BY_NAME, "pae-pdpte-amd"}),
         ("mode=pae,section=32bit-keys", set()),
         (
             "mode=5level",
@@ -47,6 +47,9 @@ def laid_out(name):
                 "junk-pml5e",
                 "vendor",
                 "canonical-5level",
+                "lam-5level",
+                "uai-5level",
+                "lass-5level",
                 "cross-ends-5level",
             },
         ),
