@@ -7,7 +7,7 @@ use both, and for a CR3 that the emulated CPU can't be given, there are two copi
 with one of the slots lent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from emu.machine.engine import MAXPHYADDR
 from emu.probe.control import ADDRESS, Control
-from emu.probe.frames import words_of
 from emu.probe.loops import LOOPS, OUT_BYTES, RECORD_BYTES
 from emu.probe.routines import CODE
 from emu.probe.space import Space
 from walker.errors import BadInput
-from walker.memory import FRAME, U64, WORDS, PhysicalMemory
+from walker.memory import FRAME, U64, WORDS
 
 __all__ = [
     "CAPACITY",
@@ -186,20 +185,22 @@ class Arena:
 
 
 def place_arena(
-    memory: PhysicalMemory,
+    ranges: Sequence[tuple[int, int]],
     control: Control,
     tables: U64,
+    content: U64,
     root: U64,
     avoid: tuple[int, int] | None = None,
 ) -> Arena:
     """Return an arena outside memory and, if there is such a place, where no entry refers to.
 
-    `tables` are the frames of the paging structures, `root` the root table, uint64[512]; `avoid` is
-    a physical range [start, end) that it must not be in. Where the tables are more than a root slot
-    can show, the arena shows none: see `Arena.showing`. `BadInput` if there is no such place.
+    `ranges` (start, size) are those of memory, `tables` uint64[n] the frames of the paging
+    structures and `content` uint64[n, 512] their words, `root` the root table, uint64[512]; `avoid`
+    is a physical range [start, end) that it must not be in. Where the tables are more than a root
+    slot can show, the arena shows none: see `Arena.showing`. `BadInput` if there is no such place.
     """
     levels = control.levels
-    start, apart = _free_place(memory, tables, control.mask, avoid)
+    start, apart = _free_place(ranges, content, avoid)
     copies = [start + at * FRAME for at in range(ROOTS)]
     shown = np.concatenate([tables, np.array(copies, np.uint64)])
     whole = 5 + 2 * (_RECORDS + _OUTS + len(shown)) <= _MAX_PAGES
@@ -254,7 +255,7 @@ def _lend(slot: int, cr3: int, levels: int, shown: int) -> Lent:
 
 
 def _free_place(
-    memory: PhysicalMemory, tables: U64, mask: int, avoid: tuple[int, int] | None
+    ranges: Sequence[tuple[int, int]], content: U64, avoid: tuple[int, int] | None
 ) -> tuple[int, bool]:
     """Return where the arena begins, and whether that is in a GiB that no entry refers to.
 
@@ -262,26 +263,21 @@ def _free_place(
     Where entries name all of them, in any GiB outside memory; where memory leaves none, in a
     smaller gap. 2^40 is where the emulated CPU's physical addresses end.
     """
-    ram = _taken([*memory.ranges, *([] if avoid is None else [_sized(avoid)])], _GIB)
+    if avoid is not None:
+        ranges = [*ranges, (avoid[0], avoid[1] - avoid[0])]
+    ram = _taken(ranges, _GIB)
     named = np.zeros(len(ram), np.bool_)
-    for at in range(0, len(tables), 4096):
-        words = words_of(memory, tables[at : at + 4096])
-        place = (words & np.uint64(ADDRESS & ~mask)) >> np.uint64(_GIB)
+    for at in range(0, len(content), 4096):
+        place = (content[at : at + 4096] & np.uint64(ADDRESS)) >> np.uint64(_GIB)
         named[place[place < len(named)]] = True
     for apart, taken in ((True, ram | named), (False, ram)):
         free = np.flatnonzero(~taken)
         if len(free):
             return (PREFERRED if not taken[PREFERRED] else int(free[-1])) << _GIB, apart
-    free = np.flatnonzero(
-        ~_taken([*memory.ranges, *([] if avoid is None else [_sized(avoid)])], _GAP)
-    )
+    free = np.flatnonzero(~_taken(ranges, _GAP))
     if not len(free):
         raise BadInput("RAM leaves no 4 MiB below 2^40 for the probe's own pages")
     return int(free[-1]) << _GAP, False
-
-
-def _sized(span: tuple[int, int]) -> tuple[int, int]:
-    return span[0], span[1] - span[0]
 
 
 def _taken(ranges: Iterable[tuple[int, int]], shift: int) -> NDArray[np.bool_]:

@@ -74,9 +74,11 @@ class Ground:
         if not has_frames(memory, root)[0] or control.root >> MAXPHYADDR:
             raise BadInput(f"CR3 {control.cr3:#x} points to no RAM of the emulated machine")
         tables = find_tables(memory, control.root, control.levels, control.mask)
-        kept = np.uint64(~control.mask & (1 << 64) - 1)
-        words = words_of(memory, root)[0] & kept
-        self.arena = place_arena(memory, control, tables, words, avoid)
+        content = words_of(memory, tables)
+        self._masked = content & np.uint64(control.mask) if control.mask else None
+        content &= np.uint64(~control.mask & (1 << 64) - 1)
+        words = content[np.searchsorted(tables, root)[0]]
+        self.arena = place_arena(memory.ranges, control, tables, content, words, avoid)
         self.in_place = control.levels == 4 or not control.cr3 >> 52
         own = self.own
         self.ranges = (*memory.ranges, (own[0], own[1] - own[0]))
@@ -92,9 +94,7 @@ class Ground:
             self._free[self.space.index_of(frames) // WORDS] = False
         # Slots that were written since memory was given back last.
         self._touched: int = touched
-        content = words_of(memory, tables)
-        self._masked = content & ~kept if control.mask else None
-        self.space.write_tables(tables, content & kept if control.mask else content)
+        self.space.write_tables(tables, content)
         self.arena.prepare(self.space, words)
         self._root_words = words
         at = int(self.space.index_of(root)[0])

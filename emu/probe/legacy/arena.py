@@ -4,19 +4,18 @@ As `emu.probe.arena`: a slot of the root is lent while code runs, in place or in
 of 4 MiB, or in PAE a PDPTE.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from emu.probe.arena import IN_PLACE
 from emu.probe.control import Control
-from emu.probe.frames import words_of
 from emu.probe.legacy.paths import Form
 from emu.probe.legacy.routines import CODE
 from emu.probe.space import Space
 from walker.errors import BadInput
-from walker.memory import FRAME, U64, WORDS, PhysicalMemory
+from walker.memory import FRAME, U64, WORDS
 
 __all__ = ["KERNEL_DATA", "USER_CODE", "USER_DATA", "Arena", "Lent", "place_arena"]
 
@@ -106,21 +105,22 @@ def _descriptor(value: int) -> bytes:
 
 
 def place_arena(
-    memory: PhysicalMemory,
+    ranges: Sequence[tuple[int, int]],
     form: Form,
     control: Control,
-    tables: U64,
+    content: U64,
     root: U64,
     avoid: tuple[int, int] | None = None,
 ) -> Arena:
     """Return an arena outside memory and, if there is such a place, where no entry refers to.
 
-    `tables` are the frames of the paging structures, `root` the words of the root table; `avoid` is
-    a physical range [start, end) that it must not be in. `BadInput` if RAM leaves no room below
-    4 GiB.
+    `ranges` (start, size) are those of memory, `content` uint64[n, 512] the words of the paging
+    structures, `root` those of the root table; `avoid` is a physical range [start, end) that it
+    must not be in. `BadInput` if RAM leaves no room below 4 GiB.
     """
-    ranges = [*memory.ranges, *([] if avoid is None else [(avoid[0], avoid[1] - avoid[0])])]
-    stretch, apart = _free_stretch(memory, ranges, form, tables, control.mask)
+    if avoid is not None:
+        ranges = [*ranges, (avoid[0], avoid[1] - avoid[0])]
+    stretch, apart = _free_stretch(ranges, form, content)
     start = (stretch << _STRETCH) + _WITHIN
     entries = root.view(np.uint32) if form.size == 4 else root
     last = len(entries) - 1
@@ -140,9 +140,7 @@ def _lend(slot: int, cr3: int, base: int) -> Lent:
     return Lent(slot, cr3, base, base + FRAME, data, data + _STACK_TOP)
 
 
-def _free_stretch(
-    memory: PhysicalMemory, ranges: Iterable[tuple[int, int]], form: Form, tables: U64, mask: int
-) -> tuple[int, bool]:
+def _free_stretch(ranges: Sequence[tuple[int, int]], form: Form, content: U64) -> tuple[int, bool]:
     """Return the number of a stretch of 4 MiB in none of the ranges, that no entry names if any.
 
     And whether that is so.
@@ -150,11 +148,9 @@ def _free_stretch(
     taken, named = np.zeros((2, _STRETCHES), np.bool_)
     for start, size in ranges:
         taken[start >> _STRETCH : (start + size - 1 >> _STRETCH) + 1] = True
-    for at in range(0, len(tables), 4096):
-        words = words_of(memory, tables[at : at + 4096])
-        entries = words.view(np.uint32).astype(np.uint64) if form.size == 4 else words
-        stretch = (entries & np.uint64(form.address & ~mask)) >> np.uint64(_STRETCH)
-        named[stretch[stretch < _STRETCHES]] = True
+    entries = content.view(np.uint32).astype(np.uint64) if form.size == 4 else content
+    stretch = (entries & np.uint64(form.address)) >> np.uint64(_STRETCH)
+    named[stretch[stretch < _STRETCHES]] = True
     for apart, each in ((True, taken | named), (False, taken)):
         free = np.flatnonzero(~each)
         if len(free):

@@ -67,13 +67,13 @@ class Ground:
         if not has_frames(memory, frame)[0]:
             raise BadInput(f"CR3 {control.cr3:#x} points to no RAM of the emulated machine")
         tables = find_tables(memory, self.form, control.root, control.mask)
+        content = words_of(memory, tables)
+        self._masked = content & np.uint64(control.mask) if control.mask else None
+        content &= np.uint64(~control.mask & (1 << 64) - 1)
         first = control.root % FRAME // 8
-        kept = np.uint64(~control.mask & (1 << 64) - 1)
-        words = words_of(memory, frame)[0][first:][
-            : (self.form.size << self.form.levels[0][1]) // 8
-        ]
-        words = words & kept
-        self.arena = place_arena(memory, self.form, control, tables, words, avoid)
+        count = (self.form.size << self.form.levels[0][1]) // 8
+        words = content[np.searchsorted(tables, frame)[0]][first : first + count]
+        self.arena = place_arena(memory.ranges, self.form, control, content, words, avoid)
         own = self.own
         self.ranges = (*memory.ranges, (own[0], own[1] - own[0]))
         if before is not None and before.ranges == self.ranges:
@@ -89,9 +89,7 @@ class Ground:
             self.view = self.space.bytes.cast("I")
         else:
             self.cells, self.view = self.space.words, self.space.view
-        content = words_of(memory, tables)
-        self._masked = content & ~kept if control.mask else None
-        self.space.write_tables(tables, content & kept)
+        self.space.write_tables(tables, content)
         self.arena.prepare(self.space, words)
         # Where the entries are that may be lent, in place and in the copies of the root.
         self._root = self.space.byte_at(control.root) // self.form.size
