@@ -23,6 +23,7 @@ _MARKED = tuple(f"r{number}" for number in range(8, 16))
 _MARKS = struct.Struct(f"<{len(_MARKED)}Q")
 _ENGINE = 4096  # Of what lies behind an engine's handle, where a pointer is looked for.
 _REACH = 1 << 16  # How far behind a pointer the state may lie.
+_ENGINES = 3
 
 
 def live_state(engine: Engine) -> State | None:
@@ -44,18 +45,31 @@ def live_state(engine: Engine) -> State | None:
 
 @functools.cache
 def _place() -> tuple[int, int] | None:
-    """Return where an engine has the pointer that leads to the state, and how far behind it."""
-    engine = Engine()
+    """Return where an engine has the pointer that leads to the state, and how far behind it.
+
+    The same in several engines that are there at once: a pointer to something else may lead to the
+    state of one of them, if that happens to lie behind it.
+    """
+    engines = [Engine() for _ in range(_ENGINES)]
+    with _memory() as memory:
+        found = [_candidates(memory, engine) for engine in engines]
+    return min(set.intersection(*found), default=None)
+
+
+def _candidates(memory: int | None, engine: Engine) -> set[tuple[int, int]]:
+    """Return the pointers, by their places, that lead to this engine's state; how far behind."""
     offset = register_offsets()[_MARKED[0]]
     pattern = _mark(engine, 0x5157_A7E0_0000_0001)
-    with _memory() as memory:
-        pointers = _read(memory, engine.address, _ENGINE)
-        for at in range(0, len(pointers) - 7, 8):
-            (pointer,) = struct.unpack_from("<Q", pointers, at)
-            found = _read(memory, pointer, _REACH).find(pattern)
-            if found >= 0 and _is_live(memory, engine, pointer + found - offset):
-                return at, found - offset
-    return None
+    pointers = _read(memory, engine.address, _ENGINE)
+    places = []
+    for at in range(0, len(pointers) - 7, 8):
+        (pointer,) = struct.unpack_from("<Q", pointers, at)
+        content = _read(memory, pointer, _REACH)
+        behind = content.find(pattern)
+        while behind >= 0:  # What an engine left that is gone may come first.
+            places.append((at, pointer, behind - offset))
+            behind = content.find(pattern, behind + 1)
+    return {(at, b) for at, pointer, b in places if _is_live(memory, engine, pointer + b)}
 
 
 def _is_live(memory: int | None, engine: Engine, address: int) -> bool:

@@ -93,3 +93,37 @@ def test_the_marks_lie_in_the_order_of_the_registers():
     places = [offsets[name] for name in live._MARKED]
     assert list(range(places[0], places[0] + 64, 8)) == places
     assert struct.calcsize("<8Q") == live._MARKS.size
+
+
+def test_what_another_engine_left_behind_is_not_taken_for_the_state(monkeypatch):
+    expected = live._place()
+    live._place.cache_clear()
+    read, offset = live._read, register_offsets()[live._MARKED[0]]
+
+    def littered(memory, address, size):
+        found = read(memory, address, size)
+        if size != live._REACH or len(found) < size:
+            return found
+        # The marks of an engine that is gone, in front of those that there are.
+        marks = live._MARKS.pack(*(0x5157_A7E0_0000_0001 + (at << 32) for at in range(8)))
+        return found[:offset] + marks + found[offset + len(marks) :]
+
+    monkeypatch.setattr(live, "_read", littered)
+    assert expected == live._place()
+
+
+def test_a_pointer_that_leads_to_one_engines_state_alone_is_not_taken(monkeypatch):
+    candidates, engines = live._candidates, []
+
+    def misled(memory, engine):
+        engines.append(engine)
+        return candidates(memory, engine) | {(0, 0x100 * len(engines))}
+
+    monkeypatch.setattr(live, "_candidates", misled)
+    assert {live._place()} == candidates_of(candidates)
+    assert len(engines) > 1
+
+
+def candidates_of(candidates):
+    with live._memory() as memory:
+        return candidates(memory, Engine())
