@@ -23,7 +23,7 @@ from walker.context import PagingContext
 from walker.leaves import walk_leaves
 from walker.memory import U64, PhysicalMemory
 from walker.outcome import ErrorCode
-from walker.translate import walk, walk_access
+from walker.translate import walk_access
 
 __all__ = [
     "Checker",
@@ -83,20 +83,41 @@ class Checker:
         seconds += time.perf_counter() - began
         roots = Counter(prober.roots) - roots
         agree = agreements(predicted, observed)
-        found = compare_all(self._memory, self._context, accesses, predicted, observed)
-        known = Counter(each.known for each in found if each.known)
-        unknown = [each for each in found if not each.known]
-        listing, rows = self._against_list(plan, predicted, observed, agree, found)
-        agree[rows] = False
-        confirm(prober, accesses, observed, agree)
+        rows = np.flatnonzero(~agree)
+        names = _explained(self._memory, self._context, accesses, predicted, observed, rows)
+        known = np.zeros(len(plan), np.bool_)
+        known[rows] = [name is not None for name in names]
+        # Where the emulator is known to be wrong, the list is held to what is predicted; and what
+        # the prediction is wrong about counts once.
+        truth = choose(known, predicted, observed)
+        pages, listed = listed_pages(self._memory, self._context, self._walk, accesses.va)
+        unlike = unlike_list(self._context, accesses, pages, listed, truth) & (agree | known)
+        # What only the other reading finds, and is there, is in no list as what it is.
+        unlike |= ~plan.listed & (truth.kind == Kind.OK) & (agree | known)
+        confirm(prober, accesses, observed, agree & ~unlike)
+        counts = Counter(
+            name for row, name in zip(rows.tolist(), names, strict=True) if name and not unlike[row]
+        )
+        divergent = np.flatnonzero(~agree & ~known)
         return Verdict(
             len(plan),
-            len(unknown) + len(rows),
-            tuple(unknown[:KEPT_DIVERGENCES]),
-            dict(sorted(known.items())),
+            len(divergent) + int(unlike.sum()),
+            tuple(
+                _divergence(self._memory, self._context, accesses, predicted, observed, row)
+                for row in divergent[:KEPT_DIVERGENCES].tolist()
+            ),
+            dict(sorted(counts.items())),
             _count(plan, predicted),
             seconds,
-            tuple(listing),
+            tuple(
+                ListingDivergence(
+                    accesses[row],
+                    mapping_at(self._context, pages, int(listed[row])),
+                    observed[row],
+                    walk_access(self._memory, self._context, accesses[row]),
+                )
+                for row in np.flatnonzero(unlike)[:KEPT_DIVERGENCES].tolist()
+            ),
             {name: count for name, count in zip(FEATURES, lacks, strict=True) if count},
             roots=dict(roots),
         )
@@ -121,36 +142,6 @@ class Checker:
         again = self._predict(self._memory, wide, accesses.take(rows))
         needs[rows] = (again.error_code & ErrorCode.RSVD) == 0
         return needs
-
-    def _against_list(
-        self,
-        plan: Plan,
-        predicted: Outcomes,
-        observed: Outcomes,
-        agree: NDArray[np.bool_],
-        found: list[Divergence],
-    ) -> tuple[list[ListingDivergence], NDArray[np.intp]]:
-        """Return what contradicts the list alone, the first of them in full, and the rows."""
-        accesses = plan.accesses
-        # Where the emulator is known to be wrong, the list is held to what is predicted.
-        wrong = np.zeros(len(plan), np.bool_)
-        wrong[np.flatnonzero(~agree)] = [each.known is not None for each in found]
-        truth = choose(wrong, predicted, observed)
-        pages, row = listed_pages(self._memory, self._context, self._walk, accesses.va)
-        unlike = unlike_list(self._context, accesses, pages, row, truth)
-        # What only the other reading finds, and is there, is in no list as what it is.
-        unlike |= ~plan.listed & (truth.kind == Kind.OK)
-        rows = np.flatnonzero(unlike & (agree | wrong))
-        first = [
-            ListingDivergence(
-                accesses[at],
-                mapping_at(self._context, pages, int(row[at])),
-                observed[at],
-                walk(self._memory, self._context, int(accesses.va[at])),
-            )
-            for at in rows[:KEPT_DIVERGENCES].tolist()
-        ]
-        return first, rows
 
 
 def check(
@@ -194,17 +185,37 @@ def compare_all(
 ) -> list[Divergence]:
     """Return the accesses of which the two say different things, the known ones marked."""
     rows = np.flatnonzero(~agreements(predicted, observed))
-    names = explain(memory, context, accesses.take(rows), predicted.take(rows), observed.take(rows))
+    names = _explained(memory, context, accesses, predicted, observed, rows)
     return [
-        Divergence(
-            accesses[row],
-            predicted[row],
-            observed[row],
-            walk_access(memory, context, accesses[row]),
-            name,
-        )
+        replace(_divergence(memory, context, accesses, predicted, observed, row), known=name)
         for row, name in zip(rows.tolist(), names, strict=True)
     ]
+
+
+def _explained(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    predicted: Outcomes,
+    observed: Outcomes,
+    rows: NDArray[np.intp],
+) -> list[str | None]:
+    """Return for each of these rows the known divergence that explains it, or None."""
+    some = accesses.take(rows), predicted.take(rows), observed.take(rows)
+    return list(explain(memory, context, *some))
+
+
+def _divergence(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    predicted: Outcomes,
+    observed: Outcomes,
+    row: int,
+) -> Divergence:
+    access = accesses[row]
+    path = walk_access(memory, context, access)
+    return Divergence(access, predicted[row], observed[row], path)
 
 
 def confirm(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.check import Divergence, compare_all
-from emu.check.compare import choose
+from emu.check.compare import choose, spread
 from emu.check.composite_check import CompositeStand
 from emu.cli.asking import Asked, asked, asked_case, asked_lines
 from emu.cli.contain import contained
@@ -168,17 +168,11 @@ def _outcomes(case: Case) -> _Replayed:
     predicted = translate_many(memory, context, accesses)
     prober = Prober(memory, context)
     lacking = prober.lacking(accesses)
-    made = np.flatnonzero(lacking == 0)
+    made = lacking == 0
     some, said = accesses.take(made), predicted.take(made)
     seen = prober.probe(some)
     divergences = compare_all(memory, context, some, said, seen)
-    at = np.zeros(len(accesses), np.intp)
-    at[made] = np.arange(len(made))
-    # Where nothing was made the row is any, and isn't chosen.
-    spread = seen.take(at) if len(made) else predicted
-    return _Replayed(
-        accesses, predicted, choose(lacking == 0, spread, predicted), lacking, divergences
-    )
+    return _Replayed(accesses, predicted, spread(predicted, made, seen), lacking, divergences)
 
 
 def _tell(name: str, case: Case, replayed: _Replayed, told: Asked | None) -> None:
