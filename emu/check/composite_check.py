@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emu.check.combine import Claim, claims_of, met, parts_of
-from emu.check.composite_known import composites_as_emulated, explain_composites, same_seen
+from emu.check.composite_emulated import composites_as_emulated, explain_composites, same_seen
 from emu.check.crosscheck import Predictor
 from emu.probe.composite import CompositeProber
 from emu.probe.composites import Composites, Seen

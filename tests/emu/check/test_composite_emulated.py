@@ -7,7 +7,7 @@ import pytest
 
 from emu.check.combine import claims_of, met, parts_of
 from emu.check.composite_check import CompositeStand
-from emu.check.composite_known import (
+from emu.check.composite_emulated import (
     composites_as_emulated,
     emulated_composites,
     explain_composites,

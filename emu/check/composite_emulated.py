@@ -72,13 +72,13 @@ def same_seen(these: Seen, others: Seen) -> NDArray[np.bool_]:
 
 
 def emulated_composites(memory: PhysicalMemory, rules: Rules, composites: Composites) -> Seen:
-    """Return what the emulated CPU, with these rules, makes of composites.
+    """Return what a processor with these rules makes of composites, in the emulated CPU's order.
 
-    It makes the accesses of one by one, the second only if the first succeeded, or in any case
-    if they are two instructions; each with a walk of its own. What the TLB keeps of the first
-    changes nothing: rights and PKRU are part of what it is looked up by, and D of a page is set
-    by a walk. An access that goes on in another page begins with the first one. An implicit one
-    reads the descriptor, and writes its upper half.
+    The accesses of a composite are made in turn, each with a walk of its own: the second if the
+    first succeeded, or in any case where they are two instructions. What the TLB keeps of the
+    first changes nothing: privilege, AC and PKRU are part of what it is looked up by, and D is
+    set by a walk. An access that goes on in another page reaches the first page first. An
+    implicit one reads the descriptor from its first byte, and then writes its upper four.
     """
     rmw, implicit = composites.family(Family.RMW), composites.family(Family.IMPLICIT)
     twice = composites.family(Family.TWICE)
