@@ -67,7 +67,12 @@ class CLibrary:
         self._lent: Lent | None = None
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what the library says of each access, and what it lists."""
+        """Return what the library says of each access, and what it lists.
+
+        It can't be told of an encryption mask: with one it isn't asked.
+        """
+        if context.encryption_mask:
+            return nothing_said(accesses)
         lent = Lent(memory)
         state = _Memory(
             context.cr0,

@@ -36,10 +36,11 @@ class Volatility:
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return for each access whether its address is mapped there, and where to.
 
-        It has no layer for 5-level paging: of that it says nothing.
+        It has no layer for 5-level paging, and takes an encryption mask for address bits: of these
+        it says nothing.
         """
         answers = nothing_said(accesses)
-        if context.mode not in _LAYERS:
+        if context.mode not in _LAYERS or context.encryption_mask:
             return answers
         layer = _layer(memory, context)
         answers.silent[:] = False

@@ -70,7 +70,10 @@ def _of(section: Section, chance: np.random.Generator, stand: Stand) -> Iterator
             np.uint64(1) << chance.integers(47, 64, len(rows)).astype(np.uint64)[wrong]
         )
         context = contexts[number]
-        observed = stand.observe(memory, context, accesses)
+        prober = stand.prober(memory, context)
+        # What the CPU lacks a feature for it can't judge.
+        accesses = accesses.take(np.flatnonzero(prober.lacking(accesses) == 0))
+        observed = prober.probe(accesses)
         predicted = translate_many(memory, context, accesses)
         known = ~agreements(predicted, observed)
         yield Sample(memory, context, accesses, observed, predicted, known)

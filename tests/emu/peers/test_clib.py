@@ -228,3 +228,8 @@ def test_a_file_that_is_no_library_is_bad_input(tmp_path):
 def test_a_claim_that_no_export_answers_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="its exports answer flags, leaves only"):
         open_peer(lists(tmp_path, ""), claims="faults")
+
+
+def test_of_an_encryption_mask_a_library_can_not_be_told_and_is_not_asked(tmp_path):
+    said = answers(translates(tmp_path, "return 1;"), reads(PAGE), encryption_mask=1 << 47)
+    assert said.silent.all()

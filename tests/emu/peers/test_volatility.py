@@ -97,3 +97,7 @@ def test_the_fuzzer_finds_all_that_is_known_of_it(capfd, tmp_path):
         shown = crosswalk(capfd, "replay", found[signature]["case"], "--walker", "volatility3")
         assert 1 == shown.status
         assert f"  rule:      {rule}: says {said}" in shown.out
+
+
+def test_it_says_nothing_under_an_encryption_mask():
+    assert answers("volatility3", reads(PAGE), encryption_mask=1 << 47).silent.all()
