@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from emu.check import differs
 from emu.cli.walkers import replay_command, size_text, walker_options
 from emu.fuzz.campaign import Campaign
-from emu.fuzz.campaign.state import State
+from emu.fuzz.campaign.state import State, new_cells
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.coverage import CELLS, coverage_record
 from emu.report.composite_case import parse_composite
@@ -39,7 +39,12 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
     if state.lost:
         yield f"{state.lost:,} layouts without a result: the emulator crashed, hung or failed"
     seen, possible = int(campaign.seen.bits.sum()), int(CELLS.possible.sum())
-    yield f"{seen:,} of {possible:,} cells seen, {seen / possible:.1%}"
+    late, last = new_cells(state)
+    ago = "" if last is None else f"; the last new one in layout {last:,}"
+    yield (
+        f"{seen:,} of {possible:,} cells seen, {seen / possible:.2%}; "
+        f"{late:,} new in the last tenth of the layouts{ago}"
+    )
     total = sum(state.parts.values())
     if total:
         shares = (
@@ -164,6 +169,7 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
             for slug, found in sorted(state.findings.items())
         ],
         "coverage": coverage_record(campaign.seen),
+        "new_cells": {"last_tenth": new_cells(state)[0], "last_layout": new_cells(state)[1]},
         "parts": {name: round(seconds, 3) for name, seconds in sorted(state.parts.items())},
         "seconds": round(state.seconds, 3),
     }

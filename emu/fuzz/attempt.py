@@ -15,11 +15,11 @@ from emu.check.crosscheck import Predictor
 from emu.check.explain import as_emulated, by_the_manuals, unlike_fields
 from emu.fuzz.caseless import Caseless, attempted
 from emu.fuzz.composite_finding import CompositeFinding, findings_in, gathered_of
-from emu.fuzz.coverage import CELLS, coverage_of
-from emu.fuzz.crossing import crossings
+from emu.fuzz.coverage import CELLS, composite_coverage_of, coverage_of, meeting_coverage_of
 from emu.fuzz.findings import MEANT, SECOND_WALK, WALKER, Finding, Findings, confirm
 from emu.fuzz.intent import meant_outcomes
 from emu.fuzz.layout import Layout
+from emu.fuzz.layout_composites import composites_of
 from emu.fuzz.signature import failure_signature
 from emu.peers import Peer, PeerFailure
 from emu.peers.judge import judge
@@ -118,15 +118,21 @@ class Tester:
                     failed,
                 )
             tally = tally if crossed is None else crossed
-        return replace(tally, findings=(*tally.findings, *failed))
+        return replace(
+            tally,
+            findings=(*tally.findings, *failed),
+            coverage=tally.coverage | meeting_coverage_of(tally.known),
+        )
 
     def _cross(self, layout: Layout, memory: SparseWords, tally: Attempt) -> Attempt:
         """Make accesses that cross pages, and add what came of them."""
         context = layout.context
-        crossed = self._composites.judge_possible(memory, context, crossings(layout))
+        crossed = self._composites.judge_possible(memory, context, composites_of(layout))
         made, judged = crossed.made, crossed.judged
         known = Counter(judged.known)
         divergent = int(judged.differ.sum())
+        rows = np.flatnonzero(~judged.differ)
+        cells = composite_coverage_of(memory, context, made.take(rows), judged.seen.take(rows))
         return replace(
             tally,
             agreements=tally.agreements + len(made) - divergent - known.total(),
@@ -136,6 +142,7 @@ class Tester:
             not_asked=tally.not_asked + Counter({IMPOSSIBLE: crossed.impossible}),
             masked=tally.masked + (len(made) if context.encryption_mask else 0),
             findings=(*tally.findings, *gathered_of(memory, context, made, judged)),
+            coverage=tally.coverage | cells,
         )
 
     def findings(self, layout: Layout) -> Findings:

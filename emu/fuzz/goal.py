@@ -49,10 +49,12 @@ class Goal:
     `control` are values of `CONTROLS`; `level` is that of the entry where the walk ends, `end`
     how. `bits` are (level, name of `BITS`, value): any bit of a group set, or all clear.
     `reserved` is the number of the bit that breaks the entry at `level`, where `end` is RESERVED.
-    `index` are (level, number of the entry in its table).
+    `index` are (level, number of the entry in its table). `cpu` are features that the emulated CPU
+    hasn't, by their names in a `PagingContext`: few layouts are made for those.
     """
 
     control: Mapping[str, bool] = field(default_factory=dict)
+    cpu: Mapping[str, object] = field(default_factory=dict)
     level: int | None = None
     end: End | None = None
     bits: tuple[tuple[int, str, bool], ...] = ()

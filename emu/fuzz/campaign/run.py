@@ -154,7 +154,10 @@ class Campaign:
                 counts[name] = counts.get(name, 0) + count
         for name, seconds in result.seconds.items():
             state.parts[name] = state.parts.get(name, 0.0) + seconds
-        self._seen += int((~self.seen.bits[result.new]).sum())
+        new = int((~self.seen.bits[result.new]).sum())
+        self._seen += new
+        if new:
+            state.growth.append((result.index, new))
         self.seen.bits[result.new] = True
         for finding in result.findings:
             self._keep(task, finding)

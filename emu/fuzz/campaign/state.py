@@ -13,7 +13,17 @@ from emu.fuzz.campaign.version import release
 from emu.fuzz.coverage import Seen
 from walker.errors import BadInput
 
-__all__ = ["FORMAT", "Found", "State", "decode_state", "encode_state", "identity", "pack", "unpack"]
+__all__ = [
+    "FORMAT",
+    "Found",
+    "State",
+    "decode_state",
+    "encode_state",
+    "identity",
+    "new_cells",
+    "pack",
+    "unpack",
+]
 
 FORMAT = "crosswalk-fuzz/1"
 
@@ -43,7 +53,8 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
 
     The counts are those of `emu.fuzz.attempt.Attempt`.
 
-    `seen` is the packed map of what has been seen, in base64, `rounds` are those at the end of
+    `seen` is the packed map of what has been seen, in base64; `growth` has (layout, cells) for each
+    layout that showed cells which none before it had. `rounds` are those at the end of
     the last `LAG` complete rounds, the last one last. `findings` are by the slug of their
     signature. Only `seconds` and `parts` are from a clock.
     """
@@ -60,10 +71,18 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     copied: int = 0
     findings: dict[str, Found] = {}
     seen: str | None = None
+    growth: list[tuple[int, int]] = []
     rounds: list[str] = []
     seconds: float = 0.0
     parts: dict[str, float] = {}
     format: str = FORMAT
+
+
+def new_cells(state: State) -> tuple[int, int | None]:
+    """Return how many cells the last tenth of the layouts added, and which layout the last one."""
+    start = state.layouts - state.layouts // 10
+    late = sum(count for layout, count in state.growth if layout >= start)
+    return late, state.growth[-1][0] if state.growth else None
 
 
 def identity(plan: Plan) -> dict[str, Any]:

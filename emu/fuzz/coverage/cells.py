@@ -2,25 +2,40 @@
 
 import zlib
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emu.check.combine import parts_of
+from emu.fuzz.coverage.composites import COMPOSITES, composite_cells
 from emu.fuzz.coverage.entries import ENTRIES
 from emu.fuzz.coverage.family import Family
+from emu.fuzz.coverage.meetings import MEETINGS, meetings
 from emu.fuzz.coverage.pairs import PAIRS
 from emu.fuzz.coverage.seen import shown
 from emu.fuzz.coverage.walks import CONTROL, END
 from emu.fuzz.coverage.withheld import KEYS, LOST, PLACES, RESERVED_BITS
 from emu.fuzz.goal import Goal
+from emu.probe.composites import Composites
+from emu.probe.composites import Seen as Made
 from walker.columns import Accesses, Outcomes
 from walker.context import PagingContext
 from walker.errors import BadInput
 from walker.memory import PhysicalMemory
 
-__all__ = ["CELLS", "Cells", "Seen", "coverage_of", "unseen_in", "wanted"]
+__all__ = [
+    "CELLS",
+    "Cells",
+    "Seen",
+    "composite_coverage_of",
+    "coverage_of",
+    "meeting_coverage_of",
+    "unseen_in",
+    "wanted",
+]
 
 Bools = NDArray[np.bool_]
 
@@ -50,6 +65,10 @@ class Cells:
         possible = np.concatenate([family.reachable() for family in families])
         return cls(families, tuple(first[:-1]), first[-1], possible, int(possible.sum()))
 
+    def first_of(self, name: str) -> int:
+        """Return the number of the first cell of the family of this name."""
+        return self.first[[family.name for family in self.families].index(name)]
+
     def split(self, cell: int) -> tuple[Family, int]:
         """Return the family of a cell, and its number there."""
         at = bisect_right(self.first, cell) - 1
@@ -61,7 +80,9 @@ class Cells:
         return f"{family.name}: {family.describe(number)}"
 
 
-CELLS = Cells.of(END, ENTRIES, CONTROL, LOST, RESERVED_BITS, KEYS, PLACES, PAIRS)
+CELLS = Cells.of(
+    END, ENTRIES, CONTROL, LOST, RESERVED_BITS, KEYS, PLACES, PAIRS, COMPOSITES, MEETINGS
+)
 
 
 def coverage_of(
@@ -75,11 +96,34 @@ def coverage_of(
     if _emulated(context) and len(accesses):
         seen = shown(memory, context, accesses, outcomes)
         for family, first in zip(CELLS.families, CELLS.first, strict=True):
-            cells = family.touch(seen)
+            cells = np.zeros(0, np.int64) if family.touch is None else family.touch(seen)
             if cells.dtype == np.bool_:
                 touched[first : first + family.size] = cells.ravel()
             else:
                 touched[first + cells] = True
+    return touched
+
+
+def composite_coverage_of(
+    memory: PhysicalMemory, context: PagingContext, composites: Composites, made: Made
+) -> Bools:
+    """Return bool[CELLS.count]: the cells that these composites touch, which came to `made`.
+
+    None for a CPU with other features than the emulated one has; and where the emulator departs,
+    none that there can't be by the manuals.
+    """
+    touched = np.zeros(CELLS.count, np.bool_)
+    if _emulated(context):
+        parts = parts_of(memory, context, composites)
+        first = CELLS.first_of(COMPOSITES.name)
+        touched[first + composite_cells(composites, parts, made)] = True
+    return touched & CELLS.possible
+
+
+def meeting_coverage_of(names: Iterable[str]) -> Bools:
+    """Return bool[CELLS.count]: the cells that known divergences of these names touch."""
+    touched = np.zeros(CELLS.count, np.bool_)
+    touched[CELLS.first_of(MEETINGS.name) + meetings(names)] = True
     return touched
 
 
@@ -127,7 +171,7 @@ class Seen:
 
 @lru_cache(4)
 def unseen_in(packed: bytes) -> tuple[NDArray[np.int32], ...]:
-    """Return the cells of each family that can be seen and are not in this packed map.
+    """Return the cells of each family that can be asked for and are not in this packed map.
 
     Families of which all is seen are left out. Kept, as a round of layouts has one map.
     """
@@ -135,6 +179,7 @@ def unseen_in(packed: bytes) -> tuple[NDArray[np.int32], ...]:
     families = [
         (first + np.flatnonzero(open_[first : first + family.size])).astype(np.int32)
         for family, first in zip(CELLS.families, CELLS.first, strict=True)
+        if family.goal is not None
     ]
     return tuple(cells for cells in families if len(cells))
 
@@ -155,5 +200,6 @@ def wanted(packed: bytes, chance: np.random.Generator, count: int) -> list[Goal]
     ):
         cells = unseen[pick]
         family, number = CELLS.split(int(cells[int(at * len(cells))]))
-        goals.append(family.goal(family.values(number)))
+        if family.goal is not None:
+            goals.append(family.goal(family.values(number)))
     return goals

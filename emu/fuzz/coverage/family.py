@@ -27,16 +27,17 @@ class Axis:
 class Family:
     """Cells by number, in the order of their axes.
 
-    `touch(shown)` returns the numbers of the cells that accesses touch, or bool of the shape of
-    the axes; `goal(values)` what would touch one. `possible` broadcasts to that shape: which
-    cells there can be.
+    `possible` broadcasts to the shape of the axes: which cells there can be. `touch(shown)`
+    returns the numbers of the cells that accesses touch, or bool of that shape; None for a family
+    that is about something else. `goal(values)` is what would touch one; None where no goal for
+    one path can say it.
     """
 
     name: str
     axes: tuple[Axis, ...]
     possible: NDArray[np.bool_]
-    touch: Callable[[Shown], Numbers | NDArray[np.bool_]]
-    goal: Callable[[tuple[int, ...]], Goal]
+    touch: Callable[[Shown], Numbers | NDArray[np.bool_]] | None = None
+    goal: Callable[[tuple[int, ...]], Goal] | None = None
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

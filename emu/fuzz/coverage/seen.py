@@ -13,7 +13,7 @@ from walker.entry import Entry, reserved_bits
 from walker.memory import U64, WORDS, PhysicalMemory
 from walker.outcome import ErrorCode
 
-__all__ = ["ANSWERS", "MASKS", "Shown", "shown"]
+__all__ = ["ANSWERS", "MASKS", "Shown", "answers", "shown"]
 
 ANSWERS = ("ok", "not present", "reserved", "protection", "key")
 """What becomes of an access to a canonical address."""
@@ -100,7 +100,7 @@ def shown(
         accesses.type,
         (accesses.cpl == 3).astype(np.uint8),
         accesses.ac.astype(np.uint8),
-        _answers(outcomes),
+        answers(outcomes),
     )
 
 
@@ -117,7 +117,8 @@ def _control(context: PagingContext) -> tuple[bool, ...]:
     return tuple(values[name] for name in CONTROLS if name != "ac")
 
 
-def _answers(outcomes: Outcomes) -> NDArray[np.uint8]:
+def answers(outcomes: Outcomes) -> NDArray[np.uint8]:
+    """Return uint8[n]: which of `ANSWERS` each outcome is, one that is no #GP."""
     code = outcomes.error_code
     answer = np.full(len(outcomes), 3, np.uint8)
     answer[(code & ErrorCode.PK) != 0] = 4

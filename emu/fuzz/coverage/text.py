@@ -17,7 +17,7 @@ def coverage_lines(seen: Seen) -> Iterator[str]:
     for (name, got, possible), family, first in zip(
         seen.counts(), CELLS.families, CELLS.first, strict=True
     ):
-        yield f"{name:<18}{got:>9,} of {possible:>9,} cells seen, {got / possible:.1%}"
+        yield f"{name:<22}{got:>9,} of {possible:>9,} cells seen, {got / possible:.1%}"
         reachable = CELLS.possible[first : first + family.size].reshape(family.shape)
         missing = reachable & ~seen.bits[first : first + family.size].reshape(family.shape)
         lacking = []

@@ -22,10 +22,12 @@ _BITS: Mapping[str, tuple[str, int]] = {
 """Where each bit is."""
 
 _EITHER = 0.5
-_OTHER_CPU = 0.08
-"""How often the CPU is another one, where there are no goals."""
+_OTHER_CPU = 0.06
+"""How often the CPU is another one, and there are no goals."""
 _NOT_EMULATED = 0.04
 """How often a layout has what the emulated CPU lacks, or an encryption mask, and no goals."""
+_FOR_CPUS, _AIMED = 36, 9
+"""One layout of so many may be another CPU's for a goal's sake: one that has composites, too."""
 _AMD = 0.3
 
 
@@ -44,7 +46,8 @@ def draw_context(
     }
     decided: dict[str, bool] = dict(drawn) if index // 4 % 2 == 0 else {}
     denied: dict[int, int] = {}
-    kept = [goal for goal in goals if _decide(goal, decided, denied)]
+    cpu: dict[str, object] | None = {} if index % _FOR_CPUS == _AIMED else None
+    kept = [goal for goal in goals if _decide(goal, decided, denied, cpu)]
     registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
     for name, (register, bit) in _BITS.items():
         if decided.get(name, drawn[name]):
@@ -54,16 +57,31 @@ def draw_context(
     context = PagingContext(
         cr3=0, cr0=registers["cr0"], cr4=registers["cr4"], efer=registers["efer"], pkru=pkru
     )
+    if cpu:
+        return replace(context, **cpu), kept  # type: ignore[arg-type]  # Fields by name.
     own = np.random.default_rng([seed, index, 3])
-    if own.random() < _NOT_EMULATED:
+    draw = own.random()
+    if draw < _NOT_EMULATED:
         return _not_emulated(own, context), []
-    if not kept and chance.random() < _OTHER_CPU:
-        context = _another_cpu(chance, context)
+    if draw < _NOT_EMULATED + _OTHER_CPU:
+        return _another_cpu(own, context), []
     return context, kept
 
 
-def _decide(goal: Goal, decided: dict[str, bool], denied: dict[int, int]) -> bool:
-    """Take over what a goal asks for; False, and nothing taken, where it can't be had."""
+def _decide(
+    goal: Goal,
+    decided: dict[str, bool],
+    denied: dict[int, int],
+    cpu: dict[str, object] | None,
+) -> bool:
+    """Take over what a goal asks for; False, and nothing taken, where it can't be had.
+
+    `cpu` are the features decided, None where the layout isn't for another CPU.
+    """
+    if goal.cpu and (
+        cpu is None or any(cpu.get(name, value) != value for name, value in goal.cpu.items())
+    ):
+        return False
     wanted = {name: value for name, value in goal.control.items() if name != "ac"}
     if any(decided.get(name, value) is not value for name, value in wanted.items()):
         return False
@@ -73,6 +91,8 @@ def _decide(goal: Goal, decided: dict[str, bool], denied: dict[int, int]) -> boo
             return False
         denied[key] = goal.pkru
     decided.update(wanted)
+    if cpu is not None:
+        cpu.update(goal.cpu)
     return True
 
 
@@ -94,7 +114,8 @@ def _not_emulated(chance: np.random.Generator, context: PagingContext) -> Paging
     """
     vendor = Vendor.AMD if chance.random() < _AMD else Vendor.INTEL
     context = replace(context, vendor=vendor)
-    names = ("mask", "wide")
+    own = ("u48", "u57", "sup", "lass") if vendor is Vendor.INTEL else ("uai", "uai")
+    names = (*own, "mask", "wide")
     for name in chance.choice(names, int(chance.integers(1, 3)), replace=False).tolist():
         context = _with(chance, context, name)
     return context

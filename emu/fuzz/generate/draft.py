@@ -110,8 +110,8 @@ def _flags(
 def _wish(draft: Draft, row: int, goal: Goal, context: PagingContext) -> None:
     """Make a path what a goal asks for, and open in all else."""
     flags = draft.flags
-    # Every other goal's path is open but for what it asks for, so that nothing comes in between.
-    if row % 4:
+    # Most goals' paths are open but for what they ask for, so that nothing comes in between.
+    if row % 4 or goal.index:
         flags[row] |= RW | US
         flags[row] &= ~XD
     elif not context.nxe:

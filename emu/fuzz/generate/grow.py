@@ -60,7 +60,7 @@ def grow(chance: np.random.Generator, context: PagingContext, draft: Draft) -> G
         placing.step,
         placing.count,
     )
-    _write_tables(grown, draft, np.array(placing.leads, np.intp).reshape(-1, 5))
+    _write_tables(grown, context, draft, np.array(placing.leads, np.intp).reshape(-1, 5))
     _write_ends(grown, places, context, draft, np.array(placing.ends, np.intp).reshape(-1, 3))
     return grown
 
@@ -178,8 +178,13 @@ def _grants(flags: U64) -> NDArray[np.uint8]:
     return (grants | np.where((flags & XD) == 0, _EXECUTE, 0)).astype(np.uint8)
 
 
-def _write_tables(grown: Grown, draft: Draft, leads: NDArray[np.intp]) -> None:
+def _write_tables(
+    grown: Grown, context: PagingContext, draft: Draft, leads: NDArray[np.intp]
+) -> None:
     at, path, level, child, kind = leads.T
+    # What leads beyond MAXPHYADDR ends the walk there.
+    beyond = grown.frames[child] >> np.uint64(context.maxphyaddr) != 0
+    kind = np.where(beyond, np.intp(End.RESERVED), kind)
     flags = draft.flags[path, level]
     grown.words.reshape(-1)[at] = flags | P | grown.frames[child]
     grown.grant.reshape(-1)[at] = _grants(flags)
@@ -201,6 +206,7 @@ def _write_ends(
     leaf = large | (level == 1)
     page = places.pages(np.where(large, level, 1), grown.frames[: grown.count])
     table = grown.frames[path % grown.count]
+    table = np.where(table >> np.uint64(context.maxphyaddr) != 0, grown.frames[0], table)
     word = flags | P | bit.astype(np.uint64) | np.where(leaf, page, table)
     word |= np.where(large, PS, np.uint64(0))
     word |= np.where(large & (path % 3 == 0), np.uint64(1 << 12), np.uint64(0))

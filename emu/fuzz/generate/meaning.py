@@ -9,12 +9,14 @@ from emu.fuzz.goal import End
 from emu.fuzz.layout import Meaning, Meant
 from walker.access import AccessType
 from walker.columns import Accesses
-from walker.context import PagingContext
+from walker.context import PagingContext, Vendor
 from walker.memory import U64, WORDS
 
 __all__ = ["Plans", "meant", "plans_of"]
 
 _WRITE, _USER, _EXECUTE = 1, 2, 4
+_PDPT = 3
+_G = np.uint64(1 << 8)
 
 
 class Plans:
@@ -47,8 +49,10 @@ def plans_of(context: PagingContext, grown: Grown, tainted: NDArray[np.bool_]) -
         rows, at = rows[~lost], at[~lost]
         row, index = at // WORDS, at % WORDS
         kind, grant = grown.kind[row, index], grown.grant[row, index]
-        # With NXE clear XD is a reserved bit.
+        # With NXE clear XD is a reserved bit, and so is G of AMD's upper entries.
         broken = (kind == End.RESERVED) | ((grant & _EXECUTE == 0) & (not context.nxe))
+        if level > _PDPT and context.vendor is Vendor.AMD:
+            broken |= (grown.words[row, index] & _G) != 0
         broken &= kind != End.ABSENT
         absent, outside = kind == End.ABSENT, (kind == End.OUTSIDE) & ~broken
         leaf = (kind == End.LEAF) & ~broken

@@ -27,10 +27,12 @@ class Places:
         self.tables: U64 = frames[:tables].astype(np.uint64)
         self._pages = frames[tables:].tolist()
         self._top = context.maxphyaddr >= 40
+        # Where MAXPHYADDR is lower an entry that leads there has a reserved bit.
+        high = chance.random(tables) < chance.choice([0.0, 0.1])
+        high[0] &= self._top
+        offsets = FRAME * chance.permutation((16 << 20) // FRAME)[:tables]
+        self.tables[high] = (_TOP - FRAME - offsets[high]).astype(np.uint64)
         if self._top:
-            high = chance.random(tables) < chance.choice([0.0, 0.1])
-            offsets = FRAME * chance.permutation((16 << 20) // FRAME)[:tables]
-            self.tables[high] = (_TOP - FRAME - offsets[high]).astype(np.uint64)
             self._pages += [_TOP - FRAME, _TOP - 2 * FRAME]
         self._limit = 1 << context.maxphyaddr
         self._address = np.uint64(context.address_mask)
@@ -48,6 +50,7 @@ class Places:
         few = np.array(self._pages, np.uint64)[number % np.uint64(len(self._pages))]
         found = np.where(small & (draw < 0.94), few, found)
         table = tables[number % np.uint64(len(tables))]
+        table = np.where(table < np.uint64(self._limit), table, tables[0])
         found = np.where(small & (draw < self._tables_as_pages), table, found)
         if self._top:
             top = np.uint64(_TOP) - (np.uint64(1) << shift)

@@ -3,11 +3,11 @@
 from collections.abc import Generator
 from dataclasses import replace
 
-from emu.fuzz.reduce.simpler import Search
+from emu.fuzz.reduce.simpler import Search, path_of
 from walker.entry import ADDRESS_FIELD, LEVELS
 from walker.memory import FRAME
 from walker.source import Case
-from walker.translate import StepKind, walk
+from walker.translate import StepKind
 
 __all__ = ["LOW_PAGE", "compacted", "relocations"]
 
@@ -67,7 +67,7 @@ def compacted(case: Case) -> Case:
 def _lower_tables(case: Case) -> Case | None:
     """Put the tables of the walk to 0x1000, 0x2000 and so on, from the root down."""
     context = case.context()
-    steps = walk(case.memory(), context, case.probes[0].va).steps
+    steps = path_of(case, case.probes[0]).steps
     frames = [step.pa // FRAME * FRAME for step in steps]
     if len(set(frames)) != len(frames):
         return None  # A table used twice has to stay one.
@@ -100,7 +100,7 @@ def _lower_root(case: Case) -> Case | None:
 def _other_index(case: Case, level: int, index: int) -> Case | None:
     """Use another entry of the table of this level, with the same content."""
     context, probe = case.context(), case.probes[0]
-    steps = walk(case.memory(), context, probe.va).steps
+    steps = path_of(case, probe).steps
     step = next((step for step in steps if step.level == level), None)
     shift = LEVELS[level].shift
     va = probe.va & ~(511 << shift) | index << shift
@@ -120,7 +120,7 @@ def _canonical(va: int, bits: int) -> int:
 def _lower_page(case: Case) -> Case | None:
     """Let the page begin as low as one of its size can, behind the tables."""
     context = case.context()
-    leaf = walk(case.memory(), context, case.probes[0].va).leaf
+    leaf = path_of(case, case.probes[0]).leaf
     if leaf is None:
         return None
     size = LEVELS[leaf.level].span

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from emu.fuzz.reduce.simpler import Search
+from emu.fuzz.reduce.simpler import Search, path_of
 from walker.context import CR4
 from walker.entry import ADDRESS_FIELD, LEVELS, Entry
 from walker.source import Case
-from walker.translate import StepKind, walk
+from walker.translate import StepKind
 
 __all__ = ["shortenings"]
 
@@ -30,7 +30,7 @@ def shortenings(case: Case) -> Search:
 def _without_pml5(case: Case) -> Case | None:
     """Take the table below for the root."""
     context, probe = case.context(), case.probes[0]
-    steps = walk(case.memory(), context, probe.va).steps
+    steps = path_of(case, probe).steps
     if context.levels != 5 or not steps or steps[0].kind is not StepKind.TABLE:
         return None
     low = probe.va & _FOUR
@@ -46,7 +46,7 @@ def _large_pages(case: Case, level: int) -> Iterator[Case]:
 
     The last entry need not be a leaf: whatever ends the walk may do so further up.
     """
-    path = walk(case.memory(), case.context(), case.probes[0].va)
+    path = path_of(case, case.probes[0])
     step = next((step for step in path.steps if step.level == level), None)
     if step is None or step.kind is not StepKind.TABLE:
         return

@@ -4,12 +4,13 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from emu.report.records import access_of
 from walker.context import PagingContext
 from walker.entry import ADDRESS_FIELD
 from walker.source import Case, Cpu, Probe
-from walker.translate import walk
+from walker.translate import Walk, walk_access
 
-__all__ = ["PLAIN", "Search", "plain", "simplifications", "size_of"]
+__all__ = ["PLAIN", "Search", "path_of", "plain", "simplifications", "size_of"]
 
 Item = TypeVar("Item")
 
@@ -22,10 +23,16 @@ PLAIN = 0x7
 _ACCESSES = {"read": 0, "write": 1, "execute": 2}
 _SWITCHES = {
     "cr0": (1 << 16,),
-    "cr4": (1 << 12, 1 << 20, 1 << 21, 1 << 22, 1 << 7),
-    "efer": (1 << 11,),
+    "cr4": (1 << 12, 1 << 20, 1 << 21, 1 << 22, 1 << 7, 1 << 27, 1 << 28),
+    "efer": (1 << 11, 1 << 20),
 }
+_FEATURES = ("maxphyaddr", "page1gb", "vendor", "encryption_mask")
 _DEFAULT = Cpu.from_context(PagingContext(cr3=0))
+
+
+def path_of(case: Case, probe: Probe) -> Walk:
+    """Return the entries that a probe of a case selects, by the linear address that it goes to."""
+    return walk_access(case.memory(), case.context(), access_of(probe))
 
 
 def plain(case: Case) -> int:
@@ -37,8 +44,8 @@ def size_of(case: Case) -> tuple[int, ...]:
     """Return how big a case is, most important first: the order in which cases get smaller."""
     cpu = case.cpu
     odd = sum((getattr(cpu, name) ^ getattr(_DEFAULT, name)).bit_count() for name in _SWITCHES)
-    features = (cpu.maxphyaddr, cpu.page1gb, cpu.vendor)
-    usual = (_DEFAULT.maxphyaddr, _DEFAULT.page1gb, _DEFAULT.vendor)
+    features = [getattr(cpu, name) for name in _FEATURES]
+    usual = [getattr(_DEFAULT, name) for name in _FEATURES]
     return (
         len(case.probes),
         len(case.entries),
@@ -95,7 +102,7 @@ def _with_entries(case: Case, entries: list[tuple[int, int]]) -> Case:
 def _fewer_entries(case: Case) -> Generator[Case, bool, Case]:
     used: dict[int, int] = {}
     for probe in case.probes:
-        path = walk(case.memory(), case.context(), probe.va)
+        path = path_of(case, probe)
         used |= {pa: word for pa, word in path.words if word}
     candidate = replace(case, entries=used)
     if len(used) < len(case.entries) and (yield candidate):
@@ -109,11 +116,9 @@ def _plainer_cpu(case: Case) -> Generator[Case, bool, Case]:
     attempts: list[Mapping[str, object]] = [
         {name: getattr(usual, name) for name in names}
         for names in (
-            ("maxphyaddr", "page1gb", "vendor", "cr0", "cr4", "efer", "pkru"),
-            ("maxphyaddr", "page1gb", "vendor"),
-            ("maxphyaddr",),
-            ("page1gb",),
-            ("vendor",),
+            (*_FEATURES, "cr0", "cr4", "efer", "pkru"),
+            _FEATURES,
+            *((name,) for name in _FEATURES),
             ("cr0",),
             ("cr4",),
             ("efer",),

@@ -74,7 +74,7 @@ def test_a_layout_that_something_raises_about_is_a_finding_with_all_of_it(tmp_pa
     ("name", "rule"),
     [
         ("coverage_of", "a layout whose cells can be counted"),
-        ("crossings", "a layout whose composites can be judged"),
+        ("composites_of", "a layout whose composites can be judged"),
     ],
 )
 def test_a_part_that_raises_costs_that_part_alone(tmp_path, monkeypatch, name, rule):
@@ -105,7 +105,7 @@ def test_a_finding_that_cannot_be_written_is_there_without_a_case_beside_why(tmp
 
 def test_a_finding_whose_case_cannot_be_made_is_gathered_without_it(monkeypatch):
     tester = attempt.Tester(predict=lambda *given: off_by_a_page(translate_many(*given)))
-    found = tester.findings(PLAN.layout(0, b""))
+    found = tester.findings(PLAN.layout(1, b""))
     whole = found.gathered()
     assert whole == found.all()
     monkeypatch.setattr("emu.fuzz.findings.divergence_case", lambda *_: 1 // 0)

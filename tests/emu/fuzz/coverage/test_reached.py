@@ -41,13 +41,16 @@ def named(families):
     return [pytest.param(each, id=each.name) for each in families]
 
 
-@pytest.mark.parametrize("family", named(CELLS.families))
+STEERED = [each for each in CELLS.families if each.goal is not None and each.touch is not None]
+
+
+@pytest.mark.parametrize("family", named(STEERED))
 def test_cells_are_reached_by_their_goals(family):
     assert [] == missed(family, 16)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", named(CELLS.families))
+@pytest.mark.parametrize("family", named(STEERED))
 def test_many_cells_are_reached_by_their_goals(family):
     assert [] == missed(family, 400)
 

@@ -1,0 +1,112 @@
+"""What composites come to: both halves, and which of them is told of."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emu.check.combine import Parts
+from emu.fuzz.coverage.basis import number
+from emu.fuzz.coverage.family import AXES, Axis, Family, Numbers
+from emu.fuzz.coverage.seen import ANSWERS, answers
+from emu.probe.composites import FORMS, NAMES, Composites, Seen
+from emu.probe.composites import Family as Kinds
+from walker.access import AccessType
+from walker.columns import Kind, Outcomes
+from walker.memory import FRAME
+
+__all__ = ["COMPOSITES", "composite_cells"]
+
+Bools = NDArray[np.bool_]
+
+_HALF = (*ANSWERS, "not canonical")
+_OK, _ABSENT, _RESERVED, _DENIED, _KEY, _STRANGE = range(6)
+_NONE = 6
+_NEITHER, _FIRST, _SECOND, _BOTH = range(4)
+_SHAPE = (len(NAMES), 2, len(_HALF), len(_HALF) + 1, 4)
+_OF_TABLES = (_ABSENT, _RESERVED, _STRANGE)
+"""What two accesses to one page have in common: it is there for both, or for neither."""
+
+
+def _halves(kind: AccessType) -> list[int]:
+    """Return what an access of one byte may come to: keys are no matter of fetches."""
+    return [each for each in range(6) if each != _KEY or kind is not AccessType.EXECUTE]
+
+
+def _reported(first: int, second: int, *, each: bool) -> int:
+    """Return which half is told of: of one access that faults twice, the emulated CPU says one."""
+    faults = (first != _OK, second not in {_OK, _NONE})
+    if each:
+        return faults[0] + 2 * faults[1]
+    return _FIRST if faults[0] else _SECOND if faults[1] else _NEITHER
+
+
+def _cells(name: str) -> Iterator[tuple[int, int, int]]:
+    """Yield (first half, second half, what is told) of all that a composite may come to."""
+    form = FORMS[name]
+    match form.family:
+        case Kinds.CROSS:
+            pairs = list(product(_halves(form.types[0]), repeat=2))
+        case Kinds.TWICE:
+            one, two = (set(_halves(kind)) - {*_OF_TABLES} for kind in form.types)
+            pairs = [*product(sorted(one), sorted(two)), *((each, each) for each in _OF_TABLES)]
+        case Kinds.IMPLICIT if len(form.types) == 2:
+            # The descriptor is read, and then written: what refuses the one refuses the other, and
+            # a key may refuse the write besides.
+            same = ((each, each) for each in range(6))
+            pairs = [*same, (_OK, _DENIED), (_OK, _KEY), (_DENIED, _KEY)]
+        case _:
+            pairs = [(each, _NONE) for each in range(6)]
+    for first, second in pairs:
+        yield first, second, _reported(first, second, each=form.family is Kinds.TWICE)
+
+
+def _possible() -> Bools:
+    possible = np.zeros(_SHAPE, np.bool_)
+    for form, name in enumerate(NAMES):
+        for first, second, told in _cells(name):
+            possible[form, :, first, second, told] = True
+    return possible
+
+
+def composite_cells(composites: Composites, parts: Parts, seen: Seen) -> Numbers:
+    """Return the numbers of the cells that composites touch, which came to `seen`.
+
+    `parts` are what their one-byte accesses come to by themselves.
+    """
+    first, second = _half(parts.first), _half(parts.second)
+    twice = composites.family(Kinds.TWICE)
+    second = np.where(composites.family(Kinds.CROSS) | composites.has_two(), second, _NONE)
+    faults = seen.kind != Kind.OK
+    page = np.uint64(FRAME - 1)
+    strange = seen.kind[:, 0] == Kind.GENERAL_PROTECTION
+    # Where the fault is a #GP no address says which half: the one that isn't canonical.
+    on_second = np.where(
+        strange, first != _STRANGE, (seen.cr2[:, 0] & ~page) != (composites.va & ~page)
+    )
+    # An implicit access has both halves on one page: it ends with the first that can't be.
+    implicit = composites.family(Kinds.IMPLICIT)
+    on_second = np.where(implicit, first == _OK, on_second & composites.family(Kinds.CROSS))
+    told = np.where(faults[:, 0], np.where(on_second, _SECOND, _FIRST), _NEITHER)
+    told = np.where(twice, faults[:, 0] + 2 * faults[:, 1], told)
+    user = (composites.cpl == 3).astype(np.int64)
+    return number(_SHAPE, composites.form, user, first, second, told)
+
+
+def _half(outcomes: Outcomes) -> NDArray[np.int64]:
+    strange = outcomes.kind == Kind.GENERAL_PROTECTION
+    return np.where(strange, _STRANGE, answers(outcomes).astype(np.int64))
+
+
+COMPOSITES = Family(
+    "composites",
+    (
+        Axis("access", NAMES),
+        AXES["user"],
+        Axis("first half", _HALF),
+        Axis("second half", (*_HALF, "none")),
+        Axis("told of", ("neither", "the first", "the second", "both")),
+    ),
+    _possible(),
+)

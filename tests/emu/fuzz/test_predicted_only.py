@@ -1,0 +1,107 @@
+"""What the emulated CPU lacks: counted apart, held against intentions, never an agreement."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emu.fuzz import attempt
+from emu.fuzz.findings import MEANT, SECOND_WALK
+from emu.fuzz.generate import generate
+from emu.fuzz.layout_case import case_layout
+from walker.bulk import translate_many
+from walker.columns import Kind
+from walker.context import Vendor
+
+FEATURES = {"LAM", "UAI", "LASS", "wide"}
+
+
+@pytest.fixture
+def strange(monkeypatch):
+    """Layouts that all have something that the emulated CPU lacks, or an encryption mask."""
+    monkeypatch.setattr("emu.fuzz.generate.control._NOT_EMULATED", 1.0)
+    return [generate(5, index, accesses=512) for index in range(40)]
+
+
+def test_one_layout_in_25_has_something_that_the_emulated_cpu_lacks():
+    contexts = [generate(3, index, accesses=16).context for index in range(600)]
+    strange = [
+        bool(
+            each.encryption_mask or each.lam_user or each.lam_supervisor or each.uai or each.lass
+            or each.maxphyaddr in {42, 48}
+        )
+        for each in contexts
+    ]  # fmt: skip
+    assert 0.02 < sum(strange) / len(strange) < 0.06
+
+
+def test_everything_is_drawn_and_what_is_drawn_is_agreed_upon_or_predicted(strange):
+    tester, predicted, masked = attempt.Tester(), Counter(), 0
+    for layout in strange:
+        tried = tester.attempt(lambda layout=layout: layout)
+        assert () == tried.findings
+        assert len(layout.accesses) == tried.probes + tried.predicted_only.total()
+        assert tried.probes == tried.agreements + tried.divergent + tried.known.total()
+        predicted += tried.predicted_only
+        masked += tried.masked
+    assert FEATURES == set(predicted)
+    assert masked > 500
+    assert {*Vendor} == {layout.context.vendor for layout in strange}
+
+
+def below_2_to_the_40(*given):
+    outcomes = translate_many(*given)
+    return replace(outcomes, pa=outcomes.pa & np.uint64((1 << 40) - 1))
+
+
+def test_a_walker_that_is_wrong_where_nobody_can_look_is_contradicted_by_the_intention(strange):
+    tester = attempt.Tester(below_2_to_the_40)
+    wide = [layout for layout in strange if layout.context.maxphyaddr > 40]
+    tried = [tester.attempt(lambda layout=layout: layout) for layout in wide]
+    found = [each for one in tried for each in one.findings]
+    assert {MEANT, SECOND_WALK} == {each.signature.witness for each in found}
+    right = [attempt.Tester().attempt(lambda layout=layout: layout) for layout in wide]
+    for one, other in zip(tried, right, strict=True):
+        disputed = other.predicted_only.total() - one.predicted_only.total()
+        assert disputed <= one.divergent <= 2 * disputed
+        assert one.agreements == other.agreements
+        assert one.probes == one.agreements + one.divergent + one.known.total()
+    for each in found:
+        (probe,) = each.case.probes
+        assert (None, None) == (probe.predicted, probe.observed)
+        # What was meant is known to the layout alone; the second walk is asked again.
+        again = {one.witness for one in tester.findings(case_layout(each.case)).signatures}
+        assert again == {SECOND_WALK} & {each.signature.witness} or MEANT == each.signature.witness
+
+
+def ignoring(layout, name):
+    """A walker without one feature: what it says with the bits in question clear."""
+    context = layout.context
+    plain = replace(
+        context,
+        cr3=context.cr3 & ~(3 << 61 if name == "LAM" else 0),
+        cr4=context.cr4 & ~{"LAM": 1 << 28, "LASS": 1 << 27}.get(name, 0),
+        efer=context.efer & ~(1 << 20 if name == "UAI" else 0),
+    )
+    return translate_many(layout.memory(), plain, layout.accesses)
+
+
+@pytest.mark.parametrize("name", ["LAM", "UAI", "LASS"])
+def test_a_walker_without_the_feature_is_contradicted_by_the_intention(strange, name):
+    contradicted = 0
+    for layout in strange:
+        tester = attempt.Tester(lambda *_, layout=layout: ignoring(layout, name))
+        found = tester.findings(layout)
+        assert {MEANT, SECOND_WALK} >= {each.witness for each in found.signatures}
+        contradicted += sum(each.count for each in found.all() if each.signature.witness == MEANT)
+    assert contradicted > 20
+
+
+def test_intentions_of_every_kind_are_noted_under_each_feature(strange):
+    kinds = {Kind.OK: 0, Kind.PAGE_FAULT: 0, Kind.GENERAL_PROTECTION: 0}
+    for layout in strange:
+        outcomes = translate_many(layout.memory(), layout.context, layout.accesses)
+        for kind in kinds:
+            kinds[kind] += int((outcomes.kind == kind).sum())
+    assert min(kinds.values()) > 100
