@@ -101,7 +101,7 @@ def _size(campaign: Campaign, store: Store, slug: str) -> tuple[int | None, str]
         case = parse_case(data, slug)
         return len(case.entries), size_text(case)
     count = len(composite.case.entries)
-    return count, f"{count:,} {'entry' if count == 1 else 'entries'}, 1 access across pages"
+    return count, f"{count:,} {'entry' if count == 1 else 'entries'}, 1 composite"
 
 
 def _of_walker(campaign: Campaign, slug: str) -> bool:
