@@ -88,8 +88,11 @@ def conclude(verdict: Verdict, scope: Scope, broken: int = 0) -> Conclusion:
 
 
 def _agreement(verdict: Verdict) -> str:
-    """Return the word agreement, with how far it goes if that isn't all the way."""
-    text = "agreement"
+    """Return the word agreement, with how far it goes if that isn't all the way.
+
+    Not where the emulator is known to be wrong about every access.
+    """
+    text = "agreement" if verdict.agreements else "known divergences alone"
     if verdict.predicted_only:
         total = verdict.probes + sum(verdict.predicted_only.values())
         text += f" on {verdict.probes:,} of {total:,} probes"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tests.emu.cli.conftest import case_of, small
-from tests.walker.build import KIB4, OPEN, ROOT, RW, Builder, P, context
+from tests.walker.build import KIB4, OPEN, PS, ROOT, RW, Builder, P, context
 from tests.walker.source.conftest import Core, cpu_state, qemu_notes
 from walker.source import Case, Cpu, dump_case
 
@@ -136,6 +136,26 @@ def test_what_the_emulated_cpu_lacks_is_predicted_only(run, tmp_path):
     expected = f"agreement on {document['probes']} of {document['probes'] + count} probes"
     assert f"{expected}; predicted only: {count} (LAM)" == document["verdict"]
     assert document["probes"] == document["agreements"]
+
+
+def test_an_address_space_of_all_that_the_emulated_cpu_can_address_is_probed(run, tmp_path):
+    builder = Builder(ram=((0, 0x10000),))
+    upper = [0x4000, 0x5000]
+    builder.words |= {ROOT + 8 * at: pdpt | OPEN for at, pdpt in enumerate(upper)}
+    for number in range(1024):
+        pdpt = upper[number // 512]
+        builder.words[pdpt + 8 * (number % 512)] = number << 30 | OPEN | PS
+    case = Case(cpu=Cpu.from_context(context()), ram=builder.ram, entries=builder.words)
+    path = tmp_path / "identity.json"
+    path.write_bytes(dump_case(case))
+    document = run("check", path, "--json").document
+    assert (1024, 0, "agreement") == (
+        document["mappings"],
+        document["divergences"],
+        document["verdict"],
+    )
+    # Of each page 12 reads and writes and 8 fetches; holes; what isn't canonical.
+    assert 1024 * 20 + 6 * 6 + 3 * 6 == document["probes"]
 
 
 def test_an_encryption_mask_is_taken_off_and_said_so(run, tmp_path):

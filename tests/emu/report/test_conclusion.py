@@ -23,6 +23,7 @@ def word(verdict=None, scope=None, broken=0):
 def test_agreement_alone_is_said_where_all_was_asked_and_answered():
     assert (0, "agreement") == word()
     assert (0, "agreement") == word({"known": {"maxphyaddr-40": 3}})
+    assert (0, "known divergences alone") == word({"known": {"maxphyaddr-40": 1000}})
 
 
 @pytest.mark.parametrize(
