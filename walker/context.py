@@ -85,7 +85,7 @@ class PagingContext:
             )
         registers = {"CR0": self.cr0, "CR4": self.cr4, "EFER": self.efer}
         if self.mode.long:
-            registers["CR3"] = self.cr3 & -1 << 61
+            registers["CR3"] = self.cr3
         else:
             registers["CR4"] &= ~_PKS  # Pages have keys in IA-32e mode alone.
         refuse_unmodelled(self.vendor, registers)

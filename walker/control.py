@@ -127,8 +127,8 @@ REFUSED: Mapping[str, Bits] = {
 def refuse_unmodelled(vendor: Vendor, registers: Mapping[str, int]) -> None:
     """Raise `BadInput` for the lowest bit set that isn't modelled, by its name.
 
-    `registers` has the values of CR0, CR4, EFER and, in IA-32e mode alone, of CR3's bits from
-    61 up, by register name.
+    `registers` has the values of CR0, CR4, EFER and, in IA-32e mode alone, CR3, by register name;
+    of CR3 only bits 63:61 are looked at here.
     """
     for name, value in registers.items():
         objectionable = value & ~_TAKEN[vendor][name]
@@ -165,6 +165,8 @@ _ONLY = {
 def _taken(vendor: Vendor, register: str) -> int:
     """Return the bits of a register that are modelled, or accepted, for this vendor."""
     bits = {*_MODELLED[register], *ACCEPTED.get(register, ())} - {*REFUSED.get(register, ())}
+    if register == "CR3":
+        bits |= {*range(61)}
     return sum(1 << bit for bit in bits if _ONLY.get((register, bit), vendor) is vendor)
 
 

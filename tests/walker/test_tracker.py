@@ -19,7 +19,10 @@ class Edited:
         self.memory = Segments([(0, self.words.view(np.uint8))])
         la57 = (seed % 3 == 0) << 12
         smep = (seed % 2) << 20
-        self.context = PagingContext(cr3=0, cr4=0x20 | la57 | smep)
+        self.mask = 1 << 47 if seed % 2 else 0
+        self.context = PagingContext(
+            cr3=0, cr4=0x20 | la57 | smep, encryption_mask=self.mask, maxphyaddr=48
+        )
         for table in range(TABLES):
             for index in INDICES:
                 self.words[table * 512 + index] = self.entry()
@@ -30,6 +33,7 @@ class Edited:
             return 0
         odds = ((0, 0.85), (1, 0.6), (2, 0.6), (7, 0.2), (63, 0.2), (51, 0.02))
         bits = sum(1 << bit for bit, chance in odds if random.random() < chance)
+        bits |= self.mask if random.random() < 0.5 else 0
         address = random.choice(
             [int(random.integers(0, TABLES + 1)) << 12] * 8
             + [int(random.integers(0, 3)) << 21, int(random.integers(0, 2)) << 30]
