@@ -16,10 +16,6 @@ __all__ = [
     "CR0_PE",
     "CR0_PG",
     "CR0_WP",
-    "CR3_LAM_U48",
-    "CR3_LAM_U57",
-    "CR4_LAM_SUP",
-    "CR4_LASS",
     "CR4_PAE",
     "CR4_PGE",
     "CR4_PKE",
@@ -29,7 +25,6 @@ __all__ = [
     "EFER_LMA",
     "EFER_LME",
     "EFER_NXE",
-    "EFER_UAIE",
     "Control",
 ]
 
@@ -64,7 +59,6 @@ class Control:
     cr4: int
     efer: int
     pkru: int
-    ac: bool
     long: bool
     pae: bool
     levels: int
@@ -100,7 +94,6 @@ class Control:
             efer=efer & (EFER_LME | EFER_LMA | EFER_NXE if long else EFER_NXE),
             # Without keys PKRU means nothing; outside IA-32e mode it is there to be seen to.
             pkru=context.pkru if cr4 & CR4_PKE else 0,
-            ac=context.rflags_ac,
             long=long,
             pae=pae,
             levels=levels,

@@ -24,7 +24,6 @@ __all__ = [
     "lacking_composites",
     "lacking_features",
     "refuse",
-    "walks",
 ]
 
 LACKS = {
@@ -89,7 +88,7 @@ def lacking(control: Control, accesses: Accesses, wide: Wide | None) -> Lacking:
     if control.wide:
         rows = np.flatnonzero(found == 0)
         if wide is not None:
-            rows = rows[walks(control, accesses.va[rows])]
+            rows = rows[_walks(control, accesses.va[rows])]
             rows = rows[wide(accesses.va[rows])]
         found[rows] = 1 + FEATURES.index("wide")
     return found
@@ -113,7 +112,7 @@ def lacking_composites(control: Control, composites: Composites, wide: Wide | No
     return np.where((found == 0) & composites.has_two(), then, found)
 
 
-def walks(control: Control, va: U64) -> NDArray[np.bool_]:
+def _walks(control: Control, va: U64) -> NDArray[np.bool_]:
     """Return bool[n]: which addresses the processor walks the tables for; others raise #GP."""
     if not control.long:
         return np.ones(len(va), np.bool_)

@@ -49,12 +49,8 @@ class NestedProber:
         for side, each in (("guest", control), ("host", Control.of(context.host))):
             if each.levels != 4:
                 raise BadInput(f"no emulated CPU has nested paging with {each.mode} ({side})")
-            if each.mask:
-                raise BadInput(f"no emulated CPU has nested paging and encryption ({side})")
         if control.cr4 & CR4_PKE:
             raise BadInput("no emulated CPU has nested paging and protection keys")
-        if control.features:
-            raise BadInput(f"no emulated CPU has nested paging and {control.features[0]}")
         ranges = tuple(memory.ranges)
         if ranges != self._ranges:
             if sum(size for _, size in ranges) > _MOST:

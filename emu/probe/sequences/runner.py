@@ -9,14 +9,7 @@ from emu.machine.engine import MAXPHYADDR
 from emu.machine.registers import register_offsets
 from emu.probe.arena import USER_CODE, USER_DATA
 from emu.probe.calibrate import GENERAL_PROTECTION, context_layout
-from emu.probe.control import (
-    CR3_LAM_U48,
-    CR3_LAM_U57,
-    CR4_LAM_SUP,
-    CR4_LASS,
-    EFER_UAIE,
-    Control,
-)
+from emu.probe.control import Control
 from emu.probe.engine import Engine, ProbeError, Saved
 from emu.probe.rig import NO_VECTOR, TRANSLATED
 from emu.probe.sequences.log import Fault, outcomes_of
@@ -27,7 +20,7 @@ from emu.probe.signature import signature
 from walker.context import Vendor
 from walker.errors import BadInput
 from walker.outcome import Outcome
-from walker.tlb.steps import Halted, MovCr3, MovCr4, Sequence
+from walker.tlb.steps import Halted, Sequence
 
 __all__ = ["Runner"]
 
@@ -74,7 +67,6 @@ class Runner:
             raise BadInput(
                 f"sequences run on an Intel CPU with a MAXPHYADDR of at most {MAXPHYADDR} alone"
             )
-        _refuse_features(sequence)
         levels = Control.of(context).levels
         if sequence.ram != self._ram:
             self._open(sequence.ram)
@@ -244,19 +236,3 @@ class Runner:
             restore()
 
         return raised
-
-
-def _refuse_features(sequence: Sequence) -> None:
-    """Raise `BadInput` where a sequence has what the emulated CPU lacks, at any of its steps."""
-    context = sequence.context
-    cr3s = [context.cr3, *(step.value for step in sequence.steps if isinstance(step, MovCr3))]
-    cr4s = [context.cr4, *(step.value for step in sequence.steps if isinstance(step, MovCr4))]
-    if (
-        context.encryption_mask
-        or context.efer & EFER_UAIE
-        or any(cr3 & (CR3_LAM_U48 | CR3_LAM_U57) for cr3 in cr3s)
-        or any(cr4 & (CR4_LAM_SUP | CR4_LASS) for cr4 in cr4s)
-    ):
-        raise BadInput(
-            "sequences run without LAM, UAI, LASS and encryption: the emulated CPU has none"
-        )

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 
 from emu.probe import FEATURES, Prober
+from emu.probe.composite import CompositeProber
 from emu.probe.control import Control
 from emu.probe.scope import lacking_features
+from tests.emu.composing import composite
 from tests.emu.observing import execute, read, write
 from tests.walker.build import OPEN, ROOT, Builder, context
 from tests.walker.legacy import legacy as legacy_context
 from walker.columns import Accesses
-from walker.context import PagingContext
+from walker.context import PagingContext, Vendor
 from walker.errors import BadInput
 from walker.memory import SparseWords
-from walker.outcome import PageFault
+from walker.outcome import GeneralProtection, PageFault, Translation
 
 VA = 0x40_0000
 LOW_TAG, HIGH_TAG = 1 << 50, 1 << 58  # Set in a lower half address: metadata of LAM48 and LAM57.
@@ -92,6 +94,30 @@ def test_an_access_across_the_halves_is_lacking_under_lass(cr4, access, expected
     assert [expected] == names([access], cr4=cr4)
 
 
+@pytest.mark.parametrize(
+    ("registers", "access", "expected"),
+    [
+        ({"cr3": ROOT | 1 << 62}, read(LOW_TAG | VA), GeneralProtection()),
+        ({"cr3": ROOT, "cr4": 1 << 28 | 0x20}, read(UP ^ 1 << 50), GeneralProtection()),
+        (
+            {"cr3": ROOT, "efer": 0x10_0D00, "vendor": Vendor.AMD},
+            read(HIGH_TAG | VA),
+            GeneralProtection(),
+        ),
+        ({"cr3": ROOT, "cr4": 1 << 27 | 0x20}, execute(VA), Translation(0x5000)),
+        ({"cr3": ROOT, "cr4": 1 << 27 | 0x20}, read(UP, 3), Translation(0x6000)),
+    ],
+)
+def test_the_emulated_cpu_has_none_of_these(registers, access, expected):
+    memory = Builder().map(VA, 0x5000).map(UP, 0x6000).memory
+    prober = Prober(memory, PagingContext(**registers))
+    with pytest.raises(BadInput, match="the emulated CPU has no"):
+        prober.probe(Accesses.of([access]))
+    # Asked all the same, it does as if the feature weren't there.
+    found = prober.chosen.probe(Accesses.of([access]))[0]
+    assert expected == replace(found, entries=())
+
+
 def _long(entry, **options):
     builder = Builder().map(VA, 0x5000, OPEN)
     builder.words[builder.place(VA, 1)] = entry
@@ -157,8 +183,7 @@ def test_wide_entries_of_pae_paging_are_lacking_and_32_bit_ones_never():
 
 
 def test_accesses_that_are_lacking_are_refused_by_name():
-    prober = _long(0x5067)
-    prober._control = Control.of(Raw(cr3=1 << 62 | ROOT))
+    prober = _long(0x5067, root=ROOT | 1 << 62)
     with pytest.raises(BadInput, match=r"access to 0x4000000400000: the emulated CPU has no LAM"):
         prober.probe(Accesses.of([read(VA), read(LOW_TAG | VA)]))
     assert [0x5000] == prober.probe(Accesses.of([read(VA)])).pa.tolist()
@@ -167,3 +192,30 @@ def test_accesses_that_are_lacking_are_refused_by_name():
 def test_lacking_is_a_column_of_bytes_as_long_as_the_accesses():
     found = _long(0x5067).lacking(Accesses.of([]))
     assert (np.uint8, 0) == (found.dtype, len(found))
+
+
+@pytest.mark.parametrize(
+    ("registers", "asked", "expected"),
+    [
+        ({"cr3": ROOT | 1 << 62}, composite("rmw:xadd", VA), ""),
+        ({"cr3": ROOT | 1 << 62}, composite("rmw:xadd", LOW_TAG | VA), "LAM"),
+        ({"cr3": ROOT | 1 << 62}, composite("cross:execute", LOW_TAG | VA + 0xFFA), ""),
+        ({"cr3": ROOT | 1 << 62}, composite("cross:read", (1 << 47) - 4), "LAM"),
+        ({"cr3": ROOT | 1 << 62}, composite("twice:read+read", VA, then_va=LOW_TAG | VA), "LAM"),
+        ({"cr3": ROOT | 1 << 62}, composite("twice:read+execute", VA, then_va=LOW_TAG | VA), ""),
+        # A descriptor is read as by a supervisor, and AC means nothing then.
+        ({"cr4": 0x0820_0020}, composite("implicit:read", VA + 8, 3, ac=True), "LASS"),
+        ({"cr4": 0x0820_0020}, composite("rmw:xadd", VA, 3, ac=True), ""),
+        ({"cr4": 0x0820_0020}, composite("twice:read+read", VA, 3, then=(0, False)), "LASS"),
+        ({"cr4": 0x0820_0020}, composite("twice:read+read", VA, 3, then=(0, True)), ""),
+    ],
+)
+def test_a_composite_lacks_what_any_of_its_accesses_does(registers, asked, expected):
+    memory = Builder().map(VA, 0x80_0000).map(VA + 0x1000, 0x80_1000).memory
+    prober = CompositeProber(memory, PagingContext(**{"cr3": ROOT} | registers))
+    found = prober.lacking(asked).tolist()
+    assert [0 if not expected else 1 + FEATURES.index(expected)] == found
+    if expected:
+        assert [False] == prober.possible(asked).tolist()
+        with pytest.raises(BadInput, match=f"the emulated CPU has no {expected}"):
+            prober.probe(asked)
