@@ -1,5 +1,6 @@
 """ELF cores whose segments and tables lie as those of the built-in guest and of cases don't."""
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,33 +8,37 @@ from walker.context import PagingContext
 from walker.memory import Segments
 from walker.source.corewriter import CoreState, core_parts
 
-__all__ = ["CORES", "LACKING", "write_cores"]
+__all__ = ["SOURCES", "write_sources"]
 
 _P, _RW, _US, _PS = 1, 2, 4, 1 << 7
 _OPEN = _P | _RW | _US
 _FIRST, _SECOND, _PAGES, _NOWHERE = 0x7000, 0x2_0000, 0x60_0000, 0x4_0000
 _PML4, _PDPT, _PD = 0x7000, 0x8000, 0x9000
+_HALF = 0xA800
+_HEADERS, _HEADER = 64, struct.Struct("<IIQQQQQQ")
 
-LACKING = "outside.elf"
-"""The core that lacks a page table, and can't be read whole."""
-
-CORES: dict[str, Sequence[int]] = {
+_TABLES: dict[str, Sequence[int]] = {
     # In two segments, a hole between them.
     "apart.elf": (0xC000, 0x2_1000, 0xB000, 0x2_0000),
     # One behind the other, but not in the order of the entries that lead there.
     "shuffled.elf": (0xC000, 0xA000, 0xB000),
-    LACKING: (0xA000, _NOWHERE),
+    # The second lies outside the core.
+    "outside.elf": (0xA000, _NOWHERE),
+    # The first begins in one segment and ends in the next.
+    "split.elf": (0xA000, 0xB000),
 }
-"""By file name, where the page tables of each core lie. No segment begins at 0."""
+
+SOURCES = {"apart.elf": 0, "shuffled.elf": 0, "split.elf": 0, "outside.elf": 2}
+"""By file name, with which status a check of it has to end: 2 where it can't be read whole."""
 
 
-def write_cores(folder: Path) -> None:
-    """Write all cores: 4-level paging, segments of 24 KiB, 8 KiB and 2 MiB."""
-    for name, tables in CORES.items():
-        (folder / name).write_bytes(_core(tables))
+def write_sources(folder: Path) -> None:
+    """Write all of them: cores of 4-level paging, in segments of 24 KiB, 8 KiB and 2 MiB."""
+    for name, tables in _TABLES.items():
+        (folder / name).write_bytes(_core(tables, divided=name == "split.elf"))
 
 
-def _core(tables: Sequence[int]) -> bytes:
+def _core(tables: Sequence[int], *, divided: bool) -> bytes:
     first, second = bytearray(0x6000), bytearray(0x2000)
 
     def put(pa: int, entry: int) -> None:
@@ -45,10 +50,27 @@ def _core(tables: Sequence[int]) -> bytes:
     put(_PD + 8 * len(tables), _PAGES | _OPEN | _PS)
     for number, table in enumerate(tables):
         put(_PD + 8 * number, table | _OPEN)
-        for page in range(4 if table != _NOWHERE else 0):
+        # Pages of the first half of a table, and of the second.
+        for page in (0, 1, 2, 3, 300, 301) if table != _NOWHERE else ():
             rights = (_OPEN, _P | _US, _P | _RW, _P)[(number + page) % 4]
-            put(table + 8 * page, _PAGES + 0x4000 * number + 0x1000 * page | rights)
+            put(table + 8 * page, _PAGES + 0x4000 * number + 0x1000 * (page % 4) | rights)
     parts = [(_FIRST, bytes(first)), (_SECOND, bytes(second)), (_PAGES, bytes(0x20_0000))]
+    if divided:
+        parts.insert(0, (0, bytes(0x1000)))  # Its header is that of a part of the next one.
     context = PagingContext(cr3=_PML4)
     control = {"cr0": context.cr0, "cr3": context.cr3, "cr4": context.cr4}
-    return b"".join(core_parts(Segments(parts), CoreState(control=control, paging=context)))
+    state = CoreState(control=control, paging=context)
+    core = bytearray(b"".join(core_parts(Segments(parts), state)))
+    if divided:
+        _divide(core)
+    return bytes(core)
+
+
+def _divide(core: bytearray) -> None:
+    """Let the first segment be what the second one has from `_HALF` on, within a frame."""
+    first = _HEADERS + _HEADER.size  # Behind the notes' header.
+    second = first + _HEADER.size
+    kind, flags, offset, va, pa, size, _, align = _HEADER.unpack_from(core, second)
+    kept, rest = _HALF - pa, size - (_HALF - pa)
+    _HEADER.pack_into(core, second, kind, flags, offset, va, pa, kept, kept, align)
+    _HEADER.pack_into(core, first, kind, flags, offset + kept, va, _HALF, rest, rest, align)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.mutation.core import CORES, LACKING, write_cores
+from scripts.mutation.core import SOURCES, write_sources
 from scripts.mutation.mutants import Mutant
 
 __all__ = ["COMMANDS", "lines_of_both", "noticed_by"]
@@ -26,6 +26,7 @@ _SHARED = (
     "five-level",
     "four-level-keys",
 )
+_PLACED = ("apart.elf", "split.elf")
 _PATIENCE = 1800  # Seconds for all commands together; long before, a process has used up its own.
 
 Command = tuple[int, Sequence[str]]
@@ -33,7 +34,8 @@ Command = tuple[int, Sequence[str]]
 
 COMMANDS: tuple[Command, ...] = (
     *((0, ("check", f"{_CASES}/shared/{name}.json")) for name in _SHARED),
-    *((2 if name == LACKING else 0, ("check", f"FOLDER/{name}")) for name in CORES),
+    *((due, ("check", f"FOLDER/{name}")) for name, due in SOURCES.items()),
+    *((0, ("translate", f"FOLDER/{name}", "0x12c000", "--observe")) for name in _PLACED),
     (0, ("replay", f"{_CASES}/known/amd-pml4e-bit-8.json")),
     (0, ("run",)),
     (0, ("run", "--paging", "5level")),
@@ -44,7 +46,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 """What is run, in this order, until a command ends with another status than is due.
 
-FOLDER is where the cores are.
+FOLDER is where those sources are that are made for it.
 """
 
 
@@ -56,7 +58,7 @@ def noticed_by(mutant: Mutant, commands: Sequence[Command] = COMMANDS) -> str | 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.py"
         path.write_text(mutant.source, "utf-8")
-        write_cores(Path(folder))
+        write_sources(Path(folder))
         ended = _run(commands, [f"walker.{mutant.module}", str(path), folder])
     if ended is None:
         return "time"
@@ -76,7 +78,7 @@ def lines_of_both(
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines"
-        write_cores(Path(folder))
+        write_sources(Path(folder))
         ended = _run(commands, [",".join(modules), "--lines", str(path), folder])
         if ended is None or ended[0] != 0:
             said = "it didn't end" if ended is None else ended[1].strip()
