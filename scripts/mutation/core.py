@@ -21,7 +21,7 @@ _TABLES: dict[str, Sequence[int]] = {
     # In two segments, a hole between them.
     "apart.elf": (0xC000, 0x2_1000, 0xB000, 0x2_0000),
     # One behind the other, but not in the order of the entries that lead there.
-    "shuffled.elf": (0xC000, 0xA000, 0xB000),
+    "shuffled.elf": (0xC000, 0xB000, 0xA000),
     # The second lies outside the core.
     "outside.elf": (0xA000, _NOWHERE),
     # The first begins in one segment and ends in the next.
