@@ -1,12 +1,17 @@
 """`translate`: one translation, every step shown."""
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
+from emu.check import Divergence, compare_all
 from emu.cli.contain import contained
 from emu.cli.following import add_allow_empty, look, tell_followed
 from emu.cli.output import add_json, emit, remark
 from emu.cli.sources import add_source, chosen_source, tell_source
 from emu.cli.translating_nested import add_nested, nested_asked, translate_under
+from emu.peers.answers import fill_row, nothing_said
 from emu.probe import FEATURES, LACKS, Prober
 from emu.report.records import outcome_json, walk_record
 from emu.report.text import access_text, outcome_text, walk_lines
@@ -51,15 +56,9 @@ def _translate(options: argparse.Namespace) -> int:
     tell_source(source)
     found = look(source)
     tell_followed(found)
-    observed = contained(lambda: _observe(source, access)) if options.observe else None
-    lacking = observed if isinstance(observed, str) else None
+    seen = contained(lambda: _observe(source, access, predicted)) if options.observe else _NOTHING
     if options.json:
-        record = walk_record(path, access, predicted)
-        if isinstance(observed, Outcome):
-            record["observed"] = outcome_json(observed)
-        if lacking is not None:
-            record["predicted_only"] = {lacking: 1}
-        emit({**record, **found.record()})
+        emit({**walk_record(path, access, predicted), **seen.record(), **found.record()})
     else:
         print(access_text(access))
         if path.va != access.va:
@@ -67,21 +66,71 @@ def _translate(options: argparse.Namespace) -> int:
         for line in walk_lines(source.context, path):
             print(line)
         print(f"predicted: {outcome_text(predicted, may=True)}")
-        if isinstance(observed, Outcome):
-            print(f"observed:  {outcome_text(observed)}")
+        for line in seen.lines():
+            print(line)
     if path.steps and path.steps[-1].kind is StepKind.OUTSIDE and not source.complete:
         remark("partial: the walk ends at a table outside SOURCE's memory, taken for absent")
-    if lacking is not None:
+    if seen.lacking is not None:
         raise BadInput(
-            f"predicted only: {lacking}: the emulated CPU has no {LACKS[lacking]}, nothing observed"
+            f"predicted only: {seen.lacking}: the emulated CPU has no {LACKS[seen.lacking]}, "
+            "nothing observed"
         )
+    if seen.diverges:
+        return 1
     found.require_mapping(options)
     return 0
 
 
-def _observe(source: Source, access: Access) -> Outcome | str:
-    """Return what was observed, or the name of what the emulated CPU lacks for it."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was observed, and how it differs from the prediction; or what was lacking for it."""
+
+    observed: Outcome | None = None
+    divergence: Divergence | None = None
+    lacking: str | None = None
+
+    @property
+    def diverges(self) -> bool:
+        return self.divergence is not None and self.divergence.known is None
+
+    def record(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self.observed is not None:
+            found["observed"] = outcome_json(self.observed)
+        if self.divergence is not None:
+            found["known"] = self.divergence.known
+        if self.lacking is not None:
+            found["predicted_only"] = {self.lacking: 1}
+        return found
+
+    def lines(self) -> Iterator[str]:
+        if self.observed is not None:
+            yield f"observed:  {outcome_text(self.observed)}"
+        if self.divergence is not None:
+            known = self.divergence.known
+            yield f"known emulator divergence: {known}" if known else "verdict: FAILED"
+
+
+_NOTHING = _Seen()
+
+
+def _divergence(
+    source: Source, access: Access, predicted: Outcome, observed: Outcome
+) -> Divergence | None:
+    """Return the divergence, if what was observed is none of what the prediction allows."""
+    accesses = Accesses.of([access])
+    one, other = nothing_said(accesses), nothing_said(accesses)
+    fill_row(one, 0, predicted)
+    fill_row(other, 0, observed)
+    found = compare_all(source.memory, source.context, accesses, one.outcomes, other.outcomes)
+    return found[0] if found else None
+
+
+def _observe(source: Source, access: Access, predicted: Outcome) -> _Seen:
     prober = Prober(source.memory, source.context)
     accesses = Accesses.of([access])
     lacking = int(prober.lacking(accesses)[0])
-    return FEATURES[lacking - 1] if lacking else prober.probe(accesses)[0]
+    if lacking:
+        return _Seen(lacking=FEATURES[lacking - 1])
+    observed = prober.probe(accesses)[0]
+    return _Seen(observed, _divergence(source, access, predicted, observed))

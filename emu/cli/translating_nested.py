@@ -2,8 +2,10 @@
 
 import argparse
 
+from emu.check.nested import NestedDivergence
+from emu.check.nested.compare import agrees
 from emu.check.nested.emulated import EMULATOR, emulated
-from emu.check.nested.known import FATAL
+from emu.check.nested.known import FATAL, known_nested
 from emu.cli.contain import contained
 from emu.cli.output import emit, remark
 from emu.probe.nested import NestedProber
@@ -58,13 +60,20 @@ def translate_under(options: argparse.Namespace, source: Source, access: Access)
     predicted = translate_nested(source.memory, context, access)
     observed = contained(lambda: _observe(source, context, access)) if options.observe else None
     remark(f"{source.name}: {context_text(context.guest)}")
+    differs = None
+    if observed is not None and not agrees(source.memory, predicted, observed):
+        differs = known_nested(
+            source.memory, context, NestedDivergence(access, predicted, observed)
+        )
     remark(f"nested: {context.host.mode} paging, nCR3 {host.cr3:#x}, NXE {int(host.nxe)}")
     if options.json:
         record = nested_record(path, access, predicted)
         if observed is not None:
             record["observed"] = nested_outcome_json(observed)
+        if differs is not None:
+            record["known"] = list(differs.known)
         emit(record)
-        return 0
+        return 0 if differs is None or differs.known else 1
     print(access_text(access))
     for line in nested_walk_lines(context, path):
         print(line)
@@ -74,7 +83,10 @@ def translate_under(options: argparse.Namespace, source: Source, access: Access)
         print(f"failed in: {stage}")
     if observed is not None:
         print(f"observed:  {nested_outcome_text(observed)}")
-    return 0
+    if differs is not None:
+        known = ", ".join(differs.known)
+        print(f"known emulator divergences: {known}" if known else "verdict: FAILED")
+    return 0 if differs is None or differs.known else 1
 
 
 def _observe(source: Source, context: NestedContext, access: Access) -> NestedOutcome:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emu.cli import translating, translating_nested
 from tests.emu.cli.conftest import small
 from tests.walker.build import context
 from walker.nested import NestedTables
@@ -233,3 +234,48 @@ def test_what_does_not_go_with_nested_tables_is_refused(run, nested_case, option
     ran = run("translate", nested_case, "0x400123", *options)
     assert (2, 1) == (ran.status, len(ran.err.splitlines()))
     assert message in ran.err
+
+
+def wrong_page(name, monkeypatch):
+    """Let the prediction of a command be that of the page behind."""
+    right = getattr(translating if name == "translate" else translating_nested, name)
+
+    def wrong(*given):
+        said = right(*given)
+        return replace(said, pa=said.pa ^ 0x1000)
+
+    module = "translating" if name == "translate" else "translating_nested"
+    monkeypatch.setattr(f"emu.cli.{module}.{name}", wrong)
+
+
+def test_an_observation_that_differs_is_a_divergence(run, small_case, monkeypatch):
+    asked = ("translate", small_case, "0x400010", "--observe")
+    assert 0 == run(*asked).status
+    wrong_page("translate", monkeypatch)
+    ran = run(*asked)
+    assert (1, "verdict: FAILED") == (ran.status, ran.out.splitlines()[-1])
+    document = run(*asked, "--json")
+    assert (1, None) == (document.status, document.document["known"])
+    assert 0 == run("translate", small_case, "0x400010").status
+
+
+def test_an_observation_under_nested_tables_that_differs_is_a_divergence(
+    run, nested_case, monkeypatch
+):
+    asked = ("translate", nested_case, "0x400123", "--ncr3", NCR3, "--observe")
+    assert 0 == run(*asked).status
+    wrong_page("translate_nested", monkeypatch)
+    ran = run(*asked)
+    assert (1, "verdict: FAILED") == (ran.status, ran.out.splitlines()[-1])
+    document = run(*asked, "--json")
+    assert (1, []) == (document.status, document.document["known"])
+
+
+def test_a_known_divergence_of_the_emulator_is_named(run):
+    case = Path(__file__).parents[2] / "cases/known/amd-pml4e-bit-8.json"
+    va = load_case(case).probes[0].va
+    ran = run("translate", case, hex(va), "--observe", "--allow-empty")
+    assert (0, "known emulator divergence: amd-pml4e-bit-8") == (
+        ran.status,
+        ran.out.splitlines()[-1],
+    )
