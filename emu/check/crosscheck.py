@@ -82,44 +82,58 @@ class Checker:
         observed = prober.probe(accesses, progress)
         seconds += time.perf_counter() - began
         roots = Counter(prober.roots) - roots
+        found = self._compared(plan, predicted, observed, prober)
+        return replace(
+            found,
+            seconds=seconds,
+            predicted_only={
+                name: count for name, count in zip(FEATURES, lacks, strict=True) if count
+            },
+            roots=dict(roots),
+        )
+
+    def _compared(
+        self, plan: Plan, predicted: Outcomes, observed: Outcomes, prober: Prober
+    ) -> Verdict:
+        """Hold observations against the prediction and the list; what differs is made again."""
+        memory, context, accesses = self._memory, self._context, plan.accesses
         agree = agreements(predicted, observed)
         rows = np.flatnonzero(~agree)
-        names = _explained(self._memory, self._context, accesses, predicted, observed, rows)
+        names = _explained(memory, context, accesses, predicted, observed, rows)
         known = np.zeros(len(plan), np.bool_)
         known[rows] = [name is not None for name in names]
         # Where the emulator is known to be wrong, the list is held to what is predicted; and what
         # the prediction is wrong about counts once.
         truth = choose(known, predicted, observed)
-        pages, listed = listed_pages(self._memory, self._context, self._walk, accesses.va)
-        unlike = unlike_list(self._context, accesses, pages, listed, truth) & (agree | known)
+        pages, listed = listed_pages(memory, context, self._walk, accesses.va)
+        unlike = unlike_list(context, accesses, pages, listed, truth)
         # What only the other reading finds, and is there, is in no list as what it is.
-        unlike |= ~plan.listed & (truth.kind == Kind.OK) & (agree | known)
+        unlike |= ~plan.listed & (truth.kind == Kind.OK)
+        unlike &= agree | known
         confirm(prober, accesses, observed, agree & ~unlike)
         counts = Counter(
             name for row, name in zip(rows.tolist(), names, strict=True) if name and not unlike[row]
         )
-        divergent = np.flatnonzero(~agree & ~known)
+        divergent, beside = np.flatnonzero(~agree & ~known), np.flatnonzero(unlike)
         return Verdict(
             len(plan),
-            len(divergent) + int(unlike.sum()),
+            len(divergent) + len(beside),
             tuple(
-                _divergence(self._memory, self._context, accesses, predicted, observed, row)
+                _divergence(memory, context, accesses, predicted, observed, row)
                 for row in divergent[:KEPT_DIVERGENCES].tolist()
             ),
             dict(sorted(counts.items())),
             _count(plan, predicted),
-            seconds,
+            0.0,
             tuple(
                 ListingDivergence(
                     accesses[row],
-                    mapping_at(self._context, pages, int(listed[row])),
+                    mapping_at(context, pages, int(listed[row])),
                     observed[row],
-                    walk_access(self._memory, self._context, accesses[row]),
+                    walk_access(memory, context, accesses[row]),
                 )
-                for row in np.flatnonzero(unlike)[:KEPT_DIVERGENCES].tolist()
+                for row in beside[:KEPT_DIVERGENCES].tolist()
             ),
-            {name: count for name, count in zip(FEATURES, lacks, strict=True) if count},
-            roots=dict(roots),
         )
 
     def _ready(self, va: U64) -> Prober:

@@ -37,13 +37,7 @@ from walker.memory import PhysicalMemory
 from walker.source import Source, SourceKind, dump_case, parse_int
 from walker.unfollowed import unfollowed
 
-__all__ = [
-    "add_commands",
-    "jobs_of",
-    "machine_scope",
-    "run_guest",
-    "verdict_of",
-]
+__all__ = ["add_commands", "jobs_of", "machine_scope", "run_guest", "verdict_of"]
 
 _SHOWN = 10
 
@@ -110,9 +104,8 @@ def run_guest(options: argparse.Namespace) -> int:
     broken = broken_intentions(memory, context, intended, image.faulting)
     verdict = verdict_of(memory, context, jobs=jobs_of(options))
     meant = _Meant(sum(each.count for each in intended), broken, booted.status.taken)
-    return _tell(
-        options, memory, context, verdict, machine_scope(image.name, memory, context), meant
-    )
+    scope = machine_scope(image.name, memory, context)
+    return _tell(options, memory, context, verdict, scope, meant)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -178,3 +178,15 @@ def test_a_page_whose_key_forbids_all_is_listed_all_the_same():
     verdict = check(builder.memory, keyed)
     assert (0, 1) == (verdict.divergent, verdict.mappings)
     assert check(builder.memory, keyed, walk=dropped(VA)).divergent > 0
+
+
+def test_where_the_emulator_is_known_to_be_wrong_the_list_is_held_to_what_is_predicted():
+    # A bit that is reserved with 36 address bits, and which the emulated CPU takes for the address.
+    builder = Builder().map(VA, 0x8000).map(VA + KIB4, 1 << 38)
+    narrow = context(maxphyaddr=36)
+    verdict = check(builder.memory, narrow)
+    assert (0, {"maxphyaddr-40"}) == (verdict.divergent, set(verdict.known))
+    verdict = check(builder.memory, narrow, walk=invented(VA + KIB4, 1 << 38 | OPEN, 12))
+    assert verdict.divergent > 0
+    assert {VA + KIB4} == {each.access.va & -KIB4 for each in verdict.listing}
+    assert verdict.probes == verdict.agreements + verdict.divergent + sum(verdict.known.values())
