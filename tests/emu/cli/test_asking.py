@@ -25,7 +25,8 @@ def walker(tmp_path):
 
 
 RIGHT = "translate(memory, context, access)"
-MARKS = "0x1000 = 0x2027, 0x2000 = 0x3027, 0x3010 = 0x4027"
+UPPER = "0x1000 = 0x2027, 0x2000 = 0x3027, 0x3010 = 0x4027"
+MARKS = f"{UPPER}, 0x4008 = 0x9021"
 
 
 def test_a_walker_that_is_right_is_exit_status_0(run, small_case, walker):
@@ -48,7 +49,7 @@ def test_a_wrong_answer_is_exit_status_1_and_shown_beside_both_others(run, small
         "  rule:      R/W of a PTE: says allowed, it is refused",
         "  walker:    allowed, pa 0x9000",
         f"  predicted: #PF, error code 0x3 (P W/R), CR2 0x401000; may change {MARKS}",
-        f"  observed:  #PF, error code 0x3 (P W/R), CR2 0x401000; changes {MARKS}",
+        f"  observed:  #PF, error code 0x3 (P W/R), CR2 0x401000; changes {UPPER}",
         "  PML4E[0]     at 0x00000001000 = 0x0000000000002007  table  RW US",
     ] == lines[at + 1 : at + 6]
     assert "right: read of 0x402000 at CPL 3: refused" in lines
