@@ -115,7 +115,7 @@ def _check(options: argparse.Namespace) -> int:
     source = chosen_source(options)
     jobs, between = jobs_of(options), chosen_range(options)
     tell_source(source)
-    scope = _scope(options, follow(options, source))
+    scope = _scope(options, follow(options, source), between)
     verdict = verdict_of(
         source.memory,
         source.context,
@@ -153,7 +153,7 @@ def machine_scope(name: str, memory: PhysicalMemory, context: PagingContext) -> 
     )
 
 
-def _scope(options: argparse.Namespace, followed: Followed) -> Scope:
+def _scope(options: argparse.Namespace, followed: Followed, between: tuple[int, int]) -> Scope:
     source = followed.source
     wide = 0
     if not source.width_known:
@@ -168,6 +168,7 @@ def _scope(options: argparse.Namespace, followed: Followed) -> Scope:
         spaces=source.address_spaces,
         masked=bool(source.context.encryption_mask),
         partial=options.partial,
+        between=None if between == (0, TOP) else between,
         begins_as=source.begins_as,
     )
 

@@ -17,7 +17,8 @@ class Scope:
     says that there is no memory but the one at hand, so that tables outside are none. `wide` is
     the number of entries that need more bits than the assumed MAXPHYADDR has. The address space
     is one of `spaces`; `masked` says that it has an encryption mask. `partial` says that the
-    user lets a part pass. `begins_as` is the other format that the file of a raw image begins as.
+    user lets a part pass. `between` are the addresses [start, end) that were asked for, where they
+    aren't all. `begins_as` is the other format that the file of a raw image begins as.
     """
 
     mappings: int
@@ -28,6 +29,7 @@ class Scope:
     spaces: int = 1
     masked: bool = False
     partial: bool = False
+    between: tuple[int, int] | None = None
     begins_as: str = ""
 
     @property
@@ -50,6 +52,22 @@ class Scope:
         """Whether all that SOURCE refers to could be looked at."""
         return not (self.not_asked or self.nonsense or self.begins_as)
 
+    def conditions(self) -> Iterator[str]:
+        """Yield what a verdict about this address space is to be read with."""
+        if self.begins_as:
+            yield f"the file begins as another kind ({self.begins_as})"
+        if self.nonsense:
+            yield "most entries make no sense"
+        if not self.mappings:
+            yield "no mapping"
+        if self.between is not None:
+            start, end = self.between
+            yield f"from {start:#x} to {end - 1:#x} alone"
+        if self.spaces > 1:
+            yield f"1 of {self.spaces} address spaces"
+        if self.masked:
+            yield "with the mask taken off"
+
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
@@ -68,7 +86,7 @@ def conclude(verdict: Verdict, scope: Scope, broken: int = 0) -> Conclusion:
     that SOURCE refers to could be looked at.
     """
     clauses = list(_clauses(verdict, scope))
-    agreed = f"{verdict.probes:,} probes agree"
+    agreed = f"{verdict.agreements:,} probes agree"
     advice = ""
     if verdict.divergent or broken:
         status, words = 1, ["FAILED"]
@@ -95,7 +113,7 @@ def _agreement(verdict: Verdict) -> str:
     text = "agreement" if verdict.agreements else "known divergences alone"
     if verdict.predicted_only:
         total = verdict.probes + sum(verdict.predicted_only.values())
-        text += f" on {verdict.probes:,} of {total:,} probes"
+        text += f" on {verdict.agreements:,} of {total:,} probes"
     if verdict.checked < verdict.mappings:
         joint = ", " if verdict.predicted_only else " on "
         text += f"{joint}{verdict.checked:,} of {verdict.mappings:,} mappings"
@@ -104,6 +122,8 @@ def _agreement(verdict: Verdict) -> str:
 
 def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
     """Yield what a verdict doesn't speak of, or only with a condition."""
+    if verdict.predicted_only and verdict.known:
+        yield f"known divergences: {sum(verdict.known.values()):,}"
     if verdict.predicted_only:
         yield f"predicted only: {_counted(verdict.predicted_only)}"
     not_asked = verdict.not_asked | scope.not_asked
@@ -111,16 +131,7 @@ def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
         yield f"not asked: {_counted(not_asked)}"
     if verdict.copied:
         yield f"{sum(verdict.copied.values()):,} under a copy of the root"
-    if scope.begins_as:
-        yield f"the file begins as another kind ({scope.begins_as})"
-    if scope.nonsense:
-        yield "most entries make no sense"
-    if not scope.mappings:
-        yield "no mapping"
-    if scope.spaces > 1:
-        yield f"1 of {scope.spaces} address spaces"
-    if scope.masked:
-        yield "with the mask taken off"
+    yield from scope.conditions()
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -65,6 +65,7 @@ def test_check_can_be_limited_to_a_range(run, small_case):
     whole = run("check", small_case, "--json").document["probes"]
     part = run("check", small_case, "--start", "0x400000", "--end", "0x401000", "--json")
     assert 0 < part.document["probes"] < whole
+    assert "agreement; from 0x400000 to 0x400fff alone" == part.document["verdict"]
 
 
 def test_more_mappings_than_the_default_limit_are_refused(run, small_case, monkeypatch):

@@ -40,6 +40,11 @@ def test_agreement_alone_is_said_where_all_was_asked_and_answered():
             "agreement on 1,000 of 2,012 probes; predicted only: 12 (LAM), 1,000 (wide)",
         ),
         (
+            {"predicted_only": {"LAM": 12}, "known": {"maxphyaddr-40": 100}},
+            {},
+            "agreement on 900 of 1,012 probes; known divergences: 100; predicted only: 12 (LAM)",
+        ),
+        (
             {"checked": 7, "not_asked": {"mappings, beyond the limit": 63}},
             {},
             "agreement on 7 of 70 mappings; not asked: 63 (mappings, beyond the limit)",
@@ -50,6 +55,7 @@ def test_agreement_alone_is_said_where_all_was_asked_and_answered():
             "agreement on 1,000 of 1,001 probes, 7 of 70 mappings; predicted only: 1 (UAI)",
         ),
         ({}, {"spaces": 149}, "agreement; 1 of 149 address spaces"),
+        ({}, {"between": (0x1000, 0x3000)}, "agreement; from 0x1000 to 0x2fff alone"),
         ({}, {"masked": True}, "agreement; with the mask taken off"),
         ({}, {"mappings": 0}, "agreement; no mapping"),
         (
