@@ -80,7 +80,7 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
 
 def new_cells(state: State) -> tuple[int, int | None]:
     """Return how many cells the last tenth of the layouts added, and which layout the last one."""
-    start = state.layouts - state.layouts // 10
+    start = state.layouts - max(1, state.layouts // 10)
     late = sum(count for layout, count in state.growth if layout >= start)
     return late, state.growth[-1][0] if state.growth else None
 

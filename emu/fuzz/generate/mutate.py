@@ -69,7 +69,8 @@ def base_of(memory: PhysicalMemory, context: PagingContext) -> Base:
         table, index = np.nonzero(words[here] & _PRESENT)
         entry = words[here[table], index]
         down = np.ones(len(entry), np.bool_) if depth > 3 else (entry & _PAGE_SIZE) == 0
-        target = entry & _FIELD
+        # Bits of an encryption mask are no part of an address.
+        target = entry & np.uint64(context.address_mask)
         below = np.minimum(np.searchsorted(frames, target), len(frames) - 1)
         down &= frames[below] == target
         start = va[here[table]] | index.astype(np.uint64) << shift
