@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -62,11 +62,15 @@ class _Truths:
     def __init__(self) -> None:
         self._stand = Stand()
 
-    def of(self, memory: SparseWords, layout: Layout) -> Outcomes:
-        """Return the outcomes of the layout's accesses."""
-        context, accesses = layout.context, layout.accesses
+    def of(self, memory: SparseWords, layout: Layout) -> tuple[Layout, Outcomes]:
+        """Return the layout with the accesses that the CPU can be asked for, and their outcomes."""
+        context = layout.context
+        prober = self._stand.prober(memory, context)
+        asked = np.flatnonzero(prober.lacking(layout.accesses) == 0)
+        accesses = layout.accesses.take(asked)
+        layout = replace(layout, accesses=accesses, meant=layout.meant.take(asked))
         predicted = translate_many(memory, context, accesses)
-        observed = self._stand.observe(memory, context, accesses)
+        observed = prober.probe(accesses)
         rows = np.flatnonzero(~agreements(predicted, observed))
         names = explain(
             memory, context, accesses.take(rows), predicted.take(rows), observed.take(rows)
@@ -74,7 +78,7 @@ class _Truths:
         known = rows[[name is not None for name in names]]
         for field in fields(Outcomes):
             getattr(observed, field.name)[known] = getattr(predicted, field.name)[known]
-        return observed
+        return layout, observed
 
 
 def search(plan: Plan, limit: int, bugs: Sequence[Bug]) -> Search:
@@ -90,7 +94,7 @@ def search(plan: Plan, limit: int, bugs: Sequence[Bug]) -> Search:
         known = maps.get(index // ROUND - LAG, nothing)
         layout = plan.layout(index, known)
         memory = layout.memory()
-        truth = truths.of(memory, layout)
+        layout, truth = truths.of(memory, layout)
         steering = time.process_time()
         seen.add(coverage_of(memory, layout.context, layout.accesses, truth) & CELLS.possible)
         if index % ROUND == ROUND - 1:
