@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.probe import Prober, arena, prober
+from emu.probe import FEATURES, Prober, arena, prober
 from emu.probe.arena import place_arena
 from emu.probe.control import Control
 from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
@@ -24,6 +24,7 @@ from tests.walker.build import (
     context,
     linear,
 )
+from walker.columns import Accesses
 from walker.errors import BadInput
 from walker.memory import SparseWords
 from walker.outcome import PageFault, Translation
@@ -265,3 +266,19 @@ def test_more_tables_than_the_probe_can_show_itself_are_shown_by_turns(monkeypat
     assert expected == probe(prober_, *asked)
     assert len(made) < len(asked) // 4
     assert np.array_equal(before, tables_of(prober_))
+
+
+def test_a_direct_map_beyond_2_to_the_40_is_probed_as_far_as_that():
+    slots = {273: 0, 274: 1, 275: 2, 300: 127}  # Of 512 GiB each, the last two from 2^40 on.
+    words = {}
+    for number, (slot, at) in enumerate(slots.items(), 2):
+        words[ROOT + 8 * slot] = number * KIB4 | USED
+        words |= {number * KIB4 + 8 * gib: at * 512 + gib << 30 | OPEN | PS for gib in range(512)}
+    asked = Prober(SparseWords([(0, 1 << 24)], words), context(maxphyaddr=46))
+    gibs = [linear(slot, gib, 0, 0) for slot in slots for gib in range(0, 512, 5)]
+    accesses = Accesses.of(read(va | 0x12_3456) for va in gibs)
+    lacking = asked.lacking(accesses)
+    assert [0] * 206 + [1 + FEATURES.index("wide")] * 206 == lacking.tolist()
+    found = asked.probe(accesses.take(lacking == 0))
+    expected = [at << 39 | gib << 30 | 0x12_3456 for at in (0, 1) for gib in range(0, 512, 5)]
+    assert expected == found.pa.tolist()
