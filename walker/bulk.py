@@ -171,15 +171,13 @@ def _linear(
         return accesses, np.full(len(accesses), unloadable(memory, context) is None)
     va, upper = accesses.va, accesses.va >> np.uint64(63) == 1
     fetch = accesses.type == AccessType.EXECUTE
-    sides = ((upper, context.lam_supervisor), (~upper, context.lam_user))
-    for half, bits in ((~upper | upper, UAI_BITS),) if context.uai else sides:
+    if context.uai:
+        va = np.where(fetch, va, _sign_extended(va, UAI_BITS))
+    for half, bits in ((upper, context.lam_supervisor), (~upper, context.lam_user)):
         if bits:
-            rows = np.flatnonzero(half & ~fetch)
-            va = va.copy()
-            va[rows] = _sign_extended(va[rows], bits)
-    if not context.uai:
-        # LAM leaves bit 63 alone.
-        va = va & np.uint64((1 << 63) - 1) | accesses.va & np.uint64(1 << 63)
+            # Bit 63 stays.
+            masked = _sign_extended(va, bits) & ~_BIT_63 | va & _BIT_63
+            va = np.where(half & ~fetch, masked, va)
     top = va.astype(np.int64) >> np.int64(context.va_bits - 1)
     walks: NDArray[np.bool_] = (top == 0) | (top == -1)
     if context.lass:
@@ -193,6 +191,8 @@ def _sign_extended(va: U64, bits: int) -> U64:
     shift = np.int64(64 - bits)
     return (va.astype(np.int64) << shift >> shift).astype(np.uint64)
 
+
+_BIT_63 = np.uint64(1 << 63)
 
 _ALLOWED = np.uint16(0xFFFF)
 

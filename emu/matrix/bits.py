@@ -58,7 +58,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "maxphyaddr": ("36", "39", "40", "41", "46", "52"),
     "page1gb": ("0", "1"),
     "vendor": ("intel", "amd"),
-    "encryption_mask": ("0x0", "0x800000000000", "0x8000000000000"),
+    "encryption_mask": ("0x0", "0x800000000000"),
 }
 """What a processor may be said to be, by the field of a context: the values there are."""
 

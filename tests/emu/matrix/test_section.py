@@ -3,6 +3,7 @@ import pytest
 
 from emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
 from emu.matrix.choice import parse_choice
+from emu.matrix.features import FEATURE_SECTIONS
 from emu.matrix.limits import LIMITS
 from emu.matrix.section import HIGH_RAM, KEY, MAX_VARIANTS, Section
 from emu.matrix.sections import SECTIONS
@@ -98,7 +99,9 @@ def test_what_there_is_not_can_not_be_chosen(text, message):
         parse_choice(text)
 
 
-@pytest.mark.parametrize("section", [*SECTIONS, *LIMITS], ids=lambda section: section.name)
+@pytest.mark.parametrize(
+    "section", [*SECTIONS, *LIMITS, *FEATURE_SECTIONS], ids=lambda section: section.name
+)
 def test_a_section_fits_its_tables_and_says_what_it_leaves_out(section):
     variants = section.variants()
     assert all(0 < len(each.word) <= MAX_VARIANTS for each in variants)
