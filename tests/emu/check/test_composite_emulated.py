@@ -15,8 +15,8 @@ from emu.check.composite_emulated import (
 )
 from emu.check.departures import DEPARTURES, Scope, departures
 from emu.check.emulated_rules import rules_of
-from emu.fuzz.crossing import crossings
 from emu.fuzz.generate import generate
+from emu.fuzz.layout_composites import composites_of
 from emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from emu.report.composite_case import dump_composite, load_composite
 from tests.emu.cases import COMPOSITE_CASES
@@ -216,7 +216,7 @@ def test_with_all_departures_it_is_what_the_emulated_cpu_does(stand):
         layout = generate(99, index, accesses=4096)
         if layout.context.mode.long:
             memory = layout.memory()
-            found = stand.judge_possible(memory, layout.context, crossings(layout))
+            found = stand.judge_possible(memory, layout.context, composites_of(layout))
             assert same_seen(found.judged.stated, found.judged.seen).all()
             made += len(found.made)
     assert made > 50
