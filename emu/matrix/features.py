@@ -4,6 +4,8 @@ Accesses that LAM, UAI or LASS change are predicted, and counted so; the predict
 what is observed without the feature where the feature leads to (`emu.matrix.intended`).
 """
 
+from dataclasses import replace
+
 from emu.matrix.legacy_sections import LEGACY_SECTIONS
 from emu.matrix.section import Section
 from walker.context import Vendor
@@ -81,15 +83,8 @@ def _pointers(levels: int) -> tuple[Section, ...]:
 
 def _pae_of_amd() -> Section:
     (section,) = (each for each in LEGACY_SECTIONS if each.name == "pae-pdpte")
-    fields = {name: getattr(section, name) for name in Section.__dataclass_fields__}
-    return Section(
-        **fields
-        | {
-            "name": "pae-pdpte-amd",
-            "covers": "the same on an AMD processor, which reads each PDPTE when it is used",
-            "processors": _AMD,
-        }
-    )
+    covers = "the same on an AMD processor, which reads each PDPTE when it is used"
+    return replace(section, name="pae-pdpte-amd", covers=covers, processors=_AMD)
 
 
 FEATURE_SECTIONS = (
