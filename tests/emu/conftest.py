@@ -1,6 +1,3 @@
-import os
-import sys
-
 import pytest
 
 from emu.boot import boot
@@ -17,12 +14,3 @@ def guest4():
 def guest5():
     """The built-in guest with 5-level paging, booted."""
     return boot(build_image(5))
-
-
-@pytest.fixture
-def fresh_seed(request, capsys):
-    """A seed that no run had before, printed, so that what it finds can be found again."""
-    seed = int.from_bytes(os.urandom(4), "little")
-    with capsys.disabled():
-        sys.stdout.write(f"\n{request.node.name}: fresh seed {seed}\n")
-    return seed
