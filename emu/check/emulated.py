@@ -58,11 +58,9 @@ class _Path:
         levels = levels_of(rules)
         shape = len(va), len(levels)
         self.levels = levels
-        self.word_pa, self.word, self.up, self.entry = (np.zeros(shape, np.uint64) for _ in "wwue")
+        self.word_pa, self.word, self.up, self.entry = np.zeros((4, *shape), np.uint64)
         self.end = np.zeros(len(va), np.intp)
-        self.leaf, self.absent, self.refused, self.late = (
-            np.zeros(len(va), np.bool_) for _ in range(4)
-        )
+        self.leaf, self.absent, self.refused, self.late = np.zeros((4, len(va)), np.bool_)
         rows, table = np.arange(len(va)), np.full(len(va), rules.root, np.uint64)
         for at, level in enumerate(levels):
             index = va[rows] >> np.uint64(level.shift) & np.uint64((1 << level.index_bits) - 1)
@@ -255,7 +253,7 @@ def _marks(path: _Path, accesses: Accesses, allowed: NDArray[np.bool_], *, every
 
 def _changed(path: _Path, bits: U64) -> tuple[U64, U64]:
     """Return (address, value) uint64[n, 5] of the words that setting these bits changes."""
-    pa, value = (np.zeros((len(bits), MAX_STEPS), np.uint64) for _ in "pv")
+    pa, value = np.zeros((2, len(bits), MAX_STEPS), np.uint64)
     bits = bits << path.up
     rows = np.flatnonzero((bits & ~path.word != 0).any(axis=1))
     where, word, bits = path.word_pa[rows], path.word[rows], bits[rows]
