@@ -5,7 +5,7 @@ registers the format, and nothing of rights or reserved bits: an entry that a pr
 malformed is listed, too, and then asked about. Nothing is shared with the walker but memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = ["Reading", "mapped"]
 Block = tuple[U64, NDArray[np.uint8]]
 
 _TABLES = 64  # Taken at a time: so many are as much as a block holds.
+_PENDING = 1 << 20  # So many addresses of tables are gathered before equal ones are dropped.
 _TOP = 1 << 64
 _PRESENT, _LARGE = np.uint64(1), np.uint64(0x80)
 
@@ -113,25 +114,34 @@ class Reading:
 
     def _count(self) -> int:
         """Find the tables of each level and the pages below each; return those of the root."""
-        entries = [self._root]
+        entries: Iterable[U64] = [self._root]
         for level in range(len(self._levels) - 1):
-            found = [np.zeros(0, np.uint64)]
-            found += [
-                np.unique(some[self._tables(level, some)] & self._address) for some in entries
-            ]
-            frames = np.unique(np.concatenate(found))
-            frames = frames[has_frames(self._memory, frames)]
+            frames = self._below_all(level, entries)
             self._frames.append(frames)
-            entries = [
-                self._entries(frames[at : at + _TABLES]) for at in range(0, len(frames), _TABLES)
-            ]
+            entries = self._blocks(frames)
         self._pages = [np.zeros(len(frames), np.uint64) for frames in self._frames]
         for level in range(len(self._frames), 0, -1):
-            frames = self._frames[level - 1]
-            for at in range(0, len(frames), _TABLES):
-                some = self._entries(frames[at : at + _TABLES])
+            for number, some in enumerate(self._blocks(self._frames[level - 1])):
+                at = number * _TABLES
                 self._pages[level - 1][at : at + _TABLES] = self._pages_of(level, some)
         return int(self._pages_of(0, self._root).sum())
+
+    def _blocks(self, frames: U64) -> Iterator[U64]:
+        """Yield the entries of these tables, block by block: no more than that is held at once."""
+        for at in range(0, len(frames), _TABLES):
+            yield self._entries(frames[at : at + _TABLES])
+
+    def _below_all(self, level: int, entries: Iterable[U64]) -> U64:
+        """Return the frames in memory that tables of this level refer to as tables, ascending."""
+        found, pending = [np.zeros(0, np.uint64)], 0
+        for some in entries:
+            found.append(np.unique(some[self._tables(level, some)] & self._address))
+            pending += len(found[-1])
+            if pending > _PENDING:
+                # Of what many tables refer to in common little is left.
+                found, pending = [np.unique(np.concatenate(found))], 0
+        frames = np.unique(np.concatenate(found))
+        return frames[has_frames(self._memory, frames)]
 
     def _pages_of(self, level: int, entries: U64) -> U64:
         """Return the number of pages that each of n tables of this level maps, uint64[n]."""
