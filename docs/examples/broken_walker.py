@@ -9,13 +9,14 @@ FRAME = 0x000F_FFFF_FFFF_F000
 
 def translate(memory, context, access):
     """Return the physical address that an access reaches, or None where it faults."""
-    if not context.canonical(access.va):
+    va = linear(context, access)
+    if va is None or not context.canonical(va):
         return None
     table = context.root
     user = writable = executable = True
     for level in range(context.levels, 0, -1):
         shift = 3 + 9 * level
-        entry = memory.word(table + (access.va >> shift & 511) * 8)
+        entry = memory.word(table + (va >> shift & 511) * 8)
         if entry is None or not entry & P or reserved(context, level, entry):
             return None
         user &= bool(entry & US)
@@ -27,15 +28,31 @@ def translate(memory, context, access):
     if not allowed(context, access, entry >> 59 & 15, user, writable, executable):
         return None
     inside = (1 << shift) - 1
-    return entry & context.address_mask & ~inside | access.va & inside
+    return entry & context.address_mask & ~inside | va & inside
 
 
 translate.claims = "translation,rights"
 
 
+def linear(context, access):
+    """Return the linear address that an access goes to, or None if LASS forbids it."""
+    va, upper = access.va, access.va >> 63
+    fetch = access.type.name == "EXECUTE"
+    strict = fetch or (context.smap and not access.ac)
+    if context.lass and (upper if access.cpl == 3 else strict and not upper):
+        return None
+    width = context.lam_supervisor if upper else context.lam_user
+    if width and not fetch:
+        sign = va >> width - 1 & 1
+        va = va & (1 << width) - 1 | sign * ((1 << 63) - (1 << width)) | upper << 63
+    if context.uai and not fetch:
+        va = va & (1 << 57) - 1 | (va >> 56 & 1) * ((1 << 64) - (1 << 57))
+    return va
+
+
 def reserved(context, level, entry):
     """Return the bits of a present entry that have to be 0."""
-    wrong = FRAME & ~context.address_mask
+    wrong = FRAME & ~context.address_mask & ~context.encryption_mask
     if not context.nxe:
         wrong |= XD
     if level > 3:
