@@ -55,7 +55,11 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
     if campaign.plan.walker is not None:
         wrong = sum(_of_walker(campaign, slug) for slug in state.findings)
-        yield f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}"
+        yield (
+            f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}; of "
+            f"{state.answered + state.declined:,} accesses asked it answered {state.answered:,}, "
+            f"declined {state.declined:,}"
+        )
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
         yield f"{found.count:,} × {_told(campaign, found.signature)}"
         _, size = _size(campaign, store, slug)
@@ -80,6 +84,10 @@ def verdict(state: State) -> tuple[int, str]:
         return 1, "FAILED"
     if not state.probes:
         return 2, "; ".join(["nothing asked", *clauses])
+    if state.plan["walker"] is not None and not state.answered:
+        return 2, "; ".join([f"nothing answered by {state.plan['walker']}", *clauses])
+    if state.declined:
+        clauses.append(f"{state.plan['walker']} declined {state.declined:,} of its accesses")
     word = "agreement"
     if state.predicted_only:
         total = state.probes + sum(state.predicted_only.values())
@@ -156,6 +164,9 @@ def record(campaign: Campaign, store: Store) -> dict[str, Any]:
         "layouts": state.layouts,
         "lost": state.lost,
         "walker": campaign.plan.walker,
+        "asked": state.answered + state.declined,
+        "answered": state.answered,
+        "declined": state.declined,
         "findings": [
             {
                 "id": slug,

@@ -40,8 +40,9 @@ command goes on where it was; so does one with a larger --cases, or another --jo
 with another seed, walker or set of options needs a folder of its own."""
 
 _EPILOG = """\
-exit status: 0 nothing was found; 1 there are findings; 2 nothing was asked, bad usage, a folder
-that can't be used, or a cluster that is gone; 130 interrupted."""
+exit status: 0 nothing was found; 1 there are findings; 2 nothing was asked, or answered by the
+walker under test; bad usage, a folder that can't be used, or a cluster that is gone; 130
+interrupted."""
 
 _EVERY = 10.0
 

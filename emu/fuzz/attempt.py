@@ -22,7 +22,7 @@ from emu.fuzz.layout import Layout
 from emu.fuzz.layout_composites import composites_of
 from emu.fuzz.signature import failure_signature
 from emu.peers import Peer, PeerFailure
-from emu.peers.judge import judge
+from emu.peers.judge import LISTS, judge
 from emu.probe import Stand
 from emu.probe.lending import CR3_UNDER_TEST
 from emu.probe.scope import FEATURES, Lacking
@@ -48,7 +48,8 @@ class Attempt:
     say the same, `divergent` the divergences that no known one of the emulator explains, `known`
     the others. `predicted_only` counts what the emulated CPU lacks, by feature, and nobody
     disputes; `not_asked` composites by reason; `masked` those asked with an encryption mask taken
-    off, `copied` accesses made under a copy of the root. `coverage` is bool[n] as `coverage_of`
+    off, `copied` accesses made under a copy of the root; `answered` and `declined` what a walker
+    under test was asked. `coverage` is bool[n] as `coverage_of`
     returns it, `seconds` those of each part.
     """
 
@@ -59,6 +60,8 @@ class Attempt:
     not_asked: Counter[str]
     masked: int
     copied: int
+    answered: int
+    declined: int
     findings: tuple[AnyFinding, ...]
     coverage: NDArray[np.bool_]
     seconds: dict[str, float]
@@ -106,6 +109,8 @@ class Tester:
             Counter(),
             int(asked.sum()) if layout.context.encryption_mask else 0,
             copied,
+            found.answered,
+            found.declined,
             found.gathered(),
             np.zeros(CELLS.count, np.bool_) if coverage is None else coverage,
             clock.seconds,
@@ -218,6 +223,9 @@ def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found
     except PeerFailure as failure:
         found.add_failure(failure_signature(peer.name, failure))
         return
+    lists = answers.listing is not None and bool(peer.claims & LISTS)
+    said = np.full(len(accesses), lists) | (~answers.silent & bool(peer.claims - LISTS))
+    found.answered, found.declined = int(said.sum()), int((~said).sum())
     for judged in judge(peer.claims, answers, memory, context, accesses, truth):
         found.add_judged(f"peer:{peer.name}", peer.claims, judged)
 

@@ -53,7 +53,8 @@ class Findings:
 
     `divergent` counts the accesses that no known emulator divergence explains, once for each
     witness. `asked` bool[n] are those that the CPU was asked for, all unless given: cases of the
-    others don't say what was observed.
+    others don't say what was observed. `answered` and `declined` count the accesses that a walker
+    under test was asked for.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Findings:
         self._diverging: NDArray[np.bool_] = np.zeros(len(layout.accesses), np.bool_)
         self.known: Counter[str] = Counter()
         self.divergent = 0
+        self.answered = self.declined = 0
 
     def add(
         self,

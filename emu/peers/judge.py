@@ -16,12 +16,13 @@ from walker.columns import Accesses, Kind, Outcomes
 from walker.context import CR4, PagingContext
 from walker.memory import U64, PhysicalMemory
 
-__all__ = ["MAX_BESIDE", "Judged", "judge"]
+__all__ = ["LISTS", "MAX_BESIDE", "Judged", "judge"]
 
 MAX_BESIDE = 1024
 """Of how many mappings that differ, beside those of accesses, the rule is found out."""
 
-_LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+"""Claims that a list of mappings answers."""
 
 Fields = dict[str, NDArray[np.bool_]]
 
@@ -44,7 +45,7 @@ class Judged:
 
     def claims_of(self, row: int, claims: frozenset[Claim]) -> frozenset[Claim]:
         """Return which of the walker's claims one answer is about."""
-        return claims & _LISTS if self.listed[row] else claims - _LISTS
+        return claims & LISTS if self.listed[row] else claims - LISTS
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
@@ -72,15 +73,15 @@ def judge(
     """
     listing = answers.listing
     one = _nothing(accesses, outcomes)
-    if claims - _LISTS:
+    if claims - LISTS:
         one = _translations(claims, answers, memory, context, accesses, outcomes)
     nothing = one.accesses.take(slice(0))
     beside = _nothing(nothing, outcomes.take(slice(0)))
-    if listing is not None and claims & _LISTS:
+    if listing is not None and claims & LISTS:
         true = true_listing(memory, context, listing.ranges)
         truth = _mapped(memory, context, accesses, outcomes)
         listed = _listed(claims, listing, true, accesses, truth)
-        one = _either(one, listed) if claims - _LISTS else listed
+        one = _either(one, listed) if claims - LISTS else listed
         others = _beside(claims, listing, true, accesses)
         truth = _mapped(memory, context, others, translate_many(memory, context, others))
         beside = _listed(claims, listing, true, others, truth)

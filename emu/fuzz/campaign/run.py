@@ -145,6 +145,8 @@ class Campaign:
         state.divergent += result.divergent
         state.masked += result.masked
         state.copied += result.copied
+        state.answered += result.answered
+        state.declined += result.declined
         for counts, more in (
             (state.known, result.known),
             (state.predicted_only, result.predicted_only),

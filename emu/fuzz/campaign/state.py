@@ -69,6 +69,8 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     not_asked: dict[str, int] = {}
     masked: int = 0
     copied: int = 0
+    answered: int = 0
+    declined: int = 0
     findings: dict[str, Found] = {}
     seen: str | None = None
     growth: list[tuple[int, int]] = []
@@ -109,7 +111,8 @@ def decode_state(data: bytes) -> State:
         raise BadInput(f"not the state of a campaign: {error}") from error
     if state.format != FORMAT:
         raise BadInput(f"format {state.format!r} is not {FORMAT!r}")
-    numbers = [state.layouts, state.lost, state.probes, state.divergent, state.masked, state.copied]
+    numbers = [state.layouts, state.lost, state.probes, state.divergent]
+    numbers += [state.masked, state.copied, state.answered, state.declined]
     for counts in (state.known, state.predicted_only, state.not_asked):
         numbers += counts.values()
     if min(numbers) < 0 or len(state.rounds) != min(LAG, state.layouts // ROUND):

@@ -37,6 +37,8 @@ class Done:
     not_asked: dict[str, int]
     masked: int
     copied: int
+    answered: int
+    declined: int
     findings: tuple[AnyFinding, ...]
     new: NDArray[np.int32]
     seconds: dict[str, float]
@@ -82,6 +84,8 @@ def work(task: Task) -> Done | Lost:
         dict(+attempt.not_asked),
         attempt.masked,
         attempt.copied,
+        attempt.answered,
+        attempt.declined,
         attempt.findings,
         np.flatnonzero(new).astype(np.int32),
         attempt.seconds,

@@ -35,6 +35,8 @@ def told(task):
         {},
         index % 4,
         index % 2,
+        0,
+        0,
         findings,
         np.array([index % 700, 3], np.int32),
         {"probe": 0.5},
