@@ -4,6 +4,7 @@ from emu.check.compare import Divergence
 from walker.access import AccessType
 from walker.context import PagingContext, PagingMode
 from walker.entry import LEVELS, Entry, is_leaf, level_of, reserved_bits
+from walker.linear import crosses, linear_address
 from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
 from walker.translate import Step, StepKind, Walk
 
@@ -18,6 +19,9 @@ def rule_of(context: PagingContext, divergence: Divergence) -> str:
     """Return the rule that decides between two kinds of answer, of which one is the truth."""
     said, truth = divergence.predicted, divergence.observed
     path = divergence.walk
+    pointer = _about_pointer(context, divergence)
+    if pointer is not None:
+        return pointer
     codes = {code_of(said), code_of(truth)}
     if isinstance(said, GeneralProtection) or path.leaf is None:
         return mapping_rule(context, divergence)
@@ -36,6 +40,9 @@ def mapping_rule(context: PagingContext, divergence: Divergence) -> str:
     """Return the rule that decides whether an address is mapped at all."""
     answers = divergence.predicted, divergence.observed
     path = divergence.walk
+    pointer = _about_pointer(context, divergence)
+    if pointer is not None:
+        return pointer
     if any(isinstance(each, GeneralProtection) for each in answers) or not path.steps:
         return CANONICAL if context.mode.long else LOADED
     last = path.steps[-1]
@@ -46,6 +53,24 @@ def mapping_rule(context: PagingContext, divergence: Divergence) -> str:
     if last.kind is StepKind.NOT_PRESENT:
         return f"P of a {LEVELS[last.level].entry}"
     return f"a {page_of(context, last)} page that is there"
+
+
+def _about_pointer(context: PagingContext, divergence: Divergence) -> str | None:
+    """Return the rule that decides before the walk, if the answers differ for its sake.
+
+    Either raises #GP, or the access is allowed and the other side refuses it.
+    """
+    access, said, truth = divergence.access, divergence.predicted, divergence.observed
+    faults = any(isinstance(each, GeneralProtection) for each in (said, truth))
+    refused = isinstance(truth, Translation) and not isinstance(said, Translation)
+    if not (faults or refused):
+        return None
+    if crosses(context, access):
+        return "the half of the addresses that LASS bars"
+    linear = linear_address(context, access)
+    if linear is None or linear == access.va:
+        return None
+    return f"address bits that {'UAI' if context.uai else 'LAM'} ignores"
 
 
 def page_of(context: PagingContext, step: Step) -> str:
