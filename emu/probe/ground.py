@@ -155,11 +155,7 @@ class Ground:
             path.page | va & np.uint64(FRAME - SLOT) for path, va in zip(paths, vas, strict=True)
         ]
         places = [self.space.index_of(each) for each in slots]
-        fit = np.ones((len(vas[0]), len(self.arena.lent)), np.bool_)
-        for va, path, at in zip(vas, paths, places, strict=True):
-            fit &= self._fit(va, path, at)
-        lent = np.argmax(fit, axis=1).astype(np.uint8)
-        possible: NDArray[np.bool_] = np.logical_or.reduce(fit, axis=1)
+        lent, possible = self._choose(vas, [path.word for path in paths], places)
         found = []
         for va, path, slot, at in zip(vas, paths, slots, places, strict=True):
             held = at != NOWHERE
@@ -197,19 +193,44 @@ class Ground:
         self.lending.select(None)
         return find_paths(self.space, self.control.root, self.control.levels, va)
 
-    def _fit(self, va: U64, paths: Paths, target: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return bool[n, 4]: which slots may be lent where these walks are made.
+    def _choose(
+        self, vas: Sequence[U64], words: list[NDArray[np.int64]], targets: list[NDArray[np.int64]]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return which slot each row's walks are made with, the first that fits, and whether any.
 
-        In place none that the walk uses a word of, or leads to; in a copy of the root any but that
-        which the address itself selects.
+        The targets are indices of words, as `words` are.
         """
-        fit = np.empty((len(va), len(self.arena.lent)), np.bool_)
-        for number, word in enumerate(self._lent_words):
-            fit[:, number] = (paths.word != word).all(axis=1) & (target != word & -2)
-        fit[:, :IN_PLACE] &= self.in_place
-        slot = va >> np.uint64(3 + 9 * self.control.levels) & np.uint64(WORDS - 1)
-        for number, lent in enumerate(self.arena.lent[IN_PLACE:], IN_PLACE):
-            fit[:, number] = slot != lent.slot
+        lent = np.zeros(len(vas[0]), np.uint8)
+        possible = np.ones(len(lent), np.bool_)
+        rows: NDArray[np.intp] | slice = slice(None)  # Nearly always the first one fits all.
+        for number in range(0 if self.in_place else IN_PLACE, len(self.arena.lent)):
+            fit = np.ones(len(lent[rows]), np.bool_)
+            for va, word, target in zip(vas, words, targets, strict=True):
+                fit &= self._fit(number, va[rows], word[rows], target[rows])
+            lent[rows] = number
+            if fit.all():
+                return lent, possible
+            rows = np.arange(len(lent))[rows][~fit]
+        possible[rows] = False
+        return lent, possible
+
+    def _fit(
+        self, number: int, va: U64, word: NDArray[np.int64], target: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Return bool[n]: whether this slot may be lent where these walks are made.
+
+        In place where none of them uses its word, or leads to it; in a copy of the root where it
+        isn't what the address itself selects.
+        """
+        fit: NDArray[np.bool_]
+        if number >= IN_PLACE:
+            slot = va >> np.uint64(3 + 9 * self.control.levels) & np.uint64(WORDS - 1)
+            fit = slot != self.arena.lent[number].slot
+            return fit
+        used = self._lent_words[number]
+        fit = target != used & -2
+        for level in range(self.control.levels):
+            fit &= word[:, level] != used
         return fit
 
     def _is_own(self, paths: Paths) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ Decided from the raw control registers and from the probe's own reading of the t
 walker. An access that the feature doesn't change is asked like any other.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,15 +119,14 @@ def _walks(control: Control, va: U64) -> NDArray[np.bool_]:
     return _sign_extended(va, control.va_bits)
 
 
-def refuse(found: Lacking, vas: Iterable[int]) -> None:
+def refuse(found: Lacking, va: U64) -> None:
     """Raise `BadInput` if any of these accesses can't be asked of the emulated CPU."""
-    for feature, va in zip(found.tolist(), vas, strict=True):
-        if feature:
-            name = FEATURES[feature - 1]
-            what = LACKS[name] if name == "wide" else f"{name} ({LACKS[name]})"
-            raise BadInput(
-                f"access to {va:#x}: the emulated CPU has no {what}; it is predicted only"
-            )
+    rows = np.flatnonzero(found)
+    if len(rows):
+        name = FEATURES[int(found[rows[0]]) - 1]
+        what = LACKS[name] if name == "wide" else f"{name} ({LACKS[name]})"
+        at = int(va[rows[0]])
+        raise BadInput(f"access to {at:#x}: the emulated CPU has no {what}; it is predicted only")
 
 
 def _sign_extended(va: U64, width: int) -> NDArray[np.bool_]:
