@@ -102,7 +102,7 @@ class Findings:
             )
             names = [name for name, column in fields.items() if column[row]]
             signature = signature_of(context, divergence, names, witness)
-            self._keep(signature, divergence, row)
+            self._keep(signature, divergence, row, asked=bool(self._asked[row]))
         return explained
 
     def add_judged(self, witness: str, claims: frozenset[Claim], judged: Judged) -> None:
@@ -121,16 +121,16 @@ class Findings:
             signature = signature_of(context, told, names, witness, about)
             # A case says what was observed, and not what is true in the terms of a claim.
             seen = told if judged.seen is None else replace(told, observed=judged.seen[row])
-            if judged.seen is None and signature not in self._first:
-                self._unseen.add(signature)
-            self._keep(signature, seen, row)
+            # What is listed beside the accesses was never one, and has no row here.
+            asked = judged.seen is not None and bool(self._asked[row])
+            self._keep(signature, seen, row, asked=asked)
 
-    def _keep(self, signature: Signature, divergence: Divergence, row: int) -> None:
+    def _keep(self, signature: Signature, divergence: Divergence, row: int, *, asked: bool) -> None:
         self._counts[signature] += 1
         if signature not in self._first:
             self._first[signature] = divergence
             self._row[signature] = row
-            if not self._asked[row]:
+            if not asked:
                 self._unseen.add(signature)
 
     def add_failure(self, signature: Signature) -> None:

@@ -10,6 +10,9 @@ from emu.fuzz import attempt
 from emu.fuzz.findings import MEANT, SECOND_WALK
 from emu.fuzz.generate import generate
 from emu.fuzz.layout_case import case_layout
+from emu.peers import Claim
+from emu.peers.answers import Listed, Listing, nothing_said
+from emu.peers.listing import ranges_of
 from walker.bulk import translate_many
 from walker.columns import Kind
 from walker.context import Vendor
@@ -105,3 +108,30 @@ def test_intentions_of_every_kind_are_noted_under_each_feature(strange):
         for kind in kinds:
             kinds[kind] += int((outcomes.kind == kind).sum())
     assert min(kinds.values()) > 100
+
+
+class Lister:
+    """Lists pages that aren't there, beside the one access."""
+
+    name, claims = "lister", frozenset({Claim.LEAVES})
+
+    def answer(self, memory, context, accesses):
+        ranges = ranges_of(memory, context, accesses)
+        va = ranges.first[:1] + np.array([7, 9, 11], np.uint64) * np.uint64(4096)
+        size = np.full(3, 4096, np.uint64)
+        listed = Listed(va, va, size, np.zeros(3, np.uint64))
+        return replace(
+            nothing_said(accesses), listing=Listing(ranges, listed, np.zeros(3, np.int64))
+        )
+
+
+def test_what_a_walker_lists_beside_the_accesses_is_no_row_of_them():
+    layout = generate(0, 1, accesses=96)
+    one = slice(0, 1)
+    layout = replace(layout, accesses=layout.accesses.take(one), meant=layout.meant.take(one))
+    found = attempt.Tester(peer=Lister()).findings(layout)
+    assert found.divergent > 1
+    for each in found.all():
+        assert each.row == 0 or (None, None) == (
+            each.case.probes[0].predicted, each.case.probes[0].observed,
+        )  # fmt: skip
