@@ -26,14 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="which combinations are drawn (0)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--module", choices=_ALL, action="append", help="only this (all)")
-    parser.add_argument("--shared", action="store_true", help="only the modules both sides import")
+    parser.add_argument("--shared", action="store_true", help="only what both sides run")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="one mutant of N (1)")
     parser.add_argument("--json", action="store_true", help="print one document as JSON")
     options = parser.parse_args(arguments)
     if options.every < 1 or options.jobs < 1:
         parser.error("--every and --jobs are at least 1")
     modules = options.module or (SHARED if options.shared else _ALL)
-    tally = take_out(modules, options.seed, options.jobs, options.every)
+    tally = take_out(modules, options.seed, options.jobs, options.every, shared=options.shared)
     if options.json:
         write_json(tally)
     else:
@@ -41,18 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if tally.good else 1
 
 
-def take_out(modules: Sequence[str], seed: int, jobs: int, every: int = 1) -> Tally:
+def take_out(
+    modules: Sequence[str], seed: int, jobs: int, every: int = 1, *, shared: bool = False
+) -> Tally:
     """Make the mutants of these modules, one of `every`, and see which are noticed.
+
+    With `shared`, those alone that are on lines which both sides run.
 
     What the prediction and the observation both run is for the product's own commands to judge, and
     for nothing else: a survivor there is something both get wrong in one way. The rest is for the
     CPU's answers to a sample, where they tell, and then for tests.
     """
     began = time.monotonic()
-    shared = [module for module in modules if module in SHARED]
-    lines = lines_of_both(shared) if shared else set()
-    taken = samples(seed) if set(modules) & set(MODULES) - {NESTED} else []
-    kept = kept_pairs(seed) if NESTED in modules else []
+    named = [module for module in modules if module in SHARED]
+    lines = lines_of_both(named) if named else set()
+    ruling = set() if shared else set(modules) & set(MODULES)
+    taken = samples(seed) if ruling - {NESTED} else []
+    kept = kept_pairs(seed) if NESTED in ruling else []
     both, others = [], []
     for module in modules:
         source = (_ROOT / _path(module)).read_text("utf-8")
@@ -61,7 +66,7 @@ def take_out(modules: Sequence[str], seed: int, jobs: int, every: int = 1) -> Ta
         for mutant in mutants_of(module, source):
             if run_by(mutant, lines):
                 both.append(mutant)
-            elif module in MODULES:
+            elif module in ruling:
                 others.append(mutant)
     both, others = both[::every], others[::every]
     mutants = [*both, *others]
@@ -69,12 +74,14 @@ def take_out(modules: Sequence[str], seed: int, jobs: int, every: int = 1) -> Ta
     def noticed(mutant: Mutant) -> bool:
         if mutant.module == NESTED:
             return killed_in_guest_mode(mutant, kept)
-        return mutant.module in MODULES and killed(mutant, taken)
+        return killed(mutant, taken)
 
     agreed = _alive(jobs, both, lambda each: noticed_by(each) is not None, "by the product")
     left = _alive(jobs, others, noticed, "by the CPU")
     survivors = [*agreed, *_alive(jobs, left, fails_tests, "by tests")]
     table = [row for row in load_table() if row.module in modules]
+    if shared:
+        table = [row for row in table if any(row.fits(mutant) for mutant in both)]
     return Tally(
         mutants,
         both,
