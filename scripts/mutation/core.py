@@ -39,7 +39,8 @@ def write_sources(folder: Path) -> None:
 
 
 def _core(tables: Sequence[int], *, divided: bool) -> bytes:
-    first, second = bytearray(0x6000), bytearray(0x2000)
+    # Of a core that is divided, the second segment ends within a frame, with nothing behind.
+    first, second = bytearray(0x6000), bytearray(0x1800 if divided else 0x2000)
 
     def put(pa: int, entry: int) -> None:
         start, data = (_FIRST, first) if pa < _SECOND else (_SECOND, second)
