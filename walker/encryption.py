@@ -9,7 +9,7 @@ from walker.entry import ADDRESS_FIELD, Entry, level_of
 from walker.memory import FRAME, PhysicalMemory
 from walker.tables import read_tables
 
-__all__ = ["likely_encryption_mask"]
+__all__ = ["encryption_mask_hint", "likely_encryption_mask"]
 
 _LOWEST = 32
 """No processor has such a bit further down: PAE's CR3 would have no place for it."""
@@ -32,6 +32,13 @@ def likely_encryption_mask(memory: PhysicalMemory, context: PagingContext) -> in
         if _suggests(memory, context, mask):
             return mask
     return 0
+
+
+def encryption_mask_hint(mask: int, *, case: bool) -> str:
+    """Return how a user states this encryption mask: in a case file, else by an option."""
+    if case:
+        return f'"encryption_mask": "{mask:#x}" in the "cpu" of the case file'
+    return f"--encryption-mask {mask:#x}"
 
 
 def _candidates(bits: int) -> Iterator[int]:

@@ -116,7 +116,7 @@ def _pages_about(memory: PhysicalMemory, context: PagingContext, walk: Lister, v
         return Leaves.join(found)
     found = [Leaves.none()]
     window = np.unique(va >> np.uint64(_WINDOW))
-    first = np.flatnonzero(np.diff(window, prepend=window[0] - np.uint64(2)) != 1)
+    first = np.append(0, np.flatnonzero(np.diff(window) != 1) + 1)
     last = np.append(first[1:], len(window)) - 1
     for low, high in zip(window[first].tolist(), window[last].tolist(), strict=True):
         found += walk(memory, context, low << _WINDOW, high + 1 << _WINDOW)

@@ -21,6 +21,7 @@ from emu.probe import FEATURES, Prober
 from emu.report.composite_case import CompositeCase, dump_composite, load_composite
 from emu.report.composite_text import composite_lines
 from emu.report.records import access_of, replayed_case
+from emu.report.source import encryption_lines
 from emu.report.text import access_text, divergence_lines, outcome_text
 from walker.bulk import translate_many
 from walker.columns import Accesses, Outcomes
@@ -123,11 +124,15 @@ def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: b
         if peer is not None:
             raise BadInput(f"{name}: a walker can't be asked for a composite")
         return _Counts(1, 1, int(_composite(name, composite, limit, as_json=as_json)))
-    case = open_source(name, kind=SourceKind.CASE).case
+    source = open_source(name, kind=SourceKind.CASE)
+    case = source.case
     if case is None:
         raise BadInput(f"{name}: not a case")
     names_another(name, case, chosen)
     replayed = contained(lambda: _outcomes(case), limit)
+    if not len(replayed.made):
+        for line in encryption_lines(source):
+            remark(f"{name}: {line}")
     told = None
     made = replayed.made
     if peer is not None:

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from emu.report.text import context_text, size_text
-from walker.encryption import likely_encryption_mask
+from walker.encryption import encryption_mask_hint, likely_encryption_mask
 from walker.entry import level_of
 from walker.source import Contents, Source, SourceKind
 from walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
 
 __all__ = [
     "begins_text",
+    "encryption_lines",
     "format_text",
     "missing_text",
     "source_text",
@@ -78,17 +79,20 @@ def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
             "most entries of the root, or of all tables, make no sense: "
             "are CR3 and the paging mode right?"
         )
-        mask = likely_encryption_mask(source.memory, source.context)
-        if mask:
-            yield (
-                "the root's entries share bits that may be no address: "
-                f"--encryption-mask {mask:#x}?"
-            )
+        yield from encryption_lines(source)
     if found.beyond_40 and not source.width_known:
         yield (
             f"{_entries(found.beyond_40, 'need')} more than 40 bits of physical address, "
             f"{found.beyond_46:,} of them more than 46: give --maxphyaddr if the CPU has fewer"
         )
+
+
+def encryption_lines(source: Source) -> Iterator[str]:
+    """Yield the encryption mask that the root suggests, as it is stated; nothing without one."""
+    mask = likely_encryption_mask(source.memory, source.context)
+    if mask:
+        hint = encryption_mask_hint(mask, case=source.case is not None)
+        yield f"the root's entries share bits that may be no address: {hint}?"
 
 
 def unfollowed_record(found: Unfollowed) -> dict[str, Any]:

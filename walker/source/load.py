@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from walker.context import CR0, CR4, PagingContext
-from walker.encryption import likely_encryption_mask
+from walker.encryption import encryption_mask_hint, likely_encryption_mask
 from walker.errors import BadInput
 from walker.memory import FRAME, PhysicalMemory
 from walker.source.case import Case, parse_case
@@ -118,9 +118,10 @@ def _chosen_kind(file: MappedFile, kind: SourceKind | str | None) -> SourceKind:
         return SourceKind.CASE
     unread = unread_format(head)
     if unread is not None:
-        raise BadInput(
-            f"{unread.name}: {unread.advice} (--kind raw takes the file as memory all the same)"
-        )
+        # A raw image is whole frames: of another size the file would be refused as one, too.
+        raw = " (--kind raw takes the file as memory all the same)"
+        whole = len(file.data) % FRAME == 0
+        raise BadInput(f"{unread.name}: {unread.advice}{raw if whole else ''}")
     return SourceKind.RAW
 
 
@@ -162,7 +163,7 @@ def _of_core(name: str, core: ElfCore) -> Contents:
 
 def _case_source(contents: Contents, registers: Registers, *, nested: bool) -> Source:
     context = registers.over(contents.registers).context()
-    _check_root(contents.memory, context, nested=nested)
+    _check_root(contents, context, nested=nested)
     return Source(**_shared(contents), context=context)
 
 
@@ -177,7 +178,7 @@ def _source(contents: Contents, registers: Registers, width: int, *, nested: boo
     _require_paging(everything, contents)
     context = everything.context(width=width)
     _check_width(memory, context, assumed=everything.maxphyaddr is None)
-    _check_root(memory, context, nested=nested)
+    _check_root(contents, context, nested=nested)
     hint = other_levels(memory, context) if everything.cr4 is None and not nested else None
     return Source(
         **_shared(contents),
@@ -226,13 +227,15 @@ def _check_width(memory: PhysicalMemory, context: PagingContext, *, assumed: boo
         )
 
 
-def _check_root(memory: PhysicalMemory, context: PagingContext, *, nested: bool) -> None:
+def _check_root(contents: Contents, context: PagingContext, *, nested: bool) -> None:
+    memory = contents.memory
     if nested or memory.backed(np.array([context.root & -FRAME], dtype=np.uint64))[0]:
         return
     shown = [f"{start:#x}–{start + size:#x}" for start, size in memory.ranges[:4]]
     more = ["…"] if len(memory.ranges) > 4 else []
     mask = likely_encryption_mask(memory, context)
-    advice = f"; --encryption-mask {mask:#x} would make sense" if mask else ""
+    hint = encryption_mask_hint(mask, case=contents.kind is SourceKind.CASE)
+    advice = f"; {hint} would make sense" if mask else ""
     raise BadInput(
         f"CR3 {context.cr3:#x} points outside the image "
         f"(ranges {', '.join(shown + more) or 'none'}){advice}"

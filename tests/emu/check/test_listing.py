@@ -130,6 +130,14 @@ def test_the_walk_as_it_is_does_not():
     assert verdict.probes == check(built().memory, context(), walk=changed(lambda it: it)).probes
 
 
+def test_a_list_too_long_to_read_whole_is_held_to_the_outcomes_from_address_0_on(monkeypatch):
+    monkeypatch.setattr("emu.check.listing._SPARE", -1 << 20)
+    built = Builder().map(0, 0x8000).map(KIB4, 0x9000).map(GIB1, 0xA000)
+    assert 0 == check(built.memory, context()).divergent
+    verdict = check(built.memory, context(), walk=dropped(0))
+    assert {0, KIB4 - 16, KIB4 - 1} == {each.access.va for each in verdict.listing}
+
+
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 def test_a_dropped_page_of_the_older_modes_diverges(mode):
     tables = Tables(mode).map(VA, 0x8000).map(0xC000_0000, 0x9000, P | RW)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.emu.cases import COMPOSITE_CASES, KNOWN_CASES
+from tests.emu.cases import CASES, COMPOSITE_CASES, KNOWN_CASES
 from tests.emu.cli.conftest import case_of
 from walker.bulk import translate_many
 from walker.source import Probe, dump_case, load_case, parse_case
@@ -131,6 +131,20 @@ def test_replay_of_probes_that_are_all_predicted_only_is_exit_status_2(run, tmp_
     assert "nothing asked: the emulated CPU lacks what the probes need\n" in ran.err
     assert 2 == run("replay", path, "--json").status
     assert 0 == run("replay", path, small_case).status
+
+
+def test_replay_names_the_key_of_an_encryption_mask_that_a_case_may_lack(run, tmp_path):
+    case = load_case(CASES / "rules" / "cbit47_m48.json")
+    path = written(tmp_path / "c.json", replace(case, cpu=replace(case.cpu, encryption_mask=0)))
+    ran = run("replay", path)
+    hint = (
+        f"{path}: the root's entries share bits that may be no address: "
+        '"encryption_mask": "0x800000000000" in the "cpu" of the case file?\n'
+    )
+    assert (2, True) == (ran.status, hint in ran.err)
+    ran = run("replay", written(path, case))
+    assert (0, False) == (ran.status, "encryption_mask" in ran.err)
+    assert 0x800000000000 == case.cpu.encryption_mask
 
 
 def test_a_walker_is_held_to_what_is_predicted_only(run, tmp_path):

@@ -198,7 +198,19 @@ def test_a_cr3_with_an_encryption_bit_is_told_what_the_bit_may_be(put):
     assert reason(name, given).endswith(f"; --encryption-mask {mask:#x} would make sense")
     source = open_source(name, replace(given, encryption_mask=mask))
     assert 0x1000 == source.context.root
-    assert "encryption-mask" not in reason(name, Registers(cr3=mask | 0x9000, maxphyaddr=48))
+
+
+def test_of_a_case_the_hint_of_an_encryption_mask_is_the_key_that_states_it(put):
+    mask = 1 << 47
+    case = Case(
+        cpu=Cpu(cr3=mask | 0x1000, maxphyaddr=48),
+        ram=((0, 0x4000),),
+        entries={0x1000: mask | 0x2067},
+    )
+    key = '"encryption_mask": "0x800000000000" in the "cpu" of the case file'
+    assert reason(put(dump_case(case), "case.json")).endswith(f"; {key} would make sense")
+    said = replace(case, cpu=replace(case.cpu, encryption_mask=mask))
+    assert 0x1000 == open_source(put(dump_case(said), "case.json")).context.root
 
 
 def test_of_a_cpu_that_does_not_page_those_that_do_are_named(put, elf):

@@ -36,6 +36,13 @@ def test_each_format_is_refused_by_name_with_what_would_read_it(at, image):
     assert "raw" == open_source(path, Registers(cr3=0x1000), kind="raw").kind
 
 
+def test_a_file_that_is_no_raw_image_by_its_size_is_not_said_to_be_taken_for_one(image):
+    path = image(b"EMiL\x01\0\0\0", size=0x4020)
+    assert ADVICE not in reason(path)
+    with pytest.raises(BadInput, match="16416 bytes are not a multiple of 4096"):
+        open_source(path, Registers(cr3=0x1000), kind="raw")
+
+
 @pytest.mark.parametrize(
     ("head", "begins"),
     [
