@@ -7,6 +7,7 @@ import numpy as np
 
 from emu.fuzz.reduce.reducer import reduce_case, shown, too_many
 from emu.fuzz.reduce.relocate import LOW_PAGE, compacted
+from emu.fuzz.reduce.shorter import large_pages, without_pml5
 from emu.fuzz.reduce.simpler import size_of
 from emu.probe.composites import SAME_PKRU
 from emu.report.composite_case import CompositeCase
@@ -70,6 +71,26 @@ def _same_place(case: CompositeCase) -> Iterator[CompositeCase]:
         yield replace(case, composite=replace(composite, then_va=composite.va))
 
 
+def _shorter(case: CompositeCase) -> Iterator[CompositeCase]:
+    """Yield the case with four levels in place of five, or a larger page in one of its walks."""
+    inner, composite = case.case, case.composite
+    va, then = int(composite.va[0]), int(composite.second_va()[0])
+    paths = [walk(inner.memory(), inner.context(), each) for each in (va, then)]
+    shorter = without_pml5(inner, list(zip((va, then), paths, strict=True)))
+    if shorter is not None:
+        candidate, (low, low_then) = shorter
+        second = low if composite.then_va[0] == composite.va[0] else low_then
+        moved = replace(
+            composite, va=np.array([low], np.uint64), then_va=np.array([second], np.uint64)
+        )
+        yield replace(case, case=candidate, composite=moved)
+    for level in (3, 2):
+        for path in paths:
+            for candidate in large_pages(inner, path, level):
+                if size_of(candidate) < size_of(inner):
+                    yield replace(case, case=candidate)
+
+
 def _lower(case: CompositeCase) -> Iterator[CompositeCase]:
     """Yield the case with its tables in a row, at low addresses."""
     lower = compacted(case.case)
@@ -99,6 +120,7 @@ _CHANGES = (
     _plain_column("then_cpl", 0),
     _plain_column("then_ac", 0),
     _plain_column("then_pkru", SAME_PKRU),
+    _shorter,
     _lower,
     _lower_pages,
 )
