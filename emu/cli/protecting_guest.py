@@ -148,10 +148,11 @@ def story_lines(story: Story, seconds: float, *, verbose: bool) -> Iterator[str]
     yield ""
     stopped = sum(not isinstance(each.stop, _NO_STOP) for each in story.attacks)
     works = sum(isinstance(each.stop, NotStopped) for each in story.attacks)
+    rest = len(story.attacks) - stopped - works
     yield (
         f"verdict: {'FAILED' if story.divergent else 'as stated'}: "
         f"{story.mappings.count + story.beyond.count:,} accesses, {stopped} attacks stopped, "
-        f"{works} not stopped as stated, {story.divergent} wrong, "
+        f"{works} not stopped as stated, {rest} ended otherwise, {story.divergent} wrong, "
         f"{seconds:.1f} s"
     )
 

@@ -202,7 +202,11 @@ def _rootless(contents: Contents) -> str:
 
 def _require_paging(registers: Registers, contents: Contents) -> None:
     """Raise `BadInput` where the chosen CPU doesn't page, and name those that do."""
-    others = [number for number, each in enumerate(contents.cpus) if _pages(each)]
+    others = [
+        number
+        for number, each in enumerate(contents.cpus)
+        if number != contents.cpu and _pages(each)
+    ]
     if not _pages(registers) and others:
         cr0, names = registers.cr0, ", ".join(map(str, others[:_NAMED]))
         raise BadInput(f"paging is off on CPU {contents.cpu}: CR0 = {cr0:#x}; CPU {names} pages")

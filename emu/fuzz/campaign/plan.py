@@ -11,7 +11,8 @@ from emu.fuzz.generate import Base, base_of, generate, mutate
 from emu.fuzz.layout import Layout
 from emu.guests import booted_guest, names_guest
 from emu.peers import Limits
-from walker.source import open_source
+from walker.errors import BadInput
+from walker.source import Source, open_contents, source_of
 
 __all__ = ["LAG", "ROUND", "Plan"]
 
@@ -80,5 +81,14 @@ class Plan:
 
 @lru_cache(1)
 def _base(source: str) -> Base:
-    found = booted_guest(source) if names_guest(source) else open_source(source)
+    found = booted_guest(source) if names_guest(source) else _opened(source)
     return base_of(found.memory, found.context)
+
+
+def _opened(name: str) -> Source:
+    """Return a source that says where its tables are, since there are no options that would."""
+    contents = open_contents(name)
+    if contents.registers.cr3 is None:
+        case = f"crosswalk walk {name} --cr3 CR3 --save-case FILE"
+        raise BadInput(f"{name}: doesn't say what CR3 is; `{case}` writes a case that does")
+    return source_of(contents)

@@ -60,3 +60,14 @@ def test_a_source_that_cannot_be_read_is_one_line(run, tmp_path):
     ran = run("fuzz", "--from", tmp_path / "none", "--corpus", tmp_path / "corpus")
     assert (2, "") == (ran.status, ran.out)
     assert "none: no such file" in ran.err.splitlines()[-1]
+
+
+def test_a_source_that_does_not_say_its_cr3_is_told_how_to_say_it(run, tmp_path, small_raw):
+    how = ("--cases", "1", "--accesses", "16", "--jobs", "1", "--corpus", tmp_path / "corpus")
+    ran = run("fuzz", "--from", small_raw, *how)
+    said = f"crosswalk walk {small_raw} --cr3 CR3 --save-case FILE"
+    expected = f"{small_raw}: doesn't say what CR3 is; `{said}` writes a case that does"
+    assert (2, f"crosswalk: error: {expected}\n") == (ran.status, ran.err)
+    made = tmp_path / "made.json"
+    assert 0 == run("walk", small_raw, "--cr3", "0x1000", "--save-case", made).status
+    assert 0 == run("fuzz", "--from", made, *how).status

@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import re
 
 import pytest
 
@@ -29,7 +30,13 @@ def test_it_is_told_in_words(run):
     lines = ran.out.splitlines()
     assert ran.status == 0
     assert [line[0] for line in lines if line[:1].isdigit()] == list("1234567")
-    assert lines[-2].startswith("verdict: as stated")
+    counts = re.fullmatch(
+        r"verdict: as stated: [\d,]+ accesses, (\d+) attacks stopped, (\d+) not stopped as stated, "
+        r"(\d+) ended otherwise, 0 wrong, [\d.]+ s",
+        lines[-2],
+    )
+    assert (70, 10, 2) == tuple(map(int, counts.groups()))
+    assert 70 + 10 + 2 == len(run("protect", "--json").document["attacks"])
 
 
 def test_a_crash_that_is_meant_leaves_no_trace():

@@ -220,6 +220,12 @@ def test_of_a_cpu_that_does_not_page_those_that_do_are_named(put, elf):
     assert 0x1000 == open_source(core, cpu=3).context.cr3
 
 
+def test_a_cr0_without_paging_that_is_given_is_not_answered_with_the_very_cpu(put, elf):
+    core = put(elf.Core(notes=elf.qemu_notes(elf.cpu_state(cr0=0x80050033, cr3=0x1000))).build())
+    expected = "image: paging is off: CR0 = 0x11 lacks PG or PE"
+    assert expected == reason(core, Registers(cr0=0x11))
+
+
 def test_memory_may_end_at_the_assumed_maxphyaddr(put, elf):
     loads = [(0, bytes(0x3000)), ((1 << 40) - 0x1000, bytes(0x1000))]
     assert open_source(put(elf.Core(loads=loads).build())).context.maxphyaddr == 40
