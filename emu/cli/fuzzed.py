@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -13,6 +13,7 @@ from emu.fuzz.campaign.state import State, new_cells
 from emu.fuzz.campaign.store import Store
 from emu.fuzz.coverage import CELLS, coverage_record
 from emu.report.composite_case import parse_composite
+from emu.report.conclusion import agreement, counted
 from walker.source import parse_case
 
 __all__ = ["junit", "record", "report_lines", "reproduce", "verdict"]
@@ -33,9 +34,9 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         f"{state.divergent:,} diverge"
     )
     if state.predicted_only:
-        yield f"predicted only, as the emulated CPU has none: {_counted(state.predicted_only)}"
+        yield f"predicted only, as the emulated CPU has none: {_sorted(state.predicted_only)}"
     if state.not_asked:
-        yield f"not asked: {_counted(state.not_asked)}"
+        yield f"not asked: {_sorted(state.not_asked)}"
     if state.lost:
         yield f"{state.lost:,} layouts without a result: the emulator crashed, hung or failed"
     seen, possible = int(campaign.seen.bits.sum()), int(CELLS.possible.sum())
@@ -72,10 +73,13 @@ def verdict(state: State) -> tuple[int, str]:
     Only what the CPU was asked and answered is agreement; what it lacks, what wasn't asked, and
     under which condition is said with it. 2: nothing was asked.
     """
+    known = sum(state.known.values())
     clauses = []
+    if state.predicted_only and known:
+        clauses.append(f"known divergences: {known:,}")
     for title, counts in (("predicted only", state.predicted_only), ("not asked", state.not_asked)):
         if counts:
-            clauses.append(f"{title}: {_counted(counts)}")
+            clauses.append(f"{title}: {_sorted(counts)}")
     if state.copied:
         clauses.append(f"{state.copied:,} under a copy of the root")
     if state.masked:
@@ -88,15 +92,13 @@ def verdict(state: State) -> tuple[int, str]:
         return 2, "; ".join([f"nothing answered by {state.plan['walker']}", *clauses])
     if state.declined:
         clauses.append(f"{state.plan['walker']} declined {state.declined:,} of its accesses")
-    word = "agreement"
-    if state.predicted_only:
-        total = state.probes + sum(state.predicted_only.values())
-        word += f" on {state.probes:,} of {total:,} probes"
+    beyond = sum(state.predicted_only.values())
+    word = agreement(state.probes - known, state.probes, beyond)
     return 0, "; ".join([word, *clauses])
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} ({name})" for name, count in sorted(counts.items()))
+def _sorted(counts: dict[str, int]) -> str:
+    return counted(dict(sorted(counts.items())))
 
 
 def _size(campaign: Campaign, store: Store, slug: str) -> tuple[int | None, str]:

@@ -13,6 +13,7 @@ from emu.cli.output import add_json, command_text, emit, progress_bar, remark
 from emu.cli.pace import Pace
 from emu.fuzz.nested import make_pair
 from emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
+from emu.report.conclusion import agreement
 from emu.report.nested_divergence import nested_divergence_lines
 from emu.report.text import access_text
 from walker.errors import BadInput
@@ -128,12 +129,15 @@ def _word(total: _Sum) -> str:
     """Return the verdict: agreement on no more than was asked."""
     if total.failed:
         return "FAILED"
-    if not total.fatal:
-        return "agreement" if total.probes else "nothing asked"
-    not_asked = f"not asked: {total.fatal:,} ({_FATAL})"
-    if not total.probes:
-        return f"nothing asked; {not_asked}"
-    return f"agreement on {total.probes:,} of {total.probes + total.fatal:,} probes; {not_asked}"
+    clauses = []
+    if total.fatal and total.explained:
+        clauses.append(f"known divergences: {total.explained:,}")
+    if total.fatal:
+        clauses.append(f"not asked: {total.fatal:,} ({_FATAL})")
+    word = "nothing asked"
+    if total.probes:
+        word = agreement(total.agreements, total.probes, total.fatal)
+    return "; ".join([word, *clauses])
 
 
 def _tell(

@@ -17,6 +17,7 @@ from emu.matrix.tlb.summary import sequence_list
 from emu.matrix.unit import AnySection, units_of
 from emu.probe.composites import FORMS, Family
 from emu.probe.scope import LACKS
+from emu.report.conclusion import agreement, counted
 from walker.columns import Kind
 
 __all__ = ["list_lines", "section_record", "summary_lines", "verdict"]
@@ -170,10 +171,12 @@ def verdict(summary: Summary) -> tuple[int, str]:
 
     Only what the CPU was asked and answered is agreement. 2: nothing was asked.
     """
+    known = sum(summary.known.values()) + sum(summary.tlb.known.values())
     clauses = []
+    if summary.predicted_only and known:
+        clauses.append(f"known divergences: {known:,}")
     if summary.predicted_only:
-        counts = ", ".join(f"{count:,} ({name})" for name, count in summary.predicted_only.items())
-        clauses.append(f"predicted only: {counts}")
+        clauses.append(f"predicted only: {counted(summary.predicted_only)}")
     if summary.masked:
         clauses.append(f"{summary.masked:,} with the encryption mask taken off")
     if summary.divergent or summary.tlb.violations or summary.crashes:
@@ -181,8 +184,5 @@ def verdict(summary: Summary) -> tuple[int, str]:
     probes = summary.probes + summary.tlb.accesses
     if not probes:
         return 2, "; ".join(["nothing asked", *clauses])
-    word = "agreement"
-    if summary.predicted_only:
-        total = probes + sum(summary.predicted_only.values())
-        word += f" on {probes:,} of {total:,} probes"
-    return 0, "; ".join([word, *clauses])
+    beyond = sum(summary.predicted_only.values())
+    return 0, "; ".join([agreement(probes - known, probes, beyond), *clauses])

@@ -1,12 +1,12 @@
 """The last word of a check: how much of an address space it speaks of, and the exit status."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from emu.check import Verdict
 from walker.unfollowed import Unfollowed
 
-__all__ = ["Conclusion", "Scope", "conclude"]
+__all__ = ["Conclusion", "Scope", "agreement", "conclude", "counted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +105,25 @@ def conclude(verdict: Verdict, scope: Scope, broken: int = 0) -> Conclusion:
     return Conclusion(status, "; ".join(words), advice)
 
 
-def _agreement(verdict: Verdict) -> str:
+def agreement(agreements: int, asked: int, beyond: int) -> str:
     """Return the word agreement, with how far it goes if that isn't all the way.
 
-    Not where the emulator is known to be wrong about every access.
+    `asked` accesses were made, of which so many `agreements`; the others are known divergences,
+    and where there are no others, that is said. `beyond` are accesses that couldn't be made.
     """
-    text = "agreement" if verdict.agreements else "known divergences alone"
-    if verdict.predicted_only:
-        total = verdict.probes + sum(verdict.predicted_only.values())
-        text += f" on {verdict.agreements:,} of {total:,} probes"
+    text = "agreement" if agreements else "known divergences alone"
+    return f"{text} on {agreements:,} of {asked + beyond:,} probes" if beyond else text
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts by name in words, as a clause of a verdict has them."""
+    return ", ".join(f"{count:,} ({name})" for name, count in counts.items())
+
+
+def _agreement(verdict: Verdict) -> str:
+    """Return the word, with how far it goes in probes and in mappings."""
+    beyond = sum(verdict.predicted_only.values())
+    text = agreement(verdict.agreements, verdict.probes, beyond)
     if verdict.checked < verdict.mappings:
         joint = ", " if verdict.predicted_only else " on "
         text += f"{joint}{verdict.checked:,} of {verdict.mappings:,} mappings"
@@ -125,14 +135,10 @@ def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
     if verdict.predicted_only and verdict.known:
         yield f"known divergences: {sum(verdict.known.values()):,}"
     if verdict.predicted_only:
-        yield f"predicted only: {_counted(verdict.predicted_only)}"
+        yield f"predicted only: {counted(verdict.predicted_only)}"
     not_asked = verdict.not_asked | scope.not_asked
     if not_asked:
-        yield f"not asked: {_counted(not_asked)}"
+        yield f"not asked: {counted(not_asked)}"
     if verdict.copied:
         yield f"{sum(verdict.copied.values()):,} under a copy of the root"
     yield from scope.conditions()
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} ({name})" for name, count in counts.items())

@@ -23,6 +23,12 @@ def state(walker=None, **counts):
             0,
             "agreement on 1,000 of 1,012 probes; predicted only: 12 (LAM)",
         ),
+        (
+            {"probes": 1000, "known": {"one": 90, "two": 10}, "predicted_only": {"LAM": 12}},
+            0,
+            "agreement on 900 of 1,012 probes; known divergences: 100; predicted only: 12 (LAM)",
+        ),
+        ({"probes": 10, "known": {"one": 10}}, 0, "known divergences alone"),
         ({"probes": 10, "not_asked": {"some": 3}}, 0, "agreement; not asked: 3 (some)"),
         (
             {"probes": 10, "copied": 4, "masked": 5},

@@ -19,8 +19,9 @@ def test_pairs_are_checked_and_counted(run):
     assert " 0 diverge, " in done.out
     for kind in KINDS:
         assert f"\n{kind} " in f"\n{done.out}"
+    not_asked = "not asked: 30 (would end the emulator)"
     assert done.out.splitlines()[-2:] == [
-        "verdict: agreement on 90 of 120 probes; not asked: 30 (would end the emulator)",
+        f"verdict: agreement on 86 of 120 probes; known divergences: 4; {not_asked}",
         "reproduce: crosswalk nested --pairs 3 --accesses 40 --seed 5 --jobs 2",
     ]
 
