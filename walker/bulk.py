@@ -26,7 +26,7 @@ from walker.outcome import ErrorCode
 from walker.rights import ALL_GRANTS, Grant, rights_table
 from walker.tables import read_words, unloadable
 
-__all__ = ["addresses_4mib", "grants_of", "leaves_among", "translate_many"]
+__all__ = ["addresses_4mib", "grants_of", "leaves_among", "linear_addresses", "translate_many"]
 
 _BLOCK = 1 << 16
 
@@ -169,6 +169,22 @@ def _linear(
     """Return the accesses at the linear addresses that they go to, and bool[n]: which walk."""
     if not context.mode.long:
         return accesses, np.full(len(accesses), unloadable(memory, context) is None)
+    va, upper = linear_addresses(context, accesses), accesses.va >> np.uint64(63) == 1
+    fetch = accesses.type == AccessType.EXECUTE
+    top = va.astype(np.int64) >> np.int64(context.va_bits - 1)
+    walks: NDArray[np.bool_] = (top == 0) | (top == -1)
+    if context.lass:
+        user = accesses.cpl == 3
+        walks &= ~(user & upper)
+        walks &= user | upper | ~(fetch | (context.smap & ~accesses.ac))
+    return replace(accesses, va=va), walks
+
+
+def linear_addresses(context: PagingContext, accesses: Accesses) -> U64:
+    """Return uint64[n]: the addresses after LAM and UAI, as `walker.linear.masked` has them.
+
+    Those of fetches stay as they are. What results need not be canonical.
+    """
     va, upper = accesses.va, accesses.va >> np.uint64(63) == 1
     fetch = accesses.type == AccessType.EXECUTE
     if context.uai:
@@ -178,13 +194,7 @@ def _linear(
             # Bit 63 stays.
             masked = _sign_extended(va, bits) & ~_BIT_63 | va & _BIT_63
             va = np.where(half & ~fetch, masked, va)
-    top = va.astype(np.int64) >> np.int64(context.va_bits - 1)
-    walks: NDArray[np.bool_] = (top == 0) | (top == -1)
-    if context.lass:
-        user = accesses.cpl == 3
-        walks &= ~(user & upper)
-        walks &= user | upper | ~(fetch | (context.smap & ~accesses.ac))
-    return replace(accesses, va=va), walks
+    return va
 
 
 def _sign_extended(va: U64, bits: int) -> U64:

@@ -25,7 +25,7 @@ struct word {
 
 static struct word *words;
 static size_t count;
-static uint64_t cr3, cr4, efer, maxphyaddr;
+static uint64_t cr3, cr4, efer, maxphyaddr, mask;
 static int page1gb, amd;
 
 /* The number behind `key` in a line, in hex or not; 0 where there is none. */
@@ -43,6 +43,7 @@ static void take_space(const char *line)
 	cr3 = number(line, "\"cr3\":\"");
 	cr4 = number(line, "\"cr4\":\"");
 	efer = number(line, "\"efer\":\"");
+	mask = number(line, "\"encryption_mask\":\"");
 	maxphyaddr = number(line, "\"maxphyaddr\":");
 	page1gb = strstr(line, "\"page1gb\":true") != NULL;
 	amd = strstr(line, "\"vendor\":\"amd\"") != NULL;
@@ -81,7 +82,7 @@ static int levels(void)
 
 static uint64_t address_mask(void)
 {
-	return (1ull << maxphyaddr) - 4096;
+	return ((1ull << maxphyaddr) - 4096) & ~mask;
 }
 
 /* An address as the tables count it, made canonical. */
@@ -99,7 +100,7 @@ static int is_leaf(int level, uint64_t entry)
 
 static int leads_on(int level, uint64_t entry)
 {
-	uint64_t wrong = FRAME & ~address_mask();
+	uint64_t wrong = FRAME & ~address_mask() & ~mask;
 
 	if (!(efer & 1 << 11))
 		wrong |= XD;
@@ -112,10 +113,42 @@ static int leads_on(int level, uint64_t entry)
 	return entry & P && !(entry & wrong);
 }
 
+/* Whether linear-address-space separation forbids an access; AC counts as it does for SMAP. */
+static int separated(const char *line, uint64_t va)
+{
+	int upper = va >> 63, user = number(line, "\"cpl\":") == 3;
+	int fetch = strstr(line, "\"execute\"") != NULL;
+	int ac = strstr(line, "\"ac\":true") != NULL, smap = cr4 >> 21 & 1;
+
+	return cr4 >> 27 & 1 && (user ? upper : !upper && (fetch || (smap && !ac)));
+}
+
+/* Where an access goes: LAM and UAI mask pointers, those of fetches never. */
+static uint64_t linear(const char *line, uint64_t va)
+{
+	uint64_t top = va & 1ull << 63;
+	int bits = 64;
+
+	if (strstr(line, "\"execute\""))
+		return va;
+	if (efer >> 20 & 1)
+		return (uint64_t)((int64_t)(va << 7) >> 7);
+	if (top)
+		bits = !(cr4 >> 28 & 1) ? 64 : levels() == 5 ? 57 : 48;
+	else if (cr3 >> 61 & 3)
+		bits = cr3 >> 61 & 1 ? 57 : 48;
+	va = (uint64_t)((int64_t)(va << (64 - bits)) >> (64 - bits));
+	return (va & ~(1ull << 63)) | top;
+}
+
 static void translate(const char *line)
 {
-	uint64_t va = number(line, "\"va\":\""), table = cr3 & FRAME, entry;
+	uint64_t va = linear(line, number(line, "\"va\":\"")), table = cr3 & FRAME & ~mask, entry;
 
+	if (separated(line, number(line, "\"va\":\""))) {
+		puts("{\"outcome\":\"general_protection\"}");
+		return;
+	}
 	for (int level = levels(); level > 0; level--) {
 		entry = word(table + (va >> (3 + 9 * level) & 511) * 8);
 		if (!leads_on(level, entry))
@@ -164,7 +197,7 @@ int main(void)
 		} else if (strncmp(line, "{\"first\":", 9) == 0) {
 			comma = "";
 			fputs("{\"mappings\":[", stdout);
-			list(cr3 & FRAME, levels(), 0, number(line, "\"first\":\""),
+			list(cr3 & FRAME & ~mask, levels(), 0, number(line, "\"first\":\""),
 			     number(line, "\"last\":\""));
 			puts("]}");
 		} else {

@@ -11,9 +11,9 @@ from emu.peers.claims import Claim
 from emu.peers.listing import look_up, true_listing
 from emu.peers.marks import allowed_marks, by_choice
 from walker.access import AccessType
-from walker.bulk import translate_many
+from walker.bulk import linear_addresses, translate_many
 from walker.columns import Accesses, Kind, Outcomes
-from walker.context import CR4, PagingContext
+from walker.context import CR3, CR4, EFER, PagingContext
 from walker.memory import U64, PhysicalMemory
 
 __all__ = ["LISTS", "MAX_BESIDE", "Judged", "judge"]
@@ -80,11 +80,11 @@ def judge(
     if listing is not None and claims & LISTS:
         true = true_listing(memory, context, listing.ranges)
         truth = _mapped(memory, context, accesses, outcomes)
-        listed = _listed(claims, listing, true, accesses, truth)
+        listed = _listed(claims, context, (listing, true), accesses, truth)
         one = _either(one, listed) if claims - LISTS else listed
         others = _beside(claims, listing, true, accesses)
         truth = _mapped(memory, context, others, translate_many(memory, context, others))
-        beside = _listed(claims, listing, true, others, truth)
+        beside = _listed(claims, context, (listing, true), others, truth)
     return replace(one, seen=outcomes), replace(beside, seen=None)
 
 
@@ -129,13 +129,21 @@ def _mapped(
 ) -> Outcomes:
     """Return what the accesses come to where only mappings count, and no rights.
 
-    An address is mapped where the supervisor may read with SMAP and keys out of the way.
+    An address is mapped where the supervisor may read with SMAP, keys and LASS out of the way. LAM
+    and UAI come before, and mask the address of a fetch no more here than there.
     """
+    plain = replace(
+        context,
+        cr3=context.cr3 & ~(CR3.LAM_U48 | CR3.LAM_U57) if context.mode.long else context.cr3,
+        cr4=context.cr4 & ~(CR4.SMAP | CR4.PKE | CR4.LAM_SUP | CR4.LASS),
+        efer=context.efer & ~EFER.UAIE,
+    )
     found = translate_many(
         memory,
-        replace(context, cr4=context.cr4 & ~(CR4.SMAP | CR4.PKE)),
+        plain,
         replace(
             accesses,
+            va=linear_addresses(context, accesses),
             type=np.full(len(accesses), AccessType.READ, np.uint8),
             cpl=np.zeros(len(accesses), np.uint8),
         ),
@@ -155,16 +163,18 @@ def _mapped(
 
 def _listed(
     claims: frozenset[Claim],
-    listing: Listing,
-    true: Listing,
+    context: PagingContext,
+    lists: tuple[Listing, Listing],
     accesses: Accesses,
     truth: Outcomes,
 ) -> Judged:
-    """Judge accesses by the mappings that were listed for their addresses.
+    """Judge accesses by the mappings that were listed for the linear addresses they go to.
 
-    Sizes and flags are compared where the range was listed as a whole.
+    `lists` are the walker's and the true one. Sizes and flags are compared where the range was
+    listed as a whole.
     """
-    va = accesses.va
+    listing, true = lists
+    va = linear_addresses(context, accesses)
     at, there = look_up(listing, va)
     true_at, known = look_up(true, va)
     said = Outcomes.empty(len(accesses))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from emu.peers.answers import Listed, Listing, Ranges
 from emu.peers.claims import Failure, PeerFailure
+from walker.bulk import linear_addresses
 from walker.columns import Accesses, distinct
 from walker.context import PagingContext
 from walker.entry import LEVELS
@@ -48,10 +49,11 @@ def ranges_of(memory: PhysicalMemory, context: PagingContext, accesses: Accesses
     Root entries below which there are at most `MAX_LISTED` mappings are asked for as a whole,
     together with the holes between them: a mapping that isn't there shows wherever it is. An
     address space that leads back to itself has more mappings than anybody can list: there only
-    the pages of the accesses are asked for, one at a time. What isn't canonical never is.
+    the pages of the accesses are asked for, one at a time: those of their linear addresses, after
+    LAM and UAI. What isn't canonical never is.
     """
     whole = _whole_ranges(memory, context)
-    page = distinct(accesses.va & ~np.uint64(FRAME - 1))
+    page = distinct(linear_addresses(context, accesses) & ~np.uint64(FRAME - 1))
     page = page[_canonical(context, page)]
     starts = np.array([first for first, _ in whole], np.uint64)
     ends = np.array([last for _, last in whole], np.uint64)

@@ -69,6 +69,7 @@ def simplifications(case: Case) -> Search:
     """Yield what has fewer probes, entries, switches or bits."""
     case = yield from _fewer(case, list(case.probes), 1, _with_probes)
     case = yield from _fewer_entries(case)
+    case = yield from _plainer_root(case)
     case = yield from _plainer_cpu(case)
     case = yield from _plainer_bits(case)
     yield from _plainer_probes(case)
@@ -109,6 +110,14 @@ def _fewer_entries(case: Case) -> Generator[Case, bool, Case]:
         case = candidate
     # What a list of mappings depends on may lie beside the walk.
     return (yield from _fewer(case, sorted(case.entries.items()), 0, _with_entries))
+
+
+def _plainer_root(case: Case) -> Generator[Case, bool, Case]:
+    """Yield the case without the bits of CR3 beside the address: LAM's, PCD and PWT."""
+    plain_root = replace(case, cpu=replace(case.cpu, cr3=case.cpu.cr3 & ADDRESS_FIELD))
+    if case.context().mode.long and plain_root != case and (yield plain_root):
+        return plain_root
+    return case
 
 
 def _plainer_cpu(case: Case) -> Generator[Case, bool, Case]:

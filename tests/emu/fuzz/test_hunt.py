@@ -20,7 +20,7 @@ QUICK = {
     "canonical not checked": 0,
     "SMAP ignored": 2,
 }
-MOST_ENTRIES = 4
+MOST_ENTRIES = 4  # A 4-KiB page takes as many, with five levels one more.
 NOBODY = Bug("no bug at all", translate_many)
 
 
@@ -58,7 +58,8 @@ def test_every_planted_bug_is_found_guided_and_shrinks_to_one_probe():
     done = search(plan, 192, [*HUNTED, NOBODY])
     assert sorted(names(HUNTED)) == sorted(done.found)
     found = sizes(HUNTED, plan, done.found)
-    assert {} == {name: size for name, size in found.items() if size > MOST_ENTRIES}
+    most = {name: MOST_ENTRIES + name.startswith("with five levels") for name in found}
+    assert {} == {name: size for name, size in found.items() if size > most[name]}
 
 
 @pytest.mark.fuzz

@@ -18,10 +18,12 @@ from tests.emu.peers.asked import (
     Asked,
     changed,
 )
-from tests.emu.peers.making import HOLE, LARGE, PAGE, READ_ONLY, every
+from tests.emu.peers.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
 from tests.emu.soups import soup
 from tests.walker.build import chain, context
+from walker.bulk import translate_many
 from walker.columns import Kind
+from walker.context import CR3, EFER
 
 KIB4, MIB2 = 1 << 12, 1 << 21
 
@@ -153,6 +155,32 @@ def test_who_claims_leaves_is_held_to_each_part_of_a_mapping(field):
     fields, addresses = walker.wrong[0]
     assert ({field}, {LARGE + 0x12345}) == (fields, addresses)
     assert ({field}, {LARGE}) == walker.wrong[1]
+
+
+@pytest.mark.parametrize(
+    ("levels", "registers", "tag"),
+    [
+        (4, {"cr3": CR3.LAM_U48}, 0x1234 << 48),
+        (5, {"cr3": CR3.LAM_U48}, 0x1234 << 48),
+        (4, {"cr3": CR3.LAM_U57}, 0x12 << 57),
+        (4, {"efer": EFER.UAIE}, 0x12 << 57),
+    ],
+)
+@pytest.mark.parametrize(
+    ("walker", "claims"), [(LISTS, "leaves,flags"), (TRANSLATES, "translation")]
+)
+def test_a_tagged_pointer_is_judged_by_the_address_that_it_leads_to(
+    walker, claims, levels, registers, tag
+):
+    plain = context(levels=levels, vendor="amd" if "efer" in registers else "intel")
+    under = replace(plain, **{name: getattr(plain, name) | bit for name, bit in registers.items()})
+    memory, accesses = space(levels).memory, every(PAGE | tag)
+    outcomes = translate_many(memory, under, accesses)
+    # Reads and writes reach the page; a fetch goes by the pointer as it is.
+    assert [Kind.OK] * 4 + [Kind.GENERAL_PROTECTION] * 2 == outcomes.kind.tolist()
+    answers = walker.answer(memory, under, accesses)
+    for verdict in judge(parse_claims(claims, "here"), answers, memory, under, accesses, outcomes):
+        assert [] == np.flatnonzero(verdict.wrong).tolist()
 
 
 def test_a_mapping_that_begins_elsewhere_is_of_another_size():
