@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import keystone
 
-from guest.errors import AssemblyError
+from crosswalk.guest.errors import AssemblyError
 
 __all__ = ["assemble"]
 

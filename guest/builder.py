@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from importlib import resources
 from itertools import pairwise
 
-from guest import places
-from guest.assembler import assemble
-from guest.errors import LayoutError
-from guest.image import Code, GuestImage
-from guest.layout import PAGE, MemoryMap, pack_records
-from guest.memory_map import memory_map
-from guest.traps import attempts, pack_attempts
+from crosswalk.guest import places
+from crosswalk.guest.assembler import assemble
+from crosswalk.guest.errors import LayoutError
+from crosswalk.guest.image import Code, GuestImage
+from crosswalk.guest.layout import PAGE, MemoryMap, pack_records
+from crosswalk.guest.memory_map import memory_map
+from crosswalk.guest.traps import attempts, pack_attempts
 
 __all__ = ["build_image"]
 

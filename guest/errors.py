@@ -1,6 +1,6 @@
 """What can be wrong with a guest: its sources, its layout, or what it does when it runs."""
 
-from walker.errors import CrosswalkError
+from crosswalk.walker.errors import CrosswalkError
 
 __all__ = ["AssemblyError", "GuestError", "LayoutError"]
 

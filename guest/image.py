@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from guest.layout import MemoryMap, span_of
-from guest.recursive import recursive_views
-from guest.status import Status
-from guest.traps import Attempt
-from guest.views import Faulting, Intended
+from crosswalk.guest.layout import MemoryMap, span_of
+from crosswalk.guest.recursive import recursive_views
+from crosswalk.guest.status import Status
+from crosswalk.guest.traps import Attempt
+from crosswalk.guest.views import Faulting, Intended
 
 __all__ = ["Code", "GuestImage"]
 

@@ -7,7 +7,7 @@ buffer-format.rst (the "newc" archive).
 import struct
 from importlib import resources
 
-from guest.assembler import assemble
+from crosswalk.guest.assembler import assemble
 
 __all__ = [
     "AREA",

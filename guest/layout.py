@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from guest.errors import LayoutError
+from crosswalk.guest.errors import LayoutError
 
 __all__ = [
     "PAGE",

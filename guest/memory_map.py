@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from guest import places
-from guest.errors import LayoutError
-from guest.layout import PAGE, Bit, MemoryMap, Raw, span_of
-from guest.regions import regions
-from guest.status import ACCOUNT_SLOTS, LOG_OFFSET
+from crosswalk.guest import places
+from crosswalk.guest.errors import LayoutError
+from crosswalk.guest.layout import PAGE, Bit, MemoryMap, Raw, span_of
+from crosswalk.guest.regions import regions
+from crosswalk.guest.status import ACCOUNT_SLOTS, LOG_OFFSET
 
 __all__ = ["memory_map"]
 

@@ -4,7 +4,7 @@ Virtual addresses of the kernel keep their distance to physical ones (`KERNEL`),
 the direct map.
 """
 
-from guest.layout import PAGE, span_of
+from crosswalk.guest.layout import PAGE, span_of
 
 MIB = 1 << 20
 GIB = 1 << 30

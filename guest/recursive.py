@@ -10,10 +10,10 @@ of the entry itself.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from guest.errors import LayoutError
-from guest.layout import PAGE, Bit, MemoryMap, Upper, sign_extended, span_of
-from guest.status import Table
-from guest.views import Intended
+from crosswalk.guest.errors import LayoutError
+from crosswalk.guest.layout import PAGE, Bit, MemoryMap, Upper, sign_extended, span_of
+from crosswalk.guest.status import Table
+from crosswalk.guest.views import Intended
 
 __all__ = ["recursive_views"]
 

@@ -6,8 +6,8 @@ slot included, except for the one of "user jit", which is so on purpose.
 
 from collections.abc import Iterator
 
-from guest import places
-from guest.layout import PAGE, Bit, Region, Upper, key, span_of
+from crosswalk.guest import places
+from crosswalk.guest.layout import PAGE, Bit, Region, Upper, key, span_of
 
 __all__ = ["regions"]
 

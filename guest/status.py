@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from guest.errors import GuestError
+from crosswalk.guest.errors import GuestError
 
 __all__ = [
     "ACCOUNT_SLOTS",

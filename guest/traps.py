@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from guest import places
-from guest.errors import GuestError
-from guest.layout import PAGE, span_of
-from guest.status import ACCOUNT_SLOTS, Taken
+from crosswalk.guest import places
+from crosswalk.guest.errors import GuestError
+from crosswalk.guest.layout import PAGE, span_of
+from crosswalk.guest.status import ACCOUNT_SLOTS, Taken
 
 __all__ = ["Attempt", "OnPurpose", "attempts", "check_taken", "pack_attempts"]
 

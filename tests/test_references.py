@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("emu", "guest", "walker", "tests", "scripts")
+PARTS = ("emu", "guest", "walker")
+ROOMS = (*PARTS, "tests", "scripts")
 _ROOM = "|".join(ROOMS)
 FILE = re.compile(rf"(?<![\w./-])(?:{_ROOM}|docs)/[\w./-]+\.(?:py|md|s|json)\b")
-DOTTED = re.compile(rf"(?<![\w./\-])(?:{_ROOM})(?:\.[A-Za-z_]\w*)+(?![\w/])")
+DOTTED = re.compile(rf"(?<![\w./\-])(?:crosswalk|{_ROOM})(?:\.[A-Za-z_]\w*)+(?![\w/])")
 INVENTED = {"tests/test_tree.py", "tests/test_references.py"}
 """They name on purpose what isn't there."""
-FILES = ("bin", "json", "core", "xz")
+FILES = ("bin", "json", "core", "xz", "crosswalk.h")
 """How names of files end that begin like a package's."""
 
 
@@ -54,6 +55,8 @@ def missing(root: Path, text: str) -> list[str]:
 def resolves(dotted: str) -> bool:
     """Return whether a dotted name is a module, or something in one."""
     module, *rest = dotted.split(".")
+    if module in PARTS:
+        return False  # These have the name of the one package before theirs.
     found = importlib.import_module(module)
     while rest:
         module = f"{module}.{rest[0]}"
@@ -77,11 +80,13 @@ def test_all_that_is_named_is_there():
 def test_what_is_not_there_is_found(tmp_path):
     (tmp_path / "emu").mkdir()
     (tmp_path / "emu" / "here.py").touch()
-    text = "`emu/here.py`, emu/gone.py, `walker.translate.walk`, `walker.translate.run`, `emu.gone`"
-    assert ["emu/gone.py", "walker.translate.run", "emu.gone"] == missing(tmp_path, text)
+    text = "`emu/here.py`, emu/gone.py, `crosswalk.walker.translate.translate`, `walker.translate`"
+    assert ["emu/gone.py", "walker.translate"] == missing(tmp_path, text)
+    text = "`crosswalk.walker.translate.run`, `crosswalk.emu.gone`"
+    assert ["crosswalk.walker.translate.run", "crosswalk.emu.gone"] == missing(tmp_path, text)
 
 
 def test_comments_and_docstrings_are_read_and_code_is_not():
-    source = '"""See `emu.gone`."""\nimport emu\nemu.away()  # As emu/off.py does.\n'
+    source = '"""See `crosswalk.emu.gone`."""\nimport emu\nemu.away()  # As emu/off.py does.\n'
     text = prose(source)
-    assert ["emu/off.py", "emu.gone"] == missing(ROOT, text)
+    assert ["emu/off.py", "crosswalk.emu.gone"] == missing(ROOT, text)

@@ -1,4 +1,7 @@
+"""docs/architecture.md names every room, and pyproject.toml every package."""
+
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,40 +10,27 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("emu", "guest", "walker")
 ROOMS = (*PACKAGES, "tests", "scripts")
-MAX_LINES = 300
 
 NAMED_PATH = re.compile(rf"`((?:{'|'.join(ROOMS)}|docs)/[^`\s]*)`")
 
 
-def parts(root: Path) -> Iterator[str]:
-    """Yield the packages (`emu/probe/`) and modules (`emu/probe/batch.py`) under `root`."""
+def packages(root: Path) -> Iterator[str]:
+    """Yield the packages under `root`: `emu`, `emu/probe`, ..."""
     for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            if path.name == "__init__.py":
-                yield f"{path.parent.relative_to(root).as_posix()}/"
-            else:
-                yield path.relative_to(root).as_posix()
+        for path in sorted((root / package).rglob("__init__.py")):
+            yield path.parent.relative_to(root).as_posix()
 
 
 def unnamed(root: Path, text: str) -> list[str]:
-    """Return the packages and modules under `root` that `text` doesn't name."""
+    """Return the rooms under `root`, packages at most two levels down, that `text` doesn't name."""
     named = set(NAMED_PATH.findall(text))
-    return [part for part in parts(root) if part not in named]
+    rooms = [f"{package}/" for package in packages(root) if package.count("/") < 2]
+    return [room for room in rooms if room not in named]
 
 
 def invented(root: Path, text: str) -> list[str]:
     """Return the paths named in `text`, plain or as a glob, that aren't under `root`."""
     return [path for path in NAMED_PATH.findall(text) if not any(root.glob(path))]
-
-
-def too_long(root: Path) -> dict[str, int]:
-    """Return the Python modules under `root` that are over the limit, and their lines."""
-    lines = {
-        path.relative_to(root).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
-        for room in ROOMS
-        for path in (root / room).rglob("*.py")
-    }
-    return {path: count for path, count in lines.items() if count > MAX_LINES}
 
 
 @pytest.fixture
@@ -51,41 +41,35 @@ def architecture() -> str:
 @pytest.fixture
 def small_tree(tmp_path: Path) -> Path:
     probe = tmp_path / "emu" / "probe"
-    probe.mkdir(parents=True)
-    (probe.parent / "__init__.py").touch()
-    (probe / "__init__.py").touch()
-    (probe / "batch.py").write_text("x = 1\n" * MAX_LINES)
+    deep = probe / "deep"
+    deep.mkdir(parents=True)
+    for folder in (probe.parent, probe, deep):
+        (folder / "__init__.py").touch()
+    (probe / "batch.py").touch()
     return tmp_path
 
 
-def test_architecture_names_every_package_and_module(architecture):
-    assert unnamed(ROOT, architecture) == []
+def test_architecture_names_every_room(architecture):
+    assert [] == unnamed(ROOT, architecture)
 
 
 def test_every_path_that_architecture_names_exists(architecture):
-    assert invented(ROOT, architecture) == []
+    assert [] == invented(ROOT, architecture)
 
 
-def test_no_module_is_too_long():
-    assert too_long(ROOT) == {}
+def test_every_package_is_installed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    named = [f"crosswalk.{package.replace('/', '.')}" for package in packages(ROOT)]
+    assert ["crosswalk", *sorted(named)] == settings["tool"]["setuptools"]["packages"]
 
 
-def test_a_part_left_out_of_the_text_is_found(small_tree):
-    assert unnamed(small_tree, "`emu/`, `emu/probe/`, `emu/probe/batch.py`") == []
-    assert unnamed(small_tree, "`emu/`, emu/probe/, `emu/probe/`") == ["emu/probe/batch.py"]
-    assert unnamed(small_tree, "`emu/probe/batch.py`") == ["emu/", "emu/probe/"]
+def test_a_room_left_out_of_the_text_is_found(small_tree):
+    assert [] == unnamed(small_tree, "`emu/`, `emu/probe/`")
+    assert ["emu/probe/"] == unnamed(small_tree, "`emu/`, emu/probe/")
+    assert ["emu/"] == unnamed(small_tree, "`emu/probe/`")
 
 
 def test_a_path_that_does_not_exist_is_found(small_tree):
-    assert invented(small_tree, "`emu/probe/batch.py` and `emu/probe/*.py`") == []
-    assert invented(small_tree, "`emu/probe/gone.py` and `guest/asm/*.s`") == [
-        "emu/probe/gone.py",
-        "guest/asm/*.s",
-    ]
-
-
-def test_a_module_over_the_limit_is_found(small_tree):
-    assert too_long(small_tree) == {}
-    with (small_tree / "emu" / "probe" / "batch.py").open("a") as module:
-        module.write("x = 1\n")
-    assert too_long(small_tree) == {"emu/probe/batch.py": MAX_LINES + 1}
+    assert [] == invented(small_tree, "`emu/probe/batch.py` and `emu/probe/*.py`")
+    text = "`emu/probe/gone.py` and `guest/asm/*.s`"
+    assert ["emu/probe/gone.py", "guest/asm/*.s"] == invented(small_tree, text)

@@ -10,23 +10,23 @@ all physical frames     collective_rights, count_mappings; Aliases, mappings_of;
                         writable_and_executable; RightsTracker
 """
 
-from walker.access import Access, AccessType
-from walker.aliases import Aliases, Question, mappings_of
-from walker.bulk import translate_many
-from walker.columns import Accesses, Kind, Outcomes
-from walker.context import PagingContext, PagingMode, Vendor
-from walker.errors import BadInput, CrosswalkError, LimitExceeded
-from walker.frames import Frames, collective_rights, count_mappings
-from walker.leaves import Leaves, blocked_entries, walk_leaves
-from walker.mappings import HekiArgs, Mapping, Range, coalesce, heki_walk, mappings
-from walker.memory import PhysicalMemory, Segments, SparseWords
-from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
-from walker.ranges import Ranges, coalesce_leaves
-from walker.rights import Rights
-from walker.tracker import RightsTracker
-from walker.translate import Step, StepKind, Walk, translate, walk
-from walker.unfollowed import Unfollowed, unfollowed
-from walker.wx import WritableExecutable, writable_and_executable
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.aliases import Aliases, Question, mappings_of
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
+from crosswalk.walker.context import PagingContext, PagingMode, Vendor
+from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
+from crosswalk.walker.frames import Frames, collective_rights, count_mappings
+from crosswalk.walker.leaves import Leaves, blocked_entries, walk_leaves
+from crosswalk.walker.mappings import HekiArgs, Mapping, Range, coalesce, heki_walk, mappings
+from crosswalk.walker.memory import PhysicalMemory, Segments, SparseWords
+from crosswalk.walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
+from crosswalk.walker.ranges import Ranges, coalesce_leaves
+from crosswalk.walker.rights import Rights
+from crosswalk.walker.tracker import RightsTracker
+from crosswalk.walker.translate import Step, StepKind, Walk, translate, walk
+from crosswalk.walker.unfollowed import Unfollowed, unfollowed
+from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = [
     "Access",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-from walker.errors import BadInput
+from crosswalk.walker.errors import BadInput
 
 __all__ = ["Access", "AccessType"]
 

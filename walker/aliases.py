@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.context import PagingContext
-from walker.leaves import TOP, Leaves, canonical
-from walker.mappings import Mapping
-from walker.memory import U64, PhysicalMemory
-from walker.rights import Rights, rights_table
-from walker.states import BLOCK, distinct_states, expand_states, keys_of
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.leaves import TOP, Leaves, canonical
+from crosswalk.walker.mappings import Mapping
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.rights import Rights, rights_table
+from crosswalk.walker.states import BLOCK, distinct_states, expand_states, keys_of
 
 __all__ = ["QUESTIONS", "Aliases", "Question", "mappings_of"]
 

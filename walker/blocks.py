@@ -7,13 +7,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.bulk import addresses_4mib, grants_of
-from walker.columns import Index, Rows
-from walker.context import PagingContext
-from walker.entry import LEVELS, SHIFT_4MIB, Entry, Level, address_bits
-from walker.memory import U64, PhysicalMemory
-from walker.rights import ALL_GRANTS, rights_table
-from walker.tables import Entries, read_tables
+from crosswalk.walker.bulk import addresses_4mib, grants_of
+from crosswalk.walker.columns import Index, Rows
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import LEVELS, SHIFT_4MIB, Entry, Level, address_bits
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.rights import ALL_GRANTS, rights_table
+from crosswalk.walker.tables import Entries, read_tables
 
 __all__ = ["BLOCK", "Leaves", "Tables", "clip", "interleave", "lawful", "present_entries"]
 

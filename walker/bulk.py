@@ -1,14 +1,14 @@
-"""Translations in bulk: the rules of `walker.translate`, stated over arrays."""
+"""Translations in bulk: the rules of `crosswalk.walker.translate`, stated over arrays."""
 
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.access import AccessType
-from walker.columns import MAX_STEPS, Accesses, Kind, Outcomes, merge_changes
-from walker.context import PagingContext, PagingMode
-from walker.entry import (
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import MAX_STEPS, Accesses, Kind, Outcomes, merge_changes
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.entry import (
     ADDRESS_FIELD,
     PSE36_DISTANCE,
     PSE36_HIGH,
@@ -20,11 +20,11 @@ from walker.entry import (
     maps_large,
     reserved_bits,
 )
-from walker.linear import UAI_BITS
-from walker.memory import FRAME, U64, PhysicalMemory
-from walker.outcome import ErrorCode
-from walker.rights import ALL_GRANTS, Grant, rights_table
-from walker.tables import read_words, unloadable
+from crosswalk.walker.linear import UAI_BITS
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.outcome import ErrorCode
+from crosswalk.walker.rights import ALL_GRANTS, Grant, rights_table
+from crosswalk.walker.tables import read_words, unloadable
 
 __all__ = ["addresses_4mib", "grants_of", "leaves_among", "linear_addresses", "translate_many"]
 
@@ -181,7 +181,7 @@ def _linear(
 
 
 def linear_addresses(context: PagingContext, accesses: Accesses) -> U64:
-    """Return uint64[n]: the addresses after LAM and UAI, as `walker.linear.masked` has them.
+    """Return uint64[n]: the addresses after LAM and UAI (`crosswalk.walker.linear.masked`).
 
     Those of fetches stay as they are. What results need not be canonical.
     """

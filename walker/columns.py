@@ -8,10 +8,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.access import Access, AccessType
-from walker.memory import U64
-from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
-from walker.rights import Rights
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.memory import U64
+from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
+from crosswalk.walker.rights import Rights
 
 __all__ = [
     "MAX_STEPS",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from walker.control import CR0, CR3, CR4, EFER, Vendor, refuse_unmodelled
-from walker.errors import BadInput
+from crosswalk.walker.control import CR0, CR3, CR4, EFER, Vendor, refuse_unmodelled
+from crosswalk.walker.errors import BadInput
 
 __all__ = ["CR0", "CR3", "CR4", "EFER", "PagingContext", "PagingMode", "Vendor"]
 
@@ -47,7 +47,8 @@ class PagingContext:
     they may lie above MAXPHYADDR, and 32-bit paging has none.
 
     Raises `BadInput` where the registers don't describe one of the four paging modes, and for
-    bits of them that aren't modelled or that the vendor doesn't have (see `walker.control`).
+    bits of them that aren't modelled or that the vendor doesn't have (see
+    `crosswalk.walker.control`).
 
     Source: Intel SDM vol. 3A, "Four Paging Modes", "Paging-Mode Modifiers", "Enumeration of
     Paging Features by CPUID"; AMD APM vol. 2, "Secure Memory Encryption".

@@ -11,7 +11,7 @@ vol. 2, "System-Control Registers".
 from collections.abc import Mapping
 from enum import IntFlag, StrEnum
 
-from walker.errors import BadInput
+from crosswalk.walker.errors import BadInput
 
 __all__ = ["ACCEPTED", "CR0", "CR3", "CR4", "EFER", "REFUSED", "Vendor", "refuse_unmodelled"]
 
@@ -91,7 +91,7 @@ ACCEPTED: Mapping[str, Bits] = {
         13: ("VMXE", _INSTRUCTIONS),
         14: ("SMXE", _INSTRUCTIONS),
         16: ("FSGSBASE", _INSTRUCTIONS),
-        17: ("PCIDE", "names what is cached of translations; `walker.tlb` knows it"),
+        17: ("PCIDE", "names what is cached of translations; `crosswalk.walker.tlb` knows it"),
         18: ("OSXSAVE", _INSTRUCTIONS),
         19: ("KL", _INSTRUCTIONS),
         23: ("CET", "is about shadow-stack accesses and branches"),
@@ -102,7 +102,7 @@ ACCEPTED: Mapping[str, Bits] = {
         0: ("SCE", _INSTRUCTIONS),
         12: ("SVME", _INSTRUCTIONS),
         14: ("FFXSR", _FLOATING),
-        15: ("TCE", "narrows what INVLPG invalidates; `walker.tlb` knows it"),
+        15: ("TCE", "narrows what INVLPG invalidates; `crosswalk.walker.tlb` knows it"),
         17: ("MCOMMIT", _INSTRUCTIONS),
         18: ("INTWB", "makes WBINVD interruptible"),
         21: ("AIBRSE", "restricts predictions of branches"),

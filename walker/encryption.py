@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from walker.context import PagingContext, PagingMode
-from walker.entry import ADDRESS_FIELD, Entry, level_of
-from walker.memory import FRAME, PhysicalMemory
-from walker.tables import read_tables
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.tables import read_tables
 
 __all__ = ["encryption_mask_hint", "likely_encryption_mask"]
 

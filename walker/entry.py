@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 
-from walker.context import PagingContext, PagingMode, Vendor
+from crosswalk.walker.context import PagingContext, PagingMode, Vendor
 
 __all__ = [
     "ADDRESS_FIELD",

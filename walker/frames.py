@@ -1,6 +1,6 @@
 """Collective rights: what all mappings of a physical frame together allow.
 
-Nothing here enumerates mappings; see `walker.states`.
+Nothing here enumerates mappings; see `crosswalk.walker.states`.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.columns import distinct
-from walker.context import PagingContext
-from walker.entry import LEVELS, SHIFT_4MIB
-from walker.leaves import Leaves
-from walker.memory import FRAME, U64, PhysicalMemory
-from walker.rights import GRANTS, Rights, rights_table
-from walker.states import distinct_states
+from crosswalk.walker.columns import distinct
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import LEVELS, SHIFT_4MIB
+from crosswalk.walker.leaves import Leaves
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.rights import GRANTS, Rights, rights_table
+from crosswalk.walker.states import distinct_states
 
 __all__ = [
     "PAGE_SHIFTS",

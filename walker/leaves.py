@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.blocks import BLOCK, Leaves, Tables, clip, interleave, lawful, present_entries
-from walker.bulk import grants_of, leaves_among
-from walker.context import PagingContext
-from walker.entry import Entry, level_of, reserved_bits
-from walker.memory import FRAME, U64, PhysicalMemory
-from walker.rights import ALL_GRANTS
-from walker.tables import read_tables, unloadable
+from crosswalk.walker.blocks import BLOCK, Leaves, Tables, clip, interleave, lawful, present_entries
+from crosswalk.walker.bulk import grants_of, leaves_among
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry, level_of, reserved_bits
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.rights import ALL_GRANTS
+from crosswalk.walker.tables import read_tables, unloadable
 
 __all__ = [
     "TOP",

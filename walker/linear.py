@@ -4,8 +4,8 @@ What comes before paging in 64-bit mode: linear-address-space separation, the ma
 pointers, and the canonical check. Compatibility mode has none of it.
 """
 
-from walker.access import Access, AccessType
-from walker.context import PagingContext
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext
 
 __all__ = ["UAI_BITS", "crosses", "linear_address", "masked"]
 

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from walker.context import PagingContext
-from walker.leaves import TOP, walk_leaves
-from walker.memory import PhysicalMemory
-from walker.ranges import IGNORED, Pages, Range, fold
-from walker.rights import Rights, rights_table
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.leaves import TOP, walk_leaves
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.ranges import IGNORED, Pages, Range, fold
+from crosswalk.walker.rights import Rights, rights_table
 
 __all__ = ["HekiArgs", "Mapping", "Range", "coalesce", "heki_walk", "mappings"]
 

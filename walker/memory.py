@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.errors import BadInput
+from crosswalk.walker.errors import BadInput
 
 __all__ = ["FRAME", "U64", "WORDS", "PhysicalMemory", "Segments", "SparseWords"]
 

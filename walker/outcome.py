@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntFlag
 
-from walker.rights import Rights
+from crosswalk.walker.rights import Rights
 
 __all__ = [
     "Entries",
@@ -87,8 +87,8 @@ class PageFault:
 class GeneralProtection:
     """The access raised #GP(0): its linear address is not canonical, or LASS refuses it.
 
-    Or its address space can't be entered at all: see `walker.tables.unloadable`. An access to
-    the stack would raise #SS(0) for the first two: none is by SS here.
+    Or its address space can't be entered at all: see `crosswalk.walker.tables.unloadable`. An
+    access to the stack would raise #SS(0) for the first two: none is by SS here.
     """
 
     entries: Entries = ()

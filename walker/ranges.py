@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.blocks import Leaves
-from walker.columns import Rows
-from walker.context import PagingContext
-from walker.entry import LEVELS, Entry
-from walker.memory import U64
-from walker.rights import Rights, rights_table
+from crosswalk.walker.blocks import Leaves
+from crosswalk.walker.columns import Rows
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import LEVELS, Entry
+from crosswalk.walker.memory import U64
+from crosswalk.walker.rights import Rights, rights_table
 
 __all__ = ["IGNORED", "Pages", "Range", "Ranges", "coalesce_leaves", "fold"]
 

@@ -5,8 +5,8 @@ from enum import IntFlag
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.context import PagingContext
-from walker.entry import Entry
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry
 
 __all__ = ["ALL_GRANTS", "GRANTS", "Grant", "Rights", "grant_of", "rights_table", "rwx"]
 

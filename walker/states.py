@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from walker.context import PagingContext
-from walker.leaves import Expanded, Tables, expand, root_table
-from walker.memory import U64, PhysicalMemory
-from walker.rights import GRANTS
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.leaves import Expanded, Tables, expand, root_table
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.rights import GRANTS
 
 __all__ = ["BLOCK", "StateBlock", "distinct_states", "expand_states", "keys_of"]
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.context import PagingContext
-from walker.entry import Entry, Level, level_of, reserved_bits
-from walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry, Level, level_of, reserved_bits
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["Entries", "read_tables", "read_words", "unloadable"]
 

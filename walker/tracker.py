@@ -2,7 +2,8 @@
 
 What the Heki series does with a counter for each permission of each page, when the kernel maps,
 unmaps and changes permissions: here the counters are of leaves in distinct states of tables (see
-`walker.states`), so that shared and self-referencing tables are counted once a state as well.
+`crosswalk.walker.states`), so that shared and self-referencing tables are counted once a state as
+well.
 """
 
 from collections import Counter, defaultdict
@@ -10,8 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from walker.context import PagingContext
-from walker.frames import (
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.frames import (
     PAGE_SHIFTS,
     Frames,
     page_keys,
@@ -19,9 +20,9 @@ from walker.frames import (
     page_span,
     rights_of_pages,
 )
-from walker.memory import FRAME, U64, PhysicalMemory, SparseWords
-from walker.rights import ALL_GRANTS
-from walker.states import expand_states, keys_of
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory, SparseWords
+from crosswalk.walker.rights import ALL_GRANTS
+from crosswalk.walker.states import expand_states, keys_of
 
 __all__ = ["RightsTracker"]
 

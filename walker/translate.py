@@ -1,15 +1,15 @@
 """One translation, by the manual of the context's vendor: the readable statement of the rules.
 
-`walker.bulk` states the same rules over arrays; property tests hold the two together.
+`crosswalk.walker.bulk` states the same rules over arrays; property tests hold the two together.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from walker.access import Access, AccessType
-from walker.context import PagingContext
-from walker.entry import (
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import (
     Entry,
     Level,
     is_leaf,
@@ -18,11 +18,11 @@ from walker.entry import (
     protection_key,
     reserved_bits,
 )
-from walker.linear import linear_address
-from walker.memory import PhysicalMemory
-from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
-from walker.rights import ALL_GRANTS, Grant, Rights, grant_of, rights_table
-from walker.tables import unloadable
+from crosswalk.walker.linear import linear_address
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
+from crosswalk.walker.rights import ALL_GRANTS, Grant, Rights, grant_of, rights_table
+from crosswalk.walker.tables import unloadable
 
 __all__ = [
     "Step",
@@ -125,7 +125,7 @@ def walk(memory: PhysicalMemory, context: PagingContext, va: int) -> Walk:
 def walk_access(memory: PhysicalMemory, context: PagingContext, access: Access) -> Walk:
     """Return the entries that an access selects, by the linear address that it goes to.
 
-    No steps where none is read: see `walker.linear.linear_address`. `BadInput` as `walk`.
+    No steps where none is read: see `crosswalk.walker.linear.linear_address`. `BadInput` as `walk`.
     """
     context.require_linear(access.va)
     va = linear_address(context, access)

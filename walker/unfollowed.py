@@ -11,12 +11,12 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.bulk import leaves_among
-from walker.context import PagingContext
-from walker.entry import ADDRESS_FIELD, Entry, level_of, reserved_bits
-from walker.leaves import Leaves, canonical
-from walker.memory import U64, PhysicalMemory
-from walker.tables import read_tables, unloadable
+from crosswalk.walker.bulk import leaves_among
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of, reserved_bits
+from crosswalk.walker.leaves import Leaves, canonical
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.tables import read_tables, unloadable
 
 __all__ = ["Reason", "Unfollowed", "UnfollowedEntry", "unfollowed"]
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from itertools import islice
 
-from walker.aliases import QUESTIONS, Aliases, Question
-from walker.context import PagingContext
-from walker.frames import Frames
-from walker.mappings import Mapping
-from walker.memory import PhysicalMemory
-from walker.rights import Rights
+from crosswalk.walker.aliases import QUESTIONS, Aliases, Question
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.frames import Frames
+from crosswalk.walker.mappings import Mapping
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.rights import Rights
 
 __all__ = ["WritableExecutable", "writable_and_executable"]
 

@@ -1,7 +1,7 @@
 /*
  * A walk in the manner of the Linux Heki series, with a bug: a 1-GiB page is taken for a table.
  *
- *     cc -shared -fPIC -I"$(python -m emu.peers)" -o mywalker.so docs/examples/broken_walker.c
+ *     cc -shared -fPIC -I"$(python -m emu.targets)" -o mywalker.so docs/examples/broken_walker.c
  *     crosswalk fuzz --walker c:./mywalker.so
  */
 #include <stddef.h>

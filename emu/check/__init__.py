@@ -1,12 +1,12 @@
 """The cross-check: what a walker predicts, compared with what the emulated CPU does."""
 
-from emu.check.compare import Divergence, agreements
-from emu.check.crosscheck import check, compare_all
-from emu.check.departures import DEPARTURES, Departure, differs
-from emu.check.plan import Plan, make_plan
-from emu.check.survey import DEFAULT_LIMIT
-from emu.check.targets import Place
-from emu.check.verdict import Verdict
+from crosswalk.emu.check.compare import Divergence, agreements
+from crosswalk.emu.check.crosscheck import check, compare_all
+from crosswalk.emu.check.departures import DEPARTURES, Departure, differs
+from crosswalk.emu.check.plan import Plan, make_plan
+from crosswalk.emu.check.selection import Place
+from crosswalk.emu.check.survey import DEFAULT_LIMIT
+from crosswalk.emu.check.verdict import Verdict
 
 __all__ = [
     "DEFAULT_LIMIT",

@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.access import Access
-from walker.columns import Kind, Outcomes
-from walker.outcome import Outcome
-from walker.translate import Walk
+from crosswalk.walker.access import Access
+from crosswalk.walker.columns import Kind, Outcomes
+from crosswalk.walker.outcome import Outcome
+from crosswalk.walker.translate import Walk
 
 __all__ = ["Divergence", "agreements", "choose", "differing_fields", "spread"]
 
@@ -18,7 +18,7 @@ class Divergence:
     """An access of which the walker and the emulated CPU say different things.
 
     `walk` are the entries it used, for display. `known` names the departures of the emulator that
-    explain it (`emu.check.departures.named`), or is None.
+    explain it (`crosswalk.emu.check.departures.named`), or is None.
     """
 
     access: Access

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.combine import Claim, claims_of, met, parts_of
-from emu.check.composite_emulated import composites_as_emulated, explain_composites, same_seen
-from emu.check.crosscheck import Predictor
-from emu.probe.composite import CompositeProber
-from emu.probe.composites import Composites, Seen
-from emu.probe.scope import Lacking
-from walker.bulk import translate_many
-from walker.context import PagingContext
-from walker.memory import PhysicalMemory
+from crosswalk.emu.check.allowed_outcomes import Claim, claims_of, met, parts_of
+from crosswalk.emu.check.composite_emulated import (
+    composites_as_emulated,
+    explain_composites,
+    same_seen,
+)
+from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.probe.composite import CompositeProber
+from crosswalk.emu.probe.composites import Composites, Seen
+from crosswalk.emu.probe.scope import Lacking
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = ["CompositeStand", "Judged", "Possible"]
 

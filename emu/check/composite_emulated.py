@@ -1,6 +1,7 @@
 """What the emulated CPU makes of composites, put together from the second walk's outcomes.
 
-A composite is explained as a divergence of an access is (`emu.check.explain`): exactly, or not.
+A composite is explained as a divergence of an access is (`crosswalk.emu.check.explain`): exactly,
+or not.
 """
 
 from dataclasses import replace
@@ -8,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.combine import Claim, claims_of, met, parts_of
-from emu.check.departures import Scope, departures, emulated_rules, named, subsets
-from emu.check.emulated import emulated_many
-from emu.check.emulated_rules import Rules, rules_of
-from emu.probe.composites import SAME_PKRU, WORDS_SEEN, Composites, Family, Seen
-from walker.access import AccessType
-from walker.columns import Accesses, Kind, Outcomes
-from walker.context import PagingContext
-from walker.memory import U64, PhysicalMemory
+from crosswalk.emu.check.allowed_outcomes import Claim, claims_of, met, parts_of
+from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
+from crosswalk.emu.check.emulated import emulated_many
+from crosswalk.emu.check.emulated_rules import Rules, rules_of
+from crosswalk.emu.probe.composites import SAME_PKRU, WORDS_SEEN, Composites, Family, Seen
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import U64, PhysicalMemory
 
 __all__ = ["composites_as_emulated", "emulated_composites", "explain_composites", "same_seen"]
 

@@ -8,22 +8,22 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.compare import Divergence, agreements, choose
-from emu.check.explain import explain
-from emu.check.listing import ListingDivergence, listed_pages, mapping_at, unlike_list
-from emu.check.plan import Plan, accesses_to
-from emu.check.survey import Survey
-from emu.check.targets import Lister, Place, Reader, Targets
-from emu.check.verdict import KEPT_DIVERGENCES, Tally, Verdict
-from emu.probe import FEATURES, ProbeError, Prober, mapped, portion_of
-from walker.access import AccessType
-from walker.bulk import translate_many
-from walker.columns import Accesses, Kind, Outcomes
-from walker.context import PagingContext
-from walker.leaves import walk_leaves
-from walker.memory import U64, PhysicalMemory
-from walker.outcome import ErrorCode
-from walker.translate import walk_access
+from crosswalk.emu.check.compare import Divergence, agreements, choose
+from crosswalk.emu.check.explain import explain
+from crosswalk.emu.check.listing import ListingDivergence, listed_pages, mapping_at, unlike_list
+from crosswalk.emu.check.plan import Plan, accesses_to
+from crosswalk.emu.check.selection import Lister, Place, Reader, Targets
+from crosswalk.emu.check.survey import Survey
+from crosswalk.emu.check.verdict import KEPT_DIVERGENCES, Tally, Verdict
+from crosswalk.emu.probe import FEATURES, ProbeError, Prober, mapped, portion_of
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.leaves import walk_leaves
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.outcome import ErrorCode
+from crosswalk.walker.translate import walk_access
 
 __all__ = [
     "Checker",

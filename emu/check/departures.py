@@ -1,9 +1,9 @@
 """Where the emulator departs from the manuals: one table for accesses, composites and sequences.
 
 An entry about accesses or composites states what the emulator does instead as a change of the
-`Rules` by which the second walk goes (`emu.check.emulated`), so that any number of them together
-have one exact answer. An entry about sequences recognises what the emulator's TLB does. Each has
-its smallest case, which must still show it.
+`Rules` by which the second walk goes (`crosswalk.emu.check.emulated`), so that any number of them
+together have one exact answer. An entry about sequences recognises what the emulator's TLB does.
+Each has its smallest case, which must still show it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 
-from emu.check import known_sequences
-from emu.check.emulated_rules import Rules, rules_of
-from emu.check.known_sequences import SequenceTest
-from walker.context import PagingContext
+from crosswalk.emu.check import sequence_departures as known_sequences
+from crosswalk.emu.check.emulated_rules import Rules, rules_of
+from crosswalk.emu.check.sequence_departures import SequenceTest
+from crosswalk.walker.context import PagingContext
 
 __all__ = [
     "DEPARTURES",

@@ -1,10 +1,11 @@
 """The second walk: what the emulated CPU does, stated exactly, and what the manuals say.
 
-Written from the entries up over arrays, apart from `walker.translate` and `walker.bulk`: it decodes
-the registers by itself and takes nothing from the walker but types and memory. A `Rules` says how
-a processor walks; the departures of the emulator (`emu.check.departures`) are changes of it. With
-none of them the second walk answers what the walker has to predict; with all of them it answers
-what the emulated CPU has to be observed to do, to the last bit.
+Written from the entries up over arrays, apart from `crosswalk.walker.translate` and
+`crosswalk.walker.bulk`: it decodes the registers by itself and takes nothing from the walker but
+types and memory. A `Rules` says how a processor walks; the departures of the emulator
+(`crosswalk.emu.check.departures`) are changes of it. With none of them the second walk answers what
+the walker has to predict; with all of them it answers what the emulated CPU has to be observed to
+do, to the last bit.
 """
 
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.emulated_rules import LevelRules, Pages, Rules, levels_of
-from walker.access import AccessType
-from walker.columns import MAX_STEPS, Accesses, Kind, Outcomes
-from walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.emu.check.emulated_rules import LevelRules, Pages, Rules, levels_of
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import MAX_STEPS, Accesses, Kind, Outcomes
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["emulated_many"]
 

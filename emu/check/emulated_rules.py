@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 
-from walker.context import PagingContext, Vendor
+from crosswalk.walker.context import PagingContext, Vendor
 
 __all__ = ["LevelRules", "Pages", "Rules", "levels_of", "rules_of"]
 

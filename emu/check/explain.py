@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.departures import Scope, departures, emulated_rules, named, subsets
-from emu.check.emulated import emulated_many
-from emu.check.emulated_rules import rules_of
-from walker.columns import Accesses, Outcomes
-from walker.context import PagingContext
-from walker.memory import PhysicalMemory
+from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
+from crosswalk.emu.check.emulated import emulated_many
+from crosswalk.emu.check.emulated_rules import rules_of
+from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = ["as_emulated", "by_the_manuals", "explain", "same_rows", "unlike_fields"]
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.targets import Lister
-from walker.access import Access
-from walker.columns import Accesses, Kind, Outcomes
-from walker.context import PagingContext
-from walker.leaves import Leaves
-from walker.mappings import Mapping
-from walker.memory import U64, PhysicalMemory
-from walker.outcome import ErrorCode, Outcome
-from walker.rights import Rights, rights_table
-from walker.translate import Walk
+from crosswalk.emu.check.selection import Lister
+from crosswalk.walker.access import Access
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.leaves import Leaves
+from crosswalk.walker.mappings import Mapping
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.outcome import ErrorCode, Outcome
+from crosswalk.walker.rights import Rights, rights_table
+from crosswalk.walker.translate import Walk
 
 __all__ = ["ListingDivergence", "listed_pages", "mapping_at", "unlike_list"]
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.survey import DEFAULT_LIMIT, Survey
-from emu.check.targets import PLACES, Lister, Place, Reader, Targets
-from emu.probe import mapped
-from walker.access import AccessType
-from walker.columns import Accesses, Rows
-from walker.context import PagingContext
-from walker.leaves import TOP, walk_leaves
-from walker.memory import U64, PhysicalMemory
+from crosswalk.emu.check.selection import PLACES, Lister, Place, Reader, Targets
+from crosswalk.emu.check.survey import DEFAULT_LIMIT, Survey
+from crosswalk.emu.probe import mapped
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses, Rows
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.leaves import TOP, walk_leaves
+from crosswalk.walker.memory import U64, PhysicalMemory
 
 __all__ = ["Plan", "accesses_to", "make_plan"]
 

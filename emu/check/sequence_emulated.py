@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
-from emu.check.departures import Departure, Scope, departures, emulated_rules
-from emu.check.emulated_rules import Pages, levels_of, rules_of
-from walker.access import Access, AccessType
-from walker.columns import Kind
-from walker.context import PagingContext
-from walker.outcome import ErrorCode
-from walker.tlb import Sequence
-from walker.tlb.model import Describe
-from walker.tlb.steps import after
-from walker.tlb.walks import Decode, Decoded
+from crosswalk.emu.check.departures import Departure, Scope, departures, emulated_rules
+from crosswalk.emu.check.emulated_rules import Pages, levels_of, rules_of
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.outcome import ErrorCode
+from crosswalk.walker.tlb import Sequence
+from crosswalk.walker.tlb.model import Describe
+from crosswalk.walker.tlb.steps import after
+from crosswalk.walker.tlb.walks import Decode, Decoded
 
 __all__ = ["Reading", "reading_of", "sequence_subsets"]
 

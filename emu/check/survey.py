@@ -5,13 +5,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from emu.check.targets import PLACES, Gaps, Lister, Pages, Place, Reader, Targets, united
-from emu.probe import mapped
-from walker.context import PagingContext
-from walker.errors import LimitExceeded
-from walker.frames import count_mappings
-from walker.leaves import TOP, malformed, walk_leaves
-from walker.memory import U64, PhysicalMemory
+from crosswalk.emu.check.selection import (
+    PLACES,
+    Gaps,
+    Lister,
+    Pages,
+    Place,
+    Reader,
+    Targets,
+    united,
+)
+from crosswalk.emu.probe import mapped
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import LimitExceeded
+from crosswalk.walker.frames import count_mappings
+from crosswalk.walker.leaves import TOP, malformed, walk_leaves
+from crosswalk.walker.memory import U64, PhysicalMemory
 
 __all__ = ["DEFAULT_LIMIT", "PIECE", "Survey"]
 

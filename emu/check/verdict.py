@@ -3,14 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from emu.check.compare import Divergence
-from emu.check.listing import ListingDivergence
-from emu.check.survey import Survey
-from emu.check.targets import Place
-from emu.probe import FEATURES
-from emu.probe.lending import CR3_UNDER_TEST
-from walker.access import AccessType
-from walker.columns import Kind
+from crosswalk.emu.check.compare import Divergence
+from crosswalk.emu.check.listing import ListingDivergence
+from crosswalk.emu.check.selection import Place
+from crosswalk.emu.check.survey import Survey
+from crosswalk.emu.probe import FEATURES
+from crosswalk.emu.probe.lending import CR3_UNDER_TEST
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Kind
 
 __all__ = ["KEPT_DIVERGENCES", "Lost", "Tally", "Verdict"]
 
@@ -42,7 +42,7 @@ class Verdict:
     `not_asked` counts, by words for what and why, what wasn't accessed at all. Of `mappings` that
     the walk lists `checked` were accessed. `lost` are pieces whose process ended without a result.
     `roots` counts the probes by the root that they were made under: the CR3 under test, or a copy
-    and why (`emu.probe.lending`). `seconds` is the time that the probes took.
+    and why (`crosswalk.emu.probe.lending`). `seconds` is the time that the probes took.
     """
 
     probes: int

@@ -1,5 +1,5 @@
 """The command line: `crosswalk`."""
 
-from emu.cli.main import main
+from crosswalk.emu.cli.main import main
 
 __all__ = ["main"]

@@ -2,10 +2,10 @@
 
 import argparse
 
-from emu.cli.following import add_allow_empty, look
-from emu.cli.output import add_json, emit
-from emu.cli.sources import add_source, chosen_source, rootless_contents
-from emu.report.info import contents_lines, contents_record, info_lines, info_record
+from crosswalk.emu.cli.completeness import add_allow_empty, look
+from crosswalk.emu.cli.output import add_json, emit
+from crosswalk.emu.cli.source_options import add_source, chosen_source, rootless_contents
+from crosswalk.emu.report.info import contents_lines, contents_record, info_lines, info_record
 
 __all__ = ["add_commands"]
 

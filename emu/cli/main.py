@@ -6,23 +6,23 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from emu.cli import (
-    booting,
-    checking,
-    crossing,
-    fuzzing,
+from crosswalk.emu.cli import (
+    check,
+    fuzz,
     info,
-    listing,
-    nesting,
-    protecting,
-    reducing,
-    replaying,
-    sequencing,
-    translating,
+    matrix,
+    nested,
+    protect,
+    reduce,
+    replay,
+    run_kernel,
+    sequence,
+    translate,
+    walk,
 )
-from emu.cli.contain import EmulatorCrash
-from emu.cli.output import command_text
-from walker.errors import CrosswalkError
+from crosswalk.emu.cli.output import command_text
+from crosswalk.emu.workers.contained import EmulatorCrash
+from crosswalk.walker.errors import CrosswalkError
 
 __all__ = ["main"]
 
@@ -54,18 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for room in (
-        checking,
-        booting,
+        check,
+        run_kernel,
         info,
-        listing,
-        translating,
-        replaying,
-        fuzzing,
-        reducing,
-        crossing,
-        sequencing,
-        nesting,
-        protecting,
+        walk,
+        translate,
+        replay,
+        fuzz,
+        reduce,
+        matrix,
+        sequence,
+        nested,
+        protect,
     ):
         room.add_commands(commands)
     given = list(sys.argv[1:] if arguments is None else arguments)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from walker.errors import BadInput
+from crosswalk.walker.errors import BadInput
 
 __all__ = [
     "Report",

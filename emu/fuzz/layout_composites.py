@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.fuzz.layout import Layout
-from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family
-from walker.access import Access, AccessType
-from walker.columns import Accesses
-from walker.memory import FRAME, U64
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.memory import FRAME, U64
 
 __all__ = ["composites_of"]
 

@@ -6,10 +6,10 @@ import signal
 
 from pebble import ProcessPool
 
-from emu.fuzz.attempt import Tester
-from emu.fuzz.lifetime import die_with_parent
-from emu.peers import Limits
-from emu.peers.opening import open_peer
+from crosswalk.emu.fuzz.executor import Tester
+from crosswalk.emu.targets import Limits
+from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.workers.lifetime import die_with_parent
 
 __all__ = ["death", "start_worker", "stop", "tester_of"]
 

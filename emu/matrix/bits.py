@@ -1,7 +1,7 @@
 """The names that the matrix has for what it varies, and what they stand for."""
 
-from walker.access import AccessType
-from walker.context import CR0, CR3, CR4, EFER, PagingMode
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingMode
 
 __all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "FEATURES", "LEVEL_NAMES", "MODES", "PKRU_BITS"]
 

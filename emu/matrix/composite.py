@@ -6,11 +6,11 @@ from itertools import product
 
 import numpy as np
 
-from emu.matrix.section import RAM, Choice, Section
-from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family
-from walker.access import AccessType
-from walker.context import PagingContext
-from walker.memory import U64, SparseWords
+from crosswalk.emu.matrix.section import RAM, Choice, Section
+from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import U64, SparseWords
 
 __all__ = ["PKRUS", "SECOND", "CompositeSection", "Shape", "Space", "in_page"]
 

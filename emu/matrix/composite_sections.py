@@ -3,10 +3,10 @@
 from dataclasses import replace
 from itertools import product
 
-from emu.matrix.composite import PKRUS, CompositeSection
-from emu.matrix.edges import at_the_ends, beside
-from emu.matrix.section import Section
-from walker.access import AccessType
+from crosswalk.emu.matrix.composite import PKRUS, CompositeSection
+from crosswalk.emu.matrix.crossing import at_the_ends, beside
+from crosswalk.emu.matrix.section import Section
+from crosswalk.walker.access import AccessType
 
 __all__ = ["COMPOSITE_SECTIONS"]
 

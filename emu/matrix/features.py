@@ -1,14 +1,14 @@
 """Sections of what the emulated CPU lacks, or takes another vendor's way: predicted only, or not.
 
 Accesses that LAM, UAI or LASS change are predicted, and counted so; the prediction is held against
-what is observed without the feature where the feature leads to (`emu.matrix.intended`).
+what is observed without the feature where the feature leads to (`crosswalk.emu.matrix.intended`).
 """
 
 from dataclasses import replace
 
-from emu.matrix.legacy_sections import LEGACY_SECTIONS
-from emu.matrix.section import Section
-from walker.context import Vendor
+from crosswalk.emu.matrix.legacy_sections import LEGACY_SECTIONS
+from crosswalk.emu.matrix.section import Section
+from crosswalk.walker.context import Vendor
 
 __all__ = ["FEATURE_SECTIONS"]
 

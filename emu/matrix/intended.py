@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from emu.check.compare import spread
-from emu.check.explain import by_the_manuals
-from emu.fuzz.generate.pointers import linear_of
-from emu.fuzz.layout import Layout
-from emu.probe import Stand
-from emu.probe.scope import FEATURES, Lacking
-from walker.columns import Kind, Outcomes
-from walker.context import CR3, CR4, EFER, PagingContext, Vendor
+from crosswalk.emu.check.compare import spread
+from crosswalk.emu.check.explain import by_the_manuals
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.fuzz.generate.pointers import linear_of
+from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe.scope import FEATURES, Lacking
+from crosswalk.walker.columns import Kind, Outcomes
+from crosswalk.walker.context import CR3, CR4, EFER, PagingContext, Vendor
 
 __all__ = ["intended_outcomes", "plain"]
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from emu.matrix.section import LEGACY_RAM, Section
-from walker.context import PagingMode
+from crosswalk.emu.matrix.section import LEGACY_RAM, Section
+from crosswalk.walker.context import PagingMode
 
 __all__ = ["LEGACY_SECTIONS"]
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from emu.matrix.composite_sections import COMPOSITE_SECTIONS
-from emu.matrix.features import FEATURE_SECTIONS
-from emu.matrix.limits import LIMITS
-from emu.matrix.section import Choice
-from emu.matrix.sections import SECTIONS
-from emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
-from emu.matrix.tlb.unit import SequenceResult, SequenceWorker, sequence_units
-from emu.matrix.unit import AnySection, Result, Unit, Worker, units_of
+from crosswalk.emu.matrix.boundaries import LIMITS
+from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
+from crosswalk.emu.matrix.features import FEATURE_SECTIONS
+from crosswalk.emu.matrix.section import Choice
+from crosswalk.emu.matrix.sections import SECTIONS
+from crosswalk.emu.matrix.tlb.sections import SEQUENCE_NAMES, SEQUENCE_SECTIONS
+from crosswalk.emu.matrix.tlb.unit import SequenceResult, SequenceWorker, sequence_units
+from crosswalk.emu.matrix.unit import AnySection, Result, Unit, Worker, units_of
 
 __all__ = ["ALL_SECTIONS", "Crash", "chosen_sections", "chosen_units", "results_of"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.matrix.bits import (
+from crosswalk.emu.matrix.bits import (
     ACCESSES,
     CONTROLS,
     ENTRY_BITS,
@@ -22,10 +22,10 @@ from emu.matrix.bits import (
     MODES,
     PKRU_BITS,
 )
-from walker.columns import Accesses
-from walker.context import CR4, PagingContext, PagingMode
-from walker.entry import FORMATS, Level
-from walker.memory import FRAME, U64, WORDS
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import CR4, PagingContext, PagingMode
+from crosswalk.walker.entry import FORMATS, Level
+from crosswalk.walker.memory import FRAME, U64, WORDS
 
 __all__ = [
     "HIGH_RAM",

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from emu.matrix.bits import LEVEL_NAMES
-from emu.matrix.legacy_sections import LEGACY_SECTIONS
-from emu.matrix.section import Section
+from crosswalk.emu.matrix.bits import LEVEL_NAMES
+from crosswalk.emu.matrix.legacy_sections import LEGACY_SECTIONS
+from crosswalk.emu.matrix.section import Section
 
 __all__ = ["SECTIONS"]
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from emu.check.composite_check import CompositeStand
-from emu.check.crosscheck import Predictor
-from emu.fuzz.attempt import Tester
-from emu.fuzz.composite_finding import findings_in, judged_case
-from emu.fuzz.reduce.composite import reduced_composite
-from emu.fuzz.reduce.same import reduced_to, signatures_of
-from emu.matrix.summary import Summary
-from emu.report.composite_case import CompositeCase, dump_composite, parse_composite
-from walker.bulk import translate_many
-from walker.source import dump_case
-from walker.source.case import parse_case
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.findings.composite_finding import findings_in, judged_case
+from crosswalk.emu.fuzz.executor import Tester
+from crosswalk.emu.fuzz.reduce.composite import reduced_composite
+from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
+from crosswalk.emu.matrix.summary import Summary
+from crosswalk.emu.report.composite_case import CompositeCase, dump_composite, parse_composite
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.formats import dump_case
+from crosswalk.walker.formats.case import parse_case
 
 __all__ = ["smallest"]
 

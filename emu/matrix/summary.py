@@ -7,14 +7,14 @@ from typing import Annotated
 
 import msgspec
 
-from emu.matrix.run import Crash
-from emu.matrix.tlb.summary import Stale
-from emu.matrix.tlb.unit import SequenceResult
-from emu.matrix.unit import Result
-from emu.report.composite_case import CompositeCase, dump_composite
-from walker.columns import Kind
-from walker.errors import BadInput
-from walker.source import Case, dump_case
+from crosswalk.emu.matrix.run import Crash
+from crosswalk.emu.matrix.tlb.summary import Stale
+from crosswalk.emu.matrix.tlb.unit import SequenceResult
+from crosswalk.emu.matrix.unit import Result
+from crosswalk.emu.report.composite_case import CompositeCase, dump_composite
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case, dump_case
 
 __all__ = ["Group", "Summary", "load_summary", "version"]
 
@@ -112,7 +112,7 @@ def version() -> str:
     """Return what tells this program from any other: a digest of all its sources."""
     digest = hashlib.sha256()
     for package in ("emu", "guest", "walker"):
-        root = Path(str(import_module(package).__file__)).parent
+        root = Path(str(import_module(f"crosswalk.{package}").__file__)).parent
         for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".s")):
             digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
             digest.update(path.read_bytes())

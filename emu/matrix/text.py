@@ -5,20 +5,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from emu.check import differs
-from emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES, MODES
-from emu.matrix.composite import CompositeSection
-from emu.matrix.run import chosen_sections
-from emu.matrix.section import Choice, Section
-from emu.matrix.summary import Summary
-from emu.matrix.tally import tally_of
-from emu.matrix.tlb.sections import SEQUENCE_SECTIONS
-from emu.matrix.tlb.summary import sequence_list
-from emu.matrix.unit import AnySection, units_of
-from emu.probe.composites import FORMS, Family
-from emu.probe.scope import LACKS
-from emu.report.conclusion import agreement, counted
-from walker.columns import Kind
+from crosswalk.emu.check import differs
+from crosswalk.emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES, MODES
+from crosswalk.emu.matrix.composite import CompositeSection
+from crosswalk.emu.matrix.counts import tally_of
+from crosswalk.emu.matrix.run import chosen_sections
+from crosswalk.emu.matrix.section import Choice, Section
+from crosswalk.emu.matrix.summary import Summary
+from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
+from crosswalk.emu.matrix.tlb.summary import sequence_list
+from crosswalk.emu.matrix.unit import AnySection, units_of
+from crosswalk.emu.probe.composites import FORMS, Family
+from crosswalk.emu.probe.scope import LACKS
+from crosswalk.emu.report.conclusion import agreement, counted
+from crosswalk.walker.columns import Kind
 
 __all__ = ["list_lines", "section_record", "summary_lines", "verdict"]
 

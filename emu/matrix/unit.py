@@ -7,22 +7,22 @@ from itertools import islice
 
 import numpy as np
 
-from emu.check.compare import differing_fields, spread
-from emu.check.composite_check import CompositeStand
-from emu.check.crosscheck import Predictor
-from emu.fuzz.attempt import by_feature
-from emu.fuzz.composite_finding import CompositeFinding, findings_of
-from emu.fuzz.findings import MEANT, WALKER, Finding, Findings, confirm
-from emu.fuzz.layout import Layout, Meaning, Meant
-from emu.fuzz.signature import Signature
-from emu.matrix.composite import SECOND, CompositeSection
-from emu.matrix.intended import intended_outcomes
-from emu.matrix.section import Choice, Section
-from emu.probe import ProbeError, Stand
-from emu.probe.composites import Family
-from emu.probe.scope import FEATURES, Lacking
-from walker.bulk import translate_many
-from walker.columns import Kind, Outcomes
+from crosswalk.emu.check.compare import differing_fields, spread
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_of
+from crosswalk.emu.findings.findings import MEANT, WALKER, Finding, Findings, confirm
+from crosswalk.emu.findings.layout import Layout, Meaning, Meant
+from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.fuzz.executor import by_feature
+from crosswalk.emu.matrix.composite import SECOND, CompositeSection
+from crosswalk.emu.matrix.intended import intended_outcomes
+from crosswalk.emu.matrix.section import Choice, Section
+from crosswalk.emu.probe import ProbeError, Stand
+from crosswalk.emu.probe.composites import Family
+from crosswalk.emu.probe.scope import FEATURES, Lacking
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind, Outcomes
 
 __all__ = ["COMPOSITE_UNIT", "UNIT", "AnySection", "Result", "Unit", "Worker", "units_of"]
 

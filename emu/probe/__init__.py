@@ -1,10 +1,10 @@
 """Real accesses by guest code in an emulated CPU, and what became of each."""
 
-from emu.probe.engine import ProbeError
-from emu.probe.modes import Prober
-from emu.probe.portion import portion_of
-from emu.probe.reading import mapped
-from emu.probe.scope import FEATURES, LACKS
-from emu.probe.stand import Stand
+from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.modes import Prober
+from crosswalk.emu.probe.prober_cache import Stand
+from crosswalk.emu.probe.reading import mapped
+from crosswalk.emu.probe.scope import FEATURES, LACKS
+from crosswalk.emu.probe.subset import portion_of
 
 __all__ = ["FEATURES", "LACKS", "ProbeError", "Prober", "Stand", "mapped", "portion_of"]

@@ -17,14 +17,13 @@ from unicorn import (
     UC_MEM_FETCH_UNMAPPED,
 )
 
-from emu.machine.registers import register_offsets
-from emu.probe.arena import CAPACITY
-from emu.probe.collect import NOTE_WORDS, REACHED, collect, expected
-from emu.probe.engine import Saved
-from emu.probe.ground import Ground
-from emu.probe.job import Found, Job, runs_of
-from emu.probe.live import live_state
-from emu.probe.loops import (
+from crosswalk.emu.cpu.live_state import live_state
+from crosswalk.emu.cpu.registers import register_offsets
+from crosswalk.emu.probe.access_engine import NO_VECTOR, TRANSLATED, Rig
+from crosswalk.emu.probe.collect import NOTE_WORDS, REACHED, collect, expected
+from crosswalk.emu.probe.engine import Saved
+from crosswalk.emu.probe.job import Found, Job, runs_of
+from crosswalk.emu.probe.loops import (
     ACCESS,
     FIX,
     HEAD,
@@ -35,11 +34,12 @@ from emu.probe.loops import (
     RECORD_BYTES,
     RECORD_WORDS,
 )
-from emu.probe.rig import NO_VECTOR, TRANSLATED, Rig
-from emu.probe.routines import MARK
-from emu.probe.space import NOWHERE, Space
-from walker.access import AccessType
-from walker.memory import U64
+from crosswalk.emu.probe.routines import MARK
+from crosswalk.emu.probe.space import NOWHERE, Space
+from crosswalk.emu.probe.trampoline import CAPACITY
+from crosswalk.emu.probe.workspace import Ground
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.memory import U64
 
 __all__ = ["BulkRig"]
 

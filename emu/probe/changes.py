@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from emu.probe.paths import MAX_LEVELS
-from walker.memory import U64
+from crosswalk.emu.probe.paths import MAX_LEVELS
+from crosswalk.walker.memory import U64
 
 __all__ = ["changed_words"]
 

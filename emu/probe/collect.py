@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
-from emu.probe.job import Found, Job
-from emu.probe.signature import SLOT, byte_of, signatures
-from walker.access import AccessType
-from walker.columns import Kind
-from walker.memory import FRAME, U64
+from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
+from crosswalk.emu.probe.job import Found, Job
+from crosswalk.emu.probe.page_marker import SLOT, byte_of, signatures
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.memory import FRAME, U64
 
 __all__ = ["NOTE_WORDS", "REACHED", "SEEN", "collect", "expected"]
 

@@ -9,22 +9,22 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
-from emu.probe.control import Control
-from emu.probe.engine import ProbeError
-from emu.probe.ground import Ground
-from emu.probe.mover import Mover, answer_of
-from emu.probe.paths import NO_PAGE
-from emu.probe.rig import Run
-from emu.probe.scope import Lacking, lacking_composites, refuse
-from emu.probe.signature import SLOT, decode, signature
-from emu.probe.single import Seen as Answer
-from emu.probe.space import NOWHERE
-from walker.access import AccessType
-from walker.columns import Kind
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.emu.probe.access_engine import Run
+from crosswalk.emu.probe.composite_engine import Mover, answer_of
+from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
+from crosswalk.emu.probe.control import Control
+from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.page_marker import SLOT, decode, signature
+from crosswalk.emu.probe.paths import NO_PAGE
+from crosswalk.emu.probe.scope import Lacking, lacking_composites, refuse
+from crosswalk.emu.probe.single import Seen as Answer
+from crosswalk.emu.probe.space import NOWHERE
+from crosswalk.emu.probe.workspace import Ground
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["CompositeProber"]
 

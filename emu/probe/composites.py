@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.paths import MAX_LEVELS
-from walker.access import AccessType
-from walker.columns import Rows
-from walker.memory import FRAME, U64
+from crosswalk.emu.probe.paths import MAX_LEVELS
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Rows
+from crosswalk.walker.memory import FRAME, U64
 
 __all__ = ["FORMS", "NAMES", "SAME_PKRU", "WORDS_SEEN", "Composites", "Family", "Form", "Seen"]
 

@@ -9,7 +9,7 @@ Source: Intel SDM vol. 3A, "Control Registers", "Enumeration of Paging Features 
 
 from dataclasses import dataclass
 
-from walker.context import PagingContext
+from crosswalk.walker.context import PagingContext
 
 __all__ = [
     "ADDRESS",

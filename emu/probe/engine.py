@@ -7,9 +7,9 @@ from collections.abc import Callable
 from unicorn import UC_CTL_IO_WRITE, UC_CTL_TLB_FLUSH, UC_HOOK_INTR, UcError
 from unicorn import x86_const as x86
 
-from emu.machine.engine import MODEL, open_engine
-from emu.machine.library import LIBRARY as _LIBRARY
-from walker.errors import CrosswalkError
+from crosswalk.emu.cpu.engine import MODEL, open_engine
+from crosswalk.emu.cpu.library import LIBRARY as _LIBRARY
+from crosswalk.walker.errors import CrosswalkError
 
 __all__ = ["Engine", "ProbeError", "Saved", "State"]
 

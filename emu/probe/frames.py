@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.memory import FRAME, U64, WORDS, PhysicalMemory
+from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
 __all__ = ["has_frames", "words_of"]
 

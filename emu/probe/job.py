@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.arena import CAPACITY
-from walker.columns import Accesses, Rows
-from walker.memory import U64
+from crosswalk.emu.probe.trampoline import CAPACITY
+from crosswalk.walker.columns import Accesses, Rows
+from crosswalk.walker.memory import U64
 
 __all__ = ["Found", "Job", "runs_of"]
 

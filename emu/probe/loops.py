@@ -10,8 +10,8 @@ signature jumps back to. R11 sums up what was found as expected: the proof that 
 that was stored where it should be is put back, so that no later access finds it.
 """
 
-from guest.assembler import assemble
-from walker.access import AccessType
+from crosswalk.guest.assembler import assemble
+from crosswalk.walker.access import AccessType
 
 __all__ = [
     "ACCESS",

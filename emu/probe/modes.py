@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emu.probe.control import Control
-from emu.probe.frames import has_frames
-from emu.probe.legacy import LegacyProber
-from emu.probe.prober import LongProber
-from emu.probe.scope import Lacking, lacking, refuse
-from walker.columns import Accesses, Outcomes
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.memory import PhysicalMemory
+from crosswalk.emu.probe.control import Control
+from crosswalk.emu.probe.frames import has_frames
+from crosswalk.emu.probe.legacy import LegacyProber
+from crosswalk.emu.probe.prober import LongProber
+from crosswalk.emu.probe.scope import Lacking, lacking, refuse
+from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = ["Prober"]
 
@@ -62,7 +62,8 @@ class Prober:
     def roots(self) -> dict[str, int]:
         """How many accesses have been made under the CR3 under test, and how many under a copy.
 
-        In this address space, made again ones included, by the names in `emu.probe.lending`.
+        In this address space, made again ones included, by the names in
+        `crosswalk.emu.probe.lending`.
         """
         return {} if self.chosen is None else dict(sorted(self.chosen.roots.items()))
 

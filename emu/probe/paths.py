@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.control import ADDRESS
-from emu.probe.frames import has_frames, words_of
-from emu.probe.space import NOWHERE, Space
-from walker.memory import U64, PhysicalMemory
+from crosswalk.emu.probe.control import ADDRESS
+from crosswalk.emu.probe.frames import has_frames, words_of
+from crosswalk.emu.probe.space import NOWHERE, Space
+from crosswalk.walker.memory import U64, PhysicalMemory
 
 __all__ = ["MAX_LEVELS", "NO_PAGE", "NO_WORD", "Paths", "distinct", "find_paths", "find_tables"]
 

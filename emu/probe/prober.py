@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.bulk import BulkRig
-from emu.probe.changes import changed_words
-from emu.probe.engine import ProbeError
-from emu.probe.ground import Ground, Sites
-from emu.probe.job import Job
-from emu.probe.signature import SLOT, byte_of
-from emu.probe.single import Single
-from emu.probe.space import NOWHERE
-from emu.probe.watch import WatchRig
-from walker.access import AccessType
-from walker.columns import Accesses, Outcomes
-from walker.context import PagingContext
-from walker.memory import U64, PhysicalMemory
+from crosswalk.emu.probe.bulk import BulkRig
+from crosswalk.emu.probe.changes import changed_words
+from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.job import Job
+from crosswalk.emu.probe.page_marker import SLOT, byte_of
+from crosswalk.emu.probe.single import Single
+from crosswalk.emu.probe.space import NOWHERE
+from crosswalk.emu.probe.watch import WatchRig
+from crosswalk.emu.probe.workspace import Ground, Sites
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import U64, PhysicalMemory
 
 __all__ = ["LongProber"]
 
@@ -80,7 +80,7 @@ class LongProber:
 
     @property
     def roots(self) -> Counter[str]:
-        """How many accesses were made under which root: see `emu.probe.lending`."""
+        """How many accesses were made under which root: see `crosswalk.emu.probe.lending`."""
         more = Counter() if self._elsewhere is None else self._elsewhere.roots
         return self._roots + more
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.control import ADDRESS, CR4_PSE, Control
-from emu.probe.frames import has_frames, words_of
-from walker.context import PagingContext
-from walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.emu.probe.control import ADDRESS, CR4_PSE, Control
+from crosswalk.emu.probe.frames import has_frames, words_of
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["Reading", "mapped"]
 

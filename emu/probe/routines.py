@@ -6,8 +6,8 @@ RBP where a fetched signature jumps back to. A routine that completes leaves MAR
 ends at DONE.
 """
 
-from guest.assembler import assemble
-from walker.access import AccessType
+from crosswalk.guest.assembler import assemble
+from crosswalk.walker.access import AccessType
 
 __all__ = [
     "CODE",

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.composites import Composites, Family
-from emu.probe.control import Control
-from walker.access import AccessType
-from walker.columns import Accesses
-from walker.errors import BadInput
-from walker.memory import U64
+from crosswalk.emu.probe.composites import Composites, Family
+from crosswalk.emu.probe.control import Control
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import U64
 
 __all__ = [
     "FEATURES",

@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 from unicorn import UC_ERR_EXCEPTION, UC_ERR_FETCH_PROT, UC_ERR_OK
 
-from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
-from emu.probe.engine import ProbeError
-from emu.probe.ground import Ground
-from emu.probe.rig import TRANSLATED, Rig, Run, Watcher
-from emu.probe.signature import decode
-from emu.probe.space import Space
-from walker.access import Access, AccessType
-from walker.columns import Kind
+from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
+from crosswalk.emu.probe.access_engine import TRANSLATED, Rig, Run, Watcher
+from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.page_marker import decode
+from crosswalk.emu.probe.space import Space
+from crosswalk.emu.probe.workspace import Ground
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
 
 __all__ = ["Seen", "Single"]
 

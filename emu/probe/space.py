@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from unicorn import UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE, Uc
 
-from walker.errors import BadInput
-from walker.memory import FRAME, U64, WORDS
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME, U64, WORDS
 
 __all__ = ["MAX_RAM", "NOWHERE", "Space"]
 

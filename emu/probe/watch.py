@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 from unicorn import UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE, UC_MEM_WRITE
 
-from emu.probe.bulk import BulkRig
-from emu.probe.collect import NOTE_WORDS, SEEN
-from emu.probe.job import Job
-from emu.probe.loops import OUT_WORDS, RECORD_BYTES, WATCHED
-from emu.probe.space import NOWHERE, Space
+from crosswalk.emu.probe.bulk import BulkRig
+from crosswalk.emu.probe.collect import NOTE_WORDS, SEEN
+from crosswalk.emu.probe.job import Job
+from crosswalk.emu.probe.loops import OUT_WORDS, RECORD_BYTES, WATCHED
+from crosswalk.emu.probe.space import NOWHERE, Space
 
 __all__ = ["WatchRig"]
 

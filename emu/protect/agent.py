@@ -7,11 +7,11 @@ from enum import IntEnum
 
 import numpy as np
 
-from emu.protect.guest import Guest
-from emu.protect.met import Met
-from guest import places
-from walker.errors import CrosswalkError
-from walker.memory import FRAME, U64
+from crosswalk.emu.protect.events import Met
+from crosswalk.emu.protect.guest import Guest
+from crosswalk.guest import places
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import FRAME, U64
 
 __all__ = ["SWEEP", "Agent", "Operation", "Result", "Use", "spans"]
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from emu.protect.agent import Operation
-from emu.protect.steps import Move, Step
-from emu.protect.stops import Stop
-from guest import places
-from guest.layout import PAGE
+from crosswalk.emu.protect.actions import Move, Step
+from crosswalk.emu.protect.agent import Operation
+from crosswalk.emu.protect.results import Stop
+from crosswalk.guest import places
+from crosswalk.guest.layout import PAGE
 
 __all__ = [
     "ABSENT_WRITE",

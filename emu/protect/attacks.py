@@ -4,10 +4,18 @@ The expectations are stated by hand, from the policy and AMD APM vol. 2, "Nested
 versus Guest Page Faults, Fault Ordering".
 """
 
-from emu.machine.svm.exits import ExitCode
-from emu.machine.svm.host import HOST_START
-from emu.protect.agent import Operation
-from emu.protect.attack import (
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.cpu.svm.host import HOST_START
+from crosswalk.emu.protect.actions import (
+    DIRECT,
+    RETURN_42,
+    RETURN_42_TO_KERNEL,
+    addresses,
+    remap,
+    store,
+)
+from crosswalk.emu.protect.agent import Operation
+from crosswalk.emu.protect.attack import (
     ABSENT_WRITE,
     CR0,
     CR4,
@@ -27,26 +35,18 @@ from emu.protect.attack import (
     Attack,
     do,
 )
-from emu.protect.forging import FORGED
-from emu.protect.hypercalls import REQUESTS
-from emu.protect.hypervisor import Answer
-from emu.protect.limits import LIMITS
-from emu.protect.steps import (
-    DIRECT,
-    RETURN_42,
-    RETURN_42_TO_KERNEL,
-    addresses,
-    remap,
-    store,
-)
-from emu.protect.stops import (
+from crosswalk.emu.protect.forging import FORGED
+from crosswalk.emu.protect.hypercalls import REQUESTS
+from crosswalk.emu.protect.hypervisor import Answer
+from crosswalk.emu.protect.limits import LIMITS
+from crosswalk.emu.protect.results import (
     GuestFault,
     Intercepted,
     NestedFault,
     Refused,
 )
-from guest import places
-from guest.layout import PAGE, Bit
+from crosswalk.guest import places
+from crosswalk.guest.layout import PAGE, Bit
 
 __all__ = ["ATTACKS"]
 

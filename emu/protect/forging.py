@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from emu.protect.agent import Agent, Operation
-from guest import places
-from guest.layout import Bit, index_of, span_of
-from walker.errors import CrosswalkError
-from walker.memory import FRAME
+from crosswalk.emu.protect.agent import Agent, Operation
+from crosswalk.guest import places
+from crosswalk.guest.layout import Bit, index_of, span_of
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import FRAME
 
 __all__ = ["FORGED", "FORGED_FRAMES", "forge", "forged"]
 

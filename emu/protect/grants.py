@@ -6,13 +6,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.protect.guest import FRAMES
-from guest import places
-from walker.frames import Frames
-from walker.memory import FRAME
-from walker.nested.tables import NestedTables
-from walker.protection.permission import Permission
-from walker.protection.policy import protect
+from crosswalk.emu.protect.guest import FRAMES
+from crosswalk.guest import places
+from crosswalk.walker.frames import Frames
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.nested.tables import NestedTables
+from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.policy import protect
 
 __all__ = ["ALL", "TABLE_POOL", "Permissions", "Rules", "permissions_of", "stretches", "written"]
 

@@ -5,19 +5,19 @@ from collections.abc import Callable
 import unicorn
 from unicorn import x86_const as x86
 
-from emu.boot import Booted
-from emu.machine.cpu import GENERAL, Cpu, Guarded, Segment
-from emu.machine.delivery import Event, Kind, deliver
-from emu.machine.engine import open_engine
-from emu.machine.svm.host import HOST_MODEL, HOST_START, Exit, Host
-from emu.protect.met import Fault, Met, described
-from emu.protect.pins import INTERCEPTED
-from emu.protect.walking import foretold
-from guest import places
-from walker.access import Access, AccessType
-from walker.context import PagingContext
-from walker.errors import CrosswalkError
-from walker.memory import FRAME, Segments
+from crosswalk.emu.cpu.cpu import GENERAL, Cpu, Guarded, Segment
+from crosswalk.emu.cpu.delivery import Event, Kind, deliver
+from crosswalk.emu.cpu.engine import open_engine
+from crosswalk.emu.cpu.svm.host import HOST_MODEL, HOST_START, Exit, Host
+from crosswalk.emu.load.guest import Booted
+from crosswalk.emu.protect.events import Fault, Met, described
+from crosswalk.emu.protect.pins import INTERCEPTED
+from crosswalk.emu.protect.predict import foretold
+from crosswalk.guest import places
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import FRAME, Segments
 
 __all__ = ["FRAMES", "Guest"]
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-from emu.protect.agent import Operation
-from emu.protect.attack import DATA, HOLE, TEXT, Attack, do
-from emu.protect.hypervisor import MAX_LIST, Answer, Hypercall
-from emu.protect.requests import LIST
-from emu.protect.steps import DIRECT, Move, Step, listed, remap, report, store
-from emu.protect.stops import Granted, Refused
-from guest import places
-from guest.layout import PAGE, Bit
-from walker.protection.pagelist import ENTRIES
+from crosswalk.emu.protect.actions import DIRECT, Move, Step, listed, remap, report, store
+from crosswalk.emu.protect.agent import Operation
+from crosswalk.emu.protect.attack import DATA, HOLE, TEXT, Attack, do
+from crosswalk.emu.protect.hypervisor import MAX_LIST, Answer, Hypercall
+from crosswalk.emu.protect.requests import LIST
+from crosswalk.emu.protect.results import Granted, Refused
+from crosswalk.guest import places
+from crosswalk.guest.layout import PAGE, Bit
+from crosswalk.walker.protection.pagelist import ENTRIES
 
 __all__ = ["REQUESTS"]
 

@@ -6,19 +6,19 @@ from enum import IntEnum
 
 import numpy as np
 
-from emu.machine.cpu import GENERAL
-from emu.machine.svm.exits import ExitCode
-from emu.machine.svm.host import Exit
-from emu.protect.grants import ALL, Permissions, Rules, permissions_of, stretches
-from emu.protect.guest import FRAMES, Guest
-from emu.protect.pins import LONGEST, Pins
-from guest import places
-from walker.errors import BadInput
-from walker.memory import FRAME
-from walker.nested.tables import NestedTables
-from walker.protection.pagelist import MalformedRequest, PageEntry, decode
-from walker.protection.permission import Permission
-from walker.tracker import RightsTracker
+from crosswalk.emu.cpu.cpu import GENERAL
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.cpu.svm.host import Exit
+from crosswalk.emu.protect.grants import ALL, Permissions, Rules, permissions_of, stretches
+from crosswalk.emu.protect.guest import FRAMES, Guest
+from crosswalk.emu.protect.pins import LONGEST, Pins
+from crosswalk.guest import places
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.nested.tables import NestedTables
+from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, decode
+from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.tracker import RightsTracker
 
 __all__ = ["MAX_LIST", "Answer", "Hypercall", "Hypervisor", "Reply"]
 

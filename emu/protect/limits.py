@@ -1,22 +1,33 @@
 """What the scheme doesn't stop, and why; and what the emulator can't take."""
 
-from emu.protect.agent import Operation
-from emu.protect.attack import CR4, DATA, HOLE, JUNK, LANDMARK, MARK, SMAP, TEXT, Attack, do
-from emu.protect.forging import FORGED
-from emu.protect.hypervisor import Hypercall
-from emu.protect.steps import (
+from crosswalk.emu.protect.actions import (
     DIRECT,
     RETURN_42,
     remap,
     report,
     store,
 )
-from emu.protect.stops import (
+from crosswalk.emu.protect.agent import Operation
+from crosswalk.emu.protect.attack import (
+    CR4,
+    DATA,
+    HOLE,
+    JUNK,
+    LANDMARK,
+    MARK,
+    SMAP,
+    TEXT,
+    Attack,
+    do,
+)
+from crosswalk.emu.protect.forging import FORGED
+from crosswalk.emu.protect.hypervisor import Hypercall
+from crosswalk.emu.protect.results import (
     Crash,
     NotStopped,
 )
-from guest import places
-from guest.layout import PAGE, Bit
+from crosswalk.guest import places
+from crosswalk.guest.layout import PAGE, Bit
 
 __all__ = ["LIMITS"]
 

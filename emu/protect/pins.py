@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from unicorn import x86_const as x86
 
-from emu.machine.cpu import GENERAL, Cpu
-from emu.machine.svm.exits import ExitCode
-from emu.machine.svm.host import Host
+from crosswalk.emu.cpu.cpu import GENERAL, Cpu
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.cpu.svm.host import Host
 
 __all__ = [
     "INTERCEPTED",

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.machine.svm.exits import ExitCode
-from emu.machine.svm.host import Exit
-from emu.protect.agent import Agent, Operation, Use, spans
-from emu.protect.forging import forged
-from emu.protect.grants import TABLE_POOL, Permissions
-from emu.protect.guest import FRAMES
-from emu.protect.met import Fault, Met, described
-from guest import places
-from guest.views import Intended
-from walker.memory import FRAME
-from walker.protection.permission import Permission
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.cpu.svm.host import Exit
+from crosswalk.emu.protect.agent import Agent, Operation, Use, spans
+from crosswalk.emu.protect.events import Fault, Met, described
+from crosswalk.emu.protect.forging import forged
+from crosswalk.emu.protect.grants import TABLE_POOL, Permissions
+from crosswalk.emu.protect.guest import FRAMES
+from crosswalk.guest import places
+from crosswalk.guest.views import Intended
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.permission import Permission
 
 __all__ = ["Proof", "probe_beyond", "probe_mappings"]
 

@@ -5,16 +5,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from emu.protect.agent import Agent, Operation, Result
-from emu.protect.grants import Permissions, stretches
-from emu.protect.guest import FRAMES
-from emu.protect.hypervisor import Hypercall
-from guest import places
-from guest.image import GuestImage
-from guest.status import Status
-from walker.memory import FRAME
-from walker.protection.pagelist import PageEntry, encode
-from walker.protection.permission import Permission
+from crosswalk.emu.protect.agent import Agent, Operation, Result
+from crosswalk.emu.protect.grants import Permissions, stretches
+from crosswalk.emu.protect.guest import FRAMES
+from crosswalk.emu.protect.hypervisor import Hypercall
+from crosswalk.guest import places
+from crosswalk.guest.image import GuestImage
+from crosswalk.guest.status import Status
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.pagelist import PageEntry, encode
+from crosswalk.walker.protection.permission import Permission
 
 __all__ = ["LIST", "ask", "meant", "page_entries", "place", "update"]
 

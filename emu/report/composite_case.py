@@ -8,15 +8,15 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from emu.check.combine import Claim
-from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
-from walker.columns import Kind
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.source import Case, Cpu, dump_case
-from walker.source.case import MAX_CASE_BYTES, parse_case
-from walker.source.files import map_file
-from walker.source.naming import errors_named, one_line
+from crosswalk.emu.check.allowed_outcomes import Claim
+from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case, Cpu, dump_case
+from crosswalk.walker.formats.case import MAX_CASE_BYTES, parse_case
+from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.located_errors import errors_named, one_line
 
 __all__ = [
     "FORMAT",

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-from emu.check.combine import Claim
-from emu.check.composite_check import Judged
-from emu.probe.composites import FORMS, SAME_PKRU, Family, Seen
-from emu.report.composite_case import CompositeCase
-from emu.report.text import outcome_text, walk_lines
-from walker.columns import Kind
-from walker.memory import FRAME
-from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
-from walker.translate import walk
+from crosswalk.emu.check.allowed_outcomes import Claim
+from crosswalk.emu.check.composite_check import Judged
+from crosswalk.emu.probe.composites import FORMS, SAME_PKRU, Family, Seen
+from crosswalk.emu.report.composite_case import CompositeCase
+from crosswalk.emu.report.text import outcome_text, walk_lines
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
+from crosswalk.walker.translate import walk
 
 __all__ = ["composite_lines"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from emu.check import Verdict
-from walker.unfollowed import Unfollowed
+from crosswalk.emu.check import Verdict
+from crosswalk.walker.unfollowed import Unfollowed
 
 __all__ = ["Conclusion", "Scope", "agreement", "conclude", "counted"]
 

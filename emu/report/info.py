@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from emu.report.source import (
+from crosswalk.emu.report.source import (
     begins_text,
     format_text,
     missing_text,
@@ -12,10 +12,10 @@ from emu.report.source import (
     unfollowed_lines,
     unfollowed_record,
 )
-from emu.report.text import context_text, size_text
-from walker.entry import level_of
-from walker.source import Contents, Registers, Source
-from walker.unfollowed import Unfollowed
+from crosswalk.emu.report.text import context_text, size_text
+from crosswalk.walker.entry import level_of
+from crosswalk.walker.formats import Contents, Registers, Source
+from crosswalk.walker.unfollowed import Unfollowed
 
 __all__ = ["contents_lines", "contents_record", "info_lines", "info_record"]
 

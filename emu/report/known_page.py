@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from emu.check.departures import Departure, Scope, departures
-from emu.machine.departures import MACHINE_DEPARTURES
+from crosswalk.emu.check.departures import Departure, Scope, departures
+from crosswalk.emu.cpu.unchecked_registers import MACHINE_DEPARTURES
 
 __all__ = ["known_page"]
 
@@ -37,8 +37,8 @@ _MACHINE = """\
 
 Values that a processor refuses with #GP, and the emulated CPU takes: they concern how registers
 are set up, not how an access is translated under them. Each is registered in
-`emu/machine/departures.py` with instructions that a test runs, at CPL 0 of 64-bit mode. The address
-that isn't canonical is 0x8000000000001234.
+`emu/cpu/unchecked_registers.py` with instructions that a test runs, at CPL 0 of 64-bit mode. The
+address that isn't canonical is 0x8000000000001234.
 """
 
 
@@ -56,7 +56,7 @@ def _machine() -> Iterator[str]:
             f"## {each.id}\n\n{each.differs}\n\n"
             f"- Manual: {each.manual}\n"
             f"- Reason in the emulator: {each.reason}\n"
-            f"- See it: `run_alone` in `emu/machine/departures.py`, with "
+            f"- See it: `run_alone` in `emu/cpu/unchecked_registers.py`, with "
             f"`{'`, `'.join(each.source.splitlines())}`; RAX is then {each.taken:#x}\n"
         )
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
-from emu.report.records import outcome_json, step_record
-from emu.report.text import outcome_text, walk_lines
-from walker.access import Access
-from walker.entry import level_of
-from walker.nested import (
+from crosswalk.emu.report.records import outcome_json, step_record
+from crosswalk.emu.report.text import outcome_text, walk_lines
+from crosswalk.walker.access import Access
+from crosswalk.walker.entry import level_of
+from crosswalk.walker.nested import (
     NestedContext,
     NestedError,
     NestedOutcome,
@@ -17,8 +17,8 @@ from walker.nested import (
     Passage,
     nested_error_names,
 )
-from walker.outcome import Translation
-from walker.translate import Walk
+from crosswalk.walker.outcome import Translation
+from crosswalk.walker.translate import Walk
 
 __all__ = [
     "Stage",

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from emu.check.nested import NestedDivergence
-from emu.report.nested import nested_outcome_text, nested_walk_lines
-from emu.report.text import access_text, context_text
-from walker.memory import PhysicalMemory
-from walker.nested.context import NestedContext
-from walker.nested.translate import walk_nested
+from crosswalk.emu.check.nested import NestedDivergence
+from crosswalk.emu.report.nested import nested_outcome_text, nested_walk_lines
+from crosswalk.emu.report.text import access_text, context_text
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.translate import walk_nested
 
 __all__ = ["nested_divergence_lines"]
 

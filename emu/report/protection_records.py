@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from emu.report.records import frame_record, mapping_record
-from walker.frames import Frames
-from walker.protection.policy import (
+from crosswalk.emu.report.records import frame_record, mapping_record
+from crosswalk.walker.frames import Frames
+from crosswalk.walker.protection.policy import (
     UNMAPPED,
     TableKind,
     Use,
@@ -13,9 +13,9 @@ from walker.protection.policy import (
     permission_of,
     protect,
 )
-from walker.protection.regions import LinearRegion
-from walker.protection.summary import Exposed, Summary
-from walker.rights import Rights, rwx
+from crosswalk.walker.protection.regions import LinearRegion
+from crosswalk.walker.protection.summary import Exposed, Summary
+from crosswalk.walker.rights import Rights, rwx
 
 __all__ = ["protection_record", "protection_summary_record"]
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from emu.report.text import frame_text, mapping_text, size_text
-from walker.memory import FRAME
-from walker.protection.policy import UNMAPPED, Use
-from walker.protection.regions import LinearRegion
-from walker.protection.summary import Exposed, Summary
-from walker.rights import rwx
+from crosswalk.emu.report.text import frame_text, mapping_text, size_text
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.policy import UNMAPPED, Use
+from crosswalk.walker.protection.regions import LinearRegion
+from crosswalk.walker.protection.summary import Exposed, Summary
+from crosswalk.walker.rights import rwx
 
 __all__ = ["NO_FRAME", "PART_OF_THEM", "summary_lines", "use_text"]
 

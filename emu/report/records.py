@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from emu.check import Divergence, Verdict
-from emu.check.compare import agreements
-from emu.check.listing import ListingDivergence
-from emu.machine.delivery import mnemonic
-from emu.report.conclusion import Scope
-from emu.report.source import unfollowed_record
-from guest.status import Taken
-from walker.access import Access, AccessType
-from walker.columns import Outcomes
-from walker.context import PagingContext
-from walker.leaves import table_frames
-from walker.mappings import Mapping, Range
-from walker.memory import PhysicalMemory
-from walker.outcome import Outcome, PageFault, Translation
-from walker.rights import Rights
-from walker.source import Case, Cpu, OutcomeRecord, Probe
-from walker.translate import Step, Walk
+from crosswalk.emu.check import Divergence, Verdict
+from crosswalk.emu.check.compare import agreements
+from crosswalk.emu.check.listing import ListingDivergence
+from crosswalk.emu.cpu.delivery import mnemonic
+from crosswalk.emu.report.conclusion import Scope
+from crosswalk.emu.report.source import unfollowed_record
+from crosswalk.guest.status import Taken
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.formats import Case, Cpu, OutcomeRecord, Probe
+from crosswalk.walker.leaves import table_frames
+from crosswalk.walker.mappings import Mapping, Range
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.outcome import Outcome, PageFault, Translation
+from crosswalk.walker.rights import Rights
+from crosswalk.walker.translate import Step, Walk
 
 __all__ = [
     "access_of",

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from emu.report.text import context_text, size_text
-from walker.encryption import encryption_mask_hint, likely_encryption_mask
-from walker.entry import level_of
-from walker.source import Contents, Source, SourceKind
-from walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
+from crosswalk.emu.report.text import context_text, size_text
+from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
+from crosswalk.walker.entry import level_of
+from crosswalk.walker.formats import Contents, Source, SourceKind
+from crosswalk.walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
 
 __all__ = [
     "begins_text",

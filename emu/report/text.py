@@ -3,19 +3,19 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from emu.check import Divergence, Verdict, differs
-from emu.check.listing import ListingDivergence
-from emu.machine.delivery import mnemonic
-from emu.probe import LACKS
-from guest.status import Taken
-from walker.access import Access, AccessType
-from walker.columns import Kind
-from walker.context import PagingContext, PagingMode
-from walker.entry import Entry, level_of, protection_key
-from walker.mappings import Mapping, Range
-from walker.outcome import Outcome, PageFault, Translation, error_names
-from walker.rights import Rights
-from walker.translate import Step, StepKind, Walk
+from crosswalk.emu.check import Divergence, Verdict, differs
+from crosswalk.emu.check.listing import ListingDivergence
+from crosswalk.emu.cpu.delivery import mnemonic
+from crosswalk.emu.probe import LACKS
+from crosswalk.guest.status import Taken
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.entry import Entry, level_of, protection_key
+from crosswalk.walker.mappings import Mapping, Range
+from crosswalk.walker.outcome import Outcome, PageFault, Translation, error_names
+from crosswalk.walker.rights import Rights
+from crosswalk.walker.translate import Step, StepKind, Walk
 
 __all__ = [
     "access_text",

@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check import Divergence, make_plan
-from emu.fuzz.layout import Layout
-from emu.fuzz.layout_case import case_layout, layout_case
-from emu.fuzz.signature import signature_of
-from emu.peers import Claim, Peer, PeerFailure
-from emu.peers.answers import Answers
-from emu.peers.claims import parse_claims
-from emu.peers.judge import Judged, judge
-from emu.peers.opening import open_peer
-from emu.peers.python import Function
-from emu.report.text import access_text, context_text, outcome_text, walk_lines
-from emu.testing.paths import ROOT, layout_of
-from emu.testing.referee import Referee
-from walker.access import Access, AccessType
-from walker.columns import Accesses
-from walker.context import PagingContext
-from walker.memory import PhysicalMemory
-from walker.outcome import Outcome, Translation
-from walker.source import Case, dump_case
-from walker.translate import walk_access
+from crosswalk.emu.check import Divergence, make_plan
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.findings.layout_case import case_layout, layout_case
+from crosswalk.emu.findings.signature import signature_of
+from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
+from crosswalk.emu.targets import Claim, Peer, PeerFailure
+from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.capabilities import parse_claims
+from crosswalk.emu.targets.judge import Judged, judge
+from crosswalk.emu.targets.python import Function
+from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.testing.paths import ROOT, layout_of
+from crosswalk.emu.testing.referee import Referee
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.formats import Case, dump_case
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.outcome import Outcome, Translation
+from crosswalk.walker.translate import walk_access
 
 __all__ = ["Checker", "Walker", "WrongWalker", "check_walker"]
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emu.fuzz.generate import RAM
-from emu.fuzz.generate.places import clear_of_probe
-from emu.fuzz.layout import Layout, Meaning, Meant
-from walker.columns import Accesses
-from walker.context import PagingContext
-from walker.entry import LEVELS, Entry
-from walker.memory import FRAME, WORDS
+from crosswalk.emu.findings.layout import Layout, Meaning, Meant
+from crosswalk.emu.fuzz.generate import RAM
+from crosswalk.emu.fuzz.generate.frame_allocator import clear_of_probe
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import LEVELS, Entry
+from crosswalk.walker.memory import FRAME, WORDS
 
 __all__ = ["NO_TABLE", "ROOT", "TOP_PAGE", "Path", "address_of", "layout_of"]
 

@@ -14,9 +14,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from emu.fuzz.layout import Layout
-    from emu.testing.checking import Walker
-    from walker.source import Case
+    from crosswalk.emu.findings.layout import Layout
+    from crosswalk.emu.testing.checking import Walker
+    from crosswalk.walker.formats import Case
 
 __all__ = [
     "check_walker",
@@ -61,7 +61,7 @@ def _folder(config: pytest.Config) -> Path | None:
 @pytest.fixture
 def crosswalk_case(request: pytest.FixtureRequest) -> Case:
     """Return a case: a file of the folder `crosswalk_cases`."""
-    from walker.source import load_case  # noqa: PLC0415  # Only where it is asked for.
+    from crosswalk.walker.formats import load_case  # noqa: PLC0415  # Only where it is asked for.
 
     path: Path | None = request.param
     if path is None:
@@ -73,10 +73,10 @@ def crosswalk_case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture(scope="session")
 def check_walker(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
-    """Yield what fails where a walker is wrong: `emu.testing.checking.Checker`, started."""
-    from emu.fuzz.reduce import size_of  # noqa: PLC0415  # Only where it is asked for.
-    from emu.testing.checking import Checker, WrongWalker  # noqa: PLC0415  # The same.
-    from walker.source import dump_case  # noqa: PLC0415  # The same.
+    """Yield what fails for a wrong walker: `crosswalk.emu.testing.checking.Checker`, started."""
+    from crosswalk.emu.fuzz.reduce import size_of  # noqa: PLC0415  # Only where it is asked for.
+    from crosswalk.emu.testing.checking import Checker, WrongWalker  # noqa: PLC0415  # The same.
+    from crosswalk.walker.formats import dump_case  # noqa: PLC0415  # The same.
 
     named = request.config.getoption(_KEEP)
     folder = None if named is None else request.config.invocation_params.dir / named

@@ -3,17 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.compare import agreements, choose, spread
-from emu.check.crosscheck import compare_all, confirm
-from emu.peers import Claim, Limits, PeerFailure
-from emu.peers.answers import Answers
-from emu.peers.child import Contained
-from emu.probe import Stand
-from walker.bulk import translate_many
-from walker.columns import Accesses, Outcomes
-from walker.context import PagingContext
-from walker.errors import CrosswalkError
-from walker.memory import PhysicalMemory
+from crosswalk.emu.check.compare import agreements, choose, spread
+from crosswalk.emu.check.crosscheck import compare_all, confirm
+from crosswalk.emu.probe import Stand
+from crosswalk.emu.targets import Claim, Limits, PeerFailure
+from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.loaded import Contained
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = ["EmulatorFailure", "Referee"]
 

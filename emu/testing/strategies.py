@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from emu.fuzz.layout import Layout
-from emu.testing.paths import NO_TABLE, ROOT, TOP_PAGE, Path, address_of, layout_of
-from walker.access import Access, AccessType
-from walker.columns import Accesses
-from walker.context import CR0, CR4, EFER, PagingContext
-from walker.entry import LEVELS
-from walker.memory import FRAME
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.testing.paths import NO_TABLE, ROOT, TOP_PAGE, Path, address_of, layout_of
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import CR0, CR4, EFER, PagingContext
+from crosswalk.walker.entry import LEVELS
+from crosswalk.walker.memory import FRAME
 
 __all__ = ["accesses", "contexts", "layouts"]
 

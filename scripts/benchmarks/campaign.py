@@ -19,7 +19,7 @@ _HERE = Path(__file__).parents[2]
 # Runs the command in a process of its own, and tells what that and its children took.
 _WRAPPER = """
 import contextlib, io, json, resource, sys, time
-from emu.cli.main import main
+from crosswalk.emu.cli.main import main
 began, out = time.perf_counter(), io.StringIO()
 with contextlib.redirect_stdout(out):
     status = main(sys.argv[1:])

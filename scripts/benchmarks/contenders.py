@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.benchmarks.cwalk import CWalker
-from scripts.benchmarks.images import U64, Image
-from walker import (
+from crosswalk.walker import (
     HekiArgs,
     coalesce_leaves,
     collective_rights,
@@ -19,6 +17,8 @@ from walker import (
     mappings,
     walk_leaves,
 )
+from scripts.benchmarks.cwalk import CWalker
+from scripts.benchmarks.images import U64, Image
 
 __all__ = ["TOP", "Contender", "Sums", "c_walks", "checked", "python_walks"]
 

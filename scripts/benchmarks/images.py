@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from walker import PagingContext, Segments
+from crosswalk.walker import PagingContext, Segments
 
 __all__ = ["IMAGES", "Image", "dense"]
 

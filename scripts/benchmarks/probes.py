@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from emu.probe import Prober
-from emu.probe.bulk import BulkRig
-from emu.probe.ground import Ground
-from emu.probe.job import Job
-from guest.assembler import assemble
-from walker import AccessType, PagingContext, Segments
-from walker.columns import Accesses
-from walker.memory import FRAME
+from crosswalk.emu.probe import Prober
+from crosswalk.emu.probe.bulk import BulkRig
+from crosswalk.emu.probe.job import Job
+from crosswalk.emu.probe.workspace import Ground
+from crosswalk.guest.assembler import assemble
+from crosswalk.walker import AccessType, PagingContext, Segments
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.memory import FRAME
 
 __all__ = ["GOALS", "PAGES", "measured_probes", "probe_scaling"]
 

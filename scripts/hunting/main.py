@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emu.cli.contain import contained
-from emu.fuzz.campaign.plan import ROUND, Plan
+from crosswalk.emu.fuzz.campaign.plan import ROUND, Plan
+from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.formats import Case
 from scripts.hunting.search import search
 from scripts.hunting.shrink import shrunk
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
 from tests.emu.fuzz.hunted import HUNTED
-from walker.source import Case
 
 _PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "search-quality.md"
 

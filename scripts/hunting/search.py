@@ -7,16 +7,16 @@ from typing import Protocol
 
 import numpy as np
 
-from emu.check.compare import agreements
-from emu.check.crosscheck import Predictor
-from emu.check.explain import explain
-from emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from emu.fuzz.coverage import CELLS, Seen, coverage_of
-from emu.fuzz.layout import Layout
-from emu.probe import Stand
-from walker.bulk import translate_many
-from walker.columns import Outcomes
-from walker.memory import SparseWords
+from crosswalk.emu.check.compare import agreements
+from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.check.explain import explain
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
+from crosswalk.emu.fuzz.coverage import CELLS, Seen, coverage_of
+from crosswalk.emu.probe import Stand
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Outcomes
+from crosswalk.walker.memory import SparseWords
 
 __all__ = ["Bug", "Found", "Search", "search"]
 

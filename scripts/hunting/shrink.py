@@ -1,10 +1,10 @@
 """What a planted bug's finding shrinks to."""
 
-from emu.fuzz.attempt import Tester
-from emu.fuzz.campaign.plan import Plan
-from emu.fuzz.reduce.same import reduced_to
+from crosswalk.emu.fuzz.campaign.plan import Plan
+from crosswalk.emu.fuzz.executor import Tester
+from crosswalk.emu.fuzz.reduce.interesting import reduced_to
+from crosswalk.walker.formats import Case
 from scripts.hunting.search import Bug, Found
-from walker.source import Case
 
 __all__ = ["shrunk"]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from emu.fuzz.coverage import CELLS
+from crosswalk.emu.fuzz.coverage import CELLS
+from crosswalk.walker.formats import Case
 from scripts.hunting.search import Search
-from walker.source import Case
 
 __all__ = ["Hunt", "bug_lines", "cell_lines", "summary_lines"]
 

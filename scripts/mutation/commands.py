@@ -43,7 +43,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _run_commands(commands: Sequence[tuple[int, Sequence[str]]], folder: str) -> int:
     """Run all commands in this process; print the first that ends as it should not."""
-    main = importlib.import_module("emu.cli.main").main
+    main = importlib.import_module("crosswalk.emu.cli.main").main
     out = sys.stdout
     for number, (due, command) in enumerate(commands):
         corpus = ("--corpus", f"{folder}/{number}") if command[0] == "fuzz" else ()

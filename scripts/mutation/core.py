@@ -4,9 +4,9 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from walker.context import PagingContext
-from walker.memory import Segments
-from walker.source.corewriter import CoreState, core_parts
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.formats.corewriter import CoreState, core_parts
+from crosswalk.walker.memory import Segments
 
 __all__ = ["SOURCES", "write_sources"]
 

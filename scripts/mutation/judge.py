@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.compare import agreements
-from emu.matrix.limits import LIMITS
-from emu.matrix.section import Section
-from emu.matrix.sections import SECTIONS
-from emu.probe import Stand
+from crosswalk.emu.check.compare import agreements
+from crosswalk.emu.matrix.boundaries import LIMITS
+from crosswalk.emu.matrix.section import Section
+from crosswalk.emu.matrix.sections import SECTIONS
+from crosswalk.emu.probe import Stand
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.outcome import Outcome, Translation
 from scripts.mutation.mutants import Mutant
-from walker.bulk import translate_many
-from walker.columns import Accesses, Outcomes
-from walker.context import PagingContext
-from walker.memory import SparseWords
-from walker.outcome import Outcome, Translation
 
 __all__ = ["Sample", "ends_badly", "killed", "limit_cpu", "run_in", "samples"]
 
@@ -108,8 +108,8 @@ def limit_cpu(seconds: int) -> None:
 
 def _differs(mutant: Mutant, taken: list[Sample]) -> bool:
     _plant(mutant)
-    bulk = importlib.import_module("walker.bulk")
-    readable = importlib.import_module("walker.translate")
+    bulk = importlib.import_module("crosswalk.walker.bulk")
+    readable = importlib.import_module("crosswalk.walker.translate")
     for sample in taken:
         accesses = sample.accesses
         if mutant.module != "translate":

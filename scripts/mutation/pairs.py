@@ -3,19 +3,19 @@
 import importlib
 from dataclasses import dataclass
 
-from emu.check.nested import check_nested
-from emu.check.nested.crosscheck import NestedPredictor
-from emu.check.nested.emulated import EMULATOR, emulated
-from emu.cli.contain import contained
-from emu.fuzz.nested import make_pair
-from emu.probe.nested import NestedProber
+from crosswalk.emu.check.nested import check_nested
+from crosswalk.emu.check.nested.crosscheck import NestedPredictor
+from crosswalk.emu.check.nested.emulated import EMULATOR, emulated
+from crosswalk.emu.fuzz.nested import make_pair
+from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.access import Access
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.outcome import NestedOutcome
+from crosswalk.walker.nested.translate import translate_nested
 from scripts.mutation.judge import ends_badly, run_in
 from scripts.mutation.mutants import Mutant
-from walker.access import Access
-from walker.memory import PhysicalMemory
-from walker.nested.context import NestedContext
-from walker.nested.outcome import NestedOutcome
-from walker.nested.translate import translate_nested
 
 __all__ = ["KeptPair", "kept_pairs", "killed_in_guest_mode"]
 

@@ -10,15 +10,15 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 _PACKAGES = ("emu", "guest", "walker")
 
 PREDICTS = (
-    "walker.bulk",
-    "walker.leaves",
-    "walker.nested.translate",
-    "walker.tlb.model",
-    "walker.translate",
+    "crosswalk.walker.bulk",
+    "crosswalk.walker.leaves",
+    "crosswalk.walker.nested.translate",
+    "crosswalk.walker.tlb.model",
+    "crosswalk.walker.translate",
 )
 """The modules that predict, by which everything else of the walker's prediction is imported."""
 
-OBSERVES = ("emu.machine", "emu.probe")
+OBSERVES = ("crosswalk.emu.cpu", "crosswalk.emu.probe")
 """The packages that observe, all of their modules."""
 
 SHARED = (

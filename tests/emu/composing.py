@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from emu.probe.composite import CompositeProber
-from emu.probe.composites import NAMES, SAME_PKRU, Composites
+from crosswalk.emu.probe.composite import CompositeProber
+from crosswalk.emu.probe.composites import NAMES, SAME_PKRU, Composites
 
 
 def composite(form, va, cpl=0, *, ac=False, then=(0, False), pkru=SAME_PKRU, then_va=None):

@@ -1,7 +1,7 @@
 import pytest
 
-from emu.boot import boot
-from guest.builder import build_image
+from crosswalk.emu.load.guest import boot
+from crosswalk.guest.builder import build_image
 
 
 @pytest.fixture(scope="session")

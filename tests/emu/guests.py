@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from emu.boot import boot
-from guest.builder import build_image
-from guest.errors import GuestError
+from crosswalk.emu.load.guest import boot
+from crosswalk.guest.builder import build_image
+from crosswalk.guest.errors import GuestError
 
 __all__ = ["failure", "patched"]
 

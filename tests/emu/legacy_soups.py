@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.memory import SparseWords
 from tests.emu.soups import OFFSETS, RAM, TABLES, Soup
 from tests.emu.wide import askable
-from walker.columns import Accesses
-from walker.context import PagingContext, Vendor
-from walker.memory import SparseWords
 
 SHIFTS = {"32-bit": (22, 12), "PAE": (30, 21, 12)}
 # How often each bit of an entry is set.

@@ -1,8 +1,8 @@
 """Accesses in few letters, and what the emulated CPU makes of them."""
 
-from emu.probe import Prober
-from walker.access import Access, AccessType
-from walker.columns import Accesses, Outcomes
+from crosswalk.emu.probe import Prober
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses, Outcomes
 
 
 def read(va, cpl=0, *, ac=False):

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.memory import SparseWords
 from tests.emu.wide import askable
-from walker.columns import Accesses
-from walker.context import PagingContext, Vendor
-from walker.memory import SparseWords
 
 TABLES = 12
 RAM = 1 << 24

@@ -3,11 +3,11 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-from emu.machine import registers
-from emu.machine.engine import MAXPHYADDR, attach, open_engine
-from emu.machine.ram import Ram
-from emu.machine.registers import read_registers
-from walker.errors import BadInput, CrosswalkError
+from crosswalk.emu.cpu import registers
+from crosswalk.emu.cpu.engine import MAXPHYADDR, attach, open_engine
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.cpu.registers import read_registers
+from crosswalk.walker.errors import BadInput, CrosswalkError
 
 LOAD = bytes.fromhex("488b03")  # mov rax, [rbx]
 

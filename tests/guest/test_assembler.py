@@ -3,9 +3,9 @@ import struct
 
 import pytest
 
-from guest.assembler import assemble
-from guest.errors import AssemblyError
-from walker.errors import CrosswalkError
+from crosswalk.guest.assembler import assemble
+from crosswalk.guest.errors import AssemblyError
+from crosswalk.walker.errors import CrosswalkError
 
 
 def test_code_is_assembled_for_its_address_and_with_its_symbols():

@@ -7,7 +7,7 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-from guest.init import AREA, DONE, FAILED, SHARED, STARTED, init_archive, init_program
+from crosswalk.guest.init import AREA, DONE, FAILED, SHARED, STARTED, init_archive, init_program
 
 STACK = 0x7000_0000
 ABSENT = (1 << 64) - 2

@@ -2,8 +2,8 @@ import struct
 
 import pytest
 
-from guest.errors import LayoutError
-from guest.layout import (
+from crosswalk.guest.errors import LayoutError
+from crosswalk.guest.layout import (
     Bit,
     MemoryMap,
     Raw,

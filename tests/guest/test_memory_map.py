@@ -3,11 +3,11 @@ from itertools import pairwise
 
 import pytest
 
-from guest import places
-from guest.builder import build_image
-from guest.errors import LayoutError
-from guest.memory_map import memory_map
-from guest.status import log_capacity
+from crosswalk.guest import places
+from crosswalk.guest.builder import build_image
+from crosswalk.guest.errors import LayoutError
+from crosswalk.guest.memory_map import memory_map
+from crosswalk.guest.status import log_capacity
 
 PAGE = 4096
 

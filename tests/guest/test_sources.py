@@ -3,7 +3,7 @@
 import capstone
 import pytest
 
-from guest.builder import build_image
+from crosswalk.guest.builder import build_image
 
 MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 

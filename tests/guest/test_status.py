@@ -2,8 +2,8 @@ import struct
 
 import pytest
 
-from guest.errors import GuestError
-from guest.status import Table, Taken, describe_state, log_capacity, parse_status
+from crosswalk.guest.errors import GuestError
+from crosswalk.guest.status import Table, Taken, describe_state, log_capacity, parse_status
 
 GOOD = {
     "magic": int.from_bytes(b"CROSSWLK", "little"),

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from guest import places
-from guest.builder import build_image
-from guest.errors import GuestError
-from guest.status import ACCOUNT_SLOTS, Taken
-from guest.traps import OnPurpose, attempts, check_taken, pack_attempts
+from crosswalk.guest import places
+from crosswalk.guest.builder import build_image
+from crosswalk.guest.errors import GuestError
+from crosswalk.guest.status import ACCOUNT_SLOTS, Taken
+from crosswalk.guest.traps import OnPurpose, attempts, check_taken, pack_attempts
 
 PKRU = 0xC000_0024
 IST1, RSP0 = 0xFFFF_FFFF_8010_B000, 0xFFFF_FFFF_8010_E000

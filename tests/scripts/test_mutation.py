@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from crosswalk.walker.outcome import GeneralProtection
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import constants_of, mutants_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.suite import fails_tests, files_for
 from scripts.mutation.tally import Tally
-from walker.outcome import GeneralProtection
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = '''

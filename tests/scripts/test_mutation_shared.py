@@ -32,14 +32,16 @@ def test_a_module_that_both_come_to_import_is_missed(tmp_path):
         "walker/below.py": "",
         "walker/alone.py": "",
         "emu/probe/prober.py": "import walker.below\nfrom walker.alone import x",
-        "emu/machine/engine.py": "from emu.other import y",
+        "emu/cpu/engine.py": "from emu.other import y",
         "emu/other.py": "from walker.helper import f",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert ["walker.below", "walker.helper"] == shared_modules(tmp_path)
+    assert ["crosswalk.walker.below", "crosswalk.walker.helper"] == shared_modules(tmp_path)
     graph = import_graph(tmp_path)
-    assert {"walker.helper", "walker.below"} == closure(graph, ["walker.helper"])
+    assert {"crosswalk.walker.helper", "crosswalk.walker.below"} == closure(
+        graph, ["crosswalk.walker.helper"]
+    )
 
 
 def test_the_modules_that_predict_are_no_part_of_what_the_probe_imports():

@@ -11,7 +11,15 @@ from operator import or_
 
 from hypothesis import strategies as st
 
-from walker import Access, AccessType, PagingContext, Segments, SparseWords, Vendor, translate
+from crosswalk.walker import (
+    Access,
+    AccessType,
+    PagingContext,
+    Segments,
+    SparseWords,
+    Vendor,
+    translate,
+)
 
 P, RW, US, PWT, PCD, A, D, PS, G = (1 << bit for bit in range(9))
 PAT_LARGE = 1 << 12

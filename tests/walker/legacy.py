@@ -9,9 +9,9 @@ from operator import or_
 
 from hypothesis import strategies as st
 
+from crosswalk.walker import PagingContext, SparseWords, Vendor
 from tests.walker.build import OPEN, PAT_LARGE, PS, RW, US, USED, XD, A, D, G, P, segments_of
 from tests.walker.naive import Page, address, any_bit
-from walker import PagingContext, SparseWords, Vendor
 
 FRAME, MIB4 = 0x1000, 1 << 22
 SHIFTS = {"32-bit": {2: 22, 1: 12}, "PAE": {3: 30, 2: 21, 1: 12}}

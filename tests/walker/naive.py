@@ -1,7 +1,7 @@
 """The walk as anybody would write it: one entry after the other, no arrays, no shortcuts.
 
-What `walker.leaves`, `walker.mappings` and `walker.frames` say is held against this. It uses
-nothing of the walker's.
+What `crosswalk.walker.leaves`, `crosswalk.walker.mappings` and `crosswalk.walker.frames` say is
+held against this. It uses nothing of the walker's.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 import pytest
 
-from walker import Access, AccessType, BadInput
+from crosswalk.walker import Access, AccessType, BadInput
 
 
 @pytest.mark.parametrize("va", [-1, 1 << 64])

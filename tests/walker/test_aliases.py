@@ -4,6 +4,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import (
+    Aliases,
+    Question,
+    Rights,
+    SparseWords,
+    aliases,
+    mappings,
+    mappings_of,
+    states,
+)
 from tests.walker.build import (
     GIB1,
     KIB4,
@@ -23,7 +33,6 @@ from tests.walker.build import (
     extended_soups,
     linear,
 )
-from walker import Aliases, Question, Rights, SparseWords, aliases, mappings, mappings_of, states
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from tests.walker.build import EXECUTE, READ, WRITE, Builder, context, extended_soups, linear
-from walker import (
+from crosswalk.walker import (
     Access,
     Accesses,
     AccessType,
@@ -16,7 +15,8 @@ from walker import (
     translate,
     translate_many,
 )
-from walker.outcome import ErrorCode
+from crosswalk.walker.outcome import ErrorCode
+from tests.walker.build import EXECUTE, READ, WRITE, Builder, context, extended_soups, linear
 
 SEARCH = settings(
     max_examples=5000, deadline=None, database=None, phases=[Phase.generate], derandomize=True

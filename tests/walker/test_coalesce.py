@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import Mapping, Range, Rights, coalesce
 from tests.walker.build import (
     KIB4,
     MIB2,
@@ -21,7 +22,6 @@ from tests.walker.build import (
     G,
     P,
 )
-from walker import Mapping, Range, Rights, coalesce
 
 RIGHTS = Rights(63)
 

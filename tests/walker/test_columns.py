@@ -1,8 +1,16 @@
 import numpy as np
 
+from crosswalk.walker import (
+    Access,
+    Accesses,
+    GeneralProtection,
+    Outcomes,
+    PageFault,
+    Rights,
+    Translation,
+)
+from crosswalk.walker.columns import merge_changes
 from tests.walker.build import EXECUTE, READ, WRITE
-from walker import Access, Accesses, GeneralProtection, Outcomes, PageFault, Rights, Translation
-from walker.columns import merge_changes
 
 PA = 0x1000
 

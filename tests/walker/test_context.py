@@ -1,7 +1,7 @@
 import pytest
 
+from crosswalk.walker import BadInput, PagingContext, PagingMode, Vendor
 from tests.walker.build import context
-from walker import BadInput, PagingContext, PagingMode, Vendor
 
 MAX = (1 << 64) - 1
 

@@ -5,8 +5,8 @@ The names and places are written out here once more, from the manuals.
 
 import pytest
 
-from walker import BadInput, PagingContext, Vendor
-from walker.control import ACCEPTED
+from crosswalk.walker import BadInput, PagingContext, Vendor
+from crosswalk.walker.control import ACCEPTED
 
 NAMES = {
     "cr0": {

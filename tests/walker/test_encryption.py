@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from crosswalk.walker import SparseWords, mappings
+from crosswalk.walker.encryption import likely_encryption_mask
+from crosswalk.walker.formats import load_case
 from tests.walker.build import OPEN, ROOT, Builder, context
 from tests.walker.legacy import Tables, legacy
-from walker import SparseWords, mappings
-from walker.encryption import likely_encryption_mask
-from walker.source import load_case
 
 RULES = Path(__file__).parents[1] / "cases" / "rules"
 C, WIDE = 1 << 47, {"maxphyaddr": 52}

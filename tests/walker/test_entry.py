@@ -1,8 +1,7 @@
 import pytest
 
-from tests.walker.build import context
-from walker import PagingContext, Vendor
-from walker.entry import (
+from crosswalk.walker import PagingContext, Vendor
+from crosswalk.walker.entry import (
     LEVELS,
     address_bits,
     is_leaf,
@@ -12,6 +11,7 @@ from walker.entry import (
     protection_key,
     reserved_bits,
 )
+from tests.walker.build import context
 
 
 def bits_of(mask):

@@ -6,6 +6,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import (
+    Rights,
+    SparseWords,
+    collective_rights,
+    count_mappings,
+    frames,
+    mappings,
+    states,
+)
 from tests.walker import naive
 from tests.walker.build import (
     GIB1,
@@ -26,7 +35,6 @@ from tests.walker.build import (
     context,
     extended_soups,
 )
-from walker import Rights, SparseWords, collective_rights, count_mappings, frames, mappings, states
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])

@@ -16,8 +16,8 @@ import resource
 from itertools import islice
 resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
 import numpy as np
-from walker import *
-from walker.states import distinct_states
+from crosswalk.walker import *
+from crosswalk.walker.states import distinct_states
 
 def soup(tables):
     chance = np.random.default_rng(1)

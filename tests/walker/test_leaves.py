@@ -5,6 +5,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import (
+    Accesses,
+    Kind,
+    PagingContext,
+    Rights,
+    leaves,
+    translate_many,
+    walk_leaves,
+)
+from crosswalk.walker.entry import LEVELS
+from crosswalk.walker.leaves import Leaves
 from tests.walker import naive
 from tests.walker.build import (
     GIB1,
@@ -23,17 +34,6 @@ from tests.walker.build import (
     extended_soups,
     linear,
 )
-from walker import (
-    Accesses,
-    Kind,
-    PagingContext,
-    Rights,
-    leaves,
-    translate_many,
-    walk_leaves,
-)
-from walker.entry import LEVELS
-from walker.leaves import Leaves
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])

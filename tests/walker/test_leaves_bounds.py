@@ -5,6 +5,8 @@ from itertools import islice
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from crosswalk.walker import Rights, SparseWords, Vendor, blocked_entries, mappings, walk_leaves
+from crosswalk.walker.leaves import table_frames
 from tests.walker import naive
 from tests.walker.build import (
     GIB1,
@@ -24,8 +26,6 @@ from tests.walker.build import (
     extended_soups,
     linear,
 )
-from walker import Rights, SparseWords, Vendor, blocked_entries, mappings, walk_leaves
-from walker.leaves import table_frames
 
 LEAF = 0x5000 | USED
 BOMBS = pytest.mark.parametrize(

@@ -10,12 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from tests.walker.legacy import (
-    MIB4,
-    legacy_soups,
-    pages,
-)
-from walker import (
+from crosswalk.walker import (
     Access,
     Accesses,
     AccessType,
@@ -33,7 +28,12 @@ from walker import (
     translate_many,
     walk_leaves,
 )
-from walker.rights import rights_table
+from crosswalk.walker.rights import rights_table
+from tests.walker.legacy import (
+    MIB4,
+    legacy_soups,
+    pages,
+)
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(

@@ -2,9 +2,7 @@
 
 import pytest
 
-from tests.walker.build import PS, READ, USED, P
-from tests.walker.legacy import Tables, legacy, words_of
-from walker import (
+from crosswalk.walker import (
     Access,
     SparseWords,
     coalesce_leaves,
@@ -14,7 +12,9 @@ from walker import (
     translate,
     walk_leaves,
 )
-from walker.leaves import table_frames
+from crosswalk.walker.leaves import table_frames
+from tests.walker.build import PS, READ, USED, P
+from tests.walker.legacy import Tables, legacy, words_of
 
 
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])

@@ -5,6 +5,19 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from crosswalk.walker import (
+    Access,
+    Accesses,
+    GeneralProtection,
+    PageFault,
+    PagingContext,
+    Translation,
+    Vendor,
+    translate,
+    translate_many,
+    walk,
+)
+from crosswalk.walker.bulk import translate_many as in_bulk
 from tests.walker.build import (
     EXECUTE,
     LAM_SUP,
@@ -17,21 +30,10 @@ from tests.walker.build import (
     WRITE,
     Builder,
 )
-from walker import (
-    Access,
-    Accesses,
-    GeneralProtection,
-    PageFault,
-    PagingContext,
-    Translation,
-    Vendor,
-    translate,
-    translate_many,
-    walk,
-)
-from walker.bulk import translate_many as in_bulk
 
-translating = import_module("walker.translate")  # The package has the function by that name.
+translating = import_module(
+    "crosswalk.walker.translate"
+)  # The package has the function by that name.
 
 LA57, SMEP, SMAP = 1 << 12, 1 << 20, 1 << 21
 LOW, HIGH = 0x7000_1000, 0xFFFF_8000_7000_1000

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import HekiArgs, Mapping, Rights, heki_walk, mappings, walk_leaves
 from tests.walker import naive
 from tests.walker.build import (
     GIB1,
@@ -20,7 +21,6 @@ from tests.walker.build import (
     extended_soups,
     linear,
 )
-from walker import HekiArgs, Mapping, Rights, heki_walk, mappings, walk_leaves
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HIGH = 0xFFFF_8000_0000_0000

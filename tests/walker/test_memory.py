@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import BadInput, Segments, SparseWords
 from tests.walker.build import segments_of
-from walker import BadInput, Segments, SparseWords
 
 
 def pattern(size, start=0):

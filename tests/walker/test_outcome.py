@@ -1,6 +1,6 @@
 import pytest
 
-from walker.outcome import ErrorCode, error_names
+from crosswalk.walker.outcome import ErrorCode, error_names
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import pytest
 
+from crosswalk.walker import Rights
+from crosswalk.walker.rights import grant_of, rights_table, rwx
 from tests.walker.build import OPEN, RW, US, XD, P, context
-from walker import Rights
-from walker.rights import grant_of, rights_table, rwx
 
 # What the entries of a page have in common, and what it grants the supervisor and the user
 # (Intel SDM vol. 3A, "Determination of Access Rights"), by control bits.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from walker import (
+from crosswalk.walker import (
     Access,
     Accesses,
     AccessType,
@@ -17,8 +17,8 @@ from walker import (
     translate,
     translate_many,
 )
-from walker.source import load_case
-from walker.source.case import OutcomeRecord
+from crosswalk.walker.formats import load_case
+from crosswalk.walker.formats.case import OutcomeRecord
 
 RULES = Path(__file__).parents[1] / "cases" / "rules"
 CASES = sorted(RULES.glob("*.json"))

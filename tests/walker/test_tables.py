@@ -2,9 +2,7 @@
 
 import pytest
 
-from tests.walker.build import READ, P
-from tests.walker.legacy import Tables, legacy
-from walker import (
+from crosswalk.walker import (
     Access,
     Accesses,
     BadInput,
@@ -16,7 +14,9 @@ from walker import (
     translate,
     translate_many,
 )
-from walker.leaves import table_frames
+from crosswalk.walker.leaves import table_frames
+from tests.walker.build import READ, P
+from tests.walker.legacy import Tables, legacy
 
 
 @pytest.mark.parametrize("bit", [1, 2, 5, 6, 7, 8, 40, 51, 52, 62, 63])

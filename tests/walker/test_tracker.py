@@ -3,8 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from walker import Frames, PagingContext, Segments, collective_rights
-from walker.tracker import RightsTracker
+from crosswalk.walker import Frames, PagingContext, Segments, collective_rights
+from crosswalk.walker.tracker import RightsTracker
 
 TABLES = 6
 INDICES = (0, 1, 5, 256, 511)

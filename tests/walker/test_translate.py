@@ -1,5 +1,6 @@
 import pytest
 
+from crosswalk.walker import GeneralProtection, PageFault, Rights, StepKind, Translation, walk
 from tests.walker.build import (
     EXECUTE,
     GIB1,
@@ -16,7 +17,6 @@ from tests.walker.build import (
     context,
     linear,
 )
-from walker import GeneralProtection, PageFault, Rights, StepKind, Translation, walk
 
 LOW = 0x0000_1234_5678_9000
 LEVELS = pytest.mark.parametrize("levels", [4, 5])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from crosswalk.walker import GeneralProtection
 from tests.walker.build import (
     EXECUTE,
     OPEN,
@@ -19,7 +20,6 @@ from tests.walker.build import (
     P,
     linear,
 )
-from walker import GeneralProtection
 
 VA = 0x0000_1234_4000_0000
 PAGES = pytest.mark.parametrize(

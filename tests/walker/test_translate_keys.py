@@ -2,8 +2,8 @@
 
 import pytest
 
+from crosswalk.walker import PageFault, Rights
 from tests.walker.build import EXECUTE, PS, READ, RW, US, USED, WRITE, XD, Builder
-from walker import PageFault, Rights
 
 VA = 0x0000_1234_4000_0000
 KEYS = pytest.mark.parametrize("key", [0, 1, 7, 8, 15])

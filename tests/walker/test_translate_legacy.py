@@ -2,9 +2,7 @@
 
 import pytest
 
-from tests.walker.build import EXECUTE, OPEN, PAT_LARGE, PS, READ, RW, US, WRITE, XD, A, D, G, P
-from tests.walker.legacy import Tables, legacy
-from walker import (
+from crosswalk.walker import (
     Access,
     Accesses,
     GeneralProtection,
@@ -16,6 +14,8 @@ from walker import (
     translate_many,
     walk,
 )
+from tests.walker.build import EXECUTE, OPEN, PAT_LARGE, PS, READ, RW, US, WRITE, XD, A, D, G, P
+from tests.walker.legacy import Tables, legacy
 
 VA = 0xC123_4567
 BOTH = pytest.mark.parametrize("mode", ["32-bit", "PAE"])

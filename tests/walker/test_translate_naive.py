@@ -6,9 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from tests.walker.build import EXECUTE, LASS, READ, WRITE, extended_soups
-from tests.walker.naive_access import answer
-from walker import (
+from crosswalk.walker import (
     Access,
     Accesses,
     GeneralProtection,
@@ -17,9 +15,13 @@ from walker import (
     Translation,
     bulk,
 )
-from walker import linear as pre_processing
+from crosswalk.walker import linear as pre_processing
+from tests.walker.build import EXECUTE, LASS, READ, WRITE, extended_soups
+from tests.walker.naive_access import answer
 
-translating = import_module("walker.translate")  # The package has the function by that name.
+translating = import_module(
+    "crosswalk.walker.translate"
+)  # The package has the function by that name.
 
 TAGS = st.integers(0, 2**16 - 1).map(lambda tag: tag << 48)
 SEARCH = settings(

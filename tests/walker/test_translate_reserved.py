@@ -1,5 +1,6 @@
 import pytest
 
+from crosswalk.walker import PageFault, Translation, Vendor
 from tests.walker.build import (
     EXECUTE,
     GIB1,
@@ -14,7 +15,6 @@ from tests.walker.build import (
     G,
     P,
 )
-from walker import PageFault, Translation, Vendor
 
 VA = 0x0000_1234_4000_0000
 PA = 0x4000_0000

@@ -1,5 +1,6 @@
 import pytest
 
+from crosswalk.walker import Access, PageFault, Rights, Translation, translate
 from tests.walker.build import (
     EXECUTE,
     PS,
@@ -12,7 +13,6 @@ from tests.walker.build import (
     Builder,
     context,
 )
-from walker import Access, PageFault, Rights, Translation, translate
 
 VA = 0x0000_1234_4000_0000
 OK = "ok"

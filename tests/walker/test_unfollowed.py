@@ -1,6 +1,8 @@
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 
+from crosswalk.walker import Segments, Unfollowed, Vendor, unfollowed
+from crosswalk.walker.unfollowed import Reason, UnfollowedEntry
 from tests.walker import naive
 from tests.walker.build import (
     KIB4,
@@ -16,8 +18,6 @@ from tests.walker.build import (
     extended_soups,
 )
 from tests.walker.legacy import Tables, legacy
-from walker import Segments, Unfollowed, Vendor, unfollowed
-from walker.unfollowed import Reason, UnfollowedEntry
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])

@@ -1,5 +1,6 @@
 import pytest
 
+from crosswalk.walker import Rights, collective_rights, writable_and_executable
 from tests.walker.build import (
     KIB4,
     RW,
@@ -12,7 +13,6 @@ from tests.walker.build import (
     chain,
     context,
 )
-from walker import Rights, collective_rights, writable_and_executable
 
 
 def violations(tables, *, aliases=8, **switches):

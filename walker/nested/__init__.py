@@ -7,15 +7,15 @@
 - `NestedTables`: nested tables that grant each range what they are asked for, and follow changes.
 """
 
-from walker.nested.context import NestedContext
-from walker.nested.outcome import (
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.outcome import (
     NestedError,
     NestedOutcome,
     NestedPageFault,
     nested_error_names,
 )
-from walker.nested.tables import MemoryFull, NestedTables
-from walker.nested.translate import NestedWalk, Passage, translate_nested, walk_nested
+from crosswalk.walker.nested.tables import MemoryFull, NestedTables
+from crosswalk.walker.nested.translate import NestedWalk, Passage, translate_nested, walk_nested
 
 __all__ = [
     "MemoryFull",

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from walker.context import PagingContext
-from walker.errors import BadInput
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
 
 __all__ = ["NestedContext"]
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.entry import Entry
-from walker.memory import U64
-from walker.protection.permission import Permission
+from crosswalk.walker.entry import Entry
+from crosswalk.walker.memory import U64
+from crosswalk.walker.protection.permission import Permission
 
 __all__ = ["expressible", "is_table", "leaf_entries", "permissions_of"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntFlag
 
-from walker.outcome import Entries, Outcome, error_names
+from crosswalk.walker.outcome import Entries, Outcome, error_names
 
 __all__ = ["NestedError", "NestedOutcome", "NestedPageFault", "nested_error_names"]
 

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from walker.entry import ADDRESS_FIELD, LEVELS
-from walker.memory import FRAME, U64, WORDS
-from walker.nested.granting import is_table, permissions_of
-from walker.protection.permission import Permission
+from crosswalk.walker.entry import ADDRESS_FIELD, LEVELS
+from crosswalk.walker.memory import FRAME, U64, WORDS
+from crosswalk.walker.nested.granting import is_table, permissions_of
+from crosswalk.walker.protection.permission import Permission
 
 __all__ = ["below", "read_ranges"]
 

@@ -7,13 +7,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.entry import LEVELS, Entry
-from walker.errors import BadInput, CrosswalkError
-from walker.memory import FRAME, U64, WORDS
-from walker.nested.granting import expressible, is_table, leaf_entries, permissions_of
-from walker.nested.reading import below, read_ranges
-from walker.protection.permission import Permission
-from walker.rights import rwx
+from crosswalk.walker.entry import LEVELS, Entry
+from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.memory import FRAME, U64, WORDS
+from crosswalk.walker.nested.granting import expressible, is_table, leaf_entries, permissions_of
+from crosswalk.walker.nested.reading import below, read_ranges
+from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.rights import rwx
 
 __all__ = ["MemoryFull", "NestedTables"]
 

@@ -1,7 +1,7 @@
 """One translation under nested paging: the walk in two dimensions.
 
-The guest's entries are judged as `walker.translate` judges them; what is stated here is how
-guest-physical addresses are reached, and what then is left of the access.
+The guest's entries are judged as `crosswalk.walker.translate` judges them; what is stated here is
+how guest-physical addresses are reached, and what then is left of the access.
 
 Source: AMD APM vol. 2, "Nested Paging".
 """
@@ -9,15 +9,15 @@ Source: AMD APM vol. 2, "Nested Paging".
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from walker.access import Access, AccessType
-from walker.context import PagingContext
-from walker.entry import Entry, level_of
-from walker.memory import PhysicalMemory
-from walker.nested.context import NestedContext
-from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
-from walker.outcome import PageFault, Translation
-from walker.rights import Grant, Rights, rights_table
-from walker.translate import (
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry, level_of
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
+from crosswalk.walker.outcome import PageFault, Translation
+from crosswalk.walker.rights import Grant, Rights, rights_table
+from crosswalk.walker.translate import (
     Step,
     StepKind,
     Walk,
@@ -95,7 +95,7 @@ def walk_nested(memory: PhysicalMemory, context: NestedContext, va: int) -> Nest
     """Return the entries that `va` selects, each guest entry reached through nested tables.
 
     `memory` is system-physical. A table outside RAM ends the walk, in either dimension, as in
-    `walker.translate.walk`.
+    `crosswalk.walker.translate.walk`.
     """
     guest = context.guest
     passages: list[Passage] = []

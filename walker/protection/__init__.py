@@ -7,11 +7,11 @@
 - `linear_regions`, `summarise`: which aliases are in the way; what all of it comes to.
 """
 
-from walker.protection.pagelist import MalformedRequest, PageEntry, decode, encode
-from walker.protection.permission import Permission
-from walker.protection.policy import Protection, TableKind, inexpressible, protect
-from walker.protection.regions import linear_regions
-from walker.protection.summary import summarise
+from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, decode, encode
+from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.policy import Protection, TableKind, inexpressible, protect
+from crosswalk.walker.protection.regions import linear_regions
+from crosswalk.walker.protection.summary import summarise
 
 __all__ = [
     "MalformedRequest",

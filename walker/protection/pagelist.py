@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.errors import BadInput, LimitExceeded
-from walker.memory import FRAME, U64, PhysicalMemory
-from walker.protection.permission import Permission
+from crosswalk.walker.errors import BadInput, LimitExceeded
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.protection.permission import Permission
 
 __all__ = ["ENTRIES", "IMMUTABLE", "MAX_PAGES", "MalformedRequest", "PageEntry", "decode", "encode"]
 

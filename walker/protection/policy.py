@@ -12,13 +12,13 @@ from enum import IntFlag, StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.columns import Rows
-from walker.frames import Frames
-from walker.memory import U64
-from walker.protection.pagelist import PageEntry
-from walker.protection.permission import Permission
-from walker.protection.pieces import Pieces, cut
-from walker.rights import Rights
+from crosswalk.walker.columns import Rows
+from crosswalk.walker.frames import Frames
+from crosswalk.walker.memory import U64
+from crosswalk.walker.protection.overlay import Pieces, cut
+from crosswalk.walker.protection.pagelist import PageEntry
+from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.rights import Rights
 
 __all__ = [
     "UNMAPPED",

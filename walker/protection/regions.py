@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.columns import distinct
-from walker.context import PagingContext
-from walker.errors import LimitExceeded
-from walker.frames import Frames, count_mappings, page_keys, rights_of_pages
-from walker.leaves import Leaves, walk_leaves
-from walker.memory import U64, PhysicalMemory
-from walker.protection.pieces import cut, ram_below
-from walker.rights import Rights
+from crosswalk.walker.columns import distinct
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import LimitExceeded
+from crosswalk.walker.frames import Frames, count_mappings, page_keys, rights_of_pages
+from crosswalk.walker.leaves import Leaves, walk_leaves
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.protection.overlay import cut, ram_below
+from crosswalk.walker.rights import Rights
 
 __all__ = ["MAX_MAPPINGS", "LinearRegion", "linear_regions"]
 

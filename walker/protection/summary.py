@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.context import PagingContext
-from walker.errors import LimitExceeded
-from walker.frames import Frames
-from walker.leaves import table_frames
-from walker.memory import FRAME, PhysicalMemory
-from walker.protection.permission import Permission
-from walker.protection.policy import TableKind, Use, inexpressible, protect
-from walker.protection.regions import LinearRegion, linear_regions
-from walker.rights import Rights
-from walker.wx import WritableExecutable, writable_and_executable
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import LimitExceeded
+from crosswalk.walker.frames import Frames
+from crosswalk.walker.leaves import table_frames
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
+from crosswalk.walker.protection.regions import LinearRegion, linear_regions
+from crosswalk.walker.rights import Rights
+from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = ["Exposed", "Summary", "exposed", "summarise"]
 

@@ -6,16 +6,16 @@
 - `dump_sequence`, `load_sequence`, `names_sequence`: files of the format crosswalk-sequence/1.
 """
 
-from walker.tlb.caches import Rule
-from walker.tlb.model import Option, TlbModel
-from walker.tlb.record import (
+from crosswalk.walker.tlb.caches import Rule
+from crosswalk.walker.tlb.model import Option, TlbModel
+from crosswalk.walker.tlb.record import (
     SequenceRecord,
     dump_sequence,
     load_sequence,
     names_sequence,
     parse_sequence,
 )
-from walker.tlb.steps import (
+from crosswalk.walker.tlb.steps import (
     Halted,
     Invlpg,
     Invpcid,

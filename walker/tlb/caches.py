@@ -8,8 +8,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
-from walker.context import CR4, PagingContext
-from walker.tlb.steps import (
+from crosswalk.walker.context import CR4, PagingContext
+from crosswalk.walker.tlb.steps import (
     NO_FLUSH,
     PCIDE,
     TCE,

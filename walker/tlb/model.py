@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from walker.access import Access, AccessType
-from walker.columns import Kind
-from walker.context import PagingContext
-from walker.entry import LEVELS, Entry
-from walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
-from walker.tlb.caches import Caches, Rule
-from walker.tlb.steps import Sequence, Step, Store, after, pcid_of
-from walker.tlb.walks import Decode, Walks, decoded, walks_to
-from walker.translate import cause, denied
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import LEVELS, Entry
+from crosswalk.walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
+from crosswalk.walker.tlb.caches import Caches, Rule
+from crosswalk.walker.tlb.steps import Sequence, Step, Store, after, pcid_of
+from crosswalk.walker.tlb.walks import Decode, Walks, decoded, walks_to
+from crosswalk.walker.translate import cause, denied
 
 __all__ = ["Describe", "Option", "TlbModel"]
 

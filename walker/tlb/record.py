@@ -8,18 +8,18 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from walker.access import Access, AccessType
-from walker.columns import Kind
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
-from walker.source.case import cpu_document, json_block, json_line
-from walker.source.casejson import CpuJson, Hex32, Hex64
-from walker.source.casetypes import AccessName, Case, Cpu
-from walker.source.files import map_file
-from walker.source.naming import errors_named, one_line
-from walker.tlb import steps
-from walker.tlb.model import Option
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.case import cpu_document, json_block, json_line
+from crosswalk.walker.formats.casejson import CpuJson, Hex32, Hex64
+from crosswalk.walker.formats.casetypes import AccessName, Case, Cpu
+from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.located_errors import errors_named, one_line
+from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
+from crosswalk.walker.tlb import steps
+from crosswalk.walker.tlb.model import Option
 
 __all__ = [
     "FORMAT",

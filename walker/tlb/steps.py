@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from walker.access import Access
-from walker.context import CR4, PagingContext
-from walker.errors import BadInput
+from crosswalk.walker.access import Access
+from crosswalk.walker.context import CR4, PagingContext
+from crosswalk.walker.errors import BadInput
 
 __all__ = [
     "NO_FLUSH",

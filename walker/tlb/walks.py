@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from walker.columns import Kind
-from walker.context import PagingContext
-from walker.entry import (
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import (
     LEVELS,
     Entry,
     is_leaf,
@@ -15,10 +15,10 @@ from walker.entry import (
     protection_key,
     reserved_bits,
 )
-from walker.errors import LimitExceeded
-from walker.rights import ALL_GRANTS, grant_of
-from walker.tlb.caches import Leaf, Table
-from walker.tlb.steps import pcid_of
+from crosswalk.walker.errors import LimitExceeded
+from crosswalk.walker.rights import ALL_GRANTS, grant_of
+from crosswalk.walker.tlb.caches import Leaf, Table
+from crosswalk.walker.tlb.steps import pcid_of
 
 __all__ = ["MAX_WAYS", "Decode", "Decoded", "End", "Walks", "decoded", "walks_to"]
 

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from tiny_walker import translate
 
-from emu.testing.strategies import layouts
+from crosswalk.emu.testing.strategies import layouts
 
 
 @settings(max_examples=300, deadline=None)

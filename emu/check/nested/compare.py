@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from walker.access import Access
-from walker.memory import PhysicalMemory
-from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
-from walker.outcome import GeneralProtection, PageFault, Translation
+from crosswalk.walker.access import Access
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 
 __all__ = ["NestedDivergence", "agrees", "restates"]
 

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from emu.check.nested.compare import NestedDivergence, agrees, restates
-from emu.check.nested.emulated import EMULATOR, MANUAL, emulated
-from emu.check.nested.known import known_nested
-from walker.access import Access
-from walker.memory import PhysicalMemory
-from walker.nested.context import NestedContext
-from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
-from walker.nested.translate import translate_nested
-from walker.outcome import ErrorCode, GeneralProtection, PageFault
+from crosswalk.emu.check.nested.compare import NestedDivergence, agrees, restates
+from crosswalk.emu.check.nested.departures import known_nested
+from crosswalk.emu.check.nested.emulated import EMULATOR, MANUAL, emulated
+from crosswalk.walker.access import Access
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
+from crosswalk.walker.nested.translate import translate_nested
+from crosswalk.walker.outcome import ErrorCode, GeneralProtection, PageFault
 
 __all__ = ["KINDS", "NestedObserver", "NestedPredictor", "NestedVerdict", "check_nested", "kind_of"]
 

@@ -11,15 +11,15 @@ import functools
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
 
-from walker.access import Access, AccessType
-from walker.context import PagingContext, Vendor
-from walker.entry import Entry, is_leaf, protection_key, reserved_bits
-from walker.memory import PhysicalMemory
-from walker.nested.context import NestedContext
-from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
-from walker.outcome import ErrorCode, GeneralProtection, PageFault, Translation
-from walker.rights import ALL_GRANTS, Grant, grant_of
-from walker.translate import cause, denied
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.entry import Entry, is_leaf, protection_key, reserved_bits
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
+from crosswalk.walker.outcome import ErrorCode, GeneralProtection, PageFault, Translation
+from crosswalk.walker.rights import ALL_GRANTS, Grant, grant_of
+from crosswalk.walker.translate import cause, denied
 
 __all__ = ["EMULATOR", "MANUAL", "Departure", "emulated"]
 

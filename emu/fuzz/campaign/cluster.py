@@ -9,11 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
-from emu.fuzz.campaign.pools import TIME_LIMIT, Pool, Work, local_pool
-from emu.fuzz.campaign.servant import Servant
-from emu.fuzz.campaign.version import fingerprint
-from emu.fuzz.campaign.work import Done, Lost, Task, work
-from walker.errors import BadInput, CrosswalkError
+from crosswalk.emu.fuzz.campaign.pools import TIME_LIMIT, Pool, Work, local_pool
+from crosswalk.emu.fuzz.campaign.version import fingerprint
+from crosswalk.emu.fuzz.campaign.work import Done, Lost, Task, work
+from crosswalk.emu.workers.servant import Servant
+from crosswalk.walker.errors import BadInput, CrosswalkError
 
 __all__ = ["Cluster", "open_pool"]
 

@@ -6,13 +6,13 @@ from hashlib import sha256
 
 import numpy as np
 
-from emu.fuzz.coverage import wanted
-from emu.fuzz.generate import Base, base_of, generate, mutate
-from emu.fuzz.layout import Layout
-from emu.guests import booted_guest, names_guest
-from emu.peers import Limits
-from walker.errors import BadInput
-from walker.source import Source, open_contents, source_of
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.fuzz.coverage import wanted
+from crosswalk.emu.fuzz.generate import Base, base_of, generate, mutate
+from crosswalk.emu.load.builtin import booted_guest, names_guest
+from crosswalk.emu.targets import Limits
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Source, open_contents, source_of
 
 __all__ = ["LAG", "ROUND", "Plan"]
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from emu.fuzz.campaign.work import Done, Lost, Task, work
-from emu.fuzz.worker import death, start_worker, stop
+from crosswalk.emu.fuzz.campaign.work import Done, Lost, Task, work
+from crosswalk.emu.fuzz.worker import death, start_worker, stop
 
 __all__ = ["TIME_LIMIT", "Lost", "Pool", "Work", "local_pool"]
 

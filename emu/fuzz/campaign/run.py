@@ -5,20 +5,25 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from emu.fuzz.attempt import AnyFinding
-from emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from emu.fuzz.campaign.pools import Pool
-from emu.fuzz.campaign.state import Found, State, pack, unpack
-from emu.fuzz.campaign.store import Store
-from emu.fuzz.campaign.work import Done, Lost, Task
-from emu.fuzz.caseless import Caseless, attempted
-from emu.fuzz.composite_finding import CompositeFinding
-from emu.fuzz.coverage import Seen
-from emu.fuzz.findings import MEANT, SECOND_WALK, WRITABLE, Finding
-from emu.fuzz.layout_case import layout_case
-from emu.fuzz.signature import CROSSWALK, failed_signature, lost_signature, without_numbers
-from emu.report.composite_case import dump_composite
-from walker.source import dump_case
+from crosswalk.emu.findings.caseless import Caseless, attempted
+from crosswalk.emu.findings.composite_finding import CompositeFinding
+from crosswalk.emu.findings.findings import MEANT, SECOND_WALK, WRITABLE, Finding
+from crosswalk.emu.findings.layout_case import layout_case
+from crosswalk.emu.findings.signature import (
+    CROSSWALK,
+    failed_signature,
+    lost_signature,
+    without_numbers,
+)
+from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
+from crosswalk.emu.fuzz.campaign.pools import Pool
+from crosswalk.emu.fuzz.campaign.state import Found, State, pack, unpack
+from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.campaign.work import Done, Lost, Task
+from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.emu.fuzz.executor import AnyFinding
+from crosswalk.emu.report.composite_case import dump_composite
+from crosswalk.walker.formats import dump_case
 
 __all__ = ["TRIED", "Campaign", "Told"]
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from emu.fuzz.campaign.version import release
-from emu.fuzz.coverage import Seen
-from walker.errors import BadInput
+from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
+from crosswalk.emu.fuzz.campaign.version import release
+from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.walker.errors import BadInput
 
 __all__ = [
     "FORMAT",
@@ -51,7 +51,7 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
 class State(msgspec.Struct, forbid_unknown_fields=True):
     """What the first `layouts` layouts came to; `lost` of them gave no result.
 
-    The counts are those of `emu.fuzz.attempt.Attempt`.
+    The counts are those of `crosswalk.emu.fuzz.executor.Attempt`.
 
     `seen` is the packed map of what has been seen, in base64; `growth` has (layout, cells) for each
     layout that showed cells which none before it had. `rounds` are those at the end of

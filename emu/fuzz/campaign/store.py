@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from emu.fuzz.campaign.plan import Plan
-from emu.fuzz.campaign.state import State, decode_state, encode_state, identity
-from walker.errors import BadInput
+from crosswalk.emu.fuzz.campaign.plan import Plan
+from crosswalk.emu.fuzz.campaign.state import State, decode_state, encode_state, identity
+from crosswalk.walker.errors import BadInput
 
 __all__ = ["Store", "digest"]
 

@@ -5,9 +5,7 @@ import hashlib
 from importlib import metadata
 from pathlib import Path
 
-import emu
-import guest
-import walker
+from crosswalk import emu, guest, walker
 
 __all__ = ["fingerprint", "release"]
 

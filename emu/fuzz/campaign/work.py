@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.fuzz.attempt import AnyFinding
-from emu.fuzz.campaign.plan import Plan
-from emu.fuzz.caseless import error_text
-from emu.fuzz.coverage import CELLS, Seen
-from emu.fuzz.worker import tester_of
-from emu.probe import ProbeError
+from crosswalk.emu.findings.caseless import error_text
+from crosswalk.emu.fuzz.campaign.plan import Plan
+from crosswalk.emu.fuzz.coverage import CELLS, Seen
+from crosswalk.emu.fuzz.executor import AnyFinding
+from crosswalk.emu.fuzz.worker import tester_of
+from crosswalk.emu.probe import ProbeError
 
 __all__ = ["Done", "Lost", "Task", "work"]
 

@@ -1,6 +1,6 @@
 """Coverage in the MMU's terms: what has been seen, what has not, and what would show it."""
 
-from emu.fuzz.coverage.cells import (
+from crosswalk.emu.fuzz.coverage.cells import (
     CELLS,
     Seen,
     composite_coverage_of,
@@ -8,7 +8,7 @@ from emu.fuzz.coverage.cells import (
     meeting_coverage_of,
     wanted,
 )
-from emu.fuzz.coverage.text import coverage_lines, coverage_record
+from crosswalk.emu.fuzz.coverage.text import coverage_lines, coverage_record
 
 __all__ = [
     "CELLS",

@@ -9,22 +9,22 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.combine import parts_of
-from emu.fuzz.coverage.composites import COMPOSITES, composite_cells
-from emu.fuzz.coverage.entries import ENTRIES
-from emu.fuzz.coverage.family import Family
-from emu.fuzz.coverage.meetings import MEETINGS, meetings
-from emu.fuzz.coverage.pairs import PAIRS
-from emu.fuzz.coverage.seen import shown
-from emu.fuzz.coverage.walks import CONTROL, END
-from emu.fuzz.coverage.withheld import KEYS, LOST, PLACES, RESERVED_BITS
-from emu.fuzz.goal import Goal
-from emu.probe.composites import Composites
-from emu.probe.composites import Seen as Made
-from walker.columns import Accesses, Outcomes
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.memory import PhysicalMemory
+from crosswalk.emu.check.allowed_outcomes import parts_of
+from crosswalk.emu.fuzz.coverage.composites import COMPOSITES, composite_cells
+from crosswalk.emu.fuzz.coverage.departure_pairs import MEETINGS, meetings
+from crosswalk.emu.fuzz.coverage.entries import ENTRIES
+from crosswalk.emu.fuzz.coverage.family import Family
+from crosswalk.emu.fuzz.coverage.pairs import PAIRS
+from crosswalk.emu.fuzz.coverage.permissions import KEYS, LOST, PLACES, RESERVED_BITS
+from crosswalk.emu.fuzz.coverage.seen import shown
+from crosswalk.emu.fuzz.coverage.walks import CONTROL, END
+from crosswalk.emu.fuzz.target import Goal
+from crosswalk.emu.probe.composites import Composites
+from crosswalk.emu.probe.composites import Seen as Made
+from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = [
     "CELLS",

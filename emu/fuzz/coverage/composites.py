@@ -6,15 +6,15 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.check.combine import Parts
-from emu.fuzz.coverage.basis import number
-from emu.fuzz.coverage.family import AXES, Axis, Family, Numbers
-from emu.fuzz.coverage.seen import ANSWERS, answers
-from emu.probe.composites import FORMS, NAMES, Composites, Seen
-from emu.probe.composites import Family as Kinds
-from walker.access import AccessType
-from walker.columns import Kind, Outcomes
-from walker.memory import FRAME
+from crosswalk.emu.check.allowed_outcomes import Parts
+from crosswalk.emu.fuzz.coverage.common import number
+from crosswalk.emu.fuzz.coverage.family import AXES, Axis, Family, Numbers
+from crosswalk.emu.fuzz.coverage.seen import ANSWERS, answers
+from crosswalk.emu.probe.composites import FORMS, NAMES, Composites, Seen
+from crosswalk.emu.probe.composites import Family as Kinds
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Kind, Outcomes
+from crosswalk.walker.memory import FRAME
 
 __all__ = ["COMPOSITES", "composite_cells"]
 

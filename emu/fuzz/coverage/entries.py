@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emu.fuzz.coverage.basis import (
+from crosswalk.emu.fuzz.coverage.common import (
     ABSENT,
     COLUMNS,
     DENIED,
@@ -16,11 +16,11 @@ from emu.fuzz.coverage.basis import (
     Bools,
     with_answer,
 )
-from emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, spread
-from emu.fuzz.coverage.seen import MASKS, Shown
-from emu.fuzz.goal import End, Goal
-from walker.access import AccessType
-from walker.entry import Entry
+from crosswalk.emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, spread
+from crosswalk.emu.fuzz.coverage.seen import MASKS, Shown
+from crosswalk.emu.fuzz.target import End, Goal
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.entry import Entry
 
 __all__ = ["ENTRIES"]
 

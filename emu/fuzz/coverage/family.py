@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.fuzz.coverage.seen import ANSWERS, Shown
-from emu.fuzz.goal import Goal
+from crosswalk.emu.fuzz.coverage.seen import ANSWERS, Shown
+from crosswalk.emu.fuzz.target import Goal
 
 __all__ = ["ANSWER", "AXES", "Axis", "Family", "Numbers", "spread"]
 

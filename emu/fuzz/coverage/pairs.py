@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.fuzz.coverage.basis import (
+from crosswalk.emu.fuzz.coverage.common import (
     COLUMNS,
     DENIED,
     FETCH,
@@ -14,11 +14,11 @@ from emu.fuzz.coverage.basis import (
     Bools,
     with_answer,
 )
-from emu.fuzz.coverage.family import Axis, Family, spread
-from emu.fuzz.coverage.seen import MASKS, Shown
-from emu.fuzz.goal import End, Goal
-from walker.access import AccessType
-from walker.memory import U64
+from crosswalk.emu.fuzz.coverage.family import Axis, Family, spread
+from crosswalk.emu.fuzz.coverage.seen import MASKS, Shown
+from crosswalk.emu.fuzz.target import End, Goal
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.memory import U64
 
 __all__ = ["PAIRS"]
 

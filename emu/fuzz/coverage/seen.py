@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.fuzz.goal import BITS, CONTROLS, End
-from walker.bulk import leaves_among
-from walker.columns import Accesses, Kind, Outcomes
-from walker.context import PagingContext
-from walker.entry import Entry, reserved_bits
-from walker.memory import U64, WORDS, PhysicalMemory
-from walker.outcome import ErrorCode
+from crosswalk.emu.fuzz.target import BITS, CONTROLS, End
+from crosswalk.walker.bulk import leaves_among
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry, reserved_bits
+from crosswalk.walker.memory import U64, WORDS, PhysicalMemory
+from crosswalk.walker.outcome import ErrorCode
 
 __all__ = ["ANSWERS", "MASKS", "Shown", "answers", "shown"]
 

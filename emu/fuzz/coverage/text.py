@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from emu.fuzz.coverage.cells import CELLS, Seen
+from crosswalk.emu.fuzz.coverage.cells import CELLS, Seen
 
 __all__ = ["coverage_lines", "coverage_record"]
 

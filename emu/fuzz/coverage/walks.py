@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emu.fuzz.coverage.basis import (
+from crosswalk.emu.fuzz.coverage.common import (
     ABSENT,
     DENIED,
     FETCH,
@@ -17,10 +17,10 @@ from emu.fuzz.coverage.basis import (
     on_leaf,
     with_answer,
 )
-from emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, Numbers, spread
-from emu.fuzz.coverage.seen import Shown
-from emu.fuzz.goal import CONTROLS, End, Goal
-from walker.access import AccessType
+from crosswalk.emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, Numbers, spread
+from crosswalk.emu.fuzz.coverage.seen import Shown
+from crosswalk.emu.fuzz.target import CONTROLS, End, Goal
+from crosswalk.walker.access import AccessType
 
 __all__ = ["CONTROL", "END"]
 

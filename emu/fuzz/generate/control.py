@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from emu.fuzz.goal import Goal
-from walker.context import CR0, CR3, CR4, EFER, PagingContext, Vendor
+from crosswalk.emu.fuzz.target import Goal
+from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingContext, Vendor
 
 __all__ = ["draw_context"]
 

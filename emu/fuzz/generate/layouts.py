@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.fuzz.generate.asking import draw_accesses
-from emu.fuzz.generate.control import draw_context
-from emu.fuzz.generate.draft import draw_paths
-from emu.fuzz.generate.grow import Grown, grow
-from emu.fuzz.generate.meaning import meant, plans_of
-from emu.fuzz.generate.places import RAM, clear_of_probe
-from emu.fuzz.goal import Goal
-from emu.fuzz.layout import Layout
-from walker.context import PagingContext
-from walker.memory import WORDS
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.fuzz.generate.accesses import draw_accesses
+from crosswalk.emu.fuzz.generate.build_tables import Grown, grow
+from crosswalk.emu.fuzz.generate.control import draw_context
+from crosswalk.emu.fuzz.generate.frame_allocator import RAM, clear_of_probe
+from crosswalk.emu.fuzz.generate.intended_outcomes import meant, plans_of
+from crosswalk.emu.fuzz.generate.path_plan import draw_paths
+from crosswalk.emu.fuzz.target import Goal
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import WORDS
 
 __all__ = ["generate"]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.fuzz.layout import Layout, Meaning, Meant
-from walker.access import AccessType
-from walker.columns import Accesses
-from walker.context import CR0, CR4, EFER, PagingContext
-from walker.errors import LimitExceeded
-from walker.leaves import table_frames
-from walker.memory import U64, WORDS, PhysicalMemory
+from crosswalk.emu.findings.layout import Layout, Meaning, Meant
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import CR0, CR4, EFER, PagingContext
+from crosswalk.walker.errors import LimitExceeded
+from crosswalk.walker.leaves import table_frames
+from crosswalk.walker.memory import U64, WORDS, PhysicalMemory
 
 __all__ = ["MAX_TABLES", "Base", "base_of", "mutate"]
 

@@ -10,10 +10,10 @@ Source: Intel SDM vol. 3A, "Linear-Address Masking (LAM)", "Linear-Address-Space
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.access import AccessType
-from walker.columns import Accesses
-from walker.context import PagingContext
-from walker.memory import U64
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import U64
 
 __all__ = ["ignores_bits", "linear_of"]
 

@@ -12,13 +12,13 @@ from typing import NoReturn
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from emu.check.nested import NestedVerdict, check_nested
-from emu.fuzz.caseless import error_text
-from emu.fuzz.nested.pair import Pair, make_pair
-from emu.fuzz.worker import death, start_worker, stop
-from emu.probe import ProbeError
-from emu.probe.nested import NestedProber
-from walker.access import Access
+from crosswalk.emu.check.nested import NestedVerdict, check_nested
+from crosswalk.emu.findings.caseless import error_text
+from crosswalk.emu.fuzz.nested.pair import Pair, make_pair
+from crosswalk.emu.fuzz.worker import death, start_worker, stop
+from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.walker.access import Access
 
 __all__ = ["PairCrash", "PairResult", "dies", "pair_results", "try_pair"]
 

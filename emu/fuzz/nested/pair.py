@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emu.fuzz.nested.mood import Mood, Odds, draw_flags, draw_mood
-from walker.access import Access, AccessType
-from walker.context import CR0, CR4, EFER, PagingContext, Vendor
-from walker.entry import Entry
-from walker.memory import FRAME, U64, WORDS, Segments
-from walker.nested.context import NestedContext
+from crosswalk.emu.fuzz.nested.distribution import Mood, Odds, draw_flags, draw_mood
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import CR0, CR4, EFER, PagingContext, Vendor
+from crosswalk.walker.entry import Entry
+from crosswalk.walker.memory import FRAME, U64, WORDS, Segments
+from crosswalk.walker.nested.context import NestedContext
 
 __all__ = ["Pair", "make_pair"]
 

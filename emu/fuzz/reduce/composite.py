@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emu.fuzz.reduce.reducer import reduce_case, shown, too_many
-from emu.fuzz.reduce.relocate import LOW_PAGE, compacted
-from emu.fuzz.reduce.shorter import large_pages, without_pml5
-from emu.fuzz.reduce.simpler import size_of
-from emu.probe.composites import SAME_PKRU
-from emu.report.composite_case import CompositeCase
-from walker.entry import LEVELS
-from walker.translate import walk
+from crosswalk.emu.fuzz.reduce.passes import size_of
+from crosswalk.emu.fuzz.reduce.reducer import reduce_case, shown, too_many
+from crosswalk.emu.fuzz.reduce.relocate import LOW_PAGE, compacted
+from crosswalk.emu.fuzz.reduce.shorter_walk import large_pages, without_pml5
+from crosswalk.emu.probe.composites import SAME_PKRU
+from crosswalk.emu.report.composite_case import CompositeCase
+from crosswalk.walker.entry import LEVELS
+from crosswalk.walker.translate import walk
 
 __all__ = ["ReducedComposite", "reduced_composite"]
 

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from emu.fuzz.reduce.relocate import relocations
-from emu.fuzz.reduce.shorter import shortenings
-from emu.fuzz.reduce.simpler import simplifications, size_of
-from walker.errors import CrosswalkError
-from walker.source import Case
+from crosswalk.emu.fuzz.reduce.passes import simplifications, size_of
+from crosswalk.emu.fuzz.reduce.relocate import relocations
+from crosswalk.emu.fuzz.reduce.shorter_walk import shortenings
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.formats import Case
 
 __all__ = ["MAX_TRIES", "Reduced", "reduce_case", "shown", "too_many"]
 

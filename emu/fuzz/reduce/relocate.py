@@ -3,11 +3,11 @@
 from collections.abc import Generator
 from dataclasses import replace
 
-from emu.fuzz.reduce.simpler import Search, path_of
-from walker.entry import ADDRESS_FIELD, LEVELS
-from walker.memory import FRAME
-from walker.source import Case
-from walker.translate import StepKind
+from crosswalk.emu.fuzz.reduce.passes import Search, path_of
+from crosswalk.walker.entry import ADDRESS_FIELD, LEVELS
+from crosswalk.walker.formats import Case
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.translate import StepKind
 
 __all__ = ["LOW_PAGE", "compacted", "relocations"]
 

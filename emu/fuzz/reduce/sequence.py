@@ -5,13 +5,13 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
-from emu.fuzz.reduce.reducer import shown, too_many
-from emu.fuzz.reduce.simpler import PLAIN
-from walker.access import Access, AccessType
-from walker.context import PagingContext
-from walker.entry import ADDRESS_FIELD
-from walker.errors import BadInput
-from walker.tlb import Invpcid, MovCr0, MovCr3, MovCr4, Sequence, Step, Store, Wrpkru
+from crosswalk.emu.fuzz.reduce.passes import PLAIN
+from crosswalk.emu.fuzz.reduce.reducer import shown, too_many
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import ADDRESS_FIELD
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.tlb import Invpcid, MovCr0, MovCr3, MovCr4, Sequence, Step, Store, Wrpkru
 
 __all__ = ["ReducedSequence", "reduced_sequence"]
 

@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from emu.check.stale import judge
-from emu.fuzz.composite_finding import CompositeFinding
-from emu.fuzz.findings import Finding
-from emu.fuzz.layout_case import case_layout
-from emu.fuzz.signature import Signature, lost_signature
-from emu.fuzz.worker import death, start_worker, stop, tester_of
-from emu.peers import Limits
-from emu.peers.claims import Failure
-from emu.probe import ProbeError
-from emu.probe.sequences import Runner
-from emu.report.composite_case import CompositeCase
-from walker.source import Case
-from walker.tlb import Sequence
+from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.findings.composite_finding import CompositeFinding
+from crosswalk.emu.findings.findings import Finding
+from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.findings.signature import Signature, lost_signature
+from crosswalk.emu.fuzz.worker import death, start_worker, stop, tester_of
+from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.probe.sequences import Runner
+from crosswalk.emu.report.composite_case import CompositeCase
+from crosswalk.emu.targets import Limits
+from crosswalk.emu.targets.capabilities import Failure
+from crosswalk.walker.formats import Case
+from crosswalk.walker.tlb import Sequence
 
 __all__ = ["HANGING", "Trial"]
 

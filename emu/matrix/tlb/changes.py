@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emu.matrix.tlb.scene import FAR, KEY, OPEN, OTHER_ROOT, Scene
-from walker.access import Access, AccessType
-from walker.context import CR0, CR4
-from walker.entry import Entry
-from walker.tlb import Invlpg, MovCr0, MovCr3, MovCr4, Step
+from crosswalk.emu.matrix.tlb.fixture import FAR, KEY, OPEN, OTHER_ROOT, Scene
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import CR0, CR4
+from crosswalk.walker.entry import Entry
+from crosswalk.walker.tlb import Invlpg, MovCr0, MovCr3, MovCr4, Step
 
 __all__ = ["CHANGES", "INVALIDATIONS", "LEAF_CHANGES", "PRIMES", "Change", "access_of"]
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from emu.matrix.tlb.changes import LEAF_CHANGES, PRIMES, access_of
-from emu.matrix.tlb.scene import KEY, OPEN, OTHER_ROOT, RAM, Scene
-from emu.matrix.tlb.section import Named
-from walker.access import Access, AccessType
-from walker.context import CR0, CR4, PagingContext
-from walker.entry import Entry
-from walker.tlb import (
+from crosswalk.emu.matrix.tlb.changes import LEAF_CHANGES, PRIMES, access_of
+from crosswalk.emu.matrix.tlb.fixture import KEY, OPEN, OTHER_ROOT, RAM, Scene
+from crosswalk.emu.matrix.tlb.section import Named
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import CR0, CR4, PagingContext
+from crosswalk.walker.entry import Entry
+from crosswalk.walker.tlb import (
     Invlpg,
     Invpcid,
     MovCr0,
@@ -19,7 +19,7 @@ from walker.tlb import (
     Store,
     Wrpkru,
 )
-from walker.tlb.steps import NO_FLUSH, PCIDE
+from crosswalk.walker.tlb.steps import NO_FLUSH, PCIDE
 
 __all__ = ["BETWEEN", "FLAGS", "SWITCHES", "pcid_sequence", "switched"]
 

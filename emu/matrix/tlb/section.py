@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from emu.matrix.section import Choice
-from walker.tlb import Sequence
+from crosswalk.emu.matrix.section import Choice
+from crosswalk.walker.tlb import Sequence
 
 __all__ = ["Named", "SequenceSection"]
 

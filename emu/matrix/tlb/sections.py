@@ -1,10 +1,10 @@
 """The default sections of sequences."""
 
-from emu.matrix.tlb.changes import CHANGES, INVALIDATIONS, LEAF_CHANGES, PRIMES
-from emu.matrix.tlb.control import BETWEEN, FLAGS, SWITCHES, pcid_sequence, switched
-from emu.matrix.tlb.drawn import drawn_sequence
-from emu.matrix.tlb.made import LEVELS, PAGES, SIZES, changed, faulted, late, resized
-from emu.matrix.tlb.section import Named, SequenceSection
+from crosswalk.emu.matrix.tlb.builders import LEVELS, PAGES, SIZES, changed, faulted, late, resized
+from crosswalk.emu.matrix.tlb.changes import CHANGES, INVALIDATIONS, LEAF_CHANGES, PRIMES
+from crosswalk.emu.matrix.tlb.control import BETWEEN, FLAGS, SWITCHES, pcid_sequence, switched
+from crosswalk.emu.matrix.tlb.random import drawn_sequence
+from crosswalk.emu.matrix.tlb.section import Named, SequenceSection
 
 __all__ = ["DRAWN", "SEQUENCE_NAMES", "SEQUENCE_SECTIONS"]
 

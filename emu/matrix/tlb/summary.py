@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from emu.check import differs
-from emu.matrix.section import Choice
-from emu.matrix.tlb.section import SequenceSection
-from emu.matrix.tlb.unit import SequenceResult
+from crosswalk.emu.check import differs
+from crosswalk.emu.matrix.section import Choice
+from crosswalk.emu.matrix.tlb.section import SequenceSection
+from crosswalk.emu.matrix.tlb.unit import SequenceResult
 
 __all__ = ["SequenceGroup", "Stale", "sequence_list", "sequence_record"]
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from emu.check.stale import Judged, judge
-from emu.matrix.section import Choice
-from emu.matrix.tlb.section import SequenceSection
-from emu.matrix.unit import Unit
-from emu.probe import ProbeError
-from emu.probe.sequences import Runner
-from walker.outcome import Outcome
-from walker.tlb import Halted, Sequence, SequenceRecord, dump_sequence
+from crosswalk.emu.check.sequence_check import Judged, judge
+from crosswalk.emu.matrix.section import Choice
+from crosswalk.emu.matrix.tlb.section import SequenceSection
+from crosswalk.emu.matrix.unit import Unit
+from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.probe.sequences import Runner
+from crosswalk.walker.outcome import Outcome
+from crosswalk.walker.tlb import Halted, Sequence, SequenceRecord, dump_sequence
 
 __all__ = [
     "SEQUENCES",

@@ -1,7 +1,8 @@
 """The probe's own reading of 32-bit and PAE tables: where to look, never what to expect.
 
-As `emu.probe.paths`: of an entry it knows P, PS and the address field, of the control registers
-which format entries have. A mistake here costs a second look, or an error, never an agreement.
+As `crosswalk.emu.probe.paths`: of an entry it knows P, PS and the address field, of the control
+registers which format entries have. A mistake here costs a second look, or an error, never an
+agreement.
 """
 
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.probe.control import ADDRESS, CR4_PSE, Control
-from emu.probe.frames import has_frames, words_of
-from emu.probe.paths import MAX_LEVELS, NO_PAGE, NO_WORD, distinct
-from emu.probe.space import NOWHERE, Space
-from walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.emu.probe.control import ADDRESS, CR4_PSE, Control
+from crosswalk.emu.probe.frames import has_frames, words_of
+from crosswalk.emu.probe.paths import MAX_LEVELS, NO_PAGE, NO_WORD, distinct
+from crosswalk.emu.probe.space import NOWHERE, Space
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["BIT32", "PAE", "Entries", "Form", "Paths", "find_paths", "find_tables", "form_of"]
 

@@ -7,19 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 from unicorn import UC_ERR_EXCEPTION, UC_ERR_FETCH_PROT, UC_ERR_OK
 
-from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
-from emu.probe.engine import ProbeError
-from emu.probe.legacy.ground import Ground, Sites
-from emu.probe.legacy.rig import Rig, Run, Watcher
-from emu.probe.legacy.signature import byte_of, decode
-from emu.probe.rig import TRANSLATED
-from emu.probe.single import Seen
-from emu.probe.space import NOWHERE
-from walker.access import Access, AccessType
-from walker.columns import Accesses, Kind, Outcomes
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
+from crosswalk.emu.probe.access_engine import TRANSLATED
+from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.legacy.access_engine import Rig, Run, Watcher
+from crosswalk.emu.probe.legacy.page_marker import byte_of, decode
+from crosswalk.emu.probe.legacy.workspace import Ground, Sites
+from crosswalk.emu.probe.single import Seen
+from crosswalk.emu.probe.space import NOWHERE
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = ["LegacyProber"]
 
@@ -30,7 +30,7 @@ _STEP = 1024
 class LegacyProber:
     """Puts accesses to an emulated CPU in 32-bit or PAE paging, one engine call each.
 
-    As `emu.probe.prober.LongProber` does in IA-32e mode, with the same proofs.
+    As `crosswalk.emu.probe.prober.LongProber` does in IA-32e mode, with the same proofs.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LegacyProber:
 
     @property
     def roots(self) -> Counter[str]:
-        """How many accesses were made under which root: see `emu.probe.lending`."""
+        """How many accesses were made under which root: see `crosswalk.emu.probe.lending`."""
         more = Counter() if self._elsewhere is None else self._elsewhere.roots
         return self._roots + more
 

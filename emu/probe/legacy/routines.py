@@ -1,12 +1,12 @@
 """The guest code that makes the accesses in 32-bit code, one routine a type.
 
-As `emu.probe.routines`, with half the registers: EBX the address, ECX its 16-byte slot, AL the byte
-to store, EBP where a fetched signature jumps back to. A routine that completes leaves MARK in
-EDI, what the slot shows in EDX, ESI, EAX and ECX, and ends at DONE.
+As `crosswalk.emu.probe.routines`, with half the registers: EBX the address, ECX its 16-byte slot,
+AL the byte to store, EBP where a fetched signature jumps back to. A routine that completes leaves
+MARK in EDI, what the slot shows in EDX, ESI, EAX and ECX, and ends at DONE.
 """
 
-from guest.assembler import assemble
-from walker.access import AccessType
+from crosswalk.guest.assembler import assemble
+from crosswalk.walker.access import AccessType
 
 __all__ = ["CODE", "DONE", "ENTER_USER", "LANDED", "LOAD", "LOADED", "MARK", "SKIP", "START"]
 

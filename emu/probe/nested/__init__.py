@@ -1,5 +1,5 @@
 """Real accesses by a guest under nested paging, and what became of each."""
 
-from emu.probe.nested.prober import NestedProber
+from crosswalk.emu.probe.nested.prober import NestedProber
 
 __all__ = ["NestedProber"]

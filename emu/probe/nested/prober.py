@@ -8,19 +8,19 @@ changed in either dimension's tables is found by comparing all of memory with wh
 import numpy as np
 from unicorn import UC_ERR_OK
 
-from emu.machine.svm.exits import ExitCode
-from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
-from emu.probe.control import CR4_PKE, Control
-from emu.probe.engine import ProbeError
-from emu.probe.nested.rig import NestedRig, NestedRun
-from emu.probe.rig import TRANSLATED
-from emu.probe.space import NOWHERE, Space
-from walker.access import Access, AccessType
-from walker.errors import BadInput
-from walker.memory import FRAME, U64, PhysicalMemory
-from walker.nested.context import NestedContext
-from walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
-from walker.outcome import GeneralProtection, PageFault, Translation
+from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.probe.access_engine import TRANSLATED
+from crosswalk.emu.probe.control import CR4_PKE, Control
+from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.nested.access_engine import NestedRig, NestedRun
+from crosswalk.emu.probe.space import NOWHERE, Space
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 
 __all__ = ["NestedProber"]
 
@@ -36,7 +36,7 @@ class NestedProber:
     nested paging and 5-level paging or protection keys.
 
     A nested table that takes execution from a frame in use as a guest's table brings the process
-    down when such a walk is made: see `emu.check.nested.emulated`.
+    down when such a walk is made: see `crosswalk.emu.check.nested.emulated`.
     """
 
     def __init__(self, memory: PhysicalMemory, context: NestedContext) -> None:

@@ -1,5 +1,5 @@
 """Sequences of steps, really made: stores, invalidations and accesses by guest code."""
 
-from emu.probe.sequences.runner import Runner
+from crosswalk.emu.probe.sequences.runner import Runner
 
 __all__ = ["Runner"]

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from emu.probe.calibrate import GENERAL_PROTECTION, PAGE_FAULT
-from emu.probe.engine import ProbeError
-from emu.probe.sequences.plan import STORED, Plan
-from emu.probe.sequences.routines import RECORD_BYTES, Event
-from emu.probe.sequences.stage import View
-from emu.probe.signature import signature
-from walker.access import Access, AccessType
-from walker.outcome import GeneralProtection, Outcome, PageFault, Translation
-from walker.tlb.steps import Halted, Sequence
+from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
+from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.page_marker import signature
+from crosswalk.emu.probe.sequences.plan import STORED, Plan
+from crosswalk.emu.probe.sequences.routines import RECORD_BYTES, Event
+from crosswalk.emu.probe.sequences.workspace import View
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
+from crosswalk.walker.tlb.steps import Halted, Sequence
 
 __all__ = ["Fault", "outcomes_of"]
 

@@ -3,14 +3,20 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from emu.probe.control import ADDRESS
-from emu.probe.sequences.routines import ACCESS, RECORD_BYTES, ROUTINE, START_OF, USER_ACCESS
-from emu.probe.sequences.stage import MAX_LISTED, MAX_RECORDS, View
-from emu.probe.signature import SLOT
-from walker.access import Access, AccessType
-from walker.errors import BadInput
-from walker.memory import FRAME
-from walker.tlb.steps import (
+from crosswalk.emu.probe.control import ADDRESS
+from crosswalk.emu.probe.page_marker import SLOT
+from crosswalk.emu.probe.sequences.routines import (
+    ACCESS,
+    RECORD_BYTES,
+    ROUTINE,
+    START_OF,
+    USER_ACCESS,
+)
+from crosswalk.emu.probe.sequences.workspace import MAX_LISTED, MAX_RECORDS, View
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.tlb.steps import (
     Invlpg,
     Invpcid,
     MovCr0,

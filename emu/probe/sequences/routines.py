@@ -9,8 +9,8 @@ of user mode, lead by way of the host to FIX and MADE.
 
 from enum import IntEnum
 
-from guest.assembler import assemble
-from walker.access import AccessType
+from crosswalk.guest.assembler import assemble
+from crosswalk.walker.access import AccessType
 
 __all__ = [
     "ACCESS",

@@ -5,22 +5,31 @@ from collections.abc import Callable
 from unicorn import UC_ERR_INSN_INVALID, UC_ERR_OK
 from unicorn import x86_const as x86
 
-from emu.machine.engine import MAXPHYADDR
-from emu.machine.registers import register_offsets
-from emu.probe.arena import USER_CODE, USER_DATA
-from emu.probe.calibrate import GENERAL_PROTECTION, context_layout
-from emu.probe.control import Control
-from emu.probe.engine import Engine, ProbeError, Saved
-from emu.probe.rig import NO_VECTOR, TRANSLATED
-from emu.probe.sequences.log import Fault, outcomes_of
-from emu.probe.sequences.plan import Plan, fault_addresses, plan_of, records_of
-from emu.probe.sequences.routines import DONE, FIX, IRETQ, LOG_BYTES, MADE, SKIP, START, USER_DONE
-from emu.probe.sequences.stage import Stage, View, free_slot, roots_of
-from emu.probe.signature import signature
-from walker.context import Vendor
-from walker.errors import BadInput
-from walker.outcome import Outcome
-from walker.tlb.steps import Halted, Sequence
+from crosswalk.emu.cpu.engine import MAXPHYADDR
+from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, context_layout
+from crosswalk.emu.cpu.registers import register_offsets
+from crosswalk.emu.probe.access_engine import NO_VECTOR, TRANSLATED
+from crosswalk.emu.probe.control import Control
+from crosswalk.emu.probe.engine import Engine, ProbeError, Saved
+from crosswalk.emu.probe.page_marker import signature
+from crosswalk.emu.probe.sequences.log import Fault, outcomes_of
+from crosswalk.emu.probe.sequences.plan import Plan, fault_addresses, plan_of, records_of
+from crosswalk.emu.probe.sequences.routines import (
+    DONE,
+    FIX,
+    IRETQ,
+    LOG_BYTES,
+    MADE,
+    SKIP,
+    START,
+    USER_DONE,
+)
+from crosswalk.emu.probe.sequences.workspace import Stage, View, free_slot, roots_of
+from crosswalk.emu.probe.trampoline import USER_CODE, USER_DATA
+from crosswalk.walker.context import Vendor
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.outcome import Outcome
+from crosswalk.walker.tlb.steps import Halted, Sequence
 
 __all__ = ["Runner"]
 

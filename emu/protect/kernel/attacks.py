@@ -7,7 +7,7 @@ has become what it wanted.
 
 from dataclasses import dataclass
 
-from emu.machine.svm.exits import ExitCode
+from crosswalk.emu.cpu.svm.exits import ExitCode
 
 __all__ = ["ATTACKS", "MARK", "Attack"]
 

@@ -2,13 +2,13 @@
 
 from unicorn import x86_const as x86
 
-from emu.machine.cpu import Flag
-from emu.machine.pc import Machine
-from emu.protect.kernel.guestwalk import find_leaf, lower_leaves
-from emu.protect.kernel.rights import RightsFollower
-from emu.protect.kernel.rules import Fault, Grants
-from emu.protect.kernel.store import LONGEST_INSTRUCTION, store_addresses
-from walker.memory import FRAME
+from crosswalk.emu.cpu.cpu import Flag
+from crosswalk.emu.pc.pc import Machine
+from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from crosswalk.emu.protect.kernel.rights import RightsFollower
+from crosswalk.emu.protect.kernel.rules import Fault, Grants
+from crosswalk.emu.protect.kernel.store import LONGEST_INSTRUCTION, store_addresses
+from crosswalk.walker.memory import FRAME
 
 __all__ = ["find_facts", "present_root", "read_code"]
 

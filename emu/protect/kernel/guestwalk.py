@@ -7,7 +7,7 @@ roots).
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from walker.memory import FRAME, U64
+from crosswalk.walker.memory import FRAME, U64
 
 __all__ = ["Leaf", "find_leaf", "find_user_root", "lower_leaves"]
 

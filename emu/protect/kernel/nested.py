@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.memory import FRAME, U64
-from walker.nested.tables import NestedTables
-from walker.protection.permission import Permission
+from crosswalk.walker.memory import FRAME, U64
+from crosswalk.walker.nested.tables import NestedTables
+from crosswalk.walker.protection.permission import Permission
 
 __all__ = ["IdentityTables", "tables_needed"]
 

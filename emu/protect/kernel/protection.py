@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emu.linux.boot import Boot
-from emu.linux.image import KernelImage
-from emu.machine.cpu import Guarded
-from emu.machine.engine import attach
-from emu.machine.state import paging_context
-from emu.machine.svm.exits import ExitCode, exit_name
-from emu.machine.svm.host import Exit, Host
-from emu.protect.kernel.facts import find_facts, present_root, read_code
-from emu.protect.kernel.guestwalk import find_leaf
-from emu.protect.kernel.nested import IdentityTables, tables_needed
-from emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
-from emu.protect.kernel.rules import Cause, Grants, Wanted, decide, granted
-from emu.protect.pins import INTERCEPTED, LONGEST, Pins
-from walker.errors import CrosswalkError
-from walker.memory import FRAME
+from crosswalk.emu.cpu.cpu import Guarded
+from crosswalk.emu.cpu.engine import attach
+from crosswalk.emu.cpu.state import paging_context
+from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
+from crosswalk.emu.cpu.svm.host import Exit, Host
+from crosswalk.emu.load.linux.boot import Boot
+from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.protect.kernel.facts import find_facts, present_root, read_code
+from crosswalk.emu.protect.kernel.guestwalk import find_leaf
+from crosswalk.emu.protect.kernel.nested import IdentityTables, tables_needed
+from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
+from crosswalk.emu.protect.kernel.rules import Cause, Grants, Wanted, decide, granted
+from crosswalk.emu.protect.pins import INTERCEPTED, LONGEST, Pins
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import FRAME
 
 __all__ = ["Protection", "Refusal"]
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emu.machine.svm.exits import ExitCode
-from emu.protect.kernel.battle import Fought, is_as_meant
-from emu.protect.kernel.rules import Cause
-from emu.protect.kernel.story import Outcome, Plain
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.protect.kernel.rules import Cause
+from crosswalk.emu.protect.kernel.run_attacks import Fought, is_as_meant
+from crosswalk.emu.protect.kernel.scenario import Outcome, Plain
 
 __all__ = ["Check", "attack_lines", "attack_record", "checks", "outcome_lines"]
 

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from emu.linux.image import KernelImage
-from emu.machine.ram import Ram
-from emu.protect.kernel.guestwalk import find_user_root
-from emu.protect.kernel.rules import Wanted, wanted
-from walker.context import PagingContext
-from walker.frames import Frames, collective_rights, count_mappings
-from walker.memory import FRAME, U64, Segments
-from walker.rights import GRANTS
-from walker.states import distinct_states
-from walker.tracker import RightsTracker
-from walker.unfollowed import unfollowed
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.protect.kernel.guestwalk import find_user_root
+from crosswalk.emu.protect.kernel.rules import Wanted, wanted
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.frames import Frames, collective_rights, count_mappings
+from crosswalk.walker.memory import FRAME, U64, Segments
+from crosswalk.walker.rights import GRANTS
+from crosswalk.walker.states import distinct_states
+from crosswalk.walker.tracker import RightsTracker
+from crosswalk.walker.unfollowed import unfollowed
 
 __all__ = ["RightsFollower", "image_frames", "kept_frames"]
 

@@ -10,9 +10,9 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from walker.frames import Frames
-from walker.memory import FRAME
-from walker.rights import Rights
+from crosswalk.walker.frames import Frames
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.rights import Rights
 
 __all__ = ["Cause", "Fault", "Grants", "Wanted", "decide", "granted", "wanted"]
 

@@ -3,7 +3,7 @@
 import capstone
 from capstone import x86_const as x86
 
-from emu.machine.cpu import GENERAL, Cpu
+from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 
 __all__ = ["LONGEST_INSTRUCTION", "store_addresses"]
 

@@ -4,6 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.outcome import ErrorCode
+from crosswalk.walker.rights import Grant
 from tests.emu.check.planted import (
     GIB1,
     MIB2,
@@ -35,11 +40,6 @@ from tests.emu.check.planted import (
     without_code,
 )
 from tests.walker.build import OPEN, RW, US, XD, Builder, P, context
-from walker.access import AccessType
-from walker.columns import Kind
-from walker.memory import SparseWords
-from walker.outcome import ErrorCode
-from walker.rights import Grant
 
 _RIGHTS = {"R/W": Grant.WRITE, "U/S": Grant.USER, "XD": Grant.EXECUTE}
 _NAMES = {1: "PTE", 2: "PDE", 3: "PDPTE", 4: "PML4E", 5: "PML5E"}

@@ -8,10 +8,10 @@ import random
 from dataclasses import replace
 from typing import NamedTuple
 
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
+from crosswalk.walker.tlb import Invlpg, Invpcid, MovCr0, MovCr3, MovCr4, Rule, Store, Wrpkru
 from tests.walker.naive import ADDRESS, is_page, is_reserved
-from walker.access import Access, AccessType
-from walker.outcome import GeneralProtection, PageFault, Translation
-from walker.tlb import Invlpg, Invpcid, MovCr0, MovCr3, MovCr4, Rule, Store, Wrpkru
 
 P, A, D, G = 1, 0x20, 0x40, 0x100
 WP, PGE, LA57, PCIDE = 1 << 16, 1 << 7, 1 << 12, 1 << 17

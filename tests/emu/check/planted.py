@@ -1,7 +1,7 @@
 """Walkers with one rule broken: `translate_many`, but for what a bug makes of it.
 
 A bug is broken where the rule is: in the context that the walker sees, in the memory that it
-reads, in a function of `walker.bulk`, or in a column that it hands back.
+reads, in a function of `crosswalk.walker.bulk`, or in a column that it hands back.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from walker import bulk
-from walker.bulk import translate_many
-from walker.columns import Kind
-from walker.context import PagingContext
-from walker.memory import WORDS
+from crosswalk.walker import bulk
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import WORDS
 
 P, RW, US, A, D, PS, G = (1 << bit for bit in (0, 1, 2, 5, 6, 7, 8))
 PAT_LARGE = 1 << 12

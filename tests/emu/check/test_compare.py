@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from emu.check.compare import agreements, differing_fields
-from walker.columns import Kind, Outcomes
+from crosswalk.emu.check.compare import agreements, differing_fields
+from crosswalk.walker.columns import Kind, Outcomes
 
 FIELDS = ("outcome", "pa", "error_code", "cr2", "entries")
 

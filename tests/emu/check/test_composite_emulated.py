@@ -5,24 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check.combine import claims_of, met, parts_of
-from emu.check.composite_check import CompositeStand
-from emu.check.composite_emulated import (
+from crosswalk.emu.check.allowed_outcomes import claims_of, met, parts_of
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composite_emulated import (
     composites_as_emulated,
     emulated_composites,
     explain_composites,
     same_seen,
 )
-from emu.check.departures import DEPARTURES, Scope, departures
-from emu.check.emulated_rules import rules_of
-from emu.fuzz.generate import generate
-from emu.fuzz.layout_composites import composites_of
-from emu.matrix.composite_sections import COMPOSITE_SECTIONS
-from emu.report.composite_case import dump_composite, load_composite
+from crosswalk.emu.check.departures import DEPARTURES, Scope, departures
+from crosswalk.emu.check.emulated_rules import rules_of
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.layout_composites import composites_of
+from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
+from crosswalk.emu.report.composite_case import dump_composite, load_composite
+from crosswalk.walker.bulk import translate_many
 from tests.emu.cases import COMPOSITE_CASES
 from tests.emu.composing import composite
 from tests.walker.build import OPEN, PS, US, USED, A, Builder, P, context
-from walker.bulk import translate_many
 
 ENTRIES = {entry.id: entry for entry in departures(Scope.COMPOSITE)}
 RMW, AC = "locked-rmw-reads-first", "implicit-access-honours-ac"
@@ -71,7 +71,7 @@ def test_the_case_file_says_what_is_predicted_and_observed_today(stand, name):
 @pytest.mark.parametrize("name", [RMW, AC])
 def test_taken_out_of_the_table_it_is_a_divergence_like_another(stand, name, monkeypatch):
     rest = tuple(each for each in DEPARTURES if each.id != name)
-    monkeypatch.setattr("emu.check.departures.DEPARTURES", rest)
+    monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", rest)
     judged = replayed(stand, name)[1]
     assert judged.differ.all()
     assert {} == judged.known
@@ -230,7 +230,7 @@ def test_what_is_not_as_stated_differs_though_the_manuals_allow_it(stand, monkey
     assert met(judged.claims, judged.seen).all()
     assert not judged.differ.any()
     monkeypatch.setattr(
-        "emu.check.composite_check.composites_as_emulated",
+        "crosswalk.emu.check.composite_check.composites_as_emulated",
         lambda *of: column(composites_as_emulated(*of), "entry_pa", 0),
     )
     assert stand.judge(memory, context(), one).differ.all()

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from emu.check.departures import DEPARTURES, Scope
-from emu.check.explain import as_emulated, by_the_manuals, same_rows
-from emu.fuzz.generate import generate
-from emu.probe import Stand
+from crosswalk.emu.check.departures import DEPARTURES, Scope
+from crosswalk.emu.check.explain import as_emulated, by_the_manuals, same_rows
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.probe import Stand
+from crosswalk.walker import Accesses, AccessType
+from crosswalk.walker.bulk import translate_many
 from tests.emu.check.bugs import GUEST
 from tests.emu.legacy_soups import legacy_soup
 from tests.emu.soups import Soup, soup
@@ -17,8 +19,6 @@ from tests.walker.build import soups
 from tests.walker.legacy import legacy_soups
 from tests.walker.test_bulk import ACCESSES, accesses_of
 from tests.walker.test_legacy import NUMBERS
-from walker import Accesses, AccessType
-from walker.bulk import translate_many
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 READ, WRITE, EXECUTE = AccessType
@@ -105,7 +105,7 @@ SINGLE = [each for each in DEPARTURES if each.scope is Scope.ACCESS]
 @pytest.mark.parametrize("entry", SINGLE, ids=lambda entry: entry.id)
 def test_without_one_of_its_departures_it_is_another_cpu(entry, monkeypatch):
     rest = tuple(each for each in DEPARTURES if each is not entry)
-    monkeypatch.setattr("emu.check.departures.DEPARTURES", rest)
+    monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", rest)
     stand, different = Stand(), 0
     for seed in range(40):
         for found in (soup(seed, 300), legacy_soup(seed, "PAE", 10, loadable=False)):

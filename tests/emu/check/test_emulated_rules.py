@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from emu.check.departures import DEPARTURES
-from emu.check.emulated import emulated_many
-from emu.check.emulated_rules import levels_of, rules_of
+from crosswalk.emu.check.departures import DEPARTURES
+from crosswalk.emu.check.emulated import emulated_many
+from crosswalk.emu.check.emulated_rules import levels_of, rules_of
+from crosswalk.walker import Access, Accesses, AccessType
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.walker.build import OPEN, PS, RW, US, USED, XD, A, Builder, D, P, context
 from tests.walker.legacy import Tables, legacy
-from walker import Access, Accesses, AccessType
-from walker.context import PagingContext, Vendor
-from walker.memory import SparseWords
-from walker.outcome import GeneralProtection, PageFault, Translation
 
 READ, WRITE, EXECUTE = AccessType
 

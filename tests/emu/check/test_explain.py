@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check import DEPARTURES, compare_all, differs
-from emu.check.compare import agreements
-from emu.check.departures import Scope, departures, named, subsets
-from emu.check.explain import as_emulated, explain
-from emu.probe import Prober
-from emu.report.records import access_of, replayed_case
+from crosswalk.emu.check import DEPARTURES, compare_all, differs
+from crosswalk.emu.check.compare import agreements
+from crosswalk.emu.check.departures import Scope, departures, named, subsets
+from crosswalk.emu.check.explain import as_emulated, explain
+from crosswalk.emu.probe import Prober
+from crosswalk.emu.report.records import access_of, replayed_case
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.formats import Case, Cpu, Probe, load_case
 from tests.emu.cases import KNOWN_CASES
-from walker.bulk import translate_many
-from walker.columns import Accesses
-from walker.context import PagingContext, Vendor
-from walker.source import Case, Cpu, Probe, load_case
 
 ENTRIES = departures(Scope.ACCESS)
 EACH = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
@@ -63,7 +63,7 @@ def test_a_departure_still_occurs_and_is_explained_by_it_alone(entry):
 def test_taken_out_of_the_table_it_is_a_divergence_like_another(entry, monkeypatch):
     found = replayed(load_case(KNOWN_CASES / entry.case))
     rest = tuple(each for each in DEPARTURES if each is not entry)
-    monkeypatch.setattr("emu.check.departures.DEPARTURES", rest)
+    monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", rest)
     assert {None} == {each.known for each in compare_all(*found)}
 
 

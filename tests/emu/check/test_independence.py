@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from emu.check import emulated, emulated_rules
+from crosswalk.emu.check import emulated, emulated_rules
 
 TAKEN = {
-    "walker.access": {"AccessType"},
-    "walker.columns": {"MAX_STEPS", "Accesses", "Kind", "Outcomes"},
-    "walker.context": {"PagingContext", "Vendor"},
-    "walker.memory": {"FRAME", "U64", "PhysicalMemory"},
-    "emu.check.emulated_rules": {"LevelRules", "Pages", "Rules", "levels_of"},
+    "crosswalk.walker.access": {"AccessType"},
+    "crosswalk.walker.columns": {"MAX_STEPS", "Accesses", "Kind", "Outcomes"},
+    "crosswalk.walker.context": {"PagingContext", "Vendor"},
+    "crosswalk.walker.memory": {"FRAME", "U64", "PhysicalMemory"},
+    "crosswalk.emu.check.emulated_rules": {"LevelRules", "Pages", "Rules", "levels_of"},
 }
 """All that it may take from this project."""
 
@@ -28,10 +28,10 @@ def taken(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [each.name for each in node.names]
-            found += [name for name in names if name.split(".")[0] in {"walker", "emu", "guest"}]
+            found += [name for name in names if name.split(".")[0] == "crosswalk"]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if module.split(".")[0] in {"walker", "emu", "guest"}:
+            if module.split(".")[0] == "crosswalk":
                 allowed = TAKEN.get(module, set())
                 found += [f"{module}.{it.name}" for it in node.names if it.name not in allowed]
         elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "context":
@@ -47,11 +47,11 @@ def test_the_second_walk_takes_types_and_memory_alone(module):
 @pytest.mark.parametrize(
     ("planted", "found"),
     [
-        ("from walker.entry import reserved_bits", "walker.entry.reserved_bits"),
-        ("from walker.columns import merge_changes", "walker.columns.merge_changes"),
-        ("import walker.bulk", "walker.bulk"),
+        ("from walker.entry import reserved_bits", "crosswalk.walker.entry.reserved_bits"),
+        ("from walker.columns import merge_changes", "crosswalk.walker.columns.merge_changes"),
+        ("import walker.bulk", "crosswalk.walker.bulk"),
         ("def of(context):\n    return context.root", "context.root"),
-        ("from emu.probe import Prober", "emu.probe.Prober"),
+        ("from emu.probe import Prober", "crosswalk.emu.probe.Prober"),
     ],
 )
 def test_what_it_must_not_take_is_found(planted, found):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from emu.check.combine import met
-from emu.check.composite_check import CompositeStand
-from emu.report.composite_case import dump_composite, load_composite
+from crosswalk.emu.check.allowed_outcomes import met
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.report.composite_case import dump_composite, load_composite
 from tests.emu.cases import FINDINGS
 
 # Seeds 5, 99, 777 and 31337, 600 layouts each, before departures were composed: accesses across

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from emu.check import Place, check, make_plan
-from emu.check.explain import as_emulated
+from crosswalk.emu.check import Place, check, make_plan
+from crosswalk.emu.check.explain import as_emulated
+from crosswalk.walker import SparseWords, translate_many
 from tests.emu.check.bugs import GUEST
 from tests.emu.legacy_soups import legacy_soup
 from tests.walker.build import OPEN, PS, RW, US, USED, P
 from tests.walker.legacy import Tables, legacy, words_of
-from walker import SparseWords, translate_many
 
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check import check
+from crosswalk.emu.check import check
+from crosswalk.walker import walk_leaves
+from crosswalk.walker.leaves import Leaves
 from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, Builder, P, context
 from tests.walker.legacy import Tables, legacy
-from walker import walk_leaves
-from walker.leaves import Leaves
 
 VA = 0x40_0000
 LARGE = 0x4000_0000
@@ -131,7 +131,7 @@ def test_the_walk_as_it_is_does_not():
 
 
 def test_a_list_too_long_to_read_whole_is_held_to_the_outcomes_from_address_0_on(monkeypatch):
-    monkeypatch.setattr("emu.check.listing._SPARE", -1 << 20)
+    monkeypatch.setattr("crosswalk.emu.check.listing._SPARE", -1 << 20)
     built = Builder().map(0, 0x8000).map(KIB4, 0x9000).map(GIB1, 0xA000)
     assert 0 == check(built.memory, context()).divergent
     verdict = check(built.memory, context(), walk=dropped(0))

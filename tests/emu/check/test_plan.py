@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from emu.check import Place, make_plan
+from crosswalk.emu.check import Place, make_plan
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.errors import LimitExceeded
+from crosswalk.walker.memory import SparseWords
 from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, ROOT, TOP, Builder, P, context
-from walker.access import AccessType
-from walker.errors import LimitExceeded
-from walker.memory import SparseWords
 
 VA = 0x40_0000
 

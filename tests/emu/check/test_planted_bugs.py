@@ -5,13 +5,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from emu.boot import Booted
-from emu.check import Plan, check, crosscheck, make_plan
-from emu.probe import Prober
-from guest import places
+from crosswalk.emu.check import Plan, check, crosscheck, make_plan
+from crosswalk.emu.load.guest import Booted
+from crosswalk.emu.probe import Prober
+from crosswalk.guest import places
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Outcomes
 from tests.emu.check.bugs import ELSEWHERE, FIVE_LEVELS, GUEST
-from walker.bulk import translate_many
-from walker.columns import Outcomes
 
 CHECK = crosscheck
 

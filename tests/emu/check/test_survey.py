@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from emu.check import make_plan, survey
-from emu.check.survey import Survey
-from emu.check.targets import Gaps, Pages, Place, Targets, united
-from emu.probe import mapped
+from crosswalk.emu.check import make_plan, survey
+from crosswalk.emu.check.selection import Gaps, Pages, Place, Targets, united
+from crosswalk.emu.check.survey import Survey
+from crosswalk.emu.probe import mapped
+from crosswalk.walker import SparseWords, walk_leaves
+from crosswalk.walker.errors import LimitExceeded
+from crosswalk.walker.leaves import TOP, Leaves
 from tests.emu.soups import soup
 from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, ROOT, Builder, P, context
 from tests.walker.legacy import Tables, legacy
-from walker import SparseWords, walk_leaves
-from walker.errors import LimitExceeded
-from walker.leaves import TOP, Leaves
 
 VA = 0x40_0000
 

@@ -1,9 +1,9 @@
 import pytest
 
+from crosswalk.walker.formats import Case, Cpu, Probe, dump_case
 from tests.emu.cli.running import crosswalk
 from tests.walker.build import OPEN, RW, XD, Builder, P, context
-from tests.walker.source.conftest import Core, cpu_state, qemu_notes
-from walker.source import Case, Cpu, Probe, dump_case
+from tests.walker.formats.conftest import Core, cpu_state, qemu_notes
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 
-from emu.cli import main
+from crosswalk.emu.cli import main
 
 
 class Ran:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.walker.source.conftest import Core, cpu_state, qemu_notes
+from tests.walker.formats.conftest import Core, cpu_state, qemu_notes
 
 GOOD = {
     "format": "crosswalk-case/1",

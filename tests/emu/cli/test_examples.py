@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.emu.peers.making import EXAMPLES, ROOT, compiled
-from walker.source import load_case
+from crosswalk.walker.formats import load_case
+from tests.emu.targets.making import EXAMPLES, ROOT, compiled
 
 PAGE = (ROOT / "docs" / "walkers.md").read_text(encoding="utf-8")
 

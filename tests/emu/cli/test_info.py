@@ -4,7 +4,7 @@ import pytest
 
 from tests.emu.cli.lacking import RAM, ROOT, clean, commands, lacking
 from tests.walker.build import RW, XD, P
-from tests.walker.source.conftest import Core, cpu_state, note, qemu_notes
+from tests.walker.formats.conftest import Core, cpu_state, note, qemu_notes
 
 
 @pytest.fixture

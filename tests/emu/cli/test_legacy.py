@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from crosswalk.walker.formats import Case, Cpu, Probe, dump_case
 from tests.walker.build import OPEN, PS, RW, US, P
+from tests.walker.formats.conftest import FLAT_CODE, Core, cpu_state, qemu_notes
 from tests.walker.legacy import Tables, legacy
-from tests.walker.source.conftest import FLAT_CODE, Core, cpu_state, qemu_notes
-from walker.source import Case, Cpu, Probe, dump_case
 
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 VA = 0xC000_0123

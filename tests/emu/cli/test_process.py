@@ -5,7 +5,7 @@ import sys
 
 from tests.emu.cases import KNOWN_CASES, LINUX_CASE
 
-COMMAND = [sys.executable, "-m", "emu.cli"]
+COMMAND = [sys.executable, "-m", "crosswalk"]
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly():

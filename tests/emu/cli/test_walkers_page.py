@@ -6,18 +6,18 @@ import re
 import numpy as np
 import pytest
 
-from emu.peers import jsonl
-from emu.peers.answers import Ranges
-from emu.peers.claims import Claim, Limits
-from emu.peers.jsonl import PROTOCOL
-from emu.peers.listing import MAX_LISTED, MAX_MAPPINGS
-from emu.peers.opening import KINDS
-from tests.emu.peers.making import EXAMPLES, ROOT
-from walker.access import Access, AccessType
-from walker.columns import Accesses
-from walker.context import PagingContext
-from walker.outcome import GeneralProtection, PageFault, Translation
-from walker.source import Cpu
+from crosswalk.emu.targets import jsonl
+from crosswalk.emu.targets.answers import Ranges
+from crosswalk.emu.targets.capabilities import Claim, Limits
+from crosswalk.emu.targets.jsonl import PROTOCOL
+from crosswalk.emu.targets.mapping_lists import MAX_LISTED, MAX_MAPPINGS
+from crosswalk.emu.targets.registry import KINDS
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.formats import Cpu
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
+from tests.emu.targets.making import EXAMPLES, ROOT
 
 PAGE = (ROOT / "docs" / "walkers.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^\$ (crosswalk replay tests/.*)\n((?:(?![$`]).*\n)+)", PAGE, re.MULTILINE)

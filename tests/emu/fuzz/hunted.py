@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.entry import ADDRESS_FIELD, Entry
+from crosswalk.walker.memory import U64
+from crosswalk.walker.outcome import ErrorCode
 from tests.emu.check import bugs
-from walker.access import AccessType
-from walker.bulk import translate_many
-from walker.columns import Kind
-from walker.entry import ADDRESS_FIELD, Entry
-from walker.memory import U64
-from walker.outcome import ErrorCode
 
 P, RW, US, A, D, PS, G = (int(bit) for bit in (1, 2, 4, 0x20, 0x40, 0x80, 0x100))
 PWT, PCD, XD = 8, 16, int(Entry.XD)

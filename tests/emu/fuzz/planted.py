@@ -5,12 +5,12 @@ import os
 import signal
 import time
 
-import emu.cli.replaying
-import emu.fuzz.attempt
-from emu.check.composite_check import CompositeStand
-from emu.probe import Prober
+import crosswalk.emu.cli.replay
+import crosswalk.emu.fuzz.executor
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.probe import Prober
+from crosswalk.walker.access import AccessType
 from tests.emu.fuzz.hunted import HUNTED, PWT, path_of
-from walker.access import AccessType
 
 
 def bug_named(name):
@@ -20,9 +20,11 @@ def bug_named(name):
 
 def plant_walker(monkeypatch, predict):
     """The built-in walker, in campaigns, reductions and replays, is `predict`."""
-    monkeypatch.setattr(emu.fuzz.attempt.Tester.__init__, "__defaults__", (predict, None))
+    monkeypatch.setattr(
+        crosswalk.emu.fuzz.executor.Tester.__init__, "__defaults__", (predict, None)
+    )
     monkeypatch.setattr(CompositeStand.__init__, "__defaults__", (predict,))
-    monkeypatch.setattr(emu.cli.replaying, "translate_many", predict)
+    monkeypatch.setattr(crosswalk.emu.cli.replay, "translate_many", predict)
 
 
 def plant_emulator(monkeypatch, sick, act):

@@ -6,17 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check import DEPARTURES
-from emu.check.departures import Departure, Scope, departures
-from emu.fuzz import attempt, worker
-from emu.fuzz.findings import MEANT, SECOND_WALK, WALKER
-from emu.fuzz.generate import generate
-from emu.fuzz.layout import Meaning, Meant
-from emu.fuzz.layout_case import case_layout
+from crosswalk.emu.check import DEPARTURES
+from crosswalk.emu.check.departures import Departure, Scope, departures
+from crosswalk.emu.findings.findings import MEANT, SECOND_WALK, WALKER
+from crosswalk.emu.findings.layout import Meaning, Meant
+from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz import worker
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.formats import Case, Cpu, Probe, load_case
 from tests.emu.cases import KNOWN_CASES
-from walker.bulk import translate_many
-from walker.context import PagingContext, Vendor
-from walker.source import Case, Cpu, Probe, load_case
 
 EACH = pytest.mark.parametrize("entry", departures(Scope.ACCESS), ids=lambda entry: entry.id)
 
@@ -29,7 +30,7 @@ def _fresh_tester():
 
 
 def table(monkeypatch, *entries):
-    monkeypatch.setattr("emu.check.departures.DEPARTURES", entries)
+    monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", entries)
 
 
 def without(entry):

@@ -2,14 +2,14 @@
 
 import pytest
 
-from emu.fuzz.campaign.plan import Plan
+from crosswalk.emu.fuzz.campaign.plan import Plan
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.formats import Case, Cpu
 from scripts.hunting.search import Found, Search, search
 from scripts.hunting.shrink import shrunk
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
 from tests.emu.check.planted import Bug
 from tests.emu.fuzz.hunted import HUNTED, OBVIOUS, RARE
-from walker.bulk import translate_many
-from walker.source import Case, Cpu
 
 # Bugs that take no luck: entries of the case that each shrinks to, at the most. Below a page of
 # some size, all levels down to it are left.

@@ -4,13 +4,13 @@ from collections import Counter
 
 import numpy as np
 
-from emu.check.composite_check import CompositeStand
-from emu.fuzz import attempt
-from emu.fuzz.composite_finding import CompositeFinding, findings_in
-from emu.fuzz.coverage import CELLS
-from emu.fuzz.generate import generate
-from emu.fuzz.layout_composites import composites_of
-from emu.probe.composites import FORMS, NAMES, Family
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.coverage import CELLS
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.layout_composites import composites_of
+from crosswalk.emu.probe.composites import FORMS, NAMES, Family
 from tests.emu.fuzz.planted import bug_named
 
 LAYOUT = generate(0, 1, accesses=4096)

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from emu.fuzz import attempt
-from emu.fuzz.layout_case import case_layout
-from emu.fuzz.reduce import reduce_case
-from emu.fuzz.reduce.same import reduced_to, signatures_of
-from emu.report.records import structures_case
+from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.reduce import reduce_case
+from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
+from crosswalk.emu.report.records import structures_case
+from crosswalk.walker import bulk, translate_many
+from crosswalk.walker.formats import Case, Cpu, Probe
 from tests.emu.legacy_soups import legacy_soup
 from tests.walker.build import OPEN, PS, RW, US, P
 from tests.walker.legacy import Tables, legacy
-from walker import bulk, translate_many
-from walker.source import Case, Cpu, Probe
 
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 VA = 0xC000_1000

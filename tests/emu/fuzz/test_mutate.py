@@ -3,17 +3,17 @@ import sys
 import numpy as np
 import pytest
 
-from emu.fuzz import attempt
-from emu.fuzz.campaign import Plan
-from emu.fuzz.generate import base_of, mutate
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.campaign import Plan
+from crosswalk.emu.fuzz.generate import base_of, mutate
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.errors import LimitExceeded
+from crosswalk.walker.formats import load_case
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.translate import walk
 from tests.emu.cases import LINUX_CASE
 from tests.emu.check.planted import without_code
 from tests.walker.build import RW, Builder, P, context
-from walker.bulk import translate_many
-from walker.errors import LimitExceeded
-from walker.memory import SparseWords
-from walker.source import load_case
-from walker.translate import walk
 
 SEED = 7
 
@@ -121,7 +121,7 @@ def test_tables_used_at_two_places_and_cycles_come_to_an_end():
 
 def test_too_many_tables_are_refused(linux, monkeypatch):
     # The package has a function of the module's name.
-    monkeypatch.setattr(sys.modules["emu.fuzz.generate.mutate"], "MAX_TABLES", 10)
+    monkeypatch.setattr(sys.modules["crosswalk.emu.fuzz.generate.mutate"], "MAX_TABLES", 10)
     case = load_case(LINUX_CASE)
     with pytest.raises(LimitExceeded, match="tables; a layout starts from 10"):
         base_of(case.memory(), case.context())

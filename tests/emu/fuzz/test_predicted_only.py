@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.fuzz import attempt
-from emu.fuzz.findings import MEANT, SECOND_WALK
-from emu.fuzz.generate import generate
-from emu.fuzz.layout_case import case_layout
-from emu.peers import Claim
-from emu.peers.answers import Listed, Listing, nothing_said
-from emu.peers.listing import ranges_of
-from walker.bulk import translate_many
-from walker.columns import Kind
-from walker.context import Vendor
+from crosswalk.emu.findings.findings import MEANT, SECOND_WALK
+from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.targets import Claim
+from crosswalk.emu.targets.answers import Listed, Listing, nothing_said
+from crosswalk.emu.targets.mapping_lists import ranges_of
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import Vendor
 
 FEATURES = {"LAM", "UAI", "LASS", "wide"}
 
@@ -23,7 +23,7 @@ FEATURES = {"LAM", "UAI", "LASS", "wide"}
 @pytest.fixture
 def strange(monkeypatch):
     """Layouts that all have something that the emulated CPU lacks, or an encryption mask."""
-    monkeypatch.setattr("emu.fuzz.generate.control._NOT_EMULATED", 1.0)
+    monkeypatch.setattr("crosswalk.emu.fuzz.generate.control._NOT_EMULATED", 1.0)
     return [generate(5, index, accesses=512) for index in range(40)]
 
 

@@ -5,25 +5,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from emu.check.composite_check import CompositeStand
-from emu.fuzz.composite_finding import judged_case
-from emu.matrix.choice import parse_choice
-from emu.matrix.composite_sections import COMPOSITE_SECTIONS
-from emu.matrix.edges import at_the_ends, beside, neighbours
-from emu.matrix.run import ALL_SECTIONS, chosen_sections, chosen_units
-from emu.matrix.section import KEY
-from emu.matrix.smallest import smallest
-from emu.matrix.summary import Summary
-from emu.matrix.tally import tally_of
-from emu.matrix.unit import Worker, units_of
-from emu.probe.composites import FORMS, NAMES, SAME_PKRU, Family
-from emu.report.composite_case import parse_composite
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.findings.composite_finding import judged_case
+from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
+from crosswalk.emu.matrix.counts import tally_of
+from crosswalk.emu.matrix.crossing import at_the_ends, beside, neighbours
+from crosswalk.emu.matrix.run import ALL_SECTIONS, chosen_sections, chosen_units
+from crosswalk.emu.matrix.section import KEY
+from crosswalk.emu.matrix.select import parse_choice
+from crosswalk.emu.matrix.smallest import smallest
+from crosswalk.emu.matrix.summary import Summary
+from crosswalk.emu.matrix.unit import Worker, units_of
+from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Family
+from crosswalk.emu.report.composite_case import parse_composite
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.context import PagingMode
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.translate import walk
 from tests.emu.check.bugs import GUEST
 from tests.walker.build import PS
-from walker.bulk import translate_many
-from walker.context import PagingMode
-from walker.memory import SparseWords
-from walker.translate import walk
 
 BY_NAME = {section.name: section for section in COMPOSITE_SECTIONS}
 

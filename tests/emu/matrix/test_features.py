@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.matrix.choice import parse_choice
-from emu.matrix.features import FEATURE_SECTIONS
-from emu.matrix.intended import plain
-from emu.matrix.limits import LIMITS
-from emu.matrix.run import chosen_units
-from emu.matrix.summary import Summary
-from emu.matrix.text import summary_lines, verdict
-from emu.matrix.unit import Worker
-from walker.access import AccessType
-from walker.bulk import translate_many
-from walker.columns import Accesses, Kind
-from walker.context import CR4, Vendor
+from crosswalk.emu.matrix.boundaries import LIMITS
+from crosswalk.emu.matrix.features import FEATURE_SECTIONS
+from crosswalk.emu.matrix.intended import plain
+from crosswalk.emu.matrix.run import chosen_units
+from crosswalk.emu.matrix.select import parse_choice
+from crosswalk.emu.matrix.summary import Summary
+from crosswalk.emu.matrix.text import summary_lines, verdict
+from crosswalk.emu.matrix.unit import Worker
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses, Kind
+from crosswalk.walker.context import CR4, Vendor
 
 SECTIONS = (*LIMITS, *FEATURE_SECTIONS)
 

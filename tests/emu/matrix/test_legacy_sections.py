@@ -3,15 +3,23 @@
 import numpy as np
 import pytest
 
-from emu.matrix.choice import parse_choice
-from emu.matrix.legacy_sections import LEGACY_SECTIONS
-from emu.matrix.run import chosen_units
-from emu.matrix.sections import SECTIONS
-from emu.matrix.summary import Summary
-from emu.matrix.unit import Worker
+from crosswalk.emu.matrix.legacy_sections import LEGACY_SECTIONS
+from crosswalk.emu.matrix.run import chosen_units
+from crosswalk.emu.matrix.sections import SECTIONS
+from crosswalk.emu.matrix.select import parse_choice
+from crosswalk.emu.matrix.summary import Summary
+from crosswalk.emu.matrix.unit import Worker
+from crosswalk.walker import (
+    Access,
+    AccessType,
+    PagingMode,
+    SparseWords,
+    bulk,
+    translate,
+    translate_many,
+)
+from crosswalk.walker.translate import StepKind, walk
 from tests.emu.check.bugs import GUEST
-from walker import Access, AccessType, PagingMode, SparseWords, bulk, translate, translate_many
-from walker.translate import StepKind, walk
 
 BY_NAME = {section.name: section for section in LEGACY_SECTIONS}
 

@@ -4,20 +4,20 @@ import signal
 
 import pytest
 
-from emu.fuzz import attempt
-from emu.fuzz.reduce import size_of
-from emu.fuzz.reduce.same import signatures_of
-from emu.matrix import run
-from emu.matrix.choice import parse_choice
-from emu.matrix.run import Crash, chosen_units, results_of
-from emu.matrix.sections import SECTIONS
-from emu.matrix.smallest import smallest
-from emu.matrix.summary import Group, Summary, load_summary, version
-from emu.matrix.unit import Unit, Worker
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.reduce import size_of
+from crosswalk.emu.fuzz.reduce.interesting import signatures_of
+from crosswalk.emu.matrix import run
+from crosswalk.emu.matrix.run import Crash, chosen_units, results_of
+from crosswalk.emu.matrix.sections import SECTIONS
+from crosswalk.emu.matrix.select import parse_choice
+from crosswalk.emu.matrix.smallest import smallest
+from crosswalk.emu.matrix.summary import Group, Summary, load_summary, version
+from crosswalk.emu.matrix.unit import Unit, Worker
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.case import parse_case
 from tests.emu.check.bugs import GUEST
-from walker.bulk import translate_many
-from walker.errors import BadInput
-from walker.source.case import parse_case
 
 FEW = "section=junk-pte,access=write,cpl=3"
 
@@ -63,7 +63,7 @@ def test_a_planted_bug_is_found_and_grouped(bug):
 
 
 def test_the_order_of_results_is_that_of_units_with_any_number_of_processes(monkeypatch):
-    monkeypatch.setattr("emu.matrix.unit.UNIT", 100)
+    monkeypatch.setattr("crosswalk.emu.matrix.unit.UNIT", 100)
     choice = parse_choice(FEW)
     units = chosen_units(choice)
     assert len(units) > 3
@@ -79,7 +79,7 @@ def dies(unit):
 
 
 def test_a_unit_that_kills_its_process_is_a_result_and_the_rest_goes_on(monkeypatch):
-    monkeypatch.setattr("emu.matrix.unit.UNIT", 256 * 2 * 8)
+    monkeypatch.setattr("crosswalk.emu.matrix.unit.UNIT", 256 * 2 * 8)
     monkeypatch.setattr(run, "_do", dies)
     choice = parse_choice(FEW)
     units = chosen_units(choice)
@@ -103,7 +103,7 @@ def test_a_state_goes_on_where_it_ended(tmp_path):
 
 
 def test_wherever_a_run_ended_going_on_comes_to_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr("emu.matrix.unit.UNIT", 5000)
+    monkeypatch.setattr("crosswalk.emu.matrix.unit.UNIT", 5000)
     (bug,) = [bug for bug in GUEST if bug.name == "R/W of a PTE ignored"]
     choice = parse_choice(FEW)
     worker = Worker(SECTIONS, choice, bug.predict)

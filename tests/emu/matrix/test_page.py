@@ -4,10 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
-from emu.check.departures import Scope, departures
-from emu.matrix.run import ALL_SECTIONS
-from emu.matrix.text import section_record
-from emu.probe.composites import FORMS
+from crosswalk.emu.check.departures import Scope, departures
+from crosswalk.emu.matrix.run import ALL_SECTIONS
+from crosswalk.emu.matrix.text import section_record
+from crosswalk.emu.probe.composites import FORMS
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 PAGE = (ROOT / "docs/matrix.md").read_text("utf-8")

@@ -1,18 +1,18 @@
 import numpy as np
 import pytest
 
-from emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
-from emu.matrix.choice import parse_choice
-from emu.matrix.features import FEATURE_SECTIONS
-from emu.matrix.limits import LIMITS
-from emu.matrix.section import HIGH_RAM, KEY, MAX_VARIANTS, Section
-from emu.matrix.sections import SECTIONS
-from walker.bulk import translate_many
-from walker.columns import Kind
-from walker.context import PagingMode
-from walker.errors import BadInput
-from walker.memory import SparseWords
-from walker.translate import StepKind, walk
+from crosswalk.emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
+from crosswalk.emu.matrix.boundaries import LIMITS
+from crosswalk.emu.matrix.features import FEATURE_SECTIONS
+from crosswalk.emu.matrix.section import HIGH_RAM, KEY, MAX_VARIANTS, Section
+from crosswalk.emu.matrix.sections import SECTIONS
+from crosswalk.emu.matrix.select import parse_choice
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingMode
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.translate import StepKind, walk
 
 SMALL = Section(
     name="small",

@@ -5,12 +5,12 @@ import functools
 import numpy as np
 import pytest
 
-from emu.check import compare_all
-from emu.probe import Prober
+from crosswalk.emu.check import compare_all
+from crosswalk.emu.probe import Prober
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind
 from tests.emu.observing import columns
 from tests.emu.soups import soup
-from walker.bulk import translate_many
-from walker.columns import Kind
 
 A_SOUP = 100
 

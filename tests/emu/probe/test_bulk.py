@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from emu.check import check, make_plan
-from emu.probe import ProbeError, Prober
-from emu.probe.bulk import BulkRig
-from emu.probe.loops import ACCESS, FIX, HEAD, LOOP_LANDED, LOOPS, LOOPS_DONE
-from emu.probe.single import Single
+from crosswalk.emu.check import check, make_plan
+from crosswalk.emu.probe import ProbeError, Prober
+from crosswalk.emu.probe.bulk import BulkRig
+from crosswalk.emu.probe.loops import ACCESS, FIX, HEAD, LOOP_LANDED, LOOPS, LOOPS_DONE
+from crosswalk.emu.probe.single import Single
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import SparseWords
 from tests.emu.soups import soup
-from walker.access import AccessType
-from walker.columns import Accesses
-from walker.context import PagingContext
-from walker.memory import SparseWords
 
 
 def differences(prober, accesses):

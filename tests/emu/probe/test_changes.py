@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.check import check
-from emu.probe import prober as prober_module
-from emu.probe.changes import changed_words
+from crosswalk.emu.check import check
+from crosswalk.emu.probe import prober as prober_module
+from crosswalk.emu.probe.changes import changed_words
+from crosswalk.walker import bulk
 from tests.walker.build import OPEN, Builder, context
-from walker import bulk
 
 VA = 0x40_0000
 WORD = st.tuples(st.sampled_from((8, 16, 24, 1 << 39)), st.integers(0, 3))

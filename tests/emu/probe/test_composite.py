@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from emu.probe import ProbeError
-from emu.probe.composite import CompositeProber
-from emu.probe.composites import Composites
-from emu.probe.mover import Mover, answer_of
-from emu.probe.rig import Run
+from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.probe.access_engine import Run
+from crosswalk.emu.probe.composite import CompositeProber
+from crosswalk.emu.probe.composite_engine import Mover, answer_of
+from crosswalk.emu.probe.composites import Composites
+from crosswalk.walker.errors import BadInput
 from tests.emu.composing import NOTHING, PROTECTION, answers, composite, fault, make, ok
 from tests.emu.observing import tables_of
 from tests.walker.build import KIB4, MIB2, OPEN, PS, RW, US, USED, XD, Builder, D, context
 from tests.walker.legacy import legacy
-from walker.errors import BadInput
 
 VA = 0x40_0000
 NEXT = VA + KIB4

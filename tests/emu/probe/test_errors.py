@@ -5,15 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check import check
-from emu.probe import ProbeError, Prober, rig
-from emu.probe.arena import Arena
-from emu.probe.bulk import BulkRig
-from emu.probe.job import Found
-from emu.probe.signature import signature
+from crosswalk.emu.check import check
+from crosswalk.emu.probe import ProbeError, Prober
+from crosswalk.emu.probe import access_engine as rig
+from crosswalk.emu.probe.bulk import BulkRig
+from crosswalk.emu.probe.job import Found
+from crosswalk.emu.probe.page_marker import signature
+from crosswalk.emu.probe.trampoline import Arena
+from crosswalk.walker.errors import CrosswalkError
 from tests.emu.observing import every, execute, observe, probe, read, write
 from tests.walker.build import Builder, context
-from walker.errors import CrosswalkError
 
 VA = 0x40_0000
 

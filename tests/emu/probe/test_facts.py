@@ -10,10 +10,10 @@ from unicorn import (
 )
 from unicorn import x86_const as x86
 
-from emu.probe.calibrate import context_layout
-from emu.probe.engine import Engine, Saved
-from emu.probe.space import Space
-from walker.memory import FRAME
+from crosswalk.emu.cpu.fault_state import context_layout
+from crosswalk.emu.probe.engine import Engine, Saved
+from crosswalk.emu.probe.space import Space
+from crosswalk.walker.memory import FRAME
 
 CODE, DATA, HOLE, AWAY, TABLELESS = 0x5000, 0x6000, 0x7000, 0x8000, 0x20_0000
 LOAD, STORE = b"\x8a\x03\xf4", b"\x88\x03\xf4"  # mov al, [rbx] or back; hlt

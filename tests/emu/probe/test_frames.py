@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from emu.check import check
-from emu.probe.frames import has_frames, words_of
+from crosswalk.emu.check import check
+from crosswalk.emu.probe.frames import has_frames, words_of
+from crosswalk.walker.memory import Segments, SparseWords
 from tests.walker.build import OPEN, Builder, context
-from walker.memory import Segments, SparseWords
 
 VA = 0x40_0000
 

@@ -6,36 +6,36 @@ from pathlib import Path
 
 import pytest
 
-import emu.probe
-import walker
-from emu.probe import Prober
-from emu.probe.composite import CompositeProber
-from emu.probe.nested import NestedProber
-from emu.probe.reading import Reading
-from emu.probe.sequences import Runner
+import crosswalk.emu.probe
+import crosswalk.walker
+from crosswalk.emu.probe import Prober
+from crosswalk.emu.probe.composite import CompositeProber
+from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.emu.probe.reading import Reading
+from crosswalk.emu.probe.sequences import Runner
+from crosswalk.walker import columns
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.tlb.steps import Sequence
 from tests.emu.composing import composite
 from tests.emu.observing import every, probe, read
 from tests.emu.probe.nested.two import PAGE, SHIFT, Two
 from tests.walker.build import Builder, context
 from tests.walker.legacy import Tables, legacy
-from walker import columns
-from walker.access import Access, AccessType
-from walker.context import PagingContext
-from walker.tlb.steps import Sequence
 
 VA = 0x40_0000
-ROOM = Path(emu.probe.__file__).parent
+ROOM = Path(crosswalk.emu.probe.__file__).parent
 
 TAKEN = {
-    "walker.access": {"Access", "AccessType"},
-    "walker.columns": {"Accesses", "Kind", "Outcomes", "Rows"},
-    "walker.context": {"PagingContext", "Vendor"},
-    "walker.errors": {"BadInput", "CrosswalkError"},
-    "walker.memory": {"FRAME", "U64", "WORDS", "PhysicalMemory"},
-    "walker.nested.context": {"NestedContext"},
-    "walker.nested.outcome": {"NestedError", "NestedOutcome", "NestedPageFault"},
-    "walker.outcome": {"GeneralProtection", "Outcome", "PageFault", "Translation"},
-    "walker.tlb.steps": {
+    "crosswalk.walker.access": {"Access", "AccessType"},
+    "crosswalk.walker.columns": {"Accesses", "Kind", "Outcomes", "Rows"},
+    "crosswalk.walker.context": {"PagingContext", "Vendor"},
+    "crosswalk.walker.errors": {"BadInput", "CrosswalkError"},
+    "crosswalk.walker.memory": {"FRAME", "U64", "WORDS", "PhysicalMemory"},
+    "crosswalk.walker.nested.context": {"NestedContext"},
+    "crosswalk.walker.nested.outcome": {"NestedError", "NestedOutcome", "NestedPageFault"},
+    "crosswalk.walker.outcome": {"GeneralProtection", "Outcome", "PageFault", "Translation"},
+    "crosswalk.walker.tlb.steps": {
         "Halted",
         "Invlpg",
         "Invpcid",
@@ -62,8 +62,10 @@ def taken(source):
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [each.name for each in node.names if each.name.split(".")[0] == "walker"]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "walker":
+            found += [it.name for it in node.names if it.name.startswith("crosswalk.walker")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+            "crosswalk.walker"
+        ):
             allowed = TAKEN.get(node.module, set())
             found += [f"{node.module}.{it.name}" for it in node.names if it.name not in allowed]
         elif isinstance(node, ast.Attribute):
@@ -93,13 +95,17 @@ def test_all_that_is_listed_is_taken():
 
 
 def test_the_import_contract_names_all_other_modules_of_the_walker():
-    settings = tomllib.loads((ROOM.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    settings = tomllib.loads(
+        (ROOM.resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    )
     contracts = settings["tool"]["importlinter"]["contracts"]
-    (contract,) = [each for each in contracts if each.get("source_modules") == ["emu.probe"]]
+    (contract,) = [
+        each for each in contracts if each.get("source_modules") == ["crosswalk.emu.probe"]
+    ]
     forbidden = set(contract["forbidden_modules"])
-    root = Path(walker.__file__).parent
+    root = Path(crosswalk.walker.__file__).parent
     modules = {
-        ".".join(("walker", *path.relative_to(root).with_suffix("").parts))
+        ".".join(("crosswalk", "walker", *path.relative_to(root).with_suffix("").parts))
         for path in root.rglob("*.py")
         if path.name != "__init__.py"
     }
@@ -110,10 +116,13 @@ def test_the_import_contract_names_all_other_modules_of_the_walker():
 @pytest.mark.parametrize(
     ("planted", "expected"),
     [
-        ("import walker.bulk", "walker.bulk"),
-        ("from walker import translate", "walker.translate"),
-        ("from walker.columns import Accesses, merge_changes", "walker.columns.merge_changes"),
-        ("from walker.entry import reserved_bits", "walker.entry.reserved_bits"),
+        ("import walker.bulk", "crosswalk.walker.bulk"),
+        ("from walker import translate", "crosswalk.walker.translate"),
+        (
+            "from walker.columns import Accesses, merge_changes",
+            "crosswalk.walker.columns.merge_changes",
+        ),
+        ("from walker.entry import reserved_bits", "crosswalk.walker.entry.reserved_bits"),
         ("def f(context):\n    return context.root", "context.root"),
         ("levels = sequence.context.levels", "context.levels"),
         ("nxe = self._context.host.nxe", "host.nxe"),

@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 
-from emu.probe import Prober, prober
+from crosswalk.emu.probe import Prober, prober
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.memory import Segments
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.observing import columns, every, execute, observe, probe, read, tables_of, write
 from tests.walker.build import OPEN, RW, US, XD, Builder, P, context
-from walker.columns import Accesses
-from walker.memory import Segments
-from walker.outcome import GeneralProtection, PageFault, Translation
 
 VA, READ_ONLY, HOLE, WILD = 0x40_0000, 0x40_1000, 0x40_2000, 1 << 50
 

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from emu.probe import Prober
-from emu.probe.ground import Ground
+from crosswalk.emu.probe import Prober
+from crosswalk.emu.probe.workspace import Ground
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.outcome import PageFault
 from tests.emu.composing import composite, make, ok
 from tests.emu.observing import every, execute, observe, probe, read, write
 from tests.walker.build import OPEN, ROOT, Builder, context
 from tests.walker.legacy import Tables, legacy
-from walker.columns import Accesses
-from walker.memory import SparseWords
-from walker.outcome import PageFault
 
 VA = 0x40_0000
 C_BIT = 1 << 47

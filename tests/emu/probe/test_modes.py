@@ -1,8 +1,8 @@
 import pytest
 
-from emu.probe import Prober
-from emu.probe.legacy import LegacyProber
-from emu.probe.prober import LongProber
+from crosswalk.emu.probe import Prober
+from crosswalk.emu.probe.legacy import LegacyProber
+from crosswalk.emu.probe.prober import LongProber
 from tests.emu.legacy_soups import legacy_soup
 from tests.emu.observing import columns
 from tests.emu.soups import soup

@@ -2,6 +2,7 @@
 
 import pytest
 
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.observing import every, execute, observe, read, write
 from tests.walker.build import (
     GIB1,
@@ -18,7 +19,6 @@ from tests.walker.build import (
     P,
     context,
 )
-from walker.outcome import GeneralProtection, PageFault, Translation
 
 VA = 0x40_0000
 OK = "ok"

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.probe import ProbeError, Prober, ground
-from emu.probe.paths import NO_PAGE, find_paths, find_tables
-from emu.probe.space import NOWHERE, Space
+from crosswalk.emu.probe import ProbeError, Prober
+from crosswalk.emu.probe import workspace as ground
+from crosswalk.emu.probe.paths import NO_PAGE, find_paths, find_tables
+from crosswalk.emu.probe.space import NOWHERE, Space
+from crosswalk.walker.memory import SparseWords
 from tests.emu.observing import observe, probe, read, write
 from tests.walker.build import MIB2, OPEN, PS, ROOT, Builder, P, context
-from walker.memory import SparseWords
 
 VA = 0x40_0000
 

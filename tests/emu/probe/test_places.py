@@ -5,9 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.probe import FEATURES, Prober, arena, prober
-from emu.probe.arena import place_arena
-from emu.probe.control import Control
+from crosswalk.emu.probe import FEATURES, Prober, prober
+from crosswalk.emu.probe import trampoline as arena
+from crosswalk.emu.probe.control import Control
+from crosswalk.emu.probe.trampoline import place_arena
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.outcome import PageFault, Translation
 from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
 from tests.walker.build import (
     GIB1,
@@ -24,10 +29,6 @@ from tests.walker.build import (
     context,
     linear,
 )
-from walker.columns import Accesses
-from walker.errors import BadInput
-from walker.memory import SparseWords
-from walker.outcome import PageFault, Translation
 
 VA = 0x40_0000
 BACKED = 1 << 24

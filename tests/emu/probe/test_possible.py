@@ -1,6 +1,6 @@
 """Which composites have an outcome, told before they are made."""
 
-from emu.probe.composite import CompositeProber
+from crosswalk.emu.probe.composite import CompositeProber
 from tests.emu.composing import answers, composite
 from tests.walker.build import KIB4, Builder, context
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu.probe import reading
-from emu.probe.reading import Reading, mapped
+from crosswalk.emu.probe import reading
+from crosswalk.emu.probe.reading import Reading, mapped
+from crosswalk.walker.memory import SparseWords
 from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, ROOT, TOP, XD, Builder, P, context, soups
 from tests.walker.legacy import legacy, legacy_soups
-from walker.memory import SparseWords
 
 SHIFTS = {5: (48, 39, 30, 21, 12), 4: (39, 30, 21, 12)}
 FIELD = 0x000F_FFFF_FFFF_F000

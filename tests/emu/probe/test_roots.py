@@ -5,19 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check import check
-from emu.probe import ProbeError, Prober
-from emu.probe.control import Control
-from emu.probe.ground import Ground
-from emu.probe.legacy.ground import Ground as LegacyGround
-from emu.probe.lending import CR3_UNDER_TEST, REASONS, Lending
+from crosswalk.emu.check import check
+from crosswalk.emu.probe import ProbeError, Prober
+from crosswalk.emu.probe.control import Control
+from crosswalk.emu.probe.legacy.workspace import Ground as LegacyGround
+from crosswalk.emu.probe.lending import CR3_UNDER_TEST, REASONS, Lending
+from crosswalk.emu.probe.workspace import Ground
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.outcome import PageFault, Translation
 from tests.emu.observing import columns, every, execute, lent_slots, probe, read, tables_of, write
 from tests.walker.build import OPEN, ROOT, USED, Builder, context, linear
 from tests.walker.legacy import Tables, legacy
-from walker.columns import Accesses
-from walker.context import PagingContext
-from walker.memory import SparseWords
-from walker.outcome import PageFault, Translation
 
 VA = 0x40_0000
 HIGH_BITS, BOTH_SLOTS = REASONS

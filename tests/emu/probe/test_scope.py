@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.probe import FEATURES, Prober
-from emu.probe.composite import CompositeProber
-from emu.probe.control import Control
-from emu.probe.scope import lacking_features
+from crosswalk.emu.probe import FEATURES, Prober
+from crosswalk.emu.probe.composite import CompositeProber
+from crosswalk.emu.probe.control import Control
+from crosswalk.emu.probe.scope import lacking_features
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.composing import composite
 from tests.emu.observing import execute, read, write
 from tests.walker.build import OPEN, ROOT, Builder, context
 from tests.walker.legacy import legacy as legacy_context
-from walker.columns import Accesses
-from walker.context import PagingContext, Vendor
-from walker.errors import BadInput
-from walker.memory import SparseWords
-from walker.outcome import GeneralProtection, PageFault, Translation
 
 VA = 0x40_0000
 LOW_TAG, HIGH_TAG = 1 << 50, 1 << 58  # Set in a lower half address: metadata of LAM48 and LAM57.

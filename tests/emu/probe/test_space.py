@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from unicorn import UC_ARCH_X86, UC_MODE_64, UC_PROT_ALL, UC_PROT_EXEC, Uc
 
-from emu.probe.space import MAX_RAM, NOWHERE, Space
-from walker.errors import BadInput
+from crosswalk.emu.probe.space import MAX_RAM, NOWHERE, Space
+from crosswalk.walker.errors import BadInput
 
 RANGES = [(0x1000, 0x2000), (0x8000, 0x1000), (0xFF_FFFF_F000, 0x1000)]
 

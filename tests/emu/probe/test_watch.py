@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check import check
-from emu.probe import ProbeError, Prober
-from emu.probe.arena import IN_PLACE
-from emu.probe.prober import LongProber
-from emu.probe.single import Single
-from emu.probe.watch import WatchRig
+from crosswalk.emu.check import check
+from crosswalk.emu.probe import ProbeError, Prober
+from crosswalk.emu.probe.prober import LongProber
+from crosswalk.emu.probe.single import Single
+from crosswalk.emu.probe.trampoline import IN_PLACE
+from crosswalk.emu.probe.watch import WatchRig
+from crosswalk.walker.columns import Accesses, Kind
 from tests.emu.observing import every, lent_slots, observe, probe, tables_of, write
 from tests.walker.build import MIB2, OPEN, RW, A, Builder, D, P, context
-from walker.columns import Accesses, Kind
 
 VA = 0x40_0000
 PAGES = 8

@@ -1,8 +1,8 @@
 import pytest
 
-from emu.boot import boot
-from emu.protect.world import protected_world
-from guest.builder import build_image
+from crosswalk.emu.load.guest import boot
+from crosswalk.emu.protect.snapshot import protected_world
+from crosswalk.guest.builder import build_image
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,14 @@
 import capstone
 import pytest
 
-from emu.machine.svm.exits import ExitCode
-from emu.machine.svm.host import Exit
-from emu.protect.agent import SWEEP, Operation, Use, spans
-from emu.protect.attack import EFER, LANDMARK, MARK, NXE
-from emu.protect.met import Fault, described
-from guest import places
-from guest.builder import build_image
-from walker.errors import CrosswalkError
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.cpu.svm.host import Exit
+from crosswalk.emu.protect.agent import SWEEP, Operation, Use, spans
+from crosswalk.emu.protect.attack import EFER, LANDMARK, MARK, NXE
+from crosswalk.emu.protect.events import Fault, described
+from crosswalk.guest import places
+from crosswalk.guest.builder import build_image
+from crosswalk.walker.errors import CrosswalkError
 
 KERNEL = places.KERNEL
 EFER_MSR, SCE, LME = 0xC000_0080, 1, 1 << 8

@@ -4,17 +4,15 @@ import faulthandler
 
 import pytest
 
-from emu.cli.contain import EmulatorCrash, contained
-from emu.machine.svm.exits import ExitCode
-from emu.machine.svm.host import Host
-from emu.protect.agent import Operation
-from emu.protect.attack import CR0, NXE, SMEP, TEXT, WP, Attack, do
-from emu.protect.attacking import attack
-from emu.protect.attacks import ATTACKS
-from emu.protect.grants import ALL
-from emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Reply
-from emu.protect.steps import listed, perform
-from emu.protect.stops import (
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.cpu.svm.host import Host
+from crosswalk.emu.protect.actions import listed, perform
+from crosswalk.emu.protect.agent import Operation
+from crosswalk.emu.protect.attack import CR0, NXE, SMEP, TEXT, WP, Attack, do
+from crosswalk.emu.protect.attacks import ATTACKS
+from crosswalk.emu.protect.grants import ALL
+from crosswalk.emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Reply
+from crosswalk.emu.protect.results import (
     Crash,
     Granted,
     Intercepted,
@@ -23,8 +21,10 @@ from emu.protect.stops import (
     Other,
     Refused,
 )
-from emu.protect.world import World
-from guest import places
+from crosswalk.emu.protect.run_attacks import attack
+from crosswalk.emu.protect.snapshot import World
+from crosswalk.emu.workers.contained import EmulatorCrash, contained
+from crosswalk.guest import places
 
 ROWS = {row.name: row for row in ATTACKS}
 STOPPED = [row for row in ATTACKS if isinstance(row.stop, NestedFault) and row.stop.error_code & 1]
@@ -76,7 +76,7 @@ def test_a_register_that_isnt_pinned_is_told(world, monkeypatch, name):
 
 @pytest.mark.parametrize("name", ["CR0.WP cleared", "CR4.SMEP cleared", "CR4.SMAP cleared"])
 def test_a_missing_intercept_is_told(own_guest, monkeypatch, name):
-    monkeypatch.setattr("emu.protect.guest.INTERCEPTED", frozenset())
+    monkeypatch.setattr("crosswalk.emu.protect.guest.INTERCEPTED", frozenset())
     assert attack(World(own_guest), ROWS[name]).stop == NotStopped()
 
 

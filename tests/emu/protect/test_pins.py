@@ -1,9 +1,9 @@
 import capstone
 import pytest
 
-from emu.machine.svm.exits import ExitCode
-from emu.protect.pins import CrWrite, RegisterWrite, cleared, parse_cr_write
-from guest.assembler import assemble
+from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.protect.pins import CrWrite, RegisterWrite, cleared, parse_cr_write
+from crosswalk.guest.assembler import assemble
 
 GENERAL = (
     *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),

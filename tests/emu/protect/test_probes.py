@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from emu.protect.grants import ALL, TABLE_POOL
-from emu.protect.probes import probe_beyond, probe_mappings
-from guest import places
-from guest.views import Intended
-from walker.memory import FRAME
-from walker.protection.permission import Permission
+from crosswalk.emu.protect.grants import ALL, TABLE_POOL
+from crosswalk.emu.protect.probes import probe_beyond, probe_mappings
+from crosswalk.guest import places
+from crosswalk.guest.views import Intended
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.permission import Permission
 
 START, FRAMES = places.TEXT, 64
 READ_EXECUTE = Permission.READ | Permission.EXECUTE

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from emu.protect.agent import Agent
-from emu.protect.grants import ALL, TABLE_POOL, Rules, permissions_of, stretches, written
-from emu.protect.guest import FRAMES, Guest
-from emu.protect.hypervisor import Answer, Hypervisor
-from emu.protect.requests import ask, meant, page_entries
-from emu.protect.world import World
-from guest import places
-from walker.errors import CrosswalkError
-from walker.frames import collective_rights
-from walker.memory import FRAME
-from walker.protection.pagelist import PageEntry
-from walker.protection.permission import Permission
+from crosswalk.emu.protect.agent import Agent
+from crosswalk.emu.protect.grants import ALL, TABLE_POOL, Rules, permissions_of, stretches, written
+from crosswalk.emu.protect.guest import FRAMES, Guest
+from crosswalk.emu.protect.hypervisor import Answer, Hypervisor
+from crosswalk.emu.protect.requests import ask, meant, page_entries
+from crosswalk.emu.protect.snapshot import World
+from crosswalk.guest import places
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.frames import collective_rights
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.pagelist import PageEntry
+from crosswalk.walker.protection.permission import Permission
 
 RW = Permission.READ | Permission.WRITE
 RX = Permission.READ | Permission.EXECUTE
@@ -66,7 +66,7 @@ def test_a_request_beyond_the_mappings_leaves_everything_granted(own_guest):
 
 def test_a_world_needs_its_request_granted(own_guest, monkeypatch):
     monkeypatch.setattr(
-        "emu.protect.world.page_entries",
+        "crosswalk.emu.protect.snapshot.page_entries",
         lambda *_: [PageEntry(places.TEXT, places.TEXT + FRAME, ALL)],
     )
     with pytest.raises(CrosswalkError, match="isn't protected"):
@@ -75,7 +75,7 @@ def test_a_world_needs_its_request_granted(own_guest, monkeypatch):
 
 def test_a_world_that_asked_for_less_has_what_it_needs(own_guest, monkeypatch):
     asked = [PageEntry(places.DATA, places.DATA + 3 * FRAME, Permission.READ)]
-    monkeypatch.setattr("emu.protect.world.page_entries", lambda *_: asked)
+    monkeypatch.setattr("crosswalk.emu.protect.snapshot.page_entries", lambda *_: asked)
     world = World(own_guest)
     assert world.more == 3
     assert world.hypervisor.granted[places.DATA // FRAME] == RW

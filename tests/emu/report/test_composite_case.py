@@ -2,18 +2,18 @@ import json
 
 import pytest
 
-from emu.check.composite_check import CompositeStand
-from emu.report.composite_case import (
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.report.composite_case import (
     composite_case,
     dump_composite,
     load_composite,
     parse_composite,
 )
-from emu.report.composite_text import composite_lines
+from crosswalk.emu.report.composite_text import composite_lines
+from crosswalk.walker.errors import BadInput
 from tests.emu.cases import KNOWN_CASES
 from tests.emu.composing import composite
 from tests.walker.build import KIB4, USED, Builder, context
-from walker.errors import BadInput
 
 VA = 0x40_0000
 RAM = ((0, 1 << 26),)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from emu.check import Verdict
-from emu.check.verdict import Lost
-from emu.report.conclusion import Scope, conclude
-from walker.unfollowed import Unfollowed
+from crosswalk.emu.check import Verdict
+from crosswalk.emu.check.verdict import Lost
+from crosswalk.emu.report.conclusion import Scope, conclude
+from crosswalk.walker.unfollowed import Unfollowed
 
 VERDICT = Verdict(1000, 0, (), {}, {}, 1.0, mappings=70, checked=70)
 SCOPE = Scope(mappings=70, unfollowed=Unfollowed())

@@ -2,16 +2,16 @@ from dataclasses import replace
 
 import pytest
 
-from emu.check import Divergence, Place, Verdict
-from emu.report import text
-from guest.status import Taken
+from crosswalk.emu.check import Divergence, Place, Verdict
+from crosswalk.emu.report import text
+from crosswalk.guest.status import Taken
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.mappings import mappings
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
+from crosswalk.walker.rights import Rights
+from crosswalk.walker.translate import walk
 from tests.walker.build import MIB2, OPEN, PAT_LARGE, PS, RW, USED, XD, A, Builder, D, G, P, context
-from walker.access import Access, AccessType
-from walker.columns import Kind
-from walker.mappings import mappings
-from walker.outcome import GeneralProtection, PageFault, Translation
-from walker.rights import Rights
-from walker.translate import walk
 
 VA = 0x40_0000
 

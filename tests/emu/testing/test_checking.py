@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from emu.peers.claims import Limits
-from emu.testing import referee
-from emu.testing.checking import Checker, WrongWalker, check_walker
-from emu.testing.paths import ROOT, Path, layout_of
-from emu.testing.referee import EmulatorFailure, Referee
-from emu.testing.strategies import layouts
+from crosswalk.emu.targets.capabilities import Limits
+from crosswalk.emu.testing import referee
+from crosswalk.emu.testing.checking import Checker, WrongWalker, check_walker
+from crosswalk.emu.testing.paths import ROOT, Path, layout_of
+from crosswalk.emu.testing.referee import EmulatorFailure, Referee
+from crosswalk.emu.testing.strategies import layouts
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import CR4, PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case, Cpu, Probe, load_case
+from crosswalk.walker.outcome import PageFault, Translation
+from crosswalk.walker.translate import translate
 from tests.emu.cases import KNOWN_CASES
-from walker.access import Access, AccessType
-from walker.bulk import translate_many
-from walker.columns import Accesses
-from walker.context import CR4, PagingContext
-from walker.errors import BadInput
-from walker.outcome import PageFault, Translation
-from walker.source import Case, Cpu, Probe, load_case
-from walker.translate import translate
 
 CONTEXT = PagingContext(cr3=ROOT)
 WRITE = Access(0, AccessType.WRITE)

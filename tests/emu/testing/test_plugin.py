@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from walker.source import load_case
+from crosswalk.walker.formats import load_case
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 PROFILE = """\

@@ -6,19 +6,19 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.vendor.pretty import pretty
 
-from emu.check.compare import agreements
-from emu.fuzz.coverage import coverage_of
-from emu.fuzz.coverage.cells import CELLS
-from emu.fuzz.coverage.walks import END
-from emu.fuzz.layout import Layout
-from emu.testing.paths import ROOT, Path, address_of, layout_of
-from emu.testing.strategies import accesses, contexts, layouts
+from crosswalk.emu.check.compare import agreements
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.fuzz.coverage import coverage_of
+from crosswalk.emu.fuzz.coverage.cells import CELLS
+from crosswalk.emu.fuzz.coverage.walks import END
+from crosswalk.emu.testing.paths import ROOT, Path, address_of, layout_of
+from crosswalk.emu.testing.strategies import accesses, contexts, layouts
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.translate import StepKind, walk
 from tests.emu.fuzz.hunted import OBVIOUS
-from walker.access import AccessType
-from walker.bulk import translate_many
-from walker.columns import Accesses
-from walker.context import PagingContext
-from walker.translate import StepKind, walk
 
 QUICK = settings(
     max_examples=200,

@@ -1,8 +1,8 @@
 """A guest's tables and the nested ones above them, in one memory of the host's."""
 
+from crosswalk.walker import Access, SparseWords
+from crosswalk.walker.nested import NestedContext, translate_nested, walk_nested
 from tests.walker.build import KIB4, OPEN, READ, Builder, context, index
-from walker import Access, SparseWords
-from walker.nested import NestedContext, translate_nested, walk_nested
 
 NCR3 = 0x80_0000
 RAM = ((0, 1 << 24),)

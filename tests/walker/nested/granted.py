@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from crosswalk.walker import Segments, mappings
+from crosswalk.walker.protection import Permission
 from tests.walker.build import context
-from walker import Segments, mappings
-from walker.protection import Permission
 
 PA = 0x1_0000_0000
 NONE, R, RWX = Permission(0), Permission(1), Permission(7)

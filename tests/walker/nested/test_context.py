@@ -1,7 +1,7 @@
 import pytest
 
-from walker import BadInput, PagingContext, Vendor
-from walker.nested import NestedContext
+from crosswalk.walker import BadInput, PagingContext, Vendor
+from crosswalk.walker.nested import NestedContext
 
 
 @pytest.mark.parametrize("side", ["guest", "host"])

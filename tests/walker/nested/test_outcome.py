@@ -1,4 +1,4 @@
-from walker.nested import NestedError, NestedPageFault, nested_error_names
+from crosswalk.walker.nested import NestedError, NestedPageFault, nested_error_names
 
 
 def test_bits_are_those_of_exitinfo1():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from crosswalk.walker import BadInput, CrosswalkError
+from crosswalk.walker.nested import MemoryFull, NestedTables
+from crosswalk.walker.protection import Permission
 from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, A, D, P
 from tests.walker.nested.granted import NONE, PA, READ_EXECUTE, READ_WRITE, RWX, R, leaves, pool
-from walker import BadInput, CrosswalkError
-from walker.nested import MemoryFull, NestedTables
-from walker.protection import Permission
 
 
 def test_entries_are_those_of_the_manual():

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker.nested import NestedTables
+from crosswalk.walker.nested import tables as under_test
+from crosswalk.walker.protection import Permission
 from tests.walker.build import GIB1, KIB4, MIB2
 from tests.walker.nested.granted import EXPRESSIBLE, NONE, PA, leaves, pool
-from walker.nested import NestedTables
-from walker.nested import tables as under_test
-from walker.protection import Permission
 
 FRAMES = 3 << 18
 """Three GiB of them: what sequences below play on."""

@@ -2,6 +2,8 @@
 
 import pytest
 
+from crosswalk.walker import BadInput, GeneralProtection, PageFault, PagingContext, Rights, Vendor
+from crosswalk.walker.nested import NestedContext, NestedPageFault
 from tests.walker.build import (
     EXECUTE,
     KIB4,
@@ -22,8 +24,6 @@ from tests.walker.build import (
     context,
 )
 from tests.walker.nested.build import NCR3, TwoDimensions
-from walker import BadInput, GeneralProtection, PageFault, PagingContext, Rights, Vendor
-from walker.nested import NestedContext, NestedPageFault
 
 VA = 0x0000_1234_5678_9000
 GPA = 0x9000

@@ -10,20 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import walker.nested.translate as under_test
-from tests.walker.build import OPEN, RW, US, XD, Builder, P, context, soups
-from tests.walker.naive_nested import Nested
-from walker import Access, AccessType, PageFault, SparseWords, StepKind, Translation, translate
-from walker.entry import Entry
-from walker.nested import (
+import crosswalk.walker.nested.translate as under_test
+from crosswalk.walker import (
+    Access,
+    AccessType,
+    PageFault,
+    SparseWords,
+    StepKind,
+    Translation,
+    translate,
+)
+from crosswalk.walker.entry import Entry
+from crosswalk.walker.nested import (
     NestedContext,
     NestedPageFault,
     NestedTables,
     translate_nested,
     walk_nested,
 )
-from walker.protection import Permission
-from walker.rights import Grant
+from crosswalk.walker.protection import Permission
+from crosswalk.walker.rights import Grant
+from tests.walker.build import OPEN, RW, US, XD, Builder, P, context, soups
+from tests.walker.naive_nested import Nested
 
 ALL = Permission(7)
 POOL = 0x10_0000

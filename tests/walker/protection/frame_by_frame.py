@@ -3,7 +3,7 @@
 from functools import cache
 from itertools import chain, combinations
 
-from walker import Rights, mappings
+from crosswalk.walker import Rights, mappings
 
 __all__ = ["PAGE", "USES", "by_frame", "expressible", "least", "rights_of", "wanted"]
 

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from walker import Segments
+from crosswalk.walker import Segments
 
 __all__ = ["LIST", "PAGE", "RAM", "Reads", "memory_with", "raw_page"]
 

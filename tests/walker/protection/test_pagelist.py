@@ -5,10 +5,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import BadInput, LimitExceeded
+from crosswalk.walker.protection import Permission, pagelist
+from crosswalk.walker.protection.pagelist import (
+    ENTRIES,
+    MalformedRequest,
+    PageEntry,
+    decode,
+    encode,
+)
 from tests.walker.protection.lists import LIST, PAGE, RAM, Reads, memory_with, raw_page
-from walker import BadInput, LimitExceeded
-from walker.protection import Permission, pagelist
-from walker.protection.pagelist import ENTRIES, MalformedRequest, PageEntry, decode, encode
 
 R, W, X = Permission
 MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])

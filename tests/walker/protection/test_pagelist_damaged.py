@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker.protection import Permission
+from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, decode, encode
 from tests.walker.protection.lists import LIST, PAGE, RAM, Reads, memory_with
-from walker.protection import Permission
-from walker.protection.pagelist import MalformedRequest, PageEntry, decode, encode
 
 MANY = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 R, W, X = Permission

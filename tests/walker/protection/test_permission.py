@@ -1,4 +1,4 @@
-from walker.protection import Permission
+from crosswalk.walker.protection import Permission
 
 
 def test_numbers_are_those_of_the_heki_patches():

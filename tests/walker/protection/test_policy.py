@@ -6,12 +6,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import Frames, Rights, collective_rights
+from crosswalk.walker.protection import Permission, policy
+from crosswalk.walker.protection import overlay as pieces
+from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
 from tests.walker.build import KIB4, OPEN, PS, RW, US, XD, Builder, P, context, soups
 from tests.walker.legacy import legacy_soups
 from tests.walker.protection.frame_by_frame import USES, by_frame, expressible, least, wanted
-from walker import Frames, Rights, collective_rights
-from walker.protection import Permission, pieces, policy
-from walker.protection.policy import TableKind, Use, inexpressible, protect
 
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, database=None, phases=[Phase.generate])

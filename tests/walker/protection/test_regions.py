@@ -5,6 +5,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import LimitExceeded, Rights, collective_rights, mappings
+from crosswalk.walker.protection import overlay as pieces
+from crosswalk.walker.protection import regions
+from crosswalk.walker.protection.regions import linear_regions
 from tests.walker.build import (
     GIB1,
     KIB4,
@@ -23,9 +27,6 @@ from tests.walker.build import (
 from tests.walker.build import context as build_context
 from tests.walker.legacy import legacy_soups
 from tests.walker.protection.frame_by_frame import by_frame, rights_of
-from walker import LimitExceeded, Rights, collective_rights, mappings
-from walker.protection import pieces, regions
-from walker.protection.regions import linear_regions
 
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, database=None, phases=[Phase.generate])

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crosswalk.walker import Rights, Segments, collective_rights
+from crosswalk.walker.formats import load_case
+from crosswalk.walker.protection import Permission, policy
+from crosswalk.walker.protection.pagelist import decode, encode
+from crosswalk.walker.protection.policy import TableKind, Use, protect
+from crosswalk.walker.protection.summary import summarise
 from tests.walker.build import KIB4, OPEN, ROOT, RW, US, XD, Builder, P, context, soups
 from tests.walker.legacy import legacy_soups
 from tests.walker.protection.frame_by_frame import PAGE, USES, by_frame, least, rights_of, wanted
 from tests.walker.protection.test_regions import expected, numbers
-from walker import Rights, Segments, collective_rights
-from walker.protection import Permission, policy
-from walker.protection.pagelist import decode, encode
-from walker.protection.policy import TableKind, Use, protect
-from walker.protection.summary import summarise
-from walker.source import load_case
 
 QUICK = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 LINUX = Path(__file__).resolve().parents[2] / "cases" / "linux-6.1-4level.json"

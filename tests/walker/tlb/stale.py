@@ -1,10 +1,10 @@
 """Sequences in a small address space, and the outcomes allowed after them."""
 
-from walker.access import Access, AccessType
-from walker.columns import Kind
-from walker.context import CR4, PagingContext
-from walker.outcome import GeneralProtection, PageFault, Translation
-from walker.tlb import Sequence, Store, TlbModel
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import CR4, PagingContext
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
+from crosswalk.walker.tlb import Sequence, Store, TlbModel
 
 READ, WRITE, FETCH = AccessType
 P, RW, US, A, D, PS, G = 1, 2, 4, 0x20, 0x40, 0x80, 0x100

@@ -2,6 +2,10 @@
 
 import pytest
 
+from crosswalk.walker.context import CR4, PagingContext, Vendor
+from crosswalk.walker.outcome import PageFault
+from crosswalk.walker.tlb import Invlpg, Invpcid, MovCr0, MovCr3, MovCr4, Rule, Sequence, Store
+from crosswalk.walker.tlb.steps import NO_FLUSH, PCIDE
 from tests.walker.tlb.stale import (
     CR4_ON,
     FAR,
@@ -23,10 +27,6 @@ from tests.walker.tlb.stale import (
     model_of,
     ok,
 )
-from walker.context import CR4, PagingContext, Vendor
-from walker.outcome import PageFault
-from walker.tlb import Invlpg, Invpcid, MovCr0, MovCr3, MovCr4, Rule, Sequence, Store
-from walker.tlb.steps import NO_FLUSH, PCIDE
 
 
 @pytest.mark.parametrize(

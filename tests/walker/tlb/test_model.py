@@ -2,6 +2,10 @@
 
 import pytest
 
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import CR4
+from crosswalk.walker.outcome import PageFault, Translation
+from crosswalk.walker.tlb import Invlpg, MovCr0, MovCr3, MovCr4, Rule, Store, Wrpkru
 from tests.walker.tlb.stale import (
     CR4_ON,
     FAR,
@@ -33,10 +37,6 @@ from tests.walker.tlb.stale import (
     model_of,
     ok,
 )
-from walker.columns import Kind
-from walker.context import CR4
-from walker.outcome import PageFault, Translation
-from walker.tlb import Invlpg, MovCr0, MovCr3, MovCr4, Rule, Store, Wrpkru
 
 
 def test_an_unchanged_address_has_one_outcome():

@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from walker.access import Access, AccessType
-from walker.columns import Kind
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.outcome import GeneralProtection, PageFault, Translation
-from walker.tlb import (
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
+from crosswalk.walker.tlb import (
     Halted,
     Invlpg,
     Invpcid,

@@ -1,9 +1,9 @@
 import pytest
 
-from emu.check.nested.compare import agrees, restates
-from walker.memory import SparseWords
-from walker.nested.outcome import NestedError, NestedPageFault
-from walker.outcome import GeneralProtection, PageFault, Translation
+from crosswalk.emu.check.nested.compare import agrees, restates
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 
 TABLE, FINAL = int(NestedError.TABLE), int(NestedError.FINAL)
 MEMORY = SparseWords([(0, 0x4000)], {0x1000: 0x2007, 0x2000: 0x3027})

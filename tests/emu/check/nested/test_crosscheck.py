@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from emu.check.nested import check_nested
-from emu.check.nested.crosscheck import KINDS
-from emu.fuzz.nested import make_pair
-from emu.probe.nested import NestedProber
+from crosswalk.emu.check.nested import check_nested
+from crosswalk.emu.check.nested.crosscheck import KINDS
+from crosswalk.emu.fuzz.nested import make_pair
+from crosswalk.emu.probe.nested import NestedProber
 from tests.emu.check.nested.wrong import WRONG
 
 PAIRS, ACCESSES = 12, 60

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from walker.access import AccessType
-from walker.context import CR0, CR4, EFER
-from walker.nested import translate as rules
-from walker.nested.outcome import NestedError, NestedPageFault
-from walker.nested.translate import refused, translate_nested, walk_nested
-from walker.outcome import PageFault, Translation
-from walker.rights import Grant
-from walker.translate import translate
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.context import CR0, CR4, EFER
+from crosswalk.walker.nested import translate as rules
+from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
+from crosswalk.walker.nested.translate import refused, translate_nested, walk_nested
+from crosswalk.walker.outcome import PageFault, Translation
+from crosswalk.walker.rights import Grant
+from crosswalk.walker.translate import translate
 
 READ, WRITE, EXECUTE = AccessType
 

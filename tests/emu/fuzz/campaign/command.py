@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from emu.cli import main
+from crosswalk.emu.cli import main
 from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
 
 BUG = "XD not inherited"

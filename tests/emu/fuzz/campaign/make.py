@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from emu.fuzz.campaign import Campaign, Plan
-from emu.fuzz.campaign.store import Store
-from emu.fuzz.campaign.work import Done, Lost
-from emu.fuzz.findings import Finding
-from emu.fuzz.signature import Signature
-from walker.source import Case, Cpu, Probe
+from crosswalk.emu.findings.findings import Finding
+from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.fuzz.campaign import Campaign, Plan
+from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.campaign.work import Done, Lost
+from crosswalk.walker.formats import Case, Cpu, Probe
 
 PLAN = Plan(accesses=16, guided=False)
 

@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from emu.fuzz.campaign import Campaign, Plan
-from emu.fuzz.campaign.cluster import Cluster, _do
-from emu.fuzz.campaign.pools import Lost, local_pool
-from emu.fuzz.campaign.store import Store
-from emu.fuzz.campaign.version import fingerprint
+from crosswalk.emu.fuzz.campaign import Campaign, Plan
+from crosswalk.emu.fuzz.campaign.cluster import Cluster, _do
+from crosswalk.emu.fuzz.campaign.pools import Lost, local_pool
+from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.campaign.version import fingerprint
+from crosswalk.walker.errors import BadInput
 from tests.emu.fuzz.campaign.make import told
 from tests.emu.fuzz.campaign.running import ROOT, corpus
 from tests.emu.fuzz.campaign.test_pools import task
 from tests.emu.fuzz.campaign.work import ailing, slow
-from walker.errors import BadInput
 
 PEER = "python:docs/examples/broken_walker.py:translate"
 
@@ -118,7 +118,7 @@ def test_a_worker_with_another_version_is_refused_with_both():
 
 
 def test_no_cluster_at_an_address_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr("emu.fuzz.campaign.cluster._PATIENCE", 0.5)
+    monkeypatch.setattr("crosswalk.emu.fuzz.campaign.cluster._PATIENCE", 0.5)
     with pytest.raises(BadInput) as caught:
         Cluster("tcp://127.0.0.1:9")
     assert str(caught.value).startswith("--scheduler tcp://127.0.0.1:9: ")
@@ -127,7 +127,7 @@ def test_no_cluster_at_an_address_is_one_clear_line(monkeypatch):
 
 @pytest.mark.parametrize("address", ["nonsense", "gopher://there:1", "tcp://127.0.0.1:port"])
 def test_what_is_no_address_is_one_clear_line(address, monkeypatch):
-    monkeypatch.setattr("emu.fuzz.campaign.cluster._PATIENCE", 0.5)
+    monkeypatch.setattr("crosswalk.emu.fuzz.campaign.cluster._PATIENCE", 0.5)
     with pytest.raises(BadInput, match=f"--scheduler {address}: "):
         Cluster(address)
 
@@ -142,7 +142,7 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch):
 def test_the_command_works_on_a_cluster(cluster, tmp_path):
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "emu.cli", "fuzz", "--cases", "6", "--accesses", "64"),
+            *(sys.executable, "-m", "crosswalk", "fuzz", "--cases", "6", "--accesses", "64"),
             *("--scheduler", cluster["address"], "--walker", PEER, "--no-reduce"),
             *("--corpus", tmp_path / "there", "--json"),
         ],

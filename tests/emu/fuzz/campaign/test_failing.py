@@ -5,22 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check.composite_check import CompositeStand
-from emu.fuzz import attempt, worker
-from emu.fuzz.campaign import Plan
-from emu.fuzz.campaign import work as working
-from emu.fuzz.caseless import Caseless, attempted
-from emu.fuzz.composite_finding import findings_of
-from emu.fuzz.findings import WRITABLE
-from emu.probe import ProbeError
-from emu.probe.composites import NAMES, SAME_PKRU, Composites
-from emu.report.composite_case import dump_composite, parse_composite
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.findings.caseless import Caseless, attempted
+from crosswalk.emu.findings.composite_finding import findings_of
+from crosswalk.emu.findings.findings import WRITABLE
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz import worker
+from crosswalk.emu.fuzz.campaign import Plan
+from crosswalk.emu.fuzz.campaign import work as working
+from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.probe.composites import NAMES, SAME_PKRU, Composites
+from crosswalk.emu.report.composite_case import dump_composite, parse_composite
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import SparseWords
 from tests.emu.fuzz.campaign.make import finding, searched, told
 from tests.emu.fuzz.campaign.running import corpus
-from walker.bulk import translate_many
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.memory import SparseWords
 
 PLAN = Plan(accesses=96, guided=False)
 
@@ -60,7 +61,7 @@ def test_a_layout_that_cannot_be_made_is_a_finding_without_a_case(tmp_path, monk
 
 
 def test_a_layout_that_something_raises_about_is_a_finding_with_all_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("emu.fuzz.attempt.meant_outcomes", lambda *_: 1 // 0)
+    monkeypatch.setattr("crosswalk.emu.fuzz.executor.meant_outcomes", lambda *_: 1 // 0)
     campaign = searched(tmp_path, 2, PLAN, work=working.work)
     assert (2, 2, {"a layout that can be tried"}) == (
         campaign.state.layouts, campaign.state.lost, rules(campaign),
@@ -108,7 +109,7 @@ def test_a_finding_whose_case_cannot_be_made_is_gathered_without_it(monkeypatch)
     found = tester.findings(PLAN.layout(1, b""))
     whole = found.gathered()
     assert whole == found.all()
-    monkeypatch.setattr("emu.fuzz.findings.divergence_case", lambda *_: 1 // 0)
+    monkeypatch.setattr("crosswalk.emu.findings.findings.divergence_case", lambda *_: 1 // 0)
     *caseless, failed = found.gathered()
     assert [(each.signature, each.count) for each in whole] == [
         (each.signature, each.count) for each in caseless

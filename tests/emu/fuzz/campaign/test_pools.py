@@ -3,18 +3,18 @@ import time
 
 import pytest
 
-from emu.fuzz.campaign import Campaign, Plan
-from emu.fuzz.campaign.pools import Lost, local_pool
-from emu.fuzz.campaign.store import Store
-from emu.fuzz.campaign.work import Task, work
-from emu.fuzz.coverage import Seen
-from emu.probe import Prober
+from crosswalk.emu.fuzz.campaign import Campaign, Plan
+from crosswalk.emu.fuzz.campaign.pools import Lost, local_pool
+from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.campaign.work import Task, work
+from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.emu.probe import Prober
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import load_case
 from tests.emu.fuzz.campaign.make import PLAN, told
 from tests.emu.fuzz.campaign.running import alive, corpus, until
 from tests.emu.fuzz.campaign.work import ailing, named, once
 from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
-from walker.errors import BadInput
-from walker.source import load_case
 
 
 def task(index, plan=PLAN):
@@ -135,7 +135,7 @@ def test_an_emulator_that_dies_of_a_layout_is_a_finding_with_its_case(
 
 
 def test_what_is_no_outcome_is_a_finding_too(monkeypatch):
-    from emu.probe import ProbeError  # noqa: PLC0415
+    from crosswalk.emu.probe import ProbeError  # noqa: PLC0415
 
     def fail(self, accesses, **more):
         raise ProbeError("no outcome at 0x1000")

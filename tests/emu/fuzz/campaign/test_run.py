@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from emu.fuzz.campaign import Campaign
-from emu.fuzz.campaign.plan import LAG, ROUND
-from emu.fuzz.campaign.store import Store
-from emu.fuzz.coverage import Seen
+from crosswalk.emu.fuzz.campaign import Campaign
+from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND
+from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.walker.formats import load_case
 from tests.emu.fuzz.campaign.make import PLAN, Inline, finding, losing, searched, told
 from tests.emu.fuzz.campaign.running import corpus
-from walker.source import load_case
 
 
 @pytest.mark.parametrize("stops", [[1], [31], [32], [33], [64, 65], [5, 40, 41, 96, 97]])
@@ -100,7 +100,7 @@ def test_whatever_comes_first_ends_it(tmp_path):
 
 def test_the_state_is_saved_every_few_seconds(tmp_path, monkeypatch):
     clock = iter(range(0, 100000, 1))
-    monkeypatch.setattr("emu.fuzz.campaign.run.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("crosswalk.emu.fuzz.campaign.run.time.monotonic", lambda: next(clock))
     saves = []
     monkeypatch.setattr(Campaign, "save", lambda self: saves.append(self.state.layouts))
     searched(tmp_path, 30)

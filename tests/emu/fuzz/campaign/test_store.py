@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from emu.fuzz.campaign.plan import Plan
-from emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.campaign.plan import Plan
+from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.walker.errors import BadInput
 from tests.emu.fuzz.campaign.make import PLAN, searched
 from tests.emu.fuzz.campaign.running import command, corpus, finished
-from walker.errors import BadInput
 
 ELSEWHERE = "choose another folder with --corpus, or remove this one"
 
@@ -106,7 +106,7 @@ def test_another_campaigns_folder_is_refused_with_what_differs(tmp_path, plan, d
 
 def test_another_versions_folder_is_refused(tmp_path, monkeypatch):
     searched(tmp_path, 5)
-    monkeypatch.setattr("emu.fuzz.campaign.state.release", lambda: "99.0")
+    monkeypatch.setattr("crosswalk.emu.fuzz.campaign.state.release", lambda: "99.0")
     with pytest.raises(BadInput, match=r"version 0\.1\.0 there, 99\.0 here"):
         loaded(tmp_path)
 

@@ -6,10 +6,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from emu.fuzz.campaign.work import Lost, work
+from crosswalk.emu.fuzz.campaign.work import Lost, work
+from crosswalk.walker.errors import BadInput
 from tests.emu.fuzz.campaign.make import told
 from tests.emu.fuzz.planted import crash, hang
-from walker.errors import BadInput
 
 
 def named(task):

@@ -4,13 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.fuzz.coverage import CELLS, Seen, coverage_of, wanted
-from emu.fuzz.coverage.cells import unseen_in
-from emu.fuzz.generate import generate
-from walker.bulk import translate_many
-from walker.columns import Kind, Outcomes
-from walker.errors import BadInput
-from walker.outcome import ErrorCode
+from crosswalk.emu.fuzz.coverage import CELLS, Seen, coverage_of, wanted
+from crosswalk.emu.fuzz.coverage.cells import unseen_in
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind, Outcomes
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.outcome import ErrorCode
 
 FAMILIES = {family.name: at for at, family in enumerate(CELLS.families)}
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.fuzz.coverage import Seen, wanted
-from emu.fuzz.coverage.basis import NAMES, OK, REGISTERS
-from emu.fuzz.coverage.entries import ENTRIES
-from emu.fuzz.coverage.pairs import PAIRS
-from emu.fuzz.coverage.seen import shown
-from emu.fuzz.generate import generate
-from emu.fuzz.goal import BITS, End
-from walker.bulk import translate_many
+from crosswalk.emu.fuzz.coverage import Seen, wanted
+from crosswalk.emu.fuzz.coverage.common import NAMES, OK, REGISTERS
+from crosswalk.emu.fuzz.coverage.entries import ENTRIES
+from crosswalk.emu.fuzz.coverage.pairs import PAIRS
+from crosswalk.emu.fuzz.coverage.seen import shown
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.target import BITS, End
+from crosswalk.walker.bulk import translate_many
 
 LEVELS = range(1, 6)
 CONTROL = ("wp", "nxe", "smep", "smap", "pke", "pge", "la57")

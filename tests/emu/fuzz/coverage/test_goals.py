@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from emu.fuzz.coverage import CELLS, Seen, coverage_of, wanted
-from emu.fuzz.goal import End
-from walker.access import AccessType
-from walker.bulk import translate_many
+from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
+from crosswalk.emu.fuzz.coverage import CELLS, Seen, coverage_of, wanted
+from crosswalk.emu.fuzz.target import End
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.bulk import translate_many
 
 
 def number(family, **labels):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.fuzz.coverage import CELLS, coverage_of
-from emu.fuzz.generate import generate
-from emu.fuzz.goal import Goal
-from walker.bulk import translate_many
+from crosswalk.emu.fuzz.coverage import CELLS, coverage_of
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.target import Goal
+from crosswalk.walker.bulk import translate_many
 
 LAYOUTS, ACCESSES = (4, 5, 6, 7), 72
 """The layouts, of six paths each, in one of which a goal has to be met.

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from walker.access import AccessType
-from walker.bulk import translate_many
-from walker.columns import Kind
-from walker.entry import ADDRESS_FIELD, Entry
-from walker.outcome import ErrorCode
-from walker.translate import walk
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.entry import ADDRESS_FIELD, Entry
+from crosswalk.walker.outcome import ErrorCode
+from crosswalk.walker.translate import walk
 
 TOP = 1 << 40
 P, PS, XD = (np.uint64(bit) for bit in (Entry.P, Entry.PS, Entry.XD))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from emu.fuzz.generate import generate
-from walker.bulk import translate_many
-from walker.columns import Kind
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind
 
 LAYOUTS = 48
 

@@ -5,10 +5,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from emu.fuzz.coverage import Seen, wanted
-from emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.coverage import Seen, wanted
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.walker.context import Vendor
 from tests.emu.fuzz.generate.pathologies import PATHOLOGIES, Made
-from walker.context import Vendor
 
 COUNT = 64
 """Within so many layouts of a seed everything has to turn up."""

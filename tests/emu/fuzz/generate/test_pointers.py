@@ -2,10 +2,10 @@
 
 import pytest
 
-from emu.fuzz.generate.pointers import linear_of
-from walker.access import Access, AccessType
-from walker.columns import Accesses
-from walker.context import PagingContext, Vendor
+from crosswalk.emu.fuzz.generate.pointers import linear_of
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext, Vendor
 
 R, X = AccessType.READ, AccessType.EXECUTE
 U57, U48 = 1 << 61, 1 << 62

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from emu.check.nested.emulated import MANUAL
-from emu.fuzz.nested import campaign, make_pair
-from emu.fuzz.nested.campaign import PairCrash, dies, pair_results, try_pair
-from emu.probe import ProbeError
-from emu.probe.nested import NestedProber
+from crosswalk.emu.check.nested.emulated import MANUAL
+from crosswalk.emu.fuzz.nested import campaign, make_pair
+from crosswalk.emu.fuzz.nested.campaign import PairCrash, dies, pair_results, try_pair
+from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.walker.access import Access
 from tests.emu.probe.nested.two import GUEST, OPEN, PAGE, READ, SHIFT, XD, A, D, Two
-from walker.access import Access
 
 ACCESS = Access(0x5123, READ, 3)
 
@@ -42,7 +42,7 @@ def test_a_crash_that_is_foreseen_is_proved_and_not_made():
 def test_a_crash_that_does_not_come_is_told(monkeypatch):
     two = Two()
     pair = replace(fatal_pair(), memory=two.memory)
-    monkeypatch.setattr("emu.check.nested.crosscheck.emulated", lambda *_: None)
+    monkeypatch.setattr("crosswalk.emu.check.nested.crosscheck.emulated", lambda *_: None)
     result = try_pair(pair, NestedProber(pair.memory, pair.context))
     assert 2 == len(result.verdict.fatal)
     assert result.verdict.fatal[:1] == result.survived
@@ -50,7 +50,7 @@ def test_a_crash_that_does_not_come_is_told(monkeypatch):
 
 def test_a_crash_that_is_not_foreseen_is_a_result_and_the_access_is_named(monkeypatch):
     monkeypatch.setattr(campaign, "make_pair", lambda *_: fatal_pair())
-    monkeypatch.setattr("emu.check.nested.crosscheck.EMULATOR", MANUAL)
+    monkeypatch.setattr("crosswalk.emu.check.nested.crosscheck.EMULATOR", MANUAL)
     (result,) = pair_results(0, [7], 2, 1)
     assert PairCrash(7, "crash, SIGSEGV", (ACCESS,)) == result
 

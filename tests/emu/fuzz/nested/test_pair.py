@@ -2,8 +2,8 @@
 
 import pytest
 
-from emu.fuzz.nested import make_pair
-from walker.context import EFER
+from crosswalk.emu.fuzz.nested import make_pair
+from crosswalk.walker.context import EFER
 
 PAIRS = [make_pair(7, number, 20) for number in range(24)]
 

@@ -3,14 +3,14 @@ import signal
 
 import pytest
 
-from emu.fuzz import attempt
-from emu.fuzz.composite_finding import CompositeFinding
-from emu.fuzz.generate import generate
-from emu.fuzz.reduce.composite import reduced_composite
-from emu.fuzz.reduce.trial import Trial
-from emu.fuzz.signature import lost_signature
-from emu.probe import ProbeError
-from emu.probe.composite import CompositeProber
+from crosswalk.emu.findings.composite_finding import CompositeFinding
+from crosswalk.emu.findings.signature import lost_signature
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.reduce.composite import reduced_composite
+from crosswalk.emu.fuzz.reduce.trial import Trial
+from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.probe.composite import CompositeProber
 from tests.emu.fuzz.planted import bug_named, plant_walker
 
 BUG = bug_named("XD not inherited").predict

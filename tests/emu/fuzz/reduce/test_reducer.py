@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.fuzz import attempt
-from emu.fuzz.generate import generate
-from emu.fuzz.reduce import reduce_case, size_of
-from emu.fuzz.reduce.reducer import MAX_TRIES
-from emu.fuzz.reduce.same import reduced_to, signature_to_keep, signatures_of
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.reduce import reduce_case, size_of
+from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signature_to_keep, signatures_of
+from crosswalk.emu.fuzz.reduce.reducer import MAX_TRIES
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case, Cpu, Probe, dump_case
 from tests.emu.check.bugs import ADDRESSES, FAULTS, KEYS, MARKS, RESERVED, RIGHTS
-from walker.errors import BadInput
-from walker.source import Case, Cpu, Probe, dump_case
 
 BUGS = [*RIGHTS, *KEYS, *ADDRESSES, *RESERVED, *FAULTS, *MARKS]
 WORDS = st.dictionaries(

@@ -1,14 +1,14 @@
 import pytest
 
-from emu.fuzz.generate import generate
-from emu.fuzz.layout_case import layout_case
-from emu.fuzz.reduce.same import MAX_HANGING, reduced_to
-from emu.fuzz.reduce.trial import Trial
-from emu.fuzz.signature import lost_signature
-from emu.probe import ProbeError, Prober
+from crosswalk.emu.findings.layout_case import layout_case
+from crosswalk.emu.findings.signature import lost_signature
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.reduce.interesting import MAX_HANGING, reduced_to
+from crosswalk.emu.fuzz.reduce.trial import Trial
+from crosswalk.emu.probe import ProbeError, Prober
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case, Cpu
 from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker
-from walker.errors import BadInput
-from walker.source import Case, Cpu
 
 LAYOUT = layout_case(generate(1, 1, accesses=192))
 

@@ -4,19 +4,19 @@ import random
 
 import pytest
 
-from emu.check.stale import judge
-from emu.matrix.choice import parse_choice
-from emu.matrix.run import chosen_units
-from emu.matrix.tlb.scene import FAR, Scene
-from emu.matrix.tlb.sections import DRAWN, SEQUENCE_NAMES, SEQUENCE_SECTIONS
-from emu.matrix.tlb.unit import SEQUENCES, SequenceWorker, sequence_units
-from emu.matrix.unit import Unit
-from emu.probe.sequences import Runner, routines
-from walker.access import Access, AccessType
-from walker.memory import SparseWords
-from walker.outcome import PageFault, Translation
-from walker.tlb import Invlpg, Rule, Store, parse_sequence
-from walker.translate import translate
+from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.matrix.run import chosen_units
+from crosswalk.emu.matrix.select import parse_choice
+from crosswalk.emu.matrix.tlb.fixture import FAR, Scene
+from crosswalk.emu.matrix.tlb.sections import DRAWN, SEQUENCE_NAMES, SEQUENCE_SECTIONS
+from crosswalk.emu.matrix.tlb.unit import SEQUENCES, SequenceWorker, sequence_units
+from crosswalk.emu.matrix.unit import Unit
+from crosswalk.emu.probe.sequences import Runner, routines
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.outcome import PageFault, Translation
+from crosswalk.walker.tlb import Invlpg, Rule, Store, parse_sequence
+from crosswalk.walker.translate import translate
 
 SECTIONS = {section.name: section for section in SEQUENCE_SECTIONS}
 FEW = "section=tlb-leaf,page=4k,change=target,g=0,prime=read,access=read"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from emu.check.departures import Scope, departures
-from emu.matrix.run import chosen_units
-from emu.matrix.tlb.sections import SEQUENCE_SECTIONS
-from emu.matrix.tlb.summary import Stale
-from emu.matrix.tlb.unit import SequenceWorker
+from crosswalk.emu.check.departures import Scope, departures
+from crosswalk.emu.matrix.run import chosen_units
+from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
+from crosswalk.emu.matrix.tlb.summary import Stale
+from crosswalk.emu.matrix.tlb.unit import SequenceWorker
 
 PAGE = (Path(__file__).parents[4] / "docs" / "tlb.md").read_text(encoding="utf-8")
 ROW = re.compile(r"\| (tlb-\w+):[^|]*\|" + r" ([\d,]*) \|" * 4 + r" ?([\d,]*) ?\|")

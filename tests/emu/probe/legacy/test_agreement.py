@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from emu.check import compare_all
-from emu.probe import Stand
+from crosswalk.emu.check import compare_all
+from crosswalk.emu.probe import Stand
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Kind
 from tests.emu.legacy_soups import legacy_soup
-from walker.bulk import translate_many
-from walker.columns import Kind
 
 A_SOUP = 60
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from emu.probe.control import Control
-from emu.probe.legacy.paths import BIT32, PAE, find_paths, find_tables, form_of
-from emu.probe.paths import NO_PAGE, NO_WORD
-from emu.probe.space import NOWHERE, Space
+from crosswalk.emu.probe.control import Control
+from crosswalk.emu.probe.legacy.paths import BIT32, PAE, find_paths, find_tables, form_of
+from crosswalk.emu.probe.paths import NO_PAGE, NO_WORD
+from crosswalk.emu.probe.space import NOWHERE, Space
+from crosswalk.walker import SparseWords
 from tests.walker.build import OPEN, PS, P
 from tests.walker.legacy import Tables, legacy
-from walker import SparseWords
 
 VA = 0xC123_4567
 FORMS = {"32-bit": BIT32, "PAE": PAE}

@@ -3,14 +3,11 @@
 import numpy as np
 import pytest
 
-from emu.probe import ProbeError, Prober
-from emu.probe.legacy import prober as prober_module
-from emu.probe.legacy import rig
-from emu.probe.legacy.signature import signature
-from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
-from tests.walker.build import OPEN, PS, RW, US, XD, A, D, G, P
-from tests.walker.legacy import Tables, legacy, words_of
-from walker import (
+from crosswalk.emu.probe import ProbeError, Prober
+from crosswalk.emu.probe.legacy import access_engine as rig
+from crosswalk.emu.probe.legacy import prober as prober_module
+from crosswalk.emu.probe.legacy.page_marker import signature
+from crosswalk.walker import (
     Accesses,
     BadInput,
     GeneralProtection,
@@ -18,6 +15,9 @@ from walker import (
     SparseWords,
     Translation,
 )
+from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
+from tests.walker.build import OPEN, PS, RW, US, XD, A, D, G, P
+from tests.walker.legacy import Tables, legacy, words_of
 
 VA = 0xC123_4560
 BOTH = pytest.mark.parametrize("mode", ["32-bit", "PAE"])

@@ -1,8 +1,17 @@
 import pytest
 from capstone import CS_ARCH_X86, CS_MODE_32, Cs
 
-from emu.probe.legacy.routines import CODE, DONE, ENTER_USER, LANDED, LOAD, LOADED, SKIP, START
-from walker.access import AccessType
+from crosswalk.emu.probe.legacy.routines import (
+    CODE,
+    DONE,
+    ENTER_USER,
+    LANDED,
+    LOAD,
+    LOADED,
+    SKIP,
+    START,
+)
+from crosswalk.walker.access import AccessType
 
 
 def instructions(start):

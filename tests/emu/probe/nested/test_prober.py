@@ -2,7 +2,14 @@
 
 import pytest
 
-from emu.probe.nested import NestedProber
+from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.walker.access import Access
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import Segments, SparseWords
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.probe.nested.two import (
     EXECUTE,
     GUEST,
@@ -21,13 +28,6 @@ from tests.emu.probe.nested.two import (
     Two,
     guest_entry,
 )
-from walker.access import Access
-from walker.context import PagingContext
-from walker.errors import BadInput
-from walker.memory import Segments, SparseWords
-from walker.nested.context import NestedContext
-from walker.nested.outcome import NestedError, NestedPageFault
-from walker.outcome import GeneralProtection, PageFault, Translation
 
 FINAL, TABLE = int(NestedError.FINAL), int(NestedError.TABLE)
 EVERY = [(kind, cpl) for kind in (READ, WRITE, EXECUTE) for cpl in (0, 3)]

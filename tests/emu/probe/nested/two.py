@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from walker.access import AccessType
-from walker.context import PagingContext, Vendor
-from walker.memory import Segments
-from walker.nested.context import NestedContext
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.memory import Segments
+from crosswalk.walker.nested.context import NestedContext
 
 READ, WRITE, EXECUTE = AccessType
 P, RW, US, A, D, PS = (1 << bit for bit in (0, 1, 2, 5, 6, 7))

@@ -2,18 +2,18 @@
 
 import pytest
 
-from emu.check.stale import judge
-from emu.probe.engine import ProbeError
-from emu.probe.sequences import Runner, routines
-from emu.probe.sequences.log import Fault, outcomes_of
-from emu.probe.sequences.plan import plan_of
-from emu.probe.sequences.routines import Event
-from emu.probe.sequences.stage import View
-from walker.access import Access, AccessType
-from walker.context import CR0, CR4, PagingContext, Vendor
-from walker.errors import BadInput
-from walker.outcome import GeneralProtection, PageFault, Translation
-from walker.tlb import (
+from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.sequences import Runner, routines
+from crosswalk.emu.probe.sequences.log import Fault, outcomes_of
+from crosswalk.emu.probe.sequences.plan import plan_of
+from crosswalk.emu.probe.sequences.routines import Event
+from crosswalk.emu.probe.sequences.workspace import View
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import CR0, CR4, PagingContext, Vendor
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
+from crosswalk.walker.tlb import (
     Halted,
     Invlpg,
     Invpcid,

@@ -4,8 +4,12 @@ import random
 
 import pytest
 
-from emu.machine.ram import Ram
-from emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.mappings import mappings
+from crosswalk.walker.memory import Segments
+from crosswalk.walker.rights import Rights
 from tests.emu.protect.kernel.tiny import (
     DIRECT,
     IMAGE,
@@ -19,10 +23,6 @@ from tests.emu.protect.kernel.tiny import (
     WINDOW,
     tiny_kernel,
 )
-from walker.context import PagingContext
-from walker.mappings import mappings
-from walker.memory import Segments
-from walker.rights import Rights
 
 
 @pytest.fixture(scope="module")

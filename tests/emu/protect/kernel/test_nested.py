@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from emu.protect.kernel.nested import IdentityTables, tables_needed
-from walker.nested.tables import NestedTables
+from crosswalk.emu.protect.kernel.nested import IdentityTables, tables_needed
+from crosswalk.walker.nested.tables import NestedTables
 
 RAM = 8 << 20
 FRAMES = RAM >> 12

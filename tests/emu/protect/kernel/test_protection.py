@@ -5,11 +5,11 @@ import faulthandler
 import pytest
 from unicorn import x86_const as x86
 
-from emu.cli.contain import EmulatorCrash, contained
-from emu.linux.failure import KernelFailure
-from emu.protect.kernel.protection import Protection
-from emu.protect.kernel.rights import RightsFollower
-from emu.protect.kernel.rules import Cause
+from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.protect.kernel.protection import Protection
+from crosswalk.emu.protect.kernel.rights import RightsFollower
+from crosswalk.emu.protect.kernel.rules import Cause
+from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from tests.emu.protect.kernel.tiny import (
     BASE,
     LEAVES,

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from emu.machine.ram import Ram
-from emu.protect.kernel.guestwalk import find_user_root
-from emu.protect.kernel.rights import RightsFollower
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.protect.kernel.guestwalk import find_user_root
+from crosswalk.emu.protect.kernel.rights import RightsFollower
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import Segments
 from tests.emu.protect.kernel.tiny import (
     DATA,
     IMAGE,
@@ -19,8 +21,6 @@ from tests.emu.protect.kernel.tiny import (
     USER_FRAME,
     tiny_kernel,
 )
-from walker.context import PagingContext
-from walker.memory import Segments
 
 # The two roots, and the tables of the latter: it has some text, by three tables of its own.
 KERNEL, USER = 0x20_0000, 0x20_1000

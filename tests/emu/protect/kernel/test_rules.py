@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.protect.kernel.rules import Cause, Fault, Wanted, decide, granted, wanted
-from walker.frames import Frames
-from walker.rights import Rights
+from crosswalk.emu.protect.kernel.rules import Cause, Fault, Wanted, decide, granted, wanted
+from crosswalk.walker.frames import Frames
+from crosswalk.walker.rights import Rights
 
 PATCH = Fault(
     write=True,

@@ -1,9 +1,9 @@
 import pytest
 
-from emu.machine.cpu import GENERAL
-from emu.protect.kernel.store import store_addresses
-from guest.assembler import assemble
-from tests.emu.machine.bare import CODE, Bare
+from crosswalk.emu.cpu.cpu import GENERAL
+from crosswalk.emu.protect.kernel.store import store_addresses
+from crosswalk.guest.assembler import assemble
+from tests.emu.cpu.bare import CODE, Bare
 
 REGISTERS = {"rax": 0x1000, "rbx": 0x2000, "rdi": 0x3000, "rsi": 0x7000, "r9": 0x10, "rsp": 0x9000}
 

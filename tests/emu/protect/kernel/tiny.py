@@ -4,17 +4,17 @@ import struct
 
 import numpy as np
 
-from emu.linux.boot import Boot
-from emu.linux.failure import KernelFailure
-from emu.linux.image import KernelImage
-from emu.linux.points import parse_point
-from emu.machine.ram import Ram
-from emu.machine.svm.host import HOST_MODEL
-from emu.protect.kernel.places import DIRECT, IMAGE
-from emu.protect.kernel.protection import Protection
-from emu.protect.kernel.story import Guest
-from guest.assembler import assemble
-from tests.emu.machine.pieces import SAY, SLEEP
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.cpu.svm.host import HOST_MODEL
+from crosswalk.emu.load.linux.boot import Boot
+from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.load.linux.points import parse_point
+from crosswalk.emu.protect.kernel.attack_frames import DIRECT, IMAGE
+from crosswalk.emu.protect.kernel.protection import Protection
+from crosswalk.emu.protect.kernel.scenario import Guest
+from crosswalk.guest.assembler import assemble
+from tests.emu.cpu.pieces import SAY, SLEEP
 
 PAGE = 0x1000
 RAM = 32 << 20

@@ -5,19 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emu.check.composite_check import CompositeStand
-from emu.check.stale import judge
-from emu.fuzz import attempt
-from emu.fuzz.composite_finding import CompositeFinding, findings_in
-from emu.fuzz.generate import generate
-from emu.fuzz.reduce.composite import reduced_composite
-from emu.fuzz.reduce.sequence import reduced_sequence
-from emu.probe.sequences import Runner
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.reduce.composite import reduced_composite
+from crosswalk.emu.fuzz.reduce.sequence import reduced_sequence
+from crosswalk.emu.probe.sequences import Runner
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.tlb import Invlpg, MovCr3, Store, load_sequence
 from tests.emu.cases import KNOWN_SEQUENCE_FILES
 from tests.emu.fuzz.planted import bug_named
-from walker.access import Access, AccessType
-from walker.errors import BadInput
-from walker.tlb import Invlpg, MovCr3, Store, load_sequence
 
 BUGS = {
     "R/W of a PTE ignored": 5,

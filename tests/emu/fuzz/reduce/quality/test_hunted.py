@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from emu.fuzz import attempt
-from emu.fuzz.findings import WALKER
-from emu.fuzz.generate import generate
-from emu.fuzz.reduce.same import reduced_to, signatures_of
+from crosswalk.emu.findings.findings import WALKER
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
 from tests.emu.fuzz.hunted import HUNTED, RARE
 
 NOT_BY_CHANCE = {

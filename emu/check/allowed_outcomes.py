@@ -1,0 +1,235 @@
+"""What a composite may come to: the outcomes of its one-byte accesses, put together.
+
+Where the manuals leave a choice, there are several claims, or a claim leaves a word open; one that
+is met is enough.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.probe.composites import SAME_PKRU, Composites, Family, Seen
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import U64, PhysicalMemory
+
+__all__ = ["Claim", "Parts", "claims_of", "met", "parts_of", "sequence"]
+
+Predictor = Callable[[PhysicalMemory, PagingContext, Accesses], Outcomes]
+
+_DESCRIPTOR = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Rows):
+    """One way that n composites may end, with columns as `Seen` has them.
+
+    `valid` bool[n]: whether it is one at all. `cr2` may lie up to `slack` uint64[n] bytes higher.
+    `word`, `value` uint64[n, 10] are words that may have changed, and to what at the most; where
+    `must` bool[n, 10], to nothing less.
+    """
+
+    valid: NDArray[np.bool_]
+    kind: NDArray[np.uint8]
+    pa: U64
+    error_code: NDArray[np.uint16]
+    cr2: U64
+    slack: U64
+    word: U64
+    value: U64
+    must: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The outcomes of both accesses of n composites, of one by itself twice the same."""
+
+    first: Outcomes
+    second: Outcomes
+
+
+def parts_of(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    composites: Composites,
+    predict: Predictor = translate_many,
+    *,
+    heeded: bool = False,
+) -> Parts:
+    """Return what the one-byte accesses come to that composites are put together from.
+
+    An implicit access is a supervisor's, and AC doesn't count for it, whoever runs (Intel SDM
+    vol. 3A, "Determination of Access Rights"); with `heeded`, the AC of CPL 0 does.
+    """
+    implicit = composites.family(Family.IMPLICIT)
+    cpl = np.where(implicit, np.uint8(0), composites.cpl)
+    ac = composites.ac & ~(implicit & ((composites.cpl == 3) | (not heeded)))
+    first = Accesses(composites.va, composites.types(0), cpl, ac)
+    twice = composites.family(Family.TWICE)
+    second = Accesses(
+        composites.second_va(),
+        composites.types(1),
+        np.where(twice, composites.then_cpl, cpl),
+        np.where(twice, composites.then_ac, ac),
+    )
+    return Parts(
+        predict(memory, context, first), _second(memory, context, composites, second, predict)
+    )
+
+
+def _second(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    composites: Composites,
+    accesses: Accesses,
+    predict: Predictor,
+) -> Outcomes:
+    """Return the outcomes of the second accesses, under the PKRU of each."""
+    found = Outcomes.empty(len(accesses))
+    written = np.where(composites.family(Family.TWICE), composites.then_pkru, SAME_PKRU)
+    for pkru in np.unique(written).tolist():
+        rows = np.flatnonzero(written == pkru)
+        under = context if pkru == SAME_PKRU else replace(context, pkru=pkru)
+        some = predict(memory, under, accesses.take(rows))
+        for name in Outcomes.__dataclass_fields__:
+            getattr(found, name)[rows] = getattr(some, name)
+    return found
+
+
+def claims_of(composites: Composites, parts: Parts) -> list[Claim]:
+    """Return what composites may come to; each row has at least one valid claim.
+
+    A locked read-modify-write is a write, in its error code too: both halves are one operation.
+    Loading a segment register reads the descriptor, and then marks it as accessed unless it is; at
+    which of its bytes CR2 points isn't said. An access that crosses reaches two pages or faults at
+    one of them, and which comes first isn't said; nor what the other's walk has marked by then. Of
+    two accesses each comes to what it would with an empty TLB: no entry was changed in between but
+    by setting A and D, and a TLB must not remember another privilege's rights.
+
+    Source: Intel SDM vol. 3A, "Bus Locking", "Code- and Data-Segment Descriptor Types", "Accessed
+    and Dirty Flags", "Guaranteed Atomic Operations", "Caching Translations in TLBs".
+    """
+    first, second = parts.first, parts.second
+    single = _of(first, first, both=False)
+    row = {
+        "cross": composites.family(Family.CROSS),
+        "twice": composites.family(Family.TWICE),
+        "two": composites.has_two() & composites.family(Family.IMPLICIT),
+        "implicit": composites.family(Family.IMPLICIT),
+    }
+    claim = _choose(row["two"], sequence(parts), single)
+    claim = _choose(row["twice"], _of(first, second, both=True), claim)
+    claim = replace(claim, slack=np.where(row["implicit"], np.uint64(_DESCRIPTOR - 1), claim.slack))
+    crossing = list(_crossing(parts))
+    claims = [_choose(row["cross"], crossing[0], claim)]
+    if row["cross"].any():
+        claims.append(replace(crossing[1], valid=crossing[1].valid & row["cross"]))
+    return claims
+
+
+def sequence(parts: Parts) -> Claim:
+    """Return what two accesses by one instruction come to, the second only after the first."""
+    first, second = parts.first, parts.second
+    reached = first.kind == Kind.OK
+    one, two = _of(first, first, both=False), _of(second, second, both=False)
+    claim = _choose(reached, two, one)
+    done = reached & (second.kind == Kind.OK)
+    return _with_words(claim, (first, second), np.stack([done, done], axis=1), (None, reached))
+
+
+def _crossing(parts: Parts) -> Iterator[Claim]:
+    first, second = parts.first, parts.second
+    done = (first.kind == Kind.OK) & (second.kind == Kind.OK)
+    for at, (part, other) in enumerate(((first, second), (second, first))):
+        claim = _of(part, part, both=False)
+        pa = np.stack([part.pa, other.pa], axis=1)
+        claim = replace(
+            claim,
+            pa=np.where(done[:, None], pa, np.uint64(0)),
+            valid=(part.kind != Kind.OK) | (done & (at == 0)),
+        )
+        must = np.stack([done, done], axis=1)
+        yield _with_words(claim, (first, second), must, (None, None))
+
+
+def _of(first: Outcomes, second: Outcomes, *, both: bool) -> Claim:
+    """Return the claim that accesses end so; of `both`, or of the first alone."""
+    count = len(first)
+
+    def pair(name: str) -> "NDArray[np.generic]":
+        one, two = getattr(first, name), getattr(second, name)
+        return np.stack([one, two if both else np.zeros_like(two)], axis=1)
+
+    claim = Claim(
+        valid=np.ones(count, np.bool_),
+        kind=pair("kind"),  # type: ignore[arg-type]  # By name, as the next three.
+        pa=pair("pa"),  # type: ignore[arg-type]
+        error_code=pair("error_code"),  # type: ignore[arg-type]
+        cr2=pair("cr2"),  # type: ignore[arg-type]
+        slack=np.zeros(count, np.uint64),
+        word=np.zeros((count, 0), np.uint64),
+        value=np.zeros((count, 0), np.uint64),
+        must=np.zeros((count, 0), np.bool_),
+    )
+    must = np.stack([part.kind == Kind.OK for part in (first, second)], axis=1)
+    return _with_words(claim, (first, second), must, (None, None))
+
+
+def _with_words(
+    claim: Claim,
+    parts: tuple[Outcomes, Outcomes],
+    must: NDArray[np.bool_],
+    happens: tuple[NDArray[np.bool_] | None, ...],
+) -> Claim:
+    """Return the claim with the words of both parts; bool[n, 2] says whose have to change."""
+    values = [
+        part.entry_value if made is None else np.where(made[:, None], part.entry_value, 0)
+        for part, made in zip(parts, happens, strict=True)
+    ]
+    width = values[0].shape[1]
+    return replace(
+        claim,
+        word=np.concatenate([part.entry_pa for part in parts], axis=1),
+        value=np.concatenate(values, axis=1).astype(np.uint64),
+        must=np.repeat(must, width, axis=1),
+    )
+
+
+def _choose(chosen: NDArray[np.bool_], these: Claim, others: Claim) -> Claim:
+    columns = []
+    for name in Claim.__dataclass_fields__:
+        one, other = getattr(these, name), getattr(others, name)
+        columns.append(np.where(chosen if one.ndim == 1 else chosen[:, None], one, other))
+    return Claim(*columns)
+
+
+def met(claims: Sequence[Claim], seen: Seen) -> NDArray[np.bool_]:
+    """Return bool[n]: what was seen of which composites is one of the claims, words included."""
+    found = np.zeros(len(seen), np.bool_)
+    for claim in claims:
+        same = claim.valid & (claim.kind == seen.kind).all(axis=1)
+        same &= (claim.pa == seen.pa).all(axis=1)
+        same &= (claim.error_code == seen.error_code).all(axis=1)
+        beyond = seen.cr2 - claim.cr2
+        faults = seen.kind == Kind.PAGE_FAULT
+        same &= (np.where(faults, beyond <= claim.slack[:, None], beyond == 0)).all(axis=1)
+        rows = np.flatnonzero(same)
+        found[rows] |= _words_met(claim.take(rows), seen.take(rows))
+    return found
+
+
+def _words_met(claim: Claim, seen: Seen) -> NDArray[np.bool_]:
+    zero = np.uint64(0)
+    same = (seen.entry_pa[:, :, None] == claim.word[:, None, :]) & (claim.value != 0)[:, None, :]
+    allowed = np.bitwise_or.reduce(np.where(same, claim.value[:, None, :], zero), axis=2)
+    used = seen.entry_value != 0
+    good = (~used | ((seen.entry_value & ~allowed) == 0)).all(axis=1)
+    reached = np.bitwise_or.reduce(
+        np.where(same & used[:, :, None], seen.entry_value[:, :, None], zero), axis=1
+    )
+    kept = ~claim.must | ((claim.value & ~reached) == 0)
+    found: NDArray[np.bool_] = good & kept.all(axis=1)
+    return found

@@ -1,0 +1,179 @@
+"""Sequences: what was observed, held against the outcomes that caching allows."""
+
+from collections.abc import Sequence as Several
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from crosswalk.emu.check.departures import Scope, departures, named
+from crosswalk.emu.check.sequence_emulated import Reading, reading_of, sequence_subsets
+from crosswalk.walker.access import Access
+from crosswalk.walker.outcome import Outcome
+from crosswalk.walker.tlb import Halted, Option, Rule, Sequence, TlbModel
+from crosswalk.walker.tlb.walks import decoded
+from crosswalk.walker.translate import cause
+
+__all__ = ["Judged", "Violation", "judge"]
+
+_ALL = frozenset(Rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An outcome that isn't allowed, at step `at`: `causes` say what would make it so.
+
+    `known` names the departures of the emulator that explain it, if they do.
+    """
+
+    at: int
+    seen: Outcome | Halted
+    allowed: tuple[Option, ...]
+    causes: tuple[str, ...]
+    known: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a sequence's accesses came to, up to the first violation.
+
+    `forced` had one allowed outcome, `fresh` could have seen another one and saw what memory
+    says, `stale` saw what had been cached. `allowed` are the options of each access.
+    """
+
+    forced: int
+    fresh: int
+    stale: int
+    allowed: tuple[tuple[Option, ...], ...]
+    violation: Violation | None
+
+    @property
+    def accesses(self) -> int:
+        """The number of accesses judged."""
+        return self.forced + self.fresh + self.stale + (self.violation is not None)
+
+
+def judge(sequence: Sequence, observed: Several[Outcome | Halted]) -> Judged:
+    """Return how the observed outcomes of a sequence's accesses agree with what is allowed.
+
+    Judging ends with the first violation: what follows from it proves nothing. A violation is
+    known if the emulator's departures explain it: those of single accesses, by a model that
+    reads entries as the second walk does, or those of its TLB, or both together.
+    """
+    judged = _judge(sequence, observed, _MANUAL)
+    if judged.violation is None:
+        return judged
+    known = _explained(sequence, observed)
+    return replace(judged, violation=replace(judged.violation, known=known))
+
+
+_MANUAL = Reading(decoded, cause)
+"""The walker's own; that of the second walk is held against it by tests."""
+
+
+def _explained(sequence: Sequence, observed: Several[Outcome | Halted]) -> str | None:
+    """Return the name of the departures that explain a sequence's violation, or None.
+
+    The emulated CPU has all of its departures. Under all of them what was observed has to be
+    allowed to the end, or to violate what a departure of its TLB violates; the fewest of them
+    under which that is so are named.
+    """
+    sets = list(sequence_subsets(sequence))
+    whole = _judge(sequence, observed, reading_of(sets[-1])).violation
+    which = next(
+        some
+        for some in sets
+        if _alike(_judge(sequence, observed, reading_of(some)).violation, whole)
+    )
+    if whole is None:
+        return named(which) or None
+    table = departures(Scope.SEQUENCE)
+    found = [
+        next((each for each in table if each.explains(sequence, whole.at, cause)), None)
+        for cause in whole.causes
+    ]
+    first = found[0]
+    return named((*which, first)) if first is not None and all(found) else None
+
+
+def _alike(one: Violation | None, other: Violation | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.at, one.causes) == (other.at, other.causes)
+
+
+def _judge(sequence: Sequence, observed: Several[Outcome | Halted], reading: Reading) -> Judged:
+    model = _model(sequence, reading)
+    seen = iter(observed)
+    forced = fresh = stale = 0
+    allowed: list[tuple[Option, ...]] = []
+    outcomes: list[Outcome] = []
+    violation: Violation | None = None
+    for at, step in enumerate(sequence.steps):
+        if not isinstance(step, Access):
+            model.do(step)
+            continue
+        outcome = next(seen)
+        if isinstance(outcome, Halted):
+            violation = _halted(sequence, outcome)
+            break
+        options = model.allowed(step)
+        allowed.append(options)
+        outcomes.append(outcome)
+        option = model.explains(step, options, outcome)
+        if option is None:
+            causes = _causes(sequence, at, outcomes, reading)
+            violation = Violation(at, outcome, options, causes, None)
+            break
+        choice = any(each[:3] != options[0][:3] for each in options)
+        forced += not choice
+        fresh += choice and option.fresh
+        stale += choice and not option.fresh
+        model.saw(step, outcome)
+    else:
+        last = next(seen, None)
+        if isinstance(last, Halted):
+            violation = _halted(sequence, last)
+    return Judged(forced, fresh, stale, tuple(allowed), violation)
+
+
+def _halted(sequence: Sequence, seen: Halted) -> Violation:
+    causes = (f"{type(sequence.steps[seen.at]).__name__} raises {seen.why}",)
+    return Violation(seen.at, seen, (), causes, None)
+
+
+def _model(
+    sequence: Sequence, reading: Reading, without: frozenset[Rule] = frozenset()
+) -> TlbModel:
+    return TlbModel(sequence, without, decode=reading.decode, describe=reading.describe)
+
+
+def _causes(
+    sequence: Sequence, at: int, outcomes: list[Outcome], reading: Reading
+) -> tuple[str, ...]:
+    """Return the one rule, or two, without which the last outcome would be allowed, in words.
+
+    Where no two rules have to do with it, that is said.
+    """
+    for count in (1, 2):
+        for rules in combinations(Rule, count):
+            if _would_be_allowed(
+                sequence, at, outcomes, _model(sequence, reading, frozenset(rules))
+            ):
+                return tuple(str(rule) for rule in rules)
+    if _would_be_allowed(sequence, at, outcomes, _model(sequence, reading, _ALL)):
+        return ("several rules are broken at once",)
+    return ("nothing that may have been cached explains it",)
+
+
+def _would_be_allowed(
+    sequence: Sequence, last: int, outcomes: list[Outcome], model: TlbModel
+) -> bool:
+    seen = iter(outcomes)
+    explained = False
+    for step in sequence.steps[: last + 1]:
+        if isinstance(step, Access):
+            outcome = next(seen)
+            explained = model.explains(step, model.allowed(step), outcome) is not None
+            model.saw(step, outcome)
+        else:
+            model.do(step)
+    return explained

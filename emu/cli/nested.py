@@ -1,0 +1,217 @@
+"""`nested`: the walk in two dimensions, cross-checked on random pairs of layouts."""
+
+import argparse
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from crosswalk.emu.check.nested.crosscheck import KINDS
+from crosswalk.emu.check.nested.departures import FATAL, NESTED_KNOWN
+from crosswalk.emu.cli.output import add_json, command_text, emit, progress_bar, remark
+from crosswalk.emu.cli.progress import Pace
+from crosswalk.emu.fuzz.nested import make_pair
+from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
+from crosswalk.emu.report.conclusion import agreement
+from crosswalk.emu.report.nested_divergence import nested_divergence_lines
+from crosswalk.emu.report.text import access_text
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import parse_int
+
+__all__ = ["add_commands"]
+
+_DESCRIPTION = """\
+Make random pairs of layouts, a guest's paging structures and the nested ones beneath (AMD nested
+paging), and compare the walker's prediction with what an emulated CPU does in guest mode: the
+system-physical address, the guest's faults, nested faults with their address and cause, and
+every word that was changed in either dimension."""
+
+_EPILOG = """\
+The same seed and number of accesses give the same pairs, with any number of processes. An access
+that the emulator can't survive is foreseen and not made, but for one of each pair, in a process
+of its own; the verdict says how many that are. exit status: 0 agreement; 1 a divergence, or a
+crash that was or wasn't foreseen, and didn't or did come; 2 bad usage, or nothing that could be
+asked."""
+
+_SHOWN = 10
+_FATAL = "would end the emulator"
+
+
+@dataclass(slots=True)
+class _Sum:
+    pairs: int = 0
+    probes: int = 0
+    agreements: int = 0
+    divergences: int = 0
+    explained: int = 0
+    fatal: int = 0
+    proved: int = 0
+    survived: int = 0
+    crashes: int = 0
+    known: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: PairResult | PairCrash) -> None:
+        self.pairs += 1
+        if isinstance(result, PairCrash):
+            self.crashes += 1
+            return
+        verdict = result.verdict
+        self.probes += verdict.probes
+        self.agreements += verdict.agreements
+        self.divergences += len(verdict.divergences)
+        self.explained += verdict.explained
+        self.fatal += len(verdict.fatal)
+        self.proved += result.proved
+        self.survived += len(result.survived)
+        self.known.update(verdict.known)
+        self.counts.update(verdict.counts)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.divergences or self.crashes or self.survived)
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `nested`."""
+    parser = commands.add_parser(
+        "nested",
+        help="cross-check translation under nested paging on random pairs of layouts",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--pairs", metavar="N", default="128", help="how many pairs (128)")
+    parser.add_argument("--pair", metavar="K", help="only the pair of this number")
+    parser.add_argument("--accesses", metavar="N", default="200", help="accesses of a pair (200)")
+    parser.add_argument("--seed", metavar="S", default="0", help="what all is made from (0)")
+    parser.add_argument(
+        "--jobs", metavar="N", default=str(os.cpu_count() or 1), help="processes (one a CPU)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="explain the known divergences")
+    add_json(parser, "one summary document")
+    parser.set_defaults(run=_nested)
+
+
+def _nested(options: argparse.Namespace) -> int:
+    seed = parse_int(options.seed, "--seed")
+    accesses = parse_int(options.accesses, "--accesses", bits=20)
+    jobs = parse_int(options.jobs, "--jobs", bits=8)
+    if options.pair is None:
+        numbers = range(parse_int(options.pairs, "--pairs", bits=32))
+    else:
+        number = parse_int(options.pair, "--pair", bits=32)
+        numbers = range(number, number + 1)
+    if not (numbers and accesses and jobs):
+        raise BadInput("--pairs, --accesses and --jobs are at least 1")
+    say = remark if options.json else print
+    total, shown, began = _Sum(), 0, time.monotonic()
+    with progress_bar("pairs") as bar:
+        report = Pace("pairs", 0) if bar is None else bar
+        for result in pair_results(seed, numbers, accesses, jobs):
+            total.add(result)
+            report(total.pairs, len(numbers))
+            shown += _tell(result, seed, accesses, say, _SHOWN - shown)
+    seconds = time.monotonic() - began
+    if options.json:
+        emit(_record(total, seconds) | {"reproduce": command_text(options)})
+    else:
+        _print(total, seconds)
+        if options.verbose:
+            _explain(total)
+        print(f"verdict: {_word(total)}")
+        print(f"reproduce: {command_text(options)}")
+    return 1 if total.failed else 0 if total.probes else 2
+
+
+def _word(total: _Sum) -> str:
+    """Return the verdict: agreement on no more than was asked."""
+    if total.failed:
+        return "FAILED"
+    clauses = []
+    if total.fatal and total.explained:
+        clauses.append(f"known divergences: {total.explained:,}")
+    if total.fatal:
+        clauses.append(f"not asked: {total.fatal:,} ({_FATAL})")
+    word = "nothing asked"
+    if total.probes:
+        word = agreement(total.agreements, total.probes, total.fatal)
+    return "; ".join([word, *clauses])
+
+
+def _tell(
+    result: PairResult | PairCrash, seed: int, accesses: int, say: Callable[[str], None], most: int
+) -> int:
+    """Tell what went wrong in a pair, `most` things at the most; return how many were told."""
+    findings: list[list[str]] = []
+    if isinstance(result, PairCrash):
+        alone = "; ".join(access_text(access) for access in result.accesses[:_SHOWN])
+        findings.append([f"{result.how}; alone: {alone or 'none'}"])
+    else:
+        pair = make_pair(seed, result.number, accesses) if result.verdict.divergences else None
+        if pair is not None:
+            findings += [
+                list(nested_divergence_lines(pair.memory, pair.context, each))
+                for each in result.verdict.divergences[: max(0, most)]
+            ]
+        findings += [
+            [f"{access_text(access)}: the emulator was to crash, and didn't"]
+            for access in result.survived
+        ]
+    again = f"--seed {seed} --accesses {accesses} --pair {result.number}"
+    for lines in findings[: max(0, most)]:
+        say(f"pair {result.number} of seed {seed}; reproduce: crosswalk nested {again}")
+        for line in lines:
+            say(line)
+    return len(findings)
+
+
+def _record(total: _Sum, seconds: float) -> dict[str, object]:
+    return {
+        "pairs": total.pairs,
+        "probes": total.probes,
+        "agreements": total.agreements,
+        "divergences": total.divergences,
+        "known_divergences": total.explained,
+        "known": dict(sorted(total.known.items())),
+        "predicted_only": {},
+        "not_asked": {_FATAL: total.fatal} if total.fatal else {},
+        "outcomes": {kind: total.counts[kind] for kind in KINDS},
+        "crashes_foreseen": total.fatal,
+        "crashes_proved": total.proved - total.survived,
+        "crashes_that_did_not_come": total.survived,
+        "crashes_not_foreseen": total.crashes,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _print(total: _Sum, seconds: float) -> None:
+    for kind in KINDS:
+        count = total.counts[kind]
+        print(f"{kind:<30} {count:>9,}  {count / max(total.probes, 1):>6.1%}")
+    rate = total.probes / seconds if seconds else 0
+    print()
+    print(
+        f"{total.pairs:,} pairs, {total.probes:,} probes in {seconds:.1f} s ({rate:,.0f} a "
+        f"second): {total.agreements:,} agree, {total.divergences:,} diverge, "
+        f"{total.explained:,} known"
+    )
+    for entry in NESTED_KNOWN:
+        if total.known[entry.id]:
+            print(f"{total.known[entry.id]:,} known emulator divergences, {entry.id}: ", end="")
+            print(entry.differs)
+    print(
+        f"{total.fatal:,} accesses not made, {FATAL.id}: {FATAL.differs} "
+        f"{total.proved - total.survived:,} of {total.proved:,} tried did."
+    )
+    if total.crashes:
+        print(f"{total.crashes:,} crashes that were not foreseen")
+
+
+def _explain(total: _Sum) -> None:
+    for entry in (*NESTED_KNOWN, FATAL):
+        if total.known[entry.id] or (entry is FATAL and total.fatal):
+            print(f"{entry.id}:")
+            print(f"  manual: {entry.manual}")
+            print(f"  reason: {entry.reason}")

@@ -1,0 +1,198 @@
+"""`reduce`: a case as small as it can be."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crosswalk.emu.cli.output import add_json, emit, remark, write_file
+from crosswalk.emu.cli.walker_options import Chosen, add_walker, chosen_walker, replay_command
+from crosswalk.emu.fuzz.reduce.interesting import (
+    composite_reduced_to,
+    composite_signature_to_keep,
+    reduced_to,
+    sequence_reduced_to,
+    signature_to_keep,
+)
+from crosswalk.emu.fuzz.reduce.trial import Trial
+from crosswalk.emu.report.composite_case import CompositeCase, load_composite
+from crosswalk.emu.targets.builtin import BUILTIN
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case, dump_case, load_case
+from crosswalk.walker.tlb import SequenceRecord, dump_sequence, load_sequence, names_sequence
+
+__all__ = ["add_commands"]
+
+_DESCRIPTION = """\
+Make a case as small as it can be while it shows the same: the rule that two witnesses see
+differently, or the crash or hang of the emulator. Probes and entries are taken away, bits and
+control state made plain, tables and addresses moved low. Where a case shows several things, it is
+reduced to the one that its note names, or else to the first. So is a composite's case, and so is
+a sequence, which loses steps as well, while an access of it departs for the same cause; that may
+be a known divergence.
+
+The same case comes to the same bytes, and a reduced one to itself. Everything is tried in a
+process of its own. It ends after 3,000 cases, or 24 that hang, and says so."""
+
+_EPILOG = """\
+exit status: 0 reduced; 2 bad usage or bad input, or a case that shows nothing; 130 interrupted.
+To see the result: crosswalk replay FILE, or crosswalk sequence FILE."""
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `reduce`."""
+    parser = commands.add_parser(
+        "reduce",
+        help="shrink a case while it shows the same",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "case", metavar="CASE", type=Path, help="a case, a composite or a sequence that diverges"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="write it here (standard output)"
+    )
+    add_walker(parser, "none but the built-in one: what a case names isn't run unasked")
+    add_json(parser, "what became smaller, as one document; needs --output,")
+    parser.set_defaults(run=_reduce)
+
+
+@dataclass(frozen=True, slots=True)
+class _Small:
+    """What a file was reduced to: `about` what it shows, `data` the file.
+
+    `sizes` are (before, after) by what is counted; `done` unless the search ended before its end.
+    """
+
+    about: str
+    data: bytes
+    sizes: dict[str, tuple[int, int]]
+    tries: int
+    done: bool
+
+
+def _reduce(options: argparse.Namespace) -> int:
+    if options.json and options.output is None:
+        raise BadInput("--json needs --output FILE for the case")
+    composite = load_composite(options.case)
+    if composite is not None:
+        again = _replay(options, _no_walker(options, "a composite"))
+        small = _tried(
+            _no_walker(options, "a composite"), lambda trial: _composite(trial, composite)
+        )
+    elif names_sequence(options.case):
+        record = load_sequence(options.case)
+        again = shlex.join(["crosswalk", "sequence", str(options.output)])
+        small = _tried(_no_walker(options, "a sequence"), lambda trial: _sequence(trial, record))
+    else:
+        case = load_case(options.case)
+        chosen = _walker(options, case)
+        again = _replay(options, chosen)
+        small = _tried(chosen, lambda trial: _case(trial, case, chosen))
+    return _tell(options, small, again)
+
+
+def _tried(chosen: Chosen, reduce: Callable[[Trial], _Small | None]) -> _Small:
+    trial = Trial(chosen.name, chosen.claims, chosen.limits)
+    try:
+        small = reduce(trial)
+    finally:
+        trial.close()
+    if small is None:
+        raise BadInput("nothing diverges in this case: there is nothing to reduce to")
+    return small
+
+
+def _case(trial: Trial, case: Case, chosen: Chosen) -> _Small | None:
+    signature = signature_to_keep(trial, case)
+    if signature is None:
+        return None
+    reduced = reduced_to(trial, case, signature)
+    small = reduced.case
+    if chosen.name is not None:
+        small = replace(small, walker=chosen.name)
+    sizes = {
+        "entries": (len(case.entries), len(small.entries)),
+        "probes": (len(case.probes), len(small.probes)),
+    }
+    return _Small(str(signature), dump_case(small), sizes, reduced.tries, reduced.done)
+
+
+def _composite(trial: Trial, case: CompositeCase) -> _Small | None:
+    signature = composite_signature_to_keep(trial, case)
+    if signature is None:
+        return None
+    reduced, data = composite_reduced_to(trial, case, signature)
+    sizes = {"entries": (len(case.case.entries), len(reduced.case.case.entries))}
+    return _Small(str(signature), data, sizes, reduced.tries, reduced.done)
+
+
+def _sequence(trial: Trial, record: SequenceRecord) -> _Small | None:
+    sequence = record.sequence
+    departs = trial.departure(sequence)
+    if departs is None:
+        return None
+    reduced = sequence_reduced_to(trial, sequence, departs)
+    small = reduced.sequence
+    sizes = {
+        "entries": (len(sequence.entries), len(small.entries)),
+        "steps": (len(sequence.steps), len(small.steps)),
+    }
+    # What came of it, `crosswalk sequence` says.
+    data = dump_sequence(SequenceRecord(small, record.note))
+    return _Small(departs, data, sizes, reduced.tries, reduced.done)
+
+
+def _tell(options: argparse.Namespace, small: _Small, again: str) -> int:
+    if options.output is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(small.data)
+    else:
+        write_file(options.output, small.data)
+    if options.json:
+        emit(
+            {
+                "signature": small.about,
+                **{name: {"before": was, "after": now} for name, (was, now) in small.sizes.items()},
+                "tries": small.tries,
+                "minimal": small.done,
+            }
+        )
+        return 0
+    remark(small.about)
+    for name, (was, now) in small.sizes.items():
+        remark(f"{name}: {was:,} to {now:,}")
+    end = "" if small.done else "; that is the limit, and it may not be the smallest"
+    remark(f"{small.tries:,} cases tried{end}")
+    if options.output is not None:
+        remark(f"replay: {again}")
+    return 0
+
+
+def _replay(options: argparse.Namespace, chosen: Chosen) -> str:
+    return replay_command(options.output, chosen.name, chosen.claims)
+
+
+def _no_walker(options: argparse.Namespace, what: str) -> Chosen:
+    """Return that no walker is under test; `BadInput` if one is to be."""
+    chosen = chosen_walker(options)
+    if chosen.name is not None:
+        raise BadInput(f"{options.case}: a walker can't be asked for {what}")
+    return chosen
+
+
+def _walker(options: argparse.Namespace, case: Case) -> Chosen:
+    """Return the walker under test; a case may not choose what program is run here."""
+    if options.walker is None and case.walker in BUILTIN:
+        options.walker = case.walker
+    chosen = chosen_walker(options)
+    if chosen.name is None and case.walker is not None:
+        again = shlex.join(["--walker", case.walker])
+        raise BadInput(f"{options.case}: found with a walker under test; to run that, say {again}")
+    with chosen.opened():
+        pass  # Errors now, and by their name.
+    return chosen

@@ -1,0 +1,215 @@
+"""`replay`: predicted and observed for every probe of a case."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.check import Divergence, compare_all
+from crosswalk.emu.check.compare import choose, spread
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.cli.ask_walker import Asked, asked, asked_case, asked_lines
+from crosswalk.emu.cli.output import add_json, remark
+from crosswalk.emu.cli.walker_options import Chosen, add_walker, chosen_walker, names_another
+from crosswalk.emu.probe import FEATURES, Prober
+from crosswalk.emu.report.composite_case import CompositeCase, dump_composite, load_composite
+from crosswalk.emu.report.composite_text import composite_lines
+from crosswalk.emu.report.records import access_of, replayed_case
+from crosswalk.emu.report.source import encryption_lines
+from crosswalk.emu.report.text import access_text, divergence_lines, outcome_text
+from crosswalk.emu.targets import Peer
+from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case, SourceKind, dump_case, open_source, parse_int
+
+__all__ = ["add_commands"]
+
+_DESCRIPTION = """\
+Make every probe of a case, and say what was predicted and what was observed. With --walker that
+walker is asked too: exit status 1 says then that it is wrong somewhere, and with --json
+`predicted` is what it said. A walker that a case names is run only if --walker names it too.
+A probe that needs what the emulated CPU lacks, LAM for one, is predicted only: it has no
+`observed`, and a walker is held to the prediction."""
+
+_EPILOG = """\
+exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted only, or the
+emulator crashes or hangs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Replayed:
+    """A case's accesses, what was predicted and observed, and where those differ.
+
+    `lacking` is 0 for those that were made, else 1 + the index in `FEATURES` of what the emulated
+    CPU lacks for them; what stands for their observation is the prediction.
+    """
+
+    accesses: Accesses
+    predicted: Outcomes
+    observed: Outcomes
+    lacking: NDArray[np.uint8]
+    divergences: list[Divergence]
+
+    @property
+    def made(self) -> NDArray[np.intp]:
+        """The rows of the accesses that were made."""
+        return np.flatnonzero(self.lacking == 0)
+
+    @property
+    def divergent(self) -> int:
+        """How many divergences are none of the known ones."""
+        return sum(divergence.known is None for divergence in self.divergences)
+
+    @property
+    def truth(self) -> Outcomes:
+        """What was observed; where the emulator is known to be wrong, what was predicted."""
+        wrong = {divergence.access for divergence in self.divergences if divergence.known}
+        rows = [self.accesses[row] in wrong for row in range(len(self.accesses))]
+        return choose(np.array(rows, np.bool_), self.predicted, self.observed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many probes a case has, how many of them were made, and how much of that is wrong."""
+
+    probes: int
+    made: int
+    wrong: int
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `replay`."""
+    parser = commands.add_parser(
+        "replay",
+        help="predicted and observed for each probe of a case",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cases", metavar="CASE", nargs="+", help="a case file")
+    parser.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        default="120",
+        help="for how long a case may take before the emulator counts as hanging (120)",
+    )
+    add_walker(parser, "none but the built-in one")
+    add_json(parser, "each case, with both outcomes filled in,")
+    parser.set_defaults(run=_replay)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    chosen = chosen_walker(options)
+    limit = parse_int(options.time_limit, "--time-limit", bits=32)
+    with chosen.opened() as peer:
+        counts = [_one(name, chosen, peer, limit, as_json=options.json) for name in options.cases]
+    if any(each.wrong for each in counts):
+        return 1
+    if any(each.probes for each in counts) and not any(each.made for each in counts):
+        remark("nothing asked: the emulated CPU lacks what the probes need")
+        return 2
+    return 0
+
+
+def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: bool) -> _Counts:
+    """Replay one case and return what of it was made, and how much of that is wrong."""
+    composite = load_composite(name)
+    if composite is not None:
+        if peer is not None:
+            raise BadInput(f"{name}: a walker can't be asked for a composite")
+        return _Counts(1, 1, int(_composite(name, composite, limit, as_json=as_json)))
+    source = open_source(name, kind=SourceKind.CASE)
+    case = source.case
+    if case is None:
+        raise BadInput(f"{name}: not a case")
+    names_another(name, case, chosen)
+    replayed = contained(lambda: _outcomes(case), limit)
+    if not len(replayed.made):
+        for line in encryption_lines(source):
+            remark(f"{name}: {line}")
+    told = None
+    made = replayed.made
+    if peer is not None:
+        told = asked(peer, case.memory(), case.context(), replayed.accesses, replayed.truth)
+    if as_json:
+        lacking = (replayed.lacking != 0).tolist()
+        filled = replayed_case(case, replayed.predicted, replayed.observed, lacking)
+        if told is not None:
+            filled = asked_case(case, told, replayed.truth, replayed.observed, lacking)
+            if told.failure is not None:
+                remark(f"{name}: {told.failure}")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(dump_case(filled))
+    else:
+        _tell(name, case, replayed, told)
+    wrong = replayed.divergent + (0 if told is None else told.wrong)
+    return _Counts(len(case.probes), len(made), wrong)
+
+
+def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> bool:
+    """Replay a composite's case, and return whether it diverges for no known reason."""
+    inner = case.case
+    judged = contained(
+        lambda: CompositeStand().judge(inner.memory(), inner.context(), case.composite), limit
+    )
+    if as_json:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(dump_composite(case, judged.claims, judged.seen))
+    else:
+        for line in composite_lines(name, case, judged):
+            print(line)
+    return bool(judged.differ[0])
+
+
+def _outcomes(case: Case) -> _Replayed:
+    memory, context = case.memory(), case.context()
+    accesses = Accesses.of([access_of(probe) for probe in case.probes])
+    predicted = translate_many(memory, context, accesses)
+    prober = Prober(memory, context)
+    lacking = prober.lacking(accesses)
+    made = lacking == 0
+    some, said = accesses.take(made), predicted.take(made)
+    seen = prober.probe(some)
+    divergences = compare_all(memory, context, some, said, seen)
+    return _Replayed(accesses, predicted, spread(predicted, made, seen), lacking, divergences)
+
+
+def _tell(name: str, case: Case, replayed: _Replayed, told: Asked | None) -> None:
+    counts = f"{name}: probes {len(case.probes)}, divergences {len(replayed.divergences)}"
+    lacks = Counter(FEATURES[each - 1] for each in replayed.lacking[replayed.lacking != 0].tolist())
+    if lacks:
+        counts += f", predicted only {', '.join(f'{lacks[each]} ({each})' for each in lacks)}"
+    print(counts if told is None else f"{counts}, wrong answers of {told.peer.name}: {told.wrong}")
+    for line in _probe_lines(case, replayed, asked=told is not None):
+        print(line)
+    if told is not None:
+        lacking = [FEATURES[each - 1] if each else None for each in replayed.lacking.tolist()]
+        both = replayed.predicted, replayed.observed
+        for line in asked_lines(case.memory(), case.context(), told, *both, lacking):
+            print(line)
+    if not case.probes:
+        remark(f"{name}: no probes to replay")
+
+
+def _probe_lines(case: Case, replayed: _Replayed, *, asked: bool) -> Iterator[str]:
+    """Yield what became of each probe; where a walker is asked it tells of those that agree."""
+    by_access = {divergence.access: divergence for divergence in replayed.divergences}
+    for row in range(len(replayed.accesses)):
+        access = replayed.accesses[row]
+        divergence = by_access.get(access)
+        lacking = int(replayed.lacking[row])
+        if lacking and not asked:
+            said = outcome_text(replayed.predicted[row], may=True)
+            yield f"predicted only: {FEATURES[lacking - 1]}: {access_text(access)}: {said}"
+        elif divergence is not None:
+            yield from divergence_lines(divergence, case.context())
+            if divergence.known:
+                yield f"  known emulator divergence: {divergence.known}"
+        elif not asked:
+            yield f"agree: {access_text(access)}: {outcome_text(replayed.observed[row])}"

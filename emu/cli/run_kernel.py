@@ -1,0 +1,247 @@
+"""`run --kernel`: a Linux kernel as the guest, checked at points of its boot."""
+
+import argparse
+import resource
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from crosswalk.emu.check import Verdict
+from crosswalk.emu.cli.check import (
+    jobs_of,
+    machine_scope,
+    run_guest,
+    verdict_of,
+)
+from crosswalk.emu.cli.check_report import save_cases, tell_advice, tell_beside
+from crosswalk.emu.cli.kernel_options import (
+    KERNEL_HELP,
+    add_kernel_options,
+    boot_seconds,
+    ram_size,
+    read_initrd,
+    read_kernel,
+    read_limited,
+)
+from crosswalk.emu.cli.output import command_text, emit, remark, write_file, write_parts
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.builtin import GUESTS
+from crosswalk.emu.load.linux.boot import Boot, Reached
+from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.linux.points import Point, parse_point, parse_symbols
+from crosswalk.emu.report.conclusion import Conclusion, Scope, conclude
+from crosswalk.emu.report.records import structures_case, summary_record
+from crosswalk.emu.report.text import context_text, range_text, verdict_lines
+from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import dump_case
+from crosswalk.walker.formats.corewriter import core_parts
+from crosswalk.walker.mappings import Range, coalesce, mappings
+from crosswalk.walker.memory import Segments
+from crosswalk.walker.rights import Rights
+
+__all__ = ["add_commands"]
+
+_SHOWN = 4
+_BOTH = Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE
+_NEED_KERNEL = ("initrd", "append", "ram", "until", "check_at", "system_map", "timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """What was found at a point of a boot.
+
+    `exposed` is where the supervisor may write what it may execute; `peak` is the most memory
+    that the process or a child of it has had, in MiB.
+    """
+
+    reached: Reached
+    verdict: Verdict
+    scope: Scope
+    word: Conclusion
+    exposed: tuple[Range, ...]
+    peak: int
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add a kernel and what goes with it to `run`."""
+    parser = commands.choices["run"]
+    group = parser.add_argument_group("a Linux kernel as the guest")
+    group.add_argument("--kernel", metavar="FILE", type=Path, help=KERNEL_HELP)
+    add_kernel_options(group)
+    group.add_argument(
+        "--until",
+        metavar="POINT",
+        help="where the boot ends: console:TEXT, cr3:N, instructions:N, symbol:NAME, idle (idle)",
+    )
+    group.add_argument(
+        "--check-at", metavar="POINT", nargs="+", action="extend", help="check there as well"
+    )
+    group.add_argument(
+        "--system-map", metavar="FILE", type=Path, help="where symbols are, for symbol:NAME"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.kernel is not None:
+        return _run_kernel(options)
+    for name in _NEED_KERNEL:
+        if getattr(options, name) is not None:
+            raise BadInput(f"--{name.replace('_', '-')} needs --kernel")
+    return run_guest(options)
+
+
+def _run_kernel(options: argparse.Namespace) -> int:
+    kernel = read_kernel(options.kernel)
+    initrd = read_initrd(options)
+    size = ram_size(options)
+    points, until = _points(options)
+    seconds = boot_seconds(options)
+    ram = Ram(0, size)  # Shared with the child.
+    levels = GUESTS[options.paging]
+    remark(
+        f"{options.kernel}: {kernel.release or 'a kernel'}, {levels}-level paging, {size >> 20} MiB"
+    )
+
+    def work() -> list[_Point]:
+        boot = Boot(
+            ram,
+            kernel,
+            initrd=initrd,
+            arguments=options.append or "",
+            levels=levels,
+            on_line=remark if options.console else None,
+        )
+        return [_looked_at(options, boot, each) for each in boot.run(points, until, seconds)]
+
+    try:
+        found = contained(work)
+    except KernelFailure as failure:
+        for line in failure.lines:
+            remark(line)
+        raise
+    if options.save is not None:
+        _save(options.save, ram, found[-1].reached)
+    return _tell(options, found)
+
+
+def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
+    symbols = None
+    if options.system_map is not None:
+        try:
+            symbols = parse_symbols(read_limited(options.system_map).decode("utf-8", "replace"))
+        except BadInput as error:
+            raise BadInput(f"{options.system_map}: {error}") from error
+    points = [parse_point(text, symbols) for text in options.check_at or ()]
+    return points, parse_point(options.until or "idle", symbols)
+
+
+def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Point:
+    """Check what is mapped at a point, and tell of it; in the child that the boot runs in."""
+    memory, context = boot.memory, reached.context
+    remark(f"at {reached.point}: {context_text(context)}")
+    verdict = verdict_of(memory, context, jobs=jobs_of(options))
+    scope = machine_scope(str(reached.point), memory, context)
+    exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
+    peaks = (
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    point = _Point(
+        reached=reached,
+        verdict=verdict,
+        scope=scope,
+        word=conclude(verdict, scope),
+        exposed=tuple(exposed),
+        peak=max(peaks) // 1024,
+    )
+    say = remark if options.json else print
+    for line in _lines(point):
+        say(line)
+    tell_beside(options, verdict, context, say)
+    folder = None if options.cases is None else options.cases / _folder(reached.point)
+    save_cases(folder, memory, context, verdict)
+    tell_advice(verdict, point.word)
+    return point
+
+
+def _folder(point: Point) -> str:
+    return "".join(c if c.isalnum() else "-" for c in str(point))
+
+
+def _lines(point: _Point) -> Iterator[str]:
+    reached = point.reached
+    counted = f", {reached.instructions:,} instructions" if reached.instructions else ""
+    yield (
+        f"{reached.point}: {reached.seconds:.1f} s of boot{counted}, {reached.events:,} exceptions "
+        f"and interrupts, {reached.system_calls:,} system calls"
+    )
+    yield from verdict_lines(point.verdict)
+    count = sum(each.count for each in point.exposed)
+    yield (
+        f"{point.scope.mappings:,} mappings, {count:,} of them writable and executable for the "
+        f"supervisor; peak memory {point.peak:,} MiB"
+    )
+    yield from (f"  {range_text(each)}" for each in islice(point.exposed, _SHOWN))
+    if len(point.exposed) > _SHOWN:
+        yield f"  … and {len(point.exposed) - _SHOWN:,} more ranges"
+    yield ""
+
+
+def _save(path: Path, ram: Ram, last: Reached) -> None:
+    memory = Segments([(ram.start, ram.bytes)])
+    if path.suffix == ".json":
+        write_file(path, dump_case(structures_case(memory, last.context)))
+    else:
+        write_parts(path, core_parts(memory, last.state))
+    remark(f"wrote {path}")
+
+
+def _tell(options: argparse.Namespace, points: list[_Point]) -> int:
+    word = _joint_word(points)
+    if options.json:
+        records = [_record(point) for point in points]
+        names = ("probes", "agreements", "divergences", "known_divergences", "mappings")
+        total: dict[str, Any] = {name: sum(each[name] for each in records) for name in names}
+        for name in ("predicted_only", "not_asked", "unfollowed"):
+            counts: Counter[str] = Counter()
+            for each in records:
+                counts.update(each[name])
+            total[name] = dict(counts)
+        total["assumed"] = []
+        total["seconds"] = round(sum(each["seconds"] for each in records), 3)
+        again = command_text(options)
+        emit({**total, "points": records, "verdict": word.text, "reproduce": again})
+    else:
+        print(f"verdict: {word.text}")
+        print(f"reproduce: {command_text(options)}")
+    return word.status
+
+
+def _joint_word(points: list[_Point]) -> Conclusion:
+    """Return the last word for all points: a divergence before anything else, then what is open."""
+    worst = min(points, key=lambda point: (2, 0, 1)[point.word.status])
+    texts = list(dict.fromkeys(point.word.text for point in points))
+    if worst.word.status == 1 or len(texts) == 1:
+        return worst.word
+    named = " | ".join(f"{point.reached.point}: {point.word.text}" for point in points)
+    return Conclusion(worst.word.status, named)
+
+
+def _record(point: _Point) -> dict[str, Any]:
+    reached = point.reached
+    return {
+        "point": str(reached.point),
+        "boot_seconds": round(reached.seconds, 3),
+        "events": reached.events,
+        "system_calls": reached.system_calls,
+        "cr3": hex(reached.context.cr3),
+        "levels": reached.context.levels,
+        "writable_executable": sum(each.count for each in point.exposed),
+        "peak_mib": point.peak,
+        **summary_record(point.verdict, point.scope),
+    }

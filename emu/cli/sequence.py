@@ -1,0 +1,108 @@
+"""`sequence`: what each access of a sequence may see, and what it saw."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from crosswalk.emu.check.sequence_check import Judged, judge
+from crosswalk.emu.cli.output import add_json, remark
+from crosswalk.emu.matrix.select import parse_choice
+from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
+from crosswalk.emu.matrix.tlb.unit import recorded
+from crosswalk.emu.probe.sequences import Runner
+from crosswalk.emu.report.text import access_text, outcome_text
+from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.access import Access
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.outcome import Outcome
+from crosswalk.walker.tlb import Halted, Option, Sequence, dump_sequence, load_sequence
+
+__all__ = ["add_commands"]
+
+_DESCRIPTION = """\
+Run sequences of steps in the emulator (stores to entries, invalidations, loads of control
+registers, accesses), the TLB kept from step to step, and hold each access against the set of
+outcomes that caching allows."""
+
+_EPILOG = """\
+SEQUENCE: a file of the format crosswalk-sequence/1, as `crosswalk matrix --cases` writes it, or
+the name of a sequence of the matrix: section=tlb-random,number=17."""
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `sequence`."""
+    parser = commands.add_parser(
+        "sequence",
+        help="what each access of a sequence of changes and invalidations may see, and saw",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sequences", metavar="SEQUENCE", nargs="+", help="a file, or a name")
+    add_json(parser, "each sequence, with what is allowed and observed filled in,")
+    parser.set_defaults(run=_sequence)
+
+
+def _sequence(options: argparse.Namespace) -> int:
+    violated = 0
+    for given in options.sequences:
+        sequence, note = _given(given)
+        observed = contained(lambda sequence=sequence: Runner().run(sequence))  # type: ignore[misc]
+        judged = judge(sequence, observed)
+        violated += judged.violation is not None and judged.violation.known is None
+        if options.json:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(dump_sequence(recorded(sequence, observed, judged, note)))
+            continue
+        print(f"{given}: steps {len(sequence.steps)}, accesses {len(sequence.accesses)}")
+        for line in _lines(sequence, observed, judged):
+            print(line)
+        if not sequence.accesses:
+            remark(f"{given}: no accesses to judge")
+    return 1 if violated else 0
+
+
+def _given(text: str) -> tuple[Sequence, str | None]:
+    if not text.startswith("section="):
+        record = load_sequence(text)
+        return record.sequence, record.note
+    choice = parse_choice(text)
+    found = [
+        (section, named) for section in SEQUENCE_SECTIONS for named in section.combinations(choice)
+    ]
+    if len(found) != 1:
+        raise BadInput(f"{text}: names {len(found):,} sequences, not one")
+    ((section, named),) = found
+    return section.make(named), section.text(named)
+
+
+def _lines(
+    sequence: Sequence, observed: tuple[Outcome | Halted, ...], judged: Judged
+) -> Iterator[str]:
+    seen, allowed = iter(observed), iter(judged.allowed)
+    violation = judged.violation
+    for at, step in enumerate(sequence.steps):
+        if not isinstance(step, Access):
+            values = (getattr(step, name) for name in step.__slots__)
+            yield f"  {type(step).__name__} {' '.join(f'{value:#x}' for value in values)}"
+        else:
+            outcome, options = next(seen), next(allowed, None)
+            if isinstance(outcome, Halted) or options is None:
+                break
+            yield f"  {access_text(step)}: {outcome_text(outcome)}"
+            if len({option[:3] for option in options}) > 1:
+                yield f"    allowed: {'; '.join(dict.fromkeys(map(_text, options)))}"
+        if violation is not None and violation.at == at:
+            known = f" (known emulator divergence: {violation.known})" if violation.known else ""
+            yield f"    VIOLATION: {'; '.join(violation.causes)}{known}"
+            return
+
+
+def _text(option: Option) -> str:
+    fresh = "" if option.fresh else " (stale)"
+    if option.kind is Kind.OK:
+        return f"{option.pa:#x}{fresh}"
+    if option.kind is Kind.PAGE_FAULT:
+        return f"#PF {option.error_code:#x}{fresh}"
+    return f"#GP{fresh}"

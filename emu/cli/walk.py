@@ -1,0 +1,197 @@
+"""`walk` and `frames`: what is mapped, and what all mappings of a frame allow."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from crosswalk.emu.cli.completeness import (
+    Followed,
+    add_allow_empty,
+    add_partial,
+    add_summary,
+    follow,
+    write_summary,
+)
+from crosswalk.emu.cli.output import add_json, emit, remark, write_file
+from crosswalk.emu.cli.source_options import (
+    add_range,
+    add_source,
+    chosen_range,
+    chosen_source,
+    tell_source,
+)
+from crosswalk.emu.report.protection_text import NO_FRAME, PART_OF_THEM
+from crosswalk.emu.report.records import frame_record, mapping_record, range_record, structures_case
+from crosswalk.emu.report.text import frame_text, mapping_text, range_text, size_text
+from crosswalk.walker.aliases import mappings_of
+from crosswalk.walker.errors import BadInput, LimitExceeded
+from crosswalk.walker.formats import dump_case, parse_int
+from crosswalk.walker.frames import Frames, collective_rights
+from crosswalk.walker.mappings import Mapping, coalesce, mappings
+from crosswalk.walker.rights import Rights
+from crosswalk.walker.wx import WritableExecutable, writable_and_executable
+
+__all__ = ["add_commands"]
+
+_LIMIT = 10_000_000
+_WRITES = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
+_FETCHES = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
+_FILTERS = {
+    "writable": ("somebody may write", _WRITES),
+    "executable": ("somebody may execute", _FETCHES),
+    "user": ("user mode may access", Rights.USER_READ | Rights.USER_EXECUTE),
+}
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `walk` and `frames`."""
+    parser = commands.add_parser("walk", help="list the mappings of SOURCE")
+    add_source(parser)
+    add_range(parser)
+    for name, (what, _) in _FILTERS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=f"only pages that {what}")
+    parser.add_argument("--level", choices=["1", "2", "3"], help="only leaves of this level")
+    parser.add_argument("--coalesce", action="store_true", help="fold equal neighbours to ranges")
+    parser.add_argument("--limit", metavar="N", help="stop after N lines")
+    parser.add_argument(
+        "--save-case", metavar="FILE", type=Path, help="write the paging structures as a case file"
+    )
+    add_summary(parser)
+    add_allow_empty(parser)
+    add_json(parser, "one record a line")
+    parser.set_defaults(run=_walk)
+
+    parser = commands.add_parser("frames", help="collective rights of each physical range")
+    add_source(parser)
+    parser.add_argument(
+        "--policy",
+        choices=["one-privilege", "any"],
+        help="exit with status 1 if a frame is both writable and executable: within one "
+        "privilege, or for any two",
+    )
+    parser.add_argument(
+        "--aliases",
+        metavar="N",
+        default="4",
+        help="name up to N mappings that write, and N that execute, each such range (4)",
+    )
+    parser.add_argument(
+        "--of", metavar="PA", help="list the mappings of the range that holds this address"
+    )
+    parser.add_argument("--limit", metavar="N", help="with --of, stop after N lines")
+    add_summary(parser)
+    add_allow_empty(parser)
+    add_partial(parser)
+    add_json(parser, "one record a line")
+    parser.set_defaults(run=_frames)
+
+
+def _walk(options: argparse.Namespace) -> int:
+    source = chosen_source(options, listing=True)
+    tell_source(source)
+    write_summary(options, follow(options, source))
+    if options.save_case is not None:
+        write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
+    start, end = chosen_range(options)
+    limit = _limit(options)
+    pages = _filtered(mappings(source.memory, source.context, start, end), options)
+    lines: Iterator[tuple[str, dict[str, Any]]]
+    if options.coalesce:
+        lines = ((range_text(each), range_record(each)) for each in coalesce(pages))
+    else:
+        lines = ((mapping_text(each), mapping_record(each)) for each in pages)
+    noun = "ranges" if options.coalesce else "mappings"
+    _list(lines, options, limit, noun)
+    return 0
+
+
+def _limit(options: argparse.Namespace) -> int:
+    return _LIMIT if options.limit is None else parse_int(options.limit, "--limit")
+
+
+def _list(
+    lines: Iterator[tuple[str, dict[str, Any]]], options: argparse.Namespace, limit: int, noun: str
+) -> None:
+    """Print up to `limit` lines; `LimitExceeded` for more, unless the limit was asked for."""
+    count = 0
+    for text, record in islice(lines, limit):
+        count += 1
+        if options.json:
+            emit(record)
+        else:
+            print(text)
+    more = next(lines, None) is not None
+    if more and options.limit is None:
+        raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, --start picks up")
+    counted = f"1 {noun[:-1]}" if count == 1 else f"{count:,} {noun}"
+    remark(f"{counted}{', and there are more' if more else ''}")
+
+
+def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator[Mapping]:
+    wanted = [rights for name, (_, rights) in _FILTERS.items() if getattr(options, name)]
+    for page in pages:
+        if options.level is not None and page.level != int(options.level):
+            continue
+        if all(page.rights & rights for rights in wanted):
+            yield page
+
+
+def _frames(options: argparse.Namespace) -> int:
+    source = chosen_source(options, listing=True)
+    aliases = parse_int(options.aliases, "--aliases")
+    tell_source(source)
+    followed = follow(options, source)
+    write_summary(options, followed)
+    frames = collective_rights(source.memory, source.context)
+    if options.of is not None:
+        return _contributors(followed, frames, options)
+    for start, size, rights in frames:
+        if options.json:
+            emit(frame_record(start, size, rights))
+        else:
+            print(frame_text(start, size, rights))
+    found = writable_and_executable(source.memory, source.context, frames, aliases=aliases)
+    strict = [each for each in found if each.within_one_privilege]
+    _tell_wx(found, strict, followed, remark if options.json else print)
+    if options.policy is None:
+        return 0
+    if strict if options.policy == "one-privilege" else found:
+        return 1
+    return followed.nothing_found(options)
+
+
+def _contributors(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
+    source = followed.source
+    pa = parse_int(options.of, "--of", bits=52)
+    for start, size, rights in frames:
+        if start <= pa < start + size:
+            remark(frame_text(start, size, rights))
+            pages = mappings_of(source.memory, source.context, start, size)
+            lines = ((mapping_text(each), mapping_record(each)) for each in pages)
+            _list(lines, options, _limit(options), "mappings")
+            return 0
+    part = "" if followed.whole else " by what could be looked at"
+    raise BadInput(f"nothing is mapped at physical address {pa:#x}{part}")
+
+
+def _tell_wx(
+    found: list[WritableExecutable],
+    strict: list[WritableExecutable],
+    followed: Followed,
+    say: Callable[[str], None],
+) -> None:
+    if not found:
+        say(f"W^X: {followed.qualified(NO_FRAME, PART_OF_THEM)}")
+        return
+    total = size_text(sum(each.size for each in found))
+    say(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
+    for each in found:
+        say(frame_text(each.pa, each.size, each.rights))
+        for how, mappings_there in (("written", each.writers), ("executed", each.executors)):
+            for mapping in mappings_there:
+                say(f"  {how:<8} through {mapping_text(mapping)}")
+    say(f"W^X: {len(strict):,} of them within one privilege")
+    if not followed.whole:
+        say("W^X: partial: there may be more behind what could not be looked at")

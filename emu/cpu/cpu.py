@@ -1,0 +1,237 @@
+"""The CPU between two instructions: its state, read and changed as a whole."""
+
+import ctypes
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import unicorn
+from unicorn import x86_const as x86
+
+from crosswalk.emu.cpu.library import LIBRARY, handle_of, translate
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.cpu.saved_context import SEGMENT_SIZE, find_places
+from crosswalk.walker.errors import CrosswalkError
+
+__all__ = ["GENERAL", "SEGMENTS", "Cpu", "Flag", "Guarded", "Segment"]
+
+GENERAL = (
+    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+)
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
+
+PAGE = 4096
+_SEGMENT = struct.Struct("<IxxxxQII")
+_RSP = GENERAL.index("rsp")
+_NONE = 0xFFFF_FFFF
+# What QEMU keeps beside the CPL in its word of modes (QEMU target/i386/cpu.h, HF_…).
+_CODE_32, _STACK_32, _CODE_64, _SHADOW, _CPL = 1 << 4, 1 << 5, 1 << 15, 1 << 3, 3
+_LA57 = 1 << 12
+_TOP = (1 << 64) - 1
+
+
+class Guarded(CrosswalkError):
+    """The CPU's guard refuses an address that an event's delivery needs."""
+
+
+class Flag:
+    """Bits of RFLAGS (Intel SDM vol. 1, "EFLAGS Register")."""
+
+    TF, IF, DF, NT, RF, VM, AC = 1 << 8, 1 << 9, 1 << 10, 1 << 14, 1 << 16, 1 << 17, 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment or table register: selector, base, limit in bytes, and flags.
+
+    `flags` are the upper 32 bits of the descriptor, without those of base and limit.
+    """
+
+    selector: int
+    base: int
+    limit: int
+    flags: int
+
+
+class Cpu:
+    """The CPU of `engine`, with `ram`, from the view of whoever delivers its exceptions.
+
+    Registers are read and changed inside `with cpu.changed():` or after `cpu.load()`; a change
+    takes effect at the end of the former. Memory is reached as the CPU itself would reach it.
+
+    `guard` is called with an address, and whether it is written to, before the CPU is asked to
+    translate it. Under nested paging it has to raise `Guarded` where a nested table would refuse:
+    such an exit, in the course of another event, is more than Unicorn can take.
+    """
+
+    def __init__(self, engine: unicorn.Uc, ram: Ram) -> None:
+        self.engine = engine
+        self._ram = ram
+        self._places = places = find_places()
+        self.guard: Callable[[int, bool], None] | None = None
+        self._handle = handle_of(engine)
+        self._context = engine.context_save()
+        self._pointer = ctypes.cast(self._context.context, ctypes.c_void_p)
+        address = self._pointer.value or 0
+        content = memoryview((ctypes.c_ubyte * places.size).from_address(address))
+        self._bytes = content.cast("B")
+        self._longs = self._bytes.cast("I")
+        self._quads = self._bytes.cast("Q")
+
+    def load(self) -> None:
+        """Take over the CPU's state."""
+        LIBRARY.uc_context_save(self._handle, self._pointer)
+
+    @contextmanager
+    def changed(self) -> Iterator[None]:
+        """Take over the CPU's state, and give it back as changed at the end."""
+        self.load()
+        yield
+        self.store()
+
+    def store(self) -> None:
+        """Give the CPU its state; TLB and memory stay as they are."""
+        LIBRARY.uc_context_restore(self._handle, self._pointer)
+
+    @property
+    def rip(self) -> int:
+        """The instruction pointer."""
+        return self._quads[self._places.rip // 8]
+
+    @rip.setter
+    def rip(self, value: int) -> None:
+        self._quads[self._places.rip // 8] = value
+
+    @property
+    def rsp(self) -> int:
+        """The stack pointer."""
+        return self.general(_RSP)
+
+    @rsp.setter
+    def rsp(self, value: int) -> None:
+        self.set_general(_RSP, value)
+
+    def general(self, number: int) -> int:
+        """Return a general register, by its number in `GENERAL`."""
+        return self._quads[self._places.general // 8 + number]
+
+    def set_general(self, number: int, value: int) -> None:
+        """Set a general register, by its number in `GENERAL`."""
+        self._quads[self._places.general // 8 + number] = value
+
+    @property
+    def cr2(self) -> int:
+        """The address of the last page fault."""
+        return self._quads[self._places.cr2 // 8]
+
+    @cr2.setter
+    def cr2(self, value: int) -> None:
+        self._quads[self._places.cr2 // 8] = value
+
+    @property
+    def rflags(self) -> int:
+        """RFLAGS, as the CPU has it now; a change takes effect at once."""
+        # The upper half is reserved, and under this name any kind of engine has the lower.
+        return int(self.engine.reg_read(x86.UC_X86_REG_EFLAGS))
+
+    @rflags.setter
+    def rflags(self, value: int) -> None:
+        self.engine.reg_write(x86.UC_X86_REG_EFLAGS, value)
+
+    @property
+    def error_code(self) -> int:
+        """The error code of the exception raised."""
+        return self._longs[self._places.error_code // 4]
+
+    @property
+    def software(self) -> bool:
+        """Whether the exception raised was an INT n, INT3 or INTO."""
+        return bool(self._longs[self._places.software // 4])
+
+    @property
+    def pkru(self) -> int:
+        """The protection key rights of user pages."""
+        return self._longs[self._places.pkru // 4]
+
+    @property
+    def cpl(self) -> int:
+        """The current privilege level."""
+        return self._mode & _CPL
+
+    def forget_exception(self) -> None:
+        """Make the CPU take the next exception as the first one."""
+        self._longs[self._places.vector // 4] = _NONE
+        self._longs[self._places.software // 4] = 0
+
+    def segment(self, name: str) -> Segment:
+        """Return a segment or table register, by its name in `SEGMENTS`."""
+        at = self._places.segments + SEGMENT_SIZE * SEGMENTS.index(name)
+        return Segment(*_SEGMENT.unpack_from(self._bytes, at))
+
+    def set_segment(self, name: str, value: Segment) -> None:
+        """Set a segment or table register, with none of the checks that an instruction makes."""
+        at = self._places.segments + SEGMENT_SIZE * SEGMENTS.index(name)
+        _SEGMENT.pack_into(self._bytes, at, value.selector, value.base, value.limit, value.flags)
+
+    def enter(self, code: Segment, cpl: int) -> None:
+        """Go to a 64-bit code segment at a privilege level."""
+        self.set_segment("cs", code)
+        kept = self._mode & ~(_CPL | _CODE_32 | _STACK_32 | _SHADOW)
+        self._longs[self._places.mode // 4] = kept | _CODE_64 | cpl
+
+    def snapshot(self) -> bytes:
+        """Return the state as it was taken over or changed."""
+        return self._bytes.tobytes()
+
+    def patch(self, at: int, content: bytes) -> None:
+        """Change the state as it was taken over, at an offset into a `snapshot`."""
+        self._bytes[at : at + len(content)] = content
+
+    def revert(self, snapshot: bytes) -> None:
+        """Go back to an earlier state, and give it to the CPU."""
+        self._bytes[:] = snapshot
+        self.store()
+
+    def read(self, va: int, size: int) -> bytes | None:
+        """Return `size` bytes at `va`, or None where the CPU can't read them all now.
+
+        Where there is no RAM, all bits read as ones.
+        """
+        found = b""
+        while len(found) < size:
+            at = va + len(found) & _TOP
+            pa = self._translate(at, write=False)
+            if pa is None:
+                return None
+            part = min(size - len(found), PAGE - at % PAGE)
+            found += self._ram.read(pa, part) if self._is_ram(pa) else b"\xff" * part
+        return found
+
+    def write(self, va: int, value: int) -> bool:
+        """Write 8 bytes to `va`, a multiple of 8; whether the CPU can do that now.
+
+        Where there is no RAM, nothing is kept.
+        """
+        pa = self._translate(va, write=True)
+        if pa is not None and self._is_ram(pa):
+            self._ram.write(pa, struct.pack("<Q", value))
+        return pa is not None
+
+    def _translate(self, va: int, *, write: bool) -> int | None:
+        if self.guard is not None:
+            self.guard(va, write)
+        return translate(self.engine, va, write=write)
+
+    def canonical(self, va: int) -> bool:
+        """Return whether `va` is canonical under the guest's paging."""
+        width = 57 if self.engine.reg_read(x86.UC_X86_REG_CR4) & _LA57 else 48
+        return va >> (width - 1) in (0, (1 << (65 - width)) - 1)
+
+    def _is_ram(self, pa: int) -> bool:
+        return self._ram.start <= pa < self._ram.start + self._ram.size
+
+    @property
+    def _mode(self) -> int:
+        return self._longs[self._places.mode // 4]

@@ -1,0 +1,59 @@
+"""CPUID without what would make two runs differ.
+
+RDRAND and RDSEED exist in Unicorn and give real random numbers, so they are hidden.
+"""
+
+import functools
+
+import unicorn
+from unicorn import x86_const as x86
+
+from crosswalk.emu.cpu.engine import MODEL, open_engine
+from crosswalk.emu.cpu.ram import Ram
+
+__all__ = ["answer_cpuid"]
+
+_CODE = bytes.fromhex("0fa2 f4")  # cpuid; hlt
+_REGISTERS = (
+    x86.UC_X86_REG_RAX,
+    x86.UC_X86_REG_RBX,
+    x86.UC_X86_REG_RCX,
+    x86.UC_X86_REG_RDX,
+)
+_RDRAND, _OSXSAVE = 1 << 30, 1 << 27  # of leaf 1, ECX
+_RDSEED, _OSPKE = 1 << 18, 1 << 4  # of leaf 7, EBX and ECX
+_CR4_OSXSAVE, _CR4_PKE = 1 << 18, 1 << 22
+
+
+def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
+    """Answer the guest's CPUID at which the engine stands; False where Unicorn is to do it.
+
+    `model` is what the engine was opened with.
+    """
+    leaf = engine.reg_read(x86.UC_X86_REG_EAX)
+    subleaf = engine.reg_read(x86.UC_X86_REG_ECX)
+    if leaf != 1 and (leaf, subleaf) != (7, 0):
+        return False
+    a, b, c, d = _ask(model, leaf, subleaf)
+    cr4 = engine.reg_read(x86.UC_X86_REG_CR4)
+    if leaf == 1:
+        c = c & ~(_RDRAND | _OSXSAVE) | (_OSXSAVE if cr4 & _CR4_OSXSAVE else 0)
+    else:
+        b &= ~_RDSEED
+        c = c & ~_OSPKE | (_OSPKE if cr4 & _CR4_PKE else 0)
+    for register, value in zip(_REGISTERS, (a, b, c, d), strict=True):
+        engine.reg_write(register, value)
+    return True
+
+
+@functools.cache
+def _ask(model: int, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+    """Return what the model says for a leaf, by asking an engine of its own."""
+    ram = Ram(0, 0x1000)
+    ram.write(0, _CODE)
+    engine = open_engine(ram, model=model)
+    engine.reg_write(x86.UC_X86_REG_RAX, leaf)
+    engine.reg_write(x86.UC_X86_REG_RCX, subleaf)
+    engine.emu_start(0, len(_CODE) - 1)
+    values = [engine.reg_read(register) & 0xFFFF_FFFF for register in _REGISTERS]
+    return values[0], values[1], values[2], values[3]

@@ -1,0 +1,1 @@
+"""What a divergence is about: its rule, its signature, and the layout it was found in."""

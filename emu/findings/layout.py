@@ -1,0 +1,69 @@
+"""A generated address space: its tables, the control state, accesses, and what was meant."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.walker.columns import Accesses, Rows
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import U64, SparseWords
+
+__all__ = ["Layout", "Meaning", "Meant"]
+
+
+class Meaning(IntEnum):
+    """What an access was meant to come to."""
+
+    UNKNOWN = 0
+    """Nothing is claimed: junk, or a path that another path's entries run into."""
+    OK = 1
+    NOT_PRESENT = 2
+    RESERVED = 3
+    PROTECTION = 4
+    KEY = 5
+    NOT_CANONICAL = 6
+    OTHER_HALF = 7
+    """To the half of the linear addresses that LASS keeps for the other privilege."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meant(Rows):
+    """What n accesses were meant to come to: `meaning` uint8[n], `pa` uint64[n] (0 unless OK)."""
+
+    meaning: NDArray[np.uint8]
+    pa: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Tables in physical memory, and n accesses under them.
+
+    `ram` are the backed ranges as (start, size) in bytes. `frames` uint64[t] are the frames of
+    the tables, ascending, `words` uint64[t, 512] their content. `meant` has n rows.
+    """
+
+    context: PagingContext
+    ram: tuple[tuple[int, int], ...]
+    frames: U64
+    words: U64
+    accesses: Accesses
+    meant: Meant
+
+    def __repr__(self) -> str:
+        """Return its size: what failing tests show of it is only worth reading as a case."""
+        words = int(np.count_nonzero(self.words))
+        return (
+            f"<Layout: {self.context.levels} levels, {len(self.frames)} tables, "
+            f"{words} entries, {len(self.accesses)} accesses>"
+        )
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:  # noqa: FBT001  # IPython's protocol…
+        """Print the same: …which Hypothesis follows too, and else would print all fields."""
+        printer.text(repr(self))
+
+    def memory(self) -> SparseWords:
+        """Return the tables in otherwise empty RAM."""
+        return SparseWords.of_tables(self.ram, self.frames, self.words)

@@ -1,0 +1,96 @@
+"""Which two of the emulator's registered departures have met in one access or composite."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.check.departures import Scope, departures
+from crosswalk.emu.fuzz.coverage.family import Axis, Family, Numbers
+from crosswalk.emu.fuzz.target import End, Goal
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.context import Vendor
+
+__all__ = ["MEETINGS", "meetings"]
+
+_IDS = tuple(
+    each.id
+    for each in departures(Scope.ACCESS, Scope.COMPOSITE)
+    if each.id != "pae-pdpte-read-when-used"  # Generated layouts are of IA-32e mode.
+)
+_ACCESSED, _RMW, _IMPLICIT, _FETCH = (
+    "pdpte-leaf-accessed-on-fault",
+    "locked-rmw-reads-first",
+    "implicit-access-honours-ac",
+    "amd-fetch-bit-without-nxe",
+)
+_APART = {
+    # One is of fetches, the others are of data; and no composite is of both forms.
+    frozenset({_FETCH, _RMW}),
+    frozenset({_FETCH, _IMPLICIT}),
+    frozenset({_RMW, _IMPLICIT}),
+    # The one takes a fault for a reserved bit, the other a page that is reached, by one walk.
+    frozenset({_ACCESSED, _IMPLICIT}),
+}
+"""Pairs that can't meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What shows a departure: features of a CPU, control bits, and the rest of a goal."""
+
+    cpu: Mapping[str, object] = field(default_factory=dict)
+    control: Mapping[str, bool] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
+
+
+_WISHES = {
+    _ACCESSED: _Wishes(more={"level": 3, "end": End.RESERVED, "reserved": 21}),
+    "maxphyaddr-40": _Wishes(cpu={"maxphyaddr": 36}),
+    "pdpte-ps-always-leaf": _Wishes(cpu={"page1gb": False}, more={"level": 3, "end": End.LEAF}),
+    "amd-pml4e-bit-8": _Wishes(cpu={"vendor": Vendor.AMD}, more={"bits": ((4, "g", True),)}),
+    _FETCH: _Wishes(
+        cpu={"vendor": Vendor.AMD},
+        control={"nxe": False, "smep": True},
+        more={"access": AccessType.EXECUTE, "cpl": 3},
+    ),
+    _IMPLICIT: _Wishes(control={"smap": True}),
+}
+
+
+def meetings(names: Iterable[str]) -> Numbers:
+    """Return the numbers of the cells that divergences touch which are explained by these names.
+
+    A name is that of `crosswalk.emu.check.departures.named`: those without which it wouldn't be
+    explained.
+    """
+    found = []
+    for name in names:
+        ids = sorted(_IDS.index(each) for each in name.split("+") if each in _IDS)
+        found += [one * len(_IDS) + other for one, other in combinations(ids, 2)]
+    return np.array(found, np.int64)
+
+
+def _possible() -> NDArray[np.bool_]:
+    possible = np.zeros((len(_IDS), len(_IDS)), np.bool_)
+    for one, other in combinations(range(len(_IDS)), 2):
+        possible[one, other] = frozenset({_IDS[one], _IDS[other]}) not in _APART
+    return possible
+
+
+def _goal(values: tuple[int, ...]) -> Goal:
+    both = [_WISHES.get(_IDS[at], _Wishes()) for at in values]
+    more = {name: value for each in reversed(both) for name, value in each.more.items()}
+    cpu = {name: value for each in both for name, value in each.cpu.items()}
+    control = {name: value for each in both for name, value in each.control.items()}
+    return Goal(control=control, cpu=cpu, **more)  # type: ignore[arg-type]  # Fields by name.
+
+
+MEETINGS = Family(
+    "departures that meet",
+    (Axis("one", _IDS), Axis("with", _IDS)),
+    _possible(),
+    goal=_goal,
+)

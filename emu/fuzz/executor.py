@@ -1,0 +1,249 @@
+"""One layout, put to all witnesses: the walker, the emulated CPU, the intentions, and a peer."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.check.compare import choose, differing_fields, spread
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.check.explain import as_emulated, by_the_manuals, unlike_fields
+from crosswalk.emu.findings.caseless import Caseless, attempted
+from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in, gathered_of
+from crosswalk.emu.findings.findings import MEANT, SECOND_WALK, WALKER, Finding, Findings, confirm
+from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.findings.signature import failure_signature
+from crosswalk.emu.fuzz.coverage import (
+    CELLS,
+    composite_coverage_of,
+    coverage_of,
+    meeting_coverage_of,
+)
+from crosswalk.emu.fuzz.intended import meant_outcomes
+from crosswalk.emu.fuzz.layout_composites import composites_of
+from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe.lending import CR3_UNDER_TEST
+from crosswalk.emu.probe.scope import FEATURES, Lacking
+from crosswalk.emu.report.composite_case import CompositeCase
+from crosswalk.emu.targets import Peer, PeerFailure
+from crosswalk.emu.targets.judge import LISTS, judge
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Outcomes
+from crosswalk.walker.memory import SparseWords
+
+__all__ = ["IMPOSSIBLE", "AnyFinding", "Attempt", "Tester"]
+
+IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
+"""Why a composite isn't asked."""
+
+
+AnyFinding = Finding | CompositeFinding | Caseless
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of one layout.
+
+    `agreements` counts the accesses and composites that the CPU was asked for and of which all
+    say the same, `divergent` the divergences that no known one of the emulator explains, `known`
+    the others. `predicted_only` counts what the emulated CPU lacks, by feature, and nobody
+    disputes; `not_asked` composites by reason; `masked` those asked with an encryption mask taken
+    off, `copied` accesses made under a copy of the root; `answered` and `declined` what a walker
+    under test was asked. `coverage` is bool[n] as `coverage_of`
+    returns it, `seconds` those of each part.
+    """
+
+    agreements: int
+    divergent: int
+    known: Counter[str]
+    predicted_only: Counter[str]
+    not_asked: Counter[str]
+    masked: int
+    copied: int
+    answered: int
+    declined: int
+    findings: tuple[AnyFinding, ...]
+    coverage: NDArray[np.bool_]
+    seconds: dict[str, float]
+
+    @property
+    def probes(self) -> int:
+        """What was asked and answered."""
+        return self.agreements + self.divergent + self.known.total()
+
+
+class Tester:
+    """Tries one layout after another; engines and a peer's process are kept in between.
+
+    `predict` is the walker that is compared with the CPU, `peer` another one under test.
+    """
+
+    def __init__(self, predict: Predictor = translate_many, peer: Peer | None = None) -> None:
+        self._predict = predict
+        self._peer = peer
+        self.forget()
+
+    def attempt(self, make: Callable[[], Layout], *, cross: bool = False) -> Attempt:
+        """Make a layout and try it; `ProbeError` where the emulator did what is no outcome.
+
+        With `cross` accesses that cross pages are made as well, where there are any.
+        """
+        clock = _Clock()
+        with clock.part("generate"):
+            layout = make()
+            memory = layout.memory()
+        found, truth, lacking, copied = self._try(layout, memory, clock)
+        failed: list[Caseless] = []
+        with clock.part("cover"):
+            coverage = attempted(
+                "a layout whose cells can be counted",
+                lambda: coverage_of(memory, layout.context, layout.accesses, truth),
+                failed,
+            )
+        asked = lacking == 0
+        tally = Attempt(
+            int((asked & found.undisputed).sum()),
+            found.divergent,
+            +found.known,
+            by_feature(lacking[found.undisputed]),
+            Counter(),
+            int(asked.sum()) if layout.context.encryption_mask else 0,
+            copied,
+            found.answered,
+            found.declined,
+            found.gathered(),
+            np.zeros(CELLS.count, np.bool_) if coverage is None else coverage,
+            clock.seconds,
+        )
+        if cross and layout.context.mode.long:
+            with clock.part("cross"):
+                crossed = attempted(
+                    "a layout whose composites can be judged",
+                    lambda: self._cross(layout, memory, tally),
+                    failed,
+                )
+            tally = tally if crossed is None else crossed
+        return replace(
+            tally,
+            findings=(*tally.findings, *failed),
+            coverage=tally.coverage | meeting_coverage_of(tally.known),
+        )
+
+    def _cross(self, layout: Layout, memory: SparseWords, tally: Attempt) -> Attempt:
+        """Make accesses that cross pages, and add what came of them."""
+        context = layout.context
+        crossed = self._composites.judge_possible(memory, context, composites_of(layout))
+        made, judged = crossed.made, crossed.judged
+        known = Counter(judged.known)
+        divergent = int(judged.differ.sum())
+        rows = np.flatnonzero(~judged.differ)
+        cells = composite_coverage_of(memory, context, made.take(rows), judged.seen.take(rows))
+        return replace(
+            tally,
+            agreements=tally.agreements + len(made) - divergent - known.total(),
+            divergent=tally.divergent + divergent,
+            known=tally.known + known,
+            predicted_only=tally.predicted_only + by_feature(crossed.lacking),
+            not_asked=tally.not_asked + Counter({IMPOSSIBLE: crossed.impossible}),
+            masked=tally.masked + (len(made) if context.encryption_mask else 0),
+            findings=(*tally.findings, *gathered_of(memory, context, made, judged)),
+            coverage=tally.coverage | cells,
+        )
+
+    def findings(self, layout: Layout) -> Findings:
+        """Try a layout and return what was found."""
+        return self._try(layout, layout.memory(), _Clock())[0]
+
+    def composite_findings(self, case: CompositeCase) -> tuple[CompositeFinding, ...]:
+        """Try a composite's case and return what was found; the peer isn't asked."""
+        return findings_in(self._composites, case)
+
+    def forget(self) -> None:
+        """Let go of the engines: the next layout gets new ones."""
+        self._stand = Stand()
+        self._composites = CompositeStand(self._predict)
+
+    def _try(
+        self, layout: Layout, memory: SparseWords, clock: "_Clock"
+    ) -> tuple[Findings, Outcomes, Lacking, int]:
+        """Return what was found, what is true, and what wasn't asked for want of a feature.
+
+        And how many accesses were made under a copy of the root. Where nothing is asked the
+        walker's prediction is taken for the truth, and held against the intentions.
+        """
+        context, accesses = layout.context, layout.accesses
+        with clock.part("predict"):
+            predicted = self._predict(memory, context, accesses)
+        with clock.part("probe"):
+            prober = self._stand.prober(memory, context)
+            lacking = prober.lacking(accesses)
+            asked = lacking == 0
+            observed = spread(predicted, asked, prober.probe(accesses.take(np.flatnonzero(asked))))
+            copied = sum(n for root, n in prober.roots.items() if root != CR3_UNDER_TEST)
+        found = Findings(layout, memory, asked)
+        with clock.part("compare"):
+            differ = differing_fields(predicted, observed)
+            known = found.add(WALKER, predicted, observed, differ)
+            stated = _stated(memory, layout, asked)
+            unlike = unlike_fields(stated, observed)
+            # What diverges from the prediction is told once.
+            agree = ~np.logical_or.reduce(list(differ.values())) | known
+            unlike = {name: column & agree for name, column in unlike.items()}
+            found.add(SECOND_WALK, stated, observed, unlike)
+            # Where the emulator is known to be wrong, the walker's word is taken for the truth.
+            truth = choose(known, predicted, observed)
+            meant = meant_outcomes(layout, truth)
+            found.add(MEANT, meant, truth, differing_fields(meant, truth))
+        if self._peer is not None:
+            with clock.part("peer"):
+                _ask(self._peer, layout, memory, truth, found)
+        with clock.part("confirm"):
+            confirm(prober, layout, observed, found.rows)
+        return found, truth, lacking, copied
+
+
+def _stated(memory: SparseWords, layout: Layout, asked: NDArray[np.bool_]) -> Outcomes:
+    """Return what the second walk says: of the emulated CPU, or by the manuals if not asked."""
+    context, accesses = layout.context, layout.accesses
+    rest = by_the_manuals(memory, context, accesses.take(np.flatnonzero(~asked)))
+    return spread(as_emulated(memory, context, accesses), ~asked, rest)
+
+
+def by_feature(lacking: Lacking) -> Counter[str]:
+    """Return how many accesses the emulated CPU lacks a feature for, by its name."""
+    counts = np.bincount(lacking, minlength=len(FEATURES) + 1)[1:].tolist()
+    return +Counter(dict(zip(FEATURES, counts, strict=True)))
+
+
+def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings) -> None:
+    """Gather what the walker under test says otherwise, or that it doesn't answer."""
+    context, accesses = layout.context, layout.accesses
+    try:
+        answers = peer.answer(memory, context, accesses)
+    except PeerFailure as failure:
+        found.add_failure(failure_signature(peer.name, failure))
+        return
+    lists = answers.listing is not None and bool(peer.claims & LISTS)
+    said = np.full(len(accesses), lists) | (~answers.silent & bool(peer.claims - LISTS))
+    found.answered, found.declined = int(said.sum()), int((~said).sum())
+    for judged in judge(peer.claims, answers, memory, context, accesses, truth):
+        found.add_judged(f"peer:{peer.name}", peer.claims, judged)
+
+
+class _Clock:
+    """Seconds, by part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what is done within to this part."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began

@@ -1,0 +1,161 @@
+"""What paths through tables are meant to be, before there is a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.fuzz.target import BITS, End, Goal
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.memory import U64
+
+__all__ = ["LEVELS", "Draft", "draw_paths"]
+
+LEVELS = 6
+"""Columns are numbered by level, 1 to 5; column 0 isn't used."""
+
+P, RW, US, A, PS, G, XD = (np.uint64(1 << bit) for bit in (0, 1, 2, 5, 7, 8, 63))
+_ENDS = (0, 1, 255, 256, 510, 511)
+# How often a bit is set that doesn't decide anything by itself.
+_IDLE = {3: 0.35, 4: 0.35, 5: 0.6, 6: 0.4, 8: 0.35, 9: 0.25, 10: 0.25, 11: 0.25, 52: 0.25,
+         55: 0.25, 58: 0.25}  # fmt: skip
+_KEYED = 0.6
+_CORNERS = 0.03
+"""How many paths lie at an end of a canonical half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """n paths: `index` uint16[n, 6] and `flags` uint64[n, 6] by level, P and PS left out.
+
+    `level` uint8[n] is that of the entry at the end, `end` uint8[n] how it ends (`End`),
+    `broken` int16[n] the number of the bit that is reserved there, -1 for none. `goals` are
+    those of the first paths.
+    """
+
+    index: NDArray[np.uint16]
+    flags: U64
+    level: NDArray[np.uint8]
+    end: NDArray[np.uint8]
+    broken: NDArray[np.int16]
+    goals: tuple[Goal, ...]
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+
+def draw_paths(
+    chance: np.random.Generator, context: PagingContext, count: int, goals: Sequence[Goal]
+) -> Draft:
+    """Draw `count` paths, the first of them for goals."""
+    strict = float(chance.choice([0.0, 0.1, 0.3]))
+    index = chance.integers(0, 512, (count, LEVELS)).astype(np.uint16)
+    special = chance.random((count, LEVELS)) < chance.choice([0.3, 0.7])
+    index[special] = chance.choice(np.array(_ENDS, np.uint16), int(special.sum()))
+    # Upper tables are few, so that paths meet and lie side by side.
+    for above, most in ((5, 3), (4, 5), (3, 4), (2, 6)):
+        pool = chance.choice(index[:, above], most)
+        index[:, above] = chance.choice(pool, count)
+    _to_corners(chance, context, index)
+    flags = _flags(chance, context, (count, LEVELS), strict)
+    level = chance.choice(np.array([1, 2, 3], np.uint8), count, p=[0.6, 0.25, 0.15])
+    ends = [1 - strict, strict * 0.4, strict * 0.4, strict * 0.2]
+    end = chance.choice(np.arange(4, dtype=np.uint8), count, p=ends)
+    anywhere = end != End.LEAF
+    level[anywhere] = chance.integers(1, context.levels + 1, int(anywhere.sum()))
+    level[(end == End.OUTSIDE) & (level == 1)] = 2
+    draft = Draft(index, flags, level, end, np.full(count, -1, np.int16), tuple(goals))
+    for row, goal in enumerate(goals):
+        _wish(draft, row, goal, context)
+    for row in np.flatnonzero(draft.end == End.RESERVED).tolist():
+        _break(chance, context, draft, row)
+    return draft
+
+
+def _to_corners(
+    chance: np.random.Generator, context: PagingContext, index: NDArray[np.uint16]
+) -> None:
+    """Move some paths to the first and last page of either half."""
+    rows = np.flatnonzero(chance.random(len(index)) < _CORNERS)
+    which = chance.integers(0, 4, len(rows))
+    index[rows] = np.where(which % 2 == 1, 511, 0)[:, None]
+    index[rows, context.levels] = np.array([0, 255, 256, 511])[which]
+
+
+def _flags(
+    chance: np.random.Generator, context: PagingContext, shape: tuple[int, int], strict: float
+) -> U64:
+    """Return flags in which rights are mostly open, and what is ignored is anything."""
+    draws = chance.random((len(_IDLE), *shape))
+    flags = np.zeros(shape, np.uint64)
+    for draw, (bit, often) in zip(draws, _IDLE.items(), strict=True):
+        flags |= (draw < often).astype(np.uint64) << np.uint64(bit)
+    keys = chance.integers(0, 16, shape) * (chance.random(shape) < _KEYED)
+    flags |= keys.astype(np.uint64) << np.uint64(59)
+    open_ = chance.random((3, *shape))
+    withheld = float(chance.choice([0.05, 0.15, 0.3]))
+    flags |= np.where(open_[0] > withheld, RW, np.uint64(0))
+    flags |= np.where(open_[1] > withheld, US, np.uint64(0))
+    # Reserved while NXE is clear, and then it ends the walk.
+    never = withheld if context.nxe else strict * 0.1
+    flags |= np.where(open_[2] < never, XD, np.uint64(0))
+    # In a PTE it is PAT; above, it decides where the walk ends.
+    flags[:, 1] |= np.where(chance.random(shape[0]) < 0.15, PS, np.uint64(0))
+    if context.vendor is Vendor.AMD:
+        flags[:, 4:] &= ~G
+    return flags
+
+
+def _wish(draft: Draft, row: int, goal: Goal, context: PagingContext) -> None:
+    """Make a path what a goal asks for, and open in all else."""
+    flags = draft.flags
+    # Most goals' paths are open but for what they ask for, so that nothing comes in between.
+    if row % 4 or goal.index:
+        flags[row] |= RW | US
+        flags[row] &= ~XD
+    elif not context.nxe:
+        flags[row] &= ~XD
+    draft.end[row] = End.LEAF if goal.end is None else goal.end
+    if goal.level is not None:
+        draft.level[row] = goal.level
+    elif draft.end[row] == End.LEAF:
+        draft.level[row] = (1, 1, 2, 3)[row % 4]
+    _set_bits(flags, row, goal)
+    for level, at in goal.index:
+        draft.index[row, level] = at
+    if goal.key is not None:
+        level = int(draft.level[row])
+        flags[row, level] &= ~np.uint64(15 << 59)
+        flags[row, level] |= np.uint64(goal.key << 59)
+    if goal.reserved is not None:
+        draft.broken[row] = goal.reserved
+
+
+def _set_bits(flags: U64, row: int, goal: Goal) -> None:
+    for level, name, value in goal.bits:
+        mask = np.uint64(sum(1 << bit for bit in BITS[name]))
+        if name in {"p", "pat"} or (name == "ps" and level > 1):
+            continue  # That is for the path's end to decide.
+        flags[row, level] &= ~mask
+        if value:
+            flags[row, level] |= np.uint64(1 << BITS[name][row % len(BITS[name])])
+
+
+def _break(chance: np.random.Generator, context: PagingContext, draft: Draft, row: int) -> None:
+    """Choose the reserved bit at which a path ends, unless one is chosen."""
+    level = int(draft.level[row])
+    reserved = range(context.maxphyaddr, 52)
+    bits = [bit for bit in reserved if not context.encryption_mask >> bit & 1]
+    if not context.nxe:
+        bits += [63, 63, 63]
+    if level > 3:
+        bits += [7, 7, 7]
+    large = level in (2, 3) and chance.random() < 0.6
+    if large and (level == 2 or context.page1gb):
+        bits = [*range(13, 12 + 9 * (level - 1))]
+    if draft.broken[row] < 0:
+        if not bits:
+            draft.end[row] = End.ABSENT
+            return
+        draft.broken[row] = bits[int(chance.integers(len(bits)))]

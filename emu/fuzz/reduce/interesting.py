@@ -1,0 +1,100 @@
+"""Whether a smaller case still shows the same: by trying it, prediction and emulator and all."""
+
+from dataclasses import replace
+
+from crosswalk.emu.findings.findings import Finding
+from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.fuzz.executor import Tester
+from crosswalk.emu.fuzz.reduce.composite import ReducedComposite, reduced_composite
+from crosswalk.emu.fuzz.reduce.reducer import Reduced, reduce_case, too_many
+from crosswalk.emu.fuzz.reduce.sequence import ReducedSequence, reduced_sequence
+from crosswalk.emu.fuzz.reduce.trial import Trial
+from crosswalk.emu.report.composite_case import CompositeCase, dump_composite
+from crosswalk.walker.formats import Case
+from crosswalk.walker.tlb import Sequence
+
+__all__ = [
+    "MAX_HANGING",
+    "composite_reduced_to",
+    "composite_signature_to_keep",
+    "reduced_to",
+    "sequence_reduced_to",
+    "signature_to_keep",
+    "signatures_of",
+]
+
+MAX_HANGING = 24
+"""How many cases that hang are waited for at the most: each costs seconds."""
+
+
+def signatures_of(by: Tester | Trial, case: Case) -> list[Signature]:
+    """Return what a case shows, in order; raises as `Tester.findings` does, and `Case.context`."""
+    return sorted(each.signature for each in _findings(by, case))
+
+
+def signature_to_keep(by: Tester | Trial, case: Case) -> Signature | None:
+    """Return which of the signatures that a case shows it is about, None if it shows none.
+
+    That is the one that its note names, or else the first.
+    """
+    return _named(signatures_of(by, case), case.note)
+
+
+def _named(found: list[Signature], note: str | None) -> Signature | None:
+    named = [each for each in found if note is not None and note.startswith(str(each))]
+    return next(iter(named or found), None)
+
+
+def composite_signature_to_keep(trial: Trial, case: CompositeCase) -> Signature | None:
+    """Return the same of a composite's case."""
+    return _named(trial.composite_signatures(case), case.case.note)
+
+
+def reduced_to(by: Tester | Trial, case: Case, signature: Signature) -> Reduced:
+    """Return the case reduced while it shows this signature, with what was said and seen then."""
+    bare = replace(
+        case, probes=tuple(replace(each, predicted=None, observed=None) for each in case.probes)
+    )
+
+    def shows(case: Case) -> bool:
+        return signature in signatures_of(by, case)
+
+    reduced = reduce_case(bare, shows, lambda tries: _enough(by, tries))
+    for finding in _findings(by, reduced.case):
+        if finding.signature == signature and len(reduced.case.probes) == 1:
+            told = replace(reduced.case, probes=finding.case.probes)
+            return Reduced(told, reduced.tries, reduced.done)
+    return reduced
+
+
+def composite_reduced_to(
+    trial: Trial, case: CompositeCase, signature: Signature
+) -> tuple[ReducedComposite, bytes]:
+    """Return a composite's case reduced the same way, and its file: with what was said and seen."""
+    reduced = reduced_composite(
+        case,
+        lambda each: signature in trial.composite_signatures(each),
+        lambda tries: _enough(trial, tries),
+    )
+    for finding in trial.composite_findings(reduced.case):
+        if finding.signature == signature:
+            return reduced, dump_composite(reduced.case, finding.claims, finding.seen)
+    return reduced, dump_composite(reduced.case)
+
+
+def sequence_reduced_to(trial: Trial, sequence: Sequence, departs: str) -> ReducedSequence:
+    """Return a sequence reduced while an access of it departs for these causes."""
+    return reduced_sequence(
+        sequence,
+        lambda each: trial.departure(each) == departs,
+        lambda tries: _enough(trial, tries),
+    )
+
+
+def _enough(by: Tester | Trial, tries: int) -> bool:
+    return too_many(tries) or (isinstance(by, Trial) and by.hung >= MAX_HANGING)
+
+
+def _findings(by: Tester | Trial, case: Case) -> tuple[Finding, ...]:
+    return by.findings(case) if isinstance(by, Trial) else by.findings(case_layout(case)).all()

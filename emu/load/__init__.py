@@ -1,0 +1,1 @@
+"""Guests brought to run: the built-in ones, and Linux kernels."""

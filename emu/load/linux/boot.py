@@ -1,0 +1,188 @@
+"""Running a kernel from its entry to one point after another."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import unicorn
+
+from crosswalk.emu.cpu.engine import MODEL
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.cpu.state import core_state, paging_context
+from crosswalk.emu.load.linux.failure import KernelFailure, console_lines, failure_lines
+from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.load.linux.loader import enter_kernel, place_kernel
+from crosswalk.emu.load.linux.points import Point, PointKind
+from crosswalk.emu.pc.pc import Ended, Machine, Stop
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.formats.corewriter import CoreState
+from crosswalk.walker.memory import Segments
+
+__all__ = ["ARGUMENTS", "IDLE_TICKS", "Boot", "Reached"]
+
+ARGUMENTS = (
+    "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 nokaslr nolapic noapic acpi=off nosmp "
+    "nohz=off highres=off tsc_early_khz=2000000 lpj=4000000"
+)
+"""What is said to a kernel first: it sends to the UART, and does without what isn't there."""
+
+IDLE_TICKS = 250
+"""How many timer ticks in a row without anything else make a guest idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A point of a boot, and what the machine is there.
+
+    `seconds` are those of the host since the entry, without what was done between points;
+    `events` counts exceptions and interrupts since then, and `instructions` are counted only
+    where a point asks for them. `state` is the whole CPU.
+    """
+
+    point: Point
+    context: PagingContext
+    seconds: float
+    events: int
+    system_calls: int
+    instructions: int
+    state: CoreState
+
+
+class Boot:
+    """A kernel that is booting in a machine of its own.
+
+    `arguments` follow `ARGUMENTS`; `levels` is 4 or 5, `model` the CPU's. `on_line` is
+    called with each line that the console shows. `memory` is a view of RAM, not a copy: it
+    changes when the boot goes on.
+
+    Raises `BadInput` where kernel, arguments and initial RAM disk don't fit into RAM.
+    """
+
+    def __init__(
+        self,
+        ram: Ram,
+        kernel: KernelImage,
+        *,
+        initrd: bytes,
+        arguments: str = "",
+        levels: int = 4,
+        model: int = MODEL,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        place_kernel(ram, kernel, f"{ARGUMENTS} {arguments}".strip(), initrd)
+        self.machine = Machine(ram, model=model)
+        self.machine.on_console = self._on_console
+        enter_kernel(self.machine, kernel.entry, levels)
+        self.memory = Segments([(ram.start, ram.bytes)])
+        self._on_line = on_line
+        self._told = 0
+        self._pending: list[Point] = []
+        self._found: list[Point] = []
+
+    def run(self, points: Iterable[Point], until: Point, seconds: float) -> Iterator[Reached]:
+        """Yield each point when the boot is there, up to `until`, the last one.
+
+        Of points that are reached at once, the one given first comes first.
+
+        Raises `KernelFailure` where the kernel ends, or has run for `seconds` of the host's time,
+        before `until`, and where it gets there without having passed all the others.
+        """
+        self._pending = list(dict.fromkeys((*points, until)))
+        counted = self._arm()
+        spent = 0.0
+        while until in self._pending:
+            began = time.monotonic()
+            ended = self._next(seconds=seconds - spent, counted=counted)
+            spent += time.monotonic() - began
+            if not self._found:
+                raise self._failure(ended, until)
+            for point in self._found:
+                self._pending.remove(point)
+                yield self._reached(point, spent)
+            self._found = []
+        if self._pending:
+            missed = ", ".join(map(str, self._pending))
+            raise self._failure(
+                Ended(Stop.ASKED), self._pending[0], f"{until} came before {missed}"
+            )
+
+    def _arm(self) -> bool:
+        """Set what ends a run at each point; whether instructions have to be counted."""
+        kinds = {point.kind for point in self._pending}
+        if PointKind.CR3 in kinds:
+            self._loads = self.machine.count_loads(self._on_load)
+            self._next_load()
+        for point in self._pending:
+            if point.kind is PointKind.SYMBOL:
+                self.machine.engine.hook_add(
+                    unicorn.UC_HOOK_CODE,
+                    self._on_symbol,
+                    point,
+                    begin=point.number,
+                    end=point.number,
+                )
+        return PointKind.INSTRUCTIONS in kinds
+
+    def _next(self, *, seconds: float, counted: bool) -> Ended:
+        """Run until a point is found, or something else ends it."""
+        idle = any(point.kind is PointKind.IDLE for point in self._pending)
+        bounds = [p.number for p in self._pending if p.kind is PointKind.INSTRUCTIONS]
+        # Counted once, always counted: a run without a bound would need other code.
+        bound = min(bounds, default=1 << 62) - self.machine.instructions if counted else None
+        ended = self.machine.run(
+            seconds=seconds, idle_ticks=IDLE_TICKS if idle else None, instructions=bound
+        )
+        if ended.stop is Stop.IDLE:
+            self._find(PointKind.IDLE, lambda _: True)
+        # The last instruction counted may also be what another point waited for.
+        self._find(PointKind.INSTRUCTIONS, lambda point: point.number <= self.machine.instructions)
+        return ended
+
+    def _find(self, kind: PointKind, holds: Callable[[Point], bool]) -> bool:
+        found = [
+            point
+            for point in self._pending
+            if point.kind is kind and point not in self._found and holds(point)
+        ]
+        self._found += found
+        return bool(found)
+
+    def _on_console(self) -> None:
+        text = self.machine.console
+        if self._find(PointKind.CONSOLE, lambda point: text.endswith(point.text.encode("utf-8"))):
+            self.machine.stop()
+        if self._on_line is not None and text.endswith(b"\n"):
+            for line in console_lines(text[self._told :]):
+                self._on_line(line)
+            self._told = len(text)
+
+    def _on_symbol(self, _uc: unicorn.Uc, _address: int, _size: int, point: object) -> None:
+        if self._find(PointKind.SYMBOL, lambda each: each is point):
+            self.machine.stop()
+
+    def _on_load(self) -> None:
+        self._find(PointKind.CR3, lambda point: point.number == self._loads.count)
+        self._next_load()
+        self.machine.stop()
+
+    def _next_load(self) -> None:
+        left = [p.number for p in self._pending if p.kind is PointKind.CR3]
+        self._loads.wanted = min((n for n in left if n > self._loads.count), default=None)
+
+    def _reached(self, point: Point, seconds: float) -> Reached:
+        machine = self.machine
+        context = paging_context(machine.cpu)
+        return Reached(
+            point=point,
+            context=context,
+            seconds=seconds,
+            events=sum(machine.counts.values()),
+            system_calls=machine.system_calls,
+            instructions=machine.instructions,
+            state=replace(core_state(machine.cpu), paging=context),
+        )
+
+    def _failure(self, ended: Ended, point: Point, why: str | None = None) -> KernelFailure:
+        detail = f" ({ended.detail})" if ended.detail else ""
+        message = why or f"the kernel didn't reach {point}: {ended.stop.value}{detail}"
+        return KernelFailure(message, tuple(failure_lines(self.machine, ended)))

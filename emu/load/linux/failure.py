@@ -1,0 +1,91 @@
+"""A kernel that came to a bad end: what there is to see of it."""
+
+from collections.abc import Iterator
+
+import capstone
+from unicorn import x86_const as x86
+
+from crosswalk.emu.cpu.cpu import GENERAL, Cpu
+from crosswalk.emu.cpu.delivery import Kind, vector_name
+from crosswalk.emu.pc.pc import Ended, Machine, Noted
+from crosswalk.walker.errors import CrosswalkError
+
+__all__ = ["KernelFailure", "console_lines", "failure_lines"]
+
+_SHOWN_LINES = 20
+_LONGEST_INSTRUCTION = 15
+_SHOWN_INSTRUCTIONS = 4
+_A_ROW = 4
+
+
+class KernelFailure(CrosswalkError):
+    """The kernel didn't get where it was to get; `lines` are the state it was left in."""
+
+    def __init__(self, message: str, lines: tuple[str, ...]) -> None:
+        super().__init__(message, lines)
+        self.lines = lines
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def failure_lines(machine: Machine, ended: Ended) -> Iterator[str]:
+    """Yield the console's last lines, the last exceptions, the registers and the code at RIP."""
+    shown = console_lines(machine.console)
+    yield f"console, last lines of {len(shown)}:" if shown else "console: nothing"
+    for line in shown[-_SHOWN_LINES:]:
+        yield f"  {line}"
+    yield from _history(machine)
+    yield f"registers when it ended ({ended.stop.value}):"
+    yield from _registers(machine.cpu)
+    yield "code:"
+    yield from _code(machine.cpu)
+
+
+def console_lines(sent: bytes | bytearray) -> list[str]:
+    """Return what was sent to a console, line by line, with nothing in it but printable text."""
+    text = sent.decode("utf-8", "replace").replace("\r\n", "\n")
+    return ["".join(c if c.isprintable() else "." for c in line) for line in text.splitlines()]
+
+
+def _history(machine: Machine) -> Iterator[str]:
+    total = sum(machine.counts.values())
+    yield f"exceptions and interrupts, the last of {total:,}:" if total else "no exceptions"
+    yield from (f"  {_event(noted)}" for noted in machine.events)
+
+
+def _event(noted: Noted) -> str:
+    event = noted.event
+    text = f"{event.kind.value} {vector_name(event.vector)} at {noted.rip:#x}, CPL {noted.cpl}"
+    if event.kind is Kind.EXCEPTION:
+        text += f", error code {event.error_code:#x}"
+    return text if noted.cr2 is None else f"{text}, CR2 {noted.cr2:#x}"
+
+
+def _registers(cpu: Cpu) -> Iterator[str]:
+    cpu.load()
+    values = {name: cpu.general(number) for number, name in enumerate(GENERAL)}
+    values |= {"rip": cpu.rip, "rflags": cpu.rflags, "cr2": cpu.cr2}
+    for name in ("cr0", "cr3", "cr4"):
+        values[name] = cpu.engine.reg_read(getattr(x86, f"UC_X86_REG_{name.upper()}"))
+    values["cpl"] = cpu.cpl
+    texts = [f"{name:>6} {value:016x}" for name, value in values.items()]
+    for at in range(0, len(texts), _A_ROW):
+        yield f"  {' '.join(texts[at : at + _A_ROW])}"
+
+
+def _code(cpu: Cpu) -> Iterator[str]:
+    code = b""
+    # As much as can be read: the next page may not be there.
+    for size in range(_SHOWN_INSTRUCTIONS * _LONGEST_INSTRUCTION, 0, -1):
+        code = cpu.read(cpu.rip, size) or b""
+        if code:
+            break
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    lines = [
+        f"  {each.address:#x}: {each.mnemonic} {each.op_str}".rstrip()
+        for each in decoder.disasm(code, cpu.rip, _SHOWN_INSTRUCTIONS)
+    ]
+    if not lines:
+        lines = [f"  {cpu.rip:#x}: {code.hex(' ') or 'not to be read'}"]
+    yield from lines

@@ -1,0 +1,91 @@
+"""Placing a kernel in RAM and bringing the CPU to its 64-bit entry.
+
+Source: Linux Documentation/arch/x86/boot.rst, "64-bit boot protocol": long mode, identity
+mapped, flat segments 0x10 and 0x18, interrupts off, RSI at the zero page.
+"""
+
+import struct
+
+from unicorn import x86_const as x86
+
+from crosswalk.emu.cpu.cpu import GENERAL, Segment
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.linux.bootparams import USABLE, zero_page
+from crosswalk.emu.load.linux.image import KernelImage
+from crosswalk.emu.pc.pc import Machine
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME
+
+__all__ = ["enter_kernel", "place_kernel"]
+
+# Below 640 KiB, which the kernel takes for itself only when it has left them.
+_GDT, _ZERO_PAGE, _ARGUMENTS, _TABLES = 0x1000, 0x2000, 0x3000, 0x10000
+_LOW_END, _HIGH = 0x9_F000, 0x10_0000
+_MAX_ARGUMENTS = 2047  # Linux keeps 2048 bytes of them, the last one being 0.
+_CODE, _DATA = 0x10, 0x18
+_DESCRIPTORS = (0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
+_CODE_FLAGS, _DATA_FLAGS, _LIMIT = 0x00A0_9B00, 0x00C0_9300, 0xFFFF_FFFF
+_TABLE, _LARGE = 0x3, 0x83
+_GIB, _LARGE_SIZE, _MAPPED_GIB = 1 << 30, 1 << 21, 4
+_CR0, _CR4_PAE, _CR4_LA57 = 0x8000_0011, 0x20, 0x1000
+_EFER, _EFER_LONG = 0xC000_0080, 0x500
+
+
+def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -> None:
+    """Write the kernel, its arguments, the zero page and the initial RAM disk to RAM.
+
+    Raises `BadInput` where something doesn't fit: the message says what and what is needed.
+    """
+    text = arguments.encode()
+    if len(text) > _MAX_ARGUMENTS or b"\0" in text:
+        raise BadInput(f"kernel arguments of {len(text)} bytes; at most {_MAX_ARGUMENTS}, no zeros")
+    top = (ram.size - len(initrd)) // FRAME * FRAME
+    if kernel.end > top:
+        raise BadInput(
+            f"kernel and initial RAM disk don't fit: the kernel ends at {kernel.end:#x}, the disk "
+            f"has {len(initrd):,} bytes, RAM {ram.size >> 20} MiB (--ram)"
+        )
+    for start, content, _ in kernel.segments:
+        if start < _HIGH:
+            raise BadInput(f"not a kernel: a segment at {start:#x}, below 1 MiB")
+        ram.write(start, content)
+    ram.write(top, initrd)
+    ram.write(_ARGUMENTS, text + b"\0")
+    ranges = [(0, _LOW_END, USABLE), (_HIGH, ram.size - _HIGH, USABLE)]
+    place = (top if initrd else 0, len(initrd))
+    page = zero_page(kernel.setup_header, command_line=_ARGUMENTS, initrd=place, ranges=ranges)
+    ram.write(_ZERO_PAGE, page)
+
+
+def enter_kernel(machine: Machine, entry: int, levels: int) -> None:
+    """Bring the CPU to the entry, with paging of 4 or 5 levels on."""
+    _write_tables(machine.ram, levels)
+    machine.ram.write(_GDT, struct.pack("<4Q", *_DESCRIPTORS))
+    engine = machine.engine
+    engine.reg_write(x86.UC_X86_REG_CR4, _CR4_PAE | (_CR4_LA57 if levels == 5 else 0))
+    engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, _EFER_LONG))
+    engine.reg_write(x86.UC_X86_REG_CR0, _CR0)
+    engine.reg_write(x86.UC_X86_REG_CR3, _TABLES)
+    engine.reg_write(x86.UC_X86_REG_GDTR, (0, _GDT, 8 * len(_DESCRIPTORS) - 1, 0))
+    engine.reg_write(x86.UC_X86_REG_RFLAGS, 2)
+    cpu = machine.cpu
+    with cpu.changed():
+        cpu.enter(Segment(_CODE, 0, _LIMIT, _CODE_FLAGS), 0)
+        for name in ("ds", "es", "ss"):
+            cpu.set_segment(name, Segment(_DATA, 0, _LIMIT, _DATA_FLAGS))
+        cpu.set_general(GENERAL.index("rsi"), _ZERO_PAGE)
+        cpu.rip = entry
+
+
+def _write_tables(ram: Ram, levels: int) -> None:
+    """Map the first GiBs to themselves, in pages of 2 MiB."""
+    words = ram.words
+    table = _TABLES
+    for _ in range(levels - 3):
+        words[table // 8] = table + FRAME | _TABLE
+        table += FRAME
+    for gib in range(_MAPPED_GIB):
+        directory = table + FRAME * (1 + gib)
+        words[table // 8 + gib] = directory | _TABLE
+        for at in range(512):
+            words[directory // 8 + at] = gib * _GIB + at * _LARGE_SIZE | _LARGE

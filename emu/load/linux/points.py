@@ -1,0 +1,83 @@
+"""Points of a boot, at which it is looked at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from crosswalk.walker.errors import BadInput
+
+__all__ = ["Point", "PointKind", "parse_point", "parse_symbols"]
+
+
+class PointKind(StrEnum):
+    """What a point is known by."""
+
+    CONSOLE = "console"
+    CR3 = "cr3"
+    INSTRUCTIONS = "instructions"
+    SYMBOL = "symbol"
+    IDLE = "idle"
+
+
+_FORMS = "console:TEXT, cr3:N, instructions:N, symbol:NAME, idle"
+_COUNTED = (PointKind.CR3, PointKind.INSTRUCTIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The first moment at which something holds.
+
+    By kind: the console has shown `text`; CR3 has been loaded `number` times since the entry;
+    that many instructions have been begun; the instruction at linear address `number`, of the
+    symbol `text`, is next; or nothing happens any more but timer ticks.
+    """
+
+    kind: PointKind
+    text: str = ""
+    number: int = 0
+
+    def __str__(self) -> str:
+        if self.kind is PointKind.IDLE:
+            return self.kind.value
+        return f"{self.kind.value}:{self.number if self.kind in _COUNTED else self.text}"
+
+
+def parse_point(text: str, symbols: Mapping[str, int] | None = None) -> Point:
+    """Return the point that `text` names; `symbols` are linear addresses by name.
+
+    Raises `BadInput` for what is no point, and for a symbol that isn't known.
+    """
+    kind, colon, value = text.partition(":")
+    if text == PointKind.IDLE:
+        return Point(PointKind.IDLE)
+    if kind not in list(PointKind) or not colon or not value or kind == PointKind.IDLE:
+        raise BadInput(f"{text!r} is no point of a boot ({_FORMS})")
+    if kind in _COUNTED:
+        if not value.isascii() or not value.isdecimal() or not 0 < int(value) < 1 << 63:
+            raise BadInput(f"{text!r}: {value!r} is no positive number")
+        return Point(PointKind(kind), number=int(value))
+    if kind == PointKind.CONSOLE:
+        return Point(PointKind.CONSOLE, value)
+    if symbols is None:
+        raise BadInput(f"{text!r}: a symbol needs --system-map")
+    if value not in symbols:
+        raise BadInput(f"{text!r}: no such symbol in the System.map")
+    return Point(PointKind.SYMBOL, value, symbols[value])
+
+
+def parse_symbols(text: str) -> dict[str, int]:
+    """Return the linear addresses of a System.map's symbols, the first of each name.
+
+    Raises `BadInput` where it has none: a distribution may ship a stub.
+    """
+    symbols: dict[str, int] = {}
+    for line in text.splitlines():
+        match line.split():
+            case [address, kind, name] if len(kind) == 1:
+                try:
+                    symbols.setdefault(name, int(address, 16))
+                except ValueError:
+                    continue
+    if not symbols:
+        raise BadInput("no symbols in it; it may be the distribution's stub of a System.map")
+    return symbols

@@ -1,1 +1,0 @@
-"""What a guest runs on: RAM that the host sees into, and engines over it."""

@@ -1,0 +1,278 @@
+"""A PC, as little of one as an operating system needs to get going."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import unicorn
+from unicorn import x86_const as x86
+
+from crosswalk.emu.cpu.counter import instructions_begun
+from crosswalk.emu.cpu.cpu import Cpu, Flag, Guarded
+from crosswalk.emu.cpu.cpuid import answer_cpuid
+from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
+from crosswalk.emu.cpu.engine import MODEL, open_engine
+from crosswalk.emu.cpu.library import hook_instruction
+from crosswalk.emu.cpu.loads import Cr3Loads
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
+from crosswalk.emu.cpu.syscall import SYSCALL_LENGTH, enter_system_call, system_calls_enabled
+from crosswalk.emu.pc.clock import PIT_PORTS, Clock
+from crosswalk.emu.pc.cmos import CMOS_PORTS, Cmos
+from crosswalk.emu.pc.pic import PIC_PORTS, Pic, line_vector
+from crosswalk.emu.pc.ports import Ports
+from crosswalk.emu.pc.reset import RESET_PORT, ResetLine
+from crosswalk.emu.pc.uart import UART_IRQ, UART_PORTS, Uart
+
+__all__ = ["Ended", "Machine", "Noted", "Stop"]
+
+_TIMER_IRQ = 0
+_KEPT_EVENTS = 16
+_HLT = b"\xf4"
+_HIGHEST = 1 << 32
+_INVALID, _PAGE_FAULT = 6, 14
+
+
+class Stop(Enum):
+    """Why the guest isn't running any more."""
+
+    ASKED = "stopped on request"
+    IDLE = "idle"
+    HALTED = "halted for good: no interrupt can wake the CPU"
+    RESET = "the guest asked for a reset"
+    SHUTDOWN = "the CPU shut down"
+    STUCK = "the emulator can't go on"
+    TIMEOUT = "the time is up"
+    REFUSED = "the host refused to go on"
+    COUNTED = "as many instructions as asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Why and how a run ended; `detail` says more in a line, or nothing."""
+
+    stop: Stop
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An event that was delivered, and the RIP and privilege level that it came from.
+
+    `cr2` is the address of a page fault.
+    """
+
+    event: Event
+    rip: int
+    cpl: int
+    cr2: int | None
+
+
+class Machine:
+    """One CPU with RAM from address 0, a UART, timer, interrupt controllers and CMOS.
+
+    `console` collects what the guest sends; `on_console` is called after each byte of it, and
+    `on_exit` with the number of each exit of a guest under nested paging (`crosswalk.emu.cpu.svm`).
+    `events` are the last exceptions and interrupts delivered, `counts` how many there were by
+    vector and kind. All that happens is decided by the guest and by what it was given: two runs
+    are the same, unless the time is up.
+    """
+
+    def __init__(self, ram: Ram, *, model: int = MODEL) -> None:
+        self.ram = ram
+        self.engine = open_engine(ram, model=model)
+        self._model = model
+        self.cpu = Cpu(self.engine, ram)
+        self.console = bytearray()
+        self.on_console: Callable[[], None] | None = None
+        self.on_exit: Callable[[int], None] | None = None
+        self.events: deque[Noted] = deque(maxlen=_KEPT_EVENTS)
+        self.counts: Counter[tuple[int, Kind]] = Counter()
+        self.system_calls = 0
+        self._clock = Clock()
+        self._uart = Uart(self._sent)
+        self._pics = (Pic(), Pic())
+        self._ports = Ports()
+        self._ended: Ended | None = None
+        self._quiet = 0
+        self.instructions = 0
+        self._kept: list[object] = []
+        self._actions: deque[Callable[[], None]] = deque()
+        self._running = False
+        self._loads: Cr3Loads | None = None
+        # An address to stop at would be looked up first, and an exception come of it that spoils
+        # the next one.
+        self.engine.ctl_exits_enabled(True)
+        self.engine.ctl_set_exits([])
+        self._attach_devices()
+        self._hook()
+
+    def stop(self) -> None:
+        """Have the run end with the block of code that runs; for what the machine calls."""
+        self._end(Ended(Stop.ASKED))
+
+    def count_loads(self, reached: Callable[[], None]) -> Cr3Loads:
+        """Return a count of the loads of CR3 from now on; `reached` as `Cr3Loads` has it."""
+        self._loads = Cr3Loads(self.cpu, reached, self._interrupt)
+        return self._loads
+
+    def run(
+        self, *, seconds: float, idle_ticks: int | None = None, instructions: int | None = None
+    ) -> Ended:
+        """Run from where the CPU is until something ends it, and say what.
+
+        At the latest after `seconds` of the host's time. `idle_ticks` timer ticks in a row in
+        which the guest did nothing but halt again, no system call and no byte sent, end the
+        run as idle. `instructions` bounds the number begun, exactly, and at half the speed;
+        either all runs of a machine have such a bound, or none.
+        """
+        deadline = time.monotonic() + seconds
+        left = instructions
+        self._ended = None
+        while (remaining := deadline - time.monotonic()) > 0:
+            self._go(remaining, left or 0)
+            if left is not None:
+                begun = instructions_begun(self.engine, left)
+                left -= begun
+                self.instructions += begun
+            halted = not self._actions
+            while self._actions:
+                self._actions.popleft()()
+            if left == 0:
+                self._end(Ended(Stop.COUNTED))
+            if halted and self._outcome() is None:
+                self._wake(idle_ticks)
+            if (ended := self._outcome()) is not None:
+                return ended
+        return Ended(Stop.TIMEOUT)
+
+    def _outcome(self) -> Ended | None:
+        return self._ended
+
+    def _go(self, seconds: float, count: int) -> None:
+        self.cpu.load()
+        rip = self.cpu.rip
+        if self._loads is not None:
+            self._loads.entering(rip)
+        self._running = True
+        try:
+            # No address to stop at: see __init__.
+            self.engine.emu_start(rip, 0, timeout=int(seconds * 1e6) + 1, count=count)
+        except unicorn.UcError as error:
+            self._end(Ended(Stop.STUCK, str(error)))
+        finally:
+            self._running = False
+
+    def _interrupt(self, action: Callable[[], None]) -> None:
+        self._actions.append(action)
+        self.engine.emu_stop()
+
+    def _attach_devices(self) -> None:
+        self._ports.attach(self._uart, *UART_PORTS)
+        for pic, ports in zip(self._pics, PIC_PORTS, strict=True):
+            self._ports.attach(pic, *ports)
+        self._ports.attach(Cmos(), *CMOS_PORTS)
+        self._ports.attach(self._clock, *PIT_PORTS)
+        self._ports.attach(ResetLine(lambda: self._end(Ended(Stop.RESET))), RESET_PORT)
+        end = self.ram.start + self.ram.size
+        if end < _HIGHEST:
+            self.engine.mmio_map(
+                end, _HIGHEST - end, lambda *_: (1 << 64) - 1, None, lambda *_: None, None
+            )
+
+    def _hook(self) -> None:
+        add = self.engine.hook_add
+        add(unicorn.UC_HOOK_INTR, self._on_exception)
+        add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
+        for called, instruction in (
+            (self._on_in, x86.UC_X86_INS_IN),
+            (self._on_out, x86.UC_X86_INS_OUT),
+            (self._on_syscall, x86.UC_X86_INS_SYSCALL),
+            (self._on_cpuid, x86.UC_X86_INS_CPUID),
+        ):
+            add(unicorn.UC_HOOK_INSN, called, None, 1, 0, instruction)
+        for instruction in (x86.UC_X86_INS_RDTSC, x86.UC_X86_INS_RDTSCP):
+            self._kept.append(hook_instruction(self.engine, instruction, self._on_rdtsc))
+
+    def _sent(self, byte: int) -> None:
+        self.console.append(byte)
+        self._quiet = 0
+        if self.on_console is not None:
+            self.on_console()
+
+    def _end(self, ended: Ended) -> None:
+        if self._ended is None:
+            self._ended = ended
+        if self._running:  # Else the next run would end at once.
+            self.engine.emu_stop()
+
+    def _on_in(self, _uc: unicorn.Uc, port: int, size: int, _data: object) -> int:
+        return self._ports.read(port, size)
+
+    def _on_out(self, _uc: unicorn.Uc, port: int, size: int, value: int, _data: object) -> None:
+        self._ports.write(port, size, value)
+
+    def _on_cpuid(self, uc: unicorn.Uc, _data: object) -> int:
+        return int(answer_cpuid(uc, self._model))
+
+    def _on_rdtsc(self) -> None:
+        stamp = self._clock.stamp()
+        self.engine.reg_write(x86.UC_X86_REG_RAX, stamp & 0xFFFF_FFFF)
+        self.engine.reg_write(x86.UC_X86_REG_RDX, stamp >> 32)
+
+    def _on_syscall(self, _uc: unicorn.Uc, _data: object) -> None:
+        if system_calls_enabled(self.cpu):
+            self.system_calls += 1
+            self._quiet = 0
+            enter_system_call(self.cpu)
+            return
+        self._deliver(Event(_INVALID, Kind.EXCEPTION))
+        with self.cpu.changed():
+            self.cpu.rip -= SYSCALL_LENGTH
+
+    def _on_exception(self, _uc: unicorn.Uc, vector: int, _data: object) -> None:
+        if vector >= FIRST_EXIT and self.on_exit is not None:
+            self.on_exit(vector)
+            return
+        self._deliver(raised(self.cpu, vector))
+
+    def _on_invalid(self, _uc: unicorn.Uc, _data: object) -> bool:
+        self._deliver(Event(_INVALID, Kind.EXCEPTION))
+        return True
+
+    def _deliver(self, event: Event) -> None:
+        self.cpu.load()
+        rip, cpl = self.cpu.rip, self.cpu.cpl
+        try:
+            delivered = deliver(self.cpu, event)
+        except TripleFault as fault:
+            delivered = [event]
+            self._end(Ended(Stop.SHUTDOWN, str(fault)))
+        except Guarded as refusal:
+            self._end(Ended(Stop.REFUSED, str(refusal)))
+            return
+        if self._loads is not None:
+            self._loads.entering(self.cpu.rip)
+        for each in delivered:
+            cr2 = self.cpu.cr2 if each.vector == _PAGE_FAULT else None
+            self.events.append(Noted(each, rip, cpl, cr2))
+            self.counts[each.vector, each.kind] += 1
+
+    def _wake(self, idle_ticks: int | None) -> None:
+        """Go on after a HLT, with whichever interrupt comes next."""
+        self.cpu.load()
+        if self.cpu.read(self.cpu.rip - 1, 1) != _HLT:
+            return  # The time is up.
+        vector = line_vector(*self._pics, UART_IRQ) if self._uart.interrupting else None
+        if vector is None:
+            vector = line_vector(*self._pics, _TIMER_IRQ)
+            self._clock.wait()
+            self._quiet += 1
+        if vector is None or not self.cpu.rflags & Flag.IF:
+            self._end(Ended(Stop.HALTED))
+        elif idle_ticks is not None and self._quiet > idle_ticks:
+            self._end(Ended(Stop.IDLE))
+        else:
+            self._deliver(Event(vector, Kind.INTERRUPT))

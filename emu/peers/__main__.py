@@ -1,6 +1,0 @@
-"""`python -m emu.peers`: where `crosswalk.h` is, for a compiler's -I."""
-
-import sys
-from pathlib import Path
-
-sys.stdout.write(f"{Path(__file__).parent}\n")

@@ -1,0 +1,143 @@
+"""The runner's own pages: code, records, log, and windows on the tables and pages under test.
+
+All roots that a sequence loads need them, so they take one slot of each: one which none of the
+sequence's addresses selects, at any level, so that no walk under test meets it.
+"""
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crosswalk.emu.probe.control import ADDRESS, Control
+from crosswalk.emu.probe.sequences.routines import CODE, RECORD_BYTES
+from crosswalk.emu.probe.space import Space
+from crosswalk.emu.probe.trampoline import GDT, PREFERRED
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME, WORDS
+from crosswalk.walker.tlb.steps import MovCr3, Sequence, Store
+
+__all__ = ["MAX_LISTED", "MAX_RECORDS", "Stage", "View", "free_slot", "roots_of"]
+
+_START = PREFERRED << 30
+_CHAIN = 4  # Tables below a root of five levels.
+_CODE, _DATA = _CHAIN, _CHAIN + 1
+_RECORD_PAGES, _LIST_PAGES, _LOG_PAGES = 4, 4, 8
+# Pages in the order of their entries in the last table.
+_AT_CODE, _AT_USER, _AT_DATA, _AT_RECORDS = 0, 1, 2, 3
+_AT_LIST = _AT_RECORDS + _RECORD_PAGES
+_AT_LOG = _AT_LIST + _LIST_PAGES
+_AT_WINDOW = _AT_LOG + _LOG_PAGES + 1  # Behind a page that isn't there: the log has an end.
+_OWN = _CHAIN + 2 + _RECORD_PAGES + _LIST_PAGES + _LOG_PAGES
+_TABLE, _KERNEL_CODE, _USER_CODE, _KERNEL_DATA = 0x67, 0x61, 0x65, 0x63
+_STACK_TOP = 0x800
+MAX_RECORDS = _RECORD_PAGES * FRAME // RECORD_BYTES
+MAX_LISTED = _LIST_PAGES * FRAME // 16 - 2
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Linear addresses of the pages, under the roots that have them in one slot."""
+
+    slot: int
+    code: int
+    user: int
+    gdt: int
+    stack: int
+    records: int
+    list: int
+    log: int
+    window: int
+
+
+class Stage:
+    """The pages, in a space that has the sequence's RAM beside them."""
+
+    def __init__(self, ram: tuple[tuple[int, int], ...]) -> None:
+        size = _OWN * FRAME
+        if any(start < _START + size and start + length > _START for start, length in ram):
+            raise BadInput(f"RAM at {_START:#x} is where the runner has its own pages")
+        if any(start + length > 1 << 40 for start, length in ram):
+            raise BadInput("RAM above 2^40, where the emulated CPU's addresses end")
+        self.own = _START, _START + size
+        self.space = Space((*ram, (_START, size)))
+        self._window: tuple[int, ...] | None = None
+        self._levels = 0
+        self._write(_CODE, array("Q", CODE.ljust(FRAME, b"\xf4")))
+        self._write(_DATA, GDT)
+        self.records = self._index(_DATA + 1)
+        self.list = self.records + _RECORD_PAGES * WORDS
+        self.log = self.list + _LIST_PAGES * WORDS
+
+    def show(self, levels: int, frames: Iterable[int]) -> None:
+        """Have the window show these frames; `BadInput` if they are too many."""
+        shown = tuple(frames)
+        if (levels, shown) == (self._levels, self._window):
+            return
+        if len(shown) > WORDS - _AT_WINDOW:
+            raise BadInput(f"{len(shown)} tables and pages: more than a sequence can have here")
+        own = range(_CODE, _OWN)
+        code, data, *rest = (_START + at * FRAME for at in own)
+        entries = [code | _KERNEL_CODE, code | _USER_CODE, data | _KERNEL_DATA]
+        entries += [*(frame | _KERNEL_DATA for frame in rest), 0]
+        entries += [frame | _KERNEL_DATA for frame in shown]
+        for at in range(levels - 2):
+            self._write(at, [_START + (at + 1) * FRAME | _TABLE])
+        self._write(levels - 2, entries)
+        self._levels, self._window = levels, shown
+
+    def lend(self, levels: int, slot: int, roots: Iterable[int]) -> View:
+        """Put the pages into this slot of each root, and return where they are seen."""
+        for root in roots:
+            self.space.view[(self.space.byte_at(root) >> 3) + slot] = _START | _TABLE
+        base = slot << (3 + 9 * levels)
+        if slot >= WORDS // 2:
+            base |= (1 << 64) - (1 << (12 + 9 * levels))
+        data = base + _AT_DATA * FRAME
+        return View(
+            slot=slot,
+            code=base + _AT_CODE * FRAME,
+            user=base + _AT_USER * FRAME,
+            gdt=data,
+            stack=data + _STACK_TOP,
+            records=base + _AT_RECORDS * FRAME,
+            list=base + _AT_LIST * FRAME,
+            log=base + _AT_LOG * FRAME,
+            window=base + _AT_WINDOW * FRAME,
+        )
+
+    def stack_index(self) -> int:
+        """Return the index in the space's words of the top of the stack."""
+        return self._index(_DATA) + _STACK_TOP // 8
+
+    def _index(self, page: int) -> int:
+        return self.space.byte_at(_START + page * FRAME) >> 3
+
+    def _write(self, page: int, words: Iterable[int]) -> None:
+        content = array("Q", words)
+        at = self._index(page)
+        self.space.view[at : at + WORDS] = content + array("Q", bytes(FRAME - 8 * len(content)))
+
+
+def roots_of(sequence: Sequence) -> list[int]:
+    """Return the root tables that a sequence loads, each once; `BadInput` for one outside RAM."""
+    loaded = [step.value & ADDRESS for step in sequence.steps if isinstance(step, MovCr3)]
+    roots = list(dict.fromkeys([Control.of(sequence.context).root, *loaded]))
+    for root in roots:
+        if not any(start <= root < start + size for start, size in sequence.ram):
+            raise BadInput(f"CR3 {root:#x} points to no RAM")
+    return roots
+
+
+def free_slot(levels: int, sequence: Sequence, roots: Iterable[int]) -> int:
+    """Return a slot of all roots that is empty, and that no address selects at any level."""
+    taken = {
+        access.va >> 3 + 9 * level & WORDS - 1
+        for access in sequence.accesses
+        for level in range(1, levels + 1)
+    }
+    stored = {step.pa for step in sequence.steps if isinstance(step, Store)}
+    for slot in range(WORDS - 2, 0, -1):
+        words = [root + 8 * slot for root in roots]
+        if slot not in taken and not any(sequence.entries.get(pa) or pa in stored for pa in words):
+            return slot
+    raise BadInput("no slot of the roots is free for the runner's own pages")

@@ -1,0 +1,107 @@
+"""The tables that some addresses are translated with, out of an address space of any size.
+
+A prober keeps copies of all tables that it is given, and looks through them for words that changed.
+Of a large address space it is therefore given a portion at a time: the tables on the way of the
+accesses that it is to make, by the probe's own reading. Were one left out, the emulated CPU would
+fault where a prediction says that it doesn't.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.probe.control import ADDRESS, Control
+from crosswalk.emu.probe.frames import has_frames, words_of
+from crosswalk.emu.probe.paths import distinct
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
+
+__all__ = ["Portion", "portion_of"]
+
+_PRESENT, _LARGE = np.uint64(1), np.uint64(0x80)
+_BLOCK = 1024  # Tables read at once.
+
+
+class Portion:
+    """A memory of which only some frames can be read; the others are zeros.
+
+    `frames` uint64[n] are those frames, ascending. Its ranges are those of the whole memory.
+    """
+
+    def __init__(self, memory: PhysicalMemory, frames: U64) -> None:
+        self._memory, self.frames = memory, frames
+
+    @property
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        """The backed ranges as (start, size) in bytes: sorted, disjoint, not adjacent."""
+        return self._memory.ranges
+
+    def read(self, pa: int, size: int) -> bytes:
+        """Return `size` bytes from `pa`; `BadInput` unless all of them are backed."""
+        data = bytearray(self._memory.read(pa, size))
+        frames = np.arange(pa & -FRAME, pa + size, FRAME, dtype=np.uint64)
+        for at in frames[~self._held(frames)].tolist():
+            first, end = max(at, pa) - pa, min(at + FRAME, pa + size) - pa
+            data[first:end] = bytes(end - first)
+        return bytes(data)
+
+    def word(self, pa: int) -> int | None:
+        """Return the 8-byte word at `pa`, a multiple of 8; None if its frame is not backed."""
+        word = self._memory.word(pa)
+        held = self._held(np.array([pa & -FRAME], np.uint64))[0]
+        return word if held or word is None else 0
+
+    def backed(self, frames: U64) -> NDArray[np.bool_]:
+        """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
+        return self._memory.backed(frames)
+
+    def tables(self, frames: U64) -> U64:
+        """Return the (n, 512) words of n frames: zeros of those that aren't of this portion."""
+        words = np.zeros((len(frames), WORDS), np.uint64)
+        held = self._held(frames)
+        words[held] = self._memory.tables(frames[held])
+        return words
+
+    def _held(self, frames: U64) -> NDArray[np.bool_]:
+        at = np.searchsorted(self.frames, frames)
+        found: NDArray[np.bool_] = at < len(self.frames)
+        found[found] = self.frames[at[found]] == frames[found]
+        return found
+
+
+def portion_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> PhysicalMemory:
+    """Return the portion that translates these addresses; in 32-bit and PAE paging the whole.
+
+    There are at most 2,052 tables in those modes.
+    """
+    control = Control.of(context)
+    if not control.long:
+        return memory
+    page = distinct(va >> np.uint64(12))
+    table = np.full(len(page), control.root, np.uint64)
+    found = [np.array([control.root], np.uint64)]
+    for level in range(control.levels, 1, -1):
+        index = page >> np.uint64(9 * (level - 1)) & np.uint64(WORDS - 1)
+        entry = _entries(memory, table, index)
+        down = (entry & _PRESENT) != 0
+        if level in (2, 3):
+            down &= (entry & _LARGE) == 0
+        page, table = page[down], entry[down] & np.uint64(ADDRESS & ~control.mask)
+        found.append(distinct(table))
+    frames = distinct(np.concatenate(found))
+    return Portion(memory, frames[has_frames(memory, frames)])
+
+
+def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:
+    """Return an entry of each of n tables, 0 where one isn't backed."""
+    entry = np.zeros(len(table), np.uint64)
+    order = np.argsort(table, kind="stable")
+    frames, first = np.unique(table[order], return_index=True)
+    bounds = np.append(first, len(table))
+    for at in range(0, len(frames), _BLOCK):
+        some = frames[at : at + _BLOCK]
+        rows = order[bounds[at] : bounds[at + len(some)]]
+        words = words_of(memory, some)
+        entry[rows] = words[np.searchsorted(some, table[rows]), index[rows].astype(np.intp)]
+    return entry

@@ -1,0 +1,140 @@
+"""A walker in C: `c:library.so`, with the interface of `crosswalk.h`."""
+
+import ctypes
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crosswalk.emu.targets.answers import Answers, Listing, nothing_said
+from crosswalk.emu.targets.capabilities import Claim, Failure, PeerFailure
+from crosswalk.emu.targets.guarded_memory import Lent
+from crosswalk.emu.targets.loaded import GiveUp
+from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, ask, ranges_of
+from crosswalk.walker.columns import Accesses, Kind
+from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import PhysicalMemory
+
+__all__ = ["CLibrary"]
+
+_TOP = (1 << 64) - 1
+_TRANSLATES = frozenset({Claim.TRANSLATION, Claim.RIGHTS})
+_LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+_SILENT = -1
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_uint64) for name in ("cr0", "cr3", "cr4", "efer")),
+        *((name, ctypes.c_uint32) for name in ("pkru", "maxphyaddr", "page1gb", "amd")),
+        ("frame", Lent.Function),
+    )
+
+
+class _Args(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("va", "pa", "size", "flags"))
+
+
+_Callback = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Args))
+
+
+class CLibrary:
+    """A shared library that walks memory which it is lent; `claims` are those of its exports.
+
+    Raises `BadInput` where it can't be loaded or lacks what it has to export, and for a claim
+    that its exports can't answer.
+    """
+
+    def __init__(self, path: str, chosen: frozenset[Claim] | None, give_up: GiveUp) -> None:
+        try:
+            self._library = ctypes.CDLL(str(Path(path).resolve()))
+        except OSError as error:
+            raise BadInput(str(error)) from error
+        if not hasattr(self._library, "crosswalk_attach"):
+            raise BadInput("exports no crosswalk_attach")
+        able: frozenset[Claim] = frozenset()
+        for name, claims in (("crosswalk_translate", _TRANSLATES), ("heki_walk", _LISTS)):
+            if hasattr(self._library, name):
+                able |= claims
+        if not able:
+            raise BadInput("exports neither heki_walk nor crosswalk_translate")
+        self.claims = able if chosen is None else chosen
+        if not self.claims <= able:
+            raise BadInput(f"its exports answer {', '.join(sorted(able))} only")
+        self._give_up = give_up
+        self._lent: Lent | None = None
+
+    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+        """Return what the library says of each access, and what it lists.
+
+        It can't be told of an encryption mask: with one it isn't asked.
+        """
+        if context.encryption_mask:
+            return nothing_said(accesses)
+        lent = Lent(memory)
+        state = _Memory(
+            context.cr0,
+            context.cr3,
+            context.cr4,
+            context.efer,
+            context.pkru,
+            context.maxphyaddr,
+            int(context.page1gb),
+            int(context.vendor is Vendor.AMD),
+            lent.function,
+        )
+        self._library.crosswalk_attach(ctypes.byref(state))
+        self._lent = lent  # What was lent before is let go of now, and not earlier.
+        answers = nothing_said(accesses)
+        if self.claims & _TRANSLATES:
+            self._translate(accesses, answers)
+        listing: Listing | None = None
+        if self.claims & _LISTS:
+            listing = ask(context, ranges_of(memory, context, accesses), self._listed)
+        return Answers(answers.outcomes, answers.silent, listing)
+
+    def _listed(self, va: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        found: list[tuple[int, int, int, int]] = []
+        kinds = self._give_up
+
+        def note(at: Any) -> None:
+            # Nothing can be raised through the library, which may never come back.
+            if len(found) > MAX_MAPPINGS:
+                message = f"more than {MAX_MAPPINGS:,} mappings"
+                kinds(PeerFailure(Failure.FLOOD, "too many mappings", message))
+            if not at:
+                kind = "called back with a null pointer"
+                kinds(PeerFailure(Failure.NONSENSE, kind, kind))
+            args = at[0]
+            found.append((args.va, args.pa, args.size, args.flags))
+
+        args = _Args()
+        callback = _Callback(note)
+        bounds = (ctypes.c_uint64(va), ctypes.c_uint64(min(end, _TOP)))
+        self._library.heki_walk(*bounds, callback, ctypes.byref(args))
+        yield from found if end <= _TOP else _to_the_end(found)
+
+    def _translate(self, accesses: Accesses, answers: Answers) -> None:
+        pa = ctypes.c_uint64()
+        translate = self._library.crosswalk_translate
+        columns = (accesses.va, accesses.type, accesses.cpl, accesses.ac)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        out = answers.outcomes
+        for row, (va, kind, cpl, ac) in enumerate(rows):
+            said = translate(ctypes.c_uint64(va), kind, cpl, int(ac), ctypes.byref(pa))
+            if said not in (0, 1, _SILENT):
+                kind_ = "crosswalk_translate returned neither 0, 1 nor -1"
+                raise PeerFailure(Failure.NONSENSE, kind_, f"{kind_}: {said}")
+            answers.silent[row] = said == _SILENT
+            out.kind[row] = Kind.OK if said == 1 else Kind.PAGE_FAULT
+            out.pa[row] = np.uint64(pa.value if said == 1 else 0)
+
+
+def _to_the_end(
+    found: Iterable[tuple[int, int, int, int]],
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield mappings; one cut off at 2^64 - 1, for want of a larger end, is whole again."""
+    for va, pa, size, flags in found:
+        yield va, pa, size + (va + size == _TOP), flags

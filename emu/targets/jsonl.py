@@ -1,0 +1,208 @@
+"""A walker of any language: `exec:COMMAND`, JSON lines on its standard input and output."""
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+
+from crosswalk.emu.targets.answers import Answers, Ranges, fill_row, nothing_said
+from crosswalk.emu.targets.capabilities import Claim, Failure, Limits, PeerFailure, parse_claims
+from crosswalk.emu.targets.mapping_lists import gather, ranges_of
+from crosswalk.emu.targets.validation import sane
+from crosswalk.emu.workers.command import Process
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Cpu
+from crosswalk.walker.formats.case import cpu_document
+from crosswalk.walker.memory import PhysicalMemory, SparseWords
+from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
+
+__all__ = ["PROTOCOL", "JsonLines"]
+
+PROTOCOL = "crosswalk-walker/1"
+
+_LINE = 256  # What an answer of a line may take before it counts as output.
+_LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+_CHANGES = 5
+
+Hex = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,16}\Z")]
+
+
+class _Hello(msgspec.Struct, forbid_unknown_fields=True):
+    protocol: str
+    claims: list[Claim]
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    outcome: str
+    pa: Hex = "0x0"
+    error_code: Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,4}\Z")] = "0x0"
+    cr2: Hex = "0x0"
+    entries: dict[Hex, Hex] = {}
+
+
+class _Mapping(msgspec.Struct, forbid_unknown_fields=True):
+    va: Hex
+    pa: Hex
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    flags: Hex = "0x0"
+
+
+class _List(msgspec.Struct, forbid_unknown_fields=True):
+    mappings: list[_Mapping]
+
+
+class JsonLines:
+    """A process that is told an address space and questions, a line each, and answers each.
+
+    Raises `BadInput` where it can't be started or doesn't greet, and for a claim that it
+    doesn't greet with.
+    """
+
+    def __init__(
+        self, name: str, command: str, chosen: frozenset[Claim] | None, limits: Limits
+    ) -> None:
+        self.name = name
+        self._limits = limits
+        self._process: Process | None = None
+        try:
+            self._command = shlex.split(command)
+        except ValueError as error:
+            raise BadInput(f"{name}: {error}") from error
+        if not self._command or shutil.which(self._command[0]) is None:
+            raise BadInput(f"{name}: there is no such command")
+        try:
+            hello = self._start()
+        except PeerFailure as failure:
+            raise BadInput(f"{name}: {failure}, instead of a greeting") from failure
+        able = parse_claims(",".join(hello.claims), name)
+        if chosen is not None and not chosen <= able:
+            self.close()
+            raise BadInput(f"--claims: {name} answers {', '.join(sorted(able))} only")
+        self.claims = able if chosen is None else chosen
+
+    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+        """Return what the walker says of each access; raises `PeerFailure`."""
+        answers = nothing_said(accesses)
+        asked = _questions(accesses) if self.claims - _LISTS else []
+        ranges = ranges_of(memory, context, accesses) if self.claims & _LISTS else None
+        lists = [] if ranges is None else _list_questions(ranges)
+        try:
+            if self._process is None:
+                self._start()
+            said = self._exchange([_space(memory, context), *asked, *lists], len(asked + lists))
+            for row, line in enumerate(said[: len(asked)]):
+                outcome = _outcome(line)
+                if outcome is not None:
+                    fill_row(answers, row, outcome)
+            listing = None
+            if ranges is not None:
+                listing = gather(context, ranges, (_mappings(line) for line in said[len(asked) :]))
+            return sane(Answers(answers.outcomes, answers.silent, listing), memory)
+        except PeerFailure:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Kill the process, and those that it started."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
+
+    def _start(self) -> _Hello:
+        self._process = Process(self._limits, lambda: None, self._command)
+        (line,) = self._exchange([], 1)
+        try:
+            hello = msgspec.json.decode(line, type=_Hello)
+        except msgspec.MsgspecError as error:
+            self.close()
+            raise _nonsense("no greeting", line, str(error)) from error
+        if hello.protocol != PROTOCOL:
+            self.close()
+            raise _nonsense("another protocol", line, f"not {PROTOCOL}")
+        return hello
+
+    def _exchange(self, lines: list[bytes], count: int) -> list[bytes]:
+        """Write lines and return as many answers, a line each."""
+        if self._process is None:
+            raise AssertionError("the process was not started")
+        missing = count
+
+        def whole(part: bytes) -> bool:
+            nonlocal missing
+            missing -= part.count(b"\n")
+            return missing <= 0
+
+        question = b"".join(line + b"\n" for line in lines)
+        said = self._process.talk(question, whole, self._limits.output + _LINE * count)
+        found = said.split(b"\n")
+        if len(found) != count + 1 or found.pop():
+            self.close()
+            message = f"{len(found)} answers to {count} questions"
+            raise PeerFailure(Failure.NONSENSE, "more answers than questions", message)
+        return found
+
+
+def _space(memory: PhysicalMemory, context: PagingContext) -> bytes:
+    """Return an address space as a line, with the keys of a case file."""
+    if not isinstance(memory, SparseWords):
+        raise BadInput("only memory of sparse words can be told to a process")
+    return msgspec.json.encode(
+        {
+            "cpu": cpu_document(Cpu.from_context(context)),
+            "ram": [[hex(start), hex(size)] for start, size in memory.ranges],
+            "entries": {hex(pa): hex(word) for pa, word in memory.words()},
+        }
+    )
+
+
+def _questions(accesses: Accesses) -> list[bytes]:
+    names = [kind.name.lower() for kind in AccessType]
+    columns = (accesses.va, accesses.type, accesses.cpl, accesses.ac)
+    return [
+        msgspec.json.encode({"va": hex(va), "access": names[kind], "cpl": cpl, "ac": ac})
+        for va, kind, cpl, ac in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def _list_questions(ranges: Ranges) -> list[bytes]:
+    bounds = zip(ranges.first.tolist(), ranges.last.tolist(), strict=True)
+    return [msgspec.json.encode({"first": hex(first), "last": hex(last)}) for first, last in bounds]
+
+
+def _outcome(line: bytes) -> Outcome | None:
+    """Return what an answer says of an access, None where it says that it says nothing."""
+    try:
+        said = msgspec.json.decode(line, type=_Said)
+    except msgspec.MsgspecError as error:
+        raise _nonsense("no answer to an access", line, str(error)) from error
+    entries = tuple((int(pa, 16), int(value, 16)) for pa, value in said.entries.items())
+    if len(entries) > _CHANGES:
+        raise _nonsense("no answer to an access", line, f"over {_CHANGES} entries")
+    if said.outcome == "ok":
+        return Translation(int(said.pa, 16), entries=entries)
+    if said.outcome == "page_fault":
+        return PageFault(int(said.error_code, 16), int(said.cr2, 16), entries)
+    if said.outcome == "general_protection":
+        return GeneralProtection(entries)
+    if said.outcome == "unknown":
+        return None
+    raise _nonsense("no answer to an access", line, f"outcome {said.outcome!r}")
+
+
+def _mappings(line: bytes) -> Iterator[tuple[int, int, int, int]]:
+    try:
+        said = msgspec.json.decode(line, type=_List)
+    except msgspec.MsgspecError as error:
+        raise _nonsense("no list of mappings", line, str(error)) from error
+    for each in said.mappings:
+        yield int(each.va, 16), int(each.pa, 16), each.size, int(each.flags, 16)
+
+
+def _nonsense(kind: str, line: bytes, why: str) -> PeerFailure:
+    text = line[:80].decode(errors="replace")
+    return PeerFailure(Failure.NONSENSE, kind, f"{text!r} is {kind}: {why}")

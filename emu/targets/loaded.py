@@ -1,0 +1,244 @@
+"""A walker that is loaded and asked in a process of its own."""
+
+import pickle
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import NoReturn, Protocol, TypeVar
+
+import msgspec
+import numpy as np
+
+from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, nothing_said
+from crosswalk.emu.targets.capabilities import Claim, Failure, Limits, PeerFailure, parse_claims
+from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
+from crosswalk.emu.targets.validation import sane
+from crosswalk.emu.workers.command import Process
+from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import PhysicalMemory
+
+__all__ = ["Contained", "GiveUp", "Loaded"]
+
+GiveUp = Callable[[PeerFailure], NoReturn]
+"""Says that the walker failed and ends the process: for where nothing can be raised."""
+
+_LENGTH = struct.Struct("<Q")
+_ASK, _TELL = 3, 4
+_ROW = 256  # More bytes than an answer to one access, or one mapping, takes.
+
+
+class Loaded(Protocol):
+    """A walker, loaded in the process that asks it."""
+
+    @property
+    def claims(self) -> frozenset[Claim]:
+        """What it answers."""
+        ...
+
+    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+        """Return what it says; may raise anything."""
+        ...
+
+
+class _Greeting(msgspec.Struct, forbid_unknown_fields=True):
+    claims: str = ""
+    refused: str = ""
+
+
+class _Reply(msgspec.Struct, forbid_unknown_fields=True):
+    """Columns as their bytes; or a failure, its kind, and a message."""
+
+    failed: tuple[Failure, str, str] | None = None
+    outcomes: list[bytes] = []
+    silent: bytes = b""
+    ranges: list[bytes] | None = None
+    mappings: list[bytes] = []
+    at: bytes = b""
+
+
+Form = TypeVar("Form", _Greeting, _Reply)
+
+
+class Contained:
+    """Loads a walker in a child, and asks it there; after a failure the next question loads anew.
+
+    `name` is what errors call it. Raises `BadInput` where it can't be loaded: because `load`
+    raises that, or fails in any other way.
+    """
+
+    def __init__(self, name: str, load: Callable[[GiveUp], Loaded], limits: Limits) -> None:
+        self.name = name
+        self._load, self._limits = load, limits
+        self._process: Process | None = None
+        try:
+            greeting = self._start()
+        except PeerFailure as failure:
+            raise BadInput(f"{name}: {failure}, when it is loaded") from failure
+        self.claims = parse_claims(greeting.claims, name)
+
+    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+        """Return what the walker says of each access; raises `PeerFailure`."""
+        question = pickle.dumps((memory, context, accesses))
+        allowed = (len(accesses) + 2 * MAX_MAPPINGS) * _ROW
+        try:
+            if self._process is None:
+                self._start()
+            reply = self._said(_Reply, _LENGTH.pack(len(question)) + question, allowed)
+            return sane(_answers(reply, accesses), memory)
+        except BadInput as error:
+            kind = "can't be loaded once more"
+            raise PeerFailure(Failure.CRASH, kind, f"{kind}: {error}") from error
+        except PeerFailure:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Kill the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
+
+    def _start(self) -> _Greeting:
+        self._process = Process(self._limits, lambda: _serve(self._load))
+        greeting = self._said(_Greeting, b"", 1 << 20)
+        if greeting.refused:
+            self.close()
+            raise BadInput(f"{self.name}: {greeting.refused}")
+        return greeting
+
+    def _said(self, form: type[Form], question: bytes, allowed: int) -> Form:
+        if self._process is None:
+            raise AssertionError("the process was not started")
+        said = self._process.talk(question, _Framed(), allowed)[_LENGTH.size :]
+        try:
+            return msgspec.msgpack.decode(said, type=form)
+        except msgspec.MsgspecError as error:  # It wrote into what isn't its own.
+            raise _garbled(str(error)) from error
+
+
+class _Framed:
+    """Tells when a length, and so many bytes behind it, are there."""
+
+    def __init__(self) -> None:
+        self._head, self._seen = b"", 0
+
+    def __call__(self, part: bytes) -> bool:
+        self._head = (
+            (self._head + part)[: _LENGTH.size] if self._seen < _LENGTH.size else self._head
+        )
+        self._seen += len(part)
+        if len(self._head) < _LENGTH.size:
+            return False
+        return self._seen >= _LENGTH.size + int(_LENGTH.unpack(self._head)[0])
+
+
+def _serve(load: Callable[[GiveUp], Loaded]) -> None:
+    """Load the walker and answer one question after the other, until there are no more."""
+    # Whoever replaced these here had descriptors in mind that are closed by now.
+    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115  # Open to the end.
+    sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", errors="replace")  # noqa: SIM115  # The same.
+    with open(_ASK, "rb") as asked, open(_TELL, "wb") as told:
+
+        def tell(said: _Greeting | _Reply) -> None:
+            data = msgspec.msgpack.encode(said)
+            told.write(_LENGTH.pack(len(data)) + data)
+            told.flush()
+
+        def give_up(failure: PeerFailure) -> NoReturn:
+            tell(_failed(failure))
+            while True:
+                signal.pause()  # Whoever reads it kills this process.
+
+        try:
+            walker = load(give_up)
+        except BadInput as error:
+            tell(_Greeting(refused=str(error)))
+            return
+        tell(_Greeting(claims=",".join(sorted(walker.claims))))
+        while len(head := asked.read(_LENGTH.size)) == _LENGTH.size:
+            question = pickle.loads(asked.read(_LENGTH.unpack(head)[0]))  # noqa: S301  # From our parent.
+            try:
+                reply = _reply(walker.answer(*question))
+            except PeerFailure as failure:
+                reply = _failed(failure)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever it raises is a result.
+                reply = _failed(_raised(error))
+            tell(reply)
+
+
+def _raised(error: BaseException) -> PeerFailure:
+    kind = f"raised {type(error).__name__}"
+    return PeerFailure(Failure.CRASH, kind, ": ".join([kind, *str(error).splitlines()[:1]]))
+
+
+def _failed(failure: PeerFailure) -> _Reply:
+    return _Reply(failed=(failure.failure, failure.kind, str(failure)))
+
+
+def _columns(rows: Rows) -> list[bytes]:
+    return [getattr(rows, field.name).tobytes() for field in fields(rows)]  # type: ignore[arg-type]  # Only dataclasses derive from it.
+
+
+def _reply(answers: Answers) -> _Reply:
+    outcomes, silent, listing = (
+        _columns(answers.outcomes),
+        answers.silent.tobytes(),
+        answers.listing,
+    )
+    if listing is None:
+        return _Reply(outcomes=outcomes, silent=silent)
+    return _Reply(
+        outcomes=outcomes,
+        silent=silent,
+        ranges=_columns(listing.ranges),
+        mappings=_columns(listing.mappings),
+        at=listing.at.tobytes(),
+    )
+
+
+def _answers(reply: _Reply, accesses: Accesses) -> Answers:
+    """Return the answers that were sent; a walker may have written where it should not.
+
+    Raises the `PeerFailure` that was sent in their place.
+    """
+    if reply.failed is not None:
+        raise PeerFailure(*reply.failed)
+    form = nothing_said(accesses)
+    try:
+        outcomes = _filled(form.outcomes, reply.outcomes)
+        silent = np.frombuffer(reply.silent, np.bool_)
+        listing = None
+        if reply.ranges is not None:
+            ranges = Ranges(*_as(reply.ranges, np.uint64, np.uint64, np.bool_))
+            mappings = Listed(*_as(reply.mappings, *[np.uint64] * 4))
+            listing = Listing(ranges, mappings, np.frombuffer(reply.at, np.int64))
+    except ValueError as error:
+        raise _garbled(str(error)) from error
+    if len(silent) != len(accesses) or (outcomes.kind > max(Kind)).any():
+        raise _garbled("wrong columns")
+    return Answers(outcomes, silent, listing)
+
+
+def _filled(form: Outcomes, columns: list[bytes]) -> Outcomes:
+    pairs = zip(fields(form), columns, strict=True)
+    return Outcomes(
+        *(
+            np.frombuffer(column, getattr(form, field.name).dtype).reshape(
+                getattr(form, field.name).shape
+            )
+            for field, column in pairs
+        )
+    )
+
+
+def _as(columns: list[bytes], *types: type[np.generic]) -> list[np.ndarray]:
+    return [np.frombuffer(column, kind) for column, kind in zip(columns, types, strict=True)]
+
+
+def _garbled(why: str) -> PeerFailure:
+    kind = "its process sent garbage"
+    return PeerFailure(Failure.NONSENSE, kind, f"{kind}: {why}")

@@ -1,0 +1,216 @@
+"""Lists of mappings: which to ask for, and what they say of an address."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.targets.answers import Listed, Listing, Ranges
+from crosswalk.emu.targets.capabilities import Failure, PeerFailure
+from crosswalk.walker.bulk import linear_addresses
+from crosswalk.walker.columns import Accesses, distinct
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import LEVELS
+from crosswalk.walker.leaves import Expanded, Tables, expand, walk_leaves
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
+from crosswalk.walker.rights import ALL_GRANTS
+
+__all__ = [
+    "MAX_LISTED",
+    "MAX_MAPPINGS",
+    "Lister",
+    "ask",
+    "gather",
+    "look_up",
+    "ranges_of",
+    "true_listing",
+]
+
+MAX_LISTED = 4096
+"""Up to how many mappings a range is listed as a whole; eight such ranges at the most."""
+
+MAX_MAPPINGS = 1 << 17
+"""The most mappings that a walker may list for one question."""
+
+Lister = Callable[[int, int], Iterable[Sequence[Any]]]
+"""Lists the (va, pa, size) or (va, pa, size, flags) of what touches [va, va_end)."""
+
+_TOP = 1 << 64
+_SLOTS = 512
+_MAX_ALL = 8 * MAX_LISTED
+
+
+def ranges_of(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Ranges:
+    """Return what to ask a walker that lists: all that can be listed, and the pages left.
+
+    Root entries below which there are at most `MAX_LISTED` mappings are asked for as a whole,
+    together with the holes between them: a mapping that isn't there shows wherever it is. An
+    address space that leads back to itself has more mappings than anybody can list: there only
+    the pages of the accesses are asked for, one at a time: those of their linear addresses, after
+    LAM and UAI. What isn't canonical never is.
+    """
+    whole = _whole_ranges(memory, context)
+    page = distinct(linear_addresses(context, accesses) & ~np.uint64(FRAME - 1))
+    page = page[_canonical(context, page)]
+    starts = np.array([first for first, _ in whole], np.uint64)
+    ends = np.array([last for _, last in whole], np.uint64)
+    within = np.searchsorted(starts, page, side="right") - 1
+    covered = np.zeros(len(page), np.bool_)
+    if len(starts):
+        covered = (within >= 0) & (page <= ends[np.maximum(within, 0)])
+    page = page[~covered]
+    first = np.concatenate([starts, page])
+    last = np.concatenate([ends, page + np.uint64(FRAME - 1)])
+    order = np.argsort(first, kind="stable")
+    kind = np.concatenate([np.ones(len(starts), np.bool_), np.zeros(len(page), np.bool_)])
+    return Ranges(first[order], last[order], kind[order])
+
+
+def _whole_ranges(memory: PhysicalMemory, context: PagingContext) -> list[tuple[int, int]]:
+    """Return (first, last) of the ranges that can be listed, each within one half."""
+    span = LEVELS[context.levels].span
+    counts = _by_slot(memory, context)
+    found: list[tuple[int, int]] = []
+    left = _MAX_ALL
+    for half in (0, 1):
+        count = MAX_LISTED + 1  # The first slot of a half begins a range.
+        for slot in range(half * _SLOTS // 2, (half + 1) * _SLOTS // 2):
+            va = slot * span + half * (_TOP - _SLOTS * span)
+            held = counts[slot]
+            if held > min(MAX_LISTED, left):
+                count = MAX_LISTED + 1
+                continue
+            left -= held
+            if count + held > MAX_LISTED:
+                found.append((va, va + span - 1))
+                count = held
+            else:
+                found[-1] = (found[-1][0], va + span - 1)
+                count += held
+    return found
+
+
+def _by_slot(memory: PhysicalMemory, context: PagingContext) -> list[int]:
+    """Return how many mappings there are below each root entry, or some number too many.
+
+    Tables are counted once a level, whoever leads there, from the last level up.
+    """
+    frames = np.array([context.root], np.uint64)
+    parts: list[tuple[U64, Expanded]] = []
+    for level in range(context.levels, 0, -1):
+        nothing = np.zeros(len(frames), np.uint64)
+        grants = np.full(len(frames), ALL_GRANTS, np.uint8)
+        part = expand(memory, context, level, Tables(nothing, frames, grants))
+        parts.append((frames, part))
+        frames = distinct(part.children.frame)
+    below, counts = frames, np.zeros(0, np.int64)
+    for frames, part in reversed(parts):
+        under = np.zeros(len(part.children), np.int64)
+        if len(below):
+            under = counts[np.searchsorted(below, part.children.frame)]
+        own = np.bincount(part.leaf_parent, minlength=len(frames))
+        counts = own + np.bincount(part.child_parent, under, len(frames)).astype(np.int64)
+        counts = np.minimum(counts, MAX_LISTED + 1)
+        below = frames
+    slot = part.children.va >> np.uint64(LEVELS[context.levels].shift)
+    found: list[int] = np.bincount(slot.astype(np.intp), under, _SLOTS).astype(np.int64).tolist()
+    return found
+
+
+def _canonical(context: PagingContext, va: U64) -> NDArray[np.bool_]:
+    top = va >> np.uint64(context.va_bits - 1)
+    found: NDArray[np.bool_] = (top == 0) | (top == np.uint64((1 << (65 - context.va_bits)) - 1))
+    return found
+
+
+def true_listing(memory: PhysicalMemory, context: PagingContext, ranges: Ranges) -> Listing:
+    """Return the mappings of the ranges that are whole, as the built-in walker lists them."""
+    columns: list[list[U64]] = [[np.zeros(0, np.uint64)] for _ in range(4)]
+    at = [np.zeros(0, np.int64)]
+    for row in np.flatnonzero(ranges.whole).tolist():
+        end = int(ranges.last[row]) + 1
+        for leaves in walk_leaves(memory, context, int(ranges.first[row]), end):
+            parts = (leaves.va, leaves.pa, leaves.size, leaves.flags)
+            for column, part in zip(columns, parts, strict=True):
+                column.append(part)
+            at.append(np.full(len(leaves), row, np.int64))
+    return Listing(ranges, Listed(*map(np.concatenate, columns)), np.concatenate(at))
+
+
+def ask(context: PagingContext, ranges: Ranges, lister: Lister) -> Listing:
+    """Return what a function lists for each range; raises `PeerFailure` as `gather`."""
+    bounds = zip(ranges.first.tolist(), ranges.last.tolist(), strict=True)
+    return gather(context, ranges, (lister(first, last + 1) for first, last in bounds))
+
+
+def gather(
+    context: PagingContext, ranges: Ranges, lists: Iterable[Iterable[Sequence[Any]]]
+) -> Listing:
+    """Return a walker's lists, one for each range, checked.
+
+    What doesn't touch the range that was asked for is left out. Raises `PeerFailure` for too
+    many mappings, for what is no mapping, for one at an address that isn't canonical, and for
+    two of one address.
+    """
+    rows: list[tuple[int, int, int, int]] = []
+    at: list[int] = []
+    count = 0
+    for number, mappings in enumerate(lists):
+        first, last = int(ranges.first[number]), int(ranges.last[number])
+        mine = []
+        for mapping in mappings:
+            count += 1
+            if count > MAX_MAPPINGS:
+                message = f"more than {MAX_MAPPINGS:,} mappings"
+                raise PeerFailure(Failure.FLOOD, "too many mappings", message)
+            row = _checked(context, mapping)
+            if row[0] <= last and row[0] + row[2] > first:
+                mine.append(row)
+        mine.sort()
+        for one, other in pairwise(mine):
+            if one[0] + one[2] > other[0]:
+                message = f"two mappings of {other[0]:#x} in one list"
+                raise PeerFailure(Failure.NONSENSE, "two mappings of one address", message)
+        rows += mine
+        at += [number] * len(mine)
+    table = np.array(rows, np.uint64).reshape(-1, 4)
+    listed = Listed(*(np.ascontiguousarray(table[:, column]) for column in range(4)))
+    return Listing(ranges, listed, np.array(at, np.int64))
+
+
+def _checked(context: PagingContext, mapping: Sequence[Any]) -> tuple[int, int, int, int]:
+    try:
+        va, pa, size, flags = (index(number) for number in (*mapping, 0)[:4])
+    except (TypeError, ValueError) as error:
+        raise _no_mapping(f"{mapping!r:.100} is no (va, pa, size, flags)") from error
+    if not all(0 <= number < _TOP for number in (va, pa, size, flags)) or not size:
+        raise _no_mapping(f"{mapping!r:.100} is no (va, pa, size, flags) of 64 bits")
+    if va + size > _TOP:
+        raise _no_mapping(f"the mapping of {va:#x} leads over the end of all addresses")
+    if not context.canonical(va):
+        message = f"a mapping of {va:#x}, which is not canonical"
+        raise PeerFailure(Failure.NONSENSE, "a mapping that is not canonical", message)
+    return va, pa, size, flags
+
+
+def _no_mapping(message: str) -> PeerFailure:
+    return PeerFailure(Failure.NONSENSE, "no mapping", message)
+
+
+def look_up(listing: Listing, va: U64) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return int[n] and bool[n]: the mapping of each address, and whether there is one.
+
+    Of an address only the mappings count that were listed for the range which it lies in.
+    """
+    mappings, ranges = listing.mappings, listing.ranges
+    if not len(mappings):
+        return np.zeros(len(va), np.intp), np.zeros(len(va), np.bool_)
+    # Ranges are disjoint and each mapping touches its own: cut off there, they are in order.
+    begins = np.maximum(mappings.va, ranges.first[listing.at])
+    row = np.maximum(np.searchsorted(begins, va, side="right") - 1, 0)
+    inside = (va >= begins[row]) & (va - mappings.va[row] < mappings.size[row])
+    inside &= va <= ranges.last[listing.at[row]]
+    return row, inside

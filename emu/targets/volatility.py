@@ -1,0 +1,95 @@
+"""Volatility 3's Intel layers, as a walker under test."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from crosswalk.emu.targets.answers import Answers, nothing_said
+from crosswalk.emu.targets.capabilities import Claim
+from crosswalk.walker.columns import Accesses, Kind, distinct
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+
+__all__ = ["Volatility"]
+
+_PHYSICAL_END = (1 << 52) - 1
+_LAYERS = {
+    PagingMode.BIT32: "Intel",
+    PagingMode.PAE: "IntelPAE",
+    PagingMode.LEVEL4: "Intel32e",
+}
+
+
+class Volatility:
+    """Its layers for all modes but 5-level paging; raises `BadInput` where it isn't installed."""
+
+    claims = frozenset({Claim.TRANSLATION})
+
+    def __init__(self) -> None:
+        if find_spec("volatility3") is None:
+            raise BadInput("isn't installed: pip install crosswalk-x86[volatility3]")
+        self._exceptions = import_module("volatility3.framework.exceptions")
+
+    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+        """Return for each access whether its address is mapped there, and where to.
+
+        It has no layer for 5-level paging, and takes an encryption mask for address bits: of these
+        it says nothing.
+        """
+        answers = nothing_said(accesses)
+        if context.mode not in _LAYERS or context.encryption_mask:
+            return answers
+        layer = _layer(memory, context)
+        answers.silent[:] = False
+        pages = distinct(accesses.va >> np.uint64(12))
+        which = np.searchsorted(pages, accesses.va >> np.uint64(12))
+        base = np.zeros(len(pages), np.uint64)
+        mapped = np.zeros(len(pages), np.bool_)
+        for row, page in enumerate(pages.tolist()):
+            try:
+                # What else translates splits ranges first, and asks whether there is RAM.
+                base[row] = layer._translate(page * FRAME)[0]  # noqa: SLF001
+            except self._exceptions.InvalidAddressException:
+                continue
+            mapped[row] = True
+        found = mapped[which]
+        answers.outcomes.kind[:] = np.where(found, Kind.OK, Kind.PAGE_FAULT)
+        inside = accesses.va & np.uint64(FRAME - 1)
+        answers.outcomes.pa[:] = np.where(found, base[which] + inside, np.uint64(0))
+        return answers
+
+
+def _layer(memory: PhysicalMemory, context: PagingContext) -> Any:
+    framework = "volatility3.framework"
+    contexts = import_module(f"{framework}.contexts")
+    intel = import_module(f"{framework}.layers.intel")
+    interfaces = import_module(f"{framework}.interfaces.layers")
+
+    def read(_self: object, offset: int, length: int, *_pad: object, **_named: object) -> bytes:
+        frame = np.array([offset & -FRAME], np.uint64)
+        inside = offset & (FRAME - 1)
+        return memory.tables(frame).tobytes()[inside : inside + length].ljust(length, b"\0")
+
+    def is_valid(_self: object, _offset: int, _length: int = 1) -> bool:
+        return True
+
+    lent = type(
+        "Lent",
+        (interfaces.DataLayerInterface,),
+        {
+            "maximum_address": _PHYSICAL_END,
+            "minimum_address": 0,
+            "read": read,
+            "write": None,
+            "is_valid": is_valid,
+            "get_requirements": classmethod(lambda _: []),
+        },
+    )
+    session = contexts.Context()
+    session.add_layer(lent(session, "memory", "memory"))
+    session.config["intel.memory_layer"] = "memory"
+    session.config["intel.page_map_offset"] = context.root
+    return getattr(intel, _LAYERS[context.mode])(session, "intel", "intel")

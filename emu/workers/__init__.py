@@ -1,0 +1,1 @@
+"""Child processes: everything that may crash, hang, or be killed by others."""

@@ -1,0 +1,192 @@
+"""`replay --walker`: what a walker says, beside what is true."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from crosswalk.walker.formats import Probe, dump_case, load_case, parse_case
+from tests.emu.cases import KNOWN_CASES
+from tests.emu.cli.conftest import case_of, small
+from tests.emu.cli.test_replay import written
+
+
+@pytest.fixture
+def walker(tmp_path):
+    """Write a walker's body, and return the options that name it."""
+
+    def make(body, name="its"):
+        path = tmp_path / f"{name}.py"
+        path.write_text(f"from walker import *\ndef f(memory, context, access): return {body}\n")
+        return ["--walker", f"python:{path}:f"]
+
+    return make
+
+
+RIGHT = "translate(memory, context, access)"
+UPPER = "0x1000 = 0x2027, 0x2000 = 0x3027, 0x3010 = 0x4027"
+MARKS = f"{UPPER}, 0x4008 = 0x9021"
+
+
+def test_a_walker_that_is_right_is_exit_status_0(run, small_case, walker):
+    ran = run("replay", small_case, *walker(RIGHT), "--claims", "faults,marks")
+    assert 0 == ran.status
+    lines = ran.out.splitlines()
+    assert lines[0].startswith(f"{small_case}: probes 4, divergences 0, wrong answers of python:")
+    assert lines[0].endswith(": 0")
+    fault = "#PF, error code 0x3 (P W/R), CR2 0x401000"
+    assert f"right: write of 0x401000 at CPL 0: {fault}; may change {MARKS}" in lines
+
+
+def test_a_wrong_answer_is_exit_status_1_and_shown_beside_both_others(run, small_case, walker):
+    body = f"Translation(0x9000) if access.va == 0x40_1000 else {RIGHT}"
+    ran = run("replay", small_case, *walker(body), "--claims", "rights")
+    assert 1 == ran.status
+    lines = ran.out.splitlines()
+    at = lines.index("wrong: write of 0x401000 at CPL 0")
+    assert [
+        "  rule:      R/W of a PTE: says allowed, it is refused",
+        "  walker:    allowed, pa 0x9000",
+        f"  predicted: #PF, error code 0x3 (P W/R), CR2 0x401000; may change {MARKS}",
+        f"  observed:  #PF, error code 0x3 (P W/R), CR2 0x401000; changes {UPPER}",
+        "  PML4E[0]     at 0x00000001000 = 0x0000000000002007  table  RW US",
+    ] == lines[at + 1 : at + 6]
+    assert "right: read of 0x402000 at CPL 3: refused" in lines
+
+
+@pytest.mark.parametrize(
+    ("claims", "words"),
+    [
+        ("translation", ("mapped, pa 0x8123", "not mapped")),
+        ("rights", ("allowed, pa 0x8123", "refused")),
+        ("faults", ("ok, pa 0x8123", "#GP(0)")),
+    ],
+)
+def test_a_walker_is_quoted_as_far_as_it_claims(run, small_case, walker, claims, words):
+    body = f"None if access.type == 9 else {RIGHT}"
+    if claims == "translation":
+        body = "translate(memory, context, Access(access.va, AccessType.READ))"
+    ran = run("replay", small_case, *walker(body), "--claims", claims)
+    assert 0 == ran.status
+    assert f"right: write of 0x400123 at CPL 0: {words[0]}" in ran.out
+    assert f"right: execute of 0x1000000000000000 at CPL 0: {words[1]}" in ran.out
+
+
+def test_silence_is_shown_and_is_not_wrong(run, small_case, walker):
+    ran = run("replay", small_case, *walker("NotImplemented"))
+    assert 0 == ran.status
+    assert 4 == ran.out.count(": nothing said\n")
+
+
+def test_json_is_the_case_with_what_the_walker_said_as_predicted(run, small_case, walker):
+    body = f"Translation(0x9000) if access.va == 0x40_1000 else {RIGHT}"
+    options = walker(body)
+    ran = run("replay", small_case, *options, "--claims", "rights", "--json")
+    plain = parse_case(run("replay", small_case, "--json").out.encode(), "plain")
+    case = parse_case(ran.out.encode(), "answer")
+    assert 1 == ran.status
+    assert options[1] == case.walker
+    assert [probe.observed for probe in plain.probes] == [probe.observed for probe in case.probes]
+    assert ("ok", 0x9000) == (case.probes[1].predicted.outcome, case.probes[1].predicted.pa)
+    # Where it is right as far as it claims, that is completed by what is true.
+    rest = [at for at in range(4) if at != 1]
+    assert [plain.probes[at].observed for at in rest] == [case.probes[at].predicted for at in rest]
+
+
+def test_where_nothing_is_said_nothing_is_predicted(run, small_case, walker):
+    case = parse_case(
+        run("replay", small_case, *walker("NotImplemented"), "--json").out.encode(), ""
+    )
+    assert [None] * 4 == [probe.predicted for probe in case.probes]
+    assert None not in [probe.observed for probe in case.probes]
+
+
+def test_a_failure_is_wrong_and_said_on_either_stream(run, small_case, walker):
+    options = walker("1 // 0")
+    ran = run("replay", small_case, *options)
+    assert 1 == ran.status
+    assert "failed: an answer within the limits is due" in ran.out
+    assert "  walker:    crash: raised ZeroDivisionError: integer division" in ran.out
+    ran = run("replay", small_case, *options, "--json")
+    assert 1 == ran.status
+    assert "raised ZeroDivisionError" in ran.err
+    assert "predicted" not in json.loads(ran.out)["probes"][0]
+
+
+def test_what_is_wrong_beside_the_probes_is_shown(run, tmp_path):
+    path = tmp_path / "its.py"
+    path.write_text(
+        "from walker import mappings\n"
+        "def f(memory, context, va, end):\n"
+        "    for each in mappings(memory, context, va, end):\n"
+        "        yield each.va, each.pa, each.size, each.flags\n"
+        "    if va == 0: yield 0x7000_0000_0000, 0x5000, 4096, 0\n"
+        "f.claims = 'leaves,flags'\n"
+    )
+    case = written(tmp_path / "case.json", case_of(Probe(va=0x40_0000, access="read")))
+    ran = run("replay", case, "--walker", f"python:{path}:f")
+    assert 1 == ran.status
+    assert "right: read of 0x400000 at CPL 0: mapped, pa 0x8000, a page of 4 KiB" in ran.out
+    lines = ran.out.splitlines()
+    at = lines.index("wrong: read of 0x700000000000 at CPL 0, beside the probes")
+    assert [
+        "  rule:      P of a PML4E: says mapped, it is not mapped",
+        "  walker:    mapped, pa 0x5000, a page of 4 KiB",
+        "  true:      not mapped",
+    ] == lines[at + 1 : at + 4]
+
+
+def test_a_walker_that_a_case_names_is_not_run(run, small_case, tmp_path):
+    touched = tmp_path / "touched"
+    named = replace(load_case(small_case), walker=f"exec:touch '{touched}'")
+    small_case.write_bytes(dump_case(named))
+    for arguments in (["replay"], ["reduce"]):
+        ran = run(*arguments, small_case)
+        assert f"--walker 'exec:touch '\"'\"'{touched}'\"'\"''" in ran.err
+    ran = run("replay", small_case)
+    assert (0, 4) == (ran.status, ran.out.count("agree: "))
+    assert not touched.exists()
+
+
+def test_a_case_of_another_walker_is_remarked_upon(run, small_case, walker):
+    small_case.write_bytes(dump_case(replace(load_case(small_case), walker="volatility3")))
+    ran = run("replay", small_case, *walker(RIGHT))
+    assert f"{small_case}: found with another walker under test" in ran.err
+    assert "--walker volatility3" in ran.err
+
+
+@pytest.mark.parametrize("path", sorted(KNOWN_CASES.iterdir()), ids=lambda path: path.stem)
+def test_where_the_emulator_is_known_to_be_wrong_the_walker_is_not(run, path):
+    ran = run("replay", path, "--walker", "bulk")
+    assert 0 == ran.status
+    assert f"  known emulator divergence: {path.stem}" in ran.out
+
+
+def test_several_cases_are_put_to_one_walker(run, small_case, tmp_path, walker):
+    other = written(tmp_path / "other.json", case_of(words=small().words))
+    ran = run("replay", small_case, other, *walker("None"), "--claims", "rights")
+    assert 1 == ran.status
+    assert "probes 4, divergences 0, wrong answers of python" in ran.out
+    assert "probes 0, divergences 0, wrong answers of python" in ran.out
+
+
+def test_who_lists_and_translates_may_be_silent_about_an_access(run, tmp_path):
+    path = tmp_path / "both.py"
+    path.write_text(
+        "import json, sys\n"
+        "def tell(said): print(json.dumps(said), flush=True)\n"
+        "tell({'protocol': 'crosswalk-walker/1', 'claims': ['leaves', 'rights']})\n"
+        "for line in sys.stdin:\n"
+        "    if 'first' in line: tell({'mappings': []})\n"
+        "    elif 'va' in line: tell({'outcome': 'unknown'})\n"
+    )
+    walker = ["--walker", f"exec:{sys.executable} {path}"]
+    case = written(tmp_path / "case.json", case_of(Probe(va=0x40_2000, access="read"), words={}))
+    ran = run("replay", case, *walker)
+    assert (0, True) == (ran.status, "right: read of 0x402000 at CPL 0: nothing said" in ran.out)
+    case = written(tmp_path / "case.json", case_of(Probe(va=0x40_0000, access="read")))
+    ran = run("replay", case, *walker)
+    assert 1 == ran.status
+    rule = "  rule:      a 4-KiB page that is there: says not mapped, it is mapped\n"
+    assert f"wrong: read of 0x400000 at CPL 0\n{rule}  walker:    not mapped\n" in ran.out

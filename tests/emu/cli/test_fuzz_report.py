@@ -1,0 +1,80 @@
+"""The last word of a campaign: agreement only on what was asked and answered."""
+
+import pytest
+
+from crosswalk.emu.cli.fuzz_report import verdict
+from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.campaign.state import Found, State, new_cells
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.targets import Claim
+from crosswalk.emu.targets.answers import nothing_said
+
+
+def state(walker=None, **counts):
+    return State({"walker": walker}, layouts=20, **counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "status", "word"),
+    [
+        ({"probes": 10}, 0, "agreement"),
+        (
+            {"probes": 1000, "predicted_only": {"LAM": 12}},
+            0,
+            "agreement on 1,000 of 1,012 probes; predicted only: 12 (LAM)",
+        ),
+        (
+            {"probes": 1000, "known": {"one": 90, "two": 10}, "predicted_only": {"LAM": 12}},
+            0,
+            "agreement on 900 of 1,012 probes; known divergences: 100; predicted only: 12 (LAM)",
+        ),
+        ({"probes": 10, "known": {"one": 10}}, 0, "known divergences alone"),
+        ({"probes": 10, "not_asked": {"some": 3}}, 0, "agreement; not asked: 3 (some)"),
+        (
+            {"probes": 10, "copied": 4, "masked": 5},
+            0,
+            "agreement; 4 under a copy of the root; 5 with the encryption mask taken off",
+        ),
+        ({}, 2, "nothing asked"),
+        ({"predicted_only": {"UAI": 2}}, 2, "nothing asked; predicted only: 2 (UAI)"),
+        ({"probes": 10, "findings": {"one": Found("s", "walker", 1, 0)}}, 1, "FAILED"),
+        ({"probes": 10, "walker": "mine"}, 2, "nothing answered by mine"),
+        ({"probes": 10, "walker": "mine", "answered": 9}, 0, "agreement"),
+        (
+            {"probes": 10, "walker": "mine", "answered": 4, "declined": 6},
+            0,
+            "agreement; mine declined 6 of its accesses",
+        ),
+    ],
+)
+def test_the_word_is_agreement_only_where_somebody_answered(counts, status, word):
+    assert (status, word) == verdict(state(**counts))
+    if status:
+        assert "agreement" not in word
+
+
+def test_a_campaign_of_no_layouts_agrees_with_nobody(run, tmp_path):
+    ran = run("fuzz", "--cases", 0, "--jobs", 1, "--corpus", tmp_path / "none")
+    assert (2, True) == (ran.status, "verdict: nothing asked\n" in ran.out)
+
+
+class Silent:
+    name, claims = "silent", frozenset({Claim.FAULTS})
+
+    def answer(self, _memory, _context, accesses):
+        return nothing_said(accesses)
+
+
+def test_what_a_walker_declines_is_counted():
+    layout = generate(0, 1, accesses=96)
+    tried = attempt.Tester(peer=Silent()).attempt(lambda: layout)
+    assert (0, len(layout.accesses), ()) == (tried.answered, tried.declined, tried.findings)
+    tried = attempt.Tester().attempt(lambda: layout)
+    assert (0, 0) == (tried.answered, tried.declined)
+
+
+def test_new_cells_are_those_of_the_last_tenth_of_the_layouts():
+    assert (0, None) == new_cells(state())
+    grown = state(growth=[(0, 100), (17, 5), (18, 2), (19, 1)])
+    assert (3, 19) == new_cells(grown)
+    assert (0, 17) == new_cells(state(growth=[(0, 100), (17, 5)]))

@@ -1,0 +1,211 @@
+import glob
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from crosswalk.emu.cli import matrix as crossing
+from crosswalk.emu.cli import progress as pace
+from crosswalk.emu.matrix.summary import Group, Summary, load_summary
+
+
+def test_list_shows_dimensions_sizes_and_reasons(run):
+    done = run("matrix", "--list", "--select", "section=kvm-access")
+    assert done.status == 0
+    assert "kvm-access: 3,207,168" in done.out
+    assert "left out: " in done.out
+
+
+def test_list_as_records(run):
+    done = run("matrix", "--list", "--json")
+    records = [json.loads(line) for line in done.out.splitlines()]
+    combinations = {True: 0, False: 0}
+    for record in records:
+        combinations[record.get("mode") in ("32bit", "pae")] += record.get("combinations", 0)
+    assert combinations == {True: 641_664, False: 40_978_668}
+    assert sum(record.get("sequences", 0) for record in records) > 60_000
+    assert all(record["pruned"] for record in records)
+
+
+def test_a_selection_runs_and_goes_on_from_its_state(run, tmp_path):
+    state = tmp_path / "state.json"
+    command = ("matrix", "--select", "section=junk-pte,access=read", "--json", "--jobs", "1")
+    first = run(*command, "--state", str(state))
+    assert first.status == 0
+    record = json.loads(first.out)
+    assert record["probes"] == record["agreements"] == 256 * 16 * 4
+    assert (record["divergences"], record["known_divergences"]) == (0, 0)
+    assert record["seconds"] > 0
+    again = json.loads(run(*command, "--state", str(state)).out)
+    assert again["probes"] == record["probes"]
+
+
+def test_bad_usage_is_one_line(run, tmp_path):
+    for arguments in (
+        ("--select", "pte.foo=1"),
+        ("--select", "section=keys-4k,pde.bit51=1"),
+        ("--jobs", "0"),
+        ("--state", str(tmp_path)),
+    ):
+        done = run("matrix", *arguments)
+        assert done.status == 2
+        assert done.err.count("\n") == 1
+
+
+SEQUENCES = "section=tlb-size,page=4k-2m,access=read,cpl=3"
+
+
+def test_sequences_are_listed_apart(run):
+    done = run("matrix", "--list", "--select", SEQUENCES)
+    assert done.status == 0
+    assert "tlb-size: 96 sequences" in done.out
+    assert "combinations" not in done.out
+    assert "left out: " in done.out
+
+
+def test_sequences_are_counted_apart_and_the_run_goes_on_from_its_state(run, tmp_path):
+    state = tmp_path / "state.json"
+    command = ("matrix", "--select", SEQUENCES, "--jobs", "1", "--state", str(state))
+    first = run(*command)
+    assert first.status == 0
+    assert "96 sequences" in first.out
+    assert "verdict: agreement" in first.out
+    assert "combinations" not in first.out
+    record = json.loads(run(*command, "--json").out)
+    stale = record["tlb"]
+    assert 96 == stale["sequences"]
+    assert stale["stale"] > 0
+    assert stale["accesses"] == stale["forced"] + stale["fresh"] + stale["stale"]
+    assert (stale["accesses"], stale["accesses"]) == (record["probes"], record["agreements"])
+    assert {} == record["sections"]
+
+
+def test_violations_fail_and_are_written_to_be_run_again(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", ())
+    chosen = "section=tlb-fault,page=4k,change=p-0,prime=read,fault=write,cpl=3"
+    arguments = ("--select", chosen, "--jobs", "1", "--cases", str(tmp_path))
+    done = run("matrix", *arguments)
+    assert done.status == 1
+    assert "× a page fault keeps what is cached of its address" in done.out
+    assert "first: crosswalk matrix --select section=tlb-fault," in done.out
+    command, (path,) = hinted(done.err, "wrote 1 sequences; run: crosswalk ")
+    assert run(command, path).status == 1
+    record = json.loads(run("matrix", *arguments, "--json").out)
+    assert record["divergences"] == record["tlb"]["violations"] > 0
+    (group,) = record["tlb"]["groups"].values()
+    assert group["count"] == record["divergences"]
+    assert run("sequence", group["select"]).status == 1
+
+
+def hinted(said, before):
+    """What a hint says to do, as a shell would: the command, and the files that it names."""
+    (hint,) = [line for line in said.splitlines() if line.startswith(before)]
+    command, some = shlex.split(hint.removeprefix(before))
+    return command, glob.glob(some)  # noqa: PTH207  # As a shell does.
+
+
+def test_cases_and_sequences_in_one_folder_have_a_hint_each_that_works(run, tmp_path, monkeypatch):
+    folder = tmp_path / "a folder"
+    monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", ())
+    for chosen in (
+        "section=tlb-fault,page=4k,change=p-0,prime=read,fault=write,cpl=3",
+        "section=implicit-tables,pml4e.us=1,pdpte.us=1,pte.bit51=0",
+    ):
+        done = run("matrix", "--select", chosen, "--jobs", "1", "--cases", folder)
+    assert done.status == 1
+    command, paths = hinted(done.err, "wrote 2 cases; replay: crosswalk ")
+    assert (command, len(paths)) == ("replay", 2)
+    assert len(list(folder.iterdir())) == 3
+    assert run(command, *paths).status == 1
+
+
+def test_list_counts_by_dimension_and_knows_composites(run):
+    done = run("matrix", "--list", "--select", "access=twice,section=twice-key")
+    assert done.status == 0
+    assert "twice-key: 36,864" in done.out
+    assert "4 values of PKRU in between" in done.out
+    assert "  cr0.wp: 0 18,432, 1 18,432" in done.out
+    assert "  pte: p 36,864, rw 18,432, us 18,432, d 18,432, pk 18,432" in done.out
+
+
+def test_composites_run_and_known_divergences_are_told(run):
+    chosen = "section=implicit-tables,pml4e.us=1,pdpte.us=1,pte.bit51=0"
+    done = run("matrix", "--jobs", "1", "--select", chosen)
+    assert done.status == 0
+    assert "implicit-access-honours-ac" in done.out
+    assert "verdict: agreement" in done.out
+
+
+UNITS = "section=cross-4k"
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_goes_on_and_comes_to_the_same(tmp_path):
+    state = tmp_path / "state.json"
+    command = [sys.executable, "-m", "crosswalk", "matrix", "--jobs", "2", "--json"]
+    command += ["--select", UNITS]
+    whole = subprocess.run(command, capture_output=True, check=True, timeout=300)
+    command += ["--state", str(state)]
+    seen = set()
+    for _ in range(3):
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            before = state.stat().st_ino if state.exists() else 0
+            until = time.monotonic() + 60
+            while time.monotonic() < until and process.poll() is None:
+                if state.exists() and state.stat().st_ino != before:
+                    break
+                time.sleep(0.01)
+            assert process.poll() is None
+            os.killpg(process.pid, signal.SIGKILL)
+        seen.add(load_summary(state, UNITS, 100).units)
+    assert len(seen) == 3
+    done = subprocess.run(command, capture_output=True, check=True, timeout=300)
+    first, last = (json.loads(each.stdout) for each in (whole, done))
+    for each in (first, last):
+        del each["seconds"], each["reproduce"]
+    assert first == last
+
+
+def test_a_line_is_said_now_and_then_with_rate_and_time_left(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    said = pace.Pace("combinations", 1000)
+    for step, done in ((4, 2000), (6, 3000), (5, 4000), (5, 5000)):
+        now[0] += step
+        said(done, 10_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "3,000 of 10,000 combinations (30 %), 200 a second, 35 s left",
+        "5,000 of 10,000 combinations (50 %), 200 a second, 25 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"select": "access=read"}', "a state of --select 'access=read', not of 'access=write'"),
+        ('{"select": "access=write", "version": "0"}', "another version of Crosswalk"),
+        ("nothing", "not a state of the matrix"),
+    ],
+)
+def test_a_foreign_state_is_one_line_and_left_alone(run, tmp_path, content, message):
+    state = tmp_path / "state.json"
+    state.write_text(content)
+    done = run("matrix", "--select", "access=write", "--state", str(state))
+    assert done.status == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert state.read_text() == content
+
+
+def test_a_case_that_can_not_be_reduced_is_left_as_it_was_found(capsys):
+    summary = Summary("", groups={"x": Group("x says this", 3, "no case")})
+    crossing._reduce(summary, None)
+    assert summary.groups["x"] == Group("x says this", 3, "no case")
+    assert capsys.readouterr().err.startswith("cases are as they were found: x: not JSON")

@@ -1,0 +1,58 @@
+"""`protect` without SOURCE."""
+
+import faulthandler
+import os
+import re
+
+import pytest
+
+from crosswalk.emu.cli.protect_guest import _crashes
+
+
+@pytest.mark.slow
+def test_the_built_in_guest_is_protected(run):
+    ran = run("protect", "--json")
+    record = ran.document
+    assert ran.status == 0
+    assert (record["divergences"], record["known_divergences"]) == (0, 256)
+    assert record["probes"] > 70_000
+    assert len(record["attacks"]) > 60
+    assert record["pages_outside_ram_not_tried"] == 1_288_199
+    assert {"pages that are mapped outside RAM": 1_288_199} == record["not_asked"]
+    assert record["mappings"] > 600
+    assert {"outside", "reserved"} == set(record["unfollowed"])
+    assert record["reproduce"] == "crosswalk protect --json"
+
+
+@pytest.mark.slow
+def test_it_is_told_in_words(run):
+    ran = run("protect")
+    lines = ran.out.splitlines()
+    assert ran.status == 0
+    assert [line[0] for line in lines if line[:1].isdigit()] == list("1234567")
+    counts = re.fullmatch(
+        r"verdict: as stated: [\d,]+ accesses, (\d+) attacks stopped, (\d+) not stopped as stated, "
+        r"(\d+) ended otherwise, 0 wrong, [\d.]+ s",
+        lines[-2],
+    )
+    assert (70, 10, 2) == tuple(map(int, counts.groups()))
+    assert 70 + 10 + 2 == len(run("protect", "--json").document["attacks"])
+
+
+def test_a_crash_that_is_meant_leaves_no_trace():
+    def work():
+        if not faulthandler.is_enabled():
+            os.abort()
+
+    assert faulthandler.is_enabled()
+    assert "SIGABRT" in _crashes(work)
+    assert faulthandler.is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--at", "0x1000"), ("--format", "json"), ("--cr3", "0x1000")]
+)
+def test_options_for_a_source_need_one(run, option, value):
+    ran = run("protect", option, value)
+    assert (2, "") == (ran.status, ran.out)
+    assert ran.err.splitlines()[-1] == f"crosswalk: error: {option} needs SOURCE"

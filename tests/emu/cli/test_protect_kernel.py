@@ -1,0 +1,154 @@
+import pytest
+
+from crosswalk.emu.protect.kernel import scenario as story
+from crosswalk.emu.protect.kernel.attacks import ATTACKS
+from crosswalk.emu.protect.kernel.protection import Protection
+from tests.emu.load.linux.kernels import elf_of, talking, vmlinux
+from tests.emu.load.linux.real import CLOUD, GENERIC, fetched
+from tests.emu.protect.kernel.tiny import PATCH, READY, tiny_kernel
+
+AT = ("--ram", "32", "--protect-at", f"console:{READY}")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(elf_of(tiny_kernel(PATCH)))
+    return path
+
+
+def test_a_kernel_is_protected_and_attacked(run, tiny):
+    ran = run("protect", "--kernel", tiny, *AT)
+    assert 0 == ran.status, ran.out + ran.err
+    assert f"at console:{READY}: 8,192 frames, by collective rights 2 read-only" in ran.out
+    assert "1 nested faults: text patching" in ran.out
+    assert "forge tables: CR3 set to forged tables" in ran.out
+    assert "EXITINFO1 0x7 (write), EXITINFO2 0x1002000" in ran.out
+    assert "verdict: protected as the mappings have it; writing withheld from 6 of 8,192" in ran.out
+    assert ran.out.endswith(f"--ram 32 --protect-at console:{READY}\n")
+
+
+def test_the_same_as_a_document(run, tiny):
+    ran = run("protect", "--kernel", tiny, *AT, "--json")
+    document = ran.document
+    assert 0 == ran.status
+    assert len(ATTACKS) + 7 == document["probes"] == document["agreements"]
+    assert (0, 0) == (document["divergences"], document["known_divergences"])
+    assert {"patched": 1} == document["nested_faults"]
+    assert [each.name for each in ATTACKS] == [each["name"] for each in document["attacks"]]
+    assert 8192 == document["frames"]["frames"]
+    assert set(document["since"].values()) == {0}
+    assert document["isolated"] is False
+    # 15 pages of 2 MiB and 512 of 4 KiB, each by two ways, and a user's page.
+    assert {} == document["not_asked"] == document["predicted_only"]
+    assert {"outside": 0, "reserved": 0} == document["unfollowed"]
+    assert (2 * (15 + 512) + 1, []) == (document["mappings"], document["assumed"])
+
+
+def test_where_nothing_came_to_the_host_nothing_is_proved(run, tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(elf_of(tiny_kernel()))
+    nothing = "nothing came to the host since protection began: is --protect-at too late?"
+    ran = run("protect", "--kernel", path, *AT)
+    assert 2 == ran.status
+    assert f"\nverdict: {nothing}; " in ran.out
+    assert "verdict: protected" not in ran.out
+    assert f"crosswalk: error: {path}: {nothing}" == ran.err.splitlines()[-1]
+    ran = run("protect", "--kernel", path, *AT, "--json")
+    assert (2, {nothing: 1}) == (ran.status, ran.document["not_asked"])
+
+
+def test_a_kernel_that_is_not_as_protected_fails_the_command(run, tiny, monkeypatch):
+    monkeypatch.setattr(Protection, "_close", lambda _: None)
+    ran = run("protect", "--kernel", tiny, *AT)
+    assert 1 == ran.status
+    assert "FAILED the nested tables grant what the rules do" in ran.out
+    assert "\nverdict: FAILED;" in ran.out
+
+
+def test_an_enforcement_that_withholds_nothing_fails_the_command(run, tiny, monkeypatch):
+    def nothing(protection):
+        counts = enforce(protection)
+        protection.nested.grant_all()
+        protection.host.flush()
+        return counts
+
+    enforce = story._enforce
+    monkeypatch.setattr(story, "_enforce", nothing)
+    document = run("protect", "--kernel", tiny, *AT, "--json").document
+    assert document["divergences"] > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ram", "32"], "--ram needs --kernel"),
+        (["--protect-at", "idle"], "--protect-at needs --kernel"),
+        (["--kernel", "{tiny}", "--protect-at", "idle"], "before the kernel is idle"),
+        (["--kernel", "{tiny}", "--protect-at", "nowhere"], "is no point of a boot"),
+        (
+            ["--kernel", "{tiny}", "--ram", "32", "--protect-at", "console:never"],
+            "idle came before",
+        ),
+        (["--kernel", "{tiny}", "--ram", "4"], "--ram 4: 16 to 3072 MiB"),
+        (["--kernel", "{tiny}.none"], "No such file"),
+        (["--kernel", "{tiny}", "--format", "json"], "--format isn't for --kernel"),
+        (["guest:4level", "--kernel", "{tiny}"], "choose one"),
+    ],
+    ids=str,
+)
+def test_bad_usage_is_one_line(run, tiny, arguments, message):
+    ran = run("protect", *(each.format(tiny=tiny) for each in arguments))
+    assert (2, "") == (ran.status, ran.out)
+    assert message in ran.err.splitlines()[-1]
+
+
+def test_a_kernel_that_protects_nothing_cannot_be_sealed(run, tmp_path):
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(vmlinux(talking("hang: jmp hang")))
+    ran = run("protect", "--kernel", path, "--ram", "32", "--timeout", "1")
+    assert 2 == ran.status
+    assert ran.err.endswith("the kernel didn't reach idle: the time is up\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("package", "arguments"), [(CLOUD, "nopti"), (CLOUD, "pti=on"), (GENERIC, "")]
+)
+def test_the_distributions_kernels_are_protected(run, package, arguments):
+    ran = run("protect", "--kernel", fetched(package), "--append", arguments, "--json")
+    document = ran.document
+    assert 0 == ran.status
+    # Turned on and off, a switch takes as many patches each time. One filter is compiled, the
+    # other becomes read-only.
+    faults = document["nested_faults"].pop("patched")
+    assert faults + 1 == document["exits"]["NPF"] == document["exits"]["CR3_WRITE"] > 100
+    assert {"loaded": 1} == document["nested_faults"]
+    assert 0 == faults % 2
+    assert {
+        "loaded_frames_patched": 1,
+        "granted": 0,
+        "withdrawn": 1,
+        "withdrawals": 1,
+        "stale": 0,
+    } == document["since"]
+    assert document["isolated"] is (arguments == "pti=on")
+    assert {"cr0": ["PE", "WP", "PG"], "cr4": ["PAE", "SMEP", "SMAP"]} == {
+        name: document["pinned"][name] for name in ("cr0", "cr4")
+    }
+    frames = document["frames"]
+    assert 0 == frames["all_three"]
+    assert frames["no_write"] == frames["read_only"] + frames["read_execute"]
+    assert frames["no_write"] > frames["sealed"] > 5000
+    stopped = [each["stopped_by"] for each in document["attacks"]]
+    assert 4 == stopped.count(None)
+
+
+@pytest.mark.slow
+def test_too_early_a_moment_is_told(run):
+    point = "console:Freeing unused kernel image (text/rodata gap) memory"
+    ran = run("protect", "--kernel", fetched(CLOUD), "--protect-at", point)
+    assert 1 == ran.status
+    assert (
+        "FAILED each of 1 nested faults a change that the rules follow; stopped by NPF" in ran.out
+    )

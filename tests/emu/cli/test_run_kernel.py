@@ -1,0 +1,129 @@
+import gzip
+
+import pytest
+
+from crosswalk.emu.cli import check_pieces as pieces
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.formats import load_case
+from tests.emu.check.planted import without_code
+from tests.emu.load.linux.kernels import BASE, TABLES, bzimage, talking, vmlinux
+
+HELLO = "console:tiny kernel"
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(bzimage(gzip.compress(vmlinux(talking("hang: jmp hang")))))
+    return path
+
+
+def test_a_kernel_is_checked_where_its_boot_ends(run, tiny):
+    ran = run("run", "--kernel", tiny, "--until", HELLO, "--ram", "32")
+    assert 0 == ran.status
+    assert f"{tiny}: 6.1.0-tiny, 4-level paging, 32 MiB\n" in ran.err
+    assert "16 mappings, 16 of them writable and executable for the supervisor" in ran.out
+    assert (
+        f"0000000000000000-{0x1FFFFFF:016x} 0000000000000       32 MiB rwx ---  16 pages" in ran.out
+    )
+    assert ran.out.endswith(f"--until '{HELLO}' --ram 32\n")
+    assert "\nverdict: agreement\n" in ran.out
+
+
+def test_several_points_of_one_boot_are_one_document(run, tiny):
+    ran = run(
+        *("run", "--kernel", tiny, "--ram", "32", "--json"),
+        *("--until", HELLO, "--check-at", "cr3:1", "instructions:40"),
+    )
+    document = ran.document
+    first, second, last = document["points"]
+    assert ["instructions:40", "cr3:1", HELLO] == [each["point"] for each in document["points"]]
+    assert [2048, 16, 16] == [each["mappings"] for each in document["points"]]
+    assert (hex(TABLES), 4, 16, 0) == tuple(
+        last[name] for name in ("cr3", "levels", "writable_executable", "divergences")
+    )
+    assert document["probes"] == sum(each["probes"] for each in (first, second, last)) > 1000
+    assert (0, 0) == (ran.status, document["divergences"])
+
+
+@pytest.mark.parametrize("name", ["core", "case.json"])
+def test_what_was_saved_is_checked_with_the_same_result(run, tiny, tmp_path, name):
+    saved = tmp_path / name
+    ran = run(
+        *("run", "--kernel", tiny, "--until", HELLO, "--ram", "32", "--save", saved, "--json")
+    )
+    again = run("check", saved, "--json").document
+    assert ran.document["probes"] == again["probes"] == again["agreements"]
+    listed = run("walk", saved, "--json").records
+    assert [at << 21 for at in range(16)] == [int(each["va"], 16) for each in listed]
+    document = run("info", saved, "--json").document
+    assert ([], 40) == (document["assumed"], document["context"]["maxphyaddr"])
+
+
+def test_a_kernel_that_fails_says_how_and_ends_with_status_2(run, tmp_path):
+    path = tmp_path / "vmlinux"
+    path.write_bytes(vmlinux(talking("ud2", "about to fail")))
+    ran = run("run", "--kernel", path, "--ram", "32")
+    assert (2, "") == (ran.status, ran.out)
+    assert "  about to fail\n" in ran.err
+    assert f"exception 6 (#UD) at {BASE:#x}"[:-3] in ran.err
+    assert ran.err.splitlines()[-1].startswith(
+        "crosswalk: error: the kernel didn't reach idle: the CPU shut down (triple fault: 6 (#UD)"
+    )
+
+
+def test_a_kernel_that_hangs_is_ended(run, tiny):
+    ran = run("run", "--kernel", tiny, "--ram", "32", "--timeout", "1")
+    assert 2 == ran.status
+    assert ran.err.endswith("crosswalk: error: the kernel didn't reach idle: the time is up\n")
+
+
+def test_the_console_can_be_watched(run, tiny):
+    ran = run(
+        *("run", "--kernel", tiny, "--until", HELLO, "--ram", "32", "--console", "--json"),
+        *("--check-at", "console:\n"),
+    )
+    assert 2 == ran.status  # The line isn't over before the last point.
+    assert "tiny kernel" in ran.err
+
+
+def test_a_divergence_at_a_point_is_status_1_and_written_as_a_case(
+    run, tiny, tmp_path, monkeypatch
+):
+    def predict(memory, context, accesses):
+        outcomes = translate_many(memory, context, accesses)
+        outcomes.error_code[:] = without_code(2)(outcomes, accesses)["error_code"]
+        return outcomes
+
+    monkeypatch.setattr(pieces, "translate_many", predict)
+    folder = tmp_path / "cases"
+    ran = run("run", "--kernel", tiny, "--until", HELLO, "--ram", "32", "--cases", folder)
+    assert 1 == ran.status
+    assert "verdict: FAILED" in ran.out
+    assert "divergence: write of " in ran.out
+    case = load_case(folder / "console-tiny-kernel" / "divergence-0000.json")
+    assert case.probes[0].predicted.error_code | 2 == case.probes[0].observed.error_code
+    ran = run("run", "--kernel", tiny, "--until", HELLO, "--ram", "32", "--json")
+    assert (1, True) == (ran.status, ran.document["divergences"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--until", "idle"), "--until needs --kernel"),
+        (("--check-at", "idle"), "--check-at needs --kernel"),
+        (("--ram", "64"), "--ram needs --kernel"),
+        (("--kernel", "/nowhere"), "/nowhere: No such file or directory"),
+        (("--kernel", __file__), "test_booting.py: not a kernel"),
+        (("--kernel", "TINY", "--ram", "8"), "--ram 8: 16 to 3072 MiB"),
+        (("--kernel", "TINY", "--ram", "16"), "don't fit"),
+        (("--kernel", "TINY", "--until", "x"), "'x' is no point of a boot"),
+        (("--kernel", "TINY", "--until", "symbol:x"), "a symbol needs --system-map"),
+        (("--kernel", "TINY", "--system-map", __file__), "test_booting.py: no symbols in it"),
+        (("--kernel", "TINY", "--initrd", "/nowhere"), "/nowhere: No such file or directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(run, tiny, arguments, message):
+    ran = run("run", *(tiny if each == "TINY" else each for each in arguments))
+    assert (2, "") == (ran.status, ran.out)
+    assert message in ran.err.splitlines()[-1]

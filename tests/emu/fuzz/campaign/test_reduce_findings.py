@@ -1,0 +1,182 @@
+import threading
+
+import numpy as np
+import pytest
+
+from crosswalk.emu.fuzz.campaign import Campaign
+from crosswalk.emu.fuzz.campaign.reduce_findings import REDUCIBLE, SHOWN, reduce_findings
+from crosswalk.emu.fuzz.campaign.store import Store, digest
+from crosswalk.emu.fuzz.reduce.interesting import reduced_to
+from crosswalk.emu.fuzz.reduce.trial import Trial
+from crosswalk.emu.report.records import access_of
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.formats import load_case, parse_case
+from tests.emu.fuzz.campaign.make import PLAN, finding, searched
+from tests.emu.fuzz.campaign.running import corpus
+from tests.emu.fuzz.campaign.test_pools import campaign
+from tests.emu.fuzz.hunted import path_of
+from tests.emu.fuzz.planted import bug_named, crash, plant_emulator, plant_walker, sick
+
+
+@pytest.fixture
+def walker_with_bug(monkeypatch):
+    plant_walker(monkeypatch, bug_named("XD not inherited").predict)
+
+
+def reduced(folder, plan, jobs=1):
+    store = Store(folder, plan)
+    try:
+        found = Campaign(plan, store)
+        alone = reduce_findings(found, store, jobs)
+    finally:
+        store.close()
+    return found, alone
+
+
+def test_findings_become_small_and_keep_their_note(tmp_path, walker_with_bug):
+    found = campaign(tmp_path, 2, 16)
+    before = {path.stem: load_case(path) for path in tmp_path.glob("findings/*")}
+    assert len(before) > 2
+    again, alone = reduced(tmp_path, found.plan, jobs=2)
+    assert [] == alone
+    for path in tmp_path.glob("findings/*"):
+        case = load_case(path)
+        assert (1, before[path.stem].note, 0) == (len(case.probes), case.note, case.seed)
+        assert len(case.entries) <= 5
+        assert "page_fault" == case.probes[0].observed.outcome
+        assert digest(path.read_bytes()) == again.state.findings[path.stem].reduced
+
+
+@pytest.mark.slow
+def test_one_after_the_other_or_several_at_once_come_to_the_same(tmp_path, walker_with_bug):
+    for jobs in (1, 3):
+        found = campaign(tmp_path / str(jobs), 2, 3)
+        reduced(tmp_path / str(jobs), found.plan, jobs)
+    assert corpus(tmp_path / "1") == corpus(tmp_path / "3")
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "writes", [1, *(pytest.param(number, marks=pytest.mark.slow) for number in (2, 4))]
+)
+def test_whichever_write_it_is_killed_at_the_next_run_comes_to_the_same(
+    tmp_path, walker_with_bug, monkeypatch, writes
+):
+    for name in ("whole", "killed"):
+        found = campaign(tmp_path / name, 2, 3)
+    assert len(found.state.findings) > 1
+    reduced(tmp_path / "whole", found.plan)
+    write, left = Store._write, [writes]
+
+    def until_killed(self, path, data):
+        left[0] -= 1
+        if not left[0]:
+            raise Killed
+        write(self, path, data)
+
+    monkeypatch.setattr(Store, "_write", until_killed)
+    with pytest.raises(Killed):
+        reduced(tmp_path / "killed", found.plan)
+    monkeypatch.setattr(Store, "_write", write)
+    assert corpus(tmp_path / "whole") != corpus(tmp_path / "killed")
+    reduced(tmp_path / "killed", found.plan)
+    assert corpus(tmp_path / "whole") == corpus(tmp_path / "killed")
+
+
+def test_what_is_reduced_is_not_reduced_again(tmp_path, walker_with_bug, monkeypatch):
+    found = campaign(tmp_path, 2, 3)
+    reduced(tmp_path, found.plan)
+    monkeypatch.setattr(Trial, "findings", None)
+    assert [] == reduced(tmp_path, found.plan)[1]
+
+
+def test_a_finding_that_its_case_alone_does_not_show_stays_and_is_said(tmp_path):
+    searched(tmp_path, 35)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
+    _, alone = reduced(tmp_path, PLAN)
+    assert sorted(path.removesuffix(".json") for path in before) == alone
+    after = {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
+    assert before.items() <= after.items()
+    assert [] == reduced(tmp_path, PLAN)[1]
+    assert after == {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
+
+
+def test_a_case_that_does_not_show_its_finding_is_a_finding_with_that_case(tmp_path):
+    searched(tmp_path, 35)
+    found, alone = reduced(tmp_path, PLAN)
+    ours = {
+        each.signature: (slug, each)
+        for slug, each in found.state.findings.items()
+        if each.witness == "crosswalk"
+    }
+    assert len(alone) == len(ours) == 3
+    rule = "rule 0: walker says ok, it is #PF"
+    slug, each = ours[f"{SHOWN} is due: crosswalk: {rule}"]
+    assert ("reduce", True, 9) == (each.again, each.case, each.layout)
+    original = finding("rule 0").signature.slug
+    names = (tmp_path / "findings" / f"{name}.json" for name in (slug, original))
+    assert 1 == len({path.read_bytes() for path in names})
+
+
+def test_a_reduction_that_raises_is_a_finding_and_the_others_are_reduced(
+    tmp_path, walker_with_bug, monkeypatch
+):
+    found = campaign(tmp_path, 2, 12)
+    chosen = max(found.state.findings)
+
+    def failing(trial, case, signature):
+        if signature.slug == chosen:
+            raise ZeroDivisionError("of entry 0x1000")
+        return reduced_to(trial, case, signature)
+
+    monkeypatch.setattr("crosswalk.emu.fuzz.campaign.reduce_findings.reduced_to", failing)
+    again, alone = reduced(tmp_path, found.plan)
+    assert [] == alone
+    (slug,) = set(again.state.findings) - set(found.state.findings)
+    each = again.state.findings[slug]
+    assert each.signature == (f"{REDUCIBLE} is due: crosswalk: ZeroDivisionError: of entry N")
+    assert store_case(tmp_path, slug) == store_case(tmp_path, chosen)
+    for other in set(found.state.findings) - {chosen}:
+        assert len(load_case(tmp_path / "findings" / f"{other}.json").entries) <= 5
+    assert [] == reduced(tmp_path, found.plan)[1]
+
+
+def store_case(folder, slug):
+    return (folder / "findings" / f"{slug}.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_crash_of_the_emulator_becomes_small_too(tmp_path, monkeypatch, walker_with_bug):
+    plant_emulator(monkeypatch, sick, crash)
+    found = campaign(tmp_path, 2, 12)
+    found, alone = reduced(tmp_path, found.plan, 2)
+    assert [] == alone
+    (path,) = tmp_path.glob("findings/an-outcome-*")
+    case = load_case(path)
+    (probe,) = case.probes
+    assert ("write", 3) == (probe.access, probe.cpl)
+    assert len(case.entries) <= 2
+    va = np.array([probe.va], np.uint64)
+    accesses = Accesses.of([access_of(probe)])
+    assert sick(path_of(case.memory(), case.context(), va), case.context(), accesses).all()
+
+
+def test_an_interrupt_stops_the_processes_that_try(tmp_path, walker_with_bug, monkeypatch):
+    found = campaign(tmp_path, 2, 12)
+    threads = threading.active_count()
+
+    def interrupted(_done, _all):
+        raise KeyboardInterrupt
+
+    store = Store(tmp_path, found.plan)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            reduce_findings(Campaign(found.plan, store), store, 2, interrupted)
+    finally:
+        store.close()
+    assert threads == threading.active_count()
+    slug = min(found.state.findings)
+    assert 1 == len(parse_case(store.case(slug), slug).probes)

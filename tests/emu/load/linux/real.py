@@ -1,0 +1,28 @@
+"""Kernels of the distribution, fetched when a test asks for one."""
+
+import functools
+import subprocess
+from pathlib import Path
+
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.emu.load.linux.boot import Boot
+from crosswalk.emu.load.linux.image import parse_kernel
+from crosswalk.guest.init import init_archive
+
+ROOT = Path(__file__).resolve().parents[3]
+CLOUD, GENERIC = "linux-image-cloud-amd64", "linux-image-amd64"
+
+MEMORY, PROTECT = "console:Memory:", "console:Freeing unused kernel image"
+INIT = "console:Run /init"
+
+
+@functools.cache
+def fetched(package):
+    """The path of a package's kernel."""
+    command = [ROOT / "scripts" / "fetch-kernel", package]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def booting(package, **options):
+    kernel = parse_kernel(Path(fetched(package)).read_bytes())
+    return Boot(Ram(0, 256 << 20), kernel, initrd=init_archive(), **options)

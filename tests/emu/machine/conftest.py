@@ -1,8 +1,0 @@
-import pytest
-
-from tests.emu.machine.bare import Bare
-
-
-@pytest.fixture
-def bare():
-    return Bare()

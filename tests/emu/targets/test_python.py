@@ -1,0 +1,280 @@
+import pytest
+
+from crosswalk.emu.targets.capabilities import Claim, Failure, Limits, PeerFailure
+from crosswalk.emu.targets.registry import open_peer
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
+from tests.emu.targets.making import HOLE, PAGE, answers, python_walker, reads, space
+from tests.walker.build import context
+
+QUICK = Limits(seconds=0.5, output=1 << 16, memory=1 << 28)
+
+
+def saying(folder, text):
+    """A walker that says this of every access."""
+    return python_walker(
+        folder, f"from walker import *\ndef f(memory, context, access): return {text}"
+    )
+
+
+def failure(walker, limits=QUICK, claims=None):
+    with pytest.raises(PeerFailure) as caught:
+        answers(walker, reads(PAGE), limits=limits, claims=claims)
+    return caught.value
+
+
+def test_a_number_is_where_an_access_leads_and_none_is_a_fault(tmp_path):
+    body = "def f(memory, context, access): return 0x20_0000 if access.va == 0x40_0000 else None"
+    said = answers(python_walker(tmp_path, body), reads(PAGE, HOLE))
+    assert [Kind.OK, Kind.PAGE_FAULT] == said.outcomes.kind.tolist()
+    assert [0x20_0000, 0] == said.outcomes.pa.tolist()
+    assert not said.silent.any()
+    assert said.listing is None
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("Translation(8, entries=((0x1000, 5),))", Translation(8, entries=((0x1000, 5),))),
+        ("PageFault(5, access.va)", PageFault(5, PAGE)),
+        ("GeneralProtection()", GeneralProtection()),
+        ("__import__('numpy').uint64(7)", Translation(7)),
+    ],
+    ids=["translation", "page fault", "general protection", "numpy's number"],
+)
+def test_outcomes_are_taken_as_they_are(tmp_path, text, outcome):
+    assert outcome == answers(saying(tmp_path, text), reads(PAGE)).outcomes[0]
+
+
+def test_a_walker_sees_memory_context_and_access(tmp_path):
+    body = """
+def f(memory, context, access):
+    assert (access.type.name, access.cpl, access.ac) == ("READ", 0, False)
+    assert context.levels == 4 and context.smap
+    return memory.word(context.root) & context.address_mask
+"""
+    assert 0x2000 == answers(python_walker(tmp_path, body), reads(PAGE), smap=True).outcomes.pa[0]
+
+
+def test_who_returns_not_implemented_says_nothing(tmp_path):
+    body = "def f(memory, context, access): return NotImplemented if access.va == 0x80_0000 else 1"
+    said = answers(python_walker(tmp_path, body), reads(PAGE, HOLE))
+    assert [False, True] == said.silent.tolist()
+
+
+def test_a_walker_that_claims_leaves_is_asked_for_ranges(tmp_path):
+    body = """
+def f(memory, context, va, end):
+    if va <= 0x40_0000 < end:
+        yield 0x40_0000, 0x20_0000, 4096, 7
+f.claims = "leaves,flags"
+"""
+    walker = python_walker(tmp_path, body)
+    listing = answers(walker, reads(PAGE)).listing
+    assert [PAGE] == listing.mappings.va.tolist()
+    assert [7] == listing.mappings.flags.tolist()
+    peer = open_peer(walker)
+    assert {Claim.LEAVES, Claim.FLAGS} == peer.claims
+    peer.close()
+
+
+@pytest.mark.parametrize("claims", ['("faults", "marks")', '"faults,marks"'])
+def test_a_module_says_what_all_of_its_functions_claim(tmp_path, claims):
+    body = f"CLAIMS = {claims}\ndef f(memory, context, access):\n    return None\n"
+    peer = open_peer(python_walker(tmp_path, body), claims=None)
+    assert {Claim.FAULTS, Claim.MARKS} == peer.claims
+
+
+def test_a_function_says_what_it_claims_before_its_module(tmp_path):
+    body = 'CLAIMS = ("faults",)\ndef f(memory, context, access):\n    return None\n'
+    peer = open_peer(python_walker(tmp_path, body + 'f.claims = "rights"\n'), claims=None)
+    assert {Claim.RIGHTS} == peer.claims
+
+
+def test_claims_of_the_command_line_go_before_the_walkers_own(tmp_path):
+    peer = open_peer(saying(tmp_path, "None"), claims="rights,faults")
+    assert {Claim.RIGHTS, Claim.FAULTS} == peer.claims
+    peer.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("'0x1000'", "'0x1000'"),
+        ("True", "True"),
+        ("-1", "-1"),
+        ("1 << 64", "18446744073709551616"),
+        ("1.5", "1.5"),
+        ("Translation('x')", "Translation(pa='x'"),
+        ("PageFault(1 << 20, 0)", "PageFault(error_code=1048576"),
+        ("PageFault(0, 0, ((8, 1),) * 6)", "PageFault(error_code=0"),
+    ],
+)
+def test_what_is_no_answer_is_nonsense(tmp_path, text, said):
+    found = failure(saying(tmp_path, text))
+    assert (Failure.NONSENSE, "no physical address, None or outcome") == (
+        found.failure,
+        found.kind,
+    )
+    assert str(found).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("1 << 52", "a physical address of more than 52 bits"),
+        ("Translation(0, entries=((1 << 50, 1),))", "a change of what is no word of RAM"),
+        ("Translation(0, entries=((0x1001, 1),))", "a change of what is no word of RAM"),
+    ],
+)
+def test_what_can_not_be_is_nonsense(tmp_path, text, kind):
+    found = failure(saying(tmp_path, text))
+    assert (Failure.NONSENSE, kind) == (found.failure, found.kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("1 // 0", "raised ZeroDivisionError"),
+        ("memory.nothing", "raised AttributeError"),
+        ("__import__('sys').exit(3)", "raised SystemExit"),
+        ("__import__('os')._exit(3)", "ended with status 3"),
+        ("__import__('os').abort()", "died of SIGABRT"),
+        ("__import__('ctypes').string_at(0)", "died of SIGSEGV"),
+        ("bytearray(1 << 30)", "raised MemoryError"),
+        ("f(memory, context, access)", "raised RecursionError"),
+    ],
+)
+def test_a_crash_is_a_failure_that_says_how(tmp_path, text, kind):
+    found = failure(saying(tmp_path, text), Limits(seconds=20, memory=1 << 28))
+    assert (Failure.CRASH, kind) == (found.failure, found.kind)
+
+
+def test_a_loop_is_a_hang(tmp_path):
+    body = "def f(memory, context, access):\n    while True: pass"
+    assert Failure.HANG == failure(python_walker(tmp_path, body)).failure
+
+
+def test_a_loop_that_catches_everything_is_a_hang(tmp_path):
+    body = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def f(memory, context, access):
+    while True:
+        try:
+            while True: pass
+        except BaseException: pass
+"""
+    assert Failure.HANG == failure(python_walker(tmp_path, body)).failure
+
+
+def test_endless_printing_is_a_flood(tmp_path, capfd):
+    body = "def f(memory, context, access):\n    while True: print('x' * 1000)"
+    assert Failure.FLOOD == failure(python_walker(tmp_path, body), Limits(20, 1 << 16)).failure
+    assert ("", "") == capfd.readouterr()
+
+
+def test_an_endless_list_is_a_flood(tmp_path):
+    body = "def f(memory, context, va, end):\n    while True: yield (va, 0, 4096)"
+    walker = python_walker(tmp_path, body)
+    found = failure(walker, Limits(seconds=20), claims="leaves")
+    assert (Failure.FLOOD, "too many mappings") == (found.failure, found.kind)
+
+
+def test_what_it_prints_is_no_answer(tmp_path, capfd):
+    walker = saying(tmp_path, "print('hello') or 5")
+    assert 5 == answers(walker, reads(PAGE)).outcomes.pa[0]
+    assert ("", "") == capfd.readouterr()
+
+
+def test_what_it_writes_into_the_answers_is_nonsense(tmp_path):
+    found = failure(saying(tmp_path, "__import__('os').write(4, bytes(4096))"), Limits(seconds=5))
+    assert (Failure.NONSENSE, "its process sent garbage") == (found.failure, found.kind)
+
+
+def test_after_a_failure_it_is_loaded_anew(tmp_path):
+    body = """
+seen = []
+def f(memory, context, access):
+    seen.append(access)
+    if access.va: raise ValueError
+    return len(seen)
+"""
+    peer = open_peer(python_walker(tmp_path, body))
+
+    def ask(accesses):
+        return peer.answer(space().memory, context(), accesses)
+
+    assert 1 == ask(reads(0)).outcomes.pa[0]
+    assert 2 == ask(reads(0)).outcomes.pa[0]
+    with pytest.raises(PeerFailure):
+        ask(reads(PAGE))
+    assert 1 == ask(reads(0)).outcomes.pa[0]
+    peer.close()
+
+
+def test_what_can_not_be_loaded_once_more_is_a_failure(tmp_path):
+    body = f"""
+import os
+if os.path.exists({str(tmp_path / "been")!r}): raise ImportError("only once")
+open({str(tmp_path / "been")!r}, "w").close()
+def f(memory, context, access): os._exit(1)
+"""
+    peer = open_peer(python_walker(tmp_path, body))
+    for kind in ("ended with status 1", "can't be loaded once more"):
+        with pytest.raises(PeerFailure) as caught:
+            peer.answer(space().memory, context(), reads(PAGE))
+        assert kind == caught.value.kind
+    peer.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("1 // 0", "ZeroDivisionError: integer division or modulo by zero"),
+        ("def g(): pass", "has no function f"),
+        ("f = 5", "has no function f"),
+        ("import sys; sys.exit(1)", "SystemExit: 1"),
+        ("import os; os._exit(9)", "ended with status 9, when it is loaded"),
+        ("import os; os.abort()", "died of SIGABRT, when it is loaded"),
+        ("while True: pass", "no answer in 0.5 s, when it is loaded"),
+        ("while True: print('x' * 999)", "more than 65,536 bytes, when it is loaded"),
+        ("def f(): pass\nf.claims = 'all'", "its claims, 'all': 'all' is none of"),
+        ("def f(): pass\nf.claims = 'leaves,rights'", "either lists mappings or translates"),
+        ("def f(:", "SyntaxError: "),
+    ],
+)
+def test_what_can_not_be_loaded_is_bad_input(tmp_path, body, message):
+    seconds = 0.5 if body == "while True: pass" else 20
+    limits = Limits(seconds, output=1 << 16)
+    with pytest.raises(BadInput) as caught:
+        open_peer(python_walker(tmp_path, body), limits)
+    assert message in str(caught.value)
+    assert 1 == len(str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("python:nowhere:f", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("python:nowhere.py:f", "FileNotFoundError: "),
+        ("python:f", "not python:MODULE:FUNCTION"),
+        ("python::f", "not python:MODULE:FUNCTION"),
+        ("python:math:", "not python:MODULE:FUNCTION"),
+    ],
+)
+def test_what_is_not_there_is_bad_input(name, message):
+    with pytest.raises(BadInput, match=name) as caught:
+        open_peer(name)
+    assert message in str(caught.value)
+
+
+def test_a_module_is_found_where_one_is_and_a_file_finds_its_neighbours(tmp_path, monkeypatch):
+    (tmp_path / "mine_too.py").write_text("ANSWER = 0x7000")
+    (tmp_path / "mine.py").write_text(
+        "from mine_too import ANSWER\ndef f(memory, context, access): return ANSWER"
+    )
+    assert 0x7000 == answers(f"python:{tmp_path}/mine.py:f", reads(PAGE)).outcomes.pa[0]
+    monkeypatch.chdir(tmp_path)
+    assert 0x7000 == answers("python:mine:f", reads(PAGE)).outcomes.pa[0]

@@ -1,0 +1,255 @@
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from crosswalk.emu.targets.capabilities import Failure, Limits, PeerFailure
+from crosswalk.emu.workers.command import Process
+from tests.emu.targets.making import ROOT, alive
+
+QUICK = Limits(seconds=0.4, output=1 << 16)
+PATIENT = Limits(seconds=20)
+
+
+def lines(count):
+    """Tell when so many lines are there."""
+    left = [count]
+
+    def whole(part):
+        left[0] -= part.count(b"\n")
+        return left[0] <= 0
+
+    return whole
+
+
+def ran(code, limits=PATIENT):
+    """A process that runs this Python."""
+    return Process(limits, lambda: None, [sys.executable, "-c", textwrap.dedent(code)])
+
+
+def failure(process, question=b"", allowed=1 << 16):
+    with pytest.raises(PeerFailure) as caught:
+        process.talk(question, lines(1), allowed)
+    return caught.value
+
+
+def gone(pid):
+    """Whether a process ends within some seconds."""
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not alive(pid)
+
+
+def test_a_command_answers_what_it_is_asked():
+    process = ran("import sys\nfor line in sys.stdin: print(line[::-1].strip(), flush=True)")
+    assert b"\nba"[1:] + b"\n" == process.talk(b"ab\n", lines(1), 100)
+    assert b"dc\nfe\n" == process.talk(b"cd\nef\n", lines(2), 100)
+    process.close()
+
+
+def test_a_function_answers_on_its_own_descriptors():
+    def body():
+        while question := os.read(3, 100):
+            os.write(4, question.upper())
+
+    process = Process(PATIENT, body)
+    assert b"A\n" == process.talk(b"a\n", lines(1), 100)
+    process.close()
+
+
+def test_a_question_larger_than_a_pipe_and_an_answer_as_large_go_both_ways_at_once():
+    process = ran("import sys\nfor line in sys.stdin: print(line, end='', flush=True)")
+    question = b"".join(b"%090d\n" % at for at in range(10_000))
+    assert question == process.talk(question, lines(10_000), 1 << 20)
+    process.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("import os; os.abort()", "died of SIGABRT"),
+        ("import os; os.kill(os.getpid(), 11)", "died of SIGSEGV"),
+        ("raise SystemExit(3)", "ended with status 3"),
+        ("", "ended with status 0"),
+    ],
+    ids=["abort", "segmentation fault", "exit", "nothing"],
+)
+def test_a_process_that_ends_is_a_crash_and_says_how(code, kind):
+    found = failure(ran(code))
+    assert (Failure.CRASH, kind) == (found.failure, found.kind)
+
+
+def test_the_last_line_that_it_printed_is_part_of_the_message():
+    found = failure(ran("import sys\nprint('one\\ntwo', file=sys.stderr)\nsys.exit(1)"))
+    assert "ended with status 1: two" == str(found)
+
+
+def test_an_end_is_seen_though_something_it_started_keeps_its_output_open():
+    began = time.monotonic()
+    found = failure(ran("import subprocess\nsubprocess.Popen(['sleep', '60'])\nexit(4)"))
+    assert "ended with status 4" == found.kind
+    assert time.monotonic() - began < 15
+
+
+def test_output_that_is_closed_is_a_failure_of_its_own():
+    found = failure(ran("import os, time\nos.close(1)\ntime.sleep(60)", Limits(seconds=1.5)))
+    assert (Failure.CRASH, "closed its output") == (found.failure, found.kind)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)",
+    ],
+    ids=["a loop", "deaf to SIGTERM"],
+)
+def test_a_process_that_does_not_answer_in_time_is_killed(code):
+    process = ran(code, QUICK)
+    child = process._child
+    found = failure(process)
+    assert (Failure.HANG, "no answer in 0.4 s") == (found.failure, str(found))
+    assert not alive(child)
+
+
+def test_a_process_that_does_not_read_its_question_is_no_deadlock():
+    found = failure(ran("import time; time.sleep(60)", QUICK), b"x" * (1 << 20))
+    assert Failure.HANG == found.failure
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_endless_output_is_a_flood(stream):
+    endless = f"import sys\nwhile True: sys.{stream}.write('x' * 4096)"
+    process = ran(endless, Limits(seconds=20, output=1 << 16))
+    found = failure(process)
+    assert (Failure.FLOOD, "more than 65,536 bytes") == (found.failure, str(found))
+
+
+def test_what_is_said_before_it_is_asked_is_nonsense():
+    process = ran("""
+        import time
+        print("a", flush=True)
+        time.sleep(0.3)
+        print("b", flush=True)
+        time.sleep(60)
+        """)
+    assert b"a\n" == process.talk(b"", lines(1), 100)
+    assert select.select([process._told], [], [], 10)[0]
+    found = failure(process, b"?\n")
+    assert (Failure.NONSENSE, "answers before it is asked") == (found.failure, found.kind)
+
+
+def test_memory_is_limited():
+    process = ran("x = bytearray(1 << 28)", Limits(seconds=20, memory=1 << 27))
+    assert "MemoryError" in str(failure(process))
+    enough = ran("x = bytearray(1 << 28)\nprint()", Limits(seconds=20, memory=1 << 31))
+    assert b"\n" == enough.talk(b"", lines(1), 100)
+    enough.close()
+
+
+def test_memory_of_a_function_is_limited_beyond_what_the_process_has():
+    def body():
+        os.write(4, b"%d\n" % len(bytearray(1 << 26)))
+        os.write(4, b"%d\n" % len(bytearray(1 << 28)))
+        os.read(3, 1)
+
+    process = Process(Limits(seconds=20, memory=1 << 27), body)
+    assert b"67108864\n" == process.talk(b"", lines(1), 100)
+    assert "MemoryError" in str(failure(process))
+
+
+def test_what_a_process_started_ends_with_it():
+    process = ran(
+        "import subprocess\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\nimport time\n"
+        "time.sleep(60)"
+    )
+    grandchild = int(process.talk(b"", lines(1), 100))
+    assert alive(grandchild)
+    process.close()
+    assert gone(grandchild)
+
+
+def test_what_a_process_started_ends_with_it_when_it_hangs():
+    process = ran(
+        "import subprocess\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\n"
+        "while True: pass",
+        Limits(seconds=5),
+    )
+    grandchild = int(process.talk(b"", lines(1), 100))
+    process._limits = QUICK
+    failure(process, b"?\n")
+    assert gone(grandchild)
+
+
+ORPHANS = """
+import os, sys
+from crosswalk.emu.targets.capabilities import Limits
+from crosswalk.emu.workers.command import Process
+
+command = [sys.executable, "-c", '''
+import os, subprocess, time
+print(os.getpid(), subprocess.Popen(["sleep", "60"]).pid, flush=True)
+time.sleep(60)
+''']
+process = Process(Limits(), lambda: None, command)
+left = [1]
+print(process.talk(b"", lambda part: b"\\n" in part, 100).decode(), end="", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
+def test_nobody_is_left_when_the_parent_dies(number):
+    with subprocess.Popen(
+        [sys.executable, "-c", ORPHANS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    ) as parent:
+        child, grandchild = map(int, parent.stdout.readline().split())
+        assert alive(child)
+        assert alive(grandchild)
+        parent.send_signal(number)
+        parent.wait()
+        assert gone(child)
+        assert gone(grandchild)
+
+
+def test_closing_twice_does_nothing_and_leaves_no_child():
+    process = ran("import time; time.sleep(60)")
+    child, guardian = process._child, process._guardian
+    process.close()
+    process.close()
+    assert not Path(f"/proc/{child}").exists()
+    assert not Path(f"/proc/{guardian}").exists()
+
+
+def test_descriptors_are_all_given_back():
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        ran("import time; time.sleep(60)").close()
+        failure(ran("raise SystemExit(3)"))
+    assert before == len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_child_keeps_nothing_that_is_open_here():
+    with Path(os.devnull).open(encoding="ascii") as file:
+        os.set_inheritable(file.fileno(), True)
+        process = ran("import os\nprint(sorted(map(int, os.listdir('/proc/self/fd'))), flush=True)")
+        # The last is that of the listing itself.
+        assert b"[0, 1, 2, 3]\n" == process.talk(b"", lines(1), 100)
+        process.close()
+
+
+def test_interrupts_of_the_terminal_do_not_reach_it():
+    process = ran("import os\nprint(os.getpgid(0) == os.getpid(), flush=True)\ninput()")
+    assert b"True\n" == process.talk(b"", lines(1), 100)
+    process.close()

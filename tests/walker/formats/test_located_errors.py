@@ -1,0 +1,19 @@
+import pytest
+
+from crosswalk.walker.errors import BadInput, LimitExceeded
+from crosswalk.walker.formats.located_errors import errors_named, one_line
+
+
+def test_control_characters_are_escaped_and_text_is_kept():
+    assert one_line("é\n\x1b[31m\t\u2028") == r"é\n\x1b[31m\t\u2028"
+
+
+def test_long_text_is_cut():
+    assert one_line("a" * 200) == "a" * 200
+    assert one_line("a" * 201) == "a" * 199 + "…"
+
+
+@pytest.mark.parametrize("kind", [BadInput, LimitExceeded])
+def test_an_error_is_named_and_keeps_its_type(kind):
+    with pytest.raises(kind, match=r"^a\\nb: it broke$"), errors_named("a\nb"):
+        raise kind("it broke")

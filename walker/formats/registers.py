@@ -1,0 +1,115 @@
+"""Control registers from wherever they are known: options first, then what the file says."""
+
+import re
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from crosswalk.walker.context import CR4, EFER, PagingContext, Vendor
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.located_errors import one_line
+
+__all__ = ["ASSUMED_WIDTH", "NOT_GIVEN", "Registers", "parse_int"]
+
+ASSUMED_WIDTH = 40
+"""The MAXPHYADDR, in bits, that is taken where none is known and nobody asks for another."""
+
+_HEX = re.compile(r"0[xX][0-9a-fA-F]+(_[0-9a-fA-F]+)*")
+_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(_[0-9]+)*")
+# Longer than any 64-bit number with an underscore after each digit; keeps int() cheap.
+_LONGEST = 64
+
+
+def parse_int(text: str, name: str, *, bits: int = 64) -> int:
+    """Return the number that `text` says: hex with 0x, or decimal; underscores may group digits.
+
+    `name` is what to call the number in an error. Raises `BadInput` for anything else,
+    for a negative number and for one that doesn't fit in `bits` bits.
+    """
+    stripped = text.strip()
+    if stripped.startswith("-") and _is_number(stripped[1:]):
+        raise BadInput(f"{name}: {one_line(stripped)} is negative")
+    if not _is_number(stripped):
+        raise BadInput(f"{name}: {one_line(text)!r} is not a number (0x1f00 or 7936)")
+    digits = stripped.replace("_", "")
+    value = int(digits, 16 if "x" in digits.lower() else 10) if len(digits) <= _LONGEST else -1
+    if not 0 <= value < 1 << bits:
+        raise BadInput(f"{name}: {one_line(stripped)} does not fit in {bits} bits")
+    return value
+
+
+def _is_number(text: str) -> bool:
+    return bool(_HEX.fullmatch(text) or _DECIMAL.fullmatch(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registers:
+    """As much of a `PagingContext` as somebody has said; None is what wasn't given.
+
+    The fields have the names and units of `PagingContext`. `long_mode` says whether the CPU is
+    in IA-32e mode, where EFER itself isn't known.
+    """
+
+    cr0: int | None = None
+    cr3: int | None = None
+    cr4: int | None = None
+    efer: int | None = None
+    pkru: int | None = None
+    rflags_ac: bool | None = None
+    maxphyaddr: int | None = None
+    page1gb: bool | None = None
+    vendor: Vendor | None = None
+    encryption_mask: int | None = None
+    long_mode: bool | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the values that were given, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def over(self, known: "Registers") -> "Registers":
+        """Return these registers, completed with those of `known` where one wasn't given."""
+        return Registers(**(known.given() | self.given()))
+
+    def context(self, *, width: int = ASSUMED_WIDTH) -> PagingContext:
+        """Return the context; what wasn't given has `PagingContext`'s defaults.
+
+        But for EFER where that can't be: outside IA-32e mode it is NXE alone, and without
+        CR4.PAE nothing; and for MAXPHYADDR, which is `width`. Raises `BadInput` without CR3, and
+        where `PagingContext` does.
+        """
+        if self.cr3 is None:
+            raise BadInput("CR3 is not known: give --cr3")
+        values = self.given()
+        values.setdefault("maxphyaddr", width)
+        long_mode = values.pop("long_mode", True)
+        if self.efer is None:
+            if self.cr4 is not None and not self.cr4 & CR4.PAE:
+                values["efer"] = 0
+            elif not long_mode:
+                values["efer"] = int(EFER.NXE)
+        return PagingContext(**values)
+
+    def assumed(self, *, width: int = ASSUMED_WIDTH) -> tuple[str, ...]:
+        """Return what `context` takes for granted, as texts like "efer = 0xd00"."""
+        context = self.context(width=width)
+        return tuple(
+            f"{field.name} = {_shown(field.name, getattr(context, field.name))}"
+            for field in fields(self)
+            if getattr(self, field.name) is None and field.name not in _UNSAID
+        )
+
+
+_UNSAID = {"long_mode", "encryption_mask"}
+"""What isn't said to be assumed: no register, and unused by most systems."""
+
+NOT_GIVEN = Registers()
+"""No register at all."""
+
+
+def _shown(name: str, value: int | StrEnum) -> str:
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if name == "maxphyaddr" else f"{value:#x}"

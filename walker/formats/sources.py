@@ -1,0 +1,78 @@
+"""What a source is: physical memory, the context to read it in, and what is known of both."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from crosswalk.walker.context import CR0, PagingContext
+from crosswalk.walker.formats.casetypes import Case
+from crosswalk.walker.formats.registers import NOT_GIVEN, Registers
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+
+__all__ = ["Contents", "Source", "SourceKind"]
+
+
+class SourceKind(StrEnum):
+    """The kinds of file that memory can come from."""
+
+    CASE = "case"
+    ELF = "elf"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """Physical memory, and what its file says of it.
+
+    `name` is the path as it was given, `registers` what the file says of the CPU that was
+    chosen. `case` is the case as it stands in the file; None for other kinds. `complete` says
+    that the memory is all there is of the machine, as in a case file and in a guest that was
+    booted here: else the file may lack some. `begins_as` is the format that a file begins as
+    which is taken for a raw image all the same, since the caller said so; else empty.
+
+    Of an ELF core: `machine` is "386" or "x86-64", `notes` the name, type and size in bytes of
+    each note, `missing` the bytes of segments that the file doesn't hold, `cpus` the registers
+    of each CPU, `cpu` the number of the one that was chosen, and `why` says by what the paging
+    mode of that was told, if it had to be.
+    """
+
+    name: str
+    kind: SourceKind
+    memory: PhysicalMemory
+    registers: Registers = NOT_GIVEN
+    case: Case | None = None
+    complete: bool = False
+    begins_as: str = ""
+    machine: str = ""
+    notes: tuple[tuple[str, int, int], ...] = ()
+    missing: int = 0
+    cpus: tuple[Registers, ...] = ()
+    cpu: int = 0
+    why: str = ""
+
+    @property
+    def address_spaces(self) -> int:
+        """The number of different tables that CR3 of the CPUs names; 1 without CPUs.
+
+        CPUs that don't page have none, and of CR3 only the address of a frame counts.
+        """
+        paging = {
+            each.cr3 & -FRAME & (1 << 52) - 1
+            for each in self.cpus
+            if each.cr3 is not None and each.cr0 is not None and each.cr0 & CR0.PG
+        }
+        return max(len(paging), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source(Contents):
+    """Physical memory and the context to read it in.
+
+    `assumed` lists what neither the file nor the caller said, as texts like "efer = 0xd00";
+    `width_known` says whether MAXPHYADDR is not among them. `remarks` are sentences about what
+    was told from elsewhere, for people.
+    """
+
+    context: PagingContext
+    assumed: tuple[str, ...] = ()
+    width_known: bool = True
+    remarks: tuple[str, ...] = ()
