@@ -62,7 +62,9 @@ def build_image(levels: int) -> GuestImage:
 def _code(world: MemoryMap) -> Iterator[Code]:
     for name, bits, va, pa, limit in SOURCES:
         file = f"{name}.s"
-        source = resources.files("guest").joinpath("asm", file).read_text(encoding="utf-8")
+        source = (
+            resources.files("crosswalk.guest").joinpath("asm", file).read_text(encoding="utf-8")
+        )
         data = assemble(file, source, bits=bits, address=va, symbols=world.symbols)
         yield Code(file, bits, va, pa, _fitting(file, data, limit))
 

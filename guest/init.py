@@ -49,7 +49,7 @@ def init_program(*, patching: bool = False) -> bytes:
     """
     headers = _ELF.size + 2 * _PROGRAM.size
     names = ("init.s", "patching.s") if patching else ("init.s",)
-    folder = resources.files("guest").joinpath("asm")
+    folder = resources.files("crosswalk.guest").joinpath("asm")
     source = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
     symbols = {"AREA": AREA, "AREA_PAGES": AREA_PAGES, "SHARED": SHARED, "PATCHING": int(patching)}
     entry = _BASE + headers
