@@ -22,7 +22,7 @@ from crosswalk.emu.fuzz.coverage import (
     CELLS,
     composite_coverage_of,
     coverage_of,
-    meeting_coverage_of,
+    departure_coverage_of,
 )
 from crosswalk.emu.fuzz.intended import meant_outcomes
 from crosswalk.emu.fuzz.layout_composites import composites_of
@@ -36,7 +36,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.memory import SparseWords
 
-__all__ = ["IMPOSSIBLE", "AnyFinding", "Attempt", "Tester"]
+__all__ = ["IMPOSSIBLE", "AnyFinding", "Executor", "LayoutResult"]
 
 IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
 """Why a composite isn't asked."""
@@ -46,7 +46,7 @@ AnyFinding = Finding | CompositeFinding | Caseless
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class LayoutResult:
     """What became of one layout.
 
     `agreements` counts the accesses and composites that the CPU was asked for and of which all
@@ -77,7 +77,7 @@ class Attempt:
         return self.agreements + self.divergent + self.known.total()
 
 
-class Tester:
+class Executor:
     """Tries one layout after another; engines and a peer's process are kept in between.
 
     `predict` is the walker that is compared with the CPU, `peer` another one under test.
@@ -88,7 +88,7 @@ class Tester:
         self._peer = peer
         self.forget()
 
-    def attempt(self, make: Callable[[], Layout], *, cross: bool = False) -> Attempt:
+    def run(self, make: Callable[[], Layout], *, cross: bool = False) -> LayoutResult:
         """Make a layout and try it; `ProbeError` where the emulator did what is no outcome.
 
         With `cross` accesses that cross pages are made as well, where there are any.
@@ -106,7 +106,7 @@ class Tester:
                 failed,
             )
         asked = lacking == 0
-        tally = Attempt(
+        tally = LayoutResult(
             int((asked & found.undisputed).sum()),
             found.divergent,
             +found.known,
@@ -131,10 +131,10 @@ class Tester:
         return replace(
             tally,
             findings=(*tally.findings, *failed),
-            coverage=tally.coverage | meeting_coverage_of(tally.known),
+            coverage=tally.coverage | departure_coverage_of(tally.known),
         )
 
-    def _cross(self, layout: Layout, memory: SparseWords, tally: Attempt) -> Attempt:
+    def _cross(self, layout: Layout, memory: SparseWords, tally: LayoutResult) -> LayoutResult:
         """Make accesses that cross pages, and add what came of them."""
         context = layout.context
         crossed = self._composites.judge_possible(memory, context, composites_of(layout))

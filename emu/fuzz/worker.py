@@ -6,28 +6,28 @@ import signal
 
 from pebble import ProcessPool
 
-from crosswalk.emu.fuzz.executor import Tester
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.targets import Limits
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.emu.workers.lifetime import die_with_parent
 
-__all__ = ["death", "start_worker", "stop", "tester_of"]
+__all__ = ["death", "executor_of", "start_worker", "stop"]
 
 
 def start_worker() -> None:
     """Leave interrupts to the parent, which stops its workers itself, and don't outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    tester_of.cache_clear()  # Engines of the parent's, if it made any, are not to be shared.
+    executor_of.cache_clear()  # Engines of the parent's, if it made any, are not to be shared.
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         die_with_parent(parent.pid)
 
 
 @functools.cache
-def tester_of(walker: str | None, claims: str | None, limits: Limits | None) -> Tester:
-    """Return this process's tester, the same one each time, of a walker under test or of none."""
-    return Tester(peer=None if walker is None else open_peer(walker, limits, claims=claims))
+def executor_of(walker: str | None, claims: str | None, limits: Limits | None) -> Executor:
+    """Return this process's executor, the same one each time, of a walker under test or of none."""
+    return Executor(peer=None if walker is None else open_peer(walker, limits, claims=claims))
 
 
 def death(exitcode: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.findings.composite_finding import findings_in, judged_case
-from crosswalk.emu.fuzz.executor import Tester
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
 from crosswalk.emu.matrix.summary import Summary
@@ -23,13 +23,13 @@ def smallest(summary: Summary, predict: Predictor = translate_many) -> Iterator[
     A case that doesn't show its group by itself is left as it was found: then what is wrong is
     the testbed, or the walker isn't the one that was compared. May crash the process.
     """
-    tester, stand = Tester(predict), CompositeStand(predict)
+    executor, stand = Executor(predict), CompositeStand(predict)
     for slug, group in summary.groups.items():
         if not group.reduced:
-            yield slug, _smaller(tester, stand, slug, group.case)
+            yield slug, _smaller(executor, stand, slug, group.case)
 
 
-def _smaller(tester: Tester, stand: CompositeStand, slug: str, text: str) -> str:
+def _smaller(executor: Executor, stand: CompositeStand, slug: str, text: str) -> str:
     composite = parse_composite(text.encode(), slug)
     if composite is not None:
 
@@ -41,7 +41,7 @@ def _smaller(tester: Tester, stand: CompositeStand, slug: str, text: str) -> str
         judged = judged_case(stand, composite)
         return dump_composite(composite, judged.claims, judged.seen).decode()
     case = parse_case(text.encode(), slug)
-    for signature in signatures_of(tester, case):
+    for signature in signatures_of(executor, case):
         if signature.slug == slug:
-            return dump_case(reduced_to(tester, case, signature).case).decode()
+            return dump_case(reduced_to(executor, case, signature).case).decode()
     return text

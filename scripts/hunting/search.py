@@ -12,7 +12,7 @@ from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.explain import explain
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from crosswalk.emu.fuzz.coverage import CELLS, Seen, coverage_of
+from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap, coverage_of
 from crosswalk.emu.probe import Stand
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
@@ -83,7 +83,7 @@ class _Truths:
 
 def search(plan: Plan, limit: int, bugs: Sequence[Bug]) -> Search:
     """Try so many layouts of a campaign, as `Campaign` makes them, and say when each bug showed."""
-    truths, seen = _Truths(), Seen()
+    truths, seen = _Truths(), CoverageMap()
     maps: dict[int, bytes] = {}
     nothing = seen.pack()
     found: dict[str, Found] = {}

@@ -7,7 +7,7 @@ from hashlib import sha256
 import numpy as np
 
 from crosswalk.emu.findings.layout import Layout
-from crosswalk.emu.fuzz.coverage import wanted
+from crosswalk.emu.fuzz.coverage import draw_targets
 from crosswalk.emu.fuzz.generate import Base, base_of, generate, mutate
 from crosswalk.emu.load.builtin import booted_guest, names_guest
 from crosswalk.emu.targets import Limits
@@ -22,7 +22,7 @@ ROUND = 16
 LAG = 2
 """How many rounds back that knowledge lies, so that nobody has to wait for the last layout."""
 
-_GOALS = 320
+_TARGETS = 320
 _CROSSED = 9
 _LIMITS = Limits()
 
@@ -71,12 +71,12 @@ class Plan:
         """Return a layout of the campaign; `seen` is what had been seen, packed."""
         if self.source is not None:
             return mutate(_base(self.source), self.seed, index, accesses=self.accesses)
-        goals = []
+        targets = []
         if self.guided:
             chance = np.random.default_rng([self.seed, index, 1])
-            count = min(_GOALS, max(1, self.accesses // 16))
-            goals = wanted(seen, chance, count)
-        return generate(self.seed, index, goals, accesses=self.accesses)
+            count = min(_TARGETS, max(1, self.accesses // 16))
+            targets = draw_targets(seen, chance, count)
+        return generate(self.seed, index, targets, accesses=self.accesses)
 
 
 @lru_cache(1)

@@ -20,7 +20,7 @@ from crosswalk.emu.fuzz.campaign.pools import Pool
 from crosswalk.emu.fuzz.campaign.state import Found, State, pack, unpack
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.work import Done, Lost, Task
-from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.executor import AnyFinding
 from crosswalk.emu.report.composite_case import dump_composite
 from crosswalk.walker.formats import dump_case
@@ -54,11 +54,11 @@ class Campaign:
         self.state: State = store.load()
         maps = [unpack(text) for text in self.state.rounds]
         seen = self.state.seen
-        self.seen = Seen() if seen is None else Seen.unpack(unpack(seen))
+        self.seen = CoverageMap() if seen is None else CoverageMap.unpack(unpack(seen))
         # What had been seen after each of the last rounds, by the round's number.
         last = self.state.layouts // ROUND - 1
         self._maps = {last - len(maps) + 1 + at: packed for at, packed in enumerate(maps)}
-        self._nothing = Seen().pack()
+        self._nothing = CoverageMap().pack()
         self._seen = int(self.seen.bits.sum())
 
     def run(

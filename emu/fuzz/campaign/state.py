@@ -10,7 +10,7 @@ import msgspec
 
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from crosswalk.emu.fuzz.campaign.version import release
-from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.walker.errors import BadInput
 
 __all__ = [
@@ -51,7 +51,7 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
 class State(msgspec.Struct, forbid_unknown_fields=True):
     """What the first `layouts` layouts came to; `lost` of them gave no result.
 
-    The counts are those of `crosswalk.emu.fuzz.executor.Attempt`.
+    The counts are those of `crosswalk.emu.fuzz.executor.LayoutResult`.
 
     `seen` is the packed map of what has been seen, in base64; `growth` has (layout, cells) for each
     layout that showed cells which none before it had. `rounds` are those at the end of
@@ -119,7 +119,7 @@ def decode_state(data: bytes) -> State:
         raise BadInput("not the state of a campaign: its numbers don't fit one another")
     for text in (state.seen, *state.rounds):
         if text is not None:
-            Seen.unpack(unpack(text))
+            CoverageMap.unpack(unpack(text))
     for slug, found in state.findings.items():
         if not _SLUG.fullmatch(slug) or not 0 <= found.layout < state.layouts:
             raise BadInput(f"not the state of a campaign: finding {slug!r}")

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.findings.caseless import error_text
 from crosswalk.emu.fuzz.campaign.plan import Plan
-from crosswalk.emu.fuzz.coverage import CELLS, Seen
+from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap
 from crosswalk.emu.fuzz.executor import AnyFinding
-from crosswalk.emu.fuzz.worker import tester_of
+from crosswalk.emu.fuzz.worker import executor_of
 from crosswalk.emu.probe import ProbeError
 
 __all__ = ["Done", "Lost", "Task", "work"]
@@ -63,35 +63,35 @@ def work(task: Task) -> Done | Lost:
     """
     plan = task.plan
     plan.open_source()
-    tester = tester_of(plan.walker, plan.claims, plan.limits)
+    executor = executor_of(plan.walker, plan.claims, plan.limits)
     try:
-        attempt = tester.attempt(
+        result = executor.run(
             lambda: plan.layout(task.index, task.seen), cross=plan.crosses(task.index)
         )
     except ProbeError as error:
-        tester.forget()  # Engines that did this are not to be trusted again.
+        executor.forget()  # Engines that did this are not to be trusted again.
         return Lost("error", str(error))
     except Exception as error:  # noqa: BLE001  # One layout's trouble is no end of a campaign.
-        tester.forget()
+        executor.forget()
         return Lost("error", error_text(error), ours=True)
-    new = attempt.coverage & CELLS.possible & ~_unpacked(task.seen)
+    new = result.coverage & CELLS.possible & ~_unpacked(task.seen)
     return Done(
         task.index,
-        attempt.probes,
-        attempt.divergent,
-        dict(+attempt.known),
-        dict(+attempt.predicted_only),
-        dict(+attempt.not_asked),
-        attempt.masked,
-        attempt.copied,
-        attempt.answered,
-        attempt.declined,
-        attempt.findings,
+        result.probes,
+        result.divergent,
+        dict(+result.known),
+        dict(+result.predicted_only),
+        dict(+result.not_asked),
+        result.masked,
+        result.copied,
+        result.answered,
+        result.declined,
+        result.findings,
         np.flatnonzero(new).astype(np.int32),
-        attempt.seconds,
+        result.seconds,
     )
 
 
 @functools.lru_cache(4)
 def _unpacked(seen: bytes) -> NDArray[np.bool_]:
-    return Seen.unpack(seen).bits
+    return CoverageMap.unpack(seen).bits

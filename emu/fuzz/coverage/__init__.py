@@ -2,21 +2,21 @@
 
 from crosswalk.emu.fuzz.coverage.cells import (
     CELLS,
-    Seen,
+    CoverageMap,
     composite_coverage_of,
     coverage_of,
-    meeting_coverage_of,
-    wanted,
+    departure_coverage_of,
+    draw_targets,
 )
 from crosswalk.emu.fuzz.coverage.text import coverage_lines, coverage_record
 
 __all__ = [
     "CELLS",
-    "Seen",
+    "CoverageMap",
     "composite_coverage_of",
     "coverage_lines",
     "coverage_of",
     "coverage_record",
-    "meeting_coverage_of",
-    "wanted",
+    "departure_coverage_of",
+    "draw_targets",
 ]

@@ -1,4 +1,4 @@
-"""All cells in one numbering: the map of what has been seen, and goals for the rest."""
+"""All cells in one numbering: the map of what has been seen, and targets for the rest."""
 
 import zlib
 from bisect import bisect_right
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check.allowed_outcomes import parts_of
 from crosswalk.emu.fuzz.coverage.composites import COMPOSITES, composite_cells
-from crosswalk.emu.fuzz.coverage.departure_pairs import MEETINGS, meetings
+from crosswalk.emu.fuzz.coverage.departure_pairs import DEPARTURE_PAIRS, departure_pair_cells
 from crosswalk.emu.fuzz.coverage.entries import ENTRIES
 from crosswalk.emu.fuzz.coverage.family import Family
 from crosswalk.emu.fuzz.coverage.pairs import PAIRS
 from crosswalk.emu.fuzz.coverage.permissions import KEYS, LOST, PLACES, RESERVED_BITS
 from crosswalk.emu.fuzz.coverage.seen import shown
 from crosswalk.emu.fuzz.coverage.walks import CONTROL, END
-from crosswalk.emu.fuzz.target import Goal
+from crosswalk.emu.fuzz.target import Target
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.emu.probe.composites import Seen as Made
 from crosswalk.walker.columns import Accesses, Outcomes
@@ -29,17 +29,17 @@ from crosswalk.walker.memory import PhysicalMemory
 __all__ = [
     "CELLS",
     "Cells",
-    "Seen",
+    "CoverageMap",
     "composite_coverage_of",
     "coverage_of",
-    "meeting_coverage_of",
+    "departure_coverage_of",
+    "draw_targets",
     "unseen_in",
-    "wanted",
 ]
 
 Bools = NDArray[np.bool_]
 
-_TRIES = 4  # Goals for one cell in a layout, at the most.
+_TRIES = 4  # Targets for one cell in a layout, at the most.
 _EMULATED = (40, True, 0)
 """MAXPHYADDR, 1-GiB pages and encryption mask of the CPU that coverage is about."""
 
@@ -81,7 +81,7 @@ class Cells:
 
 
 CELLS = Cells.of(
-    END, ENTRIES, CONTROL, LOST, RESERVED_BITS, KEYS, PLACES, PAIRS, COMPOSITES, MEETINGS
+    END, ENTRIES, CONTROL, LOST, RESERVED_BITS, KEYS, PLACES, PAIRS, COMPOSITES, DEPARTURE_PAIRS
 )
 
 
@@ -120,10 +120,10 @@ def composite_coverage_of(
     return touched & CELLS.possible
 
 
-def meeting_coverage_of(names: Iterable[str]) -> Bools:
+def departure_coverage_of(names: Iterable[str]) -> Bools:
     """Return bool[CELLS.count]: the cells that known divergences of these names touch."""
     touched = np.zeros(CELLS.count, np.bool_)
-    touched[CELLS.first_of(MEETINGS.name) + meetings(names)] = True
+    touched[CELLS.first_of(DEPARTURE_PAIRS.name) + departure_pair_cells(names)] = True
     return touched
 
 
@@ -134,7 +134,7 @@ def _emulated(context: PagingContext) -> bool:
     return context.mode.long and features == _EMULATED and not more
 
 
-class Seen:
+class CoverageMap:
     """The cells seen so far: `bits` bool[CELLS.count]."""
 
     def __init__(self, bits: Bools | None = None) -> None:
@@ -149,7 +149,7 @@ class Seen:
         return zlib.compress(np.packbits(self.bits).tobytes(), 1)
 
     @classmethod
-    def unpack(cls, data: bytes) -> "Seen":
+    def unpack(cls, data: bytes) -> "CoverageMap":
         """Return what was packed; `BadInput` for anything else."""
         try:
             raw = np.frombuffer(zlib.decompress(data), np.uint8)
@@ -175,31 +175,31 @@ def unseen_in(packed: bytes) -> tuple[NDArray[np.int32], ...]:
 
     Families of which all is seen are left out. Kept, as a round of layouts has one map.
     """
-    open_ = CELLS.possible & ~Seen.unpack(packed).bits
+    open_ = CELLS.possible & ~CoverageMap.unpack(packed).bits
     families = [
         (first + np.flatnonzero(open_[first : first + family.size])).astype(np.int32)
         for family, first in zip(CELLS.families, CELLS.first, strict=True)
-        if family.goal is not None
+        if family.target is not None
     ]
     return tuple(cells for cells in families if len(cells))
 
 
-def wanted(packed: bytes, chance: np.random.Generator, count: int) -> list[Goal]:
-    """Return goals for cells that can be seen and haven't been, at random, each family alike.
+def draw_targets(packed: bytes, chance: np.random.Generator, count: int) -> list[Target]:
+    """Return targets for cells that can be seen and haven't been, at random, each family alike.
 
-    `packed` is what has been seen, as `Seen.pack` returns it. Not many for few cells: what else
-    there is room for is better spent on anything.
+    `packed` is the map as `CoverageMap.pack` returns it. Few cells get few targets: the other paths
+    are better drawn freely.
     """
     unseen = unseen_in(packed)
     if not unseen:
         return []
     count = min(count, _TRIES * sum(len(cells) for cells in unseen))
-    goals = []
+    targets = []
     for pick, at in zip(
         chance.integers(0, len(unseen), count).tolist(), chance.random(count).tolist(), strict=True
     ):
         cells = unseen[pick]
         family, number = CELLS.split(int(cells[int(at * len(cells))]))
-        if family.goal is not None:
-            goals.append(family.goal(family.values(number)))
-    return goals
+        if family.target is not None:
+            targets.append(family.target(family.values(number)))
+    return targets

@@ -1,4 +1,4 @@
-"""What all families share: numbers, and goals that ask for an answer."""
+"""What all families share: numbers, and targets that ask for an answer."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.fuzz.coverage.family import Numbers
 from crosswalk.emu.fuzz.coverage.seen import Shown
-from crosswalk.emu.fuzz.target import BITS, CONTROLS, End, Goal
+from crosswalk.emu.fuzz.target import BITS, CONTROLS, End, Target
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.entry import Entry
 
@@ -48,52 +48,54 @@ def on_leaf(shown: Shown) -> tuple[Bools, Bools]:
     return leaf, user
 
 
-def with_answer(goal: Goal, answer: int) -> Goal:
-    """Ask for what lets a page allow or refuse the access, beside what a goal asks for."""
+def with_answer(target: Target, answer: int) -> Target:
+    """Ask for what lets a page allow or refuse the access, beside what a target asks for."""
     if answer == OK:
-        return _allowed(goal)
+        return _allowed(target)
     if answer == DENIED:
-        return _denied(goal)
+        return _denied(target)
     if answer == KEY:
-        control = {"pke": True, "wp": True, **goal.control}
-        clear = (goal.level, "key", False) in goal.bits
-        key = (0 if clear else 5) if goal.key is None else goal.key
-        return replace(goal, control=control, key=key, pkru=3 if goal.pkru is None else goal.pkru)
-    return goal
+        control = {"pke": True, "wp": True, **target.control}
+        clear = (target.level, "key", False) in target.bits
+        key = (0 if clear else 5) if target.key is None else target.key
+        return replace(
+            target, control=control, key=key, pkru=3 if target.pkru is None else target.pkru
+        )
+    return target
 
 
-def _allowed(goal: Goal) -> Goal:
+def _allowed(target: Target) -> Target:
     """Keep SMEP and keys from refusing it; SMAP is asked with AC set as well."""
-    if goal.access is not AccessType.EXECUTE:
-        if goal.control.get("pke") and goal.pkru is None:
-            return replace(goal, key=goal.key or 0, pkru=0)
-        return goal
-    level = _free(goal, "us")
-    if goal.cpl or any(name == "us" and not value for _, name, value in goal.bits):
-        return goal
-    if goal.control.get("smep") and level is not None:
-        return replace(goal, bits=(*goal.bits, (level, "us", False)))
-    return replace(goal, control={"smep": False, **goal.control})
+    if target.access is not AccessType.EXECUTE:
+        if target.control.get("pke") and target.pkru is None:
+            return replace(target, key=target.key or 0, pkru=0)
+        return target
+    level = _free(target, "us")
+    if target.cpl or any(name == "us" and not value for _, name, value in target.bits):
+        return target
+    if target.control.get("smep") and level is not None:
+        return replace(target, bits=(*target.bits, (level, "us", False)))
+    return replace(target, control={"smep": False, **target.control})
 
 
-def _denied(goal: Goal) -> Goal:
-    """Withhold a right that the goal leaves open at some level, or else turn SMEP or SMAP on."""
-    fetch = goal.access is AccessType.EXECUTE
+def _denied(target: Target) -> Target:
+    """Withhold a right that the target leaves open at some level, or else turn SMEP or SMAP on."""
+    fetch = target.access is AccessType.EXECUTE
     for name, withheld, concerns, control in (
         ("xd", True, fetch, {"nxe": True}),
-        ("us", False, goal.cpl == 3, {}),
-        ("rw", False, goal.access is AccessType.WRITE, {} if goal.cpl else {"wp": True}),
+        ("us", False, target.cpl == 3, {}),
+        ("rw", False, target.access is AccessType.WRITE, {} if target.cpl else {"wp": True}),
     ):
-        level = _free(goal, name)
-        possible = all(goal.control.get(each, value) is value for each, value in control.items())
+        level = _free(target, name)
+        possible = all(target.control.get(each, value) is value for each, value in control.items())
         if concerns and possible and level is not None:
-            bits = (*goal.bits, (level, name, withheld))
-            return replace(goal, control={**control, **goal.control}, bits=bits)
+            bits = (*target.bits, (level, name, withheld))
+            return replace(target, control={**control, **target.control}, bits=bits)
     guard = {"smep": True} if fetch else {"smap": True, "ac": False}
-    return replace(goal, control={**guard, **goal.control})
+    return replace(target, control={**guard, **target.control})
 
 
-def _free(goal: Goal, name: str) -> int | None:
-    """Return a level of the path at which the goal says nothing of this bit, if there is one."""
-    taken = {level for level, each, _ in goal.bits if each == name}
-    return next((at for at in range(4, (goal.level or 1) - 1, -1) if at not in taken), None)
+def _free(target: Target, name: str) -> int | None:
+    """Return a level of the path at which the target says nothing of this bit, if there is one."""
+    taken = {level for level, each, _ in target.bits if each == name}
+    return next((at for at in range(4, (target.level or 1) - 1, -1) if at not in taken), None)

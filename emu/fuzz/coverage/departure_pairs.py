@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.fuzz.coverage.family import Axis, Family, Numbers
-from crosswalk.emu.fuzz.target import End, Goal
+from crosswalk.emu.fuzz.target import End, Target
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import Vendor
 
-__all__ = ["MEETINGS", "meetings"]
+__all__ = ["DEPARTURE_PAIRS", "departure_pair_cells"]
 
 _IDS = tuple(
     each.id
@@ -39,7 +39,7 @@ _APART = {
 
 @dataclass(frozen=True, slots=True)
 class _Wishes:
-    """What shows a departure: features of a CPU, control bits, and the rest of a goal."""
+    """What shows a departure: features of a CPU, control bits, and the rest of a target."""
 
     cpu: Mapping[str, object] = field(default_factory=dict)
     control: Mapping[str, bool] = field(default_factory=dict)
@@ -60,7 +60,7 @@ _WISHES = {
 }
 
 
-def meetings(names: Iterable[str]) -> Numbers:
+def departure_pair_cells(names: Iterable[str]) -> Numbers:
     """Return the numbers of the cells that divergences touch which are explained by these names.
 
     A name is that of `crosswalk.emu.check.departures.named`: those without which it wouldn't be
@@ -80,17 +80,17 @@ def _possible() -> NDArray[np.bool_]:
     return possible
 
 
-def _goal(values: tuple[int, ...]) -> Goal:
+def _target(values: tuple[int, ...]) -> Target:
     both = [_WISHES.get(_IDS[at], _Wishes()) for at in values]
     more = {name: value for each in reversed(both) for name, value in each.more.items()}
     cpu = {name: value for each in both for name, value in each.cpu.items()}
     control = {name: value for each in both for name, value in each.control.items()}
-    return Goal(control=control, cpu=cpu, **more)  # type: ignore[arg-type]  # Fields by name.
+    return Target(control=control, cpu=cpu, **more)  # type: ignore[arg-type]  # Fields by name.
 
 
-MEETINGS = Family(
+DEPARTURE_PAIRS = Family(
     "departures that meet",
     (Axis("one", _IDS), Axis("with", _IDS)),
     _possible(),
-    goal=_goal,
+    target=_target,
 )

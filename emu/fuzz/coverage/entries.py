@@ -18,7 +18,7 @@ from crosswalk.emu.fuzz.coverage.common import (
 )
 from crosswalk.emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, spread
 from crosswalk.emu.fuzz.coverage.seen import MASKS, Shown
-from crosswalk.emu.fuzz.target import End, Goal
+from crosswalk.emu.fuzz.target import End, Target
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.entry import Entry
 
@@ -75,7 +75,7 @@ def _bits_touch(shown: Shown) -> Bools:
     return touched
 
 
-def _bits_goal(values: tuple[int, ...]) -> Goal:
+def _bits_target(values: tuple[int, ...]) -> Target:
     level, role, bit, value, kind, user, answer = values
     at = level + 1 if role else max(1, level)
     end, reserved = None, None
@@ -94,11 +94,11 @@ def _bits_goal(values: tuple[int, ...]) -> Goal:
         control["nxe"] = True
     if NAMES[bit] == "rw" and not value and kind == WRITE and not user and answer == OK:
         control["wp"] = False
-    goal = Goal(
+    target = Target(
         control=control, level=at, end=end, bits=bits, reserved=reserved,
         access=AccessType(kind), cpl=3 * user,
     )  # fmt: skip
-    return with_answer(goal, answer)
+    return with_answer(target, answer)
 
 
 ENTRIES = Family(
@@ -114,5 +114,5 @@ ENTRIES = Family(
     ),
     _bits_possible(),
     _bits_touch,
-    _bits_goal,
+    _bits_target,
 )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.fuzz.coverage.seen import ANSWERS, Shown
-from crosswalk.emu.fuzz.target import Goal
+from crosswalk.emu.fuzz.target import Target
 
 __all__ = ["ANSWER", "AXES", "Axis", "Family", "Numbers", "spread"]
 
@@ -29,7 +29,7 @@ class Family:
 
     `possible` broadcasts to the shape of the axes: which cells there can be. `touch(shown)`
     returns the numbers of the cells that accesses touch, or bool of that shape; None for a family
-    that is about something else. `goal(values)` is what would touch one; None where no goal for
+    that is about something else. `target(values)` is what would touch one; None where no target for
     one path can say it.
     """
 
@@ -37,7 +37,7 @@ class Family:
     axes: tuple[Axis, ...]
     possible: NDArray[np.bool_]
     touch: Callable[[Shown], Numbers | NDArray[np.bool_]] | None = None
-    goal: Callable[[tuple[int, ...]], Goal] | None = None
+    target: Callable[[tuple[int, ...]], Target] | None = None
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from crosswalk.emu.fuzz.coverage.common import (
 )
 from crosswalk.emu.fuzz.coverage.family import Axis, Family, spread
 from crosswalk.emu.fuzz.coverage.seen import MASKS, Shown
-from crosswalk.emu.fuzz.target import End, Goal
+from crosswalk.emu.fuzz.target import End, Target
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.memory import U64
 
@@ -122,7 +122,7 @@ def _distinct(ones: Bools) -> tuple[Bools, NDArray[np.intp]]:
     return ones[first], which.astype(np.intp)
 
 
-def _goal(values: tuple[int, ...]) -> Goal:
+def _target(values: tuple[int, ...]) -> Target:
     register, value, group, one, other = values
     pair = (_ONES[one], _ONES[other])
     bits = tuple((level + 1, name, bool(on)) for level, name, on in pair)
@@ -139,18 +139,20 @@ def _goal(values: tuple[int, ...]) -> Goal:
     kind, user = AccessType(group // 4), group // 2 % 2
     if broken is not None:
         rest = tuple(each for each in bits if each[:2] != (broken, "ps"))
-        return Goal(
+        return Target(
             control=control, level=broken, end=End.RESERVED, reserved=7, bits=rest,
             access=kind, cpl=3 * user,
         )  # fmt: skip
     level = min(level, 3)
     if group % 2 and not user and _never_denied(kind, bits, control):
-        return Goal(
+        return Target(
             control=control, level=level, end=End.RESERVED, reserved=51, bits=bits,
             access=kind, cpl=0,
         )  # fmt: skip
-    goal = Goal(control=control, level=level, end=End.LEAF, bits=bits, access=kind, cpl=3 * user)
-    return with_answer(goal, DENIED if group % 2 else OK)
+    target = Target(
+        control=control, level=level, end=End.LEAF, bits=bits, access=kind, cpl=3 * user
+    )
+    return with_answer(target, DENIED if group % 2 else OK)
 
 
 def _never_denied(
@@ -183,5 +185,5 @@ PAIRS = Family(
     ),
     _possible(),
     _touch,
-    _goal,
+    _target,
 )

@@ -15,7 +15,7 @@ from crosswalk.emu.fuzz.coverage.common import (
 )
 from crosswalk.emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, Numbers, spread
 from crosswalk.emu.fuzz.coverage.seen import Shown
-from crosswalk.emu.fuzz.target import End, Goal
+from crosswalk.emu.fuzz.target import End, Target
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.entry import Entry
 
@@ -68,7 +68,7 @@ def _lost_touch(shown: Shown) -> Numbers:
     return np.concatenate(parts)
 
 
-def _lost_goal(values: tuple[int, ...]) -> Goal:
+def _lost_target(values: tuple[int, ...]) -> Target:
     right, lost, size, kind, user, answer = values
     name = _RIGHTS[right][2]
     bits = tuple(
@@ -79,13 +79,13 @@ def _lost_goal(values: tuple[int, ...]) -> Goal:
         control["nxe"] = True
     if name == "rw" and kind == WRITE and not user and lost:
         control["wp"] = answer == DENIED
-    goal = Goal(
+    target = Target(
         control=control, level=size + 1, end=End.LEAF, bits=bits,
         access=AccessType(kind), cpl=3 * user,
     )  # fmt: skip
     # What is withheld refuses the access by itself where it is about that.
     concerns = {"rw": kind == WRITE, "us": user == 1, "xd": kind == FETCH}[name]
-    return goal if answer == DENIED and lost and concerns else with_answer(goal, answer)
+    return target if answer == DENIED and lost and concerns else with_answer(target, answer)
 
 
 def _reserved_possible() -> Bools:
@@ -119,12 +119,12 @@ def _reserved_touch(shown: Shown) -> Numbers:
     )
 
 
-def _reserved_goal(values: tuple[int, ...]) -> Goal:
+def _reserved_target(values: tuple[int, ...]) -> Target:
     level, bit, kind, user = values
     control = {"la57": True} if level == 4 else {}
     if _BITS[bit] == 63:
         control["nxe"] = False
-    return Goal(
+    return Target(
         control=control, level=level + 1, end=End.RESERVED, reserved=_BITS[bit],
         access=AccessType(kind), cpl=3 * user,
     )  # fmt: skip
@@ -165,7 +165,7 @@ def _keys_touch(shown: Shown) -> Numbers:
     )
 
 
-def _keys_goal(values: tuple[int, ...]) -> Goal:
+def _keys_target(values: tuple[int, ...]) -> Target:
     key, pair, kind, user, mine, wp, answer = values
     bits = [] if mine else [(2, "us", False)]
     control = {"pke": True, "wp": bool(wp)}
@@ -176,7 +176,7 @@ def _keys_goal(values: tuple[int, ...]) -> Goal:
             control |= {"smap": True, "ac": False}
     elif answer == DENIED and kind == WRITE and not user:
         bits.append((2, "rw", False))
-    return Goal(
+    return Target(
         control=control, level=1, end=End.LEAF, bits=tuple(bits), key=key, pkru=pair,
         access=AccessType(kind), cpl=3 * user,
     )  # fmt: skip
@@ -204,9 +204,9 @@ def _places_touch(shown: Shown) -> Numbers:
     return np.concatenate(parts)
 
 
-def _places_goal(values: tuple[int, ...]) -> Goal:
+def _places_target(values: tuple[int, ...]) -> Target:
     level, index, kind, user = values
-    return Goal(
+    return Target(
         control={"la57": True} if level == 4 else {},
         level=1,
         end=End.LEAF,
@@ -232,14 +232,14 @@ LOST = Family(
     ),
     _lost_possible(),
     _lost_touch,
-    _lost_goal,
+    _lost_target,
 )
 RESERVED_BITS = Family(
     "reserved bits",
     (AXES["level"], Axis("bit", tuple(str(bit) for bit in _BITS)), *_WHICH),
     _reserved_possible(),
     _reserved_touch,
-    _reserved_goal,
+    _reserved_target,
 )
 KEYS = Family(
     "protection keys",
@@ -254,12 +254,12 @@ KEYS = Family(
     ),
     _keys_possible(),
     _keys_touch,
-    _keys_goal,
+    _keys_target,
 )
 PLACES = Family(
     "addresses",
     (AXES["level"], Axis("index", _INDICES), *_WHICH),
     _places_possible(),
     _places_touch,
-    _places_goal,
+    _places_target,
 )

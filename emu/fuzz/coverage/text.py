@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.emu.fuzz.coverage.cells import CELLS, Seen
+from crosswalk.emu.fuzz.coverage.cells import CELLS, CoverageMap
 
 __all__ = ["coverage_lines", "coverage_record"]
 
 _SHOWN = 6
 
 
-def coverage_lines(seen: Seen) -> Iterator[str]:
+def coverage_lines(seen: CoverageMap) -> Iterator[str]:
     """Yield what has been seen of each family, and what has not, by the values that lack most."""
     for (name, got, possible), family, first in zip(
         seen.counts(), CELLS.families, CELLS.first, strict=True
@@ -33,6 +33,6 @@ def coverage_lines(seen: Seen) -> Iterator[str]:
             yield f"    unseen: {label}: {count:,} of {can:,}"
 
 
-def coverage_record(seen: Seen) -> dict[str, Any]:
+def coverage_record(seen: CoverageMap) -> dict[str, Any]:
     """Return the counts of each family."""
     return {name: {"seen": got, "possible": possible} for name, got, possible in seen.counts()}

@@ -19,7 +19,7 @@ from crosswalk.emu.fuzz.coverage.common import (
 )
 from crosswalk.emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, Numbers, spread
 from crosswalk.emu.fuzz.coverage.seen import Shown
-from crosswalk.emu.fuzz.target import CONTROLS, End, Goal
+from crosswalk.emu.fuzz.target import CONTROLS, End, Target
 from crosswalk.walker.access import AccessType
 
 __all__ = ["CONTROL", "END"]
@@ -48,14 +48,14 @@ def _end_touch(shown: Shown) -> Numbers:
     )
 
 
-def _end_goal(values: tuple[int, ...]) -> Goal:
+def _end_target(values: tuple[int, ...]) -> Target:
     la57, level, how, kind, user, answer = values
     control = {"la57": bool(la57)}
     end = End(how)
     # A walk that ends outside is steered by the entry above.
     at = level + 2 if end is End.OUTSIDE else level + 1
     return with_answer(
-        Goal(control=control, level=at, end=end, access=AccessType(kind), cpl=3 * user), answer
+        Target(control=control, level=at, end=end, access=AccessType(kind), cpl=3 * user), answer
     )
 
 
@@ -104,15 +104,15 @@ def _control_touch(shown: Shown) -> Numbers:
     )
 
 
-def _control_goal(values: tuple[int, ...]) -> Goal:
+def _control_target(values: tuple[int, ...]) -> Target:
     name, value, size, mine, kind, user, answer = values
     levels = range(size + 1, 5)
     bits = tuple((level, "us", True) for level in levels) if mine else ((size + 1, "us", False),)
-    goal = Goal(
+    target = Target(
         control={CONTROLS[name]: bool(value)}, level=size + 1, end=End.LEAF, bits=bits,
         access=AccessType(kind), cpl=3 * user,
     )  # fmt: skip
-    return with_answer(goal, answer)
+    return with_answer(target, answer)
 
 
 END = Family(
@@ -127,7 +127,7 @@ END = Family(
     ),
     _end_possible(),
     _end_touch,
-    _end_goal,
+    _end_target,
 )
 
 CONTROL = Family(
@@ -143,5 +143,5 @@ CONTROL = Family(
     ),
     _control_possible(),
     _control_touch,
-    _control_goal,
+    _control_target,
 )

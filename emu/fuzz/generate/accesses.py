@@ -34,7 +34,7 @@ def draw_accesses(
 ) -> tuple[Accesses, NDArray[np.intp]]:
     """Return `count` accesses at the most, no two the same, and the path that each follows.
 
-    -1 for those that follow none. A goal's path is asked what the goal asks for first.
+    -1 for those that follow none. A target's path is asked what the target asks for first.
     """
     base = _addresses(context, draft, grown)
     # Every path gets all kinds on a page, then all kinds on another, and so on.

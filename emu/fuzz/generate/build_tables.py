@@ -20,8 +20,8 @@ TABLE = 4
 WILD = 5
 """An entry that leads to some table, of whatever level: nothing is meant behind it."""
 
-_GOALS_SHARE = 0.7
-"""How often the path of a goal goes through a table that is there already."""
+_TARGETS_SHARE = 0.7
+"""How often the path of a target goes through a table that is there already."""
 
 _WRITE, _USER, _EXECUTE = 1, 2, 4
 
@@ -80,7 +80,7 @@ class _Placing:
         self.ends: list[tuple[int, int, int]] = []
         self.loops: list[tuple[int, int]] = []
         self._levels = context.levels
-        self._goals = len(draft.goals)
+        self._targets = len(draft.targets)
         self._share = float(chance.choice([0.0, 0.1, 0.25]))
         self._wild = float(chance.choice([0.0, 0.0, 0.05, 0.15]))
         self._loop = float(chance.choice([0.0, 0.05, 0.2]))
@@ -93,9 +93,9 @@ class _Placing:
         row = np.zeros(len(draft), np.int64)
         for level in range(self._levels, 0, -1):
             at = row * WORDS + draft.index[going, level]
-            # What a goal asks for is its own, whoever else has entries in the same table.
-            goals = int(np.searchsorted(going, self._goals))
-            at[:goals] = _fresh(at[:goals].tolist())
+            # What a target asks for is its own, whoever else has entries in the same table.
+            targets = int(np.searchsorted(going, self._targets))
+            at[:targets] = _fresh(at[:targets].tolist())
             self.step[going, level] = at
             entry, first, which = np.unique(at, return_index=True, return_inverse=True)
             owner = going[first]
@@ -119,7 +119,7 @@ class _Placing:
         draws = self._draws[owners, level].tolist()
         picks = self._picks[owners, level].tolist()
         for at, path, draw, pick in zip(entries, owners, draws, picks, strict=True):
-            own = path < self._goals
+            own = path < self._targets
             wild = draw < self._wild
             if not own and (wild or draw > 1 - self._loop):
                 # A recursive slot leads to its own table.
@@ -129,7 +129,7 @@ class _Placing:
                 if not wild:
                     self.loops.append((path, level))
                 continue
-            shared = _GOALS_SHARE if own else self._wild + self._share
+            shared = _TARGETS_SHARE if own else self._wild + self._share
             if below and (self.count >= most or draw < shared):
                 child = below[pick % len(below)]
             else:
@@ -160,7 +160,7 @@ _AGAIN = 0.5
 
 
 def _fresh(wanted: list[int]) -> list[int]:
-    """Return an entry of the wanted table for each goal, its own as long as there are any."""
+    """Return an entry of the wanted table for each target, its own as long as there are any."""
     used: set[int] = set()
     found = []
     for at in wanted:

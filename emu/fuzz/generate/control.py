@@ -1,11 +1,11 @@
-"""The control state of a layout, and the goals that it leaves possible."""
+"""The control state of a layout, and the targets that it leaves possible."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from crosswalk.emu.fuzz.target import Goal
+from crosswalk.emu.fuzz.target import Target
 from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingContext, Vendor
 
 __all__ = ["draw_context"]
@@ -23,20 +23,20 @@ _BITS: Mapping[str, tuple[str, int]] = {
 
 _EITHER = 0.5
 _OTHER_CPU = 0.06
-"""How often the CPU is another one, and there are no goals."""
+"""How often the CPU is another one, and there are no targets."""
 _NOT_EMULATED = 0.04
-"""How often a layout has what the emulated CPU lacks, or an encryption mask, and no goals."""
+"""How often a layout has what the emulated CPU lacks, or an encryption mask, and no targets."""
 _FOR_CPUS, _AIMED = 36, 9
-"""One layout of so many may be another CPU's for a goal's sake: one that has composites, too."""
+"""One layout of so many may be another CPU's for a target's sake: one that has composites, too."""
 _AMD = 0.3
 
 
 def draw_context(
-    chance: np.random.Generator, goals: Sequence[Goal], seed: int, index: int
-) -> tuple[PagingContext, list[Goal]]:
-    """Return a control state (CR3 without a root), and the goals that can be met under it.
+    chance: np.random.Generator, targets: Sequence[Target], seed: int, index: int
+) -> tuple[PagingContext, list[Target]]:
+    """Return a control state (CR3 without a root), and the targets that can be met under it.
 
-    Goals are taken in order; each may decide what none before it has. Where none does, four
+    Targets are taken in order; each may decide what none before it has. Where none does, four
     layouts in a row show both values of every bit, with 4 levels and with 5.
     """
     draws = np.random.default_rng([seed, index // 4, 2]).random(len(_BITS)) < _EITHER
@@ -47,7 +47,7 @@ def draw_context(
     decided: dict[str, bool] = dict(drawn) if index // 4 % 2 == 0 else {}
     denied: dict[int, int] = {}
     cpu: dict[str, object] | None = {} if index % _FOR_CPUS == _AIMED else None
-    kept = [goal for goal in goals if _decide(goal, decided, denied, cpu)]
+    kept = [target for target in targets if _decide(target, decided, denied, cpu)]
     registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
     for name, (register, bit) in _BITS.items():
         if decided.get(name, drawn[name]):
@@ -69,30 +69,30 @@ def draw_context(
 
 
 def _decide(
-    goal: Goal,
+    target: Target,
     decided: dict[str, bool],
     denied: dict[int, int],
     cpu: dict[str, object] | None,
 ) -> bool:
-    """Take over what a goal asks for; False, and nothing taken, where it can't be had.
+    """Take over what a target asks for; False, and nothing taken, where it can't be had.
 
     `cpu` are the features decided, None where the layout isn't for another CPU.
     """
-    if goal.cpu and (
-        cpu is None or any(cpu.get(name, value) != value for name, value in goal.cpu.items())
+    if target.cpu and (
+        cpu is None or any(cpu.get(name, value) != value for name, value in target.cpu.items())
     ):
         return False
-    wanted = {name: value for name, value in goal.control.items() if name != "ac"}
+    wanted = {name: value for name, value in target.control.items() if name != "ac"}
     if any(decided.get(name, value) is not value for name, value in wanted.items()):
         return False
-    key = goal.key or 0
-    if goal.pkru is not None:
-        if denied.get(key, goal.pkru) != goal.pkru:
+    key = target.key or 0
+    if target.pkru is not None:
+        if denied.get(key, target.pkru) != target.pkru:
             return False
-        denied[key] = goal.pkru
+        denied[key] = target.pkru
     decided.update(wanted)
     if cpu is not None:
-        cpu.update(goal.cpu)
+        cpu.update(target.cpu)
     return True
 
 

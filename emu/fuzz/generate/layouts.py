@@ -13,7 +13,7 @@ from crosswalk.emu.fuzz.generate.control import draw_context
 from crosswalk.emu.fuzz.generate.frame_allocator import RAM, clear_of_probe
 from crosswalk.emu.fuzz.generate.intended_outcomes import meant, plans_of
 from crosswalk.emu.fuzz.generate.path_plan import draw_paths
-from crosswalk.emu.fuzz.target import Goal
+from crosswalk.emu.fuzz.target import Target
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import WORDS
 
@@ -26,15 +26,17 @@ _ONE_KEY = 0.7
 """How often all bits of an encryption mask are set together."""
 
 
-def generate(seed: int, index: int, goals: Sequence[Goal] = (), *, accesses: int = 4096) -> Layout:
+def generate(
+    seed: int, index: int, targets: Sequence[Target] = (), *, accesses: int = 4096
+) -> Layout:
     """Return the layout of this seed and index, with about so many accesses.
 
-    Equal arguments give equal layouts. Goals are met as far as they fit one control state and
+    Equal arguments give equal layouts. Targets are met as far as they fit one control state and
     two thirds of the paths.
     """
     chance = np.random.default_rng([seed, index])
     count = max(_FEWEST, accesses // _PER_PATH)
-    context, kept = draw_context(chance, goals, seed, index)
+    context, kept = draw_context(chance, targets, seed, index)
     draft = draw_paths(chance, context, count, kept[: 2 * count // 3])
     grown = grow(chance, context, draft)
     root = int(grown.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.fuzz.target import BITS, End, Goal
+from crosswalk.emu.fuzz.target import BITS, End, Target
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.memory import U64
 
@@ -30,7 +30,7 @@ class Draft:
     """n paths: `index` uint16[n, 6] and `flags` uint64[n, 6] by level, P and PS left out.
 
     `level` uint8[n] is that of the entry at the end, `end` uint8[n] how it ends (`End`),
-    `broken` int16[n] the number of the bit that is reserved there, -1 for none. `goals` are
+    `broken` int16[n] the number of the bit that is reserved there, -1 for none. `targets` are
     those of the first paths.
     """
 
@@ -39,16 +39,16 @@ class Draft:
     level: NDArray[np.uint8]
     end: NDArray[np.uint8]
     broken: NDArray[np.int16]
-    goals: tuple[Goal, ...]
+    targets: tuple[Target, ...]
 
     def __len__(self) -> int:
         return len(self.level)
 
 
 def draw_paths(
-    chance: np.random.Generator, context: PagingContext, count: int, goals: Sequence[Goal]
+    chance: np.random.Generator, context: PagingContext, count: int, targets: Sequence[Target]
 ) -> Draft:
-    """Draw `count` paths, the first of them for goals."""
+    """Draw `count` paths, the first of them for targets."""
     strict = float(chance.choice([0.0, 0.1, 0.3]))
     index = chance.integers(0, 512, (count, LEVELS)).astype(np.uint16)
     special = chance.random((count, LEVELS)) < chance.choice([0.3, 0.7])
@@ -65,9 +65,9 @@ def draw_paths(
     anywhere = end != End.LEAF
     level[anywhere] = chance.integers(1, context.levels + 1, int(anywhere.sum()))
     level[(end == End.OUTSIDE) & (level == 1)] = 2
-    draft = Draft(index, flags, level, end, np.full(count, -1, np.int16), tuple(goals))
-    for row, goal in enumerate(goals):
-        _wish(draft, row, goal, context)
+    draft = Draft(index, flags, level, end, np.full(count, -1, np.int16), tuple(targets))
+    for row, target in enumerate(targets):
+        _wish(draft, row, target, context)
     for row in np.flatnonzero(draft.end == End.RESERVED).tolist():
         _break(chance, context, draft, row)
     return draft
@@ -107,33 +107,33 @@ def _flags(
     return flags
 
 
-def _wish(draft: Draft, row: int, goal: Goal, context: PagingContext) -> None:
-    """Make a path what a goal asks for, and open in all else."""
+def _wish(draft: Draft, row: int, target: Target, context: PagingContext) -> None:
+    """Make a path what a target asks for, and open in all else."""
     flags = draft.flags
-    # Most goals' paths are open but for what they ask for, so that nothing comes in between.
-    if row % 4 or goal.index:
+    # Most targets' paths are open but for what they ask for, so that nothing comes in between.
+    if row % 4 or target.index:
         flags[row] |= RW | US
         flags[row] &= ~XD
     elif not context.nxe:
         flags[row] &= ~XD
-    draft.end[row] = End.LEAF if goal.end is None else goal.end
-    if goal.level is not None:
-        draft.level[row] = goal.level
+    draft.end[row] = End.LEAF if target.end is None else target.end
+    if target.level is not None:
+        draft.level[row] = target.level
     elif draft.end[row] == End.LEAF:
         draft.level[row] = (1, 1, 2, 3)[row % 4]
-    _set_bits(flags, row, goal)
-    for level, at in goal.index:
+    _set_bits(flags, row, target)
+    for level, at in target.index:
         draft.index[row, level] = at
-    if goal.key is not None:
+    if target.key is not None:
         level = int(draft.level[row])
         flags[row, level] &= ~np.uint64(15 << 59)
-        flags[row, level] |= np.uint64(goal.key << 59)
-    if goal.reserved is not None:
-        draft.broken[row] = goal.reserved
+        flags[row, level] |= np.uint64(target.key << 59)
+    if target.reserved is not None:
+        draft.broken[row] = target.reserved
 
 
-def _set_bits(flags: U64, row: int, goal: Goal) -> None:
-    for level, name, value in goal.bits:
+def _set_bits(flags: U64, row: int, target: Target) -> None:
+    for level, name, value in target.bits:
         mask = np.uint64(sum(1 << bit for bit in BITS[name]))
         if name in {"p", "pat"} or (name == "ps" and level > 1):
             continue  # That is for the path's end to decide.

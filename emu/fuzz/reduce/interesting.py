@@ -5,7 +5,7 @@ from dataclasses import replace
 from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.findings.layout_case import case_layout
 from crosswalk.emu.findings.signature import Signature
-from crosswalk.emu.fuzz.executor import Tester
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import ReducedComposite, reduced_composite
 from crosswalk.emu.fuzz.reduce.reducer import Reduced, reduce_case, too_many
 from crosswalk.emu.fuzz.reduce.sequence import ReducedSequence, reduced_sequence
@@ -28,12 +28,12 @@ MAX_HANGING = 24
 """How many cases that hang are waited for at the most: each costs seconds."""
 
 
-def signatures_of(by: Tester | Trial, case: Case) -> list[Signature]:
-    """Return what a case shows, in order; raises as `Tester.findings` does, and `Case.context`."""
+def signatures_of(by: Executor | Trial, case: Case) -> list[Signature]:
+    """Return the signatures of a case, sorted; raises as `Executor.findings` and `Case.context`."""
     return sorted(each.signature for each in _findings(by, case))
 
 
-def signature_to_keep(by: Tester | Trial, case: Case) -> Signature | None:
+def signature_to_keep(by: Executor | Trial, case: Case) -> Signature | None:
     """Return which of the signatures that a case shows it is about, None if it shows none.
 
     That is the one that its note names, or else the first.
@@ -51,7 +51,7 @@ def composite_signature_to_keep(trial: Trial, case: CompositeCase) -> Signature 
     return _named(trial.composite_signatures(case), case.case.note)
 
 
-def reduced_to(by: Tester | Trial, case: Case, signature: Signature) -> Reduced:
+def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduced:
     """Return the case reduced while it shows this signature, with what was said and seen then."""
     bare = replace(
         case, probes=tuple(replace(each, predicted=None, observed=None) for each in case.probes)
@@ -92,9 +92,9 @@ def sequence_reduced_to(trial: Trial, sequence: Sequence, departs: str) -> Reduc
     )
 
 
-def _enough(by: Tester | Trial, tries: int) -> bool:
+def _enough(by: Executor | Trial, tries: int) -> bool:
     return too_many(tries) or (isinstance(by, Trial) and by.hung >= MAX_HANGING)
 
 
-def _findings(by: Tester | Trial, case: Case) -> tuple[Finding, ...]:
+def _findings(by: Executor | Trial, case: Case) -> tuple[Finding, ...]:
     return by.findings(case) if isinstance(by, Trial) else by.findings(case_layout(case)).all()

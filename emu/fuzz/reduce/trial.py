@@ -14,7 +14,7 @@ from crosswalk.emu.findings.composite_finding import CompositeFinding
 from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.findings.layout_case import case_layout
 from crosswalk.emu.findings.signature import Signature, lost_signature
-from crosswalk.emu.fuzz.worker import death, start_worker, stop, tester_of
+from crosswalk.emu.fuzz.worker import death, executor_of, start_worker, stop
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.sequences import Runner
 from crosswalk.emu.report.composite_case import CompositeCase
@@ -127,20 +127,20 @@ class Trial:
 def _findings(
     case: Case, walker: str | None, claims: str | None, limits: Limits | None
 ) -> tuple[Finding, ...]:
-    tester = tester_of(walker, claims, limits)
+    executor = executor_of(walker, claims, limits)
     try:
-        return tester.findings(case_layout(case)).all()
+        return executor.findings(case_layout(case)).all()
     except ProbeError as error:
-        tester.forget()  # Engines that did this are not to be trusted again.
+        executor.forget()  # Engines that did this are not to be trusted again.
         return _lost(case, lost_signature("error", str(error)))
 
 
 def _composite_findings(case: CompositeCase) -> tuple[CompositeFinding, ...] | Signature:
-    tester = tester_of(None, None, None)
+    executor = executor_of(None, None, None)
     try:
-        return tester.composite_findings(case)
+        return executor.composite_findings(case)
     except ProbeError as error:
-        tester.forget()  # Engines that did this are not to be trusted again.
+        executor.forget()  # Engines that did this are not to be trusted again.
         return lost_signature("error", str(error))
 
 

@@ -23,9 +23,9 @@ PLANTED = Departure(
 
 @pytest.fixture(autouse=True)
 def _fresh_tester():
-    worker.tester_of.cache_clear()
+    worker.executor_of.cache_clear()
     yield
-    worker.tester_of.cache_clear()
+    worker.executor_of.cache_clear()
 
 
 def table(monkeypatch, *entries):
@@ -43,7 +43,7 @@ def test_the_command_fails_for_a_departure_that_there_is_not(run, tmp_path, monk
     again = run(*shlex.split(found["reproduce"])[1:])
     assert f"{SECOND_WALK} says" in again.err + again.out
     monkeypatch.undo()
-    worker.tester_of.cache_clear()
+    worker.executor_of.cache_clear()
     assert 0 == run("fuzz", "--cases", 8, *options[:-3], "--corpus", tmp_path / "clean").status
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from crosswalk.emu.cli.fuzz_report import verdict
-from crosswalk.emu.fuzz import executor as attempt
 from crosswalk.emu.fuzz.campaign.state import Found, State, new_cells
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.targets import Claim
 from crosswalk.emu.targets.answers import nothing_said
@@ -67,9 +67,9 @@ class Silent:
 
 def test_what_a_walker_declines_is_counted():
     layout = generate(0, 1, accesses=96)
-    tried = attempt.Tester(peer=Silent()).attempt(lambda: layout)
+    tried = Executor(peer=Silent()).run(lambda: layout)
     assert (0, len(layout.accesses), ()) == (tried.answered, tried.declined, tried.findings)
-    tried = attempt.Tester().attempt(lambda: layout)
+    tried = Executor().run(lambda: layout)
     assert (0, 0) == (tried.answered, tried.declined)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from crosswalk.emu.findings.composite_finding import CompositeFinding
 from crosswalk.emu.findings.layout_case import layout_case
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.report.composite_case import dump_composite, load_composite
 from crosswalk.walker.formats import dump_case, load_case
@@ -124,9 +124,9 @@ def test_a_composite_becomes_small_and_replays(run, monkeypatch, tmp_path):
 
 
 def composite_found(predict):
-    tester = attempt.Tester(predict)
+    executor = Executor(predict)
     for index in range(60):
-        found = tester.attempt(lambda: generate(11, index, accesses=4096), cross=True)  # noqa: B023  # At once.
+        found = executor.run(lambda: generate(11, index, accesses=4096), cross=True)  # noqa: B023  # At once.
         for each in found.findings:
             if isinstance(each, CompositeFinding):
                 return each

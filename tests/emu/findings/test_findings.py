@@ -4,7 +4,7 @@ import pytest
 from crosswalk.emu.check.compare import differing_fields
 from crosswalk.emu.findings.findings import confirm
 from crosswalk.emu.findings.layout_case import case_layout
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz import executor as executors
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import ProbeError, Prober, Stand
 from tests.emu.fuzz.hunted import HUNTED
@@ -13,7 +13,7 @@ from tests.emu.fuzz.planted import bug_named
 
 def planted(name):
     (bug,) = [bug for bug in HUNTED if bug.name == name]
-    return attempt.Tester(predict=bug.predict)
+    return executors.Executor(predict=bug.predict)
 
 
 def test_each_signature_is_found_once_with_how_often_and_the_first_access():
@@ -40,7 +40,7 @@ def test_the_case_of_a_finding_shows_it_alone():
 
 
 def test_without_a_bug_only_known_divergences_are_counted():
-    found = attempt.Tester().findings(generate(0, 2, accesses=512))
+    found = executors.Executor().findings(generate(0, 2, accesses=512))
     assert (0, (), set()) == (found.divergent, found.all(), found.signatures)
 
 
@@ -62,9 +62,9 @@ def test_every_divergence_is_made_again_alone(monkeypatch):
         made.append(rows)
         confirm(prober, layout, observed, rows)
 
-    monkeypatch.setattr(attempt, "confirm", noted)
+    monkeypatch.setattr(executors, "confirm", noted)
     layout = generate(0, 0, accesses=2048)
-    found = attempt.Tester(predict=bug).findings(layout)
+    found = executors.Executor(predict=bug).findings(layout)
     predicted, observed = (
         say(layout.memory(), layout.context, layout.accesses) for say in (bug, Stand().observe)
     )
@@ -86,4 +86,4 @@ def test_a_divergence_that_is_another_one_alone_is_no_result(monkeypatch):
     monkeypatch.setattr(Prober, "probe", otherwise)
     layout = generate(0, 0, accesses=2048)
     with pytest.raises(ProbeError, match="bulk and single probes differ"):
-        attempt.Tester(predict=bug_named("A not set").predict).findings(layout)
+        executors.Executor(predict=bug_named("A not set").predict).findings(layout)

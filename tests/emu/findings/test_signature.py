@@ -1,20 +1,20 @@
 import pytest
 
 from crosswalk.emu.findings.signature import Signature, lost_signature
-from crosswalk.emu.fuzz import executor as attempt
 from crosswalk.emu.fuzz.campaign import Plan
-from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.emu.fuzz.coverage import CoverageMap
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from tests.emu.fuzz.hunted import HUNTED
 
 
 def signatures(bug, seeds=range(3), accesses=512):
-    tester = attempt.Tester(predict=bug.predict)
+    executor = Executor(predict=bug.predict)
     return {
         signature
         for seed in seeds
-        for signature in tester.findings(
-            Plan(seed=seed, accesses=accesses).layout(1, Seen().pack())
+        for signature in executor.findings(
+            Plan(seed=seed, accesses=accesses).layout(1, CoverageMap().pack())
         ).signatures
     }
 
@@ -45,8 +45,8 @@ def test_a_bug_is_named_by_its_rule_whatever_the_addresses(name, rules):
 
 
 def test_without_a_bug_there_is_no_signature():
-    tester = attempt.Tester()
-    assert set() == tester.findings(generate(0, 1, accesses=512)).signatures
+    executor = Executor()
+    assert set() == executor.findings(generate(0, 1, accesses=512)).signatures
 
 
 def test_a_slug_is_a_file_name_of_its_own():

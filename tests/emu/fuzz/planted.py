@@ -21,7 +21,7 @@ def bug_named(name):
 def plant_walker(monkeypatch, predict):
     """The built-in walker, in campaigns, reductions and replays, is `predict`."""
     monkeypatch.setattr(
-        crosswalk.emu.fuzz.executor.Tester.__init__, "__defaults__", (predict, None)
+        crosswalk.emu.fuzz.executor.Executor.__init__, "__defaults__", (predict, None)
     )
     monkeypatch.setattr(CompositeStand.__init__, "__defaults__", (predict,))
     monkeypatch.setattr(crosswalk.emu.cli.replay, "translate_many", predict)

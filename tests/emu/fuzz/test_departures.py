@@ -11,8 +11,8 @@ from crosswalk.emu.check.departures import Departure, Scope, departures
 from crosswalk.emu.findings.findings import MEANT, SECOND_WALK, WALKER
 from crosswalk.emu.findings.layout import Meaning, Meant
 from crosswalk.emu.findings.layout_case import case_layout
-from crosswalk.emu.fuzz import executor as attempt
 from crosswalk.emu.fuzz import worker
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingContext, Vendor
@@ -24,9 +24,9 @@ EACH = pytest.mark.parametrize("entry", departures(Scope.ACCESS), ids=lambda ent
 
 @pytest.fixture(autouse=True)
 def _fresh_tester():
-    worker.tester_of.cache_clear()
+    worker.executor_of.cache_clear()
     yield
-    worker.tester_of.cache_clear()
+    worker.executor_of.cache_clear()
 
 
 def table(monkeypatch, *entries):
@@ -54,9 +54,9 @@ PLANTED = [
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda entry: entry.id)
 def test_a_departure_that_the_emulator_does_not_have_is_found(planted, monkeypatch):
     table(monkeypatch, *DEPARTURES, planted)
-    tester = attempt.Tester()
+    executor = Executor()
     for index in range(40):
-        found = tester.findings(generate(3, index, accesses=2048))
+        found = executor.findings(generate(3, index, accesses=2048))
         if found.divergent:
             break
     witnesses = {each.witness for each in found.signatures}
@@ -69,26 +69,26 @@ def test_a_departure_that_the_emulator_does_not_have_is_found(planted, monkeypat
 def test_a_departure_that_is_taken_out_of_the_table_is_found(entry, monkeypatch):
     table(monkeypatch, *without(entry))
     layout = case_layout(load_case(KNOWN_CASES / entry.case))
-    found = attempt.Tester().findings(layout)
+    found = Executor().findings(layout)
     assert (1, Counter()) == (found.divergent, found.known)
     assert {WALKER} == {each.witness for each in found.signatures}
 
 
 @EACH
 def test_a_departure_that_is_in_the_table_is_counted(entry):
-    found = attempt.Tester().findings(case_layout(load_case(KNOWN_CASES / entry.case)))
+    found = Executor().findings(case_layout(load_case(KNOWN_CASES / entry.case)))
     assert (0, Counter({entry.id: 1})) == (found.divergent, found.known)
 
 
 def test_a_composite_that_is_not_as_stated_is_found(monkeypatch):
-    tester = attempt.Tester()
+    executor = Executor()
 
     def attempted():
         made = (generate(3, index, accesses=4096) for index in range(6))
         return {
             str(each.signature)
             for layout in made
-            for each in tester.attempt(lambda layout=layout: layout, cross=True).findings
+            for each in executor.run(lambda layout=layout: layout, cross=True).findings
         }
 
     assert set() == attempted()
@@ -98,12 +98,12 @@ def test_a_composite_that_is_not_as_stated_is_found(monkeypatch):
 
 @pytest.mark.parametrize("entry", departures(Scope.COMPOSITE), ids=lambda entry: entry.id)
 def test_a_departure_of_composites_that_is_taken_out_of_the_table_is_found(entry, monkeypatch):
-    tester = attempt.Tester()
+    executor = Executor()
 
     def first(*, known):
         for index in range(60):
             layout = generate(5, index, accesses=2048)
-            found = tester.attempt(lambda layout=layout: layout, cross=True)
+            found = executor.run(lambda layout=layout: layout, cross=True)
             if found.findings or (known and entry.id in found.known):
                 return found
         raise AssertionError(entry.id)
@@ -126,7 +126,7 @@ def test_what_can_only_be_predicted_is_held_against_the_second_walk_by_the_manua
     def without_lam(memory, context, accesses):
         return translate_many(memory, replace(context, cr3=context.cr3 & ~(3 << 61)), accesses)
 
-    right, wrong = attempt.Tester(), attempt.Tester(predict=without_lam)
+    right, wrong = Executor(), Executor(predict=without_lam)
     assert (0, set()) == (right.findings(masked()).divergent, right.findings(masked()).signatures)
     found = wrong.findings(masked())
     assert 15 == found.divergent
@@ -140,18 +140,18 @@ def test_a_case_of_a_masked_pointer_has_the_entries_of_its_walk():
         found = translate_many(memory, context, accesses)
         return replace(found, pa=found.pa ^ np.uint64(0x1000))
 
-    (found,) = attempt.Tester(predict=elsewhere).findings(masked()).all()
+    (found,) = Executor(predict=elsewhere).findings(masked()).all()
     assert {0x1000: 0x2007, 0x2000: 0x87} == found.case.entries
 
 
 @pytest.mark.fuzz
 def test_fresh_seeds_find_nothing(fresh_seed):
     chance = np.random.default_rng(fresh_seed)
-    tester = attempt.Tester()
+    executor = Executor()
     for seed in chance.integers(0, 1 << 32, 40).tolist():
         for index in range(6):
             made = generate(seed, index)
-            found = tester.attempt(lambda made=made: made, cross=True)
+            found = executor.run(lambda made=made: made, cross=True)
             texts = [str(each.signature) for each in found.findings]
             assert (0, []) == (found.divergent, texts), (seed, index)
 
@@ -182,10 +182,10 @@ def departing(seed):
 
 def met_in(seeds):
     """The names under which departures met in layouts of these seeds, and how often."""
-    tester, names = attempt.Tester(), Counter()
+    executor, names = Executor(), Counter()
     for seed in seeds:
         layout = departing(seed)
-        found = tester.attempt(lambda layout=layout: layout, cross=True)
+        found = executor.run(lambda layout=layout: layout, cross=True)
         assert [] == [str(each.signature) for each in found.findings], seed
         names.update(found.known)
     return names

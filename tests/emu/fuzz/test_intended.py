@@ -8,14 +8,14 @@ import pytest
 from crosswalk.emu.check.compare import differing_fields
 from crosswalk.emu.findings.findings import MEANT
 from crosswalk.emu.findings.layout import Meaning
-from crosswalk.emu.fuzz import executor as attempt
 from crosswalk.emu.fuzz.campaign import Plan
-from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.emu.fuzz.coverage import CoverageMap
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.intended import meant_outcomes
 from crosswalk.walker.bulk import translate_many
 
 PLAN = Plan(seed=11, accesses=256)
-LAYOUTS = [PLAN.layout(index, Seen().pack()) for index in range(6)]
+LAYOUTS = [PLAN.layout(index, CoverageMap().pack()) for index in range(6)]
 
 
 def differing(layout):
@@ -64,8 +64,8 @@ def test_a_wrong_intention_is_found_out(name):
     wrong = [replace(layout, meant=WRONG[name](layout.meant)) for layout in LAYOUTS]
     shown = [differing(layout).any() for layout in wrong]
     assert any(shown)
-    tester = attempt.Tester()
-    found = tester.findings(wrong[shown.index(True)]).signatures
+    executor = Executor()
+    found = executor.findings(wrong[shown.index(True)]).signatures
     assert {MEANT} == {signature.witness for signature in found}
 
 

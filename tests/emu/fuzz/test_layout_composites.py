@@ -6,8 +6,8 @@ import numpy as np
 
 from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in
-from crosswalk.emu.fuzz import executor as attempt
 from crosswalk.emu.fuzz.coverage import CELLS
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.layout_composites import composites_of
 from crosswalk.emu.probe.composites import FORMS, NAMES, Family
@@ -18,8 +18,8 @@ BUG = bug_named("XD not inherited").predict
 AT_ENDS = 18
 
 
-def composite_findings(tester):
-    found = tester.attempt(lambda: LAYOUT, cross=True)
+def composite_findings(executor):
+    found = executor.run(lambda: LAYOUT, cross=True)
     return [each for each in found.findings if isinstance(each, CompositeFinding)]
 
 
@@ -73,7 +73,7 @@ def test_equal_layouts_have_equal_composites_and_few_accesses_none():
         assert np.array_equal(getattr(one, name), getattr(other, name))
     few = generate(0, 1, accesses=32)
     assert 0 == len(composites_of(few))
-    assert attempt.Tester().attempt(lambda: few, cross=True).probes == len(few.accesses)
+    assert Executor().run(lambda: few, cross=True).probes == len(few.accesses)
 
 
 def test_without_a_bug_they_agree_and_all_kinds_of_answers_are_seen():
@@ -92,9 +92,9 @@ def test_without_a_bug_they_agree_and_all_kinds_of_answers_are_seen():
 
 
 def test_what_they_show_are_cells_of_the_map_that_there_can_be():
-    tester, seen = attempt.Tester(), np.zeros(CELLS.count, np.bool_)
+    executor, seen = Executor(), np.zeros(CELLS.count, np.bool_)
     for index in range(6):
-        seen |= tester.attempt(
+        seen |= executor.run(
             lambda index=index: generate(3, index, accesses=4096), cross=True
         ).coverage
     assert not (seen & ~CELLS.possible).any()
@@ -107,16 +107,14 @@ def test_what_they_show_are_cells_of_the_map_that_there_can_be():
 
 
 def test_they_count_as_probes():
-    without, crossed = (
-        attempt.Tester().attempt(lambda: LAYOUT, cross=cross) for cross in (False, True)
-    )
+    without, crossed = (Executor().run(lambda: LAYOUT, cross=cross) for cross in (False, True))
     assert without.probes == len(LAYOUT.accesses)
     assert 0 < crossed.probes - without.probes <= len(composites_of(LAYOUT))
     assert (0, ()) == (crossed.divergent, crossed.findings)
 
 
 def test_a_walkers_bug_is_found_and_its_case_alone_shows_it():
-    found = composite_findings(attempt.Tester(BUG))
+    found = composite_findings(Executor(BUG))
     assert "cross:execute" in {each.case.access for each in found}
     for each in found:
         assert "execute" in each.case.access

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.findings.layout_case import case_layout
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce import reduce_case
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
 from crosswalk.emu.report.records import structures_case
@@ -33,7 +33,7 @@ def test_a_layout_is_tried_and_covers_nothing_of_long_modes_map(mode):
     probes = tuple(Probe(va=va << 22, access="write", cpl=3, ac=False) for va in range(40))
     whole = structures_case(memory, context)
     asked = Case(cpu=whole.cpu, ram=whole.ram, entries=whole.entries, probes=probes)
-    tried = attempt.Tester().attempt(lambda: case_layout(asked))
+    tried = Executor().run(lambda: case_layout(asked))
     assert (40, 0, ()) == (tried.probes, tried.divergent, tried.findings)
     assert not tried.coverage.any()
 
@@ -60,9 +60,7 @@ def grants(level_bit):
 )
 def test_a_finding_names_the_level_that_withholds(mode, build, access, cpl, rule, monkeypatch):
     monkeypatch.setattr(bulk, "grants_of", grants(1))
-    (signature,) = signatures_of(
-        attempt.Tester(translate_many), case(build(Tables(mode)), access, cpl)
-    )
+    (signature,) = signatures_of(Executor(translate_many), case(build(Tables(mode)), access, cpl))
     assert rule == signature.rule
 
 
@@ -85,7 +83,7 @@ def test_a_finding_names_the_level_that_withholds(mode, build, access, cpl, rule
 )
 def test_a_finding_about_a_4_mib_page_says_so(plant, build, access, rule, monkeypatch):
     monkeypatch.setattr(bulk, *plant)
-    found = signatures_of(attempt.Tester(), case(build(Tables()), access))
+    found = signatures_of(Executor(), case(build(Tables()), access))
     assert [rule] == [signature.rule for signature in found]
 
 
@@ -93,7 +91,7 @@ def test_a_finding_about_bits_52_to_62_in_pae_says_so(monkeypatch):
     monkeypatch.setattr(bulk, "reserved_bits", lambda *_, **__: 0)
     for level, entry in ((1, "PTE"), (2, "PDE")):
         tables = Tables("PAE").map(VA, 0x8000).change(VA, level, add=1 << 58)
-        (signature,) = signatures_of(attempt.Tester(), case(tables))
+        (signature,) = signatures_of(Executor(), case(tables))
         assert f"reserved in a {entry}: bits 62:52" == signature.rule
 
 
@@ -103,15 +101,15 @@ def test_a_finding_about_d_names_it_in_either_half_of_a_word(va, monkeypatch):
     dirty = np.uint64(0x40 | 0x40 << 32)
     monkeypatch.setattr(bulk, "merge_changes", lambda pa, old, new: real(pa, old, new & ~dirty))
     tables = Tables().map(va, 0x8000)
-    (signature,) = signatures_of(attempt.Tester(), case(tables, "write", va=va))
+    (signature,) = signatures_of(Executor(), case(tables, "write", va=va))
     assert "D of a leaf" == signature.rule
 
 
 def test_a_pdpt_that_can_not_be_loaded_is_a_rule_of_its_own(monkeypatch):
     tables = Tables("PAE").map(VA, 0x8000).change(VA, 3, add=US)
-    assert [] == signatures_of(attempt.Tester(), case(tables))
+    assert [] == signatures_of(Executor(), case(tables))
     monkeypatch.setattr(bulk, "unloadable", lambda *_: None)
-    (signature,) = signatures_of(attempt.Tester(), case(tables))
+    (signature,) = signatures_of(Executor(), case(tables))
     assert "reserved in a PDPTE" in signature.rule
 
 
@@ -122,12 +120,12 @@ def test_a_case_is_reduced_while_it_shows_the_same(mode, monkeypatch):
     for number in range(12):
         tables.map(VA + (number << 12), 0x8000 + (number << 12), P | US)
     whole = case(tables, "write", 3, smap=True, pke=True)
-    tester = attempt.Tester()
-    (signature,) = signatures_of(tester, whole)
-    reduced = reduced_to(tester, whole, signature)
+    executor = Executor()
+    (signature,) = signatures_of(executor, whole)
+    reduced = reduced_to(executor, whole, signature)
     assert reduced.done
-    assert [signature] == signatures_of(tester, reduced.case)
+    assert [signature] == signatures_of(executor, reduced.case)
     assert len(reduced.case.entries) == (2 if mode == "32-bit" else 3)
     assert legacy(mode).mode is reduced.case.context().mode
-    again = reduce_case(reduced.case, lambda each: [signature] == signatures_of(tester, each))
+    again = reduce_case(reduced.case, lambda each: [signature] == signatures_of(executor, each))
     assert reduced.case == again.case

@@ -3,8 +3,8 @@ import sys
 import numpy as np
 import pytest
 
-from crosswalk.emu.fuzz import executor as attempt
 from crosswalk.emu.fuzz.campaign import Plan
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import base_of, mutate
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import LimitExceeded
@@ -84,10 +84,8 @@ def test_control_bits_are_changed_in_some_layouts_and_kept_in_others(linux):
 
 
 def test_changed_tables_of_linux_are_as_the_cpu_has_them(linux):
-    tester = attempt.Tester()
-    attempts = [
-        tester.attempt(lambda index=index: mutate(linux, SEED, index)) for index in range(4)
-    ]
+    executor = Executor()
+    attempts = [executor.run(lambda index=index: mutate(linux, SEED, index)) for index in range(4)]
     assert [0] * 4 == [each.divergent for each in attempts]
     assert min(each.probes for each in attempts) > 100
 
@@ -99,11 +97,11 @@ def test_a_bug_of_the_walker_is_found_from_real_tables(linux):
         return outcomes
 
     # Reserved bits: the real tables have none set, so that only a change can show it.
-    tester = attempt.Tester(predict)
+    executor = Executor(predict)
     found = [
         finding
         for index in range(12)
-        for finding in tester.attempt(lambda index=index: mutate(linux, SEED, index)).findings
+        for finding in executor.run(lambda index=index: mutate(linux, SEED, index)).findings
     ]
     assert found
 

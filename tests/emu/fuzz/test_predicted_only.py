@@ -8,7 +8,7 @@ import pytest
 
 from crosswalk.emu.findings.findings import MEANT, SECOND_WALK
 from crosswalk.emu.findings.layout_case import case_layout
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.targets import Claim
 from crosswalk.emu.targets.answers import Listed, Listing, nothing_said
@@ -40,9 +40,9 @@ def test_one_layout_in_25_has_something_that_the_emulated_cpu_lacks():
 
 
 def test_everything_is_drawn_and_what_is_drawn_is_agreed_upon_or_predicted(strange):
-    tester, predicted, masked = attempt.Tester(), Counter(), 0
+    executor, predicted, masked = Executor(), Counter(), 0
     for layout in strange:
-        tried = tester.attempt(lambda layout=layout: layout)
+        tried = executor.run(lambda layout=layout: layout)
         assert () == tried.findings
         assert len(layout.accesses) == tried.probes + tried.predicted_only.total()
         assert tried.probes == tried.agreements + tried.divergent + tried.known.total()
@@ -59,12 +59,12 @@ def below_2_to_the_40(*given):
 
 
 def test_a_walker_that_is_wrong_where_nobody_can_look_is_contradicted_by_the_intention(strange):
-    tester = attempt.Tester(below_2_to_the_40)
+    executor = Executor(below_2_to_the_40)
     wide = [layout for layout in strange if layout.context.maxphyaddr > 40]
-    tried = [tester.attempt(lambda layout=layout: layout) for layout in wide]
+    tried = [executor.run(lambda layout=layout: layout) for layout in wide]
     found = [each for one in tried for each in one.findings]
     assert {MEANT, SECOND_WALK} == {each.signature.witness for each in found}
-    right = [attempt.Tester().attempt(lambda layout=layout: layout) for layout in wide]
+    right = [Executor().run(lambda layout=layout: layout) for layout in wide]
     for one, other in zip(tried, right, strict=True):
         disputed = other.predicted_only.total() - one.predicted_only.total()
         assert disputed <= one.divergent <= 2 * disputed
@@ -74,7 +74,7 @@ def test_a_walker_that_is_wrong_where_nobody_can_look_is_contradicted_by_the_int
         (probe,) = each.case.probes
         assert (None, None) == (probe.predicted, probe.observed)
         # What was meant is known to the layout alone; the second walk is asked again.
-        again = {one.witness for one in tester.findings(case_layout(each.case)).signatures}
+        again = {one.witness for one in executor.findings(case_layout(each.case)).signatures}
         assert again == {SECOND_WALK} & {each.signature.witness} or MEANT == each.signature.witness
 
 
@@ -94,8 +94,8 @@ def ignoring(layout, name):
 def test_a_walker_without_the_feature_is_contradicted_by_the_intention(strange, name):
     contradicted = 0
     for layout in strange:
-        tester = attempt.Tester(lambda *_, layout=layout: ignoring(layout, name))
-        found = tester.findings(layout)
+        executor = Executor(lambda *_, layout=layout: ignoring(layout, name))
+        found = executor.findings(layout)
         assert {MEANT, SECOND_WALK} >= {each.witness for each in found.signatures}
         contradicted += sum(each.count for each in found.all() if each.signature.witness == MEANT)
     assert contradicted > 20
@@ -129,7 +129,7 @@ def test_what_a_walker_lists_beside_the_accesses_is_no_row_of_them():
     layout = generate(0, 1, accesses=96)
     one = slice(0, 1)
     layout = replace(layout, accesses=layout.accesses.take(one), meant=layout.meant.take(one))
-    found = attempt.Tester(peer=Lister()).findings(layout)
+    found = Executor(peer=Lister()).findings(layout)
     assert found.divergent > 1
     for each in found.all():
         assert each.row == 0 or (None, None) == (

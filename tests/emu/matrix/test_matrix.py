@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce import size_of
 from crosswalk.emu.fuzz.reduce.interesting import signatures_of
 from crosswalk.emu.matrix import run
@@ -160,7 +160,7 @@ def test_the_case_of_a_group_is_made_small_and_still_shows_it():
         case = parse_case(text.encode(), slug)
         found = parse_case(summary.groups[slug].case.encode(), slug)
         assert size_of(case) < size_of(found)
-        assert slug in {found.slug for found in signatures_of(attempt.Tester(bug.predict), case)}
+        assert slug in {found.slug for found in signatures_of(Executor(bug.predict), case)}
         assert max(pa for pa in case.entries) < 0x5000
         assert text == dict(smallest(with_case(summary, slug, text), bug.predict))[slug]
     # What doesn't show it, as with the walker itself, stays as it was found.

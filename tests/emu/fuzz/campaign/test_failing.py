@@ -9,7 +9,7 @@ from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.composite_finding import findings_of
 from crosswalk.emu.findings.findings import WRITABLE
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz import executor as executors
 from crosswalk.emu.fuzz import worker
 from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign import work as working
@@ -28,9 +28,9 @@ PLAN = Plan(accesses=96, guided=False)
 
 @pytest.fixture(autouse=True)
 def _fresh_tester():
-    worker.tester_of.cache_clear()
+    worker.executor_of.cache_clear()
     yield
-    worker.tester_of.cache_clear()
+    worker.executor_of.cache_clear()
 
 
 def rules(campaign):
@@ -79,7 +79,7 @@ def test_a_layout_that_something_raises_about_is_a_finding_with_all_of_it(tmp_pa
     ],
 )
 def test_a_part_that_raises_costs_that_part_alone(tmp_path, monkeypatch, name, rule):
-    monkeypatch.setattr(attempt, name, lambda *_: 1 // 0)
+    monkeypatch.setattr(executors, name, lambda *_: 1 // 0)
     campaign = searched(tmp_path, 1, PLAN, work=working.work)
     assert ({rule}, 0) == (rules(campaign), campaign.state.lost)
     assert campaign.state.probes > 80
@@ -105,8 +105,8 @@ def test_a_finding_that_cannot_be_written_is_there_without_a_case_beside_why(tmp
 
 
 def test_a_finding_whose_case_cannot_be_made_is_gathered_without_it(monkeypatch):
-    tester = attempt.Tester(predict=lambda *given: off_by_a_page(translate_many(*given)))
-    found = tester.findings(PLAN.layout(1, b""))
+    executor = executors.Executor(predict=lambda *given: off_by_a_page(translate_many(*given)))
+    found = executor.findings(PLAN.layout(1, b""))
     whole = found.gathered()
     assert whole == found.all()
     monkeypatch.setattr("crosswalk.emu.findings.findings.divergence_case", lambda *_: 1 // 0)

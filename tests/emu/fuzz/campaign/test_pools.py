@@ -7,7 +7,7 @@ from crosswalk.emu.fuzz.campaign import Campaign, Plan
 from crosswalk.emu.fuzz.campaign.pools import Lost, local_pool
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.work import Task, work
-from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.probe import Prober
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import load_case
@@ -18,7 +18,7 @@ from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant
 
 
 def task(index, plan=PLAN):
-    return Task(plan, index, Seen().pack())
+    return Task(plan, index, CoverageMap().pack())
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_any_number_of_workers_finds_the_same_byte_for_byte(tmp_path, walker_wit
 
 def test_another_seed_finds_others(tmp_path, walker_with_bug):
     plan = Plan(seed=1, accesses=96)
-    layouts = [each.layout(0, Seen().pack()) for each in (plan, Plan(accesses=96))]
+    layouts = [each.layout(0, CoverageMap().pack()) for each in (plan, Plan(accesses=96))]
     assert layouts[0].words.tobytes() != layouts[1].words.tobytes()
 
 

@@ -5,7 +5,7 @@ import pytest
 from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND
 from crosswalk.emu.fuzz.campaign.store import Store
-from crosswalk.emu.fuzz.coverage import Seen
+from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.walker.formats import load_case
 from tests.emu.fuzz.campaign.make import PLAN, Inline, finding, losing, searched, told
 from tests.emu.fuzz.campaign.running import corpus
@@ -80,7 +80,7 @@ def test_a_layout_without_a_result_is_a_finding_with_all_of_it_and_the_search_go
     )  # fmt: skip
     (slug,) = [slug for slug in campaign.state.findings if slug.startswith("an-outcome")]
     case = load_case(tmp_path / "findings" / f"{slug}.json")
-    layout = PLAN.layout(7, Seen().pack())
+    layout = PLAN.layout(7, CoverageMap().pack())
     assert len(layout.accesses) == len(case.probes)
     assert "error: no outcome at N, N times" in campaign.state.findings[slug].signature
     assert case.note.endswith("(layout 7): no outcome at 0x1234, 5 times")

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.fuzz.coverage import CELLS, Seen, coverage_of, wanted
+from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap, coverage_of, draw_targets
 from crosswalk.emu.fuzz.coverage.cells import unseen_in
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.walker.bulk import translate_many
@@ -23,8 +23,8 @@ def covered(layout, change=lambda outcomes: outcomes):
 
 def layouts(count, accesses=2048):
     for index in range(count):
-        goals = wanted(Seen().pack(), np.random.default_rng([11, index]), 80)
-        yield generate(11, index, goals, accesses=accesses)
+        targets = draw_targets(CoverageMap().pack(), np.random.default_rng([11, index]), 80)
+        yield generate(11, index, targets, accesses=accesses)
 
 
 def impossible(covers):
@@ -77,20 +77,20 @@ def test_wrong_outcomes_touch_what_is_impossible(made, wrong):
     assert found & {"rights withheld", "protection keys", "pairs of bits"}
 
 
-STEERED = [each.name for each in CELLS.families if each.goal and each.touch]
+STEERED = [each.name for each in CELLS.families if each.target and each.touch]
 
 
 @pytest.mark.parametrize("name", STEERED)
-def test_goals_lead_to_their_cells_and_chance_does_not(name):
+def test_targets_lead_to_their_cells_and_chance_does_not(name):
     at = FAMILIES[name]
     family, first = CELLS.families[at], CELLS.first[at]
     cells = np.random.default_rng(at).choice(np.flatnonzero(family.reachable()), 24, replace=False)
     reached = {6: 0, 0: 0}
     for seed, cell in enumerate(cells.tolist()):
-        goal = family.goal(family.values(cell))
+        target = family.target(family.values(cell))
         for count in reached:
-            # A layout whose control bits are left to goals.
-            layout = generate(seed, 4, [goal] * count, accesses=192)
+            # A layout whose control bits are left to targets.
+            layout = generate(seed, 4, [target] * count, accesses=192)
             reached[count] += bool(covered(layout)[first + cell])
     assert reached[6] >= 19, reached
     assert reached[6] > reached[0], reached
@@ -104,44 +104,44 @@ def test_a_cpu_of_other_features_covers_nothing(made):
 
 
 def test_packed_maps_are_equal_for_equal_maps_and_come_back(made):
-    seen = Seen()
+    seen = CoverageMap()
     for layout in made[:3]:
         seen.add(covered(layout))
     packed = seen.pack()
-    assert np.array_equal(seen.bits, Seen.unpack(packed).bits)
-    assert packed == Seen(seen.bits.copy()).pack()
-    assert packed != Seen().pack()
-    assert not Seen.unpack(Seen().pack()).bits.any()
+    assert np.array_equal(seen.bits, CoverageMap.unpack(packed).bits)
+    assert packed == CoverageMap(seen.bits.copy()).pack()
+    assert packed != CoverageMap().pack()
+    assert not CoverageMap.unpack(CoverageMap().pack()).bits.any()
 
 
 @pytest.mark.parametrize("data", [b"", b"nothing", zlib.compress(b"too short")])
 def test_what_is_no_map_is_bad_input(data):
     with pytest.raises(BadInput, match="coverage"):
-        Seen.unpack(data)
+        CoverageMap.unpack(data)
 
 
-def test_goals_are_for_what_is_possible_and_unseen_only():
+def test_targets_are_for_what_is_possible_and_unseen_only():
     at = FAMILIES["addresses"]
     family, first = CELLS.families[at], CELLS.first[at]
     left = first + 5
     bits = np.ones(CELLS.count, np.bool_)
     bits[left] = False
-    packed = Seen(bits).pack()
+    packed = CoverageMap(bits).pack()
     # Few for one cell, whatever there is room for.
-    goals = wanted(packed, np.random.default_rng(0), 10)
-    assert [family.goal(family.values(5))] * 4 == goals
+    targets = draw_targets(packed, np.random.default_rng(0), 10)
+    assert [family.target(family.values(5))] * 4 == targets
     bits[left] = True
-    assert [] == wanted(Seen(bits).pack(), np.random.default_rng(0), 10)
+    assert [] == draw_targets(CoverageMap(bits).pack(), np.random.default_rng(0), 10)
     assert set(np.flatnonzero(~CELLS.possible)).isdisjoint(
-        np.concatenate(unseen_in(Seen().pack())).tolist()
+        np.concatenate(unseen_in(CoverageMap().pack())).tolist()
     )
 
 
-def test_equal_maps_and_chances_give_equal_goals():
-    packed = Seen().pack()
-    one, other = (wanted(packed, np.random.default_rng(4), 50) for _ in range(2))
+def test_equal_maps_and_chances_give_equal_targets():
+    packed = CoverageMap().pack()
+    one, other = (draw_targets(packed, np.random.default_rng(4), 50) for _ in range(2))
     assert one == other
-    assert one != wanted(packed, np.random.default_rng(5), 50)
+    assert one != draw_targets(packed, np.random.default_rng(5), 50)
 
 
 def test_cells_are_numbered_family_by_family():
@@ -158,7 +158,9 @@ def test_cells_are_numbered_family_by_family():
 
 def test_counts_are_of_possible_cells():
     bits = np.ones(CELLS.count, np.bool_)
-    for (name, got, possible), family in zip(Seen(bits).counts(), CELLS.families, strict=True):
+    for (name, got, possible), family in zip(
+        CoverageMap(bits).counts(), CELLS.families, strict=True
+    ):
         assert (family.name, int(family.reachable().sum())) == (name, possible)
         assert got == possible
-    assert 0 == sum(got for _, got, _ in Seen().counts())
+    assert 0 == sum(got for _, got, _ in CoverageMap().counts())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.fuzz.coverage import Seen, wanted
+from crosswalk.emu.fuzz.coverage import CoverageMap, draw_targets
 from crosswalk.emu.fuzz.coverage.common import NAMES, OK, REGISTERS
 from crosswalk.emu.fuzz.coverage.entries import ENTRIES
 from crosswalk.emu.fuzz.coverage.pairs import PAIRS
@@ -22,8 +22,8 @@ CONTROL = ("wp", "nxe", "smep", "smap", "pke", "pge", "la57")
 def seen():
     found = []
     for index in range(6):
-        goals = wanted(Seen().pack(), np.random.default_rng([2, index]), 30)
-        layout = generate(2, index, goals, accesses=480)
+        targets = draw_targets(CoverageMap().pack(), np.random.default_rng([2, index]), 30)
+        layout = generate(2, index, targets, accesses=480)
         memory = layout.memory()
         outcomes = translate_many(memory, layout.context, layout.accesses)
         found.append(shown(memory, layout.context, layout.accesses, outcomes))

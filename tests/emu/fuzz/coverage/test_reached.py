@@ -1,4 +1,4 @@
-"""Every goal can be met: what a cell's goal asks for, the generator makes."""
+"""Every target can be met: what a cell's target asks for, the generator makes."""
 
 from dataclasses import replace
 
@@ -7,18 +7,18 @@ import pytest
 
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_of
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.fuzz.target import Goal
+from crosswalk.emu.fuzz.target import Target
 from crosswalk.walker.bulk import translate_many
 
 LAYOUTS, ACCESSES = (4, 5, 6, 7), 72
-"""The layouts, of six paths each, in one of which a goal has to be met.
+"""The layouts, of six paths each, in one of which a target has to be met.
 
-In the four before them goals don't decide the control state.
+In the four before them targets don't decide the control state.
 """
 
 
 def missed(family, count):
-    """Those of `count` cells of a family that no layout shows which was made for its goal."""
+    """Those of `count` cells of a family that no layout shows which was made for its target."""
     at = [each.name for each in CELLS.families].index(family.name)
     chance = np.random.default_rng([at, count])
     cells = np.flatnonzero(family.reachable())
@@ -27,9 +27,9 @@ def missed(family, count):
 
 
 def met(family, at, cell):
-    goal = family.goal(family.values(cell))
+    target = family.target(family.values(cell))
     for index in LAYOUTS:
-        layout = generate(cell, index, [Goal(), goal, goal, goal], accesses=ACCESSES)
+        layout = generate(cell, index, [Target(), target, target, target], accesses=ACCESSES)
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
         outcomes = translate_many(memory, context, accesses)
         if coverage_of(memory, context, accesses, outcomes)[CELLS.first[at] + cell]:
@@ -41,21 +41,21 @@ def named(families):
     return [pytest.param(each, id=each.name) for each in families]
 
 
-STEERED = [each for each in CELLS.families if each.goal is not None and each.touch is not None]
+STEERED = [each for each in CELLS.families if each.target is not None and each.touch is not None]
 
 
 @pytest.mark.parametrize("family", named(STEERED))
-def test_cells_are_reached_by_their_goals(family):
+def test_cells_are_reached_by_their_targets(family):
     assert [] == missed(family, 16)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", named(STEERED))
-def test_many_cells_are_reached_by_their_goals(family):
+def test_many_cells_are_reached_by_their_targets(family):
     assert [] == missed(family, 400)
 
 
-def test_goals_that_ask_for_something_else_are_found_out():
+def test_targets_that_ask_for_something_else_are_found_out():
     places = next(each for each in CELLS.families if each.name == "addresses")
-    blind = replace(places, goal=lambda values: replace(places.goal(values), index=()))
+    blind = replace(places, target=lambda values: replace(places.target(values), index=()))
     assert len(missed(blind, 100)) > 5

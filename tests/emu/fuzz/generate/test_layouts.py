@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from crosswalk.emu.fuzz.coverage import Seen, wanted
+from crosswalk.emu.fuzz.coverage import CoverageMap, draw_targets
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.walker.context import Vendor
 from tests.emu.fuzz.generate.pathologies import PATHOLOGIES, Made
@@ -19,8 +19,8 @@ def made():
     """The first layouts of a seed, the later ones guided by nothing seen, as in a campaign."""
     layouts = []
     for index in range(COUNT):
-        goals = wanted(Seen().pack(), np.random.default_rng([7, index]), 80)
-        layouts.append(Made(generate(7, index, goals, accesses=2048)))
+        targets = draw_targets(CoverageMap().pack(), np.random.default_rng([7, index]), 80)
+        layouts.append(Made(generate(7, index, targets, accesses=2048)))
     return layouts
 
 
@@ -70,7 +70,7 @@ def test_four_layouts_in_a_row_show_both_values_of_every_bit_at_four_levels_and_
                 assert {False, True} == {CONTROLS[name](context) for context in chosen}, name
 
 
-def test_cpus_with_other_features_turn_up_where_no_goal_asks_for_this_one():
+def test_cpus_with_other_features_turn_up_where_no_target_asks_for_this_one():
     contexts = [generate(5, index, accesses=64).context for index in range(120)]
     assert {Vendor.AMD, Vendor.INTEL} == {context.vendor for context in contexts}
     assert {40} < {context.maxphyaddr for context in contexts}
@@ -90,12 +90,12 @@ def parts(layout):
 
 
 def test_equal_arguments_give_equal_layouts_and_others_give_others():
-    goals = wanted(Seen().pack(), np.random.default_rng(1), 40)
-    one = parts(generate(1, 2, goals, accesses=512))
-    assert one == parts(generate(1, 2, goals, accesses=512))
+    targets = draw_targets(CoverageMap().pack(), np.random.default_rng(1), 40)
+    one = parts(generate(1, 2, targets, accesses=512))
+    assert one == parts(generate(1, 2, targets, accesses=512))
     for other in (
-        generate(1, 3, goals, accesses=512),
-        generate(2, 2, goals, accesses=512),
+        generate(1, 3, targets, accesses=512),
+        generate(2, 2, targets, accesses=512),
         generate(1, 2, accesses=512),
     ):
         assert one[3] != parts(other)[3]

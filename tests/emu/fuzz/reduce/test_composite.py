@@ -5,7 +5,7 @@ import pytest
 
 from crosswalk.emu.findings.composite_finding import CompositeFinding
 from crosswalk.emu.findings.signature import lost_signature
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.trial import Trial
@@ -18,7 +18,7 @@ BUG = bug_named("XD not inherited").predict
 
 @pytest.fixture(scope="module")
 def finding():
-    found = attempt.Tester(BUG).attempt(lambda: generate(0, 1, accesses=4096), cross=True)
+    found = Executor(BUG).run(lambda: generate(0, 1, accesses=4096), cross=True)
     return next(each for each in found.findings if isinstance(each, CompositeFinding))
 
 

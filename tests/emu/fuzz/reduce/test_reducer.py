@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.reduce import reduce_case, size_of
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signature_to_keep, signatures_of
@@ -63,13 +63,13 @@ def test_what_is_left_shows_it_is_smaller_and_is_its_own_reduction(case, bit, mo
 @given(st.sampled_from(BUGS), st.integers(0, 1 << 32))
 @settings(max_examples=8)
 def test_a_reduced_finding_is_its_own_reduction_whatever_bug_and_layout(bug, seed):
-    tester = attempt.Tester(predict=bug.predict)
-    for found in tester.findings(generate(seed, 0, accesses=64)).all()[:2]:
-        first = reduced_to(tester, found.whole, found.signature)
+    executor = Executor(predict=bug.predict)
+    for found in executor.findings(generate(seed, 0, accesses=64)).all()[:2]:
+        first = reduced_to(executor, found.whole, found.signature)
         assert first.done
         assert (1, True) == (len(first.case.probes), len(first.case.entries) <= 5)
-        assert found.signature in signatures_of(tester, first.case)
-        again = reduced_to(tester, first.case, found.signature)
+        assert found.signature in signatures_of(executor, first.case)
+        again = reduced_to(executor, first.case, found.signature)
         assert dump_case(first.case) == dump_case(again.case)
 
 
@@ -135,11 +135,11 @@ def test_entries_above_the_low_mebibyte_stay_in_ram():
 
 def test_the_signature_that_the_note_names_is_kept():
     (bug,) = [bug for bug in RIGHTS if bug.name == "U/S not inherited"]
-    tester = attempt.Tester(predict=bug.predict)
+    executor = Executor(predict=bug.predict)
     whole = next(
         found.whole
         for index in range(9)
-        for found in tester.findings(generate(0, index, accesses=512)).all()
+        for found in executor.findings(generate(0, index, accesses=512)).all()
     )
     several = Case(
         cpu=whole.cpu,
@@ -148,13 +148,13 @@ def test_the_signature_that_the_note_names_is_kept():
         probes=tuple(
             found.case.probes[0]
             for index in range(9)
-            for found in tester.findings(generate(0, index, accesses=512)).all()
+            for found in executor.findings(generate(0, index, accesses=512)).all()
             if found.whole.entries == whole.entries
         ),
     )
-    found = signatures_of(tester, several)
+    found = signatures_of(executor, several)
     assert len(found) > 1
-    assert found[0] == signature_to_keep(tester, several)
+    assert found[0] == signature_to_keep(executor, several)
     for each in found:
         noted = Case(
             cpu=several.cpu,
@@ -163,5 +163,5 @@ def test_the_signature_that_the_note_names_is_kept():
             probes=several.probes,
             note=f"{each} (layout 3)",
         )
-        assert each == signature_to_keep(tester, noted)
-    assert signature_to_keep(attempt.Tester(), several) is None
+        assert each == signature_to_keep(executor, noted)
+    assert signature_to_keep(Executor(), several) is None

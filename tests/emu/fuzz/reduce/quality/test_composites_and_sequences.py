@@ -8,7 +8,7 @@ import pytest
 from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.check.sequence_check import judge
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.sequence import reduced_sequence
@@ -57,9 +57,9 @@ def test_a_composite_that_shows_a_bug_is_left_with_a_walk(name):
 
 
 def first_composite(predict):
-    tester = attempt.Tester(predict)
+    executor = Executor(predict)
     for index in range(60):
-        found = tester.attempt(lambda: generate(11, index, accesses=4096), cross=True)  # noqa: B023  # At once.
+        found = executor.run(lambda: generate(11, index, accesses=4096), cross=True)  # noqa: B023  # At once.
         for each in found.findings:
             if isinstance(each, CompositeFinding):
                 return each

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.emu.findings.findings import WALKER
-from crosswalk.emu.fuzz import executor as attempt
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
 from tests.emu.fuzz.hunted import HUNTED, RARE
@@ -23,12 +23,12 @@ TRIES = 100
 
 
 def first_finding(bug, accesses=512):
-    tester = attempt.Tester(predict=bug.predict)
+    executor = Executor(predict=bug.predict)
     for index in range(25):
-        for found in tester.findings(generate(5, index, accesses=accesses)).all():
+        for found in executor.findings(generate(5, index, accesses=accesses)).all():
             # What a layout means is no part of a case.
             if found.signature.witness == WALKER:
-                return tester, found
+                return executor, found
     raise AssertionError(f"{bug.name} isn't found in 25 layouts")
 
 
@@ -41,28 +41,28 @@ def first_finding(bug, accesses=512):
     ],
 )
 def test_a_planted_bug_becomes_one_probe_and_a_handful_of_entries(bug):
-    tester, found = first_finding(bug)
-    reduced = reduced_to(tester, found.whole, found.signature)
+    executor, found = first_finding(bug)
+    reduced = reduced_to(executor, found.whole, found.signature)
     case = reduced.case
     assert reduced.done
     assert reduced.tries <= TRIES
     assert len(case.probes) == 1
     assert len(case.entries) <= ENTRIES
-    assert found.signature in signatures_of(tester, case)
+    assert found.signature in signatures_of(executor, case)
     # Whether it begins with all tables or those of the walk, it ends with the same.
-    assert case == reduced_to(tester, found.case, found.signature).case
+    assert case == reduced_to(executor, found.case, found.signature).case
     # What is left is its own reduction.
-    assert case == reduced_to(tester, case, found.signature).case
+    assert case == reduced_to(executor, case, found.signature).case
 
 
 def test_every_bit_that_is_left_is_needed():
     (bug,) = [bug for bug in HUNTED if bug.name.startswith("a read is refused below a PML4E")]
-    tester, found = first_finding(bug)
-    case = reduced_to(tester, found.whole, found.signature).case
+    executor, found = first_finding(bug)
+    case = reduced_to(executor, found.whole, found.signature).case
     (root_at, entry_at, *_) = sorted(case.entries)
     root, entry = case.entries[root_at], case.entries[entry_at]
     assert (1 << 63, 0) == (root & ~0xF_FFFF_F000 & ~7, root & 0x10)
     assert 0x10 == entry & 0x10
     for pa, bit in ((root_at, 1 << 63), (entry_at, 0x10)):
         entries = {**case.entries, pa: case.entries[pa] & ~bit}
-        assert found.signature not in signatures_of(tester, replace(case, entries=entries))
+        assert found.signature not in signatures_of(executor, replace(case, entries=entries))

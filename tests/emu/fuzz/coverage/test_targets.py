@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from crosswalk.emu.fuzz.coverage import CELLS, Seen, coverage_of, wanted
+from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap, coverage_of, draw_targets
 from crosswalk.emu.fuzz.target import End
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
@@ -21,13 +21,13 @@ def family(name):
 
 
 def pair(control, value, access, first, second):
-    """The goal for a pair of bits, and whether there can be one."""
+    """The target for a pair of bits, and whether there can be one."""
     pairs = family("pairs of bits")
     at = number(
         pairs, control=control, value=value, access=access, **{"with": first, "and": second}
     )
     values = tuple(int(value) for value in np.unravel_index(at, pairs.shape))
-    return pairs.goal(values), bool(pairs.reachable()[at])
+    return pairs.target(values), bool(pairs.reachable()[at])
 
 
 @pytest.mark.parametrize("which", ["PTE.rw=0", "PTE.us=1"])
@@ -72,23 +72,23 @@ def test_a_read_is_denied_to_the_user_by_u_s_and_to_the_supervisor_by_smap(
     ],
 )
 def test_where_no_right_refuses_a_reserved_bit_is_asked_for(control, value, access, second, end):
-    goal, possible = pair(control, value, access, "PDE.pwt=1", second)
+    target, possible = pair(control, value, access, "PDE.pwt=1", second)
     assert possible
-    assert (end, AccessType[access.split()[0].upper()]) == (goal.end, goal.access)
+    assert (end, AccessType[access.split()[0].upper()]) == (target.end, target.access)
 
 
-def test_few_cells_get_few_goals():
+def test_few_cells_get_few_targets():
     seen = CELLS.possible.copy()
     chance = np.random.default_rng(0)
-    assert [] == wanted(Seen(seen).pack(), chance, 100)
+    assert [] == draw_targets(CoverageMap(seen).pack(), chance, 100)
     seen[np.flatnonzero(seen)[:3]] = False
-    assert 12 == len(wanted(Seen(seen).pack(), chance, 100))
+    assert 12 == len(draw_targets(CoverageMap(seen).pack(), chance, 100))
     seen[np.flatnonzero(seen)[:50]] = False
-    assert 100 == len(wanted(Seen(seen).pack(), chance, 100))
+    assert 100 == len(draw_targets(CoverageMap(seen).pack(), chance, 100))
 
 
 def test_what_layouts_touch_is_possible():
-    plan, seen = Plan(seed=9, accesses=512), Seen()
+    plan, seen = Plan(seed=9, accesses=512), CoverageMap()
     for index in range(12):
         layout = plan.layout(index, seen.pack())
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
@@ -100,9 +100,9 @@ def test_what_layouts_touch_is_possible():
 
 @pytest.mark.slow
 def test_a_guided_campaign_sees_nearly_all_there_is():
-    plan, seen, maps = Plan(seed=2, accesses=1024), Seen(), {}
+    plan, seen, maps = Plan(seed=2, accesses=1024), CoverageMap(), {}
     for index in range(144):
-        layout = plan.layout(index, maps.get(index // ROUND - LAG, Seen().pack()))
+        layout = plan.layout(index, maps.get(index // ROUND - LAG, CoverageMap().pack()))
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
         outcomes = translate_many(memory, context, accesses)
         seen.add(coverage_of(memory, context, accesses, outcomes))
