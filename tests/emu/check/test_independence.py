@@ -47,11 +47,17 @@ def test_the_second_walk_takes_types_and_memory_alone(module):
 @pytest.mark.parametrize(
     ("planted", "found"),
     [
-        ("from walker.entry import reserved_bits", "crosswalk.walker.entry.reserved_bits"),
-        ("from walker.columns import merge_changes", "crosswalk.walker.columns.merge_changes"),
-        ("import walker.bulk", "crosswalk.walker.bulk"),
+        (
+            "from crosswalk.walker.entry import reserved_bits",
+            "crosswalk.walker.entry.reserved_bits",
+        ),
+        (
+            "from crosswalk.walker.columns import merge_changes",
+            "crosswalk.walker.columns.merge_changes",
+        ),
+        ("import crosswalk.walker.bulk", "crosswalk.walker.bulk"),
         ("def of(context):\n    return context.root", "context.root"),
-        ("from emu.probe import Prober", "crosswalk.emu.probe.Prober"),
+        ("from crosswalk.emu.probe import Prober", "crosswalk.emu.probe.Prober"),
     ],
 )
 def test_what_it_must_not_take_is_found(planted, found):

@@ -245,7 +245,7 @@ def wrong_page(name, monkeypatch):
         said = right(*given)
         return replace(said, pa=said.pa ^ 0x1000)
 
-    module = "translating" if name == "translate" else "translating_nested"
+    module = "translate" if name == "translate" else "translate_nested"
     monkeypatch.setattr(f"crosswalk.emu.cli.{module}.{name}", wrong)
 
 

@@ -116,13 +116,16 @@ def test_the_import_contract_names_all_other_modules_of_the_walker():
 @pytest.mark.parametrize(
     ("planted", "expected"),
     [
-        ("import walker.bulk", "crosswalk.walker.bulk"),
-        ("from walker import translate", "crosswalk.walker.translate"),
+        ("import crosswalk.walker.bulk", "crosswalk.walker.bulk"),
+        ("from crosswalk.walker import translate", "crosswalk.walker.translate"),
         (
-            "from walker.columns import Accesses, merge_changes",
+            "from crosswalk.walker.columns import Accesses, merge_changes",
             "crosswalk.walker.columns.merge_changes",
         ),
-        ("from walker.entry import reserved_bits", "crosswalk.walker.entry.reserved_bits"),
+        (
+            "from crosswalk.walker.entry import reserved_bits",
+            "crosswalk.walker.entry.reserved_bits",
+        ),
         ("def f(context):\n    return context.root", "context.root"),
         ("levels = sequence.context.levels", "context.levels"),
         ("nxe = self._context.host.nxe", "host.nxe"),

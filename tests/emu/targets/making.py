@@ -12,7 +12,7 @@ from tests.walker.build import OPEN, PS, XD, Builder, P, context
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "docs" / "examples"
-HEADER = ROOT / "emu" / "peers"
+HEADER = ROOT / "emu" / "targets"
 
 PAGE, READ_ONLY, LARGE, HOLE = 0x40_0000, 0x40_1000, 0x4000_0000, 0x80_0000
 

@@ -1,0 +1,8 @@
+import pytest
+
+from tests.emu.cpu.bare import Bare
+
+
+@pytest.fixture
+def bare():
+    return Bare()
