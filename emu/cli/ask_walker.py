@@ -8,8 +8,8 @@ import numpy as np
 from crosswalk.emu.check import Divergence
 from crosswalk.emu.check.compare import choose
 from crosswalk.emu.findings.signature import failure_signature, signature_of
-from crosswalk.emu.report.records import replayed_case
 from crosswalk.emu.report.text import access_text, outcome_text, size_text, walk_lines
+from crosswalk.emu.report.verdict import replayed_case
 from crosswalk.emu.targets import Claim, Peer, PeerFailure
 from crosswalk.emu.targets.judge import Judged, judge
 from crosswalk.walker.columns import Accesses, Outcomes

@@ -22,15 +22,13 @@ from crosswalk.emu.cli.source_options import (
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
 from crosswalk.emu.report.conclusion import Scope, conclude
-from crosswalk.emu.report.records import (
-    exceptions_record,
-    structures_case,
-    summary_record,
-)
+from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.source import unfollowed_lines
-from crosswalk.emu.report.text import (
-    context_text,
+from crosswalk.emu.report.text import context_text
+from crosswalk.emu.report.verdict import (
+    exceptions_record,
     exceptions_text,
+    summary_record,
     verdict_lines,
 )
 from crosswalk.guest.builder import build_image

@@ -8,8 +8,12 @@ from pathlib import Path
 from crosswalk.emu.check import DEPARTURES, Verdict
 from crosswalk.emu.cli.output import remark, write_file
 from crosswalk.emu.report.conclusion import Conclusion
-from crosswalk.emu.report.records import divergence_case, listing_case
-from crosswalk.emu.report.text import divergence_lines, listing_lines
+from crosswalk.emu.report.verdict import (
+    divergence_case,
+    divergence_lines,
+    listing_case,
+    listing_lines,
+)
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import dump_case

@@ -18,9 +18,10 @@ from crosswalk.emu.cli.walker_options import Chosen, add_walker, chosen_walker, 
 from crosswalk.emu.probe import FEATURES, Prober
 from crosswalk.emu.report.composite_case import CompositeCase, dump_composite, load_composite
 from crosswalk.emu.report.composite_text import composite_lines
-from crosswalk.emu.report.records import access_of, replayed_case
+from crosswalk.emu.report.records import access_of
 from crosswalk.emu.report.source import encryption_lines
-from crosswalk.emu.report.text import access_text, divergence_lines, outcome_text
+from crosswalk.emu.report.text import access_text, outcome_text
+from crosswalk.emu.report.verdict import divergence_lines, replayed_case
 from crosswalk.emu.targets import Peer
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.bulk import translate_many

@@ -33,8 +33,9 @@ from crosswalk.emu.load.linux.boot import Boot, Reached
 from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.points import Point, parse_point, parse_symbols
 from crosswalk.emu.report.conclusion import Conclusion, Scope, conclude
-from crosswalk.emu.report.records import structures_case, summary_record
-from crosswalk.emu.report.text import context_text, range_text, verdict_lines
+from crosswalk.emu.report.records import structures_case
+from crosswalk.emu.report.text import context_text, range_text
+from crosswalk.emu.report.verdict import summary_record, verdict_lines
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import dump_case

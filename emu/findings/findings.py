@@ -13,7 +13,7 @@ from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.findings.layout_case import layout_case
 from crosswalk.emu.findings.signature import Signature, signature_of
 from crosswalk.emu.probe import ProbeError, Prober
-from crosswalk.emu.report.records import divergence_case
+from crosswalk.emu.report.verdict import divergence_case
 from crosswalk.emu.targets import Claim
 from crosswalk.emu.targets.judge import Judged
 from crosswalk.walker.columns import Outcomes

@@ -1,15 +1,8 @@
-"""What is said to people: lines of text, and one formatter for each kind of value."""
+"""Mappings, accesses and outcomes as lines of text, one formatter for each kind of value."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from crosswalk.emu.check import Divergence, Verdict, differs
-from crosswalk.emu.check.listing import ListingDivergence
-from crosswalk.emu.cpu.delivery import mnemonic
-from crosswalk.emu.probe import LACKS
-from crosswalk.guest.status import Taken
-from crosswalk.walker.access import Access, AccessType
-from crosswalk.walker.columns import Kind
+from crosswalk.walker.access import Access
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.entry import Entry, level_of, protection_key
 from crosswalk.walker.mappings import Mapping, Range
@@ -20,26 +13,17 @@ from crosswalk.walker.translate import Step, StepKind, Walk
 __all__ = [
     "access_text",
     "context_text",
-    "divergence_lines",
-    "exceptions_text",
     "flags_text",
     "frame_text",
-    "listing_lines",
     "mapping_text",
     "outcome_text",
     "range_text",
     "size_text",
-    "verdict_lines",
     "walk_lines",
 ]
 
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _FLAGS = (Entry.RW, Entry.US, Entry.PWT, Entry.PCD, Entry.A, Entry.D, Entry.PS, Entry.G)
-_OUTCOMES = {
-    Kind.OK: "ok",
-    Kind.PAGE_FAULT: "#PF",
-    Kind.GENERAL_PROTECTION: "#GP",
-}
 
 
 def size_text(size: int) -> str:
@@ -123,14 +107,6 @@ def _step(context: PagingContext, step: Step) -> str:
     return f"  {name:<12} at {step.pa:#013x} = {entry}  {step.kind.value}  {flags}".rstrip()
 
 
-def exceptions_text(taken: Sequence[Taken]) -> str:
-    """Return what a guest's handlers took in one line."""
-    counts = Counter(mnemonic(each.vector) for each in taken)
-    kinds = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    users = sum(each.cs & 3 == 3 for each in taken)
-    return f"its handlers took {len(taken):,} exceptions as meant ({kinds}), {users:,} from CPL 3"
-
-
 def context_text(context: PagingContext) -> str:
     """Return the control state in one line."""
     on = [
@@ -157,55 +133,6 @@ def context_text(context: PagingContext) -> str:
         f"{context.mode} paging, CR3 {context.cr3:#x}, {' '.join(on) or 'no protections'}, "
         f"MAXPHYADDR {context.maxphyaddr}{encrypted}{keys}"
     )
-
-
-def verdict_lines(verdict: Verdict) -> Iterator[str]:
-    """Yield the verdict: counts by place, access, privilege and outcome, then the sum."""
-    yield f"{'':<14}{'':<9}{'CPL 0':^26}{'CPL 3':^26}".rstrip()
-    heads = "".join(f"{_OUTCOMES[kind]:>8}" for kind in Kind)
-    yield f"{'':<23}{heads}  {heads}"
-    for place in sorted({place for place, *_ in verdict.counts}):
-        for kind in AccessType:
-            cells = [
-                "".join(
-                    f"{verdict.counts.get((place, kind, cpl, outcome), 0) or '·':>8}"
-                    for outcome in Kind
-                )
-                for cpl in (0, 3)
-            ]
-            title = place.title if kind is AccessType.READ else ""
-            yield f"{title:<14}{kind.name.lower():>8} {cells[0]}  {cells[1]}"
-    rate = verdict.probes / verdict.seconds if verdict.seconds else 0
-    yield ""
-    yield (
-        f"{verdict.probes:,} probes in {verdict.seconds:.1f} s ({rate:,.0f} a second): "
-        f"{verdict.agreements:,} agree, {verdict.divergent:,} diverge"
-    )
-    for known, count in verdict.known.items():
-        yield f"{count:,} known emulator divergences, {known}: {differs(known)}"
-    for root, count in verdict.copied.items():
-        yield f"{count:,} under a {root}"
-    for name, count in verdict.predicted_only.items():
-        yield f"{count:,} predicted only, {name}: the emulated CPU has no {LACKS[name]}"
-    for reason, count in verdict.not_asked.items():
-        yield f"{count:,} not asked: {reason}"
-
-
-def divergence_lines(divergence: Divergence, context: PagingContext) -> Iterator[str]:
-    """Yield a divergence with its walk."""
-    yield f"divergence: {access_text(divergence.access)}"
-    yield f"  predicted: {outcome_text(divergence.predicted, may=True)}"
-    yield f"  observed:  {outcome_text(divergence.observed)}"
-    yield from walk_lines(context, divergence.walk)
-
-
-def listing_lines(unlike: ListingDivergence, context: PagingContext) -> Iterator[str]:
-    """Yield a divergence from the walk's list, with the walk of its address."""
-    listed = "no page here" if unlike.listed is None else mapping_text(unlike.listed)
-    yield f"divergence of the list: {access_text(unlike.access)}"
-    yield f"  listed:    {listed}"
-    yield f"  observed:  {outcome_text(unlike.observed)}"
-    yield from walk_lines(context, unlike.walk)
 
 
 def _rights(rights: Rights) -> str:

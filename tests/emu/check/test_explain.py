@@ -10,7 +10,8 @@ from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.check.departures import Scope, departures, named, subsets
 from crosswalk.emu.check.explain import as_emulated, explain
 from crosswalk.emu.probe import Prober
-from crosswalk.emu.report.records import access_of, replayed_case
+from crosswalk.emu.report.records import access_of
+from crosswalk.emu.report.verdict import replayed_case
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext, Vendor
