@@ -1,7 +1,7 @@
-"""What a composite may come to: the outcomes of its one-byte accesses, put together.
+"""The outcomes that the manuals allow a composite, from those of its one-byte accesses.
 
-Where the manuals leave a choice, there are several claims, or a claim leaves a word open; one that
-is met is enough.
+Where the manuals leave a choice there are several, or one leaves a word open; to match one is
+enough.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import U64, PhysicalMemory
 
-__all__ = ["Claim", "Parts", "claims_of", "met", "parts_of", "sequence"]
+__all__ = ["AllowedOutcome", "Parts", "allowed_outcomes", "is_allowed", "parts_of", "sequence"]
 
 Predictor = Callable[[PhysicalMemory, PagingContext, Accesses], Outcomes]
 
@@ -24,7 +24,7 @@ _DESCRIPTOR = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Claim(Rows):
+class AllowedOutcome(Rows):
     """One way that n composites may end, with columns as `Seen` has them.
 
     `valid` bool[n]: whether it is one at all. `cr2` may lie up to `slack` uint64[n] bytes higher.
@@ -99,8 +99,8 @@ def _second(
     return found
 
 
-def claims_of(composites: Composites, parts: Parts) -> list[Claim]:
-    """Return what composites may come to; each row has at least one valid claim.
+def allowed_outcomes(composites: Composites, parts: Parts) -> list[AllowedOutcome]:
+    """Return what composites may come to; each row has at least one valid option.
 
     A locked read-modify-write is a write, in its error code too: both halves are one operation.
     Loading a segment register reads the descriptor, and then marks it as accessed unless it is; at
@@ -120,50 +120,52 @@ def claims_of(composites: Composites, parts: Parts) -> list[Claim]:
         "two": composites.has_two() & composites.family(Family.IMPLICIT),
         "implicit": composites.family(Family.IMPLICIT),
     }
-    claim = _choose(row["two"], sequence(parts), single)
-    claim = _choose(row["twice"], _of(first, second, both=True), claim)
-    claim = replace(claim, slack=np.where(row["implicit"], np.uint64(_DESCRIPTOR - 1), claim.slack))
+    option = _choose(row["two"], sequence(parts), single)
+    option = _choose(row["twice"], _of(first, second, both=True), option)
+    option = replace(
+        option, slack=np.where(row["implicit"], np.uint64(_DESCRIPTOR - 1), option.slack)
+    )
     crossing = list(_crossing(parts))
-    claims = [_choose(row["cross"], crossing[0], claim)]
+    allowed = [_choose(row["cross"], crossing[0], option)]
     if row["cross"].any():
-        claims.append(replace(crossing[1], valid=crossing[1].valid & row["cross"]))
-    return claims
+        allowed.append(replace(crossing[1], valid=crossing[1].valid & row["cross"]))
+    return allowed
 
 
-def sequence(parts: Parts) -> Claim:
+def sequence(parts: Parts) -> AllowedOutcome:
     """Return what two accesses by one instruction come to, the second only after the first."""
     first, second = parts.first, parts.second
     reached = first.kind == Kind.OK
     one, two = _of(first, first, both=False), _of(second, second, both=False)
-    claim = _choose(reached, two, one)
+    option = _choose(reached, two, one)
     done = reached & (second.kind == Kind.OK)
-    return _with_words(claim, (first, second), np.stack([done, done], axis=1), (None, reached))
+    return _with_words(option, (first, second), np.stack([done, done], axis=1), (None, reached))
 
 
-def _crossing(parts: Parts) -> Iterator[Claim]:
+def _crossing(parts: Parts) -> Iterator[AllowedOutcome]:
     first, second = parts.first, parts.second
     done = (first.kind == Kind.OK) & (second.kind == Kind.OK)
     for at, (part, other) in enumerate(((first, second), (second, first))):
-        claim = _of(part, part, both=False)
+        option = _of(part, part, both=False)
         pa = np.stack([part.pa, other.pa], axis=1)
-        claim = replace(
-            claim,
+        option = replace(
+            option,
             pa=np.where(done[:, None], pa, np.uint64(0)),
             valid=(part.kind != Kind.OK) | (done & (at == 0)),
         )
         must = np.stack([done, done], axis=1)
-        yield _with_words(claim, (first, second), must, (None, None))
+        yield _with_words(option, (first, second), must, (None, None))
 
 
-def _of(first: Outcomes, second: Outcomes, *, both: bool) -> Claim:
-    """Return the claim that accesses end so; of `both`, or of the first alone."""
+def _of(first: Outcomes, second: Outcomes, *, both: bool) -> AllowedOutcome:
+    """Return the option that accesses end so; of `both`, or of the first alone."""
     count = len(first)
 
     def pair(name: str) -> "NDArray[np.generic]":
         one, two = getattr(first, name), getattr(second, name)
         return np.stack([one, two if both else np.zeros_like(two)], axis=1)
 
-    claim = Claim(
+    option = AllowedOutcome(
         valid=np.ones(count, np.bool_),
         kind=pair("kind"),  # type: ignore[arg-type]  # By name, as the next three.
         pa=pair("pa"),  # type: ignore[arg-type]
@@ -175,61 +177,63 @@ def _of(first: Outcomes, second: Outcomes, *, both: bool) -> Claim:
         must=np.zeros((count, 0), np.bool_),
     )
     must = np.stack([part.kind == Kind.OK for part in (first, second)], axis=1)
-    return _with_words(claim, (first, second), must, (None, None))
+    return _with_words(option, (first, second), must, (None, None))
 
 
 def _with_words(
-    claim: Claim,
+    option: AllowedOutcome,
     parts: tuple[Outcomes, Outcomes],
     must: NDArray[np.bool_],
     happens: tuple[NDArray[np.bool_] | None, ...],
-) -> Claim:
-    """Return the claim with the words of both parts; bool[n, 2] says whose have to change."""
+) -> AllowedOutcome:
+    """Return the option with the words of both parts; bool[n, 2] says whose have to change."""
     values = [
         part.entry_value if made is None else np.where(made[:, None], part.entry_value, 0)
         for part, made in zip(parts, happens, strict=True)
     ]
     width = values[0].shape[1]
     return replace(
-        claim,
+        option,
         word=np.concatenate([part.entry_pa for part in parts], axis=1),
         value=np.concatenate(values, axis=1).astype(np.uint64),
         must=np.repeat(must, width, axis=1),
     )
 
 
-def _choose(chosen: NDArray[np.bool_], these: Claim, others: Claim) -> Claim:
+def _choose(
+    chosen: NDArray[np.bool_], these: AllowedOutcome, others: AllowedOutcome
+) -> AllowedOutcome:
     columns = []
-    for name in Claim.__dataclass_fields__:
+    for name in AllowedOutcome.__dataclass_fields__:
         one, other = getattr(these, name), getattr(others, name)
         columns.append(np.where(chosen if one.ndim == 1 else chosen[:, None], one, other))
-    return Claim(*columns)
+    return AllowedOutcome(*columns)
 
 
-def met(claims: Sequence[Claim], seen: Seen) -> NDArray[np.bool_]:
-    """Return bool[n]: what was seen of which composites is one of the claims, words included."""
+def is_allowed(allowed: Sequence[AllowedOutcome], seen: Seen) -> NDArray[np.bool_]:
+    """Return bool[n]: what was seen of which composites is one of the allowed, words included."""
     found = np.zeros(len(seen), np.bool_)
-    for claim in claims:
-        same = claim.valid & (claim.kind == seen.kind).all(axis=1)
-        same &= (claim.pa == seen.pa).all(axis=1)
-        same &= (claim.error_code == seen.error_code).all(axis=1)
-        beyond = seen.cr2 - claim.cr2
+    for option in allowed:
+        same = option.valid & (option.kind == seen.kind).all(axis=1)
+        same &= (option.pa == seen.pa).all(axis=1)
+        same &= (option.error_code == seen.error_code).all(axis=1)
+        beyond = seen.cr2 - option.cr2
         faults = seen.kind == Kind.PAGE_FAULT
-        same &= (np.where(faults, beyond <= claim.slack[:, None], beyond == 0)).all(axis=1)
+        same &= (np.where(faults, beyond <= option.slack[:, None], beyond == 0)).all(axis=1)
         rows = np.flatnonzero(same)
-        found[rows] |= _words_met(claim.take(rows), seen.take(rows))
+        found[rows] |= _words_allowed(option.take(rows), seen.take(rows))
     return found
 
 
-def _words_met(claim: Claim, seen: Seen) -> NDArray[np.bool_]:
+def _words_allowed(option: AllowedOutcome, seen: Seen) -> NDArray[np.bool_]:
     zero = np.uint64(0)
-    same = (seen.entry_pa[:, :, None] == claim.word[:, None, :]) & (claim.value != 0)[:, None, :]
-    allowed = np.bitwise_or.reduce(np.where(same, claim.value[:, None, :], zero), axis=2)
+    same = (seen.entry_pa[:, :, None] == option.word[:, None, :]) & (option.value != 0)[:, None, :]
+    allowed = np.bitwise_or.reduce(np.where(same, option.value[:, None, :], zero), axis=2)
     used = seen.entry_value != 0
     good = (~used | ((seen.entry_value & ~allowed) == 0)).all(axis=1)
     reached = np.bitwise_or.reduce(
         np.where(same & used[:, :, None], seen.entry_value[:, :, None], zero), axis=1
     )
-    kept = ~claim.must | ((claim.value & ~reached) == 0)
+    kept = ~option.must | ((option.value & ~reached) == 0)
     found: NDArray[np.bool_] = good & kept.all(axis=1)
     return found

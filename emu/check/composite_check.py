@@ -6,7 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.check.allowed_outcomes import Claim, claims_of, met, parts_of
+from crosswalk.emu.check.allowed_outcomes import (
+    AllowedOutcome,
+    allowed_outcomes,
+    is_allowed,
+    parts_of,
+)
 from crosswalk.emu.check.composite_emulated import (
     composites_as_emulated,
     explain_composites,
@@ -28,11 +33,11 @@ class Judged:
     """What n composites came to, and what was said of them.
 
     `stated` is what the second walk has the emulated CPU do. `differ` bool[n]: which diverge,
-    from the claims and unexplained, or from what is stated; `known` has the number explained by
+    from the allowed and unexplained, or from what is stated; `known` has the number explained by
     each name of departures, `explained` bool[n] which those are.
     """
 
-    claims: list[Claim]
+    allowed: list[AllowedOutcome]
     stated: Seen
     seen: Seen
     differ: NDArray[np.bool_]
@@ -93,19 +98,19 @@ class CompositeStand:
         composites: Composites,
     ) -> Judged:
         seen = prober.probe(composites)
-        claims = claims_of(composites, parts_of(memory, context, composites, self._predict))
-        differ = ~met(claims, seen)
+        allowed = allowed_outcomes(composites, parts_of(memory, context, composites, self._predict))
+        differ = ~is_allowed(allowed, seen)
         explained = np.zeros(len(composites), np.bool_)
         rows = np.flatnonzero(differ)
         names = explain_composites(
             memory,
             context,
             composites.take(rows),
-            [claim.take(rows) for claim in claims],
+            [option.take(rows) for option in allowed],
             seen.take(rows),
         )
         explained[rows] = [name is not None for name in names]
         known = Counter(name for name in names if name is not None)
         stated = composites_as_emulated(memory, context, composites)
         differ = (differ & ~explained) | ~same_seen(stated, seen)
-        return Judged(claims, stated, seen, differ, explained, dict(sorted(known.items())))
+        return Judged(allowed, stated, seen, differ, explained, dict(sorted(known.items())))

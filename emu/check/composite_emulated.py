@@ -9,7 +9,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.check.allowed_outcomes import Claim, claims_of, met, parts_of
+from crosswalk.emu.check.allowed_outcomes import (
+    AllowedOutcome,
+    allowed_outcomes,
+    is_allowed,
+    parts_of,
+)
 from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
 from crosswalk.emu.check.emulated import emulated_many
 from crosswalk.emu.check.emulated_rules import Rules, rules_of
@@ -38,19 +43,19 @@ def explain_composites(
     memory: PhysicalMemory,
     context: PagingContext,
     composites: Composites,
-    claims: list[Claim],
+    allowed: list[AllowedOutcome],
     seen: Seen,
 ) -> list[str | None]:
     """Return for each of these composites the name of the departures that explain it, or None.
 
-    It is explained if `claims`, which it diverges from, are met by the second walk by the
+    It is explained if `allowed`, which it diverges from, are met by the second walk by the
     manuals, if the manuals don't allow what was seen, and if that is the second walk's with all
     departures, to the last word.
     """
     names: list[str | None] = [None] * len(composites)
     manual = emulated_composites(memory, rules_of(context), composites)
-    exact = met(claims, manual)
-    exact &= ~met(claims_of(composites, parts_of(memory, context, composites)), seen)
+    exact = is_allowed(allowed, manual)
+    exact &= ~is_allowed(allowed_outcomes(composites, parts_of(memory, context, composites)), seen)
     exact &= same_seen(composites_as_emulated(memory, context, composites), seen)
     rows = np.flatnonzero(exact)
     for which in subsets(context, *_SCOPES):

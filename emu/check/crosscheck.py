@@ -15,7 +15,8 @@ from crosswalk.emu.check.plan import Plan, accesses_to
 from crosswalk.emu.check.selection import Lister, Place, Reader, Targets
 from crosswalk.emu.check.survey import Survey
 from crosswalk.emu.check.verdict import KEPT_DIVERGENCES, Tally, Verdict
-from crosswalk.emu.probe import FEATURES, ProbeError, Prober, mapped, portion_of
+from crosswalk.emu.probe import ProbeError, Prober, mapped, portion_of
+from crosswalk.emu.probe.scope import by_feature
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind, Outcomes
@@ -71,7 +72,6 @@ class Checker:
         prober = self._ready(plan.va)
         seconds = time.perf_counter() - began
         lacking = prober.lacking(plan.accesses)
-        lacks = np.bincount(lacking, minlength=len(FEATURES) + 1)[1:].tolist()
         plan = plan.take(lacking == 0)
         predicted = self._predict(self._memory, self._context, plan.accesses)
         if self._assumed_width:
@@ -86,9 +86,7 @@ class Checker:
         return replace(
             found,
             seconds=seconds,
-            predicted_only={
-                name: count for name, count in zip(FEATURES, lacks, strict=True) if count
-            },
+            predicted_only=dict(by_feature(lacking)),
             roots=dict(roots),
         )
 

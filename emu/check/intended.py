@@ -1,4 +1,4 @@
-"""The third witness: what the guest was meant to map, against what the walker reads."""
+"""The third witness: the mappings that the guest is built to make, against the walk."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,40 +10,42 @@ from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import ErrorCode, PageFault
 from crosswalk.walker.translate import translate
 
-__all__ = ["broken_intentions"]
+__all__ = ["mismatches"]
 
 Page = tuple[int, int, int, str, str]
 
 
-def broken_intentions(
+def mismatches(
     memory: PhysicalMemory,
     context: PagingContext,
     intended: Iterable[Intended],
     faulting: Iterable[Faulting],
 ) -> list[str]:
-    """Return a line for each difference between intention and walk, in address order.
+    """Return a line for each mapping that differs from the intended one, in address order.
 
-    Both ways: pages that were meant and aren't there, or otherwise; pages that nobody meant.
-    Ranges meant to fault have to, with RSVD in the error code where a reserved bit is the cause.
+    Reported are intended pages that are missing or mapped otherwise, pages that aren't intended,
+    and ranges that should fault and don't, or not with RSVD where a reserved bit is the cause.
     """
-    meant = {page[0]: (page, each.name) for each in intended for page in _pages(each)}
+    wanted = {page[0]: (page, each.name) for each in intended for page in _pages(each)}
     found = {
         page.va: (page.va, page.pa, page.size, page.rights.supervisor, page.rights.user)
         for page in mappings(memory, context)
     }
     lines = []
-    for va in sorted(meant.keys() | found.keys()):
-        page, name = meant.get(va, (None, "nothing"))
+    for va in sorted(wanted.keys() | found.keys()):
+        page, name = wanted.get(va, (None, "nothing"))
         if page != found.get(va):
             lines.append(
-                f"{va:#x}: {_text(page)} was meant ({name}), {_text(found.get(va))} is there"
+                f"{va:#x}: {_text(page)} is intended ({name}), {_text(found.get(va))} is mapped"
             )
     for each in faulting:
         access = Access(each.va, AccessType.READ, 0)
         outcome = translate(memory, context, access)
         reserved = isinstance(outcome, PageFault) and bool(outcome.error_code & ErrorCode.RSVD)
         if not isinstance(outcome, PageFault) or reserved != each.reserved:
-            lines.append(f"{each.va:#x}: a fault was meant ({each.name}), {outcome} is the answer")
+            lines.append(
+                f"{each.va:#x}: a fault is intended ({each.name}), {outcome} is the answer"
+            )
     return lines
 
 

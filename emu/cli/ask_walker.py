@@ -10,7 +10,7 @@ from crosswalk.emu.check.compare import choose
 from crosswalk.emu.findings.signature import failure_signature, signature_of
 from crosswalk.emu.report.text import access_text, outcome_text, size_text, walk_lines
 from crosswalk.emu.report.verdict import replayed_case
-from crosswalk.emu.targets import Claim, Peer, PeerFailure
+from crosswalk.emu.targets import Capability, Peer, PeerFailure
 from crosswalk.emu.targets.judge import Judged, judge
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -53,7 +53,7 @@ def asked(
     except PeerFailure as failure:
         return Asked(peer, (), frozenset(), failure)
     judged = judge(peer.claims, answers, memory, context, accesses, truth)
-    translates = bool(peer.claims - {Claim.LEAVES, Claim.FLAGS})
+    translates = bool(peer.claims - {Capability.LEAVES, Capability.FLAGS})
     silent = np.flatnonzero(answers.silent).tolist() if translates else []
     return Asked(peer, judged, frozenset(silent))
 
@@ -125,13 +125,13 @@ def asked_lines(
             yield from walk_lines(context, path)
 
 
-def _said(claims: frozenset[Claim], outcome: Outcome) -> str:
+def _said(claims: frozenset[Capability], outcome: Outcome) -> str:
     """Return an answer in words, as far as it is claimed."""
-    if Claim.FAULTS in claims:
-        return outcome_text(outcome, may=Claim.MARKS in claims)
-    yes, no = ("allowed", "refused") if Claim.RIGHTS in claims else ("mapped", "not mapped")
+    if Capability.FAULTS in claims:
+        return outcome_text(outcome, may=Capability.MARKS in claims)
+    yes, no = ("allowed", "refused") if Capability.RIGHTS in claims else ("mapped", "not mapped")
     if not isinstance(outcome, Translation):
         return no
-    size = outcome.page_size if Claim.LEAVES in claims else None
+    size = outcome.page_size if Capability.LEAVES in claims else None
     page = f", a page of {size_text(size)}" if size else ""
     return f"{yes}, pa {outcome.pa:#x}{page}"

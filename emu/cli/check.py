@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crosswalk.emu.check import DEFAULT_LIMIT, Verdict
 from crosswalk.emu.check.crosscheck import MAX_WIDTH
-from crosswalk.emu.check.intended import broken_intentions
+from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
 from crosswalk.emu.cli.check_report import save_cases, tell_advice, tell_beside
 from crosswalk.emu.cli.completeness import Followed, add_allow_empty, add_partial, follow
@@ -47,8 +47,8 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class _Meant:
-    """How many pages the guest meant, what of them is broken, the exceptions that it took."""
+class _Intended:
+    """Counts of intended pages and mismatches, and the exceptions that the guest took."""
 
     pages: int
     broken: list[str]
@@ -104,12 +104,12 @@ def run_guest(options: argparse.Namespace) -> int:
     remark(exceptions_text(booted.status.taken))
     if options.save is not None:
         write_file(options.save, dump_case(structures_case(memory, context)))
-    intended = image.resolve_intended(booted.status)
-    broken = broken_intentions(memory, context, intended, image.faulting)
+    pages = image.resolve_intended(booted.status)
+    broken = mismatches(memory, context, pages, image.faulting)
     verdict = verdict_of(memory, context, jobs=jobs_of(options))
-    meant = _Meant(sum(each.count for each in intended), broken, booted.status.taken)
+    intended = _Intended(sum(each.count for each in pages), broken, booted.status.taken)
     scope = machine_scope(image.name, memory, context)
-    return _tell(options, memory, context, verdict, scope, meant)
+    return _tell(options, memory, context, verdict, scope, intended)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -205,28 +205,28 @@ def _tell(
     context: PagingContext,
     verdict: Verdict,
     scope: Scope,
-    meant: _Meant | None,
+    intended: _Intended | None,
 ) -> int:
     """Tell the verdict, and what the guest has to say if there is one."""
-    broken = meant.broken if meant else []
+    broken = intended.broken if intended else []
     word = conclude(verdict, scope, len(broken))
     say = remark if options.json else print
     if options.json:
         record = summary_record(verdict, scope)
-        if meant is not None:
+        if intended is not None:
             record |= {
-                "intended_pages": meant.pages,
+                "intended_pages": intended.pages,
                 "broken_intentions": len(broken),
-                "guest_exceptions": exceptions_record(meant.taken),
+                "guest_exceptions": exceptions_record(intended.taken),
             }
         emit({**record, "verdict": word.text, "reproduce": command_text(options)})
     else:
         for line in verdict_lines(verdict):
             print(line)
-        if meant is not None:
-            print(f"{meant.pages:,} pages meant, {len(broken):,} not as the guest meant them")
+        if intended is not None:
+            print(f"{intended.pages:,} intended pages, {len(broken):,} mismatches")
     for line in broken[:_SHOWN]:
-        say(f"not as meant: {line}")
+        say(f"mismatch: {line}")
     tell_beside(options, verdict, context, say)
     save_cases(options.cases, memory, context, verdict)
     if not options.json:

@@ -161,7 +161,7 @@ def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> 
     )
     if as_json:
         sys.stdout.flush()
-        sys.stdout.buffer.write(dump_composite(case, judged.claims, judged.seen))
+        sys.stdout.buffer.write(dump_composite(case, judged.allowed, judged.seen))
     else:
         for line in composite_lines(name, case, judged):
             print(line)

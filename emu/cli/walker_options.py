@@ -9,7 +9,7 @@ from pathlib import Path
 
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.targets import Limits, Peer
-from crosswalk.emu.targets.capabilities import Claim
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import KINDS, open_peer
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, parse_int
@@ -26,7 +26,7 @@ __all__ = [
 
 _SECONDS = 50.0  # Less than half of what a campaign gives a layout: to load and to answer.
 _DEFAULT = Limits()
-_CLAIMS = ", ".join(claim.value for claim in Claim)
+_CLAIMS = ", ".join(claim.value for claim in Capability)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosswalk.emu.check.allowed_outcomes import Claim, met
+from crosswalk.emu.check.allowed_outcomes import AllowedOutcome, is_allowed
 from crosswalk.emu.check.composite_check import CompositeStand, Judged
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.findings import SECOND_WALK, WALKER, WRITABLE
@@ -24,14 +24,14 @@ __all__ = ["CompositeFinding", "findings_in", "findings_of", "gathered_of", "jud
 class CompositeFinding:
     """Divergences of composites with one signature in one address space, and a case of them.
 
-    The case holds the entries of its walks; `claims` and `seen`, of one row, are what was said
+    The case holds the entries of its walks; `allowed` and `seen`, of one row, are what was said
     and seen.
     """
 
     signature: Signature
     count: int
     case: CompositeCase
-    claims: list[Claim]
+    allowed: list[AllowedOutcome]
     seen: Seen
 
 
@@ -86,9 +86,9 @@ def _finding(
     for va in (int(one.va[0]), int(one.second_va()[0])):
         # A walk that leaves the memory reads zeros there, which are no words of a case.
         words |= {pa: word for pa, word in walk(memory, context, va).words if word}
-    claims = [claim.take(first) for claim in judged.claims]
+    allowed = [option.take(first) for option in judged.allowed]
     case = composite_case(context, tuple(memory.ranges), words, one)
-    return CompositeFinding(signature, len(rows), case, claims, judged.seen.take(first))
+    return CompositeFinding(signature, len(rows), case, allowed, judged.seen.take(first))
 
 
 def findings_in(stand: CompositeStand, case: CompositeCase) -> tuple[CompositeFinding, ...]:
@@ -106,10 +106,10 @@ def _signature(judged: Judged, composites: Composites, row: int) -> Signature:
     """Return which composite differs, and how: in the outcome, or only in the words changed."""
     name = NAMES[int(composites.form[row])]
     seen = judged.seen.take(slice(row, row + 1))
-    claims = [claim.take(slice(row, row + 1)) for claim in judged.claims]
-    said = [_text(claim, name) for claim in claims if claim.valid[0]]
+    allowed = [option.take(slice(row, row + 1)) for option in judged.allowed]
+    said = [_text(option, name) for option in allowed if option.valid[0]]
     witness, truth = WALKER, _text(seen, name)
-    if met(claims, seen)[0]:
+    if is_allowed(allowed, seen)[0]:
         # The manuals allow it, but it isn't what the emulated CPU is stated to do.
         witness, said = SECOND_WALK, [_text(judged.stated.take(slice(row, row + 1)), name)]
     if truth in said:
@@ -117,12 +117,12 @@ def _signature(judged: Judged, composites: Composites, row: int) -> Signature:
     return Signature(witness, name, " or ".join(said), truth)
 
 
-def _text(row: Claim | Seen, name: str) -> str:
+def _text(row: AllowedOutcome | Seen, name: str) -> str:
     count = 2 if FORMS[name].family is Family.TWICE else 1
     return " then ".join(_answer(row, at) for at in range(count))
 
 
-def _answer(row: Claim | Seen, at: int) -> str:
+def _answer(row: AllowedOutcome | Seen, at: int) -> str:
     kind = Kind(row.kind[0, at])
     if kind is Kind.PAGE_FAULT:
         return f"#PF {error_names(int(row.error_code[0, at]))}"

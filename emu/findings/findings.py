@@ -14,16 +14,16 @@ from crosswalk.emu.findings.layout_case import layout_case
 from crosswalk.emu.findings.signature import Signature, signature_of
 from crosswalk.emu.probe import ProbeError, Prober
 from crosswalk.emu.report.verdict import divergence_case
-from crosswalk.emu.targets import Claim
+from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.judge import Judged
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.formats import Case
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk_access
 
-__all__ = ["MEANT", "SECOND_WALK", "WALKER", "WRITABLE", "Finding", "Findings", "confirm"]
+__all__ = ["INTENDED", "SECOND_WALK", "WALKER", "WRITABLE", "Finding", "Findings", "confirm"]
 
-WALKER, SECOND_WALK, MEANT = "walker", "second walk", "meant"
+WALKER, SECOND_WALK, INTENDED = "walker", "second walk", "meant"
 """Who is compared with the CPU: the built-in walker, what the emulated CPU is stated to do
 (`crosswalk.emu.check.explain.as_emulated`), a layout's intentions."""
 
@@ -105,7 +105,7 @@ class Findings:
             self._keep(signature, divergence, row, asked=bool(self._asked[row]))
         return explained
 
-    def add_judged(self, witness: str, claims: frozenset[Claim], judged: Judged) -> None:
+    def add_judged(self, witness: str, claims: frozenset[Capability], judged: Judged) -> None:
         """Gather where a walker under test is wrong."""
         context = self._layout.context
         rows = np.flatnonzero(judged.wrong).tolist()

@@ -1,4 +1,4 @@
-"""A generated address space: its tables, the control state, accesses, and what was meant."""
+"""A generated address space: tables, control state, accesses and their intended outcomes."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,11 +11,11 @@ from crosswalk.walker.columns import Accesses, Rows
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import U64, SparseWords
 
-__all__ = ["Layout", "Meaning", "Meant"]
+__all__ = ["IntendedKind", "IntendedOutcomes", "Layout"]
 
 
-class Meaning(IntEnum):
-    """What an access was meant to come to."""
+class IntendedKind(IntEnum):
+    """The intended outcome of an access."""
 
     UNKNOWN = 0
     """Nothing is claimed: junk, or a path that another path's entries run into."""
@@ -30,11 +30,16 @@ class Meaning(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Meant(Rows):
-    """What n accesses were meant to come to: `meaning` uint8[n], `pa` uint64[n] (0 unless OK)."""
+class IntendedOutcomes(Rows):
+    """The intended outcomes of n accesses: `kind` uint8[n], `pa` uint64[n] (0 unless OK)."""
 
-    meaning: NDArray[np.uint8]
+    kind: NDArray[np.uint8]
     pa: U64
+
+    @classmethod
+    def nothing(cls, count: int) -> "IntendedOutcomes":
+        """Return n rows that claim nothing."""
+        return cls(np.full(count, IntendedKind.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class Layout:
     """Tables in physical memory, and n accesses under them.
 
     `ram` are the backed ranges as (start, size) in bytes. `frames` uint64[t] are the frames of
-    the tables, ascending, `words` uint64[t, 512] their content. `meant` has n rows.
+    the tables, ascending, `words` uint64[t, 512] their content. `intended` has n rows.
     """
 
     context: PagingContext
@@ -50,7 +55,7 @@ class Layout:
     frames: U64
     words: U64
     accesses: Accesses
-    meant: Meant
+    intended: IntendedOutcomes
 
     def __repr__(self) -> str:
         """Return its size: what failing tests show of it is only worth reading as a case."""

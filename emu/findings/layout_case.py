@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crosswalk.emu.findings.layout import Layout, Meaning, Meant
+from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.emu.report.records import access_of
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
@@ -39,5 +39,5 @@ def case_layout(case: Case) -> Layout:
     words[row, (pas % np.uint64(FRAME) // np.uint64(8)).astype(np.intp)] = values
     accesses = Accesses.of([access_of(probe) for probe in case.probes])
     count = len(accesses)
-    nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
+    nothing = IntendedOutcomes.nothing(count)
     return Layout(case.context(), case.ram, frames, words, accesses, nothing)

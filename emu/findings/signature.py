@@ -15,7 +15,7 @@ from crosswalk.emu.findings.rules import (
     page_of,
     rule_of,
 )
-from crosswalk.emu.targets.capabilities import Claim, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability, PeerFailure
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.outcome import (
@@ -117,7 +117,7 @@ def signature_of(
     divergence: Divergence,
     fields: Iterable[str],
     witness: str,
-    claims: frozenset[Claim] = frozenset(Claim),
+    claims: frozenset[Capability] = frozenset(Capability),
 ) -> Signature:
     """Return the signature of a divergence that shows in these fields of the outcome.
 
@@ -125,8 +125,8 @@ def signature_of(
     """
     said, truth = divergence.predicted, divergence.observed
     names = set(fields)
-    if Claim.FAULTS not in claims and "outcome" in names:
-        return _about_access(context, divergence, witness, rights=Claim.RIGHTS in claims)
+    if Capability.FAULTS not in claims and "outcome" in names:
+        return _about_access(context, divergence, witness, rights=Capability.RIGHTS in claims)
     if isinstance(said, PageFault) and isinstance(truth, PageFault):
         only = (said.error_code ^ truth.error_code) & ~_CAUSE
         if only == ErrorCode.P:

@@ -15,7 +15,14 @@ from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.explain import as_emulated, by_the_manuals, unlike_fields
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in, gathered_of
-from crosswalk.emu.findings.findings import MEANT, SECOND_WALK, WALKER, Finding, Findings, confirm
+from crosswalk.emu.findings.findings import (
+    INTENDED,
+    SECOND_WALK,
+    WALKER,
+    Finding,
+    Findings,
+    confirm,
+)
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.findings.signature import failure_signature
 from crosswalk.emu.fuzz.coverage import (
@@ -24,11 +31,11 @@ from crosswalk.emu.fuzz.coverage import (
     coverage_of,
     departure_coverage_of,
 )
-from crosswalk.emu.fuzz.intended import meant_outcomes
+from crosswalk.emu.fuzz.intended import intended_outcomes
 from crosswalk.emu.fuzz.layout_composites import composites_of
 from crosswalk.emu.probe import Stand
 from crosswalk.emu.probe.lending import CR3_UNDER_TEST
-from crosswalk.emu.probe.scope import FEATURES, Lacking
+from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.report.composite_case import CompositeCase
 from crosswalk.emu.targets import Peer, PeerFailure
 from crosswalk.emu.targets.judge import LISTS, judge
@@ -197,8 +204,8 @@ class Executor:
             found.add(SECOND_WALK, stated, observed, unlike)
             # Where the emulator is known to be wrong, the walker's word is taken for the truth.
             truth = choose(known, predicted, observed)
-            meant = meant_outcomes(layout, truth)
-            found.add(MEANT, meant, truth, differing_fields(meant, truth))
+            intended = intended_outcomes(layout, truth)
+            found.add(INTENDED, intended, truth, differing_fields(intended, truth))
         if self._peer is not None:
             with clock.part("peer"):
                 _ask(self._peer, layout, memory, truth, found)
@@ -212,12 +219,6 @@ def _stated(memory: SparseWords, layout: Layout, asked: NDArray[np.bool_]) -> Ou
     context, accesses = layout.context, layout.accesses
     rest = by_the_manuals(memory, context, accesses.take(np.flatnonzero(~asked)))
     return spread(as_emulated(memory, context, accesses), ~asked, rest)
-
-
-def by_feature(lacking: Lacking) -> Counter[str]:
-    """Return how many accesses the emulated CPU lacks a feature for, by its name."""
-    counts = np.bincount(lacking, minlength=len(FEATURES) + 1)[1:].tolist()
-    return +Counter(dict(zip(FEATURES, counts, strict=True)))
 
 
 def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings) -> None:

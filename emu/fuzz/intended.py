@@ -5,42 +5,42 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.findings.layout import Layout, Meaning
+from crosswalk.emu.findings.layout import IntendedKind, Layout
 from crosswalk.emu.fuzz.generate.pointers import linear_of
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Kind, Outcomes
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.outcome import ErrorCode
 
-__all__ = ["meant_outcomes"]
+__all__ = ["intended_outcomes"]
 
-_CODES = np.zeros(len(Meaning), np.uint16)
-_CODES[Meaning.RESERVED] = ErrorCode.P | ErrorCode.RSVD
-_CODES[Meaning.PROTECTION] = ErrorCode.P
-_CODES[Meaning.KEY] = ErrorCode.P | ErrorCode.PK
+_CODES = np.zeros(len(IntendedKind), np.uint16)
+_CODES[IntendedKind.RESERVED] = ErrorCode.P | ErrorCode.RSVD
+_CODES[IntendedKind.PROTECTION] = ErrorCode.P
+_CODES[IntendedKind.KEY] = ErrorCode.P | ErrorCode.PK
 
-_KINDS = np.full(len(Meaning), Kind.PAGE_FAULT, np.uint8)
-_KINDS[Meaning.OK] = Kind.OK
-_KINDS[[Meaning.NOT_CANONICAL, Meaning.OTHER_HALF]] = Kind.GENERAL_PROTECTION
+_KINDS = np.full(len(IntendedKind), Kind.PAGE_FAULT, np.uint8)
+_KINDS[IntendedKind.OK] = Kind.OK
+_KINDS[[IntendedKind.NOT_CANONICAL, IntendedKind.OTHER_HALF]] = Kind.GENERAL_PROTECTION
 
 
-def meant_outcomes(layout: Layout, truth: Outcomes) -> Outcomes:
+def intended_outcomes(layout: Layout, truth: Outcomes) -> Outcomes:
     """Return the outcomes that were meant; where nothing was, or no more, those of `truth`.
 
     Intentions say nothing of A and D. A fetch is told in the error code where XD is in use, and on
     Intel's processors where SMEP is (Intel SDM vol. 3A, "Page-Fault Exceptions"). CR2 has the
     address that was walked.
     """
-    meaning = layout.meant.meaning
-    known = meaning != Meaning.UNKNOWN
-    kind = np.where(known, _KINDS[meaning], truth.kind)
+    intended = layout.intended.kind
+    known = intended != IntendedKind.UNKNOWN
+    kind = np.where(known, _KINDS[intended], truth.kind)
     fault = kind == Kind.PAGE_FAULT
-    code = np.where(known, _access(layout) | _CODES[meaning], truth.error_code)
+    code = np.where(known, _access(layout) | _CODES[intended], truth.error_code)
     linear, _, _ = linear_of(layout.context, layout.accesses)
     return replace(
         truth,
         kind=kind,
-        pa=np.where(known, np.where(kind == Kind.OK, layout.meant.pa, 0), truth.pa),
+        pa=np.where(known, np.where(kind == Kind.OK, layout.intended.pa, 0), truth.pa),
         error_code=np.where(fault, code, 0).astype(np.uint16),
         cr2=np.where(known & fault, linear, truth.cr2 * fault),
     )

@@ -39,7 +39,7 @@ def _smaller(executor: Executor, stand: CompositeStand, slug: str, text: str) ->
         if shows(composite):
             composite = reduced_composite(composite, shows).case
         judged = judged_case(stand, composite)
-        return dump_composite(composite, judged.claims, judged.seen).decode()
+        return dump_composite(composite, judged.allowed, judged.seen).decode()
     case = parse_case(text.encode(), slug)
     for signature in signatures_of(executor, case):
         if signature.slug == slug:

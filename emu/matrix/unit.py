@@ -11,16 +11,15 @@ from crosswalk.emu.check.compare import differing_fields, spread
 from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_of
-from crosswalk.emu.findings.findings import MEANT, WALKER, Finding, Findings, confirm
-from crosswalk.emu.findings.layout import Layout, Meaning, Meant
+from crosswalk.emu.findings.findings import INTENDED, WALKER, Finding, Findings, confirm
+from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.emu.findings.signature import Signature
-from crosswalk.emu.fuzz.executor import by_feature
 from crosswalk.emu.matrix.composite import SECOND, CompositeSection
 from crosswalk.emu.matrix.intended import intended_outcomes
 from crosswalk.emu.matrix.section import Choice, Section
 from crosswalk.emu.probe import ProbeError, Stand
 from crosswalk.emu.probe.composites import Family
-from crosswalk.emu.probe.scope import FEATURES, Lacking
+from crosswalk.emu.probe.scope import FEATURES, Lacking, by_feature
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind, Outcomes
 
@@ -167,7 +166,7 @@ class Worker:
         frames, words = section.tables(variants)
         accesses = section.accesses_to(section.paths(variants), self._choice)
         count = len(accesses)
-        nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
+        nothing = IntendedOutcomes.nothing(count)
         for context in section.contexts(self._choice):
             yield Layout(context, section.ram, frames, words, accesses, nothing)
 
@@ -194,5 +193,5 @@ class Worker:
             again = intended_outcomes(self._stand, layout, predicted, lacking, bulk=False)
             if np.logical_or.reduce(list(differing_fields(again, intended).values())).any():
                 raise ProbeError("bulk and single probes differ where a feature leads to")
-        found.add(MEANT, intended, predicted, differ)
+        found.add(INTENDED, intended, predicted, differ)
         return seen, found, lacking[~asked & ~wrong]

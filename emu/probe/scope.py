@@ -4,6 +4,7 @@ Decided from the raw control registers and from the probe's own reading of the t
 walker. An access that the feature doesn't change is asked like any other.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = [
     "FEATURES",
     "LACKS",
     "Lacking",
+    "by_feature",
     "lacking",
     "lacking_composites",
     "lacking_features",
@@ -117,6 +119,12 @@ def _walks(control: Control, va: U64) -> NDArray[np.bool_]:
     if not control.long:
         return np.ones(len(va), np.bool_)
     return _sign_extended(va, control.va_bits)
+
+
+def by_feature(found: Lacking) -> Counter[str]:
+    """Return how many accesses the emulated CPU lacks a feature for, by its name."""
+    counts = np.bincount(found, minlength=len(FEATURES) + 1)[1:].tolist()
+    return +Counter(dict(zip(FEATURES, counts, strict=True)))
 
 
 def refuse(found: Lacking, va: U64) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from crosswalk.emu.check.allowed_outcomes import Claim
+from crosswalk.emu.check.allowed_outcomes import AllowedOutcome
 from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
@@ -87,7 +87,7 @@ def composite_case(
 
 
 def dump_composite(
-    case: CompositeCase, claims: list[Claim] | None = None, seen: Seen | None = None
+    case: CompositeCase, allowed: list[AllowedOutcome] | None = None, seen: Seen | None = None
 ) -> bytes:
     """Return a composite's case as JSON, ending in a newline; with what was said and seen."""
     row = case.composite
@@ -107,8 +107,10 @@ def dump_composite(
             "ac": bool(row.then_ac[0]),
             "pkru": None if pkru == SAME_PKRU else hex(pkru),
         }
-    if claims is not None:
-        document["predicted"] = [_said(claim, case.access) for claim in claims if claim.valid[0]]
+    if allowed is not None:
+        document["predicted"] = [
+            _said(option, case.access) for option in allowed if option.valid[0]
+        ]
     if seen is not None:
         words = zip(seen.entry_pa[0].tolist(), seen.entry_value[0].tolist(), strict=True)
         document["observed"] = {
@@ -119,25 +121,25 @@ def dump_composite(
     return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
 
-def _said(claim: Claim, access: str) -> dict[str, Any]:
+def _said(option: AllowedOutcome, access: str) -> dict[str, Any]:
     words: dict[str, dict[str, str]] = {"must_change": {}, "may_change": {}}
     totals: dict[tuple[bool, int], int] = {}
-    columns = (claim.word[0], claim.value[0], claim.must[0])
+    columns = (option.word[0], option.value[0], option.must[0])
     for pa, value, must in zip(*(column.tolist() for column in columns), strict=True):
         if value:
             totals[must, pa] = totals.get((must, pa), 0) | value
     for (must, pa), value in sorted(totals.items()):
         words["must_change" if must else "may_change"][hex(pa)] = hex(value)
-    return {"outcomes": _outcomes(claim, access), **words}
+    return {"outcomes": _outcomes(option, access), **words}
 
 
-def _outcomes(row: Claim | Seen, access: str) -> list[dict[str, str]]:
+def _outcomes(row: AllowedOutcome | Seen, access: str) -> list[dict[str, str]]:
     family = FORMS[access].family
     count = 2 if family is Family.TWICE or (family is Family.CROSS and not row.kind[0, 0]) else 1
     return [_outcome(row, at) for at in range(count)]
 
 
-def _outcome(row: Claim | Seen, at: int) -> dict[str, str]:
+def _outcome(row: AllowedOutcome | Seen, at: int) -> dict[str, str]:
     kind = Kind(row.kind[0, at])
     record = {"outcome": _OUTCOMES[kind]}
     if kind is Kind.OK:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from crosswalk.emu.check.allowed_outcomes import Claim
+from crosswalk.emu.check.allowed_outcomes import AllowedOutcome
 from crosswalk.emu.check.composite_check import Judged
 from crosswalk.emu.probe.composites import FORMS, SAME_PKRU, Family, Seen
 from crosswalk.emu.report.composite_case import CompositeCase
@@ -29,10 +29,10 @@ def composite_lines(name: str, case: CompositeCase, judged: Judged) -> Iterator[
         pages.append(int(row.then_va[0]))
     for page in pages:
         yield from walk_lines(context, walk(memory, context, page))
-    for number, claim in enumerate(each for each in judged.claims if each.valid[0]):
-        yield f"  {'or:       ' if number else 'predicted:'} {_answers(claim, case)}"
+    for number, option in enumerate(each for each in judged.allowed if each.valid[0]):
+        yield f"  {'or:       ' if number else 'predicted:'} {_answers(option, case)}"
         for must, title in ((True, "changes"), (False, "may change")):
-            words = _words(claim, must=must)
+            words = _words(option, must=must)
             if words:
                 yield f"             {title} {words}"
     yield f"  observed:  {_answers(judged.seen, case)}"
@@ -57,14 +57,14 @@ def _what(case: CompositeCase) -> str:
     return text
 
 
-def _answers(row: Claim | Seen, case: CompositeCase) -> str:
+def _answers(row: AllowedOutcome | Seen, case: CompositeCase) -> str:
     family = FORMS[case.access].family
     two = family is Family.TWICE or (family is Family.CROSS and row.kind[0, 0] == Kind.OK)
     texts = [outcome_text(_outcome(row, at)) for at in range(2 if two else 1)]
     return (" then " if family is Family.TWICE else " and ").join(texts)
 
 
-def _outcome(row: Claim | Seen, at: int) -> Outcome:
+def _outcome(row: AllowedOutcome | Seen, at: int) -> Outcome:
     kind = Kind(row.kind[0, at])
     if kind is Kind.OK:
         return Translation(int(row.pa[0, at]))
@@ -73,9 +73,9 @@ def _outcome(row: Claim | Seen, at: int) -> Outcome:
     return GeneralProtection()
 
 
-def _words(claim: Claim, *, must: bool) -> str:
+def _words(option: AllowedOutcome, *, must: bool) -> str:
     totals: dict[int, int] = {}
-    columns = (claim.word[0], claim.value[0], claim.must[0])
+    columns = (option.word[0], option.value[0], option.must[0])
     for pa, value, needed in zip(*(column.tolist() for column in columns), strict=True):
         if value and needed == must:
             totals[pa] = totals.get(pa, 0) | value

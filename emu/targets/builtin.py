@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosswalk.emu.targets.answers import Answers, fill_row, nothing_said
-from crosswalk.emu.targets.capabilities import Claim
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.mapping_lists import ask, ranges_of
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
@@ -17,7 +17,7 @@ from crosswalk.walker.translate import translate
 
 __all__ = ["BUILTIN", "Builtin"]
 
-_ALL = frozenset({Claim.TRANSLATION, Claim.RIGHTS, Claim.FAULTS, Claim.MARKS})
+_ALL = frozenset({Capability.TRANSLATION, Capability.RIGHTS, Capability.FAULTS, Capability.MARKS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Builtin:
     """A walker of this project: no process of its own, since it doesn't fail."""
 
     name: str
-    claims: frozenset[Claim]
+    claims: frozenset[Capability]
     answer: Callable[[PhysicalMemory, PagingContext, Accesses], Answers]
 
     def close(self) -> None:
@@ -60,6 +60,6 @@ BUILTIN = {
     for each in (
         Builtin("bulk", _ALL, _in_bulk),
         Builtin("translate", _ALL, _one_by_one),
-        Builtin("walk", frozenset({Claim.LEAVES, Claim.FLAGS}), _by_leaves),
+        Builtin("walk", frozenset({Capability.LEAVES, Capability.FLAGS}), _by_leaves),
     )
 }

@@ -10,10 +10,10 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["Claim", "Failure", "Limits", "Peer", "PeerFailure", "parse_claims"]
+__all__ = ["Capability", "Failure", "Limits", "Peer", "PeerFailure", "parse_claims"]
 
 
-class Claim(StrEnum):
+class Capability(StrEnum):
     """One kind of answer. What a walker doesn't claim isn't held against it."""
 
     LEAVES = "leaves"
@@ -31,12 +31,12 @@ class Claim(StrEnum):
 
 
 _RESTS_ON = {
-    Claim.FLAGS: frozenset({Claim.LEAVES}),
-    Claim.MARKS: frozenset({Claim.RIGHTS, Claim.FAULTS}),
+    Capability.FLAGS: frozenset({Capability.LEAVES}),
+    Capability.MARKS: frozenset({Capability.RIGHTS, Capability.FAULTS}),
 }
 
 
-def parse_claims(text: str, where: str) -> frozenset[Claim]:
+def parse_claims(text: str, where: str) -> frozenset[Capability]:
     """Return the claims of a list of names, with commas; `where` is what errors call it.
 
     `BadInput` for a name that is none, and for a claim without one that it rests on: flags are
@@ -44,10 +44,10 @@ def parse_claims(text: str, where: str) -> frozenset[Claim]:
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name not in {claim.value for claim in Claim}:
-            known = ", ".join(claim.value for claim in Claim)
+        if name not in {claim.value for claim in Capability}:
+            known = ", ".join(claim.value for claim in Capability)
             raise BadInput(f"{where}: {name!r} is none of {known}")
-    claims = frozenset(Claim(name) for name in names)
+    claims = frozenset(Capability(name) for name in names)
     for claim, others in _RESTS_ON.items():
         if claim in claims and not claims & others:
             needed = " or ".join(sorted(others))
@@ -105,7 +105,7 @@ class Peer(Protocol):
         ...
 
     @property
-    def claims(self) -> frozenset[Claim]:
+    def claims(self) -> frozenset[Capability]:
         """What it answers."""
         ...
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crosswalk.emu.targets.answers import Answers, Listing, nothing_said
-from crosswalk.emu.targets.capabilities import Claim, Failure, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability, Failure, PeerFailure
 from crosswalk.emu.targets.guarded_memory import Lent
 from crosswalk.emu.targets.loaded import GiveUp
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, ask, ranges_of
@@ -20,8 +20,8 @@ from crosswalk.walker.memory import PhysicalMemory
 __all__ = ["CLibrary"]
 
 _TOP = (1 << 64) - 1
-_TRANSLATES = frozenset({Claim.TRANSLATION, Claim.RIGHTS})
-_LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+_TRANSLATES = frozenset({Capability.TRANSLATION, Capability.RIGHTS})
+_LISTS = frozenset({Capability.LEAVES, Capability.FLAGS})
 _SILENT = -1
 
 
@@ -47,14 +47,14 @@ class CLibrary:
     that its exports can't answer.
     """
 
-    def __init__(self, path: str, chosen: frozenset[Claim] | None, give_up: GiveUp) -> None:
+    def __init__(self, path: str, chosen: frozenset[Capability] | None, give_up: GiveUp) -> None:
         try:
             self._library = ctypes.CDLL(str(Path(path).resolve()))
         except OSError as error:
             raise BadInput(str(error)) from error
         if not hasattr(self._library, "crosswalk_attach"):
             raise BadInput("exports no crosswalk_attach")
-        able: frozenset[Claim] = frozenset()
+        able: frozenset[Capability] = frozenset()
         for name, claims in (("crosswalk_translate", _TRANSLATES), ("heki_walk", _LISTS)):
             if hasattr(self._library, name):
                 able |= claims

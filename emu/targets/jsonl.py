@@ -8,7 +8,13 @@ from typing import Annotated
 import msgspec
 
 from crosswalk.emu.targets.answers import Answers, Ranges, fill_row, nothing_said
-from crosswalk.emu.targets.capabilities import Claim, Failure, Limits, PeerFailure, parse_claims
+from crosswalk.emu.targets.capabilities import (
+    Capability,
+    Failure,
+    Limits,
+    PeerFailure,
+    parse_claims,
+)
 from crosswalk.emu.targets.mapping_lists import gather, ranges_of
 from crosswalk.emu.targets.validation import sane
 from crosswalk.emu.workers.command import Process
@@ -26,7 +32,7 @@ __all__ = ["PROTOCOL", "JsonLines"]
 PROTOCOL = "crosswalk-walker/1"
 
 _LINE = 256  # What an answer of a line may take before it counts as output.
-_LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+_LISTS = frozenset({Capability.LEAVES, Capability.FLAGS})
 _CHANGES = 5
 
 Hex = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,16}\Z")]
@@ -34,7 +40,7 @@ Hex = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,16}\Z")]
 
 class _Hello(msgspec.Struct, forbid_unknown_fields=True):
     protocol: str
-    claims: list[Claim]
+    claims: list[Capability]
 
 
 class _Said(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,7 +70,7 @@ class JsonLines:
     """
 
     def __init__(
-        self, name: str, command: str, chosen: frozenset[Claim] | None, limits: Limits
+        self, name: str, command: str, chosen: frozenset[Capability] | None, limits: Limits
     ) -> None:
         self.name = name
         self._limits = limits

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.check.compare import choose, differing_fields
 from crosswalk.emu.targets.ad_updates import allowed_marks, by_choice
 from crosswalk.emu.targets.answers import Answers, Listing
-from crosswalk.emu.targets.capabilities import Claim
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.mapping_lists import look_up, true_listing
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import linear_addresses, translate_many
@@ -21,7 +21,7 @@ __all__ = ["LISTS", "MAX_BESIDE", "Judged", "judge"]
 MAX_BESIDE = 1024
 """Of how many mappings that differ, beside those of accesses, the rule is found out."""
 
-LISTS = frozenset({Claim.LEAVES, Claim.FLAGS})
+LISTS = frozenset({Capability.LEAVES, Capability.FLAGS})
 """Claims that a list of mappings answers."""
 
 Fields = dict[str, NDArray[np.bool_]]
@@ -43,7 +43,7 @@ class Judged:
     listed: NDArray[np.bool_]
     seen: Outcomes | None = None
 
-    def claims_of(self, row: int, claims: frozenset[Claim]) -> frozenset[Claim]:
+    def claims_of(self, row: int, claims: frozenset[Capability]) -> frozenset[Capability]:
         """Return which of the walker's claims one answer is about."""
         return claims & LISTS if self.listed[row] else claims - LISTS
 
@@ -55,7 +55,7 @@ class Judged:
 
 
 def judge(
-    claims: frozenset[Claim],
+    claims: frozenset[Capability],
     answers: Answers,
     memory: PhysicalMemory,
     context: PagingContext,
@@ -99,7 +99,7 @@ def _no_fields(count: int) -> Fields:
 
 
 def _translations(
-    claims: frozenset[Claim],
+    claims: frozenset[Capability],
     answers: Answers,
     memory: PhysicalMemory,
     context: PagingContext,
@@ -107,17 +107,17 @@ def _translations(
     outcomes: Outcomes,
 ) -> Judged:
     said, truth = answers.outcomes, outcomes
-    if not claims & {Claim.RIGHTS, Claim.FAULTS}:
+    if not claims & {Capability.RIGHTS, Capability.FAULTS}:
         truth = _mapped(memory, context, accesses, outcomes)
     found = _no_fields(len(accesses))
     ok, really = said.kind == Kind.OK, truth.kind == Kind.OK
-    if Claim.FAULTS in claims:
+    if Capability.FAULTS in claims:
         found |= differing_fields(said, truth)
     else:
         found["outcome"] = ok != really
         found["pa"] = ok & really & (said.pa != truth.pa)
     found["entries"][:] = False
-    if Claim.MARKS in claims:
+    if Capability.MARKS in claims:
         truth = by_choice(memory, said, allowed_marks(memory, context, accesses, truth))
         found["entries"] = (ok == really) & differing_fields(truth, said)["entries"]
     found = {name: column & ~answers.silent for name, column in found.items()}
@@ -162,7 +162,7 @@ def _mapped(
 
 
 def _listed(
-    claims: frozenset[Claim],
+    claims: frozenset[Capability],
     context: PagingContext,
     lists: tuple[Listing, Listing],
     accesses: Accesses,
@@ -191,13 +191,13 @@ def _listed(
             held = true.mappings.take(true_at)
             both = there & really & known
             found["size"] = both & ((mapping.size != held.size) | (mapping.va != held.va))
-            if Claim.FLAGS in claims:
+            if Capability.FLAGS in claims:
                 found["flags"] = both & (mapping.flags != held.flags)
     return Judged(accesses, said, truth, found, np.ones(len(accesses), np.bool_))
 
 
 def _beside(
-    claims: frozenset[Claim], listing: Listing, true: Listing, accesses: Accesses
+    claims: frozenset[Capability], listing: Listing, true: Listing, accesses: Accesses
 ) -> Accesses:
     """Return reads where the lists differ, of what is listed as a whole; none of `accesses`."""
     addresses: U64 = np.array(
@@ -213,12 +213,12 @@ def _beside(
     )
 
 
-def _rows(claims: frozenset[Claim], listing: Listing) -> set[tuple[int, ...]]:
+def _rows(claims: frozenset[Capability], listing: Listing) -> set[tuple[int, ...]]:
     """Return the mappings of whole ranges; each with where it begins in its range."""
     whole = listing.ranges.whole[listing.at]
     mappings, at = listing.mappings.take(whole), listing.at[whole]
     begins = np.maximum(mappings.va, listing.ranges.first[at])
-    flags = mappings.flags if Claim.FLAGS in claims else np.zeros_like(mappings.flags)
+    flags = mappings.flags if Capability.FLAGS in claims else np.zeros_like(mappings.flags)
     columns = (begins, mappings.pa, mappings.size, flags)
     return set(zip(*(column.tolist() for column in columns), strict=True))
 

@@ -12,7 +12,13 @@ import msgspec
 import numpy as np
 
 from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, nothing_said
-from crosswalk.emu.targets.capabilities import Claim, Failure, Limits, PeerFailure, parse_claims
+from crosswalk.emu.targets.capabilities import (
+    Capability,
+    Failure,
+    Limits,
+    PeerFailure,
+    parse_claims,
+)
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
 from crosswalk.emu.targets.validation import sane
 from crosswalk.emu.workers.command import Process
@@ -35,7 +41,7 @@ class Loaded(Protocol):
     """A walker, loaded in the process that asks it."""
 
     @property
-    def claims(self) -> frozenset[Claim]:
+    def claims(self) -> frozenset[Capability]:
         """What it answers."""
         ...
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from crosswalk.emu.targets.answers import Answers, fill_row, nothing_said
-from crosswalk.emu.targets.capabilities import Claim, Failure, PeerFailure, parse_claims
+from crosswalk.emu.targets.capabilities import Capability, Failure, PeerFailure, parse_claims
 from crosswalk.emu.targets.loaded import Loaded
 from crosswalk.emu.targets.mapping_lists import ask, ranges_of
 from crosswalk.walker.columns import Accesses
@@ -27,8 +27,8 @@ _OUTCOMES = (Translation, PageFault, GeneralProtection)
 class Function:
     """A function that translates, or one that lists, as its claims say."""
 
-    def __init__(self, function: Callable[..., Any], claims: frozenset[Claim]) -> None:
-        if Claim.LEAVES in claims and claims - {Claim.LEAVES, Claim.FLAGS}:
+    def __init__(self, function: Callable[..., Any], claims: frozenset[Capability]) -> None:
+        if Capability.LEAVES in claims and claims - {Capability.LEAVES, Capability.FLAGS}:
             raise BadInput("one function either lists mappings or translates, not both")
         self.claims = claims
         self._function = function
@@ -36,7 +36,7 @@ class Function:
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what it says of each access, or lists; raises what it raises, or `PeerFailure`."""
         answers = nothing_said(accesses)
-        if Claim.LEAVES in self.claims:
+        if Capability.LEAVES in self.claims:
             ranges = ranges_of(memory, context, accesses)
             listing = ask(context, ranges, lambda va, end: self._function(memory, context, va, end))
             return Answers(answers.outcomes, answers.silent, listing)
@@ -47,7 +47,7 @@ class Function:
         return answers
 
 
-def load_python(text: str, chosen: frozenset[Claim] | None) -> Loaded:
+def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
     """Return the walker that "module:function" or "path.py:function" names.
 
     What it claims is `chosen`, or else says its attribute `claims`, or its module's `CLAIMS`: names
@@ -65,7 +65,7 @@ def load_python(text: str, chosen: frozenset[Claim] | None) -> Loaded:
     function = getattr(module, name, None)
     if not callable(function):
         raise BadInput(f"{where} has no function {name}")
-    own = getattr(function, "claims", getattr(module, "CLAIMS", Claim.TRANSLATION.value))
+    own = getattr(function, "claims", getattr(module, "CLAIMS", Capability.TRANSLATION.value))
     names = ",".join(map(str, own)) if isinstance(own, tuple | list) else str(own)
     claims = chosen or parse_claims(names, f"its claims, {own!r}")
     return Function(function, claims)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from crosswalk.emu.targets.builtin import BUILTIN
-from crosswalk.emu.targets.capabilities import Claim, Limits, Peer, parse_claims
+from crosswalk.emu.targets.capabilities import Capability, Limits, Peer, parse_claims
 from crosswalk.emu.targets.clib import CLibrary
 from crosswalk.emu.targets.jsonl import JsonLines
 from crosswalk.emu.targets.loaded import Contained
@@ -41,7 +41,9 @@ def open_peer(text: str, limits: Limits | None = None, *, claims: str | None = N
     raise BadInput(f"--walker {text}: none of {KINDS}")
 
 
-def _some(name: str, able: frozenset[Claim], chosen: frozenset[Claim] | None) -> frozenset[Claim]:
+def _some(
+    name: str, able: frozenset[Capability], chosen: frozenset[Capability] | None
+) -> frozenset[Capability]:
     """Return what is chosen of what a walker can answer."""
     if chosen is not None and not chosen <= able:
         raise BadInput(f"--claims: {name} answers {', '.join(sorted(able))} only")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from crosswalk.emu.targets.answers import Answers, nothing_said
-from crosswalk.emu.targets.capabilities import Claim
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.walker.columns import Accesses, Kind, distinct
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
@@ -26,7 +26,7 @@ _LAYERS = {
 class Volatility:
     """Its layers for all modes but 5-level paging; raises `BadInput` where it isn't installed."""
 
-    claims = frozenset({Claim.TRANSLATION})
+    claims = frozenset({Capability.TRANSLATION})
 
     def __init__(self) -> None:
         if find_spec("volatility3") is None:

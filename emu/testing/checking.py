@@ -13,7 +13,7 @@ from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.findings.layout_case import case_layout, layout_case
 from crosswalk.emu.findings.signature import signature_of
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
-from crosswalk.emu.targets import Claim, Peer, PeerFailure
+from crosswalk.emu.targets import Capability, Peer, PeerFailure
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.judge import Judged, judge
@@ -114,7 +114,7 @@ class _Function:
 
     def __init__(self, function: Callable[..., Any], claims: str | None) -> None:
         self.name = getattr(function, "__name__", "the walker")
-        own = getattr(function, "claims", Claim.TRANSLATION.value)
+        own = getattr(function, "claims", Capability.TRANSLATION.value)
         self.claims = parse_claims(own if claims is None else claims, self.name)
         self._asked = Function(function, self.claims)
 
@@ -133,7 +133,7 @@ def _with_accesses(layout: Layout | Case) -> Layout:
         return layout
     plan = make_plan(layout.memory(), layout.context)
     nothing = case_layout(replace(layout_case(layout), probes=()))
-    return replace(nothing, accesses=plan.accesses, meant=layout.meant)
+    return replace(nothing, accesses=plan.accesses, intended=layout.intended)
 
 
 def _wrong(
@@ -175,8 +175,8 @@ def _wrong(
     return WrongWalker("\n".join(lines), signature.slug, case)
 
 
-def _said(claims: frozenset[Claim], outcome: Outcome) -> str:
+def _said(claims: frozenset[Capability], outcome: Outcome) -> str:
     """Return a walker's answer in words; of a fault only what it claims to know."""
-    if Claim.FAULTS in claims or isinstance(outcome, Translation):
+    if Capability.FAULTS in claims or isinstance(outcome, Translation):
         return outcome_text(outcome)
-    return "refused" if Claim.RIGHTS in claims else "not mapped"
+    return "refused" if Capability.RIGHTS in claims else "not mapped"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosswalk.emu.findings.layout import Layout, Meaning, Meant
+from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.emu.fuzz.generate import RAM
 from crosswalk.emu.fuzz.generate.frame_allocator import clear_of_probe
 from crosswalk.walker.columns import Accesses
@@ -69,7 +69,7 @@ def layout_of(context: PagingContext, paths: Sequence[Path], accesses: Accesses)
         words[row, list(table)] = np.array(list(table.values()), np.uint64)
     frames = np.uint64(ROOT) + np.arange(len(tables), dtype=np.uint64) * np.uint64(FRAME)
     count = len(accesses)
-    nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
+    nothing = IntendedOutcomes.nothing(count)
     return Layout(context, RAM, frames, clear_of_probe(words), accesses, nothing)
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.check.compare import agreements, choose, spread
 from crosswalk.emu.check.crosscheck import compare_all, confirm
 from crosswalk.emu.probe import Stand
-from crosswalk.emu.targets import Claim, Limits, PeerFailure
+from crosswalk.emu.targets import Capability, Limits, PeerFailure
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.loaded import Contained
 from crosswalk.walker.bulk import translate_many
@@ -56,7 +56,7 @@ class Referee:
 class _Emulator:
     """What answers in the child; its engines are made there, and kept on a stand."""
 
-    claims = frozenset({Claim.FAULTS, Claim.MARKS})
+    claims = frozenset({Capability.FAULTS, Capability.MARKS})
 
     def __init__(self) -> None:
         self._stand = Stand()

@@ -68,7 +68,7 @@ class _Truths:
         prober = self._stand.prober(memory, context)
         asked = np.flatnonzero(prober.lacking(layout.accesses) == 0)
         accesses = layout.accesses.take(asked)
-        layout = replace(layout, accesses=accesses, meant=layout.meant.take(asked))
+        layout = replace(layout, accesses=accesses, intended=layout.intended.take(asked))
         predicted = translate_many(memory, context, accesses)
         observed = prober.probe(accesses)
         rows = np.flatnonzero(~agreements(predicted, observed))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from threading import Lock
 
 from crosswalk.emu.findings.caseless import Caseless, attempted
-from crosswalk.emu.findings.findings import MEANT
+from crosswalk.emu.findings.findings import INTENDED
 from crosswalk.emu.findings.signature import CROSSWALK, failed_signature
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.campaign.run import Campaign
@@ -54,7 +54,7 @@ def reduce_findings(
             smaller = attempted(REDUCIBLE, future.result, failed)
             if smaller is None and not failed:
                 alone.append(slug)
-                if findings[slug].witness != MEANT:
+                if findings[slug].witness != INTENDED:
                     failed.append(Caseless(failed_signature(SHOWN, findings[slug].signature)))
             for each in failed:
                 campaign.keep_unreduced(each, case, findings[slug].layout)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.composite_finding import CompositeFinding
-from crosswalk.emu.findings.findings import MEANT, SECOND_WALK, WRITABLE, Finding
+from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WRITABLE, Finding
 from crosswalk.emu.findings.layout_case import layout_case
 from crosswalk.emu.findings.signature import (
     CROSSWALK,
@@ -199,7 +199,7 @@ class Campaign:
         # First the case, then the mention of it.
         if data is not None:
             self._store.keep(slug, data)
-        replays = data is not None and signature.witness not in {MEANT, CROSSWALK}
+        replays = data is not None and signature.witness not in {INTENDED, CROSSWALK}
         # Of an access, a replay holds the walker against the CPU, and not the second walk.
         stated = isinstance(finding, Finding) and signature.witness == SECOND_WALK
         self.state.findings[slug] = Found(
@@ -231,7 +231,7 @@ class Campaign:
         if isinstance(finding, CompositeFinding):
             inner = replace(finding.case.case, seed=self.plan.seed, note=note)
             case = replace(finding.case, case=inner)
-            return dump_composite(case, finding.claims, finding.seen)
+            return dump_composite(case, finding.allowed, finding.seen)
         # A walker under test may go wrong for what lies beside the walk.
         whole = finding.whole if finding.signature.of_peer else finding.case
         return dump_case(replace(whole, seed=self.plan.seed, note=note, walker=self.plan.walker))

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.findings.layout import Meaning, Meant
+from crosswalk.emu.findings.layout import IntendedKind, IntendedOutcomes
 from crosswalk.emu.fuzz.generate.build_tables import TABLE, Grown
 from crosswalk.emu.fuzz.generate.pointers import linear_of
 from crosswalk.emu.fuzz.target import End
@@ -12,7 +12,7 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.memory import U64, WORDS
 
-__all__ = ["Plans", "meant", "plans_of"]
+__all__ = ["Plans", "intended_of", "plans_of"]
 
 _WRITE, _USER, _EXECUTE = 1, 2, 4
 _PDPT = 3
@@ -29,7 +29,7 @@ class Plans:
 
     def __init__(self, count: int) -> None:
         self.sure: NDArray[np.bool_] = np.zeros(count, np.bool_)
-        self.cut: NDArray[np.uint8] = np.full(count, Meaning.OK, np.uint8)
+        self.cut: NDArray[np.uint8] = np.full(count, IntendedKind.OK, np.uint8)
         self.grant: NDArray[np.uint8] = np.full(count, 7, np.uint8)
         self.pa: U64 = np.zeros(count, np.uint64)
         self.size: U64 = np.full(count, 4096, np.uint64)
@@ -58,8 +58,8 @@ def plans_of(context: PagingContext, grown: Grown, tainted: NDArray[np.bool_]) -
         leaf = (kind == End.LEAF) & ~broken
         ends = absent | outside | leaf | broken
         plans.sure[rows[ends]] = True
-        plans.cut[rows[absent | outside]] = Meaning.NOT_PRESENT
-        plans.cut[rows[broken]] = Meaning.RESERVED
+        plans.cut[rows[absent | outside]] = IntendedKind.NOT_PRESENT
+        plans.cut[rows[broken]] = IntendedKind.RESERVED
         plans.grant[rows] &= grant
         plans.pa[rows[leaf]] = grown.leaf_pa[row, index][leaf]
         plans.size[rows[leaf]] = 1 << (3 + 9 * level)
@@ -68,9 +68,9 @@ def plans_of(context: PagingContext, grown: Grown, tainted: NDArray[np.bool_]) -
     return plans
 
 
-def meant(
+def intended_of(
     context: PagingContext, plans: Plans, path: NDArray[np.intp], accesses: Accesses
-) -> Meant:
+) -> IntendedOutcomes:
     """Return what n accesses were meant to come to; `path` is -1 for one that follows none.
 
     An access to no canonical address, or to the half that LASS bars, faults before any table is
@@ -90,15 +90,15 @@ def meant(
     pair = np.uint32(context.pkru) >> (key * np.uint32(2)) & np.uint32(3)
     locked = ((pair & 1) != 0) | (((pair & 2) != 0) & writes & bound)
     locked &= mine & ~fetch & context.pke
-    meaning = np.where(allowed, Meaning.OK, Meaning.PROTECTION)
-    meaning = np.where(locked, Meaning.KEY, meaning)
+    kind = np.where(allowed, IntendedKind.OK, IntendedKind.PROTECTION)
+    kind = np.where(locked, IntendedKind.KEY, kind)
     cut = plans.cut[of]
-    meaning = np.where(cut == Meaning.OK, meaning, cut)
+    kind = np.where(cut == IntendedKind.OK, kind, cut)
     linear, strange, barred = linear_of(context, accesses)
     known = (path >= 0) & plans.sure[of]
-    meaning = np.where(known, meaning, Meaning.UNKNOWN)
-    meaning = np.where(barred, Meaning.OTHER_HALF, meaning)
-    meaning = np.where(strange, Meaning.NOT_CANONICAL, meaning).astype(np.uint8)
+    kind = np.where(known, kind, IntendedKind.UNKNOWN)
+    kind = np.where(barred, IntendedKind.OTHER_HALF, kind)
+    kind = np.where(strange, IntendedKind.NOT_CANONICAL, kind).astype(np.uint8)
     offset = linear & (plans.size[of] - np.uint64(1))
-    pa = np.where(meaning == Meaning.OK, plans.pa[of] | offset, np.uint64(0))
-    return Meant(meaning, pa)
+    pa = np.where(kind == IntendedKind.OK, plans.pa[of] | offset, np.uint64(0))
+    return IntendedOutcomes(kind, pa)

@@ -11,7 +11,7 @@ from crosswalk.emu.fuzz.generate.accesses import draw_accesses
 from crosswalk.emu.fuzz.generate.build_tables import Grown, grow
 from crosswalk.emu.fuzz.generate.control import draw_context
 from crosswalk.emu.fuzz.generate.frame_allocator import RAM, clear_of_probe
-from crosswalk.emu.fuzz.generate.intended_outcomes import meant, plans_of
+from crosswalk.emu.fuzz.generate.intended_outcomes import intended_of, plans_of
 from crosswalk.emu.fuzz.generate.path_plan import draw_paths
 from crosswalk.emu.fuzz.target import Target
 from crosswalk.walker.context import PagingContext
@@ -54,7 +54,7 @@ def generate(
         grown.frames[: grown.count][order],
         words[order],
         asked,
-        meant(context, plans, path, asked),
+        intended_of(context, plans, path, asked),
     )
 
 

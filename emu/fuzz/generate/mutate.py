@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.findings.layout import Layout, Meaning, Meant
+from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import CR0, CR4, EFER, PagingContext
@@ -103,7 +103,7 @@ def mutate(base: Base, seed: int, index: int, *, accesses: int = 4096) -> Layout
     others = chance.choice(used, max(1, int(entries * _UNCHANGED)))
     visited = np.concatenate([changed, others])
     asked = _accesses(chance, base, visited, accesses)
-    nothing = Meant(np.full(len(asked), Meaning.UNKNOWN, np.uint8), np.zeros(len(asked), np.uint64))
+    nothing = IntendedOutcomes.nothing(len(asked))
     context = _context(chance, base.context)
     return Layout(context, base.ram, base.frames, words, asked, nothing)
 

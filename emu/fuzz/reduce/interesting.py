@@ -79,7 +79,7 @@ def composite_reduced_to(
     )
     for finding in trial.composite_findings(reduced.case):
         if finding.signature == signature:
-            return reduced, dump_composite(reduced.case, finding.claims, finding.seen)
+            return reduced, dump_composite(reduced.case, finding.allowed, finding.seen)
     return reduced, dump_composite(reduced.case)
 
 

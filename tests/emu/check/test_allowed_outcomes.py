@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.check.allowed_outcomes import claims_of, met, parts_of
+from crosswalk.emu.check.allowed_outcomes import allowed_outcomes, is_allowed, parts_of
 from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.probe.composites import FORMS, Composites
 from crosswalk.walker.bulk import translate_many
@@ -30,7 +30,7 @@ def claimed(builder, one, **switches):
     """The valid claims about one composite: kinds, codes, CR2s, and words that must and may."""
     memory, under = builder.memory, context(**switches)
     found = []
-    for claim in claims_of(one, parts_of(memory, under, one)):
+    for claim in allowed_outcomes(one, parts_of(memory, under, one)):
         if not claim.valid[0]:
             continue
         must, may = {}, {}
@@ -207,8 +207,8 @@ def test_rights_that_a_tlb_remembers_wrongly_are_seen(stand):
     one = composite("twice:read+read", VA, then=(3, False))
     seen = stand.judge(builder.memory, context(), one).seen
     parts = parts_of(builder.memory, context(), one)
-    assert met(claims_of(one, parts), seen).all()
-    assert not met(claims_of(one, replace(parts, second=parts.first)), seen).any()
+    assert is_allowed(allowed_outcomes(one, parts), seen).all()
+    assert not is_allowed(allowed_outcomes(one, replace(parts, second=parts.first)), seen).any()
 
 
 def changed(seen, name, value, column=0):
@@ -238,8 +238,8 @@ def test_what_is_slightly_different_is_not_met(stand, name):
     one = composite("twice:read+write", VA)
     stand._predict = translate_many
     found = stand.judge(builder.memory, context(), one)
-    assert met(found.claims, found.seen).all()
-    assert not met(found.claims, NEAR_MISSES[name](found.seen)).any()
+    assert is_allowed(found.allowed, found.seen).all()
+    assert not is_allowed(found.allowed, NEAR_MISSES[name](found.seen)).any()
 
 
 def test_cr2_may_lie_anywhere_in_a_descriptor_and_nowhere_else(stand):
@@ -248,4 +248,4 @@ def test_cr2_may_lie_anywhere_in_a_descriptor_and_nowhere_else(stand):
     stand._predict = translate_many
     found = stand.judge(builder.memory, context(), one)
     for cr2, good in ((VA + 7, False), (VA + 8, True), (VA + 15, True), (VA + 16, False)):
-        assert good == met(found.claims, changed(found.seen, "cr2", cr2)).all()
+        assert good == is_allowed(found.allowed, changed(found.seen, "cr2", cr2)).all()

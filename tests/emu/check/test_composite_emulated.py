@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.check.allowed_outcomes import claims_of, met, parts_of
+from crosswalk.emu.check.allowed_outcomes import allowed_outcomes, is_allowed, parts_of
 from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.check.composite_emulated import (
     composites_as_emulated,
@@ -42,7 +42,7 @@ def replayed(stand, name):
 
 def explained(case, seen):
     memory, context = case.case.memory(), case.case.context()
-    claims = claims_of(case.composite, parts_of(memory, context, case.composite))
+    claims = allowed_outcomes(case.composite, parts_of(memory, context, case.composite))
     return explain_composites(memory, context, case.composite, claims, seen)
 
 
@@ -55,7 +55,7 @@ def test_the_entries_are_those_that_are_tested_and_each_has_a_case_file():
 @pytest.mark.parametrize("name", [RMW, AC])
 def test_a_departure_still_occurs_and_is_explained_by_its_entry_alone(stand, name):
     case, judged = replayed(stand, name)
-    assert not met(judged.claims, judged.seen).any()
+    assert not is_allowed(judged.allowed, judged.seen).any()
     assert {name: 1} == judged.known
     assert not judged.differ.any()
     assert [name] == explained(case, judged.seen)
@@ -65,7 +65,7 @@ def test_a_departure_still_occurs_and_is_explained_by_its_entry_alone(stand, nam
 def test_the_case_file_says_what_is_predicted_and_observed_today(stand, name):
     case, judged = replayed(stand, name)
     expected = (COMPOSITE_CASES / ENTRIES[name].case).read_bytes()
-    assert expected == dump_composite(case, judged.claims, judged.seen)
+    assert expected == dump_composite(case, judged.allowed, judged.seen)
 
 
 @pytest.mark.parametrize("name", [RMW, AC])
@@ -134,7 +134,7 @@ def test_what_the_manuals_allow_is_never_explained_whoever_says_otherwise():
 def test_an_explanation_is_for_its_own_kind_alone(stand, form, switches):
     memory = Builder(ram=((0, 1 << 26),)).map(VA, 0x8000, USED, upper=USED).memory
     judged = stand.judge(memory, context(), composite(form, VA + 8, **switches))
-    assert met(judged.claims, judged.seen).all()
+    assert is_allowed(judged.allowed, judged.seen).all()
     assert judged.known == {}
 
 
@@ -180,7 +180,7 @@ def test_of_one_half_explained_and_the_other_wrong_nothing_is(stand):
     assert {f"{EARLY}+{LARGE}": 1} == judged.known
 
     def asked(seen):
-        return explain_composites(builder.memory, registers, one, judged.claims, seen)
+        return explain_composites(builder.memory, registers, one, judged.allowed, seen)
 
     assert [f"{EARLY}+{LARGE}"] == asked(judged.seen)
     assert [None] == asked(column(judged.seen, "cr2", END))
@@ -201,7 +201,7 @@ def drawn(count):
 def test_with_every_departure_off_the_second_walk_meets_what_the_manuals_allow():
     for memory, registers, some in drawn(600):
         seen = emulated_composites(memory, rules_of(registers), some)
-        assert met(claims_of(some, parts_of(memory, registers, some)), seen).all()
+        assert is_allowed(allowed_outcomes(some, parts_of(memory, registers, some)), seen).all()
 
 
 def test_with_all_departures_it_is_what_the_emulated_cpu_does(stand):
@@ -227,7 +227,7 @@ def test_what_is_not_as_stated_differs_though_the_manuals_allow_it(stand, monkey
     memory = Builder().map(VA, 0x8000, P | US, upper=OPEN).memory
     one = composite("rmw:xadd", VA)
     judged = stand.judge(memory, context(), one)
-    assert met(judged.claims, judged.seen).all()
+    assert is_allowed(judged.allowed, judged.seen).all()
     assert not judged.differ.any()
     monkeypatch.setattr(
         "crosswalk.emu.check.composite_check.composites_as_emulated",

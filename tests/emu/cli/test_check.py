@@ -44,8 +44,8 @@ def test_run_for_people_ends_with_the_verdict(run, tmp_path):
     ran = run("run", "--save", saved)
     assert 0 == ran.status
     assert "verdict: agreement\nreproduce: crosswalk run --save" in ran.out
-    assert "took 20 exceptions as meant (12 #PF, 2 #GP, 6 INT 0x20), 12 from CPL 3" in ran.err
-    assert "674 pages meant, 0 not as the guest meant them" in ran.out
+    assert "took 20 exceptions as intended (12 #PF, 2 #GP, 6 INT 0x20), 12 from CPL 3" in ran.err
+    assert "674 intended pages, 0 mismatches" in ran.out
     assert 0 == run("check", saved, "--end", "0x10000").status
 
 
@@ -143,10 +143,10 @@ def _replayed(run, path):
 
 
 def test_broken_intentions_are_exit_status_1(run, monkeypatch):
-    monkeypatch.setattr(checking, "broken_intentions", lambda *_: ["0x1000: something"])
+    monkeypatch.setattr(checking, "mismatches", lambda *_: ["0x1000: something"])
     ran = run("run")
     assert 1 == ran.status
-    assert "not as meant: 0x1000: something" in ran.out
+    assert "mismatch: 0x1000: something" in ran.out
     assert "FAILED" in ran.out
     assert 1 == run("run", "--json").status
 

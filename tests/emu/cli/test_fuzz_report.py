@@ -6,7 +6,7 @@ from crosswalk.emu.cli.fuzz_report import verdict
 from crosswalk.emu.fuzz.campaign.state import Found, State, new_cells
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.targets import Claim
+from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.answers import nothing_said
 
 
@@ -59,7 +59,7 @@ def test_a_campaign_of_no_layouts_agrees_with_nobody(run, tmp_path):
 
 
 class Silent:
-    name, claims = "silent", frozenset({Claim.FAULTS})
+    name, claims = "silent", frozenset({Capability.FAULTS})
 
     def answer(self, _memory, _context, accesses):
         return nothing_said(accesses)

@@ -108,7 +108,7 @@ def test_a_composite_becomes_small_and_replays(run, monkeypatch, tmp_path):
     plant_walker(monkeypatch, bug_named("XD not inherited").predict)
     found = composite_found(bug_named("XD not inherited").predict)
     large, small, again = (tmp_path / f"{name}.json" for name in ("large", "small", "again"))
-    large.write_bytes(dump_composite(found.case, found.claims, found.seen))
+    large.write_bytes(dump_composite(found.case, found.allowed, found.seen))
     ran = run("reduce", large, "-o", small)
     said = ran.err.splitlines()
     assert (0, "", str(found.signature)) == (ran.status, ran.out, said[0])

@@ -8,7 +8,7 @@ import pytest
 
 from crosswalk.emu.targets import jsonl
 from crosswalk.emu.targets.answers import Ranges
-from crosswalk.emu.targets.capabilities import Claim, Limits
+from crosswalk.emu.targets.capabilities import Capability, Limits
 from crosswalk.emu.targets.jsonl import PROTOCOL
 from crosswalk.emu.targets.mapping_lists import MAX_LISTED, MAX_MAPPINGS
 from crosswalk.emu.targets.registry import KINDS
@@ -45,7 +45,7 @@ def test_limits_are_those_that_hold():
 
 
 def test_every_claim_and_kind_is_explained():
-    for claim in Claim:
+    for claim in Capability:
         assert f"\n| `{claim.value}` | " in PAGE
     for kind in KINDS.split(", "):
         assert f"`{kind}`" in PAGE

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crosswalk.emu.findings.layout import Meaning
+from crosswalk.emu.findings.layout import IntendedKind
 from crosswalk.emu.findings.layout_case import case_layout, layout_case
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.walker.bulk import translate_many
@@ -21,7 +21,7 @@ def test_a_layout_comes_back_from_its_case_file(index):
     used = layout.words.any(axis=1)
     assert layout.frames[used].tolist() == again.frames.tolist()
     assert np.array_equal(layout.words[used], again.words)
-    assert {Meaning.UNKNOWN} == {Meaning(each) for each in again.meant.meaning.tolist()}
+    assert {IntendedKind.UNKNOWN} == {IntendedKind(each) for each in again.intended.kind.tolist()}
 
 
 def test_both_translate_alike():

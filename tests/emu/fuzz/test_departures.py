@@ -8,8 +8,8 @@ import pytest
 
 from crosswalk.emu.check import DEPARTURES
 from crosswalk.emu.check.departures import Departure, Scope, departures
-from crosswalk.emu.findings.findings import MEANT, SECOND_WALK, WALKER
-from crosswalk.emu.findings.layout import Meaning, Meant
+from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
+from crosswalk.emu.findings.layout import IntendedOutcomes
 from crosswalk.emu.findings.layout_case import case_layout
 from crosswalk.emu.fuzz import worker
 from crosswalk.emu.fuzz.executor import Executor
@@ -62,7 +62,7 @@ def test_a_departure_that_the_emulator_does_not_have_is_found(planted, monkeypat
     witnesses = {each.witness for each in found.signatures}
     assert witnesses & {SECOND_WALK, WALKER}
     # What isn't explained any more is taken for the truth, and the intention contradicts it.
-    assert {SECOND_WALK, WALKER, MEANT} >= witnesses
+    assert {SECOND_WALK, WALKER, INTENDED} >= witnesses
 
 
 @EACH
@@ -176,8 +176,8 @@ def departing(seed):
     for row, at in chance.choice(present, len(present) // 6, replace=False):
         words[row, at] ^= np.uint64(1) << chance.choice(np.array([7, 7, 8, 13, 36, 38, 39], "u8"))
     count = len(layout.accesses)
-    nothing = Meant(np.full(count, Meaning.UNKNOWN, np.uint8), np.zeros(count, np.uint64))
-    return replace(layout, context=context, words=words, meant=nothing)
+    nothing = IntendedOutcomes.nothing(count)
+    return replace(layout, context=context, words=words, intended=nothing)
 
 
 def met_in(seeds):

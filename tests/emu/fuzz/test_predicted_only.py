@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.findings.findings import MEANT, SECOND_WALK
+from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK
 from crosswalk.emu.findings.layout_case import case_layout
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.targets import Claim
+from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.answers import Listed, Listing, nothing_said
 from crosswalk.emu.targets.mapping_lists import ranges_of
 from crosswalk.walker.bulk import translate_many
@@ -63,7 +63,7 @@ def test_a_walker_that_is_wrong_where_nobody_can_look_is_contradicted_by_the_int
     wide = [layout for layout in strange if layout.context.maxphyaddr > 40]
     tried = [executor.run(lambda layout=layout: layout) for layout in wide]
     found = [each for one in tried for each in one.findings]
-    assert {MEANT, SECOND_WALK} == {each.signature.witness for each in found}
+    assert {INTENDED, SECOND_WALK} == {each.signature.witness for each in found}
     right = [Executor().run(lambda layout=layout: layout) for layout in wide]
     for one, other in zip(tried, right, strict=True):
         disputed = other.predicted_only.total() - one.predicted_only.total()
@@ -75,7 +75,7 @@ def test_a_walker_that_is_wrong_where_nobody_can_look_is_contradicted_by_the_int
         assert (None, None) == (probe.predicted, probe.observed)
         # What was meant is known to the layout alone; the second walk is asked again.
         again = {one.witness for one in executor.findings(case_layout(each.case)).signatures}
-        assert again == {SECOND_WALK} & {each.signature.witness} or MEANT == each.signature.witness
+        assert again == {SECOND_WALK} & {each.signature.witness} or INTENDED == each.signature.witness
 
 
 def ignoring(layout, name):
@@ -96,8 +96,8 @@ def test_a_walker_without_the_feature_is_contradicted_by_the_intention(strange, 
     for layout in strange:
         executor = Executor(lambda *_, layout=layout: ignoring(layout, name))
         found = executor.findings(layout)
-        assert {MEANT, SECOND_WALK} >= {each.witness for each in found.signatures}
-        contradicted += sum(each.count for each in found.all() if each.signature.witness == MEANT)
+        assert {INTENDED, SECOND_WALK} >= {each.witness for each in found.signatures}
+        contradicted += sum(each.count for each in found.all() if each.signature.witness == INTENDED)
     assert contradicted > 20
 
 
@@ -113,7 +113,7 @@ def test_intentions_of_every_kind_are_noted_under_each_feature(strange):
 class Lister:
     """Lists pages that aren't there, beside the one access."""
 
-    name, claims = "lister", frozenset({Claim.LEAVES})
+    name, claims = "lister", frozenset({Capability.LEAVES})
 
     def answer(self, memory, context, accesses):
         ranges = ranges_of(memory, context, accesses)
@@ -128,7 +128,7 @@ class Lister:
 def test_what_a_walker_lists_beside_the_accesses_is_no_row_of_them():
     layout = generate(0, 1, accesses=96)
     one = slice(0, 1)
-    layout = replace(layout, accesses=layout.accesses.take(one), meant=layout.meant.take(one))
+    layout = replace(layout, accesses=layout.accesses.take(one), meant=layout.intended.take(one))
     found = Executor(peer=Lister()).findings(layout)
     assert found.divergent > 1
     for each in found.all():

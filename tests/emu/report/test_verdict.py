@@ -15,7 +15,7 @@ VA = 0x40_0000
 def test_exceptions_are_counted_by_name_and_those_from_user_code_again():
     kernel = Taken(14, 3, 0x1000, 0x10, 2, 0x2000, 0x18, 0x3000, 0x2000)
     taken = [kernel, replace(kernel, cs=0x2B), replace(kernel, vector=0x20, cs=0x2B)]
-    line = "its handlers took 3 exceptions as meant (2 #PF, 1 INT 0x20), 2 from CPL 3"
+    line = "its handlers took 3 exceptions as intended (2 #PF, 1 INT 0x20), 2 from CPL 3"
     assert line == verdict.exceptions_text(taken)
 
 

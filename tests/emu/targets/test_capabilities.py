@@ -2,13 +2,13 @@ import copy
 
 import pytest
 
-from crosswalk.emu.targets.capabilities import Claim, Failure, PeerFailure, parse_claims
+from crosswalk.emu.targets.capabilities import Capability, Failure, PeerFailure, parse_claims
 from crosswalk.walker.errors import BadInput
 
 
 def test_names_are_claims():
-    assert {Claim.LEAVES, Claim.FLAGS} == parse_claims("leaves, flags", "here")
-    assert {Claim.RIGHTS, Claim.MARKS} == parse_claims("rights,marks", "here")
+    assert {Capability.LEAVES, Capability.FLAGS} == parse_claims("leaves, flags", "here")
+    assert {Capability.RIGHTS, Capability.MARKS} == parse_claims("rights,marks", "here")
 
 
 @pytest.mark.parametrize(

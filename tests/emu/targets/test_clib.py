@@ -1,6 +1,6 @@
 import pytest
 
-from crosswalk.emu.targets.capabilities import Claim, Failure, Limits, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability, Failure, Limits, PeerFailure
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import Vendor
@@ -125,9 +125,9 @@ def test_who_reads_or_writes_where_nothing_is_lent_dies_of_it(tmp_path, code):
 def test_claims_follow_from_exports(tmp_path):
     both = library(tmp_path, NOTED + LISTS % "" + TRANSLATES % "return 0;")
     for chosen, claims in (
-        (None, {Claim.LEAVES, Claim.FLAGS, Claim.TRANSLATION, Claim.RIGHTS}),
-        ("leaves", {Claim.LEAVES}),
-        ("translation", {Claim.TRANSLATION}),
+        (None, {Capability.LEAVES, Capability.FLAGS, Capability.TRANSLATION, Capability.RIGHTS}),
+        ("leaves", {Capability.LEAVES}),
+        ("translation", {Capability.TRANSLATION}),
     ):
         peer = open_peer(both, claims=chosen)
         assert claims == peer.claims

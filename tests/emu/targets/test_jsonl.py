@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from crosswalk.emu.targets.capabilities import Claim, Failure, Limits, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability, Failure, Limits, PeerFailure
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
@@ -250,7 +250,7 @@ def test_a_shell_script_is_a_walker_too(tmp_path):
         "done\n"
     )
     peer = open_peer(f"exec:sh {path}")
-    assert {Claim.TRANSLATION} == peer.claims
+    assert {Capability.TRANSLATION} == peer.claims
     said = peer.answer(space().memory, context(), every(PAGE))
     assert 6 * [Kind.PAGE_FAULT] == said.outcomes.kind.tolist()
     peer.close()

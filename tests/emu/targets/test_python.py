@@ -1,6 +1,6 @@
 import pytest
 
-from crosswalk.emu.targets.capabilities import Claim, Failure, Limits, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability, Failure, Limits, PeerFailure
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
@@ -75,7 +75,7 @@ f.claims = "leaves,flags"
     assert [PAGE] == listing.mappings.va.tolist()
     assert [7] == listing.mappings.flags.tolist()
     peer = open_peer(walker)
-    assert {Claim.LEAVES, Claim.FLAGS} == peer.claims
+    assert {Capability.LEAVES, Capability.FLAGS} == peer.claims
     peer.close()
 
 
@@ -83,18 +83,18 @@ f.claims = "leaves,flags"
 def test_a_module_says_what_all_of_its_functions_claim(tmp_path, claims):
     body = f"CLAIMS = {claims}\ndef f(memory, context, access):\n    return None\n"
     peer = open_peer(python_walker(tmp_path, body), claims=None)
-    assert {Claim.FAULTS, Claim.MARKS} == peer.claims
+    assert {Capability.FAULTS, Capability.MARKS} == peer.claims
 
 
 def test_a_function_says_what_it_claims_before_its_module(tmp_path):
     body = 'CLAIMS = ("faults",)\ndef f(memory, context, access):\n    return None\n'
     peer = open_peer(python_walker(tmp_path, body + 'f.claims = "rights"\n'), claims=None)
-    assert {Claim.RIGHTS} == peer.claims
+    assert {Capability.RIGHTS} == peer.claims
 
 
 def test_claims_of_the_command_line_go_before_the_walkers_own(tmp_path):
     peer = open_peer(saying(tmp_path, "None"), claims="rights,faults")
-    assert {Claim.RIGHTS, Claim.FAULTS} == peer.claims
+    assert {Capability.RIGHTS, Capability.FAULTS} == peer.claims
     peer.close()
 
 

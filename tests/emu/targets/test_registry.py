@@ -1,6 +1,6 @@
 import pytest
 
-from crosswalk.emu.targets.capabilities import Claim
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.walker.errors import BadInput
 
@@ -16,9 +16,9 @@ def test_a_name_that_is_none_is_bad_input_that_lists_them(name):
 
 
 def test_the_built_in_walkers_answer_what_is_chosen_of_what_they_can():
-    assert {Claim.LEAVES, Claim.FLAGS} == open_peer("walk").claims
-    assert {Claim.LEAVES} == open_peer("walk", claims="leaves").claims
-    assert {Claim.RIGHTS} == open_peer("bulk", claims="rights").claims
+    assert {Capability.LEAVES, Capability.FLAGS} == open_peer("walk").claims
+    assert {Capability.LEAVES} == open_peer("walk", claims="leaves").claims
+    assert {Capability.RIGHTS} == open_peer("bulk", claims="rights").claims
     with pytest.raises(BadInput, match="walk answers flags, leaves only"):
         open_peer("walk", claims="rights")
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.emu.report.records import outcome_record
-from crosswalk.emu.targets.capabilities import Claim
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
@@ -42,7 +42,7 @@ def test_it_says_nothing_of_five_levels():
 
 def test_it_claims_translation_and_can_claim_no_more():
     peer = open_peer("volatility3")
-    assert {Claim.TRANSLATION} == peer.claims
+    assert {Capability.TRANSLATION} == peer.claims
     peer.close()
     with pytest.raises(BadInput, match="volatility3 answers translation only"):
         open_peer("volatility3", claims="rights")

@@ -61,7 +61,7 @@ def test_a_layout_that_cannot_be_made_is_a_finding_without_a_case(tmp_path, monk
 
 
 def test_a_layout_that_something_raises_about_is_a_finding_with_all_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("crosswalk.emu.fuzz.executor.meant_outcomes", lambda *_: 1 // 0)
+    monkeypatch.setattr("crosswalk.emu.fuzz.executor.intended_outcomes", lambda *_: 1 // 0)
     campaign = searched(tmp_path, 2, PLAN, work=working.work)
     assert (2, 2, {"a layout that can be tried"}) == (
         campaign.state.layouts, campaign.state.lost, rules(campaign),
@@ -154,7 +154,7 @@ def test_a_composite_whose_walk_leaves_the_memory_has_a_case_that_can_be_written
     assert judged.differ.all()
     (found,) = findings_of(BEYOND, CONTEXT, ACROSS, judged)
     assert {0x1000, 0x1008, 0x2FF8, 0x3FF8, 0x4FF8} == set(found.case.case.entries)
-    data = dump_composite(found.case, found.claims, found.seen)
+    data = dump_composite(found.case, found.allowed, found.seen)
     assert found.case == parse_composite(data, "case")
 
 

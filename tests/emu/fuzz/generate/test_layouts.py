@@ -85,7 +85,7 @@ def parts(layout):
         layout.frames.tobytes(),
         layout.words.tobytes(),
         *(getattr(layout.accesses, each.name).tobytes() for each in fields(layout.accesses)),
-        *(getattr(layout.meant, each.name).tobytes() for each in fields(layout.meant)),
+        *(getattr(layout.intended, each.name).tobytes() for each in fields(layout.intended)),
     ]
 
 
