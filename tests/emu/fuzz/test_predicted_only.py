@@ -75,7 +75,9 @@ def test_a_walker_that_is_wrong_where_nobody_can_look_is_contradicted_by_the_int
         assert (None, None) == (probe.predicted, probe.observed)
         # What was meant is known to the layout alone; the second walk is asked again.
         again = {one.witness for one in executor.findings(case_layout(each.case)).signatures}
-        assert again == {SECOND_WALK} & {each.signature.witness} or INTENDED == each.signature.witness
+        assert (
+            again == {SECOND_WALK} & {each.signature.witness} or INTENDED == each.signature.witness
+        )
 
 
 def ignoring(layout, name):
@@ -97,7 +99,9 @@ def test_a_walker_without_the_feature_is_contradicted_by_the_intention(strange, 
         executor = Executor(lambda *_, layout=layout: ignoring(layout, name))
         found = executor.findings(layout)
         assert {INTENDED, SECOND_WALK} >= {each.witness for each in found.signatures}
-        contradicted += sum(each.count for each in found.all() if each.signature.witness == INTENDED)
+        contradicted += sum(
+            each.count for each in found.all() if each.signature.witness == INTENDED
+        )
     assert contradicted > 20
 
 
@@ -128,7 +132,7 @@ class Lister:
 def test_what_a_walker_lists_beside_the_accesses_is_no_row_of_them():
     layout = generate(0, 1, accesses=96)
     one = slice(0, 1)
-    layout = replace(layout, accesses=layout.accesses.take(one), meant=layout.intended.take(one))
+    layout = replace(layout, accesses=layout.accesses.take(one), intended=layout.intended.take(one))
     found = Executor(peer=Lister()).findings(layout)
     assert found.divergent > 1
     for each in found.all():
