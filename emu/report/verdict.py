@@ -45,7 +45,9 @@ def exceptions_text(taken: Sequence[Taken]) -> str:
     counts = Counter(mnemonic(each.vector) for each in taken)
     kinds = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     users = sum(each.cs & 3 == 3 for each in taken)
-    return f"its handlers took {len(taken):,} exceptions as intended ({kinds}), {users:,} from CPL 3"
+    return (
+        f"its handlers took {len(taken):,} exceptions as intended ({kinds}), {users:,} from CPL 3"
+    )
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
