@@ -29,10 +29,10 @@ def _main(arguments: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     if arguments[2] == "--lines":
         _, names, _, target, folder = arguments
-        with traced([f"walker.{name}" for name in names.split(",")]) as lines:
+        with traced(names.split(",")) as lines:
             status = _run_commands(commands, folder)
-        rows = sorted((name.removeprefix("walker."), line) for name, line in lines())
-        Path(target).write_text("".join(f"{name} {line}\n" for name, line in rows), "utf-8")
+        rows = "".join(f"{name} {line}\n" for name, line in sorted(lines()))
+        Path(target).write_text(rows, "utf-8")
         return status
     _, name, path, folder = arguments
     if name in sys.modules:

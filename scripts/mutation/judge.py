@@ -20,7 +20,7 @@ from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import Outcome, Translation
-from scripts.mutation.mutants import Mutant
+from scripts.mutation.mutants import Mutant, import_name
 
 __all__ = ["Sample", "ends_badly", "killed", "limit_cpu", "run_in", "samples"]
 
@@ -134,7 +134,7 @@ def _observable(outcome: Outcome) -> Outcome:
 def _plant(mutant: Mutant) -> None:
     """Put the mutant in its module's place, and make those above it use it."""
     for name in _BELOW[_BELOW.index(mutant.module) :]:
-        module = sys.modules[f"walker.{name}"]
+        module = sys.modules[import_name(name)]
         source = mutant.source if name == mutant.module else _source(module.__file__)
         run_in(module.__name__, source)
 

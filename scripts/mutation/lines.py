@@ -1,12 +1,15 @@
 """Which lines of shared modules the prediction runs, and which the observation, in any process."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from mmap import mmap
+from pathlib import Path
 from types import FrameType
 
+from scripts.mutation.mutants import import_name
 from scripts.mutation.shared import OBSERVES, PREDICTS
 
 __all__ = ["traced"]
@@ -26,17 +29,17 @@ def traced(modules: Sequence[str]) -> Iterator[Callable[[], set[tuple[str, int]]
     filled, neither is; that counts as both, for both are given it. Processes forked within
     are noted, too: what was run is kept in memory that they share.
     """
-    at = {_file(name): place for place, name in enumerate(modules)}
+    at = {_file(import_name(name)): place for place, name in enumerate(modules)}
     ran = mmap(-1, len(modules) * _LINES)
     sides = {_file(name): _PREDICTED for name in PREDICTS}
-    rooms = tuple(f"/{room.replace('.', '/')}/" for room in OBSERVES)
+    rooms = tuple(f"{Path(_file(room)).parent}{os.sep}" for room in OBSERVES)
 
     def side(frame: FrameType | None) -> int:
         while frame is not None:
             name = frame.f_code.co_filename
             if name in sides:
                 return sides[name]
-            if any(room in name for room in rooms):
+            if name.startswith(rooms):
                 return _OBSERVED
             frame = frame.f_back
         return _BEFORE
@@ -60,7 +63,7 @@ def traced(modules: Sequence[str]) -> Iterator[Callable[[], set[tuple[str, int]]
             (modules[place // _LINES], place % _LINES)
             for place, who in enumerate(whole)
             if who & (_PREDICTED | _OBSERVED) == _PREDICTED | _OBSERVED
-            or (who & _BEFORE and modules[place // _LINES] == f"walker.{_GIVEN}")
+            or (who & _BEFORE and modules[place // _LINES] == _GIVEN)
         }
 
     sys.settrace(called)

@@ -5,18 +5,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from scripts.mutation.explained import load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
-from scripts.mutation.mutants import Mutant, constants_of, mutants_of
+from scripts.mutation.mutants import ROOT, Mutant, constants_of, mutants_of, path_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.product import lines_of_both, noticed_by
 from scripts.mutation.shared import DATA, SHARED
 from scripts.mutation.suite import MODULES, NESTED, fails_tests
 from scripts.mutation.tally import Tally, run_by, tell, write_json
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _ALL = tuple(dict.fromkeys((*MODULES, *SHARED)))
 
 
@@ -60,7 +58,7 @@ def take_out(
     kept = kept_pairs(seed) if NESTED in ruling else []
     both, others = [], []
     for module in modules:
-        source = (_ROOT / _path(module)).read_text("utf-8")
+        source = (ROOT / path_of(module)).read_text("utf-8")
         if module in DATA:
             both += constants_of(module, source)
         for mutant in mutants_of(module, source):
@@ -91,10 +89,6 @@ def take_out(
         unfounded(table, mutants, survivors) if every == 1 else [],
         time.monotonic() - began,
     )
-
-
-def _path(module: str) -> str:
-    return f"walker/{module.replace('.', '/')}.py"
 
 
 def _alive(

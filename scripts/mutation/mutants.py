@@ -4,8 +4,22 @@ import ast
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-__all__ = ["Mutant", "constants_of", "mutants_of"]
+__all__ = ["ROOT", "Mutant", "constants_of", "import_name", "mutants_of", "path_of"]
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The project's root."""
+
+
+def path_of(module: str) -> str:
+    """Return the path below the root of a module of the walker, `nested.translate` for one."""
+    return f"walker/{module.replace('.', '/')}.py"
+
+
+def import_name(module: str) -> str:
+    """Return the full name that a module of the walker is imported by."""
+    return f"crosswalk.walker.{module}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from crosswalk.walker.nested.context import NestedContext
 from crosswalk.walker.nested.outcome import NestedOutcome
 from crosswalk.walker.nested.translate import translate_nested
 from scripts.mutation.judge import ends_badly, run_in
-from scripts.mutation.mutants import Mutant
+from scripts.mutation.mutants import Mutant, import_name
 
 __all__ = ["KeptPair", "kept_pairs", "killed_in_guest_mode"]
 
@@ -83,7 +83,7 @@ def killed_in_guest_mode(mutant: Mutant, kept: list[KeptPair]) -> bool:
     """
 
     def contradicted() -> bool:
-        name = f"walker.{mutant.module}"
+        name = import_name(mutant.module)
         run_in(name, mutant.source)
         predict = importlib.import_module(name).translate_nested
         return any(pair.contradicts(predict) for pair in kept)

@@ -14,6 +14,8 @@ class Planted(MetaPathFinder, Loader):
 
     def __init__(self, name: str, source: str) -> None:
         self._name, self._source = name, source
+        self.used = False
+        """Whether the source was run: what is imported may come from another finder."""
 
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
@@ -23,4 +25,5 @@ class Planted(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the source."""
+        self.used = True
         exec(compile(self._source, f"{self._name}.py", "exec"), module.__dict__)  # noqa: S102  # That is what a mutant is for.

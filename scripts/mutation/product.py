@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.mutation.core import SOURCES, write_sources
-from scripts.mutation.mutants import Mutant
+from scripts.mutation.mutants import ROOT, Mutant, import_name
 
 __all__ = ["COMMANDS", "lines_of_both", "noticed_by"]
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _CASES = Path("tests/cases")
 _SHARED = (
     "four-level",
@@ -59,7 +58,7 @@ def noticed_by(mutant: Mutant, commands: Sequence[Command] = COMMANDS) -> str | 
         path = Path(folder) / "mutant.py"
         path.write_text(mutant.source, "utf-8")
         write_sources(Path(folder))
-        ended = _run(commands, [f"walker.{mutant.module}", str(path), folder])
+        ended = _run(commands, [import_name(mutant.module), str(path), folder])
     if ended is None:
         return "time"
     status, said = ended
@@ -92,7 +91,7 @@ def _run(commands: Sequence[Command], arguments: Sequence[str]) -> tuple[int, st
     command = [sys.executable, "-m", "scripts.mutation.commands", json.dumps(commands), *arguments]
     with subprocess.Popen(
         command,
-        cwd=_ROOT,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -4,9 +4,10 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
+from scripts.mutation.mutants import ROOT
+
 __all__ = ["DATA", "OBSERVES", "PREDICTS", "SHARED", "closure", "import_graph", "shared_modules"]
 
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _PACKAGES = ("emu", "guest", "walker")
 
 PREDICTS = (
@@ -41,7 +42,7 @@ DATA = ("access", "columns", "memory")
 """The modules whose types the probe uses: their numbers are both sides', wherever they are run."""
 
 
-def shared_modules(root: Path = _ROOT) -> list[str]:
+def shared_modules(root: Path = ROOT) -> list[str]:
     """Return the modules that both sides import, directly or by way of others, by name."""
     graph = import_graph(root)
     observes = [
@@ -77,7 +78,7 @@ def closure(graph: dict[str, set[str]], names: Iterable[str]) -> set[str]:
 
 def _name(path: Path) -> str:
     parts = path.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return ".".join(("crosswalk", *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
 def _imports(path: Path, known: Iterable[str]) -> set[str]:

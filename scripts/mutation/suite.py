@@ -3,13 +3,12 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
 
 from scripts.mutation.judge import limit_cpu
-from scripts.mutation.mutants import Mutant
+from scripts.mutation.mutants import ROOT, Mutant, import_name
 from scripts.mutation.planting import Planted
 
 __all__ = ["MODULES", "NESTED", "fails_tests", "files_for"]
@@ -29,10 +28,11 @@ _TELLING = {
     "walker/nested": ("translate", "tables", "outcome"),
     "walker/tlb": ("model", "record", "steps"),
 }
-_ROOT = Path(__file__).resolve().parent.parent.parent
 _LIMIT = 120  # Seconds of the processor: a mutant may never end.
 _FAILED = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
 _BROKEN = 3
+# What is imported once more, so that it finds the mutant.
+_ANEW = ("crosswalk.walker.", "tests.")
 
 
 def files_for(module: str) -> list[str]:
@@ -40,9 +40,9 @@ def files_for(module: str) -> list[str]:
     folder, _, own = f"walker/{module.replace('.', '/')}".rpartition("/")
     names = [own, *(name for name in _TELLING[folder] if name != own)]
     paths = [
-        path for name in names for path in sorted(_ROOT.glob(f"tests/{folder}/test_{name}*.py"))
+        path for name in names for path in sorted(ROOT.glob(f"tests/{folder}/test_{name}*.py"))
     ]
-    return [path.relative_to(_ROOT).as_posix() for path in paths]
+    return [path.relative_to(ROOT).as_posix() for path in paths]
 
 
 def fails_tests(mutant: Mutant) -> bool:
@@ -68,10 +68,11 @@ def _status(mutant: Mutant) -> int:
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silence, stream)
-    for name in [name for name in sys.modules if name.split(".")[0] in ("walker", "tests")]:
+    for name in [name for name in sys.modules if f"{name}.".startswith(_ANEW)]:
         del sys.modules[name]
-    sys.meta_path.insert(0, Planted(f"walker.{mutant.module}", mutant.source))
-    os.chdir(_ROOT)
+    planted = Planted(import_name(mutant.module), mutant.source)
+    sys.meta_path.insert(0, planted)
+    os.chdir(ROOT)
     # That a property fails is enough: no example is made small, and none is kept.
     settings.register_profile(
         "mutants",
@@ -80,14 +81,14 @@ def _status(mutant: Mutant) -> int:
         derandomize=True,
         database=None,
     )
-    return _run(files_for(mutant.module))
+    status = _run(files_for(mutant.module))
+    return status if planted.used else _BROKEN
 
 
 def _run(files: Sequence[str]) -> int:
-    # Hypothesis is imported here already, and pytest warns that it can't rewrite its asserts.
-    quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
-    plain = ("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
-    code = pytest.main([*plain, *quiet, *files])
+    # pytest's finder, which rewrites asserts, would come before the mutant's.
+    plain = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
+    code = pytest.main([*plain, *files])
     if code == pytest.ExitCode.OK:
         return 0
     return 1 if code in _FAILED else _BROKEN

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from scripts.mutation.explained import Explanation
-from scripts.mutation.mutants import Mutant
+from scripts.mutation.mutants import Mutant, path_of
 
 __all__ = ["Tally", "run_by", "tell", "write_json"]
 
@@ -81,16 +81,12 @@ def _as_row(mutant: Mutant) -> dict[str, object]:
     }
 
 
-def _path(module: str) -> str:
-    return f"walker/{module.replace('.', '/')}.py"
-
-
 def _explained(row: Explanation) -> str:
-    return f"{_path(row.module)} {row.function}: {row.was} -> {row.became}"
+    return f"{path_of(row.module)} {row.function}: {row.was} -> {row.became}"
 
 
 def _place(mutant: Mutant) -> str:
-    where = f"{_path(mutant.module)}:{mutant.line} {mutant.function}"
+    where = f"{path_of(mutant.module)}:{mutant.line} {mutant.function}"
     return f"{where}: {mutant.before} -> {mutant.after}"
 
 

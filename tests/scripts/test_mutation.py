@@ -1,19 +1,17 @@
 import ast
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 
 from crosswalk.walker.outcome import GeneralProtection
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
-from scripts.mutation.mutants import constants_of, mutants_of
+from scripts.mutation.mutants import ROOT, constants_of, mutants_of, path_of
 from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.suite import fails_tests, files_for
 from scripts.mutation.tally import Tally
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = '''
 """A module."""
 
@@ -27,8 +25,7 @@ def double(value: int = 2) -> int:
 
 @cache
 def all_of(module):
-    path = f"walker/{module.replace('.', '/')}.py"
-    return list(mutants_of(module, (ROOT / path).read_text()))
+    return list(mutants_of(module, (ROOT / path_of(module)).read_text()))
 
 
 def mutant_of(module, was, became):
@@ -189,7 +186,8 @@ def test_a_mutant_that_never_ends_is_told_from_the_walker(monkeypatch):
     assert killed(hung, [])
 
 
-def test_tests_that_can_not_be_run_are_no_verdict(monkeypatch):
-    monkeypatch.setattr("scripts.mutation.suite.files_for", lambda module: ["tests/none.py"])
+@pytest.mark.parametrize("path", ["tests/none.py", "tests/test_tree.py"], ids=["none", "without"])
+def test_tests_that_do_not_run_the_mutant_are_no_verdict(monkeypatch, path):
+    monkeypatch.setattr("scripts.mutation.suite.files_for", lambda module: [path])
     with pytest.raises(RuntimeError, match="did not run"):
         fails_tests(mutant_of("entry", "if level > 1:", "if True:"))

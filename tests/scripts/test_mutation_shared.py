@@ -5,35 +5,35 @@ from dataclasses import replace
 import pytest
 
 from scripts.mutation import product
-from scripts.mutation.mutants import mutants_of
+from scripts.mutation.mutants import ROOT, import_name, mutants_of, path_of
 from scripts.mutation.product import COMMANDS, lines_of_both, noticed_by
 from scripts.mutation.shared import SHARED, closure, import_graph, shared_modules
-from tests.scripts.test_mutation import ROOT
 
 QUICK = ((0, ("check", "tests/cases/shared/four-level.json")),)
 
 
 def mutants(module):
-    return list(mutants_of(module, (ROOT / "walker" / f"{module}.py").read_text()))
+    return list(mutants_of(module, (ROOT / path_of(module)).read_text()))
 
 
 def test_the_shared_modules_are_those_of_the_import_graph():
-    assert [f"walker.{name}" for name in SHARED] == shared_modules()
+    assert [import_name(name) for name in SHARED] == shared_modules()
 
 
 def test_a_module_that_both_come_to_import_is_missed(tmp_path):
     for name, text in {
-        "walker/bulk.py": "from walker.helper import f",
+        "walker/bulk.py": "from crosswalk.walker.helper import f",
         "walker/leaves.py": "",
         "walker/translate.py": "",
         "walker/nested/translate.py": "",
         "walker/tlb/model.py": "",
-        "walker/helper.py": "from walker import below",
+        "walker/helper.py": "from crosswalk.walker import below",
         "walker/below.py": "",
         "walker/alone.py": "",
-        "emu/probe/prober.py": "import walker.below\nfrom walker.alone import x",
-        "emu/cpu/engine.py": "from emu.other import y",
-        "emu/other.py": "from walker.helper import f",
+        "emu/probe/prober.py": "import crosswalk.walker.below",
+        "emu/probe/paths.py": "from crosswalk.walker.alone import x",
+        "emu/cpu/engine.py": "from crosswalk.emu.other import y",
+        "emu/other.py": "from crosswalk.walker.helper import f",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
