@@ -14,8 +14,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source, parse_int
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.memory import FRAME, PhysicalMemory
-from crosswalk.walker.protection.pagelist import encode
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission, encode
 from crosswalk.walker.protection.policy import TableKind, protect
 from crosswalk.walker.protection.summary import exposed, summarise
 

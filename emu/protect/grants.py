@@ -11,7 +11,7 @@ from crosswalk.guest import places
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.tables import NestedTables
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import protect
 
 __all__ = ["ALL", "TABLE_POOL", "Permissions", "Rules", "permissions_of", "stretches", "written"]

@@ -16,8 +16,7 @@ from crosswalk.guest import places
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.tables import NestedTables
-from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, decode
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, Permission, decode
 from crosswalk.walker.tracker import RightsTracker
 
 __all__ = ["MAX_LIST", "Answer", "Hypercall", "Hypervisor", "Reply"]

@@ -18,7 +18,7 @@ from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.guest import places
 from crosswalk.guest.views import Intended
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["Proof", "probe_beyond", "probe_mappings"]
 

@@ -13,8 +13,7 @@ from crosswalk.guest import places
 from crosswalk.guest.image import GuestImage
 from crosswalk.guest.status import Status
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.protection.pagelist import PageEntry, encode
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import PageEntry, Permission, encode
 
 __all__ = ["LIST", "ask", "meant", "page_entries", "place", "update"]
 

@@ -19,7 +19,7 @@ from crosswalk.guest import places
 from crosswalk.walker.frames import collective_rights
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.tables import NestedTables
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["Staged", "live"]
 

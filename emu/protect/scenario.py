@@ -20,7 +20,7 @@ from crosswalk.emu.protect.run_updates import Staged, live
 from crosswalk.emu.protect.snapshot import World
 from crosswalk.emu.protect.updates import STAGES
 from crosswalk.walker.frames import count_mappings
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = ["Crashes", "Story", "tell"]

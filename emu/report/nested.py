@@ -9,12 +9,12 @@ from crosswalk.emu.report.text import outcome_text, walk_lines
 from crosswalk.walker.access import Access
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.nested import (
+    GpaWalk,
     NestedContext,
     NestedError,
     NestedOutcome,
     NestedPageFault,
     NestedWalk,
-    Passage,
     nested_error_names,
 )
 from crosswalk.walker.outcome import Translation
@@ -62,14 +62,14 @@ def nested_walk_lines(context: NestedContext, path: NestedWalk) -> Iterator[str]
     """Yield a line for each step of both dimensions, the nested ones further in."""
     if not path.tables:
         yield from walk_lines(context.guest, path.guest)
-    for number, passage in zip(range(context.guest.levels, 0, -1), path.tables, strict=False):
-        yield f"  guest {level_of(context.guest, number).entry} at gpa {passage.gpa:#013x}"
-        yield from _passage_lines(context, passage)
-        if passage.step is not None:
-            yield from walk_lines(context.guest, Walk(path.va, (passage.step,)))
+    for number, lookup in zip(range(context.guest.levels, 0, -1), path.tables, strict=False):
+        yield f"  guest {level_of(context.guest, number).entry} at gpa {lookup.gpa:#013x}"
+        yield from _gpa_walk_lines(context, lookup)
+        if lookup.step is not None:
+            yield from walk_lines(context.guest, Walk(path.va, (lookup.step,)))
     if path.page is not None:
         yield f"  guest page at gpa {path.page.gpa:#013x}"
-        yield from _passage_lines(context, path.page)
+        yield from _gpa_walk_lines(context, path.page)
 
 
 def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> dict[str, Any]:
@@ -80,27 +80,27 @@ def nested_record(path: NestedWalk, access: Access, outcome: NestedOutcome) -> d
         "access": access.type.name.lower(),
         "cpl": access.cpl,
         "ac": bool(access.ac),
-        "steps": [_passage_record(passage) for passage in path.tables],
-        "page": None if path.page is None else _passage_record(path.page),
+        "steps": [_gpa_walk_record(lookup) for lookup in path.tables],
+        "page": None if path.page is None else _gpa_walk_record(path.page),
         "predicted": nested_outcome_json(outcome),
         "failed": None if stage is None else stage.value,
     }
 
 
-def _passage_lines(context: NestedContext, passage: Passage) -> Iterator[str]:
-    if not passage.path.steps:
+def _gpa_walk_lines(context: NestedContext, lookup: GpaWalk) -> Iterator[str]:
+    if not lookup.path.steps:
         yield f"    too wide: nested tables translate {context.host.va_bits} bits"
         return
-    for line in walk_lines(context.host, passage.path):
+    for line in walk_lines(context.host, lookup.path):
         yield f"  {line}"
 
 
-def _passage_record(passage: Passage) -> dict[str, Any]:
+def _gpa_walk_record(lookup: GpaWalk) -> dict[str, Any]:
     return {
-        "gpa": hex(passage.gpa),
-        "nested": [step_record(step) for step in passage.path.steps],
-        "pa": None if passage.pa is None else hex(passage.pa),
-        "entry": None if passage.step is None else step_record(passage.step),
+        "gpa": hex(lookup.gpa),
+        "nested": [step_record(step) for step in lookup.path.steps],
+        "pa": None if lookup.pa is None else hex(lookup.pa),
+        "entry": None if lookup.step is None else step_record(lookup.step),
     }
 
 

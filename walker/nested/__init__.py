@@ -1,10 +1,10 @@
-"""Nested paging (AMD APM vol. 2): guest-physical addresses that are translated once more.
+"""Nested paging (AMD APM vol. 2): guest-physical addresses are translated once more.
 
-- `NestedContext`: the guest's registers and the host's; `NestedPageFault`: what its own tables
-  don't answer for; `NestedError`, `nested_error_names`: what EXITINFO1 says of it.
-- `translate_nested`: one translation in two dimensions; `walk_nested`: the entries it uses, as
-  a `NestedWalk` of `Passage`s.
-- `NestedTables`: nested tables that grant each range what they are asked for, and follow changes.
+- `NestedContext`: the registers of guest and host; `NestedPageFault`: #VMEXIT(NPF);
+  `NestedError`, `nested_error_names`: the bits of EXITINFO1.
+- `translate_nested`: one translation in two dimensions; `walk_nested`: the entries it uses, a
+  `NestedWalk` of `GpaWalk`s.
+- `NestedTables`: nested tables built and updated, range by range.
 """
 
 from crosswalk.walker.nested.context import NestedContext
@@ -15,9 +15,10 @@ from crosswalk.walker.nested.outcome import (
     nested_error_names,
 )
 from crosswalk.walker.nested.tables import MemoryFull, NestedTables
-from crosswalk.walker.nested.translate import NestedWalk, Passage, translate_nested, walk_nested
+from crosswalk.walker.nested.translate import GpaWalk, NestedWalk, translate_nested, walk_nested
 
 __all__ = [
+    "GpaWalk",
     "MemoryFull",
     "NestedContext",
     "NestedError",
@@ -25,7 +26,6 @@ __all__ = [
     "NestedPageFault",
     "NestedTables",
     "NestedWalk",
-    "Passage",
     "nested_error_names",
     "translate_nested",
     "walk_nested",

@@ -1,4 +1,4 @@
-"""What a translation under nested paging answers: an outcome of the guest's, or an exit."""
+"""Outcomes of a translation under nested paging: the guest's own, or a nested page fault."""
 
 from dataclasses import dataclass
 from enum import IntFlag
@@ -11,8 +11,7 @@ __all__ = ["NestedError", "NestedOutcome", "NestedPageFault", "nested_error_name
 class NestedError(IntFlag):
     """EXITINFO1 of a nested page fault.
 
-    TABLE says that the address of a guest table's entry was translated, FINAL that the
-    address of the page was.
+    TABLE: the address translated was that of a guest entry; FINAL: that of the page.
 
     Source: AMD APM vol. 2, "Nested versus Guest Page Faults, Fault Ordering".
     """
@@ -39,13 +38,13 @@ def nested_error_names(code: int) -> str:
 class NestedPageFault:
     """The access ended in #VMEXIT(NPF) with this EXITINFO1, and `gpa` in EXITINFO2.
 
-    `gpa` is the guest-physical address that couldn't be translated: that of a guest table's
-    entry, or that of the byte accessed. `entries` as in `PageFault`, of guest tables and of
-    nested ones, by system-physical address.
+    `gpa` is the guest-physical address that couldn't be translated: that of a guest entry, or that
+    of the byte accessed. `entries` as in `PageFault`, guest and nested entries by system-physical
+    address.
 
-    Predicted, `open` are the bits of EXITINFO1 that may be set or clear, ID or none: where the
-    host's EFER.NXE is clear, a processor may tell a code read or not (see `refused`). Observed it
-    is 0.
+    `open` are the bits of a predicted EXITINFO1 that may be set or clear: ID, where the host's
+    EFER.NXE is clear (see `nested_fault_code` in `crosswalk.walker.nested.translate`), or none. It
+    is 0 for an observed fault.
     """
 
     error_code: int
@@ -55,8 +54,8 @@ class NestedPageFault:
 
 
 NestedOutcome = Outcome | NestedPageFault
-"""`Translation.pa` is system-physical, and so are the addresses of all `entries`.
+"""`Translation.pa` is system-physical, as are the addresses in `entries`.
 
-A word of `entries` has all the bits set that the access sets; where a fault leaves it open
-whether any are set at all, each bit may be.
+The words in `entries` have every A and D bit set that the access sets; after a fault, each of
+these bits may be clear.
 """

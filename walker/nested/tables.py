@@ -1,4 +1,4 @@
-"""Nested paging structures, built and kept in a stretch of memory of the host's."""
+"""Nested paging structures: built, updated and read back in a range of the host's memory."""
 
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
@@ -7,27 +7,41 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.entry import LEVELS, Entry
+from crosswalk.walker.entry import ADDRESS_FIELD, LEVELS, Entry
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME, U64, WORDS
-from crosswalk.walker.nested.granting import expressible, is_table, leaf_entries, permissions_of
-from crosswalk.walker.nested.reading import below, read_ranges
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.rights import rwx
 
 __all__ = ["MemoryFull", "NestedTables"]
 
+_ALL = Permission.READ | Permission.WRITE | Permission.EXECUTE
+_FLAGS = np.array(
+    [
+        Entry.P
+        | Entry.US
+        | (Entry.RW if permission & Permission.WRITE else 0)
+        | (0 if permission & Permission.EXECUTE else Entry.XD)
+        for permission in range(_ALL + 1)
+    ],
+    np.uint64,
+)
+
 _TABLE = Entry.P | Entry.RW | Entry.US
+_SUBTABLE = 0xFF
+"""Stands for an entry that refers to a table, where others have their permission."""
 _REGION = LEVELS[2].span
 _USED = int(Entry.A | Entry.D)
 _COUNT = np.arange(WORDS, dtype=np.uint64)
 
 # A table by number, its level, and the first guest-physical address that it covers.
 _Place = tuple[int, int, int]
+Run = tuple[int, int, Permission]
+"""The start, size and permission of a guest-physical range."""
 
 
 class MemoryFull(CrosswalkError):
-    """The memory set aside for nested tables doesn't hold what was asked for."""
+    """The memory set aside for nested tables is too small for the update."""
 
 
 class NestedTables:
@@ -35,12 +49,12 @@ class NestedTables:
 
     A guest-physical address is mapped to the system-physical one `offset` further up. Pages are
     the largest that a range of equal permission allows: of 2 MiB, of 1 GiB too with `page1gb`.
-    A page is split where permissions come to differ, and is one again when they no longer do;
-    which tables are free for reuse follows from the changes made, and the lowest is taken.
+    A page is split where permissions come to differ, and merged when they are equal again. A new
+    table takes the lowest free frame.
 
-    With `used`, entries are written with A, and leaves with D too, set; else they are clear,
-    and the processor sets them. A leaf that stays as it was keeps its own; what is split passes
-    them on, what is merged gathers them.
+    With `used`, entries are written with A set, leaves with D too; else both are clear, and the
+    processor sets them. A leaf that doesn't change keeps its bits; a split hands them to each
+    part, a merge takes the union.
 
     `BadInput` where the memory or `offset` isn't made of whole frames, or can't be written.
 
@@ -112,7 +126,7 @@ class NestedTables:
         """
         self.update([(start, size, permission)])
 
-    def update(self, ranges: Iterable[tuple[int, int, Permission]]) -> None:
+    def update(self, ranges: Iterable[Run]) -> None:
         """Do `set` for each (start, size, permission) of many ranges, ascending and disjoint.
 
         `BadInput` where they aren't, or aren't whole frames, or reach past what the tables can
@@ -132,14 +146,23 @@ class NestedTables:
             self._free, self._log = free, []
             raise
 
-    def ranges(self) -> Iterator[tuple[int, int, Permission]]:
-        """Return (start, size, permission) of guest-physical ranges, read back from the tables.
+    def ranges(self) -> Iterator[Run]:
+        """Yield (start, size, permission) of guest-physical ranges, read back from the tables.
 
-        Ascending; neighbours of equal permission are one, and what isn't mapped is left out.
+        Ascending; neighbours of equal permission are one, and unmapped ranges are left out. Entries
+        above the leaves are taken to grant everything, as they are written.
         """
-        return read_ranges(self._tables, self._pa, self._levels)
+        start, end, permission = 0, 0, Permission(0)
+        for base, size, found in self._runs(0, self._levels, 0):
+            if found != permission:
+                if permission:
+                    yield start, end - start, permission
+                start, permission = base, found
+            end = base + size
+        if permission:
+            yield start, end - start, permission
 
-    def _require(self, ranges: list[tuple[int, int, Permission]]) -> None:
+    def _require(self, ranges: list[Run]) -> None:
         top = 1 << min(12 + 9 * self._levels, 52)
         for start, size, permission in ranges:
             if start % FRAME or size % FRAME or not 0 <= start < start + size <= top:
@@ -155,8 +178,8 @@ class NestedTables:
             if start + size > following:
                 raise BadInput(f"ranges overlap or don't ascend at {following:#x}")
 
-    def _change(self, ranges: list[tuple[int, int, Permission]]) -> None:
-        pieces: dict[int, list[tuple[int, int, Permission]]] = {}
+    def _change(self, ranges: list[Run]) -> None:
+        pieces: dict[int, list[Run]] = {}
         for start, size, permission in ranges:
             end = start + size
             # The whole regions of 2 MiB in it; what lies before and after them.
@@ -171,7 +194,7 @@ class NestedTables:
         for region, parts_of_it in pieces.items():
             self._put_pieces(region, parts_of_it)
 
-    def _put_pieces(self, region: int, pieces: list[tuple[int, int, Permission]]) -> None:
+    def _put_pieces(self, region: int, pieces: list[Run]) -> None:
         """Set pieces of the 2-MiB region at this address."""
         before = self._permissions(region)
         after = before.copy()
@@ -197,7 +220,7 @@ class NestedTables:
             entry = self._tables[table, at : at + 1]
             if not is_table(entry, level)[0]:
                 return np.repeat(permissions_of(entry), WORDS)
-            table = below(self._tables, self._pa, table, at)
+            table = self._child_number(table, at)
         return permissions_of(self._tables[table])
 
     def _put(self, place: _Place, span: tuple[int, int], permission: Permission) -> None:
@@ -230,7 +253,7 @@ class NestedTables:
         flags = np.full(len(old), self._used, np.uint64)
         for row in np.flatnonzero(tables).tolist():
             flags[row] |= np.uint64(
-                self._release(below(self._tables, self._pa, table, at.start + row), level - 1)
+                self._release(self._child_number(table, at.start + row), level - 1)
             )
         # Below 0, with an offset of its own, only where nothing is granted.
         first = base + self._offset + at.start * LEVELS[level].span & (1 << 64) - 1
@@ -243,7 +266,7 @@ class NestedTables:
         """Return the table that an entry refers to, made out of the page or the hole there."""
         entry = self._tables[table, at : at + 1]
         if is_table(entry, level)[0]:
-            return below(self._tables, self._pa, table, at)
+            return self._child_number(table, at)
         if not self._free:
             raise MemoryFull(f"all {len(self._tables)} nested tables are in use")
         child = heappop(self._free)
@@ -259,7 +282,7 @@ class NestedTables:
     def _merge(self, place: _Place, at: int) -> None:
         """Make one page, or a hole, of the table that an entry refers to, if it is all alike."""
         table, level, _ = place
-        child = below(self._tables, self._pa, table, at)
+        child = self._child_number(table, at)
         found = permissions_of(self._tables[child])
         if is_table(self._tables[child], level - 1).any() or (found != found[0]).any():
             return
@@ -272,11 +295,66 @@ class NestedTables:
         tables = is_table(entries, level)
         flags = int(np.bitwise_or.reduce(entries[~tables], initial=0)) & _USED
         for at in np.flatnonzero(tables).tolist():
-            flags |= self._release(below(self._tables, self._pa, table, at), level - 1)
+            flags |= self._release(self._child_number(table, at), level - 1)
         self._write(table, slice(0, WORDS), np.zeros(WORDS, np.uint64))
         heappush(self._free, table)
         return flags
 
+    def _child_number(self, table: int, at: int) -> int:
+        """Return the number of the table that an entry refers to."""
+        return ((int(self._tables[table, at]) & ADDRESS_FIELD) - self._pa) // FRAME
+
+    def _runs(self, table: int, level: int, base: int) -> Iterator[Run]:
+        """Yield runs of equal entries, and those of the tables between them."""
+        size = LEVELS[level].span
+        found = permissions_of(self._tables[table])
+        found[is_table(self._tables[table], level)] = _SUBTABLE
+        starts = [0, *(np.flatnonzero(np.diff(found)) + 1).tolist(), WORDS]
+        for first, last in pairwise(starts):
+            if found[first] != _SUBTABLE:
+                yield base + first * size, (last - first) * size, Permission(int(found[first]))
+                continue
+            for at in range(first, last):
+                yield from self._runs(self._child_number(table, at), level - 1, base + at * size)
+
     def _write(self, table: int, at: slice, new: U64) -> None:
         self._log.append((table, at, self._tables[table, at].copy()))
         self._tables[table, at] = new
+
+
+def expressible(permission: Permission) -> bool:
+    """Return whether an entry can grant exactly `permission`: any with READ, or none at all."""
+    return not permission or (bool(permission & Permission.READ) and not permission & ~_ALL)
+
+
+def leaf_entries(pa: U64, level: int, permissions: NDArray[np.uint8]) -> U64:
+    """Return the leaves of a level that grant `permissions` on pages at these addresses.
+
+    Zero for no permission. U/S is always set: without it no access passes (AMD APM vol. 2,
+    "Nested Table Walk").
+    """
+    leaves = pa | _FLAGS[permissions]
+    if level > 1:
+        leaves |= np.uint64(Entry.PS)
+    found: U64 = leaves * (permissions != 0)
+    return found
+
+
+def permissions_of(entries: U64) -> NDArray[np.uint8]:
+    """Return the `Permission` that each entry leaves, as uint8; 0 without P or U/S."""
+    one = np.uint64(1)
+    open_ = entries & entries >> np.uint64(2) & one
+    writable = entries >> one & one
+    executable = ~entries >> np.uint64(63)
+    bits = one + np.uint64(Permission.WRITE) * writable + np.uint64(Permission.EXECUTE) * executable
+    found: NDArray[np.uint8] = (open_ * bits).astype(np.uint8)
+    return found
+
+
+def is_table(entries: U64, level: int) -> NDArray[np.bool_]:
+    """Return whether each entry of a level refers to a table."""
+    if level == 1:
+        return np.zeros(entries.shape, np.bool_)
+    present = entries & np.uint64(Entry.P) != 0
+    found: NDArray[np.bool_] = present & (entries & np.uint64(Entry.PS) == 0)
+    return found

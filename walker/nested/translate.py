@@ -1,7 +1,7 @@
 """One translation under nested paging: the walk in two dimensions.
 
-The guest's entries are judged as `crosswalk.walker.translate` judges them; what is stated here is
-how guest-physical addresses are reached, and what then is left of the access.
+`crosswalk.walker.translate` decides what the guest's entries allow; this module translates
+guest-physical addresses, and decides what the nested entries leave of the access.
 
 Source: AMD APM vol. 2, "Nested Paging".
 """
@@ -29,10 +29,10 @@ from crosswalk.walker.translate import (
 )
 
 __all__ = [
+    "GpaWalk",
     "NestedWalk",
-    "Passage",
-    "left_open",
-    "refused",
+    "nested_fault_code",
+    "open_bits",
     "translate_nested",
     "walk_nested",
 ]
@@ -49,14 +49,14 @@ _WITHHELD = {
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
-    """A guest-physical address on its way through the nested tables.
+class GpaWalk:
+    """The nested walk of one guest-physical address.
 
-    `path` has the nested entries, none where `gpa` is wider than the tables translate: the APM is
-    silent about that, and here it counts as not present. `pa` is the system-physical address; None
-    where there is none that a user may read, or for the address of a guest's entry, write. `step`
-    is that entry, at its system-physical address; None for the address of the page itself, and
-    where `pa` is.
+    `path` has the nested entries; none where `gpa` is wider than the tables translate, which the
+    APM doesn't mention: it counts as not present. `pa` is the system-physical address; None where
+    the nested entries refuse the user read, or for the address of a guest entry the user write,
+    that the processor makes there. `step` is the guest entry at `pa`; None for the address of the
+    page itself, and where `pa` is None.
     """
 
     gpa: int
@@ -69,14 +69,14 @@ class Passage:
 class NestedWalk:
     """The entries of both dimensions that a linear address selects.
 
-    `tables` has a passage for each guest entry, the root's first; none for an address that
-    isn't canonical. `page` is that of the byte addressed; None where the guest's walk ends
-    without a page.
+    `tables` has the nested walk of each guest entry's address, the root's first; none for a linear
+    address that isn't canonical. `page` is the nested walk of the byte's own address; None where
+    the guest's walk ends without a page.
     """
 
     va: int
-    tables: tuple[Passage, ...]
-    page: Passage | None
+    tables: tuple[GpaWalk, ...]
+    page: GpaWalk | None
 
     @property
     def guest(self) -> Walk:
@@ -86,8 +86,8 @@ class NestedWalk:
     @property
     def words(self) -> tuple[tuple[int, int], ...]:
         """The words of memory that hold the entries of both dimensions: (address, word)."""
-        passages = (*self.tables, self.page) if self.page is not None else self.tables
-        paths = [*(each.path for each in passages), self.guest]
+        lookups = (*self.tables, self.page) if self.page is not None else self.tables
+        paths = [*(each.path for each in lookups), self.guest]
         return tuple(dict(word for path in paths for word in path.words).items())
 
 
@@ -98,77 +98,78 @@ def walk_nested(memory: PhysicalMemory, context: NestedContext, va: int) -> Nest
     `crosswalk.walker.translate.walk`.
     """
     guest = context.guest
-    passages: list[Passage] = []
+    lookups: list[GpaWalk] = []
     if not guest.canonical(va):
         return NestedWalk(va, (), None)
     table = guest.root
     for number in range(guest.levels, 0, -1):
         level = level_of(guest, number)
         gpa = table + level.entry_size * level.index(va)
-        passage = _passage(memory, context.host, gpa, AccessType.WRITE)
-        if passage.pa is None:
-            passages.append(passage)
+        lookup = _walk_gpa(memory, context.host, gpa, AccessType.WRITE)
+        if lookup.pa is None:
+            lookups.append(lookup)
             break
-        step = step_at(memory, guest, level, passage.pa)
-        passages.append(replace(passage, step=step))
+        step = step_at(memory, guest, level, lookup.pa)
+        lookups.append(replace(lookup, step=step))
         if step.kind is StepKind.LEAF:
             at = page_address(guest, step, va)
-            page = _passage(memory, context.host, at, AccessType.READ)
-            return NestedWalk(va, tuple(passages), page)
+            page = _walk_gpa(memory, context.host, at, AccessType.READ)
+            return NestedWalk(va, tuple(lookups), page)
         if step.kind is not StepKind.TABLE:
             break
         table = step.entry & guest.address_mask
-    return NestedWalk(va, tuple(passages), None)
+    return NestedWalk(va, tuple(lookups), None)
 
 
 def translate_nested(
     memory: PhysicalMemory, context: NestedContext, access: Access
 ) -> NestedOutcome:
-    """Return what an AMD64 processor would answer under nested paging.
+    """Return the outcome of an access on an AMD64 processor under nested paging.
 
     Source: AMD APM vol. 2, "Nested Table Walk" and "Nested versus Guest Page Faults, Fault
     Ordering".
 
-    The caches are taken to be empty. A nested fault on the way to a guest entry comes before
-    what that entry says, and what the guest's entries say before the nested walk of the page.
+    The TLB and the paging-structure caches are empty. The order of faults: the nested walk of a
+    guest entry's address, then that entry; all guest entries, then the nested walk of the page.
 
-    Of nested entries, A is set in all that were used, D in the leaf for a write; reading a
-    guest entry counts as one, whether the entry changes or not. For faults `entries`
-    has what may be set, bit by bit: all that the walk came by, and where the page's own nested
-    walk faults, what a guest's walk that succeeds sets.
+    Nested entries: A is set in each that was used, D in the leaf of a write. A guest entry is
+    reached by a write, whether it changes or not. For a fault, `entries` has the bits that may be
+    set: those of all entries used, and where the nested walk of the page faults, also those that
+    a successful guest walk sets.
 
-    The page size is the smaller of guest's and host's; rights are those that both leave.
+    The page size is the smaller of the guest's and the host's; the rights are those that both
+    grant.
     """
     path = walk_nested(memory, context, access.va)
-    marks = list(_marks(path))
+    updates = list(_table_updates(path))
     if path.tables and path.tables[-1].step is None:
         last = path.tables[-1]
-        code = refused(context.host, last.path, AccessType.WRITE)
+        code = nested_fault_code(context.host, last.path, AccessType.WRITE)
         used = [(step, Entry.A) for step in path.guest.steps]
-        return NestedPageFault(code | NestedError.TABLE, last.gpa, changed(marks + used))
+        return NestedPageFault(code | NestedError.TABLE, last.gpa, changed(updates + used))
 
-    said = judge(context.guest, access, path.guest)
-    if isinstance(said, PageFault):
+    outcome = judge(context.guest, access, path.guest)
+    if isinstance(outcome, PageFault):
         used = [(step, Entry.A) for step in _used(path.guest)]
-        return replace(said, entries=changed(marks + used))
-    if not isinstance(said, Translation) or path.page is None:
-        return said
+        return replace(outcome, entries=changed(updates + used))
+    if not isinstance(outcome, Translation) or path.page is None:
+        return outcome
     dirty = Entry.D if access.type is AccessType.WRITE else Entry(0)
-    marks += [(step, Entry.A) for step in path.guest.steps]
-    marks.append((path.guest.steps[-1], dirty))
+    updates += [(step, Entry.A) for step in path.guest.steps]
+    updates.append((path.guest.steps[-1], dirty))
 
     nested = path.page.path
-    code = refused(context.host, nested, access.type)
+    code = nested_fault_code(context.host, nested, access.type)
     if code:
-        marks += [(step, Entry.A) for step in _used(nested)]
+        updates += [(step, Entry.A) for step in _used(nested)]
         return NestedPageFault(
             code | NestedError.FINAL,
             path.page.gpa,
-            changed(marks),
-            left_open(context.host, access.type),
+            changed(updates),
+            open_bits(context.host, access.type),
         )
-    marks += [(step, Entry.A) for step in nested.steps]
-    marks.append((nested.steps[-1], dirty))
+    updates += [(step, Entry.A) for step in nested.steps]
+    updates.append((nested.steps[-1], dirty))
     rights = Rights(int(rights_table(context.guest)[path.guest.grant]))
     for grant, withheld in _WITHHELD.items():
         if not nested.grant & grant:
@@ -179,42 +180,42 @@ def translate_nested(
         level_of(context.host, leaf.level).span,
     )
     pa = page_address(context.host, leaf, path.page.gpa)
-    return Translation(pa, size, rights, changed(marks))
+    return Translation(pa, size, rights, changed(updates))
 
 
-def _passage(memory: PhysicalMemory, host: PagingContext, gpa: int, kind: AccessType) -> Passage:
+def _walk_gpa(memory: PhysicalMemory, host: PagingContext, gpa: int, kind: AccessType) -> GpaWalk:
     if gpa >> 12 + 9 * host.levels:
-        return Passage(gpa, Walk(gpa, ()))
+        return GpaWalk(gpa, Walk(gpa, ()))
     path = descend(memory, host, gpa)
-    if refused(host, path, kind):
-        return Passage(gpa, path)
-    return Passage(gpa, path, page_address(host, path.steps[-1], gpa))
+    if nested_fault_code(host, path, kind):
+        return GpaWalk(gpa, path)
+    return GpaWalk(gpa, path, page_address(host, path.steps[-1], gpa))
 
 
-def _marks(path: NestedWalk) -> Iterator[tuple[Step, Entry]]:
-    """Yield the bits set in nested entries on the way to the guest's."""
-    for passage in path.tables:
-        for step in _used(passage.path):
+def _table_updates(path: NestedWalk) -> Iterator[tuple[Step, Entry]]:
+    """Yield the A and D bits set in the nested entries that translate guest entries' addresses."""
+    for lookup in path.tables:
+        for step in _used(lookup.path):
             yield step, Entry.A
-        if passage.pa is not None:
-            yield passage.path.steps[-1], Entry.D
+        if lookup.pa is not None:
+            yield lookup.path.steps[-1], Entry.D
 
 
 def _used(path: Walk) -> tuple[Step, ...]:
-    """Return the entries that a walk may set A in: a leaf that denies the access, too.
+    """Return the entries in which a walk may set A, a leaf that denies the access included.
 
-    Whether it does is the processor's choice (AMD APM vol. 2, "Notes on Accessed and Dirty Bits").
+    Setting it there is the processor's choice (AMD APM vol. 2, "Notes on Accessed and Dirty Bits").
     """
     return path.steps if path.leaf is not None else path.steps[:-1]
 
 
-def refused(host: PagingContext, path: Walk, kind: AccessType) -> int:
-    """Return EXITINFO1, but for the stage, of a user access that nested entries refuse; else 0.
+def nested_fault_code(host: PagingContext, path: Walk, kind: AccessType) -> int:
+    """Return EXITINFO1 without the stage for a user access; 0 where nested entries allow it.
 
-    A code read is told apart where EFER.NXE is set, as in the error code of #PF. Where it is clear
-    the bit is `left_open`: AMD APM vol. 2, "Nested versus Guest Page Faults, Fault Ordering", sets
-    it for a code read and names no condition; "Page-Fault Error Code" has NXE for #PF; emulators
-    differ.
+    ID is set for a code read where EFER.NXE is set, as in the error code of #PF. Where NXE is clear
+    ID is one of `open_bits`: AMD APM vol. 2, "Nested versus Guest Page Faults, Fault Ordering",
+    sets it for a code read and names no condition; "Page-Fault Error Code" requires NXE for #PF;
+    emulators differ.
     """
     needed = _NEEDED[kind]
     last = path.steps[-1] if path.steps else None
@@ -232,6 +233,6 @@ def refused(host: PagingContext, path: Walk, kind: AccessType) -> int:
     return int(code)
 
 
-def left_open(host: PagingContext, kind: AccessType) -> int:
-    """Return the bits of EXITINFO1 that the manual leaves to the processor; see `refused`."""
+def open_bits(host: PagingContext, kind: AccessType) -> int:
+    """Return the bits of EXITINFO1 that the manual leaves open; see `nested_fault_code`."""
     return int(NestedError.ID) if kind is AccessType.EXECUTE and not host.nxe else 0

@@ -7,8 +7,13 @@
 - `linear_regions`, `summarise`: which aliases are in the way; what all of it comes to.
 """
 
-from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, decode, encode
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import (
+    MalformedRequest,
+    PageEntry,
+    Permission,
+    decode,
+    encode,
+)
 from crosswalk.walker.protection.policy import Protection, TableKind, inexpressible, protect
 from crosswalk.walker.protection.regions import linear_regions
 from crosswalk.walker.protection.summary import summarise

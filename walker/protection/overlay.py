@@ -1,4 +1,4 @@
-"""Several accounts of rights, laid side by side over the frames of RAM."""
+"""Several maps of rights over the same RAM, cut into ranges where none of them changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from crosswalk.walker.columns import distinct
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import FRAME, U64
 
-__all__ = ["Pieces", "cut", "ram_below", "whole_frames"]
+__all__ = ["Overlay", "overlay", "ram_below", "whole_frames"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
-    """n disjoint stretches of RAM in ascending order, none across the edge of a range.
+class Overlay:
+    """n disjoint parts of RAM in ascending order, together all of it; each in one range of RAM.
 
-    `start`, `size` uint64[n] in bytes, whole frames; `rights` uint8[n, k], the `Rights` by each
-    of k accounts, 0 where nothing maps. Together they are all of RAM.
+    `start`, `size` uint64[n] in bytes, whole frames; `rights` uint8[n, k], the `Rights` in each of
+    k maps, 0 where nothing is mapped.
     """
 
     start: U64
@@ -29,35 +29,35 @@ class Pieces:
         return len(self.start)
 
     def total(self, chosen: NDArray[np.bool_]) -> int:
-        """Return the bytes of the chosen pieces."""
+        """Return the size in bytes of the chosen parts."""
         return int(self.size[chosen].sum())
 
 
 def whole_frames(ram: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return ranges (start, size) without the frames that they hold in part only."""
+    """Return ranges (start, size) without the frames that lie in them only in part."""
     edges = ((-(-start // FRAME) * FRAME, (start + size) // FRAME * FRAME) for start, size in ram)
     return [(start, end - start) for start, end in edges if end > start]
 
 
-def cut(ram: Sequence[tuple[int, int]], *accounts: Frames) -> Pieces:
-    """Return RAM, given as `PhysicalMemory.ranges`, cut wherever one of the accounts changes.
+def overlay(ram: Sequence[tuple[int, int]], *maps: Frames) -> Overlay:
+    """Return RAM, given as `PhysicalMemory.ranges`, cut wherever one of the maps changes.
 
-    What an account says of addresses outside RAM is left out.
+    Rights outside RAM are left out.
     """
     start, end = _edges(ram)
     columns = [start, end]
-    for account in accounts:
-        columns += [account.start, account.start + account.size]
+    for each in maps:
+        columns += [each.start, each.start + each.size]
     edges = distinct(np.concatenate(columns))
     first, last = edges[:-1], edges[1:]
     inside = _holders(first, start, end) >= 0
     first, last = first[inside], last[inside]
-    rights = np.zeros((len(first), len(accounts)), np.uint8)
-    for number, account in enumerate(accounts):
-        holder = _holders(first, account.start, account.start + account.size)
+    rights = np.zeros((len(first), len(maps)), np.uint8)
+    for number, each in enumerate(maps):
+        holder = _holders(first, each.start, each.start + each.size)
         held = holder >= 0
-        rights[held, number] = account.rights[holder[held]]
-    return Pieces(first, last - first, rights)
+        rights[held, number] = each.rights[holder[held]]
+    return Overlay(first, last - first, rights)
 
 
 def ram_below(ram: Sequence[tuple[int, int]], pa: U64) -> U64:
@@ -71,7 +71,7 @@ def ram_below(ram: Sequence[tuple[int, int]], pa: U64) -> U64:
 
 
 def _edges(ram: Sequence[tuple[int, int]]) -> tuple[U64, U64]:
-    """Return where each range of RAM begins and ends, in whole frames; one of none, if need be."""
+    """Return the starts and ends of RAM's ranges, in whole frames; without RAM, one empty range."""
     ranges = whole_frames(ram) or [(0, 0)]
     start = np.array([start for start, _ in ranges], np.uint64)
     return start, start + np.array([size for _, size in ranges], np.uint64)

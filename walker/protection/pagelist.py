@@ -12,6 +12,7 @@ Source: `struct heki_page_list` and `struct heki_pages` of Linux Heki RFC v2, KV
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntFlag
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +20,26 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
-from crosswalk.walker.protection.permission import Permission
 
-__all__ = ["ENTRIES", "IMMUTABLE", "MAX_PAGES", "MalformedRequest", "PageEntry", "decode", "encode"]
+__all__ = [
+    "ENTRIES",
+    "IMMUTABLE",
+    "MAX_PAGES",
+    "MalformedRequest",
+    "PageEntry",
+    "Permission",
+    "decode",
+    "encode",
+]
+
+
+class Permission(IntFlag):
+    """The accesses allowed, by the numbers of the Heki patches' MEM_ATTR_READ, _WRITE, _EXEC."""
+
+    READ = 1
+    WRITE = 2
+    EXECUTE = 4
+
 
 _HEAD = 24
 _ENTRY = 24

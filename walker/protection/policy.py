@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from crosswalk.walker.columns import Rows
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import U64
-from crosswalk.walker.protection.overlay import Pieces, cut
-from crosswalk.walker.protection.pagelist import PageEntry
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.overlay import Overlay, overlay
+from crosswalk.walker.protection.pagelist import PageEntry, Permission
 from crosswalk.walker.rights import Rights
 
 __all__ = [
@@ -115,10 +114,10 @@ def protect(
 
     `ram` is as `PhysicalMemory.ranges` has it. Frames outside RAM, devices, are not the policy's.
     """
-    pieces = _folded(cut(ram, frames))
-    rights = pieces.rights[:, 0]
+    parts = _folded(overlay(ram, frames))
+    rights = parts.rights[:, 0]
     wanted = _WANTED[rights]
-    return Protection(pieces.start, pieces.size, rights, wanted, _GRANTED[kind][wanted])
+    return Protection(parts.start, parts.size, rights, wanted, _GRANTED[kind][wanted])
 
 
 def inexpressible(protection: Protection) -> list[Inexpressible]:
@@ -135,12 +134,12 @@ def inexpressible(protection: Protection) -> list[Inexpressible]:
     return found
 
 
-def _folded(pieces: Pieces) -> Pieces:
-    runs = list(_runs(pieces.start, pieces.size, pieces.rights[:, 0]))
+def _folded(parts: Overlay) -> Overlay:
+    runs = list(_runs(parts.start, parts.size, parts.rights[:, 0]))
     first = np.array([run[0] for run in runs], np.intp)
     last = np.array([run[1] for run in runs], np.intp)
-    start = pieces.start[first]
-    return Pieces(start, pieces.start[last] + pieces.size[last] - start, pieces.rights[first])
+    start = parts.start[first]
+    return Overlay(start, parts.start[last] + parts.size[last] - start, parts.rights[first])
 
 
 def _runs(start: U64, size: U64, key: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.frames import Frames, count_mappings, page_keys, rights_of_pages
 from crosswalk.walker.leaves import Leaves, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.protection.overlay import cut, ram_below
+from crosswalk.walker.protection.overlay import overlay, ram_below
 from crosswalk.walker.rights import Rights
 
 __all__ = ["MAX_MAPPINGS", "LinearRegion", "linear_regions"]
@@ -150,17 +150,17 @@ def _region(
     others = [part.pages for at, part in enumerate(parts) if at != number]
     without = rights_of_pages(context, np.concatenate(others))
     mine = rights_of_pages(context, parts[number].pages)
-    pieces = cut(memory.ranges, frames, without, mine)
-    now, then, here = pieces.rights.T
+    laid = overlay(memory.ranges, frames, without, mine)
+    now, then, here = laid.rights.T
     shared = (here != 0) & (then != 0)
     writes = shared & (now & _WRITE != 0) & (then & _WRITE == 0)
     executes = shared & (now & _EXECUTE != 0) & (then & _EXECUTE == 0)
     both = (writes | executes) & (now & _WRITE != 0) & (now & _EXECUTE != 0)
     part = parts[number]
     gained = np.flatnonzero(writes | executes)
-    gained = gained[np.argsort(-pieces.size[gained].astype(np.int64), kind="stable")[:_NAMED]]
+    gained = gained[np.argsort(-laid.size[gained].astype(np.int64), kind="stable")[:_NAMED]]
     largest = tuple(
-        (int(pieces.start[at]), int(pieces.size[at]), Rights(int(now[at])), Rights(int(then[at])))
+        (int(laid.start[at]), int(laid.size[at]), Rights(int(now[at])), Rights(int(then[at])))
         for at in np.sort(gained).tolist()
     )
     return LinearRegion(
@@ -169,9 +169,9 @@ def _region(
         end=part.end,
         mappings=part.mappings,
         ram=ram,
-        alone=pieces.total((here != 0) & (then == 0)),
-        writes=pieces.total(writes),
-        executes=pieces.total(executes),
-        both=pieces.total(both),
+        alone=laid.total((here != 0) & (then == 0)),
+        writes=laid.total(writes),
+        executes=laid.total(executes),
+        both=laid.total(both),
         largest=largest,
     )

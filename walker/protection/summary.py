@@ -10,7 +10,7 @@ from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.leaves import table_frames
 from crosswalk.walker.memory import FRAME, PhysicalMemory
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
 from crosswalk.walker.protection.regions import LinearRegion, linear_regions
 from crosswalk.walker.rights import Rights

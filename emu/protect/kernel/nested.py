@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.memory import FRAME, U64
 from crosswalk.walker.nested.tables import NestedTables
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["IdentityTables", "tables_needed"]
 

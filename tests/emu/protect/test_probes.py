@@ -8,7 +8,7 @@ from crosswalk.emu.protect.probes import probe_beyond, probe_mappings
 from crosswalk.guest import places
 from crosswalk.guest.views import Intended
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import Permission
 
 START, FRAMES = places.TEXT, 64
 READ_EXECUTE = Permission.READ | Permission.EXECUTE

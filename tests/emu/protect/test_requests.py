@@ -13,8 +13,7 @@ from crosswalk.guest import places
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.frames import collective_rights
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.protection.pagelist import PageEntry
-from crosswalk.walker.protection.permission import Permission
+from crosswalk.walker.protection.pagelist import PageEntry, Permission
 
 RW = Permission.READ | Permission.WRITE
 RX = Permission.READ | Permission.EXECUTE

@@ -90,7 +90,7 @@ def no_merge(self, place, at):
 
 def merge_all_alike_but_the_last(self, place, at):
     table, *_ = place
-    child = under_test.below(self._tables, self._pa, table, at)
+    child = self._child_number(table, at)
     found = under_test.permissions_of(self._tables[child])
     if (found[:-1] == found[0]).all():
         self._put_leaves(place, slice(at, at + 1), found[:1])

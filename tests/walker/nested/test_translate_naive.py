@@ -192,9 +192,9 @@ PLANTED = {
         "_NEEDED",
         under_test._NEEDED | {AccessType.EXECUTE: Grant.USER},
     ),
-    "no mark in the nested tables": ("_marks", lambda path: ()),
+    "no mark in the nested tables": ("_table_updates", lambda path: ()),
     "tables read, not written": (
-        "_marks",
+        "_table_updates",
         lambda path: [
             (step, Entry.A)
             for each in path.tables

@@ -20,6 +20,12 @@ R, W, X = Permission
 MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
+def test_numbers_are_those_of_the_heki_patches():
+    assert [("READ", 1), ("WRITE", 2), ("EXECUTE", 4)] == [
+        (each.name, each.value) for each in Permission
+    ]
+
+
 def entry(page, pages=1, permission=R):
     return PageEntry(page * PAGE, (page + pages) * PAGE, permission)
 

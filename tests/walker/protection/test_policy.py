@@ -7,8 +7,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from crosswalk.walker import Frames, Rights, collective_rights
-from crosswalk.walker.protection import Permission, policy
-from crosswalk.walker.protection import overlay as pieces
+from crosswalk.walker.protection import Permission, overlay, policy
 from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
 from tests.walker.build import KIB4, OPEN, PS, RW, US, XD, Builder, P, context, soups
 from tests.walker.legacy import legacy_soups
@@ -131,8 +130,8 @@ def test_a_range_that_lasts_a_frame_too_long_is_found(monkeypatch):
     def longer(pa, start, end):
         return original(pa, start, end + np.uint64(KIB4))
 
-    original = pieces._holders
-    monkeypatch.setattr(pieces, "_holders", longer)
+    original = overlay._holders
+    monkeypatch.setattr(overlay, "_holders", longer)
     soup = wrong_soup(TableKind.NPT)
     monkeypatch.undo()
     assert expected(soup, TableKind.NPT) == found(soup, TableKind.NPT)

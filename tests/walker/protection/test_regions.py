@@ -6,8 +6,7 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from crosswalk.walker import LimitExceeded, Rights, collective_rights, mappings
-from crosswalk.walker.protection import overlay as pieces
-from crosswalk.walker.protection import regions
+from crosswalk.walker.protection import overlay, regions
 from crosswalk.walker.protection.regions import linear_regions
 from tests.walker.build import (
     GIB1,
@@ -96,7 +95,7 @@ def all_alike(leaves):
     return original_keys(leaves) | np.uint64(7)
 
 
-original_below, original_keys = pieces.ram_below, regions.page_keys
+original_below, original_keys = overlay.ram_below, regions.page_keys
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import CR0, CR4, EFER
 from crosswalk.walker.nested import translate as rules
 from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
-from crosswalk.walker.nested.translate import refused, translate_nested, walk_nested
+from crosswalk.walker.nested.translate import nested_fault_code, translate_nested, walk_nested
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.rights import Grant
 from crosswalk.walker.translate import translate
@@ -61,7 +61,7 @@ def nested_page_first(memory, context, access):
     page = walk_nested(memory, context, access.va).page
     if not isinstance(outcome, PageFault) or page is None:
         return outcome
-    code = refused(context.host, page.path, access.type)
+    code = nested_fault_code(context.host, page.path, access.type)
     return NestedPageFault(code | NestedError.FINAL, page.gpa) if code else outcome
 
 
