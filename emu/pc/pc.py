@@ -19,12 +19,21 @@ from crosswalk.emu.cpu.loads import Cr3Loads
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
 from crosswalk.emu.cpu.syscall import SYSCALL_LENGTH, enter_system_call, system_calls_enabled
-from crosswalk.emu.pc.clock import PIT_PORTS, Clock
-from crosswalk.emu.pc.cmos import CMOS_PORTS, Cmos
-from crosswalk.emu.pc.pic import PIC_PORTS, Pic, line_vector
-from crosswalk.emu.pc.ports import Ports
-from crosswalk.emu.pc.reset import RESET_PORT, ResetLine
-from crosswalk.emu.pc.uart import UART_IRQ, UART_PORTS, Uart
+from crosswalk.emu.pc.devices import (
+    CMOS_PORTS,
+    PIC_PORTS,
+    PIT_PORTS,
+    RESET_PORT,
+    UART_IRQ,
+    UART_PORTS,
+    Clock,
+    Cmos,
+    Pic,
+    Ports,
+    ResetLine,
+    Uart,
+    line_vector,
+)
 
 __all__ = ["Ended", "Machine", "Noted", "Stop"]
 

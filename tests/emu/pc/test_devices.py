@@ -2,12 +2,7 @@
 
 import pytest
 
-from crosswalk.emu.pc.clock import TSC_KHZ, Clock
-from crosswalk.emu.pc.cmos import Cmos
-from crosswalk.emu.pc.pic import Pic, line_vector
-from crosswalk.emu.pc.ports import Ports
-from crosswalk.emu.pc.reset import ResetLine
-from crosswalk.emu.pc.uart import Uart
+from crosswalk.emu.pc.devices import TSC_KHZ, Clock, Cmos, Pic, Ports, ResetLine, Uart, line_vector
 
 DATA, IER, IIR, LCR, MCR, LSR, MSR, SCRATCH = range(8)
 

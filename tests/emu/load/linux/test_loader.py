@@ -9,9 +9,8 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.cpu import Flag
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.state import paging_context
-from crosswalk.emu.load.linux.bootparams import RESERVED, USABLE, zero_page
 from crosswalk.emu.load.linux.image import parse_kernel
-from crosswalk.emu.load.linux.loader import enter_kernel, place_kernel
+from crosswalk.emu.load.linux.loader import RESERVED, USABLE, enter_kernel, place_kernel, zero_page
 from crosswalk.emu.pc.pc import Machine
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.mappings import coalesce, mappings
