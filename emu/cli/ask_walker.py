@@ -10,8 +10,9 @@ from crosswalk.emu.check.compare import choose
 from crosswalk.emu.findings.signature import failure_signature, signature_of
 from crosswalk.emu.report.text import access_text, outcome_text, size_text, walk_lines
 from crosswalk.emu.report.verdict import replayed_case
-from crosswalk.emu.targets import Capability, Peer, PeerFailure
+from crosswalk.emu.targets import Capability, Peer
 from crosswalk.emu.targets.judge import Judged, judge
+from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Case
@@ -32,7 +33,7 @@ class Asked:
     peer: Peer
     judged: tuple[Judged, ...]
     silent: frozenset[int]
-    failure: PeerFailure | None = None
+    failure: NoAnswer | None = None
 
     @property
     def wrong(self) -> int:
@@ -50,7 +51,7 @@ def asked(
     """Ask a walker about accesses that come to `truth`."""
     try:
         answers = peer.answer(memory, context, accesses)
-    except PeerFailure as failure:
+    except NoAnswer as failure:
         return Asked(peer, (), frozenset(), failure)
     judged = judge(peer.claims, answers, memory, context, accesses, truth)
     translates = bool(peer.claims - {Capability.LEAVES, Capability.FLAGS})

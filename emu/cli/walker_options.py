@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crosswalk.emu.cli.output import remark
-from crosswalk.emu.targets import Limits, Peer
+from crosswalk.emu.targets import Peer
 from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import KINDS, open_peer
+from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, parse_int
 

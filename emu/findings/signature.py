@@ -15,7 +15,8 @@ from crosswalk.emu.findings.rules import (
     page_of,
     rule_of,
 )
-from crosswalk.emu.targets.capabilities import Capability, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability
+from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.outcome import (
@@ -87,7 +88,7 @@ class Signature:
         return self.witness, self.rule, self.said, self.truth
 
 
-def failure_signature(name: str, failure: PeerFailure) -> Signature:
+def failure_signature(name: str, failure: NoAnswer) -> Signature:
     """Return the signature of a walker under test that gave no answer."""
     said = f"{failure.failure.value}, {failure.kind}"
     return Signature(f"{_PEER}{name}", "an answer within the limits", said, _DUE)

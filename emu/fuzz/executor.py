@@ -37,8 +37,9 @@ from crosswalk.emu.probe import Stand
 from crosswalk.emu.probe.lending import CR3_UNDER_TEST
 from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.report.composite_case import CompositeCase
-from crosswalk.emu.targets import Peer, PeerFailure
+from crosswalk.emu.targets import Peer
 from crosswalk.emu.targets.judge import LISTS, judge
+from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.memory import SparseWords
@@ -226,7 +227,7 @@ def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found
     context, accesses = layout.context, layout.accesses
     try:
         answers = peer.answer(memory, context, accesses)
-    except PeerFailure as failure:
+    except NoAnswer as failure:
         found.add_failure(failure_signature(peer.name, failure))
         return
     lists = answers.listing is not None and bool(peer.claims & LISTS)

@@ -7,11 +7,11 @@ import signal
 from pebble import ProcessPool
 
 from crosswalk.emu.fuzz.executor import Executor
-from crosswalk.emu.targets import Limits
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.emu.workers.lifetime import die_with_parent
+from crosswalk.emu.workers.sandbox import Limits
 
-__all__ = ["death", "executor_of", "start_worker", "stop"]
+__all__ = ["executor_of", "start_worker", "stop"]
 
 
 def start_worker() -> None:
@@ -28,11 +28,6 @@ def start_worker() -> None:
 def executor_of(walker: str | None, claims: str | None, limits: Limits | None) -> Executor:
     """Return this process's executor, the same one each time, of a walker under test or of none."""
     return Executor(peer=None if walker is None else open_peer(walker, limits, claims=claims))
-
-
-def death(exitcode: int) -> str:
-    """Return in words how a process ended that didn't mean to."""
-    return f"crash, {signal.Signals(-exitcode).name if exitcode < 0 else f'status {exitcode}'}"
 
 
 def stop(pool: ProcessPool) -> None:

@@ -1,5 +1,5 @@
 """Walkers under test: anybody's, asked the same questions."""
 
-from crosswalk.emu.targets.capabilities import Capability, Limits, Peer, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability, Peer
 
-__all__ = ["Capability", "Limits", "Peer", "PeerFailure"]
+__all__ = ["Capability", "Peer"]

@@ -1,16 +1,15 @@
 """What a walker under test answers, and what it is held to."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["Capability", "Failure", "Limits", "Peer", "PeerFailure", "parse_claims"]
+__all__ = ["Capability", "Peer", "parse_claims"]
 
 
 class Capability(StrEnum):
@@ -55,47 +54,6 @@ def parse_claims(text: str, where: str) -> frozenset[Capability]:
     return claims
 
 
-class Failure(StrEnum):
-    """How a walker can fail to answer."""
-
-    CRASH = "crash"
-    HANG = "hang"
-    FLOOD = "flood"
-    NONSENSE = "nonsense"
-
-
-class PeerFailure(CrosswalkError):
-    """The walker under test gave no answer: it died, ran out of time or said what can't be.
-
-    `kind` says what happened in words that don't depend on addresses: failures of one kind are
-    one finding.
-    """
-
-    def __init__(self, failure: Failure, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.failure, self.kind = failure, kind
-        self._message = message
-
-    def __reduce__(self) -> tuple[type["PeerFailure"], tuple[Failure, str, str]]:
-        """Let it come back from the process that it was raised in."""
-        return type(self), (self.failure, self.kind, self._message)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a walker under test may use.
-
-    `seconds` of wall time for one question: an address space with its accesses; to load or to
-    start it has as much once more. `output` in bytes: what it may print, or answer beyond 256
-    bytes an access, for one question. `memory` in bytes: of address space, beyond what its
-    process begins with.
-    """
-
-    seconds: float = 10.0
-    output: int = 1 << 26
-    memory: int = 1 << 32
-
-
 class Peer(Protocol):
     """A walker under test."""
 
@@ -110,7 +68,7 @@ class Peer(Protocol):
         ...
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what it says of each access, and what it lists; raises `PeerFailure`."""
+        """Return what it says of each access, and what it lists; raises `NoAnswer`."""
         ...
 
     def close(self) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from crosswalk.emu.targets.answers import Answers, Listing, nothing_said
-from crosswalk.emu.targets.capabilities import Capability, Failure, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.guarded_memory import Lent
 from crosswalk.emu.targets.loaded import GiveUp
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, ask, ranges_of
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
@@ -103,10 +104,10 @@ class CLibrary:
             # Nothing can be raised through the library, which may never come back.
             if len(found) > MAX_MAPPINGS:
                 message = f"more than {MAX_MAPPINGS:,} mappings"
-                kinds(PeerFailure(Failure.FLOOD, "too many mappings", message))
+                kinds(NoAnswer(Failure.FLOOD, "too many mappings", message))
             if not at:
                 kind = "called back with a null pointer"
-                kinds(PeerFailure(Failure.NONSENSE, kind, kind))
+                kinds(NoAnswer(Failure.NONSENSE, kind, kind))
             args = at[0]
             found.append((args.va, args.pa, args.size, args.flags))
 
@@ -126,7 +127,7 @@ class CLibrary:
             said = translate(ctypes.c_uint64(va), kind, cpl, int(ac), ctypes.byref(pa))
             if said not in (0, 1, _SILENT):
                 kind_ = "crosswalk_translate returned neither 0, 1 nor -1"
-                raise PeerFailure(Failure.NONSENSE, kind_, f"{kind_}: {said}")
+                raise NoAnswer(Failure.NONSENSE, kind_, f"{kind_}: {said}")
             answers.silent[row] = said == _SILENT
             out.kind[row] = Kind.OK if said == 1 else Kind.PAGE_FAULT
             out.pa[row] = np.uint64(pa.value if said == 1 else 0)

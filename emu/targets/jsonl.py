@@ -8,16 +8,10 @@ from typing import Annotated
 import msgspec
 
 from crosswalk.emu.targets.answers import Answers, Ranges, fill_row, nothing_said
-from crosswalk.emu.targets.capabilities import (
-    Capability,
-    Failure,
-    Limits,
-    PeerFailure,
-    parse_claims,
-)
+from crosswalk.emu.targets.capabilities import Capability, parse_claims
 from crosswalk.emu.targets.mapping_lists import gather, ranges_of
 from crosswalk.emu.targets.validation import sane
-from crosswalk.emu.workers.command import Process
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -83,7 +77,7 @@ class JsonLines:
             raise BadInput(f"{name}: there is no such command")
         try:
             hello = self._start()
-        except PeerFailure as failure:
+        except NoAnswer as failure:
             raise BadInput(f"{name}: {failure}, instead of a greeting") from failure
         able = parse_claims(",".join(hello.claims), name)
         if chosen is not None and not chosen <= able:
@@ -92,7 +86,7 @@ class JsonLines:
         self.claims = able if chosen is None else chosen
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what the walker says of each access; raises `PeerFailure`."""
+        """Return what the walker says of each access; raises `NoAnswer`."""
         answers = nothing_said(accesses)
         asked = _questions(accesses) if self.claims - _LISTS else []
         ranges = ranges_of(memory, context, accesses) if self.claims & _LISTS else None
@@ -109,7 +103,7 @@ class JsonLines:
             if ranges is not None:
                 listing = gather(context, ranges, (_mappings(line) for line in said[len(asked) :]))
             return sane(Answers(answers.outcomes, answers.silent, listing), memory)
-        except PeerFailure:
+        except NoAnswer:
             self.close()
             raise
 
@@ -149,7 +143,7 @@ class JsonLines:
         if len(found) != count + 1 or found.pop():
             self.close()
             message = f"{len(found)} answers to {count} questions"
-            raise PeerFailure(Failure.NONSENSE, "more answers than questions", message)
+            raise NoAnswer(Failure.NONSENSE, "more answers than questions", message)
         return found
 
 
@@ -209,6 +203,6 @@ def _mappings(line: bytes) -> Iterator[tuple[int, int, int, int]]:
         yield int(each.va, 16), int(each.pa, 16), each.size, int(each.flags, 16)
 
 
-def _nonsense(kind: str, line: bytes, why: str) -> PeerFailure:
+def _nonsense(kind: str, line: bytes, why: str) -> NoAnswer:
     text = line[:80].decode(errors="replace")
-    return PeerFailure(Failure.NONSENSE, kind, f"{text!r} is {kind}: {why}")
+    return NoAnswer(Failure.NONSENSE, kind, f"{text!r} is {kind}: {why}")

@@ -12,16 +12,10 @@ import msgspec
 import numpy as np
 
 from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, nothing_said
-from crosswalk.emu.targets.capabilities import (
-    Capability,
-    Failure,
-    Limits,
-    PeerFailure,
-    parse_claims,
-)
+from crosswalk.emu.targets.capabilities import Capability, parse_claims
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
 from crosswalk.emu.targets.validation import sane
-from crosswalk.emu.workers.command import Process
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
 from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -29,7 +23,7 @@ from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = ["Contained", "GiveUp", "Loaded"]
 
-GiveUp = Callable[[PeerFailure], NoReturn]
+GiveUp = Callable[[NoAnswer], NoReturn]
 """Says that the walker failed and ends the process: for where nothing can be raised."""
 
 _LENGTH = struct.Struct("<Q")
@@ -82,12 +76,12 @@ class Contained:
         self._process: Process | None = None
         try:
             greeting = self._start()
-        except PeerFailure as failure:
+        except NoAnswer as failure:
             raise BadInput(f"{name}: {failure}, when it is loaded") from failure
         self.claims = parse_claims(greeting.claims, name)
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what the walker says of each access; raises `PeerFailure`."""
+        """Return what the walker says of each access; raises `NoAnswer`."""
         question = pickle.dumps((memory, context, accesses))
         allowed = (len(accesses) + 2 * MAX_MAPPINGS) * _ROW
         try:
@@ -97,8 +91,8 @@ class Contained:
             return sane(_answers(reply, accesses), memory)
         except BadInput as error:
             kind = "can't be loaded once more"
-            raise PeerFailure(Failure.CRASH, kind, f"{kind}: {error}") from error
-        except PeerFailure:
+            raise NoAnswer(Failure.CRASH, kind, f"{kind}: {error}") from error
+        except NoAnswer:
             self.close()
             raise
 
@@ -154,7 +148,7 @@ def _serve(load: Callable[[GiveUp], Loaded]) -> None:
             told.write(_LENGTH.pack(len(data)) + data)
             told.flush()
 
-        def give_up(failure: PeerFailure) -> NoReturn:
+        def give_up(failure: NoAnswer) -> NoReturn:
             tell(_failed(failure))
             while True:
                 signal.pause()  # Whoever reads it kills this process.
@@ -169,19 +163,19 @@ def _serve(load: Callable[[GiveUp], Loaded]) -> None:
             question = pickle.loads(asked.read(_LENGTH.unpack(head)[0]))  # noqa: S301  # From our parent.
             try:
                 reply = _reply(walker.answer(*question))
-            except PeerFailure as failure:
+            except NoAnswer as failure:
                 reply = _failed(failure)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever it raises is a result.
                 reply = _failed(_raised(error))
             tell(reply)
 
 
-def _raised(error: BaseException) -> PeerFailure:
+def _raised(error: BaseException) -> NoAnswer:
     kind = f"raised {type(error).__name__}"
-    return PeerFailure(Failure.CRASH, kind, ": ".join([kind, *str(error).splitlines()[:1]]))
+    return NoAnswer(Failure.CRASH, kind, ": ".join([kind, *str(error).splitlines()[:1]]))
 
 
-def _failed(failure: PeerFailure) -> _Reply:
+def _failed(failure: NoAnswer) -> _Reply:
     return _Reply(failed=(failure.failure, failure.kind, str(failure)))
 
 
@@ -209,10 +203,10 @@ def _reply(answers: Answers) -> _Reply:
 def _answers(reply: _Reply, accesses: Accesses) -> Answers:
     """Return the answers that were sent; a walker may have written where it should not.
 
-    Raises the `PeerFailure` that was sent in their place.
+    Raises the `NoAnswer` that was sent in their place.
     """
     if reply.failed is not None:
-        raise PeerFailure(*reply.failed)
+        raise NoAnswer(*reply.failed)
     form = nothing_said(accesses)
     try:
         outcomes = _filled(form.outcomes, reply.outcomes)
@@ -245,6 +239,6 @@ def _as(columns: list[bytes], *types: type[np.generic]) -> list[np.ndarray]:
     return [np.frombuffer(column, kind) for column, kind in zip(columns, types, strict=True)]
 
 
-def _garbled(why: str) -> PeerFailure:
+def _garbled(why: str) -> NoAnswer:
     kind = "its process sent garbage"
-    return PeerFailure(Failure.NONSENSE, kind, f"{kind}: {why}")
+    return NoAnswer(Failure.NONSENSE, kind, f"{kind}: {why}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.targets.answers import Listed, Listing, Ranges
-from crosswalk.emu.targets.capabilities import Failure, PeerFailure
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.bulk import linear_addresses
 from crosswalk.walker.columns import Accesses, distinct
 from crosswalk.walker.context import PagingContext
@@ -141,7 +141,7 @@ def true_listing(memory: PhysicalMemory, context: PagingContext, ranges: Ranges)
 
 
 def ask(context: PagingContext, ranges: Ranges, lister: Lister) -> Listing:
-    """Return what a function lists for each range; raises `PeerFailure` as `gather`."""
+    """Return what a function lists for each range; raises `NoAnswer` as `gather`."""
     bounds = zip(ranges.first.tolist(), ranges.last.tolist(), strict=True)
     return gather(context, ranges, (lister(first, last + 1) for first, last in bounds))
 
@@ -151,7 +151,7 @@ def gather(
 ) -> Listing:
     """Return a walker's lists, one for each range, checked.
 
-    What doesn't touch the range that was asked for is left out. Raises `PeerFailure` for too
+    What doesn't touch the range that was asked for is left out. Raises `NoAnswer` for too
     many mappings, for what is no mapping, for one at an address that isn't canonical, and for
     two of one address.
     """
@@ -165,7 +165,7 @@ def gather(
             count += 1
             if count > MAX_MAPPINGS:
                 message = f"more than {MAX_MAPPINGS:,} mappings"
-                raise PeerFailure(Failure.FLOOD, "too many mappings", message)
+                raise NoAnswer(Failure.FLOOD, "too many mappings", message)
             row = _checked(context, mapping)
             if row[0] <= last and row[0] + row[2] > first:
                 mine.append(row)
@@ -173,7 +173,7 @@ def gather(
         for one, other in pairwise(mine):
             if one[0] + one[2] > other[0]:
                 message = f"two mappings of {other[0]:#x} in one list"
-                raise PeerFailure(Failure.NONSENSE, "two mappings of one address", message)
+                raise NoAnswer(Failure.NONSENSE, "two mappings of one address", message)
         rows += mine
         at += [number] * len(mine)
     table = np.array(rows, np.uint64).reshape(-1, 4)
@@ -192,12 +192,12 @@ def _checked(context: PagingContext, mapping: Sequence[Any]) -> tuple[int, int, 
         raise _no_mapping(f"the mapping of {va:#x} leads over the end of all addresses")
     if not context.canonical(va):
         message = f"a mapping of {va:#x}, which is not canonical"
-        raise PeerFailure(Failure.NONSENSE, "a mapping that is not canonical", message)
+        raise NoAnswer(Failure.NONSENSE, "a mapping that is not canonical", message)
     return va, pa, size, flags
 
 
-def _no_mapping(message: str) -> PeerFailure:
-    return PeerFailure(Failure.NONSENSE, "no mapping", message)
+def _no_mapping(message: str) -> NoAnswer:
+    return NoAnswer(Failure.NONSENSE, "no mapping", message)
 
 
 def look_up(listing: Listing, va: U64) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:

@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from crosswalk.emu.targets.answers import Answers, fill_row, nothing_said
-from crosswalk.emu.targets.capabilities import Capability, Failure, PeerFailure, parse_claims
+from crosswalk.emu.targets.capabilities import Capability, parse_claims
 from crosswalk.emu.targets.loaded import Loaded
 from crosswalk.emu.targets.mapping_lists import ask, ranges_of
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -34,7 +35,7 @@ class Function:
         self._function = function
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what it says of each access, or lists; raises what it raises, or `PeerFailure`."""
+        """Return what it says of each access, or lists; raises what it raises, or `NoAnswer`."""
         answers = nothing_said(accesses)
         if Capability.LEAVES in self.claims:
             ranges = ranges_of(memory, context, accesses)
@@ -116,6 +117,6 @@ def _check(said: Outcome) -> None:
         raise _nonsense(said)
 
 
-def _nonsense(said: Any) -> PeerFailure:
+def _nonsense(said: Any) -> NoAnswer:
     kind = "no physical address, None or outcome"
-    return PeerFailure(Failure.NONSENSE, kind, f"{said!r:.100} is {kind}")
+    return NoAnswer(Failure.NONSENSE, kind, f"{said!r:.100} is {kind}")

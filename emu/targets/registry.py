@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 from crosswalk.emu.targets.builtin import BUILTIN
-from crosswalk.emu.targets.capabilities import Capability, Limits, Peer, parse_claims
+from crosswalk.emu.targets.capabilities import Capability, Peer, parse_claims
 from crosswalk.emu.targets.clib import CLibrary
 from crosswalk.emu.targets.jsonl import JsonLines
 from crosswalk.emu.targets.loaded import Contained
 from crosswalk.emu.targets.python import load_python
 from crosswalk.emu.targets.volatility import Volatility
+from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput
 
 __all__ = ["KINDS", "open_peer", "parse_claims"]

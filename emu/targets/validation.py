@@ -3,7 +3,7 @@
 import numpy as np
 
 from crosswalk.emu.targets.answers import Answers
-from crosswalk.emu.targets.capabilities import Failure, PeerFailure
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
@@ -13,7 +13,7 @@ _PHYSICAL_BITS = np.uint64(52)
 
 
 def sane(answers: Answers, memory: PhysicalMemory) -> Answers:
-    """Return the answers; raises `PeerFailure` where they are nonsense.
+    """Return the answers; raises `NoAnswer` where they are nonsense.
 
     That is a physical address of more than 52 bits, and a changed word that is none of RAM's.
     """
@@ -34,4 +34,4 @@ def sane(answers: Answers, memory: PhysicalMemory) -> Answers:
 
 
 def _refuse(kind: str, address: int) -> None:
-    raise PeerFailure(Failure.NONSENSE, kind, f"{kind}: {address:#x}")
+    raise NoAnswer(Failure.NONSENSE, kind, f"{kind}: {address:#x}")

@@ -13,7 +13,7 @@ from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.findings.layout_case import case_layout, layout_case
 from crosswalk.emu.findings.signature import signature_of
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
-from crosswalk.emu.targets import Capability, Peer, PeerFailure
+from crosswalk.emu.targets import Capability, Peer
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.judge import Judged, judge
@@ -21,6 +21,7 @@ from crosswalk.emu.targets.python import Function
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.emu.testing.paths import ROOT, layout_of
 from crosswalk.emu.testing.referee import Referee
+from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -69,7 +70,7 @@ class Checker:
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
         try:
             answers = peer.answer(memory, context, accesses)
-        except PeerFailure as failure:
+        except NoAnswer as failure:
             raise WrongWalker(f"{peer.name} gave no answer: {failure}") from failure
         outcomes, unasked = self._referee.truth(memory, context, accesses)
         for judged in judge(peer.claims, answers, memory, context, accesses, outcomes):

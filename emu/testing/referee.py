@@ -6,9 +6,10 @@ from numpy.typing import NDArray
 from crosswalk.emu.check.compare import agreements, choose, spread
 from crosswalk.emu.check.crosscheck import compare_all, confirm
 from crosswalk.emu.probe import Stand
-from crosswalk.emu.targets import Capability, Limits, PeerFailure
+from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.loaded import Contained
+from crosswalk.emu.workers.sandbox import Limits, NoAnswer
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -43,7 +44,7 @@ class Referee:
             if self._emulator is None:
                 self._emulator = Contained("the emulator", lambda _: _Emulator(), _LIMITS)
             answers = self._emulator.answer(memory, context, accesses)
-        except PeerFailure as failure:
+        except NoAnswer as failure:
             raise EmulatorFailure(str(failure)) from failure
         return answers.outcomes, answers.silent
 

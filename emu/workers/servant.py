@@ -8,6 +8,7 @@ other: pickles on its standard input and output, each behind its length.
 import os
 import pickle
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -16,9 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from crosswalk.emu.fuzz.campaign.work import Lost
-from crosswalk.emu.fuzz.worker import death, start_worker
-from crosswalk.emu.workers.lifetime import die_with_parent
+from crosswalk.emu.workers.lifetime import ProcessEnded, death, die_with_parent
 from crosswalk.walker.errors import CrosswalkError
 
 __all__ = ["Servant"]
@@ -37,11 +36,11 @@ class Servant:
 
     def ask(
         self, function: Callable[[Question], Answer], question: Question, seconds: float
-    ) -> Answer | Lost:
-        """Return what the function makes of the question, or how the child was lost.
+    ) -> Answer:
+        """Return what the function makes of the question.
 
-        Raises the `CrosswalkError` that the function raises. It is found by its name, so it has
-        to be one of a module.
+        Raises `ProcessEnded` where the child ends or takes longer, and the `CrosswalkError` that
+        the function raises. That is found by its name, so it has to be one of a module.
         """
         if self._child is None:
             self._child = subprocess.Popen(  # noqa: S603  # Ourselves.
@@ -57,10 +56,10 @@ class Servant:
             (length,) = _LENGTH.unpack(self._read(self._child, _LENGTH.size, deadline))
             failed, value = pickle.loads(self._read(self._child, length, deadline))  # noqa: S301  # From our own child.
         except (BrokenPipeError, EOFError):
-            return Lost(death(self._child_ended()))
+            raise ProcessEnded(death(self._child_ended())) from None
         except TimeoutError:
             self.close()
-            return Lost("hang")
+            raise ProcessEnded("hang") from None
         if failed:
             raise value
         answer: Answer = value
@@ -95,7 +94,7 @@ class Servant:
 
 
 def _serve(parent: int) -> None:
-    start_worker()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Interrupts are the parent's, which ends it.
     die_with_parent(parent)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # What is printed is no answer.

@@ -12,6 +12,7 @@ from typing import Any
 from crosswalk.emu.fuzz.campaign.pools import TIME_LIMIT, Pool, Work, local_pool
 from crosswalk.emu.fuzz.campaign.version import fingerprint
 from crosswalk.emu.fuzz.campaign.work import Done, Lost, Task, work
+from crosswalk.emu.workers.lifetime import ProcessEnded
 from crosswalk.emu.workers.servant import Servant
 from crosswalk.walker.errors import BadInput, CrosswalkError
 
@@ -120,8 +121,9 @@ def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Done | Lost:
         _here.servant = Servant()
     done: Done | Lost = Lost("")
     for _ in range(2):
-        done = _here.servant.ask(done_by, task, limit)
-        if not isinstance(done, Lost):
+        try:
+            done = _here.servant.ask(done_by, task, limit)
             break
-        _here.servant.close()
+        except ProcessEnded as ended:
+            done = Lost(str(ended))
     return done

@@ -10,7 +10,7 @@ from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.coverage import draw_targets
 from crosswalk.emu.fuzz.generate import Base, base_of, generate, mutate
 from crosswalk.emu.load.builtin import booted_guest, names_guest
-from crosswalk.emu.targets import Limits
+from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source, open_contents, source_of
 

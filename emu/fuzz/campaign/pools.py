@@ -7,7 +7,8 @@ from typing import Protocol
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from crosswalk.emu.fuzz.campaign.work import Done, Lost, Task, work
-from crosswalk.emu.fuzz.worker import death, start_worker, stop
+from crosswalk.emu.fuzz.worker import start_worker, stop
+from crosswalk.emu.workers.lifetime import death
 
 __all__ = ["TIME_LIMIT", "Lost", "Pool", "Work", "local_pool"]
 

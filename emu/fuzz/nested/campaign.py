@@ -15,9 +15,10 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from crosswalk.emu.check.nested import NestedVerdict, check_nested
 from crosswalk.emu.findings.caseless import error_text
 from crosswalk.emu.fuzz.nested.pair import Pair, make_pair
-from crosswalk.emu.fuzz.worker import death, start_worker, stop
+from crosswalk.emu.fuzz.worker import start_worker, stop
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.emu.workers.lifetime import death
 from crosswalk.walker.access import Access
 
 __all__ = ["PairCrash", "PairResult", "dies", "pair_results", "try_pair"]

@@ -14,12 +14,12 @@ from crosswalk.emu.findings.composite_finding import CompositeFinding
 from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.findings.layout_case import case_layout
 from crosswalk.emu.findings.signature import Signature, lost_signature
-from crosswalk.emu.fuzz.worker import death, executor_of, start_worker, stop
+from crosswalk.emu.fuzz.worker import executor_of, start_worker, stop
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.sequences import Runner
 from crosswalk.emu.report.composite_case import CompositeCase
-from crosswalk.emu.targets import Limits
-from crosswalk.emu.targets.capabilities import Failure
+from crosswalk.emu.workers.lifetime import death
+from crosswalk.emu.workers.sandbox import Failure, Limits
 from crosswalk.walker.formats import Case
 from crosswalk.walker.tlb import Sequence
 

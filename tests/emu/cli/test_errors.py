@@ -1,9 +1,12 @@
 """What can't be done is said in one line, and nothing is on standard output."""
 
+import faulthandler
 import json
+import os
 
 import pytest
 
+from crosswalk.emu.cli.main import main
 from tests.walker.formats.conftest import Core, cpu_state, qemu_notes
 
 GOOD = {
@@ -169,3 +172,23 @@ def test_help_says_the_exit_statuses_and_is_no_error(run):
     for command in ("run", "walk", "frames", "translate", "check", "replay"):
         assert 0 == run(command, "--help").status
         assert command in ran.out
+
+
+def test_an_interrupt_is_exit_status_130(monkeypatch, capfd):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crosswalk.emu.cli.walk.chosen_source", interrupted)
+    assert 130 == main(["walk", "guest:4level"])
+    assert "crosswalk: interrupted\n" == capfd.readouterr().err
+
+
+def test_a_crash_of_the_emulator_names_the_command_that_shows_it(run, monkeypatch):
+    monkeypatch.setattr(
+        "crosswalk.emu.cli.check_pieces.Checker.check",
+        lambda *_: (faulthandler.disable(), os.abort()),
+    )
+    ran = run("check", "guest:4level")
+    assert 2 == ran.status
+    assert "SIGABRT" in ran.err
+    assert "reproduce: crosswalk check guest:4level" in ran.err

@@ -8,10 +8,11 @@ import pytest
 
 from crosswalk.emu.targets import jsonl
 from crosswalk.emu.targets.answers import Ranges
-from crosswalk.emu.targets.capabilities import Capability, Limits
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.jsonl import PROTOCOL
 from crosswalk.emu.targets.mapping_lists import MAX_LISTED, MAX_MAPPINGS
 from crosswalk.emu.targets.registry import KINDS
+from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext

@@ -2,7 +2,8 @@ import copy
 
 import pytest
 
-from crosswalk.emu.targets.capabilities import Capability, Failure, PeerFailure, parse_claims
+from crosswalk.emu.targets.capabilities import Capability, parse_claims
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.errors import BadInput
 
 
@@ -28,6 +29,6 @@ def test_what_can_not_be_claimed_is_bad_input(text, message):
 
 
 def test_a_failure_comes_back_whole_from_another_process():
-    failure = PeerFailure(Failure.FLOOD, "too much output", "more than 3 bytes")
+    failure = NoAnswer(Failure.FLOOD, "too much output", "more than 3 bytes")
     again = copy.copy(failure)  # By way of __reduce__, as a pickle goes.
     assert (failure.failure, failure.kind, str(failure)) == (again.failure, again.kind, str(again))

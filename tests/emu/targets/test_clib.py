@@ -1,7 +1,8 @@
 import pytest
 
-from crosswalk.emu.targets.capabilities import Capability, Failure, Limits, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import BadInput
@@ -38,7 +39,7 @@ def translates(folder, code):
 
 
 def failure(walker, limits=Limits(seconds=20)):  # noqa: B008  # Frozen.
-    with pytest.raises(PeerFailure) as caught:
+    with pytest.raises(NoAnswer) as caught:
         answers(walker, reads(PAGE), limits=limits)
     return caught.value
 

@@ -3,8 +3,9 @@ import sys
 
 import pytest
 
-from crosswalk.emu.targets.capabilities import Capability, Failure, Limits, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
@@ -38,7 +39,7 @@ def saying(folder, text, claims="faults"):
 
 
 def failure(walker, limits=Limits(seconds=20)):  # noqa: B008  # Frozen.
-    with pytest.raises(PeerFailure) as caught:
+    with pytest.raises(NoAnswer) as caught:
         answers(walker, reads(PAGE), limits=limits)
     return caught.value
 
@@ -123,7 +124,7 @@ if 'va' in question:
     tell({'outcome': 'page_fault'})
 """
     peer = open_peer(process(tmp_path, body))
-    with pytest.raises(PeerFailure):
+    with pytest.raises(NoAnswer):
         peer.answer(space().memory, context(), reads(PAGE))
     assert Kind.PAGE_FAULT == peer.answer(space().memory, context(), reads(0)).outcomes.kind[0]
     peer.close()

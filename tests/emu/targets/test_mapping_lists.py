@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.targets.answers import Ranges
-from crosswalk.emu.targets.capabilities import Failure, PeerFailure
 from crosswalk.emu.targets.mapping_lists import (
     MAX_LISTED,
     ask,
@@ -11,6 +10,7 @@ from crosswalk.emu.targets.mapping_lists import (
     ranges_of,
     true_listing,
 )
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.frames import count_mappings
 from tests.emu.soups import soup
 from tests.emu.targets.making import LARGE, PAGE, READ_ONLY, reads, space
@@ -134,7 +134,7 @@ def test_what_does_not_touch_the_range_asked_for_is_left_out():
     ids=lambda value: repr(value)[:40],
 )
 def test_nonsense_in_a_list_is_a_failure(mapping, kind):
-    with pytest.raises(PeerFailure) as caught:
+    with pytest.raises(NoAnswer) as caught:
         listed(mapping)
     assert (Failure.NONSENSE, kind) == (caught.value.failure, caught.value.kind)
 
@@ -148,7 +148,7 @@ def test_numbers_may_be_numpys():
     "other", [(PAGE, 0x9000, KIB4), (PAGE - MIB2 // 2, 0, MIB2)], ids=["twice", "overlapping"]
 )
 def test_two_mappings_of_one_address_are_nonsense(other):
-    with pytest.raises(PeerFailure) as caught:
+    with pytest.raises(NoAnswer) as caught:
         listed((PAGE, 0x9000, KIB4), other)
     assert "two mappings of one address" == caught.value.kind
 
@@ -158,7 +158,7 @@ def test_an_endless_list_is_a_flood():
         while True:
             yield (PAGE, 0x9000, KIB4)
 
-    with pytest.raises(PeerFailure) as caught:
+    with pytest.raises(NoAnswer) as caught:
         gather(context(), one_range(), [forever()])
     assert (Failure.FLOOD, "too many mappings") == (caught.value.failure, caught.value.kind)
 

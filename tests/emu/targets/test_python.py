@@ -1,7 +1,8 @@
 import pytest
 
-from crosswalk.emu.targets.capabilities import Capability, Failure, Limits, PeerFailure
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
@@ -19,7 +20,7 @@ def saying(folder, text):
 
 
 def failure(walker, limits=QUICK, claims=None):
-    with pytest.raises(PeerFailure) as caught:
+    with pytest.raises(NoAnswer) as caught:
         answers(walker, reads(PAGE), limits=limits, claims=claims)
     return caught.value
 
@@ -208,7 +209,7 @@ def f(memory, context, access):
 
     assert 1 == ask(reads(0)).outcomes.pa[0]
     assert 2 == ask(reads(0)).outcomes.pa[0]
-    with pytest.raises(PeerFailure):
+    with pytest.raises(NoAnswer):
         ask(reads(PAGE))
     assert 1 == ask(reads(0)).outcomes.pa[0]
     peer.close()
@@ -223,7 +224,7 @@ def f(memory, context, access): os._exit(1)
 """
     peer = open_peer(python_walker(tmp_path, body))
     for kind in ("ended with status 1", "can't be loaded once more"):
-        with pytest.raises(PeerFailure) as caught:
+        with pytest.raises(NoAnswer) as caught:
             peer.answer(space().memory, context(), reads(PAGE))
         assert kind == caught.value.kind
     peer.close()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from crosswalk.emu.targets.capabilities import Limits
 from crosswalk.emu.testing import referee
 from crosswalk.emu.testing.checking import Checker, WrongWalker, check_walker
 from crosswalk.emu.testing.paths import ROOT, Path, layout_of
 from crosswalk.emu.testing.referee import EmulatorFailure, Referee
 from crosswalk.emu.testing.strategies import layouts
+from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 
-from crosswalk.emu.cli.main import main
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
@@ -73,23 +72,3 @@ def test_nothing_is_printed_twice(capfd):
     sys.stdout.write("after")
     sys.stdout.flush()
     assert "before inside after" == capfd.readouterr().out
-
-
-def test_an_interrupt_is_exit_status_130(monkeypatch, capfd):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("crosswalk.emu.cli.walk.chosen_source", interrupted)
-    assert 130 == main(["walk", "guest:4level"])
-    assert "crosswalk: interrupted\n" == capfd.readouterr().err
-
-
-def test_a_crash_of_the_emulator_names_the_command_that_shows_it(run, monkeypatch):
-    monkeypatch.setattr(
-        "crosswalk.emu.cli.check_pieces.Checker.check",
-        lambda *_: (faulthandler.disable(), os.abort()),
-    )
-    ran = run("check", "guest:4level")
-    assert 2 == ran.status
-    assert "SIGABRT" in ran.err
-    assert "reproduce: crosswalk check guest:4level" in ran.err

@@ -10,19 +10,61 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from typing import NoReturn
 
-from crosswalk.emu.targets.capabilities import Failure, Limits, PeerFailure
+from crosswalk.walker.errors import CrosswalkError
 
-__all__ = ["Process"]
+__all__ = ["Failure", "Limits", "NoAnswer", "Process"]
 
 _CHUNK = 1 << 16
 _KEPT = 2048
 _NAP = 0.02
 _HIGH = 64  # Above the descriptors that a process is given.
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Failure(StrEnum):
+    """How a walker can fail to answer."""
+
+    CRASH = "crash"
+    HANG = "hang"
+    FLOOD = "flood"
+    NONSENSE = "nonsense"
+
+
+class NoAnswer(CrosswalkError):
+    """The walker under test gave no answer: it died, ran out of time or said what can't be.
+
+    `kind` says what happened in words that don't depend on addresses: failures of one kind are
+    one finding.
+    """
+
+    def __init__(self, failure: Failure, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.failure, self.kind = failure, kind
+        self._message = message
+
+    def __reduce__(self) -> tuple[type["NoAnswer"], tuple[Failure, str, str]]:
+        """Let it come back from the process that it was raised in."""
+        return type(self), (self.failure, self.kind, self._message)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a walker under test may use.
+
+    `seconds` of wall time for one question: an address space with its accesses; to load or to
+    start it has as much once more. `output` in bytes: what it may print, or answer beyond 256
+    bytes an access, for one question. `memory` in bytes: of address space, beyond what its
+    process begins with.
+    """
+
+    seconds: float = 10.0
+    output: int = 1 << 26
+    memory: int = 1 << 32
 
 
 class Process:
@@ -62,7 +104,7 @@ class Process:
     def talk(self, question: bytes, whole: Callable[[bytes], bool], allowed: int) -> bytes:
         """Return the answer to a question: bytes until `whole`, which is shown each new part.
 
-        `allowed` bytes are no flood. Raises `PeerFailure`, and has closed itself then.
+        `allowed` bytes are no flood. Raises `NoAnswer`, and has closed itself then.
         """
         try:
             return self._talk(question, whole, allowed)
@@ -88,7 +130,7 @@ class Process:
         deadline = time.monotonic() + self._limits.seconds
         if question and _read(self._told):
             message = "answers before it is asked"
-            raise PeerFailure(Failure.NONSENSE, message, message)
+            raise NoAnswer(Failure.NONSENSE, message, message)
         talk = _Talk(memoryview(question), whole)
         with DefaultSelector() as ready:
             ready.register(self._told, EVENT_READ, self._answered)
@@ -99,7 +141,7 @@ class Process:
                 events = ready.select(_NAP)
                 if time.monotonic() > deadline:
                     message = f"no answer in {self._limits.seconds:g} s"
-                    raise PeerFailure(Failure.HANG, "no answer in time", message)
+                    raise NoAnswer(Failure.HANG, "no answer in time", message)
                 for key, _ in events:
                     if not key.data(talk):
                         ready.unregister(key.fd)
@@ -113,7 +155,7 @@ class Process:
     def _bound(size: int, allowed: int) -> None:
         if size > allowed:
             message = f"more than {allowed:,} bytes"
-            raise PeerFailure(Failure.FLOOD, "too much output", message)
+            raise NoAnswer(Failure.FLOOD, "too much output", message)
 
     # What is done when a descriptor is ready: whether there may be more to do.
 
@@ -150,7 +192,7 @@ class Process:
                 self._how = f"died of {signal.Signals(ended.si_status).name}"
         return bool(self._how)
 
-    def _ended(self, deadline: float) -> PeerFailure:
+    def _ended(self, deadline: float) -> NoAnswer:
         """Return how it ended; it may have closed its output and go on for a while."""
         while not self._dead() and time.monotonic() < deadline:
             time.sleep(_NAP)
@@ -158,7 +200,7 @@ class Process:
             self._hear(part)
         how = self._how or "closed its output"
         last = self._last.decode(errors="replace").strip().splitlines()[-1:]
-        return PeerFailure(Failure.CRASH, how, ": ".join([how, *last]))
+        return NoAnswer(Failure.CRASH, how, ": ".join([how, *last]))
 
 
 @dataclass(slots=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.emu.targets.capabilities import Failure, Limits, PeerFailure
-from crosswalk.emu.workers.command import Process
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
 from tests.emu.targets.making import ROOT, alive
 
 QUICK = Limits(seconds=0.4, output=1 << 16)
@@ -34,7 +33,7 @@ def ran(code, limits=PATIENT):
 
 
 def failure(process, question=b"", allowed=1 << 16):
-    with pytest.raises(PeerFailure) as caught:
+    with pytest.raises(NoAnswer) as caught:
         process.talk(question, lines(1), allowed)
     return caught.value
 
@@ -190,8 +189,8 @@ def test_what_a_process_started_ends_with_it_when_it_hangs():
 
 ORPHANS = """
 import os, sys
-from crosswalk.emu.targets.capabilities import Limits
-from crosswalk.emu.workers.command import Process
+from crosswalk.emu.workers.sandbox import Limits
+from crosswalk.emu.workers.sandbox import Process
 
 command = [sys.executable, "-c", '''
 import os, subprocess, time
