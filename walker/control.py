@@ -9,8 +9,9 @@ vol. 2, "System-Control Registers".
 """
 
 from collections.abc import Mapping
-from enum import IntFlag, StrEnum
+from enum import StrEnum
 
+from crosswalk.walker.architecture import CR0, CR3, CR4, EFER
 from crosswalk.walker.errors import BadInput
 
 __all__ = ["ACCEPTED", "CR0", "CR3", "CR4", "EFER", "REFUSED", "Vendor", "refuse_unmodelled"]
@@ -21,44 +22,6 @@ class Vendor(StrEnum):
 
     INTEL = "intel"
     AMD = "amd"
-
-
-class CR0(IntFlag):
-    """Bits of CR0 that a translation depends on."""
-
-    PE = 1 << 0
-    WP = 1 << 16
-    PG = 1 << 31
-
-
-class CR3(IntFlag):
-    """Bits of CR3 beside the address, in IA-32e mode alone: elsewhere bits 63:32 are ignored."""
-
-    LAM_U57 = 1 << 61
-    LAM_U48 = 1 << 62
-
-
-class CR4(IntFlag):
-    """Bits of CR4 that a translation depends on."""
-
-    PSE = 1 << 4
-    PAE = 1 << 5
-    PGE = 1 << 7
-    LA57 = 1 << 12
-    SMEP = 1 << 20
-    SMAP = 1 << 21
-    PKE = 1 << 22
-    LASS = 1 << 27
-    LAM_SUP = 1 << 28
-
-
-class EFER(IntFlag):
-    """Bits of EFER that a translation depends on."""
-
-    LME = 1 << 8
-    LMA = 1 << 10
-    NXE = 1 << 11
-    UAIE = 1 << 20
 
 
 Bits = Mapping[int, tuple[str, str]]
@@ -148,8 +111,13 @@ def _objection(vendor: Vendor, register: str, bit: int) -> str:
 
 
 _MODELLED = {
-    name: {flag.bit_length() - 1: str(flag.name) for flag in flags}
-    for name, flags in (("CR0", CR0), ("CR3", CR3), ("CR4", CR4), ("EFER", EFER))
+    register: {
+        bit: flag.name
+        for flag in flags
+        for bit in [flag.bit_length() - 1]
+        if bit not in ACCEPTED.get(register, ()) and bit not in REFUSED.get(register, ())
+    }
+    for register, flags in (("CR0", CR0), ("CR3", CR3), ("CR4", CR4), ("EFER", EFER))
 }
 
 _ONLY = {

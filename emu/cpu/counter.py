@@ -10,8 +10,7 @@ import struct
 
 import unicorn
 
-from crosswalk.emu.cpu.engine import open_engine
-from crosswalk.emu.cpu.library import handle_of
+from crosswalk.emu.cpu.engine import handle_of, open_engine
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.walker.errors import CrosswalkError
 

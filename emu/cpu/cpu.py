@@ -1,6 +1,5 @@
-"""The CPU between two instructions: its state, read and changed as a whole."""
+"""The CPU between two instructions: its state, read, changed, and as ELF cores have it."""
 
-import ctypes
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,37 +8,28 @@ from dataclasses import dataclass
 import unicorn
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.library import LIBRARY, handle_of, translate
+from crosswalk.emu.cpu.engine import LIBRARY, MAXPHYADDR, SavedState, handle_of, translate
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.saved_context import SEGMENT_SIZE, find_places
+from crosswalk.emu.cpu.state_layout import GENERAL, NO_VECTOR, SEGMENT_BYTES, state_layout
+from crosswalk.walker.architecture import CR4, MSR, PAGE_BYTES
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.formats.corewriter import CoreState, SegmentState
 
-__all__ = ["GENERAL", "SEGMENTS", "Cpu", "Flag", "Guarded", "Segment"]
+__all__ = ["GENERAL", "SEGMENTS", "Cpu", "Guarded", "Segment", "core_state", "paging_context"]
 
-GENERAL = (
-    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
-)
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
 
-PAGE = 4096
 _SEGMENT = struct.Struct("<IxxxxQII")
 _RSP = GENERAL.index("rsp")
-_NONE = 0xFFFF_FFFF
 # What QEMU keeps beside the CPL in its word of modes (QEMU target/i386/cpu.h, HF_…).
 _CODE_32, _STACK_32, _CODE_64, _SHADOW, _CPL = 1 << 4, 1 << 5, 1 << 15, 1 << 3, 3
-_LA57 = 1 << 12
+_CONTROL = ("cr0", "cr2", "cr3", "cr4")
 _TOP = (1 << 64) - 1
 
 
 class Guarded(CrosswalkError):
     """The CPU's guard refuses an address that an event's delivery needs."""
-
-
-class Flag:
-    """Bits of RFLAGS (Intel SDM vol. 1, "EFLAGS Register")."""
-
-    TF, IF, DF, NT, RF, VM, AC = 1 << 8, 1 << 9, 1 << 10, 1 << 14, 1 << 16, 1 << 17, 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +46,7 @@ class Segment:
 
 
 class Cpu:
-    """The CPU of `engine`, with `ram`, from the view of whoever delivers its exceptions.
+    """The CPU of `engine`, with `ram`: what delivering an exception to it reads and changes.
 
     Registers are read and changed inside `with cpu.changed():` or after `cpu.load()`; a change
     takes effect at the end of the former. Memory is reached as the CPU itself would reach it.
@@ -69,16 +59,14 @@ class Cpu:
     def __init__(self, engine: unicorn.Uc, ram: Ram) -> None:
         self.engine = engine
         self._ram = ram
-        self._places = places = find_places()
+        self._layout = layout = state_layout()
         self.guard: Callable[[int, bool], None] | None = None
         self._handle = handle_of(engine)
-        self._context = engine.context_save()
-        self._pointer = ctypes.cast(self._context.context, ctypes.c_void_p)
-        address = self._pointer.value or 0
-        content = memoryview((ctypes.c_ubyte * places.size).from_address(address))
-        self._bytes = content.cast("B")
-        self._longs = self._bytes.cast("I")
-        self._quads = self._bytes.cast("Q")
+        self._saved = saved = SavedState(engine)
+        self._pointer = saved.pointer
+        self._bytes, self._longs, self._quads = saved.bytes, saved.longs, saved.quads
+        self._general = [layout.quads[name] for name in GENERAL]
+        self._rip, self._cr2 = layout.quads["rip"], layout.quads["cr2"]
 
     def load(self) -> None:
         """Take over the CPU's state."""
@@ -98,11 +86,11 @@ class Cpu:
     @property
     def rip(self) -> int:
         """The instruction pointer."""
-        return self._quads[self._places.rip // 8]
+        return self._quads[self._rip]
 
     @rip.setter
     def rip(self, value: int) -> None:
-        self._quads[self._places.rip // 8] = value
+        self._quads[self._rip] = value
 
     @property
     def rsp(self) -> int:
@@ -115,20 +103,20 @@ class Cpu:
 
     def general(self, number: int) -> int:
         """Return a general register, by its number in `GENERAL`."""
-        return self._quads[self._places.general // 8 + number]
+        return self._quads[self._general[number]]
 
     def set_general(self, number: int, value: int) -> None:
         """Set a general register, by its number in `GENERAL`."""
-        self._quads[self._places.general // 8 + number] = value
+        self._quads[self._general[number]] = value
 
     @property
     def cr2(self) -> int:
         """The address of the last page fault."""
-        return self._quads[self._places.cr2 // 8]
+        return self._quads[self._cr2]
 
     @cr2.setter
     def cr2(self, value: int) -> None:
-        self._quads[self._places.cr2 // 8] = value
+        self._quads[self._cr2] = value
 
     @property
     def rflags(self) -> int:
@@ -143,17 +131,17 @@ class Cpu:
     @property
     def error_code(self) -> int:
         """The error code of the exception raised."""
-        return self._longs[self._places.error_code // 4]
+        return self._longs[self._layout.error_code]
 
     @property
     def software(self) -> bool:
         """Whether the exception raised was an INT n, INT3 or INTO."""
-        return bool(self._longs[self._places.software // 4])
+        return bool(self._longs[self._layout.software])
 
     @property
     def pkru(self) -> int:
         """The protection key rights of user pages."""
-        return self._longs[self._places.pkru // 4]
+        return self._longs[self._layout.pkru]
 
     @property
     def cpl(self) -> int:
@@ -162,24 +150,24 @@ class Cpu:
 
     def forget_exception(self) -> None:
         """Make the CPU take the next exception as the first one."""
-        self._longs[self._places.vector // 4] = _NONE
-        self._longs[self._places.software // 4] = 0
+        self._longs[self._layout.vector] = NO_VECTOR
+        self._longs[self._layout.software] = 0
 
     def segment(self, name: str) -> Segment:
         """Return a segment or table register, by its name in `SEGMENTS`."""
-        at = self._places.segments + SEGMENT_SIZE * SEGMENTS.index(name)
+        at = self._layout.segments + SEGMENT_BYTES * SEGMENTS.index(name)
         return Segment(*_SEGMENT.unpack_from(self._bytes, at))
 
     def set_segment(self, name: str, value: Segment) -> None:
         """Set a segment or table register, with none of the checks that an instruction makes."""
-        at = self._places.segments + SEGMENT_SIZE * SEGMENTS.index(name)
+        at = self._layout.segments + SEGMENT_BYTES * SEGMENTS.index(name)
         _SEGMENT.pack_into(self._bytes, at, value.selector, value.base, value.limit, value.flags)
 
     def enter(self, code: Segment, cpl: int) -> None:
         """Go to a 64-bit code segment at a privilege level."""
         self.set_segment("cs", code)
         kept = self._mode & ~(_CPL | _CODE_32 | _STACK_32 | _SHADOW)
-        self._longs[self._places.mode // 4] = kept | _CODE_64 | cpl
+        self._longs[self._layout.mode] = kept | _CODE_64 | cpl
 
     def snapshot(self) -> bytes:
         """Return the state as it was taken over or changed."""
@@ -205,7 +193,7 @@ class Cpu:
             pa = self._translate(at, write=False)
             if pa is None:
                 return None
-            part = min(size - len(found), PAGE - at % PAGE)
+            part = min(size - len(found), PAGE_BYTES - at % PAGE_BYTES)
             found += self._ram.read(pa, part) if self._is_ram(pa) else b"\xff" * part
         return found
 
@@ -226,7 +214,7 @@ class Cpu:
 
     def canonical(self, va: int) -> bool:
         """Return whether `va` is canonical under the guest's paging."""
-        width = 57 if self.engine.reg_read(x86.UC_X86_REG_CR4) & _LA57 else 48
+        width = 57 if self.engine.reg_read(x86.UC_X86_REG_CR4) & CR4.LA57 else 48
         return va >> (width - 1) in (0, (1 << (65 - width)) - 1)
 
     def _is_ram(self, pa: int) -> bool:
@@ -234,4 +222,35 @@ class Cpu:
 
     @property
     def _mode(self) -> int:
-        return self._longs[self._places.mode // 4]
+        return self._longs[self._layout.mode]
+
+
+def core_state(cpu: Cpu) -> CoreState:
+    """Return the state of `cpu` between two instructions."""
+    cpu.load()
+    segments = {name: cpu.segment(name) for name in SEGMENTS}
+    read = cpu.engine.reg_read
+    return CoreState(
+        registers={name: cpu.general(number) for number, name in enumerate(GENERAL)}
+        | {"rip": cpu.rip, "rflags": cpu.rflags},
+        segments={
+            name: SegmentState(each.selector, each.limit, each.flags, each.base)
+            for name, each in segments.items()
+        },
+        control={name: read(getattr(x86, f"UC_X86_REG_{name.upper()}")) for name in _CONTROL},
+        kernel_gs_base=cpu.engine.reg_read(x86.UC_X86_REG_MSR, MSR.KERNEL_GS_BASE),
+    )
+
+
+def paging_context(cpu: Cpu) -> PagingContext:
+    """Return the control state; `BadInput` where `cpu` isn't in 4- or 5-level paging."""
+    cpu.load()
+    read = cpu.engine.reg_read
+    return PagingContext(
+        cr0=read(x86.UC_X86_REG_CR0),
+        cr3=read(x86.UC_X86_REG_CR3),
+        cr4=read(x86.UC_X86_REG_CR4),
+        efer=read(x86.UC_X86_REG_MSR, MSR.EFER),
+        pkru=cpu.pkru,
+        maxphyaddr=MAXPHYADDR,
+    )

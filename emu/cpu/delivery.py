@@ -11,8 +11,9 @@ Condition", for RF in the flags saved.
 from dataclasses import dataclass
 from enum import Enum
 
-from crosswalk.emu.cpu.cpu import Cpu, Flag, Guarded, Segment
+from crosswalk.emu.cpu.cpu import Cpu, Guarded, Segment
 from crosswalk.emu.cpu.descriptors import GATE_SIZE, CodeSegment, Gate, code_segment, parse_gate
+from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.errors import CrosswalkError
 
 __all__ = ["Event", "Kind", "TripleFault", "deliver", "mnemonic", "raised", "vector_name"]
@@ -172,9 +173,9 @@ def _enter(cpu: Cpu, event: Event, rflags: int) -> None:
     elif new_cpl < cpl:
         top = _from_tss(cpu, _TSS_RSP0 + 8 * new_cpl, external)
     is_fault = event.kind is Kind.EXCEPTION and event.vector not in _TRAPS_AND_ABORTS
-    saved = rflags | Flag.RF if is_fault else rflags
+    saved = rflags | RFlags.RF if is_fault else rflags
     if event.kind is Kind.SOFTWARE:
-        saved &= ~Flag.RF  # Unicorn keeps what IRET loaded to the end of a block.
+        saved &= ~RFlags.RF  # Unicorn keeps what IRET loaded to the end of a block.
     frame = [stack.selector, rsp, saved, code.selector, rip]
     if event.kind is Kind.EXCEPTION and event.vector in _WITH_ERROR_CODE:
         frame.append(event.error_code)
@@ -189,8 +190,8 @@ def _enter(cpu: Cpu, event: Event, rflags: int) -> None:
     cpu.enter(Segment(selector, segment.base, segment.limit, segment.flags), new_cpl)
     cpu.rip = gate.offset
     cpu.store()
-    cleared = Flag.TF | Flag.NT | Flag.RF | Flag.VM
-    cpu.rflags = rflags & ~(cleared | Flag.IF if gate.masks_interrupts else cleared)
+    cleared = RFlags.TF | RFlags.NT | RFlags.RF | RFlags.VM
+    cpu.rflags = rflags & ~(cleared | RFlags.IF if gate.masks_interrupts else cleared)
 
 
 def _gate(cpu: Cpu, event: Event, cpl: int, external: int) -> Gate:

@@ -1,21 +1,60 @@
-"""Unicorn engines of the one CPU model that enforces all of paging."""
+"""Unicorn engines, and what its Python binding lacks, refuses, or makes slow.
+
+Engines are of the one CPU model that enforces all of paging. The default model accepts SMAP and
+PKE in CR4 and doesn't enforce them; this one has SMEP, SMAP, protection keys for user pages, LA57
+and 1-GiB pages, and means it.
+"""
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import unicorn
-from unicorn import x86_const
+from unicorn import UC_CTL_IO_WRITE, UC_CTL_TLB_FLUSH, UC_HOOK_INTR, UcError
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
 
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.walker.architecture import MSR
 from crosswalk.walker.errors import BadInput
 
-__all__ = ["MAXPHYADDR", "MODEL", "MODES", "attach", "open_engine"]
+__all__ = [
+    "LIBRARY",
+    "MAXPHYADDR",
+    "MODEL",
+    "CpuState",
+    "Engine",
+    "SavedState",
+    "attach",
+    "handle_of",
+    "hook_instruction",
+    "open_engine",
+    "translate",
+]
 
-MODES = {16: unicorn.UC_MODE_16, 32: unicorn.UC_MODE_32, 64: unicorn.UC_MODE_64}
-
-# Unicorn 2.1.4 has this many physical address bits whatever the model says.
 MAXPHYADDR = 40
+"""Unicorn 2.1.4 has this many physical address bits whatever the model says."""
 
-# The default model accepts SMAP and PKE in CR4 and doesn't enforce them; this one has SMEP, SMAP,
-# protection keys for user pages, LA57 and 1-GiB pages, and means it.
-MODEL = x86_const.UC_CPU_X86_ICELAKE_SERVER
+MODEL = x86.UC_CPU_X86_ICELAKE_SERVER
+
+# Loaded once more, so that calls skip the checks which the binding's own handle to it makes.
+LIBRARY = ctypes.CDLL(uclib._name)  # noqa: SLF001
+
+_MODES = {16: unicorn.UC_MODE_16, 32: unicorn.UC_MODE_32, 64: unicorn.UC_MODE_64}
+_U64 = ctypes.c_uint64
+_ON_INSTRUCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_ON_EXCEPTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+_ON_ACCESS = ctypes.CFUNCTYPE(
+    ctypes.c_bool,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+)
+_FLUSH_TLB = ctypes.c_int(UC_CTL_IO_WRITE << 30 | UC_CTL_TLB_FLUSH)
 
 
 def open_engine(*rams: Ram, bits: int = 64, model: int = MODEL) -> unicorn.Uc:
@@ -23,11 +62,11 @@ def open_engine(*rams: Ram, bits: int = 64, model: int = MODEL) -> unicorn.Uc:
 
     `model` is one of Unicorn's `UC_CPU_X86_…`. In an engine opened with 16 or 32 bits the API
     reads and writes 32-bit registers only, also when the guest has gone to long mode: see
-    `crosswalk.emu.cpu.registers`. The engine must not outlive its RAM.
+    `crosswalk.emu.cpu.state_layout.read_registers`. The engine must not outlive its RAM.
 
     Raises `BadInput` where two RAMs overlap.
     """
-    engine = unicorn.Uc(unicorn.UC_ARCH_X86, MODES[bits])
+    engine = unicorn.Uc(unicorn.UC_ARCH_X86, _MODES[bits])
     engine.ctl_set_cpu_model(model)
     for ram in rams:
         attach(engine, ram)
@@ -41,7 +80,157 @@ def attach(engine: unicorn.Uc, ram: Ram, permissions: int = unicorn.UC_PROT_ALL)
     """
     try:
         engine.mem_map_ptr(ram.start, ram.size, permissions, ram.pointer)
-    except unicorn.UcError as error:
+    except UcError as error:
         raise BadInput(
             f"no room for RAM of {ram.size:#x} bytes at {ram.start:#x}: {error}"
         ) from error
+
+
+def handle_of(engine: unicorn.Uc) -> ctypes.c_void_p:
+    """Return the raw handle of an engine, which the binding doesn't offer."""
+    return ctypes.cast(engine._uch, ctypes.c_void_p)  # noqa: SLF001
+
+
+def hook_instruction(engine: unicorn.Uc, instruction: int, called: Callable[[], None]) -> object:
+    """Have `called` instead of each RDTSC or RDTSCP, which the binding refuses to hook.
+
+    `instruction` is one of Unicorn's `UC_X86_INS_…`. Returns what has to be kept alive as long
+    as the engine runs. `called` must not raise.
+    """
+
+    def replace(_engine: Any, _data: Any) -> int:
+        called()
+        return 1  # Not to be executed.
+
+    callback = _ON_INSTRUCTION(replace)
+    _add_hook(engine, unicorn.UC_HOOK_INSN, callback, (1, 0), ctypes.c_int(instruction))
+    return callback
+
+
+def _add_hook(
+    engine: unicorn.Uc, kinds: int, callback: object, span: tuple[int, int], *more: object
+) -> None:
+    """Add a hook as the binding does, but at a third of its cost a call."""
+    hook = ctypes.c_size_t()
+    error = LIBRARY.uc_hook_add(
+        handle_of(engine),
+        ctypes.byref(hook),
+        kinds,
+        callback,
+        None,
+        _U64(span[0]),
+        _U64(span[1]),
+        *more,
+    )
+    if error:
+        raise UcError(error)
+
+
+def translate(engine: unicorn.Uc, va: int, *, write: bool) -> int | None:
+    """Return the physical address of `va` as the CPU finds it now, or None where it faults.
+
+    The CPU walks, at its current privilege level: it sets A, and D for a write, and answers
+    from its TLB.
+    """
+    pa = _U64()
+    kind = unicorn.UC_PROT_WRITE if write else unicorn.UC_PROT_READ
+    error = LIBRARY.uc_vmem_translate(
+        handle_of(engine), _U64(va), ctypes.c_uint32(kind), ctypes.byref(pa)
+    )
+    return None if error else pa.value
+
+
+class CpuState:
+    """A CPU's state in memory, read and changed in place.
+
+    `bytes`, `longs` and `quads` show the same memory as uint8, uint32 and uint64; what lies
+    where, `crosswalk.emu.cpu.state_layout` finds out.
+    """
+
+    def __init__(self, address: int, size: int) -> None:
+        content = memoryview((ctypes.c_ubyte * size).from_address(address))
+        self.bytes = content.cast("B")
+        self.quads = self.bytes.cast("Q")
+        self.longs = self.bytes.cast("I")
+
+
+class SavedState(CpuState):
+    """A copy of an engine's CPU state, as it is when this is made."""
+
+    def __init__(self, engine: unicorn.Uc) -> None:
+        self._context = engine.context_save()
+        self.pointer = ctypes.cast(self._context.context, ctypes.c_void_p)
+        super().__init__(self.pointer.value or 0, self._context.size)
+
+
+class Engine:
+    """An engine for 64- or 32-bit code, of a CPU `model`; the calls that a probe makes by millions.
+
+    The binding's own cost several times the work that they do.
+    """
+
+    def __init__(self, *, bits: int = 64, model: int = MODEL) -> None:
+        self.uc = open_engine(bits=bits, model=model)
+        self._handle = handle_of(self.uc)
+        self._callbacks: list[object] = []
+
+    @property
+    def address(self) -> int:
+        """The host address that the handle points to: the engine's own state is behind it."""
+        return self._handle.value or 0
+
+    def control(self, *, cr0: int, cr3: int, cr4: int, efer: int) -> None:
+        """Set the control registers; the mode of the engine's code is the same before and after."""
+        self.uc.reg_write(x86.UC_X86_REG_CR4, cr4)
+        self.uc.reg_write(x86.UC_X86_REG_MSR, (MSR.EFER, efer))
+        self.uc.reg_write(x86.UC_X86_REG_CR0, cr0)
+        self.uc.reg_write(x86.UC_X86_REG_CR3, cr3)
+
+    def run(self, start: int, until: int) -> int:
+        """Run from `start` until `until` or an exception, and return Unicorn's error number."""
+        return int(LIBRARY.uc_emu_start(self._handle, _U64(start), _U64(until), _U64(0), _U64(0)))
+
+    def hook_exceptions(self, called: Callable[[object, int, object], None]) -> None:
+        """Have `called` with (engine, vector, nothing) at each exception.
+
+        The guest goes on from the state that the call leaves it in.
+        """
+        self._hook(UC_HOOK_INTR, _ON_EXCEPTION(called), (1, 0))
+
+    def hook_memory(
+        self,
+        kinds: int,
+        called: Callable[[object, int, int, int, int, object], bool],
+        span: tuple[int, int] = (1, 0),
+    ) -> None:
+        """Have `called` with (engine, event, physical address, size, value, nothing).
+
+        At each event of these kinds (`UC_HOOK_MEM_…`) in the physical range [first, last] `span`,
+        before it is done; anywhere if none is given. What it returns says whether an access to
+        where nothing is goes on.
+        """
+        self._hook(kinds, _ON_ACCESS(called), span)
+
+    def _hook(self, kinds: int, callback: object, span: tuple[int, int]) -> None:
+        _add_hook(self.uc, kinds, callback, span)
+        self._callbacks.append(callback)
+
+    def flush_tlb(self) -> None:
+        """Empty the TLB."""
+        LIBRARY.uc_ctl(self._handle, _FLUSH_TLB)
+
+    def exchange(self, saved: SavedState) -> tuple[Callable[[], int], Callable[[], int]]:
+        """Return two functions without arguments that do `save(saved)` and `restore(saved)`."""
+        given = (self._handle, saved.pointer)
+        return (
+            functools.partial(LIBRARY.uc_context_save, *given),
+            functools.partial(LIBRARY.uc_context_restore, *given),
+        )
+
+    def restore(self, saved: SavedState) -> None:
+        """Take the CPU's state from `saved`; memory and TLB stay as they are."""
+        LIBRARY.uc_context_restore(self._handle, saved.pointer)
+
+    def save(self, saved: SavedState) -> None:
+        """Put the CPU's state into `saved`."""
+        LIBRARY.uc_context_save(self._handle, saved.pointer)

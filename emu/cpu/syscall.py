@@ -5,7 +5,8 @@ Source: Intel SDM vol. 2B, "SYSCALL—Fast System Call".
 
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.cpu import GENERAL, Cpu, Flag, Segment
+from crosswalk.emu.cpu.cpu import GENERAL, Cpu, Segment
+from crosswalk.walker.architecture import RFlags
 
 __all__ = ["SYSCALL_LENGTH", "enter_system_call", "system_calls_enabled"]
 
@@ -36,10 +37,10 @@ def enter_system_call(cpu: Cpu) -> None:
     cpu.load()
     rflags = cpu.rflags
     cpu.set_general(_RCX, cpu.rip + SYSCALL_LENGTH)
-    cpu.set_general(_R11, rflags & ~Flag.RF)
+    cpu.set_general(_R11, rflags & ~RFlags.RF)
     selector = star >> 32 & 0xFFFC
     cpu.enter(Segment(selector, 0, _LIMIT, _CODE), 0)
     cpu.set_segment("ss", Segment(selector + 8, 0, _LIMIT, _STACK))
     cpu.rip = target - SYSCALL_LENGTH
     cpu.store()
-    cpu.rflags = rflags & ~(mask | Flag.RF) | 2
+    cpu.rflags = rflags & ~(mask | RFlags.RF) | 2

@@ -6,15 +6,16 @@ import capstone
 import unicorn
 from unicorn import x86_const
 
-from crosswalk.emu.cpu.cpu import Cpu, Flag
+from crosswalk.emu.cpu.cpu import Cpu
 from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised, vector_name
 from crosswalk.emu.cpu.engine import MAXPHYADDR, open_engine
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.registers import read_registers
+from crosswalk.emu.cpu.state_layout import read_registers
 from crosswalk.guest.errors import GuestError
 from crosswalk.guest.image import Code, GuestImage
 from crosswalk.guest.status import Status, Taken, describe_state, parse_status
 from crosswalk.guest.traps import check_taken
+from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory, Segments
@@ -205,7 +206,7 @@ def _check_exceptions(image: GuestImage, status: Status, watch: _Watch) -> None:
 
 def _bare(taken: Taken) -> Taken:
     """Return what both the handler and the processor know: not RF, which is set on the way."""
-    return replace(taken, rflags=taken.rflags & ~Flag.RF, top=0)
+    return replace(taken, rflags=taken.rflags & ~RFlags.RF, top=0)
 
 
 def _code_at(image: GuestImage, ram: Ram, va: int) -> bytes:

@@ -10,11 +10,10 @@ import unicorn
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.counter import instructions_begun
-from crosswalk.emu.cpu.cpu import Cpu, Flag, Guarded
+from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
-from crosswalk.emu.cpu.engine import MODEL, open_engine
-from crosswalk.emu.cpu.library import hook_instruction
+from crosswalk.emu.cpu.engine import MODEL, hook_instruction, open_engine
 from crosswalk.emu.cpu.loads import Cr3Loads
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
@@ -34,6 +33,7 @@ from crosswalk.emu.pc.devices import (
     Uart,
     line_vector,
 )
+from crosswalk.walker.architecture import RFlags
 
 __all__ = ["Ended", "Machine", "Noted", "Stop"]
 
@@ -279,7 +279,7 @@ class Machine:
             vector = line_vector(*self._pics, _TIMER_IRQ)
             self._clock.wait()
             self._quiet += 1
-        if vector is None or not self.cpu.rflags & Flag.IF:
+        if vector is None or not self.cpu.rflags & RFlags.IF:
             self._end(Ended(Stop.HALTED))
         elif idle_ticks is not None and self._quiet > idle_ticks:
             self._end(Ended(Stop.IDLE))

@@ -1,6 +1,6 @@
 """Real accesses by guest code in an emulated CPU, and what became of each."""
 
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.modes import Prober
 from crosswalk.emu.probe.prober_cache import Stand
 from crosswalk.emu.probe.reading import mapped

@@ -15,8 +15,9 @@ from unicorn import (
 )
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.fault_state import context_layout
-from crosswalk.emu.probe.engine import Engine, ProbeError, Saved
+from crosswalk.emu.cpu.engine import Engine, SavedState
+from crosswalk.emu.cpu.state_layout import state_layout
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.lending import Lending
 from crosswalk.emu.probe.routines import (
     DONE,
@@ -75,12 +76,12 @@ class Rig:
 
     def __init__(self, space: Space, own: tuple[int, int], *, fetch: bool) -> None:
         self._engine = Engine()
-        self._layout = context_layout()
+        self._layout = state_layout()
         space.map_into(self._engine.uc, own=own, fetch=fetch)
-        self._reset = Saved(self._engine)
-        self._first: dict[tuple[int, bool], Saved] = {}
-        self._states: dict[tuple[int, ...], Saved] = {}
-        self._after = Saved(self._engine)
+        self._reset = SavedState(self._engine.uc)
+        self._first: dict[tuple[int, bool], SavedState] = {}
+        self._states: dict[tuple[int, ...], SavedState] = {}
+        self._after = SavedState(self._engine.uc)
         self._arena: Arena
         self._lending: Lending
         self._control: tuple[int, int, int]
@@ -109,27 +110,27 @@ class Rig:
         state = self._state(lent, cpl, ac=ac)
         quads = state.quads
         code = self._code(lent, cpl)
-        quads[at.rax >> 3] = stored
-        quads[at.rbx >> 3] = va
-        quads[at.rcx >> 3] = va & ~15
-        quads[at.rbp >> 3] = code + LANDED
+        quads[at.quads["rax"]] = stored
+        quads[at.quads["rbx"]] = va
+        quads[at.quads["rcx"]] = va & ~15
+        quads[at.quads["rbp"]] = code + LANDED
         engine = self._engine
         engine.restore(state)
         engine.flush_tlb()
         error = engine.run(code + START[kind], code + DONE)
         engine.save(self._after)
         quads, longs = self._after.quads, self._after.longs
-        rip = quads[at.rip >> 3]
+        rip = quads[at.quads["rip"]]
         return Run(
             error,
-            rip == code + DONE and quads[at.rdi >> 3] == MARK,
-            longs[at.vector >> 2],
-            longs[at.error_code >> 2],
-            quads[at.cr2 >> 3],
+            rip == code + DONE and quads[at.quads["rdi"]] == MARK,
+            longs[at.vector],
+            longs[at.error_code],
+            quads[at.quads["cr2"]],
             rip,
-            quads[at.rax >> 3],
-            quads[at.rdx >> 3],
-            quads[at.rsi >> 3],
+            quads[at.quads["rax"]],
+            quads[at.quads["rdx"]],
+            quads[at.quads["rsi"]],
         )
 
     def faulted_at(self, va: int, kind: AccessType, cpl: int, lent: int) -> int:
@@ -139,7 +140,7 @@ class Rig:
     def _code(self, lent: int, cpl: int) -> int:
         return self._arena.lent[lent].view(cpl).code
 
-    def _state(self, number: int, cpl: int, *, ac: bool) -> Saved:
+    def _state(self, number: int, cpl: int, *, ac: bool) -> SavedState:
         """Return the state before an access, and have this slot lent.
 
         A state is made once for all address spaces that it serves: what decides are the control
@@ -157,12 +158,12 @@ class Rig:
             self._engine.restore(self._first[cpl, ac])
             cr0, cr4, efer = self._control
             self._engine.control(cr0=cr0, cr3=self._arena.lent[number].cr3, cr4=cr4, efer=efer)
-            state = self._states[key] = Saved(self._engine)
-        state.quads[self._layout.cr3 >> 3] = self._arena.lent[number].cr3
-        state.longs[self._layout.pkru >> 2] = self._pkru
+            state = self._states[key] = SavedState(self._engine.uc)
+        state.quads[self._layout.quads["cr3"]] = self._arena.lent[number].cr3
+        state.longs[self._layout.pkru] = self._pkru
         return state
 
-    def _prepare(self, cpl: int, *, ac: bool) -> Saved:
+    def _prepare(self, cpl: int, *, ac: bool) -> SavedState:
         """Return a state in which code of this privilege runs, reached as a guest reaches it."""
         lent = self._arena.lent[IN_PLACE]  # In a copy of the root, which is there in any case.
         engine, uc = self._engine, self._engine.uc
@@ -185,8 +186,8 @@ class Rig:
         for name in ("RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "RBP", "RSP"):
             uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0)
         uc.reg_write(x86.UC_X86_REG_CR2, _NO_CR2)
-        saved = Saved(engine)
-        if saved.longs[self._layout.vector >> 2] != NO_VECTOR:
+        saved = SavedState(engine.uc)
+        if saved.longs[self._layout.vector] != NO_VECTOR:
             raise ProbeError("the probe raised an exception before its first access")
         return saved
 

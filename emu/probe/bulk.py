@@ -17,11 +17,10 @@ from unicorn import (
     UC_MEM_FETCH_UNMAPPED,
 )
 
-from crosswalk.emu.cpu.live_state import live_state
-from crosswalk.emu.cpu.registers import register_offsets
+from crosswalk.emu.cpu.engine import SavedState
+from crosswalk.emu.cpu.state_layout import live_state
 from crosswalk.emu.probe.access_engine import NO_VECTOR, TRANSLATED, Rig
 from crosswalk.emu.probe.collect import NOTE_WORDS, REACHED, collect, expected
-from crosswalk.emu.probe.engine import Saved
 from crosswalk.emu.probe.job import Found, Job, runs_of
 from crosswalk.emu.probe.loops import (
     ACCESS,
@@ -60,9 +59,9 @@ class BulkRig(Rig):
         self._space = space
         # For each frame of the space, where the window shows it, in words.
         self._shown = np.zeros(len(space.words) >> 9, np.int64)
-        self._now = Saved(self._engine)
+        self._now = SavedState(self._engine.uc)
         self._live = live_state(self._engine)
-        self._register = {name: at >> 3 for name, at in register_offsets().items()}
+        self._register = self._layout.quads
         # Of each fault, and of what else is noted: R15, RIP, vector, error code, address.
         self._notes = array("Q")
         self._missed = _NOTHING
@@ -190,7 +189,7 @@ class BulkRig(Rig):
     def _prepare_run(self, job: Job, first: int, count: int) -> None:
         """Do what else is to be done before a run."""
 
-    def _go(self, state: Saved, loops: int, kind: AccessType, count: int) -> bool:
+    def _go(self, state: SavedState, loops: int, kind: AccessType, count: int) -> bool:
         """Run a loop to its end, and return whether it got there; the state is in `_now`."""
         del self._notes[:]
         self._missed = _NOTHING
@@ -228,7 +227,7 @@ class BulkRig(Rig):
         note, notes = self._notes.extend, self._notes
         layout, register = self._layout, self._register
         r15, rip, cr2 = register["r15"], register["rip"], register["cr2"]
-        error_code, vector_at = layout.error_code >> 2, layout.vector >> 2
+        error_code, vector_at = layout.error_code, layout.vector
         state = self._now if self._live is None else self._live
         quads, longs = state.quads, state.longs
 
@@ -263,6 +262,6 @@ class BulkRig(Rig):
 
     def _go_on(self) -> None:
         """Turn the state saved last into one that goes on at FIX, and take it."""
-        self._now.longs[self._layout.vector >> 2] = NO_VECTOR
+        self._now.longs[self._layout.vector] = NO_VECTOR
         self._now.quads[self._register["rip"]] = self._fix
         self._engine.restore(self._now)

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
 from crosswalk.emu.probe.job import Found, Job
 from crosswalk.emu.probe.page_marker import SLOT, byte_of, signatures
 from crosswalk.walker.access import AccessType
+from crosswalk.walker.architecture import Vector
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.memory import FRAME, U64
 
@@ -36,8 +36,8 @@ def collect(job: Job, outs: U64, notes: U64, faulted_at: U64) -> Found:
 
     row = notes[:, 0].astype(np.intp)
     vector, code, address = notes[:, 2], notes[:, 3], notes[:, 4]
-    paging = vector == PAGE_FAULT
-    right = paging | ((vector == GENERAL_PROTECTION) & (code == 0))
+    paging = vector == Vector.PF
+    right = paging | ((vector == Vector.GP) & (code == 0))
     right &= notes[:, 1] == faulted_at[row]
     # To be seen is not enough: it has to have been completed, too.
     other = outs[row, 0] != 0

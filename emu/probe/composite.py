@@ -13,7 +13,7 @@ from crosswalk.emu.probe.access_engine import Run
 from crosswalk.emu.probe.composite_engine import Mover, answer_of
 from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
 from crosswalk.emu.probe.control import Control
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import SLOT, decode, signature
 from crosswalk.emu.probe.paths import NO_PAGE
 from crosswalk.emu.probe.scope import Lacking, lacking_composites, refuse

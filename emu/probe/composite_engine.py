@@ -3,15 +3,14 @@
 from unicorn import UC_ERR_EXCEPTION, UC_ERR_OK
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
-from crosswalk.emu.cpu.registers import register_offsets
 from crosswalk.emu.probe.access_engine import Rig, Run
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import SLOT
 from crosswalk.emu.probe.routines import CROSS, DONE, IMPLICIT, LANDED, MARK, REKEY, RMW, START
 from crosswalk.emu.probe.single import Seen
 from crosswalk.emu.probe.space import Space
 from crosswalk.walker.access import AccessType
+from crosswalk.walker.architecture import Vector
 from crosswalk.walker.columns import Kind
 
 __all__ = ["Mover", "answer_of"]
@@ -27,7 +26,7 @@ class Mover(Rig):
 
     def __init__(self, space: Space, own: tuple[int, int]) -> None:
         super().__init__(space, own, fetch=True)
-        self._at = {name: offset >> 3 for name, offset in register_offsets().items()}
+        self._at = self._layout.quads
 
     def modify(self, how: str, va: int, who: tuple[int, bool, int], byte: int) -> tuple[Run, int]:
         """Make a locked read-modify-write with `byte` in AL; `who` is CPL, AC and slot."""
@@ -100,8 +99,8 @@ class Mover(Rig):
         run = Run(
             error,
             rip == code + DONE and quads[at["rdi"]] == MARK,
-            longs[layout.vector >> 2],
-            longs[layout.error_code >> 2],
+            longs[layout.vector],
+            longs[layout.error_code],
             quads[at["cr2"]],
             rip,
             quads[at["rax"]],
@@ -119,9 +118,9 @@ def answer_of(run: Run, at: int, what: str) -> Seen | None:
     if run.error == UC_ERR_OK and run.completed:
         return None
     if run.error == UC_ERR_EXCEPTION and run.rip == at and not run.completed:
-        if run.vector == PAGE_FAULT:
+        if run.vector == Vector.PF:
             return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
-        if run.vector == GENERAL_PROTECTION and run.error_code == 0:
+        if run.vector == Vector.GP and run.error_code == 0:
             return Seen(Kind.GENERAL_PROTECTION)
     raise ProbeError(
         f"{what}: no outcome (engine error {run.error}, vector {run.vector}, "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.probe.bulk import BulkRig
 from crosswalk.emu.probe.changes import changed_words
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.job import Job
 from crosswalk.emu.probe.page_marker import SLOT, byte_of
 from crosswalk.emu.probe.single import Single

@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 from unicorn import UC_ERR_EXCEPTION, UC_ERR_FETCH_PROT, UC_ERR_OK
 
-from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
 from crosswalk.emu.probe.access_engine import TRANSLATED, Rig, Run, Watcher
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import decode
 from crosswalk.emu.probe.space import Space
 from crosswalk.emu.probe.workspace import Ground
 from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.architecture import Vector
 from crosswalk.walker.columns import Kind
 
 __all__ = ["Seen", "Single"]
@@ -53,9 +53,9 @@ class Single:
         if run.error == UC_ERR_EXCEPTION:
             at = self._runner.faulted_at(access.va, access.type, access.cpl, lent)
             if run.rip == at and not run.completed:
-                if run.vector == PAGE_FAULT:
+                if run.vector == Vector.PF:
                     return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
-                if run.vector == GENERAL_PROTECTION and run.error_code == 0:
+                if run.vector == Vector.GP and run.error_code == 0:
                     return Seen(Kind.GENERAL_PROTECTION)
         elif pa is not None and (
             run.error in TRANSLATED or (run.error == UC_ERR_OK and run.completed)

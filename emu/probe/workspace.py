@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.cpu.engine import MAXPHYADDR
 from crosswalk.emu.probe.control import Control
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.frames import has_frames, words_of
 from crosswalk.emu.probe.lending import CR3_UNDER_TEST, REASONS, Lending
 from crosswalk.emu.probe.page_marker import SLOT, signature, signatures

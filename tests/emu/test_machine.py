@@ -3,11 +3,9 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu import registers
 from crosswalk.emu.cpu.engine import MAXPHYADDR, attach, open_engine
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.registers import read_registers
-from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.errors import BadInput
 
 LOAD = bytes.fromhex("488b03")  # mov rax, [rbx]
 
@@ -90,30 +88,3 @@ def test_the_engine_has_as_many_address_bits_as_is_said(bit, reserved):
         engine.emu_start(0x5000, 0x5003)
     expected = unicorn.UC_ERR_EXCEPTION if reserved else unicorn.UC_ERR_READ_UNMAPPED
     assert expected == caught.value.errno
-
-
-def test_registers_of_a_16_bit_engine_are_read_in_full():
-    ram = Ram(0, 0x1000)
-    engine = open_engine(ram, bits=16)
-    # mov eax, 0x89abcdef; mov ebp, 0x12345678; hlt
-    ram.write(0x100, bytes.fromhex("66b8efcdab89 66bd78563412 f4"))
-    engine.emu_start(0x100, 0xFFFF)
-    values = read_registers(engine)
-    assert (values["rax"], values["rbp"], values["rip"]) == (0x89ABCDEF, 0x12345678, 0x10D)
-
-
-def test_registers_of_a_64_bit_engine_are_what_the_api_says():
-    engine = open_engine()
-    names = [name for name in read_registers(engine) if name != "rip"]
-    for number, name in enumerate(names, 1):
-        engine.reg_write(getattr(x86, f"UC_X86_REG_{name.upper()}"), number << 56 | number)
-    values = read_registers(engine)
-    assert {name: number << 56 | number for number, name in enumerate(names, 1)} == {
-        name: values[name] for name in names
-    }
-
-
-def test_a_context_that_does_not_show_the_registers_is_refused(monkeypatch):
-    monkeypatch.setattr(registers, "KNOWN", dict.fromkeys(registers.KNOWN, 0))
-    with pytest.raises(CrosswalkError, match="doesn't show the registers"):
-        registers._offsets.__wrapped__()

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import unicorn
 
+from crosswalk.emu.cpu.cpu import core_state, paging_context
 from crosswalk.emu.cpu.engine import MODEL
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.state import core_state, paging_context
 from crosswalk.emu.load.linux.failure import KernelFailure, console_lines, failure_lines
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.loader import enter_kernel, place_kernel

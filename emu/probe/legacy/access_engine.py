@@ -12,9 +12,10 @@ from unicorn import (
 )
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, context_layout
+from crosswalk.emu.cpu.engine import Engine, SavedState
+from crosswalk.emu.cpu.state_layout import state_layout
 from crosswalk.emu.probe.access_engine import NO_VECTOR
-from crosswalk.emu.probe.engine import Engine, ProbeError, Saved
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.legacy.routines import (
     DONE,
     ENTER_USER,
@@ -31,6 +32,7 @@ from crosswalk.emu.probe.lending import Lending
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.emu.probe.trampoline import IN_PLACE
 from crosswalk.walker.access import AccessType
+from crosswalk.walker.architecture import Vector
 
 __all__ = ["Rig", "Run", "Watcher"]
 
@@ -66,11 +68,11 @@ class Rig:
 
     def __init__(self, space: Space, own: tuple[int, int], *, fetch: bool) -> None:
         self._engine = Engine(bits=32)
-        self._layout = context_layout()
+        self._layout = state_layout()
         space.map_into(self._engine.uc, own=own, fetch=fetch)
-        self._reset = Saved(self._engine)
-        self._states: dict[tuple[int, ...], Saved] = {}
-        self._after = Saved(self._engine)
+        self._reset = SavedState(self._engine.uc)
+        self._states: dict[tuple[int, ...], SavedState] = {}
+        self._after = SavedState(self._engine.uc)
         self._arena: Arena
         self._lending: Lending
         self._control: tuple[int, int, int]
@@ -95,15 +97,15 @@ class Rig:
         """
         at, state = self._layout, self._state(IN_PLACE, cpl, ac=False)
         code = self._arena.lent[IN_PLACE].code(cpl)
-        state.quads[at.rcx >> 3] = root
+        state.quads[at.quads["rcx"]] = root
         self._engine.restore(state)
         self._engine.flush_tlb()
         error = self._engine.run(code + LOAD, code + LOADED)
         loaded = self._engine.uc.reg_read(x86.UC_X86_REG_CR3)
         self._engine.save(self._after)
         longs = self._after.longs
-        refused = error == UC_ERR_EXCEPTION and longs[at.vector >> 2] == GENERAL_PROTECTION
-        if refused and self._after.quads[at.rip >> 3] == code + LOAD:
+        refused = error == UC_ERR_EXCEPTION and longs[at.vector] == Vector.GP
+        if refused and self._after.quads[at.quads["rip"]] == code + LOAD:
             return False
         if loaded != root:
             raise ProbeError(f"MOV to CR3 of {root:#x} left {loaded:#x} there, error {error}")
@@ -120,28 +122,28 @@ class Rig:
         state = self._state(lent, cpl, ac=ac)
         quads = state.quads
         code = self._arena.lent[lent].code(cpl)
-        quads[at.rax >> 3] = stored
-        quads[at.rbx >> 3] = va
-        quads[at.rcx >> 3] = va & ~15
-        quads[at.rbp >> 3] = code + LANDED
+        quads[at.quads["rax"]] = stored
+        quads[at.quads["rbx"]] = va
+        quads[at.quads["rcx"]] = va & ~15
+        quads[at.quads["rbp"]] = code + LANDED
         engine = self._engine
         engine.restore(state)
         engine.flush_tlb()
         error = engine.run(code + START[kind], code + DONE)
         engine.save(self._after)
         quads, longs = self._after.quads, self._after.longs
-        eip, eax = quads[at.rip >> 3], quads[at.rax >> 3]
+        eip, eax = quads[at.quads["rip"]], quads[at.quads["rax"]]
         return Run(
             error,
-            eip == code + DONE and quads[at.rdi >> 3] == MARK,
-            longs[at.vector >> 2],
-            longs[at.error_code >> 2],
-            quads[at.cr2 >> 3],
+            eip == code + DONE and quads[at.quads["rdi"]] == MARK,
+            longs[at.vector],
+            longs[at.error_code],
+            quads[at.quads["cr2"]],
             eip,
             eax,
             (
-                quads[at.rsi >> 3] << 32 | quads[at.rdx >> 3],
-                quads[at.rcx >> 3] << 32 | eax,
+                quads[at.quads["rsi"]] << 32 | quads[at.quads["rdx"]],
+                quads[at.quads["rcx"]] << 32 | eax,
             ),
         )
 
@@ -149,7 +151,7 @@ class Rig:
         """Return the EIP that a fault of this access has to show."""
         return va if kind is AccessType.EXECUTE else self._arena.lent[lent].code(cpl) + START[kind]
 
-    def _state(self, number: int, cpl: int, *, ac: bool) -> Saved:
+    def _state(self, number: int, cpl: int, *, ac: bool) -> SavedState:
         """Return the state before an access, made once, and have this slot lent."""
         self._lending.select(number)
         arena = self._arena
@@ -159,11 +161,11 @@ class Rig:
             if len(self._states) >= _KEPT:
                 self._states.clear()
             state = self._states[key] = self._prepare(cpl, ac=ac)
-        state.quads[self._layout.cr3 >> 3] = arena.lent[number].cr3
-        state.longs[self._layout.pkru >> 2] = self._pkru
+        state.quads[self._layout.quads["cr3"]] = arena.lent[number].cr3
+        state.longs[self._layout.pkru] = self._pkru
         return state
 
-    def _prepare(self, cpl: int, *, ac: bool) -> Saved:
+    def _prepare(self, cpl: int, *, ac: bool) -> SavedState:
         lent = self._arena.lent[IN_PLACE]  # In a copy of the root, which is there in any case.
         engine, uc = self._engine, self._engine.uc
         engine.restore(self._reset)
@@ -193,8 +195,8 @@ class Rig:
         for name in _REGISTERS:
             uc.reg_write(getattr(x86, f"UC_X86_REG_{name}"), 0)
         uc.reg_write(x86.UC_X86_REG_CR2, _NO_CR2)
-        saved = Saved(engine)
-        if saved.longs[self._layout.vector >> 2] != NO_VECTOR:
+        saved = SavedState(engine.uc)
+        if saved.longs[self._layout.vector] != NO_VECTOR:
             raise ProbeError("the probe raised an exception before its first access")
         return saved
 

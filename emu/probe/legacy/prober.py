@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from unicorn import UC_ERR_EXCEPTION, UC_ERR_FETCH_PROT, UC_ERR_OK
 
-from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
 from crosswalk.emu.probe.access_engine import TRANSLATED
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.legacy.access_engine import Rig, Run, Watcher
 from crosswalk.emu.probe.legacy.page_marker import byte_of, decode
 from crosswalk.emu.probe.legacy.workspace import Ground, Sites
 from crosswalk.emu.probe.single import Seen
 from crosswalk.emu.probe.space import NOWHERE
 from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.architecture import Vector
 from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -161,9 +161,9 @@ class LegacyProber:
         if run.error == UC_ERR_EXCEPTION:
             at = self._runner.faulted_at(access.va, access.type, access.cpl, lent)
             if run.eip == at and not run.completed:
-                if run.vector == PAGE_FAULT:
+                if run.vector == Vector.PF:
                     return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
-                if run.vector == GENERAL_PROTECTION and run.error_code == 0:
+                if run.vector == Vector.GP and run.error_code == 0:
                     return Seen(Kind.GENERAL_PROTECTION)
         elif pa is not None and (
             run.error in TRANSLATED or (run.error == UC_ERR_OK and run.completed)

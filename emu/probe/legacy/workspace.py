@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.cpu.engine import MAXPHYADDR
 from crosswalk.emu.probe.changes import changed_words
 from crosswalk.emu.probe.control import Control
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.frames import has_frames, words_of
 from crosswalk.emu.probe.legacy.page_marker import signature, signatures
 from crosswalk.emu.probe.legacy.paths import Entries, Paths, find_paths, find_tables, form_of

@@ -12,8 +12,8 @@ from unicorn import UC_HOOK_MEM_INVALID, UC_HOOK_MEM_READ, UC_HOOK_MEM_WRITE, Uc
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import Cpu, Segment
-from crosswalk.emu.cpu.engine import attach
-from crosswalk.emu.cpu.fault_state import context_layout
+from crosswalk.emu.cpu.engine import Engine, SavedState, attach
+from crosswalk.emu.cpu.state_layout import state_layout
 from crosswalk.emu.cpu.svm.host import HOST_MODEL, HOST_START, Exit, Host
 from crosswalk.emu.probe.control import (
     CR0_PE,
@@ -29,7 +29,7 @@ from crosswalk.emu.probe.control import (
     EFER_NXE,
     Control,
 )
-from crosswalk.emu.probe.engine import Engine, ProbeError, Saved
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.memory import FRAME, WORDS
@@ -86,7 +86,7 @@ class NestedRig:
 
     def __init__(self, space: Space) -> None:
         self._engine = engine = Engine(model=HOST_MODEL)
-        self._layout = context_layout()
+        self._layout = state_layout()
         self._space = space
         memory = Host.memory(_FRAMES)
         self._own = range(HOST_START, HOST_START + memory.size)
@@ -99,12 +99,12 @@ class NestedRig:
         self._raised: list[int] = []
         self._seen: list[tuple[int, int | None]] = []
         self._write_pool()
-        self._reset = Saved(engine)
-        self._after = Saved(engine)
-        self._warm: dict[tuple[int, bool, bool], Saved] = {}
+        self._reset = SavedState(engine.uc)
+        self._after = SavedState(engine.uc)
+        self._warm: dict[tuple[int, bool, bool], SavedState] = {}
         self._entered = {nxe: self._enter_guest(nxe=nxe) for nxe in (False, True)}
         self._nested_cr3 = self._find_nested_cr3()
-        self._states: dict[tuple[int, bool], Saved] = {}
+        self._states: dict[tuple[int, bool], SavedState] = {}
         self._smap = False
         engine.hook_exceptions(self._on_exception)
         engine.hook_memory(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._on_access)
@@ -138,7 +138,7 @@ class NestedRig:
         self._lend(code, cpl, ac=ac)
         self._seen.clear()
         state = self._states[cpl, ac]
-        state.quads[at.rbx >> 3], state.quads[at.rax >> 3] = va, stored
+        state.quads[at.quads["rbx"]], state.quads[at.quads["rax"]] = va, stored
         engine.restore(state)
         start = va if kind is AccessType.EXECUTE else code + _START[kind]
         # Unicorn translates the address to stop at, too: it has to be one that is in the TLB.
@@ -147,7 +147,7 @@ class NestedRig:
         raised = self._raised[0] if self._raised else None
         engine.save(self._after)
         quads = self._after.quads
-        rip = quads[at.rip >> 3]
+        rip = quads[at.quads["rip"]]
         found = None if raised is None else self._host.left(raised)
         reached, under = self._seen[0] if self._seen else (None, None)
         if reached is not None and reached in self._own:
@@ -157,10 +157,10 @@ class NestedRig:
             rip == until and raised is None,
             raised,
             found,
-            self._after.longs[at.error_code >> 2],
-            quads[at.cr2 >> 3],
+            self._after.longs[at.error_code],
+            quads[at.quads["cr2"]],
             rip,
-            quads[at.rax >> 3] & 0xFF,
+            quads[at.quads["rax"]] & 0xFF,
             reached,
             under,
         )
@@ -182,7 +182,7 @@ class NestedRig:
         self._engine.flush_tlb()
         self._run_nop(code)
 
-    def _ready(self, cpl: int, *, ac: bool) -> Saved:
+    def _ready(self, cpl: int, *, ac: bool) -> SavedState:
         """Return the state that the engine has, at this privilege level."""
         self.uc.reg_write(x86.UC_X86_REG_RFLAGS, _RFLAGS | (_AC if ac else 0))
         with self._cpu.changed():
@@ -190,12 +190,12 @@ class NestedRig:
             self._cpu.set_segment("ss", _DATA_SEGMENT[cpl])
             self._cpu.cr2 = _NO_CR2
             self._cpu.forget_exception()
-        return Saved(self._engine)
+        return SavedState(self._engine.uc)
 
     def _control(self, cr0: int, cr3: int, cr4: int, efer: int) -> None:
         self._engine.control(cr0=cr0, cr3=cr3, cr4=cr4, efer=efer)
 
-    def _enter_guest(self, *, nxe: bool) -> Saved:
+    def _enter_guest(self, *, nxe: bool) -> SavedState:
         """Return a state after VMRUN: a guest under quiet tables."""
         self._engine.restore(self._reset)
         self._control(_QUIET["cr0"], self._at(_ROOT), _QUIET["cr4"], _QUIET["efer"])
@@ -205,7 +205,7 @@ class NestedRig:
             self._cpu.set_segment("ss", _DATA_SEGMENT[0])
             self._cpu.rip = _VIEWS[0] + FRAME * _PAGES[0]
         self._host.enter(self._at(_NESTED), nxe=nxe)
-        entered = Saved(self._engine)
+        entered = SavedState(self._engine.uc)
         # The next run forgets the count of this one's instructions, and to do so translates where
         # they were: the TLB would have that, too.
         self._run_nop(_VIEWS[0] + FRAME * _PAGES[0])

@@ -8,14 +8,14 @@ changed in either dimension's tables is found by comparing all of memory with wh
 import numpy as np
 from unicorn import UC_ERR_OK
 
-from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.probe.access_engine import TRANSLATED
 from crosswalk.emu.probe.control import CR4_PKE, Control
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.nested.access_engine import NestedRig, NestedRun
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.architecture import Vector
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.nested.context import NestedContext
@@ -116,9 +116,9 @@ class NestedProber:
             if run.exit is not None and run.exit.code == ExitCode.NPF and run.exit.gpa is not None:
                 gpa = run.exit.gpa
                 return NestedPageFault(run.exit.error_code | _stage(access.va, gpa), gpa, entries)
-            if run.raised == PAGE_FAULT:
+            if run.raised == Vector.PF:
                 return PageFault(run.error_code, run.cr2, entries)
-            if run.raised == GENERAL_PROTECTION and run.error_code == 0:
+            if run.raised == Vector.GP and run.error_code == 0:
                 return GeneralProtection(entries)
         raise ProbeError(
             f"{_name(access)}: no outcome (engine error {run.error}, raised {run.raised}, "

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, PAGE_FAULT
-from crosswalk.emu.probe.engine import ProbeError
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import signature
 from crosswalk.emu.probe.sequences.plan import STORED, Plan
 from crosswalk.emu.probe.sequences.routines import RECORD_BYTES, Event
 from crosswalk.emu.probe.sequences.workspace import View
 from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.architecture import Vector
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from crosswalk.walker.tlb.steps import Halted, Sequence
 
@@ -96,9 +96,9 @@ def _outcome(step: Access, plan: Plan, account: _Account, fault: Fault | None) -
     if fault is not None:
         if account.done or account.slots:
             raise ProbeError(f"an access at {step.va:#x} faulted, and was made")
-        if fault.vector == PAGE_FAULT:
+        if fault.vector == Vector.PF:
             return PageFault(fault.error_code, fault.cr2, changes)
-        if fault.vector == GENERAL_PROTECTION and fault.error_code == 0:
+        if fault.vector == Vector.GP and fault.error_code == 0:
             return GeneralProtection(changes)
         raise ProbeError(f"an access at {step.va:#x} raised vector {fault.vector}")
     if len(account.done) != 1:

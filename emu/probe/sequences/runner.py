@@ -5,12 +5,11 @@ from collections.abc import Callable
 from unicorn import UC_ERR_INSN_INVALID, UC_ERR_OK
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.engine import MAXPHYADDR
-from crosswalk.emu.cpu.fault_state import GENERAL_PROTECTION, context_layout
-from crosswalk.emu.cpu.registers import register_offsets
+from crosswalk.emu.cpu.engine import MAXPHYADDR, Engine, SavedState
+from crosswalk.emu.cpu.state_layout import state_layout
 from crosswalk.emu.probe.access_engine import NO_VECTOR, TRANSLATED
 from crosswalk.emu.probe.control import Control
-from crosswalk.emu.probe.engine import Engine, ProbeError, Saved
+from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import signature
 from crosswalk.emu.probe.sequences.log import Fault, outcomes_of
 from crosswalk.emu.probe.sequences.plan import Plan, fault_addresses, plan_of, records_of
@@ -26,6 +25,7 @@ from crosswalk.emu.probe.sequences.routines import (
 )
 from crosswalk.emu.probe.sequences.workspace import Stage, View, free_slot, roots_of
 from crosswalk.emu.probe.trampoline import USER_CODE, USER_DATA
+from crosswalk.walker.architecture import Vector
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import Outcome
@@ -47,14 +47,14 @@ class Runner:
     """
 
     def __init__(self) -> None:
-        self._layout = context_layout()
-        self._register = {name: at >> 3 for name, at in register_offsets().items()}
+        self._layout = state_layout()
+        self._register = self._layout.quads
         self._ram: tuple[tuple[int, int], ...] | None = None
         self._stage: Stage
         self._engine: Engine
-        self._reset: Saved
-        self._now: Saved
-        self._states: dict[tuple[int, ...], Saved] = {}
+        self._reset: SavedState
+        self._now: SavedState
+        self._states: dict[tuple[int, ...], SavedState] = {}
         # Bits of the saved state that differ between CPL 3 and 0: (word, mask, bits at CPL 0).
         self._privilege: list[tuple[int, int, int]] = []
         self._faults: list[Fault] = []
@@ -108,7 +108,7 @@ class Runner:
         events = words[log : log + 2 * lines].tolist()
         return outcomes_of(sequence, plan, view, events, self._faults, self._end(view))
 
-    def _go(self, state: Saved) -> None:
+    def _go(self, state: SavedState) -> None:
         self._faults.clear()
         self._halted = None
         self._engine.restore(state)
@@ -134,8 +134,8 @@ class Runner:
         self._ram = ram
         self._engine = Engine()
         self._stage.space.map_into(self._engine.uc, own=self._stage.own, fetch=True)
-        self._reset = Saved(self._engine)
-        self._now = Saved(self._engine)
+        self._reset = SavedState(self._engine.uc)
+        self._now = SavedState(self._engine.uc)
         self._engine.hook_exceptions(self._hook())
         self._states.clear()
         self._privilege.clear()
@@ -174,7 +174,7 @@ class Runner:
             words[at] = 0
             at += 2
 
-    def _state(self, sequence: Sequence) -> Saved:
+    def _state(self, sequence: Sequence) -> SavedState:
         """Return the state before a sequence: its control registers, at CPL 0."""
         context, view = sequence.context, self._view
         key = (context.cr0, context.cr3, context.cr4, context.efer, view.slot)
@@ -183,10 +183,10 @@ class Runner:
             if len(self._states) >= _KEPT:
                 self._states.clear()
             state = self._states[key] = self._prepare(sequence)
-        state.longs[self._layout.pkru >> 2] = context.pkru
+        state.longs[self._layout.pkru] = context.pkru
         return state
 
-    def _prepare(self, sequence: Sequence) -> Saved:
+    def _prepare(self, sequence: Sequence) -> SavedState:
         engine, uc, context = self._engine, self._engine.uc, sequence.context
         engine.restore(self._reset)
         efer = Control.of(context).efer
@@ -194,12 +194,12 @@ class Runner:
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, self._view.gdt, 0xFF, 0))
         uc.reg_write(x86.UC_X86_REG_RFLAGS, _RFLAGS)
         uc.reg_write(x86.UC_X86_REG_CR2, _NO_CR2)
-        saved = Saved(engine)
+        saved = SavedState(engine.uc)
         if not self._privilege:
             self._find_privilege(saved)
         return saved
 
-    def _find_privilege(self, kernel: Saved) -> None:
+    def _find_privilege(self, kernel: SavedState) -> None:
         """Learn which bits of a saved state the CPL is made of, by a real IRETQ."""
         view, uc = self._view, self._engine.uc
         frame = (view.user + SKIP, USER_CODE, _RFLAGS, 0, USER_DATA)
@@ -208,7 +208,7 @@ class Runner:
             self._stage.space.view[at] = word
         uc.reg_write(x86.UC_X86_REG_RSP, view.stack - 8 * len(frame))
         error = self._engine.run(view.code + IRETQ, view.user + USER_DONE)
-        user = Saved(self._engine)
+        user = SavedState(self._engine.uc)
         if error or uc.reg_read(x86.UC_X86_REG_CS) != USER_CODE:
             raise ProbeError("the runner did not reach CPL 3")
         named = set(self._register.values())
@@ -224,12 +224,12 @@ class Runner:
         quads, longs = self._now.quads, self._now.longs
         layout, register = self._layout, self._register
         r15, rip, cr2 = register["r15"], register["rip"], register["cr2"]
-        error_code, vector_at = layout.error_code >> 2, layout.vector >> 2
+        error_code, vector_at = layout.error_code, layout.vector
 
         def raised(_engine: object, vector: int, _data: object) -> None:
             save()
             view, at = self._view, quads[rip]
-            if vector == GENERAL_PROTECTION and at == view.user + USER_DONE:
+            if vector == Vector.GP and at == view.user + USER_DONE:
                 quads[rip] = view.code + MADE
             elif self._expected.get(quads[r15]) == at:
                 self._faults.append(Fault(quads[r15], vector, longs[error_code], quads[cr2]))

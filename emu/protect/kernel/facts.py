@@ -2,12 +2,12 @@
 
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.cpu import Flag
 from crosswalk.emu.pc.pc import Machine
 from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
 from crosswalk.emu.protect.kernel.rights import RightsFollower
 from crosswalk.emu.protect.kernel.rules import Fault, Grants
 from crosswalk.emu.protect.kernel.store import LONGEST_INSTRUCTION, store_addresses
+from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.memory import FRAME
 
 __all__ = ["find_facts", "present_root", "read_code"]
@@ -45,7 +45,7 @@ def find_facts(
         fetch=fetch,
         cpl=cpu.cpl,
         write_protect=bool(cpu.engine.reg_read(x86.UC_X86_REG_CR0) & _WP),
-        interrupts=bool(cpu.rflags & Flag.IF),
+        interrupts=bool(cpu.rflags & RFlags.IF),
         in_text=place is not None and place < rights.count and bool(grants.text[place]),
         window=write and (sealed or loaded) and _in_window(machine, root, frame),
         writable=bool(rights.followed[frame]) and not sealed,

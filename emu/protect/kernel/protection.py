@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosswalk.emu.cpu.cpu import Guarded
+from crosswalk.emu.cpu.cpu import Guarded, paging_context
 from crosswalk.emu.cpu.engine import attach
-from crosswalk.emu.cpu.state import paging_context
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import Exit, Host
 from crosswalk.emu.load.linux.boot import Boot

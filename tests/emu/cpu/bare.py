@@ -4,10 +4,11 @@ import struct
 
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.cpu import GENERAL, Flag, Segment
+from crosswalk.emu.cpu.cpu import GENERAL, Segment
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.pc.pc import Machine, Stop
 from crosswalk.guest.assembler import assemble
+from crosswalk.walker.architecture import RFlags
 
 ROOT, GDT, IDT, TSS, HANDLERS, CODE = 0x1000, 0x6000, 0x7000, 0x8000, 0x9000, 0xA000
 USER, USER_STACK, STACK = 0xB000, 0xD000, 0xF000
@@ -76,7 +77,7 @@ class Bare:
         self.ram.write(address, code)
         return code
 
-    def start(self, source, *, user=False, rflags=2 | Flag.IF, rsp=None, **registers):
+    def start(self, source, *, user=False, rflags=2 | RFlags.IF, rsp=None, **registers):
         """Run a source until a handler halts; how it ended."""
         rip = USER if user else CODE
         self.write(rip, source)

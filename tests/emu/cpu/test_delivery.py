@@ -8,7 +8,6 @@ import struct
 import pytest
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.cpu import Flag
 from crosswalk.emu.cpu.delivery import (
     Event,
     Kind,
@@ -19,6 +18,7 @@ from crosswalk.emu.cpu.delivery import (
     vector_name,
 )
 from crosswalk.emu.pc.pc import Stop
+from crosswalk.walker.architecture import RFlags
 from tests.emu.cpu.bare import (
     CODE,
     CODE0,
@@ -40,7 +40,7 @@ from tests.emu.cpu.bare import (
     USER_STACK,
 )
 
-FLAGS = 2 | Flag.IF
+FLAGS = 2 | RFlags.IF
 
 
 def halted(bare):
@@ -51,20 +51,20 @@ def halted(bare):
 def test_a_page_fault_pushes_its_error_code_and_leaves_its_address_in_cr2(bare):
     ended = bare.start("mov byte ptr [rbx + 5], al", rbx=READ_ONLY)
     assert (Stop.HALTED, 14) == (ended.stop, halted(bare))
-    assert [3, CODE, CODE0, FLAGS | Flag.RF, STACK - 8, DATA0] == bare.frame(6)
+    assert [3, CODE, CODE0, FLAGS | RFlags.RF, STACK - 8, DATA0] == bare.frame(6)
     assert READ_ONLY + 5 == bare.cpu.cr2
 
 
 def test_the_stack_is_aligned_to_16_bytes_before_the_frame(bare):
     bare.start("ud2", rsp=STACK - 0x13)
     assert STACK - 0x20 - 40 == bare.cpu.rsp
-    assert [CODE, CODE0, FLAGS | Flag.RF, STACK - 0x13, DATA0] == bare.frame(5)
+    assert [CODE, CODE0, FLAGS | RFlags.RF, STACK - 0x13, DATA0] == bare.frame(5)
 
 
 def test_invalid_opcodes_push_no_error_code(bare):
     bare.start("nop\nud2")
     assert 6 == halted(bare)
-    assert [CODE + 1, CODE0, FLAGS | Flag.RF, STACK - 8, DATA0] == bare.frame(5)
+    assert [CODE + 1, CODE0, FLAGS | RFlags.RF, STACK - 8, DATA0] == bare.frame(5)
 
 
 def test_a_general_protection_fault_for_an_address_that_is_not_canonical(bare):
@@ -73,21 +73,21 @@ def test_a_general_protection_fault_for_an_address_that_is_not_canonical(bare):
     assert [0, CODE] == bare.frame(2)
 
 
-@pytest.mark.parametrize(("kind", "left"), [(14, 0), (TRAP_GATE, Flag.IF)])
+@pytest.mark.parametrize(("kind", "left"), [(14, 0), (TRAP_GATE, RFlags.IF)])
 def test_an_interrupt_gate_masks_interrupts_and_a_trap_gate_does_not(bare, kind, left):
     bare.gate(6, kind=kind, at=CODE + 0x100)
     bare.write(CODE + 0x100, "pushfq\npop rax\ncli\nhlt")
-    flags = FLAGS | Flag.NT | Flag.AC
+    flags = FLAGS | RFlags.NT | RFlags.AC
     assert bare.start("ud2", rflags=flags).stop is Stop.HALTED
-    assert 2 | left | Flag.AC == bare.cpu.general(0)
-    assert flags | Flag.RF == bare.frame(5)[2]
+    assert 2 | left | RFlags.AC == bare.cpu.general(0)
+    assert flags | RFlags.RF == bare.frame(5)[2]
 
 
 def test_a_fault_in_user_mode_goes_to_the_stack_of_the_tss(bare):
     bare.start("mov al, [rbx]", user=True, rbx=UNMAPPED)
     assert 14 == halted(bare)
     assert RSP0 - 48 == bare.cpu.rsp
-    assert [4, USER, CODE3, FLAGS | Flag.RF, USER_STACK - 8, DATA3] == bare.frame(6)
+    assert [4, USER, CODE3, FLAGS | RFlags.RF, USER_STACK - 8, DATA3] == bare.frame(6)
     assert (0, CODE0, 0) == (
         bare.cpu.cpl,
         bare.cpu.segment("cs").selector,
@@ -112,7 +112,7 @@ def test_an_interrupt_stack_is_taken_whatever_the_privilege(bare, user):
     code, data = (CODE3, DATA3) if user else (CODE0, DATA0)
     stack = (USER_STACK if user else STACK) - 8
     rip = USER if user else CODE
-    assert [rip, code, FLAGS | Flag.RF, stack, data] == bare.frame(5)
+    assert [rip, code, FLAGS | RFlags.RF, stack, data] == bare.frame(5)
 
 
 def test_int_returns_past_itself_and_its_flags_are_not_those_of_a_fault(bare):
@@ -133,7 +133,7 @@ def test_int3_returns_past_itself(bare):
 def test_int_through_a_gate_that_is_not_the_users_is_a_fault_at_itself(bare, source, vector):
     bare.start(f"nop\n{source}", user=True)
     assert 13 == halted(bare)
-    assert [vector * 8 + 2, USER + 1, CODE3, FLAGS | Flag.RF] == bare.frame(4)
+    assert [vector * 8 + 2, USER + 1, CODE3, FLAGS | RFlags.RF] == bare.frame(4)
 
 
 def test_a_fault_does_not_ask_for_the_gates_privilege(bare):
@@ -154,7 +154,7 @@ def test_an_interrupt_has_neither_error_code_nor_rf(bare):
     bare.cpu.load()
     assert bare.handler(0x20) == bare.cpu.rip
     assert [USER, CODE3, FLAGS, USER_STACK, DATA3] == bare.frame(5)
-    assert 0 == bare.cpu.rflags & Flag.IF
+    assert 0 == bare.cpu.rflags & RFlags.IF
 
 
 def test_iretq_goes_back_to_user_code_and_a_thousand_faults_are_all_delivered(bare):

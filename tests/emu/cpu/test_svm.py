@@ -2,9 +2,9 @@
 
 import pytest
 
+from crosswalk.emu.cpu.cpu import core_state
 from crosswalk.emu.cpu.engine import attach
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.state import core_state
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import HOST_MODEL, Host
 from crosswalk.emu.load.linux.loader import enter_kernel

@@ -3,8 +3,8 @@
 import pytest
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.cpu import Flag
 from crosswalk.emu.pc.pc import Stop
+from crosswalk.walker.architecture import RFlags
 from tests.emu.cpu.bare import CODE, CODE0, CODE3, DATA0, DATA3, USER, USER_STACK
 
 STAR, LSTAR, FMASK = 0xC000_0081, 0xC000_0082, 0xC000_0084
@@ -17,20 +17,20 @@ def ready(bare):
     # SYSRET takes CS and SS from 16 and 8 above the upper selector.
     write(x86.UC_X86_REG_MSR, (STAR, (CODE3 - 16) << 48 | CODE0 << 32))
     write(x86.UC_X86_REG_MSR, (LSTAR, ENTRY))
-    write(x86.UC_X86_REG_MSR, (FMASK, Flag.IF | Flag.DF))
+    write(x86.UC_X86_REG_MSR, (FMASK, RFlags.IF | RFlags.DF))
     return bare
 
 
 def test_syscall_enters_the_kernel_and_says_where_it_came_from(ready):
     ready.write(ENTRY, "cli\nhlt")
-    flags = 2 | Flag.IF | Flag.DF | Flag.AC
+    flags = 2 | RFlags.IF | RFlags.DF | RFlags.AC
     ended = ready.start("nop\nsyscall", user=True, rflags=flags)
     cpu = ready.cpu
     assert (Stop.HALTED, ENTRY + 2) == (ended.stop, cpu.rip)
     assert (USER + 3, flags) == (cpu.general(1), cpu.general(11))
     assert (0, CODE0, DATA0) == (cpu.cpl, cpu.segment("cs").selector, cpu.segment("ss").selector)
     assert USER_STACK - 8 == cpu.rsp
-    assert 2 | Flag.AC == cpu.rflags
+    assert 2 | RFlags.AC == cpu.rflags
     assert 1 == ready.machine.system_calls
 
 
@@ -39,7 +39,7 @@ def test_sysret_goes_back_to_user_mode_with_the_flags_it_had(ready):
     ready.gate(0x80, dpl=3)
     ready.start("syscall\npushfq\npop rbx\nint 0x80", user=True)
     assert 77 == ready.cpu.general(0)
-    assert 2 | Flag.IF == ready.cpu.general(3) & ~Flag.RF
+    assert 2 | RFlags.IF == ready.cpu.general(3) & ~RFlags.RF
     assert [CODE3, DATA3] == ready.frame(5)[1::3]
 
 

@@ -5,11 +5,9 @@ import unicorn
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu import counter
-from crosswalk.emu.cpu import saved_context as places
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.engine import open_engine
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.saved_context import find_places
 from crosswalk.emu.pc.pc import Machine, Stop
 from crosswalk.walker.errors import CrosswalkError
 from tests.emu.cpu.bare import CODE, ROOT, UNMAPPED, Bare
@@ -227,12 +225,6 @@ def test_a_count_that_cannot_be_found_is_refused(monkeypatch):
     monkeypatch.setattr(counter, "_SEARCHED", 64)
     with pytest.raises(CrosswalkError, match="doesn't show how many instructions"):
         counter._place.__wrapped__()
-
-
-def test_places_that_cannot_be_found_are_refused(monkeypatch):
-    monkeypatch.setattr(places, "_FAULTS", places._FAULTS[:1])
-    with pytest.raises(CrosswalkError, match="error code found at"):
-        find_places.__wrapped__()
 
 
 def test_two_machines_with_the_same_guest_are_the_same_byte_for_byte():

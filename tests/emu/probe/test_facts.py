@@ -10,8 +10,8 @@ from unicorn import (
 )
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.fault_state import context_layout
-from crosswalk.emu.probe.engine import Engine, Saved
+from crosswalk.emu.cpu.engine import Engine, SavedState
+from crosswalk.emu.cpu.state_layout import state_layout
 from crosswalk.emu.probe.space import Space
 from crosswalk.walker.memory import FRAME
 
@@ -34,8 +34,8 @@ class World:
         words[(LEAF + 8 * (AWAY >> 12)) // 8] = 0x8000_0067
         self.space.map_into(self.engine.uc, own=(0, 0), fetch=fetch)
         self.engine.control(cr0=0x8001_0033, cr3=0x1000, cr4=0x20, efer=0xD00)
-        self.clean, self.after = Saved(self.engine), Saved(self.engine)
-        self.layout = context_layout()
+        self.clean, self.after = SavedState(self.engine.uc), SavedState(self.engine.uc)
+        self.layout = state_layout()
 
     def run(self, code, va):
         self.space.bytes[CODE : CODE + len(code)] = code
@@ -47,11 +47,11 @@ class World:
 
     @property
     def vector(self):
-        return self.after.longs[self.layout.vector >> 2]
+        return self.after.longs[self.layout.vector]
 
     @property
     def error_code(self):
-        return self.after.longs[self.layout.error_code >> 2]
+        return self.after.longs[self.layout.error_code]
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def seen_cr3s(monkeypatch, prober):
 
         def noted(start, until, run=run, rig=rig, layout=layout):
             rig._engine.save(rig._after)
-            found.add(rig._after.quads[layout.cr3 >> 3])
+            found.add(rig._after.quads[layout.quads["cr3"]])
             return run(start, until)
 
         monkeypatch.setattr(rig._engine, "run", noted)

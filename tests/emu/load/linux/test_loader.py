@@ -6,12 +6,12 @@ import struct
 import pytest
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.cpu import Flag
+from crosswalk.emu.cpu.cpu import paging_context
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.state import paging_context
 from crosswalk.emu.load.linux.image import parse_kernel
 from crosswalk.emu.load.linux.loader import RESERVED, USABLE, enter_kernel, place_kernel, zero_page
 from crosswalk.emu.pc.pc import Machine
+from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.mappings import coalesce, mappings
 from crosswalk.walker.memory import Segments
@@ -97,7 +97,7 @@ def test_the_entry_is_in_long_mode_with_everything_mapped_to_itself(levels):
     enter_kernel(machine, BASE, levels)
     machine.cpu.load()
     cpu, read = machine.cpu, machine.engine.reg_read
-    assert (BASE, 0x2000, 0, 0) == (cpu.rip, cpu.general(6), cpu.cpl, cpu.rflags & Flag.IF)
+    assert (BASE, 0x2000, 0, 0) == (cpu.rip, cpu.general(6), cpu.cpl, cpu.rflags & RFlags.IF)
     assert [0x10, 0x18, 0x18, 0x18] == [cpu.segment(n).selector for n in ("cs", "ds", "es", "ss")]
     gdt = cpu.segment("gdt")
     # Boot code and boot data: flat, 64-bit and read-execute, read-write (boot.rst).

@@ -1,0 +1,131 @@
+"""The manuals' numbers: registers, vectors, error codes and sizes. Data, and nothing that decides.
+
+Witnesses share these numbers: what Crosswalk holds against each other may import them all the same,
+so that a wrong one is wrong for all. That is why the oracles keep their own copies of the bits that
+a translation depends on, in CR0, CR3, CR4, EFER and in entries: the walker's are here, the probe's
+in `crosswalk.emu.probe.control`, the second walk's in `crosswalk.emu.check.emulated_rules`. A test
+holds the copies together.
+
+Sources: Intel SDM vol. 3A, "Control Registers", "Exception and Interrupt Vectors", "Page-Fault
+Exceptions"; vol. 1, "EFLAGS Register"; vol. 4, "Architectural MSRs"; AMD APM vol. 2,
+"System-Control Registers", "Extended Feature Enable Register (EFER)", "VM_HSAVE_PA MSR".
+
+Bits are integers, and so is what they are combined to: `~` of one has all other bits set.
+"""
+
+from enum import IntEnum
+
+__all__ = [
+    "CR0",
+    "CR3",
+    "CR4",
+    "EFER",
+    "GIB",
+    "KIB",
+    "LEVEL_SHIFT",
+    "MIB",
+    "MSR",
+    "PAGE_BYTES",
+    "RFlags",
+    "Vector",
+]
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+PAGE_BYTES = 4 * KIB
+
+LEVEL_SHIFT = {1: 12, 2: 21, 3: 30, 4: 39, 5: 48}
+"""log2 of the bytes that an 8-byte entry spans, by level from the page table (1) up."""
+
+
+class CR0(IntEnum):
+    """Bits of CR0."""
+
+    PE = 1 << 0
+    ET = 1 << 4
+    NE = 1 << 5
+    WP = 1 << 16
+    AM = 1 << 18
+    PG = 1 << 31
+
+
+class CR3(IntEnum):
+    """Bits of CR3 beside the address, in IA-32e mode alone: elsewhere bits 63:32 are ignored."""
+
+    LAM_U57 = 1 << 61
+    LAM_U48 = 1 << 62
+    NO_FLUSH = 1 << 63
+    """Of the operand of a MOV to CR3 with PCIDs; never of the register."""
+
+
+class CR4(IntEnum):
+    """Bits of CR4."""
+
+    PSE = 1 << 4
+    PAE = 1 << 5
+    PGE = 1 << 7
+    LA57 = 1 << 12
+    FSGSBASE = 1 << 16
+    PCIDE = 1 << 17
+    OSXSAVE = 1 << 18
+    SMEP = 1 << 20
+    SMAP = 1 << 21
+    PKE = 1 << 22
+    LASS = 1 << 27
+    LAM_SUP = 1 << 28
+
+
+class EFER(IntEnum):
+    """Bits of EFER."""
+
+    SCE = 1 << 0
+    LME = 1 << 8
+    LMA = 1 << 10
+    NXE = 1 << 11
+    SVME = 1 << 12
+    UAIE = 1 << 20
+
+
+class RFlags(IntEnum):
+    """Bits of RFLAGS."""
+
+    FIXED = 1 << 1
+    """Always set."""
+    TF = 1 << 8
+    IF = 1 << 9
+    DF = 1 << 10
+    NT = 1 << 14
+    RF = 1 << 16
+    VM = 1 << 17
+    AC = 1 << 18
+
+
+class MSR(IntEnum):
+    """Numbers of model-specific registers."""
+
+    PAT = 0x277
+    EFER = 0xC000_0080
+    STAR = 0xC000_0081
+    LSTAR = 0xC000_0082
+    CSTAR = 0xC000_0083
+    FMASK = 0xC000_0084
+    FS_BASE = 0xC000_0100
+    GS_BASE = 0xC000_0101
+    KERNEL_GS_BASE = 0xC000_0102
+    VM_HSAVE_PA = 0xC001_0117
+
+
+class Vector(IntEnum):
+    """Vectors of exceptions."""
+
+    DE = 0
+    DB = 1
+    BP = 3
+    UD = 6
+    DF = 8
+    TS = 10
+    NP = 11
+    SS = 12
+    GP = 13
+    PF = 14
+    AC = 17
