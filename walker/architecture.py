@@ -3,8 +3,8 @@
 Witnesses share these numbers: what Crosswalk holds against each other may import them all the same,
 so that a wrong one is wrong for all. That is why the oracles keep their own copies of the bits that
 a translation depends on, in CR0, CR3, CR4, EFER and in entries: the walker's are here, the probe's
-in `crosswalk.emu.probe.control`, the second walk's in `crosswalk.emu.check.emulated_rules`. A test
-holds the copies together.
+in `crosswalk.emu.probe.control`, the second walk's in `crosswalk.emu.check.emulated_rules`. They
+may import the rest; a test holds the first two copies together.
 
 Sources: Intel SDM vol. 3A, "Control Registers", "Exception and Interrupt Vectors", "Page-Fault
 Exceptions"; vol. 1, "EFLAGS Register"; vol. 4, "Architectural MSRs"; AMD APM vol. 2,

@@ -8,12 +8,12 @@ import pytest
 
 import crosswalk.emu.probe
 import crosswalk.walker
-from crosswalk.emu.probe import Prober
+from crosswalk.emu.probe import Prober, control
 from crosswalk.emu.probe.composite import CompositeProber
 from crosswalk.emu.probe.nested import NestedProber
 from crosswalk.emu.probe.reading import Reading
 from crosswalk.emu.probe.sequences import Runner
-from crosswalk.walker import columns
+from crosswalk.walker import architecture, columns
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.tlb.steps import Sequence
@@ -28,6 +28,7 @@ ROOM = Path(crosswalk.emu.probe.__file__).parent
 
 TAKEN = {
     "crosswalk.walker.access": {"Access", "AccessType"},
+    "crosswalk.walker.architecture": {"Vector"},
     "crosswalk.walker.columns": {"Accesses", "Kind", "Outcomes", "Rows"},
     "crosswalk.walker.context": {"PagingContext", "Vendor"},
     "crosswalk.walker.errors": {"BadInput", "CrosswalkError"},
@@ -82,6 +83,16 @@ def test_the_probe_takes_types_and_memory_alone():
     assert {} == {name: what for name, what in found.items() if what}
 
 
+def test_the_probes_own_bits_of_control_registers_are_those_of_the_manuals_numbers():
+    registers = {each.__name__: each for each in (architecture.CR0, architecture.CR3)}
+    registers |= {each.__name__: each for each in (architecture.CR4, architecture.EFER)}
+    own = [name for name in dir(control) if name.partition("_")[0] in registers]
+    assert len(own) > 15
+    for name in own:
+        register, _, bit = name.partition("_")
+        assert registers[register][bit] == getattr(control, name), name
+
+
 def test_all_that_is_listed_is_taken():
     names = {
         (node.module, each.name)
@@ -126,6 +137,7 @@ def test_the_import_contract_names_all_other_modules_of_the_walker():
             "from crosswalk.walker.entry import reserved_bits",
             "crosswalk.walker.entry.reserved_bits",
         ),
+        ("from crosswalk.walker.architecture import CR4", "crosswalk.walker.architecture.CR4"),
         ("def f(context):\n    return context.root", "context.root"),
         ("levels = sequence.context.levels", "context.levels"),
         ("nxe = self._context.host.nxe", "host.nxe"),

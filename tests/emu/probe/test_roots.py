@@ -167,7 +167,7 @@ def test_older_modes_run_under_cr3_bits_and_all(monkeypatch, mode):
 
         def noted(*given, attempt=attempt, rig=rig, **named):
             found = attempt(*given, **named)
-            cr3s.add(rig._after.quads[rig._layout.cr3 >> 3])
+            cr3s.add(rig._after.quads[rig._layout.quads["cr3"]])
             return found
 
         monkeypatch.setattr(rig, "attempt", noted)

@@ -168,7 +168,7 @@ def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
     first = LongProber(memory, large)
     own = first._bulk._prepare(cpl, ac=ac)
     # In front of the registers lies what only Unicorn knows of a saved state.
-    start = first._bulk._layout.rax
+    start = 8 * first._bulk._layout.quads["rax"]
     assert bytes(own.bytes[start:]) == bytes(derived.bytes[start:])
     other = first._bulk._prepare(3 - cpl, ac=ac)
     assert bytes(other.bytes[start:]) != bytes(derived.bytes[start:])
