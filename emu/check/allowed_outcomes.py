@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.probe.composites import SAME_PKRU, Composites, Family, Seen
+from crosswalk.emu.probe.composites import SAME_PKRU, CompositeOutcomes, Composites, Family
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
 from crosswalk.walker.context import PagingContext
@@ -25,7 +25,7 @@ _DESCRIPTOR = 8
 
 @dataclass(frozen=True, slots=True)
 class AllowedOutcome(Rows):
-    """One way that n composites may end, with columns as `Seen` has them.
+    """One way that n composites may end, with columns as `CompositeOutcomes` has them.
 
     `valid` bool[n]: whether it is one at all. `cr2` may lie up to `slack` uint64[n] bytes higher.
     `word`, `value` uint64[n, 10] are words that may have changed, and to what at the most; where
@@ -210,7 +210,7 @@ def _choose(
     return AllowedOutcome(*columns)
 
 
-def is_allowed(allowed: Sequence[AllowedOutcome], seen: Seen) -> NDArray[np.bool_]:
+def is_allowed(allowed: Sequence[AllowedOutcome], seen: CompositeOutcomes) -> NDArray[np.bool_]:
     """Return bool[n]: what was seen of which composites is one of the allowed, words included."""
     found = np.zeros(len(seen), np.bool_)
     for option in allowed:
@@ -225,7 +225,7 @@ def is_allowed(allowed: Sequence[AllowedOutcome], seen: Seen) -> NDArray[np.bool
     return found
 
 
-def _words_allowed(option: AllowedOutcome, seen: Seen) -> NDArray[np.bool_]:
+def _words_allowed(option: AllowedOutcome, seen: CompositeOutcomes) -> NDArray[np.bool_]:
     zero = np.uint64(0)
     same = (seen.entry_pa[:, :, None] == option.word[:, None, :]) & (option.value != 0)[:, None, :]
     allowed = np.bitwise_or.reduce(np.where(same, option.value[:, None, :], zero), axis=2)

@@ -19,7 +19,7 @@ from crosswalk.emu.check.composite_emulated import (
 )
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.probe.composite import CompositeProber
-from crosswalk.emu.probe.composites import Composites, Seen
+from crosswalk.emu.probe.composites import CompositeOutcomes, Composites
 from crosswalk.emu.probe.scope import Lacking
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingContext
@@ -38,8 +38,8 @@ class Judged:
     """
 
     allowed: list[AllowedOutcome]
-    stated: Seen
-    seen: Seen
+    stated: CompositeOutcomes
+    seen: CompositeOutcomes
     differ: NDArray[np.bool_]
     explained: NDArray[np.bool_]
     known: dict[str, int]

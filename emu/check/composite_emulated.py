@@ -18,7 +18,13 @@ from crosswalk.emu.check.allowed_outcomes import (
 from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
 from crosswalk.emu.check.emulated import emulated_many
 from crosswalk.emu.check.emulated_rules import Rules, rules_of
-from crosswalk.emu.probe.composites import SAME_PKRU, WORDS_SEEN, Composites, Family, Seen
+from crosswalk.emu.probe.composites import (
+    SAME_PKRU,
+    WORDS_SEEN,
+    CompositeOutcomes,
+    Composites,
+    Family,
+)
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -34,7 +40,7 @@ _TYPE_BYTE = 4
 
 def composites_as_emulated(
     memory: PhysicalMemory, context: PagingContext, composites: Composites
-) -> Seen:
+) -> CompositeOutcomes:
     """Return what the emulated CPU is stated to do, all of its departures included."""
     return emulated_composites(memory, emulated_rules(context, departures(*_SCOPES)), composites)
 
@@ -44,7 +50,7 @@ def explain_composites(
     context: PagingContext,
     composites: Composites,
     allowed: list[AllowedOutcome],
-    seen: Seen,
+    seen: CompositeOutcomes,
 ) -> list[str | None]:
     """Return for each of these composites the name of the departures that explain it, or None.
 
@@ -69,15 +75,17 @@ def explain_composites(
     return names
 
 
-def same_seen(these: Seen, others: Seen) -> NDArray[np.bool_]:
+def same_seen(these: CompositeOutcomes, others: CompositeOutcomes) -> NDArray[np.bool_]:
     """Return bool[n]: which rows are equal in everything."""
     same = np.ones(len(these), np.bool_)
-    for name in Seen.__dataclass_fields__:
+    for name in CompositeOutcomes.__dataclass_fields__:
         same &= (getattr(these, name) == getattr(others, name)).all(axis=1)
     return same
 
 
-def emulated_composites(memory: PhysicalMemory, rules: Rules, composites: Composites) -> Seen:
+def emulated_composites(
+    memory: PhysicalMemory, rules: Rules, composites: Composites
+) -> CompositeOutcomes:
     """Return what a processor with these rules makes of composites, in the emulated CPU's order.
 
     The accesses of a composite are made in turn, each with a walk of its own: the second if the
@@ -98,7 +106,7 @@ def emulated_composites(memory: PhysicalMemory, rules: Rules, composites: Compos
     chained = composites.has_two() & ~twice | split
     happens = twice | (chained & (first.kind == Kind.OK))
     cross = composites.family(Family.CROSS)
-    seen = Seen.empty(len(composites))
+    seen = CompositeOutcomes.empty(len(composites))
     # One that succeeds answers where it begins.
     begins = (cross | implicit) & (second.kind == Kind.OK)
     answers_second = happens & chained & ~begins

@@ -15,7 +15,7 @@ from crosswalk.emu.check.plan import Plan, accesses_to
 from crosswalk.emu.check.selection import Lister, Place, Reader, Targets
 from crosswalk.emu.check.survey import Survey
 from crosswalk.emu.check.verdict import KEPT_DIVERGENCES, Tally, Verdict
-from crosswalk.emu.probe import ProbeError, Prober, mapped, portion_of
+from crosswalk.emu.probe import ProbeError, Prober, mapped, subset_of
 from crosswalk.emu.probe.scope import by_feature
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
@@ -139,7 +139,7 @@ class Checker:
 
         The memory that earlier pieces made it touch is given back.
         """
-        portion = portion_of(self._memory, self._context, va)
+        portion = subset_of(self._memory, self._context, va)
         if self._prober is None:
             self._prober = Prober(portion, self._context)
         else:

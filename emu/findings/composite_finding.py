@@ -9,7 +9,7 @@ from crosswalk.emu.check.composite_check import CompositeStand, Judged
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.findings import SECOND_WALK, WALKER, WRITABLE
 from crosswalk.emu.findings.signature import Signature
-from crosswalk.emu.probe.composites import FORMS, NAMES, Composites, Family, Seen
+from crosswalk.emu.probe.composites import FORMS, NAMES, CompositeOutcomes, Composites, Family
 from crosswalk.emu.report.composite_case import CompositeCase, composite_case
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
@@ -32,7 +32,7 @@ class CompositeFinding:
     count: int
     case: CompositeCase
     allowed: list[AllowedOutcome]
-    seen: Seen
+    seen: CompositeOutcomes
 
 
 def findings_of(
@@ -117,12 +117,12 @@ def _signature(judged: Judged, composites: Composites, row: int) -> Signature:
     return Signature(witness, name, " or ".join(said), truth)
 
 
-def _text(row: AllowedOutcome | Seen, name: str) -> str:
+def _text(row: AllowedOutcome | CompositeOutcomes, name: str) -> str:
     count = 2 if FORMS[name].family is Family.TWICE else 1
     return " then ".join(_answer(row, at) for at in range(count))
 
 
-def _answer(row: AllowedOutcome | Seen, at: int) -> str:
+def _answer(row: AllowedOutcome | CompositeOutcomes, at: int) -> str:
     kind = Kind(row.kind[0, at])
     if kind is Kind.PAGE_FAULT:
         return f"#PF {error_names(int(row.error_code[0, at]))}"

@@ -33,7 +33,7 @@ from crosswalk.emu.fuzz.coverage import (
 )
 from crosswalk.emu.fuzz.intended import intended_outcomes
 from crosswalk.emu.fuzz.layout_composites import composites_of
-from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe import ProberCache
 from crosswalk.emu.probe.lending import CR3_UNDER_TEST
 from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.report.composite_case import CompositeCase
@@ -173,7 +173,7 @@ class Executor:
 
     def forget(self) -> None:
         """Let go of the engines: the next layout gets new ones."""
-        self._stand = Stand()
+        self._probers = ProberCache()
         self._composites = CompositeStand(self._predict)
 
     def _try(
@@ -188,7 +188,7 @@ class Executor:
         with clock.part("predict"):
             predicted = self._predict(memory, context, accesses)
         with clock.part("probe"):
-            prober = self._stand.prober(memory, context)
+            prober = self._probers.prober(memory, context)
             lacking = prober.lacking(accesses)
             asked = lacking == 0
             observed = spread(predicted, asked, prober.probe(accesses.take(np.flatnonzero(asked))))

@@ -15,7 +15,7 @@ from crosswalk.emu.check.compare import spread
 from crosswalk.emu.check.explain import by_the_manuals
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.generate.pointers import linear_of
-from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe import ProberCache
 from crosswalk.emu.probe.scope import FEATURES, Lacking
 from crosswalk.walker.columns import Kind, Outcomes
 from crosswalk.walker.context import CR3, CR4, EFER, PagingContext, Vendor
@@ -37,11 +37,16 @@ def plain(context: PagingContext) -> PagingContext:
 
 
 def intended_outcomes(
-    stand: Stand, layout: Layout, predicted: Outcomes, lacking: Lacking, *, bulk: bool = True
+    probers: ProberCache,
+    layout: Layout,
+    predicted: Outcomes,
+    lacking: Lacking,
+    *,
+    bulk: bool = True,
 ) -> Outcomes:
     """Return the predictions, with the intended outcomes of the accesses that lack a feature.
 
-    Of an AMD processor all outcomes are those intended. Raises as `Prober.probe` does; the stand's
+    Of an AMD processor all outcomes are those intended. Raises as `Prober.probe` does; the prober's
     prober has then another address space.
     """
     stated = (lacking != 0) & ~_REPLACED[lacking] | (layout.context.vendor is Vendor.AMD)
@@ -57,7 +62,7 @@ def intended_outcomes(
     walks = ~strange & ~barred
     outcomes = Outcomes.empty(len(accesses))
     outcomes.kind[~walks] = Kind.GENERAL_PROTECTION
-    prober = stand.prober(layout.memory(), plain(layout.context))
+    prober = probers.prober(layout.memory(), plain(layout.context))
     asked = replace(accesses, va=linear).take(np.flatnonzero(walks))
     seen = spread(outcomes, walks, prober.probe(asked, bulk=bulk))
     return spread(predicted, chosen, seen)

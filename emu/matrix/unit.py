@@ -17,7 +17,7 @@ from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.matrix.composite import SECOND, CompositeSection
 from crosswalk.emu.matrix.intended import intended_outcomes
 from crosswalk.emu.matrix.section import Choice, Section
-from crosswalk.emu.probe import ProbeError, Stand
+from crosswalk.emu.probe import ProbeError, ProberCache
 from crosswalk.emu.probe.composites import Family
 from crosswalk.emu.probe.scope import FEATURES, Lacking, by_feature
 from crosswalk.walker.bulk import translate_many
@@ -100,7 +100,7 @@ class Worker:
         self._sections = {section.name: section for section in sections}
         self._choice = choice
         self._predict = predict
-        self._stand = Stand()
+        self._probers = ProberCache()
         self._composites = CompositeStand(predict)
 
     def do(self, unit: Unit) -> Result:
@@ -178,7 +178,7 @@ class Worker:
         """
         memory = layout.memory()
         predicted = self._predict(memory, layout.context, layout.accesses)
-        prober = self._stand.prober(memory, layout.context)
+        prober = self._probers.prober(memory, layout.context)
         lacking = prober.lacking(layout.accesses)
         asked = lacking == 0
         seen = prober.probe(layout.accesses.take(np.flatnonzero(asked)))
@@ -186,11 +186,11 @@ class Worker:
         found = Findings(layout, memory, asked)
         found.add(WALKER, predicted, observed, differing_fields(predicted, observed))
         confirm(prober, layout, observed, found.rows)
-        intended = intended_outcomes(self._stand, layout, predicted, lacking)
+        intended = intended_outcomes(self._probers, layout, predicted, lacking)
         differ = differing_fields(predicted, intended)
         wrong = np.logical_or.reduce(list(differ.values()))
         if wrong.any():
-            again = intended_outcomes(self._stand, layout, predicted, lacking, bulk=False)
+            again = intended_outcomes(self._probers, layout, predicted, lacking, bulk=False)
             if np.logical_or.reduce(list(differing_fields(again, intended).values())).any():
                 raise ProbeError("bulk and single probes differ where a feature leads to")
         found.add(INTENDED, intended, predicted, differ)

@@ -2,9 +2,9 @@
 
 from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.modes import Prober
-from crosswalk.emu.probe.prober_cache import Stand
+from crosswalk.emu.probe.prober_cache import ProberCache
 from crosswalk.emu.probe.reading import mapped
 from crosswalk.emu.probe.scope import FEATURES, LACKS
-from crosswalk.emu.probe.subset import portion_of
+from crosswalk.emu.probe.subset import subset_of
 
-__all__ = ["FEATURES", "LACKS", "ProbeError", "Prober", "Stand", "mapped", "portion_of"]
+__all__ = ["FEATURES", "LACKS", "ProbeError", "Prober", "ProberCache", "mapped", "subset_of"]

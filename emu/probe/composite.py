@@ -11,13 +11,20 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.probe.access_engine import Run
 from crosswalk.emu.probe.composite_engine import Mover, answer_of
-from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
+from crosswalk.emu.probe.composites import (
+    FORMS,
+    NAMES,
+    SAME_PKRU,
+    CompositeOutcomes,
+    Composites,
+    Family,
+)
 from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import SLOT, decode, signature
 from crosswalk.emu.probe.paths import NO_PAGE
 from crosswalk.emu.probe.scope import Lacking, lacking_composites, refuse
-from crosswalk.emu.probe.single import Seen as Answer
+from crosswalk.emu.probe.single import Observed
 from crosswalk.emu.probe.space import NOWHERE
 from crosswalk.emu.probe.workspace import Ground
 from crosswalk.walker.access import AccessType
@@ -83,14 +90,14 @@ class CompositeProber:
         """
         return lacking_composites(self._ground.control, composites, self._ground.wide)
 
-    def probe(self, composites: Composites) -> Seen:
+    def probe(self, composites: Composites) -> CompositeOutcomes:
         """Make every composite, each on its own; `ProbeError` where one has no outcome.
 
         `BadInput` for one that isn't placed as `Composites` says, or that `lacking` names.
         """
         _check_places(composites)
         refuse(self.lacking(composites), composites.va)
-        seen = Seen.empty(len(composites))
+        seen = CompositeOutcomes.empty(len(composites))
         for family in Family:
             rows = np.flatnonzero(composites.family(family))
             if len(rows):
@@ -126,7 +133,7 @@ class _Batch:
             ground.space.words[at[held]] = content[held, 0]
             ground.space.words[at[held] + 1] = content[held, 1]
 
-    def make(self, seen: Seen, rows: list[int]) -> None:
+    def make(self, seen: CompositeOutcomes, rows: list[int]) -> None:
         """Make them all, and put what was seen into these rows."""
         composites = self._composites
         make = {
@@ -156,7 +163,7 @@ class _Batch:
             for place, pa in enumerate(sorted(changed)):
                 seen.entry_pa[row, place], seen.entry_value[row, place] = pa, changed[pa]
 
-    def _modify(self, at: int, name: str, va: int, who: _Who) -> tuple[Answer, ...]:
+    def _modify(self, at: int, name: str, va: int, who: _Who) -> tuple[Observed, ...]:
         how = name.partition(":")[2]
         byte = _ADDEND
         if how == "cmpxchg":
@@ -171,9 +178,9 @@ class _Batch:
         if pa is None or _byte_of(pa) != read:
             raise ProbeError(f"{name} of {va:#x}: reached no signature")
         self._ground.erase(pa)
-        return (Answer(Kind.OK, pa=pa),)
+        return (Observed(Kind.OK, pa=pa),)
 
-    def _cross(self, at: int, name: str, va: int, who: _Who) -> tuple[Answer, ...]:
+    def _cross(self, at: int, name: str, va: int, who: _Who) -> tuple[Observed, ...]:
         kind = FORMS[name].types[0]
         targets = [int(site.target[at]) for site in self._sites]
         value = ~(targets[0] >> 12 | targets[1] >> 12 << 32) & _MASK
@@ -190,7 +197,7 @@ class _Batch:
             pas = targets
             if found != value:
                 raise ProbeError(f"{name}: what was stored is not where the tables lead")
-        return Answer(Kind.OK, pa=pas[0]), Answer(Kind.OK, pa=pas[1])
+        return Observed(Kind.OK, pa=pas[0]), Observed(Kind.OK, pa=pas[1])
 
     def _taken_back(self, at: int) -> int:
         """Return what is found where a store that crosses leaves its halves, and undo it."""
@@ -204,7 +211,7 @@ class _Batch:
             self._view[index], self._view[index + 1] = (int(word) for word in contents[at])
         return found
 
-    def _load(self, at: int, name: str, va: int, who: _Who) -> tuple[Answer, ...]:
+    def _load(self, at: int, name: str, va: int, who: _Who) -> tuple[Observed, ...]:
         index = int(self._slots[0][at])
         if name == "implicit:read" and index != NOWHERE:
             self._view[index + 1] |= _ACCESSED
@@ -219,9 +226,9 @@ class _Batch:
             return (fault,)
         if not marked:
             raise ProbeError(f"{name} of {va:#x}: the descriptor was not marked")
-        return (Answer(Kind.OK, pa=base << 12 | va & (FRAME - 1)),)
+        return (Observed(Kind.OK, pa=base << 12 | va & (FRAME - 1)),)
 
-    def _twice(self, at: int, name: str, va: int, who: _Who) -> tuple[Answer, ...]:
+    def _twice(self, at: int, name: str, va: int, who: _Who) -> tuple[Observed, ...]:
         composites, form = self._composites, FORMS[name]
         then = int(composites.then_cpl[at]), bool(composites.then_ac[at]), who[2]
         pkru: int | None = int(composites.then_pkru[at])
@@ -238,7 +245,7 @@ class _Batch:
         answers.append(self._reached(made, *second))
         return tuple(answers)
 
-    def _reached(self, made: tuple[Run, int], kind: AccessType, va: int, byte: int) -> Answer:
+    def _reached(self, made: tuple[Run, int], kind: AccessType, va: int, byte: int) -> Observed:
         run, fault_at = made
         what = f"{kind.name.lower()} of {va:#x}, one of two"
         fault = answer_of(run, fault_at, what)
@@ -251,7 +258,7 @@ class _Batch:
             raise ProbeError(f"{what}: reached no signature")
         if kind is AccessType.WRITE:
             self._ground.erase(pa)
-        return Answer(Kind.OK, pa=pa)
+        return Observed(Kind.OK, pa=pa)
 
 
 def _ground(memory: PhysicalMemory, context: PagingContext, before: Ground | None) -> Ground:

@@ -7,7 +7,7 @@ from crosswalk.emu.probe.access_engine import Rig, Run
 from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import SLOT
 from crosswalk.emu.probe.routines import CROSS, DONE, IMPLICIT, LANDED, MARK, REKEY, RMW, START
-from crosswalk.emu.probe.single import Seen
+from crosswalk.emu.probe.single import Observed
 from crosswalk.emu.probe.space import Space
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.architecture import Vector
@@ -110,7 +110,7 @@ class Mover(Rig):
         return run, code + routine
 
 
-def answer_of(run: Run, at: int, what: str) -> Seen | None:
+def answer_of(run: Run, at: int, what: str) -> Observed | None:
     """Return the fault that a run ended with, None where it came to its end.
 
     `at` is the RIP that a fault has to show; `ProbeError` for anything else, about `what`.
@@ -119,9 +119,9 @@ def answer_of(run: Run, at: int, what: str) -> Seen | None:
         return None
     if run.error == UC_ERR_EXCEPTION and run.rip == at and not run.completed:
         if run.vector == Vector.PF:
-            return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
+            return Observed(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
         if run.vector == Vector.GP and run.error_code == 0:
-            return Seen(Kind.GENERAL_PROTECTION)
+            return Observed(Kind.GENERAL_PROTECTION)
     raise ProbeError(
         f"{what}: no outcome (engine error {run.error}, vector {run.vector}, "
         f"error code {run.error_code:#x}, RIP {run.rip:#x})"

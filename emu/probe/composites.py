@@ -12,7 +12,16 @@ from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Rows
 from crosswalk.walker.memory import FRAME, U64
 
-__all__ = ["FORMS", "NAMES", "SAME_PKRU", "WORDS_SEEN", "Composites", "Family", "Form", "Seen"]
+__all__ = [
+    "FORMS",
+    "NAMES",
+    "SAME_PKRU",
+    "WORDS_SEEN",
+    "CompositeOutcomes",
+    "Composites",
+    "Family",
+    "Form",
+]
 
 WORDS_SEEN = 2 * MAX_LEVELS
 """The most words that a composite changes: those of two walks."""
@@ -114,7 +123,7 @@ class Composites(Rows):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen(Rows):
+class CompositeOutcomes(Rows):
     """What became of n composites.
 
     `kind` uint8[n, 2] (`Kind`), `pa` uint64[n, 2], `error_code` uint16[n, 2] and `cr2`
@@ -131,7 +140,7 @@ class Seen(Rows):
     entry_value: U64
 
     @classmethod
-    def empty(cls, count: int) -> "Seen":
+    def empty(cls, count: int) -> "CompositeOutcomes":
         """Return `count` rows of zeros."""
         return cls(
             np.zeros((count, 2), np.uint8),

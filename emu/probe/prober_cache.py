@@ -5,10 +5,10 @@ from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["Stand"]
+__all__ = ["ProberCache"]
 
 
-class Stand:
+class ProberCache:
     """Makes accesses in any address space, with the engines of the one before if they fit."""
 
     def __init__(self) -> None:

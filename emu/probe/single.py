@@ -13,10 +13,10 @@ from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.architecture import Vector
 from crosswalk.walker.columns import Kind
 
-__all__ = ["Seen", "Single"]
+__all__ = ["Observed", "Single"]
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """An outcome, but for the words that the access changed."""
 
     kind: Kind
@@ -42,7 +42,7 @@ class Single:
         for rig in (self._runner, self._watcher):
             rig.enter(ground)
 
-    def make(self, access: Access, lent: int, stored: int, *, signed: bool) -> Seen:
+    def make(self, access: Access, lent: int, stored: int, *, signed: bool) -> Observed:
         """Make one access and return what was seen; `ProbeError` if that is no outcome.
 
         `lent` is which of the arena's slots is lent, `stored` the byte that a write stores, and
@@ -54,13 +54,13 @@ class Single:
             at = self._runner.faulted_at(access.va, access.type, access.cpl, lent)
             if run.rip == at and not run.completed:
                 if run.vector == Vector.PF:
-                    return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
+                    return Observed(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
                 if run.vector == Vector.GP and run.error_code == 0:
-                    return Seen(Kind.GENERAL_PROTECTION)
+                    return Observed(Kind.GENERAL_PROTECTION)
         elif pa is not None and (
             run.error in TRANSLATED or (run.error == UC_ERR_OK and run.completed)
         ):
-            return Seen(Kind.OK, pa=pa)
+            return Observed(Kind.OK, pa=pa)
         raise ProbeError(
             f"{_name(access)}: no outcome (engine error {run.error}, vector {run.vector}, "
             f"error code {run.error_code:#x}, RIP {run.rip:#x})"

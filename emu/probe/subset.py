@@ -17,13 +17,13 @@ from crosswalk.emu.probe.paths import distinct
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
-__all__ = ["Portion", "portion_of"]
+__all__ = ["Subset", "subset_of"]
 
 _PRESENT, _LARGE = np.uint64(1), np.uint64(0x80)
 _BLOCK = 1024  # Tables read at once.
 
 
-class Portion:
+class Subset:
     """A memory of which only some frames can be read; the others are zeros.
 
     `frames` uint64[n] are those frames, ascending. Its ranges are those of the whole memory.
@@ -70,7 +70,7 @@ class Portion:
         return found
 
 
-def portion_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> PhysicalMemory:
+def subset_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> PhysicalMemory:
     """Return the portion that translates these addresses; in 32-bit and PAE paging the whole.
 
     There are at most 2,052 tables in those modes.
@@ -90,7 +90,7 @@ def portion_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> Physi
         page, table = page[down], entry[down] & np.uint64(ADDRESS & ~control.mask)
         found.append(distinct(table))
     frames = distinct(np.concatenate(found))
-    return Portion(memory, frames[has_frames(memory, frames)])
+    return Subset(memory, frames[has_frames(memory, frames)])
 
 
 def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:

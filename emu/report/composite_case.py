@@ -9,7 +9,14 @@ import numpy as np
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome
-from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family, Seen
+from crosswalk.emu.probe.composites import (
+    FORMS,
+    NAMES,
+    SAME_PKRU,
+    CompositeOutcomes,
+    Composites,
+    Family,
+)
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -87,7 +94,9 @@ def composite_case(
 
 
 def dump_composite(
-    case: CompositeCase, allowed: list[AllowedOutcome] | None = None, seen: Seen | None = None
+    case: CompositeCase,
+    allowed: list[AllowedOutcome] | None = None,
+    seen: CompositeOutcomes | None = None,
 ) -> bytes:
     """Return a composite's case as JSON, ending in a newline; with what was said and seen."""
     row = case.composite
@@ -133,13 +142,13 @@ def _said(option: AllowedOutcome, access: str) -> dict[str, Any]:
     return {"outcomes": _outcomes(option, access), **words}
 
 
-def _outcomes(row: AllowedOutcome | Seen, access: str) -> list[dict[str, str]]:
+def _outcomes(row: AllowedOutcome | CompositeOutcomes, access: str) -> list[dict[str, str]]:
     family = FORMS[access].family
     count = 2 if family is Family.TWICE or (family is Family.CROSS and not row.kind[0, 0]) else 1
     return [_outcome(row, at) for at in range(count)]
 
 
-def _outcome(row: AllowedOutcome | Seen, at: int) -> dict[str, str]:
+def _outcome(row: AllowedOutcome | CompositeOutcomes, at: int) -> dict[str, str]:
     kind = Kind(row.kind[0, at])
     record = {"outcome": _OUTCOMES[kind]}
     if kind is Kind.OK:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome
 from crosswalk.emu.check.composite_check import Judged
-from crosswalk.emu.probe.composites import FORMS, SAME_PKRU, Family, Seen
+from crosswalk.emu.probe.composites import FORMS, SAME_PKRU, CompositeOutcomes, Family
 from crosswalk.emu.report.composite_case import CompositeCase
 from crosswalk.emu.report.text import outcome_text, walk_lines
 from crosswalk.walker.columns import Kind
@@ -57,14 +57,14 @@ def _what(case: CompositeCase) -> str:
     return text
 
 
-def _answers(row: AllowedOutcome | Seen, case: CompositeCase) -> str:
+def _answers(row: AllowedOutcome | CompositeOutcomes, case: CompositeCase) -> str:
     family = FORMS[case.access].family
     two = family is Family.TWICE or (family is Family.CROSS and row.kind[0, 0] == Kind.OK)
     texts = [outcome_text(_outcome(row, at)) for at in range(2 if two else 1)]
     return (" then " if family is Family.TWICE else " and ").join(texts)
 
 
-def _outcome(row: AllowedOutcome | Seen, at: int) -> Outcome:
+def _outcome(row: AllowedOutcome | CompositeOutcomes, at: int) -> Outcome:
     kind = Kind(row.kind[0, at])
     if kind is Kind.OK:
         return Translation(int(row.pa[0, at]))

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check.compare import agreements, choose, spread
 from crosswalk.emu.check.crosscheck import compare_all, confirm
-from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe import ProberCache
 from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.loaded import Contained
@@ -55,16 +55,16 @@ class Referee:
 
 
 class _Emulator:
-    """What answers in the child; its engines are made there, and kept on a stand."""
+    """What answers in the child; its engines are made there, and kept on a probers."""
 
     claims = frozenset({Capability.FAULTS, Capability.MARKS})
 
     def __init__(self) -> None:
-        self._stand = Stand()
+        self._probers = ProberCache()
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         predicted = translate_many(memory, context, accesses)
-        prober = self._stand.prober(memory, context)
+        prober = self._probers.prober(memory, context)
         silent = prober.lacking(accesses) != 0
         rows = np.flatnonzero(~silent)
         asked, said = accesses.take(rows), predicted.take(rows)

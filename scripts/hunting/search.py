@@ -13,7 +13,7 @@ from crosswalk.emu.check.explain import explain
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap, coverage_of
-from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe import ProberCache
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.memory import SparseWords
@@ -60,12 +60,12 @@ class _Truths:
     """Says what accesses come to: what is observed, or the manuals' word where that is known."""
 
     def __init__(self) -> None:
-        self._stand = Stand()
+        self._probers = ProberCache()
 
     def of(self, memory: SparseWords, layout: Layout) -> tuple[Layout, Outcomes]:
         """Return the layout with the accesses that the CPU can be asked for, and their outcomes."""
         context = layout.context
-        prober = self._stand.prober(memory, context)
+        prober = self._probers.prober(memory, context)
         asked = np.flatnonzero(prober.lacking(layout.accesses) == 0)
         accesses = layout.accesses.take(asked)
         layout = replace(layout, accesses=accesses, intended=layout.intended.take(asked))

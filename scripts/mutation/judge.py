@@ -14,7 +14,7 @@ from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.matrix.boundaries import LIMITS
 from crosswalk.emu.matrix.section import Section
 from crosswalk.emu.matrix.sections import SECTIONS
-from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe import ProberCache
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -50,11 +50,11 @@ class Sample:
 
 def samples(seed: int) -> list[Sample]:
     """Return what is drawn from each section of the matrix, and addresses beside it."""
-    chance, stand = np.random.default_rng(seed), Stand()
-    return [sample for section in (*SECTIONS, *LIMITS) for sample in _of(section, chance, stand)]
+    chance, probers = np.random.default_rng(seed), ProberCache()
+    return [sample for section in (*SECTIONS, *LIMITS) for sample in _of(section, chance, probers)]
 
 
-def _of(section: Section, chance: np.random.Generator, stand: Stand) -> Iterator[Sample]:
+def _of(section: Section, chance: np.random.Generator, probers: ProberCache) -> Iterator[Sample]:
     variants = section.variants()
     memory = SparseWords.of_tables(section.ram, *section.tables(variants))
     every = section.accesses_to(section.paths(variants))
@@ -70,7 +70,7 @@ def _of(section: Section, chance: np.random.Generator, stand: Stand) -> Iterator
             np.uint64(1) << chance.integers(47, 64, len(rows)).astype(np.uint64)[wrong]
         )
         context = contexts[number]
-        prober = stand.prober(memory, context)
+        prober = probers.prober(memory, context)
         # What the CPU lacks a feature for it can't judge.
         accesses = accesses.take(np.flatnonzero(prober.lacking(accesses) == 0))
         observed = prober.probe(accesses)

@@ -19,8 +19,8 @@ from crosswalk.emu.fuzz.coverage.permissions import KEYS, LOST, PLACES, RESERVED
 from crosswalk.emu.fuzz.coverage.seen import shown
 from crosswalk.emu.fuzz.coverage.walks import CONTROL, END
 from crosswalk.emu.fuzz.target import Target
+from crosswalk.emu.probe.composites import CompositeOutcomes as Made
 from crosswalk.emu.probe.composites import Composites
-from crosswalk.emu.probe.composites import Seen as Made
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput

@@ -10,7 +10,7 @@ from crosswalk.emu.check.allowed_outcomes import Parts
 from crosswalk.emu.fuzz.coverage.common import number
 from crosswalk.emu.fuzz.coverage.family import AXES, Axis, Family, Numbers
 from crosswalk.emu.fuzz.coverage.seen import ANSWERS, answers
-from crosswalk.emu.probe.composites import FORMS, NAMES, Composites, Seen
+from crosswalk.emu.probe.composites import FORMS, NAMES, CompositeOutcomes, Composites
 from crosswalk.emu.probe.composites import Family as Kinds
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Kind, Outcomes
@@ -70,7 +70,7 @@ def _possible() -> Bools:
     return possible
 
 
-def composite_cells(composites: Composites, parts: Parts, seen: Seen) -> Numbers:
+def composite_cells(composites: Composites, parts: Parts, seen: CompositeOutcomes) -> Numbers:
     """Return the numbers of the cells that composites touch, which came to `seen`.
 
     `parts` are what their one-byte accesses come to by themselves.

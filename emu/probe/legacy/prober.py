@@ -12,7 +12,7 @@ from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.legacy.access_engine import Rig, Run, Watcher
 from crosswalk.emu.probe.legacy.page_marker import byte_of, decode
 from crosswalk.emu.probe.legacy.workspace import Ground, Sites
-from crosswalk.emu.probe.single import Seen
+from crosswalk.emu.probe.single import Observed
 from crosswalk.emu.probe.space import NOWHERE
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.architecture import Vector
@@ -155,20 +155,20 @@ class LegacyProber:
             for cell, value in zip(cells, before, strict=True):
                 view[cell] = value
 
-    def _make(self, access: Access, lent: int, stored: int, *, signed: bool) -> Seen:
+    def _make(self, access: Access, lent: int, stored: int, *, signed: bool) -> Observed:
         """Make one access and return what was seen; `ProbeError` if that is no outcome."""
         run, pa = self._run(access, lent, stored, signed=signed)
         if run.error == UC_ERR_EXCEPTION:
             at = self._runner.faulted_at(access.va, access.type, access.cpl, lent)
             if run.eip == at and not run.completed:
                 if run.vector == Vector.PF:
-                    return Seen(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
+                    return Observed(Kind.PAGE_FAULT, error_code=run.error_code, cr2=run.cr2)
                 if run.vector == Vector.GP and run.error_code == 0:
-                    return Seen(Kind.GENERAL_PROTECTION)
+                    return Observed(Kind.GENERAL_PROTECTION)
         elif pa is not None and (
             run.error in TRANSLATED or (run.error == UC_ERR_OK and run.completed)
         ):
-            return Seen(Kind.OK, pa=pa)
+            return Observed(Kind.OK, pa=pa)
         raise ProbeError(
             f"{access.type.name.lower()} of {access.va:#x} at CPL {access.cpl}: no outcome (engine "
             f"error {run.error}, vector {run.vector}, error code {run.error_code:#x}, "

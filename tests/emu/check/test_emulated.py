@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from crosswalk.emu.check.departures import DEPARTURES, Scope
 from crosswalk.emu.check.explain import as_emulated, by_the_manuals, same_rows
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe import ProberCache
 from crosswalk.walker import Accesses, AccessType
 from crosswalk.walker.bulk import translate_many
 from tests.emu.check.bugs import GUEST
@@ -75,26 +75,26 @@ def test_a_bug_of_the_walker_shows_against_it(bug):
 
 @pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])
 def test_with_all_departures_it_answers_what_the_cpu_does(plain):
-    stand = Stand()
+    probers = ProberCache()
     for seed in range(20):
         memory, registers, accesses = soup(seed, 300, plain=plain)
-        observed = asked(stand, memory, registers, accesses)
+        observed = asked(probers, memory, registers, accesses)
         assert same_rows(as_emulated(*observed[:3]), observed[3]).all(), seed
 
 
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 @pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])
 def test_in_32_bit_and_pae_paging_it_does_too(mode, plain):
-    stand = Stand()
+    probers = ProberCache()
     for seed in range(8):
         found = legacy_soup(seed, mode, 40, plain=plain, loadable=False)
-        observed = asked(stand, *found)
+        observed = asked(probers, *found)
         assert same_rows(as_emulated(*observed[:3]), observed[3]).all(), seed
 
 
-def asked(stand, memory, registers, accesses):
+def asked(probers, memory, registers, accesses):
     """What can be asked of the emulated CPU, and what it does."""
-    prober = stand.prober(memory, registers)
+    prober = probers.prober(memory, registers)
     some = accesses.take(np.flatnonzero(prober.lacking(accesses) == 0))
     return memory, registers, some, prober.probe(some)
 
@@ -106,10 +106,10 @@ SINGLE = [each for each in DEPARTURES if each.scope is Scope.ACCESS]
 def test_without_one_of_its_departures_it_is_another_cpu(entry, monkeypatch):
     rest = tuple(each for each in DEPARTURES if each is not entry)
     monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", rest)
-    stand, different = Stand(), 0
+    probers, different = ProberCache(), 0
     for seed in range(40):
         for found in (soup(seed, 300), legacy_soup(seed, "PAE", 10, loadable=False)):
-            memory, registers, accesses, observed = asked(stand, *found)
+            memory, registers, accesses, observed = asked(probers, *found)
             different += int((~same_rows(as_emulated(memory, registers, accesses), observed)).sum())
         if different:
             break

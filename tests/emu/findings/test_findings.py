@@ -6,7 +6,7 @@ from crosswalk.emu.findings.findings import confirm
 from crosswalk.emu.findings.layout_case import case_layout
 from crosswalk.emu.fuzz import executor as executors
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.probe import ProbeError, Prober, Stand
+from crosswalk.emu.probe import ProbeError, Prober, ProberCache
 from tests.emu.fuzz.hunted import HUNTED
 from tests.emu.fuzz.planted import bug_named
 
@@ -46,7 +46,7 @@ def test_without_a_bug_only_known_divergences_are_counted():
 
 def test_what_bulk_and_single_probes_say_differently_is_an_error_of_the_testbed():
     layout = generate(0, 1, accesses=64)
-    prober = Stand().prober(layout.memory(), layout.context)
+    prober = ProberCache().prober(layout.memory(), layout.context)
     observed = prober.probe(layout.accesses)
     confirm(prober, layout, observed, [0, 5])
     observed.kind[5] = (observed.kind[5] + 1) % 3
@@ -66,7 +66,8 @@ def test_every_divergence_is_made_again_alone(monkeypatch):
     layout = generate(0, 0, accesses=2048)
     found = executors.Executor(predict=bug).findings(layout)
     predicted, observed = (
-        say(layout.memory(), layout.context, layout.accesses) for say in (bug, Stand().observe)
+        say(layout.memory(), layout.context, layout.accesses)
+        for say in (bug, ProberCache().observe)
     )
     differ = np.logical_or.reduce([*differing_fields(predicted, observed).values()])
     assert [np.flatnonzero(differ).tolist()] == made

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crosswalk.emu.probe import Prober, Stand
+from crosswalk.emu.probe import Prober, ProberCache
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
@@ -16,38 +16,38 @@ def same(one, other):
 
 
 def test_one_address_space_after_another_is_probed_as_by_a_new_prober():
-    stand = Stand()
+    probers = ProberCache()
     for seed in range(25):
         memory, registers, accesses = soup(seed, 120)
         assert same(
-            stand.observe(memory, registers, accesses),
+            probers.observe(memory, registers, accesses),
             Prober(memory, registers).probe(accesses),
         ), seed
 
 
 def test_the_order_of_address_spaces_makes_no_difference():
     soups = [soup(seed, 60) for seed in range(8)]
-    there, back = Stand(), Stand()
+    there, back = ProberCache(), ProberCache()
     first = [there.observe(*each) for each in soups]
     second = [back.observe(*each) for each in reversed(soups)]
     assert all(same(one, other) for one, other in zip(first, reversed(second), strict=True))
 
 
 def test_engines_are_kept_where_ram_lies_the_same_and_only_there():
-    stand = Stand()
+    probers = ProberCache()
     one, two = (soup(seed, 1) for seed in (1, 2))
-    engine = stand.prober(one.memory, one.context).chosen._single
-    assert stand.prober(two.memory, two.context).chosen._single is engine
+    engine = probers.prober(one.memory, one.context).chosen._single
+    assert probers.prober(two.memory, two.context).chosen._single is engine
     other = Builder(ram=((0, 1 << 23),)).map(0x40_0000, 0x5000)
-    assert stand.prober(other.memory, context()).chosen._single is not engine
+    assert probers.prober(other.memory, context()).chosen._single is not engine
 
 
 def test_what_the_last_address_space_left_is_gone():
-    stand = Stand()
+    probers = ProberCache()
     for seed in (3, 4):
         memory, registers, accesses = soup(seed, 200)
-        stand.observe(memory, registers, accesses)
-    ground = stand._prober.chosen._ground
+        probers.observe(memory, registers, accesses)
+    ground = probers._prober.chosen._ground
     start, size = memory.ranges[0]
     ram = ground.space.words[: (start + size) // 8]
     assert ram.any()
@@ -67,9 +67,9 @@ def test_protection_keys_change_with_the_context():
     builder = Builder()
     builder.map(0x40_0000, 0x5000, flags=0x67 | 3 << 59)
     access = Accesses.of([Access(0x40_0000, AccessType.READ, 3)])
-    stand = Stand()
+    probers = ProberCache()
     kinds = [
-        int(stand.observe(builder.memory, context(pke=True, pkru=pkru), access).kind[0])
+        int(probers.observe(builder.memory, context(pke=True, pkru=pkru), access).kind[0])
         for pkru in (0, 1 << 6, 0, 1 << 7)
     ]
     assert kinds == [0, 1, 0, 0]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check import check, crosscheck, make_plan
-from crosswalk.emu.probe import Prober, portion_of
-from crosswalk.emu.probe.subset import Portion
+from crosswalk.emu.probe import Prober, subset_of
+from crosswalk.emu.probe.subset import Subset
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
 from tests.emu.soups import soup
@@ -25,18 +25,18 @@ def frames_of(builder, va):
 
 def test_a_portion_has_the_tables_on_the_way_and_no_others():
     builder = several()
-    found = portion_of(builder.memory, context(), np.array([VA, VA + 0x123], np.uint64))
+    found = subset_of(builder.memory, context(), np.array([VA, VA + 0x123], np.uint64))
     assert frames_of(builder, VA) == set(found.frames.tolist())
-    other = portion_of(builder.memory, context(), np.array([5 * GIB1], np.uint64))
+    other = subset_of(builder.memory, context(), np.array([5 * GIB1], np.uint64))
     assert frames_of(builder, 5 * GIB1) == set(other.frames.tolist())
-    assert [ROOT] == portion_of(builder.memory, context(), np.zeros(0, np.uint64)).frames.tolist()
+    assert [ROOT] == subset_of(builder.memory, context(), np.zeros(0, np.uint64)).frames.tolist()
 
 
 def test_other_frames_read_as_zeros_and_are_backed_all_the_same():
     builder = several()
     memory = builder.memory
     table = builder.place(5 * GIB1, 1) & -KIB4
-    portion = portion_of(memory, context(), np.array([VA], np.uint64))
+    portion = subset_of(memory, context(), np.array([VA], np.uint64))
     frames = np.array([ROOT, table, 1 << 50], np.uint64)
     assert memory.ranges == portion.ranges
     assert [True, True, False] == portion.backed(frames).tolist()
@@ -55,13 +55,13 @@ def test_the_older_modes_have_so_few_tables_that_all_are_taken(mode):
     tables = Tables(mode).map(VA, 0x8000)
     assert tables.memory is not None
     memory = tables.memory
-    assert memory is portion_of(memory, legacy(mode), np.array([VA], np.uint64))
+    assert memory is subset_of(memory, legacy(mode), np.array([VA], np.uint64))
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_what_is_observed_is_the_same_as_with_all_tables(seed):
     memory, found, accesses = soup(seed, 400, plain=True)
-    whole, part = Prober(memory, found), Prober(portion_of(memory, found, accesses.va), found)
+    whole, part = Prober(memory, found), Prober(subset_of(memory, found, accesses.va), found)
     asked = accesses.take(whole.lacking(accesses) == 0)
     expected, seen = whole.probe(asked), part.probe(asked)
     for column in ("kind", "pa", "error_code", "cr2", "entry_pa", "entry_value"):
@@ -75,7 +75,7 @@ def test_tables_that_are_reached_through_a_recursive_slot_are_on_the_way():
     plan = make_plan(memory, found)
     inside = plan.accesses.take(plan.va >> np.uint64(39) & np.uint64(511) == 300)
     assert len(inside) > 100
-    part = portion_of(memory, found, inside.va)
+    part = subset_of(memory, found, inside.va)
     expected = Prober(memory, found).probe(inside)
     seen = Prober(part, found).probe(inside)
     assert expected.pa.tolist() == seen.pa.tolist()
@@ -89,8 +89,8 @@ def test_a_mask_and_five_levels_are_read_as_the_registers_say():
     memory = type(builder.memory)(builder.ram, words)
     found = context(levels=5, maxphyaddr=48)
     masked = type(found)(**{**_fields(found), "encryption_mask": mask, "cr3": found.cr3 | mask})
-    assert 5 == len(portion_of(memory, masked, np.array([VA], np.uint64)).frames)
-    assert 1 == len(portion_of(memory, found, np.array([VA], np.uint64)).frames)
+    assert 5 == len(subset_of(memory, masked, np.array([VA], np.uint64)).frames)
+    assert 1 == len(subset_of(memory, found, np.array([VA], np.uint64)).frames)
 
 
 def _fields(found):
@@ -99,7 +99,7 @@ def _fields(found):
 
 def test_a_large_page_ends_the_way():
     builder = Builder().map(GIB1, 0, OPEN | PS, level=3)
-    found = portion_of(builder.memory, context(), np.array([GIB1 + 0x1234], np.uint64))
+    found = subset_of(builder.memory, context(), np.array([GIB1 + 0x1234], np.uint64))
     assert 2 == len(found.frames)
 
 
@@ -109,16 +109,16 @@ def test_a_portion_that_lacks_a_table_shows_as_a_divergence(monkeypatch):
     missing = np.uint64(builder.place(5 * GIB1, 1) & -KIB4)
 
     def lacking(memory, found, va):
-        frames = portion_of(memory, found, va).frames
-        return Portion(memory, frames[frames != missing])
+        frames = subset_of(memory, found, va).frames
+        return Subset(memory, frames[frames != missing])
 
-    monkeypatch.setattr(crosscheck, "portion_of", lacking)
+    monkeypatch.setattr(crosscheck, "subset_of", lacking)
     assert check(builder.memory, context()).divergent > 0
 
 
 def test_accesses_to_addresses_that_are_not_canonical_need_no_table():
     builder = several()
     accesses = Accesses.product(np.array([1 << 60], np.uint64), ac=False)
-    part = portion_of(builder.memory, context(), accesses.va)
+    part = subset_of(builder.memory, context(), accesses.va)
     whole = Prober(builder.memory, context()).probe(accesses)
     assert whole.kind.tolist() == Prober(part, context()).probe(accesses).kind.tolist()

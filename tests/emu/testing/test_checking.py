@@ -186,7 +186,7 @@ class Mortal:
                     (0x3000, "ValueError: no outcome")]
 )  # fmt: skip
 def test_an_emulator_that_fails_is_said_to_and_another_answers(va, how, monkeypatch):
-    monkeypatch.setattr(referee, "Stand", Mortal)
+    monkeypatch.setattr(referee, "ProberCache", Mortal)
     monkeypatch.setattr(referee, "_LIMITS", Limits(seconds=0.2))
     judge = Referee()
     memory = page().memory()

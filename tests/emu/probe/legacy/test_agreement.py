@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check import compare_all
-from crosswalk.emu.probe import Stand
+from crosswalk.emu.probe import ProberCache
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
 from tests.emu.legacy_soups import legacy_soup
@@ -15,11 +15,11 @@ MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 
 def asked(seeds, mode, **how):
     """The outcomes of these soups, and the divergences."""
-    stand, outcomes, found = Stand(), [], []
+    probers, outcomes, found = ProberCache(), [], []
     for seed in seeds:
         memory, context, accesses = legacy_soup(seed, mode, A_SOUP, **how)
         predicted = translate_many(memory, context, accesses)
-        observed = stand.observe(memory, context, accesses)
+        observed = probers.observe(memory, context, accesses)
         outcomes.append(observed)
         found += compare_all(memory, context, accesses, predicted, observed)
     return outcomes, found
@@ -51,7 +51,7 @@ def test_where_they_do_not_the_registry_says_why(mode, expected):
 
 def test_a_walker_that_misreads_one_rule_is_seen_to():
     memory, context, accesses = legacy_soup(3, "32-bit", A_SOUP, plain=True)
-    observed = Stand().observe(memory, context, accesses)
+    observed = ProberCache().observe(memory, context, accesses)
     predicted = translate_many(memory, context, accesses)
     assert [] == compare_all(memory, context, accesses, predicted, observed)
     shown = np.flatnonzero(predicted.entry_value[:, 0])
