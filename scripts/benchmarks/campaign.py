@@ -1,13 +1,10 @@
 """Where the time of a fuzzing campaign goes: the command itself, measured from outside."""
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
-from pathlib import Path
 from statistics import median
 from typing import Any
+
+from scripts.benchmarks.trees import Row, Tree
 
 __all__ = ["PER_SECOND", "measured_campaigns", "show_campaigns"]
 
@@ -15,65 +12,33 @@ PER_SECOND = 100_000
 """The goal: probes a second of CPU time, of the command and its workers, all included."""
 
 _PROBES = 1 << 21
-_HERE = Path(__file__).parents[2]
-# Runs the command in a process of its own, and tells what that and its children took.
-_WRAPPER = """
-import contextlib, io, json, resource, sys, time
-from crosswalk.emu.cli.main import main
-began, out = time.perf_counter(), io.StringIO()
-with contextlib.redirect_stdout(out):
-    status = main(sys.argv[1:])
-wall = time.perf_counter() - began
-used = {"wall": wall, "status": status}
-for name, who in ("parent", resource.RUSAGE_SELF), ("workers", resource.RUSAGE_CHILDREN):
-    usage = resource.getrusage(who)
-    used[name] = {"cpu": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}
-print(json.dumps({"used": used, "summary": json.loads(out.getvalue())}))
-"""
-
-Row = dict[str, Any]
 
 
-def measured_campaigns(
-    rounds: int, probes: int = _PROBES, against: Path | None = None
-) -> list[Row]:
-    """Return for 1 and 2 workers, by tree, what a campaign of about so many probes takes.
+def measured_campaigns(rounds: int, trees: list[Tree]) -> list[Row]:
+    """Return for 1 and 2 workers, by tree, what a campaign of about 2^21 probes takes.
 
-    Medians over runs by turns. `against` is another tree of this project, to be measured beside
-    this one: each runs its own default size of layouts.
+    Medians over runs by turns. Each tree runs its own default size of layouts.
     """
-    trees = {"here": _HERE} | ({} if against is None else {"there": against.resolve()})
     runs: dict[tuple[str, int], list[Row]] = {}
-    sizes = {name: _accesses(tree) for name, tree in trees.items()}
+    sizes = {tree.name: _accesses(tree) for tree in trees}
     for _ in range(rounds):
         for jobs in (1, 2):
-            for name, tree in trees.items():
-                made = _run(tree, jobs, max(1, probes // sizes[name]))
-                runs.setdefault((name, jobs), []).append(made)
+            for tree in trees:
+                made = _run(tree, jobs, max(1, _PROBES // sizes[tree.name]))
+                runs.setdefault((tree.name, jobs), []).append(made)
     return [_row(name, jobs, sizes[name], found) for (name, jobs), found in runs.items()]
 
 
-def _python(tree: Path, code: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=tree,
-        env=os.environ | {"PYTHONPATH": str(tree)},
-    )
-    return done.stdout
+def _accesses(tree: Tree) -> int:
+    module = tree.module("emu.fuzz.campaign")
+    return int(tree.python(f"from {module} import Plan; print(Plan().accesses)"))
 
 
-def _accesses(tree: Path) -> int:
-    return int(_python(tree, "from emu.fuzz.campaign import Plan; print(Plan().accesses)"))
-
-
-def _run(tree: Path, jobs: int, cases: int) -> Row:
+def _run(tree: Tree, jobs: int, cases: int) -> Row:
     with tempfile.TemporaryDirectory() as corpus:
-        arguments = ["--cases", str(cases), "--jobs", str(jobs), "--corpus", corpus, "--json"]
-        found: Row = json.loads(_python(tree, _WRAPPER, "fuzz", *arguments))
+        found = tree.run(
+            *("fuzz", "--cases", str(cases), "--jobs", str(jobs), "--corpus", corpus, "--json")
+        )
     if found["used"]["status"]:
         raise RuntimeError(f"the campaign found something: {found['summary']['findings']}")
     return found

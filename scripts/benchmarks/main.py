@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from scripts.benchmarks.measure import medians, peak_in_child
 from scripts.benchmarks.peers import PEER, peers
 from scripts.benchmarks.probes import GOALS as PROBE_GOALS
 from scripts.benchmarks.probes import PAGES, measured_probes, probe_scaling
+from scripts.benchmarks.trees import HERE, Tree
 
 _COLUMNAR = ("walk_leaves", "with pa, size, flags", "coalesce_leaves")
 _OBJECTS, _TUPLES = "mappings", "tuple generator"
@@ -44,36 +46,52 @@ def main() -> int:
     parser.add_argument("--source", metavar="FILE", type=Path, help="with --check, check this, too")
     parser.add_argument("--against", metavar="TREE", type=Path, help="this tree beside it")
     options = parser.parse_args()
+    trees = [Tree(HERE, "here")]
+    if options.against is not None:
+        try:
+            trees.append(Tree(options.against, "there"))
+        except ValueError as error:
+            parser.error(str(error))
+    measure = _campaigns if options.campaign else _checks if options.check else _everything
+    document, show = measure(options, trees)
+    document = {"machine": _machine(), **document}
+    if options.json:
+        print(json.dumps(document))
+    else:
+        show(document)
+    return 0
+
+
+Measured = tuple[Row, Callable[[Row], None]]
+"""A document, but for the machine, and what prints it for people."""
+
+
+def _campaigns(options: argparse.Namespace, trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_campaigns(document["campaigns"])
+        _show_goals(list(_judge_campaigns(document["campaigns"])))
+
+    return {"campaigns": measured_campaigns(1 if options.quick else 5, trees)}, show
+
+
+def _checks(options: argparse.Namespace, trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_checks(document["checks"])
+        _show_goals(judge_checks(document["checks"]))
+
+    rounds = 1 if options.quick else 3
+    checks = measured_checks(rounds, trees, quick=options.quick, source=options.source)
+    return {"checks": checks}, show
+
+
+def _everything(options: argparse.Namespace, trees: list[Tree]) -> Measured:
     rounds = 5 if options.quick else 21
-    if options.campaign:
-        campaigns = measured_campaigns(1 if options.quick else 5, against=options.against)
-        if options.json:
-            print(json.dumps({"machine": _machine(), "campaigns": campaigns}))
-        else:
-            show_campaigns(campaigns)
-            _show_goals(list(_judge_campaigns(campaigns)))
-        return 0
-
-    if options.check:
-        checks = measured_checks(
-            1 if options.quick else 3,
-            quick=options.quick,
-            source=options.source,
-            against=options.against,
-        )
-        if options.json:
-            print(json.dumps({"machine": _machine(), "checks": checks}))
-        else:
-            show_checks(checks)
-            _show_goals(judge_checks(checks))
-        return 0
-
     c = None
     if compiler_version() is None:
         print("bench: no C compiler (cc, gcc, clang): no ratios to C", file=sys.stderr)
     else:
         c = CWalker()
-    document: dict[str, Any] = {"machine": _machine(), "images": [], "scaling": []}
+    document: Row = {"images": [], "scaling": []}
     for build in IMAGES.values():
         document["images"].append(_compare(build(), c, rounds))
     top = 7 if options.huge else 5 if options.quick else 6
@@ -84,17 +102,13 @@ def main() -> int:
     document["probes"] = measured_probes(5 if options.quick else 15)
     document["probe_scaling"] = probe_scaling(5)
     print("bench: campaigns", file=sys.stderr)
-    document["campaigns"] = measured_campaigns(1 if options.quick else 5, against=options.against)
+    document["campaigns"] = measured_campaigns(1 if options.quick else 5, trees)
     document["goals"] = [
         *_judge(document["images"]),
         *_judge_probes(document["probes"]),
         *_judge_campaigns(document["campaigns"]),
     ]
-    if options.json:
-        print(json.dumps(document))
-    else:
-        _show(document)
-    return 0
+    return document, _show
 
 
 def _machine() -> Row:
