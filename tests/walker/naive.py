@@ -1,12 +1,15 @@
-"""The walk as anybody would write it: one entry after the other, no arrays, no shortcuts.
+"""The walk written naively: one entry after the other, no arrays, no shortcuts, in all modes.
 
 What `crosswalk.walker.leaves`, `crosswalk.walker.mappings` and `crosswalk.walker.frames` say is
-held against this. It uses nothing of the walker's.
+compared with this. It uses nothing of the walker's. Tables are `tests.random_tables.RandomTables`.
 """
 
 from typing import NamedTuple
 
+from tests.tables import MODES
+
 ADDRESS = 0x000F_FFFF_FFFF_F000
+MIB4 = 1 << 22
 
 
 class Page(NamedTuple):
@@ -20,12 +23,27 @@ class Page(NamedTuple):
     mask: int = 0
 
     @property
+    def _field(self):
+        return (0xFFDF_E000 if self.size == MIB4 else ADDRESS & -self.size) & ~self.mask
+
+    @property
     def pa(self):
-        return self.entry & ADDRESS & -self.size & ~self.mask
+        if self.size == MIB4:
+            high = sum((self.entry >> bit & 1) << bit + 19 for bit in range(13, 21))
+            return self.entry & 0xFFC0_0000 | high
+        return self.entry & self._field
 
     @property
     def flags(self):
-        return self.entry & ~(ADDRESS & -self.size & ~self.mask)
+        return self.entry & ~self._field
+
+
+def mode_of(context):
+    if not context.cr4 >> 5 & 1:
+        return "32-bit"
+    if not context.efer >> 10 & 1:
+        return "PAE"
+    return 5 if context.cr4 >> 12 & 1 else 4
 
 
 def any_bit(entry, first, end):
@@ -37,16 +55,32 @@ def address(context, word):
     return word & ADDRESS & ~context.encryption_mask
 
 
+def root(context):
+    field = {"32-bit": 0xFFFF_F000, "PAE": 0xFFFF_FFE0}.get(mode_of(context), ADDRESS)
+    return context.cr3 & field & ~context.encryption_mask
+
+
 def is_page(context, level, entry):
-    large = 2 if not context.page1gb else 3
+    mode = mode_of(context)
+    if mode == "32-bit":
+        large = 2 if context.cr4 >> 4 & 1 else 1
+    elif mode == "PAE":
+        large = 2
+    else:
+        large = 3 if context.page1gb else 2
     return level == 1 or (level <= large and entry >> 7 & 1 == 1)
 
 
 def is_reserved(context, level, entry):
+    mode, width = mode_of(context), context.maxphyaddr
     page = is_page(context, level, entry)
     entry &= ~context.encryption_mask
+    if mode == "32-bit":
+        return level == 2 and page and any_bit(entry, min(width, 40) - 19, 22)
+    if mode == "PAE" and level == 3:
+        return any_bit(entry, width, 64) or any_bit(entry, 1, 3) or any_bit(entry, 5, 9)
     return (
-        any_bit(entry, context.maxphyaddr, 52)
+        any_bit(entry, width, 63 if mode == "PAE" else 52)
         or (entry >> 63 == 1 and not context.efer >> 11 & 1)
         or (level >= 3 and entry >> 7 & 1 == 1 and not page)
         or (level >= 4 and entry >> 8 & 1 == 1 and context.vendor == "amd")
@@ -54,97 +88,112 @@ def is_reserved(context, level, entry):
     )
 
 
-def pages(soup):
-    """Return all pages of a soup, in address order."""
-    levels = 5 if soup.context.cr4 >> 12 & 1 else 4
-    root = address(soup.context, soup.context.cr3)
-    return sorted(_visit(soup, root, levels, 0, (True, True, True)))
+def cannot_be_loaded(tables):
+    """Whether a PDPTE keeps the address space from being loaded: AMD loads none."""
+    context = tables.context
+    if mode_of(context) != "PAE" or context.vendor == "amd":
+        return False
+    entries = _entries(tables, 3, root(context))
+    return any(entry & 1 and is_reserved(context, 3, entry) for _, entry in entries)
 
 
-def _visit(soup, table, level, va, rights):
-    for at, entry in _entries(soup, table):
-        if not entry & 1 or is_reserved(soup.context, level, entry):
+def pages(tables):
+    """Return all pages, in address order."""
+    if cannot_be_loaded(tables):
+        return []
+    top, context = max(MODES[mode_of(tables.context)].shifts), tables.context
+    return sorted(_visit(tables, root(context), top, 0, (True, True, True)))
+
+
+def _visit(tables, table, level, va, rights):
+    context = tables.context
+    shift = MODES[mode_of(context)].shifts[level]
+    for at, entry in _entries(tables, level, table):
+        if not entry & 1 or is_reserved(context, level, entry):
             continue
-        found = va + (at << 3 + 9 * level)
-        here = (entry >> 1 & 1 == 1, entry >> 2 & 1 == 1, entry >> 63 == 0)
-        both = tuple(a and b for a, b in zip(rights, here, strict=True))
-        if is_page(soup.context, level, entry):
-            mask = soup.context.encryption_mask
-            yield Page(_sign_extended(soup, found), 1 << 3 + 9 * level, level, entry, *both, mask)
+        found = va + (at << shift)
+        both = rights
+        if level != 3 or mode_of(context) != "PAE":
+            here = (entry >> 1 & 1 == 1, entry >> 2 & 1 == 1, entry >> 63 == 0)
+            both = tuple(a and b for a, b in zip(rights, here, strict=True))
+        if is_page(context, level, entry):
+            va_, mask = _canonical(context, found), context.encryption_mask
+            yield Page(va_, 1 << shift, level, entry, *both, mask)
         else:
-            yield from _visit(soup, address(soup.context, entry), level - 1, found, both)
+            yield from _visit(tables, address(context, entry), level - 1, found, both)
 
 
-def _sign_extended(soup, va):
-    width = 57 if soup.context.cr4 >> 12 & 1 else 48
-    return va + (2**64 - 2**width) if va >> width - 1 else va
+def _canonical(context, va):
+    width = {4: 48, 5: 57}.get(mode_of(context))
+    return va + (2**64 - 2**width) if width and va >> width - 1 else va
 
 
-def blocked(soup):
+def malformed(tables):
     """Return (va, level, entry) of what is not zero and maps nothing, each table once a level."""
     return sorted(
-        (_sign_extended(soup, va + (at << 3 + 9 * level)), level, entry)
-        for level, table, va in _tables(soup)
-        for at, entry in _entries(soup, table)
-        if not entry & 1 or is_reserved(soup.context, level, entry)
+        (va, level, entry)
+        for level, _, va, entry in _distinct_entries(tables)
+        if not entry & 1 or is_reserved(tables.context, level, entry)
     )
 
 
-def unfollowed(soup):
+def unfollowed(tables):
     """Return (va, level, address, entry, outside) of what can't be followed, each once a level."""
-    found = []
-    for level, table, va in _tables(soup):
-        for at, entry in _entries(soup, table):
-            down = not is_page(soup.context, level, entry)
-            reserved = is_reserved(soup.context, level, entry)
-            outside = down and not reserved and address(soup.context, entry) not in soup.frames
-            if entry & 1 and (reserved or outside):
-                linear = _sign_extended(soup, va + (at << 3 + 9 * level))
-                found.append((linear, level, table + 8 * at, entry, outside))
+    context, found = tables.context, []
+    for level, pa, va, entry in _distinct_entries(tables):
+        down = not is_page(context, level, entry)
+        reserved = is_reserved(context, level, entry)
+        outside = down and not reserved and address(context, entry) not in tables.frames
+        if entry & 1 and (reserved or outside):
+            found.append((va, level, pa, entry, outside))
     return sorted(found, key=lambda each: (each[0], -each[1]))
 
 
-def present(soup):
+def present(tables):
     """Return the entries that are present, with their levels, each table once a level."""
-    return [
-        (level, entry)
-        for level, table, _ in _tables(soup)
-        for _, entry in _entries(soup, table)
-        if entry & 1
-    ]
+    return [(level, entry) for level, _, _, entry in _distinct_entries(tables) if entry & 1]
 
 
-def distinct_pages(soup):
+def distinct_pages(tables):
     """Return where the pages are that entries map, with each entry looked at once a level."""
     return [
-        address(soup.context, entry) & -(1 << 3 + 9 * level)
-        for level, entry in present(soup)
-        if is_page(soup.context, level, entry) and not is_reserved(soup.context, level, entry)
+        address(tables.context, entry) & -(1 << 3 + 9 * level)
+        for level, entry in present(tables)
+        if is_page(tables.context, level, entry) and not is_reserved(tables.context, level, entry)
     ]
 
 
-def tables(soup):
+def table_frames(tables):
     """Return the frames in RAM that hold tables, ascending."""
-    return sorted({table for _, table, _ in _tables(soup) if table in soup.frames})
+    return sorted({table for _, table, _ in _distinct(tables) if table in tables.frames})
 
 
-def _tables(soup):
+def _distinct(tables):
     """Yield (level, table, lowest va) of all tables, each once a level."""
-    level = 5 if soup.context.cr4 >> 12 & 1 else 4
-    here = {address(soup.context, soup.context.cr3): 0}
-    while level:
+    context = tables.context
+    here = {root(context): 0}
+    for level, shift in MODES[mode_of(context)].shifts.items():
         below = {}
         for table, va in sorted(here.items(), key=lambda item: item[1]):
             yield level, table, va
-            for at, entry in _entries(soup, table):
-                bad = not entry & 1 or is_reserved(soup.context, level, entry)
-                if not bad and not is_page(soup.context, level, entry):
-                    below.setdefault(address(soup.context, entry), va + (at << 3 + 9 * level))
-        here, level = below, level - 1
+            for at, entry in _entries(tables, level, table):
+                bad = not entry & 1 or is_reserved(context, level, entry)
+                if not bad and not is_page(context, level, entry):
+                    below.setdefault(address(context, entry), va + (at << shift))
+        here = below
 
 
-def _entries(soup, table):
-    """Yield the places and values of the entries of a table that are not zero."""
-    for at in soup.in_use.get(table, ()):
-        if soup.words[table + 8 * at]:
-            yield at, soup.words[table + 8 * at]
+def _distinct_entries(tables):
+    """Yield (level, address, lowest va, entry) of all entries that aren't zero, once a level."""
+    mode = MODES[mode_of(tables.context)]
+    for level, table, va in _distinct(tables):
+        for at, entry in _entries(tables, level, table):
+            lowest = _canonical(tables.context, va + (at << mode.shifts[level]))
+            yield level, table + mode.entry_size * at, lowest, entry
+
+
+def _entries(tables, level, table):
+    """Yield the indices and values of the entries of a table that are not zero."""
+    size = MODES[mode_of(tables.context)].entry_size
+    for at in tables.in_use(table, level):
+        yield at, tables.entries[table + size * at]

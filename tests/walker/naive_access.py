@@ -38,9 +38,9 @@ def _half(context, kind, cpl, ac, otherwise):
     return 1 if kind == EXECUTE or smap else otherwise
 
 
-def answer(soup, va, kind, cpl, ac):
+def answer(tables, va, kind, cpl, ac):
     """Return (what, numbers…, words) of an access; words that may change, for a fault."""
-    context = soup.context
+    context = tables.context
     found = linear(context, va, kind, cpl, ac)
     if found is None:
         return ("general protection",)
@@ -49,23 +49,23 @@ def answer(soup, va, kind, cpl, ac):
     table, used = address(context, context.cr3), []
     for level in (5, 4, 3, 2, 1) if context.cr4 >> 12 & 1 else (4, 3, 2, 1):
         where = table + 8 * (found >> 3 + 9 * level & 511)
-        entry = soup.words.get(where, 0) if where & -4096 in soup.frames else 0
+        entry = tables.words.get(where, 0) if where & -4096 in tables.frames else 0
         if not entry & 1:
-            return ("fault", code, found, _changed(soup, used))
+            return ("fault", code, found, _changed(tables, used))
         if is_reserved(context, level, entry):
-            return ("fault", code | 9, found, _changed(soup, used))
+            return ("fault", code | 9, found, _changed(tables, used))
         used.append((where, 32))
         if is_page(context, level, entry):
             break
         table = address(context, entry)
-    why = _refusal(context, [soup.words[at] for at, _ in used], kind, cpl, ac)
+    why = _refusal(context, [tables.words[at] for at, _ in used], kind, cpl, ac)
     if why is not None:
-        return ("fault", code | 1 | why, found, _changed(soup, used))
+        return ("fault", code | 1 | why, found, _changed(tables, used))
     if kind == WRITE:
         used.append((where, 64))
     size = 1 << 3 + 9 * level
     pa = entry & ADDRESS & ~context.encryption_mask & -size | found % size
-    return ("ok", pa, size, _changed(soup, used))
+    return ("ok", pa, size, _changed(tables, used))
 
 
 def _refusal(context, words, kind, cpl, ac):
@@ -93,8 +93,8 @@ def _refusal(context, words, kind, cpl, ac):
     return None if good else 0
 
 
-def _changed(soup, used):
+def _changed(tables, used):
     after = {}
     for where, bits in used:
-        after[where] = after.get(where, soup.words[where]) | bits
-    return tuple(sorted((at, word) for at, word in after.items() if word != soup.words[at]))
+        after[where] = after.get(where, tables.words[where]) | bits
+    return tuple(sorted((at, word) for at, word in after.items() if word != tables.words[at]))

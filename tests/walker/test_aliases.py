@@ -14,7 +14,8 @@ from crosswalk.walker import (
     mappings_of,
     states,
 )
-from tests.walker.build import (
+from tests.random_tables import extended_tables
+from tests.tables import (
     GIB1,
     KIB4,
     MIB2,
@@ -25,12 +26,11 @@ from tests.walker.build import (
     US,
     USED,
     XD,
-    Builder,
     CountingMemory,
     P,
+    PageTables,
     chain,
     context,
-    extended_soups,
     linear,
 )
 
@@ -60,7 +60,7 @@ def mapped(tables, start, size):
     ],
 )
 def test_the_mappings_of_a_physical_range_are_those_that_reach_it(start, size, expected):
-    tables = Builder().map(0, 0x4000_0000, OPEN | PS, level=3)
+    tables = PageTables().map(0, 0x4000_0000, OPEN | PS, level=3)
     tables.map(GIB1, 0x4020_0000, OPEN | PS, level=2)
     tables.map(2 * GIB1, 0x5000).map(linear(511, 0, 0, 0), 0x5000, P)
     assert expected == mapped(tables, start, size)
@@ -68,18 +68,18 @@ def test_the_mappings_of_a_physical_range_are_those_that_reach_it(start, size, e
 
 @pytest.mark.parametrize("start", [0x5000, 0x5001, 0x5FFF, 0x6000])
 def test_no_mapping_reaches_an_empty_physical_range(start):
-    assert [] == mapped(Builder().map(0, 0x5000), start, 0)
+    assert [] == mapped(PageTables().map(0, 0x5000), start, 0)
 
 
 @QUICK
-@given(soup=extended_soups(most=3), number=st.integers(0, 2**20), size=st.integers(1, 3 * MIB2))
-def test_the_mappings_of_a_range_are_chosen_from_all_mappings(soup, number, size):
-    pages = list(mappings(soup.memory, soup.context))
+@given(tables=extended_tables(most=3), number=st.integers(0, 2**20), size=st.integers(1, 3 * MIB2))
+def test_the_mappings_of_a_range_are_chosen_from_all_mappings(tables, number, size):
+    pages = list(mappings(tables.memory, tables.context))
     start = pages[number % len(pages)].pa + number - 2**19 if pages else number
     start = max(start, 0)
     expected = [it for it in pages if it.pa < start + size and it.pa + it.size > start]
 
-    assert expected == list(mappings_of(soup.memory, soup.context, start, size))
+    assert expected == list(mappings_of(tables.memory, tables.context, start, size))
 
 
 def questions_about(pages, numbers):
@@ -92,17 +92,17 @@ def questions_about(pages, numbers):
 
 @QUICK
 @given(
-    soup=extended_soups(most=3),
+    tables=extended_tables(most=3),
     numbers=st.lists(st.integers(0, 2**20), min_size=1, max_size=5),
     block=st.sampled_from((1, 2, 3, 1024)),
 )
-def test_each_question_is_answered_from_all_mappings(soup, numbers, block):
-    pages = list(mappings(soup.memory, soup.context))
+def test_each_question_is_answered_from_all_mappings(tables, numbers, block):
+    pages = list(mappings(tables.memory, tables.context))
     questions = list(questions_about(pages, numbers))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(states, "BLOCK", block)
         patch.setattr(aliases, "BLOCK", block)
-        found = Aliases(soup.memory, soup.context, questions)
+        found = Aliases(tables.memory, tables.context, questions)
         for number, asked in enumerate(questions):
             end = asked.pa + asked.size
             assert [
@@ -115,7 +115,7 @@ def test_each_question_is_answered_from_all_mappings(soup, numbers, block):
 
 
 def test_rights_choose_among_the_mappings_of_a_frame():
-    tables = Builder().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P | US)
+    tables = PageTables().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P | US)
     asked = [
         Question(0x5000, 1, rights)
         for rights in (
@@ -132,7 +132,7 @@ def test_rights_choose_among_the_mappings_of_a_frame():
 
 
 def test_as_many_questions_as_a_word_has_bits_can_be_asked_at_once():
-    tables = Builder()
+    tables = PageTables()
     for at in range(64):
         tables.map(at * KIB4, 0x10_0000 + at * KIB4)
     asked = [Question(0x10_0000 + at * KIB4, KIB4) for at in range(64)]
@@ -148,7 +148,7 @@ def test_as_many_questions_as_a_word_has_bits_can_be_asked_at_once():
 @pytest.mark.parametrize("levels", [4, 5])
 def test_the_aliases_in_a_bomb_cost_its_tables_and_what_is_asked_for(levels):
     counting = CountingMemory(chain(levels, 0x5000 | USED))
-    found = mappings_of(counting, context(levels=levels), 0x5000, 1)
+    found = mappings_of(counting, context(levels), 0x5000, 1)
 
     assert [at * KIB4 for at in range(1000)] == [it.va for it in islice(found, 1000)]
     assert counting.read_tables <= 3 * levels + 1
@@ -157,7 +157,7 @@ def test_the_aliases_in_a_bomb_cost_its_tables_and_what_is_asked_for(levels):
 @pytest.mark.parametrize("levels", [4, 5])
 def test_a_frame_that_a_bomb_does_not_map_is_soon_known(levels):
     counting = CountingMemory(chain(levels, 0x5000 | USED))
-    assert [] == list(mappings_of(counting, context(levels=levels), 0x6000, KIB4))
+    assert [] == list(mappings_of(counting, context(levels), 0x6000, KIB4))
     assert counting.read_tables <= 2 * levels
 
 

@@ -16,7 +16,8 @@ from crosswalk.walker import (
     translate_many,
 )
 from crosswalk.walker.outcome import ErrorCode
-from tests.walker.build import EXECUTE, READ, WRITE, Builder, context, extended_soups, linear
+from tests.random_tables import extended_tables
+from tests.tables import EXECUTE, READ, WRITE, PageTables, context, linear
 
 SEARCH = settings(
     max_examples=5000, deadline=None, database=None, phases=[Phase.generate], derandomize=True
@@ -24,30 +25,30 @@ SEARCH = settings(
 ACCESSES = st.lists(st.tuples(st.integers(0, 2**46 - 1), st.booleans()), min_size=6, max_size=12)
 
 
-def accesses_of(soup, choices):
+def accesses_of(tables, choices):
     """Accesses of all types at both CPL, at the addresses that some numbers choose."""
     return [
-        Access(soup.address(number), access, cpl, ac)
+        Access(tables.address(number), access, cpl, ac)
         for number, ac in choices
         for access in AccessType
         for cpl in (0, 3)
     ]
 
 
-def difference(soup, accesses):
+def difference(tables, accesses):
     """The first access that the two translations answer differently, or None."""
-    many = translate_many(soup.memory, soup.context, Accesses.of(accesses))
+    many = translate_many(tables.memory, tables.context, Accesses.of(accesses))
     for row, access in enumerate(accesses):
-        one = translate(soup.segments, soup.context, access)
+        one = translate(tables.segments, tables.context, access)
         if one != many[row]:
             return access, one, many[row]
     return None
 
 
 @settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(soup=extended_soups(), choices=ACCESSES)
-def test_many_translations_are_those_of_each_on_its_own(soup, choices):
-    assert None is difference(soup, accesses_of(soup, choices))
+@given(tables=extended_tables(), choices=ACCESSES)
+def test_many_translations_are_those_of_each_on_its_own(tables, choices):
+    assert None is difference(tables, accesses_of(tables, choices))
 
 
 def without_us(original):
@@ -103,21 +104,21 @@ def without_merging(original):
 )
 def test_a_rule_that_the_bulk_translation_breaks_is_found(rule, plant, monkeypatch):
     monkeypatch.setattr(bulk, rule, plant(getattr(bulk, rule)))
-    case = st.tuples(extended_soups(), ACCESSES)
+    case = st.tuples(extended_tables(), ACCESSES)
 
-    soup, choices = find(case, lambda it: difference(it[0], accesses_of(*it)), settings=SEARCH)
+    tables, choices = find(case, lambda it: difference(it[0], accesses_of(*it)), settings=SEARCH)
 
     monkeypatch.undo()
-    assert None is difference(soup, accesses_of(soup, choices))
+    assert None is difference(tables, accesses_of(tables, choices))
 
 
 def test_no_accesses_have_no_outcomes():
-    tables = Builder().map(0, 0x5000)
+    tables = PageTables().map(0, 0x5000)
     assert 0 == len(translate_many(tables.memory, context(), Accesses.of([])))
 
 
 def test_each_access_starts_from_the_same_state():
-    tables = Builder().map(0, 0x5000)
+    tables = PageTables().map(0, 0x5000)
     twice = [Access(0, WRITE), Access(0, WRITE)]
     found = translate_many(tables.memory, context(), Accesses.of(twice))
 
@@ -127,7 +128,7 @@ def test_each_access_starts_from_the_same_state():
 
 @pytest.mark.parametrize("block", [1, 2, 3, 64])
 def test_the_seams_between_blocks_of_accesses_dont_show(block, monkeypatch):
-    tables = Builder().map(0, 0x5000).map(linear(256, 0, 0, 0), 0x6000)
+    tables = PageTables().map(0, 0x5000).map(linear(256, 0, 0, 0), 0x6000)
     rows = [
         Access(va, access)
         for va in (0x123, 0x1000, 1 << 47, linear(256, 0, 0, 0))
@@ -144,7 +145,7 @@ def test_the_seams_between_blocks_of_accesses_dont_show(block, monkeypatch):
 
 
 def test_accesses_of_one_table_read_it_once(monkeypatch):
-    tables = Builder().map(0, 0x5000).map(0x1000, 0x6000)
+    tables = PageTables().map(0, 0x5000).map(0x1000, 0x6000)
     seen = []
 
     class Memory:
@@ -158,7 +159,7 @@ def test_accesses_of_one_table_read_it_once(monkeypatch):
 
 
 def test_columns_that_say_nothing_are_zero():
-    tables = Builder().map(0, 0x5000)
+    tables = PageTables().map(0, 0x5000)
     found = translate_many(
         tables.memory, context(), Accesses.of([Access(0, READ), Access(0x1000, READ)])
     )

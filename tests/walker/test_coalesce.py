@@ -5,23 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswalk.walker import Mapping, Range, Rights, coalesce
-from tests.walker.build import (
-    KIB4,
-    MIB2,
-    OPEN,
-    PAT_LARGE,
-    PS,
-    PWT,
-    RW,
-    SIZES,
-    TOP,
-    US,
-    XD,
-    A,
-    D,
-    G,
-    P,
-)
+from tests.tables import KIB4, MIB2, OPEN, PAT_LARGE, PS, PWT, RW, SIZES, TOP, US, XD, A, D, G, P
 
 RIGHTS = Rights(63)
 

@@ -10,7 +10,7 @@ from crosswalk.walker import (
     Translation,
 )
 from crosswalk.walker.columns import merge_changes
-from tests.walker.build import EXECUTE, READ, WRITE
+from tests.tables import EXECUTE, READ, WRITE
 
 PA = 0x1000
 

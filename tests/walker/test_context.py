@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.walker import BadInput, PagingContext, PagingMode, Vendor
-from tests.walker.build import context
+from tests.tables import context
 
 MAX = (1 << 64) - 1
 
@@ -37,7 +37,7 @@ def test_each_switch_is_the_bit_that_the_manual_names(registers, switch):
 
 
 def test_la57_makes_five_levels_of_57_bits():
-    assert (5, 57) == (context(levels=5).levels, context(levels=5).va_bits)
+    assert (5, 57) == (context(5).levels, context(5).va_bits)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_la57_makes_five_levels_of_57_bits():
     ],
 )
 def test_canonical_addresses_are_two_halves_around_a_hole(levels, last_low, first_high):
-    found = context(levels=levels)
+    found = context(levels)
 
     for va in (0, last_low, first_high, MAX):
         assert found.canonical(va), hex(va)
@@ -57,8 +57,8 @@ def test_canonical_addresses_are_two_halves_around_a_hole(levels, last_low, firs
 
 
 def test_a_copy_of_bit_47_is_canonical_with_57_bits_only():
-    assert not context(levels=4).canonical(0x0000_8000_0000_0000)
-    assert context(levels=5).canonical(0x0000_8000_0000_0000)
+    assert not context(4).canonical(0x0000_8000_0000_0000)
+    assert context(5).canonical(0x0000_8000_0000_0000)
 
 
 @pytest.mark.parametrize("cr4", [0x20, 0x20020], ids=["plain", "pcide"])

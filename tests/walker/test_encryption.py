@@ -6,15 +6,14 @@ import pytest
 from crosswalk.walker import SparseWords, mappings
 from crosswalk.walker.encryption import likely_encryption_mask
 from crosswalk.walker.formats import load_case
-from tests.walker.build import OPEN, ROOT, Builder, context
-from tests.walker.legacy import Tables, legacy
+from tests.tables import OPEN, ROOT, PageTables, context
 
 RULES = Path(__file__).parents[1] / "cases" / "rules"
 C, WIDE = 1 << 47, {"maxphyaddr": 52}
 
 
 def encrypted(mask, levels=4, ram=((0, 1 << 24),)):
-    builder = Builder(levels, ram).map(0, 0x5000).map(1 << 39, 0x6000)
+    builder = PageTables(levels, ram=ram).map(0, 0x5000).map(1 << 39, 0x6000)
     return SparseWords(ram, {pa: word | mask for pa, word in builder.words.items()})
 
 
@@ -23,7 +22,7 @@ def encrypted(mask, levels=4, ram=((0, 1 << 24),)):
 def test_bits_that_all_entries_of_the_root_share_are_suggested(mask, levels):
     memory = encrypted(mask, levels)
     for root in (ROOT, ROOT | mask):
-        assert mask == likely_encryption_mask(memory, context(levels=levels, root=root, **WIDE))
+        assert mask == likely_encryption_mask(memory, context(levels, root=root, **WIDE))
 
 
 @pytest.mark.parametrize("name", ["cbit47_m48", "cbit51_m52", "sev-cbit47"])
@@ -38,21 +37,23 @@ def test_a_bit_above_maxphyaddr_is_suggested():
 
 
 def test_pdptes_suggest_a_mask_too():
-    tables = Tables("PAE").map(0, 0x8000)
+    tables = PageTables("PAE").map(0, 0x8000)
     memory = SparseWords(tables.ram, {pa: word | C for pa, word in tables.words.items()})
-    assert C == likely_encryption_mask(memory, legacy("PAE", maxphyaddr=52))
+    assert C == likely_encryption_mask(memory, context("PAE", maxphyaddr=52))
 
 
 def test_nothing_is_suggested_for_plain_tables():
     assert 0 == likely_encryption_mask(encrypted(0), context(**WIDE))
     assert 0 == likely_encryption_mask(SparseWords([(0, 1 << 24)], {}), context())
     assert 0 == likely_encryption_mask(SparseWords([], {}), context())
-    assert 0 == likely_encryption_mask(Tables().map(0, 0x8000).memory, legacy())
+    assert 0 == likely_encryption_mask(
+        PageTables("32-bit").map(0, 0x8000).memory, context("32-bit")
+    )
 
 
 def test_addresses_of_ram_far_up_are_no_mask():
     high = 1 << 32
-    builder = Builder().map(0, 0x5000)
+    builder = PageTables().map(0, 0x5000)
     words = {pa | high: word | high for pa, word in builder.words.items()}
     memory = SparseWords([(0, 1 << 24), (high, 1 << 24)], words | builder.words)
     assert 0 == likely_encryption_mask(memory, context(root=ROOT | high))

@@ -11,7 +11,7 @@ from crosswalk.walker.entry import (
     protection_key,
     reserved_bits,
 )
-from tests.walker.build import context
+from tests.tables import context
 
 
 def bits_of(mask):

@@ -15,8 +15,8 @@ from crosswalk.walker import (
     mappings,
     states,
 )
-from tests.walker import naive
-from tests.walker.build import (
+from tests.random_tables import extended_tables
+from tests.tables import (
     GIB1,
     KIB4,
     MIB2,
@@ -28,13 +28,13 @@ from tests.walker.build import (
     US,
     USED,
     XD,
-    Builder,
     CountingMemory,
     P,
+    PageTables,
     chain,
     context,
-    extended_soups,
 )
+from tests.walker import naive
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
@@ -49,9 +49,9 @@ def union(pages):
             yield start, end, Rights(sum(bit for bit in Rights if any(bit & r for r in rights)))
 
 
-def expected_frames(soup):
+def expected_frames(tables):
     found = []
-    for start, end, rights in union(list(mappings(soup.memory, soup.context))):
+    for start, end, rights in union(list(mappings(tables.memory, tables.context))):
         if found and found[-1][1] == start and found[-1][2] == rights:
             found[-1] = (found[-1][0], end, rights)
         else:
@@ -59,41 +59,41 @@ def expected_frames(soup):
     return [(start, end - start, rights) for start, end, rights in found]
 
 
-def expected_counts(soup):
-    counts = Counter(page.level for page in naive.pages(soup))
+def expected_counts(tables):
+    counts = Counter(page.level for page in naive.pages(tables))
     return {level: counts[level] for level in (1, 2, 3)}
 
 
 def collective(tables, **switches):
-    found = collective_rights(tables.memory, context(levels=tables.levels, **switches))
+    found = collective_rights(tables.memory, context(tables.mode, **switches))
     return [(start, size, rights.supervisor, rights.user) for start, size, rights in found]
 
 
 @QUICK
-@given(soup=extended_soups())
-def test_collective_rights_are_the_union_over_all_mappings(soup):
-    assert expected_frames(soup) == list(collective_rights(soup.memory, soup.context))
+@given(tables=extended_tables())
+def test_collective_rights_are_the_union_over_all_mappings(tables):
+    assert expected_frames(tables) == list(collective_rights(tables.memory, tables.context))
 
 
 @QUICK
-@given(soup=extended_soups())
-def test_the_count_of_mappings_is_that_of_a_naive_walk(soup):
-    assert expected_counts(soup) == count_mappings(soup.memory, soup.context)
+@given(tables=extended_tables())
+def test_the_count_of_mappings_is_that_of_a_naive_walk(tables):
+    assert expected_counts(tables) == count_mappings(tables.memory, tables.context)
 
 
 @QUICK
-@given(soup=extended_soups(most=3), block=st.integers(1, 3))
-def test_the_seams_between_blocks_of_tables_dont_show(soup, block):
+@given(tables=extended_tables(most=3), block=st.integers(1, 3))
+def test_the_seams_between_blocks_of_tables_dont_show(tables, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(states, "BLOCK", block)
-        assert expected_frames(soup) == list(collective_rights(soup.memory, soup.context))
-        assert expected_counts(soup) == count_mappings(soup.memory, soup.context)
+        assert expected_frames(tables) == list(collective_rights(tables.memory, tables.context))
+        assert expected_counts(tables) == count_mappings(tables.memory, tables.context)
 
 
 @QUICK
-@given(soup=extended_soups())
-def test_ranges_are_sorted_disjoint_and_as_long_as_can_be(soup):
-    found = collective_rights(soup.memory, soup.context)
+@given(tables=extended_tables())
+def test_ranges_are_sorted_disjoint_and_as_long_as_can_be(tables):
+    found = collective_rights(tables.memory, tables.context)
     for (start, size, rights), (following, _, others) in pairwise(found):
         assert start + size < following or (start + size == following and rights != others)
     assert all(size > 0 and size % KIB4 == start % KIB4 == 0 for start, size, _ in found)
@@ -123,20 +123,20 @@ def ways_forgotten(original):
     ids=["one alias alone", "ways forgotten"],
 )
 def test_a_rule_that_the_union_breaks_is_found(module, rule, plant, monkeypatch):
-    def wrong(soup):
-        counts = count_mappings(soup.memory, soup.context)
-        union = list(collective_rights(soup.memory, soup.context))
-        return (expected_counts(soup), expected_frames(soup)) != (counts, union)
+    def wrong(tables):
+        counts = count_mappings(tables.memory, tables.context)
+        union = list(collective_rights(tables.memory, tables.context))
+        return (expected_counts(tables), expected_frames(tables)) != (counts, union)
 
     monkeypatch.setattr(module, rule, plant(getattr(module, rule)))
-    soup = find(extended_soups(most=3), wrong, settings=SEARCH)
+    tables = find(extended_tables(most=3), wrong, settings=SEARCH)
 
     monkeypatch.undo()
-    assert not wrong(soup)
+    assert not wrong(tables)
 
 
 def test_the_rights_of_two_aliases_add_up():
-    tables = Builder().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P)
+    tables = PageTables().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P)
     tables.map(2 * KIB4, 0x6000, P | XD).map(3 * KIB4, 0x6000, P | US)
 
     assert [(0x5000, KIB4, "rwx", "---"), (0x6000, KIB4, "r--", "r-x")] == collective(
@@ -145,17 +145,17 @@ def test_the_rights_of_two_aliases_add_up():
 
 
 def test_neighbouring_frames_with_equal_rights_are_one_range():
-    tables = Builder().map(0, 0x5000).map(0x9000, 0x6000).map(0x4000, 0x8000)
+    tables = PageTables().map(0, 0x5000).map(0x9000, 0x6000).map(0x4000, 0x8000)
     assert [(0x5000, 2 * KIB4, "rwx", "rwx"), (0x8000, KIB4, "rwx", "rwx")] == collective(tables)
 
 
 def test_neighbouring_frames_with_different_rights_are_two():
-    tables = Builder().map(0, 0x5000, P).map(KIB4, 0x6000, P | XD)
+    tables = PageTables().map(0, 0x5000, P).map(KIB4, 0x6000, P | XD)
     assert [(0x5000, KIB4, "r-x", "---"), (0x6000, KIB4, "r--", "---")] == collective(tables)
 
 
 def test_a_small_page_in_a_large_one_splits_it_where_it_adds_rights():
-    tables = Builder().map(0, 0x4000_0000, P | XD | PS, level=3)
+    tables = PageTables().map(0, 0x4000_0000, P | XD | PS, level=3)
     tables.map(GIB1, 0x4020_0000, P | XD | RW | PS, level=2)
     tables.map(2 * GIB1, 0x4020_5000, P)
     tables.map(3 * GIB1, 0x4000_0000, P | XD)
@@ -170,14 +170,14 @@ def test_a_small_page_in_a_large_one_splits_it_where_it_adds_rights():
 
 
 def test_the_topmost_physical_page_has_its_range():
-    tables = Builder().map(0, (1 << 52) - GIB1, OPEN | PS, level=3)
+    tables = PageTables().map(0, (1 << 52) - GIB1, OPEN | PS, level=3)
     assert [((1 << 52) - GIB1, GIB1, "rwx", "rwx")] == collective(tables, maxphyaddr=52)
 
 
 def test_rights_are_those_that_all_levels_leave_on_each_way():
     # One PT by two ways, of which one is read-only, the other not executable.
-    tables = Builder().map(0, 0x5000)
-    tables.words[tables.place(MIB2, 2)] = tables.words[tables.place(0, 2)] & ~RW & ~US
+    tables = PageTables().map(0, 0x5000)
+    tables.words[tables.entry_pa(MIB2, 2)] = tables.words[tables.entry_pa(0, 2)] & ~RW & ~US
     tables.change(0, 2, add=XD)
 
     assert [(0x5000, KIB4, "rwx", "rw-")] == collective(tables)
@@ -204,7 +204,7 @@ BOMBS = pytest.mark.parametrize(
 
 @BOMBS
 def test_a_bomb_is_counted_and_united_at_the_cost_of_its_tables(levels, memory, frame):
-    counting, found = CountingMemory(memory), context(levels=levels)
+    counting, found = CountingMemory(memory), context(levels)
 
     assert {1: 512**levels, 2: 0, 3: 0} == count_mappings(counting, found)
     assert [(frame, KIB4, Rights(63))] == list(collective_rights(counting, found))

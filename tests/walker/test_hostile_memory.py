@@ -19,7 +19,7 @@ import numpy as np
 from crosswalk.walker import *
 from crosswalk.walker.states import distinct_states
 
-def soup(tables):
+def tables(tables):
     chance = np.random.default_rng(1)
     words = chance.integers(0, tables, tables * 512).astype(np.uint64) << np.uint64(12)
     words |= chance.integers(0, 4, tables * 512).astype(np.uint64) << np.uint64(1)
@@ -38,7 +38,7 @@ context = PagingContext(cr3=0)
 IMAGES = {
     "all-self-map": ("bomb(1)", 1),
     "four-table bomb": ("bomb(4)", 4),
-    "soup of a thousand tables": ("soup(1024)", 1024),
+    "tables of a thousand tables": ("tables(1024)", 1024),
 }
 
 

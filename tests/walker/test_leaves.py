@@ -16,24 +16,22 @@ from crosswalk.walker import (
 )
 from crosswalk.walker.entry import LEVELS
 from crosswalk.walker.leaves import Leaves
-from tests.walker import naive
-from tests.walker.build import (
+from tests.random_tables import LAM_U48, LASS, extended_tables
+from tests.tables import (
     GIB1,
     KIB4,
-    LAM_U48,
-    LASS,
     MIB2,
     OPEN,
     PAT_LARGE,
     PS,
     RW,
     TOP,
-    Builder,
     P,
+    PageTables,
     context,
-    extended_soups,
     linear,
 )
+from tests.walker import naive
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
@@ -56,44 +54,48 @@ def walked(memory, found, start=0, end=TOP):
     return rows
 
 
-def expected_leaves(soup, start=0, end=TOP):
+def expected_leaves(tables, start=0, end=TOP):
     return [
         (page.va, page.level, page.entry)
-        for page in naive.pages(soup)
+        for page in naive.pages(tables)
         if start < end and page.va < end and page.va + page.size > start
     ]
 
 
 @QUICK
-@given(soup=extended_soups())
-def test_a_walk_lists_the_leaves_that_a_naive_one_lists(soup):
-    expected = expected_leaves(soup)
+@given(tables=extended_tables())
+def test_a_walk_lists_the_leaves_that_a_naive_one_lists(tables):
+    expected = expected_leaves(tables)
 
-    assert expected == walked(soup.memory, soup.context)
-    assert expected == walked(soup.segments, soup.context)
+    assert expected == walked(tables.memory, tables.context)
+    assert expected == walked(tables.segments, tables.context)
 
 
 @QUICK
-@given(soup=extended_soups(), numbers=st.tuples(*[st.integers(0, 2**46 - 1)] * 2), bounds=st.data())
-def test_a_window_lists_the_leaves_that_touch_it(soup, numbers, bounds):
+@given(
+    tables=extended_tables(), numbers=st.tuples(*[st.integers(0, 2**46 - 1)] * 2), bounds=st.data()
+)
+def test_a_window_lists_the_leaves_that_touch_it(tables, numbers, bounds):
     start, end = (
-        bounds.draw(BOUNDS) if number % 3 == 0 else soup.address(number) for number in numbers
+        bounds.draw(BOUNDS) if number % 3 == 0 else tables.address(number) for number in numbers
     )
-    assert expected_leaves(soup, start, end) == walked(soup.memory, soup.context, start, end)
+    assert expected_leaves(tables, start, end) == walked(tables.memory, tables.context, start, end)
 
 
 @settings(QUICK, max_examples=40)
 @given(
-    soup=extended_soups(most=3),
+    tables=extended_tables(most=3),
     block=st.integers(1, 3),
     numbers=st.tuples(*[st.integers(0, 2**46)] * 2),
 )
-def test_the_seams_between_blocks_of_tables_dont_show(soup, block, numbers):
-    start, end = sorted(soup.address(number) for number in numbers)
+def test_the_seams_between_blocks_of_tables_dont_show(tables, block, numbers):
+    start, end = sorted(tables.address(number) for number in numbers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leaves, "BLOCK", block)
-        assert expected_leaves(soup) == walked(soup.memory, soup.context)
-        assert expected_leaves(soup, start, end) == walked(soup.memory, soup.context, start, end)
+        assert expected_leaves(tables) == walked(tables.memory, tables.context)
+        assert expected_leaves(tables, start, end) == walked(
+            tables.memory, tables.context, start, end
+        )
 
 
 def not_interleaved(original):
@@ -124,37 +126,37 @@ def from_the_next_page_on(original):
 )
 def test_a_rule_that_the_walk_breaks_is_found(rule, plant, monkeypatch):
     def wrong(case):
-        soup, *numbers = case
-        window = [soup.address(number) for number in numbers]
-        found = walked(soup.memory, soup.context, *window)
-        return expected_leaves(soup, *window) != found or wrong_as_a_whole(soup)
+        tables, *numbers = case
+        window = [tables.address(number) for number in numbers]
+        found = walked(tables.memory, tables.context, *window)
+        return expected_leaves(tables, *window) != found or wrong_as_a_whole(tables)
 
-    def wrong_as_a_whole(soup):
-        return expected_leaves(soup) != walked(soup.memory, soup.context)
+    def wrong_as_a_whole(tables):
+        return expected_leaves(tables) != walked(tables.memory, tables.context)
 
     monkeypatch.setattr(leaves, rule, plant(getattr(leaves, rule)))
     numbers = st.integers(0, 2**46 - 1)
-    case = find(st.tuples(extended_soups(), numbers, numbers), wrong, settings=SEARCH)
+    case = find(st.tuples(extended_tables(), numbers, numbers), wrong, settings=SEARCH)
 
     monkeypatch.undo()
     assert not wrong(case)
 
 
-def by_entries_alone(soup):
+def by_entries_alone(tables):
     """The context without what is no right of a page: keys, LASS, and LAM."""
-    fields = {name: getattr(soup.context, name) for name in PagingContext.__dataclass_fields__}
-    cr3, cr4 = soup.context.cr3 & ~LAM_U48, soup.context.cr4 & ~LASS
+    fields = {name: getattr(tables.context, name) for name in PagingContext.__dataclass_fields__}
+    cr3, cr4 = tables.context.cr3 & ~LAM_U48, tables.context.cr4 & ~LASS
     return PagingContext(**fields | {"pkru": 0, "cr3": cr3, "cr4": cr4})
 
 
 @QUICK
-@given(soup=extended_soups())
-def test_the_rights_of_each_leaf_are_what_accesses_there_get(soup):
-    found = by_entries_alone(soup)
-    for block in walk_leaves(soup.memory, found):
+@given(tables=extended_tables())
+def test_the_rights_of_each_leaf_are_what_accesses_there_get(tables):
+    found = by_entries_alone(tables)
+    for block in walk_leaves(tables.memory, found):
         last = block.size - np.uint64(1)
         many = Accesses.product(block.va + last, ac=found.rflags_ac)
-        outcomes = translate_many(soup.segments, found, many)
+        outcomes = translate_many(tables.segments, found, many)
         wanted = np.uint8(1) << (many.type + np.where(many.cpl, 3, 0).astype(np.uint8))
 
         granted = (np.repeat(block.rights(found), 6) & wanted) != 0
@@ -169,7 +171,7 @@ def test_the_rights_of_each_leaf_are_what_accesses_there_get(soup):
 
 def mixed(levels=4):
     """Pages of all sizes beside and between each other, on both sides of the hole."""
-    tables = Builder(levels)
+    tables = PageTables(levels)
     for half in (0, linear(256, *[0] * (levels - 1))):
         tables.map(half, 0x4000_0000, OPEN | PS, level=3)
         tables.map(half + GIB1, 0x5000)
@@ -185,7 +187,7 @@ def mixed(levels=4):
 @pytest.mark.parametrize("block", [1, 2, 3, 1024])
 def test_pages_of_all_sizes_come_in_address_order(levels, block, monkeypatch):
     monkeypatch.setattr(leaves, "BLOCK", block)
-    found = Leaves.join(walk_leaves(mixed(levels).memory, context(levels=levels)))
+    found = Leaves.join(walk_leaves(mixed(levels).memory, context(levels)))
 
     half = 0xFFFF_8000_0000_0000 if levels == 4 else 0xFF00_0000_0000_0000
     at = [0, GIB1, GIB1 + MIB2, GIB1 + 2 * MIB2 + KIB4, GIB1 + 3 * MIB2, 2 * GIB1]
@@ -226,12 +228,12 @@ def test_a_page_is_listed_if_a_byte_of_it_is_in_the_window(start, end, expected)
 
 
 def test_an_empty_address_space_has_no_leaves():
-    assert [] == walked(Builder(ram=((0, 0x10000),)).memory, context())
-    assert [] == walked(Builder(ram=((0, 0x1000),)).memory, context())
+    assert [] == walked(PageTables(ram=((0, 0x10000),)).memory, context())
+    assert [] == walked(PageTables(ram=((0, 0x1000),)).memory, context())
 
 
 def test_rights_come_down_from_every_level_and_follow_the_context():
-    tables = Builder().map(0, 0x5000).map(KIB4, 0x6000, P).change(0, 3, drop=RW)
+    tables = PageTables().map(0, 0x5000).map(KIB4, 0x6000, P).change(0, 3, drop=RW)
     block = next(walk_leaves(tables.memory, context()))
 
     both = [[Rights(value) for value in block.rights(it)] for it in (context(), context(wp=False))]

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 
 from crosswalk.walker import Rights, SparseWords, Vendor, blocked_entries, mappings, walk_leaves
 from crosswalk.walker.leaves import table_frames
-from tests.walker import naive
-from tests.walker.build import (
+from tests.random_tables import extended_tables
+from tests.tables import (
     GIB1,
     KIB4,
     MIB2,
@@ -18,14 +18,14 @@ from tests.walker.build import (
     TOP,
     USED,
     XD,
-    Builder,
     CountingMemory,
     G,
+    PageTables,
     chain,
     context,
-    extended_soups,
     linear,
 )
+from tests.walker import naive
 
 LEAF = 0x5000 | USED
 BOMBS = pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_narrow_window_reads_only_the_tables_on_its_way(memory, start, pages):
 
 def test_a_bomb_of_five_levels_can_be_left_after_its_first_leaves():
     counting = CountingMemory(chain(5, LEAF))
-    first = next(walk_leaves(counting, context(levels=5)))
+    first = next(walk_leaves(counting, context(5)))
 
     assert (0, 0x5000) == (int(first.va[0]), int(first.pa[0]))
     assert counting.read_tables <= 1 + 4 * 1024
@@ -97,12 +97,12 @@ def blocked(memory, found):
 
 
 def test_entries_full_of_something_that_map_nothing_are_blocked():
-    tables = Builder().map(0, 0x5000)
+    tables = PageTables().map(0, 0x5000)
     low, high = 1 << 51 | 0x5000 | OPEN, 0x20_0000 | 1 << 13 | OPEN | PS
-    tables.words[tables.place(KIB4, 1)] = low
-    tables.words[tables.place(2 * KIB4, 1)] = 0xDEAD_BEEE
-    tables.words[tables.place(MIB2, 2)] = high
-    tables.words[tables.place(GIB1, 3)] = 2
+    tables.words[tables.entry_pa(KIB4, 1)] = low
+    tables.words[tables.entry_pa(2 * KIB4, 1)] = 0xDEAD_BEEE
+    tables.words[tables.entry_pa(MIB2, 2)] = high
+    tables.words[tables.entry_pa(GIB1, 3)] = 2
     tables.words[ROOT + 8 * 511] = 0x3000 | OPEN | PS
 
     assert [
@@ -124,16 +124,16 @@ def test_entries_full_of_something_that_map_nothing_are_blocked():
     ],
 )
 def test_which_entries_are_blocked_follows_the_context(level, bits, switches):
-    tables = Builder().map(0, 0x5000)
-    entry = tables.change(0, level, add=bits).words[tables.place(0, level)]
+    tables = PageTables().map(0, 0x5000)
+    entry = tables.change(0, level, add=bits).words[tables.entry_pa(0, level)]
 
     assert [(0, level, entry)] == blocked(tables.memory, context(**switches))
-    assert [] == blocked(Builder().map(0, 0x5000).memory, context(**switches))
+    assert [] == blocked(PageTables().map(0, 0x5000).memory, context(**switches))
 
 
 def test_a_shared_table_is_blocked_once_at_its_lowest_address():
-    tables = Builder().map(linear(1, 2, 3, 4), 0x5000).change(linear(1, 2, 3, 4), 1, drop=1)
-    entry = tables.words[tables.place(linear(1, 2, 3, 4), 1)]
+    tables = PageTables().map(linear(1, 2, 3, 4), 0x5000).change(linear(1, 2, 3, 4), 1, drop=1)
+    entry = tables.words[tables.entry_pa(linear(1, 2, 3, 4), 1)]
     tables.words[ROOT] = tables.words[ROOT + 8]
     tables.words[ROOT + 8 * 400] = tables.words[ROOT + 8]
 
@@ -163,9 +163,9 @@ def test_nothing_is_blocked_where_there_is_nothing():
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(soup=extended_soups(most=6))
-def test_blocked_entries_are_those_that_a_naive_search_finds(soup):
-    assert naive.blocked(soup) == sorted(blocked(soup.memory, soup.context))
+@given(tables=extended_tables(most=6))
+def test_blocked_entries_are_those_that_a_naive_search_finds(tables):
+    assert naive.malformed(tables) == sorted(blocked(tables.memory, tables.context))
 
 
 def test_the_rights_of_a_bomb_are_those_of_its_tables():
@@ -174,9 +174,9 @@ def test_the_rights_of_a_bomb_are_those_of_its_tables():
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(soup=extended_soups(most=6))
-def test_the_table_frames_are_those_that_a_naive_search_visits(soup):
-    assert naive.tables(soup) == table_frames(soup.memory, soup.context).tolist()
+@given(tables=extended_tables(most=6))
+def test_the_table_frames_are_those_that_a_naive_search_visits(tables):
+    assert naive.table_frames(tables) == table_frames(tables.memory, tables.context).tolist()
 
 
 def test_a_bomb_has_as_many_table_frames_as_tables():

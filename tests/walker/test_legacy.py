@@ -29,11 +29,9 @@ from crosswalk.walker import (
     walk_leaves,
 )
 from crosswalk.walker.rights import rights_table
-from tests.walker.legacy import (
-    MIB4,
-    legacy_soups,
-    pages,
-)
+from tests.random_tables import random_tables
+from tests.tables import LEGACY
+from tests.walker import naive
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(
@@ -42,26 +40,26 @@ SEARCH = settings(
 NUMBERS = st.lists(st.integers(0, 2**40 - 1), min_size=4, max_size=8)
 
 
-def difference(soup, numbers):
+def difference(tables, numbers):
     """The first access that the two translations answer differently, or None."""
     accesses = [
-        Access(soup.address(number), kind, cpl, bool(number & 1))
+        Access(tables.address(number), kind, cpl, bool(number & 1))
         for number in numbers
         for kind in AccessType
         for cpl in (0, 3)
     ]
-    many = translate_many(soup.memory, soup.context, Accesses.of(accesses))
+    many = translate_many(tables.memory, tables.context, Accesses.of(accesses))
     for row, access in enumerate(accesses):
-        one = translate(soup.segments, soup.context, access)
+        one = translate(tables.segments, tables.context, access)
         if one != many[row]:
             return access, one, many[row]
     return None
 
 
 @QUICK
-@given(soup=legacy_soups(), numbers=NUMBERS)
-def test_many_translations_are_those_of_each_on_its_own(soup, numbers):
-    assert None is difference(soup, numbers)
+@given(tables=random_tables(LEGACY), numbers=NUMBERS)
+def test_many_translations_are_those_of_each_on_its_own(tables, numbers):
+    assert None is difference(tables, numbers)
 
 
 def without_upper_half(original):
@@ -99,42 +97,44 @@ FIELDS = ("number", "table", "entry", "shift", "large", "index_bits", "entry_siz
 def test_a_rule_that_the_bulk_translation_breaks_is_found(rule, plant, monkeypatch):
     monkeypatch.setattr(bulk, rule, plant(getattr(bulk, rule)))
     find(
-        st.tuples(legacy_soups(), NUMBERS),
+        st.tuples(random_tables(LEGACY), NUMBERS),
         lambda found: difference(*found) is not None,
         settings=SEARCH,
     )
 
 
-def expected_rows(soup):
-    table = rights_table(soup.context)
+def expected_rows(tables):
+    table = rights_table(tables.context)
     rows = []
-    for page, pa in pages(soup):
+    for page in naive.pages(tables):
         grant = page.writable | page.user << 1 | page.executable << 2
-        field = 0xFFDF_E000 if page.size == MIB4 else 0x000F_FFFF_FFFF_F000 & -page.size
-        flags = page.entry & ~field
-        rows.append((page.va, pa, page.size, page.level, flags, int(table[grant])))
+        rows.append((page.va, page.pa, page.size, page.level, page.flags, int(table[grant])))
     return rows
 
 
-def walked(soup):
+def walked(tables):
     return [
         (each.va, each.pa, each.size, each.level, each.flags, int(each.rights))
-        for each in mappings(soup.memory, soup.context)
+        for each in mappings(tables.memory, tables.context)
     ]
 
 
 @QUICK
-@given(soup=legacy_soups())
-def test_the_walk_lists_every_page_with_its_rights(soup):
-    assert expected_rows(soup) == walked(soup)
+@given(tables=random_tables(LEGACY))
+def test_the_walk_lists_every_page_with_its_rights(tables):
+    assert expected_rows(tables) == walked(tables)
 
 
 @QUICK
-@given(soup=legacy_soups(), numbers=st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)))
-def test_a_window_lists_the_pages_that_touch_it(soup, numbers):
-    start, end = sorted(map(soup.address, numbers))
-    expected = [page.va for page, _ in pages(soup) if page.va < end and page.va + page.size > start]
-    blocks = walk_leaves(soup.memory, soup.context, start, end)
+@given(
+    tables=random_tables(LEGACY), numbers=st.tuples(st.integers(0, 2**40), st.integers(0, 2**40))
+)
+def test_a_window_lists_the_pages_that_touch_it(tables, numbers):
+    start, end = sorted(map(tables.address, numbers))
+    expected = [
+        page.va for page in naive.pages(tables) if page.va < end and page.va + page.size > start
+    ]
+    blocks = walk_leaves(tables.memory, tables.context, start, end)
     found = [va for block in blocks for va in block.va.tolist()]
     assert (expected if start < end else []) == found
 
@@ -150,12 +150,16 @@ def root_without_pages(original):
 @pytest.mark.parametrize("plant", [root_without_pages])
 def test_large_pages_left_out_of_the_walk_are_found(plant, monkeypatch):
     monkeypatch.setattr(leaves._Walk, "split", plant(leaves._Walk.split))
-    find(legacy_soups(), lambda soup: expected_rows(soup) != walked(soup), settings=SEARCH)
+    find(
+        random_tables(LEGACY),
+        lambda tables: expected_rows(tables) != walked(tables),
+        settings=SEARCH,
+    )
 
 
-def expected_frames(soup):
+def expected_frames(tables):
     """The stretches that the same pages map, with the union of their rights, folded."""
-    rows = walked(soup)
+    rows = walked(tables)
     found = []
     for start, end in pairwise(sorted({row[1] + add for row in rows for add in (0, row[2])})):
         over = [row[5] for row in rows if row[1] <= start and end <= row[1] + row[2]]
@@ -169,45 +173,48 @@ def expected_frames(soup):
 
 
 @QUICK
-@given(soup=legacy_soups())
-def test_collective_rights_are_the_union_over_all_pages(soup):
-    found = collective_rights(soup.memory, soup.context)
-    assert expected_frames(soup) == [(start, size, int(rights)) for start, size, rights in found]
+@given(tables=random_tables(LEGACY))
+def test_collective_rights_are_the_union_over_all_pages(tables):
+    found = collective_rights(tables.memory, tables.context)
+    assert expected_frames(tables) == [(start, size, int(rights)) for start, size, rights in found]
 
 
 @QUICK
-@given(soup=legacy_soups())
-def test_counts_and_aliases_are_those_of_the_list(soup):
-    rows = walked(soup)
-    counts = count_mappings(soup.memory, soup.context)
+@given(tables=random_tables(LEGACY))
+def test_counts_and_aliases_are_those_of_the_list(tables):
+    rows = walked(tables)
+    counts = count_mappings(tables.memory, tables.context)
     assert {1: 0, 2: 0, 3: 0} | Counter(row[3] for row in rows) == counts
     for va, pa, size, *_ in rows[:3]:
-        leads = [each.va for each in mappings_of(soup.memory, soup.context, pa + size - 1, 1)]
+        leads = [each.va for each in mappings_of(tables.memory, tables.context, pa + size - 1, 1)]
         expected = [row[0] for row in rows if row[1] <= pa + size - 1 < row[1] + row[2]]
         assert va in leads
         assert expected == leads
 
 
 @QUICK
-@given(soup=legacy_soups())
-def test_folded_ranges_hold_the_pages_of_the_list(soup):
-    blocks = walk_leaves(soup.memory, soup.context)
-    folded = [each for ranges in coalesce_leaves(blocks, soup.context) for each in ranges]
-    assert sum(row[2] for row in walked(soup)) == sum(each.size for each in folded)
+@given(tables=random_tables(LEGACY))
+def test_folded_ranges_hold_the_pages_of_the_list(tables):
+    blocks = walk_leaves(tables.memory, tables.context)
+    folded = [each for ranges in coalesce_leaves(blocks, tables.context) for each in ranges]
+    assert sum(row[2] for row in walked(tables)) == sum(each.size for each in folded)
 
 
 @QUICK
-@given(soup=legacy_soups(), changes=st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999))))
-def test_tracked_rights_are_those_of_a_fresh_look(soup, changes):
-    assert not untracked(soup, changes)
+@given(
+    tables=random_tables(LEGACY),
+    changes=st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999))),
+)
+def test_tracked_rights_are_those_of_a_fresh_look(tables, changes):
+    assert not untracked(tables, changes)
 
 
-def untracked(soup, changes):
+def untracked(tables, changes):
     """Whether the tracker's word differs from a fresh look after any of the changes."""
-    words = dict(soup.words)
-    ranges = [(frame, 0x1000) for frame in soup.frames]
+    words = dict(tables.words)
+    ranges = [(frame, 0x1000) for frame in tables.frames]
     memory = _Changing(ranges, words)
-    followed = RightsTracker(memory, soup.context)
+    followed = RightsTracker(memory, tables.context)
     places, values = sorted(words), [0, *sorted(words.values())]
     for where, what in changes:
         if not places:
@@ -215,7 +222,7 @@ def untracked(soup, changes):
         place = places[where % len(places)]
         words[place] = values[what % len(values)]
         followed.update([place])
-        fresh = collective_rights(SparseWords(ranges, words), soup.context)
+        fresh = collective_rights(SparseWords(ranges, words), tables.context)
         if list(followed.frames()) != list(fresh):
             return True
     return False
@@ -232,5 +239,5 @@ class _Changing:
 def test_a_pdpte_tracked_alone_is_found(monkeypatch):
     monkeypatch.setattr(tracker.RightsTracker, "_joint", lambda self, state: False)
     changes = st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), max_size=6)
-    cases = st.tuples(legacy_soups("PAE"), changes)
+    cases = st.tuples(random_tables(("PAE",)), changes)
     find(cases, lambda case: untracked(*case), settings=SEARCH)

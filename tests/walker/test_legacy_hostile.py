@@ -13,30 +13,29 @@ from crosswalk.walker import (
     walk_leaves,
 )
 from crosswalk.walker.leaves import table_frames
-from tests.walker.build import PS, READ, USED, P
-from tests.walker.legacy import Tables, legacy, words_of
+from tests.tables import PS, READ, USED, P, PageTables, context, words_of
 
 
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 def test_a_full_table_is_listed_as_a_sparse_one_is(mode):
-    found = Tables(mode)
+    found = PageTables(mode)
     count = 1024 if mode == "32-bit" else 512
     for at in range(count):
         found.map(0x4000_0000 + (at << 12), at << 12, USED)
-    rows = [each.va for each in mappings(found.memory, legacy(mode))]
+    rows = [each.va for each in mappings(found.memory, context(mode))]
     assert [0x4000_0000 + (at << 12) for at in range(count)] == rows
     memory = SparseWords(found.ram, {**found.words, 0x1000 + 0x800: 0})
-    assert count == sum(count_mappings(memory, legacy(mode)).values())
+    assert count == sum(count_mappings(memory, context(mode)).values())
 
 
 def test_a_directory_of_4_mib_pages_maps_all_of_4_gib():
     words = words_of({0x1000 + 4 * at: at << 22 | USED | PS for at in range(1024)})
-    memory, context = SparseWords([(0, 1 << 20)], words), legacy()
-    (found,) = collective_rights(memory, context)
+    memory, paging = SparseWords([(0, 1 << 20)], words), context("32-bit")
+    (found,) = collective_rights(memory, paging)
     assert (0, 1 << 32) == found[:2]
-    assert {1: 0, 2: 1024, 3: 0} == count_mappings(memory, context)
+    assert {1: 0, 2: 1024, 3: 0} == count_mappings(memory, paging)
     (whole,) = (
-        each for ranges in coalesce_leaves(walk_leaves(memory, context), context) for each in ranges
+        each for ranges in coalesce_leaves(walk_leaves(memory, paging), paging) for each in ranges
     )
     assert (0, 0, 1 << 32, 1024) == (whole.va, whole.pa, whole.size, whole.count)
 
@@ -44,10 +43,10 @@ def test_a_directory_of_4_mib_pages_maps_all_of_4_gib():
 def test_a_directory_that_refers_to_itself_shows_its_entries_as_pages():
     entries = {0x1000 + 4 * at: (at << 22 | USED | PS) for at in range(1023)}
     entries[0x1000 + 4 * 1023] = 0x1000 | USED
-    memory, context = SparseWords([(0, 1 << 20)], words_of(entries)), legacy()
-    counts = count_mappings(memory, context)
+    memory, paging = SparseWords([(0, 1 << 20)], words_of(entries)), context("32-bit")
+    counts = count_mappings(memory, paging)
     assert {1: 1024, 2: 1023, 3: 0} == counts
-    last = translate(memory, context, Access(0xFFFF_FFFC, READ))
+    last = translate(memory, paging, Access(0xFFFF_FFFC, READ))
     assert 0x1FFC == last.pa
 
 
@@ -58,8 +57,8 @@ def test_tables_all_of_which_are_one_end(mode):
     entries = {
         0x1000 + size * at: 0x1000 | (USED if mode == "32-bit" else P) for at in range(count)
     }
-    memory, context = SparseWords([(0, 0x4000)], words_of(entries)), legacy(mode)
+    memory, paging = SparseWords([(0, 0x4000)], words_of(entries)), context(mode)
     expected = {"32-bit": 1024**2, "PAE": 4 * 512**2}[mode]
-    assert expected == count_mappings(memory, context)[1]
-    assert [0x1000] == table_frames(memory, context).tolist()
-    assert [(0x1000, 0x1000)] == [each[:2] for each in collective_rights(memory, context)]
+    assert expected == count_mappings(memory, paging)[1]
+    assert [0x1000] == table_frames(memory, paging).tolist()
+    assert [(0x1000, 0x1000)] == [each[:2] for each in collective_rights(memory, paging)]

@@ -18,18 +18,8 @@ from crosswalk.walker import (
     walk,
 )
 from crosswalk.walker.bulk import translate_many as in_bulk
-from tests.walker.build import (
-    EXECUTE,
-    LAM_SUP,
-    LAM_U48,
-    LAM_U57,
-    LASS,
-    READ,
-    ROOT,
-    UAIE,
-    WRITE,
-    Builder,
-)
+from tests.random_tables import LAM_SUP, LAM_U48, LAM_U57, LASS, UAIE
+from tests.tables import EXECUTE, READ, ROOT, WRITE, PageTables
 
 translating = import_module(
     "crosswalk.walker.translate"
@@ -45,7 +35,7 @@ def control(*, cr3=0, cr4=0, efer=0xD00, vendor=Vendor.INTEL):
 
 
 def tables(levels=4):
-    builder = Builder(levels)
+    builder = PageTables(levels)
     for va, pa in ((LOW, 0x5000), (HIGH if levels == 4 else HIGH_57, 0x6000)):
         builder.map(va, pa)
     return builder.memory
@@ -145,7 +135,7 @@ def test_lass_keeps_each_privilege_in_its_half(smap, ac, low_data):
 
 
 def test_lass_refuses_before_any_entry_is_read():
-    empty = Builder().memory
+    empty = PageTables().memory
     access = Access(HIGH, READ, 3)
     assert GeneralProtection() == translate(empty, control(cr4=LASS), access)
     assert PageFault(4, HIGH) == translate(empty, control(), access)
@@ -159,7 +149,7 @@ def test_lass_goes_by_bit_63_whatever_lam_masks():
 
 
 def test_without_the_accesss_own_ac_the_contexts_counts_for_lass():
-    memory = Builder().map(LOW, 0x5000, 0x3, upper=0x3).memory
+    memory = PageTables().map(LOW, 0x5000, 0x3, upper=0x3).memory
     for ac in (False, True):
         under = PagingContext(cr3=ROOT, cr4=0x20 | LASS | SMAP, rflags_ac=ac)
         found = translate(memory, under, Access(LOW, READ))

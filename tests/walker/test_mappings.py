@@ -3,8 +3,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crosswalk.walker import HekiArgs, Mapping, Rights, heki_walk, mappings, walk_leaves
-from tests.walker import naive
-from tests.walker.build import (
+from tests.random_tables import extended_tables
+from tests.tables import (
     GIB1,
     KIB4,
     MIB2,
@@ -14,13 +14,13 @@ from tests.walker.build import (
     TOP,
     USED,
     XD,
-    Builder,
     G,
     P,
+    PageTables,
     context,
-    extended_soups,
     linear,
 )
+from tests.walker import naive
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HIGH = 0xFFFF_8000_0000_0000
@@ -32,7 +32,7 @@ def heki(tables, start, end, **switches):
     calls = []
     heki_walk(
         tables.memory,
-        context(levels=tables.levels, **switches),
+        context(tables.mode, **switches),
         start,
         end,
         lambda args: calls.append((args.va, args.pa, args.size, args.flags)),
@@ -43,7 +43,7 @@ def heki(tables, start, end, **switches):
 
 def kernel(levels=4, high=HIGH):
     """A page of each size in the upper half, one in the lower, and the last of all."""
-    tables = Builder(levels).map(0x7000, 0x5000, P)
+    tables = PageTables(levels).map(0x7000, 0x5000, P)
     tables.map(high, 0x4000_0000, USED | PS | PAT_LARGE, level=3)
     tables.map(high + GIB1, 0x60_0000, USED | PS | XD, level=2)
     tables.map(high + GIB1 + MIB2, 0x6000, P | PS)
@@ -163,13 +163,13 @@ def test_heki_walk_stops_where_the_callback_raises():
 
 
 @QUICK
-@given(soup=extended_soups(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
-def test_heki_walk_cuts_the_naive_walk_to_its_range(soup, numbers):
-    start, end = sorted(soup.address(number) for number in numbers)
+@given(tables=extended_tables(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
+def test_heki_walk_cuts_the_naive_walk_to_its_range(tables, numbers):
+    start, end = sorted(tables.address(number) for number in numbers)
     calls = []
     heki_walk(
-        soup.memory,
-        soup.context,
+        tables.memory,
+        tables.context,
         start,
         end,
         lambda args: calls.append((args.va, args.pa, args.size, args.flags)),
@@ -177,7 +177,7 @@ def test_heki_walk_cuts_the_naive_walk_to_its_range(soup, numbers):
     )
 
     expected = []
-    for page in naive.pages(soup):
+    for page in naive.pages(tables):
         first, last = max(start, page.va), min(end, page.va + page.size)
         if first < last:
             expected.append((first, page.pa + first - page.va, last - first, page.flags))
@@ -185,21 +185,21 @@ def test_heki_walk_cuts_the_naive_walk_to_its_range(soup, numbers):
 
 
 @QUICK
-@given(soup=extended_soups(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
-def test_mappings_are_the_rows_of_the_walk(soup, numbers):
-    start, end = sorted(soup.address(number) for number in numbers)
+@given(tables=extended_tables(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
+def test_mappings_are_the_rows_of_the_walk(tables, numbers):
+    start, end = sorted(tables.address(number) for number in numbers)
     expected = [
         (page.va, page.pa, page.size, page.level, page.flags)
-        for page in naive.pages(soup)
+        for page in naive.pages(tables)
         if start < end and page.va < end and page.va + page.size > start
     ]
-    found = list(mappings(soup.memory, soup.context, start, end))
+    found = list(mappings(tables.memory, tables.context, start, end))
 
     assert expected == [(it.va, it.pa, it.size, it.level, it.flags) for it in found]
     rights = [
         right
-        for block in walk_leaves(soup.memory, soup.context, start, end)
-        for right in block.rights(soup.context).tolist()
+        for block in walk_leaves(tables.memory, tables.context, start, end)
+        for right in block.rights(tables.context).tolist()
     ]
     assert rights == [it.rights for it in found]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswalk.walker import BadInput, Segments, SparseWords
-from tests.walker.build import segments_of
+from tests.tables import segments_of
 
 
 def pattern(size, start=0):

@@ -2,7 +2,7 @@ import pytest
 
 from crosswalk.walker import Rights
 from crosswalk.walker.rights import grant_of, rights_table, rwx
-from tests.walker.build import OPEN, RW, US, XD, P, context
+from tests.tables import OPEN, RW, US, XD, P, context
 
 # What the entries of a page have in common, and what it grants the supervisor and the user
 # (Intel SDM vol. 3A, "Determination of Access Rights"), by control bits.

@@ -15,40 +15,39 @@ from crosswalk.walker import (
     translate_many,
 )
 from crosswalk.walker.leaves import table_frames
-from tests.walker.build import READ, P
-from tests.walker.legacy import Tables, legacy
+from tests.tables import READ, P, PageTables, context
 
 
 @pytest.mark.parametrize("bit", [1, 2, 5, 6, 7, 8, 40, 51, 52, 62, 63])
 def test_one_reserved_bit_in_any_pdpte_keeps_all_of_the_address_space_out(bit):
-    found = Tables("PAE").map(0, 0x8000).map(3 << 30, 0x9000)
-    context = legacy("PAE")
-    assert 2 == sum(count_mappings(found.memory, context).values())
-    assert tables.unloadable(found.memory, context) is None
+    found = PageTables("PAE").map(0, 0x8000).map(3 << 30, 0x9000)
+    paging = context("PAE")
+    assert 2 == sum(count_mappings(found.memory, paging).values())
+    assert tables.unloadable(found.memory, paging) is None
     found.change(3 << 30, 3, add=1 << bit)
-    assert 0x1018 == tables.unloadable(found.memory, context)
-    assert [] == list(mappings(found.memory, context))
-    assert {1: 0, 2: 0, 3: 0} == count_mappings(found.memory, context)
-    assert 0 == len(collective_rights(found.memory, context))
-    assert [0, 3 << 30] == blocked_entries(found.memory, context).va.tolist()
+    assert 0x1018 == tables.unloadable(found.memory, paging)
+    assert [] == list(mappings(found.memory, paging))
+    assert {1: 0, 2: 0, 3: 0} == count_mappings(found.memory, paging)
+    assert 0 == len(collective_rights(found.memory, paging))
+    assert [0, 3 << 30] == blocked_entries(found.memory, paging).va.tolist()
     found.change(3 << 30, 3, drop=P)
-    assert 1 == sum(count_mappings(found.memory, context).values())
+    assert 1 == sum(count_mappings(found.memory, paging).values())
 
 
 def test_a_pdpt_may_lie_anywhere_in_its_frame():
-    found = Tables("PAE", root=0x1FE0).map(0xC000_0000, 0x8000)
-    context = legacy("PAE", root=0x1FE0 | 0x18)
-    assert 0x8000 == translate(found.memory, context, Access(0xC000_0000, READ)).pa
-    assert [0xC000_0000] == [each.va for each in mappings(found.memory, context)]
-    assert 0x1000 in table_frames(found.memory, context).tolist()
+    found = PageTables("PAE", root=0x1FE0).map(0xC000_0000, 0x8000)
+    paging = context("PAE", root=0x1FE0 | 0x18)
+    assert 0x8000 == translate(found.memory, paging, Access(0xC000_0000, READ)).pa
+    assert [0xC000_0000] == [each.va for each in mappings(found.memory, paging)]
+    assert 0x1000 in table_frames(found.memory, paging).tolist()
 
 
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 def test_an_address_of_more_than_32_bits_is_no_question(mode):
-    found = Tables(mode).map(0, 0x8000)
+    found = PageTables(mode).map(0, 0x8000)
     for va in (1 << 32, 0xFFFF_8000_0000_0000):
         access = Access(va, READ)
         with pytest.raises(BadInput, match="32 bits"):
-            translate(found.memory, legacy(mode), access)
+            translate(found.memory, context(mode), access)
         with pytest.raises(BadInput, match="32 bits"):
-            translate_many(found.memory, legacy(mode), Accesses.of([access]))
+            translate_many(found.memory, context(mode), Accesses.of([access]))

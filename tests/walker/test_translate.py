@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.walker import GeneralProtection, PageFault, Rights, StepKind, Translation, walk
-from tests.walker.build import (
+from tests.tables import (
     EXECUTE,
     GIB1,
     KIB4,
@@ -12,8 +12,8 @@ from tests.walker.build import (
     ROOT,
     USED,
     WRITE,
-    Builder,
     P,
+    PageTables,
     context,
     linear,
 )
@@ -27,14 +27,14 @@ LAST = {
 
 
 def steps_of(tables, va, **switches):
-    found = walk(tables.memory, context(levels=tables.levels, **switches), va)
+    found = walk(tables.memory, context(tables.mode, **switches), va)
     return [(step.level, step.pa, step.entry, step.kind.value) for step in found.steps]
 
 
 @LEVELS
 @pytest.mark.parametrize("offset", [0, 1, 0xABC, 0xFFF])
 def test_an_offset_in_a_page_is_the_same_in_its_frame(levels, offset):
-    tables = Builder(levels).map(LOW, 0x5000)
+    tables = PageTables(levels).map(LOW, 0x5000)
     assert 0x5000 + offset == tables.ask(LOW + offset).pa
 
 
@@ -44,7 +44,9 @@ def test_an_offset_in_a_page_is_the_same_in_its_frame(levels, offset):
 )
 def test_a_page_of_each_size_maps_its_first_and_last_byte(levels, level, size, pa):
     va = 0x0000_1234_4000_0000
-    tables = Builder(levels).map(va, pa, USED | (PS if level > 1 else 0), level=level, upper=USED)
+    tables = PageTables(levels).map(
+        va, pa, USED | (PS if level > 1 else 0), level=level, upper=USED
+    )
 
     every = Rights(63)
     assert Translation(pa, size, every) == tables.ask(va)
@@ -56,7 +58,7 @@ def test_a_page_of_each_size_maps_its_first_and_last_byte(levels, level, size, p
 @LEVELS
 def test_the_pages_beside_the_hole_translate_and_the_hole_does_not(levels):
     low, high = LAST[levels]
-    tables = Builder(levels).map(low, 0x5000).map(high, 0x6000)
+    tables = PageTables(levels).map(low, 0x5000).map(high, 0x6000)
 
     assert 0x5FFF == tables.ask(low + 0xFFF).pa
     assert 0x6000 == tables.ask(high).pa
@@ -68,23 +70,23 @@ def test_the_pages_beside_the_hole_translate_and_the_hole_does_not(levels):
 
 @LEVELS
 def test_the_last_page_of_the_address_space_translates(levels):
-    tables = Builder(levels).map(0xFFFF_FFFF_FFFF_F000, 0x5000)
+    tables = PageTables(levels).map(0xFFFF_FFFF_FFFF_F000, 0x5000)
 
     assert 0x5FFF == tables.ask((1 << 64) - 1).pa
     assert 0x5000 == tables.ask(0xFFFF_FFFF_FFFF_F000).pa
 
 
 def test_an_address_of_57_bits_is_canonical_or_not_by_la57_alone():
-    tables = Builder(5).map(0x0001_0000_0000_0000, 0x5000)
+    tables = PageTables(5).map(0x0001_0000_0000_0000, 0x5000)
 
     assert 0x5000 == tables.ask(0x0001_0000_0000_0000).pa
-    assert GeneralProtection() == tables.ask(0x0001_0000_0000_0000, levels=4)
+    assert GeneralProtection() == tables.ask(0x0001_0000_0000_0000, mode=4)
 
 
 @LEVELS
 def test_a_walk_shows_every_entry_from_the_root_down(levels):
     va = linear(*(1, 2, 3, 4, 5)[-levels:])
-    tables = Builder(levels).map(va, 0x9000, P | 0x200)
+    tables = PageTables(levels).map(va, 0x9000, P | 0x200)
 
     frames = [ROOT + at * KIB4 for at in range(levels)]
     expected = [
@@ -104,8 +106,8 @@ def test_a_walk_shows_every_entry_from_the_root_down(levels):
     ],
 )
 def test_a_walk_says_how_it_ends(entry, kind):
-    tables = Builder().map(LOW, 0)
-    place = tables.place(LOW, 1)
+    tables = PageTables().map(LOW, 0)
+    place = tables.entry_pa(LOW, 1)
     tables.words[place] = entry
 
     steps = steps_of(tables, LOW)
@@ -114,7 +116,7 @@ def test_a_walk_says_how_it_ends(entry, kind):
 
 
 def test_only_a_walk_that_reaches_a_page_has_a_leaf():
-    tables = Builder().map(LOW, 0x60_0000, OPEN | PS, level=2)
+    tables = PageTables().map(LOW, 0x60_0000, OPEN | PS, level=2)
     found = walk(tables.memory, context(), LOW)
 
     assert (2, StepKind.LEAF) == (found.leaf.level, found.leaf.kind)
@@ -123,7 +125,7 @@ def test_only_a_walk_that_reaches_a_page_has_a_leaf():
 
 
 def test_an_address_in_the_hole_has_no_steps():
-    found = walk(Builder().map(LOW, 0).memory, context(), 1 << 47)
+    found = walk(PageTables().map(LOW, 0).memory, context(), 1 << 47)
     assert ((), None) == (found.steps, found.leaf)
 
 
@@ -131,8 +133,8 @@ def test_an_address_in_the_hole_has_no_steps():
 @pytest.mark.parametrize("outside", [0x100_0000, 0x80_0000_0000 - 0x1000])
 def test_a_table_outside_ram_reads_as_not_present(levels, outside):
     for level in range(2, levels + 1):
-        tables = Builder(levels).map(LOW, 0x5000, upper=USED)
-        place = tables.place(LOW, level)
+        tables = PageTables(levels).map(LOW, 0x5000, upper=USED)
+        place = tables.entry_pa(LOW, level)
         tables.words[place] = outside | USED
 
         assert PageFault(6, LOW + 5) == tables.ask(LOW + 5, WRITE, 3)
@@ -141,44 +143,44 @@ def test_a_table_outside_ram_reads_as_not_present(levels, outside):
 
 
 def test_a_root_outside_ram_reads_as_not_present():
-    tables = Builder(ram=((0, 0x1000),))
+    tables = PageTables(ram=((0, 0x1000),))
 
     assert PageFault(0, 0) == tables.ask(0)
     assert [(4, ROOT, 0, "outside RAM")] == steps_of(tables, 0)
 
 
 def test_a_page_outside_ram_translates_all_the_same():
-    tables = Builder().map(LOW, 0xFF_FFFF_F000)
+    tables = PageTables().map(LOW, 0xFF_FFFF_F000)
     assert 0xFF_FFFF_FFFF == tables.ask(LOW + 0xFFF).pa
 
 
 @pytest.mark.parametrize("low_bits", [0, 0x18, 0xFFF])
 def test_the_root_is_found_whatever_the_low_bits_of_cr3(low_bits):
-    tables = Builder().map(LOW, 0x5000)
+    tables = PageTables().map(LOW, 0x5000)
     assert 0x5000 == tables.ask(LOW, root=ROOT | low_bits).pa
 
 
 def test_bit_7_of_a_pte_is_pat_and_changes_nothing():
-    tables = Builder().map(LOW, 0x5000, OPEN | PS)
+    tables = PageTables().map(LOW, 0x5000, OPEN | PS)
     assert (0x5000, KIB4) == (tables.ask(LOW).pa, tables.ask(LOW).page_size)
 
 
 @pytest.mark.parametrize("size", [MIB2, GIB1])
 def test_bit_12_of_a_large_page_is_pat_and_no_address(size):
     level = 2 if size == MIB2 else 3
-    tables = Builder().map(0, size, OPEN | PS | 1 << 12, level=level)
+    tables = PageTables().map(0, size, OPEN | PS | 1 << 12, level=level)
     assert (size, size) == (tables.ask(0).pa, tables.ask(0).page_size)
 
 
 def test_a_recursive_entry_shows_the_tables_as_pages():
-    tables = Builder().map(LOW, 0x5000)
+    tables = PageTables().map(LOW, 0x5000)
     tables.words[ROOT + 8 * 510] = ROOT | OPEN
 
     assert ROOT == tables.ask(linear(510, 510, 510, 510)).pa
     first = linear(510, 510, 510, *indices(LOW)[:1])
-    assert tables.place(LOW, 3) & -KIB4 == tables.ask(first).pa
+    assert tables.entry_pa(LOW, 3) & -KIB4 == tables.ask(first).pa
     last = linear(510, *indices(LOW)[:3])
-    assert tables.place(LOW, 1) & -KIB4 == tables.ask(last).pa
+    assert tables.entry_pa(LOW, 1) & -KIB4 == tables.ask(last).pa
 
 
 def indices(va):

@@ -3,7 +3,7 @@
 import pytest
 
 from crosswalk.walker import GeneralProtection
-from tests.walker.build import (
+from tests.tables import (
     EXECUTE,
     OPEN,
     PS,
@@ -15,9 +15,9 @@ from tests.walker.build import (
     USED,
     WRITE,
     A,
-    Builder,
     D,
     P,
+    PageTables,
     linear,
 )
 
@@ -30,12 +30,12 @@ SELF = ROOT + 8 * 510
 
 def page(levels=4, leaf=1, flags=OPEN, upper=OPEN):
     flags |= PS if leaf > 1 else 0
-    return Builder(levels).map(VA, 0x4000_0000, flags, level=leaf, upper=upper)
+    return PageTables(levels).map(VA, 0x4000_0000, flags, level=leaf, upper=upper)
 
 
 def marked(tables, *levels, dirty=False):
     """The entries of VA on these levels with A set, and D too in the last where it is dirty."""
-    places = [tables.place(VA, level) for level in levels]
+    places = [tables.entry_pa(VA, level) for level in levels]
     words = {place: tables.words[place] | A for place in places}
     if dirty:
         words[places[-1]] |= D
@@ -92,8 +92,8 @@ def test_a_supervisor_write_that_wp_lets_through_dirties_a_read_only_page():
 
 
 def test_changed_words_come_by_address_not_by_level():
-    tables = Builder()
-    tables.words = {0x9000: 0x3003, 0x3000: 0x8003, 0x8000: 0x2003, 0x2000: 0x7003}
+    tables = PageTables()
+    tables.entries = {0x9000: 0x3003, 0x3000: 0x8003, 0x8000: 0x2003, 0x2000: 0x7003}
     assert ((0x2000, 0x7063), (0x3000, 0x8023), (0x8000, 0x2023), (0x9000, 0x3023)) == tables.ask(
         0, WRITE, root=0x9000
     ).entries
@@ -146,8 +146,8 @@ def test_an_absent_root_entry_and_a_non_canonical_address_set_nothing():
 
 @pytest.mark.parametrize("flags", [OPEN, USED])
 def test_an_entry_used_on_all_levels_changes_once(flags):
-    tables = Builder()
-    tables.words = {SELF: ROOT | flags}
+    tables = PageTables()
+    tables.entries = {SELF: ROOT | flags}
     va = linear(510, 510, 510, 510)
 
     changed = ((SELF, ROOT | USED),)
@@ -157,15 +157,15 @@ def test_an_entry_used_on_all_levels_changes_once(flags):
 
 
 def test_an_entry_used_above_and_as_leaf_may_get_a_even_where_rights_are_missing():
-    tables = Builder()
-    tables.words = {SELF: ROOT | P | RW}
+    tables = PageTables()
+    tables.entries = {SELF: ROOT | P | RW}
 
     outcome = tables.ask(linear(510, 510, 510, 510), WRITE, 3)
     assert (7, ((SELF, ROOT | P | RW | A),)) == (outcome.error_code, outcome.entries)
 
 
 def test_a_leaf_that_lies_in_a_table_of_the_walk_changes_beside_the_others():
-    tables = Builder().map(0, 0x5000)
+    tables = PageTables().map(0, 0x5000)
     tables.words[SELF] = ROOT | OPEN
     first = tables.words[ROOT]
 

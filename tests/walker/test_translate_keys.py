@@ -3,7 +3,7 @@
 import pytest
 
 from crosswalk.walker import PageFault, Rights
-from tests.walker.build import EXECUTE, PS, READ, RW, US, USED, WRITE, XD, Builder
+from tests.tables import EXECUTE, PS, READ, RW, US, USED, WRITE, XD, PageTables
 
 VA = 0x0000_1234_4000_0000
 KEYS = pytest.mark.parametrize("key", [0, 1, 7, 8, 15])
@@ -15,7 +15,7 @@ OK = "ok"
 
 def page(key=0, leaf=1):
     flags = USED | 1 << 6 | key << 59 | (PS if leaf > 1 else 0)
-    return Builder().map(VA, 0x4000_0000, flags, level=leaf, upper=USED)
+    return PageTables().map(VA, 0x4000_0000, flags, level=leaf, upper=USED)
 
 
 def codes(tables, pkru, **switches):

@@ -16,7 +16,8 @@ from crosswalk.walker import (
     bulk,
 )
 from crosswalk.walker import linear as pre_processing
-from tests.walker.build import EXECUTE, LASS, READ, WRITE, extended_soups
+from tests.random_tables import LASS, extended_tables
+from tests.tables import EXECUTE, READ, WRITE
 from tests.walker.naive_access import answer
 
 translating = import_module(
@@ -34,27 +35,27 @@ CHOICES = st.lists(
 )
 
 
-def pointers(soup, choices):
+def pointers(tables, choices):
     """Addresses that follow entries in use: as they are, with a tag, with a tag below bit 57."""
     for number, how, tag, ac in choices:
-        va = soup.address(number)
+        va = tables.address(number)
         above = (0, tag, tag & ~((1 << 57) - 1))[how]
         yield (va & ~(0xFFFF << 48) | above if how else va), ac
 
 
-def disagreement(soup, choices):
+def disagreement(tables, choices):
     """The first access that the model and the two statements of the rules answer differently."""
     rows = [
         (va, kind, cpl, ac)
-        for va, ac in pointers(soup, choices)
+        for va, ac in pointers(tables, choices)
         for kind in (READ, WRITE, EXECUTE)
         for cpl in (0, 3)
     ]
     accesses = [Access(*row) for row in rows]
-    many = bulk.translate_many(soup.memory, soup.context, Accesses.of(accesses))
+    many = bulk.translate_many(tables.memory, tables.context, Accesses.of(accesses))
     for at, row in enumerate(rows):
-        expected = answer(soup, row[0], int(row[1]), *row[2:])
-        one = translating.translate(soup.segments, soup.context, accesses[at])
+        expected = answer(tables, row[0], int(row[1]), *row[2:])
+        one = translating.translate(tables.segments, tables.context, accesses[at])
         for said in (one, many[at]):
             if expected != numbers(said):
                 return row, expected, said
@@ -72,9 +73,9 @@ def numbers(outcome):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(soup=extended_soups(), choices=CHOICES)
-def test_both_statements_of_the_rules_answer_as_the_model_does(soup, choices):
-    assert None is disagreement(soup, choices)
+@given(tables=extended_tables(), choices=CHOICES)
+def test_both_statements_of_the_rules_answer_as_the_model_does(tables, choices):
+    assert None is disagreement(tables, choices)
 
 
 def masks_fetches(original):
@@ -137,7 +138,7 @@ def leaves_a_denied_leaf_alone(original):
 )
 def test_a_rule_broken_in_either_statement_is_found(module, rule, plant, monkeypatch):
     monkeypatch.setattr(module, rule, plant(getattr(module, rule)))
-    case = st.tuples(extended_soups(), CHOICES)
-    soup, choices = find(case, lambda it: disagreement(*it) is not None, settings=SEARCH)
+    case = st.tuples(extended_tables(), CHOICES)
+    tables, choices = find(case, lambda it: disagreement(*it) is not None, settings=SEARCH)
     monkeypatch.undo()
-    assert None is disagreement(soup, choices)
+    assert None is disagreement(tables, choices)

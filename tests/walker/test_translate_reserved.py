@@ -1,20 +1,7 @@
 import pytest
 
 from crosswalk.walker import PageFault, Translation, Vendor
-from tests.walker.build import (
-    EXECUTE,
-    GIB1,
-    PS,
-    READ,
-    RW,
-    US,
-    USED,
-    WRITE,
-    XD,
-    Builder,
-    G,
-    P,
-)
+from tests.tables import EXECUTE, GIB1, PS, READ, RW, US, USED, WRITE, XD, G, P, PageTables
 
 VA = 0x0000_1234_4000_0000
 PA = 0x4000_0000
@@ -30,7 +17,7 @@ UPPER = pytest.mark.parametrize(
 
 def page(levels=4, leaf=1):
     flags = USED | (PS if leaf > 1 else 0)
-    return Builder(levels).map(VA, PA, flags, level=leaf, upper=USED)
+    return PageTables(levels).map(VA, PA, flags, level=leaf, upper=USED)
 
 
 def code(tables, access=READ, cpl=0, **switches):

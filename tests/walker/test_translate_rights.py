@@ -1,18 +1,7 @@
 import pytest
 
 from crosswalk.walker import Access, PageFault, Rights, Translation, translate
-from tests.walker.build import (
-    EXECUTE,
-    PS,
-    READ,
-    RW,
-    US,
-    USED,
-    WRITE,
-    XD,
-    Builder,
-    context,
-)
+from tests.tables import EXECUTE, PS, READ, RW, US, USED, WRITE, XD, PageTables, context
 
 VA = 0x0000_1234_4000_0000
 OK = "ok"
@@ -26,7 +15,7 @@ EVERY_LEVEL = pytest.mark.parametrize(
 def page(levels=4, leaf=1):
     """A page at VA that everybody may read, write and execute, its A and D bits all set."""
     flags = USED | 1 << 6 | (PS if leaf > 1 else 0)
-    return Builder(levels).map(VA, 0x4000_0000, flags, level=leaf, upper=USED)
+    return PageTables(levels).map(VA, 0x4000_0000, flags, level=leaf, upper=USED)
 
 
 def codes(tables, **switches):
@@ -152,7 +141,7 @@ def test_an_absent_entry_faults_with_p_clear_whatever_else_it_says(level):
     tables = page().change(VA, level, drop=1)
     assert [0, 2, 16, 4, 6, 20] == codes(tables)
     full = page()
-    full.words[full.place(VA, level)] = 0xFFFF_FFFF_FFFF_FFFE
+    full.words[full.entry_pa(VA, level)] = 0xFFFF_FFFF_FFFF_FFFE
     assert [0, 2, 16, 4, 6, 20] == codes(full)
 
 

@@ -1,18 +1,7 @@
 import pytest
 
 from crosswalk.walker import Rights, collective_rights, writable_and_executable
-from tests.walker.build import (
-    KIB4,
-    RW,
-    US,
-    USED,
-    XD,
-    Builder,
-    CountingMemory,
-    P,
-    chain,
-    context,
-)
+from tests.tables import KIB4, RW, US, USED, XD, CountingMemory, P, PageTables, chain, context
 
 
 def violations(tables, *, aliases=8, **switches):
@@ -22,7 +11,7 @@ def violations(tables, *, aliases=8, **switches):
 
 
 def test_frames_that_are_both_are_named_with_who_writes_and_who_executes():
-    tables = Builder().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P)
+    tables = PageTables().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P)
     tables.map(2 * KIB4, 0x6000, P | RW | XD).map(3 * KIB4, 0x7000, P | US)
     tables.map(4 * KIB4, 0x9000, P | RW)
 
@@ -35,7 +24,7 @@ def test_frames_that_are_both_are_named_with_who_writes_and_who_executes():
 
 
 def test_write_by_one_privilege_and_execute_by_the_other_is_both_but_not_within_one():
-    tables = Builder().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P | US)
+    tables = PageTables().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P | US)
 
     (alias,) = violations(tables, smep=True)
     assert ("rw-", "r-x") == (alias.rights.supervisor, alias.rights.user)
@@ -45,12 +34,12 @@ def test_write_by_one_privilege_and_execute_by_the_other_is_both_but_not_within_
 
 @pytest.mark.parametrize(("switches", "count"), [({}, 0), ({"wp": False}, 1)])
 def test_without_wp_whatever_the_supervisor_executes_is_both(switches, count):
-    assert count == len(violations(Builder().map(0, 0x5000, P), **switches))
+    assert count == len(violations(PageTables().map(0, 0x5000, P), **switches))
 
 
 @pytest.mark.parametrize("aliases", [0, 1, 2, 3, 9])
 def test_no_more_aliases_are_named_than_asked_for(aliases):
-    tables = Builder()
+    tables = PageTables()
     for at in range(3):
         tables.map(at * KIB4, 0x5000, P | RW | XD).map((8 + at) * KIB4, 0x5000, P)
 
@@ -60,7 +49,7 @@ def test_no_more_aliases_are_named_than_asked_for(aliases):
 
 
 def test_more_violations_than_questions_at_once_are_all_named():
-    tables = Builder()
+    tables = PageTables()
     for at in range(100):
         tables.map(at * KIB4, 0x10_0000 + 2 * at * KIB4, P | RW)
 
@@ -81,5 +70,5 @@ def test_a_bomb_that_is_both_is_named_at_the_cost_of_its_tables():
 
 
 def test_where_nothing_is_both_nothing_is_named():
-    tables = Builder().map(0, 0x5000, P | RW | XD).map(KIB4, 0x6000, P)
+    tables = PageTables().map(0, 0x5000, P | RW | XD).map(KIB4, 0x6000, P)
     assert [] == violations(tables)

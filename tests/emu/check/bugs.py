@@ -39,7 +39,7 @@ from tests.emu.check.planted import (
     with_fields,
     without_code,
 )
-from tests.walker.build import OPEN, RW, US, XD, Builder, P, context
+from tests.tables import OPEN, RW, US, XD, P, PageTables, context
 
 _RIGHTS = {"R/W": Grant.WRITE, "U/S": Grant.USER, "XD": Grant.EXECUTE}
 _NAMES = {1: "PTE", 2: "PDE", 3: "PDPTE", 4: "PML4E", 5: "PML5E"}
@@ -217,7 +217,7 @@ FIVE_LEVELS = [
 
 def _setting(**switches):
     """Pages of user and supervisor, closed and open; one has protection key 1."""
-    builder = Builder(ram=((0, 1 << 18),))
+    builder = PageTables(ram=((0, 1 << 18),))
     kinds = (P | US | XD, OPEN, P | XD, P | RW, OPEN | 1 << 59)
     for place, flags in enumerate(kinds):
         builder.map(place << 21, (32 + place) << 12, flags)

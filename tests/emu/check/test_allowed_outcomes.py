@@ -11,7 +11,7 @@ from crosswalk.emu.probe.composites import FORMS, Composites
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
 from tests.emu.composing import composite
-from tests.walker.build import KIB4, RW, US, USED, XD, Builder, D, context
+from tests.tables import KIB4, RW, US, USED, XD, D, PageTables, context
 
 VA = 0x40_0000
 NEXT = VA + KIB4
@@ -19,7 +19,7 @@ FIRST, SECOND = 0x8000 | USED, 0x9000 | USED
 
 
 def pages(first=USED, second=USED):
-    builder = Builder(ram=((0, 1 << 26),))
+    builder = PageTables(ram=((0, 1 << 26),))
     for va, pa, flags in ((VA, 0x8000, first), (NEXT, 0x9000, second)):
         if flags is not None:
             builder.map(va, pa, flags, upper=USED)
@@ -56,7 +56,7 @@ def fault(code, cr2, may=None):
 
 def test_both_pages_of_a_crossing_that_is_allowed_are_marked():
     builder = pages(USED & ~0x20, USED & ~0x20)
-    marks = {builder.place(VA, 1): FIRST | D, builder.place(NEXT, 1): SECOND | D}
+    marks = {builder.entry_pa(VA, 1): FIRST | D, builder.entry_pa(NEXT, 1): SECOND | D}
     expected = [((0, 0), (0, 0), (0, 0), marks, {})]
     assert expected == claimed(builder, composite("cross:write", NEXT - 4))
 
@@ -69,7 +69,7 @@ def test_where_both_pages_are_denied_either_may_be_the_one_that_faults():
 
 def test_the_page_that_is_not_at_fault_may_have_been_marked():
     builder = pages(USED & ~0x20, None)
-    marks = {builder.place(VA, 1): FIRST}
+    marks = {builder.entry_pa(VA, 1): FIRST}
     assert [fault(0x0, NEXT, marks)] == claimed(builder, composite("cross:read", NEXT - 4))
 
 
@@ -85,14 +85,14 @@ def test_an_implicit_access_is_the_supervisors_and_ignores_ac():
 
 def test_marking_a_descriptor_is_a_write_after_a_read():
     builder = pages(USED & ~RW & ~0x20)
-    marks = {builder.place(VA, 1): 0x8000 | USED & ~RW}
+    marks = {builder.entry_pa(VA, 1): 0x8000 | USED & ~RW}
     one = composite("implicit:write", VA + 8)
     assert [fault(0x3, VA + 8, marks)] == claimed(builder, one)
 
 
 def test_two_accesses_each_have_their_own_answer():
     builder = pages(USED & ~0x20 | XD)
-    place = builder.place(VA, 1)
+    place = builder.entry_pa(VA, 1)
     found = claimed(builder, composite("twice:execute+write", VA, then=(3, False)))
     may = {place: FIRST | XD}
     assert [((1, 0), (0x11, 0), (VA, 0), {place: FIRST | XD | D}, may)] == found

@@ -22,7 +22,7 @@ from crosswalk.emu.report.composite_case import dump_composite, load_composite
 from crosswalk.walker.bulk import translate_many
 from tests.emu.cases import COMPOSITE_CASES
 from tests.emu.composing import composite
-from tests.walker.build import OPEN, PS, US, USED, A, Builder, P, context
+from tests.tables import OPEN, PS, US, USED, A, P, PageTables, context
 
 ENTRIES = {entry.id: entry for entry in departures(Scope.COMPOSITE)}
 RMW, AC = "locked-rmw-reads-first", "implicit-access-honours-ac"
@@ -118,7 +118,7 @@ def test_what_the_manuals_allow_is_never_explained_whoever_says_otherwise():
     def wrong(memory, under, accesses):
         return translate_many(memory, replace(under, cr0=under.cr0 ^ 1 << 16), accesses)
 
-    memory = Builder(ram=((0, 1 << 26),)).map(VA, 0x8000, A | 1 | US, upper=USED).memory
+    memory = PageTables(ram=((0, 1 << 26),)).map(VA, 0x8000, A | 1 | US, upper=USED).memory
     judged = CompositeStand(wrong).judge(memory, context(wp=False), composite("rmw:xadd", VA))
     assert judged.differ.all()
     assert judged.known == {}
@@ -132,7 +132,7 @@ def test_what_the_manuals_allow_is_never_explained_whoever_says_otherwise():
     ],
 )
 def test_an_explanation_is_for_its_own_kind_alone(stand, form, switches):
-    memory = Builder(ram=((0, 1 << 26),)).map(VA, 0x8000, USED, upper=USED).memory
+    memory = PageTables(ram=((0, 1 << 26),)).map(VA, 0x8000, USED, upper=USED).memory
     judged = stand.judge(memory, context(), composite(form, VA + 8, **switches))
     assert is_allowed(judged.allowed, judged.seen).all()
     assert judged.known == {}
@@ -164,7 +164,7 @@ END = 0x3FFF_FFFC
 def test_departures_that_meet_across_a_page_are_explained_together(
     stand, first, second, features, name
 ):
-    builder = Builder(ram=((0, 1 << 26), (0x3FFF_F000, 0x1000), (0x40_3FFF_F000, 0x1000)))
+    builder = PageTables(ram=((0, 1 << 26), (0x3FFF_F000, 0x1000), (0x40_3FFF_F000, 0x1000)))
     builder.map(0, 0, first, level=3, upper=USED).map(1 << 30, 0, second, level=3, upper=USED)
     judged = stand.judge(builder.memory, context(**features), composite("cross:read", END))
     assert {name: 1} == judged.known
@@ -172,7 +172,7 @@ def test_departures_that_meet_across_a_page_are_explained_together(
 
 
 def test_of_one_half_explained_and_the_other_wrong_nothing_is(stand):
-    builder = Builder(ram=((0, 1 << 26), (0x3FFF_F000, 0x1000)))
+    builder = PageTables(ram=((0, 1 << 26), (0x3FFF_F000, 0x1000)))
     builder.map(0, 0, USED | PS, level=3, upper=USED)
     builder.map(1 << 30, 0, P | PS | 1 << 13, level=3, upper=USED)
     one, registers = composite("cross:read", END), context(page1gb=False)
@@ -224,7 +224,7 @@ def test_with_all_departures_it_is_what_the_emulated_cpu_does(stand):
 
 def test_what_is_not_as_stated_differs_though_the_manuals_allow_it(stand, monkeypatch):
     # A is set above the page that can't be written: the manuals leave it to the processor.
-    memory = Builder().map(VA, 0x8000, P | US, upper=OPEN).memory
+    memory = PageTables().map(VA, 0x8000, P | US, upper=OPEN).memory
     one = composite("rmw:xadd", VA)
     judged = stand.judge(memory, context(), one)
     assert is_allowed(judged.allowed, judged.seen).all()

@@ -15,8 +15,8 @@ from crosswalk.walker.bulk import translate_many
 from tests.emu.check.bugs import GUEST
 from tests.emu.legacy_soups import legacy_soup
 from tests.emu.soups import Soup, soup
-from tests.walker.build import soups
-from tests.walker.legacy import legacy_soups
+from tests.random_tables import random_tables
+from tests.tables import LEGACY
 from tests.walker.test_bulk import ACCESSES, accesses_of
 from tests.walker.test_legacy import NUMBERS
 
@@ -39,13 +39,13 @@ def unlike(found, predict=translate_many):
 
 
 @QUICK
-@given(soup=soups(), choices=ACCESSES)
+@given(soup=random_tables(), choices=ACCESSES)
 def test_with_every_departure_off_it_answers_what_the_walker_predicts(soup, choices):
     assert 0 == unlike(Soup(soup.memory, soup.context, Accesses.of(accesses_of(soup, choices))))
 
 
 @QUICK
-@given(soup=legacy_soups(), numbers=NUMBERS)
+@given(soup=random_tables(LEGACY), numbers=NUMBERS)
 def test_in_32_bit_and_pae_paging_too(soup, numbers):
     accesses = Accesses.product(
         np.array([soup.address(each) for each in numbers], np.uint64), ac=False

@@ -11,8 +11,7 @@ from crosswalk.walker import Access, Accesses, AccessType
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.walker.build import OPEN, PS, RW, US, USED, XD, A, Builder, D, P, context
-from tests.walker.legacy import Tables, legacy
+from tests.tables import OPEN, PS, RW, US, USED, XD, A, D, P, PageTables, context
 
 READ, WRITE, EXECUTE = AccessType
 
@@ -40,7 +39,7 @@ def masks(registers):
             ],
         ),
         (
-            context(levels=5, nxe=False, page1gb=False, vendor=Vendor.AMD, maxphyaddr=52),
+            context(5, nxe=False, page1gb=False, vendor=Vendor.AMD, maxphyaddr=52),
             [
                 (NX | 0x180, NX | 0x180),
                 (NX | 0x180, NX | 0x180),
@@ -50,15 +49,15 @@ def masks(registers):
             ],
         ),
         (
-            legacy("PAE", maxphyaddr=36),
+            context("PAE", maxphyaddr=36),
             [
                 (0xFFFF_FFF0_0000_01E6, 0xFFFF_FFF0_0000_01E6),
                 (0x7FFF_FFF0_0000_0000, 0x7FFF_FFF0_001F_E000),
                 (0x7FFF_FFF0_0000_0000, 0x7FFF_FFF0_0000_0000),
             ],
         ),
-        (legacy("32-bit"), [(0, 0x0020_0000), (0, 0)]),
-        (legacy("32-bit", maxphyaddr=36), [(0, 0x003E_0000), (0, 0)]),
+        (context("32-bit"), [(0, 0x0020_0000), (0, 0)]),
+        (context("32-bit", maxphyaddr=36), [(0, 0x003E_0000), (0, 0)]),
     ],
     ids=["4-level", "5-level, AMD", "PAE, 36 bits", "32-bit", "32-bit, 36 bits"],
 )
@@ -76,7 +75,7 @@ def answer(memory, registers, *, va=0, kind=READ, cpl=0, ac=False, departures=()
 
 
 def test_a_write_sets_a_on_every_level_and_d_in_the_leaf():
-    memory = Builder().map(0x40_0000, 0x8000).memory
+    memory = PageTables().map(0x40_0000, 0x8000).memory
     marks = ((0x1000, 0x2000 | USED), (0x2000, 0x3000 | USED), (0x3010, 0x4000 | USED))
     expected = Translation(0x8123, entries=(*marks, (0x4000, 0x8000 | USED | D)))
     assert expected == answer(memory, context(), va=0x40_0123, kind=WRITE)
@@ -101,13 +100,13 @@ def test_a_word_that_is_an_entry_of_two_levels_has_the_bits_of_both():
 def test_a_reserved_bit_of_a_1_gib_leaf_faults_with_a_as_the_departures_have_it(
     departures, expected
 ):
-    memory = Builder().map(0, 0x2000, OPEN | PS, level=3, upper=USED).memory
+    memory = PageTables().map(0, 0x2000, OPEN | PS, level=3, upper=USED).memory
     assert expected == answer(memory, context(), va=0x10, departures=departures)
 
 
 def test_departures_together_answer_what_neither_does_alone():
     # PS of a PDPTE, and bit 38 where there are 36: only with both is there a page.
-    memory = Builder(ram=((0, 1 << 24), (1 << 38, 1 << 30)))
+    memory = PageTables(ram=((0, 1 << 24), (1 << 38, 1 << 30)))
     memory = memory.map(0, 1 << 38, USED | PS, level=3, upper=USED).memory
     registers = context(maxphyaddr=36, page1gb=False)
     both = ("maxphyaddr-40", "pdpte-ps-always-leaf")
@@ -121,12 +120,12 @@ def test_departures_together_answer_what_neither_does_alone():
 
 def test_where_the_processor_may_choose_the_emulated_one_marks_1_gib_leaves_alone():
     for level, chosen in ((3, ((0x2000, USED & ~RW | PS),)), (2, ()), (1, ())):
-        memory = Builder().map(0, 0, P | US | (PS if level > 1 else 0), level=level, upper=USED)
+        memory = PageTables().map(0, 0, P | US | (PS if level > 1 else 0), level=level, upper=USED)
         registers = context()
         rules, write = rules_of(registers), Accesses.of([Access(0, WRITE, 0)])
         assert chosen == emulated_many(memory.memory, rules, write)[0].entries
         every = emulated_many(memory.memory, rules, write, every_choice=True)[0]
-        place = memory.place(0, level)
+        place = memory.entry_pa(0, level)
         assert ((place, memory.words[place] | A),) == every.entries
 
 
@@ -150,7 +149,7 @@ def test_where_the_processor_may_choose_the_emulated_one_marks_1_gib_leaves_alon
     ],
 )
 def test_rights_are_the_manuals(access, switches, flags, code):
-    memory = Builder().map(0, 0x8000, flags | A | D, upper=USED).memory
+    memory = PageTables().map(0, 0x8000, flags | A | D, upper=USED).memory
     found = answer(memory, context(**switches), **access)
     if code is None:
         assert Translation(0x8000) == found
@@ -159,20 +158,20 @@ def test_rights_are_the_manuals(access, switches, flags, code):
 
 
 def test_addresses_that_are_not_canonical_raise_gp():
-    memory = Builder().memory
+    memory = PageTables().memory
     assert GeneralProtection() == answer(memory, context(), va=0x8000_0000_0000)
     assert PageFault(0, 0x7FFF_FFFF_FFFF) == answer(memory, context(), va=0x7FFF_FFFF_FFFF)
-    five = context(levels=5)
+    five = context(5)
     assert PageFault(0, 0x8000_0000_0000) == answer(memory, five, va=0x8000_0000_0000)
     assert GeneralProtection() == answer(memory, five, va=1 << 56)
 
 
 def test_a_4_mib_page_has_its_high_address_bits_in_bits_20_13():
-    tables = Tables("32-bit", ram=((0, 1 << 16), (1 << 32, 1 << 23)))
+    tables = PageTables("32-bit", ram=((0, 1 << 16), (1 << 32, 1 << 23)))
     tables.entries[0x1004] = 0x40_0000 | USED | PS | 1 << 13
-    found = answer(tables.memory, legacy("32-bit"), va=0x40_0123)
+    found = answer(tables.memory, context("32-bit"), va=0x40_0123)
     assert Translation((1 << 32) + 0x40_0123) == found
-    small = replace(legacy("32-bit"), cr4=0)
+    small = replace(context("32-bit"), cr4=0)
     assert PageFault(0, 0x40_0123) == answer(tables.memory, small, va=0x40_0123)
 
 
@@ -186,10 +185,10 @@ def test_the_encryption_mask_is_no_part_of_an_address_and_stays_in_the_words():
 
 
 def test_one_malformed_pdpte_keeps_intels_pae_paging_from_being_entered():
-    tables = Tables("PAE").map(0, 0x8000, USED, upper=USED)
+    tables = PageTables("PAE").map(0, 0x8000, USED, upper=USED)
     tables.entries[0x1008] = 0x2000 | P | 1 << 7
     refused = "pae-pdpte-read-when-used"
-    registers = legacy("PAE")
+    registers = context("PAE")
     assert GeneralProtection() == answer(tables.memory, registers, va=0x10)
     assert Translation(0x8010) == answer(tables.memory, registers, va=0x10, departures=[refused])
     amd = replace(registers, vendor=Vendor.AMD)
@@ -214,7 +213,7 @@ TOP = 1 << 63
     ],
 )
 def test_metadata_in_pointers_is_masked_in_data_accesses_alone(va, switches, linear):
-    memory = Builder().memory
+    memory = PageTables().memory
     registers = PagingContext(**{"cr3": 0x1000} | switches)
     for kind in (READ, WRITE):
         found = answer(memory, registers, va=va, kind=kind)
@@ -237,5 +236,5 @@ def test_metadata_in_pointers_is_masked_in_data_accesses_alone(va, switches, lin
 )
 def test_lass_refuses_the_other_half_before_there_is_a_walk(va, access, smap, refused):
     registers = PagingContext(cr3=0x1000, cr4=0x20 | 1 << 27 | smap << 21)
-    found = answer(Builder().memory, registers, va=va, **access)
+    found = answer(PageTables().memory, registers, va=va, **access)
     assert refused == isinstance(found, GeneralProtection)

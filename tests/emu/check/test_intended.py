@@ -8,14 +8,14 @@ from crosswalk.emu.load.guest import boot
 from crosswalk.guest.builder import build_image
 from crosswalk.guest.views import Faulting, Intended
 from crosswalk.walker.memory import Segments
-from tests.walker.build import OPEN, RW, XD, Builder, P, context
+from tests.tables import OPEN, RW, XD, P, PageTables, context
 
 PAGE = Intended("data", 0x40_0000, 0x8000, 4096, 2, "rw-", "---")
 HOLE = Faulting("hole", 0x80_0000, 4096)
 
 
 def built():
-    return Builder().map(0x40_0000, 0x8000, P | RW | XD).map(0x40_1000, 0x9000, P | RW | XD)
+    return PageTables().map(0x40_0000, 0x8000, P | RW | XD).map(0x40_1000, 0x9000, P | RW | XD)
 
 
 def broken(builder, intended=(PAGE,), faulting=(HOLE,), **switches):
@@ -60,7 +60,7 @@ def test_what_is_as_meant_leaves_no_line():
 
 def test_a_missing_page_is_noticed():
     builder = built()
-    del builder.words[builder.place(0x40_1000, 1)]
+    del builder.words[builder.entry_pa(0x40_1000, 1)]
     assert [
         "0x401000: 0x1000 bytes of 0x9000 rw- --- is intended (data), no page is mapped"
     ] == broken(builder)
@@ -79,7 +79,7 @@ def test_another_frame_is_noticed():
 
 def test_another_page_size_is_noticed():
     large = replace(PAGE, pa=0x20_0000, count=1)
-    (line,) = broken(Builder().map(0x40_0000, 0x20_0000, P | RW | XD | 0x80, level=2), (large,))
+    (line,) = broken(PageTables().map(0x40_0000, 0x20_0000, P | RW | XD | 0x80, level=2), (large,))
     assert "0x200000 bytes of 0x200000" in line
 
 

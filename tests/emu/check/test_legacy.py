@@ -8,22 +8,23 @@ from crosswalk.emu.check.explain import as_emulated
 from crosswalk.walker import SparseWords, translate_many
 from tests.emu.check.bugs import GUEST
 from tests.emu.legacy_soups import legacy_soup
-from tests.walker.build import OPEN, PS, RW, US, USED, P
-from tests.walker.legacy import Tables, legacy, words_of
+from tests.tables import OPEN, PS, RW, US, USED, P, PageTables, context, words_of
 
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 
 
 def mixed(mode):
-    found = Tables(mode).map(0, 0x8000).map(0xC000_0000, 0x9000, P | RW).map(0xC000_1000, 0xA000, P)
+    found = (
+        PageTables(mode).map(0, 0x8000).map(0xC000_0000, 0x9000, P | RW).map(0xC000_1000, 0xA000, P)
+    )
     found.map(0xFFFF_F000, 0xB000, P | US).map(0x4000_0000, 0x40_0000, OPEN | PS, level=2)
     return found.change(0xC000_1000, 2, drop=0).map(0xC000_5000, 0xC000, RW | US)
 
 
 @MODES
 def test_every_address_of_a_plan_has_32_bits_and_every_kind_of_place_is_asked(mode):
-    tables, context = mixed(mode), legacy(mode)
-    plan = make_plan(tables.memory, context)
+    tables, paging = mixed(mode), context(mode)
+    plan = make_plan(tables.memory, paging)
     large = Place.PAGE_4M if mode == "32-bit" else Place.PAGE_2M
     assert int(plan.va.max()) == 0xFFFF_FFFF
     assert {Place.HOLE, Place.PAGE_4K, large, Place.BLOCKED} == set(plan.place.tolist())
@@ -39,13 +40,13 @@ def test_every_address_of_a_plan_has_32_bits_and_every_kind_of_place_is_asked(mo
 
 def test_without_a_page_the_ends_of_the_32_bits_are_asked():
     memory = SparseWords([(0, 1 << 16)], {0x1000: 2})
-    plan = make_plan(memory, legacy())
+    plan = make_plan(memory, context("32-bit"))
     assert {0, 0x7FFF_FFFF, 0xFFFF_FFFF} == set(plan.va[plan.place == Place.HOLE].tolist())
 
 
 def test_a_map_of_all_4_gib_has_no_hole():
     words = words_of({0x1000 + 4 * at: at << 22 | USED | PS for at in range(1024)})
-    plan = make_plan(SparseWords([(0, 1 << 16)], words), legacy())
+    plan = make_plan(SparseWords([(0, 1 << 16)], words), context("32-bit"))
     assert {Place.PAGE_4M} == set(plan.place.tolist())
 
 
@@ -54,7 +55,7 @@ def test_a_map_of_all_4_gib_has_no_hole():
     "switches", [{}, {"smep": True, "smap": True}, {"wp": False, "nxe": False}]
 )
 def test_walker_and_cpu_agree(mode, switches):
-    verdict = check(mixed(mode).memory, legacy(mode, **switches))
+    verdict = check(mixed(mode).memory, context(mode, **switches))
     assert (0, {}) == (verdict.divergent, verdict.known)
     assert verdict.agreements == verdict.probes > 60
 
@@ -84,7 +85,7 @@ NAMES = (
 def test_a_bug_shows(mode, name):
     (bug,) = [bug for bug in GUEST if bug.name == name]
     tables = mixed(mode).map(0x5000_0000, 0xD000).change(0x5000_0000, 2, drop=US)
-    verdict = check(tables.memory, legacy(mode, smep=True), predict=bug.predict)
+    verdict = check(tables.memory, context(mode, smep=True), predict=bug.predict)
     assert verdict.divergent > 0
     assert verdict.divergences
 

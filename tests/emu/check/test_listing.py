@@ -8,8 +8,7 @@ import pytest
 from crosswalk.emu.check import check
 from crosswalk.walker import walk_leaves
 from crosswalk.walker.leaves import Leaves
-from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, Builder, P, context
-from tests.walker.legacy import Tables, legacy
+from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, P, PageTables, context
 
 VA = 0x40_0000
 LARGE = 0x4000_0000
@@ -17,7 +16,7 @@ LARGE = 0x4000_0000
 
 def built():
     """Isolated pages, pages in a row, and a large page."""
-    builder = Builder().map(VA, 0x8000, P | RW | XD).map(VA + 4 * KIB4, 0x9000, P | RW | US)
+    builder = PageTables().map(VA, 0x8000, P | RW | XD).map(VA + 4 * KIB4, 0x9000, P | RW | US)
     builder.map(0x80_0000, 0xA000, P | US).map(0x80_1000, 0xB000, P | US)
     return builder.map(LARGE, 4 * MIB2, OPEN | PS, level=2)
 
@@ -132,7 +131,7 @@ def test_the_walk_as_it_is_does_not():
 
 def test_a_list_too_long_to_read_whole_is_held_to_the_outcomes_from_address_0_on(monkeypatch):
     monkeypatch.setattr("crosswalk.emu.check.listing._SPARE", -1 << 20)
-    built = Builder().map(0, 0x8000).map(KIB4, 0x9000).map(GIB1, 0xA000)
+    built = PageTables().map(0, 0x8000).map(KIB4, 0x9000).map(GIB1, 0xA000)
     assert 0 == check(built.memory, context()).divergent
     verdict = check(built.memory, context(), walk=dropped(0))
     assert {0, KIB4 - 16, KIB4 - 1} == {each.access.va for each in verdict.listing}
@@ -140,9 +139,9 @@ def test_a_list_too_long_to_read_whole_is_held_to_the_outcomes_from_address_0_on
 
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 def test_a_dropped_page_of_the_older_modes_diverges(mode):
-    tables = Tables(mode).map(VA, 0x8000).map(0xC000_0000, 0x9000, P | RW)
-    assert 0 == check(tables.memory, legacy(mode)).divergent
-    verdict = check(tables.memory, legacy(mode), walk=dropped(0xC000_0000))
+    tables = PageTables(mode).map(VA, 0x8000).map(0xC000_0000, 0x9000, P | RW)
+    assert 0 == check(tables.memory, context(mode)).divergent
+    verdict = check(tables.memory, context(mode), walk=dropped(0xC000_0000))
     assert {0xC000_0000, 0xC000_0000 + KIB4 - 16, 0xC000_0000 + KIB4 - 1} == {
         each.access.va for each in verdict.listing
     }
@@ -181,7 +180,7 @@ def test_rights_are_held_to_the_access_under_its_own_ac():
 
 
 def test_a_page_whose_key_forbids_all_is_listed_all_the_same():
-    builder = Builder().map(VA, 0x8000, OPEN | 1 << 59)
+    builder = PageTables().map(VA, 0x8000, OPEN | 1 << 59)
     keyed = context(pke=True, pkru=0b1100)
     verdict = check(builder.memory, keyed)
     assert (0, 1) == (verdict.divergent, verdict.mappings)
@@ -190,7 +189,7 @@ def test_a_page_whose_key_forbids_all_is_listed_all_the_same():
 
 def test_where_the_emulator_is_known_to_be_wrong_the_list_is_held_to_what_is_predicted():
     # A bit that is reserved with 36 address bits, and which the emulated CPU takes for the address.
-    builder = Builder().map(VA, 0x8000).map(VA + KIB4, 1 << 38)
+    builder = PageTables().map(VA, 0x8000).map(VA + KIB4, 1 << 38)
     narrow = context(maxphyaddr=36)
     verdict = check(builder.memory, narrow)
     assert (0, {"maxphyaddr-40"}) == (verdict.divergent, set(verdict.known))

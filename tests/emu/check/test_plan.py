@@ -5,13 +5,13 @@ from crosswalk.emu.check import Place, make_plan
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.memory import SparseWords
-from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, ROOT, TOP, Builder, P, context
+from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, ROOT, TOP, P, PageTables, context
 
 VA = 0x40_0000
 
 
 def built():
-    return Builder().map(VA, 0x8000).map(VA + 2 * KIB4, 0x9000, P)
+    return PageTables().map(VA, 0x8000).map(VA + 2 * KIB4, 0x9000, P)
 
 
 def planned(plan, place):
@@ -46,7 +46,7 @@ def test_a_page_is_accessed_in_all_ways_at_both_ends():
     ("level", "size", "place"), [(2, MIB2, Place.PAGE_2M), (3, GIB1, Place.PAGE_1G)]
 )
 def test_a_large_page_is_accessed_inside_as_well(level, size, place):
-    memory = Builder().map(GIB1, 0, OPEN | PS, level=level).memory
+    memory = PageTables().map(GIB1, 0, OPEN | PS, level=level).memory
     inside = set(addresses(make_plan(memory, context()), place))
     assert {GIB1, GIB1 + size - 16, GIB1 + size - 1} < inside
     (middle,) = inside - {GIB1, GIB1 + size - 16, GIB1 + size - 1}
@@ -76,7 +76,7 @@ def test_what_is_between_pages_is_accessed_at_its_ends_and_in_its_middle():
 
 def test_pages_at_the_ends_of_the_halves_leave_no_gap_there():
     last, high = (1 << 47) - KIB4, TOP - (1 << 47)
-    builder = Builder()
+    builder = PageTables()
     for va in (0, last, high, TOP - KIB4):
         builder.map(va, 0x8000)
     holes = addresses(make_plan(builder.memory, context()), Place.HOLE)
@@ -119,7 +119,7 @@ def test_more_mappings_than_the_limit_are_counted_and_refused():
 def test_a_table_outside_ram_is_accessed():
     # Where no gap's end or middle happens to lie.
     builder = built()
-    builder.words[builder.place(VA, 2) + 80] = 0x8000_0000 | OPEN
+    builder.words[builder.entry_pa(VA, 2) + 80] = 0x8000_0000 | OPEN
     plan = make_plan(builder.memory, context())
     first = (VA >> 21) + 10 << 21
     assert ((plan.va >= first) & (plan.va < first + MIB2)).any()

@@ -24,7 +24,7 @@ from crosswalk.walker.tlb.steps import NO_FLUSH
 from crosswalk.walker.tlb.walks import decoded
 from crosswalk.walker.translate import cause as cause_of
 from tests.emu.cases import KNOWN_SEQUENCE_FILES
-from tests.walker.build import PS, USED, P
+from tests.tables import PS, USED, P
 
 ENTRIES = departures(Scope.SEQUENCE)
 EACH = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)

@@ -11,8 +11,7 @@ from crosswalk.walker import SparseWords, walk_leaves
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.leaves import TOP, Leaves
 from tests.emu.soups import soup
-from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, ROOT, Builder, P, context
-from tests.walker.legacy import Tables, legacy
+from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, ROOT, P, PageTables, context
 
 VA = 0x40_0000
 
@@ -45,7 +44,7 @@ def survey_of(memory, found, **options):
 
 
 def several():
-    builder = Builder()
+    builder = PageTables()
     for at in (0, 1, 2, 7, 9, 511, 512):
         builder.map(VA + at * KIB4, 0x8000 + at * KIB4)
     builder.map(GIB1, 2 * MIB2, OPEN | PS, level=2).map(3 * GIB1, GIB1, OPEN | PS, level=3)
@@ -154,7 +153,7 @@ def test_a_limit_takes_the_first_of_each_kind_and_counts_the_rest():
 
 
 def test_malformed_entries_beyond_a_limit_are_counted():
-    builder = Builder().map(VA, 0x8000)
+    builder = PageTables().map(VA, 0x8000)
     for at in range(1, 6):
         builder.map(VA + at * KIB4, 0x8000, P | 1 << 51)
     made, pieces = survey_of(builder.memory, context(), limit=2, cut=True)
@@ -198,10 +197,10 @@ def test_a_walk_out_of_order_loses_nothing():
 
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 def test_the_older_modes_have_the_same_targets_whatever_the_pieces(mode, monkeypatch):
-    tables = Tables(mode).map(0, 0x8000).map(0xC000_0000, 0x9000).map(0xFFFF_F000, 0xB000)
-    _, whole = survey_of(tables.memory, legacy(mode))
+    tables = PageTables(mode).map(0, 0x8000).map(0xC000_0000, 0x9000).map(0xFFFF_F000, 0xB000)
+    _, whole = survey_of(tables.memory, context(mode))
     monkeypatch.setattr(survey, "PIECE", 2)
-    _, pieces = survey_of(tables.memory, legacy(mode))
+    _, pieces = survey_of(tables.memory, context(mode))
     assert all_of(Targets.join(whole)) == all_of(Targets.join(pieces))
     assert 3 == sum((piece.place == Place.PAGE_4K).sum() for piece in pieces)
 

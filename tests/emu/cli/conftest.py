@@ -2,7 +2,7 @@ import pytest
 
 from crosswalk.walker.formats import Case, Cpu, Probe, dump_case
 from tests.emu.cli.running import crosswalk
-from tests.walker.build import OPEN, RW, XD, Builder, P, context
+from tests.tables import OPEN, RW, XD, P, PageTables, context
 from tests.walker.formats.conftest import Core, cpu_state, qemu_notes
 
 
@@ -14,7 +14,7 @@ def run(capfd):
 def small():
     """A few pages: read-write, read-execute, everything for the user."""
     return (
-        Builder(ram=((0, 0x10000),))
+        PageTables(ram=((0, 0x10000),))
         .map(0x40_0000, 0x8000, P | RW | XD)
         .map(0x40_1000, 0x9000, P)
         .map(0x80_0000, 0xA000, OPEN)

@@ -1,6 +1,6 @@
 """Small images that lack some of their tables, and the listings that are made of them."""
 
-from tests.walker.build import OPEN, RW, XD, Builder, P
+from tests.tables import OPEN, RW, XD, P, PageTables
 
 ROOT = ("--cr3", "0x1000")
 RAM = ((0, 0x10000),)
@@ -9,16 +9,16 @@ OUTSIDE = 0x1234_0000
 
 def clean():
     """Two pages, none of them both writable and executable."""
-    return Builder(ram=RAM).map(0x40_0000, 0x8000, P | RW | XD).map(0x40_1000, 0x9000, P)
+    return PageTables(ram=RAM).map(0x40_0000, 0x8000, P | RW | XD).map(0x40_1000, 0x9000, P)
 
 
 def lacking():
     """The same, with a page directory and two page tables outside memory, and a reserved bit."""
     tables = clean()
-    tables.words[tables.place(0x8000_0000, 3)] = OUTSIDE | OPEN
-    tables.words[tables.place(0x60_0000, 2)] = OUTSIDE | 0x1000 | OPEN
-    tables.words[tables.place(0x20_0000, 2)] = OUTSIDE | 0x2000 | OPEN
-    tables.words[tables.place(0x40_2000, 1)] = 0xA000 | P | XD
+    tables.words[tables.entry_pa(0x8000_0000, 3)] = OUTSIDE | OPEN
+    tables.words[tables.entry_pa(0x60_0000, 2)] = OUTSIDE | 0x1000 | OPEN
+    tables.words[tables.entry_pa(0x20_0000, 2)] = OUTSIDE | 0x2000 | OPEN
+    tables.words[tables.entry_pa(0x40_2000, 1)] = 0xA000 | P | XD
     return tables
 
 

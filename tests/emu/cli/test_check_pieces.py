@@ -20,7 +20,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput
 from tests.emu.check.planted import without_code
 from tests.emu.check.test_listing import dropped
-from tests.walker.build import KIB4, Builder, context
+from tests.tables import KIB4, PageTables, context
 
 VA = 0x40_0000
 HERE = Path(__file__).resolve().parents[3]
@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def memory():
-    builder = Builder()
+    builder = PageTables()
     for at in range(60):
         builder.map(VA + at * 3 * KIB4, 0x8000 + at % 8 * KIB4)
     return builder.memory

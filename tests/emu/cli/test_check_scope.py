@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from crosswalk.walker.formats import Case, Cpu, dump_case
 from tests.emu.cli.conftest import case_of, small
-from tests.walker.build import KIB4, OPEN, PS, ROOT, RW, Builder, P, context
+from tests.tables import KIB4, OPEN, PS, ROOT, RW, P, PageTables, context
 from tests.walker.formats.conftest import Core, cpu_state, qemu_notes
 
 VA = 0x40_0000
@@ -139,9 +139,9 @@ def test_what_the_emulated_cpu_lacks_is_predicted_only(run, tmp_path):
 
 
 def test_an_address_space_of_all_that_the_emulated_cpu_can_address_is_probed(run, tmp_path):
-    builder = Builder(ram=((0, 0x10000),))
+    builder = PageTables(ram=((0, 0x10000),))
     upper = [0x4000, 0x5000]
-    builder.words |= {ROOT + 8 * at: pdpt | OPEN for at, pdpt in enumerate(upper)}
+    builder.entries |= {ROOT + 8 * at: pdpt | OPEN for at, pdpt in enumerate(upper)}
     for number in range(1024):
         pdpt = upper[number // 512]
         builder.words[pdpt + 8 * (number % 512)] = number << 30 | OPEN | PS
@@ -160,7 +160,7 @@ def test_an_address_space_of_all_that_the_emulated_cpu_can_address_is_probed(run
 
 def test_an_encryption_mask_is_taken_off_and_said_so(run, tmp_path):
     mask = 1 << 47
-    builder = Builder(ram=((0, 0x10000),)).map(VA, 0x8000).map(VA + KIB4, 0x9000)
+    builder = PageTables(ram=((0, 0x10000),)).map(VA, 0x8000).map(VA + KIB4, 0x9000)
     words = {pa: word | mask for pa, word in builder.words.items()}
     cpu = replace(Cpu.from_context(context(maxphyaddr=48)), encryption_mask=mask)
     path = tmp_path / "sev.json"

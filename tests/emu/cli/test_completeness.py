@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.emu.cli.lacking import RAM, ROOT, clean, commands, lacking
-from tests.walker.build import OPEN, PS, RW, XD, Builder, P
+from tests.tables import OPEN, PS, RW, XD, P, PageTables
 
 NAMED = [
     "3 entries refer to tables outside SOURCE's memory",
@@ -34,7 +34,7 @@ def test_every_listing_names_what_can_not_be_followed(run, raw):
 
 def test_the_first_few_are_named_by_level_address_value_and_va(run, raw):
     tables = lacking()
-    tables.words[tables.place(0x40_0000, 1)] = 0x8000 | P | RW
+    tables.words[tables.entry_pa(0x40_0000, 1)] = 0x8000 | P | RW
     lines = run("walk", raw(tables), *ROOT, *NO_NXE).err.splitlines()
     assert NAMED == [line for line in lines if line in NAMED]
 
@@ -74,7 +74,7 @@ def test_the_summary_is_a_document_beside_the_listing(run, raw, tmp_path, comman
 )
 def test_an_address_space_without_any_mapping_is_status_2(run, raw, command):
     name, *options = command
-    path = raw(Builder(ram=RAM))
+    path = raw(PageTables(ram=RAM))
     ran = run(name, path, *options, *ROOT)
     expected = f"crosswalk: error: {path}: no mapping: is CR3 right? (--allow-empty takes it)"
     assert (2, expected) == (ran.status, ran.err.splitlines()[-1])
@@ -205,7 +205,7 @@ def test_a_translation_that_ends_outside_says_so(run, raw):
 
 @pytest.mark.parametrize("word", [0x6578_7400_0000_0000 | OPEN, PS | OPEN], ids=["text", "PS"])
 def test_wrong_tables_are_called_wrong(run, raw, word):
-    tables = Builder(ram=RAM).map(0x1000, 0x5000, P)
+    tables = PageTables(ram=RAM).map(0x1000, 0x5000, P)
     for at in range(1, 5):
         tables.words[0x1000 + 8 * at] = word
     path = raw(tables)
@@ -223,7 +223,7 @@ def test_wrong_tables_are_called_wrong(run, raw, word):
 def test_tables_with_an_encryption_bit_are_told_what_it_may_be(run, raw):
     bit = 1 << 47
     tables = clean()
-    tables.words = {pa: word | bit for pa, word in tables.words.items()}
+    tables.entries = {pa: word | bit for pa, word in tables.words.items()}
     hint = f"the root's entries share bits that may be no address: --encryption-mask {bit:#x}?"
     ran = run("walk", raw(tables), *ROOT)
     assert (2, True) == (ran.status, hint in ran.err.splitlines())

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.emu.cli.lacking import RAM, ROOT, clean, commands, lacking
-from tests.walker.build import RW, XD, P
+from tests.tables import RW, XD, P
 from tests.walker.formats.conftest import Core, cpu_state, note, qemu_notes
 
 

@@ -5,9 +5,8 @@ import json
 import pytest
 
 from crosswalk.walker.formats import Case, Cpu, Probe, dump_case
-from tests.walker.build import OPEN, PS, RW, US, P
+from tests.tables import OPEN, PS, RW, US, P, PageTables, context
 from tests.walker.formats.conftest import FLAT_CODE, Core, cpu_state, qemu_notes
-from tests.walker.legacy import Tables, legacy
 
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 VA = 0xC000_0123
@@ -21,7 +20,9 @@ PROBES = tuple(
 
 def small(mode):
     found = (
-        Tables(mode, ram=((0, 1 << 16),)).map(VA, 0x8000, P | RW).map(VA + 0x1000, 0x9000, P | US)
+        PageTables(mode, ram=((0, 1 << 16),))
+        .map(VA, 0x8000, P | RW)
+        .map(VA + 0x1000, 0x9000, P | US)
     )
     return found.map(0x80_0000, 0x40_0000, OPEN | PS, level=2)
 
@@ -29,9 +30,9 @@ def small(mode):
 @pytest.fixture
 def case(tmp_path, request):
     mode = request.node.callspec.params["mode"]
-    tables, context = small(mode), legacy(mode, smep=True)
+    tables, paging = small(mode), context(mode, smep=True)
     path = tmp_path / "small.json"
-    parts = Case(cpu=Cpu.from_context(context), ram=tables.ram, entries=tables.words, probes=PROBES)
+    parts = Case(cpu=Cpu.from_context(paging), ram=tables.ram, entries=tables.words, probes=PROBES)
     path.write_bytes(dump_case(parts))
     return path
 
@@ -121,7 +122,7 @@ def test_registers_given_or_dumped_tell_the_mode(run, mode, tmp_path):
 
 def test_a_pae_address_space_that_can_not_be_entered_is_shown_to_be_so(run, tmp_path):
     tables = small("PAE").map(0, 0xA000).change(0, 3, add=US)
-    case = Case(cpu=Cpu.from_context(legacy("PAE")), ram=tables.ram, entries=tables.words)
+    case = Case(cpu=Cpu.from_context(context("PAE")), ram=tables.ram, entries=tables.words)
     path = tmp_path / "bad.json"
     path.write_bytes(dump_case(case))
     assert [] == run("walk", path, "--json").records

@@ -7,7 +7,7 @@ import pytest
 from crosswalk.walker import Segments
 from crosswalk.walker.formats import Case, Cpu, dump_case, load_case
 from crosswalk.walker.protection import PageEntry, Permission, decode
-from tests.walker.build import ROOT, USED, chain, context
+from tests.tables import ROOT, USED, chain, context
 from tests.walker.protection.frame_by_frame import by_frame, least, wanted
 
 LINUX = Path(__file__).resolve().parents[2] / "cases" / "linux-6.1-4level.json"

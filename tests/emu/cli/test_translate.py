@@ -11,7 +11,7 @@ from crosswalk.walker.formats import Case, Cpu, dump_case, load_case
 from crosswalk.walker.nested import NestedTables
 from crosswalk.walker.protection import Permission
 from tests.emu.cli.conftest import small
-from tests.walker.build import context
+from tests.tables import context
 
 
 def test_translate_shows_each_step(run, small_case):

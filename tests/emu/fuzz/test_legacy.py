@@ -11,8 +11,7 @@ from crosswalk.emu.report.records import structures_case
 from crosswalk.walker import bulk, translate_many
 from crosswalk.walker.formats import Case, Cpu, Probe
 from tests.emu.legacy_soups import legacy_soup
-from tests.walker.build import OPEN, PS, RW, US, P
-from tests.walker.legacy import Tables, legacy
+from tests.tables import OPEN, PS, RW, US, P, PageTables, context
 
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 VA = 0xC000_1000
@@ -20,7 +19,7 @@ VA = 0xC000_1000
 
 def case(tables, access="read", cpl=0, va=VA, **switches):
     return Case(
-        cpu=Cpu.from_context(legacy(tables.mode, **switches)),
+        cpu=Cpu.from_context(context(tables.mode, **switches)),
         ram=tables.ram,
         entries=tables.words,
         probes=(Probe(va=va, access=access, cpl=cpl, ac=False),),
@@ -60,7 +59,8 @@ def grants(level_bit):
 )
 def test_a_finding_names_the_level_that_withholds(mode, build, access, cpl, rule, monkeypatch):
     monkeypatch.setattr(bulk, "grants_of", grants(1))
-    (signature,) = signatures_of(Executor(translate_many), case(build(Tables(mode)), access, cpl))
+    built = case(build(PageTables(mode)), access, cpl)
+    (signature,) = signatures_of(Executor(translate_many), built)
     assert rule == signature.rule
 
 
@@ -83,14 +83,14 @@ def test_a_finding_names_the_level_that_withholds(mode, build, access, cpl, rule
 )
 def test_a_finding_about_a_4_mib_page_says_so(plant, build, access, rule, monkeypatch):
     monkeypatch.setattr(bulk, *plant)
-    found = signatures_of(Executor(), case(build(Tables()), access))
+    found = signatures_of(Executor(), case(build(PageTables("32-bit")), access))
     assert [rule] == [signature.rule for signature in found]
 
 
 def test_a_finding_about_bits_52_to_62_in_pae_says_so(monkeypatch):
     monkeypatch.setattr(bulk, "reserved_bits", lambda *_, **__: 0)
     for level, entry in ((1, "PTE"), (2, "PDE")):
-        tables = Tables("PAE").map(VA, 0x8000).change(VA, level, add=1 << 58)
+        tables = PageTables("PAE").map(VA, 0x8000).change(VA, level, add=1 << 58)
         (signature,) = signatures_of(Executor(), case(tables))
         assert f"reserved in a {entry}: bits 62:52" == signature.rule
 
@@ -100,13 +100,13 @@ def test_a_finding_about_d_names_it_in_either_half_of_a_word(va, monkeypatch):
     real = bulk.merge_changes
     dirty = np.uint64(0x40 | 0x40 << 32)
     monkeypatch.setattr(bulk, "merge_changes", lambda pa, old, new: real(pa, old, new & ~dirty))
-    tables = Tables().map(va, 0x8000)
+    tables = PageTables("32-bit").map(va, 0x8000)
     (signature,) = signatures_of(Executor(), case(tables, "write", va=va))
     assert "D of a leaf" == signature.rule
 
 
 def test_a_pdpt_that_can_not_be_loaded_is_a_rule_of_its_own(monkeypatch):
-    tables = Tables("PAE").map(VA, 0x8000).change(VA, 3, add=US)
+    tables = PageTables("PAE").map(VA, 0x8000).change(VA, 3, add=US)
     assert [] == signatures_of(Executor(), case(tables))
     monkeypatch.setattr(bulk, "unloadable", lambda *_: None)
     (signature,) = signatures_of(Executor(), case(tables))
@@ -116,7 +116,7 @@ def test_a_pdpt_that_can_not_be_loaded_is_a_rule_of_its_own(monkeypatch):
 @MODES
 def test_a_case_is_reduced_while_it_shows_the_same(mode, monkeypatch):
     monkeypatch.setattr(bulk, "grants_of", grants(1))
-    tables = Tables(mode)
+    tables = PageTables(mode)
     for number in range(12):
         tables.map(VA + (number << 12), 0x8000 + (number << 12), P | US)
     whole = case(tables, "write", 3, smap=True, pke=True)
@@ -126,6 +126,6 @@ def test_a_case_is_reduced_while_it_shows_the_same(mode, monkeypatch):
     assert reduced.done
     assert [signature] == signatures_of(executor, reduced.case)
     assert len(reduced.case.entries) == (2 if mode == "32-bit" else 3)
-    assert legacy(mode).mode is reduced.case.context().mode
+    assert context(mode).mode is reduced.case.context().mode
     again = reduce_case(reduced.case, lambda each: [signature] == signatures_of(executor, each))
     assert reduced.case == again.case

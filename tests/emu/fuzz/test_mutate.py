@@ -13,7 +13,7 @@ from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk
 from tests.emu.cases import LINUX_CASE
 from tests.emu.check.planted import without_code
-from tests.walker.build import RW, Builder, P, context
+from tests.tables import RW, P, PageTables, context
 
 SEED = 7
 
@@ -107,7 +107,7 @@ def test_a_bug_of_the_walker_is_found_from_real_tables(linux):
 
 
 def test_tables_used_at_two_places_and_cycles_come_to_an_end():
-    builder = Builder(ram=((0, 0x100000),)).map(0x40_0000, 0x8000, P | RW)
+    builder = PageTables(ram=((0, 0x100000),)).map(0x40_0000, 0x8000, P | RW)
     words = dict(builder.words) | {
         0x1000 + 8 * 511: 0x1003,
         0x1000 + 8 * 300: builder.words[0x1000],

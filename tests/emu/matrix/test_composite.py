@@ -23,7 +23,7 @@ from crosswalk.walker.context import PagingMode
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk
 from tests.emu.check.bugs import GUEST
-from tests.walker.build import PS
+from tests.tables import PS
 
 BY_NAME = {section.name: section for section in COMPOSITE_SECTIONS}
 

@@ -9,7 +9,7 @@ from crosswalk.emu.check import check
 from crosswalk.emu.probe import prober as prober_module
 from crosswalk.emu.probe.changes import changed_words
 from crosswalk.walker import bulk
-from tests.walker.build import OPEN, Builder, context
+from tests.tables import OPEN, PageTables, context
 
 VA = 0x40_0000
 WORD = st.tuples(st.sampled_from((8, 16, 24, 1 << 39)), st.integers(0, 3))
@@ -41,7 +41,7 @@ def test_changed_words_are_merged_by_address(rows):
     ("module", "name"), [(prober_module, "changed_words"), (bulk, "merge_changes")]
 )
 def test_dirty_lost_by_either_side_is_a_divergence(monkeypatch, module, name):
-    memory = Builder().map(VA, 0x8000, OPEN).memory
+    memory = PageTables().map(VA, 0x8000, OPEN).memory
     assert 0 == check(memory, context()).divergent
     merge = getattr(module, name)
 

@@ -12,8 +12,7 @@ from crosswalk.emu.probe.composites import Composites
 from crosswalk.walker.errors import BadInput
 from tests.emu.composing import NOTHING, PROTECTION, answers, composite, fault, make, ok
 from tests.emu.observing import tables_of
-from tests.walker.build import KIB4, MIB2, OPEN, PS, RW, US, USED, XD, Builder, D, context
-from tests.walker.legacy import legacy
+from tests.tables import KIB4, MIB2, OPEN, PS, RW, US, USED, XD, D, PageTables, context
 
 VA = 0x40_0000
 NEXT = VA + KIB4
@@ -24,7 +23,7 @@ TOP = 1 << 64
 
 def pages(first=USED, second=USED, *, upper=USED):
     """Two pages in a row; None for one that isn't there."""
-    builder = Builder(ram=((0, 1 << 26),))
+    builder = PageTables(ram=((0, 1 << 26),))
     for va, pa, flags in ((VA, 0x8000, first), (NEXT, 0x9000, second)):
         if flags is not None:
             builder.map(va, pa, flags, upper=upper)
@@ -45,7 +44,7 @@ def test_a_locked_modification_reaches_its_byte_and_sets_d(form, cpl, offset):
     builder = pages(OPEN)
     outcomes, words = one(builder, form, VA + offset, cpl)
     assert [ok(0x8000 + offset), NOTHING] == outcomes
-    assert {builder.place(VA, 1): 0x8000 | USED | D} == words
+    assert {builder.entry_pa(VA, 1): 0x8000 | USED | D} == words
 
 
 @pytest.mark.parametrize("form", ["rmw:xadd", "rmw:cmpxchg"])
@@ -68,8 +67,8 @@ def test_an_access_that_crosses_reaches_both_pages(form, at, value, cpl):
     outcomes, words = one(builder, form, at, cpl)
     assert [ok(0x8000 + at - VA), ok(0x9000)] == outcomes
     assert {
-        builder.place(VA, 1): 0x8000 | value,
-        builder.place(NEXT, 1): 0x9000 | value,
+        builder.entry_pa(VA, 1): 0x8000 | value,
+        builder.entry_pa(NEXT, 1): 0x9000 | value,
     } == words
 
 
@@ -89,13 +88,13 @@ def test_the_page_that_is_at_fault_is_told_by_cr2(form, at, denying, code):
 
 
 def test_large_pages_are_crossed_too():
-    builder = Builder(ram=((0, 1 << 26),))
+    builder = PageTables(ram=((0, 1 << 26),))
     builder.map(0, MIB2, USED | PS, level=2, upper=USED).map(MIB2, 0x9000, USED, upper=USED)
     assert [ok(2 * MIB2 - 4), ok(0x9000)] == one(builder, "cross:write", MIB2 - 4)[0]
 
 
 def test_behind_the_lower_half_nothing_is_canonical_and_behind_the_top_comes_0():
-    builder = Builder(ram=((0, 1 << 26),))
+    builder = PageTables(ram=((0, 1 << 26),))
     half = 1 << 47
     for va, pa in ((half - KIB4, 0x10_8000), (TOP - KIB4, 0x10_9000), (0, 0x10_A000)):
         builder.map(va, pa, USED, upper=USED)
@@ -116,7 +115,7 @@ def test_loading_a_segment_register_marks_its_descriptor():
     builder = pages(OPEN)
     outcomes, words = one(builder, "implicit:write", VA + 8, 3)
     assert [ok(0x8008), NOTHING] == outcomes
-    assert {builder.place(VA, 1): 0x8000 | USED | D} == words
+    assert {builder.entry_pa(VA, 1): 0x8000 | USED | D} == words
     ((_, _, code, cr2), _), _ = one(pages(USED & ~RW), "implicit:write", VA + 8, 3)
     assert code == 0x3
     assert cr2 in range(VA + 8, VA + 16)
@@ -132,7 +131,7 @@ def test_a_write_after_a_read_sets_d_though_the_page_is_in_the_tlb():
     builder = pages(USED)
     outcomes, words = one(builder, "twice:read+write", VA + 0x40)
     assert [ok(0x8040), ok(0x8040)] == outcomes
-    assert {builder.place(VA, 1): 0x8000 | USED | D} == words
+    assert {builder.entry_pa(VA, 1): 0x8000 | USED | D} == words
 
 
 def test_the_second_access_goes_through_the_tlb(monkeypatch):
@@ -141,7 +140,7 @@ def test_the_second_access_goes_through_the_tlb(monkeypatch):
 
     def between(self, *arguments, **keywords):
         if made:
-            asked._ground.space.view[builder.place(VA, 1) // 8] = 0
+            asked._ground.space.view[builder.entry_pa(VA, 1) // 8] = 0
         made.append(arguments)
         return again(self, *arguments, **keywords)
 
@@ -240,7 +239,7 @@ def test_a_composite_at_the_wrong_place_is_refused(form, va):
 
 
 def test_a_composite_may_not_reach_a_table():
-    builder = Builder().map(VA, 0x1000)
+    builder = PageTables().map(VA, 0x1000)
     with pytest.raises(BadInput, match="paging structure"):
         make(builder.memory, context(), composite("rmw:xadd", VA))
 
@@ -250,12 +249,12 @@ def test_other_modes_are_refused_and_the_prober_stays_what_it_was(mode):
     prober = CompositeProber(pages().memory, context())
     for take_up in (CompositeProber, prober.enter):
         with pytest.raises(BadInput, match=f"4- and 5-level paging, not {mode} paging"):
-            take_up(pages().memory, legacy(mode))
+            take_up(pages().memory, context(mode))
     assert answers(prober.probe(composite("rmw:xadd", VA)))[0] == [ok(0x8000), NOTHING]
 
 
 def test_a_page_without_ram_is_no_outcome():
-    builder = Builder().map(VA, 1 << 30)
+    builder = PageTables().map(VA, 1 << 30)
     with pytest.raises(ProbeError, match="no outcome"):
         make(builder.memory, context(), composite("twice:read+read", VA))
 
@@ -293,6 +292,6 @@ def test_the_second_access_may_go_by_another_address_of_the_page():
     builder = pages(OPEN).map(NEXT, 0x8000, USED & ~RW, upper=USED)
     found, words = one(builder, "twice:write+read", VA, then_va=NEXT)
     assert [ok(0x8000), ok(0x8000)] == found
-    assert {builder.place(VA, 1): 0x8000 | USED | D} == words
+    assert {builder.entry_pa(VA, 1): 0x8000 | USED | D} == words
     found, _ = one(builder, "twice:read+write", VA, 3, then=(3, False), then_va=NEXT)
     assert [ok(0x8000), fault(0x7, NEXT)] == found

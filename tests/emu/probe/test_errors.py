@@ -14,14 +14,14 @@ from crosswalk.emu.probe.page_marker import signature
 from crosswalk.emu.probe.trampoline import Arena
 from crosswalk.walker.errors import CrosswalkError
 from tests.emu.observing import every, execute, observe, probe, read, write
-from tests.walker.build import Builder, context
+from tests.tables import PageTables, context
 
 VA = 0x40_0000
 
 
 @pytest.fixture
 def asked():
-    return Prober(Builder().map(VA, 0x8000).memory, context())
+    return Prober(PageTables().map(VA, 0x8000).memory, context())
 
 
 def answers(monkeypatch, **changes):
@@ -66,13 +66,13 @@ def test_a_silent_fault_is_not_taken_for_a_success(asked, monkeypatch):
 def test_user_mode_that_was_not_reached_is_refused(monkeypatch):
     monkeypatch.setattr(rig, "USER_CODE", 0x33)
     with pytest.raises(ProbeError, match="the probe's own code stopped"):
-        observe(Builder().memory, context(), read(VA, 3))
+        observe(PageTables().memory, context(), read(VA, 3))
 
 
 def test_own_code_that_can_not_run_is_refused(monkeypatch):
     monkeypatch.setattr(Arena, "prepare", lambda *_: None)
     with pytest.raises(ProbeError, match="the probe's own code stopped at 0x"):
-        observe(Builder().memory, context(), read(VA, 3))
+        observe(PageTables().memory, context(), read(VA, 3))
 
 
 def test_a_store_to_a_page_that_says_it_is_a_table_is_refused(asked, monkeypatch):
@@ -96,7 +96,7 @@ def test_a_bulk_run_that_says_something_else_than_a_single_probe_is_an_error(mon
         found = make(self, *given)
         return replace(found, error_code=found.error_code | np.uint16(0x40))
 
-    builder = Builder().map(VA, 0x8000)
+    builder = PageTables().map(VA, 0x8000)
     assert check(builder.memory, context()).divergent == 0
     monkeypatch.setattr(BulkRig, "make", wrong)
     with pytest.raises(ProbeError, match="bulk and single probes differ: "):

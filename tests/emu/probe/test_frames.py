@@ -5,7 +5,7 @@ import numpy as np
 from crosswalk.emu.check import check
 from crosswalk.emu.probe.frames import has_frames, words_of
 from crosswalk.walker.memory import Segments, SparseWords
-from tests.walker.build import OPEN, Builder, context
+from tests.tables import OPEN, PageTables, context
 
 VA = 0x40_0000
 
@@ -33,7 +33,7 @@ def test_no_memory_has_no_frame():
 
 
 def test_tables_that_are_not_what_the_bytes_are_is_a_divergence(monkeypatch):
-    memory = Builder().map(VA, 0x8000, OPEN).map(VA + 0x1000, 0x9000, OPEN).memory
+    memory = PageTables().map(VA, 0x8000, OPEN).map(VA + 0x1000, 0x9000, OPEN).memory
     memory = Segments([(start, memory.read(start, size)) for start, size in memory.ranges])
     assert 0 == check(memory, context()).divergent
     tables = Segments.tables

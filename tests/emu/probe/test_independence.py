@@ -20,8 +20,7 @@ from crosswalk.walker.tlb.steps import Sequence
 from tests.emu.composing import composite
 from tests.emu.observing import every, probe, read
 from tests.emu.probe.nested.two import PAGE, SHIFT, Two
-from tests.walker.build import Builder, context
-from tests.walker.legacy import Tables, legacy
+from tests.tables import PageTables, context
 
 VA = 0x40_0000
 ROOM = Path(crosswalk.emu.probe.__file__).parent
@@ -167,20 +166,20 @@ def silent(monkeypatch):
 
 
 def _sequence():
-    builder = Builder().map(VA, 0x8000)
+    builder = PageTables().map(VA, 0x8000)
     return Sequence(
         context=context(), ram=((0, 1 << 24),), entries=builder.words, steps=(read(VA),)
     )
 
 
-SEQUENCE, CONTEXTS = _sequence(), {mode: context(levels=mode) for mode in (4, 5)}
-CONTEXTS |= {mode: legacy(mode) for mode in ("32-bit", "PAE")}
+SEQUENCE, CONTEXTS = _sequence(), {mode: context(mode) for mode in (4, 5)}
+CONTEXTS |= {mode: context(mode) for mode in ("32-bit", "PAE")}
 NESTED = Two()
 
 
 @pytest.mark.parametrize("mode", [4, 5, "32-bit", "PAE"])
 def test_accesses_are_made_without_a_decision_of_the_walkers(silent, mode):
-    tables = Builder(mode) if mode in (4, 5) else Tables(mode)
+    tables = PageTables(mode)
     memory = tables.map(VA, 0x8000).memory
     asked = Prober(memory, CONTEXTS[mode])
     for bulk in (True, False):
@@ -191,7 +190,7 @@ def test_accesses_are_made_without_a_decision_of_the_walkers(silent, mode):
 
 
 def test_composites_sequences_and_nested_accesses_are_made_without_one(silent):
-    prober = CompositeProber(Builder().map(VA, 0x8000).memory, CONTEXTS[4])
+    prober = CompositeProber(PageTables().map(VA, 0x8000).memory, CONTEXTS[4])
     assert 0x8000 == prober.probe(composite("rmw:xadd", VA)).pa[0, 0]
     assert 0x8000 == Runner().run(SEQUENCE)[0].pa
     nested = NestedProber(NESTED.memory, NESTED.context)

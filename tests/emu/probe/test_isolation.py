@@ -10,13 +10,13 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.observing import columns, every, execute, observe, probe, read, tables_of, write
-from tests.walker.build import OPEN, RW, US, XD, Builder, P, context
+from tests.tables import OPEN, RW, US, XD, P, PageTables, context
 
 VA, READ_ONLY, HOLE, WILD = 0x40_0000, 0x40_1000, 0x40_2000, 1 << 50
 
 
 def built():
-    return Builder().map(VA, 0x8000).map(READ_ONLY, 0x9000, P | US | XD)
+    return PageTables().map(VA, 0x8000).map(READ_ONLY, 0x9000, P | US | XD)
 
 
 def mixed(count):
@@ -140,6 +140,6 @@ def test_a_change_of_the_source_after_the_prober_was_made_is_not_seen():
 
 def test_rights_below_differ_where_entries_do():
     # The probe's own mapping must not lend its rights to what is probed.
-    memory = Builder().map(VA, 0x8000, OPEN, upper=OPEN & ~RW).memory
+    memory = PageTables().map(VA, 0x8000, OPEN, upper=OPEN & ~RW).memory
     assert isinstance(observe(memory, context(), read(VA))[0], Translation)
     assert observe(memory, context(), write(VA))[0].error_code == 0x3

@@ -4,21 +4,7 @@ import pytest
 
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.observing import every, execute, observe, read, write
-from tests.walker.build import (
-    GIB1,
-    MIB2,
-    OPEN,
-    PAT_LARGE,
-    PS,
-    RW,
-    US,
-    XD,
-    A,
-    Builder,
-    D,
-    P,
-    context,
-)
+from tests.tables import GIB1, MIB2, OPEN, PAT_LARGE, PS, RW, US, XD, A, D, P, PageTables, context
 
 VA = 0x40_0000
 OK = "ok"
@@ -73,19 +59,19 @@ RIGHTS = [
     ids=[row[0] for row in RIGHTS],
 )
 def test_rights_and_error_codes_are_those_of_the_manual(flags, switches, expected, levels):
-    memory = Builder(levels).map(VA, 0x8000, flags).memory
-    found = observe(memory, context(levels=levels, **switches), *every(VA))
+    memory = PageTables(levels).map(VA, 0x8000, flags).memory
+    found = observe(memory, context(levels, **switches), *every(VA))
     assert expected == tuple(outcome_of(each) for each in found)
 
 
 def test_ac_lifts_smap_for_data_of_the_supervisor():
-    memory = Builder().map(VA, 0x8000, OPEN).memory
+    memory = PageTables().map(VA, 0x8000, OPEN).memory
     found = observe(memory, context(smap=True), read(VA, ac=True), write(VA, ac=True), read(VA, 3))
     assert [OK, OK, OK] == [outcome_of(each) for each in found]
 
 
 def test_every_key_denied_leaves_the_probe_able_to_work_in_user_mode():
-    memory = Builder().map(VA, 0x8000, P | US).memory
+    memory = PageTables().map(VA, 0x8000, P | US).memory
     denied = context(pke=True, pkru=0xFFFF_FFFF, smap=True, smep=True)
     assert [0x25, 0x27, OK] == [
         outcome_of(each)
@@ -97,7 +83,7 @@ def test_every_key_denied_leaves_the_probe_able_to_work_in_user_mode():
 @pytest.mark.parametrize("cpl", [0, 3])
 @pytest.mark.parametrize("offset", [0, 1, 7, 8, 0x123, 0xFF8, 0xFFF])
 def test_the_page_itself_says_where_the_access_went(make, cpl, offset):
-    memory = Builder().map(VA, 0x8000).map(VA + 0x1000, 0xA000).memory
+    memory = PageTables().map(VA, 0x8000).map(VA + 0x1000, 0xA000).memory
     va = VA + offset
     (found,) = observe(memory, context(), make(va, cpl))
     assert 0x8000 + offset == found.pa
@@ -110,7 +96,7 @@ def test_the_page_itself_says_where_the_access_went(make, cpl, offset):
     ids=["2 MiB", "2 MiB with PAT", "1 GiB", "1 GiB with PAT"],
 )
 def test_an_address_inside_a_large_page_keeps_its_offset(make, level, pa, extra):
-    memory = Builder(ram=((0, 1 << 25),)).map(GIB1, pa, OPEN | PS | extra, level=level).memory
+    memory = PageTables(ram=((0, 1 << 25),)).map(GIB1, pa, OPEN | PS | extra, level=level).memory
     for offset in (0, 0x1FFF, 0x15_5678, MIB2 - 1):
         (found,) = observe(memory, context(), make(GIB1 + offset))
         assert pa + offset == found.pa
@@ -120,17 +106,15 @@ def test_an_address_inside_a_large_page_keeps_its_offset(make, level, pa, extra)
 @pytest.mark.parametrize("levels", [4, 5])
 def test_addresses_that_are_not_canonical_raise_general_protection(levels, cpl):
     half = 1 << (11 + 9 * levels)
-    memory = Builder(levels).map(half - 0x1000, 0x8000).memory
+    memory = PageTables(levels).map(half - 0x1000, 0x8000).memory
     for va in (half, (1 << 64) - half - 1, 1 << 63, (half - 1) ^ 1 << 63):
-        found = observe(
-            memory, context(levels=levels), read(va, cpl), write(va, cpl), execute(va, cpl)
-        )
+        found = observe(memory, context(levels), read(va, cpl), write(va, cpl), execute(va, cpl))
         assert [GeneralProtection()] * 3 == found
-    assert isinstance(observe(memory, context(levels=levels), read(half - 1))[0], Translation)
+    assert isinstance(observe(memory, context(levels), read(half - 1))[0], Translation)
 
 
 def test_cr2_is_the_whole_address():
-    memory = Builder().memory
+    memory = PageTables().memory
     vas = (0x1, 0xFFF, 0x7FFF_FFFF_FFFF, 0xFFFF_8000_0000_0123, (1 << 64) - 1)
     found = observe(memory, context(), *(read(va, 3) for va in vas))
     assert [PageFault(0x4, va) for va in vas] == found
@@ -138,7 +122,7 @@ def test_cr2_is_the_whole_address():
 
 def four_words(leaf):
     """Tables at 0x1000..0x4000 that map VA 0 by one entry each, with nothing marked."""
-    return Builder().map(0, 0x8000, leaf)
+    return PageTables().map(0, 0x8000, leaf)
 
 
 def test_a_read_marks_every_entry_accessed_and_no_other_bit():
@@ -157,7 +141,7 @@ def test_a_write_marks_the_leaf_dirty_as_well():
 
 
 def test_what_is_marked_already_does_not_change():
-    builder = Builder().map(0, 0x8000, OPEN | A, upper=OPEN | A)
+    builder = PageTables().map(0, 0x8000, OPEN | A, upper=OPEN | A)
     ((leaf, word),) = [item for item in builder.words.items() if item[1] >> 12 == 8]
     assert [Translation(0x8000), Translation(0x8000, entries=((leaf, word | D),))] == observe(
         builder.memory, context(), read(0), write(0)
@@ -175,7 +159,7 @@ def test_a_fault_leaves_its_last_entry_alone(flags):
 
 
 def test_the_dirty_bit_of_a_large_page_is_set_in_its_own_entry():
-    builder = Builder().map(0, MIB2, OPEN | PS | A, level=2, upper=OPEN | A)
+    builder = PageTables().map(0, MIB2, OPEN | PS | A, level=2, upper=OPEN | A)
     leaf = max(builder.words)
     (found,) = observe(builder.memory, context(), write(0x1234))
     assert Translation(MIB2 + 0x1234, entries=((leaf, builder.words[leaf] | D),)) == found

@@ -5,7 +5,7 @@ from crosswalk.emu.probe.page_marker import SLOT, decode, signature, signatures
 from crosswalk.emu.probe.workspace import Ground
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
-from tests.walker.build import ROOT, Builder, context
+from tests.tables import ROOT, PageTables, context
 
 SLOTS = (0, 0x10, 0x8FF0, 0xFF_FFFF_FFF0, (1 << 44) - SLOT)
 
@@ -53,7 +53,7 @@ def test_what_is_no_signature_names_nothing(words):
 
 
 def test_what_is_held_and_no_table_is_signed_where_accesses_may_reach_it():
-    builder = Builder().map(0x40_0000, 0x8000).map(0x40_1000, 0x9000_0000).map(0x40_2000, ROOT)
+    builder = PageTables().map(0x40_0000, 0x8000).map(0x40_1000, 0x9000_0000).map(0x40_2000, ROOT)
     ground = Ground(builder.memory, context())
     va = np.array([0x40_0008, 0x40_1000, 0x40_2000, 0x80_0000], np.uint64)
     sites = ground.sites(Accesses.of(Access(each, AccessType.READ) for each in va.tolist()))

@@ -11,7 +11,7 @@ from crosswalk.emu.probe.paths import NO_PAGE, find_paths, find_tables
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.walker.memory import SparseWords
 from tests.emu.observing import observe, probe, read, write
-from tests.walker.build import MIB2, OPEN, PS, ROOT, Builder, P, context
+from tests.tables import MIB2, OPEN, PS, ROOT, P, PageTables, context
 
 VA = 0x40_0000
 
@@ -20,29 +20,29 @@ def paths_of(builder, *vas):
     space = Space(builder.ram)
     for pa, word in builder.words.items():
         space.words[pa // 8] = word
-    return find_paths(space, ROOT, builder.levels, np.array(vas, np.uint64))
+    return find_paths(space, ROOT, builder.mode, np.array(vas, np.uint64))
 
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_a_path_names_the_words_from_the_root_down_and_the_page(levels):
-    builder = Builder(levels).map(VA, 0x8000)
+    builder = PageTables(levels).map(VA, 0x8000)
     paths = paths_of(builder, VA + 0x123)
-    places = [builder.place(VA, level) for level in range(levels, 0, -1)]
+    places = [builder.entry_pa(VA, level) for level in range(levels, 0, -1)]
     assert places == paths.pa[0, :levels].tolist()
     assert [pa // 8 for pa in places] + [NOWHERE] * (5 - levels) == paths.word[0].tolist()
     assert [0x8000] == paths.page.tolist()
 
 
 def test_the_page_of_a_large_leaf_is_the_frame_inside_it():
-    builder = Builder().map(0, 2 * MIB2, OPEN | PS, level=2)
+    builder = PageTables().map(0, 2 * MIB2, OPEN | PS, level=2)
     paths = paths_of(builder, 0x12_3456)
     assert [2 * MIB2 + 0x12_3000] == paths.page.tolist()
     assert [NOWHERE, NOWHERE] == paths.word[0, 3:].tolist()
 
 
 def test_a_path_ends_where_an_entry_is_not_present_or_a_table_is_not_held():
-    builder = Builder().map(VA, 0x8000)
-    builder.words[builder.place(VA, 2)] &= ~P
+    builder = PageTables().map(VA, 0x8000)
+    builder.words[builder.entry_pa(VA, 2)] &= ~P
     builder.words[ROOT + 8] = 0x8000_0000 | OPEN
     paths = paths_of(builder, VA, 1 << 39)
     assert [[True, True, True, False, False], [True, False, False, False, False]] == (
@@ -58,7 +58,7 @@ def test_tables_are_found_once_each_whatever_leads_to_them():
 
 
 def test_what_a_large_leaf_maps_is_no_table_and_what_a_pte_maps_is_none_either():
-    builder = Builder().map(0, MIB2, OPEN | PS, level=2).map(VA, 0x8000)
+    builder = PageTables().map(0, MIB2, OPEN | PS, level=2).map(VA, 0x8000)
     found = find_tables(builder.memory, ROOT, 4).tolist()
     assert sorted({ROOT, *(word & -4096 for word in builder.words.values())} - {MIB2, 0x8000}) == (
         found
@@ -79,7 +79,7 @@ def without(place):
 
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_a_level_that_was_overlooked_is_an_error_and_no_agreement(monkeypatch, place):
-    memory = Builder().map(VA, 0x8000).memory
+    memory = PageTables().map(VA, 0x8000).memory
     assert len(observe(memory, context(), write(VA))[0].entries) == 4
     monkeypatch.setattr(ground, "find_paths", without(place))
     with pytest.raises(ProbeError, match=r"changed the word at 0x.*, which no walk of the 1 acc"):
@@ -87,14 +87,14 @@ def test_a_level_that_was_overlooked_is_an_error_and_no_agreement(monkeypatch, p
 
 
 def test_an_overlooked_root_is_an_error_too(monkeypatch):
-    memory = Builder().map(VA, 0x8000).memory
+    memory = PageTables().map(VA, 0x8000).memory
     monkeypatch.setattr(ground, "find_paths", without(0))
     with pytest.raises(ProbeError, match="changed the word at 0x"):
         observe(memory, context(), read(VA))
 
 
 def test_after_such_an_error_the_tables_are_whole_again(monkeypatch):
-    asked = Prober(Builder().map(VA, 0x8000).memory, context())
+    asked = Prober(PageTables().map(VA, 0x8000).memory, context())
     with monkeypatch.context() as patch:
         patch.setattr(ground, "find_paths", without(2))
         with pytest.raises(ProbeError):
@@ -112,6 +112,6 @@ def test_an_overlooked_page_is_found_all_the_same(monkeypatch):
             paths := find_paths(*arguments), page=np.full_like(paths.page, NO_PAGE)
         ),
     )
-    memory = Builder().map(VA, 0x8000).memory
+    memory = PageTables().map(VA, 0x8000).memory
     found = observe(memory, context(), read(VA + 5), write(VA + 6))
     assert [0x8005, 0x8006] == [each.pa for each in found]

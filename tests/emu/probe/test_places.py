@@ -14,7 +14,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import PageFault, Translation
 from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
-from tests.walker.build import (
+from tests.tables import (
     GIB1,
     KIB4,
     MIB2,
@@ -24,8 +24,8 @@ from tests.walker.build import (
     TOP,
     USED,
     A,
-    Builder,
     D,
+    PageTables,
     context,
     linear,
 )
@@ -36,14 +36,14 @@ BACKED = 1 << 24
 
 @pytest.mark.parametrize("pa", [BACKED, 0x8000_0000, 0xFEE0_0000, 0xFF_FFFF_F000])
 def test_a_page_without_ram_is_reached_all_the_same(pa):
-    memory = Builder().map(VA, pa).memory
+    memory = PageTables().map(VA, pa).memory
     found = observe(memory, context(), *every(VA + 0x123))
     assert [pa + 0x123] * 6 == [each.pa for each in found]
     assert [4] * 6 == [len(each.entries) for each in found]
 
 
 def test_large_pages_that_end_outside_ram_are_reached_on_both_sides():
-    builder = Builder(ram=((0, 3 * MIB2 + KIB4),)).map(0, 2 * MIB2, OPEN | PS, level=2)
+    builder = PageTables(ram=((0, 3 * MIB2 + KIB4),)).map(0, 2 * MIB2, OPEN | PS, level=2)
     builder.map(GIB1, 0, OPEN | PS, level=3)
     inside, outside = MIB2 - KIB4 + 5, MIB2 + KIB4 + 5
     found = observe(
@@ -56,8 +56,8 @@ def test_large_pages_that_end_outside_ram_are_reached_on_both_sides():
 
 @pytest.mark.parametrize("level", [2, 3, 4])
 def test_a_table_without_ram_is_not_present(level):
-    builder = Builder().map(VA, 0x8000)
-    builder.words[builder.place(VA, level)] = 0x8000_0000 | OPEN
+    builder = PageTables().map(VA, 0x8000)
+    builder.words[builder.entry_pa(VA, level)] = 0x8000_0000 | OPEN
     found = observe(builder.memory, context(), read(VA), write(VA, 3), execute(VA))
     assert [(0x0, VA), (0x6, VA), (0x10, VA)] == [(each.error_code, each.cr2) for each in found]
     assert [5 - level] * 3 == [len(each.entries) for each in found]
@@ -65,8 +65,8 @@ def test_a_table_without_ram_is_not_present(level):
 
 def self_mapped():
     """The page table that maps VA is mapped by itself, at VA; its first entry is its own."""
-    builder = Builder().map(VA, 0x8000)
-    leaf = builder.place(VA, 1)
+    builder = PageTables().map(VA, 0x8000)
+    leaf = builder.entry_pa(VA, 1)
     builder.words[leaf] = leaf & -KIB4 | OPEN
     return builder, leaf
 
@@ -86,14 +86,14 @@ def test_a_write_into_a_page_table_reaches_it_and_is_undone(offset):
 
 def test_a_write_into_each_table_of_its_own_walk_is_told_from_the_marks():
     # 0x40_0000 and what follows map the four tables of the very walk.
-    builder = Builder().map(VA, 0x8000)
-    tables = [ROOT, *(builder.words[builder.place(VA, at)] & -KIB4 for at in (4, 3, 2))]
+    builder = PageTables().map(VA, 0x8000)
+    tables = [ROOT, *(builder.words[builder.entry_pa(VA, at)] & -KIB4 for at in (4, 3, 2))]
     for number, table in enumerate(tables):
         builder.map(VA + number * KIB4, table)
     found = observe(builder.memory, context(), *(write(VA + at * KIB4 + 8 * at) for at in range(4)))
     assert [table + 8 * at for at, table in enumerate(tables)] == [each.pa for each in found]
     for number, each in enumerate(found):
-        place = builder.place(VA + number * KIB4, 1)
+        place = builder.entry_pa(VA + number * KIB4, 1)
         assert builder.words[place] | A | D == dict(each.entries)[place]
         assert len(each.entries) == 4
 
@@ -122,7 +122,7 @@ def test_a_recursive_slot_shows_the_root_and_what_is_marked_twice_counts_once():
 
 
 def test_a_recursive_slot_shows_the_tables_as_they_are_and_nothing_of_the_probe():
-    builder = Builder().map(VA, 0x8000)
+    builder = PageTables().map(VA, 0x8000)
     builder.words[ROOT + 8 * 510] = ROOT | OPEN
     asked = Prober(builder.memory, context())
     slots = lent_slots(asked)
@@ -135,8 +135,8 @@ def test_a_recursive_slot_shows_the_tables_as_they_are_and_nothing_of_the_probe(
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_addresses_in_the_slots_that_the_probe_borrows_are_empty_as_the_tables_say(levels):
-    memory = Builder(levels).map(VA, 0x8000).memory
-    asked = Prober(memory, context(levels=levels))
+    memory = PageTables(levels).map(VA, 0x8000).memory
+    asked = Prober(memory, context(levels))
     first, second = lent_slots(asked)
     assert first != second
     for slot in (first, second):
@@ -148,14 +148,14 @@ def test_addresses_in_the_slots_that_the_probe_borrows_are_empty_as_the_tables_s
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_with_every_root_slot_in_use_each_of_them_is_reached(levels):
-    builder = Builder(levels).map(0, 0x1F_0000)
+    builder = PageTables(levels).map(0, 0x1F_0000)
     first = builder.words[ROOT]
     for slot in range(512):
         builder.words[ROOT + 8 * slot] = first
     zeros = (0,) * (levels - 1)
     found = observe(
         builder.memory,
-        context(levels=levels),
+        context(levels),
         *(write(linear(slot, *zeros, offset=slot)) for slot in range(512)),
     )
     assert [0x1F_0000 + slot for slot in range(512)] == [each.pa for each in found]
@@ -166,13 +166,13 @@ def test_with_every_root_slot_in_use_each_of_them_is_reached(levels):
 @pytest.mark.parametrize("levels", [4, 5])
 def test_the_last_bytes_of_the_address_space_are_reached(levels):
     last = TOP - KIB4
-    memory = Builder(levels).map(last, 0x8000).memory
-    found = observe(memory, context(levels=levels), *every(TOP - 1), *every(TOP - 9), *every(last))
+    memory = PageTables(levels).map(last, 0x8000).memory
+    found = observe(memory, context(levels), *every(TOP - 1), *every(TOP - 9), *every(last))
     assert [0x8FFF] * 6 + [0x8FF7] * 6 + [0x8000] * 6 == [each.pa for each in found]
 
 
 def test_the_last_byte_before_an_unmapped_page_is_reached():
-    memory = Builder().map(VA, 0x8000).memory
+    memory = PageTables().map(VA, 0x8000).memory
     found = observe(memory, context(), *every(VA + 0xFFF), *every(VA + 0x1000))
     assert [0x8FFF] * 6 == [each.pa for each in found[:6]]
     assert [0x0, 0x2, 0x10, 0x4, 0x6, 0x14] == [each.error_code for each in found[6:]]
@@ -180,15 +180,15 @@ def test_the_last_byte_before_an_unmapped_page_is_reached():
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_ram_may_begin_anywhere_and_have_holes(levels):
-    builder = Builder(levels, ram=((0, 0x8000), (0x10_0000, 0x1000), (0xFF_FFFF_0000, 0x1_0000)))
+    builder = PageTables(levels, ram=((0, 0x8000), (0x10_0000, 0x1000), (0xFF_FFFF_0000, 0x1_0000)))
     builder.map(VA, 0x10_0000).map(VA + KIB4, 0xFF_FFFF_F000).map(VA + 2 * KIB4, 0x10_1000)
     memory = builder.memory
-    found = observe(memory, context(levels=levels), *(write(VA + at * KIB4 + 7) for at in range(3)))
+    found = observe(memory, context(levels), *(write(VA + at * KIB4 + 7) for at in range(3)))
     assert [0x10_0007, 0xFF_FFFF_F007, 0x10_1007] == [each.pa for each in found]
 
 
 def test_a_frame_mapped_at_many_addresses_is_one_frame():
-    builder = Builder()
+    builder = PageTables()
     for number in range(64):
         builder.map(VA + number * KIB4, 0x8000)
     found = observe(builder.memory, context(), *(write(VA + at * KIB4 + at) for at in range(64)))
@@ -248,15 +248,15 @@ def test_ram_in_every_gib_leaves_a_gap_for_the_probe():
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_more_tables_than_the_probe_can_show_itself_are_shown_by_turns(monkeypatch, levels):
-    builder = Builder(levels)
+    builder = PageTables(levels)
     for at in range(60):
         builder.map(at << 30, 0x80_0000 + at % 8 * KIB4, OPEN)
     asked = [each for at in range(0, 60, 3) for each in every(at << 30 | at)]
-    expected = probe(Prober(builder.memory, context(levels=levels)), *asked)
+    expected = probe(Prober(builder.memory, context(levels)), *asked)
     fewest = 5 + 2 * (arena._RECORDS + arena._OUTS + 2)
     monkeypatch.setattr(arena, "_MAX_PAGES", fewest + 2 * 60)
     monkeypatch.setattr(prober, "_FEW", 60)
-    prober_ = Prober(builder.memory, context(levels=levels))
+    prober_ = Prober(builder.memory, context(levels))
     assert not prober_.chosen._ground.arena.whole
     made = []
     make = prober_.chosen._single.make

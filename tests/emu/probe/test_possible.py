@@ -2,14 +2,14 @@
 
 from crosswalk.emu.probe.composite import CompositeProber
 from tests.emu.composing import answers, composite
-from tests.walker.build import KIB4, Builder, context
+from tests.tables import KIB4, PageTables, context
 
 VA = 0x40_0000
 NEXT = VA + KIB4
 
 
 def test_what_is_possible_is_told_beforehand():
-    builder = Builder(ram=((0, 1 << 26),)).map(VA, 0x8000).map(NEXT, 0x9000)
+    builder = PageTables(ram=((0, 1 << 26),)).map(VA, 0x8000).map(NEXT, 0x9000)
     builder.map(NEXT + KIB4, 0x1000).map(NEXT + 2 * KIB4, 0xA000)
     builder.map(NEXT + 3 * KIB4, 1 << 30)
     prober = CompositeProber(builder.memory, context())

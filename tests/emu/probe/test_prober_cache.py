@@ -6,7 +6,7 @@ from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
 from tests.emu.soups import soup
-from tests.walker.build import Builder, context
+from tests.tables import PageTables, context
 
 
 def same(one, other):
@@ -38,7 +38,7 @@ def test_engines_are_kept_where_ram_lies_the_same_and_only_there():
     one, two = (soup(seed, 1) for seed in (1, 2))
     engine = probers.prober(one.memory, one.context).chosen._single
     assert probers.prober(two.memory, two.context).chosen._single is engine
-    other = Builder(ram=((0, 1 << 23),)).map(0x40_0000, 0x5000)
+    other = PageTables(ram=((0, 1 << 23),)).map(0x40_0000, 0x5000)
     assert probers.prober(other.memory, context()).chosen._single is not engine
 
 
@@ -64,7 +64,7 @@ def test_an_address_space_that_is_refused_leaves_the_one_before():
 
 
 def test_protection_keys_change_with_the_context():
-    builder = Builder()
+    builder = PageTables()
     builder.map(0x40_0000, 0x5000, flags=0x67 | 3 << 59)
     access = Accesses.of([Access(0x40_0000, AccessType.READ, 3)])
     probers = ProberCache()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from crosswalk.emu.probe import reading
 from crosswalk.emu.probe.reading import Reading, mapped
 from crosswalk.walker.memory import SparseWords
-from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, ROOT, TOP, XD, Builder, P, context, soups
-from tests.walker.legacy import legacy, legacy_soups
+from tests.random_tables import random_tables
+from tests.tables import GIB1, KIB4, LEGACY, MIB2, OPEN, PS, ROOT, TOP, XD, P, PageTables, context
 
 SHIFTS = {5: (48, 39, 30, 21, 12), 4: (39, 30, 21, 12)}
 FIELD = 0x000F_FFFF_FFFF_F000
@@ -69,23 +69,23 @@ RANGES = st.tuples(
 )
 
 
-@given(st.one_of(soups(most=3), legacy_soups()), RANGES)
-def test_the_reading_lists_what_is_present_in_address_order(soup, span):
-    frames = set(soup.frames)
-    expected = by_hand(soup.words, frames, soup.context, *span)
-    assert expected == listed(mapped(soup.memory, soup.context, *span))
-    every = Reading(soup.memory, soup.context)
-    assert len(by_hand(soup.words, frames, soup.context)) == every.count
+@given(st.one_of(random_tables(most=3), random_tables(LEGACY)), RANGES)
+def test_the_reading_lists_what_is_present_in_address_order(tables, span):
+    frames = set(tables.frames)
+    expected = by_hand(tables.words, frames, tables.context, *span)
+    assert expected == listed(mapped(tables.memory, tables.context, *span))
+    every = Reading(tables.memory, tables.context)
+    assert len(by_hand(tables.words, frames, tables.context)) == every.count
     assert expected[:5] == listed(every.mapped(*span, limit=5))
 
 
 def _pages(builder, **options):
-    return listed(mapped(builder.memory, context(levels=builder.levels, **options)))
+    return listed(mapped(builder.memory, context(builder.mode, **options)))
 
 
 def test_pages_of_all_sizes_in_both_halves_are_listed_whatever_their_rights_are():
     high = TOP - (1 << 46)
-    builder = Builder().map(0x1000, 0x9000, P).map(MIB2, 0, OPEN | PS, level=2)
+    builder = PageTables().map(0x1000, 0x9000, P).map(MIB2, 0, OPEN | PS, level=2)
     builder.map(4 * MIB2, 0x9000, P | XD).map(GIB1, 1 << 45, OPEN | PS, level=3)
     builder.map(high, 0x9000, P | 1 << 51)
     expected = [(0x1000, 12), (MIB2, 21), (4 * MIB2, 12), (GIB1, 30), (high, 12)]
@@ -93,7 +93,7 @@ def test_pages_of_all_sizes_in_both_halves_are_listed_whatever_their_rights_are(
 
 
 def test_more_tables_than_a_block_has_keep_the_order_and_the_size_of_blocks():
-    builder = Builder(ram=((0, 1 << 26),))
+    builder = PageTables(ram=((0, 1 << 26),))
     expected = []
     for at in range(200):
         va = at * MIB2
@@ -109,14 +109,14 @@ def test_more_tables_than_a_block_has_keep_the_order_and_the_size_of_blocks():
 def test_a_word_of_32_bit_paging_has_two_entries():
     words = {0x1000: 0x2001 | 0x8000_0083 << 32, 0x2000: 0x7001 << 32}
     memory = SparseWords(((0, 1 << 16),), words)
-    assert [(0x1000, 12), (0x40_0000, 22)] == listed(mapped(memory, legacy()))
+    assert [(0x1000, 12), (0x40_0000, 22)] == listed(mapped(memory, context("32-bit")))
     # Without CR4.PSE bit 7 of a PDE means nothing, and there is no table at 0x80000000.
-    assert [(0x1000, 12)] == listed(mapped(memory, legacy(pse=False)))
+    assert [(0x1000, 12)] == listed(mapped(memory, context("32-bit", pse=False)))
 
 
 def test_an_encryption_mask_is_no_part_of_an_address():
     c_bit = 1 << 47
-    builder = Builder().map(0x1000, 0x9000)
+    builder = PageTables().map(0x1000, 0x9000)
     for place in builder.words:
         builder.words[place] |= c_bit
     bare = context(root=ROOT)
@@ -158,10 +158,10 @@ def test_a_root_outside_memory_maps_nothing():
 
 def _rich():
     """Memory and context in which every line of the reading counts."""
-    builder = Builder(ram=((0, 1 << 26),)).map(0x1000, 0x9000).map(0x2000, 0x9000)
+    builder = PageTables(ram=((0, 1 << 26),)).map(0x1000, 0x9000).map(0x2000, 0x9000)
     builder.map(MIB2, 0, OPEN | PS, level=2).map(4 * MIB2, 0x9000).map(TOP - KIB4, 0x9000)
     builder.map(GIB1, GIB1, OPEN | PS, level=3)
-    builder.words[builder.place(0x3000, 1)] = 0x9000 | OPEN & ~P
+    builder.words[builder.entry_pa(0x3000, 1)] = 0x9000 | OPEN & ~P
     return builder
 
 

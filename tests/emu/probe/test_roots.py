@@ -16,8 +16,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import PageFault, Translation
 from tests.emu.observing import columns, every, execute, lent_slots, probe, read, tables_of, write
-from tests.walker.build import OPEN, ROOT, USED, Builder, context, linear
-from tests.walker.legacy import Tables, legacy
+from tests.tables import OPEN, ROOT, USED, PageTables, context, linear
 
 VA = 0x40_0000
 HIGH_BITS, BOTH_SLOTS = REASONS
@@ -26,7 +25,7 @@ RECURSIVE = 300
 
 def recursive(levels=4):
     """Tables with a page, a recursive slot, and all the other root slots empty."""
-    builder = Builder(levels).map(VA, 0x8000)
+    builder = PageTables(levels).map(VA, 0x8000)
     builder.words[ROOT + 8 * RECURSIVE] = ROOT | OPEN
     return builder
 
@@ -70,7 +69,7 @@ def test_the_cpu_runs_under_cr3_bits_and_all(monkeypatch, bits):
     ("bit", "expected"), [(3, CR3_UNDER_TEST), (61, HIGH_BITS), (62, HIGH_BITS)]
 )
 def test_with_5_levels_bits_that_the_cpu_takes_for_an_address_ask_for_a_copy(bit, expected):
-    asked = Prober(recursive(5).memory, context(levels=5, root=ROOT | 1 << bit))
+    asked = Prober(recursive(5).memory, context(5, root=ROOT | 1 << bit))
     first, second = lent_slots(asked)
     slots = [linear(slot, 0, 0, 0, 7) for slot in (first, second)] if bit != 62 else [0, 1]
     found = probe(asked, *every(VA), read(slots[0]), read(slots[1]))
@@ -83,7 +82,7 @@ def test_with_5_levels_bits_that_the_cpu_takes_for_an_address_ask_for_a_copy(bit
 @pytest.mark.parametrize("levels", [4, 5])
 def test_walks_through_the_lent_words_are_made_with_another_slot_lent(levels, bulk):
     builder = recursive(levels)
-    asked = Prober(builder.memory, context(levels=levels))
+    asked = Prober(builder.memory, context(levels))
     first, second = lent_slots(asked)
     before = tables_of(asked)
     expected, vas = [], []
@@ -107,7 +106,7 @@ def test_walks_through_the_lent_words_are_made_with_another_slot_lent(levels, bu
 @pytest.mark.parametrize("bulk", [True, False])
 @pytest.mark.parametrize("levels", [4, 5])
 def test_the_lent_words_themselves_are_reached_as_the_tables_say(levels, bulk):
-    asked = Prober(recursive(levels).memory, context(levels=levels))
+    asked = Prober(recursive(levels).memory, context(levels))
     before = tables_of(asked)
     for slot in lent_slots(asked):
         va = linear(*(RECURSIVE,) * levels, offset=8 * slot)
@@ -121,11 +120,11 @@ def test_the_lent_words_themselves_are_reached_as_the_tables_say(levels, bulk):
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_with_no_root_slot_empty_the_root_is_lent_in_place_all_the_same(levels):
-    builder = Builder(levels).map(0, 0x1F_0000)
+    builder = PageTables(levels).map(0, 0x1F_0000)
     entry = builder.words[ROOT]
-    builder.words |= {ROOT + 8 * slot: entry for slot in range(512)}
+    builder.entries |= {ROOT + 8 * slot: entry for slot in range(512)}
     builder.words[ROOT + 8 * RECURSIVE] = ROOT | OPEN
-    asked = Prober(builder.memory, context(levels=levels))
+    asked = Prober(builder.memory, context(levels))
     zeros = (0,) * (levels - 2)
     wanted = [slot for slot in range(512) if slot != RECURSIVE]
     found = probe(asked, *(write(linear(slot, *zeros, 0, offset=8 * slot)) for slot in wanted))
@@ -140,7 +139,7 @@ def test_a_walk_that_uses_both_lent_words_is_made_under_a_copy_of_the_root():
     first, second = lent_slots(empty)
     # A root without an empty slot, in which two words are the root itself and both are lent.
     full = {ROOT + 8 * slot: 0x2000 | USED for slot in range(512)}
-    builder.words = full | {key: word for key, word in builder.words.items() if key > ROOT + 4088}
+    builder.entries = full | {key: word for key, word in builder.words.items() if key > ROOT + 4088}
     asked = Prober(builder.memory, context())
     first, second = lent_slots(asked)
     for slot in (first, second):
@@ -159,8 +158,8 @@ def test_a_walk_that_uses_both_lent_words_is_made_under_a_copy_of_the_root():
 
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 def test_older_modes_run_under_cr3_bits_and_all(monkeypatch, mode):
-    tables = Tables(mode).map(VA, 0x9000)
-    asked = Prober(tables.memory, legacy(mode, root=0x1000 | 0x18))
+    tables = PageTables(mode).map(VA, 0x9000)
+    asked = Prober(tables.memory, context(mode, root=0x1000 | 0x18))
     cr3s = set()
     for rig in (asked.chosen._runner, asked.chosen._watcher):
         attempt = rig.attempt
@@ -182,9 +181,9 @@ def test_older_modes_run_under_cr3_bits_and_all(monkeypatch, mode):
 
 
 def test_a_32_bit_root_that_maps_itself_shows_its_lent_words_as_they_are():
-    tables = Tables("32-bit").map(VA, 0x9000)
+    tables = PageTables("32-bit").map(VA, 0x9000)
     tables.entries[0x1000 + 4 * 5] = 0x1000 | OPEN
-    asked = Prober(tables.memory, legacy())
+    asked = Prober(tables.memory, context("32-bit"))
     before = tables_of(asked)
     slots = lent_slots(asked)
     wanted = [5 << 22 | slot << 12 for slot in slots]
@@ -237,7 +236,7 @@ def test_a_slot_lent_where_the_walk_uses_it_is_seen(monkeypatch, ground, mode):
     def build():
         if mode == "4-level":
             return Prober(recursive().memory, context())
-        return Prober(Tables(mode).map(VA, 0x9000).memory, legacy(mode))
+        return Prober(PageTables(mode).map(VA, 0x9000).memory, context(mode))
 
     asked = build()
     (slot, _), shift = lent_slots(asked), 39 if mode == "4-level" else 22

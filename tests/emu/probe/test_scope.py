@@ -17,8 +17,7 @@ from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.composing import composite
 from tests.emu.observing import execute, read, write
-from tests.walker.build import OPEN, ROOT, Builder, context
-from tests.walker.legacy import legacy as legacy_context
+from tests.tables import OPEN, ROOT, PageTables, context
 
 VA = 0x40_0000
 LOW_TAG, HIGH_TAG = 1 << 50, 1 << 58  # Set in a lower half address: metadata of LAM48 and LAM57.
@@ -109,7 +108,7 @@ def test_an_access_across_the_halves_is_lacking_under_lass(cr4, access, expected
     ],
 )
 def test_the_emulated_cpu_has_none_of_these(registers, access, expected):
-    memory = Builder().map(VA, 0x5000).map(UP, 0x6000).memory
+    memory = PageTables().map(VA, 0x5000).map(UP, 0x6000).memory
     prober = Prober(memory, PagingContext(**registers))
     with pytest.raises(BadInput, match="the emulated CPU has no"):
         prober.probe(Accesses.of([access]))
@@ -119,8 +118,8 @@ def test_the_emulated_cpu_has_none_of_these(registers, access, expected):
 
 
 def _long(entry, **options):
-    builder = Builder().map(VA, 0x5000, OPEN)
-    builder.words[builder.place(VA, 1)] = entry
+    builder = PageTables().map(VA, 0x5000, OPEN)
+    builder.words[builder.entry_pa(VA, 1)] = entry
     return Prober(builder.memory, context(**options))
 
 
@@ -173,12 +172,12 @@ def test_a_root_at_2_to_the_40_and_up_makes_everything_lacking():
 
 def test_wide_entries_of_pae_paging_are_lacking_and_32_bit_ones_never():
     words = {0x1000: 0x2001, 0x2000: WIDE | 0x3067}
-    pae = Prober(SparseWords(((0, 1 << 24),), words), legacy_context("PAE", maxphyaddr=52))
+    pae = Prober(SparseWords(((0, 1 << 24),), words), context("PAE", maxphyaddr=52))
     asked = Accesses.of([read(0x1000), read(0x20_0000), read(1 << 30)])
     assert [4, 0, 0] == pae.lacking(asked).tolist()
     # PSE-36: the bits that are wide in a word of eight bytes are bits of the next entry's.
     words = {0x1000: 0xFF << 13 | 0xE7 | (0x2067 << 32)}
-    old = Prober(SparseWords(((0, 1 << 24),), words), legacy_context("32-bit", maxphyaddr=52))
+    old = Prober(SparseWords(((0, 1 << 24),), words), context("32-bit", maxphyaddr=52))
     assert [0, 0, 0] == old.lacking(asked).tolist()
 
 
@@ -211,7 +210,7 @@ def test_lacking_is_a_column_of_bytes_as_long_as_the_accesses():
     ],
 )
 def test_a_composite_lacks_what_any_of_its_accesses_does(registers, asked, expected):
-    memory = Builder().map(VA, 0x80_0000).map(VA + 0x1000, 0x80_1000).memory
+    memory = PageTables().map(VA, 0x80_0000).map(VA + 0x1000, 0x80_1000).memory
     prober = CompositeProber(memory, PagingContext(**{"cr3": ROOT} | registers))
     found = prober.lacking(asked).tolist()
     assert [0 if not expected else 1 + FEATURES.index(expected)] == found

@@ -9,18 +9,17 @@ from crosswalk.emu.probe.subset import Subset
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
 from tests.emu.soups import soup
-from tests.walker.build import GIB1, KIB4, OPEN, PS, ROOT, Builder, context
-from tests.walker.legacy import Tables, legacy
+from tests.tables import GIB1, KIB4, OPEN, PS, ROOT, PageTables, context
 
 VA = 0x40_0000
 
 
 def several():
-    return Builder().map(VA, 0x8000).map(5 * GIB1, 0x9000).map(VA + KIB4, 0xA000)
+    return PageTables().map(VA, 0x8000).map(5 * GIB1, 0x9000).map(VA + KIB4, 0xA000)
 
 
 def frames_of(builder, va):
-    return {builder.place(va, level) & -KIB4 for level in (4, 3, 2, 1)}
+    return {builder.entry_pa(va, level) & -KIB4 for level in (4, 3, 2, 1)}
 
 
 def test_a_portion_has_the_tables_on_the_way_and_no_others():
@@ -35,7 +34,7 @@ def test_a_portion_has_the_tables_on_the_way_and_no_others():
 def test_other_frames_read_as_zeros_and_are_backed_all_the_same():
     builder = several()
     memory = builder.memory
-    table = builder.place(5 * GIB1, 1) & -KIB4
+    table = builder.entry_pa(5 * GIB1, 1) & -KIB4
     portion = subset_of(memory, context(), np.array([VA], np.uint64))
     frames = np.array([ROOT, table, 1 << 50], np.uint64)
     assert memory.ranges == portion.ranges
@@ -43,7 +42,7 @@ def test_other_frames_read_as_zeros_and_are_backed_all_the_same():
     assert memory.tables(frames[:1]).tolist() == portion.tables(frames[:1]).tolist()
     assert memory.tables(frames[1:2]).any()
     assert not portion.tables(frames[1:]).any()
-    word = builder.place(5 * GIB1, 1)
+    word = builder.entry_pa(5 * GIB1, 1)
     assert (builder.words[ROOT], 0, None) == tuple(portion.word(pa) for pa in (ROOT, word, 1 << 50))
     assert memory.read(ROOT, 8) + bytes(8) == portion.read(ROOT, 8) + portion.read(word, 8)
     with pytest.raises(BadInput):
@@ -52,10 +51,10 @@ def test_other_frames_read_as_zeros_and_are_backed_all_the_same():
 
 @pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 def test_the_older_modes_have_so_few_tables_that_all_are_taken(mode):
-    tables = Tables(mode).map(VA, 0x8000)
+    tables = PageTables(mode).map(VA, 0x8000)
     assert tables.memory is not None
     memory = tables.memory
-    assert memory is subset_of(memory, legacy(mode), np.array([VA], np.uint64))
+    assert memory is subset_of(memory, context(mode), np.array([VA], np.uint64))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -84,10 +83,10 @@ def test_tables_that_are_reached_through_a_recursive_slot_are_on_the_way():
 
 def test_a_mask_and_five_levels_are_read_as_the_registers_say():
     mask = 1 << 47
-    builder = Builder(levels=5).map(VA, 0x8000)
+    builder = PageTables(5).map(VA, 0x8000)
     words = {pa: word | mask for pa, word in builder.words.items()}
     memory = type(builder.memory)(builder.ram, words)
-    found = context(levels=5, maxphyaddr=48)
+    found = context(5, maxphyaddr=48)
     masked = type(found)(**{**_fields(found), "encryption_mask": mask, "cr3": found.cr3 | mask})
     assert 5 == len(subset_of(memory, masked, np.array([VA], np.uint64)).frames)
     assert 1 == len(subset_of(memory, found, np.array([VA], np.uint64)).frames)
@@ -98,7 +97,7 @@ def _fields(found):
 
 
 def test_a_large_page_ends_the_way():
-    builder = Builder().map(GIB1, 0, OPEN | PS, level=3)
+    builder = PageTables().map(GIB1, 0, OPEN | PS, level=3)
     found = subset_of(builder.memory, context(), np.array([GIB1 + 0x1234], np.uint64))
     assert 2 == len(found.frames)
 
@@ -106,7 +105,7 @@ def test_a_large_page_ends_the_way():
 def test_a_portion_that_lacks_a_table_shows_as_a_divergence(monkeypatch):
     builder = several()
     assert 0 == check(builder.memory, context()).divergent
-    missing = np.uint64(builder.place(5 * GIB1, 1) & -KIB4)
+    missing = np.uint64(builder.entry_pa(5 * GIB1, 1) & -KIB4)
 
     def lacking(memory, found, va):
         frames = subset_of(memory, found, va).frames

@@ -13,15 +13,15 @@ from crosswalk.emu.probe.trampoline import IN_PLACE
 from crosswalk.emu.probe.watch import WatchRig
 from crosswalk.walker.columns import Accesses, Kind
 from tests.emu.observing import every, lent_slots, observe, probe, tables_of, write
-from tests.walker.build import MIB2, OPEN, RW, A, Builder, D, P, context
+from tests.tables import MIB2, OPEN, RW, A, D, P, PageTables, context
 
 VA = 0x40_0000
 PAGES = 8
 
 
-def tables_as_pages(**switches):
+def tables_as_pages(mode=4):
     """A space whose tables are mapped by themselves, twice each, and read-only once."""
-    builder = Builder(**switches)
+    builder = PageTables(mode)
     builder.map(VA, 0x1000)
     for number in range(PAGES):
         frame = 0x1000 + (number % 4) * 0x1000
@@ -44,8 +44,8 @@ def asked(pages=PAGES):
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_reads_and_writes_of_tables_are_decided_in_bulk_as_alone(levels, monkeypatch):
-    builder = tables_as_pages(levels=levels)
-    registers = context(levels=levels)
+    builder = tables_as_pages(levels)
+    registers = context(levels)
     expected = observe(builder.memory, registers, *asked())
     reached = {outcome.pa & ~0xFFF for outcome in expected if hasattr(outcome, "pa")}
     assert {0x1000, 0x2000, 0x3000, 0x4000} == reached
@@ -54,8 +54,8 @@ def test_reads_and_writes_of_tables_are_decided_in_bulk_as_alone(levels, monkeyp
 
 
 def test_a_store_to_the_very_entry_that_maps_it_is_undone_but_for_accessed_and_dirty(monkeypatch):
-    builder = Builder().map(VA, 0x4000)
-    entry = builder.place(VA, 1)
+    builder = PageTables().map(VA, 0x4000)
+    entry = builder.entry_pa(VA, 1)
     assert 0x4000 == entry & ~0xFFF
     offset = entry & 0xFFF
     # Other pages of the same kind, so that they make a run.
@@ -72,7 +72,7 @@ def test_a_store_to_the_very_entry_that_maps_it_is_undone_but_for_accessed_and_d
 
 
 def test_what_has_no_ram_and_what_may_not_run_is_decided_in_bulk(monkeypatch):
-    builder = Builder()
+    builder = PageTables()
     for number in range(PAGES):
         builder.map(VA + number * 0x1000, 0x5000_0000 + number * 0x1000)
         builder.map(VA + MIB2 + number * 0x1000, 0x8000 + number * 0x1000)
@@ -87,7 +87,7 @@ def test_what_has_no_ram_and_what_may_not_run_is_decided_in_bulk(monkeypatch):
 
 
 def test_a_root_whose_only_free_slots_lie_in_the_upper_half(monkeypatch):
-    builder = Builder()
+    builder = PageTables()
     for slot in range(256):
         builder.map(slot << 39, 0x8000)
     memory = builder.memory
@@ -143,7 +143,7 @@ def test_a_watcher_that_fails_leaves_the_access_to_be_made_alone(broken, monkeyp
 
 
 def test_a_store_to_read_only_memory_is_a_fault_and_nothing_is_stored():
-    builder = Builder()
+    builder = PageTables()
     for number in range(PAGES):
         builder.map(VA + number * 0x1000, 0x4000, OPEN & ~RW)
     prober = Prober(builder.memory, context())
@@ -158,7 +158,7 @@ def test_a_store_to_read_only_memory_is_a_fault_and_nothing_is_stored():
 @pytest.mark.parametrize("cpl", [0, 3])
 @pytest.mark.parametrize("ac", [False, True])
 def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
-    builder = Builder().map(VA, 0x8000)
+    builder = PageTables().map(VA, 0x8000)
     memory = builder.memory
     large = context(smep=True, smap=True, pke=True, wp=False, nxe=False)
     later = LongProber(memory, context())
@@ -175,10 +175,10 @@ def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
 
 
 def test_the_rigs_states_are_made_once_for_all_arenas():
-    memory = Builder().map(VA, 0x8000).memory
+    memory = PageTables().map(VA, 0x8000).memory
     prober = LongProber(memory, context())
     one = prober._bulk._state(0, 3, ac=False)
-    other = Builder()
+    other = PageTables()
     for slot in range(20):
         other.map(slot << 39, 0x8000)
     prober.enter(other.memory, context())

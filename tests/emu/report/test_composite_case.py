@@ -13,7 +13,7 @@ from crosswalk.emu.report.composite_text import composite_lines
 from crosswalk.walker.errors import BadInput
 from tests.emu.cases import KNOWN_CASES
 from tests.emu.composing import composite
-from tests.walker.build import KIB4, USED, Builder, context
+from tests.tables import KIB4, USED, PageTables, context
 
 VA = 0x40_0000
 RAM = ((0, 1 << 26),)
@@ -21,7 +21,7 @@ TWICE = composite("twice:read+write", VA, 3, then=(0, True), pkru=0x8)
 
 
 def case_of(one):
-    builder = Builder(ram=RAM).map(VA, 0x8000, USED, upper=USED)
+    builder = PageTables(ram=RAM).map(VA, 0x8000, USED, upper=USED)
     builder.map(VA + KIB4, 0x9000, USED, upper=USED)
     return composite_case(context(pke=True), RAM, builder.words, one)
 
@@ -83,7 +83,7 @@ def test_a_composite_is_told_in_words():
 
 
 def test_both_pages_and_all_that_may_happen_are_told():
-    builder = Builder(ram=RAM).map(VA, 0x8000, USED & ~2, upper=USED)
+    builder = PageTables(ram=RAM).map(VA, 0x8000, USED & ~2, upper=USED)
     builder.map(VA + KIB4, 0x9000, USED & ~2, upper=USED)
     case = composite_case(context(), RAM, builder.words, composite("cross:write", VA + 0xFFC))
     judged = CompositeStand().judge(builder.memory, context(), case.composite)

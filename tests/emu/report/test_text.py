@@ -6,7 +6,7 @@ from crosswalk.walker.mappings import mappings
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.translate import walk
-from tests.walker.build import MIB2, OPEN, PAT_LARGE, PS, RW, USED, XD, A, Builder, D, G, P, context
+from tests.tables import MIB2, OPEN, PAT_LARGE, PS, RW, USED, XD, A, D, G, P, PageTables, context
 
 VA = 0x40_0000
 
@@ -46,7 +46,7 @@ def test_flags_have_the_manuals_names(level, entry, expected):
 
 
 def test_a_mapping_and_a_frame_are_a_line_each():
-    memory = Builder().map(VA, 0x8000, P | RW | XD).memory
+    memory = PageTables().map(VA, 0x8000, P | RW | XD).memory
     (page,) = mappings(memory, context())
     assert "0000000000400000 0000000008000   4 KiB rw- ---  RW XD" == text.mapping_text(page)
     rights = Rights.SUPERVISOR_READ | Rights.USER_EXECUTE
@@ -83,7 +83,7 @@ def test_accesses_in_words():
 
 
 def test_a_walk_has_a_line_for_each_entry_and_ends_where_it_ends():
-    builder = Builder().map(VA, 0x8000)
+    builder = PageTables().map(VA, 0x8000)
     lines = list(text.walk_lines(context(), walk(builder.memory, context(), VA)))
     assert ["PML4E[0]", "PDPTE[0]", "PDE[2]", "PTE[0]"] == [line.split()[0] for line in lines]
     assert "  PTE[0]       at 0x00000004000 = 0x0000000000008007  leaf  RW US" == lines[-1]
@@ -96,5 +96,5 @@ def test_a_walk_has_a_line_for_each_entry_and_ends_where_it_ends():
 def test_a_context_is_a_line():
     bare = text.context_text(context(wp=False, nxe=False))
     assert "4-level paging, CR3 0x1000, no protections, MAXPHYADDR 40" == bare
-    full = text.context_text(context(levels=5, smep=True, smap=True, pke=True, pkru=4))
+    full = text.context_text(context(5, smep=True, smap=True, pke=True, pkru=4))
     assert "5-level paging, CR3 0x1000, WP NXE SMEP SMAP PKE, MAXPHYADDR 40, PKRU 0x4" == full

@@ -7,7 +7,7 @@ from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.translate import walk
-from tests.walker.build import Builder, context
+from tests.tables import PageTables, context
 
 VA = 0x40_0000
 
@@ -40,7 +40,7 @@ def test_a_verdict_that_took_no_time_has_no_rate():
 
 
 def test_a_divergence_shows_both_sides_and_the_walk():
-    memory = Builder().map(VA, 0x8000).memory
+    memory = PageTables().map(VA, 0x8000).memory
     access = Access(VA, AccessType.READ, 0, False)
     divergence = Divergence(
         access, Translation(0x8000), PageFault(0, VA), walk(memory, context(), VA)

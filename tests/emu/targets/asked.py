@@ -9,7 +9,7 @@ from crosswalk.emu.targets.builtin import BUILTIN
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.judge import judge
 from tests.emu.targets.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
-from tests.walker.build import context
+from tests.tables import context
 
 NOT_CANONICAL = 1 << 60
 ADDRESSES = (PAGE, READ_ONLY + 8, LARGE + 0x12345, HOLE, NOT_CANONICAL)

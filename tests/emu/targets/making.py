@@ -8,7 +8,7 @@ import numpy as np
 
 from crosswalk.emu.targets.registry import open_peer
 from crosswalk.walker.columns import Accesses
-from tests.walker.build import OPEN, PS, XD, Builder, P, context
+from tests.tables import OPEN, PS, XD, P, PageTables, context
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -20,7 +20,7 @@ PAGE, READ_ONLY, LARGE, HOLE = 0x40_0000, 0x40_1000, 0x4000_0000, 0x80_0000
 def space(levels=4):
     """A page, a read-only page, a 2-MiB page; `HOLE` isn't mapped."""
     return (
-        Builder(levels=levels, ram=((0, 1 << 24),))
+        PageTables(levels, ram=((0, 1 << 24),))
         .map(PAGE, 0x20_0000, OPEN)
         .map(READ_ONLY, 0x20_1000, P | XD)
         .map(LARGE, 0x60_0000, OPEN | PS, level=2)
@@ -70,7 +70,7 @@ def answers(walker, accesses, *, levels=4, limits=None, claims=None, **switches)
     """What a walker says of accesses to `space`."""
     peer = open_peer(walker, limits, claims=claims)
     try:
-        return peer.answer(space(levels).memory, context(levels=levels, **switches), accesses)
+        return peer.answer(space(levels).memory, context(levels, **switches), accesses)
     finally:
         peer.close()
 

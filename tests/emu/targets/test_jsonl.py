@@ -10,7 +10,7 @@ from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.targets.making import HOLE, PAGE, answers, every, reads, script, space
-from tests.walker.build import context
+from tests.tables import context
 
 HELLO = """
 import json, os, sys, time

@@ -23,7 +23,7 @@ from tests.emu.targets.asked import (
     changed,
 )
 from tests.emu.targets.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
-from tests.walker.build import chain, context
+from tests.tables import chain, context
 
 KIB4, MIB2 = 1 << 12, 1 << 21
 
@@ -172,7 +172,7 @@ def test_who_claims_leaves_is_held_to_each_part_of_a_mapping(field):
 def test_a_tagged_pointer_is_judged_by_the_address_that_it_leads_to(
     walker, claims, levels, registers, tag
 ):
-    plain = context(levels=levels, vendor="amd" if "efer" in registers else "intel")
+    plain = context(levels, vendor="amd" if "efer" in registers else "intel")
     under = replace(plain, **{name: getattr(plain, name) | bit for name, bit in registers.items()})
     memory, accesses = space(levels).memory, every(PAGE | tag)
     outcomes = translate_many(memory, under, accesses)

@@ -14,7 +14,7 @@ from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.frames import count_mappings
 from tests.emu.soups import soup
 from tests.emu.targets.making import LARGE, PAGE, READ_ONLY, reads, space
-from tests.walker.build import OPEN, USED, Builder, chain, context
+from tests.tables import OPEN, USED, PageTables, chain, context
 
 KIB4, MIB2, TOP = 1 << 12, 1 << 21, 1 << 64
 HALF = 1 << 47
@@ -39,7 +39,7 @@ def test_a_small_space_is_asked_for_as_its_two_halves():
 
 
 def test_with_five_levels_the_halves_are_larger():
-    ranges = ranges_of(space(5).memory, context(levels=5), reads(PAGE))
+    ranges = ranges_of(space(5).memory, context(5), reads(PAGE))
     assert [(0, (1 << 56) - 1, True), (TOP - (1 << 56), TOP - 1, True)] == bounds(ranges)
 
 
@@ -50,7 +50,7 @@ def test_where_tables_lead_back_to_themselves_only_pages_are_asked_for():
 
 
 def test_slots_with_too_many_mappings_are_left_out_of_what_is_whole():
-    builder = Builder(ram=((0, 1 << 26),)).map(PAGE, 0x20_0000)
+    builder = PageTables(ram=((0, 1 << 26),)).map(PAGE, 0x20_0000)
     slot = 1 << 39
     for at in range(MAX_LISTED + 1):
         builder.map(3 * slot + at * KIB4, at * KIB4, OPEN)
@@ -65,7 +65,7 @@ def test_slots_with_too_many_mappings_are_left_out_of_what_is_whole():
 
 
 def test_neighbours_that_are_too_many_together_are_two_ranges():
-    builder = Builder(ram=((0, 1 << 26),))
+    builder = PageTables(ram=((0, 1 << 26),))
     for at in range(MAX_LISTED):
         builder.map(at * KIB4, at * KIB4)
     builder.map(7 << 39, 0x20_0000)

@@ -7,7 +7,7 @@ from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.targets.making import HOLE, PAGE, answers, python_walker, reads, space
-from tests.walker.build import context
+from tests.tables import context
 
 QUICK = Limits(seconds=0.5, output=1 << 16, memory=1 << 28)
 

@@ -7,19 +7,18 @@ import pytest
 from crosswalk.walker import Segments, count_mappings
 from crosswalk.walker.formats import Registers, open_source
 from crosswalk.walker.formats.modes import is_pae_root, with_mode
-from tests.walker.build import OPEN, USED, Builder, P
-from tests.walker.legacy import Tables
+from tests.tables import OPEN, USED, P, PageTables
 
 RAM = ((0, 1 << 16),)
 FLAT = 0x00CF9B00
 
 
 def pae(root=0x1000):
-    return Tables("PAE", root=root, ram=RAM).map(0xC000_1000, 0x5000).map(0x1000, 0x6000)
+    return PageTables("PAE", root=root, ram=RAM).map(0xC000_1000, 0x5000).map(0x1000, 0x6000)
 
 
 def long(levels=4, flags=USED):
-    return Builder(levels, ram=RAM).map(0x1000, 0x5000, upper=flags)
+    return PageTables(levels, ram=RAM).map(0x1000, 0x5000, upper=flags)
 
 
 def mode(memory, **given):

@@ -4,7 +4,7 @@ import numpy as np
 
 from crosswalk.walker import Segments, mappings
 from crosswalk.walker.protection import Permission
-from tests.walker.build import context
+from tests.tables import context
 
 PA = 0x1_0000_0000
 NONE, R, RWX = Permission(0), Permission(1), Permission(7)
@@ -23,7 +23,7 @@ def memory_of(words):
 def leaves(words, levels=4):
     """What the walker reads there: (gpa, size, pa, permission); nothing of `NestedTables`."""
     found = []
-    for each in mappings(memory_of(words.copy()), context(root=PA, levels=levels)):
+    for each in mappings(memory_of(words.copy()), context(levels, root=PA)):
         user = each.rights >> 3
         assert user & 1
         found.append((each.va & (1 << 48) - 1, each.size, each.pa, Permission(user)))

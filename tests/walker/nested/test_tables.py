@@ -6,7 +6,7 @@ import pytest
 from crosswalk.walker import BadInput, CrosswalkError
 from crosswalk.walker.nested import MemoryFull, NestedTables
 from crosswalk.walker.protection import Permission
-from tests.walker.build import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, A, D, P
+from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, A, D, P
 from tests.walker.nested.granted import NONE, PA, READ_EXECUTE, READ_WRITE, RWX, R, leaves, pool
 
 

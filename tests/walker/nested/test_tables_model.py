@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from crosswalk.walker.nested import NestedTables
 from crosswalk.walker.nested import tables as under_test
 from crosswalk.walker.protection import Permission
-from tests.walker.build import GIB1, KIB4, MIB2
+from tests.tables import GIB1, KIB4, MIB2
 from tests.walker.nested.granted import EXPRESSIBLE, NONE, PA, leaves, pool
 
 FRAMES = 3 << 18

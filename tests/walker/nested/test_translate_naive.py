@@ -30,7 +30,8 @@ from crosswalk.walker.nested import (
 )
 from crosswalk.walker.protection import Permission
 from crosswalk.walker.rights import Grant
-from tests.walker.build import OPEN, RW, US, XD, Builder, P, context, soups
+from tests.random_tables import random_tables
+from tests.tables import OPEN, RW, US, XD, P, PageTables, context
 from tests.walker.naive_nested import Nested
 
 ALL = Permission(7)
@@ -38,7 +39,7 @@ POOL = 0x10_0000
 
 HOSTS = st.builds(
     context,
-    levels=st.sampled_from((4, 4, 5)),
+    mode=st.sampled_from((4, 4, 5)),
     nxe=st.sampled_from((True, True, False)),
     smep=st.booleans(),
     smap=st.booleans(),
@@ -52,43 +53,43 @@ KINDS = st.sampled_from(AccessType)
 
 @st.composite
 def pairs(draw):
-    """A guest and a host whose tables share the frames of one soup, and an access.
+    """A guest and a host whose tables are drawn together, in the same frames, and an access.
 
     Guest-physical and system-physical addresses come out of the same few, so that nested
     entries lead to the guest's tables, to each other, and to themselves.
     """
-    soup = draw(soups())
-    host = replace(draw(HOSTS), cr3=draw(st.sampled_from(soup.frames)))
-    words = dict(soup.words)
+    tables = draw(random_tables())
+    host = replace(draw(HOSTS), cr3=draw(st.sampled_from(tables.frames)))
+    words = dict(tables.words)
     # A root that is its own table, and its own page: lowest addresses come out there.
     if draw(st.booleans()):
         words[host.cr3] = host.cr3 | 0x27
-    va = soup.address(draw(st.integers(0, 2**40)))
-    return soup, words, host, va, draw(KINDS), draw(st.sampled_from((0, 3))), draw(st.booleans())
+    va = tables.address(draw(st.integers(0, 2**40)))
+    return tables, words, host, va, draw(KINDS), draw(st.sampled_from((0, 3))), draw(st.booleans())
 
 
 @st.composite
 def covered(draw):
-    """A soup under nested tables that `NestedTables` builds: most of the walks get far."""
-    soup = draw(soups())
+    """Random tables under nested tables that `NestedTables` builds: most of the walks get far."""
+    tables = draw(random_tables())
     permissions = draw(
         st.lists(st.sampled_from((ALL,) * 6 + tuple(map(Permission, (0, 1, 3, 5)))), min_size=8)
     )
     flips = draw(st.lists(st.tuples(st.integers(0, 511), st.integers(0, 63)), max_size=2))
     pool = np.zeros(512 * 24, np.uint64)
-    tables = NestedTables(pool, POOL)
-    tables.set(0, 1 << 32, ALL)
-    places = (*soup.frames, 0x3000, 0x20_0000, 0x4000_0000)
+    nested = NestedTables(pool, POOL)
+    nested.set(0, 1 << 32, ALL)
+    places = (*tables.frames, 0x3000, 0x20_0000, 0x4000_0000)
     for frame, permission in zip(places, permissions, strict=False):
-        tables.set(frame, 0x1000, permission)
+        nested.set(frame, 0x1000, permission)
     words = {POOL + 8 * int(at): int(pool[at]) for at in np.flatnonzero(pool)}
     used = sorted(words)
     for which, bit in flips:
         words[used[which % len(used)]] ^= 1 << bit
-    words |= soup.words
+    words |= tables.words
     host = replace(draw(HOSTS), cr3=POOL, cr4=0x20)
-    va = soup.address(draw(st.integers(0, 2**40)))
-    return soup, words, host, va, draw(KINDS), draw(st.sampled_from((0, 3))), draw(st.booleans())
+    va = tables.address(draw(st.integers(0, 2**40)))
+    return tables, words, host, va, draw(KINDS), draw(st.sampled_from((0, 3))), draw(st.booleans())
 
 
 def numbers(outcome):
@@ -104,11 +105,11 @@ def numbers(outcome):
 
 
 def both(case):
-    soup, words, host, va, kind, cpl, ac = case
-    ram = [*soup.ram, (POOL, 24 * 0x1000)]
+    tables, words, host, va, kind, cpl, ac = case
+    ram = [*tables.ram, (POOL, 24 * 0x1000)]
     memory = SparseWords(ram, words)
-    said = translate_nested(memory, NestedContext(soup.context, host), Access(va, kind, cpl, ac))
-    return numbers(said), Nested(words, ram, soup.context, host).run(va, kind, cpl, ac)
+    said = translate_nested(memory, NestedContext(tables.context, host), Access(va, kind, cpl, ac))
+    return numbers(said), Nested(words, ram, tables.context, host).run(va, kind, cpl, ac)
 
 
 @settings(max_examples=150)
@@ -120,23 +121,23 @@ def test_hostile_tables_of_both_dimensions_translate_as_two_naive_walks_do(case)
 
 @settings(max_examples=200)
 @given(covered())
-def test_soups_under_nested_tables_translate_as_two_naive_walks_do(case):
+def test_random_tables_under_nested_tables_translate_as_two_naive_walks_do(case):
     said, expected = both(case)
     assert expected == said
 
 
 @settings(max_examples=100)
-@given(soups(), st.integers(0, 2**40), KINDS, st.sampled_from((0, 3)))
-def test_under_nested_tables_of_all_rights_a_guest_translates_as_alone(soup, number, kind, cpl):
+@given(random_tables(), st.integers(0, 2**40), KINDS, st.sampled_from((0, 3)))
+def test_under_nested_tables_of_all_rights_a_guest_translates_as_alone(tables, number, kind, cpl):
     pool = np.zeros(512 * 24, np.uint64)
-    tables = NestedTables(pool, 1 << 40, levels=5, used=True)
-    tables.set(0, 1 << 32, ALL)
+    nested = NestedTables(pool, 1 << 40, levels=5, used=True)
+    nested.set(0, 1 << 32, ALL)
     words = {(1 << 40) + 8 * int(at): int(pool[at]) for at in np.flatnonzero(pool)}
-    memory = SparseWords([*soup.ram, (1 << 40, pool.nbytes)], words | soup.words)
-    host = context(levels=5, root=tables.root, maxphyaddr=52)
-    access = Access(soup.address(number), kind, cpl)
-    alone = translate(soup.memory, soup.context, access)
-    said = translate_nested(memory, NestedContext(soup.context, host), access)
+    memory = SparseWords([*tables.ram, (1 << 40, pool.nbytes)], words | tables.words)
+    host = context(5, root=nested.root, maxphyaddr=52)
+    access = Access(tables.address(number), kind, cpl)
+    alone = translate(tables.memory, tables.context, access)
+    said = translate_nested(memory, NestedContext(tables.context, host), access)
     if isinstance(said, NestedPageFault):
         # Only what lies above the 4 GiB that are mapped.
         assert said.gpa >> 32
@@ -155,31 +156,31 @@ def examples():
 
 def planned(random):
     levels = random.choice((4, 5))
-    guest = Builder(levels)
+    guest = PageTables(levels)
     vas = [0x1000, 0x20_1000, 0x40_0000_1000, 0xFFFF_8000_0000_1000]
     for at, va in enumerate(vas):
         flags = random.choice((OPEN, OPEN, OPEN, P | RW, P | US, OPEN | XD, OPEN | 1 << 59, 0))
         guest.map(va, 0x8_0000 + at * 0x1000, flags)
     pool = np.zeros(512 * 8, np.uint64)
-    tables = NestedTables(pool, POOL)
-    tables.set(0, 1 << 20, ALL)
+    nested = NestedTables(pool, POOL)
+    nested.set(0, 1 << 20, ALL)
     pages = [0x8_0000 + at * 0x1000 for at in range(4)]
     for frame in [*pages, random.randrange(1, 64) * 0x1000]:
-        tables.set(frame, 0x1000, Permission(random.choice((0, 1, 3, 3, 5, 5, 7, 7))))
+        nested.set(frame, 0x1000, Permission(random.choice((0, 1, 3, 3, 5, 5, 7, 7))))
     words = {POOL + 8 * int(at): int(pool[at]) for at in np.flatnonzero(pool)} | guest.words
     if random.random() < 0.2:
         words[random.choice(sorted(words))] ^= 1 << random.randrange(64)
     guest_context = context(
-        levels=levels,
+        levels,
         **{name: random.random() < 0.5 for name in ("wp", "smep", "smap", "pke")},
         nxe=random.random() < 0.8,
         pkru=random.getrandbits(32),
     )
-    soup = SimpleNamespace(context=guest_context, ram=((0, POOL),))
+    tables = SimpleNamespace(context=guest_context, ram=((0, POOL),))
     host = context(root=POOL, nxe=random.random() < 0.8)
     va = random.choice([*vas, *vas, 1 << 60]) + random.randrange(0x1000)
     kind = AccessType(random.randrange(3))
-    return soup, words, host, va, kind, random.choice((0, 3)), random.random() < 0.5
+    return tables, words, host, va, kind, random.choice((0, 3)), random.random() < 0.5
 
 
 PLANTED = {
@@ -224,9 +225,9 @@ def test_the_examples_agree_and_meet_every_outcome():
 
 
 def test_a_walk_and_its_words_are_what_memory_holds():
-    for soup, words, host, va, *_ in examples()[:60]:
-        ram = [*soup.ram, (POOL, 24 * 0x1000)]
-        found = walk_nested(SparseWords(ram, words), NestedContext(soup.context, host), va)
+    for tables, words, host, va, *_ in examples()[:60]:
+        ram = [*tables.ram, (POOL, 24 * 0x1000)]
+        found = walk_nested(SparseWords(ram, words), NestedContext(tables.context, host), va)
         steps = [*found.guest.steps, *(step for each in found.tables for step in each.path.steps)]
         outside = {step.pa for step in steps if step.kind is StepKind.OUTSIDE}
         for pa, word in found.words:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from crosswalk.walker import Frames, Rights, collective_rights
 from crosswalk.walker.protection import Permission, overlay, policy
 from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
-from tests.walker.build import KIB4, OPEN, PS, RW, US, XD, Builder, P, context, soups
-from tests.walker.legacy import legacy_soups
+from tests.random_tables import random_tables
+from tests.tables import KIB4, MODES, OPEN, PS, RW, US, XD, P, PageTables, context
 from tests.walker.protection.frame_by_frame import USES, by_frame, expressible, least, wanted
 
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -23,16 +23,18 @@ def words(use):
     return frozenset(name for bit, name in zip(Use, USES, strict=True) if use & bit)
 
 
-def expected(soup, kind):
+def expected(tables, kind):
     """For each frame of RAM, what is wanted and what is granted."""
     return {
         frame: (wanted(pages), least(kind, wanted(pages)))
-        for frame, pages in by_frame(soup.memory, soup.context).items()
+        for frame, pages in by_frame(tables.memory, tables.context).items()
     }
 
 
-def found(soup, kind):
-    protection = protect(collective_rights(soup.memory, soup.context), soup.memory.ranges, kind)
+def found(tables, kind):
+    protection = protect(
+        collective_rights(tables.memory, tables.context), tables.memory.ranges, kind
+    )
     columns = (protection.start, protection.size, protection.wanted, protection.granted)
     return {
         frame: (words(want), words(grant))
@@ -42,20 +44,20 @@ def found(soup, kind):
 
 
 @QUICK
-@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
-def test_each_frame_is_granted_what_its_mappings_allow_and_as_little_more_as_can_be(soup, kind):
-    assert expected(soup, kind) == found(soup, kind)
+@given(tables=random_tables(MODES), kind=st.sampled_from(TableKind))
+def test_each_frame_is_granted_what_its_mappings_allow_and_as_little_more_as_can_be(tables, kind):
+    assert expected(tables, kind) == found(tables, kind)
 
 
 @QUICK
-@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
-def test_the_entries_of_a_list_say_the_same_and_fold(soup, kind):
-    frames = collective_rights(soup.memory, soup.context)
-    entries = list(protect(frames, soup.memory.ranges, kind))
+@given(tables=random_tables(MODES), kind=st.sampled_from(TableKind))
+def test_the_entries_of_a_list_say_the_same_and_fold(tables, kind):
+    frames = collective_rights(tables.memory, tables.context)
+    entries = list(protect(frames, tables.memory.ranges, kind))
     for one, other in pairwise(entries):
         assert one.epa < other.pa or (one.epa == other.pa and one.permission != other.permission)
     said = {pa: each.permission for each in entries for pa in range(each.pa, each.epa, KIB4)}
-    for frame, (_, granted) in expected(soup, kind).items():
+    for frame, (_, granted) in expected(tables, kind).items():
         both = R if "read" in granted else Permission(0)
         both |= W if "write" in granted else 0
         both |= X if granted & {"supervisor execute", "user execute"} else 0
@@ -64,17 +66,17 @@ def test_the_entries_of_a_list_say_the_same_and_fold(soup, kind):
 
 
 @QUICK
-@given(soup=soups() | legacy_soups(), kind=st.sampled_from(TableKind))
-def test_what_is_inexpressible_is_what_is_granted_beyond_what_is_wanted(soup, kind):
-    frames = collective_rights(soup.memory, soup.context)
+@given(tables=random_tables(MODES), kind=st.sampled_from(TableKind))
+def test_what_is_inexpressible_is_what_is_granted_beyond_what_is_wanted(tables, kind):
+    frames = collective_rights(tables.memory, tables.context)
     said = {
         pa: (words(each.wanted), words(each.beyond))
-        for each in inexpressible(protect(frames, soup.memory.ranges, kind))
+        for each in inexpressible(protect(frames, tables.memory.ranges, kind))
         for pa in range(each.pa, each.pa + each.size, KIB4)
     }
     assert said == {
         frame: (want, grant - want)
-        for frame, (want, grant) in expected(soup, kind).items()
+        for frame, (want, grant) in expected(tables, kind).items()
         if grant != want
     }
 
@@ -99,9 +101,11 @@ WRONG_TABLES = [
 ]
 
 
-def wrong_soup(kind):
-    """A soup of which a program with a bug says something else than going frame by frame."""
-    return find(soups(most=3), lambda it: expected(it, kind) != found(it, kind), settings=SEARCH)
+def wrong_tables(kind):
+    """Tables of which a program with a bug says something else than going frame by frame."""
+    return find(
+        random_tables(most=3), lambda it: expected(it, kind) != found(it, kind), settings=SEARCH
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,18 +116,18 @@ def wrong_soup(kind):
 def test_a_right_too_many_or_too_few_is_found_by_going_frame_by_frame(wrong, monkeypatch):
     monkeypatch.setattr(policy, "_WANTED", wrong(policy._WANTED))
     kind = TableKind.EPT_MBEC
-    soup = wrong_soup(kind)
+    tables = wrong_tables(kind)
     monkeypatch.undo()
-    assert expected(soup, kind) == found(soup, kind)
+    assert expected(tables, kind) == found(tables, kind)
 
 
 @pytest.mark.parametrize("kind", [TableKind.NPT, TableKind.EPT])
 def test_a_kind_taken_for_one_that_can_do_more_is_found(kind, monkeypatch):
     wrong = policy._GRANTED | {kind: policy._GRANTED[TableKind.EPT_MBEC]}
     monkeypatch.setattr(policy, "_GRANTED", wrong)
-    soup = wrong_soup(kind)
+    tables = wrong_tables(kind)
     monkeypatch.undo()
-    assert expected(soup, kind) == found(soup, kind)
+    assert expected(tables, kind) == found(tables, kind)
 
 
 def test_a_range_that_lasts_a_frame_too_long_is_found(monkeypatch):
@@ -132,9 +136,9 @@ def test_a_range_that_lasts_a_frame_too_long_is_found(monkeypatch):
 
     original = overlay._holders
     monkeypatch.setattr(overlay, "_holders", longer)
-    soup = wrong_soup(TableKind.NPT)
+    tables = wrong_tables(TableKind.NPT)
     monkeypatch.undo()
-    assert expected(soup, TableKind.NPT) == found(soup, TableKind.NPT)
+    assert expected(tables, TableKind.NPT) == found(tables, TableKind.NPT)
 
 
 @KINDS
@@ -176,7 +180,7 @@ def listed(tables, ram, kind=TableKind.NPT, **switches):
 
 
 def test_ram_that_nothing_maps_may_be_read_and_written():
-    tables = Builder().map(0, 0x5000, P | XD).map(KIB4, 0x7000, P)
+    tables = PageTables().map(0, 0x5000, P | XD).map(KIB4, 0x7000, P)
     assert [
         (0, 0x5000, 3),
         (0x5000, 0x6000, 1),
@@ -187,7 +191,7 @@ def test_ram_that_nothing_maps_may_be_read_and_written():
 
 
 def test_what_is_not_ram_is_left_out_and_a_hole_in_it_parts_what_is_alike():
-    tables = Builder().map(0, 0, OPEN | PS, level=3)
+    tables = PageTables().map(0, 0, OPEN | PS, level=3)
     ram = [(0x5000, 0x3000), (0x9000, 0x1000), (1 << 40, 0x1000)]
     assert [
         (0x5000, 0x8000, 7),
@@ -197,23 +201,23 @@ def test_what_is_not_ram_is_left_out_and_a_hole_in_it_parts_what_is_alike():
 
 
 def test_frames_that_ram_holds_in_part_are_left_out():
-    assert [(0x1000, 0x3000, 3)] == listed(Builder(), [(0x800, 0x2900)])
-    assert [] == listed(Builder(), [(0x800, 0xF00)])
-    assert [] == listed(Builder(), [])
+    assert [(0x1000, 0x3000, 3)] == listed(PageTables(), [(0x800, 0x2900)])
+    assert [] == listed(PageTables(), [(0x800, 0xF00)])
+    assert [] == listed(PageTables(), [])
 
 
 def test_what_the_user_alone_executes_is_told_apart_by_mode_based_control_alone():
-    tables = Builder().map(0, 0x5000, P | US)
+    tables = PageTables().map(0, 0x5000, P | US)
     frames = collective_rights(tables.memory, context(smep=True))
     granted = {kind: int(protect(frames, [(0x5000, KIB4)], kind).granted[0]) for kind in TableKind}
     assert {TableKind.NPT: 13, TableKind.EPT: 13, TableKind.EPT_MBEC: 9} == granted
 
 
 def test_write_protection_that_wp_does_not_enforce_protects_nothing():
-    tables = Builder().map(0, 0x5000, P | XD)
+    tables = PageTables().map(0, 0x5000, P | XD)
     assert [(0x5000, 0x6000, 3)] == listed(tables, [(0x5000, KIB4)], wp=False)
 
 
 def test_the_alias_that_writes_counts():
-    tables = Builder().map(0, 0x5000, P).map(KIB4, 0x5000, P | RW | XD)
+    tables = PageTables().map(0, 0x5000, P).map(KIB4, 0x5000, P | RW | XD)
     assert [(0x5000, 0x6000, 7)] == listed(tables, [(0x5000, KIB4)])

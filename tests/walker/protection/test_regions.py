@@ -8,23 +8,23 @@ from hypothesis import strategies as st
 from crosswalk.walker import LimitExceeded, Rights, collective_rights, mappings
 from crosswalk.walker.protection import overlay, regions
 from crosswalk.walker.protection.regions import linear_regions
-from tests.walker.build import (
+from tests.random_tables import random_tables
+from tests.tables import (
     GIB1,
     KIB4,
     MIB2,
+    MODES,
     OPEN,
     PS,
     ROOT,
     RW,
     USED,
     XD,
-    Builder,
     P,
+    PageTables,
     chain,
-    soups,
+    context,
 )
-from tests.walker.build import context as build_context
-from tests.walker.legacy import legacy_soups
 from tests.walker.protection.frame_by_frame import by_frame, rights_of
 
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -72,15 +72,15 @@ def numbers(region):
     return {name: getattr(region, name) for name in names}
 
 
-def same(soup, count=4):
-    found = [numbers(each) for each in linear(soup.memory, soup.context, count)]
-    return expected(soup.memory, soup.context, count) == found
+def same(tables, count=4):
+    found = [numbers(each) for each in linear(tables.memory, tables.context, count)]
+    return expected(tables.memory, tables.context, count) == found
 
 
 @QUICK
-@given(soup=soups(most=3) | legacy_soups(most=3), count=st.integers(0, 5))
-def test_regions_are_those_that_going_frame_by_frame_finds(soup, count):
-    assert same(soup, count)
+@given(tables=random_tables(MODES, most=3), count=st.integers(0, 5))
+def test_regions_are_those_that_going_frame_by_frame_finds(tables, count):
+    assert same(tables, count)
 
 
 def no_offset(leaves):
@@ -105,14 +105,14 @@ original_below, original_keys = overlay.ram_below, regions.page_keys
 )
 def test_a_rule_broken_is_found(rule, wrong, monkeypatch):
     monkeypatch.setattr(regions, rule, wrong)
-    soup = find(soups(most=3), lambda it: not same(it), settings=SEARCH)
+    tables = find(random_tables(most=3), lambda it: not same(it), settings=SEARCH)
     monkeypatch.undo()
-    assert same(soup)
+    assert same(tables)
 
 
 def kernel():
     """A direct map that writes, an image whose first page it is in the way of, a user's page."""
-    tables = Builder().map(DIRECT, 0, P | RW | XD | PS, level=2)
+    tables = PageTables().map(DIRECT, 0, P | RW | XD | PS, level=2)
     tables.map(DIRECT + MIB2, MIB2, P | RW | XD | PS, level=2)
     image = 0xFFFF_FFFF_8000_0000
     tables.map(image, 0x5000, P).map(image + KIB4, 0x6000, P | RW | XD)
@@ -120,8 +120,8 @@ def kernel():
 
 
 def test_the_direct_map_comes_first_and_what_dropping_it_gains_is_said():
-    tables, context = kernel(), build_context()
-    direct, image, user = linear(tables.memory, context)
+    tables = kernel()
+    direct, image, user = linear(tables.memory, context())
     assert (DIRECT, DIRECT, DIRECT + 2 * MIB2) == (direct.offset, direct.va, direct.end)
     assert (2, 2 * MIB2, 2 * MIB2 - 3 * KIB4) == (direct.mappings, direct.ram, direct.alone)
     # Of the image's text, that is: its data is written by others anyway.
@@ -135,23 +135,23 @@ def test_the_direct_map_comes_first_and_what_dropping_it_gains_is_said():
 
 
 def test_of_two_that_map_as_much_the_lower_offset_comes_first():
-    tables = Builder().map(GIB1, 0x5000).map(MIB2, 0x5000).map(2 * GIB1, 0x8000)
-    found = [each.offset for each in linear(tables.memory, build_context())]
+    tables = PageTables().map(GIB1, 0x5000).map(MIB2, 0x5000).map(2 * GIB1, 0x8000)
+    found = [each.offset for each in linear(tables.memory, context())]
     assert [MIB2 - 0x5000, GIB1 - 0x5000, 2 * GIB1 - 0x8000] == found
 
 
 def test_memory_that_is_not_ram_counts_for_nothing():
-    tables = Builder(ram=((0, 1 << 20),)).map(0, 0x5000)
+    tables = PageTables(ram=((0, 1 << 20),)).map(0, 0x5000)
     tables.map(DIRECT, GIB1, OPEN | PS, level=3)
-    (region,) = linear(tables.memory, build_context())
+    (region,) = linear(tables.memory, context())
     assert (2**64 - 0x5000, KIB4, KIB4) == (region.offset, region.ram, region.alone)
 
 
 def test_where_nothing_is_mapped_there_are_no_regions():
-    assert [] == linear(Builder().memory, build_context())
+    assert [] == linear(PageTables().memory, context())
 
 
 def test_a_bomb_is_refused_before_it_is_unfolded():
-    memory, context = chain(4, ROOT | USED), build_context()
+    memory = chain(4, ROOT | USED)
     with pytest.raises(LimitExceeded, match="68,719,476,736 mappings"):
-        linear(memory, context)
+        linear(memory, context())

@@ -12,8 +12,8 @@ from crosswalk.walker.protection import Permission, policy
 from crosswalk.walker.protection.pagelist import decode, encode
 from crosswalk.walker.protection.policy import TableKind, Use, protect
 from crosswalk.walker.protection.summary import summarise
-from tests.walker.build import KIB4, OPEN, ROOT, RW, US, XD, Builder, P, context, soups
-from tests.walker.legacy import legacy_soups
+from tests.random_tables import random_tables
+from tests.tables import KIB4, MODES, OPEN, ROOT, RW, US, XD, P, PageTables, context
 from tests.walker.protection.frame_by_frame import PAGE, USES, by_frame, least, rights_of, wanted
 from tests.walker.protection.test_regions import expected, numbers
 
@@ -68,9 +68,9 @@ def agrees(memory, found, kind):
 
 
 @QUICK
-@given(soup=soups(most=3) | legacy_soups(most=3), kind=st.sampled_from(TableKind))
-def test_the_sums_are_those_of_going_frame_by_frame(soup, kind):
-    assert agrees(soup.memory, soup.context, kind)
+@given(tables=random_tables(MODES, most=3), kind=st.sampled_from(TableKind))
+def test_the_sums_are_those_of_going_frame_by_frame(tables, kind):
+    assert agrees(tables.memory, tables.context, kind)
 
 
 def test_linux_frame_by_frame(linux):
@@ -108,7 +108,7 @@ def test_a_page_list_of_linux_comes_back_and_stands_for_every_frame(linux):
 
 def small(*, table=0):
     """A page of text, of rodata, of data, for the user; the tables themselves, read-only."""
-    tables = Builder(ram=((0, 0x10000),))
+    tables = PageTables(ram=((0, 0x10000),))
     tables.map(0, 0x8000, P).map(KIB4, 0x9000, P | XD).map(2 * KIB4, 0xA000, P | RW | XD)
     tables.map(3 * KIB4, 0xB000, P | US).map(4 * KIB4, 0xC000, OPEN)
     return tables.map(5 * KIB4, ROOT, P | XD | table).map(6 * KIB4, 1 << 30, OPEN)
@@ -130,7 +130,7 @@ def test_paging_structures_that_would_be_read_only_are_counted(table, locked):
 
 
 def test_the_largest_exposed_ranges_are_named_and_all_are_counted():
-    tables = Builder()
+    tables = PageTables()
     for at, length in ((0x40, 1), (0x50, 3), (0x60, 2)):
         for page in range(length):
             tables.map((at + page) * KIB4, (at + page) * KIB4, P | RW)

@@ -6,8 +6,7 @@ from crosswalk.emu.probe.legacy.paths import BIT32, PAE, find_paths, find_tables
 from crosswalk.emu.probe.paths import NO_PAGE, NO_WORD
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.walker import SparseWords
-from tests.walker.build import OPEN, PS, P
-from tests.walker.legacy import Tables, legacy
+from tests.tables import OPEN, PS, P, PageTables, context
 
 VA = 0xC123_4567
 FORMS = {"32-bit": BIT32, "PAE": PAE}
@@ -28,19 +27,19 @@ def path(tables, va=VA, form=None):
 
 
 def test_the_control_registers_tell_the_form():
-    assert BIT32 == form_of(Control.of(legacy()))
-    assert PAE == form_of(Control.of(legacy("PAE", pse=False)))
-    without = form_of(Control.of(legacy(pse=False)))
+    assert BIT32 == form_of(Control.of(context("32-bit")))
+    assert PAE == form_of(Control.of(context("PAE", pse=False)))
+    without = form_of(Control.of(context("32-bit", pse=False)))
     assert (BIT32.size, BIT32.levels) == (without.size, without.levels)
     assert without.large not in (22, 12)
 
 
 @BOTH
 def test_a_path_names_the_entries_and_the_page(mode):
-    tables = Tables(mode).map(VA, 0x80_0000)
+    tables = PageTables(mode).map(VA, 0x80_0000)
     space, found = path(tables)
     levels = [3, 2, 1] if mode == "PAE" else [2, 1]
-    places = [tables.place(VA, level) for level in levels]
+    places = [tables.entry_pa(VA, level) for level in levels]
     rest = [NO_WORD] * (5 - len(levels))
     assert places + rest == found.pa[0].tolist()
     size = FORMS[mode].size
@@ -59,13 +58,13 @@ def test_a_path_names_the_entries_and_the_page(mode):
     ],
 )
 def test_a_large_page_is_where_its_entry_and_the_address_say(mode, pa, expected):
-    tables = Tables(mode).map(VA, pa, OPEN | PS, level=2)
+    tables = PageTables(mode).map(VA, pa, OPEN | PS, level=2)
     assert [expected] == path(tables)[1].page.tolist()
 
 
 def test_without_pse_ps_leads_on():
-    tables = Tables().map(VA, 0x80_0000).change(VA, 2, add=PS)
-    form = form_of(Control.of(legacy(pse=False)))
+    tables = PageTables("32-bit").map(VA, 0x80_0000).change(VA, 2, add=PS)
+    form = form_of(Control.of(context("32-bit", pse=False)))
     assert [0x80_0000] == path(tables, form=form)[1].page.tolist()
     found = find_tables(tables.memory, form, tables.root).tolist()
     assert [0x1000, 0x2000] == found
@@ -74,15 +73,15 @@ def test_without_pse_ps_leads_on():
 
 @BOTH
 def test_an_absent_entry_leads_nowhere(mode):
-    tables = Tables(mode).map(VA, 0x80_0000).change(VA, 1, drop=P)
+    tables = PageTables(mode).map(VA, 0x80_0000).change(VA, 1, drop=P)
     assert [NO_PAGE] == path(tables)[1].page.tolist()
 
 
 @BOTH
 def test_all_tables_in_ram_are_found_each_once(mode):
-    tables = Tables(mode).map(VA, 0x8000).map(0, 0x9000).map(0x40_0000, 0x9000)
+    tables = PageTables(mode).map(VA, 0x8000).map(0, 0x9000).map(0x40_0000, 0x9000)
     frames = {place & -4096 for place in tables.entries}
-    tables.entries[tables.place(0, 2) + 8] = 0x7000_0000 | OPEN  # Outside RAM.
+    tables.entries[tables.entry_pa(0, 2) + 8] = 0x7000_0000 | OPEN  # Outside RAM.
     assert sorted(frames) == find_tables(tables.memory, FORMS[mode], tables.root).tolist()
 
 
@@ -92,7 +91,7 @@ def test_a_table_may_be_shared_by_levels():
 
 
 def test_only_the_four_entries_of_a_pdpt_count():
-    tables = Tables("PAE", root=0x1020).map(VA, 0x8000)
+    tables = PageTables("PAE", root=0x1020).map(VA, 0x8000)
     tables.entries |= {0x1018: 0x5000 | P, 0x1040: 0x6000 | P}
     found = find_tables(tables.memory, PAE, tables.root).tolist()
     assert 0x5000 not in found

@@ -16,8 +16,7 @@ from crosswalk.walker import (
     Translation,
 )
 from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
-from tests.walker.build import OPEN, PS, RW, US, XD, A, D, G, P
-from tests.walker.legacy import Tables, legacy, words_of
+from tests.tables import OPEN, PS, RW, US, XD, A, D, G, P, PageTables, context, words_of
 
 VA = 0xC123_4560
 BOTH = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
@@ -25,7 +24,7 @@ BOTH = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 
 def see(tables, *accesses, **switches):
     switches.setdefault("root", tables.root)
-    return observe(tables.memory, legacy(tables.mode, **switches), *accesses)
+    return observe(tables.memory, context(tables.mode, **switches), *accesses)
 
 
 def codes(outcomes):
@@ -35,7 +34,7 @@ def codes(outcomes):
 @BOTH
 @pytest.mark.parametrize("offset", [0, 1, 5, 8, 12, 15])
 def test_every_kind_of_access_reaches_the_page(mode, offset):
-    tables = Tables(mode).map(VA, 0x80_0000)
+    tables = PageTables(mode).map(VA, 0x80_0000)
     for outcome in see(tables, *every(VA + offset)):
         assert isinstance(outcome, Translation)
         assert 0x80_0560 + offset == outcome.pa
@@ -53,46 +52,46 @@ def test_every_kind_of_access_reaches_the_page(mode, offset):
 def test_large_pages_are_reached_above_4_gib_too(mode, pa, inside):
     base = 0x1_0040_0000 if pa & 1 << 13 or pa >> 32 else 0x40_0000
     ram = ((0, 1 << 24), (1 << 32, 1 << 24))
-    tables = Tables(mode, ram=ram).map(VA, pa, OPEN | PS, level=2)
+    tables = PageTables(mode, ram=ram).map(VA, pa, OPEN | PS, level=2)
     assert [base | VA & inside] * 6 == [each.pa for each in see(tables, *every(VA))]
 
 
 @BOTH
 def test_a_page_without_ram_is_reached_all_the_same(mode):
-    tables = Tables(mode).map(VA, 0x7000_0000)
+    tables = PageTables(mode).map(VA, 0x7000_0000)
     assert [0x7000_0560] * 6 == [each.pa for each in see(tables, *every(VA))]
 
 
 @BOTH
 def test_rights_of_every_level_are_enforced(mode):
     for level in (1, 2):
-        tables = Tables(mode).map(VA, 0x80_0000).change(VA, level, drop=RW)
+        tables = PageTables(mode).map(VA, 0x80_0000).change(VA, level, drop=RW)
         assert [None, 3, None, None, 7, None] == codes(see(tables, *every(VA), nxe=False))
         assert [None] * 4 + [7, None] == codes(see(tables, *every(VA), wp=False, nxe=False))
-        tables = Tables(mode).map(VA, 0x80_0000).change(VA, level, drop=US)
+        tables = PageTables(mode).map(VA, 0x80_0000).change(VA, level, drop=US)
         assert [None] * 3 + [5, 7, 5] == codes(see(tables, *every(VA), nxe=False))
 
 
 @BOTH
 def test_smep_smap_and_ac_are_enforced(mode):
-    tables = Tables(mode).map(VA, 0x80_0000)
+    tables = PageTables(mode).map(VA, 0x80_0000)
     assert [None, None, 0x11, None, None, None] == codes(see(tables, *every(VA), smep=True))
     assert [1, 3] == codes(see(tables, read(VA), write(VA), smap=True))
     assert [None] == codes(see(tables, read(VA, ac=True), smap=True))
 
 
 def test_keys_do_not_count_outside_long_mode():
-    tables = Tables("PAE").map(VA, 0x80_0000)
+    tables = PageTables("PAE").map(VA, 0x80_0000)
     assert [None] * 6 == codes(see(tables, *every(VA), pke=True, pkru=0xFFFF_FFFF))
 
 
 def test_a_and_d_are_seen_in_the_half_of_the_word_that_holds_them():
-    tables = Tables().map(VA, 0x80_0000).map(VA ^ 0x1000, 0x80_1000)
+    tables = PageTables("32-bit").map(VA, 0x80_0000).map(VA ^ 0x1000, 0x80_1000)
     tables.map(VA ^ 0x40_0000, 0x80_2000)
     for va in (VA, VA ^ 0x1000, VA ^ 0x40_0000):
         words = dict(tables.words)
         for level, bits in ((2, A), (1, A | D)):
-            place = tables.place(va, level)
+            place = tables.entry_pa(va, level)
             words[place & -8] |= bits << place % 8 * 8
         (outcome,) = see(tables, write(va))
         changed = sorted((pa, word) for pa, word in words.items() if word != tables.words[pa])
@@ -103,7 +102,9 @@ def test_a_page_directory_used_as_a_page_table_shows_the_original():
     entries = {0x1FFC: 0x1000 | OPEN, 0x1FF8: 0x5000 | OPEN, 0x1004: 0x6000 | OPEN}
     words = words_of(entries)
     memory = SparseWords([(0, 1 << 16)], words)
-    found = observe(memory, legacy(), read(0xFFFF_E010), read(0xFFC0_1010), write(0xFFFF_F004))
+    found = observe(
+        memory, context("32-bit"), read(0xFFFF_E010), read(0xFFC0_1010), write(0xFFFF_F004)
+    )
     assert [0x5010, 0x6010, 0x1004] == [each.pa for each in found]
     assert ((0x1FF8, words[0x1FF8] | A | A << 32),) == found[0].entries
     assert ((0x1FF8, words[0x1FF8] | (A | D) << 32),) == found[2].entries
@@ -112,10 +113,10 @@ def test_a_page_directory_used_as_a_page_table_shows_the_original():
 @BOTH
 @pytest.mark.parametrize("offset", [0, 4, 8, 0x800, 0xFFF])
 def test_a_write_into_a_table_reaches_it_and_is_undone(mode, offset):
-    tables = Tables(mode).map(VA, 0x80_0000)
-    table = tables.place(VA, 1) & -4096
+    tables = PageTables(mode).map(VA, 0x80_0000)
+    table = tables.entry_pa(VA, 1) & -4096
     tables.map(0x40_0000, table)
-    prober = Prober(tables.memory, legacy(mode))
+    prober = Prober(tables.memory, context(mode))
     before = tables_of(prober)
     (outcome,) = probe(prober, write(0x40_0000 + offset))
     assert table + offset == outcome.pa
@@ -124,9 +125,9 @@ def test_a_write_into_a_table_reaches_it_and_is_undone(mode, offset):
 
 @BOTH
 def test_addresses_in_the_lent_slots_are_what_the_tables_say(mode):
-    tables = Tables(mode)
+    tables = PageTables(mode)
     shift = 22 if mode == "32-bit" else 30
-    prober = Prober(tables.map(VA, 0x80_0000).memory, legacy(mode))
+    prober = Prober(tables.map(VA, 0x80_0000).memory, context(mode))
     slots = lent_slots(prober)
     assert 2 == len(set(slots))
     assert VA >> shift not in slots
@@ -134,14 +135,14 @@ def test_addresses_in_the_lent_slots_are_what_the_tables_say(mode):
         fetch = 0x10 if mode == "PAE" else 0
         assert [0, 2, fetch] == codes(probe(prober, *every(slot << shift)[:3]))
         tables.map(slot << shift, 0x9000)
-    again = Prober(tables.memory, legacy(mode))
+    again = Prober(tables.memory, context(mode))
     for slot in slots:
         (outcome,) = probe(again, read(slot << shift))
         assert 0x9000 == outcome.pa
 
 
 def test_all_four_pdptes_in_use_leave_room_for_the_probe():
-    tables = Tables("PAE")
+    tables = PageTables("PAE")
     for slot in range(4):
         tables.map(slot << 30, 0x80_0000 + (slot << 12))
     found = see(tables, *(read(slot << 30) for slot in range(4)))
@@ -151,7 +152,7 @@ def test_all_four_pdptes_in_use_leave_room_for_the_probe():
 def test_an_identity_map_of_all_4_gib_leaves_room_for_the_probe():
     words = words_of({0x1000 + 4 * at: at << 22 | OPEN | PS for at in range(1024)})
     memory = SparseWords([(0, 1 << 24)], words)
-    prober = Prober(memory, legacy())
+    prober = Prober(memory, context("32-bit"))
     at = prober.chosen._ground.arena.start
     found = probe(prober, *(read(va) for va in (0, 0xFF_FFF0, 0x1000, at & -0x40_0000)))
     assert [0, 0xFF_FFF0, 0x1000, at & -0x40_0000] == [each.pa for each in found]
@@ -163,17 +164,17 @@ def test_an_identity_map_of_all_4_gib_leaves_room_for_the_probe():
 
 def test_ram_everywhere_below_4_gib_leaves_none():
     with pytest.raises(BadInput, match="no room below 4 GiB"):
-        Prober(SparseWords([(0, 1 << 32)], {0x1000: 0x2000 | OPEN}), legacy())
+        Prober(SparseWords([(0, 1 << 32)], {0x1000: 0x2000 | OPEN}), context("32-bit"))
 
 
 def test_a_root_outside_ram_is_refused():
     with pytest.raises(BadInput, match="CR3 0x8000 points to no RAM"):
-        Prober(SparseWords([(0, 0x4000)], {0x1000: 1}), legacy(root=0x8000))
+        Prober(SparseWords([(0, 0x4000)], {0x1000: 1}), context("32-bit", root=0x8000))
 
 
 @BOTH
 def test_an_address_of_more_than_32_bits_is_refused(mode):
-    prober = Prober(Tables(mode).map(VA, 0x8000).memory, legacy(mode))
+    prober = Prober(PageTables(mode).map(VA, 0x8000).memory, context(mode))
     with pytest.raises(BadInput, match="32 bits"):
         probe(prober, read(1 << 32))
     assert 0 == len(prober.probe(Accesses.of([])))
@@ -181,14 +182,14 @@ def test_an_address_of_more_than_32_bits_is_refused(mode):
 
 @BOTH
 def test_progress_is_told(mode):
-    prober = Prober(Tables(mode).map(VA, 0x8000).memory, legacy(mode))
+    prober = Prober(PageTables(mode).map(VA, 0x8000).memory, context(mode))
     told = []
     prober.probe(Accesses.of([read(VA)] * 2100), told.append)
     assert [1024, 2048] == told
 
 
 def test_a_mov_to_cr3_that_is_refused_is_seen_to_be():
-    prober = Prober(Tables("PAE").map(VA, 0x8000).memory, legacy("PAE"))
+    prober = Prober(PageTables("PAE").map(VA, 0x8000).memory, context("PAE"))
     watcher, root = prober.chosen._watcher, 0x1000
     assert watcher.loads(root)
     assert not watcher.loads(root, cpl=3)
@@ -196,21 +197,21 @@ def test_a_mov_to_cr3_that_is_refused_is_seen_to_be():
 
 def test_a_root_that_is_refused_answers_every_access_with_gp(monkeypatch):
     monkeypatch.setattr(rig.Watcher, "loads", lambda self, root: False)
-    tables = Tables("PAE").map(VA, 0x8000)
+    tables = PageTables("PAE").map(VA, 0x8000)
     assert [GeneralProtection()] * 6 == see(tables, *every(VA))
-    assert [None] * 6 != codes(see(Tables().map(VA, 0x8000), write(VA), smap=True))
+    assert [None] * 6 != codes(see(PageTables("32-bit").map(VA, 0x8000), write(VA), smap=True))
 
 
 def test_a_mov_to_cr3_that_does_nothing_is_an_error(monkeypatch):
     monkeypatch.setattr(rig, "LOAD", rig.LOADED)
     with pytest.raises(ProbeError, match="MOV to CR3"):
-        Prober(Tables("PAE", root=0x1020).map(VA, 0x8000).memory, legacy("PAE", root=0x1020))
+        Prober(PageTables("PAE", root=0x1020).map(VA, 0x8000).memory, context("PAE", root=0x1020))
 
 
 @BOTH
 def test_an_access_that_does_not_complete_is_no_outcome(mode, monkeypatch):
     monkeypatch.setattr(rig, "MARK", 1)
-    prober = Prober(Tables(mode).map(VA, 0x8000).memory, legacy(mode))
+    prober = Prober(PageTables(mode).map(VA, 0x8000).memory, context(mode))
     with pytest.raises(ProbeError, match="no outcome"):
         probe(prober, read(VA))
 
@@ -218,19 +219,19 @@ def test_an_access_that_does_not_complete_is_no_outcome(mode, monkeypatch):
 @BOTH
 def test_user_mode_not_reached_is_an_error(mode, monkeypatch):
     monkeypatch.setattr(rig, "USER_CODE", 0x08)
-    prober = Prober(Tables(mode).map(VA, 0x8000).memory, legacy(mode))
+    prober = Prober(PageTables(mode).map(VA, 0x8000).memory, context(mode))
     with pytest.raises(ProbeError, match="did not reach CPL 3"):
         probe(prober, read(VA, 3))
 
 
 @BOTH
 def test_a_page_that_lies_about_itself_is_found_out(mode, monkeypatch):
-    tables = Tables(mode).map(VA, 0x8000)
-    prober = Prober(tables.memory, legacy(mode))
+    tables = PageTables(mode).map(VA, 0x8000)
+    prober = Prober(tables.memory, context(mode))
     ground = prober.chosen._ground
     monkeypatch.setattr(ground, "_sign", lambda slots, at: None)
     at = (0x8000 | VA & 0xFF0) // 8
-    ground.space.words[at : at + 2] = signature(tables.place(VA, 2) & -16)
+    ground.space.words[at : at + 2] = signature(tables.entry_pa(VA, 2) & -16)
     with pytest.raises(ProbeError, match="none of the signed slots"):
         probe(prober, write(VA))
 
@@ -238,14 +239,14 @@ def test_a_page_that_lies_about_itself_is_found_out(mode, monkeypatch):
 @BOTH
 def test_a_store_that_gets_lost_is_not_taken_for_one(mode, monkeypatch):
     """Without the byte stored to be seen, the page's word isn't taken; the watcher's is."""
-    tables = Tables(mode).map(VA, 0x8000)
+    tables = PageTables(mode).map(VA, 0x8000)
     asked = []
 
     def silent(low, high, *, va, stored=None):
         asked.append(stored)
 
     monkeypatch.setattr(prober_module, "decode", silent)
-    (outcome,) = probe(Prober(tables.memory, legacy(mode)), write(VA))
+    (outcome,) = probe(Prober(tables.memory, context(mode)), write(VA))
     assert 0x8560 == outcome.pa
     assert asked
     assert None not in asked
@@ -253,12 +254,12 @@ def test_a_store_that_gets_lost_is_not_taken_for_one(mode, monkeypatch):
 
 @BOTH
 def test_a_word_changed_beside_the_walk_is_an_error(mode, monkeypatch):
-    tables = Tables(mode).map(VA, 0x8000).map(0, 0x9000)
-    prober = Prober(tables.memory, legacy(mode))
+    tables = PageTables(mode).map(VA, 0x8000).map(0, 0x9000)
+    prober = Prober(tables.memory, context(mode))
     ground, make = prober.chosen._ground, prober.chosen._make
 
     def planted(*arguments, **named):
-        ground.space.words[tables.place(0, 1) // 8] |= np.uint64(A)
+        ground.space.words[tables.entry_pa(0, 1) // 8] |= np.uint64(A)
         return make(*arguments, **named)
 
     monkeypatch.setattr(prober.chosen, "_make", planted)
@@ -269,10 +270,10 @@ def test_a_word_changed_beside_the_walk_is_an_error(mode, monkeypatch):
 
 
 def test_the_half_word_beside_an_entry_counts_as_beside_the_walk(monkeypatch):
-    tables = Tables().map(VA, 0x8000)
-    prober = Prober(tables.memory, legacy())
+    tables = PageTables("32-bit").map(VA, 0x8000)
+    prober = Prober(tables.memory, context("32-bit"))
     ground, make = prober.chosen._ground, prober.chosen._make
-    place = tables.place(VA, 1)
+    place = tables.entry_pa(VA, 1)
 
     def planted(*arguments, **named):
         ground.view[(place ^ 4) // 4] |= A
@@ -284,10 +285,10 @@ def test_the_half_word_beside_an_entry_counts_as_beside_the_walk(monkeypatch):
 
 
 def test_xd_reserved_bits_and_global_pages_in_pae():
-    tables = Tables("PAE").map(VA, 0x80_0000, OPEN | XD | G)
+    tables = PageTables("PAE").map(VA, 0x80_0000, OPEN | XD | G)
     assert [None, None, 0x11] == codes(see(tables, *every(VA)[:3]))
     assert [9, 0xB, 9] == codes(see(tables, *every(VA)[:3], nxe=False))
-    tables = Tables("PAE").map(VA, 0x80_0000, OPEN | 1 << 52)
+    tables = PageTables("PAE").map(VA, 0x80_0000, OPEN | 1 << 52)
     assert [9] == codes(see(tables, read(VA)))
-    tables = Tables("PAE").map(VA, 0x80_0000).change(VA, 1, drop=P)
+    tables = PageTables("PAE").map(VA, 0x80_0000).change(VA, 1, drop=P)
     assert [0x10, 0x14] == codes(see(tables, execute(VA), execute(VA, 3)))
