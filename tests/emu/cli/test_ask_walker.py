@@ -18,7 +18,9 @@ def walker(tmp_path):
 
     def make(body, name="its"):
         path = tmp_path / f"{name}.py"
-        path.write_text(f"from walker import *\ndef f(memory, context, access): return {body}\n")
+        path.write_text(
+            f"from crosswalk.walker import *\ndef f(memory, context, access): return {body}\n"
+        )
         return ["--walker", f"python:{path}:f"]
 
     return make
@@ -117,7 +119,7 @@ def test_a_failure_is_wrong_and_said_on_either_stream(run, small_case, walker):
 def test_what_is_wrong_beside_the_probes_is_shown(run, tmp_path):
     path = tmp_path / "its.py"
     path.write_text(
-        "from walker import mappings\n"
+        "from crosswalk.walker import mappings\n"
         "def f(memory, context, va, end):\n"
         "    for each in mappings(memory, context, va, end):\n"
         "        yield each.va, each.pa, each.size, each.flags\n"

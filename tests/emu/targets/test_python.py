@@ -15,7 +15,7 @@ QUICK = Limits(seconds=0.5, output=1 << 16, memory=1 << 28)
 def saying(folder, text):
     """A walker that says this of every access."""
     return python_walker(
-        folder, f"from walker import *\ndef f(memory, context, access): return {text}"
+        folder, f"from crosswalk.walker import *\ndef f(memory, context, access): return {text}"
     )
 
 
@@ -192,6 +192,25 @@ def test_what_it_prints_is_no_answer(tmp_path, capfd):
 def test_what_it_writes_into_the_answers_is_nonsense(tmp_path):
     found = failure(saying(tmp_path, "__import__('os').write(4, bytes(4096))"), Limits(seconds=5))
     assert (Failure.NONSENSE, "its process sent garbage") == (found.failure, found.kind)
+
+
+@pytest.mark.parametrize("name", ["types", "numpy", "walker"])
+def test_a_file_may_have_the_name_of_a_module_that_is_imported(tmp_path, name):
+    body = f"""
+import sys
+from dataclasses import dataclass
+
+@dataclass
+class Answer:
+    pa: int
+
+def f(memory, context, access):
+    import {name}
+    return Answer({name}.__file__ != __file__).pa + (0x1000 if sys.modules[__name__].f is f else 0)
+"""
+    own = name == "walker"  # Nobody else's.
+    said = answers(python_walker(tmp_path, body, name), reads(PAGE))
+    assert [0x1000 if own else 0x1001] == said.outcomes.pa.tolist()
 
 
 def test_after_a_failure_it_is_loaded_anew(tmp_path):

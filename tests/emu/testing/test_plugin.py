@@ -90,8 +90,8 @@ def test_a_folder_not_set_fails_the_test_that_asks_for_it(yours):
 
 
 def test_the_plugin_alone_imports_nothing_heavy():
-    heavy = "{'numpy', 'unicorn', 'hypothesis', 'walker', 'guest', 'msgspec'}"
-    code = f"import emu.testing.plugin, sys; print(sorted({heavy} & set(sys.modules)))"
+    heavy = "{'numpy', 'unicorn', 'hypothesis', 'msgspec', 'crosswalk.walker', 'crosswalk.guest'}"
+    code = f"import crosswalk.emu.testing.plugin, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -99,9 +99,9 @@ def test_the_plugin_alone_imports_nothing_heavy():
 def test_pytest_finds_the_plugin_where_hypothesis_is_absent(tmp_path):
     (tmp_path / "hypothesis.py").write_text("raise ImportError('absent')\n")
     (tmp_path / "test_one.py").write_text(
-        "from walker.outcome import PageFault\n"
-        "from emu.testing.paths import ROOT, Path, layout_of\n"
-        "from walker import Access, AccessType, Accesses, PagingContext\n\n"
+        "from crosswalk.walker.outcome import PageFault\n"
+        "from crosswalk.emu.testing.paths import ROOT, Path, layout_of\n"
+        "from crosswalk.walker import Access, AccessType, Accesses, PagingContext\n\n"
         "def test_one(check_walker):\n"
         "    accesses = Accesses.of([Access(0, AccessType.READ)])\n"
         "    path = Path((0, 0, 0, 0, 0), 1)\n"
