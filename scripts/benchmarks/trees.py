@@ -54,7 +54,7 @@ class Tree:
         return found
 
     def module(self, name: str) -> str:
-        """Return the name that a module is imported by in this tree: `emu.cli` for one."""
+        """Return the name that a module of the folders is imported by in this tree."""
         return f"crosswalk.{name}" if self._facade.is_dir() else name
 
     def python(self, code: str, *arguments: str) -> str:
