@@ -10,7 +10,7 @@ from crosswalk.emu.check.compare import choose
 from crosswalk.emu.findings.signature import failure_signature, signature_of
 from crosswalk.emu.report.text import access_text, outcome_text, size_text, walk_lines
 from crosswalk.emu.report.verdict import replayed_case
-from crosswalk.emu.targets import Capability, Peer
+from crosswalk.emu.targets import Capability, Target
 from crosswalk.emu.targets.judge import Judged, judge
 from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.columns import Accesses, Outcomes
@@ -30,7 +30,7 @@ class Asked:
     `silent` are the rows of which it said nothing.
     """
 
-    peer: Peer
+    target: Target
     judged: tuple[Judged, ...]
     silent: frozenset[int]
     failure: NoAnswer | None = None
@@ -42,7 +42,7 @@ class Asked:
 
 
 def asked(
-    peer: Peer,
+    target: Target,
     memory: PhysicalMemory,
     context: PagingContext,
     accesses: Accesses,
@@ -50,13 +50,13 @@ def asked(
 ) -> Asked:
     """Ask a walker about accesses that come to `truth`."""
     try:
-        answers = peer.answer(memory, context, accesses)
+        answers = target.answer(memory, context, accesses)
     except NoAnswer as failure:
-        return Asked(peer, (), frozenset(), failure)
-    judged = judge(peer.claims, answers, memory, context, accesses, truth)
-    translates = bool(peer.claims - {Capability.LEAVES, Capability.FLAGS})
+        return Asked(target, (), frozenset(), failure)
+    judged = judge(target.claims, answers, memory, context, accesses, truth)
+    translates = bool(target.claims - {Capability.LEAVES, Capability.FLAGS})
     silent = np.flatnonzero(answers.silent).tolist() if translates else []
-    return Asked(peer, judged, frozenset(silent))
+    return Asked(target, judged, frozenset(silent))
 
 
 def asked_case(
@@ -75,7 +75,7 @@ def asked_case(
         replace(probe, predicted=None) if one is None or row in told.silent else probe
         for row, probe in enumerate(filled.probes)
     )
-    return replace(filled, probes=probes, walker=told.peer.name)
+    return replace(filled, probes=probes, walker=told.target.name)
 
 
 def asked_lines(
@@ -91,7 +91,7 @@ def asked_lines(
     `lacking` is what the emulated CPU lacks for an access, None for one that it made: without it
     what is predicted is taken for the truth.
     """
-    name = told.peer.name
+    name = told.target.name
     if told.failure is not None:
         yield f"failed: {failure_signature(name, told.failure).rule} is due"
         yield f"  walker:    {told.failure.failure.value}: {told.failure}"
@@ -99,7 +99,7 @@ def asked_lines(
         wrong = judged.wrong
         for row in range(len(wrong)):
             access, said = judged.accesses[row], judged.said[row]
-            claims = judged.claims_of(row, told.peer.claims)
+            claims = judged.claims_of(row, told.target.claims)
             lack = None if place else lacking[row]
             if not wrong[row]:
                 text = "nothing said" if row in told.silent else _said(claims, said)

@@ -22,7 +22,7 @@ from crosswalk.emu.report.records import access_of
 from crosswalk.emu.report.source import encryption_lines
 from crosswalk.emu.report.text import access_text, outcome_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
-from crosswalk.emu.targets import Peer
+from crosswalk.emu.targets import Target
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
@@ -108,8 +108,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _replay(options: argparse.Namespace) -> int:
     chosen = chosen_walker(options)
     limit = parse_int(options.time_limit, "--time-limit", bits=32)
-    with chosen.opened() as peer:
-        counts = [_one(name, chosen, peer, limit, as_json=options.json) for name in options.cases]
+    with chosen.opened() as target:
+        counts = [_one(name, chosen, target, limit, as_json=options.json) for name in options.cases]
     if any(each.wrong for each in counts):
         return 1
     if any(each.probes for each in counts) and not any(each.made for each in counts):
@@ -118,11 +118,11 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
-def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: bool) -> _Counts:
+def _one(name: str, chosen: Chosen, target: Target | None, limit: int, *, as_json: bool) -> _Counts:
     """Replay one case and return what of it was made, and how much of that is wrong."""
     composite = load_composite(name)
     if composite is not None:
-        if peer is not None:
+        if target is not None:
             raise BadInput(f"{name}: a walker can't be asked for a composite")
         return _Counts(1, 1, int(_composite(name, composite, limit, as_json=as_json)))
     source = open_source(name, kind=SourceKind.CASE)
@@ -136,8 +136,8 @@ def _one(name: str, chosen: Chosen, peer: Peer | None, limit: int, *, as_json: b
             remark(f"{name}: {line}")
     told = None
     made = replayed.made
-    if peer is not None:
-        told = asked(peer, case.memory(), case.context(), replayed.accesses, replayed.truth)
+    if target is not None:
+        told = asked(target, case.memory(), case.context(), replayed.accesses, replayed.truth)
     if as_json:
         lacking = (replayed.lacking != 0).tolist()
         filled = replayed_case(case, replayed.predicted, replayed.observed, lacking)
@@ -186,7 +186,9 @@ def _tell(name: str, case: Case, replayed: _Replayed, told: Asked | None) -> Non
     lacks = Counter(FEATURES[each - 1] for each in replayed.lacking[replayed.lacking != 0].tolist())
     if lacks:
         counts += f", predicted only {', '.join(f'{lacks[each]} ({each})' for each in lacks)}"
-    print(counts if told is None else f"{counts}, wrong answers of {told.peer.name}: {told.wrong}")
+    print(
+        counts if told is None else f"{counts}, wrong answers of {told.target.name}: {told.wrong}"
+    )
     for line in _probe_lines(case, replayed, asked=told is not None):
         print(line)
     if told is not None:

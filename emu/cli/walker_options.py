@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crosswalk.emu.cli.output import remark
-from crosswalk.emu.targets import Peer
+from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.registry import KINDS, open_peer
+from crosswalk.emu.targets.registry import KINDS, open_target
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, parse_int
@@ -39,14 +39,16 @@ class Chosen:
     limits: Limits
 
     @contextmanager
-    def opened(self) -> Iterator[Peer | None]:
+    def opened(self) -> Iterator[Target | None]:
         """Yield the walker, and close it; `BadInput` where it can't be had."""
-        peer = None if self.name is None else open_peer(self.name, self.limits, claims=self.claims)
+        target = (
+            None if self.name is None else open_target(self.name, self.limits, claims=self.claims)
+        )
         try:
-            yield peer
+            yield target
         finally:
-            if peer is not None:
-                peer.close()
+            if target is not None:
+                target.close()
 
 
 def add_walker(parser: argparse.ArgumentParser, otherwise: str) -> None:

@@ -42,7 +42,7 @@ __all__ = [
 CROSSWALK = "crosswalk"
 """The witness of findings about Crosswalk itself."""
 
-_PEER = "peer:"
+_TARGET = "peer:"
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _CAUSE = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
 _OF_A_PAGE = (
@@ -73,9 +73,9 @@ class Signature:
         return f"{self.rule}: {self.witness} says {self.said}, it is {self.truth}"
 
     @property
-    def of_peer(self) -> bool:
+    def of_target(self) -> bool:
         """Whether a walker under test is the one that disagrees."""
-        return self.witness.startswith(_PEER)
+        return self.witness.startswith(_TARGET)
 
     @property
     def slug(self) -> str:
@@ -91,7 +91,7 @@ class Signature:
 def failure_signature(name: str, failure: NoAnswer) -> Signature:
     """Return the signature of a walker under test that gave no answer."""
     said = f"{failure.failure.value}, {failure.kind}"
-    return Signature(f"{_PEER}{name}", "an answer within the limits", said, _DUE)
+    return Signature(f"{_TARGET}{name}", "an answer within the limits", said, _DUE)
 
 
 def lost_signature(how: str, why: str = "") -> Signature:

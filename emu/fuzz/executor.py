@@ -1,4 +1,4 @@
-"""One layout, put to all witnesses: the walker, the emulated CPU, the intentions, and a peer."""
+"""One layout, put to all witnesses: walker, emulated CPU, intentions, a walker under test."""
 
 import time
 from collections import Counter
@@ -37,7 +37,7 @@ from crosswalk.emu.probe import ProberCache
 from crosswalk.emu.probe.lending import CR3_UNDER_TEST
 from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.report.composite_case import CompositeCase
-from crosswalk.emu.targets import Peer
+from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.judge import LISTS, judge
 from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.bulk import translate_many
@@ -86,14 +86,14 @@ class LayoutResult:
 
 
 class Executor:
-    """Tries one layout after another; engines and a peer's process are kept in between.
+    """Tries one layout after another; engines and the process of a walker under test are kept.
 
-    `predict` is the walker that is compared with the CPU, `peer` another one under test.
+    `predict` is the walker that is compared with the CPU, `target` another one under test.
     """
 
-    def __init__(self, predict: Predictor = translate_many, peer: Peer | None = None) -> None:
+    def __init__(self, predict: Predictor = translate_many, target: Target | None = None) -> None:
         self._predict = predict
-        self._peer = peer
+        self._target = target
         self.forget()
 
     def run(self, make: Callable[[], Layout], *, cross: bool = False) -> LayoutResult:
@@ -168,7 +168,7 @@ class Executor:
         return self._try(layout, layout.memory(), _Clock())[0]
 
     def composite_findings(self, case: CompositeCase) -> tuple[CompositeFinding, ...]:
-        """Try a composite's case and return what was found; the peer isn't asked."""
+        """Try a composite's case and return what was found; the walker under test isn't asked."""
         return findings_in(self._composites, case)
 
     def forget(self) -> None:
@@ -207,9 +207,9 @@ class Executor:
             truth = choose(known, predicted, observed)
             intended = intended_outcomes(layout, truth)
             found.add(INTENDED, intended, truth, differing_fields(intended, truth))
-        if self._peer is not None:
+        if self._target is not None:
             with clock.part("peer"):
-                _ask(self._peer, layout, memory, truth, found)
+                _ask(self._target, layout, memory, truth, found)
         with clock.part("confirm"):
             confirm(prober, layout, observed, found.rows)
         return found, truth, lacking, copied
@@ -222,19 +222,21 @@ def _stated(memory: SparseWords, layout: Layout, asked: NDArray[np.bool_]) -> Ou
     return spread(as_emulated(memory, context, accesses), ~asked, rest)
 
 
-def _ask(peer: Peer, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings) -> None:
+def _ask(
+    target: Target, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings
+) -> None:
     """Gather what the walker under test says otherwise, or that it doesn't answer."""
     context, accesses = layout.context, layout.accesses
     try:
-        answers = peer.answer(memory, context, accesses)
+        answers = target.answer(memory, context, accesses)
     except NoAnswer as failure:
-        found.add_failure(failure_signature(peer.name, failure))
+        found.add_failure(failure_signature(target.name, failure))
         return
-    lists = answers.listing is not None and bool(peer.claims & LISTS)
-    said = np.full(len(accesses), lists) | (~answers.silent & bool(peer.claims - LISTS))
+    lists = answers.listing is not None and bool(target.claims & LISTS)
+    said = np.full(len(accesses), lists) | (~answers.silent & bool(target.claims - LISTS))
     found.answered, found.declined = int(said.sum()), int((~said).sum())
-    for judged in judge(peer.claims, answers, memory, context, accesses, truth):
-        found.add_judged(f"peer:{peer.name}", peer.claims, judged)
+    for judged in judge(target.claims, answers, memory, context, accesses, truth):
+        found.add_judged(f"peer:{target.name}", target.claims, judged)
 
 
 class _Clock:

@@ -7,7 +7,7 @@ import signal
 from pebble import ProcessPool
 
 from crosswalk.emu.fuzz.executor import Executor
-from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.workers.lifetime import die_with_parent
 from crosswalk.emu.workers.sandbox import Limits
 
@@ -27,7 +27,7 @@ def start_worker() -> None:
 @functools.cache
 def executor_of(walker: str | None, claims: str | None, limits: Limits | None) -> Executor:
     """Return this process's executor, the same one each time, of a walker under test or of none."""
-    return Executor(peer=None if walker is None else open_peer(walker, limits, claims=claims))
+    return Executor(target=None if walker is None else open_target(walker, limits, claims=claims))
 
 
 def stop(pool: ProcessPool) -> None:

@@ -1,5 +1,5 @@
 """Walkers under test: anybody's, asked the same questions."""
 
-from crosswalk.emu.targets.capabilities import Capability, Peer
+from crosswalk.emu.targets.capabilities import Capability, Target
 
-__all__ = ["Capability", "Peer"]
+__all__ = ["Capability", "Target"]

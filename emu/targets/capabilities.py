@@ -9,7 +9,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["Capability", "Peer", "parse_claims"]
+__all__ = ["Capability", "Target", "parse_claims"]
 
 
 class Capability(StrEnum):
@@ -54,7 +54,7 @@ def parse_claims(text: str, where: str) -> frozenset[Capability]:
     return claims
 
 
-class Peer(Protocol):
+class Target(Protocol):
     """A walker under test."""
 
     @property

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from crosswalk.emu.targets.builtin import BUILTIN
-from crosswalk.emu.targets.capabilities import Capability, Peer, parse_claims
+from crosswalk.emu.targets.capabilities import Capability, Target, parse_claims
 from crosswalk.emu.targets.clib import CLibrary
 from crosswalk.emu.targets.jsonl import JsonLines
 from crosswalk.emu.targets.loaded import Contained
@@ -12,7 +12,7 @@ from crosswalk.emu.targets.volatility import Volatility
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput
 
-__all__ = ["KINDS", "open_peer", "parse_claims"]
+__all__ = ["KINDS", "open_target", "parse_claims"]
 
 KINDS = (
     "python:MODULE:FUNCTION, python:FILE.py:FUNCTION, exec:COMMAND, c:LIBRARY.so, volatility3, "
@@ -20,7 +20,7 @@ KINDS = (
 )
 
 
-def open_peer(text: str, limits: Limits | None = None, *, claims: str | None = None) -> Peer:
+def open_target(text: str, limits: Limits | None = None, *, claims: str | None = None) -> Target:
     """Return the walker that `text` names; `claims`, names and commas, go before its own.
 
     Raises `BadInput` for one that there isn't, that can't be loaded, or can't answer that.

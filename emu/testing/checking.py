@@ -13,12 +13,12 @@ from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.findings.layout_case import case_layout, layout_case
 from crosswalk.emu.findings.signature import signature_of
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
-from crosswalk.emu.targets import Capability, Peer
+from crosswalk.emu.targets import Capability, Target
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.judge import Judged, judge
 from crosswalk.emu.targets.python import Function
-from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.testing.paths import ROOT, layout_of
 from crosswalk.emu.testing.referee import Referee
 from crosswalk.emu.workers.sandbox import NoAnswer
@@ -54,7 +54,7 @@ class Checker:
 
     def __init__(self) -> None:
         self._referee = Referee()
-        self._opened: dict[tuple[str, str | None], Peer] = {}
+        self._opened: dict[tuple[str, str | None], Target] = {}
 
     def __call__(self, walker: Walker, layout: Layout | Case, *, claims: str | None = None) -> None:
         """Raise `WrongWalker` where `walker` answers an access otherwise than the emulated CPU.
@@ -65,17 +65,17 @@ class Checker:
         `EmulatorFailure` where the emulator gives no answer, `BadInput` for a walker there isn't.
         """
         __tracebackhide__ = True
-        peer = self._peer(walker, claims)
+        target = self._target(walker, claims)
         layout = _with_accesses(layout)
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
         try:
-            answers = peer.answer(memory, context, accesses)
+            answers = target.answer(memory, context, accesses)
         except NoAnswer as failure:
-            raise WrongWalker(f"{peer.name} gave no answer: {failure}") from failure
+            raise WrongWalker(f"{target.name} gave no answer: {failure}") from failure
         outcomes, unasked = self._referee.truth(memory, context, accesses)
-        for judged in judge(peer.claims, answers, memory, context, accesses, outcomes):
+        for judged in judge(target.claims, answers, memory, context, accesses, outcomes):
             if judged.wrong.any():
-                raise _wrong(peer, layout, memory, judged, unasked)
+                raise _wrong(target, layout, memory, judged, unasked)
 
     def start(self) -> None:
         """Start the emulator, which takes longer than most checks do."""
@@ -87,15 +87,15 @@ class Checker:
     def close(self) -> None:
         """Stop the emulator and the walkers' processes."""
         self._referee.close()
-        for peer in self._opened.values():
-            peer.close()
+        for target in self._opened.values():
+            target.close()
         self._opened.clear()
 
-    def _peer(self, walker: Walker, claims: str | None) -> Peer:
+    def _target(self, walker: Walker, claims: str | None) -> Target:
         if callable(walker):
             return _Function(walker, claims)
         if (walker, claims) not in self._opened:
-            self._opened[walker, claims] = open_peer(walker, claims=claims)
+            self._opened[walker, claims] = open_target(walker, claims=claims)
         return self._opened[walker, claims]
 
 
@@ -138,7 +138,7 @@ def _with_accesses(layout: Layout | Case) -> Layout:
 
 
 def _wrong(
-    peer: Peer,
+    target: Target,
     layout: Layout,
     memory: PhysicalMemory,
     judged: Judged,
@@ -155,7 +155,7 @@ def _wrong(
     divergence = Divergence(access, judged.said[row], judged.truth[row], path)
     names = [name for name, column in judged.fields.items() if column[row]]
     signature = signature_of(
-        layout.context, divergence, names, peer.name, judged.claims_of(row, peer.claims)
+        layout.context, divergence, names, target.name, judged.claims_of(row, target.claims)
     )
     made = judged.seen is not None and not unasked[row]
     truth = "observed:  " if made else "should be (predicted only): "
@@ -163,9 +163,9 @@ def _wrong(
     case = layout_case(alone)
     case = replace(case, note=str(signature))
     lines = [
-        f"{peer.name} is wrong about {int(wrong.sum()):,} of {len(wrong):,} accesses; the first:",
+        f"{target.name} is wrong about {int(wrong.sum()):,} of {len(wrong):,} accesses; the first:",
         access_text(access),
-        f"  predicted: {_said(peer.claims, divergence.predicted)}",
+        f"  predicted: {_said(target.claims, divergence.predicted)}",
         f"  {truth}{outcome_text(divergence.observed)}",
         *walk_lines(layout.context, path),
         f"  {context_text(layout.context)}",

@@ -233,7 +233,7 @@ class Campaign:
             case = replace(finding.case, case=inner)
             return dump_composite(case, finding.allowed, finding.seen)
         # A walker under test may go wrong for what lies beside the walk.
-        whole = finding.whole if finding.signature.of_peer else finding.case
+        whole = finding.whole if finding.signature.of_target else finding.case
         return dump_case(replace(whole, seed=self.plan.seed, note=note, walker=self.plan.walker))
 
     def _end_round(self) -> None:

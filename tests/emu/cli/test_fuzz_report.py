@@ -67,7 +67,7 @@ class Silent:
 
 def test_what_a_walker_declines_is_counted():
     layout = generate(0, 1, accesses=96)
-    tried = Executor(peer=Silent()).run(lambda: layout)
+    tried = Executor(target=Silent()).run(lambda: layout)
     assert (0, len(layout.accesses), ()) == (tried.answered, tried.declined, tried.findings)
     tried = Executor().run(lambda: layout)
     assert (0, 0) == (tried.answered, tried.declined)

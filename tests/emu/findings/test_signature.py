@@ -70,5 +70,5 @@ def test_what_is_lost_is_told_apart_by_how_and_not_by_its_numbers():
     others = [lost_signature(how) for how in ("hang", "crash, SIGSEGV", "crash, SIGABRT")]
     assert 4 == len({each.slug for each in (same[0], *others)})
     assert (True, False) == (
-        Signature("peer:x", "r", "s", "t").of_peer, others[0].of_peer,
+        Signature("peer:x", "r", "s", "t").of_target, others[0].of_target,
     )  # fmt: skip

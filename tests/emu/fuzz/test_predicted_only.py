@@ -133,7 +133,7 @@ def test_what_a_walker_lists_beside_the_accesses_is_no_row_of_them():
     layout = generate(0, 1, accesses=96)
     one = slice(0, 1)
     layout = replace(layout, accesses=layout.accesses.take(one), intended=layout.intended.take(one))
-    found = Executor(peer=Lister()).findings(layout)
+    found = Executor(target=Lister()).findings(layout)
     assert found.divergent > 1
     for each in found.all():
         assert each.row == 0 or (None, None) == (

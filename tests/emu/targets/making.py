@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.targets.registry import open_target
 from crosswalk.walker.columns import Accesses
 from tests.tables import OPEN, PS, XD, P, PageTables, context
 
@@ -68,11 +68,11 @@ def library(folder, body, name="its"):
 
 def answers(walker, accesses, *, levels=4, limits=None, claims=None, **switches):
     """What a walker says of accesses to `space`."""
-    peer = open_peer(walker, limits, claims=claims)
+    target = open_target(walker, limits, claims=claims)
     try:
-        return peer.answer(space(levels).memory, context(levels, **switches), accesses)
+        return target.answer(space(levels).memory, context(levels, **switches), accesses)
     finally:
-        peer.close()
+        target.close()
 
 
 def alive(pid):

@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import Vendor
@@ -130,9 +130,9 @@ def test_claims_follow_from_exports(tmp_path):
         ("leaves", {Capability.LEAVES}),
         ("translation", {Capability.TRANSLATION}),
     ):
-        peer = open_peer(both, claims=chosen)
-        assert claims == peer.claims
-        peer.close()
+        target = open_target(both, claims=chosen)
+        assert claims == target.claims
+        target.close()
     assert answers(both, reads(PAGE), claims="translation").listing is None
     assert answers(both, reads(PAGE), claims="leaves").silent.all()
 
@@ -207,7 +207,7 @@ def test_what_can_not_be_loaded_is_bad_input(tmp_path, body, message):
     walker = library(tmp_path, body)
     limits = Limits(seconds=1 if "for" in body else 20)
     with pytest.raises(BadInput) as caught:
-        open_peer(walker, limits)
+        open_target(walker, limits)
     assert f"{walker}: {message}" in str(caught.value)
 
 
@@ -223,12 +223,12 @@ def test_a_file_that_is_no_library_is_bad_input(tmp_path):
     path.write_text("not a library")
     for name in (f"c:{path}", "c:nowhere.so"):
         with pytest.raises(BadInput, match=name):
-            open_peer(name)
+            open_target(name)
 
 
 def test_a_claim_that_no_export_answers_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="its exports answer flags, leaves only"):
-        open_peer(lists(tmp_path, ""), claims="faults")
+        open_target(lists(tmp_path, ""), claims="faults")
 
 
 def test_of_an_encryption_mask_a_library_can_not_be_told_and_is_not_asked(tmp_path):

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
@@ -111,10 +111,10 @@ def test_one_process_answers_one_space_after_another(tmp_path):
 if 'cpu' in question: count = globals().get('count', 0) + 1
 else: tell({"outcome": "ok", "pa": hex(count)})
 """
-    peer = open_peer(process(tmp_path, body))
+    target = open_target(process(tmp_path, body))
     for count in (1, 2, 3):
-        assert count == peer.answer(space().memory, context(), reads(PAGE, HOLE)).outcomes.pa[1]
-    peer.close()
+        assert count == target.answer(space().memory, context(), reads(PAGE, HOLE)).outcomes.pa[1]
+    target.close()
 
 
 def test_after_a_failure_it_is_started_anew(tmp_path):
@@ -123,11 +123,11 @@ if 'va' in question:
     if question['va'] != '0x0': sys.exit(3)
     tell({'outcome': 'page_fault'})
 """
-    peer = open_peer(process(tmp_path, body))
+    target = open_target(process(tmp_path, body))
     with pytest.raises(NoAnswer):
-        peer.answer(space().memory, context(), reads(PAGE))
-    assert Kind.PAGE_FAULT == peer.answer(space().memory, context(), reads(0)).outcomes.kind[0]
-    peer.close()
+        target.answer(space().memory, context(), reads(PAGE))
+    assert Kind.PAGE_FAULT == target.answer(space().memory, context(), reads(0)).outcomes.kind[0]
+    target.close()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_more_output_is_allowed_for_more_accesses(tmp_path):
 def test_who_does_not_greet_is_bad_input(tmp_path, body, message):
     limits = Limits(seconds=1 if "sleep" in body else 20)
     with pytest.raises(BadInput) as caught:
-        open_peer(script(tmp_path, body), limits)
+        open_target(script(tmp_path, body), limits)
     assert message in str(caught.value)
     assert 1 == len(str(caught.value).splitlines())
 
@@ -234,12 +234,12 @@ def test_who_does_not_greet_is_bad_input(tmp_path, body, message):
 )
 def test_a_command_that_is_none_is_bad_input(name, message):
     with pytest.raises(BadInput, match=message):
-        open_peer(name)
+        open_target(name)
 
 
 def test_a_claim_that_it_does_not_greet_with_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="answers leaves only"):
-        open_peer(process(tmp_path, "pass", "leaves"), claims="faults")
+        open_target(process(tmp_path, "pass", "leaves"), claims="faults")
 
 
 def test_a_shell_script_is_a_walker_too(tmp_path):
@@ -250,11 +250,11 @@ def test_a_shell_script_is_a_walker_too(tmp_path):
         '    case $line in *\'"va"\'*) echo \'{"outcome": "page_fault"}\' ;; esac\n'
         "done\n"
     )
-    peer = open_peer(f"exec:sh {path}")
-    assert {Capability.TRANSLATION} == peer.claims
-    said = peer.answer(space().memory, context(), every(PAGE))
+    target = open_target(f"exec:sh {path}")
+    assert {Capability.TRANSLATION} == target.claims
+    said = target.answer(space().memory, context(), every(PAGE))
     assert 6 * [Kind.PAGE_FAULT] == said.outcomes.kind.tolist()
-    peer.close()
+    target.close()
 
 
 def test_the_command_is_split_as_a_shell_would(tmp_path):

@@ -266,9 +266,9 @@ def test_the_built_in_walkers_are_right_about_hostile_tables(walker):
     for seed in range(12):
         made = soup(seed, 300)
         outcomes = BUILTIN["bulk"].answer(made.memory, made.context, made.accesses).outcomes
-        peer = BUILTIN[walker]
-        answers = peer.answer(made.memory, made.context, made.accesses)
+        target = BUILTIN[walker]
+        answers = target.answer(made.memory, made.context, made.accesses)
         for verdict in judge(
-            peer.claims, answers, made.memory, made.context, made.accesses, outcomes
+            target.claims, answers, made.memory, made.context, made.accesses, outcomes
         ):
             assert not verdict.wrong.any()

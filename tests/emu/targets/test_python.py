@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
@@ -75,28 +75,28 @@ f.claims = "leaves,flags"
     listing = answers(walker, reads(PAGE)).listing
     assert [PAGE] == listing.mappings.va.tolist()
     assert [7] == listing.mappings.flags.tolist()
-    peer = open_peer(walker)
-    assert {Capability.LEAVES, Capability.FLAGS} == peer.claims
-    peer.close()
+    target = open_target(walker)
+    assert {Capability.LEAVES, Capability.FLAGS} == target.claims
+    target.close()
 
 
 @pytest.mark.parametrize("claims", ['("faults", "marks")', '"faults,marks"'])
 def test_a_module_says_what_all_of_its_functions_claim(tmp_path, claims):
     body = f"CLAIMS = {claims}\ndef f(memory, context, access):\n    return None\n"
-    peer = open_peer(python_walker(tmp_path, body), claims=None)
-    assert {Capability.FAULTS, Capability.MARKS} == peer.claims
+    target = open_target(python_walker(tmp_path, body), claims=None)
+    assert {Capability.FAULTS, Capability.MARKS} == target.claims
 
 
 def test_a_function_says_what_it_claims_before_its_module(tmp_path):
     body = 'CLAIMS = ("faults",)\ndef f(memory, context, access):\n    return None\n'
-    peer = open_peer(python_walker(tmp_path, body + 'f.claims = "rights"\n'), claims=None)
-    assert {Capability.RIGHTS} == peer.claims
+    target = open_target(python_walker(tmp_path, body + 'f.claims = "rights"\n'), claims=None)
+    assert {Capability.RIGHTS} == target.claims
 
 
 def test_claims_of_the_command_line_go_before_the_walkers_own(tmp_path):
-    peer = open_peer(saying(tmp_path, "None"), claims="rights,faults")
-    assert {Capability.RIGHTS, Capability.FAULTS} == peer.claims
-    peer.close()
+    target = open_target(saying(tmp_path, "None"), claims="rights,faults")
+    assert {Capability.RIGHTS, Capability.FAULTS} == target.claims
+    target.close()
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,17 @@ def f(memory, context, access):
     if access.va: raise ValueError
     return len(seen)
 """
-    peer = open_peer(python_walker(tmp_path, body))
+    target = open_target(python_walker(tmp_path, body))
 
     def ask(accesses):
-        return peer.answer(space().memory, context(), accesses)
+        return target.answer(space().memory, context(), accesses)
 
     assert 1 == ask(reads(0)).outcomes.pa[0]
     assert 2 == ask(reads(0)).outcomes.pa[0]
     with pytest.raises(NoAnswer):
         ask(reads(PAGE))
     assert 1 == ask(reads(0)).outcomes.pa[0]
-    peer.close()
+    target.close()
 
 
 def test_what_can_not_be_loaded_once_more_is_a_failure(tmp_path):
@@ -241,12 +241,12 @@ if os.path.exists({str(tmp_path / "been")!r}): raise ImportError("only once")
 open({str(tmp_path / "been")!r}, "w").close()
 def f(memory, context, access): os._exit(1)
 """
-    peer = open_peer(python_walker(tmp_path, body))
+    target = open_target(python_walker(tmp_path, body))
     for kind in ("ended with status 1", "can't be loaded once more"):
         with pytest.raises(NoAnswer) as caught:
-            peer.answer(space().memory, context(), reads(PAGE))
+            target.answer(space().memory, context(), reads(PAGE))
         assert kind == caught.value.kind
-    peer.close()
+    target.close()
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_what_can_not_be_loaded_is_bad_input(tmp_path, body, message):
     seconds = 0.5 if body == "while True: pass" else 20
     limits = Limits(seconds, output=1 << 16)
     with pytest.raises(BadInput) as caught:
-        open_peer(python_walker(tmp_path, body), limits)
+        open_target(python_walker(tmp_path, body), limits)
     assert message in str(caught.value)
     assert 1 == len(str(caught.value).splitlines())
 
@@ -286,7 +286,7 @@ def test_what_can_not_be_loaded_is_bad_input(tmp_path, body, message):
 )
 def test_what_is_not_there_is_bad_input(name, message):
     with pytest.raises(BadInput, match=name) as caught:
-        open_peer(name)
+        open_target(name)
     assert message in str(caught.value)
 
 

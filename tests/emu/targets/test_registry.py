@@ -1,14 +1,14 @@
 import pytest
 
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.targets.registry import open_target
 from crosswalk.walker.errors import BadInput
 
 
 @pytest.mark.parametrize("name", ["", "else", "python:", "c:", "exec:", "volatility", "walk:er"])
 def test_a_name_that_is_none_is_bad_input_that_lists_them(name):
     with pytest.raises(BadInput) as caught:
-        open_peer(name)
+        open_target(name)
     text = str(caught.value)
     assert text.startswith(f"--walker {name}: none of python:MODULE:FUNCTION")
     for each in ("exec:COMMAND", "c:LIBRARY.so", "volatility3", "bulk", "translate", "walk"):
@@ -16,17 +16,17 @@ def test_a_name_that_is_none_is_bad_input_that_lists_them(name):
 
 
 def test_the_built_in_walkers_answer_what_is_chosen_of_what_they_can():
-    assert {Capability.LEAVES, Capability.FLAGS} == open_peer("walk").claims
-    assert {Capability.LEAVES} == open_peer("walk", claims="leaves").claims
-    assert {Capability.RIGHTS} == open_peer("bulk", claims="rights").claims
+    assert {Capability.LEAVES, Capability.FLAGS} == open_target("walk").claims
+    assert {Capability.LEAVES} == open_target("walk", claims="leaves").claims
+    assert {Capability.RIGHTS} == open_target("bulk", claims="rights").claims
     with pytest.raises(BadInput, match="walk answers flags, leaves only"):
-        open_peer("walk", claims="rights")
+        open_target("walk", claims="rights")
 
 
 def test_volatility3_that_is_not_installed_is_bad_input(monkeypatch):
     monkeypatch.setattr("crosswalk.emu.targets.volatility.find_spec", lambda name: None)
     with pytest.raises(BadInput) as caught:
-        open_peer("volatility3")
+        open_target("volatility3")
     assert "volatility3: isn't installed: pip install crosswalk-x86[volatility3]" == str(
         caught.value
     )

@@ -4,7 +4,7 @@ import pytest
 
 from crosswalk.emu.report.records import outcome_record
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.registry import open_peer
+from crosswalk.emu.targets.registry import open_target
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import load_case
@@ -41,11 +41,11 @@ def test_it_says_nothing_of_five_levels():
 
 
 def test_it_claims_translation_and_can_claim_no_more():
-    peer = open_peer("volatility3")
-    assert {Capability.TRANSLATION} == peer.claims
-    peer.close()
+    target = open_target("volatility3")
+    assert {Capability.TRANSLATION} == target.claims
+    target.close()
     with pytest.raises(BadInput, match="volatility3 answers translation only"):
-        open_peer("volatility3", claims="rights")
+        open_target("volatility3", claims="rights")
 
 
 def test_every_case_of_it_is_here():
