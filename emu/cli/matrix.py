@@ -8,14 +8,11 @@ from pathlib import Path
 
 from crosswalk.emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
 from crosswalk.emu.cli.progress import Pace
-from crosswalk.emu.matrix.run import chosen_sections, chosen_units, results_of
+from crosswalk.emu.matrix.run import results_of
 from crosswalk.emu.matrix.section import Choice
-from crosswalk.emu.matrix.select import parse_choice
-from crosswalk.emu.matrix.smallest import smallest
-from crosswalk.emu.matrix.summary import Summary, load_summary
-from crosswalk.emu.matrix.text import list_lines, section_record, summary_lines, verdict
-from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
-from crosswalk.emu.matrix.tlb.summary import sequence_record
+from crosswalk.emu.matrix.select import chosen_units, parse_choice
+from crosswalk.emu.matrix.summary import Summary, load_summary, reduced_cases
+from crosswalk.emu.matrix.text import list_lines, list_records, summary_lines, verdict
 from crosswalk.emu.matrix.unit import Unit
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.errors import BadInput, CrosswalkError
@@ -94,10 +91,8 @@ def _matrix(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace, choice: Choice) -> int:
     if options.json:
-        for section in chosen_sections(choice):
-            emit(section_record(section, choice))
-        for sequences in SEQUENCE_SECTIONS:
-            emit(sequence_record(sequences, choice))
+        for record in list_records(choice):
+            emit(record)
         return 0
     for line in list_lines(choice):
         print(line)
@@ -128,7 +123,7 @@ def _reduce(summary: Summary, state: Path | None) -> None:
     if all(group.reduced for group in summary.groups.values()):
         return
     try:
-        for slug, case in contained(lambda: list(smallest(summary))):
+        for slug, case in contained(lambda: list(reduced_cases(summary))):
             group = summary.groups[slug]
             group.case, group.reduced = case, True
     except CrosswalkError as error:

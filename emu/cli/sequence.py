@@ -8,7 +8,6 @@ from crosswalk.emu.check.sequence_check import Judged, judge
 from crosswalk.emu.cli.output import add_json, remark
 from crosswalk.emu.matrix.select import parse_choice
 from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
-from crosswalk.emu.matrix.tlb.unit import recorded
 from crosswalk.emu.probe.sequences import Runner
 from crosswalk.emu.report.text import access_text, outcome_text
 from crosswalk.emu.workers.contained import contained
@@ -16,7 +15,14 @@ from crosswalk.walker.access import Access
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import Outcome
-from crosswalk.walker.tlb import Halted, Option, Sequence, dump_sequence, load_sequence
+from crosswalk.walker.tlb import (
+    Halted,
+    Option,
+    Sequence,
+    SequenceRecord,
+    dump_sequence,
+    load_sequence,
+)
 
 __all__ = ["add_commands"]
 
@@ -53,7 +59,9 @@ def _sequence(options: argparse.Namespace) -> int:
         violated += judged.violation is not None and judged.violation.known is None
         if options.json:
             sys.stdout.flush()
-            sys.stdout.buffer.write(dump_sequence(recorded(sequence, observed, judged, note)))
+            sys.stdout.buffer.write(
+                dump_sequence(SequenceRecord(sequence, note, judged.allowed, observed))
+            )
             continue
         print(f"{given}: steps {len(sequence.steps)}, accesses {len(sequence.accesses)}")
         for line in _lines(sequence, observed, judged):

@@ -1,8 +1,8 @@
-"""A section of the matrix: what is crossed with what, and the address space that holds it all.
+"""A section of the matrix: the dimensions that are crossed, and the address spaces that hold them.
 
-Combinations are packed by sharing: a table for each level holds one entry for each combination of
-its bits, and all of them lead to the one table of the next level. A path through them is a choice
-of one entry a level, so that four tables hold the product.
+A table for each level holds one entry for each combination of its bits, and all of them lead to the
+one table of the next level. A path is a choice of one entry a level, so that four tables hold the
+product of all entries.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,22 +22,29 @@ from crosswalk.emu.matrix.bits import (
     MODES,
     PKRU_BITS,
 )
+from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family
+from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import CR4, PagingContext, PagingMode
 from crosswalk.walker.entry import FORMATS, Level
-from crosswalk.walker.memory import FRAME, U64, WORDS
+from crosswalk.walker.memory import FRAME, U64, WORDS, SparseWords
+from crosswalk.walker.tlb import Sequence
 
 __all__ = [
     "HIGH_RAM",
     "KEY",
-    "LEGACY_RAM",
     "MAX_VARIANTS",
     "PAGES",
-    "RAM",
+    "SECOND",
     "Choice",
+    "Combination",
     "Section",
+    "SequenceSection",
+    "Shape",
+    "Space",
     "Variants",
     "feature_of",
+    "one_page_a_path",
 ]
 
 MAX_VARIANTS = WORDS - 2
@@ -46,32 +53,46 @@ MAX_VARIANTS = WORDS - 2
 KEY = 1
 """The protection key that the bit `pk` gives a page."""
 
-RAM = ((0, 64 << 30),)
-"""RAM of most sections: the first 64 GiB."""
-
-LEGACY_RAM = ((0, 2 << 30),)
-"""RAM where addresses end at 4 GiB, below which the probe needs room of its own."""
-
+_RAM = ((0, 64 << 30),)
+_LEGACY_RAM = ((0, 2 << 30),)  # Addresses end at 4 GiB, and the probe has room of its own below.
 _HIGHEST = 1 << 39
-HIGH_RAM = (*RAM, (_HIGHEST, 64 << 30))
-"""RAM with the same at the highest address bit that there is."""
+HIGH_RAM = (*_RAM, (_HIGHEST, 64 << 30))
+"""RAM at the lowest addresses, and as much at the highest address bit of the emulated CPU."""
 
 PAGES = 1 << 24
-"""Where pages begin that aren't large, a frame for each entry."""
+"""Where 4-KiB pages begin, a frame for each entry."""
 _PDPT = 32  # Bytes of a PDPT of PAE paging.
 _P, _PS = ENTRY_BITS["p"], ENTRY_BITS["ps"]
 
 Choice = Mapping[str, frozenset[str]]
-"""What is chosen of a dimension, by its name: of bits "0" and "1", of accesses their names."""
+"""The chosen values of a dimension, by its name: of bits "0" and "1", of accesses their names."""
 
 _EVERYTHING: Choice = {}
+
+SECOND = frozenset({"then.cpl", "then.ac"})
+"""The dimensions that only the second of two accesses has."""
+
+# Of two accesses: CPL and AC of the first and of the second. At CPL 3, AC makes no difference.
+_PRIVILEGES = ((0, False), (0, True), (3, False))
+_PAIRS = tuple((*one, *two) for one, two in product(_PRIVILEGES, repeat=2))
+
+
+def _shift(name: str) -> int:
+    """Return how far behind an address under test a composite begins, modulo 2^64."""
+    form = FORMS[name]
+    if form.family is Family.CROSS:
+        return (1 << 64) - (6 if form.types[0] is AccessType.EXECUTE else 4)
+    return {Family.RMW: 0x123, Family.IMPLICIT: 0x08, Family.TWICE: 0x40}[form.family]
+
+
+_SHIFTS = np.array([_shift(name) for name in NAMES], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class Variants:
     """The entries of one level: `names` are the bits set in each, `word` uint64[n] their flags.
 
-    `large` says whether PS makes them map a page.
+    `large`: PS makes them map a page.
     """
 
     level: int
@@ -81,32 +102,71 @@ class Variants:
 
     @property
     def leaf(self) -> NDArray[np.bool_]:
-        """bool[n]: which of them map a page, if they are present."""
+        """bool[n]: entries that map a page, if they are present."""
         leaf: NDArray[np.bool_] = (self.word & np.uint64(_PS)) != 0
         return leaf if self.large else np.full(len(self.word), self.level == 1)
 
     @property
     def ends(self) -> NDArray[np.bool_]:
-        """bool[n]: behind which of them nothing is read, whatever is reserved."""
+        """bool[n]: entries that end the walk, reserved bits aside."""
         absent: NDArray[np.bool_] = (self.word & np.uint64(_P)) == 0
         return self.leaf | absent
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Tables, as `Section.tables` returns them, and the addresses under test, `va` uint64[n].
+
+    Where accesses cross pages, an address is the start of the second page.
+    """
+
+    frames: U64
+    words: U64
+    va: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One address space under one control state, and all accesses in it."""
+
+    context: PagingContext
+    ram: tuple[tuple[int, int], ...]
+    shape: Shape
+    accesses: Accesses | Composites
+
+    def memory(self) -> SparseWords:
+        """Return the tables in otherwise empty RAM."""
+        return SparseWords.of_tables(self.ram, self.shape.frames, self.shape.words)
+
+
+def one_page_a_path(section: "Section", choice: Choice) -> list[Shape]:
+    """Return the one shape that has a page for each path through the entries of a section."""
+    variants = section.variants(choice)
+    if not all(len(each.word) for each in variants):
+        return []
+    return [Shape(*section.tables(variants), section.paths(variants))]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One product of dimensions.
+    """One product of dimensions: of entry bits, control bits and accesses.
 
     For each level from the root down to the last table, `free` names the bits that are crossed,
-    `fixed` those that are always set; `one_of` are bits of which at most one is set. `controls`
-    are crossed, those in `on` are always set; `pkrus` are crossed instead of the two bits of one
-    key, where there are any. `pages` is the number of pages that the entries of a level lead to,
-    if they don't have one each, or 16 large ones. `processors` are features of contexts that are
-    crossed too. With `beyond`, each address is tried with every bit flipped that makes it none,
-    as well; `flips` are masks of bits that are flipped together. With `halves`, the root's
-    entries are there once more at the beginning of the upper half. `keep(level, names)` says which
-    entries are worth their place, for the reasons that `pruned` gives, a line each. `older` is PAE
-    or 32-bit paging. PDPTEs of PAE paging, which are loaded together, have a table each, and a
-    control state for each table: CR3 chooses among them.
+    `fixed` those that are always set; of the bits `one_of` at most one is set. `keep(level, names)`
+    tells which entries are kept, for the reasons in `pruned`, a line each. `pages` is the number
+    of pages that the entries of a level lead to (by default one each, or 16 large ones). With
+    `highest` RAM lies at the highest address bit, too; with `halves` the root's entries stand
+    again at the start of the upper half.
+
+    `controls` are control bits that are crossed, `on` those that are always set; `pkrus`, if any,
+    are values of PKRU, crossed instead of the two bits of one key; `processors` are features of
+    contexts. PDPTEs of PAE paging, which are loaded together, have a PDPT and a control state
+    each: CR3 chooses among them.
+
+    `accesses` are either single ones or composites, `ac` the values of AC. `flips` are masks of
+    address bits that are flipped; with `beyond` each bit that makes an address non-canonical is.
+    `shapes` returns the address spaces. Of two accesses the second is made at each CPL and AC,
+    after one of `then_pkrus` was written; with `aliases` at each address, after the first at each.
     """
 
     name: str
@@ -122,20 +182,30 @@ class Section:
     beyond: bool = False
     flips: tuple[int, ...] = ()
     halves: bool = False
-    ram: tuple[tuple[int, int], ...] = RAM
+    highest: bool = False
     ac: tuple[bool, ...] = (False,)
     accesses: tuple[str, ...] = ("read", "write", "execute")
+    shapes: Callable[["Section", Choice], list[Shape]] = one_page_a_path
+    then_pkrus: tuple[int, ...] = (SAME_PKRU,)
+    aliases: bool = False
     keep: Callable[[int, frozenset[str]], bool] | None = None
     pruned: tuple[str, ...] = ()
-    older: PagingMode | None = None
+    mode: PagingMode = PagingMode.LEVEL4
 
     @property
-    def mode(self) -> PagingMode:
-        """The paging mode."""
-        return self.older or (PagingMode.LEVEL5 if self.levels == 5 else PagingMode.LEVEL4)
+    def ram(self) -> tuple[tuple[int, int], ...]:
+        """The backed ranges, as (start, size) in bytes."""
+        if self.highest:
+            return HIGH_RAM
+        return _RAM if self.mode.long else _LEGACY_RAM
+
+    @property
+    def composite(self) -> bool:
+        """Whether the accesses are composites."""
+        return self.accesses[0] in FORMS
 
     def chosen(self, choice: Choice) -> bool:
-        """Return whether the choice leaves this section, as far as it names sections or modes."""
+        """Return whether the choice allows this section's name and mode."""
         mode = MODES[self.mode]
         named = self.name in choice.get("section", {self.name})
         return named and mode in choice.get("mode", {mode})
@@ -222,8 +292,8 @@ class Section:
     def tables(self, variants: tuple[Variants, ...]) -> tuple[U64, U64]:
         """Return the tables' frames uint64[t] and words uint64[t, 512]: one a level, root first.
 
-        The PDPTs of PAE paging share a frame; in each, an entry that is as it should be follows
-        the one that is tried.
+        The PDPTs of PAE paging share a frame; in each, a well-formed entry follows the one that
+        is tried.
         """
         count = len(variants)
         frames = FRAME * np.arange(1, count + 1, dtype=np.uint64)
@@ -247,21 +317,21 @@ class Section:
                 words[at, 1 : 4 * len(number) : 4] = table | np.uint64(_P)
         if self.halves:
             words[0, WORDS // 2 :] = words[0, : WORDS // 2]
-        if len(self.ram) > 1:
-            # Tables once more where entries with the highest address bit lead to.
+        if self.highest:
+            # A copy of the tables where entries with the highest address bit lead.
             frames = np.concatenate([frames, frames[1:] + np.uint64(_HIGHEST)])
             words = np.concatenate([words, words[1:]])
         return frames, words
 
     def paths(self, variants: tuple[Variants, ...]) -> U64:
-        """Return the address of each path, uint64[n]; of those that end early one each."""
+        """Return one address of each path, uint64[n]."""
         va = np.zeros(1, np.uint64)
         going = np.ones(1, np.bool_)
         for each in variants:
             form = self._form(each.level)
             count, stop = len(each.word), each.ends
             if not form.restricts:
-                # The other entry of the table is worth a look where this one may spoil it.
+                # A malformed PDPTE may affect accesses through its well-formed neighbour.
                 count, stop = min(count, 2), np.zeros(min(count, 2), np.bool_)
             index = np.arange(count, dtype=np.uint64) << np.uint64(form.shift)
             further = (va[going, None] | index[None, :]).ravel()
@@ -278,22 +348,112 @@ class Section:
         beyond = (1 << bit for bit in range(top, 64 if self.beyond else 0))
         return (found[:, None] ^ np.array([0, *self.flips, *beyond], np.uint64)).ravel()
 
-    def accesses_to(self, va: U64, choice: Choice = _EVERYTHING) -> Accesses:
+    def accesses_to(self, va: U64, choice: Choice = _EVERYTHING) -> Accesses | Composites:
         """Return every access to each of these addresses."""
-        kinds = [name for name in self.accesses if name in choice.get("access", {name})]
-        cpls = [cpl for cpl in (0, 3) if str(cpl) in choice.get("cpl", {str(cpl)})]
-        acs = [ac for ac in self.ac if str(int(ac)) in choice.get("rflags.ac", {str(int(ac))})]
-        rows = list(product(kinds, cpls, acs))
-        return Accesses(
-            np.repeat(va, len(rows)),
-            np.tile(np.array([ACCESSES[kind] for kind, _, _ in rows], np.uint8), len(va)),
-            np.tile(np.array([cpl for _, cpl, _ in rows], np.uint8), len(va)),
-            np.tile(np.array([ac for _, _, ac in rows], np.bool_), len(va)),
+        rows = list(self._rows(choice))
+        va, then_va = (np.repeat(va, len(va)), np.tile(va, len(va))) if self.aliases else (va, va)
+
+        def column(at: int, kind: type[np.generic]) -> NDArray[Any]:
+            return np.tile(np.array([row[at] for row in rows], kind), len(va))
+
+        first, cpl, ac = column(0, np.uint8), column(1, np.uint8), column(2, np.bool_)
+        at = np.repeat(va, len(rows))
+        if not self.composite:
+            return Accesses(at, first, cpl, ac)
+        shift = _SHIFTS[first]
+        return Composites(
+            first,
+            at + shift,
+            cpl,
+            ac,
+            np.repeat(then_va, len(rows)) + shift,
+            column(3, np.uint8),
+            column(4, np.bool_),
+            column(5, np.int64),
         )
+
+    def _rows(self, choice: Choice) -> Iterator[tuple[int, int, bool, int, bool, int]]:
+        """Yield type or form, CPL, AC of each access to an address; CPL, AC, PKRU of the second."""
+        for name in self.accesses:
+            twice = name in FORMS and FORMS[name].family is Family.TWICE
+            pairs = _PAIRS if twice else [(cpl, ac, 0, False) for cpl in (0, 3) for ac in self.ac]
+            if not twice and not SECOND.isdisjoint(choice):
+                continue
+            for (cpl, ac, then_cpl, then_ac), pkru in product(pairs, self.then_pkrus):
+                values = {"access": name, "cpl": cpl, "rflags.ac": int(ac)}
+                if twice:
+                    values |= {"then.cpl": then_cpl, "then.ac": int(then_ac)}
+                if all(
+                    str(value) in choice.get(key, {str(value)}) for key, value in values.items()
+                ):
+                    kind = NAMES.index(name) if self.composite else ACCESSES[name].value
+                    yield kind, cpl, ac, then_cpl, then_ac, pkru
+
+    def spaces(self, choice: Choice = _EVERYTHING) -> Iterator[Space]:
+        """Yield the address spaces under each control state, in order."""
+        shapes = self.shapes(self, choice)
+        accesses = [self.accesses_to(shape.va, choice) for shape in shapes]
+        for context in self.contexts(choice):
+            for shape, made in zip(shapes, accesses, strict=True):
+                yield Space(context, self.ram, shape, made)
+
+    def places(self, shape: Shape) -> int:
+        """Return the number of places at which each access is made: addresses, or pairs."""
+        return len(shape.va) ** (2 if self.aliases else 1)
+
+    def sizes(self, choice: Choice = _EVERYTHING) -> list[int]:
+        """Return the number of accesses in each space, in the order of `spaces`."""
+        each = [
+            self.places(shape) * len(self.accesses_to(shape.va[:1], choice))
+            for shape in self.shapes(self, choice)
+        ]
+        return each * sum(1 for _ in self.contexts(choice))
+
+
+Combination = Mapping[str, str]
+"""A combination of a section of sequences: the value of each dimension, by its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceSection:
+    """One product of named dimensions: `make` returns the sequence of a combination.
+
+    `keep` tells which combinations are kept, for the reasons in `pruned`.
+    """
+
+    name: str
+    covers: str
+    dimensions: Mapping[str, tuple[str, ...]]
+    make: Callable[[Combination], Sequence]
+    keep: Callable[[Combination], bool] | None = None
+    pruned: tuple[str, ...] = ()
+
+    def combinations(self, choice: Choice = _EVERYTHING) -> Iterator[dict[str, str]]:
+        """Yield the chosen combinations, in order; none for a choice of other dimensions."""
+        if choice.keys() - self.dimensions.keys() - {"section"}:
+            return
+        if self.name not in choice.get("section", {self.name}):
+            return
+        left = [
+            [value for value in values if value in choice.get(name, {value})]
+            for name, values in self.dimensions.items()
+        ]
+        for values in product(*left):
+            named = dict(zip(self.dimensions, values, strict=True))
+            if self.keep is None or self.keep(named):
+                yield named
+
+    def sizes(self, choice: Choice = _EVERYTHING) -> list[int]:
+        """Return 1 for each combination."""
+        return [1 for _ in self.combinations(choice)]
+
+    def text(self, named: Combination) -> str:
+        """Return a combination as `--select` takes it."""
+        return ",".join([f"section={self.name}", *(f"{key}={v}" for key, v in named.items())])
 
 
 def feature_of(context: PagingContext, name: str) -> str:
-    """Return the value of one of `FEATURES`, as it is spelt there."""
+    """Return the value of one of `FEATURES`, as `FEATURES` spells it."""
     value = getattr(context, name)
     if name == "encryption_mask":
         return hex(value)

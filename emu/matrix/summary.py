@@ -1,22 +1,30 @@
-"""What all units together came to, and its file, from which a run goes on where it ended."""
+"""The sum of all units' results, and its file, from which a run goes on where it ended."""
 
 import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in, judged_case
+from crosswalk.emu.findings.findings import Finding
+from crosswalk.emu.fuzz.executor import Executor
+from crosswalk.emu.fuzz.reduce.composite import reduced_composite
+from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
 from crosswalk.emu.matrix.run import Crash
-from crosswalk.emu.matrix.tlb.summary import Stale
-from crosswalk.emu.matrix.tlb.unit import SequenceResult
-from crosswalk.emu.matrix.unit import Result
-from crosswalk.emu.report.composite_case import CompositeCase, dump_composite
-from crosswalk.walker.columns import Kind
+from crosswalk.emu.matrix.unit import Result, Violation
+from crosswalk.emu.probe.scope import FEATURES
+from crosswalk.emu.report.composite_case import CompositeCase, dump_composite, parse_composite
+from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Case, dump_case
+from crosswalk.walker.formats import dump_case
+from crosswalk.walker.formats.case import parse_case
 
-__all__ = ["Group", "Summary", "load_summary", "version"]
+__all__ = ["Group", "SequenceSummary", "Summary", "load_summary", "reduced_cases", "version"]
 
 _FORMAT = "crosswalk-matrix/1"
 
@@ -33,14 +41,71 @@ class Group(msgspec.Struct, forbid_unknown_fields=True):
     reduced: bool = False
 
 
-class Summary(msgspec.Struct, forbid_unknown_fields=True):
-    """What the first `units` units came to.
+class SequenceGroup(msgspec.Struct, forbid_unknown_fields=True):
+    """Violations of one cause: how many; the first one's name and file."""
 
-    `select` is the choice as it was given, `version` says by which program. By section,
-    `combinations` counts what was tried and `outcomes` what was observed, by `Kind`; `groups` are
-    by slug of their signature. `predicted_only` counts, by feature, what the emulated CPU lacks it
-    for and nothing is wrong with; `masked` what was asked with an encryption mask taken off.
-    `tlb` has the sequences, apart from all else.
+    cause: str
+    count: int
+    select: str
+    sequence: str
+
+
+class SequenceSummary(msgspec.Struct, forbid_unknown_fields=True):
+    """Counts by section: sequences, then accesses: forced, fresh, stale, known, violations.
+
+    An access is forced if one outcome is allowed; if several are, it is fresh where it had that
+    of the tables in memory, stale where it had one of something cached before.
+    """
+
+    sections: dict[str, list[int]] = {}
+    known: dict[str, int] = {}
+    groups: dict[str, SequenceGroup] = {}
+
+    def total(self, column: int) -> int:
+        """Return the sum of one of the counts."""
+        return sum(counts[column] for counts in self.sections.values())
+
+    @property
+    def sequences(self) -> int:
+        """The number of sequences run."""
+        return self.total(0)
+
+    @property
+    def accesses(self) -> int:
+        """The number of accesses judged, and of steps that stopped a sequence."""
+        return sum(self.total(column) for column in range(1, 6))
+
+    @property
+    def violations(self) -> int:
+        """The number of outcomes that are neither allowed nor known."""
+        return self.total(5)
+
+    def record(self) -> dict[str, object]:
+        """Return what `--json` prints of it."""
+        return {
+            "sequences": self.sequences,
+            "accesses": self.accesses,
+            "forced": self.total(1),
+            "fresh": self.total(2),
+            "stale": self.total(3),
+            "known": self.known,
+            "violations": self.violations,
+            "groups": {
+                slug: {"cause": group.cause, "count": group.count, "select": group.select}
+                for slug, group in self.groups.items()
+            },
+            "sections": {name: counts[0] for name, counts in self.sections.items()},
+        }
+
+
+class Summary(msgspec.Struct, forbid_unknown_fields=True):
+    """The results of the first `units` units.
+
+    `select` is the choice as it was given, `version` the program's. By section, `combinations`
+    counts the accesses, `outcomes` the observed ones by `Kind`; `groups` are by slug of their
+    signature. `predicted_only` counts, by feature, the accesses that the emulated CPU lacks it for
+    and whose prediction is the intended outcome; `masked` those made with an encryption mask
+    removed. `tlb` has the sequences, apart from all else.
     """
 
     select: str
@@ -54,7 +119,7 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     masked: int = 0
     crashes: list[str] = []
     seconds: float = 0.0
-    tlb: Stale = msgspec.field(default_factory=Stale)
+    tlb: SequenceSummary = msgspec.field(default_factory=SequenceSummary)
     version: str = ""
     format: str = _FORMAT
 
@@ -65,51 +130,66 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def agreements(self) -> int:
-        """The number of combinations of which walker and emulated CPU say the same."""
+        """The number of combinations for which walker and emulated CPU agree."""
         return self.probes - self.divergent - sum(self.known.values())
 
-    def add(self, result: Result | SequenceResult | Crash) -> None:
+    def add(self, result: Result | Crash) -> None:
         """Add the next unit's result."""
         self.units += 1
+        unit = result.unit
+        sequences = unit.section.startswith("tlb-")
         if isinstance(result, Crash):
-            unit = result.unit
-            what = "sequences" if unit.section.startswith("tlb-") else "control states"
-            self.crashes.append(
-                f"{unit.section}, {what} {unit.first} to {unit.last - 1}: {result.how}"
-            )
+            items = "sequences" if sequences else "control states"
+            where = f"{unit.section}, {items} {unit.first} to {unit.last - 1}"
+            self.crashes.append(f"{where}: {result.how}")
             return
-        if isinstance(result, SequenceResult):
-            self.tlb.add(result)
+        known = dict(sorted(result.known.items()))
+        _add(self.tlb.known if sequences else self.known, known)
+        for finding in result.findings.values():
+            self._group(finding).count += finding.count
+        if sequences:
+            row = (unit.combinations, *result.counts, sum(known.values()), result.divergent)
+            _add_row(self.tlb.sections, unit.section, row)
             return
-        name = result.unit.section
-        self.combinations[name] = self.combinations.get(name, 0) + result.unit.combinations
-        counts = self.outcomes.setdefault(name, [0] * len(Kind))
-        for kind, count in enumerate(result.outcomes):
-            counts[kind] += count
+        _add(self.combinations, {unit.section: unit.combinations})
+        _add_row(self.outcomes, unit.section, result.counts)
         self.divergent += result.divergent
-        for known, count in result.known.items():
-            self.known[known] = self.known.get(known, 0) + count
-        for feature, count in result.predicted_only.items():
-            self.predicted_only[feature] = self.predicted_only.get(feature, 0) + count
+        lacking = result.predicted_only
+        _add(self.predicted_only, {name: lacking[name] for name in FEATURES if lacking[name]})
         self.masked += result.masked
-        for finding in result.findings:
-            signature = finding.signature
-            case = _file(finding.case)
-            group = self.groups.setdefault(signature.slug, Group(str(signature), 0, case))
-            group.count += finding.count
+
+    def _group(self, finding: Finding | CompositeFinding | Violation) -> Group | SequenceGroup:
+        """Return the group of a finding; if there is none yet, an empty one with its case."""
+        if isinstance(finding, Violation):
+            slug = "".join(
+                letter if letter.isalnum() else "-" for letter in finding.signature.lower()
+            )
+            first = SequenceGroup(finding.signature, 0, finding.select, finding.sequence.decode())
+            return self.tlb.groups.setdefault(slug, first)
+        if isinstance(finding, CompositeFinding):
+            case = dump_composite(finding.case)
+        else:
+            case = dump_case(finding.case)
+        signature = finding.signature
+        return self.groups.setdefault(signature.slug, Group(str(signature), 0, case.decode()))
 
     def dump(self) -> bytes:
         """Return the summary as a file has it."""
         return msgspec.json.format(msgspec.json.encode(self, order="sorted")) + b"\n"
 
 
-def _file(case: Case | CompositeCase) -> str:
-    data = dump_composite(case) if isinstance(case, CompositeCase) else dump_case(case)
-    return data.decode()
+def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count
+
+
+def _add_row(table: dict[str, list[int]], name: str, row: Iterable[int]) -> None:
+    row = list(row)
+    table[name] = [sum(pair) for pair in zip(table.get(name, [0] * len(row)), row, strict=True)]
 
 
 def version() -> str:
-    """Return what tells this program from any other: a digest of all its sources."""
+    """Return a digest of all sources: it differs for any two programs that may differ."""
     digest = hashlib.sha256()
     for package in ("emu", "guest", "walker"):
         root = Path(str(import_module(f"crosswalk.{package}").__file__)).parent
@@ -120,10 +200,10 @@ def version() -> str:
 
 
 def load_summary(path: Path, select: str, units: int) -> Summary:
-    """Return what the file says of this choice; nothing yet where there is no file.
+    """Return the state in a file, for this choice; an empty one where there is no file.
 
-    `BadInput` for a file that is none, or is about another choice, or was made by another
-    version of the program, whose results would be mixed with this one's.
+    `BadInput` for another file, a state of another choice, or one made by another version of the
+    program, whose results can't be added to this one's.
     """
     now = version()
     try:
@@ -143,3 +223,35 @@ def load_summary(path: Path, select: str, units: int) -> Summary:
     if summary.version != now or summary.units > units:
         raise BadInput(f"{path}: a state of another version of Crosswalk; remove it to begin anew")
     return summary
+
+
+def reduced_cases(
+    summary: Summary, predict: Predictor = translate_many
+) -> Iterator[tuple[str, str]]:
+    """Yield the slug of each group that was not reduced yet, and its case's file, reduced.
+
+    A case that doesn't show its group by itself is left as it was found: then the fault is the
+    testbed's, or the walker isn't the one that was compared. May crash the process.
+    """
+    executor, stand = Executor(predict), CompositeStand(predict)
+    for slug, group in summary.groups.items():
+        if not group.reduced:
+            yield slug, _reduced(executor, stand, slug, group.case)
+
+
+def _reduced(executor: Executor, stand: CompositeStand, slug: str, text: str) -> str:
+    composite = parse_composite(text.encode(), slug)
+    if composite is not None:
+
+        def shows(case: CompositeCase) -> bool:
+            return any(each.signature.slug == slug for each in findings_in(stand, case))
+
+        if shows(composite):
+            composite = reduced_composite(composite, shows).case
+        judged = judged_case(stand, composite)
+        return dump_composite(composite, judged.allowed, judged.seen).decode()
+    case = parse_case(text.encode(), slug)
+    for signature in signatures_of(executor, case):
+        if signature.slug == slug:
+            return dump_case(reduced_to(executor, case, signature).case).decode()
+    return text

@@ -1,4 +1,4 @@
-"""The matrix for people: what it is made of, and what came of it."""
+"""The matrix for people: its dimensions, and the results."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,96 +7,115 @@ import numpy as np
 
 from crosswalk.emu.check import differs
 from crosswalk.emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES, MODES
-from crosswalk.emu.matrix.composite import CompositeSection
-from crosswalk.emu.matrix.counts import tally_of
-from crosswalk.emu.matrix.run import chosen_sections
-from crosswalk.emu.matrix.section import Choice, Section
-from crosswalk.emu.matrix.summary import Summary
+from crosswalk.emu.matrix.counts import value_counts
+from crosswalk.emu.matrix.section import Choice, Section, SequenceSection
+from crosswalk.emu.matrix.select import chosen_sections
+from crosswalk.emu.matrix.summary import SequenceSummary, Summary
 from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
-from crosswalk.emu.matrix.tlb.summary import sequence_list
-from crosswalk.emu.matrix.unit import AnySection, units_of
 from crosswalk.emu.probe.composites import FORMS, Family
 from crosswalk.emu.probe.scope import LACKS
 from crosswalk.emu.report.conclusion import agreement, counted
 from crosswalk.walker.columns import Kind
 
-__all__ = ["list_lines", "section_record", "summary_lines", "verdict"]
+__all__ = ["list_lines", "list_records", "section_record", "summary_lines", "verdict"]
 
 
-def section_record(section: AnySection, choice: Choice) -> dict[str, object]:
-    """Return one section as `matrix --list --json` prints it."""
-    base, places, states, accesses = _sizes(section, choice)
+def list_records(choice: Choice) -> Iterator[dict[str, object]]:
+    """Yield the sections as `matrix --list --json` prints them."""
+    for section in chosen_sections(choice):
+        yield section_record(section, choice)
+    for sequences in SEQUENCE_SECTIONS:
+        yield {
+            "section": sequences.name,
+            "covers": sequences.covers,
+            "dimensions": {name: len(values) for name, values in sequences.dimensions.items()},
+            "sequences": sum(sequences.sizes(choice)),
+            "pruned": list(sequences.pruned),
+        }
+
+
+def section_record(section: Section, choice: Choice) -> dict[str, object]:
+    """Return a section of accesses as `matrix --list --json` prints it."""
+    places, states, accesses = _sizes(section, choice)
     return {
-        "section": base.name,
-        "mode": MODES[base.mode],
-        "covers": base.covers,
-        "entries": {LEVEL_NAMES[each.level]: len(each.word) for each in base.variants(choice)},
+        "section": section.name,
+        "mode": MODES[section.mode],
+        "covers": section.covers,
+        "entries": {LEVEL_NAMES[each.level]: len(each.word) for each in section.variants(choice)},
         "paths": places,
         "control_states": states,
         "accesses": accesses,
-        "combinations": sum(unit.combinations for unit in units_of(section, choice)),
-        "pruned": list(base.pruned),
+        "combinations": sum(section.sizes(choice)),
+        "pruned": list(section.pruned),
     }
 
 
 def list_lines(choice: Choice) -> Iterator[str]:
-    """Yield what each section crosses, its size, and why it leaves out what it does.
+    """Yield each section's dimensions and size, and the reasons for what it leaves out.
 
-    In the end of those of accesses, how many combinations have each value of each dimension.
+    After those of accesses, the number of combinations by the value of each dimension.
     """
-    total, tally = 0, Counter[tuple[str, str]]()
+    total, counts = 0, Counter[tuple[str, str]]()
     for section in chosen_sections(choice):
-        count = sum(unit.combinations for unit in units_of(section, choice))
+        count = sum(section.sizes(choice))
         if not count:
             continue
         total += count
-        base, places, states, accesses = _sizes(section, choice)
-        yield f"{base.name}: {count:,}"
-        yield f"  {base.covers}"
-        for each in base.variants(choice):
+        places, states, accesses = _sizes(section, choice)
+        yield f"{section.name}: {count:,}"
+        yield f"  {section.covers}"
+        for each in section.variants(choice):
             name = LEVEL_NAMES[each.level]
-            yield f"  {name:<6}{len(each.word):>6}  {_entry(base, each.level)}"
-        what = "paths" if isinstance(section, Section) else "places"
-        yield f"  {places:,} {what} × {states:,} control states ({_controls(base)})"
+            yield f"  {name:<6}{len(each.word):>6}  {_entry(section, each.level)}"
+        what = "places" if section.composite else "paths"
+        yield f"  {places:,} {what} × {states:,} control states ({_controls(section)})"
         yield f"  × {accesses} accesses ({_accesses(section)})"
-        for reason in base.pruned:
+        for reason in section.pruned:
             yield f"  left out: {reason}"
-        for name, values in tally_of(section, choice).items():
-            tally.update({(name, value): number for value, number in values.items()})
+        for name, values in value_counts(section, choice).items():
+            counts.update({(name, value): number for value, number in values.items()})
     if total:
         yield f"{total:,} combinations"
-        yield from _tally_lines(tally)
+        yield from _count_lines(counts)
     for sequences in SEQUENCE_SECTIONS:
-        yield from sequence_list(sequences, choice)
+        yield from _sequence_lines(sequences, choice)
 
 
-def _tally_lines(tally: Counter[tuple[str, str]]) -> Iterator[str]:
+def _sequence_lines(section: SequenceSection, choice: Choice) -> Iterator[str]:
+    count = sum(section.sizes(choice))
+    if not count:
+        return
+    yield f"{section.name}: {count:,} sequences"
+    yield f"  {section.covers}"
+    for name, values in section.dimensions.items():
+        shown = " ".join(values) if len(values) < 40 else f"{values[0]} to {values[-1]}"
+        yield f"  {name:<11}{len(values):>5}  {shown}"
+    for reason in section.pruned:
+        yield f"  left out: {reason}"
+
+
+def _count_lines(counts: Counter[tuple[str, str]]) -> Iterator[str]:
     """Yield how many combinations have each value, a line a dimension or level."""
     yield "of which so many have"
-    names = list(dict.fromkeys(name for name, _ in tally))
+    names = list(dict.fromkeys(name for name, _ in counts))
     for name in (name for name in names if name.partition(".")[0] not in LEVEL_NAMES.values()):
-        values = sorted(value for each, value in tally if each == name)
-        yield f"  {name}: " + ", ".join(f"{value} {tally[name, value]:,}" for value in values)
+        values = sorted(value for each, value in counts if each == name)
+        yield f"  {name}: " + ", ".join(f"{value} {counts[name, value]:,}" for value in values)
     for level in LEVEL_NAMES.values():
-        bits = [bit for bit in ENTRY_BITS if (f"{level}.{bit}", "1") in tally]
+        bits = [bit for bit in ENTRY_BITS if (f"{level}.{bit}", "1") in counts]
         if bits:
             yield f"  {level}: " + ", ".join(
-                f"{bit} {tally[f'{level}.{bit}', '1']:,}" for bit in bits
+                f"{bit} {counts[f'{level}.{bit}', '1']:,}" for bit in bits
             )
 
 
-def _sizes(section: AnySection, choice: Choice) -> tuple[Section, int, int, int]:
-    """Return what a section is based on, and its numbers of places, control states, accesses."""
-    if isinstance(section, CompositeSection):
-        base = section.base
-        shapes = section.shapes(base, choice)
-        places = sum(section.places(shape) for shape in shapes)
-        one = shapes[0].va[:1] if shapes else np.zeros(0, np.uint64)
-        accesses = len(section.accesses_to(one, choice))
-    else:
-        base, va = section, section.paths(section.variants(choice))
-        places, accesses = len(va), len(section.accesses_to(va[:1], choice))
-    return base, places, sum(1 for _ in base.contexts(choice)), accesses
+def _sizes(section: Section, choice: Choice) -> tuple[int, int, int]:
+    """Return a section's numbers of places, of control states, and of accesses at a place."""
+    shapes = section.shapes(section, choice)
+    places = sum(section.places(shape) for shape in shapes)
+    one = shapes[0].va[:1] if shapes else np.zeros(0, np.uint64)
+    states = sum(1 for _ in section.contexts(choice))
+    return places, states, len(section.accesses_to(one, choice))
 
 
 def _entry(section: Section, level: int) -> str:
@@ -119,16 +138,14 @@ def _controls(section: Section) -> str:
     return text
 
 
-def _accesses(section: AnySection) -> str:
-    if isinstance(section, Section):
-        ac = " × rflags.ac" if len(section.ac) > 1 else ""
-        return f"{' '.join(section.accesses)} × cpl 0, 3{ac}"
-    ac = " × rflags.ac" if len(section.base.ac) > 1 else ""
-    text = f"{' '.join(section.forms)} × cpl 0, 3{ac}"
-    if FORMS[section.forms[0]].family is Family.TWICE:
-        text = f"{' '.join(section.forms)} × cpl 0 with either rflags.ac, 3 × the same again"
-    if len(section.pkrus) > 1:
-        text += f" × {len(section.pkrus)} values of PKRU in between"
+def _accesses(section: Section) -> str:
+    forms = " ".join(section.accesses)
+    if section.composite and FORMS[section.accesses[0]].family is Family.TWICE:
+        text = f"{forms} × cpl 0 with either rflags.ac, 3 × the same again"
+    else:
+        text = f"{forms} × cpl 0, 3" + (" × rflags.ac" if len(section.ac) > 1 else "")
+    if len(section.then_pkrus) > 1:
+        text += f" × {len(section.then_pkrus)} values of PKRU in between"
     return text
 
 
@@ -138,7 +155,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
         yield from _single_lines(summary)
     if summary.tlb.sections:
         yield from ("",) if summary.combinations else ()
-        yield from summary.tlb.lines()
+        yield from _sequence_summary(summary.tlb)
     for crash in summary.crashes:
         yield f"the emulator failed: {crash}"
 
@@ -160,10 +177,34 @@ def _single_lines(summary: Summary) -> Iterator[str]:
     )
     for name, count in summary.predicted_only.items():
         yield f"{count:,} predicted only, {name}: the emulated CPU has no {LACKS[name]}"
-    for name, count in summary.known.items():
-        yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
+    yield from _known_lines(summary.known)
     for slug, group in summary.groups.items():
         yield f"{group.count:,} × {group.signature} ({slug})"
+
+
+def _sequence_summary(found: SequenceSummary) -> Iterator[str]:
+    """Yield the counts by section, and every group of violations."""
+    heads = ("sequences", "forced", "fresh", "stale", "known", "violated")
+    yield f"{'':<18}{heads[0]:>14}" + "".join(f"{head:>10}" for head in heads[1:])
+    for name, counts in found.sections.items():
+        yield f"{name:<18}{counts[0]:>14,}" + "".join(
+            f"{format(count, ',') if count else '·':>10}" for count in counts[1:]
+        )
+    yield ""
+    yield (
+        f"{found.sequences:,} sequences, {found.accesses:,} accesses: {found.total(1):,} with one "
+        f"allowed outcome, {found.total(2):,} fresh, {found.total(3):,} stale where either is "
+        f"allowed, {found.violations:,} violate what is"
+    )
+    yield from _known_lines(found.known)
+    for slug, group in found.groups.items():
+        yield f"{group.count:,} × {group.cause} ({slug})"
+        yield f"  first: crosswalk matrix --select {group.select}"
+
+
+def _known_lines(known: dict[str, int]) -> Iterator[str]:
+    for name, count in known.items():
+        yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
 
 
 def verdict(summary: Summary) -> tuple[int, str]:

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.compare import agreements
-from crosswalk.emu.matrix.boundaries import LIMITS
 from crosswalk.emu.matrix.section import Section
-from crosswalk.emu.matrix.sections import SECTIONS
+from crosswalk.emu.matrix.sections import BOUNDARY_SECTIONS, SECTIONS
 from crosswalk.emu.probe import ProberCache
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
@@ -51,7 +50,8 @@ class Sample:
 def samples(seed: int) -> list[Sample]:
     """Return what is drawn from each section of the matrix, and addresses beside it."""
     chance, probers = np.random.default_rng(seed), ProberCache()
-    return [sample for section in (*SECTIONS, *LIMITS) for sample in _of(section, chance, probers)]
+    sections = (*SECTIONS, *BOUNDARY_SECTIONS)
+    return [sample for section in sections for sample in _of(section, chance, probers)]
 
 
 def _of(section: Section, chance: np.random.Generator, probers: ProberCache) -> Iterator[Sample]:

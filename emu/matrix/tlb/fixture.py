@@ -7,7 +7,7 @@ from crosswalk.walker.context import CR0, CR4, PagingContext
 from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.memory import FRAME
 
-__all__ = ["FAR", "KEY", "OPEN", "OTHER_ROOT", "RAM", "Scene"]
+__all__ = ["FAR", "KEY", "OPEN", "OTHER_ROOT", "RAM", "Fixture"]
 
 RAM = ((0, 32 << 30),)
 OPEN = int(Entry.P | Entry.RW | Entry.US | Entry.A | Entry.D)
@@ -21,23 +21,23 @@ _CR4 = int(CR4.PAE | CR4.PGE | CR4.PKE)
 OTHER_ROOT = 0xF000
 """A root table that maps nothing under test."""
 
-# Indices of the address under test from level 1 up. The TLB of the emulator is indexed by the
-# low bits of the page number: these leave it room beside the runner's own pages.
+# Indices of the address under test from level 1 up. The emulator indexes its TLB by the low bits of
+# the page number: these differ from those of the runner's own pages.
 _INDICES = (58, 7, 5, 3, 9)
 FAR = 0x2000_0000_0000
-"""An address in another slot of the root, which nothing maps."""
+"""An unmapped address in another slot of the root."""
 
 _NEAR = 4
 _CHAIN = 0x10_0000  # Where tables begin that entries lead to after a change.
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Fixture:
     """An address space of `levels` levels with one page, its leaf in a table of level `leaf`.
 
-    Of each entry on the way to it there are two versions: the second leads another way, to
-    another page. `near` is an address four pages of 4 KiB further: in the same page where that is
-    large, else in another one, under the same tables.
+    Each entry of the path has two versions; the second one leads to another page by tables of its
+    own. `near` is an address four 4-KiB pages further: in the same page where that is large, else
+    in another one under the same tables.
     """
 
     leaf: int
@@ -50,7 +50,7 @@ class Scene:
 
     @property
     def near(self) -> int:
-        """The address beside it."""
+        """The address four 4-KiB pages further."""
         return self.va + _NEAR * FRAME
 
     @property
@@ -58,12 +58,12 @@ class Scene:
         """The root table's address."""
         return FRAME
 
-    def place(self, level: int) -> int:
+    def entry_pa(self, level: int) -> int:
         """Return the physical address of the entry of this level that translates `va`."""
         return self._table(level) + 8 * LEVELS[level].index(self.va)
 
-    def value(self, level: int, flags: int = OPEN, *, other: bool = False) -> int:
-        """Return an entry of this level with these flags; `other` for the second way."""
+    def entry(self, level: int, flags: int = OPEN, *, other: bool = False) -> int:
+        """Return an entry of this level with these flags; `other` for the second version."""
         if level == self.leaf:
             return int(self.page(int(other)) | flags | (Entry.PS if level > 1 else 0))
         return int((self._other(level, level - 1) if other else self._table(level - 1)) | flags)
@@ -74,7 +74,7 @@ class Scene:
         return {1: 1 << 24, 2: 2 << 30, 3: 8 << 30}[level] + number * LEVELS[level].span
 
     def entries(self) -> dict[int, int]:
-        """Return the words of all tables, the second ways included."""
+        """Return the words of all tables, those of second versions included."""
         return dict(_entries(self))
 
     def context(
@@ -82,7 +82,7 @@ class Scene:
     ) -> PagingContext:
         """Return the control state: WP, NXE, PGE and PKE set, key 1 denied.
 
-        `cr4` are bits set besides, `clear` those that aren't.
+        `cr4` are further bits to set, `clear` bits to clear.
         """
         levels = CR4.LA57 if self.levels == 5 else 0
         return PagingContext(
@@ -96,7 +96,7 @@ class Scene:
         return FRAME * (1 + self.levels - level)
 
     def _other(self, changed: int, level: int) -> int:
-        """Return the table of `level` on the way that the second version of an entry leads."""
+        """Return the table of `level` behind the second version of an entry."""
         return _CHAIN + FRAME * (8 * changed + level)
 
     def second(self, changed: int) -> dict[int, int]:
@@ -114,13 +114,13 @@ class Scene:
 
 
 @lru_cache
-def _entries(scene: Scene) -> tuple[tuple[int, int], ...]:
-    levels = range(scene.leaf, scene.levels + 1)
-    words = {scene.place(level): scene.value(level) for level in levels}
-    if scene.leaf == 1:
-        words[scene.place(1) + 8 * _NEAR] = scene.page(2) | OPEN
+def _entries(fixture: Fixture) -> tuple[tuple[int, int], ...]:
+    levels = range(fixture.leaf, fixture.levels + 1)
+    words = {fixture.entry_pa(level): fixture.entry(level) for level in levels}
+    if fixture.leaf == 1:
+        words[fixture.entry_pa(1) + 8 * _NEAR] = fixture.page(2) | OPEN
     for changed in levels[1:]:
-        words |= scene.second(changed)
+        words |= fixture.second(changed)
     return tuple(words.items())
 
 

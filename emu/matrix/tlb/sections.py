@@ -1,14 +1,28 @@
 """The default sections of sequences."""
 
-from crosswalk.emu.matrix.tlb.builders import LEVELS, PAGES, SIZES, changed, faulted, late, resized
-from crosswalk.emu.matrix.tlb.changes import CHANGES, INVALIDATIONS, LEAF_CHANGES, PRIMES
-from crosswalk.emu.matrix.tlb.control import BETWEEN, FLAGS, SWITCHES, pcid_sequence, switched
-from crosswalk.emu.matrix.tlb.random import drawn_sequence
-from crosswalk.emu.matrix.tlb.section import Named, SequenceSection
+from crosswalk.emu.matrix.section import Combination, SequenceSection
+from crosswalk.emu.matrix.tlb.builders import (
+    BETWEEN,
+    CHANGES,
+    FLAGS,
+    INVALIDATIONS,
+    LEAF_CHANGES,
+    LEVELS,
+    PAGES,
+    SIZES,
+    SWITCHES,
+    change_sequence,
+    fault_sequence,
+    late_leaf_sequence,
+    pcid_sequence,
+    resize_sequence,
+    switch_sequence,
+)
+from crosswalk.emu.matrix.tlb.random import random_sequence
 
-__all__ = ["DRAWN", "SEQUENCE_NAMES", "SEQUENCE_SECTIONS"]
+__all__ = ["RANDOM_SEQUENCES", "SEQUENCE_SECTIONS"]
 
-DRAWN = 4000
+RANDOM_SEQUENCES = 4000
 """How many random sequences the default matrix has."""
 
 _ACCESS = {"access": ("read", "write", "execute"), "cpl": ("0", "3")}
@@ -17,8 +31,8 @@ _CPL = "the access before the change is at the CPL of the one after it; tlb-faul
 _TWICE = "each access is made twice: what a page fault invalidates shows in the second"
 
 
-def _worth(named: Named) -> bool:
-    """Leave out what differs from another sequence in nothing that can matter."""
+def _distinct(named: Combination) -> bool:
+    """Leave out sequences that differ from another one in nothing that can matter."""
     if named["prime"] == "none" and named["invalidate"] not in ("none", "invlpg", "cr3"):
         return False
     return named.get("g", "0") == "0" or (
@@ -27,8 +41,8 @@ def _worth(named: Named) -> bool:
     )
 
 
-def _above(named: Named) -> bool:
-    return LEVELS[named["level"]] > PAGES[named["page"]] and _worth(named)
+def _above(named: Combination) -> bool:
+    return LEVELS[named["level"]] > PAGES[named["page"]] and _distinct(named)
 
 
 SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
@@ -39,12 +53,12 @@ SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
             "page": tuple(PAGES),
             "change": tuple(LEAF_CHANGES),
             "g": ("0", "1"),
-            "prime": tuple(PRIMES),
+            "prime": ("none", "read", "write", "execute", "near"),
             "invalidate": tuple(INVALIDATIONS),
             **_ACCESS,
         },
-        make=lambda named: changed(named, 4),
-        keep=_worth,
+        make=lambda named: change_sequence(named, 4),
+        keep=_distinct,
         pruned=(
             "G is clear for what global pages have no part in",
             _UNCACHED,
@@ -72,7 +86,7 @@ SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
             ),
             **_ACCESS,
         },
-        make=lambda named: changed(named, 4),
+        make=lambda named: change_sequence(named, 4),
         keep=_above,
         pruned=("fetches before the change: tlb-leaf has them", _UNCACHED, _TWICE),
     ),
@@ -87,7 +101,7 @@ SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
             "invalidate": ("none", "invlpg", "invlpg-near", "invlpg-far", "cr3", "pge"),
             "access": _ACCESS["access"],
         },
-        make=late,
+        make=late_leaf_sequence,
         keep=_above,
         pruned=("CPL 3 alone: what is cached of upper levels belongs to neither", _UNCACHED),
     ),
@@ -102,7 +116,7 @@ SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
             "invalidate": ("none", "invlpg", "invlpg-near", "cr3", "pge"),
             **_ACCESS,
         },
-        make=lambda named: changed(named, 5),
+        make=lambda named: change_sequence(named, 5),
         pruned=("entries below: four levels have them", _TWICE),
     ),
     SequenceSection(
@@ -118,7 +132,7 @@ SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
             "at": ("va", "near"),
             **_ACCESS,
         },
-        make=faulted,
+        make=fault_sequence,
         keep=lambda named: (
             LEVELS[named["level"]] in {PAGES[named["page"]], 4}
             and (named["page"], named["at"]) != ("4k", "near")
@@ -139,7 +153,7 @@ SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
             "at": ("va", "near"),
             **_ACCESS,
         },
-        make=resized,
+        make=resize_sequence,
         pruned=("rights are open: tlb-leaf and tlb-upper change them", _TWICE),
     ),
     SequenceSection(
@@ -153,7 +167,7 @@ SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
             "ac": ("0", "1"),
             **_ACCESS,
         },
-        make=switched,
+        make=switch_sequence,
         keep=lambda named: named["ac"] == "0" or named["switch"].startswith("smap"),
         pruned=("4-KiB pages: rights of larger ones are no others", "AC is clear but for SMAP"),
     ),
@@ -176,14 +190,8 @@ SEQUENCE_SECTIONS: tuple[SequenceSection, ...] = (
     SequenceSection(
         name="tlb-random",
         covers="random steps, each sequence from its number",
-        dimensions={"number": tuple(str(number) for number in range(DRAWN))},
-        make=drawn_sequence,
+        dimensions={"number": tuple(str(number) for number in range(RANDOM_SEQUENCES))},
+        make=random_sequence,
         pruned=("PKE, PCIDE, bit 63 under LA57 in one of eight: known departures end a sequence",),
     ),
 )
-
-SEQUENCE_NAMES = frozenset(name for section in SEQUENCE_SECTIONS for name in section.dimensions) - {
-    "access",
-    "cpl",
-}
-"""The names of dimensions that only sequences have."""

@@ -7,7 +7,6 @@ import pytest
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.check.sequence_check import judge
 from crosswalk.emu.check.sequence_emulated import reading_of, sequence_subsets
-from crosswalk.emu.matrix.tlb.unit import recorded
 from crosswalk.emu.probe.sequences import Runner
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import CR4, PagingContext, Vendor
@@ -17,6 +16,7 @@ from crosswalk.walker.tlb import (
     MovCr3,
     Rule,
     Sequence,
+    SequenceRecord,
     dump_sequence,
     load_sequence,
 )
@@ -69,7 +69,7 @@ def test_taken_out_of_the_table_it_is_a_violation_like_another(entry, monkeypatc
 def test_the_file_says_what_is_allowed_and_observed_today(entry):
     sequence = sequence_of(entry)
     observed = Runner().run(sequence)
-    record = recorded(sequence, observed, judge(sequence, observed), None)
+    record = SequenceRecord(sequence, None, judge(sequence, observed).allowed, observed)
     assert dump_sequence(record) == (KNOWN_SEQUENCE_FILES / entry.case).read_bytes()
 
 

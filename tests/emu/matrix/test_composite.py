@@ -8,14 +8,12 @@ import pytest
 from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.findings.composite_finding import judged_case
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
-from crosswalk.emu.matrix.counts import tally_of
-from crosswalk.emu.matrix.crossing import at_the_ends, beside, neighbours
-from crosswalk.emu.matrix.run import ALL_SECTIONS, chosen_sections, chosen_units
+from crosswalk.emu.matrix.counts import value_counts
+from crosswalk.emu.matrix.crossing import adjacent_entries, canonical_borders, de_bruijn
 from crosswalk.emu.matrix.section import KEY
-from crosswalk.emu.matrix.select import parse_choice
-from crosswalk.emu.matrix.smallest import smallest
-from crosswalk.emu.matrix.summary import Summary
-from crosswalk.emu.matrix.unit import Worker, units_of
+from crosswalk.emu.matrix.select import ALL_SECTIONS, chosen_sections, chosen_units, parse_choice
+from crosswalk.emu.matrix.summary import reduced_cases
+from crosswalk.emu.matrix.unit import units_of
 from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Family
 from crosswalk.emu.report.composite_case import parse_composite
 from crosswalk.walker.bulk import translate_many
@@ -23,31 +21,23 @@ from crosswalk.walker.context import PagingMode
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk
 from tests.emu.check.bugs import GUEST
+from tests.emu.matrix.running import all_of
 from tests.tables import PS
 
 BY_NAME = {section.name: section for section in COMPOSITE_SECTIONS}
 
 
-def all_of(text, predict=translate_many):
-    choice = parse_choice(text)
-    worker = Worker(ALL_SECTIONS, choice, predict)
-    summary = Summary(text)
-    for unit in chosen_units(choice):
-        summary.add(worker.do(unit))
-    return summary
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 19])
 def test_each_of_some_neighbours_stands_once_before_each(count):
-    row = neighbours(count)
+    row = de_bruijn(count)
     pairs = Counter(pairwise(row))
     assert len(row) == count**2 + 1
     assert pairs == {(one, two): 1 for one in range(count) for two in range(count)}
 
 
 def entries_at(section, shape, va):
-    memory = SparseWords.of_tables(section.base.ram, shape.frames, shape.words)
-    context = next(iter(section.base.contexts()))
+    memory = SparseWords.of_tables(section.ram, shape.frames, shape.words)
+    context = next(iter(section.contexts()))
     steps = walk(memory, context, va % (1 << 64)).steps
     # But for addresses, in which each differs.
     return tuple(
@@ -58,12 +48,12 @@ def entries_at(section, shape, va):
 @pytest.mark.parametrize("name", ["cross-4k", "cross-2m", "cross-1g", "cross-512g"])
 def test_every_entry_lies_beside_every_other_once(name):
     section = BY_NAME[name]
-    (shape,) = beside(section.base, {})
+    (shape,) = adjacent_entries(section, {})
     pairs = Counter(
         (entries_at(section, shape, border - 1), entries_at(section, shape, border))
         for border in shape.va.tolist()
     )
-    variants = section.base.variants({})
+    variants = section.variants({})
     count = max(len(each.word) for each in variants)
     assert len(shape.va) == count**2
     assert set(pairs.values()) == {1}
@@ -73,11 +63,11 @@ def test_every_entry_lies_beside_every_other_once(name):
 @pytest.mark.parametrize("name", ["cross-ends", "cross-ends-5level"])
 def test_the_ends_of_the_halves_have_every_pair_of_entries(name):
     section = BY_NAME[name]
-    shapes = at_the_ends(section.base, {})
+    shapes = canonical_borders(section, {})
     pairs = set()
     for shape in shapes:
         half, upper, top = shape.va.tolist()
-        assert (half, upper) == (1 << 11 + 9 * section.base.levels, (1 << 64) - half)
+        assert (half, upper) == (1 << 11 + 9 * section.levels, (1 << 64) - half)
         last = {entries_at(section, shape, half - 1), entries_at(section, shape, top - 1)}
         first = {entries_at(section, shape, upper), entries_at(section, shape, top)}
         assert len(last) == len(first) == 1
@@ -123,9 +113,9 @@ def test_a_section_has_units_for_all_its_spaces_and_says_what_it_leaves_out(sect
     assert [unit.first for unit in units] == [0, *(unit.last for unit in units[:-1])]
     assert units[-1].last == len(sizes)
     assert sum(unit.combinations for unit in units) == sum(sizes)
-    assert section.base.covers
-    assert section.base.pruned
-    assert len(next(iter(section.spaces())).composites) == sizes[0]
+    assert section.covers
+    assert section.pruned
+    assert len(next(iter(section.spaces())).accesses) == sizes[0]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +161,7 @@ def test_a_planted_bug_is_found_grouped_and_made_small(bug, chosen):
     assert 1 <= len(summary.groups) <= 20
     slug = next(iter(summary.groups))
     summary.groups = {slug: summary.groups[slug]}
-    small = dict(smallest(summary, bug.predict))
+    small = dict(reduced_cases(summary, bug.predict))
     case = parse_composite(small[slug].encode(), slug)
     assert len(case.case.entries) <= 5
     again = CompositeStand(bug.predict)
@@ -189,7 +179,7 @@ def test_what_the_emulator_is_known_for_is_counted_apart():
 def test_a_tally_counts_each_combination_once_for_each_dimension():
     for section in chosen_sections({}):
         total = sum(unit.combinations for unit in units_of(section, {}))
-        for name, values in tally_of(section, {}).items():
+        for name, values in value_counts(section, {}).items():
             if name.partition(".")[0] in ("pte", "pde", "pdpte", "pml4e", "pml5e"):
                 assert sum(values.values()) <= total
             else:
@@ -199,27 +189,26 @@ def test_a_tally_counts_each_combination_once_for_each_dimension():
 @pytest.mark.parametrize("name", ["rmw-4k", "junk-pde", "cross-ends"])
 def test_a_tally_is_what_counting_gives(name):
     (section,) = [each for each in ALL_SECTIONS if each.name == name]
-    base = getattr(section, "base", section)
-    context = next(iter(base.contexts()))
-    states = len(list(base.contexts()))
+    context = next(iter(section.contexts()))
+    states = len(list(section.contexts()))
     counted = Counter()
     if name == "cross-ends":
-        for shape in section.shapes(base, {}):
-            memory = SparseWords.of_tables(base.ram, shape.frames, shape.words)
+        for shape in section.shapes(section, {}):
+            memory = SparseWords.of_tables(section.ram, shape.frames, shape.words)
             for border in shape.va.tolist():
                 words = [memory.word(0x4000), memory.word(0x4FF8)]
                 counted["pte.nx"] += border >= 0 and any(word >> 63 for word in words)
         each = len(section.accesses_to(np.zeros(1, np.uint64)))
-        assert tally_of(section, {})["pte.nx"]["1"] == counted["pte.nx"] * each * states
+        assert value_counts(section, {})["pte.nx"]["1"] == counted["pte.nx"] * each * states
         return
-    variants = base.variants({})
-    memory = SparseWords.of_tables(base.ram, *base.tables(variants))
-    va = base.paths(variants)
+    variants = section.variants({})
+    memory = SparseWords.of_tables(section.ram, *section.tables(variants))
+    va = section.paths(variants)
     for at in va.tolist():
         for step in walk(memory, context, at).steps:
             counted[step.level] += step.entry >> 51 & 1
     each = len(section.accesses_to(va[:1]))
-    tally = tally_of(section, {})
+    tally = value_counts(section, {})
     for level, spelt in ((1, "pte"), (2, "pde")):
         if f"{spelt}.bit51" in tally:
             assert tally[f"{spelt}.bit51"]["1"] == counted[level] * each * states
@@ -241,7 +230,7 @@ def test_a_tally_of_the_older_modes_is_what_counting_gives(name, chosen):
         for at in va.tolist():
             for level, entry in selected(memory, context, at):
                 counted.update(f"{level}.{bit}" for bit, mask in bits.items() if entry & mask)
-    tally = tally_of(section, choice)
+    tally = value_counts(section, choice)
     assert {name: values["1"] for name, values in tally.items() if name in every(bits)} == {
         name: counted[name] * each for name in tally.keys() & every(bits)
     }
@@ -270,8 +259,8 @@ def selected(memory, context, va):
 
 
 def test_every_form_and_every_denial_is_in_the_matrix():
-    forms = {form for section in COMPOSITE_SECTIONS for form in section.forms}
+    forms = {form for section in COMPOSITE_SECTIONS for form in section.accesses}
     assert forms == set(FORMS)
     assert {FORMS[form].family for form in forms} == set(Family)
-    pkrus = {pkru for section in COMPOSITE_SECTIONS for pkru in section.pkrus}
+    pkrus = {pkru for section in COMPOSITE_SECTIONS for pkru in section.then_pkrus}
     assert pkrus == {SAME_PKRU, *(denied << 2 * KEY for denied in range(4))}

@@ -5,29 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.matrix.boundaries import LIMITS
-from crosswalk.emu.matrix.features import FEATURE_SECTIONS
-from crosswalk.emu.matrix.intended import plain
-from crosswalk.emu.matrix.run import chosen_units
-from crosswalk.emu.matrix.select import parse_choice
+from crosswalk.emu.matrix.sections import FEATURE_SECTIONS
 from crosswalk.emu.matrix.summary import Summary
 from crosswalk.emu.matrix.text import summary_lines, verdict
-from crosswalk.emu.matrix.unit import Worker
+from crosswalk.emu.matrix.unit import without_features
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import CR4, Vendor
-
-SECTIONS = (*LIMITS, *FEATURE_SECTIONS)
-
-
-def all_of(text, predict=translate_many):
-    choice = parse_choice(text)
-    worker = Worker(SECTIONS, choice, predict)
-    summary = Summary(text)
-    for unit in chosen_units(choice):
-        summary.add(worker.do(unit))
-    return summary
+from tests.emu.matrix.running import all_of
 
 
 @pytest.mark.parametrize(
@@ -128,11 +114,11 @@ LAM, UAI, LASS = (
     f"section={name}-4level,cr0.wp=1,pte.rw=1,pte.us=1" for name in ("lam", "uai", "lass")
 )
 BUGS = {
-    "LAM left out": (f"{LAM},pte.p=1,pte.nx=0", without(plain)),
+    "LAM left out": (f"{LAM},pte.p=1,pte.nx=0", without(without_features)),
     "fetches masked": (f"{LAM},pte.p=1,pte.nx=0", fetches_masked_too),
     "CR2 with the metadata": (f"{LAM},pte.p=0,pte.nx=0", cr2_with_the_tag),
     "LAM_U57 taken for LAM_U48": (f"{LAM},pte.p=1,pte.nx=0", as_48_bits),
-    "UAI left out": (f"{UAI},pte.p=1,pte.nx=0", without(plain)),
+    "UAI left out": (f"{UAI},pte.p=1,pte.nx=0", without(without_features)),
     "UAI of bits 63 to 48": (f"{UAI},pte.p=1,pte.nx=0", bits_56_48_ignored),
     "LASS left out": (
         f"{LASS},pte.p=1",

@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 
-from crosswalk.emu.matrix.legacy_sections import LEGACY_SECTIONS
-from crosswalk.emu.matrix.run import chosen_units
-from crosswalk.emu.matrix.sections import SECTIONS
-from crosswalk.emu.matrix.select import parse_choice
-from crosswalk.emu.matrix.summary import Summary
-from crosswalk.emu.matrix.unit import Worker
+from crosswalk.emu.matrix.sections import LEGACY_SECTIONS
+from crosswalk.emu.matrix.select import chosen_units, parse_choice
 from crosswalk.walker import (
     Access,
     AccessType,
@@ -16,21 +12,12 @@ from crosswalk.walker import (
     SparseWords,
     bulk,
     translate,
-    translate_many,
 )
 from crosswalk.walker.translate import StepKind, walk
 from tests.emu.check.bugs import GUEST
+from tests.emu.matrix.running import all_of
 
 BY_NAME = {section.name: section for section in LEGACY_SECTIONS}
-
-
-def all_of(text, predict=translate_many):
-    choice = parse_choice(text)
-    worker = Worker(SECTIONS, choice, predict)
-    summary = Summary(text)
-    for unit in chosen_units(choice):
-        summary.add(worker.do(unit))
-    return summary
 
 
 def laid_out(name):

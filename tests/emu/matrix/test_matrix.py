@@ -8,27 +8,17 @@ from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce import size_of
 from crosswalk.emu.fuzz.reduce.interesting import signatures_of
 from crosswalk.emu.matrix import run
-from crosswalk.emu.matrix.run import Crash, chosen_units, results_of
+from crosswalk.emu.matrix.run import Crash, results_of
 from crosswalk.emu.matrix.sections import SECTIONS
-from crosswalk.emu.matrix.select import parse_choice
-from crosswalk.emu.matrix.smallest import smallest
-from crosswalk.emu.matrix.summary import Group, Summary, load_summary, version
+from crosswalk.emu.matrix.select import chosen_units, parse_choice
+from crosswalk.emu.matrix.summary import Group, Summary, load_summary, reduced_cases, version
 from crosswalk.emu.matrix.unit import Unit, Worker
-from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.case import parse_case
 from tests.emu.check.bugs import GUEST
+from tests.emu.matrix.running import all_of
 
 FEW = "section=junk-pte,access=write,cpl=3"
-
-
-def all_of(text, predict=translate_many):
-    choice = parse_choice(text)
-    worker = Worker(SECTIONS, choice, predict)
-    summary = Summary(text)
-    for unit in chosen_units(choice):
-        summary.add(worker.do(unit))
-    return summary
 
 
 def test_walker_and_cpu_agree_on_a_section():
@@ -154,7 +144,7 @@ def test_a_group_keeps_a_case_that_shows_it(tmp_path):
 def test_the_case_of_a_group_is_made_small_and_still_shows_it():
     (bug,) = [bug for bug in GUEST if bug.name == "R/W of a PTE ignored"]
     summary = all_of(FEW, bug.predict)
-    small = dict(smallest(summary, bug.predict))
+    small = dict(reduced_cases(summary, bug.predict))
     assert small.keys() == summary.groups.keys()
     for slug, text in small.items():
         case = parse_case(text.encode(), slug)
@@ -162,9 +152,11 @@ def test_the_case_of_a_group_is_made_small_and_still_shows_it():
         assert size_of(case) < size_of(found)
         assert slug in {found.slug for found in signatures_of(Executor(bug.predict), case)}
         assert max(pa for pa in case.entries) < 0x5000
-        assert text == dict(smallest(with_case(summary, slug, text), bug.predict))[slug]
+        assert text == dict(reduced_cases(with_case(summary, slug, text), bug.predict))[slug]
     # What doesn't show it, as with the walker itself, stays as it was found.
-    assert dict(smallest(summary)) == {slug: each.case for slug, each in summary.groups.items()}
+    assert dict(reduced_cases(summary)) == {
+        slug: each.case for slug, each in summary.groups.items()
+    }
 
 
 def with_case(summary, slug, text):

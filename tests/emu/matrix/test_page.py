@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 from crosswalk.emu.check.departures import Scope, departures
-from crosswalk.emu.matrix.run import ALL_SECTIONS
+from crosswalk.emu.matrix.select import ACCESS_SECTIONS
 from crosswalk.emu.matrix.text import section_record
 from crosswalk.emu.probe.composites import FORMS
 
@@ -15,7 +15,7 @@ ROWS = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in
 
 
 def test_the_sections_are_those_of_the_program_with_their_sizes():
-    records = [section_record(section, {}) for section in ALL_SECTIONS]
+    records = [section_record(section, {}) for section in ACCESS_SECTIONS]
     expected = [
         (
             f"`{each['section']}`",
@@ -30,7 +30,7 @@ def test_the_sections_are_those_of_the_program_with_their_sizes():
 
 
 def test_every_section_that_is_named_exists():
-    names = {section.name for section in ALL_SECTIONS}
+    names = {section.name for section in ACCESS_SECTIONS}
     firsts = {name.split("-")[0] for name in names} - {"kvm"}
     named = set(re.findall(r"`([a-z0-9]+(?:-[a-z0-9]+)+)`", PAGE))
     others = {entry.id for entry in departures(Scope.ACCESS, Scope.COMPOSITE)}

@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
-from crosswalk.emu.matrix.boundaries import LIMITS
-from crosswalk.emu.matrix.features import FEATURE_SECTIONS
 from crosswalk.emu.matrix.section import HIGH_RAM, KEY, MAX_VARIANTS, Section
-from crosswalk.emu.matrix.sections import SECTIONS
+from crosswalk.emu.matrix.sections import BOUNDARY_SECTIONS, FEATURE_SECTIONS, SECTIONS
 from crosswalk.emu.matrix.select import parse_choice
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
@@ -100,7 +98,7 @@ def test_what_there_is_not_can_not_be_chosen(text, message):
 
 
 @pytest.mark.parametrize(
-    "section", [*SECTIONS, *LIMITS, *FEATURE_SECTIONS], ids=lambda section: section.name
+    "section", [*SECTIONS, *BOUNDARY_SECTIONS, *FEATURE_SECTIONS], ids=lambda section: section.name
 )
 def test_a_section_fits_its_tables_and_says_what_it_leaves_out(section):
     variants = section.variants()
@@ -108,6 +106,7 @@ def test_a_section_fits_its_tables_and_says_what_it_leaves_out(section):
     assert all(len(set(each.word.tolist())) == len(each.word) for each in variants)
     assert section.covers
     assert section.pruned
+    assert section.mode is next(iter(section.contexts())).mode
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
@@ -139,7 +138,7 @@ def test_what_a_bit_is_called_is_what_it_is():
 
 
 def limit(name):
-    (section,) = [each for each in LIMITS if each.name == name]
+    (section,) = [each for each in BOUNDARY_SECTIONS if each.name == name]
     return section
 
 

@@ -5,12 +5,10 @@ import random
 import pytest
 
 from crosswalk.emu.check.sequence_check import judge
-from crosswalk.emu.matrix.run import chosen_units
-from crosswalk.emu.matrix.select import parse_choice
-from crosswalk.emu.matrix.tlb.fixture import FAR, Scene
-from crosswalk.emu.matrix.tlb.sections import DRAWN, SEQUENCE_NAMES, SEQUENCE_SECTIONS
-from crosswalk.emu.matrix.tlb.unit import SEQUENCES, SequenceWorker, sequence_units
-from crosswalk.emu.matrix.unit import Unit
+from crosswalk.emu.matrix.select import chosen_units, parse_choice
+from crosswalk.emu.matrix.tlb.fixture import FAR, Fixture
+from crosswalk.emu.matrix.tlb.sections import RANDOM_SEQUENCES, SEQUENCE_SECTIONS
+from crosswalk.emu.matrix.unit import SEQUENCE_UNIT, Unit, Worker, units_of
 from crosswalk.emu.probe.sequences import Runner, routines
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.memory import SparseWords
@@ -63,23 +61,23 @@ def test_the_sequences_of_a_section_run_and_some_are_stale(section, runner):
 @pytest.mark.parametrize("leaf", [1, 2, 3])
 @pytest.mark.parametrize("levels", [4, 5])
 def test_both_versions_of_each_entry_of_a_scene_lead_to_pages_of_their_own(leaf, levels):
-    scene = Scene(leaf, levels)
-    entries = scene.entries()
+    fixture = Fixture(leaf, levels)
+    entries = fixture.entries()
     memory = SparseWords(((0, 32 << 30),), entries)
     reached = {}
     for level in [None, *range(leaf, levels + 1)]:
         words = dict(entries)
         if level is not None:
-            words[scene.place(level)] = scene.value(level, other=True)
+            words[fixture.entry_pa(level)] = fixture.entry(level, other=True)
         memory = SparseWords(((0, 32 << 30),), words)
-        for va in (scene.va, scene.near):
-            outcome = translate(memory, scene.context(), Access(va, AccessType.WRITE, 3))
+        for va in (fixture.va, fixture.near):
+            outcome = translate(memory, fixture.context(), Access(va, AccessType.WRITE, 3))
             assert isinstance(outcome, Translation)
             assert outcome.entries == ()
             reached[level, va] = outcome.pa
     # Of a small page the neighbour is the same in both versions of the leaf.
     assert len(set(reached.values())) == len(reached) - (leaf == 1)
-    far = translate(memory, scene.context(), Access(FAR, AccessType.READ, 3))
+    far = translate(memory, fixture.context(), Access(FAR, AccessType.READ, 3))
     assert isinstance(far, PageFault)
 
 
@@ -93,7 +91,7 @@ def test_a_named_sequence_is_what_its_name_says():
     assert store.value & ~0xFFF != sequence.entries[store.pa] & ~0xFFF
     assert store.value & 0xFFF == sequence.entries[store.pa] & 0xFFF
     assert [read, Invlpg(read.va), read, read] == [read, invlpg, *last]
-    assert Access(Scene(1).va, AccessType.READ, 3, ac=False) == read
+    assert Access(Fixture(1).va, AccessType.READ, 3, ac=False) == read
 
 
 def test_random_sequences_differ_and_each_is_the_same_for_ever():
@@ -101,16 +99,16 @@ def test_random_sequences_differ_and_each_is_the_same_for_ever():
     made = [section.make({"number": str(number)}) for number in range(200)]
     assert made == [section.make({"number": str(number)}) for number in range(200)]
     assert len({sequence.steps for sequence in made}) == len(made)
-    assert DRAWN == sum(1 for _ in section.combinations({}))
+    assert RANDOM_SEQUENCES == sum(1 for _ in section.combinations({}))
 
 
 def test_units_cover_each_sequence_once():
     for section in SEQUENCE_SECTIONS:
-        units = list(sequence_units(section, {}))
+        units = list(units_of(section, {}))
         count = sum(1 for _ in section.combinations({}))
         assert [0, *(unit.last for unit in units[:-1])] == [unit.first for unit in units]
         assert units[-1].last == count == sum(unit.combinations for unit in units)
-        assert all(unit.combinations <= SEQUENCES for unit in units)
+        assert all(unit.combinations <= SEQUENCE_UNIT for unit in units)
 
 
 def test_names_of_sequences_choose_no_single_accesses_and_the_other_way_round():
@@ -118,7 +116,8 @@ def test_names_of_sequences_choose_no_single_accesses_and_the_other_way_round():
     sections = {unit.section for unit in chosen_units(parse_choice("pte.nx=1,access=read"))}
     assert sections
     assert not any(name.startswith("tlb-") for name in sections)
-    assert not {"access", "cpl", "section"} & SEQUENCE_NAMES
+    both = {unit.section for unit in chosen_units(parse_choice("access=read,cpl=3"))}
+    assert both >= {"tlb-leaf", "rights-4k"}
     everything = {unit.section for unit in chosen_units({})}
     assert everything >= {*SECTIONS, "rights-4k"}
 
@@ -131,21 +130,21 @@ def unit_of(text):
 def test_a_unit_counts_what_its_sequences_came_to():
     unit = unit_of(FEW)
     assert isinstance(unit, Unit)
-    result = SequenceWorker(SEQUENCE_SECTIONS, parse_choice(FEW)).do(unit)
+    result = Worker(SEQUENCE_SECTIONS, parse_choice(FEW)).do(unit)
     assert 20 == result.unit.combinations
-    assert 60 == result.forced + result.fresh + result.stale
-    assert result.stale
-    assert ({}, ()) == (result.known, result.departures)
+    assert 60 == sum(result.counts)
+    assert result.counts[2]
+    assert ({}, {}) == (result.known, result.findings)
 
 
 def test_a_violation_is_grouped_by_its_cause_and_comes_with_a_sequence(monkeypatch):
     monkeypatch.setitem(routines.ROUTINE, "invlpg", routines._NEXT)
-    result = SequenceWorker(SEQUENCE_SECTIONS, parse_choice(FEW)).do(unit_of(FEW))
-    (departure,) = result.departures
-    assert (str(Rule.INVLPG), 2) == (departure.cause, departure.count)
-    assert "invalidate=invlpg" in departure.select.split(",")
-    record = parse_sequence(departure.sequence, "x")
-    assert departure.select == record.note
+    result = Worker(SEQUENCE_SECTIONS, parse_choice(FEW)).do(unit_of(FEW))
+    (violation,) = result.findings.values()
+    assert (str(Rule.INVLPG), 2) == (violation.signature, violation.count)
+    assert "invalidate=invlpg" in violation.select.split(",")
+    record = parse_sequence(violation.sequence, "x")
+    assert violation.select == record.note
     # The instruction is there again, and so is the right outcome.
     monkeypatch.undo()
     assert judge(record.sequence, Runner().run(record.sequence)).violation is None
@@ -153,6 +152,6 @@ def test_a_violation_is_grouped_by_its_cause_and_comes_with_a_sequence(monkeypat
 
 def test_known_departures_are_counted_apart():
     text = "section=tlb-pcid,page=4k,level=0,change=target,g=0,prime=read,between=invpcid-1"
-    result = SequenceWorker(SEQUENCE_SECTIONS, parse_choice(text)).do(unit_of(text))
+    result = Worker(SEQUENCE_SECTIONS, parse_choice(text)).do(unit_of(text))
     assert {"invpcid-undefined": 6} == result.known
-    assert () == result.departures
+    assert {} == result.findings
