@@ -3,7 +3,7 @@
 memory, context         PhysicalMemory, Segments, SparseWords; PagingContext, PagingMode
 one access              translate, walk; Access, AccessType; Outcome and its kinds
 many accesses           translate_many; Accesses, Outcomes
-all mappings            walk_leaves (columns), mappings, heki_walk; blocked_entries
+all mappings            walk_leaves (columns), mappings, heki_walk; malformed_entries
 what can't be followed  unfollowed, Unfollowed
 ranges                  coalesce_leaves (columns), coalesce
 all physical frames     collective_rights, count_mappings; Aliases, mappings_of;
@@ -17,7 +17,7 @@ from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext, PagingMode, Vendor
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
 from crosswalk.walker.frames import Frames, collective_rights, count_mappings
-from crosswalk.walker.leaves import Leaves, blocked_entries, walk_leaves
+from crosswalk.walker.leaves import Leaves, malformed_entries, walk_leaves
 from crosswalk.walker.mappings import HekiArgs, Mapping, Range, coalesce, heki_walk, mappings
 from crosswalk.walker.memory import PhysicalMemory, Segments, SparseWords
 from crosswalk.walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
@@ -63,12 +63,12 @@ __all__ = [
     "Vendor",
     "Walk",
     "WritableExecutable",
-    "blocked_entries",
     "coalesce",
     "coalesce_leaves",
     "collective_rights",
     "count_mappings",
     "heki_walk",
+    "malformed_entries",
     "mappings",
     "mappings_of",
     "translate",

@@ -26,7 +26,7 @@ _RUN = 128
 
 @dataclass(frozen=True, slots=True)
 class Leaves(Rows):
-    """n entries that map pages, or (from `blocked_entries`) that map nothing.
+    """n entries that map pages, or (from `malformed_entries`) that map nothing.
 
     `va` uint64[n], canonical; `entry` uint64[n], the raw entries; `grant` uint8[n], the `Grant`
     bits of all levels together; `shift` uint8[n]: each spans 1 << shift bytes. Everything else

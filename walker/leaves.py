@@ -24,9 +24,9 @@ __all__ = [
     "TOP",
     "Leaves",
     "Tables",
-    "blocked_entries",
     "expand",
-    "malformed",
+    "malformed_addresses",
+    "malformed_entries",
     "root_table",
     "table_frames",
     "walk_leaves",
@@ -46,7 +46,7 @@ class Expanded(NamedTuple):
 
     leaves: Leaves
     children: Tables
-    blocked: Leaves
+    malformed: Leaves
     leaf_parent: NDArray[np.intp]
     child_parent: NDArray[np.intp]
 
@@ -166,29 +166,29 @@ class _Walk:
         return leaves, Tables(upper.va, frames, upper.grant)
 
 
-def blocked_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
-    """Return the entries that are not zero and yet map nothing, in address order.
+def malformed_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:
+    """Return the entries that are not zero and map nothing, in address order.
 
-    Those not present but full of something, and those that set a reserved bit. A table that is
-    reached by several ways counts once, at its lowest address, so that the cost is that of the
-    distinct tables.
+    These have P clear and other bits set, or set a reserved bit. A table that is reached by
+    several ways counts once, at its lowest address, so that the cost is that of the distinct
+    tables.
     """
-    parts = [part.blocked for _, part in _distinct(memory, context)]
+    parts = [part.malformed for _, part in _distinct(memory, context)]
     every = Leaves.join([Leaves.none(), *parts])
     every = every.take(np.argsort(every.va, kind="stable"))
     return replace(every, va=canonical(context, every.va))
 
 
-def malformed(memory: PhysicalMemory, context: PagingContext) -> Iterator[U64]:
-    """Yield addresses, uint64[n], of entries that are blocked or refer to a table outside RAM.
+def malformed_addresses(memory: PhysicalMemory, context: PagingContext) -> Iterator[U64]:
+    """Yield lowest linear addresses, uint64[n], of malformed entries and of dangling tables.
 
-    Blocked as `blocked_entries` has it; of entries that refer to one table outside RAM, the lowest
-    of each block of tables. Block by block, from the root down, each table once a level: memory
-    and time are bounded by the distinct tables, whatever the image says.
+    Malformed as `malformed_entries` has it; of entries that refer to one table outside RAM, the
+    lowest in each block of tables. Block by block, from the root down, each table once a level:
+    memory and time are bounded by the distinct tables, whatever the image says.
     """
     for _, part in _distinct(memory, context):
         outside = ~memory.backed(part.children.frame)
-        found = np.concatenate([part.blocked.va, part.children.va[outside]])
+        found = np.concatenate([part.malformed.va, part.children.va[outside]])
         yield canonical(context, found)
 
 

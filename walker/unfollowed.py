@@ -80,11 +80,11 @@ class Unfollowed:
         return self.outside + self.reserved
 
     @property
-    def mostly(self) -> bool:
-        """Whether more than half of the root's present entries, or of all, make no sense.
+    def implausible(self) -> bool:
+        """Whether these are hardly page tables: more than half of the entries make no sense.
 
-        They can't be followed, or map what is neither in memory nor below 2^46. Tables of a
-        system in use hardly have any; other bytes taken for tables have many.
+        Of the root's present entries, or of all, more than half can't be followed or map an
+        address from 2^46 up that isn't in memory. Tables of a running system have next to none.
         """
         senseless = len(self) + self.leaves_astray
         return 2 * self.root_unfollowed > self.root_entries or 2 * senseless > self.entries

@@ -75,7 +75,7 @@ def accesses_to(context: PagingContext, targets: Targets) -> Plan:
         pages = targets.take(targets.place == place)
         if len(pages):
             parts += _of_pages(context, pages, shift)
-    for place in (Place.HOLE, Place.BLOCKED, Place.NOT_CANONICAL):
+    for place in (Place.HOLE, Place.MALFORMED, Place.NOT_CANONICAL):
         parts.append(_plan(context, targets.take(targets.place == place)))
     return Plan.join(parts)
 
@@ -120,7 +120,7 @@ def _plan(
         np.tile(np.array([cpl for _, cpl in pairs], np.uint8), count),
         np.full(count * each, context.rflags_ac if ac is None else ac),
         # A page that the walk doesn't list is, by its word, an entry that maps nothing.
-        np.repeat(np.where(targets.listed, targets.place, np.uint8(Place.BLOCKED)), each),
+        np.repeat(np.where(targets.listed, targets.place, np.uint8(Place.MALFORMED)), each),
         np.repeat(targets.listed, each),
     )
 

@@ -32,7 +32,7 @@ class Place(IntEnum):
     PAGE_2M = 2
     PAGE_4M = 3
     PAGE_1G = 4
-    BLOCKED = 5
+    MALFORMED = 5
     NOT_CANONICAL = 6
 
     @property
@@ -47,7 +47,7 @@ _TITLES = {
     Place.PAGE_2M: "2 MiB page",
     Place.PAGE_4M: "4 MiB page",
     Place.PAGE_1G: "1 GiB page",
-    Place.BLOCKED: "blocked entry",
+    Place.MALFORMED: "malformed entry",
     Place.NOT_CANONICAL: "not canonical",
 }
 

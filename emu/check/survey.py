@@ -19,7 +19,7 @@ from crosswalk.emu.probe import mapped
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.frames import count_mappings
-from crosswalk.walker.leaves import TOP, malformed, walk_leaves
+from crosswalk.walker.leaves import TOP, malformed_addresses, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
 
 __all__ = ["DEFAULT_LIMIT", "PIECE", "Survey"]
@@ -36,7 +36,7 @@ _SCANNED = 1 << 24
 _UNLISTED = "unlisted"
 _BEYOND: dict[Place | str, str] = {
     Place.HOLE: "addresses in holes, beyond the limit",
-    Place.BLOCKED: "malformed entries, beyond the limit",
+    Place.MALFORMED: "malformed entries, beyond the limit",
     _UNLISTED: "present entries that the walk lists no page for, beyond the limit",
 }
 _MAPPINGS = "mappings, beyond the limit"
@@ -131,9 +131,9 @@ class Survey:
             yield found.take(np.argsort(found.va, kind="stable"))
         if not self._stopped:
             yield self._holes(gaps.rest())
-        for block in malformed(self._memory, self._context):
+        for block in malformed_addresses(self._memory, self._context):
             inside = block[(block >= self._start) & (block <= self._end - 1)]
-            yield self._within(Targets.at(inside, Place.BLOCKED), Place.BLOCKED)
+            yield self._within(Targets.at(inside, Place.MALFORMED), Place.MALFORMED)
         yield self._not_canonical()
 
     def _pages(self) -> Iterator[Pages]:

@@ -50,7 +50,7 @@ class Followed:
         most of what was taken for tables makes no sense, or the file is of another format.
         """
         found = self.unfollowed
-        lacks = found.outside or found.mostly or self.source.begins_as
+        lacks = found.outside or found.implausible or self.source.begins_as
         return self.source.complete or not lacks
 
     def record(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Scope:
     @property
     def nonsense(self) -> bool:
         """Whether most of what was taken for tables makes no sense, and may be none."""
-        return not self.complete and self.unfollowed.mostly
+        return not self.complete and self.unfollowed.implausible
 
     @property
     def whole(self) -> bool:

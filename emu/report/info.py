@@ -119,7 +119,7 @@ def info_record(source: Source, levels: Mapping[int, int], found: Unfollowed) ->
         ],
         "present_entries": found.entries,
         "mapped_outside": found.leaves_outside,
-        "mostly_senseless": found.mostly,
+        "mostly_senseless": found.implausible,
         "beyond_40_bits": found.beyond_40,
         "beyond_46_bits": found.beyond_46,
     }

@@ -74,7 +74,7 @@ def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
         yield f"  {_entry_text(source, each)}"
     if len(found) > len(found.first):
         yield f"  … and {len(found) - len(found.first):,} more"
-    if found.mostly:
+    if found.implausible:
         yield (
             "most entries of the root, or of all tables, make no sense: "
             "are CR3 and the paging mode right?"

@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from crosswalk.walker import Rights, SparseWords, Vendor, blocked_entries, mappings, walk_leaves
+from crosswalk.walker import Rights, SparseWords, Vendor, malformed_entries, mappings, walk_leaves
 from crosswalk.walker.leaves import table_frames
 from tests.random_tables import extended_tables
 from tests.tables import (
@@ -91,12 +91,12 @@ def test_blocks_stay_bounded_and_go_on_where_the_last_ended():
     assert max(len(block) for block in blocks) <= 1024 * 512
 
 
-def blocked(memory, found):
-    rows = blocked_entries(memory, found)
+def malformed(memory, found):
+    rows = malformed_entries(memory, found)
     return list(zip(rows.va.tolist(), rows.level.tolist(), rows.entry.tolist(), strict=True))
 
 
-def test_entries_full_of_something_that_map_nothing_are_blocked():
+def test_entries_full_of_something_that_map_nothing_are_malformed():
     tables = PageTables().map(0, 0x5000)
     low, high = 1 << 51 | 0x5000 | OPEN, 0x20_0000 | 1 << 13 | OPEN | PS
     tables.words[tables.entry_pa(KIB4, 1)] = low
@@ -111,7 +111,7 @@ def test_entries_full_of_something_that_map_nothing_are_blocked():
         (MIB2, 2, high),
         (GIB1, 3, 2),
         (linear(511, 0, 0, 0), 4, 0x3000 | OPEN | PS),
-    ] == blocked(tables.memory, context())
+    ] == malformed(tables.memory, context())
 
 
 @pytest.mark.parametrize(
@@ -123,30 +123,30 @@ def test_entries_full_of_something_that_map_nothing_are_blocked():
         (2, 1 << 36, {"maxphyaddr": 36}),
     ],
 )
-def test_which_entries_are_blocked_follows_the_context(level, bits, switches):
+def test_which_entries_are_malformed_follows_the_context(level, bits, switches):
     tables = PageTables().map(0, 0x5000)
     entry = tables.change(0, level, add=bits).words[tables.entry_pa(0, level)]
 
-    assert [(0, level, entry)] == blocked(tables.memory, context(**switches))
-    assert [] == blocked(PageTables().map(0, 0x5000).memory, context(**switches))
+    assert [(0, level, entry)] == malformed(tables.memory, context(**switches))
+    assert [] == malformed(PageTables().map(0, 0x5000).memory, context(**switches))
 
 
-def test_a_shared_table_is_blocked_once_at_its_lowest_address():
+def test_a_shared_table_is_malformed_once_at_its_lowest_address():
     tables = PageTables().map(linear(1, 2, 3, 4), 0x5000).change(linear(1, 2, 3, 4), 1, drop=1)
     entry = tables.words[tables.entry_pa(linear(1, 2, 3, 4), 1)]
     tables.words[ROOT] = tables.words[ROOT + 8]
     tables.words[ROOT + 8 * 400] = tables.words[ROOT + 8]
 
-    assert [(linear(0, 2, 3, 4), 1, entry)] == blocked(tables.memory, context())
+    assert [(linear(0, 2, 3, 4), 1, entry)] == malformed(tables.memory, context())
 
 
-def test_the_blocked_entries_of_a_bomb_need_each_table_once():
+def test_the_malformed_entries_of_a_bomb_need_each_table_once():
     counting = CountingMemory(chain(4, 0x5000))
-    assert 512 == len(blocked_entries(counting, context()))
+    assert 512 == len(malformed_entries(counting, context()))
     assert 4 == counting.read_tables
 
 
-def test_the_blocked_entries_of_a_recursive_table_count_on_each_level():
+def test_the_malformed_entries_of_a_recursive_table_count_on_each_level():
     words = {ROOT: ROOT | USED, ROOT + 8: 0x5000}
     memory = SparseWords([(ROOT, KIB4)], words)
     assert [
@@ -154,18 +154,18 @@ def test_the_blocked_entries_of_a_recursive_table_count_on_each_level():
         (linear(0, 0, 1, 0), 2, 0x5000),
         (linear(0, 1, 0, 0), 3, 0x5000),
         (linear(1, 0, 0, 0), 4, 0x5000),
-    ] == blocked(memory, context())
+    ] == malformed(memory, context())
 
 
-def test_nothing_is_blocked_where_there_is_nothing():
-    assert [] == blocked(SparseWords([(ROOT, KIB4)], {}), context())
-    assert [] == blocked(SparseWords([(0, KIB4)], {}), context())
+def test_nothing_is_malformed_where_there_is_nothing():
+    assert [] == malformed(SparseWords([(ROOT, KIB4)], {}), context())
+    assert [] == malformed(SparseWords([(0, KIB4)], {}), context())
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tables=extended_tables(most=6))
-def test_blocked_entries_are_those_that_a_naive_search_finds(tables):
-    assert naive.malformed(tables) == sorted(blocked(tables.memory, tables.context))
+def test_malformed_entries_are_those_that_a_naive_search_finds(tables):
+    assert naive.malformed(tables) == sorted(malformed(tables.memory, tables.context))
 
 
 def test_the_rights_of_a_bomb_are_those_of_its_tables():

@@ -6,9 +6,9 @@ from crosswalk.walker import (
     Access,
     Accesses,
     BadInput,
-    blocked_entries,
     collective_rights,
     count_mappings,
+    malformed_entries,
     mappings,
     tables,
     translate,
@@ -29,7 +29,7 @@ def test_one_reserved_bit_in_any_pdpte_keeps_all_of_the_address_space_out(bit):
     assert [] == list(mappings(found.memory, paging))
     assert {1: 0, 2: 0, 3: 0} == count_mappings(found.memory, paging)
     assert 0 == len(collective_rights(found.memory, paging))
-    assert [0, 3 << 30] == blocked_entries(found.memory, paging).va.tolist()
+    assert [0, 3 << 30] == malformed_entries(found.memory, paging).va.tolist()
     found.change(3 << 30, 3, drop=P)
     assert 1 == sum(count_mappings(found.memory, paging).values())
 

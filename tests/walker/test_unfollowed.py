@@ -137,7 +137,7 @@ def test_more_than_half_of_the_root_is_mostly(bad, mostly):
     for at in range(bad):
         tables.words[ROOT + 8 * (100 + at)] = 1 << 45 | OPEN
 
-    assert mostly is unfollowed(tables.memory, context()).mostly
+    assert mostly is unfollowed(tables.memory, context()).implausible
 
 
 def test_more_than_half_of_all_entries_is_mostly():
@@ -145,7 +145,7 @@ def test_more_than_half_of_all_entries_is_mostly():
     for at in range(5):
         tables.words[tables.entry_pa((1 + at) << 12, 1)] = 1 << 45 | OPEN
 
-    assert unfollowed(tables.memory, context()).mostly
+    assert unfollowed(tables.memory, context()).implausible
 
 
 @pytest.mark.parametrize(("bit", "mostly"), [(45, False), (46, True), (51, True)])
@@ -154,7 +154,7 @@ def test_pages_far_outside_memory_make_no_sense_and_devices_do(bit, mostly):
     for at in range(5):
         tables.words[tables.entry_pa((1 + at) << 12, 1)] = 1 << bit | OPEN
 
-    assert mostly is unfollowed(tables.memory, context(maxphyaddr=52)).mostly
+    assert mostly is unfollowed(tables.memory, context(maxphyaddr=52)).implausible
 
 
 def test_bits_of_an_encryption_mask_are_no_address():
@@ -172,7 +172,7 @@ def test_nothing_at_all_is_not_mostly():
     found = unfollowed(PageTables().memory, context())
 
     assert Unfollowed() == found
-    assert not found.mostly
+    assert not found.implausible
 
 
 def test_32_bit_tables_have_entries_of_four_bytes():

@@ -76,6 +76,6 @@ def other_levels(memory: PhysicalMemory, context: PagingContext) -> str | None:
     found = unfollowed(memory, five, tables=_ENOUGH)
     # What lies in pages seldom refers to memory, if it is taken for entries.
     mapped = found.leaves >= max(four.leaves, 1) and 2 * found.leaves_outside < found.leaves
-    if found.mostly or not mapped:
+    if found.implausible or not mapped:
         return None
     return "the tables make sense with 5 levels, too: give --cr4 (LA57 is 0x1000)"

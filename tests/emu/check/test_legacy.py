@@ -27,7 +27,7 @@ def test_every_address_of_a_plan_has_32_bits_and_every_kind_of_place_is_asked(mo
     plan = make_plan(tables.memory, paging)
     large = Place.PAGE_4M if mode == "32-bit" else Place.PAGE_2M
     assert int(plan.va.max()) == 0xFFFF_FFFF
-    assert {Place.HOLE, Place.PAGE_4K, large, Place.BLOCKED} == set(plan.place.tolist())
+    assert {Place.HOLE, Place.PAGE_4K, large, Place.MALFORMED} == set(plan.place.tolist())
     size = 1 << (22 if mode == "32-bit" else 21)
     asked = set(plan.va[plan.place == large].tolist())
     assert {0x4000_0000, 0x4000_0000 + size - 1} < asked

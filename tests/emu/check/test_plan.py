@@ -90,7 +90,7 @@ def test_blocked_entries_and_addresses_that_are_not_canonical_are_accessed():
     malformed = VA + 8 * KIB4
     # The probe's own reading knows of no reserved bits: it has a page there, which is accessed.
     assert [malformed, malformed + KIB4 - 16, malformed + KIB4 - 1, GIB1] == addresses(
-        plan, Place.BLOCKED
+        plan, Place.MALFORMED
     )
     assert [1 << 47, 1 << 63, TOP - (1 << 47) - 1] == addresses(plan, Place.NOT_CANONICAL)
 

@@ -157,7 +157,7 @@ def test_malformed_entries_beyond_a_limit_are_counted():
     for at in range(1, 6):
         builder.map(VA + at * KIB4, 0x8000, P | 1 << 51)
     made, pieces = survey_of(builder.memory, context(), limit=2, cut=True)
-    assert 2 == (Targets.join(pieces).place == Place.BLOCKED).sum()
+    assert 2 == (Targets.join(pieces).place == Place.MALFORMED).sum()
     assert 3 == made.beyond["malformed entries, beyond the limit"]
     assert 3 == made.beyond["present entries that the walk lists no page for, beyond the limit"]
 
