@@ -1,33 +1,36 @@
 """`run` and `check`: every statement of the walker, put to the emulated CPU."""
 
 import argparse
-import os
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crosswalk.emu.check import DEFAULT_LIMIT, Verdict
+from crosswalk.emu.check import DEPARTURES, Verdict
 from crosswalk.emu.check.crosscheck import MAX_WIDTH
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
-from crosswalk.emu.cli.check_report import save_cases, tell_advice, tell_beside
-from crosswalk.emu.cli.completeness import Followed, add_allow_empty, add_partial, follow
-from crosswalk.emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
-from crosswalk.emu.cli.source_options import (
-    add_range,
-    add_source,
+from crosswalk.emu.cli.output import command_text, emit, progress, remark
+from crosswalk.emu.cli.sources import (
+    Followed,
     chosen_range,
     chosen_source,
+    follow,
     tell_source,
 )
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
-from crosswalk.emu.report.conclusion import Scope, conclude
+from crosswalk.emu.report.conclusion import Conclusion, Scope, conclude
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.source import unfollowed_lines
 from crosswalk.emu.report.text import context_text
 from crosswalk.emu.report.verdict import (
+    divergence_case,
+    divergence_lines,
     exceptions_record,
     exceptions_text,
+    listing_case,
+    listing_lines,
     summary_record,
     verdict_lines,
 )
@@ -35,13 +38,22 @@ from crosswalk.guest.builder import build_image
 from crosswalk.guest.status import Taken
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Source, SourceKind, dump_case, parse_int
+from crosswalk.walker.formats import Source, SourceKind, dump_case
+from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.unfollowed import unfollowed
 
-__all__ = ["add_commands", "jobs_of", "machine_scope", "run_guest", "verdict_of"]
+__all__ = [
+    "machine_scope",
+    "run_check",
+    "run_guest",
+    "save_cases",
+    "tell_advice",
+    "tell_beside",
+    "verdict_of",
+]
 
 _SHOWN = 10
 
@@ -55,46 +67,6 @@ class _Intended:
     taken: tuple[Taken, ...]
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `run` and `check`."""
-    parser = commands.add_parser("run", help="boot the guest, walk it, cross-check all of it")
-    parser.add_argument(
-        "--paging", choices=list(GUESTS), default="4level", help="the guest's paging (4level)"
-    )
-    parser.add_argument(
-        "--save",
-        metavar="FILE",
-        type=Path,
-        help="write the guest's paging structures as a case; with --kernel, unless FILE ends in "
-        ".json, RAM and registers as an ELF core",
-    )
-    _add_common(parser)
-    parser.set_defaults(run=run_guest)
-
-    parser = commands.add_parser("check", help="cross-check every mapping of SOURCE")
-    add_source(parser)
-    add_range(parser)
-    parser.add_argument(
-        "--limit",
-        metavar="N",
-        help="check the first N mappings of each size, holes and malformed entries (without it "
-        f"all, but not more than {DEFAULT_LIMIT:,} mappings)",
-    )
-    add_partial(parser)
-    add_allow_empty(parser)
-    _add_common(parser)
-    parser.set_defaults(run=_check)
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cases", metavar="DIR", type=Path, help="write each divergence here, as a case file"
-    )
-    parser.add_argument("--verbose", action="store_true", help="explain the known divergences")
-    parser.add_argument("--jobs", metavar="N", help="processes (one a CPU)")
-    add_json(parser, "one summary document")
-
-
 def run_guest(options: argparse.Namespace) -> int:
     """Boot the built-in guest, check it, and return the exit status."""
     image = build_image(GUESTS[options.paging])
@@ -106,39 +78,27 @@ def run_guest(options: argparse.Namespace) -> int:
         write_file(options.save, dump_case(structures_case(memory, context)))
     pages = image.resolve_intended(booted.status)
     broken = mismatches(memory, context, pages, image.faulting)
-    verdict = verdict_of(memory, context, jobs=jobs_of(options))
+    verdict = verdict_of(memory, context, jobs=options.jobs)
     intended = _Intended(sum(each.count for each in pages), broken, booted.status.taken)
     scope = machine_scope(image.name, memory, context)
     return _tell(options, memory, context, verdict, scope, intended)
 
 
-def _check(options: argparse.Namespace) -> int:
-    limit = None if options.limit is None else parse_int(options.limit, "--limit")
-    if limit == 0:
-        raise BadInput("--limit: at least 1")
+def run_check(options: argparse.Namespace) -> int:
+    """Check SOURCE, report the verdict, and return the exit status."""
     source = chosen_source(options)
-    jobs, between = jobs_of(options), chosen_range(options)
+    between = chosen_range(options)
     tell_source(source)
     scope = _scope(options, follow(options, source), between)
     verdict = verdict_of(
         source.memory,
         source.context,
         between,
-        limit=limit,
-        jobs=jobs,
+        limit=options.limit,
+        jobs=options.jobs,
         assumed_width=not source.width_known,
     )
     return _tell(options, source.memory, source.context, verdict, scope, None)
-
-
-def jobs_of(options: argparse.Namespace) -> int:
-    """Return the number of processes that --jobs asks for."""
-    if options.jobs is None:
-        return os.cpu_count() or 1
-    jobs = parse_int(options.jobs, "--jobs", bits=8)
-    if not jobs:
-        raise BadInput("--jobs: at least 1")
-    return jobs
 
 
 def machine_scope(name: str, memory: PhysicalMemory, context: PagingContext) -> Scope:
@@ -187,7 +147,7 @@ def verdict_of(
     assumed_width: bool = False,
 ) -> Verdict:
     """Return what `check_in_pieces` finds, with a progress bar."""
-    with progress_bar("probes") as report:
+    with progress("probes") as report:
         return check_in_pieces(
             memory,
             context,
@@ -234,3 +194,80 @@ def _tell(
         print(f"reproduce: {command_text(options)}")
     tell_advice(verdict, word)
     return word.status
+
+
+def tell_advice(verdict: Verdict, word: Conclusion) -> None:
+    """Tell what stands in the way of a better verdict, if anything does."""
+    for each in verdict.lost:
+        remark(
+            f"{each.how}, twice, at {each.targets:,} pages, holes and entries from "
+            f"{each.first:#x} to {each.last:#x} (--start, --end)"
+        )
+    if word.advice:
+        remark(f"crosswalk: {word.advice}")
+
+
+def tell_beside(
+    options: argparse.Namespace,
+    verdict: Verdict,
+    context: PagingContext,
+    say: Callable[[str], None],
+) -> None:
+    """Tell the first divergences, and with --verbose about the known ones."""
+    _tell_divergences(verdict, context, say)
+    if options.verbose:
+        _explain_known(verdict, say)
+
+
+def _tell_divergences(verdict: Verdict, context: PagingContext, say: Callable[[str], None]) -> None:
+    for divergence in verdict.divergences[:_SHOWN]:
+        for line in divergence_lines(divergence, context):
+            say(line)
+    for unlike in verdict.listing[:_SHOWN]:
+        for line in listing_lines(unlike, context):
+            say(line)
+    shown = len(verdict.divergences[:_SHOWN]) + len(verdict.listing[:_SHOWN])
+    if verdict.divergent > shown:
+        say(f"… and {verdict.divergent - shown:,} more (--cases DIR keeps them)")
+
+
+def _explain_known(verdict: Verdict, say: Callable[[str], None]) -> None:
+    for entry in DEPARTURES:
+        counts = (count for name, count in verdict.known.items() if entry.id in name.split("+"))
+        if times := sum(counts):
+            say(f"{entry.id}: {times:,} times")
+            say(f"  manual: {entry.manual}")
+            say(f"  reason: {entry.reason}")
+
+
+def save_cases(
+    folder: Path | None,
+    memory: PhysicalMemory,
+    context: PagingContext,
+    verdict: Verdict,
+) -> None:
+    """Write each divergence into a folder, if one is given."""
+    if folder is None or not verdict.divergent:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{folder}: {error.strerror}") from error
+    ram = tuple(memory.ranges)
+    for number, divergence in enumerate(verdict.divergences):
+        case = divergence_case(context, ram, divergence)
+        write_file(folder / f"divergence-{number:04}.json", dump_case(case))
+    for number, unlike in enumerate(verdict.listing):
+        case = listing_case(context, ram, unlike)
+        write_file(folder / f"listing-{number:04}.json", dump_case(case))
+    some = shlex.quote(str(folder))
+    if verdict.divergences:
+        remark(
+            f"wrote {len(verdict.divergences):,} cases; "
+            f"replay: crosswalk replay {some}/divergence-*.json"
+        )
+    if verdict.listing:
+        remark(
+            f"wrote {len(verdict.listing):,} cases of the list; "
+            f"check: crosswalk check {some}/listing-0000.json"
+        )

@@ -7,114 +7,39 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from crosswalk.emu.cli.fuzz_report import junit, record, report_lines, verdict
-from crosswalk.emu.cli.output import add_json, command_text, emit, progress_bar, remark, write_file
-from crosswalk.emu.cli.walker_options import add_walker, chosen_walker
+from crosswalk.emu.cli.output import command_text, emit, progress, remark
+from crosswalk.emu.cli.walker_options import chosen_walker
 from crosswalk.emu.fuzz.campaign import Campaign, Plan, Told
 from crosswalk.emu.fuzz.campaign.cluster import open_pool
 from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_lines
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import parse_int
+from crosswalk.walker.formats.files import write_file
 
-__all__ = ["add_commands"]
-
-_DESCRIPTION = """\
-Search for the page table that proves a walker wrong. Layouts are made from a seed, steered by
-what has not been seen yet; every access is put to the walker, the emulated CPU, the layout's own
-intentions, and the walker under test.
-
-What differs is gathered by the rule that differs, and the first case of each is written to
-DIR/findings, with what was said and seen in it; when the search is over, all are made as small
-as they can be. A layout with which the emulator crashes, hangs or fails is a finding too. The
-command that shows a finding again is printed with it.
-
-The same seed, options and number of layouts come to the same findings, byte for byte, with any
-number of processes, and whatever interrupts the search: Ctrl-C, kill -9, a full disk. The same
-command goes on where it was; so does one with a larger --cases, or another --jobs. A search
-with another seed, walker or set of options needs a folder of its own."""
-
-_EPILOG = """\
-exit status: 0 nothing was found; 1 there are findings; 2 nothing was asked, or answered by the
-walker under test; bad usage, a folder that can't be used, or a cluster that is gone; 130
-interrupted."""
+__all__ = ["run"]
 
 _EVERY = 10.0
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `fuzz`."""
-    parser = commands.add_parser(
-        "fuzz",
-        help="search for divergences with generated layouts",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--seed", metavar="N", default="0", help="what all is made from (0)")
-    parser.add_argument(
-        "--cases", metavar="N", help="end after so many layouts in all (256, unless --time)"
-    )
-    parser.add_argument(
-        "--time", metavar="SECONDS", help="end after so long in this run; whichever comes first"
-    )
-    parser.add_argument("--jobs", metavar="N", help="processes (one a CPU)")
-    parser.add_argument(
-        "--accesses", metavar="N", default="8192", help="a layout's accesses, about (8192)"
-    )
-    parser.add_argument(
-        "--corpus", metavar="DIR", type=Path,
-        help="keep findings and state here, and go on from them (./crosswalk-fuzz)",
-        default=Path("crosswalk-fuzz"),
-    )  # fmt: skip
-    parser.add_argument(
-        "--from", metavar="SOURCE", dest="source",
-        help="change the tables of this case, ELF core, or guest:4level, instead of making some",
-    )  # fmt: skip
-    add_walker(parser, "none but the built-in one")
-    parser.add_argument("--no-reduce", action="store_true", help="leave findings as they are found")
-    parser.add_argument("--blind", action="store_true", help="don't let coverage steer")
-    parser.add_argument("--coverage", action="store_true", help="print what was seen, and what not")
-    parser.add_argument(
-        "--junit",
-        metavar="FILE",
-        type=Path,
-        help="write a JUnit XML report here, with a failure for each finding",
-    )
-    parser.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="work on the Dask cluster there, instead of --jobs processes here; its workers need "
-        "the same versions of crosswalk, unicorn and numpy",
-    )
-    add_json(parser, "one summary document")
-    parser.set_defaults(run=_fuzz)
-
-
-def _fuzz(options: argparse.Namespace) -> int:
-    cases = None if options.cases is None else parse_int(options.cases, "--cases", bits=32)
-    seconds = None if options.time is None else float(parse_int(options.time, "--time", bits=32))
+def run(options: argparse.Namespace) -> int:
+    """Search for divergences, report the findings, and return the exit status."""
+    cases, seconds = options.cases, options.time
     if cases is None and seconds is None:
         cases = 256
-    jobs = (
-        os.cpu_count() or 1 if options.jobs is None else parse_int(options.jobs, "--jobs", bits=8)
-    )
-    accesses = parse_int(options.accesses, "--accesses", bits=20)
-    if not jobs or accesses < 16:
-        raise BadInput("--jobs is at least 1, --accesses at least 16")
+    jobs = os.cpu_count() or 1 if options.jobs is None else options.jobs
     if options.scheduler is not None and options.jobs is not None:
         raise BadInput("--scheduler: the cluster says how many work, not --jobs")
     walker = chosen_walker(options)
     with walker.opened():
         pass  # Errors now, not in workers.
     plan = Plan(
-        seed=parse_int(options.seed, "--seed"),
-        accesses=accesses,
+        seed=options.seed,
+        accesses=options.accesses,
         guided=not options.blind,
         walker=walker.name,
         claims=walker.claims,
@@ -153,7 +78,7 @@ def _search(
 
 
 def _reduce(campaign: Campaign, store: Store, jobs: int) -> None:
-    with progress_bar("reducing findings") as report:
+    with progress("reducing findings") as report:
         for slug in reduce_findings(campaign, store, jobs, report):
             remark(f"{slug}: its case alone doesn't show it, and is left as it was found")
 

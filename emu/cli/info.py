@@ -2,26 +2,15 @@
 
 import argparse
 
-from crosswalk.emu.cli.completeness import add_allow_empty, look
-from crosswalk.emu.cli.output import add_json, emit
-from crosswalk.emu.cli.source_options import add_source, chosen_source, rootless_contents
+from crosswalk.emu.cli.output import emit
+from crosswalk.emu.cli.sources import chosen_source, look, rootless_contents
 from crosswalk.emu.report.info import contents_lines, contents_record, info_lines, info_record
 
-__all__ = ["add_commands"]
+__all__ = ["run"]
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `info`."""
-    parser = commands.add_parser(
-        "info", help="what SOURCE has: format, CPUs, ranges, mappings, what is assumed"
-    )
-    add_source(parser)
-    add_allow_empty(parser)
-    add_json(parser, "one document")
-    parser.set_defaults(run=_info)
-
-
-def _info(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Print what SOURCE has, and return the exit status."""
     rootless = rootless_contents(options)
     if rootless is not None:
         if options.json:

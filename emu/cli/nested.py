@@ -1,7 +1,6 @@
 """`nested`: the walk in two dimensions, cross-checked on random pairs of layouts."""
 
 import argparse
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,30 +8,14 @@ from dataclasses import dataclass, field
 
 from crosswalk.emu.check.nested.crosscheck import KINDS
 from crosswalk.emu.check.nested.departures import FATAL, NESTED_KNOWN
-from crosswalk.emu.cli.output import add_json, command_text, emit, progress_bar, remark
-from crosswalk.emu.cli.progress import Pace
+from crosswalk.emu.cli.output import command_text, emit, progress, remark
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
 from crosswalk.emu.report.conclusion import agreement
 from crosswalk.emu.report.nested_divergence import nested_divergence_lines
 from crosswalk.emu.report.text import access_text
-from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import parse_int
 
-__all__ = ["add_commands"]
-
-_DESCRIPTION = """\
-Make random pairs of layouts, a guest's paging structures and the nested ones beneath (AMD nested
-paging), and compare the walker's prediction with what an emulated CPU does in guest mode: the
-system-physical address, the guest's faults, nested faults with their address and cause, and
-every word that was changed in either dimension."""
-
-_EPILOG = """\
-The same seed and number of accesses give the same pairs, with any number of processes. An access
-that the emulator can't survive is foreseen and not made, but for one of each pair, in a process
-of its own; the verdict says how many that are. exit status: 0 agreement; 1 a divergence, or a
-crash that was or wasn't foreseen, and didn't or did come; 2 bad usage, or nothing that could be
-asked."""
+__all__ = ["run"]
 
 _SHOWN = 10
 _FATAL = "would end the emulator"
@@ -73,45 +56,18 @@ class _Sum:
         return bool(self.divergences or self.crashes or self.survived)
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `nested`."""
-    parser = commands.add_parser(
-        "nested",
-        help="cross-check translation under nested paging on random pairs of layouts",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--pairs", metavar="N", default="128", help="how many pairs (128)")
-    parser.add_argument("--pair", metavar="K", help="only the pair of this number")
-    parser.add_argument("--accesses", metavar="N", default="200", help="accesses of a pair (200)")
-    parser.add_argument("--seed", metavar="S", default="0", help="what all is made from (0)")
-    parser.add_argument(
-        "--jobs", metavar="N", default=str(os.cpu_count() or 1), help="processes (one a CPU)"
-    )
-    parser.add_argument("--verbose", action="store_true", help="explain the known divergences")
-    add_json(parser, "one summary document")
-    parser.set_defaults(run=_nested)
-
-
-def _nested(options: argparse.Namespace) -> int:
-    seed = parse_int(options.seed, "--seed")
-    accesses = parse_int(options.accesses, "--accesses", bits=20)
-    jobs = parse_int(options.jobs, "--jobs", bits=8)
-    if options.pair is None:
-        numbers = range(parse_int(options.pairs, "--pairs", bits=32))
-    else:
-        number = parse_int(options.pair, "--pair", bits=32)
-        numbers = range(number, number + 1)
-    if not (numbers and accesses and jobs):
-        raise BadInput("--pairs, --accesses and --jobs are at least 1")
+def run(options: argparse.Namespace) -> int:
+    """Check pairs of layouts, report the verdict, and return the exit status."""
+    seed, accesses = options.seed, options.accesses
+    only = options.pair
+    numbers = range(options.pairs) if only is None else range(only, only + 1)
     say = remark if options.json else print
     total, shown, began = _Sum(), 0, time.monotonic()
-    with progress_bar("pairs") as bar:
-        report = Pace("pairs", 0) if bar is None else bar
-        for result in pair_results(seed, numbers, accesses, jobs):
+    with progress("pairs", lines=True) as report:
+        for result in pair_results(seed, numbers, accesses, options.jobs):
             total.add(result)
-            report(total.pairs, len(numbers))
+            if report is not None:
+                report(total.pairs, len(numbers))
             shown += _tell(result, seed, accesses, say, _SHOWN - shown)
     seconds = time.monotonic() - began
     if options.json:

@@ -2,32 +2,21 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from crosswalk.walker.errors import BadInput
-
-__all__ = [
-    "Report",
-    "add_json",
-    "command_text",
-    "emit",
-    "progress_bar",
-    "remark",
-    "write_file",
-    "write_parts",
-]
+__all__ = ["EVERY", "Pace", "Report", "command_line", "command_text", "emit", "progress", "remark"]
 
 Report = Callable[[int, int], None]
+"""A function to report (done, total) to."""
 
-
-def add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add --json, which prints `what`."""
-    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+EVERY = 10.0
+"""Seconds between two lines of progress."""
 
 
 def emit(record: dict[str, Any]) -> None:
@@ -42,32 +31,38 @@ def remark(text: str) -> None:
 
 def command_text(options: argparse.Namespace) -> str:
     """Return the command that is running, as a shell would take it."""
-    return shlex.join(["crosswalk", *options.given])
+    return command_line(["crosswalk", *options.given])
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all; `BadInput` where it can't be written."""
-    write_parts(path, [content])
+def command_line(words: Sequence[str]) -> str:
+    """Return a command as a shell takes it, in one line of characters that can be printed."""
+    return " ".join(
+        shlex.quote(word) if word.isprintable() else f"$'{_ansi_c(word)}'" for word in words
+    )
 
 
-def write_parts(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file of many parts, as `write_file` does."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.writelines(parts)
-        partial.replace(path)
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
+def _ansi_c(word: str) -> str:
+    """Return what stands between $' and ' for a word that has characters to escape."""
+    return "".join(
+        f"\\{char}"
+        if char in "\\'"
+        else char
+        if char.isprintable()
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
+        for char in word
+    )
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Report | None]:
-    """Yield a function to report (done, total) to; None where nobody watches a terminal."""
+def progress(title: str, done: int = 0, *, lines: bool = False) -> Iterator[Report | None]:
+    """Yield a function to report (done, total) to: a bar on a terminal.
+
+    Elsewhere, with `lines`, a line now and then, as `Pace` has it; else None.
+    """
     if not sys.stderr.isatty():
-        yield None
+        yield Pace(title, done) if lines else None
         return
-    # Where nobody watches, a tenth of a second of imports is better spent.
+    # Without a terminal, a tenth of a second of imports is better spent.
     from rich import progress as bars  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
@@ -78,12 +73,33 @@ def progress_bar(title: str) -> Iterator[Report | None]:
         bars.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-    ) as progress:
-        task = progress.add_task(title, total=None)
+    ) as bar:
+        task = bar.add_task(title, total=None)
 
         def report(done: int, total: int) -> None:
-            speed = progress.tasks[0].speed
+            speed = bar.tasks[0].speed
             text = f"{title}, {speed:,.0f} a second" if speed else title
-            progress.update(task, completed=done, total=total, description=text)
+            bar.update(task, completed=done, total=total, description=text)
 
         yield report
+
+
+class Pace:
+    """Prints how far something is, with rate and time left, every `EVERY` seconds."""
+
+    def __init__(self, what: str, done: int) -> None:
+        self._what, self._before = what, done
+        self._began = self._printed = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note that `done` of `total` are done."""
+        now = time.monotonic()
+        if now - self._printed < EVERY:
+            return
+        self._printed = now
+        rate = (done - self._before) / (now - self._began)
+        left = f", {(total - done) / rate:.0f} s left" if rate else ""
+        remark(
+            f"{done:,} of {total:,} {self._what} ({100 * done // total} %), "
+            f"{rate:,.0f} a second{left}"
+        )

@@ -1,54 +1,113 @@
-"""`protect`: what a hypervisor should grant each page of a guest's memory."""
+"""`protect`: what the policy grants each page of SOURCE, of a Linux kernel, or of the guest."""
 
 import argparse
-from pathlib import Path
+import json
+import time
 
-from crosswalk.emu.cli.completeness import add_allow_empty, add_partial
-from crosswalk.emu.cli.kernel_options import KERNEL_HELP
-from crosswalk.emu.cli.output import add_json
-from crosswalk.emu.cli.protect_guest import FOR_SOURCE, protect_guest
-from crosswalk.emu.cli.protect_kernel import NEED_KERNEL, add_kernel, protect_kernel
-from crosswalk.emu.cli.protect_source import add_policy, protect_source
-from crosswalk.emu.cli.source_options import add_source
+from crosswalk.emu.cli.output import command_text, emit, remark
+from crosswalk.emu.cli.sources import chosen_source, follow, tell_source
+from crosswalk.emu.report.protection_records import protection_record, protection_summary_record
+from crosswalk.emu.report.protection_text import NO_FRAME, PART_OF_THEM, summary_lines
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Source
+from crosswalk.walker.formats.files import write_file
+from crosswalk.walker.frames import Frames, collective_rights
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.protection.pagelist import Permission, encode
+from crosswalk.walker.protection.policy import TableKind, protect
+from crosswalk.walker.protection.summary import exposed, summarise
 
-__all__ = ["add_commands"]
+__all__ = ["run"]
 
-
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `protect`."""
-    parser = commands.add_parser(
-        "protect",
-        help="collective rights, as nested paging would enforce them",
-        description="With SOURCE: what the policy would make of its memory. With --kernel: a Linux "
-        "kernel under nested paging, its collective rights enforced, and attacked. Without: the "
-        "built-in guest asks for protection, is given it, proved to have it, attacked, and lives "
-        "on.",
-    )
-    add_source(parser, optional=True)
-    parser.add_argument("--kernel", metavar="FILE", type=Path, help=KERNEL_HELP)
-    add_kernel(parser)
-    add_policy(parser)
-    add_allow_empty(parser)
-    add_partial(parser)
-    parser.add_argument(
-        "--verbose", action="store_true", help="without SOURCE: the malformed hypercalls one by one"
-    )
-    add_json(parser, "one summary document")
-    parser.set_defaults(run=_run)
+_AT = 0x10_0000
+_BOTH = Permission.WRITE | Permission.EXECUTE
 
 
-def _run(options: argparse.Namespace) -> int:
-    if options.kernel is not None and options.source is not None:
-        raise BadInput("SOURCE and --kernel: choose one of them")
+def run(options: argparse.Namespace) -> int:
+    """Protect SOURCE, a Linux kernel or the built-in guest, and return the exit status."""
+    if options.source is not None:
+        if options.kernel is not None:
+            raise BadInput("SOURCE and --kernel: choose one of them")
+        return _protect_source(options)
+    # Not imported for SOURCE: they need the emulator.
     if options.kernel is not None:
-        for name in (*FOR_SOURCE, "verbose"):
-            if getattr(options, name):
-                raise BadInput(f"--{name.replace('_', '-')} isn't for --kernel")
+        from crosswalk.emu.cli.protect_kernel import protect_kernel  # noqa: PLC0415
+
+        if options.verbose:
+            raise BadInput("--verbose isn't for --kernel")
         return protect_kernel(options)
-    for name in NEED_KERNEL:
-        if getattr(options, name) is not None:
-            raise BadInput(f"--{name.replace('_', '-')} needs --kernel")
-    if options.source is None:
-        return protect_guest(options)
-    return protect_source(options)
+    from crosswalk.emu.cli.protect_guest import protect_guest  # noqa: PLC0415
+
+    return protect_guest(options)
+
+
+def _protect_source(options: argparse.Namespace) -> int:
+    """Tell what the policy would make of SOURCE, and return the exit status.
+
+    Where not everything could be looked at, a list isn't written, unless --partial was given:
+    it would grant too little.
+    """
+    _check(options)
+    started = time.perf_counter()
+    source = chosen_source(options, listing=True)
+    tell_source(source)
+    followed = follow(options, source)
+    kind = TableKind(options.tables or TableKind.NPT)
+    frames = collective_rights(source.memory, source.context)
+    violated = _violated(options.policy, source, frames)
+    if options.format is not None:
+        if not violated:
+            followed.nothing_found(options)
+        write = _write_document if options.format == "json" else _write_pages
+        write(options, frames, source.memory, kind)
+        return 1 if violated else 0
+    summary = summarise(source.memory, source.context, frames, kind)
+    if options.json:
+        record = protection_summary_record(summary, time.perf_counter() - started)
+        emit({**record, **followed.record(), "reproduce": command_text(options)})
+    else:
+        for line in summary_lines(summary, followed.qualified(NO_FRAME, PART_OF_THEM)):
+            print(line)
+    return 1 if violated else followed.nothing_found(options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.format is not None and options.json:
+        raise BadInput("--json prints the summary, --format the list: choose one of them")
+    if options.format == "pages" and options.output is None:
+        raise BadInput("--format pages needs --output: bytes are not for a terminal")
+    if options.format == "json" and options.at is not None:
+        raise BadInput("--at is for --format pages")
+
+
+def _violated(policy: str | None, source: Source, frames: Frames) -> bool:
+    if policy is None:
+        return False
+    found = exposed(source.memory, source.context, frames)
+    return bool(found.strict if policy == "one-privilege" else found.ranges)
+
+
+def _write_document(
+    options: argparse.Namespace, frames: Frames, memory: PhysicalMemory, kind: TableKind
+) -> None:
+    record = protection_record(frames, memory.ranges, kind)
+    if options.output is None:
+        emit(record)
+    else:
+        write_file(options.output, f"{json.dumps(record, indent=1)}\n".encode())
+        remark(f"wrote {options.output}: {len(record['ranges']):,} ranges")
+
+
+def _write_pages(
+    options: argparse.Namespace, frames: Frames, memory: PhysicalMemory, kind: TableKind
+) -> None:
+    pa = _AT if options.at is None else options.at
+    entries = list(protect(frames, memory.ranges, kind))
+    pages = encode(entries, pa)
+    if not any(start <= pa and pa + len(pages) <= start + size for start, size in memory.ranges):
+        raise BadInput(f"--at {pa:#x}: {len(pages):,} bytes from there are not all RAM")
+    write_file(options.output, pages)
+    remark(f"wrote {options.output}: {len(entries):,} entries in {len(pages) // FRAME:,} pages")
+    both = sum(each.permission & _BOTH == _BOTH for each in entries)
+    if both:
+        remark(f"{both:,} entries allow writing and executing: a strict hypervisor refuses them")

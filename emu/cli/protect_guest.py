@@ -14,27 +14,18 @@ from crosswalk.emu.protect.scenario import Story, tell
 from crosswalk.emu.protect.snapshot import protected_world
 from crosswalk.emu.report.source import unfollowed_record
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
-from crosswalk.walker.errors import BadInput
 
-__all__ = ["FOR_SOURCE", "protect_guest"]
+__all__ = ["protect_guest"]
 
 _WIDTH = 66
 _SHOWN = 20
 _NO_STOP = NotStopped | Granted | Crash | Other
 _MALFORMED = "malformed"
 _NO_RAM = "pages that are mapped outside RAM"
-FOR_SOURCE = (
-    *("tables", "policy", "format", "output", "at", "cr0", "cr3", "cr4", "efer", "pkru", "ac"),
-    *("maxphyaddr", "no_page1gb", "vendor", "kind", "encryption_mask", "allow_empty", "partial"),
-)
-"""Options that say nothing without SOURCE."""
 
 
 def protect_guest(options: argparse.Namespace) -> int:
     """Tell the story of the built-in guest under nested paging, and return the exit status."""
-    for name in FOR_SOURCE:
-        if getattr(options, name):
-            raise BadInput(f"--{name.replace('_', '-')} needs SOURCE")
     started = time.perf_counter()
     story = contained(lambda: tell(protected_world(), _crashes))
     seconds = time.perf_counter() - started

@@ -7,16 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.emu.cli.kernel_options import (
-    add_kernel_options,
-    boot_seconds,
-    ram_size,
-    read_initrd,
-    read_kernel,
-)
 from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.linux.image import load_kernel
 from crosswalk.emu.load.linux.points import Point, parse_point
 from crosswalk.emu.protect.kernel.report import (
     Check,
@@ -27,14 +21,14 @@ from crosswalk.emu.protect.kernel.report import (
 )
 from crosswalk.emu.protect.kernel.scenario import Guest, Outcome, Plain, run_plain, run_protected
 from crosswalk.emu.workers.contained import contained
+from crosswalk.guest.init import init_archive
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.files import read_file
 
-__all__ = ["NEED_KERNEL", "add_kernel", "protect_kernel"]
+__all__ = ["protect_kernel"]
 
 _PROTECT_AT = "console:Run /init as init process"
 _NOTHING = "nothing came to the host since protection began: is --protect-at too late?"
-NEED_KERNEL = ("initrd", "append", "ram", "timeout", "protect_at")
-"""Options that say nothing without --kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +38,16 @@ class _Story:
     checks: tuple[Check, ...]
 
 
-def add_kernel(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a kernel that is protected; --kernel itself is there."""
-    group = parser.add_argument_group("a Linux kernel as the guest")
-    add_kernel_options(group)
-    group.add_argument(
-        "--protect-at",
-        metavar="POINT",
-        help=f"when protection begins, as `run --until` has it ({_PROTECT_AT})",
-    )
-
-
 def protect_kernel(options: argparse.Namespace) -> int:
     """Boot without nested paging and with it, protect, attack; return the exit status."""
-    kernel = read_kernel(options.kernel)
-    size, seconds = ram_size(options), boot_seconds(options)
+    kernel = load_kernel(options.kernel)
+    size, seconds = options.ram << 20, options.timeout
     protect_at = _protect_at(options)
+    own = options.initrd is None
+    initrd = init_archive(patching=True) if own else read_file(options.initrd)
     guest = Guest(
         kernel=kernel,
-        initrd=read_initrd(options, patching=True),
+        initrd=initrd,
         arguments=options.append or "",
         on_line=remark if options.console else None,
     )

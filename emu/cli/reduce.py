@@ -5,10 +5,9 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from crosswalk.emu.cli.output import add_json, emit, remark, write_file
-from crosswalk.emu.cli.walker_options import Chosen, add_walker, chosen_walker, replay_command
+from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
 from crosswalk.emu.fuzz.reduce.interesting import (
     composite_reduced_to,
     composite_signature_to_keep,
@@ -21,44 +20,10 @@ from crosswalk.emu.report.composite_case import CompositeCase, load_composite
 from crosswalk.emu.targets.builtin import BUILTIN
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, dump_case, load_case
+from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.tlb import SequenceRecord, dump_sequence, load_sequence, names_sequence
 
-__all__ = ["add_commands"]
-
-_DESCRIPTION = """\
-Make a case as small as it can be while it shows the same: the rule that two witnesses see
-differently, or the crash or hang of the emulator. Probes and entries are taken away, bits and
-control state made plain, tables and addresses moved low. Where a case shows several things, it is
-reduced to the one that its note names, or else to the first. So is a composite's case, and so is
-a sequence, which loses steps as well, while an access of it departs for the same cause; that may
-be a known divergence.
-
-The same case comes to the same bytes, and a reduced one to itself. Everything is tried in a
-process of its own. It ends after 3,000 cases, or 24 that hang, and says so."""
-
-_EPILOG = """\
-exit status: 0 reduced; 2 bad usage or bad input, or a case that shows nothing; 130 interrupted.
-To see the result: crosswalk replay FILE, or crosswalk sequence FILE."""
-
-
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `reduce`."""
-    parser = commands.add_parser(
-        "reduce",
-        help="shrink a case while it shows the same",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "case", metavar="CASE", type=Path, help="a case, a composite or a sequence that diverges"
-    )
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, help="write it here (standard output)"
-    )
-    add_walker(parser, "none but the built-in one: what a case names isn't run unasked")
-    add_json(parser, "what became smaller, as one document; needs --output,")
-    parser.set_defaults(run=_reduce)
+__all__ = ["run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +40,8 @@ class _Small:
     done: bool
 
 
-def _reduce(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Reduce a case, write it, and return the exit status."""
     if options.json and options.output is None:
         raise BadInput("--json needs --output FILE for the case")
     composite = load_composite(options.case)

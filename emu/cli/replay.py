@@ -13,8 +13,8 @@ from crosswalk.emu.check import Divergence, compare_all
 from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.cli.ask_walker import Asked, asked, asked_case, asked_lines
-from crosswalk.emu.cli.output import add_json, remark
-from crosswalk.emu.cli.walker_options import Chosen, add_walker, chosen_walker, names_another
+from crosswalk.emu.cli.output import remark
+from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
 from crosswalk.emu.probe import FEATURES, Prober
 from crosswalk.emu.report.composite_case import CompositeCase, dump_composite, load_composite
 from crosswalk.emu.report.composite_text import composite_lines
@@ -27,20 +27,9 @@ from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Case, SourceKind, dump_case, open_source, parse_int
+from crosswalk.walker.formats import Case, SourceKind, dump_case, open_source
 
-__all__ = ["add_commands"]
-
-_DESCRIPTION = """\
-Make every probe of a case, and say what was predicted and what was observed. With --walker that
-walker is asked too: exit status 1 says then that it is wrong somewhere, and with --json
-`predicted` is what it said. A walker that a case names is run only if --walker names it too.
-A probe that needs what the emulated CPU lacks, LAM for one, is predicted only: it has no
-`observed`, and a walker is held to the prediction."""
-
-_EPILOG = """\
-exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted only, or the
-emulator crashes or hangs."""
+__all__ = ["run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +73,10 @@ class _Counts:
     wrong: int
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `replay`."""
-    parser = commands.add_parser(
-        "replay",
-        help="predicted and observed for each probe of a case",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("cases", metavar="CASE", nargs="+", help="a case file")
-    parser.add_argument(
-        "--time-limit",
-        metavar="SECONDS",
-        default="120",
-        help="for how long a case may take before the emulator counts as hanging (120)",
-    )
-    add_walker(parser, "none but the built-in one")
-    add_json(parser, "each case, with both outcomes filled in,")
-    parser.set_defaults(run=_replay)
-
-
-def _replay(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Replay each case, and return the exit status."""
     chosen = chosen_walker(options)
-    limit = parse_int(options.time_limit, "--time-limit", bits=32)
+    limit = options.time_limit
     with chosen.opened() as target:
         counts = [_one(name, chosen, target, limit, as_json=options.json) for name in options.cases]
     if any(each.wrong for each in counts):

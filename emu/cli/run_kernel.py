@@ -11,44 +11,38 @@ from typing import Any
 
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.cli.check import (
-    jobs_of,
     machine_scope,
     run_guest,
+    save_cases,
+    tell_advice,
+    tell_beside,
     verdict_of,
 )
-from crosswalk.emu.cli.check_report import save_cases, tell_advice, tell_beside
-from crosswalk.emu.cli.kernel_options import (
-    KERNEL_HELP,
-    add_kernel_options,
-    boot_seconds,
-    ram_size,
-    read_initrd,
-    read_kernel,
-    read_limited,
-)
-from crosswalk.emu.cli.output import command_text, emit, remark, write_file, write_parts
+from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.linux.boot import Boot, Reached
 from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.linux.image import load_kernel
 from crosswalk.emu.load.linux.points import Point, parse_point, parse_symbols
 from crosswalk.emu.report.conclusion import Conclusion, Scope, conclude
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.text import context_text, range_text
 from crosswalk.emu.report.verdict import summary_record, verdict_lines
 from crosswalk.emu.workers.contained import contained
-from crosswalk.walker.errors import BadInput
+from crosswalk.guest.init import init_archive
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.corewriter import core_parts
+from crosswalk.walker.formats.files import read_file, write_file, write_parts
+from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.mappings import Range, coalesce, mappings
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.rights import Rights
 
-__all__ = ["add_commands"]
+__all__ = ["run"]
 
 _SHOWN = 4
 _BOTH = Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE
-_NEED_KERNEL = ("initrd", "append", "ram", "until", "check_at", "system_map", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,41 +61,14 @@ class _Point:
     peak: int
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add a kernel and what goes with it to `run`."""
-    parser = commands.choices["run"]
-    group = parser.add_argument_group("a Linux kernel as the guest")
-    group.add_argument("--kernel", metavar="FILE", type=Path, help=KERNEL_HELP)
-    add_kernel_options(group)
-    group.add_argument(
-        "--until",
-        metavar="POINT",
-        help="where the boot ends: console:TEXT, cr3:N, instructions:N, symbol:NAME, idle (idle)",
-    )
-    group.add_argument(
-        "--check-at", metavar="POINT", nargs="+", action="extend", help="check there as well"
-    )
-    group.add_argument(
-        "--system-map", metavar="FILE", type=Path, help="where symbols are, for symbol:NAME"
-    )
-    parser.set_defaults(run=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.kernel is not None:
-        return _run_kernel(options)
-    for name in _NEED_KERNEL:
-        if getattr(options, name) is not None:
-            raise BadInput(f"--{name.replace('_', '-')} needs --kernel")
-    return run_guest(options)
-
-
-def _run_kernel(options: argparse.Namespace) -> int:
-    kernel = read_kernel(options.kernel)
-    initrd = read_initrd(options)
-    size = ram_size(options)
+def run(options: argparse.Namespace) -> int:
+    """Boot the guest, check it, and return the exit status."""
+    if options.kernel is None:
+        return run_guest(options)
+    kernel = load_kernel(options.kernel)
+    initrd = init_archive() if options.initrd is None else read_file(options.initrd)
+    size = options.ram << 20
     points, until = _points(options)
-    seconds = boot_seconds(options)
     ram = Ram(0, size)  # Shared with the child.
     levels = GUESTS[options.paging]
     remark(
@@ -117,7 +84,9 @@ def _run_kernel(options: argparse.Namespace) -> int:
             levels=levels,
             on_line=remark if options.console else None,
         )
-        return [_looked_at(options, boot, each) for each in boot.run(points, until, seconds)]
+        return [
+            _looked_at(options, boot, each) for each in boot.run(points, until, options.timeout)
+        ]
 
     try:
         found = contained(work)
@@ -133,10 +102,9 @@ def _run_kernel(options: argparse.Namespace) -> int:
 def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
     symbols = None
     if options.system_map is not None:
-        try:
-            symbols = parse_symbols(read_limited(options.system_map).decode("utf-8", "replace"))
-        except BadInput as error:
-            raise BadInput(f"{options.system_map}: {error}") from error
+        content = read_file(options.system_map).decode("utf-8", "replace")
+        with errors_named(str(options.system_map)):
+            symbols = parse_symbols(content)
     points = [parse_point(text, symbols) for text in options.check_at or ()]
     return points, parse_point(options.until or "idle", symbols)
 
@@ -145,7 +113,7 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     """Check what is mapped at a point, and tell of it; in the child that the boot runs in."""
     memory, context = boot.memory, reached.context
     remark(f"at {reached.point}: {context_text(context)}")
-    verdict = verdict_of(memory, context, jobs=jobs_of(options))
+    verdict = verdict_of(memory, context, jobs=options.jobs)
     scope = machine_scope(str(reached.point), memory, context)
     exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
     peaks = (

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from crosswalk.emu.check.sequence_check import Judged, judge
-from crosswalk.emu.cli.output import add_json, remark
+from crosswalk.emu.cli.output import remark
 from crosswalk.emu.matrix.select import parse_choice
 from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from crosswalk.emu.probe.sequences import Runner
@@ -24,33 +24,11 @@ from crosswalk.walker.tlb import (
     load_sequence,
 )
 
-__all__ = ["add_commands"]
-
-_DESCRIPTION = """\
-Run sequences of steps in the emulator (stores to entries, invalidations, loads of control
-registers, accesses), the TLB kept from step to step, and hold each access against the set of
-outcomes that caching allows."""
-
-_EPILOG = """\
-SEQUENCE: a file of the format crosswalk-sequence/1, as `crosswalk matrix --cases` writes it, or
-the name of a sequence of the matrix: section=tlb-random,number=17."""
+__all__ = ["run"]
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `sequence`."""
-    parser = commands.add_parser(
-        "sequence",
-        help="what each access of a sequence of changes and invalidations may see, and saw",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("sequences", metavar="SEQUENCE", nargs="+", help="a file, or a name")
-    add_json(parser, "each sequence, with what is allowed and observed filled in,")
-    parser.set_defaults(run=_sequence)
-
-
-def _sequence(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Run and judge each sequence, and return the exit status."""
     violated = 0
     for given in options.sequences:
         sequence, note = _given(given)

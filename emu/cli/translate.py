@@ -1,62 +1,86 @@
-"""`translate`: one translation, every step shown."""
+"""`translate`: one translation, every step shown; with --ncr3, those of both dimensions."""
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from crosswalk.emu.check import Divergence, compare_all
-from crosswalk.emu.cli.completeness import add_allow_empty, look, tell_followed
-from crosswalk.emu.cli.output import add_json, emit, remark
-from crosswalk.emu.cli.source_options import add_source, chosen_source, tell_source
-from crosswalk.emu.cli.translate_nested import add_nested, nested_asked, translate_under
-from crosswalk.emu.probe import FEATURES, LACKS, Prober
+from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.sources import chosen_source, look, tell_followed, tell_source
+from crosswalk.emu.report.nested import (
+    nested_outcome_json,
+    nested_outcome_text,
+    nested_record,
+    nested_walk_lines,
+    stage_of,
+)
 from crosswalk.emu.report.records import outcome_json, walk_record
-from crosswalk.emu.report.text import access_text, outcome_text, walk_lines
-from crosswalk.emu.targets.answers import fill_row, nothing_said
-from crosswalk.emu.workers.contained import contained
+from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
 from crosswalk.walker.access import Access, AccessType
-from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Source, parse_int
+from crosswalk.walker.formats import Source
+from crosswalk.walker.nested import NestedContext, translate_nested, walk_nested
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.translate import StepKind, translate, walk_access
 
-__all__ = ["add_commands"]
+__all__ = ["Observation", "run"]
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `translate`."""
-    parser = commands.add_parser("translate", help="one translation, every step shown")
-    add_source(parser)
-    parser.add_argument("va", metavar="VA", help="the linear address")
-    names = [kind.name.lower() for kind in AccessType]
-    parser.add_argument("--access", choices=names, default="read", help="the access (read)")
-    parser.add_argument("--cpl", choices=["0", "3"], default="0", help="its privilege level (0)")
-    parser.add_argument(
-        "--observe", action="store_true", help="make the access in the emulator as well"
-    )
-    add_nested(parser)
-    add_allow_empty(parser)
-    add_json(parser, "one document")
-    parser.set_defaults(run=_translate)
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was observed; or what the emulated CPU lacks for the access, by name and in words.
+
+    `differs` says that the prediction doesn't allow it, `known` the names of the known divergences
+    that explain it.
+    """
+
+    observed: Outcome | None = None
+    differs: bool = False
+    known: str | None = None
+    lacking: str | None = None
+    lacks: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return what JSON has of it."""
+        found: dict[str, Any] = {}
+        if self.observed is not None:
+            found["observed"] = outcome_json(self.observed)
+        if self.differs:
+            found["known"] = self.known
+        if self.lacking is not None:
+            found["predicted_only"] = {self.lacking: 1}
+        return found
+
+    def lines(self) -> Iterator[str]:
+        """Yield it as text."""
+        if self.observed is not None:
+            yield f"observed:  {outcome_text(self.observed)}"
+        if self.differs:
+            yield f"known emulator divergence: {self.known}" if self.known else "verdict: FAILED"
 
 
-def _translate(options: argparse.Namespace) -> int:
-    va = parse_int(options.va, "VA")
-    nested = nested_asked(options)
+def run(options: argparse.Namespace) -> int:
+    """Show one translation, and return the exit status."""
+    nested = options.ncr3 is not None
     source = chosen_source(options, nested=nested, listing=True)
     access = Access(
-        va, AccessType[options.access.upper()], int(options.cpl), source.context.rflags_ac
+        options.va, AccessType[options.access.upper()], int(options.cpl), source.context.rflags_ac
     )
-    if nested:
-        return translate_under(options, source, access)
+    return (_nested if nested else _translate)(options, source, access)
+
+
+def _translate(options: argparse.Namespace, source: Source, access: Access) -> int:
     path = walk_access(source.memory, source.context, access)
     predicted = translate(source.memory, source.context, access)
     tell_source(source)
     found = look(source)
     tell_followed(found)
-    seen = contained(lambda: _observe(source, access, predicted)) if options.observe else _NOTHING
+    seen = Observation()
+    if options.observe:
+        from crosswalk.emu.cli.observe import observe  # noqa: PLC0415  # It needs the emulator.
+
+        seen = observe(source, access, predicted)
     if options.json:
         emit({**walk_record(path, access, predicted), **seen.record(), **found.record()})
     else:
@@ -72,65 +96,66 @@ def _translate(options: argparse.Namespace) -> int:
         remark("partial: the walk ends at a table outside SOURCE's memory, taken for absent")
     if seen.lacking is not None:
         raise BadInput(
-            f"predicted only: {seen.lacking}: the emulated CPU has no {LACKS[seen.lacking]}, "
+            f"predicted only: {seen.lacking}: the emulated CPU has no {seen.lacks}, "
             "nothing observed"
         )
-    if seen.diverges:
+    if seen.differs and seen.known is None:
         return 1
     found.require_mapping(options)
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What was observed, and how it differs from the prediction; or what was lacking for it."""
+def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:
+    """Show one translation of a source under nested tables.
 
-    observed: Outcome | None = None
-    divergence: Divergence | None = None
-    lacking: str | None = None
+    The host's physical addresses are as wide as the guest's and its pages as large; its vendor
+    is AMD, whose nested paging it is.
+    """
+    host = _host(options, source.context)
+    if source.memory.word(host.root) is None:
+        raise BadInput(f"{source.name}: nCR3 {host.cr3:#x} points outside the memory")
+    context = NestedContext(source.context, host)
+    path = walk_nested(source.memory, context, access.va)
+    predicted = translate_nested(source.memory, context, access)
+    observed = known = None
+    if options.observe:
+        from crosswalk.emu.cli.observe import observe_nested  # noqa: PLC0415  # The same.
 
-    @property
-    def diverges(self) -> bool:
-        return self.divergence is not None and self.divergence.known is None
-
-    def record(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if self.observed is not None:
-            found["observed"] = outcome_json(self.observed)
-        if self.divergence is not None:
-            found["known"] = self.divergence.known
-        if self.lacking is not None:
-            found["predicted_only"] = {self.lacking: 1}
-        return found
-
-    def lines(self) -> Iterator[str]:
-        if self.observed is not None:
-            yield f"observed:  {outcome_text(self.observed)}"
-        if self.divergence is not None:
-            known = self.divergence.known
-            yield f"known emulator divergence: {known}" if known else "verdict: FAILED"
-
-
-_NOTHING = _Seen()
-
-
-def _divergence(
-    source: Source, access: Access, predicted: Outcome, observed: Outcome
-) -> Divergence | None:
-    """Return the divergence, if what was observed is none of what the prediction allows."""
-    accesses = Accesses.of([access])
-    one, other = nothing_said(accesses), nothing_said(accesses)
-    fill_row(one, 0, predicted)
-    fill_row(other, 0, observed)
-    found = compare_all(source.memory, source.context, accesses, one.outcomes, other.outcomes)
-    return found[0] if found else None
+        observed, known = observe_nested(source, context, access, predicted)
+    remark(f"{source.name}: {context_text(context.guest)}")
+    remark(f"nested: {context.host.mode} paging, nCR3 {host.cr3:#x}, NXE {int(host.nxe)}")
+    if options.json:
+        record = nested_record(path, access, predicted)
+        if observed is not None:
+            record["observed"] = nested_outcome_json(observed)
+        if known is not None:
+            record["known"] = list(known)
+        emit(record)
+    else:
+        print(access_text(access))
+        for line in nested_walk_lines(context, path):
+            print(line)
+        print(f"predicted: {nested_outcome_text(predicted, may=True)}")
+        stage = stage_of(predicted)
+        if stage is not None:
+            print(f"failed in: {stage}")
+        if observed is not None:
+            print(f"observed:  {nested_outcome_text(observed)}")
+        if known is not None:
+            names = ", ".join(known)
+            print(f"known emulator divergences: {names}" if names else "verdict: FAILED")
+    return 0 if known is None or known else 1
 
 
-def _observe(source: Source, access: Access, predicted: Outcome) -> _Seen:
-    prober = Prober(source.memory, source.context)
-    accesses = Accesses.of([access])
-    lacking = int(prober.lacking(accesses)[0])
-    if lacking:
-        return _Seen(lacking=FEATURES[lacking - 1])
-    observed = prober.probe(accesses)[0]
-    return _Seen(observed, _divergence(source, access, predicted, observed))
+def _host(options: argparse.Namespace, guest: PagingContext) -> PagingContext:
+    try:
+        return PagingContext(
+            cr3=options.ncr3,
+            cr4=options.host_cr4,
+            efer=options.host_efer,
+            maxphyaddr=guest.maxphyaddr,
+            page1gb=guest.page1gb,
+            vendor=Vendor.AMD,
+        )
+    except BadInput as error:
+        raise BadInput(f"the host: {error}") from error

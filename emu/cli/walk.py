@@ -3,92 +3,42 @@
 import argparse
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from crosswalk.emu.cli.completeness import (
+from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.sources import (
     Followed,
-    add_allow_empty,
-    add_partial,
-    add_summary,
-    follow,
-    write_summary,
-)
-from crosswalk.emu.cli.output import add_json, emit, remark, write_file
-from crosswalk.emu.cli.source_options import (
-    add_range,
-    add_source,
     chosen_range,
     chosen_source,
+    follow,
     tell_source,
+    write_summary,
 )
 from crosswalk.emu.report.protection_text import NO_FRAME, PART_OF_THEM
 from crosswalk.emu.report.records import frame_record, mapping_record, range_record, structures_case
 from crosswalk.emu.report.text import frame_text, mapping_text, range_text, size_text
 from crosswalk.walker.aliases import mappings_of
 from crosswalk.walker.errors import BadInput, LimitExceeded
-from crosswalk.walker.formats import dump_case, parse_int
+from crosswalk.walker.formats import dump_case
+from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.mappings import Mapping, coalesce, mappings
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
-__all__ = ["add_commands"]
+__all__ = ["run_frames", "run_walk"]
 
 _LIMIT = 10_000_000
-_WRITES = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
-_FETCHES = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
 _FILTERS = {
-    "writable": ("somebody may write", _WRITES),
-    "executable": ("somebody may execute", _FETCHES),
-    "user": ("user mode may access", Rights.USER_READ | Rights.USER_EXECUTE),
+    "writable": Rights.SUPERVISOR_WRITE | Rights.USER_WRITE,
+    "executable": Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE,
+    "user": Rights.USER_READ | Rights.USER_EXECUTE,
 }
+"""The rights of which a page has some, by the option that asks for that."""
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `walk` and `frames`."""
-    parser = commands.add_parser("walk", help="list the mappings of SOURCE")
-    add_source(parser)
-    add_range(parser)
-    for name, (what, _) in _FILTERS.items():
-        parser.add_argument(f"--{name}", action="store_true", help=f"only pages that {what}")
-    parser.add_argument("--level", choices=["1", "2", "3"], help="only leaves of this level")
-    parser.add_argument("--coalesce", action="store_true", help="fold equal neighbours to ranges")
-    parser.add_argument("--limit", metavar="N", help="stop after N lines")
-    parser.add_argument(
-        "--save-case", metavar="FILE", type=Path, help="write the paging structures as a case file"
-    )
-    add_summary(parser)
-    add_allow_empty(parser)
-    add_json(parser, "one record a line")
-    parser.set_defaults(run=_walk)
-
-    parser = commands.add_parser("frames", help="collective rights of each physical range")
-    add_source(parser)
-    parser.add_argument(
-        "--policy",
-        choices=["one-privilege", "any"],
-        help="exit with status 1 if a frame is both writable and executable: within one "
-        "privilege, or for any two",
-    )
-    parser.add_argument(
-        "--aliases",
-        metavar="N",
-        default="4",
-        help="name up to N mappings that write, and N that execute, each such range (4)",
-    )
-    parser.add_argument(
-        "--of", metavar="PA", help="list the mappings of the range that holds this address"
-    )
-    parser.add_argument("--limit", metavar="N", help="with --of, stop after N lines")
-    add_summary(parser)
-    add_allow_empty(parser)
-    add_partial(parser)
-    add_json(parser, "one record a line")
-    parser.set_defaults(run=_frames)
-
-
-def _walk(options: argparse.Namespace) -> int:
+def run_walk(options: argparse.Namespace) -> int:
+    """List the mappings of SOURCE, and return the exit status."""
     source = chosen_source(options, listing=True)
     tell_source(source)
     write_summary(options, follow(options, source))
@@ -108,7 +58,7 @@ def _walk(options: argparse.Namespace) -> int:
 
 
 def _limit(options: argparse.Namespace) -> int:
-    return _LIMIT if options.limit is None else parse_int(options.limit, "--limit")
+    return _LIMIT if options.limit is None else int(options.limit)
 
 
 def _list(
@@ -130,7 +80,7 @@ def _list(
 
 
 def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator[Mapping]:
-    wanted = [rights for name, (_, rights) in _FILTERS.items() if getattr(options, name)]
+    wanted = [rights for name, rights in _FILTERS.items() if getattr(options, name)]
     for page in pages:
         if options.level is not None and page.level != int(options.level):
             continue
@@ -138,9 +88,9 @@ def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator
             yield page
 
 
-def _frames(options: argparse.Namespace) -> int:
+def run_frames(options: argparse.Namespace) -> int:
+    """List the collective rights of SOURCE's frames, and return the exit status."""
     source = chosen_source(options, listing=True)
-    aliases = parse_int(options.aliases, "--aliases")
     tell_source(source)
     followed = follow(options, source)
     write_summary(options, followed)
@@ -152,7 +102,7 @@ def _frames(options: argparse.Namespace) -> int:
             emit(frame_record(start, size, rights))
         else:
             print(frame_text(start, size, rights))
-    found = writable_and_executable(source.memory, source.context, frames, aliases=aliases)
+    found = writable_and_executable(source.memory, source.context, frames, aliases=options.aliases)
     strict = [each for each in found if each.within_one_privilege]
     _tell_wx(found, strict, followed, remark if options.json else print)
     if options.policy is None:
@@ -164,7 +114,7 @@ def _frames(options: argparse.Namespace) -> int:
 
 def _contributors(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
     source = followed.source
-    pa = parse_int(options.of, "--of", bits=52)
+    pa = options.of
     for start, size, rights in frames:
         if start <= pa < start + size:
             remark(frame_text(start, size, rights))

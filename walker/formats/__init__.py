@@ -2,7 +2,7 @@
 
 - `open_source`: any file that holds memory, as a `Source` with memory and context, in two steps
   `open_contents` and `source_of`;
-  `Registers` and `parse_int` for what is said on a command line.
+  `Registers` for what is known from elsewhere.
 - `load_case`, `parse_case`, `dump_case`: case files, as a `Case` of `Probe`s and
   `OutcomeRecord`s on a `Cpu`.
 - `read_core`, `read_raw`: ELF cores and raw images by themselves.
@@ -13,7 +13,7 @@ from crosswalk.walker.formats.casetypes import Case, Cpu, OutcomeRecord, Probe
 from crosswalk.walker.formats.elfcore import ElfCore, read_core
 from crosswalk.walker.formats.load import open_contents, open_source, source_of
 from crosswalk.walker.formats.raw import read_raw
-from crosswalk.walker.formats.registers import Registers, parse_int
+from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "open_contents",
     "open_source",
     "parse_case",
-    "parse_int",
     "read_core",
     "read_raw",
     "source_of",

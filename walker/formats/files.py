@@ -1,16 +1,36 @@
-"""A file's bytes, mapped and not copied."""
+"""Files that a user names: opened, mapped or read, and written, with errors of one line.
+
+Only regular files are read, and opening one never waits: a pipe without a writer, a device or a
+directory is refused by name. What is written is there as a whole or not at all.
+"""
 
 import errno
 import mmap
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.located_errors import errors_named
+from crosswalk.walker.formats.located_errors import errors_named, one_line
 
-__all__ = ["MappedFile", "map_file"]
+__all__ = [
+    "PARTIAL",
+    "MappedFile",
+    "map_file",
+    "read_file",
+    "shrunk_file",
+    "synchronise",
+    "write_file",
+    "write_parts",
+]
+
+PARTIAL = ".partial"
+"""The ending of a file that is being written; a process that is killed may leave one."""
+
+_LARGEST = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +41,10 @@ class MappedFile:
     data: mmap.mmap
 
 
+_names: WeakKeyDictionary[mmap.mmap, str] = WeakKeyDictionary()
+"""The name of the file behind each mapping that is in use."""
+
+
 def map_file(path: str | os.PathLike[str]) -> MappedFile:
     """Map the file at `path` read-only, whatever its size.
 
@@ -28,31 +52,109 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
     `BadInput` for what is missing, unreadable, empty or not a regular file.
     """
     name = os.fspath(path)
-    with errors_named(name):
-        return MappedFile(name, _map(name))
-
-
-def _map(name: str) -> mmap.mmap:
     size = 0
+    with errors_named(name):
+        try:
+            with os.fdopen(_open_regular(name), "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                if size == 0:
+                    raise BadInput("the file is empty")
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                _names[data] = name
+                return MappedFile(name, data)
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise BadInput(
+                    f"{size:,} bytes are more than can be mapped; instead of /proc/kcore take "
+                    "/proc/vmcore, or a dump by QEMU"
+                ) from None
+            raise BadInput(_reason(error)) from None
+        except ValueError as error:
+            # A file emptied since it was measured.
+            raise BadInput(str(error)) from None
+
+
+def shrunk_file() -> str | None:
+    """Return the name of a mapped file that has become shorter since, if there is one.
+
+    To read what it lacks is SIGBUS.
+    """
+    return next((name for data, name in _names.items() if data.size() < len(data)), None)
+
+
+def read_file(path: str | os.PathLike[str], largest: int = _LARGEST) -> bytes:
+    """Return the content of the file at `path`, which has at most `largest` bytes (1 GiB).
+
+    Raises `BadInput` as `map_file` does, and for a larger file; an empty one is none.
+    """
+    name = os.fspath(path)
+    with errors_named(name):
+        try:
+            with os.fdopen(_open_regular(name), "rb") as file:
+                content = file.read(largest + 1)
+        except OSError as error:
+            raise BadInput(_reason(error)) from None
+        if len(content) > largest:
+            raise BadInput(f"more than {largest:,} bytes")
+        return content
+
+
+def _open_regular(name: str) -> int:
     try:
-        # Asked before opening: to open a pipe would wait for its writer.
-        status = Path(name).stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise BadInput("is a directory")
-        if not stat.S_ISREG(status.st_mode):
-            raise BadInput("not a regular file")
-        with Path(name).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size == 0:
-                raise BadInput("the file is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            raise BadInput(
-                f"{size:,} bytes are more than can be mapped; instead of /proc/kcore take "
-                "/proc/vmcore, or a dump by QEMU"
-            ) from None
-        raise BadInput((error.strerror or str(error)).lower()) from None
+        # Without waiting for a pipe's writer.
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:
-        # A NUL in the path, or a file emptied since it was measured.
         raise BadInput(str(error)) from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise BadInput("is a directory" if stat.S_ISDIR(mode) else "not a regular file")
+    return descriptor
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file as `write_parts` does."""
+    write_parts(path, [content])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file of these parts as a whole or not at all, so that it survives a loss of power.
+
+    A new file is synchronised, takes the place of an old one, and its folder is synchronised;
+    a link leads to the file that is written. A device or a pipe is written to as it is. Raises
+    `BadInput` where that can't be done, and then leaves nothing behind.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as file:
+                os.set_blocking(file.fileno(), True)
+                file.writelines(parts)
+            return
+        path = path.resolve()
+        partial = path.with_name(path.name + PARTIAL)
+        try:
+            with partial.open("wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        synchronise(path.parent)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{one_line(str(path))}: {reason}") from error
+
+
+def synchronise(folder: Path) -> None:
+    """Have a folder's entries survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,18 +5,21 @@ from contextlib import contextmanager
 
 from crosswalk.walker.errors import CrosswalkError
 
-__all__ = ["errors_named", "one_line"]
+__all__ = ["errors_named", "one_line", "printable"]
 
 _LONGEST = 200
 
 
-def one_line(text: str) -> str:
-    """Return `text` fit for an error: control characters escaped, at most 200 characters."""
-    if len(text) > _LONGEST:
-        text = text[: _LONGEST - 1] + "…"
+def printable(text: str) -> str:
+    """Return foreign text fit for a terminal: control characters and the like are escaped."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def one_line(text: str) -> str:
+    """Return foreign text fit for an error: `printable`, and cut after 200 characters."""
+    return printable(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
 
 
 @contextmanager

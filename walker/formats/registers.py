@@ -1,45 +1,16 @@
 """Control registers from wherever they are known: options first, then what the file says."""
 
-import re
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
 from crosswalk.walker.context import CR4, EFER, PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.located_errors import one_line
 
-__all__ = ["ASSUMED_WIDTH", "NOT_GIVEN", "Registers", "parse_int"]
+__all__ = ["ASSUMED_WIDTH", "NOT_GIVEN", "Registers"]
 
 ASSUMED_WIDTH = 40
 """The MAXPHYADDR, in bits, that is taken where none is known and nobody asks for another."""
-
-_HEX = re.compile(r"0[xX][0-9a-fA-F]+(_[0-9a-fA-F]+)*")
-_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(_[0-9]+)*")
-# Longer than any 64-bit number with an underscore after each digit; keeps int() cheap.
-_LONGEST = 64
-
-
-def parse_int(text: str, name: str, *, bits: int = 64) -> int:
-    """Return the number that `text` says: hex with 0x, or decimal; underscores may group digits.
-
-    `name` is what to call the number in an error. Raises `BadInput` for anything else,
-    for a negative number and for one that doesn't fit in `bits` bits.
-    """
-    stripped = text.strip()
-    if stripped.startswith("-") and _is_number(stripped[1:]):
-        raise BadInput(f"{name}: {one_line(stripped)} is negative")
-    if not _is_number(stripped):
-        raise BadInput(f"{name}: {one_line(text)!r} is not a number (0x1f00 or 7936)")
-    digits = stripped.replace("_", "")
-    value = int(digits, 16 if "x" in digits.lower() else 10) if len(digits) <= _LONGEST else -1
-    if not 0 <= value < 1 << bits:
-        raise BadInput(f"{name}: {one_line(stripped)} does not fit in {bits} bits")
-    return value
-
-
-def _is_number(text: str) -> bool:
-    return bool(_HEX.fullmatch(text) or _DECIMAL.fullmatch(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lz4.block
@@ -19,8 +20,10 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.files import read_file
+from crosswalk.walker.formats.located_errors import errors_named, printable
 
-__all__ = ["HEADER_AT", "MAX_UNPACKED", "KernelImage", "parse_kernel", "unpack"]
+__all__ = ["HEADER_AT", "MAX_UNPACKED", "KernelImage", "load_kernel", "parse_kernel", "unpack"]
 
 HEADER_AT = 0x1F1
 """Where the setup header begins, in a bzImage and in the zero page."""
@@ -63,6 +66,13 @@ class KernelImage:
         return max(start + size for start, _, size in self.segments)
 
 
+def load_kernel(path: Path) -> KernelImage:
+    """Return the kernel in a file; `BadInput`, with the file's name, as in `parse_kernel`."""
+    content = read_file(path)
+    with errors_named(str(path)):
+        return parse_kernel(content)
+
+
 def parse_kernel(data: bytes) -> KernelImage:
     """Return the kernel in a bzImage or an ELF vmlinux.
 
@@ -94,7 +104,7 @@ def parse_kernel(data: bytes) -> KernelImage:
 def _release(data: bytes) -> str:
     (at,) = struct.unpack_from("<H", data, _NAME_AT)
     text = data[at + 0x200 : at + 0x400] if at else b""
-    return text.partition(b"\0")[0].partition(b" ")[0].decode("ascii", "replace")
+    return printable(text.partition(b"\0")[0].partition(b" ")[0].decode("ascii", "replace"))
 
 
 def _elf(data: bytes) -> tuple[_Segments, int, _Sections]:

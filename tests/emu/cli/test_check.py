@@ -170,4 +170,6 @@ def test_a_crash_of_the_emulator_is_one_line(run, small_case, monkeypatch):
 def test_a_place_for_cases_that_is_no_directory_is_refused(run, small_case, broken):
     ran = run("check", small_case, "--cases", small_case)
     assert 2 == ran.status
-    assert ran.err.splitlines()[-1].startswith(f"crosswalk: error: {small_case}: ")
+    assert ran.err.splitlines()[-1].startswith(
+        f"crosswalk check: error: argument --cases: {small_case}: Not a directory"
+    )

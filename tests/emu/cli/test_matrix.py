@@ -10,7 +10,7 @@ import time
 import pytest
 
 from crosswalk.emu.cli import matrix as crossing
-from crosswalk.emu.cli import progress as pace
+from crosswalk.emu.cli import output
 from crosswalk.emu.matrix.summary import Group, Summary, load_summary
 
 
@@ -175,8 +175,8 @@ def test_a_run_killed_at_any_moment_goes_on_and_comes_to_the_same(tmp_path):
 
 def test_a_line_is_said_now_and_then_with_rate_and_time_left(monkeypatch, capsys):
     now = [100.0]
-    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
-    said = pace.Pace("combinations", 1000)
+    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    said = output.Pace("combinations", 1000)
     for step, done in ((4, 2000), (6, 3000), (5, 4000), (5, 5000)):
         now[0] += step
         said(done, 10_000)

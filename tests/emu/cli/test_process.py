@@ -15,7 +15,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly():
         assert process.stdout.readline().startswith(b"0000000000400000 ")
         process.stdout.close()
         said = process.stderr.read().decode()
-        assert 0 == process.wait(30)
+        assert 141 == process.wait(30)
     assert ["case file"] == [line.split(": ")[1].split(",")[0] for line in said.splitlines()]
 
 

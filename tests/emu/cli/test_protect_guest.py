@@ -50,9 +50,9 @@ def test_a_crash_that_is_meant_leaves_no_trace():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--at", "0x1000"), ("--format", "json"), ("--cr3", "0x1000")]
+    ("option", "value"), [("--policy", "any"), ("--format", "json"), ("--cr3", "0x1000")]
 )
 def test_options_for_a_source_need_one(run, option, value):
     ran = run("protect", option, value)
     assert (2, "") == (ran.status, ran.out)
-    assert ran.err.splitlines()[-1] == f"crosswalk: error: {option} needs SOURCE"
+    assert ran.err.splitlines()[-1].startswith(f"crosswalk protect: error: {option} needs SOURCE")

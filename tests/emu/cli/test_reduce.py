@@ -100,7 +100,7 @@ def test_json_needs_a_file_for_the_case(run, layout):
 
 def test_help_tells_limits_and_statuses(run):
     text = run("reduce", "--help").out
-    for part in ("3,000 cases", "24 that hang", "exit status: 0", "crosswalk replay"):
+    for part in ("3,000 candidates", "24 that hang", "exit status: 0", "crosswalk replay"):
         assert part in text
 
 

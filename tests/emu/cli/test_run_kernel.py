@@ -113,14 +113,14 @@ def test_a_divergence_at_a_point_is_status_1_and_written_as_a_case(
         (("--until", "idle"), "--until needs --kernel"),
         (("--check-at", "idle"), "--check-at needs --kernel"),
         (("--ram", "64"), "--ram needs --kernel"),
-        (("--kernel", "/nowhere"), "/nowhere: No such file or directory"),
+        (("--kernel", "/nowhere"), "/nowhere: no such file or directory"),
         (("--kernel", __file__), "test_run_kernel.py: not a kernel"),
-        (("--kernel", "TINY", "--ram", "8"), "--ram 8: 16 to 3072 MiB"),
+        (("--kernel", "TINY", "--ram", "8"), "--ram: 8 is less than 16"),
         (("--kernel", "TINY", "--ram", "16"), "don't fit"),
         (("--kernel", "TINY", "--until", "x"), "'x' is no point of a boot"),
         (("--kernel", "TINY", "--until", "symbol:x"), "a symbol needs --system-map"),
         (("--kernel", "TINY", "--system-map", __file__), "test_run_kernel.py: no symbols in it"),
-        (("--kernel", "TINY", "--initrd", "/nowhere"), "/nowhere: No such file or directory"),
+        (("--kernel", "TINY", "--initrd", "/nowhere"), "/nowhere: no such file or directory"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(run, tiny, arguments, message):

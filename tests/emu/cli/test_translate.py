@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.cli import translate as translating
-from crosswalk.emu.cli import translate_nested as translating_nested
 from crosswalk.walker.formats import Case, Cpu, dump_case, load_case
 from crosswalk.walker.nested import NestedTables
 from crosswalk.walker.protection import Permission
@@ -220,8 +219,8 @@ def test_a_guest_physical_address_too_wide_has_no_nested_steps(run, nested_case)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--host-efer", "0xd00"), "--host-efer is for nested paging: give --ncr3 too"),
-        (("--host-cr4", "0x20"), "--host-cr4 is for nested paging: give --ncr3 too"),
+        (("--host-efer", "0xd00"), "--host-efer needs --ncr3"),
+        (("--host-cr4", "0x20"), "--host-cr4 needs --ncr3"),
         (("--ncr3", "0x100000"), "nCR3 0x100000 points outside the memory"),
         (("--ncr3", "nowhere"), "--ncr3"),
         (("--ncr3", "0x10000000000"), "the host: cr3 = 0x10000000000 sets address bits above"),
@@ -239,14 +238,13 @@ def test_what_does_not_go_with_nested_tables_is_refused(run, nested_case, option
 
 def wrong_page(name, monkeypatch):
     """Let the prediction of a command be that of the page behind."""
-    right = getattr(translating if name == "translate" else translating_nested, name)
+    right = getattr(translating, name)
 
     def wrong(*given):
         said = right(*given)
         return replace(said, pa=said.pa ^ 0x1000)
 
-    module = "translate" if name == "translate" else "translate_nested"
-    monkeypatch.setattr(f"crosswalk.emu.cli.{module}.{name}", wrong)
+    monkeypatch.setattr(translating, name, wrong)
 
 
 def test_an_observation_that_differs_is_a_divergence(run, small_case, monkeypatch):

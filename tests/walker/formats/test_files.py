@@ -48,11 +48,11 @@ def test_an_empty_file_is_an_error(tmp_path):
 
 def test_an_unreadable_file_is_an_error(tmp_path, monkeypatch):
     # A mode of 0 wouldn't keep root out, so the refusal is staged.
-    def refuse(path, mode):
+    def refuse(path, flags):
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "secret").write_bytes(b"abc")
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert f"{tmp_path}/secret: permission denied" == reason(tmp_path / "secret")
 
 

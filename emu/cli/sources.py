@@ -1,29 +1,133 @@
-"""How much of an address space could be looked at, and what follows for the exit status."""
+"""SOURCE: opened as the options say, and how much of it could be looked at."""
 
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from crosswalk.emu.cli.output import remark, write_file
-from crosswalk.emu.report.source import spaces_text, unfollowed_lines, unfollowed_record
+from crosswalk.emu.cli.output import remark
+from crosswalk.emu.report.source import (
+    begins_text,
+    missing_text,
+    source_text,
+    spaces_text,
+    unfollowed_lines,
+    unfollowed_record,
+)
+from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Source
+from crosswalk.walker.formats import (
+    Contents,
+    Registers,
+    Source,
+    SourceKind,
+    open_contents,
+    source_of,
+)
+from crosswalk.walker.formats.files import write_file
+from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.frames import count_mappings
+from crosswalk.walker.leaves import TOP
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = [
     "Followed",
-    "add_allow_empty",
-    "add_partial",
-    "add_summary",
+    "chosen_range",
+    "chosen_source",
     "follow",
     "look",
+    "rootless_contents",
     "tell_followed",
+    "tell_source",
     "write_summary",
 ]
+
+_WIDEST = 52
+_NUMBERS = ("cr0", "cr3", "cr4", "efer", "pkru", "maxphyaddr", "encryption_mask")
+_GUEST = "guest:"
+
+
+def chosen_source(
+    options: argparse.Namespace, *, nested: bool = False, listing: bool = False
+) -> Source:
+    """Return the source that the options name; `nested` and `BadInput` as in `open_source`.
+
+    Where MAXPHYADDR isn't known, a `listing` takes 52, which hides no mapping, and everything
+    else 40, which is what the emulated CPU has.
+    """
+    registers = _registers(options)
+    name = options.source
+    if name.startswith(_GUEST):
+        return _guest(name, registers, options, nested=nested)
+    width = _WIDEST if listing else ASSUMED_WIDTH
+    return source_of(_contents(options), registers, nested=nested, width=width)
+
+
+def rootless_contents(options: argparse.Namespace) -> Contents | None:
+    """Return what is in the file that the options name, where nothing says what CR3 is."""
+    if options.source.startswith(_GUEST) or options.cr3 is not None:
+        return None
+    contents = _contents(options)
+    return contents if contents.registers.cr3 is None else None
+
+
+def _contents(options: argparse.Namespace) -> Contents:
+    return open_contents(
+        options.source,
+        cpu=options.cpu,
+        base=options.base,
+        kind=options.kind,
+    )
+
+
+def tell_source(source: Source) -> None:
+    """Say on standard error what the source has, what is assumed and what is told from it."""
+    remark(source_text(source))
+    if source.assumed:
+        remark(f"assumed: {', '.join(source.assumed)}")
+    for text in source.remarks:
+        remark(text)
+    if source.missing:
+        remark(missing_text(source))
+    if source.begins_as:
+        remark(begins_text(source))
+
+
+def chosen_range(options: argparse.Namespace) -> tuple[int, int]:
+    """Return [start, end) as chosen; `BadInput` if it isn't a range."""
+    start, end = options.start, TOP if options.end is None else options.end
+    if not start < end <= TOP:
+        raise BadInput(f"no range: --start {start:#x}, --end {end:#x}")
+    return start, end
+
+
+def _registers(options: argparse.Namespace) -> Registers:
+    return Registers(
+        **{name: getattr(options, name) for name in _NUMBERS},
+        rflags_ac=True if options.ac else None,
+        page1gb=False if options.no_page1gb else None,
+        vendor=None if options.vendor is None else Vendor(options.vendor),
+    )
+
+
+def _guest(name: str, registers: Registers, options: argparse.Namespace, *, nested: bool) -> Source:
+    # Not imported for files: it needs the emulator and the assembler.
+    from crosswalk.emu.load.builtin import booted_guest  # noqa: PLC0415
+
+    if options.kind is not None or options.cpu or options.base:
+        raise BadInput(f"{name}: --kind, --cpu and --base are for files")
+    booted = booted_guest(name)
+    context = replace(booted.context, **registers.given())
+    if not nested and booted.memory.word(context.root) is None:
+        raise BadInput(f"{name}: CR3 {context.cr3:#x} points outside the guest's RAM")
+    return Source(
+        name=name,
+        kind=SourceKind.RAW,
+        memory=booted.memory,
+        context=context,
+        complete=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +192,6 @@ class Followed:
                 "(--partial takes what is there)"
             )
         return 0
-
-
-def add_allow_empty(parser: argparse.ArgumentParser) -> None:
-    """Add --allow-empty."""
-    parser.add_argument(
-        "--allow-empty", action="store_true", help="an address space without any mapping is right"
-    )
-
-
-def add_partial(parser: argparse.ArgumentParser) -> None:
-    """Add --partial."""
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="take a SOURCE that lacks some of the tables: where nothing is found in what is "
-        "there, exit with 0 and say that it is a part",
-    )
-
-
-def add_summary(parser: argparse.ArgumentParser) -> None:
-    """Add --summary."""
-    parser.add_argument(
-        "--summary",
-        metavar="FILE",
-        type=Path,
-        help="write a JSON document of the number of mappings and what can't be followed",
-    )
 
 
 def write_summary(options: argparse.Namespace, found: Followed) -> None:

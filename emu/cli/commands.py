@@ -1,0 +1,717 @@
+"""The commands and their options as data, and the parser made of them.
+
+Help, completion, `crosswalk help` and the parsing of arguments all come from this one parser.
+What carries a command out is named here as text, and imported when it is called.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from crosswalk.emu.cli.options import (
+    ALLOW_EMPTY,
+    JOBS,
+    KERNEL,
+    PARTIAL,
+    RANGE,
+    SOURCE,
+    SUMMARY,
+    VERBOSE,
+    Group,
+    Option,
+    json_option,
+    number,
+    option,
+    output_file,
+    output_folder,
+    source,
+    walker,
+)
+
+__all__ = ["COMMANDS", "Command", "Parser", "make_parser", "options_of", "parse", "release"]
+
+_DESCRIPTION = """\
+Check x86-64 page-table walkers against an emulated MMU.
+
+SOURCE is a case file, an ELF core (as QEMU's dump-guest-memory writes it), a raw image of
+physical memory, or the built-in guest, booted by the command: guest:4level or guest:5level.
+docs/sources.md lists what is read, and what converts other files."""
+
+_EPILOG = """\
+exit status: 0 agreement; 1 a divergence, or a violated policy; 2 bad usage, bad input, or nothing
+found where not everything could be looked at; 130 interrupted; 141 the reader of the output left.
+Answers go to standard output, with --json for machines; progress and remarks to standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: `run` names the function that carries it out, as module:function of this room."""
+
+    name: str
+    run: str
+    help: str
+    options: tuple[Option | Group, ...]
+    description: str | None = None
+    epilog: str | None = None
+
+
+_POLICY = option(
+    "--policy",
+    choices=["one-privilege", "any"],
+    help="exit with status 1 if a frame is both writable and executable: within one privilege, "
+    "or for any two",
+)
+_CHECKING = (
+    option(
+        "--cases", metavar="DIR", type=output_folder, help="write each divergence here, as a case"
+    ),
+    VERBOSE,
+    JOBS,
+    json_option("one summary document"),
+)
+_SEED = option("--seed", metavar="N", type=number(), default=0, help="the seed of everything (0)")
+
+_CHECK = (
+    Command(
+        "run",
+        "run_kernel:run",
+        "boot the guest, walk its tables, cross-check all of them",
+        (
+            option(
+                "--paging",
+                choices=["4level", "5level"],
+                default="4level",
+                help="the guest's paging (4level)",
+            ),
+            option(
+                "--save",
+                metavar="FILE",
+                type=output_file,
+                help="write the guest's paging structures as a case; with --kernel, unless FILE "
+                "ends in .json, RAM and registers as an ELF core",
+            ),
+            *_CHECKING,
+            Group(
+                "a Linux kernel as the guest",
+                (
+                    *KERNEL,
+                    option(
+                        "--until",
+                        metavar="POINT",
+                        help="where the boot ends: console:TEXT, cr3:N, instructions:N, "
+                        "symbol:NAME, idle (idle)",
+                        needs="kernel",
+                    ),
+                    option(
+                        "--check-at",
+                        metavar="POINT",
+                        nargs="+",
+                        action="extend",
+                        help="check there as well",
+                        needs="kernel",
+                    ),
+                    option(
+                        "--system-map",
+                        metavar="FILE",
+                        type=Path,
+                        help="the addresses of symbols, for symbol:NAME",
+                        needs="kernel",
+                    ),
+                ),
+            ),
+        ),
+    ),
+    Command(
+        "check",
+        "check:run_check",
+        "cross-check every mapping of SOURCE",
+        (
+            *SOURCE,
+            *RANGE,
+            option(
+                "--limit",
+                metavar="N",
+                type=number(bits=63, least=1),
+                help="check the first N mappings of each size, holes and malformed entries "
+                "(without it all, but not more than 200,000 mappings)",
+            ),
+            PARTIAL,
+            ALLOW_EMPTY,
+            *_CHECKING,
+        ),
+    ),
+)
+
+_READ = (
+    Command(
+        "info",
+        "info:run",
+        "show what SOURCE has: format, CPUs, ranges, mappings, what is assumed",
+        (*SOURCE, ALLOW_EMPTY, json_option("one document")),
+    ),
+    Command(
+        "walk",
+        "walk:run_walk",
+        "list the mappings of SOURCE",
+        (
+            *SOURCE,
+            *RANGE,
+            *(
+                option(f"--{name}", action="store_true", help=f"only pages that {what}")
+                for name, what in (
+                    ("writable", "the supervisor or user mode may write"),
+                    ("executable", "the supervisor or user mode may execute"),
+                    ("user", "user mode may access"),
+                )
+            ),
+            option("--level", choices=["1", "2", "3"], help="only leaves of this level"),
+            option("--coalesce", action="store_true", help="fold equal neighbours to ranges"),
+            option(
+                "--limit", metavar="N", type=number(bits=63), help="stop after N lines (10000000)"
+            ),
+            option(
+                "--save-case",
+                metavar="FILE",
+                type=output_file,
+                help="write the paging structures as a case file",
+            ),
+            SUMMARY,
+            ALLOW_EMPTY,
+            json_option("one record a line"),
+        ),
+    ),
+    Command(
+        "frames",
+        "walk:run_frames",
+        "list the collective rights of each physical range",
+        (
+            *SOURCE,
+            _POLICY,
+            option(
+                "--aliases",
+                metavar="N",
+                type=number(bits=63),
+                default=4,
+                help="name up to N mappings that write, and N that execute, each range that is "
+                "writable and executable (4)",
+            ),
+            option(
+                "--of",
+                metavar="PA",
+                type=number(bits=52),
+                help="list the mappings of the range that holds this address",
+            ),
+            option(
+                "--limit", metavar="N", type=number(bits=63), help="with --of, stop after N lines"
+            ),
+            SUMMARY,
+            ALLOW_EMPTY,
+            PARTIAL,
+            json_option("one record a line"),
+        ),
+    ),
+    Command(
+        "translate",
+        "translate:run",
+        "show every step of one translation",
+        (
+            *SOURCE,
+            option("va", metavar="VA", type=number(), help="the linear address"),
+            option(
+                "--access",
+                choices=["read", "write", "execute"],
+                default="read",
+                help="the access (read)",
+            ),
+            option("--cpl", choices=["0", "3"], default="0", help="its privilege level (0)"),
+            option(
+                "--observe", action="store_true", help="make the access in the emulator as well"
+            ),
+            Group(
+                "nested paging: SOURCE's memory is the host's",
+                (
+                    option(
+                        "--ncr3", metavar="PA", type=number(), help="the host's nested page tables"
+                    ),
+                    option(
+                        "--host-efer",
+                        metavar="VALUE",
+                        type=number(),
+                        default=0xD00,
+                        help="the host's EFER (0xd00)",
+                        needs="ncr3",
+                    ),
+                    option(
+                        "--host-cr4",
+                        metavar="VALUE",
+                        type=number(),
+                        default=0x20,
+                        help="the host's CR4 (0x20)",
+                        needs="ncr3",
+                    ),
+                ),
+            ),
+            ALLOW_EMPTY,
+            json_option("one document"),
+        ),
+    ),
+)
+
+_REPLAY = Command(
+    "replay",
+    "replay:run",
+    "show the predicted and the observed outcome of each probe of a case",
+    (
+        option("cases", metavar="CASE", nargs="+", help="a case file"),
+        option(
+            "--time-limit",
+            metavar="SECONDS",
+            type=number(bits=32),
+            default=120,
+            help="after so long with one case the emulator counts as hanging (120)",
+        ),
+        walker("none but the built-in one"),
+        json_option("each case, with both outcomes filled in,"),
+    ),
+    """\
+Make every probe of a case, and show what was predicted and what was observed. With --walker that
+walker is asked as well: exit status 1 then means that one of its answers is wrong, and with --json
+`predicted` is its answer. A walker that a case names is run only if --walker names it too.
+A probe that needs a feature that the emulated CPU lacks, LAM for one, is predicted only: it has no
+`observed`, and the walker's answer is compared with the prediction.""",
+    """\
+exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted only, or the
+emulator crashes or hangs.""",
+)
+
+_FUZZ = Command(
+    "fuzz",
+    "fuzz:run",
+    "search for divergences with generated layouts",
+    (
+        _SEED,
+        option(
+            "--cases",
+            metavar="N",
+            type=number(bits=32),
+            help="end after so many layouts in all (256, unless --time)",
+        ),
+        option(
+            "--time",
+            metavar="SECONDS",
+            type=number(bits=32),
+            help="end after so long in this run; whichever comes first",
+        ),
+        option("--jobs", metavar="N", type=number(bits=8, least=1), help="processes (one a CPU)"),
+        option(
+            "--accesses",
+            metavar="N",
+            type=number(bits=20, least=16),
+            default=8192,
+            help="a layout's accesses, about (8192)",
+        ),
+        option(
+            "--corpus",
+            metavar="DIR",
+            type=Path,
+            default=Path("crosswalk-fuzz"),
+            help="keep findings and state here, and go on from them (./crosswalk-fuzz)",
+        ),
+        option(
+            "--from",
+            metavar="SOURCE",
+            dest="source",
+            help="change the tables of this case, ELF core, or guest:4level, instead of making "
+            "new ones",
+        ),
+        walker("none but the built-in one"),
+        option("--no-reduce", action="store_true", help="leave findings as they are found"),
+        option("--blind", action="store_true", help="generate layouts without using coverage"),
+        option("--coverage", action="store_true", help="print which coverage cells were reached"),
+        option(
+            "--junit",
+            metavar="FILE",
+            type=output_file,
+            help="write a JUnit XML report here, with a failure for each finding",
+        ),
+        option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="work on the Dask cluster there, instead of --jobs processes here; its workers "
+            "need the same versions of crosswalk, unicorn and numpy",
+        ),
+        json_option("one summary document"),
+    ),
+    """\
+Search for the page table that proves a walker wrong. Layouts are made from a seed, guided by
+coverage; every access is put to the walker, the emulated CPU, the layout's intended mappings, and
+the walker under test.
+
+Divergences are grouped by the rule that differs, and the first case of each group is written to
+DIR/findings with its outcomes; when the search is over, all are reduced. A layout with which the
+emulator crashes, hangs or fails is a finding too. The command that reproduces a finding is printed
+with it.
+
+The same seed, options and number of layouts give the same findings, byte for byte, with any
+number of processes, and whatever interrupts the search: Ctrl-C, kill -9, a full disk. The same
+command goes on where it was; so does one with a larger --cases, or another --jobs. A search
+with another seed, walker or set of options needs a folder of its own.
+
+Options may stand in the table [tool.crosswalk.fuzz] of the nearest pyproject.toml.""",
+    """\
+exit status: 0 nothing was found; 1 there are findings; 2 nothing was asked, or answered by the
+walker under test; bad usage, a folder that can't be used, or a cluster that is gone; 130
+interrupted.""",
+)
+
+_REDUCE = Command(
+    "reduce",
+    "reduce:run",
+    "shrink a case while it shows the same",
+    (
+        option(
+            "case",
+            metavar="CASE",
+            type=Path,
+            help="a case, a composite or a sequence that diverges",
+        ),
+        option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            type=output_file,
+            help="write it here (standard output)",
+        ),
+        walker("none but the built-in one: a walker that a case names isn't run unasked"),
+        json_option("what became smaller, as one document; needs --output,"),
+    ),
+    """\
+Make a case as small as it can be while it shows the same divergence (the rule that two witnesses
+see differently), crash or hang of the emulator. Probes and entries are removed, bits and control
+state simplified, tables and addresses moved low. A case that shows several divergences is reduced
+to the one that its note names, or else to the first. Composites are reduced as well, and so are
+sequences, which lose steps too, while an access diverges for the same cause; that may be a known
+divergence.
+
+The same case gives the same bytes, and a reduced one gives itself. Every candidate is tried in a
+process of its own. The search ends after 3,000 candidates, or 24 that hang, and says so.""",
+    """\
+exit status: 0 reduced; 2 bad usage or bad input, or a case that shows no divergence; 130
+interrupted. To see the result: crosswalk replay FILE, or crosswalk sequence FILE.""",
+)
+
+_MATRIX = Command(
+    "matrix",
+    "matrix:run",
+    "try every combination of entry bits, control bits and access",
+    (
+        option("--select", metavar="NAME=VALUE,…", default="", help="only what has these values"),
+        option(
+            "--list",
+            action="store_true",
+            help="show dimensions, sizes and what is left out, and why",
+        ),
+        JOBS,
+        option(
+            "--state",
+            metavar="FILE",
+            type=output_file,
+            help="go on from this file, and keep it up to date",
+        ),
+        option(
+            "--cases",
+            metavar="DIR",
+            type=output_folder,
+            help="write a case of each group of divergences here",
+        ),
+        json_option("one summary document (with --list, one record a section)"),
+    ),
+    """\
+Try every combination of entry bits at every level, control bits and access, some 41 million of
+them, and compare the walker's prediction with what the emulated CPU does. Then run sequences of
+changes, invalidations and accesses, and compare each outcome with the set that caching allows.
+
+Features that the emulated CPU lacks (LAM, UAI, LASS, addresses of 2^40 and up) are predicted only,
+and counted apart: where one of the first three leads to an access, its prediction is compared with
+what is observed without the feature.""",
+    """\
+NAME=VALUE: pte.nx=1, pde.ps=0, pml4e.bit51=1, cr0.wp=0, cr4.smep=1, efer.nx=0, rflags.ac=1,
+cr3.lam_u48=1, cr4.lass=1, efer.uaie=1, encryption_mask=0x800000000000,
+pkru.ad=1, access=write, cpl=3, section=rights-4k, mode=pae (or 32bit, 4level, 5level),
+maxphyaddr=52, vendor=amd, page1gb=0; a name given twice allows either value.
+Of composites: access=rmw, cross, implicit, twice, or one form such as access=cross:write,
+access=twice:read+write; then.cpl=3 and then.ac=1 are those of the second access.
+Of sequences (sections tlb-…): page=2m, level=pde, change=rw-0, invalidate=invlpg, number=17.""",
+)
+
+_SEQUENCE = Command(
+    "sequence",
+    "sequence:run",
+    "show what each access of a sequence of changes and invalidations may see, and saw",
+    (
+        option("sequences", metavar="SEQUENCE", nargs="+", help="a file, or a name"),
+        json_option("each sequence, with what is allowed and observed filled in,"),
+    ),
+    """\
+Run sequences of steps in the emulator (stores to entries, invalidations, loads of control
+registers, accesses), the TLB kept from step to step, and compare each access with the set of
+outcomes that caching allows.""",
+    """\
+SEQUENCE: a file of the format crosswalk-sequence/1, as `crosswalk matrix --cases` writes it, or
+the name of a sequence of the matrix: section=tlb-random,number=17.""",
+)
+
+_NESTED = Command(
+    "nested",
+    "nested:run",
+    "cross-check translation under nested paging on random pairs of layouts",
+    (
+        option(
+            "--pairs",
+            metavar="N",
+            type=number(bits=32, least=1),
+            default=128,
+            help="how many pairs (128)",
+        ),
+        option("--pair", metavar="K", type=number(bits=32), help="only the pair of this number"),
+        option(
+            "--accesses",
+            metavar="N",
+            type=number(bits=20, least=1),
+            default=200,
+            help="accesses of a pair (200)",
+        ),
+        _SEED,
+        JOBS,
+        VERBOSE,
+        json_option("one summary document"),
+    ),
+    """\
+Make random pairs of layouts, a guest's paging structures and the nested ones beneath (AMD nested
+paging), and compare the walker's prediction with what an emulated CPU does in guest mode: the
+system-physical address, the guest's faults, nested faults with their address and cause, and
+every word that was changed in either dimension.""",
+    """\
+The same seed and number of accesses give the same pairs, with any number of processes. An access
+that crashes the emulator is predicted and not made, except for one of each pair, in a process of
+its own; the verdict counts them. exit status: 0 agreement; 1 a divergence, an unexpected crash, or
+an expected crash that did not occur; 2 bad usage, or nothing that could be asked.""",
+)
+
+_PROTECT = Command(
+    "protect",
+    "protect:run",
+    "apply collective rights, as nested paging would enforce them",
+    (
+        *source(optional=True),
+        KERNEL[0],
+        Group(
+            "a Linux kernel as the guest",
+            (
+                *KERNEL[1:],
+                option(
+                    "--protect-at",
+                    metavar="POINT",
+                    help="when protection begins, as `run --until` has it "
+                    "(console:Run /init as init process)",
+                    needs="kernel",
+                ),
+            ),
+        ),
+        Group(
+            "the policy, for SOURCE",
+            (
+                option(
+                    "--tables",
+                    choices=["npt", "ept", "ept-mbec"],
+                    help="the second-level tables that are to enforce it (npt)",
+                    needs="source",
+                ),
+                Option(_POLICY.names, _POLICY.settings, "source"),
+                option(
+                    "--format",
+                    choices=["json", "pages"],
+                    help="instead of a summary, write the list of what is granted: as one "
+                    "document, or as the page list that a hypercall takes",
+                    needs="source",
+                ),
+                option(
+                    "--output",
+                    metavar="FILE",
+                    type=output_file,
+                    help="where --format writes it",
+                    needs="format",
+                ),
+                option(
+                    "--at",
+                    metavar="PA",
+                    type=number(bits=52),
+                    help="where in memory the page list is to lie (0x100000)",
+                    needs="format",
+                ),
+            ),
+        ),
+        ALLOW_EMPTY,
+        PARTIAL,
+        option(
+            "--verbose",
+            action="store_true",
+            help="without SOURCE and --kernel: show the malformed hypercalls one by one",
+        ),
+        json_option("one summary document"),
+    ),
+    """\
+With SOURCE: what the policy grants each page of its memory. With --kernel: a Linux kernel under
+nested paging, its collective rights enforced, and attacked. With neither: the built-in guest asks
+for protection, is protected, probed, attacked, and runs on.""",
+)
+
+_OTHER = (
+    Command(
+        "help",
+        "main:run_help",
+        "show the help of a command",
+        (option("command", metavar="COMMAND", nargs="?", help="its name"),),
+    ),
+    Command(
+        "completion",
+        "main:run_completion",
+        "print a script that completes commands and options in a shell",
+        (option("shell", choices=["bash", "zsh", "tcsh"], help="the shell that is to load it"),),
+        epilog="To use it at once in bash: source <(crosswalk completion bash)",
+    ),
+)
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        *_CHECK,
+        *_READ,
+        _REPLAY,
+        _FUZZ,
+        _REDUCE,
+        _MATRIX,
+        _SEQUENCE,
+        _NESTED,
+        _PROTECT,
+        *_OTHER,
+    )
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser whose errors are one line on standard error, with exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status 2 and this message."""
+        from crosswalk.walker.formats.located_errors import printable  # noqa: PLC0415  # Imports numpy.
+
+        self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Print the version, which is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it and end the program."""
+        print(release())
+        parser.exit()
+
+
+def release() -> str:
+    """Return the name and version of the program."""
+    from importlib.metadata import version  # noqa: PLC0415  # Imports much.
+
+    return f"crosswalk {version('crosswalk-x86')}"
+
+
+def make_parser() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser of the command line, and those of its commands by name."""
+    parser = Parser(
+        prog="crosswalk",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    rooms = parser.add_subparsers(metavar="COMMAND", dest="command_name", required=True)
+    made = {}
+    for command in COMMANDS.values():
+        made[command.name] = rooms.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for each in command.options:
+            if isinstance(each, Group):
+                group = made[command.name].add_argument_group(each.title)
+                for inner in each.options:
+                    _add(group, inner)
+            else:
+                _add(made[command.name], each)
+    return parser, made
+
+
+def _add(parser: argparse._ActionsContainer, each: Option) -> None:
+    # What needs another option has its default set later: first it is asked whether it was given.
+    settings = {name: value for name, value in each.settings.items() if name != "default"}
+    parser.add_argument(*each.names, **(settings if each.needs else each.settings))
+
+
+def options_of(command: Command) -> Iterator[Option]:
+    """Yield the options of a command, those in groups too."""
+    for each in command.options:
+        yield from each.options if isinstance(each, Group) else (each,)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options given; ends the program for --help, --version and bad usage.
+
+    `given` are the arguments with those that pyproject.toml adds to them.
+    """
+    parser, parsers = make_parser()
+    given = list(arguments)
+    if given[:1] == ["fuzz"]:
+        given[1:1] = _configured(COMMANDS["fuzz"])
+    options = parser.parse_args(given)
+    command = COMMANDS[options.command_name]
+    chosen = {each.dest: each for each in options_of(command)}
+    for name, each in chosen.items():
+        value = getattr(options, name)
+        if value is None:
+            setattr(options, name, each.default)
+        elif value is not False and each.needs and getattr(options, each.needs) is None:
+            needed = chosen[each.needs]
+            label = needed.settings["metavar"] if needed.positional else needed.names[0]
+            parsers[command.name].error(f"{each.names[0]} needs {label}")
+    options.given, options.run = given, command.run
+    return options
+
+
+def _configured(command: Command) -> list[str]:
+    """Return the arguments that `[tool.crosswalk.NAME]` has for a command."""
+    from crosswalk.emu.configuration import read_table  # noqa: PLC0415  # Imports numpy.
+    from crosswalk.walker.errors import BadInput  # noqa: PLC0415  # The same.
+
+    path, table = read_table(command.name, Path())
+    by_key = {each.names[-1].lstrip("-"): each for each in options_of(command)}
+    words = []
+    for key, value in table.items():
+        each = by_key.get(key)
+        flag = each is not None and "action" in each.settings
+        if each is None:
+            raise BadInput(f"{path}: [tool.crosswalk.{command.name}]: no option {key!r}")
+        if isinstance(value, bool) != flag or not isinstance(value, bool | int | float | str):
+            wanted = "true or false" if flag else "a number or a text"
+            raise BadInput(f"{path}: [tool.crosswalk.{command.name}]: {key} is {wanted}")
+        if value is not False:
+            words.append(each.names[-1] if flag else f"{each.names[-1]}={value}")
+    if words:
+        print(f"options of pyproject.toml: {shlex.join(words)}", file=sys.stderr)
+    return words

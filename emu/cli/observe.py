@@ -1,0 +1,63 @@
+"""`translate --observe`: the access made in the emulator, and compared with its prediction."""
+
+from crosswalk.emu.check import compare_all
+from crosswalk.emu.check.nested import NestedDivergence
+from crosswalk.emu.check.nested.compare import agrees
+from crosswalk.emu.check.nested.departures import FATAL, known_nested
+from crosswalk.emu.check.nested.emulated import EMULATOR, emulated
+from crosswalk.emu.cli.translate import Observation
+from crosswalk.emu.probe import FEATURES, LACKS, Prober
+from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.emu.targets.answers import fill_row, nothing_said
+from crosswalk.emu.workers.contained import contained
+from crosswalk.walker.access import Access
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Source
+from crosswalk.walker.nested import NestedContext, NestedOutcome
+from crosswalk.walker.outcome import Outcome
+
+__all__ = ["observe", "observe_nested"]
+
+
+def observe(source: Source, access: Access, predicted: Outcome) -> Observation:
+    """Make an access, in a child process."""
+    return contained(lambda: _observation(source, access, predicted))
+
+
+def _observation(source: Source, access: Access, predicted: Outcome) -> Observation:
+    prober = Prober(source.memory, source.context)
+    accesses = Accesses.of([access])
+    lacking = int(prober.lacking(accesses)[0])
+    if lacking:
+        name = FEATURES[lacking - 1]
+        return Observation(lacking=name, lacks=LACKS[name])
+    observed = prober.probe(accesses)[0]
+    one, other = nothing_said(accesses), nothing_said(accesses)
+    fill_row(one, 0, predicted)
+    fill_row(other, 0, observed)
+    found = compare_all(source.memory, source.context, accesses, one.outcomes, other.outcomes)
+    return Observation(observed, bool(found), found[0].known if found else None)
+
+
+def observe_nested(
+    source: Source, context: NestedContext, access: Access, predicted: NestedOutcome
+) -> tuple[NestedOutcome, tuple[str, ...] | None]:
+    """Make an access under nested paging, in a child process.
+
+    Returns what was observed, and None where the prediction allows it, else the names of the known
+    divergences that explain it, none for a divergence that isn't known.
+    """
+    memory = source.memory
+
+    def work() -> NestedOutcome:
+        if emulated(memory, context, access, EMULATOR) is None:
+            raise BadInput(f"the emulator can't make this access: {FATAL.differs}")
+        return NestedProber(memory, context).probe(access)
+
+    observed = contained(work)
+    if agrees(memory, predicted, observed):
+        return observed, None
+    return observed, known_nested(
+        memory, context, NestedDivergence(access, predicted, observed)
+    ).known

@@ -1,0 +1,332 @@
+"""Options as data: types that check what is given, and the groups that several commands share.
+
+Nothing here imports more than the standard library, so that help and completion cost no more.
+Choices and defaults that other rooms define stand here as literals; tests hold them to those.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "ALLOW_EMPTY",
+    "JOBS",
+    "KERNEL",
+    "PARTIAL",
+    "RANGE",
+    "SOURCE",
+    "SUMMARY",
+    "VERBOSE",
+    "WALKER_LIMITS",
+    "Group",
+    "Option",
+    "json_option",
+    "number",
+    "option",
+    "output_file",
+    "output_folder",
+    "seconds",
+    "source",
+    "walker",
+]
+
+_HEX = re.compile(r"0[xX][0-9a-fA-F]+(_[0-9a-fA-F]+)*")
+_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(_[0-9]+)*")
+_SHOWN = 80  # Longer than any 64-bit number, which keeps int() cheap and errors short.
+
+
+def number(*, bits: int = 64, least: int = 0, most: int | None = None) -> Callable[[str], int]:
+    """Return a parser's type: a number of up to `bits` bits, from `least` to `most`.
+
+    It reads hex with 0x, or decimal; underscores may group digits.
+    """
+
+    def parse(text: str) -> int:
+        shown, digits = text.strip()[:_SHOWN], text.strip().removeprefix("-").replace("_", "")
+        if not _is_number(text.strip().removeprefix("-")):
+            raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r} is not a number (0x1f00 or 7936)")
+        if shown.startswith("-"):
+            raise argparse.ArgumentTypeError(f"{shown} is negative")
+        base = 16 if "x" in digits.lower() else 10
+        value = int(digits, base) if len(digits) <= _SHOWN else 1 << bits
+        if value >= 1 << bits:
+            raise argparse.ArgumentTypeError(f"{shown} does not fit in {bits} bits")
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{shown} is less than {least:,}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"{shown} is more than {most:,}")
+        return value
+
+    return parse
+
+
+def _is_number(text: str) -> bool:
+    return bool(_HEX.fullmatch(text) or _DECIMAL.fullmatch(text))
+
+
+def seconds(most: float) -> Callable[[str], float]:
+    """Return a parser's type: a time above 0 and up to `most` seconds, fractions allowed."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text[:_SHOWN]!r} is not a number") from None
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {most:g}")
+        return value
+
+    return parse
+
+
+def output_file(text: str) -> Path:
+    """Return the path of a file to write, as a parser's type: one that can be written there."""
+    path = Path(text)
+    if path.is_dir() or not text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file: it is a directory")
+    _require_folder(path.parent, text)
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """Return the path of a folder to write to, made where it isn't there, as a parser's type."""
+    path = Path(text)
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name")
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    _require_folder(there, text)
+    return path
+
+
+def _require_folder(folder: Path, text: str) -> None:
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}: no name has a NUL in it")
+    if not folder.is_dir():
+        why = "Not a directory" if folder.exists() else "No such file or directory"
+        raise argparse.ArgumentTypeError(f"{text}: {why}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text}: Permission denied")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option or a positional argument of a command, as argparse takes it.
+
+    `needs` is the dest of the option, or positional argument, without which this one says nothing.
+    """
+
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+    needs: str | None = None
+
+    @property
+    def default(self) -> Any:
+        """Its value where it isn't given."""
+        return self.settings.get("default")
+
+    @property
+    def positional(self) -> bool:
+        """Whether it is an argument known by its place."""
+        return not self.names[0].startswith("-")
+
+    @property
+    def dest(self) -> str:
+        """The name of its value in the namespace."""
+        name = next((each for each in self.names if each.startswith("--")), self.names[0])
+        return str(self.settings.get("dest") or name.lstrip("-").replace("-", "_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Options under a title of their own in the help."""
+
+    title: str
+    options: tuple[Option, ...]
+
+
+def option(*names: str, needs: str | None = None, **settings: Any) -> Option:
+    """Return an option with the settings of `ArgumentParser.add_argument`."""
+    return Option(names, settings, needs)
+
+
+def _flag(name: str, help: str, needs: str | None = None) -> Option:  # noqa: A002  # As argparse has it.
+    return Option((name,), {"action": "store_true", "help": help}, needs)
+
+
+def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
+    """Return SOURCE and the options that say how to read it."""
+    registers = (
+        ("--cr3", 64, "CR3, hex or decimal"),
+        ("--cr4", 64, "CR4, hex or decimal"),
+        ("--cr0", 64, "CR0, hex or decimal"),
+        ("--efer", 64, "EFER, hex or decimal"),
+        ("--pkru", 32, "PKRU, hex or decimal"),
+        (
+            "--encryption-mask",
+            64,
+            "bits of entries and of CR3 that are not part of an address (C-bit, key IDs)",
+        ),
+    )
+    vendors, kinds = ["intel", "amd"], ["case", "elf", "raw"]
+    return (
+        option(
+            "source",
+            metavar="SOURCE",
+            nargs="?" if optional else None,
+            help="case file, ELF core, raw image, guest:4level or guest:5level",
+        ),
+        Group(
+            "registers and features, instead of what SOURCE says",
+            (
+                *(
+                    option(name, metavar="VALUE", type=number(bits=bits), help=what, needs="source")
+                    for name, bits, what in registers
+                ),
+                _flag("--ac", "state rights with RFLAGS.AC set", "source"),
+                option(
+                    "--maxphyaddr",
+                    metavar="BITS",
+                    type=number(bits=8),
+                    help="physical address width, 32 to 52",
+                    needs="source",
+                ),
+                _flag("--no-page1gb", "the CPU has no 1-GiB pages", "source"),
+                option("--vendor", choices=vendors, help="the CPU's vendor", needs="source"),
+            ),
+        ),
+        Group(
+            "reading SOURCE",
+            (
+                option("--kind", choices=kinds, help="the format of SOURCE", needs="source"),
+                option(
+                    "--cpu",
+                    metavar="N",
+                    type=number(bits=16),
+                    default=0,
+                    help="which CPU of an ELF core (0)",
+                    needs="source",
+                ),
+                option(
+                    "--base",
+                    metavar="PA",
+                    type=number(bits=52),
+                    default=0,
+                    help="where a raw image begins (0)",
+                    needs="source",
+                ),
+            ),
+        ),
+    )
+
+
+SOURCE = source()
+RANGE = (
+    option("--start", metavar="VA", type=number(), default=0, help="begin at this address (0)"),
+    option("--end", metavar="VA", type=number(bits=65), help="end before this address"),
+)
+ALLOW_EMPTY = _flag("--allow-empty", "accept an address space without any mapping", "source")
+PARTIAL = _flag(
+    "--partial",
+    "accept a SOURCE that lacks some of the tables: exit with 0 where nothing is found in the "
+    "others, and say that they are a part",
+    "source",
+)
+SUMMARY = option(
+    "--summary",
+    metavar="FILE",
+    type=output_file,
+    help="write the number of mappings, and what can't be followed, as a JSON document",
+)
+JOBS = option(
+    "--jobs",
+    metavar="N",
+    type=number(bits=8, least=1),
+    default=os.cpu_count() or 1,
+    help="processes (one a CPU)",
+)
+VERBOSE = _flag("--verbose", "explain the known divergences")
+
+KERNEL = (
+    option("--kernel", metavar="FILE", type=Path, help="a bzImage (vmlinuz), or an ELF vmlinux"),
+    option(
+        "--initrd",
+        metavar="FILE",
+        type=Path,
+        help="the initial RAM disk (one with its own init)",
+        needs="kernel",
+    ),
+    option("--append", metavar="ARGS", help="more arguments for the kernel", needs="kernel"),
+    option(
+        "--ram",
+        metavar="MIB",
+        type=number(least=16, most=3072),
+        default=256,
+        help="RAM in MiB, 16 to 3072 (256)",
+        needs="kernel",
+    ),
+    option(
+        "--timeout",
+        metavar="SECONDS",
+        type=number(),
+        default=600,
+        help="end the boot after so long (600)",
+        needs="kernel",
+    ),
+    _flag("--console", "show the guest's console on standard error"),
+)
+
+_MIB = number(bits=24, least=1)
+WALKER_LIMITS = (10, 64, 4096)
+"""Seconds, MiB of output and MiB of memory that a walker under test may take by default."""
+
+
+def walker(otherwise: str) -> Group:
+    """Return --walker, --claims and the limits; `otherwise` is what happens without --walker."""
+    time, output, memory = WALKER_LIMITS
+    kinds = (
+        "python:MODULE:FUNCTION, python:FILE.py:FUNCTION, exec:COMMAND, c:LIBRARY.so, "
+        "volatility3, bulk, translate, walk"
+    )
+    claims = "leaves, flags, translation, rights, faults, marks"
+    return Group(
+        "the walker under test",
+        (
+            option("--walker", metavar="W", help=f"one of {kinds} ({otherwise})"),
+            option(
+                "--claims",
+                metavar="LIST",
+                help=f"check it for these of {claims} (what it claims itself)",
+                needs="walker",
+            ),
+            option(
+                "--walker-seconds",
+                metavar="S",
+                type=seconds(50),  # Less than half of what a campaign gives a layout.
+                help=f"the most time that it may take for one address space ({time})",
+                needs="walker",
+            ),
+            option(
+                "--walker-output",
+                metavar="MIB",
+                type=_MIB,
+                help=f"the most that it may print for one address space ({output})",
+                needs="walker",
+            ),
+            option(
+                "--walker-memory",
+                metavar="MIB",
+                type=_MIB,
+                help=f"the most address space that it may take ({memory})",
+                needs="walker",
+            ),
+        ),
+    )
+
+
+def json_option(what: str) -> Option:
+    """Return --json, which prints `what`."""
+    return _flag("--json", f"print {what} as JSON")
