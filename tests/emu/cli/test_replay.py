@@ -80,7 +80,7 @@ def test_every_register_of_the_case_counts(run, tmp_path):
         ({}, "ok"),
         ({"smap": True}, "page_fault"),
         ({"pke": True, "pkru": 1}, "page_fault"),
-        ({"levels": 5}, "page_fault"),
+        ({"mode": 5}, "page_fault"),
     ):
         ran = run("replay", written(tmp_path / "one.json", case_of(probe, **cpu)), "--json")
         (replayed,) = json.loads(ran.out)["probes"]
