@@ -13,8 +13,7 @@ from crosswalk.emu.probe import ProberCache
 from crosswalk.walker import Accesses, AccessType
 from crosswalk.walker.bulk import translate_many
 from tests.emu.check.bugs import GUEST
-from tests.emu.legacy_soups import legacy_soup
-from tests.emu.soups import Soup, soup
+from tests.emu.seeded_tables import SeededTables, seeded_tables
 from tests.random_tables import random_tables
 from tests.tables import LEGACY
 from tests.walker.test_bulk import ACCESSES, accesses_of
@@ -28,36 +27,38 @@ READ, WRITE, EXECUTE = AccessType
 def layouts():
     """Layouts as `fuzz` makes them."""
     some = [generate(12, index, accesses=2048) for index in range(16)]
-    return [Soup(each.memory(), each.context, each.accesses) for each in some]
+    return [SeededTables(each.memory(), each.context, each.accesses) for each in some]
 
 
 def unlike(found, predict=translate_many):
-    """How many accesses of a soup the walker predicts otherwise than the second walk."""
+    """How many accesses the walker predicts otherwise than the second walk."""
     memory, registers, accesses = found
     manual = by_the_manuals(memory, registers, accesses)
     return int((~same_rows(manual, predict(memory, registers, accesses))).sum())
 
 
 @QUICK
-@given(soup=random_tables(), choices=ACCESSES)
-def test_with_every_departure_off_it_answers_what_the_walker_predicts(soup, choices):
-    assert 0 == unlike(Soup(soup.memory, soup.context, Accesses.of(accesses_of(soup, choices))))
+@given(tables=random_tables(), choices=ACCESSES)
+def test_with_every_departure_off_it_answers_what_the_walker_predicts(tables, choices):
+    assert 0 == unlike(
+        SeededTables(tables.memory, tables.context, Accesses.of(accesses_of(tables, choices)))
+    )
 
 
 @QUICK
-@given(soup=random_tables(LEGACY), numbers=NUMBERS)
-def test_in_32_bit_and_pae_paging_too(soup, numbers):
+@given(tables=random_tables(LEGACY), numbers=NUMBERS)
+def test_in_32_bit_and_pae_paging_too(tables, numbers):
     accesses = Accesses.product(
-        np.array([soup.address(each) for each in numbers], np.uint64), ac=False
+        np.array([tables.address(each) for each in numbers], np.uint64), ac=False
     )
-    assert 0 == unlike(Soup(soup.memory, soup.context, accesses))
+    assert 0 == unlike(SeededTables(tables.memory, tables.context, accesses))
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])
-def test_of_soups_it_answers_what_the_walker_predicts(plain):
-    assert 0 == sum(unlike(soup(seed, 400, plain=plain)) for seed in range(60))
+def test_of_seeded_tables_it_answers_what_the_walker_predicts(plain):
+    assert 0 == sum(unlike(seeded_tables(seed, 400, plain=plain)) for seed in range(60))
     assert 0 == sum(
-        unlike(legacy_soup(seed, mode, 200, plain=plain, loadable=bool(seed % 3)))
+        unlike(seeded_tables(seed, 200, mode, plain=plain, loadable=bool(seed % 3)))
         for seed in range(20)
         for mode in ("32-bit", "PAE")
     )
@@ -69,7 +70,7 @@ def test_of_layouts_it_answers_what_the_walker_predicts():
 
 @pytest.mark.parametrize("bug", GUEST, ids=lambda bug: bug.name)
 def test_a_bug_of_the_walker_shows_against_it(bug):
-    some = (soup(seed, 400, plain=True) for seed in range(10))
+    some = (seeded_tables(seed, 400, plain=True) for seed in range(10))
     assert any(unlike(each, bug.predict) for each in (*some, *layouts()))
 
 
@@ -77,7 +78,7 @@ def test_a_bug_of_the_walker_shows_against_it(bug):
 def test_with_all_departures_it_answers_what_the_cpu_does(plain):
     probers = ProberCache()
     for seed in range(20):
-        memory, registers, accesses = soup(seed, 300, plain=plain)
+        memory, registers, accesses = seeded_tables(seed, 300, plain=plain)
         observed = asked(probers, memory, registers, accesses)
         assert same_rows(as_emulated(*observed[:3]), observed[3]).all(), seed
 
@@ -87,7 +88,7 @@ def test_with_all_departures_it_answers_what_the_cpu_does(plain):
 def test_in_32_bit_and_pae_paging_it_does_too(mode, plain):
     probers = ProberCache()
     for seed in range(8):
-        found = legacy_soup(seed, mode, 40, plain=plain, loadable=False)
+        found = seeded_tables(seed, 40, mode, plain=plain, loadable=False)
         observed = asked(probers, *found)
         assert same_rows(as_emulated(*observed[:3]), observed[3]).all(), seed
 
@@ -108,7 +109,7 @@ def test_without_one_of_its_departures_it_is_another_cpu(entry, monkeypatch):
     monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", rest)
     probers, different = ProberCache(), 0
     for seed in range(40):
-        for found in (soup(seed, 300), legacy_soup(seed, "PAE", 10, loadable=False)):
+        for found in (seeded_tables(seed, 300), seeded_tables(seed, 10, "PAE", loadable=False)):
             memory, registers, accesses, observed = asked(probers, *found)
             different += int((~same_rows(as_emulated(memory, registers, accesses), observed)).sum())
         if different:
@@ -117,12 +118,12 @@ def test_without_one_of_its_departures_it_is_another_cpu(entry, monkeypatch):
 
 
 @pytest.mark.fuzz
-def test_of_fresh_soups_and_layouts_it_answers_what_the_walker_predicts(fresh_seed):
+def test_of_fresh_seeded_tables_and_layouts_it_answers_what_the_walker_predicts(fresh_seed):
     start = fresh_seed
     for seed in range(start, start + 1500):
-        some = [soup(seed, 500, plain=False), legacy_soup(seed, "PAE", 300, loadable=False)]
-        some.append(legacy_soup(seed, "32-bit", 300))
+        some = [seeded_tables(seed, 500), seeded_tables(seed, 300, "32-bit")]
+        some.append(seeded_tables(seed, 300, "PAE", loadable=False))
         if seed % 8 == 0:
             layout = generate(seed, 0)
-            some.append(Soup(layout.memory(), layout.context, layout.accesses))
+            some.append(SeededTables(layout.memory(), layout.context, layout.accesses))
         assert 0 == sum(unlike(each) for each in some), f"seed {seed}"

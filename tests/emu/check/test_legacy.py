@@ -7,7 +7,7 @@ from crosswalk.emu.check import Place, check, make_plan
 from crosswalk.emu.check.explain import as_emulated
 from crosswalk.walker import SparseWords, translate_many
 from tests.emu.check.bugs import GUEST
-from tests.emu.legacy_soups import legacy_soup
+from tests.emu.seeded_tables import seeded_tables
 from tests.tables import OPEN, PS, RW, US, USED, P, PageTables, context, words_of
 
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
@@ -61,9 +61,9 @@ def test_walker_and_cpu_agree(mode, switches):
 
 
 @MODES
-def test_walker_and_cpu_agree_on_all_that_a_soup_maps(mode):
+def test_walker_and_cpu_agree_on_all_that_a_seeded_tables_maps(mode):
     for seed in range(3):
-        memory, context, _ = legacy_soup(seed, mode, 0, plain=True)
+        memory, context, _ = seeded_tables(seed, 0, mode, plain=True)
         plan = make_plan(memory, context)
         rows = np.random.default_rng(seed).choice(len(plan), min(len(plan), 1500), replace=False)
         verdict = check(memory, context, plan=plan.take(np.sort(rows)))
@@ -91,7 +91,7 @@ def test_a_bug_shows(mode, name):
 
 
 def test_a_pdpte_is_no_leaf_that_the_emulator_marks():
-    memory, context, accesses = legacy_soup(1, "PAE", 50, plain=True)
+    memory, context, accesses = seeded_tables(1, 50, "PAE", plain=True)
     outcomes = translate_many(memory, context, accesses)
     loaded = (as_emulated(memory, context, accesses).entry_pa & ~np.uint64(31)) == context.root
     assert not loaded.any()

@@ -10,7 +10,7 @@ from crosswalk.emu.probe import mapped
 from crosswalk.walker import SparseWords, walk_leaves
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.leaves import TOP, Leaves
-from tests.emu.soups import soup
+from tests.emu.seeded_tables import seeded_tables
 from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, ROOT, P, PageTables, context
 
 VA = 0x40_0000
@@ -111,8 +111,8 @@ def test_the_targets_are_the_same_whatever_the_size_of_a_piece(size, monkeypatch
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_accesses_to_a_soup_are_the_same_whatever_the_pieces(seed, monkeypatch):
-    memory, found, _ = soup(seed, 0)
+def test_the_accesses_to_a_seeded_tables_are_the_same_whatever_the_pieces(seed, monkeypatch):
+    memory, found, _ = seeded_tables(seed, 0)
     whole = make_plan(memory, found, limit=1 << 30)
     monkeypatch.setattr(survey, "PIECE", 3)
     parts = make_plan(memory, found, limit=1 << 30)

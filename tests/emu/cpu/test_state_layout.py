@@ -17,7 +17,7 @@ from crosswalk.emu.probe import Prober
 from crosswalk.emu.probe.prober import LongProber
 from crosswalk.walker.errors import CrosswalkError
 from tests.emu.observing import columns
-from tests.emu.soups import soup
+from tests.emu.seeded_tables import seeded_tables
 
 
 @pytest.fixture(autouse=True)
@@ -165,8 +165,8 @@ def test_memory_that_can_not_be_read_reads_as_nothing():
 
 @pytest.mark.parametrize("reason", ["no /proc", "not found"])
 def test_without_it_all_is_observed_the_same(monkeypatch, reason):
-    soups = [soup(seed, 200) for seed in range(4)]
-    expected = [columns(Prober(each.memory, each.context).probe(each.accesses)) for each in soups]
+    several = [seeded_tables(seed, 200) for seed in range(4)]
+    expected = [columns(Prober(each.memory, each.context).probe(each.accesses)) for each in several]
     layouts._pointer.cache_clear()
     if reason == "no /proc":
         real = layouts.os.open
@@ -179,7 +179,7 @@ def test_without_it_all_is_observed_the_same(monkeypatch, reason):
         monkeypatch.setattr(layouts.os, "open", no_proc)
     else:
         monkeypatch.setattr(layouts, "_ENGINE", 0)
-    for each, outcomes in zip(soups, expected, strict=True):
+    for each, outcomes in zip(several, expected, strict=True):
         prober = LongProber(each.memory, each.context)
         assert prober._bulk._live is None
         assert not prober._watch.possible

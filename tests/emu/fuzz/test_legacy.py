@@ -10,7 +10,7 @@ from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
 from crosswalk.emu.report.records import structures_case
 from crosswalk.walker import bulk, translate_many
 from crosswalk.walker.formats import Case, Cpu, Probe
-from tests.emu.legacy_soups import legacy_soup
+from tests.emu.seeded_tables import seeded_tables
 from tests.tables import OPEN, PS, RW, US, P, PageTables, context
 
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
@@ -28,7 +28,7 @@ def case(tables, access="read", cpl=0, va=VA, **switches):
 
 @MODES
 def test_a_layout_is_tried_and_covers_nothing_of_long_modes_map(mode):
-    memory, context, _ = legacy_soup(2, mode, 0, plain=True)
+    memory, context, _ = seeded_tables(2, 0, mode, plain=True)
     probes = tuple(Probe(va=va << 22, access="write", cpl=3, ac=False) for va in range(40))
     whole = structures_case(memory, context)
     asked = Case(cpu=whole.cpu, ram=whole.ram, entries=whole.entries, probes=probes)

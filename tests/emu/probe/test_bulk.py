@@ -10,7 +10,7 @@ from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
-from tests.emu.soups import soup
+from tests.emu.seeded_tables import seeded_tables
 
 
 def differences(prober, accesses):
@@ -45,8 +45,8 @@ def test_bulk_and_single_probes_of_the_guest_say_the_same(guest):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_bulk_and_single_probes_of_a_soup_say_the_same(seed):
-    memory, context, accesses = soup(seed, 250)
+def test_bulk_and_single_probes_of_a_seeded_tables_say_the_same(seed):
+    memory, context, accesses = seeded_tables(seed, 250)
 
     assert [] == differences(Prober(memory, context), accesses)
 

@@ -3,14 +3,13 @@ import pytest
 from crosswalk.emu.probe import Prober
 from crosswalk.emu.probe.legacy import LegacyProber
 from crosswalk.emu.probe.prober import LongProber
-from tests.emu.legacy_soups import legacy_soup
 from tests.emu.observing import columns
-from tests.emu.soups import soup
+from tests.emu.seeded_tables import seeded_tables
 
 SOUPS = {
-    "32-bit": lambda seed: legacy_soup(seed, "32-bit", 60),
-    "PAE": lambda seed: legacy_soup(seed, "PAE", 60),
-    "long": lambda seed: soup(seed, 60),
+    "32-bit": lambda seed: seeded_tables(seed, 60, "32-bit"),
+    "PAE": lambda seed: seeded_tables(seed, 60, "PAE"),
+    "long": lambda seed: seeded_tables(seed, 60),
 }
 
 

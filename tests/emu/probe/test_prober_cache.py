@@ -5,7 +5,7 @@ from crosswalk.emu.probe import Prober, ProberCache
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
-from tests.emu.soups import soup
+from tests.emu.seeded_tables import seeded_tables
 from tests.tables import PageTables, context
 
 
@@ -18,7 +18,7 @@ def same(one, other):
 def test_one_address_space_after_another_is_probed_as_by_a_new_prober():
     probers = ProberCache()
     for seed in range(25):
-        memory, registers, accesses = soup(seed, 120)
+        memory, registers, accesses = seeded_tables(seed, 120)
         assert same(
             probers.observe(memory, registers, accesses),
             Prober(memory, registers).probe(accesses),
@@ -26,16 +26,16 @@ def test_one_address_space_after_another_is_probed_as_by_a_new_prober():
 
 
 def test_the_order_of_address_spaces_makes_no_difference():
-    soups = [soup(seed, 60) for seed in range(8)]
+    several = [seeded_tables(seed, 60) for seed in range(8)]
     there, back = ProberCache(), ProberCache()
-    first = [there.observe(*each) for each in soups]
-    second = [back.observe(*each) for each in reversed(soups)]
+    first = [there.observe(*each) for each in several]
+    second = [back.observe(*each) for each in reversed(several)]
     assert all(same(one, other) for one, other in zip(first, reversed(second), strict=True))
 
 
 def test_engines_are_kept_where_ram_lies_the_same_and_only_there():
     probers = ProberCache()
-    one, two = (soup(seed, 1) for seed in (1, 2))
+    one, two = (seeded_tables(seed, 1) for seed in (1, 2))
     engine = probers.prober(one.memory, one.context).chosen._single
     assert probers.prober(two.memory, two.context).chosen._single is engine
     other = PageTables(ram=((0, 1 << 23),)).map(0x40_0000, 0x5000)
@@ -45,7 +45,7 @@ def test_engines_are_kept_where_ram_lies_the_same_and_only_there():
 def test_what_the_last_address_space_left_is_gone():
     probers = ProberCache()
     for seed in (3, 4):
-        memory, registers, accesses = soup(seed, 200)
+        memory, registers, accesses = seeded_tables(seed, 200)
         probers.observe(memory, registers, accesses)
     ground = probers._prober.chosen._ground
     start, size = memory.ranges[0]
@@ -56,7 +56,7 @@ def test_what_the_last_address_space_left_is_gone():
 
 
 def test_an_address_space_that_is_refused_leaves_the_one_before():
-    memory, registers, accesses = soup(5, 40)
+    memory, registers, accesses = seeded_tables(5, 40)
     prober = Prober(memory, registers)
     with pytest.raises(BadInput, match="CR3"):
         prober.enter(memory, context(root=1 << 39))

@@ -8,7 +8,7 @@ from crosswalk.emu.probe import Prober, subset_of
 from crosswalk.emu.probe.subset import Subset
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
-from tests.emu.soups import soup
+from tests.emu.seeded_tables import seeded_tables
 from tests.tables import GIB1, KIB4, OPEN, PS, ROOT, PageTables, context
 
 VA = 0x40_0000
@@ -59,7 +59,7 @@ def test_the_older_modes_have_so_few_tables_that_all_are_taken(mode):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_what_is_observed_is_the_same_as_with_all_tables(seed):
-    memory, found, accesses = soup(seed, 400, plain=True)
+    memory, found, accesses = seeded_tables(seed, 400, plain=True)
     whole, part = Prober(memory, found), Prober(subset_of(memory, found, accesses.va), found)
     asked = accesses.take(whole.lacking(accesses) == 0)
     expected, seen = whole.probe(asked), part.probe(asked)

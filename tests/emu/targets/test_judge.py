@@ -12,7 +12,7 @@ from crosswalk.emu.targets.judge import judge
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import CR3, EFER
-from tests.emu.soups import soup
+from tests.emu.seeded_tables import seeded_tables
 from tests.emu.targets.asked import (
     ADDRESSES,
     LISTS,
@@ -264,7 +264,7 @@ def test_pages_of_a_space_too_large_to_list_are_judged_one_by_one():
 @pytest.mark.parametrize("walker", sorted(BUILTIN))
 def test_the_built_in_walkers_are_right_about_hostile_tables(walker):
     for seed in range(12):
-        made = soup(seed, 300)
+        made = seeded_tables(seed, 300)
         outcomes = BUILTIN["bulk"].answer(made.memory, made.context, made.accesses).outcomes
         target = BUILTIN[walker]
         answers = target.answer(made.memory, made.context, made.accesses)

@@ -12,7 +12,7 @@ from crosswalk.emu.targets.mapping_lists import (
 )
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.frames import count_mappings
-from tests.emu.soups import soup
+from tests.emu.seeded_tables import seeded_tables
 from tests.emu.targets.making import LARGE, PAGE, READ_ONLY, reads, space
 from tests.tables import OPEN, USED, PageTables, chain, context
 
@@ -166,7 +166,7 @@ def test_an_endless_list_is_a_flood():
 def test_ranges_hold_as_many_mappings_as_are_counted():
     whole = 0
     for seed in range(40):
-        made = soup(seed, 60)
+        made = seeded_tables(seed, 60)
         ranges = ranges_of(made.memory, made.context, made.accesses)
         total = sum(count_mappings(made.memory, made.context).values())
         held = len(true_listing(made.memory, made.context, ranges).mappings)

@@ -7,17 +7,17 @@ from crosswalk.emu.check import compare_all
 from crosswalk.emu.probe import ProberCache
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
-from tests.emu.legacy_soups import legacy_soup
+from tests.emu.seeded_tables import seeded_tables
 
-A_SOUP = 60
+COUNT = 60
 MODES = pytest.mark.parametrize("mode", ["32-bit", "PAE"])
 
 
 def asked(seeds, mode, **how):
-    """The outcomes of these soups, and the divergences."""
+    """The outcomes with these tables, and the divergences."""
     probers, outcomes, found = ProberCache(), [], []
     for seed in seeds:
-        memory, context, accesses = legacy_soup(seed, mode, A_SOUP, **how)
+        memory, context, accesses = seeded_tables(seed, COUNT, mode, **how)
         predicted = translate_many(memory, context, accesses)
         observed = probers.observe(memory, context, accesses)
         outcomes.append(observed)
@@ -26,7 +26,7 @@ def asked(seeds, mode, **how):
 
 
 @MODES
-def test_walker_and_cpu_agree_on_soups(mode):
+def test_walker_and_cpu_agree_on_seeded_tables(mode):
     outcomes, found = asked(range(25), mode, plain=True)
     assert [] == found
     kinds = np.bincount(np.concatenate([each.kind for each in outcomes]), minlength=3)
@@ -50,7 +50,7 @@ def test_where_they_do_not_the_registry_says_why(mode, expected):
 
 
 def test_a_walker_that_misreads_one_rule_is_seen_to():
-    memory, context, accesses = legacy_soup(3, "32-bit", A_SOUP, plain=True)
+    memory, context, accesses = seeded_tables(3, COUNT, "32-bit", plain=True)
     observed = ProberCache().observe(memory, context, accesses)
     predicted = translate_many(memory, context, accesses)
     assert [] == compare_all(memory, context, accesses, predicted, observed)
@@ -62,7 +62,7 @@ def test_a_walker_that_misreads_one_rule_is_seen_to():
 @pytest.mark.fuzz
 @MODES
 @pytest.mark.parametrize("loadable", [True, False])
-def test_walker_and_cpu_agree_on_fresh_soups(mode, loadable, fresh_seed):
+def test_walker_and_cpu_agree_on_fresh_tables(mode, loadable, fresh_seed):
     start = fresh_seed
     for plain in (True, False):
         seeds = range(start, start + 300)
