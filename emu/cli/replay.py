@@ -18,7 +18,6 @@ from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_anothe
 from crosswalk.emu.probe import FEATURES, Prober
 from crosswalk.emu.report.composite_case import CompositeCase, dump_composite, load_composite
 from crosswalk.emu.report.composite_text import composite_lines
-from crosswalk.emu.report.records import access_of
 from crosswalk.emu.report.source import encryption_lines
 from crosswalk.emu.report.text import access_text, outcome_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
@@ -139,7 +138,7 @@ def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> 
 
 def _outcomes(case: Case) -> _Replayed:
     memory, context = case.memory(), case.context()
-    accesses = Accesses.of([access_of(probe) for probe in case.probes])
+    accesses = Accesses.of([probe.asked for probe in case.probes])
     predicted = translate_many(memory, context, accesses)
     prober = Prober(memory, context)
     lacking = prober.lacking(accesses)

@@ -14,12 +14,13 @@ from crosswalk.emu.report.nested import (
     nested_walk_lines,
     stage_of,
 )
-from crosswalk.emu.report.records import outcome_json, walk_record
+from crosswalk.emu.report.records import walk_record
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source
+from crosswalk.walker.formats.documents import outcome_record
 from crosswalk.walker.nested import NestedContext, translate_nested, walk_nested
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.translate import StepKind, translate, walk_access
@@ -45,7 +46,7 @@ class Observation:
         """Return what JSON has of it."""
         found: dict[str, Any] = {}
         if self.observed is not None:
-            found["observed"] = outcome_json(self.observed)
+            found["observed"] = outcome_record(self.observed)
         if self.differs:
             found["known"] = self.known
         if self.lacking is not None:

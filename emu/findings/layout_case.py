@@ -3,15 +3,11 @@
 import numpy as np
 
 from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
-from crosswalk.emu.report.records import access_of
-from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.formats import Case, Cpu, Probe
 from crosswalk.walker.memory import FRAME, WORDS
 
 __all__ = ["case_layout", "layout_case"]
-
-_NAMES = {kind.value: kind.name.lower() for kind in AccessType}
 
 
 def layout_case(layout: Layout, *, rows: slice = slice(None)) -> Case:
@@ -20,11 +16,7 @@ def layout_case(layout: Layout, *, rows: slice = slice(None)) -> Case:
     addresses = layout.frames[row] + np.uint64(8) * at.astype(np.uint64)
     words = zip(addresses.tolist(), layout.words[row, at].tolist(), strict=True)
     some = layout.accesses.take(rows)
-    columns = (some.va, some.type, some.cpl, some.ac)
-    probes = tuple(
-        Probe(va=va, access=_NAMES[kind], cpl=cpl, ac=ac)  # type: ignore[arg-type]  # the names agree
-        for va, kind, cpl, ac in zip(*(column.tolist() for column in columns), strict=True)
-    )
+    probes = tuple(Probe.of(some[row]) for row in range(len(some)))
     return Case(
         cpu=Cpu.from_context(layout.context), ram=layout.ram, entries=dict(words), probes=probes
     )
@@ -37,7 +29,7 @@ def case_layout(case: Case) -> Layout:
     words = np.zeros((len(frames), WORDS), np.uint64)
     values = np.array([case.entries[pa] for pa in pas.tolist()], np.uint64)
     words[row, (pas % np.uint64(FRAME) // np.uint64(8)).astype(np.intp)] = values
-    accesses = Accesses.of([access_of(probe) for probe in case.probes])
+    accesses = Accesses.of([probe.asked for probe in case.probes])
     count = len(accesses)
     nothing = IntendedOutcomes.nothing(count)
     return Layout(case.context(), case.ram, frames, words, accesses, nothing)

@@ -1,12 +1,12 @@
-"""A composite's case file: an address space as in any case file, and the one composite."""
+"""Composites as case files, format crosswalk-composite/1: a case, and one composite under it."""
 
 import os
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome
 from crosswalk.emu.probe.composites import (
@@ -21,50 +21,68 @@ from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, Cpu, dump_case
-from crosswalk.walker.formats.case import MAX_CASE_BYTES, parse_case
+from crosswalk.walker.formats.case import CaseJson, case_of
+from crosswalk.walker.formats.documents import (
+    MAX_CASE_BYTES,
+    Document,
+    Hex64,
+    OutcomeJson,
+    Words,
+    format_of,
+    hex_words,
+    outcome_record,
+    read_document,
+)
 from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.formats.located_errors import errors_named, one_line
+from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 
 __all__ = [
     "FORMAT",
     "CompositeCase",
+    "CompositeJson",
+    "changes",
     "composite_case",
     "dump_composite",
     "load_composite",
+    "outcomes_at",
     "parse_composite",
 ]
 
 FORMAT = "crosswalk-composite/1"
 
-_Hex = Annotated[str, Meta(pattern=r"^0x[0-9a-fA-F]{1,16}\Z")]
-_OUTCOMES = {
-    Kind.OK: "ok",
-    Kind.PAGE_FAULT: "page_fault",
-    Kind.GENERAL_PROTECTION: "general_protection",
-}
 
-
-class _Then(Struct, forbid_unknown_fields=True):
-    va: _Hex
+class _ThenJson(Document, frozen=True):
+    va: Hex64
     cpl: Literal[0, 3]
     ac: bool
-    pkru: _Hex | None
+    pkru: Hex64 | None
 
 
-class _Document(Struct, forbid_unknown_fields=True):
+class _AllowedJson(Document, frozen=True):
+    outcomes: list[OutcomeJson]
+    must_change: Words
+    may_change: Words
+
+
+class _ObservedJson(Document, frozen=True):
+    outcomes: list[OutcomeJson]
+    entries: Words
+
+
+class CompositeJson(Document, frozen=True):
+    """A document of the format crosswalk-composite/1."""
+
     format: Literal["crosswalk-composite/1"]
     access: str
-    va: _Hex
+    va: Hex64
     cpl: Literal[0, 3]
     ac: bool
-    case: Raw
-    then: _Then | UnsetType = UNSET
-    predicted: list[dict[str, Any]] | UnsetType = UNSET
-    observed: dict[str, Any] | UnsetType = UNSET
-
-
-class _Head(Struct):
-    format: str
+    case: CaseJson
+    then: _ThenJson | UnsetType = UNSET
+    # The outcomes are there for people, and aren't read.
+    predicted: list[_AllowedJson] | UnsetType = UNSET
+    observed: _ObservedJson | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,45 +136,52 @@ def dump_composite(
         }
     if allowed is not None:
         document["predicted"] = [
-            _said(option, case.access) for option in allowed if option.valid[0]
+            {
+                "outcomes": _records(option, case),
+                "must_change": hex_words(changes(option, must=True)),
+                "may_change": hex_words(changes(option, must=False)),
+            }
+            for option in allowed
+            if option.valid[0]
         ]
     if seen is not None:
         words = zip(seen.entry_pa[0].tolist(), seen.entry_value[0].tolist(), strict=True)
         document["observed"] = {
-            "outcomes": _outcomes(seen, case.access),
-            "entries": {hex(pa): hex(value) for pa, value in words if value},
+            "outcomes": _records(seen, case),
+            "entries": hex_words(each for each in words if each[1]),
         }
     document["case"] = Raw(dump_case(replace(case.case, probes=())))
     return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
 
-def _said(option: AllowedOutcome, access: str) -> dict[str, Any]:
-    words: dict[str, dict[str, str]] = {"must_change": {}, "may_change": {}}
-    totals: dict[tuple[bool, int], int] = {}
-    columns = (option.word[0], option.value[0], option.must[0])
-    for pa, value, must in zip(*(column.tolist() for column in columns), strict=True):
-        if value:
-            totals[must, pa] = totals.get((must, pa), 0) | value
-    for (must, pa), value in sorted(totals.items()):
-        words["must_change" if must else "may_change"][hex(pa)] = hex(value)
-    return {"outcomes": _outcomes(option, access), **words}
+def _records(row: AllowedOutcome | CompositeOutcomes, case: CompositeCase) -> list[dict[str, Any]]:
+    return [outcome_record(each, entries=False) for each in outcomes_at(row, case.access)]
 
 
-def _outcomes(row: AllowedOutcome | CompositeOutcomes, access: str) -> list[dict[str, str]]:
+def outcomes_at(row: AllowedOutcome | CompositeOutcomes, access: str) -> list[Outcome]:
+    """Return the outcomes in the first row: two where both accesses have one of their own."""
     family = FORMS[access].family
-    count = 2 if family is Family.TWICE or (family is Family.CROSS and not row.kind[0, 0]) else 1
-    return [_outcome(row, at) for at in range(count)]
+    two = family is Family.TWICE or (family is Family.CROSS and row.kind[0, 0] == Kind.OK)
+    return [_outcome(row, at) for at in range(2 if two else 1)]
 
 
-def _outcome(row: AllowedOutcome | CompositeOutcomes, at: int) -> dict[str, str]:
+def _outcome(row: AllowedOutcome | CompositeOutcomes, at: int) -> Outcome:
     kind = Kind(row.kind[0, at])
-    record = {"outcome": _OUTCOMES[kind]}
     if kind is Kind.OK:
-        record["pa"] = hex(int(row.pa[0, at]))
+        return Translation(int(row.pa[0, at]))
     if kind is Kind.PAGE_FAULT:
-        record["error_code"] = hex(int(row.error_code[0, at]))
-        record["cr2"] = hex(int(row.cr2[0, at]))
-    return record
+        return PageFault(int(row.error_code[0, at]), int(row.cr2[0, at]))
+    return GeneralProtection()
+
+
+def changes(option: AllowedOutcome, *, must: bool) -> list[tuple[int, int]]:
+    """Return the bits by address that the first row has to set, or is free to."""
+    totals: dict[int, int] = {}
+    columns = (option.word[0], option.value[0], option.must[0])
+    for pa, value, needed in zip(*(column.tolist() for column in columns), strict=True):
+        if value and needed == must:
+            totals[pa] = totals.get(pa, 0) | value
+    return sorted(totals.items())
 
 
 def load_composite(path: str | os.PathLike[str]) -> CompositeCase | None:
@@ -172,20 +197,13 @@ def load_composite(path: str | os.PathLike[str]) -> CompositeCase | None:
 
 def parse_composite(data: bytes, name: str) -> CompositeCase | None:
     """Return the composite's case that `data` holds as JSON, as `load_composite` does."""
+    if format_of(data) != FORMAT:
+        return None  # What it is instead, its own reader says.
     with errors_named(name):
-        try:
-            if msgspec.json.decode(data, type=_Head).format != FORMAT:
-                return None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None  # What it is instead, its own reader says.
-        try:
-            document = msgspec.json.decode(data, type=_Document)
-        except msgspec.MsgspecError as error:
-            raise BadInput(one_line(f"not a composite's case: {error}")) from None
-        return _case(document)
+        return _case(read_document(data, CompositeJson))
 
 
-def _case(document: _Document) -> CompositeCase:
+def _case(document: CompositeJson) -> CompositeCase:
     if document.access not in FORMS:
         raise BadInput(f"$.access: {one_line(document.access)!r} is none of {', '.join(NAMES)}")
     twice = FORMS[document.access].family is Family.TWICE
@@ -205,7 +223,8 @@ def _case(document: _Document) -> CompositeCase:
         np.array([bool(then and then.ac)], np.bool_),
         np.array([pkru], np.int64),
     )
-    case = parse_case(bytes(document.case), "$.case")
+    with errors_named("$.case"):
+        case = case_of(document.case)
     mode = case.context().mode
     if not mode.long:
         raise BadInput(f"$.case: composites are of 4- and 5-level paging, not {mode.value} paging")

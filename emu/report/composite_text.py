@@ -4,12 +4,10 @@ from collections.abc import Iterator
 
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome
 from crosswalk.emu.check.composite_check import Judged
-from crosswalk.emu.probe.composites import FORMS, SAME_PKRU, CompositeOutcomes, Family
-from crosswalk.emu.report.composite_case import CompositeCase
-from crosswalk.emu.report.text import outcome_text, walk_lines
-from crosswalk.walker.columns import Kind
+from crosswalk.emu.probe.composites import FORMS, SAME_PKRU, Family, CompositeOutcomes
+from crosswalk.emu.report.composite_case import CompositeCase, changes, outcomes_at
+from crosswalk.emu.report.text import outcome_text, walk_lines, words_text
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from crosswalk.walker.translate import walk
 
 __all__ = ["composite_lines"]
@@ -32,14 +30,14 @@ def composite_lines(name: str, case: CompositeCase, judged: Judged) -> Iterator[
     for number, option in enumerate(each for each in judged.allowed if each.valid[0]):
         yield f"  {'or:       ' if number else 'predicted:'} {_answers(option, case)}"
         for must, title in ((True, "changes"), (False, "may change")):
-            words = _words(option, must=must)
+            words = changes(option, must=must)
             if words:
-                yield f"             {title} {words}"
+                yield f"             {title} {words_text(words)}"
     yield f"  observed:  {_answers(judged.seen, case)}"
     pairs = zip(judged.seen.entry_pa[0].tolist(), judged.seen.entry_value[0].tolist(), strict=True)
-    changed = ", ".join(f"{pa:#x} = {value:#x}" for pa, value in pairs if value)
+    changed = [(pa, value) for pa, value in pairs if value]
     if changed:
-        yield f"             changes {changed}"
+        yield f"             changes {words_text(changed)}"
     for known in judged.known:
         yield f"  known emulator divergence: {known}"
 
@@ -58,25 +56,5 @@ def _what(case: CompositeCase) -> str:
 
 
 def _answers(row: AllowedOutcome | CompositeOutcomes, case: CompositeCase) -> str:
-    family = FORMS[case.access].family
-    two = family is Family.TWICE or (family is Family.CROSS and row.kind[0, 0] == Kind.OK)
-    texts = [outcome_text(_outcome(row, at)) for at in range(2 if two else 1)]
-    return (" then " if family is Family.TWICE else " and ").join(texts)
-
-
-def _outcome(row: AllowedOutcome | CompositeOutcomes, at: int) -> Outcome:
-    kind = Kind(row.kind[0, at])
-    if kind is Kind.OK:
-        return Translation(int(row.pa[0, at]))
-    if kind is Kind.PAGE_FAULT:
-        return PageFault(int(row.error_code[0, at]), int(row.cr2[0, at]))
-    return GeneralProtection()
-
-
-def _words(option: AllowedOutcome, *, must: bool) -> str:
-    totals: dict[int, int] = {}
-    columns = (option.word[0], option.value[0], option.must[0])
-    for pa, value, needed in zip(*(column.tolist() for column in columns), strict=True):
-        if value and needed == must:
-            totals[pa] = totals.get(pa, 0) | value
-    return ", ".join(f"{pa:#x} = {value:#x}" for pa, value in sorted(totals.items()))
+    joint = " then " if FORMS[case.access].family is Family.TWICE else " and "
+    return joint.join(outcome_text(each) for each in outcomes_at(row, case.access))

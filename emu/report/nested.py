@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
-from crosswalk.emu.report.records import outcome_json, step_record
-from crosswalk.emu.report.text import outcome_text, walk_lines
+from crosswalk.emu.report.records import step_record
+from crosswalk.emu.report.text import outcome_text, walk_lines, words_text
 from crosswalk.walker.access import Access
 from crosswalk.walker.entry import level_of
+from crosswalk.walker.formats.documents import hex_words, outcome_record
 from crosswalk.walker.nested import (
     GpaWalk,
     NestedContext,
@@ -53,9 +54,9 @@ def nested_outcome_text(outcome: NestedOutcome, *, may: bool = False) -> str:
     text = f"#VMEXIT(NPF), EXITINFO1 {code:#x} ({nested_error_names(code)}), gpa {outcome.gpa:#x}"
     if outcome.open:
         text += f"; {nested_error_names(outcome.open)} may be set or clear"
-    changed = ", ".join(f"{pa:#x} = {value:#x}" for pa, value in outcome.entries)
-    how = "may change" if may else "changes"
-    return f"{text}; {how} {changed}" if changed else text
+    if not outcome.entries:
+        return text
+    return f"{text}; {'may change' if may else 'changes'} {words_text(outcome.entries)}"
 
 
 def nested_walk_lines(context: NestedContext, path: NestedWalk) -> Iterator[str]:
@@ -105,13 +106,13 @@ def _gpa_walk_record(lookup: GpaWalk) -> dict[str, Any]:
 
 
 def nested_outcome_json(outcome: NestedOutcome) -> dict[str, Any]:
-    """Return an outcome as `outcome_json` does, a nested page fault too."""
+    """Return an outcome as `outcome_record` does, a nested page fault too."""
     if not isinstance(outcome, NestedPageFault):
-        return outcome_json(outcome)
+        return outcome_record(outcome)
     return {
         "outcome": "nested_page_fault",
         "error_code": hex(outcome.error_code),
         **({"open": hex(outcome.open)} if outcome.open else {}),
         "gpa": hex(outcome.gpa),
-        "entries": {hex(pa): hex(value) for pa, value in outcome.entries},
+        "entries": hex_words(outcome.entries),
     }

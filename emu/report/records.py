@@ -4,22 +4,20 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.access import Access
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.formats import Case, Cpu, OutcomeRecord, Probe
+from crosswalk.walker.formats import Case, Cpu
+from crosswalk.walker.formats.documents import outcome_record
 from crosswalk.walker.leaves import table_frames
 from crosswalk.walker.mappings import Mapping, Range
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.outcome import Outcome, PageFault, Translation
+from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.translate import Step, Walk
 
 __all__ = [
-    "access_of",
     "frame_record",
     "mapping_record",
-    "outcome_json",
-    "outcome_record",
     "range_record",
     "step_record",
     "structures_case",
@@ -67,7 +65,7 @@ def walk_record(path: Walk, access: Access, outcome: Outcome) -> dict[str, Any]:
         "cpl": access.cpl,
         "ac": bool(access.ac),
         "steps": [step_record(step) for step in path.steps],
-        "predicted": outcome_json(outcome),
+        "predicted": outcome_record(outcome),
     }
 
 
@@ -79,33 +77,6 @@ def step_record(step: Step) -> dict[str, Any]:
         "entry": hex(step.entry),
         "kind": step.kind.value,
     }
-
-
-def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """Return an outcome as a case file has it, for a record of another kind."""
-    record = outcome_record(outcome)
-    numbers = {name: getattr(record, name) for name in ("pa", "error_code", "cr2")}
-    return {
-        "outcome": record.outcome,
-        **{name: hex(value) for name, value in numbers.items() if value is not None},
-        "entries": {hex(pa): hex(value) for pa, value in record.entries.items()},
-    }
-
-
-def outcome_record(outcome: Outcome) -> OutcomeRecord:
-    """Return an outcome as a case file has it."""
-    entries = dict(outcome.entries)
-    if isinstance(outcome, Translation):
-        return OutcomeRecord(outcome="ok", pa=outcome.pa, entries=entries)
-    if isinstance(outcome, PageFault):
-        code, cr2 = outcome.error_code, outcome.cr2
-        return OutcomeRecord(outcome="page_fault", error_code=code, cr2=cr2, entries=entries)
-    return OutcomeRecord(outcome="general_protection", entries=entries)
-
-
-def access_of(probe: Probe) -> Access:
-    """Return the access that a probe of a case asks for."""
-    return Access(probe.va, AccessType[probe.access.upper()], probe.cpl, probe.ac)
 
 
 def structures_case(memory: PhysicalMemory, context: PagingContext) -> Case:

@@ -1,6 +1,6 @@
 """Mappings, accesses and outcomes as lines of text, one formatter for each kind of value."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from crosswalk.walker.access import Access
 from crosswalk.walker.context import PagingContext, PagingMode
@@ -20,6 +20,7 @@ __all__ = [
     "range_text",
     "size_text",
     "walk_lines",
+    "words_text",
 ]
 
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
@@ -84,9 +85,15 @@ def outcome_text(outcome: Outcome, *, may: bool = False) -> str:
         text = f"#PF, error code {outcome.error_code:#x} ({names}), CR2 {outcome.cr2:#x}"
     else:
         text = "#GP(0)"
-    changed = ", ".join(f"{pa:#x} = {value:#x}" for pa, value in outcome.entries)
+    if not outcome.entries:
+        return text
     how = "may change" if may and isinstance(outcome, PageFault) else "changes"
-    return f"{text}; {how} {changed}" if changed else text
+    return f"{text}; {how} {words_text(outcome.entries)}"
+
+
+def words_text(words: Iterable[tuple[int, int]]) -> str:
+    """Return changed words by address."""
+    return ", ".join(f"{pa:#x} = {value:#x}" for pa, value in words)
 
 
 def walk_lines(context: PagingContext, path: Walk) -> Iterator[str]:

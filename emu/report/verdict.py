@@ -11,7 +11,6 @@ from crosswalk.emu.check.listing import ListingDivergence
 from crosswalk.emu.cpu.delivery import mnemonic
 from crosswalk.emu.probe import LACKS
 from crosswalk.emu.report.conclusion import Scope
-from crosswalk.emu.report.records import outcome_record
 from crosswalk.emu.report.source import unfollowed_record
 from crosswalk.emu.report.text import access_text, mapping_text, outcome_text, walk_lines
 from crosswalk.guest.status import Taken
@@ -140,16 +139,7 @@ def replayed_case(
         if isinstance(said, PageFault):
             chosen = seen.entries if agrees[at] and not unseen[at] else ()
             said = PageFault(said.error_code, said.cr2, chosen)
-        probes.append(
-            Probe(
-                va=probe.va,
-                access=probe.access,
-                cpl=probe.cpl,
-                ac=probe.ac,
-                predicted=outcome_record(said),
-                observed=None if unseen[at] else outcome_record(seen),
-            )
-        )
+        probes.append(Probe.of(probe.asked, said, None if unseen[at] else seen))
     return replace(case, probes=tuple(probes))
 
 
@@ -157,22 +147,9 @@ def divergence_case(
     context: PagingContext, ram: tuple[tuple[int, int], ...], divergence: Divergence
 ) -> Case:
     """Return the smallest case of a divergence: its own walk's entries, and its one probe."""
-    access = divergence.access
-    return Case(
-        cpu=Cpu.from_context(context),
-        ram=ram,
-        entries={pa: word for pa, word in divergence.walk.words if word},
-        probes=(
-            Probe(
-                va=access.va,
-                access=access.type.name.lower(),  # type: ignore[arg-type]  # the names agree
-                cpl=access.cpl,
-                ac=bool(access.ac),
-                predicted=outcome_record(divergence.predicted),
-                observed=outcome_record(divergence.observed),
-            ),
-        ),
-    )
+    probe = Probe.of(divergence.access, divergence.predicted, divergence.observed)
+    entries = {pa: word for pa, word in divergence.walk.words if word}
+    return Case(cpu=Cpu.from_context(context), ram=ram, entries=entries, probes=(probe,))
 
 
 def listing_case(

@@ -3,13 +3,11 @@
 - `open_source`: any file that holds memory, as a `Source` with memory and context, in two steps
   `open_contents` and `source_of`;
   `Registers` for what is known from elsewhere.
-- `load_case`, `parse_case`, `dump_case`: case files, as a `Case` of `Probe`s and
-  `OutcomeRecord`s on a `Cpu`.
+- `load_case`, `parse_case`, `dump_case`: case files, as a `Case` of `Probe`s on a `Cpu`.
 - `read_core`, `read_raw`: ELF cores and raw images by themselves.
 """
 
-from crosswalk.walker.formats.case import dump_case, load_case, parse_case
-from crosswalk.walker.formats.casetypes import Case, Cpu, OutcomeRecord, Probe
+from crosswalk.walker.formats.case import Case, Cpu, Probe, dump_case, load_case, parse_case
 from crosswalk.walker.formats.elfcore import ElfCore, read_core
 from crosswalk.walker.formats.load import open_contents, open_source, source_of
 from crosswalk.walker.formats.raw import read_raw
@@ -21,7 +19,6 @@ __all__ = [
     "Contents",
     "Cpu",
     "ElfCore",
-    "OutcomeRecord",
     "Probe",
     "Registers",
     "Source",

@@ -1,36 +1,271 @@
-"""Case files, format crosswalk-case/1: read, and written so that a diff is readable."""
+"""Cases, format crosswalk-case/1: everything needed to reproduce one result."""
 
 import os
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from mmap import mmap
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput, LimitExceeded
-from crosswalk.walker.formats.casejson import CaseJson, OutcomeJson, ProbeJson, decode
-from crosswalk.walker.formats.casetypes import FORMAT, Case, Cpu, OutcomeRecord, Probe
+from crosswalk.walker.formats.documents import (
+    AccessName,
+    Document,
+    Hex64,
+    OutcomeJson,
+    StateJson,
+    document_bytes,
+    json_block,
+    json_line,
+    numbers,
+    outcome_of,
+    outcome_record,
+    read_document,
+    words_of,
+)
 from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.formats.located_errors import errors_named
+from crosswalk.walker.memory import FRAME, SparseWords
+from crosswalk.walker.outcome import Outcome, PageFault, Translation
 
 __all__ = [
+    "ACCESS_NAMES",
+    "ACCESS_TYPES",
     "FORMAT",
-    "MAX_CASE_BYTES",
+    "MAX_RAM_RANGES",
+    "MAX_TABLES",
     "Case",
+    "CaseJson",
     "Cpu",
-    "OutcomeRecord",
     "Probe",
+    "case_of",
     "cpu_document",
     "dump_case",
-    "json_block",
-    "json_line",
     "load_case",
     "parse_case",
+    "state_of",
+    "state_parts",
 ]
 
-MAX_CASE_BYTES = 1 << 28
-"""The largest case file that is read, in bytes."""
+FORMAT = "crosswalk-case/1"
+
+MAX_RAM_RANGES = 1024
+"""The most RAM ranges a case may list: every look-up passes over them."""
+
+MAX_TABLES = 1 << 16
+"""The most frames that the entries of a case may lie in: 4 KiB of memory each."""
+
+_PHYSICAL_BITS = 52
+_DEFAULT = PagingContext(cr3=0)
+ACCESS_NAMES: dict[AccessType, AccessName] = {
+    AccessType.READ: "read",
+    AccessType.WRITE: "write",
+    AccessType.EXECUTE: "execute",
+}
+"""How case files name the kinds of access."""
+
+ACCESS_TYPES = {name: kind for kind, name in ACCESS_NAMES.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """The registers and features of a case: those of `PagingContext`, not yet judged."""
+
+    cr3: int
+    cr0: int = _DEFAULT.cr0
+    cr4: int = _DEFAULT.cr4
+    efer: int = _DEFAULT.efer
+    pkru: int = _DEFAULT.pkru
+    maxphyaddr: int = _DEFAULT.maxphyaddr
+    page1gb: bool = _DEFAULT.page1gb
+    vendor: Vendor = _DEFAULT.vendor
+    encryption_mask: int = _DEFAULT.encryption_mask
+
+    @classmethod
+    def from_context(cls, context: PagingContext) -> "Cpu":
+        """Return the registers and features of `context`; its AC belongs to each probe."""
+        return cls(**{item.name: getattr(context, item.name) for item in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One access, at linear address `va` with privilege level `cpl` and RFLAGS.AC `ac`.
+
+    Of an outcome a case keeps what can be observed: neither page sizes nor rights.
+    """
+
+    va: int
+    access: AccessName
+    cpl: int = 0
+    ac: bool = False
+    predicted: Outcome | None = None
+    observed: Outcome | None = None
+
+    @classmethod
+    def of(
+        cls, access: Access, predicted: Outcome | None = None, observed: Outcome | None = None
+    ) -> "Probe":
+        """Return a probe of an access; one whose AC is the context's has it clear."""
+        return cls(
+            va=access.va,
+            access=ACCESS_NAMES[access.type],
+            cpl=access.cpl,
+            ac=bool(access.ac),
+            predicted=_bare(predicted),
+            observed=_bare(observed),
+        )
+
+    @property
+    def asked(self) -> Access:
+        """The access that is asked for."""
+        return Access(self.va, ACCESS_TYPES[self.access], self.cpl, self.ac)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A state of the machine and the accesses to try, each from that state with an empty TLB.
+
+    `ram` are the backed physical ranges as (start, size) in bytes. `entries` are the non-zero
+    8-byte words of the paging structures by physical address (all other RAM is zero); treat
+    it as read-only. `seed`, `note` and `walker` say where the case comes from.
+
+    Raises `BadInput`, with the place in the case file's notation, where a value doesn't fit
+    its width, ranges overlap, an entry lies outside RAM, or an outcome's fields aren't its
+    own; `LimitExceeded` beyond `MAX_RAM_RANGES`. Whether the registers describe a
+    paging mode is for `context` to say.
+    """
+
+    cpu: Cpu
+    ram: tuple[tuple[int, int], ...]
+    entries: Mapping[int, int] = field(default_factory=dict)
+    probes: tuple[Probe, ...] = ()
+    seed: int | None = None
+    note: str | None = None
+    walker: str | None = None
+    format: str = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise BadInput(f"$.format: {self.format!r} is not {FORMAT!r}")
+        for name in ("cr0", "cr3", "cr4", "efer", "encryption_mask"):
+            _fits(f"$.cpu.{name}", getattr(self.cpu, name), 64)
+        _fits("$.cpu.pkru", self.cpu.pkru, 32)
+        ram = _checked_ram(self.ram)
+        _check_words("$.entries", self.entries.items(), ram)
+        for index, probe in enumerate(self.probes):
+            _check_probe(f"$.probes[{index}]", probe, ram)
+        if self.seed is not None:
+            _fits("$.seed", self.seed, 64)
+        for name in ("note", "walker"):
+            text = getattr(self, name)
+            if text is not None and not _is_unicode(text):
+                raise BadInput(f"$.{name}: not valid Unicode text")
+
+    def context(self) -> PagingContext:
+        """Return the registers as a context with AC clear; `BadInput` as `PagingContext` does."""
+        values = {item.name: getattr(self.cpu, item.name) for item in fields(Cpu)}
+        return PagingContext(**values)
+
+    def memory(self) -> SparseWords:
+        """Return RAM with the entries in it; `LimitExceeded` beyond `MAX_TABLES` frames."""
+        frames = len({pa // FRAME for pa in self.entries})
+        if frames > MAX_TABLES:
+            raise LimitExceeded(f"$.entries: in {frames} frames; at most {MAX_TABLES} are read")
+        return SparseWords(self.ram, self.entries)
+
+
+def _fits(place: str, value: int, bits: int) -> None:
+    if not 0 <= value < 1 << bits:
+        raise BadInput(f"{place}: {value:#x} does not fit in {bits} bits")
+
+
+def _is_unicode(text: str) -> bool:
+    # JSON is UTF-8, which has no form for half of a surrogate pair.
+    return text == text.encode("utf-8", "replace").decode()
+
+
+def _checked_ram(ram: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+    """Return the ranges as (start, end) in order of address."""
+    if len(ram) > MAX_RAM_RANGES:
+        raise LimitExceeded(f"$.ram: {len(ram)} ranges; at most {MAX_RAM_RANGES} are read")
+    for index, (start, size) in enumerate(ram):
+        place = f"$.ram[{index}]"
+        for what, value in (("start", start), ("size", size)):
+            _fits(place, value, 64)
+            if value % FRAME:
+                raise BadInput(f"{place}: {what} {value:#x} is not a multiple of {FRAME:#x}")
+        if not size:
+            raise BadInput(f"{place}: size is 0")
+        if start + size > 1 << _PHYSICAL_BITS:
+            raise BadInput(f"{place}: ends at {start + size:#x}, beyond {_PHYSICAL_BITS} bits")
+    order = sorted(range(len(ram)), key=ram.__getitem__)
+    for first, second in pairwise(order):
+        if sum(ram[first]) > ram[second][0]:
+            raise BadInput(f"$.ram[{second}]: overlaps $.ram[{first}]")
+    return [(ram[index][0], sum(ram[index])) for index in order]
+
+
+def _check_words(place: str, words: Iterable[tuple[int, int]], ram: list[tuple[int, int]]) -> None:
+    starts = [start for start, _ in ram]
+    for pa, word in words:
+        if pa < 0 or pa % 8:
+            raise BadInput(f'{place}["{pa:#x}"]: the address is not a multiple of 8')
+        at = bisect_right(starts, pa) - 1
+        if at < 0 or pa >= ram[at][1]:
+            raise BadInput(f'{place}["{pa:#x}"]: the address is outside $.ram')
+        if not 0 <= word < 1 << 64:
+            raise BadInput(f'{place}["{pa:#x}"]: {word:#x} does not fit in 64 bits')
+
+
+def _check_probe(place: str, probe: Probe, ram: list[tuple[int, int]]) -> None:
+    _fits(f"{place}.va", probe.va, 64)
+    if probe.cpl not in (0, 3):
+        raise BadInput(f"{place}.cpl: {probe.cpl} is neither 0 nor 3")
+    for name in ("predicted", "observed"):
+        record = getattr(probe, name)
+        if record is not None:
+            _check_outcome(f"{place}.{name}", record, ram)
+
+
+def _check_outcome(place: str, outcome: Outcome, ram: list[tuple[int, int]]) -> None:
+    if isinstance(outcome, Translation):
+        _fits(f"{place}.pa", outcome.pa, _PHYSICAL_BITS)
+    if isinstance(outcome, PageFault):
+        _fits(f"{place}.error_code", outcome.error_code, 32)
+        _fits(f"{place}.cr2", outcome.cr2, 64)
+    _check_words(f"{place}.entries", outcome.entries, ram)
+
+
+def _bare(outcome: Outcome | None) -> Outcome | None:
+    if isinstance(outcome, Translation):
+        return Translation(outcome.pa, entries=outcome.entries)
+    return outcome
+
+
+class ProbeJson(Document, frozen=True):
+    """The object at `$.probes[…]`."""
+
+    va: Hex64
+    access: AccessName
+    cpl: Literal[0, 3]
+    ac: bool
+    predicted: OutcomeJson | UnsetType = UNSET
+    observed: OutcomeJson | UnsetType = UNSET
+
+
+class CaseJson(StateJson, frozen=True, kw_only=True):
+    """A document of the format crosswalk-case/1."""
+
+    format: Literal["crosswalk-case/1"]
+    probes: list[ProbeJson]
+    seed: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    note: str | UnsetType = UNSET
+    walker: str | UnsetType = UNSET
 
 
 def load_case(path: str | os.PathLike[str]) -> Case:
@@ -49,65 +284,37 @@ def parse_case(data: bytes | mmap, name: str) -> Case:
     Raises as `load_case` does.
     """
     with errors_named(name):
-        if len(data) > MAX_CASE_BYTES:
-            raise LimitExceeded(f"{len(data)} bytes; a case has at most {MAX_CASE_BYTES}")
-        return _case(decode(data[:]))
+        return case_of(read_document(data, CaseJson))
 
 
-def _case(document: CaseJson) -> Case:
-    cpu = msgspec.structs.asdict(document.cpu)
+def case_of(document: CaseJson) -> Case:
+    """Return the case of a document; raises as `Case`."""
     return Case(
-        cpu=Cpu(**{name: _value(value) for name, value in cpu.items() if value is not UNSET}),
-        ram=tuple((int(start, 16), int(size, 16)) for start, size in document.ram),
-        entries=_words("$.entries", document.entries),
-        probes=tuple(_probe(f"$.probes[{at}]", each) for at, each in enumerate(document.probes)),
+        **state_of(document),
+        probes=tuple(
+            Probe(
+                va=int(each.va, 16),
+                access=each.access,
+                cpl=each.cpl,
+                ac=each.ac,
+                predicted=outcome_of(f"$.probes[{at}].predicted", each.predicted),
+                observed=outcome_of(f"$.probes[{at}].observed", each.observed),
+            )
+            for at, each in enumerate(document.probes)
+        ),
         seed=None if document.seed is UNSET else document.seed,
         note=None if document.note is UNSET else document.note,
         walker=None if document.walker is UNSET else document.walker,
     )
 
 
-def _value(value: Any) -> Any:
-    # A vendor is a string too, but of a type of its own.
-    return int(value, 16) if type(value) is str else value
-
-
-def _number(text: str | UnsetType) -> int | None:
-    return None if text is UNSET else int(text, 16)
-
-
-def _words(place: str, texts: Mapping[str, str]) -> dict[int, int]:
-    words = {int(pa, 16): int(word, 16) for pa, word in texts.items()}
-    if len(words) != len(texts):
-        seen: set[int] = set()
-        for text in texts:
-            if int(text, 16) in seen:
-                raise BadInput(f'{place}["{text}"]: the same address in two spellings')
-            seen.add(int(text, 16))
-    return words
-
-
-def _probe(place: str, probe: ProbeJson) -> Probe:
-    return Probe(
-        va=int(probe.va, 16),
-        access=probe.access,
-        cpl=probe.cpl,
-        ac=probe.ac,
-        predicted=_outcome(f"{place}.predicted", probe.predicted),
-        observed=_outcome(f"{place}.observed", probe.observed),
-    )
-
-
-def _outcome(place: str, outcome: OutcomeJson | UnsetType) -> OutcomeRecord | None:
-    if outcome is UNSET:
-        return None
-    return OutcomeRecord(
-        outcome=outcome.outcome,
-        pa=_number(outcome.pa),
-        error_code=_number(outcome.error_code),
-        cr2=_number(outcome.cr2),
-        entries={} if outcome.entries is UNSET else _words(f"{place}.entries", outcome.entries),
-    )
+def state_of(document: StateJson) -> dict[str, Any]:
+    """Return the state of a document as arguments of `Case`."""
+    return {
+        "cpu": Cpu(**numbers(document.cpu)),
+        "ram": tuple((int(start, 16), int(size, 16)) for start, size in document.ram),
+        "entries": words_of("$.entries", document.entries),
+    }
 
 
 def dump_case(case: Case) -> bytes:
@@ -120,13 +327,21 @@ def dump_case(case: Case) -> bytes:
     for name in ("seed", "note", "walker"):
         if getattr(case, name) is not None:
             parts[name] = json_line(getattr(case, name))
-    parts["cpu"] = json_line(cpu_document(case.cpu))
-    parts["ram"] = json_line([[hex(start), hex(size)] for start, size in case.ram])
-    words = sorted(case.entries.items())
-    parts["entries"] = json_block("{", [f'"{pa:#x}": "{word:#x}"' for pa, word in words], "}")
-    parts["probes"] = json_block("[", [_probe_text(probe) for probe in case.probes], "]")
-    text = ",\n".join(f'  "{name}": {value}' for name, value in parts.items())
-    return f"{{\n{text}\n}}\n".encode()
+    parts |= state_parts(case.cpu, case.ram, case.entries)
+    parts["probes"] = json_block("[", map(_probe_text, case.probes), "]")
+    return document_bytes(parts)
+
+
+def state_parts(
+    cpu: Cpu, ram: Iterable[tuple[int, int]], entries: Mapping[int, int]
+) -> dict[str, str]:
+    """Return the members of a document that hold a state, as `document_bytes` takes them."""
+    words = (f'"{pa:#x}": "{word:#x}"' for pa, word in sorted(entries.items()))
+    return {
+        "cpu": json_line(cpu_document(cpu)),
+        "ram": json_line([[hex(start), hex(size)] for start, size in ram]),
+        "entries": json_block("{", words, "}"),
+    }
 
 
 def cpu_document(cpu: Cpu) -> dict[str, Any]:
@@ -139,31 +354,10 @@ def cpu_document(cpu: Cpu) -> dict[str, Any]:
     return document
 
 
-def json_line(value: Any) -> str:
-    """Return a value as JSON in one line."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
-
-
-def json_block(opening: str, lines: list[str], closing: str) -> str:
-    """Return an array or object of the document's first level, an item a line."""
-    inner = ",\n".join(f"    {line}" for line in lines)
-    return f"{opening}\n{inner}\n  {closing}" if lines else opening + closing
-
-
 def _probe_text(probe: Probe) -> str:
     access = {"va": hex(probe.va), "access": probe.access, "cpl": probe.cpl, "ac": probe.ac}
     text = json_line(access).removesuffix("}")
-    for name, record in (("predicted", probe.predicted), ("observed", probe.observed)):
-        if record is not None:
-            text += f',\n     "{name}": {_outcome_text(record)}'
+    for name, outcome in (("predicted", probe.predicted), ("observed", probe.observed)):
+        if outcome is not None:
+            text += f',\n     "{name}": {json_line(outcome_record(outcome, entries=False))}'
     return text + "}"
-
-
-def _outcome_text(record: OutcomeRecord) -> str:
-    document: dict[str, Any] = {"outcome": record.outcome}
-    for name in ("pa", "error_code", "cr2"):
-        if getattr(record, name) is not None:
-            document[name] = hex(getattr(record, name))
-    if record.entries:
-        document["entries"] = {hex(pa): hex(word) for pa, word in sorted(record.entries.items())}
-    return json_line(document)

@@ -9,8 +9,7 @@ import numpy as np
 from crosswalk.walker.context import CR0, CR4, PagingContext
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.case import Case, parse_case
-from crosswalk.walker.formats.casetypes import Cpu
+from crosswalk.walker.formats.case import Case, Cpu, parse_case
 from crosswalk.walker.formats.elfcore import ElfCore, read_core
 from crosswalk.walker.formats.files import MappedFile, map_file
 from crosswalk.walker.formats.located_errors import errors_named

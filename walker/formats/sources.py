@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from crosswalk.walker.context import CR0, PagingContext
-from crosswalk.walker.formats.casetypes import Case
+from crosswalk.walker.formats.case import Case
 from crosswalk.walker.formats.registers import NOT_GIVEN, Registers
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 

@@ -5,18 +5,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
-from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.access import Access
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.case import cpu_document, json_block, json_line
-from crosswalk.walker.formats.casejson import CpuJson, Hex32, Hex64
-from crosswalk.walker.formats.casetypes import AccessName, Case, Cpu
+from crosswalk.walker.formats.case import (
+    ACCESS_NAMES,
+    ACCESS_TYPES,
+    Case,
+    Cpu,
+    state_of,
+    state_parts,
+)
+from crosswalk.walker.formats.documents import (
+    AccessName,
+    Document,
+    Hex32,
+    Hex64,
+    OutcomeJson,
+    StateJson,
+    Words,
+    document_bytes,
+    format_of,
+    hex_words,
+    json_block,
+    json_line,
+    numbers,
+    outcome_record,
+    read_document,
+)
 from crosswalk.walker.formats.files import map_file
-from crosswalk.walker.formats.located_errors import errors_named, one_line
+from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from crosswalk.walker.tlb import steps
 from crosswalk.walker.tlb.model import Option
@@ -24,6 +45,7 @@ from crosswalk.walker.tlb.model import Option
 __all__ = [
     "FORMAT",
     "MAX_STEPS",
+    "SequenceJson",
     "SequenceRecord",
     "dump_sequence",
     "load_sequence",
@@ -36,17 +58,6 @@ MAX_STEPS = 256
 """The most steps that a sequence in a file has."""
 
 _MAX_BYTES = 1 << 22
-_TYPES: dict[AccessName, AccessType] = {
-    "read": AccessType.READ,
-    "write": AccessType.WRITE,
-    "execute": AccessType.EXECUTE,
-}
-_NAMES = {kind: name for name, kind in _TYPES.items()}
-_KINDS = {
-    Kind.OK: "ok",
-    Kind.PAGE_FAULT: "page_fault",
-    Kind.GENERAL_PROTECTION: "general_protection",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class SequenceRecord:
     observed: tuple[Outcome | steps.Halted, ...] = ()
 
 
-class _Named(Struct, frozen=True, forbid_unknown_fields=True, tag_field="step"):
+class _Named(Document, frozen=True, tag_field="step"):
     """A step: `step` says which."""
 
 
@@ -98,14 +109,22 @@ class _WrpkruJson(_Named, frozen=True, tag="wrpkru"):
     value: Hex32
 
 
+class _OptionJson(Document, frozen=True):
+    outcome: Literal["ok", "page_fault", "general_protection"]
+    fresh: bool
+    pa: Hex64 | UnsetType = UNSET
+    error_code: Hex32 | UnsetType = UNSET
+    marks: Words | UnsetType = UNSET
+
+
 class _AccessJson(_Named, frozen=True, tag="access"):
     access: AccessName
     va: Hex64
     cpl: Literal[0, 3]
     ac: bool
-    # What came of it is there for people, and is found out anew.
-    allowed: list[dict[str, Any]] | UnsetType = UNSET
-    observed: dict[str, Any] | UnsetType = UNSET
+    # The outcomes are there for people, and aren't read.
+    allowed: list[_OptionJson] | UnsetType = UNSET
+    observed: OutcomeJson | UnsetType = UNSET
 
 
 _StepJson = (
@@ -120,18 +139,13 @@ _StepJson = (
 )
 
 
-class _SequenceJson(Struct, frozen=True, forbid_unknown_fields=True):
+class SequenceJson(StateJson, frozen=True, kw_only=True):
+    """A document of the format crosswalk-sequence/1."""
+
     format: Literal["crosswalk-sequence/1"]
-    cpu: CpuJson
-    ram: list[tuple[Hex64, Hex64]]
-    entries: dict[Hex64, Hex64]
     steps: Annotated[list[_StepJson], Meta(max_length=MAX_STEPS)]
     note: str | UnsetType = UNSET
     halted: str | UnsetType = UNSET
-
-
-class _Head(Struct):
-    format: str
 
 
 _MADE: dict[type[_Named], Any] = {
@@ -144,7 +158,6 @@ _MADE: dict[type[_Named], Any] = {
     _WrpkruJson: steps.Wrpkru,
 }
 _STEPS = {made: form.__struct_config__.tag for form, made in _MADE.items()}
-_DECODER = msgspec.json.Decoder(_SequenceJson)
 
 
 def load_sequence(path: str | os.PathLike[str]) -> SequenceRecord:
@@ -158,76 +171,46 @@ def load_sequence(path: str | os.PathLike[str]) -> SequenceRecord:
 
 def names_sequence(path: str | os.PathLike[str]) -> bool:
     """Return whether the file at `path` says that it is a sequence; `BadInput` if unreadable."""
-    data = map_file(path).data[: _MAX_BYTES + 1]
-    try:
-        return msgspec.json.decode(data, type=_Head).format == FORMAT
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+    return format_of(map_file(path).data[: _MAX_BYTES + 1]) == FORMAT
 
 
 def parse_sequence(data: bytes, name: str) -> SequenceRecord:
     """Return the sequence that `data` holds as JSON; `name` is what errors call it."""
     with errors_named(name):
-        if len(data) > _MAX_BYTES:
-            raise BadInput(f"a sequence has at most {_MAX_BYTES} bytes")
-        try:
-            document = _DECODER.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise BadInput(one_line(str(error))) from None
-        return _record(document)
-
-
-def _record(document: _SequenceJson) -> SequenceRecord:
-    given: dict[str, Any] = {
-        name: int(value, 16) if type(value) is str else value
-        for name, value in msgspec.structs.asdict(document.cpu).items()
-        if value is not UNSET
-    }
-    taken = [_step(each) for each in document.steps]
-    # A case has the same state before it, and knows what can be wrong with that.
-    state = Case(
-        cpu=Cpu(**given),
-        ram=tuple((int(start, 16), int(size, 16)) for start, size in document.ram),
-        entries={int(pa, 16): int(word, 16) for pa, word in document.entries.items()},
-    )
-    for at, step in enumerate(taken):
-        if isinstance(step, steps.Store) and (
-            step.pa % 8 or not any(start <= step.pa < start + size for start, size in state.ram)
-        ):
-            raise BadInput(f"$.steps[{at}].pa: {step.pa:#x} is no word of $.ram")
-    sequence = steps.Sequence(
-        context=state.context(), ram=state.ram, entries=state.entries, steps=tuple(taken)
-    )
-    return SequenceRecord(sequence, None if document.note is UNSET else document.note)
+        document = read_document(data, SequenceJson, _MAX_BYTES)
+        # A case has the same state, and checks it.
+        state = Case(**state_of(document))
+        taken = [_step(each) for each in document.steps]
+        for at, step in enumerate(taken):
+            if isinstance(step, steps.Store) and (
+                step.pa % 8 or not any(start <= step.pa < start + size for start, size in state.ram)
+            ):
+                raise BadInput(f"$.steps[{at}].pa: {step.pa:#x} is no word of $.ram")
+        sequence = steps.Sequence(
+            context=state.context(), ram=state.ram, entries=state.entries, steps=tuple(taken)
+        )
+        return SequenceRecord(sequence, None if document.note is UNSET else document.note)
 
 
 def _step(document: _StepJson) -> steps.Step:
     if isinstance(document, _AccessJson):
-        kind = _TYPES[document.access]
+        kind = ACCESS_TYPES[document.access]
         return Access(int(document.va, 16), kind, document.cpl, document.ac)
-    values = msgspec.structs.astuple(document)
-    made: steps.Step = _MADE[type(document)](
-        *(int(value, 16) if isinstance(value, str) else value for value in values)
-    )
+    made: steps.Step = _MADE[type(document)](**numbers(document))
     return made
 
 
 def dump_sequence(record: SequenceRecord) -> bytes:
     """Return a record as JSON in UTF-8, ending in a newline; equal records give equal bytes."""
     sequence = record.sequence
-    cpu = Cpu.from_context(sequence.context)
     parts = {"format": json_line(FORMAT)}
     if record.note is not None:
         parts["note"] = json_line(record.note)
-    parts["cpu"] = json_line(cpu_document(cpu))
-    parts["ram"] = json_line([[hex(start), hex(size)] for start, size in sequence.ram])
-    words = sorted(sequence.entries.items())
-    parts["entries"] = json_block("{", [f'"{pa:#x}": "{word:#x}"' for pa, word in words], "}")
-    parts["steps"] = json_block("[", [json_line(step) for step in _dumped(record)], "]")
+    parts |= state_parts(Cpu.from_context(sequence.context), sequence.ram, sequence.entries)
+    parts["steps"] = json_block("[", map(json_line, _dumped(record)), "]")
     if record.observed and isinstance(record.observed[-1], steps.Halted):
         parts["halted"] = json_line(record.observed[-1].why)
-    text = ",\n".join(f'  "{name}": {value}' for name, value in parts.items())
-    return f"{{\n{text}\n}}\n".encode()
+    return document_bytes(parts)
 
 
 def _dumped(record: SequenceRecord) -> Iterator[dict[str, Any]]:
@@ -236,11 +219,9 @@ def _dumped(record: SequenceRecord) -> Iterator[dict[str, Any]]:
         if isinstance(step, Access):
             yield _accessed(step, context, next(allowed, None), next(observed, None))
             continue
-        told: dict[str, Any] = {"step": _STEPS[type(step)]}
-        for item in fields(step):
-            value = getattr(step, item.name)
-            told[item.name] = value if item.name == "type" else hex(value)
-        yield told
+        values = {item.name: getattr(step, item.name) for item in fields(step)}
+        named = {name: value if name == "type" else hex(value) for name, value in values.items()}
+        yield {"step": _STEPS[type(step)], **named}
 
 
 def _accessed(
@@ -249,41 +230,28 @@ def _accessed(
     options: tuple[Option, ...] | None,
     seen: Outcome | steps.Halted | None,
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    document: dict[str, Any] = {
         "step": "access",
-        "access": _NAMES[step.type],
+        "access": ACCESS_NAMES[step.type],
         "va": hex(step.va),
         "cpl": step.cpl,
         "ac": context.rflags_ac if step.ac is None else step.ac,
     }
     if options is not None:
-        told["allowed"] = [_option(option) for option in options]
+        document["allowed"] = [_option(option) for option in options]
     if seen is not None and not isinstance(seen, steps.Halted):
-        told["observed"] = _outcome(seen)
-    return told
+        document["observed"] = outcome_record(seen, entries=False)
+    return document
 
 
 def _option(option: Option) -> dict[str, Any]:
-    told: dict[str, Any] = {"outcome": _KINDS[option.kind]}
+    outcome: Outcome = GeneralProtection()
     if option.kind is Kind.OK:
-        told["pa"] = hex(option.pa)
+        outcome = Translation(option.pa)
     if option.kind is Kind.PAGE_FAULT:
-        told["error_code"] = hex(option.error_code)
+        outcome = PageFault(option.error_code, 0)
+    document = outcome_record(outcome, entries=False)
+    document.pop("cr2", None)  # That is the address of the access in any case.
     if option.marks:
-        told["marks"] = {hex(pa): hex(bits) for pa, bits in sorted(option.marks)}
-    told["fresh"] = option.fresh
-    return told
-
-
-def _outcome(seen: Outcome) -> dict[str, Any]:
-    told: dict[str, Any]
-    match seen:
-        case Translation(pa):
-            told = {"outcome": "ok", "pa": hex(pa)}
-        case PageFault(code, cr2):
-            told = {"outcome": "page_fault", "error_code": hex(code), "cr2": hex(cr2)}
-        case GeneralProtection():
-            told = {"outcome": "general_protection"}
-    if seen.entries:
-        told["entries"] = {hex(pa): hex(word) for pa, word in sorted(seen.entries)}
-    return told
+        document["marks"] = hex_words(sorted(option.marks))
+    return {**document, "fresh": option.fresh}

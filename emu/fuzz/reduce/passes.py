@@ -4,7 +4,6 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from crosswalk.emu.report.records import access_of
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.formats import Case, Cpu, Probe
@@ -32,7 +31,7 @@ _DEFAULT = Cpu.from_context(PagingContext(cr3=0))
 
 def path_of(case: Case, probe: Probe) -> Walk:
     """Return the entries that a probe of a case selects, by the linear address that it goes to."""
-    return walk_access(case.memory(), case.context(), access_of(probe))
+    return walk_access(case.memory(), case.context(), probe.asked)
 
 
 def plain(case: Case) -> int:

@@ -10,7 +10,6 @@ from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.check.departures import Scope, departures, named, subsets
 from crosswalk.emu.check.explain import as_emulated, explain
 from crosswalk.emu.probe import Prober
-from crosswalk.emu.report.records import access_of
 from crosswalk.emu.report.verdict import replayed_case
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
@@ -32,7 +31,7 @@ ACCESSED, WIDTH, LARGE, BIT_8, FETCH_BIT, LOADED = (
 
 def replayed(case):
     memory, context = case.memory(), case.context()
-    accesses = Accesses.of([access_of(probe) for probe in case.probes])
+    accesses = Accesses.of([probe.asked for probe in case.probes])
     predicted = translate_many(memory, context, accesses)
     observed = Prober(memory, context).probe(accesses)
     return memory, context, accesses, predicted, observed

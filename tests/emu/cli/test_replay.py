@@ -5,6 +5,7 @@ import pytest
 
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import Probe, dump_case, load_case, parse_case
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.cases import CASES, COMPOSITE_CASES, KNOWN_CASES
 from tests.emu.cli.conftest import case_of
 
@@ -19,8 +20,8 @@ def test_replay_fills_in_both_outcomes_of_every_probe(run, small_case):
     before, after = load_case(small_case), parse_case(ran.out.encode(), "answer")
     assert 0 == ran.status
     assert (before.cpu, before.ram, before.entries) == (after.cpu, after.ram, after.entries)
-    assert ["ok", "page_fault", "page_fault", "general_protection"] == [
-        probe.predicted.outcome for probe in after.probes
+    assert [Translation, PageFault, PageFault, GeneralProtection] == [
+        type(probe.predicted) for probe in after.probes
     ]
     assert [probe.predicted for probe in after.probes] == [probe.observed for probe in after.probes]
     write, read_only, hole, _ = (probe.observed for probe in after.probes)

@@ -5,7 +5,7 @@ import pytest
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.errors import BadInput
+from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from crosswalk.walker.tlb import (
     Halted,
@@ -129,7 +129,7 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(changes, message):
 
 def test_what_is_not_json_is_said_to_be_that():
     for data in (b"", b"{", b"\xff", b"[]", b" " * (1 << 23)):
-        with pytest.raises(BadInput, match=r"^x\.json: "):
+        with pytest.raises(CrosswalkError, match=r"^x\.json: "):
             parse_sequence(data, "x.json")
 
 

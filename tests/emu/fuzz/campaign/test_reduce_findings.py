@@ -8,9 +8,9 @@ from crosswalk.emu.fuzz.campaign.reduce_findings import REDUCIBLE, SHOWN, reduce
 from crosswalk.emu.fuzz.campaign.store import Store, digest
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to
 from crosswalk.emu.fuzz.reduce.trial import Trial
-from crosswalk.emu.report.records import access_of
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.formats import load_case, parse_case
+from crosswalk.walker.outcome import PageFault
 from tests.emu.fuzz.campaign.make import PLAN, finding, searched
 from tests.emu.fuzz.campaign.running import corpus
 from tests.emu.fuzz.campaign.test_pools import campaign
@@ -43,7 +43,7 @@ def test_findings_become_small_and_keep_their_note(tmp_path, walker_with_bug):
         case = load_case(path)
         assert (1, before[path.stem].note, 0) == (len(case.probes), case.note, case.seed)
         assert len(case.entries) <= 5
-        assert "page_fault" == case.probes[0].observed.outcome
+        assert isinstance(case.probes[0].observed, PageFault)
         assert digest(path.read_bytes()) == again.state.findings[path.stem].reduced
 
 
@@ -160,7 +160,7 @@ def test_a_crash_of_the_emulator_becomes_small_too(tmp_path, monkeypatch, walker
     assert ("write", 3) == (probe.access, probe.cpl)
     assert len(case.entries) <= 2
     va = np.array([probe.va], np.uint64)
-    accesses = Accesses.of([access_of(probe)])
+    accesses = Accesses.of([probe.asked])
     assert sick(path_of(case.memory(), case.context(), va), case.context(), accesses).all()
 
 

@@ -2,7 +2,6 @@ import pytest
 
 from crosswalk.emu.fuzz.reduce import reduce_case
 from crosswalk.emu.fuzz.reduce.shorter_walk import shortenings
-from crosswalk.emu.report.records import access_of
 from crosswalk.walker.formats import Case, Cpu, Probe
 from crosswalk.walker.outcome import PageFault
 from crosswalk.walker.translate import translate
@@ -87,7 +86,7 @@ def test_what_can_not_be_shorter_stays(case):
 def test_a_reduction_ends_with_the_shortest_walk():
     def shows(case):
         memory, context = case.memory(), case.context()
-        answer = translate(memory, context, access_of(case.probes[0]))
+        answer = translate(memory, context, case.probes[0].asked)
         return isinstance(answer, PageFault) and answer.error_code == 7
 
     reduced = reduce_case(case_of(FIVE, VA, levels=5), shows)

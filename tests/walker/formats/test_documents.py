@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.casejson import decode
+from crosswalk.walker.errors import BadInput, LimitExceeded
+from crosswalk.walker.formats.case import CaseJson, case_of
+from crosswalk.walker.formats.documents import read_document
 
 WHOLE = {
     "format": "crosswalk-case/1",
@@ -41,12 +42,12 @@ def changed(*steps, to):
 
 def reason(data):
     with pytest.raises(BadInput) as caught:
-        decode(data)
+        case_of(read_document(data, CaseJson))
     return str(caught.value)
 
 
 def test_the_whole_case_is_valid():
-    assert decode(json.dumps(WHOLE).encode()).probes[0].observed.cr2 == "0x400000"
+    assert read_document(json.dumps(WHOLE).encode(), CaseJson).probes[0].observed.cr2 == "0x400000"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,9 @@ def test_an_unknown_key_is_an_error_at_every_depth(steps, place):
         (("probes", 0, "cpl"), "$.probes[0]"),
         (("probes", 0, "ac"), "$.probes[0]"),
         (("probes", 0, "observed", "outcome"), "$.probes[0].observed"),
+        (("probes", 0, "observed", "error_code"), "$.probes[0].observed"),
+        (("probes", 0, "observed", "cr2"), "$.probes[0].observed"),
+        (("probes", 0, "predicted", "pa"), "$.probes[0].predicted"),
     ],
 )
 def test_a_missing_key_is_an_error(steps, place):
@@ -130,7 +134,7 @@ WRONG = [
         ("probes", 0, "observed", "outcome"),
         "panic",
         (
-            "$.probes[0].observed.outcome: Invalid enum value 'panic' "
+            "$.probes[0].observed.outcome: Invalid value 'panic' "
             "(must be ok, page_fault or general_protection)"
         ),
     ),
@@ -138,6 +142,21 @@ WRONG = [
         ("probes", 0, "observed", "error_code"),
         "0x100000000",
         f"$.probes[0].observed.error_code: {HEX}, at most 32 bits",
+    ),
+    (
+        ("probes", 0, "observed", "pa"),
+        "0x1",
+        "$.probes[0].observed: Object contains unknown field `pa`",
+    ),
+    (
+        ("probes", 0, "predicted", "cr2"),
+        "0x1",
+        "$.probes[0].predicted: Object contains unknown field `cr2`",
+    ),
+    (
+        ("probes", 0, "observed"),
+        {"outcome": "general_protection", "error_code": "0x0"},
+        "$.probes[0].observed: Object contains unknown field `error_code`",
     ),
     (("seed",), "0x1", "$.seed: Expected `int`, got `str`"),
     (("seed",), -1, "$.seed: Expected `int` >= 0"),
@@ -196,6 +215,13 @@ def test_deep_nesting_is_an_error_at_once(name):
     assert len(reason(data)) < 300
 
 
-def test_a_wrong_entry_is_named_even_where_the_rest_cannot_be_read():
+def test_an_error_is_one_line_even_where_the_rest_cannot_be_read():
     data = changed("entries", "0x2000", to="x")[:-1] + b', "z": ' + b"[" * 100_000
-    assert f"$.entries: {HEX}, at most 64 bits" == reason(data)
+    assert "$: Object contains unknown field `z`" == reason(data)
+
+
+def test_a_document_over_the_limit_is_refused():
+    data = json.dumps(WHOLE).encode()
+    assert read_document(data, CaseJson, len(data)).cpu.cr3 == "0x1000"
+    with pytest.raises(LimitExceeded, match=f"^{len(data) + 1} bytes; at most {len(data)} are"):
+        read_document(data + b" ", CaseJson, len(data))
