@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome
 from crosswalk.emu.check.composite_check import Judged
-from crosswalk.emu.probe.composites import FORMS, SAME_PKRU, Family, CompositeOutcomes
+from crosswalk.emu.probe.composites import FORMS, SAME_PKRU, CompositeOutcomes, Family
 from crosswalk.emu.report.composite_case import CompositeCase, changes, outcomes_at
 from crosswalk.emu.report.text import outcome_text, walk_lines, words_text
 from crosswalk.walker.memory import FRAME
