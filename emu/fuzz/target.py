@@ -6,7 +6,7 @@ from enum import IntEnum
 
 from crosswalk.walker.access import AccessType
 
-__all__ = ["BITS", "CONTROLS", "End", "Target"]
+__all__ = ["BITS", "CONTROLS", "CoverageTarget", "End"]
 
 BITS: dict[str, tuple[int, ...]] = {
     "p": (0,),
@@ -43,7 +43,7 @@ class End(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CoverageTarget:
     """Wishes for one path through the tables and one access by it; None wishes nothing.
 
     `control` are values of `CONTROLS`; `level` is that of the entry where the walk ends, `end`

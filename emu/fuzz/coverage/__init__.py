@@ -1,14 +1,15 @@
-"""Coverage in the MMU's terms: what has been seen, what has not, and what would show it."""
+"""Coverage of the MMU's rules: the cells reached, those not reached, and targets for them."""
 
 from crosswalk.emu.fuzz.coverage.cells import (
     CELLS,
     CoverageMap,
     composite_coverage_of,
+    coverage_lines,
     coverage_of,
+    coverage_record,
     departure_coverage_of,
     draw_targets,
 )
-from crosswalk.emu.fuzz.coverage.text import coverage_lines, coverage_record
 
 __all__ = [
     "CELLS",

@@ -1,24 +1,31 @@
-"""All cells in one numbering: the map of what has been seen, and targets for the rest."""
+"""All cells in one numbering: the map of those reached, and targets for the rest."""
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.allowed_outcomes import parts_of
 from crosswalk.emu.fuzz.coverage.composites import COMPOSITES, composite_cells
+from crosswalk.emu.fuzz.coverage.conditions import (
+    ADDRESSES,
+    CONTROL,
+    END,
+    ENTRIES,
+    KEYS,
+    RESERVED_BITS,
+    RIGHTS,
+)
 from crosswalk.emu.fuzz.coverage.departure_pairs import DEPARTURE_PAIRS, departure_pair_cells
-from crosswalk.emu.fuzz.coverage.entries import ENTRIES
-from crosswalk.emu.fuzz.coverage.family import Family
+from crosswalk.emu.fuzz.coverage.family import Bools, Family
 from crosswalk.emu.fuzz.coverage.pairs import PAIRS
-from crosswalk.emu.fuzz.coverage.permissions import KEYS, LOST, PLACES, RESERVED_BITS
-from crosswalk.emu.fuzz.coverage.seen import shown
-from crosswalk.emu.fuzz.coverage.walks import CONTROL, END
-from crosswalk.emu.fuzz.target import Target
+from crosswalk.emu.fuzz.coverage.walks import walks_of
+from crosswalk.emu.fuzz.target import CoverageTarget
 from crosswalk.emu.probe.composites import CompositeOutcomes as Made
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.walker.columns import Accesses, Outcomes
@@ -31,22 +38,23 @@ __all__ = [
     "Cells",
     "CoverageMap",
     "composite_coverage_of",
+    "coverage_lines",
     "coverage_of",
+    "coverage_record",
     "departure_coverage_of",
     "draw_targets",
     "unseen_in",
 ]
 
-Bools = NDArray[np.bool_]
-
-_TRIES = 4  # Targets for one cell in a layout, at the most.
+_SHOWN = 6  # Values of a family that are printed.
+_TRIES = 4  # The most targets for one cell in a layout.
 _EMULATED = (40, True, 0)
-"""MAXPHYADDR, 1-GiB pages and encryption mask of the CPU that coverage is about."""
+"""MAXPHYADDR, 1-GiB pages and encryption mask of the emulated CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The families one behind the other: `first` are the numbers of their first cells.
+    """The families in a row: `first` are the numbers of their first cells.
 
     `possible` bool[count] are the cells that there can be, `reachable` their number.
     """
@@ -81,22 +89,31 @@ class Cells:
 
 
 CELLS = Cells.of(
-    END, ENTRIES, CONTROL, LOST, RESERVED_BITS, KEYS, PLACES, PAIRS, COMPOSITES, DEPARTURE_PAIRS
+    END,
+    ENTRIES,
+    CONTROL,
+    RIGHTS,
+    RESERVED_BITS,
+    KEYS,
+    ADDRESSES,
+    PAIRS,
+    COMPOSITES,
+    DEPARTURE_PAIRS,
 )
 
 
 def coverage_of(
     memory: PhysicalMemory, context: PagingContext, accesses: Accesses, outcomes: Outcomes
 ) -> Bools:
-    """Return bool[CELLS.count]: the cells that these accesses, with these outcomes, touch.
+    """Return bool[CELLS.count]: the cells that accesses with these outcomes touch.
 
-    None outside IA-32e mode, or for a CPU with other features than the emulated one has.
+    None outside IA-32e mode, or for a CPU with other features than the emulated one.
     """
     touched = np.zeros(CELLS.count, np.bool_)
     if _emulated(context) and len(accesses):
-        seen = shown(memory, context, accesses, outcomes)
+        walks = walks_of(memory, context, accesses, outcomes)
         for family, first in zip(CELLS.families, CELLS.first, strict=True):
-            cells = np.zeros(0, np.int64) if family.touch is None else family.touch(seen)
+            cells = np.zeros(0, np.int64) if family.touch is None else family.touch(walks)
             if cells.dtype == np.bool_:
                 touched[first : first + family.size] = cells.ravel()
             else:
@@ -107,10 +124,10 @@ def coverage_of(
 def composite_coverage_of(
     memory: PhysicalMemory, context: PagingContext, composites: Composites, made: Made
 ) -> Bools:
-    """Return bool[CELLS.count]: the cells that these composites touch, which came to `made`.
+    """Return bool[CELLS.count]: the cells that composites with these outcomes touch.
 
-    None for a CPU with other features than the emulated one has; and where the emulator departs,
-    none that there can't be by the manuals.
+    None for a CPU with other features than the emulated one; none that is impossible by the
+    manuals, even where the emulator departs from them.
     """
     touched = np.zeros(CELLS.count, np.bool_)
     if _emulated(context):
@@ -128,7 +145,7 @@ def departure_coverage_of(names: Iterable[str]) -> Bools:
 
 
 def _emulated(context: PagingContext) -> bool:
-    """Return whether the emulated CPU has all that this control state has, and nothing else."""
+    """Return whether this control state has exactly the features of the emulated CPU."""
     features = (context.maxphyaddr, context.page1gb, context.encryption_mask)
     more = context.lam_user or context.lam_supervisor or context.uai or context.lass
     return context.mode.long and features == _EMULATED and not more
@@ -145,7 +162,7 @@ class CoverageMap:
         self.bits |= bits
 
     def pack(self) -> bytes:
-        """Return the map in few bytes, equal for equal maps."""
+        """Return the map compressed: equal bytes for equal maps."""
         return zlib.compress(np.packbits(self.bits).tobytes(), 1)
 
     @classmethod
@@ -160,7 +177,7 @@ class CoverageMap:
         return cls(np.unpackbits(raw, count=CELLS.count).astype(np.bool_))
 
     def counts(self) -> list[tuple[str, int, int]]:
-        """Return for each family its name, how many of its cells are seen, and how many can be."""
+        """Return each family's name, the number of its cells reached, and of those possible."""
         rows = []
         for family, first in zip(CELLS.families, CELLS.first, strict=True):
             part = slice(first, first + family.size)
@@ -171,9 +188,9 @@ class CoverageMap:
 
 @lru_cache(4)
 def unseen_in(packed: bytes) -> tuple[NDArray[np.int32], ...]:
-    """Return the cells of each family that can be asked for and are not in this packed map.
+    """Return the cells of each family that have targets and are not in this packed map.
 
-    Families of which all is seen are left out. Kept, as a round of layouts has one map.
+    Complete families are left out. Cached, as a round of layouts has one map.
     """
     open_ = CELLS.possible & ~CoverageMap.unpack(packed).bits
     families = [
@@ -184,8 +201,8 @@ def unseen_in(packed: bytes) -> tuple[NDArray[np.int32], ...]:
     return tuple(cells for cells in families if len(cells))
 
 
-def draw_targets(packed: bytes, chance: np.random.Generator, count: int) -> list[Target]:
-    """Return targets for cells that can be seen and haven't been, at random, each family alike.
+def draw_targets(packed: bytes, chance: np.random.Generator, count: int) -> list[CoverageTarget]:
+    """Return targets for possible cells not yet reached, at random, each family alike.
 
     `packed` is the map as `CoverageMap.pack` returns it. Few cells get few targets: the other paths
     are better drawn freely.
@@ -203,3 +220,29 @@ def draw_targets(packed: bytes, chance: np.random.Generator, count: int) -> list
         if family.target is not None:
             targets.append(family.target(family.values(number)))
     return targets
+
+
+def coverage_lines(seen: CoverageMap) -> Iterator[str]:
+    """Yield each family's cells reached, and the values with the most cells missing."""
+    for (name, got, possible), family, first in zip(
+        seen.counts(), CELLS.families, CELLS.first, strict=True
+    ):
+        yield f"{name:<22}{got:>9,} of {possible:>9,} cells seen, {got / possible:.1%}"
+        reachable = CELLS.possible[first : first + family.size].reshape(family.shape)
+        missing = reachable & ~seen.bits[first : first + family.size].reshape(family.shape)
+        lacking = []
+        for at, axis in enumerate(family.axes):
+            others = tuple(other for other in range(len(family.axes)) if other != at)
+            unseen, can = missing.sum(axis=others), reachable.sum(axis=others)
+            lacking += [
+                (int(unseen[value]), int(can[value]), f"{axis.name} {axis.labels[value]}")
+                for value in np.flatnonzero(unseen).tolist()
+            ]
+        lacking.sort(key=lambda each: (-each[0] / each[1], -each[0], each[2]))
+        for count, can, label in lacking[:_SHOWN]:
+            yield f"    unseen: {label}: {count:,} of {can:,}"
+
+
+def coverage_record(seen: CoverageMap) -> dict[str, Any]:
+    """Return the counts of each family."""
+    return {name: {"seen": got, "possible": possible} for name, got, possible in seen.counts()}

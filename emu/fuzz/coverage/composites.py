@@ -1,4 +1,4 @@
-"""What composites come to: both halves, and which of them is told of."""
+"""Results of composites: of both halves, and the half that is reported."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.allowed_outcomes import Parts
-from crosswalk.emu.fuzz.coverage.common import number
-from crosswalk.emu.fuzz.coverage.family import AXES, Axis, Family, Numbers
-from crosswalk.emu.fuzz.coverage.seen import ANSWERS, answers
+from crosswalk.emu.fuzz.coverage.family import AXES, Axis, Bools, Family, Numbers, number
+from crosswalk.emu.fuzz.coverage.walks import ANSWERS, answers
 from crosswalk.emu.probe.composites import FORMS, NAMES, CompositeOutcomes, Composites
 from crosswalk.emu.probe.composites import Family as Kinds
 from crosswalk.walker.access import AccessType
@@ -18,24 +17,22 @@ from crosswalk.walker.memory import FRAME
 
 __all__ = ["COMPOSITES", "composite_cells"]
 
-Bools = NDArray[np.bool_]
-
 _HALF = (*ANSWERS, "not canonical")
-_OK, _ABSENT, _RESERVED, _DENIED, _KEY, _STRANGE = range(6)
+_OK, _ABSENT, _RESERVED, _DENIED, _KEY, _NON_CANONICAL = range(6)
 _NONE = 6
 _NEITHER, _FIRST, _SECOND, _BOTH = range(4)
 _SHAPE = (len(NAMES), 2, len(_HALF), len(_HALF) + 1, 4)
-_OF_TABLES = (_ABSENT, _RESERVED, _STRANGE)
-"""What two accesses to one page have in common: it is there for both, or for neither."""
+_OF_TABLES = (_ABSENT, _RESERVED, _NON_CANONICAL)
+"""Results that two accesses to one page have in common."""
 
 
 def _halves(kind: AccessType) -> list[int]:
-    """Return what an access of one byte may come to: keys are no matter of fetches."""
+    """Return the possible results of an access of one byte: keys don't concern fetches."""
     return [each for each in range(6) if each != _KEY or kind is not AccessType.EXECUTE]
 
 
 def _reported(first: int, second: int, *, each: bool) -> int:
-    """Return which half is told of: of one access that faults twice, the emulated CPU says one."""
+    """Return the reported half: of one access with two faults the emulated CPU reports one."""
     faults = (first != _OK, second not in {_OK, _NONE})
     if each:
         return faults[0] + 2 * faults[1]
@@ -43,7 +40,7 @@ def _reported(first: int, second: int, *, each: bool) -> int:
 
 
 def _cells(name: str) -> Iterator[tuple[int, int, int]]:
-    """Yield (first half, second half, what is told) of all that a composite may come to."""
+    """Yield the possible results of a composite: (first half, second half, reported)."""
     form = FORMS[name]
     match form.family:
         case Kinds.CROSS:
@@ -52,8 +49,8 @@ def _cells(name: str) -> Iterator[tuple[int, int, int]]:
             one, two = (set(_halves(kind)) - {*_OF_TABLES} for kind in form.types)
             pairs = [*product(sorted(one), sorted(two)), *((each, each) for each in _OF_TABLES)]
         case Kinds.IMPLICIT if len(form.types) == 2:
-            # The descriptor is read, and then written: what refuses the one refuses the other, and
-            # a key may refuse the write besides.
+            # The descriptor is read, and then written: what refuses the read refuses the write,
+            # and a key may refuse the write alone.
             same = ((each, each) for each in range(6))
             pairs = [*same, (_OK, _DENIED), (_OK, _KEY), (_DENIED, _KEY)]
         case _:
@@ -65,38 +62,38 @@ def _cells(name: str) -> Iterator[tuple[int, int, int]]:
 def _possible() -> Bools:
     possible = np.zeros(_SHAPE, np.bool_)
     for form, name in enumerate(NAMES):
-        for first, second, told in _cells(name):
-            possible[form, :, first, second, told] = True
+        for first, second, reported in _cells(name):
+            possible[form, :, first, second, reported] = True
     return possible
 
 
 def composite_cells(composites: Composites, parts: Parts, seen: CompositeOutcomes) -> Numbers:
-    """Return the numbers of the cells that composites touch, which came to `seen`.
+    """Return the numbers of the cells that composites with these outcomes touch.
 
-    `parts` are what their one-byte accesses come to by themselves.
+    `parts` are the outcomes of their one-byte accesses by themselves.
     """
     first, second = _half(parts.first), _half(parts.second)
     twice = composites.family(Kinds.TWICE)
     second = np.where(composites.family(Kinds.CROSS) | composites.has_two(), second, _NONE)
     faults = seen.kind != Kind.OK
     page = np.uint64(FRAME - 1)
-    strange = seen.kind[:, 0] == Kind.GENERAL_PROTECTION
-    # Where the fault is a #GP no address says which half: the one that isn't canonical.
+    non_canonical = seen.kind[:, 0] == Kind.GENERAL_PROTECTION
+    # Without an address in a #GP, the half that is not canonical is the reported one.
     on_second = np.where(
-        strange, first != _STRANGE, (seen.cr2[:, 0] & ~page) != (composites.va & ~page)
+        non_canonical, first != _NON_CANONICAL, (seen.cr2[:, 0] & ~page) != (composites.va & ~page)
     )
-    # An implicit access has both halves on one page: it ends with the first that can't be.
+    # An implicit access has both halves on one page: it ends with the first that faults.
     implicit = composites.family(Kinds.IMPLICIT)
     on_second = np.where(implicit, first == _OK, on_second & composites.family(Kinds.CROSS))
-    told = np.where(faults[:, 0], np.where(on_second, _SECOND, _FIRST), _NEITHER)
-    told = np.where(twice, faults[:, 0] + 2 * faults[:, 1], told)
+    reported = np.where(faults[:, 0], np.where(on_second, _SECOND, _FIRST), _NEITHER)
+    reported = np.where(twice, faults[:, 0] + 2 * faults[:, 1], reported)
     user = (composites.cpl == 3).astype(np.int64)
-    return number(_SHAPE, composites.form, user, first, second, told)
+    return number(_SHAPE, composites.form, user, first, second, reported)
 
 
 def _half(outcomes: Outcomes) -> NDArray[np.int64]:
-    strange = outcomes.kind == Kind.GENERAL_PROTECTION
-    return np.where(strange, _STRANGE, answers(outcomes).astype(np.int64))
+    non_canonical = outcomes.kind == Kind.GENERAL_PROTECTION
+    return np.where(non_canonical, _NON_CANONICAL, answers(outcomes).astype(np.int64))
 
 
 COMPOSITES = Family(

@@ -1,4 +1,4 @@
-"""Which two of the emulator's registered departures have met in one access or composite."""
+"""Pairs of the emulator's registered departures in one access or composite."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.fuzz.coverage.family import Axis, Family, Numbers
-from crosswalk.emu.fuzz.target import End, Target
+from crosswalk.emu.fuzz.target import CoverageTarget, End
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import Vendor
 
@@ -26,45 +26,45 @@ _ACCESSED, _RMW, _IMPLICIT, _FETCH = (
     "implicit-access-honours-ac",
     "amd-fetch-bit-without-nxe",
 )
-_APART = {
-    # One is of fetches, the others are of data; and no composite is of both forms.
+_EXCLUSIVE = {
+    # One is about fetches, the others about data; and no composite has both forms.
     frozenset({_FETCH, _RMW}),
     frozenset({_FETCH, _IMPLICIT}),
     frozenset({_RMW, _IMPLICIT}),
-    # The one takes a fault for a reserved bit, the other a page that is reached, by one walk.
+    # In one walk, the first needs a reserved bit, the second a page that is reached.
     frozenset({_ACCESSED, _IMPLICIT}),
 }
-"""Pairs that can't meet."""
+"""Pairs that can't occur together."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Wishes:
-    """What shows a departure: features of a CPU, control bits, and the rest of a target."""
+class _Conditions:
+    """Conditions that show a departure: features of a CPU, control bits, fields of a target."""
 
     cpu: Mapping[str, object] = field(default_factory=dict)
     control: Mapping[str, bool] = field(default_factory=dict)
     more: Mapping[str, object] = field(default_factory=dict)
 
 
-_WISHES = {
-    _ACCESSED: _Wishes(more={"level": 3, "end": End.RESERVED, "reserved": 21}),
-    "maxphyaddr-40": _Wishes(cpu={"maxphyaddr": 36}),
-    "pdpte-ps-always-leaf": _Wishes(cpu={"page1gb": False}, more={"level": 3, "end": End.LEAF}),
-    "amd-pml4e-bit-8": _Wishes(cpu={"vendor": Vendor.AMD}, more={"bits": ((4, "g", True),)}),
-    _FETCH: _Wishes(
+_CONDITIONS = {
+    _ACCESSED: _Conditions(more={"level": 3, "end": End.RESERVED, "reserved": 21}),
+    "maxphyaddr-40": _Conditions(cpu={"maxphyaddr": 36}),
+    "pdpte-ps-always-leaf": _Conditions(cpu={"page1gb": False}, more={"level": 3, "end": End.LEAF}),
+    "amd-pml4e-bit-8": _Conditions(cpu={"vendor": Vendor.AMD}, more={"bits": ((4, "g", True),)}),
+    _FETCH: _Conditions(
         cpu={"vendor": Vendor.AMD},
         control={"nxe": False, "smep": True},
         more={"access": AccessType.EXECUTE, "cpl": 3},
     ),
-    _IMPLICIT: _Wishes(control={"smap": True}),
+    _IMPLICIT: _Conditions(control={"smap": True}),
 }
 
 
 def departure_pair_cells(names: Iterable[str]) -> Numbers:
-    """Return the numbers of the cells that divergences touch which are explained by these names.
+    """Return the numbers of the cells that divergences explained by these names touch.
 
-    A name is that of `crosswalk.emu.check.departures.named`: those without which it wouldn't be
-    explained.
+    A name joins the ids of all departures that an explanation needs, as
+    `crosswalk.emu.check.departures.named` returns it.
     """
     found = []
     for name in names:
@@ -76,16 +76,16 @@ def departure_pair_cells(names: Iterable[str]) -> Numbers:
 def _possible() -> NDArray[np.bool_]:
     possible = np.zeros((len(_IDS), len(_IDS)), np.bool_)
     for one, other in combinations(range(len(_IDS)), 2):
-        possible[one, other] = frozenset({_IDS[one], _IDS[other]}) not in _APART
+        possible[one, other] = frozenset({_IDS[one], _IDS[other]}) not in _EXCLUSIVE
     return possible
 
 
-def _target(values: tuple[int, ...]) -> Target:
-    both = [_WISHES.get(_IDS[at], _Wishes()) for at in values]
+def _target(values: tuple[int, ...]) -> CoverageTarget:
+    both = [_CONDITIONS.get(_IDS[at], _Conditions()) for at in values]
     more = {name: value for each in reversed(both) for name, value in each.more.items()}
     cpu = {name: value for each in both for name, value in each.cpu.items()}
     control = {name: value for each in both for name, value in each.control.items()}
-    return Target(control=control, cpu=cpu, **more)  # type: ignore[arg-type]  # Fields by name.
+    return CoverageTarget(control=control, cpu=cpu, **more)  # type: ignore[arg-type]  # Fields by name.
 
 
 DEPARTURE_PAIRS = Family(

@@ -1,22 +1,24 @@
-"""Two bits on one path under a control bit: what rare bugs depend on."""
+"""Pairs of bits on one path under a control bit, which rare bugs depend on."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.fuzz.coverage.common import (
-    COLUMNS,
+from crosswalk.emu.fuzz.coverage.family import (
     DENIED,
     FETCH,
+    MASKS,
     NAMES,
     OK,
     REGISTERS,
     WRITE,
+    Axis,
     Bools,
+    Family,
+    spread,
     with_answer,
 )
-from crosswalk.emu.fuzz.coverage.family import Axis, Family, spread
-from crosswalk.emu.fuzz.coverage.seen import MASKS, Shown
-from crosswalk.emu.fuzz.target import End, Target
+from crosswalk.emu.fuzz.coverage.walks import Walks
+from crosswalk.emu.fuzz.target import CoverageTarget, End
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.memory import U64
 
@@ -36,7 +38,7 @@ _LEVEL, _BIT = (
 _ORDER = (_LEVEL[:, None] > _LEVEL[None, :]) | (
     (_LEVEL[:, None] == _LEVEL[None, :]) & (_BIT[:, None] < _BIT[None, :])
 )
-"""Of a pair, the first is the one further up, or the earlier of one entry."""
+"""The first bit of a pair is the one at the upper level, or the earlier one of one entry."""
 _FIRST, _SECOND = np.nonzero(_ORDER)
 
 
@@ -44,55 +46,53 @@ def _possible() -> Bools:
     register, value, group, one, other = spread(*_SHAPE)
     level, bits = _LEVEL, _BIT
     on = np.array([value_ for _, _, value_ in _ONES])
-    possible = np.broadcast_to(_ORDER, _SHAPE)
-    allowed = group % 2 == 0
-    ps, xd = NAMES.index("ps"), NAMES.index("xd")
+    allowed, user, kind = group % 2 == 0, group // 2 % 2 == 1, group // 4
+    ps, xd, us, rw = (NAMES.index(name) for name in ("ps", "xd", "us", "rw"))
 
     def has(which: np.ndarray, bit: int, value_: int) -> np.ndarray:
         found: np.ndarray = (bits[which] == bit) & (on[which] == value_)
         return found
 
+    def clear(name: str) -> np.ndarray:
+        found: np.ndarray = (register == REGISTERS.index(name)) & (value == 0)
+        return found
+
     upper = level[one] > level[other]
-    # What sets PS above level 1 leads to no table.
-    possible = possible & ~(upper & has(one, ps, 1))
-    for which in (one, other):
-        possible = possible & ~(has(which, ps, 1) & (level[which] > 2) & allowed)
-        possible = possible & ~(has(which, xd, 1) & allowed & (group // 4 == FETCH))
-    us, rw = NAMES.index("us"), NAMES.index("rw")
-    user = group // 2 % 2 == 1
-    for which in (one, other):
-        possible = possible & ~(has(which, us, 0) & allowed & user)
-        possible = possible & ~(has(which, rw, 0) & allowed & user & (group // 4 == WRITE))
     # With WP set the supervisor, too, stores to what is writable only.
-    bound = (register == REGISTERS.index("wp")) & (value == 1) & (group // 4 == WRITE) & allowed
-    possible = possible & ~(bound & (has(one, rw, 0) | has(other, rw, 0)))
-    nxe, la57 = REGISTERS.index("nxe"), REGISTERS.index("la57")
-    no_nxe = (register == nxe) & (value == 0)
-    possible = possible & ~(no_nxe & upper & has(one, xd, 1))
-    possible = possible & ~(no_nxe & allowed & (has(one, xd, 1) | has(other, xd, 1)))
-    four = (register == la57) & (value == 0)
-    cells: Bools = possible & ~(four & ((level[one] == 4) | (level[other] == 4)))
+    bound = user | ((register == REGISTERS.index("wp")) & (value == 1))
+    # What sets PS above level 1 leads to no table.
+    impossible = (upper & has(one, ps, 1)) | (clear("nxe") & upper & has(one, xd, 1))
+    for which in (one, other):
+        impossible = (
+            impossible
+            | (allowed & has(which, ps, 1) & (level[which] > 2))
+            | (allowed & has(which, xd, 1) & ((kind == FETCH) | clear("nxe")))
+            | (allowed & has(which, us, 0) & user)
+            | (allowed & has(which, rw, 0) & (kind == WRITE) & bound)
+            | (clear("la57") & (level[which] == 4))
+        )
+    cells: Bools = np.broadcast_to(_ORDER, _SHAPE) & ~impossible
     return cells
 
 
-def _touch(shown: Shown) -> Bools:
-    ones = np.zeros((len(shown.end), _COUNT), np.bool_)
-    rows = np.arange(len(shown.end))
-    # An entry that isn't present has no bits that count.
-    silent = (shown.how == End.ABSENT) | (shown.how == End.OUTSIDE)
-    for level in range(1, shown.levels + 1):
-        here = shown.used[rows, level] & ~((shown.end == level) & silent)
-        on = (shown.entry[:, level, None] & MASKS[None, COLUMNS]) != 0
+def _touch(walks: Walks) -> Bools:
+    ones = np.zeros((len(walks.end), _COUNT), np.bool_)
+    rows = np.arange(len(walks.end))
+    # Bits of an absent entry don't count.
+    absent = (walks.how == End.ABSENT) | (walks.how == End.OUTSIDE)
+    for level in range(1, walks.levels + 1):
+        here = walks.used[rows, level] & ~((walks.end == level) & absent)
+        on = (walks.entry[:, level, None] & MASKS) != 0
         first = (level - 1) * 2 * len(NAMES)
         last = first + 2 * len(NAMES)
         ones[:, first:last:2] = ~on & here[:, None]
         ones[:, first + 1 : last : 2] = on & here[:, None]
-    group = (shown.type.astype(np.int64) * 2 + shown.user) * 2 + (shown.answer != OK)
-    # Many pages have one path; each is looked at once.
+    group = (walks.type.astype(np.int64) * 2 + walks.user) * 2 + (walks.answer != OK)
+    # Many pages have equal paths, which are looked at once.
     paths, path = _distinct(ones)
     among = np.zeros((_GROUPS, len(paths)), np.bool_)
-    among[group, path[shown.page]] = True
-    # Sets of paths as bits of words: those that have a pair are the common ones of its two.
+    among[group, path[walks.page]] = True
+    # Sets of paths as bits of words: a pair is on the paths that have both of its bits.
     have, took = _words(paths.T), _words(among)
     both = np.zeros((_GROUPS, len(_FIRST)), np.bool_)
     for word in range(have.shape[1]):
@@ -101,7 +101,7 @@ def _touch(shown: Shown) -> Bools:
     touched = np.zeros(_SHAPE, np.bool_)
     chosen = np.zeros(_SHAPE[2:], np.bool_)
     chosen[:, _FIRST, _SECOND] = both
-    for register, value in enumerate(shown.control):
+    for register, value in enumerate(walks.control):
         touched[register, int(value)] = chosen
     return touched
 
@@ -122,7 +122,7 @@ def _distinct(ones: Bools) -> tuple[Bools, NDArray[np.intp]]:
     return ones[first], which.astype(np.intp)
 
 
-def _target(values: tuple[int, ...]) -> Target:
+def _target(values: tuple[int, ...]) -> CoverageTarget:
     register, value, group, one, other = values
     pair = (_ONES[one], _ONES[other])
     bits = tuple((level + 1, name, bool(on)) for level, name, on in pair)
@@ -139,17 +139,17 @@ def _target(values: tuple[int, ...]) -> Target:
     kind, user = AccessType(group // 4), group // 2 % 2
     if broken is not None:
         rest = tuple(each for each in bits if each[:2] != (broken, "ps"))
-        return Target(
+        return CoverageTarget(
             control=control, level=broken, end=End.RESERVED, reserved=7, bits=rest,
             access=kind, cpl=3 * user,
         )  # fmt: skip
     level = min(level, 3)
     if group % 2 and not user and _never_denied(kind, bits, control):
-        return Target(
+        return CoverageTarget(
             control=control, level=level, end=End.RESERVED, reserved=51, bits=bits,
             access=kind, cpl=0,
         )  # fmt: skip
-    target = Target(
+    target = CoverageTarget(
         control=control, level=level, end=End.LEAF, bits=bits, access=kind, cpl=3 * user
     )
     return with_answer(target, DENIED if group % 2 else OK)
@@ -158,7 +158,7 @@ def _target(values: tuple[int, ...]) -> Target:
 def _never_denied(
     kind: AccessType, bits: tuple[tuple[int, str, bool], ...], control: dict[str, bool]
 ) -> bool:
-    """Return whether no right denies the supervisor this: only a reserved bit refuses it then."""
+    """Return whether no right denies the supervisor this, so that only a reserved bit does."""
     own = any(name == "us" and not on for _, name, on in bits)
     if kind is AccessType.READ:
         return own or not control.get("smap", True)

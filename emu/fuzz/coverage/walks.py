@@ -1,147 +1,125 @@
-"""How walks end, under which control bits."""
+"""The walks of accesses, as the columns that coverage is counted by."""
+
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crosswalk.emu.fuzz.coverage.common import (
-    ABSENT,
-    DENIED,
-    FETCH,
-    KEY,
-    OK,
-    READ,
-    REGISTERS,
-    RESERVED,
-    WRITE,
-    Bools,
-    number,
-    on_leaf,
-    with_answer,
-)
-from crosswalk.emu.fuzz.coverage.family import ANSWER, AXES, Axis, Family, Numbers, spread
-from crosswalk.emu.fuzz.coverage.seen import Shown
-from crosswalk.emu.fuzz.target import CONTROLS, End, Target
-from crosswalk.walker.access import AccessType
+from crosswalk.emu.fuzz.target import CONTROLS, End
+from crosswalk.walker.bulk import leaves_among
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry, reserved_bits
+from crosswalk.walker.memory import U64, WORDS, PhysicalMemory
+from crosswalk.walker.outcome import ErrorCode
 
-__all__ = ["CONTROL", "END"]
+__all__ = ["ANSWERS", "Walks", "answers", "walks_of"]
+
+ANSWERS = ("ok", "not present", "reserved", "protection", "key")
+"""The possible results of an access to a canonical address."""
+
+_LEVELS = 6
 
 
-def _end_possible() -> Bools:
-    la57, level, how, kind, _user, answer = spread(2, 5, 4, 3, 2, 5)
-    leaf, absent, reserved, outside = (how == end for end in End)
-    possible = (leaf & (level < 3)) | absent | reserved | (outside & (level < 4 + la57 - 0))
-    possible = possible & ((level < 4) | (la57 == 1)) & ~(outside & (level == 3 + la57))
-    told = (leaf & ((answer == OK) | (answer >= DENIED))) | (reserved & (answer == RESERVED))
-    told = told | ((absent | outside) & (answer == ABSENT))
-    cells: Bools = possible & told & ~((answer == KEY) & (kind == FETCH))
-    return cells
+@dataclass(frozen=True, slots=True)
+class Walks:
+    """n accesses to canonical addresses, by m distinct pages.
+
+    By page: `entry` uint64[m, 6], the entries by level, 0 where none is read; `used` bool[m, 6],
+    the levels where one is; `end` uint8[m], the level where the walk ends, and `how` (`End`);
+    `broken` uint64[m], the reserved bits set there. By access: `page`, its row; `type`, `user`,
+    `ac`, `answer` (of `ANSWERS`). `control` are the values of `CONTROLS`, but for `ac`.
+    """
+
+    levels: int
+    control: tuple[bool, ...]
+    pkru: int
+    entry: U64
+    used: NDArray[np.bool_]
+    end: NDArray[np.uint8]
+    how: NDArray[np.uint8]
+    broken: U64
+    va: U64
+    page: NDArray[np.intp]
+    type: NDArray[np.uint8]
+    user: NDArray[np.uint8]
+    ac: NDArray[np.uint8]
+    answer: NDArray[np.uint8]
 
 
-def _end_touch(shown: Shown) -> Numbers:
-    return number(
-        (2, 5, 4, 3, 2, 5),
-        np.full(len(shown.page), shown.levels == 5),
-        shown.end[shown.page] - 1,
-        shown.how[shown.page],
-        shown.type,
-        shown.user,
-        shown.answer,
+def walks_of(
+    memory: PhysicalMemory, context: PagingContext, accesses: Accesses, outcomes: Outcomes
+) -> Walks:
+    """Return the walks of these accesses; those to non-canonical addresses are left out."""
+    rows = np.flatnonzero(outcomes.kind != Kind.GENERAL_PROTECTION)
+    accesses, outcomes = accesses.take(rows), outcomes.take(rows)
+    pages, page = np.unique(accesses.va >> np.uint64(12), return_inverse=True)
+    va = pages << np.uint64(12)
+    entry = np.zeros((len(va), _LEVELS), np.uint64)
+    used = np.zeros((len(va), _LEVELS), np.bool_)
+    end = np.zeros(len(va), np.uint8)
+    how = np.zeros(len(va), np.uint8)
+    broken = np.zeros(len(va), np.uint64)
+    going = np.arange(len(va))
+    table = np.full(len(va), context.root, np.uint64)
+    for level in range(context.levels, 0, -1):
+        index = va[going] >> np.uint64(3 + 9 * level) & np.uint64(WORDS - 1)
+        frames, which = np.unique(table, return_inverse=True)
+        backed = memory.backed(frames)[which]
+        word = memory.tables(frames)[which, index]
+        end[going] = level
+        entry[going, level] = word
+        used[going, level] = backed
+        present = (word & np.uint64(Entry.P)) != 0
+        leaf = leaves_among(context, level, word) & present
+        reserved = np.where(
+            leaf,
+            np.uint64(reserved_bits(context, level, leaf=True)),
+            np.uint64(reserved_bits(context, level, leaf=False)),
+        )
+        wrong = np.where(present, word & reserved, np.uint64(0))
+        broken[going] = wrong
+        how[going] = np.where(wrong != 0, End.RESERVED, np.where(leaf, End.LEAF, End.ABSENT))
+        how[going[~backed]] = End.OUTSIDE
+        on = present & ~leaf & (wrong == 0)
+        going, table = going[on], (word & np.uint64(context.address_mask))[on]
+    return Walks(
+        context.levels,
+        _control(context),
+        context.pkru,
+        entry,
+        used,
+        end,
+        how,
+        broken,
+        va,
+        page.astype(np.intp),
+        accesses.type,
+        (accesses.cpl == 3).astype(np.uint8),
+        accesses.ac.astype(np.uint8),
+        answers(outcomes),
     )
 
 
-def _end_target(values: tuple[int, ...]) -> Target:
-    la57, level, how, kind, user, answer = values
-    control = {"la57": bool(la57)}
-    end = End(how)
-    # A walk that ends outside is steered by the entry above.
-    at = level + 2 if end is End.OUTSIDE else level + 1
-    return with_answer(
-        Target(control=control, level=at, end=end, access=AccessType(kind), cpl=3 * user), answer
-    )
-
-
-def _control_possible() -> Bools:
-    name, value, _size, mine, kind, user, answer = spread(len(CONTROLS), 2, 3, 2, 3, 2, 5)
-    is_ = {each: name == at for at, each in enumerate(CONTROLS)}
-    on, off = value == 1, value == 0
-    possible = (answer == OK) | (answer >= DENIED)
-    possible = possible & ~((answer == KEY) & ((kind == FETCH) | (mine == 0) | (is_["pke"] & off)))
-    possible = possible & ~((mine == 0) & (user == 1) & (answer == OK))
-    denied, sup = answer == DENIED, user == 0
-    read, write, fetch = kind == READ, kind == WRITE, kind == FETCH
-    possible = possible & ~(denied & sup & read & (mine == 0))
-    possible = possible & ~(denied & sup & write & (mine == 0) & is_["wp"] & off)
-    possible = possible & ~(denied & sup & fetch & (mine == 0) & is_["nxe"] & off)
-    open_ = (is_["smap"] & off) | (is_["ac"] & on)
-    possible = possible & ~(denied & sup & read & (mine == 1) & open_)
-    possible = possible & ~((answer == OK) & sup & fetch & (mine == 1) & is_["smep"] & on)
-    possible = possible & ~(denied & (user == 1) & read & (mine == 1))
-    cells: Bools = possible & ~(denied & (user == 1) & fetch & (mine == 1) & is_["nxe"] & off)
-    return cells
-
-
-def _control_touch(shown: Shown) -> Numbers:
-    leaf, user_page = on_leaf(shown)
-    rows = np.flatnonzero(leaf)
-    page = shown.page[rows]
+def _control(context: PagingContext) -> tuple[bool, ...]:
     values = {
-        name: np.full(len(rows), on) for name, on in zip(REGISTERS, shown.control, strict=True)
+        "wp": context.wp,
+        "nxe": context.nxe,
+        "smep": context.smep,
+        "smap": context.smap,
+        "pke": context.pke,
+        "pge": bool(context.cr4 & 0x80),
+        "la57": context.levels == 5,
     }
-    values["ac"] = shown.ac[rows] != 0
-    return np.concatenate(
-        [
-            number(
-                (len(CONTROLS), 2, 3, 2, 3, 2, 5),
-                np.array(at),
-                values[name],
-                shown.end[page] - 1,
-                user_page[page],
-                shown.type[rows],
-                shown.user[rows],
-                shown.answer[rows],
-            )
-            for at, name in enumerate(CONTROLS)
-        ]
-    )
+    return tuple(values[name] for name in CONTROLS if name != "ac")
 
 
-def _control_target(values: tuple[int, ...]) -> Target:
-    name, value, size, mine, kind, user, answer = values
-    levels = range(size + 1, 5)
-    bits = tuple((level, "us", True) for level in levels) if mine else ((size + 1, "us", False),)
-    target = Target(
-        control={CONTROLS[name]: bool(value)}, level=size + 1, end=End.LEAF, bits=bits,
-        access=AccessType(kind), cpl=3 * user,
-    )  # fmt: skip
-    return with_answer(target, answer)
-
-
-END = Family(
-    "end of the walk",
-    (
-        Axis("levels", ("4", "5")),
-        AXES["level"],
-        Axis("ends at", ("a page", "an absent entry", "a reserved bit", "no RAM")),
-        AXES["type"],
-        AXES["user"],
-        ANSWER,
-    ),
-    _end_possible(),
-    _end_touch,
-    _end_target,
-)
-
-CONTROL = Family(
-    "control bits",
-    (
-        Axis("bit", CONTROLS),
-        AXES["value"],
-        AXES["size"],
-        AXES["whose"],
-        AXES["type"],
-        AXES["user"],
-        ANSWER,
-    ),
-    _control_possible(),
-    _control_touch,
-    _control_target,
-)
+def answers(outcomes: Outcomes) -> NDArray[np.uint8]:
+    """Return uint8[n]: the index in `ANSWERS` of each outcome but #GP."""
+    code = outcomes.error_code
+    answer = np.full(len(outcomes), 3, np.uint8)
+    answer[(code & ErrorCode.PK) != 0] = 4
+    answer[(code & ErrorCode.RSVD) != 0] = 2
+    answer[(code & ErrorCode.P) == 0] = 1
+    answer[outcomes.kind == Kind.OK] = 0
+    return answer

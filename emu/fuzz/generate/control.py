@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from crosswalk.emu.fuzz.target import Target
+from crosswalk.emu.fuzz.target import CoverageTarget
 from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingContext, Vendor
 
 __all__ = ["draw_context"]
@@ -32,8 +32,8 @@ _AMD = 0.3
 
 
 def draw_context(
-    chance: np.random.Generator, targets: Sequence[Target], seed: int, index: int
-) -> tuple[PagingContext, list[Target]]:
+    chance: np.random.Generator, targets: Sequence[CoverageTarget], seed: int, index: int
+) -> tuple[PagingContext, list[CoverageTarget]]:
     """Return a control state (CR3 without a root), and the targets that can be met under it.
 
     Targets are taken in order; each may decide what none before it has. Where none does, four
@@ -69,7 +69,7 @@ def draw_context(
 
 
 def _decide(
-    target: Target,
+    target: CoverageTarget,
     decided: dict[str, bool],
     denied: dict[int, int],
     cpu: dict[str, object] | None,

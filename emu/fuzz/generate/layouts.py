@@ -13,7 +13,7 @@ from crosswalk.emu.fuzz.generate.control import draw_context
 from crosswalk.emu.fuzz.generate.frame_allocator import RAM, clear_of_probe
 from crosswalk.emu.fuzz.generate.intended_outcomes import intended_of, plans_of
 from crosswalk.emu.fuzz.generate.path_plan import draw_paths
-from crosswalk.emu.fuzz.target import Target
+from crosswalk.emu.fuzz.target import CoverageTarget
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import WORDS
 
@@ -27,7 +27,7 @@ _ONE_KEY = 0.7
 
 
 def generate(
-    seed: int, index: int, targets: Sequence[Target] = (), *, accesses: int = 4096
+    seed: int, index: int, targets: Sequence[CoverageTarget] = (), *, accesses: int = 4096
 ) -> Layout:
     """Return the layout of this seed and index, with about so many accesses.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.fuzz.target import BITS, End, Target
+from crosswalk.emu.fuzz.target import BITS, CoverageTarget, End
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.memory import U64
 
@@ -39,14 +39,17 @@ class Draft:
     level: NDArray[np.uint8]
     end: NDArray[np.uint8]
     broken: NDArray[np.int16]
-    targets: tuple[Target, ...]
+    targets: tuple[CoverageTarget, ...]
 
     def __len__(self) -> int:
         return len(self.level)
 
 
 def draw_paths(
-    chance: np.random.Generator, context: PagingContext, count: int, targets: Sequence[Target]
+    chance: np.random.Generator,
+    context: PagingContext,
+    count: int,
+    targets: Sequence[CoverageTarget],
 ) -> Draft:
     """Draw `count` paths, the first of them for targets."""
     strict = float(chance.choice([0.0, 0.1, 0.3]))
@@ -107,7 +110,7 @@ def _flags(
     return flags
 
 
-def _wish(draft: Draft, row: int, target: Target, context: PagingContext) -> None:
+def _wish(draft: Draft, row: int, target: CoverageTarget, context: PagingContext) -> None:
     """Make a path what a target asks for, and open in all else."""
     flags = draft.flags
     # Most targets' paths are open but for what they ask for, so that nothing comes in between.
@@ -132,7 +135,7 @@ def _wish(draft: Draft, row: int, target: Target, context: PagingContext) -> Non
         draft.broken[row] = target.reserved
 
 
-def _set_bits(flags: U64, row: int, target: Target) -> None:
+def _set_bits(flags: U64, row: int, target: CoverageTarget) -> None:
     for level, name, value in target.bits:
         mask = np.uint64(sum(1 << bit for bit in BITS[name]))
         if name in {"p", "pat"} or (name == "ps" and level > 1):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.fuzz.coverage import CoverageMap, draw_targets
-from crosswalk.emu.fuzz.coverage.common import NAMES, OK, REGISTERS
-from crosswalk.emu.fuzz.coverage.entries import ENTRIES
+from crosswalk.emu.fuzz.coverage.conditions import ENTRIES
+from crosswalk.emu.fuzz.coverage.family import NAMES, OK, REGISTERS
 from crosswalk.emu.fuzz.coverage.pairs import PAIRS
-from crosswalk.emu.fuzz.coverage.seen import shown
+from crosswalk.emu.fuzz.coverage.walks import walks_of
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.target import BITS, End
 from crosswalk.walker.bulk import translate_many
@@ -26,7 +26,7 @@ def seen():
         layout = generate(2, index, targets, accesses=480)
         memory = layout.memory()
         outcomes = translate_many(memory, layout.context, layout.accesses)
-        found.append(shown(memory, layout.context, layout.accesses, outcomes))
+        found.append(walks_of(memory, layout.context, layout.accesses, outcomes))
     return found
 
 

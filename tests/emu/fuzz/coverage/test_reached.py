@@ -7,7 +7,7 @@ import pytest
 
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_of
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.fuzz.target import Target
+from crosswalk.emu.fuzz.target import CoverageTarget
 from crosswalk.walker.bulk import translate_many
 
 LAYOUTS, ACCESSES = (4, 5, 6, 7), 72
@@ -29,7 +29,9 @@ def missed(family, count):
 def met(family, at, cell):
     target = family.target(family.values(cell))
     for index in LAYOUTS:
-        layout = generate(cell, index, [Target(), target, target, target], accesses=ACCESSES)
+        layout = generate(
+            cell, index, [CoverageTarget(), target, target, target], accesses=ACCESSES
+        )
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
         outcomes = translate_many(memory, context, accesses)
         if coverage_of(memory, context, accesses, outcomes)[CELLS.first[at] + cell]:
