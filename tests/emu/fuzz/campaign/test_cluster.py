@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_an_error_of_the_projects_own_comes_back(pool_of):
 
 def test_a_worker_with_another_version_is_refused_with_both():
     mine = fingerprint()
-    assert mine.startswith("crosswalk 0.1.0 (")
+    assert mine.startswith(f"crosswalk {version('crosswalk-x86')} (")
     with pytest.raises(BadInput) as caught:
         _do(told, task(0), 1.0, "crosswalk 9.9 (0123abcd), unicorn 3, numpy 4")
     assert str(caught.value) == (
