@@ -608,9 +608,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with status 2 and this message."""
-        from crosswalk.walker.formats.located_errors import printable  # noqa: PLC0415  # Imports numpy.
+        if not message.isprintable():
+            # Not at the top: it imports numpy.
+            from crosswalk.walker.formats.located_errors import printable  # noqa: PLC0415
 
-        self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
+            message = printable(message)
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; unlike argparse, with an error where that fails."""
+        print(self.format_help(), end="", file=file)
 
 
 class _Version(argparse.Action):

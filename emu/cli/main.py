@@ -47,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: list[str]) -> int:
     try:
         options = parse(given)
+        module, _, function = options.run.partition(":")
+        run = getattr(importlib.import_module(f"crosswalk.emu.cli.{module}"), function)
+        _watch_mapped_files()
+        return int(run(options))
     except SystemExit as ended:  # Help, the version, or bad usage, and all of it printed.
         return int(ended.code or 0)
-    module, _, function = options.run.partition(":")
-    run = getattr(importlib.import_module(f"crosswalk.emu.cli.{module}"), function)
-    _watch_mapped_files()
-    return int(run(options))
 
 
 def run_help(options: argparse.Namespace) -> int:
@@ -86,7 +86,7 @@ def _open_streams() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115  # Open to the end.
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # The same.
-        raise OSError(errno.EBADF, "standard output is closed")
+        raise OSError(errno.EBADF, "closed", "standard output")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -96,8 +96,8 @@ def _failure(error: BaseException, given: list[str]) -> tuple[int, str | None]:
     if isinstance(error, BrokenPipeError):
         return _BROKEN_PIPE, None  # The reader of the output has seen enough.
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return 2, f"error: {where}{error.strerror or error}"
+        where = "standard output" if _output_fails() else error.filename
+        return 2, f"error: {f'{where}: ' if where else ''}{error.strerror or error}"
     if isinstance(error, MemoryError):
         return 2, "error: out of memory"
     if isinstance(error, ImportError) and not str(error.name).startswith("crosswalk"):
@@ -109,6 +109,14 @@ def _failure(error: BaseException, given: list[str]) -> tuple[int, str | None]:
             )
         return 2, f"error: {error}"
     return _named_failure(error, given)
+
+
+def _output_fails() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _named_failure(error: BaseException, given: list[str]) -> tuple[int, str]:

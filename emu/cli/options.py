@@ -86,8 +86,10 @@ def seconds(most: float) -> Callable[[str], float]:
 def output_file(text: str) -> Path:
     """Return the path of a file to write, as a parser's type: one that can be written there."""
     path = Path(text)
-    if path.is_dir() or not text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file: it is a directory")
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: is a directory")
     _require_folder(path.parent, text)
     return path
 

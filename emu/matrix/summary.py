@@ -23,6 +23,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.case import parse_case
+from crosswalk.walker.formats.files import read_file
 
 __all__ = ["Group", "SequenceSummary", "Summary", "load_summary", "reduced_cases", "version"]
 
@@ -206,15 +207,12 @@ def load_summary(path: Path, select: str, units: int) -> Summary:
     program, whose results can't be added to this one's.
     """
     now = version()
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return Summary(select, version=now)
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
+    data = read_file(path)
     try:
         summary = msgspec.json.decode(data, type=Summary)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not a state of the matrix: {error}") from error
     if summary.format != _FORMAT:
         raise BadInput(f"{path}: not a state of the matrix: format {summary.format!r}")

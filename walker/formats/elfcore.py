@@ -11,9 +11,6 @@ from mmap import mmap
 from typing import IO, Any, cast
 
 import numpy as np
-from elftools.common.exceptions import ELFError
-from elftools.common.utils import struct_parse
-from elftools.elf.elffile import ELFFile
 
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats.elfnotes import CoreCpu, Note, cpus_of, read_notes
@@ -145,6 +142,11 @@ def _equal(one: memoryview, other: memoryview) -> bool:
 
 
 def _program_headers(data: mmap) -> Iterator[Any]:
+    # Its import would be a tenth of the time that other files take.
+    from elftools.common.exceptions import ELFError  # noqa: PLC0415
+    from elftools.common.utils import struct_parse  # noqa: PLC0415
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+
     if data[:4] != b"\x7fELF":
         raise BadInput("not an ELF file")
     stream = cast("IO[bytes]", data)

@@ -1,13 +1,11 @@
 """A campaign's folder: a case file for each finding, and the state to go on from.
 
-Whatever is written is there as a whole or not at all, and survives a loss of power: it goes to a
-file of its own, which is synchronised, takes the place of the old one, and has its folder
-synchronised after it.
+Whatever is written is there as a whole or not at all, and survives a loss of power
+(`crosswalk.walker.formats.files`).
 """
 
 import fcntl
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -15,11 +13,11 @@ from typing import IO
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.campaign.state import State, decode_state, encode_state, identity
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.files import PARTIAL, read_file, synchronise, write_file
 
 __all__ = ["Store", "digest"]
 
 _STATE, _LOCK, _FINDINGS = "state.json", "lock", "findings"
-_PARTIAL = ".partial"
 _ELSEWHERE = "choose another folder with --corpus, or remove this one"
 
 
@@ -44,10 +42,9 @@ class Store:
         path = self._path / _STATE
         if not path.exists():
             return State(self._identity)
+        data = read_file(path)
         try:
-            state = decode_state(path.read_bytes())
-        except OSError as error:
-            raise BadInput(f"{path}: {error.strerror}") from error
+            state = decode_state(data)
         except BadInput as error:
             raise BadInput(f"{path}: {error}; {_ELSEWHERE}") from error
         if state.plan != self._identity:
@@ -78,9 +75,9 @@ class Store:
         if path is None:
             return self._cases[slug]
         try:
-            return path.read_bytes()
-        except OSError as error:
-            raise BadInput(f"{path}: {error.strerror}; {_ELSEWHERE}") from error
+            return read_file(path)
+        except BadInput as error:
+            raise BadInput(f"{error}; {_ELSEWHERE}") from error
 
     def close(self) -> None:
         """Leave the folder to others."""
@@ -92,8 +89,8 @@ class Store:
         """Make the folder, lock it, and clear away what a killed campaign left half written."""
         try:
             (folder / _FINDINGS).mkdir(parents=True, exist_ok=True)
-            _synchronise(folder.absolute().parent)
-            _synchronise(folder)
+            synchronise(folder.absolute().parent)
+            synchronise(folder)
             self._lock = (folder / _LOCK).open("ab")
             try:
                 # A lock of this process, not of its children: one that outlives it holds nothing.
@@ -104,39 +101,22 @@ class Store:
                     f"{folder}: another campaign is running in it; wait, or choose another "
                     "folder with --corpus"
                 ) from error
-            for partial in (*folder.glob(f"*{_PARTIAL}"), *folder.glob(f"{_FINDINGS}/*{_PARTIAL}")):
+            for partial in (*folder.glob(f"*{PARTIAL}"), *folder.glob(f"{_FINDINGS}/*{PARTIAL}")):
                 partial.unlink()
         except OSError as error:
             self.close()
             raise BadInput(f"{error.filename or folder}: {error.strerror}") from error
 
     def _write(self, path: Path, data: bytes) -> None:
-        partial = path.with_name(path.name + _PARTIAL)
         try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _synchronise(path.parent)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise BadInput(
-                f"{path}: {error.strerror}; the same command goes on when it can be written"
-            ) from error
+            write_file(path, data)
+        except BadInput as error:
+            raise BadInput(f"{error}; the same command goes on when it can be written") from error
 
 
 def digest(case: bytes) -> str:
     """Return what tells one case file from another."""
     return hashlib.sha256(case).hexdigest()
-
-
-def _synchronise(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str:

@@ -180,7 +180,7 @@ def test_a_finding_that_somebody_has_removed_is_named(tmp_path):
     searched(tmp_path, 5)
     (path,) = tmp_path.glob("findings/*")
     path.unlink()
-    with pytest.raises(BadInput, match=f"{path.name}: No such file or directory"):
+    with pytest.raises(BadInput, match=f"{path.name}: no such file or directory"):
         Store(tmp_path, PLAN).case(path.stem)
 
 
