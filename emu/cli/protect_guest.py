@@ -1,19 +1,18 @@
 """`protect`, the built-in guest: protected, attacked, and living on."""
 
 import argparse
-import faulthandler
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from crosswalk.emu.cli.output import command_text, emit, remark
-from crosswalk.emu.protect.probes import Proof
-from crosswalk.emu.protect.results import Crash, Granted, NotStopped, Other
-from crosswalk.emu.protect.run_attacks import Attacked
-from crosswalk.emu.protect.scenario import Story, tell
-from crosswalk.emu.protect.snapshot import protected_world
+from crosswalk.emu.protect.actions import Actions
+from crosswalk.emu.protect.attack import Attacked, Crash, Granted, NotStopped, Other
+from crosswalk.emu.protect.probes import Probed
+from crosswalk.emu.protect.scenario import Scenario, run_scenario
+from crosswalk.emu.protect.snapshot import protected_guest
 from crosswalk.emu.report.source import unfollowed_record
-from crosswalk.emu.workers.contained import EmulatorCrash, contained
+from crosswalk.emu.workers.contained import contained
 
 __all__ = ["protect_guest"]
 
@@ -25,159 +24,151 @@ _NO_RAM = "pages that are mapped outside RAM"
 
 
 def protect_guest(options: argparse.Namespace) -> int:
-    """Tell the story of the built-in guest under nested paging, and return the exit status."""
+    """Run the scenario of the built-in guest under nested paging; return the exit status."""
     started = time.perf_counter()
-    story = contained(lambda: tell(protected_world(), _crashes))
+    scenario = contained(lambda: run_scenario(protected_guest()))
     seconds = time.perf_counter() - started
     if options.json:
-        emit({**story_record(story, seconds), "reproduce": command_text(options)})
+        emit({**scenario_record(scenario, seconds), "reproduce": command_text(options)})
     else:
-        for line in story_lines(story, seconds, verbose=options.verbose):
+        for line in scenario_lines(scenario, seconds, verbose=options.verbose):
             print(line)
         print(f"reproduce: {command_text(options)}")
     say = remark if options.json else print
-    for wrong in story.wrong[:_SHOWN]:
+    for wrong in scenario.wrong[:_SHOWN]:
         say(f"not as it should be: {wrong}")
-    return 1 if story.divergent else 0
+    return 1 if scenario.divergent else 0
 
 
-def _crashes(work: Callable[[], object]) -> str | None:
-    def quiet() -> object:
-        faulthandler.disable()  # The end that is expected is no news.
-        return work()
-
-    try:
-        contained(quiet)
-    except EmulatorCrash as error:
-        return str(error)
-    return None
-
-
-def story_record(story: Story, seconds: float) -> dict[str, Any]:
-    """Return the story for machines."""
-    probes = story.mappings.count + story.beyond.count + sum(each.probes for each in story.stages)
-    divergent = story.mappings.divergent + story.beyond.divergent
-    divergent += sum(each.divergent for each in story.stages)
+def scenario_record(scenario: Scenario, seconds: float) -> dict[str, Any]:
+    """Return the scenario as a JSON document."""
+    probes = (
+        scenario.own.count + scenario.forged.count + sum(each.probes for each in scenario.updates)
+    )
+    divergent = scenario.own.divergent + scenario.forged.divergent
+    divergent += sum(each.divergent for each in scenario.updates)
     return {
         "probes": probes,
-        "agreements": probes - divergent - story.spared,
-        "divergences": story.divergent,
-        "known_divergences": story.spared,
+        "agreements": probes - divergent - scenario.spared,
+        "divergences": scenario.divergent,
+        "known_divergences": scenario.spared,
         "seconds": round(seconds, 3),
         "predicted_only": {},
-        "not_asked": {_NO_RAM: story.mappings.unbacked} if story.mappings.unbacked else {},
-        "mappings": story.mapped,
-        "unfollowed": unfollowed_record(story.unfollowed),
+        "not_asked": {_NO_RAM: scenario.own.unbacked} if scenario.own.unbacked else {},
+        "mappings": scenario.mapped,
+        "unfollowed": unfollowed_record(scenario.unfollowed),
         "assumed": [],
-        "entries_asked": story.entries,
-        "frames_asked_for_with_less": story.more,
-        "frames": story.frames,
-        "frames_executable_for_the_emulator": story.spared,
-        "nested_tables": story.nested_tables,
-        "pages_outside_ram_not_tried": story.mappings.unbacked,
+        "entries_asked": scenario.entries,
+        "frames_asked_for_with_less": scenario.more,
+        "frames": scenario.frames,
+        "frames_executable_for_the_emulator": scenario.spared,
+        "nested_tables": scenario.nested_tables,
+        "pages_outside_ram_not_tried": scenario.own.unbacked,
         "attacks": [
             {
                 "name": each.attack.name,
-                "expected": str(each.attack.stop),
-                "outcome": str(each.stop),
+                "expected": str(each.attack.expected),
+                "outcome": str(each.result),
                 "as_expected": each.as_expected,
                 "why": each.attack.why,
             }
-            for each in story.attacks
+            for each in scenario.attacks
         ],
         "unprotected": [
-            {"name": each.attack.name, "outcome": str(each.stop)} for each in story.unprotected
+            {"name": each.attack.name, "outcome": str(each.unprotected)}
+            for each in scenario.unprotected
         ],
         "lifecycle": [
             {
-                "name": each.stage.name,
-                "answer": each.stage.answer.name,
+                "name": each.update.name,
+                "answer": each.update.answer.name,
                 "frames_changed": each.changed,
                 "probes": each.probes,
                 "wrong": list(each.wrong),
             }
-            for each in story.stages
+            for each in scenario.updates
         ],
     }
 
 
-def story_lines(story: Story, seconds: float, *, verbose: bool) -> Iterator[str]:
-    """Yield the story for people, a line each."""
-    total = sum(story.frames.values())
-    named = ", ".join(f"{count:,} {name}" for name, count in story.frames.items())
+def scenario_lines(scenario: Scenario, seconds: float, *, verbose: bool) -> Iterator[str]:
+    """Yield the scenario in words, line by line."""
+    total = sum(scenario.frames.values())
+    named = ", ".join(f"{count:,} {name}" for name, count in scenario.frames.items())
     yield "1. The guest boots with 4-level paging and becomes a guest under nested paging (NPT)."
     yield "   The emulated CPU with nested paging has no protection keys: they are off."
     yield (
-        f"2. It asks for protection: VMMCALL with a page list of {story.entries} ranges, "
-        f"{story.immutable} of them for ever."
+        f"2. It asks for protection: VMMCALL with a page list of {scenario.entries} ranges, "
+        f"{scenario.immutable} of them for ever."
     )
     yield (
-        f"3. The host walks its tables. {total - story.meant_otherwise:,} of {total:,} frames need "
+        f"3. The host walks its tables. {total - scenario.unintended:,} of {total:,} frames need "
         "what the guest asked for; granted:"
     )
-    yield f"   {named}, in {story.nested_tables} nested tables."
-    if story.more:
+    yield f"   {named}, in {scenario.nested_tables} nested tables."
+    if scenario.more:
         yield (
-            f"   {story.more:,} frames were asked for with less than their mappings need, and are "
-            "granted that."
+            f"   {scenario.more:,} frames were asked for with less than their mappings need, and "
+            "are granted that."
         )
-    yield (
-        f"   Execution not withheld from {story.spared} frames of tables, a limit of the emulator."
-    )
+    spared = scenario.spared
+    yield f"   Execution not withheld from {spared} frames of tables, a limit of the emulator."
     yield "4. Proved by accesses of the guest's:"
-    yield f"   through its own mappings, all that they allow: {_proof(story.mappings)}"
-    yield f"   ({story.mappings.unbacked:,} pages that are mapped outside RAM aren't tried)"
-    yield f"   through forged tables that allow everything: {_proof(story.beyond)}"
+    yield f"   through its own mappings, all that they allow: {_probed(scenario.own)}"
+    yield f"   ({scenario.own.unbacked:,} pages that are mapped outside RAM aren't tried)"
+    yield f"   through forged tables that allow everything: {_probed(scenario.forged)}"
     yield ""
-    yield from _attack_lines(story, verbose=verbose)
+    yield from _attack_lines(scenario, verbose=verbose)
     yield ""
     yield "7. Its life goes on. Frames granted otherwise at each step; the tables equal fresh ones:"
-    for each in story.stages:
-        answer = "" if not each.stage.answer else ", refused"
+    for each in scenario.updates:
+        answer = "" if not each.update.answer else ", refused"
         mark = "" if not each.wrong else "  WRONG"
-        yield f"   {each.stage.name:{_WIDTH}} {each.changed:,}{answer}{mark}"
+        yield f"   {each.update.name:{_WIDTH}} {each.changed:,}{answer}{mark}"
     yield ""
-    stopped = sum(not isinstance(each.stop, _NO_STOP) for each in story.attacks)
-    works = sum(isinstance(each.stop, NotStopped) for each in story.attacks)
-    rest = len(story.attacks) - stopped - works
+    stopped = sum(not isinstance(each.result, _NO_STOP) for each in scenario.attacks)
+    works = sum(isinstance(each.result, NotStopped) for each in scenario.attacks)
+    rest = len(scenario.attacks) - stopped - works
     yield (
-        f"verdict: {'FAILED' if story.divergent else 'as stated'}: "
-        f"{story.mappings.count + story.beyond.count:,} accesses, {stopped} attacks stopped, "
-        f"{works} not stopped as stated, {rest} ended otherwise, {story.divergent} wrong, "
+        f"verdict: {'FAILED' if scenario.divergent else 'as stated'}: "
+        f"{scenario.own.count + scenario.forged.count:,} accesses, {stopped} attacks stopped, "
+        f"{works} not stopped as stated, {rest} ended otherwise, {scenario.divergent} wrong, "
         f"{seconds:.1f} s"
     )
 
 
-def _attack_lines(story: Story, *, verbose: bool) -> Iterator[str]:
+def _attack_lines(scenario: Scenario, *, verbose: bool) -> Iterator[str]:
     yield "5. Attacks, each on the guest as it was protected, and what stopped them:"
-    limits = [each for each in story.attacks if isinstance(each.attack.stop, NotStopped | Crash)]
+    limits = [
+        each for each in scenario.attacks if isinstance(each.attack.expected, NotStopped | Crash)
+    ]
     malformed = 0
-    for each in story.attacks:
+    for each in scenario.attacks:
         if each.as_expected and each.attack.name.startswith(_MALFORMED) and not verbose:
             malformed += 1
         elif each not in limits:
             yield from _attack_line(each)
     if malformed:
         yield f"   {f'{malformed} malformed hypercalls (--verbose)':{_WIDTH}} refused, no change"
-    works = sum(isinstance(each.stop, NotStopped) for each in story.unprotected)
-    yield f"   Of {len(story.unprotected)} that withheld rights stop, {works} work without them."
+    works = sum(each.works_unprotected for each in scenario.unprotected)
+    yield f"   Of {len(scenario.unprotected)} that withheld rights stop, {works} work without them."
     yield ""
     yield "6. What isn't stopped, and why:"
     for each in limits:
         yield from _attack_line(each)
 
 
-def _attack_line(each: Attacked) -> Iterator[str]:
-    mark = "" if each.as_expected else f"  WRONG: expected {each.attack.stop}"
-    yield f"   {each.attack.name:{_WIDTH}} {each.stop}{mark}"
-    if each.attack.why and isinstance(each.stop, NotStopped | Crash):
+def _attack_line(each: Attacked[Actions]) -> Iterator[str]:
+    mark = "" if each.as_expected else f"  WRONG: expected {each.attack.expected}"
+    yield f"   {each.attack.name:{_WIDTH}} {each.result}{mark}"
+    if each.attack.why and isinstance(each.result, NotStopped | Crash):
         yield f"     {each.attack.why}"
 
 
-def _proof(proof: Proof) -> str:
+def _probed(probed: Probed) -> str:
     parts = [
-        f"{sum(count for (name, _), count in proof.probes.items() if name == use):,} {plural}"
+        f"{sum(count for (name, _), count in probed.probes.items() if name == use):,} {plural}"
         for use, plural in (("read", "reads"), ("write", "writes"), ("execute", "fetches"))
     ]
-    refused = sum(count for (_, ended), count in proof.probes.items() if ended != "allowed")
-    return f"{', '.join(parts)}; {refused:,} refused, {proof.divergent:,} wrong"
+    refused = sum(count for (_, ended), count in probed.probes.items() if ended != "allowed")
+    return f"{', '.join(parts)}; {refused:,} refused, {probed.divergent:,} wrong"

@@ -16,10 +16,17 @@ from crosswalk.emu.protect.kernel.report import (
     Check,
     attack_lines,
     attack_record,
+    boot_lines,
     checks,
-    outcome_lines,
+    refusal_record,
 )
-from crosswalk.emu.protect.kernel.scenario import Guest, Outcome, Plain, run_plain, run_protected
+from crosswalk.emu.protect.kernel.scenario import (
+    Guest,
+    PlainBoot,
+    ProtectedBoot,
+    run_plain,
+    run_protected,
+)
 from crosswalk.emu.workers.contained import contained
 from crosswalk.guest.init import init_archive
 from crosswalk.walker.errors import BadInput
@@ -32,9 +39,9 @@ _NOTHING = "nothing came to the host since protection began: is --protect-at too
 
 
 @dataclass(frozen=True, slots=True)
-class _Story:
-    plain: Plain
-    outcome: Outcome
+class _Results:
+    plain: PlainBoot
+    protected: ProtectedBoot
     checks: tuple[Check, ...]
 
 
@@ -57,14 +64,15 @@ def protect_kernel(options: argparse.Namespace) -> int:
         remark("booting without nested paging…")
         plain = contained(lambda: run_plain(rams[0], guest, protect_at, seconds))
         remark("booting under nested paging…")
-        outcome = contained(lambda: run_protected(rams[1], guest, protect_at, seconds))
+        protected = contained(lambda: run_protected(rams[1], guest, protect_at, seconds))
     except KernelFailure as failure:
         for line in failure.lines:
             remark(line)
         raise
     differing = np.flatnonzero(rams[0].words != rams[1].words)
     pairs = [(int(rams[0].words[at]), int(rams[1].words[at])) for at in differing.tolist()]
-    return _tell(options, _Story(plain, outcome, tuple(checks(plain, outcome, pairs))), protect_at)
+    results = _Results(plain, protected, tuple(checks(plain, protected, pairs)))
+    return _report(options, results, protect_at)
 
 
 def _protect_at(options: argparse.Namespace) -> Point:
@@ -74,38 +82,38 @@ def _protect_at(options: argparse.Namespace) -> Point:
     return point
 
 
-def _tell(options: argparse.Namespace, story: _Story, protect_at: Point) -> int:
-    failed = any(not check.holds for check in story.checks)
+def _report(options: argparse.Namespace, results: _Results, protect_at: Point) -> int:
+    failed = any(not check.holds for check in results.checks)
     if options.json:
-        emit({**_record(story, protect_at), "reproduce": command_text(options)})
+        emit({**_record(results, protect_at), "reproduce": command_text(options)})
     else:
-        for line in _lines(story, protect_at):
+        for line in _lines(results, protect_at):
             print(line)
         print(f"reproduce: {command_text(options)}")
     if failed:
         return 1
-    if _unwitnessed(story):
+    if _unwitnessed(results):
         raise BadInput(f"{options.kernel}: {_NOTHING}")
     return 0
 
 
-def _unwitnessed(story: _Story) -> bool:
+def _unwitnessed(results: _Results) -> bool:
     """Return whether nothing came to the host since protection began: no rule was ever needed."""
-    return not any(story.outcome.exits.values())
+    return not any(results.protected.exits.values())
 
 
-def _lines(story: _Story, protect_at: Point) -> Iterator[str]:
-    outcome = story.outcome
-    yield from outcome_lines(story.plain, outcome, str(protect_at))
+def _lines(results: _Results, protect_at: Point) -> Iterator[str]:
+    protected = results.protected
+    yield from boot_lines(results.plain, protected, str(protect_at))
     yield ""
-    yield from attack_lines(outcome.attacks)
+    yield from attack_lines(protected.attacks)
     yield ""
-    for check in story.checks:
+    for check in results.checks:
         yield f"{'ok    ' if check.holds else 'FAILED'} {check.text}"
     yield ""
-    counts = outcome.counts
-    failed = any(not check.holds for check in story.checks)
-    word = _NOTHING if _unwitnessed(story) else "protected as the mappings have it"
+    counts = protected.counts
+    failed = any(not check.holds for check in results.checks)
+    word = _NOTHING if _unwitnessed(results) else "protected as the mappings have it"
     yield (
         f"verdict: {'FAILED' if failed else word}; writing withheld "
         f"from {counts.no_write:,} of {counts.frames:,} frames, execution from "
@@ -114,43 +122,43 @@ def _lines(story: _Story, protect_at: Point) -> Iterator[str]:
     )
 
 
-def _record(story: _Story, protect_at: Point) -> dict[str, Any]:
-    outcome, plain = story.outcome, story.plain
-    held = sum(check.holds for check in story.checks)
+def _record(results: _Results, protect_at: Point) -> dict[str, Any]:
+    protected, plain = results.protected, results.plain
+    held = sum(check.holds for check in results.checks)
     return {
-        "probes": len(story.checks),
+        "probes": len(results.checks),
         "agreements": held,
-        "divergences": len(story.checks) - held,
+        "divergences": len(results.checks) - held,
         "known_divergences": 0,
-        "seconds": round(plain.seconds + outcome.plain.seconds + outcome.policy_seconds, 3),
+        "seconds": round(plain.seconds + protected.plain.seconds + protected.policy_seconds, 3),
         "predicted_only": {},
-        "not_asked": {_NOTHING: 1} if _unwitnessed(story) else {},
-        "mappings": outcome.extent[0],
-        "unfollowed": {"outside": outcome.extent[1], "reserved": outcome.extent[2]},
+        "not_asked": {_NOTHING: 1} if _unwitnessed(results) else {},
+        "mappings": protected.extent[0],
+        "unfollowed": {"outside": protected.extent[1], "reserved": protected.extent[2]},
         "assumed": [],
         "protect_at": str(protect_at),
-        "frames": asdict(outcome.counts),
-        "nested_tables": outcome.nested_tables,
-        "pinned": outcome.pinned,
-        "exits_before": outcome.before,
-        "exits": outcome.exits,
-        "nested_faults": {cause.name.lower(): n for cause, n in sorted(outcome.causes.items())},
-        "refused": None if outcome.refusal is None else asdict(outcome.refusal),
-        "patched_frames": len(outcome.patched),
+        "frames": asdict(protected.counts),
+        "nested_tables": protected.nested_tables,
+        "pinned": protected.pinned,
+        "exits_before": protected.before,
+        "exits": protected.exits,
+        "nested_faults": {cause.name.lower(): n for cause, n in sorted(protected.causes.items())},
+        "refused": None if protected.refusal is None else refusal_record(protected.refusal),
+        "patched_frames": len(protected.patched),
         "since": {
-            "loaded_frames_patched": len(outcome.loaded),
-            "granted": outcome.granted,
-            "withdrawn": outcome.withdrawn,
-            "withdrawals": outcome.lost,
-            "stale": outcome.stale,
+            "loaded_frames_patched": len(protected.loaded),
+            "granted": protected.granted,
+            "withdrawn": protected.withdrawn,
+            "withdrawals": protected.lost,
+            "stale": protected.stale,
         },
-        "isolated": outcome.isolated,
-        "rights_steps": outcome.steps,
+        "isolated": protected.isolated,
+        "rights_steps": protected.steps,
         "plain_seconds": round(plain.seconds, 3),
-        "nested_seconds": round(outcome.plain.seconds, 3),
-        "policy_seconds": round(outcome.policy_seconds, 3),
-        "slowdown": round(outcome.plain.seconds / plain.seconds, 3),
-        "slowdown_early": round(outcome.plain.early / plain.early, 3),
-        "checks": [asdict(check) for check in story.checks],
-        "attacks": [attack_record(each) for each in outcome.attacks],
+        "nested_seconds": round(protected.plain.seconds, 3),
+        "policy_seconds": round(protected.policy_seconds, 3),
+        "slowdown": round(protected.plain.seconds / plain.seconds, 3),
+        "slowdown_early": round(protected.plain.early / plain.early, 3),
+        "checks": [asdict(check) for check in results.checks],
+        "attacks": [attack_record(each) for each in protected.attacks],
     }

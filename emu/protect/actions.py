@@ -1,30 +1,43 @@
-"""What an attacker can do, as data: stores to tables, and whatever else the agent can."""
+"""What the guest does, as data: operations of its agent, and its requests to the host."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from crosswalk.emu.protect.agent import Agent, Operation, Result
+import numpy as np
+
+from crosswalk.emu.protect.agent import Agent, AgentResult, Operation
+from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.emu.protect.hypervisor import Hypercall
-from crosswalk.emu.protect.requests import LIST, update
+from crosswalk.emu.protect.permissions import Permissions, stretches
 from crosswalk.guest import places
+from crosswalk.guest.image import GuestImage
 from crosswalk.guest.layout import Bit, index_of, span_of
+from crosswalk.guest.status import Status
 from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.pagelist import PageEntry, Permission, encode
 
 __all__ = [
     "DIRECT",
+    "LIST",
     "RETURN_42",
     "RETURN_42_TO_KERNEL",
-    "Move",
-    "Report",
-    "Step",
-    "addresses",
+    "Action",
+    "Actions",
+    "Operate",
+    "ReportChanges",
+    "ask",
+    "do",
     "entry_at",
+    "intended_permissions",
     "is_hypercall",
-    "listed",
+    "page_entries",
     "perform",
     "remap",
     "report",
+    "report_addresses",
+    "request",
     "store",
 ]
 
@@ -36,33 +49,44 @@ RETURN_42_TO_KERNEL = 0x20_CD00_0000_2AB8
 _SLOT = places.RECURSIVE_SLOT << 39
 _CANONICAL = (1 << 48) - 1
 
+LIST = places.LARGE_DATA + 0x10_0000
+"""The physical address of the guest's page lists, in its large data."""
+
+_IMMUTABLE = ("boot text", "boot records", "text", "rodata", "large text")
+
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One operation of the agent's, with its operands."""
+class Operate:
+    """One operation of the agent, with its operands."""
 
     operation: Operation
     first: int = 0
     second: int = 0
-    third: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """The guest tells the host that the entries for these (va, level) have changed."""
+class ReportChanges:
+    """The guest reports to the host that the entries for these (va, level) have changed."""
 
     entries: tuple[tuple[int, int], ...]
 
 
-Move = Step | Report
+Action = Operate | ReportChanges
+Actions = tuple[Action, ...]
+"""What an attack or an update consists of, in order."""
 
 
-def report(*entries: tuple[int, int]) -> tuple[Move, ...]:
-    """Return a report of these entries, (va, level) each."""
-    return (Report(entries),)
+def do(operation: Operation, first: int = 0, second: int = 0) -> Actions:
+    """Return one operation."""
+    return (Operate(operation, first, second),)
 
 
-def entry_pa(agent: Agent, va: int, level: int = 1) -> int:
+def report(*entries: tuple[int, int]) -> Actions:
+    """Return a report of these changed entries, (va, level) each."""
+    return (ReportChanges(entries),)
+
+
+def _entry_pa(agent: Agent, va: int, level: int = 1) -> int:
     """Return the physical address of an entry, as the guest finds it in the entry above."""
     above = agent.do(Operation.LOAD, entry_at(va, level + 1))
     if above.value is None or not above.value & Bit.P:
@@ -77,46 +101,81 @@ def entry_at(va: int, level: int = 1) -> int:
     return va | ~_CANONICAL & (1 << 64) - 1
 
 
-def store(va: int, *words: int) -> tuple[Move, ...]:
+def store(va: int, *words: int) -> Actions:
     """Return the stores of these words from `va` on."""
-    return tuple(Step(Operation.STORE, va + 8 * at, word) for at, word in enumerate(words))
+    return tuple(Operate(Operation.STORE, va + 8 * at, word) for at, word in enumerate(words))
 
 
-def remap(va: int, entry: int, level: int = 1) -> tuple[Move, ...]:
-    """Return what gives `va` another entry, in the tables and in the TLB."""
-    return (*store(entry_at(va, level), entry), Step(Operation.INVLPG, va & -span_of(level)))
+def remap(va: int, entry: int, level: int = 1) -> Actions:
+    """Return actions that change the entry of `va`, in the tables and in the TLB."""
+    return store(entry_at(va, level), entry) + do(Operation.INVLPG, va & -span_of(level))
 
 
-def listed(*entries: tuple[int, int, int], pa: int = LIST) -> tuple[Move, ...]:
-    """Return a page list of one page (pa, end, permissions) written, and protection asked for."""
+def request(*entries: tuple[int, int, int], pa: int = LIST) -> Actions:
+    """Return stores of a page list of one page, (pa, end, permissions) each, and its hypercall."""
     words = [0, 0, len(entries), *(word for entry in entries for word in entry)]
-    return (
-        *store(places.KERNEL + pa, *words),
-        Step(Operation.HYPERCALL, Hypercall.PROTECT_MEMORY, pa),
-    )
+    call = do(Operation.HYPERCALL, Hypercall.PROTECT_MEMORY, pa)
+    return store(places.KERNEL + pa, *words) + call
 
 
-def addresses(*entries: int) -> tuple[Move, ...]:
-    """Return a report of these physical addresses as those of changed entries."""
-    return (
-        *store(places.KERNEL + LIST, len(entries), *entries),
-        Step(Operation.HYPERCALL, Hypercall.UPDATE, LIST),
-    )
+def report_addresses(*entries: int) -> Actions:
+    """Return a report of changed entries by their physical addresses."""
+    call = do(Operation.HYPERCALL, Hypercall.UPDATE, LIST)
+    return store(places.KERNEL + LIST, len(entries), *entries) + call
 
 
-def perform(agent: Agent, steps: Iterable[Move]) -> Iterator[tuple[Move, Result]]:
-    """Have the agent take these steps up to the first that fails; yield what came of each."""
-    for step in steps:
-        if isinstance(step, Report):
-            changed = [entry_pa(agent, va, level) for va, level in step.entries]
-            result = update(agent, changed)
+def perform(agent: Agent, actions: Iterable[Action]) -> Iterator[tuple[Action, AgentResult]]:
+    """Have the agent carry out actions, up to the first that fails; yield the result of each."""
+    for action in actions:
+        if isinstance(action, ReportChanges):
+            changed = [_entry_pa(agent, va, level) for va, level in action.entries]
+            *_, (_, result) = perform(agent, report_addresses(*changed))
         else:
-            result = agent.do(step.operation, step.first, step.second, step.third)
-        yield step, result
+            result = agent.do(action.operation, action.first, action.second)
+        yield action, result
         if result.failed:
             return
 
 
-def is_hypercall(step: Move) -> bool:
-    """Return whether a step asks something of the host."""
-    return isinstance(step, Report) or step.operation is Operation.HYPERCALL
+def is_hypercall(action: Action) -> bool:
+    """Return whether an action is a hypercall."""
+    return isinstance(action, ReportChanges) or action.operation is Operation.HYPERCALL
+
+
+def intended_permissions(image: GuestImage, status: Status) -> Permissions:
+    """Return what all mappings of a frame are intended to allow together; 0 for unmapped frames."""
+    found = np.zeros(FRAMES, np.uint8)
+    for each in image.resolve_intended(status):
+        rights = {*each.supervisor, *each.user}
+        permission = sum(1 << at for at, name in enumerate("rwx") if name in rights)
+        found[each.pa // FRAME : (each.pa + each.size * each.count) // FRAME] |= np.uint8(
+            permission
+        )
+    return found
+
+
+def page_entries(image: GuestImage, status: Status) -> list[PageEntry]:
+    """Return the page list: all that is intended to be mapped; text and rodata immutable."""
+    immutable = np.zeros(FRAMES, np.bool_)
+    for region in image.intended:
+        if region.name in _IMMUTABLE:
+            end = region.pa + region.size * region.count
+            immutable[region.pa // FRAME : end // FRAME] = True
+    wanted = intended_permissions(image, status)
+    both = wanted | np.uint8(8) * immutable
+    return [
+        PageEntry(start, start + size, Permission(value & 7), bool(value & 8))
+        for start, size, value in stretches(both)
+        if value
+    ]
+
+
+def ask(agent: Agent, entries: Iterable[PageEntry]) -> AgentResult:
+    """Have the guest write a page list, and request its protection."""
+    data = encode(entries, LIST)
+    used = [data[at : at + FRAME].rstrip(b"\0") for at in range(0, len(data), FRAME)]
+    for number, part in enumerate(used):
+        words = np.frombuffer(part + bytes(-len(part) % 8), "<u8").tolist()
+        va = places.KERNEL + LIST + number * FRAME
+        agent.store((va + 8 * at, word) for at, word in enumerate(words))
+    return agent.do(Operation.HYPERCALL, Hypercall.PROTECT_MEMORY, LIST)

@@ -1,28 +1,46 @@
-"""Driving the guest's agent: one command, one instruction of the guest's, one result."""
+"""The guest's agent: it carries out one command by one instruction, and returns one result."""
 
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 
-from crosswalk.emu.protect.events import Met
+from crosswalk.emu.protect.events import GuestEvent
 from crosswalk.emu.protect.guest import Guest
 from crosswalk.guest import places
+from crosswalk.guest.layout import Bit, index_of, span_of
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, U64
 
-__all__ = ["SWEEP", "Agent", "Operation", "Result", "Use", "spans"]
+__all__ = [
+    "FORGED",
+    "SWEEP",
+    "Agent",
+    "AgentResult",
+    "Operation",
+    "Use",
+    "forge_tables",
+    "on_forged_tables",
+    "spans",
+]
 
 _COMMAND = struct.Struct("<6Q")
 _FOUND = 0x100
 SWEEP = (places.MAILBOX_SIZE - _FOUND) // 8
 """The most pages of one sweep."""
 
+FORGED = places.POOL + (places.POOL_FRAMES - 3) * FRAME
+"""The address of the forged tables: the pool's last three frames, which the guest doesn't use."""
+
+_FORGED_RIGHTS = Bit.P | Bit.RW
+_FORGED_PAGE = span_of(2)
+
 
 class Operation(IntEnum):
-    """What the agent can be told to do, in the order of its table of operations."""
+    """The agent's operations, in the order of its table."""
 
     LOAD = 0
     STORE = 1
@@ -48,7 +66,7 @@ class Operation(IntEnum):
 
 
 class Use(IntEnum):
-    """What a sweep does with each page."""
+    """The access that a sweep makes to each page."""
 
     READ = 0
     WRITE = 1
@@ -60,61 +78,63 @@ _USER = {Operation.LOAD_USER, Operation.STORE_USER, Operation.EXECUTE_USER}
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What came of a command: the value that the guest got, or what it met instead."""
+class AgentResult:
+    """The result of a command: the value that the guest got, or the event that ended it."""
 
     value: int | None = None
-    met: Met | None = None
+    event: GuestEvent | None = None
 
     @property
     def failed(self) -> bool:
-        """Whether the operation didn't come to its end."""
-        return self.met is not None
+        """Whether an event ended the operation."""
+        return self.event is not None
 
 
 class Agent:
-    """The agent of a guest. All that it does is done by the guest's own instructions.
+    """The agent of a guest. It acts by the guest's own instructions alone.
 
-    The host writes the command into the mailbox, and reads what the agent left there.
+    The host writes the command into the mailbox, and reads the result there.
     """
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
 
-    def do(self, operation: Operation, first: int = 0, second: int = 0, third: int = 0) -> Result:
+    def do(
+        self, operation: Operation, first: int = 0, second: int = 0, third: int = 0
+    ) -> AgentResult:
         """Have the agent carry out an operation.
 
-        Raises `CrosswalkError` where the guest neither ends it nor meets anything.
+        Raises `CrosswalkError` where it neither completes nor ends in an event.
         """
         guest = self.guest
         self._command(operation, first, second, third)
         guest.run(places.KERNEL + places.AGENT)
-        if guest.met:
-            return Result(met=guest.met[0][0])
+        if guest.events:
+            return AgentResult(event=guest.events[0][0])
         if operation is Operation.INTERRUPT:
-            return Result(int(guest.delivered))
+            return AgentResult(int(guest.delivered))
         if operation in _USER:
             if not guest.left_user:
                 raise CrosswalkError(f"{operation.name} at {first:#x}: user code didn't end")
             guest.cpu.load()
-            return Result(guest.cpu.general(0))
+            return AgentResult(guest.cpu.general(0))
         *_, value, done = _COMMAND.unpack(guest.ram.read(places.MAILBOX, _COMMAND.size))
         if not done:
             raise CrosswalkError(f"{operation.name} at {first:#x}: neither done nor refused")
-        return Result(value)
+        return AgentResult(value)
 
     def store(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Store words at addresses; `CrosswalkError` where a store is refused."""
         for va, value in pairs:
             result = self.do(Operation.STORE, va, value)
             if result.failed:
-                raise CrosswalkError(f"the guest can't store to {va:#x}: {result.met}")
+                raise CrosswalkError(f"the guest can't store to {va:#x}: {result.event}")
 
-    def sweep(self, va: int, pages: int, use: Use) -> tuple[U64, dict[int, Met]]:
-        """Use `pages` pages from `va` on, at most `SWEEP`.
+    def sweep(self, va: int, pages: int, use: Use) -> tuple[U64, dict[int, GuestEvent]]:
+        """Access `pages` pages from `va` on, at most `SWEEP`.
 
-        Returns what each gave, uint64[pages], 0 for those that failed, and what those met, by
-        number.
+        Returns the value that each gave, uint64[pages], 0 for those that failed, and the events of
+        these, by page number.
         """
         guest = self.guest
         self._command(Operation.SWEEP, va, use << 16 | pages)
@@ -125,7 +145,7 @@ class Agent:
             raise CrosswalkError(f"a sweep of {pages} pages from {va:#x} didn't end")
         found = np.frombuffer(guest.ram.read(places.MAILBOX + _FOUND, 8 * pages), np.uint64)
         base = places.KERNEL + places.MAILBOX + _FOUND
-        return found, {(rdi - base) // 8: met for met, rdi in guest.met}
+        return found, {(rdi - base) // 8: event for event, rdi in guest.events}
 
     def _command(self, operation: Operation, *words: int) -> None:
         padded = (*words, *(0,) * (5 - len(words)))
@@ -137,3 +157,34 @@ def spans(start: int, pages: int) -> Iterator[tuple[int, int]]:
     """Yield (address, pages) of the parts of a range that one sweep each can do."""
     for first in range(0, pages, SWEEP):
         yield start + first * FRAME, min(SWEEP, pages - first)
+
+
+def forge_tables(agent: Agent) -> None:
+    """Have the guest write tables that map RAM at 0 and at the kernel's base, rwx.
+
+    It writes them through the direct map, which its tables have writable there.
+    """
+    direct = places.DIRECT_MAP[4]
+    root, pointers, directory = (FORGED + at * FRAME for at in range(3))
+    stores = [
+        (root, pointers | _FORGED_RIGHTS),
+        (root + 8 * index_of(places.KERNEL, 4), pointers | _FORGED_RIGHTS),
+        (pointers, directory | _FORGED_RIGHTS),
+        (pointers + 8 * index_of(places.KERNEL, 3), directory | _FORGED_RIGHTS),
+    ]
+    stores += [
+        (directory + 8 * at, at * _FORGED_PAGE | _FORGED_RIGHTS | Bit.PS)
+        for at in range(places.RAM_SIZE // _FORGED_PAGE)
+    ]
+    agent.store((direct + pa, word) for pa, word in stores)
+
+
+@contextmanager
+def on_forged_tables(agent: Agent) -> Iterator[None]:
+    """Have the guest run on forged tables meanwhile; CR3 isn't pinned."""
+    before = agent.guest.context.cr3
+    for root, check in ((FORGED, True), (before, False)):
+        if agent.do(Operation.SET_CR3, root).failed:
+            raise CrosswalkError(f"the guest can't load CR3 with {root:#x}")
+        if check:
+            yield

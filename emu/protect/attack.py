@@ -1,70 +1,253 @@
-"""An attack: a row of the table, and the words that rows are made of."""
+"""Attacks: what is to become of each, and running them without protection and with it.
 
-from dataclasses import dataclass
+A `Subject` is a guest that can be put back to one state, and run an attack from there: the
+built-in guest, whose agent carries out `Action`s, or a Linux kernel, which runs injected code.
+"""
 
-from crosswalk.emu.protect.actions import Move, Step
-from crosswalk.emu.protect.agent import Operation
-from crosswalk.emu.protect.results import Stop
-from crosswalk.guest import places
-from crosswalk.guest.layout import PAGE
+import faulthandler
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
+from crosswalk.emu.cpu.svm.host import Exit
+from crosswalk.emu.workers.contained import EmulatorCrash, contained
 
 __all__ = [
-    "ABSENT_WRITE",
-    "CR0",
-    "CR4",
-    "DATA",
-    "EFER",
-    "FETCH",
-    "HOLE",
-    "JUNK",
-    "LANDMARK",
-    "MARK",
-    "NXE",
-    "PG",
-    "SMAP",
-    "SMEP",
-    "TEXT",
-    "WP",
-    "WRITE",
     "Attack",
-    "do",
+    "Attacked",
+    "Crash",
+    "Crashes",
+    "DeliveryRefused",
+    "Granted",
+    "GuestFault",
+    "Intercepted",
+    "NestedFault",
+    "NotStopped",
+    "Other",
+    "Refused",
+    "Result",
+    "Subject",
+    "emulator_crashes",
+    "exit_result",
+    "run_attack",
+    "run_attacks",
 ]
 
-TEXT = places.TEXT + 3 * PAGE
-"""A frame of the kernel's text that nothing is in."""
-DATA = 0x2_0000
-"""A frame that the direct map alone has writable."""
-HOLE = places.KERNEL + places.TEXT + 4 * PAGE
-"""A page of the kernel's that nothing is mapped to."""
+Program = TypeVar("Program")
+"""What a kind of subject runs as an attack."""
 
-LANDMARK, MARK = 2, 0x4147_4E54
-"""Where the agent's page has a function that returns the mark."""
-WRITE, ABSENT_WRITE, FETCH = 0x7, 0x6, 0x15
-"""Error codes of nested page faults: P, W and U; W and U; P, U and I/D."""
-CR0, CR4, EFER = 0x8001_0033, 0x30_00A0, 0xD00
-"""What the guest has in its control registers."""
-WP, PG, SMEP, SMAP, NXE = 1 << 16, 1 << 31, 1 << 20, 1 << 21, 1 << 11
-JUNK = 0x6B6E_756A
+Crashes = Callable[[Callable[[], object]], str | None]
+"""Does work in a child process; what the child died of, None if it lived."""
 
 
 @dataclass(frozen=True, slots=True)
-class Attack:
-    """One row: the steps of which the last one decides, what is to become of it, and why.
+class NestedFault:
+    """A nested page fault: P 1, write 2, user 4 (always), fetch 16. `detail` says more."""
 
-    Every step before the last one has to succeed. `unpinned`: under a host that pins no control
-    register. `kept`: what each frame is granted isn't changed by it. `told`: words of the host's
-    reason to refuse.
+    gpa: int
+    error_code: int
+    detail: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"nested fault at {self.gpa:#x}, error code {self.error_code:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Intercepted:
+    """An exit by an intercept, without the instruction's effect. `detail` says more."""
+
+    code: int
+    error_code: int = field(default=0, compare=False)
+    detail: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"intercept {exit_name(self.code)}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRefused:
+    """The host, delivering an exception, refused to write its frame. `detail` says why."""
+
+    detail: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"delivery refused: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A hypercall that the host refuses; no nested entry changes."""
+
+    answer: IntEnum
+
+    def __str__(self) -> str:
+        return f"hypercall refused: {self.answer.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A request for protection that is granted, and `more` frames get more than they asked for."""
+
+    more: int
+
+    def __str__(self) -> str:
+        return f"granted, {self.more:,} frames more than asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFault:
+    """A page fault by the guest's own tables; no exit."""
+
+    error_code: int
+
+    def __str__(self) -> str:
+        return f"the guest's own #PF, error code {self.error_code:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class NotStopped:
+    """The attack works; `value` is what its last action gives, None where that doesn't matter."""
+
+    value: int | None = None
+
+    def __str__(self) -> str:
+        return "NOT STOPPED" if self.value is None else f"NOT STOPPED, gave {self.value:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The emulator's process dies."""
+
+    def __str__(self) -> str:
+        return "the emulator crashes"
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Anything else, in words."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+Result = (
+    NestedFault
+    | Intercepted
+    | DeliveryRefused
+    | Refused
+    | Granted
+    | GuestFault
+    | NotStopped
+    | Crash
+    | Other
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attack(Generic[Program]):
+    """One row of an attack table: the program, and the result expected under protection.
+
+    `why`: the reason why an attack isn't stopped. Without `pinned` it runs under a host that pins
+    no control register. `keeps_grants`: no frame's permission is changed by it. `reason`: words
+    that a refused hypercall's reason has to contain.
     """
 
     name: str
-    steps: tuple[Move, ...]
-    stop: Stop
+    program: Program
+    expected: Result
     why: str = ""
-    unpinned: bool = False
-    kept: bool = True
-    told: str = ""
+    pinned: bool = True
+    keeps_grants: bool = True
+    reason: str = ""
 
 
-def do(operation: Operation, first: int = 0, second: int = 0) -> tuple[Move, ...]:
-    """Return one operation."""
-    return (Step(operation, first, second),)
+@dataclass(frozen=True, slots=True)
+class Attacked(Generic[Program]):
+    """An attack's results: under protection, and without, None where that wasn't tried."""
+
+    attack: Attack[Program]
+    result: Result
+    unprotected: Result | None = None
+
+    @property
+    def works_unprotected(self) -> bool:
+        """Whether the attack works where nothing is protected; else stopping it proves nothing."""
+        return self.unprotected is None or isinstance(self.unprotected, NotStopped)
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the result under protection is the expected one."""
+        return self.result == self.attack.expected
+
+
+class Subject(Protocol[Program]):
+    """A protected guest that attacks run in, each from the same state."""
+
+    def restore(self, *, protected: bool = True, pinned: bool = True) -> None:
+        """Put guest and host back to where attacks begin.
+
+        Without `protected` nothing is withheld, without `pinned` no control register is pinned.
+        """
+        ...
+
+    def run(self, attack: Attack[Program]) -> Result:
+        """Run an attack in the guest, just restored."""
+        ...
+
+
+def run_attack(
+    subject: Subject[Program], attack: Attack[Program], *, protected: bool = True
+) -> Result:
+    """Run an attack from the state where attacks begin."""
+    subject.restore(protected=protected, pinned=protected and attack.pinned)
+    return subject.run(attack)
+
+
+def run_attacks(
+    subject: Subject[Program],
+    attacks: Iterable[Attack[Program]],
+    *,
+    unprotected: Callable[[Attack[Program]], bool] = lambda _: True,
+    crashes: Crashes | None = None,
+) -> Iterator[Attacked[Program]]:
+    """Run each attack without protection, where `unprotected` says so, and then with it.
+
+    One that is expected to crash the emulator runs in a child process, by `crashes`. The subject
+    is restored at the end.
+    """
+    crashes = emulator_crashes if crashes is None else crashes
+    for attack in attacks:
+        bare = run_attack(subject, attack, protected=False) if unprotected(attack) else None
+        if isinstance(attack.expected, Crash):
+            died_of = crashes(partial(run_attack, subject, attack))
+            result: Result = Crash() if died_of else Other("the emulator lives")
+        else:
+            result = run_attack(subject, attack)
+        yield Attacked(attack, result, bare)
+    subject.restore()
+
+
+def emulator_crashes(work: Callable[[], object]) -> str | None:
+    """Do work in a child process; return what the child died of, None if it lived."""
+
+    def quiet() -> None:
+        faulthandler.disable()  # An expected crash is no news.
+        work()
+
+    try:
+        contained(quiet)
+    except EmulatorCrash as error:
+        return str(error)
+    return None
+
+
+def exit_result(left: Exit, detail: str = "") -> NestedFault | Intercepted:
+    """Return the result of an attack that an exit stopped."""
+    if left.code == ExitCode.NPF and left.gpa is not None:
+        return NestedFault(left.gpa, left.error_code, detail)
+    return Intercepted(left.code, left.error_code, detail)

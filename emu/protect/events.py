@@ -1,28 +1,62 @@
-"""What a guest meets instead of the end of an operation."""
+"""Events that end a guest's operation early: an exit or an exception; and their prediction."""
 
 from dataclasses import dataclass
 
-from crosswalk.emu.cpu.svm.exits import exit_name
-from crosswalk.emu.cpu.svm.host import Exit
+from crosswalk.emu.cpu.engine import MAXPHYADDR
+from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
+from crosswalk.emu.cpu.svm.host import HOST_EFER, Exit
+from crosswalk.walker.access import Access
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.nested.context import NestedContext
+from crosswalk.walker.nested.outcome import NestedPageFault
+from crosswalk.walker.nested.translate import translate_nested
+from crosswalk.walker.outcome import GeneralProtection, PageFault
 
-__all__ = ["Fault", "Met", "described"]
+__all__ = ["PAGE_FAULT", "Fault", "GuestEvent", "describe_event", "predict_event"]
+
+PAGE_FAULT = 14
+_GENERAL_PROTECTION = 13
+_CR0, _CR4 = 0x8000_0001, 0x20
+_CAUSE = 0x1F
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An exception of the guest's own; `cr2` is 0 unless it is a page fault."""
+    """An exception in the guest; `cr2` is 0 unless it is a page fault."""
 
     vector: int
     error_code: int
     cr2: int
 
 
-Met = Exit | Fault
+GuestEvent = Exit | Fault
+"""An event that ends an operation early: a #VMEXIT, or an exception in the guest."""
 
 
-def described(met: Met) -> str:
-    """Return what the guest met in a few words."""
-    if isinstance(met, Fault):
-        return f"vector {met.vector}, error code {met.error_code:#x}, at {met.cr2:#x}"
-    where = "" if met.gpa is None else f" at {met.gpa:#x}, error code {met.error_code:#x}"
-    return f"exit {exit_name(met.code)}{where}"
+def describe_event(event: GuestEvent) -> str:
+    """Return the event in a few words."""
+    if isinstance(event, Fault):
+        return f"vector {event.vector}, error code {event.error_code:#x}, at {event.cr2:#x}"
+    where = "" if event.gpa is None else f" at {event.gpa:#x}, error code {event.error_code:#x}"
+    return f"exit {exit_name(event.code)}{where}"
+
+
+def predict_event(
+    memory: PhysicalMemory, context: PagingContext, nested_cr3: int, access: Access
+) -> GuestEvent | None:
+    """Predict a guest access with the nested walk: the event that ends it, None if it succeeds.
+
+    `memory` is system-physical, `context` has the guest's registers.
+    """
+    host = PagingContext(
+        cr0=_CR0, cr3=nested_cr3, cr4=_CR4, efer=HOST_EFER, pkru=0, maxphyaddr=MAXPHYADDR
+    )
+    outcome = translate_nested(memory, NestedContext(context, host), access)
+    if isinstance(outcome, NestedPageFault):
+        return Exit(ExitCode.NPF, outcome.error_code & _CAUSE, outcome.gpa)
+    if isinstance(outcome, PageFault):
+        return Fault(PAGE_FAULT, outcome.error_code, outcome.cr2)
+    if isinstance(outcome, GeneralProtection):
+        return Fault(_GENERAL_PROTECTION, 0, 0)
+    return None

@@ -10,9 +10,14 @@ from crosswalk.emu.cpu.delivery import Event, Kind, deliver
 from crosswalk.emu.cpu.engine import open_engine
 from crosswalk.emu.cpu.svm.host import HOST_MODEL, HOST_START, Exit, Host
 from crosswalk.emu.load.guest import Booted
-from crosswalk.emu.protect.events import Fault, Met, described
+from crosswalk.emu.protect.events import (
+    PAGE_FAULT,
+    Fault,
+    GuestEvent,
+    describe_event,
+    predict_event,
+)
 from crosswalk.emu.protect.pins import INTERCEPTED
-from crosswalk.emu.protect.predict import foretold
 from crosswalk.guest import places
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
@@ -35,16 +40,15 @@ _EFER, _EFER_SVME = 0xC000_0080, 1 << 12
 _CR4_PKE = 1 << 22
 _RDI, _R15 = GENERAL.index("rdi"), GENERAL.index("r15")
 _INT_LENGTH = 2
-_PAGE_FAULT = 14
 _SECONDS = 20
 
 
 class Guest:
     """The CPU and RAM of a guest that has booted, under nested paging from `enter` on.
 
-    `handle` is called with each exit, and says whether the guest goes on from the state it left;
-    what it doesn't handle, and every exception, is kept in `met` with the value of RDI then, and
-    the guest goes on where its R15 says.
+    `handle` is called with each exit, and returns whether the guest goes on from the state it has
+    then. All other exits, and every exception, are kept in `events`, each with the value of RDI,
+    and the guest goes on where its R15 says.
 
     Protection keys, which the model with nested paging lacks, are off.
     """
@@ -57,7 +61,7 @@ class Guest:
         self.cpu = Cpu(self.engine, self.ram)
         self.host = Host(self.cpu, self.host_memory)
         self.handle: Callable[[Exit], bool] = lambda _: False
-        self.met: list[tuple[Met, int]] = []
+        self.events: list[tuple[GuestEvent, int]] = []
         self.left_user = self.delivered = False
         self._limit = 0
         self._nested_cr3 = 0
@@ -68,7 +72,7 @@ class Guest:
 
     @property
     def context(self) -> PagingContext:
-        """What the guest's paging depends on now; EFER as it would be without SVM."""
+        """The registers that the guest's paging depends on now; EFER as it would be without SVM."""
         read = self.engine.reg_read
         booted = self.booted.context
         return PagingContext(
@@ -86,18 +90,17 @@ class Guest:
         self.cpu.guard = self._guard
         self.host.enter(nested_cr3, cr_writes=INTERCEPTED, efer=True)
 
-    def foretell(self, access: Access) -> Met | None:
-        """Return what the walk in two dimensions says that an access meets; None for nothing."""
+    def predict(self, access: Access) -> GuestEvent | None:
+        """Predict an access with the nested walk: the event that ends it, None if it succeeds."""
         memory = Segments([(0, self.ram.bytes), (HOST_START, self.host_memory.bytes)])
-        return foretold(memory, self.context, self._nested_cr3, access)
+        return predict_event(memory, self.context, self._nested_cr3, access)
 
     def run(self, rip: int, *, faults: int = 1) -> None:
         """Run kernel code at `rip` on the kernel's stack up to its HLT.
 
-        Raises `CrosswalkError` where the guest doesn't come to it, or more faults are met than
-        are due.
+        Raises `CrosswalkError` where it doesn't get there, or has more than `faults` events.
         """
-        self.met, self.left_user, self.delivered, self._limit = [], False, False, faults
+        self.events, self.left_user, self.delivered, self._limit = [], False, False, faults
         with self.cpu.changed():
             self.cpu.enter(_CODE, 0)
             self.cpu.set_segment("ss", _DATA)
@@ -108,8 +111,8 @@ class Guest:
             self.engine.emu_start(rip, 0, timeout=_SECONDS * 1_000_000)
         except unicorn.UcError as error:
             raise CrosswalkError(f"the guest can't go on: {error}") from error
-        if len(self.met) > faults:
-            raise CrosswalkError(f"the guest met more than it should: {described(self.met[-1][0])}")
+        if len(self.events) > faults:
+            raise CrosswalkError(f"more events than expected: {describe_event(self.events[-1][0])}")
 
     def _set_registers(self) -> None:
         context, write = self.booted.context, self.engine.reg_write
@@ -133,24 +136,25 @@ class Guest:
         if left is not None and self.handle(left):
             return
         cpu.load()
-        met: Met = left or Fault(number, cpu.error_code, cpu.cr2 if number == _PAGE_FAULT else 0)
+        cr2 = cpu.cr2 if number == PAGE_FAULT else 0
+        event: GuestEvent = left or Fault(number, cpu.error_code, cr2)
         if left is None and number == _LEAVE and cpu.software:
             refused = self._interrupted()
             if refused is None:
                 self.engine.emu_stop()
                 return
-            met = refused
-        self.met.append((met, cpu.general(_RDI)))
+            event = refused
+        self.events.append((event, cpu.general(_RDI)))
         cpu.forget_exception()
         cpu.rip = cpu.general(_R15)
         cpu.store()
-        if len(self.met) > self._limit:
+        if len(self.events) > self._limit:
             self.engine.emu_stop()
 
-    def _interrupted(self) -> Met | None:
-        """Take an INT: it ends what user code does; from the kernel, its handler is entered.
+    def _interrupted(self) -> GuestEvent | None:
+        """Take an INT: it ends user code; from the kernel, its handler is entered.
 
-        Returns what the CPU meets while it enters the handler, if it does.
+        Returns the event, if one occurs, that keeps the CPU from entering the handler.
         """
         if self.cpu.cpl:
             self.left_user = True
@@ -159,20 +163,20 @@ class Guest:
             deliver(self.cpu, Event(_LEAVE, Kind.SOFTWARE, length=_INT_LENGTH))
         except _Refused as refused:
             self.cpu.load()
-            return refused.met
+            return refused.event
         self.delivered = True
         return None
 
     def _guard(self, va: int, write: bool) -> None:  # noqa: FBT001  # as `Cpu.guard` has it
         kind = AccessType.WRITE if write else AccessType.READ
-        met = self.foretell(Access(va, kind))
-        if isinstance(met, Exit):
-            raise _Refused(met)
+        event = self.predict(Access(va, kind))
+        if isinstance(event, Exit):
+            raise _Refused(event)
 
 
 class _Refused(Guarded):
-    """Nested tables refuse what a delivery needs."""
+    """Nested tables refuse an access that the delivery of an exception needs."""
 
-    def __init__(self, met: Exit) -> None:
-        super().__init__(described(met))
-        self.met = met
+    def __init__(self, event: Exit) -> None:
+        super().__init__(describe_event(event))
+        self.event = event

@@ -1,4 +1,4 @@
-"""The host's side: hypercalls answered, control registers pinned, nested tables kept."""
+"""The host of the built-in guest: hypercalls, pinned control registers, nested tables."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,25 @@ import numpy as np
 from crosswalk.emu.cpu.cpu import GENERAL
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import Exit
-from crosswalk.emu.protect.grants import ALL, Permissions, Rules, permissions_of, stretches
 from crosswalk.emu.protect.guest import FRAMES, Guest
+from crosswalk.emu.protect.permissions import (
+    ALL,
+    READ_EXECUTE,
+    READ_WRITE,
+    WRITE_EXECUTE,
+    Bools,
+    FrameTables,
+    Permissions,
+    collective_permissions,
+)
 from crosswalk.emu.protect.pins import LONGEST, Pins
 from crosswalk.guest import places
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.nested.tables import NestedTables
 from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, Permission, decode
 from crosswalk.walker.tracker import RightsTracker
 
-__all__ = ["MAX_LIST", "Answer", "Hypercall", "Hypervisor", "Reply"]
+__all__ = ["MAX_LIST", "TABLE_POOL", "Answer", "Hypercall", "Hypervisor", "Reply", "Rules"]
 
 _CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
 _VMMCALL = 3
@@ -27,6 +35,9 @@ _RAX, _RBX = (GENERAL.index(name) for name in ("rax", "rbx"))
 MAX_LIST = 64
 """The most pages of a list: more than it takes to name every frame of RAM by itself."""
 _MOST_ENTRIES = FRAME // 8 - 1
+TABLE_POOL = slice(places.POOL // FRAME, places.POOL // FRAME + places.POOL_FRAMES)
+"""The frames of the guest's tables, now or later: they stay executable, as the emulator crashes
+where it walks a table in a frame that isn't."""
 
 
 class Hypercall(IntEnum):
@@ -44,9 +55,9 @@ class Hypercall(IntEnum):
 
 
 class Answer(IntEnum):
-    """What a hypercall returns in RAX, as KVM's numbers have it.
+    """The value that a hypercall returns in RAX, by KVM's numbers.
 
-    One for protection that is done returns how many frames are granted more than was asked for.
+    A request for protection that is granted returns how many frames get more than it asked for.
     """
 
     DONE = 0
@@ -57,9 +68,9 @@ class Answer(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A hypercall answered: why if it was refused, and else what there is to say about it.
+    """A hypercall's answer. `why` it was refused, or a remark.
 
-    `more` frames are granted more than they were asked for with, as their mappings need it.
+    `more` frames are granted more than was requested for them, as their mappings need it.
     """
 
     call: int
@@ -74,18 +85,53 @@ class _Refusal(Exception):
         self.answer, self.why = answer, why
 
 
+class Rules:
+    """The host's rules on top of collective rights, from the request for protection on.
+
+    `sealed`: the most that each frame may ever be granted; `both`: the frames that may be writable
+    and executable; `opened`: the one frame of sealed text that is open for patching: it may be
+    writable, and isn't executable then.
+    """
+
+    def __init__(self) -> None:
+        self.sealed: Permissions = np.full(FRAMES, ALL, np.uint8)
+        self.both: Bools = np.zeros(FRAMES, np.bool_)
+        self.opened: int | None = None
+
+    def granted(self, collective: Permissions) -> Permissions:
+        """Return what is granted where the guest's mappings need `collective`."""
+        granted = self.granted_by_policy(collective)
+        granted[TABLE_POOL] |= np.uint8(Permission.EXECUTE)
+        return granted
+
+    def granted_by_policy(self, collective: Permissions) -> Permissions:
+        """Return what would be granted if the emulator could walk tables that aren't executable."""
+        granted = collective & self.sealed
+        both = (granted & WRITE_EXECUTE == WRITE_EXECUTE) & ~self.both
+        granted[both] &= ~np.uint8(Permission.EXECUTE)
+        if self.opened is not None and collective[self.opened] & Permission.WRITE:
+            granted[self.opened] = READ_WRITE
+        return granted
+
+    def withheld(self, collective: Permissions) -> Bools:
+        """Return which frames need more than they are granted, the opened one aside."""
+        withheld: Bools = collective & ~self.granted(collective) != 0
+        if self.opened is not None:
+            withheld[self.opened] = False
+        return withheld
+
+
 class Hypervisor:
-    """The host of one guest, which is entered under nested tables that grant everything.
+    """The host of one guest, which it enters under nested tables that grant everything.
 
     `tables` are the nested tables, `replies` the hypercalls answered, `pins` the bits of control
-    registers that the guest can't clear. `collective` is what the guest's mappings need as the
-    host has it, None until the guest asks for protection.
+    registers that the guest can't clear. `collective` are the permissions that the guest's mappings
+    need, as the host tracks them; None until the guest requests protection.
     """
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
-        self.tables = NestedTables(guest.host.pool, guest.host.pool_start)
-        self.tables.set(0, places.RAM_SIZE, ALL)
+        self.tables = FrameTables(guest.host.pool, guest.host.pool_start, FRAMES)
         self.rules = Rules()
         self.tracker: RightsTracker | None = None
         self.collective: Permissions | None = None
@@ -98,25 +144,21 @@ class Hypervisor:
 
     @property
     def granted(self) -> Permissions:
-        """What each frame is to be granted now."""
+        """The permission that each frame is to have now."""
         if self.collective is None:
             return np.full(FRAMES, ALL, np.uint8)
         return self.rules.granted(self.collective)
 
     def handle(self, left: Exit) -> bool:
-        """Deal with an exit; whether the guest goes on."""
+        """Handle an exit; return whether the guest goes on."""
         if left.code == ExitCode.VMMCALL:
             self._hypercall()
             return True
         return left.code in _CONTROL and self._control_register(left.code)
 
     def write(self, ranges: list[tuple[int, int]] | None = None) -> None:
-        """Bring the nested tables up to what is granted, in these ranges or everywhere."""
-        within = ranges if ranges is not None else [(0, places.RAM_SIZE)]
-        self.tables.update(
-            (start, size, Permission(value))
-            for start, size, value in stretches(self.granted, within)
-        )
+        """Write what is granted to the nested tables, in these ranges or everywhere."""
+        self.tables.grant(self.granted, ranges)
         self.guest.host.flush()
 
     def _hypercall(self) -> None:
@@ -157,7 +199,7 @@ class Hypervisor:
             self._require(entries, self.granted)
         else:
             tracker = RightsTracker(memory, context)
-            collective = permissions_of(tracker.frames())
+            collective = collective_permissions(tracker.frames(), FRAMES)
             self._require(entries, collective)
             self.tracker, self.collective, self._root = tracker, collective, context.root
             self.rules.both = collective & ALL == ALL
@@ -198,7 +240,8 @@ class Hypervisor:
         ]
         for start, size in inside:
             part = slice(start // FRAME, -(-(start + size) // FRAME))
-            collective[part] = permissions_of(tracker.rights_within(start, size))[part]
+            rights = tracker.rights_within(start, size)
+            collective[part] = collective_permissions(rights, FRAMES)[part]
         self.write(inside)
         self._report(inside)
         return Reply(Hypercall.UPDATE, Answer.DONE, f"{len(touched)} ranges touched")
@@ -217,8 +260,7 @@ class Hypervisor:
         frame = pa // FRAME
         if pa % FRAME or frame >= FRAMES:
             raise _Refusal(Answer.INVALID, f"no frame at {pa:#x}")
-        text = Permission.READ | Permission.EXECUTE
-        if self.rules.opened is not None or self.rules.sealed[frame] != text:
+        if self.rules.opened is not None or self.rules.sealed[frame] != READ_EXECUTE:
             raise _Refusal(Answer.NOT_PERMITTED, f"{pa:#x} is no sealed text, or some is open")
         self.rules.opened = frame
         self.write([(pa, FRAME)])
@@ -242,7 +284,7 @@ class Hypervisor:
         return self.tracker, self.collective
 
     def _control_register(self, code: int) -> bool:
-        """Let a write to CR0, CR4 or EFER happen that clears nothing pinned."""
+        """Carry out a write to CR0, CR4 or EFER, unless it would clear a pinned bit."""
         cpu = self.guest.cpu
         cpu.load()
         on_page = min(LONGEST, FRAME - cpu.rip % FRAME)

@@ -1,4 +1,4 @@
-"""Proofs by accesses: nothing that the guest's mappings allow is refused, and nothing beyond."""
+"""Accesses that show: all that the guest's mappings allow works, and nothing beyond it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -6,26 +6,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import Exit
-from crosswalk.emu.protect.agent import Agent, Operation, Use, spans
-from crosswalk.emu.protect.events import Fault, Met, described
-from crosswalk.emu.protect.forging import forged
-from crosswalk.emu.protect.grants import TABLE_POOL, Permissions
+from crosswalk.emu.protect.agent import Agent, Operation, Use, on_forged_tables, spans
+from crosswalk.emu.protect.events import Fault, GuestEvent, describe_event
 from crosswalk.emu.protect.guest import FRAMES
+from crosswalk.emu.protect.hypervisor import TABLE_POOL
+from crosswalk.emu.protect.permissions import Bools, Permissions
 from crosswalk.guest import places
 from crosswalk.guest.views import Intended
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["Proof", "probe_beyond", "probe_mappings"]
+__all__ = ["Probed", "probe_forged", "probe_mappings"]
 
-# Where in a page the signature is, and what is in it: MOV RAX, imm64 with the frame's address.
-_AT, _SIGNED, _WRITTEN = 0x7E0, 2, 16
+# The offset of the marker in a page, MOV RAX, imm64; and in it, of the immediate, which is the
+# frame's address, and of the word that is written.
+_AT, _ADDRESS, _WRITTEN = 0x7E0, 2, 16
 _MOV, _RET, _INT = b"\x48\xb8", b"\xc3", b"\xcd\x20"
-_KEPT = 24
+_MARKER_SIZE = 24
 _P, _W, _U, _ID = 1, 2, 4, 16
 _NEEDS = {
     Use.READ: Permission.READ,
@@ -44,11 +44,11 @@ _SHOWN = 20
 
 
 @dataclass(slots=True)
-class Proof:
-    """What accesses found.
+class Probed:
+    """The results of accesses.
 
-    `probes` by what they did and how they ended, and every one that ended otherwise than it
-    should have, the first ones in words. `unbacked` pages lie outside RAM and aren't tried.
+    `probes` counts them by access and ending, `divergent` those that ended otherwise than expected;
+    `divergences` has the first of these in words. `unbacked` pages outside RAM aren't tried.
     """
 
     probes: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -61,9 +61,9 @@ class Proof:
         """How many accesses were tried."""
         return sum(self.probes.values())
 
-    def add(self, use: Use, met: Met | None, wrong: str | None) -> None:
-        """Enter one access, what it met, and what is wrong with that."""
-        ended = {Exit: "nested fault", Fault: "fault"}.get(type(met), "allowed")
+    def add(self, use: Use, event: GuestEvent | None, wrong: str | None) -> None:
+        """Enter one access, the event that ended it, and what is wrong with that."""
+        ended = {Exit: "nested fault", Fault: "fault"}.get(type(event), "allowed")
         name = "write" if use is Use.REWRITE else use.name.lower()
         self.probes[name, ended] += 1
         if wrong is not None:
@@ -72,59 +72,61 @@ class Proof:
                 self.divergences.append(f"{name}: {wrong}")
 
 
-def probe_mappings(agent: Agent, intended: Iterable[Intended]) -> Proof:
-    """Make every access that these mappings are meant to allow, in every page of theirs in RAM.
+def probe_mappings(agent: Agent, intended: Iterable[Intended]) -> Probed:
+    """Make every access that these mappings are intended to allow, to each of their pages in RAM.
 
-    At the privilege level that they are meant for. What is read has to be the frame's signature,
-    or what a table holds that has none; a fetch has to reach the signature. RAM stays as it is.
+    It is made at the intended privilege level. A read has to give the frame's marker, or of a frame
+    of tables, which has none, its content; a fetch has to run the marker. RAM stays as it is.
     """
-    proof = Proof()
+    probed = Probed()
     mappings = [(each, _pages(each)) for each in intended]
-    proof.unbacked = sum(each.size // FRAME * each.count - pages for each, pages in mappings)
-    signed = np.ones(FRAMES, np.bool_)
-    signed[TABLE_POOL] = False
-    with _signed(agent, signed, _RET):
+    probed.unbacked = sum(each.size // FRAME * each.count - pages for each, pages in mappings)
+    marked = np.ones(FRAMES, np.bool_)
+    marked[TABLE_POOL] = False
+    with _marked(agent, marked, _RET):
         for each, pages in mappings:
             for letter, use in _LETTERS.items():
                 if letter in each.supervisor:
-                    _sweep(agent, each, pages, use, proof)
-    with _signed(agent, signed, _INT):
+                    _sweep(agent, each, pages, use, probed)
+    with _marked(agent, marked, _INT):
         for each, pages in mappings:
             for letter, use in _LETTERS.items():
                 if letter in each.user:
-                    _as_user(agent, each, pages, use, proof)
-    return proof
+                    _as_user(agent, each, pages, use, probed)
+    return probed
 
 
-def probe_beyond(
+def probe_forged(
     agent: Agent, granted: Permissions, *, start: int = 0, frames: int = FRAMES
-) -> Proof:
-    """Read, write and execute frames from `start` on through forged tables that allow it all.
+) -> Probed:
+    """Read, write and execute frames from `start` on through forged tables that allow everything.
 
-    Each has to succeed exactly where `granted` has the right, and to end in a nested page fault
-    that tells the address and the cause elsewhere.
+    An access has to succeed where `granted` has its permission, and to end elsewhere in a nested
+    page fault with the right address and cause.
     """
-    proof = Proof()
+    probed = Probed()
     everywhere = np.ones(FRAMES, np.bool_)
-    with _signed(agent, everywhere, _RET), forged(agent):
+    with _marked(agent, everywhere, _RET), on_forged_tables(agent):
         for use in (Use.READ, Use.WRITE, Use.EXECUTE):
             for va, pages in spans(start + _AT, frames):
-                found, met = agent.sweep(va, pages, use)
+                found, events = agent.sweep(va, pages, use)
                 for at in range(pages):
                     pa = va - _AT + at * FRAME
-                    ended = met.get(at)
+                    event = events.get(at)
                     if granted[pa // FRAME] & _NEEDS[use]:
-                        wrong = _not_allowed(agent, use, pa, int(found[at]), ended)
+                        wrong = _not_allowed(agent, use, pa, int(found[at]), event)
                     else:
-                        wrong = _not_refused(agent, use, pa, ended)
-                    proof.add(use, ended, wrong)
-    return proof
+                        wrong = _not_refused(agent, use, pa, event)
+                    probed.add(use, event, wrong)
+    return probed
 
 
-def _not_allowed(agent: Agent, use: Use, pa: int, found: int, met: Met | None) -> str | None:
+def _not_allowed(
+    agent: Agent, use: Use, pa: int, found: int, event: GuestEvent | None
+) -> str | None:
     """Return what is wrong with an access through forged tables that has to succeed."""
-    if met is not None:
-        return f"{pa:#x}: {described(met)}"
+    if event is not None:
+        return f"{pa:#x}: {describe_event(event)}"
     if found != (1 if use is Use.WRITE else pa):
         return f"{pa:#x}: found {found:#x}"
     if use is Use.WRITE and _word(agent, pa + _AT + _WRITTEN) != pa + _AT:
@@ -132,12 +134,12 @@ def _not_allowed(agent: Agent, use: Use, pa: int, found: int, met: Met | None) -
     return None
 
 
-def _not_refused(agent: Agent, use: Use, pa: int, met: Met | None) -> str | None:
+def _not_refused(agent: Agent, use: Use, pa: int, event: GuestEvent | None) -> str | None:
     """Return what is wrong with an access through forged tables that has to be refused."""
-    if met is None:
+    if event is None:
         return f"{pa:#x}: not refused"
-    if met != Exit(ExitCode.NPF, _P | _CAUSES[use], pa + _AT + _offset(use)):
-        return f"{pa:#x}: {described(met)}"
+    if event != Exit(ExitCode.NPF, _P | _CAUSES[use], pa + _AT + _offset(use)):
+        return f"{pa:#x}: {describe_event(event)}"
     if use is Use.WRITE and _word(agent, pa + _AT + _WRITTEN) != 0:
         return f"{pa:#x}: refused, and written all the same"
     return None
@@ -149,29 +151,29 @@ def _pages(each: Intended) -> int:
 
 
 def _offset(use: Use) -> int:
-    return {Use.READ: _SIGNED, Use.WRITE: _WRITTEN, Use.EXECUTE: 0}[use]
+    return {Use.READ: _ADDRESS, Use.WRITE: _WRITTEN, Use.EXECUTE: 0}[use]
 
 
-def _sweep(agent: Agent, each: Intended, pages: int, use: Use, proof: Proof) -> None:
+def _sweep(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed) -> None:
     for va, some in spans(each.va + _AT, pages):
-        found, met = agent.sweep(va, some, use)
+        found, events = agent.sweep(va, some, use)
         for at in range(some):
             pa = each.pa + va - _AT - each.va + at * FRAME
             value = int(found[at])
-            due = {
-                Use.READ: _word(agent, pa + _AT + _SIGNED),
+            expected = {
+                Use.READ: _word(agent, pa + _AT + _ADDRESS),
                 Use.REWRITE: 1,
                 Use.EXECUTE: pa,
             }[use]
-            ended = met.get(at)
-            right = ended is None and value == due
-            proof.add(use, ended, None if right else _told(each, va + at * FRAME, ended))
+            event = events.get(at)
+            right = event is None and value == expected
+            probed.add(use, event, None if right else _failure(each, va + at * FRAME, event))
 
 
-def _as_user(agent: Agent, each: Intended, pages: int, use: Use, proof: Proof) -> None:
+def _as_user(agent: Agent, each: Intended, pages: int, use: Use, probed: Probed) -> None:
     ram = agent.guest.ram
     for at in range(pages):
-        offset = at * FRAME + _AT + (0 if use is Use.EXECUTE else _SIGNED)
+        offset = at * FRAME + _AT + (0 if use is Use.EXECUTE else _ADDRESS)
         va, pa = each.va + offset, each.pa + offset
         before = _word(agent, pa)
         result = agent.do(_USER[use], va, 0, ~before & 0xFF)
@@ -184,12 +186,12 @@ def _as_user(agent: Agent, each: Intended, pages: int, use: Use, proof: Proof) -
             right = _word(agent, pa) == before ^ 0xFF
             ram.write(pa, before.to_bytes(8, "little"))
         right = right and not result.failed
-        proof.add(use, result.met, None if right else _told(each, va, result.met))
+        probed.add(use, result.event, None if right else _failure(each, va, result.event))
 
 
-def _told(each: Intended, va: int, met: Met | None) -> str:
-    """Return what came of an access that a mapping allows, and that went wrong."""
-    return f"{each.name} at {va:#x}: {described(met) if met else 'not what RAM has there'}"
+def _failure(each: Intended, va: int, event: GuestEvent | None) -> str:
+    """Describe the failure of an access that a mapping allows."""
+    return f"{each.name} at {va:#x}: {describe_event(event) if event else 'not what RAM has there'}"
 
 
 def _word(agent: Agent, pa: int) -> int:
@@ -197,12 +199,12 @@ def _word(agent: Agent, pa: int) -> int:
 
 
 @contextmanager
-def _signed(agent: Agent, frames: NDArray[np.bool_], end: bytes) -> Iterator[None]:
-    """Have these frames carry their signatures meanwhile."""
+def _marked(agent: Agent, frames: Bools, end: bytes) -> Iterator[None]:
+    """Have these frames carry their markers meanwhile."""
     ram = agent.guest.ram
     chosen = np.flatnonzero(frames)
     pages = ram.bytes.reshape(FRAMES, FRAME)
-    place = slice(_AT, _AT + _KEPT)
+    place = slice(_AT, _AT + _MARKER_SIZE)
     kept = pages[chosen, place].copy()
     new = np.zeros_like(kept)
     new[:, :2] = np.frombuffer(_MOV, np.uint8)

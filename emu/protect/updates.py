@@ -1,16 +1,37 @@
-"""The guest's life after protection, as data: its changes, the answers, and what holds then."""
+"""The guest's updates of its tables after protection: as data, run, and checked.
 
+After each update the nested tables are compared with fresh ones. The rules by which grants follow
+the guest's tables are `crosswalk.emu.protect.hypervisor.Rules`.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from crosswalk.emu.protect.actions import DIRECT, RETURN_42, Move, Step, remap, report, store
-from crosswalk.emu.protect.agent import Operation
-from crosswalk.emu.protect.forging import FORGED
+import numpy as np
+
+from crosswalk.emu.protect.actions import (
+    DIRECT,
+    RETURN_42,
+    Actions,
+    do,
+    is_hypercall,
+    perform,
+    remap,
+    report,
+    store,
+)
+from crosswalk.emu.protect.agent import FORGED, Operation
+from crosswalk.emu.protect.attack import GuestFault, NestedFault, NotStopped, Result
+from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall
-from crosswalk.emu.protect.results import GuestFault, NestedFault, NotStopped, Stop
+from crosswalk.emu.protect.permissions import Bools, FrameTables, Permissions, stretches
+from crosswalk.emu.protect.probes import probe_forged
+from crosswalk.emu.protect.snapshot import ProtectedGuest, result_of
 from crosswalk.guest import places
 from crosswalk.guest.layout import PAGE, Bit, span_of
+from crosswalk.walker.memory import FRAME
 
-__all__ = ["STAGES", "Stage"]
+__all__ = ["UPDATES", "Update", "Updated", "run_updates"]
 
 _P, _RW, _NX, _G, _PS = Bit.P, Bit.RW, Bit.NX, Bit.G, Bit.PS
 _MODULE = 0x3_0000
@@ -26,19 +47,38 @@ _LARGE_TEXT = places.KERNEL + places.LARGE_TEXT
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What the guest does, the last answer that it gets from the host, and trials that follow."""
+class Update:
+    """The guest's actions, the last answer expected from the host, and trials that follow.
+
+    A trial is a sequence of actions with its expected result.
+    """
 
     name: str
-    steps: tuple[Move, ...]
+    actions: Actions
     answer: Answer = Answer.DONE
-    trials: tuple[tuple[tuple[Move, ...], Stop], ...] = ()
+    trials: tuple[tuple[Actions, Result], ...] = ()
 
 
-def _change(*changes: tuple[int, int], level: int = 1) -> tuple[Move, ...]:
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """An update's results.
+
+    `changed` frames are granted otherwise than before; `probes` accesses through forged tables were
+    made on them and their neighbours, `divergent` of them ended otherwise than expected; `wrong` is
+    everything that isn't as expected, in words.
+    """
+
+    update: Update
+    changed: int
+    probes: int
+    divergent: int
+    wrong: tuple[str, ...]
+
+
+def _change(*changes: tuple[int, int], level: int = 1) -> Actions:
     """Return changes (va, entry) of entries, reported."""
-    steps = [step for va, entry in changes for step in remap(va, entry, level)]
-    return (*steps, *report(*((va, level) for va, _ in changes)))
+    actions = [action for va, entry in changes for action in remap(va, entry, level)]
+    return (*actions, *report(*((va, level) for va, _ in changes)))
 
 
 def _at(number: int) -> tuple[int, int]:
@@ -46,29 +86,25 @@ def _at(number: int) -> tuple[int, int]:
     return _AREA + number * PAGE, _MODULE + number * PAGE
 
 
-def _do(operation: Operation, first: int = 0, second: int = 0) -> tuple[Move, ...]:
-    return (Step(operation, first, second),)
-
-
 _AREA_PAGES = tuple(_at(number) for number in range(_PAGES))
 
-STAGES: tuple[Stage, ...] = (
-    Stage(
+UPDATES: tuple[Update, ...] = (
+    Update(
         "vmap: a new page table, four pages of data",
         (
             *remap(_AREA, _TABLE | _P | _RW, 2),
-            *(step for va, pa in _AREA_PAGES for step in remap(va, pa | _DATA_RW)),
+            *(action for va, pa in _AREA_PAGES for action in remap(va, pa | _DATA_RW)),
             *report((_AREA, 2), *((va, 1) for va, _ in _AREA_PAGES)),
         ),
         trials=(
             (
-                (*store(_AREA + 8, _WORD), *_do(Operation.LOAD, DIRECT + _MODULE + 8)),
+                (*store(_AREA + 8, _WORD), *do(Operation.LOAD, DIRECT + _MODULE + 8)),
                 NotStopped(_WORD),
             ),
-            ((*store(_AREA, RETURN_42), *_do(Operation.EXECUTE, _AREA)), GuestFault(_FETCH & ~4)),
+            ((*store(_AREA, RETURN_42), *do(Operation.EXECUTE, _AREA)), GuestFault(_FETCH & ~4)),
         ),
     ),
-    Stage(
+    Update(
         "set_memory_ro: the first page, and its alias in the direct map",
         _change((_AREA, _MODULE | _DATA_R), (DIRECT + _MODULE, _MODULE | _DATA_R)),
         trials=(
@@ -77,24 +113,24 @@ STAGES: tuple[Stage, ...] = (
                 NestedFault(_MODULE, _WRITE),
             ),
             (
-                (*remap(_AREA, _MODULE | _P), *_do(Operation.EXECUTE, _AREA)),
+                (*remap(_AREA, _MODULE | _P), *do(Operation.EXECUTE, _AREA)),
                 NestedFault(_MODULE, _FETCH),
             ),
         ),
     ),
-    Stage(
+    Update(
         "set_memory_x: the first page is the module's code",
         _change((_AREA, _MODULE | _P)),
-        trials=((_do(Operation.EXECUTE, _AREA), NotStopped(42)),),
+        trials=((do(Operation.EXECUTE, _AREA), NotStopped(42)),),
     ),
-    Stage(
+    Update(
         "set_memory_ro: the second page is the module's rodata",
         _change(
             (_AREA + PAGE, _MODULE + PAGE | _DATA_R),
             (DIRECT + _MODULE + PAGE, _MODULE + PAGE | _DATA_R),
         ),
     ),
-    Stage(
+    Update(
         "set_memory_nx, set_memory_rw: both pages are data again",
         _change(
             *((va, pa | _DATA_RW) for va, pa in _AREA_PAGES[:2]),
@@ -102,56 +138,56 @@ STAGES: tuple[Stage, ...] = (
         ),
         trials=(
             (
-                (*remap(_AREA, _MODULE | _P), *_do(Operation.EXECUTE, _AREA)),
+                (*remap(_AREA, _MODULE | _P), *do(Operation.EXECUTE, _AREA)),
                 NestedFault(_MODULE, _FETCH),
             ),
         ),
     ),
-    Stage(
+    Update(
         "vunmap: the pages, then the page table",
         (*_change(*((va, 0) for va, _ in _AREA_PAGES)), *_change((_AREA, 0), level=2)),
-        trials=((_do(Operation.LOAD, _AREA), GuestFault(0)),),
+        trials=((do(Operation.LOAD, _AREA), GuestFault(0)),),
     ),
-    Stage(
+    Update(
         "text opened for patching, and mapped by a temporary alias",
         (
-            *_do(Operation.HYPERCALL, Hypercall.OPEN_TEXT, _TEXT),
+            *do(Operation.HYPERCALL, Hypercall.OPEN_TEXT, _TEXT),
             *_change((_ALIAS, _TEXT | _DATA_RW)),
         ),
         trials=(
             (store(_ALIAS, RETURN_42), NotStopped()),
-            (_do(Operation.EXECUTE, places.KERNEL + _TEXT), NestedFault(_TEXT, _FETCH)),
+            (do(Operation.EXECUTE, places.KERNEL + _TEXT), NestedFault(_TEXT, _FETCH)),
         ),
     ),
-    Stage(
+    Update(
         "text closed while the alias is still there",
-        _do(Operation.HYPERCALL, Hypercall.CLOSE_TEXT),
+        do(Operation.HYPERCALL, Hypercall.CLOSE_TEXT),
         Answer.NOT_PERMITTED,
     ),
-    Stage(
+    Update(
         "the alias gone, text closed",
-        (*_change((_ALIAS, 0)), *_do(Operation.HYPERCALL, Hypercall.CLOSE_TEXT)),
-        trials=((_do(Operation.EXECUTE, places.KERNEL + _TEXT), NotStopped(42)),),
+        (*_change((_ALIAS, 0)), *do(Operation.HYPERCALL, Hypercall.CLOSE_TEXT)),
+        trials=((do(Operation.EXECUTE, places.KERNEL + _TEXT), NotStopped(42)),),
     ),
-    Stage(
+    Update(
         "set_memory_rw on text",
         _change((places.KERNEL + _TEXT, _TEXT | _P | _RW)),
         Answer.NOT_PERMITTED,
         trials=((store(places.KERNEL + _TEXT, 0), NestedFault(_TEXT, _WRITE)),),
     ),
-    Stage(
+    Update(
         "set_memory_rw on rodata",
         _change((places.KERNEL + places.RODATA, places.RODATA | _DATA_RW)),
         Answer.NOT_PERMITTED,
         trials=((store(places.KERNEL + places.RODATA, 0), NestedFault(places.RODATA, _WRITE)),),
     ),
-    Stage(
+    Update(
         "set_memory_x on data that stays writable",
         _change((DIRECT + _MODULE, _MODULE | _P | _RW)),
         Answer.NOT_PERMITTED,
-        trials=((_do(Operation.EXECUTE, DIRECT + _MODULE), NestedFault(_MODULE, _FETCH)),),
+        trials=((do(Operation.EXECUTE, DIRECT + _MODULE), NestedFault(_MODULE, _FETCH)),),
     ),
-    Stage(
+    Update(
         "all three taken back",
         _change(
             (places.KERNEL + _TEXT, _TEXT | _P | _G),
@@ -159,25 +195,102 @@ STAGES: tuple[Stage, ...] = (
             (DIRECT + _MODULE, _MODULE | _DATA_RW | _G),
         ),
     ),
-    Stage(
+    Update(
         "large text unmapped: 512 frames that only the direct map reads",
         _change((_LARGE_TEXT, 0), level=2),
     ),
-    Stage(
+    Update(
         "large text mapped again, with one small page left out",
         (
             *(
-                step
+                action
                 for at in range(1, 512)
-                for step in store(
+                for action in store(
                     DIRECT + _TABLE + 8 * at, (places.LARGE_TEXT + at * span_of(1)) | _P
                 )
             ),
             *_change((_LARGE_TEXT, _TABLE | _P | _RW), level=2),
         ),
     ),
-    Stage(
+    Update(
         "large text as it was",
         _change((_LARGE_TEXT, places.LARGE_TEXT | _P | _PS | _G), level=2),
     ),
 )
+
+
+def run_updates(subject: ProtectedGuest, updates: Iterable[Update]) -> list[Updated]:
+    """Run these updates, one after the other, from where protection was granted."""
+    subject.restore()
+    return [_stage(subject, each) for each in updates]
+
+
+def _stage(subject: ProtectedGuest, update: Update) -> Updated:
+    wrong: list[str] = []
+    before = subject.hypervisor.tables.read_back()
+    answers = []
+    for action, result in perform(subject.agent, update.actions):
+        if result.failed:
+            wrong.append(f"{action} ended in {result.event}")
+        elif is_hypercall(action):
+            answers.append(subject.hypervisor.replies[-1].answer)
+    for answer, expected in zip(answers, [*[0] * (len(answers) - 1), update.answer], strict=True):
+        if answer != expected:
+            wrong.append(f"answered {answer.name}: {subject.hypervisor.replies[-1].why}")
+    fresh = _fresh_grants(subject, wrong)
+    changed = subject.hypervisor.tables.read_back() != before
+    probes, divergent = _probe_changed(subject, changed, fresh, wrong)
+    _run_trials(subject, update, wrong)
+    return Updated(update, int(changed.sum()), probes, divergent, tuple(wrong))
+
+
+def _fresh_grants(subject: ProtectedGuest, wrong: list[str]) -> Permissions:
+    """Return what is to be granted by a fresh computation; compare it with what is granted."""
+    hypervisor = subject.hypervisor
+    collective = subject.fresh_collective()
+    if hypervisor.collective is None or (hypervisor.collective != collective).any():
+        wrong.append("collective rights aren't those of a fresh computation")
+    fresh = hypervisor.rules.granted(collective)
+    tables = FrameTables(np.zeros_like(subject.guest.host.pool), hypervisor.tables.root, FRAMES)
+    tables.grant(fresh)
+    if list(tables.ranges()) != list(hypervisor.tables.ranges()):
+        at = np.flatnonzero(hypervisor.tables.read_back() != fresh)
+        where = f" from {int(at[0]) * FRAME:#x} on" if len(at) else ""
+        wrong.append(f"nested tables aren't those built afresh: {len(at)} frames{where}")
+    if tables.tables != hypervisor.tables.tables:
+        wrong.append(f"{hypervisor.tables.tables} nested tables, {tables.tables} when built afresh")
+    return fresh
+
+
+def _probe_changed(
+    subject: ProtectedGuest, changed: Bools, fresh: Permissions, wrong: list[str]
+) -> tuple[int, int]:
+    """Probe the frames that changed, or should have, and their neighbours.
+
+    Returns how many accesses were made, and how many of them diverged.
+    """
+    changed = changed | (subject.hypervisor.tables.read_back() != fresh)
+    near = changed.copy()
+    near[1:] |= changed[:-1]
+    near[:-1] |= changed[1:]
+    count = divergent = 0
+    for start, size, value in stretches(near.astype(np.uint8)):
+        if value:
+            found = probe_forged(subject.agent, fresh, start=start, frames=size // FRAME)
+            count += found.count
+            divergent += found.divergent
+            wrong += found.divergences
+    return count, divergent
+
+
+def _run_trials(subject: ProtectedGuest, update: Update, wrong: list[str]) -> None:
+    """Run the update's trials; tables they change are restored without the host's knowledge."""
+    for actions, expected in update.trials:
+        tables = subject.guest.ram.bytes[places.POOL :][: places.POOL_FRAMES * FRAME]
+        kept = tables.copy()
+        *_, (last, result) = perform(subject.agent, actions)
+        found = result_of(result, expected, answered=is_hypercall(last))
+        tables[:] = kept
+        subject.guest.host.flush()
+        if found != expected:
+            wrong.append(f"a trial ended in {found}, not in {expected}")

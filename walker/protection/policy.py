@@ -80,14 +80,20 @@ class Protection(Rows):
         return len(self.start)
 
     def __iter__(self) -> Iterator[PageEntry]:
-        """Yield what is granted as entries of a page list; neighbours differ in permission.
-
-        A page list has one permission to execute: it is given where anybody has it.
-        """
-        permission = _PERMISSIONS[self.granted]
+        """Yield what is granted as entries of a page list; neighbours differ in permission."""
+        permission = self.permissions
         for first, last in _runs(self.start, self.size, permission):
             end = int(self.start[last] + self.size[last])
             yield PageEntry(int(self.start[first]), end, Permission(int(permission[first])))
+
+    @property
+    def permissions(self) -> NDArray[np.uint8]:
+        """What is granted as a page list has it: the `Permission` of each row, uint8[n].
+
+        A page list has one permission to execute: it is given where any privilege level has it.
+        """
+        permissions: NDArray[np.uint8] = _PERMISSIONS[self.granted]
+        return permissions
 
     def uses(self) -> Iterator[tuple[int, int, Use]]:
         """Yield (start, size, what is granted); neighbours differ in that."""

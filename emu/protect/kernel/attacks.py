@@ -1,17 +1,27 @@
-"""Attacks by code that runs in the kernel: what each does, and what is to stop it.
+"""The attack table of a Linux kernel: code that runs in the kernel, and the expected results.
 
-The code stands in for what an attacker has made the kernel run: the host lends it a piece of
-the kernel's own text. Each ends by a halt, and has succeeded where a word in memory, or R15,
-has become what it wanted.
+The code stands in for what an attacker makes the kernel run; the host puts it into a page of the
+kernel's own text. It ends with a HLT, and has worked if it has changed a word in memory, or set
+R15 to MARK.
 """
 
 from dataclasses import dataclass
 
 from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.protect.attack import (
+    Attack,
+    DeliveryRefused,
+    Intercepted,
+    NestedFault,
+    NotStopped,
+)
 
-__all__ = ["ATTACKS", "MARK", "Attack"]
+__all__ = ["MARK", "AttackFrames", "Code", "attack_table"]
 
 MARK = 0x5EED_C0DE_5EED_C0DE
+
+_WRITE, _FETCH = 0x7, 0x15
+"""Error codes of nested page faults: P, W and U; P, U and I/D."""
 
 _STORE = "mov rax, MARK\nmov [rbx], rax"
 _NO_WP = "mov rax, cr0\nand rax, -0x10001\nmov cr0, rax"
@@ -34,168 +44,216 @@ _PLANTED = f"""
     mov rbx, RESULT_DIRECT
     mov rax, MARK
 """
+# The stack in text, by an IDT of one gate: that of #UD.
+_EXCEPTION_FRAME = """
+    mov rbx, FREE0_DIRECT
+    mov rax, GATE_LOW
+    mov [rbx + 0x60], rax
+    mov rax, GATE_HIGH
+    mov [rbx + 0x68], rax
+    mov word ptr [rbx + 0x800], 0xfff
+    mov [rbx + 0x802], rbx
+    lidt [rbx + 0x800]
+    mov rbx, TEXT_ENTRY
+    or qword ptr [rbx], 2
+    mov rsp, TEXT_DIRECT + 16
+    invlpg [rsp]
+    ud2
+"""
+_FORGED_WINDOW = f"""{_FORGED}
+    mov rax, FREE2 + 3
+    mov [rbx], rax
+    mov rbx, FREE2_DIRECT
+    mov rax, FREE3 + 3
+    mov [rbx], rax
+    mov rbx, FREE3_DIRECT
+    mov rax, TEXT + 3
+    mov [rbx], rax
+    mov rbx, RESULT_DIRECT
+    {_STORE}
+    mov rsi, RESULT_DIRECT
+    xor edi, edi
+    mov ecx, 8
+    mov rax, FREE0
+    mov cr3, rax
+    mov rax, COPIER
+    call rax
+"""
 _EXECUTABLE = "btr qword ptr [rbx], 63\ninvlpg [rdi]"
 
 
 @dataclass(frozen=True, slots=True)
-class Attack:
-    """One attack: `does` says it in a few words, `source` is its code.
+class AttackFrames:
+    """What attacks act on: physical addresses, but for `copier` and `user`, which are linear.
 
-    It wants the word at the place named `target` (of `Places`; "result" is a free frame, ""
-    R15) changed. `stopped` is the exit that is to stop it, None for an attack that isn't stopped:
-    `why` says why not. Without `pins`, control registers aren't pinned while it runs; `guarded`
-    are attacks that make the CPU's delivery of an exception do the store, which the host does here.
+    `site` is the text that injected code replaces; `text`, `rodata` and `data` are frames of the
+    image; `free` are zeroed frames that may be written, not of the image; `user` is a page that a
+    user may execute, and `user_frame` its frame. `copier` is code in text that copies RCX bytes
+    from RSI to RDI and returns. `root` is the root table.
     """
 
-    name: str
+    site: int
+    text: int
+    rodata: int
+    data: int
+    free: tuple[int, ...]
+    user: int
+    user_frame: int
+    copier: int
+    root: int
+
+    @property
+    def result(self) -> int:
+        """The frame that an attack stores its mark in."""
+        return self.free[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The program of an attack: `does` says in a few words what its assembly `source` does.
+
+    It wants the word at physical address `target` changed; None: R15.
+    """
+
     does: str
     source: str
-    target: str
-    stopped: ExitCode | None
-    why: str = ""
-    pins: bool = True
-    guarded: bool = False
+    target: int | None
 
 
-ATTACKS = (
-    Attack(
-        "clear WP",
-        "CR0.WP cleared, text written through the direct map",
-        f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
-        "text",
-        ExitCode.CR0_WRITE,
-    ),
-    Attack(
-        "text, direct map",
-        "the same where WP isn't pinned",
-        f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
-        "text",
-        ExitCode.NPF,
-        pins=False,
-    ),
-    Attack(
-        "text, image",
-        "the same through the image's mapping, WP not pinned",
-        f"{_NO_WP}\nmov rbx, TEXT_IMAGE\n{_STORE}",
-        "text",
-        ExitCode.NPF,
-        pins=False,
-    ),
-    Attack(
-        "remap rodata",
-        "read-only data made writable in its own table entry, then written",
-        "mov rbx, RODATA_ENTRY\nor qword ptr [rbx], 2\nmov rbx, RODATA_IMAGE\ninvlpg [rbx]\n"
-        + _STORE,
-        "rodata",
-        ExitCode.NPF,
-    ),
-    Attack(
-        "forge tables",
-        "CR3 set to forged tables that map all memory writable, then text written",
-        f"{_FORGED}\nmov qword ptr [rbx], 0x83\nmov rax, FREE0\nmov cr3, rax\n"
-        f"mov rbx, TEXT\n{_STORE}",
-        "text",
-        ExitCode.NPF,
-    ),
-    Attack(
-        "execute data",
-        "code stored in the kernel's data, made executable in its own entry, and run",
-        f"mov rdi, DATA_IMAGE\n{_PLANTED}\nmov rbx, DATA_ENTRY\n{_EXECUTABLE}\n"
-        "mov rbx, RESULT_DIRECT\njmp rdi",
-        "result",
-        ExitCode.NPF,
-    ),
-    Attack(
-        "execute user code",
-        "CR4.SMEP cleared, a process's code run in the kernel",
-        "mov rbx, USER_ENTRY\nbtr qword ptr [rbx], 63\nmov rax, cr4\n"
-        "and rax, -0x100001\nmov cr4, rax\nmov rbx, RESULT_DIRECT\n"
-        "mov rax, MARK\nmov rdi, USER\njmp rdi",
-        "result",
-        ExitCode.CR4_WRITE,
-    ),
-    Attack(
-        "clear NXE",
-        "EFER.NXE cleared",
-        "mov ecx, 0xc0000080\nrdmsr\nand eax, -0x801\nwrmsr",
-        "",
-        ExitCode.MSR,
-    ),
-    Attack(
-        "exception frame",
-        "the stack put into text by a forged entry, then an exception",
-        """
-        mov rbx, FREE0_DIRECT
-        mov rax, GATE_LOW
-        mov [rbx + 0x60], rax
-        mov rax, GATE_HIGH
-        mov [rbx + 0x68], rax
-        mov word ptr [rbx + 0x800], 0xfff
-        mov [rbx + 0x802], rbx
-        lidt [rbx + 0x800]
-        mov rbx, TEXT_ENTRY
-        or qword ptr [rbx], 2
-        mov rsp, TEXT_DIRECT + 16
-        invlpg [rsp]
-        ud2
-        """,
-        "text",
-        None,
-        guarded=True,
-    ),
-    Attack(
-        "forge the patching window",
-        "forged tables with one page in the lower half, text; the kernel's own copying code called",
-        f"""{_FORGED}
-        mov rax, FREE2 + 3
-        mov [rbx], rax
-        mov rbx, FREE2_DIRECT
-        mov rax, FREE3 + 3
-        mov [rbx], rax
-        mov rbx, FREE3_DIRECT
-        mov rax, TEXT + 3
-        mov [rbx], rax
-        mov rbx, RESULT_DIRECT
-        {_STORE}
-        mov rsi, RESULT_DIRECT
-        xor edi, edi
-        mov ecx, 8
-        mov rax, FREE0
-        mov cr3, rax
-        mov rax, COPIER
-        call rax
-        """,
-        "text",
-        None,
-        why="it does all that the kernel does when it patches",
-    ),
-    Attack(
-        "execute free memory",
-        "code stored in memory that isn't the image's, made executable, and run",
-        f"mov rdi, FREE0_DIRECT\n{_PLANTED}\nmov rbx, FREE0_ENTRY\n{_EXECUTABLE}\n"
-        "mov rbx, RESULT_DIRECT\njmp rdi",
-        "result",
-        None,
-        why="any such frame may become a table, and a table without execution takes the "
-        "emulator down",
-    ),
-    Attack(
-        "swap rodata",
-        "the address of read-only data mapped to other memory, and read",
-        f"mov rbx, FREE0_DIRECT\n{_STORE}\nmov rbx, RODATA_ENTRY\nmov rax, FREE0 + 1\n"
-        "mov [rbx], rax\nmov rbx, RODATA_IMAGE\ninvlpg [rbx]\nmov rax, [rbx]\n"
-        "mov rbx, RESULT_DIRECT\nmov [rbx], rax",
-        "result",
-        None,
-        why="rights belong to frames; where a frame is mapped is the guest's affair",
-    ),
-    Attack(
-        "write data",
-        "the kernel's data written",
-        f"mov rbx, DATA_IMAGE\n{_STORE}",
-        "data",
-        None,
-        why="the kernel's own mappings let it be written",
-    ),
-)
-"""Those that are to be stopped first, then those that aren't."""
+def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
+    """Return the attacks on these frames: those expected to be stopped first."""
+    return (
+        Attack(
+            "clear WP",
+            Code(
+                "CR0.WP cleared, text written through the direct map",
+                f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
+                frames.text,
+            ),
+            Intercepted(ExitCode.CR0_WRITE),
+        ),
+        Attack(
+            "text, direct map",
+            Code(
+                "the same where WP isn't pinned",
+                f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
+                frames.text,
+            ),
+            NestedFault(frames.text, _WRITE),
+            pinned=False,
+        ),
+        Attack(
+            "text, image",
+            Code(
+                "the same through the image's mapping, WP not pinned",
+                f"{_NO_WP}\nmov rbx, TEXT_IMAGE\n{_STORE}",
+                frames.text,
+            ),
+            NestedFault(frames.text, _WRITE),
+            pinned=False,
+        ),
+        Attack(
+            "remap rodata",
+            Code(
+                "read-only data made writable in its own table entry, then written",
+                "mov rbx, RODATA_ENTRY\nor qword ptr [rbx], 2\n"
+                f"mov rbx, RODATA_IMAGE\ninvlpg [rbx]\n{_STORE}",
+                frames.rodata,
+            ),
+            NestedFault(frames.rodata, _WRITE),
+        ),
+        Attack(
+            "forge tables",
+            Code(
+                "CR3 set to forged tables that map all memory writable, then text written",
+                f"{_FORGED}\nmov qword ptr [rbx], 0x83\nmov rax, FREE0\nmov cr3, rax\n"
+                f"mov rbx, TEXT\n{_STORE}",
+                frames.text,
+            ),
+            NestedFault(frames.text, _WRITE),
+        ),
+        Attack(
+            "execute data",
+            Code(
+                "code stored in the kernel's data, made executable in its own entry, and run",
+                f"mov rdi, DATA_IMAGE\n{_PLANTED}\nmov rbx, DATA_ENTRY\n{_EXECUTABLE}\n"
+                "mov rbx, RESULT_DIRECT\njmp rdi",
+                frames.result,
+            ),
+            NestedFault(frames.data, _FETCH),
+        ),
+        Attack(
+            "execute user code",
+            Code(
+                "CR4.SMEP cleared, a process's code run in the kernel",
+                "mov rbx, USER_ENTRY\nbtr qword ptr [rbx], 63\nmov rax, cr4\n"
+                "and rax, -0x100001\nmov cr4, rax\nmov rbx, RESULT_DIRECT\n"
+                "mov rax, MARK\nmov rdi, USER\ncall rdi",
+                frames.result,
+            ),
+            Intercepted(ExitCode.CR4_WRITE),
+        ),
+        Attack(
+            "clear NXE",
+            Code(
+                "EFER.NXE cleared",
+                "mov ecx, 0xc0000080\nrdmsr\nand eax, -0x801\nwrmsr",
+                None,
+            ),
+            Intercepted(ExitCode.MSR),
+        ),
+        Attack(
+            "exception frame",
+            Code(
+                "the stack put into text by a forged entry, then an exception",
+                _EXCEPTION_FRAME,
+                frames.text,
+            ),
+            DeliveryRefused(),
+        ),
+        Attack(
+            "forge the patching window",
+            Code(
+                "forged tables with one page in the lower half, text; the kernel's own copying "
+                "code called",
+                _FORGED_WINDOW,
+                frames.text,
+            ),
+            NotStopped(),
+            why="it does all that the kernel does when it patches",
+        ),
+        Attack(
+            "execute free memory",
+            Code(
+                "code stored in memory that isn't the image's, made executable, and run",
+                f"mov rdi, FREE0_DIRECT\n{_PLANTED}\nmov rbx, FREE0_ENTRY\n{_EXECUTABLE}\n"
+                "mov rbx, RESULT_DIRECT\njmp rdi",
+                frames.result,
+            ),
+            NotStopped(),
+            why="any such frame may become a table, and a table without execution takes the "
+            "emulator down",
+        ),
+        Attack(
+            "swap rodata",
+            Code(
+                "the address of read-only data mapped to other memory, and read",
+                f"mov rbx, FREE0_DIRECT\n{_STORE}\nmov rbx, RODATA_ENTRY\nmov rax, FREE0 + 1\n"
+                "mov [rbx], rax\nmov rbx, RODATA_IMAGE\ninvlpg [rbx]\nmov rax, [rbx]\n"
+                "mov rbx, RESULT_DIRECT\nmov [rbx], rax",
+                frames.result,
+            ),
+            NotStopped(),
+            why="rights belong to frames; where a frame is mapped is the guest's affair",
+        ),
+        Attack(
+            "write data",
+            Code(
+                "the kernel's data written",
+                f"mov rbx, DATA_IMAGE\n{_STORE}",
+                frames.data,
+            ),
+            NotStopped(),
+            why="the kernel's own mappings let it be written",
+        ),
+    )

@@ -1,22 +1,33 @@
-"""What a nested fault was about: facts, found in the guest's registers and tables."""
+"""The facts of a nested fault, found in the guest's registers, tables and code."""
 
+import capstone
+from capstone import x86_const as operands
 from unicorn import x86_const as x86
 
+from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.pc.pc import Machine
 from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
 from crosswalk.emu.protect.kernel.rights import RightsFollower
-from crosswalk.emu.protect.kernel.rules import Fault, Grants
-from crosswalk.emu.protect.kernel.store import LONGEST_INSTRUCTION, store_addresses
+from crosswalk.emu.protect.kernel.rules import FaultFacts, Grants
+from crosswalk.emu.protect.permissions import WRITE_EXECUTE
 from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["find_facts", "present_root", "read_code"]
+__all__ = ["find_facts", "present_root", "read_code", "store_addresses"]
 
 _WRITE, _FETCH = 2, 16  # in a nested fault's error code
 _WP = 1 << 16
 _ROOT = (1 << 52) - FRAME
 _LOW = 1 << 47
-_WINDOW_PAGES, _LONGEST = 2, LONGEST_INSTRUCTION - 1
+_WINDOW_PAGES, _LONGEST_INSTRUCTION = 2, 15
+
+_TOP = (1 << 64) - 1
+_WITH_BASES = (operands.X86_REG_FS, operands.X86_REG_GS)
+_DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+_DECODER.detail = True
+# A push or a call stores below RSP, which none of its operands names.
+_PUSHES = (operands.X86_INS_PUSH, operands.X86_INS_CALL, operands.X86_INS_PUSHFQ)
 
 
 def present_root(machine: Machine) -> int:
@@ -26,21 +37,21 @@ def present_root(machine: Machine) -> int:
 
 def find_facts(
     machine: Machine, grants: Grants, rights: RightsFollower, frame: int, error_code: int
-) -> Fault:
-    """Return the facts of a nested fault at a frame, the guest being where it faulted.
+) -> FaultFacts:
+    """Return the facts of a nested fault at a frame; the guest is at the faulting instruction.
 
-    `rights` are those of the tables as they are now.
+    `rights` are up to date with the tables.
     """
     cpu, words, root = machine.cpu, machine.ram.words, present_root(machine)
     write, fetch = bool(error_code & _WRITE), bool(error_code & _FETCH)
     sealed = bool(grants.sealed[frame])
-    loaded = bool(rights.own.executable[frame] and not rights.own.writable[frame])
+    loaded = rights.own[frame] & WRITE_EXECUTE == Permission.EXECUTE
     # A fetch may fault at an instruction's first byte, or at one on the page behind.
-    pages = [find_leaf(words, root, cpu.rip + more) for more in (0, _LONGEST)]
+    pages = [find_leaf(words, root, cpu.rip + more) for more in (0, _LONGEST_INSTRUCTION - 1)]
     own = [leaf for leaf in pages if leaf is not None and leaf.pa // FRAME == frame]
     code = None if fetch else pages[0]
     place = None if code is None else (code.pa + cpu.rip % code.size) // FRAME
-    return Fault(
+    return FaultFacts(
         write=write,
         fetch=fetch,
         cpl=cpu.cpl,
@@ -48,14 +59,14 @@ def find_facts(
         interrupts=bool(cpu.rflags & RFlags.IF),
         in_text=place is not None and place < rights.count and bool(grants.text[place]),
         window=write and (sealed or loaded) and _in_window(machine, root, frame),
-        writable=bool(rights.followed[frame]) and not sealed,
+        writable=bool(rights.writable[frame]) and not sealed,
         loaded=loaded and not sealed,
         user_code=fetch and any(leaf.user and leaf.executable for leaf in own),
     )
 
 
 def read_code(machine: Machine, size: int) -> bytes:
-    """Return the bytes at RIP, as many of so many as are mapped."""
+    """Return up to `size` bytes at RIP, as many as are mapped."""
     cpu, ram, root, code = machine.cpu, machine.ram, present_root(machine), b""
     while len(code) < size:
         va = cpu.rip + len(code)
@@ -69,8 +80,8 @@ def read_code(machine: Machine, size: int) -> bytes:
 
 
 def _in_window(machine: Machine, root: int, frame: int) -> bool:
-    """Return whether the store goes through a mapping that is there for it alone."""
-    stored = store_addresses(machine.cpu, read_code(machine, LONGEST_INSTRUCTION))
+    """Return whether the store goes through a mapping made for patching alone."""
+    stored = store_addresses(machine.cpu, read_code(machine, _LONGEST_INSTRUCTION))
     if stored is None or stored[1] >= _LOW:
         return False
     words, pages = machine.ram.words, []
@@ -85,3 +96,35 @@ def _in_window(machine: Machine, root: int, frame: int) -> bool:
         if leaf.pa // FRAME == frame:
             return True
     return False
+
+
+def store_addresses(cpu: Cpu, code: bytes) -> tuple[int, int] | None:
+    """Return the first and the last byte's address that the instruction stores to.
+
+    `code` are the bytes at RIP. None where it stores nothing, or isn't known; of a repeated string
+    instruction, the next store.
+    """
+    for instruction in _DECODER.disasm(code, cpu.rip, 1):
+        for operand in instruction.operands:
+            if operand.type != operands.X86_OP_MEM or not operand.access & capstone.CS_AC_WRITE:
+                continue
+            memory = operand.mem
+            address = memory.disp + _register(cpu, instruction, memory.base)
+            address += memory.scale * _register(cpu, instruction, memory.index)
+            if memory.segment in _WITH_BASES:
+                address += cpu.segment(instruction.reg_name(memory.segment)).base
+            return address & _TOP, address + operand.size - 1 & _TOP
+        if instruction.id in _PUSHES:
+            return cpu.rsp - 8 & _TOP, cpu.rsp - 1 & _TOP
+    return None
+
+
+def _register(cpu: Cpu, instruction: capstone.CsInsn, number: int) -> int:
+    if number == operands.X86_REG_INVALID:
+        return 0
+    if number == operands.X86_REG_RIP:
+        return int(instruction.address + instruction.size)
+    name = instruction.reg_name(number)
+    if name in GENERAL:
+        return cpu.general(GENERAL.index(name))
+    return cpu.general(GENERAL.index("r" + name[1:])) & 0xFFFF_FFFF  # EDI of RDI.

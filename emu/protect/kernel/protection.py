@@ -1,4 +1,4 @@
-"""The host of a Linux kernel: entering guest mode, enforcing, and answering the exits."""
+"""The host of a Linux kernel: it enters guest mode, enforces protection and handles the exits."""
 
 import time
 from collections import Counter
@@ -14,48 +14,52 @@ from crosswalk.emu.load.linux.boot import Boot
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.protect.kernel.facts import find_facts, present_root, read_code
 from crosswalk.emu.protect.kernel.guestwalk import find_leaf
-from crosswalk.emu.protect.kernel.nested import IdentityTables, tables_needed
 from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, kept_frames
-from crosswalk.emu.protect.kernel.rules import Cause, Grants, Wanted, decide, granted
+from crosswalk.emu.protect.kernel.rules import Cause, Grants, decide, grant, may
+from crosswalk.emu.protect.permissions import READ_WRITE, Bools, FrameTables, Permissions
 from crosswalk.emu.protect.pins import INTERCEPTED, LONGEST, Pins
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["Protection", "Refusal"]
 
 _WRITE, _FETCH = 2, 16  # in a nested fault's error code
 _CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR3_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
 _FOLLOWED_EACH = 50
+_TOP, _LARGE = 1 << 32, 1 << 21
+_TABLES_ABOVE = 6
+"""Nested tables above the last level: the root, the one below it, and one for each of 4 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the host refused: the exit, where the guest was, and what it was about."""
+    """What the host refused: the exit, where the guest was, and why it was refused."""
 
-    exit: str
-    error_code: int
-    gpa: int | None
+    left: Exit
     rip: int
     cpl: int
     detail: str
 
     def __str__(self) -> str:
-        place = "" if self.gpa is None else f" at {self.gpa:#x}"
-        return f"{self.exit}{place}, RIP {self.rip:#x}, CPL {self.cpl}: {self.detail}"
+        place = "" if self.left.gpa is None else f" at {self.left.gpa:#x}"
+        return (
+            f"{exit_name(self.left.code)}{place}, RIP {self.rip:#x}, CPL {self.cpl}: {self.detail}"
+        )
 
 
 class Protection:
-    """What stands between a booting kernel and its memory, from its first instruction on.
+    """The host of a booting kernel, from its first instruction on.
 
-    `kernel` is what `boot`, of the host's model, boots. Nothing is withheld before `enforce`.
-    `causes` counts nested faults by what was made of them, `exits` all exits by name. What is
-    refused ends the run: `refusal` tells. Rights are followed where the rules ask for them, and
-    after each so many patches, when frames that no mapping may write any more lose the right.
+    `kernel` is what `boot`, on the host's model, boots. Before `enforce` nothing is withheld.
+    `exits` counts all exits by name, `causes` the nested faults by the rule that decided them.
+    A refused exit ends the run: `refusal` says which. Rights are followed where a rule needs them,
+    and after each so many patches, when frames that no mapping may write any more lose writing.
     With `pins` off, control registers are the guest's.
 
-    `followed` are the frames that were granted writing since, and `withdrawn` those that lost it
-    since, bool[n] each: as it is now. `lost` counts all that ever did. `patched` are the numbers
-    of sealed frames that were opened, `loaded` those of others.
+    `followed` are the frames that were granted writing since, `withdrawn` those that lost it since,
+    each as it is now; `lost` counts all losses. `patched` are the numbers of sealed frames that
+    were opened, `loaded` those of others.
 
     Raises `BadInput` where the CPU can't be taken into guest mode.
     """
@@ -64,10 +68,14 @@ class Protection:
         machine = boot.machine
         self.boot, self.machine, self._kernel = boot, machine, kernel
         size = machine.ram.size
-        self.memory = Host.memory(tables_needed(size))  # The engine doesn't keep it alive.
+        needed = _TABLES_ABOVE + -(-size // _LARGE)
+        self.memory = Host.memory(needed)  # The engine doesn't keep it alive.
         attach(machine.engine, self.memory)
         self.host = Host(machine.cpu, self.memory)
-        self.nested = IdentityTables(self.host.pool, self.host.pool_start, size)
+        words = self.host.pool[: needed * (FRAME // 8)]
+        self.nested = FrameTables(words, self.host.pool_start, size // FRAME)
+        if size < _TOP:  # Devices.
+            self.nested.set(size, _TOP - size, READ_WRITE)
         self.causes: Counter[Cause] = Counter()
         self.exits: Counter[str] = Counter()
         self.refusal: Refusal | None = None
@@ -78,62 +86,62 @@ class Protection:
         self.lost = 0
         self.policy_seconds = 0.0
         self._pins = Pins(machine.cpu, self.host)
-        self.host.enter(self.host.pool_start, efer=True)
+        self.host.enter(self.nested.root, efer=True)
         self.host.intercept(frozenset(), efer=False)
         machine.on_exit = self._on_exit
 
-    def enforce(self) -> tuple[Wanted, Grants]:
-        """Grant what the kernel's mappings want now, and no more, from here on."""
+    def enforce(self) -> Grants:
+        """Grant what the kernel's mappings allow now, and no more, from here on."""
         context = paging_context(self.machine.cpu)
         self.rights = RightsFollower(self.machine.ram, self.boot.memory, context)
-        self.want = self.rights.wanted
         image = image_frames(self._kernel, self.rights.count)
         kept = kept_frames(self._kernel, self.rights.count)
-        self.grants = granted(self.want, image, kept, self.rights.tables())
+        self.grants = grant(self.rights.initial, image, kept, self.rights.tables())
         self.followed = np.zeros(self.rights.count, np.bool_)
         self.withdrawn, self.user_code = self.followed.copy(), self.followed.copy()
         self._pins.begin()
-        self.resume(self.grants.writable, self.grants.executable)
-        return self.want, self.grants
+        self.resume(self.grants.permissions)
+        return self.grants
 
-    def resume(self, writable: np.ndarray, executable: np.ndarray) -> None:
-        """Enforce these rights of frames, control registers pinned if `pins` are on."""
-        self.nested.set(writable, executable)
+    def resume(self, permissions: Permissions) -> None:
+        """Enforce these permissions of frames, and pin control registers if `pins` are on."""
+        self.nested.grant(permissions)
         self.open = set()
         self._intercept()
         self.machine.cpu.guard = self._guard
         self.host.flush()
 
     def suspend(self) -> None:
-        """Withhold nothing any more."""
+        """Stop enforcing: grant everything, and pin nothing."""
         self.machine.cpu.guard = None
         self.nested.grant_all()
         self.host.intercept(frozenset(), efer=False)
         self.host.flush()
 
     def follow(self) -> None:
-        """Take in how the kernel's tables have changed; `policy_seconds` of CPU time go there."""
+        """Follow the changes of the kernel's tables; its CPU time is added to `policy_seconds`."""
         began = time.process_time()
         self.rights.update(self.root)
         self.policy_seconds += time.process_time() - began
 
     def withdraw(self) -> None:
-        """Follow, and take writing from the frames that no mapping may write any more.
+        """Follow, and withdraw writing from the frames that no mapping may write any more.
 
-        Not while a window is open: what maps it counts as a mapping.
+        Not to be called while a window is open: its mapping counts, too.
         """
         self.follow()
-        frames = np.flatnonzero(self.writable & ~self.rights.followed).tolist()
+        frames = np.flatnonzero(self.writable & ~self.rights.writable).tolist()
         for frame in frames:
-            self.nested.set_writable(frame, writable=False)
+            self.nested.withhold(frame, Permission.WRITE)
             self.followed[frame], self.withdrawn[frame] = False, True
         self.lost += len(frames)
         self.host.flush()
 
     @property
-    def writable(self) -> np.ndarray:
-        """Which frames the rules let be written now, but for those that are open: bool[n]."""
-        found: np.ndarray = (self.grants.writable & ~self.withdrawn) | self.followed
+    def writable(self) -> Bools:
+        """Which frames the rules let be written now, but for those that are open."""
+        granted = may(self.grants.permissions, Permission.WRITE)
+        found: Bools = (granted & ~self.withdrawn) | self.followed
         return found
 
     @property
@@ -180,20 +188,20 @@ class Protection:
             return
         if cause is Cause.USER_CODE:
             self.user_code[frame] = True
-            self.nested.allow_execution(frame)
+            self.nested.allow(frame, Permission.EXECUTE)
             self.host.flush()
         elif cause is Cause.FOLLOWED:
             self._grant(frame)
         else:
             self.open.add(frame)
             (self.patched if cause is Cause.PATCHED else self.loaded).add(frame)
-            self.nested.set_writable(frame, writable=True)
+            self.nested.allow(frame, Permission.WRITE)
             self._intercept()
             self.host.flush()
 
     def _grant(self, frame: int) -> None:
         self.followed[frame], self.withdrawn[frame] = True, False
-        self.nested.set_writable(frame, writable=True)
+        self.nested.allow(frame, Permission.WRITE)
         self.host.flush()
 
     def _on_control(self, found: Exit) -> None:
@@ -213,23 +221,16 @@ class Protection:
             self.withdraw()
 
     def _close(self) -> None:
-        """Take back what was opened for patching."""
+        """Close the frames that were opened for patching."""
         for frame in self.open:
-            self.nested.set_writable(frame, writable=False)
+            self.nested.withhold(frame, Permission.WRITE)
         self.open = set()
         self._intercept()
         self.host.flush()
 
     def _refuse(self, found: Exit, detail: str) -> None:
         cpu = self.machine.cpu
-        self.refusal = Refusal(
-            exit=exit_name(found.code),
-            error_code=found.error_code,
-            gpa=found.gpa,
-            rip=cpu.rip,
-            cpl=cpu.cpl,
-            detail=detail,
-        )
+        self.refusal = Refusal(found, cpu.rip, cpu.cpl, detail)
         self.machine.stop()
 
     def _guard(self, va: int, write: bool) -> None:  # noqa: FBT001  # as `Cpu.guard` is called
@@ -239,12 +240,12 @@ class Protection:
         if leaf is None:
             return
         frame = (leaf.pa + va % leaf.size) // FRAME
-        if frame >= self.rights.count or self.nested.writable[frame]:
+        if frame >= self.rights.count or self.nested.granted[frame] & Permission.WRITE:
             return
         if not self.grants.sealed[frame]:
-            # A stack is one by the kernel's own tables: others may be forged.
+            # The kernel's own tables decide what may be a stack: others may be forged.
             self.follow()
-            if self.rights.own.writable[frame]:
+            if self.rights.own[frame] & Permission.WRITE:
                 self._grant(frame)
                 return
         raise Guarded(f"{va:#x} of frame {frame * FRAME:#x} isn't granted for an event's frame")

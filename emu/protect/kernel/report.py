@@ -1,15 +1,23 @@
-"""What became of a protected kernel, in words and in records; and what has to hold."""
+"""The report of a protected kernel, in words and as JSON; and the checks that have to hold."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crosswalk.emu.cpu.svm.exits import ExitCode
+from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
+from crosswalk.emu.protect.attack import (
+    Attacked,
+    DeliveryRefused,
+    Intercepted,
+    NestedFault,
+    NotStopped,
+)
+from crosswalk.emu.protect.kernel.attacks import Code
+from crosswalk.emu.protect.kernel.protection import Refusal
 from crosswalk.emu.protect.kernel.rules import Cause
-from crosswalk.emu.protect.kernel.run_attacks import Fought, is_as_meant
-from crosswalk.emu.protect.kernel.scenario import Outcome, Plain
+from crosswalk.emu.protect.kernel.scenario import PlainBoot, ProtectedBoot
 
-__all__ = ["Check", "attack_lines", "attack_record", "checks", "outcome_lines"]
+__all__ = ["Check", "attack_lines", "attack_record", "boot_lines", "checks", "refusal_record"]
 
 _SVME = 1 << 12
 
@@ -22,16 +30,18 @@ class Check:
     holds: bool
 
 
-def checks(plain: Plain, outcome: Outcome, words: Sequence[tuple[int, int]]) -> Iterator[Check]:
-    """Yield what has to hold; of a kernel that was stopped on its way, that it wasn't.
+def checks(
+    plain: PlainBoot, protected: ProtectedBoot, words: Sequence[tuple[int, int]]
+) -> Iterator[Check]:
+    """Yield the checks; of a kernel that was stopped on its way, the failed one alone.
 
-    `words` are those in which the memory of the two guests differs at idle: (without nested
+    `words` are the words of memory that differ between the two guests at idle: (without nested
     paging, with it).
     """
-    yield _accounted(outcome)
-    if outcome.refusal is not None:
+    yield _accounted(protected)
+    if protected.refusal is not None:
         return
-    nested = outcome.plain
+    nested = protected.plain
     same = (plain.console, plain.events, plain.system_calls) == (
         nested.console,
         nested.events,
@@ -49,36 +59,37 @@ def checks(plain: Plain, outcome: Outcome, words: Sequence[tuple[int, int]]) -> 
         not others,
     )
     yield Check(
-        f"rights followed change by change equal those computed afresh, {outcome.steps:,} times",
-        outcome.steps > 0 and not outcome.differing,
+        f"rights followed change by change equal those computed afresh, {protected.steps:,} times",
+        protected.steps > 0 and not protected.differing,
     )
     yield Check(
-        f"no frame is left writable that no mapping may write, computed afresh by {_roots(outcome)}"
-        f"; {outcome.lost:,} had lost it",
-        not outcome.stale,
+        "no frame is left writable that no mapping may write, computed afresh by "
+        f"{_roots(protected)}; {protected.lost:,} had lost it",
+        not protected.stale,
     )
-    yield Check("the nested tables grant what the rules do, and no more", outcome.as_ruled)
+    yield Check("the nested tables grant what the rules do, and no more", protected.as_ruled)
     yield Check(
-        f"of {outcome.counts.sealed:,} sealed frames none has changed but what was patched",
-        outcome.changed <= outcome.patched,
+        f"of {protected.counts.sealed:,} sealed frames none has changed but what was patched",
+        protected.changed <= protected.patched,
     )
-    for fought in outcome.attacks:
-        end = "succeeds, as said" if fought.after else "is stopped"
-        yield Check(f"{fought.attack.name}: works unprotected; {end}", is_as_meant(fought))
+    for each in protected.attacks:
+        end = "succeeds, as said" if isinstance(each.result, NotStopped) else "is stopped"
+        holds = each.works_unprotected and each.as_expected
+        yield Check(f"{each.attack.name}: works unprotected; {end}", holds)
 
 
-def _accounted(outcome: Outcome) -> Check:
-    faults = outcome.exits.get(ExitCode.NPF.name, 0)
-    accounted = sum(outcome.causes.values()) - outcome.causes.get(Cause.REFUSED, 0)
+def _accounted(protected: ProtectedBoot) -> Check:
+    faults = protected.exits.get(ExitCode.NPF.name, 0)
+    accounted = sum(protected.causes.values()) - protected.causes.get(Cause.REFUSED, 0)
     text = f"each of {faults:,} nested faults a change that the rules follow"
-    if outcome.refusal is not None:
-        text += f"; stopped by {outcome.refusal}"
-    return Check(text, outcome.refusal is None and accounted == faults)
+    if protected.refusal is not None:
+        text += f"; stopped by {protected.refusal}"
+    return Check(text, protected.refusal is None and accounted == faults)
 
 
-def outcome_lines(plain: Plain, outcome: Outcome, protect_at: str) -> Iterator[str]:
-    """Yield what was found, but for the attacks."""
-    counts, nested = outcome.counts, outcome.plain
+def boot_lines(plain: PlainBoot, protected: ProtectedBoot, protect_at: str) -> Iterator[str]:
+    """Yield the results of the boot, without the attacks."""
+    counts, nested = protected.counts, protected.plain
     yield (
         f"under VMRUN from the first instruction: {nested.seconds:.1f} s of CPU time to idle, "
         f"{nested.seconds / plain.seconds:.2f} times the {plain.seconds:.1f} s without; to where "
@@ -87,7 +98,7 @@ def outcome_lines(plain: Plain, outcome: Outcome, protect_at: str) -> Iterator[s
     yield (
         f"at {protect_at}: {counts.frames:,} frames, by collective rights {counts.read_only:,} "
         f"read-only, {counts.read_write:,} read-write, {counts.read_execute:,} read-execute, "
-        f"{counts.all_three:,} all three ({outcome.policy_seconds:.2f} s)"
+        f"{counts.all_three:,} all three ({protected.policy_seconds:.2f} s)"
     )
     yield (
         f"  writing withheld from {counts.no_write:,}; {counts.sealed:,} of them in the image's "
@@ -97,75 +108,91 @@ def outcome_lines(plain: Plain, outcome: Outcome, protect_at: str) -> Iterator[s
         f"  execution withheld from {counts.no_execute:,}: read-only and kept data of the image, "
         f"but for tables ({counts.tables:,} in all)"
     )
-    yield f"  {outcome.nested_tables:,} nested tables"
-    pinned = [f"{name.upper()}.{bit}" for name, bits in outcome.pinned.items() for bit in bits]
+    yield f"  {protected.nested_tables:,} nested tables"
+    pinned = [f"{name.upper()}.{bit}" for name, bits in protected.pinned.items() for bit in bits]
     yield f"  pinned: {', '.join(pinned)}; what would clear one ends the run"
-    for when, exits in (("before", outcome.before), ("since", outcome.exits)):
+    for when, exits in (("before", protected.before), ("since", protected.exits)):
         each = ", ".join(f"{count:,} {name}" for name, count in sorted(exits.items()))
         yield f"exits {when}: {each or 'none'}"
-    for cause, count in sorted(outcome.causes.items()):
+    for cause, count in sorted(protected.causes.items()):
         yield f"  {count:,} nested faults: {cause.value}"
-    if outcome.patched:
+    if protected.patched:
         yield (
-            f"  {len(outcome.patched):,} frames patched, {len(outcome.changed):,} of them "
+            f"  {len(protected.patched):,} frames patched, {len(protected.changed):,} of them "
             "different in the end"
         )
     yield (
-        f"  outside what is sealed, since: {len(outcome.loaded):,} frames of code patched, writing "
-        f"granted to {outcome.granted:,} and withdrawn from {outcome.withdrawn:,} that nothing "
-        f"may write any more; rights by {_roots(outcome)}"
+        f"  outside what is sealed, since: {len(protected.loaded):,} frames of code patched, "
+        f"writing granted to {protected.granted:,} and withdrawn from {protected.withdrawn:,} "
+        f"that nothing may write any more; rights by {_roots(protected)}"
     )
 
 
-def _roots(outcome: Outcome) -> str:
-    return "the kernel's root and the user's" if outcome.isolated else "the kernel's root"
+def _roots(protected: ProtectedBoot) -> str:
+    return "the kernel's root and the user's" if protected.isolated else "the kernel's root"
 
 
-def attack_lines(attacks: Sequence[Fought]) -> Iterator[str]:
+def attack_lines(attacks: Sequence[Attacked[Code]]) -> Iterator[str]:
     """Yield the table of attacks."""
-    for fought in attacks:
-        attack = fought.attack
-        yield f"{attack.name}: {attack.does}"
-        before = "succeeds" if fought.before else "FAILS"
-        yield f"    unprotected {before}; protected {_ending(fought)}"
+    for each in attacks:
+        yield f"{each.attack.name}: {each.attack.program.does}"
+        before = "succeeds" if each.works_unprotected else "FAILS"
+        yield f"    unprotected {before}; protected {_ending(each)}"
 
 
-def attack_record(fought: Fought) -> dict[str, Any]:
-    """Return an attack for machines."""
-    refusal = fought.refusal
+def attack_record(each: Attacked[Code]) -> dict[str, Any]:
+    """Return an attack as JSON."""
+    attack, result = each.attack, each.result
+    succeeds = isinstance(result, NotStopped)
+    stopped_by, error_code, gpa, detail = None, None, None, ""
+    match result:
+        case NestedFault():
+            stopped_by, error_code = ExitCode.NPF.name, result.error_code
+            gpa, detail = hex(result.gpa), result.detail
+        case Intercepted():
+            stopped_by, error_code = exit_name(result.code), result.error_code
+            detail = result.detail
+        case DeliveryRefused():
+            stopped_by, detail = "guard", result.detail
     return {
-        "name": fought.attack.name,
-        "does": fought.attack.does,
-        "unprotected": fought.before,
-        "protected": fought.after,
-        "stopped_by": _stopper(fought),
-        "error_code": None if refusal is None else refusal.error_code,
-        "gpa": None if refusal is None or refusal.gpa is None else hex(refusal.gpa),
-        "detail": fought.guarded or (refusal.detail if refusal else ""),
-        "why_not": fought.attack.why if fought.after else "",
-        "as_meant": is_as_meant(fought),
+        "name": attack.name,
+        "does": attack.program.does,
+        "unprotected": each.works_unprotected,
+        "protected": succeeds,
+        "stopped_by": stopped_by,
+        "error_code": error_code,
+        "gpa": gpa,
+        "detail": detail,
+        "why_not": attack.why if succeeds else "",
+        "as_meant": each.works_unprotected and each.as_expected,
     }
 
 
-def _ending(fought: Fought) -> str:
-    if fought.after:
-        return f"NOT STOPPED: {fought.attack.why or 'it should have been'}"
-    refusal = fought.refusal
-    if refusal is None:
-        return f"stopped by the host's delivery: {fought.guarded or fought.end}"
-    if refusal.gpa is None:
-        return f"stopped by {refusal.exit}: {refusal.detail}"
-    return (
-        f"stopped by {refusal.exit}: EXITINFO1 {refusal.error_code:#x} "
-        f"({_access(refusal.error_code)}), EXITINFO2 {refusal.gpa:#x}"
-    )
+def refusal_record(refusal: Refusal) -> dict[str, Any]:
+    """Return a refused exit as JSON."""
+    left = refusal.left
+    return {
+        "exit": exit_name(left.code),
+        "error_code": left.error_code,
+        "gpa": left.gpa,
+        "rip": refusal.rip,
+        "cpl": refusal.cpl,
+        "detail": refusal.detail,
+    }
 
 
-def _access(error_code: int) -> str:
-    return "fetch" if error_code & 16 else "write" if error_code & 2 else "read"
-
-
-def _stopper(fought: Fought) -> str | None:
-    if fought.refusal is not None:
-        return fought.refusal.exit
-    return "guard" if fought.guarded else None
+def _ending(each: Attacked[Code]) -> str:
+    match each.result:
+        case NotStopped():
+            return f"NOT STOPPED: {each.attack.why or 'it should have been'}"
+        case DeliveryRefused(detail):
+            return f"stopped by the host's delivery: {detail}"
+        case Intercepted(code, _, detail):
+            return f"stopped by {exit_name(code)}: {detail}"
+        case NestedFault(gpa, error_code):
+            access = "fetch" if error_code & 16 else "write" if error_code & 2 else "read"
+            return (
+                f"stopped by {ExitCode.NPF.name}: EXITINFO1 {error_code:#x} ({access}), "
+                f"EXITINFO2 {gpa:#x}"
+            )
+    return f"ended otherwise: {each.result}"

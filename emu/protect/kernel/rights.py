@@ -1,4 +1,4 @@
-"""The kernel's collective rights, computed when asked for, and followed change by change."""
+"""The kernel's collective rights, followed change by change and compared with fresh ones."""
 
 from dataclasses import replace
 
@@ -7,10 +7,12 @@ import numpy as np
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.protect.kernel.guestwalk import find_user_root
-from crosswalk.emu.protect.kernel.rules import Wanted, wanted
+from crosswalk.emu.protect.kernel.rules import may
+from crosswalk.emu.protect.permissions import Bools, Permissions, collective_permissions
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.frames import Frames, collective_rights, count_mappings
 from crosswalk.walker.memory import FRAME, U64, Segments
+from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.rights import GRANTS
 from crosswalk.walker.states import distinct_states
 from crosswalk.walker.tracker import RightsTracker
@@ -23,13 +25,13 @@ _KEPT = (".data", ".bss")
 
 
 class RightsFollower:
-    """The collective rights of the address space at `context`, frame by frame.
+    """The collective permissions of the address space at `context`, frame by frame; 0 if unmapped.
 
-    With page-table isolation it has two roots, and its rights are the union of both's: `isolated`
-    says whether. `wanted` are those at first, `own` those at the last update; `followed` says which
-    frames were writable then, there or in the tables that were present. Each update is made from
-    the changed entries alone, and compared with a fresh computation: `steps` counts them,
-    `differing` those where the two weren't equal.
+    With page-table isolation, where `isolated` is set, it has two roots, and the permissions are
+    the union of both. `initial` are those at first, `own` those at the last update; `writable` are
+    the frames that were writable then, in these tables or in those that CR3 named. Each update is
+    made from the changed entries alone, and compared with a fresh computation: `steps` counts
+    updates, `differing` those where the two weren't equal.
     """
 
     def __init__(self, ram: Ram, memory: Segments, context: PagingContext) -> None:
@@ -38,23 +40,22 @@ class RightsFollower:
         self.isolated = find_user_root(ram.words, context.root & ~FRAME) is not None
         self._contexts = self._spaces(context.root)
         self._trackers = [RightsTracker(memory, each) for each in self._contexts]
-        self.wanted = self.own = self._union(self._fresh(self._contexts))
-        self.followed = self.wanted.writable.copy()
+        self.initial = self.own = self._union(self._fresh(self._contexts))
+        self.writable = may(self.own, Permission.WRITE)
         self.steps = self.differing = 0
         self._remember()
 
-    def tables(self) -> np.ndarray:
-        """Return which frames serve as paging structures, bool[n]."""
+    def tables(self) -> Bools:
+        """Return which frames are paging structures."""
         found = np.zeros(self.count, np.bool_)
         frames = self._frames // np.uint64(FRAME)
         found[frames[frames < self.count].astype(np.intp)] = True
         return found
 
-    def update(self, root: int | None = None) -> Wanted:
-        """Take in what has changed since, and return the rights now.
+    def update(self, root: int | None = None) -> Permissions:
+        """Follow the changes since the last update, and return the permissions now.
 
-        Those of the tables at `root`, another address space of the same kernel, count as well in
-        `followed`.
+        `writable` has those of the tables at `root` as well, another address space of the kernel.
         """
         changed = self._changed()
         for tracker in self._trackers:
@@ -65,31 +66,30 @@ class RightsFollower:
         self.steps += 1
         self._remember()
         self.own = self._union(fresh)
-        self.followed = self.own.writable | self._present(root)
+        self.writable = may(self.own, Permission.WRITE) | self._present(root)
         return self.own
 
-    def writable(self, root: int) -> np.ndarray:
-        """Return which frames some mapping allows to write now, bool[n]: computed afresh.
+    def fresh_writable(self, root: int) -> Bools:
+        """Return which frames are writable now, computed afresh.
 
-        Of the kernel's own mappings, and those of the tables at `root`.
+        By the kernel's own mappings, and those of the tables at `root`.
         """
-        found: np.ndarray = self._union(self._fresh(self._contexts)).writable | self._present(root)
-        return found
+        own = self._union(self._fresh(self._contexts))
+        return may(own, Permission.WRITE) | self._present(root)
 
     def extent(self) -> tuple[int, int, int]:
-        """Return the number of mappings of the kernel's own roots, and what can't be followed.
+        """Return the number of mappings of the kernel's own roots, and of malformed entries.
 
-        The latter as the entries that refer to tables outside RAM and those with reserved bits.
+        These are the entries that refer to tables outside RAM, and those with reserved bits.
         """
         found = [unfollowed(self._memory, each) for each in self._contexts]
         mapped = [sum(count_mappings(self._memory, each).values()) for each in self._contexts]
         return sum(mapped), sum(it.outside for it in found), sum(it.reserved for it in found)
 
-    def _present(self, root: int | None) -> np.ndarray:
+    def _present(self, root: int | None) -> Bools:
         spaces = [] if root is None else self._spaces(root)
         others = [space for space in spaces if space not in self._contexts]
-        found: np.ndarray = self._union(self._fresh(others)).writable
-        return found
+        return may(self._union(self._fresh(others)), Permission.WRITE)
 
     def _spaces(self, root: int) -> list[PagingContext]:
         """Return the address space, or both, that the root belongs to."""
@@ -99,15 +99,10 @@ class RightsFollower:
     def _fresh(self, contexts: list[PagingContext]) -> list[Frames]:
         return [collective_rights(self._memory, each) for each in contexts]
 
-    def _union(self, spaces: list[Frames]) -> Wanted:
-        nothing = np.zeros(self.count, np.bool_)
-        found = Wanted(nothing, nothing, nothing)
-        for each in (wanted(frames, self.count) for frames in spaces):
-            found = Wanted(
-                mapped=found.mapped | each.mapped,
-                writable=found.writable | each.writable,
-                executable=found.executable | each.executable,
-            )
+    def _union(self, spaces: list[Frames]) -> Permissions:
+        found = np.zeros(self.count, np.uint8)
+        for frames in spaces:
+            found |= collective_permissions(frames, self.count, unmapped=Permission(0))
         return found
 
     def _remember(self) -> None:
@@ -121,24 +116,24 @@ class RightsFollower:
         self._words: U64 = self._memory.tables(frames).copy()
 
     def _changed(self) -> list[int]:
-        """Return the physical addresses of the words that have changed in the tables known."""
+        """Return the physical addresses of the words that have changed in the known tables."""
         table, index = np.nonzero(self._memory.tables(self._frames) != self._words)
         found: list[int] = (self._frames[table] + np.uint64(8) * index.astype(np.uint64)).tolist()
         return found
 
 
-def image_frames(kernel: KernelImage, count: int) -> np.ndarray:
-    """Return which of `count` frames the kernel's image is in, gaps between segments included."""
+def image_frames(kernel: KernelImage, count: int) -> Bools:
+    """Return which of `count` frames are the kernel's image, gaps between segments included."""
     found = np.zeros(count, np.bool_)
     start = min(start for start, _, _ in kernel.segments)
     found[start // FRAME : -(-kernel.end // FRAME)] = True
     return found
 
 
-def kept_frames(kernel: KernelImage, count: int) -> np.ndarray:
-    """Return which of `count` frames hold nothing but data that a kernel keeps.
+def kept_frames(kernel: KernelImage, count: int) -> Bools:
+    """Return which of `count` frames hold only data that a kernel never frees.
 
-    None where the image's file doesn't name its sections.
+    None of them, where the image's file doesn't name its sections.
     """
     found = np.zeros(count, np.bool_)
     for name, start, size in kernel.sections:

@@ -1,49 +1,30 @@
-"""What is granted, and what is made of a nested fault: the policy, as functions of facts.
+"""The rules: what is granted, and how a nested fault is handled; functions of facts.
 
-Frames are counted from physical address 0. The kernel's own mappings decide at one moment, when
-it has write-protected its text and its read-only data; what is sealed then stays as it is.
+Frames are counted from physical address 0. The kernel's own mappings decide once, when it has
+write-protected its text and its read-only data; what is sealed then stays sealed.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crosswalk.walker.frames import Frames
-from crosswalk.walker.memory import FRAME
-from crosswalk.walker.rights import Rights
+from crosswalk.emu.protect.permissions import ALL, Bools, Permissions
+from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["Cause", "Fault", "Grants", "Wanted", "decide", "granted", "wanted"]
-
-Bools = NDArray[np.bool_]
-_WRITE = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
-_EXECUTE = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What all mappings of each frame together allow: `mapped`, `writable`, `executable` bool[n].
-
-    Frames that nothing maps have no rights.
-    """
-
-    mapped: Bools
-    writable: Bools
-    executable: Bools
+__all__ = ["Cause", "FaultFacts", "Grants", "decide", "grant", "may"]
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """What nested tables grant each frame, and what is sealed: bool[n] each.
+    """What nested tables grant each frame when protection begins, and which frames are sealed.
 
     Sealed frames lie in the kernel's image and weren't writable; `text` are those of them that
     are executable. `tables` served as paging structures at that moment, `image` are all frames of
     the image.
     """
 
-    writable: Bools
-    executable: Bools
+    permissions: Permissions
     sealed: Bools
     text: Bools
     tables: Bools
@@ -51,7 +32,7 @@ class Grants:
 
 
 class Cause(StrEnum):
-    """What a nested fault was, and what follows."""
+    """The rule that decides a nested fault."""
 
     PATCHED = "text patching: open until CR3 is next written"
     LOADED = "patching of code loaded outside the image: open until CR3 is next written"
@@ -61,7 +42,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FaultFacts:
     """The facts of a nested fault; an access that is neither `write` nor `fetch` is a read.
 
     `in_text` says whether the instruction is in sealed text, `window` whether the address written
@@ -83,38 +64,31 @@ class Fault:
     user_code: bool
 
 
-def wanted(frames: Frames, count: int) -> Wanted:
-    """Return the collective rights frame by frame, of `count` frames."""
-    result = Wanted(*(np.zeros(count, np.bool_) for _ in range(3)))
-    for start, size, rights in frames:
-        span = slice(start // FRAME, (start + size) // FRAME)
-        result.mapped[span] = True
-        result.writable[span] = bool(rights & _WRITE)
-        result.executable[span] = bool(rights & _EXECUTE)
-    return result
+def may(permissions: Permissions, permission: Permission) -> Bools:
+    """Return which frames have this permission."""
+    found: Bools = permissions & np.uint8(permission) != 0
+    return found
 
 
-def granted(want: Wanted, image: Bools, kept: Bools, tables: Bools) -> Grants:
-    """Return what to grant. `image` are the frames of the kernel's image.
+def grant(collective: Permissions, image: Bools, kept: Bools, tables: Bools) -> Grants:
+    """Return what to grant, by the permissions that each frame's mappings allow together.
 
-    `kept` are those of its data that are never freed, `tables` those in use as tables. Writing is
-    withheld wherever no mapping has it. Execution is withheld only from frames that can't come to
-    serve as tables: what isn't writable in the image, and data that is kept and is no table.
+    `image` are the frames of the kernel's image, `kept` those of its data that are never freed,
+    `tables` those in use as tables. Writing is withheld wherever no mapping has it. Execution is
+    withheld only from frames that can't become tables: those of the image that aren't writable, and
+    kept data that is no table.
     """
-    sealed = image & ~want.writable
-    no_execution = ~want.executable & ~tables & (sealed | (kept & image))
-    return Grants(
-        writable=want.writable.copy(),
-        executable=~no_execution,
-        sealed=sealed,
-        text=sealed & want.executable,
-        tables=tables,
-        image=image,
-    )
+    writable, executable = may(collective, Permission.WRITE), may(collective, Permission.EXECUTE)
+    sealed = image & ~writable
+    no_execution = ~executable & ~tables & (sealed | (kept & image))
+    permissions = np.full_like(collective, ALL)
+    permissions[~writable] &= ~np.uint8(Permission.WRITE)
+    permissions[no_execution] &= ~np.uint8(Permission.EXECUTE)
+    return Grants(permissions, sealed, sealed & executable, tables, image)
 
 
-def decide(fault: Fault, *, sealed: bool, text: bool) -> Cause:
-    """Return what to make of a nested fault at a frame that is `sealed`, or not, and `text`."""
+def decide(fault: FaultFacts, *, sealed: bool, text: bool) -> Cause:
+    """Return the rule that decides a nested fault at a frame; `sealed` and `text` as in Grants."""
     if fault.write and (text or (fault.loaded and not sealed)):
         patching = fault.cpl == 0 and fault.write_protect and not fault.interrupts
         if not (patching and fault.in_text and fault.window):

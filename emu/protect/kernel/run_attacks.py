@@ -1,173 +1,212 @@
-"""Attacks run one by one, from the same state, without protection and with it."""
+"""Attacks on a Linux kernel: the frames they act on, and the kernel as a subject of attacks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import numpy as np
 
 from crosswalk.emu.cpu.cpu import GENERAL
-from crosswalk.emu.pc.pc import Stop
-from crosswalk.emu.protect.kernel.attack_frames import DIRECT, IMAGE, Places, find_places
-from crosswalk.emu.protect.kernel.attacks import ATTACKS, MARK, Attack
-from crosswalk.emu.protect.kernel.guestwalk import find_leaf
+from crosswalk.emu.pc.pc import Ended, Stop
+from crosswalk.emu.protect.attack import (
+    Attack,
+    Attacked,
+    DeliveryRefused,
+    NotStopped,
+    Other,
+    Result,
+    exit_result,
+    run_attacks,
+)
+from crosswalk.emu.protect.kernel.attacks import MARK, AttackFrames, Code, attack_table
+from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
+from crosswalk.emu.protect.kernel.rules import may
+from crosswalk.emu.protect.permissions import Bools
 from crosswalk.guest.assembler import assemble
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME
+from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["Fought", "fight", "is_as_meant"]
+__all__ = ["DIRECT", "IMAGE", "KernelSubject", "attack_kernel", "find_frames"]
+
+DIRECT, IMAGE = 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8000_0000
+"""The linear addresses of physical address 0 without KASLR: in the direct map, in the image."""
+
+_NX = 1 << 63
+_SITE_PAGES = 2
+_FREE = 6
+_COPIES = (b"\xf3\xa4\xc3", b"\xf3\xa4\xe9")  # rep movsb, and a return or a jump to one
 
 _SECONDS = 20
 _R15 = GENERAL.index("r15")
-_PLANTED = bytes.fromhex("488903 f4")  # mov [rbx], rax; hlt
+_USER_CODE = bytes.fromhex("488903 c3")  # mov [rbx], rax; ret
 _KERNEL_CODE = 0x10
 _INTERRUPT_GATE = 0x8E00
 _INTERRUPTS = 1 << 9
 
 
-@dataclass(frozen=True, slots=True)
-class Fought:
-    """What became of an attack: whether it succeeded without protection, and with it.
+def attack_kernel(protection: Protection) -> Iterator[Attacked[Code]]:
+    """Run each attack from the state that the kernel is in now, in which it is left.
 
-    `refusal` is what the host refused, if it did; `guarded` what the CPU's guard said; `pa` the
-    frame that it was after, if it was after one. `end` says how the run with protection ended.
+    A process's memory has to be mapped there; errors as `find_frames`.
+    """
+    frames = find_frames(protection)
+    yield from run_attacks(KernelSubject(protection, frames), attack_table(frames))
+
+
+class KernelSubject:
+    """The kernel, attacked from the state that it is in now; a `Subject`.
+
+    Injected code replaces the text at `frames.site`.
     """
 
-    attack: Attack
-    before: bool
-    after: bool
-    refusal: Refusal | None
-    guarded: str
-    pa: int | None
-    end: str
-
-
-def is_as_meant(fought: Fought) -> bool:
-    """Return whether an attack works where nothing is enforced, and else ends as it is to.
-
-    A nested fault has to tell the frame that the attack is after.
-    """
-    attack, refusal = fought.attack, fought.refusal
-    if not fought.before:
-        return False
-    if attack.guarded:
-        return not fought.after and bool(fought.guarded)
-    if attack.stopped is None:
-        return fought.after and refusal is None
-    if fought.after or refusal is None or refusal.exit != attack.stopped.name:
-        return False
-    return refusal.gpa is None or (
-        fought.pa is not None and refusal.gpa // FRAME == fought.pa // FRAME
-    )
-
-
-def fight(protection: Protection) -> Iterator[Fought]:
-    """Run each attack, from the state that the guest is in now, which it is left in.
-
-    A process's memory has to be mapped there; errors as `find_places`.
-    """
-    places = find_places(protection)
-    arena = _Arena(protection, places)
-    for attack in ATTACKS:
-        before, *_ = arena.run(attack, protected=False)
-        after, refusal, guarded, end = arena.run(attack, protected=True)
-        yield Fought(attack, before, after, refusal, guarded, arena.aimed(attack), end)
-    arena.restore()
-
-
-class _Arena:
-    """The guest's state as it was, and running code from there."""
-
-    def __init__(self, protection: Protection, places: Places) -> None:
-        self._protection, self._places = protection, places
+    def __init__(self, protection: Protection, frames: AttackFrames) -> None:
+        self._protection, self._frames = protection, frames
         machine = protection.machine
         machine.cpu.load()
         self._cpu = machine.cpu.snapshot()
         self._ram = machine.ram.bytes.copy()
         self._rflags = machine.cpu.rflags
-        self._writable = protection.nested.writable
-        self._executable = protection.nested.executable
+        self._granted = protection.nested.granted.copy()
 
-    def restore(self) -> None:
-        """Have everything as it was, protection on."""
+    def restore(self, *, protected: bool = True, pinned: bool = True) -> None:
+        """Put the kernel back into that state."""
         protection, machine = self._protection, self._protection.machine
         machine.ram.bytes[:] = self._ram
         machine.cpu.revert(self._cpu)
         machine.cpu.rflags = self._rflags
         machine.engine.ctl_flush_tb()
         protection.refusal = None
-        protection.pins = True
-        protection.resume(self._writable, self._executable)
-
-    def run(self, attack: Attack, *, protected: bool) -> tuple[bool, Refusal | None, str, str]:
-        """Return whether the attack succeeded, what was refused, by whom, and the run's end."""
-        self.restore()
-        protection, machine, places = self._protection, self._protection.machine, self._places
-        protection.pins = attack.pins
+        protection.pins = pinned
         if protected:
-            protection.resume(self._writable, self._executable)
+            protection.resume(self._granted)
         else:
             protection.suspend()
-        source = f"cli\n{attack.source}\nmov r15, MARK\nhlt"
-        site = IMAGE + places.site
-        symbols = self._symbols()
-        code = assemble(attack.name, source, bits=64, address=site, symbols=symbols)
+
+    def run(self, attack: Attack[Code]) -> Result:
+        """Run the code of an attack with interrupts off, and return its result."""
+        protection, machine, frames = self._protection, self._protection.machine, self._frames
+        site, target = IMAGE + frames.site, attack.program.target
+        source = f"cli\n{attack.program.source}\nmov r15, MARK\nhlt"
+        code = assemble(attack.name, source, bits=64, address=site, symbols=self._symbols())
         if len(code) > FRAME:
             raise CrosswalkError(f"{attack.name}: {len(code)} bytes of code")
-        machine.ram.write(places.site, code)
-        machine.ram.write(places.site + FRAME - 1, b"\xf4")
-        machine.ram.write(places.user_frame, _PLANTED)
+        machine.ram.write(frames.site, code)
+        machine.ram.write(frames.site + FRAME - 1, b"\xf4")
+        machine.ram.write(frames.user_frame, _USER_CODE)
         machine.engine.ctl_flush_tb()
         with machine.cpu.changed():
             machine.cpu.rip = site
         machine.cpu.rflags = self._rflags & ~_INTERRUPTS
-        target = self._target(attack)
-        was = None if target is None else machine.ram.read(target, 8)
+        before = None if target is None else machine.ram.read(target, 8)
         ended = machine.run(seconds=_SECONDS)
         machine.cpu.load()
+        stopped = _stopped(ended, protection.refusal)
         if target is None:
-            success = machine.cpu.general(_R15) == MARK
+            works = machine.cpu.general(_R15) == MARK
         else:
-            success = machine.ram.read(target, 8) != was
-        guarded = ended.detail if ended.stop is Stop.REFUSED else ""
-        return success, protection.refusal, guarded, ended.stop.value
-
-    def aimed(self, attack: Attack) -> int | None:
-        """Return the frame at which a nested fault is to stop it."""
-        return self._places.data if attack.target == "result" else self._target(attack)
-
-    def _target(self, attack: Attack) -> int | None:
-        places = self._places
-        return {
-            "text": places.text,
-            "rodata": places.rodata,
-            "data": places.data,
-            "result": places.free[-1],
-            "": None,
-        }[attack.target]
+            works = machine.ram.read(target, 8) != before
+        if works:
+            return NotStopped() if stopped is None else Other(f"works, then {stopped}")
+        return stopped or Other(ended.stop.value)
 
     def _symbols(self) -> dict[str, int]:
-        places = self._places
-        frames = {"text": places.text, "rodata": places.rodata, "data": places.data}
-        frames |= {"result": places.free[-1], "root": places.root}
-        frames |= {f"free{number}": pa for number, pa in enumerate(places.free[:-1])}
-        symbols = {"MARK": MARK, "USER": places.user, "COPIER": places.copier}
-        for name, pa in frames.items():
+        frames = self._frames
+        named = {"text": frames.text, "rodata": frames.rodata, "data": frames.data}
+        named |= {"result": frames.result, "root": frames.root}
+        named |= {f"free{number}": pa for number, pa in enumerate(frames.free[:-1])}
+        symbols = {"MARK": MARK, "USER": frames.user, "COPIER": frames.copier}
+        for name, pa in named.items():
             symbols[name.upper()] = pa
             symbols[f"{name.upper()}_DIRECT"] = DIRECT + pa
             symbols[f"{name.upper()}_IMAGE"] = IMAGE + pa
-        image = {"RODATA": places.rodata, "DATA": places.data}
-        direct = {"TEXT": places.text, "FREE0": places.free[0]}
-        for base, named in ((IMAGE, image), (DIRECT, direct)):
-            for name, pa in named.items():
+        image = {"RODATA": frames.rodata, "DATA": frames.data}
+        direct = {"TEXT": frames.text, "FREE0": frames.free[0]}
+        for base, mapped in ((IMAGE, image), (DIRECT, direct)):
+            for name, pa in mapped.items():
                 symbols[f"{name}_ENTRY"] = DIRECT + self._entry(base + pa)
-        symbols["USER_ENTRY"] = DIRECT + places.root + 8 * (places.user >> 39)  # of the root
-        handler = IMAGE + places.site + FRAME - 1
+        symbols["USER_ENTRY"] = DIRECT + frames.root + 8 * (frames.user >> 39)  # of the root
+        handler = IMAGE + frames.site + FRAME - 1
         low = handler & 0xFFFF | _KERNEL_CODE << 16 | _INTERRUPT_GATE << 32
         symbols["GATE_LOW"] = low | (handler >> 16 & 0xFFFF) << 48
         symbols["GATE_HIGH"] = handler >> 32
         return symbols
 
     def _entry(self, va: int) -> int:
-        leaf = find_leaf(self._protection.machine.ram.words, self._places.root, va)
+        leaf = find_leaf(self._protection.machine.ram.words, self._frames.root, va)
         if leaf is None:
             raise CrosswalkError(f"{va:#x} isn't mapped")
         return leaf.entry
+
+
+def _stopped(ended: Ended, refusal: Refusal | None) -> Result | None:
+    """Return what stopped the run of an attack, None if the host didn't."""
+    if ended.stop is Stop.REFUSED:
+        return DeliveryRefused(ended.detail)
+    return None if refusal is None else exit_result(refusal.left, refusal.detail)
+
+
+def find_frames(protection: Protection) -> AttackFrames:
+    """Return what to attack in the kernel, while it has a process's memory mapped.
+
+    Raises `CrosswalkError` where the kernel has no such frames.
+    """
+    grants, words = protection.grants, protection.machine.ram.words
+    root = protection.root
+    text = _numbers(grants.text)
+    writable = may(grants.permissions, Permission.WRITE)
+    executable = may(grants.permissions, Permission.EXECUTE)
+    sealed_data = grants.sealed & ~grants.text
+    rodata = [
+        frame
+        for frame in _numbers(sealed_data & ~executable)
+        if (leaf := find_leaf(words, root, IMAGE + frame * FRAME)) and leaf.size == FRAME
+    ]
+    data = _numbers(writable & ~executable)
+    pages = words.reshape(-1, FRAME // 8)
+    outside = np.flatnonzero(writable & executable & ~grants.tables)
+    free = [frame for frame in outside[::-1].tolist() if not pages[frame].any()][:_FREE]
+    user = next(_user_code(protection), None)
+    if len(text) <= _SITE_PAGES or not rodata or not data or len(free) < _FREE or user is None:
+        raise CrosswalkError("the kernel lacks frames that the attacks need")
+    found = AttackFrames(
+        site=text[0] * FRAME,
+        text=text[_SITE_PAGES] * FRAME,
+        rodata=rodata[0] * FRAME,
+        data=data[-1] * FRAME,
+        free=tuple(frame * FRAME for frame in free),
+        user=user[0],
+        user_frame=user[1],
+        copier=IMAGE + _copier(protection, text),
+        root=root,
+    )
+    for base in (DIRECT, IMAGE):
+        for pa in (found.site, found.text, found.rodata, found.data):
+            leaf = find_leaf(words, root, base + pa)
+            if leaf is None or leaf.pa + (base + pa) % leaf.size != pa:
+                raise CrosswalkError(f"{pa:#x} isn't mapped at {base + pa:#x}: KASLR?")
+    return found
+
+
+def _user_code(protection: Protection) -> Iterator[tuple[int, int]]:
+    """Yield the addresses of pages that the process may execute, and their frames.
+
+    With page-table isolation this root itself forbids execution, and the user's own one allows it.
+    """
+    words, root = protection.machine.ram.words, protection.root
+    for va in lower_leaves(words, root):
+        leaf = find_leaf(words, root, va)
+        if leaf is not None and leaf.user and not int(words[leaf.entry // 8]) & _NX:
+            yield va, leaf.pa + va % leaf.size
+
+
+def _copier(protection: Protection, text: list[int]) -> int:
+    content = protection.machine.ram.read(text[0] * FRAME, (text[-1] + 1 - text[0]) * FRAME)
+    found = [at for at in (content.find(code) for code in _COPIES) if at >= 0]
+    if not found or not protection.grants.text[text[0] + found[0] // FRAME]:
+        raise CrosswalkError("the kernel has no code that copies a string and returns")
+    return text[0] * FRAME + found[0]
+
+
+def _numbers(frames: Bools) -> list[int]:
+    found: list[int] = np.flatnonzero(frames).tolist()
+    return found

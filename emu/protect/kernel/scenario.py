@@ -1,4 +1,4 @@
-"""A kernel under protection, from its first instruction to the attacks on it."""
+"""The scenario of a Linux kernel: booted, protected, run to idle, attacked; and a plain boot."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +12,23 @@ from crosswalk.emu.load.linux.boot import Boot
 from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.points import Point, PointKind
+from crosswalk.emu.protect.attack import Attacked
+from crosswalk.emu.protect.kernel.attacks import Code
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
-from crosswalk.emu.protect.kernel.rules import Cause, Grants, Wanted
-from crosswalk.emu.protect.kernel.run_attacks import Fought, fight
+from crosswalk.emu.protect.kernel.rules import Cause, Grants, may
+from crosswalk.emu.protect.kernel.run_attacks import attack_kernel
+from crosswalk.emu.protect.permissions import (
+    ALL,
+    READ_EXECUTE,
+    READ_WRITE,
+    Bools,
+    Permissions,
+)
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.memory import FRAME
+from crosswalk.walker.memory import FRAME, U64
+from crosswalk.walker.protection.pagelist import Permission
 
-__all__ = ["Counts", "Guest", "Outcome", "Plain", "run_plain", "run_protected"]
+__all__ = ["Counts", "Guest", "PlainBoot", "ProtectedBoot", "run_plain", "run_protected"]
 
 _IDLE = Point(PointKind.IDLE)
 _WORDS = FRAME // 8
@@ -26,7 +36,7 @@ _WORDS = FRAME // 8
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """What to boot: as `Boot` takes it."""
+    """The kernel to boot, and the parameters of `Boot`."""
 
     kernel: KernelImage
     initrd: bytes
@@ -35,10 +45,10 @@ class Guest:
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """A boot to idle: what the console showed, how much happened, and CPU seconds.
+class PlainBoot:
+    """A boot to idle: the console's output, counts of events and system calls, CPU seconds.
 
-    `early` are those to the point at which protection begins, without what is done there.
+    `early` are the seconds to the point where protection begins, without what is done there.
     """
 
     console: bytes
@@ -50,7 +60,7 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Frames: all; by collective rights (unmapped ones in none); what was withheld and sealed."""
+    """Numbers of frames: all; by collective rights, if mapped; withheld, sealed, and of a kind."""
 
     frames: int
     read_only: int
@@ -66,24 +76,24 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a protected kernel.
+class ProtectedBoot:
+    """The results of a protected boot.
 
-    `before` are exits until protection began, `exits` those from then on to idle, by name;
-    `causes` the nested faults among these. `refusal` is what was refused in that time: nothing,
-    or the kernel has been stopped there, and what follows is empty. `changed` are the sealed
-    frames whose content isn't what it was, `patched` those that were opened. `as_ruled` says
-    whether the nested tables, read back, grant what the rules do and no more. `policy_seconds`
-    are CPU seconds that the computing of rights took when protection began.
+    `before` are the exits until protection began, `exits` those from then on to idle, by name;
+    `causes` the nested faults among these. `refusal` is the exit that was refused in that time, or
+    None; after one the run ends there, and the fields below are empty. `changed` are the sealed
+    frames whose content has changed, `patched` those that were opened. `as_ruled`: the nested
+    tables, read back, grant what the rules do and no more. `policy_seconds` are the CPU seconds for
+    computing rights when protection began.
 
-    Of frames outside of what is sealed: `loaded` were opened, `granted` writing and `withdrawn`
-    from writing is as it is in the end, `lost` counts all withdrawals. `stale` are those that the
-    nested tables let be written in the end, and no mapping does: of the kernel's own, by both
-    roots where tables are `isolated` for user mode, and the present ones. `extent` is what
-    `RightsFollower.extent` says in the end.
+    Of frames that aren't sealed: `loaded` were opened; `granted` and `withdrawn` are the numbers
+    that have gained and lost writing, as it is in the end; `lost` counts all losses. `stale` frames
+    are writable by the nested tables in the end, and by no mapping: of the kernel's own tables, by
+    both roots where they are `isolated` for user mode, or of the tables that CR3 names. `extent` is
+    `RightsFollower.extent` in the end.
     """
 
-    plain: Plain
+    plain: PlainBoot
     counts: Counts
     pinned: dict[str, list[str]]
     nested_tables: int
@@ -104,11 +114,11 @@ class Outcome:
     isolated: bool
     extent: tuple[int, int, int]
     policy_seconds: float
-    attacks: tuple[Fought, ...]
+    attacks: tuple[Attacked[Code], ...]
 
 
-def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> Plain:
-    """Boot to idle on the same CPU, without nested paging; errors as `run_protected`."""
+def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> PlainBoot:
+    """Boot to idle on the same CPU, without nested paging; errors as in `run_protected`."""
     boot, began = _boot(ram, guest), time.process_time()
     early = 0.0
     for reached in boot.run([protect_at], _IDLE, seconds):
@@ -117,12 +127,12 @@ def run_plain(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> Plai
     return _plain(boot, early, time.process_time() - began)
 
 
-def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> Outcome:
+def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> ProtectedBoot:
     """Boot under nested paging, protect at a point, go on to idle, and attack.
 
     RAM is left as it was at idle. Raises `KernelFailure` where the kernel ends before that for
-    another reason than the host's refusal, or doesn't come by the point; `BadInput` where it
-    hasn't protected itself there.
+    another reason than the host's refusal, or doesn't pass the point; `BadInput` where it hasn't
+    write-protected its text by then.
     """
     boot = _boot(ram, guest)
     protection = Protection(boot, guest.kernel)
@@ -151,8 +161,9 @@ def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> 
     exits, causes = dict(protection.exits), dict(protection.causes)
     if refusal is None:
         protection.withdraw()
-    stale = protection.nested.found()[0] & ~protection.rights.writable(protection.root)
-    return Outcome(
+    mapped = protection.rights.fresh_writable(protection.root)
+    stale = may(protection.nested.read_back(), Permission.WRITE) & ~mapped
+    return ProtectedBoot(
         plain=plain,
         counts=counts,
         pinned=protection.pinned,
@@ -174,7 +185,7 @@ def run_protected(ram: Ram, guest: Guest, protect_at: Point, seconds: float) -> 
         isolated=protection.rights.isolated,
         extent=protection.rights.extent(),
         policy_seconds=policy,
-        attacks=() if refusal else tuple(fight(protection)),
+        attacks=() if refusal else tuple(attack_kernel(protection)),
     )
 
 
@@ -189,29 +200,28 @@ def _boot(ram: Ram, guest: Guest) -> Boot:
     )
 
 
-def _plain(boot: Boot, early: float, seconds: float) -> Plain:
+def _plain(boot: Boot, early: float, seconds: float) -> PlainBoot:
     machine = boot.machine
     events = sum(machine.counts.values())
-    return Plain(bytes(machine.console), events, machine.system_calls, early, seconds)
+    return PlainBoot(bytes(machine.console), events, machine.system_calls, early, seconds)
 
 
 def _enforce(protection: Protection) -> Counts:
-    want, grants = protection.enforce()
+    grants = protection.enforce()
     if not grants.text.any():
         raise BadInput("the kernel hasn't write-protected its text there (--protect-at)")
-    return _counted(want, grants)
+    return _counts(protection.rights.initial, grants)
 
 
-def _counted(want: Wanted, grants: Grants) -> Counts:
-    write, execute = want.writable, want.executable
+def _counts(collective: Permissions, grants: Grants) -> Counts:
     return Counts(
-        frames=len(write),
-        read_only=_count(want.mapped & ~write & ~execute),
-        read_write=_count(write & ~execute),
-        read_execute=_count(execute & ~write),
-        all_three=_count(write & execute),
-        no_write=_count(~grants.writable),
-        no_execute=_count(~grants.executable),
+        frames=len(collective),
+        read_only=_count(collective == Permission.READ),
+        read_write=_count(collective == READ_WRITE),
+        read_execute=_count(collective == READ_EXECUTE),
+        all_three=_count(collective == ALL),
+        no_write=_count(~may(grants.permissions, Permission.WRITE)),
+        no_execute=_count(~may(grants.permissions, Permission.EXECUTE)),
         sealed=_count(grants.sealed),
         text=_count(grants.text),
         tables=_count(grants.tables),
@@ -220,17 +230,18 @@ def _counted(want: Wanted, grants: Grants) -> Counts:
 
 
 def _as_ruled(protection: Protection) -> bool:
-    """Return whether the entries grant what the rules do: no sealed frame is open, for one."""
-    writable, executable = protection.nested.found()
-    grants = protection.grants
-    return bool(
-        np.array_equal(writable, protection.writable)
-        and np.array_equal(executable, grants.executable | protection.user_code)
-        and not (writable & grants.sealed).any()
+    """Return whether the nested tables grant what the rules do, and no sealed frame is open."""
+    found, grants = protection.nested.read_back(), protection.grants
+    executable = may(grants.permissions, Permission.EXECUTE) | protection.user_code
+    due = (
+        np.uint8(Permission.READ)
+        | np.uint8(Permission.WRITE) * protection.writable
+        | np.uint8(Permission.EXECUTE) * executable
     )
+    return bool((found == due).all()) and not may(found[grants.sealed], Permission.WRITE).any()
 
 
-def _changed(protection: Protection, content: np.ndarray) -> Iterator[int]:
+def _changed(protection: Protection, content: U64) -> Iterator[int]:
     """Yield the sealed frames whose content has changed."""
     now = protection.machine.ram.words
     for frame in np.flatnonzero(protection.grants.sealed).tolist():
@@ -239,5 +250,5 @@ def _changed(protection: Protection, content: np.ndarray) -> Iterator[int]:
             yield frame
 
 
-def _count(frames: np.ndarray) -> int:
+def _count(frames: Bools) -> int:
     return int(np.count_nonzero(frames))

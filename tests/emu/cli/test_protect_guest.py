@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from crosswalk.emu.cli.protect_guest import _crashes
+from crosswalk.emu.protect.attack import emulator_crashes
 
 
 @pytest.mark.slow
@@ -39,13 +39,13 @@ def test_it_is_told_in_words(run):
     assert 70 + 10 + 2 == len(run("protect", "--json").document["attacks"])
 
 
-def test_a_crash_that_is_meant_leaves_no_trace():
+def test_an_expected_crash_leaves_no_trace():
     def work():
         if not faulthandler.is_enabled():
             os.abort()
 
     assert faulthandler.is_enabled()
-    assert "SIGABRT" in _crashes(work)
+    assert "SIGABRT" in emulator_crashes(work)
     assert faulthandler.is_enabled()
 
 

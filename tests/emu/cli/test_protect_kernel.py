@@ -1,11 +1,10 @@
 import pytest
 
-from crosswalk.emu.protect.kernel import scenario as story
-from crosswalk.emu.protect.kernel.attacks import ATTACKS
+from crosswalk.emu.protect.kernel import scenario
 from crosswalk.emu.protect.kernel.protection import Protection
 from tests.emu.load.linux.kernels import elf_of, talking, vmlinux
 from tests.emu.load.linux.real import CLOUD, GENERIC, fetched
-from tests.emu.protect.kernel.tiny import PATCH, READY, tiny_kernel
+from tests.emu.protect.kernel.tiny import NAMES, PATCH, READY, tiny_kernel
 
 AT = ("--ram", "32", "--protect-at", f"console:{READY}")
 
@@ -32,10 +31,10 @@ def test_the_same_as_a_document(run, tiny):
     ran = run("protect", "--kernel", tiny, *AT, "--json")
     document = ran.document
     assert 0 == ran.status
-    assert len(ATTACKS) + 7 == document["probes"] == document["agreements"]
+    assert len(NAMES) + 7 == document["probes"] == document["agreements"]
     assert (0, 0) == (document["divergences"], document["known_divergences"])
     assert {"patched": 1} == document["nested_faults"]
-    assert [each.name for each in ATTACKS] == [each["name"] for each in document["attacks"]]
+    assert NAMES == [each["name"] for each in document["attacks"]]
     assert 8192 == document["frames"]["frames"]
     assert set(document["since"].values()) == {0}
     assert document["isolated"] is False
@@ -73,8 +72,8 @@ def test_an_enforcement_that_withholds_nothing_fails_the_command(run, tiny, monk
         protection.host.flush()
         return counts
 
-    enforce = story._enforce
-    monkeypatch.setattr(story, "_enforce", nothing)
+    enforce = scenario._enforce
+    monkeypatch.setattr(scenario, "_enforce", nothing)
     document = run("protect", "--kernel", tiny, *AT, "--json").document
     assert document["divergences"] > 5
 

@@ -1,21 +1,21 @@
 import pytest
 
 from crosswalk.emu.load.guest import boot
-from crosswalk.emu.protect.snapshot import protected_world
+from crosswalk.emu.protect.snapshot import protected_guest
 from crosswalk.guest.builder import build_image
 
 
 @pytest.fixture(scope="session")
-def shared_world():
+def shared_guest():
     """A protected guest that tests put back before they use it."""
-    return protected_world()
+    return protected_guest()
 
 
 @pytest.fixture
-def world(shared_world):
+def subject(shared_guest):
     """A protected guest, as it was when it had been given protection."""
-    shared_world.restore()
-    return shared_world
+    shared_guest.restore()
+    return shared_guest
 
 
 @pytest.fixture

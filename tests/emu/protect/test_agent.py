@@ -6,8 +6,8 @@ import pytest
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import Exit
 from crosswalk.emu.protect.agent import SWEEP, Operation, Use, spans
-from crosswalk.emu.protect.attack import EFER, LANDMARK, MARK, NXE
-from crosswalk.emu.protect.events import Fault, described
+from crosswalk.emu.protect.attacks import EFER, LANDMARK, MARK, NXE
+from crosswalk.emu.protect.events import Fault, describe_event
 from crosswalk.guest import places
 from crosswalk.guest.builder import build_image
 from crosswalk.walker.errors import CrosswalkError
@@ -52,56 +52,56 @@ def test_an_operation_is_one_instruction_of_the_guests(operation):
     assert DIRECTLY[operation] in found
 
 
-def test_values_come_back(world):
-    agent = world.agent
+def test_values_come_back(subject):
+    agent = subject.agent
     assert agent.do(Operation.LOAD, KERNEL + places.RODATA).value == int.from_bytes(
         b"Crosswal", "little"
     )
     assert agent.do(Operation.EXECUTE, KERNEL + places.AGENT + LANDMARK).value == MARK
     assert agent.do(Operation.LOAD_USER, places.USER_DATA + 8).value & 0xFF == ord("i")
     agent.store([(KERNEL + places.LARGE_DATA, 5)])
-    assert world.guest.ram.read(places.LARGE_DATA, 1) == b"\5"
+    assert subject.guest.ram.read(places.LARGE_DATA, 1) == b"\5"
     agent.do(Operation.STORE_USER, places.USER_DATA + 0x100, 0, 0x77)
-    assert world.guest.ram.read(places.USER_DATA_FRAME + 0x100, 1) == b"\x77"
+    assert subject.guest.ram.read(places.USER_DATA_FRAME + 0x100, 1) == b"\x77"
 
 
 @pytest.mark.parametrize("value", [EFER, EFER | SCE])
-def test_what_isnt_pinned_of_efer_may_be_written(world, value):
-    assert not world.agent.do(Operation.SET_MSR, EFER_MSR, value).failed
-    assert world.guest.context.efer == value
-    assert not world.agent.do(Operation.STORE, KERNEL + places.DATA, 1).failed
-    assert world.agent.do(Operation.VMSAVE).met == Exit(ExitCode.VMSAVE)
+def test_what_isnt_pinned_of_efer_may_be_written(subject, value):
+    assert not subject.agent.do(Operation.SET_MSR, EFER_MSR, value).failed
+    assert subject.guest.context.efer == value
+    assert not subject.agent.do(Operation.STORE, KERNEL + places.DATA, 1).failed
+    assert subject.agent.do(Operation.VMSAVE).event == Exit(ExitCode.VMSAVE)
 
 
-def test_writing_efer_stays_an_exit(world):
-    assert not world.agent.do(Operation.SET_MSR, EFER_MSR, EFER | SCE).failed
+def test_writing_efer_stays_an_exit(subject):
+    assert not subject.agent.do(Operation.SET_MSR, EFER_MSR, EFER | SCE).failed
     for value in (EFER & ~NXE, EFER & ~LME, 0):
-        assert world.agent.do(Operation.SET_MSR, EFER_MSR, value).met == Exit(ExitCode.MSR, 1)
-    assert world.guest.context.efer == EFER | SCE
+        assert subject.agent.do(Operation.SET_MSR, EFER_MSR, value).event == Exit(ExitCode.MSR, 1)
+    assert subject.guest.context.efer == EFER | SCE
 
 
-def test_what_is_met_comes_back(world):
-    met = world.agent.do(Operation.LOAD, 0x10).met
-    assert met == Fault(14, 0, 0x10)
-    assert described(met) == "vector 14, error code 0x0, at 0x10"
-    assert world.agent.do(Operation.STGI).met == Exit(ExitCode.STGI)
-    met = world.agent.do(Operation.LOAD, 1 << 63).met
-    assert (met.vector, met.cr2) == (13, 0)
+def test_the_event_comes_back(subject):
+    event = subject.agent.do(Operation.LOAD, 0x10).event
+    assert event == Fault(14, 0, 0x10)
+    assert describe_event(event) == "vector 14, error code 0x0, at 0x10"
+    assert subject.agent.do(Operation.STGI).event == Exit(ExitCode.STGI)
+    event = subject.agent.do(Operation.LOAD, 1 << 63).event
+    assert (event.vector, event.cr2) == (13, 0)
     with pytest.raises(CrosswalkError, match="can't store to 0x10"):
-        world.agent.store([(0x10, 1)])
+        subject.agent.store([(0x10, 1)])
 
 
-def test_many_faults_in_a_row_are_each_met(world):
+def test_many_faults_in_a_row_are_each_an_event(subject):
     for _ in range(20):
-        assert world.agent.do(Operation.LOAD_USER, 0x10).met == Fault(14, 4, 0x10)
-        assert world.agent.do(Operation.STORE, 0x10).met == Fault(14, 2, 0x10)
+        assert subject.agent.do(Operation.LOAD_USER, 0x10).event == Fault(14, 4, 0x10)
+        assert subject.agent.do(Operation.STORE, 0x10).event == Fault(14, 2, 0x10)
 
 
-def test_a_sweep_tells_pages_apart(world):
-    world.guest.ram.write(places.TEXT + 3 * 0x1000 + 2, b"\x2a")
-    found, met = world.agent.sweep(KERNEL + places.TEXT + 0x3000, 2, Use.READ)
+def test_a_sweep_has_a_result_for_each_page(subject):
+    subject.guest.ram.write(places.TEXT + 3 * 0x1000 + 2, b"\x2a")
+    found, events = subject.agent.sweep(KERNEL + places.TEXT + 0x3000, 2, Use.READ)
     assert found.tolist() == [0x2A, 0]
-    assert met == {1: Fault(14, 0, KERNEL + places.TEXT + 0x4002)}
+    assert events == {1: Fault(14, 0, KERNEL + places.TEXT + 0x4002)}
 
 
 def test_ranges_are_cut_into_sweeps():

@@ -35,7 +35,7 @@ def test_only_what_was_set_is_pinned():
 
 
 @pytest.mark.parametrize(
-    ("code", "instruction", "ecx", "due"),
+    ("code", "instruction", "ecx", "expected"),
     [
         (ExitCode.MSR, "0f30", 0xC000_0080, RegisterWrite("efer", 0x2_0000_0001, 2)),
         (ExitCode.MSR, "480f30", 0xC000_0080, RegisterWrite("efer", 0x2_0000_0001, 3)),
@@ -46,10 +46,10 @@ def test_only_what_was_set_is_pinned():
         (ExitCode.CR0_WRITE, "0f01f0", 0, None),
     ],
 )
-def test_what_an_exit_would_write(world, code, instruction, ecx, due):
-    cpu = world.guest.cpu
+def test_what_an_exit_would_write(subject, code, instruction, ecx, expected):
+    cpu = subject.guest.cpu
     with cpu.changed():
         for number, value in enumerate((0x5_0000_0001, ecx, 0x7_0000_0002)):
             cpu.set_general(number, value)
-    attempted = world.hypervisor.pins.attempted(code, bytes.fromhex(instruction))
-    assert due == attempted
+    attempted = subject.hypervisor.pins.attempted(code, bytes.fromhex(instruction))
+    assert expected == attempted

@@ -5,11 +5,14 @@ import faulthandler
 import pytest
 from unicorn import x86_const as x86
 
+from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.protect.attack import NestedFault, exit_result
 from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.rights import RightsFollower
-from crosswalk.emu.protect.kernel.rules import Cause
+from crosswalk.emu.protect.kernel.rules import Cause, may
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
+from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.protect.kernel.tiny import (
     BASE,
     LEAVES,
@@ -27,6 +30,13 @@ from tests.emu.protect.kernel.tiny import (
     WINDOW_TABLES,
     Protected,
 )
+
+READ, WRITE, EXECUTE = Permission
+
+
+def writable(guest):
+    """The frames that may be written by the entries of the nested tables."""
+    return may(guest.protection.nested.read_back(), WRITE)
 
 
 def entry(frame):
@@ -57,13 +67,16 @@ def test_what_the_mappings_allow_goes_on():
 
 def test_collective_rights_are_those_of_the_tables():
     guest = Protected()
-    executable = guest.want.executable.nonzero()[0].tolist()
+    collective = guest.protection.rights.initial
+    executable = may(collective, EXECUTE).nonzero()[0].tolist()
     # Its text, and the user's page.
     assert [0x800, *range(0x1000, 0x1004)] == executable
-    read_only = (~guest.want.writable & ~guest.want.executable).nonzero()[0].tolist()
+    read_only = (collective & (WRITE | EXECUTE) == 0).nonzero()[0].tolist()
     assert [RODATA // PAGE, OUTSIDE // PAGE] == read_only
     assert list(range(0x1000, 0x1005)) == guest.grants.sealed.nonzero()[0].tolist()
-    assert [0x1004, 0x1005, 0x1006] == (~guest.grants.executable).nonzero()[0].tolist()
+    assert [0x1004, 0x1005, 0x1006] == (~may(guest.grants.permissions, EXECUTE)).nonzero()[
+        0
+    ].tolist()
 
 
 def test_text_is_patched_through_its_window_which_closes():
@@ -71,7 +84,7 @@ def test_text_is_patched_through_its_window_which_closes():
     assert guest.go_on() is None
     assert {Cause.PATCHED: 2} == guest.protection.causes
     assert {(TEXT + 3 * PAGE) // PAGE} == guest.protection.patched
-    assert not guest.protection.nested.found()[0][guest.grants.sealed].any()
+    assert not writable(guest)[guest.grants.sealed].any()
 
 
 def test_rights_are_followed_between_patches():
@@ -86,7 +99,7 @@ def test_a_window_that_stays_open_shows(monkeypatch):
     guest = Protected(PATCH + PATCH)
     guest.go_on()
     assert {Cause.PATCHED: 1} == guest.protection.causes
-    assert guest.protection.nested.found()[0][guest.grants.sealed].any()
+    assert writable(guest)[guest.grants.sealed].any()
 
 
 @pytest.mark.parametrize(
@@ -107,12 +120,12 @@ def test_a_window_that_stays_open_shows(monkeypatch):
 )
 def test_another_way_to_text_is_no_patch(then):
     found = refused(then)
-    assert ("NPF", TEXT + 3 * PAGE) == (found.exit, found.gpa)
+    assert NestedFault(TEXT + 3 * PAGE, 7) == exit_result(found.left)
 
 
 def test_a_patch_of_read_only_data_is_refused():
     leaf = f"mov rbx, DIRECT + {WINDOW_LEAF}\nmov rax, {RODATA + 3}\nmov [rbx], rax\n"
-    assert refused(leaf + PATCH).gpa == RODATA
+    assert NestedFault(RODATA, 7) == exit_result(refused(leaf + PATCH).left)
 
 
 def test_what_the_kernel_makes_writable_outside_its_image_is_followed():
@@ -128,14 +141,14 @@ def test_what_becomes_read_only_loses_writing_when_a_window_closes():
     protection = guest.protection
     assert [LOADED // PAGE] == protection.withdrawn.nonzero()[0].tolist()
     assert (1, 1, 0) == (protection.lost, protection.rights.steps, protection.rights.differing)
-    assert not protection.nested.found()[0][LOADED // PAGE]
+    assert not writable(guest)[LOADED // PAGE]
 
 
 def test_what_became_read_only_cannot_be_written_past_the_tables():
     guest = Protected(f"{LOAD}\nmov rax, cr0\nbtr rax, 16\nmov cr0, rax\nmov [rbx], rbx")
     guest.protection.pins = False
     found = guest.go_on()
-    assert ("NPF", 7, LOADED) == (found.exit, found.error_code, found.gpa)
+    assert NestedFault(LOADED, 7) == exit_result(found.left)
 
 
 def test_a_frame_that_became_read_only_and_keeps_writing_is_written(monkeypatch):
@@ -153,12 +166,12 @@ def test_loaded_code_is_patched_through_a_window_which_closes():
     assert {Cause.PATCHED: 50, Cause.LOADED: 2} == protection.causes
     assert {LOADED // PAGE} == protection.loaded
     assert not protection.followed.any()
-    assert not protection.nested.found()[0][LOADED // PAGE]
+    assert not writable(guest)[LOADED // PAGE]
 
 
 def test_loaded_code_is_not_patched_another_way():
     found = refused(LOAD + PATCH_LOADED.replace("    cli\n", "    sti\n"))
-    assert ("NPF", LOADED) == (found.exit, found.gpa)
+    assert NestedFault(LOADED, 7) == exit_result(found.left)
 
 
 def test_what_lost_writing_and_is_writable_again_is_followed():
@@ -182,7 +195,7 @@ def test_an_events_frame_follows_the_tables_too():
 
 def test_what_is_sealed_is_not_followed():
     found = refused(written(RODATA))
-    assert ("NPF", 7, RODATA, 0) == (found.exit, found.error_code, found.gpa, found.cpl)
+    assert (NestedFault(RODATA, 7), 0) == (exit_result(found.left), found.cpl)
 
 
 def test_rights_that_miss_a_change_differ_from_those_computed_afresh(monkeypatch):
@@ -194,16 +207,15 @@ def test_rights_that_miss_a_change_differ_from_those_computed_afresh(monkeypatch
 
 def test_a_right_too_few_is_a_nested_fault():
     def tampered(protection):
-        protection.nested.executable[TEXT // PAGE] = False
-        protection.nested.set_writable(TEXT // PAGE, writable=False)
+        protection.nested.withhold(TEXT // PAGE, EXECUTE)
         protection.host.flush()
 
-    assert "NPF" == refused("", tampered=tampered).exit
+    assert ExitCode.NPF == refused("", tampered=tampered).left.code
 
 
 def test_a_right_too_many_lets_the_store_through():
     def tampered(protection):
-        protection.nested.set_writable(RODATA // PAGE, writable=True)
+        protection.nested.allow(RODATA // PAGE, WRITE)
         protection.host.flush()
 
     guest = Protected(written(RODATA), tampered=tampered)
@@ -212,7 +224,7 @@ def test_a_right_too_many_lets_the_store_through():
 
 
 @pytest.mark.parametrize(
-    ("then", "exit_name", "detail"),
+    ("then", "name", "detail"),
     [
         ("mov rax, cr0\nand rax, -0x10001\nmov cr0, rax", "CR0_WRITE", "clear CR0.WP by 0x"),
         ("mov r9, cr4\nand r9, -0x300001\nmov cr4, r9", "CR4_WRITE", "clear CR4.SMEP, SMAP by 0x"),
@@ -222,9 +234,9 @@ def test_a_right_too_many_lets_the_store_through():
         ("mov ecx, 0xc0000080\nrdmsr\n.byte 0x66\nwrmsr", "MSR", "isn't MOV or WRMSR"),
     ],
 )
-def test_what_would_undo_protection_is_refused(then, exit_name, detail):
+def test_what_would_undo_protection_is_refused(then, name, detail):
     found = refused(then)
-    assert exit_name == found.exit
+    assert name == exit_name(found.left.code)
     assert detail in found.detail
 
 
@@ -283,5 +295,5 @@ def test_user_code_in_a_sealed_frame_runs():
     with pytest.raises(KernelFailure, match="shut down"):
         list(guest.run)
     assert {Cause.USER_CODE: 1} == guest.protection.causes
-    assert guest.protection.nested.executable[RODATA // PAGE]
-    assert not guest.protection.nested.writable[RODATA // PAGE]
+    assert guest.protection.nested.granted[RODATA // PAGE] & EXECUTE
+    assert not guest.protection.nested.granted[RODATA // PAGE] & WRITE

@@ -9,6 +9,7 @@ from crosswalk.emu.protect.kernel.guestwalk import find_user_root
 from crosswalk.emu.protect.kernel.rights import RightsFollower
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import Segments
+from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.protect.kernel.tiny import (
     DATA,
     IMAGE,
@@ -21,6 +22,8 @@ from tests.emu.protect.kernel.tiny import (
     USER_FRAME,
     tiny_kernel,
 )
+
+READ, WRITE, EXECUTE = Permission
 
 # The two roots, and the tables of the latter: it has some text, by three tables of its own.
 KERNEL, USER = 0x20_0000, 0x20_1000
@@ -53,8 +56,8 @@ def test_both_roots_count(ram):
     ram.words[LEAF // 8] |= 2
     rights = follower(ram)
     assert rights.isolated
-    assert rights.wanted.writable[TEXT // PAGE]
-    assert rights.wanted.executable[USER_FRAME // PAGE]
+    assert rights.initial[TEXT // PAGE] & WRITE
+    assert rights.initial[USER_FRAME // PAGE] & EXECUTE
     assert rights.tables()[[USER // PAGE, 0x204]].all()
 
 
@@ -62,16 +65,16 @@ def test_one_root_does_without(ram):
     ram.words[USER // 8 : (USER + PAGE) // 8] = 0
     rights = follower(ram)
     assert not rights.isolated
-    assert not rights.wanted.writable[TEXT // PAGE]
+    assert not rights.initial[TEXT // PAGE] & WRITE
     # The kernel's own tables let nobody execute what is the user's.
-    assert not rights.wanted.executable[USER_FRAME // PAGE]
+    assert not rights.initial[USER_FRAME // PAGE] & EXECUTE
 
 
 def test_a_change_of_the_users_tables_is_followed(ram):
     rights = follower(ram)
     ram.words[LEAF // 8] |= 2
-    assert rights.update().writable[TEXT // PAGE]
-    assert rights.followed[TEXT // PAGE]
+    assert rights.update()[TEXT // PAGE] & WRITE
+    assert rights.writable[TEXT // PAGE]
     assert (1, 0) == (rights.steps, rights.differing)
 
 
@@ -85,10 +88,10 @@ def test_a_change_missed_differs_from_those_computed_afresh(ram, monkeypatch):
 
 def test_a_root_forgotten_is_seen_by_a_fresh_computation(ram, monkeypatch):
     ram.words[LEAF // 8] |= 2
-    fresh = follower(ram).writable(KERNEL)
+    fresh = follower(ram).fresh_writable(KERNEL)
     monkeypatch.setattr(RightsFollower, "_spaces", lambda _, root: [replace(CONTEXT, cr3=root)])
     assert fresh[TEXT // PAGE]
-    assert not follower(ram).wanted.writable[TEXT // PAGE]
+    assert not follower(ram).initial[TEXT // PAGE] & WRITE
 
 
 def test_other_tables_count_by_both_their_roots(ram):
@@ -100,10 +103,10 @@ def test_other_tables_count_by_both_their_roots(ram):
     rights = follower(ram)
     for root in (other, other + PAGE):
         rights.update(root)
-        assert rights.followed[TEXT // PAGE]
-        assert not rights.own.writable[TEXT // PAGE]
-        assert rights.writable(root)[TEXT // PAGE]
-    assert not rights.writable(KERNEL)[TEXT // PAGE]
+        assert rights.writable[TEXT // PAGE]
+        assert not rights.own[TEXT // PAGE] & WRITE
+        assert rights.fresh_writable(root)[TEXT // PAGE]
+    assert not rights.fresh_writable(KERNEL)[TEXT // PAGE]
 
 
 def test_a_users_root_is_known_by_what_it_shares(ram):

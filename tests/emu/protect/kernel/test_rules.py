@@ -3,11 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.protect.kernel.rules import Cause, Fault, Wanted, decide, granted, wanted
-from crosswalk.walker.frames import Frames
-from crosswalk.walker.rights import Rights
+from crosswalk.emu.protect.kernel.rules import Cause, FaultFacts, decide, grant
 
-PATCH = Fault(
+PATCH = FaultFacts(
     write=True,
     fetch=False,
     cpl=0,
@@ -68,27 +66,10 @@ def test_user_code_in_a_sealed_frame_is_let_run_and_nothing_else():
     assert Cause.REFUSED is decide(USER_CODE, sealed=False, text=False)
 
 
-def test_the_rights_of_ranges_are_those_of_their_frames():
-    frames = Frames(
-        np.array([0x1000, 0x3000, 0x4000], np.uint64),
-        np.array([0x1000, 0x1000, 0x2000], np.uint64),
-        np.array([Rights.SUPERVISOR_READ, Rights.USER_READ | Rights.USER_WRITE, 0b101], np.uint8),
-    )
-    found = wanted(frames, 6)
-    assert "010111" == "".join(map(str, found.mapped.astype(int)))
-    assert "000100" == "".join(map(str, found.writable.astype(int)))
-    assert "000011" == "".join(map(str, found.executable.astype(int)))
-
-
 def test_what_is_withheld_and_sealed_follows_from_what_the_mappings_want():
     # text, rodata, data, a table in data, freed image, outside: writable, not, executable.
-    want = Wanted(
-        mapped=bools("11111111"),
-        writable=bools("00111100"),
-        executable=bools("10000001"),
-    )
-    grants = granted(want, bools("11111000"), bools("00110000"), bools("00010000"))
-    assert (bools("00111100") == grants.writable).all()
-    assert (bools("10011111") == grants.executable).all()
+    collective = np.array([5, 1, 3, 3, 3, 3, 1, 5], np.uint8)
+    grants = grant(collective, bools("11111000"), bools("00110000"), bools("00010000"))
+    assert [5, 1, 3, 7, 7, 7, 5, 5] == grants.permissions.tolist()
     assert (bools("11000000") == grants.sealed).all()
     assert (bools("10000000") == grants.text).all()

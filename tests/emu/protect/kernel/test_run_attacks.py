@@ -1,4 +1,4 @@
-"""The table of attacks, on the tiny kernel."""
+"""The attack table of a kernel, on the tiny one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,19 +6,26 @@ from pathlib import Path
 import pytest
 
 from crosswalk.emu.cpu.ram import Ram
-from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import HOST_MODEL
 from crosswalk.emu.load.linux.boot import Boot
 from crosswalk.emu.load.linux.image import parse_kernel
 from crosswalk.emu.load.linux.points import parse_point
-from crosswalk.emu.protect.kernel import run_attacks as battle
-from crosswalk.emu.protect.kernel.attack_frames import find_places
-from crosswalk.emu.protect.kernel.attacks import ATTACKS
+from crosswalk.emu.protect.attack import (
+    Attack,
+    DeliveryRefused,
+    Intercepted,
+    NestedFault,
+    NotStopped,
+    Other,
+    run_attack,
+)
+from crosswalk.emu.protect.kernel.attacks import Code, attack_table
 from crosswalk.emu.protect.kernel.protection import Protection
-from crosswalk.emu.protect.kernel.run_attacks import fight, is_as_meant
+from crosswalk.emu.protect.kernel.run_attacks import KernelSubject, attack_kernel, find_frames
 from crosswalk.guest.init import init_archive
+from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.load.linux.real import CLOUD, INIT, fetched
-from tests.emu.protect.kernel.tiny import DATA, END, PAGE, TEXT, Protected
+from tests.emu.protect.kernel.tiny import DATA, END, NAMES, PAGE, TEXT, Protected
 
 NOT_STOPPED = {
     "forge the patching window",
@@ -28,8 +35,23 @@ NOT_STOPPED = {
 }
 
 
-def fought(guest):
-    return {each.attack.name: each for each in fight(guest.protection)}
+def attacked(guest):
+    return {each.attack.name: each for each in attack_kernel(guest.protection)}
+
+
+def unexpected(guest):
+    """The attacks that don't end as expected, or don't work unprotected."""
+    return {
+        name
+        for name, each in attacked(guest).items()
+        if not each.as_expected or not each.works_unprotected
+    }
+
+
+def subject_of(guest):
+    guest.go_on()
+    frames = find_frames(guest.protection)
+    return KernelSubject(guest.protection, frames), frames
 
 
 @pytest.fixture(scope="module")
@@ -37,48 +59,51 @@ def table():
     guest = Protected()
     guest.go_on()
     words = guest.ram.words.copy()
-    found = fought(guest)
+    found = attacked(guest)
     assert (guest.ram.words == words).all()
     return found
 
 
-@pytest.mark.parametrize("name", [each.name for each in ATTACKS])
-def test_an_attack_works_unprotected_and_ends_as_is_said(table, name):
+@pytest.mark.parametrize("name", NAMES)
+def test_an_attack_works_unprotected_and_ends_as_expected(table, name):
     each = table[name]
-    assert each.before
-    assert (name in NOT_STOPPED) is each.after
-    assert is_as_meant(each)
-    assert bool(each.attack.why) is each.after
+    assert isinstance(each.unprotected, NotStopped)
+    assert each.attack.expected == each.result
+    assert each.works_unprotected
+    assert each.as_expected
+    assert (name in NOT_STOPPED) is isinstance(each.result, NotStopped)
+    assert bool(each.attack.why) is (name in NOT_STOPPED)
 
 
 def test_a_nested_fault_tells_the_frame_and_the_access(table):
-    assert (7, TEXT + 2 * PAGE) == told(table["forge tables"])
-    assert (0x15, END - PAGE) == told(table["execute data"])
+    assert NestedFault(TEXT + 2 * PAGE, 7) == table["forge tables"].result
+    assert NestedFault(END - PAGE, 0x15) == table["execute data"].result
     assert DATA < END - PAGE
 
 
-def told(each):
-    return each.refusal.error_code, each.refusal.gpa
+def test_a_result_says_more_in_words(table):
+    assert "clear CR0.WP" in table["clear WP"].result.detail
+    assert "beyond what the mappings allow" in table["forge tables"].result.detail
+    assert f"frame {TEXT + 2 * PAGE:#x} isn't granted" in table["exception frame"].result.detail
 
 
 @pytest.mark.parametrize(
     ("right", "attacks"),
     [
-        ("writable", ["text, direct map", "text, image", "forge tables", "exception frame"]),
-        ("executable", ["execute data"]),
+        (
+            Permission.WRITE,
+            ["remap rodata", "text, direct map", "text, image", "forge tables", "exception frame"],
+        ),
+        (Permission.EXECUTE, ["execute data"]),
     ],
 )
 def test_a_right_too_many_is_seen(right, attacks):
     def tampered(protection):
-        getattr(protection.nested, right)[:] = True
-        protection.nested.set(protection.nested.writable, protection.nested.executable)
+        protection.nested.grant(protection.nested.granted | right)
 
     guest = Protected(tampered=tampered)
     guest.go_on()
-    found = fought(guest)
-    assert {"remap rodata", *attacks} - {"remap rodata" if right == "executable" else ""} == {
-        name for name, each in found.items() if not is_as_meant(each)
-    }
+    assert set(attacks) == unexpected(guest)
 
 
 def test_pins_that_are_none_are_seen(monkeypatch):
@@ -89,22 +114,44 @@ def test_pins_that_are_none_are_seen(monkeypatch):
         protection.host.intercept(frozenset(), efer=False)
 
     monkeypatch.setattr(Protection, "_intercept", nothing)
-    wrong = {name for name, each in fought(guest).items() if not is_as_meant(each)}
-    assert {"clear WP", "execute user code", "clear NXE"} == wrong
+    assert {"clear WP", "execute user code", "clear NXE"} == unexpected(guest)
 
 
-def test_what_is_as_meant_depends_on_each_fact(table):
+def test_a_subject_that_isnt_restored_is_seen(monkeypatch):
+    guest = Protected()
+    guest.go_on()
+    monkeypatch.setattr(Protection, "suspend", lambda _: None)
+    stopped = {name for name in NAMES if name not in NOT_STOPPED}
+    assert stopped <= unexpected(guest)
+
+
+def test_what_is_expected_depends_on_each_fact(table):
     stopped, passed = table["forge tables"], table["write data"]
-    guarded = table["exception frame"]
-    assert not is_as_meant(replace(stopped, before=False))
-    assert not is_as_meant(replace(stopped, after=True))
-    assert not is_as_meant(replace(stopped, refusal=None))
-    assert not is_as_meant(replace(stopped, pa=TEXT))
-    other = replace(stopped.refusal, exit=ExitCode.MSR.name)
-    assert not is_as_meant(replace(stopped, refusal=other))
-    assert not is_as_meant(replace(passed, after=False))
-    assert not is_as_meant(replace(passed, refusal=stopped.refusal))
-    assert not is_as_meant(replace(guarded, guarded=""))
+    delivery = table["exception frame"]
+    assert not replace(stopped, unprotected=Other("idle")).works_unprotected
+    assert not replace(stopped, unprotected=stopped.result).works_unprotected
+    assert not replace(stopped, result=NotStopped()).as_expected
+    assert not replace(stopped, result=Other("idle")).as_expected
+    assert not replace(stopped, result=NestedFault(TEXT, 7)).as_expected
+    assert not replace(stopped, result=NestedFault(TEXT + 2 * PAGE, 0x15)).as_expected
+    assert not replace(table["clear WP"], result=Intercepted(0x7C)).as_expected
+    assert not replace(passed, result=stopped.result).as_expected
+    assert not replace(delivery, result=stopped.result).as_expected
+    assert replace(delivery, result=DeliveryRefused("in other words")).as_expected
+
+
+def test_an_attack_that_is_stopped_after_it_has_worked_is_no_success():
+    subject, frames = subject_of(Protected())
+    source = "mov rbx, DATA_IMAGE\nmov [rbx], rbx\nmov rbx, TEXT_ENTRY\nor qword ptr [rbx], 2\n"
+    source += "mov rbx, TEXT_DIRECT\ninvlpg [rbx]\nmov [rbx], rbx"
+    result = run_attack(subject, Attack("late", Code("", source, frames.data), NotStopped()))
+    assert Other(f"works, then {NestedFault(frames.text, 7)}") == result
+
+
+def test_an_attack_that_does_nothing_ends_otherwise():
+    subject, frames = subject_of(Protected())
+    result = run_attack(subject, Attack("idle", Code("", "nop", frames.data), NotStopped()))
+    assert isinstance(result, Other)
 
 
 @pytest.mark.slow
@@ -120,16 +167,10 @@ def test_what_a_real_kernel_makes_read_only_later_cannot_be_written_past_its_tab
             protection.enforce()
     (withdrawn,) = protection.withdrawn.nonzero()[0].tolist()
     (loaded,) = protection.loaded
-    attack = next(each for each in ATTACKS if each.name == "text, direct map")
     for frame in (withdrawn, loaded):
-        places = replace(find_places(protection), text=frame * PAGE)
-        arena = battle._Arena(protection, places)
-        assert arena.run(attack, protected=False)[0]
-        after, refusal, *_ = arena.run(attack, protected=True)
-        assert (False, "NPF", 7, frame * PAGE) == (
-            after,
-            refusal.exit,
-            refusal.error_code,
-            refusal.gpa,
-        )
-        arena.restore()
+        frames = replace(find_frames(protection), text=frame * PAGE)
+        attack = next(each for each in attack_table(frames) if each.name == "text, direct map")
+        subject = KernelSubject(protection, frames)
+        assert NotStopped() == run_attack(subject, attack, protected=False)
+        assert NestedFault(frame * PAGE, 7) == run_attack(subject, attack) == attack.expected
+        subject.restore()

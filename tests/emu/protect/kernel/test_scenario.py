@@ -1,4 +1,4 @@
-"""A story told from beginning to end, of the tiny kernel, and what is held against it."""
+"""The scenario of the tiny kernel, and the checks of it."""
 
 from dataclasses import replace
 
@@ -7,8 +7,9 @@ import pytest
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.points import parse_point
+from crosswalk.emu.protect.attack import NotStopped
 from crosswalk.emu.protect.kernel.protection import Protection
-from crosswalk.emu.protect.kernel.report import attack_lines, attack_record, checks, outcome_lines
+from crosswalk.emu.protect.kernel.report import attack_lines, attack_record, boot_lines, checks
 from crosswalk.emu.protect.kernel.rules import Cause
 from crosswalk.emu.protect.kernel.scenario import run_plain, run_protected
 from crosswalk.walker.errors import BadInput
@@ -33,29 +34,29 @@ REMAP = """
 """
 
 
-def told(then=PATCH):
+def results(then=PATCH):
     rams = Ram(0, RAM), Ram(0, RAM)
     plain = run_plain(rams[0], guest(then), PROTECT_AT, 20)
-    outcome = run_protected(rams[1], guest(then), PROTECT_AT, 20)
+    protected = run_protected(rams[1], guest(then), PROTECT_AT, 20)
     words = [(int(a), int(b)) for a, b in zip(rams[0].words, rams[1].words, strict=True) if a != b]
-    return plain, outcome, words
+    return plain, protected, words
 
 
 @pytest.fixture(scope="module")
-def story():
-    return told()
+def booted():
+    return results()
 
 
-def failing(plain, outcome, words=()):
-    return [check.text for check in checks(plain, outcome, words) if not check.holds]
+def failing(plain, protected, words=()):
+    return [check.text for check in checks(plain, protected, words) if not check.holds]
 
 
-def test_all_holds(story):
-    plain, outcome, words = story
-    assert not failing(plain, outcome, words)
-    assert {Cause.PATCHED: 1} == outcome.causes
-    assert {"CR3_WRITE": 1, "NPF": 1} == outcome.exits
-    counts = outcome.counts
+def test_all_holds(booted):
+    plain, protected, words = booted
+    assert not failing(plain, protected, words)
+    assert {Cause.PATCHED: 1} == protected.causes
+    assert {"CR3_WRITE": 1, "NPF": 1} == protected.exits
+    counts = protected.counts
     assert (8192, 2, 8185, 4, 1) == (
         counts.frames,
         counts.read_only,
@@ -78,72 +79,72 @@ def test_all_holds(story):
     ],
     ids=str,
 )
-def test_each_check_can_fail(story, change, said):
-    plain, outcome, words = story
-    (text,) = failing(plain, replace(outcome, **change), words)
+def test_each_check_can_fail(booted, change, said):
+    plain, protected, words = booted
+    (text,) = failing(plain, replace(protected, **change), words)
     assert said in text
 
 
-def test_what_differs_from_the_plain_run_is_seen(story):
-    plain, outcome, _ = story
+def test_what_differs_from_the_plain_run_is_seen(booted):
+    plain, protected, _ = booted
     for change in ({"console": b""}, {"events": 1}, {"system_calls": 9}):
-        (text,) = failing(replace(plain, **change), outcome)
+        (text,) = failing(replace(plain, **change), protected)
         assert "same console" in text
-    assert not failing(plain, outcome, [(0x901, 0x1901)])
-    (text,) = failing(plain, outcome, [(0x901, 0x1901), (0, 1)])
+    assert not failing(plain, protected, [(0x901, 0x1901)])
+    (text,) = failing(plain, protected, [(0x901, 0x1901), (0, 1)])
     assert "1 other words differ" in text
 
 
-def test_an_attack_that_is_not_as_meant_is_seen(story):
-    plain, outcome, words = story
-    first = replace(outcome.attacks[0], after=True)
-    attacks = (first, *outcome.attacks[1:])
-    (text,) = failing(plain, replace(outcome, attacks=attacks), words)
+def test_an_attack_that_is_not_as_expected_is_seen(booted):
+    plain, protected, words = booted
+    first = replace(protected.attacks[0], result=NotStopped())
+    attacks = (first, *protected.attacks[1:])
+    (text,) = failing(plain, replace(protected, attacks=attacks), words)
     assert text.startswith("clear WP")
 
 
-def test_a_kernel_that_is_refused_something_is_told_of():
+def test_a_kernel_that_is_refused_something_is_reported():
     at = 0x101_0000 + 6 * 0x1000 + 8 * ((RODATA - 0x100_0000) // 0x1000)
-    plain, outcome, words = told(REMAP.format(entry=at))
-    (text,) = failing(plain, outcome, words)
+    plain, protected, words = results(REMAP.format(entry=at))
+    (text,) = failing(plain, protected, words)
     assert f"stopped by NPF at {RODATA:#x}" in text
-    assert () == outcome.attacks
+    assert () == protected.attacks
 
 
 def test_a_window_left_open_is_seen(monkeypatch):
     monkeypatch.setattr(Protection, "_close", lambda _: None)
-    plain, outcome, words = told()
-    assert not outcome.as_ruled
-    assert any("nested tables" in text for text in failing(plain, outcome, words))
+    plain, protected, words = results()
+    assert not protected.as_ruled
+    assert any("nested tables" in text for text in failing(plain, protected, words))
 
 
-def test_what_happens_to_code_loaded_later_is_said():
-    plain, outcome, words = told(LOAD + PATCH_LOADED)
-    assert not failing(plain, outcome, words)
-    assert {Cause.PATCHED: 50, Cause.LOADED: 1} == outcome.causes
-    text = "\n".join(outcome_lines(plain, outcome, "here"))
+def test_what_happens_to_code_loaded_later_is_reported():
+    plain, protected, words = results(LOAD + PATCH_LOADED)
+    assert not failing(plain, protected, words)
+    assert {Cause.PATCHED: 50, Cause.LOADED: 1} == protected.causes
+    text = "\n".join(boot_lines(plain, protected, "here"))
     assert "1 frames of code patched, writing granted to 0 and withdrawn from 1" in text
     assert text.endswith("rights by the kernel's root")
-    text = "\n".join(outcome_lines(plain, replace(outcome, isolated=True), "here"))
+    text = "\n".join(boot_lines(plain, replace(protected, isolated=True), "here"))
     assert text.endswith("rights by the kernel's root and the user's")
 
 
 def test_what_became_read_only_and_keeps_writing_is_seen(monkeypatch):
     monkeypatch.setattr(Protection, "withdraw", Protection.follow)
-    plain, outcome, words = told(LOAD)
-    (text,) = failing(plain, outcome, words)
+    plain, protected, words = results(LOAD)
+    (text,) = failing(plain, protected, words)
     assert text.startswith("no frame is left writable that no mapping may write")
-    assert 1 == outcome.stale
+    assert 1 == protected.stale
 
 
-def test_lines_and_records_say_what_was_found(story):
-    plain, outcome, _ = story
-    text = "\n".join((*outcome_lines(plain, outcome, "here"), *attack_lines(outcome.attacks)))
+def test_lines_and_records_say_what_was_found(booted):
+    plain, protected, _ = booted
+    text = "\n".join((*boot_lines(plain, protected, "here"), *attack_lines(protected.attacks)))
     assert "at here: 8,192 frames" in text
     assert "1 nested faults: text patching" in text
     assert "EXITINFO1 0x15 (fetch), EXITINFO2 0x1006000" in text
     assert 4 == text.count("NOT STOPPED")
-    record = attack_record(outcome.attacks[4])
+    record = attack_record(protected.attacks[4])
     assert ("NPF", 7, "0x1002000", True) == (
         record["stopped_by"],
         record["error_code"],

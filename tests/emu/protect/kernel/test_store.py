@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.emu.cpu.cpu import GENERAL
-from crosswalk.emu.protect.kernel.store import store_addresses
+from crosswalk.emu.protect.kernel.facts import store_addresses
 from crosswalk.guest.assembler import assemble
 from tests.emu.cpu.bare import CODE, Bare
 

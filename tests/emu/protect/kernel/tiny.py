@@ -10,8 +10,9 @@ from crosswalk.emu.load.linux.boot import Boot
 from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.points import parse_point
-from crosswalk.emu.protect.kernel.attack_frames import DIRECT, IMAGE
+from crosswalk.emu.protect.kernel.attacks import AttackFrames, attack_table
 from crosswalk.emu.protect.kernel.protection import Protection
+from crosswalk.emu.protect.kernel.run_attacks import DIRECT, IMAGE
 from crosswalk.emu.protect.kernel.scenario import Guest
 from crosswalk.guest.assembler import assemble
 from tests.emu.cpu.pieces import SAY, SLEEP
@@ -144,6 +145,12 @@ def guest(then=""):
     return Guest(kernel=tiny_kernel(then), initrd=b"", arguments="", on_line=None)
 
 
+NAMES = [
+    each.name
+    for each in attack_table(AttackFrames(0, 0, 0, 0, (0,), user=0, user_frame=0, copier=0, root=0))
+]
+
+
 class Protected:
     """The tiny kernel, protected when it is ready, and run on."""
 
@@ -154,7 +161,7 @@ class Protected:
         self.protection = protection = Protection(boot, kernel)
         self.run = boot.run([PROTECT_AT], parse_point("idle"), 20)
         next(self.run)
-        self.want, self.grants = protection.enforce()
+        self.grants = protection.enforce()
         if tampered is not None:
             tampered(protection)
 
