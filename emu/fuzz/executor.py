@@ -31,8 +31,8 @@ from crosswalk.emu.fuzz.coverage import (
     coverage_of,
     departure_coverage_of,
 )
-from crosswalk.emu.fuzz.intended import intended_outcomes
-from crosswalk.emu.fuzz.layout_composites import composites_of
+from crosswalk.emu.fuzz.generate.composites import composites_of
+from crosswalk.emu.fuzz.generate.intended import intended_outcomes
 from crosswalk.emu.probe import ProberCache
 from crosswalk.emu.probe.lending import CR3_UNDER_TEST
 from crosswalk.emu.probe.scope import Lacking, by_feature

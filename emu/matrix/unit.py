@@ -16,7 +16,7 @@ from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_
 from crosswalk.emu.findings.findings import INTENDED, WALKER, Finding, Findings, confirm
 from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.emu.findings.signature import Signature
-from crosswalk.emu.fuzz.generate.pointers import linear_of
+from crosswalk.emu.fuzz.generate.intended import linear_of
 from crosswalk.emu.matrix.section import Choice, Combination, Section, SequenceSection, Space
 from crosswalk.emu.probe import ProbeError, ProberCache
 from crosswalk.emu.probe.composites import Composites, Family

@@ -7,7 +7,7 @@ import numpy as np
 
 from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.emu.fuzz.generate import RAM
-from crosswalk.emu.fuzz.generate.frame_allocator import clear_of_probe
+from crosswalk.emu.fuzz.generate.build_tables import clear_of_probe
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import LEVELS, Entry

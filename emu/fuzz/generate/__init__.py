@@ -1,6 +1,6 @@
-"""Layouts from a seed: legal, illegal and pathological, with what was meant noted beside."""
+"""Layouts from a seed: well-formed, malformed and pathological, with intended outcomes."""
 
-from crosswalk.emu.fuzz.generate.frame_allocator import RAM
+from crosswalk.emu.fuzz.generate.build_tables import RAM
 from crosswalk.emu.fuzz.generate.layouts import generate
 from crosswalk.emu.fuzz.generate.mutate import Base, base_of, mutate
 

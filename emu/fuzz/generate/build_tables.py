@@ -1,39 +1,109 @@
-"""Tables grown path by path, with what every entry is meant to be noted beside it."""
+"""Tables built path by path, and for each entry the intention behind it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.fuzz.generate.frame_allocator import Places
-from crosswalk.emu.fuzz.generate.path_plan import LEVELS, PS, RW, US, XD, Draft, P
+from crosswalk.emu.fuzz.generate.path_plan import LEVELS, PS, RW, US, XD, P, PathPlan
 from crosswalk.emu.fuzz.target import End
+from crosswalk.emu.probe.trampoline import PREFERRED
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import U64, WORDS
+from crosswalk.walker.memory import FRAME, U64, WORDS
 
-__all__ = ["MAX_TABLES", "Grown", "grow"]
+__all__ = ["MAX_TABLES", "RAM", "TABLE", "BuiltTables", "build_tables", "clear_of_probe"]
 
 MAX_TABLES = 192
 
 TABLE = 4
-"""An entry that leads on; the other values are those of `End`."""
+"""A `kind` of entry: it leads to the next table. Other kinds are those of `End`."""
 WILD = 5
-"""An entry that leads to some table, of whatever level: nothing is meant behind it."""
+"""A `kind` of entry: it leads to a table of any level, and nothing behind it is intended."""
 
 _TARGETS_SHARE = 0.7
-"""How often the path of a target goes through a table that is there already."""
+"""Probability that the path of a target goes through an existing table."""
+
+_AGAIN = 0.5
+"""Probability that a recursive slot is used again, down to the table itself."""
 
 _WRITE, _USER, _EXECUTE = 1, 2, 4
 
+_TOP = 1 << 40
+RAM = ((0, 4 << 30), (8 << 30, 1 << 30), (_TOP - (16 << 20), 16 << 20))
+"""RAM of all layouts, the same so that engines can be kept; most of it is never touched."""
+
+_LOW, _LOW_SIZE = 1 << 20, 31 << 20  # Where tables lie, and small pages.
+_FIELD = np.uint64(0x000F_FFFF_FFFF_F000)
+_GIB = np.uint64(30)
+
+
+class FrameAllocator:
+    """Draws physical addresses: `tables` uint64[t], and those of pages."""
+
+    def __init__(self, chance: np.random.Generator, context: PagingContext, tables: int) -> None:
+        self._chance = chance
+        frames = _LOW + FRAME * chance.permutation(_LOW_SIZE // FRAME)[: tables + 64]
+        self.tables: U64 = frames[:tables].astype(np.uint64)
+        self._pages = frames[tables:].tolist()
+        self._top = context.maxphyaddr >= 40
+        # With a lower MAXPHYADDR, entries that lead there have a reserved bit.
+        high = chance.random(tables) < chance.choice([0.0, 0.1])
+        high[0] &= self._top
+        offsets = FRAME * chance.permutation((16 << 20) // FRAME)[:tables]
+        self.tables[high] = (_TOP - FRAME - offsets[high]).astype(np.uint64)
+        if self._top:
+            self._pages += [_TOP - FRAME, _TOP - 2 * FRAME]
+        self._limit = 1 << context.maxphyaddr
+        self._address = np.uint64(context.address_mask)
+        self._tables_as_pages = float(chance.choice([0.0, 0.02, 0.08]))
+
+    def pages(self, level: NDArray[np.intp], tables: U64) -> U64:
+        """Return the address of a page for each leaf of these levels; sometimes that of a table."""
+        chance, count = self._chance, len(level)
+        draw = chance.random(count)
+        shift = (3 + 9 * level).astype(np.uint64)
+        limit = np.where(draw < 0.96, 4 << 30, self._limit).astype(np.uint64)
+        number = chance.integers(0, 1 << 52, count).astype(np.uint64)
+        found = number % (limit >> shift) << shift
+        small = level == 1
+        few = np.array(self._pages, np.uint64)[number % np.uint64(len(self._pages))]
+        found = np.where(small & (draw < 0.94), few, found)
+        table = tables[number % np.uint64(len(tables))]
+        table = np.where(table < np.uint64(self._limit), table, tables[0])
+        found = np.where(small & (draw < self._tables_as_pages), table, found)
+        if self._top:
+            top = np.uint64(_TOP) - (np.uint64(1) << shift)
+            found = np.where(~small & (draw > 0.98), top, found)
+        # Bits of an encryption mask are no part of an address.
+        return clear_of_probe(found & self._address)
+
+    def outside(self, count: int) -> U64:
+        """Return frames without RAM."""
+        return ((5 << 30) + FRAME * self._chance.integers(0, 1 << 18, count)).astype(np.uint64)
+
+    def junk(self, flags: U64) -> U64:
+        """Return the words of entries that aren't present: random ones, or zero."""
+        count = len(flags)
+        any_ = self._chance.integers(0, 1 << 63, count).astype(np.uint64) << np.uint64(1) | flags
+        any_ &= ~np.uint64(1)
+        return np.where(self._chance.random(count) < 0.3, np.uint64(0), clear_of_probe(any_))
+
+
+def clear_of_probe(words: U64) -> U64:
+    """Return words without the address of the GiB that the probe reserves for itself."""
+    named = (words & _FIELD) >> _GIB == np.uint64(PREFERRED)
+    cleared: U64 = np.where(named, words ^ np.uint64(1 << 31), words)
+    return cleared
+
 
 @dataclass(slots=True)
-class Grown:
+class BuiltTables:
     """t tables: their `frames` uint64[t] and `words` uint64[t, 512], the root first.
 
-    Beside the words, of the same shape: `grant`, what an entry was meant to let through (1
-    write, 2 user, 4 execute); `kind`, `End`, TABLE or WILD, and -1 where there is no entry. For
-    each of n paths `step` int64[n, 6] is the entry used at a level, as row * 512 + index, -1 for
-    none; `leaf_pa` uint64[t, 512] is where a leaf leads.
+    Of the same shape as `words`: `grant`, the rights that an entry is intended to allow (1 write,
+    2 user, 4 execute); `kind`, `End`, TABLE or WILD, and -1 where there is no entry; `leaf_pa`,
+    the page of a leaf. For each of n paths `step` int64[n, 6] is the entry used at a level, as
+    row * 512 + index, -1 for none.
     """
 
     frames: U64
@@ -45,65 +115,67 @@ class Grown:
     count: int
 
 
-def grow(chance: np.random.Generator, context: PagingContext, draft: Draft) -> Grown:
-    """Give every path its entries; where two meet, the first one's count."""
-    places = Places(chance, context, MAX_TABLES)
-    placing = _Placing(chance, context, draft)
-    placing.place(draft)
-    _follow(chance, draft, placing.loops)
-    grown = Grown(
-        places.tables,
+def build_tables(
+    chance: np.random.Generator, context: PagingContext, plan: PathPlan
+) -> BuiltTables:
+    """Give every path its entries; where two paths share one, it is the first path's."""
+    allocator = FrameAllocator(chance, context, MAX_TABLES)
+    placed = _EntryAllocator(chance, context, plan)
+    placed.place(plan)
+    _follow(chance, plan, placed.loops)
+    built = BuiltTables(
+        allocator.tables,
         np.zeros((MAX_TABLES, WORDS), np.uint64),
         np.zeros((MAX_TABLES, WORDS), np.uint8),
         np.full((MAX_TABLES, WORDS), -1, np.int8),
         np.zeros((MAX_TABLES, WORDS), np.uint64),
-        placing.step,
-        placing.count,
+        placed.step,
+        placed.count,
     )
-    _write_tables(grown, context, draft, np.array(placing.leads, np.intp).reshape(-1, 5))
-    _write_ends(grown, places, context, draft, np.array(placing.ends, np.intp).reshape(-1, 3))
-    return grown
+    _write_tables(built, context, plan, np.array(placed.leads, np.intp).reshape(-1, 5))
+    _write_ends(built, allocator, context, plan, np.array(placed.ends, np.intp).reshape(-1, 3))
+    return built
 
 
-class _Placing:
-    """Finds each path its entries, level by level. An entry is numbered row * 512 + index.
+class _EntryAllocator:
+    """Allocates the entries of paths, level by level. An entry's number is row * 512 + index.
 
-    `leads` are (entry, path, level, child's row, kind) of those that lead on, `ends` (entry,
-    path, level) of the others; `loops` the (path, level) of recursive slots.
+    `leads` are (entry, path, level, child's row, kind) of entries that lead to a table, `ends`
+    (entry, path, level) of the others; `loops` (path, level) of recursive slots.
     """
 
-    def __init__(self, chance: np.random.Generator, context: PagingContext, draft: Draft) -> None:
-        shape = (len(draft), LEVELS)
+    def __init__(self, chance: np.random.Generator, context: PagingContext, plan: PathPlan) -> None:
+        shape = (len(plan), LEVELS)
         self.step = np.full(shape, -1, np.int64)
         self.count = 1
         self.leads: list[tuple[int, int, int, int, int]] = []
         self.ends: list[tuple[int, int, int]] = []
         self.loops: list[tuple[int, int]] = []
         self._levels = context.levels
-        self._targets = len(draft.targets)
+        self._targets = len(plan.targets)
         self._share = float(chance.choice([0.0, 0.1, 0.25]))
         self._wild = float(chance.choice([0.0, 0.0, 0.05, 0.15]))
         self._loop = float(chance.choice([0.0, 0.05, 0.2]))
         self._draws: NDArray[np.float64] = chance.random(shape)
         self._picks: NDArray[np.int64] = chance.integers(0, 1 << 30, shape)
 
-    def place(self, draft: Draft) -> None:
-        """Find all paths their entries, from the root down to where each ends."""
-        going = np.arange(len(draft))
-        row = np.zeros(len(draft), np.int64)
+    def place(self, plan: PathPlan) -> None:
+        """Allocate the entries of all paths, from the root down to the end of each."""
+        going = np.arange(len(plan))
+        row = np.zeros(len(plan), np.int64)
         for level in range(self._levels, 0, -1):
-            at = row * WORDS + draft.index[going, level]
-            # What a target asks for is its own, whoever else has entries in the same table.
+            at = row * WORDS + plan.index[going, level]
+            # The path of a target has entries of its own, even in a shared table.
             targets = int(np.searchsorted(going, self._targets))
             at[:targets] = _fresh(at[:targets].tolist())
             self.step[going, level] = at
             entry, first, which = np.unique(at, return_index=True, return_inverse=True)
             owner = going[first]
             child = np.full(len(entry), -1)
-            last = (draft.level[owner] == level) | (level == 1)
+            last = (plan.level[owner] == level) | (level == 1)
             ends = (entry[last], owner[last], np.full(int(last.sum()), level))
             self.ends += zip(*(column.tolist() for column in ends), strict=True)
-            # In the order of the paths, as each may take the tables that are there already.
+            # In the order of the paths, as each may take a table of an earlier one.
             leads = np.flatnonzero(~last)
             leads = leads[np.argsort(owner[leads])]
             child[leads] = self._lead(level, entry[leads].tolist(), owner[leads].tolist())
@@ -111,10 +183,10 @@ class _Placing:
             going, row = going[on], child[which][on]
 
     def _lead(self, level: int, entries: list[int], owners: list[int]) -> list[int]:
-        """Give new entries of one level a table each; -1 where what is behind has no meaning."""
+        """Return the child table of each new entry of a level; -1 if nothing behind is intended."""
         below: list[int] = []
         children = []
-        # Each level has as many as it can without taking what the levels below it need.
+        # Each level gets as many tables as it can while the levels below get theirs.
         most = 1 + (MAX_TABLES - 1) * (self._levels + 1 - level) // (self._levels - 1)
         draws = self._draws[owners, level].tolist()
         picks = self._picks[owners, level].tolist()
@@ -141,26 +213,20 @@ class _Placing:
         return children
 
 
-def _follow(chance: np.random.Generator, draft: Draft, loops: list[tuple[int, int]]) -> None:
-    """Lead the paths into recursive slots on as such slots are used: along another path.
-
-    Or by the same slot again, down to the table itself.
-    """
+def _follow(chance: np.random.Generator, plan: PathPlan, loops: list[tuple[int, int]]) -> None:
+    """Continue the paths into recursive slots: along another path, or by the same slot again."""
     for (path, level), draw, other in zip(
-        loops, chance.random(len(loops)), chance.integers(0, len(draft), len(loops)), strict=True
+        loops, chance.random(len(loops)), chance.integers(0, len(plan), len(loops)), strict=True
     ):
-        index = draft.index
+        index = plan.index
         if draw < _AGAIN:
             index[path, 1:level] = index[path, level]
         else:
             index[path, 1:level] = index[other, 2 : level + 1]
 
 
-_AGAIN = 0.5
-
-
 def _fresh(wanted: list[int]) -> list[int]:
-    """Return an entry of the wanted table for each target, its own as long as there are any."""
+    """Return an entry of the wanted table for each target: a free one while there are any."""
     used: set[int] = set()
     found = []
     for at in wanted:
@@ -179,44 +245,48 @@ def _grants(flags: U64) -> NDArray[np.uint8]:
 
 
 def _write_tables(
-    grown: Grown, context: PagingContext, draft: Draft, leads: NDArray[np.intp]
+    built: BuiltTables, context: PagingContext, plan: PathPlan, leads: NDArray[np.intp]
 ) -> None:
     at, path, level, child, kind = leads.T
-    # What leads beyond MAXPHYADDR ends the walk there.
-    beyond = grown.frames[child] >> np.uint64(context.maxphyaddr) != 0
+    # An entry that leads beyond MAXPHYADDR ends the walk.
+    beyond = built.frames[child] >> np.uint64(context.maxphyaddr) != 0
     kind = np.where(beyond, np.intp(End.RESERVED), kind)
-    flags = draft.flags[path, level]
-    grown.words.reshape(-1)[at] = flags | P | grown.frames[child]
-    grown.grant.reshape(-1)[at] = _grants(flags)
-    grown.kind.reshape(-1)[at] = kind
+    flags = plan.flags[path, level]
+    built.words.reshape(-1)[at] = flags | P | built.frames[child]
+    built.grant.reshape(-1)[at] = _grants(flags)
+    built.kind.reshape(-1)[at] = kind
 
 
 def _write_ends(
-    grown: Grown, places: Places, context: PagingContext, draft: Draft, ends: NDArray[np.intp]
+    built: BuiltTables,
+    allocator: FrameAllocator,
+    context: PagingContext,
+    plan: PathPlan,
+    ends: NDArray[np.intp],
 ) -> None:
     at, path, level = ends.T
-    flags, end = draft.flags[path, level], draft.end[path].astype(np.int8)
-    broken = draft.broken[path].astype(np.int64)
-    # What was drawn for a level that others' entries lead past is a page instead.
-    moved = (level != draft.level[path]) & ((end == End.OUTSIDE) | (end == End.RESERVED))
+    flags, end = plan.flags[path, level], plan.end[path].astype(np.int8)
+    broken = plan.broken[path].astype(np.int64)
+    # An end that was planned for another level is a page instead.
+    moved = (level != plan.level[path]) & ((end == End.OUTSIDE) | (end == End.RESERVED))
     end[moved] = End.LEAF
     bit = np.where(end == End.RESERVED, np.uint64(1) << np.maximum(broken, 0).astype(np.uint64), 0)
     low = (end == End.RESERVED) & (broken >= 13) & (broken < 30)
     large = ((level == 2) | (level == 3)) & ((end == End.LEAF) | low | (path % 2 == 0))
     leaf = large | (level == 1)
-    page = places.pages(np.where(large, level, 1), grown.frames[: grown.count])
-    table = grown.frames[path % grown.count]
-    table = np.where(table >> np.uint64(context.maxphyaddr) != 0, grown.frames[0], table)
+    page = allocator.pages(np.where(large, level, 1), built.frames[: built.count])
+    table = built.frames[path % built.count]
+    table = np.where(table >> np.uint64(context.maxphyaddr) != 0, built.frames[0], table)
     word = flags | P | bit.astype(np.uint64) | np.where(leaf, page, table)
     word |= np.where(large, PS, np.uint64(0))
     word |= np.where(large & (path % 3 == 0), np.uint64(1 << 12), np.uint64(0))
     outside = end == End.OUTSIDE
-    word[outside] = flags[outside] | P | places.outside(int(outside.sum()))
+    word[outside] = flags[outside] | P | allocator.outside(int(outside.sum()))
     absent = end == End.ABSENT
-    word[absent] = places.junk(flags[absent])
-    # Without pages of 1 GiB, what was to be one is an entry with a reserved bit.
+    word[absent] = allocator.junk(flags[absent])
+    # Without 1-GiB pages, PS of a PDPTE is a reserved bit.
     end[(end == End.LEAF) & (level == 3) & (not context.page1gb)] = End.RESERVED
-    grown.words.reshape(-1)[at] = word
-    grown.grant.reshape(-1)[at] = _grants(flags)
-    grown.kind.reshape(-1)[at] = end
-    grown.leaf_pa.reshape(-1)[at] = page
+    built.words.reshape(-1)[at] = word
+    built.grant.reshape(-1)[at] = _grants(flags)
+    built.kind.reshape(-1)[at] = end
+    built.leaf_pa.reshape(-1)[at] = page

@@ -1,4 +1,4 @@
-"""The control state of a layout, and the targets that it leaves possible."""
+"""The control state of a layout, and the targets that are possible under it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,25 +19,25 @@ _BITS: Mapping[str, tuple[str, int]] = {
     "pge": ("cr4", CR4.PGE),
     "la57": ("cr4", CR4.LA57),
 }
-"""Where each bit is."""
+"""The register of each control bit, and the bit."""
 
 _EITHER = 0.5
 _OTHER_CPU = 0.06
-"""How often the CPU is another one, and there are no targets."""
+"""Probability of another CPU than the emulated one, without targets."""
 _NOT_EMULATED = 0.04
-"""How often a layout has what the emulated CPU lacks, or an encryption mask, and no targets."""
+"""Probability of features that the emulated CPU lacks, or an encryption mask; no targets."""
 _FOR_CPUS, _AIMED = 36, 9
-"""One layout of so many may be another CPU's for a target's sake: one that has composites, too."""
+"""One layout of so many, one with composites, may have another CPU for the sake of a target."""
 _AMD = 0.3
 
 
 def draw_context(
     chance: np.random.Generator, targets: Sequence[CoverageTarget], seed: int, index: int
 ) -> tuple[PagingContext, list[CoverageTarget]]:
-    """Return a control state (CR3 without a root), and the targets that can be met under it.
+    """Return a control state (CR3 without a root), and the targets that are possible under it.
 
-    Targets are taken in order; each may decide what none before it has. Where none does, four
-    layouts in a row show both values of every bit, with 4 levels and with 5.
+    Targets are taken in order; each may decide bits that none before it has. Of the other bits,
+    four layouts in a row have both values, with 4 levels and with 5.
     """
     draws = np.random.default_rng([seed, index // 4, 2]).random(len(_BITS)) < _EITHER
     drawn = {
@@ -74,7 +74,7 @@ def _decide(
     denied: dict[int, int],
     cpu: dict[str, object] | None,
 ) -> bool:
-    """Take over what a target asks for; False, and nothing taken, where it can't be had.
+    """Decide what a target asks for; return False, with nothing decided, where it conflicts.
 
     `cpu` are the features decided, None where the layout isn't for another CPU.
     """
@@ -97,7 +97,7 @@ def _decide(
 
 
 def _another_cpu(chance: np.random.Generator, context: PagingContext) -> PagingContext:
-    """Return the context with features that the emulated CPU doesn't have."""
+    """Return the context with the features of another CPU."""
     return replace(
         context,
         maxphyaddr=int(chance.choice([36, 39, 40, 41, 46, 52])),
@@ -107,10 +107,9 @@ def _another_cpu(chance: np.random.Generator, context: PagingContext) -> PagingC
 
 
 def _not_emulated(chance: np.random.Generator, context: PagingContext) -> PagingContext:
-    """Return the context with one or two things that the emulated CPU doesn't have.
+    """Return the context with one or two features that the emulated CPU doesn't have.
 
-    Pointers with ignored bits, Intel's or AMD's; halves kept apart (LASS); an encryption mask;
-    physical addresses of 2^40 and up.
+    LAM, UAI, LASS, an encryption mask, or physical addresses of 2^40 and up.
     """
     vendor = Vendor.AMD if chance.random() < _AMD else Vendor.INTEL
     context = replace(context, vendor=vendor)
@@ -122,10 +121,10 @@ def _not_emulated(chance: np.random.Generator, context: PagingContext) -> Paging
 
 
 def _with(chance: np.random.Generator, context: PagingContext, name: str) -> PagingContext:
-    """Return the context with one of these things."""
+    """Return the context with one of these features."""
     cr3, cr4, efer = context.cr3, context.cr4, context.efer
     if name == "mask":
-        # Above what addresses of the layout have, so that no page lies elsewhere for it.
+        # Above the bits of all addresses in a layout, so that no page moves.
         bits = chance.choice(np.arange(40, 52), int(chance.choice([1, 1, 4])), replace=False)
         return replace(context, encryption_mask=sum(1 << bit for bit in bits.tolist()))
     if name == "wide":

@@ -1,4 +1,4 @@
-"""A layout: control state, tables, accesses."""
+"""A layout from a seed and an index: control state, tables, accesses, intended outcomes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,23 +7,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.findings.layout import Layout
-from crosswalk.emu.fuzz.generate.accesses import draw_accesses
-from crosswalk.emu.fuzz.generate.build_tables import Grown, grow
+from crosswalk.emu.fuzz.generate.build_tables import RAM, BuiltTables, build_tables, clear_of_probe
 from crosswalk.emu.fuzz.generate.control import draw_context
-from crosswalk.emu.fuzz.generate.frame_allocator import RAM, clear_of_probe
-from crosswalk.emu.fuzz.generate.intended_outcomes import intended_of, plans_of
-from crosswalk.emu.fuzz.generate.path_plan import draw_paths
+from crosswalk.emu.fuzz.generate.intended import (
+    IntendedPaths,
+    ignores_bits,
+    intended_of,
+    intended_paths,
+    linear_of,
+    sign_extended,
+)
+from crosswalk.emu.fuzz.generate.path_plan import PathPlan, plan_paths
 from crosswalk.emu.fuzz.target import CoverageTarget
+from crosswalk.walker.access import AccessType
+from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import WORDS
+from crosswalk.walker.memory import U64, WORDS
 
-__all__ = ["generate"]
+__all__ = ["distinct", "generate"]
 
-_PER_PATH = 12
-_FEWEST = 4
-_EVEN = 0.25
+_PER_PATH = 12  # Accesses.
+_FEWEST = 4  # Paths.
+_UNIFORM = 0.25
+"""Probability that a table of one entry gets that entry everywhere."""
 _ONE_KEY = 0.7
-"""How often all bits of an encryption mask are set together."""
+"""Probability that all bits of an encryption mask are set together."""
+_OFFSETS = np.array([0, 0xFF0, 0x7F0, 0, 1, 8, 0xFF8, 0xFFF], np.uint64)
+_PAGE = np.uint64(4096)
+_KINDS = 12  # Types × privileges × AC.
+_OFF_PATH = 0.12
+"""Probability of an access next to its path's page."""
+_NON_CANONICAL, _TAGGED = 0.02, 0.3
+"""Probabilities of changed upper address bits; the second where some are ignored."""
+_METADATA = 0.8
+"""Probability that changed bits leave bit 63 alone, where the processor ignores some."""
+_UNALIGNED_FETCHES = 0.1
 
 
 def generate(
@@ -37,76 +55,163 @@ def generate(
     chance = np.random.default_rng([seed, index])
     count = max(_FEWEST, accesses // _PER_PATH)
     context, kept = draw_context(chance, targets, seed, index)
-    draft = draw_paths(chance, context, count, kept[: 2 * count // 3])
-    grown = grow(chance, context, draft)
-    root = int(grown.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18]))
+    plan = plan_paths(chance, context, count, kept[: 2 * count // 3])
+    built = build_tables(chance, context, plan)
+    root = int(built.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18]))
     context = replace(context, cr3=context.cr3 | root)
     if context.encryption_mask:
-        context = _encrypt(chance.spawn(1)[0], context, grown)
-    tainted = _spoil(chance, grown)
-    plans = plans_of(context, grown, tainted)
-    asked, path = draw_accesses(chance, context, draft, grown, plans, accesses)
-    order = np.argsort(grown.frames[: grown.count])
-    words = clear_of_probe(grown.words[: grown.count])
+        context = _encrypt(chance.spawn(1)[0], context, built)
+    corrupted = _corrupt(chance, built)
+    intended = intended_paths(context, built, corrupted)
+    asked, path = _draw_accesses(chance, context, plan, built, intended, accesses)
+    order = np.argsort(built.frames[: built.count])
+    words = clear_of_probe(built.words[: built.count])
     return Layout(
         context,
         RAM,
-        grown.frames[: grown.count][order],
+        built.frames[: built.count][order],
         words[order],
         asked,
-        intended_of(context, plans, path, asked),
+        intended_of(context, intended, path, asked),
     )
 
 
-def _encrypt(chance: np.random.Generator, context: PagingContext, grown: Grown) -> PagingContext:
-    """Set bits of the encryption mask in most present entries, and in CR3, each as it comes."""
+def _encrypt(
+    chance: np.random.Generator, context: PagingContext, built: BuiltTables
+) -> PagingContext:
+    """Set bits of the encryption mask in most present entries, and in CR3."""
     mask = np.uint64(context.encryption_mask)
-    used = (grown.words & np.uint64(1)) != 0
-    used &= chance.random(grown.words.shape) < chance.choice([0.5, 0.9])
-    some = chance.integers(0, 1 << 63, grown.words.shape).astype(np.uint64)
+    used = (built.words & np.uint64(1)) != 0
+    used &= chance.random(built.words.shape) < chance.choice([0.5, 0.9])
+    some = chance.integers(0, 1 << 63, built.words.shape).astype(np.uint64)
     all_ = chance.random() < _ONE_KEY
     bits = np.where(all_, mask, some & mask)
-    grown.words[used] |= np.broadcast_to(bits, used.shape)[used]
+    built.words[used] |= np.broadcast_to(bits, used.shape)[used]
     return replace(context, cr3=context.cr3 | int(mask) * int(chance.random() < _ONE_KEY))
 
 
-def _spoil(chance: np.random.Generator, grown: Grown) -> NDArray[np.bool_]:
-    """Change some words at random, and fill some tables; return bool[t * 512], which words."""
-    tainted = np.zeros(grown.words.size, np.bool_)
-    mood = chance.random()
-    used = np.flatnonzero(grown.words[: grown.count].reshape(-1))
-    if mood < 0.3:
+def _corrupt(chance: np.random.Generator, built: BuiltTables) -> NDArray[np.bool_]:
+    """Change some words, and fill some tables; return bool[t * 512], the changed words."""
+    corrupted = np.zeros(built.words.size, np.bool_)
+    draw = chance.random()
+    used = np.flatnonzero(built.words[: built.count].reshape(-1))
+    if draw < 0.3:
         at = chance.choice(used, min(len(used), int(chance.integers(1, 16))), replace=False)
         bits = np.uint64(1) << chance.integers(0, 64, len(at)).astype(np.uint64)
-        grown.words.reshape(-1)[at] ^= bits
-        tainted[at] = True
-    elif mood < 0.5:
-        _fill(chance, grown)
-    # Drawn from a stream of its own, so that all else stays what it was.
+        built.words.reshape(-1)[at] ^= bits
+        corrupted[at] = True
+    elif draw < 0.5:
+        _fill(chance, built)
+    # A stream of its own leaves all other draws as they are.
     own = chance.spawn(1)[0]
-    if own.random() < _EVEN:
-        _even(own, grown)
-    return tainted
+    if own.random() < _UNIFORM:
+        _fill_uniformly(own, built)
+    return corrupted
 
 
-def _fill(chance: np.random.Generator, grown: Grown) -> None:
-    """Fill what is empty of one table with one of its entries, as a dense run has them."""
-    row = int(chance.integers(grown.count))
-    used = np.flatnonzero(grown.words[row])
+def _fill(chance: np.random.Generator, built: BuiltTables) -> None:
+    """Fill empty slots of one table with one of its entries, like a dense run of mappings."""
+    row = int(chance.integers(built.count))
+    used = np.flatnonzero(built.words[row])
     if not len(used):
         return
     like = int(chance.choice(used))
     start = int(chance.integers(0, WORDS))
     run = np.arange(start, min(WORDS, start + int(chance.choice([8, 64, WORDS]))))
-    empty = run[(grown.words[row, run] == 0) & (grown.kind[row, run] < 0)]
-    grown.words[row, empty] = grown.words[row, like]
+    empty = run[(built.words[row, run] == 0) & (built.kind[row, run] < 0)]
+    built.words[row, empty] = built.words[row, like]
 
 
-def _even(chance: np.random.Generator, grown: Grown) -> None:
-    """Let a table that has one entry hold that entry everywhere, as tables of zero pages do."""
-    used = grown.words[1 : grown.count] != 0
-    meant_there = grown.kind[1 : grown.count] >= 0
-    rows = 1 + np.flatnonzero((used.sum(axis=1) == 1) & (used == meant_there).all(axis=1))
+def _fill_uniformly(chance: np.random.Generator, built: BuiltTables) -> None:
+    """Fill a table that has one entry with that entry, like tables of zero pages."""
+    used = built.words[1 : built.count] != 0
+    planned = built.kind[1 : built.count] >= 0
+    rows = 1 + np.flatnonzero((used.sum(axis=1) == 1) & (used == planned).all(axis=1))
     if len(rows):
         row = int(chance.choice(rows))
-        grown.words[row] = grown.words[row].max()
+        built.words[row] = built.words[row].max()
+
+
+def _draw_accesses(
+    chance: np.random.Generator,
+    context: PagingContext,
+    plan: PathPlan,
+    built: BuiltTables,
+    intended: IntendedPaths,
+    count: int,
+) -> tuple[Accesses, NDArray[np.intp]]:
+    """Return at most `count` distinct accesses, and the path that each follows, -1 for none."""
+    base = _addresses(context, plan, built)
+    # Every path gets all kinds of access on one page, then all kinds on another, and so on.
+    number = np.arange(count)
+    # AC matters with SMAP alone; without it, a layout has one value of AC.
+    kinds = _KINDS if context.smap else _KINDS // 2
+    path = number // kinds % len(base)
+    turn = number // (kinds * len(base))
+    kind = number % kinds
+    group = turn * len(base) + path
+    pages = intended.size[path] // _PAGE
+    page = chance.integers(0, 1 << 30, int(group[-1]) + 1).astype(np.uint64)[group] % pages
+    page[(turn == 0) & (path % 3 == 0)] = 0
+    last = (turn == 0) & (path % 3 == 1)
+    page[last] = pages[last] - np.uint64(1)
+    offset = chance.choice(_OFFSETS, count)
+    anywhere = chance.random(count) < 0.2
+    offset[anywhere] = chance.integers(0, 4096, int(anywhere.sum())).astype(np.uint64)
+    # Fetches are from multiples of 16, except in a few layouts: see `crosswalk.emu.probe.prober`.
+    if chance.random() > _UNALIGNED_FETCHES:
+        offset[kind % 3 == AccessType.EXECUTE] &= ~np.uint64(15)
+    va = (base[path] & ~(intended.size[path] - np.uint64(1))) | page * _PAGE | offset
+    aside = chance.random(count) < _OFF_PATH
+    step = (
+        chance.choice(np.array([1, -1, WORDS, -WORDS]), count).view(np.uint64) * intended.size[path]
+    )
+    va = np.where(aside, va + step, va)
+    follows = np.where(aside, -1, path)
+    wrong = chance.random(count) < (_TAGGED if ignores_bits(context) else _NON_CANONICAL)
+    accesses = Accesses(
+        np.where(wrong, va ^ _wrong_bits(chance, context, count), va),
+        (kind % 3).astype(np.uint8),
+        np.where(kind // 3 % 2 == 1, 3, 0).astype(np.uint8),
+        (kind // 6 == 1) if context.smap else np.full(count, chance.random() < 0.5),
+    )
+    # An address whose changed bits are ignored in part may be that of another page.
+    moved = (linear_of(context, accesses)[0] ^ va) << np.uint64(64 - context.va_bits) != 0
+    rows = distinct(accesses)
+    return accesses.take(rows), np.where(moved, -1, follows)[rows].astype(np.intp)
+
+
+def _addresses(context: PagingContext, plan: PathPlan, built: BuiltTables) -> U64:
+    """Return the address of each path, from the entries allocated to it."""
+    va = np.zeros(len(plan), np.uint64)
+    for level in range(context.levels, 0, -1):
+        index = np.where(
+            built.step[:, level] >= 0, built.step[:, level] % WORDS, plan.index[:, level]
+        )
+        va |= index.astype(np.uint64) << np.uint64(3 + 9 * level)
+    return sign_extended(va, context.va_bits, 64)
+
+
+def _wrong_bits(chance: np.random.Generator, context: PagingContext, count: int) -> U64:
+    """Return masks that make addresses non-canonical: one high bit, or all of them.
+
+    Where the processor ignores some, mostly random ones below bit 63.
+    """
+    one = np.uint64(1) << chance.integers(context.va_bits - 1, 64, count).astype(np.uint64)
+    every = np.uint64((1 << 64) - (1 << context.va_bits))
+    found = np.where(chance.random(count) < 0.3, every, one)
+    if not ignores_bits(context):
+        return found
+    lowest = chance.choice(np.array([47, 48, 56, 57, 57, 57]), count).astype(np.uint64)
+    tags = chance.integers(0, 1 << 63, count).astype(np.uint64) >> lowest << lowest
+    return np.where(chance.random(count) < _METADATA, tags, found)
+
+
+def distinct(accesses: Accesses) -> NDArray[np.intp]:
+    """Return the rows of the first of equal accesses, ascending."""
+    kind = accesses.type + np.uint8(4) * accesses.cpl + np.uint8(16) * accesses.ac
+    order = np.lexsort((kind, accesses.va))
+    va, kind = accesses.va[order], kind[order]
+    again = np.zeros(len(order), np.bool_)
+    again[1:] = (va[1:] == va[:-1]) & (kind[1:] == kind[:-1])
+    return np.sort(order[~again])

@@ -1,4 +1,4 @@
-"""Layouts made of real ones: the tables of an address space, with a few entries changed."""
+"""Layouts from the tables of a real address space, with a few entries changed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
+from crosswalk.emu.fuzz.generate.intended import sign_extended
+from crosswalk.emu.fuzz.generate.layouts import distinct
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import CR0, CR4, EFER, PagingContext
@@ -17,12 +19,12 @@ from crosswalk.walker.memory import U64, WORDS, PhysicalMemory
 __all__ = ["MAX_TABLES", "Base", "base_of", "mutate"]
 
 MAX_TABLES = 1 << 14
-"""The most tables that an address space to start from may have: 4 KiB each."""
+"""The most tables, of 4 KiB each, that an address space to start from may have."""
 
 _PRESENT, _PAGE_SIZE = np.uint64(1), np.uint64(0x80)
 _FIELD = np.uint64(0x000F_FFFF_FFFF_F000)
 # P, R/W, U/S, PCD, A, D, PS, G, PAT of large pages, XD, two bits of the key, address and reserved.
-_TELLING = np.array([0, 1, 2, 4, 5, 6, 7, 8, 12, 13, 20, 29, 30, 39, 40, 51, 52, 59, 60, 62, 63])
+_FLAGS = np.array([0, 1, 2, 4, 5, 6, 7, 8, 12, 13, 20, 29, 30, 39, 40, 51, 52, 59, 60, 62, 63])
 _KINDS = 12  # Types × privileges × AC.
 _OFFSETS = np.array([0, 8, 0x7F0, 0xFF0], np.uint64)
 _CONTROL = (
@@ -38,11 +40,11 @@ _UNCHANGED = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The tables of an address space, and where in it each is.
+    """The tables of an address space, and the addresses that each translates.
 
     `ram` are the backed ranges; `frames` uint64[t] the tables, ascending, `words` uint64[t, 512].
-    `level` int64[t] and `va` uint64[t] are the level at which a table is used, and the first
-    address that it translates: of one use, where there are several.
+    `level` int64[t] is the level at which a table is used, `va` uint64[t] the first address that
+    it translates; of one use, where there are several.
     """
 
     context: PagingContext
@@ -86,8 +88,8 @@ def base_of(memory: PhysicalMemory, context: PagingContext) -> Base:
 def mutate(base: Base, seed: int, index: int, *, accesses: int = 4096) -> Layout:
     """Return the layout of this seed and index: `base` with some entries and registers changed.
 
-    Equal arguments give equal layouts. The accesses, about so many, go through the entries that
-    were changed, and through others that weren't. Nothing is claimed to be meant.
+    Equal arguments give equal layouts. The accesses, about so many, go through changed entries and
+    through others. No outcome is intended.
     """
     chance = np.random.default_rng([seed, index, 2])
     words = base.words.copy()
@@ -101,8 +103,8 @@ def mutate(base: Base, seed: int, index: int, *, accesses: int = 4096) -> Layout
         change = _CHANGES[int(chance.integers(len(_CHANGES)))]
         words.reshape(-1)[at] = change(chance, base, words, at)
     others = chance.choice(used, max(1, int(entries * _UNCHANGED)))
-    visited = np.concatenate([changed, others])
-    asked = _accesses(chance, base, visited, accesses)
+    used = np.concatenate([changed, others])
+    asked = _accesses(chance, base, used, accesses)
     nothing = IntendedOutcomes.nothing(len(asked))
     context = _context(chance, base.context)
     return Layout(context, base.ram, base.frames, words, asked, nothing)
@@ -113,12 +115,12 @@ def _flipped(chance: np.random.Generator, _base: Base, words: U64, at: int) -> n
     return np.uint64(words.reshape(-1)[at] ^ np.bitwise_xor.reduce(bits))
 
 
-def _told_otherwise(chance: np.random.Generator, _base: Base, words: U64, at: int) -> np.uint64:
-    return np.uint64(words.reshape(-1)[at] ^ (np.uint64(1) << np.uint64(chance.choice(_TELLING))))
+def _changed_flag(chance: np.random.Generator, _base: Base, words: U64, at: int) -> np.uint64:
+    return np.uint64(words.reshape(-1)[at] ^ (np.uint64(1) << np.uint64(chance.choice(_FLAGS))))
 
 
 def _as_another(chance: np.random.Generator, base: Base, words: U64, at: int) -> np.uint64:
-    """Return another entry of the same level: an alias, of a page or of a whole subtree."""
+    """Return another entry of the same level: an alias of a page or of a whole subtree."""
     rows = np.flatnonzero(base.level == base.level[at // WORDS])
     taken = words[int(chance.choice(rows))]
     used = taken[taken != 0]
@@ -126,7 +128,7 @@ def _as_another(chance: np.random.Generator, base: Base, words: U64, at: int) ->
 
 
 def _to_a_table(chance: np.random.Generator, base: Base, words: U64, at: int) -> np.uint64:
-    """Return the entry leading to any of the tables: a cycle, or a table as a page."""
+    """Return the entry with the address of any table: a cycle, or a table as a page."""
     return np.uint64(words.reshape(-1)[at] & ~_FIELD | np.uint64(chance.choice(base.frames)))
 
 
@@ -136,13 +138,13 @@ def _removed(_chance: np.random.Generator, _base: Base, _words: U64, _at: int) -
 
 _Change = Callable[[np.random.Generator, Base, U64, int], np.uint64]
 _CHANGES: tuple[_Change, ...] = (
-    *(_flipped, _told_otherwise, _told_otherwise, _told_otherwise),
+    *(_flipped, _changed_flag, _changed_flag, _changed_flag),
     *(_as_another, _to_a_table, _removed),
 )
 
 
 def _context(chance: np.random.Generator, context: PagingContext) -> PagingContext:
-    """Return the control state, as it was or with one bit of it changed."""
+    """Return the control state, as it was or with one bit changed."""
     if chance.random() < 0.5:
         return context
     register, bit = _CONTROL[int(chance.integers(len(_CONTROL)))]
@@ -154,11 +156,11 @@ def _context(chance: np.random.Generator, context: PagingContext) -> PagingConte
 
 
 def _accesses(
-    chance: np.random.Generator, base: Base, visited: NDArray[np.intp], count: int
+    chance: np.random.Generator, base: Base, used: NDArray[np.intp], count: int
 ) -> Accesses:
-    """Return every kind of access through each entry, as many times as there is room for."""
+    """Return every kind of access through each entry, about `count` in all."""
     number = np.arange(count)
-    entry = visited[number // _KINDS % len(visited)]
+    entry = used[number // _KINDS % len(used)]
     kind = number % _KINDS
     row, at = entry // WORDS, (entry % WORDS).astype(np.uint64)
     shift = (3 + 9 * base.level[row]).astype(np.uint64)
@@ -166,11 +168,8 @@ def _accesses(
     page = chance.integers(0, 1 << 60, count).astype(np.uint64) % pages
     page[chance.random(count) < 0.5] = 0
     va = base.va[row] | at << shift | page << np.uint64(12) | chance.choice(_OFFSETS, count)
-    unused = np.int64(64 - base.context.va_bits)
-    va = (va.astype(np.int64) << unused >> unused).view(np.uint64)
+    va = sign_extended(va, base.context.va_bits, 64)
     type_, user, ac = (kind % 3).astype(np.uint8), kind // 3 % 2 == 1, kind // 6 == 1
     va[type_ == AccessType.EXECUTE] &= ~np.uint64(15)
-    key = np.stack([va, type_.astype(np.uint64), user.astype(np.uint64), ac.astype(np.uint64)])
-    _, first = np.unique(key, axis=1, return_index=True)
-    kept = np.sort(first)
-    return Accesses(va[kept], type_[kept], np.where(user, 3, 0).astype(np.uint8)[kept], ac[kept])
+    accesses = Accesses(va, type_, np.where(user, 3, 0).astype(np.uint8), ac)
+    return accesses.take(distinct(accesses))

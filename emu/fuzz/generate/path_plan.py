@@ -1,4 +1,4 @@
-"""What paths through tables are meant to be, before there is a table."""
+"""A plan of paths through tables, made before the tables are built."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from crosswalk.emu.fuzz.target import BITS, CoverageTarget, End
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.memory import U64
 
-__all__ = ["LEVELS", "Draft", "draw_paths"]
+__all__ = ["LEVELS", "PathPlan", "plan_paths"]
 
 LEVELS = 6
 """Columns are numbered by level, 1 to 5; column 0 isn't used."""
 
 P, RW, US, A, PS, G, XD = (np.uint64(1 << bit) for bit in (0, 1, 2, 5, 7, 8, 63))
-_ENDS = (0, 1, 255, 256, 510, 511)
-# How often a bit is set that doesn't decide anything by itself.
+_EDGES = (0, 1, 255, 256, 510, 511)
+# Probabilities of bits that don't decide anything by themselves.
 _IDLE = {3: 0.35, 4: 0.35, 5: 0.6, 6: 0.4, 8: 0.35, 9: 0.25, 10: 0.25, 11: 0.25, 52: 0.25,
          55: 0.25, 58: 0.25}  # fmt: skip
 _KEYED = 0.6
 _CORNERS = 0.03
-"""How many paths lie at an end of a canonical half."""
+"""Probability that a path lies at an end of a canonical half."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """n paths: `index` uint16[n, 6] and `flags` uint64[n, 6] by level, P and PS left out.
+class PathPlan:
+    """A plan of n paths: `index` uint16[n, 6] and `flags` uint64[n, 6] by level, P and PS left out.
 
-    `level` uint8[n] is that of the entry at the end, `end` uint8[n] how it ends (`End`),
-    `broken` int16[n] the number of the bit that is reserved there, -1 for none. `targets` are
-    those of the first paths.
+    `level` uint8[n] is that of the last entry, `end` uint8[n] how the path ends (`End`), `broken`
+    int16[n] the reserved bit that is set there, -1 for none. `targets` are those of the first
+    paths.
     """
 
     index: NDArray[np.uint16]
@@ -45,18 +45,18 @@ class Draft:
         return len(self.level)
 
 
-def draw_paths(
+def plan_paths(
     chance: np.random.Generator,
     context: PagingContext,
     count: int,
     targets: Sequence[CoverageTarget],
-) -> Draft:
-    """Draw `count` paths, the first of them for targets."""
+) -> PathPlan:
+    """Plan `count` paths, the first of them for targets."""
     strict = float(chance.choice([0.0, 0.1, 0.3]))
     index = chance.integers(0, 512, (count, LEVELS)).astype(np.uint16)
     special = chance.random((count, LEVELS)) < chance.choice([0.3, 0.7])
-    index[special] = chance.choice(np.array(_ENDS, np.uint16), int(special.sum()))
-    # Upper tables are few, so that paths meet and lie side by side.
+    index[special] = chance.choice(np.array(_EDGES, np.uint16), int(special.sum()))
+    # Few upper tables, so that paths share entries and lie side by side.
     for above, most in ((5, 3), (4, 5), (3, 4), (2, 6)):
         pool = chance.choice(index[:, above], most)
         index[:, above] = chance.choice(pool, count)
@@ -68,12 +68,12 @@ def draw_paths(
     anywhere = end != End.LEAF
     level[anywhere] = chance.integers(1, context.levels + 1, int(anywhere.sum()))
     level[(end == End.OUTSIDE) & (level == 1)] = 2
-    draft = Draft(index, flags, level, end, np.full(count, -1, np.int16), tuple(targets))
+    plan = PathPlan(index, flags, level, end, np.full(count, -1, np.int16), tuple(targets))
     for row, target in enumerate(targets):
-        _wish(draft, row, target, context)
-    for row in np.flatnonzero(draft.end == End.RESERVED).tolist():
-        _break(chance, context, draft, row)
-    return draft
+        _apply_target(plan, row, target, context)
+    for row in np.flatnonzero(plan.end == End.RESERVED).tolist():
+        _choose_reserved_bit(chance, context, plan, row)
+    return plan
 
 
 def _to_corners(
@@ -89,7 +89,7 @@ def _to_corners(
 def _flags(
     chance: np.random.Generator, context: PagingContext, shape: tuple[int, int], strict: float
 ) -> U64:
-    """Return flags in which rights are mostly open, and what is ignored is anything."""
+    """Return flags that mostly allow everything, with ignored bits at random."""
     draws = chance.random((len(_IDLE), *shape))
     flags = np.zeros(shape, np.uint64)
     for draw, (bit, often) in zip(draws, _IDLE.items(), strict=True):
@@ -100,54 +100,55 @@ def _flags(
     withheld = float(chance.choice([0.05, 0.15, 0.3]))
     flags |= np.where(open_[0] > withheld, RW, np.uint64(0))
     flags |= np.where(open_[1] > withheld, US, np.uint64(0))
-    # Reserved while NXE is clear, and then it ends the walk.
+    # With NXE clear, XD is reserved and ends the walk.
     never = withheld if context.nxe else strict * 0.1
     flags |= np.where(open_[2] < never, XD, np.uint64(0))
-    # In a PTE it is PAT; above, it decides where the walk ends.
+    # In a PTE bit 7 is PAT; above, it decides where the walk ends.
     flags[:, 1] |= np.where(chance.random(shape[0]) < 0.15, PS, np.uint64(0))
     if context.vendor is Vendor.AMD:
         flags[:, 4:] &= ~G
     return flags
 
 
-def _wish(draft: Draft, row: int, target: CoverageTarget, context: PagingContext) -> None:
-    """Make a path what a target asks for, and open in all else."""
-    flags = draft.flags
-    # Most targets' paths are open but for what they ask for, so that nothing comes in between.
+def _apply_target(plan: PathPlan, row: int, target: CoverageTarget, context: PagingContext) -> None:
+    """Change a path to what a target asks for; all else allows everything."""
+    flags = plan.flags
     if row % 4 or target.index:
         flags[row] |= RW | US
         flags[row] &= ~XD
     elif not context.nxe:
         flags[row] &= ~XD
-    draft.end[row] = End.LEAF if target.end is None else target.end
+    plan.end[row] = End.LEAF if target.end is None else target.end
     if target.level is not None:
-        draft.level[row] = target.level
-    elif draft.end[row] == End.LEAF:
-        draft.level[row] = (1, 1, 2, 3)[row % 4]
+        plan.level[row] = target.level
+    elif plan.end[row] == End.LEAF:
+        plan.level[row] = (1, 1, 2, 3)[row % 4]
     _set_bits(flags, row, target)
     for level, at in target.index:
-        draft.index[row, level] = at
+        plan.index[row, level] = at
     if target.key is not None:
-        level = int(draft.level[row])
+        level = int(plan.level[row])
         flags[row, level] &= ~np.uint64(15 << 59)
         flags[row, level] |= np.uint64(target.key << 59)
     if target.reserved is not None:
-        draft.broken[row] = target.reserved
+        plan.broken[row] = target.reserved
 
 
 def _set_bits(flags: U64, row: int, target: CoverageTarget) -> None:
     for level, name, value in target.bits:
         mask = np.uint64(sum(1 << bit for bit in BITS[name]))
         if name in {"p", "pat"} or (name == "ps" and level > 1):
-            continue  # That is for the path's end to decide.
+            continue  # The end of the path decides these.
         flags[row, level] &= ~mask
         if value:
             flags[row, level] |= np.uint64(1 << BITS[name][row % len(BITS[name])])
 
 
-def _break(chance: np.random.Generator, context: PagingContext, draft: Draft, row: int) -> None:
-    """Choose the reserved bit at which a path ends, unless one is chosen."""
-    level = int(draft.level[row])
+def _choose_reserved_bit(
+    chance: np.random.Generator, context: PagingContext, plan: PathPlan, row: int
+) -> None:
+    """Choose the reserved bit at which a path ends, unless there is one already."""
+    level = int(plan.level[row])
     reserved = range(context.maxphyaddr, 52)
     bits = [bit for bit in reserved if not context.encryption_mask >> bit & 1]
     if not context.nxe:
@@ -157,8 +158,8 @@ def _break(chance: np.random.Generator, context: PagingContext, draft: Draft, ro
     large = level in (2, 3) and chance.random() < 0.6
     if large and (level == 2 or context.page1gb):
         bits = [*range(13, 12 + 9 * (level - 1))]
-    if draft.broken[row] < 0:
+    if plan.broken[row] < 0:
         if not bits:
-            draft.end[row] = End.ABSENT
+            plan.end[row] = End.ABSENT
             return
-        draft.broken[row] = bits[int(chance.integers(len(bits)))]
+        plan.broken[row] = bits[int(chance.integers(len(bits)))]

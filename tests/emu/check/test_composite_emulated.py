@@ -16,7 +16,7 @@ from crosswalk.emu.check.composite_emulated import (
 from crosswalk.emu.check.departures import DEPARTURES, Scope, departures
 from crosswalk.emu.check.emulated_rules import rules_of
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.fuzz.layout_composites import composites_of
+from crosswalk.emu.fuzz.generate.composites import composites_of
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from crosswalk.emu.report.composite_case import dump_composite, load_composite
 from crosswalk.walker.bulk import translate_many
@@ -194,8 +194,8 @@ def drawn(count):
         spaces = list(section.spaces({}))
         for at in chance.choice(len(spaces), min(3, len(spaces)), replace=False).tolist():
             space = spaces[at]
-            rows = chance.choice(len(space.composites), min(count, len(space.composites)))
-            yield space.memory(), space.context, space.composites.take(np.sort(rows))
+            rows = chance.choice(len(space.accesses), min(count, len(space.accesses)))
+            yield space.memory(), space.context, space.accesses.take(np.sort(rows))
 
 
 def test_with_every_departure_off_the_second_walk_meets_what_the_manuals_allow():

@@ -10,7 +10,7 @@ from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.coverage import coverage_of
 from crosswalk.emu.fuzz.coverage.cells import CELLS
-from crosswalk.emu.fuzz.coverage.walks import END
+from crosswalk.emu.fuzz.coverage.conditions import END
 from crosswalk.emu.testing.paths import ROOT, Path, address_of, layout_of
 from crosswalk.emu.testing.strategies import accesses, contexts, layouts
 from crosswalk.walker.access import AccessType

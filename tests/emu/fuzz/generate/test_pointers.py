@@ -2,7 +2,7 @@
 
 import pytest
 
-from crosswalk.emu.fuzz.generate.pointers import linear_of
+from crosswalk.emu.fuzz.generate.intended import linear_of
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext, Vendor
@@ -11,7 +11,7 @@ R, X = AccessType.READ, AccessType.EXECUTE
 U57, U48 = 1 << 61, 1 << 62
 SMAP, LASS, SUP, LA57 = 1 << 21, 1 << 27, 1 << 28, 1 << 12
 UAIE = 1 << 20
-STRANGE, BARRED = "strange", "barred"
+NON_CANONICAL, BLOCKED = "non-canonical", "blocked"
 
 
 def context(cr3=0, cr4=0, efer=0, vendor=Vendor.INTEL):
@@ -19,10 +19,10 @@ def context(cr3=0, cr4=0, efer=0, vendor=Vendor.INTEL):
 
 
 def made_of(under, va, kind=R, cpl=0, ac=False):
-    linear, strange, barred = linear_of(under, Accesses.of([Access(va, kind, cpl, ac)]))
-    if strange[0]:
-        return STRANGE
-    return BARRED if barred[0] else int(linear[0])
+    linear, non_canonical, blocked = linear_of(under, Accesses.of([Access(va, kind, cpl, ac)]))
+    if non_canonical[0]:
+        return NON_CANONICAL
+    return BLOCKED if blocked[0] else int(linear[0])
 
 
 USER = 0x0000_7FFF_1234_5678
@@ -34,30 +34,30 @@ KERNEL = 0xFFFF_8000_1234_5678
     [
         # No feature: bits 63:47 have to be equal.
         (context(), USER, R, USER),
-        (context(), USER | 0x12 << 57, R, STRANGE),
+        (context(), USER | 0x12 << 57, R, NON_CANONICAL),
         (context(cr4=LA57), USER | 1 << 48, R, USER | 1 << 48),
         # LAM_U57: bits 62:57 of a pointer with bit 63 clear are ignored, 56:48 aren't.
         (context(U57), USER | 0x3F << 57, R, USER),
-        (context(U57), USER | 0x3F << 57, X, STRANGE),
-        (context(U57), USER | 1 << 56, R, STRANGE),
-        (context(U57), KERNEL & ~(1 << 57), R, STRANGE),
+        (context(U57), USER | 0x3F << 57, X, NON_CANONICAL),
+        (context(U57), USER | 1 << 56, R, NON_CANONICAL),
+        (context(U57), KERNEL & ~(1 << 57), R, NON_CANONICAL),
         # LAM_U48: bits 62:48; bit 63 has to be what bit 47 is.
         (context(U48), USER | 0x7FFF << 48, R, USER),
-        (context(U48), 0x0000_8000_0000_0000, R, STRANGE),
+        (context(U48), 0x0000_8000_0000_0000, R, NON_CANONICAL),
         (context(U48, cr4=LA57), USER | 0x7FFF << 48, R, USER),
         # Both: U57 goes before.
-        (context(U57 | U48), USER | 1 << 48, R, STRANGE),
+        (context(U57 | U48), USER | 1 << 48, R, NON_CANONICAL),
         # LAM_SUP: of pointers with bit 63 set, bits 62:48, or 62:57 with five levels.
         (context(cr4=SUP), KERNEL & ~(0x7FFF << 48), R, KERNEL),
-        (context(cr4=SUP), KERNEL & ~(0x7FFF << 48), X, STRANGE),
-        (context(cr4=SUP), 0x8000_7FFF_0000_0000, R, STRANGE),
+        (context(cr4=SUP), KERNEL & ~(0x7FFF << 48), X, NON_CANONICAL),
+        (context(cr4=SUP), 0x8000_7FFF_0000_0000, R, NON_CANONICAL),
         (context(cr4=SUP | LA57), 0xFFFF_8000_0000_0000 & ~(0x3F << 57), R, 0xFFFF_8000_0000_0000),
-        (context(cr4=SUP | LA57), 0x80FF_8000_0000_0000, R, STRANGE),
+        (context(cr4=SUP | LA57), 0x80FF_8000_0000_0000, R, NON_CANONICAL),
         # UAI: bits 63:57 of any data access; 56:47 have to be equal with four levels.
         (context(efer=UAIE, vendor=Vendor.AMD), USER | 0x7F << 57, R, USER),
         (context(efer=UAIE, vendor=Vendor.AMD), KERNEL & ~(0x7F << 57), R, KERNEL),
-        (context(efer=UAIE, vendor=Vendor.AMD), USER | 0x7F << 57, X, STRANGE),
-        (context(efer=UAIE, vendor=Vendor.AMD), USER | 1 << 56, R, STRANGE),
+        (context(efer=UAIE, vendor=Vendor.AMD), USER | 0x7F << 57, X, NON_CANONICAL),
+        (context(efer=UAIE, vendor=Vendor.AMD), USER | 1 << 56, R, NON_CANONICAL),
     ],
 )
 def test_which_bits_are_ignored(under, va, kind, expected):
@@ -81,4 +81,4 @@ def test_which_bits_are_ignored(under, va, kind, expected):
     ],
 )
 def test_which_half_lass_bars(cr4, va, kind, cpl, ac, barred):
-    assert barred == (made_of(context(cr4=cr4), va, kind, cpl, ac) == BARRED)
+    assert barred == (made_of(context(cr4=cr4), va, kind, cpl, ac) == BLOCKED)

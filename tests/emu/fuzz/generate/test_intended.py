@@ -11,7 +11,7 @@ from crosswalk.emu.findings.layout import IntendedKind
 from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.executor import Executor
-from crosswalk.emu.fuzz.intended import intended_outcomes
+from crosswalk.emu.fuzz.generate.intended import intended_outcomes
 from crosswalk.walker.bulk import translate_many
 
 PLAN = Plan(seed=11, accesses=256)

@@ -1,4 +1,4 @@
-"""The accesses of a layout that are more than one byte's."""
+"""The composites of a layout: accesses of more than one byte."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ _CROSS = np.array([NAMES.index(f"cross:{kind.name.lower()}") for kind in AccessT
 _OTHERS = np.array(
     [at for at, form in enumerate(FORMS.values()) if form.family is not Family.CROSS], np.uint8
 )
-# How far before the end of the page each begins that crosses.
+# Bytes between the start of a crossing access and the end of its page.
 _BEFORE = np.array([6 if kind is AccessType.EXECUTE else 4 for kind in AccessType], np.uint64)
 _COLUMNS = ("va", "type", "cpl", "ac")
 _PAGE, _SLOT, _DESCRIPTOR = np.uint64(FRAME - 1), np.uint64(15), np.uint64(8)
@@ -25,22 +25,22 @@ _PAGE, _SLOT, _DESCRIPTOR = np.uint64(FRAME - 1), np.uint64(15), np.uint64(8)
 def composites_of(layout: Layout) -> Composites:
     """Return the composites of a layout, of all families: equal ones for equal layouts.
 
-    One access of 64 is made again at the end of its page, so that it goes on in the next one: with
-    its type, CPL and AC, preferably where that page is accessed as well; and a few more are at the
-    ends of the canonical halves. As many others of the accesses become locked read-modify-writes,
-    loads of segment registers, or two accesses to the page in a row.
+    One access of 64 is repeated, with its type, CPL and AC, across the end of its page, preferably
+    where the next page is accessed as well; a few more are at the ends of the canonical halves. As
+    many others become locked read-modify-writes, loads of segment registers, or two accesses to
+    the page in a row.
     """
     accesses = layout.accesses
     count = len(accesses) // _SHARE
     if not count:
         return _made(layout, accesses.take(slice(0)), np.zeros(0, np.uint8))
     ends = accesses.va | _PAGE
-    beside = np.isin(ends + np.uint64(1), accesses.va & ~_PAGE)
-    rows = np.flatnonzero(beside)
+    next_too = np.isin(ends + np.uint64(1), accesses.va & ~_PAGE)
+    rows = np.flatnonzero(next_too)
     if len(rows) < count:
         rows = np.arange(len(accesses))
-    crossing = _joined(accesses.take(_spread(rows, count)), _at_ends(layout))
-    others = accesses.take(_spread(np.arange(len(accesses)), count))
+    crossing = _joined(accesses.take(_evenly(rows, count)), _at_ends(layout))
+    others = accesses.take(_evenly(np.arange(len(accesses)), count))
     form = np.concatenate([_CROSS[crossing.type], _OTHERS[np.arange(count) % len(_OTHERS)]])
     return _made(layout, _joined(crossing, others), form)
 
@@ -63,10 +63,7 @@ def _made(layout: Layout, accesses: Accesses, form: NDArray[np.uint8]) -> Compos
 
 
 def _at_ends(layout: Layout) -> Accesses:
-    """Return accesses to the last page of the lower half, and to the last before the upper one.
-
-    They go on where no address is canonical, or come from there. And one within.
-    """
+    """Return accesses across the ends of the canonical halves, and one within the upper half."""
     half = 1 << layout.context.va_bits - 1
     pages = (half - FRAME, (1 << 64) - half - FRAME, half)
     return Accesses.of(
@@ -84,13 +81,13 @@ def _joined(one: Accesses, other: Accesses) -> Accesses:
     return Accesses(*(np.concatenate(list(pair)) for pair in columns))
 
 
-def _spread(rows: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    """Return so many of the rows, from all over them."""
+def _evenly(rows: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """Return so many of the rows, evenly spread."""
     return rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)] if count else rows[:0]
 
 
 def _placed(form: NDArray[np.uint8], accesses: Accesses) -> U64:
-    """Return where composites begin, as each form has to, on the pages of these accesses."""
+    """Return the start of each composite, as its form requires, on the pages of these accesses."""
     families = np.array([each.family for each in FORMS.values()])[form]
     ends = (accesses.va | _PAGE) + np.uint64(1) - _BEFORE[accesses.type]
     slots = accesses.va & ~_SLOT
@@ -103,7 +100,7 @@ def _placed(form: NDArray[np.uint8], accesses: Accesses) -> U64:
 def _pkru(
     chance: np.random.Generator, layout: Layout, form: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Return what PKRU is between two accesses: as it was, or, with PKE, mostly another."""
+    """Return PKRU between two accesses: unchanged, or with PKE mostly a random value."""
     other = chance.integers(0, 1 << 32, len(form), dtype=np.int64)
     other[chance.random(len(form)) < 0.3] = SAME_PKRU
     twice = np.array([each.family is Family.TWICE for each in FORMS.values()])[form]

@@ -9,7 +9,7 @@ from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_
 from crosswalk.emu.fuzz.coverage import CELLS
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.fuzz.layout_composites import composites_of
+from crosswalk.emu.fuzz.generate.composites import composites_of
 from crosswalk.emu.probe.composites import FORMS, NAMES, Family
 from tests.emu.fuzz.planted import bug_named
 
