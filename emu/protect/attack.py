@@ -184,6 +184,14 @@ class Attacked(Generic[Program]):
         """Whether the result under protection is the expected one."""
         return self.result == self.attack.expected
 
+    @property
+    def wrong(self) -> list[str]:
+        """What isn't as it should be, in words."""
+        found = [] if self.as_expected else [f"{self.result}, not {self.attack.expected}"]
+        if not self.works_unprotected:
+            found.append(f"where nothing is protected: {self.unprotected}")
+        return [f"{self.attack.name}: {each}" for each in found]
+
 
 class Subject(Protocol[Program]):
     """A protected guest that attacks run in, each from the same state."""

@@ -83,16 +83,12 @@ def probe_mappings(agent: Agent, intended: Iterable[Intended]) -> Probed:
     probed.unbacked = sum(each.size // FRAME * each.count - pages for each, pages in mappings)
     marked = np.ones(FRAMES, np.bool_)
     marked[TABLE_POOL] = False
-    with _marked(agent, marked, _RET):
-        for each, pages in mappings:
-            for letter, use in _LETTERS.items():
-                if letter in each.supervisor:
-                    _sweep(agent, each, pages, use, probed)
-    with _marked(agent, marked, _INT):
-        for each, pages in mappings:
-            for letter, use in _LETTERS.items():
-                if letter in each.user:
-                    _as_user(agent, each, pages, use, probed)
+    for privilege, end, probe in (("supervisor", _RET, _sweep), ("user", _INT, _as_user)):
+        with _marked(agent, marked, end):
+            for each, pages in mappings:
+                for letter, use in _LETTERS.items():
+                    if letter in getattr(each, privilege):
+                        probe(agent, each, pages, use, probed)
     return probed
 
 

@@ -56,21 +56,12 @@ class Scenario:
 
     @property
     def wrong(self) -> list[str]:
-        """All that isn't as expected, in words."""
-        found = [f"{self.unintended:,} frames have collective rights that aren't intended"]
-        found = found if self.unintended else []
-        found += self.own.divergences + self.forged.divergences
-        found += [
-            f"{each.attack.name}: {each.result}, not {each.attack.expected}"
-            for each in self.attacks
-            if not each.as_expected
-        ]
-        found += [
-            f"{each.attack.name}, where nothing is protected: {each.unprotected}"
-            for each in self.attacks
-            if not each.works_unprotected
-        ]
+        """All that isn't as expected, in words; of probes the first alone."""
+        found = self.own.divergences + self.forged.divergences
+        found += [wrong for each in self.attacks for wrong in each.wrong]
         found += [f"{each.update.name}: {wrong}" for each in self.updates for wrong in each.wrong]
+        if self.unintended:
+            found.append(f"{self.unintended:,} frames have collective rights that aren't intended")
         return found
 
     @property
@@ -80,8 +71,7 @@ class Scenario:
             self.unintended
             + self.own.divergent
             + self.forged.divergent
-            + sum(not each.as_expected for each in self.attacks)
-            + sum(not each.works_unprotected for each in self.attacks)
+            + sum(len(each.wrong) for each in self.attacks)
             + sum(bool(each.wrong) for each in self.updates)
         )
 

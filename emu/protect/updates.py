@@ -22,6 +22,7 @@ from crosswalk.emu.protect.actions import (
 )
 from crosswalk.emu.protect.agent import FORGED, Operation
 from crosswalk.emu.protect.attack import GuestFault, NestedFault, NotStopped, Result
+from crosswalk.emu.protect.attacks import FETCH, TEXT, WRITE
 from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall
 from crosswalk.emu.protect.permissions import Bools, FrameTables, Permissions, stretches
@@ -38,10 +39,8 @@ _MODULE = 0x3_0000
 _PAGES = 4
 _AREA = places.KERNEL + 0x1100_0000
 _TABLE = FORGED - 2 * PAGE
-_TEXT = places.TEXT + 3 * PAGE
 _ALIAS = places.USER + 2 * PAGE
 _DATA_RW, _DATA_R = _P | _RW | _NX, _P | _NX
-_WRITE, _FETCH = 0x7, 0x15
 _WORD = 0x1234_5678_9ABC_DEF0
 _LARGE_TEXT = places.KERNEL + places.LARGE_TEXT
 
@@ -101,7 +100,7 @@ UPDATES: tuple[Update, ...] = (
                 (*store(_AREA + 8, _WORD), *do(Operation.LOAD, DIRECT + _MODULE + 8)),
                 NotStopped(_WORD),
             ),
-            ((*store(_AREA, RETURN_42), *do(Operation.EXECUTE, _AREA)), GuestFault(_FETCH & ~4)),
+            ((*store(_AREA, RETURN_42), *do(Operation.EXECUTE, _AREA)), GuestFault(FETCH & ~4)),
         ),
     ),
     Update(
@@ -110,11 +109,11 @@ UPDATES: tuple[Update, ...] = (
         trials=(
             (
                 remap(_AREA, _MODULE | _DATA_RW) + store(_AREA, 0),
-                NestedFault(_MODULE, _WRITE),
+                NestedFault(_MODULE, WRITE),
             ),
             (
                 (*remap(_AREA, _MODULE | _P), *do(Operation.EXECUTE, _AREA)),
-                NestedFault(_MODULE, _FETCH),
+                NestedFault(_MODULE, FETCH),
             ),
         ),
     ),
@@ -139,7 +138,7 @@ UPDATES: tuple[Update, ...] = (
         trials=(
             (
                 (*remap(_AREA, _MODULE | _P), *do(Operation.EXECUTE, _AREA)),
-                NestedFault(_MODULE, _FETCH),
+                NestedFault(_MODULE, FETCH),
             ),
         ),
     ),
@@ -151,12 +150,12 @@ UPDATES: tuple[Update, ...] = (
     Update(
         "text opened for patching, and mapped by a temporary alias",
         (
-            *do(Operation.HYPERCALL, Hypercall.OPEN_TEXT, _TEXT),
-            *_change((_ALIAS, _TEXT | _DATA_RW)),
+            *do(Operation.HYPERCALL, Hypercall.OPEN_TEXT, TEXT),
+            *_change((_ALIAS, TEXT | _DATA_RW)),
         ),
         trials=(
             (store(_ALIAS, RETURN_42), NotStopped()),
-            (do(Operation.EXECUTE, places.KERNEL + _TEXT), NestedFault(_TEXT, _FETCH)),
+            (do(Operation.EXECUTE, places.KERNEL + TEXT), NestedFault(TEXT, FETCH)),
         ),
     ),
     Update(
@@ -167,30 +166,30 @@ UPDATES: tuple[Update, ...] = (
     Update(
         "the alias gone, text closed",
         (*_change((_ALIAS, 0)), *do(Operation.HYPERCALL, Hypercall.CLOSE_TEXT)),
-        trials=((do(Operation.EXECUTE, places.KERNEL + _TEXT), NotStopped(42)),),
+        trials=((do(Operation.EXECUTE, places.KERNEL + TEXT), NotStopped(42)),),
     ),
     Update(
         "set_memory_rw on text",
-        _change((places.KERNEL + _TEXT, _TEXT | _P | _RW)),
+        _change((places.KERNEL + TEXT, TEXT | _P | _RW)),
         Answer.NOT_PERMITTED,
-        trials=((store(places.KERNEL + _TEXT, 0), NestedFault(_TEXT, _WRITE)),),
+        trials=((store(places.KERNEL + TEXT, 0), NestedFault(TEXT, WRITE)),),
     ),
     Update(
         "set_memory_rw on rodata",
         _change((places.KERNEL + places.RODATA, places.RODATA | _DATA_RW)),
         Answer.NOT_PERMITTED,
-        trials=((store(places.KERNEL + places.RODATA, 0), NestedFault(places.RODATA, _WRITE)),),
+        trials=((store(places.KERNEL + places.RODATA, 0), NestedFault(places.RODATA, WRITE)),),
     ),
     Update(
         "set_memory_x on data that stays writable",
         _change((DIRECT + _MODULE, _MODULE | _P | _RW)),
         Answer.NOT_PERMITTED,
-        trials=((do(Operation.EXECUTE, DIRECT + _MODULE), NestedFault(_MODULE, _FETCH)),),
+        trials=((do(Operation.EXECUTE, DIRECT + _MODULE), NestedFault(_MODULE, FETCH)),),
     ),
     Update(
         "all three taken back",
         _change(
-            (places.KERNEL + _TEXT, _TEXT | _P | _G),
+            (places.KERNEL + TEXT, TEXT | _P | _G),
             (places.KERNEL + places.RODATA, places.RODATA | _DATA_R | _G),
             (DIRECT + _MODULE, _MODULE | _DATA_RW | _G),
         ),

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,22 +167,11 @@ def _limited(data: bytes, *, complete: bool) -> bytes:
     return data
 
 
-def _gzip(payload: bytes) -> bytes:
-    stream = zlib.decompressobj(31)
-    data = stream.decompress(payload, MAX_UNPACKED + 1)
-    return _limited(data, complete=stream.eof)
-
-
-def _lzma(payload: bytes) -> bytes:
-    stream = lzma.LZMADecompressor()
-    data = stream.decompress(payload, MAX_UNPACKED + 1)
-    return _limited(data, complete=stream.eof)
-
-
-def _bzip2(payload: bytes) -> bytes:
-    stream = bz2.BZ2Decompressor()
-    data = stream.decompress(payload, MAX_UNPACKED + 1)
-    return _limited(data, complete=stream.eof)
+def _undo(stream: Callable[[], Any], payload: bytes) -> bytes:
+    """Undo a compression by a fresh decompressor of the standard library."""
+    decompressor = stream()
+    data = decompressor.decompress(payload, MAX_UNPACKED + 1)
+    return _limited(data, complete=decompressor.eof)
 
 
 def _zstd(payload: bytes) -> bytes:
@@ -216,10 +206,10 @@ def _lz4(payload: bytes) -> bytes:
 
 _ERRORS = (zlib.error, lzma.LZMAError, OSError, zstandard.ZstdError, lz4.block.LZ4BlockError)
 _FORMATS: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
-    "gzip": (b"\x1f\x8b", _gzip),
-    "xz": (b"\xfd7zXZ\x00", _lzma),
-    "lzma": (b"\x5d\x00\x00", _lzma),
-    "bzip2": (b"BZh", _bzip2),
+    "gzip": (b"\x1f\x8b", partial(_undo, partial(zlib.decompressobj, 31))),
+    "xz": (b"\xfd7zXZ\x00", partial(_undo, lzma.LZMADecompressor)),
+    "lzma": (b"\x5d\x00\x00", partial(_undo, lzma.LZMADecompressor)),
+    "bzip2": (b"BZh", partial(_undo, bz2.BZ2Decompressor)),
     "zstd": (b"\x28\xb5\x2f\xfd", _zstd),
     "lz4": (b"\x02\x21\x4c\x18", _lz4),
 }

@@ -14,6 +14,7 @@ from crosswalk.emu.protect.attack import (
     Intercepted,
     NestedFault,
     NotStopped,
+    Result,
 )
 
 __all__ = ["MARK", "AttackFrames", "Code", "attack_table"]
@@ -120,139 +121,126 @@ class Code:
     target: int | None
 
 
+def _attack(
+    name: str,
+    does: str,
+    source: str,
+    target: int | None,
+    expected: Result,
+    *,
+    why: str = "",
+    pinned: bool = True,
+) -> Attack[Code]:
+    return Attack(name, Code(does, source, target), expected, why, pinned)
+
+
 def attack_table(frames: AttackFrames) -> tuple[Attack[Code], ...]:
     """Return the attacks on these frames: those expected to be stopped first."""
     return (
-        Attack(
+        _attack(
             "clear WP",
-            Code(
-                "CR0.WP cleared, text written through the direct map",
-                f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
-                frames.text,
-            ),
+            "CR0.WP cleared, text written through the direct map",
+            f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
+            frames.text,
             Intercepted(ExitCode.CR0_WRITE),
         ),
-        Attack(
+        _attack(
             "text, direct map",
-            Code(
-                "the same where WP isn't pinned",
-                f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
-                frames.text,
-            ),
+            "the same where WP isn't pinned",
+            f"{_NO_WP}\nmov rbx, TEXT_DIRECT\n{_STORE}",
+            frames.text,
             NestedFault(frames.text, _WRITE),
             pinned=False,
         ),
-        Attack(
+        _attack(
             "text, image",
-            Code(
-                "the same through the image's mapping, WP not pinned",
-                f"{_NO_WP}\nmov rbx, TEXT_IMAGE\n{_STORE}",
-                frames.text,
-            ),
+            "the same through the image's mapping, WP not pinned",
+            f"{_NO_WP}\nmov rbx, TEXT_IMAGE\n{_STORE}",
+            frames.text,
             NestedFault(frames.text, _WRITE),
             pinned=False,
         ),
-        Attack(
+        _attack(
             "remap rodata",
-            Code(
-                "read-only data made writable in its own table entry, then written",
-                "mov rbx, RODATA_ENTRY\nor qword ptr [rbx], 2\n"
-                f"mov rbx, RODATA_IMAGE\ninvlpg [rbx]\n{_STORE}",
-                frames.rodata,
-            ),
+            "read-only data made writable in its own table entry, then written",
+            "mov rbx, RODATA_ENTRY\nor qword ptr [rbx], 2\n"
+            f"mov rbx, RODATA_IMAGE\ninvlpg [rbx]\n{_STORE}",
+            frames.rodata,
             NestedFault(frames.rodata, _WRITE),
         ),
-        Attack(
+        _attack(
             "forge tables",
-            Code(
-                "CR3 set to forged tables that map all memory writable, then text written",
-                f"{_FORGED}\nmov qword ptr [rbx], 0x83\nmov rax, FREE0\nmov cr3, rax\n"
-                f"mov rbx, TEXT\n{_STORE}",
-                frames.text,
-            ),
+            "CR3 set to forged tables that map all memory writable, then text written",
+            f"{_FORGED}\nmov qword ptr [rbx], 0x83\nmov rax, FREE0\nmov cr3, rax\n"
+            f"mov rbx, TEXT\n{_STORE}",
+            frames.text,
             NestedFault(frames.text, _WRITE),
         ),
-        Attack(
+        _attack(
             "execute data",
-            Code(
-                "code stored in the kernel's data, made executable in its own entry, and run",
-                f"mov rdi, DATA_IMAGE\n{_PLANTED}\nmov rbx, DATA_ENTRY\n{_EXECUTABLE}\n"
-                "mov rbx, RESULT_DIRECT\njmp rdi",
-                frames.result,
-            ),
+            "code stored in the kernel's data, made executable in its own entry, and run",
+            f"mov rdi, DATA_IMAGE\n{_PLANTED}\nmov rbx, DATA_ENTRY\n{_EXECUTABLE}\n"
+            "mov rbx, RESULT_DIRECT\njmp rdi",
+            frames.result,
             NestedFault(frames.data, _FETCH),
         ),
-        Attack(
+        _attack(
             "execute user code",
-            Code(
-                "CR4.SMEP cleared, a process's code run in the kernel",
-                "mov rbx, USER_ENTRY\nbtr qword ptr [rbx], 63\nmov rax, cr4\n"
-                "and rax, -0x100001\nmov cr4, rax\nmov rbx, RESULT_DIRECT\n"
-                "mov rax, MARK\nmov rdi, USER\ncall rdi",
-                frames.result,
-            ),
+            "CR4.SMEP cleared, a process's code run in the kernel",
+            "mov rbx, USER_ENTRY\nbtr qword ptr [rbx], 63\nmov rax, cr4\n"
+            "and rax, -0x100001\nmov cr4, rax\nmov rbx, RESULT_DIRECT\n"
+            "mov rax, MARK\nmov rdi, USER\ncall rdi",
+            frames.result,
             Intercepted(ExitCode.CR4_WRITE),
         ),
-        Attack(
+        _attack(
             "clear NXE",
-            Code(
-                "EFER.NXE cleared",
-                "mov ecx, 0xc0000080\nrdmsr\nand eax, -0x801\nwrmsr",
-                None,
-            ),
+            "EFER.NXE cleared",
+            "mov ecx, 0xc0000080\nrdmsr\nand eax, -0x801\nwrmsr",
+            None,
             Intercepted(ExitCode.MSR),
         ),
-        Attack(
+        _attack(
             "exception frame",
-            Code(
-                "the stack put into text by a forged entry, then an exception",
-                _EXCEPTION_FRAME,
-                frames.text,
-            ),
+            "the stack put into text by a forged entry, then an exception",
+            _EXCEPTION_FRAME,
+            frames.text,
             DeliveryRefused(),
         ),
-        Attack(
+        _attack(
             "forge the patching window",
-            Code(
-                "forged tables with one page in the lower half, text; the kernel's own copying "
-                "code called",
-                _FORGED_WINDOW,
-                frames.text,
-            ),
+            "forged tables with one page in the lower half, text; the kernel's own copying "
+            "code called",
+            _FORGED_WINDOW,
+            frames.text,
             NotStopped(),
             why="it does all that the kernel does when it patches",
         ),
-        Attack(
+        _attack(
             "execute free memory",
-            Code(
-                "code stored in memory that isn't the image's, made executable, and run",
-                f"mov rdi, FREE0_DIRECT\n{_PLANTED}\nmov rbx, FREE0_ENTRY\n{_EXECUTABLE}\n"
-                "mov rbx, RESULT_DIRECT\njmp rdi",
-                frames.result,
-            ),
+            "code stored in memory that isn't the image's, made executable, and run",
+            f"mov rdi, FREE0_DIRECT\n{_PLANTED}\nmov rbx, FREE0_ENTRY\n{_EXECUTABLE}\n"
+            "mov rbx, RESULT_DIRECT\njmp rdi",
+            frames.result,
             NotStopped(),
             why="any such frame may become a table, and a table without execution takes the "
             "emulator down",
         ),
-        Attack(
+        _attack(
             "swap rodata",
-            Code(
-                "the address of read-only data mapped to other memory, and read",
-                f"mov rbx, FREE0_DIRECT\n{_STORE}\nmov rbx, RODATA_ENTRY\nmov rax, FREE0 + 1\n"
-                "mov [rbx], rax\nmov rbx, RODATA_IMAGE\ninvlpg [rbx]\nmov rax, [rbx]\n"
-                "mov rbx, RESULT_DIRECT\nmov [rbx], rax",
-                frames.result,
-            ),
+            "the address of read-only data mapped to other memory, and read",
+            f"mov rbx, FREE0_DIRECT\n{_STORE}\nmov rbx, RODATA_ENTRY\nmov rax, FREE0 + 1\n"
+            "mov [rbx], rax\nmov rbx, RODATA_IMAGE\ninvlpg [rbx]\nmov rax, [rbx]\n"
+            "mov rbx, RESULT_DIRECT\nmov [rbx], rax",
+            frames.result,
             NotStopped(),
             why="rights belong to frames; where a frame is mapped is the guest's affair",
         ),
-        Attack(
+        _attack(
             "write data",
-            Code(
-                "the kernel's data written",
-                f"mov rbx, DATA_IMAGE\n{_STORE}",
-                frames.data,
-            ),
+            "the kernel's data written",
+            f"mov rbx, DATA_IMAGE\n{_STORE}",
+            frames.data,
             NotStopped(),
             why="the kernel's own mappings let it be written",
         ),
