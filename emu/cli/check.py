@@ -200,7 +200,7 @@ def tell_advice(verdict: Verdict, word: Conclusion) -> None:
     """Tell what stands in the way of a better verdict, if anything does."""
     for each in verdict.lost:
         remark(
-            f"{each.how}, twice, at {each.targets:,} pages, holes and entries from "
+            f"{each.how}, at {each.targets:,} pages, holes and entries from "
             f"{each.first:#x} to {each.last:#x} (--start, --end)"
         )
     if word.advice:

@@ -1,15 +1,7 @@
 """A check by processes of its own, each at a piece at a time; a crash is a result."""
 
-import multiprocessing
-import os
-import signal
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import TimeoutError as OutOfTime
-
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from crosswalk.emu.check.crosscheck import Checker, expected_accesses
 from crosswalk.emu.check.selection import Targets
@@ -17,10 +9,10 @@ from crosswalk.emu.check.survey import DEFAULT_LIMIT, Survey
 from crosswalk.emu.check.verdict import Lost, Tally, Verdict
 from crosswalk.emu.probe import mapped
 from crosswalk.emu.workers.contained import EmulatorCrash
-from crosswalk.emu.workers.lifetime import die_with_parent
+from crosswalk.emu.workers.pool import Pool, in_order
+from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.leaves import TOP, walk_leaves
 from crosswalk.walker.memory import PhysicalMemory
 
@@ -29,7 +21,6 @@ __all__ = ["TIME_LIMIT", "check_in_pieces"]
 TIME_LIMIT = 600.0
 """Seconds after which a piece counts as hanging; one takes less than one."""
 
-_AHEAD = 3  # Pieces in the queue for each process.
 _PATIENCE = 3  # So many pieces may be lost; an emulator that goes on dying is no check.
 
 Begin = Callable[[], Checker]
@@ -87,80 +78,23 @@ def check_in_pieces(
 
 def _results(pieces: Iterator[Targets], begin: Begin, jobs: int) -> Iterator[Verdict | Lost]:
     """Yield the result of each piece, in order; closing this stops all processes."""
-    pool = _pool(begin, jobs)
-    waiting: deque[tuple[Targets, ProcessFuture[Verdict]]] = deque()
-    try:
-        while True:
-            while len(waiting) < jobs * _AHEAD and (piece := next(pieces, None)) is not None:
-                waiting.append((piece, pool.schedule(_do, args=[piece], timeout=TIME_LIMIT)))
-            if not waiting:
-                return
-            piece, future = waiting.popleft()
-            result = _result(piece, future)
-            if isinstance(result, Lost):
-                # By a process that has done nothing before: what somebody killed is no crash.
-                alone = _pool(begin, 1)
-                try:
-                    result = _result(piece, alone.schedule(_do, args=[piece], timeout=TIME_LIMIT))
-                finally:
-                    _stop(alone)
-            yield result
-    finally:
-        _stop(pool)
+    checkers: list[Checker] = []
+
+    def check(piece: Targets) -> Verdict:
+        if not checkers:  # That of a child, kept from piece to piece.
+            checkers.append(begin())
+        return checkers[0].check(piece)
+
+    with Pool(check, jobs, seconds=TIME_LIMIT, who="the emulator") as pool:
+        for piece, result in in_order(pool, pieces):
+            try:
+                done: Verdict | Lost = result()
+            except ProcessEnded as ended:
+                done = _lost(piece, f"the emulator {ended}")
+            except ProcessLost as lost:
+                done = _lost(piece, str(lost))
+            yield done
 
 
-def _pool(begin: Begin, jobs: int) -> ProcessPool:
-    # Forked, so that memory and context need not be copied.
-    return ProcessPool(
-        max_workers=jobs,
-        initializer=_start,
-        initargs=(begin,),
-        context=multiprocessing.get_context("fork"),
-    )
-
-
-def _stop(pool: ProcessPool) -> None:
-    pool.stop()  # type: ignore[no-untyped-call]  # Pebble leaves it bare.
-    pool.join()
-
-
-def _result(piece: Targets, future: "ProcessFuture[Verdict]") -> Verdict | Lost:
-    """Return the verdict of a piece, or how its process ended; raises the error it raised."""
-    first, last = int(piece.va.min()), int(piece.va.max())
-    try:
-        return future.result()
-    except OutOfTime:
-        how = f"the emulator hangs: no end after {TIME_LIMIT:.0f} s"
-    except ProcessExpired as expired:
-        code = expired.exitcode
-        if code == -signal.SIGKILL:
-            how = "a process was killed (SIGKILL)"
-        elif code < 0:
-            how = f"the emulator died of {signal.Signals(-code).name}"
-        else:
-            how = f"a process ended early, status {code}"
-    return Lost(how, first, last, len(piece))
-
-
-_checkers: list[Checker] = []
-"""The one checker of a process of the pool."""
-
-
-def _start(begin: Begin) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent stops its processes itself.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid is not None:
-        die_with_parent(parent.pid)
-    _checkers[:] = [begin()]
-
-
-def _do(piece: Targets) -> Verdict:
-    try:
-        return _checkers[0].check(piece)
-    except CrosswalkError:
-        raise
-    except Exception:  # noqa: BLE001  # A mistake of ours is shown as such, and is no answer.
-        sys.excepthook(*sys.exc_info())
-        sys.stderr.flush()
-        os._exit(1)
+def _lost(piece: Targets, how: str) -> Lost:
+    return Lost(how, int(piece.va.min()), int(piece.va.max()), len(piece))

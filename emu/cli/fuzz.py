@@ -79,8 +79,8 @@ def _search(
 
 def _reduce(campaign: Campaign, store: Store, jobs: int) -> None:
     with progress("reducing findings") as report:
-        for slug in reduce_findings(campaign, store, jobs, report):
-            remark(f"{slug}: its case alone doesn't show it, and is left as it was found")
+        for slug, words in reduce_findings(campaign, store, jobs, report).items():
+            remark(f"{slug}: {words}")
 
 
 @contextmanager

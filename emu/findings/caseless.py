@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from crosswalk.emu.findings.signature import Signature, failed_signature, without_numbers
 from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
 
 __all__ = ["Caseless", "attempted", "error_text"]
 
@@ -25,13 +26,16 @@ def attempted(
 ) -> Result | None:
     """Return what `work` returns; None, and a finding added to `failed`, where it raises.
 
-    `due` says what would have been right. `ProbeError` passes: it is about the emulator.
+    `due` says what would have been right. `ProbeError` passes: it is about the emulator. So does
+    what is no result of the work: `ProcessLost`, and that there is no memory.
     """
     try:
         return work()
-    except ProbeError:
+    except (ProbeError, ProcessLost):
         raise
-    except Exception as error:  # noqa: BLE001  # Whatever it is, the campaign goes on, and says so.
+    except Exception as error:  # Whatever it is, the campaign goes on, and says so.
+        if is_out_of_memory(error):
+            raise
         failed.append(Caseless(failed_signature(due, without_numbers(error_text(error))), count))
         return None
 

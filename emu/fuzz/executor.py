@@ -1,5 +1,7 @@
 """One layout, put to all witnesses: walker, emulated CPU, intentions, a walker under test."""
 
+import functools
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,12 +41,13 @@ from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.report.composite_case import CompositeCase
 from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.judge import LISTS, judge
-from crosswalk.emu.workers.sandbox import NoAnswer
+from crosswalk.emu.targets.registry import open_target
+from crosswalk.emu.workers.sandbox import Limits, NoAnswer
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.memory import SparseWords
 
-__all__ = ["IMPOSSIBLE", "AnyFinding", "Executor", "LayoutResult"]
+__all__ = ["IMPOSSIBLE", "AnyFinding", "Executor", "LayoutResult", "executor_of"]
 
 IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
 """Why a composite isn't asked."""
@@ -251,3 +254,16 @@ class _Clock:
         began = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def executor_of(walker: str | None, claims: str | None, limits: Limits | None) -> Executor:
+    """Return this process's executor, the same one each time, of a walker under test or of none."""
+    return _executor(os.getpid(), walker, claims, limits)
+
+
+@functools.cache
+def _executor(
+    _process: int, walker: str | None, claims: str | None, limits: Limits | None
+) -> Executor:
+    # By process: a child doesn't share the engines, or the walker, of the one that forked it.
+    return Executor(target=None if walker is None else open_target(walker, limits, claims=claims))

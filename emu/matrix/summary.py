@@ -138,12 +138,10 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
         """Add the next unit's result."""
         self.units += 1
         unit = result.unit
-        sequences = unit.section.startswith("tlb-")
         if isinstance(result, Crash):
-            items = "sequences" if sequences else "control states"
-            where = f"{unit.section}, {items} {unit.first} to {unit.last - 1}"
-            self.crashes.append(f"{where}: {result.how}")
+            self.crashes.append(f"{unit}: {result.how}")
             return
+        sequences = unit.of_sequences
         known = dict(sorted(result.known.items()))
         _add(self.tlb.known if sequences else self.known, known)
         for finding in result.findings.values():

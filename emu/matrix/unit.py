@@ -61,6 +61,16 @@ class Unit:
     last: int
     combinations: int
 
+    @property
+    def of_sequences(self) -> bool:
+        """Whether it is one of a section of sequences."""
+        return self.section.startswith("tlb-")
+
+    def __str__(self) -> str:
+        """Return which part of the matrix it is."""
+        what = "sequences" if self.of_sequences else "control states"
+        return f"{self.section}, {what} {self.first} to {self.last - 1}"
+
 
 def units_of(section: AnySection, choice: Choice) -> Iterator[Unit]:
     """Yield the units of a section, in order; none if the choice leaves nothing of it."""

@@ -11,7 +11,7 @@ from crosswalk.emu.targets.answers import Answers, Ranges, fill_row, nothing_sai
 from crosswalk.emu.targets.capabilities import Capability, parse_claims
 from crosswalk.emu.targets.mapping_lists import gather, ranges_of
 from crosswalk.emu.targets.validation import sane
-from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -68,18 +68,17 @@ class JsonLines:
     ) -> None:
         self.name = name
         self._limits = limits
-        self._process: Process | None = None
         try:
             self._command = shlex.split(command)
         except ValueError as error:
             raise BadInput(f"{name}: {error}") from error
         if not self._command or shutil.which(self._command[0]) is None:
             raise BadInput(f"{name}: there is no such command")
+        self._process = Restarted(name, self._start)
         try:
-            hello = self._start()
+            able = parse_claims(",".join(self._process.ask(lambda _: self._hello.claims)), name)
         except NoAnswer as failure:
             raise BadInput(f"{name}: {failure}, instead of a greeting") from failure
-        able = parse_claims(",".join(hello.claims), name)
         if chosen is not None and not chosen <= able:
             self.close()
             raise BadInput(f"--claims: {name} answers {', '.join(sorted(able))} only")
@@ -91,10 +90,10 @@ class JsonLines:
         asked = _questions(accesses) if self.claims - _LISTS else []
         ranges = ranges_of(memory, context, accesses) if self.claims & _LISTS else None
         lists = [] if ranges is None else _list_questions(ranges)
-        try:
-            if self._process is None:
-                self._start()
-            said = self._exchange([_space(memory, context), *asked, *lists], len(asked + lists))
+        lines = [_space(memory, context), *asked, *lists]
+
+        def exchange(process: Process) -> Answers:
+            said = self._exchange(process, lines, len(asked + lists))
             for row, line in enumerate(said[: len(asked)]):
                 outcome = _outcome(line)
                 if outcome is not None:
@@ -103,33 +102,28 @@ class JsonLines:
             if ranges is not None:
                 listing = gather(context, ranges, (_mappings(line) for line in said[len(asked) :]))
             return sane(Answers(answers.outcomes, answers.silent, listing), memory)
-        except NoAnswer:
-            self.close()
-            raise
+
+        return self._process.ask(exchange)
 
     def close(self) -> None:
         """Kill the process, and those that it started."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.close()
+        self._process.close()
 
-    def _start(self) -> _Hello:
-        self._process = Process(self._limits, lambda: None, self._command)
-        (line,) = self._exchange([], 1)
+    def _start(self) -> Process:
+        process = Process(self._limits, lambda: None, self._command)
+        (line,) = self._exchange(process, [], 1)
         try:
-            hello = msgspec.json.decode(line, type=_Hello)
+            self._hello = msgspec.json.decode(line, type=_Hello)
         except msgspec.MsgspecError as error:
-            self.close()
+            process.close()
             raise _nonsense("no greeting", line, str(error)) from error
-        if hello.protocol != PROTOCOL:
-            self.close()
+        if self._hello.protocol != PROTOCOL:
+            process.close()
             raise _nonsense("another protocol", line, f"not {PROTOCOL}")
-        return hello
+        return process
 
-    def _exchange(self, lines: list[bytes], count: int) -> list[bytes]:
+    def _exchange(self, process: Process, lines: list[bytes], count: int) -> list[bytes]:
         """Write lines and return as many answers, a line each."""
-        if self._process is None:
-            raise AssertionError("the process was not started")
         missing = count
 
         def whole(part: bytes) -> bool:
@@ -138,10 +132,10 @@ class JsonLines:
             return missing <= 0
 
         question = b"".join(line + b"\n" for line in lines)
-        said = self._process.talk(question, whole, self._limits.output + _LINE * count)
+        said = process.talk(question, whole, self._limits.output + _LINE * count)
         found = said.split(b"\n")
         if len(found) != count + 1 or found.pop():
-            self.close()
+            process.close()
             message = f"{len(found)} answers to {count} questions"
             raise NoAnswer(Failure.NONSENSE, "more answers than questions", message)
         return found

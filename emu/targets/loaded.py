@@ -2,7 +2,6 @@
 
 import pickle
 import signal
-import struct
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,7 +14,8 @@ from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, noth
 from crosswalk.emu.targets.capabilities import Capability, parse_claims
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
 from crosswalk.emu.targets.validation import sane
-from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
+from crosswalk.emu.workers.frames import FrameReader, framed, read_frame
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -26,7 +26,6 @@ __all__ = ["Contained", "GiveUp", "Loaded"]
 GiveUp = Callable[[NoAnswer], NoReturn]
 """Says that the walker failed and ends the process: for where nothing can be raised."""
 
-_LENGTH = struct.Struct("<Q")
 _ASK, _TELL = 3, 4
 _ROW = 256  # More bytes than an answer to one access, or one mapping, takes.
 
@@ -67,73 +66,55 @@ class Contained:
     """Loads a walker in a child, and asks it there; after a failure the next question loads anew.
 
     `name` is what errors call it. Raises `BadInput` where it can't be loaded: because `load`
-    raises that, or fails in any other way.
+    raises that, or fails in any other way; `ProcessLost` where others kill its process.
     """
 
     def __init__(self, name: str, load: Callable[[GiveUp], Loaded], limits: Limits) -> None:
         self.name = name
         self._load, self._limits = load, limits
-        self._process: Process | None = None
+        self._process = Restarted(name, self._start)
         try:
-            greeting = self._start()
+            self._process.ask(lambda _: None)
         except NoAnswer as failure:
             raise BadInput(f"{name}: {failure}, when it is loaded") from failure
-        self.claims = parse_claims(greeting.claims, name)
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what the walker says of each access; raises `NoAnswer`."""
-        question = pickle.dumps((memory, context, accesses))
+        question = framed(pickle.dumps((memory, context, accesses)))
         allowed = (len(accesses) + 2 * MAX_MAPPINGS) * _ROW
-        try:
-            if self._process is None:
-                self._start()
-            reply = self._said(_Reply, _LENGTH.pack(len(question)) + question, allowed)
+
+        def exchange(process: Process) -> Answers:
+            reply = _exchange(process, _Reply, question, allowed)
             return sane(_answers(reply, accesses), memory)
+
+        try:
+            return self._process.ask(exchange)
         except BadInput as error:
             kind = "can't be loaded once more"
             raise NoAnswer(Failure.CRASH, kind, f"{kind}: {error}") from error
-        except NoAnswer:
-            self.close()
-            raise
 
     def close(self) -> None:
         """Kill the process, if there is one."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.close()
+        self._process.close()
 
-    def _start(self) -> _Greeting:
-        self._process = Process(self._limits, lambda: _serve(self._load))
-        greeting = self._said(_Greeting, b"", 1 << 20)
+    def _start(self) -> Process:
+        process = Process(self._limits, lambda: _serve(self._load))
+        greeting = _exchange(process, _Greeting, b"", 1 << 20)
         if greeting.refused:
-            self.close()
+            process.close()
             raise BadInput(f"{self.name}: {greeting.refused}")
-        return greeting
-
-    def _said(self, form: type[Form], question: bytes, allowed: int) -> Form:
-        if self._process is None:
-            raise AssertionError("the process was not started")
-        said = self._process.talk(question, _Framed(), allowed)[_LENGTH.size :]
-        try:
-            return msgspec.msgpack.decode(said, type=form)
-        except msgspec.MsgspecError as error:  # It wrote into what isn't its own.
-            raise _garbled(str(error)) from error
+        self.claims = parse_claims(greeting.claims, self.name)
+        return process
 
 
-class _Framed:
-    """Tells when a length, and so many bytes behind it, are there."""
-
-    def __init__(self) -> None:
-        self._head, self._seen = b"", 0
-
-    def __call__(self, part: bytes) -> bool:
-        self._head = (
-            (self._head + part)[: _LENGTH.size] if self._seen < _LENGTH.size else self._head
-        )
-        self._seen += len(part)
-        if len(self._head) < _LENGTH.size:
-            return False
-        return self._seen >= _LENGTH.size + int(_LENGTH.unpack(self._head)[0])
+def _exchange(process: Process, form: type[Form], question: bytes, allowed: int) -> Form:
+    reader = FrameReader(allowed)
+    try:
+        process.talk(question, reader.add, allowed)
+        return msgspec.msgpack.decode(reader.message, type=form)
+    except (ValueError, msgspec.MsgspecError) as error:  # It wrote into what isn't its own.
+        process.close()
+        raise _garbled(str(error)) from error
 
 
 def _serve(load: Callable[[GiveUp], Loaded]) -> None:
@@ -144,8 +125,7 @@ def _serve(load: Callable[[GiveUp], Loaded]) -> None:
     with open(_ASK, "rb") as asked, open(_TELL, "wb") as told:
 
         def tell(said: _Greeting | _Reply) -> None:
-            data = msgspec.msgpack.encode(said)
-            told.write(_LENGTH.pack(len(data)) + data)
+            told.write(framed(msgspec.msgpack.encode(said)))
             told.flush()
 
         def give_up(failure: NoAnswer) -> NoReturn:
@@ -159,10 +139,9 @@ def _serve(load: Callable[[GiveUp], Loaded]) -> None:
             tell(_Greeting(refused=str(error)))
             return
         tell(_Greeting(claims=",".join(sorted(walker.claims))))
-        while len(head := asked.read(_LENGTH.size)) == _LENGTH.size:
-            question = pickle.loads(asked.read(_LENGTH.unpack(head)[0]))  # noqa: S301  # From our parent.
+        while (question := read_frame(asked)) is not None:
             try:
-                reply = _reply(walker.answer(*question))
+                reply = _reply(walker.answer(*pickle.loads(question)))  # noqa: S301  # From our parent.
             except NoAnswer as failure:
                 reply = _failed(failure)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever it raises is a result.

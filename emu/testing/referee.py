@@ -1,15 +1,17 @@
 """The emulated CPU in a process of its own, so that its crash is no end of a test session."""
 
+import functools
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.compare import agreements, choose, spread
 from crosswalk.emu.check.crosscheck import compare_all, confirm
+from crosswalk.emu.findings.caseless import error_text
 from crosswalk.emu.probe import ProberCache
-from crosswalk.emu.targets import Capability
-from crosswalk.emu.targets.answers import Answers
-from crosswalk.emu.targets.loaded import Contained
-from crosswalk.emu.workers.sandbox import Limits, NoAnswer
+from crosswalk.emu.workers.pool import Pool
+from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -18,7 +20,7 @@ from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = ["EmulatorFailure", "Referee"]
 
-_LIMITS = Limits(seconds=120.0, memory=1 << 44)  # Engines reserve what they never use.
+_SECONDS = 120.0
 
 
 class EmulatorFailure(CrosswalkError):
@@ -29,7 +31,7 @@ class Referee:
     """Says what accesses come to. The emulator is started by the first question."""
 
     def __init__(self) -> None:
-        self._emulator: Contained | None = None
+        self._emulator = Pool(_truth, seconds=_SECONDS, sure=1, who="the emulator")
 
     def truth(
         self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses
@@ -41,38 +43,37 @@ class Referee:
         answer; the next question starts another one.
         """
         try:
-            if self._emulator is None:
-                self._emulator = Contained("the emulator", lambda _: _Emulator(), _LIMITS)
-            answers = self._emulator.answer(memory, context, accesses)
-        except NoAnswer as failure:
-            raise EmulatorFailure(str(failure)) from failure
-        return answers.outcomes, answers.silent
+            return self._emulator.submit((memory, context, accesses))()
+        except ProcessLost as lost:
+            raise EmulatorFailure(str(lost)) from lost
+        except ProcessEnded as ended:
+            raise EmulatorFailure(f"the emulator {ended}") from ended
+        except Exception as error:
+            raise EmulatorFailure(f"the emulator gave no outcome: {error_text(error)}") from error
 
     def close(self) -> None:
         """Stop the emulator's process, if there is one."""
-        if self._emulator is not None:
-            self._emulator.close()
+        self._emulator.close()
 
 
-class _Emulator:
-    """What answers in the child; its engines are made there, and kept on a probers."""
+@functools.cache
+def _probers(_process: int) -> ProberCache:
+    return ProberCache()  # By process: engines are made in the child, and kept there.
 
-    claims = frozenset({Capability.FAULTS, Capability.MARKS})
 
-    def __init__(self) -> None:
-        self._probers = ProberCache()
-
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        predicted = translate_many(memory, context, accesses)
-        prober = self._probers.prober(memory, context)
-        silent = prober.lacking(accesses) != 0
-        rows = np.flatnonzero(~silent)
-        asked, said = accesses.take(rows), predicted.take(rows)
-        observed = prober.probe(asked)
-        agree = agreements(said, observed)
-        confirm(prober, asked, observed, agree)
-        different = compare_all(memory, context, asked, said, observed)
-        known = np.zeros(len(rows), np.bool_)
-        known[np.flatnonzero(~agree)] = [each.known is not None for each in different]
-        truth = spread(predicted, ~silent, choose(known, said, observed))
-        return Answers(truth, silent)
+def _truth(
+    question: tuple[PhysicalMemory, PagingContext, Accesses],
+) -> tuple[Outcomes, NDArray[np.bool_]]:
+    memory, context, accesses = question
+    predicted = translate_many(memory, context, accesses)
+    prober = _probers(os.getpid()).prober(memory, context)
+    silent = prober.lacking(accesses) != 0
+    rows = np.flatnonzero(~silent)
+    asked, said = accesses.take(rows), predicted.take(rows)
+    observed = prober.probe(asked)
+    agree = agreements(said, observed)
+    confirm(prober, asked, observed, agree)
+    different = compare_all(memory, context, asked, said, observed)
+    known = np.zeros(len(rows), np.bool_)
+    known[np.flatnonzero(~agree)] = [each.known is not None for each in different]
+    return spread(predicted, ~silent, choose(known, said, observed)), silent

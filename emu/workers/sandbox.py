@@ -1,10 +1,11 @@
-"""A process for what may crash, hang, never stop talking, or leave others behind."""
+"""Run a walker under test in a child that may crash, hang, print without end, or leave others."""
 
 import fcntl
 import os
 import resource
+import select
 import signal
-import sys
+import struct
 import time
 import traceback
 from collections.abc import Callable
@@ -13,15 +14,28 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
-from typing import NoReturn
+from typing import TypeVar
 
+from crosswalk.emu.workers.process import (
+    Ending,
+    ProcessEnded,
+    adopt_orphans,
+    close_all_but,
+    fork,
+    how_ended,
+    parent_ends,
+    repeated,
+)
 from crosswalk.walker.errors import CrosswalkError
 
-__all__ = ["Failure", "Limits", "NoAnswer", "Process"]
+__all__ = ["Failure", "Limits", "NoAnswer", "Process", "Restarted"]
+
+Result = TypeVar("Result")
 
 _CHUNK = 1 << 16
 _KEPT = 2048
-_NAP = 0.02
+_PATIENCE = 5  # Seconds in which what is killed has to be gone.
+_STATUS = struct.Struct("<i")
 _HIGH = 64  # Above the descriptors that a process is given.
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -72,8 +86,15 @@ class Process:
 
     With `command` that is run instead: questions on its standard input, answers from its
     standard output. What else it prints is noise: bounded, and the last line of it said when
-    it dies. The child leads a group of its own, which is killed with it, and if this process
-    dies, however it does, a guardian kills the group.
+    it dies.
+
+        this process ── control ──► keeper ── starts, kills ──► child ──► its descendants
+              ▲                       │ status of the child        │
+              └───────────────────────┴──── answers, noise ────────┘
+
+    The keeper is the child's parent, and adopts what the child leaves behind. It kills all of
+    them when it is told to, or when this process is gone, however that ended; wherever they went:
+    into another process group, session, or out of the child's family.
     """
 
     def __init__(
@@ -81,30 +102,31 @@ class Process:
     ) -> None:
         self._limits = limits
         asked, self._ask = os.pipe()
-        self._told, tell = os.pipe()
-        self._heard, noise = os.pipe()
-        watched, self._alive = os.pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._child = os.fork()
-        if self._child == 0:
-            _become(limits, body, command, (asked, tell, noise))
-        with suppress(OSError):  # The child does the same, whoever comes first.
-            os.setpgid(self._child, self._child)
-        self._guardian = os.fork()
-        if self._guardian == 0:
-            _guard(watched, self._child)
-        for descriptor in (asked, tell, noise, watched):
-            os.close(descriptor)
-        for descriptor in (self._ask, self._told, self._heard):
+        self._answers, answer = os.pipe()
+        self._printed, noise = os.pipe()
+        control, self._control = os.pipe()
+        self._status, status = os.pipe()
+        self._ends = (self._ask, self._answers, self._printed, self._control, self._status)
+        parent_ends.update(self._ends)
+
+        def start() -> None:
+            _become(limits, body, command, (asked, answer, noise))
+
+        try:
+            self._keeper = fork(lambda: _keep(control, status, start), bound=False)
+        finally:
+            for descriptor in (asked, answer, noise, control, status):
+                os.close(descriptor)
+        for descriptor in self._ends:
             os.set_blocking(descriptor, False)
-        self._how = ""
+        self._ended: ProcessEnded | None = None
         self._last = b""
 
     def talk(self, question: bytes, whole: Callable[[bytes], bool], allowed: int) -> bytes:
         """Return the answer to a question: bytes until `whole`, which is shown each new part.
 
-        `allowed` bytes are no flood. Raises `NoAnswer`, and has closed itself then.
+        `allowed` bytes are no flood. Raises `NoAnswer`, or `ProcessEnded` where others killed the
+        process, and has closed itself then.
         """
         try:
             return self._talk(question, whole, allowed)
@@ -113,40 +135,49 @@ class Process:
             raise
 
     def close(self) -> None:
-        """Kill the child and its group."""
-        if self._child < 0:
+        """Kill the child and its descendants."""
+        if self._keeper < 0:
             return
-        with suppress(ProcessLookupError, PermissionError):  # Nobody is left of the group.
-            os.killpg(self._child, signal.SIGKILL)
-        os.waitpid(self._child, 0)
         with suppress(BrokenPipeError):
-            os.write(self._alive, b".")  # The guardian may go: the number can be another's soon.
-        for descriptor in (self._ask, self._told, self._heard, self._alive):
+            os.write(self._control, b".")
+        with DefaultSelector() as ready:
+            ready.register(self._status, EVENT_READ)
+            deadline = time.monotonic() + 2 * _PATIENCE
+            while (left := deadline - time.monotonic()) > 0 and ready.select(left):
+                if not _read(self._status):
+                    break
+            else:
+                os.kill(self._keeper, signal.SIGKILL)
+        os.waitpid(self._keeper, 0)
+        self._keeper = -1
+        parent_ends.difference_update(self._ends)
+        for descriptor in self._ends:
             os.close(descriptor)
-        os.waitpid(self._guardian, 0)
-        self._child = -1
 
     def _talk(self, question: bytes, whole: Callable[[bytes], bool], allowed: int) -> bytes:
         deadline = time.monotonic() + self._limits.seconds
-        if question and _read(self._told):
+        if question and _read(self._answers):
             message = "answers before it is asked"
             raise NoAnswer(Failure.NONSENSE, message, message)
         talk = _Talk(memoryview(question), whole)
         with DefaultSelector() as ready:
-            ready.register(self._told, EVENT_READ, self._answered)
-            ready.register(self._heard, EVENT_READ, self._printed)
+            ready.register(self._answers, EVENT_READ, self._on_answer)
+            ready.register(self._printed, EVENT_READ, self._on_noise)
+            ready.register(self._status, EVENT_READ, self._on_status)
             if question:
-                ready.register(self._ask, EVENT_WRITE, self._asked)
+                ready.register(self._ask, EVENT_WRITE, self._on_ask)
             while talk.left or not talk.done:
-                events = ready.select(_NAP)
+                # Once it has ended, what is in its pipes is read; others may keep them open.
+                left = 0.0 if self._ended else max(0.0, deadline - time.monotonic())
+                events = ready.select(left)
                 if time.monotonic() > deadline:
                     message = f"no answer in {self._limits.seconds:g} s"
                     raise NoAnswer(Failure.HANG, "no answer in time", message)
                 for key, _ in events:
                     if not key.data(talk):
                         ready.unregister(key.fd)
-                if talk.ended or (not events and self._dead()):
-                    raise self._ended(deadline)
+                if talk.ended or (not events and self._ended):
+                    raise self._failure(talk, deadline)
                 self._bound(len(talk.answer), allowed)
                 self._bound(talk.noise, self._limits.output)
         return bytes(talk.answer)
@@ -159,48 +190,84 @@ class Process:
 
     # What is done when a descriptor is ready: whether there may be more to do.
 
-    def _asked(self, talk: "_Talk") -> bool:
+    def _on_ask(self, talk: "_Talk") -> bool:
         try:
             talk.left = talk.left[os.write(self._ask, talk.left[:_CHUNK]) :]
         except BrokenPipeError:
             talk.left = talk.left[:0]  # It has gone; the end of its output will say how.
         return bool(talk.left)
 
-    def _answered(self, talk: "_Talk") -> bool:
-        part = _read(self._told)
+    def _on_answer(self, talk: "_Talk") -> bool:
+        part = _read(self._answers)
         if part:
             talk.answer += part
             talk.done = talk.whole(part) or talk.done
         talk.ended = part == b""
         return not talk.ended
 
-    def _printed(self, talk: "_Talk") -> bool:
-        part = _read(self._heard)
-        talk.noise += self._hear(part or b"")
+    def _on_noise(self, talk: "_Talk") -> bool:
+        part = _read(self._printed)
+        talk.noise += len(part or b"")
+        self._keep_last(part or b"")
         return part != b""
 
-    def _hear(self, part: bytes) -> int:
+    def _keep_last(self, part: bytes) -> None:
         self._last = (self._last + part)[-_KEPT:]
-        return len(part)
 
-    def _dead(self) -> bool:
-        # Left to be waited for until its group is killed: its number stays its own.
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        if not self._how and (ended := os.waitid(os.P_PID, self._child, flags)) is not None:
-            self._how = f"ended with status {ended.si_status}"
-            if ended.si_code != os.CLD_EXITED:
-                self._how = f"died of {signal.Signals(ended.si_status).name}"
-        return bool(self._how)
+    def _on_status(self, _talk: "_Talk") -> bool:
+        status = _read(self._status)
+        # Without one, the keeper was killed, and the child with it.
+        self._ended = how_ended(_STATUS.unpack(status)[0] if status else -signal.SIGKILL)
+        return False
 
-    def _ended(self, deadline: float) -> NoAnswer:
+    def _failure(self, talk: "_Talk", deadline: float) -> CrosswalkError:
         """Return how it ended; it may have closed its output and go on for a while."""
-        while not self._dead() and time.monotonic() < deadline:
-            time.sleep(_NAP)
-        while part := _read(self._heard):
-            self._hear(part)
-        how = self._how or "closed its output"
+        with DefaultSelector() as ready:
+            ready.register(self._status, EVENT_READ)
+            if self._ended is None and ready.select(max(0.0, deadline - time.monotonic())):
+                self._on_status(talk)
+        while part := _read(self._printed):
+            self._keep_last(part)
+        if self._ended is not None and self._ended.ending is Ending.KILLED:
+            return self._ended
+        kind = str(self._ended or "closed its output")
         last = self._last.decode(errors="replace").strip().splitlines()[-1:]
-        return NoAnswer(Failure.CRASH, how, ": ".join([how, *last]))
+        return NoAnswer(Failure.CRASH, kind, ": ".join([kind, *last]))
+
+
+class Restarted:
+    """A sandboxed process that is started when it is asked, and again after a failure.
+
+    `start` starts it and hears its greeting; `name` is what errors call it.
+    """
+
+    def __init__(self, name: str, start: Callable[[], Process]) -> None:
+        self._name, self._start = name, start
+        self._process: Process | None = None
+
+    def ask(self, exchange: Callable[[Process], Result]) -> Result:
+        """Return what an exchange with the process returns; it is closed where that raises.
+
+        An exchange is done again, by another process, where others killed this one: `ProcessLost`
+        where they go on to.
+        """
+
+        def once() -> Result:
+            try:
+                if self._process is None:
+                    self._process = self._start()
+                return exchange(self._process)
+            except BaseException:
+                self.close()
+                raise
+
+        return repeated(once, self._name)
+
+    def close(self) -> None:
+        """Kill the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
 
 @dataclass(slots=True)
@@ -228,33 +295,39 @@ def _become(
     body: Callable[[], object],
     command: list[str] | None,
     pipes: tuple[int, int, int],
-) -> NoReturn:
+) -> None:
     """Be the child; what it inherited, but for its pipes, it doesn't keep."""
-    status = 1
     try:
         os.setpgid(0, 0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         # First out of the way of the numbers that are to be given.
         moved = [fcntl.fcntl(each, fcntl.F_DUPFD, _HIGH) for each in (nothing, *pipes)]
-        nothing, asked, tell, noise = moved
-        given = (nothing, noise, noise, asked, tell) if command is None else (asked, tell, noise)
+        nothing, asked, answer, noise = moved
+        given = (
+            (nothing, noise, noise, asked, answer) if command is None else (asked, answer, noise)
+        )
         for number, descriptor in enumerate(given):
             os.dup2(descriptor, number)
         os.closerange(len(given), os.sysconf("SC_OPEN_MAX"))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP):
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+            signal.SIGPIPE,
+            signal.SIGHUP,
+            signal.SIGCHLD,
+        ):
             signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
         _limit(resource.RLIMIT_CORE, 0)
         if command is None:
             _limit(resource.RLIMIT_AS, _size() + limits.memory)
             body()
-            status = 0
         else:
             _limit(resource.RLIMIT_AS, limits.memory)
             os.execvp(command[0], command)  # noqa: S606  # No shell: it is the user's own command.
-    except BaseException:  # noqa: BLE001  # It must not go on with what its parent was doing.
+    except BaseException:  # noqa: BLE001  # The last line of it says why the walker failed.
         os.write(2, traceback.format_exc().encode())
-    finally:
-        os._exit(status)
+        os._exit(1)
 
 
 def _limit(kind: int, value: int) -> None:
@@ -268,15 +341,46 @@ def _size() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * _PAGE
 
 
-def _guard(watched: int, group: int) -> NoReturn:
-    """Kill a group once this process' parent has gone without leave."""
-    try:
-        os.setpgid(0, 0)
-        os.dup2(watched, 0)
-        os.closerange(1, os.sysconf("SC_OPEN_MAX"))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        if not os.read(0, 1):
-            os.killpg(group, signal.SIGKILL)
-    finally:
-        os._exit(0)
+def _keep(control: int, status: int, start: Callable[[], None]) -> None:
+    """Start the child; say how it ended; kill it and all of its family when that is due."""
+    os.setpgid(0, 0)
+    adopt_orphans()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    ended, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    child = fork(start)
+    with suppress(OSError):  # The child does the same, whoever comes first.
+        os.setpgid(child, child)
+    close_all_but(control, status, ended, wake)
+    events = select.poll()
+    events.register(control, select.POLLIN)
+    events.register(ended, select.POLLIN)
+    reported = False
+    while control not in dict(events.poll()):
+        os.read(ended, _CHUNK)
+        # Not waited for until its group is killed: its number stays its own.
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        if not reported and (found := os.waitid(os.P_PID, child, flags)) is not None:
+            code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+            os.write(status, _STATUS.pack(code))
+            reported = True
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_PATIENCE)  # Not even what can't be killed keeps this process.
+    _kill_family(child)
+
+
+def _kill_family(child: int) -> None:
+    """Kill the child, its group, and all whose parent this process is or becomes."""
+    with suppress(ProcessLookupError, PermissionError):  # Nobody is left of the group.
+        os.killpg(child, signal.SIGKILL)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    with suppress(ChildProcessError):
+        while True:
+            numbers = children.read_text(encoding="ascii").split() if children.exists() else [child]
+            for number in map(int, numbers):
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            os.waitpid(-1, 0)

@@ -1,4 +1,4 @@
-"""A Dask cluster as a pool: the same results as from processes of this machine."""
+"""Processes that do layouts: of this machine, or a Dask cluster's, with the same results."""
 
 import gc
 import importlib
@@ -9,14 +9,19 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
-from crosswalk.emu.fuzz.campaign.pools import TIME_LIMIT, Pool, Work, local_pool
+from crosswalk.emu.fuzz.campaign.run import TaskPool
 from crosswalk.emu.fuzz.campaign.version import fingerprint
-from crosswalk.emu.fuzz.campaign.work import Done, Lost, Task, work
-from crosswalk.emu.workers.lifetime import ProcessEnded
-from crosswalk.emu.workers.servant import Servant
+from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task, work
+from crosswalk.emu.workers.pool import Pool
+from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput, CrosswalkError
 
-__all__ = ["Cluster", "open_pool"]
+__all__ = ["TIME_LIMIT", "Cluster", "open_pool"]
+
+TIME_LIMIT = 120.0
+"""Seconds after which a layout counts as hanging; one takes a tenth."""
+
+Work = Callable[[Task], Done | Failed]
 
 _PATIENCE = 10.0
 """Seconds until there has to be a scheduler, and a worker."""
@@ -24,12 +29,15 @@ _PATIENCE = 10.0
 _COUNTED_EVERY = 5.0
 """Seconds after which workers are counted again: they come and go."""
 
+_WHO = "its worker"
 _here = threading.local()
 
 
-def open_pool(jobs: int, scheduler: str | None) -> Pool:
-    """Return a pool of processes, or the cluster at the address `scheduler`."""
-    return local_pool(jobs) if scheduler is None else Cluster(scheduler)
+def open_pool(jobs: int, scheduler: str | None) -> TaskPool:
+    """Return `jobs` processes of this machine, or the cluster at the address `scheduler`."""
+    if scheduler is None:
+        return Pool(work, jobs, seconds=TIME_LIMIT, who=_WHO)
+    return Cluster(scheduler)
 
 
 class Cluster:
@@ -63,8 +71,8 @@ class Cluster:
             self._jobs, self._counted = max(1, sum(threads.values())), time.monotonic()
         return self._jobs
 
-    def submit(self, task: Task) -> Callable[[], Done | Lost]:
-        """Begin a task; see `Pool`."""
+    def submit(self, task: Task) -> Callable[[], Done | Failed]:
+        """Begin a task; see `Pool.submit`."""
         arguments = (self._work, task, self._limit, fingerprint())
         future = self._client.submit(_do, *arguments, pure=False)
         return lambda: self._result(future)
@@ -73,11 +81,11 @@ class Cluster:
         """Leave the cluster, which forgets what it was doing."""
         self._client.close()
 
-    def _result(self, future: Any) -> Done | Lost:
+    def _result(self, future: Any) -> Done | Failed:
         try:
-            done: Done | Lost = future.result()
-        except self._killed:
-            return Lost("crash, worker after worker")
+            done: Done | Failed = future.result()
+        except self._killed as error:
+            raise ProcessLost("worker after worker of the cluster ended") from error
         except ModuleNotFoundError as error:
             raise BadInput(
                 f"--scheduler {self._address}: a worker has no module {error.name}: "
@@ -112,18 +120,18 @@ def _client(distributed: Any, address: str) -> Any:
     raise BadInput(f"--scheduler {address}: {reason}")
 
 
-def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Done | Lost:
-    """Do a task on a worker, as `local_pool` does: what is lost once more, by another process."""
+def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Done | Failed:
+    """Do a task on a worker, as a pool does: in a process of its own, again where that ends."""
     mine = fingerprint()
     if mine != wanted:
         raise BadInput(f"--scheduler: a worker has {mine}; here is {wanted}")
-    if not hasattr(_here, "servant"):
-        _here.servant = Servant()
-    done: Done | Lost = Lost("")
-    for _ in range(2):
-        try:
-            done = _here.servant.ask(done_by, task, limit)
-            break
-        except ProcessEnded as ended:
-            done = Lost(str(ended))
+    if not hasattr(_here, "pool"):
+        # The worker has threads: it can't fork.
+        _here.pool = Pool(_done, seconds=limit, fresh=True, who=_WHO)
+    done: Done | Failed = _here.pool.submit((done_by, task))()
     return done
+
+
+def _done(question: tuple[Work, Task]) -> Done | Failed:
+    done_by, task = question
+    return done_by(task)

@@ -1,10 +1,8 @@
 """Findings made small, each in its file's place."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable
 from dataclasses import replace
-from threading import Lock
 
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.findings import INTENDED
@@ -15,6 +13,8 @@ from crosswalk.emu.fuzz.campaign.store import Store, digest
 from crosswalk.emu.fuzz.reduce.interesting import composite_reduced_to, reduced_to, signatures_of
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composite_case import CompositeCase, parse_composite
+from crosswalk.emu.workers.pool import Pool, in_order
+from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.formats import dump_case, parse_case
 
 __all__ = ["REDUCIBLE", "SHOWN", "reduce_findings"]
@@ -28,15 +28,16 @@ def reduce_findings(
     campaign: Campaign,
     store: Store,
     jobs: int = 1,
-    told: Callable[[int, int], None] | None = None,
-) -> list[str]:
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, str]:
     """Reduce all findings of which no run has done it yet; several at once, in processes.
 
-    Returns the slugs of those that, tried on their own, don't show what they were found for: they
-    stay as they were found. That is a finding too, and so is what ends a reduction early: each
-    with the same case, and the command that tries it. Intentions aside, which no case holds. The
-    same findings come to the same files whenever this is interrupted and done again. `told` is
-    called with how many are done, and of how many.
+    Returns, in words, what became of those that aren't small. Some, tried on their own, don't show
+    what they were found for: they stay as they were found. That is a finding too, and so is what
+    ends a reduction early: each with the same case, and the command that tries it. Intentions
+    aside, which no case holds. Those whose processes others killed are reduced by the next run.
+    The same findings come to the same files whenever this is interrupted and done again. `progress`
+    is called with how many are done, and of how many.
     """
     findings = campaign.state.findings
     chosen = [
@@ -46,14 +47,19 @@ def reduce_findings(
         and found.witness != CROSSWALK
         and (found.reduced is None or found.reduced != digest(store.case(slug)))
     ]
-    alone = []
-    with _reductions(campaign.plan, store, chosen, jobs) as reductions:
-        for done, (slug, future) in enumerate(reductions, 1):
-            case = store.case(slug)
+    left = {}
+    reduce = functools.partial(_smaller, campaign.plan)
+    cases = ((slug, store.case(slug)) for slug in chosen)
+    with Pool(reduce, jobs, sure=1, who="the process that reduces it") as pool:
+        for done, ((slug, case), result) in enumerate(in_order(pool, cases), 1):
             failed: list[Caseless] = []
-            smaller = attempted(REDUCIBLE, future.result, failed)
+            try:
+                smaller = attempted(REDUCIBLE, result, failed)
+            except ProcessLost as lost:
+                left[slug] = f"not reduced: {lost}; the same command goes on"
+                continue
             if smaller is None and not failed:
-                alone.append(slug)
+                left[slug] = "its case alone doesn't show it, and is left as it was found"
                 if findings[slug].witness != INTENDED:
                     failed.append(Caseless(failed_signature(SHOWN, findings[slug].signature)))
             for each in failed:
@@ -63,52 +69,29 @@ def reduce_findings(
             campaign.save()
             if smaller is not None:
                 store.keep(slug, smaller)
-            if told is not None:
-                told(done, len(chosen))
-    return alone
+            if progress is not None:
+                progress(done, len(chosen))
+    return left
 
 
-@contextmanager
-def _reductions(
-    plan: Plan, store: Store, chosen: list[str], jobs: int
-) -> Iterator[list[tuple[str, "Future[bytes | None]"]]]:
-    """Yield the reductions, in order, while threads wait for the processes that try cases."""
-    trials: list[Trial] = []
-    lock = Lock()
-    closed = False
+def _smaller(plan: Plan, finding: tuple[str, bytes]) -> bytes | None:
+    """Return a finding's case made small, as a file has it; None if it doesn't show the finding.
 
-    def reduce(slug: str) -> bytes | None:
-        with lock:
-            if closed:
-                return None
-            trial = Trial(plan.walker, plan.claims, plan.limits)
-            trials.append(trial)
-        try:
-            return _smaller(trial, slug, store.case(slug))
-        finally:
-            trial.close()
-
-    with ThreadPoolExecutor(jobs) as threads:
-        try:
-            yield [(slug, threads.submit(reduce, slug)) for slug in chosen]
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-            with lock:
-                closed = True
-                for trial in trials:
-                    trial.close()
-
-
-def _smaller(trial: Trial, slug: str, data: bytes) -> bytes | None:
-    """Return the case made small, as a file has it; None if it doesn't show what it should."""
-    composite = parse_composite(data, slug)
-    if composite is not None:
-        return _smaller_composite(trial, slug, composite)
-    case = parse_case(data, slug)
-    same = [found for found in signatures_of(trial, case) if found.slug == slug]
-    if not same:
-        return None
-    return dump_case(replace(reduced_to(trial, case, same[0]).case, note=case.note))
+    In a process whose child tries the cases.
+    """
+    slug, data = finding
+    trial = Trial(plan.walker, plan.claims, plan.limits)
+    try:
+        composite = parse_composite(data, slug)
+        if composite is not None:
+            return _smaller_composite(trial, slug, composite)
+        case = parse_case(data, slug)
+        same = [found for found in signatures_of(trial, case) if found.slug == slug]
+        if not same:
+            return None
+        return dump_case(replace(reduced_to(trial, case, same[0]).case, note=case.note))
+    finally:
+        trial.close()
 
 
 def _smaller_composite(trial: Trial, slug: str, case: CompositeCase) -> bytes | None:

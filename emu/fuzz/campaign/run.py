@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.composite_finding import CompositeFinding
@@ -16,22 +17,40 @@ from crosswalk.emu.findings.signature import (
     without_numbers,
 )
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from crosswalk.emu.fuzz.campaign.pools import Pool
 from crosswalk.emu.fuzz.campaign.state import Found, State, pack, unpack
 from crosswalk.emu.fuzz.campaign.store import Store
-from crosswalk.emu.fuzz.campaign.work import Done, Lost, Task
+from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.executor import AnyFinding
 from crosswalk.emu.report.composite_case import dump_composite
+from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
+from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats import dump_case
 
-__all__ = ["TRIED", "Campaign", "Told"]
+__all__ = ["TRIED", "Campaign", "TaskPool", "Told"]
 
 TRIED = "a layout that can be tried"
 """What is due where Crosswalk itself fails on a layout."""
 
 _AHEAD = 2  # Tasks in the queue for each worker.
 _SAVED_EVERY = 5.0  # Seconds: how much work a kill can cost.
+
+
+class TaskPool(Protocol):
+    """Processes that do tasks, several at once: `crosswalk.emu.workers.pool.Pool` is one."""
+
+    @property
+    def jobs(self) -> int:
+        """How many tasks are done at once."""
+        ...
+
+    def submit(self, task: Task) -> Callable[[], Done | Failed]:
+        """Begin a task; what is returned waits for its result, and raises as `Pool.submit` says."""
+        ...
+
+    def close(self) -> None:
+        """Stop at once, whatever is still being done."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +82,7 @@ class Campaign:
 
     def run(
         self,
-        pool: Pool,
+        pool: TaskPool,
         cases: int | None,
         seconds: float | None,
         told: Callable[[Told], None] | None = None,
@@ -72,19 +91,29 @@ class Campaign:
 
         The state is saved every few seconds, between two layouts, and at the end. Whatever ends
         this early, the next run goes on from there: it does again what was done since, and comes
-        to the same.
+        to the same. So it does after the `CrosswalkError` of a layout that has no result because
+        its process ends for other reasons, time after time.
         """
         began, before = time.monotonic(), self.state.seconds
         saved = began
         layouts, probes = self.state.layouts, self.state.probes
         tasks = self._tasks(cases)
-        waiting: deque[tuple[Task, Callable[[], Done | Lost]]] = deque()
+        waiting: deque[tuple[Task, Callable[[], Done | Failed]]] = deque()
         while True:
             self._fill(pool, tasks, waiting)
             if not waiting:
                 break
             task, result = waiting.popleft()
-            self._add(task, result())
+            try:
+                done = result()
+            except ProcessEnded as ended:
+                done = Failed(ended.how)
+            except ProcessLost as lost:
+                self.save()
+                raise CrosswalkError(
+                    f"layout {task.index}: {lost}; the same command goes on"
+                ) from lost
+            self._add(task, done)
             self.state.seconds = before + time.monotonic() - began
             if self.state.layouts % ROUND == 0:
                 self._end_round()
@@ -128,9 +157,9 @@ class Campaign:
 
     def _fill(
         self,
-        pool: Pool,
+        pool: TaskPool,
         tasks: Iterator[Task | None],
-        waiting: deque[tuple[Task, Callable[[], Done | Lost]]],
+        waiting: deque[tuple[Task, Callable[[], Done | Failed]]],
     ) -> None:
         while len(waiting) < pool.jobs * _AHEAD:
             task = next(tasks, None)
@@ -138,10 +167,10 @@ class Campaign:
                 break
             waiting.append((task, pool.submit(task)))
 
-    def _add(self, task: Task, result: Done | Lost) -> None:
+    def _add(self, task: Task, result: Done | Failed) -> None:
         state = self.state
         state.layouts += 1
-        if isinstance(result, Lost):
+        if isinstance(result, Failed):
             state.lost += 1
             for lost in self._lost(task, result):
                 self._keep(task, lost, result.why)
@@ -169,7 +198,7 @@ class Campaign:
         for finding in result.findings:
             self._keep(task, finding)
 
-    def _lost(self, task: Task, result: Lost) -> list[AnyFinding]:
+    def _lost(self, task: Task, result: Failed) -> list[AnyFinding]:
         """Return the finding of a layout without a result: with all of it, if it can be made."""
         if result.ours:
             signature = failed_signature(TRIED, without_numbers(result.why))

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from crosswalk.emu.findings.caseless import error_text
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap
-from crosswalk.emu.fuzz.executor import AnyFinding
-from crosswalk.emu.fuzz.worker import executor_of
+from crosswalk.emu.fuzz.executor import AnyFinding, executor_of
 from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
 
-__all__ = ["Done", "Lost", "Task", "work"]
+__all__ = ["Done", "Failed", "Task", "work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """A layout without a result. `how` says what became of the worker, `why` what it said.
+class Failed:
+    """A layout that gives no result. `how` says what became of the worker, `why` what it said.
 
     `ours`: the error is Crosswalk's own, and not what the emulator did.
     """
@@ -56,10 +56,11 @@ class Lost:
     ours: bool = False
 
 
-def work(task: Task) -> Done | Lost:
-    """Make a layout and try it; one that something raises about is lost, and says what.
+def work(task: Task) -> Done | Failed:
+    """Make a layout and try it; what raises something about it is part of the result.
 
-    Raises the `CrosswalkError` that opening the walker under test, or the source, raises.
+    Raises the `CrosswalkError` that opening the walker under test, or the source, raises, and
+    what says nothing of the layout: `ProcessLost`, or that there is no memory.
     """
     plan = task.plan
     plan.open_source()
@@ -70,10 +71,14 @@ def work(task: Task) -> Done | Lost:
         )
     except ProbeError as error:
         executor.forget()  # Engines that did this are not to be trusted again.
-        return Lost("error", str(error))
-    except Exception as error:  # noqa: BLE001  # One layout's trouble is no end of a campaign.
+        return Failed("error", str(error))
+    except ProcessLost:
+        raise
+    except Exception as error:  # One layout's trouble is no end of a campaign.
+        if is_out_of_memory(error):
+            raise
         executor.forget()
-        return Lost("error", error_text(error), ours=True)
+        return Failed("error", error_text(error), ours=True)
     new = result.coverage & CELLS.possible & ~_unpacked(task.seen)
     return Done(
         task.index,

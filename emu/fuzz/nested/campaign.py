@@ -2,30 +2,22 @@
 
 import faulthandler
 import functools
-import os
 import resource
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import TimeoutError as OutOfTime
-from dataclasses import dataclass
-from typing import NoReturn
-
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from dataclasses import dataclass, replace
 
 from crosswalk.emu.check.nested import NestedVerdict, check_nested
 from crosswalk.emu.findings.caseless import error_text
 from crosswalk.emu.fuzz.nested.pair import Pair, make_pair
-from crosswalk.emu.fuzz.worker import start_worker, stop
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.nested import NestedProber
-from crosswalk.emu.workers.lifetime import death
+from crosswalk.emu.workers.pool import Pool, in_order
+from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.walker.access import Access
 
 __all__ = ["PairCrash", "PairResult", "dies", "pair_results", "try_pair"]
 
 _TIME_LIMIT = 600.0
-_AHEAD = 3
-"""Pairs in the queue for each process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +52,39 @@ def pair_results(
     """Try pairs in `jobs` processes, and yield their results in the order of the numbers.
 
     Raises the `CrosswalkError` that a pair raises, `ProbeError` where the proof of a crash raises
-    anything. Closing the iterator stops all processes.
+    anything, `ProcessLost` where others go on to kill a pair's process. Closing the iterator stops
+    all processes.
     """
-    pool = ProcessPool(max_workers=jobs, initializer=_start)
-    waiting: deque[tuple[int, ProcessFuture[PairResult]]] = deque()
-    rest = iter(numbers)
-    try:
-        while True:
-            while len(waiting) < jobs * _AHEAD and (number := next(rest, None)) is not None:
-                task = pool.schedule(_try, args=[seed, number, accesses], timeout=_TIME_LIMIT)
-                waiting.append((number, task))
-            if not waiting:
-                break
-            number, future = waiting.popleft()
-            yield _result(number, future, functools.partial(make_pair, seed, number, accesses))
-    finally:
-        stop(pool)
+    probers: list[NestedProber] = []
+
+    def attempt(number: int) -> PairResult:
+        faulthandler.disable()  # A crash is a result.
+        pair = make_pair(seed, number, accesses)
+        if not probers:  # That of a child, kept from pair to pair.
+            probers.append(NestedProber(pair.memory, pair.context))
+        return try_pair(pair, probers[0])
+
+    with Pool(attempt, jobs, seconds=_TIME_LIMIT) as pool:
+        for number, result in in_order(pool, numbers):
+            try:
+                done: PairResult | PairCrash = result()
+            except ProcessEnded as ended:
+                done = PairCrash(number, ended.how, ())
+                if ended.by_signal:
+                    done = replace(done, accesses=_fatal_alone(make_pair(seed, number, accesses)))
+            except ProcessLost as lost:
+                raise ProcessLost(f"pair {number}: {lost}") from None
+            yield done
+
+
+def _fatal_alone(pair: Pair) -> tuple[Access, ...]:
+    """Return the accesses of a pair of which each ends the emulator on its own."""
+
+    def check(access: Access) -> None:
+        prober = NestedProber(pair.memory, pair.context)
+        check_nested(prober, pair.memory, pair.context, [access])
+
+    return tuple(access for access in pair.accesses if dies(functools.partial(check, access)))
 
 
 def try_pair(pair: Pair, prober: NestedProber) -> PairResult:
@@ -88,71 +97,26 @@ def try_pair(pair: Pair, prober: NestedProber) -> PairResult:
 
 
 def dies(work: Callable[[], object]) -> bool:
-    """Return whether a child process that does `work` is killed by a signal.
+    """Return whether a child process that does `work` dies of a signal that it raises itself.
 
-    `ProbeError` where `work` raises: that is neither a death nor a survival.
+    `ProbeError` where `work` raises or ends the process otherwise: that is neither a death nor a
+    survival. `ProcessLost` where others go on to kill it.
     """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        _die_or_say(work, writing)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    if os.waitstatus_to_exitcode(status):
-        raise ProbeError(f"where a crash was to be proved: {said}")
-    return False
 
-
-def _die_or_say(work: Callable[[], object], writing: int) -> NoReturn:
-    """Do `work` in the child, and write what it raises."""
-    status = 1
-    try:
+    def run(_: None) -> None:
         faulthandler.disable()  # The end that is expected is no news…
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # …and needs no core file.
         work()
-        status = 0
-    except Exception as error:  # noqa: BLE001  # The parent raises it.
-        os.write(writing, error_text(error).encode())
-    finally:
-        os._exit(status)
 
-
-def _result(
-    number: int, future: "ProcessFuture[PairResult]", make: Callable[[], Pair]
-) -> PairResult | PairCrash:
-    try:
-        return future.result()
-    except OutOfTime:
-        return PairCrash(number, f"no end after {_TIME_LIMIT:.0f} s", ())
-    except ProcessExpired as expired:
-        pair = make()
-
-        def alone(access: Access) -> bool:
-            prober = NestedProber(pair.memory, pair.context)
-            return dies(lambda: check_nested(prober, pair.memory, pair.context, [access]))
-
-        return PairCrash(
-            number, death(expired.exitcode), tuple(each for each in pair.accesses if alone(each))
-        )
-
-
-_probers: list[NestedProber] = []
-"""The prober of a process of the pool, kept from pair to pair."""
-
-
-def _start() -> None:
-    start_worker()
-    faulthandler.disable()  # A crash is a result.
-    _probers.clear()
-
-
-def _try(seed: int, number: int, accesses: int) -> PairResult:
-    pair = make_pair(seed, number, accesses)
-    if not _probers:
-        _probers.append(NestedProber(pair.memory, pair.context))
-    return try_pair(pair, _probers[0])
+    with Pool(run, sure=1, who="the process that proves a crash") as pool:
+        try:
+            pool.submit(None)()
+        except ProcessLost:
+            raise
+        except ProcessEnded as ended:
+            if ended.by_signal:
+                return True
+            raise ProbeError(f"where a crash was to be proved: the process {ended}") from None
+        except Exception as error:
+            raise ProbeError(f"where a crash was to be proved: {error_text(error)}") from error
+    return False

@@ -2,23 +2,19 @@
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import CancelledError
-from concurrent.futures import TimeoutError as OutOfTime
-from threading import Lock
 from typing import Any, TypeVar
-
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from crosswalk.emu.check.sequence_check import judge
 from crosswalk.emu.findings.composite_finding import CompositeFinding
 from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.findings.layout_case import case_layout
 from crosswalk.emu.findings.signature import Signature, lost_signature
-from crosswalk.emu.fuzz.worker import executor_of, start_worker, stop
+from crosswalk.emu.fuzz.executor import executor_of
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.sequences import Runner
 from crosswalk.emu.report.composite_case import CompositeCase
-from crosswalk.emu.workers.lifetime import death
+from crosswalk.emu.workers.pool import Pool
+from crosswalk.emu.workers.process import ProcessEnded
 from crosswalk.emu.workers.sandbox import Failure, Limits
 from crosswalk.walker.formats import Case
 from crosswalk.walker.tlb import Sequence
@@ -35,7 +31,8 @@ class Trial:
     """Tries one case after another, with the walker under test that `walker` and `claims` name.
 
     `hung` counts those of which the emulator made no end in `seconds`, or that walker in its own
-    time: to load, and to answer.
+    time: to load, and to answer. All of its methods raise `ProcessLost` where others go on to kill
+    the process.
     """
 
     def __init__(
@@ -46,18 +43,14 @@ class Trial:
         seconds: float = HANGING,
     ) -> None:
         self._walker, self._claims, self._limits = walker, claims, limits
-        self._seconds = seconds + (0.0 if walker is None or limits is None else 2 * limits.seconds)
-        self._pool = ProcessPool(max_workers=1, initializer=start_worker)
-        self._tried: ProcessFuture[Any] | None = None
-        self._lock = Lock()
-        self._closed = False
+        seconds += 0.0 if walker is None or limits is None else 2 * limits.seconds
+        self._pool = Pool(_call, seconds=seconds, sure=1, who="the process that tries cases")
         self.hung = 0
 
     def findings(self, case: Case) -> tuple[Finding, ...]:
         """Return what a case shows, in the order of its accesses.
 
-        `BadInput` for one whose registers aren't those of 4- or 5-level paging; `CancelledError`
-        if another thread closes the trial meanwhile.
+        `BadInput` for one whose registers aren't those of 4- or 5-level paging.
         """
         found = self._try(_findings, case, self._walker, self._claims, self._limits)
         if isinstance(found, Signature):
@@ -98,30 +91,20 @@ class Trial:
 
     def _try(self, function: Callable[..., _T], *arguments: object) -> _T | Signature:
         """Return what a function returns in the process; if that ends, or hangs, a signature."""
-        with self._lock:
-            if self._closed:
-                raise CancelledError
-            tried: ProcessFuture[_T] = self._pool.schedule(
-                function, args=list(arguments), timeout=self._seconds
-            )
-            self._tried = tried
         try:
-            return tried.result()
-        except OutOfTime:
-            return lost_signature("hang")
-        except ProcessExpired as expired:
-            return lost_signature(death(expired.exitcode))
+            result: _T = self._pool.submit((function, arguments))()
+        except ProcessEnded as ended:
+            return lost_signature(ended.how)
+        return result
 
     def close(self) -> None:
-        """Stop at once, whatever is being tried."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            if self._tried is not None:
-                # Stopping the pool alone would let the thread that tries wait for ever.
-                self._tried.cancel()  # type: ignore[no-untyped-call]  # Pebble leaves it bare.
-        stop(self._pool)
+        """Stop at once."""
+        self._pool.close()
+
+
+def _call(question: tuple[Callable[..., object], tuple[object, ...]]) -> Any:
+    function, arguments = question
+    return function(*arguments)
 
 
 def _findings(

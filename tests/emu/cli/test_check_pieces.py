@@ -93,7 +93,13 @@ def die(name):
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize(
     ("name", "how"),
-    [("SIGABRT", "the emulator died of SIGABRT"), ("SIGKILL", "a process was killed (SIGKILL)")],
+    [
+        ("SIGABRT", "the emulator died of SIGABRT"),
+        (
+            "SIGKILL",
+            "the emulator was killed (SIGKILL), by another program or for want of memory, 5 times",
+        ),
+    ],
 )
 def test_a_piece_that_is_lost_is_told_and_the_others_are_checked(memory, name, how, monkeypatch):
     whole = check_in_pieces(memory, context(), jobs=2)
@@ -137,11 +143,10 @@ def test_an_error_of_the_projects_own_is_raised(memory, monkeypatch):
         check_in_pieces(memory, context())
 
 
-def test_a_mistake_of_ours_is_shown_and_is_no_answer(memory, monkeypatch, capfd):
+def test_a_mistake_of_ours_is_raised(memory, monkeypatch):
     fatal(monkeypatch, lambda: 1 // 0, lambda _: True)
-    with pytest.raises(EmulatorCrash, match="a process ended early, status 1"):
+    with pytest.raises(ZeroDivisionError):
         check_in_pieces(memory, context())
-    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_a_piece_that_hangs_is_lost(memory, monkeypatch):
@@ -210,6 +215,4 @@ def test_a_lost_piece_is_exit_status_2_and_names_the_part(run, monkeypatch):
     assert 2 == ran.status
     assert "agreement" not in ran.out
     assert "verdict: not finished; " in ran.out
-    assert "the emulator died of SIGABRT, twice, at 512 pages, holes and entries from 0x0 to" in (
-        ran.err
-    )
+    assert "the emulator died of SIGABRT, at 512 pages, holes and entries from 0x0 to" in (ran.err)

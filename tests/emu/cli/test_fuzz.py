@@ -4,8 +4,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from crosswalk.emu.fuzz.campaign.pools import local_pool
-from crosswalk.emu.fuzz.campaign.work import work
+from crosswalk.emu.fuzz.campaign import cluster
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composite_case import load_composite
 from crosswalk.walker.formats import load_case
@@ -159,7 +158,7 @@ def test_a_crash_or_hang_of_the_emulator_is_shown_again_by_replay(
 ):
     plant_emulator(monkeypatch, sick, act)
     if act is hang:
-        monkeypatch.setattr(local_pool, "__defaults__", (work, 2.0))
+        monkeypatch.setattr(cluster, "TIME_LIMIT", 2.0)
         monkeypatch.setattr(Trial.__init__, "__defaults__", (None, None, 1.0))
     ran = fuzz("--json", cases=12)
     assert 1 == ran.status

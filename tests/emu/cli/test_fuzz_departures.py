@@ -8,7 +8,7 @@ import pytest
 from crosswalk.emu.check import DEPARTURES
 from crosswalk.emu.check.departures import Departure, Scope
 from crosswalk.emu.findings.findings import SECOND_WALK
-from crosswalk.emu.fuzz import worker
+from crosswalk.emu.fuzz import executor
 
 PLANTED = Departure(
     "WP isn't looked at",
@@ -23,9 +23,9 @@ PLANTED = Departure(
 
 @pytest.fixture(autouse=True)
 def _fresh_tester():
-    worker.executor_of.cache_clear()
+    executor._executor.cache_clear()
     yield
-    worker.executor_of.cache_clear()
+    executor._executor.cache_clear()
 
 
 def table(monkeypatch, *entries):
@@ -43,7 +43,7 @@ def test_the_command_fails_for_a_departure_that_there_is_not(run, tmp_path, monk
     again = run(*shlex.split(found["reproduce"])[1:])
     assert f"{SECOND_WALK} says" in again.err + again.out
     monkeypatch.undo()
-    worker.executor_of.cache_clear()
+    executor._executor.cache_clear()
     assert 0 == run("fuzz", "--cases", 8, *options[:-3], "--corpus", tmp_path / "clean").status
 
 

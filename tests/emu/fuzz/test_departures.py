@@ -11,7 +11,7 @@ from crosswalk.emu.check.departures import Departure, Scope, departures
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
 from crosswalk.emu.findings.layout import IntendedOutcomes
 from crosswalk.emu.findings.layout_case import case_layout
-from crosswalk.emu.fuzz import worker
+from crosswalk.emu.fuzz import executor
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.walker.bulk import translate_many
@@ -24,9 +24,9 @@ EACH = pytest.mark.parametrize("entry", departures(Scope.ACCESS), ids=lambda ent
 
 @pytest.fixture(autouse=True)
 def _fresh_tester():
-    worker.executor_of.cache_clear()
+    executor._executor.cache_clear()
     yield
-    worker.executor_of.cache_clear()
+    executor._executor.cache_clear()
 
 
 def table(monkeypatch, *entries):

@@ -7,15 +7,16 @@ import pytest
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce import size_of
 from crosswalk.emu.fuzz.reduce.interesting import signatures_of
-from crosswalk.emu.matrix import run
 from crosswalk.emu.matrix.run import Crash, results_of
 from crosswalk.emu.matrix.sections import SECTIONS
 from crosswalk.emu.matrix.select import chosen_units, parse_choice
 from crosswalk.emu.matrix.summary import Group, Summary, load_summary, reduced_cases, version
 from crosswalk.emu.matrix.unit import Unit, Worker
+from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.case import parse_case
 from tests.emu.check.bugs import GUEST
+from tests.emu.fuzz.planted import crash
 from tests.emu.matrix.running import all_of
 
 FEW = "section=junk-pte,access=write,cpl=3"
@@ -62,25 +63,54 @@ def test_the_order_of_results_is_that_of_units_with_any_number_of_processes(monk
     assert one == two
 
 
-def dies(unit):
-    if unit.first:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run._workers[0].do(unit)
-
-
-def test_a_unit_that_kills_its_process_is_a_result_and_the_rest_goes_on(monkeypatch):
+@pytest.fixture
+def two_units(monkeypatch):
+    """A choice of two units; what is planted is done with the second one, in its process."""
     monkeypatch.setattr("crosswalk.emu.matrix.unit.UNIT", 256 * 2 * 8)
-    monkeypatch.setattr(run, "_do", dies)
-    choice = parse_choice(FEW)
-    units = chosen_units(choice)
+    do = Worker.do
+
+    def plant(act):
+        monkeypatch.setattr(
+            Worker, "do", lambda self, unit: (unit.first and act()) or do(self, unit)
+        )
+        return chosen_units(parse_choice(FEW)), parse_choice(FEW)
+
+    return plant
+
+
+def test_a_unit_that_crashes_its_process_is_a_result_and_the_rest_goes_on(two_units):
+    units, choice = two_units(crash)
     first, second = results_of(units, choice, 1)
     assert first.unit == units[0]
-    assert second == Crash(units[1], "the process died of SIGKILL")
+    assert second == Crash(units[1], "the process died of SIGSEGV")
     summary = Summary(FEW)
     summary.add(first)
     summary.add(second)
     assert summary.units == 2
     assert len(summary.crashes) == 1
+
+
+def test_a_unit_whose_process_is_killed_once_is_done_again(two_units, tmp_path):
+    def once():
+        if not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    units, choice = two_units(lambda: None)
+    whole = list(results_of(units, choice, 1))
+    two_units(once)
+    assert whole == list(results_of(units, choice, 1))
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_unit_whose_process_others_go_on_to_kill_is_lost_and_no_result(two_units):
+    units, choice = two_units(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    results = results_of(units, choice, 1)
+    assert next(results).unit == units[0]
+    with pytest.raises(
+        ProcessLost, match=r"control states 8 to 15: a process was killed \(SIGKILL"
+    ):
+        next(results)
 
 
 def test_a_state_goes_on_where_it_ended(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import faulthandler
 import os
 import signal
@@ -36,7 +37,7 @@ def test_an_error_of_the_projects_own_crosses_over_with_its_message(kind):
     assert kind is type(caught.value)
 
 
-@pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV", "SIGILL"])
 def test_a_crash_is_an_error_that_names_the_signal(name):
     def crash():
         faulthandler.disable()
@@ -56,14 +57,43 @@ def test_an_abort_is_a_crash():
 
 
 def test_a_child_that_ends_without_an_answer_is_a_crash():
-    with pytest.raises(EmulatorCrash, match="ended early, status"):
+    with pytest.raises(EmulatorCrash, match=r"^the emulator ended with status 0$"):
         contained(lambda: os._exit(0))
 
 
-def test_a_mistake_of_ours_is_shown_and_is_no_answer(capfd):
-    with pytest.raises(EmulatorCrash, match="ended early"):
+@pytest.mark.parametrize(
+    ("again", "times"), [(False, "memory$"), (True, "memory, 5 times$")], ids=["once", "again"]
+)
+def test_who_is_killed_is_named_and_is_no_crash(again, times):
+    killed = r"^the emulator was killed \(SIGKILL\), by another program or for want of "
+    with pytest.raises(EmulatorCrash, match=killed + times):
+        contained(lambda: os.kill(os.getpid(), signal.SIGKILL), again=again)
+
+
+def test_work_whose_process_is_killed_once_is_done_again(tmp_path):
+    def work():
+        if not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 7
+
+    assert 7 == contained(work, again=True)
+
+
+def test_a_mistake_of_ours_is_raised():
+    with pytest.raises(ZeroDivisionError, match="division"):
         contained(lambda: 1 // 0)
-    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError, lambda: OSError(errno.ENOMEM, "mmap")], ids=["python", "system"]
+)
+def test_for_want_of_memory_it_has_a_name(error):
+    def work():
+        raise error()
+
+    with pytest.raises(EmulatorCrash, match=r"^the emulator ran out of memory$"):
+        contained(work)
 
 
 def test_nothing_is_printed_twice(capfd):

@@ -111,8 +111,9 @@ def test_output_that_is_closed_is_a_failure_of_its_own():
     ids=["a loop", "deaf to SIGTERM"],
 )
 def test_a_process_that_does_not_answer_in_time_is_killed(code):
-    process = ran(code, QUICK)
-    child = process._child
+    process = ran(f"import os\nprint(os.getpid(), flush=True)\n{code}")
+    child = int(process.talk(b"", lines(1), 100))
+    process._limits = QUICK
     found = failure(process)
     assert (Failure.HANG, "no answer in 0.4 s") == (found.failure, str(found))
     assert not alive(child)
@@ -140,7 +141,7 @@ def test_what_is_said_before_it_is_asked_is_nonsense():
         time.sleep(60)
         """)
     assert b"a\n" == process.talk(b"", lines(1), 100)
-    assert select.select([process._told], [], [], 10)[0]
+    assert select.select([process._answers], [], [], 10)[0]
     found = failure(process, b"?\n")
     assert (Failure.NONSENSE, "answers before it is asked") == (found.failure, found.kind)
 
@@ -223,12 +224,13 @@ def test_nobody_is_left_when_the_parent_dies(number):
 
 
 def test_closing_twice_does_nothing_and_leaves_no_child():
-    process = ran("import time; time.sleep(60)")
-    child, guardian = process._child, process._guardian
+    process = ran("import os, time\nprint(os.getpid(), os.getppid(), flush=True)\ntime.sleep(60)")
+    pids = process.talk(b"", lines(1), 100).split()
     process.close()
     process.close()
-    assert not Path(f"/proc/{child}").exists()
-    assert not Path(f"/proc/{guardian}").exists()
+    assert 2 == len(pids)
+    for pid in map(int, pids):
+        assert not Path(f"/proc/{pid}").exists()
 
 
 def test_descriptors_are_all_given_back():

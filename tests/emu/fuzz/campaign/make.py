@@ -6,7 +6,7 @@ from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign import Campaign, Plan
 from crosswalk.emu.fuzz.campaign.store import Store
-from crosswalk.emu.fuzz.campaign.work import Done, Lost
+from crosswalk.emu.fuzz.campaign.work import Done, Failed
 from crosswalk.walker.formats import Case, Cpu, Probe
 
 PLAN = Plan(accesses=16, guided=False)
@@ -73,4 +73,4 @@ def searched(folder, cases, plan=PLAN, work=told, jobs=1, seconds=None):
 
 def losing(task):
     """The same, but the eighth layout has no result."""
-    return Lost("error", "no outcome at 0x1234, 5 times") if task.index == 7 else told(task)
+    return Failed("error", "no outcome at 0x1234, 5 times") if task.index == 7 else told(task)

@@ -1,6 +1,7 @@
 """Campaigns in tests: what a folder holds, and the command as a process."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,3 +63,9 @@ def alive(group):
         if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def children():
+    """The children of this process, zombies too."""
+    mine = os.getpid()
+    return set(map(int, Path(f"/proc/{mine}/task/{mine}/children").read_text().split()))

@@ -9,8 +9,8 @@ from crosswalk.emu.check.composite_check import CompositeStand
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.composite_finding import findings_of
 from crosswalk.emu.findings.findings import WRITABLE
+from crosswalk.emu.fuzz import executor
 from crosswalk.emu.fuzz import executor as executors
-from crosswalk.emu.fuzz import worker
 from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign import work as working
 from crosswalk.emu.probe import ProbeError
@@ -28,9 +28,9 @@ PLAN = Plan(accesses=96, guided=False)
 
 @pytest.fixture(autouse=True)
 def _fresh_tester():
-    worker.executor_of.cache_clear()
+    executor._executor.cache_clear()
     yield
-    worker.executor_of.cache_clear()
+    executor._executor.cache_clear()
 
 
 def rules(campaign):

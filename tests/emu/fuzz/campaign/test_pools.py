@@ -1,18 +1,19 @@
 import os
-import time
 
 import pytest
 
 from crosswalk.emu.fuzz.campaign import Campaign, Plan
-from crosswalk.emu.fuzz.campaign.pools import Lost, local_pool
+from crosswalk.emu.fuzz.campaign.cluster import TIME_LIMIT
 from crosswalk.emu.fuzz.campaign.store import Store
-from crosswalk.emu.fuzz.campaign.work import Task, work
+from crosswalk.emu.fuzz.campaign.work import Failed, Task, work
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.probe import Prober
+from crosswalk.emu.workers.pool import Pool
+from crosswalk.emu.workers.process import ProcessEnded
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import load_case
 from tests.emu.fuzz.campaign.make import PLAN, told
-from tests.emu.fuzz.campaign.running import alive, corpus, until
+from tests.emu.fuzz.campaign.running import corpus
 from tests.emu.fuzz.campaign.work import ailing, named, once
 from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
 
@@ -25,8 +26,8 @@ def task(index, plan=PLAN):
 def pool_of():
     pools = []
 
-    def make(*arguments, **more):
-        pools.append(local_pool(*arguments, **more))
+    def make(jobs, function, seconds=None):
+        pools.append(Pool(function, jobs, seconds=seconds))
         return pools[-1]
 
     yield make
@@ -43,6 +44,15 @@ def test_tasks_are_done_by_so_many_other_processes(pool_of):
     assert len(done) <= 2
 
 
+def become(result):
+    """What became of a task: its number, or why it has no result."""
+    try:
+        done = result()
+    except ProcessEnded as ended:
+        return ended.how
+    return done.how if isinstance(done, Failed) else done.index
+
+
 @pytest.mark.parametrize(
     ("index", "how"),
     [(3, "crash, SIGSEGV"), (4, "crash, SIGABRT"), (6, "crash, status 7"), (7, "error")],
@@ -50,16 +60,13 @@ def test_tasks_are_done_by_so_many_other_processes(pool_of):
 def test_what_becomes_of_a_worker_is_a_result_and_the_pool_goes_on(pool_of, index, how):
     pool = pool_of(1, ailing)
     results = [pool.submit(task(at)) for at in (0, index, 1)]
-    first, lost, last = [result() for result in results]
-    assert (0, 1) == (first.index, last.index)
-    assert how == lost.how
+    assert [0, how, 1] == [become(result) for result in results]
 
 
 def test_a_worker_that_hangs_is_killed_and_is_a_result(pool_of):
     pool = pool_of(1, ailing, 0.3)
-    hung, last = pool.submit(task(5)), pool.submit(task(1))
-    assert Lost("hang") == hung()
-    assert 1 == last().index
+    results = [pool.submit(task(5)), pool.submit(task(1))]
+    assert ["hang", 1] == [become(result) for result in results]
 
 
 def test_an_error_of_the_projects_own_is_raised_here(pool_of):
@@ -74,19 +81,10 @@ def test_a_task_whose_worker_somebody_killed_is_done_by_another(pool_of, tmp_pat
     assert told(task(2)).probes == done.probes
 
 
-def test_closing_a_pool_stops_what_hangs(pool_of):
-    pool = pool_of(2, ailing)
-    pool.submit(task(5))
-    time.sleep(0.5)
-    mine = set(alive(os.getpgid(0)))
-    pool.close()
-    until(lambda: len(set(alive(os.getpgid(0))) - {os.getpid()}) < len(mine), 5)
-
-
-def campaign(folder, jobs, cases, limit=120.0):
+def campaign(folder, jobs, cases, limit=TIME_LIMIT):
     plan = Plan(accesses=128)
     store = Store(folder, plan)
-    pool = local_pool(jobs, limit=limit)
+    pool = Pool(work, jobs, seconds=limit)
     try:
         search = Campaign(plan, store)
         search.run(pool, cases, None)
@@ -141,4 +139,4 @@ def test_what_is_no_outcome_is_a_finding_too(monkeypatch):
         raise ProbeError("no outcome at 0x1000")
 
     monkeypatch.setattr(Prober, "probe", fail)
-    assert Lost("error", "no outcome at 0x1000") == work(task(0, Plan(accesses=32)))
+    assert Failed("error", "no outcome at 0x1000") == work(task(0, Plan(accesses=32)))

@@ -1,4 +1,5 @@
-import threading
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -6,13 +7,14 @@ import pytest
 from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.reduce_findings import REDUCIBLE, SHOWN, reduce_findings
 from crosswalk.emu.fuzz.campaign.store import Store, digest
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.formats import load_case, parse_case
 from crosswalk.walker.outcome import PageFault
 from tests.emu.fuzz.campaign.make import PLAN, finding, searched
-from tests.emu.fuzz.campaign.running import corpus
+from tests.emu.fuzz.campaign.running import children, corpus
 from tests.emu.fuzz.campaign.test_pools import campaign
 from tests.emu.fuzz.hunted import path_of
 from tests.emu.fuzz.planted import bug_named, crash, plant_emulator, plant_walker, sick
@@ -38,7 +40,7 @@ def test_findings_become_small_and_keep_their_note(tmp_path, walker_with_bug):
     before = {path.stem: load_case(path) for path in tmp_path.glob("findings/*")}
     assert len(before) > 2
     again, alone = reduced(tmp_path, found.plan, jobs=2)
-    assert [] == alone
+    assert {} == alone
     for path in tmp_path.glob("findings/*"):
         case = load_case(path)
         assert (1, before[path.stem].note, 0) == (len(case.probes), case.note, case.seed)
@@ -90,17 +92,19 @@ def test_what_is_reduced_is_not_reduced_again(tmp_path, walker_with_bug, monkeyp
     found = campaign(tmp_path, 2, 3)
     reduced(tmp_path, found.plan)
     monkeypatch.setattr(Trial, "findings", None)
-    assert [] == reduced(tmp_path, found.plan)[1]
+    assert {} == reduced(tmp_path, found.plan)[1]
 
 
 def test_a_finding_that_its_case_alone_does_not_show_stays_and_is_said(tmp_path):
     searched(tmp_path, 35)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
     _, alone = reduced(tmp_path, PLAN)
-    assert sorted(path.removesuffix(".json") for path in before) == alone
+    assert sorted(path.removesuffix(".json") for path in before) == sorted(alone)
+    words = "its case alone doesn't show it, and is left as it was found"
+    assert {words} == set(alone.values())
     after = {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
     assert before.items() <= after.items()
-    assert [] == reduced(tmp_path, PLAN)[1]
+    assert {} == reduced(tmp_path, PLAN)[1]
     assert after == {path.name: path.read_bytes() for path in tmp_path.glob("findings/*")}
 
 
@@ -134,14 +138,54 @@ def test_a_reduction_that_raises_is_a_finding_and_the_others_are_reduced(
 
     monkeypatch.setattr("crosswalk.emu.fuzz.campaign.reduce_findings.reduced_to", failing)
     again, alone = reduced(tmp_path, found.plan)
-    assert [] == alone
+    assert {} == alone
     (slug,) = set(again.state.findings) - set(found.state.findings)
     each = again.state.findings[slug]
     assert each.signature == (f"{REDUCIBLE} is due: crosswalk: ZeroDivisionError: of entry N")
     assert store_case(tmp_path, slug) == store_case(tmp_path, chosen)
     for other in set(found.state.findings) - {chosen}:
         assert len(load_case(tmp_path / "findings" / f"{other}.json").entries) <= 5
-    assert [] == reduced(tmp_path, found.plan)[1]
+    assert {} == reduced(tmp_path, found.plan)[1]
+
+
+def test_a_finding_whose_process_is_killed_is_no_less_small(tmp_path, walker_with_bug, monkeypatch):
+    for name in ("whole", "killed"):
+        found = campaign(tmp_path / name, 2, 3)
+    reduced(tmp_path / "whole", found.plan)
+    act = Executor.findings
+
+    def once(self, layout):
+        if not (tmp_path / "mark").exists():
+            (tmp_path / "mark").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return act(self, layout)
+
+    monkeypatch.setattr(Executor, "findings", once)
+    assert {} == reduced(tmp_path / "killed", found.plan)[1]
+    assert (tmp_path / "mark").exists()
+    assert corpus(tmp_path / "whole") == corpus(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("killed", ["the process that tries cases", "the process that reduces it"])
+def test_a_finding_whose_processes_others_go_on_to_kill_is_reduced_by_the_next_run(
+    tmp_path, walker_with_bug, monkeypatch, killed
+):
+    for name in ("whole", "killed"):
+        found = campaign(tmp_path / name, 2, 3)
+    reduced(tmp_path / "whole", found.plan)
+    before = corpus(tmp_path / "killed")
+    with monkeypatch.context() as patch:
+        kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+        if killed == "the process that tries cases":
+            patch.setattr(Executor, "findings", kill)
+        else:
+            patch.setattr("crosswalk.emu.fuzz.campaign.reduce_findings.reduced_to", kill)
+        left = reduced(tmp_path / "killed", found.plan)[1]
+    assert found.state.findings.keys() == left.keys()
+    assert all(f"not reduced: {killed} was killed (SIGKILL)" in words for words in left.values())
+    assert before == corpus(tmp_path / "killed")
+    assert {} == reduced(tmp_path / "killed", found.plan)[1]
+    assert corpus(tmp_path / "whole") == corpus(tmp_path / "killed")
 
 
 def store_case(folder, slug):
@@ -153,7 +197,7 @@ def test_a_crash_of_the_emulator_becomes_small_too(tmp_path, monkeypatch, walker
     plant_emulator(monkeypatch, sick, crash)
     found = campaign(tmp_path, 2, 12)
     found, alone = reduced(tmp_path, found.plan, 2)
-    assert [] == alone
+    assert {} == alone
     (path,) = tmp_path.glob("findings/an-outcome-*")
     case = load_case(path)
     (probe,) = case.probes
@@ -166,7 +210,7 @@ def test_a_crash_of_the_emulator_becomes_small_too(tmp_path, monkeypatch, walker
 
 def test_an_interrupt_stops_the_processes_that_try(tmp_path, walker_with_bug, monkeypatch):
     found = campaign(tmp_path, 2, 12)
-    threads = threading.active_count()
+    before = children()
 
     def interrupted(_done, _all):
         raise KeyboardInterrupt
@@ -177,6 +221,6 @@ def test_an_interrupt_stops_the_processes_that_try(tmp_path, walker_with_bug, mo
             reduce_findings(Campaign(found.plan, store), store, 2, interrupted)
     finally:
         store.close()
-    assert threads == threading.active_count()
+    assert before == children()
     slug = min(found.state.findings)
     assert 1 == len(parse_case(store.case(slug), slug).probes)

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from crosswalk.emu.fuzz.campaign.work import Lost, work
+from crosswalk.emu.fuzz.campaign.work import Failed, work
 from crosswalk.walker.errors import BadInput
 from tests.emu.fuzz.campaign.make import told
 from tests.emu.fuzz.planted import crash, hang
@@ -28,7 +28,7 @@ def ailing(task):
     elif task.index == 6:
         os._exit(7)
     elif task.index == 7:
-        return Lost("error", "no outcome")
+        return Failed("error", "no outcome")
     elif task.index == 8:
         raise BadInput("that can't be")
     return told(task)

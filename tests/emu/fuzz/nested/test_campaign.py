@@ -11,7 +11,9 @@ from crosswalk.emu.fuzz.nested import campaign, make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, dies, pair_results, try_pair
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.access import Access
+from tests.emu.fuzz.planted import crash
 from tests.emu.probe.nested.two import GUEST, OPEN, PAGE, READ, SHIFT, XD, A, D, Two
 
 ACCESS = Access(0x5123, READ, 3)
@@ -58,13 +60,40 @@ def test_a_crash_that_is_not_foreseen_is_a_result_and_the_access_is_named(monkey
 @pytest.mark.parametrize(
     ("work", "killed"),
     [
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), True),
+        (crash, True),
         (lambda: None, False),
     ],
-    ids=["killed", "returns"],
+    ids=["crashes", "returns"],
 )
 def test_only_a_signal_is_a_death(work, killed):
     assert killed is dies(work)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_others_kill_has_neither_died_nor_survived(number):
+    with pytest.raises(ProcessLost, match=f"{number.name}.*, 5 times"):
+        dies(lambda: os.kill(os.getpid(), number))
+
+
+def test_a_pair_whose_process_is_killed_once_is_tried_again(monkeypatch, tmp_path):
+    whole = list(pair_results(3, range(2), 20, 1))
+    attempt = campaign.try_pair
+
+    def once(pair, prober):
+        if not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return attempt(pair, prober)
+
+    monkeypatch.setattr(campaign, "try_pair", once)
+    assert whole == list(pair_results(3, range(2), 20, 1))
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_pair_whose_process_others_go_on_to_kill_is_lost_and_no_crash(monkeypatch):
+    monkeypatch.setattr(campaign, "try_pair", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ProcessLost, match=r"pair 7: a process was killed \(SIGKILL\).*, 5 times"):
+        list(pair_results(0, [7], 2, 1))
 
 
 def test_what_raises_has_neither_died_nor_survived():
