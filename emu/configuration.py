@@ -30,16 +30,18 @@ def read_table(name: str, folder: Path) -> tuple[Path | None, Mapping[str, Any]]
         return None, {}
     with errors_named(str(path)):
         try:
-            document = tomllib.loads(read_file(path, _LARGEST).decode())
+            table: Any = tomllib.loads(read_file(path, _LARGEST).decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadInput(one_line(str(error))) from None
-        tables = document.get("tool", {}).get("crosswalk", {})
-        for key in tables:
-            if key not in TABLES:
-                raise BadInput(
-                    f"[tool.crosswalk] has no table {one_line(key)!r} ({', '.join(TABLES)})"
-                )
-        table = tables.get(name, {})
-        if not isinstance(table, dict):
-            raise BadInput(f"tool.crosswalk.{name} is not a table")
+        above = ""
+        for key in ("tool", "crosswalk", name):
+            for other in table if above == "tool.crosswalk." else ():
+                if other not in TABLES:
+                    raise BadInput(
+                        f"[tool.crosswalk] has no table {one_line(other)!r} ({', '.join(TABLES)})"
+                    )
+            table = table.get(key, {})
+            if not isinstance(table, dict):
+                raise BadInput(f"{above}{key} is not a table")
+            above += f"{key}."
     return path, table

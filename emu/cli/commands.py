@@ -631,9 +631,12 @@ class _Version(argparse.Action):
 
 def release() -> str:
     """Return the name and version of the program."""
-    from importlib.metadata import version  # noqa: PLC0415  # Imports much.
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  # Imports much.
 
-    return f"crosswalk {version('crosswalk-x86')}"
+    try:
+        return f"crosswalk {version('crosswalk-x86')}"
+    except PackageNotFoundError:
+        return "crosswalk, not installed"
 
 
 def make_parser() -> tuple[Parser, dict[str, Parser]]:

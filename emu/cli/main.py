@@ -20,6 +20,9 @@ _PACKAGES = {"unicorn": "unicorn", "keystone": "keystone-engine", "capstone": "c
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
 """What a shell reports of a process that SIGINT or SIGPIPE ended."""
 
+_OF_WRITING = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC}
+"""Errors of writing; all files but the standard streams are named where they are written."""
+
 _SHRUNK = "became shorter while it was read"
 
 _handlers: list[object] = []
@@ -96,7 +99,7 @@ def _failure(error: BaseException, given: list[str]) -> tuple[int, str | None]:
     if isinstance(error, BrokenPipeError):
         return _BROKEN_PIPE, None  # The reader of the output has seen enough.
     if isinstance(error, OSError):
-        where = "standard output" if _output_fails() else error.filename
+        where = error.filename or ("standard output" if error.errno in _OF_WRITING else None)
         return 2, f"error: {f'{where}: ' if where else ''}{error.strerror or error}"
     if isinstance(error, MemoryError):
         return 2, "error: out of memory"
@@ -109,14 +112,6 @@ def _failure(error: BaseException, given: list[str]) -> tuple[int, str | None]:
             )
         return 2, f"error: {error}"
     return _named_failure(error, given)
-
-
-def _output_fails() -> bool:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
 
 
 def _named_failure(error: BaseException, given: list[str]) -> tuple[int, str]:
@@ -166,7 +161,10 @@ def _watch_mapped_files() -> None:
     files = sys.modules.get("crosswalk.walker.formats.files")
     if files is None or _handlers:
         return
-    import ctypes  # noqa: PLC0415  # Not imported for help.
+    # Not imported for help.
+    import ctypes  # noqa: PLC0415
+
+    from crosswalk.walker.formats.located_errors import printable  # noqa: PLC0415
 
     parent = os.getpid()
 
@@ -175,7 +173,7 @@ def _watch_mapped_files() -> None:
         if name is None:
             signal.signal(signal.SIGBUS, signal.SIG_DFL)  # The read is made again, and ends it.
         else:
-            os._exit(_end(2, f"error: {name!r}: {_SHRUNK}"))
+            os._exit(_end(2, f"error: {printable(name)}: {_SHRUNK}"))
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(bus_error)
     ctypes.CDLL(None).signal(signal.SIGBUS, handler)
