@@ -1,9 +1,11 @@
-"""Where the emulator departs from the manuals: one table for accesses, composites and sequences.
+"""The registry of what the emulator does otherwise than the manuals say.
 
-An entry about accesses or composites states what the emulator does instead as a change of the
-`Rules` by which the second walk goes (`crosswalk.emu.check.emulated`), so that any number of them
-together have one exact answer. An entry about sequences recognises what the emulator's TLB does.
-Each has its smallest case, which must still show it.
+One table for accesses, composites, sequences and nested paging. An entry about accesses or
+composites is a change of the `Rules` by which the second walk goes
+(`crosswalk.emu.check.emulated`), so that any number of them together have one exact answer; one
+about nested paging is a `Deviation` of the second walk in two dimensions
+(`crosswalk.emu.check.nested_emulated`); one about sequences recognises what the emulator's TLB
+does. Each but the nested ones has its smallest case, which must still show it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +13,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 
-from crosswalk.emu.check import sequence_departures as known_sequences
 from crosswalk.emu.check.emulated_rules import Rules, rules_of
-from crosswalk.emu.check.sequence_departures import SequenceTest
+from crosswalk.emu.check.nested_emulated import MANUAL, Deviation
+from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.tlb import Invpcid, MovCr3, Rule, Sequence
+from crosswalk.walker.tlb.steps import NO_FLUSH
 
 __all__ = [
     "DEPARTURES",
+    "FATAL",
     "Departure",
     "Scope",
     "departures",
@@ -26,6 +31,9 @@ __all__ = [
     "named",
     "subsets",
 ]
+
+SequenceTest = Callable[[Sequence, int, str], bool]
+"""Says of a violation in a sequence, at this step and for this cause, whether it is one."""
 
 _WIDTH = 40
 """The emulator's MAXPHYADDR in bits."""
@@ -40,6 +48,8 @@ class Scope(StrEnum):
     """An access that is more than that."""
     SEQUENCE = "known-sequences"
     """Changes, invalidations and accesses in a row."""
+    NESTED = "nested"
+    """An access by a guest under nested paging; there are no files of these."""
 
 
 def _unchanged(rules: Rules) -> Rules:
@@ -55,8 +65,8 @@ class Departure:
     """One departure: what differs, where the manual has it, and why the emulator does it.
 
     `change` makes the rules that the emulator goes by of the manuals'. `explains` tells of a
-    violation at a step of a sequence, for a cause, whether it is an instance. `case` is the name
-    of its file in the scope's folder.
+    violation at a step of a sequence, for a cause, whether it is an instance. `deviation` is what
+    the walk in two dimensions does otherwise.
     """
 
     id: str
@@ -64,9 +74,14 @@ class Departure:
     differs: str
     manual: str
     reason: str
-    case: str
     change: Callable[[Rules], Rules] = _unchanged
     explains: SequenceTest = _never
+    deviation: Deviation = MANUAL
+
+    @property
+    def case(self) -> str:
+        """The name of its file in the scope's folder."""
+        return f"{self.id}.json"
 
 
 def departures(*scopes: Scope) -> tuple[Departure, ...]:
@@ -106,13 +121,38 @@ def named(which: Iterable[Departure]) -> str:
 
 
 def differs(name: str) -> str:
-    """Return what differs, in words, by a name as `named` returns it."""
-    by_id = {each.id: each for each in DEPARTURES}
+    """Return what differs, in words, by a name as `named` returns it; of nested paging none."""
+    by_id = {each.id: each for each in DEPARTURES if each.scope is not Scope.NESTED}
     return " ".join(by_id[each].differs for each in name.split("+"))
 
 
 def _loads_nothing(rules: Rules) -> Rules:
     return replace(rules, loads_pdptes=False, pdpte_low=0)
+
+
+def _violation_of(rule: Rule) -> SequenceTest:
+    """Return a test for violations of one rule of caching, whatever the step."""
+    return lambda _sequence, _at, cause: cause == rule
+
+
+def _invpcid(sequence: Sequence, at: int, cause: str) -> bool:
+    return isinstance(sequence.steps[at], Invpcid) and cause.endswith("raises #UD")
+
+
+def _large(sequence: Sequence, at: int, cause: str) -> bool:
+    step = sequence.steps[at]
+    fetch = isinstance(step, Access) and step.type is AccessType.EXECUTE
+    return fetch and cause == Rule.INVLPG_LARGE
+
+
+def _bit_63(sequence: Sequence, at: int, cause: str) -> bool:
+    step = sequence.steps[at]
+    return (
+        isinstance(step, MovCr3)
+        and bool(step.value & NO_FLUSH)
+        and sequence.context.levels == 5
+        and cause.endswith("raises #PF")
+    )
 
 
 DEPARTURES = (
@@ -125,7 +165,6 @@ DEPARTURES = (
         "2-MiB page is left alone by the same fault.",
         "The page walk sets A in a PDPTE before it looks at PS, and only then at the address "
         "bits below the page's size.",
-        "pdpte-leaf-accessed-on-fault.json",
         lambda rules: replace(rules, early=True),
     ),
     Departure(
@@ -137,7 +176,6 @@ DEPARTURES = (
         "4-MiB page in 32-bit paging those of bits 20:13 that would be address bits from there "
         "up.",
         "The physical address width is fixed at 40 bits for every CPU model.",
-        "maxphyaddr-40.json",
         lambda rules: replace(rules, width=_WIDTH),
     ),
     Departure(
@@ -147,7 +185,6 @@ DEPARTURES = (
         'Intel SDM vol. 3A, "4-Level Paging and 5-Level Paging": without '
         "CPUID.80000001H:EDX.Page1GB, PS of a PDPTE is reserved.",
         "The CPU model that enforces everything else has 1-GiB pages, and no way to hide them.",
-        "pdpte-ps-always-leaf.json",
         lambda rules: replace(rules, page1gb=True),
     ),
     Departure(
@@ -157,7 +194,6 @@ DEPARTURES = (
         'AMD APM vol. 2, "Long-Mode Page Translation": bits 8:7 of a PML4E must be zero; Intel '
         "ignores bit 8.",
         "The emulated CPU is an Intel one.",
-        "amd-pml4e-bit-8.json",
         lambda rules: replace(rules, high_bit_8=False),
     ),
     Departure(
@@ -168,7 +204,6 @@ DEPARTURES = (
         'AMD APM vol. 2, "Page-Fault Error Code": I/D is set only if no-execute is enabled '
         "(EFER.NXE and CR4.PAE set); Intel has it set with CR4.SMEP, too.",
         "The emulated CPU is an Intel one.",
-        "amd-fetch-bit-without-nxe.json",
         lambda rules: replace(rules, fetch_bit=rules.nxe or rules.smep),
     ),
     Departure(
@@ -181,7 +216,6 @@ DEPARTURES = (
         'uses (APM vol. 2, "TLB Management"), and faults for bits 8:5 and 2:1 as for the others.',
         "There are no PDPTE registers: every walk reads its PDPTE from memory, and looks at bits "
         "63 down to MAXPHYADDR alone.",
-        "pae-pdpte-read-when-used.json",
         _loads_nothing,
     ),
     Departure(
@@ -194,7 +228,6 @@ DEPARTURES = (
         "a write.",
         "With one processor a locked instruction is made of a load and a store, each with its own "
         "page walk.",
-        "locked-rmw-reads-first.json",
         lambda rules: replace(rules, rmw_reads_first=True),
     ),
     Departure(
@@ -205,7 +238,6 @@ DEPARTURES = (
         "supervisor-mode accesses; data may not be read from a user-mode address by an implicit "
         "one while CR4.SMAP is set.",
         "Implicit accesses go by AC when they come from CPL 0; from CPL 3 they don't.",
-        "implicit-access-honours-ac.json",
         lambda rules: replace(rules, implicit_heeds_ac=True),
     ),
     Departure(
@@ -217,8 +249,7 @@ DEPARTURES = (
         "paging-structure caches, for all PCIDs.",
         "MOV to CR4 empties the TLB for changes of other bits alone; PCIDE, which CPUID says "
         "there isn't, can be set and cleared, and means nothing.",
-        "pcide-cleared-keeps-tlb.json",
-        explains=known_sequences.pcide,
+        explains=_violation_of(Rule.PCIDE),
     ),
     Departure(
         "pke-change-keeps-rights",
@@ -228,8 +259,7 @@ DEPARTURES = (
         "cached with a translation; what it allows is for CR4.PKE and PKRU to say at each access.",
         "A TLB entry holds the rights that a walk found under PKE and PKRU; WRPKRU empties the "
         "TLB, MOV to CR4 doesn't when PKE changes.",
-        "pke-change-keeps-rights.json",
-        explains=known_sequences.pke,
+        explains=_violation_of(Rule.PKE),
     ),
     Departure(
         "invpcid-undefined",
@@ -240,8 +270,7 @@ DEPARTURES = (
         "types invalidates. A processor without it, by CPUID.07H:EBX.INVPCID, raises #UD.",
         "The instruction isn't implemented, and CPUID doesn't claim it; real processors of this "
         "model have it.",
-        "invpcid-undefined.json",
-        explains=known_sequences.invpcid,
+        explains=_invpcid,
     ),
     Departure(
         "fault-keeps-tlb",
@@ -253,8 +282,7 @@ DEPARTURES = (
         "CPL 0 and 3 have TLBs of their own, in which an entry holds an address for each type of "
         "access. Where one is missing, a walk looks for it; if that faults, the others stay as "
         "they are. Of a large page, each 4 KiB is an entry of its own.",
-        "fault-keeps-tlb.json",
-        explains=known_sequences.fault,
+        explains=_violation_of(Rule.FAULT),
     ),
     Departure(
         "invlpg-large-keeps-fetch",
@@ -265,8 +293,7 @@ DEPARTURES = (
         "however it is cached.",
         "INVLPG empties the TLB if the address lies in a large page, but of the table that leads "
         "from an address to translated code it clears that page of 4 KiB and the one before.",
-        "invlpg-large-keeps-fetch.json",
-        explains=known_sequences.large,
+        explains=_large,
     ),
     Departure(
         "cr3-bit-63-under-la57",
@@ -276,8 +303,56 @@ DEPARTURES = (
         "the source says what to invalidate, and isn't loaded into CR3.",
         "CR3 keeps bit 63. A walk of four levels masks it out of the root's address, one of five "
         "doesn't, and finds no memory there.",
-        "cr3-bit-63-under-la57.json",
-        explains=known_sequences.bit_63,
+        explains=_bit_63,
+    ),
+    Departure(
+        "nested-leaf-not-marked",
+        Scope.NESTED,
+        "A and D of nested leaves aren't set, but for A of a 1-GiB page.",
+        'AMD APM vol. 2, "Nested Table Walk": the processor sets A and D in nested entries as in '
+        "others; walks of the guest's tables count as writes, so that the leaves beneath get D.",
+        "The nested walk sets A in the entries above the leaf, and then returns.",
+        deviation=Deviation.UNMARKED,
+    ),
+    Departure(
+        "pdpte-leaf-accessed-on-fault",
+        Scope.NESTED,
+        "A 1-GiB leaf, the guest's or the host's, has its A bit set by an access that faults for a "
+        "reserved address bit.",
+        'AMD APM vol. 2, "Page-Translation-Table Entry Fields": A is set in the entries that a '
+        "translation uses.",
+        "Either walk sets A in a PDPTE before it looks at PS, and only then at reserved address "
+        "bits.",
+        deviation=Deviation.EARLY,
+    ),
+    Departure(
+        "amd-pml4e-bit-8",
+        Scope.NESTED,
+        "Bit 8 of a PML4E, the guest's or the host's, is ignored.",
+        'AMD APM vol. 2, "4-Kbyte Page Translation": bits 8:7 of a PML4E must be zero.',
+        "The emulator knows Intel's format alone, whatever the CPU model.",
+        deviation=Deviation.BIT_8,
+    ),
+    Departure(
+        "amd-fetch-bit-without-nxe",
+        Scope.NESTED,
+        "A guest's fetch that faults while EFER.NXE is clear and CR4.SMEP set has I/D in its error "
+        "code.",
+        'AMD APM vol. 2, "Page-Fault Error Code": I/D is told with EFER.NXE and CR4.PAE alone.',
+        "The emulator sets it with CR4.SMEP as well, as Intel has it, whatever the CPU model.",
+        deviation=Deviation.FETCH,
     ),
 )
 """All of them. The order is that of ids in a joined name."""
+
+FATAL = Departure(
+    "nested-no-execute-table",
+    Scope.NESTED,
+    "A walk of a guest's table in a frame without execution by the nested tables ends the process.",
+    'AMD APM vol. 2, "Nested Table Walk": walks of the guest\'s tables are writes, no fetches; '
+    "execution isn't asked for.",
+    "The nested walk takes the right to execute away from the page's rights, through a pointer "
+    "that is null where a table is walked.",
+    deviation=Deviation.FATAL,
+)
+"""Nothing can be observed of it. Such accesses are foreseen, counted, and not made."""

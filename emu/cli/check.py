@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crosswalk.emu.check import DEPARTURES, Verdict
+from crosswalk.emu.check import Verdict
 from crosswalk.emu.check.crosscheck import MAX_WIDTH
+from crosswalk.emu.check.departures import Scope as DepartureScope
+from crosswalk.emu.check.departures import departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
 from crosswalk.emu.cli.output import command_text, emit, progress, remark
@@ -232,7 +234,7 @@ def _tell_divergences(verdict: Verdict, context: PagingContext, say: Callable[[s
 
 
 def _explain_known(verdict: Verdict, say: Callable[[str], None]) -> None:
-    for entry in DEPARTURES:
+    for entry in departures(DepartureScope.ACCESS):
         counts = (count for name, count in verdict.known.items() if entry.id in name.split("+"))
         if times := sum(counts):
             say(f"{entry.id}: {times:,} times")

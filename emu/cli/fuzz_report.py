@@ -12,7 +12,7 @@ from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
-from crosswalk.emu.report.composite_case import parse_composite
+from crosswalk.emu.report.composites import parse_composite
 from crosswalk.emu.report.conclusion import agreement, counted
 from crosswalk.walker.formats import parse_case
 

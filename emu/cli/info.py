@@ -4,7 +4,7 @@ import argparse
 
 from crosswalk.emu.cli.output import emit
 from crosswalk.emu.cli.sources import chosen_source, look, rootless_contents
-from crosswalk.emu.report.info import contents_lines, contents_record, info_lines, info_record
+from crosswalk.emu.report.source import contents_lines, contents_record, info_lines, info_record
 
 __all__ = ["run"]
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from crosswalk.emu.check.nested.crosscheck import KINDS
-from crosswalk.emu.check.nested.departures import FATAL, NESTED_KNOWN
+from crosswalk.emu.check.departures import FATAL, Scope, departures
+from crosswalk.emu.check.nested import KINDS
 from crosswalk.emu.cli.output import command_text, emit, progress, remark
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
 from crosswalk.emu.report.conclusion import agreement
-from crosswalk.emu.report.nested_divergence import nested_divergence_lines
 from crosswalk.emu.report.text import access_text
+from crosswalk.emu.report.verdict import nested_divergence_lines
 
 __all__ = ["run"]
 
@@ -153,7 +153,7 @@ def _print(total: _Sum, seconds: float) -> None:
         f"second): {total.agreements:,} agree, {total.divergences:,} diverge, "
         f"{total.explained:,} known"
     )
-    for entry in NESTED_KNOWN:
+    for entry in departures(Scope.NESTED):
         if total.known[entry.id]:
             print(f"{total.known[entry.id]:,} known emulator divergences, {entry.id}: ", end="")
             print(entry.differs)
@@ -166,7 +166,7 @@ def _print(total: _Sum, seconds: float) -> None:
 
 
 def _explain(total: _Sum) -> None:
-    for entry in (*NESTED_KNOWN, FATAL):
+    for entry in (*departures(Scope.NESTED), FATAL):
         if total.known[entry.id] or (entry is FATAL and total.fatal):
             print(f"{entry.id}:")
             print(f"  manual: {entry.manual}")

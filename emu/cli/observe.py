@@ -1,10 +1,9 @@
 """`translate --observe`: the access made in the emulator, and compared with its prediction."""
 
 from crosswalk.emu.check import compare_all
-from crosswalk.emu.check.nested import NestedDivergence
-from crosswalk.emu.check.nested.compare import agrees
-from crosswalk.emu.check.nested.departures import FATAL, known_nested
-from crosswalk.emu.check.nested.emulated import EMULATOR, emulated
+from crosswalk.emu.check.departures import FATAL
+from crosswalk.emu.check.nested import NestedDivergence, agrees, known_nested
+from crosswalk.emu.check.nested_emulated import EMULATOR, emulated
 from crosswalk.emu.cli.translate import Observation
 from crosswalk.emu.probe import FEATURES, LACKS, Prober
 from crosswalk.emu.probe.nested import NestedProber

@@ -6,8 +6,13 @@ import time
 
 from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.cli.sources import chosen_source, follow, tell_source
-from crosswalk.emu.report.protection_records import protection_record, protection_summary_record
-from crosswalk.emu.report.protection_text import NO_FRAME, PART_OF_THEM, summary_lines
+from crosswalk.emu.report.protection import (
+    NO_FRAME,
+    PART_OF_THEM,
+    protection_record,
+    protection_summary_record,
+    summary_lines,
+)
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.files import write_file

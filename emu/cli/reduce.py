@@ -16,7 +16,7 @@ from crosswalk.emu.fuzz.reduce.interesting import (
     signature_to_keep,
 )
 from crosswalk.emu.fuzz.reduce.trial import Trial
-from crosswalk.emu.report.composite_case import CompositeCase, load_composite
+from crosswalk.emu.report.composites import CompositeCase, load_composite
 from crosswalk.emu.targets.builtin import BUILTIN
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, dump_case, load_case

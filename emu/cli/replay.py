@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check import Divergence, compare_all
 from crosswalk.emu.check.compare import choose, spread
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.cli.ask_walker import Asked, asked, asked_case, asked_lines
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
 from crosswalk.emu.probe import FEATURES, Prober
-from crosswalk.emu.report.composite_case import CompositeCase, dump_composite, load_composite
-from crosswalk.emu.report.composite_text import composite_lines
+from crosswalk.emu.report.composites import (
+    CompositeCase,
+    composite_lines,
+    dump_composite,
+    load_composite,
+)
 from crosswalk.emu.report.source import encryption_lines
 from crosswalk.emu.report.text import access_text, outcome_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
@@ -125,7 +129,7 @@ def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> 
     """Replay a composite's case, and return whether it diverges for no known reason."""
     inner = case.case
     judged = contained(
-        lambda: CompositeStand().judge(inner.memory(), inner.context(), case.composite), limit
+        lambda: CompositeChecker().judge(inner.memory(), inner.context(), case.composite), limit
     )
     if as_json:
         sys.stdout.flush()

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from crosswalk.emu.check.sequence_check import Judged, judge
+from crosswalk.emu.check.sequences import SequenceVerdict, judge
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.matrix.select import parse_choice
 from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
@@ -64,7 +64,7 @@ def _given(text: str) -> tuple[Sequence, str | None]:
 
 
 def _lines(
-    sequence: Sequence, observed: tuple[Outcome | Halted, ...], judged: Judged
+    sequence: Sequence, observed: tuple[Outcome | Halted, ...], judged: SequenceVerdict
 ) -> Iterator[str]:
     seen, allowed = iter(observed), iter(judged.allowed)
     violation = judged.violation

@@ -14,7 +14,7 @@ from crosswalk.emu.cli.sources import (
     tell_source,
     write_summary,
 )
-from crosswalk.emu.report.protection_text import NO_FRAME, PART_OF_THEM
+from crosswalk.emu.report.protection import NO_FRAME, PART_OF_THEM
 from crosswalk.emu.report.records import frame_record, mapping_record, range_record, structures_case
 from crosswalk.emu.report.text import frame_text, mapping_text, range_text, size_text
 from crosswalk.walker.aliases import mappings_of

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome, is_allowed
-from crosswalk.emu.check.composite_check import CompositeStand, Judged
+from crosswalk.emu.check.composites import CompositeChecker, CompositeVerdict
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.findings import SECOND_WALK, WALKER, WRITABLE
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.probe.composites import FORMS, NAMES, CompositeOutcomes, Composites, Family
-from crosswalk.emu.report.composite_case import CompositeCase, composite_case
+from crosswalk.emu.report.composites import CompositeCase, composite_case
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import PhysicalMemory
@@ -36,7 +36,7 @@ class CompositeFinding:
 
 
 def findings_of(
-    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: Judged
+    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: CompositeVerdict
 ) -> tuple[CompositeFinding, ...]:
     """Return what diverges and isn't known, by signature, in the order of the composites."""
     return tuple(
@@ -46,7 +46,7 @@ def findings_of(
 
 
 def gathered_of(
-    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: Judged
+    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: CompositeVerdict
 ) -> tuple[CompositeFinding | Caseless, ...]:
     """Return the same; a finding whose case can't be made is there without, and why not."""
     found: list[CompositeFinding | Caseless] = []
@@ -63,7 +63,7 @@ def gathered_of(
     return (*found, *failed)
 
 
-def _by_signature(composites: Composites, judged: Judged) -> dict[Signature, list[int]]:
+def _by_signature(composites: Composites, judged: CompositeVerdict) -> dict[Signature, list[int]]:
     """Return the rows that diverge and aren't known, by signature."""
     found: dict[Signature, list[int]] = {}
     for row in np.flatnonzero(judged.differ).tolist():
@@ -75,7 +75,7 @@ def _finding(
     memory: PhysicalMemory,
     context: PagingContext,
     composites: Composites,
-    judged: Judged,
+    judged: CompositeVerdict,
     signature: Signature,
     rows: list[int],
 ) -> CompositeFinding:
@@ -91,18 +91,18 @@ def _finding(
     return CompositeFinding(signature, len(rows), case, allowed, judged.seen.take(first))
 
 
-def findings_in(stand: CompositeStand, case: CompositeCase) -> tuple[CompositeFinding, ...]:
+def findings_in(stand: CompositeChecker, case: CompositeCase) -> tuple[CompositeFinding, ...]:
     """Return what a case's composite shows, one at the most; raises as `judged_case`."""
     memory, context = case.case.memory(), case.case.context()
     return findings_of(memory, context, case.composite, judged_case(stand, case))
 
 
-def judged_case(stand: CompositeStand, case: CompositeCase) -> Judged:
-    """Return what becomes of a case's composite; raises as `CompositeStand.judge` does."""
+def judged_case(stand: CompositeChecker, case: CompositeCase) -> CompositeVerdict:
+    """Return what becomes of a case's composite; raises as `CompositeChecker.judge` does."""
     return stand.judge(case.case.memory(), case.case.context(), case.composite)
 
 
-def _signature(judged: Judged, composites: Composites, row: int) -> Signature:
+def _signature(judged: CompositeVerdict, composites: Composites, row: int) -> Signature:
     """Return which composite differs, and how: in the outcome, or only in the words changed."""
     name = NAMES[int(composites.form[row])]
     seen = judged.seen.take(slice(row, row + 1))

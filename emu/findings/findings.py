@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.check.compare import Divergence
 from crosswalk.emu.check.explain import explain
 from crosswalk.emu.findings.caseless import Caseless, attempted
-from crosswalk.emu.findings.layout import Layout
-from crosswalk.emu.findings.layout_case import layout_case
+from crosswalk.emu.findings.layout import Layout, layout_case
 from crosswalk.emu.findings.signature import Signature, signature_of
 from crosswalk.emu.probe import ProbeError, Prober
 from crosswalk.emu.report.verdict import divergence_case

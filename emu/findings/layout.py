@@ -1,4 +1,4 @@
-"""A generated address space: tables, control state, accesses and their intended outcomes."""
+"""Generated address spaces with their intended outcomes, and as case files."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.columns import Accesses, Rows
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import U64, SparseWords
+from crosswalk.walker.formats import Case, Cpu, Probe
+from crosswalk.walker.memory import FRAME, U64, WORDS, SparseWords
 
-__all__ = ["IntendedKind", "IntendedOutcomes", "Layout"]
+__all__ = ["IntendedKind", "IntendedOutcomes", "Layout", "case_layout", "layout_case"]
 
 
 class IntendedKind(IntEnum):
@@ -72,3 +73,28 @@ class Layout:
     def memory(self) -> SparseWords:
         """Return the tables in otherwise empty RAM."""
         return SparseWords.of_tables(self.ram, self.frames, self.words)
+
+
+def layout_case(layout: Layout, *, rows: slice = slice(None)) -> Case:
+    """Return the layout with all its words, and a probe for each of the chosen accesses."""
+    row, at = np.nonzero(layout.words)
+    addresses = layout.frames[row] + np.uint64(8) * at.astype(np.uint64)
+    words = zip(addresses.tolist(), layout.words[row, at].tolist(), strict=True)
+    some = layout.accesses.take(rows)
+    probes = tuple(Probe.of(some[row]) for row in range(len(some)))
+    return Case(
+        cpu=Cpu.from_context(layout.context), ram=layout.ram, entries=dict(words), probes=probes
+    )
+
+
+def case_layout(case: Case) -> Layout:
+    """Return a case as a layout of which nothing was meant; `BadInput` as `Case.context`."""
+    pas = np.array(sorted(case.entries), np.uint64)
+    frames, row = np.unique(pas // np.uint64(FRAME) * np.uint64(FRAME), return_inverse=True)
+    words = np.zeros((len(frames), WORDS), np.uint64)
+    values = np.array([case.entries[pa] for pa in pas.tolist()], np.uint64)
+    words[row, (pas % np.uint64(FRAME) // np.uint64(8)).astype(np.intp)] = values
+    accesses = Accesses.of([probe.asked for probe in case.probes])
+    count = len(accesses)
+    nothing = IntendedOutcomes.nothing(count)
+    return Layout(case.context(), case.ram, frames, words, accesses, nothing)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.compare import choose, differing_fields, spread
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.explain import as_emulated, by_the_manuals, unlike_fields
 from crosswalk.emu.findings.caseless import Caseless, attempted
@@ -38,7 +38,7 @@ from crosswalk.emu.fuzz.generate.intended import intended_outcomes
 from crosswalk.emu.probe import ProberCache
 from crosswalk.emu.probe.lending import CR3_UNDER_TEST
 from crosswalk.emu.probe.scope import Lacking, by_feature
-from crosswalk.emu.report.composite_case import CompositeCase
+from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.judge import LISTS, judge
 from crosswalk.emu.targets.registry import open_target
@@ -177,7 +177,7 @@ class Executor:
     def forget(self) -> None:
         """Let go of the engines: the next layout gets new ones."""
         self._probers = ProberCache()
-        self._composites = CompositeStand(self._predict)
+        self._composites = CompositeChecker(self._predict)
 
     def _try(
         self, layout: Layout, memory: SparseWords, clock: "_Clock"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in, judged_case
 from crosswalk.emu.findings.findings import Finding
@@ -18,7 +18,7 @@ from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
 from crosswalk.emu.matrix.run import Crash
 from crosswalk.emu.matrix.unit import Result, Violation
 from crosswalk.emu.probe.scope import FEATURES
-from crosswalk.emu.report.composite_case import CompositeCase, dump_composite, parse_composite
+from crosswalk.emu.report.composites import CompositeCase, dump_composite, parse_composite
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import dump_case
@@ -229,13 +229,13 @@ def reduced_cases(
     A case that doesn't show its group by itself is left as it was found: then the fault is the
     testbed's, or the walker isn't the one that was compared. May crash the process.
     """
-    executor, stand = Executor(predict), CompositeStand(predict)
+    executor, stand = Executor(predict), CompositeChecker(predict)
     for slug, group in summary.groups.items():
         if not group.reduced:
             yield slug, _reduced(executor, stand, slug, group.case)
 
 
-def _reduced(executor: Executor, stand: CompositeStand, slug: str, text: str) -> str:
+def _reduced(executor: Executor, stand: CompositeChecker, slug: str, text: str) -> str:
     composite = parse_composite(text.encode(), slug)
     if composite is not None:
 

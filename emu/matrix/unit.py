@@ -8,10 +8,10 @@ from itertools import islice
 import numpy as np
 
 from crosswalk.emu.check.compare import differing_fields, spread
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.explain import by_the_manuals
-from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_of
 from crosswalk.emu.findings.findings import INTENDED, WALKER, Finding, Findings, confirm
 from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
@@ -104,7 +104,7 @@ class Result:
     """The result of a unit.
 
     `counts` are the numbers of observed outcomes by `Kind`; of sequences, of forced, fresh and
-    stale accesses, as `Judged` of `crosswalk.emu.check.sequence_check` has them. `divergent` is the
+    stale accesses, as `SequenceVerdict` has them. `divergent` is the
     number of unexplained divergences, `known` that of explained ones by id. `predicted_only` counts
     the accesses that the emulated CPU lacks a feature for, by its name, unless their prediction
     isn't the intended outcome: these are divergent. `masked` counts accesses made with an
@@ -139,7 +139,7 @@ class Worker:
         self._choice = choice
         self._predict = predict
         self._probers = ProberCache()
-        self._composites = CompositeStand(predict)
+        self._composites = CompositeChecker(predict)
         self._runner = Runner()
 
     def do(self, unit: Unit) -> Result:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from crosswalk.emu.check.departures import Departure, Scope, departures
+from crosswalk.emu.check.departures import FATAL, Departure, Scope, departures
 from crosswalk.emu.cpu.unchecked_registers import MACHINE_DEPARTURES
 
 __all__ = ["known_page"]
@@ -32,6 +32,14 @@ The same of sequences of changes, invalidations and accesses, where an outcome i
 that caching allows ([tlb.md](tlb.md)): each has a sequence in tests/cases/known-sequences.
 """
 
+_NESTED = """\
+# …and of nested paging
+
+The same of the walk in two dimensions ([nested.md](nested.md)), by a second statement of it
+(`emu/check/nested_emulated.py`). There are no case files of these; tests in
+`tests/emu/check/nested/test_departures.py` show each.
+"""
+
 _MACHINE = """\
 # …and of its registers
 
@@ -44,9 +52,10 @@ address that isn't canonical is 0x8000000000001234.
 
 def known_page() -> str:
     """Return docs/emulator-divergences.md as it has to be."""
-    single = (_section(each, "replay") for each in departures(Scope.ACCESS, Scope.COMPOSITE))
-    sequences = (_section(each, "sequence") for each in departures(Scope.SEQUENCE))
-    return "\n".join([_HEAD, *single, _SEQUENCES, *sequences, *_machine()])
+    single = map(_section, departures(Scope.ACCESS, Scope.COMPOSITE))
+    sequences = map(_section, departures(Scope.SEQUENCE))
+    nested = map(_section, (*departures(Scope.NESTED), FATAL))
+    return "\n".join([_HEAD, *single, _SEQUENCES, *sequences, _NESTED, *nested, *_machine()])
 
 
 def _machine() -> Iterator[str]:
@@ -61,10 +70,12 @@ def _machine() -> Iterator[str]:
         )
 
 
-def _section(entry: Departure, command: str) -> str:
+def _section(entry: Departure) -> str:
+    command = "sequence" if entry.scope is Scope.SEQUENCE else "replay"
+    case = f"- See it: `crosswalk {command} tests/cases/{entry.scope}/{entry.case}`\n"
     return (
         f"## {entry.id}\n\n{entry.differs}\n\n"
         f"- Manual: {entry.manual}\n"
         f"- Reason in the emulator: {entry.reason}\n"
-        f"- See it: `crosswalk {command} tests/cases/{entry.scope}/{entry.case}`\n"
+        f"{'' if entry.scope is Scope.NESTED else case}"
     )

@@ -8,16 +8,26 @@ from typing import Any
 from crosswalk.emu.check import Divergence, Verdict, differs
 from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.check.listing import ListingDivergence
+from crosswalk.emu.check.nested import NestedDivergence
 from crosswalk.emu.cpu.delivery import mnemonic
 from crosswalk.emu.probe import LACKS
 from crosswalk.emu.report.conclusion import Scope
+from crosswalk.emu.report.nested import nested_outcome_text, nested_walk_lines
 from crosswalk.emu.report.source import unfollowed_record
-from crosswalk.emu.report.text import access_text, mapping_text, outcome_text, walk_lines
+from crosswalk.emu.report.text import (
+    access_text,
+    context_text,
+    mapping_text,
+    outcome_text,
+    walk_lines,
+)
 from crosswalk.guest.status import Taken
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Case, Cpu, Probe
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.nested import NestedContext, walk_nested
 from crosswalk.walker.outcome import PageFault
 
 __all__ = [
@@ -27,6 +37,7 @@ __all__ = [
     "exceptions_text",
     "listing_case",
     "listing_lines",
+    "nested_divergence_lines",
     "replayed_case",
     "summary_record",
     "verdict_lines",
@@ -87,6 +98,20 @@ def divergence_lines(divergence: Divergence, context: PagingContext) -> Iterator
     yield f"  predicted: {outcome_text(divergence.predicted, may=True)}"
     yield f"  observed:  {outcome_text(divergence.observed)}"
     yield from walk_lines(context, divergence.walk)
+
+
+def nested_divergence_lines(
+    memory: PhysicalMemory, context: NestedContext, divergence: NestedDivergence
+) -> Iterator[str]:
+    """Yield a divergence with its walk."""
+    yield f"divergence: {access_text(divergence.access)}"
+    yield f"  guest: {context_text(context.guest)}"
+    yield f"  host:  {context_text(context.host)}"
+    yield f"  predicted: {nested_outcome_text(divergence.predicted, may=True)}"
+    yield f"  observed:  {nested_outcome_text(divergence.observed)}"
+    if divergence.manual is not None:
+        yield f"  by the manual: {nested_outcome_text(divergence.manual)}"
+    yield from nested_walk_lines(context, walk_nested(memory, context, divergence.access.va))
 
 
 def listing_lines(unlike: ListingDivergence, context: PagingContext) -> Iterator[str]:

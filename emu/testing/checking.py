@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check import Divergence, make_plan
-from crosswalk.emu.findings.layout import Layout
-from crosswalk.emu.findings.layout_case import case_layout, layout_case
+from crosswalk.emu.findings.layout import Layout, case_layout, layout_case
 from crosswalk.emu.findings.signature import signature_of
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
 from crosswalk.emu.targets import Capability, Target

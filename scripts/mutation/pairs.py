@@ -3,9 +3,8 @@
 import importlib
 from dataclasses import dataclass
 
-from crosswalk.emu.check.nested import check_nested
-from crosswalk.emu.check.nested.crosscheck import NestedPredictor
-from crosswalk.emu.check.nested.emulated import EMULATOR, emulated
+from crosswalk.emu.check.nested import NestedPredictor, check_nested
+from crosswalk.emu.check.nested_emulated import EMULATOR, emulated
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.probe.nested import NestedProber
 from crosswalk.emu.workers.contained import contained

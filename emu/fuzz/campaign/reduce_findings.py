@@ -12,7 +12,7 @@ from crosswalk.emu.fuzz.campaign.run import Campaign
 from crosswalk.emu.fuzz.campaign.store import Store, digest
 from crosswalk.emu.fuzz.reduce.interesting import composite_reduced_to, reduced_to, signatures_of
 from crosswalk.emu.fuzz.reduce.trial import Trial
-from crosswalk.emu.report.composite_case import CompositeCase, parse_composite
+from crosswalk.emu.report.composites import CompositeCase, parse_composite
 from crosswalk.emu.workers.pool import Pool, in_order
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.formats import dump_case, parse_case

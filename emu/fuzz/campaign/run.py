@@ -9,7 +9,7 @@ from typing import Protocol
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.composite_finding import CompositeFinding
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WRITABLE, Finding
-from crosswalk.emu.findings.layout_case import layout_case
+from crosswalk.emu.findings.layout import layout_case
 from crosswalk.emu.findings.signature import (
     CROSSWALK,
     failed_signature,
@@ -22,7 +22,7 @@ from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.executor import AnyFinding
-from crosswalk.emu.report.composite_case import dump_composite
+from crosswalk.emu.report.composites import dump_composite
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats import dump_case

@@ -10,7 +10,7 @@ from crosswalk.emu.fuzz.reduce.reducer import reduce_case, shown, too_many
 from crosswalk.emu.fuzz.reduce.relocate import LOW_PAGE, compacted
 from crosswalk.emu.fuzz.reduce.shorter_walk import large_pages, without_pml5
 from crosswalk.emu.probe.composites import SAME_PKRU
-from crosswalk.emu.report.composite_case import CompositeCase
+from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.walker.entry import LEVELS
 from crosswalk.walker.translate import walk
 

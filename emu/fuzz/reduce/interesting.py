@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from crosswalk.emu.findings.findings import Finding
-from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import ReducedComposite, reduced_composite
 from crosswalk.emu.fuzz.reduce.reducer import Reduced, reduce_case, too_many
 from crosswalk.emu.fuzz.reduce.sequence import ReducedSequence, reduced_sequence
 from crosswalk.emu.fuzz.reduce.trial import Trial
-from crosswalk.emu.report.composite_case import CompositeCase, dump_composite
+from crosswalk.emu.report.composites import CompositeCase, dump_composite
 from crosswalk.walker.formats import Case
 from crosswalk.walker.tlb import Sequence
 

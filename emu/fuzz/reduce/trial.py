@@ -4,15 +4,15 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.findings.composite_finding import CompositeFinding
 from crosswalk.emu.findings.findings import Finding
-from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.findings.signature import Signature, lost_signature
 from crosswalk.emu.fuzz.executor import executor_of
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.sequences import Runner
-from crosswalk.emu.report.composite_case import CompositeCase
+from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded
 from crosswalk.emu.workers.sandbox import Failure, Limits

@@ -36,7 +36,7 @@ class NestedProber:
     nested paging and 5-level paging or protection keys.
 
     A nested table that takes execution from a frame in use as a guest's table brings the process
-    down when such a walk is made: see `crosswalk.emu.check.nested.emulated`.
+    down when such a walk is made: see `crosswalk.emu.check.nested_emulated`.
     """
 
     def __init__(self, memory: PhysicalMemory, context: NestedContext) -> None:

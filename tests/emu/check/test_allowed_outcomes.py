@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check.allowed_outcomes import allowed_outcomes, is_allowed, parts_of
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.probe.composites import FORMS, Composites
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
@@ -173,7 +173,7 @@ def all_of(form):
 @pytest.fixture(scope="module")
 def stand():
     """One for all tests: that saves engines."""
-    return CompositeStand()
+    return CompositeChecker()
 
 
 def judged(stand, form, predict):

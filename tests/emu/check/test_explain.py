@@ -7,7 +7,7 @@ import pytest
 
 from crosswalk.emu.check import DEPARTURES, compare_all, differs
 from crosswalk.emu.check.compare import agreements
-from crosswalk.emu.check.departures import Scope, departures, named, subsets
+from crosswalk.emu.check.departures import FATAL, Scope, departures, named, subsets
 from crosswalk.emu.check.explain import as_emulated, explain
 from crosswalk.emu.probe import Prober
 from crosswalk.emu.report.verdict import replayed_case
@@ -82,7 +82,9 @@ def test_the_case_is_the_smallest_that_shows_it(entry):
         assert [entry.id] * len(case.probes) != explained(replace(case, entries=less)), hex(pa)
 
 
-@pytest.mark.parametrize("entry", DEPARTURES, ids=lambda entry: entry.id)
+@pytest.mark.parametrize(
+    "entry", [*DEPARTURES, FATAL], ids=lambda entry: f"{entry.scope}-{entry.id}"
+)
 def test_an_entry_names_the_manual_and_the_reason(entry):
     assert "vol." in entry.manual
     assert entry.reason.endswith(".")

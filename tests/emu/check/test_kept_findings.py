@@ -3,8 +3,8 @@
 import pytest
 
 from crosswalk.emu.check.allowed_outcomes import is_allowed
-from crosswalk.emu.check.composite_check import CompositeStand
-from crosswalk.emu.report.composite_case import dump_composite, load_composite
+from crosswalk.emu.check.composites import CompositeChecker
+from crosswalk.emu.report.composites import dump_composite, load_composite
 from tests.emu.cases import FINDINGS
 
 # Seeds 5, 99, 777 and 31337, 600 layouts each, before departures were composed: accesses across
@@ -14,7 +14,7 @@ EXPLAINED = dict.fromkeys(sorted(path.name for path in FINDINGS.iterdir()), "pdp
 
 @pytest.fixture(scope="module")
 def stand():
-    return CompositeStand()
+    return CompositeChecker()
 
 
 def test_the_cases_are_there():

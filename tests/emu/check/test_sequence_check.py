@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.emu.check.departures import Scope, departures
-from crosswalk.emu.check.sequence_check import judge
-from crosswalk.emu.check.sequence_emulated import reading_of, sequence_subsets
+from crosswalk.emu.check.sequences import judge, reading_of, sequence_subsets
 from crosswalk.emu.probe.sequences import Runner
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import CR4, PagingContext, Vendor

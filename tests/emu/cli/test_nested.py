@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from crosswalk.emu.check.nested.crosscheck import KINDS, NestedVerdict
+from crosswalk.emu.check.nested import KINDS, NestedVerdict
 from crosswalk.emu.fuzz.nested import campaign
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult
 from crosswalk.walker.access import Access, AccessType

@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.emu.findings.composite_finding import CompositeFinding
-from crosswalk.emu.findings.layout_case import layout_case
+from crosswalk.emu.findings.layout import layout_case
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
-from crosswalk.emu.report.composite_case import dump_composite, load_composite
+from crosswalk.emu.report.composites import dump_composite, load_composite
 from crosswalk.walker.formats import dump_case, load_case
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.tlb import Invlpg, SequenceRecord, dump_sequence, load_sequence

@@ -3,7 +3,7 @@ import pytest
 
 from crosswalk.emu.check.compare import differing_fields
 from crosswalk.emu.findings.findings import confirm
-from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz import executor as executors
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import ProbeError, Prober, ProberCache

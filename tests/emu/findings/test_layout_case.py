@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from crosswalk.emu.findings.layout import IntendedKind
-from crosswalk.emu.findings.layout_case import case_layout, layout_case
+from crosswalk.emu.findings.layout import IntendedKind, case_layout, layout_case
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput

@@ -7,7 +7,7 @@ import time
 
 import crosswalk.emu.cli.replay
 import crosswalk.emu.fuzz.executor
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.probe import Prober
 from crosswalk.walker.access import AccessType
 from tests.emu.fuzz.hunted import HUNTED, PWT, path_of
@@ -23,7 +23,7 @@ def plant_walker(monkeypatch, predict):
     monkeypatch.setattr(
         crosswalk.emu.fuzz.executor.Executor.__init__, "__defaults__", (predict, None)
     )
-    monkeypatch.setattr(CompositeStand.__init__, "__defaults__", (predict,))
+    monkeypatch.setattr(CompositeChecker.__init__, "__defaults__", (predict,))
     monkeypatch.setattr(crosswalk.emu.cli.replay, "translate_many", predict)
 
 

@@ -9,8 +9,7 @@ import pytest
 from crosswalk.emu.check import DEPARTURES
 from crosswalk.emu.check.departures import Departure, Scope, departures
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
-from crosswalk.emu.findings.layout import IntendedOutcomes
-from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.findings.layout import IntendedOutcomes, case_layout
 from crosswalk.emu.fuzz import executor
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate

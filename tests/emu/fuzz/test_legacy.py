@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce import reduce_case
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of

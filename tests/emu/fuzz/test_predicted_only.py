@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK
-from crosswalk.emu.findings.layout_case import case_layout
+from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.targets import Capability

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.findings.composite_finding import judged_case
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from crosswalk.emu.matrix.counts import value_counts
@@ -15,7 +15,7 @@ from crosswalk.emu.matrix.select import ALL_SECTIONS, chosen_sections, chosen_un
 from crosswalk.emu.matrix.summary import reduced_cases
 from crosswalk.emu.matrix.unit import units_of
 from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Family
-from crosswalk.emu.report.composite_case import parse_composite
+from crosswalk.emu.report.composites import parse_composite
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.memory import SparseWords
@@ -164,9 +164,9 @@ def test_a_planted_bug_is_found_grouped_and_made_small(bug, chosen):
     small = dict(reduced_cases(summary, bug.predict))
     case = parse_composite(small[slug].encode(), slug)
     assert len(case.case.entries) <= 5
-    again = CompositeStand(bug.predict)
+    again = CompositeChecker(bug.predict)
     assert judged_case(again, case).differ.all()
-    assert not judged_case(CompositeStand(translate_many), case).differ.any()
+    assert not judged_case(CompositeChecker(translate_many), case).differ.any()
     assert json.loads(small[slug])["observed"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.emu.report.composite_case import dump_composite, parse_composite
+from crosswalk.emu.report.composites import dump_composite, parse_composite
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import dump_case, parse_case
 from crosswalk.walker.formats.documents import format_of

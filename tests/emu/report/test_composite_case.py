@@ -2,14 +2,14 @@ import json
 
 import pytest
 
-from crosswalk.emu.check.composite_check import CompositeStand
-from crosswalk.emu.report.composite_case import (
+from crosswalk.emu.check.composites import CompositeChecker
+from crosswalk.emu.report.composites import (
     composite_case,
+    composite_lines,
     dump_composite,
     load_composite,
     parse_composite,
 )
-from crosswalk.emu.report.composite_text import composite_lines
 from crosswalk.walker.errors import BadInput
 from tests.emu.cases import KNOWN_CASES
 from tests.emu.composing import composite
@@ -75,7 +75,7 @@ def test_a_wrong_case_is_refused_in_one_line(change, message):
 
 def test_a_composite_is_told_in_words():
     case = case_of(TWICE)
-    judged = CompositeStand().judge(case.case.memory(), case.case.context(), case.composite)
+    judged = CompositeChecker().judge(case.case.memory(), case.case.context(), case.composite)
     text = "\n".join(composite_lines("it", case, judged))
     assert "twice:read+write at 0x400000, CPL 3, then CPL 0, AC set, PKRU 0x8" in text
     assert "predicted: ok, pa 0x8000 then ok, pa 0x8000" in text
@@ -86,7 +86,7 @@ def test_both_pages_and_all_that_may_happen_are_told():
     builder = PageTables(ram=RAM).map(VA, 0x8000, USED & ~2, upper=USED)
     builder.map(VA + KIB4, 0x9000, USED & ~2, upper=USED)
     case = composite_case(context(), RAM, builder.words, composite("cross:write", VA + 0xFFC))
-    judged = CompositeStand().judge(builder.memory, context(), case.composite)
+    judged = CompositeChecker().judge(builder.memory, context(), case.composite)
     text = "\n".join(composite_lines("it", case, judged))
     assert text.startswith("it: agrees: cross:write at 0x400ffc, CPL 0\n")
     assert text.count("  PTE[") == 2

@@ -1,6 +1,6 @@
 import pytest
 
-from crosswalk.emu.check.nested.compare import agrees, restates
+from crosswalk.emu.check.nested import agrees, restates
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation

@@ -4,8 +4,7 @@ from collections import Counter
 
 import pytest
 
-from crosswalk.emu.check.nested import check_nested
-from crosswalk.emu.check.nested.crosscheck import KINDS
+from crosswalk.emu.check.nested import KINDS, check_nested
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.probe.nested import NestedProber
 from tests.emu.check.nested.wrong import WRONG

@@ -4,10 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from crosswalk.emu.check.nested import check_nested
-from crosswalk.emu.check.nested.compare import NestedDivergence, agrees
-from crosswalk.emu.check.nested.departures import FATAL, NESTED_KNOWN, known_nested
-from crosswalk.emu.check.nested.emulated import EMULATOR, MANUAL, Departure, emulated
+from crosswalk.emu.check.departures import FATAL, Scope, departures
+from crosswalk.emu.check.nested import (
+    NestedDivergence,
+    agrees,
+    check_nested,
+    known_nested,
+)
+from crosswalk.emu.check.nested_emulated import EMULATOR, MANUAL, Deviation, emulated
 from crosswalk.emu.fuzz.nested.campaign import dies
 from crosswalk.emu.probe.nested import NestedProber
 from crosswalk.walker.access import Access
@@ -32,7 +36,7 @@ from tests.emu.probe.nested.two import (
     host_entry,
 )
 
-LEAF, EARLY, BIT_8, FETCH = (entry.id for entry in NESTED_KNOWN)
+LEAF, EARLY, BIT_8, FETCH = (entry.id for entry in departures(Scope.NESTED))
 GIB1 = 1 << 30
 G = 1 << 8
 
@@ -236,12 +240,12 @@ def test_several_at_once_are_all_named():
 
 def test_an_entry_names_the_manual_and_the_reason():
     covered = MANUAL
-    for entry in (*NESTED_KNOWN, FATAL):
+    for entry in (*departures(Scope.NESTED), FATAL):
         assert entry.manual.startswith('AMD APM vol. 2, "')
         assert entry.reason.endswith(".")
         assert entry.differs.endswith(".")
-        assert not covered & entry.departure
-        covered |= entry.departure
+        assert not covered & entry.deviation
+        covered |= entry.deviation
     assert EMULATOR == covered
 
 
@@ -278,4 +282,4 @@ def test_without_departures_entries_are_the_manuals():
     two, access = unmarked_page()
     leaf = (host_entry(1, 5), (5 + SHIFT) * PAGE | OPEN | A | D)
     assert (leaf,) == emulated(two.memory, two.context, access, MANUAL).entries
-    assert () == emulated(two.memory, two.context, access, Departure.UNMARKED).entries
+    assert () == emulated(two.memory, two.context, access, Deviation.UNMARKED).entries

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.composite_finding import findings_of
 from crosswalk.emu.findings.findings import WRITABLE
@@ -15,7 +15,7 @@ from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign import work as working
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.composites import NAMES, SAME_PKRU, Composites
-from crosswalk.emu.report.composite_case import dump_composite, parse_composite
+from crosswalk.emu.report.composites import dump_composite, parse_composite
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -149,7 +149,7 @@ ACROSS = Composites(
 
 
 def test_a_composite_whose_walk_leaves_the_memory_has_a_case_that_can_be_written():
-    stand = CompositeStand(lambda *given: off_by_a_fault(translate_many(*given)))
+    stand = CompositeChecker(lambda *given: off_by_a_fault(translate_many(*given)))
     judged = stand.judge(BEYOND, CONTEXT, ACROSS)
     assert judged.differ.all()
     (found,) = findings_of(BEYOND, CONTEXT, ACROSS, judged)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from crosswalk.emu.check.composite_check import CompositeStand
+from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in
 from crosswalk.emu.fuzz.coverage import CELLS
 from crosswalk.emu.fuzz.executor import Executor
@@ -77,7 +77,7 @@ def test_equal_layouts_have_equal_composites_and_few_accesses_none():
 
 
 def test_without_a_bug_they_agree_and_all_kinds_of_answers_are_seen():
-    stand, seen, forms = CompositeStand(), Counter(), Counter()
+    stand, seen, forms = CompositeChecker(), Counter(), Counter()
     for index in range(6):
         layout = generate(3, index, accesses=4096)
         memory = layout.memory()
@@ -119,6 +119,6 @@ def test_a_walkers_bug_is_found_and_its_case_alone_shows_it():
     for each in found:
         assert "execute" in each.case.access
         assert len(each.case.case.entries) <= 10
-        (again,) = findings_in(CompositeStand(BUG), each.case)
+        (again,) = findings_in(CompositeChecker(BUG), each.case)
         assert each.signature == again.signature
-        assert () == findings_in(CompositeStand(), each.case)
+        assert () == findings_in(CompositeChecker(), each.case)

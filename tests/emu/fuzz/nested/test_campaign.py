@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from crosswalk.emu.check.nested.emulated import MANUAL
+from crosswalk.emu.check.nested_emulated import MANUAL
 from crosswalk.emu.fuzz.nested import campaign, make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, dies, pair_results, try_pair
 from crosswalk.emu.probe import ProbeError
@@ -44,7 +44,7 @@ def test_a_crash_that_is_foreseen_is_proved_and_not_made():
 def test_a_crash_that_does_not_come_is_told(monkeypatch):
     two = Two()
     pair = replace(fatal_pair(), memory=two.memory)
-    monkeypatch.setattr("crosswalk.emu.check.nested.crosscheck.emulated", lambda *_: None)
+    monkeypatch.setattr("crosswalk.emu.check.nested_emulated", lambda *_: None)
     result = try_pair(pair, NestedProber(pair.memory, pair.context))
     assert 2 == len(result.verdict.fatal)
     assert result.verdict.fatal[:1] == result.survived
@@ -52,7 +52,7 @@ def test_a_crash_that_does_not_come_is_told(monkeypatch):
 
 def test_a_crash_that_is_not_foreseen_is_a_result_and_the_access_is_named(monkeypatch):
     monkeypatch.setattr(campaign, "make_pair", lambda *_: fatal_pair())
-    monkeypatch.setattr("crosswalk.emu.check.nested.crosscheck.EMULATOR", MANUAL)
+    monkeypatch.setattr("crosswalk.emu.check.nested.EMULATOR", MANUAL)
     (result,) = pair_results(0, [7], 2, 1)
     assert PairCrash(7, "crash, SIGSEGV", (ACCESS,)) == result
 

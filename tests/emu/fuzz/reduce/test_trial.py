@@ -1,6 +1,6 @@
 import pytest
 
-from crosswalk.emu.findings.layout_case import layout_case
+from crosswalk.emu.findings.layout import layout_case
 from crosswalk.emu.findings.signature import lost_signature
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.reduce.interesting import MAX_HANGING, reduced_to

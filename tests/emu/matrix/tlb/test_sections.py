@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.matrix.select import chosen_units, parse_choice
 from crosswalk.emu.matrix.tlb.fixture import FAR, Fixture
 from crosswalk.emu.matrix.tlb.sections import RANDOM_SEQUENCES, SEQUENCE_SECTIONS

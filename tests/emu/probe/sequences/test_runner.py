@@ -2,7 +2,7 @@
 
 import pytest
 
-from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.sequences import Runner, routines
 from crosswalk.emu.probe.sequences.log import Fault, outcomes_of

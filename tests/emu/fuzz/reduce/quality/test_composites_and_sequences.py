@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.check.composite_check import CompositeStand
-from crosswalk.emu.check.sequence_check import judge
+from crosswalk.emu.check.composites import CompositeChecker
+from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
@@ -35,7 +35,7 @@ TRIES = 250
 def test_a_composite_that_shows_a_bug_is_left_with_a_walk(name):
     predict = bug_named(name).predict
     finding = first_composite(predict)
-    stand = CompositeStand(predict)
+    stand = CompositeChecker(predict)
 
     def shows(case):
         return finding.signature in [each.signature for each in findings_in(stand, case)]
@@ -48,7 +48,7 @@ def test_a_composite_that_shows_a_bug_is_left_with_a_walk(name):
     assert (0, 1) == (inner.ram[0][0], len(inner.ram))
     assert inner.ram[0][1] <= 1 << 20
     assert max(inner.entries, default=0) < 0x8000
-    assert () == findings_in(CompositeStand(), small.case)
+    assert () == findings_in(CompositeChecker(), small.case)
     again = reduced_composite(small.case, shows).case
     assert inner == again.case
     for column in ("va", "cpl", "ac", "then_va", "then_cpl", "then_ac", "then_pkru"):

@@ -1,18 +1,96 @@
 """Sequences: what was observed, held against the outcomes that caching allows."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 
-from crosswalk.emu.check.departures import Scope, departures, named
-from crosswalk.emu.check.sequence_emulated import Reading, reading_of, sequence_subsets
-from crosswalk.walker.access import Access
-from crosswalk.walker.outcome import Outcome
+from crosswalk.emu.check.departures import Departure, Scope, departures, emulated_rules, named
+from crosswalk.emu.check.emulated_rules import Pages, levels_of, rules_of
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.outcome import ErrorCode, Outcome
 from crosswalk.walker.tlb import Halted, Option, Rule, Sequence, TlbModel
-from crosswalk.walker.tlb.walks import decoded
+from crosswalk.walker.tlb.model import Describe
+from crosswalk.walker.tlb.steps import after
+from crosswalk.walker.tlb.walks import Decode, Decoded, decoded
 from crosswalk.walker.translate import cause
 
-__all__ = ["Judged", "Violation", "judge"]
+__all__ = ["Reading", "SequenceVerdict", "Violation", "judge", "reading_of", "sequence_subsets"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How `TlbModel` reads entries and describes accesses for a processor with departures."""
+
+    decode: Decode
+    describe: Describe
+
+
+@lru_cache(1 << 6)
+def reading_of(which: tuple[Departure, ...]) -> Reading:
+    """Return how a processor with these departures reads entries: as the second walk does."""
+
+    @lru_cache(1 << 12)
+    def decode(context: PagingContext, level: int, entry: int) -> Decoded:
+        return _decoded(context, which, level, entry)
+
+    def describe(context: PagingContext, access: Access) -> int:
+        fetch = access.type is AccessType.EXECUTE and emulated_rules(context, which).fetch_bit
+        return (
+            (ErrorCode.WR if access.type is AccessType.WRITE else 0)
+            | (ErrorCode.US if access.cpl == 3 else 0)
+            | (ErrorCode.ID if fetch else 0)
+        )
+
+    return Reading(decode, describe)
+
+
+def _decoded(
+    context: PagingContext, which: tuple[Departure, ...], number: int, entry: int
+) -> Decoded:
+    rules = emulated_rules(context, which)
+    level = levels_of(rules)[rules.levels - number]
+    bare = entry & ~rules.mask
+    page = level.pages is Pages.ALL or (level.pages is Pages.WITH_PS and bool(entry >> 7 & 1))
+    nothing = Decoded(Kind.PAGE_FAULT, reserved=False, grant=0, next_table=0, frame=0, key=0)
+    if not entry & 1:
+        return nothing
+    bad = bare & (level.reserved_page if page else level.reserved)
+    if bad:
+        late = page and not bad & ~level.late
+        return nothing._replace(reserved=True, accessed=late)
+    return Decoded(
+        kind=Kind.OK if page else None,
+        reserved=False,
+        # R/W and U/S lie one bit higher in an entry, and XD forbids what is granted.
+        grant=entry >> 1 & 3 | (0 if entry >> 63 else 4),
+        next_table=bare & rules.frame_mask,
+        frame=bare & rules.frame_mask & -(1 << level.shift),
+        key=entry >> 59 & 15,
+    )
+
+
+def sequence_subsets(sequence: Sequence) -> Iterator[tuple[Departure, ...]]:
+    """Yield the sets of single departures that change something in a state of the sequence.
+
+    The smaller ones first, from none at all; those of one size in the table's order.
+    """
+    contexts = [sequence.context]
+    for step in sequence.steps:
+        if not isinstance(step, Access):
+            contexts.append(after(contexts[-1], step))
+    manual = {context: rules_of(context) for context in contexts}
+    some = [
+        each
+        for each in departures(Scope.ACCESS)
+        if any(each.change(rules) != rules for rules in manual.values())
+    ]
+    for count in range(len(some) + 1):
+        yield from combinations(some, count)
+
 
 _ALL = frozenset(Rule)
 
@@ -32,7 +110,7 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class SequenceVerdict:
     """What a sequence's accesses came to, up to the first violation.
 
     `forced` had one allowed outcome, `fresh` could have seen another one and saw what memory
@@ -51,7 +129,7 @@ class Judged:
         return self.forced + self.fresh + self.stale + (self.violation is not None)
 
 
-def judge(sequence: Sequence, observed: Several[Outcome | Halted]) -> Judged:
+def judge(sequence: Sequence, observed: Several[Outcome | Halted]) -> SequenceVerdict:
     """Return how the observed outcomes of a sequence's accesses agree with what is allowed.
 
     Judging ends with the first violation: what follows from it proves nothing. A violation is
@@ -100,7 +178,9 @@ def _alike(one: Violation | None, other: Violation | None) -> bool:
     return (one.at, one.causes) == (other.at, other.causes)
 
 
-def _judge(sequence: Sequence, observed: Several[Outcome | Halted], reading: Reading) -> Judged:
+def _judge(
+    sequence: Sequence, observed: Several[Outcome | Halted], reading: Reading
+) -> SequenceVerdict:
     model = _model(sequence, reading)
     seen = iter(observed)
     forced = fresh = stale = 0
@@ -132,7 +212,7 @@ def _judge(sequence: Sequence, observed: Several[Outcome | Halted], reading: Rea
         last = next(seen, None)
         if isinstance(last, Halted):
             violation = _halted(sequence, last)
-    return Judged(forced, fresh, stale, tuple(allowed), violation)
+    return SequenceVerdict(forced, fresh, stale, tuple(allowed), violation)
 
 
 def _halted(sequence: Sequence, seen: Halted) -> Violation:

@@ -21,10 +21,10 @@ from crosswalk.walker.outcome import ErrorCode, GeneralProtection, PageFault, Tr
 from crosswalk.walker.rights import ALL_GRANTS, Grant, grant_of
 from crosswalk.walker.translate import cause, denied
 
-__all__ = ["EMULATOR", "MANUAL", "Departure", "emulated"]
+__all__ = ["EMULATOR", "MANUAL", "Deviation", "emulated"]
 
 
-class Departure(Flag):
+class Deviation(Flag):
     """What the emulated CPU does otherwise, in either dimension.
 
     BIT_8: bit 8 of a PML4E isn't reserved. EARLY: A of a 1-GiB leaf is set before low reserved
@@ -40,22 +40,22 @@ class Departure(Flag):
     FATAL = auto()
 
 
-MANUAL = Departure(0)
+MANUAL = Deviation(0)
 EMULATOR = ~MANUAL
 
 
 def emulated(
-    memory: PhysicalMemory, context: NestedContext, access: Access, departures: Departure
+    memory: PhysicalMemory, context: NestedContext, access: Access, deviations: Deviation
 ) -> NestedOutcome | None:
-    """Return what comes of an access with these departures; None where the process dies.
+    """Return what comes of an access with these deviations; None where the process dies.
 
     `entries` are those that a CPU changes which sets A as it goes, faults or not.
     """
     if not context.guest.canonical(access.va):
         return GeneralProtection()
-    bit_8 = Departure.BIT_8 in departures
+    bit_8 = Deviation.BIT_8 in deviations
     guest, host = (_side(paging, bit_8=bit_8) for paging in (context.guest, context.host))
-    walk = _Walk(memory, context.guest, guest, host, departures)
+    walk = _Walk(memory, context.guest, guest, host, deviations)
     try:
         outcome = walk.access(access)
     except _Refused as refused:
@@ -109,12 +109,12 @@ class _Walk:
     context: PagingContext
     guest: _Side
     host: _Side
-    departures: Departure
+    deviations: Deviation
     marks: dict[int, int] = field(default_factory=dict)
     early: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.early = Departure.EARLY in self.departures
+        self.early = Deviation.EARLY in self.deviations
 
     @property
     def entries(self) -> tuple[tuple[int, int], ...]:
@@ -126,7 +126,7 @@ class _Walk:
     def access(self, access: Access) -> PageFault | Translation:
         """Walk the guest's tables, each entry through the nested ones, then for the page."""
         guest, grant, table = self.guest, ALL_GRANTS, self.guest.root
-        fetch = Departure.FETCH in self.departures
+        fetch = Deviation.FETCH in self.deviations
         told = replace(self.context, vendor=Vendor.INTEL) if fetch else self.context
         about = int(cause(told, access))
         for level in range(len(guest.table) - 1, 0, -1):
@@ -175,14 +175,14 @@ class _Walk:
             table = entry & host.address
         # Every access is a user's here ("Nested Table Walk").
         allowed = bool(grant & Grant.USER)
-        fatal = Departure.FATAL in self.departures and bool(code & NestedError.TABLE)
+        fatal = Deviation.FATAL in self.deviations and bool(code & NestedError.TABLE)
         if allowed and fatal and not grant & Grant.EXECUTE:
             raise _Fatal
         allowed &= bool(grant & Grant.EXECUTE) or kind is not AccessType.EXECUTE
         allowed &= bool(grant & Grant.WRITE) or kind is not AccessType.WRITE
         if not allowed:
             raise _Refused(NestedPageFault(code | _P, gpa, open=either))
-        if Departure.UNMARKED not in self.departures:
+        if Deviation.UNMARKED not in self.deviations:
             self._mark(pa, _A | _D if kind is AccessType.WRITE else _A)
         return _within(host, level, entry, gpa)
 

@@ -1,10 +1,11 @@
-"""What the emulated CPU makes of composites, put together from the second walk's outcomes.
+"""Composites, put to the emulated CPU and held against the outcomes that the manuals allow.
 
 A composite is explained as a divergence of an access is (`crosswalk.emu.check.explain`): exactly,
 or not.
 """
 
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ from crosswalk.emu.check.allowed_outcomes import (
     is_allowed,
     parts_of,
 )
+from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
 from crosswalk.emu.check.emulated import emulated_many
 from crosswalk.emu.check.emulated_rules import Rules, rules_of
+from crosswalk.emu.probe.composite import CompositeProber
 from crosswalk.emu.probe.composites import (
     SAME_PKRU,
     WORDS_SEEN,
@@ -25,12 +28,23 @@ from crosswalk.emu.probe.composites import (
     Composites,
     Family,
 )
+from crosswalk.emu.probe.scope import Lacking
 from crosswalk.walker.access import AccessType
+from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import U64, PhysicalMemory
 
-__all__ = ["composites_as_emulated", "emulated_composites", "explain_composites", "same_seen"]
+__all__ = [
+    "CompositeChecker",
+    "CompositeVerdict",
+    "Possible",
+    "composites_as_emulated",
+    "emulated_composites",
+    "explain_composites",
+    "same_seen",
+]
+
 
 _SCOPES = (Scope.ACCESS, Scope.COMPOSITE)
 _ZERO = np.uint64(0)
@@ -161,3 +175,93 @@ def _all_words(first: Outcomes, second: Outcomes, happens: NDArray[np.bool_]) ->
         where[:, width:] = np.where(again, _ZERO, where[:, width:])
     order = np.argsort(np.where(value != 0, where, ~_ZERO), axis=1, kind="stable")
     return np.take_along_axis(where, order, 1), np.take_along_axis(value, order, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CompositeVerdict:
+    """What n composites came to, and what was said of them.
+
+    `stated` is what the second walk has the emulated CPU do. `differ` bool[n]: which diverge,
+    from the allowed and unexplained, or from what is stated; `known` has the number explained by
+    each name of departures, `explained` bool[n] which those are.
+    """
+
+    allowed: list[AllowedOutcome]
+    stated: CompositeOutcomes
+    seen: CompositeOutcomes
+    differ: NDArray[np.bool_]
+    explained: NDArray[np.bool_]
+    known: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """Of n composites those that were `made`, and what they came to.
+
+    `lacking` uint8[n] is what the emulated CPU lacks for each, as the prober says, `impossible`
+    the number of the others that have no outcome here.
+    """
+
+    made: Composites
+    judged: CompositeVerdict
+    lacking: Lacking
+    impossible: int
+
+
+class CompositeChecker:
+    """Judges composites in one address space after the other; the engine is kept in between."""
+
+    def __init__(self, predict: Predictor = translate_many) -> None:
+        self._predict = predict
+        self._prober: CompositeProber | None = None
+
+    def judge(
+        self, memory: PhysicalMemory, context: PagingContext, composites: Composites
+    ) -> CompositeVerdict:
+        """Make composites, and return what they came to; raises as the prober does."""
+        return self._judge(self._entered(memory, context), memory, context, composites)
+
+    def judge_possible(
+        self, memory: PhysicalMemory, context: PagingContext, composites: Composites
+    ) -> Possible:
+        """Make those that can be asked and have an outcome."""
+        prober = self._entered(memory, context)
+        lacking = prober.lacking(composites)
+        possible = prober.possible(composites)
+        made = composites.take(np.flatnonzero(possible & (lacking == 0)))
+        judged = self._judge(prober, memory, context, made)
+        return Possible(made, judged, lacking, int((~possible & (lacking == 0)).sum()))
+
+    def _entered(self, memory: PhysicalMemory, context: PagingContext) -> CompositeProber:
+        if self._prober is None:
+            self._prober = CompositeProber(memory, context)
+        else:
+            self._prober.enter(memory, context)
+        return self._prober
+
+    def _judge(
+        self,
+        prober: CompositeProber,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        composites: Composites,
+    ) -> CompositeVerdict:
+        seen = prober.probe(composites)
+        allowed = allowed_outcomes(composites, parts_of(memory, context, composites, self._predict))
+        differ = ~is_allowed(allowed, seen)
+        explained = np.zeros(len(composites), np.bool_)
+        rows = np.flatnonzero(differ)
+        names = explain_composites(
+            memory,
+            context,
+            composites.take(rows),
+            [option.take(rows) for option in allowed],
+            seen.take(rows),
+        )
+        explained[rows] = [name is not None for name in names]
+        known = Counter(name for name in names if name is not None)
+        stated = composites_as_emulated(memory, context, composites)
+        differ = (differ & ~explained) | ~same_seen(stated, seen)
+        return CompositeVerdict(
+            allowed, stated, seen, differ, explained, dict(sorted(known.items()))
+        )
