@@ -6,7 +6,7 @@ from functools import cached_property
 
 from hypothesis import strategies as st
 
-from crosswalk.walker import PagingContext, SparseWords, Vendor
+from crosswalk.walker import Access, AccessType, PagingContext, SparseWords, Vendor
 from tests.tables import (
     ADDRESS,
     KIB4,
@@ -164,7 +164,7 @@ def extended(plain, user, uaie, cr4, mask):
 
 CONTEXTS = {mode: _contexts(mode) for mode in ("32-bit", *LONG)}
 CONTEXTS["PAE"] = _contexts("PAE", MASKS)
-EXTENDED = {
+EXTENDED = CONTEXTS | {
     mode: st.builds(
         extended,
         CONTEXTS[mode],
@@ -207,6 +207,19 @@ def random_tables(draw, modes=LONG, *, most=4, contexts=CONTEXTS):
     return RandomTables(mode, entries, frames, replace(settings, cr3=cr3))
 
 
-def extended_tables(most=4):
+def extended_tables(modes=MODES, *, most=4):
     """Tables under contexts with every feature, as `random_tables` draws them."""
-    return random_tables(most=most, contexts=EXTENDED)
+    return random_tables(modes, most=most, contexts=EXTENDED)
+
+
+CHOICES = st.lists(st.tuples(st.integers(0, 2**46 - 1), st.booleans()), min_size=6, max_size=12)
+
+
+def accesses_of(tables, choices):
+    """Accesses of all types at both CPL, at the addresses that numbers choose: (number, AC)."""
+    return [
+        Access(tables.address(number), access, cpl, ac)
+        for number, ac in choices
+        for access in AccessType
+        for cpl in (0, 3)
+    ]

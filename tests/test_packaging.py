@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.emu.testing.test_plugin import EXAMPLES
+from tests.emu.testing.running import EXAMPLES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {

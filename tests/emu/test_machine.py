@@ -13,16 +13,16 @@ LOAD = bytes.fromhex("488b03")  # mov rax, [rbx]
 def test_ram_is_the_same_memory_by_bytes_by_words_and_by_address():
     ram = Ram(0x10000, 0x2000)
     ram.write(0x10008, b"\x11\x22")
-    assert ram.words[1] == 0x2211
-    assert ram.bytes[8] == 0x11
-    assert ram.read(0x10008, 2) == b"\x11\x22"
-    assert ram.pointer % 4096 == 0
+    assert 0x2211 == ram.words[1]
+    assert 0x11 == ram.bytes[8]
+    assert b"\x11\x22" == ram.read(0x10008, 2)
+    assert 0 == ram.pointer % 4096
     ram.words[2] = 0x99
-    assert ram.read(0x10010, 1) == b"\x99"
+    assert b"\x99" == ram.read(0x10010, 1)
 
 
 def test_ram_begins_as_zeros():
-    assert np.count_nonzero(Ram(0, 0x4000).words) == 0
+    assert 0 == np.count_nonzero(Ram(0, 0x4000).words)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_engines_share_ram_without_a_copy():
     ram = Ram(0x1000, 0x1000)
     first, second = open_engine(ram), open_engine(ram, bits=16)
     first.mem_write(0x1100, b"from a guest")
-    assert ram.read(0x1100, 12) == b"from a guest"
+    assert b"from a guest" == ram.read(0x1100, 12)
     ram.write(0x1200, b"from the host")
-    assert bytes(second.mem_read(0x1200, 13)) == b"from the host"
+    assert b"from the host" == bytes(second.mem_read(0x1200, 13))
 
 
 def test_rams_that_overlap_are_refused():

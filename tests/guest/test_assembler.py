@@ -28,7 +28,7 @@ def test_the_code_size_decides_the_encoding(bits, expected):
 
 def test_comments_are_no_code():
     source = "# all of it\nnop    # the rest\n"
-    assert assemble("own", source, bits=64, address=0, symbols={}) == b"\x90"
+    assert b"\x90" == assemble("own", source, bits=64, address=0, symbols={})
 
 
 @pytest.mark.parametrize("bits", [16, 32, 64])

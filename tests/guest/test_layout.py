@@ -50,18 +50,18 @@ def test_a_region_is_packed_with_its_pages_as_steps_and_its_upper_flags():
         supervisor="r--",
         upper=Upper(((3, 5), (4, 1))),
     )
-    assert records_of(described(region)) == [
+    assert [
         (0x40000000, 0x8000000000200081, 0x200000, 3, 2, 0, 7, 5, 1, 7),
         SLOT,
-    ]
+    ] == records_of(described(region))
 
 
 def test_a_raw_entry_is_packed_as_it_is():
     raw = Raw(name="junk", va=0x1000, level=1, entry=0xDEADBEEF)
-    assert records_of(described(raws=(raw,))) == [
+    assert [
         (0x1000, 0xDEADBEEF, 0, 1, 1, 0, 7, 7, 7, 7),
         SLOT,
-    ]
+    ] == records_of(described(raws=(raw,)))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_raw_entry_is_packed_as_it_is():
 )
 def test_a_region_that_no_entry_can_mean_is_refused(changes, message):
     good = {"name": "odd", "va": 0, "pa": 0, "level": 2, "flags": 1, "supervisor": "r-x"}
-    assert len(records_of(described(Region(**good)))) == 2
+    assert 2 == len(records_of(described(Region(**good))))
     with pytest.raises(LayoutError, match=f"^odd: {message}"):
         pack_records(described(Region(**good | changes)))
 

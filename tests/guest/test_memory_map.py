@@ -46,14 +46,14 @@ def test_nothing_is_in_the_way_of_anything(image):
         for (va, size, name), (following, _, other) in pairwise(sorted(places))
         if va + size > following
     ]
-    assert overlaps == []
+    assert [] == overlaps
 
 
 def test_guards_are_next_to_what_they_guard(image):
     ends = {i.va + i.size * i.count for i in image.intended}
     begins = {i.va for i in image.intended}
     guards = [f for f in image.faulting if f.name.startswith("guard")]
-    assert len(guards) == 4
+    assert 4 == len(guards)
     assert all(f.va in ends or f.va + f.size in begins for f in guards)
 
 
@@ -78,10 +78,10 @@ def test_every_page_size_is_mapped_in_and_out_of_ram(image):
 def test_every_upper_level_narrows_every_right(image):
     rights = {i.name: (i.supervisor, i.user) for i in image.intended}
     for level in range(2, image.levels + 1):
-        assert rights[f"read-only at level {level}"] == ("---", "r-x")
-        assert rights[f"supervisor at level {level}"] == ("r-x", "---")
-        assert rights[f"no-execute at level {level}"] == ("---", "rw-")
-        assert rights[f"kernel read-only at level {level}"] == ("r--", "---")
+        assert ("---", "r-x") == rights[f"read-only at level {level}"]
+        assert ("r-x", "---") == rights[f"supervisor at level {level}"]
+        assert ("---", "rw-") == rights[f"no-execute at level {level}"]
+        assert ("r--", "---") == rights[f"kernel read-only at level {level}"]
 
 
 def test_junk_is_at_every_level_and_never_present(image):

@@ -44,14 +44,14 @@ def test_real_mode_loads_the_gdt_and_enters_protected_mode(levels):
 def test_the_gdt_is_where_lgdt_looks(levels):
     (code,) = (code for code in build_image(levels).code if code.source == "real.s")
     limit, base = code.data[0x40:0x42], int.from_bytes(code.data[0x42:0x46], "little")
-    assert limit == b"\x1f\0"
+    assert b"\x1f\0" == limit
     gdt = code.data[base - code.va :][:32]
-    assert [gdt[at : at + 8].hex() for at in range(0, 32, 8)] == [
+    assert [
         "0000000000000000",
         "ffff0000009bcf00",
         "ffff0000009baf00",
         "ffff00000093cf00",
-    ]
+    ] == [gdt[at : at + 8].hex() for at in range(0, 32, 8)]
 
 
 @levels

@@ -45,7 +45,7 @@ def test_a_good_block_is_read():
 
 
 def test_a_full_account_is_read():
-    assert len(parse_status(block(exceptions=24)).taken) == 24
+    assert 24 == len(parse_status(block(exceptions=24)).taken)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_a_bad_block_is_refused_with_the_reason(bad, message):
 
 
 def test_a_state_is_described_even_where_nothing_else_is_right():
-    assert describe_state(bytes(16) + b"\2" + bytes(7)) == "enabling paging"
+    assert "enabling paging" == describe_state(bytes(16) + b"\2" + bytes(7))
 
 
 def test_the_log_takes_what_the_header_leaves():
-    assert tuple(log_capacity(size) for size in (0, 1847, 1848, 1871, 1872)) == (0, 0, 1, 1, 2)
+    assert (0, 0, 1, 1, 2) == tuple(log_capacity(size) for size in (0, 1847, 1848, 1871, 1872))

@@ -35,13 +35,13 @@ def mutant_of(module, was, became):
 
 def test_each_rule_is_changed_once_and_signatures_and_docstrings_never():
     found = {(each.before, each.after) for each in mutants_of("double", SOURCE)}
-    assert found == {
+    assert {
         ("if value < 0:", "if True:"),
         ("if value < 0:", "if False:"),
         ("if value < 0:", "if value >= 0:"),
         ("if value < 0:", "if value < 1:"),
         ("return value + value", "return value - value"),
-    }
+    } == found
 
 
 def test_the_numbers_of_a_module_and_of_its_classes_are_changed_once():
@@ -54,7 +54,7 @@ def test_a_mutant_is_the_whole_module_with_one_change():
     for each in mutants_of("double", SOURCE):
         tree = ast.parse(each.source)
         assert ast.unparse(tree) != ast.unparse(ast.parse(SOURCE))
-        assert each.function == "double"
+        assert "double" == each.function
         assert each.after in each.source
         assert "def double(value: int=2) -> int" in each.source
 
@@ -71,18 +71,18 @@ ROW = Explanation("double", "double", "if value < 0:", "if value < 1:", "0 is 0 
 def test_a_survivor_that_is_not_in_the_table_is_told():
     mutants = list(mutants_of("double", SOURCE))
     meant = [each for each in mutants if ROW.fits(each)]
-    assert len(meant) == 1
-    assert unexplained(meant, [ROW]) == []
+    assert 1 == len(meant)
+    assert [] == unexplained(meant, [ROW])
     assert unexplained(mutants[:2], [ROW]) == mutants[:2]
 
 
 def test_an_explanation_that_does_not_hold_is_told():
     mutants = list(mutants_of("double", SOURCE))
     meant = [each for each in mutants if ROW.fits(each)]
-    assert unfounded([ROW], mutants, meant) == []
-    assert unfounded([ROW], mutants, []) == [(ROW, "it was noticed")]
+    assert [] == unfounded([ROW], mutants, meant)
+    assert [(ROW, "it was noticed")] == unfounded([ROW], mutants, [])
     others = [each for each in mutants if each not in meant]
-    assert unfounded([ROW], others, others) == [(ROW, "there is no such mutant")]
+    assert [(ROW, "there is no such mutant")] == unfounded([ROW], others, others)
 
 
 def test_either_of_the_two_makes_it_fail():
@@ -112,7 +112,7 @@ def test_a_table_with_a_wrong_row_is_refused(tmp_path, text):
 def test_each_explanation_of_the_project_is_about_one_mutant_at_least():
     table = load_table()
     mutants = [each for module in sorted({row.module for row in table}) for each in all_of(module)]
-    assert unfounded(table, mutants, mutants) == []
+    assert [] == unfounded(table, mutants, mutants)
 
 
 def test_a_modules_own_tests_come_first_and_all_exist():
@@ -125,7 +125,7 @@ def test_a_modules_own_tests_come_first_and_all_exist():
 
 def test_the_walk_in_two_dimensions_has_its_own_tests():
     paths = files_for("nested.translate")
-    assert paths[0] == "tests/walker/nested/test_translate.py"
+    assert "tests/walker/nested/test_translate.py" == paths[0]
     assert len(paths) == len(set(paths)) > 3
     assert all((ROOT / path).is_file() for path in paths)
 

@@ -109,7 +109,7 @@ def test_what_raises_or_never_ends_is_noticed(monkeypatch):
 
 def test_the_module_itself_is_noticed_by_nothing():
     same = replace(mutants("memory")[0], write=(ROOT / "walker/memory.py").read_text)
-    assert noticed_by(same, QUICK) is None
+    assert None is noticed_by(same, QUICK)
 
 
 def test_a_product_that_is_not_content_with_itself_judges_nothing():

@@ -17,10 +17,15 @@ class Page(NamedTuple):
     size: int
     level: int
     entry: int
-    writable: bool
-    user: bool
-    executable: bool
+    writable: bool = True
+    user: bool = True
+    executable: bool = True
     mask: int = 0
+
+    @property
+    def grant(self):
+        """What all entries let through, as an index of the table of rights."""
+        return self.writable | self.user << 1 | self.executable << 2
 
     @property
     def _field(self):
@@ -130,10 +135,11 @@ def _canonical(context, va):
 
 def malformed(tables):
     """Return (va, level, entry) of what is not zero and maps nothing, each table once a level."""
+    none = cannot_be_loaded(tables)
     return sorted(
         (va, level, entry)
         for level, _, va, entry in _distinct_entries(tables)
-        if not entry & 1 or is_reserved(tables.context, level, entry)
+        if none or not entry & 1 or is_reserved(tables.context, level, entry)
     )
 
 
@@ -156,20 +162,25 @@ def present(tables):
 
 def distinct_pages(tables):
     """Return where the pages are that entries map, with each entry looked at once a level."""
+    context = tables.context
+    shifts = MODES[mode_of(context)].shifts
     return [
-        address(tables.context, entry) & -(1 << 3 + 9 * level)
+        Page(0, 1 << shifts[level], level, entry, mask=context.encryption_mask).pa
         for level, entry in present(tables)
-        if is_page(tables.context, level, entry) and not is_reserved(tables.context, level, entry)
+        if is_page(context, level, entry) and not is_reserved(context, level, entry)
     ]
 
 
 def table_frames(tables):
     """Return the frames in RAM that hold tables, ascending."""
-    return sorted({table for _, table, _ in _distinct(tables) if table in tables.frames})
+    return sorted({table & -4096 for _, table, _ in _distinct(tables)} & {*tables.frames})
 
 
 def _distinct(tables):
-    """Yield (level, table, lowest va) of all tables, each once a level."""
+    """Yield (level, table, lowest va) of all tables, each once a level.
+
+    The root alone where its entries can't be loaded.
+    """
     context = tables.context
     here = {root(context): 0}
     for level, shift in MODES[mode_of(context)].shifts.items():
@@ -180,6 +191,8 @@ def _distinct(tables):
                 bad = not entry & 1 or is_reserved(context, level, entry)
                 if not bad and not is_page(context, level, entry):
                     below.setdefault(address(context, entry), va + (at << shift))
+        if cannot_be_loaded(tables):
+            break
         here = below
 
 

@@ -34,7 +34,7 @@ from tests.tables import (
     linear,
 )
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def mapped(tables, start, size):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
@@ -6,7 +8,6 @@ from hypothesis import strategies as st
 from crosswalk.walker import (
     Access,
     Accesses,
-    AccessType,
     GeneralProtection,
     Outcomes,
     PageFault,
@@ -16,23 +17,12 @@ from crosswalk.walker import (
     translate_many,
 )
 from crosswalk.walker.outcome import ErrorCode
-from tests.random_tables import extended_tables
+from tests.random_tables import CHOICES, accesses_of, extended_tables
 from tests.tables import EXECUTE, READ, WRITE, PageTables, context, linear
 
 SEARCH = settings(
     max_examples=5000, deadline=None, database=None, phases=[Phase.generate], derandomize=True
 )
-ACCESSES = st.lists(st.tuples(st.integers(0, 2**46 - 1), st.booleans()), min_size=6, max_size=12)
-
-
-def accesses_of(tables, choices):
-    """Accesses of all types at both CPL, at the addresses that some numbers choose."""
-    return [
-        Access(tables.address(number), access, cpl, ac)
-        for number, ac in choices
-        for access in AccessType
-        for cpl in (0, 3)
-    ]
 
 
 def difference(tables, accesses):
@@ -45,8 +35,8 @@ def difference(tables, accesses):
     return None
 
 
-@settings(max_examples=70, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(tables=extended_tables(), choices=ACCESSES)
+@settings(max_examples=140, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(tables=extended_tables(), choices=CHOICES)
 def test_many_translations_are_those_of_each_on_its_own(tables, choices):
     assert None is difference(tables, accesses_of(tables, choices))
 
@@ -90,6 +80,22 @@ def without_merging(original):
     return planted
 
 
+def without_upper_half(original):
+    return lambda *where: original(*where) & np.uint64(0xFFFF_FFFF)
+
+
+def without_folding(original):
+    return lambda entries: entries & np.uint64(0xFFC0_0000)
+
+
+def every_pdpte_loads(original):
+    return lambda memory, context: None
+
+
+def pdptes_with_rights(original):
+    return lambda found, number: replace(original(found, number), restricts=True)
+
+
 @pytest.mark.parametrize(
     ("rule", "plant"),
     [
@@ -99,12 +105,16 @@ def without_merging(original):
         ("_judge", without_keys),
         ("_cause", fetches_always_told),
         ("merge_changes", without_merging),
+        ("read_words", without_upper_half),
+        ("addresses_4mib", without_folding),
+        ("unloadable", every_pdpte_loads),
+        ("level_of", pdptes_with_rights),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_a_rule_that_the_bulk_translation_breaks_is_found(rule, plant, monkeypatch):
     monkeypatch.setattr(bulk, rule, plant(getattr(bulk, rule)))
-    case = st.tuples(extended_tables(), ACCESSES)
+    case = st.tuples(extended_tables(), CHOICES)
 
     tables, choices = find(case, lambda it: difference(it[0], accesses_of(*it)), settings=SEARCH)
 

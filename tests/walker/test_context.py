@@ -157,7 +157,7 @@ def test_switches_without_a_meaning_in_a_mode_are_off_there():
     assert not PagingContext(cr3=0, cr4=on, efer=0).pke
     assert PagingContext(cr3=0, cr4=0x20, efer=0x800).nxe
     assert not PagingContext(cr3=0, cr4=0, efer=0x800).nxe
-    assert PagingContext(cr3=0, cr4=0x20 | 1 << 24, efer=0).mode is PagingMode.PAE
+    assert PagingMode.PAE is PagingContext(cr3=0, cr4=0x20 | 1 << 24, efer=0).mode
 
 
 @pytest.mark.parametrize("cr4", [0x10, 0x20], ids=["32-bit", "PAE"])

@@ -36,7 +36,7 @@ from tests.tables import (
 )
 from tests.walker import naive
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
 
 

@@ -63,7 +63,7 @@ def test_counting_and_collective_rights_stay_within_the_limit(image):
         "print(count_mappings(memory, context)[1], len(collective_rights(memory, context)) > 0)",
     )
 
-    assert done.stderr == ""
+    assert "" == done.stderr
     assert f"{512**4} True\n" == done.stdout
 
 
@@ -71,7 +71,7 @@ def test_counting_and_collective_rights_stay_within_the_limit(image):
 def test_states_are_at_most_eight_a_table_and_level(image):
     done = run(image, "print(sum(len(block.key) for block in distinct_states(memory, context)))")
 
-    assert done.stderr == ""
+    assert "" == done.stderr
     assert 4 <= int(done.stdout) <= 4 * 8 * IMAGES[image][1]
 
 
@@ -79,7 +79,7 @@ def test_states_are_at_most_eight_a_table_and_level(image):
 def test_a_listing_can_be_begun_and_left_within_the_limit(image):
     done = run(image, "print(sum(1 for _ in islice(mappings(memory, context), 100_000)))")
 
-    assert done.stderr == ""
+    assert "" == done.stderr
     assert "100000\n" == done.stdout
 
 
@@ -87,7 +87,7 @@ def test_a_listing_can_be_begun_and_left_within_the_limit(image):
 def test_naming_aliases_stays_within_the_limit(image):
     done = run(image, "print(len(list(islice(mappings_of(memory, context, 0, 4096), 10))))")
 
-    assert done.stderr == ""
+    assert "" == done.stderr
     assert "10\n" == done.stdout
 
 
@@ -95,7 +95,7 @@ def test_naming_aliases_stays_within_the_limit(image):
 def test_what_can_not_be_followed_is_counted_within_the_limit(image):
     done = run(image, "found = unfollowed(memory, context); print(found.entries, len(found))")
 
-    assert done.stderr == ""
+    assert "" == done.stderr
     entries, found = map(int, done.stdout.split())
     assert 0 == found
     assert 4 * 512 <= entries <= 4 * 512 * IMAGES[image][1]

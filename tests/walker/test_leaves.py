@@ -33,7 +33,7 @@ from tests.tables import (
 )
 from tests.walker import naive
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=110, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
 HALVES = (0, 1 << 47, 1 << 56, TOP - (1 << 47), TOP - (1 << 56), TOP)
 BOUNDS = st.one_of(
@@ -82,7 +82,7 @@ def test_a_window_lists_the_leaves_that_touch_it(tables, numbers, bounds):
     assert expected_leaves(tables, start, end) == walked(tables.memory, tables.context, start, end)
 
 
-@settings(QUICK, max_examples=40)
+@settings(QUICK, max_examples=70)
 @given(
     tables=extended_tables(most=3),
     block=st.integers(1, 3),
@@ -115,14 +115,26 @@ def from_the_next_page_on(original):
     return lambda rows, level, start, end: original(rows, LEVELS[1], start, end)
 
 
+def without_pages_of_the_root(original):
+    """A walk of 32-bit paging without the pages that the page directory maps."""
+
+    class Planted(original):
+        def split(self, level, found):
+            pages, below = super().split(level, found)
+            return (pages.take(slice(0)) if level == len(self._levels) else pages), below
+
+    return Planted
+
+
 @pytest.mark.parametrize(
     ("rule", "plant"),
     [
         ("interleave", not_interleaved),
         ("reserved_bits", blind_to_pat),
         ("clip", from_the_next_page_on),
+        ("_Walk", without_pages_of_the_root),
     ],
-    ids=["order", "PAT", "window"],
+    ids=["order", "PAT", "window", "4 MiB"],
 )
 def test_a_rule_that_the_walk_breaks_is_found(rule, plant, monkeypatch):
     def wrong(case):

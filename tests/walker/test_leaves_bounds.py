@@ -162,7 +162,7 @@ def test_nothing_is_malformed_where_there_is_nothing():
     assert [] == malformed(SparseWords([(0, KIB4)], {}), context())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tables=extended_tables(most=6))
 def test_malformed_entries_are_those_that_a_naive_search_finds(tables):
     assert naive.malformed(tables) == sorted(malformed(tables.memory, tables.context))
@@ -173,7 +173,7 @@ def test_the_rights_of_a_bomb_are_those_of_its_tables():
     assert Rights(63 - 4 - 32) == first.rights
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tables=extended_tables(most=6))
 def test_the_table_frames_are_those_that_a_naive_search_visits(tables):
     assert naive.table_frames(tables) == table_frames(tables.memory, tables.context).tolist()

@@ -2,7 +2,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crosswalk.walker import HekiArgs, Mapping, Rights, heki_walk, mappings, walk_leaves
+from crosswalk.walker import (
+    HekiArgs,
+    Mapping,
+    Rights,
+    coalesce_leaves,
+    heki_walk,
+    mappings,
+    walk_leaves,
+)
+from crosswalk.walker.rights import rights_table
 from tests.random_tables import extended_tables
 from tests.tables import (
     GIB1,
@@ -22,7 +31,7 @@ from tests.tables import (
 )
 from tests.walker import naive
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HIGH = 0xFFFF_8000_0000_0000
 HIGH_5 = 0xFF00_0000_0000_0000
 
@@ -188,20 +197,24 @@ def test_heki_walk_cuts_the_naive_walk_to_its_range(tables, numbers):
 @given(tables=extended_tables(), numbers=st.tuples(*[st.integers(0, 2**46)] * 2))
 def test_mappings_are_the_rows_of_the_walk(tables, numbers):
     start, end = sorted(tables.address(number) for number in numbers)
+    rights = rights_table(tables.context)
     expected = [
-        (page.va, page.pa, page.size, page.level, page.flags)
+        Mapping(page.va, page.pa, page.size, page.level, page.flags, rights[page.grant])
         for page in naive.pages(tables)
         if start < end and page.va < end and page.va + page.size > start
     ]
-    found = list(mappings(tables.memory, tables.context, start, end))
+    assert expected == list(mappings(tables.memory, tables.context, start, end))
 
-    assert expected == [(it.va, it.pa, it.size, it.level, it.flags) for it in found]
-    rights = [
-        right
-        for block in walk_leaves(tables.memory, tables.context, start, end)
-        for right in block.rights(tables.context).tolist()
-    ]
-    assert rights == [it.rights for it in found]
+
+@QUICK
+@given(tables=extended_tables())
+def test_folded_ranges_hold_all_mappings(tables):
+    blocks = walk_leaves(tables.memory, tables.context)
+    folded = [each for ranges in coalesce_leaves(blocks, tables.context) for each in ranges]
+    sizes = [page.size for page in naive.pages(tables)]
+    assert (len(sizes), sum(sizes)) == tuple(
+        sum(getattr(each, name) for each in folded) for name in ("count", "size")
+    )
 
 
 def test_a_mapping_is_whole_even_where_its_range_cuts_it():

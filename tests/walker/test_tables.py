@@ -23,7 +23,7 @@ def test_one_reserved_bit_in_any_pdpte_keeps_all_of_the_address_space_out(bit):
     found = PageTables("PAE").map(0, 0x8000).map(3 << 30, 0x9000)
     paging = context("PAE")
     assert 2 == sum(count_mappings(found.memory, paging).values())
-    assert tables.unloadable(found.memory, paging) is None
+    assert None is tables.unloadable(found.memory, paging)
     found.change(3 << 30, 3, add=1 << bit)
     assert 0x1018 == tables.unloadable(found.memory, paging)
     assert [] == list(mappings(found.memory, paging))

@@ -2,9 +2,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
 
-from crosswalk.walker import Frames, PagingContext, Segments, collective_rights
+from crosswalk.walker import Frames, PagingContext, Segments, SparseWords, collective_rights
 from crosswalk.walker.tracker import RightsTracker
+from tests.random_tables import random_tables
+from tests.tables import MODES
+
+QUICK = settings(max_examples=90, suppress_health_check=[HealthCheck.too_slow])
+SEARCH = settings(max_examples=3000, database=None, phases=[Phase.generate])
 
 TABLES = 6
 INDICES = (0, 1, 5, 256, 511)
@@ -89,13 +96,13 @@ def covers(touched, start, end):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_tracker_equals_a_fresh_computation_after_every_edit(seed):
-    assert disagreements(seed, 20) == 0
+    assert 0 == disagreements(seed, 20)
 
 
 @pytest.mark.fuzz
 def test_the_tracker_equals_a_fresh_computation_after_every_edit_at_length(fresh_seed):
     for seed in range(fresh_seed, fresh_seed + 100):
-        assert disagreements(seed, 100) == 0, f"seed {seed}"
+        assert 0 == disagreements(seed, 100), f"seed {seed}"
 
 
 def test_a_tracker_that_forgets_a_removal_is_found(monkeypatch):
@@ -149,11 +156,11 @@ def test_an_update_reads_no_table_that_the_change_does_not_reach():
 
     words[3 * 512] = 0
     assert [(0x10_0000, 4096)] == tracker.update([3 * 4096])
-    assert memory.read_tables == 0
+    assert 0 == memory.read_tables
 
     words[2 * 512 + 1] = 4 * 4096 | 7
     tracker.update([2 * 4096 + 8])
-    assert memory.read_tables == 1
+    assert 1 == memory.read_tables
 
 
 class Counting(Segments):
@@ -164,3 +171,45 @@ class Counting(Segments):
     def tables(self, frames):
         self.read_tables += len(frames)
         return super().tables(frames)
+
+
+@QUICK
+@given(
+    tables=random_tables(MODES),
+    changes=st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999))),
+)
+def test_tracked_rights_of_random_tables_equal_a_fresh_computation(tables, changes):
+    assert not untracked(tables, changes)
+
+
+def untracked(tables, changes):
+    """Whether tracked and freshly computed rights differ after any of the changes."""
+    words, ranges = dict(tables.words), tables.ram
+    memory = _Changing(ranges, words)
+    followed = RightsTracker(memory, tables.context)
+    places, values = sorted(words), [0, *sorted(words.values())]
+    for where, what in changes:
+        if not places:
+            break
+        place = places[where % len(places)]
+        words[place] = values[what % len(values)]
+        followed.update([place])
+        fresh = collective_rights(SparseWords(ranges, words), tables.context)
+        if list(followed.frames()) != list(fresh):
+            return True
+    return False
+
+
+class _Changing:
+    def __init__(self, ranges, words):
+        self._ranges, self._words = ranges, words
+
+    def __getattr__(self, name):
+        return getattr(SparseWords(self._ranges, self._words), name)
+
+
+def test_a_pdpte_tracked_alone_is_found(monkeypatch):
+    monkeypatch.setattr(RightsTracker, "_joint", lambda self, state: False)
+    changes = st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), max_size=6)
+    cases = st.tuples(random_tables(("PAE",)), changes)
+    find(cases, lambda case: untracked(*case), settings=SEARCH)

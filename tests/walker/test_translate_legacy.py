@@ -43,7 +43,7 @@ def ask(tables, access=READ, cpl=0, va=VA, ac=None, **switches):
 
 def code(outcome):
     assert isinstance(outcome, PageFault)
-    assert outcome.cr2 == VA
+    assert VA == outcome.cr2
     return outcome.error_code
 
 

@@ -17,7 +17,7 @@ from crosswalk.walker import (
 )
 from crosswalk.walker import linear as pre_processing
 from tests.random_tables import LASS, extended_tables
-from tests.tables import EXECUTE, READ, WRITE
+from tests.tables import EXECUTE, LONG, READ, WRITE
 from tests.walker.naive_access import answer
 
 translating = import_module(
@@ -73,7 +73,7 @@ def numbers(outcome):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(tables=extended_tables(), choices=CHOICES)
+@given(tables=extended_tables(LONG), choices=CHOICES)
 def test_both_statements_of_the_rules_answer_as_the_model_does(tables, choices):
     assert None is disagreement(tables, choices)
 
@@ -138,7 +138,7 @@ def leaves_a_denied_leaf_alone(original):
 )
 def test_a_rule_broken_in_either_statement_is_found(module, rule, plant, monkeypatch):
     monkeypatch.setattr(module, rule, plant(getattr(module, rule)))
-    case = st.tuples(extended_tables(), CHOICES)
+    case = st.tuples(extended_tables(LONG), CHOICES)
     tables, choices = find(case, lambda it: disagreement(*it) is not None, settings=SEARCH)
     monkeypatch.undo()
     assert None is disagreement(tables, choices)

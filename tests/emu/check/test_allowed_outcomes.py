@@ -189,7 +189,7 @@ def judged(stand, form, predict):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_emulated_cpu_does_what_is_claimed(stand, form):
     differ, known = judged(stand, form, translate_many)
-    assert differ == 0
+    assert 0 == differ
     assert (known > 0) == form.startswith("rmw:")
 
 

@@ -58,13 +58,13 @@ def test_one_field_alone_makes_a_disagreement(same, change, field):
     ids=["none", "first", "second", "both"],
 )
 def test_a_fault_may_mark_any_of_the_entries_it_was_allowed(marked):
-    assert differing(outcomes(**FAULTED), outcomes(**FAULTED | {"entries": marked})) == []
+    assert [] == differing(outcomes(**FAULTED), outcomes(**FAULTED | {"entries": marked}))
 
 
 def test_a_fault_that_was_allowed_nothing_may_mark_nothing():
     predicted = outcomes(**FAULTED | {"entries": ()})
     assert ["entries"] == differing(predicted, outcomes(**FAULTED))
-    assert differing(predicted, predicted) == []
+    assert [] == differing(predicted, predicted)
 
 
 def test_a_success_has_to_mark_all_of_its_entries():
@@ -73,7 +73,7 @@ def test_a_success_has_to_mark_all_of_its_entries():
 
 
 def test_page_size_and_rights_are_not_observed_and_not_compared():
-    assert differing(outcomes(**REACHED, page_size=4096, rights=3), outcomes(**REACHED)) == []
+    assert [] == differing(outcomes(**REACHED, page_size=4096, rights=3), outcomes(**REACHED))
 
 
 def test_rows_are_compared_each_for_itself():

@@ -110,7 +110,7 @@ NEAR_MISSES = [
 )
 def test_what_is_slightly_different_is_not_explained(stand, name, change):
     case, judged = replayed(stand, name)
-    assert explained(case, change(judged.seen)) == [None]
+    assert [None] == explained(case, change(judged.seen))
 
 
 def test_what_the_manuals_allow_is_never_explained_whoever_says_otherwise():
@@ -121,7 +121,7 @@ def test_what_the_manuals_allow_is_never_explained_whoever_says_otherwise():
     memory = PageTables(ram=((0, 1 << 26),)).map(VA, 0x8000, A | 1 | US, upper=USED).memory
     judged = CompositeChecker(wrong).judge(memory, context(wp=False), composite("rmw:xadd", VA))
     assert judged.differ.all()
-    assert judged.known == {}
+    assert {} == judged.known
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_an_explanation_is_for_its_own_kind_alone(stand, form, switches):
     memory = PageTables(ram=((0, 1 << 26),)).map(VA, 0x8000, USED, upper=USED).memory
     judged = stand.judge(memory, context(), composite(form, VA + 8, **switches))
     assert is_allowed(judged.allowed, judged.seen).all()
-    assert judged.known == {}
+    assert {} == judged.known
 
 
 EARLY, LARGE, WIDTH = "pdpte-leaf-accessed-on-fault", "pdpte-ps-always-leaf", "maxphyaddr-40"

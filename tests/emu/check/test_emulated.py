@@ -14,10 +14,8 @@ from crosswalk.walker import Accesses, AccessType
 from crosswalk.walker.bulk import translate_many
 from tests.emu.check.bugs import GUEST
 from tests.emu.seeded_tables import SeededTables, seeded_tables
-from tests.random_tables import random_tables
-from tests.tables import LEGACY
-from tests.walker.test_bulk import ACCESSES, accesses_of
-from tests.walker.test_legacy import NUMBERS
+from tests.random_tables import CHOICES, accesses_of, random_tables
+from tests.tables import MODES
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 READ, WRITE, EXECUTE = AccessType
@@ -38,20 +36,11 @@ def unlike(found, predict=translate_many):
 
 
 @QUICK
-@given(tables=random_tables(), choices=ACCESSES)
+@given(tables=random_tables(MODES), choices=CHOICES)
 def test_with_every_departure_off_it_answers_what_the_walker_predicts(tables, choices):
     assert 0 == unlike(
         SeededTables(tables.memory, tables.context, Accesses.of(accesses_of(tables, choices)))
     )
-
-
-@QUICK
-@given(tables=random_tables(LEGACY), numbers=NUMBERS)
-def test_in_32_bit_and_pae_paging_too(tables, numbers):
-    accesses = Accesses.product(
-        np.array([tables.address(each) for each in numbers], np.uint64), ac=False
-    )
-    assert 0 == unlike(SeededTables(tables.memory, tables.context, accesses))
 
 
 @pytest.mark.parametrize("plain", [True, False], ids=["the CPU's features", "other features"])

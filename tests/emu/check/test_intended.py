@@ -27,7 +27,7 @@ def test_the_guest_is_as_it_was_meant(levels, guest4, guest5):
     guest = guest4 if levels == 4 else guest5
     intended = guest.image.resolve_intended(guest.status)
     assert len(intended) > 50
-    assert mismatches(guest.memory, guest.context, intended, guest.image.faulting) == []
+    assert [] == mismatches(guest.memory, guest.context, intended, guest.image.faulting)
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def test_one_wrong_right_in_the_guests_tables_is_noticed(flipped, bit):
         flipped.image.faulting,
     )
     words[table // 8 + 511] = before
-    assert len(lines) == 1
+    assert 1 == len(lines)
     assert lines[0].startswith("0xfffffffffffff000: 0x1000 bytes of 0x")
     assert "is intended (last page)" in lines[0]
 
 
 def test_what_is_as_meant_leaves_no_line():
-    assert broken(built()) == []
+    assert [] == broken(built())
 
 
 def test_a_missing_page_is_noticed():
@@ -92,7 +92,7 @@ def test_a_range_that_does_not_fault_as_meant_is_noticed():
 
 def test_a_reserved_bit_has_to_be_the_cause_where_it_was_meant_to_be():
     reserved = built().map(0x80_0000, 0xA000, P | 1 << 51)
-    assert broken(reserved, faulting=(replace(HOLE, reserved=True),)) == []
+    assert [] == broken(reserved, faulting=(replace(HOLE, reserved=True),))
     (line,) = broken(reserved)
     assert "a fault is intended (hole), PageFault(error_code=9" in line
     (line,) = broken(built(), faulting=(replace(HOLE, reserved=True),))
@@ -100,4 +100,4 @@ def test_a_reserved_bit_has_to_be_the_cause_where_it_was_meant_to_be():
 
 
 def test_rights_depend_on_the_control_registers():
-    assert len(broken(built(), nxe=False)) == 2
+    assert 2 == len(broken(built(), nxe=False))

@@ -26,13 +26,13 @@ def test_every_address_of_a_plan_has_32_bits_and_every_kind_of_place_is_asked(mo
     tables, paging = mixed(mode), context(mode)
     plan = make_plan(tables.memory, paging)
     large = Place.PAGE_4M if mode == "32-bit" else Place.PAGE_2M
-    assert int(plan.va.max()) == 0xFFFF_FFFF
+    assert 0xFFFF_FFFF == int(plan.va.max())
     assert {Place.HOLE, Place.PAGE_4K, large, Place.MALFORMED} == set(plan.place.tolist())
     size = 1 << (22 if mode == "32-bit" else 21)
     asked = set(plan.va[plan.place == large].tolist())
     assert {0x4000_0000, 0x4000_0000 + size - 1} < asked
     inside = asked - {0x4000_0000, 0x4000_0000 + size - 1, 0x4000_0000 + size - 16}
-    assert len(inside) == 1
+    assert 1 == len(inside)
     holes = set(plan.va[plan.place == Place.HOLE].tolist())
     assert {0x1000, 0x3FFF_FFFF, 0x4000_0000 + size, 0xBFFF_FFFF, 0xFFFF_EFFF} <= holes
     assert not holes & {0, 0xFFFF_F000, 0xFFFF_FFFF}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check import check
-from crosswalk.walker import walk_leaves
 from crosswalk.walker.leaves import Leaves
+from tests.emu.check.wrong_walks import changed, dropped, page_of
 from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, P, PageTables, context
 
 VA = 0x40_0000
@@ -19,26 +19,6 @@ def built():
     builder = PageTables().map(VA, 0x8000, P | RW | XD).map(VA + 4 * KIB4, 0x9000, P | RW | US)
     builder.map(0x80_0000, 0xA000, P | US).map(0x80_1000, 0xB000, P | US)
     return builder.map(LARGE, 4 * MIB2, OPEN | PS, level=2)
-
-
-def changed(change):
-    """The walk, with its whole list as `change` makes it."""
-
-    def walk(memory, found, start=0, end=1 << 64):
-        leaves = Leaves.join([Leaves.none(), *walk_leaves(memory, found)])
-        leaves = change(leaves)
-        last = leaves.va + leaves.size - np.uint64(1)
-        yield leaves.take((last >= start) & (leaves.va <= end - 1))
-
-    return walk
-
-
-def page_of(leaves, va):
-    return leaves.va == np.uint64(va)
-
-
-def dropped(va):
-    return changed(lambda leaves: leaves.take(~page_of(leaves, va)))
 
 
 def column(page, /, **columns):
@@ -154,7 +134,7 @@ def test_a_divergence_from_the_list_names_the_page_that_is_listed():
     assert 0x8000 == first.observed.pa
     assert 4 == len(first.walk.steps)
     dropped_first = check(built().memory, context(), walk=dropped(VA)).listing[0]
-    assert dropped_first.listed is None
+    assert None is dropped_first.listed
 
 
 def test_a_list_that_leaves_out_a_page_no_other_reading_finds_shows_nothing():

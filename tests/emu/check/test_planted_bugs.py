@@ -95,17 +95,17 @@ def test_the_unbroken_walker_agrees_under_that_context(setting, bug):
 
 
 def test_the_unbroken_walker_agrees_on_the_samples(sample4, sample5, monkeypatch):
-    assert sample4.check(translate_many, monkeypatch).divergences == ()
-    assert sample5.check(translate_many, monkeypatch).divergences == ()
+    assert () == sample4.check(translate_many, monkeypatch).divergences
+    assert () == sample5.check(translate_many, monkeypatch).divergences
 
 
 @pytest.mark.parametrize("levels", [4, 5])
 def test_the_unbroken_walker_agrees_on_all_of_the_guest(levels, guest4, guest5):
     guest = guest4 if levels == 4 else guest5
     verdict = check(guest.memory, guest.context)
-    assert verdict.divergences == ()
+    assert () == verdict.divergences
     assert verdict.probes == verdict.agreements + sum(verdict.known.values())
-    assert set(verdict.known) == {"pdpte-leaf-accessed-on-fault"}
+    assert {"pdpte-leaf-accessed-on-fault"} == set(verdict.known)
 
 
 def test_a_bug_is_gone_when_its_predictor_is_done(sample4):
@@ -123,9 +123,9 @@ def test_every_divergence_is_counted_and_the_first_are_kept(sample4, monkeypatch
     monkeypatch.setattr(CHECK, "KEPT_DIVERGENCES", 3)
     (bug,) = (bug for bug in GUEST if bug.name == "CR2 is the page's address")
     verdict = sample4.check(bug.predict, monkeypatch)
-    assert len(verdict.divergences) == 3
+    assert 3 == len(verdict.divergences)
     assert verdict.divergent > 3
     first = verdict.divergences[0]
-    assert first.known is None
+    assert None is first.known
     assert first.predicted.cr2 == first.observed.cr2 & ~4095
     assert first.walk.va == first.access.va

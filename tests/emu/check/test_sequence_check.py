@@ -116,7 +116,7 @@ def test_a_processor_that_stops_is_a_violation():
     judged = judge(simple(READ, Invlpg(0), READ), (Translation(0x10000), Halted(1, "#UD")))
     assert judged.violation
     assert ("Invlpg raises #UD",) == judged.violation.causes
-    assert judged.violation.known is None
+    assert None is judged.violation.known
     judged = judge(simple(READ, Invlpg(0)), (Translation(0x10000), Halted(1, "#GP")))
     assert judged.violation
     assert ("Invlpg raises #GP",) == judged.violation.causes

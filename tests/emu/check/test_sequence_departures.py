@@ -61,7 +61,7 @@ def test_taken_out_of_the_table_it_is_a_violation_like_another(entry, monkeypatc
     monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", rest)
     violation = judge(sequence, observed).violation
     assert violation
-    assert violation.known is None
+    assert None is violation.known
 
 
 @EACH
@@ -76,7 +76,7 @@ def test_the_file_says_what_is_allowed_and_observed_today(entry):
 def test_another_broken_rule_is_not_known(rule):
     read = Access(0, AccessType.READ)
     sequence = replace(sequence_of(ENTRIES[0]), steps=(read,))
-    assert known_sequence(sequence, 0, str(rule)) is None
+    assert None is known_sequence(sequence, 0, str(rule))
 
 
 def test_what_is_slightly_different_is_not_known():
@@ -91,14 +91,14 @@ def test_what_is_slightly_different_is_not_known():
         return known_sequence(made, 0, cause)
 
     assert "invlpg-large-keeps-fetch" == known(fetch, Rule.INVLPG_LARGE)
-    assert known(read, Rule.INVLPG_LARGE) is None
+    assert None is known(read, Rule.INVLPG_LARGE)
     assert "cr3-bit-63-under-la57" == known(keep, "MovCr3 raises #PF", five)
-    assert known(keep, "MovCr3 raises #PF") is None
-    assert known(load, "MovCr3 raises #PF", five) is None
-    assert known(keep, "MovCr3 raises #GP", five) is None
+    assert None is known(keep, "MovCr3 raises #PF")
+    assert None is known(load, "MovCr3 raises #PF", five)
+    assert None is known(keep, "MovCr3 raises #GP", five)
     assert "invpcid-undefined" == known(Invpcid(2), "Invpcid raises #UD")
-    assert known(Invpcid(2), "Invpcid raises #GP") is None
-    assert known(load, "MovCr3 raises #UD") is None
+    assert None is known(Invpcid(2), "Invpcid raises #GP")
+    assert None is known(load, "MovCr3 raises #UD")
 
 
 RAM = ((0, 1 << 21),)
@@ -143,7 +143,7 @@ def test_what_departures_of_accesses_do_not_lead_to_is_not_explained():
     for wrong in (replace(seen, pa=seen.pa + 8), replace(seen, entries=((0x2000, USED | PS | 8),))):
         violation = judge(sequence, (wrong,)).violation
         assert violation
-        assert violation.known is None
+        assert None is violation.known
 
 
 @pytest.mark.parametrize("kind", list(AccessType))

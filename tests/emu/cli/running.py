@@ -3,6 +3,7 @@
 import json
 
 from crosswalk.emu.cli import main
+from crosswalk.walker.formats import dump_case
 
 
 class Ran:
@@ -29,3 +30,20 @@ def crosswalk(capfd, *arguments):
         status = error.code
     out, err = capfd.readouterr()
     return Ran(status, out, err)
+
+
+def refused(ran):
+    """The one line of an error that ended a command with status 2."""
+    assert (2, "") == (ran.status, ran.out)
+    assert "Traceback" not in ran.err
+    line = ran.err.splitlines()[-1]
+    assert line.startswith("crosswalk")
+    assert ": error: " in line
+    assert 1 == ran.err.count("error:")
+    return line
+
+
+def written(path, case):
+    """Write a case file; its path."""
+    path.write_bytes(dump_case(case))
+    return path

@@ -10,7 +10,7 @@ from crosswalk.walker.formats import Probe, dump_case, load_case, parse_case
 from crosswalk.walker.outcome import Translation
 from tests.emu.cases import KNOWN_CASES
 from tests.emu.cli.conftest import case_of, small
-from tests.emu.cli.test_replay import written
+from tests.emu.cli.running import written
 
 
 @pytest.fixture

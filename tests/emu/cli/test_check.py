@@ -58,7 +58,7 @@ def test_check_of_a_case_a_raw_image_and_a_core_say_the_same(
     ]
     for document in documents:
         assert [*SUMMARY, "verdict", "reproduce"] == list(document)
-        assert document["divergences"] == 0
+        assert 0 == document["divergences"]
         assert document["probes"] == documents[0]["probes"] > 50
 
 

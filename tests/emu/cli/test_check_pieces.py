@@ -19,7 +19,7 @@ from crosswalk.emu.workers.contained import EmulatorCrash
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput
 from tests.emu.check.planted import without_code
-from tests.emu.check.test_listing import dropped
+from tests.emu.check.wrong_walks import dropped
 from tests.tables import KIB4, PageTables, context
 
 VA = 0x40_0000

@@ -92,7 +92,7 @@ def test_nothing_found_where_tables_are_missing_is_status_2(run, raw, command, j
     path = raw(lacking())
     ran = run(name, path, *options, *ROOT, *json_)
     assert 2 == ran.status
-    assert FORBIDDEN.search(ran.out + ran.err) is None
+    assert None is FORBIDDEN.search(ran.out + ran.err)
     assert ran.err.splitlines()[-1] == (
         f"crosswalk: error: {path}: nothing found, but not everything could be looked at "
         "(--partial takes what is there)"
@@ -105,7 +105,7 @@ def test_a_part_can_be_taken_and_is_called_one(run, raw, command):
     ran = run(name, raw(lacking()), *options, *ROOT, "--partial")
     assert 0 == ran.status
     assert "W^X: partial: none is both writable and executable of what could be" in ran.out
-    assert FORBIDDEN.search(ran.out + ran.err) is None
+    assert None is FORBIDDEN.search(ran.out + ran.err)
 
 
 @pytest.mark.parametrize("command", POLICIES, ids=" ".join)
@@ -175,7 +175,7 @@ def test_no_command_takes_a_file_of_another_format_for_memory(run, tmp_path, com
     ran = run(name, path, *options, *ROOT)
     assert (2, "") == (ran.status, ran.out)
     assert "(--kind raw takes the file as memory all the same)" in ran.err
-    assert FORBIDDEN.search(ran.err) is None
+    assert None is FORBIDDEN.search(ran.err)
 
 
 def test_a_file_that_is_taken_for_raw_by_force_is_a_part(run, tmp_path):

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from crosswalk.emu.cli.main import main
+from tests.emu.cli.running import refused
 from tests.walker.formats.conftest import Core, cpu_state, qemu_notes
 
 GOOD = {
@@ -17,16 +18,6 @@ GOOD = {
     "probes": [{"va": "0x0", "access": "read", "cpl": 0, "ac": False}],
 }
 PROBE = GOOD["probes"][0]
-
-
-def refused(ran):
-    assert (2, "") == (ran.status, ran.out)
-    assert "Traceback" not in ran.err
-    line = ran.err.splitlines()[-1]
-    assert line.startswith("crosswalk")
-    assert ": error: " in line
-    assert 1 == ran.err.count("error:")
-    return line
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def test_a_guest_is_a_source_as_well(run, tmp_path, guest):
 def test_a_guest_that_there_is_not_is_one_line(run, tmp_path):
     ran = run("fuzz", "--from", "guest:6level", "--corpus", tmp_path / "corpus")
     assert (2, "") == (ran.status, ran.out)
-    assert ran.err == (
+    assert (
         "crosswalk: error: guest:6level: no such guest (guest:4level, guest:5level)\n"
-    )
+    ) == ran.err
 
 
 def test_the_tables_are_those_of_the_guest(guest4, guest5):

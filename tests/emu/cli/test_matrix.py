@@ -16,7 +16,7 @@ from crosswalk.emu.matrix.summary import Group, Summary, load_summary
 
 def test_list_shows_dimensions_sizes_and_reasons(run):
     done = run("matrix", "--list", "--select", "section=kvm-access")
-    assert done.status == 0
+    assert 0 == done.status
     assert "kvm-access: 3,207,168" in done.out
     assert "left out: " in done.out
 
@@ -27,7 +27,7 @@ def test_list_as_records(run):
     combinations = {True: 0, False: 0}
     for record in records:
         combinations[record.get("mode") in ("32bit", "pae")] += record.get("combinations", 0)
-    assert combinations == {True: 641_664, False: 40_978_668}
+    assert {True: 641_664, False: 40_978_668} == combinations
     assert sum(record.get("sequences", 0) for record in records) > 60_000
     assert all(record["pruned"] for record in records)
 
@@ -36,10 +36,10 @@ def test_a_selection_runs_and_goes_on_from_its_state(run, tmp_path):
     state = tmp_path / "state.json"
     command = ("matrix", "--select", "section=junk-pte,access=read", "--json", "--jobs", "1")
     first = run(*command, "--state", str(state))
-    assert first.status == 0
+    assert 0 == first.status
     record = json.loads(first.out)
     assert record["probes"] == record["agreements"] == 256 * 16 * 4
-    assert (record["divergences"], record["known_divergences"]) == (0, 0)
+    assert (0, 0) == (record["divergences"], record["known_divergences"])
     assert record["seconds"] > 0
     again = json.loads(run(*command, "--state", str(state)).out)
     assert again["probes"] == record["probes"]
@@ -53,8 +53,8 @@ def test_bad_usage_is_one_line(run, tmp_path):
         ("--state", str(tmp_path)),
     ):
         done = run("matrix", *arguments)
-        assert done.status == 2
-        assert done.err.count("\n") == 1
+        assert 2 == done.status
+        assert 1 == done.err.count("\n")
 
 
 SEQUENCES = "section=tlb-size,page=4k-2m,access=read,cpl=3"
@@ -62,7 +62,7 @@ SEQUENCES = "section=tlb-size,page=4k-2m,access=read,cpl=3"
 
 def test_sequences_are_listed_apart(run):
     done = run("matrix", "--list", "--select", SEQUENCES)
-    assert done.status == 0
+    assert 0 == done.status
     assert "tlb-size: 96 sequences" in done.out
     assert "combinations" not in done.out
     assert "left out: " in done.out
@@ -72,7 +72,7 @@ def test_sequences_are_counted_apart_and_the_run_goes_on_from_its_state(run, tmp
     state = tmp_path / "state.json"
     command = ("matrix", "--select", SEQUENCES, "--jobs", "1", "--state", str(state))
     first = run(*command)
-    assert first.status == 0
+    assert 0 == first.status
     assert "96 sequences" in first.out
     assert "verdict: agreement" in first.out
     assert "combinations" not in first.out
@@ -90,16 +90,16 @@ def test_violations_fail_and_are_written_to_be_run_again(run, tmp_path, monkeypa
     chosen = "section=tlb-fault,page=4k,change=p-0,prime=read,fault=write,cpl=3"
     arguments = ("--select", chosen, "--jobs", "1", "--cases", str(tmp_path))
     done = run("matrix", *arguments)
-    assert done.status == 1
+    assert 1 == done.status
     assert "× a page fault keeps what is cached of its address" in done.out
     assert "first: crosswalk matrix --select section=tlb-fault," in done.out
     command, (path,) = hinted(done.err, "wrote 1 sequences; run: crosswalk ")
-    assert run(command, path).status == 1
+    assert 1 == run(command, path).status
     record = json.loads(run("matrix", *arguments, "--json").out)
     assert record["divergences"] == record["tlb"]["violations"] > 0
     (group,) = record["tlb"]["groups"].values()
     assert group["count"] == record["divergences"]
-    assert run("sequence", group["select"]).status == 1
+    assert 1 == run("sequence", group["select"]).status
 
 
 def hinted(said, before):
@@ -117,16 +117,16 @@ def test_cases_and_sequences_in_one_folder_have_a_hint_each_that_works(run, tmp_
         "section=implicit-tables,pml4e.us=1,pdpte.us=1,pte.bit51=0",
     ):
         done = run("matrix", "--select", chosen, "--jobs", "1", "--cases", folder)
-    assert done.status == 1
+    assert 1 == done.status
     command, paths = hinted(done.err, "wrote 2 cases; replay: crosswalk ")
-    assert (command, len(paths)) == ("replay", 2)
-    assert len(list(folder.iterdir())) == 3
-    assert run(command, *paths).status == 1
+    assert ("replay", 2) == (command, len(paths))
+    assert 3 == len(list(folder.iterdir()))
+    assert 1 == run(command, *paths).status
 
 
 def test_list_counts_by_dimension_and_knows_composites(run):
     done = run("matrix", "--list", "--select", "access=twice,section=twice-key")
-    assert done.status == 0
+    assert 0 == done.status
     assert "twice-key: 36,864" in done.out
     assert "4 values of PKRU in between" in done.out
     assert "  cr0.wp: 0 18,432, 1 18,432" in done.out
@@ -136,7 +136,7 @@ def test_list_counts_by_dimension_and_knows_composites(run):
 def test_composites_run_and_known_divergences_are_told(run):
     chosen = "section=implicit-tables,pml4e.us=1,pdpte.us=1,pte.bit51=0"
     done = run("matrix", "--jobs", "1", "--select", chosen)
-    assert done.status == 0
+    assert 0 == done.status
     assert "implicit-access-honours-ac" in done.out
     assert "verdict: agreement" in done.out
 
@@ -162,10 +162,10 @@ def test_a_run_killed_at_any_moment_goes_on_and_comes_to_the_same(tmp_path):
                 if state.exists() and state.stat().st_ino != before:
                     break
                 time.sleep(0.01)
-            assert process.poll() is None
+            assert None is process.poll()
             os.killpg(process.pid, signal.SIGKILL)
         seen.add(load_summary(state, UNITS, 100).units)
-    assert len(seen) == 3
+    assert 3 == len(seen)
     done = subprocess.run(command, capture_output=True, check=True, timeout=300)
     first, last = (json.loads(each.stdout) for each in (whole, done))
     for each in (first, last):
@@ -180,10 +180,10 @@ def test_a_line_is_said_now_and_then_with_rate_and_time_left(monkeypatch, capsys
     for step, done in ((4, 2000), (6, 3000), (5, 4000), (5, 5000)):
         now[0] += step
         said(done, 10_000)
-    assert capsys.readouterr().err.splitlines() == [
+    assert [
         "3,000 of 10,000 combinations (30 %), 200 a second, 35 s left",
         "5,000 of 10,000 combinations (50 %), 200 a second, 25 s left",
-    ]
+    ] == capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ def test_a_foreign_state_is_one_line_and_left_alone(run, tmp_path, content, mess
     state = tmp_path / "state.json"
     state.write_text(content)
     done = run("matrix", "--select", "access=write", "--state", str(state))
-    assert done.status == 2
+    assert 2 == done.status
     assert message in done.err
-    assert done.err.count("\n") == 1
+    assert 1 == done.err.count("\n")
     assert state.read_text() == content
 
 

@@ -14,7 +14,7 @@ FEW = ("nested", "--pairs", "3", "--accesses", "40", "--seed", "5")
 
 def test_pairs_are_checked_and_counted(run):
     done = run(*FEW, "--jobs", "2")
-    assert done.status == 0
+    assert 0 == done.status
     assert "3 pairs, " in done.out
     assert " 0 diverge, " in done.out
     for kind in KINDS:
@@ -46,9 +46,9 @@ def test_where_nothing_could_be_asked_there_is_no_agreement(run, monkeypatch):
 
 def test_as_json_the_sum_adds_up(run):
     done = run(*FEW, "--json")
-    assert done.status == 0
+    assert 0 == done.status
     record = json.loads(done.out)
-    assert record["probes"] + record["crashes_foreseen"] == 3 * 40
+    assert 3 * 40 == record["probes"] + record["crashes_foreseen"]
     assert record["agreements"] + record["known_divergences"] == record["probes"]
     assert {"would end the emulator": 30} == record["not_asked"]
     assert {} == record["predicted_only"]
@@ -82,14 +82,14 @@ def wrong_walker(monkeypatch):
 
 def test_a_divergence_is_shown_with_its_walk_and_how_to_get_it_again(run, wrong_walker):
     done = run(*FEW)
-    assert done.status == 1
+    assert 1 == done.status
     assert "verdict: FAILED" in done.out
     line = next(line for line in done.out.splitlines() if "reproduce: crosswalk nested" in line)
     again = line.partition("reproduce: crosswalk ")[2].split()
     assert "divergence: " in done.out
     assert "  guest PML4E at gpa 0x" in done.out
     repeated = run(*again)
-    assert repeated.status == 1
+    assert 1 == repeated.status
     assert line in repeated.out
     assert "\n1 pairs, " in repeated.out
 
@@ -99,15 +99,15 @@ def test_a_crash_that_was_not_foreseen_is_a_failure(run, monkeypatch):
     crash = PairCrash(2, "crash, SIGSEGV", (access,))
     monkeypatch.setattr("crosswalk.emu.cli.nested.pair_results", lambda *_: iter([crash]))
     done = run(*FEW)
-    assert done.status == 1
+    assert 1 == done.status
     assert "crash, SIGSEGV; alone: read of 0x1234 at CPL 3" in done.out
     assert "1 crashes that were not foreseen" in done.out
-    assert json.loads(run(*FEW, "--json").out)["crashes_not_foreseen"] == 1
+    assert 1 == json.loads(run(*FEW, "--json").out)["crashes_not_foreseen"]
 
 
 def test_the_known_are_explained_when_asked_for(run):
     done = run("nested", "--pairs", "6", "--accesses", "60", "--verbose")
-    assert done.status == 0
+    assert 0 == done.status
     assert "nested-leaf-not-marked:\n  manual: AMD APM" in done.out
 
 
@@ -115,6 +115,6 @@ def test_the_known_are_explained_when_asked_for(run):
 @pytest.mark.parametrize("value", ["0", "x", "-1"])
 def test_bad_numbers_are_refused(run, option, value):
     done = run("nested", option, value)
-    assert done.status == 2
-    assert done.out == ""
+    assert 2 == done.status
+    assert "" == done.out
     assert option in done.err

@@ -141,4 +141,4 @@ def test_helps_name_what_the_rooms_define():
     assert ", ".join(each.value for each in Capability) in option_of("fuzz", "--claims")["help"]
     assert f"{DEFAULT_LIMIT:,} mappings" in option_of("check", "--limit")["help"]
     limits = Limits()
-    assert (limits.seconds, limits.output >> 20, limits.memory >> 20) == WALKER_LIMITS
+    assert WALKER_LIMITS == (limits.seconds, limits.output >> 20, limits.memory >> 20)

@@ -30,4 +30,4 @@ def test_answers_and_remarks_go_to_their_own_streams():
 def test_the_exit_status_is_the_processs():
     done = subprocess.run([*COMMAND, "walk", "/none"], capture_output=True, check=False, timeout=60)
     assert (2, b"") == (done.returncode, done.stdout)
-    assert done.stderr == b"crosswalk: error: /none: no such file or directory\n"
+    assert b"crosswalk: error: /none: no such file or directory\n" == done.stderr

@@ -13,22 +13,22 @@ from crosswalk.emu.protect.attack import emulator_crashes
 def test_the_built_in_guest_is_protected(run):
     ran = run("protect", "--json")
     record = ran.document
-    assert ran.status == 0
-    assert (record["divergences"], record["known_divergences"]) == (0, 256)
+    assert 0 == ran.status
+    assert (0, 256) == (record["divergences"], record["known_divergences"])
     assert record["probes"] > 70_000
     assert len(record["attacks"]) > 60
-    assert record["pages_outside_ram_not_tried"] == 1_288_199
+    assert 1_288_199 == record["pages_outside_ram_not_tried"]
     assert {"pages that are mapped outside RAM": 1_288_199} == record["not_asked"]
     assert record["mappings"] > 600
     assert {"outside", "reserved"} == set(record["unfollowed"])
-    assert record["reproduce"] == "crosswalk protect --json"
+    assert "crosswalk protect --json" == record["reproduce"]
 
 
 @pytest.mark.slow
 def test_it_is_told_in_words(run):
     ran = run("protect")
     lines = ran.out.splitlines()
-    assert ran.status == 0
+    assert 0 == ran.status
     assert [line[0] for line in lines if line[:1].isdigit()] == list("1234567")
     counts = re.fullmatch(
         r"verdict: as stated: [\d,]+ accesses, (\d+) attacks stopped, (\d+) not stopped as stated, "

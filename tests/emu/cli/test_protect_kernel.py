@@ -36,8 +36,8 @@ def test_the_same_as_a_document(run, tiny):
     assert {"patched": 1} == document["nested_faults"]
     assert NAMES == [each["name"] for each in document["attacks"]]
     assert 8192 == document["frames"]["frames"]
-    assert set(document["since"].values()) == {0}
-    assert document["isolated"] is False
+    assert {0} == set(document["since"].values())
+    assert False is document["isolated"]
     # 15 pages of 2 MiB and 512 of 4 KiB, each by two ways, and a user's page.
     assert {} == document["not_asked"] == document["predicted_only"]
     assert {"outside": 0, "reserved": 0} == document["unfollowed"]

@@ -60,9 +60,9 @@ def test_sizes_are_said_to_machines(run, layout, bug, tmp_path):
 def test_a_case_that_shows_nothing_is_bad_input(run, layout):
     ran = run("reduce", layout)
     assert (2, "") == (ran.status, ran.out)
-    assert ran.err == (
+    assert (
         "crosswalk: error: nothing diverges in this case: there is nothing to reduce to\n"
-    )
+    ) == ran.err
 
 
 def test_a_crash_of_the_emulator_is_reduced(run, layout, monkeypatch, tmp_path):

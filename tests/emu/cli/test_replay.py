@@ -4,15 +4,11 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.walker.bulk import translate_many
-from crosswalk.walker.formats import Probe, dump_case, load_case, parse_case
+from crosswalk.walker.formats import Probe, load_case, parse_case
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.cases import CASES, COMPOSITE_CASES, KNOWN_CASES
 from tests.emu.cli.conftest import case_of
-
-
-def written(path, case):
-    path.write_bytes(dump_case(case))
-    return path
+from tests.emu.cli.running import written
 
 
 def test_replay_fills_in_both_outcomes_of_every_probe(run, small_case):

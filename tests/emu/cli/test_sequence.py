@@ -7,7 +7,7 @@ NAME = "section=tlb-leaf,page=2m,change=target,g=0,prime=read,invalidate=none,ac
 
 def test_a_named_sequence_is_run_and_shown_step_by_step(run):
     done = run("sequence", NAME)
-    assert done.status == 0
+    assert 0 == done.status
     assert f"{NAME}: steps 4, accesses 3" in done.out
     assert "  Store 0x" in done.out
     assert "(stale)" in done.out
@@ -16,21 +16,21 @@ def test_a_named_sequence_is_run_and_shown_step_by_step(run):
 
 def test_a_known_violation_is_named_and_no_failure(run):
     done = run("sequence", str(KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json"))
-    assert done.status == 0
+    assert 0 == done.status
     assert "VIOLATION: a page fault keeps what is cached of its address" in done.out
     assert "known emulator divergence: fault-keeps-tlb" in done.out
 
 
 def test_a_step_that_stops_the_processor_is_shown(run):
     done = run("sequence", str(KNOWN_SEQUENCE_FILES / "invpcid-undefined.json"))
-    assert done.status == 0
+    assert 0 == done.status
     assert "VIOLATION: Invpcid raises #UD" in done.out
 
 
 def test_an_unknown_violation_is_a_failure(run, monkeypatch):
     monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", ())
     done = run("sequence", str(KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json"))
-    assert done.status == 1
+    assert 1 == done.status
 
 
 def test_as_json_the_file_is_filled_in(run):
@@ -46,5 +46,5 @@ def test_bad_input_is_one_line(run, tmp_path):
     case.write_text('{"format": "crosswalk-case/1"}')
     for given in ("section=tlb-leaf", "section=tlb-nothing", "number=1", str(case)):
         done = run("sequence", given)
-        assert done.status == 2
-        assert done.err.count("\n") == 1
+        assert 2 == done.status
+        assert 1 == done.err.count("\n")

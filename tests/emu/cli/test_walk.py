@@ -106,7 +106,7 @@ def test_coalesce_folds_neighbours(run, guest4):
 def test_a_saved_case_lists_the_same(run, guest_raw, tmp_path):
     saved = tmp_path / "saved.json"
     first = run("walk", guest_raw, *GUEST_REGISTERS, "--json", "--save-case", saved)
-    assert load_case(saved).probes == ()
+    assert () == load_case(saved).probes
     assert first.out == run("walk", saved, "--json").out
 
 

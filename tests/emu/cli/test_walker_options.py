@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.emu.cli.test_errors import refused
+from tests.emu.cli.running import refused
 
 COMMANDS = {
     "replay": ["replay"],

@@ -100,7 +100,7 @@ class Bare:
     @property
     def vector(self):
         """The vector whose handler has halted."""
-        assert self.machine.run(seconds=1).stop is Stop.HALTED
+        assert Stop.HALTED is self.machine.run(seconds=1).stop
         self.cpu.load()
         return (self.cpu.rip - HANDLERS) // HANDLER_SIZE
 

@@ -78,7 +78,7 @@ def test_an_interrupt_gate_masks_interrupts_and_a_trap_gate_does_not(bare, kind,
     bare.gate(6, kind=kind, at=CODE + 0x100)
     bare.write(CODE + 0x100, "pushfq\npop rax\ncli\nhlt")
     flags = FLAGS | RFlags.NT | RFlags.AC
-    assert bare.start("ud2", rflags=flags).stop is Stop.HALTED
+    assert Stop.HALTED is bare.start("ud2", rflags=flags).stop
     assert 2 | left | RFlags.AC == bare.cpu.general(0)
     assert flags | RFlags.RF == bare.frame(5)[2]
 

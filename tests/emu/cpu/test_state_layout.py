@@ -103,7 +103,7 @@ def test_registers_of_a_16_bit_engine_are_read_in_full():
     ram.write(0x100, bytes.fromhex("66b8efcdab89 66bd78563412 f4"))
     engine.emu_start(0x100, 0xFFFF)
     values = read_registers(engine)
-    assert (values["rax"], values["rbp"], values["rip"]) == (0x89ABCDEF, 0x12345678, 0x10D)
+    assert (0x89ABCDEF, 0x12345678, 0x10D) == (values["rax"], values["rbp"], values["rip"])
 
 
 def test_registers_of_a_64_bit_engine_are_what_the_api_says():
@@ -153,7 +153,7 @@ def test_a_place_that_does_not_hold_the_state_is_not_used(monkeypatch):
     at, behind = layouts._pointer()
     for wrong in ((at, behind + 8), (at + 4, behind), (0, -(1 << 60))):
         monkeypatch.setattr(layouts, "_pointer", lambda wrong=wrong: wrong)
-        assert live_state(Engine()) is None
+        assert None is live_state(Engine())
 
 
 def test_memory_that_can_not_be_read_reads_as_nothing():
@@ -181,7 +181,7 @@ def test_without_it_all_is_observed_the_same(monkeypatch, reason):
         monkeypatch.setattr(layouts, "_ENGINE", 0)
     for each, outcomes in zip(several, expected, strict=True):
         prober = LongProber(each.memory, each.context)
-        assert prober._bulk._live is None
+        assert None is prober._bulk._live
         assert not prober._watch.possible
         assert outcomes == columns(prober.probe(each.accesses))
 

@@ -64,8 +64,8 @@ class Guest:
 def test_a_guest_is_entered_as_it_was_and_goes_on_after_a_hypercall():
     guest = Guest(VMMCALL, VMMCALL)
     assert guest.before == guest.after
-    assert [each.code for each in guest.exits] == [ExitCode.VMMCALL] * 2
-    assert guest.ended.stop is Stop.HALTED
+    assert [ExitCode.VMMCALL] * 2 == [each.code for each in guest.exits]
+    assert Stop.HALTED is guest.ended.stop
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_many_faults_in_a_row_are_each_told():
         assert 0x30_0000 + 8 * number == guest.exits[-1].gpa
     guest.host.pool[512 * 4 + 0x100] |= 2
     guest.host.flush()
-    assert guest.machine.run(seconds=10).stop is Stop.HALTED
-    assert len(guest.exits) == 4
+    assert Stop.HALTED is guest.machine.run(seconds=10).stop
+    assert 4 == len(guest.exits)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_is_intercepted_is_an_exit(code, intercepts, exit_code):
 
 
 def test_reading_efer_is_no_exit():
-    assert Guest("b9800000c00f32", efer=True).exits == []
+    assert [] == Guest("b9800000c00f32", efer=True).exits
 
 
 def test_five_levels_are_refused():

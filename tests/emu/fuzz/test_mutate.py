@@ -129,5 +129,5 @@ def test_a_plan_makes_layouts_of_its_source_whatever_has_been_seen(linux):
     plan = Plan(seed=SEED, source=str(LINUX_CASE))
     layout = plan.layout(3, b"")
     assert np.array_equal(mutate(linux, SEED, 3).words, layout.words)
-    assert Plan(seed=SEED).tables is None
+    assert None is Plan(seed=SEED).tables
     assert plan.tables == Plan(seed=SEED + 1, source=str(LINUX_CASE)).tables is not None

@@ -79,7 +79,7 @@ def test_one_wrong_bit_in_one_entry_is_noticed(booted):
     (table,) = (t.pa for t in booted.status.tables if (t.level, t.va >> 12) == (1, (1 << 52) - 1))
     changed = replace(booted, ram=boot(booted.image).ram)
     changed.ram.words[table // 8 + 511] ^= np.uint64(2)
-    assert len(set(meant(changed)) ^ set(mapped(changed))) == 2
+    assert 2 == len(set(meant(changed)) ^ set(mapped(changed)))
 
 
 def test_one_frame_is_writable_and_executable_over_all_mappings_and_it_is_meant_to_be(booted):
@@ -123,7 +123,7 @@ def test_the_processor_has_used_the_tables(booted):
 def test_memory_is_a_view_of_ram(booted):
     memory = boot(booted.image)
     memory.ram.words[0] = 0x1234
-    assert memory.memory.word(0) == 0x1234
+    assert 0x1234 == memory.memory.word(0)
 
 
 def test_two_boots_leave_the_same_ram(booted):

@@ -53,7 +53,7 @@ def twin(source, old, new):
     (code,) = (code for code in build_image(4).code if code.source == source)
     old = bytes.fromhex(old)
     assert len(old) == len(bytes.fromhex(new))
-    assert code.data.count(old) == 1
+    assert 1 == code.data.count(old)
     return failure(code.pa + code.data.index(old), new)
 
 

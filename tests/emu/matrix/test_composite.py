@@ -56,7 +56,7 @@ def test_every_entry_lies_beside_every_other_once(name):
     variants = section.variants({})
     count = max(len(each.word) for each in variants)
     assert len(shape.va) == count**2
-    assert set(pairs.values()) == {1}
+    assert {1} == set(pairs.values())
     assert len({first for first, _ in pairs}) == len({second for _, second in pairs}) == count
 
 
@@ -80,16 +80,16 @@ def test_composites_are_the_product_of_their_dimensions():
     rows = section.accesses_to(np.array([0x1000], np.uint64))
     columns = (rows.form, rows.cpl, rows.ac, rows.then_cpl, rows.then_ac, rows.then_pkru)
     assert len(rows) == len(set(zip(*(each.tolist() for each in columns), strict=True)))
-    assert len(rows) == 4 * 3 * 3 * 4
-    assert set(rows.va.tolist()) == {0x1040}
+    assert 4 * 3 * 3 * 4 == len(rows)
+    assert {0x1040} == set(rows.va.tolist())
     section = BY_NAME["cross-4k"]
     rows = section.accesses_to(np.array([0x1000], np.uint64))
-    assert {NAMES[form]: int(va) for form, va in zip(rows.form, rows.va, strict=True)} == {
+    assert {
         "cross:read": 0xFFC,
         "cross:write": 0xFFC,
         "cross:execute": 0xFFA,
-    }
-    assert set(rows.then_pkru.tolist()) == {SAME_PKRU}
+    } == {NAMES[form]: int(va) for form, va in zip(rows.form, rows.va, strict=True)}
+    assert {SAME_PKRU} == set(rows.then_pkru.tolist())
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_a_section_has_units_for_all_its_spaces_and_says_what_it_leaves_out(sect
 def test_walker_and_cpu_agree_on_composites(section, chosen):
     summary = all_of(f"section={section},{chosen}")
     assert summary.probes > 100
-    assert summary.divergent == 0
-    assert summary.crashes == []
+    assert 0 == summary.divergent
+    assert [] == summary.crashes
     counts = summary.outcomes[section]
     assert sum(counts) == summary.probes
     assert counts[0] > 0
@@ -172,8 +172,8 @@ def test_a_planted_bug_is_found_grouped_and_made_small(bug, chosen):
 
 def test_what_the_emulator_is_known_for_is_counted_apart():
     summary = all_of("section=rmw-4k,cr0.wp=1,cr4.smap=0,cr4.pke=0,pkru.ad=0,pkru.wd=0,pte.d=0")
-    assert summary.divergent == 0
-    assert list(summary.known) == ["locked-rmw-reads-first"]
+    assert 0 == summary.divergent
+    assert ["locked-rmw-reads-first"] == list(summary.known)
 
 
 def test_a_tally_counts_each_combination_once_for_each_dimension():

@@ -99,7 +99,7 @@ def test_each_pdpte_is_tried_in_a_table_of_its_own_beside_a_good_one():
         entry, good, *rest = (memory.word(context.root + 8 * at) for at in range(4))
         tried.append(entry & ~0xF_F000 & 0x8FFF_FFFF_FFFF_FFFF | entry & (7 << 60))
         assert (0x2001, [0, 0]) == (good, rest)
-        assert entry & 0xF000 == 0x2000
+        assert 0x2000 == entry & 0xF000
     assert len(variants[0].word) == len(set(tried)) == len(tried)
 
 

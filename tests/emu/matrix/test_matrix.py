@@ -24,16 +24,16 @@ FEW = "section=junk-pte,access=write,cpl=3"
 
 def test_walker_and_cpu_agree_on_a_section():
     summary = all_of("section=keys-4k,cr4.smap=1,efer.nx=1")
-    assert summary.probes == 512 * 12 * 32
-    assert summary.divergent == 0
+    assert 512 * 12 * 32 == summary.probes
+    assert 0 == summary.divergent
     assert sum(summary.outcomes["keys-4k"]) == summary.probes
     assert all(summary.outcomes["keys-4k"][:2])
 
 
 def test_what_the_emulator_is_known_for_is_counted_apart():
     summary = all_of("section=reserved-1g,cr0.wp=1,efer.nx=1")
-    assert summary.divergent == 0
-    assert list(summary.known) == ["pdpte-leaf-accessed-on-fault"]
+    assert 0 == summary.divergent
+    assert ["pdpte-leaf-accessed-on-fault"] == list(summary.known)
     assert summary.known["pdpte-leaf-accessed-on-fault"] > 100
 
 
@@ -86,8 +86,8 @@ def test_a_unit_that_crashes_its_process_is_a_result_and_the_rest_goes_on(two_un
     summary = Summary(FEW)
     summary.add(first)
     summary.add(second)
-    assert summary.units == 2
-    assert len(summary.crashes) == 1
+    assert 2 == summary.units
+    assert 1 == len(summary.crashes)
 
 
 def test_a_unit_whose_process_is_killed_once_is_done_again(two_units, tmp_path):
@@ -167,8 +167,8 @@ def test_a_group_keeps_a_case_that_shows_it(tmp_path):
     summary = all_of(FEW, bug.predict)
     for group in summary.groups.values():
         case = json.loads(group.case)
-        assert len(case["entries"]) == 4
-        assert len(case["probes"]) == 1
+        assert 4 == len(case["entries"])
+        assert 1 == len(case["probes"])
 
 
 def test_the_case_of_a_group_is_made_small_and_still_shows_it():

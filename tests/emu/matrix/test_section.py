@@ -31,7 +31,7 @@ def paths_of(section, choice):
 
 def test_every_combination_of_entries_has_one_path():
     variants, memory, va = paths_of(SMALL, {})
-    assert [len(each.word) for each in variants] == [1, 1, 2, 12]
+    assert [1, 1, 2, 12] == [len(each.word) for each in variants]
     # One path ends at the absent PDE; the other twelve each at their PTE.
     assert len(va) == len(set(va.tolist())) == 13
     context = next(iter(SMALL.contexts()))
@@ -46,7 +46,7 @@ def test_every_combination_of_entries_has_one_path():
 def test_control_states_are_the_product_of_their_bits():
     contexts = list(SMALL.contexts())
     assert len(contexts) == len(set(contexts)) == 8
-    assert {context.pkru for context in contexts} == {0, 1 << 2 * KEY}
+    assert {0, 1 << 2 * KEY} == {context.pkru for context in contexts}
     assert {(context.wp, context.pke) for context in contexts} == {
         (wp, pke) for wp in (False, True) for pke in (False, True)
     }
@@ -130,11 +130,11 @@ def test_every_entry_of_a_section_is_looked_at(section):
 
 
 def test_what_a_bit_is_called_is_what_it_is():
-    assert ENTRY_BITS["rw"] == 2
-    assert ENTRY_BITS["nx"] == 1 << 63
-    assert ENTRY_BITS["key15"] == 15 << 59
-    assert ENTRY_BITS["pk"] == KEY << 59
-    assert set(LEVEL_NAMES) == {1, 2, 3, 4, 5}
+    assert 2 == ENTRY_BITS["rw"]
+    assert 1 << 63 == ENTRY_BITS["nx"]
+    assert 15 << 59 == ENTRY_BITS["key15"]
+    assert KEY << 59 == ENTRY_BITS["pk"]
+    assert {1, 2, 3, 4, 5} == set(LEVEL_NAMES)
 
 
 def limit(name):
@@ -164,17 +164,17 @@ def test_entries_with_the_highest_address_bit_lead_to_ram():
     pas = translate_many(memory, context, section.accesses_to(va)).pa
     assert ((pas >> np.uint64(39)) == 1).any()
     kinds = {walk(memory, context, at).steps[-1].kind for at in va.tolist()}
-    assert kinds == {StepKind.LEAF, StepKind.RESERVED}
+    assert {StepKind.LEAF, StepKind.RESERVED} == kinds
 
 
 def test_processors_are_crossed_with_control_states_and_can_be_chosen():
     section = limit("vendor")
-    assert len(list(section.contexts())) == 2 * 4
+    assert 2 * 4 == len(list(section.contexts()))
     chosen = list(section.contexts(parse_choice("vendor=amd,page1gb=0")))
-    assert len(chosen) == 2
-    assert {(each.vendor.value, each.page1gb) for each in chosen} == {("amd", False)}
-    assert list(SMALL.contexts(parse_choice("vendor=amd"))) == []
-    assert len(list(SMALL.contexts(parse_choice("maxphyaddr=40")))) == 8
+    assert 2 == len(chosen)
+    assert {("amd", False)} == {(each.vendor.value, each.page1gb) for each in chosen}
+    assert [] == list(SMALL.contexts(parse_choice("vendor=amd")))
+    assert 8 == len(list(SMALL.contexts(parse_choice("maxphyaddr=40"))))
 
 
 def test_two_paths_to_one_table_have_different_rights():
@@ -185,5 +185,5 @@ def test_two_paths_to_one_table_have_different_rights():
     for at in va[:: len(va) // 2000].tolist():
         path = walk(memory, context, at)
         leaves.setdefault(path.steps[-1].pa, set()).add(path.grant)
-    assert len(variants) == 4
+    assert 4 == len(variants)
     assert any(len(grants) > 1 for grants in leaves.values())

@@ -83,14 +83,14 @@ def test_a_pic_leads_lines_to_the_vectors_it_was_given():
 def test_a_pic_that_was_not_set_up_has_no_vectors():
     pic = Pic()
     pic.write(1, 0)
-    assert pic.vector(0) is None
+    assert None is pic.vector(0)
 
 
 def test_lines_of_the_second_pic_come_through_the_first():
     first, second = initialised(0x30), initialised(0x38)
     assert (0x34, 0x3C) == (line_vector(first, second, 4), line_vector(first, second, 12))
     first.write(1, 1 << 2)
-    assert line_vector(first, second, 12) is None
+    assert None is line_vector(first, second, 12)
 
 
 def test_the_cmos_clock_stands_at_the_beginning_of_2020_and_bytes_can_be_written():

@@ -102,7 +102,7 @@ def test_aliases_of_one_frame_written_in_one_run_are_each_seen():
 @pytest.mark.parametrize("levels", [4, 5])
 def test_the_loops_are_where_the_host_looks_for_their_parts(levels):
     loops = LOOPS[levels]
-    assert loops[LOOPS_DONE] == 0xF4  # hlt
+    assert 0xF4 == loops[LOOPS_DONE]  # hlt
     for kind, access in {
         AccessType.READ: "8a03",  # mov al, [rbx]
         AccessType.WRITE: "8803",  # mov [rbx], al

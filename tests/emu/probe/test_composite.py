@@ -117,7 +117,7 @@ def test_loading_a_segment_register_marks_its_descriptor():
     assert [ok(0x8008), NOTHING] == outcomes
     assert {builder.entry_pa(VA, 1): 0x8000 | USED | D} == words
     ((_, _, code, cr2), _), _ = one(pages(USED & ~RW), "implicit:write", VA + 8, 3)
-    assert code == 0x3
+    assert 0x3 == code
     assert cr2 in range(VA + 8, VA + 16)
 
 

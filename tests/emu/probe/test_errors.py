@@ -97,7 +97,7 @@ def test_a_bulk_run_that_says_something_else_than_a_single_probe_is_an_error(mon
         return replace(found, error_code=found.error_code | np.uint16(0x40))
 
     builder = PageTables().map(VA, 0x8000)
-    assert check(builder.memory, context()).divergent == 0
+    assert 0 == check(builder.memory, context()).divergent
     monkeypatch.setattr(BulkRig, "make", wrong)
     with pytest.raises(ProbeError, match="bulk and single probes differ: "):
         check(builder.memory, context())

@@ -68,7 +68,7 @@ def test_a_first_fault_is_reported_with_vector_and_error_code(world):
 def test_without_a_restored_state_the_second_fault_lies_and_the_third_is_silent(world):
     world.run(LOAD, HOLE)
     assert (UC_ERR_EXCEPTION, 8) == (world.run(LOAD, HOLE), world.vector)
-    assert world.run(LOAD, HOLE) == UC_ERR_OK
+    assert UC_ERR_OK == world.run(LOAD, HOLE)
 
 
 def test_a_restored_state_makes_every_fault_the_first(world):
@@ -79,13 +79,13 @@ def test_a_restored_state_makes_every_fault_the_first(world):
 
 def test_the_tlb_outlives_a_host_write_and_a_restored_state_but_no_flush(world):
     leaf = (LEAF + 8 * (DATA >> 12)) // 8
-    assert world.run(LOAD, DATA) == UC_ERR_OK
+    assert UC_ERR_OK == world.run(LOAD, DATA)
     world.space.words[leaf] = 0
     world.engine.restore(world.clean)
-    assert world.run(LOAD, DATA) == UC_ERR_OK
+    assert UC_ERR_OK == world.run(LOAD, DATA)
     world.engine.restore(world.clean)
     world.engine.flush_tlb()
-    assert world.run(LOAD, DATA) == UC_ERR_EXCEPTION
+    assert UC_ERR_EXCEPTION == world.run(LOAD, DATA)
 
 
 def test_through_a_filled_tlb_no_bits_are_set(world):
@@ -100,7 +100,7 @@ def test_through_a_filled_tlb_no_bits_are_set(world):
 
 
 def test_a_page_without_ram_and_a_table_without_ram_fail_in_different_ways(world):
-    assert world.run(LOAD, AWAY) == UC_ERR_READ_UNMAPPED
+    assert UC_ERR_READ_UNMAPPED == world.run(LOAD, AWAY)
     assert (UC_ERR_EXCEPTION, 14, 0) == (
         world.run(LOAD, TABLELESS),
         world.vector,
@@ -122,14 +122,14 @@ def test_a_fetch_from_ram_that_may_not_be_executed_stops_behind_the_translation(
     world = World(fetch=False)
     leaf = (LEAF + 8 * (CODE >> 12)) // 8
     world.space.words[leaf] = CODE | 0x47
-    assert world.run(LOAD, DATA) == UC_ERR_FETCH_PROT
+    assert UC_ERR_FETCH_PROT == world.run(LOAD, DATA)
     assert CODE | 0x67 == int(world.space.words[leaf])
 
 
 def test_cs_written_through_the_api_leaves_the_privilege_as_it_was(world):
     world.space.words[(LEAF + 8 * (DATA >> 12)) // 8] = DATA | 0x63
     world.engine.uc.reg_write(x86.UC_X86_REG_CS, 0x23)
-    assert world.run(LOAD, DATA) == UC_ERR_OK
+    assert UC_ERR_OK == world.run(LOAD, DATA)
 
 
 @pytest.mark.parametrize(("bit", "reserved"), [(39, False), (40, True), (51, True)])
@@ -138,4 +138,4 @@ def test_the_engine_has_40_physical_address_bits(world, bit, reserved):
     error = world.run(LOAD, DATA)
     assert (UC_ERR_EXCEPTION if reserved else UC_ERR_READ_UNMAPPED) == error
     if reserved:
-        assert world.error_code == 9
+        assert 9 == world.error_code

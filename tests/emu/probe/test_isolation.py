@@ -59,7 +59,7 @@ def test_page_faults_and_general_protection_are_not_taken_for_each_other():
 def test_the_same_access_marks_the_same_entries_each_time():
     # A second access through a TLB that wasn't emptied would mark nothing.
     first, *others = observe(built().memory, context(), *[write(VA)] * 5)
-    assert len(first.entries) == 4
+    assert 4 == len(first.entries)
     assert [first] * 4 == others
 
 
@@ -103,7 +103,7 @@ def test_how_accesses_are_cut_into_batches_makes_no_difference(monkeypatch):
 
 
 def test_no_accesses_have_no_outcomes():
-    assert len(Prober(built().memory, context()).probe(Accesses.of([]))) == 0
+    assert 0 == len(Prober(built().memory, context()).probe(Accesses.of([])))
 
 
 def writable(builder):
@@ -135,11 +135,11 @@ def test_a_change_of_the_source_after_the_prober_was_made_is_not_seen():
     asked = Prober(memory, context())
     data[:] = 0
     (found,) = probe(asked, read(VA))
-    assert found.pa == 0x8000
+    assert 0x8000 == found.pa
 
 
 def test_rights_below_differ_where_entries_do():
     # The probe's own mapping must not lend its rights to what is probed.
     memory = PageTables().map(VA, 0x8000, OPEN, upper=OPEN & ~RW).memory
     assert isinstance(observe(memory, context(), read(VA))[0], Translation)
-    assert observe(memory, context(), write(VA))[0].error_code == 0x3
+    assert 0x3 == observe(memory, context(), write(VA))[0].error_code

@@ -36,20 +36,20 @@ def test_a_byte_that_was_inverted_hides_nothing_and_has_to_be_seen(slot, at):
     before = b"".join(word.to_bytes(8, "little") for word in signature(slot))[at]
     words = stored_at(signature(slot), at, before ^ 0xFF)
     assert slot | at == decode(*words, va=va, stored=before ^ 0xFF)
-    assert decode(*words, va=va, stored=before) is None
+    assert None is decode(*words, va=va, stored=before)
 
 
 @pytest.mark.parametrize("at", range(SLOT))
 def test_one_changed_byte_is_no_signature(at):
     words = signature(0x1234_5670)
     before = b"".join(word.to_bytes(8, "little") for word in words)[at]
-    assert decode(*stored_at(words, at, before ^ 0x41), va=0x670) is None
+    assert None is decode(*stored_at(words, at, before ^ 0x41), va=0x670)
 
 
 @pytest.mark.parametrize("words", [(0, 0), (2**64 - 1, 2**64 - 1), (0x8067, 0x9067)])
 def test_what_is_no_signature_names_nothing(words):
-    assert decode(*words, va=0x8000) is None
-    assert decode(*words, va=0x8000, stored=0xA5) is None
+    assert None is decode(*words, va=0x8000)
+    assert None is decode(*words, va=0x8000, stored=0xA5)
 
 
 def test_what_is_held_and_no_table_is_signed_where_accesses_may_reach_it():

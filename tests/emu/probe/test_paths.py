@@ -80,7 +80,7 @@ def without(place):
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_a_level_that_was_overlooked_is_an_error_and_no_agreement(monkeypatch, place):
     memory = PageTables().map(VA, 0x8000).memory
-    assert len(observe(memory, context(), write(VA))[0].entries) == 4
+    assert 4 == len(observe(memory, context(), write(VA))[0].entries)
     monkeypatch.setattr(ground, "find_paths", without(place))
     with pytest.raises(ProbeError, match=r"changed the word at 0x.*, which no walk of the 1 acc"):
         observe(memory, context(), write(VA))
@@ -100,7 +100,7 @@ def test_after_such_an_error_the_tables_are_whole_again(monkeypatch):
         with pytest.raises(ProbeError):
             probe(asked, write(VA))
     (found,) = probe(asked, write(VA))
-    assert len(found.entries) == 4
+    assert 4 == len(found.entries)
 
 
 def test_an_overlooked_page_is_found_all_the_same(monkeypatch):

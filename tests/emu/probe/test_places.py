@@ -95,7 +95,7 @@ def test_a_write_into_each_table_of_its_own_walk_is_told_from_the_marks():
     for number, each in enumerate(found):
         place = builder.entry_pa(VA + number * KIB4, 1)
         assert builder.words[place] | A | D == dict(each.entries)[place]
-        assert len(each.entries) == 4
+        assert 4 == len(each.entries)
 
 
 def test_a_fetch_from_a_page_table_executes_nothing_there():

@@ -72,4 +72,4 @@ def test_protection_keys_change_with_the_context():
         int(probers.observe(builder.memory, context(pke=True, pkru=pkru), access).kind[0])
         for pkru in (0, 1 << 6, 0, 1 << 7)
     ]
-    assert kinds == [0, 1, 0, 0]
+    assert [0, 1, 0, 0] == kinds

@@ -39,7 +39,7 @@ def test_words_bytes_and_tables_show_the_same_memory():
     assert 511 == int.from_bytes(space.bytes[0x2FF8:0x3000], "little")
     found = space.tables(np.array([0x2000, 0x4000, 0x8000], np.uint64))
     assert np.array_equal(tables[::-1], found[::2])
-    assert np.count_nonzero(found[1]) == 0
+    assert 0 == np.count_nonzero(found[1])
 
 
 def test_much_memory_that_nobody_touches_costs_nothing():

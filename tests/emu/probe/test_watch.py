@@ -110,7 +110,7 @@ def test_a_watcher_that_sees_another_address_is_found_out(monkeypatch):
         return True
 
     builder = tables_as_pages()
-    assert check(builder.memory, context()).divergent == 0
+    assert 0 == check(builder.memory, context()).divergent
     monkeypatch.setattr(WatchRig, "_see", shifted)
     with pytest.raises(ProbeError, match="bulk and single probes differ"):
         check(builder.memory, context())

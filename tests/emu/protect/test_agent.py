@@ -57,12 +57,12 @@ def test_values_come_back(subject):
     assert agent.do(Operation.LOAD, KERNEL + places.RODATA).value == int.from_bytes(
         b"Crosswal", "little"
     )
-    assert agent.do(Operation.EXECUTE, KERNEL + places.AGENT + LANDMARK).value == MARK
+    assert MARK == agent.do(Operation.EXECUTE, KERNEL + places.AGENT + LANDMARK).value
     assert agent.do(Operation.LOAD_USER, places.USER_DATA + 8).value & 0xFF == ord("i")
     agent.store([(KERNEL + places.LARGE_DATA, 5)])
-    assert subject.guest.ram.read(places.LARGE_DATA, 1) == b"\5"
+    assert b"\5" == subject.guest.ram.read(places.LARGE_DATA, 1)
     agent.do(Operation.STORE_USER, places.USER_DATA + 0x100, 0, 0x77)
-    assert subject.guest.ram.read(places.USER_DATA_FRAME + 0x100, 1) == b"\x77"
+    assert b"\x77" == subject.guest.ram.read(places.USER_DATA_FRAME + 0x100, 1)
 
 
 @pytest.mark.parametrize("value", [EFER, EFER | SCE])
@@ -77,16 +77,16 @@ def test_writing_efer_stays_an_exit(subject):
     assert not subject.agent.do(Operation.SET_MSR, EFER_MSR, EFER | SCE).failed
     for value in (EFER & ~NXE, EFER & ~LME, 0):
         assert subject.agent.do(Operation.SET_MSR, EFER_MSR, value).event == Exit(ExitCode.MSR, 1)
-    assert subject.guest.context.efer == EFER | SCE
+    assert EFER | SCE == subject.guest.context.efer
 
 
 def test_the_event_comes_back(subject):
     event = subject.agent.do(Operation.LOAD, 0x10).event
     assert event == Fault(14, 0, 0x10)
-    assert describe_event(event) == "vector 14, error code 0x0, at 0x10"
+    assert "vector 14, error code 0x0, at 0x10" == describe_event(event)
     assert subject.agent.do(Operation.STGI).event == Exit(ExitCode.STGI)
     event = subject.agent.do(Operation.LOAD, 1 << 63).event
-    assert (event.vector, event.cr2) == (13, 0)
+    assert (13, 0) == (event.vector, event.cr2)
     with pytest.raises(CrosswalkError, match="can't store to 0x10"):
         subject.agent.store([(0x10, 1)])
 
@@ -100,9 +100,9 @@ def test_many_faults_in_a_row_are_each_an_event(subject):
 def test_a_sweep_has_a_result_for_each_page(subject):
     subject.guest.ram.write(places.TEXT + 3 * 0x1000 + 2, b"\x2a")
     found, events = subject.agent.sweep(KERNEL + places.TEXT + 0x3000, 2, Use.READ)
-    assert found.tolist() == [0x2A, 0]
+    assert [0x2A, 0] == found.tolist()
     assert events == {1: Fault(14, 0, KERNEL + places.TEXT + 0x4002)}
 
 
 def test_ranges_are_cut_into_sweeps():
-    assert list(spans(0x1000, SWEEP + 1)) == [(0x1000, SWEEP), (0x1000 * (SWEEP + 1), 1)]
+    assert [(0x1000, SWEEP), (0x1000 * (SWEEP + 1), 1)] == list(spans(0x1000, SWEEP + 1))

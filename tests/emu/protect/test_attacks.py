@@ -126,7 +126,7 @@ def test_a_step_that_fails_early_is_reported(subject):
 def test_what_isnt_pinned_can_be_changed(subject):
     no_task_switched = Attack("", do(Operation.SET_CR0, CR0 | 8), NotStopped())
     assert run_attack(subject, no_task_switched) == no_task_switched.expected
-    assert subject.guest.context.cr0 == CR0 | 8
+    assert CR0 | 8 == subject.guest.context.cr0
     both = Attack("", do(Operation.SET_CR4, SMEP), Intercepted(ExitCode.CR4_WRITE))
     assert run_attack(subject, both) == both.expected
 
@@ -136,7 +136,7 @@ def test_asking_for_less_is_granted_and_reported(subject):
     assert run_attack(subject, row) == row.expected
     reply = subject.hypervisor.replies[-1]
     assert reply == Reply(Hypercall.PROTECT_MEMORY, Answer.DONE, more=1)
-    assert subject.hypervisor.granted[places.DATA // 0x1000] == 3
+    assert 3 == subject.hypervisor.granted[places.DATA // 0x1000]
 
 
 def test_what_is_asked_for_as_mappings_need_it_isnt_reported(subject):
@@ -149,9 +149,9 @@ def test_what_isnt_granted_doesnt_count_as_more(subject):
     row = ROWS["reports a writable alias of text"]
     assert run_attack(subject, row) == row.expected
     *_, (_, asked) = perform(subject.agent, request((TEXT, TEXT + 0x1000, 5)))
-    assert asked.value == 0
-    assert subject.hypervisor.replies[-1].answer is Answer.DONE
-    assert subject.hypervisor.collective[TEXT // 0x1000] == ALL
+    assert 0 == asked.value
+    assert Answer.DONE is subject.hypervisor.replies[-1].answer
+    assert ALL == subject.hypervisor.collective[TEXT // 0x1000]
 
 
 def test_what_the_nested_walk_doesnt_predict_is_reported(subject, monkeypatch):

@@ -22,7 +22,7 @@ def test_a_mov_is_understood_as_it_was_assembled(control, general):
 
 @pytest.mark.parametrize("code", ["", "0f", "0f22", "0f20c0", "480f", "f4f4f4f4", "0f01f0"])
 def test_anything_else_is_no_write(code):
-    assert parse_cr_write(bytes.fromhex(code)) is None
+    assert None is parse_cr_write(bytes.fromhex(code))
 
 
 def test_only_what_was_set_is_pinned():

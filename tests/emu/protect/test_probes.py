@@ -30,18 +30,18 @@ def test_own_mappings_work_and_leave_ram_as_it_was(subject):
     before = subject.guest.ram.bytes[places.USER_DATA_FRAME :][: 4 * FRAME].copy()
     probed = probe_mappings(subject.agent, own)
     pages = dict(probed.probes)
-    assert probed.divergent == 0
-    assert pages == {
+    assert 0 == probed.divergent
+    assert {
         ("read", "allowed"): 4 + 2 + 4 + 2 + 4 + 1,
         ("write", "allowed"): 4 + 4 + 1,
         ("execute", "allowed"): 4 + 2 + 1,
-    }
+    } == pages
     assert (subject.guest.ram.bytes[places.USER_DATA_FRAME :][: 4 * FRAME] == before).all()
 
 
 def test_pages_outside_ram_are_counted(subject):
     probed = probe_mappings(subject.agent, mappings(subject, "user huge"))
-    assert (probed.count, probed.unbacked) == (0, 1 << 18)
+    assert (0, 1 << 18) == (probed.count, probed.unbacked)
 
 
 def test_forged_tables_reach_what_is_granted_and_no_more(subject):
@@ -49,8 +49,8 @@ def test_forged_tables_reach_what_is_granted_and_no_more(subject):
     granted = subject.hypervisor.granted[START // FRAME :][:FRAMES]
     writable = int(np.count_nonzero(granted & Permission.WRITE))
     executable = int(np.count_nonzero(granted & Permission.EXECUTE))
-    assert probed.divergent == 0
-    assert probed.probes["read", "allowed"] == FRAMES
+    assert 0 == probed.divergent
+    assert FRAMES == probed.probes["read", "allowed"]
     assert probed.probes["write", "nested fault"] == FRAMES - writable == 4 + 2 + 32
     assert probed.probes["execute", "allowed"] == executable
 
@@ -58,7 +58,7 @@ def test_forged_tables_reach_what_is_granted_and_no_more(subject):
 def test_a_frame_of_tables_stays_executable(subject):
     start = TABLE_POOL.start * FRAME
     probed = probe_forged(subject.agent, subject.hypervisor.granted, start=start, frames=4)
-    assert probed.probes["execute", "allowed"] == 4
+    assert 4 == probed.probes["execute", "allowed"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_frame_of_tables_stays_executable(subject):
 def test_a_right_too_many_is_found(subject, frame, planted, use):
     subject.hypervisor.tables.set(frame, FRAME, planted)
     probed = forged(subject)
-    assert probed.divergent == 1
+    assert 1 == probed.divergent
     assert probed.divergences[0].startswith(f"{use}: {frame:#x}: not refused")
 
 
@@ -91,7 +91,7 @@ def test_a_right_too_few_is_found(subject, name, frame, planted, use):
     subject.hypervisor.tables.set(frame, FRAME, planted)
     subject.guest.host.flush()
     probed = probe_mappings(subject.agent, mappings(subject, name))
-    assert probed.divergent == 1
+    assert 1 == probed.divergent
     assert probed.divergences[0].startswith(f"{use}: {name} at ")
     assert "NPF" in probed.divergences[0]
 
@@ -99,7 +99,7 @@ def test_a_right_too_few_is_found(subject, name, frame, planted, use):
 def test_the_same_is_found_through_forged_tables(subject):
     subject.hypervisor.tables.set(places.TEXT, FRAME, Permission.READ)
     probed = forged(subject)
-    assert probed.divergent == 1
+    assert 1 == probed.divergent
     assert probed.divergences[0].startswith(f"execute: {places.TEXT:#x}: exit NPF")
 
 
@@ -115,4 +115,4 @@ def test_only_the_first_are_told_in_words(subject):
     subject.guest.host.flush()
     granted = subject.hypervisor.granted
     probed = probe_forged(subject.agent, granted, start=places.RAM_SIZE // 2, frames=64)
-    assert (probed.divergent, len(probed.divergences)) == (64, 20)
+    assert (64, 20) == (probed.divergent, len(probed.divergences))

@@ -28,15 +28,15 @@ def test_the_guest_means_what_its_mappings_need(guest4):
 
 def test_text_and_rodata_are_asked_for_for_ever(guest4):
     entries = page_entries(guest4.image, guest4.status)
-    assert {(each.pa, each.permission) for each in entries if each.immutable} == {
+    assert {
         (places.BOOT, READ_EXECUTE),
         (places.RECORDS, Permission.READ),
         (places.TEXT, READ_EXECUTE),
         (places.RODATA, Permission.READ),
         (places.LARGE_TEXT, READ_EXECUTE),
-    }
-    assert [each.pa for each in entries if each.permission == ALL] == [
-        places.EXECUTABLE + 2 * FRAME
+    } == {(each.pa, each.permission) for each in entries if each.immutable}
+    assert [places.EXECUTABLE + 2 * FRAME] == [
+        each.pa for each in entries if each.permission == ALL
     ]
 
 
@@ -59,9 +59,9 @@ def test_a_request_beyond_the_mappings_leaves_everything_granted(own_guest):
     hypervisor = Hypervisor(guest)
     before = guest.host.pool.copy()
     result = ask(Agent(guest), [PageEntry(places.TEXT, places.TEXT + FRAME, READ_WRITE)])
-    assert result.value == (1 << 64) - 1
-    assert hypervisor.replies[-1].answer is Answer.NOT_PERMITTED
-    assert hypervisor.collective is None
+    assert (1 << 64) - 1 == result.value
+    assert Answer.NOT_PERMITTED is hypervisor.replies[-1].answer
+    assert None is hypervisor.collective
     assert (guest.host.pool == before).all()
 
 
@@ -78,8 +78,8 @@ def test_a_protected_guest_that_asked_for_less_has_what_it_needs(own_guest, monk
     asked = [PageEntry(places.DATA, places.DATA + 3 * FRAME, Permission.READ)]
     monkeypatch.setattr("crosswalk.emu.protect.snapshot.page_entries", lambda *_: asked)
     subject = ProtectedGuest(own_guest)
-    assert subject.more == 3
-    assert subject.hypervisor.granted[places.DATA // FRAME] == READ_WRITE
+    assert 3 == subject.more
+    assert READ_WRITE == subject.hypervisor.granted[places.DATA // FRAME]
 
 
 def test_rules():
@@ -88,10 +88,10 @@ def test_rules():
     rules.both[1] = True
     collective = np.full(FRAMES, READ_WRITE, np.uint8)
     collective[:4] = ALL
-    assert rules.granted(collective)[:4].tolist() == [READ_EXECUTE, ALL, READ_WRITE, READ_WRITE]
-    assert rules.withheld(collective)[:5].tolist() == [True, False, True, True, False]
+    assert [READ_EXECUTE, ALL, READ_WRITE, READ_WRITE] == rules.granted(collective)[:4].tolist()
+    assert [True, False, True, True, False] == rules.withheld(collective)[:5].tolist()
     rules.opened = 0
-    assert rules.granted(collective)[0] == READ_WRITE
+    assert READ_WRITE == rules.granted(collective)[0]
     assert not rules.withheld(collective)[0]
     collective[0] = READ_EXECUTE
-    assert rules.granted(collective)[0] == READ_EXECUTE
+    assert READ_EXECUTE == rules.granted(collective)[0]

@@ -31,18 +31,18 @@ def short(monkeypatch):
 def test_the_story(subject, short):
     scenario = run_scenario(subject, crashes=lambda _: "SIGSEGV", frames=300, attacks=FEW)
     assert scenario.mapped > 600
-    assert (scenario.wrong, scenario.divergent) == ([], 0)
-    assert (scenario.entries, scenario.immutable, scenario.spared) == (16, 5, 256)
-    assert sum(scenario.frames.values()) == places.RAM_SIZE // 0x1000
-    assert len(scenario.unprotected) == 3
+    assert ([], 0) == (scenario.wrong, scenario.divergent)
+    assert (16, 5, 256) == (scenario.entries, scenario.immutable, scenario.spared)
+    assert places.RAM_SIZE // 0x1000 == sum(scenario.frames.values())
+    assert 3 == len(scenario.unprotected)
     record = scenario_record(scenario, 1.5)
     assert record["probes"] == record["agreements"] + 256 == 900 + 18
-    assert (record["divergences"], record["known_divergences"]) == (0, 256)
-    assert {each["as_expected"] for each in record["attacks"]} == {True}
-    assert (record["frames_asked_for_with_less"], record["pages_outside_ram_not_tried"]) == (
+    assert (0, 256) == (record["divergences"], record["known_divergences"])
+    assert {True} == {each["as_expected"] for each in record["attacks"]}
+    assert (
         0,
         7001,
-    )
+    ) == (record["frames_asked_for_with_less"], record["pages_outside_ram_not_tried"])
     lines = list(scenario_lines(scenario, 1.5, verbose=False))
     assert lines[-1].startswith("verdict: as stated: ")
     assert "   (7,001 pages that are mapped outside RAM aren't tried)" in lines
@@ -57,7 +57,7 @@ def test_the_story(subject, short):
 def test_what_was_asked_for_with_less_is_reported(subject, short, monkeypatch):
     monkeypatch.setattr(subject, "more", 2001)
     scenario = run_scenario(subject, crashes=lambda _: "SIGSEGV", frames=1, attacks=[])
-    assert scenario_record(scenario, 1.5)["frames_asked_for_with_less"] == 2001
+    assert 2001 == scenario_record(scenario, 1.5)["frames_asked_for_with_less"]
     (line,) = (line for line in scenario_lines(scenario, 1.5, verbose=False) if "with less" in line)
     assert line.startswith("   2,001 frames were asked for with less than their mappings need")
 

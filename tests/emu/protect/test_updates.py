@@ -17,7 +17,7 @@ def wrong(updated):
 
 def test_every_update_ends_as_stated(subject):
     updated = run_updates(subject, UPDATES)
-    assert wrong(updated) == []
+    assert [] == wrong(updated)
     assert [each.changed for each in updated] == [
         *(0, 1, 1, 1, 2, 0),
         *(1, 0, 1),
@@ -49,7 +49,7 @@ def test_a_change_the_tracker_misses_is_found(subject, monkeypatch):
 def test_a_report_of_what_is_no_entry_changes_nothing(subject):
     wild = report_addresses(places.TEXT, 0x123, places.RAM_SIZE, (1 << 64) - 8, places.POOL + 8)
     (updated,) = run_updates(subject, [Update("", wild)])
-    assert (updated.wrong, updated.changed) == ((), 0)
+    assert ((), 0) == (updated.wrong, updated.changed)
 
 
 def test_an_answer_that_isnt_expected_is_found(subject):

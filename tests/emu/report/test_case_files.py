@@ -55,7 +55,7 @@ def test_there_are_files_of_each_format():
 @pytest.mark.parametrize("name", AGAIN)
 def test_what_is_no_utf_8_is_refused_in_one_line_by_each_reader(name):
     data = next(path.read_bytes() for path in FILES if format_of(path.read_bytes()) == name)
-    assert data.count(b'"cpu"') == 1
+    assert 1 == data.count(b'"cpu"')
     with pytest.raises(BadInput, match=r"^it: not JSON: 'utf-8' codec can't decode") as caught:
         AGAIN[name](data.replace(b'"cpu"', b'"note": "\xff", "cpu"'))
     assert "\n" not in str(caught.value)

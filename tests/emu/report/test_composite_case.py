@@ -40,9 +40,9 @@ def test_a_case_is_read_as_it_was_written(one):
 
 
 def test_a_file_of_another_format_is_none_of_these():
-    assert load_composite(next(KNOWN_CASES.iterdir())) is None
-    assert parse_composite(b"\x7fELF", "it") is None
-    assert parse_composite(b"[]", "it") is None
+    assert None is load_composite(next(KNOWN_CASES.iterdir()))
+    assert None is parse_composite(b"\x7fELF", "it")
+    assert None is parse_composite(b"[]", "it")
 
 
 def changed(change):
@@ -89,6 +89,6 @@ def test_both_pages_and_all_that_may_happen_are_told():
     judged = CompositeChecker().judge(builder.memory, context(), case.composite)
     text = "\n".join(composite_lines("it", case, judged))
     assert text.startswith("it: agrees: cross:write at 0x400ffc, CPL 0\n")
-    assert text.count("  PTE[") == 2
+    assert 2 == text.count("  PTE[")
     assert "predicted: #PF, error code 0x3 (P W/R), CR2 0x400ffc" in text
     assert "or:        #PF, error code 0x3 (P W/R), CR2 0x401000" in text

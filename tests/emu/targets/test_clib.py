@@ -133,7 +133,7 @@ def test_claims_follow_from_exports(tmp_path):
         target = open_target(both, claims=chosen)
         assert claims == target.claims
         target.close()
-    assert answers(both, reads(PAGE), claims="translation").listing is None
+    assert None is answers(both, reads(PAGE), claims="translation").listing
     assert answers(both, reads(PAGE), claims="leaves").silent.all()
 
 

@@ -103,7 +103,7 @@ elif 'va' in question: tell({"outcome": "ok", "pa": "0x1"})
     both = answers(walker, reads(PAGE))
     assert (1, 0) == (both.outcomes.pa[0], len(both.listing.mappings))
     assert answers(walker, reads(PAGE), claims="leaves").silent.all()
-    assert answers(walker, reads(PAGE), claims="translation").listing is None
+    assert None is answers(walker, reads(PAGE), claims="translation").listing
 
 
 def test_one_process_answers_one_space_after_another(tmp_path):

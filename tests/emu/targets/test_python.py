@@ -31,7 +31,7 @@ def test_a_number_is_where_an_access_leads_and_none_is_a_fault(tmp_path):
     assert [Kind.OK, Kind.PAGE_FAULT] == said.outcomes.kind.tolist()
     assert [0x20_0000, 0] == said.outcomes.pa.tolist()
     assert not said.silent.any()
-    assert said.listing is None
+    assert None is said.listing
 
 
 @pytest.mark.parametrize(

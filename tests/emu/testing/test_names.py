@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.emu.testing.test_plugin import EXAMPLES, run_pytest
+from tests.emu.testing.running import EXAMPLES, run_pytest
 
 CASE = EXAMPLES / "your-tests" / "cases" / "r-w-of-a-pml4e-47d7a7a2.json"
 TESTS = """\

@@ -1,16 +1,14 @@
 """The example repository and the plugin, run as their users run them."""
 
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from crosswalk.walker.formats import load_case
+from tests.emu.testing.running import EXAMPLES, run_pytest
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples"
 PROFILE = """\
 from hypothesis import Phase, settings
 settings.register_profile(
@@ -18,14 +16,6 @@ settings.register_profile(
 )
 settings.load_profile("short")
 """
-
-
-def run_pytest(folder, *arguments):
-    environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
 
 
 @pytest.fixture
@@ -69,7 +59,7 @@ def test_the_example_fails_with_a_broken_walker_and_says_where(yours):
     # What is kept fails as a case, too.
     only_cases(yours)
     again = run_pytest(yours, "--crosswalk-cases", "kept")
-    assert again.returncode == 1
+    assert 1 == again.returncode
     assert "test_the_walker_is_right_where_it_was_wrong_once[r-w-of-a-pml4e-" in again.stdout
 
 
@@ -77,7 +67,7 @@ def test_a_folder_without_cases_fails_the_test_that_asks_for_them(yours):
     only_cases(yours)
     (yours / "empty").mkdir()
     done = run_pytest(yours, "--crosswalk-cases", "empty")
-    assert done.returncode == 1
+    assert 1 == done.returncode
     assert f"crosswalk_case: no case files in {yours / 'empty'}" in done.stdout
 
 
@@ -85,7 +75,7 @@ def test_a_folder_not_set_fails_the_test_that_asks_for_it(yours):
     only_cases(yours)
     (yours / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
     done = run_pytest(yours)
-    assert done.returncode == 1
+    assert 1 == done.returncode
     assert "crosswalk_case: crosswalk_cases = DIR is not set" in done.stdout
 
 
@@ -93,7 +83,7 @@ def test_the_plugin_alone_imports_nothing_heavy():
     heavy = "{'numpy', 'unicorn', 'hypothesis', 'msgspec', 'crosswalk.walker', 'crosswalk.guest'}"
     code = f"import crosswalk.emu.testing.plugin, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert "[]\n" == done.stdout
 
 
 def test_pytest_finds_the_plugin_where_hypothesis_is_absent(tmp_path):

@@ -16,7 +16,7 @@ def test_what_the_work_returns_comes_back():
     outcomes = Outcomes.empty(3)
     outcomes.pa[1] = 7
     assert [0, 7, 0] == contained(lambda: outcomes).pa.tolist()
-    assert contained(lambda: None) is None
+    assert None is contained(lambda: None)
     assert 1 << 24 == len(contained(lambda: np.zeros(1 << 24, np.uint8)))
 
 
@@ -24,7 +24,7 @@ def test_the_work_is_done_in_another_process():
     assert os.getpid() != contained(os.getpid)
     changed = []
     contained(lambda: changed.append(1))
-    assert changed == []
+    assert [] == changed
 
 
 @pytest.mark.parametrize("kind", [BadInput, LimitExceeded, CrosswalkError, EmulatorCrash])

@@ -84,19 +84,19 @@ CASES = st.builds(
 
 def test_the_written_form_is_this():
     case = parse_case(EXAMPLE, "case.json")
-    assert dump_case(case) == EXAMPLE
+    assert EXAMPLE == dump_case(case)
 
 
 def test_the_example_means_this():
     case = parse_case(EXAMPLE, "case.json")
-    assert (case.seed, case.note, case.walker) == (
+    assert (
         7,
         "write through a read-only PDE\né",
         "tools/other",
-    )
+    ) == (case.seed, case.note, case.walker)
     assert case.cpu == Cpu(cr3=0x1000)
-    assert case.ram == ((0, 0x4000000), (0x8000000, 0x1000))
-    assert case.entries == {0x1000: 0x2067, 0x2000: 0x8000000000003067}
+    assert ((0, 0x4000000), (0x8000000, 0x1000)) == case.ram
+    assert {0x1000: 0x2067, 0x2000: 0x8000000000003067} == case.entries
     assert case.probes[0] == Probe(
         va=0x400000,
         access="read",
@@ -117,7 +117,7 @@ def test_a_case_survives_being_written_and_read(case):
 def test_the_written_form_is_json_that_ends_in_a_newline(case):
     data = dump_case(case)
     assert data.endswith(b"}\n")
-    assert json.loads(data)["format"] == "crosswalk-case/1"
+    assert "crosswalk-case/1" == json.loads(data)["format"]
 
 
 @given(WORDS, st.randoms())
@@ -135,7 +135,7 @@ def test_entries_are_written_one_a_line_by_address():
     case = Case(cpu=Cpu(cr3=0), ram=((0, RAM_END),), entries={0x10000: 1, 0xFF8: 2})
     lines = dump_case(case).decode().splitlines()
     at = lines.index('  "entries": {')
-    assert lines[at + 1 : at + 4] == ['    "0xff8": "0x2",', '    "0x10000": "0x1"', "  },"]
+    assert ['    "0xff8": "0x2",', '    "0x10000": "0x1"', "  },"] == lines[at + 1 : at + 4]
 
 
 def test_a_case_with_nothing_in_it_is_read_back():
@@ -146,7 +146,7 @@ def test_a_case_with_nothing_in_it_is_read_back():
 def test_hex_is_read_in_either_case_and_with_leading_zeros():
     data = EXAMPLE.replace(b'"0x8000000000003067"', b'"0x800000000000306A"')
     data = data.replace(b'"0x1000": "0x2067"', b'"0x0000000000001000": "0x02067"')
-    assert parse_case(data, "").entries == {0x1000: 0x2067, 0x2000: 0x800000000000306A}
+    assert {0x1000: 0x2067, 0x2000: 0x800000000000306A} == parse_case(data, "").entries
 
 
 @pytest.mark.parametrize(
@@ -199,4 +199,4 @@ def test_a_file_is_read_and_named_in_its_errors(tmp_path):
 def test_a_hundred_thousand_entries_are_read():
     words = {at * 8: at + 1 for at in range(100_000)}
     case = replace(parse_case(EXAMPLE, ""), entries=words)
-    assert parse_case(dump_case(case), "").memory().word(0x8000) == 0x1001
+    assert 0x1001 == parse_case(dump_case(case), "").memory().word(0x8000)

@@ -75,7 +75,7 @@ def test_an_entry_is_a_word_in_ram(entries, expected):
 
 def test_an_entry_between_two_ranges_is_outside_ram():
     ram = ((0x0, 0x1000), (0x2000, 0x1000))
-    assert case(ram=ram, entries={0xFF8: 1, 0x2000: 1}).memory().word(0xFF8) == 1
+    assert 1 == case(ram=ram, entries={0xFF8: 1, 0x2000: 1}).memory().word(0xFF8)
     assert "outside $.ram" in reason(ram=ram, entries={0x1000: 1})
 
 
@@ -105,7 +105,7 @@ def test_a_value_that_a_case_file_cannot_hold_is_an_error(values, expected):
 @pytest.mark.parametrize("outcome", [OK, FAULT, GeneralProtection()], ids=type)
 def test_every_outcome_may_have_entries(outcome):
     probes = with_outcome(replace(outcome, entries=((0x1000, 1),)))
-    assert case(probes=probes).probes[0].observed.entries == ((0x1000, 1),)
+    assert ((0x1000, 1),) == case(probes=probes).probes[0].observed.entries
 
 
 @pytest.mark.parametrize(
@@ -157,18 +157,18 @@ def test_registers_without_paging_make_a_case_but_no_context():
 
 def test_memory_holds_the_entries_and_zeros():
     memory = case(entries={0x1000: 0x2067, 0x1FF8: (1 << 64) - 1}).memory()
-    assert [memory.word(pa) for pa in (0x1000, 0x1008, 0x1FF8, 0x2000, 0x10000)] == [
+    assert [
         0x2067,
         0,
         (1 << 64) - 1,
         0,
         None,
-    ]
+    ] == [memory.word(pa) for pa in (0x1000, 0x1008, 0x1FF8, 0x2000, 0x10000)]
 
 
 def test_too_many_ranges_or_tables_are_refused():
     ranges = tuple((at * 0x2000, 0x1000) for at in range(MAX_RAM_RANGES + 1))
-    assert len(case(ram=ranges[1:]).memory().ranges) == MAX_RAM_RANGES
+    assert MAX_RAM_RANGES == len(case(ram=ranges[1:]).memory().ranges)
     with pytest.raises(LimitExceeded, match=r"^\$\.ram: 1025 ranges; at most 1024 are read$"):
         case(ram=ranges)
     scattered = {at * 0x1000: 1 for at in range(MAX_TABLES + 1)}
@@ -180,6 +180,6 @@ def test_too_many_ranges_or_tables_are_refused():
 def test_as_many_tables_as_allowed_are_read(monkeypatch):
     monkeypatch.setattr(case_module, "MAX_TABLES", 2)
     scattered = {0x0: 1, 0x1000: 2, 0x1008: 3}
-    assert case(entries=scattered).memory().word(0x1008) == 3
+    assert 3 == case(entries=scattered).memory().word(0x1008)
     with pytest.raises(LimitExceeded):
         case(entries=scattered | {0x2000: 4}).memory()

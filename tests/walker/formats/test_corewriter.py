@@ -45,7 +45,7 @@ def test_memory_and_control_registers_are_read_back(core, elf):
     registers = found.registers
     assert (0x8005_0033, 0x1000, 0xA0) == (registers.cr0, registers.cr3, registers.cr4)
     assert registers.rflags_ac
-    assert registers.efer is None  # To be taken for long mode's.
+    assert None is registers.efer  # To be taken for long mode's.
 
 
 def test_notes_are_where_other_readers_look(core):
@@ -117,7 +117,7 @@ def test_what_the_other_notes_leave_out_is_read_back(paging, elf):
 
     found = read_core(elf.mapped(data))
     assert paging == found.registers.context()
-    assert found.registers.assumed() == ()
+    assert () == found.registers.assumed()
     assert (not paging.mode.long, "") == (found.is_386, found.why)
 
 
@@ -148,4 +148,4 @@ def test_a_note_of_this_project_of_another_form_is_an_error(content, expected, e
 
 def test_a_note_of_this_name_and_another_type_is_somebody_else_s(elf):
     notes = elf.qemu_notes(elf.cpu_state()) + elf.note(b"CROSSWALK\0", 2, b"?")
-    assert read_core(elf.mapped(elf.Core(notes=notes).build())).registers.efer is None
+    assert None is read_core(elf.mapped(elf.Core(notes=notes).build())).registers.efer

@@ -47,7 +47,7 @@ def reason(data):
 
 
 def test_the_whole_case_is_valid():
-    assert read_document(json.dumps(WHOLE).encode(), CaseJson).probes[0].observed.cr2 == "0x400000"
+    assert "0x400000" == read_document(json.dumps(WHOLE).encode(), CaseJson).probes[0].observed.cr2
 
 
 @pytest.mark.parametrize(
@@ -222,6 +222,6 @@ def test_an_error_is_one_line_even_where_the_rest_cannot_be_read():
 
 def test_a_document_over_the_limit_is_refused():
     data = json.dumps(WHOLE).encode()
-    assert read_document(data, CaseJson, len(data)).cpu.cr3 == "0x1000"
+    assert "0x1000" == read_document(data, CaseJson, len(data)).cpu.cr3
     with pytest.raises(LimitExceeded, match=f"^{len(data) + 1} bytes; at most {len(data)} are"):
         read_document(data + b" ", CaseJson, len(data))

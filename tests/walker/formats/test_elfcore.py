@@ -24,16 +24,16 @@ def reason(elf, cpu=0, **changes):
 def test_segments_are_memory_at_their_physical_addresses(elf):
     low, high = b"\x11" * 0x2000, b"\x22" * 0x1000
     memory = read(elf, loads=[(0xFFFC0000, high), (0x4000, low)]).memory
-    assert list(memory.ranges) == [(0x4000, 0x2000), (0xFFFC0000, 0x1000)]
-    assert memory.read(0x5FF8, 8) == b"\x11" * 8
-    assert memory.word(0xFFFC0008) == 0x2222222222222222
+    assert [(0x4000, 0x2000), (0xFFFC0000, 0x1000)] == list(memory.ranges)
+    assert b"\x11" * 8 == memory.read(0x5FF8, 8)
+    assert 0x2222222222222222 == memory.word(0xFFFC0008)
 
 
 def test_memory_is_a_view_of_the_file(elf):
     data = elf.mapped(elf.Core(notes=b"").build())
     memory = read_core(data).memory
     data[-8:] = b"\x01" * 8
-    assert memory.word(0x2FF8) == 0x0101010101010101
+    assert 0x0101010101010101 == memory.word(0x2FF8)
 
 
 def test_registers_come_from_the_note(elf):
@@ -47,13 +47,13 @@ def test_registers_come_from_the_note(elf):
 
 def test_bit_18_of_rflags_is_ac(elf):
     only, others = elf.cpu_state(rflags=1 << 18), elf.cpu_state(rflags=0x3F_FFFF & ~(1 << 18))
-    assert read(elf, notes=elf.qemu_notes(only)).registers.rflags_ac is True
-    assert read(elf, notes=elf.qemu_notes(others)).registers.rflags_ac is False
+    assert True is read(elf, notes=elf.qemu_notes(only)).registers.rflags_ac
+    assert False is read(elf, notes=elf.qemu_notes(others)).registers.rflags_ac
 
 
 def test_a_note_without_kernel_gs_base_will_do(elf):
     state = elf.cpu_state(cr3=0x2000)[:432]
-    assert read(elf, notes=elf.qemu_notes(state)).registers.cr3 == 0x2000
+    assert 0x2000 == read(elf, notes=elf.qemu_notes(state)).registers.cr3
 
 
 SECOND = {"cs_flags": 0x00CF9B00}  # In 32-bit code.
@@ -122,7 +122,7 @@ def test_a_core_of_a_386_is_read_in_either_class(elf, ident):
 
 def test_cpu_chooses_among_the_notes(elf):
     notes = elf.qemu_notes(elf.cpu_state(cr3=0x1000), elf.cpu_state(cr3=0x2000))
-    assert [read(elf, cpu, notes=notes).registers.cr3 for cpu in (0, 1)] == [0x1000, 0x2000]
+    assert [0x1000, 0x2000] == [read(elf, cpu, notes=notes).registers.cr3 for cpu in (0, 1)]
     assert 2 == len(read(elf, notes=notes).cpus)
 
 
@@ -147,7 +147,7 @@ def test_without_a_qemu_note_there_is_no_cpu_to_choose(elf):
 def test_a_qemu_note_behind_others_of_odd_sizes_is_found(elf):
     other = elf.note(b"VMCOREINFO\0", 0, b"x" * 5)
     notes = other + elf.qemu_notes(elf.cpu_state(cr3=0x2000))
-    assert read(elf, notes=notes).registers.cr3 == 0x2000
+    assert 0x2000 == read(elf, notes=notes).registers.cr3
 
 
 def test_a_segment_that_the_dump_left_out_is_not_backed(elf):

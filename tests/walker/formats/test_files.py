@@ -18,7 +18,7 @@ def test_the_bytes_are_mapped_under_the_name_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("image").write_bytes(b"abc")
     file = map_file("image")
-    assert (file.name, file.data[:]) == ("image", b"abc")
+    assert ("image", b"abc") == (file.name, file.data[:])
 
 
 def test_the_mapping_is_read_only(tmp_path):

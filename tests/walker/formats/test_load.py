@@ -33,37 +33,37 @@ def reason(*args, **options):
 
 def test_a_case_is_a_source(put):
     source = open_source(put(CASE, "case.json"))
-    assert (source.name, source.kind) == ("case.json", SourceKind.CASE)
-    assert source.memory.word(0x1000) == 0x2067
+    assert ("case.json", SourceKind.CASE) == (source.name, source.kind)
+    assert 0x2067 == source.memory.word(0x1000)
     assert source.context == PagingContext(cr3=0x1000, cr4=0xA0)
     assert parse_case(CASE, "") == source.case
-    assert source.assumed == ()
+    assert () == source.assumed
 
 
 def test_an_elf_core_is_a_source(put, elf):
     state = elf.cpu_state(cr3=0x1000, cr4=0xA0, rflags=1 << 18)
     source = open_source(put(elf.Core(notes=elf.qemu_notes(state)).build()))
-    assert (source.kind, source.case) == (SourceKind.ELF, None)
+    assert (SourceKind.ELF, None) == (source.kind, source.case)
     expected = PagingContext(cr3=0x1000, cr0=0x80050033, cr4=0xA0, efer=0xD00, rflags_ac=True)
     assert expected == source.context
-    assert source.assumed == (
+    assert (
         "efer = 0xd00",
         "pkru = 0x0",
         "maxphyaddr = 40",
         "page1gb = true",
         "vendor = intel",
-    )
+    ) == source.assumed
 
 
 def test_anything_else_is_a_raw_image(put):
     source = open_source(put(bytes(0x4000)), Registers(cr3=0x1000))
-    assert (source.kind, list(source.memory.ranges)) == (SourceKind.RAW, [(0, 0x4000)])
+    assert (SourceKind.RAW, [(0, 0x4000)]) == (source.kind, list(source.memory.ranges))
     assert PagingContext(cr3=0x1000) == source.context
 
 
 def test_a_raw_image_may_begin_at_any_frame(put):
     source = open_source(put(bytes(0x4000)), Registers(cr3=0x101000), base=0x100000)
-    assert list(source.memory.ranges) == [(0x100000, 0x4000)]
+    assert [(0x100000, 0x4000)] == list(source.memory.ranges)
 
 
 @pytest.mark.parametrize(
@@ -82,25 +82,25 @@ def test_a_raw_image_may_begin_at_any_frame(put):
     ids=["name and content", "content", "white space", "name, format last"],
 )
 def test_a_case_is_known_by_name_or_content(put, name, data):
-    assert open_source(put(data, name)).kind is SourceKind.CASE
+    assert SourceKind.CASE is open_source(put(data, name)).kind
 
 
 def test_a_file_named_json_is_taken_at_its_word(put):
-    assert reason(put(b"[]", "x.json")) == "x.json: $: Expected `object`, got `array`"
+    assert "x.json: $: Expected `object`, got `array`" == reason(put(b"[]", "x.json"))
 
 
 def test_an_image_that_begins_with_a_brace_is_no_case(put):
     data = b"{" + bytes(0x3FFF)
-    assert open_source(put(data), Registers(cr3=0)).kind is SourceKind.RAW
+    assert SourceKind.RAW is open_source(put(data), Registers(cr3=0)).kind
 
 
 def test_the_kind_can_be_said(put, elf):
     core = put(elf.Core().build().ljust(0x4000, b"\0"))
-    assert open_source(core).kind is SourceKind.ELF
-    assert open_source(core, Registers(cr3=0), kind="raw").kind is SourceKind.RAW
+    assert SourceKind.ELF is open_source(core).kind
+    assert SourceKind.RAW is open_source(core, Registers(cr3=0), kind="raw").kind
     assert reason(core, kind="case").startswith("image: not JSON: ")
-    assert reason(put(bytes(0x1000)), kind=SourceKind.ELF) == "image: not an ELF file"
-    assert reason(core, kind="vmdk") == "image: 'vmdk' is no kind of source (case, elf, raw)"
+    assert "image: not an ELF file" == reason(put(bytes(0x1000)), kind=SourceKind.ELF)
+    assert "image: 'vmdk' is no kind of source (case, elf, raw)" == reason(core, kind="vmdk")
 
 
 def test_given_registers_go_before_those_of_the_file(put, elf):
@@ -110,22 +110,22 @@ def test_given_registers_go_before_those_of_the_file(put, elf):
     assert expected == source.context
     assert parse_case(CASE, "") == source.case
     core = open_source(put(elf.Core().build(), "core"), Registers(efer=0x500))
-    assert (core.context.efer, core.context.cr3) == (0x500, 0x1000)
+    assert (0x500, 0x1000) == (core.context.efer, core.context.cr3)
     assert "efer" not in " ".join(core.assumed)
 
 
 def test_cpu_chooses_among_those_of_a_core(put, elf):
     notes = elf.qemu_notes(elf.cpu_state(cr3=0x1000), elf.cpu_state(cr3=0x2000))
     core = put(elf.Core(notes=notes).build())
-    assert [open_source(core, cpu=cpu).context.cr3 for cpu in (0, 1)] == [0x1000, 0x2000]
+    assert [0x1000, 0x2000] == [open_source(core, cpu=cpu).context.cr3 for cpu in (0, 1)]
     expected = "image: ELF core: no CPU 2; the file has the registers of 2"
     assert expected == reason(core, cpu=2)
 
 
 def test_options_of_another_kind_are_errors(put):
     case = put(CASE, "case.json")
-    assert reason(case, cpu=1) == "case.json: no CPU 1: only an ELF core has CPUs to choose from"
-    assert reason(case, base=0x1000) == "case.json: base 0x1000: only a raw image can be placed"
+    assert "case.json: no CPU 1: only an ELF core has CPUs to choose from" == reason(case, cpu=1)
+    assert "case.json: base 0x1000: only a raw image can be placed" == reason(case, base=0x1000)
 
 
 def test_without_registers_cr3_is_asked_for(put, elf):
@@ -147,7 +147,7 @@ def test_a_cr3_outside_the_memory_is_an_error(put, cr3):
 
 
 def test_flags_in_cr3_are_no_part_of_the_address(put):
-    assert open_source(put(bytes(0x4000)), Registers(cr3=0x3FFF)).context.root == 0x3000
+    assert 0x3000 == open_source(put(bytes(0x4000)), Registers(cr3=0x3FFF)).context.root
 
 
 def test_few_of_many_ranges_are_listed(put, elf):
@@ -228,13 +228,13 @@ def test_a_cr0_without_paging_that_is_given_is_not_answered_with_the_very_cpu(pu
 
 def test_memory_may_end_at_the_assumed_maxphyaddr(put, elf):
     loads = [(0, bytes(0x3000)), ((1 << 40) - 0x1000, bytes(0x1000))]
-    assert open_source(put(elf.Core(loads=loads).build())).context.maxphyaddr == 40
+    assert 40 == open_source(put(elf.Core(loads=loads).build())).context.maxphyaddr
 
 
 def test_registers_that_do_not_page_are_an_error_that_names_the_file(put, elf):
     notes = elf.qemu_notes(elf.cpu_state(cr0=0x33))
     core = put(elf.Core(notes=notes).build())
-    assert reason(core) == "image: paging is off: CR0 = 0x33 lacks PG or PE"
+    assert "image: paging is off: CR0 = 0x33 lacks PG or PE" == reason(core)
 
 
 def test_a_wrong_case_is_named_once_with_its_place(put):

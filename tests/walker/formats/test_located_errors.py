@@ -5,12 +5,12 @@ from crosswalk.walker.formats.located_errors import errors_named, one_line
 
 
 def test_control_characters_are_escaped_and_text_is_kept():
-    assert one_line("é\n\x1b[31m\t\u2028") == r"é\n\x1b[31m\t\u2028"
+    assert r"é\n\x1b[31m\t\u2028" == one_line("é\n\x1b[31m\t\u2028")
 
 
 def test_long_text_is_cut():
-    assert one_line("a" * 200) == "a" * 200
-    assert one_line("a" * 201) == "a" * 199 + "…"
+    assert "a" * 200 == one_line("a" * 200)
+    assert "a" * 199 + "…" == one_line("a" * 201)
 
 
 @pytest.mark.parametrize("kind", [BadInput, LimitExceeded])

@@ -33,13 +33,13 @@ def test_tables_of_pae_paging_are_told_from_those_of_four_levels():
 
 @pytest.mark.parametrize("flags", [P | 2, P | 4, P | 0x20, P | 1 << 63])
 def test_a_root_entry_that_grants_anything_is_none_of_pae(flags):
-    assert mode(long(flags=flags).memory)[0] is True
+    assert True is mode(long(flags=flags).memory)[0]
 
 
 def test_pdptes_need_not_begin_a_frame():
     memory = pae(root=0x1FE0).memory
     found, _ = with_mode(memory, Registers(cr3=0x1FE0))
-    assert found.long_mode is False
+    assert False is found.long_mode
 
 
 @pytest.mark.parametrize(

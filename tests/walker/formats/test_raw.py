@@ -9,7 +9,7 @@ def test_an_image_is_memory_from_its_base_on():
     for base in (0, 0x100000):
         memory = read_raw(image, base)
         assert [(base, 0x2000)] == list(memory.ranges)
-        assert memory.word(base + 0x1008) == 0x1111111111111111
+        assert 0x1111111111111111 == memory.word(base + 0x1008)
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,9 @@ def test_a_format_of_odd_length_is_named_all_the_same(image):
 
 
 def test_a_file_shorter_than_a_magic_or_with_it_elsewhere_is_none():
-    assert unread_format(b"EMi") is None
-    assert unread_format(b"\0EMiL".ljust(HEAD, b"\0")) is None
-    assert unread_format(bytes(HEAD)) is None
+    assert None is unread_format(b"EMi")
+    assert None is unread_format(b"\0EMiL".ljust(HEAD, b"\0"))
+    assert None is unread_format(bytes(HEAD))
 
 
 def test_no_format_hides_behind_another():

@@ -1,13 +1,14 @@
 """The policy as anybody would write it: one frame after the other, sets of words, no arrays."""
 
+from collections import defaultdict
 from functools import cache
 from itertools import chain, combinations
 
 from crosswalk.walker import Rights, mappings
 
-__all__ = ["PAGE", "USES", "by_frame", "expressible", "least", "rights_of", "wanted"]
-
 PAGE = 4096
+WRITE, EXECUTE = 2 | 16, 4 | 32
+"""The bits of `Rights`, of supervisor and user."""
 USES = ("read", "write", "supervisor execute", "user execute")
 NEEDS = {
     "read": Rights.SUPERVISOR_READ | Rights.USER_READ,
@@ -70,3 +71,39 @@ def expressible(kind):
 def least(kind, uses):
     """The least that a kind can grant to allow all of these."""
     return min((each for each in expressible(kind) if uses <= each), key=len)
+
+
+def offset_of(page):
+    return (page.va - page.pa) % 2**64
+
+
+def regions_by_frame(memory, context, count):
+    """The linear regions that map most RAM, as `region_numbers` has them."""
+    found = defaultdict(lambda: dict.fromkeys(("ram", "alone", "writes", "executes", "both"), 0))
+    for pages in by_frame(memory, context).values():
+        now = rights_of(pages)
+        for offset in {offset_of(page) for page in pages}:
+            region = found[offset]
+            others = [page for page in pages if offset_of(page) != offset]
+            then = rights_of(others)
+            writes = bool(others) and bool(now & WRITE) and not then & WRITE
+            executes = bool(others) and bool(now & EXECUTE) and not then & EXECUTE
+            region["ram"] += PAGE
+            region["alone"] += 0 if others else PAGE
+            region["writes"] += PAGE * writes
+            region["executes"] += PAGE * executes
+            region["both"] += PAGE * bool((writes or executes) and now & WRITE and now & EXECUTE)
+    pages_of = defaultdict(list)
+    for page in mappings(memory, context):
+        pages_of[offset_of(page)].append(page)
+    for offset, region in found.items():
+        mine = pages_of[offset]
+        region |= {"mappings": len(mine), "va": mine[0].va, "end": mine[-1].va + mine[-1].size}
+    order = sorted(found, key=lambda offset: (-found[offset]["ram"], offset))
+    return [{"offset": offset, **found[offset]} for offset in order[:count]]
+
+
+def region_numbers(region):
+    """The numbers of a linear region, by name."""
+    names = ("offset", "ram", "alone", "writes", "executes", "both", "mappings", "va", "end")
+    return {name: getattr(region, name) for name in names}

@@ -1,11 +1,9 @@
-from collections import defaultdict
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from crosswalk.walker import LimitExceeded, Rights, collective_rights, mappings
+from crosswalk.walker import LimitExceeded, Rights, collective_rights
 from crosswalk.walker.protection import overlay, regions
 from crosswalk.walker.protection.regions import linear_regions
 from tests.random_tables import random_tables
@@ -25,56 +23,20 @@ from tests.tables import (
     chain,
     context,
 )
-from tests.walker.protection.frame_by_frame import by_frame, rights_of
+from tests.walker.protection.frame_by_frame import region_numbers, regions_by_frame
 
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, database=None, phases=[Phase.generate])
-WRITE, EXECUTE = 2 | 16, 4 | 32
 DIRECT = 0xFFFF_8880_0000_0000
-
-
-def offset_of(page):
-    return (page.va - page.pa) % 2**64
-
-
-def expected(memory, context, count):
-    """The same, one frame after the other."""
-    found = defaultdict(lambda: dict.fromkeys(("ram", "alone", "writes", "executes", "both"), 0))
-    for pages in by_frame(memory, context).values():
-        now = rights_of(pages)
-        for offset in {offset_of(page) for page in pages}:
-            region = found[offset]
-            others = [page for page in pages if offset_of(page) != offset]
-            then = rights_of(others)
-            writes = bool(others) and bool(now & WRITE) and not then & WRITE
-            executes = bool(others) and bool(now & EXECUTE) and not then & EXECUTE
-            region["ram"] += KIB4
-            region["alone"] += 0 if others else KIB4
-            region["writes"] += KIB4 * writes
-            region["executes"] += KIB4 * executes
-            region["both"] += KIB4 * bool((writes or executes) and now & WRITE and now & EXECUTE)
-    pages_of = defaultdict(list)
-    for page in mappings(memory, context):
-        pages_of[offset_of(page)].append(page)
-    for offset, region in found.items():
-        mine = pages_of[offset]
-        region |= {"mappings": len(mine), "va": mine[0].va, "end": mine[-1].va + mine[-1].size}
-    order = sorted(found, key=lambda offset: (-found[offset]["ram"], offset))
-    return [{"offset": offset, **found[offset]} for offset in order[:count]]
 
 
 def linear(memory, context, count=4):
     return linear_regions(memory, context, collective_rights(memory, context), count)
 
 
-def numbers(region):
-    names = ("offset", "ram", "alone", "writes", "executes", "both", "mappings", "va", "end")
-    return {name: getattr(region, name) for name in names}
-
-
 def same(tables, count=4):
-    found = [numbers(each) for each in linear(tables.memory, tables.context, count)]
-    return expected(tables.memory, tables.context, count) == found
+    found = [region_numbers(each) for each in linear(tables.memory, tables.context, count)]
+    return regions_by_frame(tables.memory, tables.context, count) == found
 
 
 @QUICK

@@ -14,8 +14,16 @@ from crosswalk.walker.protection.policy import TableKind, Use, protect
 from crosswalk.walker.protection.summary import summarise
 from tests.random_tables import random_tables
 from tests.tables import KIB4, MODES, OPEN, ROOT, RW, US, XD, P, PageTables, context
-from tests.walker.protection.frame_by_frame import PAGE, USES, by_frame, least, rights_of, wanted
-from tests.walker.protection.test_regions import expected, numbers
+from tests.walker.protection.frame_by_frame import (
+    PAGE,
+    USES,
+    by_frame,
+    least,
+    region_numbers,
+    regions_by_frame,
+    rights_of,
+    wanted,
+)
 
 QUICK = settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 LINUX = Path(__file__).resolve().parents[2] / "cases" / "linux-6.1-4level.json"
@@ -77,7 +85,7 @@ def test_linux_frame_by_frame(linux):
     memory, found = linux
     assert agrees(memory, found, TableKind.NPT)
     said = summary_of(memory, found)
-    assert expected(memory, found, 4) == [numbers(each) for each in said.regions]
+    assert regions_by_frame(memory, found, 4) == [region_numbers(each) for each in said.regions]
     direct, image, *_ = said.regions
     # What `info tlb` of the running kernel shows at these addresses.
     assert (0xFFFF_8C4C_4000_0000, 0xFFFF_FFFF_8440_0000) == (direct.va, image.va)

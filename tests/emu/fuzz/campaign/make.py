@@ -5,8 +5,12 @@ import numpy as np
 from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign import Campaign, Plan
+from crosswalk.emu.fuzz.campaign.cluster import TIME_LIMIT
 from crosswalk.emu.fuzz.campaign.store import Store
-from crosswalk.emu.fuzz.campaign.work import Done, Failed
+from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task, work
+from crosswalk.emu.fuzz.coverage import CoverageMap
+from crosswalk.emu.workers.pool import Pool
+from crosswalk.emu.workers.process import ProcessEnded
 from crosswalk.walker.formats import Case, Cpu, Probe
 
 PLAN = Plan(accesses=16, guided=False)
@@ -74,3 +78,31 @@ def searched(folder, cases, plan=PLAN, work=told, jobs=1, seconds=None):
 def losing(task):
     """The same, but the eighth layout has no result."""
     return Failed("error", "no outcome at 0x1234, 5 times") if task.index == 7 else told(task)
+
+
+def task(index, plan=PLAN):
+    """The task of a pool for the layout of this number."""
+    return Task(plan, index, CoverageMap().pack())
+
+
+def result_of(result):
+    """The number of a task that was done, or why it has no result."""
+    try:
+        done = result()
+    except ProcessEnded as ended:
+        return ended.how
+    return done.how if isinstance(done, Failed) else done.index
+
+
+def real_campaign(folder, jobs, cases, limit=TIME_LIMIT):
+    """Run a campaign with the emulator and local workers in a folder."""
+    plan = Plan(accesses=128)
+    store = Store(folder, plan)
+    pool = Pool(work, jobs, seconds=limit)
+    try:
+        search = Campaign(plan, store)
+        search.run(pool, cases, None)
+    finally:
+        pool.close()
+        store.close()
+    return search

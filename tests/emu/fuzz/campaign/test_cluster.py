@@ -12,9 +12,8 @@ from crosswalk.emu.fuzz.campaign.cluster import Cluster, _do, open_pool
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.version import fingerprint
 from crosswalk.walker.errors import BadInput
-from tests.emu.fuzz.campaign.make import told
+from tests.emu.fuzz.campaign.make import result_of, task, told
 from tests.emu.fuzz.campaign.running import ROOT, corpus
-from tests.emu.fuzz.campaign.test_pools import become, task
 from tests.emu.fuzz.campaign.work import ailing, slow
 
 PEER = "python:docs/examples/broken_walker.py:translate"
@@ -91,14 +90,14 @@ def test_a_cluster_of_which_a_worker_is_killed_finds_the_same(cluster, tmp_path,
 def test_what_becomes_of_a_workers_child_is_the_same_result_as_here(pool_of, index, how):
     pool = pool_of(ailing)
     results = [pool.submit(task(at)) for at in (0, index, 1)]
-    assert [0, how, 1] == [become(result) for result in results]
+    assert [0, how, 1] == [result_of(result) for result in results]
 
 
 @pytest.mark.slow
 def test_a_hang_on_a_worker_has_a_limit(pool_of):
     pool = pool_of(ailing, 3.0)
-    assert "hang" == become(pool.submit(task(5)))
-    assert 1 == become(pool.submit(task(1)))
+    assert "hang" == result_of(pool.submit(task(5)))
+    assert 1 == result_of(pool.submit(task(1)))
 
 
 def test_an_error_of_the_projects_own_comes_back(pool_of):

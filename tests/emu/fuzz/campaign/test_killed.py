@@ -87,7 +87,7 @@ def test_an_interrupt_ends_it_in_order_and_the_same_command_goes_on(
     assert (130, "") == (status, out)
     assert "what was found is kept; the same command goes on\n" in err
     assert "Traceback" not in err
-    assert alive(process.pid) == []
+    assert [] == alive(process.pid)
     assert 1 == finished(command("none", *SEARCH, folder))[0]
     assert uninterrupted == corpus(folder)
 

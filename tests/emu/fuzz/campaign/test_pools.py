@@ -2,24 +2,17 @@ import os
 
 import pytest
 
-from crosswalk.emu.fuzz.campaign import Campaign, Plan
-from crosswalk.emu.fuzz.campaign.cluster import TIME_LIMIT
-from crosswalk.emu.fuzz.campaign.store import Store
-from crosswalk.emu.fuzz.campaign.work import Failed, Task, work
+from crosswalk.emu.fuzz.campaign import Plan
+from crosswalk.emu.fuzz.campaign.work import Failed, work
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.probe import Prober
 from crosswalk.emu.workers.pool import Pool
-from crosswalk.emu.workers.process import ProcessEnded
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import load_case
-from tests.emu.fuzz.campaign.make import PLAN, told
+from tests.emu.fuzz.campaign.make import real_campaign, result_of, task, told
 from tests.emu.fuzz.campaign.running import corpus
 from tests.emu.fuzz.campaign.work import ailing, named, once
 from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
-
-
-def task(index, plan=PLAN):
-    return Task(plan, index, CoverageMap().pack())
 
 
 @pytest.fixture
@@ -44,15 +37,6 @@ def test_tasks_are_done_by_so_many_other_processes(pool_of):
     assert len(done) <= 2
 
 
-def become(result):
-    """What became of a task: its number, or why it has no result."""
-    try:
-        done = result()
-    except ProcessEnded as ended:
-        return ended.how
-    return done.how if isinstance(done, Failed) else done.index
-
-
 @pytest.mark.parametrize(
     ("index", "how"),
     [(3, "crash, SIGSEGV"), (4, "crash, SIGABRT"), (6, "crash, status 7"), (7, "error")],
@@ -60,13 +44,13 @@ def become(result):
 def test_what_becomes_of_a_worker_is_a_result_and_the_pool_goes_on(pool_of, index, how):
     pool = pool_of(1, ailing)
     results = [pool.submit(task(at)) for at in (0, index, 1)]
-    assert [0, how, 1] == [become(result) for result in results]
+    assert [0, how, 1] == [result_of(result) for result in results]
 
 
 def test_a_worker_that_hangs_is_killed_and_is_a_result(pool_of):
     pool = pool_of(1, ailing, 0.3)
     results = [pool.submit(task(5)), pool.submit(task(1))]
-    assert ["hang", 1] == [become(result) for result in results]
+    assert ["hang", 1] == [result_of(result) for result in results]
 
 
 def test_an_error_of_the_projects_own_is_raised_here(pool_of):
@@ -81,26 +65,13 @@ def test_a_task_whose_worker_somebody_killed_is_done_by_another(pool_of, tmp_pat
     assert told(task(2)).probes == done.probes
 
 
-def campaign(folder, jobs, cases, limit=TIME_LIMIT):
-    plan = Plan(accesses=128)
-    store = Store(folder, plan)
-    pool = Pool(work, jobs, seconds=limit)
-    try:
-        search = Campaign(plan, store)
-        search.run(pool, cases, None)
-    finally:
-        pool.close()
-        store.close()
-    return search
-
-
 @pytest.fixture
 def walker_with_bug(monkeypatch):
     plant_walker(monkeypatch, bug_named("XD not inherited").predict)
 
 
 def test_any_number_of_workers_finds_the_same_byte_for_byte(tmp_path, walker_with_bug):
-    searched = [campaign(tmp_path / str(jobs), jobs, 40) for jobs in (1, 2, 3)]
+    searched = [real_campaign(tmp_path / str(jobs), jobs, 40) for jobs in (1, 2, 3)]
     assert len(searched[0].state.findings) > 3
     one, two, three = (corpus(tmp_path / str(jobs)) for jobs in (1, 2, 3))
     assert one == two == three
@@ -119,7 +90,7 @@ def test_an_emulator_that_dies_of_a_layout_is_a_finding_with_its_case(
     tmp_path, monkeypatch, walker_with_bug, act, how, limit
 ):
     plant_emulator(monkeypatch, sick, act)
-    state = campaign(tmp_path, 2, 12, limit).state
+    state = real_campaign(tmp_path, 2, 12, limit).state
     assert 12 == state.layouts
     assert 0 < state.lost < 12
     (lost,) = [slug for slug, each in state.findings.items() if each.witness == "emulator"]

@@ -13,9 +13,8 @@ from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.formats import load_case, parse_case
 from crosswalk.walker.outcome import PageFault
-from tests.emu.fuzz.campaign.make import PLAN, finding, searched
+from tests.emu.fuzz.campaign.make import PLAN, finding, real_campaign, searched
 from tests.emu.fuzz.campaign.running import children, corpus
-from tests.emu.fuzz.campaign.test_pools import campaign
 from tests.emu.fuzz.hunted import path_of
 from tests.emu.fuzz.planted import bug_named, crash, plant_emulator, plant_walker, sick
 
@@ -36,7 +35,7 @@ def reduced(folder, plan, jobs=1):
 
 
 def test_findings_become_small_and_keep_their_note(tmp_path, walker_with_bug):
-    found = campaign(tmp_path, 2, 16)
+    found = real_campaign(tmp_path, 2, 16)
     before = {path.stem: load_case(path) for path in tmp_path.glob("findings/*")}
     assert len(before) > 2
     again, alone = reduced(tmp_path, found.plan, jobs=2)
@@ -52,7 +51,7 @@ def test_findings_become_small_and_keep_their_note(tmp_path, walker_with_bug):
 @pytest.mark.slow
 def test_one_after_the_other_or_several_at_once_come_to_the_same(tmp_path, walker_with_bug):
     for jobs in (1, 3):
-        found = campaign(tmp_path / str(jobs), 2, 3)
+        found = real_campaign(tmp_path / str(jobs), 2, 3)
         reduced(tmp_path / str(jobs), found.plan, jobs)
     assert corpus(tmp_path / "1") == corpus(tmp_path / "3")
 
@@ -68,7 +67,7 @@ def test_whichever_write_it_is_killed_at_the_next_run_comes_to_the_same(
     tmp_path, walker_with_bug, monkeypatch, writes
 ):
     for name in ("whole", "killed"):
-        found = campaign(tmp_path / name, 2, 3)
+        found = real_campaign(tmp_path / name, 2, 3)
     assert len(found.state.findings) > 1
     reduced(tmp_path / "whole", found.plan)
     write, left = Store._write, [writes]
@@ -89,7 +88,7 @@ def test_whichever_write_it_is_killed_at_the_next_run_comes_to_the_same(
 
 
 def test_what_is_reduced_is_not_reduced_again(tmp_path, walker_with_bug, monkeypatch):
-    found = campaign(tmp_path, 2, 3)
+    found = real_campaign(tmp_path, 2, 3)
     reduced(tmp_path, found.plan)
     monkeypatch.setattr(Trial, "findings", None)
     assert {} == reduced(tmp_path, found.plan)[1]
@@ -128,7 +127,7 @@ def test_a_case_that_does_not_show_its_finding_is_a_finding_with_that_case(tmp_p
 def test_a_reduction_that_raises_is_a_finding_and_the_others_are_reduced(
     tmp_path, walker_with_bug, monkeypatch
 ):
-    found = campaign(tmp_path, 2, 12)
+    found = real_campaign(tmp_path, 2, 12)
     chosen = max(found.state.findings)
 
     def failing(trial, case, signature):
@@ -150,7 +149,7 @@ def test_a_reduction_that_raises_is_a_finding_and_the_others_are_reduced(
 
 def test_a_finding_whose_process_is_killed_is_no_less_small(tmp_path, walker_with_bug, monkeypatch):
     for name in ("whole", "killed"):
-        found = campaign(tmp_path / name, 2, 3)
+        found = real_campaign(tmp_path / name, 2, 3)
     reduced(tmp_path / "whole", found.plan)
     act = Executor.findings
 
@@ -171,7 +170,7 @@ def test_a_finding_whose_processes_others_go_on_to_kill_is_reduced_by_the_next_r
     tmp_path, walker_with_bug, monkeypatch, killed
 ):
     for name in ("whole", "killed"):
-        found = campaign(tmp_path / name, 2, 3)
+        found = real_campaign(tmp_path / name, 2, 3)
     reduced(tmp_path / "whole", found.plan)
     before = corpus(tmp_path / "killed")
     with monkeypatch.context() as patch:
@@ -195,7 +194,7 @@ def store_case(folder, slug):
 @pytest.mark.slow
 def test_a_crash_of_the_emulator_becomes_small_too(tmp_path, monkeypatch, walker_with_bug):
     plant_emulator(monkeypatch, sick, crash)
-    found = campaign(tmp_path, 2, 12)
+    found = real_campaign(tmp_path, 2, 12)
     found, alone = reduced(tmp_path, found.plan, 2)
     assert {} == alone
     (path,) = tmp_path.glob("findings/an-outcome-*")
@@ -209,7 +208,7 @@ def test_a_crash_of_the_emulator_becomes_small_too(tmp_path, monkeypatch, walker
 
 
 def test_an_interrupt_stops_the_processes_that_try(tmp_path, walker_with_bug, monkeypatch):
-    found = campaign(tmp_path, 2, 12)
+    found = real_campaign(tmp_path, 2, 12)
     before = children()
 
     def interrupted(_done, _all):

@@ -63,7 +63,7 @@ def test_the_first_case_of_a_signature_is_kept_and_the_rest_counted(tmp_path):
     assert sorted(found) == sorted(path.stem for path in (tmp_path / "findings").iterdir())
     case = load_case(tmp_path / "findings" / f"{finding('rule 0').signature.slug}.json")
     assert (0, None) == (case.seed, case.walker)
-    assert case.note == "rule 0: walker says ok, it is #PF (layout 9)"
+    assert "rule 0: walker says ok, it is #PF (layout 9)" == case.note
 
 
 def test_sums_are_those_of_all_layouts(tmp_path):
@@ -105,7 +105,7 @@ def test_the_state_is_saved_every_few_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(Campaign, "save", lambda self: saves.append(self.state.layouts))
     searched(tmp_path, 30)
     assert len(saves) > 5
-    assert saves[-1] == 30
+    assert 30 == saves[-1]
 
 
 def test_a_finding_is_written_before_it_is_mentioned(tmp_path, monkeypatch):

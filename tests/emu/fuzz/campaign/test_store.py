@@ -190,7 +190,7 @@ def test_without_a_folder_cases_are_kept_by_the_object():
     store.keep("a", b"case")
     store.save(store.load())
     assert b"case" == store.case("a")
-    assert store.case_path("a") is None
+    assert None is store.case_path("a")
 
 
 def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(tmp_path):

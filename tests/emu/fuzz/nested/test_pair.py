@@ -30,8 +30,8 @@ def test_more_accesses_begin_with_the_same_ones():
 
 def test_both_values_of_every_switch_are_drawn():
     for name in ("wp", "smep", "smap", "nxe", "pge"):
-        assert {getattr(pair.context.guest, name) for pair in PAIRS} == {False, True}
-    assert {bool(pair.context.host.efer & EFER.NXE) for pair in PAIRS} == {False, True}
+        assert {False, True} == {getattr(pair.context.guest, name) for pair in PAIRS}
+    assert {False, True} == {bool(pair.context.host.efer & EFER.NXE) for pair in PAIRS}
 
 
 def test_all_kinds_of_access_are_drawn():

@@ -164,4 +164,4 @@ def test_the_signature_that_the_note_names_is_kept():
             note=f"{each} (layout 3)",
         )
         assert each == signature_to_keep(executor, noted)
-    assert signature_to_keep(Executor(), several) is None
+    assert None is signature_to_keep(Executor(), several)

@@ -58,7 +58,7 @@ def test_arguments_reach_the_kernel_through_the_zero_page():
     )
     (reached,) = boot.run([], parse_point("console:the=end"), 20)
     assert f"{ARGUMENTS} the=end".encode() == boot.machine.console
-    assert reached.system_calls == 0
+    assert 0 == reached.system_calls
 
 
 def test_a_5_level_entry_has_5_levels():

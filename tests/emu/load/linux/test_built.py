@@ -77,7 +77,7 @@ def test_the_kernel_has_as_many_pages_of_each_size_as_qemu_counts(pages, by_qemu
 
 def test_no_page_is_writable_and_executable_by_the_supervisor(pages):
     both = Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE
-    assert [page for page in pages if page.rights & both == both] == []
+    assert [] == [page for page in pages if page.rights & both == both]
     assert any(page.rights & both == Rights.SUPERVISOR_WRITE for page in pages)
     assert any(page.rights & both == Rights.SUPERVISOR_EXECUTE for page in pages)
 
@@ -85,7 +85,7 @@ def test_no_page_is_writable_and_executable_by_the_supervisor(pages):
 def test_no_frame_is_writable_and_executable_by_the_supervisor_alone(linux):
     both = Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE
     frames = list(collective_rights(*linux))
-    assert [start for start, _, rights in frames if rights & both == both] == []
+    assert [] == [start for start, _, rights in frames if rights & both == both]
     assert len(frames) > 50
 
 
@@ -105,5 +105,5 @@ def test_all_of_the_kernel_is_as_the_cpu_has_it(linux):
 
 
 def test_the_command_line_finds_no_frame_that_is_writable_and_executable_by_one_privilege(capsys):
-    assert main(["frames", str(LINUX_CASE), "--policy", "one-privilege", "--json"]) == 0
+    assert 0 == main(["frames", str(LINUX_CASE), "--policy", "one-privilege", "--json"])
     assert len(capsys.readouterr().out.splitlines()) > 50

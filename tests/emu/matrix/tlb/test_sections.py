@@ -53,7 +53,7 @@ def test_the_sequences_of_a_section_run_and_some_are_stale(section, runner):
         judged = judge(sequence, runner.run(sequence))
         stale += judged.stale
         unknown += judged.violation is not None and judged.violation.known is None
-    assert unknown == 0
+    assert 0 == unknown
     # The emulator caches nothing of upper levels by itself, as tlb-late would need.
     assert (stale > 0) == (section.name != "tlb-late")
 
@@ -73,7 +73,7 @@ def test_both_versions_of_each_entry_of_a_scene_lead_to_pages_of_their_own(leaf,
         for va in (fixture.va, fixture.near):
             outcome = translate(memory, fixture.context(), Access(va, AccessType.WRITE, 3))
             assert isinstance(outcome, Translation)
-            assert outcome.entries == ()
+            assert () == outcome.entries
             reached[level, va] = outcome.pa
     # Of a small page the neighbour is the same in both versions of the leaf.
     assert len(set(reached.values())) == len(reached) - (leaf == 1)
@@ -147,7 +147,7 @@ def test_a_violation_is_grouped_by_its_cause_and_comes_with_a_sequence(monkeypat
     assert violation.select == record.note
     # The instruction is there again, and so is the right outcome.
     monkeypatch.undo()
-    assert judge(record.sequence, Runner().run(record.sequence)).violation is None
+    assert None is judge(record.sequence, Runner().run(record.sequence)).violation
 
 
 def test_known_departures_are_counted_apart():

@@ -151,7 +151,7 @@ LEFT_OUT = [
 @pytest.mark.parametrize(("name", "steps", "rule"), LEFT_OUT, ids=str)
 def test_an_invalidation_that_is_left_out_is_found(runner, monkeypatch, name, steps, rule):
     made = sequence(access(), Store(PTE, NEW | OPEN), *steps, access())
-    assert judge(made, runner.run(made)).violation is None
+    assert None is judge(made, runner.run(made)).violation
     monkeypatch.setitem(routines.ROUTINE, name, routines._NEXT)
     violation = judge(made, runner.run(made)).violation
     assert violation

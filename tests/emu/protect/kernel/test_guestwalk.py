@@ -63,8 +63,8 @@ def test_leaves_are_the_walkers_mappings(ram, root):
 
 
 def test_what_is_not_mapped_has_no_leaf(ram):
-    assert find_leaf(ram.words, TABLES + ROOT1 * PAGE, USER + PAGE) is None
-    assert find_leaf(ram.words, TABLES + ROOT1 * PAGE, 1 << 45) is None
-    assert find_leaf(ram.words, 1 << 40, TEXT) is None
-    assert find_leaf(ram.words, TABLES + WINDOW * PAGE, IMAGE + TEXT).pa == TEXT
-    assert find_leaf(ram.words, TABLES + WINDOW * PAGE, DIRECT + TEXT).pa == TEXT
+    assert None is find_leaf(ram.words, TABLES + ROOT1 * PAGE, USER + PAGE)
+    assert None is find_leaf(ram.words, TABLES + ROOT1 * PAGE, 1 << 45)
+    assert None is find_leaf(ram.words, 1 << 40, TEXT)
+    assert TEXT == find_leaf(ram.words, TABLES + WINDOW * PAGE, IMAGE + TEXT).pa
+    assert TEXT == find_leaf(ram.words, TABLES + WINDOW * PAGE, DIRECT + TEXT).pa

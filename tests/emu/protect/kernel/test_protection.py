@@ -61,7 +61,7 @@ def refused(then, **options):
 
 def test_what_the_mappings_allow_goes_on():
     guest = Protected("mov rbx, IMAGE + DATA\nmov [rbx + 0x900], rbx\nmov rax, [rbx - 0x1000]")
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     assert {} == guest.protection.exits
 
 
@@ -81,7 +81,7 @@ def test_collective_rights_are_those_of_the_tables():
 
 def test_text_is_patched_through_its_window_which_closes():
     guest = Protected(PATCH + PATCH)
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     assert {Cause.PATCHED: 2} == guest.protection.causes
     assert {(TEXT + 3 * PAGE) // PAGE} == guest.protection.patched
     assert not writable(guest)[guest.grants.sealed].any()
@@ -89,7 +89,7 @@ def test_text_is_patched_through_its_window_which_closes():
 
 def test_rights_are_followed_between_patches():
     guest = Protected(f"mov r14d, 100\nagain:\n{PATCH}\ndec r14d\njnz again")
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     assert {Cause.PATCHED: 100} == guest.protection.causes
     assert (2, 0) == (guest.protection.rights.steps, guest.protection.rights.differing)
 
@@ -130,14 +130,14 @@ def test_a_patch_of_read_only_data_is_refused():
 
 def test_what_the_kernel_makes_writable_outside_its_image_is_followed():
     guest = Protected(written(OUTSIDE))
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     assert {Cause.FOLLOWED: 1} == guest.protection.causes
     assert (1, 0) == (guest.protection.rights.steps, guest.protection.rights.differing)
 
 
 def test_what_becomes_read_only_loses_writing_when_a_window_closes():
     guest = Protected(LOAD)
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     protection = guest.protection
     assert [LOADED // PAGE] == protection.withdrawn.nonzero()[0].tolist()
     assert (1, 1, 0) == (protection.lost, protection.rights.steps, protection.rights.differing)
@@ -155,13 +155,13 @@ def test_a_frame_that_became_read_only_and_keeps_writing_is_written(monkeypatch)
     monkeypatch.setattr(Protection, "withdraw", Protection.follow)
     guest = Protected(f"{LOAD}\nmov rax, cr0\nbtr rax, 16\nmov cr0, rax\nmov [rbx], rbx")
     guest.protection.pins = False
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     assert guest.ram.words[LOADED // 8]
 
 
 def test_loaded_code_is_patched_through_a_window_which_closes():
     guest = Protected(LOAD + PATCH_LOADED + PATCH_LOADED)
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     protection = guest.protection
     assert {Cause.PATCHED: 50, Cause.LOADED: 2} == protection.causes
     assert {LOADED // PAGE} == protection.loaded
@@ -176,7 +176,7 @@ def test_loaded_code_is_not_patched_another_way():
 
 def test_what_lost_writing_and_is_writable_again_is_followed():
     guest = Protected(f"{LOAD}\n{written(LOADED)}")
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     protection = guest.protection
     assert {Cause.PATCHED: 50, Cause.FOLLOWED: 1} == protection.causes
     assert protection.followed[LOADED // PAGE]
@@ -188,7 +188,7 @@ def test_an_events_frame_follows_the_tables_too():
     stack = written(LOADED).replace("mov qword ptr [rbx], 1", "")
     then = f"{LOAD}\n{stack}\nmov r13, rsp\nlea rsp, [rbx + 0x800]\nint 0x30\nmov rsp, r13"
     guest = Protected(then)
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     assert guest.protection.followed[LOADED // PAGE]
     assert {Cause.PATCHED: 50} == guest.protection.causes
 
@@ -219,8 +219,8 @@ def test_a_right_too_many_lets_the_store_through():
         protection.host.flush()
 
     guest = Protected(written(RODATA), tampered=tampered)
-    assert guest.go_on() is None
-    assert guest.ram.words[RODATA // 8] == 1
+    assert None is guest.go_on()
+    assert 1 == guest.ram.words[RODATA // 8]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_other_bits_of_control_registers_are_the_guests():
         "mov r9, cr0\nor r9, 2\nmov cr0, r9\nmov rax, cr4\nor rax, 0x200\nmov cr4, rax\n"
         "mov ecx, 0xc0000080\nrdmsr\nor eax, 1\nwrmsr\nrdmsr\nmov r12, rax"
     )
-    assert guest.go_on() is None
+    assert None is guest.go_on()
     assert {"CR0_WRITE": 1, "CR4_WRITE": 1, "MSR": 1} == guest.protection.exits
     read = guest.protection.machine.engine.reg_read
     assert read(x86.UC_X86_REG_CR0) & 2

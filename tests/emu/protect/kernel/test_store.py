@@ -39,5 +39,5 @@ def test_a_store_goes_where_the_instruction_says(source, expected):
 def test_what_is_no_instruction_stores_nothing():
     bare = Bare()
     bare.cpu.load()
-    assert store_addresses(bare.cpu, b"\x06") is None
-    assert store_addresses(bare.cpu, b"") is None
+    assert None is store_addresses(bare.cpu, b"\x06")
+    assert None is store_addresses(bare.cpu, b"")

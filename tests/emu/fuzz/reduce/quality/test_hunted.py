@@ -46,7 +46,7 @@ def test_a_planted_bug_becomes_one_probe_and_a_handful_of_entries(bug):
     case = reduced.case
     assert reduced.done
     assert reduced.tries <= TRIES
-    assert len(case.probes) == 1
+    assert 1 == len(case.probes)
     assert len(case.entries) <= ENTRIES
     assert found.signature in signatures_of(executor, case)
     # Whether it begins with all tables or those of the walk, it ends with the same.
