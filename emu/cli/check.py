@@ -12,7 +12,7 @@ from crosswalk.emu.check.departures import Scope as DepartureScope
 from crosswalk.emu.check.departures import departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
-from crosswalk.emu.cli.output import command_text, emit, progress, remark
+from crosswalk.emu.cli.output import command_text, emit, progress, remark, tell_verdict
 from crosswalk.emu.cli.sources import (
     Followed,
     chosen_range,
@@ -192,7 +192,7 @@ def _tell(
     tell_beside(options, verdict, context, say)
     save_cases(options.cases, memory, context, verdict)
     if not options.json:
-        print(f"verdict: {word.text}")
+        tell_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")
     tell_advice(verdict, word)
     return word.status

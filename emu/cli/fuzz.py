@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from crosswalk.emu.cli.fuzz_report import junit, record, report_lines, verdict
-from crosswalk.emu.cli.output import command_text, emit, progress, remark
+from crosswalk.emu.cli.output import command_text, emit, progress, remark, tell_verdict
 from crosswalk.emu.cli.walker_options import chosen_walker
 from crosswalk.emu.fuzz.campaign import Campaign, Plan, Told
 from crosswalk.emu.fuzz.campaign.cluster import open_pool
@@ -149,7 +149,7 @@ def _tell(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
             (remark if options.json else print)(line)
     status, word = verdict(campaign.state)
     if not options.json:
-        print(f"verdict: {word}")
+        tell_verdict(word, status)
         print(f"reproduce: {reproduce}")
     elif status == 2:
         remark(f"verdict: {word}")

@@ -5,7 +5,7 @@ import shlex
 import time
 from pathlib import Path
 
-from crosswalk.emu.cli.output import command_text, emit, progress, remark
+from crosswalk.emu.cli.output import command_text, emit, progress, remark, tell_verdict
 from crosswalk.emu.matrix.run import results_of
 from crosswalk.emu.matrix.section import Choice
 from crosswalk.emu.matrix.select import chosen_units, parse_choice
@@ -113,7 +113,7 @@ def _tell(options: argparse.Namespace, summary: Summary) -> int:
         return status
     for line in summary_lines(summary):
         print(line)
-    print(f"verdict: {words}")
+    tell_verdict(words, status)
     print(f"reproduce: {command_text(options)}")
     return status
 

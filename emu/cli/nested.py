@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from crosswalk.emu.check.departures import FATAL, Scope, departures
 from crosswalk.emu.check.nested import KINDS
-from crosswalk.emu.cli.output import command_text, emit, progress, remark
+from crosswalk.emu.cli.output import command_text, emit, progress, remark, tell_verdict
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
 from crosswalk.emu.report.conclusion import agreement
@@ -70,15 +70,16 @@ def run(options: argparse.Namespace) -> int:
                 report(total.pairs, len(numbers))
             shown += _tell(result, seed, accesses, say, _SHOWN - shown)
     seconds = time.monotonic() - began
+    status = 1 if total.failed else 0 if total.probes else 2
     if options.json:
         emit(_record(total, seconds) | {"reproduce": command_text(options)})
     else:
         _print(total, seconds)
         if options.verbose:
             _explain(total)
-        print(f"verdict: {_word(total)}")
+        tell_verdict(_word(total), status)
         print(f"reproduce: {command_text(options)}")
-    return 1 if total.failed else 0 if total.probes else 2
+    return status
 
 
 def _word(total: _Sum) -> str:

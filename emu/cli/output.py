@@ -1,6 +1,7 @@
 """Answers on standard output, everything else on standard error."""
 
 import argparse
+import functools
 import json
 import os
 import shlex
@@ -10,7 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["EVERY", "Pace", "Report", "command_line", "command_text", "emit", "progress", "remark"]
+__all__ = [
+    "EVERY",
+    "Pace",
+    "Report",
+    "command_line",
+    "command_text",
+    "emit",
+    "progress",
+    "remark",
+    "styled",
+    "tell_verdict",
+]
 
 Report = Callable[[int, int], None]
 """A function to report (done, total) to."""
@@ -53,6 +65,33 @@ def _ansi_c(word: str) -> str:
     )
 
 
+def tell_verdict(word: str, status: int) -> None:
+    """Print the verdict of a command that ends with `status`."""
+    print(styled(f"verdict: {word}", ("green", "red", "yellow")[status]))
+
+
+def styled(text: str, style: str) -> str:
+    """Return text in a style of rich's, where standard output is a terminal that shows it."""
+    if not sys.stdout.isatty():
+        return text
+    before, after = _codes(style)
+    return f"{before}{text}{after}"
+
+
+@functools.cache
+def _codes(style: str) -> tuple[str, str]:
+    """Return what begins and ends a style on this terminal; NO_COLOR and TERM are heeded."""
+    # Without a terminal, a tenth of a second of imports is better spent.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    with console.capture() as captured:
+        console.print(Text("|", style), end="")
+    before, _, after = captured.get().partition("|")
+    return before, after
+
+
 @contextmanager
 def progress(title: str, done: int = 0, *, lines: bool = False) -> Iterator[Report | None]:
     """Yield a function to report (done, total) to: a bar on a terminal.
@@ -62,7 +101,7 @@ def progress(title: str, done: int = 0, *, lines: bool = False) -> Iterator[Repo
     if not sys.stderr.isatty():
         yield Pace(title, done) if lines else None
         return
-    # Without a terminal, a tenth of a second of imports is better spent.
+    # As above.
     from rich import progress as bars  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ from crosswalk.emu.cli.check import (
     tell_beside,
     verdict_of,
 )
-from crosswalk.emu.cli.output import command_text, emit, remark
+from crosswalk.emu.cli.output import command_text, emit, remark, tell_verdict
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.linux.boot import Boot, Reached
@@ -186,7 +186,7 @@ def _tell(options: argparse.Namespace, points: list[_Point]) -> int:
         again = command_text(options)
         emit({**total, "points": records, "verdict": word.text, "reproduce": again})
     else:
-        print(f"verdict: {word.text}")
+        tell_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")
     return word.status
 

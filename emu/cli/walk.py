@@ -1,11 +1,13 @@
 """`walk` and `frames`: what is mapped, and what all mappings of a frame allow."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.sources import (
     Followed,
     chosen_range,
@@ -16,19 +18,34 @@ from crosswalk.emu.cli.sources import (
 )
 from crosswalk.emu.report.protection import NO_FRAME, PART_OF_THEM
 from crosswalk.emu.report.records import frame_record, mapping_record, range_record, structures_case
-from crosswalk.emu.report.text import frame_text, mapping_text, range_text, size_text
+from crosswalk.emu.report.text import (
+    FRAME_HEADING,
+    MAPPING_HEADING,
+    RANGE_HEADING,
+    frame_text,
+    mapping_text,
+    range_text,
+    size_text,
+)
 from crosswalk.walker.aliases import mappings_of
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights
-from crosswalk.walker.mappings import Mapping, coalesce, mappings
+from crosswalk.walker.mappings import Mapping, Range, coalesce, mappings
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = ["run_frames", "run_walk"]
 
+Item = TypeVar("Item", Mapping, Range)
+
 _LIMIT = 10_000_000
+_BOTH = (
+    Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE,
+    Rights.USER_WRITE | Rights.USER_EXECUTE,
+)
+"""Writing and executing, within one privilege."""
 _FILTERS = {
     "writable": Rights.SUPERVISOR_WRITE | Rights.USER_WRITE,
     "executable": Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE,
@@ -45,38 +62,58 @@ def run_walk(options: argparse.Namespace) -> int:
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    limit = _limit(options)
     pages = _filtered(mappings(source.memory, source.context, start, end), options)
-    lines: Iterator[tuple[str, dict[str, Any]]]
     if options.coalesce:
-        lines = ((range_text(each), range_record(each)) for each in coalesce(pages))
+        _list(coalesce(pages), _RANGES, options)
     else:
-        lines = ((mapping_text(each), mapping_record(each)) for each in pages)
-    noun = "ranges" if options.coalesce else "mappings"
-    _list(lines, options, limit, noun)
+        _list(pages, _MAPPINGS, options)
     return 0
 
 
-def _limit(options: argparse.Namespace) -> int:
-    return _LIMIT if options.limit is None else int(options.limit)
+@dataclass(frozen=True, slots=True)
+class _Listing(Generic[Item]):
+    """What is listed: its name, the heading of its columns, an item as a line and as a record."""
+
+    noun: str
+    heading: str
+    text: Callable[[Item], str]
+    record: Callable[[Item], dict[str, Any]]
 
 
-def _list(
-    lines: Iterator[tuple[str, dict[str, Any]]], options: argparse.Namespace, limit: int, noun: str
-) -> None:
-    """Print up to `limit` lines; `LimitExceeded` for more, unless the limit was asked for."""
+_MAPPINGS = _Listing("mappings", MAPPING_HEADING, mapping_text, mapping_record)
+_RANGES = _Listing("ranges", RANGE_HEADING, range_text, range_record)
+
+
+def _list(items: Iterator[Item], listing: _Listing[Item], options: argparse.Namespace) -> None:
+    """Print the items; `LimitExceeded` for too many, unless the limit was asked for."""
+    limit = _LIMIT if options.limit is None else options.limit
     count = 0
-    for text, record in islice(lines, limit):
+    _tell_heading(listing.heading, options)
+    for item in islice(items, limit):
         count += 1
         if options.json:
-            emit(record)
+            emit(listing.record(item))
         else:
-            print(text)
-    more = next(lines, None) is not None
+            print(_marked(listing.text(item), item.rights))
+    more = next(items, None) is not None
     if more and options.limit is None:
         raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, --start picks up")
+    noun = listing.noun
     counted = f"1 {noun[:-1]}" if count == 1 else f"{count:,} {noun}"
     remark(f"{counted}{', and there are more' if more else ''}")
+
+
+def _tell_heading(heading: str, options: argparse.Namespace) -> None:
+    """Print the heading of columns, for people alone: on a terminal."""
+    if sys.stdout.isatty() and not options.json:
+        print(styled(heading, "bold"))
+
+
+def _marked(text: str, rights: Rights) -> str:
+    """Return a line in red, on a terminal, where one privilege may write and execute."""
+    if sys.stdout.isatty() and any(rights & each == each for each in _BOTH):
+        return styled(text, "red")
+    return text
 
 
 def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator[Mapping]:
@@ -97,11 +134,12 @@ def run_frames(options: argparse.Namespace) -> int:
     frames = collective_rights(source.memory, source.context)
     if options.of is not None:
         return _contributors(followed, frames, options)
+    _tell_heading(FRAME_HEADING, options)
     for start, size, rights in frames:
         if options.json:
             emit(frame_record(start, size, rights))
         else:
-            print(frame_text(start, size, rights))
+            print(_marked(frame_text(start, size, rights), rights))
     found = writable_and_executable(source.memory, source.context, frames, aliases=options.aliases)
     strict = [each for each in found if each.within_one_privilege]
     _tell_wx(found, strict, followed, remark if options.json else print)
@@ -119,8 +157,7 @@ def _contributors(followed: Followed, frames: Frames, options: argparse.Namespac
         if start <= pa < start + size:
             remark(frame_text(start, size, rights))
             pages = mappings_of(source.memory, source.context, start, size)
-            lines = ((mapping_text(each), mapping_record(each)) for each in pages)
-            _list(lines, options, _limit(options), "mappings")
+            _list(iter(pages), _MAPPINGS, options)
             return 0
     part = "" if followed.whole else " by what could be looked at"
     raise BadInput(f"nothing is mapped at physical address {pa:#x}{part}")

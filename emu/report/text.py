@@ -11,6 +11,9 @@ from crosswalk.walker.rights import Rights
 from crosswalk.walker.translate import Step, StepKind, Walk
 
 __all__ = [
+    "FRAME_HEADING",
+    "MAPPING_HEADING",
+    "RANGE_HEADING",
     "access_text",
     "context_text",
     "flags_text",
@@ -22,6 +25,13 @@ __all__ = [
     "walk_lines",
     "words_text",
 ]
+
+MAPPING_HEADING = f"{'VA':<16} {'PA':<13} {'SIZE':>7} SUP USR  FLAGS"
+"""What the columns of `mapping_text` are: addresses, size, the supervisor's and user's rights."""
+RANGE_HEADING = f"{'VA':<33} {'PA':<13} {'SIZE':>12} SUP USR  PAGES"
+"""The same of `range_text`."""
+FRAME_HEADING = f"{'PA':<27} {'SIZE':>12} SUP USR"
+"""The same of `frame_text`."""
 
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _FLAGS = (Entry.RW, Entry.US, Entry.PWT, Entry.PCD, Entry.A, Entry.D, Entry.PS, Entry.G)
