@@ -15,7 +15,7 @@ from crosswalk.guest.errors import GuestError
 from crosswalk.guest.image import Code, GuestImage
 from crosswalk.guest.status import Status, Taken, describe_state, parse_status
 from crosswalk.guest.traps import check_taken
-from crosswalk.walker.architecture import RFlags
+from crosswalk.walker.architecture import EFER, MSR, RFlags, Vector
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory, Segments
@@ -25,8 +25,6 @@ __all__ = ["Booted", "boot"]
 HLT = b"\xf4"
 LONGEST_INSTRUCTION = 15
 MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
-EFER, LONG_MODE_ACTIVE = 0xC000_0080, 1 << 10
-INVALID, PAGE_FAULT = 6, 14
 SHOWN_EVENTS = 4
 
 
@@ -70,7 +68,7 @@ class _Watch:
         self._deliver(raised(self.cpu, vector))
 
     def on_invalid(self, _engine: unicorn.Uc, _data: object) -> bool:
-        return self._deliver(Event(INVALID, Kind.EXCEPTION))
+        return self._deliver(Event(Vector.UD, Kind.EXCEPTION))
 
     @property
     def last(self) -> str:
@@ -81,8 +79,8 @@ class _Watch:
     def _deliver(self, event: Event) -> bool:
         """Have the guest's handler of an event run next; stop the engine if there is none."""
         cpu = self.cpu
-        efer = cpu.engine.reg_read(x86_const.UC_X86_REG_MSR, EFER)
-        if self.cause or not efer & LONG_MODE_ACTIVE:
+        efer = cpu.engine.reg_read(x86_const.UC_X86_REG_MSR, MSR.EFER)
+        if self.cause or not efer & EFER.LMA:
             return self._stop(f"exception {vector_name(event.vector)}")
         cpu.load()
         code, stack = (cpu.segment(name).selector for name in ("cs", "ss"))
@@ -92,7 +90,7 @@ class _Watch:
         except TripleFault as fault:
             return self._stop(f"exception {vector_name(event.vector)}: {fault}")
         last = tried[-1]
-        cr2 = cpu.cr2 if last.vector == PAGE_FAULT else 0
+        cr2 = cpu.cr2 if last.vector == Vector.PF else 0
         self.taken.append(Taken(last.vector, last.error_code, *frame, cr2, 0))
         self.events += tried
         return True
@@ -178,7 +176,7 @@ def _check_registers(status: Status, engine: unicorn.Uc) -> None:
         ("cr0", status.cr0, engine.reg_read(x86_const.UC_X86_REG_CR0)),
         ("cr3", status.cr3, engine.reg_read(x86_const.UC_X86_REG_CR3)),
         ("cr4", status.cr4, engine.reg_read(x86_const.UC_X86_REG_CR4)),
-        ("efer", status.efer, engine.reg_read(x86_const.UC_X86_REG_MSR, EFER)),
+        ("efer", status.efer, engine.reg_read(x86_const.UC_X86_REG_MSR, MSR.EFER)),
     ):
         if actual != reported:
             raise GuestError(f"the guest reports {name} = {reported:#x}, but it is {actual:#x}")

@@ -33,7 +33,7 @@ from crosswalk.emu.pc.devices import (
     Uart,
     line_vector,
 )
-from crosswalk.walker.architecture import RFlags
+from crosswalk.walker.architecture import RFlags, Vector
 
 __all__ = ["Ended", "Machine", "Noted", "Stop"]
 
@@ -41,7 +41,6 @@ _TIMER_IRQ = 0
 _KEPT_EVENTS = 16
 _HLT = b"\xf4"
 _HIGHEST = 1 << 32
-_INVALID, _PAGE_FAULT = 6, 14
 
 
 class Stop(Enum):
@@ -237,7 +236,7 @@ class Machine:
             self._quiet = 0
             enter_system_call(self.cpu)
             return
-        self._deliver(Event(_INVALID, Kind.EXCEPTION))
+        self._deliver(Event(Vector.UD, Kind.EXCEPTION))
         with self.cpu.changed():
             self.cpu.rip -= SYSCALL_LENGTH
 
@@ -248,7 +247,7 @@ class Machine:
         self._deliver(raised(self.cpu, vector))
 
     def _on_invalid(self, _uc: unicorn.Uc, _data: object) -> bool:
-        self._deliver(Event(_INVALID, Kind.EXCEPTION))
+        self._deliver(Event(Vector.UD, Kind.EXCEPTION))
         return True
 
     def _deliver(self, event: Event) -> None:
@@ -265,7 +264,7 @@ class Machine:
         if self._loads is not None:
             self._loads.entering(self.cpu.rip)
         for each in delivered:
-            cr2 = self.cpu.cr2 if each.vector == _PAGE_FAULT else None
+            cr2 = self.cpu.cr2 if each.vector == Vector.PF else None
             self.events.append(Noted(each, rip, cpl, cr2))
             self.counts[each.vector, each.kind] += 1
 

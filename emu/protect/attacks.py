@@ -36,6 +36,7 @@ from crosswalk.emu.protect.attack import (
 from crosswalk.emu.protect.hypervisor import MAX_LIST, Answer, Hypercall
 from crosswalk.guest import places
 from crosswalk.guest.layout import PAGE, Bit
+from crosswalk.walker.architecture import CR0, CR4, EFER, MSR
 from crosswalk.walker.protection.pagelist import ENTRIES
 
 __all__ = ["ATTACKS", "AgentAttack"]
@@ -54,18 +55,14 @@ LANDMARK, MARK = 2, 0x4147_4E54
 """The offset of the function in the agent's page that returns MARK; the value."""
 WRITE, ABSENT_WRITE, FETCH = 0x7, 0x6, 0x15
 """Error codes of nested page faults: P, W and U; W and U; P, U and I/D."""
-CR0, CR4, EFER = 0x8001_0033, 0x30_00A0, 0xD00
+CR0_VALUE, CR4_VALUE, EFER_VALUE = 0x8001_0033, 0x30_00A0, 0xD00
 """The guest's control registers."""
-WP, PG, SMEP, SMAP, NXE = 1 << 16, 1 << 31, 1 << 20, 1 << 21, 1 << 11
 JUNK = 0x6B6E_756A
 
 P, RW, US, NX, G, PS = Bit.P, Bit.RW, Bit.US, Bit.NX, Bit.G, Bit.PS
 KERNEL = places.KERNEL
 
 _SPARE_TABLE = FORGED - PAGE
-_EFER_MSR = 0xC000_0080
-
-
 _TSS_IST1 = KERNEL + places.DESCRIPTORS + 0x80 + 36
 _GATE = KERNEL + places.DESCRIPTORS + 0x100 + 16 * 0x20
 
@@ -185,24 +182,38 @@ _EXECUTIONS = (
 )
 
 _REGISTERS = (
-    Attack("CR0.WP cleared", do(Operation.SET_CR0, CR0 & ~WP), Intercepted(ExitCode.CR0_WRITE)),
-    Attack("paging off", do(Operation.SET_CR0, CR0 & ~PG), Intercepted(ExitCode.CR0_WRITE)),
-    Attack("CR4.SMEP cleared", do(Operation.SET_CR4, CR4 & ~SMEP), Intercepted(ExitCode.CR4_WRITE)),
-    Attack("CR4.SMAP cleared", do(Operation.SET_CR4, CR4 & ~SMAP), Intercepted(ExitCode.CR4_WRITE)),
+    Attack(
+        "CR0.WP cleared",
+        do(Operation.SET_CR0, CR0_VALUE & ~CR0.WP),
+        Intercepted(ExitCode.CR0_WRITE),
+    ),
+    Attack(
+        "paging off", do(Operation.SET_CR0, CR0_VALUE & ~CR0.PG), Intercepted(ExitCode.CR0_WRITE)
+    ),
+    Attack(
+        "CR4.SMEP cleared",
+        do(Operation.SET_CR4, CR4_VALUE & ~CR4.SMEP),
+        Intercepted(ExitCode.CR4_WRITE),
+    ),
+    Attack(
+        "CR4.SMAP cleared",
+        do(Operation.SET_CR4, CR4_VALUE & ~CR4.SMAP),
+        Intercepted(ExitCode.CR4_WRITE),
+    ),
     Attack(
         "EFER.NXE cleared",
-        do(Operation.SET_MSR, _EFER_MSR, EFER & ~NXE),
+        do(Operation.SET_MSR, MSR.EFER, EFER_VALUE & ~EFER.NXE),
         Intercepted(ExitCode.MSR),
     ),
     Attack(
         "CR0.WP cleared where it isn't pinned, store to text",
-        do(Operation.SET_CR0, CR0 & ~WP) + store(KERNEL + TEXT, JUNK),
+        do(Operation.SET_CR0, CR0_VALUE & ~CR0.WP) + store(KERNEL + TEXT, JUNK),
         NestedFault(TEXT, WRITE),
         pinned=False,
     ),
     Attack(
         "CR0.WP cleared where it isn't pinned, store to rodata",
-        do(Operation.SET_CR0, CR0 & ~WP) + store(KERNEL + places.RODATA, JUNK),
+        do(Operation.SET_CR0, CR0_VALUE & ~CR0.WP) + store(KERNEL + places.RODATA, JUNK),
         NestedFault(places.RODATA, WRITE),
         pinned=False,
     ),
@@ -422,7 +433,7 @@ _WITHOUT_ASKING = (
     ),
     Attack(
         "SMAP cleared where it isn't pinned, user data read",
-        do(Operation.SET_CR4, CR4 & ~SMAP) + do(Operation.LOAD, places.USER_DATA + 8),
+        do(Operation.SET_CR4, CR4_VALUE & ~CR4.SMAP) + do(Operation.LOAD, places.USER_DATA + 8),
         NotStopped(int.from_bytes(b"in user ", "little")),
         "nested tables don't know who reads: pinning is what stops it",
         pinned=False,

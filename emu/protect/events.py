@@ -6,6 +6,7 @@ from crosswalk.emu.cpu.engine import MAXPHYADDR
 from crosswalk.emu.cpu.svm.exits import ExitCode, exit_name
 from crosswalk.emu.cpu.svm.host import HOST_EFER, Exit
 from crosswalk.walker.access import Access
+from crosswalk.walker.architecture import CR0, CR4, Vector
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.nested.context import NestedContext
@@ -13,11 +14,8 @@ from crosswalk.walker.nested.outcome import NestedPageFault
 from crosswalk.walker.nested.translate import translate_nested
 from crosswalk.walker.outcome import GeneralProtection, PageFault
 
-__all__ = ["PAGE_FAULT", "Fault", "GuestEvent", "describe_event", "predict_event"]
+__all__ = ["Fault", "GuestEvent", "describe_event", "predict_event"]
 
-PAGE_FAULT = 14
-_GENERAL_PROTECTION = 13
-_CR0, _CR4 = 0x8000_0001, 0x20
 _CAUSE = 0x1F
 
 
@@ -50,13 +48,18 @@ def predict_event(
     `memory` is system-physical, `context` has the guest's registers.
     """
     host = PagingContext(
-        cr0=_CR0, cr3=nested_cr3, cr4=_CR4, efer=HOST_EFER, pkru=0, maxphyaddr=MAXPHYADDR
+        cr0=CR0.PG | CR0.PE,
+        cr3=nested_cr3,
+        cr4=CR4.PAE,
+        efer=HOST_EFER,
+        pkru=0,
+        maxphyaddr=MAXPHYADDR,
     )
     outcome = translate_nested(memory, NestedContext(context, host), access)
     if isinstance(outcome, NestedPageFault):
         return Exit(ExitCode.NPF, outcome.error_code & _CAUSE, outcome.gpa)
     if isinstance(outcome, PageFault):
-        return Fault(PAGE_FAULT, outcome.error_code, outcome.cr2)
+        return Fault(Vector.PF, outcome.error_code, outcome.cr2)
     if isinstance(outcome, GeneralProtection):
-        return Fault(_GENERAL_PROTECTION, 0, 0)
+        return Fault(Vector.GP, 0, 0)
     return None

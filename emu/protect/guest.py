@@ -11,7 +11,6 @@ from crosswalk.emu.cpu.engine import open_engine
 from crosswalk.emu.cpu.svm.host import HOST_MODEL, HOST_START, Exit, Host
 from crosswalk.emu.load.guest import Booted
 from crosswalk.emu.protect.events import (
-    PAGE_FAULT,
     Fault,
     GuestEvent,
     describe_event,
@@ -20,6 +19,7 @@ from crosswalk.emu.protect.events import (
 from crosswalk.emu.protect.pins import INTERCEPTED
 from crosswalk.guest import places
 from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.architecture import CR4, EFER, MSR, RFlags, Vector
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME, Segments
@@ -36,8 +36,6 @@ _GDT = places.KERNEL + places.DESCRIPTORS
 _TSS, _IDT = _GDT + 0x80, _GDT + 0x100
 _GDT_LIMIT, _TSS_LIMIT, _IDT_LIMIT = 0x3F, 0x67, 0x20F
 _TASK = Segment(0x30, _TSS, _TSS_LIMIT, 0x8B00)
-_EFER, _EFER_SVME = 0xC000_0080, 1 << 12
-_CR4_PKE = 1 << 22
 _RDI, _R15 = GENERAL.index("rdi"), GENERAL.index("r15")
 _INT_LENGTH = 2
 _SECONDS = 20
@@ -79,7 +77,7 @@ class Guest:
             cr0=read(x86.UC_X86_REG_CR0),
             cr3=read(x86.UC_X86_REG_CR3),
             cr4=read(x86.UC_X86_REG_CR4),
-            efer=read(x86.UC_X86_REG_MSR, _EFER) & ~_EFER_SVME,
+            efer=read(x86.UC_X86_REG_MSR, MSR.EFER) & ~EFER.SVME,
             pkru=0,
             maxphyaddr=booted.maxphyaddr,
         )
@@ -116,13 +114,13 @@ class Guest:
 
     def _set_registers(self) -> None:
         context, write = self.booted.context, self.engine.reg_write
-        write(x86.UC_X86_REG_CR4, context.cr4 & ~_CR4_PKE)
-        write(x86.UC_X86_REG_MSR, (_EFER, context.efer & ~(1 << 10)))
+        write(x86.UC_X86_REG_CR4, context.cr4 & ~CR4.PKE)
+        write(x86.UC_X86_REG_MSR, (MSR.EFER, context.efer & ~EFER.LMA))
         write(x86.UC_X86_REG_CR0, context.cr0)
         write(x86.UC_X86_REG_CR3, context.cr3)
         write(x86.UC_X86_REG_GDTR, (0, _GDT, _GDT_LIMIT, 0))
         write(x86.UC_X86_REG_IDTR, (0, _IDT, _IDT_LIMIT, 0))
-        write(x86.UC_X86_REG_RFLAGS, 2)
+        write(x86.UC_X86_REG_RFLAGS, RFlags.FIXED)
         with self.cpu.changed():
             self.cpu.enter(_CODE, 0)
             for name in ("ds", "es", "ss", "fs", "gs"):
@@ -136,7 +134,7 @@ class Guest:
         if left is not None and self.handle(left):
             return
         cpu.load()
-        cr2 = cpu.cr2 if number == PAGE_FAULT else 0
+        cr2 = cpu.cr2 if number == Vector.PF else 0
         event: GuestEvent = left or Fault(number, cpu.error_code, cr2)
         if left is None and number == _LEAVE and cpu.software:
             refused = self._interrupted()

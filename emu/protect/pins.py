@@ -1,4 +1,4 @@
-"""Control registers whose bits are pinned: writes to them judged, and carried out.
+"""Pinned bits of control registers: writes to these registers checked, and carried out.
 
 Source: Intel SDM vol. 2B, "MOV—Move to/from Control Registers"; vol. 2D, "WRMSR—Write to Model
 Specific Register"; vol. 3A, "Control Registers".
@@ -11,6 +11,7 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import Host
+from crosswalk.walker.architecture import CR0, CR3, CR4, EFER, MSR
 
 __all__ = [
     "INTERCEPTED",
@@ -23,22 +24,23 @@ __all__ = [
     "parse_cr_write",
 ]
 
-PINNED = {
-    "cr0": {"PE": 1 << 0, "WP": 1 << 16, "PG": 1 << 31},
-    "cr4": {"PAE": 1 << 5, "SMEP": 1 << 20, "SMAP": 1 << 21},
-    "efer": {"LME": 1 << 8, "NXE": 1 << 11},
+PINNED: dict[str, dict[str, int]] = {
+    register: {bit.name: bit for bit in bits}
+    for register, bits in (
+        ("cr0", (CR0.PE, CR0.WP, CR0.PG)),
+        ("cr4", (CR4.PAE, CR4.SMEP, CR4.SMAP)),
+        ("efer", (EFER.LME, EFER.NXE)),
+    )
 }
-"""Bits by register: those of them that are set when protection begins stay so."""
+"""The pinned bits by register: those that are set when protection begins can't be cleared."""
 INTERCEPTED = frozenset({0, 4})
-"""The control registers whose writes have to be exits for that; EFER's have to be as well."""
+"""The control registers whose writes have to be intercepted for that; EFER's, too."""
 
 _OPCODE, _WRMSR = b"\x0f\x22", b"\x0f\x30"
 _REX, _REX_B, _REX_R = 0x40, 1, 4
 LONGEST = 4
-"""Bytes of the longest instruction that is understood."""
+"""The size of the longest instruction that is decoded here."""
 
-_EFER = 0xC000_0080
-_NO_FLUSH = 1 << 63  # of a MOV to CR3, which doesn't keep it
 _REGISTERS = {
     "cr0": x86.UC_X86_REG_CR0,
     "cr3": x86.UC_X86_REG_CR3,
@@ -50,7 +52,7 @@ _LOW = 0xFFFF_FFFF
 
 @dataclass(frozen=True, slots=True)
 class CrWrite:
-    """A MOV to control register `control` from general register `general`, of `size` bytes."""
+    """A MOV of `size` bytes to control register `control` from general register `general`."""
 
     control: int
     general: int
@@ -59,7 +61,7 @@ class CrWrite:
 
 @dataclass(frozen=True, slots=True)
 class RegisterWrite:
-    """Register `name`, as `PINNED` has it or CR3, gets `value`, by `size` bytes of instruction."""
+    """An instruction of `size` bytes that writes `value` to a register of `PINNED`, or CR3."""
 
     name: str
     value: int
@@ -69,8 +71,8 @@ class RegisterWrite:
 class Pins:
     """The pinned registers of the guest of `host` on `cpu`; none before `begin`.
 
-    `kept`, by register: of what is set in it, the bits of `PINNED` can't be cleared. What isn't
-    in it is the guest's.
+    `kept` has a value by register: of the bits set in it, those of `PINNED` can't be cleared. Other
+    registers and bits are the guest's.
     """
 
     def __init__(self, cpu: Cpu, host: Host) -> None:
@@ -81,7 +83,7 @@ class Pins:
         """Pin the bits that are set now."""
         read = self._cpu.engine.reg_read
         self.kept = {name: read(number) for name, number in _REGISTERS.items() if name in PINNED}
-        self.kept["efer"] = read(x86.UC_X86_REG_MSR, _EFER)
+        self.kept["efer"] = read(x86.UC_X86_REG_MSR, MSR.EFER)
 
     @property
     def names(self) -> dict[str, list[str]]:
@@ -89,16 +91,16 @@ class Pins:
         return {name: cleared(name, self.kept.get(name, 0), 0) for name in PINNED}
 
     def attempted(self, code: int, instruction: bytes) -> RegisterWrite | None:
-        """Return what the instruction that an exit of this code stopped would write.
+        """Return the register write that an exit of this code intercepted.
 
-        `instruction` are the bytes at RIP, `LONGEST` where there are as many. None unless it is
-        MOV to CR0, CR3 or CR4, or WRMSR to EFER.
+        `instruction` are the bytes at RIP, up to `LONGEST`. None unless it is MOV to CR0, CR3 or
+        CR4, or WRMSR to EFER.
         """
         general = self._cpu.general
         if code == ExitCode.MSR:
             at = _opcode_at(instruction)
             found = instruction[at : at + len(_WRMSR)] == _WRMSR
-            if not found or general(_RCX) & _LOW != _EFER:
+            if not found or general(_RCX) & _LOW != MSR.EFER:
                 return None
             value = (general(_RDX) & _LOW) << 32 | general(_RAX) & _LOW
             return RegisterWrite("efer", value, at + len(_WRMSR))
@@ -111,22 +113,22 @@ class Pins:
         return RegisterWrite(name, general(written.general), written.size)
 
     def lost(self, write: RegisterWrite) -> list[str]:
-        """Return the pinned bits that a write would clear, by name: it is to be refused then."""
+        """Return the names of the pinned bits that a write would clear; it is refused for any."""
         return cleared(write.name, self.kept.get(write.name, 0), write.value)
 
     def carry_out(self, write: RegisterWrite) -> None:
-        """Do what the instruction would have done, and go on behind it."""
+        """Do the write, and advance RIP past the instruction."""
         with self._cpu.changed():
             self._cpu.rip += write.size
         if write.name == "efer":
             self._host.write_efer(write.value)
             return
-        value = write.value & ~_NO_FLUSH if write.name == "cr3" else write.value
+        value = write.value & ~CR3.NO_FLUSH if write.name == "cr3" else write.value
         self._cpu.engine.reg_write(_REGISTERS[write.name], value)
 
 
 def parse_cr_write(code: bytes) -> CrWrite | None:
-    """Return what the instruction at the start of `code` writes; None for another one."""
+    """Decode a MOV to a control register at the start of `code`; None for anything else."""
     at = _opcode_at(code)
     rex = code[0] if at else 0
     if code[at : at + 2] != _OPCODE or len(code) < at + 3:
@@ -140,7 +142,7 @@ def parse_cr_write(code: bytes) -> CrWrite | None:
 
 
 def cleared(name: str, before: int, after: int) -> list[str]:
-    """Return the pinned bits of a register that a write would clear, by name."""
+    """Return the names of the bits of `PINNED` that a change of a register clears."""
     bits = PINNED.get(name, {})
     return [bit for bit, mask in bits.items() if before & mask and not after & mask]
 

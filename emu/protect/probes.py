@@ -17,6 +17,7 @@ from crosswalk.emu.protect.permissions import Bools, Permissions
 from crosswalk.guest import places
 from crosswalk.guest.views import Intended
 from crosswalk.walker.memory import FRAME
+from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["Probed", "probe_forged", "probe_mappings"]
@@ -26,14 +27,18 @@ __all__ = ["Probed", "probe_forged", "probe_mappings"]
 _AT, _ADDRESS, _WRITTEN = 0x7E0, 2, 16
 _MOV, _RET, _INT = b"\x48\xb8", b"\xc3", b"\xcd\x20"
 _MARKER_SIZE = 24
-_P, _W, _U, _ID = 1, 2, 4, 16
 _NEEDS = {
     Use.READ: Permission.READ,
     Use.WRITE: Permission.WRITE,
     Use.REWRITE: Permission.WRITE,
     Use.EXECUTE: Permission.EXECUTE,
 }
-_CAUSES = {Use.READ: _U, Use.WRITE: _W | _U, Use.REWRITE: _W | _U, Use.EXECUTE: _U | _ID}
+_CAUSES = {
+    Use.READ: NestedError.US,
+    Use.WRITE: NestedError.WR | NestedError.US,
+    Use.REWRITE: NestedError.WR | NestedError.US,
+    Use.EXECUTE: NestedError.US | NestedError.ID,
+}
 _LETTERS = {"r": Use.READ, "w": Use.REWRITE, "x": Use.EXECUTE}
 _USER = {
     Use.READ: Operation.LOAD_USER,
@@ -134,7 +139,7 @@ def _not_refused(agent: Agent, use: Use, pa: int, event: GuestEvent | None) -> s
     """Return what is wrong with an access through forged tables that has to be refused."""
     if event is None:
         return f"{pa:#x}: not refused"
-    if event != Exit(ExitCode.NPF, _P | _CAUSES[use], pa + _AT + _offset(use)):
+    if event != Exit(ExitCode.NPF, NestedError.P | _CAUSES[use], pa + _AT + _offset(use)):
         return f"{pa:#x}: {describe_event(event)}"
     if use is Use.WRITE and _word(agent, pa + _AT + _WRITTEN) != 0:
         return f"{pa:#x}: refused, and written all the same"

@@ -14,12 +14,11 @@ from crosswalk.emu.protect.probes import Probed, probe_forged, probe_mappings
 from crosswalk.emu.protect.snapshot import ProtectedGuest
 from crosswalk.emu.protect.updates import UPDATES, Updated, run_updates
 from crosswalk.walker.frames import count_mappings
+from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.rights import rwx
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = ["Scenario", "run_scenario"]
-
-_PRESENT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +119,4 @@ def _by_permission(granted: Permissions) -> dict[str, int]:
 def _stopped_by_right(attack: AgentAttack) -> bool:
     """Return whether an attack is to be stopped by a right that a nested table withholds."""
     expected = attack.expected
-    return isinstance(expected, NestedFault) and bool(expected.error_code & _PRESENT)
+    return isinstance(expected, NestedFault) and bool(expected.error_code & NestedError.P)

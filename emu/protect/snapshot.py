@@ -27,21 +27,22 @@ from crosswalk.emu.protect.attack import (
     exit_result,
 )
 from crosswalk.emu.protect.attacks import AgentAttack
-from crosswalk.emu.protect.events import PAGE_FAULT, Fault, describe_event
+from crosswalk.emu.protect.events import Fault, describe_event
 from crosswalk.emu.protect.guest import FRAMES, Guest
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Rules
 from crosswalk.emu.protect.permissions import Permissions, collective_permissions
 from crosswalk.guest import places
 from crosswalk.guest.builder import build_image
 from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.architecture import Vector
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.frames import collective_rights
 from crosswalk.walker.memory import U64
+from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.tracker import RightsTracker
 
 __all__ = ["ProtectedGuest", "protected_guest", "result_of"]
 
-_WRITE = 2
 _ACCESSES = {
     Operation.LOAD: (AccessType.READ, 0),
     Operation.STORE: (AccessType.WRITE, 0),
@@ -164,7 +165,9 @@ class ProtectedGuest:
     def _stored(self, fault: NestedFault) -> bool:
         """Return whether a store that a nested fault should have stopped was made all the same."""
         inside = fault.gpa < places.RAM_SIZE
-        return bool(fault.error_code & _WRITE) and inside and self.changed(fault.gpa & -8, 8)
+        return (
+            bool(fault.error_code & NestedError.WR) and inside and self.changed(fault.gpa & -8, 8)
+        )
 
 
 def protected_guest() -> ProtectedGuest:
@@ -180,7 +183,7 @@ def result_of(result: AgentResult, expected: Result, *, answered: bool) -> Resul
     """
     event = result.event
     if isinstance(event, Fault):
-        fault = event.vector == PAGE_FAULT
+        fault = event.vector == Vector.PF
         return GuestFault(event.error_code) if fault else Other(describe_event(event))
     if event is not None:
         return exit_result(event)

@@ -12,6 +12,7 @@ from crosswalk.emu.cpu.cpu import GENERAL, Segment
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.image import HEADER_AT, KernelImage
 from crosswalk.emu.pc.pc import Machine
+from crosswalk.walker.architecture import CR0, CR4, EFER, GIB, MIB, MSR, RFlags
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME
 
@@ -36,9 +37,7 @@ _CODE, _DATA = 0x10, 0x18
 _DESCRIPTORS = (0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF)
 _CODE_FLAGS, _DATA_FLAGS, _LIMIT = 0x00A0_9B00, 0x00C0_9300, 0xFFFF_FFFF
 _TABLE, _LARGE = 0x3, 0x83
-_GIB, _LARGE_SIZE, _MAPPED_GIB = 1 << 30, 1 << 21, 4
-_CR0, _CR4_PAE, _CR4_LA57 = 0x8000_0011, 0x20, 0x1000
-_EFER, _EFER_LONG = 0xC000_0080, 0x500
+_MAPPED_GIB = 4
 
 
 def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -> None:
@@ -72,12 +71,12 @@ def enter_kernel(machine: Machine, entry: int, levels: int) -> None:
     _write_tables(machine.ram, levels)
     machine.ram.write(_GDT, struct.pack("<4Q", *_DESCRIPTORS))
     engine = machine.engine
-    engine.reg_write(x86.UC_X86_REG_CR4, _CR4_PAE | (_CR4_LA57 if levels == 5 else 0))
-    engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, _EFER_LONG))
-    engine.reg_write(x86.UC_X86_REG_CR0, _CR0)
+    engine.reg_write(x86.UC_X86_REG_CR4, CR4.PAE | (CR4.LA57 if levels == 5 else 0))
+    engine.reg_write(x86.UC_X86_REG_MSR, (MSR.EFER, EFER.LME | EFER.LMA))
+    engine.reg_write(x86.UC_X86_REG_CR0, CR0.PG | CR0.ET | CR0.PE)
     engine.reg_write(x86.UC_X86_REG_CR3, _TABLES)
     engine.reg_write(x86.UC_X86_REG_GDTR, (0, _GDT, 8 * len(_DESCRIPTORS) - 1, 0))
-    engine.reg_write(x86.UC_X86_REG_RFLAGS, 2)
+    engine.reg_write(x86.UC_X86_REG_RFLAGS, RFlags.FIXED)
     cpu = machine.cpu
     with cpu.changed():
         cpu.enter(Segment(_CODE, 0, _LIMIT, _CODE_FLAGS), 0)
@@ -128,4 +127,4 @@ def _write_tables(ram: Ram, levels: int) -> None:
         directory = table + FRAME * (1 + gib)
         words[table // 8 + gib] = directory | _TABLE
         for at in range(512):
-            words[directory // 8 + at] = gib * _GIB + at * _LARGE_SIZE | _LARGE
+            words[directory // 8 + at] = gib * GIB + at * 2 * MIB | _LARGE

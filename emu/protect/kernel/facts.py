@@ -10,14 +10,13 @@ from crosswalk.emu.protect.kernel.guestwalk import find_leaf, lower_leaves
 from crosswalk.emu.protect.kernel.rights import RightsFollower
 from crosswalk.emu.protect.kernel.rules import FaultFacts, Grants
 from crosswalk.emu.protect.permissions import WRITE_EXECUTE
-from crosswalk.walker.architecture import RFlags
+from crosswalk.walker.architecture import CR0, RFlags
 from crosswalk.walker.memory import FRAME
+from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["find_facts", "present_root", "read_code", "store_addresses"]
 
-_WRITE, _FETCH = 2, 16  # in a nested fault's error code
-_WP = 1 << 16
 _ROOT = (1 << 52) - FRAME
 _LOW = 1 << 47
 _WINDOW_PAGES, _LONGEST_INSTRUCTION = 2, 15
@@ -43,7 +42,7 @@ def find_facts(
     `rights` are up to date with the tables.
     """
     cpu, words, root = machine.cpu, machine.ram.words, present_root(machine)
-    write, fetch = bool(error_code & _WRITE), bool(error_code & _FETCH)
+    write, fetch = bool(error_code & NestedError.WR), bool(error_code & NestedError.ID)
     sealed = bool(grants.sealed[frame])
     loaded = rights.own[frame] & WRITE_EXECUTE == Permission.EXECUTE
     # A fetch may fault at an instruction's first byte, or at one on the page behind.
@@ -55,7 +54,7 @@ def find_facts(
         write=write,
         fetch=fetch,
         cpl=cpu.cpl,
-        write_protect=bool(cpu.engine.reg_read(x86.UC_X86_REG_CR0) & _WP),
+        write_protect=bool(cpu.engine.reg_read(x86.UC_X86_REG_CR0) & CR0.WP),
         interrupts=bool(cpu.rflags & RFlags.IF),
         in_text=place is not None and place < rights.count and bool(grants.text[place]),
         window=write and (sealed or loaded) and _in_window(machine, root, frame),

@@ -18,16 +18,16 @@ from crosswalk.emu.protect.kernel.rights import RightsFollower, image_frames, ke
 from crosswalk.emu.protect.kernel.rules import Cause, Grants, decide, grant, may
 from crosswalk.emu.protect.permissions import READ_WRITE, Bools, FrameTables, Permissions
 from crosswalk.emu.protect.pins import INTERCEPTED, LONGEST, Pins
+from crosswalk.walker.architecture import GIB, MIB
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME
+from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.protection.pagelist import Permission
 
 __all__ = ["Protection", "Refusal"]
 
-_WRITE, _FETCH = 2, 16  # in a nested fault's error code
 _CONTROL = {ExitCode.CR0_WRITE, ExitCode.CR3_WRITE, ExitCode.CR4_WRITE, ExitCode.MSR}
 _FOLLOWED_EACH = 50
-_TOP, _LARGE = 1 << 32, 1 << 21
 _TABLES_ABOVE = 6
 """Nested tables above the last level: the root, the one below it, and one for each of 4 GiB."""
 
@@ -68,14 +68,14 @@ class Protection:
         machine = boot.machine
         self.boot, self.machine, self._kernel = boot, machine, kernel
         size = machine.ram.size
-        needed = _TABLES_ABOVE + -(-size // _LARGE)
+        needed = _TABLES_ABOVE + -(-size // (2 * MIB))
         self.memory = Host.memory(needed)  # The engine doesn't keep it alive.
         attach(machine.engine, self.memory)
         self.host = Host(machine.cpu, self.memory)
         words = self.host.pool[: needed * (FRAME // 8)]
         self.nested = FrameTables(words, self.host.pool_start, size // FRAME)
-        if size < _TOP:  # Devices.
-            self.nested.set(size, _TOP - size, READ_WRITE)
+        if size < 4 * GIB:  # Devices.
+            self.nested.set(size, 4 * GIB - size, READ_WRITE)
         self.causes: Counter[Cause] = Counter()
         self.exits: Counter[str] = Counter()
         self.refusal: Refusal | None = None
@@ -174,11 +174,11 @@ class Protection:
 
     def _on_fault(self, found: Exit, gpa: int) -> None:
         frame = gpa // FRAME
-        if frame >= self.rights.count or not found.error_code & (_WRITE | _FETCH):
+        if frame >= self.rights.count or not found.error_code & (NestedError.WR | NestedError.ID):
             self._refuse(found, Cause.REFUSED.value)
             return
         sealed, text = bool(self.grants.sealed[frame]), bool(self.grants.text[frame])
-        if found.error_code & _WRITE and not sealed:
+        if found.error_code & NestedError.WR and not sealed:
             self.follow()
         facts = find_facts(self.machine, self.grants, self.rights, frame, found.error_code)
         cause = decide(facts, sealed=sealed, text=text)

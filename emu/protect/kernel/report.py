@@ -16,10 +16,10 @@ from crosswalk.emu.protect.kernel.attacks import Code
 from crosswalk.emu.protect.kernel.protection import Refusal
 from crosswalk.emu.protect.kernel.rules import Cause
 from crosswalk.emu.protect.kernel.scenario import PlainBoot, ProtectedBoot
+from crosswalk.walker.architecture import EFER
+from crosswalk.walker.nested.outcome import NestedError
 
 __all__ = ["Check", "attack_lines", "attack_record", "boot_lines", "checks", "refusal_record"]
-
-_SVME = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def checks(
         "system calls as without nested paging",
         same,
     )
-    others = sum(one ^ other != _SVME for one, other in words)
+    others = sum(one ^ other != EFER.SVME for one, other in words)
     yield Check(
         f"memory at idle as without nested paging: EFER.SVME in {len(words) - others:,} saved "
         f"words, {others:,} other words differ",
@@ -189,7 +189,13 @@ def _ending(each: Attacked[Code]) -> str:
         case Intercepted(code, _, detail):
             return f"stopped by {exit_name(code)}: {detail}"
         case NestedFault(gpa, error_code):
-            access = "fetch" if error_code & 16 else "write" if error_code & 2 else "read"
+            access = (
+                "fetch"
+                if error_code & NestedError.ID
+                else "write"
+                if error_code & NestedError.WR
+                else "read"
+            )
             return (
                 f"stopped by {ExitCode.NPF.name}: EXITINFO1 {error_code:#x} ({access}), "
                 f"EXITINFO2 {gpa:#x}"

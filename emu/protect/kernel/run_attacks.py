@@ -22,6 +22,7 @@ from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.emu.protect.kernel.rules import may
 from crosswalk.emu.protect.permissions import Bools
 from crosswalk.guest.assembler import assemble
+from crosswalk.walker.architecture import RFlags
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.pagelist import Permission
@@ -41,7 +42,6 @@ _R15 = GENERAL.index("r15")
 _USER_CODE = bytes.fromhex("488903 c3")  # mov [rbx], rax; ret
 _KERNEL_CODE = 0x10
 _INTERRUPT_GATE = 0x8E00
-_INTERRUPTS = 1 << 9
 
 
 def attack_kernel(protection: Protection) -> Iterator[Attacked[Code]]:
@@ -96,7 +96,7 @@ class KernelSubject:
         machine.engine.ctl_flush_tb()
         with machine.cpu.changed():
             machine.cpu.rip = site
-        machine.cpu.rflags = self._rflags & ~_INTERRUPTS
+        machine.cpu.rflags = self._rflags & ~RFlags.IF
         before = None if target is None else machine.ram.read(target, 8)
         ended = machine.run(seconds=_SECONDS)
         machine.cpu.load()

@@ -6,14 +6,14 @@ import pytest
 from crosswalk.emu.cpu.svm.exits import ExitCode
 from crosswalk.emu.cpu.svm.host import Exit
 from crosswalk.emu.protect.agent import SWEEP, Operation, Use, spans
-from crosswalk.emu.protect.attacks import EFER, LANDMARK, MARK, NXE
+from crosswalk.emu.protect.attacks import EFER_VALUE, LANDMARK, MARK
 from crosswalk.emu.protect.events import Fault, describe_event
 from crosswalk.guest import places
 from crosswalk.guest.builder import build_image
+from crosswalk.walker.architecture import EFER, MSR
 from crosswalk.walker.errors import CrosswalkError
 
 KERNEL = places.KERNEL
-EFER_MSR, SCE, LME = 0xC000_0080, 1, 1 << 8
 DIRECTLY = {
     Operation.LOAD: "mov rax, qword ptr [r8]",
     Operation.STORE: "mov qword ptr [r8], r9",
@@ -65,19 +65,19 @@ def test_values_come_back(subject):
     assert b"\x77" == subject.guest.ram.read(places.USER_DATA_FRAME + 0x100, 1)
 
 
-@pytest.mark.parametrize("value", [EFER, EFER | SCE])
+@pytest.mark.parametrize("value", [EFER_VALUE, EFER_VALUE | EFER.SCE])
 def test_what_isnt_pinned_of_efer_may_be_written(subject, value):
-    assert not subject.agent.do(Operation.SET_MSR, EFER_MSR, value).failed
+    assert not subject.agent.do(Operation.SET_MSR, MSR.EFER, value).failed
     assert subject.guest.context.efer == value
     assert not subject.agent.do(Operation.STORE, KERNEL + places.DATA, 1).failed
     assert subject.agent.do(Operation.VMSAVE).event == Exit(ExitCode.VMSAVE)
 
 
 def test_writing_efer_stays_an_exit(subject):
-    assert not subject.agent.do(Operation.SET_MSR, EFER_MSR, EFER | SCE).failed
-    for value in (EFER & ~NXE, EFER & ~LME, 0):
-        assert subject.agent.do(Operation.SET_MSR, EFER_MSR, value).event == Exit(ExitCode.MSR, 1)
-    assert EFER | SCE == subject.guest.context.efer
+    assert not subject.agent.do(Operation.SET_MSR, MSR.EFER, EFER_VALUE | EFER.SCE).failed
+    for value in (EFER_VALUE & ~EFER.NXE, EFER_VALUE & ~EFER.LME, 0):
+        assert subject.agent.do(Operation.SET_MSR, MSR.EFER, value).event == Exit(ExitCode.MSR, 1)
+    assert EFER_VALUE | EFER.SCE == subject.guest.context.efer
 
 
 def test_the_event_comes_back(subject):

@@ -19,13 +19,14 @@ from crosswalk.emu.protect.attack import (
     Refused,
     run_attack,
 )
-from crosswalk.emu.protect.attacks import ATTACKS, CR0, NXE, SMEP, TEXT, WP
+from crosswalk.emu.protect.attacks import ATTACKS, CR0_VALUE, TEXT
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Reply
 from crosswalk.emu.protect.permissions import ALL
 from crosswalk.emu.protect.pins import Pins
 from crosswalk.emu.protect.snapshot import ProtectedGuest
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.guest import places
+from crosswalk.walker.architecture import CR0, CR4, EFER
 
 ROWS = {row.name: row for row in ATTACKS}
 STOPPED = [
@@ -85,7 +86,7 @@ def test_a_missing_intercept_is_reported(own_guest, monkeypatch, name):
 def test_efer_that_isnt_pinned_is_reported(subject, monkeypatch):
     monkeypatch.setattr(Pins, "lost", lambda _self, _write: [])
     assert run_attack(subject, ROWS["EFER.NXE cleared"]) == NotStopped()
-    assert not subject.guest.context.efer & NXE
+    assert not subject.guest.context.efer & EFER.NXE
 
 
 def test_a_missing_intercept_of_efer_is_reported(own_guest, monkeypatch):
@@ -97,7 +98,7 @@ def test_a_missing_intercept_of_efer_is_reported(own_guest, monkeypatch):
     monkeypatch.setattr(Host, "enter", careless)
     subject = ProtectedGuest(own_guest)
     assert run_attack(subject, ROWS["EFER.NXE cleared"]) == NotStopped()
-    assert not subject.guest.context.efer & NXE
+    assert not subject.guest.context.efer & EFER.NXE
 
 
 def test_a_refusal_that_changes_nested_tables_is_reported(subject, monkeypatch):
@@ -117,17 +118,17 @@ def test_a_refusal_for_another_reason_is_reported(subject):
 
 
 def test_a_step_that_fails_early_is_reported(subject):
-    row = Attack("", do(Operation.SET_CR0, CR0 & ~WP) + do(Operation.LOAD), NotStopped())
+    row = Attack("", do(Operation.SET_CR0, CR0_VALUE & ~CR0.WP) + do(Operation.LOAD), NotStopped())
     assert "action 1 of 2" in str(run_attack(subject, row))
     row = Attack("", do(Operation.HYPERCALL, 0x666) + do(Operation.LOAD), NotStopped())
     assert "refused" in str(run_attack(subject, row))
 
 
 def test_what_isnt_pinned_can_be_changed(subject):
-    no_task_switched = Attack("", do(Operation.SET_CR0, CR0 | 8), NotStopped())
+    no_task_switched = Attack("", do(Operation.SET_CR0, CR0_VALUE | 8), NotStopped())
     assert run_attack(subject, no_task_switched) == no_task_switched.expected
-    assert CR0 | 8 == subject.guest.context.cr0
-    both = Attack("", do(Operation.SET_CR4, SMEP), Intercepted(ExitCode.CR4_WRITE))
+    assert CR0_VALUE | 8 == subject.guest.context.cr0
+    both = Attack("", do(Operation.SET_CR4, CR4.SMEP), Intercepted(ExitCode.CR4_WRITE))
     assert run_attack(subject, both) == both.expected
 
 
