@@ -16,7 +16,6 @@ PLANTED = Departure(
     differs="",
     manual="",
     reason="",
-    case="",
     change=lambda rules: replace(rules, wp=False),
 )
 

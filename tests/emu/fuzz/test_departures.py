@@ -38,7 +38,7 @@ def without(entry):
 
 # What the emulated CPU doesn't do.
 PLANTED = [
-    Departure(name, Scope.ACCESS, "", "", "", "", change=change)
+    Departure(name, Scope.ACCESS, "", "", "", change=change)
     for name, change in (
         ("SMEP isn't looked at", lambda rules: replace(rules, smep=False)),
         ("WP isn't looked at", lambda rules: replace(rules, wp=False)),
