@@ -9,7 +9,7 @@ from crosswalk.emu.load.linux.boot import Boot
 from crosswalk.emu.load.linux.image import parse_kernel
 from crosswalk.guest.init import init_archive
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CLOUD, GENERIC = "linux-image-cloud-amd64", "linux-image-amd64"
 
 MEMORY, PROTECT = "console:Memory:", "console:Freeing unused kernel image"
