@@ -8,7 +8,7 @@ from crosswalk.emu.check.listing import ListingDivergence
 from crosswalk.emu.check.selection import Place
 from crosswalk.emu.check.survey import Survey
 from crosswalk.emu.probe import FEATURES
-from crosswalk.emu.probe.lending import CR3_UNDER_TEST
+from crosswalk.emu.probe.trampoline import CR3_UNDER_TEST
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Kind
 

@@ -36,8 +36,8 @@ from crosswalk.emu.fuzz.coverage import (
 from crosswalk.emu.fuzz.generate.composites import composites_of
 from crosswalk.emu.fuzz.generate.intended import intended_outcomes
 from crosswalk.emu.probe import ProberCache
-from crosswalk.emu.probe.lending import CR3_UNDER_TEST
 from crosswalk.emu.probe.scope import Lacking, by_feature
+from crosswalk.emu.probe.trampoline import CR3_UNDER_TEST
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.judge import LISTS, judge

@@ -1,8 +1,7 @@
 """Real accesses by guest code in an emulated CPU, and what became of each."""
 
 from crosswalk.emu.probe.errors import ProbeError
-from crosswalk.emu.probe.modes import Prober
-from crosswalk.emu.probe.prober_cache import ProberCache
+from crosswalk.emu.probe.prober import Prober, ProberCache
 from crosswalk.emu.probe.reading import mapped
 from crosswalk.emu.probe.scope import FEATURES, LACKS
 from crosswalk.emu.probe.subset import subset_of

@@ -1,11 +1,22 @@
 """Many accesses in one engine run, by guest code; a fault costs one call of a hook.
 
+    host                       guest: a loop (`crosswalk.emu.probe.loops`), at CPL 0 or 3
+    records, one an access ──► for each record: access, compare, look at the words of the walk
+    hook of exceptions     ◄── a fault: note it, clear it, go on at the loop's FIX
+    outs, notes, a sum     ◄── what differs; what the hook noted; what was found as expected
+
 What comes out is the same as one access at a time gives, or nothing: an access that the run can't
-decide is left to the single probe.
+decide is left to the single probe. Nothing is decided by silence alone: what has no note and no out
+counts only if the run's sum says that it was found as expected.
+
+Of three engines one runs what has markers. In the second RAM isn't executable: fetches of anything
+else end in an error of the engine. The third (`BulkWatcher`) is for reads and writes of paging
+structures, whose hook sees each being made.
 """
 
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,15 +24,16 @@ from numpy.typing import NDArray
 from unicorn import (
     UC_ERR_OK,
     UC_HOOK_MEM_INVALID,
+    UC_HOOK_MEM_READ,
+    UC_HOOK_MEM_WRITE,
     UC_MEM_FETCH_PROT,
     UC_MEM_FETCH_UNMAPPED,
+    UC_MEM_WRITE,
 )
 
 from crosswalk.emu.cpu.engine import SavedState
-from crosswalk.emu.cpu.state_layout import live_state
-from crosswalk.emu.probe.access_engine import NO_VECTOR, TRANSLATED, Rig
-from crosswalk.emu.probe.collect import NOTE_WORDS, REACHED, collect, expected
-from crosswalk.emu.probe.job import Found, Job, runs_of
+from crosswalk.emu.cpu.state_layout import NO_VECTOR, live_state
+from crosswalk.emu.probe.access_engine import TRANSLATED, AccessEngine
 from crosswalk.emu.probe.loops import (
     ACCESS,
     FIX,
@@ -32,24 +44,124 @@ from crosswalk.emu.probe.loops import (
     OUT_WORDS,
     RECORD_BYTES,
     RECORD_WORDS,
+    WATCHED,
 )
+from crosswalk.emu.probe.page_marker import SLOT, byte_of, markers
+from crosswalk.emu.probe.paths import MAX_LEVELS
 from crosswalk.emu.probe.routines import MARK
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.emu.probe.trampoline import CAPACITY
-from crosswalk.emu.probe.workspace import Ground
+from crosswalk.emu.probe.workspace import Workspace
 from crosswalk.walker.access import AccessType
-from crosswalk.walker.memory import U64
+from crosswalk.walker.architecture import Vector
+from crosswalk.walker.columns import Accesses, Kind, Rows
+from crosswalk.walker.memory import FRAME, U64
 
-__all__ = ["BulkRig"]
+__all__ = ["BulkEngine", "BulkWatcher", "Found", "Job", "collect", "expected", "runs_of"]
 
+NOTE_WORDS = 5
+"""Words of a note: R15, RIP, vector, error code, address."""
+REACHED, SEEN = 0x100, 0x101
+"""What a note has in place of a vector: an access that led to where the engine has nothing to give,
+and one that was seen being made. The address is then the physical one."""
+
+_PAGE = np.uint64(FRAME - 1)
+_PAGE_SHIFT = np.uint64(12)
 _NOTHING = 0, 0, 0
 _FETCHES_KEPT = 1 << 17  # Of which some part are made, at a KB of the host's code each.
 _FETCHES = UC_MEM_FETCH_PROT, UC_MEM_FETCH_UNMAPPED
 _LOW = 2  # The column of a record that is summed up where it was found.
 
 
-class BulkRig(Rig):
-    """A rig whose engine goes on after a fault, and makes up to CAPACITY accesses a run."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """n accesses for bulk runs.
+
+    `slot` uint8[n] says which of the trampoline's slots is borrowed; `index` int64[n, 5] are the
+    places in the space of the words that the walk may touch, NOWHERE for none, `before`
+    uint64[n, 5] their values; `target` uint64[n] is the physical address that it may reach, where a
+    marker may be.
+    """
+
+    accesses: Accesses
+    slot: NDArray[np.uint8]
+    index: NDArray[np.int64]
+    before: U64
+    target: U64
+
+    def take(self, rows: NDArray[np.intp]) -> "Job":
+        """Return the chosen rows."""
+        return Job(
+            self.accesses.take(rows),
+            self.slot[rows],
+            self.index[rows],
+            self.before[rows],
+            self.target[rows],
+        )
+
+    def __len__(self) -> int:
+        return len(self.accesses)
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Rows):
+    """What n accesses of a job came to.
+
+    `decided` bool[n]: the rest is as for `Outcomes`, and `after` uint64[n, 5] are the words
+    after the access; where not decided, all of it means nothing.
+    """
+
+    decided: NDArray[np.bool_]
+    kind: NDArray[np.uint8]
+    pa: U64
+    error_code: NDArray[np.uint16]
+    cr2: U64
+    after: U64
+
+    @classmethod
+    def nothing(cls, count: int) -> "Found":
+        """Return `count` rows that nothing is known of."""
+        return cls(
+            np.zeros(count, np.bool_),
+            np.zeros(count, np.uint8),
+            np.zeros(count, np.uint64),
+            np.zeros(count, np.uint16),
+            np.zeros(count, np.uint64),
+            np.zeros((count, MAX_LEVELS), np.uint64),
+        )
+
+
+def runs_of(job: Job) -> list[NDArray[np.intp]]:
+    """Return the rows of each run: one privilege and type, no page twice, up to CAPACITY.
+
+    An access that succeeds leaves its translation in the TLB, so a page's second access has to
+    wait for the next run, which begins with an empty one.
+    """
+    accesses = job.accesses
+    page = accesses.va >> _PAGE_SHIFT
+    group = (
+        (job.slot << np.uint8(4))
+        | ((accesses.cpl == 3).astype(np.uint8) << np.uint8(3))
+        | (accesses.ac.astype(np.uint8) << np.uint8(2))
+        | accesses.type
+    )
+    order = np.lexsort((page, group))
+    fresh = np.ones(len(order), np.bool_)
+    fresh[1:] = (np.diff(page[order]) != 0) | (np.diff(group[order]) != 0)
+    starts = np.flatnonzero(fresh)
+    turn = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    by_run = np.lexsort((order, turn, group[order]))
+    order, turn = order[by_run], turn[by_run]
+    bounds = np.flatnonzero((np.diff(group[order]) != 0) | (np.diff(turn) != 0)) + 1
+    return [
+        rows[at : at + CAPACITY]
+        for rows in np.split(order, bounds)
+        for at in range(0, len(rows), CAPACITY)
+    ]
+
+
+class BulkEngine(AccessEngine):
+    """A engine whose engine goes on after a fault, and makes up to CAPACITY accesses a run."""
 
     _behind = 0
     """How far behind the usual loops those lie that it runs."""
@@ -61,7 +173,6 @@ class BulkRig(Rig):
         self._shown = np.zeros(len(space.words) >> 9, np.int64)
         self._now = SavedState(self._engine.uc)
         self._live = live_state(self._engine)
-        self._register = self._layout.quads
         # Of each fault, and of what else is noted: R15, RIP, vector, error code, address.
         self._notes = array("Q")
         self._missed = _NOTHING
@@ -69,16 +180,16 @@ class BulkRig(Rig):
         self._engine.hook_exceptions(self._hook())
         self._engine.hook_memory(UC_HOOK_MEM_INVALID, self._miss)
 
-    def enter(self, ground: Ground) -> None:
-        """Make what follows on this ground: under its control registers, with its arena's code."""
-        super().enter(ground)
-        frames = self._space.index_of(ground.arena.tables) >> 9
+    def enter(self, workspace: Workspace) -> None:
+        """Make what follows in this workspace, and find its tables in the window."""
+        super().enter(workspace)
+        frames = self._space.index_of(workspace.trampoline.tables) >> 9
         self._shown[frames] = np.arange(len(frames), dtype=np.int64) << 9
 
     @property
     def possible_for_user(self) -> bool:
-        """Whether user code can have data of its own in the arena."""
-        return self._arena.user_key is not None
+        """Whether user code can have data of its own in the trampoline."""
+        return self._trampoline.user_key is not None
 
     def make(
         self,
@@ -135,15 +246,15 @@ class BulkRig(Rig):
     def _records(self, job: Job) -> tuple[U64, U64]:
         """Return the records of a job, and where each of its accesses shows a fault."""
         accesses = job.accesses
-        views = [lent.view(cpl) for lent in self._arena.lent for cpl in (0, 3)]
-        view = 2 * job.lent.astype(np.intp) + (accesses.cpl == 3)
+        views = [slot.view(cpl) for slot in self._trampoline.slots for cpl in (0, 3)]
+        view = 2 * job.slot.astype(np.intp) + (accesses.cpl == 3)
         window = np.array([each.window for each in views], np.uint64)[view]
         outs = np.array([each.outs for each in views], np.uint64)[view]
         loops = np.array([each.loops for each in views], np.uint64)[view]
         records = np.empty((len(job), RECORD_WORDS), np.uint64)
         records[:, 0] = accesses.va
         records[:, 1:4] = expected(accesses.type, job.target)
-        records[:, 4:9] = self._seen_at(window, outs, job.word)
+        records[:, 4:9] = self._seen_at(window, outs, job.index)
         records[:, 9:14] = job.before
         places = np.array([ACCESS[kind] + self._behind for kind in AccessType], np.uint64)
         fetch = accesses.type == AccessType.EXECUTE
@@ -159,14 +270,14 @@ class BulkRig(Rig):
         count = len(records)
         accesses = job.accesses
         kind, cpl = AccessType(int(accesses.type[first])), int(accesses.cpl[first])
-        lent = int(job.lent[first])
-        view = self._arena.lent[lent].view(cpl)
-        self._words(self._arena.records, records.size)[:] = records.reshape(-1)
-        written = self._words(self._arena.outs, outs.size)
+        slot = int(job.slot[first])
+        view = self._trampoline.slots[slot].view(cpl)
+        self._words(self._trampoline.records, records.size)[:] = records.reshape(-1)
+        written = self._words(self._trampoline.outs, outs.size)
         written[:] = 0
         end = view.records + count * RECORD_BYTES
-        state = self._state(lent, cpl, ac=bool(accesses.ac[first]))
-        quads, register = state.quads, self._register
+        state = self._state(slot, cpl, ac=bool(accesses.ac[first]))
+        quads, register = state.quads, self._at
         quads[register["r15"]], quads[register["r14"]] = view.records, view.outs
         quads[register["r13"]], quads[register["r12"]] = MARK, end
         quads[register["r11"]], quads[register["r10"]] = 0, view.loops + LOOP_LANDED
@@ -203,20 +314,20 @@ class BulkRig(Rig):
                 break
             # The access led to where the engine has no RAM, or may not fetch.
             engine.save(self._now)
-            at = self._now.quads[self._register["r15"]]
+            at = self._now.quads[self._at["r15"]]
             self._notes.extend((at, 0, *self._missed))
             self._missed = _NOTHING
             self._go_on()
             error = engine.run(self._fix, done)
         engine.save(self._now)
-        return error == UC_ERR_OK and self._now.quads[self._register["rip"]] == done
+        return error == UC_ERR_OK and self._now.quads[self._at["rip"]] == done
 
-    def _seen_at(self, window: U64, outs: U64, word: NDArray[np.int64]) -> U64:
+    def _seen_at(self, window: U64, outs: U64, index: NDArray[np.int64]) -> U64:
         """Return where the words are seen; for none, a word behind the outs that stays 0."""
-        seen = (self._shown[word >> 9] + (word & 511)).view(np.uint64) << np.uint64(3)
+        seen = (self._shown[index >> 9] + (index & 511)).view(np.uint64) << np.uint64(3)
         seen += window[:, None]
         nothing = (outs + np.uint64(CAPACITY * OUT_BYTES))[:, None]
-        return np.where(word == NOWHERE, nothing, seen)
+        return np.where(index == NOWHERE, nothing, seen)
 
     def _words(self, pa: int, count: int) -> U64:
         at = self._space.byte_at(pa) >> 3
@@ -225,7 +336,7 @@ class BulkRig(Rig):
     def _hook(self) -> Callable[[object, int, object], None]:
         """Return what notes a fault, and lets the guest go on at FIX as if it had seen none."""
         note, notes = self._notes.extend, self._notes
-        layout, register = self._layout, self._register
+        layout, register = self._layout, self._at
         r15, rip, cr2 = register["r15"], register["rip"], register["cr2"]
         error_code, vector_at = layout.error_code, layout.vector
         state = self._now if self._live is None else self._live
@@ -263,5 +374,126 @@ class BulkRig(Rig):
     def _go_on(self) -> None:
         """Turn the state saved last into one that goes on at FIX, and take it."""
         self._now.longs[self._layout.vector] = NO_VECTOR
-        self._now.quads[self._register["rip"]] = self._fix
+        self._now.quads[self._at["rip"]] = self._fix
         self._engine.restore(self._now)
+
+
+class BulkWatcher(BulkEngine):
+    """A engine for reads and writes of paging structures.
+
+    What is found there says nothing of where it is, so the hook's physical address is what
+    counts. When the hook is called the walk is over, and the store is not yet made: what the walk
+    changed is taken down then, and what is stored undone at the loop's next read.
+    """
+
+    _behind = WATCHED
+
+    def __init__(self, space: Space, own: tuple[int, int]) -> None:
+        super().__init__(space, own, fetch=False)
+        self._words_of: list[list[tuple[int, int]]] = []
+        self._first_record = self._first_out = 0
+        self._undo: tuple[int, int] | None = None
+        # Of the trampoline's own pages nothing is to be seen.
+        for span in ((0, own[0] - 1), (own[1], (1 << 64) - 1)):
+            self._engine.hook_memory(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._see, span)
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be told, while the engine runs, which access is being made."""
+        return self._live is not None
+
+    def _prepare_run(self, job: Job, first: int, count: int) -> None:
+        part = slice(first, first + count)
+        self._words_of = [
+            [(at, value) for at, value in zip(row, values, strict=True) if at != NOWHERE]
+            for row, values in zip(job.index[part].tolist(), job.before[part].tolist(), strict=True)
+        ]
+        view = self._trampoline.slots[int(job.slot[first])].view(int(job.accesses.cpl[first]))
+        self._first_record = view.records
+        self._first_out = self._space.byte_at(self._trampoline.outs) >> 3
+        self._undo = None
+
+    def _hook(self) -> Callable[[object, int, object], None]:
+        note = super()._hook()
+
+        def fault(engine: object, vector: int, data: object) -> None:
+            note(engine, vector, data)
+            self._take_down(self._notes[-NOTE_WORDS])
+
+        return fault
+
+    def _take_down(self, record: int) -> None:
+        """Do what FIX does elsewhere: write down what the walk changed, and put it back."""
+        number = (record - self._first_record) // RECORD_BYTES
+        if not 0 <= number < len(self._words_of):
+            return  # No routine of ours; the run counts for nothing.
+        view, out = self._space.view, self._first_out + number * OUT_WORDS
+        for step, (at, before) in enumerate(self._words_of[number], 1):
+            after = view[at]
+            if after != before:
+                view[out + step], view[at] = after, before
+
+    def _see(
+        self, _engine: object, event: int, pa: int, size: int, _value: int, _data: object
+    ) -> bool:
+        content = self._space.bytes
+        if self._undo is not None:
+            place, byte = self._undo
+            content[place], self._undo = byte, None
+        # The loop's own accesses are of eight bytes.
+        if size == 1 and self._live is not None:
+            record = self._live.quads[self._at["r15"]]
+            self._notes.extend((record, 0, SEEN, 0, pa))
+            self._take_down(record)
+            place = self._space.byte_at(pa) if event == UC_MEM_WRITE else NOWHERE
+            if place != NOWHERE:
+                self._undo = place, content[place]
+        return True
+
+
+def collect(job: Job, outs: U64, notes: U64, faulted_at: U64) -> Found:
+    """Return what n accesses came to, by their outs uint64[n, 6] and what was noted of them.
+
+    `notes` are uint64[m, 5]: the row, RIP, what happened, error code, address. `faulted_at`
+    uint64[n] is the RIP that a fault of the access itself shows. What no note is of is decided
+    as far as its out is empty; the run's sum has yet to say so.
+    """
+    count = len(job)
+    found = Found.nothing(count)
+    found.after[:] = np.where(outs[:, 1:] == 0, job.before, outs[:, 1:])
+    found.decided[:] = outs[:, 0] == 0
+    found.pa[:] = job.target
+
+    row = notes[:, 0].astype(np.intp)
+    vector, code, address = notes[:, 2], notes[:, 3], notes[:, 4]
+    paging = vector == Vector.PF
+    right = paging | ((vector == Vector.GP) & (code == 0))
+    right &= notes[:, 1] == faulted_at[row]
+    # To be seen is not enough: it has to have been completed, too.
+    other = outs[row, 0] != 0
+    told = (vector == REACHED) & ~other | (vector == SEEN) & other
+    told &= (address ^ job.accesses.va[row]) & _PAGE == 0
+    # A fault of the access itself, and no other before or after it.
+    alone = np.bincount(row, minlength=count)[row] == 1
+    found.decided[row] = ((right & ~other) | told) & alone
+    found.kind[row] = np.where(
+        told, Kind.OK, np.where(paging, Kind.PAGE_FAULT, Kind.GENERAL_PROTECTION)
+    )
+    found.pa[row] = np.where(told, address, np.uint64(0))
+    found.error_code[row] = np.where(paging, code, 0)
+    found.cr2[row] = np.where(paging, address, 0)
+    return found
+
+
+def expected(kind: NDArray[np.uint8], target: U64) -> U64:
+    """Return uint64[n, 3]: bytes to store and to put back, and words then to be found."""
+    low, high = markers(target & ~np.uint64(SLOT - 1))
+    original = byte_of(target).astype(np.uint64)
+    # Another byte than the one there, and than that of the access before.
+    stored = original ^ (np.arange(len(target), dtype=np.uint64) % np.uint64(255) + np.uint64(1))
+    change = (original ^ stored) << ((target & np.uint64(7)) << np.uint64(3))
+    write, upper = kind == AccessType.WRITE, (target & np.uint64(8)) != 0
+    fetch = kind == AccessType.EXECUTE
+    low_after = np.where(write & ~upper, low ^ change, np.where(fetch, target >> _PAGE_SHIFT, low))
+    high_after = np.where(write & upper, high ^ change, high)
+    return np.stack([stored | original << np.uint64(8), low_after, high_after], axis=1)

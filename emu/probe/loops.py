@@ -10,7 +10,7 @@ signature jumps back to. R11 sums up what was found as expected: the proof that 
 that was stored where it should be is put back, so that no later access finds it.
 """
 
-from crosswalk.guest.assembler import assemble
+from crosswalk.emu.probe.routines import code_page
 from crosswalk.walker.access import AccessType
 
 __all__ = [
@@ -126,15 +126,8 @@ def _page(levels: int) -> bytes:
         parts |= _watched(kind, HEAD[kind] + WATCHED)
     for kind in AccessType:
         parts |= _loop(kind, levels)
-    page = bytearray()
-    for start, source in sorted(parts.items()):
-        if len(page) > start:
-            raise AssertionError(f"the part before {start:#x} is too long")
-        # What lies between two parts is run through.
-        page += b"\x90" * (start - len(page))
-        page += assemble("probe loop", source, bits=64, address=start, symbols={})
-    return bytes(page)
+    return code_page("probe loop", parts)
 
 
 LOOPS = {levels: _page(levels) for levels in (4, 5)}
-"""The loops for each number of paging levels, each loop at its offset."""
+"""The loops for each number of paging levels, each loop at its offset; NOPs between its parts."""

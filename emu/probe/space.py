@@ -1,8 +1,8 @@
-"""The probe's private physical memory: the tables under test, its own arena, nothing else.
+"""The probe's private physical memory: the tables under test, its trampoline, nothing else.
 
 One host buffer holds every range, so that a word has one index, whatever range it is in, and
-two engines can look at the same bytes. The buffer is anonymous memory: pages that nobody
-touches cost nothing, and the source is never written to.
+two engines can look at the same bytes. The buffer is anonymous memory: untouched pages
+cost nothing, and the source is never written to.
 """
 
 import mmap
@@ -20,6 +20,8 @@ __all__ = ["MAX_RAM", "NOWHERE", "Space"]
 
 MAX_RAM = 1 << 38
 """The most RAM, in bytes, that is put before the emulated CPU."""
+
+Entries = NDArray[np.uint64] | NDArray[np.uint32]
 
 NOWHERE = -1
 """The word index of a physical address that no range holds."""
@@ -55,6 +57,14 @@ class Space:
         self._bases = np.cumsum(sizes) - sizes
         columns = (self._starts.tolist(), self._ends.tolist(), self._bases.tolist())
         self._ranges: list[tuple[int, int, int]] = list(zip(*columns, strict=True))
+
+    def entries(self, size: int) -> Entries:
+        """Return the whole buffer as entries of 4 or 8 bytes."""
+        return self.words if size == 8 else self.words.view(np.uint32)
+
+    def single_entries(self, size: int) -> memoryview:
+        """Return the whole buffer as entries of 4 or 8 bytes, to read and write single ones."""
+        return self.view if size == 8 else self.bytes.cast("I")
 
     def index_of(self, pa: U64) -> NDArray[np.int64]:
         """Return the index in `words` of each physical address, NOWHERE if it isn't held."""

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from crosswalk.emu.probe import Prober
-from crosswalk.emu.probe.bulk import BulkRig
-from crosswalk.emu.probe.job import Job
-from crosswalk.emu.probe.workspace import Ground
+from crosswalk.emu.probe.bulk import BulkEngine, Job
+from crosswalk.emu.probe.workspace import Workspace
 from crosswalk.guest.assembler import assemble
 from crosswalk.walker import AccessType, PagingContext, Segments
 from crosswalk.walker.columns import Accesses
@@ -23,7 +22,7 @@ GOALS = {"reads": 1.5, "writes": 2.0, "faults": 10.0, "an eighth faults": 4.0}
 """The most that a probe may take in the engine, as multiples of the bare loop."""
 
 _FIRST = 16 << 20
-_PLACE = 0x900  # In the arena's page of code, behind the routines.
+_PLACE = 0x900  # In the trampoline's page of code, behind the routines.
 _LOOP = "again:\nmov al, [rbx]\nadd rbx, 4096\ncmp rbx, r12\njne again\nhlt"
 
 
@@ -33,22 +32,22 @@ def measured_probes(rounds: int) -> list[dict[str, Any]]:
     `of_loop` are those of the engine as multiples of the bare loop; medians of runs by turns.
     """
     memory, context = _memory(), PagingContext(cr3=FRAME)
-    ground = Ground(memory, context)
-    rig = _Timed(ground.space, ground.own, fetch=True)
-    rig.enter(ground)
+    workspace = Workspace(memory, context)
+    timed = _Timed(workspace.space, workspace.own, fetch=True)
+    timed.enter(workspace)
     prober = Prober(memory, context)
     kinds = _kinds()
     jobs = {}
     for name, accesses in kinds.items():
-        at = ground.sites(accesses)
-        jobs[name] = Job(accesses, at.lent, at.word, at.before, at.target)
+        at = workspace.targets(accesses)
+        jobs[name] = Job(accesses, at.slot, at.index, at.before, at.pa)
 
     loop: list[float] = []
     times: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in kinds}
     for _ in range(rounds):
-        loop.append(rig.bare_loop(ground))
+        loop.append(timed.bare_loop(workspace))
         for name, accesses in kinds.items():
-            engine, run = _run(rig, jobs[name])
+            engine, run = _run(timed, jobs[name])
             whole = _seconds(lambda chosen=accesses: prober.probe(chosen))  # type: ignore[misc]
             few = accesses.take(slice(0, PAGES // 32))
             alone = 32 * _seconds(lambda chosen=few: prober.probe(chosen, bulk=False))  # type: ignore[misc]
@@ -84,22 +83,22 @@ def probe_scaling(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-class _Timed(BulkRig):
-    """A rig that adds up the time its engine runs."""
+class _Timed(BulkEngine):
+    """An engine that adds up the time its engine runs."""
 
     seconds = 0.0
 
-    def bare_loop(self, ground: Ground) -> float:
+    def bare_loop(self, workspace: Workspace) -> float:
         """Return the seconds that a loop takes which reads a byte of each page."""
         code = assemble("loop", _LOOP, bits=64, address=_PLACE, symbols={})
-        at = ground.space.byte_at(ground.arena.code) + _PLACE
-        ground.space.bytes[at : at + len(code)] = code
+        at = workspace.space.byte_at(workspace.trampoline.code) + _PLACE
+        workspace.space.bytes[at : at + len(code)] = code
         state = self._state(0, 0, ac=False)
-        state.quads[self._register["rbx"]] = 0
-        state.quads[self._register["r12"]] = PAGES * FRAME
+        state.quads[self._at["rbx"]] = 0
+        state.quads[self._at["r12"]] = PAGES * FRAME
         self._engine.restore(state)
         self._engine.flush_tlb()
-        start = ground.arena.lent[0].kernel.code + _PLACE
+        start = workspace.trampoline.slots[0].kernel.code + _PLACE
         began = perf_counter()
         error = self._engine.run(start, start + len(code) - 1)
         taken = perf_counter() - began
@@ -114,15 +113,15 @@ class _Timed(BulkRig):
         return done
 
 
-def _run(rig: _Timed, job: Job) -> tuple[float, float]:
+def _run(timed: _Timed, job: Job) -> tuple[float, float]:
     """Return the seconds in the engine, and those with the host's side, of all of a job."""
-    rig.seconds = 0.0
+    timed.seconds = 0.0
     began = perf_counter()
-    found = rig.make(job)
+    found = timed.make(job)
     run = perf_counter() - began
     if not found.decided.all():
         raise RuntimeError("a probe was not decided")
-    return rig.seconds, run
+    return timed.seconds, run
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -42,10 +42,10 @@ def observe(memory, context, *accesses):
 
 def tables_of(prober):
     """A copy of the tables as the prober's CPU sees them, its own copies of the root included."""
-    ground = getattr(prober, "chosen", prober)._ground
-    return ground.space.tables(ground._tables).copy()
+    workspace = prober._workspace
+    return workspace.space.tables(workspace._tables).copy()
 
 
 def lent_slots(prober):
     """The two root slots that the prober borrows for itself."""
-    return [lent.slot for lent in prober.chosen._ground.arena.lent[:2]]
+    return [slot.number for slot in prober._workspace.trampoline.slots[:2]]

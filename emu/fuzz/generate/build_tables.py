@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.fuzz.generate.path_plan import LEVELS, PS, RW, US, XD, P, PathPlan
 from crosswalk.emu.fuzz.target import End
-from crosswalk.emu.probe.trampoline import PREFERRED
+from crosswalk.emu.probe.trampoline import PREFERRED_GIB
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME, U64, WORDS
 
@@ -91,7 +91,7 @@ class FrameAllocator:
 
 def clear_of_probe(words: U64) -> U64:
     """Return words without the address of the GiB that the probe reserves for itself."""
-    named = (words & _FIELD) >> _GIB == np.uint64(PREFERRED)
+    named = (words & _FIELD) >> _GIB == np.uint64(PREFERRED_GIB)
     cleared: U64 = np.where(named, words ^ np.uint64(1 << 31), words)
     return cleared
 

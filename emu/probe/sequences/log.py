@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from crosswalk.emu.probe.errors import ProbeError
-from crosswalk.emu.probe.page_marker import signature
+from crosswalk.emu.probe.page_marker import marker
 from crosswalk.emu.probe.sequences.plan import STORED, Plan
 from crosswalk.emu.probe.sequences.routines import RECORD_BYTES, Event
 from crosswalk.emu.probe.sequences.workspace import View
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.architecture import Vector
+from crosswalk.walker.memory import FRAME
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from crosswalk.walker.tlb.steps import Halted, Sequence
 
@@ -112,11 +113,12 @@ def _reached(step: Access, plan: Plan, account: _Account) -> int:
     if step.type is AccessType.WRITE:
         if len(account.slots) == 1:
             pa, found = account.slots[0]
-            if found == signature(pa)[0] & ~0xFF | STORED:
+            if found == marker(pa)[0] & ~0xFF | STORED:
                 return pa
         raise ProbeError(f"a write at {step.va:#x} left no byte where one can be")
     if not account.slots:
         for pa in plan.slots:
-            if value == (pa if step.type is AccessType.EXECUTE else signature(pa)[0]):
+            fetched = value == pa // FRAME and pa % FRAME == step.va % FRAME
+            if fetched if step.type is AccessType.EXECUTE else value == marker(pa)[0]:
                 return pa
-    raise ProbeError(f"an access at {step.va:#x} found {value:#x}, which no page is signed with")
+    raise ProbeError(f"an access at {step.va:#x} found {value:#x}, which no page is marked with")

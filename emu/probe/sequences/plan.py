@@ -31,7 +31,7 @@ from crosswalk.walker.tlb.steps import (
 __all__ = ["STORED", "Plan", "fault_addresses", "plan_of", "records_of"]
 
 STORED = 0xA5
-"""The byte that a write stores: none of a signature's first one."""
+"""The byte that a write stores: none of a marker's first one."""
 
 _RFLAGS, _AC = 1 << 1, 1 << 18
 _PRESENT, _LARGE = 1 << 0, 1 << 7

@@ -6,11 +6,11 @@ from unicorn import UC_ERR_INSN_INVALID, UC_ERR_OK
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.engine import MAXPHYADDR, Engine, SavedState
-from crosswalk.emu.cpu.state_layout import state_layout
-from crosswalk.emu.probe.access_engine import NO_VECTOR, TRANSLATED
+from crosswalk.emu.cpu.state_layout import NO_VECTOR, state_layout
+from crosswalk.emu.probe.access_engine import NO_CR2, TRANSLATED
 from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.errors import ProbeError
-from crosswalk.emu.probe.page_marker import signature
+from crosswalk.emu.probe.page_marker import marker
 from crosswalk.emu.probe.sequences.log import Fault, outcomes_of
 from crosswalk.emu.probe.sequences.plan import Plan, fault_addresses, plan_of, records_of
 from crosswalk.emu.probe.sequences.routines import (
@@ -33,7 +33,6 @@ from crosswalk.walker.tlb.steps import Halted, Sequence
 
 __all__ = ["Runner"]
 
-_NO_CR2 = 0xDEAD_BEEF_0BAD_C0DE
 _RFLAGS = 1 << 1
 _KEPT = 256  # States, each of some 10 KB.
 _INVALID_OPCODE = 6
@@ -157,7 +156,7 @@ class Runner:
         for pa in plan.slots:
             if pa not in self._signed:
                 at = space.byte_at(pa) >> 3
-                space.view[at], space.view[at + 1] = signature(pa)
+                space.view[at], space.view[at + 1] = marker(pa)
                 self._signed.add(pa)
         self._written = [space.byte_at(pa) >> 3 for pa in plan.words]
         for pa, at in zip(plan.words, self._written, strict=True):
@@ -193,7 +192,7 @@ class Runner:
         engine.control(cr0=context.cr0, cr3=context.cr3, cr4=context.cr4, efer=efer)
         uc.reg_write(x86.UC_X86_REG_GDTR, (0, self._view.gdt, 0xFF, 0))
         uc.reg_write(x86.UC_X86_REG_RFLAGS, _RFLAGS)
-        uc.reg_write(x86.UC_X86_REG_CR2, _NO_CR2)
+        uc.reg_write(x86.UC_X86_REG_CR2, NO_CR2)
         saved = SavedState(engine.uc)
         if not self._privilege:
             self._find_privilege(saved)
@@ -238,7 +237,7 @@ class Runner:
                 self._halted = quads[r15], vector
                 self._engine.uc.emu_stop()
                 return
-            quads[cr2] = _NO_CR2
+            quads[cr2] = NO_CR2
             longs[vector_at] = NO_VECTOR
             for word, mask, bits in self._privilege:
                 quads[word] = quads[word] & ~mask | bits & mask

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from crosswalk.emu.probe.control import ADDRESS, Control
 from crosswalk.emu.probe.sequences.routines import CODE, RECORD_BYTES
 from crosswalk.emu.probe.space import Space
-from crosswalk.emu.probe.trampoline import GDT, PREFERRED
+from crosswalk.emu.probe.trampoline import GDT, PREFERRED_GIB
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, WORDS
 from crosswalk.walker.tlb.steps import MovCr3, Sequence, Store
 
 __all__ = ["MAX_LISTED", "MAX_RECORDS", "Stage", "View", "free_slot", "roots_of"]
 
-_START = PREFERRED << 30
+_START = PREFERRED_GIB << 30
 _CHAIN = 4  # Tables below a root of five levels.
 _CODE, _DATA = _CHAIN, _CHAIN + 1
 _RECORD_PAGES, _LIST_PAGES, _LOG_PAGES = 4, 4, 8
@@ -63,7 +63,7 @@ class Stage:
         self._window: tuple[int, ...] | None = None
         self._levels = 0
         self._write(_CODE, array("Q", CODE.ljust(FRAME, b"\xf4")))
-        self._write(_DATA, GDT)
+        self._write(_DATA, GDT[64])
         self.records = self._index(_DATA + 1)
         self.list = self.records + _RECORD_PAGES * WORDS
         self.log = self.list + _LIST_PAGES * WORDS

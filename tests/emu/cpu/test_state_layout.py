@@ -14,7 +14,6 @@ from crosswalk.emu.cpu.state_layout import (
     state_layout,
 )
 from crosswalk.emu.probe import Prober
-from crosswalk.emu.probe.prober import LongProber
 from crosswalk.walker.errors import CrosswalkError
 from tests.emu.observing import columns
 from tests.emu.seeded_tables import seeded_tables
@@ -180,9 +179,9 @@ def test_without_it_all_is_observed_the_same(monkeypatch, reason):
     else:
         monkeypatch.setattr(layouts, "_ENGINE", 0)
     for each, outcomes in zip(several, expected, strict=True):
-        prober = LongProber(each.memory, each.context)
-        assert None is prober._bulk._live
-        assert not prober._watch.possible
+        prober = Prober(each.memory, each.context)
+        assert None is prober._engines.bulk._live
+        assert not prober._engines.watching.possible
         assert outcomes == columns(prober.probe(each.accesses))
 
 

@@ -3,9 +3,9 @@ import pytest
 
 from crosswalk.emu.check import check, make_plan
 from crosswalk.emu.probe import ProbeError, Prober
-from crosswalk.emu.probe.bulk import BulkRig
+from crosswalk.emu.probe.access_engine import SingleAccess
+from crosswalk.emu.probe.bulk import BulkEngine
 from crosswalk.emu.probe.loops import ACCESS, FIX, HEAD, LOOP_LANDED, LOOPS, LOOPS_DONE
-from crosswalk.emu.probe.single import Single
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -22,13 +22,13 @@ def differences(prober, accesses):
 def counted(monkeypatch):
     """Count the accesses that are made in an engine call of their own."""
     made = []
-    real = Single.make
+    real = SingleAccess.make
 
     def counting(*given, **options):
         made.append(given)
         return real(*given, **options)
 
-    monkeypatch.setattr(Single, "make", counting)
+    monkeypatch.setattr(SingleAccess, "make", counting)
     return made
 
 
@@ -115,14 +115,14 @@ def test_the_loops_are_where_the_host_looks_for_their_parts(levels):
 
 
 def test_a_bulk_run_that_reports_another_address_is_found_out(guest4, monkeypatch):
-    real = BulkRig.make
+    real = BulkEngine.make
 
     def shifted(self, *given):
         found = real(self, *given)
         found.pa[found.pa != 0] ^= np.uint64(0x1000)
         return found
 
-    monkeypatch.setattr(BulkRig, "make", shifted)
+    monkeypatch.setattr(BulkEngine, "make", shifted)
 
     with pytest.raises(ProbeError, match="bulk and single probes differ"):
         check(guest4.memory, guest4.context)
@@ -131,7 +131,7 @@ def test_a_bulk_run_that_reports_another_address_is_found_out(guest4, monkeypatc
 def test_a_bulk_run_that_loses_its_faults_decides_nothing(guest4, monkeypatch):
     plan = make_plan(guest4.memory, guest4.context, start=0x400000, end=0x500000)
     expected = Prober(guest4.memory, guest4.context).probe(plan.accesses)
-    hook = BulkRig._hook
+    hook = BulkEngine._hook
 
     def forgetful(self):
         real = hook(self)
@@ -142,7 +142,7 @@ def test_a_bulk_run_that_loses_its_faults_decides_nothing(guest4, monkeypatch):
 
         return fault
 
-    monkeypatch.setattr(BulkRig, "_hook", forgetful)
+    monkeypatch.setattr(BulkEngine, "_hook", forgetful)
     observed = Prober(guest4.memory, guest4.context).probe(plan.accesses)
 
     assert [expected[row] for row in range(len(plan))] == [
@@ -153,14 +153,14 @@ def test_a_bulk_run_that_loses_its_faults_decides_nothing(guest4, monkeypatch):
 def test_a_fault_outside_of_all_records_leaves_the_run_undecided(guest4, monkeypatch):
     plan = make_plan(guest4.memory, guest4.context, start=0x400000, end=0x500000)
     expected = Prober(guest4.memory, guest4.context).probe(plan.accesses)
-    real, alone = BulkRig._go, counted(monkeypatch)
+    real, alone = BulkEngine._go, counted(monkeypatch)
 
     def stray(self, *given):
         sane = real(self, *given)
         self._notes.extend((1 << 20, 0, 14, 0, 0))
         return sane
 
-    monkeypatch.setattr(BulkRig, "_go", stray)
+    monkeypatch.setattr(BulkEngine, "_go", stray)
     observed = Prober(guest4.memory, guest4.context).probe(plan.accesses)
 
     assert len(plan) == len(alone)

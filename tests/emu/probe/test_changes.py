@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crosswalk.emu.check import check
-from crosswalk.emu.probe import prober as prober_module
-from crosswalk.emu.probe.changes import changed_words
+from crosswalk.emu.probe import workspace as workspaces
+from crosswalk.emu.probe.workspace import changed_words
 from crosswalk.walker import bulk
 from tests.tables import OPEN, PageTables, context
 
@@ -38,7 +38,7 @@ def test_changed_words_are_merged_by_address(rows):
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(prober_module, "changed_words"), (bulk, "merge_changes")]
+    ("module", "name"), [(workspaces, "changed_words"), (bulk, "merge_changes")]
 )
 def test_dirty_lost_by_either_side_is_a_divergence(monkeypatch, module, name):
     memory = PageTables().map(VA, 0x8000, OPEN).memory

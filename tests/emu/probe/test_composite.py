@@ -6,8 +6,7 @@ import pytest
 
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.access_engine import Run
-from crosswalk.emu.probe.composite import CompositeProber
-from crosswalk.emu.probe.composite_engine import Mover, answer_of
+from crosswalk.emu.probe.composite import CompositeEngine, CompositeProber, _fault_of
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.walker.errors import BadInput
 from tests.emu.composing import NOTHING, PROTECTION, answers, composite, fault, make, ok
@@ -136,15 +135,15 @@ def test_a_write_after_a_read_sets_d_though_the_page_is_in_the_tlb():
 
 def test_the_second_access_goes_through_the_tlb(monkeypatch):
     # The entry goes between the two, and the second access doesn't notice.
-    again, made = Mover.again, []
+    again, made = CompositeEngine.again, []
 
     def between(self, *arguments, **keywords):
         if made:
-            asked._ground.space.view[builder.entry_pa(VA, 1) // 8] = 0
+            asked._workspace.space.view[builder.entry_pa(VA, 1) // 8] = 0
         made.append(arguments)
         return again(self, *arguments, **keywords)
 
-    monkeypatch.setattr(Mover, "again", between)
+    monkeypatch.setattr(CompositeEngine, "again", between)
     builder = pages(USED)
     asked = CompositeProber(builder.memory, context())
     found, _ = answers(asked.probe(composite("twice:read+read", VA)))
@@ -272,18 +271,18 @@ def test_a_page_without_ram_is_no_outcome():
 )
 def test_what_is_neither_done_nor_a_fault_of_the_access_is_an_error(run):
     with pytest.raises(ProbeError, match="no outcome"):
-        answer_of(run, 0x100, "this")
+        _fault_of(run, 0x100, "this")
 
 
 def test_a_store_that_leaves_a_word_elsewhere_is_an_error(monkeypatch):
     memory = pages().memory
     asked = CompositeProber(memory, context())
-    cross = Mover.cross
+    cross = CompositeEngine.cross
 
     def astray(self, kind, va, who, value):
         return cross(self, kind, va, who, value ^ 1)
 
-    monkeypatch.setattr(Mover, "cross", astray)
+    monkeypatch.setattr(CompositeEngine, "cross", astray)
     with pytest.raises(ProbeError, match="not where the tables lead"):
         asked.probe(composite("cross:write", END))
 

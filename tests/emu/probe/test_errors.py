@@ -8,10 +8,9 @@ import pytest
 from crosswalk.emu.check import check
 from crosswalk.emu.probe import ProbeError, Prober
 from crosswalk.emu.probe import access_engine as rig
-from crosswalk.emu.probe.bulk import BulkRig
-from crosswalk.emu.probe.job import Found
-from crosswalk.emu.probe.page_marker import signature
-from crosswalk.emu.probe.trampoline import Arena
+from crosswalk.emu.probe.bulk import BulkEngine, Found
+from crosswalk.emu.probe.page_marker import marker
+from crosswalk.emu.probe.trampoline import Trampoline
 from crosswalk.walker.errors import CrosswalkError
 from tests.emu.observing import every, execute, observe, probe, read, write
 from tests.tables import PageTables, context
@@ -26,12 +25,12 @@ def asked():
 
 def answers(monkeypatch, **changes):
     """Make the CPU answer every access with these things different."""
-    attempt = rig.Rig.attempt
+    attempt = rig.AccessEngine.attempt
 
     def changed(self, *arguments, **options):
         return attempt(self, *arguments, **options)._replace(**changes)
 
-    monkeypatch.setattr(rig.Rig, "attempt", changed)
+    monkeypatch.setattr(rig.AccessEngine, "attempt", changed)
 
 
 HOLE = read(VA + 0x1000)
@@ -70,27 +69,27 @@ def test_user_mode_that_was_not_reached_is_refused(monkeypatch):
 
 
 def test_own_code_that_can_not_run_is_refused(monkeypatch):
-    monkeypatch.setattr(Arena, "prepare", lambda *_: None)
+    monkeypatch.setattr(Trampoline, "prepare", lambda *_: None)
     with pytest.raises(ProbeError, match="the probe's own code stopped at 0x"):
         observe(PageTables().memory, context(), read(VA, 3))
 
 
 def test_a_store_to_a_page_that_says_it_is_a_table_is_refused(asked, monkeypatch):
-    monkeypatch.setattr(asked.chosen._ground, "_sign", lambda slots, at: None)
-    root = asked.chosen._ground.control.root
-    asked.chosen._ground.space.words[0x8000 // 8 : 0x8010 // 8] = signature(root)
-    with pytest.raises(ProbeError, match=f"a store reached {root:#x}, which is none of the signed"):
+    monkeypatch.setattr(asked._workspace, "_mark", lambda slots, at: None)
+    root = asked._workspace.control.root
+    asked._workspace.space.words[0x8000 // 8 : 0x8010 // 8] = marker(root)
+    with pytest.raises(ProbeError, match=f"a store reached {root:#x}, which is none of the marked"):
         probe(asked, write(VA), bulk=False)
 
 
 def test_what_a_bulk_run_can_not_decide_is_made_again_by_itself(asked, monkeypatch):
     expected = probe(asked, *every(VA), *every(VA + 0x1000))
-    monkeypatch.setattr(BulkRig, "make", lambda self, job, *_: Found.nothing(len(job)))
+    monkeypatch.setattr(BulkEngine, "make", lambda self, job, *_: Found.nothing(len(job)))
     assert expected == probe(asked, *every(VA), *every(VA + 0x1000))
 
 
 def test_a_bulk_run_that_says_something_else_than_a_single_probe_is_an_error(monkeypatch):
-    make = BulkRig.make
+    make = BulkEngine.make
 
     def wrong(self, *given):
         found = make(self, *given)
@@ -98,7 +97,7 @@ def test_a_bulk_run_that_says_something_else_than_a_single_probe_is_an_error(mon
 
     builder = PageTables().map(VA, 0x8000)
     assert 0 == check(builder.memory, context()).divergent
-    monkeypatch.setattr(BulkRig, "make", wrong)
+    monkeypatch.setattr(BulkEngine, "make", wrong)
     with pytest.raises(ProbeError, match="bulk and single probes differ: "):
         check(builder.memory, context())
 

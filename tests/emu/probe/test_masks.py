@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.emu.probe import Prober
-from crosswalk.emu.probe.workspace import Ground
+from crosswalk.emu.probe.workspace import Workspace
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import PageFault
@@ -81,6 +81,6 @@ def test_a_mask_that_stays_in_the_tables_is_seen(monkeypatch):
     builder = PageTables().map(VA, 0x8000)
     asked = context(root=ROOT | C_BIT, maxphyaddr=48, encryption_mask=C_BIT)
     (right,) = probe(Prober(masked(builder), asked), write(VA))
-    monkeypatch.setattr(Ground, "with_mask", lambda _self, _pa, value: value)
+    monkeypatch.setattr(Workspace, "with_mask", lambda _self, _pa, value: value)
     (wrong,) = probe(Prober(masked(builder), asked), write(VA))
     assert right != wrong

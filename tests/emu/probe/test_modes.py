@@ -1,8 +1,6 @@
-import pytest
+"""One prober for all paging modes."""
 
 from crosswalk.emu.probe import Prober
-from crosswalk.emu.probe.legacy import LegacyProber
-from crosswalk.emu.probe.prober import LongProber
 from tests.emu.observing import columns
 from tests.emu.seeded_tables import seeded_tables
 
@@ -11,14 +9,6 @@ SOUPS = {
     "PAE": lambda seed: seeded_tables(seed, 60, "PAE"),
     "long": lambda seed: seeded_tables(seed, 60),
 }
-
-
-@pytest.mark.parametrize(
-    ("mode", "kind"), [("32-bit", LegacyProber), ("PAE", LegacyProber), ("long", LongProber)]
-)
-def test_the_context_chooses_the_prober(mode, kind):
-    memory, context, _ = SOUPS[mode](1)
-    assert kind is type(Prober(memory, context).chosen)
 
 
 def test_going_from_mode_to_mode_is_as_good_as_a_new_prober():
@@ -35,7 +25,10 @@ def test_going_from_mode_to_mode_is_as_good_as_a_new_prober():
 def test_engines_are_kept_from_one_mode_to_the_next_and_back():
     memory, context, _ = SOUPS["32-bit"](0)
     kept = Prober(memory, context)
-    runner = kept.chosen._runner
-    for mode in ("long", "PAE"):
-        kept.enter(*SOUPS[mode](0)[:2])
-    assert kept.chosen._runner is runner
+    runner = kept._engines.single._runner
+    kept.enter(*SOUPS["PAE"](0)[:2])
+    assert runner is kept._engines.single._runner
+    kept.enter(*SOUPS["long"](0)[:2])
+    assert runner is not kept._engines.single._runner
+    kept.enter(*SOUPS["PAE"](0)[:2])
+    assert runner is kept._engines.single._runner

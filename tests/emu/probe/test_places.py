@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.probe import FEATURES, Prober, prober
-from crosswalk.emu.probe import trampoline as arena
+from crosswalk.emu.probe import trampoline as trampolines
 from crosswalk.emu.probe.control import Control
-from crosswalk.emu.probe.trampoline import place_arena
+from crosswalk.emu.probe.paths import format_of
+from crosswalk.emu.probe.trampoline import place_trampoline
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import SparseWords
@@ -213,13 +214,13 @@ def test_memory_that_refers_to_every_gib_is_reached_wherever_the_probe_is():
     words |= {0x3000 + 8 * at: 512 + at << 30 | OPEN | PS for at in range(512)}
     memory = SparseWords([(0, 1 << 16)], words)
     prober = Prober(memory, context())
-    start, end = prober.chosen._ground.own
+    start, end = prober._workspace.own
     asked = [start, start + 0x5008, end - 1, end, start ^ 1 << 39, 0x8000, (1 << 40) - 1]
     found = observe(memory, context(), *(each for va in asked for each in every(va)))
     assert [va for va in asked for _ in range(6)] == [each.pa for each in found]
     before = tables_of(prober)
     assert [start, 0x8000] == [each.pa for each in probe(prober, write(start), read(0x8000))]
-    assert start != prober.chosen._elsewhere._ground.own[0]
+    assert start != prober._elsewhere._workspace.own[0]
     assert np.array_equal(before, tables_of(prober))
 
 
@@ -228,7 +229,7 @@ def test_a_table_outside_ram_where_the_probe_is_reads_as_not_present():
     words = {ROOT: 0x2000 | USED, ROOT + 8: 0x3000 | USED, ROOT + 16: 0x4000 | USED}
     words |= {0x2000 + 8 * at: at << 30 | OPEN | PS for at in range(512)}
     words |= {0x3000 + 8 * at: 512 + at << 30 | OPEN | PS for at in range(512)}
-    start = Prober(SparseWords([(0, 1 << 16)], words), context()).chosen._ground.own[0]
+    start = Prober(SparseWords([(0, 1 << 16)], words), context())._workspace.own[0]
     words |= {0x4000 + 8 * at: start + at * KIB4 | OPEN for at in range(512)}
     asked = [linear(2, at, 0, at) for at in range(0, 512, 37)]
     found = observe(SparseWords([(0, 1 << 16)], words), context(), *map(read, asked))
@@ -238,7 +239,10 @@ def test_a_table_outside_ram_where_the_probe_is_reads_as_not_present():
 def test_ram_in_every_gib_leaves_a_gap_for_the_probe():
     def place(ranges):
         nothing = np.zeros(0, np.uint64), np.zeros((0, 512), np.uint64)
-        return place_arena(ranges, Control.of(context()), *nothing, np.zeros(512, np.uint64))
+        control = Control.of(context())
+        return place_trampoline(
+            ranges, format_of(control), control, *nothing, np.zeros(512, np.uint64)
+        )
 
     found = place([(at << 30, 1 << 29) for at in range(1 << 10)])
     assert ((1 << 40) - (1 << 22), False) == (found.start, found.apart)
@@ -253,15 +257,15 @@ def test_more_tables_than_the_probe_can_show_itself_are_shown_by_turns(monkeypat
         builder.map(at << 30, 0x80_0000 + at % 8 * KIB4, OPEN)
     asked = [each for at in range(0, 60, 3) for each in every(at << 30 | at)]
     expected = probe(Prober(builder.memory, context(levels)), *asked)
-    fewest = 5 + 2 * (arena._RECORDS + arena._OUTS + 2)
-    monkeypatch.setattr(arena, "_MAX_PAGES", fewest + 2 * 60)
+    fewest = 5 + 2 * (trampolines._RECORDS + trampolines._OUTS + 2)
+    monkeypatch.setattr(trampolines, "_MAX_PAGES", fewest + 2 * 60)
     monkeypatch.setattr(prober, "_FEW", 60)
     prober_ = Prober(builder.memory, context(levels))
-    assert not prober_.chosen._ground.arena.whole
+    assert not prober_._workspace.trampoline.whole
     made = []
-    make = prober_.chosen._single.make
+    make = prober_._engines.single.make
     monkeypatch.setattr(
-        prober_.chosen._single, "make", lambda *a, **k: made.append(a) or make(*a, **k)
+        prober_._engines.single, "make", lambda *a, **k: made.append(a) or make(*a, **k)
     )
     before = tables_of(prober_)
     assert expected == probe(prober_, *asked)

@@ -36,10 +36,10 @@ def test_the_order_of_address_spaces_makes_no_difference():
 def test_engines_are_kept_where_ram_lies_the_same_and_only_there():
     probers = ProberCache()
     one, two = (seeded_tables(seed, 1) for seed in (1, 2))
-    engine = probers.prober(one.memory, one.context).chosen._single
-    assert probers.prober(two.memory, two.context).chosen._single is engine
+    engine = probers.prober(one.memory, one.context)._engines.single
+    assert probers.prober(two.memory, two.context)._engines.single is engine
     other = PageTables(ram=((0, 1 << 23),)).map(0x40_0000, 0x5000)
-    assert probers.prober(other.memory, context()).chosen._single is not engine
+    assert probers.prober(other.memory, context())._engines.single is not engine
 
 
 def test_what_the_last_address_space_left_is_gone():
@@ -47,11 +47,11 @@ def test_what_the_last_address_space_left_is_gone():
     for seed in (3, 4):
         memory, registers, accesses = seeded_tables(seed, 200)
         probers.observe(memory, registers, accesses)
-    ground = probers._prober.chosen._ground
+    workspace = probers._prober._workspace
     start, size = memory.ranges[0]
-    ram = ground.space.words[: (start + size) // 8]
+    ram = workspace.space.words[: (start + size) // 8]
     assert ram.any()
-    ground.hand_over()
+    workspace.hand_over()
     assert not ram.any()
 
 

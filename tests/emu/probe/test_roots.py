@@ -8,9 +8,8 @@ import pytest
 from crosswalk.emu.check import check
 from crosswalk.emu.probe import ProbeError, Prober
 from crosswalk.emu.probe.control import Control
-from crosswalk.emu.probe.legacy.workspace import Ground as LegacyGround
-from crosswalk.emu.probe.lending import CR3_UNDER_TEST, REASONS, Lending
-from crosswalk.emu.probe.workspace import Ground
+from crosswalk.emu.probe.trampoline import CR3_UNDER_TEST, ROOT_COPY_REASONS, SlotSwitch
+from crosswalk.emu.probe.workspace import Workspace
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
@@ -19,7 +18,7 @@ from tests.emu.observing import columns, every, execute, lent_slots, probe, read
 from tests.tables import OPEN, ROOT, USED, PageTables, context, linear
 
 VA = 0x40_0000
-HIGH_BITS, BOTH_SLOTS = REASONS
+HIGH_BITS, BOTH_SLOTS = ROOT_COPY_REASONS
 RECURSIVE = 300
 
 
@@ -32,8 +31,14 @@ def recursive(levels=4):
 
 def rigs(prober):
     """The rigs of a prober of IA-32e mode."""
-    single = prober._single
-    return [single._runner, single._watcher, prober._bulk, prober._still, prober._watch]
+    single = prober._engines.single
+    return [
+        single._runner,
+        single._watcher,
+        prober._engines.bulk,
+        prober._engines.still,
+        prober._engines.watching,
+    ]
 
 
 def seen_cr3s(monkeypatch, prober):
@@ -55,7 +60,7 @@ def seen_cr3s(monkeypatch, prober):
 def test_the_cpu_runs_under_cr3_bits_and_all(monkeypatch, bits):
     asked = Prober(recursive().memory, context(root=ROOT | bits))
     probe(asked, *every(VA))
-    cr3s = seen_cr3s(monkeypatch, asked.chosen)
+    cr3s = seen_cr3s(monkeypatch, asked)
     for bulk in (True, False):
         found = probe(
             asked, *every(VA), *every(VA + 0x1000), read(linear(300, 300, 0, 0)), bulk=bulk
@@ -161,7 +166,7 @@ def test_older_modes_run_under_cr3_bits_and_all(monkeypatch, mode):
     tables = PageTables(mode).map(VA, 0x9000)
     asked = Prober(tables.memory, context(mode, root=0x1000 | 0x18))
     cr3s = set()
-    for rig in (asked.chosen._runner, asked.chosen._watcher):
+    for rig in (asked._engines.single._runner, asked._engines.single._watcher):
         attempt = rig.attempt
 
         def noted(*given, attempt=attempt, rig=rig, **named):
@@ -231,8 +236,8 @@ def test_a_root_cut_to_32_bits_in_the_probe_is_no_agreement(monkeypatch):
         check(memory, asked)
 
 
-@pytest.mark.parametrize(("ground", "mode"), [(Ground, "4-level"), (LegacyGround, "32-bit")])
-def test_a_slot_lent_where_the_walk_uses_it_is_seen(monkeypatch, ground, mode):
+@pytest.mark.parametrize("mode", ["4-level", "32-bit"])
+def test_a_slot_lent_where_the_walk_uses_it_is_seen(monkeypatch, mode):
     def build():
         if mode == "4-level":
             return Prober(recursive().memory, context())
@@ -241,20 +246,20 @@ def test_a_slot_lent_where_the_walk_uses_it_is_seen(monkeypatch, ground, mode):
     asked = build()
     (slot, _), shift = lent_slots(asked), 39 if mode == "4-level" else 22
     assert PageFault(0, slot << shift) == probe(asked, read(slot << shift))[0]
-    fit = ground._fit
-    monkeypatch.setattr(ground, "_fit", lambda *given: fit(*given) | True)
+    fit = Workspace._fit
+    monkeypatch.setattr(Workspace, "_fit", lambda *given: fit(*given) | True)
     assert PageFault(0, slot << shift) != probe(build(), read(slot << shift), bulk=False)[0]
 
 
 def test_a_lent_word_that_was_changed_meanwhile_stays_to_be_found():
     words = memoryview(bytearray(32)).cast("Q")
     words[1], words[3] = 7, 9
-    lending = Lending(words, [1, 3], 0x1067)
+    switch = SlotSwitch(words, [1, 3], 0x1067)
     for number, expected in ((0, [0x1067, 9]), (1, [7, 0x1067]), (2, [7, 9]), (1, [7, 0x1067])):
-        lending.select(number)
+        switch.select(number)
         assert expected == [words[1], words[3]]
     words[3] = 0x10E7
-    lending.select(None)
+    switch.select(None)
     assert [7, 0x10E7] == [words[1], words[3]]
 
 

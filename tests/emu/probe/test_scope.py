@@ -113,7 +113,7 @@ def test_the_emulated_cpu_has_none_of_these(registers, access, expected):
     with pytest.raises(BadInput, match="the emulated CPU has no"):
         prober.probe(Accesses.of([access]))
     # Asked all the same, it does as if the feature weren't there.
-    found = prober.chosen.probe(Accesses.of([access]))[0]
+    found = prober._observe(Accesses.of([access]), bulk=True)[0]
     assert expected == replace(found, entries=())
 
 
@@ -147,7 +147,7 @@ def test_an_entry_with_an_address_of_2_to_the_40_and_up_is_lacking(entry, width,
 
 def test_the_emulated_cpu_takes_such_an_address_for_reserved_bits():
     prober = _long(WIDE | 0x5067, maxphyaddr=46)
-    found = prober.chosen.probe(Accesses.of([read(VA)]))
+    found = prober._observe(Accesses.of([read(VA)]), bulk=True)
     assert PageFault(9, VA) == replace(found[0], entries=())
 
 

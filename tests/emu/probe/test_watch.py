@@ -1,4 +1,4 @@
-"""What leads to no signature, in bulk: paging structures, no RAM, what may not be executed."""
+"""What leads to no marker, in bulk: paging structures, no RAM, what may not be executed."""
 
 from dataclasses import replace
 
@@ -7,10 +7,9 @@ import pytest
 
 from crosswalk.emu.check import check
 from crosswalk.emu.probe import ProbeError, Prober
-from crosswalk.emu.probe.prober import LongProber
-from crosswalk.emu.probe.single import Single
+from crosswalk.emu.probe.access_engine import SingleAccess
+from crosswalk.emu.probe.bulk import BulkWatcher
 from crosswalk.emu.probe.trampoline import IN_PLACE
-from crosswalk.emu.probe.watch import WatchRig
 from crosswalk.walker.columns import Accesses, Kind
 from tests.emu.observing import every, lent_slots, observe, probe, tables_of, write
 from tests.tables import MIB2, OPEN, RW, A, D, P, PageTables, context
@@ -35,7 +34,7 @@ def alone(monkeypatch):
     def never(*given, **_):
         raise AssertionError(f"made alone: {given[1:]}")
 
-    monkeypatch.setattr(Single, "make", never)
+    monkeypatch.setattr(SingleAccess, "make", never)
 
 
 def asked(pages=PAGES):
@@ -101,7 +100,7 @@ def test_a_root_whose_only_free_slots_lie_in_the_upper_half(monkeypatch):
 
 
 def test_a_watcher_that_sees_another_address_is_found_out(monkeypatch):
-    see = WatchRig._see
+    see = BulkWatcher._see
 
     def shifted(self, engine, event, pa, size, *given):
         see(self, engine, event, pa, size, *given)
@@ -111,7 +110,7 @@ def test_a_watcher_that_sees_another_address_is_found_out(monkeypatch):
 
     builder = tables_as_pages()
     assert 0 == check(builder.memory, context()).divergent
-    monkeypatch.setattr(WatchRig, "_see", shifted)
+    monkeypatch.setattr(BulkWatcher, "_see", shifted)
     with pytest.raises(ProbeError, match="bulk and single probes differ"):
         check(builder.memory, context())
 
@@ -120,7 +119,7 @@ def test_a_watcher_that_sees_another_address_is_found_out(monkeypatch):
 def test_a_watcher_that_fails_leaves_the_access_to_be_made_alone(broken, monkeypatch):
     builder = tables_as_pages()
     expected = observe(builder.memory, context(), *asked())
-    see, made = WatchRig._see, []
+    see, made = BulkWatcher._see, []
 
     def failing(self, engine, event, pa, size, *given):
         if size != 1:
@@ -131,13 +130,13 @@ def test_a_watcher_that_fails_leaves_the_access_to_be_made_alone(broken, monkeyp
             see(self, engine, event, pa, size, *given)
         return True
 
-    real = Single.make
+    real = SingleAccess.make
     monkeypatch.setattr(
-        Single, "make", lambda *given, **named: made.append(given) or real(*given, **named)
+        SingleAccess, "make", lambda *given, **named: made.append(given) or real(*given, **named)
     )
-    monkeypatch.setattr(WatchRig, "_see", failing)
+    monkeypatch.setattr(BulkWatcher, "_see", failing)
     if broken == "not taken down":
-        monkeypatch.setattr(WatchRig, "_take_down", lambda *_: None)
+        monkeypatch.setattr(BulkWatcher, "_take_down", lambda *_: None)
     assert expected == probe(Prober(builder.memory, context()), *asked())
     assert made
 
@@ -161,27 +160,27 @@ def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
     builder = PageTables().map(VA, 0x8000)
     memory = builder.memory
     large = context(smep=True, smap=True, pke=True, wp=False, nxe=False)
-    later = LongProber(memory, context())
-    later._bulk._state(0, cpl, ac=ac)
+    later = Prober(memory, context())
+    later._engines.bulk._state(0, cpl, ac=ac)
     later.enter(memory, large)
-    derived = later._bulk._state(IN_PLACE, cpl, ac=ac)
-    first = LongProber(memory, large)
-    own = first._bulk._prepare(cpl, ac=ac)
+    derived = later._engines.bulk._state(IN_PLACE, cpl, ac=ac)
+    first = Prober(memory, large)
+    own = first._engines.bulk._prepare(cpl, ac=ac)
     # In front of the registers lies what only Unicorn knows of a saved state.
-    start = 8 * first._bulk._layout.quads["rax"]
+    start = 8 * first._engines.bulk._layout.quads["rax"]
     assert bytes(own.bytes[start:]) == bytes(derived.bytes[start:])
-    other = first._bulk._prepare(3 - cpl, ac=ac)
+    other = first._engines.bulk._prepare(3 - cpl, ac=ac)
     assert bytes(other.bytes[start:]) != bytes(derived.bytes[start:])
 
 
-def test_the_rigs_states_are_made_once_for_all_arenas():
+def test_the_rigs_states_are_made_once_for_all_trampolines():
     memory = PageTables().map(VA, 0x8000).memory
-    prober = LongProber(memory, context())
-    one = prober._bulk._state(0, 3, ac=False)
+    prober = Prober(memory, context())
+    one = prober._engines.bulk._state(0, 3, ac=False)
     other = PageTables()
     for slot in range(20):
         other.map(slot << 39, 0x8000)
     prober.enter(other.memory, context())
-    assert one is prober._bulk._state(0, 3, ac=False)
+    assert one is prober._engines.bulk._state(0, 3, ac=False)
     found = probe(prober, *every(3 << 39), *every(4 << 39))
     assert found == observe(other.memory, context(), *every(3 << 39), *every(4 << 39))

@@ -4,6 +4,7 @@ import pytest
 
 from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.probe.errors import ProbeError
+from crosswalk.emu.probe.page_marker import marker
 from crosswalk.emu.probe.sequences import Runner, routines
 from crosswalk.emu.probe.sequences.log import Fault, outcomes_of
 from crosswalk.emu.probe.sequences.plan import plan_of
@@ -215,8 +216,8 @@ def account(*events, faults=(), made=None):
     return outcomes_of(made, plan, VIEW, words, list(faults), None)
 
 
-SIGNED = OLD << 16 | 0xB848
-DONE, LOOKED = (Event.DONE, 0, SIGNED), (Event.LOOKED, 0, 0)
+MARKED = marker(OLD)[0]
+DONE, LOOKED = (Event.DONE, 0, MARKED), (Event.LOOKED, 0, 0)
 FAULT = Fault(VIEW.records, 14, 4, AT)
 
 
@@ -234,8 +235,8 @@ def test_an_account_that_is_whole_gives_an_outcome():
         ((DONE, LOOKED), (FAULT,), "faulted, and was made"),
         ((LOOKED,), (FAULT, FAULT), "twice"),
         ((LOOKED,), (FAULT._replace(vector=8),), "vector 8"),
-        (((Event.DONE, 0, SIGNED + (1 << 16)), LOOKED), (), "no page is signed"),
-        ((DONE, (Event.SLOT, 16 * 5, 0), LOOKED), (), "no page is signed"),
+        (((Event.DONE, 0, MARKED + (1 << 8)), LOOKED), (), "no page is marked"),
+        ((DONE, (Event.SLOT, 16 * 5, 0), LOOKED), (), "no page is marked"),
         ((DONE, LOOKED, (Event.LOOKED, 32, 0)), (), "accounts of what it has not"),
         (((7, 0, 0),), (), "logged"),
     ],
@@ -248,7 +249,7 @@ def test_an_account_that_proves_nothing_is_an_error(events, faults, message):
 
 def test_a_write_has_to_have_left_its_byte_in_one_page():
     made = sequence(access(WRITE))
-    stored = (Event.SLOT, 16 * 5, SIGNED & ~0xFF | 0xA5)
+    stored = (Event.SLOT, 16 * 5, MARKED & ~0xFF | 0xA5)
     assert (Translation(OLD),) == account(DONE, stored, LOOKED, made=made)
     for events in ((DONE, LOOKED), (DONE, stored, stored, LOOKED)):
         with pytest.raises(ProbeError, match="left no byte"):

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.probe import ProbeError, Prober
-from crosswalk.emu.probe.legacy import access_engine as rig
-from crosswalk.emu.probe.legacy import prober as prober_module
-from crosswalk.emu.probe.legacy.page_marker import signature
+from crosswalk.emu.probe import access_engine as engines
+from crosswalk.emu.probe.page_marker import marker
 from crosswalk.walker import (
     Accesses,
     BadInput,
@@ -153,17 +152,17 @@ def test_an_identity_map_of_all_4_gib_leaves_room_for_the_probe():
     words = words_of({0x1000 + 4 * at: at << 22 | OPEN | PS for at in range(1024)})
     memory = SparseWords([(0, 1 << 24)], words)
     prober = Prober(memory, context("32-bit"))
-    at = prober.chosen._ground.arena.start
+    at = prober._workspace.trampoline.start
     found = probe(prober, *(read(va) for va in (0, 0xFF_FFF0, 0x1000, at & -0x40_0000)))
     assert [0, 0xFF_FFF0, 0x1000, at & -0x40_0000] == [each.pa for each in found]
     # What leads to the probe's own pages is made with these in another place.
     found = probe(prober, read(0), read(at), write(at + 0x1FFF), execute(at & -0x40_0000))
     assert [0, at, at + 0x1FFF, at & -0x40_0000] == [each.pa for each in found]
-    assert prober.chosen._elsewhere._ground.own != prober.chosen._ground.own
+    assert prober._elsewhere._workspace.own != prober._workspace.own
 
 
 def test_ram_everywhere_below_4_gib_leaves_none():
-    with pytest.raises(BadInput, match="no room below 4 GiB"):
+    with pytest.raises(BadInput, match=r"no 4 MiB below 2\^32"):
         Prober(SparseWords([(0, 1 << 32)], {0x1000: 0x2000 | OPEN}), context("32-bit"))
 
 
@@ -190,27 +189,27 @@ def test_progress_is_told(mode):
 
 def test_a_mov_to_cr3_that_is_refused_is_seen_to_be():
     prober = Prober(PageTables("PAE").map(VA, 0x8000).memory, context("PAE"))
-    watcher, root = prober.chosen._watcher, 0x1000
-    assert watcher.loads(root)
-    assert not watcher.loads(root, cpl=3)
+    watcher, root = prober._engines.single._watcher, 0x1000
+    assert watcher.loads_root(root)
+    assert not watcher.loads_root(root, cpl=3)
 
 
 def test_a_root_that_is_refused_answers_every_access_with_gp(monkeypatch):
-    monkeypatch.setattr(rig.Watcher, "loads", lambda self, root: False)
+    monkeypatch.setattr(engines.AccessEngine, "loads_root", lambda self, root: False)
     tables = PageTables("PAE").map(VA, 0x8000)
     assert [GeneralProtection()] * 6 == see(tables, *every(VA))
     assert [None] * 6 != codes(see(PageTables("32-bit").map(VA, 0x8000), write(VA), smap=True))
 
 
 def test_a_mov_to_cr3_that_does_nothing_is_an_error(monkeypatch):
-    monkeypatch.setattr(rig, "LOAD", rig.LOADED)
+    monkeypatch.setattr(engines, "LOAD_ROOT", (engines.LOAD_ROOT[1],) * 2)
     with pytest.raises(ProbeError, match="MOV to CR3"):
         Prober(PageTables("PAE", root=0x1020).map(VA, 0x8000).memory, context("PAE", root=0x1020))
 
 
 @BOTH
 def test_an_access_that_does_not_complete_is_no_outcome(mode, monkeypatch):
-    monkeypatch.setattr(rig, "MARK", 1)
+    monkeypatch.setattr(engines, "MARK", 1)
     prober = Prober(PageTables(mode).map(VA, 0x8000).memory, context(mode))
     with pytest.raises(ProbeError, match="no outcome"):
         probe(prober, read(VA))
@@ -218,7 +217,7 @@ def test_an_access_that_does_not_complete_is_no_outcome(mode, monkeypatch):
 
 @BOTH
 def test_user_mode_not_reached_is_an_error(mode, monkeypatch):
-    monkeypatch.setattr(rig, "USER_CODE", 0x08)
+    monkeypatch.setattr(engines, "USER_CODE", 0x08)
     prober = Prober(PageTables(mode).map(VA, 0x8000).memory, context(mode))
     with pytest.raises(ProbeError, match="did not reach CPL 3"):
         probe(prober, read(VA, 3))
@@ -228,11 +227,11 @@ def test_user_mode_not_reached_is_an_error(mode, monkeypatch):
 def test_a_page_that_lies_about_itself_is_found_out(mode, monkeypatch):
     tables = PageTables(mode).map(VA, 0x8000)
     prober = Prober(tables.memory, context(mode))
-    ground = prober.chosen._ground
-    monkeypatch.setattr(ground, "_sign", lambda slots, at: None)
+    workspace = prober._workspace
+    monkeypatch.setattr(workspace, "_mark", lambda slots, at: None)
     at = (0x8000 | VA & 0xFF0) // 8
-    ground.space.words[at : at + 2] = signature(tables.entry_pa(VA, 2) & -16)
-    with pytest.raises(ProbeError, match="none of the signed slots"):
+    workspace.space.words[at : at + 2] = marker(tables.entry_pa(VA, 2) & -16)
+    with pytest.raises(ProbeError, match="none of the marked slots"):
         probe(prober, write(VA))
 
 
@@ -245,7 +244,7 @@ def test_a_store_that_gets_lost_is_not_taken_for_one(mode, monkeypatch):
     def silent(low, high, *, va, stored=None):
         asked.append(stored)
 
-    monkeypatch.setattr(prober_module, "decode", silent)
+    monkeypatch.setattr(engines, "decode", silent)
     (outcome,) = probe(Prober(tables.memory, context(mode)), write(VA))
     assert 0x8560 == outcome.pa
     assert asked
@@ -256,13 +255,14 @@ def test_a_store_that_gets_lost_is_not_taken_for_one(mode, monkeypatch):
 def test_a_word_changed_beside_the_walk_is_an_error(mode, monkeypatch):
     tables = PageTables(mode).map(VA, 0x8000).map(0, 0x9000)
     prober = Prober(tables.memory, context(mode))
-    ground, make = prober.chosen._ground, prober.chosen._make
+    workspace, single = prober._workspace, prober._engines.single
+    make = single.make
 
     def planted(*arguments, **named):
-        ground.space.words[tables.entry_pa(0, 1) // 8] |= np.uint64(A)
+        workspace.space.words[tables.entry_pa(0, 1) // 8] |= np.uint64(A)
         return make(*arguments, **named)
 
-    monkeypatch.setattr(prober.chosen, "_make", planted)
+    monkeypatch.setattr(single, "make", planted)
     with pytest.raises(ProbeError, match="which no walk of"):
         probe(prober, read(VA))
     monkeypatch.undo()
@@ -272,14 +272,15 @@ def test_a_word_changed_beside_the_walk_is_an_error(mode, monkeypatch):
 def test_the_half_word_beside_an_entry_counts_as_beside_the_walk(monkeypatch):
     tables = PageTables("32-bit").map(VA, 0x8000)
     prober = Prober(tables.memory, context("32-bit"))
-    ground, make = prober.chosen._ground, prober.chosen._make
+    workspace, single = prober._workspace, prober._engines.single
+    make = single.make
     place = tables.entry_pa(VA, 1)
 
     def planted(*arguments, **named):
-        ground.view[(place ^ 4) // 4] |= A
+        workspace.entries[(place ^ 4) // 4] |= A
         return make(*arguments, **named)
 
-    monkeypatch.setattr(prober.chosen, "_make", planted)
+    monkeypatch.setattr(single, "make", planted)
     with pytest.raises(ProbeError, match="which no walk of"):
         probe(prober, read(VA))
 

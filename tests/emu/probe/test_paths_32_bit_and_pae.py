@@ -1,15 +1,19 @@
+"""The probe's reading of 32-bit and PAE tables: entries of either size, as data of one format."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from crosswalk.emu.probe.control import Control
-from crosswalk.emu.probe.legacy.paths import BIT32, PAE, find_paths, find_tables, form_of
-from crosswalk.emu.probe.paths import NO_PAGE, NO_WORD
+from crosswalk.emu.probe.paths import NO_ADDRESS, NO_PAGE, find_paths, find_tables, format_of
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.walker import SparseWords
 from tests.tables import OPEN, PS, P, PageTables, context
 
 VA = 0xC123_4567
-FORMS = {"32-bit": BIT32, "PAE": PAE}
+FORMS = {mode: format_of(Control.of(context(mode))) for mode in ("32-bit", "PAE")}
+BIT32, PAE = FORMS.values()
 BOTH = pytest.mark.parametrize("mode", FORMS)
 
 
@@ -26,12 +30,15 @@ def path(tables, va=VA, form=None):
     return space, find_paths(space, form, tables.root, np.array([va], np.uint64))
 
 
-def test_the_control_registers_tell_the_form():
-    assert BIT32 == form_of(Control.of(context("32-bit")))
-    assert PAE == form_of(Control.of(context("PAE", pse=False)))
-    without = form_of(Control.of(context("32-bit", pse=False)))
-    assert (BIT32.size, BIT32.levels) == (without.size, without.levels)
-    assert without.large not in (22, 12)
+def test_the_control_registers_decide_the_format():
+    assert (32, 4, {22}) == (BIT32.bits, BIT32.entry_bytes, BIT32.large)
+    assert (32, 8, {21}) == (PAE.bits, PAE.entry_bytes, PAE.large)
+    assert PAE == format_of(Control.of(context("PAE", pse=False)))
+    assert replace(BIT32, large=frozenset()) == format_of(Control.of(context("32-bit", pse=False)))
+    for levels, shift in ((4, 39), (5, 48)):
+        form = format_of(Control.of(context(levels)))
+        root = form.levels[0]
+        assert (64, 8, (shift, 9), {21, 30}) == (form.bits, form.entry_bytes, root, form.large)
 
 
 @BOTH
@@ -40,13 +47,13 @@ def test_a_path_names_the_entries_and_the_page(mode):
     space, found = path(tables)
     levels = [3, 2, 1] if mode == "PAE" else [2, 1]
     places = [tables.entry_pa(VA, level) for level in levels]
-    rest = [NO_WORD] * (5 - len(levels))
+    rest = [NO_ADDRESS] * (5 - len(levels))
     assert places + rest == found.pa[0].tolist()
-    size = FORMS[mode].size
+    size = FORMS[mode].entry_bytes
     entries = space.words.view(np.uint32 if size == 4 else np.uint64)
-    cells = found.cell[0, : len(levels)]
+    cells = found.index[0, : len(levels)]
     assert [tables.entries[place] for place in places] == entries[cells].tolist()
-    assert [NOWHERE] * len(rest) == found.cell[0, len(levels) :].tolist()
+    assert [NOWHERE] * len(rest) == found.index[0, len(levels) :].tolist()
     assert [0x80_0000] == found.page.tolist()
 
 
@@ -64,7 +71,7 @@ def test_a_large_page_is_where_its_entry_and_the_address_say(mode, pa, expected)
 
 def test_without_pse_ps_leads_on():
     tables = PageTables("32-bit").map(VA, 0x80_0000).change(VA, 2, add=PS)
-    form = form_of(Control.of(context("32-bit", pse=False)))
+    form = format_of(Control.of(context("32-bit", pse=False)))
     assert [0x80_0000] == path(tables, form=form)[1].page.tolist()
     found = find_tables(tables.memory, form, tables.root).tolist()
     assert [0x1000, 0x2000] == found

@@ -1,13 +1,12 @@
 import pytest
 from capstone import CS_ARCH_X86, CS_MODE_32, Cs
 
-from crosswalk.emu.probe.legacy.routines import (
+from crosswalk.emu.probe.routines import (
     CODE,
     DONE,
     ENTER_USER,
     LANDED,
-    LOAD,
-    LOADED,
+    LOAD_ROOT,
     SKIP,
     START,
 )
@@ -16,7 +15,7 @@ from crosswalk.walker.access import AccessType
 
 def instructions(start):
     found = []
-    for each in Cs(CS_ARCH_X86, CS_MODE_32).disasm(CODE[start:], start):
+    for each in Cs(CS_ARCH_X86, CS_MODE_32).disasm(CODE[32][start:], start):
         found.append(f"{each.mnemonic} {each.op_str}".strip())
         if each.mnemonic in ("hlt", "jmp", "iretd"):
             return found
@@ -43,8 +42,8 @@ SHOW = [
         (DONE, ["hlt"]),
         (ENTER_USER, ["mov ss, ecx", "mov ds, edx", "mov es, edx", "iretd"]),
         (SKIP, [f"jmp {DONE:#x}"]),
-        (LOAD, ["mov cr3, ecx", "hlt"]),
-        (LOADED, ["hlt"]),
+        (LOAD_ROOT[0], ["mov cr3, ecx", "hlt"]),
+        (LOAD_ROOT[1], ["hlt"]),
     ],
 )
 def test_each_routine_is_what_its_source_says(start, expected):
@@ -52,4 +51,4 @@ def test_each_routine_is_what_its_source_says(start, expected):
 
 
 def test_the_routines_fit_a_page():
-    assert len(CODE) <= 4096
+    assert all(len(code) <= 4096 for code in CODE.values())
