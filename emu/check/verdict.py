@@ -42,7 +42,7 @@ class Verdict:
     `not_asked` counts, by words for what and why, what wasn't accessed at all. Of `mappings` that
     the walk lists `checked` were accessed. `lost` are pieces whose process ended without a result.
     `roots` counts the probes by the root that they were made under: the CR3 under test, or a copy
-    and why (`crosswalk.emu.probe.lending`). `seconds` is the time that the probes took.
+    and why (`crosswalk.emu.probe.trampoline`). `seconds` is the time that the probes took.
     """
 
     probes: int
