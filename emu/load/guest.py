@@ -1,4 +1,4 @@
-"""Running a guest from its first real-mode instruction to its HLT."""
+"""Run the built-in guest from its first real-mode instruction to its HLT."""
 
 from dataclasses import dataclass, field, replace
 
@@ -30,9 +30,9 @@ SHOWN_EVENTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """A guest that has come to its HLT: what it has built, and what it says of itself.
+    """A guest that has reached its HLT: what it has built, and its status report.
 
-    `memory` is a view of `ram`, not a copy. `context` is made of the guest's own report.
+    `memory` is a view of `ram`, not a copy. `context` is made from the status report.
     """
 
     image: GuestImage
@@ -43,12 +43,11 @@ class Booted:
 
 
 @dataclass(slots=True)
-class _Watch:
-    """What hooks have seen: blocks of code, exceptions, and why the engine was stopped.
+class _Hooks:
+    """The hooks of a run, and what they record: blocks, exceptions, the cause of a stop.
 
-    `taken` is what the processor gave each handler that it entered, but for where the stack
-    began, which is 0; `events` are all that were raised, those in the course of a delivery
-    included.
+    `taken` has what the processor gave each handler that it entered, with 0 for the top of the
+    stack; `events` are all that were raised, those during a delivery included.
     """
 
     cpu: Cpu
@@ -102,60 +101,60 @@ class _Watch:
 
 
 def boot(image: GuestImage, *, max_blocks: int = 1_000_000) -> Booted:
-    """Run the guest in a fresh machine until it halts, and return what it has made.
+    """Run the guest in a fresh machine until it halts, and return the result.
 
-    Once in long mode, it takes exceptions through its own IDT.
+    In long mode it takes exceptions through its own IDT.
 
-    `max_blocks` bounds the run in basic blocks, so that the same guest ends the same way on any
-    machine; the built-in guest takes some 15,000.
+    `max_blocks` bounds the run in basic blocks, so that a guest ends the same way on any machine;
+    the built-in guest takes some 15,000.
 
-    Raises `GuestError` if the guest raises an exception it can't take, doesn't halt in time, or
-    halts without a right and complete account; the message has the cause, the guest's state, the
-    instruction and the registers.
+    Raises `GuestError` if the guest raises an exception that it can't take, doesn't halt in time or
+    halts without a correct and complete status report; the message has the cause, the guest's
+    state, the instruction and the registers.
     """
     ram = Ram(0, image.ram_size)
     for pa, data in image.segments:
         ram.write(pa, data)
     engine = open_engine(ram, bits=16)
-    watch = _Watch(Cpu(engine, ram), max_blocks)
-    engine.hook_add(unicorn.UC_HOOK_BLOCK, watch.on_block)
-    engine.hook_add(unicorn.UC_HOOK_INTR, watch.on_exception)
-    engine.hook_add(unicorn.UC_HOOK_INSN_INVALID, watch.on_invalid)
-    # An address to stop at would be looked up first, and an exception might come of it.
+    hooks = _Hooks(Cpu(engine, ram), max_blocks)
+    engine.hook_add(unicorn.UC_HOOK_BLOCK, hooks.on_block)
+    engine.hook_add(unicorn.UC_HOOK_INTR, hooks.on_exception)
+    engine.hook_add(unicorn.UC_HOOK_INSN_INVALID, hooks.on_invalid)
+    # An address to stop at would be translated first, which might raise an exception.
     engine.ctl_exits_enabled(True)
     engine.ctl_set_exits([])
     try:
         engine.emu_start(image.entry, 0)
     except unicorn.UcError as error:
-        watch.cause = watch.cause or str(error)
+        hooks.cause = hooks.cause or str(error)
 
     block = ram.read(image.status_pa, image.status_size)
     registers = read_registers(engine)
     at = registers["rip"]
-    if not watch.cause:
+    if not hooks.cause:
         at -= 1  # RIP is past the HLT.
         if _code_at(image, ram, at)[:1] != HLT:
-            watch.cause = "stopped without a HLT"
+            hooks.cause = "stopped without a HLT"
     try:
-        status = _account(watch, block)
+        status = _parse_report(hooks, block)
         _check_registers(status, engine)
         context = _context(status)
-        _check_world(image, status, context)
-        _check_exceptions(image, status, watch)
+        _check_image(image, status, context)
+        _check_exceptions(image, status, hooks)
     except (BadInput, GuestError) as error:
         shown = " ".join(f"{name}={value:#x}" for name, value in registers.items() if value)
         where = _disassembled(image, ram, at)
         raise GuestError(
-            f"{image.name}: {error}{watch.last}; at {where}; {shown}, others 0"
+            f"{image.name}: {error}{hooks.last}; at {where}; {shown}, others 0"
         ) from error
     memory = Segments([(ram.start, ram.bytes)])
     return Booted(image=image, ram=ram, memory=memory, context=context, status=status)
 
 
-def _account(watch: _Watch, block: bytes) -> Status:
-    """Return what the guest says of itself, if it came to its end at all."""
-    if watch.cause:
-        raise GuestError(f"{watch.cause}; state: {describe_state(block)}")
+def _parse_report(hooks: _Hooks, block: bytes) -> Status:
+    """Return the guest's status report; `GuestError` if the run was stopped."""
+    if hooks.cause:
+        raise GuestError(f"{hooks.cause}; state: {describe_state(block)}")
     return parse_status(block)
 
 
@@ -171,7 +170,7 @@ def _context(status: Status) -> PagingContext:
 
 
 def _check_registers(status: Status, engine: unicorn.Uc) -> None:
-    """Hold the guest's account against the processor."""
+    """Compare the status report with the processor's registers."""
     for name, reported, actual in (
         ("cr0", status.cr0, engine.reg_read(x86_const.UC_X86_REG_CR0)),
         ("cr3", status.cr3, engine.reg_read(x86_const.UC_X86_REG_CR3)),
@@ -182,8 +181,8 @@ def _check_registers(status: Status, engine: unicorn.Uc) -> None:
             raise GuestError(f"the guest reports {name} = {reported:#x}, but it is {actual:#x}")
 
 
-def _check_world(image: GuestImage, status: Status, context: PagingContext) -> None:
-    """Hold the guest's account against its image."""
+def _check_image(image: GuestImage, status: Status, context: PagingContext) -> None:
+    """Compare the status report with the image."""
     if context.levels != image.levels:
         raise GuestError(f"the guest runs with {context.levels} paging levels")
     if status.tables[0].pa != context.root:
@@ -192,18 +191,18 @@ def _check_world(image: GuestImage, status: Status, context: PagingContext) -> N
         raise GuestError(f"the guest's proof is {status.proof:#x}, not {image.proof:#x}")
 
 
-def _check_exceptions(image: GuestImage, status: Status, watch: _Watch) -> None:
-    """Hold what the guest's handlers saw against its image, and against the processor."""
+def _check_exceptions(image: GuestImage, status: Status, hooks: _Hooks) -> None:
+    """Compare what the guest's handlers saw with the image, and with the processor."""
     check_taken(image.attempts, status.taken)
-    for number, (reported, actual) in enumerate(zip(status.taken, watch.taken, strict=True)):
-        if _bare(reported) != _bare(actual):
+    for number, (reported, actual) in enumerate(zip(status.taken, hooks.taken, strict=True)):
+        if _comparable(reported) != _comparable(actual):
             raise GuestError(
                 f"exception {number}: the guest's handler saw {reported}, but it is {actual}"
             )
 
 
-def _bare(taken: Taken) -> Taken:
-    """Return what both the handler and the processor know: not RF, which is set on the way."""
+def _comparable(taken: Taken) -> Taken:
+    """Return what handler and processor both know: not RF, which the delivery sets."""
     return replace(taken, rflags=taken.rflags & ~RFlags.RF, top=0)
 
 

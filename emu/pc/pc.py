@@ -1,4 +1,4 @@
-"""A PC, as little of one as an operating system needs to get going."""
+"""A PC: one CPU, RAM, and the devices that an operating system needs to boot."""
 
 import time
 from collections import Counter, deque
@@ -35,7 +35,7 @@ from crosswalk.emu.pc.devices import (
 )
 from crosswalk.walker.architecture import RFlags, Vector
 
-__all__ = ["Ended", "Machine", "Noted", "Stop"]
+__all__ = ["Delivered", "Ended", "Machine", "Stop"]
 
 _TIMER_IRQ = 0
 _KEPT_EVENTS = 16
@@ -44,7 +44,7 @@ _HIGHEST = 1 << 32
 
 
 class Stop(Enum):
-    """Why the guest isn't running any more."""
+    """The reason why a run ended."""
 
     ASKED = "stopped on request"
     IDLE = "idle"
@@ -59,15 +59,15 @@ class Stop(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Why and how a run ended; `detail` says more in a line, or nothing."""
+    """The end of a run: its reason, and a line of detail, or nothing."""
 
     stop: Stop
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """An event that was delivered, and the RIP and privilege level that it came from.
+class Delivered:
+    """A delivered event, and the RIP and privilege level at which it occurred.
 
     `cr2` is the address of a page fault.
     """
@@ -84,8 +84,8 @@ class Machine:
     `console` collects what the guest sends; `on_console` is called after each byte of it, and
     `on_exit` with the number of each exit of a guest under nested paging (`crosswalk.emu.cpu.svm`).
     `events` are the last exceptions and interrupts delivered, `counts` how many there were by
-    vector and kind. All that happens is decided by the guest and by what it was given: two runs
-    are the same, unless the time is up.
+    vector and kind. A run depends on the guest and its input alone: two runs are the same, unless
+    the time is up.
     """
 
     def __init__(self, ram: Ram, *, model: int = MODEL) -> None:
@@ -96,7 +96,7 @@ class Machine:
         self.console = bytearray()
         self.on_console: Callable[[], None] | None = None
         self.on_exit: Callable[[int], None] | None = None
-        self.events: deque[Noted] = deque(maxlen=_KEPT_EVENTS)
+        self.events: deque[Delivered] = deque(maxlen=_KEPT_EVENTS)
         self.counts: Counter[tuple[int, Kind]] = Counter()
         self.system_calls = 0
         self._clock = Clock()
@@ -104,21 +104,21 @@ class Machine:
         self._pics = (Pic(), Pic())
         self._ports = Ports()
         self._ended: Ended | None = None
-        self._quiet = 0
+        self._idle_ticks = 0
         self.instructions = 0
-        self._kept: list[object] = []
-        self._actions: deque[Callable[[], None]] = deque()
+        self._hooks: list[object] = []
+        self._deferred: deque[Callable[[], None]] = deque()
         self._running = False
         self._loads: Cr3Loads | None = None
-        # An address to stop at would be looked up first, and an exception come of it that spoils
-        # the next one.
+        # An address to stop at would be translated first; an exception of that would make the next
+        # one a double fault.
         self.engine.ctl_exits_enabled(True)
         self.engine.ctl_set_exits([])
         self._attach_devices()
         self._hook()
 
     def stop(self) -> None:
-        """Have the run end with the block of code that runs; for what the machine calls."""
+        """End the run with the block of code that runs; to be called from a callback."""
         self._end(Ended(Stop.ASKED))
 
     def count_loads(self, reached: Callable[[], None]) -> Cr3Loads:
@@ -129,12 +129,12 @@ class Machine:
     def run(
         self, *, seconds: float, idle_ticks: int | None = None, instructions: int | None = None
     ) -> Ended:
-        """Run from where the CPU is until something ends it, and say what.
+        """Run from the CPU's present state until something ends the run; return its end.
 
-        At the latest after `seconds` of the host's time. `idle_ticks` timer ticks in a row in
-        which the guest did nothing but halt again, no system call and no byte sent, end the
-        run as idle. `instructions` bounds the number begun, exactly, and at half the speed;
-        either all runs of a machine have such a bound, or none.
+        It ends after `seconds` of the host's time at the latest. It ends as idle after `idle_ticks`
+        timer ticks in a row in which the guest only halted again: no system call, no byte sent.
+        `instructions` bounds the number begun, exactly, and at half the speed; either all runs of a
+        machine have such a bound, or none.
         """
         deadline = time.monotonic() + seconds
         left = instructions
@@ -145,9 +145,9 @@ class Machine:
                 begun = instructions_begun(self.engine, left)
                 left -= begun
                 self.instructions += begun
-            halted = not self._actions
-            while self._actions:
-                self._actions.popleft()()
+            halted = not self._deferred
+            while self._deferred:
+                self._deferred.popleft()()
             if left == 0:
                 self._end(Ended(Stop.COUNTED))
             if halted and self._outcome() is None:
@@ -174,7 +174,7 @@ class Machine:
             self._running = False
 
     def _interrupt(self, action: Callable[[], None]) -> None:
-        self._actions.append(action)
+        self._deferred.append(action)
         self.engine.emu_stop()
 
     def _attach_devices(self) -> None:
@@ -202,11 +202,11 @@ class Machine:
         ):
             add(unicorn.UC_HOOK_INSN, called, None, 1, 0, instruction)
         for instruction in (x86.UC_X86_INS_RDTSC, x86.UC_X86_INS_RDTSCP):
-            self._kept.append(hook_instruction(self.engine, instruction, self._on_rdtsc))
+            self._hooks.append(hook_instruction(self.engine, instruction, self._on_rdtsc))
 
     def _sent(self, byte: int) -> None:
         self.console.append(byte)
-        self._quiet = 0
+        self._idle_ticks = 0
         if self.on_console is not None:
             self.on_console()
 
@@ -233,7 +233,7 @@ class Machine:
     def _on_syscall(self, _uc: unicorn.Uc, _data: object) -> None:
         if system_calls_enabled(self.cpu):
             self.system_calls += 1
-            self._quiet = 0
+            self._idle_ticks = 0
             enter_system_call(self.cpu)
             return
         self._deliver(Event(Vector.UD, Kind.EXCEPTION))
@@ -265,11 +265,11 @@ class Machine:
             self._loads.entering(self.cpu.rip)
         for each in delivered:
             cr2 = self.cpu.cr2 if each.vector == Vector.PF else None
-            self.events.append(Noted(each, rip, cpl, cr2))
+            self.events.append(Delivered(each, rip, cpl, cr2))
             self.counts[each.vector, each.kind] += 1
 
     def _wake(self, idle_ticks: int | None) -> None:
-        """Go on after a HLT, with whichever interrupt comes next."""
+        """Continue after a HLT, with the next interrupt."""
         self.cpu.load()
         if self.cpu.read(self.cpu.rip - 1, 1) != _HLT:
             return  # The time is up.
@@ -277,10 +277,10 @@ class Machine:
         if vector is None:
             vector = line_vector(*self._pics, _TIMER_IRQ)
             self._clock.wait()
-            self._quiet += 1
+            self._idle_ticks += 1
         if vector is None or not self.cpu.rflags & RFlags.IF:
             self._end(Ended(Stop.HALTED))
-        elif idle_ticks is not None and self._quiet > idle_ticks:
+        elif idle_ticks is not None and self._idle_ticks > idle_ticks:
             self._end(Ended(Stop.IDLE))
         else:
             self._deliver(Event(vector, Kind.INTERRUPT))

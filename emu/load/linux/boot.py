@@ -24,7 +24,7 @@ ARGUMENTS = (
     "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 nokaslr nolapic noapic acpi=off nosmp "
     "nohz=off highres=off tsc_early_khz=2000000 lpj=4000000"
 )
-"""What is said to a kernel first: it sends to the UART, and does without what isn't there."""
+"""The first arguments of every kernel: it uses the UART, and no hardware that is missing."""
 
 IDLE_TICKS = 250
 """How many timer ticks in a row without anything else make a guest idle."""
@@ -32,11 +32,11 @@ IDLE_TICKS = 250
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A point of a boot, and what the machine is there.
+    """A point of a boot, and the machine's state there.
 
-    `seconds` are those of the host since the entry, without what was done between points;
-    `events` counts exceptions and interrupts since then, and `instructions` are counted only
-    where a point asks for them. `state` is the whole CPU.
+    `seconds` are the host's seconds since the entry, without those between points; `events` counts
+    exceptions and interrupts since then; `instructions` are counted only where a point needs them.
+    `state` is the whole CPU.
     """
 
     point: Point
@@ -49,7 +49,7 @@ class Reached:
 
 
 class Boot:
-    """A kernel that is booting in a machine of its own.
+    """A kernel booting in its own machine.
 
     `arguments` follow `ARGUMENTS`; `levels` is 4 or 5, `model` the CPU's. `on_line` is
     called with each line that the console shows. `memory` is a view of RAM, not a copy: it
@@ -75,17 +75,17 @@ class Boot:
         enter_kernel(self.machine, kernel.entry, levels)
         self.memory = Segments([(ram.start, ram.bytes)])
         self._on_line = on_line
-        self._told = 0
+        self._shown = 0
         self._pending: list[Point] = []
         self._found: list[Point] = []
 
     def run(self, points: Iterable[Point], until: Point, seconds: float) -> Iterator[Reached]:
-        """Yield each point when the boot is there, up to `until`, the last one.
+        """Yield each point when the boot reaches it, up to `until`, the last one.
 
-        Of points that are reached at once, the one given first comes first.
+        Points reached at the same time come in the given order.
 
         Raises `KernelFailure` where the kernel ends, or has run for `seconds` of the host's time,
-        before `until`, and where it gets there without having passed all the others.
+        before `until`, and where it reaches that without having passed all other points.
         """
         self._pending = list(dict.fromkeys((*points, until)))
         counted = self._arm()
@@ -107,7 +107,7 @@ class Boot:
             )
 
     def _arm(self) -> bool:
-        """Set what ends a run at each point; whether instructions have to be counted."""
+        """Set the hooks that end a run at each point; return whether instructions are counted."""
         kinds = {point.kind for point in self._pending}
         if PointKind.CR3 in kinds:
             self._loads = self.machine.count_loads(self._on_load)
@@ -124,17 +124,17 @@ class Boot:
         return PointKind.INSTRUCTIONS in kinds
 
     def _next(self, *, seconds: float, counted: bool) -> Ended:
-        """Run until a point is found, or something else ends it."""
+        """Run until a point is reached, or something else ends the run."""
         idle = any(point.kind is PointKind.IDLE for point in self._pending)
         bounds = [p.number for p in self._pending if p.kind is PointKind.INSTRUCTIONS]
-        # Counted once, always counted: a run without a bound would need other code.
+        # Once counted, always counted: a run without a bound would need other code.
         bound = min(bounds, default=1 << 62) - self.machine.instructions if counted else None
         ended = self.machine.run(
             seconds=seconds, idle_ticks=IDLE_TICKS if idle else None, instructions=bound
         )
         if ended.stop is Stop.IDLE:
             self._find(PointKind.IDLE, lambda _: True)
-        # The last instruction counted may also be what another point waited for.
+        # The last instruction counted may also reach another point.
         self._find(PointKind.INSTRUCTIONS, lambda point: point.number <= self.machine.instructions)
         return ended
 
@@ -152,9 +152,9 @@ class Boot:
         if self._find(PointKind.CONSOLE, lambda point: text.endswith(point.text.encode("utf-8"))):
             self.machine.stop()
         if self._on_line is not None and text.endswith(b"\n"):
-            for line in console_lines(text[self._told :]):
+            for line in console_lines(text[self._shown :]):
                 self._on_line(line)
-            self._told = len(text)
+            self._shown = len(text)
 
     def _on_symbol(self, _uc: unicorn.Uc, _address: int, _size: int, point: object) -> None:
         if self._find(PointKind.SYMBOL, lambda each: each is point):

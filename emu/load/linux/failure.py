@@ -1,4 +1,4 @@
-"""A kernel that came to a bad end: what there is to see of it."""
+"""A kernel that failed: the error, and the state that it left behind."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.cpu.delivery import Kind, vector_name
-from crosswalk.emu.pc.pc import Ended, Machine, Noted
+from crosswalk.emu.pc.pc import Delivered, Ended, Machine
 from crosswalk.walker.errors import CrosswalkError
 
 __all__ = ["KernelFailure", "console_lines", "failure_lines"]
@@ -19,7 +19,7 @@ _A_ROW = 4
 
 
 class KernelFailure(CrosswalkError):
-    """The kernel didn't get where it was to get; `lines` are the state it was left in."""
+    """The kernel ended before the point that was asked for; `lines` describe its last state."""
 
     def __init__(self, message: str, lines: tuple[str, ...]) -> None:
         super().__init__(message, lines)
@@ -43,7 +43,7 @@ def failure_lines(machine: Machine, ended: Ended) -> Iterator[str]:
 
 
 def console_lines(sent: bytes | bytearray) -> list[str]:
-    """Return what was sent to a console, line by line, with nothing in it but printable text."""
+    """Return the text that was sent to a console, line by line; unprintable characters are dots."""
     text = sent.decode("utf-8", "replace").replace("\r\n", "\n")
     return ["".join(c if c.isprintable() else "." for c in line) for line in text.splitlines()]
 
@@ -51,15 +51,17 @@ def console_lines(sent: bytes | bytearray) -> list[str]:
 def _history(machine: Machine) -> Iterator[str]:
     total = sum(machine.counts.values())
     yield f"exceptions and interrupts, the last of {total:,}:" if total else "no exceptions"
-    yield from (f"  {_event(noted)}" for noted in machine.events)
+    yield from (f"  {_event(delivered)}" for delivered in machine.events)
 
 
-def _event(noted: Noted) -> str:
-    event = noted.event
-    text = f"{event.kind.value} {vector_name(event.vector)} at {noted.rip:#x}, CPL {noted.cpl}"
+def _event(delivered: Delivered) -> str:
+    event = delivered.event
+    text = (
+        f"{event.kind.value} {vector_name(event.vector)} at {delivered.rip:#x}, CPL {delivered.cpl}"
+    )
     if event.kind is Kind.EXCEPTION:
         text += f", error code {event.error_code:#x}"
-    return text if noted.cr2 is None else f"{text}, CR2 {noted.cr2:#x}"
+    return text if delivered.cr2 is None else f"{text}, CR2 {delivered.cr2:#x}"
 
 
 def _registers(cpu: Cpu) -> Iterator[str]:
@@ -76,7 +78,7 @@ def _registers(cpu: Cpu) -> Iterator[str]:
 
 def _code(cpu: Cpu) -> Iterator[str]:
     code = b""
-    # As much as can be read: the next page may not be there.
+    # As much as can be read: the next page may not be mapped.
     for size in range(_SHOWN_INSTRUCTIONS * _LONGEST_INSTRUCTION, 0, -1):
         code = cpu.read(cpu.rip, size) or b""
         if code:
@@ -87,5 +89,5 @@ def _code(cpu: Cpu) -> Iterator[str]:
         for each in decoder.disasm(code, cpu.rip, _SHOWN_INSTRUCTIONS)
     ]
     if not lines:
-        lines = [f"  {cpu.rip:#x}: {code.hex(' ') or 'not to be read'}"]
+        lines = [f"  {cpu.rip:#x}: {code.hex(' ') or 'not readable'}"]
     yield from lines

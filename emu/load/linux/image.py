@@ -30,7 +30,7 @@ HEADER_AT = 0x1F1
 """Where the setup header begins, in a bzImage and in the zero page."""
 
 MAX_UNPACKED = 1 << 30
-"""The most bytes that a payload may unpack to."""
+"""The maximum size of an unpacked payload, in bytes."""
 
 _LZ4_BLOCK = 8 << 20  # The legacy format's blocks unpack to at most that much.
 
@@ -50,9 +50,9 @@ class KernelImage:
     """A kernel ready to be placed in memory.
 
     `segments` are (physical address, content, size in memory); `entry` is the physical address
-    of its 64-bit entry. `setup_header` are a bzImage's bytes from `HEADER_AT` on, or none;
-    `release` is what the image calls itself, or empty. `sections` are (name, physical address,
-    size) of the sections that the segments hold, if the file tells of any.
+    of its 64-bit entry. `setup_header` has a bzImage's bytes from `HEADER_AT` on, or none;
+    `release` is the version in the image, or empty. `sections` are (name, physical address, size)
+    of the sections that the segments hold, if the file has any.
     """
 
     segments: tuple[tuple[int, bytes, int], ...]
@@ -63,7 +63,7 @@ class KernelImage:
 
     @property
     def end(self) -> int:
-        """The physical address behind the last byte that the kernel itself takes."""
+        """The physical address after the last byte of the kernel itself."""
         return max(start + size for start, _, size in self.segments)
 
 
@@ -134,7 +134,7 @@ def _elf(data: bytes) -> tuple[_Segments, int, _Sections]:
 
 
 def _placed(named: list[tuple[str, Any]], headers: list[Any]) -> Iterator[tuple[str, int, int]]:
-    """Yield the sections that lie in a segment: by address, as the loader has them."""
+    """Yield the sections that lie in a segment, at the addresses where it is loaded."""
     for name, section in named:
         start, size = section["sh_addr"], section["sh_size"]
         for header in headers:
@@ -145,7 +145,7 @@ def _placed(named: list[tuple[str, Any]], headers: list[Any]) -> Iterator[tuple[
 
 
 def unpack(payload: bytes) -> bytes:
-    """Return what a compressed payload holds; bytes behind its end don't count.
+    """Decompress a payload; bytes after its end are ignored.
 
     Raises `BadInput` for a compression that isn't known, a damaged payload, or one that holds
     more than `MAX_UNPACKED` bytes.
@@ -156,7 +156,7 @@ def unpack(payload: bytes) -> bytes:
                 return undo(payload)
             except (*_ERRORS, EOFError, ValueError) as error:
                 raise BadInput(f"damaged {name} payload: {error}") from error
-    raise BadInput(f"a payload that is compressed in no known way: it begins {payload[:8].hex()}")
+    raise BadInput(f"a payload of an unknown compression: it begins {payload[:8].hex()}")
 
 
 def _limited(data: bytes, *, complete: bool) -> bytes:
@@ -186,13 +186,13 @@ def _zstd(payload: bytes) -> bytes:
 
 
 def _lz4(payload: bytes) -> bytes:
-    """Undo the legacy format: a magic number, then blocks with their sizes in front."""
+    """Undo the legacy format: a magic number, then blocks, each after its size."""
     parts: list[bytes] = []
     size, at = 0, 4
     while at + 4 <= len(payload):
         (length,) = struct.unpack_from("<I", payload, at)
         if length == 0 or at + 4 + length > len(payload):
-            # Behind the last block comes the size of the whole, as of any payload but gzip's.
+            # After the last block comes the size of the whole, as in any payload but gzip's.
             if length == size:
                 return b"".join(parts)
             break

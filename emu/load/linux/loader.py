@@ -29,7 +29,7 @@ _UNKNOWN_LOADER = 0xFF
 _LOADED_HIGH = 0x01
 _PROTOCOL = 0x020F
 
-# Below 640 KiB, which the kernel takes for itself only when it has left them.
+# Below 640 KiB, which the kernel uses only after it has left these tables.
 _GDT, _ZERO_PAGE, _ARGUMENTS, _TABLES = 0x1000, 0x2000, 0x3000, 0x10000
 _LOW_END, _HIGH = 0x9_F000, 0x10_0000
 _MAX_ARGUMENTS = 2047  # Linux keeps 2048 bytes of them, the last one being 0.
@@ -43,7 +43,7 @@ _MAPPED_GIB = 4
 def place_kernel(ram: Ram, kernel: KernelImage, arguments: str, initrd: bytes) -> None:
     """Write the kernel, its arguments, the zero page and the initial RAM disk to RAM.
 
-    Raises `BadInput` where something doesn't fit: the message says what and what is needed.
+    Raises `BadInput` where something doesn't fit; the message has what, and the size needed.
     """
     text = arguments.encode()
     if len(text) > _MAX_ARGUMENTS or b"\0" in text:
@@ -95,7 +95,7 @@ def zero_page(
 ) -> bytes:
     """Return the zero page, of one frame.
 
-    `setup_header` is that of the image, or none: then a header of protocol 2.15 is made up.
+    `setup_header` is the image's, or empty: then a header of protocol 2.15 is made.
     `command_line` is the physical address of the arguments, ending in a zero byte; `initrd` is
     the (address, size) of the initial RAM disk, a size of 0 for none; `ranges` are the e820
     map as (start, size, type).

@@ -1,4 +1,4 @@
-"""Points of a boot, at which it is looked at."""
+"""Points of a boot: when it is checked, saved or protected."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ __all__ = ["Point", "PointKind", "parse_point", "parse_symbols"]
 
 
 class PointKind(StrEnum):
-    """What a point is known by."""
+    """How a point is defined."""
 
     CONSOLE = "console"
     CR3 = "cr3"
@@ -25,11 +25,11 @@ _COUNTED = (PointKind.CR3, PointKind.INSTRUCTIONS)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The first moment at which something holds.
+    """The first moment at which a condition holds.
 
     By kind: the console has shown `text`; CR3 has been loaded `number` times since the entry;
     that many instructions have been begun; the instruction at linear address `number`, of the
-    symbol `text`, is next; or nothing happens any more but timer ticks.
+    symbol `text`, is next; or only timer ticks occur any more.
     """
 
     kind: PointKind

@@ -153,7 +153,7 @@ def test_the_address_of_a_page_fault_is_in_the_history():
 
 def test_code_that_cannot_be_read_is_said_to_be_so():
     _, lines = failure(talking("mov rax, 0x12345678\njmp rax"))
-    assert "  0x12345678: not to be read" in lines
+    assert "  0x12345678: not readable" in lines
 
 
 def test_points_that_the_end_came_before_are_named():

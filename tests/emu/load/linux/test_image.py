@@ -49,7 +49,7 @@ BROKEN = [
     (bzimage(gzip.compress(ELF))[:0x250], "it ends in its header"),
     (bzimage(gzip.compress(ELF))[:-5], "truncated bzImage"),
     (bzimage(gzip.compress(b"no kernel")), "a damaged kernel, or none"),
-    (bzimage(b"nothing known"), "compressed in no known way"),
+    (bzimage(b"nothing known"), "unknown compression"),
 ]
 
 
