@@ -27,7 +27,7 @@ ROOM = Path(crosswalk.emu.probe.__file__).parent
 
 TAKEN = {
     "crosswalk.walker.access": {"Access", "AccessType"},
-    "crosswalk.walker.architecture": {"RFlags", "Vector"},
+    "crosswalk.walker.architecture": {"GIB", "RFlags", "Vector"},
     "crosswalk.walker.columns": {"Accesses", "Kind", "Outcomes", "Rows"},
     "crosswalk.walker.context": {"PagingContext", "Vendor"},
     "crosswalk.walker.errors": {"BadInput", "CrosswalkError"},
