@@ -28,6 +28,7 @@ __all__ = [
     "departures",
     "differs",
     "emulated_rules",
+    "is_name",
     "named",
     "subsets",
 ]
@@ -118,6 +119,11 @@ def named(which: Iterable[Departure]) -> str:
     Their ids in the table's order, joined by `+`.
     """
     return "+".join(each.id for each in which)
+
+
+def is_name(name: str) -> bool:
+    """Return whether divergences may be counted under this name."""
+    return {each.id for each in DEPARTURES}.issuperset(name.split("+"))
 
 
 def differs(name: str) -> str:

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.check.departures import is_name
 from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in, judged_case
 from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.fuzz.executor import Executor
@@ -23,11 +24,11 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.case import parse_case
+from crosswalk.walker.formats.documents import Count
 from crosswalk.walker.formats.files import read_file
+from crosswalk.walker.formats.located_errors import one_line
 
 __all__ = ["Group", "SequenceSummary", "Summary", "load_summary", "reduced_cases", "version"]
-
-_FORMAT = "crosswalk-matrix/1"
 
 
 class Group(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,7 +38,7 @@ class Group(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     signature: str
-    count: int
+    count: Count
     case: str
     reduced: bool = False
 
@@ -46,7 +47,7 @@ class SequenceGroup(msgspec.Struct, forbid_unknown_fields=True):
     """Violations of one cause: how many; the first one's name and file."""
 
     cause: str
-    count: int
+    count: Count
     select: str
     sequence: str
 
@@ -58,8 +59,8 @@ class SequenceSummary(msgspec.Struct, forbid_unknown_fields=True):
     of the tables in memory, stale where it had one of something cached before.
     """
 
-    sections: dict[str, list[int]] = {}
-    known: dict[str, int] = {}
+    sections: dict[str, Annotated[list[Count], msgspec.Meta(min_length=6, max_length=6)]] = {}
+    known: dict[str, Count] = {}
     groups: dict[str, SequenceGroup] = {}
 
     def total(self, column: int) -> int:
@@ -110,19 +111,19 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     select: str
-    units: Annotated[int, msgspec.Meta(ge=0)] = 0
-    combinations: dict[str, int] = {}
-    outcomes: dict[str, list[int]] = {}
-    divergent: int = 0
-    known: dict[str, int] = {}
+    units: Count = 0
+    combinations: dict[str, Count] = {}
+    outcomes: dict[str, Annotated[list[Count], msgspec.Meta(min_length=3, max_length=3)]] = {}
+    divergent: Count = 0
+    known: dict[str, Count] = {}
     groups: dict[str, Group] = {}
-    predicted_only: dict[str, int] = {}
-    masked: int = 0
+    predicted_only: dict[str, Count] = {}
+    masked: Count = 0
     crashes: list[str] = []
-    seconds: float = 0.0
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     tlb: SequenceSummary = msgspec.field(default_factory=SequenceSummary)
     version: str = ""
-    format: str = _FORMAT
+    format: Literal["crosswalk-matrix/1"] = "crosswalk-matrix/1"
 
     @property
     def probes(self) -> int:
@@ -211,13 +212,14 @@ def load_summary(path: Path, select: str, units: int) -> Summary:
     try:
         summary = msgspec.json.decode(data, type=Summary)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not a state of the matrix: {error}") from error
-    if summary.format != _FORMAT:
-        raise BadInput(f"{path}: not a state of the matrix: format {summary.format!r}")
+        raise BadInput(f"{path}: not a state of the matrix: {one_line(str(error))}") from error
     if summary.select != select:
         raise BadInput(f"{path}: a state of --select {summary.select!r}, not of {select!r}")
     if summary.version != now or summary.units > units:
         raise BadInput(f"{path}: a state of another version of Crosswalk; remove it to begin anew")
+    for name in (*summary.known, *summary.tlb.known):
+        if not is_name(name):
+            raise BadInput(f"{path}: not a state of the matrix: it counts {one_line(name)!r}")
     return summary
 
 

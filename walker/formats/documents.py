@@ -23,6 +23,7 @@ from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Tran
 __all__ = [
     "MAX_CASE_BYTES",
     "AccessName",
+    "Count",
     "CpuJson",
     "Document",
     "FaultJson",
@@ -63,6 +64,9 @@ Words = Annotated[
     ),
 ]
 """Read as strings, and checked by `words_of`: to check a million patterns here takes longer."""
+
+Count = Annotated[int, Meta(ge=0)]
+"""How many of something."""
 
 AccessName = Literal["read", "write", "execute"]
 _HEX = 'expected a hex string such as "0x1000"'

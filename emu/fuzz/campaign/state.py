@@ -4,19 +4,23 @@ import base64
 import binascii
 import re
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from crosswalk.emu.check.departures import is_name
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from crosswalk.emu.fuzz.campaign.version import release
 from crosswalk.emu.fuzz.coverage import CoverageMap
+from crosswalk.emu.probe import LACKS
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.documents import Count
+from crosswalk.walker.formats.located_errors import one_line
 
 __all__ = [
-    "FORMAT",
     "Found",
     "State",
+    "check_names",
     "decode_state",
     "encode_state",
     "identity",
@@ -24,8 +28,6 @@ __all__ = [
     "pack",
     "unpack",
 ]
-
-FORMAT = "crosswalk-fuzz/1"
 
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -41,8 +43,8 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
 
     signature: str
     witness: str
-    count: int
-    layout: int
+    count: Count
+    layout: Count
     reduced: str | None = None
     case: bool = True
     again: Literal["replay", "reduce", "fuzz"] = "replay"
@@ -60,24 +62,24 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     plan: dict[str, str | int | bool | None]
-    layouts: int = 0
-    lost: int = 0
-    probes: int = 0
-    divergent: int = 0
-    known: dict[str, int] = {}
-    predicted_only: dict[str, int] = {}
-    not_asked: dict[str, int] = {}
-    masked: int = 0
-    copied: int = 0
-    answered: int = 0
-    declined: int = 0
+    layouts: Count = 0
+    lost: Count = 0
+    probes: Count = 0
+    divergent: Count = 0
+    known: dict[str, Count] = {}
+    predicted_only: dict[str, Count] = {}
+    not_asked: dict[str, Count] = {}
+    masked: Count = 0
+    copied: Count = 0
+    answered: Count = 0
+    declined: Count = 0
     findings: dict[str, Found] = {}
     seen: str | None = None
-    growth: list[tuple[int, int]] = []
+    growth: list[tuple[Count, Count]] = []
     rounds: list[str] = []
-    seconds: float = 0.0
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     parts: dict[str, float] = {}
-    format: str = FORMAT
+    format: Literal["crosswalk-fuzz/1"] = "crosswalk-fuzz/1"
 
 
 def new_cells(state: State) -> tuple[int, int | None]:
@@ -108,22 +110,25 @@ def decode_state(data: bytes) -> State:
     try:
         state = msgspec.json.decode(data, type=State)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadInput(f"not the state of a campaign: {error}") from error
-    if state.format != FORMAT:
-        raise BadInput(f"format {state.format!r} is not {FORMAT!r}")
-    numbers = [state.layouts, state.lost, state.probes, state.divergent]
-    numbers += [state.masked, state.copied, state.answered, state.declined]
-    for counts in (state.known, state.predicted_only, state.not_asked):
-        numbers += counts.values()
-    if min(numbers) < 0 or len(state.rounds) != min(LAG, state.layouts // ROUND):
+        raise BadInput(f"not the state of a campaign: {one_line(str(error))}") from error
+    late = any(layout >= state.layouts for layout, _ in state.growth)
+    if late or len(state.rounds) != min(LAG, state.layouts // ROUND):
         raise BadInput("not the state of a campaign: its numbers don't fit one another")
     for text in (state.seen, *state.rounds):
         if text is not None:
             CoverageMap.unpack(unpack(text))
     for slug, found in state.findings.items():
-        if not _SLUG.fullmatch(slug) or not 0 <= found.layout < state.layouts:
-            raise BadInput(f"not the state of a campaign: finding {slug!r}")
+        if not _SLUG.fullmatch(slug) or found.layout >= state.layouts:
+            raise BadInput(f"not the state of a campaign: finding {one_line(slug)!r}")
     return state
+
+
+def check_names(state: State) -> None:
+    """Raise `BadInput` where a state of this version counts something by an unknown name."""
+    unknown = [name for name in state.known if not is_name(name)]
+    unknown += [name for name in state.predicted_only if name not in LACKS]
+    if unknown:
+        raise BadInput(f"not the state of a campaign: it counts {one_line(unknown[0])!r}")
 
 
 def pack(seen: bytes) -> str:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import IO
 
 from crosswalk.emu.fuzz.campaign.plan import Plan
-from crosswalk.emu.fuzz.campaign.state import State, decode_state, encode_state, identity
+from crosswalk.emu.fuzz.campaign.state import (
+    State,
+    check_names,
+    decode_state,
+    encode_state,
+    identity,
+)
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import PARTIAL, read_file, synchronise, write_file
 
@@ -45,12 +51,15 @@ class Store:
         data = read_file(path)
         try:
             state = decode_state(data)
+            self._check(state)
         except BadInput as error:
             raise BadInput(f"{path}: {error}; {_ELSEWHERE}") from error
-        if state.plan != self._identity:
-            differ = _differences(state.plan, self._identity)
-            raise BadInput(f"{path}: of another campaign ({differ}); {_ELSEWHERE}")
         return state
+
+    def _check(self, state: State) -> None:
+        if state.plan != self._identity:
+            raise BadInput(f"of another campaign ({_differences(state.plan, self._identity)})")
+        check_names(state)
 
     def save(self, state: State) -> None:
         """Write the state."""

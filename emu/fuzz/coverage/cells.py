@@ -168,12 +168,14 @@ class CoverageMap:
     @classmethod
     def unpack(cls, data: bytes) -> "CoverageMap":
         """Return what was packed; `BadInput` for anything else."""
+        size = (CELLS.count + 7) // 8
         try:
-            raw = np.frombuffer(zlib.decompress(data), np.uint8)
+            # A byte more at the most: what is read may be anything, and unpack to gigabytes.
+            raw = np.frombuffer(zlib.decompressobj().decompress(data, size + 1), np.uint8)
         except zlib.error as error:
             raise BadInput(f"coverage: {error}") from error
-        if len(raw) != (CELLS.count + 7) // 8:
-            raise BadInput(f"coverage: {len(raw)} bytes, not of this version")
+        if len(raw) != size:
+            raise BadInput(f"coverage: not the {size:,} bytes of this version")
         return cls(np.unpackbits(raw, count=CELLS.count).astype(np.bool_))
 
     def counts(self) -> list[tuple[str, int, int]]:

@@ -151,14 +151,25 @@ def test_wherever_a_run_ended_going_on_comes_to_the_same(monkeypatch, tmp_path):
         (b'{"select": "x", "units": 0}', "a state of --select 'x', not of ''"),
         (b'{"select": "", "units": 0, "version": "x"}', "another version of Crosswalk"),
         (b'{"select": "", "unknown": 1}', "unknown"),
-        (b'{"select": "", "format": "other"}', "format 'other'"),
+        (b'{"select": "", "format": "other"}', "Invalid enum value 'other'"),
         (b'{"select": "", "units": -1}', ">= 0"),
+        (b'{"select": "", "known": {"maxphyaddr-40": -1}}', ">= 0"),
+        (b'{"select": "", "outcomes": {"rights": [1]}}', "length >= 3"),
+        (b'{"select": "\xff"}', "can't decode byte 0xff"),
     ],
 )
 def test_a_foreign_state_is_refused(tmp_path, content, message):
     path = tmp_path / "state.json"
     path.write_bytes(content)
     with pytest.raises(BadInput, match=message):
+        load_summary(path, "", 3)
+
+
+@pytest.mark.parametrize("fields", [{"known": {"bogus": 1}}, {"tlb": {"known": {"bogus": 1}}}])
+def test_a_state_that_counts_what_nobody_knows_is_refused(tmp_path, fields):
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"select": "", "version": version(), **fields}))
+    with pytest.raises(BadInput, match="not a state of the matrix: it counts 'bogus'"):
         load_summary(path, "", 3)
 
 

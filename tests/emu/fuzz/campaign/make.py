@@ -34,7 +34,7 @@ def told(task):
         index,
         16,
         len(findings),
-        {"a-known-one": index % 2},
+        {"maxphyaddr-40": index % 2},
         {"LAM": index % 3} if index % 3 else {},
         {},
         index % 4,

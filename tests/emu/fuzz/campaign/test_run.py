@@ -69,7 +69,7 @@ def test_the_first_case_of_a_signature_is_kept_and_the_rest_counted(tmp_path):
 def test_sums_are_those_of_all_layouts(tmp_path):
     state = searched(tmp_path, 35).state
     assert (35, 35 * 16, 7, 0) == (state.layouts, state.probes, state.divergent, state.lost)
-    assert {"a-known-one": 17} == state.known
+    assert {"maxphyaddr-40": 17} == state.known
     assert {"probe": 17.5} == state.parts
 
 
