@@ -11,7 +11,8 @@ from crosswalk.emu.findings.signature import failure_signature, signature_of
 from crosswalk.emu.report.text import access_text, outcome_text, size_text, walk_lines
 from crosswalk.emu.report.verdict import replayed_case
 from crosswalk.emu.targets import Capability, Target
-from crosswalk.emu.targets.judge import Judged, judge
+from crosswalk.emu.targets.capabilities import LISTS
+from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -31,14 +32,14 @@ class Asked:
     """
 
     target: Target
-    judged: tuple[Judged, ...]
+    verdicts: tuple[TargetVerdict, ...]
     silent: frozenset[int]
     failure: NoAnswer | None = None
 
     @property
     def wrong(self) -> int:
         """How many answers are wrong; a failure is one."""
-        return sum(int(each.wrong.sum()) for each in self.judged) + (self.failure is not None)
+        return sum(int(each.wrong.sum()) for each in self.verdicts) + (self.failure is not None)
 
 
 def asked(
@@ -53,10 +54,9 @@ def asked(
         answers = target.answer(memory, context, accesses)
     except NoAnswer as failure:
         return Asked(target, (), frozenset(), failure)
-    judged = judge(target.claims, answers, memory, context, accesses, truth)
-    translates = bool(target.claims - {Capability.LEAVES, Capability.FLAGS})
-    silent = np.flatnonzero(answers.silent).tolist() if translates else []
-    return Asked(target, judged, frozenset(silent))
+    verdicts = judge(target.claims, answers, memory, context, accesses, truth)
+    silent = np.flatnonzero(answers.silent).tolist() if target.claims - LISTS else []
+    return Asked(target, verdicts, frozenset(silent))
 
 
 def asked_case(
@@ -68,8 +68,8 @@ def asked_case(
     is taken from what is true: where it is right, both are equal. There is no prediction where it
     said nothing, or failed.
     """
-    one = told.judged[0] if told.judged else None
-    said = truth if one is None else choose(one.wrong, one.said, truth)
+    one = told.verdicts[0] if told.verdicts else None
+    said = truth if one is None else choose(one.wrong, one.reported, truth)
     filled = replayed_case(case, said, observed, lacking)
     probes = tuple(
         replace(probe, predicted=None) if one is None or row in told.silent else probe
@@ -95,11 +95,11 @@ def asked_lines(
     if told.failure is not None:
         yield f"failed: {failure_signature(name, told.failure).rule} is due"
         yield f"  walker:    {told.failure.failure.value}: {told.failure}"
-    for place, judged in zip(("", ", beside the probes"), told.judged, strict=False):
-        wrong = judged.wrong
+    for place, verdict in zip(("", ", beside the probes"), told.verdicts, strict=False):
+        wrong = verdict.wrong
         for row in range(len(wrong)):
-            access, said = judged.accesses[row], judged.said[row]
-            claims = judged.claims_of(row, told.target.claims)
+            access, said = verdict.accesses[row], verdict.reported[row]
+            claims = verdict.claims_of(row, told.target.claims)
             lack = None if place else lacking[row]
             if not wrong[row]:
                 text = "nothing said" if row in told.silent else _said(claims, said)
@@ -107,8 +107,8 @@ def asked_lines(
                 yield f"right: {only}{access_text(access)}: {text}"
                 continue
             path = walk_access(memory, context, access)
-            names = [name for name, column in judged.fields.items() if column[row]]
-            truth = judged.truth[row]
+            names = [name for name, column in verdict.fields.items() if column[row]]
+            truth = verdict.expected[row]
             divergence = Divergence(access, said, truth, path)
             found = signature_of(context, divergence, names, f"peer:{name}", claims)
             yield f"wrong: {access_text(access)}{place}"

@@ -7,7 +7,7 @@ from crosswalk.emu.check.nested_emulated import EMULATOR, emulated
 from crosswalk.emu.cli.translate import Observation
 from crosswalk.emu.probe import FEATURES, LACKS, Prober
 from crosswalk.emu.probe.nested import NestedProber
-from crosswalk.emu.targets.answers import fill_row, nothing_said
+from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.access import Access
 from crosswalk.walker.columns import Accesses
@@ -32,9 +32,9 @@ def _observation(source: Source, access: Access, predicted: Outcome) -> Observat
         name = FEATURES[lacking - 1]
         return Observation(lacking=name, lacks=LACKS[name])
     observed = prober.probe(accesses)[0]
-    one, other = nothing_said(accesses), nothing_said(accesses)
-    fill_row(one, 0, predicted)
-    fill_row(other, 0, observed)
+    one, other = Answers.none(len(accesses)), Answers.none(len(accesses))
+    one.fill(0, predicted)
+    other.fill(0, observed)
     found = compare_all(source.memory, source.context, accesses, one.outcomes, other.outcomes)
     return Observation(observed, bool(found), found[0].known if found else None)
 

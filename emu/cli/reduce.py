@@ -17,7 +17,7 @@ from crosswalk.emu.fuzz.reduce.interesting import (
 )
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import CompositeCase, load_composite
-from crosswalk.emu.targets.builtin import BUILTIN
+from crosswalk.emu.targets.registry import BUILTIN
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, dump_case, load_case
 from crosswalk.walker.formats.files import write_file

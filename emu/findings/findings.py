@@ -14,7 +14,7 @@ from crosswalk.emu.findings.signature import Signature, signature_of
 from crosswalk.emu.probe import ProbeError, Prober
 from crosswalk.emu.report.verdict import divergence_case
 from crosswalk.emu.targets import Capability
-from crosswalk.emu.targets.judge import Judged
+from crosswalk.emu.targets.judge import TargetVerdict
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.formats import Case
 from crosswalk.walker.memory import SparseWords
@@ -104,25 +104,28 @@ class Findings:
             self._keep(signature, divergence, row, asked=bool(self._asked[row]))
         return explained
 
-    def add_judged(self, witness: str, claims: frozenset[Capability], judged: Judged) -> None:
-        """Gather where a walker under test is wrong."""
+    def add_verdict(
+        self, witness: str, claims: frozenset[Capability], verdict: TargetVerdict
+    ) -> None:
+        """Gather the wrong answers of a walker under test."""
         context = self._layout.context
-        rows = np.flatnonzero(judged.wrong).tolist()
+        rows = np.flatnonzero(verdict.wrong).tolist()
         self.divergent += len(rows)
-        if judged.seen is not None:
-            self._diverging |= judged.wrong
+        if verdict.observed is not None:
+            self._diverging |= verdict.wrong
         for row in rows:
-            access = judged.accesses[row]
+            access = verdict.accesses[row]
             path = walk_access(self._memory, context, access)
-            told = Divergence(access, judged.said[row], judged.truth[row], path)
-            names = [name for name, column in judged.fields.items() if column[row]]
-            about = judged.claims_of(row, claims)
-            signature = signature_of(context, told, names, witness, about)
-            # A case says what was observed, and not what is true in the terms of a claim.
-            seen = told if judged.seen is None else replace(told, observed=judged.seen[row])
-            # What is listed beside the accesses was never one, and has no row here.
-            asked = judged.seen is not None and bool(self._asked[row])
-            self._keep(signature, seen, row, asked=asked)
+            divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)
+            names = [name for name, column in verdict.fields.items() if column[row]]
+            about = verdict.claims_of(row, claims)
+            signature = signature_of(context, divergence, names, witness, about)
+            asked = False  # An extra mapping is no access of the layout, and has no row in it.
+            if verdict.observed is not None:
+                # A case holds what was observed, not what is expected in the terms of a claim.
+                divergence = replace(divergence, observed=verdict.observed[row])
+                asked = bool(self._asked[row])
+            self._keep(signature, divergence, row, asked=asked)
 
     def _keep(self, signature: Signature, divergence: Divergence, row: int, *, asked: bool) -> None:
         self._counts[signature] += 1

@@ -40,7 +40,8 @@ from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.probe.trampoline import CR3_UNDER_TEST
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.targets import Target
-from crosswalk.emu.targets.judge import LISTS, judge
+from crosswalk.emu.targets.capabilities import LISTS
+from crosswalk.emu.targets.judge import judge
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.workers.sandbox import Limits, NoAnswer
 from crosswalk.walker.bulk import translate_many
@@ -238,8 +239,8 @@ def _ask(
     lists = answers.listing is not None and bool(target.claims & LISTS)
     said = np.full(len(accesses), lists) | (~answers.silent & bool(target.claims - LISTS))
     found.answered, found.declined = int(said.sum()), int((~said).sum())
-    for judged in judge(target.claims, answers, memory, context, accesses, truth):
-        found.add_judged(f"peer:{target.name}", target.claims, judged)
+    for verdict in judge(target.claims, answers, memory, context, accesses, truth):
+        found.add_verdict(f"peer:{target.name}", target.claims, verdict)
 
 
 class _Clock:

@@ -1,15 +1,16 @@
-"""What walkers under test say: of accesses one by one, and as lists of mappings."""
+"""Answers of walkers under test: to accesses one by one, and as lists of mappings."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
-from crosswalk.walker.memory import U64
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
+from crosswalk.walker.columns import Kind, Outcomes, Rows
+from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.outcome import Outcome, PageFault, Translation
 
-__all__ = ["Answers", "Listed", "Listing", "Ranges", "fill_row", "nothing_said"]
+__all__ = ["Answers", "Listed", "Listing", "Ranges", "checked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +61,60 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a walker says of n accesses.
+    """The answers of a walker to n accesses.
 
     `outcomes`: kind OK means mapped, at `pa`; where rights are claimed, that the access is
-    allowed too. Columns that it doesn't claim are zeros. `silent` bool[n]: it says nothing of
-    this access, which isn't held against it. `listing` is there where leaves are claimed.
+    allowed too. Columns that it doesn't claim are zeros. `silent` bool[n]: it doesn't answer for
+    this access, which is no error. `listing` is present where leaves are claimed.
     """
 
     outcomes: Outcomes
     silent: NDArray[np.bool_]
     listing: Listing | None = None
 
+    @classmethod
+    def none(cls, count: int) -> "Answers":
+        """Return answers to `count` accesses, all of them silent, to be filled in."""
+        return cls(Outcomes.empty(count), np.ones(count, np.bool_))
 
-def nothing_said(accesses: Accesses) -> Answers:
-    """Return answers that say nothing of any of these accesses, to be filled in."""
-    count = len(accesses)
-    return Answers(Outcomes.empty(count), np.ones(count, np.bool_))
+    def fill(self, row: int, outcome: Outcome) -> None:
+        """Let this outcome be the answer to one access."""
+        out = self.outcomes
+        self.silent[row] = False
+        if isinstance(outcome, Translation):
+            out.kind[row], out.pa[row] = Kind.OK, outcome.pa
+        elif isinstance(outcome, PageFault):
+            out.kind[row] = Kind.PAGE_FAULT
+            out.error_code[row], out.cr2[row] = outcome.error_code, outcome.cr2
+        else:
+            out.kind[row] = Kind.GENERAL_PROTECTION
+        for at, (pa, value) in enumerate(sorted(outcome.entries)):
+            out.entry_pa[row, at], out.entry_value[row, at] = pa, value
 
 
-def fill_row(answers: Answers, row: int, said: Outcome) -> None:
-    """Let the answer to one access be this outcome."""
-    out = answers.outcomes
-    answers.silent[row] = False
-    if isinstance(said, Translation):
-        out.kind[row], out.pa[row] = Kind.OK, said.pa
-    elif isinstance(said, PageFault):
-        out.kind[row] = Kind.PAGE_FAULT
-        out.error_code[row], out.cr2[row] = said.error_code, said.cr2
-    else:
-        out.kind[row] = Kind.GENERAL_PROTECTION
-    for at, (pa, value) in enumerate(sorted(said.entries)):
-        out.entry_pa[row, at], out.entry_value[row, at] = pa, value
+_PHYSICAL_BITS = np.uint64(52)
+
+
+def checked(answers: Answers, memory: PhysicalMemory) -> Answers:
+    """Return the answers; raises `NoAnswer` where no walker can mean them.
+
+    That is a physical address of more than 52 bits, or a changed word that isn't one of RAM's.
+    """
+    out, listing = answers.outcomes, answers.listing
+    beyond = out.pa[(out.kind == Kind.OK) & (out.pa >> _PHYSICAL_BITS != 0)]
+    if listing is not None:
+        last = listing.mappings.pa + (listing.mappings.size - np.uint64(1))
+        wrong = (last >> _PHYSICAL_BITS != 0) | (last < listing.mappings.pa)
+        beyond = np.concatenate([beyond, last[wrong]])
+    if len(beyond):
+        _refuse("a physical address of more than 52 bits", int(beyond[0]))
+    changed = out.entry_pa[(out.entry_pa != 0) | (out.entry_value != 0)]
+    frames = changed & ~np.uint64(FRAME - 1)
+    stray = changed[(changed % np.uint64(8) != 0) | ~memory.backed(frames)]
+    if len(stray):
+        _refuse("a change of what is no word of RAM", int(stray[0]))
+    return answers
+
+
+def _refuse(kind: str, address: int) -> None:
+    raise NoAnswer(Failure.NONSENSE, kind, f"{kind}: {address:#x}")

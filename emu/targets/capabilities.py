@@ -1,4 +1,4 @@
-"""What a walker under test answers, and what it is held to."""
+"""What a walker under test can answer: its claims, by which its answers are judged."""
 
 from enum import StrEnum
 from typing import Protocol
@@ -9,14 +9,14 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["Capability", "Target", "parse_claims"]
+__all__ = ["LISTS", "Capability", "Target", "choose_claims", "parse_claims"]
 
 
 class Capability(StrEnum):
-    """One kind of answer. What a walker doesn't claim isn't held against it."""
+    """One kind of answer. A walker is judged by the kinds that it claims, and no others."""
 
     LEAVES = "leaves"
-    """It lists mappings: each with its address, where it leads to, and its size."""
+    """It lists mappings: linear address, physical address and size of each."""
     FLAGS = "flags"
     """It gives the flags of each mapping that it lists: its last entry without the address."""
     TRANSLATION = "translation"
@@ -29,17 +29,20 @@ class Capability(StrEnum):
     """It says which A and D bits are set."""
 
 
-_RESTS_ON = {
+LISTS = frozenset({Capability.LEAVES, Capability.FLAGS})
+"""The claims that are answered by a list of mappings, not by the translation of an access."""
+
+_NEEDS = {
     Capability.FLAGS: frozenset({Capability.LEAVES}),
     Capability.MARKS: frozenset({Capability.RIGHTS, Capability.FAULTS}),
 }
 
 
 def parse_claims(text: str, where: str) -> frozenset[Capability]:
-    """Return the claims of a list of names, with commas; `where` is what errors call it.
+    """Return the claims in a list of names with commas; `where` is its name in errors.
 
-    `BadInput` for a name that is none, and for a claim without one that it rests on: flags are
-    those of leaves, marks those of accesses of which the rights or faults are known.
+    `BadInput` for an unknown name, and for a claim without one that it needs: flags are those of
+    leaves, marks those of accesses whose rights or faults are claimed.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -47,11 +50,23 @@ def parse_claims(text: str, where: str) -> frozenset[Capability]:
             known = ", ".join(claim.value for claim in Capability)
             raise BadInput(f"{where}: {name!r} is none of {known}")
     claims = frozenset(Capability(name) for name in names)
-    for claim, others in _RESTS_ON.items():
+    for claim, others in _NEEDS.items():
         if claim in claims and not claims & others:
             needed = " or ".join(sorted(others))
             raise BadInput(f"{where}: {claim.value} means nothing without {needed}")
     return claims
+
+
+def choose_claims(
+    name: str, able: frozenset[Capability], chosen: frozenset[Capability] | None
+) -> frozenset[Capability]:
+    """Return the chosen claims of a walker, all that it is able to answer if none are chosen.
+
+    `BadInput` for a chosen claim that it can't answer; `name` is the walker's in the error.
+    """
+    if chosen is not None and not chosen <= able:
+        raise BadInput(f"--claims: {name} answers {', '.join(sorted(able))} only")
+    return able if chosen is None else chosen
 
 
 class Target(Protocol):
@@ -59,18 +74,18 @@ class Target(Protocol):
 
     @property
     def name(self) -> str:
-        """What `--walker` called it."""
+        """Its name in `--walker`."""
         ...
 
     @property
     def claims(self) -> frozenset[Capability]:
-        """What it answers."""
+        """The kinds of answer that it gives."""
         ...
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what it says of each access, and what it lists; raises `NoAnswer`."""
+        """Return its answers to the accesses; raises `NoAnswer`."""
         ...
 
     def close(self) -> None:
-        """Let go of processes and files."""
+        """End its processes and close its files."""
         ...

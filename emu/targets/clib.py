@@ -1,36 +1,86 @@
 """A walker in C: `c:library.so`, with the interface of `crosswalk.h`."""
 
 import ctypes
+import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crosswalk.emu.targets.answers import Answers, Listing, nothing_said
-from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.guarded_memory import Lent
+from crosswalk.emu.targets.answers import Answers, Listing
+from crosswalk.emu.targets.capabilities import LISTS, Capability
 from crosswalk.emu.targets.loaded import GiveUp
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, ask, ranges_of
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.memory import FRAME, PhysicalMemory
 
 __all__ = ["CLibrary"]
 
 _TOP = (1 << 64) - 1
 _TRANSLATES = frozenset({Capability.TRANSLATION, Capability.RIGHTS})
-_LISTS = frozenset({Capability.LEAVES, Capability.FLAGS})
 _SILENT = -1
+
+
+_GUARDED = 8192  # Each takes two of the 65,530 mappings that a process may have.
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class GuardedMemory:
+    """Read-only copies of frames in this process, made on first use, with a guard page behind.
+
+    `function` is for C to call: it takes a physical address and returns the address of its
+    frame's copy, a null pointer outside RAM. A write there, or a read past the frame, is a
+    segmentation fault.
+    """
+
+    Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint64)
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self._memory = memory
+        self._kept: list[object] = []
+        self._zeros = self._guarded(bytes(FRAME))
+        self._at: dict[int, int | None] = {}
+        self.function = self.Function(self._frame)
+
+    def _frame(self, pa: int) -> int | None:
+        start = pa // FRAME * FRAME
+        if start not in self._at:
+            self._at[start] = self._found(np.array([start], np.uint64))
+        return self._at[start]
+
+    def _found(self, frame: "np.ndarray[tuple[int], np.dtype[np.uint64]]") -> int | None:
+        if not self._memory.backed(frame)[0]:
+            return None
+        content = self._memory.tables(frame).tobytes()
+        if not any(content):
+            return self._zeros
+        if len(self._kept) < 2 * _GUARDED:
+            return self._guarded(content)
+        buffer = ctypes.create_string_buffer(content, FRAME)
+        self._kept.append(buffer)
+        return ctypes.addressof(buffer)
+
+    def _guarded(self, content: bytes) -> int:
+        pages = mmap.mmap(-1, 2 * FRAME, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages[:FRAME] = content
+        view = ctypes.c_char.from_buffer(pages)
+        self._kept += [pages, view]
+        at = ctypes.addressof(view)
+        for address, rights in ((at, mmap.PROT_READ), (at + FRAME, 0)):
+            if _LIBC.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(FRAME), rights):
+                raise OSError(ctypes.get_errno(), "mprotect")
+        return at
 
 
 class _Memory(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_uint64) for name in ("cr0", "cr3", "cr4", "efer")),
         *((name, ctypes.c_uint32) for name in ("pkru", "maxphyaddr", "page1gb", "amd")),
-        ("frame", Lent.Function),
+        ("frame", GuardedMemory.Function),
     )
 
 
@@ -42,7 +92,7 @@ _Callback = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Args))
 
 
 class CLibrary:
-    """A shared library that walks memory which it is lent; `claims` are those of its exports.
+    """A shared library that walks guarded memory; `claims` are those of its exports.
 
     Raises `BadInput` where it can't be loaded or lacks what it has to export, and for a claim
     that its exports can't answer.
@@ -56,7 +106,7 @@ class CLibrary:
         if not hasattr(self._library, "crosswalk_attach"):
             raise BadInput("exports no crosswalk_attach")
         able: frozenset[Capability] = frozenset()
-        for name, claims in (("crosswalk_translate", _TRANSLATES), ("heki_walk", _LISTS)):
+        for name, claims in (("crosswalk_translate", _TRANSLATES), ("heki_walk", LISTS)):
             if hasattr(self._library, name):
                 able |= claims
         if not able:
@@ -65,7 +115,7 @@ class CLibrary:
         if not self.claims <= able:
             raise BadInput(f"its exports answer {', '.join(sorted(able))} only")
         self._give_up = give_up
-        self._lent: Lent | None = None
+        self._memory: GuardedMemory | None = None
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what the library says of each access, and what it lists.
@@ -73,8 +123,8 @@ class CLibrary:
         It can't be told of an encryption mask: with one it isn't asked.
         """
         if context.encryption_mask:
-            return nothing_said(accesses)
-        lent = Lent(memory)
+            return Answers.none(len(accesses))
+        guarded = GuardedMemory(memory)
         state = _Memory(
             context.cr0,
             context.cr3,
@@ -84,15 +134,15 @@ class CLibrary:
             context.maxphyaddr,
             int(context.page1gb),
             int(context.vendor is Vendor.AMD),
-            lent.function,
+            guarded.function,
         )
         self._library.crosswalk_attach(ctypes.byref(state))
-        self._lent = lent  # What was lent before is let go of now, and not earlier.
-        answers = nothing_said(accesses)
+        self._memory = guarded  # Frees the copies that the library had before, and not earlier.
+        answers = Answers.none(len(accesses))
         if self.claims & _TRANSLATES:
             self._translate(accesses, answers)
         listing: Listing | None = None
-        if self.claims & _LISTS:
+        if self.claims & LISTS:
             listing = ask(context, ranges_of(memory, context, accesses), self._listed)
         return Answers(answers.outcomes, answers.silent, listing)
 

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import msgspec
 
-from crosswalk.emu.targets.answers import Answers, Ranges, fill_row, nothing_said
-from crosswalk.emu.targets.capabilities import Capability, parse_claims
+from crosswalk.emu.targets.answers import Answers, Ranges, checked
+from crosswalk.emu.targets.capabilities import LISTS, Capability, parse_claims
 from crosswalk.emu.targets.mapping_lists import gather, ranges_of
-from crosswalk.emu.targets.validation import sane
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
@@ -26,7 +25,6 @@ __all__ = ["PROTOCOL", "JsonLines"]
 PROTOCOL = "crosswalk-walker/1"
 
 _LINE = 256  # What an answer of a line may take before it counts as output.
-_LISTS = frozenset({Capability.LEAVES, Capability.FLAGS})
 _CHANGES = 5
 
 Hex = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,16}\Z")]
@@ -86,9 +84,9 @@ class JsonLines:
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what the walker says of each access; raises `NoAnswer`."""
-        answers = nothing_said(accesses)
-        asked = _questions(accesses) if self.claims - _LISTS else []
-        ranges = ranges_of(memory, context, accesses) if self.claims & _LISTS else None
+        answers = Answers.none(len(accesses))
+        asked = _questions(accesses) if self.claims - LISTS else []
+        ranges = ranges_of(memory, context, accesses) if self.claims & LISTS else None
         lists = [] if ranges is None else _list_questions(ranges)
         lines = [_space(memory, context), *asked, *lists]
 
@@ -97,11 +95,11 @@ class JsonLines:
             for row, line in enumerate(said[: len(asked)]):
                 outcome = _outcome(line)
                 if outcome is not None:
-                    fill_row(answers, row, outcome)
+                    answers.fill(row, outcome)
             listing = None
             if ranges is not None:
                 listing = gather(context, ranges, (_mappings(line) for line in said[len(asked) :]))
-            return sane(Answers(answers.outcomes, answers.silent, listing), memory)
+            return checked(Answers(answers.outcomes, answers.silent, listing), memory)
 
         return self._process.ask(exchange)
 

@@ -10,10 +10,9 @@ from typing import NoReturn, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, nothing_said
+from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, checked
 from crosswalk.emu.targets.capabilities import Capability, parse_claims
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
-from crosswalk.emu.targets.validation import sane
 from crosswalk.emu.workers.frames import FrameReader, framed, read_frame
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
@@ -85,7 +84,7 @@ class Contained:
 
         def exchange(process: Process) -> Answers:
             reply = _exchange(process, _Reply, question, allowed)
-            return sane(_answers(reply, accesses), memory)
+            return checked(_answers(reply, accesses), memory)
 
         try:
             return self._process.ask(exchange)
@@ -186,7 +185,7 @@ def _answers(reply: _Reply, accesses: Accesses) -> Answers:
     """
     if reply.failed is not None:
         raise NoAnswer(*reply.failed)
-    form = nothing_said(accesses)
+    form = Answers.none(len(accesses))
     try:
         outcomes = _filled(form.outcomes, reply.outcomes)
         silent = np.frombuffer(reply.silent, np.bool_)

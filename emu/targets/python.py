@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from crosswalk.emu.targets.answers import Answers, fill_row, nothing_said
+from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import Capability, parse_claims
 from crosswalk.emu.targets.loaded import Loaded
 from crosswalk.emu.targets.mapping_lists import ask, ranges_of
@@ -36,7 +36,7 @@ class Function:
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what it says of each access, or lists; raises what it raises, or `NoAnswer`."""
-        answers = nothing_said(accesses)
+        answers = Answers.none(len(accesses))
         if Capability.LEAVES in self.claims:
             ranges = ranges_of(memory, context, accesses)
             listing = ask(context, ranges, lambda va, end: self._function(memory, context, va, end))
@@ -44,7 +44,7 @@ class Function:
         for row in range(len(accesses)):
             said = self._function(memory, context, accesses[row])
             if said is not NotImplemented:
-                fill_row(answers, row, _outcome(said))
+                answers.fill(row, _outcome(said))
         return answers
 
 

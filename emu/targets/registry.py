@@ -1,18 +1,81 @@
-"""`--walker`: which walker is under test."""
+"""`--walker`: the kinds of walkers under test, by name, and the built-in ones."""
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
-from crosswalk.emu.targets.builtin import BUILTIN
-from crosswalk.emu.targets.capabilities import Capability, Target, parse_claims
+import numpy as np
+
+from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.capabilities import (
+    LISTS,
+    Capability,
+    Target,
+    choose_claims,
+    parse_claims,
+)
 from crosswalk.emu.targets.clib import CLibrary
 from crosswalk.emu.targets.jsonl import JsonLines
 from crosswalk.emu.targets.loaded import Contained
+from crosswalk.emu.targets.mapping_lists import ask, ranges_of
 from crosswalk.emu.targets.python import load_python
 from crosswalk.emu.targets.volatility import Volatility
 from crosswalk.emu.workers.sandbox import Limits
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.leaves import walk_leaves
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.translate import translate
 
-__all__ = ["KINDS", "open_target", "parse_claims"]
+__all__ = ["BUILTIN", "KINDS", "Builtin", "open_target"]
+
+_ALL = frozenset({Capability.TRANSLATION, Capability.RIGHTS, Capability.FAULTS, Capability.MARKS})
+
+
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A walker of this project, asked in this process: it neither crashes nor hangs."""
+
+    name: str
+    claims: frozenset[Capability]
+    answer: Callable[[PhysicalMemory, PagingContext, Accesses], Answers]
+
+    def close(self) -> None:
+        """Do nothing: there are no processes and no files."""
+
+
+def _in_bulk(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    outcomes = translate_many(memory, context, accesses)
+    return Answers(outcomes, np.zeros(len(accesses), np.bool_))
+
+
+def _one_by_one(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    answers = Answers.none(len(accesses))
+    for row in range(len(accesses)):
+        answers.fill(row, translate(memory, context, accesses[row]))
+    return answers
+
+
+def _by_leaves(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    def lister(va: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        for leaves in walk_leaves(memory, context, va, end):
+            columns = (leaves.va, leaves.pa, leaves.size, leaves.flags)
+            yield from zip(*(column.tolist() for column in columns), strict=True)
+
+    said = Answers.none(len(accesses))
+    listing = ask(context, ranges_of(memory, context, accesses), lister)
+    return Answers(said.outcomes, said.silent, listing)
+
+
+BUILTIN = {
+    each.name: each
+    for each in (
+        Builtin("bulk", _ALL, _in_bulk),
+        Builtin("translate", _ALL, _one_by_one),
+        Builtin("walk", LISTS, _by_leaves),
+    )
+}
 
 KINDS = (
     "python:MODULE:FUNCTION, python:FILE.py:FUNCTION, exec:COMMAND, c:LIBRARY.so, volatility3, "
@@ -21,15 +84,16 @@ KINDS = (
 
 
 def open_target(text: str, limits: Limits | None = None, *, claims: str | None = None) -> Target:
-    """Return the walker that `text` names; `claims`, names and commas, go before its own.
+    """Return the walker that `text` names; `claims`, names with commas, replace its own.
 
-    Raises `BadInput` for one that there isn't, that can't be loaded, or can't answer that.
+    Raises `BadInput` for an unknown walker, one that can't be loaded, or a claim that it can't
+    answer.
     """
     limits = Limits() if limits is None else limits
     chosen = None if claims is None else parse_claims(claims, "--claims")
     kind, _, rest = text.partition(":")
     if text in BUILTIN:
-        return replace(BUILTIN[text], claims=_some(text, BUILTIN[text].claims, chosen))
+        return replace(BUILTIN[text], claims=choose_claims(text, BUILTIN[text].claims, chosen))
     if kind == "python" and rest:
         return Contained(text, lambda _: load_python(rest, chosen), limits)
     if kind == "c" and rest:
@@ -37,15 +101,6 @@ def open_target(text: str, limits: Limits | None = None, *, claims: str | None =
     if kind == "exec" and rest:
         return JsonLines(text, rest, chosen, limits)
     if text == "volatility3":
-        _some(text, Volatility.claims, chosen)
+        choose_claims(text, Volatility.claims, chosen)
         return Contained(text, lambda _: Volatility(), limits)
     raise BadInput(f"--walker {text}: none of {KINDS}")
-
-
-def _some(
-    name: str, able: frozenset[Capability], chosen: frozenset[Capability] | None
-) -> frozenset[Capability]:
-    """Return what is chosen of what a walker can answer."""
-    if chosen is not None and not chosen <= able:
-        raise BadInput(f"--claims: {name} answers {', '.join(sorted(able))} only")
-    return able if chosen is None else chosen

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.emu.targets.answers import Answers, nothing_said
+from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.walker.columns import Accesses, Kind, distinct
 from crosswalk.walker.context import PagingContext, PagingMode
@@ -39,7 +39,7 @@ class Volatility:
         It has no layer for 5-level paging, and takes an encryption mask for address bits: of these
         it says nothing.
         """
-        answers = nothing_said(accesses)
+        answers = Answers.none(len(accesses))
         if context.mode not in _LAYERS or context.encryption_mask:
             return answers
         layer = _layer(memory, context)

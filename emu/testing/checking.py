@@ -15,7 +15,7 @@ from crosswalk.emu.report.text import access_text, context_text, outcome_text, w
 from crosswalk.emu.targets import Capability, Target
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import parse_claims
-from crosswalk.emu.targets.judge import Judged, judge
+from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.targets.python import Function
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.testing.paths import ROOT, layout_of
@@ -72,9 +72,9 @@ class Checker:
         except NoAnswer as failure:
             raise WrongWalker(f"{target.name} gave no answer: {failure}") from failure
         outcomes, unasked = self._referee.truth(memory, context, accesses)
-        for judged in judge(target.claims, answers, memory, context, accesses, outcomes):
-            if judged.wrong.any():
-                raise _wrong(target, layout, memory, judged, unasked)
+        for verdict in judge(target.claims, answers, memory, context, accesses, outcomes):
+            if verdict.wrong.any():
+                raise _wrong(target, layout, memory, verdict, unasked)
 
     def start(self) -> None:
         """Start the emulator, which takes longer than most checks do."""
@@ -140,25 +140,25 @@ def _wrong(
     target: Target,
     layout: Layout,
     memory: PhysicalMemory,
-    judged: Judged,
+    verdict: TargetVerdict,
     unasked: NDArray[np.bool_],
 ) -> WrongWalker:
     """Return the error for the first access that the walker is wrong about.
 
     What the emulated CPU lacks a feature for wasn't observed, and is said to be predicted.
     """
-    wrong = judged.wrong
+    wrong = verdict.wrong
     row = int(np.argmax(wrong))
-    access = judged.accesses[row]
+    access = verdict.accesses[row]
     path = walk_access(memory, layout.context, access)
-    divergence = Divergence(access, judged.said[row], judged.truth[row], path)
-    names = [name for name, column in judged.fields.items() if column[row]]
+    divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)
+    names = [name for name, column in verdict.fields.items() if column[row]]
     signature = signature_of(
-        layout.context, divergence, names, target.name, judged.claims_of(row, target.claims)
+        layout.context, divergence, names, target.name, verdict.claims_of(row, target.claims)
     )
-    made = judged.seen is not None and not unasked[row]
+    made = verdict.observed is not None and not unasked[row]
     truth = "observed:  " if made else "should be (predicted only): "
-    alone = replace(layout, accesses=judged.accesses.take(slice(row, row + 1)))
+    alone = replace(layout, accesses=verdict.accesses.take(slice(row, row + 1)))
     case = layout_case(alone)
     case = replace(case, note=str(signature))
     lines = [

@@ -7,7 +7,7 @@ from crosswalk.emu.fuzz.campaign.state import Found, State, new_cells
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.targets import Capability
-from crosswalk.emu.targets.answers import nothing_said
+from crosswalk.emu.targets.answers import Answers
 
 
 def state(walker=None, **counts):
@@ -62,7 +62,7 @@ class Silent:
     name, claims = "silent", frozenset({Capability.FAULTS})
 
     def answer(self, _memory, _context, accesses):
-        return nothing_said(accesses)
+        return Answers.none(len(accesses))
 
 
 def test_what_a_walker_declines_is_counted():

@@ -11,7 +11,7 @@ from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.targets import Capability
-from crosswalk.emu.targets.answers import Listed, Listing, nothing_said
+from crosswalk.emu.targets.answers import Answers, Listed, Listing
 from crosswalk.emu.targets.mapping_lists import ranges_of
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
@@ -125,7 +125,7 @@ class Lister:
         size = np.full(3, 4096, np.uint64)
         listed = Listed(va, va, size, np.zeros(3, np.uint64))
         return replace(
-            nothing_said(accesses), listing=Listing(ranges, listed, np.zeros(3, np.int64))
+            Answers.none(len(accesses)), listing=Listing(ranges, listed, np.zeros(3, np.int64))
         )
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from crosswalk.emu.probe import Prober
-from crosswalk.emu.targets.builtin import BUILTIN
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.judge import judge
+from crosswalk.emu.targets.registry import BUILTIN
 from tests.emu.targets.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
 from tests.tables import context
 

@@ -86,4 +86,4 @@ def test_what_a_fault_wrongly_changes_is_told_beside_the_nearest_right_answer():
     walker.say(entry_pa=changed((18, 0), root), entry_value=changed((18, 0), before | 0x60))
     verdict = walker.verdicts[0]
     assert [18] == np.flatnonzero(verdict.wrong).tolist()
-    assert ((root, before | 0x20),) == verdict.truth[18].entries
+    assert ((root, before | 0x20),) == verdict.expected[18].entries

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.probe import Prober
-from crosswalk.emu.targets.builtin import BUILTIN
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.judge import judge
+from crosswalk.emu.targets.registry import BUILTIN
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import CR3, EFER
