@@ -94,9 +94,9 @@ def test_a_store_of_any_byte_leaves_the_address(slot, at, stored):
 def test_any_other_bit_that_differs_makes_it_none(bit):
     whole = int.from_bytes(content(PA), "little") ^ 1 << bit
     low, high = whole & (1 << 64) - 1, whole >> 64
-    assert decode(low, high, va=5) is None
+    assert None is decode(low, high, va=5)
     stored = content(PA)[0] ^ 0xFF
-    assert decode(*marker(PA), va=0, stored=stored) is None
+    assert None is decode(*marker(PA), va=0, stored=stored)
 
 
 @given(slots=st.lists(ANY_SLOT, min_size=1))
