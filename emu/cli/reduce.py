@@ -103,7 +103,7 @@ def _sequence(trial: Trial, record: SequenceRecord) -> _Small | None:
     if departs is None:
         return None
     reduced = sequence_reduced_to(trial, sequence, departs)
-    small = reduced.sequence
+    small = reduced.case
     sizes = {
         "entries": (len(sequence.entries), len(small.entries)),
         "steps": (len(sequence.steps), len(small.steps)),

@@ -1,37 +1,33 @@
-"""A composite's case, made small while it shows the same."""
+"""Reducing a composite's case while it shows the same."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from crosswalk.emu.fuzz.reduce.passes import size_of
-from crosswalk.emu.fuzz.reduce.reducer import reduce_case, shown, too_many
-from crosswalk.emu.fuzz.reduce.relocate import LOW_PAGE, compacted
-from crosswalk.emu.fuzz.reduce.shorter_walk import large_pages, without_pml5
+from crosswalk.emu.fuzz.reduce.passes import (
+    LOW_PAGE,
+    compacted,
+    large_pages,
+    reduce_case,
+    size_of,
+    without_pml5,
+)
+from crosswalk.emu.fuzz.reduce.reducer import Reduced, interesting, too_many
 from crosswalk.emu.probe.composites import SAME_PKRU
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.walker.entry import LEVELS
 from crosswalk.walker.translate import walk
 
-__all__ = ["ReducedComposite", "reduced_composite"]
-
-
-@dataclass(frozen=True, slots=True)
-class ReducedComposite:
-    """The smallest case found, and how many were tried; `done` unless it ended before its end."""
-
-    case: CompositeCase
-    tries: int
-    done: bool
+__all__ = ["reduced_composite"]
 
 
 def reduced_composite(
     case: CompositeCase,
     shows: Callable[[CompositeCase], bool],
     enough: Callable[[int], bool] = too_many,
-) -> ReducedComposite:
-    """Return the case as small as can be found while it still `shows`, as `reduce_case` does."""
+) -> Reduced[CompositeCase]:
+    """Return a case as small as can be found that still `shows`, as `reduce_case` does."""
     tries = 0
     again = True
     while again and not enough(tries):
@@ -47,12 +43,12 @@ def reduced_composite(
         for change in _CHANGES:
             for candidate in change(case):
                 if enough(tries):
-                    return ReducedComposite(case, tries, done=False)
+                    return Reduced(case, tries, done=False)
                 tries += 1
-                if shown(candidate, shows):
+                if interesting(candidate, shows):
                     case, again = candidate, True
                     break
-    return ReducedComposite(case, tries, done=not again)
+    return Reduced(case, tries, done=not again)
 
 
 def _plain_column(name: str, value: int) -> Callable[[CompositeCase], Iterator[CompositeCase]]:
@@ -65,14 +61,14 @@ def _plain_column(name: str, value: int) -> Callable[[CompositeCase], Iterator[C
     return change
 
 
-def _same_place(case: CompositeCase) -> Iterator[CompositeCase]:
+def _same_address(case: CompositeCase) -> Iterator[CompositeCase]:
     composite = case.composite
     if composite.then_va[0] != composite.va[0]:
         yield replace(case, composite=replace(composite, then_va=composite.va))
 
 
 def _shorter(case: CompositeCase) -> Iterator[CompositeCase]:
-    """Yield the case with four levels in place of five, or a larger page in one of its walks."""
+    """Yield the case with four levels in place of five, or with a larger page in a walk."""
     inner, composite = case.case, case.composite
     va, then = int(composite.va[0]), int(composite.second_va()[0])
     paths = [walk(inner.memory(), inner.context(), each) for each in (va, then)]
@@ -114,7 +110,7 @@ def _lower_pages(case: CompositeCase) -> Iterator[CompositeCase]:
 
 
 _CHANGES = (
-    _same_place,
+    _same_address,
     _plain_column("cpl", 0),
     _plain_column("ac", 0),
     _plain_column("then_cpl", 0),

@@ -1,4 +1,4 @@
-"""Whether a smaller case still shows the same: by trying it, prediction and emulator and all."""
+"""Interestingness: a smaller case shows the same when walker and CPU are asked again."""
 
 from dataclasses import replace
 
@@ -6,9 +6,10 @@ from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.executor import Executor
-from crosswalk.emu.fuzz.reduce.composite import ReducedComposite, reduced_composite
-from crosswalk.emu.fuzz.reduce.reducer import Reduced, reduce_case, too_many
-from crosswalk.emu.fuzz.reduce.sequence import ReducedSequence, reduced_sequence
+from crosswalk.emu.fuzz.reduce.composite import reduced_composite
+from crosswalk.emu.fuzz.reduce.passes import reduce_case
+from crosswalk.emu.fuzz.reduce.reducer import Reduced, too_many
+from crosswalk.emu.fuzz.reduce.sequence import reduced_sequence
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import CompositeCase, dump_composite
 from crosswalk.walker.formats import Case
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 MAX_HANGING = 24
-"""How many cases that hang are waited for at the most: each costs seconds."""
+"""The most hanging cases that are waited for: each costs seconds."""
 
 
 def signatures_of(by: Executor | Trial, case: Case) -> list[Signature]:
@@ -34,10 +35,7 @@ def signatures_of(by: Executor | Trial, case: Case) -> list[Signature]:
 
 
 def signature_to_keep(by: Executor | Trial, case: Case) -> Signature | None:
-    """Return which of the signatures that a case shows it is about, None if it shows none.
-
-    That is the one that its note names, or else the first.
-    """
+    """Return the signature that a case's note names, or else its first; None if it has none."""
     return _named(signatures_of(by, case), case.note)
 
 
@@ -47,12 +45,12 @@ def _named(found: list[Signature], note: str | None) -> Signature | None:
 
 
 def composite_signature_to_keep(trial: Trial, case: CompositeCase) -> Signature | None:
-    """Return the same of a composite's case."""
+    """Return the same for a composite's case."""
     return _named(trial.composite_signatures(case), case.case.note)
 
 
-def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduced:
-    """Return the case reduced while it shows this signature, with what was said and seen then."""
+def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduced[Case]:
+    """Return the case reduced while it shows this signature, with its outcomes."""
     bare = replace(
         case, probes=tuple(replace(each, predicted=None, observed=None) for each in case.probes)
     )
@@ -63,15 +61,15 @@ def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduce
     reduced = reduce_case(bare, shows, lambda tries: _enough(by, tries))
     for finding in _findings(by, reduced.case):
         if finding.signature == signature and len(reduced.case.probes) == 1:
-            told = replace(reduced.case, probes=finding.case.probes)
-            return Reduced(told, reduced.tries, reduced.done)
+            judged = replace(reduced.case, probes=finding.case.probes)
+            return Reduced(judged, reduced.tries, reduced.done)
     return reduced
 
 
 def composite_reduced_to(
     trial: Trial, case: CompositeCase, signature: Signature
-) -> tuple[ReducedComposite, bytes]:
-    """Return a composite's case reduced the same way, and its file: with what was said and seen."""
+) -> tuple[Reduced[CompositeCase], bytes]:
+    """Return a composite's case reduced the same way, and its file, with its outcomes."""
     reduced = reduced_composite(
         case,
         lambda each: signature in trial.composite_signatures(each),
@@ -83,7 +81,7 @@ def composite_reduced_to(
     return reduced, dump_composite(reduced.case)
 
 
-def sequence_reduced_to(trial: Trial, sequence: Sequence, departs: str) -> ReducedSequence:
+def sequence_reduced_to(trial: Trial, sequence: Sequence, departs: str) -> Reduced[Sequence]:
     """Return a sequence reduced while an access of it departs for these causes."""
     return reduced_sequence(
         sequence,

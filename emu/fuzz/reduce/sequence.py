@@ -1,126 +1,63 @@
-"""A sequence, made small while an access of it departs for the same cause."""
+"""Reducing a sequence while an access of it departs for the same cause."""
 
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Several
-from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
+from dataclasses import replace
 
 from crosswalk.emu.fuzz.reduce.passes import PLAIN
-from crosswalk.emu.fuzz.reduce.reducer import shown, too_many
+from crosswalk.emu.fuzz.reduce.reducer import Reduced, Search, fewer, reduce, too_many
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.tlb import Invpcid, MovCr0, MovCr3, MovCr4, Sequence, Step, Store, Wrpkru
 
-__all__ = ["ReducedSequence", "reduced_sequence"]
-
-Item = TypeVar("Item")
-Given = ParamSpec("Given")
+__all__ = ["reduced_sequence"]
 
 _PAGE = ~0xFFF
 _DEFAULT = PagingContext(cr3=0)
 _REGISTERS = {MovCr0: "cr0", MovCr3: "cr3", MovCr4: "cr4"}
 
-
-@dataclass(frozen=True, slots=True)
-class ReducedSequence:
-    """The smallest sequence found, and how many were tried; `done` unless it ended early."""
-
-    sequence: Sequence
-    tries: int
-    done: bool
+Change = Callable[[Sequence], Sequence]
 
 
 def reduced_sequence(
     sequence: Sequence,
     shows: Callable[[Sequence], bool],
     enough: Callable[[int], bool] = too_many,
-) -> ReducedSequence:
-    """Return a sequence as small as can be found that still `shows`.
-
-    Steps and entries are left out, half of them, a quarter, down to single ones; registers,
-    entries and what is stored are made plain, bit by bit; accesses plain reads. Equal sequences
-    lead to equal ones, and a reduced one to itself. `shows` may raise `CrosswalkError` for one
-    that can't be run.
-    """
-    search = _Search(shows, enough)
-    before = None
-    while sequence != before and not search.over:
-        before = sequence
-        sequence = _fewer(search, sequence, list(sequence.steps), _with_steps)
-        sequence = _fewer(search, sequence, sorted(sequence.entries.items()), _with_entries)
-        for simpler in (_plainer_registers, _plainer_entries, _plainer_steps):
-            sequence = _simpler(search, sequence, simpler)
-    return ReducedSequence(sequence, search.tries, done=not search.over)
+) -> Reduced[Sequence]:
+    """Return a sequence as small as can be found that still `shows`, as `reduce` does."""
+    return reduce(sequence, [_simplifications], shows, enough)
 
 
-class _Search:
-    """Tries candidates and counts them."""
-
-    def __init__(self, shows: Callable[[Sequence], bool], enough: Callable[[int], bool]) -> None:
-        self._shows, self._enough = shows, enough
-        self.tries = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether no more may be tried."""
-        return self._enough(self.tries)
-
-    def accepts(
-        self, make: Callable[Given, Sequence], *given: Given.args, **more: Given.kwargs
-    ) -> Sequence | None:
-        """Return what `make` makes of the rest if it is a sequence, and still shows the same."""
-        if self.over:
-            return None
-        self.tries += 1
-        try:
-            candidate = make(*given, **more)
-        except BadInput:
-            return None  # As WRPKRU without the step that sets CR4.PKE.
-        return candidate if shown(candidate, self._shows) else None
+def _simplifications(sequence: Sequence) -> Search[Sequence]:
+    """Yield sequences with fewer steps and entries, plainer registers, entries and steps."""
+    sequence = yield from fewer(sequence, list(sequence.steps), _with_steps)
+    sequence = yield from fewer(sequence, sorted(sequence.entries.items()), _with_entries)
+    for changes in (_plainer_registers, _plainer_entries, _plainer_steps):
+        for change in changes(sequence):
+            candidate = _made(lambda change=change, sequence=sequence: change(sequence))  # type: ignore[misc]  # Bound now.
+            accepted = yield candidate
+            if accepted and candidate is not None:
+                sequence = candidate
 
 
-def _fewer(
-    search: _Search,
-    sequence: Sequence,
-    items: list[Item],
-    made: Callable[[Sequence, Several[Item]], Sequence],
-) -> Sequence:
-    step = (len(items) + 1) // 2
-    while step:
-        at = 0
-        while at < len(items):
-            left = items[:at] + items[at + step :]
-            accepted = search.accepts(made, sequence, left)
-            if accepted is None:
-                at += step
-            else:
-                sequence, items = accepted, left
-        step //= 2
-    return sequence
+def _made(make: Callable[[], Sequence]) -> Sequence | None:
+    """Return a sequence, None if it would be malformed: WRPKRU without CR4.PKE, for example."""
+    try:
+        return make()
+    except BadInput:
+        return None
 
 
-def _with_steps(sequence: Sequence, steps: Several[Step]) -> Sequence:
-    return replace(sequence, steps=tuple(steps))
+def _with_steps(sequence: Sequence, steps: list[Step]) -> Sequence | None:
+    return _made(lambda: replace(sequence, steps=tuple(steps)))
 
 
-def _with_entries(sequence: Sequence, entries: Several[tuple[int, int]]) -> Sequence:
-    return replace(sequence, entries=dict(entries))
+def _with_entries(sequence: Sequence, entries: list[tuple[int, int]]) -> Sequence | None:
+    return _made(lambda: replace(sequence, entries=dict(entries)))
 
 
-def _simpler(
-    search: _Search,
-    sequence: Sequence,
-    changes: Callable[[Sequence], Iterator[Callable[[Sequence], Sequence]]],
-) -> Sequence:
-    for change in changes(sequence):
-        accepted = search.accepts(change, sequence)
-        sequence = sequence if accepted is None else accepted
-    return sequence
-
-
-def _plainer_registers(sequence: Sequence) -> Iterator[Callable[[Sequence], Sequence]]:
+def _plainer_registers(sequence: Sequence) -> Iterator[Change]:
     """Yield changes of each register's bits to those of the default state, the root aside."""
     for name in ("cr0", "cr4", "efer", "pkru", "cr3"):
         value = getattr(sequence.context, name)
@@ -134,7 +71,7 @@ def _plainer_registers(sequence: Sequence) -> Iterator[Callable[[Sequence], Sequ
             )
 
 
-def _plainer_entries(sequence: Sequence) -> Iterator[Callable[[Sequence], Sequence]]:
+def _plainer_entries(sequence: Sequence) -> Iterator[Change]:
     for pa, word in sorted(sequence.entries.items()):
         for bit in _bits((word ^ PLAIN) & ~ADDRESS_FIELD):
             yield lambda one, pa=pa, bit=bit: replace(  # type: ignore[misc]  # Bound now.
@@ -142,7 +79,7 @@ def _plainer_entries(sequence: Sequence) -> Iterator[Callable[[Sequence], Sequen
             )
 
 
-def _plainer_steps(sequence: Sequence) -> Iterator[Callable[[Sequence], Sequence]]:
+def _plainer_steps(sequence: Sequence) -> Iterator[Change]:
     for at, step in enumerate(sequence.steps):
         for change in _simpler_step(sequence.context, step):
             yield (

@@ -85,10 +85,10 @@ def test_a_sequence_that_departs_loses_all_that_has_nothing_to_do_with_it(path):
     reduced = reduced_sequence(large, lambda each: departs(runner, each) == causes)
     assert reduced.done
     assert reduced.tries <= 2 * TRIES
-    assert len(reduced.sequence.steps) <= len(small.steps)
-    assert len(reduced.sequence.entries) <= len(small.entries)
-    again = reduced_sequence(reduced.sequence, lambda each: departs(runner, each) == causes)
-    assert reduced.sequence == again.sequence
+    assert len(reduced.case.steps) <= len(small.steps)
+    assert len(reduced.case.entries) <= len(small.entries)
+    again = reduced_sequence(reduced.case, lambda each: departs(runner, each) == causes)
+    assert reduced.case == again.case
 
 
 def padded(sequence):
@@ -119,14 +119,14 @@ def test_what_cannot_be_run_does_not_show_it():
         return True
 
     reduced = reduced_sequence(sequence, shows)
-    assert len(sequence.steps) == len(reduced.sequence.steps)
-    assert {} == reduced.sequence.entries
+    assert len(sequence.steps) == len(reduced.case.steps)
+    assert {} == reduced.case.entries
 
 
 def test_there_is_an_end_and_it_is_said():
     sequence = load_sequence(KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json").sequence
     reduced = reduced_sequence(sequence, lambda _: False, lambda tries: tries >= 3)
-    assert (3, False, sequence) == (reduced.tries, reduced.done, reduced.sequence)
+    assert (3, False, sequence) == (reduced.tries, reduced.done, reduced.case)
     case = first_composite(bug_named("XD not inherited").predict).case
     stopped = reduced_composite(case, lambda _: False, lambda tries: tries >= 3)
     assert (3, False) == (stopped.tries, stopped.done)

@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.emu.fuzz.reduce import reduce_case
-from crosswalk.emu.fuzz.reduce.shorter_walk import shortenings
+from crosswalk.emu.fuzz.reduce.passes import shortenings
 from crosswalk.walker.formats import Case, Cpu, Probe
 from crosswalk.walker.outcome import PageFault
 from crosswalk.walker.translate import translate
