@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry
 
-__all__ = ["ALL_GRANTS", "GRANTS", "Grant", "Rights", "grant_of", "rights_table", "rwx"]
+__all__ = [
+    "ALL_GRANTS",
+    "EXECUTES",
+    "GRANTS",
+    "WRITES",
+    "Grant",
+    "Rights",
+    "grant_of",
+    "rights_table",
+    "rwx",
+]
 
 
 class Grant(IntFlag):
@@ -45,6 +55,11 @@ class Rights(IntFlag):
     def user(self) -> str:
         """The user's rights as `rwx`, a dash for each that is missing."""
         return rwx(self >> 3)
+
+
+WRITES = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
+EXECUTES = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
+"""Writing and executing by either privilege level."""
 
 
 def rwx(bits: int) -> str:

@@ -8,12 +8,9 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.mappings import Mapping
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.rights import Rights
+from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 
 __all__ = ["WritableExecutable", "writable_and_executable"]
-
-_WRITE = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
-_EXECUTE = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +36,11 @@ def writable_and_executable(
 
     `frames` are the `collective_rights` of the same address space.
     """
-    both = [each for each in frames if each[2] & _WRITE and each[2] & _EXECUTE]
+    both = [each for each in frames if each[2] & WRITES and each[2] & EXECUTES]
     found = []
     for at in range(0, len(both), QUESTIONS // 2):
         some = both[at : at + QUESTIONS // 2]
-        questions = [Question(pa, size, how) for pa, size, _ in some for how in (_WRITE, _EXECUTE)]
+        questions = [Question(pa, size, how) for pa, size, _ in some for how in (WRITES, EXECUTES)]
         finder = Aliases(memory, context, questions)
         for number, (pa, size, rights) in enumerate(some):
             writers = tuple(islice(finder.find(2 * number), aliases))

@@ -33,7 +33,7 @@ from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.mappings import Mapping, Range, coalesce, mappings
-from crosswalk.walker.rights import Rights
+from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = ["run_frames", "run_walk"]
@@ -47,8 +47,8 @@ _BOTH = (
 )
 """Writing and executing, within one privilege."""
 _FILTERS = {
-    "writable": Rights.SUPERVISOR_WRITE | Rights.USER_WRITE,
-    "executable": Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE,
+    "writable": WRITES,
+    "executable": EXECUTES,
     "user": Rights.USER_READ | Rights.USER_EXECUTE,
 }
 """The rights of which a page has some, by the option that asks for that."""

@@ -16,7 +16,7 @@ from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.nested.context import NestedContext
 from crosswalk.walker.nested.outcome import NestedError, NestedOutcome, NestedPageFault
 from crosswalk.walker.outcome import PageFault, Translation
-from crosswalk.walker.rights import Grant, Rights, rights_table
+from crosswalk.walker.rights import EXECUTES, WRITES, Grant, Rights, rights_table
 from crosswalk.walker.translate import (
     Step,
     StepKind,
@@ -43,8 +43,8 @@ _NEEDED = {
     AccessType.EXECUTE: Grant.USER | Grant.EXECUTE,
 }
 _WITHHELD = {
-    Grant.WRITE: Rights.SUPERVISOR_WRITE | Rights.USER_WRITE,
-    Grant.EXECUTE: Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE,
+    Grant.WRITE: WRITES,
+    Grant.EXECUTE: EXECUTES,
 }
 
 

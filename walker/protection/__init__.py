@@ -1,10 +1,10 @@
-"""What a hypervisor may grant each guest-physical page.
+"""The permissions that a hypervisor should grant each guest-physical page.
 
-- `Permission`: reading, writing, executing, as a hypervisor is asked for them.
-- `protect`, `Protection`: what to grant, by collective rights; `TableKind`, `inexpressible`:
-  what a kind of second-level table can't say.
-- `encode`, `decode`, `PageEntry`, `MalformedRequest`: the list that a hypervisor is asked with.
-- `linear_regions`, `summarise`: which aliases are in the way; what all of it comes to.
+- `Permission`: reading, writing, executing, as in a page list.
+- `protect`, `Protection`: the policy, by collective rights; `TableKind`, `inexpressible`: where a
+  kind of second-level table has to grant more.
+- `encode`, `decode`, `PageEntry`, `MalformedRequest`: the page list of the hypercall.
+- `linear_regions`, `summarise`: the aliases that keep pages writable or executable; a summary.
 """
 
 from crosswalk.walker.protection.pagelist import (

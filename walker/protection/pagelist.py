@@ -1,4 +1,4 @@
-"""The page list of the Heki series: who may do what to which pages, as a hypervisor is told it.
+"""The page list of the Heki series: the permissions of pages, as a guest sends them in a hypercall.
 
 A list is a chain of pages in guest-physical memory, little-endian words of 8 bytes:
 
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Permission(IntFlag):
-    """The accesses allowed, by the numbers of the Heki patches' MEM_ATTR_READ, _WRITE, _EXEC."""
+    """The accesses allowed; the values are the Heki patches' MEM_ATTR_READ, _WRITE, _EXEC."""
 
     READ = 1
     WRITE = 2
@@ -48,7 +48,7 @@ ENTRIES = (FRAME - _HEAD) // _ENTRY
 MAX_PAGES = 4096
 """The most pages of a list: 692,224 entries."""
 IMMUTABLE = 8
-"""The series' MEM_ATTR_IMMUTABLE: these permissions are never to change again."""
+"""The series' MEM_ATTR_IMMUTABLE: the permissions may never change again."""
 
 _PERMISSIONS = int(~Permission(0))
 _WRITE_EXECUTE = np.uint64(Permission.WRITE | Permission.EXECUTE)
@@ -56,14 +56,14 @@ _UNKNOWN = np.uint64(~(_PERMISSIONS | IMMUTABLE) % (1 << 64))
 
 
 class MalformedRequest(BadInput):
-    """A page list that has to be refused as a whole."""
+    """A malformed page list, which has to be refused as a whole."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class PageEntry:
-    """Guest-physical bytes [pa, epa) may be accessed as `permission` says.
+    """The permission of the guest-physical bytes [pa, epa).
 
-    `immutable`: and no later request may change that.
+    `immutable`: no later request may change it.
     """
 
     pa: int
@@ -88,9 +88,9 @@ _EntryCheck = tuple[str, Callable[[_Columns], NDArray[np.bool_]]]
 
 
 def encode(entries: Iterable[PageEntry], pa: int, *, limit: int = MAX_PAGES) -> bytes:
-    """Return the pages of a list that lies at physical address `pa`, in one piece.
+    """Return the pages of a list at physical address `pa`, in one piece.
 
-    `next` is 0 throughout. `BadInput` for no entries or a `pa` that isn't a page's,
+    `next` is 0 in all of them. `BadInput` for no entries or a `pa` that isn't a page's,
     `LimitExceeded` for more than `limit` pages.
     """
     rows = [
@@ -119,11 +119,10 @@ def decode(
 ) -> list[PageEntry]:
     """Return the entries of the list whose first page is at physical address `pa`, in its order.
 
-    `MalformedRequest`, naming page and entry, unless every page and every entry is in order;
-    the ways in which they may not be are `_PAGE_CHECKS`, `_ENTRY_CHECKS` and overlap. Permission
-    to write and to execute at once is refused unless `write_execute`. Each page is read once, so
-    that a guest that changes it meanwhile gains nothing, and at most `limit` pages are: the cost
-    is bounded whatever the list says.
+    `MalformedRequest`, with page and entry, where a page or an entry is malformed, by
+    `_PAGE_CHECKS` and `_ENTRY_CHECKS`, or overlaps another. Permission both to write and to execute
+    is malformed unless `write_execute`. Each page is read once, so that a guest gains nothing by
+    changing it meanwhile, and at most `limit` pages are read, so that the cost is bounded.
     """
     ranges = memory.ranges
     start = np.array([first for first, _ in ranges], np.uint64)

@@ -1,8 +1,8 @@
-"""From collective rights to what a hypervisor grants, by a second-level table that has its limits.
+"""The policy: from collective rights to the permissions that a kind of second-level table grants.
 
 The policy is that of the Heki series: a page is granted the union of what all of its mappings
-allow, whoever may use them; a page of RAM that nothing maps may be read and written, and not
-executed (`heki_default_permissions` in Linux Heki RFC v2).
+allow, for any privilege level; a page of RAM that nothing maps is granted reading and writing
+(`heki_default_permissions` in Linux Heki RFC v2).
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import U64
 from crosswalk.walker.protection.overlay import Overlay, overlay
 from crosswalk.walker.protection.pagelist import PageEntry, Permission
-from crosswalk.walker.rights import Rights
+from crosswalk.walker.rights import WRITES, Rights
 
 __all__ = [
     "UNMAPPED",
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class TableKind(StrEnum):
-    """The kinds of second-level tables, by what they can withhold.
+    """The kinds of second-level tables, by the rights that they can withhold.
 
     NPT: writing and executing (AMD APM vol. 2, "Nested Paging"). EPT: reading too, where nothing
     may be written (Intel SDM vol. 3C, "EPT Misconfigurations": writable and not readable is one).
@@ -46,7 +46,7 @@ class TableKind(StrEnum):
 
 
 class Use(IntFlag):
-    """What a second-level table can tell apart: none of them knows who reads or writes."""
+    """The rights that second-level tables tell apart; only execution has privilege levels."""
 
     READ = 1
     WRITE = 2
@@ -55,7 +55,7 @@ class Use(IntFlag):
 
 
 UNMAPPED = Use.READ | Use.WRITE
-"""What a page of RAM that nothing maps is granted."""
+"""The grant for a page of RAM that nothing maps."""
 
 _USES = 16
 _EXECUTE = Use.SUPERVISOR_EXECUTE | Use.USER_EXECUTE
@@ -81,10 +81,9 @@ class Protection(Rows):
 
     def __iter__(self) -> Iterator[PageEntry]:
         """Yield what is granted as entries of a page list; neighbours differ in permission."""
-        permission = self.permissions
-        for first, last in _runs(self.start, self.size, permission):
-            end = int(self.start[last] + self.size[last])
-            yield PageEntry(int(self.start[first]), end, Permission(int(permission[first])))
+        permissions = self.permissions
+        for start, size, row in _ranges(self.start, self.size, permissions):
+            yield PageEntry(start, start + size, Permission(int(permissions[row])))
 
     @property
     def permissions(self) -> NDArray[np.uint8]:
@@ -97,15 +96,13 @@ class Protection(Rows):
 
     def uses(self) -> Iterator[tuple[int, int, Use]]:
         """Yield (start, size, what is granted); neighbours differ in that."""
-        for first, last in _runs(self.start, self.size, self.granted):
-            start = int(self.start[first])
-            size = int(self.start[last] + self.size[last]) - start
-            yield start, size, Use(int(self.granted[first]))
+        for start, size, row in _ranges(self.start, self.size, self.granted):
+            yield start, size, Use(int(self.granted[row]))
 
 
 @dataclass(frozen=True, slots=True)
 class Inexpressible:
-    """`size` bytes from `pa` of which one kind of table grants `beyond` what the policy allows."""
+    """`size` bytes from `pa` that a kind of table grants `beyond`, in addition to the policy."""
 
     pa: int
     size: int
@@ -118,7 +115,7 @@ def protect(
 ) -> Protection:
     """Return what to grant each frame of RAM, by collective rights, in tables of a kind.
 
-    `ram` is as `PhysicalMemory.ranges` has it. Frames outside RAM, devices, are not the policy's.
+    `ram` is as in `PhysicalMemory.ranges`. Frames outside RAM, of devices, are left out.
     """
     parts = _folded(overlay(ram, frames))
     rights = parts.rights[:, 0]
@@ -127,53 +124,53 @@ def protect(
 
 
 def inexpressible(protection: Protection) -> list[Inexpressible]:
-    """Return the ranges that are granted more than the policy allows, and what that is."""
+    """Return the ranges that are granted more than the policy allows."""
     beyond = protection.granted & ~protection.wanted
     key = protection.wanted | beyond << np.uint8(4)
-    found = []
-    for first, last in _runs(protection.start, protection.size, key):
-        if beyond[first]:
-            pa = int(protection.start[first])
-            size = int(protection.start[last] + protection.size[last]) - pa
-            wanted, more = Use(int(protection.wanted[first])), Use(int(beyond[first]))
-            found.append(Inexpressible(pa, size, wanted, more))
-    return found
+    return [
+        Inexpressible(pa, size, Use(int(protection.wanted[row])), Use(int(beyond[row])))
+        for pa, size, row in _ranges(protection.start, protection.size, key)
+        if beyond[row]
+    ]
 
 
 def _folded(parts: Overlay) -> Overlay:
-    runs = list(_runs(parts.start, parts.size, parts.rights[:, 0]))
-    first = np.array([run[0] for run in runs], np.intp)
-    last = np.array([run[1] for run in runs], np.intp)
+    first, last = _runs(parts.start, parts.size, parts.rights[:, 0])
     start = parts.start[first]
     return Overlay(start, parts.start[last] + parts.size[last] - start, parts.rights[first])
 
 
-def _runs(start: U64, size: U64, key: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) of each run of rows that have no gap between them and one key."""
-    if not len(start):
-        return
+def _ranges(start: U64, size: U64, key: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
+    """Yield (start, size, first row) of each run of rows without gaps and with one key."""
+    first, last = _runs(start, size, key)
+    sizes = start[last] + size[last] - start[first]
+    yield from zip(start[first].tolist(), sizes.tolist(), first.tolist(), strict=True)
+
+
+def _runs(
+    start: U64, size: U64, key: NDArray[np.uint8]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the first and the last row of each run of rows without gaps and with one key."""
     begins = np.ones(len(start), np.bool_)
     begins[1:] = (key[1:] != key[:-1]) | (start[1:] != start[:-1] + size[:-1])
     first = np.flatnonzero(begins)
-    last = np.append(first[1:], len(start)) - 1
-    yield from zip(first.tolist(), last.tolist(), strict=True)
+    return first, np.append(first[1:], len(start))[: len(first)] - 1
 
 
 def _use_of(rights: int) -> Use:
     if not rights:
         return UNMAPPED
     read = rights & (Rights.SUPERVISOR_READ | Rights.USER_READ)
-    write = rights & (Rights.SUPERVISOR_WRITE | Rights.USER_WRITE)
     return (
         (Use.READ if read else Use(0))
-        | (Use.WRITE if write else Use(0))
+        | (Use.WRITE if rights & WRITES else Use(0))
         | (Use.SUPERVISOR_EXECUTE if rights & Rights.SUPERVISOR_EXECUTE else Use(0))
         | (Use.USER_EXECUTE if rights & Rights.USER_EXECUTE else Use(0))
     )
 
 
 def _rounded(kind: TableKind, use: int) -> int:
-    """Return the least that a kind of table can grant and that has all of `use`."""
+    """Return the least that a kind of table can grant which includes all of `use`."""
     if use & _EXECUTE and kind is not TableKind.EPT_MBEC:
         use |= _EXECUTE
     if use & Use.WRITE or (use and kind is TableKind.NPT):
@@ -182,7 +179,7 @@ def _rounded(kind: TableKind, use: int) -> int:
 
 
 def permission_of(use: int) -> Permission:
-    """Return what is granted as a page list can say it: executing where anybody may."""
+    """Return `use` as a page list has it: executing where any privilege level may."""
     return Permission(use & (Use.READ | Use.WRITE) | (Permission.EXECUTE if use & _EXECUTE else 0))
 
 

@@ -1,4 +1,4 @@
-"""Linear regions: all mappings with one va − pa, and what each alone adds to collective rights.
+"""Linear regions: all mappings with one va − pa, and the rights that each region alone adds.
 
 The *direct map*, wherever a kernel puts it, is the linear region that maps most of RAM.
 """
@@ -16,28 +16,26 @@ from crosswalk.walker.frames import Frames, count_mappings, page_keys, rights_of
 from crosswalk.walker.leaves import Leaves, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.protection.overlay import overlay, ram_below
-from crosswalk.walker.rights import Rights
+from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 
 __all__ = ["MAX_MAPPINGS", "LinearRegion", "linear_regions"]
 
 MAX_MAPPINGS = 10_000_000
-"""The most mappings that are looked at one by one."""
+"""The maximum number of mappings; each is looked at."""
 
 _NAMED = 3
-_WRITE = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
-_EXECUTE = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
 
 
 @dataclass(frozen=True, slots=True)
 class LinearRegion:
     """All mappings of which the linear address is `offset` (mod 2^64) above the physical one.
 
-    `va` is the first address in index order, `end` the end of the last; `mappings` how many. The
-    rest is in bytes of RAM: `ram` those mapped; `alone` those that nothing else maps. Of what is
-    mapped elsewhere too: `writes` those that could be non-writable, `executes` those that could be
-    non-executable, `both` those no longer writable and executable at once, were it not for the
-    region: what dropping it would gain. `largest` are the largest stretches of these: pa, size,
-    the collective rights, and what would be left of them.
+    `va` is the first address in index order, `end` the end of the last mapping; `mappings` their
+    number. The rest is in bytes of RAM: `ram` is mapped by the region, `alone` by it alone. Of RAM
+    that is mapped elsewhere, too, these are the bytes that dropping the region would change:
+    `writes` become non-writable, `executes` non-executable, `both` are no longer writable and
+    executable at once. `largest` are the largest parts of these: pa, size, the collective rights
+    now, and without the region.
     """
 
     offset: int
@@ -76,7 +74,7 @@ def linear_regions(
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The pages of one region, as `page_keys` has them, or of no region that is asked for."""
+    """The pages of one region, as in `page_keys`, or those of all other regions together."""
 
     offset: int
     pages: U64
@@ -153,9 +151,9 @@ def _region(
     laid = overlay(memory.ranges, frames, without, mine)
     now, then, here = laid.rights.T
     shared = (here != 0) & (then != 0)
-    writes = shared & (now & _WRITE != 0) & (then & _WRITE == 0)
-    executes = shared & (now & _EXECUTE != 0) & (then & _EXECUTE == 0)
-    both = (writes | executes) & (now & _WRITE != 0) & (now & _EXECUTE != 0)
+    writes = shared & (now & WRITES != 0) & (then & WRITES == 0)
+    executes = shared & (now & EXECUTES != 0) & (then & EXECUTES == 0)
+    both = (writes | executes) & (now & WRITES != 0) & (now & EXECUTES != 0)
     part = parts[number]
     gained = np.flatnonzero(writes | executes)
     gained = gained[np.argsort(-laid.size[gained].astype(np.int64), kind="stable")[:_NAMED]]

@@ -1,4 +1,4 @@
-"""How much of an image's memory the policy would protect, and what is in its way."""
+"""Summary of the policy for an image: how much is protected, and what keeps the rest from it."""
 
 from dataclasses import dataclass
 
@@ -13,20 +13,18 @@ from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
 from crosswalk.walker.protection.regions import LinearRegion, linear_regions
-from crosswalk.walker.rights import Rights
+from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = ["Exposed", "Summary", "exposed", "summarise"]
 
-_WRITE = Rights.SUPERVISOR_WRITE | Rights.USER_WRITE
-_EXECUTE = Rights.SUPERVISOR_EXECUTE | Rights.USER_EXECUTE
-
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """What may be written and executed: `ranges` (of those `strict` within one privilege).
+    """RAM that is both writable and executable.
 
-    `size` in bytes; `largest` are the largest of them, with mappings that do either.
+    `ranges` is the number of ranges, `strict` of those where one privilege level has both rights;
+    `size` in bytes; `largest` are the largest ranges, with mappings that grant either right.
     """
 
     ranges: int
@@ -37,15 +35,14 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the policy would make of RAM in tables of a kind, in bytes.
+    """The policy applied to RAM in tables of a kind; sizes in bytes.
 
-    `unmapped` is what nothing maps; `outside` what is mapped and isn't RAM, and is left alone.
-    `granted` is RAM by the permission granted, `rights` by collective rights (0: unmapped).
-    `tables` are the bytes of the frames that hold paging structures, `locked` of those that
-    would be non-writable: setting their A and D bits would need a nested fault each.
-    `beyond` is for every kind of table how much RAM it can't protect as the policy says, by what
-    is wanted and what is granted besides. `unlisted` says why linear regions aren't made out, or
-    is empty.
+    `unmapped` is RAM that nothing maps; `outside` is mapped, isn't RAM, and is left out. `granted`
+    is RAM by the permission granted, `rights` by collective rights (0: unmapped). `tables` is the
+    size of the frames of paging structures, `locked` of those that would be non-writable: setting
+    an A or D bit there would take a nested fault. `beyond` has for each kind of table how much RAM
+    it grants more than the policy allows, by what is wanted and what is added. `unlisted` is the
+    reason why there are no linear regions, or empty.
     """
 
     kind: TableKind
@@ -95,11 +92,11 @@ def summarise(
     ranges: int = 3,
     aliases: int = 2,
 ) -> Summary:
-    """Return what the policy would make of the memory.
+    """Return the summary of the policy for the memory.
 
-    `frames` are the `collective_rights` of the address space. At most so many linear regions,
-    exposed ranges, and aliases of either kind for each are named. Of more mappings than
-    `linear_regions` can take there are no regions.
+    `frames` are the `collective_rights` of the address space. `regions`, `ranges` and `aliases`
+    limit how many linear regions, exposed ranges, and aliases of each kind per range are named.
+    Without regions where there are too many mappings for `linear_regions`.
     """
     found: tuple[LinearRegion, ...] = ()
     unlisted = ""
@@ -144,8 +141,8 @@ def exposed(
     ranges: int = 0,
     aliases: int = 0,
 ) -> Exposed:
-    """Return what is both writable and executable, RAM or not; up to `ranges` are named."""
-    both = (frames.rights & _WRITE != 0) & (frames.rights & _EXECUTE != 0)
+    """Return all that is both writable and executable, RAM or not; up to `ranges` are named."""
+    both = (frames.rights & WRITES != 0) & (frames.rights & EXECUTES != 0)
     strict = _both_at(frames.rights, 0) | _both_at(frames.rights, 3)
     order = np.argsort(-frames.size[both].astype(np.int64), kind="stable")[:ranges]
     chosen = np.sort(np.flatnonzero(both)[order])
