@@ -1,15 +1,21 @@
 """The guest code that takes a sequence's steps, one routine a kind of step.
 
-A step is a record of four words: its routine, an address, a value, flags. R15 points to the
-record, R14 to the log, R13 to the lists of words and slots to look at, R12 to the code, R11 to
-the top of the stack, R10 to the code as user mode sees it. After each access the guest compares
-every word and slot with what it was, logs what differs, and puts slots back. A fault, and the end
-of user mode, lead by way of the host to FIX and MADE.
+A step is a record of four words: its routine, an address, a value, flags. Registers: R15 the
+record, R14 the log, R13 the lists of words and slots to look at, R12 the code, R11 the top of the
+stack, R10 the code as user mode sees it.
+
+    START ─► routine of the record ─► NEXT ─► … ─► "end" ─► DONE
+             of an access: the access ─► MADE ─► FIX ─► words, slots: log what differs ─► NEXT
+                               │ fault, by way of the host ──┘
+             at CPL 3: IRETQ ─► the access ─► USER_DONE: HLT, whose #GP the host takes to MADE
+
+After each access the guest compares every word and slot with what it was, logs what differs, and
+puts slots back.
 """
 
 from enum import IntEnum
 
-from crosswalk.guest.assembler import assemble
+from crosswalk.emu.probe.routines import code_page
 from crosswalk.walker.access import AccessType
 
 __all__ = [
@@ -150,16 +156,5 @@ _PARTS = {
 }
 
 
-def _page() -> bytes:
-    page = bytearray()
-    for start, source in sorted(_PARTS.items()):
-        if len(page) > start:
-            raise AssertionError(f"the part before {start:#x} is too long")
-        # What lies between two parts is run through.
-        page += b"\x90" * (start - len(page))
-        page += assemble("sequence", source, bits=64, address=start, symbols={})
-    return bytes(page)
-
-
-CODE = _page()
-"""The routines, each at its offset in a page."""
+CODE = code_page("sequence", _PARTS)
+"""The routines, each at its offset in a page, with NOPs between them."""

@@ -6,10 +6,9 @@ from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import marker
 from crosswalk.emu.probe.sequences import Runner, routines
-from crosswalk.emu.probe.sequences.log import Fault, outcomes_of
-from crosswalk.emu.probe.sequences.plan import plan_of
 from crosswalk.emu.probe.sequences.routines import Event
-from crosswalk.emu.probe.sequences.workspace import View
+from crosswalk.emu.probe.sequences.runner import Fault, outcomes_of
+from crosswalk.emu.probe.sequences.workspace import View, plan_of
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import CR0, CR4, PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
