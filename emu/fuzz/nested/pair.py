@@ -1,14 +1,13 @@
-"""A guest's paging structures, the nested ones beneath, and accesses: all from two numbers.
+"""Nested test cases: a guest's paging structures, nested tables and accesses, from two numbers.
 
-The guest's memory is a few frames, scattered over the host's by the nested tables. Either side's
-tables are drawn entry by entry, so that they point at each other, at data, and at nothing.
+The guest's memory is a few frames, which the nested tables scatter over the host's. The tables of
+both are drawn entry by entry, so that entries lead to tables, to data and outside memory.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from crosswalk.emu.fuzz.nested.distribution import Mood, Odds, draw_flags, draw_mood
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import CR0, CR4, EFER, PagingContext, Vendor
 from crosswalk.walker.entry import Entry
@@ -19,7 +18,7 @@ __all__ = ["Pair", "make_pair"]
 
 _MIB2, _GIB1 = 1 << 21, 1 << 30
 _RAM = ((0, 48), (_MIB2, 8), (_GIB1, 4))
-"""The host's memory: where a range begins, and its frames; large pages find some in each."""
+"""The host's memory: the address and frames of each range; large pages lead to all of them."""
 
 _GUEST_FRAMES = 32
 _SLOTS = (0, 1, 2, 255, 256, 511)
@@ -28,6 +27,9 @@ _HOST_TABLES = 8
 _OUTSIDE = 0x7F00_0000
 _OFFSETS = (0, 8, 0x7F8, 0xFF0, 0xFF8)
 _SWITCHES = (CR4.PGE, CR4.SMEP, CR4.SMAP)
+_RESERVED = (*range(40, 52), *range(13, 21))
+_IDLE = {3: 0.1, 4: 0.1, 8: 0.08, 9: 0.2, 11: 0.2, 12: 0.05, 52: 0.2, 58: 0.2, 62: 0.1}
+"""Probabilities of bits that decide little: PWT, PCD, G, available ones, PAT of a large page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +43,50 @@ class Pair:
     accesses: tuple[Access, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """Probabilities that an entry lacks P, W, U or execution, and has PS or a reserved bit."""
+
+    absent: float
+    write: float
+    user: float
+    execute: float
+    large: float
+    reserved: float
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Probabilities of malformed entries in a nested test case.
+
+    `guest` are those of the guest's entries; of the host's, `upper` those of entries above the
+    leaves, `table` of leaves that map the guest's tables, `page` of other leaves. `used`: the
+    host's leaves have A and D set. `aliased`: a guest frame may be another's, or one of the host's
+    tables.
+    """
+
+    guest: Probabilities
+    upper: Probabilities
+    table: Probabilities
+    page: Probabilities
+    used: bool
+    aliased: bool
+
+
 def make_pair(seed: int, number: int, accesses: int) -> Pair:
-    """Return the pair of this seed and number, with so many accesses: the same ones each time."""
+    """Return the pair of this seed and number, with so many accesses; equal for equal arguments."""
     chance = np.random.default_rng([seed, number])
-    mood = draw_mood(chance)
+    distribution = _draw_distribution(chance)
     total = sum(frames for _, frames in _RAM)
     words = chance.integers(0, 1 << 64, (total, WORDS), np.uint64)
     low = chance.permutation(_RAM[0][1])
     host, backing = low[:_HOST_TABLES], low[_HOST_TABLES:][:_GUEST_FRAMES].copy()
     tables = chance.permutation(_GUEST_FRAMES)[: sum(_GUEST_TABLES.values())]
-    if mood.aliased:
+    if distribution.aliased:
         some = chance.choice(_GUEST_FRAMES, 3, replace=False)
         backing[some] = chance.choice(np.concatenate([host, backing]), 3)
-    _fill_host(chance, mood, words, host, backing, set(tables.tolist()))
-    _fill_guest(chance, mood, words, tables, backing)
+    _fill_host(chance, distribution, words, host, backing, set(tables.tolist()))
+    _fill_guest(chance, distribution, words, tables, backing)
     context = _context(chance, int(tables[0]) * FRAME, int(host[0]) * FRAME)
     parts, first = [], 0
     for start, frames in _RAM:
@@ -66,18 +98,18 @@ def make_pair(seed: int, number: int, accesses: int) -> Pair:
 
 def _fill_host(
     chance: np.random.Generator,
-    mood: Mood,
+    distribution: Distribution,
     words: U64,
     host: np.ndarray,
     backing: np.ndarray,
     tables: set[int],
 ) -> None:
-    """Write nested tables: one chain that maps the guest's frames, and others beside it."""
+    """Write the nested tables: one chain that maps the guest's frames, and random others."""
     words[host] = 0
 
-    def put(table: int, index: int, address: int, level: int, odds: Odds) -> None:
-        leaf = odds is not mood.upper
-        flags = draw_flags(chance, odds, level, used=mood.used and leaf)
+    def put(table: int, index: int, address: int, level: int, probabilities: Probabilities) -> None:
+        leaf = probabilities is not distribution.upper
+        flags = _draw_flags(chance, probabilities, level, used=distribution.used and leaf)
         if leaf and level > 1:
             flags |= int(Entry.PS)
         if flags & Entry.PS and level > 1 and address % _MIB2 and chance.random() < 0.7:
@@ -85,48 +117,58 @@ def _fill_host(
         words[host[table], index] = np.uint64(address | flags)
 
     for level in (4, 3, 2):
-        put(4 - level, 0, int(host[5 - level]) * FRAME, level, mood.upper)
+        put(4 - level, 0, int(host[5 - level]) * FRAME, level, distribution.upper)
     for frame, behind in enumerate(backing.tolist()):
-        put(3, frame, behind * FRAME, 1, mood.table if frame in tables else mood.page)
-    # What large pages and further tables map: gpa from 2 MiB, 1 GiB and 512 GiB on.
-    put(2, 1, int(chance.choice([0, _MIB2, _MIB2, _OUTSIDE & -_MIB2])), 2, mood.page)
-    put(1, 1, int(chance.choice([0, _GIB1])), 3, mood.page)
+        put(
+            3,
+            frame,
+            behind * FRAME,
+            1,
+            distribution.table if frame in tables else distribution.page,
+        )
+    # Large pages and further tables map guest-physical 2 MiB, 1 GiB and 512 GiB on.
+    put(2, 1, int(chance.choice([0, _MIB2, _MIB2, _OUTSIDE & -_MIB2])), 2, distribution.page)
+    put(1, 1, int(chance.choice([0, _GIB1])), 3, distribution.page)
     for table in range(_HOST_TABLES):
         for index in (1, 2, 3):
             if not words[host[table], index]:
-                beneath = int(chance.choice(host)) * FRAME
-                put(table, index, beneath, int(chance.integers(1, 5)), mood.upper)
+                lower = int(chance.choice(host)) * FRAME
+                put(table, index, lower, int(chance.integers(1, 5)), distribution.upper)
 
 
 def _fill_guest(
-    chance: np.random.Generator, mood: Mood, words: U64, tables: np.ndarray, backing: np.ndarray
+    chance: np.random.Generator,
+    distribution: Distribution,
+    words: U64,
+    tables: np.ndarray,
+    backing: np.ndarray,
 ) -> None:
-    """Write the guest's tables, wherever the host's memory has their frames."""
+    """Write the guest's tables to their frames in the host's memory."""
     levels = [level for level, count in _GUEST_TABLES.items() for _ in range(count)]
     for frame, level in zip(tables.tolist(), levels, strict=True):
         for slot in _SLOTS:
-            flags = draw_flags(chance, mood.guest, level, used=False)
-            beneath = [
+            flags = _draw_flags(chance, distribution.guest, level, used=False)
+            lower = [
                 table for table, at in zip(tables.tolist(), levels, strict=True) if at == level - 1
             ]
             large = level in (2, 3) and bool(flags & Entry.PS)
-            address = _target(chance, beneath, tables, large=large)
+            address = _target(chance, lower, tables, large=large)
             words[backing[frame], slot] = np.uint64(address | flags)
 
 
 def _target(
-    chance: np.random.Generator, beneath: list[int], tables: np.ndarray, *, large: bool
+    chance: np.random.Generator, lower: list[int], tables: np.ndarray, *, large: bool
 ) -> int:
     """Return the guest-physical address that an entry holds."""
     kind = chance.random()
     if large and kind < 0.8:
         return int(chance.choice([0, _MIB2, _GIB1, _GIB1 + _MIB2]))
-    if beneath and kind < 0.92:
-        return int(chance.choice(beneath)) * FRAME
-    if kind < (0.94 if beneath else 0.15):
+    if lower and kind < 0.92:
+        return int(chance.choice(lower)) * FRAME
+    if kind < (0.94 if lower else 0.15):
         return int(chance.choice(tables)) * FRAME
-    if kind < (0.96 if beneath else 0.2):
-        # Mapped by a large page, by tables beside the chain, or not at all.
+    if kind < (0.96 if lower else 0.2):
+        # Mapped by a large page, by one of the random tables, or not at all.
         return int(chance.choice([_MIB2, 2 * _MIB2, _GIB1, 2 * _GIB1, 1 << 39, _OUTSIDE]))
     return int(chance.integers(0, _GUEST_FRAMES + 4)) * FRAME
 
@@ -153,7 +195,7 @@ def _context(chance: np.random.Generator, root: int, nested: int) -> NestedConte
 def _access(chance: np.random.Generator) -> Access:
     va = sum(int(chance.choice(_SLOTS)) << 3 + 9 * level for level in range(1, 5))
     va |= -(va >> 47) << 48 & (1 << 64) - 1
-    # An odd place in the page tells the page's address from that of an entry.
+    # An odd offset in the page distinguishes its address from that of an entry.
     odd = chance.random() < 0.9
     va |= int(chance.integers(0, FRAME)) | 1 if odd else int(chance.choice(_OFFSETS))
     if chance.random() < 0.02:
@@ -164,3 +206,41 @@ def _access(chance: np.random.Generator) -> Access:
         int(chance.choice([0, 3])),
         bool(chance.random() < 0.5),
     )
+
+
+def _draw_distribution(chance: np.random.Generator) -> Distribution:
+    """Return the distribution of one test case."""
+    guest, host = (float(chance.choice([0.0, 0.02, 0.05, 0.12])) for _ in range(2))
+    closed, execute = (float(chance.choice([0.1, 0.3, 0.6])) for _ in range(2))
+    fatal = float(chance.choice([0.0, 0.0, 0.0, 0.1]))
+    rare, often = host / 12, host + closed / 4
+    return Distribution(
+        guest=Probabilities(guest, 0.1, 0.1, 0.08, 0.08, guest / 3),
+        upper=Probabilities(rare, rare, rare / 2, rare / 2, rare, rare / 2),
+        table=Probabilities(host / 3, host / 2, host / 6, fatal, 0.1, host / 6),
+        page=Probabilities(often, closed, often / 2, execute, 0.1, often),
+        used=bool(chance.random() < 0.6),
+        aliased=bool(chance.random() < 0.3),
+    )
+
+
+def _draw_flags(
+    chance: np.random.Generator, probabilities: Probabilities, level: int, *, used: bool
+) -> int:
+    """Return an entry's flags at a level: all but its address."""
+    draws = chance.random(8 + len(_IDLE))
+    flags = 0 if draws[0] < probabilities.absent else int(Entry.P)
+    flags |= 0 if draws[1] < probabilities.write else int(Entry.RW)
+    flags |= 0 if draws[2] < probabilities.user else int(Entry.US)
+    flags |= int(Entry.XD) if draws[3] < probabilities.execute else 0
+    # In a PTE bit 7 is PAT; in a PML4E it is reserved, and ends all walks.
+    often = {1: 0.1, 4: probabilities.reserved}.get(level, probabilities.large)
+    flags |= int(Entry.PS) if draws[4] < often else 0
+    flags |= 1 << int(chance.choice(_RESERVED)) if draws[5] < probabilities.reserved else 0
+    flags |= int(Entry.A) if used or draws[6] < 0.5 else 0
+    flags |= int(Entry.D) if used or draws[7] < 0.3 else 0
+    for draw, (bit, often) in zip(draws[8:], _IDLE.items(), strict=True):
+        # AMD reserves bit 8 of a PML4E, which ends all walks, too.
+        rare = level == 4 and bit == 8
+        flags |= 1 << bit if draw < (often / 8 if rare else often) else 0
+    return flags
