@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_an_unreadable_file_is_an_error(tmp_path, monkeypatch):
 
 
 def test_a_path_with_a_nul_is_an_error_in_one_line():
-    assert reason("a\0b").startswith(r"a\x00b: embedded null")
+    assert re.match(r"a\\x00b: (open: )?embedded null", reason("a\0b"))
 
 
 def test_a_file_of_more_bytes_than_can_be_mapped_says_so(tmp_path, monkeypatch):
