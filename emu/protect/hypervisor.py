@@ -183,7 +183,7 @@ class Hypervisor:
 
     def _require_kernel(self) -> None:
         if self.guest.cpu.cpl:
-            raise _Refusal(Answer.NOT_PERMITTED, "user code asks")
+            raise _Refusal(Answer.NOT_PERMITTED, "made by user code")
 
     def _unknown(self, _argument: int) -> Reply:
         raise _Refusal(Answer.UNKNOWN, "no such hypercall")
@@ -203,14 +203,14 @@ class Hypervisor:
             self._require(entries, collective)
             self.tracker, self.collective, self._root = tracker, collective, context.root
             self.rules.both = collective & ALL == ALL
-        asked = np.zeros(FRAMES, np.uint8)
+        requested = np.zeros(FRAMES, np.uint8)
         for entry in entries:
-            asked[_frames(entry)] = entry.permission
+            requested[_frames(entry)] = entry.permission
             if entry.immutable:
                 self.rules.sealed[_frames(entry)] &= collective[_frames(entry)]
         self.write()
         granted = self.rules.granted_by_policy(collective)
-        more = int(np.count_nonzero((asked != 0) & (granted & ~asked != 0)))
+        more = int(np.count_nonzero((requested != 0) & (granted & ~requested != 0)))
         return Reply(Hypercall.PROTECT_MEMORY, Answer.DONE, more=more)
 
     def _require(self, entries: list[PageEntry], allowed: Permissions) -> None:
@@ -253,7 +253,7 @@ class Hypervisor:
             at = np.flatnonzero(withheld[start // FRAME : (start + size) // FRAME])
             if len(at):
                 where = start + int(at[0]) * FRAME
-                raise _Refusal(Answer.NOT_PERMITTED, f"not all granted that {where:#x} would need")
+                raise _Refusal(Answer.NOT_PERMITTED, f"{where:#x} isn't granted all that it needs")
 
     def _open(self, pa: int) -> Reply:
         self._protected()
@@ -289,11 +289,7 @@ class Hypervisor:
         cpu.load()
         on_page = min(LONGEST, FRAME - cpu.rip % FRAME)
         instruction = cpu.read(cpu.rip, LONGEST) or cpu.read(cpu.rip, on_page) or b""
-        written = self.pins.attempted(code, instruction)
-        if written is None or self.pins.lost(written):
-            return False
-        self.pins.carry_out(written)
-        return True
+        return not self.pins.handle(code, instruction)
 
 
 def _frames(entry: PageEntry) -> slice:

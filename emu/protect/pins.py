@@ -90,6 +90,20 @@ class Pins:
         """The names of the bits that are pinned, by register."""
         return {name: cleared(name, self.kept.get(name, 0), 0) for name in PINNED}
 
+    def handle(self, code: int, instruction: bytes) -> str:
+        """Carry out the register write that an exit of this code intercepted.
+
+        `instruction` are the bytes at RIP, up to `LONGEST`. Returns why the write is refused, or
+        nothing; it is refused where it would clear a pinned bit, or isn't decoded.
+        """
+        write = self.attempted(code, instruction)
+        if write is None:
+            return "a write to a control register that isn't MOV or WRMSR"
+        if lost := self.lost(write):
+            return f"it would clear {write.name.upper()}.{', '.join(lost)} by {write.value:#x}"
+        self.carry_out(write)
+        return ""
+
     def attempted(self, code: int, instruction: bytes) -> RegisterWrite | None:
         """Return the register write that an exit of this code intercepted.
 

@@ -205,20 +205,12 @@ class Protection:
         self.host.flush()
 
     def _on_control(self, found: Exit) -> None:
-        written = self._pins.attempted(found.code, read_code(self.machine, LONGEST))
-        if written is None:
-            self._refuse(found, "a write to a control register that isn't MOV or WRMSR")
-            return
-        if lost := self._pins.lost(written):
-            named = f"{written.name.upper()}.{', '.join(lost)}"
-            self._refuse(found, f"it would clear {named} by {written.value:#x}")
-            return
-        if found.code == ExitCode.CR3_WRITE:
+        if refusal := self._pins.handle(found.code, read_code(self.machine, LONGEST)):
+            self._refuse(found, refusal)
+        elif found.code == ExitCode.CR3_WRITE:
             self._close()
-        self._pins.carry_out(written)
-        closed = self.exits[ExitCode.CR3_WRITE.name]
-        if found.code == ExitCode.CR3_WRITE and closed % _FOLLOWED_EACH == 0:
-            self.withdraw()
+            if self.exits[ExitCode.CR3_WRITE.name] % _FOLLOWED_EACH == 0:
+                self.withdraw()
 
     def _close(self) -> None:
         """Close the frames that were opened for patching."""
