@@ -20,11 +20,7 @@ PLANTED = Departure(
 )
 
 
-@pytest.fixture(autouse=True)
-def _fresh_tester():
-    executor._executor.cache_clear()
-    yield
-    executor._executor.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_executors")
 
 
 def table(monkeypatch, *entries):

@@ -2,16 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from crosswalk.emu.findings.composite_finding import CompositeFinding
 from crosswalk.emu.findings.layout import layout_case
-from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.report.composites import dump_composite, load_composite
 from crosswalk.walker.formats import dump_case, load_case
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.tlb import Invlpg, SequenceRecord, dump_sequence, load_sequence
 from tests.emu.cases import COMPOSITE_CASES, KNOWN_SEQUENCE_FILES
-from tests.emu.fuzz.planted import bug_named, crash, plant_emulator, plant_walker
+from tests.emu.fuzz.planted import bug_named, crash, first_composite, plant_emulator, plant_walker
 
 
 @pytest.fixture
@@ -106,7 +104,7 @@ def test_help_tells_limits_and_statuses(run):
 
 def test_a_composite_becomes_small_and_replays(run, monkeypatch, tmp_path):
     plant_walker(monkeypatch, bug_named("XD not inherited").predict)
-    found = composite_found(bug_named("XD not inherited").predict)
+    found = first_composite(bug_named("XD not inherited").predict)
     large, small, again = (tmp_path / f"{name}.json" for name in ("large", "small", "again"))
     large.write_bytes(dump_composite(found.case, found.allowed, found.seen))
     ran = run("reduce", large, "-o", small)
@@ -121,16 +119,6 @@ def test_a_composite_becomes_small_and_replays(run, monkeypatch, tmp_path):
     monkeypatch.undo()
     ran = run("reduce", small)
     assert (2, True) == (ran.status, "nothing diverges in this case" in ran.err)
-
-
-def composite_found(predict):
-    executor = Executor(predict)
-    for index in range(60):
-        found = executor.run(lambda: generate(11, index, accesses=4096), cross=True)  # noqa: B023  # At once.
-        for each in found.findings:
-            if isinstance(each, CompositeFinding):
-                return each
-    raise AssertionError("no composite shows it")
 
 
 def test_a_sequence_loses_steps_and_departs_for_the_same_cause(run, tmp_path):

@@ -6,8 +6,10 @@ import signal
 import time
 
 import crosswalk.emu.cli.replay
-import crosswalk.emu.fuzz.executor
 from crosswalk.emu.check.composites import CompositeChecker
+from crosswalk.emu.findings.composite_finding import CompositeFinding
+from crosswalk.emu.fuzz.executor import Executor
+from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import Prober
 from crosswalk.walker.access import AccessType
 from tests.emu.fuzz.hunted import HUNTED, PWT, path_of
@@ -18,11 +20,20 @@ def bug_named(name):
     return bug
 
 
+def first_composite(predict):
+    """The first finding of a composite by a walker with a bug, in layouts of one seed."""
+    executor = Executor(predict)
+    for index in range(60):
+        found = executor.run(lambda: generate(11, index, accesses=4096), cross=True)  # noqa: B023  # At once.
+        for each in found.findings:
+            if isinstance(each, CompositeFinding):
+                return each
+    raise AssertionError("no composite shows it in 60 layouts")
+
+
 def plant_walker(monkeypatch, predict):
     """The built-in walker, in campaigns, reductions and replays, is `predict`."""
-    monkeypatch.setattr(
-        crosswalk.emu.fuzz.executor.Executor.__init__, "__defaults__", (predict, None)
-    )
+    monkeypatch.setattr(Executor.__init__, "__defaults__", (predict, None))
     monkeypatch.setattr(CompositeChecker.__init__, "__defaults__", (predict,))
     monkeypatch.setattr(crosswalk.emu.cli.replay, "translate_many", predict)
 

@@ -10,7 +10,6 @@ from crosswalk.emu.check import DEPARTURES
 from crosswalk.emu.check.departures import Departure, Scope, departures
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
 from crosswalk.emu.findings.layout import IntendedOutcomes, case_layout
-from crosswalk.emu.fuzz import executor
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.walker.bulk import translate_many
@@ -21,11 +20,7 @@ from tests.emu.cases import KNOWN_CASES
 EACH = pytest.mark.parametrize("entry", departures(Scope.ACCESS), ids=lambda entry: entry.id)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_tester():
-    executor._executor.cache_clear()
-    yield
-    executor._executor.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_executors")
 
 
 def table(monkeypatch, *entries):

@@ -9,7 +9,6 @@ from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.composite_finding import findings_of
 from crosswalk.emu.findings.findings import WRITABLE
-from crosswalk.emu.fuzz import executor
 from crosswalk.emu.fuzz import executor as executors
 from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign import work as working
@@ -26,11 +25,7 @@ from tests.emu.fuzz.campaign.running import corpus
 PLAN = Plan(accesses=96, guided=False)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_tester():
-    executor._executor.cache_clear()
-    yield
-    executor._executor.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_executors")
 
 
 def rules(campaign):

@@ -7,9 +7,7 @@ import pytest
 
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.sequences import judge
-from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in
-from crosswalk.emu.fuzz.executor import Executor
-from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.findings.composite_finding import findings_in
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.sequence import reduced_sequence
 from crosswalk.emu.probe.sequences import Runner
@@ -17,7 +15,7 @@ from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.tlb import Invlpg, MovCr3, Store, load_sequence
 from tests.emu.cases import KNOWN_SEQUENCE_FILES
-from tests.emu.fuzz.planted import bug_named
+from tests.emu.fuzz.planted import bug_named, first_composite
 
 BUGS = {
     "R/W of a PTE ignored": 5,
@@ -54,16 +52,6 @@ def test_a_composite_that_shows_a_bug_is_left_with_a_walk(name):
     for column in ("va", "cpl", "ac", "then_va", "then_cpl", "then_ac", "then_pkru"):
         one, other = (getattr(each.composite, column)[0] for each in (small.case, again))
         assert one == other
-
-
-def first_composite(predict):
-    executor = Executor(predict)
-    for index in range(60):
-        found = executor.run(lambda: generate(11, index, accesses=4096), cross=True)  # noqa: B023  # At once.
-        for each in found.findings:
-            if isinstance(each, CompositeFinding):
-                return each
-    raise AssertionError("no composite shows it in 60 layouts")
 
 
 def departs(runner, sequence):
