@@ -103,6 +103,7 @@ class RFlags(IntEnum):
 class MSR(IntEnum):
     """Numbers of model-specific registers."""
 
+    SYSENTER_EIP = 0x176
     PAT = 0x277
     EFER = 0xC000_0080
     STAR = 0xC000_0081
@@ -116,16 +117,25 @@ class MSR(IntEnum):
 
 
 class Vector(IntEnum):
-    """Vectors of exceptions."""
+    """Vectors of exceptions, and of the non-maskable interrupt."""
 
     DE = 0
     DB = 1
+    NMI = 2
     BP = 3
+    OF = 4
+    BR = 5
     UD = 6
+    NM = 7
     DF = 8
     TS = 10
     NP = 11
     SS = 12
     GP = 13
     PF = 14
+    MF = 16
     AC = 17
+    MC = 18
+    XM = 19
+    VE = 20
+    CP = 21

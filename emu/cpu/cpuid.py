@@ -10,6 +10,7 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.engine import MODEL, open_engine
 from crosswalk.emu.cpu.ram import Ram
+from crosswalk.walker.architecture import CR4
 
 __all__ = ["answer_cpuid"]
 
@@ -22,7 +23,6 @@ _REGISTERS = (
 )
 _RDRAND, _OSXSAVE = 1 << 30, 1 << 27  # of leaf 1, ECX
 _RDSEED, _OSPKE = 1 << 18, 1 << 4  # of leaf 7, EBX and ECX
-_CR4_OSXSAVE, _CR4_PKE = 1 << 18, 1 << 22
 
 
 def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
@@ -37,10 +37,10 @@ def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
     a, b, c, d = _ask(model, leaf, subleaf)
     cr4 = engine.reg_read(x86.UC_X86_REG_CR4)
     if leaf == 1:
-        c = c & ~(_RDRAND | _OSXSAVE) | (_OSXSAVE if cr4 & _CR4_OSXSAVE else 0)
+        c = c & ~(_RDRAND | _OSXSAVE) | (_OSXSAVE if cr4 & CR4.OSXSAVE else 0)
     else:
         b &= ~_RDSEED
-        c = c & ~_OSPKE | (_OSPKE if cr4 & _CR4_PKE else 0)
+        c = c & ~_OSPKE | (_OSPKE if cr4 & CR4.PKE else 0)
     for register, value in zip(_REGISTERS, (a, b, c, d), strict=True):
         engine.reg_write(register, value)
     return True

@@ -13,6 +13,7 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.engine import open_engine
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.guest.assembler import assemble
+from crosswalk.walker.architecture import CR4, MSR
 
 __all__ = ["MACHINE_DEPARTURES", "MachineDeparture", "run_alone"]
 
@@ -21,8 +22,8 @@ _ROOT, _GDT, _OPERAND, _CODE, _STACK = 0x1000, 0x6000, 0x7000, 0x9000, 0xF000
 _TASK = 0x20
 _CONTROL = (
     (x86.UC_X86_REG_CR3, _ROOT),
-    (x86.UC_X86_REG_CR4, 1 << 16 | 1 << 5),  # FSGSBASE, PAE
-    (x86.UC_X86_REG_MSR, (0xC000_0080, 0xD00)),
+    (x86.UC_X86_REG_CR4, CR4.FSGSBASE | CR4.PAE),
+    (x86.UC_X86_REG_MSR, (MSR.EFER, 0xD00)),
     (x86.UC_X86_REG_CR0, 0x8001_0033),
     (x86.UC_X86_REG_GDTR, (0, _GDT, 0x2F, 0)),
     (x86.UC_X86_REG_RSP, _STACK),
@@ -109,14 +110,7 @@ _MOV = 'Intel SDM vol. 2B, "MOV—Move to/from Control Registers"'
 _WRMSR = 'Intel SDM vol. 2D, "WRMSR—Write to Model Specific Register"'
 _TABLES = 'Intel SDM vol. 2A, "LGDT/LIDT—Load Global/Interrupt Descriptor Table Register"'
 _UNCHECKED = "The value is kept without a look at it."
-_BASES = (
-    ("IA32_FS_BASE", 0xC000_0100),
-    ("IA32_GS_BASE", 0xC000_0101),
-    ("IA32_KERNEL_GS_BASE", 0xC000_0102),
-    ("IA32_LSTAR", 0xC000_0082),
-    ("IA32_CSTAR", 0xC000_0083),
-    ("IA32_SYSENTER_EIP", 0x176),
-)
+_BASES = (MSR.FS_BASE, MSR.GS_BASE, MSR.KERNEL_GS_BASE, MSR.LSTAR, MSR.CSTAR, MSR.SYSENTER_EIP)
 
 MACHINE_DEPARTURES = (
     MachineDeparture(
@@ -125,8 +119,8 @@ MACHINE_DEPARTURES = (
         "of levels.",
         f"{_MOV}: #GP(0) if LA57 would change while IA-32e mode is active.",
         _UNCHECKED,
-        _mov("cr4", set_bits=1 << 12),
-        1 << 16 | 1 << 12 | 1 << 5,
+        _mov("cr4", set_bits=CR4.LA57),
+        CR4.FSGSBASE | CR4.LA57 | CR4.PAE,
     ),
     MachineDeparture(
         "mov-cr4-reserved-bit",
@@ -142,8 +136,8 @@ MACHINE_DEPARTURES = (
         'Intel SDM vol. 3A, "Control Registers": PCIDE is reserved on a processor without PCIDs; '
         "#GP(0).",
         _UNCHECKED,
-        _mov("cr4", set_bits=1 << 17),
-        1 << 17 | 1 << 16 | 1 << 5,
+        _mov("cr4", set_bits=CR4.PCIDE),
+        CR4.PCIDE | CR4.FSGSBASE | CR4.PAE,
     ),
     MachineDeparture(
         "mov-cr3-reserved-bit",
@@ -195,14 +189,14 @@ MACHINE_DEPARTURES = (
     ),
     *(
         MachineDeparture(
-            f"wrmsr-{name.removeprefix('IA32_').lower().replace('_', '-')}",
-            f"WRMSR puts an address that isn't canonical into {name}.",
+            f"wrmsr-{base.name.lower().replace('_', '-')}",
+            f"WRMSR puts an address that isn't canonical into IA32_{base.name}.",
             f"{_WRMSR}: #GP(0) for an address that isn't canonical.",
             "The value is kept as it is.",
-            _wrmsr(number),
+            _wrmsr(base),
             NOT_CANONICAL,
         )
-        for name, number in _BASES
+        for base in _BASES
     ),
     *(
         MachineDeparture(

@@ -9,15 +9,22 @@ from enum import Enum
 import unicorn
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu.counter import instructions_begun
+from crosswalk.emu.cpu.counting import Cr3Loads, instructions_begun
 from crosswalk.emu.cpu.cpu import Cpu, Guarded
 from crosswalk.emu.cpu.cpuid import answer_cpuid
-from crosswalk.emu.cpu.delivery import Event, Kind, TripleFault, deliver, raised
+from crosswalk.emu.cpu.delivery import (
+    SYSCALL_LENGTH,
+    Event,
+    Kind,
+    TripleFault,
+    deliver,
+    enter_system_call,
+    raised,
+    system_calls_enabled,
+)
 from crosswalk.emu.cpu.engine import MODEL, hook_instruction, open_engine
-from crosswalk.emu.cpu.loads import Cr3Loads
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT
-from crosswalk.emu.cpu.syscall import SYSCALL_LENGTH, enter_system_call, system_calls_enabled
 from crosswalk.emu.pc.devices import (
     CMOS_PORTS,
     PIC_PORTS,

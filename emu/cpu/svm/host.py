@@ -1,11 +1,14 @@
-"""The host of a guest under nested paging: its memory, VMRUN, and what an exit tells.
+"""The host of a guest under nested paging: its memory, VMCB, VMRUN, and what an exit tells.
 
 Unicorn executes VMRUN and checks every guest access against the nested tables, but never leaves
 guest mode again: an exit comes to the hook of exceptions, and the guest goes on, or not, from
 the state that is left there.
+
+Source: AMD APM vol. 2, "Layout of VMCB", "VMRUN Instruction", "Instruction Intercepts".
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import unicorn
@@ -14,14 +17,7 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.cpu import SEGMENTS, Cpu, Segment
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.cpu.svm.exits import FIRST_EXIT, ExitCode
-from crosswalk.emu.cpu.svm.vmcb import (
-    Intercepts,
-    StateSave,
-    control_area,
-    exit_info_2,
-    intercepts_of,
-    pack_state,
-)
+from crosswalk.walker.architecture import CR4, EFER, GIB, MSR
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.memory import FRAME, U64
 
@@ -34,18 +30,39 @@ HOST_START = 1 << 33
 HOST_EFER = 0x1D00
 """EFER at VMRUN: long mode, NXE (else nested tables have no NX), SVME."""
 
-_GIB = 1 << 30
 _ROOT, _MIDDLE, _VMCB, _SAVE, _CODE, _MSR_MAP, _POOL = (
     HOST_START + at for at in (0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000)
 )
 _VMRUN, _HLT = bytes.fromhex("0f01d8"), b"\xf4"
 _HUGE, _TABLE = 0x83, 0x3
 _CR0, _CR4 = 0x8001_0033, 0x20
-_EFER, _HSAVE, _PAT = 0xC000_0080, 0xC001_0117, 0x277
-_SVME, _NXE, _LA57 = 1 << 12, 1 << 11, 1 << 12
-_EFER_WRITE = (0x800 + (_EFER & 0x1FFF) // 4, 1 << 2 * (_EFER & 3) + 1)
+_EFER_WRITE = (0x800 + (MSR.EFER & 0x1FFF) // 4, 1 << 2 * (MSR.EFER & 3) + 1)
 _CODE_SEGMENT = Segment(0x10, 0, 0xFFFF_FFFF, 0x00A0_9B00)
 _DATA_SEGMENT = Segment(0x18, 0, 0xFFFF_FFFF, 0x00C0_9300)
+
+# Offsets in the VMCB.
+_VMCB_BYTES, _STATE_SAVE = 0x1000, 0x400
+_CR_WRITES, _EXCEPTIONS, _GENERAL, _SVM = 0x002, 0x008, 0x00C, 0x010
+_MSR_MAP_PA, _ASID, _NESTED, _NESTED_CR3, _EXIT_INFO_2 = 0x048, 0x058, 0x090, 0x0B0, 0x080
+_SHUTDOWN, _MSR, _INVLPGA = 1 << 31, 1 << 28, 1 << 26
+# VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT: all that reaches past nested paging.
+_ALL_OF_SVM = 0x7F
+_SEGMENTS = {"es": 0x00, "cs": 0x10, "ss": 0x20, "ds": 0x30, "gdt": 0x60, "idt": 0x80}
+_CPL = 0x0CB
+_WORDS = {
+    "efer": 0x0D0,
+    "cr4": 0x148,
+    "cr3": 0x150,
+    "cr0": 0x158,
+    "dr7": 0x160,
+    "dr6": 0x168,
+    "rflags": 0x170,
+    "rip": 0x178,
+    "rsp": 0x1D8,
+    "rax": 0x1F8,
+    "cr2": 0x240,
+    "pat": 0x268,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,74 @@ class Exit:
     code: int
     error_code: int = 0
     gpa: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Intercepts:
+    """What ends a guest's run besides nested page faults and the instructions of SVM.
+
+    `cr_writes` are numbers of control registers, `exceptions` vectors; `msr_map` is the physical
+    address of an MSR permission map, or None: no MSR is intercepted.
+    """
+
+    cr_writes: frozenset[int] = frozenset()
+    exceptions: frozenset[int] = frozenset()
+    msr_map: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _StateSave:
+    """The guest's state that VMRUN loads; `words` are registers by lower-case name."""
+
+    segments: dict[str, Segment]
+    cpl: int
+    words: dict[str, int]
+
+
+def _control_area(nested_cr3: int, intercepts: _Intercepts) -> bytes:
+    """Return the first half of a VMCB: nested paging on, ASID 1."""
+    block = bytearray(_STATE_SAVE)
+    general = _SHUTDOWN | _INVLPGA
+    if intercepts.msr_map is not None:
+        general |= _MSR
+        struct.pack_into("<Q", block, _MSR_MAP_PA, intercepts.msr_map)
+    struct.pack_into("<H", block, _CR_WRITES, _mask(intercepts.cr_writes))
+    struct.pack_into("<I", block, _EXCEPTIONS, _mask(intercepts.exceptions))
+    struct.pack_into("<II", block, _GENERAL, general, _ALL_OF_SVM)
+    struct.pack_into("<I", block, _ASID, 1)
+    struct.pack_into("<Q", block, _NESTED, 1)
+    struct.pack_into("<Q", block, _NESTED_CR3, nested_cr3)
+    return bytes(block)
+
+
+def _pack_state(state: _StateSave) -> bytes:
+    """Return the second half of a VMCB, the state-save area."""
+    block = bytearray(_VMCB_BYTES - _STATE_SAVE)
+    for name, at in _SEGMENTS.items():
+        segment = state.segments[name]
+        attributes = segment.flags >> 8 & 0xFF | segment.flags >> 12 & 0xF00
+        struct.pack_into(
+            "<HHIQ", block, at, segment.selector, attributes, segment.limit, segment.base
+        )
+    block[_CPL] = state.cpl
+    for name, value in state.words.items():
+        struct.pack_into("<Q", block, _WORDS[name], value)
+    return bytes(block)
+
+
+def _exit_info_2(block: bytes) -> int:
+    """Return EXITINFO2 of a VMCB: the guest physical address of a nested page fault."""
+    value: int = struct.unpack_from("<Q", block, _EXIT_INFO_2)[0]
+    return value
+
+
+def _intercepts_of(block: bytes) -> bytes:
+    """Return the 8 bytes of a VMCB with the intercepts that are no register's or exception's."""
+    return block[_GENERAL : _GENERAL + 8]
+
+
+def _mask(numbers: Iterable[int]) -> int:
+    return sum(1 << number for number in numbers)
 
 
 class Host:
@@ -104,13 +189,13 @@ class Host:
         state = self._state()
         cpu.load()
         general = [cpu.general(number) for number in range(16)]
-        intercepts = Intercepts(cr_writes, exceptions, _MSR_MAP if efer else None)
-        self._memory.write(_VMCB, control_area(nested_cr3, intercepts) + pack_state(state))
+        intercepts = _Intercepts(cr_writes, exceptions, _MSR_MAP if efer else None)
+        self._memory.write(_VMCB, _control_area(nested_cr3, intercepts) + _pack_state(state))
         engine.reg_write(x86.UC_X86_REG_CR4, _CR4)
-        engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, HOST_EFER & ~(0 if nxe else _NXE)))
+        engine.reg_write(x86.UC_X86_REG_MSR, (MSR.EFER, HOST_EFER & ~(0 if nxe else EFER.NXE)))
         engine.reg_write(x86.UC_X86_REG_CR0, _CR0)
         engine.reg_write(x86.UC_X86_REG_CR3, _ROOT)
-        engine.reg_write(x86.UC_X86_REG_MSR, (_HSAVE, _SAVE))
+        engine.reg_write(x86.UC_X86_REG_MSR, (MSR.VM_HSAVE_PA, _SAVE))
         with cpu.changed():
             cpu.enter(_CODE_SEGMENT, 0)
             cpu.set_segment("ss", _DATA_SEGMENT)
@@ -147,7 +232,7 @@ class Host:
         error_code = cpu.error_code
         cpu.forget_exception()
         cpu.store()
-        gpa = exit_info_2(self._memory.read(_VMCB, FRAME)) if code == ExitCode.NPF else None
+        gpa = _exit_info_2(self._memory.read(_VMCB, FRAME)) if code == ExitCode.NPF else None
         return Exit(code, error_code, gpa)
 
     def intercept(self, cr_writes: frozenset[int], *, efer: bool) -> None:
@@ -160,7 +245,7 @@ class Host:
         with cpu.changed():
             content = cpu.snapshot()
             block = self._memory.read(_VMCB, FRAME)
-            known = struct.pack("<QQ", _VMCB, 0) + intercepts_of(block)
+            known = struct.pack("<QQ", _VMCB, 0) + _intercepts_of(block)
             if content.count(known) != 1:
                 raise CrosswalkError("a saved context of this Unicorn doesn't show the intercepts")
             at = content.index(known) + len(known) + 2  # Reads of control registers come first.
@@ -177,7 +262,7 @@ class Host:
         kept = self._memory.read(_MSR_MAP + place, 1)
         self._memory.write(_MSR_MAP + place, b"\0")
         try:
-            self._cpu.engine.reg_write(x86.UC_X86_REG_MSR, (_EFER, value | _SVME))
+            self._cpu.engine.reg_write(x86.UC_X86_REG_MSR, (MSR.EFER, value | EFER.SVME))
         finally:
             self._memory.write(_MSR_MAP + place, kept)
 
@@ -185,28 +270,28 @@ class Host:
         """Have the CPU forget its translations, as after a change to nested tables."""
         self._cpu.engine.ctl(unicorn.UC_CTL_TLB_FLUSH, unicorn.UC_CTL_IO_WRITE)
 
-    def _state(self) -> StateSave:
+    def _state(self) -> _StateSave:
         cpu, read = self._cpu, self._cpu.engine.reg_read
         cpu.load()
         words = {
             name: read(getattr(x86, f"UC_X86_REG_{name.upper()}"))
             for name in ("cr0", "cr2", "cr3", "cr4", "dr6", "dr7")
         }
-        words["efer"] = read(x86.UC_X86_REG_MSR, _EFER) | _SVME
-        words["pat"] = read(x86.UC_X86_REG_MSR, _PAT)
+        words["efer"] = read(x86.UC_X86_REG_MSR, MSR.EFER) | EFER.SVME
+        words["pat"] = read(x86.UC_X86_REG_MSR, MSR.PAT)
         if cpu.cpl:
             raise BadInput("a CPU in user mode can't be taken into guest mode")
-        if words["cr4"] & _LA57:
+        if words["cr4"] & CR4.LA57:
             raise BadInput("no emulated CPU has both nested paging and 5-level paging")
         words |= {"rip": cpu.rip, "rsp": cpu.rsp, "rax": cpu.general(0), "rflags": cpu.rflags}
         segments = {name: cpu.segment(name) for name in SEGMENTS}
-        return StateSave(segments, cpu.cpl, words)
+        return _StateSave(segments, cpu.cpl, words)
 
     def _write_tables(self) -> None:
         memory = self._memory
         memory.words[(_ROOT - HOST_START) // 8] = _MIDDLE | _TABLE
-        for gib in range(2 * HOST_START // _GIB):
-            memory.words[(_MIDDLE - HOST_START) // 8 + gib] = gib * _GIB | _HUGE
+        for gib in range(2 * HOST_START // GIB):
+            memory.words[(_MIDDLE - HOST_START) // 8 + gib] = gib * GIB | _HUGE
         memory.write(_CODE, _VMRUN + _HLT)
         at, bit = _EFER_WRITE
         memory.write(_MSR_MAP + at, struct.pack("<B", bit))

@@ -4,7 +4,7 @@ import pytest
 import unicorn
 from unicorn import x86_const as x86
 
-from crosswalk.emu.cpu import counter
+from crosswalk.emu.cpu import counting
 from crosswalk.emu.cpu.cpuid import answer_cpuid
 from crosswalk.emu.cpu.engine import open_engine
 from crosswalk.emu.cpu.ram import Ram
@@ -222,9 +222,9 @@ def test_runs_with_a_bound_count_on_and_a_halt_is_an_instruction(bare):
 
 
 def test_a_count_that_cannot_be_found_is_refused(monkeypatch):
-    monkeypatch.setattr(counter, "_SEARCHED", 64)
+    monkeypatch.setattr(counting, "_SEARCHED", 64)
     with pytest.raises(CrosswalkError, match="doesn't show how many instructions"):
-        counter._place.__wrapped__()
+        counting._place.__wrapped__()
 
 
 def test_two_machines_with_the_same_guest_are_the_same_byte_for_byte():

@@ -1,22 +1,69 @@
-"""Counting the loads of CR3, of which Unicorn has no hook.
+"""What a run did, counted: instructions begun, and loads of CR3. Unicorn tells neither.
 
-MOV to CR3 ends a block of translated code. Each block is looked at when it is translated, before
-it runs; where it ends in such a MOV, the run is interrupted, that one instruction gets a hook,
-and the run goes on.
+Given a bound on instructions, Unicorn counts them in a word of its own state, beside the bound.
+Where, depends on the build: it is found with bounds and counts that are known.
+
+There is no hook for a load of CR3. But MOV to CR3 ends a block of translated code. Each block is
+looked at when it is translated, before it runs; where it ends in such a MOV, the run is
+interrupted, that one instruction gets a hook, and the run goes on.
 """
 
+import ctypes
+import functools
+import struct
 from collections.abc import Callable
 
 import unicorn
 from unicorn import x86_const as x86
 
 from crosswalk.emu.cpu.cpu import Cpu
+from crosswalk.emu.cpu.engine import handle_of, open_engine
+from crosswalk.emu.cpu.ram import Ram
+from crosswalk.walker.architecture import CR3
+from crosswalk.walker.errors import CrosswalkError
 
-__all__ = ["Cr3Loads"]
+__all__ = ["Cr3Loads", "instructions_begun"]
+
+_SEARCHED = 2048
+_PAIR = struct.Struct("<QQ")
+# Instructions up to the HLT, that included, and a bound that isn't reached.
+_KNOWN = ((778, 123_457), (1_235, 98_765))
+_NOP, _HLT = b"\x90", b"\xf4"
 
 _SIZE = 3
 _OPCODE, _CR3, _REGISTER, _REX_B = b"\x0f\x22", 0xD8, 0x07, 0x41
-_NO_FLUSH = 1 << 63  # With PCIDs it is no bit of CR3.
+
+
+def instructions_begun(engine: unicorn.Uc, bound: int) -> int:
+    """Return the number of instructions begun in the last run, which had a `bound` on them.
+
+    One that raised an exception counts, and once more when it is tried again.
+
+    Raises `CrosswalkError` if this build of Unicorn keeps the number some other way.
+    """
+    begun: int = _PAIR.unpack(_state(engine, _place(), _PAIR.size))[0]
+    return min(bound, begun)
+
+
+@functools.cache
+def _place() -> int:
+    found: set[int] | None = None
+    for count, bound in _KNOWN:
+        ram = Ram(0, 0x1000)
+        ram.write(0, _NOP * (count - 1) + _HLT)
+        engine = open_engine(ram)
+        engine.emu_start(0, 0x1000, count=bound)
+        state = _state(engine, 0, _SEARCHED)
+        pair = _PAIR.pack(count, bound)
+        here = {at for at in range(0, _SEARCHED - 8, 8) if state[at : at + 16] == pair}
+        found = here if found is None else found & here
+    if found is None or len(found) != 1:
+        raise CrosswalkError("this Unicorn doesn't show how many instructions it has begun")
+    return found.pop()
+
+
+def _state(engine: unicorn.Uc, at: int, size: int) -> bytes:
+    return ctypes.string_at((handle_of(engine).value or 0) + at, size)
 
 
 class Cr3Loads:
@@ -91,5 +138,5 @@ class Cr3Loads:
         with self._cpu.changed():
             value = self._cpu.general(number)
             self._cpu.rip = address + size
-        self._cpu.engine.reg_write(x86.UC_X86_REG_CR3, value & ~_NO_FLUSH)
+        self._cpu.engine.reg_write(x86.UC_X86_REG_CR3, value & ~CR3.NO_FLUSH)
         self._reached()
