@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
+from crosswalk.emu.workers.process import Ending, ProcessEnded, ProcessLost
+from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
+from tests.emu.fuzz.campaign.running import until
 from tests.emu.targets.making import ROOT, alive
 
 QUICK = Limits(seconds=0.4, output=1 << 16)
@@ -254,3 +256,93 @@ def test_interrupts_of_the_terminal_do_not_reach_it():
     process = ran("import os\nprint(os.getpgid(0) == os.getpid(), flush=True)\ninput()")
     assert b"True\n" == process.talk(b"", lines(1), 100)
     process.close()
+
+
+ESCAPES = {
+    "into the parent's group": "os.setpgid(0, os.getpgid(os.getppid()))",
+    "into a session of its own": "os.fork() and time.sleep(60); os.setsid()",
+    "out of the family, by two forks": "gone(); os.setsid(); gone()",
+    "without SIGTERM, SIGHUP and SIGINT": "[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]",
+    "from the signal of its parent's death": "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)",
+    "by stopping itself": "os.fork() and os.kill(os.getpid(), signal.SIGSTOP)",
+}
+
+
+@pytest.mark.parametrize("act", ESCAPES.values(), ids=ESCAPES)
+@pytest.mark.parametrize("closed", [True, False], ids=["it is closed", "it hangs"])
+def test_a_process_that_escapes_ends_with_all_that_came_of_it(act, closed, tmp_path):
+    process = ran(f"""
+        import ctypes, os, signal, time
+        def gone():
+            os.fork() and os._exit(0)
+        print("here", flush=True)
+        open({str(tmp_path)!r} + f"/{{os.getpid()}}", "w").close()
+        {act}
+        open({str(tmp_path)!r} + f"/{{os.getpid()}}", "w").close()
+        time.sleep(60)
+        """)
+    assert b"here\n" == process.talk(b"", lines(1), 100)
+    wanted = 2 if "fork" in act or "gone" in act else 1
+    until(lambda: len(list(tmp_path.iterdir())) >= wanted)
+    if closed:
+        process.close()
+    else:
+        process._limits = QUICK
+        failure(process, b"?\n")
+    until(lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))
+
+
+def test_a_tree_of_processes_ends_with_its_root(tmp_path):
+    process = ran(f"""
+        import os, time
+        for _ in range(4):
+            if not os.fork():
+                os.setsid()
+        open({str(tmp_path)!r} + f"/{{os.getpid()}}", "w").close()
+        if len(os.listdir({str(tmp_path)!r})) == 16:
+            print("here", flush=True)
+        time.sleep(60)
+        """)
+    assert b"here" == process.talk(b"", lines(1), 1 << 10).split()[0]
+    process.close()
+    assert 16 == len(list(tmp_path.iterdir()))
+    assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
+
+
+def test_a_keeper_that_is_killed_takes_the_process_with_it_and_is_no_crash():
+    process = ran("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)")
+    child = int(process.talk(b"", lines(1), 100))
+    os.kill(process._keeper, signal.SIGKILL)
+    with pytest.raises(ProcessEnded) as caught:
+        process.talk(b"?\n", lines(1), 100)
+    assert Ending.KILLED is caught.value.ending
+    assert gone(child)
+
+
+def test_who_is_killed_is_asked_again_and_lost_when_others_go_on(tmp_path):
+    started = []
+
+    def start():
+        started.append(ran("import os\nprint(input(), os.getpid(), flush=True)"))
+        if len(started) < 3:
+            os.kill(started[-1]._keeper, signal.SIGKILL)
+        return started[-1]
+
+    walker = Restarted("its", start)
+    answer = walker.ask(lambda process: process.talk(b"a\n", lines(1), 100))
+    assert answer.startswith(b"a ")
+    assert 3 == len(started)
+    walker.close()
+    started.clear()
+
+    def killed():
+        started.append(ran("import os\nos.kill(os.getpid(), 9)"))
+        return started[-1]
+
+    lost = Restarted("its", killed)
+    with pytest.raises(ProcessLost) as caught:
+        lost.ask(lambda process: process.talk(b"a\n", lines(1), 100))
+    assert str(caught.value) == (
+        "its was killed (SIGKILL), by another program or for want of memory, 5 times"
+    )
+    assert 5 == len(started)

@@ -52,15 +52,15 @@ def until(happened, seconds=60):
         time.sleep(0.005)
 
 
-def alive(group):
-    """The processes of a group that are still there, zombies aside."""
+def alive(session):
+    """The processes of a session that are still there, zombies aside."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(fields[2]) == group and fields[0] != "Z":
+        if int(fields[3]) == session and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
 
