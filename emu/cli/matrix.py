@@ -13,6 +13,7 @@ from crosswalk.emu.matrix.summary import Summary, load_summary, reduced_cases
 from crosswalk.emu.matrix.text import list_lines, list_records, summary_lines, verdict
 from crosswalk.emu.matrix.unit import Unit
 from crosswalk.emu.workers.contained import contained
+from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats.files import write_file
 
@@ -30,13 +31,18 @@ def run(options: argparse.Namespace) -> int:
     summary = Summary(options.select)
     if options.state is not None:
         summary = load_summary(options.state, options.select, len(units))
+    lost = None
     try:
         _run(summary, units, choice, options.jobs, options.state)
+    except ProcessLost as error:
+        lost = error
+        remark(f"{lost}; the same command goes on" if options.state is not None else str(lost))
     except KeyboardInterrupt:
         if options.state is not None:
             remark(f"{summary.units} of {len(units)} units done; the same command goes on")
         raise
-    return _tell(options, summary)
+    _reduce(summary, options.state)
+    return _tell(options, summary, lost)
 
 
 def _list(options: argparse.Namespace, choice: Choice) -> int:
@@ -64,7 +70,6 @@ def _run(
             done += result.unit.combinations
             if report is not None:
                 report(done, total)
-    _reduce(summary, state)
 
 
 def _reduce(summary: Summary, state: Path | None) -> None:
@@ -72,7 +77,7 @@ def _reduce(summary: Summary, state: Path | None) -> None:
     if all(group.reduced for group in summary.groups.values()):
         return
     try:
-        for slug, case in contained(lambda: list(reduced_cases(summary))):
+        for slug, case in contained(lambda: list(reduced_cases(summary)), again=True):
             group = summary.groups[slug]
             group.case, group.reduced = case, True
     except CrosswalkError as error:
@@ -81,9 +86,11 @@ def _reduce(summary: Summary, state: Path | None) -> None:
         write_file(state, summary.dump())
 
 
-def _tell(options: argparse.Namespace, summary: Summary) -> int:
+def _tell(options: argparse.Namespace, summary: Summary, lost: ProcessLost | None) -> int:
     divergent = summary.divergent + summary.tlb.violations
     status, words = verdict(summary)
+    if lost is not None and status != 1:
+        status, words = 2, f"not finished: {lost}"
     known = sum(summary.known.values()) + sum(summary.tlb.known.values())
     probes = summary.probes + summary.tlb.accesses
     if options.cases is not None:

@@ -14,6 +14,7 @@ from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult, pair_resul
 from crosswalk.emu.report.conclusion import agreement
 from crosswalk.emu.report.text import access_text
 from crosswalk.emu.report.verdict import nested_divergence_lines
+from crosswalk.emu.workers.process import ProcessLost
 
 __all__ = ["run"]
 
@@ -63,21 +64,27 @@ def run(options: argparse.Namespace) -> int:
     numbers = range(options.pairs) if only is None else range(only, only + 1)
     say = remark if options.json else print
     total, shown, began = _Sum(), 0, time.monotonic()
+    lost = None
     with progress("pairs", lines=True) as report:
-        for result in pair_results(seed, numbers, accesses, options.jobs):
-            total.add(result)
-            if report is not None:
-                report(total.pairs, len(numbers))
-            shown += _tell(result, seed, accesses, say, _SHOWN - shown)
+        try:
+            for result in pair_results(seed, numbers, accesses, options.jobs):
+                total.add(result)
+                if report is not None:
+                    report(total.pairs, len(numbers))
+                shown += _tell(result, seed, accesses, say, _SHOWN - shown)
+        except ProcessLost as error:
+            lost = error
+            remark(str(lost))
     seconds = time.monotonic() - began
-    status = 1 if total.failed else 0 if total.probes else 2
+    status = 1 if total.failed else 0 if total.probes and lost is None else 2
     if options.json:
         emit(_record(total, seconds) | {"reproduce": command_text(options)})
     else:
         _print(total, seconds)
         if options.verbose:
             _explain(total)
-        tell_verdict(_word(total), status)
+        finished = lost is None or total.failed
+        tell_verdict(_word(total) if finished else f"not finished: {lost}", status)
         print(f"reproduce: {command_text(options)}")
     return status
 

@@ -102,7 +102,7 @@ def _one(name: str, chosen: Chosen, target: Target | None, limit: int, *, as_jso
     if case is None:
         raise BadInput(f"{name}: not a case")
     names_another(name, case, chosen)
-    replayed = contained(lambda: _outcomes(case), limit)
+    replayed = contained(lambda: _outcomes(case), limit, again=True)
     if not len(replayed.made):
         for line in encryption_lines(source):
             remark(f"{name}: {line}")
@@ -129,7 +129,9 @@ def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> 
     """Replay a composite's case, and return whether it diverges for no known reason."""
     inner = case.case
     judged = contained(
-        lambda: CompositeChecker().judge(inner.memory(), inner.context(), case.composite), limit
+        lambda: CompositeChecker().judge(inner.memory(), inner.context(), case.composite),
+        limit,
+        again=True,
     )
     if as_json:
         sys.stdout.flush()

@@ -19,7 +19,7 @@ time.sleep(600)
 
 @pytest.fixture
 def commands(tmp_path):
-    """Commands that start processes, with what takes long enough to be killed; for `check` see there."""
+    """Commands that start processes, with what takes long enough to be killed."""
     path = tmp_path / "hangs.py"
     path.write_text(HANGS)
     walker = ("--walker", f"exec:python3 {path}", "--walker-seconds", 50)
