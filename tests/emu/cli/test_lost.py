@@ -119,7 +119,7 @@ def test_a_walker_that_is_killed_is_lost_and_no_finding(run, folder):
     assert 2 == run("replay", CASE, "--walker", walker).status
     script(folder, GREETS + "time.sleep(600)\n")
     mended = run(*command, "--walker-seconds", "4")
-    assert (1, '') == (mended.status, mended.err)
+    assert (1, "") == (mended.status, mended.err)
     assert "hang, no answer in time" in mended.out
 
 
