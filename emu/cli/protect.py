@@ -4,6 +4,8 @@ import argparse
 import json
 import time
 
+import msgspec
+
 from crosswalk.emu.cli.output import command_text, emit, remark
 from crosswalk.emu.cli.sources import chosen_source, follow, tell_source
 from crosswalk.emu.report.protection import (
@@ -96,11 +98,12 @@ def _write_document(
     options: argparse.Namespace, frames: Frames, memory: PhysicalMemory, kind: TableKind
 ) -> None:
     record = protection_record(frames, memory.ranges, kind)
+    document = msgspec.to_builtins(record)
     if options.output is None:
-        emit(record)
+        emit(document)
     else:
-        write_file(options.output, f"{json.dumps(record, indent=1)}\n".encode())
-        remark(f"wrote {options.output}: {len(record['ranges']):,} ranges")
+        write_file(options.output, f"{json.dumps(document, indent=1)}\n".encode())
+        remark(f"wrote {options.output}: {len(record.ranges):,} ranges")
 
 
 def _write_pages(

@@ -59,20 +59,20 @@ __all__ = [
 FORMAT = "crosswalk-composite/1"
 
 
-class _ThenJson(Document, frozen=True):
+class ThenJson(Document, frozen=True):
     va: Hex64
     cpl: Literal[0, 3]
     ac: bool
     pkru: Hex64 | None
 
 
-class _AllowedJson(Document, frozen=True):
+class AllowedJson(Document, frozen=True):
     outcomes: list[OutcomeJson]
     must_change: Words
     may_change: Words
 
 
-class _ObservedJson(Document, frozen=True):
+class ObservedJson(Document, frozen=True):
     outcomes: list[OutcomeJson]
     entries: Words
 
@@ -86,10 +86,10 @@ class CompositeJson(Document, frozen=True):
     cpl: Literal[0, 3]
     ac: bool
     case: CaseJson
-    then: _ThenJson | UnsetType = UNSET
+    then: ThenJson | UnsetType = UNSET
     # The outcomes are there for people, and aren't read.
-    predicted: list[_AllowedJson] | UnsetType = UNSET
-    observed: _ObservedJson | UnsetType = UNSET
+    predicted: list[AllowedJson] | UnsetType = UNSET
+    observed: ObservedJson | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Protection reports: lines of text and JSON records."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from crosswalk.emu.report.records import frame_record, mapping_record
 from crosswalk.emu.report.text import frame_text, mapping_text, size_text
+from crosswalk.walker.formats.documents import Count, Document, Hex64
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.policy import (
@@ -22,6 +23,7 @@ from crosswalk.walker.rights import Rights, rwx
 __all__ = [
     "NO_FRAME",
     "PART_OF_THEM",
+    "ProtectionJson",
     "protection_record",
     "protection_summary_record",
     "summary_lines",
@@ -29,42 +31,73 @@ __all__ = [
 ]
 
 
+class GrantedJson(Document, frozen=True):
+    """A range of RAM, and what is granted in it."""
+
+    pa: Hex64
+    size: Count
+    permission: str
+    granted: list[str]
+
+
+class CollectiveJson(Document, frozen=True):
+    """A range of physical memory, and the union of what its mappings grant."""
+
+    pa: Hex64
+    size: Count
+    supervisor: str
+    user: str
+
+
+class InexpressibleJson(Document, frozen=True):
+    """A range in which a table grants uses `beyond` those that the policy allows."""
+
+    pa: Hex64
+    size: Count
+    wanted: list[str]
+    beyond: list[str]
+
+
+class ProtectionJson(Document, frozen=True):
+    """A document of the format crosswalk-protection/1.
+
+    Neighbours in `ranges` differ in `granted`; `inexpressible` is by kind of table.
+    """
+
+    format: Literal["crosswalk-protection/1"]
+    kind: str
+    ram: list[tuple[Hex64, Hex64]]
+    unmapped: list[str]
+    ranges: list[GrantedJson]
+    collective: list[CollectiveJson]
+    inexpressible: dict[str, list[InexpressibleJson]]
+
+
 def protection_record(
     frames: Frames, ram: Sequence[tuple[int, int]], kind: TableKind
-) -> dict[str, Any]:
-    """Return the protection list as `protect --format json` prints it.
-
-    `ranges` are what is granted, neighbours differ in `granted`; for each kind of table,
-    `inexpressible` are the ranges in which it grants more than the policy allows.
-    """
-    return {
-        "format": "crosswalk-protection/1",
-        "kind": str(kind),
-        "ram": [[hex(start), hex(size)] for start, size in ram],
-        "unmapped": _uses(UNMAPPED),
-        "ranges": [
-            {
-                "pa": hex(start),
-                "size": size,
-                "permission": rwx(permission_of(use)),
-                "granted": _uses(use),
-            }
+) -> ProtectionJson:
+    """Return the protection list as `protect --format json` prints it."""
+    return ProtectionJson(
+        "crosswalk-protection/1",
+        str(kind),
+        [(hex(start), hex(size)) for start, size in ram],
+        _uses(UNMAPPED),
+        [
+            GrantedJson(hex(start), size, rwx(permission_of(use)), _uses(use))
             for start, size, use in protect(frames, ram, kind).uses()
         ],
-        "collective": [frame_record(start, size, rights) for start, size, rights in frames],
-        "inexpressible": {
+        [
+            CollectiveJson(hex(start), size, rights.supervisor, rights.user)
+            for start, size, rights in frames
+        ],
+        {
             str(each): [
-                {
-                    "pa": hex(found.pa),
-                    "size": found.size,
-                    "wanted": _uses(found.wanted),
-                    "beyond": _uses(found.beyond),
-                }
-                for found in inexpressible(protect(frames, ram, each))
+                InexpressibleJson(hex(one.pa), one.size, _uses(one.wanted), _uses(one.beyond))
+                for one in inexpressible(protect(frames, ram, each))
             ]
             for each in TableKind
         },
-    }
+    )
 
 
 def protection_summary_record(summary: Summary, seconds: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats.documents import (
     AccessName,
+    CpuJson,
     Document,
     Hex64,
     OutcomeJson,
@@ -344,14 +345,13 @@ def state_parts(
     }
 
 
-def cpu_document(cpu: Cpu) -> dict[str, Any]:
+def cpu_document(cpu: Cpu) -> CpuJson:
     """Return the object at `$.cpu`, without an encryption mask of 0."""
-    registers = ("cr0", "cr3", "cr4", "efer", "pkru")
-    document: dict[str, Any] = {name: hex(getattr(cpu, name)) for name in registers}
-    document |= {"maxphyaddr": cpu.maxphyaddr, "page1gb": cpu.page1gb, "vendor": cpu.vendor}
+    names = ["cr0", "cr3", "cr4", "efer", "pkru"]
     if cpu.encryption_mask:
-        document["encryption_mask"] = hex(cpu.encryption_mask)
-    return document
+        names.append("encryption_mask")
+    registers = {name: hex(getattr(cpu, name)) for name in names}
+    return CpuJson(maxphyaddr=cpu.maxphyaddr, page1gb=cpu.page1gb, vendor=cpu.vendor, **registers)
 
 
 def _probe_text(probe: Probe) -> str:

@@ -59,7 +59,7 @@ Words = Annotated[
         description="8-byte words by physical address",
         extra_json_schema={
             "propertyNames": {"pattern": _HEX64},
-            "additionalProperties": {"type": "string", "pattern": _HEX64},
+            "patternProperties": {_HEX64: {"type": "string", "pattern": _HEX64}},
         },
     ),
 ]
@@ -77,11 +77,11 @@ class Document(Struct, frozen=True, forbid_unknown_fields=True):
     """An object of a document; an unknown key is an error."""
 
 
-class CpuJson(Document, frozen=True):
+class CpuJson(Document, frozen=True, kw_only=True):
     """The object at `$.cpu`."""
 
-    cr3: Hex64
     cr0: Hex64 | UnsetType = UNSET
+    cr3: Hex64
     cr4: Hex64 | UnsetType = UNSET
     efer: Hex64 | UnsetType = UNSET
     pkru: Hex32 | UnsetType = UNSET

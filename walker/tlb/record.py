@@ -78,38 +78,38 @@ class _Named(Document, frozen=True, tag_field="step"):
     """A step: `step` says which."""
 
 
-class _StoreJson(_Named, frozen=True, tag="store"):
+class StoreJson(_Named, frozen=True, tag="store"):
     pa: Hex64
     value: Hex64
 
 
-class _InvlpgJson(_Named, frozen=True, tag="invlpg"):
+class InvlpgJson(_Named, frozen=True, tag="invlpg"):
     va: Hex64
 
 
-class _InvpcidJson(_Named, frozen=True, tag="invpcid"):
+class InvpcidJson(_Named, frozen=True, tag="invpcid"):
     type: Annotated[int, Meta(ge=0, le=3)]
     pcid: Hex64
     va: Hex64
 
 
-class _Cr0Json(_Named, frozen=True, tag="mov_cr0"):
+class Cr0Json(_Named, frozen=True, tag="mov_cr0"):
     value: Hex64
 
 
-class _Cr3Json(_Named, frozen=True, tag="mov_cr3"):
+class Cr3Json(_Named, frozen=True, tag="mov_cr3"):
     value: Hex64
 
 
-class _Cr4Json(_Named, frozen=True, tag="mov_cr4"):
+class Cr4Json(_Named, frozen=True, tag="mov_cr4"):
     value: Hex64
 
 
-class _WrpkruJson(_Named, frozen=True, tag="wrpkru"):
+class WrpkruJson(_Named, frozen=True, tag="wrpkru"):
     value: Hex32
 
 
-class _OptionJson(Document, frozen=True):
+class OptionJson(Document, frozen=True):
     outcome: Literal["ok", "page_fault", "general_protection"]
     fresh: bool
     pa: Hex64 | UnsetType = UNSET
@@ -117,25 +117,18 @@ class _OptionJson(Document, frozen=True):
     marks: Words | UnsetType = UNSET
 
 
-class _AccessJson(_Named, frozen=True, tag="access"):
+class AccessJson(_Named, frozen=True, tag="access"):
     access: AccessName
     va: Hex64
     cpl: Literal[0, 3]
     ac: bool
     # The outcomes are there for people, and aren't read.
-    allowed: list[_OptionJson] | UnsetType = UNSET
+    allowed: list[OptionJson] | UnsetType = UNSET
     observed: OutcomeJson | UnsetType = UNSET
 
 
-_StepJson = (
-    _StoreJson
-    | _InvlpgJson
-    | _InvpcidJson
-    | _Cr0Json
-    | _Cr3Json
-    | _Cr4Json
-    | _WrpkruJson
-    | _AccessJson
+StepJson = (
+    StoreJson | InvlpgJson | InvpcidJson | Cr0Json | Cr3Json | Cr4Json | WrpkruJson | AccessJson
 )
 
 
@@ -143,19 +136,19 @@ class SequenceJson(StateJson, frozen=True, kw_only=True):
     """A document of the format crosswalk-sequence/1."""
 
     format: Literal["crosswalk-sequence/1"]
-    steps: Annotated[list[_StepJson], Meta(max_length=MAX_STEPS)]
+    steps: Annotated[list[StepJson], Meta(max_length=MAX_STEPS)]
     note: str | UnsetType = UNSET
     halted: str | UnsetType = UNSET
 
 
 _MADE: dict[type[_Named], Any] = {
-    _StoreJson: steps.Store,
-    _InvlpgJson: steps.Invlpg,
-    _InvpcidJson: steps.Invpcid,
-    _Cr0Json: steps.MovCr0,
-    _Cr3Json: steps.MovCr3,
-    _Cr4Json: steps.MovCr4,
-    _WrpkruJson: steps.Wrpkru,
+    StoreJson: steps.Store,
+    InvlpgJson: steps.Invlpg,
+    InvpcidJson: steps.Invpcid,
+    Cr0Json: steps.MovCr0,
+    Cr3Json: steps.MovCr3,
+    Cr4Json: steps.MovCr4,
+    WrpkruJson: steps.Wrpkru,
 }
 _STEPS = {made: form.__struct_config__.tag for form, made in _MADE.items()}
 
@@ -192,8 +185,8 @@ def parse_sequence(data: bytes, name: str) -> SequenceRecord:
         return SequenceRecord(sequence, None if document.note is UNSET else document.note)
 
 
-def _step(document: _StepJson) -> steps.Step:
-    if isinstance(document, _AccessJson):
+def _step(document: StepJson) -> steps.Step:
+    if isinstance(document, AccessJson):
         kind = ACCESS_TYPES[document.access]
         return Access(int(document.va, 16), kind, document.cpl, document.ac)
     made: steps.Step = _MADE[type(document)](**numbers(document))

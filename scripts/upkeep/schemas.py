@@ -1,0 +1,57 @@
+"""Writes docs/schemas: a JSON Schema of each format, made from the types that read and write it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crosswalk.emu.fuzz.campaign.state import State
+from crosswalk.emu.matrix.summary import Summary
+from crosswalk.emu.report.composites import CompositeJson
+from crosswalk.emu.report.protection import ProtectionJson
+from crosswalk.emu.targets.jsonl import MESSAGES
+from crosswalk.walker.formats.case import CaseJson
+from crosswalk.walker.tlb.record import SequenceJson
+
+__all__ = ["FOLDER", "FORMATS", "main", "schemas"]
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+
+FORMATS: dict[str, tuple[type, ...]] = {
+    "crosswalk-case-1": (CaseJson,),
+    "crosswalk-composite-1": (CompositeJson,),
+    "crosswalk-sequence-1": (SequenceJson,),
+    "crosswalk-matrix-1": (Summary,),
+    "crosswalk-fuzz-1": (State,),
+    "crosswalk-protection-1": (ProtectionJson,),
+    "crosswalk-walker-1": MESSAGES,
+}
+"""The types of each format, by the name of its schema's file: of the protocol, of each line."""
+
+
+def main() -> None:
+    """Write the schemas."""
+    for name, text in schemas().items():
+        (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def schemas() -> dict[str, str]:
+    """Return the text of each schema by the name of its format."""
+    return {name: _schema(name, kinds) for name, kinds in FORMATS.items()}
+
+
+def _schema(name: str, kinds: tuple[type, ...]) -> str:
+    references, definitions = msgspec.json.schema_components(kinds)
+    document: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": name.rpartition("-")[0] + "/1",
+        **(references[0] if len(references) == 1 else {"anyOf": list(references)}),
+        "$defs": definitions,
+    }
+    # The end of a string is \Z in Python alone.
+    return json.dumps(document, indent=2).replace("\\\\Z", "$") + "\n"
+
+
+if __name__ == "__main__":
+    main()
