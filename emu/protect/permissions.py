@@ -84,9 +84,10 @@ class FrameTables(NestedTables):
 
         Errors as `NestedTables.update`.
         """
-        self.granted = permissions.copy()
-        ranges = stretches(permissions, within)
+        ranges = list(stretches(permissions, within))
         self.update((start, size, Permission(value)) for start, size, value in ranges)
+        for start, size, value in ranges:
+            self.granted[start // FRAME : (start + size) // FRAME] = value
 
     def allow(self, frame: int, permission: Permission) -> None:
         """Add `permission` to what a frame, by number, is granted."""

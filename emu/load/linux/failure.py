@@ -9,6 +9,7 @@ from crosswalk.emu.cpu.cpu import GENERAL, Cpu
 from crosswalk.emu.cpu.delivery import Kind, vector_name
 from crosswalk.emu.pc.pc import Delivered, Ended, Machine
 from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.formats.located_errors import printable
 
 __all__ = ["KernelFailure", "console_lines", "failure_lines"]
 
@@ -16,6 +17,8 @@ _SHOWN_LINES = 20
 _LONGEST_INSTRUCTION = 15
 _SHOWN_INSTRUCTIONS = 4
 _A_ROW = 4
+_WIDTH = 2000
+"""The maximum length of a line of the console that is shown: 25 lines of a terminal."""
 
 
 class KernelFailure(CrosswalkError):
@@ -43,9 +46,12 @@ def failure_lines(machine: Machine, ended: Ended) -> Iterator[str]:
 
 
 def console_lines(sent: bytes | bytearray) -> list[str]:
-    """Return the text that was sent to a console, line by line; unprintable characters are dots."""
-    text = sent.decode("utf-8", "replace").replace("\r\n", "\n")
-    return ["".join(c if c.isprintable() else "." for c in line) for line in text.splitlines()]
+    """Return the text that was sent to a console, line by line, fit for a terminal.
+
+    Unprintable characters are escaped, and long lines are cut.
+    """
+    lines = sent.decode("utf-8", "replace").replace("\r\n", "\n").splitlines()
+    return [printable(line if len(line) <= _WIDTH else f"{line[:_WIDTH]}…") for line in lines]
 
 
 def _history(machine: Machine) -> Iterator[str]:

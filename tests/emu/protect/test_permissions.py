@@ -12,7 +12,7 @@ from crosswalk.emu.protect.permissions import (
 )
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.nested.tables import NestedTables
+from crosswalk.walker.nested.tables import MemoryFull, NestedTables
 from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.rights import Rights
 
@@ -72,6 +72,17 @@ def test_ranges_are_granted_and_others_left(tables):
     permissions = np.full(FRAMES, READ_WRITE, np.uint8)
     tables.grant(permissions, [(FRAME, 2 * FRAME)])
     assert [7, 3, 3, 7] == tables.read_back()[:4].tolist()
+    assert (tables.granted == tables.read_back()).all()
+
+
+def test_what_the_tables_cannot_hold_changes_nothing():
+    tables = FrameTables(np.zeros(3 * 512, np.uint64), START, FRAMES)
+    permissions = np.full(FRAMES, ALL, np.uint8)
+    permissions[5], permissions[1000] = READ_WRITE, READ_WRITE
+    with pytest.raises(MemoryFull):
+        tables.grant(permissions)
+    assert (tables.granted == ALL).all()
+    assert (tables.read_back() == ALL).all()
 
 
 def test_a_stretch_that_is_alike_takes_large_pages(tables):

@@ -3,7 +3,7 @@ import pytest
 
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.boot import ARGUMENTS, Boot
-from crosswalk.emu.load.linux.failure import KernelFailure
+from crosswalk.emu.load.linux.failure import KernelFailure, console_lines
 from crosswalk.emu.load.linux.image import parse_kernel
 from crosswalk.emu.load.linux.points import Point, parse_point, parse_symbols
 from tests.emu.cpu.pieces import SLEEP
@@ -112,7 +112,13 @@ def test_lines_of_the_console_are_told_as_they_come():
     boot = booted(source, on_line=lines.append)
     with pytest.raises(KernelFailure):
         list(boot.run([], IDLE, 20))
-    assert ["a", ".[1mb", "a", ".[1mb"] == lines
+    assert ["a", r"\x1b[1mb", "a", r"\x1b[1mb"] == lines
+
+
+def test_lines_of_the_console_are_cut_and_escaped():
+    assert ["x" * 2000 + "…", "a\\tb", "", "ü"] == console_lines(
+        b"x" * 850_000 + b"\r\na\tb\n\n" + "ü".encode()
+    )
 
 
 def test_a_kernel_that_panics_and_resets_is_a_failure_with_its_last_words():
