@@ -52,7 +52,7 @@ map, towards anything that the map has a cell for.
 
 {cells_table}
 
-When all cells have been seen, guided search has no goals left, and is as blind as the other.
+When all cells have been seen, guided search has no targets left, and is as blind as the other.
 """
 
 
