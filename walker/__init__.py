@@ -11,27 +11,41 @@ all physical frames     collective_rights, count_mappings; Aliases, mappings_of;
 """
 
 from crosswalk.walker.access import Access, AccessType
-from crosswalk.walker.aliases import Aliases, Question, mappings_of
+from crosswalk.walker.aliases import (
+    Aliases,
+    AliasQuery,
+    WritableExecutable,
+    mappings_of,
+    writable_and_executable,
+)
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext, PagingMode, Vendor
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
 from crosswalk.walker.frames import Frames, collective_rights, count_mappings
 from crosswalk.walker.leaves import Leaves, malformed_entries, walk_leaves
-from crosswalk.walker.mappings import HekiArgs, Mapping, Range, coalesce, heki_walk, mappings
+from crosswalk.walker.mappings import (
+    HekiArgs,
+    Mapping,
+    Range,
+    Ranges,
+    coalesce,
+    coalesce_leaves,
+    heki_walk,
+    mappings,
+)
 from crosswalk.walker.memory import PhysicalMemory, Segments, SparseWords
 from crosswalk.walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
-from crosswalk.walker.ranges import Ranges, coalesce_leaves
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.tracker import RightsTracker
 from crosswalk.walker.translate import Step, StepKind, Walk, translate, walk
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
-from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = [
     "Access",
     "AccessType",
     "Accesses",
+    "AliasQuery",
     "Aliases",
     "BadInput",
     "CrosswalkError",
@@ -49,7 +63,6 @@ __all__ = [
     "PagingContext",
     "PagingMode",
     "PhysicalMemory",
-    "Question",
     "Range",
     "Ranges",
     "Rights",

@@ -1,29 +1,38 @@
-"""Which mappings lead to a physical range: found from the tables up, named from the root down."""
+"""Which mappings lead to a physical range; which ranges are both writable and executable (W^X)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.frames import Frames
 from crosswalk.walker.leaves import TOP, Leaves, canonical
 from crosswalk.walker.mappings import Mapping
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.rights import Rights, rights_table
+from crosswalk.walker.rights import EXECUTES, WRITES, Rights, rights_table
 from crosswalk.walker.states import BLOCK, distinct_states, expand_states, keys_of
 
-__all__ = ["QUESTIONS", "Aliases", "Question", "mappings_of"]
+__all__ = [
+    "MAX_QUERIES",
+    "AliasQuery",
+    "Aliases",
+    "WritableExecutable",
+    "mappings_of",
+    "writable_and_executable",
+]
 
-QUESTIONS = 64
-"""How many questions are answered from one pass over the tables: a bit each of a word."""
+MAX_QUERIES = 64
+"""The most queries answered by one pass over the tables: each has a bit in a word per state."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """Which mappings reach bytes [pa, pa + size) and have one of `rights` (None: any or none)?
+class AliasQuery:
+    """Query for the mappings that reach bytes [pa, pa + size) and grant any of `rights`.
 
-    None do where there are no bytes.
+    None for `rights` selects all mappings. An empty range has none.
     """
 
     pa: int
@@ -32,20 +41,22 @@ class Question:
 
 
 class Aliases:
-    """Answers up to `QUESTIONS` questions about one address space.
+    """The mappings that each of up to `MAX_QUERIES` queries selects in one address space.
 
-    Costs two visits of each distinct state of its tables, and a word of memory for each. What
-    is not asked for is never enumerated, however many mappings there are.
+    The states of the tables that lead to selected mappings are found from the last level up,
+    then the mappings are listed from the root down. Each distinct state of the tables (see
+    `crosswalk.walker.states`) is visited twice and takes a word of memory. Other mappings are
+    never enumerated, however many there are.
     """
 
     def __init__(
-        self, memory: PhysicalMemory, context: PagingContext, questions: Sequence[Question]
+        self, memory: PhysicalMemory, context: PagingContext, queries: Sequence[AliasQuery]
     ) -> None:
-        if len(questions) > QUESTIONS:
-            raise ValueError(f"{len(questions)} questions; at most {QUESTIONS} at a time")
+        if len(queries) > MAX_QUERIES:
+            raise ValueError(f"{len(queries)} queries; at most {MAX_QUERIES} at a time")
         self._memory = memory
         self._context = context
-        self._questions = questions
+        self._queries = queries
         self._rights = rights_table(context)
         keys: dict[int, list[U64]] = {}
         for block in distinct_states(memory, context):
@@ -55,21 +66,21 @@ class Aliases:
         for level in self._keys:
             self._leading[level] = self._lead(level)
 
-    def find(self, question: int) -> Iterator[Mapping]:
-        """Yield the mappings that answer the question of this number, in address order."""
+    def find(self, query: int) -> Iterator[Mapping]:
+        """Yield the mappings that the query of this number selects, in address order."""
         top = self._context.levels
-        if self._leading[top][0] >> np.uint64(question) & np.uint64(1):
-            yield from self._descend(question, top, int(self._keys[top][0]), 0)
+        if self._leading[top][0] >> np.uint64(query) & np.uint64(1):
+            yield from self._descend(query, top, int(self._keys[top][0]), 0)
 
     def _lead(self, level: int) -> U64:
-        """Return for each state of a level the questions whose answers it leads to, as bits."""
+        """Return for each state of a level the queries that select mappings below it, as bits."""
         keys = self._keys[level]
         leading = np.zeros(len(keys), np.uint64)
         for at in range(0, len(keys), BLOCK):
             held = expand_states(self._memory, self._context, level, keys[at : at + BLOCK])
             bits = self._bits_below(level, keys_of(held.children))
             np.bitwise_or.at(leading, at + held.child_parent, bits)
-            for number in range(len(self._questions)):
+            for number in range(len(self._queries)):
                 hit = self._hits(number, held.leaves)
                 leading[at + held.leaf_parent[hit]] |= np.uint64(1 << number)
         return leading
@@ -80,8 +91,8 @@ class Aliases:
             return np.zeros(len(keys), np.uint64)
         return self._leading[level - 1][np.searchsorted(below, keys)]
 
-    def _hits(self, question: int, leaves: Leaves) -> NDArray[np.bool_]:
-        asked = self._questions[question]
+    def _hits(self, query: int, leaves: Leaves) -> NDArray[np.bool_]:
+        asked = self._queries[query]
         pa = leaves.pa
         if asked.size <= 0:
             return np.zeros(len(leaves), np.bool_)
@@ -91,11 +102,11 @@ class Aliases:
             hit &= (self._rights[leaves.grant] & asked.rights) != 0
         return hit
 
-    def _descend(self, question: int, level: int, key: int, base: int) -> Iterator[Mapping]:
+    def _descend(self, query: int, level: int, key: int, base: int) -> Iterator[Mapping]:
         held = expand_states(self._memory, self._context, level, np.array([key], np.uint64))
-        leaves = held.leaves.take(self._hits(question, held.leaves))
+        leaves = held.leaves.take(self._hits(query, held.leaves))
         keys = keys_of(held.children)
-        leads = self._bits_below(level, keys) >> np.uint64(question) & np.uint64(1) != 0
+        leads = self._bits_below(level, keys) >> np.uint64(query) & np.uint64(1) != 0
         offsets = np.concatenate([leaves.va, held.children.va[leads]])
         keys = keys[leads]
         for row in np.argsort(offsets, kind="stable").tolist():
@@ -103,7 +114,7 @@ class Aliases:
             if row < len(leaves):
                 yield self._mapping(leaves, row, va)
             else:
-                yield from self._descend(question, level - 1, int(keys[row - len(leaves)]), va)
+                yield from self._descend(query, level - 1, int(keys[row - len(leaves)]), va)
 
     def _mapping(self, leaves: Leaves, row: int, va: int) -> Mapping:
         shift = int(leaves.shift[row])
@@ -121,4 +132,41 @@ def mappings_of(
     memory: PhysicalMemory, context: PagingContext, start: int, size: int
 ) -> Iterator[Mapping]:
     """Yield the mappings that reach physical bytes [start, start + size), in address order."""
-    return Aliases(memory, context, [Question(start, size)]).find(0)
+    return Aliases(memory, context, [AliasQuery(start, size)]).find(0)
+
+
+@dataclass(frozen=True, slots=True)
+class WritableExecutable:
+    """A physical range, `size` bytes from `pa`, and its first writable and executable mappings."""
+
+    pa: int
+    size: int
+    rights: Rights
+    writers: tuple[Mapping, ...]
+    executors: tuple[Mapping, ...]
+
+    @property
+    def within_one_privilege(self) -> bool:
+        """Whether the supervisor alone, or the user alone, may do both."""
+        return any(self.rights >> shift & 6 == 6 for shift in (0, 3))
+
+
+def writable_and_executable(
+    memory: PhysicalMemory, context: PagingContext, frames: Frames, *, aliases: int
+) -> list[WritableExecutable]:
+    """Return the ranges that are writable and executable, by whichever mappings, by address.
+
+    Each has up to `aliases` mappings of either kind. `frames` are the `collective_rights` of the
+    same address space.
+    """
+    both = [each for each in frames if each[2] & WRITES and each[2] & EXECUTES]
+    found = []
+    for at in range(0, len(both), MAX_QUERIES // 2):
+        some = both[at : at + MAX_QUERIES // 2]
+        queries = [AliasQuery(pa, size, how) for pa, size, _ in some for how in (WRITES, EXECUTES)]
+        finder = Aliases(memory, context, queries)
+        for number, (pa, size, rights) in enumerate(some):
+            writers = tuple(islice(finder.find(2 * number), aliases))
+            executors = tuple(islice(finder.find(2 * number + 1), aliases))
+            found.append(WritableExecutable(pa, size, rights, writers, executors))
+    return found

@@ -26,7 +26,15 @@ from crosswalk.walker.outcome import ErrorCode
 from crosswalk.walker.rights import ALL_GRANTS, Grant, rights_table
 from crosswalk.walker.tables import read_words, unloadable
 
-__all__ = ["addresses_4mib", "grants_of", "leaves_among", "linear_addresses", "translate_many"]
+__all__ = [
+    "addresses_4mib",
+    "are_canonical",
+    "classify",
+    "grants_of",
+    "linear_addresses",
+    "sign_extended",
+    "translate_many",
+]
 
 _BLOCK = 1 << 16
 
@@ -43,6 +51,18 @@ def translate_many(memory: PhysicalMemory, context: PagingContext, accesses: Acc
         for start in range(0, len(accesses), _BLOCK)
     ]
     return Outcomes.join(parts) if parts else Outcomes.empty(0)
+
+
+def classify(
+    context: PagingContext, level: int, entries: U64
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return bool[n] and bool[n]: which entries of one level are leaves, which set a reserved bit.
+
+    Both are true of present entries only.
+    """
+    leaf = leaves_among(context, level, entries)
+    of_leaf, of_table = (np.uint64(reserved_bits(context, level, leaf=it)) for it in (True, False))
+    return leaf, (entries & np.where(leaf, of_leaf, of_table)) != 0
 
 
 def leaves_among(context: PagingContext, level: int, entries: U64) -> NDArray[np.bool_]:
@@ -104,13 +124,8 @@ def _translate_block(
         entry = word if level.entry_size == 8 else word >> up & np.uint64(0xFFFF_FFFF)
 
         present = (entry & np.uint64(Entry.P)) != 0
-        leaf = leaves_among(context, number, entry)
-        reserved = np.where(
-            leaf,
-            np.uint64(reserved_bits(context, number, leaf=True)),
-            np.uint64(reserved_bits(context, number, leaf=False)),
-        )
-        bad = present & ((entry & reserved) != 0)
+        leaf, reserved = classify(context, number, entry)
+        bad = present & reserved
         out.error_code[rows[bad]] = ErrorCode.P | ErrorCode.RSVD
         good = present & ~bad
         rows, entry, leaf, grant = rows[good], entry[good], leaf[good], grant[good]
@@ -171,8 +186,7 @@ def _linear(
         return accesses, np.full(len(accesses), unloadable(memory, context) is None)
     va, upper = linear_addresses(context, accesses), accesses.va >> np.uint64(63) == 1
     fetch = accesses.type == AccessType.EXECUTE
-    top = va.astype(np.int64) >> np.int64(context.va_bits - 1)
-    walks: NDArray[np.bool_] = (top == 0) | (top == -1)
+    walks = are_canonical(context, va)
     if context.lass:
         user = accesses.cpl == 3
         walks &= ~(user & upper)
@@ -188,16 +202,25 @@ def linear_addresses(context: PagingContext, accesses: Accesses) -> U64:
     va, upper = accesses.va, accesses.va >> np.uint64(63) == 1
     fetch = accesses.type == AccessType.EXECUTE
     if context.uai:
-        va = np.where(fetch, va, _sign_extended(va, UAI_BITS))
+        va = np.where(fetch, va, sign_extended(va, UAI_BITS))
     for half, bits in ((upper, context.lam_supervisor), (~upper, context.lam_user)):
         if bits:
             # Bit 63 stays.
-            masked = _sign_extended(va, bits) & ~_BIT_63 | va & _BIT_63
+            masked = sign_extended(va, bits) & ~_BIT_63 | va & _BIT_63
             va = np.where(half & ~fetch, masked, va)
     return va
 
 
-def _sign_extended(va: U64, bits: int) -> U64:
+def are_canonical(context: PagingContext, va: U64) -> NDArray[np.bool_]:
+    """Return bool[n]: which addresses are canonical, as `PagingContext.canonical` has it."""
+    found: NDArray[np.bool_] = va >> np.uint64(context.va_bits) == 0
+    if context.mode.long:
+        found = sign_extended(va, context.va_bits) == va
+    return found
+
+
+def sign_extended(va: U64, bits: int) -> U64:
+    """Return addresses with the highest of their low `bits` bits copied upwards, uint64[n]."""
     shift = np.int64(64 - bits)
     return (va.astype(np.int64) << shift >> shift).astype(np.uint64)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.blocks import BLOCK, Leaves, Tables, clip, interleave, lawful, present_entries
-from crosswalk.walker.bulk import grants_of, leaves_among
+from crosswalk.walker.bulk import classify, grants_of, leaves_among, sign_extended
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, level_of, reserved_bits
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
@@ -74,14 +74,9 @@ def expand(
     table = at >> form.index_bits
     index = (at & form.entries - 1).astype(np.uint64)
     va = tables.va[table] + (index << np.uint64(form.shift))
-    leaf = leaves_among(context, level, entry)
-    reserved = np.where(
-        leaf,
-        np.uint64(reserved_bits(context, level, leaf=True)),
-        np.uint64(reserved_bits(context, level, leaf=False)),
-    )
+    leaf, reserved = classify(context, level, entry)
     present = (entry & np.uint64(Entry.P)) != 0
-    good = present & ((entry & reserved) == 0)
+    good = present & ~reserved
     grant = tables.grant[table]
     if form.restricts:
         grant = grant & grants_of(entry)
@@ -221,7 +216,4 @@ def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[
 
 def canonical(context: PagingContext, va: U64) -> U64:
     """Return addresses of the index space as linear addresses, uint64[n]."""
-    if not context.mode.long:
-        return va
-    shift = np.int64(64 - context.va_bits)
-    return (va.astype(np.int64) << shift >> shift).astype(np.uint64)
+    return sign_extended(va, context.va_bits) if context.mode.long else va

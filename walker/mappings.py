@@ -1,4 +1,4 @@
-"""The walk as objects: mappings, the callback walk of the Heki series, and ranges."""
+"""The walk as objects: mappings, the callback walk of the Heki series, and folded ranges."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -6,18 +6,33 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from crosswalk.walker.columns import Rows
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.leaves import TOP, walk_leaves
-from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.ranges import IGNORED, Pages, Range, fold
+from crosswalk.walker.entry import LEVELS, Entry
+from crosswalk.walker.leaves import TOP, Leaves, walk_leaves
+from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import Rights, rights_table
 
-__all__ = ["HekiArgs", "Mapping", "Range", "coalesce", "heki_walk", "mappings"]
+__all__ = [
+    "IGNORED",
+    "HekiArgs",
+    "Mapping",
+    "Range",
+    "Ranges",
+    "coalesce",
+    "coalesce_leaves",
+    "heki_walk",
+    "mappings",
+]
 
 Args = TypeVar("Args", bound="HekiArgs")
 
 _AHEAD = 1024
+
+IGNORED = int(Entry.A | Entry.D)
+"""The flags in which neighbours of one range may differ by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +53,7 @@ class Mapping:
 
 @dataclass(slots=True)
 class HekiArgs:
-    """What `heki_walk` tells its callback; derive from it to carry more.
+    """The argument of `heki_walk`'s callback; derive from it to carry more.
 
     The fields are those of the series' `struct heki_args`: linear and physical address and
     size in bytes of the part of the page that lies in the range asked for, and the raw flags
@@ -92,18 +107,149 @@ def heki_walk(
             func(args)
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`count` mappings in a row: contiguous in va and pa, equal in rights and flags."""
+
+    va: int
+    pa: int
+    size: int
+    flags: int
+    rights: Rights
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges(Rows):
+    """n ranges: `va`, `pa`, `size` (bytes), `flags`, `count` uint64[n], `rights` uint8[n]."""
+
+    va: U64
+    pa: U64
+    size: U64
+    flags: U64
+    rights: NDArray[np.uint8]
+    count: U64
+
+    def __len__(self) -> int:
+        return len(self.va)
+
+    def __iter__(self) -> Iterator[Range]:
+        """Yield each as a `Range`."""
+        columns = (self.va, self.pa, self.size, self.flags, self.rights, self.count)
+        for va, pa, size, flags, rights, count in zip(*(c.tolist() for c in columns), strict=True):
+            yield Range(va, pa, size, flags, _RIGHTS[rights], count)
+
+
+_RIGHTS = [Rights(bits) for bits in range(64)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages(Rows):
+    """n pages in address order: the columns of `Leaves` that folding compares."""
+
+    va: U64
+    pa: U64
+    size: U64
+    flags: U64
+    rights: NDArray[np.uint8]
+    shift: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.va)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows(Ranges):
+    """Ranges with the flags by which they are compared, `key` uint64[n]."""
+
+    key: U64
+
+
+def coalesce_leaves(
+    blocks: Iterable[Leaves], context: PagingContext, *, ignore: int = IGNORED
+) -> Iterator[Ranges]:
+    """Yield the leaves, given in address order, folded into ranges, block by block.
+
+    Neighbours fold where va and pa go on without a gap and rights and flags are equal, but
+    for the flags in `ignore`. PS never counts, and PAT does wherever its size puts it, so that
+    pages of different sizes fold. A range has the flags of its first page.
+    """
+    rights = rights_table(context)
+    pages = (
+        _Pages(it.va, it.pa, it.size, it.flags, rights.take(it.grant), it.shift) for it in blocks
+    )
+    return _fold_blocks(pages, ignore)
+
+
+def _fold_blocks(blocks: Iterable[_Pages], ignore: int) -> Iterator[Ranges]:
+    """Yield pages, given in address order, folded as `coalesce_leaves` says."""
+    last: _Rows | None = None
+    for block in blocks:
+        if not len(block):
+            continue
+        ones = np.broadcast_to(np.uint64(1), block.va.shape)
+        key = _key(block, ignore)
+        found = _fold(_Rows(block.va, block.pa, block.size, block.flags, block.rights, ones, key))
+        if last is not None:
+            seam = _fold(_Rows.join([last, found.take(slice(1))]))
+            found = _Rows.join([seam, found.take(slice(1, None))])
+        if len(found) > 1:
+            yield _public(found.take(slice(-1)))
+        last = found.take(slice(-1, None))
+    if last is not None:
+        yield _public(last)
+
+
+def _fold(rows: _Rows) -> _Rows:
+    end, following = rows.take(slice(-1)), rows.take(slice(1, None))
+    apart = following.va != end.va + end.size
+    apart |= following.pa != end.pa + end.size
+    apart |= following.key != end.key
+    apart |= following.rights != end.rights
+    first = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(apart) + 1])
+    if len(first) == len(rows):
+        return rows
+    last = np.append(first[1:], len(rows)) - 1
+    size = rows.va[last] - rows.va[first] + rows.size[last]
+    count = np.add.reduceat(rows.count, first)
+    return _Rows(
+        rows.va[first],
+        rows.pa[first],
+        size,
+        rows.flags[first],
+        rows.rights[first],
+        count,
+        rows.key[first],
+    )
+
+
+def _key(block: _Pages, ignore: int) -> U64:
+    """Return the flags to compare, with PAT at its place in large pages."""
+    key = block.flags & np.uint64(~(ignore | Entry.PS) & (1 << 64) - 1)
+    if not ignore & Entry.PS and np.bitwise_or.reduce(block.flags) & np.uint64(Entry.PS):
+        pat = block.flags & np.where(
+            block.shift == LEVELS[1].shift, np.uint64(Entry.PS), np.uint64(0)
+        )
+        key |= pat << np.uint64(5)
+    return key
+
+
+def _public(rows: _Rows) -> Ranges:
+    return Ranges(rows.va, rows.pa, rows.size, rows.flags, rows.rights, rows.count)
+
+
 def coalesce(pages: Iterable[Mapping], *, ignore: int = IGNORED) -> Iterator[Range]:
     """Yield the mappings, given in address order, folded into ranges.
 
     By the rule of `coalesce_leaves`. Reads ahead up to so many mappings: 1024.
     """
-    for ranges in fold(_columns(iter(pages)), ignore):
+    for ranges in _fold_blocks(_columns(iter(pages)), ignore):
         yield from ranges
 
 
-def _columns(pages: Iterator[Mapping]) -> Iterator[Pages]:
+def _columns(pages: Iterator[Mapping]) -> Iterator[_Pages]:
     while some := list(islice(pages, _AHEAD)):
-        yield Pages(
+        yield _Pages(
             np.array([page.va for page in some], np.uint64),
             np.array([page.pa for page in some], np.uint64),
             np.array([page.size for page in some], np.uint64),

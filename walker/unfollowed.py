@@ -11,9 +11,9 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.bulk import leaves_among
+from crosswalk.walker.bulk import classify
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of, reserved_bits
+from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of
 from crosswalk.walker.leaves import Leaves, canonical
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.tables import read_tables, unloadable
@@ -199,9 +199,7 @@ def _present(
     at = np.flatnonzero(words & words.dtype.type(Entry.P))
     entry = words[at].astype(np.uint64)
     table, index = at >> form.index_bits, (at & form.entries - 1).astype(np.uint64)
-    leaf = leaves_among(context, level, entry)
-    of_leaf, of_table = (np.uint64(reserved_bits(context, level, leaf=it)) for it in (True, False))
-    reserved = (entry & np.where(leaf, of_leaf, of_table)) != 0
+    leaf, reserved = classify(context, level, entry)
     followed = np.flatnonzero(~leaf & ~reserved)
     target, inverse = np.unique(
         entry[followed] & np.uint64(context.address_mask), return_inverse=True

@@ -27,14 +27,13 @@ from crosswalk.emu.report.text import (
     range_text,
     size_text,
 )
-from crosswalk.walker.aliases import mappings_of
+from crosswalk.walker.aliases import WritableExecutable, mappings_of, writable_and_executable
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.mappings import Mapping, Range, coalesce, mappings
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
-from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = ["run_frames", "run_walk"]
 

@@ -1,4 +1,4 @@
-"""Lists of mappings: which to ask for, and what they say of an address."""
+"""Lists of mappings: the ranges to ask for, the answers checked, and looked up by address."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.targets.answers import Listed, Listing, Ranges
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
-from crosswalk.walker.bulk import linear_addresses
+from crosswalk.walker.bulk import are_canonical, linear_addresses
 from crosswalk.walker.columns import Accesses, distinct
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.entry import LEVELS
+from crosswalk.walker.entry import level_of
 from crosswalk.walker.leaves import Expanded, Tables, expand, walk_leaves
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS
@@ -30,7 +30,8 @@ __all__ = [
 ]
 
 MAX_LISTED = 4096
-"""Up to how many mappings a range is listed as a whole; eight such ranges at the most."""
+"""The most mappings of a range that is listed as a whole; all such ranges together have up to eight
+times as many."""
 
 MAX_MAPPINGS = 1 << 17
 """The most mappings that a walker may list for one question."""
@@ -39,22 +40,21 @@ Lister = Callable[[int, int], Iterable[Sequence[Any]]]
 """Lists the (va, pa, size) or (va, pa, size, flags) of what touches [va, va_end)."""
 
 _TOP = 1 << 64
-_SLOTS = 512
 _MAX_ALL = 8 * MAX_LISTED
 
 
 def ranges_of(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Ranges:
-    """Return what to ask a walker that lists: all that can be listed, and the pages left.
+    """Return the ranges of which a walker is to list the mappings.
 
-    Root entries below which there are at most `MAX_LISTED` mappings are asked for as a whole,
-    together with the holes between them: a mapping that isn't there shows wherever it is. An
-    address space that leads back to itself has more mappings than anybody can list: there only
-    the pages of the accesses are asked for, one at a time: those of their linear addresses, after
-    LAM and UAI. What isn't canonical never is.
+    Root entries with at most `MAX_LISTED` mappings are asked for as a whole, together with the
+    holes between them, so that any mapping that doesn't exist shows. Elsewhere, as in an address
+    space whose tables lead back to themselves, only the pages of the accesses are asked for, one
+    at a time, at their linear addresses after LAM and UAI. Addresses that aren't canonical never
+    are.
     """
     whole = _whole_ranges(memory, context)
     page = distinct(linear_addresses(context, accesses) & ~np.uint64(FRAME - 1))
-    page = page[_canonical(context, page)]
+    page = page[are_canonical(context, page)]
     starts = np.array([first for first, _ in whole], np.uint64)
     ends = np.array([last for _, last in whole], np.uint64)
     within = np.searchsorted(starts, page, side="right") - 1
@@ -70,15 +70,17 @@ def ranges_of(memory: PhysicalMemory, context: PagingContext, accesses: Accesses
 
 
 def _whole_ranges(memory: PhysicalMemory, context: PagingContext) -> list[tuple[int, int]]:
-    """Return (first, last) of the ranges that can be listed, each within one half."""
-    span = LEVELS[context.levels].span
+    """Return (first, last) of the ranges that can be listed, in IA-32e mode each in one half."""
+    root = level_of(context, context.levels)
+    span = root.span
     counts = _by_slot(memory, context)
     found: list[tuple[int, int]] = []
     left = _MAX_ALL
-    for half in (0, 1):
+    halves = 2 if context.mode.long else 1
+    for half in range(halves):
         count = MAX_LISTED + 1  # The first slot of a half begins a range.
-        for slot in range(half * _SLOTS // 2, (half + 1) * _SLOTS // 2):
-            va = slot * span + half * (_TOP - _SLOTS * span)
+        for slot in range(half * root.entries // halves, (half + 1) * root.entries // halves):
+            va = slot * span + half * (_TOP - root.entries * span)
             held = counts[slot]
             if held > min(MAX_LISTED, left):
                 count = MAX_LISTED + 1
@@ -94,9 +96,9 @@ def _whole_ranges(memory: PhysicalMemory, context: PagingContext) -> list[tuple[
 
 
 def _by_slot(memory: PhysicalMemory, context: PagingContext) -> list[int]:
-    """Return how many mappings there are below each root entry, or some number too many.
+    """Return the number of mappings in and below each root entry, or one above `MAX_LISTED`.
 
-    Tables are counted once a level, whoever leads there, from the last level up.
+    Tables are counted once a level, however many entries lead there, from the last level up.
     """
     frames = np.array([context.root], np.uint64)
     parts: list[tuple[U64, Expanded]] = []
@@ -115,15 +117,11 @@ def _by_slot(memory: PhysicalMemory, context: PagingContext) -> list[int]:
         counts = own + np.bincount(part.child_parent, under, len(frames)).astype(np.int64)
         counts = np.minimum(counts, MAX_LISTED + 1)
         below = frames
-    slot = part.children.va >> np.uint64(LEVELS[context.levels].shift)
-    found: list[int] = np.bincount(slot.astype(np.intp), under, _SLOTS).astype(np.int64).tolist()
-    return found
-
-
-def _canonical(context: PagingContext, va: U64) -> NDArray[np.bool_]:
-    top = va >> np.uint64(context.va_bits - 1)
-    found: NDArray[np.bool_] = (top == 0) | (top == np.uint64((1 << (65 - context.va_bits)) - 1))
-    return found
+    root = level_of(context, context.levels)
+    held = np.concatenate([np.ones(len(part.leaves), np.int64), under])
+    slot = np.concatenate([part.leaves.va, part.children.va]) >> np.uint64(root.shift)
+    found = np.bincount(slot.astype(np.intp), held, root.entries)
+    return [int(count) for count in found]
 
 
 def true_listing(memory: PhysicalMemory, context: PagingContext, ranges: Ranges) -> Listing:

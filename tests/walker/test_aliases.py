@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from crosswalk.walker import (
     Aliases,
-    Question,
+    AliasQuery,
     Rights,
     SparseWords,
     aliases,
@@ -87,7 +87,7 @@ def questions_about(pages, numbers):
     for number in numbers:
         pa = pages[number % len(pages)].pa if pages else 0
         rights = Rights(number >> 5 & 63) if number & 16 else None
-        yield Question(max(pa + number - 2**19, 0), 1 + number * 7 % MIB2, rights)
+        yield AliasQuery(max(pa + number - 2**19, 0), 1 + number * 7 % MIB2, rights)
 
 
 @QUICK
@@ -117,7 +117,7 @@ def test_each_question_is_answered_from_all_mappings(tables, numbers, block):
 def test_rights_choose_among_the_mappings_of_a_frame():
     tables = PageTables().map(0, 0x5000, P | RW | XD).map(KIB4, 0x5000, P | US)
     asked = [
-        Question(0x5000, 1, rights)
+        AliasQuery(0x5000, 1, rights)
         for rights in (
             None,
             Rights.SUPERVISOR_WRITE,
@@ -135,13 +135,13 @@ def test_as_many_questions_as_a_word_has_bits_can_be_asked_at_once():
     tables = PageTables()
     for at in range(64):
         tables.map(at * KIB4, 0x10_0000 + at * KIB4)
-    asked = [Question(0x10_0000 + at * KIB4, KIB4) for at in range(64)]
+    asked = [AliasQuery(0x10_0000 + at * KIB4, KIB4) for at in range(64)]
 
     found = Aliases(tables.memory, context(), asked)
     assert [[at * KIB4] for at in range(64)] == [
         [it.va for it in found.find(at)] for at in range(64)
     ]
-    with pytest.raises(ValueError, match="65 questions"):
+    with pytest.raises(ValueError, match="65 queries"):
         Aliases(tables.memory, context(), [*asked, asked[0]])
 
 

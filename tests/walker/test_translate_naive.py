@@ -131,7 +131,7 @@ def leaves_a_denied_leaf_alone(original):
         (pre_processing, "crosses", crosses_nowhere),
         (translating, "_marked", leaves_a_denied_leaf_alone),
         (bulk, "_linear", in_bulk_without_lass),
-        (bulk, "_sign_extended", in_bulk_of_48_bits),
+        (bulk, "sign_extended", in_bulk_of_48_bits),
         (bulk, "reserved_bits", in_bulk_without_the_mask),
     ],
     ids=lambda value: getattr(value, "__name__", value),

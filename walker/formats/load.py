@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import fields
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,16 @@ from crosswalk.walker.formats.elfcore import ElfCore, read_core
 from crosswalk.walker.formats.files import MappedFile, map_file
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.modes import other_levels, with_mode
-from crosswalk.walker.formats.raw import read_raw
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
 from crosswalk.walker.formats.unsupported import HEAD, unread_format
-from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.memory import FRAME, PhysicalMemory, Segments
 
-__all__ = ["open_contents", "open_source", "source_of"]
+__all__ = ["open_contents", "open_source", "read_raw", "source_of"]
 
 _ELF = b"\x7fELF"
 _386 = "386"
+_PHYSICAL_BITS = 52
 _NAMED = 4
 
 
@@ -243,3 +244,21 @@ def _check_root(contents: Contents, context: PagingContext, *, nested: bool) -> 
         f"CR3 {context.cr3:#x} points outside the image "
         f"(ranges {', '.join(shown + more) or 'none'}){advice}"
     )
+
+
+def read_raw(data: mmap | bytes, base: int = 0) -> Segments:
+    """Return `data` as the physical memory that starts at `base`, without a copy.
+
+    `base` is a physical address in bytes, a multiple of 4096. Raises `BadInput` for a base
+    that isn't, and for an image that doesn't hold whole frames: physical memory does, so
+    the file was cut, and what is missing would read as not present.
+    """
+    if base < 0 or base % FRAME:
+        raise BadInput(f"raw image: base {base:#x} is not the address of a frame")
+    if len(data) % FRAME:
+        raise BadInput(
+            f"raw image: {len(data)} bytes are not a multiple of {FRAME}; is the file truncated?"
+        )
+    if base + len(data) > 1 << _PHYSICAL_BITS:
+        raise BadInput(f"raw image: ends at {base + len(data):#x}, beyond {_PHYSICAL_BITS} bits")
+    return Segments([(base, data)])

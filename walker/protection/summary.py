@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.walker.aliases import WritableExecutable, writable_and_executable
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.frames import Frames
@@ -14,7 +15,6 @@ from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
 from crosswalk.walker.protection.regions import LinearRegion, linear_regions
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
-from crosswalk.walker.wx import WritableExecutable, writable_and_executable
 
 __all__ = ["Exposed", "Summary", "exposed", "summarise"]
 

@@ -23,7 +23,7 @@ from tests.emu.targets.asked import (
     changed,
 )
 from tests.emu.targets.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
-from tests.tables import chain, context
+from tests.tables import LEGACY, LONG, chain, context
 
 KIB4, MIB2 = 1 << 12, 1 << 21
 
@@ -261,10 +261,11 @@ def test_pages_of_a_space_too_large_to_list_are_judged_one_by_one():
     assert (12, 0) == (one.fields["pa"].sum(), len(beside.accesses))
 
 
+@pytest.mark.parametrize("modes", [LONG, LEGACY], ids=["IA-32e", "32 bits"])
 @pytest.mark.parametrize("walker", sorted(BUILTIN))
-def test_the_built_in_walkers_are_right_about_hostile_tables(walker):
+def test_the_built_in_walkers_are_right_about_hostile_tables(walker, modes):
     for seed in range(12):
-        made = seeded_tables(seed, 300)
+        made = seeded_tables(seed, 300, *modes)
         outcomes = BUILTIN["bulk"].answer(made.memory, made.context, made.accesses).outcomes
         target = BUILTIN[walker]
         answers = target.answer(made.memory, made.context, made.accesses)

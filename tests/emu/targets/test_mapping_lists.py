@@ -14,7 +14,7 @@ from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.frames import count_mappings
 from tests.emu.seeded_tables import seeded_tables
 from tests.emu.targets.making import LARGE, PAGE, READ_ONLY, reads, space
-from tests.tables import OPEN, USED, PageTables, chain, context
+from tests.tables import LEGACY, LONG, OPEN, PS, ROOT, USED, PageTables, chain, context
 
 KIB4, MIB2, TOP = 1 << 12, 1 << 21, 1 << 64
 HALF = 1 << 47
@@ -163,10 +163,28 @@ def test_an_endless_list_is_a_flood():
     assert (Failure.FLOOD, "too many mappings") == (caught.value.failure, caught.value.kind)
 
 
-def test_ranges_hold_as_many_mappings_as_are_counted():
+@pytest.mark.parametrize("mode", LEGACY)
+def test_all_of_4_gib_is_asked_for_in_the_modes_of_32_bits(mode):
+    tables = PageTables(mode).map(PAGE, 0x9000).map(0xC000_0000, 0x40_0000, OPEN | PS, level=2)
+    ranges = ranges_of(tables.memory, context(mode), reads(PAGE, 0xC000_1000, 0xFFFF_F000))
+    assert [(0, 0xFFFF_FFFF, True)] == bounds(ranges)
+    listing = true_listing(tables.memory, context(mode), ranges)
+    assert [PAGE, 0xC000_0000] == listing.mappings.va.tolist()
+
+
+def test_pages_of_the_upper_half_are_asked_for_one_by_one_in_32_bit_paging():
+    tables = PageTables("32-bit")
+    for slot in range(1024):
+        tables.entries[ROOT + 4 * slot] = ROOT | OPEN
+    found = ranges_of(tables.memory, context("32-bit"), reads(0xC000_1000))
+    assert [(0xC000_1000, 0xC000_1FFF)] == [row[:2] for row in bounds(found) if not row[2]]
+
+
+@pytest.mark.parametrize("modes", [LONG, LEGACY], ids=["IA-32e", "32 bits"])
+def test_ranges_hold_as_many_mappings_as_are_counted(modes):
     whole = 0
     for seed in range(40):
-        made = seeded_tables(seed, 60)
+        made = seeded_tables(seed, 60, *modes)
         ranges = ranges_of(made.memory, made.context, made.accesses)
         total = sum(count_mappings(made.memory, made.context).values())
         held = len(true_listing(made.memory, made.context, ranges).mappings)

@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.raw import read_raw
+from crosswalk.walker.formats import read_raw
 
 
 def test_an_image_is_memory_from_its_base_on():
