@@ -150,4 +150,4 @@ def test_commands_run_in_order_in_one_folder_and_are_compared(tmp_path, capsys):
     assert "page.md:12: not printed: four\n" in out
     assert "page.md:18: not run: it takes a kernel\n" in out
     assert 0 == main([str(page), "--slow", "--write"])
-    assert page.read_text() == PAGE
+    assert PAGE == page.read_text()

@@ -40,7 +40,7 @@ def commands(tmp_path):
 def test_no_process_outlives_the_command(commands, name, processes):
     process = command("none", *commands[name])
     until(lambda: len(alive(process.pid)) >= processes or process.poll() is not None)
-    assert process.poll() is None
+    assert None is process.poll()
     process.kill()
     assert -signal.SIGKILL == finished(process)[0]
     until(lambda: alive(process.pid) == [], 20)

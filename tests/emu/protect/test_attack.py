@@ -103,6 +103,6 @@ def test_an_exit_is_a_result():
 
 
 def test_details_are_no_part_of_what_is_expected():
-    assert NestedFault(0x1000, 7, "in words") == FAULT
+    assert FAULT == NestedFault(0x1000, 7, "in words")
     assert DeliveryRefused("in words") == DeliveryRefused()
     assert "delivery refused: in words" == str(DeliveryRefused("in words"))

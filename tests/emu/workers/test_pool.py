@@ -94,7 +94,7 @@ def test_interpreters_of_their_own_do_the_same(pool_of):
 
 
 def test_what_an_interpreter_of_its_own_prints_is_no_answer(pool_of, capfd):
-    assert pool_of(print, fresh=True).submit("aloud")() is None
+    assert None is pool_of(print, fresh=True).submit("aloud")()
     assert "aloud\n" == capfd.readouterr().err
 
 

@@ -342,7 +342,7 @@ def test_who_is_killed_is_asked_again_and_lost_when_others_go_on(tmp_path):
     lost = Restarted("its", killed)
     with pytest.raises(ProcessLost) as caught:
         lost.ask(lambda process: process.talk(b"a\n", lines(1), 100))
-    assert str(caught.value) == (
-        "its was killed (SIGKILL), by another program or for want of memory, 5 times"
+    assert ("its was killed (SIGKILL), by another program or for want of memory, 5 times") == str(
+        caught.value
     )
     assert 5 == len(started)
