@@ -8,6 +8,7 @@ import struct
 from importlib import resources
 
 from crosswalk.guest.assembler import assemble
+from crosswalk.walker.architecture import PAGE_BYTES
 
 __all__ = [
     "AREA",
@@ -37,7 +38,6 @@ _BASE = 0x40_0000
 _ELF = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
 _EXECUTABLE, _X86_64, _LOAD, _READ_EXECUTE, _STACK, _READ_WRITE = 2, 62, 1, 5, 0x6474_E551, 6
-_PAGE = 0x1000
 
 _DIRECTORY, _CONSOLE, _FILE = 0o040755, 0o020600, 0o100755
 
@@ -72,7 +72,7 @@ def init_program(*, patching: bool = False) -> bytes:
             0,
             0,
         )
-        + _PROGRAM.pack(_LOAD, _READ_EXECUTE, 0, _BASE, _BASE, size, size, _PAGE)
+        + _PROGRAM.pack(_LOAD, _READ_EXECUTE, 0, _BASE, _BASE, size, size, PAGE_BYTES)
         + _PROGRAM.pack(_STACK, _READ_WRITE, 0, 0, 0, 0, 0, 16)
         + code
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crosswalk.guest.errors import LayoutError
+from crosswalk.walker.architecture import PAGE_BYTES
 
 __all__ = [
     "PAGE",
@@ -26,7 +27,7 @@ __all__ = [
     "span_of",
 ]
 
-PAGE = 4096
+PAGE = PAGE_BYTES
 
 RECORD = struct.Struct("<10Q")
 HEADER = struct.Struct("<QQ")

@@ -5,9 +5,7 @@ the direct map.
 """
 
 from crosswalk.guest.layout import PAGE, span_of
-
-MIB = 1 << 20
-GIB = 1 << 30
+from crosswalk.walker.architecture import GIB, MIB
 
 # Physical addresses.
 RAM_SIZE = 32 * MIB

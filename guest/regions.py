@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 from crosswalk.guest import places
 from crosswalk.guest.layout import PAGE, Bit, Region, Upper, key, span_of
+from crosswalk.walker.architecture import GIB
 
 __all__ = ["regions"]
-
-MIB = places.MIB
 
 # Flags of leaves, named after the rights they leave.
 RX = Bit.P
@@ -175,7 +174,7 @@ def _odd(direct: int) -> Iterator[Region]:
         ("2-MiB PAT", 0x1040_0000, places.LARGE_PAT, 2, RW | Bit.PAT_LARGE, "rw-"),
         ("2-MiB device", 0x1060_0000, 0xC000_0000, 2, uncached, "rw-"),
         ("1-GiB window", direct + places.WINDOW, 0, 3, R, "r--"),
-        ("1-GiB PAT", direct + places.WINDOW + places.GIB, 0, 3, R | Bit.PAT_LARGE, "r--"),
+        ("1-GiB PAT", direct + places.WINDOW + GIB, 0, 3, R | Bit.PAT_LARGE, "r--"),
     ):
         yield Region(name=name, va=va, pa=pa, level=level, flags=flags, supervisor=rights)
     yield Region(

@@ -13,10 +13,11 @@ from crosswalk.guest import places
 from crosswalk.guest.errors import GuestError
 from crosswalk.guest.layout import PAGE, span_of
 from crosswalk.guest.status import ACCOUNT_SLOTS, Taken
+from crosswalk.walker.architecture import Vector
 
 __all__ = ["Attempt", "OnPurpose", "attempts", "check_taken", "pack_attempts"]
 
-PROTECTION, PAGE_FAULT, LEAVE = 13, 14, 0x20
+LEAVE = 0x20  # The vector by which user code comes back.
 COUNT = struct.Struct("<Q")
 # va, access, CPL
 RECORD = struct.Struct("<3Q")
@@ -52,20 +53,20 @@ def attempts(levels: int) -> tuple[Attempt, ...]:
     return tuple(
         Attempt(name, access, va, cpl, vector, error_code)
         for cpl, vector, name, access, va, error_code in (
-            (0, PAGE_FAULT, "guard below stack", read, kernel + places.STACK - 8, 0),
-            (0, PAGE_FAULT, "null page", write, 0x10, W),
-            (0, PAGE_FAULT, "rodata", write, kernel + places.RODATA + 0x18, P | W),
-            (0, PAGE_FAULT, "data", execute, kernel + places.DATA + 0x20, P | ID),
-            (0, PAGE_FAULT, "user data", read, places.USER_DATA + 0x28, P),
-            (0, PAGE_FAULT, "user text", execute, user + PAGE + 0x30, P | ID),
-            (0, PAGE_FAULT, "bit 51 in a 4-KiB leaf", read, _junk(16) + 0x38, P | RSVD),
-            (0, PROTECTION, "not canonical", read, top + 0x40, 0),
-            (3, PAGE_FAULT, "guard after user text", read, user + 2 * PAGE + 0x48, U),
-            (3, PAGE_FAULT, "rodata", read, kernel + places.RODATA + 0x50, P | U),
-            (3, PAGE_FAULT, "user rodata", write, places.USER_RODATA + 0x58, P | W | U),
-            (3, PAGE_FAULT, "user data", execute, places.USER_DATA + 0x60, P | U | ID),
-            (3, PAGE_FAULT, "user key 1", read, places.KEYED + 0x68, P | U | PK),
-            (3, PROTECTION, "not canonical", write, top + 0x70, 0),
+            (0, Vector.PF, "guard below stack", read, kernel + places.STACK - 8, 0),
+            (0, Vector.PF, "null page", write, 0x10, W),
+            (0, Vector.PF, "rodata", write, kernel + places.RODATA + 0x18, P | W),
+            (0, Vector.PF, "data", execute, kernel + places.DATA + 0x20, P | ID),
+            (0, Vector.PF, "user data", read, places.USER_DATA + 0x28, P),
+            (0, Vector.PF, "user text", execute, user + PAGE + 0x30, P | ID),
+            (0, Vector.PF, "bit 51 in a 4-KiB leaf", read, _junk(16) + 0x38, P | RSVD),
+            (0, Vector.GP, "not canonical", read, top + 0x40, 0),
+            (3, Vector.PF, "guard after user text", read, user + 2 * PAGE + 0x48, U),
+            (3, Vector.PF, "rodata", read, kernel + places.RODATA + 0x50, P | U),
+            (3, Vector.PF, "user rodata", write, places.USER_RODATA + 0x58, P | W | U),
+            (3, Vector.PF, "user data", execute, places.USER_DATA + 0x60, P | U | ID),
+            (3, Vector.PF, "user key 1", read, places.KEYED + 0x68, P | U | PK),
+            (3, Vector.GP, "not canonical", write, top + 0x70, 0),
         )
     )
 
@@ -114,15 +115,15 @@ def _differences(due: Attempt, got: Taken) -> Iterator[tuple[str, int, int]]:
     """Yield the name of each value in the account, the one meant, and the one found."""
     yield "vector", due.vector, got.vector
     yield "error code", due.error_code, got.error_code
-    yield "CR2", due.va if due.vector == PAGE_FAULT else 0, got.cr2
+    yield "CR2", due.va if due.vector == Vector.PF else 0, got.cr2
     yield "CS", USER_CODE if due.cpl else CODE, got.cs
     yield "SS", USER_DATA if due.cpl else DATA, got.ss
-    if due.vector == PROTECTION:
+    if due.vector == Vector.GP:
         top = places.KERNEL + places.IST1_TOP
     else:
         top = places.KERNEL + places.RSP0_TOP if due.cpl else got.rsp & ~0xF
     yield "a stack that begins at", top, got.top
-    if due.access is OnPurpose.EXECUTE and due.vector == PAGE_FAULT:
+    if due.access is OnPurpose.EXECUTE and due.vector == Vector.PF:
         yield "RIP", due.va, got.rip
     else:
         code = places.USER if due.cpl else places.KERNEL + places.TRAPS

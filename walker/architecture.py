@@ -21,8 +21,6 @@ __all__ = [
     "CR4",
     "EFER",
     "GIB",
-    "KIB",
-    "LEVEL_SHIFT",
     "MIB",
     "MSR",
     "PAGE_BYTES",
@@ -30,12 +28,9 @@ __all__ = [
     "Vector",
 ]
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 
-PAGE_BYTES = 4 * KIB
-
-LEVEL_SHIFT = {1: 12, 2: 21, 3: 30, 4: 39, 5: 48}
-"""log2 of the bytes that an 8-byte entry spans, by level from the page table (1) up."""
+PAGE_BYTES = 1 << 12
 
 
 class CR0(IntEnum):
@@ -43,9 +38,7 @@ class CR0(IntEnum):
 
     PE = 1 << 0
     ET = 1 << 4
-    NE = 1 << 5
     WP = 1 << 16
-    AM = 1 << 18
     PG = 1 << 31
 
 

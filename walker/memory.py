@@ -14,11 +14,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.walker.architecture import PAGE_BYTES
 from crosswalk.walker.errors import BadInput
 
 __all__ = ["FRAME", "U64", "WORDS", "PhysicalMemory", "Segments", "SparseWords"]
 
-FRAME = 4096
+FRAME = PAGE_BYTES
 WORDS = FRAME // 8
 
 U64 = NDArray[np.uint64]

@@ -5,12 +5,11 @@ import mmap
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.walker.architecture import PAGE_BYTES
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import U64
 
 __all__ = ["Ram"]
-
-PAGE = 4096
 
 
 class Ram:
@@ -24,7 +23,7 @@ class Ram:
     """
 
     def __init__(self, start: int, size: int) -> None:
-        if start < 0 or size <= 0 or start % PAGE or size % PAGE:
+        if start < 0 or size <= 0 or start % PAGE_BYTES or size % PAGE_BYTES:
             raise BadInput(f"RAM of {size:#x} bytes at {start:#x} is not made of whole pages")
         self.start = start
         self.size = size
