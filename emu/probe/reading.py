@@ -6,13 +6,13 @@ malformed is listed, too, and then asked about. Nothing is shared with the walke
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.probe.control import ADDRESS, CR4_PSE, Control
+from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames, words_of
+from crosswalk.emu.probe.paths import format_of
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
@@ -23,15 +23,7 @@ Block = tuple[U64, NDArray[np.uint8]]
 _TABLES = 64  # Taken at a time: so many are as much as a block holds.
 _PENDING = 1 << 20  # So many addresses of tables are gathered before equal ones are dropped.
 _TOP = 1 << 64
-_PRESENT, _LARGE = np.uint64(1), np.uint64(0x80)
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """One level: what an entry spans, 1 << `shift` bytes, and whether PS makes a page of it."""
-
-    shift: int
-    large: bool
+_PRESENT = np.uint64(1)
 
 
 def mapped(
@@ -57,21 +49,13 @@ class Reading:
     def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
         control = Control.of(context)
         self._memory, self._control = memory, control
-        if control.long:
-            shifts = range(3 + 9 * control.levels, 11, -9)
-            self._levels = [_Level(shift, shift in (21, 30)) for shift in shifts]
-        elif control.pae:
-            self._levels = [_Level(30, large=False), _Level(21, large=True)]
-            self._levels.append(_Level(12, large=False))
-        else:
-            large = bool(control.cr4 & CR4_PSE)
-            self._levels = [_Level(22, large), _Level(12, large=False)]
-        self._address = np.uint64(ADDRESS & ~control.mask if control.pae else 0xFFFF_F000)
+        self._format = form = format_of(control)
+        self._shifts = [shift for shift, _ in form.levels]
+        self._address = np.uint64(form.address & ~control.mask)
         frame = np.array([control.root & -FRAME], np.uint64)
-        root = self._entries(frame) if has_frames(memory, frame)[0] else np.zeros((1, 0), np.uint64)
-        if control.pae and not control.long:
-            first = control.root % FRAME // 8
-            root = root[:, first : first + 4]
+        there = has_frames(memory, frame)[0]
+        first, count = control.root % FRAME // form.entry_bytes, 1 << form.levels[0][1]
+        root = self._entries(frame)[:, first : first + count if there else first]
         self._root = root
         # For each level below the root the frames that it has, and the pages below each.
         self._frames: list[U64] = []
@@ -98,24 +82,16 @@ class Reading:
 
     def _entries(self, frames: U64) -> U64:
         """Return the entries of n tables, uint64[n, 512], in 32-bit paging uint64[n, 1024]."""
-        words = words_of(self._memory, frames)
-        if self._control.pae:
-            return words
-        return np.ascontiguousarray(words).view(np.uint32).astype(np.uint64)
+        return self._format.entries(words_of(self._memory, frames))
 
     def _tables(self, level: int, entries: U64) -> NDArray[np.bool_]:
         """Return which entries of this level refer to tables, in memory or not."""
-        found: NDArray[np.bool_] = (entries & _PRESENT) != 0
-        if level == len(self._levels) - 1:
-            found[:] = False
-        elif self._levels[level].large:
-            found &= (entries & _LARGE) == 0
-        return found
+        return self._format.tables(entries, self._shifts[level])
 
     def _count(self) -> int:
         """Find the tables of each level and the pages below each; return those of the root."""
         entries: Iterable[U64] = [self._root]
-        for level in range(len(self._levels) - 1):
+        for level in range(len(self._shifts) - 1):
             frames = self._below_all(level, entries)
             self._frames.append(frames)
             entries = self._blocks(frames)
@@ -169,8 +145,8 @@ class Reading:
         keep = ~table
         keep[table] = self._pages_at(level, entry[table]) != 0
         va, entry, table = va[keep], entry[keep], table[keep]
-        shift = self._levels[level].shift
-        if level == len(self._levels) - 2:
+        shift = self._shifts[level]
+        if level == len(self._shifts) - 2:
             yield from self._last_two(shift, va, entry, table, span)
             return
         # Runs of pages of this level, and of tables: one after the other keeps the order.
@@ -192,7 +168,7 @@ class Reading:
         span: tuple[int, int],
     ) -> Iterator[Block]:
         """Yield the pages of the level before the last, with those of the tables among them."""
-        level = len(self._levels) - 1
+        level = len(self._shifts) - 1
         turn = np.cumsum(table) // _TABLES
         for rows in np.split(np.arange(len(va)), np.flatnonzero(np.diff(turn)) + 1):
             below, above = rows[table[rows]], rows[~table[rows]]
@@ -202,7 +178,7 @@ class Reading:
             else:
                 low = np.zeros(0, np.uint64)
             both = np.concatenate([va[above], low])
-            size = np.full(len(both), self._levels[level].shift, np.uint8)
+            size = np.full(len(both), self._shifts[level], np.uint8)
             size[: len(above)] = shift
             order = np.argsort(both, kind="stable")
             if len(both):
@@ -212,7 +188,7 @@ class Reading:
         self, level: int, entries: U64, base: U64, span: tuple[int, int]
     ) -> tuple[U64, U64]:
         """Return linear addresses and values of the present entries that touch the span."""
-        shift = self._levels[level].shift
+        shift = self._shifts[level]
         index = np.arange(entries.shape[1], dtype=np.uint64) << np.uint64(shift)
         if level == 0 and self._control.long:
             index[len(index) // 2 :] |= np.uint64(_TOP - (1 << self._control.va_bits))

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.probe.control import ADDRESS, Control
+from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames, words_of
-from crosswalk.emu.probe.paths import distinct
+from crosswalk.emu.probe.paths import distinct, format_of
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
 __all__ = ["Subset", "subset_of"]
 
-_PRESENT, _LARGE = np.uint64(1), np.uint64(0x80)
 _BLOCK = 1024  # Tables read at once.
 
 
@@ -78,16 +77,15 @@ def subset_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> Physic
     control = Control.of(context)
     if not control.long:
         return memory
+    form = format_of(control)
     page = distinct(va >> np.uint64(12))
     table = np.full(len(page), control.root, np.uint64)
     found = [np.array([control.root], np.uint64)]
-    for level in range(control.levels, 1, -1):
-        index = page >> np.uint64(9 * (level - 1)) & np.uint64(WORDS - 1)
+    for shift, bits in form.levels[:-1]:
+        index = page >> np.uint64(shift - 12) & np.uint64((1 << bits) - 1)
         entry = _entries(memory, table, index)
-        down = (entry & _PRESENT) != 0
-        if level in (2, 3):
-            down &= (entry & _LARGE) == 0
-        page, table = page[down], entry[down] & np.uint64(ADDRESS & ~control.mask)
+        down = form.tables(entry, shift)
+        page, table = page[down], entry[down] & np.uint64(form.address & ~control.mask)
         found.append(distinct(table))
     frames = distinct(np.concatenate(found))
     return Subset(memory, frames[has_frames(memory, frames)])

@@ -1,11 +1,13 @@
 """The probe's own list of pages, against a reading of the same words by hand, one at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosswalk.emu.probe import reading
+from crosswalk.emu.probe import paths, reading
 from crosswalk.emu.probe.reading import Reading, mapped
 from crosswalk.walker.memory import SparseWords
 from tests.random_tables import random_tables
@@ -166,19 +168,19 @@ def _rich():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("module", "name", "value"),
     [
-        ("_PRESENT", np.uint64(2)),
-        ("_LARGE", np.uint64(0x100)),
-        ("ADDRESS", FIELD & ~0x2000),
-        ("_TOP", 1 << 60),
+        (reading, "_PRESENT", np.uint64(2)),
+        (paths, "_PAGE_SIZE", np.uint64(0x100)),
+        (paths, "_FOUR_LEVELS", replace(paths._FOUR_LEVELS, address=FIELD & ~0x2000)),
+        (reading, "_TOP", 1 << 60),
     ],
 )
-def test_a_bug_planted_in_the_reading_is_seen(monkeypatch, name, value):
+def test_a_bug_planted_in_the_reading_is_seen(monkeypatch, module, name, value):
     builder = _rich()
     expected = by_hand(builder.words, range(0, 1 << 26, KIB4), context())
     assert expected == _pages(builder)
-    monkeypatch.setattr(reading, name, value)
+    monkeypatch.setattr(module, name, value)
     assert expected != _pages(builder)
 
 
