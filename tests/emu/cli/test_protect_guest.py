@@ -1,12 +1,8 @@
 """`protect` without SOURCE."""
 
-import faulthandler
-import os
 import re
 
 import pytest
-
-from crosswalk.emu.protect.attack import emulator_crashes
 
 
 @pytest.mark.slow
@@ -37,16 +33,6 @@ def test_it_is_told_in_words(run):
     )
     assert (70, 10, 2) == tuple(map(int, counts.groups()))
     assert 70 + 10 + 2 == len(run("protect", "--json").document["attacks"])
-
-
-def test_an_expected_crash_leaves_no_trace():
-    def work():
-        if not faulthandler.is_enabled():
-            os.abort()
-
-    assert faulthandler.is_enabled()
-    assert "SIGABRT" in emulator_crashes(work)
-    assert faulthandler.is_enabled()
 
 
 @pytest.mark.parametrize(

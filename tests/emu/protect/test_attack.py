@@ -1,5 +1,8 @@
 """The runner of attacks, with a subject that records what is asked of it."""
 
+import faulthandler
+import os
+
 import pytest
 
 from crosswalk.emu.cpu.svm.exits import ExitCode
@@ -13,6 +16,7 @@ from crosswalk.emu.protect.attack import (
     NestedFault,
     NotStopped,
     Other,
+    emulator_crashes,
     exit_result,
     run_attacks,
 )
@@ -94,6 +98,19 @@ def test_an_expected_crash_runs_in_a_child(died_of, result):
     assert result == found.result
     assert (died_of is not None) is found.as_expected
     assert (True, True) == states[-1]
+
+
+@pytest.mark.parametrize("died_of", ["SIGABRT", None])
+def test_a_crash_of_a_child_is_told_and_leaves_no_trace(died_of):
+    def work():
+        if died_of and not faulthandler.is_enabled():
+            os.abort()
+
+    assert faulthandler.is_enabled()
+    found = emulator_crashes(work)
+    assert (died_of is None) is (found is None)
+    assert died_of is None or died_of in found
+    assert faulthandler.is_enabled()
 
 
 def test_an_exit_is_a_result():
