@@ -19,7 +19,7 @@ from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.targets.python import Function
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.testing.paths import ROOT, layout_of
-from crosswalk.emu.testing.referee import Referee
+from crosswalk.emu.testing.referee import EmulatorFailure, Referee
 from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
@@ -29,7 +29,7 @@ from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Outcome, Translation
 from crosswalk.walker.translate import walk_access
 
-__all__ = ["Checker", "Walker", "WrongWalker", "check_walker"]
+__all__ = ["Checker", "EmulatorFailure", "Walker", "WrongWalker", "check_walker"]
 
 Walker = Callable[..., Any] | str
 """A function as `python:` takes it, or the name of any walker as `--walker` takes it."""

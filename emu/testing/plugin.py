@@ -26,10 +26,14 @@ __all__ = [
 ]
 
 _CASES, _KEEP = "crosswalk_cases", "--crosswalk-keep"
+_KEYS = ("cases", "keep")  # Of [tool.crosswalk.pytest].
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--crosswalk-cases` and its setting, and `--crosswalk-keep`."""
+    """Add `--crosswalk-cases` and its setting, and `--crosswalk-keep`.
+
+    The same may stand in `[tool.crosswalk.pytest]` of pyproject.toml, as `cases` and `keep`.
+    """
     group = parser.getgroup("crosswalk", "page-table walkers against an emulated MMU")
     group.addoption(
         "--crosswalk-cases", metavar="DIR", help="case files for the fixture crosswalk_case"
@@ -43,19 +47,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that takes `crosswalk_case` one file after the other."""
     if "crosswalk_case" in metafunc.fixturenames:
-        folder = _folder(metafunc.config)
+        folder = _folder(metafunc.config, "--crosswalk-cases", "cases")
         paths = sorted(folder.glob("*.json")) if folder is not None else []
         # Without a file the test isn't left out, it fails: the folder is what the fixture gets.
         names = [path.stem for path in paths] or ["no-cases"]
         metafunc.parametrize("crosswalk_case", paths or [folder], ids=names, indirect=True)
 
 
-def _folder(config: pytest.Config) -> Path | None:
-    named = config.getoption("--crosswalk-cases")
+def _folder(config: pytest.Config, option: str, key: str) -> Path | None:
+    """Return the folder that an option names, or else the setting `key`; None without either.
+
+    An option's is relative to where pytest was called, a setting's to the project's root.
+    """
+    named = config.getoption(option)
     if named is not None:
         return config.invocation_params.dir / str(named)
-    named = config.getini(_CASES)
+    named = config.getini(_CASES) if key == "cases" else None
+    named = named or _settings(config.rootpath).get(key)
     return config.rootpath / named if named else None
+
+
+def _settings(root: Path) -> dict[str, str]:
+    """Return the table `[tool.crosswalk.pytest]`; fails where it can't be used."""
+    from crosswalk.emu.configuration import read_table  # noqa: PLC0415  # Only where it is needed.
+    from crosswalk.walker.errors import BadInput  # noqa: PLC0415  # The same.
+
+    try:
+        path, table = read_table("pytest", root)
+    except BadInput as error:
+        pytest.fail(str(error), pytrace=False)
+    for key, value in table.items():
+        if key not in _KEYS or not isinstance(value, str):
+            wanted = "is no text" if key in _KEYS else f"is none of {', '.join(_KEYS)}"
+            pytest.fail(f"{path}: [tool.crosswalk.pytest]: {key} {wanted}", pytrace=False)
+    return dict(table)
 
 
 @pytest.fixture
@@ -78,8 +103,7 @@ def check_walker(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]
     from crosswalk.emu.testing.checking import Checker, WrongWalker  # noqa: PLC0415  # The same.
     from crosswalk.walker.formats import dump_case  # noqa: PLC0415  # The same.
 
-    named = request.config.getoption(_KEEP)
-    folder = None if named is None else request.config.invocation_params.dir / named
+    folder = _folder(request.config, _KEEP, "keep")
     kept: dict[str, tuple[int, ...]] = {}
     checker = Checker()
 

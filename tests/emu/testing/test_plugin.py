@@ -79,6 +79,37 @@ def test_a_folder_not_set_fails_the_test_that_asks_for_it(yours):
     assert "crosswalk_case: crosswalk_cases = DIR is not set" in done.stdout
 
 
+def test_settings_may_stand_beside_those_of_the_commands(yours):
+    shutil.copy(EXAMPLES / "broken_walker.py", yours / "tiny_walker.py")
+    only_cases(yours)
+    (yours / "pyproject.toml").write_text(
+        '[tool.crosswalk.pytest]\ncases = "cases"\nkeep = "kept"\n'
+    )
+    done = run_pytest(yours)
+    assert (1, True) == (done.returncode, "1 failed" in done.stdout), done.stdout
+    (kept,) = (yours / "kept").iterdir()
+    assert 1 == len(load_case(kept).probes)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('[tool.crosswalk.pytest]\ncase = "x"\n', "case is none of cases, keep"),
+        ("[tool.crosswalk.pytest]\nkeep = 1\n", "keep is no text"),
+        ("[tool.crosswalk.pytests]\n", "[tool.crosswalk] has no table 'pytests' (fuzz, pytest)"),
+    ],
+    ids=["key", "value", "table"],
+)
+def test_a_setting_that_is_none_is_an_error_in_one_line(yours, table, message):
+    only_cases(yours)
+    (yours / "pyproject.toml").write_text(table)
+    done = run_pytest(yours)
+    assert 2 == done.returncode
+    assert "Traceback" not in done.stdout
+    lines = [line.replace("[tool.crosswalk.pytest]: ", "") for line in done.stdout.splitlines()]
+    assert f"{yours / 'pyproject.toml'}: {message}" in lines
+
+
 def test_the_plugin_alone_imports_nothing_heavy():
     heavy = "{'numpy', 'unicorn', 'hypothesis', 'msgspec', 'crosswalk.walker', 'crosswalk.guest'}"
     code = f"import crosswalk.emu.testing.plugin, sys; print(sorted({heavy} & set(sys.modules)))"
