@@ -5,7 +5,7 @@ from crosswalk.emu.check.departures import FATAL
 from crosswalk.emu.check.nested import NestedDivergence, agrees, known_nested
 from crosswalk.emu.check.nested_emulated import EMULATOR, emulated
 from crosswalk.emu.cli.translate import Observation
-from crosswalk.emu.probe import FEATURES, LACKS, Prober
+from crosswalk.emu.probe import FEATURES, LACKS, Prober, subset_of
 from crosswalk.emu.probe.nested import NestedProber
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.workers.contained import contained
@@ -25,8 +25,8 @@ def observe(source: Source, access: Access, predicted: Outcome) -> Observation:
 
 
 def _observation(source: Source, access: Access, predicted: Outcome) -> Observation:
-    prober = Prober(source.memory, source.context)
     accesses = Accesses.of([access])
+    prober = Prober(subset_of(source.memory, source.context, accesses.va), source.context)
     lacking = int(prober.lacking(accesses)[0])
     if lacking:
         name = FEATURES[lacking - 1]

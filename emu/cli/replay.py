@@ -15,7 +15,7 @@ from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.cli.ask_walker import Asked, asked, asked_case, asked_lines
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
-from crosswalk.emu.probe import FEATURES, Prober
+from crosswalk.emu.probe import FEATURES, Prober, subset_of
 from crosswalk.emu.report.composites import (
     CompositeCase,
     composite_lines,
@@ -146,7 +146,7 @@ def _outcomes(case: Case) -> _Replayed:
     memory, context = case.memory(), case.context()
     accesses = Accesses.of([probe.asked for probe in case.probes])
     predicted = translate_many(memory, context, accesses)
-    prober = Prober(memory, context)
+    prober = Prober(subset_of(memory, context, accesses.va), context)
     lacking = prober.lacking(accesses)
     made = lacking == 0
     some, said = accesses.take(made), predicted.take(made)

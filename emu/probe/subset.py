@@ -20,21 +20,26 @@ from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
 __all__ = ["Subset", "subset_of"]
 
 _BLOCK = 1024  # Tables read at once.
+_MANY = 256  # Ranges that are mapped in a tenth of a second.
 
 
 class Subset:
     """A memory of which only some frames can be read; the others are zeros.
 
-    `frames` uint64[n] are those frames, ascending. Its ranges are those of the whole memory.
+    `frames` uint64[n] are those frames, ascending. Its `ranges` are those of the whole memory, or
+    some of them.
     """
 
-    def __init__(self, memory: PhysicalMemory, frames: U64) -> None:
+    def __init__(
+        self, memory: PhysicalMemory, frames: U64, ranges: Sequence[tuple[int, int]] | None = None
+    ) -> None:
         self._memory, self.frames = memory, frames
+        self._ranges = memory.ranges if ranges is None else ranges
 
     @property
     def ranges(self) -> Sequence[tuple[int, int]]:
         """The backed ranges as (start, size) in bytes: sorted, disjoint, not adjacent."""
-        return self._memory.ranges
+        return self._ranges
 
     def read(self, pa: int, size: int) -> bytes:
         """Return `size` bytes from `pa`; `BadInput` unless all of them are backed."""
@@ -72,7 +77,9 @@ class Subset:
 def subset_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> PhysicalMemory:
     """Return the portion that translates these addresses; in 32-bit and PAE paging the whole.
 
-    There are at most 2,052 tables in those modes.
+    There are at most 2,052 tables in those modes. Of many ranges it has those that these addresses
+    may lead to, whatever their entries are taken for: Unicorn's time to map one grows with the
+    number of those that are mapped.
     """
     control = Control.of(context)
     if not control.long:
@@ -81,14 +88,39 @@ def subset_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> Physic
     page = distinct(va >> np.uint64(12))
     table = np.full(len(page), control.root, np.uint64)
     found = [np.array([control.root], np.uint64)]
-    for shift, bits in form.levels[:-1]:
+    reached = [found[0]]
+    for shift, bits in form.levels:
         index = page >> np.uint64(shift - 12) & np.uint64((1 << bits) - 1)
         entry = _entries(memory, table, index)
+        reached += _frames_behind(entry & np.uint64(form.address & ~control.mask), page)
         down = form.tables(entry, shift)
         page, table = page[down], entry[down] & np.uint64(form.address & ~control.mask)
         found.append(distinct(table))
     frames = distinct(np.concatenate(found))
-    return Subset(memory, frames[has_frames(memory, frames)])
+    ranges = _some_ranges(memory.ranges, np.concatenate(reached))
+    return Subset(memory, frames[has_frames(memory, frames)], ranges)
+
+
+def _frames_behind(entry: U64, page: U64) -> list[U64]:
+    """Return the frames that entries lead to, as tables and as leaves of any size."""
+    found = []
+    for shift in (12, 21, 30):
+        offset = np.uint64((1 << shift) - 1)
+        found.append(entry & ~offset | page << np.uint64(12) & offset)
+    return found
+
+
+def _some_ranges(ranges: Sequence[tuple[int, int]], frames: U64) -> Sequence[tuple[int, int]]:
+    """Return the ranges that hold one of these frames; all where they are few, or most of them.
+
+    Engines are kept while the ranges are the same.
+    """
+    if len(ranges) <= _MANY:
+        return ranges
+    starts = np.array([start for start, _ in ranges], np.uint64)
+    at = np.unique(np.searchsorted(starts, frames, "right"))
+    some = [ranges[each - 1] for each in at.tolist() if each]
+    return some if 4 * len(some) < len(ranges) else ranges
 
 
 def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:

@@ -1,13 +1,17 @@
 """A prober that is given the tables on the way of its accesses answers as one that has them all."""
 
+from dataclasses import replace
+from itertools import chain
+
 import numpy as np
 import pytest
 
 from crosswalk.emu.check import check, crosscheck, make_plan
-from crosswalk.emu.probe import Prober, subset_of
+from crosswalk.emu.probe import Prober, subset, subset_of
 from crosswalk.emu.probe.subset import Subset
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import SparseWords
 from tests.emu.seeded_tables import seeded_tables
 from tests.tables import GIB1, KIB4, OPEN, PS, ROOT, PageTables, context
 
@@ -121,3 +125,42 @@ def test_accesses_to_addresses_that_are_not_canonical_need_no_table():
     part = subset_of(builder.memory, context(), accesses.va)
     whole = Prober(builder.memory, context()).probe(accesses)
     assert whole.kind.tolist() == Prober(part, context()).probe(accesses).kind.tolist()
+
+
+def scattered(seed):
+    """Seeded tables with all addresses doubled, in RAM of which every other frame is missing."""
+    memory, found, accesses = seeded_tables(seed, 60, plain=True)
+    address = (1 << 40) - KIB4
+    words = {
+        2 * (pa & -KIB4) | pa % KIB4: word & ~address | 2 * (word & address) & address
+        for pa, word in memory.words()
+    }
+    frames = {pa & -KIB4 for pa in words} | set(range(0, 4 << 20, 2 * KIB4))
+    ram = [(frame, KIB4) for frame in sorted(frames)]
+    return SparseWords(ram, words), replace(found, cr3=2 * found.cr3 & -KIB4), accesses
+
+
+def outcomes(prober, accesses):
+    asked = accesses.take(prober.lacking(accesses) == 0)
+    seen = prober.probe(asked)
+    return [(asked[row], seen[row]) for row in range(len(asked))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_many_ranges_those_that_addresses_lead_to_are_enough(seed):
+    memory, found, accesses = scattered(seed)
+    assert len(memory.ranges) > 400
+    expected = outcomes(Prober(memory, found), accesses)
+    few = [accesses.take(slice(at, at + 4)) for at in range(0, len(accesses), 4)]
+    parts = [subset_of(memory, found, some.va) for some in few]
+    assert max(len(part.ranges) for part in parts) < 100
+    seen = [outcomes(Prober(part, found), some) for part, some in zip(parts, few, strict=True)]
+    assert expected == list(chain.from_iterable(seen))
+
+
+def test_a_range_too_few_is_found_out(monkeypatch):
+    memory, found, accesses = scattered(0)
+    expected = outcomes(Prober(memory, found), accesses)
+    monkeypatch.setattr(subset, "_frames_behind", lambda *_: [])
+    part = subset_of(memory, found, accesses.va)
+    assert expected != outcomes(Prober(part, found), accesses)
