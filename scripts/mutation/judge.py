@@ -1,7 +1,6 @@
 """Whether the CPU's answers tell a mutant from the walker: recorded once, compared in children."""
 
 import importlib
-import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.matrix.section import Section
 from crosswalk.emu.matrix.sections import BOUNDARY_SECTIONS, SECTIONS
 from crosswalk.emu.probe import ProberCache
+from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -89,16 +89,15 @@ def killed(mutant: Mutant, taken: list[Sample]) -> bool:
 
 def ends_badly(work: Callable[[], bool]) -> bool:
     """Return whether `work` is true, raises or never ends: in a child, which it may spoil."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            limit_cpu(_LIMIT)
-            status = int(work())
-        finally:
-            os._exit(status)  # Whatever a mutant raises, it is told from the walker.
-    _, status = os.waitpid(child, 0)
-    return status != 0
+
+    def limited() -> bool:
+        limit_cpu(_LIMIT)
+        return work()
+
+    try:
+        return contained(limited)
+    except Exception:  # noqa: BLE001  # Whatever a mutant raises, it is told from the walker.
+        return True
 
 
 def limit_cpu(seconds: int) -> None:

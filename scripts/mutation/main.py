@@ -1,11 +1,11 @@
 """Takes every rule out of the walker, one at a time, and says what notices."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 
+from crosswalk.emu.workers.pool import Pool, in_order
 from scripts.mutation.explained import load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import ROOT, Mutant, constants_of, mutants_of, path_of
@@ -94,38 +94,16 @@ def take_out(
 def _alive(
     jobs: int, mutants: list[Mutant], noticed: Callable[[Mutant], bool], how: str
 ) -> list[Mutant]:
-    """Return the mutants that aren't noticed, in order; each is judged in a process of its own.
-
-    Processes and no threads: what is judged forks, and a fork of one thread has the locks of all.
-    """
-    running: dict[int, Mutant] = {}
-    alive, rest, done = set(), iter(mutants), 0
-    while True:
-        while len(running) < jobs and (mutant := next(rest, None)) is not None:
-            running[_judge(mutant, noticed)] = mutant
-        if not running:
-            return [mutant for mutant in mutants if mutant in alive]
-        child, status = os.wait()
-        mutant, code = running.pop(child), os.waitstatus_to_exitcode(status)
-        if code not in (0, 1):
-            raise RuntimeError(f"{mutant} could not be judged {how}: status {code}")
-        if code == 0:
-            alive.add(mutant)
-        done += 1
-        if done % 50 == 0 or done == len(mutants):
-            print(f"{done} of {len(mutants)} judged {how}, {len(alive)} left", file=sys.stderr)
-
-
-def _judge(mutant: Mutant, noticed: Callable[[Mutant], bool]) -> int:
-    """Start a process that ends with 1 if the mutant is noticed, 0 if not; return its id."""
-    child = os.fork()
-    if child == 0:
-        status = 2
-        try:
-            status = int(noticed(mutant))
-        finally:
-            os._exit(status)
-    return child
+    """Return the mutants that aren't noticed, in order; says on standard error how far it is."""
+    alive = []
+    with Pool(lambda number: noticed(mutants[number]), jobs, who="a judge of mutants") as pool:
+        for number, result in in_order(pool, range(len(mutants))):
+            if not result():
+                alive.append(mutants[number])
+            done = number + 1
+            if done % 50 == 0 or done == len(mutants):
+                print(f"{done} of {len(mutants)} judged {how}, {len(alive)} left", file=sys.stderr)
+    return alive
 
 
 if __name__ == "__main__":

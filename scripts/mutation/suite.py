@@ -2,11 +2,11 @@
 
 import os
 import sys
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import Phase, settings
 
+from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from scripts.mutation.judge import limit_cpu
 from scripts.mutation.mutants import ROOT, Mutant, import_name
 from scripts.mutation.planting import Planted
@@ -29,8 +29,11 @@ _TELLING = {
     "walker/tlb": ("model", "record", "steps"),
 }
 _LIMIT = 120  # Seconds of the processor: a mutant may never end.
-_FAILED = (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
-_BROKEN = 3
+_VERDICTS = (
+    pytest.ExitCode.OK,
+    pytest.ExitCode.TESTS_FAILED,
+    pytest.ExitCode.INTERRUPTED,
+)
 # What is imported once more, so that it finds the mutant.
 _ANEW = ("crosswalk.walker.", "tests.")
 
@@ -50,21 +53,18 @@ def fails_tests(mutant: Mutant) -> bool:
 
     `RuntimeError` where the tests could not be run at all.
     """
-    child = os.fork()
-    if child == 0:
-        status = _BROKEN
-        try:
-            limit_cpu(_LIMIT)
-            status = _status(mutant)
-        finally:
-            os._exit(status)  # Never back into what the parent was doing.
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _BROKEN:
+    try:
+        code, used = contained(lambda: _run_tests(mutant))
+    except EmulatorCrash:
+        return True
+    if code not in _VERDICTS or not used:
         raise RuntimeError(f"the tests did not run against {mutant}")
-    return status != 0
+    return code != pytest.ExitCode.OK
 
 
-def _status(mutant: Mutant) -> int:
+def _run_tests(mutant: Mutant) -> tuple[int, bool]:
+    """Return pytest's exit code with the mutant in place, and whether that was imported."""
+    limit_cpu(_LIMIT)
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(silence, stream)
@@ -81,14 +81,6 @@ def _status(mutant: Mutant) -> int:
         derandomize=True,
         database=None,
     )
-    status = _run(files_for(mutant.module))
-    return status if planted.used else _BROKEN
-
-
-def _run(files: Sequence[str]) -> int:
     # pytest's finder, which rewrites asserts, would come before the mutant's.
     plain = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
-    code = pytest.main([*plain, *files])
-    if code == pytest.ExitCode.OK:
-        return 0
-    return 1 if code in _FAILED else _BROKEN
+    return int(pytest.main([*plain, *files_for(mutant.module)])), planted.used
