@@ -1,7 +1,7 @@
-"""What a run did, counted: instructions begun, and loads of CR3. Unicorn tells neither.
+"""Counts of what a run did that Unicorn doesn't report: instructions begun, and loads of CR3.
 
-Given a bound on instructions, Unicorn counts them in a word of its own state, beside the bound.
-Where, depends on the build: it is found with bounds and counts that are known.
+Given a bound on instructions, Unicorn counts them in a word of its own state, next to the bound.
+Where, depends on the build: it is found with known bounds and counts.
 
 There is no hook for a load of CR3. But MOV to CR3 ends a block of translated code. Each block is
 looked at when it is translated, before it runs; where it ends in such a MOV, the run is

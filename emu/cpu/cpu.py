@@ -22,7 +22,7 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr", "gdt", "idt")
 
 _SEGMENT = struct.Struct("<IxxxxQII")
 _RSP = GENERAL.index("rsp")
-# What QEMU keeps beside the CPL in its word of modes (QEMU target/i386/cpu.h, HF_…).
+# Bits of QEMU's word of modes, which has the CPL, too (QEMU target/i386/cpu.h, HF_…).
 _CODE_32, _STACK_32, _CODE_64, _SHADOW, _CPL = 1 << 4, 1 << 5, 1 << 15, 1 << 3, 3
 _CONTROL = ("cr0", "cr2", "cr3", "cr4")
 _TOP = (1 << 64) - 1

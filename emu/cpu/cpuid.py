@@ -1,4 +1,4 @@
-"""CPUID without what would make two runs differ.
+"""CPUID without the features that would make two runs differ.
 
 RDRAND and RDSEED exist in Unicorn and give real random numbers, so they are hidden.
 """
@@ -26,7 +26,7 @@ _RDSEED, _OSPKE = 1 << 18, 1 << 4  # of leaf 7, EBX and ECX
 
 
 def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
-    """Answer the guest's CPUID at which the engine stands; False where Unicorn is to do it.
+    """Answer the CPUID instruction at RIP; False where Unicorn is to do it.
 
     `model` is what the engine was opened with.
     """
@@ -48,7 +48,7 @@ def answer_cpuid(engine: unicorn.Uc, model: int = MODEL) -> bool:
 
 @functools.cache
 def _ask(model: int, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-    """Return what the model says for a leaf, by asking an engine of its own."""
+    """Return the model's EAX, EBX, ECX and EDX for a leaf, from an engine of its own."""
     ram = Ram(0, 0x1000)
     ram.write(0, _CODE)
     engine = open_engine(ram, model=model)

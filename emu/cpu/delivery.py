@@ -86,7 +86,7 @@ class TripleFault(CrosswalkError):
 
 
 class _Fault(Exception):
-    """What the CPU finds wrong while it delivers an event."""
+    """A fault that the CPU raises while it delivers an event."""
 
     def __init__(self, vector: int, error_code: int, cr2: int | None = None) -> None:
         super().__init__(vector, error_code)
@@ -125,7 +125,7 @@ def _parse_gate(data: bytes) -> _Gate:
 
 @dataclass(frozen=True, slots=True)
 class _CodeSegment:
-    """A code segment's descriptor, with what an entry through a gate asks of it."""
+    """A code segment's descriptor, with the properties that an entry through a gate checks."""
 
     segment: Segment
     dpl: int
@@ -165,7 +165,7 @@ def mnemonic(vector: int) -> str:
 
 
 def raised(cpu: Cpu, vector: int) -> Event:
-    """Return the event that `cpu` has just raised, as a hook of Unicorn tells its vector."""
+    """Return the event that `cpu` has just raised, of the vector that Unicorn's hook got."""
     cpu.load()
     if not cpu.software:
         return Event(vector, Kind.EXCEPTION, cpu.error_code)
@@ -206,7 +206,7 @@ def deliver(cpu: Cpu, event: Event) -> list[Event]:
 
 
 def _combined(history: list[Event], fault: Event) -> Event:
-    """Return what the CPU makes of a fault while it delivers the last event (table 6-5)."""
+    """Return the event that a fault becomes while the last event is delivered: it or #DF."""
     first = history[-1]
     if first.kind is not Kind.EXCEPTION:
         return fault

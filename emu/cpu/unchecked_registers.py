@@ -1,7 +1,7 @@
-"""What the emulated CPU takes, of control registers and bases, that a processor refuses.
+"""Values of control registers and bases that the emulated CPU takes and a processor refuses.
 
-None of it is an access, so that no probe meets it: paging is set up by values that a processor
-takes. A guest that counts on a #GP here doesn't get it. Each has the instructions that show it.
+No probe depends on them: paging is set up with values that a processor takes. A guest that expects
+a #GP here doesn't get it. Each entry has the instructions that show it.
 """
 
 import struct

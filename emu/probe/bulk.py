@@ -57,20 +57,20 @@ from crosswalk.walker.architecture import Vector
 from crosswalk.walker.columns import Accesses, Kind, Rows
 from crosswalk.walker.memory import FRAME, U64
 
-__all__ = ["BulkEngine", "BulkWatcher", "Found", "Job", "collect", "expected", "runs_of"]
+__all__ = ["BulkEngine", "BulkOutcomes", "BulkWatcher", "Job", "collect", "expected", "runs_of"]
 
 NOTE_WORDS = 5
 """Words of a note: R15, RIP, vector, error code, address."""
 REACHED, SEEN = 0x100, 0x101
-"""What a note has in place of a vector: an access that led to where the engine has nothing to give,
-and one that was seen being made. The address is then the physical one."""
+"""What a note has in place of a vector, with a physical address: REACHED for an access that was
+translated and that the engine can't make; SEEN for one that a hook saw being made."""
 
 _PAGE = np.uint64(FRAME - 1)
 _PAGE_SHIFT = np.uint64(12)
 _NOTHING = 0, 0, 0
-_FETCHES_KEPT = 1 << 17  # Of which some part are made, at a KB of the host's code each.
+_FETCHES_KEPT = 1 << 17  # Each fetch that is made leaves a KB of translated code.
 _FETCHES = UC_MEM_FETCH_PROT, UC_MEM_FETCH_UNMAPPED
-_LOW = 2  # The column of a record that is summed up where it was found.
+_LOW = 2  # The column of a record that R11 sums up.
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,11 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Rows):
-    """What n accesses of a job came to.
+class BulkOutcomes(Rows):
+    """The outcomes of n accesses of a job, as far as the run decides them.
 
-    `decided` bool[n]: the rest is as for `Outcomes`, and `after` uint64[n, 5] are the words
-    after the access; where not decided, all of it means nothing.
+    Where `decided` bool[n] is set, the columns are those of `Outcomes`, and `after` uint64[n, 5]
+    are the words of the walk after the access; elsewhere they mean nothing.
     """
 
     decided: NDArray[np.bool_]
@@ -119,8 +119,8 @@ class Found(Rows):
     after: U64
 
     @classmethod
-    def nothing(cls, count: int) -> "Found":
-        """Return `count` rows that nothing is known of."""
+    def nothing(cls, count: int) -> "BulkOutcomes":
+        """Return `count` rows, none decided."""
         return cls(
             np.zeros(count, np.bool_),
             np.zeros(count, np.uint8),
@@ -161,10 +161,10 @@ def runs_of(job: Job) -> list[NDArray[np.intp]]:
 
 
 class BulkEngine(AccessEngine):
-    """A engine whose engine goes on after a fault, and makes up to CAPACITY accesses a run."""
+    """Goes on after a fault, and makes up to CAPACITY accesses a run."""
 
     _behind = 0
-    """How far behind the usual loops those lie that it runs."""
+    """Distance in bytes from the usual loops to those that it runs."""
 
     def __init__(self, space: Space, own: tuple[int, int], *, fetch: bool) -> None:
         super().__init__(space, own, fetch=fetch)
@@ -173,7 +173,7 @@ class BulkEngine(AccessEngine):
         self._shown = np.zeros(len(space.words) >> 9, np.int64)
         self._now = SavedState(self._engine.uc)
         self._live = live_state(self._engine)
-        # Of each fault, and of what else is noted: R15, RIP, vector, error code, address.
+        # NOTE_WORDS each, of faults and of what else a hook notes.
         self._notes = array("Q")
         self._missed = _NOTHING
         self._fix = self._most = self._fetches = 0
@@ -196,15 +196,15 @@ class BulkEngine(AccessEngine):
         job: Job,
         least: int = 1,
         done: Callable[[NDArray[np.intp], NDArray[np.bool_]], None] | None = None,
-    ) -> Found:
+    ) -> BulkOutcomes:
         """Make the accesses of a job, run by run, but for runs of fewer than `least`.
 
-        An access is decided if it reached its target, if it faulted, or if the engine itself told
+        An access is decided if it reached its target, if it faulted, or if the engine reported
         where it ended. After each run `done` is called with its rows, and bool of each: whether
-        it reached something else than its target, where what a write stored may still be.
+        it reached something other than its target, where a stored byte may have been left.
         """
         runs = [rows for rows in runs_of(job) if len(rows) >= least]
-        found = Found.nothing(len(job))
+        found = BulkOutcomes.nothing(len(job))
         if not runs:
             return found
         order = np.concatenate(runs)
@@ -225,26 +225,26 @@ class BulkEngine(AccessEngine):
                 done(rows, outs[part, 0] != 0)
         every = np.concatenate([np.zeros((0, NOTE_WORDS), np.uint64), *notes])
         result = collect(ordered, outs, every, faulted_at)
-        # What was found as expected adds up, or nothing of its run counts.
+        # The sum over what was found as expected has to be right, or the run decides nothing.
         self._forget_code(int((ordered.accesses.type == AccessType.EXECUTE).sum()))
         good = outs[:, 0] == 0
         good[every[:, 0].astype(np.intp)] = False
         total = np.add.reduceat(np.where(good, records[:, _LOW], np.uint64(0)), bounds[:-1])
         right = np.array(sane) & (total == np.array(sums, np.uint64))
         result.decided[:] &= np.repeat(right, np.diff(bounds))
-        for name in Found.__slots__:
+        for name in BulkOutcomes.__slots__:
             getattr(found, name)[order] = getattr(result, name)
         return found
 
     def _forget_code(self, fetches: int) -> None:
-        """Have the engine forget what it translated, now and then: each fetch may add to that."""
+        """Drop the engine's translated code after many fetches: each may add to it."""
         self._fetches += fetches
         if self._fetches > _FETCHES_KEPT:
             self._fetches = 0
             self.uc.ctl_flush_tb()
 
     def _records(self, job: Job) -> tuple[U64, U64]:
-        """Return the records of a job, and where each of its accesses shows a fault."""
+        """Return the records of a job, and the RIP that a fault of each access shows."""
         accesses = job.accesses
         views = [slot.view(cpl) for slot in self._trampoline.slots for cpl in (0, 3)]
         view = 2 * job.slot.astype(np.intp) + (accesses.cpl == 3)
@@ -263,9 +263,8 @@ class BulkEngine(AccessEngine):
     def _run(self, job: Job, first: int, records: U64, outs: U64) -> tuple[U64 | None, int]:
         """Make the accesses of these records, of which `first` is one of the job's.
 
-        No two share a page. Fills in the outs; returns the notes, of which the first column is
-        the number of the record, and what R11 sums up. None instead of notes where the run did
-        not end as it should.
+        No two share a page. Fills in the outs; returns the notes, whose first column is the number
+        of the record, and the sum in R11; (None, 0) where the run did not end as it should.
         """
         count = len(records)
         accesses = job.accesses
@@ -290,7 +289,7 @@ class BulkEngine(AccessEngine):
         if (
             not sane
             or quads[register["r15"]] != end
-            # Something ran that is no routine of ours.
+            # R15 was changed: code other than the loop ran.
             or (notes[:, 0] >= count * RECORD_BYTES).any()
         ):
             return None, 0
@@ -298,7 +297,7 @@ class BulkEngine(AccessEngine):
         return notes, quads[register["r11"]]
 
     def _prepare_run(self, job: Job, first: int, count: int) -> None:
-        """Do what else is to be done before a run."""
+        """Prepare what a subclass needs before a run."""
 
     def _go(self, state: SavedState, loops: int, kind: AccessType, count: int) -> bool:
         """Run a loop to its end, and return whether it got there; the state is in `_now`."""
@@ -312,7 +311,7 @@ class BulkEngine(AccessEngine):
         for _ in range(count):
             if error not in TRANSLATED:
                 break
-            # The access led to where the engine has no RAM, or may not fetch.
+            # The access was translated to where the engine has no RAM, or may not fetch.
             engine.save(self._now)
             at = self._now.quads[self._at["r15"]]
             self._notes.extend((at, 0, *self._missed))
@@ -323,7 +322,7 @@ class BulkEngine(AccessEngine):
         return error == UC_ERR_OK and self._now.quads[self._at["rip"]] == done
 
     def _seen_at(self, window: U64, outs: U64, index: NDArray[np.int64]) -> U64:
-        """Return where the words are seen; for none, a word behind the outs that stays 0."""
+        """Return the linear addresses of the words; for NOWHERE, that of a 0 behind the outs."""
         seen = (self._shown[index >> 9] + (index & 511)).view(np.uint64) << np.uint64(3)
         seen += window[:, None]
         nothing = (outs + np.uint64(CAPACITY * OUT_BYTES))[:, None]
@@ -334,7 +333,7 @@ class BulkEngine(AccessEngine):
         return self._space.words[at : at + count]
 
     def _hook(self) -> Callable[[object, int, object], None]:
-        """Return what notes a fault, and lets the guest go on at FIX as if it had seen none."""
+        """Return the hook that notes a fault and has the guest go on at FIX, the fault cleared."""
         note, notes = self._notes.extend, self._notes
         layout, register = self._layout, self._at
         r15, rip, cr2 = register["r15"], register["rip"], register["cr2"]
@@ -352,7 +351,7 @@ class BulkEngine(AccessEngine):
 
         if self._live is not None:
             return fault
-        # The engine's own state isn't known: a copy of it, and back.
+        # The engine's own state wasn't found: copy it, change the copy, restore it.
         save, restore = self._engine.exchange(self._now)
 
         def copied(engine: object, vector: int, data: object) -> None:
@@ -365,25 +364,25 @@ class BulkEngine(AccessEngine):
     def _miss(
         self, _engine: object, event: int, pa: int, size: int, _value: int, _data: object
     ) -> bool:
-        """Take down where an access led that the engine can't make; it then ends in an error."""
-        # What loads and stores is one byte; the probe's own are of eight.
+        """Note where an access led that the engine can't make; it ends in an error."""
+        # The access itself is of one byte; the loop's own are of eight.
         if self._missed is _NOTHING and (size == 1 or event in _FETCHES):
             self._missed = REACHED, 0, pa
         return False
 
     def _go_on(self) -> None:
-        """Turn the state saved last into one that goes on at FIX, and take it."""
+        """Change the state saved last to go on at FIX, and restore it."""
         self._now.longs[self._layout.vector] = NO_VECTOR
         self._now.quads[self._at["rip"]] = self._fix
         self._engine.restore(self._now)
 
 
 class BulkWatcher(BulkEngine):
-    """A engine for reads and writes of paging structures.
+    """Makes reads and writes of paging structures, which carry no marker.
 
-    What is found there says nothing of where it is, so the hook's physical address is what
-    counts. When the hook is called the walk is over, and the store is not yet made: what the walk
-    changed is taken down then, and what is stored undone at the loop's next read.
+    The physical address is the one that a hook of memory accesses gets. When it is called the walk
+    is over and the store not yet made: the words that the walk changed are recorded and put back
+    then, and the store is undone at the loop's next read.
     """
 
     _behind = WATCHED
@@ -393,13 +392,13 @@ class BulkWatcher(BulkEngine):
         self._words_of: list[list[tuple[int, int]]] = []
         self._first_record = self._first_out = 0
         self._undo: tuple[int, int] | None = None
-        # Of the trampoline's own pages nothing is to be seen.
+        # Everywhere but in the trampoline's own pages.
         for span in ((0, own[0] - 1), (own[1], (1 << 64) - 1)):
             self._engine.hook_memory(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._see, span)
 
     @property
     def possible(self) -> bool:
-        """Whether it can be told, while the engine runs, which access is being made."""
+        """Whether the hook can read R15, the record being made, while the engine runs."""
         return self._live is not None
 
     def _prepare_run(self, job: Job, first: int, count: int) -> None:
@@ -418,15 +417,15 @@ class BulkWatcher(BulkEngine):
 
         def fault(engine: object, vector: int, data: object) -> None:
             note(engine, vector, data)
-            self._take_down(self._notes[-NOTE_WORDS])
+            self._record_changes(self._notes[-NOTE_WORDS])
 
         return fault
 
-    def _take_down(self, record: int) -> None:
-        """Do what FIX does elsewhere: write down what the walk changed, and put it back."""
+    def _record_changes(self, record: int) -> None:
+        """Record the words that the walk changed in the out, and put them back, as FIX does."""
         number = (record - self._first_record) // RECORD_BYTES
         if not 0 <= number < len(self._words_of):
-            return  # No routine of ours; the run counts for nothing.
+            return  # R15 was changed: the run will be found to decide nothing.
         view, out = self._space.view, self._first_out + number * OUT_WORDS
         for step, (at, before) in enumerate(self._words_of[number], 1):
             after = view[at]
@@ -440,26 +439,27 @@ class BulkWatcher(BulkEngine):
         if self._undo is not None:
             place, byte = self._undo
             content[place], self._undo = byte, None
-        # The loop's own accesses are of eight bytes.
+        # The access itself is of one byte; the loop's own are of eight.
         if size == 1 and self._live is not None:
             record = self._live.quads[self._at["r15"]]
             self._notes.extend((record, 0, SEEN, 0, pa))
-            self._take_down(record)
+            self._record_changes(record)
             place = self._space.byte_at(pa) if event == UC_MEM_WRITE else NOWHERE
             if place != NOWHERE:
                 self._undo = place, content[place]
         return True
 
 
-def collect(job: Job, outs: U64, notes: U64, faulted_at: U64) -> Found:
-    """Return what n accesses came to, by their outs uint64[n, 6] and what was noted of them.
+def collect(job: Job, outs: U64, notes: U64, faulted_at: U64) -> BulkOutcomes:
+    """Return the outcomes of n accesses, from their outs uint64[n, 6] and their notes.
 
-    `notes` are uint64[m, 5]: the row, RIP, what happened, error code, address. `faulted_at`
-    uint64[n] is the RIP that a fault of the access itself shows. What no note is of is decided
-    as far as its out is empty; the run's sum has yet to say so.
+    `notes` are uint64[m, 5]: the row, RIP, vector or REACHED or SEEN, error code, address.
+    `faulted_at` uint64[n] is the RIP that a fault of the access itself shows. An access without a
+    note and with an empty out reached its target, provided that the run's sum is right: that is
+    for the caller to check.
     """
     count = len(job)
-    found = Found.nothing(count)
+    found = BulkOutcomes.nothing(count)
     found.after[:] = np.where(outs[:, 1:] == 0, job.before, outs[:, 1:])
     found.decided[:] = outs[:, 0] == 0
     found.pa[:] = job.target
@@ -469,27 +469,27 @@ def collect(job: Job, outs: U64, notes: U64, faulted_at: U64) -> Found:
     paging = vector == Vector.PF
     right = paging | ((vector == Vector.GP) & (code == 0))
     right &= notes[:, 1] == faulted_at[row]
-    # To be seen is not enough: it has to have been completed, too.
+    # A hook hit alone is no proof: the record must also be marked complete.
     other = outs[row, 0] != 0
-    told = (vector == REACHED) & ~other | (vector == SEEN) & other
-    told &= (address ^ job.accesses.va[row]) & _PAGE == 0
-    # A fault of the access itself, and no other before or after it.
+    reached = (vector == REACHED) & ~other | (vector == SEEN) & other
+    reached &= (address ^ job.accesses.va[row]) & _PAGE == 0
+    # Exactly one note.
     alone = np.bincount(row, minlength=count)[row] == 1
-    found.decided[row] = ((right & ~other) | told) & alone
+    found.decided[row] = ((right & ~other) | reached) & alone
     found.kind[row] = np.where(
-        told, Kind.OK, np.where(paging, Kind.PAGE_FAULT, Kind.GENERAL_PROTECTION)
+        reached, Kind.OK, np.where(paging, Kind.PAGE_FAULT, Kind.GENERAL_PROTECTION)
     )
-    found.pa[row] = np.where(told, address, np.uint64(0))
+    found.pa[row] = np.where(reached, address, np.uint64(0))
     found.error_code[row] = np.where(paging, code, 0)
     found.cr2[row] = np.where(paging, address, 0)
     return found
 
 
 def expected(kind: NDArray[np.uint8], target: U64) -> U64:
-    """Return uint64[n, 3]: bytes to store and to put back, and words then to be found."""
+    """Return uint64[n, 3]: store | original << 8, both bytes, and the words then in the slot."""
     low, high = markers(target & ~np.uint64(SLOT - 1))
     original = byte_of(target).astype(np.uint64)
-    # Another byte than the one there, and than that of the access before.
+    # Differs from the byte there, and from that of the access before.
     stored = original ^ (np.arange(len(target), dtype=np.uint64) % np.uint64(255) + np.uint64(1))
     change = (original ^ stored) << ((target & np.uint64(7)) << np.uint64(3))
     write, upper = kind == AccessType.WRITE, (target & np.uint64(8)) != 0

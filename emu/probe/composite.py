@@ -171,7 +171,7 @@ class CompositeProber:
     def possible(self, composites: Composites) -> NDArray[np.bool_]:
         """Return bool[n]: which have an outcome here, as far as the tables' paths tell.
 
-        There is a slot of the root to be lent that neither walk uses; each page that they may reach
+        There is a slot of the root to borrow that neither walk uses; each page that they may reach
         has RAM, and is no paging structure; and the emulated CPU lacks nothing for them.
         """
         places = self._workspace.targets_of([composites.va, composites.second_va()])

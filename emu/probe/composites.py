@@ -1,4 +1,4 @@
-"""Accesses that are more than one byte's, and what became of them: as columns."""
+"""Composites, accesses of more than one byte or in more than one step, as columns; outcomes."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,7 +45,7 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a composite does: `types` are those of the accesses that it is put together from."""
+    """What a composite does: `types` are those of the one-byte accesses that it is made of."""
 
     family: Family
     types: tuple[AccessType, ...]
@@ -66,8 +66,8 @@ FORMS: dict[str, Form] = {
         for one, two in product(AccessType, repeat=2)
     },
 }
-"""All of them by name. `rmw:cmpxchg` compares with another byte, and so writes back what it read;
-`implicit:write` meets a descriptor that isn't marked as accessed yet, and marks it."""
+"""All forms by name. The comparison of `rmw:cmpxchg` fails, so that it writes back what it read;
+`implicit:write` loads a descriptor that isn't marked as accessed, and marks it."""
 
 NAMES = tuple(FORMS)
 """The names in the order of the column `form`."""
@@ -102,7 +102,7 @@ class Composites(Rows):
         return self._by_form([form.family is family for form in FORMS.values()])
 
     def has_two(self) -> NDArray[np.bool_]:
-        """Return bool[n]: which are put together from two accesses."""
+        """Return bool[n]: which are made of two accesses."""
         return self._by_form([len(form.types) == 2 for form in FORMS.values()])
 
     def second_va(self) -> U64:
@@ -124,7 +124,7 @@ class Composites(Rows):
 
 @dataclass(frozen=True, slots=True)
 class CompositeOutcomes(Rows):
-    """What became of n composites.
+    """The outcomes of n composites.
 
     `kind` uint8[n, 2] (`Kind`), `pa` uint64[n, 2], `error_code` uint16[n, 2] and `cr2`
     uint64[n, 2] have a column for each access of family TWICE. All others answer once, in the

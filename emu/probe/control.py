@@ -1,7 +1,7 @@
 """The probe's own reading of control registers: mode, root, features, from their raw bits.
 
-Nothing here comes from the walker but the values themselves: a prediction and an observation that
-decode a register by the same line agree about its mistakes.
+Nothing here is shared with the walker but the values: a prediction and an observation that decode
+a register by the same line would agree about its mistakes.
 
 Source: Intel SDM vol. 3A, "Control Registers", "Enumeration of Paging Features by CPUID",
 "Linear-Address Masking (LAM)"; AMD APM vol. 2, "Extended Feature Enable Register (EFER)".
@@ -45,7 +45,7 @@ _CR4 = CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Control registers as the emulated CPU is given them, and what they mean.
+    """Control registers as the emulated CPU is given them, decoded.
 
     `cr0`, `cr4` and `efer` have the bits that paging looks at; `cr3` is whole. `levels` is the
     number of paging levels, `va_bits` the width of a linear address; `root` is the physical
@@ -75,7 +75,7 @@ class Control:
 
     @classmethod
     def of(cls, context: PagingContext) -> "Control":
-        """Return what these registers mean."""
+        """Decode these registers."""
         cr3, cr4, efer = context.cr3, context.cr4, context.efer
         pae = bool(cr4 & CR4_PAE)
         long = pae and bool(efer & EFER_LMA)
@@ -92,7 +92,7 @@ class Control:
             cr3=cr3,
             cr4=cr4 & _CR4,
             efer=efer & (EFER_LME | EFER_LMA | EFER_NXE if long else EFER_NXE),
-            # Without keys PKRU means nothing; outside IA-32e mode it is there to be seen to.
+            # Without CR4.PKE, PKRU has no effect. Outside IA-32e mode it must have none: a check.
             pkru=context.pkru if cr4 & CR4_PKE else 0,
             long=long,
             pae=pae,
@@ -116,7 +116,7 @@ class Control:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What these registers enable and the emulated CPU lacks: of LAM, UAI and LASS."""
+        """Features that these registers enable and the emulated CPU lacks: of LAM, UAI and LASS."""
         lam = self.user_u57 or self.user_u48 or self.supervisor_lam
         enabled = {"LAM": lam, "UAI": self.uai, "LASS": self.lass}
         return tuple(name for name, is_on in enabled.items() if is_on)

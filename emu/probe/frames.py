@@ -1,6 +1,6 @@
-"""Frames of a source's memory, read as bytes: the walker reads the same ones as tables.
+"""Frames of a source's memory, read as bytes where the walker reads tables.
 
-So a source that gives one of the two wrongly is seen to.
+A source whose `read` and `tables` disagree therefore shows as a divergence.
 """
 
 from itertools import pairwise
@@ -31,7 +31,7 @@ def words_of(memory: PhysicalMemory, frames: U64) -> U64:
     rows = np.flatnonzero(has_frames(memory, frames))
     if not len(rows):
         return found
-    # Frames that follow each other are read at once.
+    # Adjacent frames are read in one call.
     breaks = (np.diff(frames[rows]) != FRAME) | (np.diff(rows) != 1)
     bounds = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(rows)]
     places, addresses = rows.tolist(), frames[rows].tolist()

@@ -1,13 +1,22 @@
 """The guest code that makes many accesses in one run, one loop a type of access.
 
-A loop goes through records. What an access reached is compared with what the record says is
-there, and what the walk did to the tables with what they were; only what differs is written
-down, for in the emulator a store costs thirty times a load. A fault leads, by way of the host, to
-the loop's FIX, where the tables are seen to, whether or not the access succeeded.
+    page of code, one for four levels and one for five
+    HEAD       000 read   200 write   400 execute   load the record
+    ACCESS     +20                                  the access; compare what it reached; R11 += …
+    FIX        +60                                  compare the words of the walk with the record
+    NEXT       +120                                 next record, or LOOPS_DONE
+    CHANGED    +150                                 words that changed: to the out, and put back
+    OTHERWISE  +1F0                                 MARK to the out: something else was reached
+    LOOPS_DONE 600                                  hlt
+    WATCHED    680, 880                             reads and writes whose walk the host looks at
+
+A loop goes through records. It compares what an access reached with what the record says is there,
+and the words of the walk with what they were; only differences are written, because a store costs
+thirty times a load in the emulator. A fault leads, by way of the host's hook, to the loop's FIX.
 
 Registers: R15 the record, R14 its out, R12 the end of the records, R13 MARK, R10 where a fetched
-signature jumps back to. R11 sums up what was found as expected: the proof that it was. A byte
-that was stored where it should be is put back, so that no later access finds it.
+marker jumps back to. R11 sums up what was found as expected: the proof that it was. A byte that was
+stored where it should be is put back, so that no later access finds it.
 """
 
 from crosswalk.emu.probe.routines import code_page
@@ -42,15 +51,15 @@ OUT_WORDS = OUT_BYTES // 8
 
 HEAD = {AccessType.READ: 0x000, AccessType.WRITE: 0x200, AccessType.EXECUTE: 0x400}
 ACCESS = {kind: head + 0x20 for kind, head in HEAD.items()}
-"""Where the access itself is made."""
+"""Where the access itself is made: the RIP of its faults."""
 FIX = {kind: head + 0x60 for kind, head in HEAD.items()}
 LOOP_LANDED = HEAD[AccessType.EXECUTE] + 0x30
 LOOPS_DONE = 0x600
 _NEXT, _CHANGED, _OTHERWISE = 0x120, 0x150, 0x1F0
 WATCHED = 0x680
-"""How far behind a loop for reads or writes its twin is that leaves all but the access to the host.
+"""Distance from a loop for reads or writes to the one that leaves all but the access to the host.
 
-Access and FIX are as far behind; the accesses themselves are the only ones of one byte.
+ACCESS and FIX have the same distance. The accesses themselves are the only ones of one byte.
 """
 
 
@@ -105,9 +114,9 @@ def _loop(kind: AccessType, levels: int) -> dict[int, str]:
 
 
 def _watched(kind: AccessType, head: int) -> dict[int, str]:
-    """Return the sources of a loop that makes the access, and tells that it was completed.
+    """Return the sources of a loop that makes the access and marks the record complete.
 
-    What is read of the slot then gives the host an occasion to undo what was stored.
+    The host undoes a store at the loop's next read, that of the slot.
     """
     made = "mov al, [rbx]" if kind is AccessType.READ else "mov [rbx], al"
     return {

@@ -332,7 +332,7 @@ class NestedProber:
         """
         run = self._make(access, _STORED)
         if access.type is AccessType.WRITE and run.under == _STORED:
-            # A store that gets lost has to be seen to be.
+            # The byte stored was there before, so that a lost store would not show: store another.
             self._restore()
             run = self._make(access, _STORED ^ 0xFF)
         return self._outcome(access, run, self._restore())
@@ -344,7 +344,9 @@ class NestedProber:
         if at != NOWHERE and run.completed and access.type is not AccessType.EXECUTE:
             expected = stored if access.type is AccessType.WRITE else run.loaded
             if self._space.bytes[at] != expected:
-                raise ProbeError(f"{_name(access)}: what is at {run.reached:#x} isn't what it met")
+                raise ProbeError(
+                    f"{_name(access)}: {run.reached:#x} doesn't hold what was read or written"
+                )
             if access.type is AccessType.WRITE and run.under is not None:
                 self._space.bytes[at] = run.under  # With A and D that the walk set in it.
         return run

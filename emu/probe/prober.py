@@ -113,8 +113,8 @@ class Prober:
     def lacking(self, accesses: Accesses) -> Lacking:
         """Return uint8[n]: 0 where an access can be asked, else 1 + an index of `FEATURES`.
 
-        Those others are what the emulated CPU lacks a feature for. `probe` refuses them; what is
-        said of them is a prediction alone, and no agreement.
+        The others use a feature that the emulated CPU lacks. `probe` refuses them: they are
+        predicted only, and count as no agreement.
         """
         return lacking(self._control, accesses, self._workspace.wide if self._possible else None)
 
@@ -169,7 +169,7 @@ class Prober:
         if not targets.own.any():
             return self._make(accesses, targets, count, bulk=bulk)
         # Where entries name all physical addresses, some lead to the probe's own pages. Such
-        # accesses are made with these pages in another place.
+        # accesses are made by another prober, whose pages lie elsewhere.
         parts = []
         rows = [np.flatnonzero(~targets.own), np.flatnonzero(targets.own)]
         some = accesses.take(rows[0])
@@ -189,7 +189,7 @@ class Prober:
         left = np.ones(len(accesses), np.bool_)
         if bulk and self._engines.in_bulk:
             left = self._in_bulk(accesses, targets, outcomes, after, count)
-        # Another byte than the one there, so that a store which gets lost is seen to be.
+        # Differs from the byte there, so that a lost store shows.
         stored = (~byte_of(targets.pa)).tolist()
         slot, marked = targets.slot.tolist(), targets.marked.tolist()
         make = self._engines.single.make
@@ -242,8 +242,8 @@ class Prober:
                     made = self._run(engine, every.take(rows), rows, outcomes, after, count)
                     left[made] = False
         if self._workspace.restore_tables() is not None:
-            # An access went where none was expected, and what others met then isn't known. One
-            # at a time they either do the same again, and are an error, or are what counts.
+            # An access changed a word outside its walk, which others may have used. All are made
+            # again, one at a time: the same change is then an error, its absence an outcome.
             count.add(int(left.sum()) - len(left))
             left[:] = True
             after[:] = targets.before
@@ -270,11 +270,11 @@ class Prober:
         after: U64,
         count: "_Count",
     ) -> NDArray[np.intp]:
-        """Make a job, whose outcomes go to these rows, and return the rows that were decided."""
+        """Make a job, put its outcomes into these rows, and return the rows that were decided."""
         began = count.done
 
         def done(run: NDArray[np.intp], other: NDArray[np.bool_]) -> None:
-            # What was stored where it shouldn't be is no marker for those that follow.
+            # A byte stored elsewhere has damaged a marker that later accesses need.
             stray = run[other & (job.accesses.type[run] == AccessType.WRITE)]
             if len(stray):
                 self._workspace.mark_again(job.target[stray])

@@ -1,8 +1,8 @@
-"""The probe's own list of what the tables map: where it is worth asking, whatever a walker lists.
+"""The probe's own list of the pages that the tables map, whatever a walker lists.
 
-Written from the entries up. Of an entry it knows P, PS and the address field, of the control
-registers the format, and nothing of rights or reserved bits: an entry that a processor takes for
-malformed is listed, too, and then asked about. Nothing is shared with the walker but memory.
+It says which accesses are worth making. Of an entry it knows P, PS and the address field, of the
+control registers the format, and nothing of rights or reserved bits: an entry that a processor
+takes for malformed is listed, too, and accessed. Nothing is shared with the walker but memory.
 """
 
 from collections.abc import Iterable, Iterator

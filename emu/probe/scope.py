@@ -1,7 +1,7 @@
-"""What the emulated CPU lacks, access by access: such accesses are predicted, and not observed.
+"""Features that the emulated CPU lacks, access by access: such accesses are predicted only.
 
-Decided from the raw control registers and from the probe's own reading of the tables, never by the
-walker. An access that the feature doesn't change is asked like any other.
+Decided from the raw control registers and the probe's own reading of the tables, never by the
+walker. An access that the feature doesn't change is made like any other.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ LACKS = {
     "LASS": "linear-address-space separation",
     "wide": "physical addresses of 2^40 and up",
 }
-"""What the emulated CPU lacks, in words, by the name that verdicts and summaries use."""
+"""Features that the emulated CPU lacks, in words, by the names in verdicts and summaries."""
 
 FEATURES = tuple(LACKS)
 """The names in the order of the column that `lacking` returns, whose 1 is the first of them."""
@@ -43,7 +43,7 @@ Lacking = NDArray[np.uint8]
 """uint8[n]: 0 where an access can be asked of the emulated CPU, else 1 + an index of FEATURES."""
 
 Wide = Callable[[U64], NDArray[np.bool_]]
-"""Says of addresses whether their walks use an entry with an address of 2^40 and up."""
+"""Maps addresses to bool[n]: whether their walks use an entry with an address of 2^40 and up."""
 
 _TOP = np.uint64(63)
 

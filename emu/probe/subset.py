@@ -1,9 +1,9 @@
-"""The tables that some addresses are translated with, out of an address space of any size.
+"""The tables that translate some addresses, out of an address space of any size.
 
-A prober keeps copies of all tables that it is given, and looks through them for words that changed.
-Of a large address space it is therefore given a portion at a time: the tables on the way of the
-accesses that it is to make, by the probe's own reading. Were one left out, the emulated CPU would
-fault where a prediction says that it doesn't.
+A prober copies all tables that it is given, and compares them after each batch. Of a large address
+space it is therefore given a subset at a time: the tables on the walks of the accesses to be made,
+by the probe's own reading. A table left out would make the emulated CPU fault where a prediction
+doesn't.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class Subset:
         return self._memory.backed(frames)
 
     def tables(self, frames: U64) -> U64:
-        """Return the (n, 512) words of n frames: zeros of those that aren't of this portion."""
+        """Return the (n, 512) words of n frames: zeros for those outside the subset."""
         words = np.zeros((len(frames), WORDS), np.uint64)
         held = self._held(frames)
         words[held] = self._memory.tables(frames[held])
@@ -75,7 +75,7 @@ class Subset:
 
 
 def subset_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> PhysicalMemory:
-    """Return the portion that translates these addresses; in 32-bit and PAE paging the whole.
+    """Return the subset that translates these addresses; in 32-bit and PAE paging all of memory.
 
     There are at most 2,052 tables in those modes. Of many ranges it has those that these addresses
     may lead to, whatever their entries are taken for: Unicorn's time to map one grows with the

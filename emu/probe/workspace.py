@@ -194,7 +194,7 @@ class Workspace:
             self._written.append(at[marked])
             index = path.index
             before = self._values(index)
-            # What happens in a copy of the root is said of the root.
+            # Entries of a copy of the root are reported as those of the root.
             rows = np.flatnonzero((borrowed >= IN_PLACE) & (index[:, 0] != NOWHERE))
             index[rows, 0] += self._copies[borrowed[rows] - IN_PLACE] - self._root
             found.append(

@@ -221,7 +221,7 @@ class Host:
                 cpu.set_general(number, value)
 
     def left(self, number: int) -> Exit | None:
-        """Return what an exit is about, told the number that Unicorn's hook got; None if none.
+        """Return the exit of the number that Unicorn's hook of exceptions got, None if it is none.
 
         The CPU then forgets the exit, and can go on from any state that it is given.
         """

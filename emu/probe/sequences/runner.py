@@ -1,6 +1,6 @@
 """Sequences in an emulated CPU, each in one run of guest code that begins with an empty TLB.
 
-What came of each access is read from the guest's log, and nothing that the log doesn't prove.
+The outcome of each access is what the guest's log proves, and nothing else.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ _VECTORS = {0: "#DE", 6: "#UD", 8: "#DF", 13: "#GP", 14: "#PF"}
 
 
 class Fault(NamedTuple):
-    """A fault of an access: the record's address, and what the CPU said."""
+    """A fault of an access: the record's address, and what the CPU reported."""
 
     record: int
     vector: int

@@ -8,7 +8,7 @@ import pytest
 from crosswalk.emu.check import check
 from crosswalk.emu.probe import ProbeError, Prober
 from crosswalk.emu.probe import access_engine as rig
-from crosswalk.emu.probe.bulk import BulkEngine, Found
+from crosswalk.emu.probe.bulk import BulkEngine, BulkOutcomes
 from crosswalk.emu.probe.page_marker import marker
 from crosswalk.emu.probe.trampoline import Trampoline
 from crosswalk.walker.errors import CrosswalkError
@@ -84,7 +84,7 @@ def test_a_store_to_a_page_that_says_it_is_a_table_is_refused(asked, monkeypatch
 
 def test_what_a_bulk_run_can_not_decide_is_made_again_by_itself(asked, monkeypatch):
     expected = probe(asked, *every(VA), *every(VA + 0x1000))
-    monkeypatch.setattr(BulkEngine, "make", lambda self, job, *_: Found.nothing(len(job)))
+    monkeypatch.setattr(BulkEngine, "make", lambda self, job, *_: BulkOutcomes.nothing(len(job)))
     assert expected == probe(asked, *every(VA), *every(VA + 0x1000))
 
 

@@ -136,7 +136,7 @@ def test_a_watcher_that_fails_leaves_the_access_to_be_made_alone(broken, monkeyp
     )
     monkeypatch.setattr(BulkWatcher, "_see", failing)
     if broken == "not taken down":
-        monkeypatch.setattr(BulkWatcher, "_take_down", lambda *_: None)
+        monkeypatch.setattr(BulkWatcher, "_record_changes", lambda *_: None)
     assert expected == probe(Prober(builder.memory, context()), *asked())
     assert made
 
