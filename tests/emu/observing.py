@@ -46,6 +46,6 @@ def tables_of(prober):
     return workspace.space.tables(workspace._tables).copy()
 
 
-def lent_slots(prober):
+def borrowed_slots(prober):
     """The two root slots that the prober borrows for itself."""
     return [slot.number for slot in prober._workspace.trampoline.slots[:2]]

@@ -92,7 +92,7 @@ def test_a_frame_without_execution_is_refused_to_a_fetch():
     assert (ExitCode.NPF, 0x15, 0x30_0010) == (found.code, found.error_code, found.gpa)
 
 
-def test_many_faults_in_a_row_are_each_told():
+def test_many_faults_in_a_row_are_each_reported():
     code = [at(WRITE, 0x30_0000 + 8 * number) for number in range(4)]
     guest = Guest(*code, changed={0x30_0000: 0x30_0001 | 4})
     assert [0x30_0000] == [each.gpa for each in guest.exits]

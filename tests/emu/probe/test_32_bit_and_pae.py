@@ -14,7 +14,16 @@ from crosswalk.walker import (
     SparseWords,
     Translation,
 )
-from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
+from tests.emu.observing import (
+    borrowed_slots,
+    every,
+    execute,
+    observe,
+    probe,
+    read,
+    tables_of,
+    write,
+)
 from tests.tables import OPEN, PS, RW, US, XD, A, D, G, P, PageTables, context, words_of
 
 VA = 0xC123_4560
@@ -123,11 +132,11 @@ def test_a_write_into_a_table_reaches_it_and_is_undone(mode, offset):
 
 
 @BOTH
-def test_addresses_in_the_lent_slots_are_what_the_tables_say(mode):
+def test_addresses_in_the_borrowed_slots_are_what_the_tables_say(mode):
     tables = PageTables(mode)
     shift = 22 if mode == "32-bit" else 30
     prober = Prober(tables.map(VA, 0x80_0000).memory, context(mode))
-    slots = lent_slots(prober)
+    slots = borrowed_slots(prober)
     assert 2 == len(set(slots))
     assert VA >> shift not in slots
     for slot in slots:
@@ -180,11 +189,11 @@ def test_an_address_of_more_than_32_bits_is_refused(mode):
 
 
 @BOTH
-def test_progress_is_told(mode):
+def test_progress_is_reported(mode):
     prober = Prober(PageTables(mode).map(VA, 0x8000).memory, context(mode))
-    told = []
-    prober.probe(Accesses.of([read(VA)] * 2100), told.append)
-    assert [1024, 2048] == told
+    reported = []
+    prober.probe(Accesses.of([read(VA)] * 2100), reported.append)
+    assert [1024, 2048] == reported
 
 
 def test_a_mov_to_cr3_that_is_refused_is_seen_to_be():
@@ -252,7 +261,7 @@ def test_a_store_that_gets_lost_is_not_taken_for_one(mode, monkeypatch):
 
 
 @BOTH
-def test_a_word_changed_beside_the_walk_is_an_error(mode, monkeypatch):
+def test_a_word_changed_outside_the_walk_is_an_error(mode, monkeypatch):
     tables = PageTables(mode).map(VA, 0x8000).map(0, 0x9000)
     prober = Prober(tables.memory, context(mode))
     workspace, single = prober._workspace, prober._engines.single
@@ -269,7 +278,7 @@ def test_a_word_changed_beside_the_walk_is_an_error(mode, monkeypatch):
     assert [0x8560] == [each.pa for each in probe(prober, read(VA))]
 
 
-def test_the_half_word_beside_an_entry_counts_as_beside_the_walk(monkeypatch):
+def test_the_half_word_outside_an_entry_counts_as_outside_the_walk(monkeypatch):
     tables = PageTables("32-bit").map(VA, 0x8000)
     prober = Prober(tables.memory, context("32-bit"))
     workspace, single = prober._workspace, prober._engines.single

@@ -57,7 +57,7 @@ def test_bulk_runs_decide_nearly_everything_of_the_guest(guest, monkeypatch):
 
     Prober(guest.memory, guest.context).probe(plan.accesses)
 
-    # What leads to tables or out of RAM can't be signed, and fetches of the last byte neither.
+    # What leads to tables or out of RAM can't be marked, and fetches of the last byte neither.
     assert len(alone) < len(plan) / 6
 
 

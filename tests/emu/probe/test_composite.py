@@ -81,7 +81,7 @@ def test_an_access_that_crosses_reaches_both_pages(form, at, value, cpl):
         ("cross:execute", CODE_END, None, 0x14),
     ],
 )
-def test_the_page_that_is_at_fault_is_told_by_cr2(form, at, denying, code):
+def test_the_page_that_is_at_fault_is_reported_by_cr2(form, at, denying, code):
     assert [fault(code, at), NOTHING] == one(pages(denying, USED), form, at, 3)[0]
     assert [fault(code, NEXT), NOTHING] == one(pages(USED, denying), form, at, 3)[0]
 

@@ -7,7 +7,7 @@ import pytest
 
 from crosswalk.emu.check import check
 from crosswalk.emu.probe import ProbeError, Prober
-from crosswalk.emu.probe import access_engine as rig
+from crosswalk.emu.probe import access_engine as engines
 from crosswalk.emu.probe.bulk import BulkEngine, BulkOutcomes
 from crosswalk.emu.probe.page_marker import marker
 from crosswalk.emu.probe.trampoline import Trampoline
@@ -25,12 +25,12 @@ def asked():
 
 def answers(monkeypatch, **changes):
     """Make the CPU answer every access with these things different."""
-    attempt = rig.AccessEngine.attempt
+    attempt = engines.AccessEngine.attempt
 
     def changed(self, *arguments, **options):
         return attempt(self, *arguments, **options)._replace(**changes)
 
-    monkeypatch.setattr(rig.AccessEngine, "attempt", changed)
+    monkeypatch.setattr(engines.AccessEngine, "attempt", changed)
 
 
 HOLE = read(VA + 0x1000)
@@ -63,7 +63,7 @@ def test_a_silent_fault_is_not_taken_for_a_success(asked, monkeypatch):
 
 
 def test_user_mode_that_was_not_reached_is_refused(monkeypatch):
-    monkeypatch.setattr(rig, "USER_CODE", 0x33)
+    monkeypatch.setattr(engines, "USER_CODE", 0x33)
     with pytest.raises(ProbeError, match="the probe's own code stopped"):
         observe(PageTables().memory, context(), read(VA, 3))
 

@@ -24,7 +24,7 @@ def masked(builder, mask=C_BIT):
 
 @pytest.mark.parametrize("mask", [C_BIT, 1 << 51, 0x3F << 46, 1 << 39])
 @pytest.mark.parametrize("levels", [4, 5])
-def test_pages_are_reached_without_the_mask_and_words_told_with_it(levels, mask):
+def test_pages_are_reached_without_the_mask_and_words_reported_with_it(levels, mask):
     builder = PageTables(levels).map(VA, 0x8000)
     asked = context(levels, root=ROOT | mask, maxphyaddr=52, encryption_mask=mask)
     found = observe(masked(builder, mask), asked, write(VA + 5), read(VA, 3), execute(VA), read(0))

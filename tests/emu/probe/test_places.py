@@ -14,7 +14,16 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import PageFault, Translation
-from tests.emu.observing import every, execute, lent_slots, observe, probe, read, tables_of, write
+from tests.emu.observing import (
+    borrowed_slots,
+    every,
+    execute,
+    observe,
+    probe,
+    read,
+    tables_of,
+    write,
+)
 from tests.tables import (
     GIB1,
     KIB4,
@@ -85,7 +94,7 @@ def test_a_write_into_a_page_table_reaches_it_and_is_undone(offset):
     assert [found] == probe(asked, write(VA + offset))
 
 
-def test_a_write_into_each_table_of_its_own_walk_is_told_from_the_marks():
+def test_a_write_into_each_table_of_its_own_walk_is_reported_from_the_marks():
     # 0x40_0000 and what follows map the four tables of the very walk.
     builder = PageTables().map(VA, 0x8000)
     tables = [ROOT, *(builder.words[builder.entry_pa(VA, at)] & -KIB4 for at in (4, 3, 2))]
@@ -126,8 +135,8 @@ def test_a_recursive_slot_shows_the_tables_as_they_are_and_nothing_of_the_probe(
     builder = PageTables().map(VA, 0x8000)
     builder.words[ROOT + 8 * 510] = ROOT | OPEN
     asked = Prober(builder.memory, context())
-    slots = lent_slots(asked)
-    # Each lent slot, seen as a page below the recursive one, is the empty entry that it was.
+    slots = borrowed_slots(asked)
+    # Each borrowed slot, seen as a page below the recursive one, is the empty entry that it was.
     found = probe(asked, *(read(linear(510, 510, 510, slot)) for slot in slots))
     assert [PageFault(0x0, linear(510, 510, 510, slot)) for slot in slots] == [
         PageFault(each.error_code, each.cr2) for each in found
@@ -138,7 +147,7 @@ def test_a_recursive_slot_shows_the_tables_as_they_are_and_nothing_of_the_probe(
 def test_addresses_in_the_slots_that_the_probe_borrows_are_empty_as_the_tables_say(levels):
     memory = PageTables(levels).map(VA, 0x8000).memory
     asked = Prober(memory, context(levels))
-    first, second = lent_slots(asked)
+    first, second = borrowed_slots(asked)
     assert first != second
     for slot in (first, second):
         for page in range(16):

@@ -1,4 +1,4 @@
-"""The emulated CPU is under the CR3 under test, with a root slot lent in place."""
+"""The emulated CPU is under the CR3 under test, with a root slot borrowed in place."""
 
 from dataclasses import replace
 
@@ -14,7 +14,16 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import PageFault, Translation
-from tests.emu.observing import columns, every, execute, lent_slots, probe, read, tables_of, write
+from tests.emu.observing import (
+    borrowed_slots,
+    columns,
+    every,
+    execute,
+    probe,
+    read,
+    tables_of,
+    write,
+)
 from tests.tables import OPEN, ROOT, USED, PageTables, context, linear
 
 VA = 0x40_0000
@@ -29,8 +38,8 @@ def recursive(levels=4):
     return builder
 
 
-def rigs(prober):
-    """The rigs of a prober of IA-32e mode."""
+def engines_of(prober):
+    """The engines of a prober of IA-32e mode."""
     single = prober._engines.single
     return [
         single._runner,
@@ -44,15 +53,15 @@ def rigs(prober):
 def seen_cr3s(monkeypatch, prober):
     """The values of CR3 that the engines of a prober run under, as they run."""
     found = set()
-    for rig in rigs(prober):
-        run, layout = rig._engine.run, rig._layout
+    for engine in engines_of(prober):
+        run, layout = engine._engine.run, engine._layout
 
-        def noted(start, until, run=run, rig=rig, layout=layout):
-            rig._engine.save(rig._after)
-            found.add(rig._after.quads[layout.quads["cr3"]])
+        def noted(start, until, run=run, engine=engine, layout=layout):
+            engine._engine.save(engine._after)
+            found.add(engine._after.quads[layout.quads["cr3"]])
             return run(start, until)
 
-        monkeypatch.setattr(rig._engine, "run", noted)
+        monkeypatch.setattr(engine._engine, "run", noted)
     return found
 
 
@@ -75,7 +84,7 @@ def test_the_cpu_runs_under_cr3_bits_and_all(monkeypatch, bits):
 )
 def test_with_5_levels_bits_that_the_cpu_takes_for_an_address_ask_for_a_copy(bit, expected):
     asked = Prober(recursive(5).memory, context(5, root=ROOT | 1 << bit))
-    first, second = lent_slots(asked)
+    first, second = borrowed_slots(asked)
     slots = [linear(slot, 0, 0, 0, 7) for slot in (first, second)] if bit != 62 else [0, 1]
     found = probe(asked, *every(VA), read(slots[0]), read(slots[1]))
     assert [0x8000] * 6 == [each.pa for each in found[:6]]
@@ -85,15 +94,15 @@ def test_with_5_levels_bits_that_the_cpu_takes_for_an_address_ask_for_a_copy(bit
 
 @pytest.mark.parametrize("bulk", [True, False])
 @pytest.mark.parametrize("levels", [4, 5])
-def test_walks_through_the_lent_words_are_made_with_another_slot_lent(levels, bulk):
+def test_walks_through_the_borrowed_words_are_made_with_another_slot_borrowed(levels, bulk):
     builder = recursive(levels)
     asked = Prober(builder.memory, context(levels))
-    first, second = lent_slots(asked)
+    first, second = borrowed_slots(asked)
     before = tables_of(asked)
     expected, vas = [], []
     for slot in (first, second):
         for depth in range(levels):
-            # The lent word is used on the level that `depth` says, and is not present there.
+            # The borrowed word is used on the level that `depth` says, and is not present there.
             va = linear(*(RECURSIVE,) * depth, *(slot,) * (levels - depth), offset=0x10)
             vas.append(va)
             expected.append(PageFault(0, va))
@@ -110,10 +119,10 @@ def test_walks_through_the_lent_words_are_made_with_another_slot_lent(levels, bu
 
 @pytest.mark.parametrize("bulk", [True, False])
 @pytest.mark.parametrize("levels", [4, 5])
-def test_the_lent_words_themselves_are_reached_as_the_tables_say(levels, bulk):
+def test_the_borrowed_words_themselves_are_reached_as_the_tables_say(levels, bulk):
     asked = Prober(recursive(levels).memory, context(levels))
     before = tables_of(asked)
-    for slot in lent_slots(asked):
+    for slot in borrowed_slots(asked):
         va = linear(*(RECURSIVE,) * levels, offset=8 * slot)
         wanted = [read(va), write(va, 3), execute(va), write(va + 7), write(va ^ 8)]
         found = probe(asked, *wanted, bulk=bulk)
@@ -124,7 +133,7 @@ def test_the_lent_words_themselves_are_reached_as_the_tables_say(levels, bulk):
 
 
 @pytest.mark.parametrize("levels", [4, 5])
-def test_with_no_root_slot_empty_the_root_is_lent_in_place_all_the_same(levels):
+def test_with_no_root_slot_empty_the_root_is_borrowed_in_place_all_the_same(levels):
     builder = PageTables(levels).map(0, 0x1F_0000)
     entry = builder.words[ROOT]
     builder.entries |= {ROOT + 8 * slot: entry for slot in range(512)}
@@ -138,19 +147,19 @@ def test_with_no_root_slot_empty_the_root_is_lent_in_place_all_the_same(levels):
     assert {CR3_UNDER_TEST: 511} == asked.roots
 
 
-def test_a_walk_that_uses_both_lent_words_is_made_under_a_copy_of_the_root():
+def test_a_walk_that_uses_both_borrowed_words_is_made_under_a_copy_of_the_root():
     builder = recursive()
     empty = Prober(builder.memory, context())
-    first, second = lent_slots(empty)
-    # A root without an empty slot, in which two words are the root itself and both are lent.
+    first, second = borrowed_slots(empty)
+    # A root without an empty slot, in which two words are the root itself and both are borrowed.
     full = {ROOT + 8 * slot: 0x2000 | USED for slot in range(512)}
     builder.entries = full | {key: word for key, word in builder.words.items() if key > ROOT + 4088}
     asked = Prober(builder.memory, context())
-    first, second = lent_slots(asked)
+    first, second = borrowed_slots(asked)
     for slot in (first, second):
         builder.words[ROOT + 8 * slot] = ROOT | OPEN
     asked = Prober(builder.memory, context())
-    assert [first, second] == lent_slots(asked)
+    assert [first, second] == borrowed_slots(asked)
     va = linear(first, second, first, second, offset=0x18)
     for bulk in (True, False):
         (found,) = probe(asked, write(va), bulk=bulk)
@@ -166,16 +175,16 @@ def test_older_modes_run_under_cr3_bits_and_all(monkeypatch, mode):
     tables = PageTables(mode).map(VA, 0x9000)
     asked = Prober(tables.memory, context(mode, root=0x1000 | 0x18))
     cr3s = set()
-    for rig in (asked._engines.single._runner, asked._engines.single._watcher):
-        attempt = rig.attempt
+    for engine in (asked._engines.single._runner, asked._engines.single._watcher):
+        attempt = engine.attempt
 
-        def noted(*given, attempt=attempt, rig=rig, **named):
+        def noted(*given, attempt=attempt, engine=engine, **named):
             found = attempt(*given, **named)
-            cr3s.add(rig._after.quads[rig._layout.quads["cr3"]])
+            cr3s.add(engine._after.quads[engine._layout.quads["cr3"]])
             return found
 
-        monkeypatch.setattr(rig, "attempt", noted)
-    slots = lent_slots(asked)
+        monkeypatch.setattr(engine, "attempt", noted)
+    slots = borrowed_slots(asked)
     shift = 22 if mode == "32-bit" else 30
     found = probe(asked, *every(VA), *(read(slot << shift) for slot in slots))
     assert [0x9000] * 6 == [each.pa for each in found[:6]]
@@ -185,12 +194,12 @@ def test_older_modes_run_under_cr3_bits_and_all(monkeypatch, mode):
     assert {CR3_UNDER_TEST: 8} == asked.roots
 
 
-def test_a_32_bit_root_that_maps_itself_shows_its_lent_words_as_they_are():
+def test_a_32_bit_root_that_maps_itself_shows_its_borrowed_words_as_they_are():
     tables = PageTables("32-bit").map(VA, 0x9000)
     tables.entries[0x1000 + 4 * 5] = 0x1000 | OPEN
     asked = Prober(tables.memory, context("32-bit"))
     before = tables_of(asked)
-    slots = lent_slots(asked)
+    slots = borrowed_slots(asked)
     wanted = [5 << 22 | slot << 12 for slot in slots]
     assert [PageFault(0, va) for va in wanted] == [
         replace(each, entries=()) for each in probe(asked, *map(read, wanted))
@@ -198,7 +207,7 @@ def test_a_32_bit_root_that_maps_itself_shows_its_lent_words_as_they_are():
     wanted = [5 << 22 | 5 << 12 | 4 * slot for slot in slots]
     found = probe(asked, *map(write, wanted))
     assert [0x1000 + 4 * slot for slot in slots] == [each.pa for each in found]
-    # Both lent words lie in one slot of 16 bytes, which is read as a whole.
+    # Both borrowed words lie in one slot of 16 bytes, which is read as a whole.
     assert {CR3_UNDER_TEST: 2, BOTH_SLOTS: 2} == asked.roots
     assert np.array_equal(before, tables_of(asked))
 
@@ -237,21 +246,21 @@ def test_a_root_cut_to_32_bits_in_the_probe_is_no_agreement(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["4-level", "32-bit"])
-def test_a_slot_lent_where_the_walk_uses_it_is_seen(monkeypatch, mode):
+def test_a_slot_borrowed_where_the_walk_uses_it_is_seen(monkeypatch, mode):
     def build():
         if mode == "4-level":
             return Prober(recursive().memory, context())
         return Prober(PageTables(mode).map(VA, 0x9000).memory, context(mode))
 
     asked = build()
-    (slot, _), shift = lent_slots(asked), 39 if mode == "4-level" else 22
+    (slot, _), shift = borrowed_slots(asked), 39 if mode == "4-level" else 22
     assert PageFault(0, slot << shift) == probe(asked, read(slot << shift))[0]
     fit = Workspace._fit
     monkeypatch.setattr(Workspace, "_fit", lambda *given: fit(*given) | True)
     assert PageFault(0, slot << shift) != probe(build(), read(slot << shift), bulk=False)[0]
 
 
-def test_a_lent_word_that_was_changed_meanwhile_stays_to_be_found():
+def test_a_borrowed_word_that_was_changed_meanwhile_stays_to_be_found():
     words = memoryview(bytearray(32)).cast("Q")
     words[1], words[3] = 7, 9
     switch = SlotSwitch(words, [1, 3], 0x1067)

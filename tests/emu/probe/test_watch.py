@@ -11,7 +11,7 @@ from crosswalk.emu.probe.access_engine import SingleAccess
 from crosswalk.emu.probe.bulk import BulkWatcher
 from crosswalk.emu.probe.trampoline import IN_PLACE
 from crosswalk.walker.columns import Accesses, Kind
-from tests.emu.observing import every, lent_slots, observe, probe, tables_of, write
+from tests.emu.observing import borrowed_slots, every, observe, probe, tables_of, write
 from tests.tables import MIB2, OPEN, RW, A, D, P, PageTables, context
 
 VA = 0x40_0000
@@ -94,7 +94,7 @@ def test_a_root_whose_only_free_slots_lie_in_the_upper_half(monkeypatch):
     accesses = [access for each in va for access in every(each)]
     expected = observe(memory, context(), *accesses)
     prober = Prober(memory, context())
-    assert min(lent_slots(prober)) >= 256
+    assert min(borrowed_slots(prober)) >= 256
     alone(monkeypatch)
     assert expected == probe(prober, *accesses)
 
@@ -173,7 +173,7 @@ def test_a_state_made_from_another_is_what_a_guest_would_have_reached(cpl, ac):
     assert bytes(other.bytes[start:]) != bytes(derived.bytes[start:])
 
 
-def test_the_rigs_states_are_made_once_for_all_trampolines():
+def test_the_engines_states_are_made_once_for_all_trampolines():
     memory = PageTables().map(VA, 0x8000).memory
     prober = Prober(memory, context())
     one = prober._engines.bulk._state(0, 3, ac=False)

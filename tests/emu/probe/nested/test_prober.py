@@ -52,7 +52,7 @@ def test_tables_of_either_dimension_can_be_reached(kind):
     assert Translation(13 * PAGE + 0x28) == seen(two, 0x5028, kind)
 
 
-def test_bits_that_the_walk_sets_in_a_word_it_stores_to_are_told_too():
+def test_bits_that_the_walk_sets_in_a_word_it_stores_to_are_reported_too():
     two = Two()
     two.guest(1, GUEST[1], GUEST[1] * PAGE | OPEN)
     va = GUEST[1] * PAGE | 8 * GUEST[1] + 6
@@ -61,7 +61,7 @@ def test_bits_that_the_walk_sets_in_a_word_it_stores_to_are_told_too():
 
 
 @pytest.mark.parametrize(("kind", "leaf"), [(READ, A), (WRITE, A | D), (EXECUTE, A)])
-def test_a_and_d_of_the_guest_are_told_by_the_systems_address(kind, leaf):
+def test_a_and_d_of_the_guest_are_reported_by_the_systems_address(kind, leaf):
     two = Two()
     for level in (4, 3, 2):
         two.guest(level, 0, GUEST[level - 1] * PAGE | OPEN)

@@ -189,7 +189,7 @@ def test_what_can_not_be_run_is_said_in_one_line(changes, message):
     assert "\n" not in str(raised.value)
 
 
-def test_addresses_have_to_fit_a_signature(runner):
+def test_addresses_have_to_fit_a_marker(runner):
     with pytest.raises(BadInput, match="multiples of 16"):
         runner.run(sequence(access(va=AT + 8)))
 
