@@ -18,7 +18,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.memory import SparseWords
 
-__all__ = ["Bug", "BulkOutcomes", "Search", "search"]
+__all__ = ["Bug", "Found", "Search", "search"]
 
 
 class Bug(Protocol):
@@ -36,7 +36,7 @@ class Bug(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BulkOutcomes:
+class Found:
     """When a bug was found: in which layout, counted from 1, after how many seconds of CPU.
 
     Those are of generating, predicting once, probing, comparing, and counting coverage where
@@ -52,7 +52,7 @@ class BulkOutcomes:
 class Search:
     """What a campaign came to: each bug found, by name; the cells reached after each layout."""
 
-    found: dict[str, BulkOutcomes]
+    found: dict[str, Found]
     cells: tuple[int, ...]
 
 
@@ -86,7 +86,7 @@ def search(plan: Plan, limit: int, bugs: Sequence[Bug]) -> Search:
     truths, seen = _Truths(), CoverageMap()
     maps: dict[int, bytes] = {}
     nothing = seen.pack()
-    found: dict[str, BulkOutcomes] = {}
+    found: dict[str, Found] = {}
     cells = []
     seconds = 0.0
     for index in range(limit):
@@ -105,5 +105,5 @@ def search(plan: Plan, limit: int, bugs: Sequence[Bug]) -> Search:
             if bug.name not in found:
                 said = bug.predict(memory, layout.context, layout.accesses)
                 if not agreements(said, truth).all():
-                    found[bug.name] = BulkOutcomes(index + 1, seconds, known)
+                    found[bug.name] = Found(index + 1, seconds, known)
     return Search(found, tuple(cells))
