@@ -1,1 +1,1 @@
-"""The search for divergences: layouts made from a seed, steered by what has not been seen."""
+"""The search for divergences: layouts from a seed, steered by coverage."""

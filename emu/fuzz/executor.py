@@ -51,7 +51,7 @@ from crosswalk.walker.memory import SparseWords
 __all__ = ["IMPOSSIBLE", "AnyFinding", "Executor", "LayoutResult", "executor_of"]
 
 IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
-"""Why a composite isn't asked."""
+"""The reason for which a composite isn't asked."""
 
 
 AnyFinding = Finding | CompositeFinding | Caseless
@@ -59,15 +59,14 @@ AnyFinding = Finding | CompositeFinding | Caseless
 
 @dataclass(frozen=True, slots=True)
 class LayoutResult:
-    """What became of one layout.
+    """The result of one layout.
 
-    `agreements` counts the accesses and composites that the CPU was asked for and of which all
-    say the same, `divergent` the divergences that no known one of the emulator explains, `known`
-    the others. `predicted_only` counts what the emulated CPU lacks, by feature, and nobody
-    disputes; `not_asked` composites by reason; `masked` those asked with an encryption mask taken
-    off, `copied` accesses made under a copy of the root; `answered` and `declined` what a walker
-    under test was asked. `coverage` is bool[n] as `coverage_of`
-    returns it, `seconds` those of each part.
+    `agreements` counts the accesses and composites that the CPU made and on which all witnesses
+    agree, `divergent` the divergences that no known one of the emulator explains, `known` the
+    explained ones. `predicted_only` counts undisputed predictions of what the emulated CPU lacks,
+    by feature; `not_asked` composites by reason; `masked` accesses made with an encryption mask
+    removed, `copied` those made under a copy of the root; `answered` and `declined` those asked of
+    a walker under test. `coverage` is bool[n] as `coverage_of` returns it, `seconds` are by part.
     """
 
     agreements: int
@@ -85,12 +84,12 @@ class LayoutResult:
 
     @property
     def probes(self) -> int:
-        """What was asked and answered."""
+        """The number of accesses asked and answered."""
         return self.agreements + self.divergent + self.known.total()
 
 
 class Executor:
-    """Tries one layout after another; engines and the process of a walker under test are kept.
+    """Runs one layout after another; engines and the process of a walker under test are kept.
 
     `predict` is the walker that is compared with the CPU, `target` another one under test.
     """
@@ -101,15 +100,15 @@ class Executor:
         self.forget()
 
     def run(self, make: Callable[[], Layout], *, cross: bool = False) -> LayoutResult:
-        """Make a layout and try it; `ProbeError` where the emulator did what is no outcome.
+        """Make a layout and run it; `ProbeError` if the emulator gives no outcome.
 
-        With `cross` accesses that cross pages are made as well, where there are any.
+        With `cross` its composites are made as well.
         """
         clock = _Clock()
         with clock.part("generate"):
             layout = make()
             memory = layout.memory()
-        found, truth, lacking, copied = self._try(layout, memory, clock)
+        found, truth, lacking, copied = self._run(layout, memory, clock)
         failed: list[Caseless] = []
         with clock.part("cover"):
             coverage = attempted(
@@ -147,7 +146,7 @@ class Executor:
         )
 
     def _cross(self, layout: Layout, memory: SparseWords, tally: LayoutResult) -> LayoutResult:
-        """Make accesses that cross pages, and add what came of them."""
+        """Make composites, and add their results."""
         context = layout.context
         crossed = self._composites.judge_possible(memory, context, composites_of(layout))
         made, judged = crossed.made, crossed.judged
@@ -168,25 +167,25 @@ class Executor:
         )
 
     def findings(self, layout: Layout) -> Findings:
-        """Try a layout and return what was found."""
-        return self._try(layout, layout.memory(), _Clock())[0]
+        """Run a layout and return its findings."""
+        return self._run(layout, layout.memory(), _Clock())[0]
 
     def composite_findings(self, case: CompositeCase) -> tuple[CompositeFinding, ...]:
-        """Try a composite's case and return what was found; the walker under test isn't asked."""
+        """Run a composite's case and return its findings; the walker under test isn't asked."""
         return findings_in(self._composites, case)
 
     def forget(self) -> None:
-        """Let go of the engines: the next layout gets new ones."""
+        """Drop the engines: the next layout gets new ones."""
         self._probers = ProberCache()
         self._composites = CompositeChecker(self._predict)
 
-    def _try(
+    def _run(
         self, layout: Layout, memory: SparseWords, clock: "_Clock"
     ) -> tuple[Findings, Outcomes, Lacking, int]:
-        """Return what was found, what is true, and what wasn't asked for want of a feature.
+        """Return findings, true outcomes, lacking features, and accesses under a copy of the root.
 
-        And how many accesses were made under a copy of the root. Where nothing is asked the
-        walker's prediction is taken for the truth, and held against the intentions.
+        The walker's prediction is taken for the truth where the CPU wasn't asked, and where the
+        emulator is known to be wrong.
         """
         context, accesses = layout.context, layout.accesses
         with clock.part("predict"):
@@ -203,11 +202,10 @@ class Executor:
             known = found.add(WALKER, predicted, observed, differ)
             stated = _stated(memory, layout, asked)
             unlike = unlike_fields(stated, observed)
-            # What diverges from the prediction is told once.
+            # A divergence from the prediction is reported once.
             agree = ~np.logical_or.reduce(list(differ.values())) | known
             unlike = {name: column & agree for name, column in unlike.items()}
             found.add(SECOND_WALK, stated, observed, unlike)
-            # Where the emulator is known to be wrong, the walker's word is taken for the truth.
             truth = choose(known, predicted, observed)
             intended = intended_outcomes(layout, truth)
             found.add(INTENDED, intended, truth, differing_fields(intended, truth))
@@ -220,7 +218,7 @@ class Executor:
 
 
 def _stated(memory: SparseWords, layout: Layout, asked: NDArray[np.bool_]) -> Outcomes:
-    """Return what the second walk says: of the emulated CPU, or by the manuals if not asked."""
+    """Return the second walk's outcomes: as emulated, or by the manuals where not asked."""
     context, accesses = layout.context, layout.accesses
     rest = by_the_manuals(memory, context, accesses.take(np.flatnonzero(~asked)))
     return spread(as_emulated(memory, context, accesses), ~asked, rest)
@@ -229,7 +227,7 @@ def _stated(memory: SparseWords, layout: Layout, asked: NDArray[np.bool_]) -> Ou
 def _ask(
     target: Target, layout: Layout, memory: SparseWords, truth: Outcomes, found: Findings
 ) -> None:
-    """Gather what the walker under test says otherwise, or that it doesn't answer."""
+    """Add the divergences of the walker under test, or its failure to answer."""
     context, accesses = layout.context, layout.accesses
     try:
         answers = target.answer(memory, context, accesses)
@@ -237,8 +235,8 @@ def _ask(
         found.add_failure(failure_signature(target.name, failure))
         return
     lists = answers.listing is not None and bool(target.claims & LISTS)
-    said = np.full(len(accesses), lists) | (~answers.silent & bool(target.claims - LISTS))
-    found.answered, found.declined = int(said.sum()), int((~said).sum())
+    answered = np.full(len(accesses), lists) | (~answers.silent & bool(target.claims - LISTS))
+    found.answered, found.declined = int(answered.sum()), int((~answered).sum())
     for verdict in judge(target.claims, answers, memory, context, accesses, truth):
         found.add_verdict(f"peer:{target.name}", target.claims, verdict)
 
@@ -251,7 +249,7 @@ class _Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count what is done within to this part."""
+        """Add the time within to this part."""
         began = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began

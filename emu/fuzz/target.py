@@ -1,4 +1,4 @@
-"""What a generated path is asked to show."""
+"""Coverage targets: what a generated path is asked to show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ BITS: dict[str, tuple[int, ...]] = {
 """
 
 CONTROLS = ("wp", "nxe", "smep", "smap", "pke", "pge", "ac", "la57")
-"""What control registers and RFLAGS say, one bit each. `ac` is that of the access."""
+"""Bits of control registers and of RFLAGS; `ac` is that of the access."""
 
 
 class End(IntEnum):
@@ -39,18 +39,18 @@ class End(IntEnum):
     ABSENT = 1
     RESERVED = 2
     OUTSIDE = 3
-    """The next table is where there is no RAM, and reads as not present."""
+    """The next table is outside RAM, and reads as not present."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoverageTarget:
-    """Wishes for one path through the tables and one access by it; None wishes nothing.
+    """Conditions on one path through the tables and one access by it; None leaves one open.
 
     `control` are values of `CONTROLS`; `level` is that of the entry where the walk ends, `end`
     how. `bits` are (level, name of `BITS`, value): any bit of a group set, or all clear.
-    `reserved` is the number of the bit that breaks the entry at `level`, where `end` is RESERVED.
+    `reserved` is the reserved bit that is set in the entry at `level`, where `end` is RESERVED.
     `index` are (level, number of the entry in its table). `cpu` are features that the emulated CPU
-    hasn't, by their names in a `PagingContext`: few layouts are made for those.
+    lacks, by their names in a `PagingContext`: few layouts are made for those.
     """
 
     control: Mapping[str, bool] = field(default_factory=dict)

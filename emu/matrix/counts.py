@@ -1,7 +1,9 @@
 """Numbers of combinations of the matrix by the value of each dimension."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from crosswalk.emu.matrix.section import (
     KEY,
     Choice,
     Section,
+    Slots,
     Variants,
     feature_of,
     one_page_a_path,
@@ -18,9 +21,12 @@ from crosswalk.emu.matrix.section import (
 from crosswalk.emu.probe.composites import FORMS, NAMES, Composites, Family
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.entry import FORMATS
+from crosswalk.walker.memory import U64
 
 __all__ = ["ValueCounts", "value_counts"]
 
+Bools = NDArray[np.bool_]
 ValueCounts = dict[str, Counter[str]]
 """The number of combinations by the name of a dimension and its value."""
 
@@ -35,7 +41,7 @@ def value_counts(section: Section, choice: Choice) -> ValueCounts:
     """
     contexts = list(section.contexts(choice))
     accesses, places = _accesses(section, choice)
-    each, (spread, roots) = sum(accesses.values()), _spread(section, choice)
+    each, (spread, roots) = sum(accesses.values()), _entries(section, choice)
     counts: ValueCounts = {"access": Counter(), "cpl": Counter(), "rflags.ac": Counter()}
     for (access, cpl, ac), count in accesses.items():
         number = count * places * len(contexts)
@@ -81,65 +87,50 @@ def _controls(context: PagingContext) -> Iterator[tuple[str, str]]:
     yield "pkru.wd", str(denied >> 1)
 
 
-def _spread(section: Section, choice: Choice) -> tuple[ValueCounts, int]:
-    """Return the number of places that have an entry with each bit set, and the number of roots."""
-    if section.shapes is not one_page_a_path:
-        return _of_pairs(section, choice), 1
-    variants = list(section.variants(choice))
-    below = [1] * (len(variants) + 1)
-    for at in range(len(variants) - 1, -1, -1):
-        ends = int(variants[at].ends.sum())
-        below[at] = ends + (len(variants[at].word) - ends) * below[at + 1]
-    counts: ValueCounts = {}
-    above = roots = 1
-    if section.mode is PagingMode.PAE:
-        pdptes, *variants = variants
-        _, *below = below
-        roots = len(pdptes.word) or 1
-        above = _add_pdptes(counts, pdptes, below[0])
-    for at, each in enumerate(variants):
-        through = above * np.where(each.ends, 1, below[at + 1])
-        _add(counts, each, through)
-        above *= int((~each.ends).sum())
-    return counts, roots
+def _entries(section: Section, choice: Choice) -> tuple[ValueCounts, int]:
+    """Return the number of places that have an entry with each bit set, and the number of roots.
 
-
-def _add_pdptes(counts: ValueCounts, pdptes: Variants, below: int) -> int:
-    """Add the PDPTEs of PAE paging, each in a PDPT of its own, next to one that is present.
-
-    Return how many of all of these lead to a table.
+    Places at addresses with flipped bits aren't counted.
     """
-    count = len(pdptes.word)
-    neighbours = count if count > 1 else 0
-    _add(counts, pdptes, np.full(count, below, np.int64))
-    if neighbours:
-        counts.setdefault("pdpte.p", Counter())["1"] += neighbours * below
-    return int((~pdptes.ends).sum()) + neighbours
-
-
-def _of_pairs(section: Section, choice: Choice) -> ValueCounts:
-    """Return the same where accesses cross two pages, each pair of entries in as many places."""
-    variants = section.variants(choice)
-    varied = max(variants, key=lambda each: len(each.word))
-    count = len(varied.word)
-    places = sum(len(shape.va) for shape in section.shapes(section, choice))
+    variants = list(section.variants(choice))
+    roots: Sequence[Slots | None] = [None]
+    if section.mode is PagingMode.PAE:
+        # Each PDPTE is in a PDPT of its own, next to one that is present.
+        count, first = len(variants[0].word), variants[0]
+        names, word = (*first.names, frozenset({"p"})), np.append(first.word, np.uint64(1))
+        variants[0] = replace(first, names=names, word=word)
+        roots = [(np.arange(2), np.array([number, count])) for number in range(count)]
+    one_page = section.shapes is one_page_a_path
     counts: ValueCounts = {}
-    for name in _names(varied):
-        bit = name.partition(".")[2]
-        having = sum(bit in names for names in varied.names)
-        either = (count**2 - (count - having) ** 2) * places // count**2
-        counts[name] = Counter({"1": either})
-    return counts
+    for shape, root in product(section.shapes(section, choice), roots):
+        slots = shape.slots if root is None else (root, *shape.slots[1:])
+        first_va = section.unflipped_paths(section.variants(choice)) if one_page else shape.va
+        pages = [first_va] if one_page else [first_va, first_va - np.uint64(1)]
+        found: dict[str, Bools] = {}
+        for name, having in (
+            each for va in pages for each in _on_path(section, variants, slots, va)
+        ):
+            found[name] = found.get(name, np.zeros(len(first_va), np.bool_)) | having
+        for name, having in found.items():
+            number, total = int(having.sum()), len(having)
+            if section.aliases:
+                number = total**2 - (total - number) ** 2
+            counts.setdefault(name, Counter())["1"] += number
+    return counts, len(roots)
 
 
-def _add(counts: ValueCounts, variants: Variants, through: NDArray[np.int64]) -> None:
-    for name in _names(variants):
-        bit = name.partition(".")[2]
-        having = np.array([bit in names for names in variants.names])
-        counts.setdefault(name, Counter())["1"] += int(through[having].sum())
-
-
-def _names(variants: Variants) -> list[str]:
-    level = LEVEL_NAMES[variants.level]
-    used = {bit for names in variants.names for bit in names}
-    return [f"{level}.{bit}" for bit in ENTRY_BITS if bit in used]
+def _on_path(
+    section: Section, variants: Sequence[Variants], slots: Sequence[Slots], va: U64
+) -> Iterator[tuple[str, Bools]]:
+    """Yield, for each bit of each level, bool[n]: the addresses with an entry that has it."""
+    going = np.ones(len(va), np.bool_)
+    for each, (indices, chosen) in zip(variants, slots, strict=True):
+        form = FORMATS[section.mode][each.level]
+        number = np.zeros(1 << form.index_bits, np.intp)
+        number[indices] = chosen
+        rows = number[va >> np.uint64(form.shift) & np.uint64(len(number) - 1)]
+        used = {bit for names in each.names for bit in names}
+        for bit in (bit for bit in ENTRY_BITS if bit in used):
+            having = np.array([bit in names for names in each.names])
+            yield f"{LEVEL_NAMES[each.level]}.{bit}", going & having[rows]
+        going &= ~each.ends[rows]

@@ -1,11 +1,12 @@
 """Address spaces for accesses that go on in another page: every entry before every other."""
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 
-from crosswalk.emu.matrix.section import PAGES, Choice, Section, Shape, Variants
-from crosswalk.walker.memory import FRAME, U64, WORDS
+from crosswalk.emu.matrix.section import Choice, Section, Shape, Slots
+from crosswalk.walker.memory import WORDS
 
 __all__ = ["adjacent_entries", "canonical_borders", "de_bruijn"]
 
@@ -35,17 +36,12 @@ def adjacent_entries(section: Section, choice: Choice) -> list[Shape]:
     if not all(len(each.word) for each in variants):
         return []
     varied = max(range(len(variants)), key=lambda at: len(variants[at].word))
-    frames, words = _tables(len(variants))
-    row = np.array(de_bruijn(len(variants[varied].word)))
-    for at, each in enumerate(variants):
-        indices, chosen = [0, _LAST], np.array([0, 0])
-        if at == varied:
-            indices, chosen = list(range(len(row))), row
-        elif at < varied:
-            indices, chosen = [0], np.array([0])
-        words[at, indices] = _entries(at, each, np.array(indices), chosen)
+    row = de_bruijn(len(variants[varied].word))
+    slots = [_slots([0], [0])] * varied
+    slots += [_slots(range(len(row)), row), *[_BOTH_ENDS] * (len(variants) - varied - 1)]
     span = np.uint64(1 << (3 + 9 * variants[varied].level))
-    return [Shape(frames, words, np.arange(1, len(row), dtype=np.uint64) * span)]
+    va = np.arange(1, len(row), dtype=np.uint64) * span
+    return [section.shape(variants, va, slots)]
 
 
 def canonical_borders(section: Section, choice: Choice) -> list[Shape]:
@@ -55,37 +51,19 @@ def canonical_borders(section: Section, choice: Choice) -> list[Shape]:
     into the non-canonical hole, from there into the upper half, and from the last page to the
     first.
     """
-    *upper, pages = section.variants(choice)
-    if not all(len(each.word) for each in (*upper, pages)):
+    variants = section.variants(choice)
+    if not all(len(each.word) for each in variants):
         return []
-    shapes = []
     half = 1 << (11 + 9 * section.levels)
     borders = np.array([half, (1 << 64) - half, 0], np.uint64)
-    for last, first in product(range(len(pages.word)), repeat=2):
-        frames, words = _tables(section.levels)
-        for at, each in enumerate(upper):
-            indices = [0, _LAST] if at else [0, WORDS // 2 - 1, WORDS // 2, _LAST]
-            words[at, indices] = _entries(at, each, np.array(indices), np.zeros(len(indices), int))
-        ends = [0, _LAST]
-        words[-1, ends] = _entries(len(upper), pages, np.array(ends), np.array([first, last]))
-        shapes.append(Shape(frames, words, borders))
-    return shapes
+    root = _slots([0, WORDS // 2 - 1, WORDS // 2, _LAST], [0] * 4)
+    upper = [root, *[_BOTH_ENDS] * (len(variants) - 2)]
+    pairs = product(range(len(variants[-1].word)), repeat=2)
+    return [section.shape(variants, borders, [*upper, _slots([0, _LAST], pair)]) for pair in pairs]
 
 
-def _tables(count: int) -> tuple[U64, U64]:
-    """Return the frames of one table a level, root first, and their words, zeros."""
-    frames = FRAME * np.arange(1, count + 1, dtype=np.uint64)
-    return frames, np.zeros((count, WORDS), np.uint64)
+def _slots(indices: Sequence[int], chosen: Sequence[int]) -> Slots:
+    return np.array(indices), np.array(chosen)
 
 
-def _entries(at: int, variants: Variants, indices: np.ndarray, chosen: np.ndarray) -> U64:
-    """Return the entries at these indices of table number `at`: each leads to its own page."""
-    number = indices.astype(np.uint64)
-    span = np.uint64(1 << (3 + 9 * variants.level))
-    page = np.uint64(PAGES) + number * np.uint64(FRAME)
-    if variants.level > 1:
-        page = (number % np.uint64(16) + np.uint64(2)) * span
-    leaf = variants.leaf[chosen]
-    # Absent entries hold an address, too.
-    found: U64 = variants.word[chosen] | np.where(leaf, page, np.uint64(FRAME * (at + 2)))
-    return found
+_BOTH_ENDS = _slots([0, _LAST], [0, 0])

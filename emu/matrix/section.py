@@ -5,7 +5,7 @@ one table of the next level. A path is a choice of one entry a level, so that fo
 product of all entries.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -23,24 +23,24 @@ from crosswalk.emu.matrix.bits import (
     PKRU_BITS,
 )
 from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family
+from crosswalk.walker import tlb
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import CR4, PagingContext, PagingMode
 from crosswalk.walker.entry import FORMATS, Level
 from crosswalk.walker.memory import FRAME, U64, WORDS, SparseWords
-from crosswalk.walker.tlb import Sequence
 
 __all__ = [
     "HIGH_RAM",
     "KEY",
     "MAX_VARIANTS",
-    "PAGES",
     "SECOND",
     "Choice",
     "Combination",
     "Section",
     "SequenceSection",
     "Shape",
+    "Slots",
     "Space",
     "Variants",
     "feature_of",
@@ -59,8 +59,7 @@ _HIGHEST = 1 << 39
 HIGH_RAM = (*_RAM, (_HIGHEST, 64 << 30))
 """RAM at the lowest addresses, and as much at the highest address bit of the emulated CPU."""
 
-PAGES = 1 << 24
-"""Where 4-KiB pages begin, a frame for each entry."""
+_PAGES = 1 << 24  # Where 4-KiB pages begin, a frame for each entry.
 _PDPT = 32  # Bytes of a PDPT of PAE paging.
 _P, _PS = ENTRY_BITS["p"], ENTRY_BITS["ps"]
 
@@ -113,16 +112,22 @@ class Variants:
         return self.leaf | absent
 
 
+Slots = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Indices of a table, and the number of the variant at each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Tables, as `Section.tables` returns them, and the addresses under test, `va` uint64[n].
 
-    Where accesses cross pages, an address is the start of the second page.
+    Where accesses cross pages, an address is the start of the second page. `slots` are those of
+    the table of each level, root first.
     """
 
     frames: U64
     words: U64
     va: U64
+    slots: tuple[Slots, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ def one_page_a_path(section: "Section", choice: Choice) -> list[Shape]:
     variants = section.variants(choice)
     if not all(len(each.word) for each in variants):
         return []
-    return [Shape(*section.tables(variants), section.paths(variants))]
+    return [section.shape(variants, section.paths(variants))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,7 +294,16 @@ class Section:
                 values: dict[str, Any] = {**registers, **features}
                 yield PagingContext(pkru=pkru, **values)
 
-    def tables(self, variants: tuple[Variants, ...]) -> tuple[U64, U64]:
+    def shape(
+        self, variants: tuple[Variants, ...], va: U64, slots: Sequence[Slots] | None = None
+    ) -> Shape:
+        """Return the shape with these slots, by default one for each entry, in order."""
+        if slots is None:
+            numbers = [np.arange(len(each.word)) for each in variants]
+            slots = [(number, number) for number in numbers]
+        return Shape(*self.tables(variants, slots), va, tuple(slots))
+
+    def tables(self, variants: tuple[Variants, ...], slots: Sequence[Slots]) -> tuple[U64, U64]:
         """Return the tables' frames uint64[t] and words uint64[t, 512]: one a level, root first.
 
         The PDPTs of PAE paging share a frame; in each, a well-formed entry follows the one that
@@ -299,22 +313,24 @@ class Section:
         frames = FRAME * np.arange(1, count + 1, dtype=np.uint64)
         words = np.zeros((count, WORDS), np.uint64)
         for at, each in enumerate(variants):
-            number = np.arange(len(each.word), dtype=np.uint64)
+            indices, chosen = slots[at]
+            number = indices.astype(np.uint64)
             form = self._form(each.level)
             span = np.uint64(form.span)
-            # Large pages lie behind the small ones, and each entry has another one, up to 16.
-            page = np.uint64(PAGES) + number % np.uint64(self.pages or WORDS) * np.uint64(FRAME)
+            # Large pages lie behind the small ones, and each slot has another one, up to 16.
+            page = np.uint64(_PAGES) + number % np.uint64(self.pages or WORDS) * np.uint64(FRAME)
             if each.level > 1:
                 page = (number % np.uint64(self.pages or 16) + np.uint64(2)) * span
             table = np.uint64(FRAME * (at + 2))
-            entries = each.word | np.where(each.leaf, page, table)
+            # Absent entries hold an address, too.
+            entries = each.word[chosen] | np.where(each.leaf[chosen], page, table)
             if form.entry_size == 4:
-                words[at].view(np.uint32)[: len(number)] = entries
+                words[at].view(np.uint32)[indices] = entries
             elif form.restricts:
-                words[at, : len(number)] = entries
+                words[at, indices] = entries
             else:
-                words[at, : 4 * len(number) : 4] = entries
-                words[at, 1 : 4 * len(number) : 4] = table | np.uint64(_P)
+                words[at, 4 * indices] = entries
+                words[at, 4 * indices + 1] = table | np.uint64(_P)
         if self.halves:
             words[0, WORDS // 2 :] = words[0, : WORDS // 2]
         if self.highest:
@@ -324,7 +340,14 @@ class Section:
         return frames, words
 
     def paths(self, variants: tuple[Variants, ...]) -> U64:
-        """Return one address of each path, uint64[n]."""
+        """Return one address of each path, and those with flipped bits, uint64[n]."""
+        top = 11 + 9 * self.levels
+        beyond = (1 << bit for bit in range(top, 64 if self.beyond else 0))
+        masks = np.array([0, *self.flips, *beyond], np.uint64)
+        return (self.unflipped_paths(variants)[:, None] ^ masks).ravel()
+
+    def unflipped_paths(self, variants: tuple[Variants, ...]) -> U64:
+        """Return one address of each path, uint64[n]; of both halves, where a section has them."""
         va = np.zeros(1, np.uint64)
         going = np.ones(1, np.bool_)
         for each in variants:
@@ -341,12 +364,11 @@ class Section:
         if not self.mode.long:
             return va
         unused = np.int64(64 - 12 - 9 * self.levels)
-        found = (va.astype(np.int64) << unused >> unused).astype(np.uint64)
-        top = 11 + 9 * self.levels
+        found: U64 = (va.astype(np.int64) << unused >> unused).astype(np.uint64)
         if self.halves:
-            found = np.concatenate([found, found | np.uint64((1 << 64) - (1 << top))])
-        beyond = (1 << bit for bit in range(top, 64 if self.beyond else 0))
-        return (found[:, None] ^ np.array([0, *self.flips, *beyond], np.uint64)).ravel()
+            upper = np.uint64((1 << 64) - (1 << 11 + 9 * self.levels))
+            found = np.concatenate([found, found | upper])
+        return found
 
     def accesses_to(self, va: U64, choice: Choice = _EVERYTHING) -> Accesses | Composites:
         """Return every access to each of these addresses."""
@@ -424,7 +446,7 @@ class SequenceSection:
     name: str
     covers: str
     dimensions: Mapping[str, tuple[str, ...]]
-    make: Callable[[Combination], Sequence]
+    make: Callable[[Combination], tlb.Sequence]
     keep: Callable[[Combination], bool] | None = None
     pruned: tuple[str, ...] = ()
 

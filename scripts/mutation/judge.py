@@ -55,9 +55,9 @@ def samples(seed: int) -> list[Sample]:
 
 
 def _of(section: Section, chance: np.random.Generator, probers: ProberCache) -> Iterator[Sample]:
-    variants = section.variants()
-    memory = SparseWords.of_tables(section.ram, *section.tables(variants))
-    every = section.accesses_to(section.paths(variants))
+    (shape,) = section.shapes(section, {})
+    memory = SparseWords.of_tables(section.ram, shape.frames, shape.words)
+    every = section.accesses_to(shape.va)
     contexts = list(section.contexts())
     picked = chance.choice(len(contexts), min(_CONTEXTS, len(contexts)), replace=False)
     for number in sorted(picked.tolist()):

@@ -7,6 +7,7 @@ import pytest
 
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.findings.composite_finding import judged_case
+from crosswalk.emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from crosswalk.emu.matrix.counts import value_counts
 from crosswalk.emu.matrix.crossing import adjacent_entries, canonical_borders, de_bruijn
@@ -21,7 +22,7 @@ from crosswalk.walker.context import PagingMode
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk
 from tests.emu.check.bugs import GUEST
-from tests.emu.matrix.running import all_of
+from tests.emu.matrix.running import all_of, laid_out
 from tests.tables import PS
 
 BY_NAME = {section.name: section for section in COMPOSITE_SECTIONS}
@@ -176,7 +177,7 @@ def test_what_the_emulator_is_known_for_is_counted_apart():
     assert ["locked-rmw-reads-first"] == list(summary.known)
 
 
-def test_a_tally_counts_each_combination_once_for_each_dimension():
+def test_each_combination_is_counted_once_for_each_dimension():
     for section in chosen_sections({}):
         total = sum(unit.combinations for unit in units_of(section, {}))
         for name, values in value_counts(section, {}).items():
@@ -187,7 +188,7 @@ def test_a_tally_counts_each_combination_once_for_each_dimension():
 
 
 @pytest.mark.parametrize("name", ["rmw-4k", "junk-pde", "cross-ends"])
-def test_a_tally_is_what_counting_gives(name):
+def test_counts_are_what_counting_gives(name):
     (section,) = [each for each in ALL_SECTIONS if each.name == name]
     context = next(iter(section.contexts()))
     states = len(list(section.contexts()))
@@ -201,28 +202,54 @@ def test_a_tally_is_what_counting_gives(name):
         each = len(section.accesses_to(np.zeros(1, np.uint64)))
         assert value_counts(section, {})["pte.nx"]["1"] == counted["pte.nx"] * each * states
         return
-    variants = section.variants({})
-    memory = SparseWords.of_tables(section.ram, *section.tables(variants))
-    va = section.paths(variants)
+    _, memory, va = laid_out(section, {})
     for at in va.tolist():
         for step in walk(memory, context, at).steps:
             counted[step.level] += step.entry >> 51 & 1
     each = len(section.accesses_to(va[:1]))
-    tally = value_counts(section, {})
+    counts = value_counts(section, {})
     for level, spelt in ((1, "pte"), (2, "pde")):
-        if f"{spelt}.bit51" in tally:
-            assert tally[f"{spelt}.bit51"]["1"] == counted[level] * each * states
-    assert sum(tally["access"].values()) == len(va) * each * states
+        if f"{spelt}.bit51" in counts:
+            assert counts[f"{spelt}.bit51"]["1"] == counted[level] * each * states
+    assert sum(counts["access"].values()) == len(va) * each * states
+
+
+@pytest.mark.parametrize("name", ["cross-2m", "cross-512g", "twice-alias", "twice-4k"])
+def test_an_entry_bit_counts_once_if_it_is_set_on_either_path(name):
+    (section,) = [each for each in ALL_SECTIONS if each.name == name]
+    _, memory, va = laid_out(section, {})
+    states = len(list(section.contexts()))
+
+    def held(at):
+        """The bits on the path of an address, whatever is reserved."""
+        found, table = set(), 0x1000
+        for level in (4, 3, 2, 1):
+            entry = memory.word(table + (at >> 3 + 9 * level) % 512 * 8)
+            for bit in ("p", "rw", "us", "nx", "d"):
+                if entry & ENTRY_BITS[bit]:
+                    found.add(f"{LEVEL_NAMES[level]}.{bit}")
+            if not entry & 1 or (entry & PS and level in (2, 3)):
+                break
+            table = entry & 0xF_FFFF_F000
+        return found
+
+    places = [held(at) for at in va.tolist()]
+    if section.aliases:
+        places = [one | other for one in places for other in places]
+    elif name.startswith("cross"):
+        places = [both | held(at - 1) for both, at in zip(places, va.tolist(), strict=True)]
+    each = len(section.accesses_to(va[:1])) * states
+    counts = value_counts(section, {})
+    for bit, number in Counter(bit for place in places for bit in place).items():
+        assert number * each == counts[bit]["1"], bit
 
 
 @pytest.mark.parametrize("name", ["pae-pdpte", "pae-junk-pde", "32bit-large"])
 @pytest.mark.parametrize("chosen", ["", "pdpte.p=1,cpl=0", "pdpte.p=0"])
-def test_a_tally_of_the_older_modes_is_what_counting_gives(name, chosen):
+def test_counts_of_32_bit_and_pae_paging_are_what_counting_gives(name, chosen):
     (section,) = [each for each in ALL_SECTIONS if each.name == name]
     choice = parse_choice(chosen)
-    variants = section.variants(choice)
-    memory = SparseWords.of_tables(section.ram, *section.tables(variants))
-    va = section.paths(variants)
+    _, memory, va = laid_out(section, choice)
     each = len(section.accesses_to(va[:1], choice))
     bits = {"p": 1, "us": 1 << 2, "ps": 1 << 7, "nx": 1 << 63, "bit51": 1 << 51}
     counted = Counter()
@@ -230,11 +257,11 @@ def test_a_tally_of_the_older_modes_is_what_counting_gives(name, chosen):
         for at in va.tolist():
             for level, entry in selected(memory, context, at):
                 counted.update(f"{level}.{bit}" for bit, mask in bits.items() if entry & mask)
-    tally = value_counts(section, choice)
-    assert {name: values["1"] for name, values in tally.items() if name in every(bits)} == {
-        name: counted[name] * each for name in tally.keys() & every(bits)
+    counts = value_counts(section, choice)
+    assert {name: values["1"] for name, values in counts.items() if name in every(bits)} == {
+        name: counted[name] * each for name in counts.keys() & every(bits)
     }
-    assert set(counted) <= set(tally)
+    assert set(counted) <= set(counts)
 
 
 def every(bits):

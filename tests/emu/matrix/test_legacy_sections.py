@@ -9,22 +9,19 @@ from crosswalk.walker import (
     Access,
     AccessType,
     PagingMode,
-    SparseWords,
     bulk,
     translate,
 )
 from crosswalk.walker.translate import StepKind, walk
 from tests.emu.check.bugs import GUEST
-from tests.emu.matrix.running import all_of
+from tests.emu.matrix.running import all_of, laid_out
 
 BY_NAME = {section.name: section for section in LEGACY_SECTIONS}
 
 
-def laid_out(name):
+def named(name):
     section = BY_NAME[name]
-    variants = section.variants()
-    memory = SparseWords.of_tables(section.ram, *section.tables(variants))
-    return section, variants, memory, section.paths(variants)
+    return section, *laid_out(section, {})
 
 
 @pytest.mark.parametrize(
@@ -86,13 +83,13 @@ def test_every_control_state_is_of_the_mode_of_its_section(section):
     ],
 )
 def test_paths_end_where_the_section_says(name, kinds):
-    section, _, memory, va = laid_out(name)
+    section, _, memory, va = named(name)
     (context, *_) = section.contexts(parse_choice("efer.nx=1") if "pae" in name else {})
     assert kinds == {walk(memory, context, at).steps[-1].kind for at in va.tolist()}
 
 
 def test_each_pdpte_is_tried_in_a_table_of_its_own_beside_a_good_one():
-    section, variants, memory, va = laid_out("pae-pdpte")
+    section, variants, memory, va = named("pae-pdpte")
     assert [0, 1 << 30] == va.tolist()
     tried = []
     for context in section.contexts(parse_choice("efer.nx=0,cr4.smep=0")):
@@ -104,7 +101,7 @@ def test_each_pdpte_is_tried_in_a_table_of_its_own_beside_a_good_one():
 
 
 def test_pse_36_is_part_of_the_matrix():
-    section, _, memory, va = laid_out("32bit-reserved")
+    section, _, memory, va = named("32bit-reserved")
     (context, *_) = section.contexts(parse_choice("cr4.pse=1"))
     found = {
         getattr(translate(memory, context, Access(at, AccessType.READ)), "pa", 0) >> 32

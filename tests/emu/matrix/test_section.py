@@ -9,8 +9,8 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import StepKind, walk
+from tests.emu.matrix.running import laid_out
 
 SMALL = Section(
     name="small",
@@ -23,14 +23,8 @@ SMALL = Section(
 )
 
 
-def paths_of(section, choice):
-    variants = section.variants(choice)
-    memory = SparseWords.of_tables(section.ram, *section.tables(variants))
-    return variants, memory, section.paths(variants)
-
-
 def test_every_combination_of_entries_has_one_path():
-    variants, memory, va = paths_of(SMALL, {})
+    variants, memory, va = laid_out(SMALL, {})
     assert [1, 1, 2, 12] == [len(each.word) for each in variants]
     # One path ends at the absent PDE; the other twelve each at their PTE.
     assert len(va) == len(set(va.tolist())) == 13
@@ -73,7 +67,7 @@ def test_accesses_are_the_product_of_type_privilege_and_ac():
 )
 def test_a_choice_narrows_by_name(text, paths, states, accesses):
     choice = parse_choice(text)
-    _, _, va = paths_of(SMALL, choice)
+    _, _, va = laid_out(SMALL, choice)
     assert len(va) == paths
     assert len(list(SMALL.contexts(choice))) == states
     assert len(SMALL.accesses_to(va[:1], choice)) == accesses
@@ -111,7 +105,7 @@ def test_a_section_fits_its_tables_and_says_what_it_leaves_out(section):
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
 def test_every_entry_of_a_section_is_looked_at(section):
-    variants, memory, va = paths_of(section, {})
+    variants, memory, va = laid_out(section, {})
     context = next(iter(section.contexts()))
     kinds = translate_many(memory, context, section.accesses_to(va[:2000])).kind
     assert (kinds != Kind.GENERAL_PROTECTION).all()
@@ -145,7 +139,7 @@ def limit(name):
 @pytest.mark.parametrize(("levels", "first"), [(4, 47), (5, 56)])
 def test_every_bit_that_makes_an_address_none_is_flipped(levels, first):
     section = limit(f"canonical-{levels}level")
-    _, memory, va = paths_of(section, {})
+    _, memory, va = laid_out(section, {})
     context = next(iter(section.contexts()))
     good = [at for at in va.tolist() if context.canonical(at)]
     assert len(va) == len(set(va.tolist())) == len(good) * (65 - first)
@@ -159,7 +153,7 @@ def test_every_bit_that_makes_an_address_none_is_flipped(levels, first):
 def test_entries_with_the_highest_address_bit_lead_to_ram():
     section = limit("highest-4k")
     assert HIGH_RAM == section.ram
-    _, memory, va = paths_of(section, {})
+    _, memory, va = laid_out(section, {})
     context = next(iter(section.contexts({"efer.nx": frozenset("1")})))
     pas = translate_many(memory, context, section.accesses_to(va)).pa
     assert ((pas >> np.uint64(39)) == 1).any()
@@ -179,7 +173,7 @@ def test_processors_are_crossed_with_control_states_and_can_be_chosen():
 
 def test_two_paths_to_one_table_have_different_rights():
     # Tables are shared by all paths: the same PTE, by way of other PDEs.
-    variants, memory, va = paths_of(SECTIONS[0], {})
+    variants, memory, va = laid_out(SECTIONS[0], {})
     context = next(iter(SECTIONS[0].contexts()))
     leaves = {}
     for at in va[:: len(va) // 2000].tolist():
