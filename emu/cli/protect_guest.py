@@ -10,7 +10,7 @@ from crosswalk.emu.protect.actions import Actions
 from crosswalk.emu.protect.attack import Attacked, Crash, Granted, NotStopped, Other
 from crosswalk.emu.protect.probes import Probed
 from crosswalk.emu.protect.scenario import Scenario, run_scenario
-from crosswalk.emu.protect.snapshot import protected_guest
+from crosswalk.emu.protect.subject import protected_guest
 from crosswalk.emu.report.source import unfollowed_record
 from crosswalk.emu.workers.contained import contained
 

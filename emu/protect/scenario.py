@@ -11,7 +11,7 @@ from crosswalk.emu.protect.attack import Attacked, Crashes, NestedFault, run_att
 from crosswalk.emu.protect.attacks import ATTACKS, AgentAttack
 from crosswalk.emu.protect.permissions import READ_WRITE, Permissions
 from crosswalk.emu.protect.probes import Probed, probe_forged, probe_mappings
-from crosswalk.emu.protect.snapshot import ProtectedGuest
+from crosswalk.emu.protect.subject import ProtectedGuest
 from crosswalk.emu.protect.updates import UPDATES, Updated, run_updates
 from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.nested.outcome import NestedError

@@ -27,7 +27,7 @@ from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall
 from crosswalk.emu.protect.permissions import Bools, FrameTables, Permissions, stretches
 from crosswalk.emu.protect.probes import probe_forged
-from crosswalk.emu.protect.snapshot import ProtectedGuest, result_of
+from crosswalk.emu.protect.subject import ProtectedGuest, result_of
 from crosswalk.guest import places
 from crosswalk.guest.layout import PAGE, Bit, span_of
 from crosswalk.walker.memory import FRAME

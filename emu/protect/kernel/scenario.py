@@ -16,7 +16,7 @@ from crosswalk.emu.protect.attack import Attacked
 from crosswalk.emu.protect.kernel.attacks import Code
 from crosswalk.emu.protect.kernel.protection import Protection, Refusal
 from crosswalk.emu.protect.kernel.rules import Cause, Grants, may
-from crosswalk.emu.protect.kernel.run_attacks import attack_kernel
+from crosswalk.emu.protect.kernel.subject import attack_kernel
 from crosswalk.emu.protect.permissions import (
     ALL,
     READ_EXECUTE,

@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.emu.load.guest import boot
-from crosswalk.emu.protect.snapshot import protected_guest
+from crosswalk.emu.protect.subject import protected_guest
 from crosswalk.guest.builder import build_image
 
 

@@ -23,7 +23,7 @@ from crosswalk.emu.protect.attacks import ATTACKS, CR0_VALUE, TEXT
 from crosswalk.emu.protect.hypervisor import Answer, Hypercall, Hypervisor, Reply
 from crosswalk.emu.protect.permissions import ALL
 from crosswalk.emu.protect.pins import Pins
-from crosswalk.emu.protect.snapshot import ProtectedGuest
+from crosswalk.emu.protect.subject import ProtectedGuest
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.guest import places
 from crosswalk.walker.architecture import CR0, CR4, EFER

@@ -13,7 +13,7 @@ from crosswalk.emu.protect.permissions import (
     READ_WRITE,
     collective_permissions,
 )
-from crosswalk.emu.protect.snapshot import ProtectedGuest
+from crosswalk.emu.protect.subject import ProtectedGuest
 from crosswalk.guest import places
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.frames import collective_rights
@@ -67,7 +67,7 @@ def test_a_request_beyond_the_mappings_leaves_everything_granted(own_guest):
 
 def test_a_protected_guest_needs_its_request_granted(own_guest, monkeypatch):
     monkeypatch.setattr(
-        "crosswalk.emu.protect.snapshot.page_entries",
+        "crosswalk.emu.protect.subject.page_entries",
         lambda *_: [PageEntry(places.TEXT, places.TEXT + FRAME, ALL)],
     )
     with pytest.raises(CrosswalkError, match="isn't protected"):
@@ -76,7 +76,7 @@ def test_a_protected_guest_needs_its_request_granted(own_guest, monkeypatch):
 
 def test_a_protected_guest_that_asked_for_less_has_what_it_needs(own_guest, monkeypatch):
     asked = [PageEntry(places.DATA, places.DATA + 3 * FRAME, Permission.READ)]
-    monkeypatch.setattr("crosswalk.emu.protect.snapshot.page_entries", lambda *_: asked)
+    monkeypatch.setattr("crosswalk.emu.protect.subject.page_entries", lambda *_: asked)
     subject = ProtectedGuest(own_guest)
     assert 3 == subject.more
     assert READ_WRITE == subject.hypervisor.granted[places.DATA // FRAME]

@@ -12,8 +12,8 @@ from crosswalk.emu.load.linux.image import KernelImage
 from crosswalk.emu.load.linux.points import parse_point
 from crosswalk.emu.protect.kernel.attacks import AttackFrames, attack_table
 from crosswalk.emu.protect.kernel.protection import Protection
-from crosswalk.emu.protect.kernel.run_attacks import DIRECT, IMAGE
 from crosswalk.emu.protect.kernel.scenario import Guest
+from crosswalk.emu.protect.kernel.subject import DIRECT, IMAGE
 from crosswalk.guest.assembler import assemble
 from tests.emu.cpu.pieces import SAY, SLEEP
 

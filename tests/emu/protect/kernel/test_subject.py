@@ -21,7 +21,7 @@ from crosswalk.emu.protect.attack import (
 )
 from crosswalk.emu.protect.kernel.attacks import Code, attack_table
 from crosswalk.emu.protect.kernel.protection import Protection
-from crosswalk.emu.protect.kernel.run_attacks import KernelSubject, attack_kernel, find_frames
+from crosswalk.emu.protect.kernel.subject import KernelSubject, attack_kernel, find_frames
 from crosswalk.guest.init import init_archive
 from crosswalk.walker.protection.pagelist import Permission
 from tests.emu.load.linux.real import CLOUD, INIT, fetched
