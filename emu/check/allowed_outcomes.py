@@ -10,13 +10,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.check.compare import choose
 from crosswalk.emu.probe.composites import SAME_PKRU, CompositeOutcomes, Composites, Family
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import U64, PhysicalMemory
 
-__all__ = ["AllowedOutcome", "Parts", "allowed_outcomes", "is_allowed", "parts_of", "sequence"]
+__all__ = [
+    "AllowedOutcome",
+    "Parts",
+    "allowed_outcomes",
+    "is_allowed",
+    "parts_of",
+    "second_outcomes",
+    "sequence",
+]
 
 Predictor = Callable[[PhysicalMemory, PagingContext, Accesses], Outcomes]
 
@@ -75,25 +84,27 @@ def parts_of(
         np.where(twice, composites.then_cpl, cpl),
         np.where(twice, composites.then_ac, ac),
     )
+
+    def predict_second(pkru: int | None, accesses: Accesses) -> Outcomes:
+        under = context if pkru is None else replace(context, pkru=pkru)
+        return predict(memory, under, accesses)
+
     return Parts(
-        predict(memory, context, first), _second(memory, context, composites, second, predict)
+        predict(memory, context, first), second_outcomes(composites, second, predict_second)
     )
 
 
-def _second(
-    memory: PhysicalMemory,
-    context: PagingContext,
+def second_outcomes(
     composites: Composites,
     accesses: Accesses,
-    predict: Predictor,
+    outcomes_of: Callable[[int | None, Accesses], Outcomes],
 ) -> Outcomes:
-    """Return the outcomes of the second accesses, under the PKRU of each."""
+    """Return the outcomes of the second accesses, each under its PKRU, None for the context's."""
     found = Outcomes.empty(len(accesses))
     written = np.where(composites.family(Family.TWICE), composites.then_pkru, SAME_PKRU)
     for pkru in np.unique(written).tolist():
         rows = np.flatnonzero(written == pkru)
-        under = context if pkru == SAME_PKRU else replace(context, pkru=pkru)
-        some = predict(memory, under, accesses.take(rows))
+        some = outcomes_of(None if pkru == SAME_PKRU else pkru, accesses.take(rows))
         for name in Outcomes.__dataclass_fields__:
             getattr(found, name)[rows] = getattr(some, name)
     return found
@@ -120,13 +131,13 @@ def allowed_outcomes(composites: Composites, parts: Parts) -> list[AllowedOutcom
         "two": composites.has_two() & composites.family(Family.IMPLICIT),
         "implicit": composites.family(Family.IMPLICIT),
     }
-    option = _choose(row["two"], sequence(parts), single)
-    option = _choose(row["twice"], _of(first, second, both=True), option)
+    option = choose(row["two"], sequence(parts), single)
+    option = choose(row["twice"], _of(first, second, both=True), option)
     option = replace(
         option, slack=np.where(row["implicit"], np.uint64(_DESCRIPTOR - 1), option.slack)
     )
     crossing = list(_crossing(parts))
-    allowed = [_choose(row["cross"], crossing[0], option)]
+    allowed = [choose(row["cross"], crossing[0], option)]
     if row["cross"].any():
         allowed.append(replace(crossing[1], valid=crossing[1].valid & row["cross"]))
     return allowed
@@ -137,7 +148,7 @@ def sequence(parts: Parts) -> AllowedOutcome:
     first, second = parts.first, parts.second
     reached = first.kind == Kind.OK
     one, two = _of(first, first, both=False), _of(second, second, both=False)
-    option = _choose(reached, two, one)
+    option = choose(reached, two, one)
     done = reached & (second.kind == Kind.OK)
     return _with_words(option, (first, second), np.stack([done, done], axis=1), (None, reached))
 
@@ -198,16 +209,6 @@ def _with_words(
         value=np.concatenate(values, axis=1).astype(np.uint64),
         must=np.repeat(must, width, axis=1),
     )
-
-
-def _choose(
-    chosen: NDArray[np.bool_], these: AllowedOutcome, others: AllowedOutcome
-) -> AllowedOutcome:
-    columns = []
-    for name in AllowedOutcome.__dataclass_fields__:
-        one, other = getattr(these, name), getattr(others, name)
-        columns.append(np.where(chosen if one.ndim == 1 else chosen[:, None], one, other))
-    return AllowedOutcome(*columns)
 
 
 def is_allowed(allowed: Sequence[AllowedOutcome], seen: CompositeOutcomes) -> NDArray[np.bool_]:

@@ -1,14 +1,17 @@
 """Whether an observed outcome is one that was predicted."""
 
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.access import Access
-from crosswalk.walker.columns import Kind, Outcomes
+from crosswalk.walker.columns import Kind, Outcomes, Rows
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.translate import Walk
+
+Table = TypeVar("Table", bound=Rows)
 
 __all__ = ["Divergence", "agreements", "choose", "differing_fields", "spread"]
 
@@ -70,12 +73,12 @@ def spread(these: Outcomes, rows: NDArray[np.bool_], others: Outcomes) -> Outcom
     return Outcomes(*columns)
 
 
-def choose(chosen: NDArray[np.bool_], these: Outcomes, others: Outcomes) -> Outcomes:
+def choose(chosen: NDArray[np.bool_], these: Table, others: Table) -> Table:
     """Return the rows of `these` where chosen, else those of `others`."""
     if not chosen.any():
         return others
     columns = []
-    for field in fields(Outcomes):
+    for field in fields(others):  # type: ignore[arg-type]  # only dataclasses derive from it
         one, other = getattr(these, field.name), getattr(others, field.name)
         columns.append(np.where(chosen if one.ndim == 1 else chosen[:, None], one, other))
-    return Outcomes(*columns)
+    return type(others)(*columns)

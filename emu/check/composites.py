@@ -15,14 +15,15 @@ from crosswalk.emu.check.allowed_outcomes import (
     allowed_outcomes,
     is_allowed,
     parts_of,
+    second_outcomes,
 )
 from crosswalk.emu.check.crosscheck import Predictor
-from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
+from crosswalk.emu.check.departures import Scope, departures, emulated_rules
 from crosswalk.emu.check.emulated import emulated_many
 from crosswalk.emu.check.emulated_rules import Rules, rules_of
+from crosswalk.emu.check.explain import fewest_departures
 from crosswalk.emu.probe.composite import CompositeProber
 from crosswalk.emu.probe.composites import (
-    SAME_PKRU,
     WORDS_SEEN,
     CompositeOutcomes,
     Composites,
@@ -72,21 +73,15 @@ def explain_composites(
     manuals, if the manuals don't allow what was seen, and if that is the second walk's with all
     departures, to the last word.
     """
-    names: list[str | None] = [None] * len(composites)
     manual = emulated_composites(memory, rules_of(context), composites)
     exact = is_allowed(allowed, manual)
     exact &= ~is_allowed(allowed_outcomes(composites, parts_of(memory, context, composites)), seen)
     exact &= same_seen(composites_as_emulated(memory, context, composites), seen)
-    rows = np.flatnonzero(exact)
-    for which in subsets(context, *_SCOPES):
-        if not len(rows):
-            break
-        rules = emulated_rules(context, which)
-        same = same_seen(emulated_composites(memory, rules, composites.take(rows)), seen.take(rows))
-        for row in rows[same].tolist():
-            names[row] = named(which)
-        rows = rows[~same]
-    return names
+
+    def same(rules: Rules, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        return same_seen(emulated_composites(memory, rules, composites.take(rows)), seen.take(rows))
+
+    return fewest_departures(context, exact, same, *_SCOPES)
 
 
 def same_seen(these: CompositeOutcomes, others: CompositeOutcomes) -> NDArray[np.bool_]:
@@ -149,17 +144,12 @@ def _second(
         np.where(twice, composites.then_cpl, runs[0]),
         np.where(twice, composites.then_ac, runs[1]),
     )
-    found = Outcomes.empty(len(accesses))
-    written = np.where(twice, composites.then_pkru, SAME_PKRU)
-    for pkru in np.unique(written).tolist():
-        rows = np.flatnonzero(written == pkru)
-        under = rules
-        if pkru != SAME_PKRU and rules.pkru is not None:
-            under = replace(rules, pkru=pkru)
-        some = emulated_many(memory, under, accesses.take(rows))
-        for name in Outcomes.__dataclass_fields__:
-            getattr(found, name)[rows] = getattr(some, name)
-    return found
+
+    def answers(pkru: int | None, some: Accesses) -> Outcomes:
+        changed = pkru is not None and rules.pkru is not None
+        return emulated_many(memory, replace(rules, pkru=pkru) if changed else rules, some)
+
+    return second_outcomes(composites, accesses, answers)
 
 
 def _all_words(first: Outcomes, second: Outcomes, happens: NDArray[np.bool_]) -> tuple[U64, U64]:

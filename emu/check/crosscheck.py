@@ -108,7 +108,7 @@ class Checker:
         # What only the other reading finds, and is there, is in no list as what it is.
         unlike |= ~plan.listed & (truth.kind == Kind.OK)
         unlike &= agree | known
-        confirm(prober, accesses, observed, agree & ~unlike)
+        confirm(prober, accesses, observed, np.flatnonzero(~agree | unlike))
         counts = Counter(
             name for row, name in zip(rows.tolist(), names, strict=True) if name and not unlike[row]
         )
@@ -230,14 +230,11 @@ def _divergence(
     return Divergence(access, predicted[row], observed[row], path)
 
 
-def confirm(
-    prober: Prober, accesses: Accesses, observed: Outcomes, agree: NDArray[np.bool_]
-) -> None:
-    """Make every access that diverged once more, in an engine call of its own.
+def confirm(prober: Prober, accesses: Accesses, observed: Outcomes, rows: NDArray[np.intp]) -> None:
+    """Make these accesses once more, in an engine call each.
 
     `ProbeError` where that is not what the bulk run showed: the testbed would be wrong.
     """
-    rows = np.flatnonzero(~agree)
     again = prober.probe(accesses.take(rows), bulk=False)
     for at, row in enumerate(rows.tolist()):
         if again[at] != observed[row]:

@@ -1,16 +1,25 @@
 """Whether the emulator's departures explain a divergence: exactly, or not at all."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
 from crosswalk.emu.check.emulated import emulated_many
-from crosswalk.emu.check.emulated_rules import rules_of
+from crosswalk.emu.check.emulated_rules import Rules, rules_of
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["as_emulated", "by_the_manuals", "explain", "same_rows", "unlike_fields"]
+__all__ = [
+    "as_emulated",
+    "by_the_manuals",
+    "explain",
+    "fewest_departures",
+    "same_rows",
+    "unlike_fields",
+]
 
 
 def as_emulated(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
@@ -41,19 +50,36 @@ def explain(
     and words changed. It is called by the fewest departures that suffice (`named`). An access on
     which both sides agree isn't to be asked about.
     """
-    names: list[str | None] = [None] * len(accesses)
     exact = same_rows(by_the_manuals(memory, context, accesses), predicted)
     exact &= same_rows(as_emulated(memory, context, accesses), observed)
+
+    def same(rules: Rules, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        some = emulated_many(memory, rules, accesses.take(rows))
+        return same_rows(some, observed.take(rows))
+
+    return fewest_departures(context, exact, same, Scope.ACCESS)
+
+
+def fewest_departures(
+    context: PagingContext,
+    exact: NDArray[np.bool_],
+    same: Callable[[Rules, NDArray[np.intp]], NDArray[np.bool_]],
+    *scopes: Scope,
+) -> list[str | None]:
+    """Return for each row that is `exact` the fewest departures of these scopes that suffice.
+
+    `same` says of rows whether the second walk by these rules comes to what was observed. None
+    where a row isn't exact, or no set of departures does.
+    """
+    names: list[str | None] = [None] * len(exact)
     rows = np.flatnonzero(exact)
-    for which in subsets(context, Scope.ACCESS):
+    for which in subsets(context, *scopes):
         if not len(rows):
             break
-        rules = emulated_rules(context, which)
-        some = emulated_many(memory, rules, accesses.take(rows))
-        same = same_rows(some, observed.take(rows))
-        for row in rows[same].tolist():
+        found = same(emulated_rules(context, which), rows)
+        for row in rows[found].tolist():
             names[row] = named(which)
-        rows = rows[~same]
+        rows = rows[~found]
     return names
 
 

@@ -1,33 +1,115 @@
-"""The divergences of one layout, gathered by the rule that differs."""
+"""Findings: divergences gathered by the rule that differs, each with a case that shows it."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.check.allowed_outcomes import AllowedOutcome, is_allowed
 from crosswalk.emu.check.compare import Divergence
+from crosswalk.emu.check.composites import CompositeChecker, CompositeVerdict
 from crosswalk.emu.check.explain import explain
-from crosswalk.emu.findings.caseless import Caseless, attempted
 from crosswalk.emu.findings.layout import Layout, layout_case
-from crosswalk.emu.findings.signature import Signature, signature_of
-from crosswalk.emu.probe import ProbeError, Prober
+from crosswalk.emu.findings.signature import (
+    Signature,
+    failed_signature,
+    signature_of,
+    without_numbers,
+)
+from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.probe.composites import FORMS, NAMES, CompositeOutcomes, Composites, Family
+from crosswalk.emu.report.composites import CompositeCase, composite_case
 from crosswalk.emu.report.verdict import divergence_case
 from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.judge import TargetVerdict
-from crosswalk.walker.columns import Outcomes
+from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
+from crosswalk.walker.columns import Kind, Outcomes
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Case
-from crosswalk.walker.memory import SparseWords
-from crosswalk.walker.translate import walk_access
+from crosswalk.walker.memory import PhysicalMemory, SparseWords
+from crosswalk.walker.outcome import error_names
+from crosswalk.walker.translate import walk, walk_access
 
-__all__ = ["INTENDED", "SECOND_WALK", "WALKER", "WRITABLE", "Finding", "Findings", "confirm"]
+__all__ = [
+    "INTENDED",
+    "SECOND_WALK",
+    "WALKER",
+    "WRITABLE",
+    "Caseless",
+    "CompositeFinding",
+    "Finding",
+    "Findings",
+    "attempted",
+    "error_text",
+    "findings_in",
+    "findings_of",
+    "gathered",
+    "gathered_of",
+    "judged_case",
+]
+
+
+WRITABLE = "a case that can be written"
+"""What is due where the case of a finding can't be made."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Caseless:
+    """A finding of which there is no case: its signature, and how often it was met."""
+
+    signature: Signature
+    count: int = 1
+
+
+def attempted(
+    due: str, work: Callable[[], Result], failed: list[Caseless], count: int = 1
+) -> Result | None:
+    """Return what `work` returns; None, and a finding added to `failed`, where it raises.
+
+    `due` says what would have been right. `ProbeError` passes: it is about the emulator. So does
+    what is no result of the work: `ProcessLost`, and that there is no memory.
+    """
+    try:
+        return work()
+    except (ProbeError, ProcessLost):
+        raise
+    except Exception as error:  # Whatever it is, the campaign goes on, and says so.
+        if is_out_of_memory(error):
+            raise
+        failed.append(Caseless(failed_signature(due, without_numbers(error_text(error))), count))
+        return None
+
+
+def gathered(
+    counts: Mapping[Signature, int], make: Callable[[Signature], Result]
+) -> tuple[Result | Caseless, ...]:
+    """Return the finding that `make` makes of each signature; one whose case can't be made without.
+
+    Behind them is what failed.
+    """
+    found: list[Result | Caseless] = []
+    failed: list[Caseless] = []
+    for signature, count in counts.items():
+        made = attempted(WRITABLE, partial(make, signature), failed)
+        found.append(Caseless(signature, count) if made is None else made)
+    return (*found, *failed)
+
+
+def error_text(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
 
 WALKER, SECOND_WALK, INTENDED = "walker", "second walk", "meant"
 """Who is compared with the CPU: the built-in walker, what the emulated CPU is stated to do
 (`crosswalk.emu.check.explain.as_emulated`), a layout's intentions."""
-
-WRITABLE = "a case that can be written"
-"""What is due where the case of a finding can't be made."""
 
 Fields = dict[str, NDArray[np.bool_]]
 
@@ -147,10 +229,9 @@ class Findings:
         return {*self._first, *self._failures}
 
     @property
-    def rows(self) -> list[int]:
-        """The accesses made that anybody is wrong about, the emulator's known errors included."""
-        found: list[int] = np.flatnonzero(self._diverging & self._asked).tolist()
-        return found
+    def rows(self) -> NDArray[np.intp]:
+        """The accesses made that any witness is wrong about, known divergences included."""
+        return np.flatnonzero(self._diverging & self._asked)
 
     @property
     def undisputed(self) -> NDArray[np.bool_]:
@@ -163,12 +244,8 @@ class Findings:
 
     def gathered(self) -> tuple[Finding | Caseless, ...]:
         """Return the same; a finding whose case can't be made is there without, and why not."""
-        found: list[Finding | Caseless] = []
-        failed: list[Caseless] = []
-        for signature in self._ordered():
-            made = attempted(WRITABLE, lambda each=signature: self._finding(each), failed)  # type: ignore[misc]  # Bound now.
-            found.append(Caseless(signature, self._counts[signature]) if made is None else made)
-        return (*found, *failed)
+        counts = {signature: self._counts[signature] for signature in self._ordered()}
+        return gathered(counts, self._finding)
 
     def _ordered(self) -> list[Signature]:
         by_row = sorted(self._first, key=lambda each: (self._row[each], each))
@@ -187,15 +264,103 @@ class Findings:
         return Finding(signature, self._counts[signature], self._row[signature], case, whole)
 
 
-def confirm(prober: Prober, layout: Layout, observed: Outcomes, rows: list[int]) -> None:
-    """Make these accesses once more, in an engine call each.
+@dataclass(frozen=True, slots=True)
+class CompositeFinding:
+    """Divergences of composites with one signature in one address space, and a case of them.
 
-    `ProbeError` where that is not what the bulk run showed: the testbed would be wrong.
+    The case holds the entries of its walks; `allowed` and `seen`, of one row, are what was said
+    and seen.
     """
-    again = prober.probe(layout.accesses.take(np.array(rows, np.intp)), bulk=False)
-    for at, row in enumerate(rows):
-        if again[at] != observed[row]:
-            raise ProbeError(
-                f"bulk and single probes differ: {layout.accesses[row]}: "
-                f"{observed[row]}, {again[at]}"
-            )
+
+    signature: Signature
+    count: int
+    case: CompositeCase
+    allowed: list[AllowedOutcome]
+    seen: CompositeOutcomes
+
+
+def findings_of(
+    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: CompositeVerdict
+) -> tuple[CompositeFinding, ...]:
+    """Return what diverges and isn't known, by signature, in the order of the composites."""
+    return tuple(
+        _finding(memory, context, composites, judged, signature, rows)
+        for signature, rows in _by_signature(composites, judged).items()
+    )
+
+
+def gathered_of(
+    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: CompositeVerdict
+) -> tuple[CompositeFinding | Caseless, ...]:
+    """Return the same; a finding whose case can't be made is there without, and why not."""
+    rows = _by_signature(composites, judged)
+    return gathered(
+        {signature: len(some) for signature, some in rows.items()},
+        lambda each: _finding(memory, context, composites, judged, each, rows[each]),
+    )
+
+
+def _by_signature(composites: Composites, judged: CompositeVerdict) -> dict[Signature, list[int]]:
+    """Return the rows that diverge and aren't known, by signature."""
+    found: dict[Signature, list[int]] = {}
+    for row in np.flatnonzero(judged.differ).tolist():
+        found.setdefault(_signature(judged, composites, row), []).append(row)
+    return found
+
+
+def _finding(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    composites: Composites,
+    judged: CompositeVerdict,
+    signature: Signature,
+    rows: list[int],
+) -> CompositeFinding:
+    """Return the finding that these rows show, with a case of the first."""
+    first = slice(rows[0], rows[0] + 1)
+    one = composites.take(first)
+    words: dict[int, int] = {}
+    for va in (int(one.va[0]), int(one.second_va()[0])):
+        # A walk that leaves the memory reads zeros there, which are no words of a case.
+        words |= {pa: word for pa, word in walk(memory, context, va).words if word}
+    allowed = [option.take(first) for option in judged.allowed]
+    case = composite_case(context, tuple(memory.ranges), words, one)
+    return CompositeFinding(signature, len(rows), case, allowed, judged.seen.take(first))
+
+
+def findings_in(stand: CompositeChecker, case: CompositeCase) -> tuple[CompositeFinding, ...]:
+    """Return what a case's composite shows, one at the most; raises as `judged_case`."""
+    memory, context = case.case.memory(), case.case.context()
+    return findings_of(memory, context, case.composite, judged_case(stand, case))
+
+
+def judged_case(stand: CompositeChecker, case: CompositeCase) -> CompositeVerdict:
+    """Return what becomes of a case's composite; raises as `CompositeChecker.judge` does."""
+    return stand.judge(case.case.memory(), case.case.context(), case.composite)
+
+
+def _signature(judged: CompositeVerdict, composites: Composites, row: int) -> Signature:
+    """Return which composite differs, and how: in the outcome, or only in the words changed."""
+    name = NAMES[int(composites.form[row])]
+    seen = judged.seen.take(slice(row, row + 1))
+    allowed = [option.take(slice(row, row + 1)) for option in judged.allowed]
+    said = [_text(option, name) for option in allowed if option.valid[0]]
+    witness, truth = WALKER, _text(seen, name)
+    if is_allowed(allowed, seen)[0]:
+        # The manuals allow it, but it isn't what the emulated CPU is stated to do.
+        witness, said = SECOND_WALK, [_text(judged.stated.take(slice(row, row + 1)), name)]
+    if truth in said:
+        return Signature(witness, f"{name}: address, CR2, A or D", "another", truth)
+    return Signature(witness, name, " or ".join(said), truth)
+
+
+def _text(row: AllowedOutcome | CompositeOutcomes, name: str) -> str:
+    count = 2 if FORMS[name].family is Family.TWICE else 1
+    return " then ".join(_answer(row, at) for at in range(count))
+
+
+def _answer(row: AllowedOutcome | CompositeOutcomes, at: int) -> str:
+    kind = Kind(row.kind[0, at])
+    if kind is Kind.PAGE_FAULT:
+        return f"#PF {error_names(int(row.error_code[0, at]))}"
+    return "ok" if kind is Kind.OK else "#GP"

@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check.compare import choose, differing_fields, spread
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.check.crosscheck import Predictor, confirm
 from crosswalk.emu.check.explain import as_emulated, by_the_manuals, unlike_fields
-from crosswalk.emu.findings.caseless import Caseless, attempted
-from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in, gathered_of
 from crosswalk.emu.findings.findings import (
     INTENDED,
     SECOND_WALK,
     WALKER,
+    Caseless,
+    CompositeFinding,
     Finding,
     Findings,
-    confirm,
+    attempted,
+    findings_in,
+    gathered_of,
 )
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.findings.signature import failure_signature
@@ -213,7 +215,7 @@ class Executor:
             with clock.part("peer"):
                 _ask(self._target, layout, memory, truth, found)
         with clock.part("confirm"):
-            confirm(prober, layout, observed, found.rows)
+            confirm(prober, layout.accesses, observed, found.rows)
         return found, truth, lacking, copied
 
 

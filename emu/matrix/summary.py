@@ -11,8 +11,7 @@ import msgspec
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.departures import is_name
-from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in, judged_case
-from crosswalk.emu.findings.findings import Finding
+from crosswalk.emu.findings.findings import CompositeFinding, Finding, findings_in, judged_case
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of

@@ -9,11 +9,17 @@ import numpy as np
 
 from crosswalk.emu.check.compare import differing_fields, spread
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.check.crosscheck import Predictor, confirm
 from crosswalk.emu.check.explain import by_the_manuals
 from crosswalk.emu.check.sequences import judge
-from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_of
-from crosswalk.emu.findings.findings import INTENDED, WALKER, Finding, Findings, confirm
+from crosswalk.emu.findings.findings import (
+    INTENDED,
+    WALKER,
+    CompositeFinding,
+    Finding,
+    Findings,
+    findings_of,
+)
 from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.generate.intended import linear_of
@@ -174,7 +180,7 @@ class Worker:
         observed = spread(predicted, asked, seen)
         found = Findings(layout, memory, asked)
         found.add(WALKER, predicted, observed, differing_fields(predicted, observed))
-        confirm(prober, layout, observed, found.rows)
+        confirm(prober, layout.accesses, observed, found.rows)
         intended = intended_outcomes(self._probers, layout, predicted, lacking)
         differ = differing_fields(predicted, intended)
         wrong = np.logical_or.reduce(list(differ.values()))

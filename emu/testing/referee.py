@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check.compare import agreements, choose, spread
 from crosswalk.emu.check.crosscheck import compare_all, confirm
-from crosswalk.emu.findings.caseless import error_text
+from crosswalk.emu.findings.findings import error_text
 from crosswalk.emu.probe import ProberCache
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
@@ -72,7 +72,7 @@ def _truth(
     asked, said = accesses.take(rows), predicted.take(rows)
     observed = prober.probe(asked)
     agree = agreements(said, observed)
-    confirm(prober, asked, observed, agree)
+    confirm(prober, asked, observed, np.flatnonzero(~agree))
     different = compare_all(memory, context, asked, said, observed)
     known = np.zeros(len(rows), np.bool_)
     known[np.flatnonzero(~agree)] = [each.known is not None for each in different]

@@ -4,8 +4,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 
-from crosswalk.emu.findings.caseless import Caseless, attempted
-from crosswalk.emu.findings.findings import INTENDED
+from crosswalk.emu.findings.findings import INTENDED, Caseless, attempted
 from crosswalk.emu.findings.signature import CROSSWALK, failed_signature
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.campaign.run import Campaign

@@ -6,9 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from crosswalk.emu.findings.caseless import Caseless, attempted
-from crosswalk.emu.findings.composite_finding import CompositeFinding
-from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WRITABLE, Finding
+from crosswalk.emu.findings.findings import (
+    INTENDED,
+    SECOND_WALK,
+    WRITABLE,
+    Caseless,
+    CompositeFinding,
+    Finding,
+    attempted,
+)
 from crosswalk.emu.findings.layout import layout_case
 from crosswalk.emu.findings.signature import (
     CROSSWALK,

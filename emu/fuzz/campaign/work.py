@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.findings.caseless import error_text
+from crosswalk.emu.findings.findings import error_text
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap
 from crosswalk.emu.fuzz.executor import AnyFinding, executor_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from crosswalk.emu.check.nested import NestedVerdict, check_nested
-from crosswalk.emu.findings.caseless import error_text
+from crosswalk.emu.findings.findings import error_text
 from crosswalk.emu.fuzz.nested.pair import Pair, make_pair
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.nested import NestedProber

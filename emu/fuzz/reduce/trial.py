@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from crosswalk.emu.check.sequences import judge
-from crosswalk.emu.findings.composite_finding import CompositeFinding
-from crosswalk.emu.findings.findings import Finding
+from crosswalk.emu.findings.findings import CompositeFinding, Finding
 from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.findings.signature import Signature, lost_signature
 from crosswalk.emu.fuzz.executor import executor_of

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check.compare import differing_fields
-from crosswalk.emu.findings.findings import confirm
+from crosswalk.emu.check.crosscheck import confirm
 from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz import executor as executors
 from crosswalk.emu.fuzz.generate import generate
@@ -48,19 +48,19 @@ def test_what_bulk_and_single_probes_say_differently_is_an_error_of_the_testbed(
     layout = generate(0, 1, accesses=64)
     prober = ProberCache().prober(layout.memory(), layout.context)
     observed = prober.probe(layout.accesses)
-    confirm(prober, layout, observed, [0, 5])
+    confirm(prober, layout.accesses, observed, np.array([0, 5]))
     observed.kind[5] = (observed.kind[5] + 1) % 3
     with pytest.raises(ProbeError, match="bulk and single probes differ"):
-        confirm(prober, layout, observed, [0, 5])
+        confirm(prober, layout.accesses, observed, np.array([0, 5]))
 
 
 def test_every_divergence_is_made_again_alone(monkeypatch):
     bug = bug_named("A not set").predict
     made = []
 
-    def noted(prober, layout, observed, rows):
-        made.append(rows)
-        confirm(prober, layout, observed, rows)
+    def noted(prober, accesses, observed, rows):
+        made.append(rows.tolist())
+        confirm(prober, accesses, observed, rows)
 
     monkeypatch.setattr(executors, "confirm", noted)
     layout = generate(0, 0, accesses=2048)

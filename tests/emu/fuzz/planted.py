@@ -7,7 +7,7 @@ import time
 
 import crosswalk.emu.cli.replay
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.findings.composite_finding import CompositeFinding
+from crosswalk.emu.findings.findings import CompositeFinding
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import Prober

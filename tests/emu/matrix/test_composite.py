@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.findings.composite_finding import judged_case
+from crosswalk.emu.findings.findings import judged_case
 from crosswalk.emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from crosswalk.emu.matrix.counts import value_counts

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.findings.caseless import Caseless, attempted
-from crosswalk.emu.findings.composite_finding import findings_of
-from crosswalk.emu.findings.findings import WRITABLE
+from crosswalk.emu.findings.findings import WRITABLE, Caseless, attempted, findings_of
 from crosswalk.emu.fuzz import executor as executors
 from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign import work as working

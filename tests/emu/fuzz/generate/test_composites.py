@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.findings.composite_finding import CompositeFinding, findings_in
+from crosswalk.emu.findings.findings import CompositeFinding, findings_in
 from crosswalk.emu.fuzz.coverage import CELLS
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate

@@ -1,6 +1,6 @@
 import pytest
 
-from crosswalk.emu.findings.composite_finding import CompositeFinding
+from crosswalk.emu.findings.findings import CompositeFinding
 from crosswalk.emu.findings.signature import lost_signature
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate

@@ -7,7 +7,7 @@ import pytest
 
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.sequences import judge
-from crosswalk.emu.findings.composite_finding import findings_in
+from crosswalk.emu.findings.findings import findings_in
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.sequence import reduced_sequence
 from crosswalk.emu.probe.sequences import Runner
