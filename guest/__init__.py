@@ -1,1 +1,1 @@
-"""What the guest is: its assembly, its memory map, and what each mapping is meant to allow."""
+"""The guests: their assembly, their memory map, and the rights each mapping is intended to give."""

@@ -1,4 +1,4 @@
-"""Making the image of a guest: assemble its sources, pack its description."""
+"""Builds the image of a guest: assembles its sources, packs its description."""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -34,13 +34,13 @@ def build_image(levels: int) -> GuestImage:
 
     Raises `LayoutError` or `AssemblyError` (both `GuestError`).
     """
-    world = memory_map(levels)
+    described = memory_map(levels)
     tried = attempts(levels)
     rodata = BANNER % levels
-    code = tuple(_code(world))
+    code = tuple(_code(described))
     segments = (
         *((part.pa, part.data) for part in code),
-        (places.RECORDS, _fitting("records", pack_records(world), places.RECORDS_PAGES * PAGE)),
+        (places.RECORDS, _fitting("records", pack_records(described), places.RECORDS_PAGES * PAGE)),
         (places.RODATA, rodata),
         (places.ON_PURPOSE, _fitting("attempts", pack_attempts(tried), PAGE)),
         (places.USER_DATA_FRAME, USER_WORDS),
@@ -48,7 +48,7 @@ def build_image(levels: int) -> GuestImage:
     _check_disjoint(segments)
     return GuestImage(
         name=f"built-in guest, {levels}-level paging",
-        memory_map=world,
+        memory_map=described,
         attempts=tried,
         code=code,
         segments=segments,
@@ -59,13 +59,13 @@ def build_image(levels: int) -> GuestImage:
     )
 
 
-def _code(world: MemoryMap) -> Iterator[Code]:
+def _code(described: MemoryMap) -> Iterator[Code]:
     for name, bits, va, pa, limit in SOURCES:
         file = f"{name}.s"
         source = (
             resources.files("crosswalk.guest").joinpath("asm", file).read_text(encoding="utf-8")
         )
-        data = assemble(file, source, bits=bits, address=va, symbols=world.symbols)
+        data = assemble(file, source, bits=bits, address=va, symbols=described.symbols)
         yield Code(file, bits, va, pa, _fitting(file, data, limit))
 
 

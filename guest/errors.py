@@ -1,4 +1,4 @@
-"""What can be wrong with a guest: its sources, its layout, or what it does when it runs."""
+"""Errors of a guest: in its sources, in its layout, or in what it does when it runs."""
 
 from crosswalk.walker.errors import CrosswalkError
 

@@ -1,19 +1,18 @@
-"""A guest, ready to be put into RAM, and what its memory is meant to be."""
+"""The image of a guest, ready for RAM, and what the guest is intended to map."""
 
 from dataclasses import dataclass
 
+from crosswalk.guest.intended import Faulting, Intended, recursive_views
 from crosswalk.guest.layout import MemoryMap, span_of
-from crosswalk.guest.recursive import recursive_views
 from crosswalk.guest.status import Status
 from crosswalk.guest.traps import Attempt
-from crosswalk.guest.views import Faulting, Intended
 
 __all__ = ["Code", "GuestImage"]
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A piece of assembled code: its source, its code size in bits, where it runs and lies."""
+    """A piece of machine code: its source, its code size in bits, its addresses, its bytes."""
 
     source: str
     bits: int
@@ -24,13 +23,13 @@ class Code:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestImage:
-    """What a machine needs to boot a guest, and the third witness against it.
+    """All that it takes to boot a guest, and what the guest is intended to map.
 
     `segments` are (physical address, bytes), those of `code` included; all other RAM is zero.
-    The guest starts in real mode with CS 0 and IP `entry`, and leaves its account in
-    `status_size` bytes at `status_pa`.
-    `proof` is the value it can report only if its world works; `attempts` are the accesses it
-    makes in order to fault.
+    The guest starts in real mode with CS 0 and IP `entry`, and leaves its status block in
+    `status_size` bytes at `status_pa`. `proof` is a value that it can report only if its own data
+    and the user's can be read as they are mapped; `attempts` are the accesses that it makes in
+    order to fault.
     """
 
     name: str
@@ -55,7 +54,7 @@ class GuestImage:
 
     @property
     def intended(self) -> tuple[Intended, ...]:
-        """What the guest is meant to map, but for what shows up below the recursive slot."""
+        """The pages that the guest is intended to map, without those below the recursive slot."""
         return tuple(
             Intended(
                 name=region.name,
@@ -71,7 +70,7 @@ class GuestImage:
 
     @property
     def faulting(self) -> tuple[Faulting, ...]:
-        """Ranges where every access is meant to fault; everything unmentioned is one, too."""
+        """Ranges where every access should fault; so it should wherever no page is intended."""
         holes = (Faulting(name, va, size) for name, va, size in self.memory_map.holes)
         raws = (
             Faulting(raw.name, raw.va, span_of(raw.level), raw.reserved)
@@ -80,9 +79,9 @@ class GuestImage:
         return (*holes, *raws)
 
     def resolve_intended(self, status: Status) -> tuple[Intended, ...]:
-        """Return all that is meant to be mapped, the recursive slot included.
+        """Return all pages that are intended to be mapped, those below the recursive slot included.
 
-        Together with everything else faulting, this is the whole address space. `status` tells
-        where the guest has put its tables, which is for the guest alone to decide.
+        An access to any other address should fault. `status` has the addresses of the tables,
+        which the guest chooses.
         """
         return (*self.intended, *recursive_views(self.memory_map, status.tables))

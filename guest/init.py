@@ -27,9 +27,9 @@ FAILED = "crosswalk init: failed"
 """What the process writes to the console: first, and last if all went well or if not."""
 
 AREA, AREA_PAGES = 0x1000_0000, 8
-"""Its private memory. The pages are, in the end: two read-only, the first of them for want of a
-store since the fork; read-execute; without rights; unmapped; read-write; and read-only like the
-first up to the end."""
+"""Its private memory. When it is done, the pages are: two read-only ones, the first of which hasn't
+been written since the fork; one read-execute; one without rights; one unmapped; one read-write; the
+others read-only, like the first."""
 
 SHARED = 0x2000_0000
 """A page of memory that it shared with a child."""
@@ -79,9 +79,9 @@ def init_program(*, patching: bool = False) -> bytes:
 
 
 def init_archive(*, patching: bool = False) -> bytes:
-    """Return an initial RAM disk with the process as /init, and the console it writes to.
+    """Return an initial RAM disk with the process as /init, and a console for it.
 
-    `patching` as `init_program` has it; a folder for /proc comes with it.
+    `patching` is that of `init_program`; with it the archive has a folder for /proc.
     """
     return b"".join(
         (

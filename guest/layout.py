@@ -1,9 +1,9 @@
-"""The words in which a guest's memory is described.
+"""Types that describe a guest's memory, and their packing.
 
-A description is data: regions that mean something, raw entries that mean nothing, one recursive
-slot. It serves two sides that know nothing of each other: packed into records it tells the
-guest's assembly what to plant where, and its rights, stated by hand beside the flags, are what
-the walker and the processor are held to.
+A description is data: regions with intended rights, raw entries that map nothing, one recursive
+slot. Two sides use it independently. Packed into records, it tells the guest's assembly which
+entries to write. Its rights, stated by hand beside the flags, are compared with what the walker
+predicts and the processor does.
 """
 
 import struct
@@ -98,12 +98,13 @@ class Upper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """Neighbouring leaves of one size, and the rights they are meant to give.
+    """Neighbouring leaves of one size, and the rights they are intended to give.
 
     `va` and `pa` are where the first leaf begins, `level` is 1, 2 or 3 (4 KiB, 2 MiB, 1 GiB),
     `flags` everything in the leaf's entry but the address. `supervisor` and `user` are rights as
     "rwx" with dashes, under CR0.WP, EFER.NXE, CR4.SMEP and CR4.SMAP with RFLAGS.AC clear, and
-    without PKRU. `upper` holds if the region is the first one described below that entry.
+    without PKRU. `upper` are the flags of the entries above, where no region described before has
+    made those entries.
     """
 
     name: str
@@ -124,9 +125,9 @@ class Region:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Raw:
-    """One entry that no access gets through: junk without P, a reserved bit, a missing table.
+    """An entry that maps nothing: without P, with a reserved bit, or with no table where it leads.
 
-    `reserved` says that an access faults with RSVD in its error code.
+    An access through it faults; with RSVD in the error code where `reserved`.
     """
 
     name: str
@@ -138,11 +139,11 @@ class Raw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryMap:
-    """All of a guest's memory: what is mapped, what is not, and where the guest's parts lie.
+    """All of a guest's memory: what is mapped, and what is not.
 
     `ram_size` is in bytes from physical address 0. `recursive_slot` is the index of the root's
     entry that points to the root, `recursive_flags` its flags. `holes` are (name, va, size) of
-    ranges that nothing is planted in. `symbols` are what the assembly needs to know of all this.
+    ranges without any entry. `symbols` are the constants that the assembly uses.
     """
 
     levels: int
@@ -168,7 +169,7 @@ def pack_records(memory_map: MemoryMap) -> bytes:
     of upper entries at levels 2 to 5.
 
     Raises `LayoutError` for a region that isn't aligned to its page size, isn't canonical, or
-    asks for a level that there is none of.
+    has a level that the paging mode lacks.
     """
     records = list(_records(memory_map))
     return HEADER.pack(len(records), 0) + b"".join(RECORD.pack(*record) for record in records)

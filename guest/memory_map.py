@@ -1,4 +1,4 @@
-"""The built-in guest's world, put together."""
+"""The memory map of the built-in guest: regions, malformed entries, holes, symbols."""
 
 from collections.abc import Iterator
 
@@ -37,7 +37,7 @@ def memory_map(levels: int) -> MemoryMap:
 
 
 def _raws(levels: int) -> Iterator[Raw]:
-    """Yield junk without P at every level, and present entries that can't be used."""
+    """Yield entries of every level without P, and present ones that no walk can use."""
     for level in range(1, levels + 1):
         for place, junk in enumerate((~Bit.P, 0x8000_DEAD_BEEF_F00E, places.POOL | 0x66)):
             yield Raw(

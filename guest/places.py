@@ -1,4 +1,4 @@
-"""Where things are: the physical and virtual addresses of the built-in guest's parts.
+"""Physical and virtual addresses of the built-in guest's parts.
 
 Virtual addresses of the kernel keep their distance to physical ones (`KERNEL`), as do those of
 the direct map.
@@ -56,7 +56,7 @@ KEYED = 0x60_0000
 ODD = 0x70_0000
 RECURSIVE_SLOT = 0o740
 
-# By level: where the entries begin that are singled out there, to narrow rights or as junk.
+# By level: the first address of the entries there that narrow rights, and of malformed ones.
 NARROWED = {
     2: 0x0000_0010_0000_0000,
     3: 0x0000_0020_0000_0000,

@@ -1,4 +1,4 @@
-"""What the guest says of itself when it has come to its end."""
+"""The status block that a guest leaves in memory: registers, tables made, exceptions taken."""
 
 import struct
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ TABLE = struct.Struct("<3Q")
 STATE_OFFSET = 16
 
 ACCOUNT_SLOTS = 24
-"""How many exceptions the account in a status block has room for."""
+"""The most exceptions that a status block has room for."""
 
 LOG_OFFSET = HEADER.size + ACCOUNT_SLOTS * TAKEN.size
 """Where the log of tables begins in a status block, in bytes."""
@@ -62,10 +62,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An exception or INT as one of the guest's handlers met it.
+    """An exception or INT as one of the guest's handlers recorded it.
 
     `error_code` is 0 for those without one, `cr2` for all but page faults. `rip` to `ss` are what
-    the processor pushed, and `top` is where the stack began that it pushed them to.
+    the processor pushed, `top` is the address where that stack begins.
     """
 
     vector: int
@@ -81,10 +81,11 @@ class Taken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The guest's account: its registers as it read them, the tables it has made, and so on.
+    """The contents of a status block.
 
-    `entries` counts the entries it planted, those that lead to a table included. The first of
-    `tables` is the root. `taken` are the exceptions its handlers met, the first one first.
+    The registers are as the guest read them. `entries` counts the entries that it wrote, those
+    that lead to a table included. The first of `tables` is the root. `taken` are the exceptions in
+    the order in which its handlers recorded them.
     """
 
     cr0: int
@@ -99,7 +100,7 @@ class Status:
 
 
 def describe_state(block: bytes) -> str:
-    """Return the state in a status block in words, whatever else the block holds."""
+    """Return the state in a status block in words; the rest of the block may be anything."""
     (state,) = struct.unpack_from("<Q", block, STATE_OFFSET)
     known = {member.value: member.name.lower().replace("_", " ") for member in State}
     return known.get(state, f"unknown state {state:#x}")
@@ -111,10 +112,10 @@ def log_capacity(size: int) -> int:
 
 
 def parse_status(block: bytes) -> Status:
-    """Return what the status block of a guest that is done says.
+    """Return the contents of the status block of a guest that is done.
 
     Raises `GuestError` if the magic or the version is wrong, the state isn't `DONE`, or the log
-    of tables or the account of exceptions can't be right.
+    of tables or that of exceptions can't be right.
     """
     if len(block) < HEADER.size:
         raise GuestError(f"a status block of {len(block)} bytes is too short")
@@ -130,7 +131,7 @@ def parse_status(block: bytes) -> Status:
     if not 0 < count <= log_capacity(len(block)):
         raise GuestError(f"the status block can't hold a log of {count} tables")
     if exceptions > ACCOUNT_SLOTS:
-        raise GuestError(f"the status block can't hold an account of {exceptions} exceptions")
+        raise GuestError(f"the status block can't hold a log of {exceptions} exceptions")
     end = HEADER.size + exceptions * TAKEN.size
     taken = tuple(Taken(*words) for words in TAKEN.iter_unpack(block[HEADER.size : end]))
     end = LOG_OFFSET + count * TABLE.size

@@ -1,4 +1,4 @@
-"""Exceptions that the built-in guest takes on purpose, and what its handlers are meant to meet.
+"""Exceptions that the built-in guest takes on purpose, and what its handlers should record.
 
 Source: Intel SDM vol. 3A, "Page-Fault Exceptions" (error codes); "Exception and Interrupt Handling
 in 64-bit Mode" (stacks, frames).
@@ -17,7 +17,7 @@ from crosswalk.walker.architecture import Vector
 
 __all__ = ["Attempt", "OnPurpose", "attempts", "check_taken", "pack_attempts"]
 
-LEAVE = 0x20  # The vector by which user code comes back.
+LEAVE = 0x20  # The vector of the INT by which user code returns.
 COUNT = struct.Struct("<Q")
 # va, access, CPL
 RECORD = struct.Struct("<3Q")
@@ -27,7 +27,7 @@ P, W, U, RSVD, ID, PK = 1, 2, 4, 8, 16, 32
 
 
 class OnPurpose(IntEnum):
-    """What the guest does at an address, as its assembly has it."""
+    """The kind of an access, by its number in the guest's assembly."""
 
     READ = 0
     WRITE = 1
@@ -36,7 +36,7 @@ class OnPurpose(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An access that is meant to fault, and the exception that is meant to come of it."""
+    """An access that is intended to fault, and the exception that it should raise."""
 
     name: str
     access: OnPurpose
@@ -47,7 +47,7 @@ class Attempt:
 
 
 def attempts(levels: int) -> tuple[Attempt, ...]:
-    """Return what the guest with this many paging levels tries, in this order."""
+    """Return the accesses that the guest with this many paging levels makes, in this order."""
     kernel, user, top = places.KERNEL, places.USER, places.user_top(levels)
     read, write, execute = OnPurpose
     return tuple(
@@ -76,35 +76,35 @@ def _junk(place: int) -> int:
 
 
 def pack_attempts(tried: Sequence[Attempt]) -> bytes:
-    """Return the accesses as the guest's assembly reads them: their number, 24-byte records.
+    """Return the accesses as the guest's assembly reads them: their number, then 24-byte records.
 
-    Raises `GuestError` if the account has no room for all that comes of them.
+    Raises `GuestError` if the status block has no room for all of their exceptions.
     """
     if len(tuple(_due(tried))) > ACCOUNT_SLOTS:
-        raise GuestError(f"{len(tried)} attempts are more than the account can hold")
+        raise GuestError(f"{len(tried)} attempts are more than the status block can hold")
     records = (RECORD.pack(each.va, each.access, each.cpl) for each in tried)
     return COUNT.pack(len(tried)) + b"".join(records)
 
 
 def check_taken(tried: Sequence[Attempt], taken: Sequence[Taken]) -> None:
-    """Hold the account of the guest's handlers against what was tried.
+    """Compare what the guest's handlers recorded with what was attempted.
 
-    Raises `GuestError`, which tells the first exception that isn't as meant.
+    Raises `GuestError`, which names the first exception that isn't as intended.
     """
     due = tuple(_due(tried))
     for number, (each, got) in enumerate(zip(due, taken, strict=False)):
-        for what, meant, found in _differences(each, got):
-            if meant != found:
+        for what, expected, found in _differences(each, got):
+            if expected != found:
                 raise GuestError(
                     f"exception {number} ({each.access.name.lower()} of {each.name} at CPL "
-                    f"{each.cpl}): the guest's handler saw {what} {found:#x}, not {meant:#x}"
+                    f"{each.cpl}): the guest's handler saw {what} {found:#x}, not {expected:#x}"
                 )
     if len(due) != len(taken):
         raise GuestError(f"the guest's handlers saw {len(taken)} exceptions, not {len(due)}")
 
 
 def _due(tried: Iterable[Attempt]) -> Iterator[Attempt]:
-    """Yield each attempt, and after those from user code the INT that leaves it."""
+    """Yield the exception of each attempt, and after those from user code that of the INT."""
     for each in tried:
         yield each
         if each.cpl:
@@ -112,7 +112,7 @@ def _due(tried: Iterable[Attempt]) -> Iterator[Attempt]:
 
 
 def _differences(due: Attempt, got: Taken) -> Iterator[tuple[str, int, int]]:
-    """Yield the name of each value in the account, the one meant, and the one found."""
+    """Yield the name of each recorded value, the expected value, and the recorded one."""
     yield "vector", due.vector, got.vector
     yield "error code", due.error_code, got.error_code
     yield "CR2", due.va if due.vector == Vector.PF else 0, got.cr2

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from crosswalk.guest.views import Faulting, Intended
+from crosswalk.guest.intended import Faulting, Intended
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.mappings import mappings

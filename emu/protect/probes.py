@@ -15,7 +15,7 @@ from crosswalk.emu.protect.guest import FRAMES
 from crosswalk.emu.protect.hypervisor import TABLE_POOL
 from crosswalk.emu.protect.permissions import Bools, Permissions
 from crosswalk.guest import places
-from crosswalk.guest.views import Intended
+from crosswalk.guest.intended import Intended
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.nested.outcome import NestedError
 from crosswalk.walker.protection.pagelist import Permission

@@ -57,7 +57,7 @@ def test_a_full_account_is_read():
         (block(state=0x101), "not done: pool empty"),
         (block(state=77), "not done: unknown state 0x4d"),
         (block(state=0x103), "not done: unexpected exception"),
-        (block(exceptions=25), "an account of 25 exceptions"),
+        (block(exceptions=25), "a log of 25 exceptions"),
         (block(count=0), "a log of 0 tables"),
         (block(count=5), "a log of 5 tables"),
         (block(log=(4, 0, 0x1000, 3, 0, 0x1000)), "a frame twice"),

@@ -42,7 +42,7 @@ def due(image, attempt):
 
 
 def met(tried):
-    """Return a right account of it all."""
+    """Return what right handlers record."""
     for each in tried:
         user = bool(each.cpl)
         rip = places.USER + 7 if user else TEXT + 0x123
@@ -79,10 +79,10 @@ def test_attempts_are_packed_as_a_count_and_records():
     assert struct.pack("<3Q", tried[-1].va, 1, 3) == data[-24:]
 
 
-def test_more_than_the_account_can_hold_is_refused():
+def test_more_than_the_status_block_can_hold_is_refused():
     one = attempts(4)[0]
     assert pack_attempts([one] * ACCOUNT_SLOTS)
-    with pytest.raises(GuestError, match="25 attempts are more than the account can hold"):
+    with pytest.raises(GuestError, match="25 attempts are more than the status block can hold"):
         pack_attempts([one] * (ACCOUNT_SLOTS + 1))
     with pytest.raises(GuestError, match="13 attempts"):  # Each is followed by an INT.
         pack_attempts([replace(one, cpl=3)] * 13)

@@ -6,7 +6,7 @@ import pytest
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.load.guest import boot
 from crosswalk.guest.builder import build_image
-from crosswalk.guest.views import Faulting, Intended
+from crosswalk.guest.intended import Faulting, Intended
 from crosswalk.walker.memory import Segments
 from tests.tables import OPEN, RW, XD, P, PageTables, context
 

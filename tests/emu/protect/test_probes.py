@@ -7,7 +7,7 @@ from crosswalk.emu.protect.hypervisor import TABLE_POOL
 from crosswalk.emu.protect.permissions import ALL, READ_EXECUTE
 from crosswalk.emu.protect.probes import probe_forged, probe_mappings
 from crosswalk.guest import places
-from crosswalk.guest.views import Intended
+from crosswalk.guest.intended import Intended
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.protection.pagelist import Permission
 

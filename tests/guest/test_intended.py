@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.guest.errors import LayoutError
+from crosswalk.guest.intended import recursive_views
 from crosswalk.guest.layout import Bit, MemoryMap, Raw, Region, Upper
-from crosswalk.guest.recursive import recursive_views
 from crosswalk.guest.status import Table
 
 # A 4-level world with slot 480, worked out by hand: in octal, an address is its four indices.

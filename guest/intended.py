@@ -1,10 +1,10 @@
-"""What a recursive slot shows, worked out from the description and not by walking.
+"""What the guest is intended to map, worked out from its description: the third witness.
 
-The root's entry at the slot points to the root, so a walk that goes through it `times` times
-reads each paging structure as one that many levels lower: an entry of level L acts as one of
-level L - times. At level 1 it is a leaf whatever it was meant for; at 2 and 3 it is one if PS is
-set. The address of such a view has the slot `times` times as its leading indices, and then those
-of the entry itself.
+No paging structure is walked for it, not even for what the recursive slot shows. The root's entry
+at that slot leads to the root. So a walk that goes through it `times` times reads each paging
+structure as one that many levels lower: an entry of level L acts as one of level L - times. At
+level 1 it is a leaf, whatever it was written for; at 2 and 3 it is one if PS is set. The address
+of such a page has the slot `times` times as its leading indices, then those of the entry itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,40 @@ from dataclasses import dataclass
 from crosswalk.guest.errors import LayoutError
 from crosswalk.guest.layout import PAGE, Bit, MemoryMap, Upper, sign_extended, span_of
 from crosswalk.guest.status import Table
-from crosswalk.guest.views import Intended
 
-__all__ = ["recursive_views"]
+__all__ = ["Faulting", "Intended", "recursive_views"]
 
 # The guest's machine has 40 physical address bits; a 2-MiB or 1-GiB leaf's low ones are reserved.
 ADDRESS = (1 << 40) - PAGE
 RESERVED = (1 << 52) - (1 << 40)
 LOW_RESERVED = {1: 0, 2: (1 << 21) - (1 << 13), 3: (1 << 30) - (1 << 13)}
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """`count` neighbouring pages of `size` bytes from `va` on, mapped to frames from `pa` on.
+
+    `supervisor` and `user` are rights as "rwx" with dashes under the guest's final CR0.WP,
+    EFER.NXE, CR4.SMEP and CR4.SMAP, with RFLAGS.AC clear and PKRU left out.
+    """
+
+    name: str
+    va: int
+    pa: int
+    size: int
+    count: int
+    supervisor: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Faulting:
+    """`size` bytes from `va` on where every access faults; with RSVD set where `reserved`."""
+
+    name: str
+    va: int
+    size: int
+    reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
