@@ -1,4 +1,4 @@
-"""What is asked of a translation."""
+"""Accesses: the input of a translation."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -9,7 +9,7 @@ __all__ = ["Access", "AccessType"]
 
 
 class AccessType(IntEnum):
-    """The three kinds of access that paging tells apart; the values index columns."""
+    """The three kinds of access that paging distinguishes; the values index columns."""
 
     READ = 0
     WRITE = 1
@@ -20,8 +20,8 @@ class AccessType(IntEnum):
 class Access:
     """An access of one byte at `va` by code running at `cpl` (0 or 3).
 
-    `ac` is RFLAGS.AC; None means the context's. `BadInput` for a va over 64 bits or a CPL
-    that paging doesn't know.
+    `ac` is RFLAGS.AC; None means the context's. `BadInput` for a va over 64 bits, or a CPL other
+    than 0 and 3: paging knows supervisor and user mode alone.
     """
 
     va: int

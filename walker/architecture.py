@@ -43,7 +43,7 @@ class CR0(IntEnum):
 
 
 class CR3(IntEnum):
-    """Bits of CR3 beside the address, in IA-32e mode alone: elsewhere bits 63:32 are ignored."""
+    """Bits of CR3 above the address, in IA-32e mode alone: elsewhere bits 63:32 are ignored."""
 
     LAM_U57 = 1 << 61
     LAM_U48 = 1 << 62

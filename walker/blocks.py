@@ -15,7 +15,7 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS, rights_table
 from crosswalk.walker.tables import Entries, read_tables
 
-__all__ = ["BLOCK", "Leaves", "Tables", "clip", "interleave", "lawful", "present_entries"]
+__all__ = ["BLOCK", "Leaves", "Tables", "clip", "interleave", "present_entries", "without_reserved"]
 
 BLOCK = 512
 """How many tables are read at once: 2 MiB of words."""
@@ -182,7 +182,7 @@ def _all_present(words: Entries) -> bool:
     )
 
 
-def lawful(rows: Leaves, reserved: np.uint64) -> Leaves:
+def without_reserved(rows: Leaves, reserved: np.uint64) -> Leaves:
     """Return those of these present entries that set none of the reserved bits."""
     if not np.bitwise_or.reduce(rows.entry) & reserved:
         return rows

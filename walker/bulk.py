@@ -24,7 +24,7 @@ from crosswalk.walker.linear import UAI_BITS
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.outcome import ErrorCode
 from crosswalk.walker.rights import ALL_GRANTS, Grant, rights_table
-from crosswalk.walker.tables import read_words, unloadable
+from crosswalk.walker.tables import invalid_pdpte, read_words
 
 __all__ = [
     "addresses_4mib",
@@ -159,7 +159,7 @@ def _translate_block(
 
 
 def _split_choices(out: Outcomes, same: NDArray[np.bool_], before: U64, after: U64) -> None:
-    """Say of a fault whose two entries lie in the `same` word that either may get its A alone."""
+    """List both choices, and both together, where the two entries of a fault share a word."""
     first, second = after[:, 0], after[:, 1]
     rows = same & (first != before[:, 0]) & (second != before[:, 1]) & (first != second)
     choices = np.stack([first, second, first | second], axis=1)[rows]
@@ -181,9 +181,9 @@ def _look_up(memory: PhysicalMemory, level: Level, frames: U64, index: U64) -> t
 def _linear(
     memory: PhysicalMemory, context: PagingContext, accesses: Accesses
 ) -> tuple[Accesses, NDArray[np.bool_]]:
-    """Return the accesses at the linear addresses that they go to, and bool[n]: which walk."""
+    """Return the accesses at their linear addresses, and bool[n]: which of them are walked."""
     if not context.mode.long:
-        return accesses, np.full(len(accesses), unloadable(memory, context) is None)
+        return accesses, np.full(len(accesses), invalid_pdpte(memory, context) is None)
     va, upper = linear_addresses(context, accesses), accesses.va >> np.uint64(63) == 1
     fetch = accesses.type == AccessType.EXECUTE
     walks = are_canonical(context, va)
@@ -252,7 +252,7 @@ def _reach(
 def _judge(
     context: PagingContext, accesses: Accesses, grant: NDArray[np.uint8], leaves: U64
 ) -> NDArray[np.uint16]:
-    """Return `_ALLOWED`, or the error-code bits beside P and the cause, for each row."""
+    """Return `_ALLOWED`, or the error-code bits other than P and the cause, for each row."""
     supervisor = accesses.cpl < 3
     user_page = (grant & Grant.USER) != 0
     fetch = accesses.type == AccessType.EXECUTE
@@ -278,6 +278,6 @@ def _cause(context: PagingContext, accesses: Accesses) -> NDArray[np.uint16]:
     code = np.zeros(len(accesses), np.uint16)
     code[accesses.type == AccessType.WRITE] |= np.uint16(ErrorCode.WR)
     code[accesses.cpl == 3] |= np.uint16(ErrorCode.US)
-    if context.tells_fetches:
+    if context.reports_fetches:
         code[accesses.type == AccessType.EXECUTE] |= np.uint16(ErrorCode.ID)
     return code

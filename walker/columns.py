@@ -31,7 +31,7 @@ Index = NDArray[np.intp] | NDArray[np.bool_] | slice
 
 
 class Kind(IntEnum):
-    """What became of an access, as a column has it."""
+    """The kind of an outcome, as a number for columns."""
 
     OK = 0
     PAGE_FAULT = 1
@@ -99,7 +99,7 @@ class Outcomes(Rows):
     (0 where not known); `rights` uint8[n] (`Rights`; 0 where not known); `error_code`
     uint16[n] and `cr2` uint64[n] (0 unless a page fault); `entry_pa`, `entry_value`
     uint64[n, 5]: the changed words by address, distinct, in ascending order, zeros behind. Of a
-    fault that is predicted, a word that holds two entries is there for each choice.
+    predicted fault, a word that holds two entries has a value for each choice.
     """
 
     kind: NDArray[np.uint8]
@@ -164,7 +164,7 @@ def merge_changes(entry_pa: U64, before: U64, after: U64) -> tuple[U64, U64]:
     the same entry on two levels), the values add up.
     """
     changed_pa, changed_value = np.zeros_like(entry_pa), np.zeros_like(after)
-    # Most accesses change nothing, and what follows is dear.
+    # Most accesses change nothing, and merging is expensive.
     rows = np.flatnonzero((before != after).any(axis=1))
     merged = _merge_rows(entry_pa[rows], before[rows], after[rows])
     changed_pa[rows], changed_value[rows] = merged

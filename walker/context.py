@@ -1,4 +1,4 @@
-"""The processor state that a translation depends on; what each register bit is: `control`."""
+"""The processor state that a translation depends on. Register bits are listed in `control`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -157,8 +157,8 @@ class PagingContext:
         return self.mode is PagingMode.PAE and self.vendor is Vendor.INTEL
 
     @property
-    def tells_fetches(self) -> bool:
-        """Whether I/D in a page fault's error code says that the access was a fetch.
+    def reports_fetches(self) -> bool:
+        """Whether I/D in a page fault's error code reports that the access was a fetch.
 
         With EFER.NXE and CR4.PAE; on Intel's processors with CR4.SMEP as well.
 
@@ -229,7 +229,7 @@ class PagingContext:
 
     @property
     def address_features(self) -> tuple[str, ...]:
-        """What is in use of LAM, LASS, UAI and encryption, in words: what refuses them names it."""
+        """The names of the features in use among LAM, LASS, UAI and encryption, for errors."""
         used = {
             "LAM": self.lam_user or self.lam_supervisor,
             "LASS": self.lass,

@@ -2,7 +2,7 @@
 
 An ordinary access is a read, a write or a fetch of one byte in 64-bit mode, or in protected mode
 outside IA-32e mode. Every bit is modelled, listed here as changing no such access, or refused
-by its name: a bit that nobody knows may change all that is said.
+by its name: an unknown bit might change any outcome.
 
 Sources: Intel SDM vol. 3A, "Control Registers" and "Extended Feature Enable Register"; AMD APM
 vol. 2, "System-Control Registers".
@@ -18,7 +18,7 @@ __all__ = ["ACCEPTED", "CR0", "CR3", "CR4", "EFER", "REFUSED", "Vendor", "refuse
 
 
 class Vendor(StrEnum):
-    """Whose manual rules where Intel's and AMD's differ."""
+    """The vendor whose manual decides where Intel's and AMD's differ."""
 
     INTEL = "intel"
     AMD = "amd"
@@ -94,9 +94,9 @@ def refuse_unmodelled(vendor: Vendor, registers: Mapping[str, int]) -> None:
     of CR3 only bits 63:61 are looked at here.
     """
     for name, value in registers.items():
-        objectionable = value & ~_TAKEN[vendor][name]
-        if objectionable:
-            bit = (objectionable & -objectionable).bit_length() - 1
+        refused = value & ~_TAKEN[vendor][name]
+        if refused:
+            bit = (refused & -refused).bit_length() - 1
             raise BadInput(f"{name} = {value:#x} sets {_objection(vendor, name, bit)}")
 
 

@@ -1,4 +1,4 @@
-"""Whether tables look as if their addresses had bits that say how memory is encrypted."""
+"""A guess at the encryption mask, from tables whose addresses make no sense without one."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from crosswalk.walker.tables import read_tables
 __all__ = ["encryption_mask_hint", "likely_encryption_mask"]
 
 _LOWEST = 32
-"""No processor has such a bit further down: PAE's CR3 would have no place for it."""
+"""The lowest bit that a mask may have: PAE's CR3 has no place for lower ones."""
 
 
 def likely_encryption_mask(memory: PhysicalMemory, context: PagingContext) -> int:
@@ -35,7 +35,7 @@ def likely_encryption_mask(memory: PhysicalMemory, context: PagingContext) -> in
 
 
 def encryption_mask_hint(mask: int, *, case: bool) -> str:
-    """Return how a user states this encryption mask: in a case file, else by an option."""
+    """Return how to give this encryption mask: as a key of a case file, else as an option."""
     if case:
         return f'"encryption_mask": "{mask:#x}" in the "cpu" of the case file'
     return f"--encryption-mask {mask:#x}"

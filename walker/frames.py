@@ -1,6 +1,6 @@
-"""Collective rights: what all mappings of a physical frame together allow.
+"""Collective rights: the union of the rights of all mappings of a physical frame.
 
-Nothing here enumerates mappings; see `crosswalk.walker.states`.
+No mapping is enumerated; see `crosswalk.walker.states`.
 """
 
 from collections.abc import Iterator

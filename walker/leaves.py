@@ -12,13 +12,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.blocks import BLOCK, Leaves, Tables, clip, interleave, lawful, present_entries
+from crosswalk.walker.blocks import (
+    BLOCK,
+    Leaves,
+    Tables,
+    clip,
+    interleave,
+    present_entries,
+    without_reserved,
+)
 from crosswalk.walker.bulk import classify, grants_of, leaves_among, sign_extended
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, level_of, reserved_bits
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS
-from crosswalk.walker.tables import read_tables, unloadable
+from crosswalk.walker.tables import entries_with, invalid_pdpte
 
 __all__ = [
     "TOP",
@@ -39,9 +47,9 @@ _FEW, _SPARSE = 32, 8
 
 
 class Expanded(NamedTuple):
-    """What a block of tables holds: pages, tables, and entries that are neither but not 0.
+    """The entries of a block of tables: leaves, tables below, and malformed ones (not zero).
 
-    `leaf_parent` and `child_parent` are the places in the block of the tables they are from.
+    `leaf_parent` and `child_parent` are the rows in the block of the tables they are from.
     """
 
     leaves: Leaves
@@ -68,11 +76,7 @@ def expand(
 ) -> Expanded:
     """Return what these tables of one level hold, in index space, in order."""
     form = level_of(context, level)
-    words = read_tables(memory, form, tables.frame).reshape(-1)
-    at = np.flatnonzero(words)
-    entry = words[at].astype(np.uint64, copy=False)
-    table = at >> form.index_bits
-    index = (at & form.entries - 1).astype(np.uint64)
+    table, index, entry = entries_with(memory, form, tables.frame)
     va = tables.va[table] + (index << np.uint64(form.shift))
     leaf, reserved = classify(context, level, entry)
     present = (entry & np.uint64(Entry.P)) != 0
@@ -101,9 +105,9 @@ def walk_leaves(
 
     Entries that set a reserved bit map nothing and are not listed. Memory is bounded by the
     block, whatever the image says, and nothing is read before it is asked for: an image of
-    2^36 mappings can be read from the start and left at any point.
+    2^36 mappings can be read from the start, and no further than wanted.
     """
-    if start >= end or unloadable(memory, context) is not None:
+    if start >= end or invalid_pdpte(memory, context) is not None:
         return
     top = level_of(context, context.levels)
     root = present_entries(memory, top, root_table(context), context.encryption_mask)
@@ -115,7 +119,7 @@ def walk_leaves(
 
 
 class _Walk:
-    """One walk of [start, end): what stays the same from block to block."""
+    """One walk of [start, end): its arguments, and the format of each level."""
 
     def __init__(
         self, memory: PhysicalMemory, context: PagingContext, start: int, end: int
@@ -144,7 +148,7 @@ class _Walk:
             if self._start > first or last > self._end:
                 found = clip(found, form, self._start, self._end)
             if level == 1:
-                leaves = lawful(found, self._reserved[1, True])
+                leaves = without_reserved(found, self._reserved[1, True])
                 if len(leaves):
                     yield leaves
             else:
@@ -155,8 +159,8 @@ class _Walk:
     def split(self, level: int, found: Leaves) -> tuple[Leaves, Tables]:
         """Return the pages and the tables among present entries of one level above 1."""
         leaf = leaves_among(self._context, level, found.entry)
-        leaves = lawful(found.take(np.flatnonzero(leaf)), self._reserved[level, True])
-        upper = lawful(found.take(np.flatnonzero(~leaf)), self._reserved[level, False])
+        leaves = without_reserved(found.take(np.flatnonzero(leaf)), self._reserved[level, True])
+        upper = without_reserved(found.take(np.flatnonzero(~leaf)), self._reserved[level, False])
         frames = upper.entry & np.uint64(self._context.address_mask)
         return leaves, Tables(upper.va, frames, upper.grant)
 

@@ -1,13 +1,12 @@
-"""Physical memory, whoever provides it.
+"""Physical memory: the interface, and its two implementations.
 
-`PhysicalMemory` is what the walker asks of a source; `Segments` is the one implementation for
-everything that is laid out as ranges of bytes: an emulator's RAM, an mmapped image, the
-segments of an ELF core. `SparseWords` holds the few words of a case file.
+`PhysicalMemory` is what the walker reads. `Segments` implements it for all that is laid out as
+ranges of bytes: an emulator's RAM, an mmapped image, the segments of an ELF core. `SparseWords`
+holds the few words of a case file.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from mmap import mmap
 from typing import Protocol
 
@@ -71,12 +70,9 @@ class Segments:
         parts = [(start, data) for start, data in parts if data.size]
         for _, data in parts:
             data.flags.writeable = False
-        for (start, data), (following, _) in pairwise(parts):
-            if start + data.size > following:
-                raise BadInput(f"memory ranges overlap at {following:#x}")
         self._parts = parts
         self._starts = [start for start, _ in parts]
-        self._ranges = tuple(_join((start, data.size) for start, data in parts))
+        self._ranges = _joined((start, data.size) for start, data in parts)
         # Frames that begin in one part and end in a later one: few, and read when asked for.
         self._split: list[int] = []
         # One entry for each part that holds whole frames: (first frame, end, words there).
@@ -181,11 +177,7 @@ class SparseWords:
         return memory
 
     def _fill(self, ranges: Iterable[tuple[int, int]], frames: U64, tables: U64) -> None:
-        ranges = sorted(ranges)
-        self._ranges = tuple(_join(ranges))
-        for (start, size), (following, _) in pairwise(ranges):
-            if start + size > following:
-                raise BadInput(f"memory ranges overlap at {following:#x}")
+        self._ranges = _joined(sorted(ranges))
         self._known = frames
         backed = self.backed(frames)
         if not backed.all():
@@ -237,14 +229,18 @@ class SparseWords:
         return np.where(known[at] == frames, at, len(self._known))
 
 
-def _join(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return ranges in ascending order, adjacent ones as one; `BadInput` where they overlap."""
     joined: list[tuple[int, int]] = []
     for start, size in ranges:
-        if joined and sum(joined[-1]) == start:
-            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+        first, length = joined[-1] if joined else (start, 0)
+        if start < first + length:
+            raise BadInput(f"memory ranges overlap at {start:#x}")
+        if joined and start == first + length:
+            joined[-1] = first, length + size
         else:
             joined.append((start, size))
-    return joined
+    return tuple(joined)
 
 
 def _consecutive(frames: U64) -> bool:

@@ -1,4 +1,4 @@
-"""What a translation answers. A fault is an answer, not an exception."""
+"""Outcomes of a translation. A fault is an outcome, not an exception."""
 
 from dataclasses import dataclass
 from enum import IntFlag
@@ -51,8 +51,8 @@ def error_names(code: int) -> str:
 class Translation:
     """The access reached `pa`.
 
-    `page_size` in bytes and the effective `rights` are known to who predicts, not to who
-    observes. `entries` are the words whose A or D the access set: (physical address, new
+    `page_size` in bytes and the effective `rights` are there in predictions, None in
+    observations. `entries` are the words whose A or D the access set: (physical address, new
     value), by address.
     """
 
@@ -87,7 +87,7 @@ class PageFault:
 class GeneralProtection:
     """The access raised #GP(0): its linear address is not canonical, or LASS refuses it.
 
-    Or its address space can't be entered at all: see `crosswalk.walker.tables.unloadable`. An
+    Or its address space can't be entered at all: see `crosswalk.walker.tables.invalid_pdpte`. An
     access to the stack would raise #SS(0) for the first two: none is by SS here.
     """
 

@@ -1,8 +1,8 @@
 """Tables as states: each visited once for each level and each set of inherited grants.
 
-However many ways lead to a table, it has at most eight states a level. What depends on where a
-mapping leads and on its rights, and not on its address, follows from the states alone: at a
-cost that shared and self-referencing tables can't raise.
+However many ways lead to a table, it has at most eight states a level. Results that depend on the
+physical addresses and rights of mappings, not on their linear addresses, follow from the states
+alone, at a cost that shared and self-referencing tables can't raise.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ BLOCK = 1024
 
 
 class StateBlock(NamedTuple):
-    """Some states of one level, and what they hold.
+    """Some states of one level, and the entries of their tables.
 
     `key` uint64[n] is a table's address with its inherited `Grant` bits below, `ways` uint64[n]
     the number of paths from the root that lead there.

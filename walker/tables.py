@@ -1,4 +1,4 @@
-"""Tables as arrays of entries, whatever the size and the number of these."""
+"""Tables read as arrays of entries of either size."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, Level, level_of, reserved_bits
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
-__all__ = ["Entries", "read_tables", "read_words", "unloadable"]
+__all__ = ["Entries", "entries_with", "invalid_pdpte", "read_tables", "read_words"]
 
 Entries = NDArray[np.uint64] | NDArray[np.uint32]
 
@@ -15,7 +15,7 @@ Entries = NDArray[np.uint64] | NDArray[np.uint32]
 def read_tables(memory: PhysicalMemory, level: Level, tables: U64) -> Entries:
     """Return the entries of n tables at these addresses: uint64 or uint32[n, level.entries].
 
-    As `PhysicalMemory.tables`, a view where that is one.
+    A view where `PhysicalMemory.tables` returns one.
     """
     if level.entries * level.entry_size == FRAME:
         words = memory.tables(tables)
@@ -26,6 +26,19 @@ def read_tables(memory: PhysicalMemory, level: Level, tables: U64) -> Entries:
     return np.take_along_axis(words, first[:, None] + np.arange(level.entries), 1)
 
 
+def entries_with(
+    memory: PhysicalMemory, level: Level, tables: U64, bits: Entry | None = None
+) -> tuple[NDArray[np.intp], U64, U64]:
+    """Return the entries of n tables that have one of these bits set, or any bit at all.
+
+    Of each the row of its table, int[m], its index there, and its value, both uint64[m].
+    """
+    words = read_tables(memory, level, tables).reshape(-1)
+    at = np.flatnonzero(words if bits is None else words & words.dtype.type(bits))
+    index = (at & level.entries - 1).astype(np.uint64)
+    return at >> level.index_bits, index, words[at].astype(np.uint64, copy=False)
+
+
 def read_words(memory: PhysicalMemory, frames: U64, index: U64) -> U64:
     """Return the word of this index (0..511) in each of n frames, uint64[n]; 0 outside RAM."""
     distinct, inverse = np.unique(frames, return_inverse=True)
@@ -33,13 +46,12 @@ def read_words(memory: PhysicalMemory, frames: U64, index: U64) -> U64:
     return words
 
 
-def unloadable(memory: PhysicalMemory, context: PagingContext) -> int | None:
-    """Return the address of the first PDPTE that keeps a PAE address space from being entered.
+def invalid_pdpte(memory: PhysicalMemory, context: PagingContext) -> int | None:
+    """Return the address of the first present PDPTE of PAE paging with a reserved bit, or None.
 
-    A present PDPTE with a reserved bit set: MOV to CR3 raises #GP(0) and loads none of the four
-    (Intel SDM vol. 3A, "PDPTE Registers"; that some processors look at absent ones too is left
-    out). None where there is no such, in the other modes, and for AMD, whose processors load
-    none.
+    With one, MOV to CR3 raises #GP(0) and loads none of the four, so that the address space can't
+    be entered (Intel SDM vol. 3A, "PDPTE Registers"; that some processors check absent ones too is
+    left out). None in the other modes, and for AMD, whose processors load no PDPTEs.
     """
     if not context.loads_pdptes:
         return None

@@ -1,9 +1,9 @@
-"""Collective rights kept up to date, entry by entry, at a cost that follows the change.
+"""Collective rights kept up to date, entry by entry, at a cost in proportion to the change.
 
-What the Heki series does with a counter for each permission of each page, when the kernel maps,
-unmaps and changes permissions: here the counters are of leaves in distinct states of tables (see
-`crosswalk.walker.states`), so that shared and self-referencing tables are counted once a state as
-well.
+The Heki series keeps a counter for each permission of each page while the kernel maps, unmaps and
+changes permissions. Here the counters are of leaves in distinct states of tables (see
+`crosswalk.walker.states`), so that shared and self-referencing tables are counted once a state
+too.
 """
 
 from collections import Counter, defaultdict
@@ -42,7 +42,7 @@ class RightsTracker:
     def __init__(self, memory: PhysicalMemory, context: PagingContext) -> None:
         self._memory = memory
         self._context = context
-        # What is known of each table in use: its words, and the states that it is in.
+        # Each table in use: its words, and the states that it is in.
         self._words: dict[int, U64] = {}
         self._states: dict[int, set[_State]] = defaultdict(set)
         self._references: Counter[_State] = Counter()
@@ -65,11 +65,11 @@ class RightsTracker:
         return rights_of_pages(self._context, pages, start=start, size=size)
 
     def update(self, entries: Iterable[int]) -> list[tuple[int, int]]:
-        """Take in the present values of these words, and return what that may have touched.
+        """Read these words again, and return the physical ranges whose rights may have changed.
 
         `entries` are physical addresses of 8-byte words; those that are in no table, or haven't
-        changed, do no harm. The answer are physical ranges (start, size), disjoint and in
-        order: outside of them no frame's rights have changed.
+        changed, are ignored. The ranges are (start, size), disjoint and in order: elsewhere no
+        frame's rights have changed.
         """
         self._touched.clear()
         for pa in sorted({entry & -8 for entry in entries}):
@@ -83,8 +83,8 @@ class RightsTracker:
         frame, index = pa & -FRAME, pa % FRAME // 8
         one = np.zeros_like(words)
         one[index] = words[index]
-        # From the top level down: what one state lets go of may take a lower one with it, all
-        # of it, this word as it was included.
+        # From the top level down: a state that ends may end a lower one, which is then removed with
+        # this word as it was.
         states = sorted(self._states[frame], reverse=True)
         for state in states:
             if state in self._references:
@@ -99,7 +99,7 @@ class RightsTracker:
         return self._context.loads_pdptes and state[0] == self._context.levels
 
     def _refer(self, state: _State, times: int) -> None:
-        """Count references to a state; the first brings its entries in, the last takes them."""
+        """Count references to a state; the first adds its entries, the last removes them."""
         before = self._references[state]
         self._references[state] += times
         frame = state[1] & -FRAME

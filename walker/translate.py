@@ -22,7 +22,7 @@ from crosswalk.walker.linear import linear_address
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import ErrorCode, GeneralProtection, Outcome, PageFault, Translation
 from crosswalk.walker.rights import ALL_GRANTS, Grant, Rights, grant_of, rights_table
-from crosswalk.walker.tables import unloadable
+from crosswalk.walker.tables import invalid_pdpte
 
 __all__ = [
     "Step",
@@ -78,8 +78,8 @@ class Step:
 class Walk:
     """The entries that a linear address selects, from the root down to where the walk ends.
 
-    No steps for an address that isn't canonical; one, the PDPTE to blame, in a PAE address
-    space that can't be entered.
+    No steps for an address that isn't canonical; one, the invalid PDPTE, in a PAE address space
+    that can't be entered.
     """
 
     va: int
@@ -116,7 +116,7 @@ def walk(memory: PhysicalMemory, context: PagingContext, va: int) -> Walk:
     of more than 32 bits outside IA-32e mode.
     """
     context.require_linear(va)
-    bad = unloadable(memory, context)
+    bad = invalid_pdpte(memory, context)
     if bad is not None:
         return Walk(va, (step_at(memory, context, level_of(context, context.levels), bad),))
     return descend(memory, context, va) if context.canonical(va) else Walk(va, ())
@@ -160,7 +160,7 @@ def translate(memory: PhysicalMemory, context: PagingContext, access: Access) ->
 
 
 def judge(context: PagingContext, access: Access, path: Walk) -> Outcome:
-    """Return what the access comes to, given the entries that its address selects.
+    """Return the outcome of the access, given the entries that its address selects.
 
     `path` is that of the linear address, which CR2 gets. A fault for want of rights may have set
     A in the leaf, too, as the processor chooses (Intel SDM vol. 3A, "Interrupt 14—Page-Fault
@@ -196,7 +196,7 @@ def page_address(context: PagingContext, leaf: Step, address: int) -> int:
 
 
 def step_at(memory: PhysicalMemory, context: PagingContext, level: Level, pa: int) -> Step:
-    """Return what the entry at `pa`, in a table of this level, turns out to be."""
+    """Return the entry at `pa`, in a table of this level, with its kind."""
     number = level.number
     word = memory.word(pa & -8)
     if word is None:
@@ -216,7 +216,7 @@ def step_at(memory: PhysicalMemory, context: PagingContext, level: Level, pa: in
 
 
 def denied(context: PagingContext, access: Access, grant: int, key: int) -> ErrorCode | None:
-    """Return None if the rights allow the access, else the error-code bits that say more.
+    """Return None if the rights allow the access, else the error-code bits that name the cause.
 
     Intel SDM vol. 3A, "Determination of Access Rights"; "Protection Keys".
     """
@@ -251,7 +251,7 @@ def cause(context: PagingContext, access: Access) -> ErrorCode:
         code |= ErrorCode.WR
     if access.cpl == 3:
         code |= ErrorCode.US
-    if access.type is AccessType.EXECUTE and context.tells_fetches:
+    if access.type is AccessType.EXECUTE and context.reports_fetches:
         code |= ErrorCode.ID
     return code
 

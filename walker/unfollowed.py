@@ -1,4 +1,4 @@
-"""Present entries that the walk can't follow: to tables outside memory, or malformed.
+"""Present entries that the walk can't follow: dangling tables (outside memory), malformed entries.
 
 Each table is looked at once a level, whatever the number of ways that lead to it, so that the
 cost is that of the distinct tables in memory.
@@ -16,7 +16,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of
 from crosswalk.walker.leaves import Leaves, canonical
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.tables import read_tables, unloadable
+from crosswalk.walker.tables import entries_with, invalid_pdpte
 
 __all__ = ["Reason", "Unfollowed", "UnfollowedEntry", "unfollowed"]
 
@@ -103,7 +103,7 @@ class _Block:
     outside: NDArray[np.bool_]
 
     def leaves(self, context: PagingContext) -> Leaves:
-        """Return those that map a page; without grants, since it's about where they lead."""
+        """Return those that map a page, without their grants."""
         some = self.leaf & ~self.reserved
         count = int(some.sum())
         shift = np.full(count, level_of(context, self.level).shift, np.uint8)
@@ -111,7 +111,7 @@ class _Block:
         return Leaves(self.va[some], self.entry[some], np.zeros(count, np.uint8), shift, mask)
 
     def down(self, context: PagingContext) -> tuple[U64, U64]:
-        """Return the addresses of the tables that these lead to, distinct, and the va of each."""
+        """Return the distinct addresses of the tables below, and the lowest va of each."""
         some = ~(self.leaf | self.reserved | self.outside)
         return _lowest(self.entry[some] & np.uint64(context.address_mask), self.va[some])
 
@@ -143,8 +143,8 @@ def unfollowed(
     With `tables`, no more than so many of a level are looked at, those of the lowest physical
     addresses.
 
-    Where a PAE address space can't be entered, for a reserved bit in a PDPTE, nothing is looked
-    at but the PDPTEs. A root outside memory has no entries.
+    Where a PAE address space can't be entered, for a reserved bit in a PDPTE, only the PDPTEs are
+    counted. A root outside memory has no entries.
     """
     counts = np.zeros(8, np.int64)
     root = (0, 0)
@@ -178,7 +178,7 @@ def unfollowed(
 def _blocks(memory: PhysicalMemory, context: PagingContext, tables: int | None) -> Iterator[_Block]:
     """Yield the present entries of all distinct tables, from the root down."""
     frame, va = np.array([context.root], np.uint64), np.zeros(1, np.uint64)
-    enters = unloadable(memory, context) is None
+    enters = invalid_pdpte(memory, context) is None
     for level in range(context.levels, 0, -1):
         below = [(frame[:0], va[:0])]
         for at in range(0, len(frame), _BLOCK):
@@ -195,10 +195,7 @@ def _present(
     memory: PhysicalMemory, context: PagingContext, level: int, frame: U64, va: U64
 ) -> _Block:
     form = level_of(context, level)
-    words = read_tables(memory, form, frame).reshape(-1)
-    at = np.flatnonzero(words & words.dtype.type(Entry.P))
-    entry = words[at].astype(np.uint64)
-    table, index = at >> form.index_bits, (at & form.entries - 1).astype(np.uint64)
+    table, index, entry = entries_with(memory, form, frame, Entry.P)
     leaf, reserved = classify(context, level, entry)
     followed = np.flatnonzero(~leaf & ~reserved)
     target, inverse = np.unique(

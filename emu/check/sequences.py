@@ -207,7 +207,7 @@ def _judge(
         forced += not choice
         fresh += choice and option.fresh
         stale += choice and not option.fresh
-        model.saw(step, outcome)
+        model.observe(step, outcome)
     else:
         last = next(seen, None)
         if isinstance(last, Halted):
@@ -253,7 +253,7 @@ def _would_be_allowed(
         if isinstance(step, Access):
             outcome = next(seen)
             explained = model.explains(step, model.allowed(step), outcome) is not None
-            model.saw(step, outcome)
+            model.observe(step, outcome)
         else:
             model.do(step)
     return explained

@@ -107,7 +107,7 @@ def pdptes_with_rights(original):
         ("merge_changes", without_merging),
         ("read_words", without_upper_half),
         ("addresses_4mib", without_folding),
-        ("unloadable", every_pdpte_loads),
+        ("invalid_pdpte", every_pdpte_loads),
         ("level_of", pdptes_with_rights),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,

@@ -185,7 +185,7 @@ def _source(contents: Contents, registers: Registers, width: int, *, nested: boo
         context=context,
         assumed=everything.assumed(width=width),
         width_known=everything.maxphyaddr is not None,
-        remarks=(*_mode_told(everything, why or contents.why), *([hint] if hint else [])),
+        remarks=(*_mode_remark(everything, why or contents.why), *([hint] if hint else [])),
     )
 
 
@@ -216,7 +216,7 @@ def _pages(registers: Registers) -> bool:
     return registers.cr0 is None or bool(registers.cr0 & CR0.PG)
 
 
-def _mode_told(registers: Registers, why: str) -> tuple[str, ...]:
+def _mode_remark(registers: Registers, why: str) -> tuple[str, ...]:
     mode = "IA-32e mode" if registers.long_mode else "no IA-32e mode"
     asked = registers.efer is None and (registers.cr4 is None or registers.cr4 & CR4.PAE)
     return (f"EFER isn't known; {mode}, since {why}",) if why and asked else ()

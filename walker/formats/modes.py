@@ -1,7 +1,7 @@
-"""The paging mode of tables whose EFER isn't known, told from the tables themselves.
+"""The paging mode of tables whose EFER isn't known, inferred from the tables themselves.
 
-What a PDPTE of PAE paging may hold and what a PML4E in use holds have next to nothing in common:
-W, U and A are reserved in the one, and set in the other.
+PDPTEs of PAE paging and PML4Es in use are easily distinguished: R/W, U/S and A are reserved in the
+former, and set in the latter.
 """
 
 from dataclasses import replace
@@ -16,11 +16,11 @@ from crosswalk.walker.unfollowed import unfollowed
 
 __all__ = ["is_pae_root", "other_levels", "with_mode"]
 
-# What these are taken for with a level too many are pages: all memory, in the end.
+# With a level too many, pages are taken for tables: all memory, in the end.
 _ENOUGH = 256
 _PDPTES = 4
 _PRESENT = 1
-# What a PDPTE may have beside its address: P, PWT, PCD and the ignored bits 11:9.
+# The bits of a PDPTE other than its address: P, PWT, PCD and the ignored bits 11:9.
 _FLAGS = 0xE19
 _ADDRESS = 0x000F_FFFF_FFFF_F000
 
@@ -28,10 +28,10 @@ _ADDRESS = 0x000F_FFFF_FFFF_F000
 def with_mode(
     memory: PhysicalMemory, registers: Registers, *, is_386: bool = False
 ) -> tuple[Registers, str]:
-    """Return the registers with `long_mode` told from the tables, and by what it was told.
+    """Return the registers with `long_mode` inferred from the tables, and the reason.
 
     Unchanged, with an empty text, where EFER or `long_mode` is known, or CR4.PAE is clear.
-    `is_386` is what counts where the tables don't make sense as those of PAE paging.
+    `is_386` decides where the tables don't make sense as those of PAE paging.
     """
     cr4 = CR4.PAE if registers.cr4 is None else registers.cr4
     known = registers.efer is not None or registers.long_mode is not None
@@ -74,7 +74,7 @@ def other_levels(memory: PhysicalMemory, context: PagingContext) -> str | None:
         return None
     four = unfollowed(memory, context, tables=_ENOUGH)
     found = unfollowed(memory, five, tables=_ENOUGH)
-    # What lies in pages seldom refers to memory, if it is taken for entries.
+    # The contents of pages, taken for entries, seldom refer to memory.
     mapped = found.leaves >= max(four.leaves, 1) and 2 * found.leaves_outside < found.leaves
     if found.implausible or not mapped:
         return None

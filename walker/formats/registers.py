@@ -1,4 +1,4 @@
-"""Control registers from wherever they are known: options first, then what the file says."""
+"""Control registers as far as they are known: from options first, then from the file."""
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -10,12 +10,12 @@ from crosswalk.walker.errors import BadInput
 __all__ = ["ASSUMED_WIDTH", "NOT_GIVEN", "Registers"]
 
 ASSUMED_WIDTH = 40
-"""The MAXPHYADDR, in bits, that is taken where none is known and nobody asks for another."""
+"""The MAXPHYADDR, in bits, that is assumed where none is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registers:
-    """As much of a `PagingContext` as somebody has said; None is what wasn't given.
+    """The registers of a `PagingContext` as far as they are known; None for the others.
 
     The fields have the names and units of `PagingContext`. `long_mode` says whether the CPU is
     in IA-32e mode, where EFER itself isn't known.
@@ -43,11 +43,10 @@ class Registers:
         return Registers(**(known.given() | self.given()))
 
     def context(self, *, width: int = ASSUMED_WIDTH) -> PagingContext:
-        """Return the context; what wasn't given has `PagingContext`'s defaults.
+        """Return the context; values that weren't given have `PagingContext`'s defaults.
 
-        But for EFER where that can't be: outside IA-32e mode it is NXE alone, and without
-        CR4.PAE nothing; and for MAXPHYADDR, which is `width`. Raises `BadInput` without CR3, and
-        where `PagingContext` does.
+        EFER's default is NXE alone outside IA-32e mode, and 0 without CR4.PAE; MAXPHYADDR's is
+        `width`. Raises `BadInput` without CR3, and where `PagingContext` does.
         """
         if self.cr3 is None:
             raise BadInput("CR3 is not known: give --cr3")
@@ -62,7 +61,7 @@ class Registers:
         return PagingContext(**values)
 
     def assumed(self, *, width: int = ASSUMED_WIDTH) -> tuple[str, ...]:
-        """Return what `context` takes for granted, as texts like "efer = 0xd00"."""
+        """Return the values that `context` assumes, as texts like "efer = 0xd00"."""
         context = self.context(width=width)
         return tuple(
             f"{field.name} = {_shown(field.name, getattr(context, field.name))}"
@@ -72,7 +71,7 @@ class Registers:
 
 
 _UNSAID = {"long_mode", "encryption_mask"}
-"""What isn't said to be assumed: no register, and unused by most systems."""
+"""Never listed as assumed: one is no register, the other unused by most systems."""
 
 NOT_GIVEN = Registers()
 """No register at all."""

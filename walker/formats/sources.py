@@ -1,4 +1,4 @@
-"""What a source is: physical memory, the context to read it in, and what is known of both."""
+"""Sources: physical memory, the context to read it in, and where both come from."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,18 +21,18 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """Physical memory, and what its file says of it.
+    """Physical memory, and the other contents of its file.
 
-    `name` is the path as it was given, `registers` what the file says of the CPU that was
-    chosen. `case` is the case as it stands in the file; None for other kinds. `complete` says
-    that the memory is all there is of the machine, as in a case file and in a guest that was
-    booted here: else the file may lack some. `begins_as` is the format that a file begins as
-    which is taken for a raw image all the same, since the caller said so; else empty.
+    `name` is the path as it was given, `registers` are those of the chosen CPU in the file.
+    `case` is the case as it stands in the file; None for other kinds. `complete` says that this
+    is all memory of the machine, as in a case file and in a guest that was booted here; else the
+    file may lack some. `begins_as` is the format whose first bytes a raw image has, which the
+    caller chose to read as raw; else empty.
 
     Of an ELF core: `machine` is "386" or "x86-64", `notes` the name, type and size in bytes of
     each note, `missing` the bytes of segments that the file doesn't hold, `cpus` the registers
-    of each CPU, `cpu` the number of the one that was chosen, and `why` says by what the paging
-    mode of that was told, if it had to be.
+    of each CPU, `cpu` the number of the chosen one, and `why` what decided its paging mode, if
+    EFER didn't.
     """
 
     name: str
@@ -67,9 +67,9 @@ class Contents:
 class Source(Contents):
     """Physical memory and the context to read it in.
 
-    `assumed` lists what neither the file nor the caller said, as texts like "efer = 0xd00";
-    `width_known` says whether MAXPHYADDR is not among them. `remarks` are sentences about what
-    was told from elsewhere, for people.
+    `assumed` lists the values that neither the file nor the caller gave, as texts like
+    "efer = 0xd00"; `width_known` says whether MAXPHYADDR is not among them. `remarks` are sentences
+    for people about values that were inferred.
     """
 
     context: PagingContext

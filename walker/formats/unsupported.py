@@ -1,6 +1,6 @@
-"""Formats that hold memory, or wrap it, and aren't read: known by their first bytes.
+"""Unsupported file formats that hold memory, or wrap it, recognised by their first bytes.
 
-Read as a raw image, such a file gives tables from the wrong addresses, or none.
+Read as a raw image, such a file has its tables at the wrong addresses, or none.
 """
 
 from dataclasses import dataclass
@@ -102,7 +102,7 @@ UNREAD = (
     Unread(0, b"Rar!\x1a\x07", "rar archive", _UNPACK),
     Unread(257, b"ustar", "tar archive", _UNPACK),
     Unread(0, b"070701", "cpio archive", _UNPACK),
-    # What else people have at hand.
+    # Other files that are given by mistake.
     Unread(0, b"MZ", "PE file", _PROGRAM),
     Unread(0, b"%PDF-", "PDF file", "no memory"),
     Unread(0, b"<?xml", "XML file", "no memory"),
@@ -110,7 +110,7 @@ UNREAD = (
 """The formats by their first bytes; where several fit, the first one is it."""
 
 HEAD = max(each.offset + len(each.magic) for each in UNREAD)
-"""How many bytes of a file's beginning tell all of them."""
+"""The number of bytes at the beginning of a file that distinguish all of them."""
 
 
 def unread_format(head: bytes) -> Unread | None:

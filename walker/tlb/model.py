@@ -1,4 +1,4 @@
-"""Which outcomes each access of a sequence is allowed: the set of all that caching may lead to.
+"""The outcomes that each access of a sequence is allowed: all that caching may lead to.
 
 A processor may cache the translation of any address at any time, for prefetches too, and may use
 what it has cached until it is invalidated. So the model keeps everything that may be cached, and an
@@ -24,7 +24,7 @@ from crosswalk.walker.translate import cause, denied
 __all__ = ["Describe", "Option", "TlbModel"]
 
 Describe = Callable[[PagingContext, Access], int]
-"""Says which bits of a fault's error code describe the access itself."""
+"""Returns the bits of a fault's error code that describe the access itself."""
 
 _A, _D = int(Entry.A), int(Entry.D)
 _EVERYTHING: frozenset[Rule] = frozenset()
@@ -47,9 +47,9 @@ class Option(NamedTuple):
 class TlbModel:
     """Follows a sequence, step by step, from a state with nothing cached.
 
-    `without` are rules that it does without: then it allows more. Memory is what was stored,
-    with A and D as they were observed. `decode` says what entries are, and `describe` which
-    bits of a fault's error code describe the access, if not as the manuals have it.
+    `without` are rules that are left out, so that more is allowed. Memory is what was stored,
+    with A and D as they were observed. `decode` and `describe` replace what the
+    manuals say of entries, and of a fault's error code.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TlbModel:
         self._without = without
         self._decode = decode
         self._describe = describe
-        # Other addresses can be cached as well, but nobody looks there.
+        # Other addresses can be cached as well, but no access uses them.
         self._watched = sorted({access.va for access in sequence.accesses})
         self._earlier: set[PagingContext] = set()
         # Entries in which a prefetch may have set A since the last access.
@@ -106,31 +106,33 @@ class TlbModel:
                     found[key] = option
         return tuple(sorted(found.values(), key=lambda option: not option.fresh))
 
-    def explains(self, access: Access, options: Iterable[Option], seen: Outcome) -> Option | None:
+    def explains(
+        self, access: Access, options: Iterable[Option], observed: Outcome
+    ) -> Option | None:
         """Return the first option that the observed outcome is an instance of, or None.
 
-        Beside what an option marks, A may be set in every entry that a prefetch may use, but
+        On top of the option's marks, A may be set in every entry that a prefetch may use, but
         D in none (Intel SDM vol. 3A, "Accessed and Dirty Flags").
         """
-        kind, pa, code = _facts(seen)
-        if isinstance(seen, PageFault) and seen.cr2 != access.va:
+        kind, pa, code = _facts(observed)
+        if isinstance(observed, PageFault) and observed.cr2 != access.va:
             return None
         for option in options:
             if (kind, pa, code) != (option.kind, option.pa, option.error_code):
                 continue
-            if self._marks_agree(option, seen.entries):
+            if self._marks_agree(option, observed.entries):
                 return option
         return None
 
-    def saw(self, access: Access, seen: Outcome) -> None:
-        """Go on from what was observed: the words that it changed, and a fault's effect."""
-        if isinstance(seen, PageFault):
+    def observe(self, access: Access, observed: Outcome) -> None:
+        """Continue from the observed outcome: the words that it changed, and a fault's effect."""
+        if isinstance(observed, PageFault):
             self._fill(self._watched)
             self._caches.fault(pcid_of(self.context), access.va)
             self._known.clear()
-        if seen.entries:
+        if observed.entries:
             self._known.clear()
-            self._put(dict(seen.entries))
+            self._put(dict(observed.entries))
         self._touched.clear()
 
     def _put(self, words: dict[int, int]) -> None:
@@ -143,7 +145,7 @@ class TlbModel:
         for pa, bits in wanted.items():
             if now.get(pa, self.words.get(pa, 0)) & bits != bits:
                 return False
-        beside = set()
+        unexpected = set()
         for pa, word in now.items():
             changed = word ^ self.words.get(pa, 0)
             if changed & ~(_A | _D) or changed & ~word:
@@ -152,10 +154,10 @@ class TlbModel:
             if extra & _D:
                 return False
             if extra:
-                beside.add(pa)
-        if beside:
+                unexpected.add(pa)
+        if unexpected:
             self._fill(self._watched)
-        return beside <= self._touched
+        return unexpected <= self._touched
 
     def _fill(self, addresses: Iterable[int]) -> None:
         for va in addresses:
@@ -247,8 +249,8 @@ def _refused(
     return None if missing is None else int(ErrorCode.P | missing | describe(context, access))
 
 
-def _facts(seen: Outcome) -> tuple[Kind, int, int]:
-    match seen:
+def _facts(observed: Outcome) -> tuple[Kind, int, int]:
+    match observed:
         case Translation(pa):
             return Kind.OK, pa, 0
         case PageFault(code):

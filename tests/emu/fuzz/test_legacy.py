@@ -108,7 +108,7 @@ def test_a_finding_about_d_names_it_in_either_half_of_a_word(va, monkeypatch):
 def test_a_pdpt_that_can_not_be_loaded_is_a_rule_of_its_own(monkeypatch):
     tables = PageTables("PAE").map(VA, 0x8000).change(VA, 3, add=US)
     assert [] == signatures_of(Executor(), case(tables))
-    monkeypatch.setattr(bulk, "unloadable", lambda *_: None)
+    monkeypatch.setattr(bulk, "invalid_pdpte", lambda *_: None)
     (signature,) = signatures_of(Executor(), case(tables))
     assert "reserved in a PDPTE" in signature.rule
 

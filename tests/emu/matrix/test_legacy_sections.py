@@ -122,7 +122,7 @@ def test_walker_and_cpu_agree_on_a_few_sections():
     [
         ("addresses_4mib", lambda real: lambda e: e & np.uint64(0xFFC0_0000), "32bit-reserved"),
         ("maps_large", lambda real: lambda *_: False, "32bit-large"),
-        ("unloadable", lambda real: lambda *_: None, "pae-pdpte"),
+        ("invalid_pdpte", lambda real: lambda *_: None, "pae-pdpte"),
         (
             "reserved_bits",
             lambda real: lambda context, level, leaf: real(context, level, leaf=leaf) & ~(1 << 62),

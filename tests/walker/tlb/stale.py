@@ -39,7 +39,7 @@ def model_of(*steps, entries=SMALL, without=(), **registers):
     for step in steps[:-1]:
         if isinstance(step, Access):
             (option,) = model.allowed(step)[:1]
-            model.saw(step, outcome_of(step, option))
+            model.observe(step, outcome_of(step, option))
         else:
             model.do(step)
     return model

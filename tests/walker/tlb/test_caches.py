@@ -184,9 +184,9 @@ def test_global_entries_of_another_pcid_outlive_a_page_fault():
     model = model_of(*steps, access(), entries=GLOBAL, **PCIDS)
     for _ in range(2):
         assert {fault(0x4), ok(OLD)} == {option[:3] for option in model.allowed(access())}
-        model.saw(access(), PageFault(0x4, 0))
+        model.observe(access(), PageFault(0x4, 0))
     model = model_of(*steps[:2], access(), entries=GLOBAL, **PCIDS)
-    model.saw(access(), PageFault(0x4, 0))
+    model.observe(access(), PageFault(0x4, 0))
     assert {fault(0x4)} == {option[:3] for option in model.allowed(access())}
 
 

@@ -67,14 +67,14 @@ def test_what_grants_more_may_fault_once_without_an_invalidation():
     spurious = {ok(OLD), fault(0x7)}
     assert spurious == after(granted, entries=read_only, last=access(WRITE))
     model = model_of(granted, access(WRITE), entries=read_only)
-    model.saw(access(WRITE), PageFault(0x7, 0))
+    model.observe(access(WRITE), PageFault(0x7, 0))
     assert {ok(OLD)} == {option[:3] for option in model.allowed(access(WRITE))}
 
 
 def test_without_its_rule_a_page_fault_may_come_again():
     granted, write = Store(PTE, OLD | OPEN), access(WRITE)
     model = model_of(granted, write, entries=SMALL | {PTE: OLD | P | US | A}, without={Rule.FAULT})
-    model.saw(write, PageFault(0x7, 0))
+    model.observe(write, PageFault(0x7, 0))
     assert {ok(OLD), fault(0x7)} == {option[:3] for option in model.allowed(write)}
 
 
@@ -208,7 +208,7 @@ def test_a_is_set_by_prefetches_in_what_they_read_since_the_last_access_alone():
     model = model_of(gone, Invlpg(0), access(), entries=bare)
     assert explained(model, access(), marked)
     # …but not after an access that saw nothing of it.
-    model.saw(access(), PageFault(0x4, 0))
+    model.observe(access(), PageFault(0x4, 0))
     assert not explained(model, access(), marked)
     # Nor is it seen any more in a word that was written to since.
     absent = OLD | OPEN & ~A & ~P
