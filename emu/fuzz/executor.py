@@ -1,4 +1,4 @@
-"""One layout, put to all witnesses: walker, emulated CPU, intentions, a walker under test."""
+"""Runs a layout: its accesses are put to all witnesses, and their answers compared."""
 
 import functools
 import os

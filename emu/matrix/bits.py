@@ -1,4 +1,4 @@
-"""The names that the matrix has for what it varies, and what they stand for."""
+"""The names of the dimensions of the matrix, and their values."""
 
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingMode
@@ -32,8 +32,8 @@ ENTRY_BITS: dict[str, int] = {
     **{f"key{number}": number << 59 for number in range(1, 16)},
     **{f"bit{number}": 1 << number for number in (*range(12, 30), *range(36, 63))},
 }
-"""Bits of an entry: `ps` is PAT in a PTE; `sw` all that software may use in IA-32e mode, `avl`
-what it may in any; `pk` is key 1."""
+"""Bits of an entry: `ps` is PAT in a PTE; `sw` all bits for software in IA-32e mode, `avl`
+those of all modes; `pk` is key 1."""
 
 CONTROLS: dict[str, tuple[str, int]] = {
     "cr0.wp": ("cr0", CR0.WP),
@@ -52,7 +52,7 @@ CONTROLS: dict[str, tuple[str, int]] = {
 """Bits of control registers: the field of a context, and the bit."""
 
 PKRU_BITS = {"pkru.ad": 1, "pkru.wd": 2}
-"""What PKRU may deny for the key that `pk` stands for."""
+"""The bits of PKRU for the key that `pk` stands for."""
 
 FEATURES: dict[str, tuple[str, ...]] = {
     "maxphyaddr": ("36", "39", "40", "41", "46", "52"),
@@ -60,7 +60,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "vendor": ("intel", "amd"),
     "encryption_mask": ("0x0", "0x800000000000"),
 }
-"""What a processor may be said to be, by the field of a context: the values there are."""
+"""Features of a processor, by the field of a context: the values in the matrix."""
 
 ACCESSES = {
     "read": AccessType.READ,

@@ -25,10 +25,8 @@ _DATA = tuple(f"twice:{one}+{two}" for one, two in product(("read", "write"), re
 
 _DATA_ONLY = "XD and SMEP are about fetches: the sections of single accesses cross them with data"
 _ABOVE = "entries above are open: what they take away is crossed in full by single accesses"
-_ONE_SPLIT = (
-    "four bytes on either side (a fetch: six and four): pages are told apart, bytes are not"
-)
-_AC = "AC of CPL 3 is clear: it is nothing to a user's access"
+_ONE_SPLIT = "four bytes on either side (a fetch: six and four): other splits make no difference"
+_AC = "AC of CPL 3 is clear: it makes no difference to a user's access"
 
 
 def _set(bits: tuple[str, ...], *levels: int) -> dict[int, tuple[str, ...]]:
@@ -83,7 +81,7 @@ _IMPLICIT_2M = replace(
 )
 _CROSS_4K = Section(
     name="cross-4k",
-    covers="an access that goes on in the next page, of every PTE beside every other",
+    covers="an access that goes on in the next page: every PTE next to every other",
     free={4: (), 3: (), 2: (), 1: ("p", *_RIGHTS, "pk", "bit51")},
     fixed=_set(_OPEN, 4, 3, 2),
     controls=("cr0.wp", "efer.nx", "cr4.smep", "cr4.smap", "cr4.pke", "pkru.ad", "pkru.wd"),
@@ -117,7 +115,7 @@ _TWICE_4K = Section(
     controls=("cr0.wp", "cr4.smep", "cr4.smap"),
     on=("efer.nx",),
     accesses=_TWICE,
-    pruned=(_ABOVE, _AC, "entries are present: of what isn't present a TLB holds nothing"),
+    pruned=(_ABOVE, _AC, "entries are present: a TLB holds nothing of absent ones"),
 )
 
 COMPOSITE_SECTIONS = (
@@ -148,21 +146,21 @@ COMPOSITE_SECTIONS = (
     replace(
         _CROSS_UPPER,
         name="cross-2m",
-        covers="the border of two PDEs: tables and 2-MiB pages in every order, each beside each",
+        covers="the border of two PDEs: tables and 2-MiB pages in every order, each next to each",
         free={4: (), 3: (), 2: ("p", *_RIGHTS, "ps", "bit51", "bit13"), 1: ()},
         fixed=_set(_OPEN, 4, 3, 1),
     ),
     replace(
         _CROSS_UPPER,
         name="cross-1g",
-        covers="the border of two PDPTEs: 2-MiB and 1-GiB pages in every order, each beside each",
+        covers="the border of two PDPTEs: 2-MiB and 1-GiB pages in every order, each next to each",
         free={4: (), 3: ("p", *_RIGHTS, "ps", "bit51", "bit13"), 2: ()},
         fixed={4: _OPEN, 2: ("p", "rw", "us", "ps")},
     ),
     replace(
         _CROSS_UPPER,
         name="cross-512g",
-        covers="the border of two PML4Es, each beside each",
+        covers="the border of two PML4Es, each next to each",
         free={4: ("p", *_RIGHTS, "ps"), 3: (), 2: (), 1: ()},
         fixed=_set(_OPEN, 3, 2, 1),
     ),
@@ -188,7 +186,7 @@ COMPOSITE_SECTIONS = (
     replace(
         _TWICE_4K,
         name="twice-alias",
-        covers="one 2-MiB page by way of two addresses, whose rights and marks differ",
+        covers="one 2-MiB page by way of two addresses, whose rights and D differ",
         free={4: (), 3: ("rw",), 2: ("rw", "us", "d")},
         fixed={4: _OPEN, 3: ("p", "us", "a"), 2: ("p", "ps", "a")},
         controls=("cr0.wp", "cr4.smep"),

@@ -37,23 +37,25 @@ _C = f"bit{_C_BIT}"
 _UPPER = (
     "entries above are open: how rights add up is crossed in full in rights-4k and rights-5level"
 )
-_ACCESSED = "A of a PDPTE is set: that each level's A is handled alike shows at the other levels"
+_ACCESSED = "A of a PDPTE is set: the other levels show that all A bits are handled alike"
 _LEAF = "PS is clear above the leaf: junk and reserved cross it"
 _PKRU = "PKRU has two bits for one key and opens all others: keys crosses them all"
 _ONE = "one reserved bit an entry: any number of them gives the same code"
 _SAME = "40 and 51 stand for the bits between: reserved-high has each of them"
 _WHOLE = "RFLAGS.AC is clear: it matters with CR4.SMAP alone, which is clear here"
 
-_IGNORED = "rights are open: an ignored bit that mattered would take one away, or fault"
+_IGNORED = "rights are open: an ignored bit that mattered would withhold one, or fault"
 _OTHER = "the other level is open: how rights add up is crossed in full in rights"
 _ABOVE = "entries above are open: how rights add up is crossed in full in rights"
 _NO_KEYS = "PKRU denies nothing or all: no key may make a difference"
 _PSE = "CR4.PSE counts for 32-bit paging alone: large has it both ways"
 _NO_XD = "EFER.NXE gives no bit a meaning here: rights and large have it both ways"
-_PDPT = "each entry has a PDPT of its own, beside one other entry that is as it should be"
+_PDPT = "each entry has a PDPT of its own, next to one well-formed entry"
 _ONE_BIT = "one address bit an entry: which of several is reserved makes no difference"
-_KNOWN = "rights are open: what is known to diverge here is told by the entry, not by rights"
-_EMULATED = "one level of rights: the emulated CPU has 40 bits, and the registry names what differs"
+_KNOWN = "rights are open: known divergences here depend on the entry, not on rights"
+_EMULATED = (
+    "one level of rights: the emulated CPU has 40 bits, and the differences are known divergences"
+)
 _TAGS = "each bit by itself, and the runs that a feature ignores: a mask of bits has no more cases"
 _ONE_MASK = "one bit: a mask of several is taken off like one"
 
@@ -200,7 +202,7 @@ _PAE = (
     ),
     Section(
         name="pae-reserved-2m",
-        covers="bits 13 to 20 and 40 to 62 of a PDE that maps 2 MiB, with PAT beside them",
+        covers="bits 13 to 20 and 40 to 62 of a PDE that maps 2 MiB, and PAT",
         free={3: (), 2: ("us", "nx", "pat"), 1: ()},
         fixed={3: ("p",), 2: (*_LARGE, "rw"), 1: _OPEN},
         one_of={2: _LOW[2] + _HIGH_PAE},
@@ -338,7 +340,7 @@ SECTIONS = (
     ),
     Section(
         name="reserved-2m",
-        covers="bits 13 to 20 and 40 to 51 of a PDE that maps 2 MiB, with PAT beside them",
+        covers="bits 13 to 20 and 40 to 51 of a PDE that maps 2 MiB, and PAT",
         free={4: _RIGHTS, 3: _RIGHTS, 2: ("us", "nx", "pat")},
         fixed=_set(("p", "a"), 4, 3) | {2: (*_LARGE, "rw")},
         one_of={2: _LOW[2] + _HIGH},
@@ -347,7 +349,7 @@ SECTIONS = (
     ),
     Section(
         name="reserved-1g",
-        covers="bits 13 to 29 and 40 to 51 of a PDPTE that maps 1 GiB, with A and PAT beside them",
+        covers="bits 13 to 29 and 40 to 51 of a PDPTE that maps 1 GiB, A and PAT",
         free={4: _RIGHTS, 3: ("us", "nx", "a", "pat")},
         fixed={4: ("p", "a"), 3: (*_LARGE, "rw")},
         one_of={3: _LOW[3] + _HIGH},
@@ -458,7 +460,7 @@ _RUNS = ((48, 62), (47, 62), (48, 56), (57, 62), (56, 62), (57, 63), (56, 63))
 
 
 def _metadata(levels: int) -> tuple[int, ...]:
-    """Return bits 47 to 63 each, and runs of them; not all that tells a half from the other."""
+    """Return bits 47 to 63 each, and runs of them, but none that turns one half into the other."""
     top = 11 + 9 * levels
     runs = (_run(*each) for each in _RUNS if each not in ((top, 62), (top, 63)))
     return (*(1 << bit for bit in range(47, 64)), *runs)
@@ -538,7 +540,7 @@ FEATURE_SECTIONS = (
     ),
     Section(
         name="vendor-fetch",
-        covers="I/D of a fetch's error code: AMD tells it with NXE alone, Intel with SMEP, too",
+        covers="I/D of a fetch's error code: AMD sets it with NXE alone, Intel with SMEP, too",
         free=_set((), 4, 3) | {2: ("p", "us"), 1: ("p", "us", "nx")},
         fixed=_set(_OPEN, 4, 3),
         controls=("efer.nx", "cr4.smep"),

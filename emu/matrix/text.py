@@ -208,9 +208,9 @@ def _known_lines(known: dict[str, int]) -> Iterator[str]:
 
 
 def verdict(summary: Summary) -> tuple[int, str]:
-    """Return the exit status of a run, and its last word.
+    """Return the exit status of a run, and its verdict.
 
-    Only what the CPU was asked and answered is agreement. 2: nothing was asked.
+    Agreement is about accesses that the CPU made. Status 2: it made none.
     """
     known = sum(summary.known.values()) + sum(summary.tlb.known.values())
     clauses = []
