@@ -7,6 +7,7 @@ and 1-GiB pages, and means it.
 
 import ctypes
 import functools
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,7 @@ MODEL = x86.UC_CPU_X86_ICELAKE_SERVER
 # Loaded once more, so that calls skip the checks which the binding's own handle to it makes.
 LIBRARY = ctypes.CDLL(uclib._name)  # noqa: SLF001
 
+_CODE = 1 << 28  # Bytes of address space for the code an engine makes; Unicorn's own are 2^30.
 _MODES = {16: unicorn.UC_MODE_16, 32: unicorn.UC_MODE_32, 64: unicorn.UC_MODE_64}
 _U64 = ctypes.c_uint64
 _ON_INSTRUCTION = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -64,13 +66,24 @@ def open_engine(*rams: Ram, bits: int = 64, model: int = MODEL) -> unicorn.Uc:
     reads and writes 32-bit registers only, also when the guest has gone to long mode: see
     `crosswalk.emu.cpu.state_layout.read_registers`. The engine must not outlive its RAM.
 
-    Raises `BadInput` where two RAMs overlap.
+    Raises `BadInput` where two RAMs overlap, `MemoryError` where there is no address space for
+    the code that Unicorn makes: it would end the process.
     """
+    _code_memory().close()
     engine = unicorn.Uc(unicorn.UC_ARCH_X86, _MODES[bits])
     engine.ctl_set_cpu_model(model)
+    engine.ctl_set_tcg_buffer_size(_CODE)
+    engine.reg_read(x86.UC_X86_REG_RIP)  # Takes the memory now, and not with its first use.
     for ram in rams:
         attach(engine, ram)
     return engine
+
+
+def _code_memory() -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, _CODE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0)
+    except OSError as error:
+        raise MemoryError(f"{_CODE:#x} bytes of address space for an engine") from error
 
 
 def attach(engine: unicorn.Uc, ram: Ram, permissions: int = unicorn.UC_PROT_ALL) -> None:

@@ -6,6 +6,8 @@ Planted in the emulator, for all commands alike: its process is killed once, or 
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -140,3 +142,42 @@ for _ in range(2):
     assert (folder / "mark").exists()
     assert "was killed" not in ran.err
     assert "died" not in ran.out
+
+
+LIMITED = """
+import resource, sys
+from crosswalk.emu.cli.main import main
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]) << 20,) * 2)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("replay", CASE), "the emulator ran out of memory; reproduce: "),
+        (("check", "guest:4level", "--jobs", "1"), "error: out of memory"),
+        (COMMANDS["nested"], "pair 0: a process ran out of memory, 2 times"),
+        (COMMANDS["matrix"], "control states 0 to 15: a process ran out of memory, 2 times"),
+        ((*COMMANDS["fuzz"], "--no-reduce"), "layout 0: its worker ran out of memory, 2 times"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_for_want_of_address_space_it_is_named_and_is_no_result(command, words, folder):
+    def limited(mebibytes):
+        return subprocess.run(
+            [sys.executable, "-c", LIMITED, str(mebibytes), *map(str, command)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    small = limited(420)
+    assert 2 == small.returncode
+    assert words in small.stderr
+    assert "Traceback" not in small.stderr
+    assert "agree" not in small.stdout.partition("verdict: ")[2]
+    assert [] == list(folder.glob("corpus/findings/*"))
+    # What is needed is far from what Unicorn would take by itself; `fuzz` has RAM of 64 GiB, too.
+    assert limited(100_000 if command[0] == "fuzz" else 3000).returncode in (0, 1)
