@@ -1,7 +1,6 @@
 """`run` and `check`: every statement of the walker, put to the emulated CPU."""
 
 import argparse
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,14 @@ from crosswalk.emu.check.departures import Scope as DepartureScope
 from crosswalk.emu.check.departures import departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
-from crosswalk.emu.cli.output import command_text, emit, progress, remark, tell_verdict
+from crosswalk.emu.cli.output import (
+    command_line,
+    command_text,
+    emit,
+    progress,
+    remark,
+    tell_verdict,
+)
 from crosswalk.emu.cli.sources import (
     Followed,
     chosen_range,
@@ -262,7 +268,7 @@ def save_cases(
     for number, unlike in enumerate(verdict.listing):
         case = listing_case(context, ram, unlike)
         write_file(folder / f"listing-{number:04}.json", dump_case(case))
-    some = shlex.quote(str(folder))
+    some = command_line([str(folder)])
     if verdict.divergences:
         remark(
             f"wrote {len(verdict.divergences):,} cases; "

@@ -1,12 +1,12 @@
 """What came of a campaign: for people, for machines, for CI."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from crosswalk.emu.check import differs
+from crosswalk.emu.cli.output import command_line
 from crosswalk.emu.cli.walker_options import replay_command, size_text, walker_options
 from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
@@ -15,6 +15,7 @@ from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.composites import parse_composite
 from crosswalk.emu.report.conclusion import agreement, counted
 from crosswalk.walker.formats import parse_case
+from crosswalk.walker.formats.located_errors import printable
 
 __all__ = ["junit", "record", "report_lines", "reproduce", "verdict"]
 
@@ -122,7 +123,7 @@ def _of_walker(campaign: Campaign, slug: str) -> bool:
 def _told(campaign: Campaign, signature: str) -> str:
     """Return a signature as it is read below the name of the walker under test."""
     name = f" peer:{campaign.plan.walker}"
-    return signature.replace(f"{name}:", "").replace(name, "")
+    return printable(signature.replace(f"{name}:", "").replace(name, ""))
 
 
 def reproduce(campaign: Campaign, store: Store, slug: str) -> str:
@@ -137,8 +138,8 @@ def reproduce(campaign: Campaign, store: Store, slug: str) -> str:
         return replay_command(store.case_path(slug), *named)
     if found.again == "reduce":
         words = walker_options(plan.walker, plan.claims)
-        return shlex.join(["crosswalk", "reduce", str(store.case_path(slug)), *words])
-    return shlex.join(
+        return command_line(["crosswalk", "reduce", str(store.case_path(slug)), *words])
+    return command_line(
         [
             *("crosswalk", "fuzz", "--seed", str(plan.seed), "--cases", str(found.layout + 1)),
             *("--accesses", str(plan.accesses), *([] if plan.guided else ["--blind"])),

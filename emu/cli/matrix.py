@@ -1,11 +1,17 @@
 """`matrix`: every combination of entry bits, control bits and access."""
 
 import argparse
-import shlex
 import time
 from pathlib import Path
 
-from crosswalk.emu.cli.output import command_text, emit, progress, remark, tell_verdict
+from crosswalk.emu.cli.output import (
+    command_line,
+    command_text,
+    emit,
+    progress,
+    remark,
+    tell_verdict,
+)
 from crosswalk.emu.matrix.run import results_of
 from crosswalk.emu.matrix.section import Choice
 from crosswalk.emu.matrix.select import chosen_units, parse_choice
@@ -134,7 +140,7 @@ def _save(folder: Path, summary: Summary) -> None:
         write_file(folder / f"{slug}.case.json", group.case.encode())
     for slug, violations in summary.tlb.groups.items():
         write_file(folder / f"{slug}.sequence.json", violations.sequence.encode())
-    quoted = shlex.quote(str(folder))
+    quoted = command_line([str(folder)])
     if summary.groups:
         count = len(summary.groups)
         remark(f"wrote {count:,} cases; replay: crosswalk replay {quoted}/*.case.json")

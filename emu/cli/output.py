@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from crosswalk.walker.formats.located_errors import printable
+
 __all__ = [
     "EVERY",
     "Pace",
@@ -18,6 +20,7 @@ __all__ = [
     "command_line",
     "command_text",
     "emit",
+    "emit_document",
     "progress",
     "remark",
     "styled",
@@ -36,9 +39,15 @@ def emit(record: dict[str, Any]) -> None:
     print(json.dumps(record))
 
 
+def emit_document(data: bytes) -> None:
+    """Write a whole document to standard output, after what was printed there."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+
+
 def remark(text: str) -> None:
-    """Print something beside the answer."""
-    print(text, file=sys.stderr)
+    """Print a line of what isn't the answer; names and texts of others in it are escaped."""
+    print(printable(text), file=sys.stderr)
 
 
 def command_text(options: argparse.Namespace) -> str:

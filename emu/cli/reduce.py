@@ -1,12 +1,10 @@
 """`reduce`: a case as small as it can be."""
 
 import argparse
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.output import command_line, emit, emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
 from crosswalk.emu.fuzz.reduce.interesting import (
     composite_reduced_to,
@@ -52,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         )
     elif names_sequence(options.case):
         record = load_sequence(options.case)
-        again = shlex.join(["crosswalk", "sequence", str(options.output)])
+        again = command_line(["crosswalk", "sequence", str(options.output)])
         small = _tried(_no_walker(options, "a sequence"), lambda trial: _sequence(trial, record))
     else:
         case = load_case(options.case)
@@ -115,8 +113,7 @@ def _sequence(trial: Trial, record: SequenceRecord) -> _Small | None:
 
 def _tell(options: argparse.Namespace, small: _Small, again: str) -> int:
     if options.output is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(small.data)
+        emit_document(small.data)
     else:
         write_file(options.output, small.data)
     if options.json:
@@ -157,7 +154,7 @@ def _walker(options: argparse.Namespace, case: Case) -> Chosen:
         options.walker = case.walker
     chosen = chosen_walker(options)
     if chosen.name is None and case.walker is not None:
-        again = shlex.join(["--walker", case.walker])
+        again = command_line(["--walker", case.walker])
         raise BadInput(f"{options.case}: found with a walker under test; to run that, say {again}")
     with chosen.opened():
         pass  # Errors now, and by their name.

@@ -1,7 +1,6 @@
 """`replay`: predicted and observed for every probe of a case."""
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from crosswalk.emu.check import Divergence, compare_all
 from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.cli.ask_walker import Asked, asked, asked_case, asked_lines
-from crosswalk.emu.cli.output import remark
+from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
 from crosswalk.emu.probe import FEATURES, Prober, subset_of
 from crosswalk.emu.report.composites import (
@@ -31,6 +30,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, SourceKind, dump_case, open_source
+from crosswalk.walker.formats.located_errors import printable
 
 __all__ = ["run"]
 
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = chosen_walker(options)
     limit = options.time_limit
     with chosen.opened() as target:
-        counts = [_one(name, chosen, target, limit, as_json=options.json) for name in options.cases]
+        counts = [_one(path, chosen, target, limit, as_json=options.json) for path in options.cases]
     if any(each.wrong for each in counts):
         return 1
     if any(each.probes for each in counts) and not any(each.made for each in counts):
@@ -90,14 +90,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _one(name: str, chosen: Chosen, target: Target | None, limit: int, *, as_json: bool) -> _Counts:
+def _one(path: str, chosen: Chosen, target: Target | None, limit: int, *, as_json: bool) -> _Counts:
     """Replay one case and return what of it was made, and how much of that is wrong."""
-    composite = load_composite(name)
+    name = printable(path)
+    composite = load_composite(path)
     if composite is not None:
         if target is not None:
             raise BadInput(f"{name}: a walker can't be asked for a composite")
         return _Counts(1, 1, int(_composite(name, composite, limit, as_json=as_json)))
-    source = open_source(name, kind=SourceKind.CASE)
+    source = open_source(path, kind=SourceKind.CASE)
     case = source.case
     if case is None:
         raise BadInput(f"{name}: not a case")
@@ -117,8 +118,7 @@ def _one(name: str, chosen: Chosen, target: Target | None, limit: int, *, as_jso
             filled = asked_case(case, told, replayed.truth, replayed.observed, lacking)
             if told.failure is not None:
                 remark(f"{name}: {told.failure}")
-        sys.stdout.flush()
-        sys.stdout.buffer.write(dump_case(filled))
+        emit_document(dump_case(filled))
     else:
         _tell(name, case, replayed, told)
     wrong = replayed.divergent + (0 if told is None else told.wrong)
@@ -134,8 +134,7 @@ def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> 
         again=True,
     )
     if as_json:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(dump_composite(case, judged.allowed, judged.seen))
+        emit_document(dump_composite(case, judged.allowed, judged.seen))
     else:
         for line in composite_lines(name, case, judged):
             print(line)

@@ -1,11 +1,10 @@
 """`sequence`: what each access of a sequence may see, and what it saw."""
 
 import argparse
-import sys
 from collections.abc import Iterator
 
 from crosswalk.emu.check.sequences import SequenceVerdict, judge
-from crosswalk.emu.cli.output import remark
+from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.matrix.select import parse_choice
 from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from crosswalk.emu.probe.sequences import Runner
@@ -14,6 +13,7 @@ from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.access import Access
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.tlb import (
     Halted,
@@ -36,12 +36,9 @@ def run(options: argparse.Namespace) -> int:
         judged = judge(sequence, observed)
         violated += judged.violation is not None and judged.violation.known is None
         if options.json:
-            sys.stdout.flush()
-            sys.stdout.buffer.write(
-                dump_sequence(SequenceRecord(sequence, note, judged.allowed, observed))
-            )
+            emit_document(dump_sequence(SequenceRecord(sequence, note, judged.allowed, observed)))
             continue
-        print(f"{given}: steps {len(sequence.steps)}, accesses {len(sequence.accesses)}")
+        print(f"{printable(given)}: steps {len(sequence.steps)}, accesses {len(sequence.accesses)}")
         for line in _lines(sequence, observed, judged):
             print(line)
         if not sequence.accesses:

@@ -1,13 +1,12 @@
 """`--walker` and its options, and what is said of a walker under test."""
 
 import argparse
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crosswalk.emu.cli.output import remark
+from crosswalk.emu.cli.output import command_line, remark
 from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.workers.sandbox import Limits
@@ -64,7 +63,7 @@ def walker_options(walker: str | None, claims: str | None = None) -> list[str]:
 
 def replay_command(path: Path | None, walker: str | None, claims: str | None = None) -> str:
     """Return the command that replays a case, as a shell takes it."""
-    return shlex.join(["crosswalk", "replay", str(path), *walker_options(walker, claims)])
+    return command_line(["crosswalk", "replay", str(path), *walker_options(walker, claims)])
 
 
 def names_another(name: str, case: Case, chosen: Chosen) -> None:
@@ -73,7 +72,7 @@ def names_another(name: str, case: Case, chosen: Chosen) -> None:
     What a case names may be any command: it is run when it is asked for, and not otherwise.
     """
     if case.walker is not None and case.walker != chosen.name:
-        option = shlex.join(walker_options(case.walker))
+        option = command_line(walker_options(case.walker))
         remark(f"{name}: found with another walker under test; to ask that, say {option}")
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.walker.formats.located_errors import printable
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome, is_allowed
 from crosswalk.emu.check.compare import Divergence
 from crosswalk.emu.check.composites import CompositeChecker, CompositeVerdict
@@ -104,7 +105,7 @@ def gathered(
 def error_text(error: BaseException) -> str:
     """Return the kind of an error and the first line of what it says."""
     lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return printable(": ".join([type(error).__name__, *lines[:1]]))
 
 
 WALKER, SECOND_WALK, INTENDED = "walker", "second walk", "meant"

@@ -17,6 +17,7 @@ from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 
@@ -62,7 +63,7 @@ def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
         module = _from_file(Path(where)) if where.endswith(".py") else _by_name(where)
     except (Exception, SystemExit) as error:  # A stranger's module may raise anything.
         first = str(error).splitlines()[:1]
-        raise BadInput(": ".join([type(error).__name__, *first])) from error
+        raise BadInput(printable(": ".join([type(error).__name__, *first]))) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise BadInput(f"{where} has no function {name}")

@@ -27,6 +27,7 @@ from crosswalk.emu.workers.process import (
     repeated,
 )
 from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.formats.located_errors import printable
 
 __all__ = ["Failure", "Limits", "NoAnswer", "Process", "Restarted"]
 
@@ -53,17 +54,16 @@ class NoAnswer(CrosswalkError):
     """The walker under test gave no answer: it died, ran out of time or said what can't be.
 
     `kind` says what happened in words that don't depend on addresses: failures of one kind are
-    one finding.
+    one finding. Both may hold what the walker printed or raised, and are made printable.
     """
 
     def __init__(self, failure: Failure, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.failure, self.kind = failure, kind
-        self._message = message
+        super().__init__(printable(message))
+        self.failure, self.kind = failure, printable(kind)
 
     def __reduce__(self) -> tuple[type["NoAnswer"], tuple[Failure, str, str]]:
         """Let it come back from the process that it was raised in."""
-        return type(self), (self.failure, self.kind, self._message)
+        return type(self), (self.failure, self.kind, str(self))
 
 
 @dataclass(frozen=True, slots=True)

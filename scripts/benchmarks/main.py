@@ -18,6 +18,7 @@ from scripts.benchmarks.measure import medians, peak_in_child
 from scripts.benchmarks.peers import PEER, peers
 from scripts.benchmarks.probes import GOALS as PROBE_GOALS
 from scripts.benchmarks.probes import PAGES, measured_probes, probe_scaling
+from scripts.benchmarks.startup import judge_startup, measured_startup, show_startup
 from scripts.benchmarks.trees import HERE, Tree
 
 _COLUMNAR = ("walk_leaves", "with pa, size, flags", "coalesce_leaves")
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one document on standard output")
     parser.add_argument("--campaign", action="store_true", help="fuzzing campaigns, nothing else")
     parser.add_argument("--check", action="store_true", help="`crosswalk check`, nothing else")
+    parser.add_argument("--startup", action="store_true", help="how long commands take to start")
     parser.add_argument("--source", metavar="FILE", type=Path, help="with --check, check this, too")
     parser.add_argument("--against", metavar="TREE", type=Path, help="this tree beside it")
     options = parser.parse_args()
@@ -52,7 +54,13 @@ def main() -> int:
             trees.append(Tree(options.against, "there"))
         except ValueError as error:
             parser.error(str(error))
-    measure = _campaigns if options.campaign else _checks if options.check else _everything
+    measure = _everything
+    for chosen, asked in (
+        (_campaigns, options.campaign),
+        (_checks, options.check),
+        (_startup, options.startup),
+    ):
+        measure = chosen if asked else measure
     document, show = measure(options, trees)
     document = {"machine": _machine(), **document}
     if options.json:
@@ -82,6 +90,14 @@ def _checks(options: argparse.Namespace, trees: list[Tree]) -> Measured:
     rounds = 1 if options.quick else 3
     checks = measured_checks(rounds, trees, quick=options.quick, source=options.source)
     return {"checks": checks}, show
+
+
+def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_startup(document["startup"])
+        _show_goals(judge_startup(document["startup"]))
+
+    return {"startup": measured_startup(5 if options.quick else 21)}, show
 
 
 def _everything(options: argparse.Namespace, trees: list[Tree]) -> Measured:

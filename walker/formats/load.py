@@ -13,7 +13,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.case import Case, Cpu, parse_case
 from crosswalk.walker.formats.elfcore import ElfCore, read_core
 from crosswalk.walker.formats.files import MappedFile, map_file
-from crosswalk.walker.formats.located_errors import errors_named
+from crosswalk.walker.formats.located_errors import errors_named, printable
 from crosswalk.walker.formats.modes import other_levels, with_mode
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
@@ -61,6 +61,7 @@ def open_contents(
     what it should be.
     """
     file = map_file(path)
+    name = printable(file.name)
     with errors_named(file.name):
         chosen = _chosen_kind(file, kind)
         if cpu and chosen is not SourceKind.ELF:
@@ -71,11 +72,11 @@ def open_contents(
     case = parse_case(file.data, file.name) if chosen is SourceKind.CASE else None
     with errors_named(file.name):
         if case is not None:
-            return _of_case(file.name, case)
+            return _of_case(name, case)
         if chosen is SourceKind.ELF:
-            return _of_core(file.name, read_core(file.data, cpu))
+            return _of_core(name, read_core(file.data, cpu))
         return Contents(
-            name=file.name,
+            name=name,
             kind=SourceKind.RAW,
             memory=read_raw(file.data, base),
             begins_as=_known_format(file.data[:HEAD]),

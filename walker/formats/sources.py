@@ -23,11 +23,11 @@ class SourceKind(StrEnum):
 class Contents:
     """Physical memory, and the other contents of its file.
 
-    `name` is the path as it was given, `registers` are those of the chosen CPU in the file.
-    `case` is the case as it stands in the file; None for other kinds. `complete` says that this
-    is all memory of the machine, as in a case file and in a guest that was booted here; else the
-    file may lack some. `begins_as` is the format whose first bytes a raw image has, which the
-    caller chose to read as raw; else empty.
+    `name` is the path as it was given, made printable; `registers` are those of the chosen CPU in
+    the file. `case` is the case as it stands in the file; None for other kinds. `complete` says
+    that this is all memory of the machine, as in a case file and in a guest that was booted here;
+    else the file may lack some. `begins_as` is the format whose first bytes a raw image has, which
+    the caller chose to read as raw; else empty.
 
     Of an ELF core: `machine` is "386" or "x86-64", `notes` the name, type and size in bytes of
     each note, `missing` the bytes of segments that the file doesn't hold, `cpus` the registers

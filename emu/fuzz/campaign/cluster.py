@@ -15,6 +15,7 @@ from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task, work
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.formats.located_errors import printable
 
 __all__ = ["TIME_LIMIT", "Cluster", "open_pool"]
 
@@ -117,7 +118,7 @@ def _client(distributed: Any, address: str) -> Any:
         if collects:
             gc.enable()
     gc.collect()
-    raise BadInput(f"--scheduler {address}: {reason}")
+    raise BadInput(f"--scheduler {address}: {printable(reason)}")
 
 
 def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Done | Failed:
