@@ -9,7 +9,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.formats.located_errors import printable
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome, is_allowed
 from crosswalk.emu.check.compare import Divergence
 from crosswalk.emu.check.composites import CompositeChecker, CompositeVerdict
@@ -31,6 +30,7 @@ from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
 from crosswalk.walker.columns import Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Case
+from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory, SparseWords
 from crosswalk.walker.outcome import error_names
 from crosswalk.walker.translate import walk, walk_access
