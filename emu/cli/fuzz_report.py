@@ -76,7 +76,7 @@ def verdict(state: State) -> tuple[int, str]:
     """
     known = sum(state.known.values())
     clauses = []
-    if state.predicted_only and known:
+    if known:
         clauses.append(f"known divergences: {known:,}")
     for title, counts in (("predicted only", state.predicted_only), ("not asked", state.not_asked)):
         if counts:

@@ -94,7 +94,7 @@ def _word(total: _Sum) -> str:
     if total.failed:
         return "FAILED"
     clauses = []
-    if total.fatal and total.explained:
+    if total.explained:
         clauses.append(f"known divergences: {total.explained:,}")
     if total.fatal:
         clauses.append(f"not asked: {total.fatal:,} ({_FATAL})")

@@ -214,7 +214,7 @@ def verdict(summary: Summary) -> tuple[int, str]:
     """
     known = sum(summary.known.values()) + sum(summary.tlb.known.values())
     clauses = []
-    if summary.predicted_only and known:
+    if known:
         clauses.append(f"known divergences: {known:,}")
     if summary.predicted_only:
         clauses.append(f"predicted only: {counted(summary.predicted_only)}")

@@ -132,7 +132,7 @@ def _agreement(verdict: Verdict) -> str:
 
 def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
     """Yield what a verdict doesn't speak of, or only with a condition."""
-    if verdict.predicted_only and verdict.known:
+    if verdict.known:
         yield f"known divergences: {sum(verdict.known.values()):,}"
     if verdict.predicted_only:
         yield f"predicted only: {counted(verdict.predicted_only)}"

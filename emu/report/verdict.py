@@ -62,9 +62,9 @@ def exceptions_text(taken: Sequence[Taken]) -> str:
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
     """Yield the verdict: counts by place, access, privilege and outcome, then the sum."""
-    yield f"{'':<14}{'':<9}{'CPL 0':^26}{'CPL 3':^26}".rstrip()
+    yield f"{'':<24}{'CPL 0':^26}{'CPL 3':^26}".rstrip()
     heads = "".join(f"{_OUTCOMES[kind]:>8}" for kind in Kind)
-    yield f"{'':<23}{heads}  {heads}"
+    yield f"{'':<24}{heads}  {heads}"
     for place in sorted({place for place, *_ in verdict.counts}):
         for kind in AccessType:
             cells = [
@@ -75,7 +75,7 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
                 for cpl in (0, 3)
             ]
             title = place.title if kind is AccessType.READ else ""
-            yield f"{title:<14}{kind.name.lower():>8} {cells[0]}  {cells[1]}"
+            yield f"{title:<15}{kind.name.lower():>8} {cells[0]}  {cells[1]}"
     rate = verdict.probes / verdict.seconds if verdict.seconds else 0
     yield ""
     yield (

@@ -43,7 +43,7 @@ def test_run_for_people_ends_with_the_verdict(run, tmp_path):
     saved = tmp_path / "guest.json"
     ran = run("run", "--save", saved)
     assert 0 == ran.status
-    assert "verdict: agreement\nreproduce: crosswalk run --save" in ran.out
+    assert "verdict: agreement; known divergences: 56\nreproduce: crosswalk run --save" in ran.out
     assert "took 20 exceptions as intended (12 #PF, 2 #GP, 6 INT 0x20), 12 from CPL 3" in ran.err
     assert "674 intended pages, 0 mismatches" in ran.out
     assert 0 == run("check", saved, "--end", "0x10000").status

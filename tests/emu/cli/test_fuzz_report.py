@@ -28,7 +28,7 @@ def state(walker=None, **counts):
             0,
             "agreement on 900 of 1,012 probes; known divergences: 100; predicted only: 12 (LAM)",
         ),
-        ({"probes": 10, "known": {"one": 10}}, 0, "known divergences alone"),
+        ({"probes": 10, "known": {"one": 10}}, 0, "known divergences alone; known divergences: 10"),
         ({"probes": 10, "not_asked": {"some": 3}}, 0, "agreement; not asked: 3 (some)"),
         (
             {"probes": 10, "copied": 4, "masked": 5},

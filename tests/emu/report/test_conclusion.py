@@ -22,8 +22,9 @@ def word(verdict=None, scope=None, broken=0):
 
 def test_agreement_alone_is_said_where_all_was_asked_and_answered():
     assert (0, "agreement") == word()
-    assert (0, "agreement") == word({"known": {"maxphyaddr-40": 3}})
-    assert (0, "known divergences alone") == word({"known": {"maxphyaddr-40": 1000}})
+    assert (0, "agreement; known divergences: 3") == word({"known": {"maxphyaddr-40": 3}})
+    alone = (0, "known divergences alone; known divergences: 1,000")
+    assert alone == word({"known": {"maxphyaddr-40": 1000}})
 
 
 @pytest.mark.parametrize(
