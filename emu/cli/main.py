@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from crosswalk.emu.cli.commands import make_parser, parse, release
+from crosswalk.emu.cli.parser import make_parser, parse, release
 
 __all__ = ["main", "run_completion", "run_help"]
 

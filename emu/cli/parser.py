@@ -1,0 +1,143 @@
+"""The parser of the command line: help, completion and the reading of arguments come from it."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from crosswalk.emu.cli.commands import COMMANDS, Command, options_of
+from crosswalk.emu.cli.options import Group, Option
+
+__all__ = ["Parser", "make_parser", "parse", "release"]
+
+_DESCRIPTION = """\
+Check x86-64 page-table walkers against an emulated MMU.
+
+SOURCE is a case file, an ELF core (as QEMU's dump-guest-memory writes it), a raw image of
+physical memory, or the built-in guest, booted by the command: guest:4level or guest:5level.
+docs/sources.md lists what is read, and what converts other files."""
+
+_EPILOG = """\
+exit status: 0 agreement; 1 a divergence, or a violated policy; 2 bad usage, bad input, or nothing
+found where not everything could be looked at; 130 interrupted; 141 the reader of the output left.
+Answers go to standard output, with --json for machines; progress and remarks to standard error."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser whose errors are one line on standard error, with exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status 2 and this message."""
+        if not message.isprintable():
+            # Not at the top: it imports numpy.
+            from crosswalk.walker.formats.located_errors import printable  # noqa: PLC0415
+
+            message = printable(message)
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; unlike argparse, with an error where that fails."""
+        print(self.format_help(), end="", file=file)
+
+
+class _Version(argparse.Action):
+    """Print the version, which is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it and end the program."""
+        print(release())
+        parser.exit()
+
+
+def release() -> str:
+    """Return the name and version of the program."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  # Imports much.
+
+    try:
+        return f"crosswalk {version('crosswalk-x86')}"
+    except PackageNotFoundError:
+        return "crosswalk, not installed"
+
+
+def make_parser() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser of the command line, and those of its commands by name."""
+    parser = Parser(
+        prog="crosswalk",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    rooms = parser.add_subparsers(metavar="COMMAND", dest="command_name", required=True)
+    made = {}
+    for command in COMMANDS.values():
+        made[command.name] = rooms.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for each in command.options:
+            if isinstance(each, Group):
+                group = made[command.name].add_argument_group(each.title)
+                for inner in each.options:
+                    _add(group, inner)
+            else:
+                _add(made[command.name], each)
+    return parser, made
+
+
+def _add(parser: argparse._ActionsContainer, each: Option) -> None:
+    # What needs another option has its default set later: first it is asked whether it was given.
+    settings = {name: value for name, value in each.settings.items() if name != "default"}
+    parser.add_argument(*each.names, **(settings if each.needs else each.settings))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options given; ends the program for --help, --version and bad usage.
+
+    `given` are the arguments with those that pyproject.toml adds to them.
+    """
+    parser, parsers = make_parser()
+    given = list(arguments)
+    if given[:1] == ["fuzz"]:
+        given[1:1] = _configured(COMMANDS["fuzz"])
+    options = parser.parse_args(given)
+    command = COMMANDS[options.command_name]
+    chosen = {each.dest: each for each in options_of(command)}
+    for name, each in chosen.items():
+        value = getattr(options, name)
+        if value is None:
+            setattr(options, name, each.default)
+        elif value is not False and each.needs and getattr(options, each.needs) is None:
+            needed = chosen[each.needs]
+            label = needed.settings["metavar"] if needed.positional else needed.names[0]
+            parsers[command.name].error(f"{each.names[0]} needs {label}")
+    options.given, options.run = given, command.run
+    return options
+
+
+def _configured(command: Command) -> list[str]:
+    """Return the arguments that `[tool.crosswalk.NAME]` has for a command."""
+    # Not at the top: they import numpy.
+    from crosswalk.emu.cli.output import command_line, remark  # noqa: PLC0415
+    from crosswalk.emu.configuration import read_table  # noqa: PLC0415
+    from crosswalk.walker.errors import BadInput  # noqa: PLC0415
+
+    path, table = read_table(command.name, Path())
+    by_key = {each.names[-1].lstrip("-"): each for each in options_of(command)}
+    words = []
+    for key, value in table.items():
+        each = by_key.get(key)
+        flag = each is not None and "action" in each.settings
+        if each is None:
+            raise BadInput(f"{path}: [tool.crosswalk.{command.name}]: no option {key!r}")
+        if isinstance(value, bool) != flag or not isinstance(value, bool | int | float | str):
+            wanted = "true or false" if flag else "a number or a text"
+            raise BadInput(f"{path}: [tool.crosswalk.{command.name}]: {key} is {wanted}")
+        if value is not False:
+            words.append(each.names[-1] if flag else f"{each.names[-1]}={value}")
+    if words:
+        remark(f"options of pyproject.toml: {command_line(words)}")
+    return words
