@@ -8,8 +8,7 @@ from pathlib import Path
 from crosswalk.emu.fuzz.campaign.plan import ROUND, Plan
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.formats import Case
-from scripts.hunting.search import search
-from scripts.hunting.shrink import shrunk
+from scripts.hunting.search import reduced_finding, search
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
 from tests.emu.fuzz.hunted import HUNTED
 
@@ -95,7 +94,7 @@ def page_of(hunt: Hunt, accesses: int, options: str) -> str:
 
 
 def run(seeds: int, limit: int, accesses: int) -> Hunt:
-    """Return what so many campaigns of each kind come to, and what their findings shrink to."""
+    """Run `seeds` campaigns of each kind, and reduce a finding of each bug found."""
     searches = {}
     cases: dict[str, Case] = {}
     for guided in (True, False):
@@ -110,7 +109,7 @@ def run(seeds: int, limit: int, accesses: int) -> Hunt:
                 if bug.name in done.found and bug.name not in cases:
                     at = done.found[bug.name]
                     cases[bug.name] = contained(
-                        lambda bug=bug, at=at, plan=plan: shrunk(bug, plan, at)
+                        lambda bug=bug, at=at, plan=plan: reduced_finding(bug, plan, at)
                     )
     return Hunt(tuple(bug.name for bug in HUNTED), limit, searches[True], searches[False], cases)
 

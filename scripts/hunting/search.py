@@ -1,28 +1,31 @@
-"""One campaign against all planted bugs at once: what the CPU does is the same for each of them."""
+"""One campaign against all planted bugs at once: the CPU's answers are the same for each."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from crosswalk.emu.check.compare import agreements
+from crosswalk.emu.check.compare import agreements, choose
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.explain import explain
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap, coverage_of
+from crosswalk.emu.fuzz.executor import Executor
+from crosswalk.emu.fuzz.reduce.interesting import reduced_to
 from crosswalk.emu.probe import ProberCache
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
+from crosswalk.walker.formats import Case
 from crosswalk.walker.memory import SparseWords
 
-__all__ = ["Bug", "Found", "Search", "search"]
+__all__ = ["Bug", "Found", "Search", "reduced_finding", "search"]
 
 
 class Bug(Protocol):
-    """A walker with a bug: what it is called, and what it says."""
+    """A walker with a bug."""
 
     @property
     def name(self) -> str:
@@ -31,7 +34,7 @@ class Bug(Protocol):
 
     @property
     def predict(self) -> Predictor:
-        """What it says of accesses."""
+        """Its predictions."""
         ...
 
 
@@ -50,14 +53,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a campaign came to: each bug found, by name; the cells reached after each layout."""
+    """The result of a campaign: each bug found, by name; the cells reached after each layout."""
 
     found: dict[str, Found]
     cells: tuple[int, ...]
 
 
 class _Truths:
-    """Says what accesses come to: what is observed, or the manuals' word where that is known."""
+    """True outcomes: those observed, or predicted where the emulator is known to be wrong."""
 
     def __init__(self) -> None:
         self._probers = ProberCache()
@@ -71,18 +74,17 @@ class _Truths:
         layout = replace(layout, accesses=accesses, intended=layout.intended.take(asked))
         predicted = translate_many(memory, context, accesses)
         observed = prober.probe(accesses)
-        rows = np.flatnonzero(~agreements(predicted, observed))
+        known = ~agreements(predicted, observed)
+        rows = np.flatnonzero(known)
         names = explain(
             memory, context, accesses.take(rows), predicted.take(rows), observed.take(rows)
         )
-        known = rows[[name is not None for name in names]]
-        for field in fields(Outcomes):
-            getattr(observed, field.name)[known] = getattr(predicted, field.name)[known]
-        return layout, observed
+        known[rows] = [name is not None for name in names]
+        return layout, choose(known, predicted, observed)
 
 
 def search(plan: Plan, limit: int, bugs: Sequence[Bug]) -> Search:
-    """Try so many layouts of a campaign, as `Campaign` makes them, and say when each bug showed."""
+    """Try `limit` layouts of a campaign, made as `Campaign` makes them; return which found what."""
     truths, seen = _Truths(), CoverageMap()
     maps: dict[int, bytes] = {}
     nothing = seen.pack()
@@ -103,7 +105,14 @@ def search(plan: Plan, limit: int, bugs: Sequence[Bug]) -> Search:
         seconds += (time.process_time() if plan.guided else steering) - began
         for bug in bugs:
             if bug.name not in found:
-                said = bug.predict(memory, layout.context, layout.accesses)
-                if not agreements(said, truth).all():
+                answers = bug.predict(memory, layout.context, layout.accesses)
+                if not agreements(answers, truth).all():
                     found[bug.name] = Found(index + 1, seconds, known)
     return Search(found, tuple(cells))
+
+
+def reduced_finding(bug: Bug, plan: Plan, found: Found) -> Case:
+    """Return the first finding of the layout that showed the bug, reduced."""
+    executor = Executor(predict=bug.predict)
+    findings = executor.findings(plan.layout(found.layouts - 1, found.seen)).all()
+    return reduced_to(executor, findings[0].case, findings[0].signature).case

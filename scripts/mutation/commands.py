@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.mutation.lines import traced
-from scripts.mutation.planting import Planted
+from scripts.mutation.mutants import Planted
 
 _CPU_SECONDS = 120  # Of each process: a mutant may never end, and a machine may be busy.
 

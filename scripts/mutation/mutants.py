@@ -1,12 +1,16 @@
-"""Mutants of a module: each with one rule taken out or turned round."""
+"""Mutants of a module, each with one rule removed or inverted, and their import in its place."""
 
 import ast
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
-__all__ = ["ROOT", "Mutant", "constants_of", "import_name", "mutants_of", "path_of"]
+__all__ = ["ROOT", "Mutant", "Planted", "constants_of", "import_name", "mutants_of", "path_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's root."""
@@ -180,3 +184,23 @@ class _Replace(ast.NodeTransformer):
 
     def _item(self, item: object) -> object:
         return self.visit(item) if isinstance(item, ast.AST) else item
+
+
+class Planted(MetaPathFinder, Loader):
+    """Imports another source where a module is asked for by its full name."""
+
+    def __init__(self, name: str, source: str) -> None:
+        self._name, self._source = name, source
+        self.used = False
+        """Whether the source was run: what is imported may come from another finder."""
+
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for this module alone."""
+        return spec_from_loader(fullname, self) if fullname == self._name else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the source."""
+        self.used = True
+        exec(compile(self._source, f"{self._name}.py", "exec"), module.__dict__)  # noqa: S102  # That is what a mutant is for.

@@ -24,6 +24,7 @@ OBSERVES = ("crosswalk.emu.cpu", "crosswalk.emu.probe")
 
 SHARED = (
     "access",
+    "architecture",
     "columns",
     "context",
     "control",
@@ -38,7 +39,7 @@ SHARED = (
 )
 """The modules of the walker that both import, held to the graph by a test."""
 
-DATA = ("access", "columns", "memory")
+DATA = ("access", "architecture", "columns", "memory")
 """The modules whose types the probe uses: their numbers are both sides', wherever they are run."""
 
 

@@ -8,8 +8,7 @@ from hypothesis import Phase, settings
 
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from scripts.mutation.judge import limit_cpu
-from scripts.mutation.mutants import ROOT, Mutant, import_name
-from scripts.mutation.planting import Planted
+from scripts.mutation.mutants import ROOT, Mutant, Planted, import_name
 
 __all__ = ["MODULES", "NESTED", "fails_tests", "files_for"]
 

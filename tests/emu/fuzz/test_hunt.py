@@ -5,8 +5,7 @@ import pytest
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import Case, Cpu
-from scripts.hunting.search import Found, Search, search
-from scripts.hunting.shrink import shrunk
+from scripts.hunting.search import Found, Search, reduced_finding, search
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
 from tests.emu.check.planted import Bug
 from tests.emu.fuzz.hunted import HUNTED, OBVIOUS, RARE
@@ -29,7 +28,7 @@ def names(bugs):
 
 
 def sizes(bugs, plan, found):
-    cases = {bug.name: shrunk(bug, plan, found[bug.name]) for bug in bugs}
+    cases = {bug.name: reduced_finding(bug, plan, found[bug.name]) for bug in bugs}
     assert {1} == {len(case.probes) for case in cases.values()}
     return {name: len(case.entries) for name, case in cases.items()}
 
