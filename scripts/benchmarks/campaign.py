@@ -59,15 +59,15 @@ def _row(name: str, jobs: int, accesses: int, runs: list[Row]) -> Row:
         "layouts": summary["layouts"],
         "probes": summary["probes"],
         "cells": sum(family["seen"] for family in summary["coverage"].values()),
-        "probes_per_cpu_second": of(lambda used, told: told["probes"] / cpu(used)),
-        "probes_per_second": of(lambda used, told: told["probes"] / used["wall"]),
-        "layouts_per_second": of(lambda used, told: told["layouts"] / used["wall"]),
+        "probes_per_cpu_second": of(lambda used, summary: summary["probes"] / cpu(used)),
+        "probes_per_second": of(lambda used, summary: summary["probes"] / used["wall"]),
+        "layouts_per_second": of(lambda used, summary: summary["layouts"] / used["wall"]),
         "parent_cpu": of(lambda used, _: used["parent"]["cpu"]),
         "workers_cpu": of(lambda used, _: used["workers"]["cpu"]),
         "parent_peak_mib": of(lambda used, _: used["parent"]["peak_mib"]),
         "worker_peak_mib": of(lambda used, _: used["workers"]["peak_mib"]),
         "us_per_probe": {
-            part: of(lambda _, told, part=part: told["parts"][part] / told["probes"] * 1e6)
+            part: of(lambda _, summary, part=part: summary["parts"][part] / summary["probes"] * 1e6)
             for part in summary["parts"]
         },
     }
@@ -88,8 +88,8 @@ def show_campaigns(rows: list[Row]) -> None:
         )
         parts = sorted(row["us_per_probe"].items(), key=lambda each: -each[1])
         total = sum(taken for _, taken in parts)
-        told = ", ".join(f"{part} {taken:.2f} ({taken / total:.0%})" for part, taken in parts)
-        print(f"    workers, µs of wall time a probe: {told}")
+        shares = ", ".join(f"{part} {taken:.2f} ({taken / total:.0%})" for part, taken in parts)
+        print(f"    workers, µs of wall time a probe: {shares}")
         print(
             f"    CPU seconds: parent {row['parent_cpu']:.2f}, workers {row['workers_cpu']:.2f}; "
             f"peak MiB: parent {row['parent_peak_mib']:.0f}, worker {row['worker_peak_mib']:.0f}"

@@ -82,7 +82,7 @@ def _row(name: str, tree: str, jobs: int, runs: list[Row]) -> Row:
 
 
 def judge_checks(rows: list[Row]) -> list[Row]:
-    """Return the goals of checks: what, found, meant."""
+    """Return the goals of checks: name, value found, upper bound."""
     return [
         {
             "goal": f"check, {row['image']}, {row['jobs']} processes, peak MiB",

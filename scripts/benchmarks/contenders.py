@@ -1,4 +1,4 @@
-"""Who walks. What is timed keeps what it found; what is checked are sums over all of it."""
+"""The ways to walk that are compared: timed with all results kept, checked by sums over them."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The baseline: the Heki walk as C, compiled here and now, over the same bytes."""
+"""The baseline: the Heki walk in C, compiled when it is needed, over the same bytes."""
 
 import ctypes
 import shutil
@@ -34,12 +34,12 @@ class _Args(ctypes.Structure):
 
 
 def compiler_version() -> str | None:
-    """Return what the C compiler calls itself, None if there is none."""
+    """Return the first line of the C compiler's version, None if there is none."""
     command = _compiler()
     if command is None:
         return None
-    told = subprocess.run([command, "--version"], check=True, capture_output=True, text=True)
-    return told.stdout.splitlines()[0]
+    done = subprocess.run([command, "--version"], check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()[0]
 
 
 def _compiler() -> str | None:

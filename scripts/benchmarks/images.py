@@ -1,4 +1,4 @@
-"""The paging structures to walk: built by numpy, in memory, the same every time."""
+"""Paging structures to walk: built in memory by numpy, the same every time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -46,7 +46,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="`crosswalk check`, nothing else")
     parser.add_argument("--startup", action="store_true", help="how long commands take to start")
     parser.add_argument("--source", metavar="FILE", type=Path, help="with --check, check this, too")
-    parser.add_argument("--against", metavar="TREE", type=Path, help="this tree beside it")
+    parser.add_argument(
+        "--against", metavar="TREE", type=Path, help="another tree, by turns with this one"
+    )
     options = parser.parse_args()
     trees = [Tree(HERE, "here")]
     if options.against is not None:
@@ -203,7 +205,7 @@ def _rows(seconds: dict[str, float], image: Image) -> list[Row]:
 
 
 def _judge(images: list[Row]) -> Any:
-    """Yield the goals: what, found, meant."""
+    """Yield the goals of walks: name, value found, upper bound."""
     for image in images:
         rows = {row["name"]: row for row in image["rows"]}
         for name, row in rows.items():
@@ -218,7 +220,7 @@ def _judge(images: list[Row]) -> Any:
 
 
 def _judge_probes(rows: list[Row]) -> Any:
-    """Yield the goals of probes: what, found, meant."""
+    """Yield the goals of probes: the same."""
     for row in rows:
         if row["name"] in PROBE_GOALS:
             most = PROBE_GOALS[row["name"]]
@@ -275,8 +277,8 @@ def _show(document: Row) -> None:
 def _show_goals(goals: list[Row]) -> None:
     print("\ngoals")
     for goal in goals:
-        met = "met" if goal["found"] <= goal["most"] else "MISSED"
-        print(f"  {goal['goal']:<38}{goal['found']:>8.2f} of {goal['most']:<6}{met}")
+        result = "met" if goal["found"] <= goal["most"] else "MISSED"
+        print(f"  {goal['goal']:<38}{goal['found']:>8.2f} of {goal['most']:<6}{result}")
 
 
 def _table(rows: list[Row]) -> None:

@@ -20,7 +20,7 @@ _PATIENCE = 2.0
 def medians(contenders: Iterable[Contender], image: Image, rounds: int) -> dict[str, float]:
     """Return the median CPU seconds of each, all run by turns in this thread.
 
-    CPU time, as what else runs here at the moment is nobody's merit. Slow contenders have
+    CPU time, so that other processes don't count. Slow contenders have
     fewer turns.
     """
     _keep_heap()

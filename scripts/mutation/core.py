@@ -1,4 +1,4 @@
-"""ELF cores whose segments and tables lie as those of the built-in guest and of cases don't."""
+"""ELF cores with tables in several segments: out of order, split, or outside the core."""
 
 import struct
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Survivors that are known to be equivalent: read from a table, and held against what survives."""
+"""The table of survivors that are known to be equivalent, compared with those that survive."""
 
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ def load_table(path: Path = TABLE) -> list[Explanation]:
 
 
 def unexplained(survivors: Iterable[Mutant], table: Sequence[Explanation]) -> list[Mutant]:
-    """Return the survivors that the table says nothing of."""
+    """Return the survivors that aren't in the table."""
     return [mutant for mutant in survivors if not any(row.fits(mutant) for row in table)]
 
 
@@ -57,9 +57,9 @@ def unfounded(
     alive = set(survivors)
     found = []
     for row in table:
-        meant = [mutant for mutant in mutants if row.fits(mutant)]
-        if not meant:
+        fitting = [mutant for mutant in mutants if row.fits(mutant)]
+        if not fitting:
             found.append((row, "there is no such mutant"))
-        elif not all(mutant in alive for mutant in meant):
+        elif not all(mutant in alive for mutant in fitting):
             found.append((row, "it was noticed"))
     return found

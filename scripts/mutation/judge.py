@@ -1,4 +1,4 @@
-"""Whether the CPU's answers tell a mutant from the walker: recorded once, compared in children."""
+"""Judges mutants of the walker by the CPU's answers: recorded once, compared in child processes."""
 
 import importlib
 import resource
@@ -48,7 +48,7 @@ class Sample:
 
 
 def samples(seed: int) -> list[Sample]:
-    """Return what is drawn from each section of the matrix, and addresses beside it."""
+    """Return random combinations of each section of the matrix, at addresses within their pages."""
     chance, probers = np.random.default_rng(seed), ProberCache()
     sections = (*SECTIONS, *BOUNDARY_SECTIONS)
     return [sample for section in sections for sample in _of(section, chance, probers)]
@@ -117,14 +117,14 @@ def _differs(mutant: Mutant, taken: list[Sample]) -> bool:
                 return True
         if mutant.module != "bulk":
             for row in range(0, len(accesses), max(1, len(accesses) // _READ_ONE_BY_ONE)):
-                said = readable.translate(sample.memory, sample.context, accesses[row])
-                if _observable(said) != _observable(sample.predicted[row]):
+                predicted_one = readable.translate(sample.memory, sample.context, accesses[row])
+                if _observable(predicted_one) != _observable(sample.predicted[row]):
                     return True
     return False
 
 
 def _observable(outcome: Outcome) -> Outcome:
-    """Return an outcome without what only who predicts knows."""
+    """Return an outcome without what can't be observed."""
     if isinstance(outcome, Translation):
         return replace(outcome, page_size=None, rights=None)
     return outcome

@@ -1,4 +1,4 @@
-"""Takes every rule out of the walker, one at a time, and says what notices."""
+"""Removes every rule of the walker, one at a time, and reports what notices."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from scripts.mutation.pairs import kept_pairs, killed_in_guest_mode
 from scripts.mutation.product import lines_of_both, noticed_by
 from scripts.mutation.shared import DATA, SHARED
 from scripts.mutation.suite import MODULES, NESTED, fails_tests
-from scripts.mutation.tally import Tally, run_by, tell, write_json
+from scripts.mutation.tally import Tally, run_by, show, write_json
 
 _ALL = tuple(dict.fromkeys((*MODULES, *SHARED)))
 
@@ -31,15 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.every < 1 or options.jobs < 1:
         parser.error("--every and --jobs are at least 1")
     modules = options.module or (SHARED if options.shared else _ALL)
-    tally = take_out(modules, options.seed, options.jobs, options.every, shared=options.shared)
+    tally = judge_all(modules, options.seed, options.jobs, options.every, shared=options.shared)
     if options.json:
         write_json(tally)
     else:
-        tell(tally)
+        show(tally)
     return 0 if tally.good else 1
 
 
-def take_out(
+def judge_all(
     modules: Sequence[str], seed: int, jobs: int, every: int = 1, *, shared: bool = False
 ) -> Tally:
     """Make the mutants of these modules, one of `every`, and see which are noticed.

@@ -1,4 +1,4 @@
-"""Whether the CPU's answers in guest mode tell a mutant from the walk in two dimensions."""
+"""Judges mutants of the nested walk by the answers of a CPU in guest mode."""
 
 import importlib
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def kept_pairs(seed: int) -> list[KeptPair]:
     """Return random pairs of layouts, with what a CPU in a process of its own answered.
 
     Accesses that the emulator would not survive are left out. `RuntimeError` if the walker
-    itself is contradicted: then nothing can be said of its mutants.
+    itself is contradicted: then its mutants can't be judged.
     """
     kept = contained(lambda: _observe(seed), _PATIENCE)
     if any(pair.contradicts(translate_nested) for pair in kept):

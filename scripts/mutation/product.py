@@ -1,4 +1,4 @@
-"""Whether the product's own commands notice a mutant, each run as a user runs it."""
+"""Judges mutants by the product's own commands, each run as a user runs it."""
 
 import contextlib
 import json
@@ -61,10 +61,10 @@ def noticed_by(mutant: Mutant, commands: Sequence[Command] = COMMANDS) -> str | 
         ended = _run(commands, [import_name(mutant.module), str(path), folder])
     if ended is None:
         return "time"
-    status, said = ended
+    status, printed = ended
     if status == 0:
         return None
-    return said.strip().splitlines()[-1] if said.strip() else "import"
+    return printed.strip().splitlines()[-1] if printed.strip() else "import"
 
 
 def lines_of_both(
@@ -72,16 +72,16 @@ def lines_of_both(
 ) -> set[tuple[str, int]]:
     """Return the lines of these modules, (module, line), that both sides run in the commands.
 
-    `RuntimeError` if a command ends with another status than is due: then nothing can be said of
-    mutants.
+    `RuntimeError` if a command ends with another status than is due: then mutants
+    can't be judged.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines"
         write_sources(Path(folder))
         ended = _run(commands, [",".join(modules), "--lines", str(path), folder])
         if ended is None or ended[0] != 0:
-            said = "it didn't end" if ended is None else ended[1].strip()
-            raise RuntimeError(f"the product isn't content with itself: {said}")
+            reason = "it didn't end" if ended is None else ended[1].strip()
+            raise RuntimeError(f"the product fails without any mutant: {reason}")
         rows = [line.split() for line in path.read_text("utf-8").splitlines()]
     return {(module, int(line)) for module, line in rows}
 
@@ -98,9 +98,9 @@ def _run(commands: Sequence[Command], arguments: Sequence[str]) -> tuple[int, st
         start_new_session=True,
     ) as process:
         try:
-            said, _ = process.communicate(timeout=_PATIENCE)
+            printed, _ = process.communicate(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
-            said = None
+            printed = None
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # Whoever it has left behind goes with it.
-    return None if said is None else (process.returncode, said)
+            os.killpg(process.pid, signal.SIGKILL)  # Its own children, too.
+    return None if printed is None else (process.returncode, printed)

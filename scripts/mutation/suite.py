@@ -1,4 +1,4 @@
-"""Whether the walker's own tests tell a mutant from the walker: run in a child that imports it."""
+"""Judges mutants by the walker's own tests, run in a child process that imports the mutant."""
 
 import os
 import sys

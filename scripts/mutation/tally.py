@@ -1,4 +1,4 @@
-"""What became of the mutants: counted, held against the explanations, in words and as JSON."""
+"""The results for all mutants: counted, compared with the explanations, as a table and as JSON."""
 
 import json
 from dataclasses import dataclass
@@ -6,33 +6,33 @@ from dataclasses import dataclass
 from scripts.mutation.explained import Explanation
 from scripts.mutation.mutants import Mutant, path_of
 
-__all__ = ["Tally", "run_by", "tell", "write_json"]
+__all__ = ["Tally", "run_by", "show", "write_json"]
 
 _NAMES = ("mutants", "both_run", "by_product", "by_cpu", "by_tests", "survive")
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What became of the mutants.
+    """The results for all mutants.
 
     `both` are those of lines that the prediction and the observation both run, which the product's
     commands judge; `left` those others that the CPU's answers don't notice, which tests judge.
-    `survivors` nothing notices; `strangers` are survivors without explanation, `wrong` explanations
-    that don't hold, and why.
+    `survivors` are noticed by nothing, `unexplained` those of them without explanation; `wrong` are
+    explanations that don't hold, and why.
     """
 
     mutants: list[Mutant]
     both: list[Mutant]
     left: list[Mutant]
     survivors: list[Mutant]
-    strangers: list[Mutant]
+    unexplained: list[Mutant]
     wrong: list[tuple[Explanation, str]]
     seconds: float
 
     @property
     def good(self) -> bool:
         """Whether each survivor is explained, and each explanation holds."""
-        return not self.strangers and not self.wrong
+        return not self.unexplained and not self.wrong
 
 
 def run_by(mutant: Mutant, lines: set[tuple[str, int]]) -> bool:
@@ -64,7 +64,7 @@ def write_json(tally: Tally) -> None:
     """Print the tally as one document."""
     record = {
         "modules": [dict(zip(("module", *_NAMES), row, strict=True)) for row in _rows(tally)],
-        "unexplained": [_as_row(mutant) for mutant in tally.strangers],
+        "unexplained": [_as_row(mutant) for mutant in tally.unexplained],
         "unfounded": [f"{_explained(row)}: {why}" for row, why in tally.wrong],
         "seconds": round(tally.seconds, 1),
     }
@@ -90,16 +90,16 @@ def _place(mutant: Mutant) -> str:
     return f"{where}: {mutant.before} -> {mutant.after}"
 
 
-def tell(tally: Tally) -> None:
-    """Print the tally as a table, and what is wrong beneath."""
+def show(tally: Tally) -> None:
+    """Print the tally as a table, and what is wrong below it."""
     print(f"{'module':<18}{''.join(f'{name:>16}' for name in _NAMES)}")
     for module, *counts in _rows(tally):
         print(f"{module:<18}{''.join(f'{count:>16}' for count in counts)}")
     both = set(tally.both)
-    for each in tally.strangers:
+    for each in tally.unexplained:
         how = "both sides run it, and the product agrees" if each in both else "survives"
         print(f"{how}, unexplained: {_place(each)}")
     for row, why in tally.wrong:
         print(f"an explanation that doesn't hold, {why}: {_explained(row)}")
-    count = len(tally.survivors) - len(tally.strangers)
+    count = len(tally.survivors) - len(tally.unexplained)
     print(f"{len(tally.mutants)} mutants in {tally.seconds:.0f} s; {count} survivors explained")
