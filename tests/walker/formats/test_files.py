@@ -1,4 +1,5 @@
 import errno
+import gc
 import os
 import re
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.files import map_file, shrunk_file, write_file, write_parts
 
 
 def reason(path):
@@ -72,3 +73,70 @@ def test_a_file_of_more_bytes_than_can_be_mapped_says_so(tmp_path, monkeypatch):
         "/proc/vmcore, or a dump by QEMU"
     )
     assert expected == reason(tmp_path / "kcore")
+
+
+def test_a_file_that_became_shorter_is_known_as_long_as_it_is_in_use(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(bytes(8192))
+    file = map_file(path)
+    assert shrunk_file() is None
+    os.truncate(path, 4096)
+    assert str(path) == shrunk_file()
+    os.truncate(path, 8192)
+    assert shrunk_file() is None
+    os.truncate(path, 0)
+    del file
+    gc.collect()
+    assert shrunk_file() is None
+
+
+def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    write_parts(path, iter([b"new ", b"content"]))
+    assert [("file", b"new content")] == [
+        (each.name, each.read_bytes()) for each in tmp_path.iterdir()
+    ]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    def parts():
+        yield b"new"
+        raise error
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(BadInput if isinstance(error, OSError) else KeyboardInterrupt):
+        write_parts(path, parts())
+    assert [("file", b"old")] == [(each.name, each.read_bytes()) for each in tmp_path.iterdir()]
+
+
+def test_a_link_leads_to_the_file_that_is_written(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    write_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert b"new" == (tmp_path / "file").read_bytes()
+
+
+def test_a_device_is_written_to_and_stays_one(tmp_path):
+    write_file(Path("/dev/null"), b"lost")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(BadInput, match="/dev/full: No space left on device"):
+        write_file(Path("/dev/full"), b"lost")
+
+
+def test_a_pipe_without_a_reader_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="pipe: No such device or address"):
+        write_file(tmp_path / "pipe", b"lost")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_file(tmp_path / "pipe", b"read")
+    assert b"read" == os.read(reading, 10)
+    os.close(reading)
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    with pytest.raises(BadInput, match="Is a directory"):
+        write_file(tmp_path, b"lost")
