@@ -73,7 +73,7 @@ def open_engine(*rams: Ram, bits: int = 64, model: int = MODEL) -> unicorn.Uc:
     engine = unicorn.Uc(unicorn.UC_ARCH_X86, _MODES[bits])
     engine.ctl_set_cpu_model(model)
     engine.ctl_set_tcg_buffer_size(_CODE)
-    engine.reg_read(x86.UC_X86_REG_RIP)  # Takes the memory now, and not with its first use.
+    engine.reg_read(x86.UC_X86_REG_CR0)  # Takes the memory now, and not with its first use.
     for ram in rams:
         attach(engine, ram)
     return engine
