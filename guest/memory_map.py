@@ -32,7 +32,7 @@ def memory_map(levels: int) -> MemoryMap:
         ),
         recursive_slot=places.RECURSIVE_SLOT,
         recursive_flags=Bit.P | Bit.RW | Bit.NX,
-        symbols=_symbols(levels),
+        symbols=symbols_of(levels),
     )
 
 
@@ -77,7 +77,7 @@ def _raws(levels: int) -> Iterator[Raw]:
     )
 
 
-def _symbols(levels: int) -> dict[str, int]:
+def symbols_of(levels: int) -> dict[str, int]:
     kernel, direct = places.KERNEL, places.DIRECT_MAP[levels]
     return {
         "LEVELS": levels,

@@ -1,6 +1,7 @@
 """Rules that all tests keep: how asserts are written, and what tests don't import or patch."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def imported_tests(tree):
             yield from (name for name in names if name.rpartition(".")[2].startswith("test_"))
 
 
+def private_patches(tree):
+    """The dotted names of private parts that a test patches by a string."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(attr="setattr" | "delattr"), args=[ast.Constant(str(name)), *_]
+            ) if re.search(r"\.__?[a-z]", name, re.IGNORECASE):
+                yield name
+
+
 def test_asserts_state_the_expected_value_first():
     found = {name: list(turned_asserts(tree)) for name, tree in trees().items()}
     assert {} == {name: lines for name, lines in found.items() if lines}
@@ -90,3 +101,21 @@ def test_no_module_imports_a_test_module():
 )
 def test_an_imported_test_module_is_found(line):
     assert ["tests.emu.test_one"] == list(imported_tests(ast.parse(line)))
+
+
+def test_no_private_part_is_patched_by_a_string():
+    found = {name: list(private_patches(tree)) for name, tree in trees().items()}
+    assert {} == {name: names for name, names in found.items() if names}
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ('monkeypatch.setattr("a.b._private", 1)', ["a.b._private"]),
+        ('patch.setattr("a._b.c", 1)', ["a._b.c"]),
+        ('monkeypatch.setattr("a.b.PUBLIC", 1)', []),
+        ('monkeypatch.setattr(module, "_private", 1)', []),
+    ],
+)
+def test_a_private_part_patched_by_a_string_is_found(line, names):
+    assert names == list(private_patches(ast.parse(line)))

@@ -18,7 +18,7 @@ from crosswalk.walker.translate import Walk
 
 __all__ = ["ListingDivergence", "listed_pages", "mapping_at", "unlike_list"]
 
-_SPARE = 1 << 20
+SPARE = 1 << 20
 """So many pages more than accesses are read at once; beyond them, window by window."""
 
 _WINDOW = 21  # What a page table maps: no window holds more than 512 pages of one listing.
@@ -106,7 +106,7 @@ def _pages_about(memory: PhysicalMemory, context: PagingContext, walk: Lister, v
     found = [Leaves.none()]
     if not len(va):
         return found[0]
-    left = _SPARE + len(va)
+    left = SPARE + len(va)
     for block in walk(memory, context, int(va.min()), int(va.max()) + 1):
         found.append(block)
         left -= len(block)

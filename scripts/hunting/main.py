@@ -10,7 +10,7 @@ from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.formats import Case
 from scripts.hunting.search import reduced_finding, search
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
-from tests.emu.fuzz.hunted import HUNTED
+from tests.emu.fuzz.hunted_bugs import HUNTED
 
 _PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "search-quality.md"
 
@@ -21,7 +21,7 @@ _PAGE_TEXT = """\
 
 writes this page; all but the seconds is the same each time. How good is a search that finds
 nothing? This one is sent after walkers that are known to be wrong: the {bugs} planted bugs of
-`tests/emu/fuzz/hunted.py`, one at a time, from the obvious (a rule left out) to the rare (two
+`tests/emu/fuzz/hunted_bugs.py`, one at a time, from the obvious (a rule left out) to the rare (two
 particular bits on two levels, and a control bit besides). Each is searched for by {seeds} campaigns
 of other seeds, guided by the coverage map as `crosswalk fuzz` is, and by as many that are blind,
 as with `--blind`, for up to {limit} layouts of {accesses:,} accesses. A bug counts as found where

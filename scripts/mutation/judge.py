@@ -23,10 +23,10 @@ from scripts.mutation.mutants import Mutant, import_name
 
 __all__ = ["Sample", "ends_badly", "killed", "limit_cpu", "run_in", "samples"]
 
-_CONTEXTS = 4
-_ROWS = 2000
+CONTEXTS = 4
+ROWS = 2000
 _READ_ONE_BY_ONE = 50
-_LIMIT = 60  # Seconds of the processor: a mutant may never end.
+LIMIT = 60  # Seconds of the processor: a mutant may never end.
 _BELOW = ("rights", "entry", "tables", "linear", "translate", "bulk")
 """The modules that state rules, each before those that use it."""
 
@@ -59,9 +59,9 @@ def _of(section: Section, chance: np.random.Generator, probers: ProberCache) -> 
     memory = SparseWords.of_tables(section.ram, shape.frames, shape.words)
     every = section.accesses_to(shape.va)
     contexts = list(section.contexts())
-    picked = chance.choice(len(contexts), min(_CONTEXTS, len(contexts)), replace=False)
+    picked = chance.choice(len(contexts), min(CONTEXTS, len(contexts)), replace=False)
     for number in sorted(picked.tolist()):
-        rows = np.sort(chance.choice(len(every), min(_ROWS, len(every)), replace=False))
+        rows = np.sort(chance.choice(len(every), min(ROWS, len(every)), replace=False))
         accesses = every.take(rows)
         # Within the page, and beyond what is canonical.
         accesses.va[:] |= chance.integers(0, 256, len(rows)).astype(np.uint64) << np.uint64(4)
@@ -91,7 +91,7 @@ def ends_badly(work: Callable[[], bool]) -> bool:
     """Return whether `work` is true, raises or never ends: in a child, which it may spoil."""
 
     def limited() -> bool:
-        limit_cpu(_LIMIT)
+        limit_cpu(LIMIT)
         return work()
 
     try:

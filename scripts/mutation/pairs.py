@@ -18,7 +18,7 @@ from scripts.mutation.mutants import Mutant, import_name
 
 __all__ = ["KeptPair", "kept_pairs", "killed_in_guest_mode"]
 
-_PAIRS, _ACCESSES = 36, 60
+PAIRS, _ACCESSES = 36, 60
 _PATIENCE = 300.0
 
 
@@ -61,7 +61,7 @@ def kept_pairs(seed: int) -> list[KeptPair]:
 
 def _observe(seed: int) -> list[KeptPair]:
     kept = []
-    for number in range(_PAIRS):
+    for number in range(PAIRS):
         pair = make_pair(seed, number, _ACCESSES)
         prober = NestedProber(pair.memory, pair.context)
         observed = {

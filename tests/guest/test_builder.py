@@ -1,6 +1,6 @@
 import pytest
 
-from crosswalk.guest import builder
+from crosswalk.guest import builder, memory_map
 from crosswalk.guest.builder import build_image
 from crosswalk.guest.errors import AssemblyError, LayoutError
 
@@ -38,6 +38,6 @@ def test_sources_that_lie_on_each_other_are_refused(monkeypatch):
 
 
 def test_a_source_that_lacks_a_symbol_is_named(monkeypatch):
-    monkeypatch.setattr("crosswalk.guest.memory_map._symbols", lambda levels: {"LEVELS": levels})
+    monkeypatch.setattr(memory_map, "symbols_of", lambda levels: {"LEVELS": levels})
     with pytest.raises(AssemblyError, match=r"^real\.s:16: 'ljmp CODE32:PROTECTED': Cannot find"):
         build_image(4)

@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 
 from crosswalk.walker.outcome import GeneralProtection
+from scripts.mutation import judge, pairs
 from scripts.mutation.explained import Explanation, load_table, unexplained, unfounded
 from scripts.mutation.judge import killed, samples
 from scripts.mutation.mutants import ROOT, constants_of, mutants_of, path_of
@@ -132,7 +133,7 @@ def test_the_walk_in_two_dimensions_has_its_own_tests():
 
 @pytest.fixture
 def kept(monkeypatch):
-    monkeypatch.setattr("scripts.mutation.pairs._PAIRS", 4)
+    monkeypatch.setattr(pairs, "PAIRS", 4)
     return kept_pairs(1)
 
 
@@ -148,15 +149,15 @@ def test_the_cpus_answers_in_guest_mode_tell_a_mutant_from_the_walker(kept):
 
 
 def test_where_the_cpu_contradicts_the_walker_itself_no_mutant_is_judged(monkeypatch):
-    monkeypatch.setattr("scripts.mutation.pairs._PAIRS", 1)
+    monkeypatch.setattr(pairs, "PAIRS", 1)
     monkeypatch.setattr("scripts.mutation.pairs.translate_nested", lambda *_: GeneralProtection())
     with pytest.raises(RuntimeError, match="contradicts the walker"):
         kept_pairs(1)
 
 
 def test_the_cpus_answers_tell_a_mutant_from_the_walker(monkeypatch):
-    monkeypatch.setattr("scripts.mutation.judge._CONTEXTS", 1)
-    monkeypatch.setattr("scripts.mutation.judge._ROWS", 300)
+    monkeypatch.setattr(judge, "CONTEXTS", 1)
+    monkeypatch.setattr(judge, "ROWS", 300)
     taken = samples(0)
     same = mutant_of("entry", "if level > 1:", "if True:")
     assert not killed(same, taken)
@@ -179,7 +180,7 @@ def test_a_mutant_that_is_none_passes_the_walkers_tests():
 
 
 def test_a_mutant_that_never_ends_is_told_from_the_walker(monkeypatch):
-    monkeypatch.setattr("scripts.mutation.judge._LIMIT", 1)
+    monkeypatch.setattr(judge, "LIMIT", 1)
     endless = mutants_of("entry", "def f():\n    while 1 < 0:\n        pass\n\n\n")
     (loop,) = [each for each in endless if each.after == "while True:"]
     hung = replace(loop, write=lambda: f"{loop.source}\nf()\n")

@@ -24,7 +24,7 @@ TIME_LIMIT = 120.0
 
 Work = Callable[[Task], Done | Failed]
 
-_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds until there has to be a scheduler, and a worker."""
 
 _COUNTED_EVERY = 5.0
@@ -57,7 +57,7 @@ class Cluster:
         self._address, self._work, self._limit = address, done_by, limit
         self._client: Any = _client(distributed, address)
         try:
-            self._client.wait_for_workers(1, timeout=_PATIENCE)
+            self._client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError as error:
             self._client.close()
             raise BadInput(f"--scheduler {address}: it has no workers") from error
@@ -110,7 +110,7 @@ def _client(distributed: Any, address: str) -> Any:
     collects = gc.isenabled()
     gc.disable()
     try:
-        return distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+        return distributed.Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         traceback.clear_frames(error.__traceback__)

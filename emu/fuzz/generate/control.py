@@ -24,7 +24,7 @@ _BITS: Mapping[str, tuple[str, int]] = {
 _EITHER = 0.5
 _OTHER_CPU = 0.06
 """Probability of another CPU than the emulated one, without targets."""
-_NOT_EMULATED = 0.04
+NOT_EMULATED = 0.04
 """Probability of features that the emulated CPU lacks, or an encryption mask; no targets."""
 _FOR_CPUS, _AIMED = 36, 9
 """One layout of so many, one with composites, may have another CPU for the sake of a target."""
@@ -61,9 +61,9 @@ def draw_context(
         return replace(context, **cpu), kept  # type: ignore[arg-type]  # Fields by name.
     own = np.random.default_rng([seed, index, 3])
     draw = own.random()
-    if draw < _NOT_EMULATED:
+    if draw < NOT_EMULATED:
         return _not_emulated(own, context), []
-    if draw < _NOT_EMULATED + _OTHER_CPU:
+    if draw < NOT_EMULATED + _OTHER_CPU:
         return _another_cpu(own, context), []
     return context, kept
 

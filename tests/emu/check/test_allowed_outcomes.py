@@ -10,7 +10,7 @@ from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.probe.composites import FORMS, Composites
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
-from tests.emu.composing import composite
+from tests.emu.composites import composite
 from tests.tables import KIB4, RW, US, USED, XD, D, PageTables, context
 
 VA = 0x40_0000

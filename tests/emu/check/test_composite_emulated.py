@@ -20,8 +20,8 @@ from crosswalk.emu.fuzz.generate.composites import composites_of
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from crosswalk.emu.report.composites import dump_composite, load_composite
 from crosswalk.walker.bulk import translate_many
-from tests.emu.cases import COMPOSITE_CASES
-from tests.emu.composing import composite
+from tests.emu.case_files import COMPOSITE_CASES
+from tests.emu.composites import composite
 from tests.tables import OPEN, PS, US, USED, A, P, PageTables, context
 
 ENTRIES = {entry.id: entry for entry in departures(Scope.COMPOSITE)}

@@ -12,7 +12,7 @@ from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import ProberCache
 from crosswalk.walker import Accesses, AccessType
 from crosswalk.walker.bulk import translate_many
-from tests.emu.check.bugs import GUEST
+from tests.emu.check.planted_bugs import GUEST
 from tests.emu.seeded_tables import SeededTables, seeded_tables
 from tests.random_tables import CHOICES, accesses_of, random_tables
 from tests.tables import MODES

@@ -5,7 +5,7 @@ import pytest
 from crosswalk.emu.check.allowed_outcomes import is_allowed
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.report.composites import dump_composite, load_composite
-from tests.emu.cases import FINDINGS
+from tests.emu.case_files import FINDINGS
 
 # Seeds 5, 99, 777 and 31337, 600 layouts each, before departures were composed: accesses across
 # pages on a processor without 1-GiB pages, of which one page or both lie in a PDPTE with PS.

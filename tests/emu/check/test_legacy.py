@@ -6,7 +6,7 @@ import pytest
 from crosswalk.emu.check import Place, check, make_plan
 from crosswalk.emu.check.explain import as_emulated
 from crosswalk.walker import SparseWords, translate_many
-from tests.emu.check.bugs import GUEST
+from tests.emu.check.planted_bugs import GUEST
 from tests.emu.seeded_tables import seeded_tables
 from tests.tables import OPEN, PS, RW, US, USED, P, PageTables, context, words_of
 

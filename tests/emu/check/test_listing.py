@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.check import check
+from crosswalk.emu.check import check, listing
 from crosswalk.walker.leaves import Leaves
 from tests.emu.check.wrong_walks import changed, dropped, page_of
 from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, P, PageTables, context
@@ -110,7 +110,7 @@ def test_the_walk_as_it_is_does_not():
 
 
 def test_a_list_too_long_to_read_whole_is_held_to_the_outcomes_from_address_0_on(monkeypatch):
-    monkeypatch.setattr("crosswalk.emu.check.listing._SPARE", -1 << 20)
+    monkeypatch.setattr(listing, "SPARE", -1 << 20)
     built = PageTables().map(0, 0x8000).map(KIB4, 0x9000).map(GIB1, 0xA000)
     assert 0 == check(built.memory, context()).divergent
     verdict = check(built.memory, context(), walk=dropped(0))

@@ -11,7 +11,7 @@ from crosswalk.emu.probe import Prober
 from crosswalk.guest import places
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
-from tests.emu.check.bugs import ELSEWHERE, FIVE_LEVELS, GUEST
+from tests.emu.check.planted_bugs import ELSEWHERE, FIVE_LEVELS, GUEST
 
 CHECK = crosscheck
 

@@ -10,7 +10,7 @@ from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.tlb import Halted, Invlpg, Rule, Sequence, Store
-from tests.emu.check.chip import Chip
+from tests.emu.check.caching_processor import Chip
 
 SECTIONS = {section.name: section for section in SEQUENCE_SECTIONS}
 READ = Access(0, AccessType.READ, 3, ac=False)

@@ -22,7 +22,7 @@ from crosswalk.walker.tlb import (
 from crosswalk.walker.tlb.steps import NO_FLUSH
 from crosswalk.walker.tlb.walks import decoded
 from crosswalk.walker.translate import cause as cause_of
-from tests.emu.cases import KNOWN_SEQUENCE_FILES
+from tests.emu.case_files import KNOWN_SEQUENCE_FILES
 from tests.tables import PS, USED, P
 
 ENTRIES = departures(Scope.SEQUENCE)

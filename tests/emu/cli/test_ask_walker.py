@@ -8,7 +8,7 @@ import pytest
 
 from crosswalk.walker.formats import Probe, dump_case, load_case, parse_case
 from crosswalk.walker.outcome import Translation
-from tests.emu.cases import KNOWN_CASES
+from tests.emu.case_files import KNOWN_CASES
 from tests.emu.cli.conftest import case_of, small
 from tests.emu.cli.running import written
 

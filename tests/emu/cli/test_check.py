@@ -8,7 +8,7 @@ from crosswalk.emu.cli import check_pieces as pieces
 from crosswalk.emu.probe import Prober
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import load_case
-from tests.emu.check.planted import without_code
+from tests.emu.check.planting import without_code
 
 SUMMARY = [
     "probes",

@@ -18,8 +18,9 @@ from crosswalk.emu.cli.check_pieces import check_in_pieces
 from crosswalk.emu.workers.contained import EmulatorCrash
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.errors import BadInput
-from tests.emu.check.planted import without_code
+from tests.emu.check.planting import without_code
 from tests.emu.check.wrong_walks import dropped
+from tests.processes import alive, until
 from tests.tables import KIB4, PageTables, context
 
 VA = 0x40_0000
@@ -179,21 +180,10 @@ def test_no_process_outlives_the_command(small_case, name):
         cwd=HERE,
     ) as command:
         worker = next(int(line) for line in command.stderr if line.strip().isdigit())
-        assert running(worker)
+        assert alive(worker)
         command.send_signal(signal.Signals[name])
         command.wait(30)
-    deadline = time.monotonic() + 30
-    while running(worker) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not running(worker)
-
-
-def running(pid):
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+    until(lambda: not alive(worker), 30)
 
 
 @pytest.mark.usefixtures("small_pieces")

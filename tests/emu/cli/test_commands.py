@@ -10,7 +10,7 @@ import pytest
 
 from crosswalk.emu.cli.commands import COMMANDS, options_of
 from crosswalk.emu.cli.parser import make_parser, parse
-from tests.emu.cases import KNOWN_CASES, LINUX_CASE
+from tests.emu.case_files import KNOWN_CASES, LINUX_CASE
 
 HEAVY = {"numpy", "msgspec", "unicorn", "keystone", "capstone", "rich", "elftools", "shtab"}
 EMULATOR = {"unicorn", "keystone", "capstone"}

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.emu.cli.lacking import RAM, ROOT, clean, commands, lacking
+from tests.emu.cli.incomplete_images import RAM, ROOT, clean, commands, lacking
 from tests.tables import OPEN, PS, RW, XD, P, PageTables
 
 NAMED = [

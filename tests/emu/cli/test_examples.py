@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from crosswalk.walker.formats import load_case
-from tests.emu.targets.making import EXAMPLES, ROOT, compiled
+from tests.emu.targets.walkers import EXAMPLES, ROOT, compiled
 
 PAGE = (ROOT / "docs" / "walkers.md").read_text(encoding="utf-8")
 

@@ -9,7 +9,7 @@ from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import load_composite
 from crosswalk.walker.formats import load_case
 from tests.emu.fuzz.campaign.running import corpus
-from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
+from tests.emu.fuzz.planting import bug_named, crash, hang, plant_emulator, plant_walker, sick
 
 BUG = "SMAP ignored"
 

@@ -1,7 +1,7 @@
 import pytest
 
 from crosswalk.emu.fuzz.campaign import Plan
-from tests.emu.cases import LINUX_CASE
+from tests.emu.case_files import LINUX_CASE
 
 
 def test_a_campaign_starts_from_a_file_and_goes_on_with_the_same_tables_alone(

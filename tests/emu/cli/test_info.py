@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.emu.cli.lacking import RAM, ROOT, clean, commands, lacking
+from tests.emu.cli.incomplete_images import RAM, ROOT, clean, commands, lacking
 from tests.tables import RW, XD, P
 from tests.walker.formats.conftest import Core, cpu_state, note, qemu_notes
 

@@ -9,7 +9,7 @@ import pytest
 from crosswalk.emu.cli import walk as walking
 from crosswalk.emu.workers.contained import EmulatorCrash
 from crosswalk.walker.errors import BadInput
-from tests.emu.cases import KNOWN_CASES, LINUX_CASE
+from tests.emu.case_files import KNOWN_CASES, LINUX_CASE
 
 COMMAND = [sys.executable, "-m", "crosswalk"]
 CASE = KNOWN_CASES / "amd-pml4e-bit-8.json"

@@ -14,10 +14,10 @@ import pytest
 
 from crosswalk.emu.probe import Prober
 from crosswalk.emu.probe.nested import NestedProber
-from tests.emu.cases import KNOWN_CASES
+from tests.emu.case_files import KNOWN_CASES
 from tests.emu.fuzz.campaign.running import corpus
-from tests.emu.fuzz.planted import bug_named, plant_walker
-from tests.emu.targets.making import script
+from tests.emu.fuzz.planting import bug_named, plant_walker
+from tests.emu.targets.walkers import script
 
 CASE = KNOWN_CASES / "pdpte-leaf-accessed-on-fault.json"
 KILLED = "was killed (SIGKILL), by another program or for want of memory, 5 times"

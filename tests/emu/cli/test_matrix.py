@@ -5,13 +5,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from crosswalk.emu.cli import matrix as crossing
 from crosswalk.emu.cli import output
 from crosswalk.emu.matrix.summary import Group, Summary, load_summary
+from tests.processes import until
 
 
 def test_list_shows_dimensions_sizes_and_reasons(run):
@@ -144,6 +144,11 @@ def test_composites_run_and_known_divergences_are_told(run):
 UNITS = "section=cross-4k"
 
 
+def inode_of(path):
+    """The number of a file, which changes when it is replaced; 0 without a file."""
+    return path.stat().st_ino if path.exists() else 0
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_and_comes_to_the_same(tmp_path):
     state = tmp_path / "state.json"
@@ -156,12 +161,8 @@ def test_a_run_killed_at_any_moment_goes_on_and_comes_to_the_same(tmp_path):
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         ) as process:
-            before = state.stat().st_ino if state.exists() else 0
-            until = time.monotonic() + 60
-            while time.monotonic() < until and process.poll() is None:
-                if state.exists() and state.stat().st_ino != before:
-                    break
-                time.sleep(0.01)
+            before = inode_of(state)
+            until(lambda: inode_of(state) != before or process.poll() is not None)  # noqa: B023  # Used here.
             assert None is process.poll()
             os.killpg(process.pid, signal.SIGKILL)
         seen.add(load_summary(state, UNITS, 100).units)

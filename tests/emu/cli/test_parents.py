@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-from tests.emu.cases import KNOWN_CASES
-from tests.emu.fuzz.campaign.running import alive, command, finished, until
+from tests.emu.case_files import KNOWN_CASES
+from tests.emu.fuzz.campaign.running import command, finished
+from tests.processes import session_processes, until
 
 CASE = KNOWN_CASES / "pdpte-leaf-accessed-on-fault.json"
 
@@ -39,8 +40,8 @@ def commands(tmp_path):
 )
 def test_no_process_outlives_the_command(commands, name, processes):
     process = command("none", *commands[name])
-    until(lambda: len(alive(process.pid)) >= processes or process.poll() is not None)
+    until(lambda: len(session_processes(process.pid)) >= processes or process.poll() is not None)
     assert None is process.poll()
     process.kill()
     assert -signal.SIGKILL == finished(process)[0]
-    until(lambda: alive(process.pid) == [], 20)
+    until(lambda: session_processes(process.pid) == [], 20)

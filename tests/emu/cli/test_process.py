@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.emu.cases import KNOWN_CASES, LINUX_CASE
+from tests.emu.case_files import KNOWN_CASES, LINUX_CASE
 
 COMMAND = [sys.executable, "-m", "crosswalk"]
 

@@ -2,9 +2,9 @@ import pytest
 
 from crosswalk.emu.protect.kernel import scenario
 from crosswalk.emu.protect.kernel.protection import Protection
+from tests.emu.load.linux.distribution_kernels import CLOUD, GENERIC, fetched
 from tests.emu.load.linux.kernels import elf_of, talking, vmlinux
-from tests.emu.load.linux.real import CLOUD, GENERIC, fetched
-from tests.emu.protect.kernel.tiny import NAMES, PATCH, READY, tiny_kernel
+from tests.emu.protect.kernel.tiny_kernel import NAMES, PATCH, READY, tiny_kernel
 
 AT = ("--ram", "32", "--protect-at", f"console:{READY}")
 

@@ -8,8 +8,8 @@ from crosswalk.emu.report.composites import dump_composite, load_composite
 from crosswalk.walker.formats import dump_case, load_case
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.tlb import Invlpg, SequenceRecord, dump_sequence, load_sequence
-from tests.emu.cases import COMPOSITE_CASES, KNOWN_SEQUENCE_FILES
-from tests.emu.fuzz.planted import bug_named, crash, first_composite, plant_emulator, plant_walker
+from tests.emu.case_files import COMPOSITE_CASES, KNOWN_SEQUENCE_FILES
+from tests.emu.fuzz.planting import bug_named, crash, first_composite, plant_emulator, plant_walker
 
 
 @pytest.fixture

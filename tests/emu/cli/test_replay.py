@@ -6,7 +6,7 @@ import pytest
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import Probe, load_case, parse_case
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.cases import CASES, COMPOSITE_CASES, KNOWN_CASES
+from tests.emu.case_files import CASES, COMPOSITE_CASES, KNOWN_CASES
 from tests.emu.cli.conftest import case_of
 from tests.emu.cli.running import written
 

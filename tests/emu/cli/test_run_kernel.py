@@ -5,7 +5,7 @@ import pytest
 from crosswalk.emu.cli import check_pieces as pieces
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import load_case
-from tests.emu.check.planted import without_code
+from tests.emu.check.planting import without_code
 from tests.emu.load.linux.kernels import BASE, TABLES, bzimage, talking, vmlinux
 
 HELLO = "console:tiny kernel"

@@ -1,6 +1,6 @@
 import json
 
-from tests.emu.cases import KNOWN_SEQUENCE_FILES
+from tests.emu.case_files import KNOWN_SEQUENCE_FILES
 
 NAME = "section=tlb-leaf,page=2m,change=target,g=0,prime=read,invalidate=none,access=read,cpl=3"
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.emu.cases import LINUX_CASE
+from tests.emu.case_files import LINUX_CASE
 from tests.emu.cli.conftest import small
 
 COMMAND = [sys.executable, "-m", "crosswalk"]

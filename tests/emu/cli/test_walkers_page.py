@@ -18,7 +18,7 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Cpu
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.targets.making import EXAMPLES, ROOT
+from tests.emu.targets.walkers import EXAMPLES, ROOT
 
 PAGE = (ROOT / "docs" / "walkers.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^\$ (crosswalk replay tests/.*)\n((?:(?![$`]).*\n)+)", PAGE, re.MULTILINE)

@@ -19,7 +19,7 @@ from crosswalk.emu.cpu.delivery import (
 )
 from crosswalk.emu.pc.pc import Stop
 from crosswalk.walker.architecture import RFlags
-from tests.emu.cpu.bare import (
+from tests.emu.cpu.machine import (
     CODE,
     CODE0,
     CODE3,

@@ -15,7 +15,7 @@ from crosswalk.emu.cpu.state_layout import (
 )
 from crosswalk.emu.probe import Prober
 from crosswalk.walker.errors import CrosswalkError
-from tests.emu.observing import columns
+from tests.emu.accesses import columns
 from tests.emu.seeded_tables import seeded_tables
 
 

@@ -5,7 +5,7 @@ from unicorn import x86_const as x86
 
 from crosswalk.emu.pc.pc import Stop
 from crosswalk.walker.architecture import RFlags
-from tests.emu.cpu.bare import CODE, CODE0, CODE3, DATA0, DATA3, USER, USER_STACK
+from tests.emu.cpu.machine import CODE, CODE0, CODE3, DATA0, DATA3, USER, USER_STACK
 
 STAR, LSTAR, FMASK = 0xC000_0081, 0xC000_0082, 0xC000_0084
 ENTRY = CODE + 0x200

@@ -7,8 +7,8 @@ from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz import executor as executors
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import ProbeError, Prober, ProberCache
-from tests.emu.fuzz.hunted import HUNTED
-from tests.emu.fuzz.planted import bug_named
+from tests.emu.fuzz.hunted_bugs import HUNTED
+from tests.emu.fuzz.planting import bug_named
 
 
 def planted(name):

@@ -5,7 +5,7 @@ from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
-from tests.emu.fuzz.hunted import HUNTED
+from tests.emu.fuzz.hunted_bugs import HUNTED
 
 
 def signatures(bug, seeds=range(3), accesses=512):

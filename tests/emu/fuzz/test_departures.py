@@ -15,7 +15,7 @@ from crosswalk.emu.fuzz.generate import generate
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.formats import Case, Cpu, Probe, load_case
-from tests.emu.cases import KNOWN_CASES
+from tests.emu.case_files import KNOWN_CASES
 
 EACH = pytest.mark.parametrize("entry", departures(Scope.ACCESS), ids=lambda entry: entry.id)
 

@@ -7,8 +7,8 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import Case, Cpu
 from scripts.hunting.search import Found, Search, reduced_finding, search
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
-from tests.emu.check.planted import Bug
-from tests.emu.fuzz.hunted import HUNTED, OBVIOUS, RARE
+from tests.emu.check.planting import Bug
+from tests.emu.fuzz.hunted_bugs import HUNTED, OBVIOUS, RARE
 
 # Bugs that take no luck: entries of the case that each shrinks to, at the most. Below a page of
 # some size, all levels down to it are left.

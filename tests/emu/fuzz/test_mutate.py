@@ -11,8 +11,8 @@ from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.formats import load_case
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk
-from tests.emu.cases import LINUX_CASE
-from tests.emu.check.planted import without_code
+from tests.emu.case_files import LINUX_CASE
+from tests.emu.check.planting import without_code
 from tests.tables import RW, P, PageTables, context
 
 SEED = 7

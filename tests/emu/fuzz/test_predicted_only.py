@@ -9,7 +9,7 @@ import pytest
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK
 from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz.executor import Executor
-from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.generate import control, generate
 from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.answers import Answers, Listed, Listing
 from crosswalk.emu.targets.mapping_lists import ranges_of
@@ -23,7 +23,7 @@ FEATURES = {"LAM", "UAI", "LASS", "wide"}
 @pytest.fixture
 def strange(monkeypatch):
     """Layouts that all have something that the emulated CPU lacks, or an encryption mask."""
-    monkeypatch.setattr("crosswalk.emu.fuzz.generate.control._NOT_EMULATED", 1.0)
+    monkeypatch.setattr(control, "NOT_EMULATED", 1.0)
     return [generate(5, index, accesses=512) for index in range(40)]
 
 

@@ -8,7 +8,7 @@ from crosswalk.emu.load.guest import boot
 from crosswalk.guest.builder import build_image
 from crosswalk.guest.errors import GuestError
 from crosswalk.walker.errors import CrosswalkError
-from tests.emu.guests import failure
+from tests.emu.patched_guests import failure
 
 TEXT = 0x100000
 PROTECTED = 0x8200

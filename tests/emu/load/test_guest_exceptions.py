@@ -7,7 +7,7 @@ import pytest
 from crosswalk.emu.load.guest import _check_exceptions, boot
 from crosswalk.guest.builder import build_image
 from crosswalk.guest.errors import GuestError
-from tests.emu.guests import failure, patched
+from tests.emu.patched_guests import failure, patched
 
 
 @pytest.fixture(scope="module", params=[4, 5], ids=["4-level", "5-level"])

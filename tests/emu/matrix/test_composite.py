@@ -21,7 +21,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk
-from tests.emu.check.bugs import GUEST
+from tests.emu.check.planted_bugs import GUEST
 from tests.emu.matrix.running import all_of, laid_out
 from tests.tables import PS
 

@@ -13,7 +13,7 @@ from crosswalk.walker import (
     translate,
 )
 from crosswalk.walker.translate import StepKind, walk
-from tests.emu.check.bugs import GUEST
+from tests.emu.check.planted_bugs import GUEST
 from tests.emu.matrix.running import all_of, laid_out
 
 BY_NAME = {section.name: section for section in LEGACY_SECTIONS}

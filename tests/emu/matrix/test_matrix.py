@@ -15,8 +15,8 @@ from crosswalk.emu.matrix.unit import Unit, Worker
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.case import parse_case
-from tests.emu.check.bugs import GUEST
-from tests.emu.fuzz.planted import crash
+from tests.emu.check.planted_bugs import GUEST
+from tests.emu.fuzz.planting import crash
 from tests.emu.matrix.running import all_of
 
 FEW = "section=junk-pte,access=write,cpl=3"

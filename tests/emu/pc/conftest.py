@@ -1,6 +1,6 @@
 import pytest
 
-from tests.emu.cpu.bare import Bare
+from tests.emu.cpu.machine import Bare
 
 
 @pytest.fixture

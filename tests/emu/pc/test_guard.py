@@ -2,7 +2,7 @@
 
 from crosswalk.emu.cpu.cpu import Guarded
 from crosswalk.emu.pc.pc import Stop
-from tests.emu.cpu.bare import CODE, CODE0, GDT, IDT, STACK
+from tests.emu.cpu.machine import CODE, CODE0, GDT, IDT, STACK
 
 
 def test_what_the_guard_refuses_ends_the_run_with_the_cpu_as_it_was(bare):

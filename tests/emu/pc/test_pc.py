@@ -10,8 +10,8 @@ from crosswalk.emu.cpu.engine import open_engine
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.pc.pc import Machine, Stop
 from crosswalk.walker.errors import CrosswalkError
-from tests.emu.cpu.bare import CODE, ROOT, UNMAPPED, Bare
-from tests.emu.cpu.pieces import PIC_UP
+from tests.emu.cpu.assembly import PIC_UP
+from tests.emu.cpu.machine import CODE, ROOT, UNMAPPED, Bare
 
 SAY = "mov dx, 0x3f8\nmov al, 0x58\nout dx, al\n.byte 0xeb, 0\n"  # A jump to what follows.
 

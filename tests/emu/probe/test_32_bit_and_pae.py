@@ -14,7 +14,7 @@ from crosswalk.walker import (
     SparseWords,
     Translation,
 )
-from tests.emu.observing import (
+from tests.emu.accesses import (
     borrowed_slots,
     every,
     execute,

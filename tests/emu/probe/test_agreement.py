@@ -9,7 +9,7 @@ from crosswalk.emu.check import compare_all
 from crosswalk.emu.probe import Prober
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
-from tests.emu.observing import columns
+from tests.emu.accesses import columns
 from tests.emu.seeded_tables import seeded_tables
 
 COUNT = 100

@@ -9,8 +9,8 @@ from crosswalk.emu.probe.access_engine import Run
 from crosswalk.emu.probe.composite import CompositeEngine, CompositeProber, _fault_of
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.walker.errors import BadInput
-from tests.emu.composing import NOTHING, PROTECTION, answers, composite, fault, make, ok
-from tests.emu.observing import tables_of
+from tests.emu.accesses import tables_of
+from tests.emu.composites import NOTHING, PROTECTION, answers, composite, fault, make, ok
 from tests.tables import KIB4, MIB2, OPEN, PS, RW, US, USED, XD, D, PageTables, context
 
 VA = 0x40_0000

@@ -12,7 +12,7 @@ from crosswalk.emu.probe.bulk import BulkEngine, BulkOutcomes
 from crosswalk.emu.probe.page_marker import marker
 from crosswalk.emu.probe.trampoline import Trampoline
 from crosswalk.walker.errors import CrosswalkError
-from tests.emu.observing import every, execute, observe, probe, read, write
+from tests.emu.accesses import every, execute, observe, probe, read, write
 from tests.tables import PageTables, context
 
 VA = 0x40_0000

@@ -17,9 +17,9 @@ from crosswalk.walker import architecture, columns
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.tlb.steps import Sequence
-from tests.emu.composing import composite
-from tests.emu.observing import every, probe, read
-from tests.emu.probe.nested.two import PAGE, SHIFT, Two
+from tests.emu.accesses import every, probe, read
+from tests.emu.composites import composite
+from tests.emu.probe.nested.two_stages import PAGE, SHIFT, Two
 from tests.tables import PageTables, context
 
 VA = 0x40_0000

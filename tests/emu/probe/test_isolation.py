@@ -9,7 +9,7 @@ from crosswalk.emu.probe import Prober, prober
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.observing import columns, every, execute, observe, probe, read, tables_of, write
+from tests.emu.accesses import columns, every, execute, observe, probe, read, tables_of, write
 from tests.tables import OPEN, RW, US, XD, P, PageTables, context
 
 VA, READ_ONLY, HOLE, WILD = 0x40_0000, 0x40_1000, 0x40_2000, 1 << 50

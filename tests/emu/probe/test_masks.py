@@ -9,8 +9,8 @@ from crosswalk.emu.probe.workspace import Workspace
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import PageFault
-from tests.emu.composing import composite, make, ok
-from tests.emu.observing import every, execute, observe, probe, read, write
+from tests.emu.accesses import every, execute, observe, probe, read, write
+from tests.emu.composites import composite, make, ok
 from tests.tables import OPEN, ROOT, PageTables, context
 
 VA = 0x40_0000

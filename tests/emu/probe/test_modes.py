@@ -1,7 +1,7 @@
 """One prober for all paging modes."""
 
 from crosswalk.emu.probe import Prober
-from tests.emu.observing import columns
+from tests.emu.accesses import columns
 from tests.emu.seeded_tables import seeded_tables
 
 SOUPS = {

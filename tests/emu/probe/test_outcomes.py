@@ -3,7 +3,7 @@
 import pytest
 
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.observing import every, execute, observe, read, write
+from tests.emu.accesses import every, execute, observe, read, write
 from tests.tables import GIB1, MIB2, OPEN, PAT_LARGE, PS, RW, US, XD, A, D, P, PageTables, context
 
 VA = 0x40_0000

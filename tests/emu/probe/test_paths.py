@@ -11,7 +11,7 @@ from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.paths import NO_PAGE, find_paths, find_tables, format_of
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.walker.memory import SparseWords
-from tests.emu.observing import observe, probe, read, write
+from tests.emu.accesses import observe, probe, read, write
 from tests.tables import MIB2, OPEN, PS, ROOT, P, PageTables, context
 
 VA = 0x40_0000

@@ -14,7 +14,7 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import PageFault, Translation
-from tests.emu.observing import (
+from tests.emu.accesses import (
     borrowed_slots,
     every,
     execute,

@@ -1,7 +1,7 @@
 """Which composites have an outcome, reported before they are made."""
 
 from crosswalk.emu.probe.composite import CompositeProber
-from tests.emu.composing import answers, composite
+from tests.emu.composites import answers, composite
 from tests.tables import KIB4, PageTables, context
 
 VA = 0x40_0000

@@ -15,8 +15,8 @@ from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.composing import composite
-from tests.emu.observing import execute, read, write
+from tests.emu.accesses import execute, read, write
+from tests.emu.composites import composite
 from tests.tables import OPEN, ROOT, PageTables, context
 
 VA = 0x40_0000

@@ -11,7 +11,7 @@ from crosswalk.emu.probe.access_engine import SingleAccess
 from crosswalk.emu.probe.bulk import BulkWatcher
 from crosswalk.emu.probe.trampoline import IN_PLACE
 from crosswalk.walker.columns import Accesses, Kind
-from tests.emu.observing import borrowed_slots, every, observe, probe, tables_of, write
+from tests.emu.accesses import borrowed_slots, every, observe, probe, tables_of, write
 from tests.tables import MIB2, OPEN, RW, A, D, P, PageTables, context
 
 VA = 0x40_0000

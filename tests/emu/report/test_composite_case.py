@@ -11,8 +11,8 @@ from crosswalk.emu.report.composites import (
     parse_composite,
 )
 from crosswalk.walker.errors import BadInput
-from tests.emu.cases import KNOWN_CASES
-from tests.emu.composing import composite
+from tests.emu.case_files import KNOWN_CASES
+from tests.emu.composites import composite
 from tests.tables import KIB4, USED, PageTables, context
 
 VA = 0x40_0000

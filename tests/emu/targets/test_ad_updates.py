@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from crosswalk.walker.columns import Kind
-from tests.emu.targets.asked import NOTHING, TRANSLATES, Asked, changed
-from tests.emu.targets.making import HOLE, PAGE
+from tests.emu.targets.judged_answers import NOTHING, TRANSLATES, Asked, changed
+from tests.emu.targets.walkers import HOLE, PAGE
 
 
 def faults_of(walker):

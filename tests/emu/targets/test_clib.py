@@ -6,7 +6,7 @@ from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import BadInput
-from tests.emu.targets.making import HOLE, LARGE, PAGE, READ_ONLY, answers, every, library, reads
+from tests.emu.targets.walkers import HOLE, LARGE, PAGE, READ_ONLY, answers, every, library, reads
 
 NOTED = """
 static struct crosswalk_memory now;

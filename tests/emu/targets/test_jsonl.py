@@ -9,7 +9,7 @@ from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.targets.making import HOLE, PAGE, answers, every, reads, script, space
+from tests.emu.targets.walkers import HOLE, PAGE, answers, every, reads, script, space
 from tests.tables import context
 
 HELLO = """

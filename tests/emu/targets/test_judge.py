@@ -13,7 +13,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import CR3, EFER
 from tests.emu.seeded_tables import seeded_tables
-from tests.emu.targets.asked import (
+from tests.emu.targets.judged_answers import (
     ADDRESSES,
     LISTS,
     NOT_CANONICAL,
@@ -22,7 +22,7 @@ from tests.emu.targets.asked import (
     Asked,
     changed,
 )
-from tests.emu.targets.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
+from tests.emu.targets.walkers import HOLE, LARGE, PAGE, READ_ONLY, every, space
 from tests.tables import LEGACY, LONG, chain, context
 
 KIB4, MIB2 = 1 << 12, 1 << 21

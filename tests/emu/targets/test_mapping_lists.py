@@ -13,7 +13,7 @@ from crosswalk.emu.targets.mapping_lists import (
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.frames import count_mappings
 from tests.emu.seeded_tables import seeded_tables
-from tests.emu.targets.making import LARGE, PAGE, READ_ONLY, reads, space
+from tests.emu.targets.walkers import LARGE, PAGE, READ_ONLY, reads, space
 from tests.tables import LEGACY, LONG, OPEN, PS, ROOT, USED, PageTables, chain, context
 
 KIB4, MIB2, TOP = 1 << 12, 1 << 21, 1 << 64

@@ -6,7 +6,7 @@ from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.targets.making import HOLE, PAGE, answers, python_walker, reads, space
+from tests.emu.targets.walkers import HOLE, PAGE, answers, python_walker, reads, space
 from tests.tables import context
 
 QUICK = Limits(seconds=0.5, output=1 << 16, memory=1 << 28)

@@ -8,9 +8,9 @@ from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import load_case
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.cases import CASES as ALL_CASES
+from tests.emu.case_files import CASES as ALL_CASES
 from tests.emu.cli.running import crosswalk
-from tests.emu.targets.making import HOLE, LARGE, PAGE, READ_ONLY, answers, reads
+from tests.emu.targets.walkers import HOLE, LARGE, PAGE, READ_ONLY, answers, reads
 
 CASES = ALL_CASES / "volatility3"
 

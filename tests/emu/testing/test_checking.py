@@ -20,7 +20,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, Cpu, Probe, load_case
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.translate import translate
-from tests.emu.cases import KNOWN_CASES
+from tests.emu.case_files import KNOWN_CASES
 
 CONTEXT = PagingContext(cr3=ROOT)
 WRITE = Access(0, AccessType.WRITE)

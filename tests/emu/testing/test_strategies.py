@@ -18,7 +18,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.translate import StepKind, walk
-from tests.emu.fuzz.hunted import OBVIOUS
+from tests.emu.fuzz.hunted_bugs import OBVIOUS
 
 QUICK = settings(
     max_examples=200,

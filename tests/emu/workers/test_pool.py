@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from crosswalk.emu.workers.frames import framed
 from crosswalk.emu.workers.pool import Pool, in_order
 from crosswalk.emu.workers.process import Ending, ProcessEnded, ProcessLost
 from crosswalk.walker.errors import BadInput, CrosswalkError
-from tests.emu.fuzz.campaign.running import children, until
-from tests.emu.targets.making import ROOT, alive
+from tests.emu.targets.walkers import ROOT
+from tests.processes import alive, children, until
 
 
 def double(number):
@@ -222,7 +223,9 @@ def test_what_a_task_raises_is_raised_here(pool_of, error, kind, words):
 
 
 def test_an_answer_that_is_none_is_a_crash(pool_of, monkeypatch):
-    monkeypatch.setattr("crosswalk.emu.workers.pool._answer", lambda *_: b"no pickle")
+    monkeypatch.setattr(
+        "crosswalk.emu.workers.pool.serve", lambda _1, _2, end: os.write(end, framed(b"no pickle"))
+    )
     with pytest.raises(ProcessEnded, match="sending what is no answer"):
         pool_of(double).submit(1)()
 

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.emu.targets.making import ROOT
+from tests.emu.targets.walkers import ROOT
 
 ROOMS = ("emu", "guest", "walker")
 MODULES = {"multiprocessing", "pebble", "subprocess", "pty", "concurrent.futures", "threading"}

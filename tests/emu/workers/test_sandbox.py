@@ -11,8 +11,8 @@ import pytest
 
 from crosswalk.emu.workers.process import Ending, ProcessEnded, ProcessLost
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
-from tests.emu.fuzz.campaign.running import until
-from tests.emu.targets.making import ROOT, alive
+from tests.emu.targets.walkers import ROOT
+from tests.processes import alive, until
 
 QUICK = Limits(seconds=0.4, output=1 << 16)
 PATIENT = Limits(seconds=20)
@@ -38,14 +38,6 @@ def failure(process, question=b"", allowed=1 << 16):
     with pytest.raises(NoAnswer) as caught:
         process.talk(question, lines(1), allowed)
     return caught.value
-
-
-def gone(pid):
-    """Whether a process ends within some seconds."""
-    deadline = time.monotonic() + 10
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return not alive(pid)
 
 
 def test_a_command_answers_what_it_is_asked():
@@ -175,7 +167,7 @@ def test_what_a_process_started_ends_with_it():
     grandchild = int(process.talk(b"", lines(1), 100))
     assert alive(grandchild)
     process.close()
-    assert gone(grandchild)
+    until(lambda: not alive(grandchild), 10)
 
 
 def test_what_a_process_started_ends_with_it_when_it_hangs():
@@ -187,7 +179,7 @@ def test_what_a_process_started_ends_with_it_when_it_hangs():
     grandchild = int(process.talk(b"", lines(1), 100))
     process._limits = QUICK
     failure(process, b"?\n")
-    assert gone(grandchild)
+    until(lambda: not alive(grandchild), 10)
 
 
 ORPHANS = """
@@ -221,8 +213,8 @@ def test_nobody_is_left_when_the_parent_dies(number):
         assert alive(grandchild)
         parent.send_signal(number)
         parent.wait()
-        assert gone(child)
-        assert gone(grandchild)
+        until(lambda: not alive(child), 10)
+        until(lambda: not alive(grandchild), 10)
 
 
 def test_closing_twice_does_nothing_and_leaves_no_child():
@@ -316,7 +308,7 @@ def test_a_keeper_that_is_killed_takes_the_process_with_it_and_is_no_crash():
     with pytest.raises(ProcessEnded) as caught:
         process.talk(b"?\n", lines(1), 100)
     assert Ending.KILLED is caught.value.ending
-    assert gone(child)
+    until(lambda: not alive(child), 10)
 
 
 def test_who_is_killed_is_asked_again_and_lost_when_others_go_on(tmp_path):

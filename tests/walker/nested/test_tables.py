@@ -7,7 +7,16 @@ from crosswalk.walker import BadInput, CrosswalkError
 from crosswalk.walker.nested import MemoryFull, NestedTables
 from crosswalk.walker.protection import Permission
 from tests.tables import GIB1, KIB4, MIB2, OPEN, PS, RW, US, XD, A, D, P
-from tests.walker.nested.granted import NONE, PA, READ_EXECUTE, READ_WRITE, RWX, R, leaves, pool
+from tests.walker.nested.nested_memory import (
+    NONE,
+    PA,
+    READ_EXECUTE,
+    READ_WRITE,
+    RWX,
+    R,
+    leaves,
+    pool,
+)
 
 
 def test_entries_are_those_of_the_manual():

@@ -13,7 +13,7 @@ from crosswalk.walker.nested import NestedTables
 from crosswalk.walker.nested import tables as under_test
 from crosswalk.walker.protection import Permission
 from tests.tables import GIB1, KIB4, MIB2
-from tests.walker.nested.granted import EXPRESSIBLE, NONE, PA, leaves, pool
+from tests.walker.nested.nested_memory import EXPRESSIBLE, NONE, PA, leaves, pool
 
 FRAMES = 3 << 18
 """Three GiB of them: what sequences below play on."""

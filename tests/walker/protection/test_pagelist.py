@@ -14,7 +14,7 @@ from crosswalk.walker.protection.pagelist import (
     decode,
     encode,
 )
-from tests.walker.protection.lists import LIST, PAGE, RAM, Reads, memory_with, raw_page
+from tests.walker.protection.page_lists import LIST, PAGE, RAM, Reads, memory_with, raw_page
 
 R, W, X = Permission
 MANY = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from crosswalk.walker.protection import Permission
 from crosswalk.walker.protection.pagelist import MalformedRequest, PageEntry, decode, encode
-from tests.walker.protection.lists import LIST, PAGE, RAM, Reads, memory_with
+from tests.walker.protection.page_lists import LIST, PAGE, RAM, Reads, memory_with
 
 MANY = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 R, W, X = Permission

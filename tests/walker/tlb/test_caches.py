@@ -6,7 +6,7 @@ from crosswalk.walker.context import CR4, PagingContext, Vendor
 from crosswalk.walker.outcome import PageFault
 from crosswalk.walker.tlb import Invlpg, Invpcid, MovCr0, MovCr3, MovCr4, Rule, Sequence, Store
 from crosswalk.walker.tlb.steps import NO_FLUSH, PCIDE
-from tests.walker.tlb.stale import (
+from tests.walker.tlb.sequences import (
     CR4_ON,
     FAR,
     LARGE,

@@ -6,7 +6,7 @@ from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import CR4
 from crosswalk.walker.outcome import PageFault, Translation
 from crosswalk.walker.tlb import Invlpg, MovCr0, MovCr3, MovCr4, Rule, Store, Wrpkru
-from tests.walker.tlb.stale import (
+from tests.walker.tlb.sequences import (
     CR4_ON,
     FAR,
     KEY1,

@@ -7,7 +7,7 @@ import pytest
 from crosswalk.emu.check.nested import KINDS, check_nested
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.probe.nested import NestedProber
-from tests.emu.check.nested.wrong import WRONG
+from tests.emu.check.nested.planted_bugs import WRONG
 
 PAIRS, ACCESSES = 12, 60
 

@@ -18,7 +18,7 @@ from crosswalk.walker.access import Access
 from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
 from crosswalk.walker.nested.translate import translate_nested
 from crosswalk.walker.outcome import PageFault, Translation
-from tests.emu.probe.nested.two import (
+from tests.emu.probe.nested.two_stages import (
     EXECUTE,
     GUEST,
     OPEN,

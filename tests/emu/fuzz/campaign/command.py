@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from crosswalk.emu.cli import main
-from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
+from tests.emu.fuzz.planting import bug_named, crash, hang, plant_emulator, plant_walker, sick
 
 BUG = "XD not inherited"
 

@@ -1,10 +1,8 @@
 """Campaigns in tests: what a folder holds, and the command as a process."""
 
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -42,30 +40,3 @@ def finished(process, seconds=120):
     """Wait for a process; its status, standard output and standard error."""
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
-
-
-def until(happened, seconds=60):
-    """Wait until something has happened."""
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.005)
-
-
-def alive(session):
-    """The processes of a session that are still there, zombies aside."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def children():
-    """The children of this process, zombies too."""
-    mine = os.getpid()
-    return set(map(int, Path(f"/proc/{mine}/task/{mine}/children").read_text().split()))

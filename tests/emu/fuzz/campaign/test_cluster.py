@@ -8,13 +8,14 @@ from importlib.metadata import version
 import pytest
 
 from crosswalk.emu.fuzz.campaign import Campaign, Plan
+from crosswalk.emu.fuzz.campaign import cluster as dask
 from crosswalk.emu.fuzz.campaign.cluster import Cluster, _do, open_pool
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.version import fingerprint
 from crosswalk.walker.errors import BadInput
-from tests.emu.fuzz.campaign.make import result_of, task, told
+from tests.emu.fuzz.campaign.campaigns import result_of, task, told
 from tests.emu.fuzz.campaign.running import ROOT, corpus
-from tests.emu.fuzz.campaign.work import ailing, slow
+from tests.emu.fuzz.campaign.tasks import ailing, slow
 
 PEER = "python:docs/examples/broken_walker.py:translate"
 
@@ -22,7 +23,7 @@ PEER = "python:docs/examples/broken_walker.py:translate"
 @pytest.fixture(scope="module")
 def cluster():
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.emu.fuzz.campaign.two_workers"],
+        [sys.executable, "-m", "tests.emu.fuzz.campaign.dask_cluster"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -116,7 +117,7 @@ def test_a_worker_with_another_version_is_refused_with_both():
 
 
 def test_no_cluster_at_an_address_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr("crosswalk.emu.fuzz.campaign.cluster._PATIENCE", 0.5)
+    monkeypatch.setattr(dask, "PATIENCE", 0.5)
     with pytest.raises(BadInput) as caught:
         Cluster("tcp://127.0.0.1:9")
     assert str(caught.value).startswith("--scheduler tcp://127.0.0.1:9: ")
@@ -125,7 +126,7 @@ def test_no_cluster_at_an_address_is_one_clear_line(monkeypatch):
 
 @pytest.mark.parametrize("address", ["nonsense", "gopher://there:1", "tcp://127.0.0.1:port"])
 def test_what_is_no_address_is_one_clear_line(address, monkeypatch):
-    monkeypatch.setattr("crosswalk.emu.fuzz.campaign.cluster._PATIENCE", 0.5)
+    monkeypatch.setattr(dask, "PATIENCE", 0.5)
     with pytest.raises(BadInput, match=f"--scheduler {address}: "):
         Cluster(address)
 

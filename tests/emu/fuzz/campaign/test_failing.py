@@ -17,7 +17,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import SparseWords
-from tests.emu.fuzz.campaign.make import finding, searched, told
+from tests.emu.fuzz.campaign.campaigns import finding, searched, told
 from tests.emu.fuzz.campaign.running import corpus
 
 PLAN = Plan(accesses=96, guided=False)

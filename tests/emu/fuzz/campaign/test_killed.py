@@ -9,7 +9,8 @@ from subprocess import TimeoutExpired
 
 import pytest
 
-from tests.emu.fuzz.campaign.running import alive, command, corpus, finished, until
+from tests.emu.fuzz.campaign.running import command, corpus, finished
+from tests.processes import session_processes, until
 
 SEARCH = ("fuzz", "--cases", 40, "--accesses", 96, "--jobs", 2, "--json", "--corpus")
 
@@ -44,7 +45,7 @@ def test_a_killed_campaign_loses_no_finding_leaves_no_orphan_and_goes_on(uninter
     process = command("none", *SEARCH, folder)
     until(lambda: len(findings(folder)) >= 2)
     slay(process)
-    until(lambda: alive(process.pid) == [], 5)
+    until(lambda: session_processes(process.pid) == [], 5)
     kept = findings(folder)
     status, _, _ = finished(command("none", *SEARCH, folder))
     assert 1 == status
@@ -65,7 +66,7 @@ def test_killed_again_and_again_at_any_moment_it_comes_to_the_same_files(uninter
             break
         killed += 1
         slay(process)
-        until(lambda group=process.pid: alive(group) == [], 5)
+        until(lambda group=process.pid: session_processes(group) == [], 5)
         assert kept <= findings(folder)
         kept = findings(folder)
     assert 1 == process.returncode
@@ -87,7 +88,7 @@ def test_an_interrupt_ends_it_in_order_and_the_same_command_goes_on(
     assert (130, "") == (status, out)
     assert "what was found is kept; the same command goes on\n" in err
     assert "Traceback" not in err
-    assert [] == alive(process.pid)
+    assert [] == session_processes(process.pid)
     assert 1 == finished(command("none", *SEARCH, folder))[0]
     assert uninterrupted == corpus(folder)
 
@@ -113,17 +114,17 @@ def test_workers_that_hang_end_with_a_killed_parent(tmp_path):
     process = command("hang", *SEARCH, folder)
     state = folder / "lock"
     until(state.exists)
-    until(lambda: len(alive(process.pid)) > 2)
+    until(lambda: len(session_processes(process.pid)) > 2)
     time.sleep(1)
     slay(process)
-    until(lambda: alive(process.pid) == [], 5)
+    until(lambda: session_processes(process.pid) == [], 5)
 
 
 def test_two_campaigns_in_one_folder_are_one_too_many(tmp_path):
     folder = tmp_path / "corpus"
     first = command("hang", *SEARCH, folder)
     until((folder / "lock").exists)
-    until(lambda: len(alive(first.pid)) > 2)
+    until(lambda: len(session_processes(first.pid)) > 2)
     status, out, err = finished(command("none", *SEARCH, folder))
     assert (2, "") == (status, out)
     assert err == (

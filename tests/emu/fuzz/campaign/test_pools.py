@@ -9,10 +9,10 @@ from crosswalk.emu.probe import Prober
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import load_case
-from tests.emu.fuzz.campaign.make import real_campaign, result_of, task, told
+from tests.emu.fuzz.campaign.campaigns import real_campaign, result_of, task, told
 from tests.emu.fuzz.campaign.running import corpus
-from tests.emu.fuzz.campaign.work import ailing, named, once
-from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker, sick
+from tests.emu.fuzz.campaign.tasks import ailing, named, once
+from tests.emu.fuzz.planting import bug_named, crash, hang, plant_emulator, plant_walker, sick
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.formats import load_case, parse_case
 from crosswalk.walker.outcome import PageFault
-from tests.emu.fuzz.campaign.make import PLAN, finding, real_campaign, searched
-from tests.emu.fuzz.campaign.running import children, corpus
-from tests.emu.fuzz.hunted import path_of
-from tests.emu.fuzz.planted import bug_named, crash, plant_emulator, plant_walker, sick
+from tests.emu.fuzz.campaign.campaigns import PLAN, finding, real_campaign, searched
+from tests.emu.fuzz.campaign.running import corpus
+from tests.emu.fuzz.hunted_bugs import path_of
+from tests.emu.fuzz.planting import bug_named, crash, plant_emulator, plant_walker, sick
+from tests.processes import children
 
 
 @pytest.fixture

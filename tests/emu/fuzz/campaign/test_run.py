@@ -7,7 +7,7 @@ from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.walker.formats import load_case
-from tests.emu.fuzz.campaign.make import PLAN, Inline, finding, losing, searched, told
+from tests.emu.fuzz.campaign.campaigns import PLAN, Inline, finding, losing, searched, told
 from tests.emu.fuzz.campaign.running import corpus
 
 

@@ -11,7 +11,7 @@ import pytest
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.walker.errors import BadInput
-from tests.emu.fuzz.campaign.make import PLAN, searched
+from tests.emu.fuzz.campaign.campaigns import PLAN, searched
 from tests.emu.fuzz.campaign.running import command, corpus, finished
 
 ELSEWHERE = "choose another folder with --corpus, or remove this one"

@@ -11,7 +11,7 @@ from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.generate.composites import composites_of
 from crosswalk.emu.probe.composites import FORMS, NAMES, Family
-from tests.emu.fuzz.planted import bug_named
+from tests.emu.fuzz.planting import bug_named
 
 LAYOUT = generate(0, 1, accesses=4096)
 BUG = bug_named("XD not inherited").predict

@@ -13,8 +13,8 @@ from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.nested import NestedProber
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.access import Access
-from tests.emu.fuzz.planted import crash
-from tests.emu.probe.nested.two import GUEST, OPEN, PAGE, READ, SHIFT, XD, A, D, Two
+from tests.emu.fuzz.planting import crash
+from tests.emu.probe.nested.two_stages import GUEST, OPEN, PAGE, READ, SHIFT, XD, A, D, Two
 
 ACCESS = Access(0x5123, READ, 3)
 

@@ -8,7 +8,7 @@ from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.composite import CompositeProber
-from tests.emu.fuzz.planted import bug_named, crash, plant_walker
+from tests.emu.fuzz.planting import bug_named, crash, plant_walker
 
 BUG = bug_named("XD not inherited").predict
 

@@ -9,7 +9,7 @@ from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signature_to_keep,
 from crosswalk.emu.fuzz.reduce.reducer import MAX_TRIES
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, Cpu, Probe, dump_case
-from tests.emu.check.bugs import ADDRESSES, FAULTS, KEYS, MARKS, RESERVED, RIGHTS
+from tests.emu.check.planted_bugs import ADDRESSES, FAULTS, KEYS, MARKS, RESERVED, RIGHTS
 
 BUGS = [*RIGHTS, *KEYS, *ADDRESSES, *RESERVED, *FAULTS, *MARKS]
 WORDS = st.dictionaries(

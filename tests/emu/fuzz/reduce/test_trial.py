@@ -8,7 +8,7 @@ from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.probe import ProbeError, Prober
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, Cpu
-from tests.emu.fuzz.planted import bug_named, crash, hang, plant_emulator, plant_walker
+from tests.emu.fuzz.planting import bug_named, crash, hang, plant_emulator, plant_walker
 
 LAYOUT = layout_case(generate(1, 1, accesses=192))
 

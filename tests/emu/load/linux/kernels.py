@@ -3,7 +3,7 @@
 import struct
 
 from crosswalk.guest.assembler import assemble
-from tests.emu.cpu.pieces import SAY
+from tests.emu.cpu.assembly import SAY
 
 BASE = 0x100_0000
 TABLES = 0x120_0000

@@ -6,7 +6,7 @@ from crosswalk.emu.load.linux.boot import ARGUMENTS, Boot
 from crosswalk.emu.load.linux.failure import KernelFailure, console_lines
 from crosswalk.emu.load.linux.image import parse_kernel
 from crosswalk.emu.load.linux.points import Point, parse_point, parse_symbols
-from tests.emu.cpu.pieces import SLEEP
+from tests.emu.cpu.assembly import SLEEP
 from tests.emu.load.linux.kernels import BASE, TABLES, TEXT, talking, vmlinux
 
 IDLE = parse_point("idle")

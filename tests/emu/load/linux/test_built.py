@@ -21,7 +21,7 @@ from crosswalk.walker.formats import load_case
 from crosswalk.walker.frames import collective_rights
 from crosswalk.walker.mappings import mappings
 from crosswalk.walker.rights import Rights
-from tests.emu.cases import CASES, LINUX_CASE
+from tests.emu.case_files import CASES, LINUX_CASE
 
 LETTERS = (
     ("X", 1 << 63), ("G", 1 << 8), ("P", 1 << 7), ("D", 1 << 6), ("A", 1 << 5),

@@ -15,7 +15,15 @@ from crosswalk.guest.init import AREA, DONE, SHARED, STARTED
 from crosswalk.walker.formats import open_source
 from crosswalk.walker.mappings import mappings
 from crosswalk.walker.rights import Rights
-from tests.emu.load.linux.real import CLOUD, GENERIC, INIT, MEMORY, PROTECT, booting, fetched
+from tests.emu.load.linux.distribution_kernels import (
+    CLOUD,
+    GENERIC,
+    INIT,
+    MEMORY,
+    PROTECT,
+    booting,
+    fetched,
+)
 
 pytestmark = pytest.mark.slow
 

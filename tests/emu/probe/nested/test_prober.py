@@ -10,7 +10,7 @@ from crosswalk.walker.memory import Segments, SparseWords
 from crosswalk.walker.nested.context import NestedContext
 from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.probe.nested.two import (
+from tests.emu.probe.nested.two_stages import (
     EXECUTE,
     GUEST,
     OPEN,

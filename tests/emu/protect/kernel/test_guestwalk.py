@@ -10,7 +10,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.mappings import mappings
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.rights import Rights
-from tests.emu.protect.kernel.tiny import (
+from tests.emu.protect.kernel.tiny_kernel import (
     DIRECT,
     IMAGE,
     PAGE,

@@ -13,7 +13,7 @@ from crosswalk.emu.protect.kernel.rights import RightsFollower
 from crosswalk.emu.protect.kernel.rules import Cause, may
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.protection.pagelist import Permission
-from tests.emu.protect.kernel.tiny import (
+from tests.emu.protect.kernel.tiny_kernel import (
     BASE,
     LEAVES,
     LOAD,

@@ -10,7 +10,7 @@ from crosswalk.emu.protect.kernel.rights import RightsFollower
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.protection.pagelist import Permission
-from tests.emu.protect.kernel.tiny import (
+from tests.emu.protect.kernel.tiny_kernel import (
     DATA,
     IMAGE,
     NX,

@@ -13,7 +13,7 @@ from crosswalk.emu.protect.kernel.report import attack_lines, attack_record, boo
 from crosswalk.emu.protect.kernel.rules import Cause
 from crosswalk.emu.protect.kernel.scenario import run_plain, run_protected
 from crosswalk.walker.errors import BadInput
-from tests.emu.protect.kernel.tiny import (
+from tests.emu.protect.kernel.tiny_kernel import (
     LOAD,
     PATCH,
     PATCH_LOADED,

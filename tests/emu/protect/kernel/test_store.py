@@ -3,7 +3,7 @@ import pytest
 from crosswalk.emu.cpu.cpu import GENERAL
 from crosswalk.emu.protect.kernel.facts import store_addresses
 from crosswalk.guest.assembler import assemble
-from tests.emu.cpu.bare import CODE, Bare
+from tests.emu.cpu.machine import CODE, Bare
 
 REGISTERS = {"rax": 0x1000, "rbx": 0x2000, "rdi": 0x3000, "rsi": 0x7000, "r9": 0x10, "rsp": 0x9000}
 

@@ -24,8 +24,8 @@ from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.subject import KernelSubject, attack_kernel, find_frames
 from crosswalk.guest.init import init_archive
 from crosswalk.walker.protection.pagelist import Permission
-from tests.emu.load.linux.real import CLOUD, INIT, fetched
-from tests.emu.protect.kernel.tiny import DATA, END, NAMES, PAGE, TEXT, Protected
+from tests.emu.load.linux.distribution_kernels import CLOUD, INIT, fetched
+from tests.emu.protect.kernel.tiny_kernel import DATA, END, NAMES, PAGE, TEXT, Protected
 
 NOT_STOPPED = {
     "forge the patching window",

@@ -14,8 +14,8 @@ from crosswalk.emu.probe.sequences import Runner
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.tlb import Invlpg, MovCr3, Store, load_sequence
-from tests.emu.cases import KNOWN_SEQUENCE_FILES
-from tests.emu.fuzz.planted import bug_named, first_composite
+from tests.emu.case_files import KNOWN_SEQUENCE_FILES
+from tests.emu.fuzz.planting import bug_named, first_composite
 
 BUGS = {
     "R/W of a PTE ignored": 5,

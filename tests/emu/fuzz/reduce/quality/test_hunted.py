@@ -8,7 +8,7 @@ from crosswalk.emu.findings.findings import WALKER
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
-from tests.emu.fuzz.hunted import HUNTED, RARE
+from tests.emu.fuzz.hunted_bugs import HUNTED, RARE
 
 NOT_BY_CHANCE = {
     "key 15 isn't looked at for stores below a PDE with bit 9",

@@ -9,7 +9,7 @@ from crosswalk.walker.columns import Kind
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import ErrorCode
 from crosswalk.walker.rights import Grant
-from tests.emu.check.planted import (
+from tests.emu.check.planting import (
     GIB1,
     MIB2,
     PAT_LARGE,

@@ -11,7 +11,7 @@ from crosswalk.walker.columns import Kind
 from crosswalk.walker.entry import ADDRESS_FIELD, Entry
 from crosswalk.walker.memory import U64
 from crosswalk.walker.outcome import ErrorCode
-from tests.emu.check import bugs
+from tests.emu.check.planted_bugs import ELSEWHERE, FIVE_LEVELS, GUEST
 
 P, RW, US, A, D, PS, G = (int(bit) for bit in (1, 2, 4, 0x20, 0x40, 0x80, 0x100))
 PWT, PCD, XD = 8, 16, int(Entry.XD)
@@ -126,7 +126,11 @@ def denied(outcomes):
 
 
 def _named(name):
-    every = [*bugs.GUEST, *bugs.FIVE_LEVELS, *(bug for _, bug in bugs.ELSEWHERE)]
+    every = [
+        *GUEST,
+        *FIVE_LEVELS,
+        *(bug for _, bug in ELSEWHERE),
+    ]
     (found,) = [bug for bug in every if bug.name == name]
     return found
 

@@ -12,7 +12,7 @@ from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import Prober
 from crosswalk.walker.access import AccessType
-from tests.emu.fuzz.hunted import HUNTED, PWT, path_of
+from tests.emu.fuzz.hunted_bugs import HUNTED, PWT, path_of
 
 
 def bug_named(name):

@@ -73,12 +73,3 @@ def answers(walker, accesses, *, levels=4, limits=None, claims=None, **switches)
         return target.answer(space(levels).memory, context(levels, **switches), accesses)
     finally:
         target.close()
-
-
-def alive(pid):
-    """Whether a process is there, and more than a zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"

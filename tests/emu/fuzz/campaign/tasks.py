@@ -8,8 +8,8 @@ from pathlib import Path
 
 from crosswalk.emu.fuzz.campaign.work import Failed, work
 from crosswalk.walker.errors import BadInput
-from tests.emu.fuzz.campaign.make import told
-from tests.emu.fuzz.planted import crash, hang
+from tests.emu.fuzz.campaign.campaigns import told
+from tests.emu.fuzz.planting import crash, hang
 
 
 def named(task):

@@ -15,7 +15,7 @@ from crosswalk.emu.protect.kernel.protection import Protection
 from crosswalk.emu.protect.kernel.scenario import Guest
 from crosswalk.emu.protect.kernel.subject import DIRECT, IMAGE
 from crosswalk.guest.assembler import assemble
-from tests.emu.cpu.pieces import SAY, SLEEP
+from tests.emu.cpu.assembly import SAY, SLEEP
 
 PAGE = 0x1000
 RAM = 32 << 20

@@ -8,7 +8,7 @@ from crosswalk.emu.probe import Prober
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.judge import judge
 from crosswalk.emu.targets.registry import BUILTIN
-from tests.emu.targets.making import HOLE, LARGE, PAGE, READ_ONLY, every, space
+from tests.emu.targets.walkers import HOLE, LARGE, PAGE, READ_ONLY, every, space
 from tests.tables import context
 
 NOT_CANONICAL = 1 << 60
