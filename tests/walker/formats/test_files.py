@@ -79,15 +79,15 @@ def test_a_file_that_became_shorter_is_known_as_long_as_it_is_in_use(tmp_path):
     path = tmp_path / "image"
     path.write_bytes(bytes(8192))
     file = map_file(path)
-    assert shrunk_file() is None
+    assert None is shrunk_file()
     os.truncate(path, 4096)
     assert str(path) == shrunk_file()
     os.truncate(path, 8192)
-    assert shrunk_file() is None
+    assert None is shrunk_file()
     os.truncate(path, 0)
     del file
     gc.collect()
-    assert shrunk_file() is None
+    assert None is shrunk_file()
 
 
 def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path):
