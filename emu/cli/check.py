@@ -1,4 +1,4 @@
-"""`run` and `check`: every statement of the walker, put to the emulated CPU."""
+"""`run` and `check`: every prediction of the walker, compared with the emulated CPU."""
 
 import argparse
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from crosswalk.emu.cli.output import (
     command_line,
     command_text,
     emit,
+    print_verdict,
     progress,
     remark,
-    tell_verdict,
 )
 from crosswalk.emu.cli.sources import (
     Followed,
     chosen_range,
     chosen_source,
     follow,
-    tell_source,
+    report_source,
 )
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
@@ -45,9 +45,8 @@ from crosswalk.emu.report.verdict import (
 from crosswalk.guest.builder import build_image
 from crosswalk.guest.status import Taken
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source, SourceKind, dump_case
-from crosswalk.walker.formats.files import write_file
+from crosswalk.walker.formats.files import make_folder, write_file
 from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.memory import PhysicalMemory
@@ -55,11 +54,11 @@ from crosswalk.walker.unfollowed import unfollowed
 
 __all__ = [
     "machine_scope",
+    "report_advice",
+    "report_divergences",
     "run_check",
     "run_guest",
     "save_cases",
-    "tell_advice",
-    "tell_beside",
     "verdict_of",
 ]
 
@@ -89,14 +88,14 @@ def run_guest(options: argparse.Namespace) -> int:
     verdict = verdict_of(memory, context, jobs=options.jobs)
     intended = _Intended(sum(each.count for each in pages), broken, booted.status.taken)
     scope = machine_scope(image.name, memory, context)
-    return _tell(options, memory, context, verdict, scope, intended)
+    return _report(options, memory, context, verdict, scope, intended)
 
 
 def run_check(options: argparse.Namespace) -> int:
     """Check SOURCE, report the verdict, and return the exit status."""
     source = chosen_source(options)
     between = chosen_range(options)
-    tell_source(source)
+    report_source(source)
     scope = _scope(options, follow(options, source), between)
     verdict = verdict_of(
         source.memory,
@@ -106,13 +105,13 @@ def run_check(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         assumed_width=not source.width_known,
     )
-    return _tell(options, source.memory, source.context, verdict, scope, None)
+    return _report(options, source.memory, source.context, verdict, scope, None)
 
 
 def machine_scope(name: str, memory: PhysicalMemory, context: PagingContext) -> Scope:
-    """Return what is known of an address space of a machine whose memory is all at hand.
+    """Return the scope of a check of a machine whose whole memory is known.
 
-    What can't be followed is said on standard error.
+    Reports what can't be followed on standard error.
     """
     source = Source(name=name, kind=SourceKind.RAW, memory=memory, context=context, complete=True)
     found = unfollowed(memory, context)
@@ -167,7 +166,7 @@ def verdict_of(
         )
 
 
-def _tell(
+def _report(
     options: argparse.Namespace,
     memory: PhysicalMemory,
     context: PagingContext,
@@ -175,10 +174,10 @@ def _tell(
     scope: Scope,
     intended: _Intended | None,
 ) -> int:
-    """Tell the verdict, and what the guest has to say if there is one."""
+    """Report the verdict and the mismatches, and return the exit status."""
     broken = intended.broken if intended else []
     word = conclude(verdict, scope, len(broken))
-    say = remark if options.json else print
+    show = remark if options.json else print
     if options.json:
         record = summary_record(verdict, scope)
         if intended is not None:
@@ -194,18 +193,18 @@ def _tell(
         if intended is not None:
             print(f"{intended.pages:,} intended pages, {len(broken):,} mismatches")
     for line in broken[:_SHOWN]:
-        say(f"mismatch: {line}")
-    tell_beside(options, verdict, context, say)
+        show(f"mismatch: {line}")
+    report_divergences(options, verdict, context, show)
     save_cases(options.cases, memory, context, verdict)
     if not options.json:
-        tell_verdict(word.text, word.status)
+        print_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")
-    tell_advice(verdict, word)
+    report_advice(verdict, word)
     return word.status
 
 
-def tell_advice(verdict: Verdict, word: Conclusion) -> None:
-    """Tell what stands in the way of a better verdict, if anything does."""
+def report_advice(verdict: Verdict, word: Conclusion) -> None:
+    """Report lost pieces, and how to get a better verdict."""
     for each in verdict.lost:
         remark(
             f"{each.how}, at {each.targets:,} pages, holes and entries from "
@@ -215,37 +214,33 @@ def tell_advice(verdict: Verdict, word: Conclusion) -> None:
         remark(f"crosswalk: {word.advice}")
 
 
-def tell_beside(
+def report_divergences(
     options: argparse.Namespace,
     verdict: Verdict,
     context: PagingContext,
-    say: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> None:
-    """Tell the first divergences, and with --verbose about the known ones."""
-    _tell_divergences(verdict, context, say)
-    if options.verbose:
-        _explain_known(verdict, say)
-
-
-def _tell_divergences(verdict: Verdict, context: PagingContext, say: Callable[[str], None]) -> None:
+    """Report the first divergences, and with --verbose the known ones."""
     for divergence in verdict.divergences[:_SHOWN]:
         for line in divergence_lines(divergence, context):
-            say(line)
+            show(line)
     for unlike in verdict.listing[:_SHOWN]:
         for line in listing_lines(unlike, context):
-            say(line)
+            show(line)
     shown = len(verdict.divergences[:_SHOWN]) + len(verdict.listing[:_SHOWN])
     if verdict.divergent > shown:
-        say(f"… and {verdict.divergent - shown:,} more (--cases DIR keeps them)")
+        show(f"… and {verdict.divergent - shown:,} more (--cases DIR keeps them)")
+    if options.verbose:
+        _explain_known(verdict, show)
 
 
-def _explain_known(verdict: Verdict, say: Callable[[str], None]) -> None:
+def _explain_known(verdict: Verdict, show: Callable[[str], None]) -> None:
     for entry in departures(DepartureScope.ACCESS):
         counts = (count for name, count in verdict.known.items() if entry.id in name.split("+"))
         if times := sum(counts):
-            say(f"{entry.id}: {times:,} times")
-            say(f"  manual: {entry.manual}")
-            say(f"  reason: {entry.reason}")
+            show(f"{entry.id}: {times:,} times")
+            show(f"  manual: {entry.manual}")
+            show(f"  reason: {entry.reason}")
 
 
 def save_cases(
@@ -257,10 +252,7 @@ def save_cases(
     """Write each divergence into a folder, if one is given."""
     if folder is None or not verdict.divergent:
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{folder}: {error.strerror}") from error
+    make_folder(folder)
     ram = tuple(memory.ranges)
     for number, divergence in enumerate(verdict.divergences):
         case = divergence_case(context, ram, divergence)
@@ -268,14 +260,14 @@ def save_cases(
     for number, unlike in enumerate(verdict.listing):
         case = listing_case(context, ram, unlike)
         write_file(folder / f"listing-{number:04}.json", dump_case(case))
-    some = command_line([str(folder)])
+    quoted = command_line([str(folder)])
     if verdict.divergences:
         remark(
             f"wrote {len(verdict.divergences):,} cases; "
-            f"replay: crosswalk replay {some}/divergence-*.json"
+            f"replay: crosswalk replay {quoted}/divergence-*.json"
         )
     if verdict.listing:
         remark(
             f"wrote {len(verdict.listing):,} cases of the list; "
-            f"check: crosswalk check {some}/listing-0000.json"
+            f"check: crosswalk check {quoted}/listing-0000.json"
         )

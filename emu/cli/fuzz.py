@@ -1,4 +1,4 @@
-"""`fuzz`: generated layouts, put to the walker, the CPU and whoever is under test."""
+"""`fuzz`: a campaign of generated layouts, its progress and its report."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from crosswalk.emu.cli.fuzz_report import junit, record, report_lines, verdict
-from crosswalk.emu.cli.output import command_text, emit, progress, remark, tell_verdict
+from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.cli.walker_options import chosen_walker
 from crosswalk.emu.fuzz.campaign import Campaign, Plan, Told
 from crosswalk.emu.fuzz.campaign.cluster import open_pool
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             _search(campaign, options.scheduler, jobs, cases, seconds)
             if not options.no_reduce:
                 _reduce(campaign, store, jobs)
-        return _tell(options, campaign, store)
+        return _report(options, campaign, store)
     except KeyboardInterrupt:
         remark("what was found is kept; the same command goes on")
         raise
@@ -71,8 +71,8 @@ def _search(
 ) -> None:
     pool = open_pool(jobs, scheduler)
     try:
-        with _progress(cases) as told:
-            campaign.run(pool, cases, seconds, told)
+        with _progress(cases) as state:
+            campaign.run(pool, cases, seconds, state)
     finally:
         pool.close()
 
@@ -99,42 +99,42 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _progress(cases: int | None) -> Iterator[Callable[[Told], None]]:
-    """Yield what tells how far it is: a live line on a terminal, else one every ten seconds."""
+    """Yield a function that shows progress: live on a terminal, else a line every ten seconds."""
     began = time.monotonic()
 
-    def line(told: Told) -> str:
-        return _line(told, cases, time.monotonic() - began)
+    def line(state: Told) -> str:
+        return _line(state, cases, time.monotonic() - began)
 
     if sys.stderr.isatty():
         from rich.console import Console  # noqa: PLC0415  # Where nobody watches, not worth its import.
         from rich.live import Live  # noqa: PLC0415  # The same.
 
         with Live(console=Console(stderr=True), transient=True, refresh_per_second=4) as live:
-            yield lambda told: live.update(line(told))
+            yield lambda state: live.update(line(state))
         return
     last = began
 
-    def tell(told: Told) -> None:
+    def show(state: Told) -> None:
         nonlocal last
         if time.monotonic() - last >= _EVERY:
             last = time.monotonic()
-            remark(line(told))
+            remark(line(state))
 
-    yield tell
+    yield show
 
 
-def _line(told: Told, cases: int | None, seconds: float) -> str:
+def _line(state: Told, cases: int | None, seconds: float) -> str:
     of = "" if cases is None else f" of {cases:,}"
-    share = told.seen / CELLS.reachable
+    share = state.seen / CELLS.reachable
     seconds = max(seconds, 0.001)
     return (
-        f"{told.layouts:,}{of} layouts ({told.layouts_now / seconds:,.1f} a second), "
-        f"{told.probes:,} probes ({told.probes_now / seconds:,.0f} a second), "
-        f"{share:.1%} of cells seen, {told.findings:,} findings"
+        f"{state.layouts:,}{of} layouts ({state.layouts_now / seconds:,.1f} a second), "
+        f"{state.probes:,} probes ({state.probes_now / seconds:,.0f} a second), "
+        f"{share:.1%} of cells seen, {state.findings:,} findings"
     )
 
 
-def _tell(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
+def _report(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
     reproduce = command_text(options)
     if options.junit is not None:
         write_file(options.junit, junit(campaign, store))
@@ -149,7 +149,7 @@ def _tell(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
             (remark if options.json else print)(line)
     status, word = verdict(campaign.state)
     if not options.json:
-        tell_verdict(word, status)
+        print_verdict(word, status)
         print(f"reproduce: {reproduce}")
     elif status == 2:
         remark(f"verdict: {word}")

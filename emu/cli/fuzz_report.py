@@ -1,4 +1,4 @@
-"""What came of a campaign: for people, for machines, for CI."""
+"""The report of a campaign: for people, for machines, for CI."""
 
 import re
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
             f"declined {state.declined:,}"
         )
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
-        yield f"{found.count:,} × {_told(campaign, found.signature)}"
+        yield f"{found.count:,} × {_short(campaign, found.signature)}"
         _, size = _size(campaign, store, slug)
         yield f"    {size}, first in layout {found.layout}: {reproduce(campaign, store, slug)}"
 
@@ -72,7 +72,7 @@ def verdict(state: State) -> tuple[int, str]:
     """Return the exit status of a campaign, and its last word.
 
     Only what the CPU was asked and answered is agreement; what it lacks, what wasn't asked, and
-    under which condition is said with it. 2: nothing was asked.
+    under which condition is named with it. 2: nothing was asked.
     """
     known = sum(state.known.values())
     clauses = []
@@ -120,7 +120,7 @@ def _of_walker(campaign: Campaign, slug: str) -> bool:
     return campaign.state.findings[slug].witness == f"peer:{campaign.plan.walker}"
 
 
-def _told(campaign: Campaign, signature: str) -> str:
+def _short(campaign: Campaign, signature: str) -> str:
     """Return a signature as it is read below the name of the walker under test."""
     name = f" peer:{campaign.plan.walker}"
     return printable(signature.replace(f"{name}:", "").replace(name, ""))

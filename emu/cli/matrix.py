@@ -8,9 +8,9 @@ from crosswalk.emu.cli.output import (
     command_line,
     command_text,
     emit,
+    print_verdict,
     progress,
     remark,
-    tell_verdict,
 )
 from crosswalk.emu.matrix.run import results_of
 from crosswalk.emu.matrix.section import Choice
@@ -21,7 +21,7 @@ from crosswalk.emu.matrix.unit import Unit
 from crosswalk.emu.workers.contained import contained
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput, CrosswalkError
-from crosswalk.walker.formats.files import write_file
+from crosswalk.walker.formats.files import make_folder, write_file
 
 __all__ = ["run"]
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
             remark(f"{summary.units} of {len(units)} units done; the same command goes on")
         raise
     _reduce(summary, options.state)
-    return _tell(options, summary, lost)
+    return _report(options, summary, lost)
 
 
 def _list(options: argparse.Namespace, choice: Choice) -> int:
@@ -92,7 +92,7 @@ def _reduce(summary: Summary, state: Path | None) -> None:
         write_file(state, summary.dump())
 
 
-def _tell(options: argparse.Namespace, summary: Summary, lost: ProcessLost | None) -> int:
+def _report(options: argparse.Namespace, summary: Summary, lost: ProcessLost | None) -> int:
     divergent = summary.divergent + summary.tlb.violations
     status, words = verdict(summary)
     if lost is not None and status != 1:
@@ -126,16 +126,13 @@ def _tell(options: argparse.Namespace, summary: Summary, lost: ProcessLost | Non
         return status
     for line in summary_lines(summary):
         print(line)
-    tell_verdict(words, status)
+    print_verdict(words, status)
     print(f"reproduce: {command_text(options)}")
     return status
 
 
 def _save(folder: Path, summary: Summary) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{folder}: {error.strerror}") from error
+    make_folder(folder)
     for slug, group in summary.groups.items():
         write_file(folder / f"{slug}.case.json", group.case.encode())
     for slug, violations in summary.tlb.groups.items():

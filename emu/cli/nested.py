@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from crosswalk.emu.check.departures import FATAL, Scope, departures
 from crosswalk.emu.check.nested import KINDS
-from crosswalk.emu.cli.output import command_text, emit, progress, remark, tell_verdict
+from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
 from crosswalk.emu.report.conclusion import agreement
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     seed, accesses = options.seed, options.accesses
     only = options.pair
     numbers = range(options.pairs) if only is None else range(only, only + 1)
-    say = remark if options.json else print
+    show = remark if options.json else print
     total, shown, began = _Sum(), 0, time.monotonic()
     lost = None
     with progress("pairs", lines=True) as report:
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
                 total.add(result)
                 if report is not None:
                     report(total.pairs, len(numbers))
-                shown += _tell(result, seed, accesses, say, _SHOWN - shown)
+                shown += _report(result, seed, accesses, show, _SHOWN - shown)
         except ProcessLost as error:
             lost = error
             remark(str(lost))
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         if options.verbose:
             _explain(total)
         finished = lost is None or total.failed
-        tell_verdict(_word(total) if finished else f"not finished: {lost}", status)
+        print_verdict(_word(total) if finished else f"not finished: {lost}", status)
         print(f"reproduce: {command_text(options)}")
     return status
 
@@ -104,10 +104,10 @@ def _word(total: _Sum) -> str:
     return "; ".join([word, *clauses])
 
 
-def _tell(
-    result: PairResult | PairCrash, seed: int, accesses: int, say: Callable[[str], None], most: int
+def _report(
+    result: PairResult | PairCrash, seed: int, accesses: int, show: Callable[[str], None], most: int
 ) -> int:
-    """Tell what went wrong in a pair, `most` things at the most; return how many were told."""
+    """Report up to `most` findings in a pair; return how many there are."""
     findings: list[list[str]] = []
     if isinstance(result, PairCrash):
         alone = "; ".join(access_text(access) for access in result.accesses[:_SHOWN])
@@ -125,9 +125,9 @@ def _tell(
         ]
     again = f"--seed {seed} --accesses {accesses} --pair {result.number}"
     for lines in findings[: max(0, most)]:
-        say(f"pair {result.number} of seed {seed}; reproduce: crosswalk nested {again}")
+        show(f"pair {result.number} of seed {seed}; reproduce: crosswalk nested {again}")
         for line in lines:
-            say(line)
+            show(line)
     return len(findings)
 
 

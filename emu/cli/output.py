@@ -21,10 +21,10 @@ __all__ = [
     "command_text",
     "emit",
     "emit_document",
+    "print_verdict",
     "progress",
     "remark",
     "styled",
-    "tell_verdict",
 ]
 
 Report = Callable[[int, int], None]
@@ -74,7 +74,7 @@ def _ansi_c(word: str) -> str:
     )
 
 
-def tell_verdict(word: str, status: int) -> None:
+def print_verdict(word: str, status: int) -> None:
     """Print the verdict of a command that ends with `status`."""
     print(styled(f"verdict: {word}", ("green", "red", "yellow")[status]))
 

@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from crosswalk.emu.cli.output import command_text, emit, remark
-from crosswalk.emu.cli.sources import chosen_source, follow, tell_source
+from crosswalk.emu.cli.sources import chosen_source, follow, report_source
 from crosswalk.emu.report.protection import (
     NO_FRAME,
     PART_OF_THEM,
@@ -57,7 +57,7 @@ def _protect_source(options: argparse.Namespace) -> int:
     _check(options)
     started = time.perf_counter()
     source = chosen_source(options, listing=True)
-    tell_source(source)
+    report_source(source)
     followed = follow(options, source)
     kind = TableKind(options.tables or TableKind.NPT)
     frames = collective_rights(source.memory, source.context)

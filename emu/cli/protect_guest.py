@@ -34,9 +34,9 @@ def protect_guest(options: argparse.Namespace) -> int:
         for line in scenario_lines(scenario, seconds, verbose=options.verbose):
             print(line)
         print(f"reproduce: {command_text(options)}")
-    say = remark if options.json else print
+    show = remark if options.json else print
     for wrong in scenario.wrong[:_SHOWN]:
-        say(f"not as it should be: {wrong}")
+        show(f"not as it should be: {wrong}")
     return 1 if scenario.divergent else 0
 
 

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         chosen = _walker(options, case)
         again = _replay(options, chosen)
         small = _tried(chosen, lambda trial: _case(trial, case, chosen))
-    return _tell(options, small, again)
+    return _report(options, small, again)
 
 
 def _tried(chosen: Chosen, reduce: Callable[[Trial], _Small | None]) -> _Small:
@@ -111,7 +111,7 @@ def _sequence(trial: Trial, record: SequenceRecord) -> _Small | None:
     return _Small(departs, data, sizes, reduced.tries, reduced.done)
 
 
-def _tell(options: argparse.Namespace, small: _Small, again: str) -> int:
+def _report(options: argparse.Namespace, small: _Small, again: str) -> int:
     if options.output is None:
         emit_document(small.data)
     else:
@@ -155,7 +155,7 @@ def _walker(options: argparse.Namespace, case: Case) -> Chosen:
     chosen = chosen_walker(options)
     if chosen.name is None and case.walker is not None:
         again = command_line(["--walker", case.walker])
-        raise BadInput(f"{options.case}: found with a walker under test; to run that, say {again}")
+        raise BadInput(f"{options.case}: found with a walker under test; to run that, give {again}")
     with chosen.opened():
         pass  # Errors now, and by their name.
     return chosen

@@ -1,9 +1,9 @@
-"""`replay`: predicted and observed for every probe of a case."""
+"""`replay`: predicted and observed outcomes of a case's probes, and a walker's answers."""
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from crosswalk.emu.check import Divergence, compare_all
 from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.cli.ask_walker import Asked, asked, asked_case, asked_lines
 from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
+from crosswalk.emu.findings.signature import failure_signature, signature_of
 from crosswalk.emu.probe import FEATURES, Prober, subset_of
 from crosswalk.emu.report.composites import (
     CompositeCase,
@@ -22,15 +22,22 @@ from crosswalk.emu.report.composites import (
     load_composite,
 )
 from crosswalk.emu.report.source import encryption_lines
-from crosswalk.emu.report.text import access_text, outcome_text
+from crosswalk.emu.report.text import access_text, outcome_text, size_text, walk_lines
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
-from crosswalk.emu.targets import Target
+from crosswalk.emu.targets import Capability, Target
+from crosswalk.emu.targets.capabilities import LISTS
+from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.workers.contained import contained
+from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, SourceKind, dump_case, open_source
 from crosswalk.walker.formats.located_errors import printable
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.outcome import Outcome, Translation
+from crosswalk.walker.translate import walk_access
 
 __all__ = ["run"]
 
@@ -65,6 +72,25 @@ class _Replayed:
         wrong = {divergence.access for divergence in self.divergences if divergence.known}
         rows = [self.accesses[row] in wrong for row in range(len(self.accesses))]
         return choose(np.array(rows, np.bool_), self.predicted, self.observed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """Verdicts about a walker's answers to the accesses of a case, or its failure.
+
+    The first verdict is about the probes, others about accesses that were added to them; `silent`
+    are the rows without an answer.
+    """
+
+    target: Target
+    verdicts: tuple[TargetVerdict, ...]
+    silent: frozenset[int]
+    failure: NoAnswer | None = None
+
+    @property
+    def wrong(self) -> int:
+        """How many answers are wrong; a failure is one."""
+        return sum(int(each.wrong.sum()) for each in self.verdicts) + (self.failure is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +133,21 @@ def _one(path: str, chosen: Chosen, target: Target | None, limit: int, *, as_jso
     if not len(replayed.made):
         for line in encryption_lines(source):
             remark(f"{name}: {line}")
-    told = None
+    answered = None
     made = replayed.made
     if target is not None:
-        told = asked(target, case.memory(), case.context(), replayed.accesses, replayed.truth)
+        answered = _ask(target, case.memory(), case.context(), replayed.accesses, replayed.truth)
     if as_json:
         lacking = (replayed.lacking != 0).tolist()
         filled = replayed_case(case, replayed.predicted, replayed.observed, lacking)
-        if told is not None:
-            filled = asked_case(case, told, replayed.truth, replayed.observed, lacking)
-            if told.failure is not None:
-                remark(f"{name}: {told.failure}")
+        if answered is not None:
+            filled = _answered_case(case, answered, replayed.truth, replayed.observed, lacking)
+            if answered.failure is not None:
+                remark(f"{name}: {answered.failure}")
         emit_document(dump_case(filled))
     else:
-        _tell(name, case, replayed, told)
-    wrong = replayed.divergent + (0 if told is None else told.wrong)
+        _report(name, case, replayed, answered)
+    wrong = replayed.divergent + (0 if answered is None else answered.wrong)
     return _Counts(len(case.probes), len(made), wrong)
 
 
@@ -154,27 +180,29 @@ def _outcomes(case: Case) -> _Replayed:
     return _Replayed(accesses, predicted, spread(predicted, made, seen), lacking, divergences)
 
 
-def _tell(name: str, case: Case, replayed: _Replayed, told: Asked | None) -> None:
+def _report(name: str, case: Case, replayed: _Replayed, answered: _Answered | None) -> None:
     counts = f"{name}: probes {len(case.probes)}, divergences {len(replayed.divergences)}"
     lacks = Counter(FEATURES[each - 1] for each in replayed.lacking[replayed.lacking != 0].tolist())
     if lacks:
         counts += f", predicted only {', '.join(f'{lacks[each]} ({each})' for each in lacks)}"
     print(
-        counts if told is None else f"{counts}, wrong answers of {told.target.name}: {told.wrong}"
+        counts
+        if answered is None
+        else f"{counts}, wrong answers of {answered.target.name}: {answered.wrong}"
     )
-    for line in _probe_lines(case, replayed, asked=told is not None):
+    for line in _probe_lines(case, replayed, asked=answered is not None):
         print(line)
-    if told is not None:
+    if answered is not None:
         lacking = [FEATURES[each - 1] if each else None for each in replayed.lacking.tolist()]
         both = replayed.predicted, replayed.observed
-        for line in asked_lines(case.memory(), case.context(), told, *both, lacking):
+        for line in _answer_lines(case.memory(), case.context(), answered, *both, lacking):
             print(line)
     if not case.probes:
         remark(f"{name}: no probes to replay")
 
 
 def _probe_lines(case: Case, replayed: _Replayed, *, asked: bool) -> Iterator[str]:
-    """Yield what became of each probe; where a walker is asked it tells of those that agree."""
+    """Yield the outcome of each probe; agreements only where no walker is asked."""
     by_access = {divergence.access: divergence for divergence in replayed.divergences}
     for row in range(len(replayed.accesses)):
         access = replayed.accesses[row]
@@ -189,3 +217,98 @@ def _probe_lines(case: Case, replayed: _Replayed, *, asked: bool) -> Iterator[st
                 yield f"  known emulator divergence: {divergence.known}"
         elif not asked:
             yield f"agree: {access_text(access)}: {outcome_text(replayed.observed[row])}"
+
+
+def _ask(
+    target: Target,
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    truth: Outcomes,
+) -> _Answered:
+    """Ask a walker about accesses whose outcomes are `truth`."""
+    try:
+        answers = target.answer(memory, context, accesses)
+    except NoAnswer as failure:
+        return _Answered(target, (), frozenset(), failure)
+    verdicts = judge(target.claims, answers, memory, context, accesses, truth)
+    silent = np.flatnonzero(answers.silent).tolist() if target.claims - LISTS else []
+    return _Answered(target, verdicts, frozenset(silent))
+
+
+def _answered_case(
+    case: Case, answered: _Answered, truth: Outcomes, observed: Outcomes, lacking: Sequence[bool]
+) -> Case:
+    """Return the case with the walker's answers as predictions.
+
+    What it doesn't claim is taken from `truth`: where it is right, both are equal. There is no
+    prediction where it gave no answer, or failed; nothing was observed where `lacking`.
+    """
+    one = answered.verdicts[0] if answered.verdicts else None
+    said = truth if one is None else choose(one.wrong, one.reported, truth)
+    filled = replayed_case(case, said, observed, lacking)
+    probes = tuple(
+        replace(probe, predicted=None) if one is None or row in answered.silent else probe
+        for row, probe in enumerate(filled.probes)
+    )
+    return replace(filled, probes=probes, walker=answered.target.name)
+
+
+def _answer_lines(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    answered: _Answered,
+    predicted: Outcomes,
+    observed: Outcomes,
+    lacking: Sequence[str | None],
+) -> Iterator[str]:
+    """Yield a line for each right answer, and several for each wrong one.
+
+    `lacking` names what the emulated CPU lacks for an access, None for one that it made. Where it
+    lacks something, the prediction is the truth.
+    """
+    name = answered.target.name
+    if answered.failure is not None:
+        yield f"failed: {failure_signature(name, answered.failure).rule} is due"
+        yield f"  walker:    {answered.failure.failure.value}: {answered.failure}"
+    for place, verdict in zip(("", ", beside the probes"), answered.verdicts, strict=False):
+        wrong = verdict.wrong
+        for row in range(len(wrong)):
+            access, said = verdict.accesses[row], verdict.reported[row]
+            claims = verdict.claims_of(row, answered.target.claims)
+            lack = None if place else lacking[row]
+            if not wrong[row]:
+                text = "nothing said" if row in answered.silent else _answer_text(claims, said)
+                only = f"predicted only: {lack}: " if lack else ""
+                yield f"right: {only}{access_text(access)}: {text}"
+                continue
+            path = walk_access(memory, context, access)
+            names = [name for name, column in verdict.fields.items() if column[row]]
+            truth = verdict.expected[row]
+            divergence = Divergence(access, said, truth, path)
+            found = signature_of(context, divergence, names, f"peer:{name}", claims)
+            yield f"wrong: {access_text(access)}{place}"
+            yield f"  rule:      {found.rule}: says {found.said}, it is {found.truth}"
+            yield f"  walker:    {_answer_text(claims, said)}"
+            if place:
+                yield f"  true:      {_answer_text(claims, truth)}"
+            else:
+                yield f"  predicted: {outcome_text(predicted[row], may=True)}"
+                lack = lacking[row]
+                seen = (
+                    outcome_text(observed[row]) if lack is None else f"nothing, for want of {lack}"
+                )
+                yield f"  observed:  {seen}"
+            yield from walk_lines(context, path)
+
+
+def _answer_text(claims: frozenset[Capability], outcome: Outcome) -> str:
+    """Return an answer in words, as far as the walker claims it."""
+    if Capability.FAULTS in claims:
+        return outcome_text(outcome, may=Capability.MARKS in claims)
+    yes, no = ("allowed", "refused") if Capability.RIGHTS in claims else ("mapped", "not mapped")
+    if not isinstance(outcome, Translation):
+        return no
+    size = outcome.page_size if Capability.LEAVES in claims else None
+    page = f", a page of {size_text(size)}" if size else ""
+    return f"{yes}, pa {outcome.pa:#x}{page}"

@@ -12,13 +12,13 @@ from typing import Any
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.cli.check import (
     machine_scope,
+    report_advice,
+    report_divergences,
     run_guest,
     save_cases,
-    tell_advice,
-    tell_beside,
     verdict_of,
 )
-from crosswalk.emu.cli.output import command_text, emit, remark, tell_verdict
+from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.linux.boot import Boot, Reached
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         raise
     if options.save is not None:
         _save(options.save, ram, found[-1].reached)
-    return _tell(options, found)
+    return _report(options, found)
 
 
 def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
@@ -110,7 +110,7 @@ def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
 
 
 def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Point:
-    """Check what is mapped at a point, and tell of it; in the child that the boot runs in."""
+    """Check the mappings at a point and report the verdict, in the child that runs the boot."""
     memory, context = boot.memory, reached.context
     remark(f"at {reached.point}: {context_text(context)}")
     verdict = verdict_of(memory, context, jobs=options.jobs)
@@ -128,13 +128,13 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
         exposed=tuple(exposed),
         peak=max(peaks) // 1024,
     )
-    say = remark if options.json else print
+    show = remark if options.json else print
     for line in _lines(point):
-        say(line)
-    tell_beside(options, verdict, context, say)
+        show(line)
+    report_divergences(options, verdict, context, show)
     folder = None if options.cases is None else options.cases / _folder(reached.point)
     save_cases(folder, memory, context, verdict)
-    tell_advice(verdict, point.word)
+    report_advice(verdict, point.word)
     return point
 
 
@@ -170,7 +170,7 @@ def _save(path: Path, ram: Ram, last: Reached) -> None:
     remark(f"wrote {path}")
 
 
-def _tell(options: argparse.Namespace, points: list[_Point]) -> int:
+def _report(options: argparse.Namespace, points: list[_Point]) -> int:
     word = _joint_word(points)
     if options.json:
         records = [_record(point) for point in points]
@@ -186,7 +186,7 @@ def _tell(options: argparse.Namespace, points: list[_Point]) -> int:
         again = command_text(options)
         emit({**total, "points": records, "verdict": word.text, "reproduce": again})
     else:
-        tell_verdict(word.text, word.status)
+        print_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")
     return word.status
 

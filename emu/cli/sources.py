@@ -1,4 +1,4 @@
-"""SOURCE: opened as the options say, and how much of it could be looked at."""
+"""SOURCE: opened as the options ask, and how much of it could be followed."""
 
 import argparse
 import json
@@ -37,9 +37,9 @@ __all__ = [
     "chosen_source",
     "follow",
     "look",
+    "report_source",
+    "report_unfollowed",
     "rootless_contents",
-    "tell_followed",
-    "tell_source",
     "write_summary",
 ]
 
@@ -81,8 +81,8 @@ def _contents(options: argparse.Namespace) -> Contents:
     )
 
 
-def tell_source(source: Source) -> None:
-    """Say on standard error what the source has, what is assumed and what is told from it."""
+def report_source(source: Source) -> None:
+    """Report on standard error what the source has, what is assumed and what follows from it."""
     remark(source_text(source))
     if source.assumed:
         remark(f"assumed: {', '.join(source.assumed)}")
@@ -148,7 +148,7 @@ class Followed:
 
     @property
     def whole(self) -> bool:
-        """Whether "nothing was found" may be said of the address space.
+        """Whether "nothing was found" may be reported of the address space.
 
         Not where tables lie outside SOURCE's memory, unless that is all there is, nor where
         most of what was taken for tables makes no sense, or the file is of another format.
@@ -158,7 +158,7 @@ class Followed:
         return self.source.complete or not lacks
 
     def record(self) -> dict[str, Any]:
-        """Return what JSON summaries say of this."""
+        """Return the keys of JSON summaries about this."""
         return {
             "mappings": self.mappings,
             "unfollowed": unfollowed_record(self.unfollowed),
@@ -210,7 +210,7 @@ def look(source: Source) -> Followed:
     return Followed(source, count_mappings(memory, context), unfollowed(memory, context))
 
 
-def tell_followed(found: Followed) -> None:
+def report_unfollowed(found: Followed) -> None:
     """Say on standard error what can't be followed, and that there are other address spaces."""
     for line in unfollowed_lines(found.source, found.unfollowed):
         remark(line)
@@ -220,11 +220,11 @@ def tell_followed(found: Followed) -> None:
 
 
 def follow(options: argparse.Namespace, source: Source) -> Followed:
-    """Do as `look` and `tell_followed` do.
+    """Do as `look` and `report_unfollowed` do.
 
     Raises `BadInput` for an address space without any mapping, unless --allow-empty was given.
     """
     found = look(source)
-    tell_followed(found)
+    report_unfollowed(found)
     found.require_mapping(options)
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crosswalk.emu.cli.output import emit, remark
-from crosswalk.emu.cli.sources import chosen_source, look, tell_followed, tell_source
+from crosswalk.emu.cli.sources import chosen_source, look, report_source, report_unfollowed
 from crosswalk.emu.report.nested import (
     nested_outcome_json,
     nested_outcome_text,
@@ -74,9 +74,9 @@ def run(options: argparse.Namespace) -> int:
 def _translate(options: argparse.Namespace, source: Source, access: Access) -> int:
     path = walk_access(source.memory, source.context, access)
     predicted = translate(source.memory, source.context, access)
-    tell_source(source)
+    report_source(source)
     found = look(source)
-    tell_followed(found)
+    report_unfollowed(found)
     seen = Observation()
     if options.observe:
         from crosswalk.emu.cli.observe import observe  # noqa: PLC0415  # It needs the emulator.

@@ -13,7 +13,7 @@ from crosswalk.emu.cli.sources import (
     chosen_range,
     chosen_source,
     follow,
-    tell_source,
+    report_source,
     write_summary,
 )
 from crosswalk.emu.report.protection import NO_FRAME, PART_OF_THEM
@@ -56,7 +56,7 @@ _FILTERS = {
 def run_walk(options: argparse.Namespace) -> int:
     """List the mappings of SOURCE, and return the exit status."""
     source = chosen_source(options, listing=True)
-    tell_source(source)
+    report_source(source)
     write_summary(options, follow(options, source))
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
@@ -87,7 +87,7 @@ def _list(items: Iterator[Item], listing: _Listing[Item], options: argparse.Name
     """Print the items; `LimitExceeded` for too many, unless the limit was asked for."""
     limit = _LIMIT if options.limit is None else options.limit
     count = 0
-    _tell_heading(listing.heading, options)
+    _print_heading(listing.heading, options)
     for item in islice(items, limit):
         count += 1
         if options.json:
@@ -102,7 +102,7 @@ def _list(items: Iterator[Item], listing: _Listing[Item], options: argparse.Name
     remark(f"{counted}{', and there are more' if more else ''}")
 
 
-def _tell_heading(heading: str, options: argparse.Namespace) -> None:
+def _print_heading(heading: str, options: argparse.Namespace) -> None:
     """Print the heading of columns, for people alone: on a terminal."""
     if sys.stdout.isatty() and not options.json:
         print(styled(heading, "bold"))
@@ -127,13 +127,13 @@ def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator
 def run_frames(options: argparse.Namespace) -> int:
     """List the collective rights of SOURCE's frames, and return the exit status."""
     source = chosen_source(options, listing=True)
-    tell_source(source)
+    report_source(source)
     followed = follow(options, source)
     write_summary(options, followed)
     frames = collective_rights(source.memory, source.context)
     if options.of is not None:
         return _contributors(followed, frames, options)
-    _tell_heading(FRAME_HEADING, options)
+    _print_heading(FRAME_HEADING, options)
     for start, size, rights in frames:
         if options.json:
             emit(frame_record(start, size, rights))
@@ -141,7 +141,7 @@ def run_frames(options: argparse.Namespace) -> int:
             print(_marked(frame_text(start, size, rights), rights))
     found = writable_and_executable(source.memory, source.context, frames, aliases=options.aliases)
     strict = [each for each in found if each.within_one_privilege]
-    _tell_wx(found, strict, followed, remark if options.json else print)
+    _report_wx(found, strict, followed, remark if options.json else print)
     if options.policy is None:
         return 0
     if strict if options.policy == "one-privilege" else found:
@@ -162,22 +162,22 @@ def _contributors(followed: Followed, frames: Frames, options: argparse.Namespac
     raise BadInput(f"nothing is mapped at physical address {pa:#x}{part}")
 
 
-def _tell_wx(
+def _report_wx(
     found: list[WritableExecutable],
     strict: list[WritableExecutable],
     followed: Followed,
-    say: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> None:
     if not found:
-        say(f"W^X: {followed.qualified(NO_FRAME, PART_OF_THEM)}")
+        show(f"W^X: {followed.qualified(NO_FRAME, PART_OF_THEM)}")
         return
     total = size_text(sum(each.size for each in found))
-    say(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
+    show(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
     for each in found:
-        say(frame_text(each.pa, each.size, each.rights))
+        show(frame_text(each.pa, each.size, each.rights))
         for how, mappings_there in (("written", each.writers), ("executed", each.executors)):
             for mapping in mappings_there:
-                say(f"  {how:<8} through {mapping_text(mapping)}")
-    say(f"W^X: {len(strict):,} of them within one privilege")
+                show(f"  {how:<8} through {mapping_text(mapping)}")
+    show(f"W^X: {len(strict):,} of them within one privilege")
     if not followed.whole:
-        say("W^X: partial: there may be more behind what could not be looked at")
+        show("W^X: partial: there may be more behind what could not be looked at")

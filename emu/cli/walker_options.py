@@ -1,4 +1,4 @@
-"""`--walker` and its options, and what is said of a walker under test."""
+"""`--walker` and its options: the walker under test that a command asks."""
 
 import argparse
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The walker that was chosen, None for none, what it is held to, and its limits."""
+    """The chosen walker, None for none, the claims it is checked for, and its limits."""
 
     name: str | None
     claims: str | None
@@ -67,13 +67,13 @@ def replay_command(path: Path | None, walker: str | None, claims: str | None = N
 
 
 def names_another(name: str, case: Case, chosen: Chosen) -> None:
-    """Say which walker a case is about where that isn't the one that is asked.
+    """Report which walker a case is about, where it isn't the one that is asked.
 
     What a case names may be any command: it is run when it is asked for, and not otherwise.
     """
     if case.walker is not None and case.walker != chosen.name:
         option = command_line(walker_options(case.walker))
-        remark(f"{name}: found with another walker under test; to ask that, say {option}")
+        remark(f"{name}: found with another walker under test; to ask that, give {option}")
 
 
 def size_text(case: Case) -> str:

@@ -19,6 +19,7 @@ from crosswalk.walker.formats.located_errors import errors_named, one_line
 __all__ = [
     "PARTIAL",
     "MappedFile",
+    "make_folder",
     "map_file",
     "read_file",
     "shrunk_file",
@@ -149,6 +150,15 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise BadInput(f"{one_line(str(path))}: {reason}") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they aren't there; `BadInput` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{one_line(str(folder))}: {reason}") from error
 
 
 def synchronise(folder: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_case_does_not_choose_what_program_is_run(run, tmp_path, layout):
     path.write_text(text)
     ran = run("reduce", path)
     assert (2, False) == (ran.status, mark.exists())
-    assert f"to run that, say --walker 'exec:touch {mark}'" in ran.err
+    assert f"to run that, give --walker 'exec:touch {mark}'" in ran.err
 
 
 def test_json_needs_a_file_for_the_case(run, layout):
