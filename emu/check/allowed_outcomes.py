@@ -65,17 +65,15 @@ def parts_of(
     context: PagingContext,
     composites: Composites,
     predict: Predictor = translate_many,
-    *,
-    heeded: bool = False,
 ) -> Parts:
-    """Return what the one-byte accesses come to that composites are put together from.
+    """Return the outcomes of the one-byte accesses that composites consist of.
 
-    An implicit access is a supervisor's, and AC doesn't count for it, whoever runs (Intel SDM
-    vol. 3A, "Determination of Access Rights"); with `heeded`, the AC of CPL 0 does.
+    An implicit access is a supervisor-mode access at any CPL, and RFLAGS.AC has no effect on it
+    (Intel SDM vol. 3A, "Determination of Access Rights").
     """
     implicit = composites.family(Family.IMPLICIT)
     cpl = np.where(implicit, np.uint8(0), composites.cpl)
-    ac = composites.ac & ~(implicit & ((composites.cpl == 3) | (not heeded)))
+    ac = composites.ac & ~implicit
     first = Accesses(composites.va, composites.types(0), cpl, ac)
     twice = composites.family(Family.TWICE)
     second = Accesses(
@@ -111,14 +109,14 @@ def second_outcomes(
 
 
 def allowed_outcomes(composites: Composites, parts: Parts) -> list[AllowedOutcome]:
-    """Return what composites may come to; each row has at least one valid option.
+    """Return the outcomes that composites may have; each row has at least one valid option.
 
     A locked read-modify-write is a write, in its error code too: both halves are one operation.
-    Loading a segment register reads the descriptor, and then marks it as accessed unless it is; at
-    which of its bytes CR2 points isn't said. An access that crosses reaches two pages or faults at
-    one of them, and which comes first isn't said; nor what the other's walk has marked by then. Of
-    two accesses each comes to what it would with an empty TLB: no entry was changed in between but
-    by setting A and D, and a TLB must not remember another privilege's rights.
+    Loading a segment register reads the descriptor, and then marks it as accessed unless it is; CR2
+    may point at any of its bytes. An access that crosses a page boundary reaches two pages or
+    faults at one of them, in either order, and the walk for the other page may have set A bits by
+    then. Each of two accesses has the outcome that it has with an empty TLB: only A and D bits
+    change between them, and a TLB must not apply the rights of another privilege level.
 
     Source: Intel SDM vol. 3A, "Bus Locking", "Code- and Data-Segment Descriptor Types", "Accessed
     and Dirty Flags", "Guaranteed Atomic Operations", "Caching Translations in TLBs".
@@ -144,7 +142,7 @@ def allowed_outcomes(composites: Composites, parts: Parts) -> list[AllowedOutcom
 
 
 def sequence(parts: Parts) -> AllowedOutcome:
-    """Return what two accesses by one instruction come to, the second only after the first."""
+    """Return the outcome of two accesses by one instruction, made one after the other."""
     first, second = parts.first, parts.second
     reached = first.kind == Kind.OK
     one, two = _of(first, first, both=False), _of(second, second, both=False)
@@ -169,7 +167,7 @@ def _crossing(parts: Parts) -> Iterator[AllowedOutcome]:
 
 
 def _of(first: Outcomes, second: Outcomes, *, both: bool) -> AllowedOutcome:
-    """Return the option that accesses end so; of `both`, or of the first alone."""
+    """Return the outcomes as the only option; those of `both` accesses, or of the first."""
     count = len(first)
 
     def pair(name: str) -> "NDArray[np.generic]":
@@ -197,7 +195,7 @@ def _with_words(
     must: NDArray[np.bool_],
     happens: tuple[NDArray[np.bool_] | None, ...],
 ) -> AllowedOutcome:
-    """Return the option with the words of both parts; bool[n, 2] says whose have to change."""
+    """Return the option with the words of both parts; `must` bool[n, 2]: whose have to change."""
     values = [
         part.entry_value if made is None else np.where(made[:, None], part.entry_value, 0)
         for part, made in zip(parts, happens, strict=True)
@@ -212,7 +210,7 @@ def _with_words(
 
 
 def is_allowed(allowed: Sequence[AllowedOutcome], seen: CompositeOutcomes) -> NDArray[np.bool_]:
-    """Return bool[n]: what was seen of which composites is one of the allowed, words included."""
+    """Return bool[n]: which observed outcomes are one of the allowed, words included."""
     found = np.zeros(len(seen), np.bool_)
     for option in allowed:
         same = option.valid & (option.kind == seen.kind).all(axis=1)

@@ -69,9 +69,9 @@ def explain_composites(
 ) -> list[str | None]:
     """Return for each of these composites the name of the departures that explain it, or None.
 
-    It is explained if `allowed`, which it diverges from, are met by the second walk by the
-    manuals, if the manuals don't allow what was seen, and if that is the second walk's with all
-    departures, to the last word.
+    It is explained if the second walk by the manuals has an outcome in `allowed`, from which the
+    observed one diverges, if the manuals don't allow what was observed, and if the second walk with
+    all departures has exactly that outcome, changed words included.
     """
     manual = emulated_composites(memory, rules_of(context), composites)
     exact = is_allowed(allowed, manual)
@@ -169,7 +169,7 @@ def _all_words(first: Outcomes, second: Outcomes, happens: NDArray[np.bool_]) ->
 
 @dataclass(frozen=True, slots=True)
 class CompositeVerdict:
-    """What n composites came to, and what was said of them.
+    """Predicted and observed outcomes of n composites.
 
     `stated` is what the second walk has the emulated CPU do. `differ` bool[n]: which diverge,
     from the allowed and unexplained, or from what is stated; `known` has the number explained by
@@ -186,7 +186,7 @@ class CompositeVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Possible:
-    """Of n composites those that were `made`, and what they came to.
+    """Those of n composites that were `made`, and their verdict.
 
     `lacking` uint8[n] is what the emulated CPU lacks for each, as the prober says, `impossible`
     the number of the others that have no outcome here.
@@ -199,7 +199,7 @@ class Possible:
 
 
 class CompositeChecker:
-    """Judges composites in one address space after the other; the engine is kept in between."""
+    """Checks composites in one address space after another, with one engine."""
 
     def __init__(self, predict: Predictor = translate_many) -> None:
         self._predict = predict
@@ -208,13 +208,13 @@ class CompositeChecker:
     def judge(
         self, memory: PhysicalMemory, context: PagingContext, composites: Composites
     ) -> CompositeVerdict:
-        """Make composites, and return what they came to; raises as the prober does."""
+        """Make composites and compare them; raises as the prober does."""
         return self._judge(self._entered(memory, context), memory, context, composites)
 
     def judge_possible(
         self, memory: PhysicalMemory, context: PagingContext, composites: Composites
     ) -> Possible:
-        """Make those that can be asked and have an outcome."""
+        """Do the same with those that the emulated CPU has the features and an outcome for."""
         prober = self._entered(memory, context)
         lacking = prober.lacking(composites)
         possible = prober.possible(composites)

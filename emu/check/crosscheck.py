@@ -93,7 +93,7 @@ class Checker:
     def _compared(
         self, plan: Plan, predicted: Outcomes, observed: Outcomes, prober: Prober
     ) -> Verdict:
-        """Hold observations against the prediction and the list; what differs is made again."""
+        """Compare observations with predictions and the list; make again what differs."""
         memory, context, accesses = self._memory, self._context, plan.accesses
         agree = agreements(predicted, observed)
         rows = np.flatnonzero(~agree)
@@ -105,17 +105,17 @@ class Checker:
         truth = choose(known, predicted, observed)
         pages, listed = listed_pages(memory, context, self._walk, accesses.va)
         unlike = unlike_list(context, accesses, pages, listed, truth)
-        # What only the other reading finds, and is there, is in no list as what it is.
+        # A page that only the probe's own reading finds, and that can be reached, is in no list.
         unlike |= ~plan.listed & (truth.kind == Kind.OK)
         unlike &= agree | known
         confirm(prober, accesses, observed, np.flatnonzero(~agree | unlike))
         counts = Counter(
             name for row, name in zip(rows.tolist(), names, strict=True) if name and not unlike[row]
         )
-        divergent, beside = np.flatnonzero(~agree & ~known), np.flatnonzero(unlike)
+        divergent, unlisted = np.flatnonzero(~agree & ~known), np.flatnonzero(unlike)
         return Verdict(
             len(plan),
-            len(divergent) + len(beside),
+            len(divergent) + len(unlisted),
             tuple(
                 _divergence(memory, context, accesses, predicted, observed, row)
                 for row in divergent[:KEPT_DIVERGENCES].tolist()
@@ -130,7 +130,7 @@ class Checker:
                     observed[row],
                     walk_access(memory, context, accesses[row]),
                 )
-                for row in beside[:KEPT_DIVERGENCES].tolist()
+                for row in unlisted[:KEPT_DIVERGENCES].tolist()
             ),
         )
 
@@ -147,7 +147,7 @@ class Checker:
         return self._prober
 
     def _needs_width(self, accesses: Accesses, predicted: Outcomes) -> NDArray[np.bool_]:
-        """Return which outcomes rest on a physical-address width that nobody stated."""
+        """Return bool[n]: which outcomes depend on a physical-address width that was assumed."""
         needs: NDArray[np.bool_] = (predicted.error_code & ErrorCode.RSVD) != 0
         rows = np.flatnonzero(needs)
         wide = replace(self._context, maxphyaddr=MAX_WIDTH)
@@ -178,13 +178,13 @@ def check(
     survey = Survey(memory, context, walk=walk, read=read)
     tally = Tally(survey)
     for piece in survey.pieces():
-        told = _of_total(progress, tally.probes, expected_accesses(survey))
-        tally.add(checker.check(piece, told))
+        report = _of_total(progress, tally.probes, expected_accesses(survey))
+        tally.add(checker.check(piece, report))
     return tally.verdict()
 
 
 def expected_accesses(survey: Survey) -> int:
-    """Return about how many accesses a survey comes to: those of its pages, if they are small."""
+    """Return the approximate number of accesses of a survey, as if all its pages were small."""
     return _EACH * survey.expected
 
 

@@ -47,8 +47,8 @@ def explain(
 
     It is explained if the prediction is the second walk's by the manuals, and the observed
     outcome is the second walk's with all departures, each in outcome, address, error code, CR2
-    and words changed. It is called by the fewest departures that suffice (`named`). An access on
-    which both sides agree isn't to be asked about.
+    and words changed. It is called by the fewest departures that suffice (`named`). Only
+    accesses whose outcomes differ may be given.
     """
     exact = same_rows(by_the_manuals(memory, context, accesses), predicted)
     exact &= same_rows(as_emulated(memory, context, accesses), observed)
@@ -68,8 +68,8 @@ def fewest_departures(
 ) -> list[str | None]:
     """Return for each row that is `exact` the fewest departures of these scopes that suffice.
 
-    `same` says of rows whether the second walk by these rules comes to what was observed. None
-    where a row isn't exact, or no set of departures does.
+    `same` returns for rows whether the second walk by these rules has the observed outcome. None
+    where a row isn't exact, or no set of departures suffices.
     """
     names: list[str | None] = [None] * len(exact)
     rows = np.flatnonzero(exact)

@@ -1,4 +1,4 @@
-"""The walk's list of pages, held against what accesses came to."""
+"""The walk's list of pages, compared with the outcomes of accesses."""
 
 from dataclasses import dataclass, replace
 

@@ -65,9 +65,9 @@ def agrees(memory: PhysicalMemory, predicted: NestedOutcome, observed: NestedOut
         case GeneralProtection(), GeneralProtection():
             same = True
         case NestedPageFault(), NestedPageFault():
-            told = ~0 if observed.error_code & _STAGE else ~_STAGE
+            known = ~0 if observed.error_code & _STAGE else ~_STAGE
             same = predicted.gpa == observed.gpa
-            differs = predicted.error_code & told ^ observed.error_code
+            differs = predicted.error_code & known ^ observed.error_code
             same &= not differs & ~predicted.open
         case _:
             return False
@@ -172,9 +172,9 @@ def check_nested(
 ) -> NestedVerdict:
     """Make accesses under a pair of layouts, which `prober` has entered, and compare.
 
-    `predict` says whose predictions are checked. What the emulator agrees to is held against a
-    second statement of the manual's rules, too: where it departs from them, it can't be the judge.
-    An access that it would not survive is not made.
+    `predict` says whose predictions are checked. Agreements are compared with a second
+    statement of the manual's rules as well: where the emulator departs from them, it proves
+    nothing. An access that would end the emulator isn't made.
     """
     divergences: list[NestedDivergence] = []
     fatal: list[Access] = []

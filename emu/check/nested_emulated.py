@@ -1,7 +1,7 @@
 """A walk in two dimensions by the manual, or as the emulated CPU is known to make it instead.
 
-Stated apart from the walker, in the order in which the CPU goes: so that what the emulator does
-can be foreseen, its crash above all, and a departure be told from an error of the walker's.
+Written independently of the walker, in the order of the CPU's steps, to predict what the emulator
+does, above all where it crashes, and to distinguish a departure from an error of the walker.
 
 Source: AMD APM vol. 2, "Nested Paging"; "Long-Mode Page Translation" for the entries;
 "Page-Protection Checks" for rights.
@@ -127,8 +127,8 @@ class _Walk:
         """Walk the guest's tables, each entry through the nested ones, then for the page."""
         guest, grant, table = self.guest, ALL_GRANTS, self.guest.root
         fetch = Deviation.FETCH in self.deviations
-        told = replace(self.context, vendor=Vendor.INTEL) if fetch else self.context
-        about = int(cause(told, access))
+        context = replace(self.context, vendor=Vendor.INTEL) if fetch else self.context
+        about = int(cause(context, access))
         for level in range(len(guest.table) - 1, 0, -1):
             gpa = table + 8 * (access.va >> 3 + 9 * level & 511)
             # Walks of the guest's tables are writes to them ("Nested Table Walk").
@@ -157,7 +157,7 @@ class _Walk:
         code |= int(NestedError.US)
         code |= int(NestedError.WR) if kind is AccessType.WRITE else 0
         fetch = int(NestedError.ID) if kind is AccessType.EXECUTE else 0
-        # Without NXE the APM's #PF doesn't tell a fetch; of nested faults it doesn't say.
+        # Without NXE a #PF has no I/D (APM); for nested faults the APM leaves it open.
         code, either = (code | fetch, 0) if host.nxe else (code, fetch)
         for level in range(len(host.table) - 1, 0, -1):
             pa = table + 8 * (gpa >> 3 + 9 * level & 511)
@@ -188,7 +188,7 @@ class _Walk:
 
     def _is_leaf(self, side: _Side, level: int, pa: int, entry: int) -> bool:
         leaf = level == 1 or (side.large[level] and bool(entry & _PS))
-        # The high bits alone are looked at before: those that are reserved in a table's entry.
+        # Only the bits that are reserved in a table's entry are checked before.
         if self.early and leaf and level == 3 and not entry & side.table[level] & ~_PS:
             self._mark(pa, _A)
         return leaf

@@ -18,7 +18,7 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 __all__ = ["Plan", "accesses_to", "make_plan"]
 
 _SLOT = 16
-# A place inside a large page that no rounding to a smaller size leaves alone.
+# An offset in a large page that changes if it is rounded to any smaller size.
 _INSIDE = 0x2A5A_5A50
 _SHIFT_4KIB = 12
 
@@ -39,7 +39,7 @@ class Plan(Rows):
 
     @property
     def accesses(self) -> Accesses:
-        """The accesses alone."""
+        """The accesses, without what the plan knows of them."""
         return Accesses(self.va, self.type, self.cpl, self.ac)
 
 

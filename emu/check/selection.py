@@ -21,11 +21,11 @@ Lister = Callable[[PhysicalMemory, PagingContext, int, int], Iterator[Leaves]]
 Reader = Callable[
     [PhysicalMemory, PagingContext, int, int], Iterator[tuple[U64, NDArray[np.uint8]]]
 ]
-"""Another reading of the tables: blocks of (va uint64[n], shift uint8[n]), in address order."""
+"""The probe's own reading of the tables: blocks of (va uint64[n], shift uint8[n]), by address."""
 
 
 class Place(IntEnum):
-    """What an address is, by the word of the walk or of the other reading; values index columns."""
+    """What an address is, by the walk or by the probe's own reading; values index columns."""
 
     HOLE = 0
     PAGE_4K = 1
@@ -63,7 +63,7 @@ class Targets(Rows):
     """n places to access: `va` uint64[n], the first byte of a page or the address itself.
 
     `place` uint8[n] (`Place`); `user` bool[n], whether a page is a user page; `listed` bool[n],
-    false for a page, of this size at this address, that only the other reading finds.
+    false for a page, of this size at this address, that only the probe's own reading finds.
     """
 
     va: U64
@@ -85,7 +85,7 @@ class Targets(Rows):
 
 @dataclass(frozen=True, slots=True)
 class Pages(Rows):
-    """n pages of 1 << `shift` bytes that somebody says are mapped; the rest as in `Targets`."""
+    """n pages of 1 << `shift` bytes, mapped by either reading; the rest as in `Targets`."""
 
     va: U64
     shift: NDArray[np.uint8]
@@ -103,7 +103,7 @@ class Pages(Rows):
 
     @classmethod
     def of_reading(cls, va: U64, shift: NDArray[np.uint8]) -> "Pages":
-        """Return the pages of a block of the other reading, which knows of no rights."""
+        """Return the pages of a block of the probe's own reading, which has no rights."""
         return cls(va, shift, np.ones(len(va), np.bool_), np.zeros(len(va), np.bool_))
 
     @property

@@ -111,7 +111,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class SequenceVerdict:
-    """What a sequence's accesses came to, up to the first violation.
+    """The outcomes of a sequence's accesses by kind, up to the first violation.
 
     `forced` had one allowed outcome, `fresh` could have seen another one and saw what memory
     says, `stale` saw what had been cached. `allowed` are the options of each access.
@@ -231,7 +231,7 @@ def _causes(
 ) -> tuple[str, ...]:
     """Return the one rule, or two, without which the last outcome would be allowed, in words.
 
-    Where no two rules have to do with it, that is said.
+    If no two rules suffice, the one line says so.
     """
     for count in (1, 2):
         for rules in combinations(Rule, count):

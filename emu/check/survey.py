@@ -25,7 +25,7 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 __all__ = ["DEFAULT_LIMIT", "PIECE", "Survey"]
 
 DEFAULT_LIMIT = 200_000
-"""The most mappings that are checked one by one, unless told otherwise."""
+"""The default number of mappings that are checked one by one."""
 
 PIECE = 4096
 """The most targets of a piece; one takes up to 24 accesses."""
@@ -137,7 +137,7 @@ class Survey:
         yield self._not_canonical()
 
     def _pages(self) -> Iterator[Pages]:
-        """Yield what the walk or the other reading says is mapped, up to what is looked at."""
+        """Yield the pages that the walk or the probe's own reading has, up to those looked at."""
         self._stopped = False
         given = self._memory, self._context, self._start, self._end
         listed = (Pages.of_walk(leaves) for leaves in self._walk(*given))

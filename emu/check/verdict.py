@@ -1,7 +1,8 @@
 """What a check found, as a whole and by piece."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from crosswalk.emu.check.compare import Divergence
 from crosswalk.emu.check.listing import ListingDivergence
@@ -13,6 +14,8 @@ from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Kind
 
 __all__ = ["KEPT_DIVERGENCES", "Lost", "Tally", "Verdict"]
+
+Key = TypeVar("Key")
 
 KEPT_DIVERGENCES = 1000
 """How many divergences of each sort a verdict keeps in full; all are counted."""
@@ -75,52 +78,53 @@ class Tally:
 
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
-        self.probes = 0
-        self._divergent = 0
-        self._seconds = 0.0
-        self._counts: Counter[tuple[Place, AccessType, int, Kind]] = Counter()
-        self._known: Counter[str] = Counter()
-        self._lacks: Counter[str] = Counter()
-        self._roots: Counter[str] = Counter()
-        self._divergences: list[Divergence] = []
-        self._listing: list[ListingDivergence] = []
+        self._total = Verdict(0, 0, (), {}, {}, 0.0)
         self._lost: list[Lost] = []
+
+    @property
+    def probes(self) -> int:
+        """The number of probes so far."""
+        return self._total.probes
 
     def add(self, part: Verdict | Lost) -> None:
         """Add the verdict of the next piece, or that there is none."""
         if isinstance(part, Lost):
             self._lost.append(part)
             return
-        self.probes += part.probes
-        self._divergent += part.divergent
-        self._seconds += part.seconds
-        self._divergences += part.divergences[: KEPT_DIVERGENCES - len(self._divergences)]
-        self._listing += part.listing[: KEPT_DIVERGENCES - len(self._listing)]
-        self._counts.update(part.counts)
-        self._known.update(part.known)
-        self._lacks.update(part.predicted_only)
-        self._roots.update(part.roots)
+        total = self._total
+        self._total = Verdict(
+            probes=total.probes + part.probes,
+            divergent=total.divergent + part.divergent,
+            divergences=(*total.divergences, *part.divergences)[:KEPT_DIVERGENCES],
+            known=_sum(total.known, part.known),
+            counts=_sum(total.counts, part.counts),
+            seconds=total.seconds + part.seconds,
+            listing=(*total.listing, *part.listing)[:KEPT_DIVERGENCES],
+            predicted_only=_sum(total.predicted_only, part.predicted_only),
+            roots=_sum(total.roots, part.roots),
+        )
 
     def verdict(self, seconds: float | None = None) -> Verdict:
         """Return the verdict of all pieces, the survey being at its end.
 
         `seconds` stand for those of the pieces, which may have been checked side by side.
         """
-        not_asked = Counter(self._survey.beyond)
+        total, not_asked = self._total, Counter(self._survey.beyond)
         for each in self._lost:
             not_asked[f"{_TARGETS}: {each.how}"] += each.targets
-        return Verdict(
-            self.probes,
-            self._divergent,
-            tuple(self._divergences),
-            dict(sorted(self._known.items())),
-            dict(self._counts),
-            self._seconds if seconds is None else seconds,
-            tuple(self._listing),
-            {name: self._lacks[name] for name in FEATURES if self._lacks[name]},
-            dict(not_asked),
-            self._survey.mappings,
-            self._survey.taken,
-            tuple(self._lost),
-            dict(sorted(self._roots.items())),
+        lacks = total.predicted_only
+        return replace(
+            total,
+            known=dict(sorted(total.known.items())),
+            seconds=total.seconds if seconds is None else seconds,
+            predicted_only={name: lacks[name] for name in FEATURES if name in lacks},
+            not_asked=dict(not_asked),
+            mappings=self._survey.mappings,
+            checked=self._survey.taken,
+            lost=tuple(self._lost),
+            roots=dict(sorted(total.roots.items())),
         )
+
+
+def _sum(one: dict[Key, int], other: dict[Key, int]) -> dict[Key, int]:
+    return dict(Counter(one) + Counter(other))

@@ -62,7 +62,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Caseless:
-    """A finding of which there is no case: its signature, and how often it was met."""
+    """A finding without a case: its signature, and how often it occurred."""
 
     signature: Signature
     count: int = 1
@@ -134,8 +134,8 @@ class Findings:
     """Gathers what any two witnesses say differently of one layout.
 
     `divergent` counts the accesses that no known emulator divergence explains, once for each
-    witness. `asked` bool[n] are those that the CPU was asked for, all unless given: cases of the
-    others don't say what was observed. `answered` and `declined` count the accesses that a walker
+    witness. `asked` bool[n] are those that the CPU was asked for, by default all: cases of the
+    others have no observed outcome. `answered` and `declined` count the accesses that a walker
     under test was asked for.
     """
 
@@ -269,8 +269,8 @@ class Findings:
 class CompositeFinding:
     """Divergences of composites with one signature in one address space, and a case of them.
 
-    The case holds the entries of its walks; `allowed` and `seen`, of one row, are what was said
-    and seen.
+    The case holds the entries of its walks; `allowed` and `seen` have one row, the
+    predicted and the observed outcomes.
     """
 
     signature: Signature

@@ -59,7 +59,7 @@ class Layout:
     intended: IntendedOutcomes
 
     def __repr__(self) -> str:
-        """Return its size: what failing tests show of it is only worth reading as a case."""
+        """Return its size; a case file shows the content better than this would."""
         words = int(np.count_nonzero(self.words))
         return (
             f"<Layout: {self.context.levels} levels, {len(self.frames)} tables, "
@@ -88,7 +88,7 @@ def layout_case(layout: Layout, *, rows: slice = slice(None)) -> Case:
 
 
 def case_layout(case: Case) -> Layout:
-    """Return a case as a layout of which nothing was meant; `BadInput` as `Case.context`."""
+    """Return a case as a layout without intended outcomes; `BadInput` as `Case.context`."""
     pas = np.array(sorted(case.entries), np.uint64)
     frames, row = np.unique(pas // np.uint64(FRAME) * np.uint64(FRAME), return_inverse=True)
     words = np.zeros((len(frames), WORDS), np.uint64)

@@ -236,7 +236,7 @@ def lost_signature(how: str, why: str = "") -> Signature:
 
 
 def failed_signature(due: str, why: str) -> Signature:
-    """Return the signature of what Crosswalk failed to do: what was due, and what came of it."""
+    """Return the signature of what Crosswalk failed to do: what was due, and the error."""
     return Signature(CROSSWALK, due, why, _DUE)
 
 
@@ -254,7 +254,7 @@ def signature_of(
 ) -> Signature:
     """Return the signature of a divergence that shows in these fields of the outcome.
 
-    `claims` are those of the witness: what it doesn't answer tells no two findings apart.
+    `claims` are those of the witness: what it doesn't answer is no part of the signature.
     """
     said, truth = divergence.predicted, divergence.observed
     names = set(fields)
@@ -288,7 +288,7 @@ def _about_parts(
 def _about_access(
     context: PagingContext, divergence: Divergence, witness: str, *, rights: bool
 ) -> Signature:
-    """Return the signature of an answer that tells no fault from another."""
+    """Return the signature of an answer that doesn't distinguish faults."""
     rule = rule_of(context, divergence) if rights else mapping_rule(context, divergence)
     words = ("refused", "allowed") if rights else ("not mapped", "mapped")
     said, truth = (
@@ -308,7 +308,7 @@ def _about_presence(divergence: Divergence, witness: str) -> Signature:
 
 
 def _class(outcome: Outcome) -> str:
-    """Return what kind of answer it is; of an error code only what doesn't tell the access."""
+    """Return the kind of an answer; of an error code without W/R, U/S and I/D."""
     if isinstance(outcome, GeneralProtection):
         return "#GP"
     if isinstance(outcome, PageFault):
@@ -318,7 +318,7 @@ def _class(outcome: Outcome) -> str:
 
 
 def _answers(rule: str, said: Outcome, truth: Outcome) -> tuple[str, str]:
-    """Return both answers; of those to a rule that comes before others, only whether it is met."""
+    """Return both answers; for a rule that precedes all others, only whether it applies."""
     if rule in {CANONICAL, LOADED}:
         decided = [isinstance(each, GeneralProtection) for each in (said, truth)]
         names = ("#GP", "no #GP")
@@ -333,7 +333,7 @@ def _answers(rule: str, said: Outcome, truth: Outcome) -> tuple[str, str]:
 
 
 def _about_code(divergence: Divergence, witness: str) -> Signature:
-    """Return the signature of faults of one class that tell the access differently."""
+    """Return the signature of faults of one class that differ in W/R, U/S or I/D."""
     said, truth = code_of(divergence.predicted), code_of(divergence.observed)
     differ = error_names(said ^ truth)
     kind = divergence.access.type.name.lower()

@@ -123,7 +123,7 @@ def dump_composite(
     allowed: list[AllowedOutcome] | None = None,
     seen: CompositeOutcomes | None = None,
 ) -> bytes:
-    """Return a composite's case as JSON, ending in a newline; with what was said and seen."""
+    """Return a composite's case as JSON, ending in a newline, with these outcomes."""
     row = case.composite
     document: dict[str, Any] = {
         "format": FORMAT,

@@ -11,7 +11,7 @@ __all__ = ["Conclusion", "Scope", "agreement", "conclude", "counted"]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is known of an address space beside the verdict of its check.
+    """What is known of an address space apart from the verdict of its check.
 
     `mappings` is the number in all of it, `unfollowed` what the walk couldn't follow. `complete`
     says that there is no memory but the one at hand, so that tables outside are none. `wide` is
@@ -34,7 +34,7 @@ class Scope:
 
     @property
     def not_asked(self) -> dict[str, int]:
-        """What wasn't asked for what is not known of SOURCE, by reason."""
+        """Counts of what wasn't asked because SOURCE lacks it, by reason."""
         outside = 0 if self.complete else self.unfollowed.outside
         reasons = {
             "entries that refer to tables outside SOURCE": outside,
@@ -81,7 +81,7 @@ class Conclusion:
 def conclude(verdict: Verdict, scope: Scope, broken: int = 0) -> Conclusion:
     """Return the last word of a check.
 
-    `broken` is the number of intentions of a guest that are broken. Only what was asked and
+    `broken` is the number of mismatches with a guest's intended pages. Only what was asked and
     answered is agreement; 1 is a divergence, whatever else; 2 that nothing was asked, or not all
     that SOURCE refers to could be looked at.
     """
