@@ -105,6 +105,12 @@ def test_registers_of_a_16_bit_engine_are_read_in_full():
     assert (0x89ABCDEF, 0x12345678, 0x10D) == (values["rax"], values["rbp"], values["rip"])
 
 
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_an_engine_of_any_width_is_opened_without_a_warning(capfd, bits):
+    SavedState(open_engine(bits=bits))
+    assert ("", "") == capfd.readouterr()
+
+
 def test_registers_of_a_64_bit_engine_are_what_the_api_says():
     engine = open_engine()
     names = [name for name in read_registers(engine) if name not in {"rip", "cr3"}]
