@@ -26,7 +26,7 @@ from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, 
 from crosswalk.walker import tlb
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
-from crosswalk.walker.context import CR4, PagingContext, PagingMode
+from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
 from crosswalk.walker.entry import FORMATS, Level
 from crosswalk.walker.memory import FRAME, U64, WORDS, SparseWords
 
@@ -61,6 +61,12 @@ HIGH_RAM = (*_RAM, (_HIGHEST, 64 << 30))
 
 _PAGES = 1 << 24  # Where 4-KiB pages begin, a frame for each entry.
 _PDPT = 32  # Bytes of a PDPT of PAE paging.
+_REGISTERS = {
+    PagingMode.BIT32: {"cr4": 0, "efer": 0},
+    PagingMode.PAE: {"cr4": int(CR4.PAE), "efer": 0},
+    PagingMode.LEVEL4: {"cr4": int(CR4.PAE), "efer": int(EFER.LME | EFER.LMA)},
+    PagingMode.LEVEL5: {"cr4": int(CR4.PAE | CR4.LA57), "efer": int(EFER.LME | EFER.LMA)},
+}
 _P, _PS = ENTRY_BITS["p"], ENTRY_BITS["ps"]
 
 Choice = Mapping[str, frozenset[str]]
@@ -245,12 +251,12 @@ class Section:
         return FORMATS[self.mode][level]
 
     def _chosen(self, level: int, names: frozenset[str], choice: Choice) -> bool:
-        mine = ((key, values) for key, values in choice.items() if "." in key)
-        for key, values in mine:
-            where, bit = key.split(".")
-            if where == LEVEL_NAMES[level] and str(int(bit in names)) not in values:
-                return False
-        return True
+        prefix = f"{LEVEL_NAMES[level]}."
+        return all(
+            str(int(key.removeprefix(prefix) in names)) in values
+            for key, values in choice.items()
+            if key.startswith(prefix)
+        )
 
     def contexts(self, choice: Choice = _EVERYTHING) -> Iterator[PagingContext]:
         """Yield the control states, in order."""
@@ -278,13 +284,7 @@ class Section:
         yield from range(FRAME, FRAME + tables * _PDPT, _PDPT)
 
     def _contexts(self, on: set[str], root: int) -> Iterator[PagingContext]:
-        registers = {"cr0": 0x8000_0033, "cr3": root, "cr4": 0x20, "efer": 0x500}
-        if not self.mode.long:
-            registers["efer"] = 0
-        if self.mode is PagingMode.BIT32:
-            registers["cr4"] = 0
-        if self.levels == 5:
-            registers["cr4"] |= CR4.LA57
+        registers = {"cr0": 0x8000_0033, "cr3": root, **_REGISTERS[self.mode]}
         for name in on & CONTROLS.keys():
             register, bit = CONTROLS[name]
             registers[register] |= bit
