@@ -1,4 +1,4 @@
-"""Holding a walker to what the emulated CPU does, in words that say where it is wrong."""
+"""Compares a walker with the emulated CPU, and says where it is wrong."""
 
 import functools
 from collections.abc import Callable
@@ -38,9 +38,9 @@ _SHOWN_ENTRIES = 16
 
 
 class WrongWalker(AssertionError):
-    """The walker is wrong. `case` shows the first access that it is wrong about; `name` its rule.
+    """The walker is wrong: `case` has the first wrong access, `name` identifies the rule broken.
 
-    Without `case` where the walker gave no answer.
+    `case` is None where the walker gave no answer.
     """
 
     def __init__(self, message: str, name: str = "", case: Case | None = None) -> None:
@@ -49,7 +49,7 @@ class WrongWalker(AssertionError):
 
 
 class Checker:
-    """Checks walkers; the emulator and the processes of walkers are kept in between."""
+    """Checks walkers; keeps the emulator and the walkers' processes from check to check."""
 
     def __init__(self) -> None:
         self._referee = Referee()
@@ -99,7 +99,7 @@ class Checker:
 
 
 def check_walker(walker: Walker, layout: Layout | Case, *, claims: str | None = None) -> None:
-    """Raise `WrongWalker` where a walker is wrong: what a `Checker` does, with one for all."""
+    """Raise `WrongWalker` where a walker is wrong, as a `Checker` does; one serves all calls."""
     __tracebackhide__ = True
     _checker()(walker, layout, claims=claims)
 
@@ -119,7 +119,7 @@ class _Function:
         self._asked = Function(function, self.claims)
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what the function says of each access, or lists."""
+        """Return the function's answer to each access, or its list of mappings."""
         return self._asked.answer(memory, context, accesses)
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ def _wrong(
 ) -> WrongWalker:
     """Return the error for the first access that the walker is wrong about.
 
-    What the emulated CPU lacks a feature for wasn't observed, and is said to be predicted.
+    What the emulated CPU lacks a feature for wasn't observed, and is shown as predicted.
     """
     wrong = verdict.wrong
     row = int(np.argmax(wrong))
@@ -164,7 +164,7 @@ def _wrong(
     lines = [
         f"{target.name} is wrong about {int(wrong.sum()):,} of {len(wrong):,} accesses; the first:",
         access_text(access),
-        f"  predicted: {_said(target.claims, divergence.predicted)}",
+        f"  predicted: {_answer_text(target.claims, divergence.predicted)}",
         f"  {truth}{outcome_text(divergence.observed)}",
         *walk_lines(layout.context, path),
         f"  {context_text(layout.context)}",
@@ -175,8 +175,8 @@ def _wrong(
     return WrongWalker("\n".join(lines), signature.slug, case)
 
 
-def _said(claims: frozenset[Capability], outcome: Outcome) -> str:
-    """Return a walker's answer in words; of a fault only what it claims to know."""
+def _answer_text(claims: frozenset[Capability], outcome: Outcome) -> str:
+    """Return a walker's answer as text, a fault in the detail that the walker claims."""
     if Capability.FAULTS in claims or isinstance(outcome, Translation):
         return outcome_text(outcome)
     return "refused" if Capability.RIGHTS in claims else "not mapped"

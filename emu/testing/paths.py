@@ -1,4 +1,4 @@
-"""Small address spaces, built path by path: plain but for what each path asks to be odd."""
+"""Small address spaces, built path by path; entries are plain except where a path differs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _ORDINARY, _TABLES = 4, 6
 TOP_PAGE = 7
 """Pages by number: four ordinary ones, two tables, one outside RAM, the last of RAM."""
 NO_TABLE = 5
-"""Leads by number: the first tables, and where there is no RAM."""
+"""The number of a lead to where there is no RAM; those below are tables, from the root on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def address_of(context: PagingContext, path: Path) -> int:
 def layout_of(context: PagingContext, paths: Sequence[Path], accesses: Accesses) -> Layout:
     """Return the tables of these paths, under `context` with its CR3 at `ROOT`, and accesses.
 
-    Where two paths meet, the first one's entry counts. Nothing is said to be meant.
+    Where two paths share an entry, the first one's counts. No outcome is intended.
     """
     tables: list[dict[int, int]] = [{}]
     child: dict[tuple[int, int], int] = {}

@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test that takes `crosswalk_case` one file after the other."""
+    """Parametrise tests that take `crosswalk_case` by the case files."""
     if "crosswalk_case" in metafunc.fixturenames:
         folder = _folder(metafunc.config, "--crosswalk-cases", "cases")
         paths = sorted(folder.glob("*.json")) if folder is not None else []
@@ -98,7 +98,7 @@ def crosswalk_case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture(scope="session")
 def check_walker(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
-    """Yield what fails for a wrong walker: `crosswalk.emu.testing.checking.Checker`, started."""
+    """Yield a started `Checker`, which keeps the smallest case of each rule that is broken."""
     from crosswalk.emu.fuzz.reduce import size_of  # noqa: PLC0415  # Only where it is asked for.
     from crosswalk.emu.testing.checking import Checker, WrongWalker  # noqa: PLC0415  # The same.
     from crosswalk.walker.formats import dump_case  # noqa: PLC0415  # The same.

@@ -28,7 +28,7 @@ _SWITCHES = (
     ("cr4", CR4.PGE, _SELDOM),
     ("cr4", CR4.LA57, _SELDOM),
 )
-"""What is switched away from the default, and how often: most of it makes more accesses fault."""
+"""Control bits that differ from the default, and how often: most make more accesses fault."""
 _INDICES = (0, 1, 511, 256, 255, 510, 2, 257)
 # The plainest first: that is where Hypothesis shrinks to.
 _RIGHTS = (1, 2, 63)
@@ -75,7 +75,7 @@ def layouts(
 
     Every path is accessed in all six ways, and besides there are a few accesses of any kind. What
     shrinks to no path has an empty root table. `context` has to have its CR3 at 0x1000, as
-    `contexts` has. Nothing is said to be meant.
+    `contexts` has. No outcome is intended.
     """
     chosen = draw(contexts() if context is None else context)
     drawn = draw(st.lists(_paths(chosen.levels), min_size=(paths + 1) // 2, max_size=paths))
@@ -100,9 +100,9 @@ def _indices() -> st.SearchStrategy[tuple[int, int, int, int, int]]:
 
 @st.composite
 def _paths(draw: st.DrawFn, levels: int) -> tuple[Path, int] | None:
-    """Return paths, each with an offset in its page; None for one that isn't needed.
+    """Return paths, each with an offset in its page, or None.
 
-    So that it can go at once: Hypothesis takes what a list doesn't need out of it in small pieces.
+    Hypothesis shrinks a path to None in one step; an element of a list it removes in many.
     """
     if draw(st.sampled_from(_LEFT_OUT)):
         return None
@@ -120,7 +120,7 @@ def _paths(draw: st.DrawFn, levels: int) -> tuple[Path, int] | None:
 
 @st.composite
 def _flips(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
-    """Return what is odd in a path's entries; seldom is that what ends a walk."""
+    """Return the bits in which a path's entries aren't plain; seldom do they end a walk."""
     above = st.integers(0, 4)
     flips = draw(st.lists(st.tuples(above, st.sampled_from(_BITS)), max_size=8))
     breaking = draw(st.sampled_from(_BREAKING))
@@ -131,7 +131,7 @@ def _flips(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
 
 @st.composite
 def _accesses(draw: st.DrawFn, context: PagingContext, pages: Sequence[int]) -> Access:
-    """Return accesses on these pages, beside them, and where no address is canonical."""
+    """Return accesses to these pages and their neighbours, and to addresses that aren't canonical."""
     va = draw(st.sampled_from(pages)) + draw(st.sampled_from(_OFFSETS) | st.integers(0, FRAME - 1))
     wrong = draw(st.none() | st.integers(context.va_bits - 1, 63))
     return Access(
