@@ -131,7 +131,7 @@ def _flips(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
 
 @st.composite
 def _accesses(draw: st.DrawFn, context: PagingContext, pages: Sequence[int]) -> Access:
-    """Return accesses to these pages and their neighbours, and to addresses that aren't canonical."""
+    """Return accesses to these pages, to their neighbours, and to no canonical address."""
     va = draw(st.sampled_from(pages)) + draw(st.sampled_from(_OFFSETS) | st.integers(0, FRAME - 1))
     wrong = draw(st.none() | st.integers(context.va_bits - 1, 63))
     return Access(
