@@ -42,8 +42,8 @@ SHARED = (
 DATA = ("access", "columns", "memory")
 """The modules whose types the probe uses: their numbers are both sides', wherever they are run.
 
-`architecture` is none of them. Of its numbers, oracles keep copies of those that a translation depends
-on, which a test holds together; few of the others decide about an access."""
+`architecture` is none of them: the oracles keep copies of those of its numbers that a translation
+depends on, held together by a test; of the others few decide about an access."""
 
 
 def shared_modules(root: Path = ROOT) -> list[str]:
