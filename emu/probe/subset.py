@@ -120,7 +120,7 @@ def _some_ranges(ranges: Sequence[tuple[int, int]], frames: U64) -> Sequence[tup
     starts = np.array([start for start, _ in ranges], np.uint64)
     at = np.unique(np.searchsorted(starts, frames, "right"))
     some = [ranges[each - 1] for each in at.tolist() if each]
-    return some if 4 * len(some) < len(ranges) else ranges
+    return some if 2 * len(some) < len(ranges) else ranges
 
 
 def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:
