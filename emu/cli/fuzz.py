@@ -13,7 +13,7 @@ from typing import Any
 from crosswalk.emu.cli.fuzz_report import junit, record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.cli.walker_options import chosen_walker
-from crosswalk.emu.fuzz.campaign import Campaign, Plan, Told
+from crosswalk.emu.fuzz.campaign import Campaign, Plan, Progress
 from crosswalk.emu.fuzz.campaign.cluster import open_pool
 from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings
 from crosswalk.emu.fuzz.campaign.store import Store
@@ -98,11 +98,11 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(cases: int | None) -> Iterator[Callable[[Told], None]]:
+def _progress(cases: int | None) -> Iterator[Callable[[Progress], None]]:
     """Yield a function that shows progress: live on a terminal, else a line every ten seconds."""
     began = time.monotonic()
 
-    def line(state: Told) -> str:
+    def line(state: Progress) -> str:
         return _line(state, cases, time.monotonic() - began)
 
     if sys.stderr.isatty():
@@ -114,7 +114,7 @@ def _progress(cases: int | None) -> Iterator[Callable[[Told], None]]:
         return
     last = began
 
-    def show(state: Told) -> None:
+    def show(state: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= _EVERY:
             last = time.monotonic()
@@ -123,7 +123,7 @@ def _progress(cases: int | None) -> Iterator[Callable[[Told], None]]:
     yield show
 
 
-def _line(state: Told, cases: int | None, seconds: float) -> str:
+def _line(state: Progress, cases: int | None, seconds: float) -> str:
     of = "" if cases is None else f" of {cases:,}"
     share = state.seen / CELLS.reachable
     seconds = max(seconds, 0.001)

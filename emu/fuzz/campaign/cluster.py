@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
 
-from crosswalk.emu.fuzz.campaign.run import TaskPool
 from crosswalk.emu.fuzz.campaign.version import fingerprint
 from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task, work
 from crosswalk.emu.workers.pool import Pool
@@ -34,14 +33,14 @@ _WHO = "its worker"
 _here = threading.local()
 
 
-def open_pool(jobs: int, scheduler: str | None) -> TaskPool:
+def open_pool(jobs: int, scheduler: str | None) -> Pool[Task, Done | Failed]:
     """Return `jobs` processes of this machine, or the cluster at the address `scheduler`."""
     if scheduler is None:
         return Pool(work, jobs, seconds=TIME_LIMIT, who=_WHO)
     return Cluster(scheduler)
 
 
-class Cluster:
+class Cluster(Pool[Task, Done | Failed]):
     """The workers of the Dask scheduler at `address`.
 
     A worker that dies has its tasks done by another. What the emulator does to its process is

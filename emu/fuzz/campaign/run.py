@@ -1,10 +1,9 @@
 """The campaign itself: tasks in, results in order, findings written as they come."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from crosswalk.emu.findings.findings import (
     INTENDED,
@@ -29,11 +28,12 @@ from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.executor import AnyFinding
 from crosswalk.emu.report.composites import dump_composite
+from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats import dump_case
 
-__all__ = ["TRIED", "Campaign", "TaskPool", "Told"]
+__all__ = ["TRIED", "Campaign", "Progress"]
 
 TRIED = "a layout that can be tried"
 """What is due where Crosswalk itself fails on a layout."""
@@ -42,25 +42,8 @@ _AHEAD = 2  # Tasks in the queue for each worker.
 _SAVED_EVERY = 5.0  # Seconds: how much work a kill can cost.
 
 
-class TaskPool(Protocol):
-    """Processes that do tasks, several at once: `crosswalk.emu.workers.pool.Pool` is one."""
-
-    @property
-    def jobs(self) -> int:
-        """How many tasks are done at once."""
-        ...
-
-    def submit(self, task: Task) -> Callable[[], Done | Failed]:
-        """Begin a task; what is returned waits for its result, and raises as `Pool.submit` says."""
-        ...
-
-    def close(self) -> None:
-        """Stop at once, whatever is still being done."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Told:
+class Progress:
     """How far a campaign is, and what of it was done `_now`, in this run."""
 
     layouts: int
@@ -88,10 +71,10 @@ class Campaign:
 
     def run(
         self,
-        pool: TaskPool,
+        pool: Pool[Task, Done | Failed],
         cases: int | None,
         seconds: float | None,
-        told: Callable[[Told], None] | None = None,
+        report: Callable[[Progress], None] | None = None,
     ) -> None:
         """Go on until so many layouts are done in all, or so many seconds are over in this run.
 
@@ -123,8 +106,8 @@ class Campaign:
             self.state.seconds = before + time.monotonic() - began
             if self.state.layouts % ROUND == 0:
                 self._end_round()
-            if told is not None:
-                told(self._told(layouts, probes))
+            if report is not None:
+                report(self._progress(layouts, probes))
             now = time.monotonic()
             if now - saved > _SAVED_EVERY:
                 self.save()
@@ -138,10 +121,10 @@ class Campaign:
         self.state.seen = pack(self.seen.pack())
         self._store.save(self.state)
 
-    def _told(self, layouts: int, probes: int) -> Told:
+    def _progress(self, layouts: int, probes: int) -> Progress:
         """Return how far this is; so many layouts and probes were done before this run."""
         state = self.state
-        return Told(
+        return Progress(
             state.layouts,
             state.probes,
             len(state.findings),
@@ -163,7 +146,7 @@ class Campaign:
 
     def _fill(
         self,
-        pool: TaskPool,
+        pool: Pool[Task, Done | Failed],
         tasks: Iterator[Task | None],
         waiting: deque[tuple[Task, Callable[[], Done | Failed]]],
     ) -> None:
@@ -181,27 +164,19 @@ class Campaign:
             for lost in self._lost(task, result):
                 self._keep(task, lost, result.why)
             return
-        state.probes += result.probes
-        state.divergent += result.divergent
-        state.masked += result.masked
-        state.copied += result.copied
-        state.answered += result.answered
-        state.declined += result.declined
-        for counts, more in (
-            (state.known, result.known),
-            (state.predicted_only, result.predicted_only),
-            (state.not_asked, result.not_asked),
-        ):
-            for name, count in more.items():
-                counts[name] = counts.get(name, 0) + count
-        for name, seconds in result.seconds.items():
+        found = result.found
+        for name in ("probes", "divergent", "masked", "copied", "answered", "declined"):
+            setattr(state, name, getattr(state, name) + getattr(found, name))
+        for name in ("known", "predicted_only", "not_asked"):
+            setattr(state, name, dict(Counter(getattr(state, name)) + getattr(found, name)))
+        for name, seconds in found.seconds.items():
             state.parts[name] = state.parts.get(name, 0.0) + seconds
         new = int((~self.seen.bits[result.new]).sum())
         self._seen += new
         if new:
             state.growth.append((result.index, new))
         self.seen.bits[result.new] = True
-        for finding in result.findings:
+        for finding in found.findings:
             self._keep(task, finding)
 
     def _lost(self, task: Task, result: Failed) -> list[AnyFinding]:
@@ -243,7 +218,7 @@ class Campaign:
             finding.count,
             task.index,
             case=data is not None,
-            # What a layout was meant to allow, only who makes the layout knows.
+            # What was intended is known of the layout, and not of its case.
             again="fuzz" if not replays else "reduce" if stated else "replay",
         )
         for other in failed:

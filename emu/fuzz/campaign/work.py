@@ -1,7 +1,7 @@
 """What a worker process does: one layout at a time, engines kept in between."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from crosswalk.emu.findings.findings import error_text
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap
-from crosswalk.emu.fuzz.executor import AnyFinding, executor_of
+from crosswalk.emu.fuzz.executor import LayoutResult, executor_of
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
 
 __all__ = ["Done", "Failed", "Task", "work"]
+
+_NO_COVERAGE = np.zeros(0, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +29,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a layout; `new` are the numbers of cells not in the task's `seen`."""
+    """The result of a layout; `new` are the cells of its coverage not in the task's `seen`."""
 
     index: int
-    probes: int
-    divergent: int
-    known: dict[str, int]
-    predicted_only: dict[str, int]
-    not_asked: dict[str, int]
-    masked: int
-    copied: int
-    answered: int
-    declined: int
-    findings: tuple[AnyFinding, ...]
+    found: LayoutResult
     new: NDArray[np.int32]
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +72,8 @@ def work(task: Task) -> Done | Failed:
         executor.forget()
         return Failed("error", error_text(error), ours=True)
     new = result.coverage & CELLS.possible & ~_unpacked(task.seen)
-    return Done(
-        task.index,
-        result.probes,
-        result.divergent,
-        dict(+result.known),
-        dict(+result.predicted_only),
-        dict(+result.not_asked),
-        result.masked,
-        result.copied,
-        result.answered,
-        result.declined,
-        result.findings,
-        np.flatnonzero(new).astype(np.int32),
-        result.seconds,
-    )
+    found = replace(result, coverage=_NO_COVERAGE)
+    return Done(task.index, found, np.flatnonzero(new).astype(np.int32))
 
 
 @functools.lru_cache(4)

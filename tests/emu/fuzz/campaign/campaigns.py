@@ -1,5 +1,7 @@
 """Campaigns without an emulator: work that is told from its number."""
 
+from collections import Counter
+
 import numpy as np
 
 from crosswalk.emu.findings.findings import Finding
@@ -9,6 +11,7 @@ from crosswalk.emu.fuzz.campaign.cluster import TIME_LIMIT
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task, work
 from crosswalk.emu.fuzz.coverage import CoverageMap
+from crosswalk.emu.fuzz.executor import LayoutResult
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded
 from crosswalk.walker.formats import Case, Cpu, Probe
@@ -30,21 +33,22 @@ def told(task):
     """Every fifth layout shows a rule, each time one of three; each touches a cell of its own."""
     index = task.index
     findings = (finding(f"rule {index % 3}", index),) if index % 5 == 4 else ()
-    return Done(
-        index,
-        16,
+    known = Counter({"maxphyaddr-40": index % 2})
+    found = LayoutResult(
+        16 - len(findings) - known.total(),
         len(findings),
-        {"maxphyaddr-40": index % 2},
-        {"LAM": index % 3} if index % 3 else {},
-        {},
+        known,
+        Counter({"LAM": index % 3}),
+        Counter(),
         index % 4,
         index % 2,
         0,
         0,
         findings,
-        np.array([index % 700, 3], np.int32),
+        np.zeros(0, np.bool_),
         {"probe": 0.5},
     )
+    return Done(index, found, np.array([index % 700, 3], np.int32))
 
 
 class Inline:

@@ -14,7 +14,7 @@ from tests.emu.fuzz.planting import crash, hang
 
 def named(task):
     """Say which process did it."""
-    return replace(told(task), probes=os.getpid())
+    return replace(told(task), index=os.getpid())
 
 
 def ailing(task):

@@ -88,7 +88,7 @@ def test_a_finding_that_cannot_be_written_is_there_without_a_case_beside_why(tmp
         done = told(task)
         bad = finding("rule 1", 3)
         object.__setattr__(bad.case, "entries", {1 << 41: "word"})
-        return replace(done, findings=(*done.findings, bad))
+        return replace(done, found=replace(done.found, findings=(*done.found.findings, bad)))
 
     campaign = searched(tmp_path, 6, work=outside)
     bad = campaign.state.findings[finding("rule 1").signature.slug]

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from contextlib import suppress
 from subprocess import TimeoutExpired
 
@@ -115,7 +114,6 @@ def test_workers_that_hang_end_with_a_killed_parent(tmp_path):
     state = folder / "lock"
     until(state.exists)
     until(lambda: len(session_processes(process.pid)) > 2)
-    time.sleep(1)
     slay(process)
     until(lambda: session_processes(process.pid) == [], 5)
 

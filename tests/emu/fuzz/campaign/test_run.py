@@ -130,10 +130,11 @@ def test_what_a_walker_under_test_got_wrong_is_kept_with_all_of_its_tables(tmp_p
 
     def work(task):
         done = told(task)
-        for each in done.findings:
+        for each in done.found.findings:
             whole = replace(each.whole, entries={**each.case.entries, 0x3000: 0x7})
             signature = replace(each.signature, witness="peer:mine")
-            return replace(done, findings=(replace(each, signature=signature, whole=whole),))
+            shown = (replace(each, signature=signature, whole=whole),)
+            return replace(done, found=replace(done.found, findings=shown))
         return done
 
     searched(tmp_path, 6, work=work)
