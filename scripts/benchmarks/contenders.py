@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,19 @@ from crosswalk.walker import (
 from scripts.benchmarks.cwalk import CWalker
 from scripts.benchmarks.images import U64, Image
 
-__all__ = ["TOP", "Contender", "Sums", "c_walks", "checked", "python_walks"]
+__all__ = [
+    "TOP",
+    "VOLATILITY",
+    "Contender",
+    "Sums",
+    "c_walks",
+    "checked",
+    "python_walks",
+    "volatility_walks",
+]
 
 TOP = 1 << 64
+VOLATILITY = "volatility3 mapping()"
 _ADDRESS = 0x000F_FFFF_FFFF_F000
 
 Sums = dict[str, int]
@@ -202,3 +214,36 @@ def _sum(column: NDArray[Any]) -> int:
 
 def _exhaust(rows: Iterator[Any]) -> None:
     deque(rows, maxlen=0)
+
+
+def volatility_walks() -> list[Contender]:
+    """Return the walk of Volatility 3, if that is installed."""
+    if find_spec("volatility3") is None:
+        return []
+    return [Contender(VOLATILITY, _volatility_mapping, _volatility_sums)]
+
+
+def _volatility_mapping(image: Image) -> list[Any]:
+    # Neighbours that are contiguous in both come as one there, but are translated one by one.
+    layer = _volatility_layer(image)
+    return list(layer.mapping(0, 1 << 47, ignore_errors=True))
+
+
+def _volatility_sums(image: Image) -> Sums:
+    return {"size": sum(length for _, length, *_ in _volatility_mapping(image))}
+
+
+def _volatility_layer(image: Image) -> Any:
+    framework = "volatility3.framework"
+    contexts = import_module(f"{framework}.contexts")
+    intel = import_module(f"{framework}.layers.intel")
+    physical = import_module(f"{framework}.layers.physical")
+
+    # It leaves out pages that lie outside the memory, and here all do but the tables.
+    endless = {"maximum_address": (1 << 52) - 1}
+    memory = type("Memory", (physical.BufferDataLayer,), endless)
+    context = contexts.Context()
+    context.add_layer(memory(context, "memory", "memory", image.words.tobytes()))
+    context.config["intel.memory_layer"] = "memory"
+    context.config["intel.page_map_offset"] = 0
+    return intel.Intel32e(context, "intel", "intel")

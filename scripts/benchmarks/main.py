@@ -11,11 +11,17 @@ from typing import Any
 
 from scripts.benchmarks.campaign import PER_SECOND, measured_campaigns, show_campaigns
 from scripts.benchmarks.checks import judge_checks, measured_checks, show_checks
-from scripts.benchmarks.contenders import Contender, c_walks, checked, python_walks
+from scripts.benchmarks.contenders import (
+    VOLATILITY,
+    Contender,
+    c_walks,
+    checked,
+    python_walks,
+    volatility_walks,
+)
 from scripts.benchmarks.cwalk import CWalker, compiler_version
 from scripts.benchmarks.images import IMAGES, Image, dense
 from scripts.benchmarks.measure import medians, peak_in_child
-from scripts.benchmarks.peers import PEER, peers
 from scripts.benchmarks.probes import GOALS as PROBE_GOALS
 from scripts.benchmarks.probes import PAGES, measured_probes, probe_scaling
 from scripts.benchmarks.startup import judge_startup, measured_startup, show_startup
@@ -171,12 +177,13 @@ def _scale(image: Image, c: CWalker | None, rounds: int) -> Row:
 
 
 def _peers(c: CWalker | None) -> list[Row]:
-    """Measure peers on a small image: what one mapping takes there is taken for all."""
-    if not peers():
+    """Measure other people's walkers on a small image; the time of a mapping stands for all."""
+    others = volatility_walks()
+    if not others:
         return []
     image = dense(_SMALL)
     contenders = [it for it in _contenders(image, c) if it.name in {"C", "walk_leaves"}]
-    contenders += peers()
+    contenders += others
     checked(contenders, image)
     return _rows(medians(contenders, image, 5), image)
 
@@ -264,7 +271,7 @@ def _show(document: Row) -> None:
         cells = [f"{series['leaves']:,}", *(f"{row['ns_per_leaf']:.1f}" for row in series["rows"])]
         print("".join(f"{cell:>24}" for cell in cells))
     if document["peers"]:
-        print(f"\n{PEER}: {_SMALL:,} dense leaves, and per mapping from there")
+        print(f"\n{VOLATILITY}: {_SMALL:,} dense leaves, and per mapping from there")
         _table(document["peers"])
     _show_probes(document["probes"])
     print("\nprobes, half of which fault, ns each: ", end="")
