@@ -7,8 +7,7 @@ from pathlib import Path
 
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.check.crosscheck import MAX_WIDTH
-from crosswalk.emu.check.departures import Scope as DepartureScope
-from crosswalk.emu.check.departures import departures
+from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
 from crosswalk.emu.cli.output import (
@@ -28,7 +27,7 @@ from crosswalk.emu.cli.sources import (
 )
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
-from crosswalk.emu.report.conclusion import Conclusion, Scope, conclude
+from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.source import unfollowed_lines
 from crosswalk.emu.report.text import context_text
@@ -53,7 +52,7 @@ from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.unfollowed import unfollowed
 
 __all__ = [
-    "machine_scope",
+    "machine_extent",
     "report_advice",
     "report_divergences",
     "run_check",
@@ -87,8 +86,8 @@ def run_guest(options: argparse.Namespace) -> int:
     broken = mismatches(memory, context, pages, image.faulting)
     verdict = verdict_of(memory, context, jobs=options.jobs)
     intended = _Intended(sum(each.count for each in pages), broken, booted.status.taken)
-    scope = machine_scope(image.name, memory, context)
-    return _report(options, memory, context, verdict, scope, intended)
+    extent = machine_extent(image.name, memory, context)
+    return _report(options, memory, context, verdict, extent, intended)
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -96,7 +95,7 @@ def run_check(options: argparse.Namespace) -> int:
     source = chosen_source(options)
     between = chosen_range(options)
     report_source(source)
-    scope = _scope(options, follow(options, source), between)
+    extent = _extent(options, follow(options, source), between)
     verdict = verdict_of(
         source.memory,
         source.context,
@@ -105,11 +104,11 @@ def run_check(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         assumed_width=not source.width_known,
     )
-    return _report(options, source.memory, source.context, verdict, scope, None)
+    return _report(options, source.memory, source.context, verdict, extent, None)
 
 
-def machine_scope(name: str, memory: PhysicalMemory, context: PagingContext) -> Scope:
-    """Return the scope of a check of a machine whose whole memory is known.
+def machine_extent(name: str, memory: PhysicalMemory, context: PagingContext) -> Extent:
+    """Return the extent of a check of a machine whose whole memory is known.
 
     Reports what can't be followed on standard error.
     """
@@ -117,20 +116,20 @@ def machine_scope(name: str, memory: PhysicalMemory, context: PagingContext) -> 
     found = unfollowed(memory, context)
     for line in unfollowed_lines(source, found):
         remark(line)
-    return Scope(
+    return Extent(
         mappings=sum(count_mappings(memory, context).values()),
         unfollowed=found,
         masked=bool(context.encryption_mask),
     )
 
 
-def _scope(options: argparse.Namespace, followed: Followed, between: tuple[int, int]) -> Scope:
+def _extent(options: argparse.Namespace, followed: Followed, between: tuple[int, int]) -> Extent:
     source = followed.source
     wide = 0
     if not source.width_known:
         widest = replace(source.context, maxphyaddr=MAX_WIDTH)
         wide = unfollowed(source.memory, widest).beyond_40
-    return Scope(
+    return Extent(
         mappings=followed.mappings,
         unfollowed=followed.unfollowed,
         complete=source.complete,
@@ -171,15 +170,15 @@ def _report(
     memory: PhysicalMemory,
     context: PagingContext,
     verdict: Verdict,
-    scope: Scope,
+    extent: Extent,
     intended: _Intended | None,
 ) -> int:
     """Report the verdict and the mismatches, and return the exit status."""
     broken = intended.broken if intended else []
-    word = conclude(verdict, scope, len(broken))
+    word = conclude(verdict, extent, len(broken))
     show = remark if options.json else print
     if options.json:
-        record = summary_record(verdict, scope)
+        record = summary_record(verdict, extent)
         if intended is not None:
             record |= {
                 "intended_pages": intended.pages,
@@ -235,7 +234,7 @@ def report_divergences(
 
 
 def _explain_known(verdict: Verdict, show: Callable[[str], None]) -> None:
-    for entry in departures(DepartureScope.ACCESS):
+    for entry in departures(Scope.ACCESS):
         counts = (count for name, count in verdict.known.items() if entry.id in name.split("+"))
         if times := sum(counts):
             show(f"{entry.id}: {times:,} times")

@@ -11,7 +11,7 @@ from typing import Any
 
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.cli.check import (
-    machine_scope,
+    machine_extent,
     report_advice,
     report_divergences,
     run_guest,
@@ -25,7 +25,7 @@ from crosswalk.emu.load.linux.boot import Boot, Reached
 from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.image import load_kernel
 from crosswalk.emu.load.linux.points import Point, parse_point, parse_symbols
-from crosswalk.emu.report.conclusion import Conclusion, Scope, conclude
+from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.text import context_text, range_text
 from crosswalk.emu.report.verdict import summary_record, verdict_lines
@@ -55,7 +55,7 @@ class _Point:
 
     reached: Reached
     verdict: Verdict
-    scope: Scope
+    extent: Extent
     word: Conclusion
     exposed: tuple[Range, ...]
     peak: int
@@ -114,7 +114,7 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     memory, context = boot.memory, reached.context
     remark(f"at {reached.point}: {context_text(context)}")
     verdict = verdict_of(memory, context, jobs=options.jobs)
-    scope = machine_scope(str(reached.point), memory, context)
+    extent = machine_extent(str(reached.point), memory, context)
     exposed = [each for each in coalesce(mappings(memory, context)) if each.rights & _BOTH == _BOTH]
     peaks = (
         resource.getrusage(who).ru_maxrss
@@ -123,8 +123,8 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     point = _Point(
         reached=reached,
         verdict=verdict,
-        scope=scope,
-        word=conclude(verdict, scope),
+        extent=extent,
+        word=conclude(verdict, extent),
         exposed=tuple(exposed),
         peak=max(peaks) // 1024,
     )
@@ -152,7 +152,7 @@ def _lines(point: _Point) -> Iterator[str]:
     yield from verdict_lines(point.verdict)
     count = sum(each.count for each in point.exposed)
     yield (
-        f"{point.scope.mappings:,} mappings, {count:,} of them writable and executable for the "
+        f"{point.extent.mappings:,} mappings, {count:,} of them writable and executable for the "
         f"supervisor; peak memory {point.peak:,} MiB"
     )
     yield from (f"  {range_text(each)}" for each in islice(point.exposed, _SHOWN))
@@ -212,5 +212,5 @@ def _record(point: _Point) -> dict[str, Any]:
         "levels": reached.context.levels,
         "writable_executable": sum(each.count for each in point.exposed),
         "peak_mib": point.peak,
-        **summary_record(point.verdict, point.scope),
+        **summary_record(point.verdict, point.extent),
     }

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from crosswalk.emu.check import Verdict
 from crosswalk.walker.unfollowed import Unfollowed
 
-__all__ = ["Conclusion", "Scope", "agreement", "conclude", "counted"]
+__all__ = ["Conclusion", "Extent", "agreement", "conclude", "counted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class Extent:
     """What is known of an address space apart from the verdict of its check.
 
     `mappings` is the number in all of it, `unfollowed` what the walk couldn't follow. `complete`
@@ -78,14 +78,14 @@ class Conclusion:
     advice: str = ""
 
 
-def conclude(verdict: Verdict, scope: Scope, broken: int = 0) -> Conclusion:
+def conclude(verdict: Verdict, extent: Extent, broken: int = 0) -> Conclusion:
     """Return the last word of a check.
 
     `broken` is the number of mismatches with a guest's intended pages. Only what was asked and
     answered is agreement; 1 is a divergence, whatever else; 2 that nothing was asked, or not all
     that SOURCE refers to could be looked at.
     """
-    clauses = list(_clauses(verdict, scope))
+    clauses = list(_clauses(verdict, extent))
     agreed = f"{verdict.agreements:,} probes agree"
     advice = ""
     if verdict.divergent or broken:
@@ -94,11 +94,11 @@ def conclude(verdict: Verdict, scope: Scope, broken: int = 0) -> Conclusion:
         status, words = 2, ["nothing asked", *clauses]
     elif verdict.lost:
         status, words = 2, ["not finished", agreed, *clauses]
-    elif not scope.whole and scope.partial:
+    elif not extent.whole and extent.partial:
         status, words = 0, ["partial", agreed, *clauses]
-    elif not scope.whole:
+    elif not extent.whole:
         status, words = 2, ["not whole", agreed, *clauses]
-        width = " give --maxphyaddr, or" if scope.wide else ""
+        width = " give --maxphyaddr, or" if extent.wide else ""
         advice = f"not all that SOURCE refers to could be looked at:{width} --partial lets it pass"
     else:
         status, words = 0, [_agreement(verdict), *clauses]
@@ -130,15 +130,15 @@ def _agreement(verdict: Verdict) -> str:
     return text
 
 
-def _clauses(verdict: Verdict, scope: Scope) -> Iterator[str]:
+def _clauses(verdict: Verdict, extent: Extent) -> Iterator[str]:
     """Yield what a verdict doesn't speak of, or only with a condition."""
     if verdict.known:
         yield f"known divergences: {sum(verdict.known.values()):,}"
     if verdict.predicted_only:
         yield f"predicted only: {counted(verdict.predicted_only)}"
-    not_asked = verdict.not_asked | scope.not_asked
+    not_asked = verdict.not_asked | extent.not_asked
     if not_asked:
         yield f"not asked: {counted(not_asked)}"
     if verdict.copied:
         yield f"{sum(verdict.copied.values()):,} under a copy of the root"
-    yield from scope.conditions()
+    yield from extent.conditions()

@@ -11,7 +11,7 @@ from crosswalk.emu.check.listing import ListingDivergence
 from crosswalk.emu.check.nested import NestedDivergence
 from crosswalk.emu.cpu.delivery import mnemonic
 from crosswalk.emu.probe import LACKS
-from crosswalk.emu.report.conclusion import Scope
+from crosswalk.emu.report.conclusion import Extent
 from crosswalk.emu.report.nested import nested_outcome_text, nested_walk_lines
 from crosswalk.emu.report.source import unfollowed_record
 from crosswalk.emu.report.text import (
@@ -123,7 +123,7 @@ def listing_lines(unlike: ListingDivergence, context: PagingContext) -> Iterator
     yield from walk_lines(context, unlike.walk)
 
 
-def summary_record(verdict: Verdict, scope: Scope) -> dict[str, Any]:
+def summary_record(verdict: Verdict, extent: Extent) -> dict[str, Any]:
     """Return a verdict as `run --json` and `check --json` print it."""
     return {
         "probes": verdict.probes,
@@ -132,11 +132,11 @@ def summary_record(verdict: Verdict, scope: Scope) -> dict[str, Any]:
         "known_divergences": sum(verdict.known.values()),
         "known": verdict.known,
         "predicted_only": verdict.predicted_only,
-        "not_asked": verdict.not_asked | scope.not_asked,
+        "not_asked": verdict.not_asked | extent.not_asked,
         "under": verdict.roots,
-        "mappings": scope.mappings,
-        "unfollowed": unfollowed_record(scope.unfollowed),
-        "assumed": list(scope.assumed),
+        "mappings": extent.mappings,
+        "unfollowed": unfollowed_record(extent.unfollowed),
+        "assumed": list(extent.assumed),
         "seconds": round(verdict.seconds, 3),
     }
 

@@ -6,17 +6,17 @@ import pytest
 
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.check.verdict import Lost
-from crosswalk.emu.report.conclusion import Scope, conclude
+from crosswalk.emu.report.conclusion import Extent, conclude
 from crosswalk.walker.unfollowed import Unfollowed
 
 VERDICT = Verdict(1000, 0, (), {}, {}, 1.0, mappings=70, checked=70)
-SCOPE = Scope(mappings=70, unfollowed=Unfollowed())
+EXTENT = Extent(mappings=70, unfollowed=Unfollowed())
 LOST = Lost("the emulator died of SIGABRT", 0x1000, 0x2000, 40)
 
 
-def word(verdict=None, scope=None, broken=0):
+def word(verdict=None, extent=None, broken=0):
     verdict = replace(VERDICT, **(verdict or {}))
-    found = conclude(verdict, replace(SCOPE, **(scope or {})), broken)
+    found = conclude(verdict, replace(EXTENT, **(extent or {})), broken)
     return found.status, found.text
 
 
@@ -28,7 +28,7 @@ def test_agreement_alone_is_said_where_all_was_asked_and_answered():
 
 
 @pytest.mark.parametrize(
-    ("verdict", "scope", "text"),
+    ("verdict", "extent", "text"),
     [
         (
             {"predicted_only": {"LAM": 12}},
@@ -67,12 +67,12 @@ def test_agreement_alone_is_said_where_all_was_asked_and_answered():
         ({"roots": {"CR3 under test": 1000}}, {}, "agreement"),
     ],
 )
-def test_what_agreement_does_not_speak_of_is_said(verdict, scope, text):
-    assert (0, text) == word(verdict, scope)
+def test_what_agreement_does_not_speak_of_is_said(verdict, extent, text):
+    assert (0, text) == word(verdict, extent)
 
 
 @pytest.mark.parametrize(
-    ("scope", "reasons"),
+    ("extent", "reasons"),
     [
         (
             {"unfollowed": Unfollowed(outside=3, entries=10)},
@@ -85,11 +85,11 @@ def test_what_agreement_does_not_speak_of_is_said(verdict, scope, text):
         ),
     ],
 )
-def test_what_could_not_be_looked_at_is_no_agreement_unless_it_may_be_partial(scope, reasons):
-    scope |= {"complete": False}
-    assert (2, f"not whole; 1,000 probes agree; {reasons}") == word(None, scope)
-    assert (0, f"partial; 1,000 probes agree; {reasons}") == word(None, scope | {"partial": True})
-    assert "--partial" in conclude(VERDICT, replace(SCOPE, **scope)).advice
+def test_what_could_not_be_looked_at_is_no_agreement_unless_it_may_be_partial(extent, reasons):
+    extent |= {"complete": False}
+    assert (2, f"not whole; 1,000 probes agree; {reasons}") == word(None, extent)
+    assert (0, f"partial; 1,000 probes agree; {reasons}") == word(None, extent | {"partial": True})
+    assert "--partial" in conclude(VERDICT, replace(EXTENT, **extent)).advice
 
 
 def test_where_memory_is_complete_tables_outside_it_are_none():
