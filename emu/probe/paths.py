@@ -61,6 +61,12 @@ class PagingFormat:
         """The size of the root table."""
         return self.entry_bytes << self.levels[0][1]
 
+    def slot_va(self, number: int) -> int:
+        """Return the first linear address that an entry of the root translates."""
+        shift, bits = self.levels[0]
+        upper = self.bits == 64 and number >> bits - 1
+        return number << shift | ((1 << 64) - (1 << shift + bits) if upper else 0)
+
     def entries(self, words: U64) -> U64:
         """Return the entries in 8-byte words, uint64[…, n], as uint64[…, n or 2n]."""
         if self.entry_bytes == 8:

@@ -348,10 +348,7 @@ def place_trampoline(
 
 
 def _borrow(number: int, cr3: int, form: PagingFormat, shown: int) -> BorrowedSlot:
-    layout, (shift, bits) = _LAYOUTS[form.bits], form.levels[0]
-    base = number << shift
-    if form.bits == 64 and number >> bits - 1:
-        base |= (1 << 64) - (1 << shift + bits)
+    layout, base = _LAYOUTS[form.bits], form.slot_va(number)
     code = 2 if layout.records else 1
     data = base + 2 * code * FRAME
     views = []

@@ -16,6 +16,7 @@ from crosswalk.emu.probe.access_engine import NO_CR2, TRANSLATED, rflags
 from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.page_marker import marker
+from crosswalk.emu.probe.paths import format_of
 from crosswalk.emu.probe.sequences.routines import (
     DONE,
     FIX,
@@ -110,14 +111,14 @@ class Runner:
             raise BadInput(
                 f"sequences run on an Intel CPU with a MAXPHYADDR of at most {MAXPHYADDR} alone"
             )
-        levels = Control.of(context).levels
+        form = format_of(Control.of(context))
         if sequence.ram != self._ram:
             self._open(sequence.ram)
         roots = roots_of(sequence)
         plan = plan_of(sequence, roots)
         self._write_memory(sequence, plan)
-        self._pages.show(levels, plan.shown)
-        self._view = view = self._pages.borrow(levels, free_slot(levels, sequence, roots), roots)
+        self._pages.show(form, plan.shown)
+        self._view = view = self._pages.borrow(form, free_slot(form, sequence, roots), roots)
         self._written += [(self._pages.space.byte_at(root) >> 3) + view.slot for root in roots]
         self._list(plan, view)
         records = records_of(sequence, plan, view)

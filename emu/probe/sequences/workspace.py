@@ -21,6 +21,7 @@ from functools import lru_cache
 from crosswalk.emu.probe.access_engine import rflags
 from crosswalk.emu.probe.control import ADDRESS, Control
 from crosswalk.emu.probe.page_marker import SLOT
+from crosswalk.emu.probe.paths import PagingFormat
 from crosswalk.emu.probe.sequences.routines import (
     ACCESS,
     CODE,
@@ -108,17 +109,17 @@ class SequencePages:
         self.own = _START, _START + size
         self.space = Space((*ram, (_START, size)))
         self._window: tuple[int, ...] | None = None
-        self._levels = 0
+        self._form: PagingFormat | None = None
         self._write(_CODE, array("Q", CODE.ljust(FRAME, b"\xf4")))
         self._write(_DATA, GDT[64])
         self.records = self._index(_DATA + 1)
         self.list = self.records + _RECORD_PAGES * WORDS
         self.log = self.list + _LIST_PAGES * WORDS
 
-    def show(self, levels: int, frames: Iterable[int]) -> None:
+    def show(self, form: PagingFormat, frames: Iterable[int]) -> None:
         """Have the window show these frames; `BadInput` if they are too many."""
         shown = tuple(frames)
-        if (levels, shown) == (self._levels, self._window):
+        if (form, shown) == (self._form, self._window):
             return
         if len(shown) > WORDS - _AT_WINDOW:
             raise BadInput(f"{len(shown)} tables and pages: more than a sequence can have here")
@@ -127,18 +128,17 @@ class SequencePages:
         entries = [code | _KERNEL_CODE, code | _USER_CODE, data | _KERNEL_DATA]
         entries += [*(frame | _KERNEL_DATA for frame in rest), 0]
         entries += [frame | _KERNEL_DATA for frame in shown]
-        for at in range(levels - 2):
+        last = len(form.levels) - 2
+        for at in range(last):
             self._write(at, [_START + (at + 1) * FRAME | _TABLE])
-        self._write(levels - 2, entries)
-        self._levels, self._window = levels, shown
+        self._write(last, entries)
+        self._form, self._window = form, shown
 
-    def borrow(self, levels: int, slot: int, roots: Iterable[int]) -> View:
+    def borrow(self, form: PagingFormat, slot: int, roots: Iterable[int]) -> View:
         """Put the pages into this slot of each root, and return where they are seen."""
         for root in roots:
             self.space.view[(self.space.byte_at(root) >> 3) + slot] = _START | _TABLE
-        base = slot << (3 + 9 * levels)
-        if slot >= WORDS // 2:
-            base |= (1 << 64) - (1 << (12 + 9 * levels))
+        base = form.slot_va(slot)
         data = base + _AT_DATA * FRAME
         return View(
             slot=slot,
@@ -175,12 +175,10 @@ def roots_of(sequence: Sequence) -> list[int]:
     return roots
 
 
-def free_slot(levels: int, sequence: Sequence, roots: Iterable[int]) -> int:
+def free_slot(form: PagingFormat, sequence: Sequence, roots: Iterable[int]) -> int:
     """Return a slot of all roots that is empty, and that no address selects at any level."""
     taken = {
-        access.va >> 3 + 9 * level & WORDS - 1
-        for access in sequence.accesses
-        for level in range(1, levels + 1)
+        access.va >> shift & WORDS - 1 for access in sequence.accesses for shift, _ in form.levels
     }
     stored = {step.pa for step in sequence.steps if isinstance(step, Store)}
     for slot in range(WORDS - 2, 0, -1):

@@ -103,3 +103,18 @@ def test_only_the_four_entries_of_a_pdpt_count():
     found = find_tables(tables.memory, PAE, tables.root).tolist()
     assert 0x5000 not in found
     assert 0x6000 not in found
+
+
+@pytest.mark.parametrize(
+    ("mode", "number", "expected"),
+    [
+        ("32-bit", 1023, 0xFFC0_0000),
+        ("PAE", 3, 0xC000_0000),
+        (4, 255, 0x7F80_0000_0000),
+        (4, 256, 0xFFFF_8000_0000_0000),
+        (5, 255, 0x00FF_0000_0000_0000),
+        (5, 511, 0xFFFF_0000_0000_0000),
+    ],
+)
+def test_a_slot_of_the_root_begins_at_a_canonical_address(mode, number, expected):
+    assert expected == format_of(Control.of(context(mode))).slot_va(number)
