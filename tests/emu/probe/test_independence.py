@@ -19,7 +19,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.tlb.steps import Sequence
 from tests.emu.accesses import every, probe, read
 from tests.emu.composites import composite
-from tests.emu.probe.nested.two_stages import PAGE, SHIFT, Two
+from tests.emu.probe.nested.two_stages import PAGE, SHIFT, TwoStages
 from tests.tables import PageTables, context
 
 VA = 0x40_0000
@@ -174,7 +174,7 @@ def _sequence():
 
 SEQUENCE, CONTEXTS = _sequence(), {mode: context(mode) for mode in (4, 5)}
 CONTEXTS |= {mode: context(mode) for mode in ("32-bit", "PAE")}
-NESTED = Two()
+NESTED = TwoStages()
 
 
 @pytest.mark.parametrize("mode", [4, 5, "32-bit", "PAE"])

@@ -18,23 +18,8 @@ from crosswalk.walker.access import Access
 from crosswalk.walker.nested.outcome import NestedError, NestedPageFault
 from crosswalk.walker.nested.translate import translate_nested
 from crosswalk.walker.outcome import PageFault, Translation
-from tests.emu.probe.nested.two_stages import (
-    EXECUTE,
-    GUEST,
-    OPEN,
-    PAGE,
-    PS,
-    READ,
-    RW,
-    SHIFT,
-    WRITE,
-    XD,
-    A,
-    D,
-    P,
-    Two,
-    host_entry,
-)
+from tests.emu.probe.nested.two_stages import GUEST, PAGE, SHIFT, TwoStages, host_entry
+from tests.tables import EXECUTE, OPEN, PS, READ, RW, WRITE, XD, A, D, P
 
 LEAF, EARLY, BIT_8, FETCH = (entry.id for entry in departures(Scope.NESTED))
 GIB1 = 1 << 30
@@ -42,63 +27,63 @@ G = 1 << 8
 
 
 def unmarked_page():
-    two = Two()
+    two = TwoStages()
     two.host(1, 5, (5 + SHIFT) * PAGE | OPEN)
     return two, Access(0x5123, WRITE, 3)
 
 
 def unmarked_table():
-    two = Two()
+    two = TwoStages()
     two.host(1, GUEST[4], (GUEST[4] + SHIFT) * PAGE | OPEN | A)
     return two, Access(0x5123, READ, 3)
 
 
 def early_guest():
-    two = Two()
+    two = TwoStages()
     two.guest(3, 1, OPEN | PS | 1 << 14)
     return two, Access(GIB1, READ, 3)
 
 
 def early_host():
-    two = Two()
+    two = TwoStages()
     two.guest(1, 5, GIB1 | OPEN | A | D)
     two.host(3, 1, OPEN | PS | 1 << 14)
     return two, Access(0x5123, READ, 3)
 
 
 def denied_guest():
-    two = Two()
+    two = TwoStages()
     two.guest(3, 1, P | RW | PS)
     return two, Access(GIB1, READ, 3)
 
 
 def denied_host():
-    two = Two()
+    two = TwoStages()
     two.guest(1, 5, GIB1 | OPEN | A | D)
     two.host(3, 1, P | RW | PS)
     return two, Access(0x5123, READ, 3)
 
 
 def smep_without_nxe():
-    two = Two(cr4=0x20 | 1 << 20, efer=0x500)
+    two = TwoStages(cr4=0x20 | 1 << 20, efer=0x500)
     two.guest(1, 5, 0)
     return two, Access(0x5123, EXECUTE, 3)
 
 
 def bit_8_guest():
-    two = Two()
+    two = TwoStages()
     two.guest(4, 0, GUEST[3] * PAGE | OPEN | A | G)
     return two, Access(0x5123, READ, 3)
 
 
 def bit_8_host():
-    two = Two()
+    two = TwoStages()
     two.host(4, 0, 11 * PAGE | OPEN | A | G)
     return two, Access(0x5123, READ, 3)
 
 
 def fetch_without_nxe():
-    two = Two(host_nxe=False)
+    two = TwoStages(host_nxe=False)
     two.host(1, 5, 0)
     return two, Access(0x5123, EXECUTE, 3)
 
@@ -121,7 +106,7 @@ def test_the_emulator_sets_it_and_agrees():
 
 
 def test_with_it_id_is_not_left_open():
-    two = Two()
+    two = TwoStages()
     two.host(1, 5, 0)
     found = divergence(two, Access(0x5123, EXECUTE, 3))
     stage = int(NestedError.FINAL)
@@ -251,7 +236,7 @@ def test_an_entry_names_the_manual_and_the_reason():
 
 @pytest.mark.parametrize("level", [4, 3, 2, 1])
 def test_a_table_in_a_frame_without_execution_ends_the_process(level):
-    two = Two()
+    two = TwoStages()
     frame = GUEST[level]
     two.host(1, frame, (frame + SHIFT) * PAGE | OPEN | A | D | XD)
     access = Access(0x5123, READ, 3)
@@ -268,7 +253,7 @@ def test_a_table_in_a_frame_without_execution_ends_the_process(level):
     ("entry", "code"), [(P | RW | XD, 0x7), (XD, 0x6), (OPEN | XD | 1 << 45, 0xF)]
 )
 def test_where_the_frame_is_refused_before_that_the_process_lives(entry, code):
-    two = Two()
+    two = TwoStages()
     two.host(1, GUEST[1], (GUEST[1] + SHIFT) * PAGE | entry)
     access = Access(0x5123, READ, 3)
     prober = NestedProber(two.memory, two.context)

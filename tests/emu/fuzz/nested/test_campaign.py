@@ -14,13 +14,14 @@ from crosswalk.emu.probe.nested import NestedProber
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.access import Access
 from tests.emu.fuzz.planting import crash
-from tests.emu.probe.nested.two_stages import GUEST, OPEN, PAGE, READ, SHIFT, XD, A, D, Two
+from tests.emu.probe.nested.two_stages import GUEST, PAGE, SHIFT, TwoStages
+from tests.tables import OPEN, READ, XD, A, D
 
 ACCESS = Access(0x5123, READ, 3)
 
 
 def fatal_pair():
-    two = Two()
+    two = TwoStages()
     two.host(1, GUEST[1], (GUEST[1] + SHIFT) * PAGE | OPEN | A | D | XD)
     accesses = (Access(1 << 47, READ, 3), ACCESS)
     return replace(make_pair(0, 0, 1), memory=two.memory, context=two.context, accesses=accesses)
@@ -42,7 +43,7 @@ def test_a_crash_that_is_foreseen_is_proved_and_not_made():
 
 
 def test_a_crash_that_does_not_come_is_told(monkeypatch):
-    two = Two()
+    two = TwoStages()
     pair = replace(fatal_pair(), memory=two.memory)
     monkeypatch.setattr("crosswalk.emu.check.nested_emulated", lambda *_: None)
     result = try_pair(pair, NestedProber(pair.memory, pair.context))

@@ -2,14 +2,11 @@
 
 import numpy as np
 
-from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.nested.context import NestedContext
+from tests.tables import OPEN, A, D
 
-READ, WRITE, EXECUTE = AccessType
-P, RW, US, A, D, PS = (1 << bit for bit in (0, 1, 2, 5, 6, 7))
-XD, OPEN = 1 << 63, P | RW | US
 SHIFT = 20
 """Guest frame k is the host's frame k + SHIFT."""
 
@@ -19,7 +16,7 @@ HOST = {level: 14 - level for level in (4, 3, 2, 1)}
 """The frames of the tables by level: guest-physical ones, system-physical ones."""
 
 
-class Two:
+class TwoStages:
     """Both dimensions' tables: va k * 4096 is guest frame k, is the host's frame k + SHIFT.
 
     In all entries A is set, and D in the leaves: only what a test clears is there to be set.
