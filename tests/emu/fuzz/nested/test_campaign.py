@@ -45,7 +45,7 @@ def test_a_crash_that_is_foreseen_is_proved_and_not_made():
 def test_a_crash_that_does_not_come_is_told(monkeypatch):
     two = TwoStages()
     pair = replace(fatal_pair(), memory=two.memory)
-    monkeypatch.setattr("crosswalk.emu.check.nested_emulated", lambda *_: None)
+    monkeypatch.setattr("crosswalk.emu.check.nested.emulated", lambda *_: None)
     result = try_pair(pair, NestedProber(pair.memory, pair.context))
     assert 2 == len(result.verdict.fatal)
     assert result.verdict.fatal[:1] == result.survived
