@@ -12,6 +12,9 @@ counts only if the run's sum says that it was found as expected.
 Of three engines one runs what has markers. In the second RAM isn't executable: fetches of anything
 else end in an error of the engine. The third (`BulkWatcher`) is for reads and writes of paging
 structures, whose hook sees each being made.
+
+Outstanding: without /proc/self/mem the engine's own state isn't found, and paging structures are
+read and written one at a time.
 """
 
 from array import array

@@ -16,6 +16,9 @@ No table under test maps the instruction that accesses, and none has to. Which a
 is what Unicorn's hook of memory accesses reports, held against memory: the byte that was loaded is
 the one there, the byte that was stored is there afterwards. What was changed in either dimension's
 tables is found by comparing all of memory with what it was.
+
+Outstanding: no emulated CPU has nested paging with 5-level paging or protection keys, or EPT.
+Memory is copied and compared whole, so that it has to be small.
 """
 
 from typing import NamedTuple

@@ -19,6 +19,10 @@ CR3 under test, bits and all. An access whose walk uses that slot is made with a
 an access that meets both, and all where the emulated CPU can't be given CR3, under a copy of the
 root. Nothing of this is observed: an access that ends in the trampoline is made with the trampoline
 in another place.
+
+Outstanding: under a copy of the root, CR3's other bits aren't those under test; `Prober.roots`
+counts such accesses. Where PKRU restricts every key, user code has no data of its own, and its
+accesses are made one at a time.
 """
 
 from collections.abc import Iterable, Sequence

@@ -8,6 +8,8 @@
 
 Nothing is written to the source. After a batch of accesses all tables are compared with what they
 were: a word that changed and lies on no access's walk is an error, not an observation.
+
+Outstanding: pages that aren't tables have no content of the source's, since no access observes it.
 """
 
 from collections import Counter

@@ -10,7 +10,10 @@
     memory under test: tables, marked pages        window   each table and page that is looked at
 
 All roots that a sequence loads need the runner's pages, so they take one slot of each: one which
-none of the sequence's addresses selects, at any level, so that no walk under test meets it.
+none of the sequence's addresses selects, at any level, so that no walk under test uses it.
+
+Outstanding: accesses are at multiples of 16, of pages with RAM, under 4- or 5-level paging of an
+Intel CPU.
 """
 
 from array import array
