@@ -7,6 +7,7 @@ from crosswalk.emu.check.nested_emulated import EMULATOR, emulated
 from crosswalk.emu.cli.translate import Observation
 from crosswalk.emu.probe import FEATURES, LACKS, Prober, subset_of
 from crosswalk.emu.probe.nested import NestedProber
+from crosswalk.emu.probe.subset import nested_subset_of
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.access import Access
@@ -52,7 +53,7 @@ def observe_nested(
     def work() -> NestedOutcome:
         if emulated(memory, context, access, EMULATOR) is None:
             raise BadInput(f"the emulator can't make this access: {FATAL.differs}")
-        return NestedProber(memory, context).probe(access)
+        return NestedProber(nested_subset_of(memory, context, access.va), context).probe(access)
 
     observed = contained(work)
     if agrees(memory, predicted, observed):

@@ -15,9 +15,10 @@ from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames, words_of
 from crosswalk.emu.probe.paths import distinct, format_of
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
+from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory, Segments
+from crosswalk.walker.nested.context import NestedContext
 
-__all__ = ["Subset", "subset_of"]
+__all__ = ["Subset", "nested_subset_of", "subset_of"]
 
 _BLOCK = 1024  # Tables read at once.
 _MANY = 256  # Ranges that are mapped in a tenth of a second.
@@ -135,3 +136,36 @@ def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:
         words = words_of(memory, some)
         entry[rows] = words[np.searchsorted(some, table[rows]), index[rows].astype(np.intp)]
     return entry
+
+
+def nested_subset_of(memory: PhysicalMemory, context: NestedContext, va: int) -> PhysicalMemory:
+    """Return the ranges that a guest's access may lead to, if there are many; else the whole."""
+    guest, host = Control.of(context.guest), Control.of(context.host)
+    if len(memory.ranges) <= _MANY or not (guest.long and host.long):
+        return memory
+    form, page = format_of(guest), np.array([va >> 12], np.uint64)
+    table = np.array([guest.root], np.uint64)
+    reached = [table]
+    for shift, bits in form.levels:
+        index = va >> shift & (1 << bits) - 1
+        held = _translated(memory, host, int(table[0]))
+        entry = np.array([memory.word(held + 8 * index) or 0 if held is not None else 0], np.uint64)
+        reached += _frames_behind(entry & np.uint64(form.address & ~guest.mask), page)
+        if not form.tables(entry, shift)[0]:
+            break
+        table = entry & np.uint64(form.address & ~guest.mask)
+    found = subset_of(memory, context.host, np.concatenate(reached))
+    return Segments((start, memory.read(start, size)) for start, size in found.ranges)
+
+
+def _translated(memory: PhysicalMemory, control: Control, address: int) -> int | None:
+    """Return where a table's address leads by the probe's own reading; None where nowhere."""
+    form, table = format_of(control), control.root
+    for shift, bits in form.levels:
+        word = memory.word(table + 8 * (address >> shift & (1 << bits) - 1)) or 0
+        entry = word & form.address & ~control.mask
+        if not form.tables(np.array([word], np.uint64), shift)[0]:
+            within = (1 << shift) - 1
+            return entry & ~within | address & within if word & 1 else None
+        table = entry
+    return None

@@ -8,12 +8,16 @@ import pytest
 
 from crosswalk.emu.check import check, crosscheck, make_plan
 from crosswalk.emu.probe import Prober, subset, subset_of
+from crosswalk.emu.probe.nested import NestedProber
 from crosswalk.emu.probe.subset import Subset
+from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.nested import NestedPageFault
+from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.seeded_tables import seeded_tables
-from tests.tables import GIB1, KIB4, OPEN, PS, ROOT, PageTables, context
+from tests.tables import GIB1, KIB4, OPEN, PS, ROOT, A, NestedPageTables, P, PageTables, context
 
 VA = 0x40_0000
 
@@ -164,3 +168,45 @@ def test_a_range_too_few_is_found_out(monkeypatch):
     monkeypatch.setattr(subset, "_frames_behind", lambda *_: [])
     part = subset_of(memory, found, accesses.va)
     assert expected != outcomes(Prober(part, found), accesses)
+
+
+def nested_and_scattered():
+    """A guest's tables and nested ones, in RAM that lies in hundreds of ranges."""
+    guest = (
+        PageTables().map(VA, 0x8000).map(VA + KIB4, 0xA000, P | A).map(GIB1, 0, PS | OPEN, level=2)
+    )
+    two = NestedPageTables(guest)
+    frames = {pa & -KIB4 for pa in guest.words} | {0x8000, 0x1000}
+    two.map_all(sorted(frames))
+    held = {pa & -KIB4 for pa in two.words} | {0x8000 + two.shift}
+    held |= set(range(8 << 20, 11 << 20, 2 * KIB4))
+    return SparseWords([(frame, KIB4) for frame in sorted(held)], two.words), two.context()
+
+
+NESTED_ACCESSES = [
+    Access(va, kind, 0)
+    for va in (VA + 0x123, VA + KIB4, VA + 2 * KIB4, GIB1 + 0x1008, 1 << 60)
+    for kind in AccessType
+]
+
+
+def test_under_nested_paging_the_ranges_that_an_access_leads_to_are_enough():
+    memory, found = nested_and_scattered()
+    assert len(memory.ranges) > 300
+    whole, kinds = NestedProber(memory, found), set()
+    for access in NESTED_ACCESSES:
+        part = subset.nested_subset_of(memory, found, access.va)
+        assert len(part.ranges) < 32
+        expected = whole.probe(access)
+        assert expected == NestedProber(part, found).probe(access)
+        kinds.add(type(expected))
+    assert {Translation, NestedPageFault, PageFault, GeneralProtection} == kinds
+
+
+def test_under_nested_paging_a_range_too_few_is_found_out(monkeypatch):
+    memory, found = nested_and_scattered()
+    access = NESTED_ACCESSES[0]
+    expected = NestedProber(memory, found).probe(access)
+    monkeypatch.setattr(subset, "_frames_behind", lambda *_: [])
+    part = subset.nested_subset_of(memory, found, access.va)
+    assert expected != NestedProber(part, found).probe(access)
