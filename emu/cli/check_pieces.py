@@ -41,7 +41,7 @@ def check_in_pieces(
     With `limit` the first so many targets of each kind are checked; without it more mappings than
     the default limit are `LimitExceeded`. `assumed_width` says that MAXPHYADDR is a guess: what
     rests on it isn't asked. A process that dies has its piece done once more, by another; what is
-    lost then is told in the verdict, and `EmulatorCrash` if nothing was answered, or too much lost.
+    lost then is part of the verdict, and `EmulatorCrash` if nothing was answered, or too much lost.
     """
     start, end = between
     survey = Survey(

@@ -25,7 +25,7 @@ __all__ = ["Contained", "GiveUp", "Loaded"]
 GiveUp = Callable[[NoAnswer], NoReturn]
 """Says that the walker failed and ends the process: for where nothing can be raised."""
 
-_ASK, _TELL = 3, 4
+_QUESTIONS, _ANSWERS = 3, 4
 _ROW = 256  # More bytes than an answer to one access, or one mapping, takes.
 
 
@@ -121,23 +121,23 @@ def _serve(load: Callable[[GiveUp], Loaded]) -> None:
     # Whoever replaced these here had descriptors in mind that are closed by now.
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115  # Open to the end.
     sys.stdout = sys.stderr = open(2, "w", encoding="utf-8", errors="replace")  # noqa: SIM115  # The same.
-    with open(_ASK, "rb") as asked, open(_TELL, "wb") as told:
+    with open(_QUESTIONS, "rb") as asked, open(_ANSWERS, "wb") as pipe:
 
-        def tell(said: _Greeting | _Reply) -> None:
-            told.write(framed(msgspec.msgpack.encode(said)))
-            told.flush()
+        def send(message: _Greeting | _Reply) -> None:
+            pipe.write(framed(msgspec.msgpack.encode(message)))
+            pipe.flush()
 
         def give_up(failure: NoAnswer) -> NoReturn:
-            tell(_failed(failure))
+            send(_failed(failure))
             while True:
-                signal.pause()  # Whoever reads it kills this process.
+                signal.pause()  # The reader kills this process.
 
         try:
             walker = load(give_up)
         except BadInput as error:
-            tell(_Greeting(refused=str(error)))
+            send(_Greeting(refused=str(error)))
             return
-        tell(_Greeting(claims=",".join(sorted(walker.claims))))
+        send(_Greeting(claims=",".join(sorted(walker.claims))))
         while (question := read_frame(asked)) is not None:
             try:
                 reply = _reply(walker.answer(*pickle.loads(question)))  # noqa: S301  # From our parent.
@@ -145,7 +145,7 @@ def _serve(load: Callable[[GiveUp], Loaded]) -> None:
                 reply = _failed(failure)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever it raises is a result.
                 reply = _failed(_raised(error))
-            tell(reply)
+            send(reply)
 
 
 def _raised(error: BaseException) -> NoAnswer:

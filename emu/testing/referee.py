@@ -24,11 +24,11 @@ _SECONDS = 120.0
 
 
 class EmulatorFailure(CrosswalkError):
-    """The emulator died, hung, or did what is no outcome: nothing is said of the walker."""
+    """The emulator died, hung, or gave no outcome: that is no verdict on the walker."""
 
 
 class Referee:
-    """Says what accesses come to. The emulator is started by the first question."""
+    """Returns the true outcomes of accesses. The first question starts the emulator."""
 
     def __init__(self) -> None:
         self._emulator = Pool(_truth, seconds=_SECONDS, sure=1, who="the emulator")

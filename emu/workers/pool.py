@@ -1,6 +1,6 @@
 """Worker processes: a function, asked in children that may crash, hang, or be killed by others.
 
-A pool has no threads: whoever waits for a result drives all of its workers.
+A pool has no threads: waiting for one result drives all of its workers.
 
     parent                                        child
     Pool.submit ──► question ── frame, pickled ──► serve: function(question)
@@ -278,13 +278,13 @@ def serve(function: Callable[[Any], object] | None, questions: int, answers: int
 
     Without a function, that is what the first message holds.
     """
-    with open(questions, "rb") as asked, open(answers, "wb") as said:
+    with open(questions, "rb") as asked, open(answers, "wb") as pipe:
         while (question := read_frame(asked)) is not None:
             if function is None:
                 function = pickle.loads(question)  # noqa: S301  # From our parent.
                 continue
-            said.write(framed(_answer(function, question)))
-            said.flush()
+            pipe.write(framed(_answer(function, question)))
+            pipe.flush()
 
 
 def _answer(function: Callable[[Any], object], question: bytes) -> bytes:

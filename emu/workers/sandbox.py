@@ -51,7 +51,7 @@ class Failure(StrEnum):
 
 
 class NoAnswer(CrosswalkError):
-    """The walker under test gave no answer: it died, ran out of time or said what can't be.
+    """The walker under test gave no answer: it died, ran out of time or sent what can't be.
 
     `kind` says what happened in words that don't depend on addresses: failures of one kind are
     one finding. Both may hold what the walker printed or raised, and are made printable.
@@ -82,19 +82,19 @@ class Limits:
 
 
 class Process:
-    """Runs `body` in a child, with questions on descriptor 3 and answers to 4.
+    """Run `body` in a child, with questions on descriptor 3 and answers on descriptor 4.
 
     With `command` that is run instead: questions on its standard input, answers from its
-    standard output. What else it prints is noise: bounded, and the last line of it said when
-    it dies.
+    standard output. All other output is noise: it is bounded, and its last line is part of the
+    message when the child dies.
 
         this process ── control ──► keeper ── starts, kills ──► child ──► its descendants
               ▲                       │ status of the child        │
               └───────────────────────┴──── answers, noise ────────┘
 
-    The keeper is the child's parent, and adopts what the child leaves behind. It kills all of
-    them when it is told to, or when this process is gone, however that ended; wherever they went:
-    into another process group, session, or out of the child's family.
+    The keeper is the child's parent, and adopts the orphans of the child. When `close` says so, or
+    when this process is gone, however it ended, the keeper kills all of them, whatever process
+    group or session they went to, and ends itself within `_PATIENCE` seconds.
     """
 
     def __init__(
@@ -352,7 +352,7 @@ def _keep(control: int, status: int, start: Callable[[], None]) -> None:
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     child = fork(start)
-    with suppress(OSError):  # The child does the same, whoever comes first.
+    with suppress(OSError):  # The child does the same; either may be first.
         os.setpgid(child, child)
     close_all_but(control, status, ended, wake)
     events = select.poll()

@@ -1,4 +1,4 @@
-"""What a campaign does: enough to repeat it, byte for byte."""
+"""The plan of a campaign: all that is needed to repeat it, byte for byte."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,10 +17,10 @@ from crosswalk.walker.formats import Source, open_contents, source_of
 __all__ = ["LAG", "ROUND", "Plan"]
 
 ROUND = 16
-"""Layouts that are made with the same knowledge of what has been seen."""
+"""The number of layouts that are steered by the same coverage map."""
 
 LAG = 2
-"""How many rounds back that knowledge lies, so that nobody has to wait for the last layout."""
+"""How many rounds back that map lies, so that no worker waits for the last layout."""
 
 _TARGETS = 320
 _CROSSED = 9
@@ -29,7 +29,7 @@ _LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all layouts follow from.
+    """The inputs from which all layouts follow.
 
     `walker` and `claims` name the walker under test, None for the built-in one alone; `limits`
     are that walker's, and don't decide what is found. `source` is a file with an address space,
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def tables(self) -> str | None:
-        """What tells the tables that layouts start from, for a folder that goes on."""
+        """A digest of the tables that layouts start from, None where they are made."""
         if self.source is None:
             return None
         base = _base(self.source)
@@ -68,7 +68,7 @@ class Plan:
             _base(self.source)
 
     def layout(self, index: int, seen: bytes) -> Layout:
-        """Return a layout of the campaign; `seen` is what had been seen, packed."""
+        """Return a layout of the campaign; `seen` is the packed coverage map."""
         if self.source is not None:
             return mutate(_base(self.source), self.seed, index, accesses=self.accesses)
         targets = []

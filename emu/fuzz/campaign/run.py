@@ -63,7 +63,7 @@ class Campaign:
         maps = [unpack(text) for text in self.state.rounds]
         seen = self.state.seen
         self.seen = CoverageMap() if seen is None else CoverageMap.unpack(unpack(seen))
-        # What had been seen after each of the last rounds, by the round's number.
+        # The coverage map at the end of each of the last rounds, by the number of the round.
         last = self.state.layouts // ROUND - 1
         self._maps = {last - len(maps) + 1 + at: packed for at, packed in enumerate(maps)}
         self._nothing = CoverageMap().pack()
@@ -242,7 +242,7 @@ class Campaign:
             inner = replace(finding.case.case, seed=self.plan.seed, note=note)
             case = replace(finding.case, case=inner)
             return dump_composite(case, finding.allowed, finding.seen)
-        # A walker under test may go wrong for what lies beside the walk.
+        # A walker under test may go wrong because of words that the walk does not read.
         whole = finding.whole if finding.signature.of_target else finding.case
         return dump_case(replace(whole, seed=self.plan.seed, note=note, walker=self.plan.walker))
 

@@ -33,7 +33,7 @@ _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Found(msgspec.Struct, forbid_unknown_fields=True):
-    """A finding: its signature in words, how often it was met, and the layout that first did.
+    """A finding: its signature in words, how often it occurred, and the first layout with it.
 
     `witness` is who disagrees, as in the signature. `case`: whether there is a case file of it.
     `again` is the command that shows it again: `replay`, `reduce`, or `fuzz` with the layouts.
@@ -51,11 +51,11 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):
-    """What the first `layouts` layouts came to; `lost` of them gave no result.
+    """The sums of the first `layouts` layouts, `lost` of which gave no result.
 
     The counts are those of `crosswalk.emu.fuzz.executor.LayoutResult`.
 
-    `seen` is the packed map of what has been seen, in base64; `growth` has (layout, cells) for each
+    `seen` is the packed coverage map, in base64; `growth` has (layout, cells) for each
     layout that showed cells which none before it had. `rounds` are those at the end of
     the last `LAG` complete rounds, the last one last. `findings` are by the slug of their
     signature. Only `seconds` and `parts` are from a clock.

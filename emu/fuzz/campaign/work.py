@@ -1,4 +1,4 @@
-"""What a worker process does: one layout at a time, engines kept in between."""
+"""The task of a worker process: make one layout and try it, with engines that are kept."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A layout that gives no result. `how` says what became of the worker, `why` what it said.
+    """A layout without a result: `how` its worker ended, and `why`, an error's words.
 
     `ours`: the error is Crosswalk's own, and not what the emulator did.
     """
@@ -49,7 +49,7 @@ class Failed:
 
 
 def work(task: Task) -> Done | Failed:
-    """Make a layout and try it; what raises something about it is part of the result.
+    """Make a layout and try it; an error about the layout is a result.
 
     Raises the `CrosswalkError` that opening the walker under test, or the source, raises, and
     what says nothing of the layout: `ProcessLost`, or that there is no memory.

@@ -22,9 +22,9 @@ _TIME_LIMIT = 600.0
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """What became of a pair.
+    """The result of a pair.
 
-    `proved` says how many of the accesses that the emulator was said not to survive were put to
+    `proved` says how many of the accesses that are predicted to end the emulator were put to
     a process of their own, one a pair; `survived` are those that it survived.
     """
 
