@@ -27,7 +27,7 @@ _OUTCOMES = (Translation, PageFault, GeneralProtection)
 
 
 class Function:
-    """A function that translates, or one that lists, as its claims say."""
+    """A function that translates, or one that lists mappings, by its claims."""
 
     def __init__(self, function: Callable[..., Any], claims: frozenset[Capability]) -> None:
         if Capability.LEAVES in claims and claims - {Capability.LEAVES, Capability.FLAGS}:
@@ -36,24 +36,24 @@ class Function:
         self._function = function
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what it says of each access, or lists; raises what it raises, or `NoAnswer`."""
+        """Return the answers or the list; raise what the function raises, or `NoAnswer`."""
         answers = Answers.none(len(accesses))
         if Capability.LEAVES in self.claims:
             ranges = ranges_of(memory, context, accesses)
             listing = ask(context, ranges, lambda va, end: self._function(memory, context, va, end))
             return Answers(answers.outcomes, answers.silent, listing)
         for row in range(len(accesses)):
-            said = self._function(memory, context, accesses[row])
-            if said is not NotImplemented:
-                answers.fill(row, _outcome(said))
+            answer = self._function(memory, context, accesses[row])
+            if answer is not NotImplemented:
+                answers.fill(row, _outcome(answer))
         return answers
 
 
 def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
     """Return the walker that "module:function" or "path.py:function" names.
 
-    What it claims is `chosen`, or else says its attribute `claims`, or its module's `CLAIMS`: names
-    with commas, or a sequence of them. Else it is translation.
+    Its claims are `chosen`; without that, the attribute `claims` of the function or `CLAIMS` of the
+    module (names with commas, or a sequence of them); without those, translation.
     Raises `BadInput` where there is no such function, or its module can't be imported.
     """
     where, _, name = text.rpartition(":")
@@ -61,7 +61,7 @@ def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
         raise BadInput("not python:MODULE:FUNCTION")
     try:
         module = _from_file(Path(where)) if where.endswith(".py") else _by_name(where)
-    except (Exception, SystemExit) as error:  # A stranger's module may raise anything.
+    except (Exception, SystemExit) as error:  # Other people's modules may raise anything.
         first = str(error).splitlines()[:1]
         raise BadInput(printable(": ".join([type(error).__name__, *first]))) from error
     function = getattr(module, name, None)
@@ -79,7 +79,7 @@ def _by_name(name: str) -> ModuleType:
 
 
 def _from_file(path: Path) -> ModuleType:
-    # A file called types.py, say, doesn't replace the module that others mean by that name.
+    # A file called types.py, say, doesn't replace the module of that name for everybody else.
     name = f"{path.stem} under test" if path.stem in sys.modules else path.stem
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -91,35 +91,35 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
-def _outcome(said: Any) -> Outcome:
+def _outcome(answer: Any) -> Outcome:
     """Return an answer as an outcome: None is a fault, a number the address that is reached."""
-    if said is None:
+    if answer is None:
         return PageFault(0, 0)
-    if isinstance(said, _OUTCOMES):
-        _check(said)
-        return said
-    if isinstance(said, bool):
-        raise _nonsense(said)
+    if isinstance(answer, _OUTCOMES):
+        _check(answer)
+        return answer
+    if isinstance(answer, bool):
+        raise _nonsense(answer)
     try:
-        pa = index(said)
+        pa = index(answer)
     except TypeError as error:
-        raise _nonsense(said) from error
+        raise _nonsense(answer) from error
     if not 0 <= pa < 1 << 64:
-        raise _nonsense(said)
+        raise _nonsense(answer)
     return Translation(pa)
 
 
-def _check(said: Outcome) -> None:
-    numbers: list[Any] = [number for entry in said.entries for number in entry]
-    if isinstance(said, Translation):
-        numbers.append(said.pa)
-    elif isinstance(said, PageFault):
-        numbers += [said.error_code << 48, said.cr2]
+def _check(answer: Outcome) -> None:
+    numbers: list[Any] = [number for entry in answer.entries for number in entry]
+    if isinstance(answer, Translation):
+        numbers.append(answer.pa)
+    elif isinstance(answer, PageFault):
+        numbers += [answer.error_code << 48, answer.cr2]
     fits = all(isinstance(number, int) and 0 <= number < 1 << 64 for number in numbers)
-    if not fits or len(said.entries) > 5:
-        raise _nonsense(said)
+    if not fits or len(answer.entries) > 5:
+        raise _nonsense(answer)
 
 
-def _nonsense(said: Any) -> NoAnswer:
+def _nonsense(answer: Any) -> NoAnswer:
     kind = "no physical address, None or outcome"
-    return NoAnswer(Failure.NONSENSE, kind, f"{said!r:.100} is {kind}")
+    return NoAnswer(Failure.NONSENSE, kind, f"{answer!r:.100} is {kind}")
