@@ -58,7 +58,8 @@ _HLT, _MOV_RAX, _JMP_RBP = b"\xf4" * 10, b"\x48\xb8", b"\xff\xe5"
 _ACCESSED = 1 << 40
 _SEGMENT = 0x00CF_F200_0000_FFFF
 
-_Who = tuple[int, bool, int]
+_Issuer = tuple[int, bool, int]
+"""Of the code that accesses: CPL, RFLAGS.AC, and the slot of the root borrowed for it."""
 
 
 class CompositeEngine(AccessEngine):
@@ -70,14 +71,14 @@ class CompositeEngine(AccessEngine):
     def _step(
         self,
         routine: int,
-        who: tuple[int, bool, int],
+        issuer: _Issuer,
         registers: dict[str, int],
         *,
         flush: bool = True,
         gdtr: tuple[int, int, int, int] | None = None,
     ) -> Run:
-        """Run a routine to its end and return the state then; `who` is CPL, AC and slot."""
-        cpl, ac, slot = who
+        """Run a routine to its end and return the state then; `issuer` is CPL, AC and slot."""
+        cpl, ac, slot = issuer
         code, state = self._code(slot, cpl), self._state(slot, cpl, ac=ac)
         for name, value in ({"rdx": 0, "rbp": code + LANDED} | registers).items():
             state.quads[self._at[name]] = value
@@ -88,29 +89,27 @@ class CompositeEngine(AccessEngine):
             self._engine.flush_tlb()
         return self._run_routine(code, routine)
 
-    def modify(self, how: str, va: int, who: tuple[int, bool, int], byte: int) -> tuple[Run, int]:
-        """Make a locked read-modify-write with `byte` in AL; `who` is CPL, AC and slot."""
+    def modify(self, how: str, va: int, issuer: _Issuer, byte: int) -> tuple[Run, int]:
+        """Make a locked read-modify-write with `byte` in AL; `issuer` is CPL, AC and slot."""
         registers = {"rax": byte, "rbx": va, "rcx": va & -SLOT, "rdx": byte ^ 0xFF}
-        return self._step(RMW[how], who, registers), self._entry(RMW[how], who)
+        return self._step(RMW[how], issuer, registers), self._entry(RMW[how], issuer)
 
-    def cross(
-        self, kind: AccessType, va: int, who: tuple[int, bool, int], value: int
-    ) -> tuple[Run, int]:
+    def cross(self, kind: AccessType, va: int, issuer: _Issuer, value: int) -> tuple[Run, int]:
         """Make an access of eight bytes, a write of `value`, or fetch an instruction."""
-        run = self._step(CROSS[kind], who, {"rax": value, "rbx": va})
-        return run, va if kind is AccessType.EXECUTE else self._entry(CROSS[kind], who)
+        run = self._step(CROSS[kind], issuer, {"rax": value, "rbx": va})
+        return run, va if kind is AccessType.EXECUTE else self._entry(CROSS[kind], issuer)
 
-    def load(self, va: int, who: tuple[int, bool, int]) -> tuple[Run, int, int]:
+    def load(self, va: int, issuer: _Issuer) -> tuple[Run, int, int]:
         """Load FS with the descriptor at `va`; return the base that it has then as well."""
         table = (0, va - 8, 0xFFFF, 0)
-        run = self._step(IMPLICIT, who, {"rax": _SELECTOR}, gdtr=table)
-        return run, self._entry(IMPLICIT, who), int(self.uc.reg_read(x86.UC_X86_REG_FS_BASE))
+        run = self._step(IMPLICIT, issuer, {"rax": _SELECTOR}, gdtr=table)
+        return run, self._entry(IMPLICIT, issuer), int(self.uc.reg_read(x86.UC_X86_REG_FS_BASE))
 
     def again(
         self,
         kind: AccessType,
         va: int,
-        who: tuple[int, bool, int],
+        issuer: _Issuer,
         byte: int,
         *,
         pkru: int | None = None,
@@ -121,16 +120,16 @@ class CompositeEngine(AccessEngine):
         With `pkru`, guest code writes that to PKRU before.
         """
         registers = {"rax": byte, "rbx": va, "rcx": va & -SLOT}
-        at = self._entry(START[kind], who)
+        at = self._entry(START[kind], issuer)
         if pkru is None:
-            run = self._step(START[kind], who, registers, flush=first)
+            run = self._step(START[kind], issuer, registers, flush=first)
         else:
             moved = {"rax": pkru, "rcx": 0, "r8": at, "r9": byte, "r10": va & -SLOT}
-            run = self._step(REKEY, who, registers | moved, flush=first)
+            run = self._step(REKEY, issuer, registers | moved, flush=first)
         return run, va if kind is AccessType.EXECUTE else at
 
-    def _entry(self, routine: int, who: tuple[int, bool, int]) -> int:
-        cpl, _, slot = who
+    def _entry(self, routine: int, issuer: _Issuer) -> int:
+        cpl, _, slot = issuer
         return self._code(slot, cpl) + routine
 
 
@@ -264,13 +263,13 @@ class _Batch:
             for place, pa in enumerate(sorted(changed)):
                 seen.entry_pa[row, place], seen.entry_value[row, place] = pa, changed[pa]
 
-    def _modify(self, at: int, name: str, va: int, who: _Who) -> tuple[Observed, ...]:
+    def _modify(self, at: int, name: str, va: int, issuer: _Issuer) -> tuple[Observed, ...]:
         how = name.partition(":")[2]
         byte = _ADDEND
         if how == "cmpxchg":
             # Another byte than the one there, so that the comparison fails.
             byte = _byte_of(int(self._targets[0].pa[at])) ^ _ADDEND
-        run, fault_at = self._engine.modify(how, va, who, byte)
+        run, fault_at = self._engine.modify(how, va, issuer, byte)
         fault = _fault_of(run, fault_at, f"{name} of {va:#x}")
         if fault is not None:
             return (fault,)
@@ -283,11 +282,11 @@ class _Batch:
         self._workspace.erase(pa)
         return (Observed(Kind.OK, pa=pa),)
 
-    def _cross(self, at: int, name: str, va: int, who: _Who) -> tuple[Observed, ...]:
+    def _cross(self, at: int, name: str, va: int, issuer: _Issuer) -> tuple[Observed, ...]:
         kind = FORMS[name].types[0]
         targets = [int(target.pa[at]) for target in self._targets]
         value = ~(targets[0] >> 12 | targets[1] >> 12 << 32) & _MASK
-        run, fault_at = self._engine.cross(kind, va, who, value)
+        run, fault_at = self._engine.cross(kind, va, issuer, value)
         fault = _fault_of(run, fault_at, f"{name} at {va:#x}")
         # A store that faults may have been made in part ("Guaranteed Atomic Operations").
         found = self._taken_back(at) if kind is AccessType.WRITE else value
@@ -314,11 +313,11 @@ class _Batch:
             self._view[index], self._view[index + 1] = (int(word) for word in contents[at])
         return found
 
-    def _load(self, at: int, name: str, va: int, who: _Who) -> tuple[Observed, ...]:
+    def _load(self, at: int, name: str, va: int, issuer: _Issuer) -> tuple[Observed, ...]:
         index = int(self._slots[0][at])
         if name == "implicit:read" and index != NOWHERE:
             self._view[index + 1] |= _ACCESSED
-        run, fault_at, base = self._engine.load(va, who)
+        run, fault_at, base = self._engine.load(va, issuer)
         fault = _fault_of(run, fault_at, f"{name} of {va:#x}")
         marked = index != NOWHERE and bool(self._view[index + 1] & _ACCESSED)
         if index != NOWHERE:
@@ -331,9 +330,9 @@ class _Batch:
             raise ProbeError(f"{name} of {va:#x}: the descriptor was not marked")
         return (Observed(Kind.OK, pa=base << 12 | va & (FRAME - 1)),)
 
-    def _twice(self, at: int, name: str, va: int, who: _Who) -> tuple[Observed, ...]:
+    def _twice(self, at: int, name: str, va: int, issuer: _Issuer) -> tuple[Observed, ...]:
         composites, form = self._composites, FORMS[name]
-        then = int(composites.then_cpl[at]), bool(composites.then_ac[at]), who[2]
+        then = int(composites.then_cpl[at]), bool(composites.then_ac[at]), issuer[2]
         pkru: int | None = int(composites.then_pkru[at])
         first, second = (
             (kind, place, _byte_of(int(target.pa[at])) ^ _ADDEND)
@@ -341,7 +340,7 @@ class _Batch:
                 form.types, (va, int(composites.then_va[at])), self._targets, strict=True
             )
         )
-        made = self._engine.again(first[0], first[1], who, first[2], first=True)
+        made = self._engine.again(first[0], first[1], issuer, first[2], first=True)
         answers = [self._reached(made, *first)]
         pkru = None if pkru == SAME_PKRU else pkru
         made = self._engine.again(second[0], second[1], then, second[2], pkru=pkru)
