@@ -52,15 +52,15 @@ class UnfollowedEntry:
 
 @dataclass(frozen=True, slots=True)
 class Unfollowed:
-    """How many present entries of an address space can't be followed, each counted once a level.
+    """Counts of the present entries of an address space, each counted once a level.
 
-    `outside` refer to tables outside memory, `reserved` set reserved bits; a leaf whose page is
-    outside memory is a mapping, and not counted. `first` are those of the lowest addresses.
-    `entries` is the number of all present entries, `leaves` that of those which map a page, and
-    `leaves_outside` of those whose page doesn't begin in memory, `leaves_astray` of those among
-    the latter with address bits from 46 up. `root_entries` and `root_unfollowed` are numbers of
-    the root's own. `beyond_40` and `beyond_46` count the entries that are followed and have
-    address bits from 40, or from 46, up.
+    `outside`: entries that refer to tables outside memory (dangling tables). `reserved`: entries
+    that set reserved bits. `first`: those of both with the lowest addresses. `entries`: all present
+    entries. `leaves`: those that map a page; `leaves_outside`: of these, the ones whose page doesn't
+    begin in memory, which are mappings all the same; `leaves_beyond_46`: of these, the ones with
+    address bits from 46 up. `root_entries`, `root_unfollowed`: entries of the root, and how many of
+    them can't be followed. `beyond_40`, `beyond_46`: entries that are followed and have address bits
+    from 40, or from 46, up.
     """
 
     outside: int = 0
@@ -69,7 +69,7 @@ class Unfollowed:
     entries: int = 0
     leaves: int = 0
     leaves_outside: int = 0
-    leaves_astray: int = 0
+    leaves_beyond_46: int = 0
     root_entries: int = 0
     root_unfollowed: int = 0
     beyond_40: int = 0
@@ -86,7 +86,7 @@ class Unfollowed:
         Of the root's present entries, or of all, more than half can't be followed or map an
         address from 2^46 up that isn't in memory. Tables of a running system have next to none.
         """
-        senseless = len(self) + self.leaves_astray
+        senseless = len(self) + self.leaves_beyond_46
         return 2 * self.root_unfollowed > self.root_entries or 2 * senseless > self.entries
 
 
@@ -169,9 +169,9 @@ def unfollowed(
         found = sorted(
             found + block.first(context, first), key=lambda each: (each.va, -each.level)
         )[:first]
-    outside, reserved, entries, leaves, unbacked, astray, *beyond = counts.tolist()
+    outside, reserved, entries, leaves, unbacked, beyond_46, *beyond = counts.tolist()
     return Unfollowed(
-        outside, reserved, tuple(found), entries, leaves, unbacked, astray, *root, *beyond
+        outside, reserved, tuple(found), entries, leaves, unbacked, beyond_46, *root, *beyond
     )
 
 

@@ -189,7 +189,7 @@ def _judge(
     violation: Violation | None = None
     for at, step in enumerate(sequence.steps):
         if not isinstance(step, Access):
-            model.do(step)
+            model.apply(step)
             continue
         outcome = next(seen)
         if isinstance(outcome, Halted):
@@ -255,5 +255,5 @@ def _would_be_allowed(
             explained = model.explains(step, model.allowed(step), outcome) is not None
             model.observe(step, outcome)
         else:
-            model.do(step)
+            model.apply(step)
     return explained

@@ -36,7 +36,7 @@ def test_entries_are_counted_as_a_naive_walk_counts_them(tables):
         pages = naive.distinct_pages(tables)
         beyond = [page for page in pages if page & -KIB4 not in tables.frames]
         assert (len(pages), len(beyond)) == (found.leaves, found.leaves_outside)
-        assert sum(page >> 46 > 0 for page in beyond) == found.leaves_astray
+        assert sum(page >> 46 > 0 for page in beyond) == found.leaves_beyond_46
         assert (len(root), len(bad_root)) == (found.root_entries, found.root_unfollowed)
 
 

@@ -75,8 +75,8 @@ class TlbModel:
         self._known: dict[int, Walks] = {}
         self._memory = frozenset(self.words.items())
 
-    def do(self, step: Step) -> None:
-        """Take a step that is no access."""
+    def apply(self, step: Step) -> None:
+        """Apply a step other than an access: a store, an invalidation, a change of registers."""
         self._fill(self._watched)
         self._known.clear()
         if isinstance(step, Store):

@@ -41,7 +41,7 @@ def model_of(*steps, entries=SMALL, without=(), **registers):
             (option,) = model.allowed(step)[:1]
             model.observe(step, outcome_of(step, option))
         else:
-            model.do(step)
+            model.apply(step)
     return model
 
 
