@@ -55,12 +55,12 @@ class Unfollowed:
     """Counts of the present entries of an address space, each counted once a level.
 
     `outside`: entries that refer to tables outside memory (dangling tables). `reserved`: entries
-    that set reserved bits. `first`: those of both with the lowest addresses. `entries`: all present
-    entries. `leaves`: those that map a page; `leaves_outside`: of these, the ones whose page doesn't
-    begin in memory, which are mappings all the same; `leaves_beyond_46`: of these, the ones with
-    address bits from 46 up. `root_entries`, `root_unfollowed`: entries of the root, and how many of
-    them can't be followed. `beyond_40`, `beyond_46`: entries that are followed and have address bits
-    from 40, or from 46, up.
+    that set reserved bits. `first`: those of both with the lowest addresses. `entries`: all
+    present entries. `leaves`: those that map a page; `leaves_outside`: of these, the ones whose
+    page doesn't begin in memory, which are mappings all the same; `leaves_beyond_46`: of these,
+    the ones with address bits from 46 up. `root_entries`, `root_unfollowed`: entries of the root,
+    and how many of them can't be followed. `beyond_40`, `beyond_46`: entries that are followed
+    and have address bits from 40, or from 46, up.
     """
 
     outside: int = 0
