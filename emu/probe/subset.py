@@ -15,7 +15,7 @@ from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames, words_of
 from crosswalk.emu.probe.paths import distinct, format_of
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory, Segments
+from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
 from crosswalk.walker.nested.context import NestedContext
 
 __all__ = ["Subset", "nested_subset_of", "subset_of"]
@@ -140,22 +140,23 @@ def _entries(memory: PhysicalMemory, table: U64, index: U64) -> U64:
 
 def nested_subset_of(memory: PhysicalMemory, context: NestedContext, va: int) -> PhysicalMemory:
     """Return the ranges that a guest's access may lead to, if there are many; else the whole."""
-    guest, host = Control.of(context.guest), Control.of(context.host)
-    if len(memory.ranges) <= _MANY or not (guest.long and host.long):
+    control, nested = Control.of(context.guest), Control.of(context.host)
+    if len(memory.ranges) <= _MANY or not (control.long and nested.long):
         return memory
-    form, page = format_of(guest), np.array([va >> 12], np.uint64)
-    table = np.array([guest.root], np.uint64)
+    form, page = format_of(control), np.array([va >> 12], np.uint64)
+    table = np.array([control.root], np.uint64)
     reached = [table]
     for shift, bits in form.levels:
         index = va >> shift & (1 << bits) - 1
-        held = _translated(memory, host, int(table[0]))
+        held = _translated(memory, nested, int(table[0]))
         entry = np.array([memory.word(held + 8 * index) or 0 if held is not None else 0], np.uint64)
-        reached += _frames_behind(entry & np.uint64(form.address & ~guest.mask), page)
+        reached += _frames_behind(entry & np.uint64(form.address & ~control.mask), page)
         if not form.tables(entry, shift)[0]:
             break
-        table = entry & np.uint64(form.address & ~guest.mask)
-    found = subset_of(memory, context.host, np.concatenate(reached))
-    return Segments((start, memory.read(start, size)) for start, size in found.ranges)
+        table = entry & np.uint64(form.address & ~control.mask)
+    ranges = subset_of(memory, context.host, np.concatenate(reached)).ranges
+    frames = [np.arange(start, start + size, FRAME, dtype=np.uint64) for start, size in ranges]
+    return Subset(memory, np.concatenate(frames), ranges)
 
 
 def _translated(memory: PhysicalMemory, control: Control, address: int) -> int | None:
