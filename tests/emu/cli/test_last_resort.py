@@ -176,3 +176,26 @@ sys.exit(main(["walk", {str(path)!r}, "--cr3", "0x80000"]))
     assert (2, b"") == (done.returncode, done.stdout)
     line = f"crosswalk: error: {path}: became shorter while it was read\n"
     assert line == done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("planted", "command"),
+    [
+        ("crosswalk.emu.check.crosscheck.Checker.check", ("check", CASE, "--allow-empty")),
+        ("crosswalk.emu.probe.Prober.probe", ("replay", CASE)),
+        ("crosswalk.emu.probe.Prober.probe", ("translate", CASE, "0", "--observe")),
+        ("crosswalk.emu.fuzz.nested.campaign.make_pair", ("nested", "--pairs", "1")),
+        ("crosswalk.emu.probe.sequences.Runner.run", ("sequence", "section=tlb-random,number=1")),
+    ],
+    ids=["check", "replay", "translate", "nested", "sequence"],
+)
+def test_a_mistake_in_a_child_process_is_reported_by_its_parent(run, monkeypatch, planted, command):
+    def fail(*_, **__):
+        raise ValueError("planted")
+
+    monkeypatch.setattr(planted, fail)
+    ran = run(*command)
+    assert (2, "") == (ran.status, ran.out)
+    assert "Traceback" not in ran.err
+    assert ran.err.splitlines()[-1].startswith("crosswalk: internal error: ValueError: planted; ")
+    assert 1 == ran.err.count("planted; ")
