@@ -52,6 +52,24 @@ def test_a_killed_campaign_loses_no_finding_leaves_no_orphan_and_goes_on(uninter
     assert uninterrupted == corpus(folder)
 
 
+def test_workers_killed_busy_or_idle_are_replaced_and_it_comes_to_the_same_files(
+    uninterrupted, tmp_path
+):
+    folder, killed = tmp_path / "corpus", set()
+    process = command("none", *SEARCH, folder)
+    # Fewer than it takes to lose a layout, whichever they do; those that reduce findings, too.
+    while process.poll() is None and len(killed) < 4:
+        workers = set(session_processes(process.pid)) - {process.pid} - killed
+        if len(findings(folder)) > len(killed) and workers:
+            killed.add(min(workers))
+            os.kill(min(workers), signal.SIGKILL)
+        with suppress(TimeoutExpired):
+            process.wait(0.005)
+    assert 1 == finished(process)[0]
+    assert killed
+    assert uninterrupted == corpus(folder)
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_at_any_moment_it_comes_to_the_same_files(uninterrupted, tmp_path):
     folder, kept, killed = tmp_path / "corpus", set(), 0
