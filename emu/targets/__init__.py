@@ -1,4 +1,4 @@
-"""Walkers under test: anybody's, asked the same questions."""
+"""Adapters for walkers under test: each kind of walker answers the same questions."""
 
 from crosswalk.emu.targets.capabilities import Capability, Target
 

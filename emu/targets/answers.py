@@ -15,11 +15,10 @@ __all__ = ["Answers", "Listed", "Listing", "Ranges", "checked"]
 
 @dataclass(frozen=True, slots=True)
 class Ranges(Rows):
-    """r disjoint ranges of linear addresses, ascending, of which the mappings are asked for.
+    """r disjoint ranges of linear addresses, ascending, whose mappings a walker is to list.
 
-    `first` and `last` uint64[r]: the last byte is included. `whole` bool[r]: the range begins
-    and ends where a root entry's does, so that no mapping reaches out of it; the others are
-    single pages.
+    `first` and `last` uint64[r]: the last byte is included. `whole` bool[r]: the range consists of
+    whole root entries, so that no mapping crosses its ends; the others are single pages.
     """
 
     first: U64
@@ -32,7 +31,7 @@ class Ranges(Rows):
 
 @dataclass(frozen=True, slots=True)
 class Listed(Rows):
-    """m mappings: `size` bytes from `va` are those from `pa`; `flags` as the walker gives them.
+    """m mappings of `size` bytes from `va` to `pa`, with `flags` as the walker gives them.
 
     All uint64[m].
     """

@@ -118,9 +118,9 @@ class CLibrary:
         self._memory: GuardedMemory | None = None
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what the library says of each access, and what it lists.
+        """Return the library's answers to the accesses, and its list.
 
-        It can't be told of an encryption mask: with one it isn't asked.
+        The interface has no encryption mask: with one, the library isn't asked.
         """
         if context.encryption_mask:
             return Answers.none(len(accesses))
@@ -148,18 +148,18 @@ class CLibrary:
 
     def _listed(self, va: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         found: list[tuple[int, int, int, int]] = []
-        kinds = self._give_up
+        give_up = self._give_up
 
-        def note(at: Any) -> None:
-            # Nothing can be raised through the library, which may never come back.
+        def note(pointer: Any) -> None:
+            # Nothing can be raised through the library, which may never return.
             if len(found) > MAX_MAPPINGS:
                 message = f"more than {MAX_MAPPINGS:,} mappings"
-                kinds(NoAnswer(Failure.FLOOD, "too many mappings", message))
-            if not at:
+                give_up(NoAnswer(Failure.FLOOD, "too many mappings", message))
+            if not pointer:
                 kind = "called back with a null pointer"
-                kinds(NoAnswer(Failure.NONSENSE, kind, kind))
-            args = at[0]
-            found.append((args.va, args.pa, args.size, args.flags))
+                give_up(NoAnswer(Failure.NONSENSE, kind, kind))
+            mapping = pointer[0]
+            found.append((mapping.va, mapping.pa, mapping.size, mapping.flags))
 
         args = _Args()
         callback = _Callback(note)
@@ -174,13 +174,13 @@ class CLibrary:
         rows = zip(*(column.tolist() for column in columns), strict=True)
         out = answers.outcomes
         for row, (va, kind, cpl, ac) in enumerate(rows):
-            said = translate(ctypes.c_uint64(va), kind, cpl, int(ac), ctypes.byref(pa))
-            if said not in (0, 1, _SILENT):
-                kind_ = "crosswalk_translate returned neither 0, 1 nor -1"
-                raise NoAnswer(Failure.NONSENSE, kind_, f"{kind_}: {said}")
-            answers.silent[row] = said == _SILENT
-            out.kind[row] = Kind.OK if said == 1 else Kind.PAGE_FAULT
-            out.pa[row] = np.uint64(pa.value if said == 1 else 0)
+            result = translate(ctypes.c_uint64(va), kind, cpl, int(ac), ctypes.byref(pa))
+            if result not in (0, 1, _SILENT):
+                message = "crosswalk_translate returned neither 0, 1 nor -1"
+                raise NoAnswer(Failure.NONSENSE, message, f"{message}: {result}")
+            answers.silent[row] = result == _SILENT
+            out.kind[row] = Kind.OK if result == 1 else Kind.PAGE_FAULT
+            out.pa[row] = np.uint64(pa.value if result == 1 else 0)
 
 
 def _to_the_end(

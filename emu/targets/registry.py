@@ -63,9 +63,9 @@ def _by_leaves(memory: PhysicalMemory, context: PagingContext, accesses: Accesse
             columns = (leaves.va, leaves.pa, leaves.size, leaves.flags)
             yield from zip(*(column.tolist() for column in columns), strict=True)
 
-    said = Answers.none(len(accesses))
+    answers = Answers.none(len(accesses))
     listing = ask(context, ranges_of(memory, context, accesses), lister)
-    return Answers(said.outcomes, said.silent, listing)
+    return Answers(answers.outcomes, answers.silent, listing)
 
 
 BUILTIN = {

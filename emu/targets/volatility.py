@@ -24,7 +24,7 @@ _LAYERS = {
 
 
 class Volatility:
-    """Its layers for all modes but 5-level paging; raises `BadInput` where it isn't installed."""
+    """The layers of all modes but 5-level paging; raises `BadInput` if it isn't installed."""
 
     claims = frozenset({Capability.TRANSLATION})
 
@@ -34,10 +34,10 @@ class Volatility:
         self._exceptions = import_module("volatility3.framework.exceptions")
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return for each access whether its address is mapped there, and where to.
+        """Return for each access whether its address is mapped, and to which physical address.
 
-        It has no layer for 5-level paging, and takes an encryption mask for address bits: of these
-        it says nothing.
+        There is no answer in 5-level paging, for which it has no layer, and with an encryption
+        mask, which it takes for address bits.
         """
         answers = Answers.none(len(accesses))
         if context.mode not in _LAYERS or context.encryption_mask:
@@ -50,7 +50,7 @@ class Volatility:
         mapped = np.zeros(len(pages), np.bool_)
         for row, page in enumerate(pages.tolist()):
             try:
-                # What else translates splits ranges first, and asks whether there is RAM.
+                # Its public methods split ranges first, and check for RAM.
                 base[row] = layer._translate(page * FRAME)[0]  # noqa: SLF001
             except self._exceptions.InvalidAddressException:
                 continue
@@ -76,8 +76,8 @@ def _layer(memory: PhysicalMemory, context: PagingContext) -> Any:
     def is_valid(_self: object, _offset: int, _length: int = 1) -> bool:
         return True
 
-    lent = type(
-        "Lent",
+    adapter = type(
+        "Adapter",
         (interfaces.DataLayerInterface,),
         {
             "maximum_address": _PHYSICAL_END,
@@ -89,7 +89,7 @@ def _layer(memory: PhysicalMemory, context: PagingContext) -> Any:
         },
     )
     session = contexts.Context()
-    session.add_layer(lent(session, "memory", "memory"))
+    session.add_layer(adapter(session, "memory", "memory"))
     session.config["intel.memory_layer"] = "memory"
     session.config["intel.page_map_offset"] = context.root
     return getattr(intel, _LAYERS[context.mode])(session, "intel", "intel")
