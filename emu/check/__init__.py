@@ -3,9 +3,8 @@
 from crosswalk.emu.check.compare import Divergence, agreements
 from crosswalk.emu.check.crosscheck import check, compare_all
 from crosswalk.emu.check.departures import DEPARTURES, Departure, differs
-from crosswalk.emu.check.plan import Plan, make_plan
 from crosswalk.emu.check.selection import Place
-from crosswalk.emu.check.survey import DEFAULT_LIMIT
+from crosswalk.emu.check.survey import DEFAULT_LIMIT, Plan, make_plan
 from crosswalk.emu.check.verdict import Verdict
 
 __all__ = [

@@ -1,19 +1,38 @@
-"""Whether an observed outcome is one that was predicted."""
+"""Predicted against observed outcomes: whether they agree, and what explains it if they don't."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
+from crosswalk.emu.check.emulated import emulated_many
+from crosswalk.emu.check.emulated_rules import Rules, rules_of
 from crosswalk.walker.access import Access
-from crosswalk.walker.columns import Kind, Outcomes, Rows
+from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.translate import Walk
 
-Table = TypeVar("Table", bound=Rows)
+__all__ = [
+    "Divergence",
+    "agreements",
+    "as_emulated",
+    "by_the_manuals",
+    "choose",
+    "differing_fields",
+    "explain",
+    "fewest_departures",
+    "same_rows",
+    "spread",
+    "unlike_fields",
+]
 
-__all__ = ["Divergence", "agreements", "choose", "differing_fields", "spread"]
+
+Table = TypeVar("Table", bound=Rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +101,86 @@ def choose(chosen: NDArray[np.bool_], these: Table, others: Table) -> Table:
         one, other = getattr(these, field.name), getattr(others, field.name)
         columns.append(np.where(chosen if one.ndim == 1 else chosen[:, None], one, other))
     return type(others)(*columns)
+
+
+def as_emulated(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
+    """Return what the emulated CPU is stated to do, all of its departures included."""
+    rules = emulated_rules(context, departures(Scope.ACCESS))
+    return emulated_many(memory, rules, accesses)
+
+
+def by_the_manuals(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Outcomes:
+    """Return what the second walk predicts with every departure off.
+
+    Page sizes and rights are left 0. All else is what `translate_many` has to predict.
+    """
+    return emulated_many(memory, rules_of(context), accesses, every_choice=True)
+
+
+def explain(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    predicted: Outcomes,
+    observed: Outcomes,
+) -> list[str | None]:
+    """Return for each of these divergences the name of the departures that explain it, or None.
+
+    It is explained if the prediction is the second walk's by the manuals, and the observed
+    outcome is the second walk's with all departures, each in outcome, address, error code, CR2
+    and words changed. It is called by the fewest departures that suffice (`named`). Only
+    accesses whose outcomes differ may be given.
+    """
+    exact = same_rows(by_the_manuals(memory, context, accesses), predicted)
+    exact &= same_rows(as_emulated(memory, context, accesses), observed)
+
+    def same(rules: Rules, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        some = emulated_many(memory, rules, accesses.take(rows))
+        return same_rows(some, observed.take(rows))
+
+    return fewest_departures(context, exact, same, Scope.ACCESS)
+
+
+def fewest_departures(
+    context: PagingContext,
+    exact: NDArray[np.bool_],
+    same: Callable[[Rules, NDArray[np.intp]], NDArray[np.bool_]],
+    *scopes: Scope,
+) -> list[str | None]:
+    """Return for each row that is `exact` the fewest departures of these scopes that suffice.
+
+    `same` returns for rows whether the second walk by these rules has the observed outcome. None
+    where a row isn't exact, or no set of departures suffices.
+    """
+    names: list[str | None] = [None] * len(exact)
+    rows = np.flatnonzero(exact)
+    for which in subsets(context, *scopes):
+        if not len(rows):
+            break
+        found = same(emulated_rules(context, which), rows)
+        for row in rows[found].tolist():
+            names[row] = named(which)
+        rows = rows[~found]
+    return names
+
+
+def same_rows(these: Outcomes, others: Outcomes) -> NDArray[np.bool_]:
+    """Return bool[n]: which rows are equal in all that can be observed."""
+    unlike: NDArray[np.bool_] = np.logical_or.reduce(list(unlike_fields(these, others).values()))
+    return ~unlike
+
+
+def unlike_fields(these: Outcomes, others: Outcomes) -> dict[str, NDArray[np.bool_]]:
+    """Return bool[n] for each field that can be observed: where it isn't equal.
+
+    As `differing_fields`, but that the words a fault changed have to be equal, too.
+    """
+    words = these.entry_pa != others.entry_pa
+    words |= these.entry_value != others.entry_value
+    return {
+        "outcome": these.kind != others.kind,
+        "pa": these.pa != others.pa,
+        "error_code": these.error_code != others.error_code,
+        "cr2": these.cr2 != others.cr2,
+        "entries": words.any(axis=1),
+    }

@@ -1,6 +1,6 @@
 """Composites, put to the emulated CPU and held against the outcomes that the manuals allow.
 
-A composite is explained as a divergence of an access is (`crosswalk.emu.check.explain`): exactly,
+A composite is explained as a divergence of an access is (`crosswalk.emu.check.compare`): exactly,
 or not.
 """
 
@@ -17,11 +17,11 @@ from crosswalk.emu.check.allowed_outcomes import (
     parts_of,
     second_outcomes,
 )
+from crosswalk.emu.check.compare import fewest_departures
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.departures import Scope, departures, emulated_rules
 from crosswalk.emu.check.emulated import emulated_many
 from crosswalk.emu.check.emulated_rules import Rules, rules_of
-from crosswalk.emu.check.explain import fewest_departures
 from crosswalk.emu.probe.composite import CompositeProber
 from crosswalk.emu.probe.composites import (
     WORDS_SEEN,

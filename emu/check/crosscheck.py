@@ -8,12 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.check.compare import Divergence, agreements, choose
-from crosswalk.emu.check.explain import explain
+from crosswalk.emu.check.compare import Divergence, agreements, choose, explain
 from crosswalk.emu.check.listing import ListingDivergence, listed_pages, mapping_at, unlike_list
-from crosswalk.emu.check.plan import Plan, accesses_to
 from crosswalk.emu.check.selection import Lister, Place, Reader, Targets
-from crosswalk.emu.check.survey import Survey
+from crosswalk.emu.check.survey import Plan, Survey, accesses_to
 from crosswalk.emu.check.verdict import KEPT_DIVERGENCES, Tally, Verdict
 from crosswalk.emu.probe import ProbeError, Prober, mapped, subset_of
 from crosswalk.emu.probe.scope import by_feature

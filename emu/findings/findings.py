@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.allowed_outcomes import AllowedOutcome, is_allowed
-from crosswalk.emu.check.compare import Divergence
+from crosswalk.emu.check.compare import Divergence, explain
 from crosswalk.emu.check.composites import CompositeChecker, CompositeVerdict
-from crosswalk.emu.check.explain import explain
 from crosswalk.emu.findings.layout import Layout, layout_case
 from crosswalk.emu.findings.signature import (
     Signature,
@@ -110,7 +109,7 @@ def error_text(error: BaseException) -> str:
 
 WALKER, SECOND_WALK, INTENDED = "walker", "second walk", "meant"
 """Who is compared with the CPU: the built-in walker, what the emulated CPU is stated to do
-(`crosswalk.emu.check.explain.as_emulated`), a layout's intentions."""
+(`crosswalk.emu.check.compare.as_emulated`), a layout's intentions."""
 
 Fields = dict[str, NDArray[np.bool_]]
 

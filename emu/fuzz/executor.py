@@ -11,10 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.check.compare import choose, differing_fields, spread
+from crosswalk.emu.check.compare import (
+    as_emulated,
+    by_the_manuals,
+    choose,
+    differing_fields,
+    spread,
+    unlike_fields,
+)
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor, confirm
-from crosswalk.emu.check.explain import as_emulated, by_the_manuals, unlike_fields
 from crosswalk.emu.findings.findings import (
     INTENDED,
     SECOND_WALK,

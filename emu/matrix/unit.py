@@ -7,10 +7,9 @@ from itertools import islice
 
 import numpy as np
 
-from crosswalk.emu.check.compare import differing_fields, spread
+from crosswalk.emu.check.compare import by_the_manuals, differing_fields, spread
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor, confirm
-from crosswalk.emu.check.explain import by_the_manuals
 from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.findings.findings import (
     INTENDED,

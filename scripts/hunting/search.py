@@ -7,9 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from crosswalk.emu.check.compare import agreements, choose
+from crosswalk.emu.check.compare import agreements, choose, explain
 from crosswalk.emu.check.crosscheck import Predictor
-from crosswalk.emu.check.explain import explain
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap, coverage_of

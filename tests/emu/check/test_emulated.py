@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from crosswalk.emu.check.compare import as_emulated, by_the_manuals, same_rows
 from crosswalk.emu.check.departures import DEPARTURES, Scope
-from crosswalk.emu.check.explain import as_emulated, by_the_manuals, same_rows
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import ProberCache
 from crosswalk.walker import Accesses, AccessType

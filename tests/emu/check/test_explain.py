@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check import DEPARTURES, compare_all, differs
-from crosswalk.emu.check.compare import agreements
+from crosswalk.emu.check.compare import agreements, as_emulated, explain
 from crosswalk.emu.check.departures import FATAL, Scope, departures, named, subsets
-from crosswalk.emu.check.explain import as_emulated, explain
 from crosswalk.emu.probe import Prober
 from crosswalk.emu.report.verdict import replayed_case
 from crosswalk.walker.bulk import translate_many

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check import Place, check, make_plan
-from crosswalk.emu.check.explain import as_emulated
+from crosswalk.emu.check.compare import as_emulated
 from crosswalk.walker import SparseWords, translate_many
 from tests.emu.check.planted_bugs import GUEST
 from tests.emu.seeded_tables import seeded_tables
