@@ -137,11 +137,11 @@ class Checker:
 
         The memory that earlier pieces made it touch is given back.
         """
-        portion = subset_of(self._memory, self._context, va)
+        subset = subset_of(self._memory, self._context, va)
         if self._prober is None:
-            self._prober = Prober(portion, self._context)
+            self._prober = Prober(subset, self._context)
         else:
-            self._prober.enter(portion, self._context)
+            self._prober.enter(subset, self._context)
         return self._prober
 
     def _needs_width(self, accesses: Accesses, predicted: Outcomes) -> NDArray[np.bool_]:

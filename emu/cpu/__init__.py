@@ -1,1 +1,1 @@
-"""What knows Unicorn: engines, the saved CPU state, exceptions, SVM; and RAM that the host sees."""
+"""All that knows Unicorn: RAM, engines, the layout of the CPU state, exceptions, SVM."""

@@ -1,4 +1,4 @@
-"""Real accesses by guest code in an emulated CPU, and what became of each."""
+"""Real accesses by guest code in an emulated CPU, in every paging mode, and their outcomes."""
 
 from crosswalk.emu.probe.errors import ProbeError
 from crosswalk.emu.probe.prober import Prober, ProberCache
