@@ -1,15 +1,26 @@
-"""One access in IA-32e mode as anybody would answer it, bit by bit, from the manuals.
+"""One access answered naively, bit by bit, from the manuals, in all modes.
 
 It uses nothing of the walker's; `translate` and `translate_many` are held against it.
 """
 
-from tests.walker.naive import ADDRESS, address, is_page, is_reserved
+from tests.tables import LONG, MODES
+from tests.walker.naive import (
+    Page,
+    address,
+    cannot_be_loaded,
+    is_page,
+    is_reserved,
+    mode_of,
+    root,
+)
 
 READ, WRITE, EXECUTE = range(3)
 
 
 def linear(context, va, kind, cpl, ac):
     """Return the linear address that is walked, or None for #GP(0)."""
+    if mode_of(context) not in LONG:
+        return va
     bits = [va >> at & 1 for at in range(64)]
     la57 = context.cr4 >> 12 & 1
     lass = context.cr4 >> 27 & 1
@@ -41,31 +52,35 @@ def _half(context, kind, cpl, ac, otherwise):
 def answer(tables, va, kind, cpl, ac):
     """Return (what, numbers…, words) of an access; words that may change, for a fault."""
     context = tables.context
+    mode = mode_of(context)
     found = linear(context, va, kind, cpl, ac)
-    if found is None:
+    if found is None or cannot_be_loaded(tables):
         return ("general protection",)
-    told = context.efer >> 11 & 1 or (context.cr4 >> 20 & 1 and context.vendor == "intel")
-    code = 2 * (kind == WRITE) + 4 * (cpl == 3) + 16 * bool(kind == EXECUTE and told)
-    table, used = address(context, context.cr3), []
-    for level in (5, 4, 3, 2, 1) if context.cr4 >> 12 & 1 else (4, 3, 2, 1):
-        where = table + 8 * (found >> 3 + 9 * level & 511)
-        entry = tables.words.get(where, 0) if where & -4096 in tables.frames else 0
+    nxe = context.efer >> 11 & 1 and mode != "32-bit"
+    reported = nxe or (context.cr4 >> 20 & 1 and context.vendor == "intel")
+    code = 2 * (kind == WRITE) + 4 * (cpl == 3) + 16 * bool(kind == EXECUTE and reported)
+    table, used, entries = root(context), [], []
+    for level in MODES[mode].shifts:
+        where = table + MODES[mode].entry_size * MODES[mode].index(found, level)
+        entry = tables.entries.get(where, 0) if where & -4096 in tables.frames else 0
         if not entry & 1:
-            return ("fault", code, found, _changed(tables, used))
+            return ("fault", code, found, _may_change(tables, used))
         if is_reserved(context, level, entry):
-            return ("fault", code | 9, found, _changed(tables, used))
-        used.append((where, 32))
+            return ("fault", code | 9, found, _may_change(tables, used))
+        if mode != "PAE" or level != 3:
+            used.append((where, 32))
+            entries.append(entry)
         if is_page(context, level, entry):
             break
         table = address(context, entry)
-    why = _refusal(context, [tables.words[at] for at, _ in used], kind, cpl, ac)
+    why = _refusal(context, entries, kind, cpl, ac)
     if why is not None:
-        return ("fault", code | 1 | why, found, _changed(tables, used))
+        return ("fault", code | 1 | why, found, _may_change(tables, used))
     if kind == WRITE:
         used.append((where, 64))
-    size = 1 << 3 + 9 * level
-    pa = entry & ADDRESS & ~context.encryption_mask & -size | found % size
-    return ("ok", pa, size, _changed(tables, used))
+    size = 1 << MODES[mode].shifts[level]
+    pa = Page(0, size, level, entry, mask=context.encryption_mask).pa | found % size
+    return ("ok", pa, size, tuple(sorted(_changed(tables, used))))
 
 
 def _refusal(context, words, kind, cpl, ac):
@@ -76,7 +91,7 @@ def _refusal(context, words, kind, cpl, ac):
         context.cr0 >> 16 & 1,
         context.cr4 >> 20 & 1,
         context.cr4 >> 21 & 1,
-        context.cr4 >> 22 & 1,
+        context.cr4 >> 22 & (mode_of(context) in LONG),
     )
     if kind == EXECUTE:
         good = not any(word >> 63 for word in words)
@@ -93,8 +108,16 @@ def _refusal(context, words, kind, cpl, ac):
     return None if good else 0
 
 
+def _may_change(tables, used):
+    """The words that a fault may change: by each of the bits alone, and by all together."""
+    alone = [_changed(tables, [each]) for each in used]
+    return tuple(sorted(set().union(*alone, _changed(tables, used))))
+
+
 def _changed(tables, used):
+    """The words, with their new values, that setting bits in entries changes."""
     after = {}
     for where, bits in used:
-        after[where] = after.get(where, tables.words[where]) | bits
-    return tuple(sorted((at, word) for at, word in after.items() if word != tables.words[at]))
+        word = where & -8
+        after[word] = after.get(word, tables.words[word]) | bits << where % 8 * 8
+    return {(at, word) for at, word in after.items() if word != tables.words[at]}
