@@ -1,8 +1,6 @@
 """The sum of all units' results, and its file, from which a run goes on where it ended."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +10,7 @@ from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.departures import is_name
 from crosswalk.emu.findings.findings import CompositeFinding, Finding, findings_in, judged_case
+from crosswalk.emu.fuzz.campaign.version import source_digest
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
@@ -27,7 +26,7 @@ from crosswalk.walker.formats.documents import Count
 from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import one_line
 
-__all__ = ["Group", "SequenceSummary", "Summary", "load_summary", "reduced_cases", "version"]
+__all__ = ["Group", "SequenceSummary", "Summary", "load_summary", "reduced_cases"]
 
 
 class Group(msgspec.Struct, forbid_unknown_fields=True):
@@ -187,24 +186,13 @@ def _add_row(table: dict[str, list[int]], name: str, row: Iterable[int]) -> None
     table[name] = [sum(pair) for pair in zip(table.get(name, [0] * len(row)), row, strict=True)]
 
 
-def version() -> str:
-    """Return a digest of all sources: it differs for any two programs that may differ."""
-    digest = hashlib.sha256()
-    for package in ("emu", "guest", "walker"):
-        root = Path(str(import_module(f"crosswalk.{package}").__file__)).parent
-        for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".s")):
-            digest.update(f"{package}/{path.relative_to(root).as_posix()}".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def load_summary(path: Path, select: str, units: int) -> Summary:
     """Return the state in a file, for this choice; an empty one where there is no file.
 
     `BadInput` for another file, a state of another choice, or one made by another version of the
     program, whose results can't be added to this one's.
     """
-    now = version()
+    now = source_digest()
     if not path.exists():
         return Summary(select, version=now)
     data = read_file(path)

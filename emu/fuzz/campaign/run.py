@@ -194,13 +194,17 @@ class Campaign:
         lost = Caseless(signature) if case is None else Finding(signature, 1, 0, case, case)
         return [lost, *failed]
 
-    def _keep(self, task: Task, finding: AnyFinding, why: str = "") -> None:
-        slug = finding.signature.slug
-        found = self.state.findings.get(slug)
+    def _is_counted(self, finding: AnyFinding) -> bool:
+        """Count a finding whose signature is known; return whether it is."""
+        found = self.state.findings.get(finding.signature.slug)
         if found is not None:
             found.count += finding.count
+        return found is not None
+
+    def _keep(self, task: Task, finding: AnyFinding, why: str = "") -> None:
+        if self._is_counted(finding):
             return
-        signature = finding.signature
+        signature, slug = finding.signature, finding.signature.slug
         note = f"{signature} (layout {task.index}){why and f': {why}'}"
         failed: list[Caseless] = []
         data = None
@@ -226,14 +230,11 @@ class Campaign:
 
     def keep_unreduced(self, finding: Caseless, case: bytes, layout: int) -> None:
         """Keep that a finding of `layout` can't be made small, with its case file."""
-        slug = finding.signature.slug
-        found = self.state.findings.get(slug)
-        if found is not None:
-            found.count += 1
+        if self._is_counted(finding):
             return
-        self._store.keep(slug, case)
         signature = finding.signature
-        self.state.findings[slug] = Found(
+        self._store.keep(signature.slug, case)
+        self.state.findings[signature.slug] = Found(
             str(signature), signature.witness, 1, layout, again="reduce"
         )
 

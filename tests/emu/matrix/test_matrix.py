@@ -4,13 +4,14 @@ import signal
 
 import pytest
 
+from crosswalk.emu.fuzz.campaign.version import source_digest
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce import size_of
 from crosswalk.emu.fuzz.reduce.interesting import signatures_of
 from crosswalk.emu.matrix.run import Crash, results_of
 from crosswalk.emu.matrix.sections import SECTIONS
 from crosswalk.emu.matrix.select import chosen_units, parse_choice
-from crosswalk.emu.matrix.summary import Group, Summary, load_summary, reduced_cases, version
+from crosswalk.emu.matrix.summary import Group, Summary, load_summary, reduced_cases
 from crosswalk.emu.matrix.unit import Unit, Worker
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput
@@ -115,11 +116,11 @@ def test_a_unit_whose_process_others_go_on_to_kill_is_lost_and_no_result(two_uni
 
 def test_a_state_goes_on_where_it_ended(tmp_path):
     whole = all_of(FEW)
-    whole.version = version()
+    whole.version = source_digest()
     path = tmp_path / "state.json"
     path.write_bytes(whole.dump())
     assert load_summary(path, FEW, 1) == whole
-    assert load_summary(tmp_path / "none", FEW, 1) == Summary(FEW, version=version())
+    assert load_summary(tmp_path / "none", FEW, 1) == Summary(FEW, version=source_digest())
 
 
 def test_wherever_a_run_ended_going_on_comes_to_the_same(monkeypatch, tmp_path):
@@ -128,12 +129,12 @@ def test_wherever_a_run_ended_going_on_comes_to_the_same(monkeypatch, tmp_path):
     choice = parse_choice(FEW)
     worker = Worker(SECTIONS, choice, bug.predict)
     results = [worker.do(unit) for unit in chosen_units(choice)]
-    whole = Summary(FEW, version=version())
+    whole = Summary(FEW, version=source_digest())
     for result in results:
         whole.add(result)
     path = tmp_path / "state.json"
     for ended in range(len(results) + 1):
-        before = Summary(FEW, version=version())
+        before = Summary(FEW, version=source_digest())
         for result in results[:ended]:
             before.add(result)
         path.write_bytes(before.dump())
@@ -168,7 +169,7 @@ def test_a_foreign_state_is_refused(tmp_path, content, message):
 @pytest.mark.parametrize("fields", [{"known": {"bogus": 1}}, {"tlb": {"known": {"bogus": 1}}}])
 def test_a_state_that_counts_what_nobody_knows_is_refused(tmp_path, fields):
     path = tmp_path / "state.json"
-    path.write_text(json.dumps({"select": "", "version": version(), **fields}))
+    path.write_text(json.dumps({"select": "", "version": source_digest(), **fields}))
     with pytest.raises(BadInput, match="not a state of the matrix: it counts 'bogus'"):
         load_summary(path, "", 3)
 
