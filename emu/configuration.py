@@ -33,15 +33,13 @@ def read_table(name: str, folder: Path) -> tuple[Path | None, Mapping[str, Any]]
             table: Any = tomllib.loads(read_file(path, _LARGEST).decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadInput(one_line(str(error))) from None
-        above = ""
-        for key in ("tool", "crosswalk", name):
-            for other in table if above == "tool.crosswalk." else ():
-                if other not in TABLES:
-                    raise BadInput(
-                        f"[tool.crosswalk] has no table {one_line(other)!r} ({', '.join(TABLES)})"
-                    )
+        for above, key in (("", "tool"), ("tool.", "crosswalk"), ("tool.crosswalk.", name)):
+            unknown = sorted(table.keys() - set(TABLES)) if key == name else []
+            if unknown:
+                raise BadInput(
+                    f"[tool.crosswalk] has no table {one_line(unknown[0])!r} ({', '.join(TABLES)})"
+                )
             table = table.get(key, {})
             if not isinstance(table, dict):
                 raise BadInput(f"{above}{key} is not a table")
-            above += f"{key}."
     return path, table
