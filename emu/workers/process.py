@@ -37,6 +37,7 @@ TRIES = 5
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _BY_OTHERS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP})
 
 parent_ends: set[int] = set()
@@ -165,7 +166,9 @@ def fork(body: Callable[[], object], *, bound: bool = True) -> int:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    parent = os.getpid()
+    parent, child = os.getpid(), -1
+    # Held back until the child has handlers of its own.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:
         with warnings.catch_warnings():
             # From Python 3.12 on, of threads. Those of numpy's libraries wait for work.
@@ -173,6 +176,9 @@ def fork(body: Callable[[], object], *, bound: bool = True) -> int:
             child = os.fork()
     except OSError as error:
         raise CrosswalkError(f"no process can be started: {error.strerror}") from error
+    finally:
+        if child:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if child:
         return child
     status = 1
@@ -180,6 +186,7 @@ def fork(body: Callable[[], object], *, bound: bool = True) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if bound:
             die_with_parent(parent)
         for descriptor in parent_ends:

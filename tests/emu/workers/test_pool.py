@@ -271,6 +271,16 @@ def test_a_worker_sees_no_pipe_of_another(pool_of):
     assert 1 == len({result() for result in [pool.submit(None) for _ in range(30)]})
 
 
+def test_interrupts_are_the_parents_and_no_signal_is_held_back(pool_of):
+    def signals(_):
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        return handlers, signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert ([signal.SIG_IGN, signal.SIG_DFL], before) == pool_of(signals).submit(None)()
+    assert before == signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_the_default_start_method_of_python_is_nothing_to_it(pool_of, method):
     before = multiprocessing.get_start_method(allow_none=True)
