@@ -191,4 +191,6 @@ def test_a_mutant_that_never_ends_is_told_from_the_walker(monkeypatch):
 def test_tests_that_do_not_run_the_mutant_are_no_verdict(monkeypatch, path):
     monkeypatch.setattr("scripts.mutation.suite.files_for", lambda module: [path])
     with pytest.raises(RuntimeError, match="did not run"):
-        fails_tests(mutant_of("entry", "if level > 1:", "if True:"))
+        fails_tests(
+            replace(mutant_of("entry", "if level > 1:", "if True:"), module="imported_nowhere")
+        )
