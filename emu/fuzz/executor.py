@@ -56,7 +56,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.memory import SparseWords
 
-__all__ = ["IMPOSSIBLE", "AnyFinding", "Executor", "LayoutResult", "executor_of"]
+__all__ = ["AnyFinding", "Executor", "LayoutResult", "executor_of"]
 
 IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
 """The reason for which a composite isn't asked."""
