@@ -19,6 +19,7 @@ from crosswalk.emu.cli.options import (
     Group,
     Option,
     json_option,
+    not_empty,
     number,
     option,
     output_file,
@@ -300,7 +301,7 @@ _FUZZ = Command(
         option(
             "--corpus",
             metavar="DIR",
-            type=Path,
+            type=output_folder,
             default=Path("crosswalk-fuzz"),
             help="keep findings and state here, and go on from them (./crosswalk-fuzz)",
         ),
@@ -392,7 +393,12 @@ _MATRIX = Command(
     "matrix:run",
     "try every combination of entry bits, control bits and access",
     (
-        option("--select", metavar="NAME=VALUE,…", default="", help="only what has these values"),
+        option(
+            "--select",
+            metavar="NAME=VALUE,…",
+            type=not_empty,
+            help="only what has these values",
+        ),
         option(
             "--list",
             action="store_true",

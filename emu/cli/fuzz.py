@@ -2,12 +2,10 @@
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from crosswalk.emu.cli.fuzz_report import junit, record, report_lines, verdict
@@ -54,10 +52,9 @@ def run(options: argparse.Namespace) -> int:
             remark(f"going on after {done:,} layouts in {options.corpus}")
         if cases is not None and done >= cases:
             remark("all layouts are done; for more, a larger --cases, or --time")
-        with _terminable():
-            _search(campaign, options.scheduler, jobs, cases, seconds)
-            if not options.no_reduce:
-                _reduce(campaign, store, jobs)
+        _search(campaign, options.scheduler, jobs, cases, seconds)
+        if not options.no_reduce:
+            _reduce(campaign, store, jobs)
         return _report(options, campaign, store)
     except KeyboardInterrupt:
         remark("what was found is kept; the same command goes on")
@@ -81,20 +78,6 @@ def _reduce(campaign: Campaign, store: Store, jobs: int) -> None:
     with progress("reducing findings") as report:
         for slug, words in reduce_findings(campaign, store, jobs, report).items():
             remark(f"{slug}: {words}")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Take SIGTERM for an interrupt."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _open_streams()
+        _interrupt_by(signal.SIGTERM, signal.SIGHUP)
         status = _run(given)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -56,6 +57,13 @@ def _run(given: list[str]) -> int:
         return int(run(options))
     except SystemExit as ended:  # Help, the version, or bad usage, and all of it printed.
         return int(ended.code or 0)
+
+
+def _interrupt_by(*numbers: signal.Signals) -> None:
+    """Have these signals end the command as an interrupt does, unless they are ignored (nohup)."""
+    for number in numbers:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def run_help(options: argparse.Namespace) -> int:

@@ -28,15 +28,16 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> int:
     """Try the combinations chosen, report the verdict, and return the exit status."""
-    choice = parse_choice(options.select)
+    select = options.select or ""
+    choice = parse_choice(select)
     if options.list:
         return _list(options, choice)
     units = chosen_units(choice)
     if not units:
-        raise BadInput(f"--select {options.select}: leaves no combination")
-    summary = Summary(options.select)
+        raise BadInput(f"--select {select}: leaves no combination")
+    summary = Summary(select)
     if options.state is not None:
-        summary = load_summary(options.state, options.select, len(units))
+        summary = load_summary(options.state, select, len(units))
     lost = None
     try:
         _run(summary, units, choice, options.jobs, options.state)

@@ -25,6 +25,7 @@ __all__ = [
     "Group",
     "Option",
     "json_option",
+    "not_empty",
     "number",
     "option",
     "output_file",
@@ -54,7 +55,10 @@ def number(*, bits: int = 64, least: int = 0, most: int | None = None) -> Callab
         base = 16 if "x" in digits.lower() else 10
         value = int(digits, base) if len(digits) <= _SHOWN else 1 << bits
         if value >= 1 << bits:
-            raise argparse.ArgumentTypeError(f"{shown} does not fit in {bits} bits")
+            most_of_all = f"is more than {(1 << bits) - 1:,}"  # Of a count; registers have bits.
+            raise argparse.ArgumentTypeError(
+                f"{shown} {most_of_all if bits < 32 else f'does not fit in {bits} bits'}"
+            )
         if value < least:
             raise argparse.ArgumentTypeError(f"{shown} is less than {least:,}")
         if most is not None and value > most:
@@ -81,6 +85,13 @@ def seconds(most: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def not_empty(text: str) -> str:
+    """Return the text, as a parser's type: one that isn't empty, as an unset variable is."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty text")
+    return text
 
 
 def output_file(text: str) -> Path:

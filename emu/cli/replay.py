@@ -110,10 +110,11 @@ def run(options: argparse.Namespace) -> int:
         counts = [_one(path, chosen, target, limit, as_json=options.json) for path in options.cases]
     if any(each.wrong for each in counts):
         return 1
-    if any(each.probes for each in counts) and not any(each.made for each in counts):
+    if any(each.made for each in counts):
+        return 0
+    if any(each.probes for each in counts):
         remark("nothing asked: the emulated CPU lacks what the probes need")
-        return 2
-    return 0
+    return 2
 
 
 def _one(path: str, chosen: Chosen, target: Target | None, limit: int, *, as_json: bool) -> _Counts:
@@ -181,7 +182,10 @@ def _outcomes(case: Case) -> _Replayed:
 
 
 def _report(name: str, case: Case, replayed: _Replayed, answered: _Answered | None) -> None:
-    counts = f"{name}: probes {len(case.probes)}, divergences {len(replayed.divergences)}"
+    counts = f"{name}: probes {len(case.probes)}, divergences {replayed.divergent}"
+    known = len(replayed.divergences) - replayed.divergent
+    if known:
+        counts += f", known divergences {known}"
     lacks = Counter(FEATURES[each - 1] for each in replayed.lacking[replayed.lacking != 0].tolist())
     if lacks:
         counts += f", predicted only {', '.join(f'{lacks[each]} ({each})' for each in lacks)}"
@@ -198,7 +202,7 @@ def _report(name: str, case: Case, replayed: _Replayed, answered: _Answered | No
         for line in _answer_lines(case.memory(), case.context(), answered, *both, lacking):
             print(line)
     if not case.probes:
-        remark(f"{name}: no probes to replay")
+        remark(f"{name}: nothing asked: no probes to replay")
 
 
 def _probe_lines(case: Case, replayed: _Replayed, *, asked: bool) -> Iterator[str]:

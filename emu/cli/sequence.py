@@ -50,7 +50,7 @@ def _given(text: str) -> tuple[Sequence, str | None]:
     if not text.startswith("section="):
         record = load_sequence(text)
         return record.sequence, record.note
-    choice = parse_choice(text)
+    choice = parse_choice(text, text)
     found = [
         (section, named) for section in SEQUENCE_SECTIONS for named in section.combinations(choice)
     ]

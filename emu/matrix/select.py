@@ -44,19 +44,20 @@ _VALUES: dict[str, tuple[str, ...]] = {
 _SWITCH = frozenset({"0", "1"})
 
 
-def parse_choice(text: str) -> Choice:
+def parse_choice(text: str, where: str = "--select") -> Choice:
     """Return the choice that `text` makes, as in "pte.nx=1,cr0.wp=0,access=write".
 
-    A name given twice allows either value; `BadInput` for an unknown name or value.
+    A name given twice allows either value; `BadInput` for an unknown name or value begins with
+    `where`.
     """
     choice: dict[str, frozenset[str]] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = item.partition("=")
         if not equals:
-            raise BadInput(f"--select: {item!r} is not NAME=VALUE")
-        values = _values(name)
+            raise BadInput(f"{where}: {item!r} is not NAME=VALUE")
+        values = _values(name, where)
         if value not in values:
-            raise BadInput(f"--select: {name} is one of {', '.join(sorted(values))}, not {value!r}")
+            raise BadInput(f"{where}: {name} is {_one_of(values)}, not {value!r}")
         choice[name] = choice.get(name, frozenset()) | _expanded(name, value)
     return choice
 
@@ -68,7 +69,15 @@ def _expanded(name: str, value: str) -> set[str]:
     return {value}
 
 
-def _values(name: str) -> frozenset[str]:
+def _one_of(values: frozenset[str]) -> str:
+    if len(values) > 2 and all(each.isdecimal() for each in values):
+        numbers = sorted(map(int, values))
+        if numbers == list(range(numbers[0], numbers[-1] + 1)):
+            return f"a number from {numbers[0]:,} to {numbers[-1]:,}"
+    return f"one of {', '.join(sorted(values))}"
+
+
+def _values(name: str, where: str) -> frozenset[str]:
     if name in _VALUES:
         return frozenset(_VALUES[name])
     if name in _SEQUENCE_NAMES:
@@ -78,7 +87,7 @@ def _values(name: str) -> frozenset[str]:
     entry = level in LEVEL_NAMES.values() and bit in ENTRY_BITS
     if entry or name in SECOND or name == "rflags.ac" or name in CONTROLS or name in PKRU_BITS:
         return _SWITCH
-    raise BadInput(f"--select: no {name!r} (crosswalk matrix --list names what there is)")
+    raise BadInput(f"{where}: no {name!r} (crosswalk matrix --list names what there is)")
 
 
 def chosen_sections(choice: Choice) -> list[Section]:

@@ -93,6 +93,8 @@ def read_file(path: str | os.PathLike[str], largest: int = _LARGEST) -> bytes:
         try:
             with os.fdopen(_open_regular(name), "rb") as file:
                 content = file.read(largest + 1)
+                if content is None:  # A file of /proc that waits for data, as kmsg does.
+                    raise BadInput("not a regular file")
         except OSError as error:
             raise BadInput(_reason(error)) from None
         if len(content) > largest:

@@ -199,3 +199,27 @@ def test_a_mistake_in_a_child_process_is_reported_by_its_parent(run, monkeypatch
     assert "Traceback" not in ran.err
     assert ran.err.splitlines()[-1].startswith("crosswalk: internal error: ValueError: planted; ")
     assert 1 == ran.err.count("planted; ")
+
+
+SIGNALLED = """
+import os, signal, sys
+from crosswalk.emu.cli import walk
+from crosswalk.emu.cli.main import main
+walk.run_walk = lambda _: os.kill(os.getpid(), signal.Signals[sys.argv[1]]) or 0
+if sys.argv[2] == "ignored":
+    signal.signal(signal.Signals[sys.argv[1]], signal.SIG_IGN)
+sys.exit(main(["walk", "a file"]))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_interrupts_every_command(name):
+    command = [sys.executable, "-c", SIGNALLED, name, "default"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (130, "", "crosswalk: interrupted\n") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    command = [sys.executable, "-c", SIGNALLED, "SIGHUP", "ignored"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)

@@ -48,6 +48,7 @@ def test_a_selection_runs_and_goes_on_from_its_state(run, tmp_path):
 def test_bad_usage_is_one_line(run, tmp_path):
     for arguments in (
         ("--select", "pte.foo=1"),
+        ("--select", "section=tlb-random,number=4000"),
         ("--select", "section=keys-4k,pde.bit51=1"),
         ("--jobs", "0"),
         ("--state", str(tmp_path)),

@@ -69,6 +69,19 @@ def test_a_number_over_its_width_is_an_error(text, bits):
     assert f"{text} does not fit in {bits} bits" == str(caught.value)
 
 
+def test_a_count_that_is_too_large_names_the_largest():
+    with pytest.raises(ArgumentTypeError) as caught:
+        number(bits=8)("256")
+    assert "256 is more than 255" == str(caught.value)
+    assert 255 == number(bits=8)("255")
+
+
+@pytest.mark.parametrize(("command", "name"), [("matrix", "--select"), ("fuzz", "--corpus")])
+def test_the_value_of_an_unset_variable_is_an_error(command, name):
+    with pytest.raises(ArgumentTypeError):
+        option_of(command, name)["type"]("")
+
+
 def test_an_error_about_a_huge_number_is_short():
     with pytest.raises(ArgumentTypeError) as caught:
         number()("9" * 1_000_000)

@@ -95,8 +95,8 @@ def test_the_ac_of_a_probe_counts(run, tmp_path):
 
 def test_a_case_without_probes_is_remarked_upon(run, tmp_path):
     ran = run("replay", written(tmp_path / "none.json", case_of()))
-    assert 0 == ran.status
-    assert "no probes to replay" in ran.err
+    assert 2 == ran.status
+    assert "nothing asked: no probes to replay" in ran.err
 
 
 LAM_U48 = 1 << 62

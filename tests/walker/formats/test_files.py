@@ -1,5 +1,6 @@
 import errno
 import gc
+import io
 import os
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.files import map_file, shrunk_file, write_file, write_parts
+from crosswalk.walker.formats.files import map_file, read_file, shrunk_file, write_file, write_parts
 
 
 def reason(path):
@@ -41,6 +42,22 @@ def test_a_directory_is_an_error(tmp_path):
 def test_a_pipe_is_an_error_without_waiting_for_its_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert f"{tmp_path}/pipe: not a regular file" == reason(tmp_path / "pipe")
+
+
+def test_a_file_that_waits_for_data_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "kmsg").touch()
+
+    def waiting(descriptor, _):
+        os.close(descriptor)
+        file = io.BytesIO()
+        file.read = lambda _: None
+        return file
+
+    with monkeypatch.context() as planted:
+        planted.setattr(os, "fdopen", waiting)
+        with pytest.raises(BadInput) as caught:
+            read_file(tmp_path / "kmsg")
+    assert f"{tmp_path}/kmsg: not a regular file" == str(caught.value)
 
 
 def test_an_empty_file_is_an_error(tmp_path):
