@@ -250,7 +250,7 @@ _REPLAY = Command(
     "replay:run",
     "show the predicted and the observed outcome of each probe of a case",
     (
-        option("cases", metavar="CASE", nargs="+", help="a case file"),
+        option("cases", metavar="CASE", type=not_empty, nargs="+", help="a case file"),
         option(
             "--time-limit",
             metavar="SECONDS",

@@ -189,6 +189,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
         option(
             "source",
             metavar="SOURCE",
+            type=not_empty,
             nargs="?" if optional else None,
             help="case file, ELF core, raw image, guest:4level or guest:5level",
         ),

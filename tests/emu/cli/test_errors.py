@@ -110,6 +110,8 @@ def test_what_is_no_case_is_refused(run, tmp_path, content):
         (["check", "guest:4level", "--cr3", "0x10000000"], "CR3 0x10000000 points outside"),
         (["check", "guest:4level", "--cpu", "1"], "are for files"),
         (["walk"], "SOURCE"),
+        (["walk", ""], "SOURCE: an empty text"),
+        (["replay", ""], "CASE: an empty text"),
         (["frames", "{case}", "--policy", "none"], "--policy"),
         (["frames", "{case}", "--aliases", "-1"], "--aliases"),
         (["check", "{case}", "--limit", "-1"], "--limit"),
