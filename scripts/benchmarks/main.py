@@ -69,7 +69,10 @@ def main() -> int:
         (_startup, options.startup),
     ):
         measure = chosen if asked else measure
-    document, show = measure(options, trees)
+    try:
+        document, show = measure(options, trees)
+    except ValueError as error:
+        parser.error(str(error))
     document = {"machine": _machine(), **document}
     if options.json:
         print(json.dumps(document))

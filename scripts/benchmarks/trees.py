@@ -58,7 +58,11 @@ class Tree:
         return f"crosswalk.{name}" if self._facade.is_dir() else name
 
     def python(self, code: str, *arguments: str) -> str:
-        """Return what Python prints that runs this code in the tree."""
+        """Return what Python prints that runs this code in the tree: its own, if it has one.
+
+        `ValueError` where that fails.
+        """
+        own = self._folder / ".venv" / "bin" / "python"
         with TemporaryDirectory() as links:
             # As scripts/setup makes it: one folder that has all parts of the package.
             path = str(self._folder)
@@ -69,12 +73,16 @@ class Tree:
                 for part in (*self._facade.glob("*.py"), *map(self._folder.joinpath, _FOLDERS)):
                     (package / part.name).symlink_to(part)
             done = subprocess.run(
-                [sys.executable, "-c", code, *arguments],
-                check=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                [str(own) if own.exists() else sys.executable, "-c", code, *arguments],
+                check=False,
+                capture_output=True,
                 text=True,
                 cwd=self._folder,
                 env=os.environ | {"PYTHONPATH": path},
             )
-            return done.stdout
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:]
+            raise ValueError(
+                f"{self._folder} can't be run: {' '.join(last)} (scripts/setup there?)"
+            )
+        return done.stdout

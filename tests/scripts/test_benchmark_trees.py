@@ -39,6 +39,13 @@ def test_code_is_run_in_a_tree(tree):
     assert "of that tree\n" == tree.python(f"from {name} import WORDS; print(WORDS)")
 
 
+def test_a_tree_that_lacks_what_it_requires_is_named_in_one_line(tree):
+    with pytest.raises(
+        ValueError, match=r"^/.* can't be run: ModuleNotFoundError: .*nothing_like_it"
+    ):
+        tree.python("import nothing_like_it")
+
+
 def test_a_folder_that_holds_no_tree_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is no tree of this project"):
         Tree(tmp_path, "there")
