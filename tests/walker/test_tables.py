@@ -1,5 +1,6 @@
 """Tables of other sizes than a frame, and address spaces that can't be entered."""
 
+import numpy as np
 import pytest
 
 from crosswalk.walker import (
@@ -14,8 +15,9 @@ from crosswalk.walker import (
     translate,
     translate_many,
 )
+from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.leaves import table_frames
-from tests.tables import READ, P, PageTables, context
+from tests.tables import KIB4, OPEN, READ, RW, P, PageTables, context
 
 
 @pytest.mark.parametrize("bit", [1, 2, 5, 6, 7, 8, 40, 51, 52, 62, 63])
@@ -51,3 +53,13 @@ def test_an_address_of_more_than_32_bits_is_no_question(mode):
             translate(found.memory, context(mode), access)
         with pytest.raises(BadInput, match="32 bits"):
             translate_many(found.memory, context(mode), Accesses.of([access]))
+
+
+def test_entries_of_tables_are_those_with_a_bit_or_with_any_bit():
+    found = PageTables().map(KIB4, 0x8000).map(2 * KIB4, 0x9000, RW)
+    level = LEVELS[1]
+    frames = np.array([found.entry_pa(0) & -KIB4, 0x9000], np.uint64)
+    every = tables.entries_with(found.memory, level, frames)
+    assert [[0, 0], [1, 2], [0x8000 | OPEN, 0x9000 | RW]] == [column.tolist() for column in every]
+    present = tables.entries_with(found.memory, level, frames, Entry.P)
+    assert [[0], [1], [0x8000 | OPEN]] == [column.tolist() for column in present]
