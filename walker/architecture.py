@@ -7,7 +7,7 @@ in `crosswalk.emu.probe.control`, the second walk's in `crosswalk.emu.check.emul
 may import the rest; a test holds the first two copies together.
 
 Sources: Intel SDM vol. 3A, "Control Registers", "Exception and Interrupt Vectors", "Page-Fault
-Exceptions"; vol. 1, "EFLAGS Register"; vol. 4, "Architectural MSRs"; AMD APM vol. 2,
+Exceptions"; SDM vol. 1, "EFLAGS Register"; vol. 4, "Architectural MSRs"; AMD APM vol. 2,
 "System-Control Registers", "Extended Feature Enable Register (EFER)", "VM_HSAVE_PA MSR".
 
 Bits are integers, and so is what they are combined to: `~` of one has all other bits set.

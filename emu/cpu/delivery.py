@@ -3,9 +3,9 @@
 Unicorn raises exceptions, but delivers none, and leaves SYSCALL to a hook; SYSRET it does by
 itself. 64-bit mode alone: outside long mode gates and stacks are others.
 
-Source: Intel SDM vol. 3A, "Exception and Interrupt Handling in 64-bit Mode"; "Interrupt 8—Double
-Fault Exception (#DF)" for faults while delivering; "Segment Descriptors", "64-Bit Mode IDT"
-(gates), "Task Management in 64-bit Mode" (the TSS); vol. 3B, "Instruction-Breakpoint Exception
+Source: Intel SDM vol. 3A, "Exception and Interrupt Handling in 64-bit Mode", "64-Bit Mode IDT",
+"Segment Descriptors", "Task Management in 64-bit Mode", "Interrupt 8—Double Fault Exception (#DF)"
+for faults while delivering; vol. 3B, "Instruction-Breakpoint Exception
 Condition", for RF in the flags saved; vol. 2B, "SYSCALL—Fast System Call".
 """
 

@@ -158,7 +158,8 @@ def test_a_piece_that_hangs_is_lost(memory, monkeypatch):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell may have had it ignored.
 from crosswalk.emu.check.crosscheck import Checker
 from crosswalk.emu.cli.main import main
 def check(self, piece, *_):

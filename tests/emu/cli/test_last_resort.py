@@ -206,7 +206,9 @@ import os, signal, sys
 from crosswalk.emu.cli import walk
 from crosswalk.emu.cli.main import main
 walk.run_walk = lambda _: os.kill(os.getpid(), signal.Signals[sys.argv[1]]) or 0
-if sys.argv[2] == "ignored":
+ignored = sys.argv[2] == "ignored"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell may have had it ignored.
+if ignored:
     signal.signal(signal.Signals[sys.argv[1]], signal.SIG_IGN)
 sys.exit(main(["walk", "a file"]))
 """

@@ -201,6 +201,9 @@ class Closed(Exception):
     def __init__(self, one, other):
         super().__init__(f"{one} and {other}")
 
+    def __reduce_ex__(self, _):
+        raise TypeError("closed")
+
 
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
