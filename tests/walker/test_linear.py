@@ -18,6 +18,7 @@ from crosswalk.walker import (
     walk,
 )
 from crosswalk.walker.bulk import translate_many as in_bulk
+from crosswalk.walker.linear import linear_address
 from tests.random_tables import LAM_SUP, LAM_U48, LAM_U57, LASS, UAIE
 from tests.tables import EXECUTE, READ, ROOT, WRITE, PageTables
 
@@ -94,6 +95,7 @@ REFUSED = [
 def test_what_is_not_canonical_after_masking_is_refused(features, pointer):
     for kind in (READ, WRITE, EXECUTE):
         assert GeneralProtection() == answers(control(**features), pointer, kind)
+        assert None is linear_address(control(**features), Access(pointer, kind))
 
 
 def test_lam_of_48_bits_leaves_data_accesses_no_user_pointer_with_bit_47():
