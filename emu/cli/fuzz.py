@@ -16,6 +16,7 @@ from crosswalk.emu.fuzz.campaign.cluster import open_pool
 from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_lines
+from crosswalk.emu.report.text import count_text
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import write_file
 
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         campaign = Campaign(plan, store)
         done = campaign.state.layouts
         if done:
-            remark(f"going on after {done:,} layouts in {options.corpus}")
+            remark(f"going on after {count_text(done, 'layout')} in {options.corpus}")
         if cases is not None and done >= cases:
             remark("all layouts are done; for more, a larger --cases, or --time")
         _search(campaign, options.scheduler, jobs, cases, seconds)

@@ -14,6 +14,7 @@ from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.composites import parse_composite
 from crosswalk.emu.report.conclusion import agreement, counted
+from crosswalk.emu.report.text import count_text
 from crosswalk.walker.formats import parse_case
 from crosswalk.walker.formats.located_errors import printable
 
@@ -30,7 +31,7 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
     known = sum(state.known.values())
     rate = state.probes / state.seconds if state.seconds else 0
     yield (
-        f"{state.layouts:,} layouts, {state.probes:,} probes in {state.seconds:.1f} s "
+        f"{count_text(state.layouts, 'layout')}, {state.probes:,} probes in {state.seconds:.1f} s "
         f"({rate:,.0f} a second): {state.probes - state.divergent - known:,} agree, "
         f"{state.divergent:,} diverge"
     )
@@ -39,7 +40,8 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
     if state.not_asked:
         yield f"not asked: {_sorted(state.not_asked)}"
     if state.lost:
-        yield f"{state.lost:,} layouts without a result: the emulator crashed, hung or failed"
+        lost = count_text(state.lost, "layout")
+        yield f"{lost} without a result: the emulator crashed, hung or failed"
     seen, possible = int(campaign.seen.bits.sum()), int(CELLS.possible.sum())
     late, last = new_cells(state)
     ago = "" if last is None else f"; the last new one in layout {last:,}"
@@ -54,7 +56,7 @@ def report_lines(campaign: Campaign, store: Store) -> Iterator[str]:
         )
         yield f"time of the workers: {', '.join(shares)}"
     for name, count in state.known.items():
-        yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
+        yield f"{count_text(count, 'known emulator divergence')}, {name}: {differs(name)}"
     if campaign.plan.walker is not None:
         wrong = sum(_of_walker(campaign, slug) for slug in state.findings)
         yield (
@@ -209,7 +211,7 @@ def junit(campaign: Campaign, store: Store) -> bytes:
         case = ET.SubElement(suite, "testcase", classname=_CLASS, name=slug)
         failure = ET.SubElement(case, "failure", type="finding", message=_clean(found.signature))
         failure.text = _clean(
-            f"{found.count} times, first in layout {found.layout}: "
+            f"{count_text(found.count, 'time')}, first in layout {found.layout}: "
             f"{_size(campaign, store, slug)[1]}\nreproduce: {reproduce(campaign, store, slug)}"
         )
     ET.indent(suite)

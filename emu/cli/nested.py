@@ -12,7 +12,7 @@ from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress
 from crosswalk.emu.fuzz.nested import make_pair
 from crosswalk.emu.fuzz.nested.campaign import PairCrash, PairResult, pair_results
 from crosswalk.emu.report.conclusion import agreement
-from crosswalk.emu.report.text import access_text
+from crosswalk.emu.report.text import access_text, count_text
 from crosswalk.emu.report.verdict import nested_divergence_lines
 from crosswalk.emu.workers.process import ProcessLost
 
@@ -157,13 +157,16 @@ def _print(total: _Sum, seconds: float) -> None:
     rate = total.probes / seconds if seconds else 0
     print()
     print(
-        f"{total.pairs:,} pairs, {total.probes:,} probes in {seconds:.1f} s ({rate:,.0f} a "
+        f"{count_text(total.pairs, 'pair')}, {total.probes:,} probes in {seconds:.1f} s ({rate:,.0f} a "
         f"second): {total.agreements:,} agree, {total.divergences:,} diverge, "
         f"{total.explained:,} known"
     )
     for entry in departures(Scope.NESTED):
         if total.known[entry.id]:
-            print(f"{total.known[entry.id]:,} known emulator divergences, {entry.id}: ", end="")
+            print(
+                f"{count_text(total.known[entry.id], 'known emulator divergence')}, {entry.id}: ",
+                end="",
+            )
             print(entry.differs)
     print(
         f"{total.fatal:,} accesses not made, {FATAL.id}: {FATAL.differs} "

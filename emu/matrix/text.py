@@ -15,6 +15,7 @@ from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from crosswalk.emu.probe.composites import FORMS, Family
 from crosswalk.emu.probe.scope import LACKS
 from crosswalk.emu.report.conclusion import agreement, counted
+from crosswalk.emu.report.text import count_text
 from crosswalk.walker.columns import Kind
 
 __all__ = ["list_lines", "list_records", "section_record", "summary_lines", "verdict"]
@@ -204,7 +205,7 @@ def _sequence_summary(found: SequenceSummary) -> Iterator[str]:
 
 def _known_lines(known: dict[str, int]) -> Iterator[str]:
     for name, count in known.items():
-        yield f"{count:,} known emulator divergences, {name}: {differs(name)}"
+        yield f"{count_text(count, 'known emulator divergence')}, {name}: {differs(name)}"
 
 
 def verdict(summary: Summary) -> tuple[int, str]:

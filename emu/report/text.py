@@ -16,6 +16,7 @@ __all__ = [
     "RANGE_HEADING",
     "access_text",
     "context_text",
+    "count_text",
     "flags_text",
     "frame_text",
     "mapping_text",
@@ -35,6 +36,11 @@ FRAME_HEADING = f"{'PA':<27} {'SIZE':>12} SUP USR"
 
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _FLAGS = (Entry.RW, Entry.US, Entry.PWT, Entry.PCD, Entry.A, Entry.D, Entry.PS, Entry.G)
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return a number of things: "1 layout", "2,000 layouts"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def size_text(size: int) -> str:

@@ -17,6 +17,7 @@ from crosswalk.emu.report.source import unfollowed_record
 from crosswalk.emu.report.text import (
     access_text,
     context_text,
+    count_text,
     mapping_text,
     outcome_text,
     walk_lines,
@@ -83,7 +84,7 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
         f"{verdict.agreements:,} agree, {verdict.divergent:,} diverge"
     )
     for known, count in verdict.known.items():
-        yield f"{count:,} known emulator divergences, {known}: {differs(known)}"
+        yield f"{count_text(count, 'known emulator divergence')}, {known}: {differs(known)}"
     for root, count in verdict.copied.items():
         yield f"{count:,} under a {root}"
     for name, count in verdict.predicted_only.items():

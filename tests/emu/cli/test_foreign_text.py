@@ -129,4 +129,4 @@ def test_the_folder_of_a_campaign(run, tmp_path):
     ran = run(*given, "--corpus", folder)
     assert 0 == ran.status
     clean(ran)
-    clean(run(*given, "--corpus", folder), f"going on after 1 layouts in {tmp_path}/{SHOWN}")
+    clean(run(*given, "--corpus", folder), f"going on after 1 layout in {tmp_path}/{SHOWN}")

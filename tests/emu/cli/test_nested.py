@@ -91,7 +91,7 @@ def test_a_divergence_is_shown_with_its_walk_and_how_to_get_it_again(run, wrong_
     repeated = run(*again)
     assert 1 == repeated.status
     assert line in repeated.out
-    assert "\n1 pairs, " in repeated.out
+    assert "\n1 pair, " in repeated.out
 
 
 def test_a_crash_that_was_not_foreseen_is_a_failure(run, monkeypatch):
