@@ -157,17 +157,14 @@ def _print(total: _Sum, seconds: float) -> None:
     rate = total.probes / seconds if seconds else 0
     print()
     print(
-        f"{count_text(total.pairs, 'pair')}, {total.probes:,} probes in {seconds:.1f} s ({rate:,.0f} a "
-        f"second): {total.agreements:,} agree, {total.divergences:,} diverge, "
+        f"{count_text(total.pairs, 'pair')}, {total.probes:,} probes in {seconds:.1f} s "
+        f"({rate:,.0f} a second): {total.agreements:,} agree, {total.divergences:,} diverge, "
         f"{total.explained:,} known"
     )
     for entry in departures(Scope.NESTED):
         if total.known[entry.id]:
-            print(
-                f"{count_text(total.known[entry.id], 'known emulator divergence')}, {entry.id}: ",
-                end="",
-            )
-            print(entry.differs)
+            count = count_text(total.known[entry.id], "known emulator divergence")
+            print(f"{count}, {entry.id}: {entry.differs}")
     print(
         f"{total.fatal:,} accesses not made, {FATAL.id}: {FATAL.differs} "
         f"{total.proved - total.survived:,} of {total.proved:,} tried did."
