@@ -163,8 +163,8 @@ def _print(total: _Sum, seconds: float) -> None:
     )
     for entry in departures(Scope.NESTED):
         if total.known[entry.id]:
-            count = count_text(total.known[entry.id], "known emulator divergence")
-            print(f"{count}, {entry.id}: {entry.differs}")
+            known = count_text(total.known[entry.id], "known emulator divergence")
+            print(f"{known}, {entry.id}: {entry.differs}")
     print(
         f"{total.fatal:,} accesses not made, {FATAL.id}: {FATAL.differs} "
         f"{total.proved - total.survived:,} of {total.proved:,} tried did."
