@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 
 import pytest
 from hypothesis import Phase, settings
@@ -72,6 +73,10 @@ def _run_tests(mutant: Mutant) -> tuple[int, bool]:
     planted = Planted(import_name(mutant.module), mutant.source)
     sys.meta_path.insert(0, planted)
     os.chdir(ROOT)
+    try:
+        import_module("crosswalk.walker")
+    except Exception:  # noqa: BLE001  # The mutant's own: no test would get to run.
+        return int(pytest.ExitCode.TESTS_FAILED), planted.used
     # That a property fails is enough: no example is made small, and none is kept.
     settings.register_profile(
         "mutants",

@@ -174,6 +174,11 @@ def test_the_walkers_tests_tell_a_mutant_from_the_walker():
     assert fails_tests(other)
 
 
+def test_a_mutant_that_can_not_be_imported_is_told_from_the_walker():
+    was = "return ADDRESS_FIELD & -(1 << shift)"
+    assert fails_tests(mutant_of("entry", was, was.replace("&", "|")))
+
+
 @pytest.mark.slow
 def test_a_mutant_that_is_none_passes_the_walkers_tests():
     assert not fails_tests(mutant_of("entry", "if level > 1:", "if True:"))
