@@ -16,6 +16,7 @@ from crosswalk.walker import (
     translate,
     translate_many,
 )
+from crosswalk.walker.bulk import are_canonical
 from crosswalk.walker.outcome import ErrorCode
 from tests.random_tables import CHOICES, accesses_of, extended_tables
 from tests.tables import EXECUTE, READ, WRITE, PageTables, context, linear
@@ -177,3 +178,18 @@ def test_columns_that_say_nothing_are_zero():
     assert isinstance(found, Outcomes)
     assert [0, 0] == [int(found.pa[1]), int(found.page_size[1])]
     assert [0, 0] == [int(found.rights[1]), int(found.cr2[0])]
+
+
+@pytest.mark.parametrize(
+    ("mode", "canonical", "beyond"),
+    [
+        ("32-bit", (0, 0xFFFF_FFFF), (1 << 32, 1 << 47, (1 << 64) - 1)),
+        ("PAE", (0, 0xFFFF_FFFF), (1 << 32, 1 << 47, (1 << 64) - 1)),
+        (4, (0, (1 << 47) - 1, (1 << 64) - (1 << 47), (1 << 64) - 1), (1 << 47, 1 << 63)),
+        (5, (0, 1 << 47, (1 << 56) - 1, (1 << 64) - (1 << 56)), (1 << 56, 1 << 63)),
+    ],
+)
+def test_addresses_are_canonical_by_the_mode(mode, canonical, beyond):
+    addresses = np.array([*canonical, *beyond], np.uint64)
+    expected = [True] * len(canonical) + [False] * len(beyond)
+    assert expected == are_canonical(context(mode), addresses).tolist()
