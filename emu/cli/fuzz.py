@@ -34,8 +34,7 @@ def run(options: argparse.Namespace) -> int:
     if options.scheduler is not None and options.jobs is not None:
         raise BadInput("--scheduler: the cluster says how many work, not --jobs")
     walker = chosen_walker(options)
-    with walker.opened():
-        pass  # Errors now, not in workers.
+    walker.require_opening()
     plan = Plan(
         seed=options.seed,
         accesses=options.accesses,

@@ -156,6 +156,5 @@ def _walker(options: argparse.Namespace, case: Case) -> Chosen:
     if chosen.name is None and case.walker is not None:
         again = command_line(["--walker", case.walker])
         raise BadInput(f"{options.case}: found with a walker under test; to run that, give {again}")
-    with chosen.opened():
-        pass  # Errors now, and by their name.
+    chosen.require_opening()
     return chosen

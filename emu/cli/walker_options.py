@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +41,11 @@ class Chosen:
         finally:
             if target is not None:
                 target.close()
+
+    def require_opening(self) -> None:
+        """Raise `BadInput` where the walker can't be had: before the work, and not in a worker."""
+        with ExitStack() as opened:
+            opened.enter_context(self.opened())
 
 
 def chosen_walker(options: argparse.Namespace) -> Chosen:

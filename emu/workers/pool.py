@@ -202,7 +202,7 @@ class _Worker:
             while self.unsent:
                 self.unsent = self.unsent[os.write(self.ask_end, self.unsent) :]
         except BlockingIOError:
-            pass
+            return  # The pipe is full; the rest is written when it can take more.
         except BrokenPipeError:
             self.unsent = memoryview(b"")  # It has ended; the end of its answers says so.
 
