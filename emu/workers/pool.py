@@ -289,7 +289,10 @@ def serve(function: Callable[[Any], object] | None, questions: int, answers: int
 
 def _answer(function: Callable[[Any], object], question: bytes) -> bytes:
     try:
-        return pickle.dumps((True, function(pickle.loads(question))))  # noqa: S301  # From our parent.
+        result = function(pickle.loads(question))  # noqa: S301  # From our parent.
+        if sys.stdout is not None:
+            sys.stdout.flush()  # What is buffered would be lost when the process is killed.
+        return pickle.dumps((True, result))
     except Exception as error:  # noqa: BLE001  # Raised where the result is waited for.
         if is_out_of_memory(error):
             return _NO_MEMORY
