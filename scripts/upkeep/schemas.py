@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from crosswalk.emu.findings.baseline import Baseline
 from crosswalk.emu.fuzz.campaign.state import State
 from crosswalk.emu.matrix.summary import Summary
 from crosswalk.emu.report.composites import CompositeJson
@@ -22,6 +23,7 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-case-1": (CaseJson,),
     "crosswalk-composite-1": (CompositeJson,),
     "crosswalk-sequence-1": (SequenceJson,),
+    "crosswalk-baseline-1": (Baseline,),
     "crosswalk-matrix-1": (Summary,),
     "crosswalk-fuzz-1": (State,),
     "crosswalk-protection-1": (ProtectionJson,),
