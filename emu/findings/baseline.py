@@ -28,8 +28,8 @@ class BaselineEntry(Document, frozen=True):
 class Baseline(Document, frozen=True):
     """The causes of findings that are known, sorted."""
 
+    format: Literal["crosswalk-baseline/1"]
     causes: list[BaselineEntry]
-    format: Literal["crosswalk-baseline/1"] = "crosswalk-baseline/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,10 @@ class Muting:
         for pattern in self.ignore:
             if _matches(cause, pattern):
                 return pattern
-        matching = [next((each for each in self.ignore if _matches(rule, each)), None) for rule in rules]
-        return matching[0] if matching and None not in matching else None
+        by_rule = [
+            next((each for each in self.ignore if _matches(rule, each)), None) for rule in rules
+        ]
+        return by_rule[0] if by_rule and None not in by_rule else None
 
     def write_baseline(self, accepted: Accepted) -> Accepted:
         """Write the baseline of a whole run, if one is to be written; return what is new then.
@@ -110,7 +112,9 @@ class Muting:
             return accepted
         notes = {each.cause: each.note for each in self.baseline.causes} if self.baseline else {}
         causes = sorted({*accepted.new, *accepted.known})
-        document = Baseline([BaselineEntry(each, notes.get(each, "")) for each in causes])
+        document = Baseline(
+            "crosswalk-baseline/1", [BaselineEntry(each, notes.get(each, "")) for each in causes]
+        )
         write_file(self.write, _encoded(document))
         return Accepted((), accepted.ignored, tuple(causes), accepted.vanished)
 
