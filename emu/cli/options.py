@@ -14,10 +14,13 @@ from typing import Any
 
 __all__ = [
     "ALLOW_EMPTY",
+    "ASSUME",
     "JOBS",
     "KERNEL",
+    "MODE",
     "PARTIAL",
     "RANGE",
+    "SELECT",
     "SOURCE",
     "SUMMARY",
     "VERBOSE",
@@ -25,6 +28,7 @@ __all__ = [
     "Group",
     "Option",
     "json_option",
+    "names_of",
     "not_empty",
     "number",
     "option",
@@ -123,6 +127,19 @@ def _require_folder(folder: Path, text: str) -> None:
         raise argparse.ArgumentTypeError(f"{text}: {why}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{text}: Permission denied")
+
+
+def names_of(*names: str) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser's type: some of these names, with commas, each once, in this order."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        given = [part.strip() for part in text.split(",")]
+        for part in given:
+            if part not in names:
+                raise argparse.ArgumentTypeError(f"{part[:_SHOWN]!r} is none of {', '.join(names)}")
+        return tuple(name for name in names if name in given)
+
+    return parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +311,27 @@ KERNEL = (
 )
 
 _MIB = number(bits=24, least=1)
+MODE = option(
+    "--mode",
+    type=names_of("32bit", "pae", "4level", "5level"),
+    default=(),
+    metavar="MODES",
+    help="paging modes to ask in, with commas: 32bit, pae, 4level, 5level",
+)
+ASSUME = option(
+    "--assume",
+    type=names_of("wellformed", "canonical", "tree"),
+    default=(),
+    metavar="WHAT",
+    help="with commas: wellformed (no reserved bits), canonical (no other addresses), "
+    "tree (no loops, no shared tables)",
+)
+SELECT = option(
+    "--select",
+    metavar="NAME=VALUE[,...]",
+    default="",
+    help="ask only this, by the names of `crosswalk matrix --list`",
+)
 WALKER_LIMITS = (10, 64, 4096)
 """Seconds, MiB of output and MiB of memory that a walker under test may take by default."""
 

@@ -1,5 +1,10 @@
 """The default matrix, and `--select`: a choice of its combinations by name."""
 
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from crosswalk.emu.fuzz.generate.choice import EntryCondition, LayoutChoice, Selection
 from crosswalk.emu.matrix.bits import (
     ACCESSES,
     CONTROLS,
@@ -10,14 +15,23 @@ from crosswalk.emu.matrix.bits import (
     PKRU_BITS,
 )
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
-from crosswalk.emu.matrix.section import SECOND, Choice, Section
+from crosswalk.emu.matrix.section import KEY, SECOND, Choice, Section
 from crosswalk.emu.matrix.sections import BOUNDARY_SECTIONS, FEATURE_SECTIONS, SECTIONS
 from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from crosswalk.emu.matrix.unit import AnySection, Unit, units_of
 from crosswalk.emu.probe.composites import NAMES, Family
+from crosswalk.walker.context import PagingContext, PagingMode, Vendor
 from crosswalk.walker.errors import BadInput
 
-__all__ = ["ACCESS_SECTIONS", "ALL_SECTIONS", "chosen_sections", "chosen_units", "parse_choice"]
+__all__ = [
+    "ACCESS_SECTIONS",
+    "ALL_SECTIONS",
+    "chosen_sections",
+    "chosen_units",
+    "layout_choice",
+    "parse_choice",
+    "selection_of",
+]
 
 ACCESS_SECTIONS: tuple[Section, ...] = (
     *SECTIONS,
@@ -104,3 +118,99 @@ def chosen_units(choice: Choice) -> list[Unit]:
     """Return the units of the matrix that the choice leaves, in order."""
     sections: list[AnySection] = [*chosen_sections(choice), *SEQUENCE_SECTIONS]
     return [unit for section in sections for unit in units_of(section, choice)]
+
+
+_KEY_FIELD = 15 << 59
+_FEATURE_TYPES: Mapping[str, Callable[[str], Any]] = {
+    "maxphyaddr": int,
+    "page1gb": lambda text: text == "1",
+    "vendor": Vendor,
+    "encryption_mask": lambda text: int(text, 16),
+}
+
+
+def layout_choice(
+    modes: Sequence[str] = (), assume: Sequence[str] = (), select: str = ""
+) -> LayoutChoice:
+    """Return what layouts are restricted to: modes as `MODES` names them, assumptions, `--select`.
+
+    `BadInput` where `select` is wrong, or leaves none of the modes.
+    """
+    named = {name: mode for mode, name in MODES.items()}
+    chosen = LayoutChoice(
+        tuple(sorted({named[name] for name in modes}, key=list(PagingMode).index)),
+        tuple(sorted(set(assume))),
+        selection_of(select),
+    )
+    if (chosen.modes or chosen.select.modes) and not chosen.asked_modes:
+        raise BadInput(f"--select {select}: leaves nothing in --mode {','.join(modes)}")
+    return chosen
+
+
+def selection_of(text: str, where: str = "--select") -> Selection:
+    """Return the selection of layouts and their accesses that `text` makes, by the matrix's names.
+
+    `BadInput` as `parse_choice`, and for names and values that the matrix alone has: sections,
+    composites, steps of sequences; and for features that no processor has together.
+    """
+    choice = parse_choice(text, where)
+    controls, features = [], []
+    entries: list[EntryCondition] = []
+    for name, values in sorted(choice.items()):
+        level, _, bit = name.partition(".")
+        if name in {"section", *SECOND, *_SEQUENCE_NAMES}:
+            raise BadInput(f"{where}: {name} is a dimension of the matrix alone")
+        if name in FEATURES:
+            features.append((name, tuple(_FEATURE_TYPES[name](each) for each in sorted(values))))
+        elif len(values) == len(_SWITCH) and values == _SWITCH:
+            continue
+        elif name in CONTROLS:
+            controls.append((*CONTROLS[name], "1" in values))
+        elif name in PKRU_BITS:
+            controls.append(("pkru", PKRU_BITS[name] << 2 * KEY, "1" in values))
+        elif level in LEVEL_NAMES.values():
+            entries.append(_condition(level, bit, holds="1" in values))
+    composites = choice.get("access", frozenset()) - ACCESSES.keys()
+    if composites:
+        raise BadInput(f"{where}: access {min(composites)} is a composite, of the matrix alone")
+    selection = Selection(
+        tuple(controls),
+        tuple(features),
+        tuple(entries),
+        tuple(mode for mode, name in MODES.items() if name in choice.get("mode", ())),
+        tuple(kind for name, kind in ACCESSES.items() if name in choice.get("access", ())),
+        tuple(sorted(int(each) for each in choice.get("cpl", ()))),
+        tuple(sorted(each == "1" for each in choice.get("rflags.ac", ()))),
+    )
+    _require_possible(selection, where)
+    return selection
+
+
+def _condition(level: str, bit: str, *, holds: bool) -> EntryCondition:
+    """Return the condition that a bit, a key, or any bit of a group is set, or the opposite."""
+    number = next(at for at, name in LEVEL_NAMES.items() if name == level)
+    mask = ENTRY_BITS[bit]
+    if bit == "pk" or bit.startswith("key"):
+        return EntryCondition(number, _KEY_FIELD, mask, holds)
+    return EntryCondition(number, mask, None, holds)
+
+
+def _require_possible(selection: Selection, where: str) -> None:
+    """Raise `BadInput` where no control state has what is selected."""
+    for values in product(*(values for _, values in selection.features)):
+        fields: dict[str, Any] = {
+            name: value for (name, _), value in zip(selection.features, values, strict=True)
+        }
+        registers: dict[str, Any] = {
+            "cr0": 0x8001_0033,
+            "cr3": 0,
+            "cr4": 0x20,
+            "efer": 0x500,
+            "pkru": 0,
+        }
+        for name, mask, value in selection.controls:
+            registers[name] = registers[name] | mask if value else registers[name] & ~mask
+        try:
+            PagingContext(**registers, **fields)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from error

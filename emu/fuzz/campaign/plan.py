@@ -9,6 +9,7 @@ import numpy as np
 from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.coverage import draw_targets
 from crosswalk.emu.fuzz.generate import Base, base_of, generate, mutate
+from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.load.builtin import booted_guest, names_guest
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput
@@ -25,6 +26,7 @@ LAG = 2
 _TARGETS = 320
 _CROSSED = 9
 _LIMITS = Limits()
+_EVERYTHING = LayoutChoice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Plan:
 
     `walker` and `claims` name the walker under test, None for the built-in one alone; `limits`
     are that walker's, and don't decide what is found. `source` is a file with an address space,
-    or a guest's name, whose tables are changed instead of made; there nothing steers.
+    or a guest's name, whose tables are changed instead of made; there nothing steers. `choice`
+    is what layouts are restricted to.
     """
 
     seed: int = 0
@@ -43,6 +46,7 @@ class Plan:
     claims: str | None = None
     limits: Limits = _LIMITS
     source: str | None = None
+    choice: LayoutChoice = _EVERYTHING
 
     @staticmethod
     def crosses(index: int) -> bool:
