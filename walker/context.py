@@ -22,6 +22,11 @@ class PagingMode(StrEnum):
         """Whether this is IA-32e mode, with linear addresses of 64 bits."""
         return self in (PagingMode.LEVEL4, PagingMode.LEVEL5)
 
+    @property
+    def slug(self) -> str:
+        """The name on command lines and in JSON: 32bit, pae, 4level or 5level."""
+        return self.value.replace("-", "").lower()
+
 
 _PKS = 1 << 24
 _ADDRESS_FIELD = 0x000F_FFFF_FFFF_F000

@@ -343,7 +343,7 @@ def walker(otherwise: str) -> Group:
         "python:MODULE:FUNCTION, python:FILE.py:FUNCTION, exec:COMMAND, c:LIBRARY.so, "
         "volatility3, bulk, translate, walk"
     )
-    claims = "leaves, flags, translation, rights, faults, marks"
+    claims = "leaves, flags, effective, ranges, translation, rights, faults, marks"
     return Group(
         "the walker under test",
         (

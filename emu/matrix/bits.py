@@ -7,12 +7,7 @@ __all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "FEATURES", "LEVEL_NAMES", "MOD
 
 LEVEL_NAMES = {1: "pte", 2: "pde", 3: "pdpte", 4: "pml4e", 5: "pml5e"}
 
-MODES = {
-    PagingMode.BIT32: "32bit",
-    PagingMode.PAE: "pae",
-    PagingMode.LEVEL4: "4level",
-    PagingMode.LEVEL5: "5level",
-}
+MODES = {mode: mode.slug for mode in PagingMode}
 
 ENTRY_BITS: dict[str, int] = {
     "p": 1 << 0,

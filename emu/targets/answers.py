@@ -1,6 +1,7 @@
 """Answers of walkers under test: to accesses one by one, and as lists of mappings."""
 
 from dataclasses import dataclass
+from enum import IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from crosswalk.walker.columns import Kind, Outcomes, Rows
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.outcome import Outcome, PageFault, Translation
 
-__all__ = ["Answers", "Listed", "Listing", "Ranges", "checked"]
+__all__ = ["Answers", "Given", "Listed", "Listing", "Ranges", "checked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +30,28 @@ class Ranges(Rows):
         return len(self.first)
 
 
+class Given(IntFlag):
+    """Which parts of a mapping a walker gives, beside its linear address and its size."""
+
+    PA = 1
+    FLAGS = 2
+    RIGHTS = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Listed(Rows):
     """m mappings of `size` bytes from `va` to `pa`, with `flags` as the walker gives them.
 
-    All uint64[m].
+    uint64[m]; `rights` uint8[m], effective rights as `Grant` bits; `given` uint8[m], the `Given`
+    bits of the parts that there are: the others are 0 and say nothing.
     """
 
     va: U64
     pa: U64
     size: U64
     flags: U64
+    rights: NDArray[np.uint8]
+    given: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.va)
@@ -51,11 +63,13 @@ class Listing:
 
     `at` int64[m] is the range that each mapping was listed for, and touches. They are in the
     order of the range and of the address where they begin, and of no range do two overlap.
+    `silent` bool[r]: the walker declines to list this range, which is no empty list.
     """
 
     ranges: Ranges
     mappings: Listed
     at: NDArray[np.int64]
+    silent: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,7 @@ def checked(answers: Answers, memory: PhysicalMemory) -> Answers:
     if listing is not None:
         last = listing.mappings.pa + (listing.mappings.size - np.uint64(1))
         wrong = (last >> _PHYSICAL_BITS != 0) | (last < listing.mappings.pa)
+        wrong &= (listing.mappings.given & Given.PA) != 0
         beyond = np.concatenate([beyond, last[wrong]])
     if len(beyond):
         _refuse("a physical address of more than 52 bits", int(beyond[0]))

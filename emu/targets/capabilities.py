@@ -19,6 +19,12 @@ class Capability(StrEnum):
     """It lists mappings: linear address, physical address and size of each."""
     FLAGS = "flags"
     """It gives the flags of each mapping that it lists: its last entry without the address."""
+    EFFECTIVE = "effective"
+    """It gives the effective rights of each mapping that it lists: user, write, execute, as the
+    entries of all levels together leave them, whatever the control registers say."""
+    RANGES = "ranges"
+    """It may list neighbours as one: pages that follow each other in linear and physical
+    addresses, with equal flags and effective rights where it claims those."""
     TRANSLATION = "translation"
     """It says whether an address is mapped, and where to."""
     RIGHTS = "rights"
@@ -29,11 +35,13 @@ class Capability(StrEnum):
     """It says which A and D bits are set."""
 
 
-LISTS = frozenset({Capability.LEAVES, Capability.FLAGS})
+LISTS = frozenset({Capability.LEAVES, Capability.FLAGS, Capability.EFFECTIVE, Capability.RANGES})
 """The claims that are answered by a list of mappings, not by the translation of an access."""
 
 _NEEDS = {
     Capability.FLAGS: frozenset({Capability.LEAVES}),
+    Capability.EFFECTIVE: frozenset({Capability.LEAVES}),
+    Capability.RANGES: frozenset({Capability.LEAVES}),
     Capability.MARKS: frozenset({Capability.RIGHTS, Capability.FAULTS}),
 }
 
@@ -41,8 +49,9 @@ _NEEDS = {
 def parse_claims(text: str, where: str) -> frozenset[Capability]:
     """Return the claims in a list of names with commas; `where` is its name in errors.
 
-    `BadInput` for an unknown name, and for a claim without one that it needs: flags are those of
-    leaves, marks those of accesses whose rights or faults are claimed.
+    `BadInput` for an unknown name, and for a claim without one that it needs: flags and effective
+    rights are those of leaves, ranges are made of them, and marks are those of accesses whose
+    rights or faults are claimed.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:

@@ -22,6 +22,7 @@ __all__ = ["CLibrary"]
 
 _TOP = (1 << 64) - 1
 _TRANSLATES = frozenset({Capability.TRANSLATION, Capability.RIGHTS})
+_LISTED = frozenset({Capability.LEAVES, Capability.FLAGS})
 _SILENT = -1
 
 
@@ -106,7 +107,7 @@ class CLibrary:
         if not hasattr(self._library, "crosswalk_attach"):
             raise BadInput("exports no crosswalk_attach")
         able: frozenset[Capability] = frozenset()
-        for name, claims in (("crosswalk_translate", _TRANSLATES), ("heki_walk", LISTS)):
+        for name, claims in (("crosswalk_translate", _TRANSLATES), ("heki_walk", _LISTED)):
             if hasattr(self._library, name):
                 able |= claims
         if not able:

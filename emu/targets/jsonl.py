@@ -77,12 +77,13 @@ class Answer(Document, frozen=True):
 
 
 class Page(Document, frozen=True):
-    """A page in a `PageList`."""
+    """A mapping in a `PageList`; `rights` are effective rights, as "uwx" or "-w-"."""
 
     va: Hex64
-    pa: Hex64
     size: Annotated[int, msgspec.Meta(ge=1)]
-    flags: Hex64 = "0x0"
+    pa: Hex64 | None = None
+    flags: Hex64 | None = None
+    rights: str | None = None
 
 
 class PageList(Document, frozen=True):
@@ -224,13 +225,14 @@ def _outcome(line: bytes) -> Outcome | None:
     return None
 
 
-def _mappings(line: bytes) -> Iterator[tuple[int, int, int, int]]:
+def _mappings(line: bytes) -> Iterator[tuple[int, int | None, int, int | None, str | None]]:
     try:
         said = msgspec.json.decode(line, type=PageList)
     except msgspec.MsgspecError as error:
         raise _nonsense("no list of mappings", line, str(error)) from error
     for each in said.mappings:
-        yield int(each.va, 16), int(each.pa, 16), each.size, int(each.flags, 16)
+        pa, flags = (None if text is None else int(text, 16) for text in (each.pa, each.flags))
+        yield int(each.va, 16), pa, each.size, flags, each.rights
 
 
 def _nonsense(kind: str, line: bytes, why: str) -> NoAnswer:

@@ -56,6 +56,7 @@ class _Reply(msgspec.Struct, forbid_unknown_fields=True):
     ranges: list[bytes] | None = None
     mappings: list[bytes] = []
     at: bytes = b""
+    unlisted: bytes = b""
 
 
 Form = TypeVar("Form", _Greeting, _Reply)
@@ -175,6 +176,7 @@ def _reply(answers: Answers) -> _Reply:
         ranges=_columns(listing.ranges),
         mappings=_columns(listing.mappings),
         at=listing.at.tobytes(),
+        unlisted=listing.silent.tobytes(),
     )
 
 
@@ -192,8 +194,9 @@ def _answers(reply: _Reply, accesses: Accesses) -> Answers:
         listing = None
         if reply.ranges is not None:
             ranges = Ranges(*_as(reply.ranges, np.uint64, np.uint64, np.bool_))
-            mappings = Listed(*_as(reply.mappings, *[np.uint64] * 4))
-            listing = Listing(ranges, mappings, np.frombuffer(reply.at, np.int64))
+            mappings = Listed(*_as(reply.mappings, *[np.uint64] * 4, np.uint8, np.uint8))
+            unlisted = np.frombuffer(reply.unlisted, np.bool_)
+            listing = Listing(ranges, mappings, np.frombuffer(reply.at, np.int64), unlisted)
     except ValueError as error:
         raise _garbled(str(error)) from error
     if len(silent) != len(accesses) or (outcomes.kind > max(Kind)).any():

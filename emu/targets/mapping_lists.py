@@ -1,6 +1,7 @@
 """Lists of mappings: the ranges to ask for, the answers checked, and looked up by address."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from itertools import pairwise
 from operator import index
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.targets.answers import Listed, Listing, Ranges
+from crosswalk.emu.targets.answers import Given, Listed, Listing, Ranges
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.bulk import are_canonical, linear_addresses
 from crosswalk.walker.columns import Accesses, distinct
@@ -16,7 +17,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
 from crosswalk.walker.leaves import Expanded, Tables, expand, walk_leaves
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
-from crosswalk.walker.rights import ALL_GRANTS
+from crosswalk.walker.rights import ALL_GRANTS, GRANTS, Grant
 
 __all__ = [
     "MAX_LISTED",
@@ -26,6 +27,7 @@ __all__ = [
     "gather",
     "look_up",
     "ranges_of",
+    "rights_text",
     "true_listing",
 ]
 
@@ -36,8 +38,10 @@ times as many."""
 MAX_MAPPINGS = 1 << 17
 """The most mappings that a walker may list for one question."""
 
-Lister = Callable[[int, int], Iterable[Sequence[Any]]]
-"""Lists the (va, pa, size) or (va, pa, size, flags) of what touches [va, va_end)."""
+Lister = Callable[[int, int], Any]
+"""Lists what touches [va, va_end), as (va, pa, size), (va, pa, size, flags) or (va, pa, size,
+flags, rights); pa, flags and rights may be None, which says nothing of them. Rights are
+effective rights as `uwx`, a dash for each that is missing. NotImplemented declines the range."""
 
 _TOP = 1 << 64
 _MAX_ALL = 8 * MAX_LISTED
@@ -126,37 +130,51 @@ def _by_slot(memory: PhysicalMemory, context: PagingContext) -> list[int]:
 
 def true_listing(memory: PhysicalMemory, context: PagingContext, ranges: Ranges) -> Listing:
     """Return the mappings of the ranges that are whole, as the built-in walker lists them."""
-    columns: list[list[U64]] = [[np.zeros(0, np.uint64)] for _ in range(4)]
+    parts = [_listed(())]
     at = [np.zeros(0, np.int64)]
+    every = sum(Given)
     for row in np.flatnonzero(ranges.whole).tolist():
         end = int(ranges.last[row]) + 1
         for leaves in walk_leaves(memory, context, int(ranges.first[row]), end):
-            parts = (leaves.va, leaves.pa, leaves.size, leaves.flags)
-            for column, part in zip(columns, parts, strict=True):
-                column.append(part)
+            given = np.full(len(leaves), every, np.uint8)
+            columns = (leaves.va, leaves.pa, leaves.size, leaves.flags, leaves.grant, given)
+            parts.append(Listed(*columns))
             at.append(np.full(len(leaves), row, np.int64))
-    return Listing(ranges, Listed(*map(np.concatenate, columns)), np.concatenate(at))
+    return Listing(ranges, _joined(parts), np.concatenate(at), ~ranges.whole)
+
+
+def _joined(parts: Sequence[Listed]) -> Listed:
+    names = [field.name for field in fields(Listed)]
+    return Listed(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def ask(context: PagingContext, ranges: Ranges, lister: Lister) -> Listing:
-    """Return what a function lists for each range; raises `NoAnswer` as `gather`."""
+    """Return what a function lists for each range; raises `NoAnswer` as `gather`.
+
+    NotImplemented declines a range.
+    """
     bounds = zip(ranges.first.tolist(), ranges.last.tolist(), strict=True)
-    return gather(context, ranges, (lister(first, last + 1) for first, last in bounds))
+    said = (lister(first, last + 1) for first, last in bounds)
+    return gather(context, ranges, (None if each is NotImplemented else each for each in said))
 
 
 def gather(
-    context: PagingContext, ranges: Ranges, lists: Iterable[Iterable[Sequence[Any]]]
+    context: PagingContext, ranges: Ranges, lists: Iterable[Iterable[Sequence[Any]] | None]
 ) -> Listing:
-    """Return a walker's lists, one for each range, checked.
+    """Return a walker's lists, one for each range, checked; None declines a range.
 
     What doesn't touch the range that was asked for is left out. Raises `NoAnswer` for too
     many mappings, for what is no mapping, for one at an address that isn't canonical, and for
     two of one address.
     """
-    rows: list[tuple[int, int, int, int]] = []
+    rows: list[Row] = []
     at: list[int] = []
     count = 0
+    silent = np.zeros(len(ranges), np.bool_)
     for number, mappings in enumerate(lists):
+        if mappings is None:
+            silent[number] = True
+            continue
         first, last = int(ranges.first[number]), int(ranges.last[number])
         mine = []
         for mapping in mappings:
@@ -174,24 +192,52 @@ def gather(
                 raise NoAnswer(Failure.NONSENSE, "two mappings of one address", message)
         rows += mine
         at += [number] * len(mine)
-    table = np.array(rows, np.uint64).reshape(-1, 4)
-    listed = Listed(*(np.ascontiguousarray(table[:, column]) for column in range(4)))
-    return Listing(ranges, listed, np.array(at, np.int64))
+    return Listing(ranges, _listed(rows), np.array(at, np.int64), silent)
 
 
-def _checked(context: PagingContext, mapping: Sequence[Any]) -> tuple[int, int, int, int]:
+Row = tuple[int, int, int, int, int, int]
+
+
+def _listed(rows: Sequence[Row]) -> Listed:
+    table = np.array(rows, np.uint64).reshape(-1, 6)
+    va, pa, size, flags, rights, given = (np.ascontiguousarray(part) for part in table.T)
+    return Listed(va, pa, size, flags, rights.astype(np.uint8), given.astype(np.uint8))
+
+
+_RIGHTS = {"u": Grant.USER, "w": Grant.WRITE, "x": Grant.EXECUTE}
+
+
+def rights_text(grant: int) -> str:
+    """Return effective rights as `uwx`, a dash for each that is missing."""
+    return "".join(name if grant & bit else "-" for name, bit in _RIGHTS.items())
+
+
+_GRANTS = {rights_text(grant): grant for grant in range(GRANTS)}
+
+
+def _checked(context: PagingContext, mapping: Sequence[Any]) -> Row:
+    """Return (va, pa, size, flags, rights, given) of a mapping that a walker lists."""
+    form = "(va, pa, size, flags, rights)"
     try:
-        va, pa, size, flags = (index(number) for number in (*mapping, 0)[:4])
+        parts = tuple(mapping)
+        va, pa, size, flags, rights = parts + (None, None)[len(parts) - 3 :]
+        optional = zip(Given, (pa, flags, rights), strict=True)
+        given = sum(bit for bit, part in optional if part is not None)
+        pa, flags = (0 if part is None else part for part in (pa, flags))
+        va, pa, size, flags = (index(number) for number in (va, pa, size, flags))
     except (TypeError, ValueError) as error:
-        raise _no_mapping(f"{mapping!r:.100} is no (va, pa, size, flags)") from error
+        raise _no_mapping(f"{mapping!r:.100} is no {form}") from error
+    if rights is not None and (not isinstance(rights, str) or rights not in _GRANTS):
+        message = f"{rights!r:.40} are no effective rights: uwx, a dash for each that is missing"
+        raise _no_mapping(message)
     if not all(0 <= number < _TOP for number in (va, pa, size, flags)) or not size:
-        raise _no_mapping(f"{mapping!r:.100} is no (va, pa, size, flags) of 64 bits")
+        raise _no_mapping(f"{mapping!r:.100} is no {form} of 64 bits")
     if va + size > _TOP:
         raise _no_mapping(f"the mapping of {va:#x} leads over the end of all addresses")
     if not context.canonical(va):
         message = f"a mapping of {va:#x}, which is not canonical"
         raise NoAnswer(Failure.NONSENSE, "a mapping that is not canonical", message)
-    return va, pa, size, flags
+    return va, pa, size, flags, 0 if rights is None else _GRANTS[rights], given
 
 
 def _no_mapping(message: str) -> NoAnswer:

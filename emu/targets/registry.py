@@ -7,7 +7,6 @@ import numpy as np
 
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import (
-    LISTS,
     Capability,
     Target,
     choose_claims,
@@ -16,7 +15,7 @@ from crosswalk.emu.targets.capabilities import (
 from crosswalk.emu.targets.clib import CLibrary
 from crosswalk.emu.targets.jsonl import JsonLines
 from crosswalk.emu.targets.loaded import Contained
-from crosswalk.emu.targets.mapping_lists import ask, ranges_of
+from crosswalk.emu.targets.mapping_lists import ask, ranges_of, rights_text
 from crosswalk.emu.targets.python import load_python
 from crosswalk.emu.targets.volatility import Volatility
 from crosswalk.emu.workers.sandbox import Limits
@@ -30,6 +29,7 @@ from crosswalk.walker.translate import translate
 
 __all__ = ["BUILTIN", "KINDS", "Builtin", "open_target"]
 
+_LISTS = frozenset({Capability.LEAVES, Capability.FLAGS, Capability.EFFECTIVE})
 _ALL = frozenset({Capability.TRANSLATION, Capability.RIGHTS, Capability.FAULTS, Capability.MARKS})
 
 
@@ -58,10 +58,11 @@ def _one_by_one(memory: PhysicalMemory, context: PagingContext, accesses: Access
 
 
 def _by_leaves(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-    def lister(va: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    def lister(va: int, end: int) -> Iterator[tuple[int, int, int, int, str]]:
         for leaves in walk_leaves(memory, context, va, end):
             columns = (leaves.va, leaves.pa, leaves.size, leaves.flags)
-            yield from zip(*(column.tolist() for column in columns), strict=True)
+            rights = map(rights_text, leaves.grant.tolist())
+            yield from zip(*(column.tolist() for column in columns), rights, strict=True)
 
     answers = Answers.none(len(accesses))
     listing = ask(context, ranges_of(memory, context, accesses), lister)
@@ -73,7 +74,7 @@ BUILTIN = {
     for each in (
         Builtin("bulk", _ALL, _in_bulk),
         Builtin("translate", _ALL, _one_by_one),
-        Builtin("walk", LISTS, _by_leaves),
+        Builtin("walk", _LISTS, _by_leaves),
     )
 }
 

@@ -11,7 +11,7 @@ from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import control, generate
 from crosswalk.emu.targets import Capability
-from crosswalk.emu.targets.answers import Answers, Listed, Listing
+from crosswalk.emu.targets.answers import Answers, Given, Listed, Listing
 from crosswalk.emu.targets.mapping_lists import ranges_of
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
@@ -123,10 +123,10 @@ class Lister:
         ranges = ranges_of(memory, context, accesses)
         va = ranges.first[:1] + np.array([7, 9, 11], np.uint64) * np.uint64(4096)
         size = np.full(3, 4096, np.uint64)
-        listed = Listed(va, va, size, np.zeros(3, np.uint64))
-        return replace(
-            Answers.none(len(accesses)), listing=Listing(ranges, listed, np.zeros(3, np.int64))
-        )
+        given = np.full(3, Given.PA, np.uint8)
+        listed = Listed(va, va, size, np.zeros(3, np.uint64), np.zeros(3, np.uint8), given)
+        listing = Listing(ranges, listed, np.zeros(3, np.int64), np.zeros(len(ranges), np.bool_))
+        return replace(Answers.none(len(accesses)), listing=listing)
 
 
 def test_what_a_walker_lists_beside_the_accesses_is_no_row_of_them():

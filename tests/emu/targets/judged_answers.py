@@ -34,19 +34,21 @@ class Asked:
         self.answers = replace(self.answers, outcomes=replace(out, **changed))
 
     def list(self, change):
-        """Let the list be another, of rows [va, pa, size, flags, range]."""
+        """Let the list be another, of rows [va, pa, size, flags, range, rights, given]."""
         listing = self.answers.listing
         mappings = listing.mappings
-        rows = zip(
-            mappings.va.tolist(), mappings.pa.tolist(), mappings.size.tolist(),
-            mappings.flags.tolist(), listing.at.tolist(), strict=True,
+        columns = (
+            mappings.va, mappings.pa, mappings.size, mappings.flags, listing.at,
+            mappings.rights, mappings.given,
         )  # fmt: skip
-        table = sorted(change([list(row) for row in rows]))
-        columns = [np.array([row[at] for row in table], np.uint64) for at in range(4)]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        table = np.array(sorted(change([list(row) for row in rows])), np.uint64).reshape(-1, 7)
+        wide = (np.ascontiguousarray(table[:, at]) for at in range(4))
+        narrow = (table[:, at].astype(np.uint8) for at in (5, 6))
         new = replace(
             listing,
-            mappings=type(mappings)(*columns),
-            at=np.array([row[4] for row in table], np.int64),
+            mappings=type(mappings)(*wide, *narrow),
+            at=table[:, 4].astype(np.int64),
         )
         self.answers = replace(self.answers, listing=new)
 

@@ -15,12 +15,21 @@ def test_names_are_claims():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("right", "here: 'right' is none of leaves, flags, translation, rights, faults, marks"),
+        ("right", "here: 'right' is none of leaves, flags, effective, ranges, "),
         ("", "here: '' is none of "),
         ("flags", "here: flags means nothing without leaves"),
+        ("effective,rights", "here: effective means nothing without leaves"),
+        ("ranges", "here: ranges means nothing without leaves"),
         ("marks,translation", "here: marks means nothing without faults or rights"),
     ],
-    ids=["unknown", "empty", "flags of nothing", "marks of nothing"],
+    ids=[
+        "unknown",
+        "empty",
+        "flags of nothing",
+        "effective of nothing",
+        "ranges of nothing",
+        "marks of nothing",
+    ],
 )
 def test_what_can_not_be_claimed_is_bad_input(text, message):
     with pytest.raises(BadInput) as caught:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.probe import Prober
+from crosswalk.emu.targets.answers import Given
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.judge import judge
 from crosswalk.emu.targets.registry import BUILTIN
@@ -199,13 +200,13 @@ def test_a_mapping_that_begins_elsewhere_is_of_another_size():
 
 def test_flags_are_no_matter_of_who_does_not_claim_them():
     walker = Asked(LISTS, "leaves")
-    walker.list(lambda rows: [[*row[:3], 0, row[4]] for row in rows])
+    walker.list(lambda rows: [[*row[:3], 0, *row[4:]] for row in rows])
     assert (NOTHING, NOTHING) == walker.wrong
 
 
 def test_a_mapping_invented_in_a_hole_that_nobody_accesses_is_found():
     walker = Asked(LISTS, "leaves")
-    walker.list(lambda rows: [*rows, [0x7000_0000_0000, 0x5000, KIB4, 0, 0]])
+    walker.list(lambda rows: [*rows, [0x7000_0000_0000, 0x5000, KIB4, 0, 0, 0, Given.PA]])
     assert (NOTHING, ({"outcome"}, {0x7000_0000_0000})) == walker.wrong
 
 
@@ -223,7 +224,8 @@ def test_a_large_page_listed_in_parts_is_found():
     def split(rows):
         for row in rows:
             if row[0] == LARGE:
-                yield from ([LARGE + at, row[1] + at, KIB4, 0, 0] for at in range(0, MIB2, KIB4))
+                for at in range(0, MIB2, KIB4):
+                    yield [LARGE + at, row[1] + at, KIB4, 0, 0, 0, Given.PA]
             else:
                 yield row
 

@@ -16,10 +16,11 @@ def test_a_name_that_is_none_is_bad_input_that_lists_them(name):
 
 
 def test_the_built_in_walkers_answer_what_is_chosen_of_what_they_can():
-    assert {Capability.LEAVES, Capability.FLAGS} == open_target("walk").claims
+    every = {Capability.LEAVES, Capability.FLAGS, Capability.EFFECTIVE}
+    assert every == open_target("walk").claims
     assert {Capability.LEAVES} == open_target("walk", claims="leaves").claims
     assert {Capability.RIGHTS} == open_target("bulk", claims="rights").claims
-    with pytest.raises(BadInput, match="walk answers flags, leaves only"):
+    with pytest.raises(BadInput, match="walk answers effective, flags, leaves only"):
         open_target("walk", claims="rights")
 
 
