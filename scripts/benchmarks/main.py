@@ -1,4 +1,4 @@
-"""`scripts/bench`: the walk against the Heki walk in C, probes, campaigns and checks."""
+"""`scripts/bench`: the walk against the Heki walk in C, probes, campaigns, checks, small cases."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmarks.campaign import PER_SECOND, measured_campaigns, show_campaigns
+from scripts.benchmarks.cases import judge_cases, measured_cases, show_cases
 from scripts.benchmarks.checks import judge_checks, measured_checks, show_checks
 from scripts.benchmarks.contenders import (
     VOLATILITY,
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one document on standard output")
     parser.add_argument("--campaign", action="store_true", help="fuzzing campaigns, nothing else")
     parser.add_argument("--check", action="store_true", help="`crosswalk check`, nothing else")
+    parser.add_argument("--cases", action="store_true", help="small cases, nothing else")
     parser.add_argument("--startup", action="store_true", help="how long commands take to start")
     parser.add_argument("--source", metavar="FILE", type=Path, help="with --check, check this, too")
     parser.add_argument(
@@ -66,6 +68,7 @@ def main() -> int:
     for chosen, asked in (
         (_campaigns, options.campaign),
         (_checks, options.check),
+        (_cases, options.cases),
         (_startup, options.startup),
     ):
         measure = chosen if asked else measure
@@ -101,6 +104,15 @@ def _checks(options: argparse.Namespace, trees: list[Tree]) -> Measured:
     rounds = 1 if options.quick else 3
     checks = measured_checks(rounds, trees, quick=options.quick, source=options.source)
     return {"checks": checks}, show
+
+
+def _cases(options: argparse.Namespace, trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_cases(document["cases"])
+        _show_goals(list(judge_cases(document["cases"])))
+
+    count = 64 if options.quick else 512
+    return {"cases": measured_cases(1 if options.quick else 5, trees, count=count)}, show
 
 
 def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
