@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
-from crosswalk.walker.columns import Kind, Outcomes, Rows
+from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.outcome import Outcome, PageFault, Translation
 
-__all__ = ["Answers", "Given", "Listed", "Listing", "Ranges", "checked"]
+__all__ = ["Answers", "Given", "Listed", "Listing", "Ranges", "Unanswered", "checked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +73,36 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A question that a walker failed to answer, put aside so that the others were asked.
+
+    `accesses` show the failure when nothing else is asked, one where one does. `rows` int[m] are
+    their places among the accesses asked; there are none for a list in whose range none of them
+    lies, which a read of its first byte stands for.
+    """
+
+    failure: NoAnswer
+    accesses: Accesses
+    rows: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """The answers of a walker to n accesses.
 
     `outcomes`: kind OK means mapped, at `pa`; where rights are claimed, that the access is
     allowed too. Columns that it doesn't claim are zeros. `silent` bool[n]: it doesn't answer for
     this access, which is no error. `listing` is present where leaves are claimed.
+
+    `failures` are the questions that it failed to answer, and `unasked` bool[n] the accesses that
+    weren't put to it after too many failures; both are silent, too.
     """
 
     outcomes: Outcomes
     silent: NDArray[np.bool_]
     listing: Listing | None = None
+    failures: tuple[Unanswered, ...] = ()
+    unasked: NDArray[np.bool_] | None = None
 
     @classmethod
     def none(cls, count: int) -> "Answers":

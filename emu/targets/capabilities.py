@@ -1,15 +1,23 @@
-"""What a walker under test can answer: its claims, by which its answers are judged."""
+"""What a walker under test can answer: its claims, by which it is judged, and its paging modes."""
 
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.walker.columns import Accesses
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["LISTS", "Capability", "Target", "choose_claims", "parse_claims"]
+__all__ = [
+    "LISTS",
+    "Capability",
+    "Target",
+    "choose_claims",
+    "names_text",
+    "parse_claims",
+    "parse_modes",
+]
 
 
 class Capability(StrEnum):
@@ -66,6 +74,24 @@ def parse_claims(text: str, where: str) -> frozenset[Capability]:
     return claims
 
 
+def parse_modes(text: str, where: str) -> frozenset[PagingMode]:
+    """Return the paging modes in a list of names with commas; `where` is its name in errors.
+
+    `BadInput` for an unknown name; they are those of `PagingMode.slug`.
+    """
+    known = {mode.slug: mode for mode in PagingMode}
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise BadInput(f"{where}: {name!r} is none of {', '.join(known)}")
+    return frozenset(known[name] for name in names)
+
+
+def names_text(stated: Any) -> str:
+    """Return what a walker states in Python, a string or a collection of names, with commas."""
+    return stated if isinstance(stated, str) else ",".join(map(str, stated))
+
+
 def choose_claims(
     name: str, able: frozenset[Capability], chosen: frozenset[Capability] | None
 ) -> frozenset[Capability]:
@@ -89,6 +115,11 @@ class Target(Protocol):
     @property
     def claims(self) -> frozenset[Capability]:
         """The kinds of answer that it gives."""
+        ...
+
+    @property
+    def modes(self) -> frozenset[PagingMode] | None:
+        """The paging modes that it says it knows, None where it doesn't say."""
         ...
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:

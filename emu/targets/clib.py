@@ -3,19 +3,21 @@
 import ctypes
 import mmap
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crosswalk.emu.targets.answers import Answers, Listing
-from crosswalk.emu.targets.capabilities import LISTS, Capability
+from crosswalk.emu.targets.answers import Answers, Ranges
+from crosswalk.emu.targets.capabilities import LISTS, Capability, parse_claims, parse_modes
 from crosswalk.emu.targets.loaded import GiveUp
-from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, ask, ranges_of
+from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, ask, gather, ranges_of
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
 __all__ = ["CLibrary"]
@@ -93,7 +95,7 @@ _Callback = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Args))
 
 
 class CLibrary:
-    """A shared library that walks guarded memory; `claims` are those of its exports.
+    """A shared library that walks guarded memory; `claims` are those that it states, or can answer.
 
     Raises `BadInput` where it can't be loaded or lacks what it has to export, and for a claim
     that its exports can't answer.
@@ -112,9 +114,12 @@ class CLibrary:
                 able |= claims
         if not able:
             raise BadInput("exports neither heki_walk nor crosswalk_translate")
-        self.claims = able if chosen is None else chosen
+        stated, modes = self._stated("crosswalk_claims"), self._stated("crosswalk_modes")
+        own = able if stated is None else parse_claims(stated, "crosswalk_claims")
+        self.claims = own if chosen is None else chosen
         if not self.claims <= able:
             raise BadInput(f"its exports answer {', '.join(sorted(able))} only")
+        self.modes = None if modes is None else parse_modes(modes, "crosswalk_modes")
         self._give_up = give_up
         self._memory: GuardedMemory | None = None
 
@@ -123,8 +128,10 @@ class CLibrary:
 
         The interface has no encryption mask: with one, the library isn't asked.
         """
+        answers = Answers.none(len(accesses))
+        ranges = ranges_of(memory, context, accesses) if self.claims & LISTS else None
         if context.encryption_mask:
-            return Answers.none(len(accesses))
+            return self._declined(context, answers, ranges)
         guarded = GuardedMemory(memory)
         state = _Memory(
             context.cr0,
@@ -137,15 +144,41 @@ class CLibrary:
             int(context.vendor is Vendor.AMD),
             guarded.function,
         )
+        if self._declines(state):
+            return self._declined(context, answers, ranges)
         self._library.crosswalk_attach(ctypes.byref(state))
         self._memory = guarded  # Frees the copies that the library had before, and not earlier.
-        answers = Answers.none(len(accesses))
         if self.claims & _TRANSLATES:
             self._translate(accesses, answers)
-        listing: Listing | None = None
-        if self.claims & LISTS:
-            listing = ask(context, ranges_of(memory, context, accesses), self._listed)
+        listing = None if ranges is None else ask(context, ranges, self._listed)
         return Answers(answers.outcomes, answers.silent, listing)
+
+    @staticmethod
+    def _declined(context: PagingContext, answers: Answers, ranges: Ranges | None) -> Answers:
+        if ranges is None:
+            return answers
+        return replace(answers, listing=gather(context, ranges, [None] * len(ranges)))
+
+    def _stated(self, export: str) -> str | None:
+        """Return the text that a function of the library returns, None where it has none."""
+        function = getattr(self._library, export, None)
+        if function is None:
+            return None
+        function.restype = ctypes.c_char_p
+        text = function()
+        if text is None:
+            raise BadInput(f"{export} returned a null pointer")
+        return printable(text.decode(errors="replace"))
+
+    def _declines(self, state: "_Memory") -> bool:
+        """Return whether the library says that it has no answers for an address space."""
+        if not hasattr(self._library, "crosswalk_declines"):
+            return False
+        result = self._library.crosswalk_declines(ctypes.byref(state))
+        if result not in (0, 1):
+            message = "crosswalk_declines returned neither 0 nor 1"
+            raise NoAnswer(Failure.NONSENSE, message, f"{message}: {result}")
+        return bool(result)
 
     def _listed(self, va: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         found: list[tuple[int, int, int, int]] = []

@@ -30,19 +30,35 @@ struct heki_args {
 
 typedef void (*heki_func_t)(struct heki_args *args);
 
-/* Exported by the walker: takes note of the address space that all that follows is about. */
+/* What follows is exported by the walker. */
+
+/*
+ * Both may be left out. The claims that it is judged by, names with commas: leaves and flags need
+ * heki_walk, translation and rights crosswalk_translate; without it, all of those. The paging modes
+ * that it is asked about: 32bit, pae, 4level, 5level; without it, 4level and 5level.
+ */
+const char *crosswalk_claims(void);
+const char *crosswalk_modes(void);
+
+/*
+ * May be left out: 1 for an address space that the walker has no answers for, else 0. After 1 it is
+ * asked nothing about it; crosswalk_attach isn't called.
+ */
+int crosswalk_declines(const struct crosswalk_memory *memory);
+
+/* Takes note of the address space that all that follows is about. */
 void crosswalk_attach(const struct crosswalk_memory *memory);
 
 /*
- * Exported by a walker that lists mappings: calls func(args) for each that touches [va, va_end),
+ * A walker that lists mappings calls func(args) for each that touches [va, va_end),
  * with its va, pa, size and flags in *args. The last page of all is asked for with a va_end of
  * 2^64 - 1.
  */
 void heki_walk(uint64_t va, uint64_t va_end, heki_func_t func, struct heki_args *args);
 
 /*
- * Exported by a walker that knows rights: 1 and the address in *pa where the access is allowed,
- * else 0. access is 0 to read, 1 to write, 2 to execute; cpl 0 or 3; ac is RFLAGS.AC.
+ * A walker that translates returns 1 and the address in *pa where the access is allowed, or mapped,
+ * else 0, and -1 for no answer. access is 0 to read, 1 to write, 2 to execute; cpl 0 or 3; ac is RFLAGS.AC.
  */
 int crosswalk_translate(uint64_t va, int access, int cpl, int ac, uint64_t *pa);
 

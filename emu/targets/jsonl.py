@@ -2,13 +2,13 @@
 
 import shlex
 import shutil
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from crosswalk.emu.targets.answers import Answers, Ranges, checked
-from crosswalk.emu.targets.capabilities import LISTS, Capability, parse_claims
+from crosswalk.emu.targets.capabilities import LISTS, Capability, parse_claims, parse_modes
 from crosswalk.emu.targets.mapping_lists import gather, ranges_of
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.columns import Accesses
@@ -34,12 +34,15 @@ PROTOCOL = "crosswalk-walker/1"
 _LINE = 256  # What an answer of a line may take before it counts as output.
 _CHANGES = 5
 
+ModeName = Literal["32bit", "pae", "4level", "5level"]
+
 
 class Greeting(Document, frozen=True):
     """What a walker says first."""
 
     protocol: str
     claims: list[Capability]
+    modes: list[ModeName] | None = None
 
 
 class Space(Document, frozen=True):
@@ -87,9 +90,10 @@ class Page(Document, frozen=True):
 
 
 class PageList(Document, frozen=True):
-    """The answer to a `ListQuestion`."""
+    """The answer to a `ListQuestion`; its outcome, in place of mappings, says that it has none."""
 
-    mappings: list[Page]
+    mappings: list[Page] | None = None
+    outcome: Literal["unknown"] | None = None
 
 
 MESSAGES = (Greeting, Space, Question, ListQuestion, Answer, PageList)
@@ -123,6 +127,8 @@ class JsonLines:
             self.close()
             raise BadInput(f"--claims: {name} answers {', '.join(sorted(able))} only")
         self.claims = able if chosen is None else chosen
+        modes = self._hello.modes
+        self.modes = None if modes is None else parse_modes(",".join(modes), name)
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what the walker says of each access; raises `NoAnswer`."""
@@ -225,14 +231,20 @@ def _outcome(line: bytes) -> Outcome | None:
     return None
 
 
-def _mappings(line: bytes) -> Iterator[tuple[int, int | None, int, int | None, str | None]]:
+def _mappings(line: bytes) -> Iterable[Sequence[Any]] | None:
+    """Return the mappings of a list, None where it is declined."""
     try:
         said = msgspec.json.decode(line, type=PageList)
     except msgspec.MsgspecError as error:
         raise _nonsense("no list of mappings", line, str(error)) from error
-    for each in said.mappings:
-        pa, flags = (None if text is None else int(text, 16) for text in (each.pa, each.flags))
-        yield int(each.va, 16), pa, each.size, flags, each.rights
+    if (said.mappings is None) == (said.outcome is None):
+        raise _nonsense("no list of mappings", line, "neither mappings nor unknown, or both")
+    return None if said.mappings is None else map(_mapping, said.mappings)
+
+
+def _mapping(page: Page) -> tuple[int, int | None, int, int | None, str | None]:
+    pa, flags = (None if text is None else int(text, 16) for text in (page.pa, page.flags))
+    return int(page.va, 16), pa, page.size, flags, page.rights
 
 
 def _nonsense(kind: str, line: bytes, why: str) -> NoAnswer:

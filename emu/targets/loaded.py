@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 
 from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, checked
-from crosswalk.emu.targets.capabilities import Capability, parse_claims
+from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
 from crosswalk.emu.workers.frames import FrameReader, framed, read_frame
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory
 
@@ -37,6 +37,11 @@ class Loaded(Protocol):
         """What it answers."""
         ...
 
+    @property
+    def modes(self) -> frozenset[PagingMode] | None:
+        """The paging modes that it says it knows, None where it doesn't say."""
+        ...
+
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return what it says; may raise anything."""
         ...
@@ -44,6 +49,7 @@ class Loaded(Protocol):
 
 class _Greeting(msgspec.Struct, forbid_unknown_fields=True):
     claims: str = ""
+    modes: str | None = None
     refused: str = ""
 
 
@@ -104,6 +110,7 @@ class Contained:
             process.close()
             raise BadInput(f"{self.name}: {greeting.refused}")
         self.claims = parse_claims(greeting.claims, self.name)
+        self.modes = None if greeting.modes is None else parse_modes(greeting.modes, self.name)
         return process
 
 
@@ -138,7 +145,8 @@ def _serve(load: Callable[[GiveUp], Loaded]) -> None:
         except BadInput as error:
             send(_Greeting(refused=str(error)))
             return
-        send(_Greeting(claims=",".join(sorted(walker.claims))))
+        modes = None if walker.modes is None else ",".join(sorted(m.slug for m in walker.modes))
+        send(_Greeting(",".join(sorted(walker.claims)), modes))
         while (question := read_frame(asked)) is not None:
             try:
                 reply = _reply(walker.answer(*pickle.loads(question)))  # noqa: S301  # From our parent.

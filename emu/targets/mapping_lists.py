@@ -1,8 +1,8 @@
 """Lists of mappings: the ranges to ask for, the answers checked, and looked up by address."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import fields
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import index
 from typing import Any
 
@@ -151,11 +151,27 @@ def _joined(parts: Sequence[Listed]) -> Listed:
 def ask(context: PagingContext, ranges: Ranges, lister: Lister) -> Listing:
     """Return what a function lists for each range; raises `NoAnswer` as `gather`.
 
-    NotImplemented declines a range.
+    NotImplemented declines a range; so does a generator that returns it and yields nothing.
     """
     bounds = zip(ranges.first.tolist(), ranges.last.tolist(), strict=True)
     said = (lister(first, last + 1) for first, last in bounds)
-    return gather(context, ranges, (None if each is NotImplemented else each for each in said))
+    return gather(context, ranges, map(_declined_or_not, said))
+
+
+def _declined_or_not(said: Any) -> Any:
+    """Return what a function lists, None where that is NotImplemented.
+
+    A generator may return it as well, instead of yielding anything.
+    """
+    if said is NotImplemented:
+        return None
+    if not isinstance(said, Generator):
+        return said
+    try:
+        first = next(said)
+    except StopIteration as end:
+        return None if end.value is NotImplemented else ()
+    return chain([first], said)
 
 
 def gather(

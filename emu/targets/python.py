@@ -10,12 +10,17 @@ from types import ModuleType
 from typing import Any
 
 from crosswalk.emu.targets.answers import Answers
-from crosswalk.emu.targets.capabilities import Capability, parse_claims
+from crosswalk.emu.targets.capabilities import (
+    Capability,
+    names_text,
+    parse_claims,
+    parse_modes,
+)
 from crosswalk.emu.targets.loaded import Loaded
 from crosswalk.emu.targets.mapping_lists import ask, ranges_of
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory
@@ -29,10 +34,15 @@ _OUTCOMES = (Translation, PageFault, GeneralProtection)
 class Function:
     """A function that translates, or one that lists mappings, by its claims."""
 
-    def __init__(self, function: Callable[..., Any], claims: frozenset[Capability]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        claims: frozenset[Capability],
+        modes: frozenset[PagingMode] | None = None,
+    ) -> None:
         if Capability.LEAVES in claims and claims - {Capability.LEAVES, Capability.FLAGS}:
             raise BadInput("one function either lists mappings or translates, not both")
-        self.claims = claims
+        self.claims, self.modes = claims, modes
         self._function = function
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
@@ -53,7 +63,8 @@ def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
     """Return the walker that "module:function" or "path.py:function" names.
 
     Its claims are `chosen`; without that, the attribute `claims` of the function or `CLAIMS` of the
-    module (names with commas, or a sequence of them); without those, translation.
+    module (names with commas, or a collection of them); without those, translation. Its modes are
+    the attribute `modes` or `MODES`, in the same form.
     Raises `BadInput` where there is no such function, or its module can't be imported.
     """
     where, _, name = text.rpartition(":")
@@ -68,9 +79,10 @@ def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
     if not callable(function):
         raise BadInput(f"{where} has no function {name}")
     own = getattr(function, "claims", getattr(module, "CLAIMS", Capability.TRANSLATION.value))
-    names = ",".join(map(str, own)) if isinstance(own, tuple | list) else str(own)
-    claims = chosen or parse_claims(names, f"its claims, {own!r}")
-    return Function(function, claims)
+    claims = chosen or parse_claims(names_text(own), f"its claims, {own!r}")
+    modes = getattr(function, "modes", getattr(module, "MODES", None))
+    known = None if modes is None else parse_modes(names_text(modes), f"its modes, {modes!r}")
+    return Function(function, claims, known)
 
 
 def _by_name(name: str) -> ModuleType:

@@ -21,7 +21,7 @@ from crosswalk.emu.targets.volatility import Volatility
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.leaves import walk_leaves
 from crosswalk.walker.memory import PhysicalMemory
@@ -40,6 +40,7 @@ class Builtin:
     name: str
     claims: frozenset[Capability]
     answer: Callable[[PhysicalMemory, PagingContext, Accesses], Answers]
+    modes: frozenset[PagingMode] | None = frozenset(PagingMode)
 
     def close(self) -> None:
         """Do nothing: there are no processes and no files."""

@@ -27,6 +27,7 @@ class Volatility:
     """The layers of all modes but 5-level paging; raises `BadInput` if it isn't installed."""
 
     claims = frozenset({Capability.TRANSLATION})
+    modes = frozenset(_LAYERS)
 
     def __init__(self) -> None:
         if find_spec("volatility3") is None:

@@ -14,7 +14,7 @@ from crosswalk.emu.findings.signature import signature_of
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
 from crosswalk.emu.targets import Capability, Target
 from crosswalk.emu.targets.answers import Answers
-from crosswalk.emu.targets.capabilities import parse_claims
+from crosswalk.emu.targets.capabilities import names_text, parse_claims, parse_modes
 from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.targets.python import Function
 from crosswalk.emu.targets.registry import open_target
@@ -114,8 +114,10 @@ class _Function:
 
     def __init__(self, function: Callable[..., Any], claims: str | None) -> None:
         self.name = getattr(function, "__name__", "the walker")
-        own = getattr(function, "claims", Capability.TRANSLATION.value)
+        own = names_text(getattr(function, "claims", Capability.TRANSLATION.value))
         self.claims = parse_claims(own if claims is None else claims, self.name)
+        modes = getattr(function, "modes", None)
+        self.modes = None if modes is None else parse_modes(names_text(modes), self.name)
         self._asked = Function(function, self.claims)
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
