@@ -10,7 +10,7 @@ from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import PagingContext, PagingMode
-from crosswalk.walker.entry import LEVELS, Entry, is_leaf, level_of, reserved_bits
+from crosswalk.walker.entry import ADDRESS_FIELD, LEVELS, Entry, is_leaf, level_of, reserved_bits
 from crosswalk.walker.linear import crosses, linear_address
 from crosswalk.walker.outcome import (
     ErrorCode,
@@ -25,6 +25,7 @@ from crosswalk.walker.translate import Step, StepKind, Walk
 __all__ = [
     "CANONICAL",
     "CROSSWALK",
+    "DUE",
     "LOADED",
     "RESERVED",
     "Signature",
@@ -127,6 +128,9 @@ def _about_reserved(context: PagingContext, path: Walk) -> str:
         kinds.append("address bits above MAXPHYADDR")
     if context.mode is PagingMode.PAE and wrong >> 52 & 0x7FF:
         kinds.append("bits 62:52")
+    if not last.restricts and wrong & ~ADDRESS_FIELD & 0xFFF:
+        kinds.append("bits 8:5 and 2:1")
+        return f"{RESERVED} in a {entry}: {', '.join(kinds)}"
     if wrong & Entry.PS:
         kinds.append("PS")
     if wrong & Entry.G and not leaf:
@@ -139,36 +143,43 @@ def _about_reserved(context: PagingContext, path: Walk) -> str:
 def _about_rights(context: PagingContext, divergence: Divergence) -> str:
     """Return which right the page withholds, and on which level.
 
-    Where there are several, a walker that knew one of them would have refused all the same.
+    Where there are several, which they are: a walker that knew one of them would have refused.
     """
     access, path = divergence.access, divergence.walk
     user = access.cpl == 3
     user_page = not _withheld(path, Entry.US)
-    lost: list[str] = []
+    lost: dict[str, str] = {}
     if access.type is AccessType.EXECUTE:
         if context.nxe:
-            lost += _named("XD", [step for step in path.steps if step.entry & Entry.XD])
+            lost |= _named("XD", [step for step in path.steps if step.entry & Entry.XD])
         if user_page and not user and context.smep:
-            lost.append("SMEP")
+            lost["SMEP"] = "SMEP"
     else:
         if access.type is AccessType.WRITE and (user or context.wp):
-            lost += _named("R/W", _withheld(path, Entry.RW))
+            lost |= _named("R/W", _withheld(path, Entry.RW))
         if user_page and not user and context.smap and not access.ac:
-            lost.append("SMAP")
+            lost["SMAP"] = "SMAP"
     if user:
-        lost += _named("U/S", _withheld(path, Entry.US))
-    return lost[0] if len(lost) == 1 else "several rights at once"
+        lost |= _named("U/S", _withheld(path, Entry.US))
+    if len(lost) == 1:
+        return next(iter(lost.values()))
+    return f"{', '.join(lost)} at once" if lost else "rights of a page"
 
 
 def _withheld(path: Walk, right: Entry) -> list[Step]:
     return [step for step in path.steps if step.restricts and not step.entry & right]
 
 
-def _named(right: str, steps: list[Step]) -> list[str]:
+def _named(right: str, steps: list[Step]) -> dict[str, str]:
+    """Return the right, and in words which of the walk's entries withhold it."""
     if not steps:
-        return []
-    where = LEVELS[steps[0].level].entry if len(steps) == 1 else "several levels"
-    return [f"{right} of {'' if len(steps) > 1 else 'a '}{where}"]
+        return {}
+    last = steps[-1]
+    leaf = last.kind is StepKind.LEAF
+    if len(steps) > 1:
+        return {right: f"{right} of several levels{', the leaf among them' if leaf else ''}"}
+    page = " that maps a page" if leaf and last.level > 1 else ""
+    return {right: f"{right} of a {LEVELS[last.level].entry}{page}"}
 
 
 CROSSWALK = "crosswalk"
@@ -182,7 +193,8 @@ _OF_A_PAGE = (
     ("size", "size", "another", "this"),
     ("flags", "flags", "others", "its entry's"),
 )
-_DUE = "due"
+DUE = "due"
+"""The truth of findings that are about no answer, but about one that is missing."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -200,7 +212,7 @@ class Signature:
     truth: str
 
     def __str__(self) -> str:
-        if self.truth == _DUE:
+        if self.truth == DUE:
             return f"{self.rule} is due: {self.witness}: {self.said}"
         return f"{self.rule}: {self.witness} says {self.said}, it is {self.truth}"
 
@@ -223,7 +235,7 @@ class Signature:
 def failure_signature(name: str, failure: NoAnswer) -> Signature:
     """Return the signature of a walker under test that gave no answer."""
     said = f"{failure.failure.value}, {failure.kind}"
-    return Signature(f"{_TARGET}{name}", "an answer within the limits", said, _DUE)
+    return Signature(f"{_TARGET}{name}", "an answer within the limits", said, DUE)
 
 
 def lost_signature(how: str, why: str = "") -> Signature:
@@ -232,12 +244,12 @@ def lost_signature(how: str, why: str = "") -> Signature:
     `why`, its error, counts without its numbers.
     """
     words = without_numbers(why)
-    return Signature("emulator", "an outcome", f"{how}: {words}" if words else how, _DUE)
+    return Signature("emulator", "an outcome", f"{how}: {words}" if words else how, DUE)
 
 
 def failed_signature(due: str, why: str) -> Signature:
     """Return the signature of what Crosswalk failed to do: what was due, and the error."""
-    return Signature(CROSSWALK, due, why, _DUE)
+    return Signature(CROSSWALK, due, why, DUE)
 
 
 def without_numbers(text: str) -> str:

@@ -53,7 +53,7 @@ def grants(level_bit):
             lambda t: t.map(VA, 0x8000).change(VA, 2, drop=RW).change(VA, 1, drop=RW),
             "write",
             0,
-            "R/W of several levels",
+            "R/W of several levels, the leaf among them",
         ),
     ],
 )

@@ -1,0 +1,245 @@
+import pytest
+
+from crosswalk.emu.findings.cause import cause_of, joined
+from crosswalk.emu.findings.layout import case_layout
+from crosswalk.emu.findings.signature import Signature, failure_signature
+from crosswalk.emu.fuzz.executor import Executor
+from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
+from crosswalk.walker.formats import Case, Cpu, Probe
+from tests.emu.check.planted_bugs import RIGHTS
+from tests.emu.wrong_walkers import LISTS, RIGHT, TRANSLATIONS
+
+WITNESS = "peer:python:mine:f"
+ALLOWED = ("allowed", "refused")
+
+
+def signature(rule, answers=ALLOWED, witness=WITNESS):
+    return Signature(witness, rule, *answers)
+
+
+def rules_of(*rules, answers=ALLOWED):
+    """The rules of the causes that findings of these rules have, each with its findings' rules."""
+    signatures = [signature(rule, answers) for rule in rules]
+    return {
+        cause.rule: [each.rule for each in members]
+        for cause, members in joined(signatures, lambda each: each)
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "cause"),
+    [
+        ("reserved in a PTE: low address bits", "reserved: low address bits"),
+        ("reserved in a PDPTE: XD, PS", "reserved: XD, PS"),
+        ("a PDPTE with reserved bits, loaded", "reserved: a PDPTE, loaded"),
+        ("a table outside RAM, PDPT", "a table outside RAM"),
+        ("P of a PML5E", "P of an entry"),
+        ("R/W of a PTE", "R/W of the leaf"),
+        ("R/W of a PDE that maps a page", "R/W of the leaf"),
+        ("R/W of a PDE", "R/W above the leaf"),
+        ("U/S of a PML5E", "U/S above the leaf"),
+        ("XD of several levels", "XD above the leaf"),
+        ("XD of several levels, the leaf among them", "XD of the leaf, XD above the leaf"),
+        ("R/W, U/S at once", "R/W, U/S at once"),
+        ("SMEP", "SMEP"),
+        ("protection key of a 2-MiB page, write", "protection key of a page, write"),
+        ("read of a 1-GiB page that withholds nothing", "read of a page that withholds nothing"),
+        ("flags of a 4-KiB page", "flags of a page"),
+        ("a 4-KiB page that is there", "a 4-KiB page that is there"),
+        ("a 1-GiB page that is there", "a large page that is there"),
+        ("address of a 4-MiB page", "address of a large page"),
+        ("address of a 4-KiB page", "address of a 4-KiB page"),
+        ("CR2 of a fault at a PDE", "CR2 of a fault"),
+        ("canonical addresses", "canonical addresses"),
+        ("address bits that LAM ignores", "address bits that LAM ignores"),
+        ("P in the error code at an absent entry", "P in the error code at an absent entry"),
+    ],
+)  # fmt: skip
+def test_a_cause_has_neither_level_nor_page_size(rule, cause):
+    found = cause_of(signature(rule))
+    assert (WITNESS, cause, *ALLOWED) == (found.witness, found.rule, found.said, found.truth)
+    assert f"{cause}: says allowed, it is refused" == str(found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "answers", "cause", "said"),
+    [
+        ("W/R U/S in the error code of a write", ("none", "W/R U/S"),
+         "W/R U/S in the error code", ("clear", "set")),
+        ("U/S in the error code of a read", ("U/S", "none"),
+         "U/S in the error code", ("set", "clear")),
+        ("A of a leaf, D of a leaf by a fault", ("otherwise", "set: A of a leaf, D of a leaf"),
+         "A of the leaf, D of the leaf by a fault", ("clear", "set")),
+        ("A of a leaf, D of a leaf", ("set: D of a leaf", "set: A of a leaf"),
+         "A of the leaf, D of the leaf", ("set: D of a leaf", "set: A of a leaf")),
+    ],
+)  # fmt: skip
+def test_answers_that_are_sets_of_bits_are_set_or_clear(rule, answers, cause, said):
+    found = cause_of(signature(rule, answers))
+    assert (cause, *said) == (found.rule, found.said, found.truth)
+
+
+def test_a_failure_is_a_cause_of_its_own_and_names_no_walker():
+    failure = failure_signature("python:mine:f", NoAnswer(Failure.HANG, "to answer", "why"))
+    assert "an answer within the limits is due: hang, to answer" == str(cause_of(failure))
+
+
+def test_levels_and_sizes_of_one_rule_are_one_finding():
+    kinds = [f"reserved in a {entry}: PS" for entry in ("PML4E", "PML5E", "PDPTE")]
+    other = "reserved in a PTE: XD"
+    assert {"reserved: PS": kinds, "reserved: XD": [other]} == rules_of(*kinds, other)
+
+
+def test_what_breaks_two_rules_goes_to_the_one_that_is_broken_alone():
+    one, other = "reserved in a PTE: XD", "reserved in a PDE: low address bits"
+    both = "reserved in a PDE: XD, low address bits"
+    assert {"reserved: XD": [one, both], "reserved: low address bits": [other]} == rules_of(
+        both, one, other
+    ) | {"reserved: XD": [one, both]}
+    assert {"reserved: low address bits": [both, other]} == rules_of(both, other)
+    assert {"reserved: XD, low address bits": [both]} == rules_of(both)
+
+
+def test_who_has_three_kinds_of_reserved_bits_wrong_looks_at_none():
+    rules = [f"reserved in a PDE: {kind}" for kind in ("XD", "PS", "low address bits")]
+    both = "reserved in a PDPTE: XD, PS"
+    assert {"reserved: PS, XD, low address bits": [*rules, both]} == rules_of(*rules, both)
+    assert {"reserved: XD": [rules[0], both], "reserved: PS": [rules[1]]} == rules_of(
+        *rules[:2], both
+    )
+
+
+def test_other_answers_and_other_witnesses_are_other_causes():
+    rule = "reserved in a PTE: XD"
+    signatures = [
+        signature(rule),
+        signature(rule, ("refused", "allowed")),
+        signature(rule, witness="walker"),
+        signature("reserved in a PDE: XD, PS", ("RSVD", "no RSVD")),
+    ]
+    assert [[each] for each in signatures] == [
+        members for _, members in joined(signatures, lambda each: each)
+    ]
+
+
+def test_a_right_that_counts_nowhere_is_one_finding_and_one_of_the_leaf_another():
+    leaf, above = (
+        ["R/W of a PTE", "R/W of a PDPTE that maps a page"],
+        ["R/W of a PML4E", "R/W of a PDE"],
+    )
+    many = "R/W of several levels, the leaf among them"
+    assert {"R/W of the leaf": leaf} == rules_of(*leaf)
+    assert {"R/W above the leaf": above} == rules_of(*above)
+    assert {"R/W of any entry": [*above, many, *leaf]} == rules_of(*above, many, *leaf)
+    assert {"R/W above the leaf": [*above, many]} == rules_of(*above, many)
+
+
+def test_an_a_bit_that_is_never_set_is_one_finding():
+    clear = [
+        signature(rule, ("otherwise", f"set: {rule.removesuffix(' by a fault')}"))
+        for rule in ("A of a leaf", "A of a table's entry", "A of a leaf, A of a table's entry",
+                     "A of a leaf by a fault")
+    ]  # fmt: skip
+    (either, members), (fault, by_fault) = joined(clear, lambda each: each)
+    assert ("A of any entry", clear[:3]) == (either.rule, members)
+    assert ("A of the leaf by a fault", clear[3:]) == (fault.rule, by_fault)
+
+
+def test_rights_at_once_go_to_the_right_that_is_missed_alone():
+    at_once = "XD, U/S at once"
+    assert {"U/S above the leaf": ["U/S of a PDE", at_once]} == rules_of("U/S of a PDE", at_once)
+    assert {"SMEP": ["SMEP"], "XD, U/S at once": [at_once]} == rules_of("SMEP", at_once)
+
+
+def test_a_comma_in_a_name_is_not_taken_for_two_rules():
+    rules = [
+        "protection key of a 4-KiB page, write",
+        "write",
+        "an-instruction: address, CR2, A or D",
+    ]
+    assert {
+        "protection key of a page, write": rules[:1],
+        "write": ["write"],
+        "an-instruction: address, CR2, A or D": rules[2:],
+    } == rules_of(*rules)
+
+
+def test_the_order_of_causes_is_that_of_their_first_findings():
+    rules = ["SMEP", "R/W of a PTE", "P of a PDE", "R/W of a PDE that maps a page"]
+    assert ["SMEP", "R/W of the leaf", "P of an entry"] == list(rules_of(*rules))
+    assert ["P of an entry", "R/W of the leaf", "SMEP"] == list(rules_of(*reversed(rules[:3])))
+
+
+P, PS, XD, BEYOND, ROOT, DATA = 1, 1 << 7, 1 << 63, 1 << 45, 0x1000, 0x9000
+TABLE = 3
+RESERVED = {
+    # At index 1 to 6 of the PML4, of a PDPT, of a PD and of a PT: entries with reserved bits.
+    0x1008: 0x2000 | TABLE | PS,
+    0x1010: 0x2000 | TABLE | XD,
+    0x1018: 0x2000 | TABLE | BEYOND,
+    0x2008: 0x3000 | TABLE | XD,
+    0x2010: 0x3000 | TABLE | BEYOND,
+    0x2018: 0x2000 | P | PS,
+    0x2020: 0x2000 | P | PS | XD,
+    0x3008: 0x4000 | TABLE | XD,
+    0x3010: 0x4000 | TABLE | BEYOND,
+    0x3018: 0x2000 | P | PS,
+    0x4008: DATA | P | XD,
+    0x4010: DATA | P | BEYOND,
+}
+
+
+def reserved_space():
+    """An address space in which every other page has a reserved bit above it or in its entry."""
+    entries = {
+        0x1000: 0x2000 | TABLE,
+        0x2000: 0x3000 | TABLE,
+        0x3000: 0x4000 | TABLE,
+        0x4000: DATA | P,
+    }
+    vas = [(pa - ROOT >> 12 ^ 3, pa % 0x1000 // 8) for pa in RESERVED]
+    probes = [Probe(va=index << 12 + 9 * level, access="read") for level, index in vas]
+    return case_layout(
+        Case(
+            cpu=Cpu(cr3=ROOT, efer=0x500),
+            ram=((0, 1 << 20),),
+            entries=entries | RESERVED,
+            probes=(Probe(va=0, access="read"), *probes),
+        )
+    )
+
+
+@pytest.mark.parametrize("wrong", [TRANSLATIONS[0], LISTS[0]], ids=lambda each: each.claims)
+def test_a_walker_that_looks_at_no_reserved_bit_has_one_finding(wrong):
+    found = Executor(target=wrong.target()).findings(reserved_space())
+    assert len(RESERVED) <= found.divergent
+    ((cause, members),) = joined(sorted(found.signatures), lambda each: each)
+    assert len(members) == len(found.signatures) >= 9
+    kinds = "PS, XD, address bits above MAXPHYADDR, low address bits"
+    assert f"reserved: {kinds}: says mapped, it is not mapped" == str(cause)
+
+
+@pytest.mark.parametrize("right", RIGHT, ids=lambda each: each.claims)
+def test_the_walker_that_has_nothing_wrong_has_no_finding(right):
+    executor = Executor(target=right.target())
+    for layout in (reserved_space(), generate(3, 1, accesses=256)):
+        assert (0, set()) == (
+            executor.findings(layout).divergent,
+            executor.findings(layout).signatures,
+        )
+
+
+def test_a_bug_whatever_the_level_is_one_finding():
+    (bug,) = [bug for bug in RIGHTS if bug.name == "XD not inherited"]
+    executor = Executor(predict=bug.predict)
+    found = {
+        signature
+        for index in range(6)
+        for signature in executor.findings(generate(3, index, accesses=512)).signatures
+        if signature.witness == "walker"
+    }
+    assert len(found) >= 3
+    assert ["XD above the leaf"] == [
+        cause.rule for cause, _ in joined(sorted(found), lambda each: each)
+    ]
