@@ -40,7 +40,7 @@ from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
-from crosswalk.walker.translate import walk
+from crosswalk.walker.translate import Walk, walk
 
 __all__ = [
     "FORMAT",
@@ -49,6 +49,8 @@ __all__ = [
     "changes",
     "composite_case",
     "composite_lines",
+    "composite_text",
+    "composite_walks",
     "dump_composite",
     "load_composite",
     "outcomes_at",
@@ -240,18 +242,10 @@ def _case(document: CompositeJson) -> CompositeCase:
 
 def composite_lines(name: str, case: CompositeCase, judged: CompositeVerdict) -> Iterator[str]:
     """Yield lines about one composite, as `replay` prints them."""
-    row, inner = case.composite, case.case
-    va = int(row.va[0])
     agrees = not judged.differ[0] and not judged.explained[0]
-    yield f"{name}: {'agrees' if agrees else 'diverges'}: {_what(case)}"
-    memory, context = inner.memory(), inner.context()
-    pages = [va]
-    if FORMS[case.access].family is Family.CROSS:
-        pages.append(((va | FRAME - 1) + 1) % (1 << 64))
-    elif row.then_va[0] != row.va[0]:
-        pages.append(int(row.then_va[0]))
-    for page in pages:
-        yield from walk_lines(context, walk(memory, context, page))
+    yield f"{name}: {'agrees' if agrees else 'diverges'}: {composite_text(case)}"
+    for path in composite_walks(case):
+        yield from walk_lines(case.case.context(), path)
     for number, option in enumerate(each for each in judged.allowed if each.valid[0]):
         yield f"  {'or:       ' if number else 'predicted:'} {_answers(option, case)}"
         for must, title in ((True, "changes"), (False, "may change")):
@@ -267,7 +261,21 @@ def composite_lines(name: str, case: CompositeCase, judged: CompositeVerdict) ->
         yield f"  known emulator divergence: {known}"
 
 
-def _what(case: CompositeCase) -> str:
+def composite_walks(case: CompositeCase) -> list[Walk]:
+    """Return the walks of a composite: of its page, and of the other one that it goes to."""
+    row, inner = case.composite, case.case
+    va = int(row.va[0])
+    pages = [va]
+    if FORMS[case.access].family is Family.CROSS:
+        pages.append(((va | FRAME - 1) + 1) % (1 << 64))
+    elif row.then_va[0] != row.va[0]:
+        pages.append(int(row.then_va[0]))
+    memory, context = inner.memory(), inner.context()
+    return [walk(memory, context, page) for page in pages]
+
+
+def composite_text(case: CompositeCase) -> str:
+    """Return a composite in words."""
     row = case.composite
     text = f"{case.access} at {int(row.va[0]):#x}, CPL {int(row.cpl[0])}"
     text += ", AC set" if row.ac[0] else ""

@@ -17,12 +17,15 @@ __all__ = [
     "access_text",
     "context_text",
     "count_text",
+    "entry_name",
     "flags_text",
     "frame_text",
     "mapping_text",
+    "no_walk_text",
     "outcome_text",
     "range_text",
     "size_text",
+    "step_text",
     "walk_lines",
     "words_text",
 ]
@@ -114,20 +117,31 @@ def words_text(words: Iterable[tuple[int, int]]) -> str:
 
 def walk_lines(context: PagingContext, path: Walk) -> Iterator[str]:
     """Yield a line for each step of a walk."""
-    if not path.steps and context.canonical(path.va):
-        yield "  no entry is read: LASS keeps this privilege out of this half"
-    elif not path.steps:
-        yield f"  not canonical: linear addresses have {context.va_bits} bits"
+    if not path.steps:
+        yield f"  {no_walk_text(context, path)}"
     for step in path.steps:
-        yield _step(context, step)
+        yield f"  {step_text(context, step)}"
 
 
-def _step(context: PagingContext, step: Step) -> str:
-    level = level_of(context, step.level)
+def no_walk_text(context: PagingContext, path: Walk) -> str:
+    """Return why a walk has no steps."""
+    if context.canonical(path.va):
+        return "no entry is read: LASS keeps this privilege out of this half"
+    return f"not canonical: linear addresses have {context.va_bits} bits"
+
+
+def step_text(context: PagingContext, step: Step) -> str:
+    """Return an entry as a line: its name, address, value, kind and flags."""
     flags = flags_text(step.level, step.entry) if step.kind is not StepKind.NOT_PRESENT else ""
-    name = f"{level.entry}[{step.pa // level.entry_size % level.entries}]"
-    entry = f"{step.entry:#0{2 + 2 * level.entry_size}x}"
-    return f"  {name:<12} at {step.pa:#013x} = {entry}  {step.kind.value}  {flags}".rstrip()
+    entry = f"{step.entry:#0{2 + 2 * level_of(context, step.level).entry_size}x}"
+    name = entry_name(context, step)
+    return f"{name:<12} at {step.pa:#013x} = {entry}  {step.kind.value}  {flags}".rstrip()
+
+
+def entry_name(context: PagingContext, step: Step) -> str:
+    """Return an entry's name with its place in its table, as `PDE[5]`."""
+    level = level_of(context, step.level)
+    return f"{level.entry}[{step.pa // level.entry_size % level.entries}]"
 
 
 def context_text(context: PagingContext) -> str:

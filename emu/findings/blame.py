@@ -1,0 +1,193 @@
+"""The entries that a finding is about: which of a walk, and which beside it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from crosswalk.emu.findings.signature import CANONICAL, LOADED, RESERVED
+from crosswalk.emu.report.text import size_text
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.entry import (
+    Entry,
+    is_leaf,
+    leaf_address,
+    level_of,
+    protection_key,
+    reserved_bits,
+)
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.translate import Step, StepKind, Walk, step_at
+
+__all__ = ["Beside", "beside", "blamed"]
+
+_MOST_TABLES = 4096
+"""The most tables that are looked at for what an entry beside the walk is."""
+
+
+def blamed(context: PagingContext, rule: str, access: Access, path: Walk) -> dict[int, str]:
+    """Return what of which entry a rule is about, in words by the entry's physical address.
+
+    Empty where no entry decides: an address that isn't canonical, LASS, LAM.
+    """
+    if not path.steps or rule == CANONICAL:
+        return {}
+    last = path.steps[-1]
+    if rule == LOADED or rule.startswith(RESERVED):
+        return {last.pa: _reserved_text(context, last)}
+    if last.kind is StepKind.OUTSIDE:
+        return _leads_outside(context, path.steps)
+    if last.kind is StepKind.NOT_PRESENT:
+        return {last.pa: "P clear"}
+    if last.kind is StepKind.RESERVED:
+        return {last.pa: _reserved_text(context, last)}
+    if rule.startswith("size of"):
+        return {last.pa: f"maps {size_text(level_of(context, last.level).span)}"}
+    if rule.startswith("address of"):
+        return {last.pa: f"address {leaf_address(context, last.level, last.entry):#x}"}
+    if rule.startswith("flags of"):
+        return {last.pa: "its bits outside the address"}
+    if rule.startswith("protection key"):
+        return {last.pa: _key_text(context, last)}
+    if " of a table's entry" in rule and " of a leaf" not in rule:
+        return {step.pa: "its A" for step in path.steps[:-1] if step.restricts}
+    if " of a leaf" in rule:
+        bits = [bit for bit in ("A", "D") if f"{bit} of a leaf" in rule]
+        return {last.pa: f"its {' and '.join(bits)}"}
+    if "page that is there" in rule:
+        return {last.pa: "P set at every level"}
+    lacks = _withheld(context, access, path.steps)
+    return lacks or {last.pa: "withholds nothing, nor does an entry above it"}
+
+
+def _reserved_text(context: PagingContext, step: Step) -> str:
+    leaf = is_leaf(context, step.level, step.entry)
+    wrong = step.entry & reserved_bits(context, step.level, leaf=leaf)
+    if not wrong:
+        return "no reserved bit"
+    names = ["PS (7)" if wrong & Entry.PS else "", "XD (63)" if wrong & Entry.XD else ""]
+    rest = wrong & ~(Entry.PS | Entry.XD)
+    many = rest & rest - 1
+    bits = f"bit{'s' if many else ''} {_ranges(rest)}" if rest else ""
+    return f"reserved: {', '.join(name for name in (names[1], bits, names[0]) if name)}"
+
+
+def _ranges(bits: int) -> str:
+    """Return the numbers of bits, neighbours together: `51:40, 8`."""
+    parts: list[str] = []
+    high = bits.bit_length() - 1
+    while high >= 0:
+        low = high
+        while low and bits >> low - 1 & 1:
+            low -= 1
+        parts.append(str(high) if low == high else f"{high}:{low}")
+        high = (bits & (1 << low) - 1).bit_length() - 1
+    return ", ".join(parts)
+
+
+def _leads_outside(context: PagingContext, steps: Sequence[Step]) -> dict[int, str]:
+    if len(steps) == 1:
+        return {steps[0].pa: "CR3 leads outside RAM"}
+    above = steps[-2]
+    return {above.pa: f"its table at {above.entry & context.address_mask:#x} is outside RAM"}
+
+
+def _key_text(context: PagingContext, leaf: Step) -> str:
+    key = protection_key(leaf.entry)
+    denied = context.pkru >> 2 * key & 3
+    rights = [name for bit, name in ((1, "AD"), (2, "WD")) if denied & bit]
+    return f"key {key}, for which PKRU has {' and '.join(rights) or 'neither AD nor WD'}"
+
+
+def _withheld(context: PagingContext, access: Access, steps: Sequence[Step]) -> dict[int, str]:
+    """Return the entries that withhold what the access needs, and the leaf where SMEP or SMAP do."""
+    user = access.cpl == 3
+    ac = context.rflags_ac if access.ac is None else access.ac
+    lacks: dict[int, list[str]] = {}
+    for step in steps:
+        if not step.restricts:
+            continue
+        texts = []
+        if access.type is AccessType.WRITE and (user or context.wp) and not step.entry & Entry.RW:
+            texts.append("R/W clear")
+        if access.type is AccessType.EXECUTE and context.nxe and step.entry & Entry.XD:
+            texts.append("XD set")
+        if user and not step.entry & Entry.US:
+            texts.append("U/S clear")
+        if texts:
+            lacks[step.pa] = texts
+    if not user and all(step.entry & Entry.US for step in steps if step.restricts):
+        fetch = access.type is AccessType.EXECUTE
+        barred = "SMEP" if fetch and context.smep else ""
+        if not fetch and context.smap and not ac:
+            barred = "SMAP"
+        if barred:
+            lacks.setdefault(steps[-1].pa, []).append(
+                f"U/S set at every level: {barred} bars the supervisor"
+            )
+    return {pa: ", ".join(texts) for pa, texts in lacks.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """An entry that a walk doesn't read: what it is, and the first address that it is read for.
+
+    `step` is None for a word that lies in no table.
+    """
+
+    pa: int
+    word: int
+    step: Step | None
+    va: int = 0
+
+
+def beside(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    words: Mapping[int, int],
+    walked: Sequence[Walk],
+) -> list[Beside]:
+    """Return the entries of a case that none of these walks reads, by physical address.
+
+    `words` are the case's, 8 bytes each by physical address. What an entry is follows from the
+    tables that CR3 leads to; of one that is read at several levels, the first one counts.
+    """
+    seen = {step.pa for path in walked for step in path.steps}
+    found: dict[int, Beside] = {}
+    covered: set[int] = set()
+    for step, va in _entries(memory, context, words):
+        covered.add(step.pa & -8)
+        if step.pa not in seen and step.entry:
+            found.setdefault(step.pa, Beside(step.pa, step.entry, step, va))
+    for pa, word in words.items():
+        if pa not in covered and pa not in seen:
+            found[pa] = Beside(pa, word, None)
+    return [found[pa] for pa in sorted(found)]
+
+
+def _entries(
+    memory: PhysicalMemory, context: PagingContext, words: Mapping[int, int]
+) -> Iterator[tuple[Step, int]]:
+    """Yield each entry among the words that CR3 leads to, root first, and the address it maps."""
+    by_frame: dict[int, list[int]] = {}
+    for pa in sorted(words):
+        by_frame.setdefault(pa >> 12, []).append(pa)
+    tables = [(context.root, context.levels, 0)]
+    known = {tables[0][:2]}
+    for base, number, start in tables:  # It grows meanwhile.
+        level = level_of(context, number)
+        size = level.entries * level.entry_size
+        inside = (pa for pa in by_frame.get(base >> 12, ()) if base <= pa < base + size)
+        for pa in (at for word in inside for at in range(word, word + 8, level.entry_size)):
+            step = step_at(memory, context, level, pa)
+            va = start + ((pa - base) // level.entry_size << level.shift)
+            yield step, _sign_extended(context, va)
+            below = step.entry & context.address_mask, number - 1
+            if step.kind is StepKind.TABLE and below not in known and len(known) < _MOST_TABLES:
+                known.add(below)
+                tables.append((*below, va))
+
+
+def _sign_extended(context: PagingContext, va: int) -> int:
+    if context.mode in {PagingMode.BIT32, PagingMode.PAE} or not va >> context.va_bits - 1:
+        return va
+    return va | (1 << 64) - (1 << context.va_bits)

@@ -1,0 +1,216 @@
+"""A finding described for people and machines, from its signature and its case.
+
+Nothing is run for it but Crosswalk's own walk of the case.
+"""
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from crosswalk.emu.findings.blame import Beside, beside, blamed
+from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
+from crosswalk.emu.findings.manual import manual_of
+from crosswalk.emu.findings.signature import CROSSWALK, Signature
+from crosswalk.emu.report.composites import CompositeCase, composite_text, composite_walks
+from crosswalk.emu.report.finding import EntryJson, FindingJson, SectionJson
+from crosswalk.emu.report.text import (
+    access_text,
+    context_text,
+    entry_name,
+    no_walk_text,
+    outcome_text,
+    step_text,
+)
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.formats import Case
+from crosswalk.walker.formats.located_errors import printable
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.outcome import Outcome, Translation
+from crosswalk.walker.translate import Walk, translate, walk_access
+
+__all__ = [
+    "case_lines",
+    "described",
+    "described_case",
+    "described_composite",
+    "layout_in",
+    "signature_in",
+]
+
+_SHOWN = 16
+"""The most entries beside a walk that are shown: a case that isn't reduced has thousands."""
+_LINES = 80
+"""The longest case, in lines, that a description holds as text."""
+
+_NOTE = re.compile(r"(?P<text>.*) \(layout (?P<layout>\d+)\)(?P<why>: .*)?", re.DOTALL)
+_WITNESSES = (WALKER, SECOND_WALK, INTENDED, "emulator", CROSSWALK)
+
+
+def signature_in(note: str, walker: str | None) -> Signature | None:
+    """Return the signature that a case's note holds; None for a note of other words.
+
+    `walker` is the walker under test that the case names.
+    """
+    found = _NOTE.fullmatch(note)
+    text = found["text"] if found else note
+    peer = () if walker is None else (f"peer:{walker}",)
+    for witness in (*peer, *_WITNESSES):
+        rule, due, said = text.partition(f" is due: {witness}: ")
+        if due:
+            return Signature(witness, rule, said, "due")
+        rule, says, rest = text.partition(f": {witness} says ")
+        said, is_, truth = rest.rpartition(", it is ")
+        if says and is_:
+            return Signature(witness, rule, said, truth)
+    return None
+
+
+def layout_in(note: str | None) -> int | None:
+    """Return the number of the layout that a case's note names."""
+    found = _NOTE.fullmatch(note or "")
+    return int(found["layout"]) if found else None
+
+
+def _sections(rule: str, mode: PagingMode) -> list[SectionJson]:
+    """Return the sections of the manuals that state a rule."""
+    texts = manual_of(rule, mode) or ()
+    split = (text.removesuffix('"').partition(', "') for text in texts)
+    return [SectionJson(manual, section) for manual, _, section in split]
+
+
+def described(signature: Signature) -> FindingJson:
+    """Return what a signature says alone, without a case."""
+    return FindingJson(
+        id=signature.slug,
+        cause=printable(signature.rule),
+        signature=printable(str(signature)),
+        rule=printable(signature.rule),
+        witness=printable(signature.witness),
+        said=printable(signature.said),
+        truth=signature.truth,
+        manual=[],
+        access=None,
+        answer=printable(signature.said),
+        predicted=None,
+        observed=None,
+        context=None,
+    )
+
+
+def described_case(
+    signature: Signature, case: Case, *, answer: str | None = None, reduced: bool = False
+) -> FindingJson:
+    """Return a finding that a case shows: its first probe is the access, predicted the answer.
+
+    `answer` is the answer in words, where they are known better than from the case. `reduced`
+    says that the case holds nothing that isn't needed. `BadInput` for registers that are none.
+    """
+    memory, context = case.memory(), case.context()
+    bare = msgspec.structs.replace(
+        described(signature),
+        manual=_sections(signature.rule, context.mode),
+        context=context_text(context),
+    )
+    if len(case.probes) != 1:
+        return _with_beside(bare, memory, context, case, (), reduced=False)
+    (probe,) = case.probes
+    access = probe.asked
+    path = walk_access(memory, context, access)
+    blame = blamed(context, signature.rule, access, path) if signature.truth != "due" else {}
+    said = _answer_text(signature, probe.predicted) if answer is None else answer
+    own = translate(memory, context, access)
+    seen = None if probe.observed is None else outcome_text(probe.observed)
+    made = msgspec.structs.replace(
+        bare,
+        access=access_text(access),
+        answer=said,
+        predicted=outcome_text(own, may=True),
+        observed=seen,
+        walk=_entries(context, path, blame),
+        remark=None if path.steps else no_walk_text(context, path),
+    )
+    return _with_beside(made, memory, context, case, (path,), reduced=reduced)
+
+
+def described_composite(
+    signature: Signature, case: CompositeCase, *, reduced: bool = False
+) -> FindingJson:
+    """Return a finding that a composite shows, with the walks of both of its pages."""
+    inner = case.case
+    memory, context = inner.memory(), inner.context()
+    walked = composite_walks(case)
+    entries = {entry.pa: entry for path in walked for entry in _entries(context, path, {})}
+    made = msgspec.structs.replace(
+        described(signature),
+        manual=_sections(signature.rule, context.mode),
+        context=context_text(context),
+        access=composite_text(case),
+        predicted=None,
+        observed=printable(signature.truth),
+        walk=list(entries.values()),
+    )
+    return _with_beside(made, memory, context, inner, walked, reduced=reduced)
+
+
+def case_lines(data: bytes) -> str | None:
+    """Return a case file as text, None for one of many lines."""
+    return data.decode() if data.count(b"\n") <= _LINES else None
+
+
+def _answer_text(signature: Signature, said: Outcome | None) -> str:
+    """Return an answer in words, as far as the signature shows that it was given."""
+    if said is None or signature.truth == "due":
+        return printable(signature.said)
+    if {signature.said, signature.truth} & {"mapped", "allowed", "not mapped", "refused"}:
+        where = f", pa {said.pa:#x}" if isinstance(said, Translation) else ""
+        return f"{signature.said}{where}"
+    if signature.rule.startswith(("size of", "flags of")):
+        assert isinstance(said, Translation)
+        what = signature.rule.partition(" ")[0]
+        return f"pa {said.pa:#x}, {signature.said} {what}"
+    return outcome_text(said)
+
+
+def _entries(context: PagingContext, path: Walk, blame: dict[int, str]) -> list[EntryJson]:
+    return [
+        EntryJson(
+            entry_name(context, step),
+            hex(step.pa),
+            hex(step.entry),
+            step_text(context, step),
+            blame.get(step.pa, msgspec.UNSET),
+        )
+        for step in path.steps
+    ]
+
+
+def _with_beside(
+    finding: FindingJson,
+    memory: PhysicalMemory,
+    context: PagingContext,
+    case: Case,
+    walked: Iterable[Walk],
+    *,
+    reduced: bool,
+) -> FindingJson:
+    others = beside(memory, context, case.entries, tuple(walked))
+    return msgspec.structs.replace(
+        finding,
+        beside=[_beside(context, each) for each in others[:_SHOWN]],
+        more=max(0, len(others) - _SHOWN),
+        needed=reduced,
+    )
+
+
+def _beside(context: PagingContext, each: Beside) -> EntryJson:
+    if each.step is None:
+        text = f"{'a word':<12} at {each.pa:#013x} = {each.word:#018x}"
+        return EntryJson("a word", hex(each.pa), hex(each.word), text, "in no table")
+    return EntryJson(
+        entry_name(context, each.step),
+        hex(each.pa),
+        hex(each.word),
+        step_text(context, each.step),
+        f"for addresses from {each.va:#x}",
+    )

@@ -1,0 +1,196 @@
+"""A finding as a document: the one description of which every report is made.
+
+The text of the command line, Markdown, HTML, SARIF, JUnit and GitHub's annotations all show what
+stands here, and nothing else.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from crosswalk.emu.report.text import count_text
+from crosswalk.walker.formats.documents import Count, Document, Hex64
+
+__all__ = [
+    "EntryJson",
+    "FindingJson",
+    "FindingsJson",
+    "SectionJson",
+    "VariantJson",
+    "answer_rows",
+    "dump_findings",
+    "entry_lines",
+    "finding_lines",
+    "found_text",
+    "headline",
+    "manual_text",
+]
+
+
+class SectionJson(Document, frozen=True):
+    """A section of a manual, by its title."""
+
+    manual: str
+    section: str
+
+    def __str__(self) -> str:
+        return f'{self.manual}, "{self.section}"'
+
+
+class EntryJson(Document, frozen=True):
+    """An entry of a paging structure: `text` is its line, with name, value, kind and flags.
+
+    `blame` says what of it the finding is about.
+    """
+
+    name: str
+    pa: Hex64
+    entry: Hex64
+    text: str
+    blame: str | UnsetType = UNSET
+
+
+class VariantJson(Document, frozen=True):
+    """One signature of a finding's cause, with a case of its own."""
+
+    id: str
+    signature: str
+    count: Count
+    reproduce: str
+    case: str | None = None
+
+
+class FindingJson(Document, frozen=True, kw_only=True):
+    """What somebody is wrong about: the rule, both answers, the entries, a case, a command.
+
+    `witness` is who is wrong: a walker under test (`peer:NAME`), the built-in `walker`, the
+    `second walk`, what was `meant`, the `emulator` or `crosswalk` itself. `said` and `truth` are its
+    answer and the true one in the words of the signature, `answer` the answer to this access.
+    `predicted` is that of Crosswalk's own walk, `observed` the emulated CPU's. `manual` has no
+    sections for what no manual states. `walk` is from the root down; `beside` are the case's
+    entries that this walk doesn't read, of which there are `more`; `needed` says that the
+    finding isn't shown without them. `case_text` is there for a case of few lines.
+    """
+
+    id: str
+    cause: str
+    signature: str
+    rule: str
+    witness: str
+    said: str
+    truth: str
+    manual: list[SectionJson]
+    access: str | None
+    answer: str
+    predicted: str | None
+    observed: str | None
+    context: str | None
+    walk: list[EntryJson] = []
+    remark: str | None = None
+    beside: list[EntryJson] = []
+    more: Count = 0
+    needed: bool = False
+    case: str | None = None
+    case_text: str | None = None
+    size: str | None = None
+    reproduce: str | None = None
+    count: Count = 1
+    layout: Count | None = None
+    location: tuple[str, Annotated[int, Meta(ge=1)]] | None = None
+    variants: list[VariantJson] = []
+
+
+class FindingsJson(Document, frozen=True, kw_only=True):
+    """A document of the format crosswalk-findings/1: the findings about one walker, or about none.
+
+    `summary` are lines about the search as a whole. `made_by` is the program's name and version.
+    """
+
+    walker: str | None
+    findings: list[FindingJson]
+    summary: list[str] = []
+    made_by: str = "crosswalk"
+    editions: str | UnsetType = UNSET
+    format: Literal["crosswalk-findings/1"] = "crosswalk-findings/1"
+
+
+def dump_findings(document: FindingsJson) -> bytes:
+    """Return the document as JSON in UTF-8, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
+
+
+def headline(finding: FindingJson) -> str:
+    """Return in a line what is wrong: the cause, and both answers."""
+    if finding.said and finding.truth:
+        return f"{finding.cause}: says {finding.said}, it is {finding.truth}"
+    return finding.cause
+
+
+def manual_text(sections: Sequence[SectionJson]) -> str:
+    """Return sections in one line."""
+    return "; ".join(map(str, sections))
+
+
+def found_text(finding: FindingJson) -> str:
+    """Return how often a finding occurred, where first, and how big its case is."""
+    parts = [count_text(finding.count, "time")]
+    if finding.layout is not None:
+        parts.append(f"first in layout {finding.layout:,}")
+    parts.append(finding.size or "no case")
+    return ", ".join(parts)
+
+
+def answer_rows(finding: FindingJson) -> list[tuple[str, str]]:
+    """Return (who, what it says): the walker that is wrong, Crosswalk's own, the emulated CPU."""
+    who = {"walker": "predicted", "meant": "intended"}.get(finding.witness, finding.witness)
+    rows = [("walker" if who.startswith("peer:") else who, finding.answer)]
+    for title, text in (("predicted", finding.predicted), ("observed", finding.observed)):
+        if text is not None and all(title != other for other, _ in rows):
+            rows.append((title, text))
+    return rows
+
+
+def entry_lines(finding: FindingJson) -> Iterator[str]:
+    """Yield the entries of the walk, those beside it, and the registers; blame behind an arrow."""
+    if finding.remark is not None:
+        yield finding.remark
+    for entry in finding.walk:
+        yield _marked(entry)
+    if finding.beside or finding.more:
+        if finding.walk or finding.remark is not None:
+            needed = ", and needed to show it" if finding.needed else ""
+            yield f"not on this walk{needed}:"
+        for entry in finding.beside:
+            yield _marked(entry)
+        if finding.more:
+            yield f"… and {finding.more:,} more"
+    if finding.context is not None:
+        yield f"under {finding.context}"
+
+
+def finding_lines(finding: FindingJson, *, rule: bool = True) -> Iterator[str]:
+    """Yield all that is known of one finding; the rule, unless a line above has it."""
+    if rule:
+        yield from _row("rule", f"{finding.rule}: {_both(finding)}")
+    if finding.manual:
+        yield from _row("manual", manual_text(finding.manual))
+    for who, text in answer_rows(finding):
+        yield from _row(who, text)
+    for line in entry_lines(finding):
+        yield f"  {line}"
+
+
+def _both(finding: FindingJson) -> str:
+    if finding.truth == "due":
+        return f"is due: {finding.said}"
+    return f"says {finding.said}, it is {finding.truth}"
+
+
+def _row(title: str, text: str) -> Iterator[str]:
+    yield f"  {title + ':':<10} {text}"
+
+
+def _marked(entry: EntryJson) -> str:
+    return entry.text if entry.blame is UNSET else f"{entry.text}  <-- {entry.blame}"

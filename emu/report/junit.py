@@ -1,0 +1,50 @@
+"""Findings as a JUnit report, which CI services show as failed tests."""
+
+import re
+from xml.etree import ElementTree as ET
+
+from crosswalk.emu.report.finding import FindingsJson, finding_lines, found_text, headline
+
+__all__ = ["junit"]
+
+_CLASS = "crosswalk.fuzz"
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(document: FindingsJson, title: str, passed: str, seconds: float) -> bytes:
+    """Return a report in UTF-8: a case named `passed` for the search, one that fails a finding.
+
+    What fails has both answers, the walk with the entry to blame, and the command that shows it
+    again. `title` is the suite's name, `seconds` its time.
+    """
+    suite = ET.Element(
+        "testsuite",
+        name=_clean(title),
+        tests=str(len(document.findings) + 1),
+        failures=str(len(document.findings)),
+        errors="0",
+        skipped="0",
+        time=f"{seconds:.3f}",
+    )
+    ET.SubElement(suite, "testcase", classname=_CLASS, name=_clean(passed))
+    for finding in document.findings:
+        case = ET.SubElement(suite, "testcase", classname=_CLASS, name=finding.id)
+        failure = ET.SubElement(
+            case, "failure", type="finding", message=_clean(headline(finding))
+        )
+        lines = [found_text(finding)]
+        if finding.access is not None:
+            lines.append(finding.access)
+        lines += finding_lines(finding)
+        lines += [f"also: {each.signature}: {each.reproduce}" for each in finding.variants[1:]]
+        if finding.reproduce is not None:
+            lines.append(f"reproduce: {finding.reproduce}")
+        failure.text = _clean("\n".join(lines))
+    ET.indent(suite)
+    text: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _clean(text: str) -> str:
+    """Return text without what XML can't hold: a walker's name may be anything."""
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
