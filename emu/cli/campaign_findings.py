@@ -57,9 +57,7 @@ def campaign_findings(
                 reproduce=command,
             )
         )
-    return FindingsJson(
-        walker=plan.walker, findings=findings, made_by=release(), editions=EDITIONS
-    )
+    return FindingsJson(walker=plan.walker, findings=findings, made_by=release(), editions=EDITIONS)
 
 
 def _signature(found: Found, walker: str | None) -> Signature:
@@ -76,12 +74,14 @@ def _described(
     composite = parse_composite(data, slug)
     if composite is None:
         case = parse_case(data, slug)
-        made, size = described_case(signature, case, reduced=reduced), size_text(case)
+        made = described_case(signature, case, reduced=reduced)
+        count, size = len(case.entries), size_text(case)
     else:
         made = described_composite(signature, composite, reduced=reduced)
         count = len(composite.case.entries)
         size = f"{count:,} {'entry' if count == 1 else 'entries'}, 1 composite"
-    return msgspec.structs.replace(made, size=size, case_text=case_lines(data))
+    text = case_lines(data)
+    return msgspec.structs.replace(made, size=size, entries=count, case_text=text)
 
 
 def reproduce(plan: Plan, found: Found, slug: str, path: Path | None) -> str:

@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from crosswalk.emu.cli.fuzz_report import junit, record, report_lines, verdict
+from crosswalk.emu.cli.campaign_findings import campaign_findings
+from crosswalk.emu.cli.fuzz_report import record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.cli.walker_options import chosen_walker
 from crosswalk.emu.fuzz.campaign import Campaign, Plan, Progress
@@ -16,6 +16,7 @@ from crosswalk.emu.fuzz.campaign.cluster import open_pool
 from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_lines
+from crosswalk.emu.report.junit import junit
 from crosswalk.emu.report.text import count_text
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import write_file
@@ -119,13 +120,16 @@ def _line(state: Progress, cases: int | None, seconds: float) -> str:
 
 def _report(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
     reproduce = command_text(options)
+    document = campaign_findings(campaign.plan, campaign.state, store.case, store.case_path)
     if options.junit is not None:
-        write_file(options.junit, junit(campaign, store))
+        state = campaign.state
+        title = f"crosswalk fuzz, seed {campaign.plan.seed}"
+        passed = f"{state.layouts} layouts"
+        write_file(options.junit, junit(document, title, passed, state.seconds))
     if options.json:
-        document: dict[str, Any] = record(campaign, store)
-        emit({**document, "reproduce": reproduce})
+        emit({**record(campaign, document), "reproduce": reproduce})
     else:
-        for line in report_lines(campaign, store):
+        for line in report_lines(campaign, document):
             print(line)
     if options.coverage:
         for line in coverage_lines(campaign.seen):

@@ -1,9 +1,9 @@
 """The entries that a finding is about: which of a walk, and which beside it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crosswalk.emu.findings.signature import CANONICAL, LOADED, RESERVED
+from crosswalk.emu.findings.signature import CANONICAL, LOADED, PAGES, RESERVED
 from crosswalk.emu.report.text import size_text
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext, PagingMode
@@ -32,31 +32,56 @@ def blamed(context: PagingContext, rule: str, access: Access, path: Walk) -> dic
     if not path.steps or rule == CANONICAL:
         return {}
     last = path.steps[-1]
-    if rule == LOADED or rule.startswith(RESERVED):
-        return {last.pa: _reserved_text(context, last)}
     if last.kind is StepKind.OUTSIDE:
         return _leads_outside(context, path.steps)
+    if last.kind is StepKind.RESERVED or rule.startswith((RESERVED, LOADED)):
+        return {last.pa: _reserved_text(context, last)}
     if last.kind is StepKind.NOT_PRESENT:
         return {last.pa: "P clear"}
-    if last.kind is StepKind.RESERVED:
-        return {last.pa: _reserved_text(context, last)}
-    if rule.startswith("size of"):
-        return {last.pa: f"maps {size_text(level_of(context, last.level).span)}"}
-    if rule.startswith("address of"):
-        return {last.pa: f"address {leaf_address(context, last.level, last.entry):#x}"}
-    if rule.startswith("flags of"):
-        return {last.pa: "its bits outside the address"}
-    if rule.startswith("protection key"):
-        return {last.pa: _key_text(context, last)}
-    if " of a table's entry" in rule and " of a leaf" not in rule:
-        return {step.pa: "its A" for step in path.steps[:-1] if step.restricts}
-    if " of a leaf" in rule:
-        bits = [bit for bit in ("A", "D") if f"{bit} of a leaf" in rule]
+    return _of_page(context, rule, access, path.steps)
+
+
+def _of_page(
+    context: PagingContext, rule: str, access: Access, steps: Sequence[Step]
+) -> dict[int, str]:
+    """Return the same of a walk that ends at a page."""
+    last = steps[-1]
+    if _OF_TABLES in rule and _OF_LEAF not in rule:
+        return {step.pa: "its A" for step in steps[:-1] if step.restricts}
+    text = next((text for begins, text in _LEAF if rule.startswith(begins)), None)
+    if text is not None:
+        return {last.pa: text(context, last)}
+    if _OF_LEAF in rule:
+        bits = [bit for bit in ("A", "D") if f"{bit}{_OF_LEAF}" in rule]
         return {last.pa: f"its {' and '.join(bits)}"}
-    if "page that is there" in rule:
-        return {last.pa: "P set at every level"}
-    lacks = _withheld(context, access, path.steps)
+    lacks = _withheld(context, access, steps)
     return lacks or {last.pa: "withholds nothing, nor does an entry above it"}
+
+
+def _key_text(context: PagingContext, leaf: Step) -> str:
+    key = protection_key(leaf.entry)
+    denied = context.pkru >> 2 * key & 3
+    rights = [name for bit, name in ((1, "AD"), (2, "WD")) if denied & bit]
+    return f"key {key}, for which PKRU has {' and '.join(rights) or 'neither AD nor WD'}"
+
+
+def _size_text(context: PagingContext, leaf: Step) -> str:
+    return f"maps {size_text(level_of(context, leaf.level).span)}"
+
+
+def _address_text(context: PagingContext, leaf: Step) -> str:
+    return f"maps {leaf_address(context, leaf.level, leaf.entry):#x}"
+
+
+_OF_TABLES, _OF_LEAF = " of a table's entry", " of a leaf"
+_LEAF: tuple[tuple[str, Callable[[PagingContext, Step], str]], ...] = (
+    ("size of", _size_text),
+    ("address of", _address_text),
+    ("flags of", lambda *_: "its bits outside the address"),
+    ("protection key", _key_text),
+    *((f"a {page} page that is there", _size_text) for page in PAGES),
+)
+"""What of a leaf a rule is about, by how the rule begins."""
 
 
 def _reserved_text(context: PagingContext, step: Step) -> str:
@@ -91,15 +116,8 @@ def _leads_outside(context: PagingContext, steps: Sequence[Step]) -> dict[int, s
     return {above.pa: f"its table at {above.entry & context.address_mask:#x} is outside RAM"}
 
 
-def _key_text(context: PagingContext, leaf: Step) -> str:
-    key = protection_key(leaf.entry)
-    denied = context.pkru >> 2 * key & 3
-    rights = [name for bit, name in ((1, "AD"), (2, "WD")) if denied & bit]
-    return f"key {key}, for which PKRU has {' and '.join(rights) or 'neither AD nor WD'}"
-
-
 def _withheld(context: PagingContext, access: Access, steps: Sequence[Step]) -> dict[int, str]:
-    """Return the entries that withhold what the access needs, and the leaf where SMEP or SMAP do."""
+    """Return the entries that withhold what the access needs; the leaf where SMEP or SMAP do."""
     user = access.cpl == 3
     ac = context.rflags_ac if access.ac is None else access.ac
     lacks: dict[int, list[str]] = {}

@@ -5,6 +5,7 @@ Nothing is run for it but Crosswalk's own walk of the case.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 import msgspec
 
@@ -119,14 +120,15 @@ def described_case(
     path = walk_access(memory, context, access)
     blame = blamed(context, signature.rule, access, path) if signature.truth != "due" else {}
     said = _answer_text(signature, probe.predicted) if answer is None else answer
-    own = translate(memory, context, access)
-    seen = None if probe.observed is None else outcome_text(probe.observed)
+    own, seen = translate(memory, context, access), probe.observed
+    if not _about_words(signature.rule):
+        own, seen = _without_words(own), seen and _without_words(seen)
     made = msgspec.structs.replace(
         bare,
         access=access_text(access),
         answer=said,
         predicted=outcome_text(own, may=True),
-        observed=seen,
+        observed=None if seen is None else outcome_text(seen),
         walk=_entries(context, path, blame),
         remark=None if path.steps else no_walk_text(context, path),
     )
@@ -165,11 +167,19 @@ def _answer_text(signature: Signature, said: Outcome | None) -> str:
     if {signature.said, signature.truth} & {"mapped", "allowed", "not mapped", "refused"}:
         where = f", pa {said.pa:#x}" if isinstance(said, Translation) else ""
         return f"{signature.said}{where}"
-    if signature.rule.startswith(("size of", "flags of")):
-        assert isinstance(said, Translation)
-        what = signature.rule.partition(" ")[0]
-        return f"pa {said.pa:#x}, {signature.said} {what}"
+    what = signature.rule.partition(" ")[0]
+    if what in {"size", "flags"}:
+        return f"{outcome_text(said)}; {signature.said} {what}"
     return outcome_text(said)
+
+
+def _about_words(rule: str) -> bool:
+    """Return whether a rule is about the words that an access changes."""
+    return rule.startswith(("A ", "D ", "a word beside", "more than A and D"))
+
+
+def _without_words(outcome: Outcome) -> Outcome:
+    return replace(outcome, entries=())
 
 
 def _entries(context: PagingContext, path: Walk, blame: dict[int, str]) -> list[EntryJson]:

@@ -58,8 +58,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     (r".* in the error code (of|at) .*", _CODE),
     (r"CR2 of .*", ('Intel SDM vol. 3A, "Interrupt 14—Page-Fault Exception (#PF)"',)),
     (
-        r"((A|D) of a .*|A and D|a word beside the walk|more than A and D)( by a fault)?"
-        r"|a word beside the walk, .*|more than A and D, .*",
+        r"((A|D) of a |A and D|a word beside the walk|more than A and D).*",
         (
             'Intel SDM vol. 3A, "Accessed and Dirty Flags"',
             'AMD APM vol. 2, "Notes on Accessed and Dirty Bits"',
@@ -82,7 +81,7 @@ _PATTERNS = tuple((re.compile(pattern), sections) for pattern, sections in _RULE
 
 
 def manual_of(rule: str, mode: PagingMode) -> tuple[str, ...] | None:
-    """Return the sections that state a rule of a signature: `Intel SDM vol. 3A, "Title"`.
+    """Return the sections that state a rule of a signature: manual, volume and title.
 
     None of them for what no manual states; None for a rule that isn't known.
     """

@@ -27,6 +27,7 @@ __all__ = [
     "CROSSWALK",
     "DUE",
     "LOADED",
+    "PAGES",
     "RESERVED",
     "Signature",
     "code_of",
@@ -43,7 +44,9 @@ __all__ = [
 
 CANONICAL, RESERVED = "canonical addresses", "reserved"
 LOADED = "a PDPTE with reserved bits, loaded"
-_PAGES = {12: "4-KiB", 21: "2-MiB", 22: "4-MiB", 30: "1-GiB"}
+_SIZES = {12: "4-KiB", 21: "2-MiB", 22: "4-MiB", 30: "1-GiB"}
+PAGES = tuple(_SIZES.values())
+"""What pages are called in rules."""
 
 
 def rule_of(context: PagingContext, divergence: Divergence) -> str:
@@ -106,7 +109,7 @@ def _about_pointer(context: PagingContext, divergence: Divergence) -> str | None
 
 def page_of(context: PagingContext, step: Step) -> str:
     """Return what a page is called that an entry of this step's level maps."""
-    return _PAGES[level_of(context, step.level).shift]
+    return _SIZES[level_of(context, step.level).shift]
 
 
 def code_of(outcome: Outcome) -> int:

@@ -28,6 +28,9 @@ __all__ = [
     "manual_text",
 ]
 
+PEER = "peer:"
+"""What the witness of a finding about a walker under test begins with."""
+
 
 class SectionJson(Document, frozen=True):
     """A section of a manual, by its title."""
@@ -66,12 +69,13 @@ class FindingJson(Document, frozen=True, kw_only=True):
     """What somebody is wrong about: the rule, both answers, the entries, a case, a command.
 
     `witness` is who is wrong: a walker under test (`peer:NAME`), the built-in `walker`, the
-    `second walk`, what was `meant`, the `emulator` or `crosswalk` itself. `said` and `truth` are its
-    answer and the true one in the words of the signature, `answer` the answer to this access.
+    `second walk`, what was `meant`, the `emulator` or `crosswalk` itself. `said` and `truth` are
+    its answer and the true one in the words of the signature, `answer` that to this access.
     `predicted` is that of Crosswalk's own walk, `observed` the emulated CPU's. `manual` has no
     sections for what no manual states. `walk` is from the root down; `beside` are the case's
     entries that this walk doesn't read, of which there are `more`; `needed` says that the
-    finding isn't shown without them. `case_text` is there for a case of few lines.
+    finding isn't shown without them. `case_text` is there for a case of few lines; `size` is
+    how big the case is in words, of which `entries` says how many entries.
     """
 
     id: str
@@ -87,19 +91,20 @@ class FindingJson(Document, frozen=True, kw_only=True):
     predicted: str | None
     observed: str | None
     context: str | None
-    walk: list[EntryJson] = []
+    walk: list[EntryJson] = msgspec.field(default_factory=list)
     remark: str | None = None
-    beside: list[EntryJson] = []
+    beside: list[EntryJson] = msgspec.field(default_factory=list)
     more: Count = 0
     needed: bool = False
     case: str | None = None
     case_text: str | None = None
     size: str | None = None
+    entries: Count | None = None
     reproduce: str | None = None
     count: Count = 1
     layout: Count | None = None
     location: tuple[str, Annotated[int, Meta(ge=1)]] | None = None
-    variants: list[VariantJson] = []
+    variants: list[VariantJson] = msgspec.field(default_factory=list)
 
 
 class FindingsJson(Document, frozen=True, kw_only=True):
@@ -110,7 +115,7 @@ class FindingsJson(Document, frozen=True, kw_only=True):
 
     walker: str | None
     findings: list[FindingJson]
-    summary: list[str] = []
+    summary: list[str] = msgspec.field(default_factory=list)
     made_by: str = "crosswalk"
     editions: str | UnsetType = UNSET
     format: Literal["crosswalk-findings/1"] = "crosswalk-findings/1"
@@ -123,9 +128,15 @@ def dump_findings(document: FindingsJson) -> bytes:
 
 def headline(finding: FindingJson) -> str:
     """Return in a line what is wrong: the cause, and both answers."""
-    if finding.said and finding.truth:
-        return f"{finding.cause}: says {finding.said}, it is {finding.truth}"
-    return finding.cause
+    return _statement(finding.cause, finding)
+
+
+def _statement(about: str, finding: FindingJson) -> str:
+    """Return who says what `about` something, where that isn't a walker under test."""
+    who = "" if finding.witness.startswith(PEER) else f" {finding.witness}"
+    if finding.truth == "due":
+        return f"{about} is due:{who}{who and ':'} {finding.said}"
+    return f"{about}:{who} says {finding.said}, it is {finding.truth}"
 
 
 def manual_text(sections: Sequence[SectionJson]) -> str:
@@ -145,7 +156,7 @@ def found_text(finding: FindingJson) -> str:
 def answer_rows(finding: FindingJson) -> list[tuple[str, str]]:
     """Return (who, what it says): the walker that is wrong, Crosswalk's own, the emulated CPU."""
     who = {"walker": "predicted", "meant": "intended"}.get(finding.witness, finding.witness)
-    rows = [("walker" if who.startswith("peer:") else who, finding.answer)]
+    rows = [("walker" if who.startswith(PEER) else who, finding.answer)]
     for title, text in (("predicted", finding.predicted), ("observed", finding.observed)):
         if text is not None and all(title != other for other, _ in rows):
             rows.append((title, text))
@@ -173,19 +184,13 @@ def entry_lines(finding: FindingJson) -> Iterator[str]:
 def finding_lines(finding: FindingJson, *, rule: bool = True) -> Iterator[str]:
     """Yield all that is known of one finding; the rule, unless a line above has it."""
     if rule:
-        yield from _row("rule", f"{finding.rule}: {_both(finding)}")
+        yield from _row("rule", _statement(finding.rule, finding))
     if finding.manual:
         yield from _row("manual", manual_text(finding.manual))
     for who, text in answer_rows(finding):
         yield from _row(who, text)
     for line in entry_lines(finding):
         yield f"  {line}"
-
-
-def _both(finding: FindingJson) -> str:
-    if finding.truth == "due":
-        return f"is due: {finding.said}"
-    return f"says {finding.said}, it is {finding.truth}"
 
 
 def _row(title: str, text: str) -> Iterator[str]:

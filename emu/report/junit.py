@@ -29,9 +29,7 @@ def junit(document: FindingsJson, title: str, passed: str, seconds: float) -> by
     ET.SubElement(suite, "testcase", classname=_CLASS, name=_clean(passed))
     for finding in document.findings:
         case = ET.SubElement(suite, "testcase", classname=_CLASS, name=finding.id)
-        failure = ET.SubElement(
-            case, "failure", type="finding", message=_clean(headline(finding))
-        )
+        failure = ET.SubElement(case, "failure", type="finding", message=_clean(headline(finding)))
         lines = [found_text(finding)]
         if finding.access is not None:
             lines.append(finding.access)

@@ -69,8 +69,15 @@ def test_people_read_the_same(fuzz, bug):
     lines = ran.out.splitlines()
     assert lines[0].startswith("4 layouts, ")
     (found,) = [line for line in lines if "SMAP: walker says" in line]
-    assert " probe, first in layout " in lines[lines.index(found) + 1]
-    assert ": crosswalk replay " in lines[lines.index(found) + 1]
+    shown = lines[lines.index(found) + 1 : -2]
+    assert '  manual:    Intel SDM vol. 3A, "Determination of Access Rights"' in shown[0]
+    assert ["predicted: ok,", "observed:  #PF, error code"] == [
+        line.strip()[:length] for line, length in zip(shown[1:3], (14, 26), strict=True)
+    ]
+    marked = "<-- U/S set at every level: SMAP bars the supervisor"
+    assert 1 == sum(line.endswith(marked) for line in shown)
+    assert " probe, first in layout " in shown[-1]
+    assert ": crosswalk replay " in shown[-1]
     assert "verdict: FAILED" == lines[-2]
     assert lines[-1].startswith("reproduce: crosswalk fuzz --cases 4 ")
 
