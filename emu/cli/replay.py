@@ -235,9 +235,9 @@ def _ask(
         answers = target.answer(memory, context, accesses)
     except NoAnswer as failure:
         return _Answered(target, (), frozenset(), failure)
-    verdicts = judge(target.claims, answers, memory, context, accesses, truth)
-    silent = np.flatnonzero(answers.silent).tolist() if target.claims - LISTS else []
-    return _Answered(target, verdicts, frozenset(silent))
+    judged = judge(target.claims, answers, memory, context, accesses, truth)
+    silent = answers.silent if target.claims - LISTS else judged.silent
+    return _Answered(target, judged.verdicts, frozenset(np.flatnonzero(silent).tolist()))
 
 
 def _answered_case(

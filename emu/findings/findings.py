@@ -25,6 +25,7 @@ from crosswalk.emu.report.composites import CompositeCase, composite_case
 from crosswalk.emu.report.verdict import divergence_case
 from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.judge import TargetVerdict
+from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
 from crosswalk.walker.columns import Kind, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -134,8 +135,7 @@ class Findings:
 
     `divergent` counts the accesses that no known emulator divergence explains, once for each
     witness. `asked` bool[n] are those that the CPU was asked for, by default all: cases of the
-    others have no observed outcome. `answered` and `declined` count the accesses that a walker
-    under test was asked for.
+    others have no observed outcome. `tally` counts the questions to a walker under test.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Findings:
         self._diverging: NDArray[np.bool_] = np.zeros(len(layout.accesses), np.bool_)
         self.known: Counter[str] = Counter()
         self.divergent = 0
-        self.answered = self.declined = 0
+        self.tally = Tally()
 
     def add(
         self,

@@ -34,7 +34,11 @@ from crosswalk.emu.findings.findings import (
     gathered_of,
 )
 from crosswalk.emu.findings.layout import Layout
-from crosswalk.emu.findings.signature import failure_signature
+from crosswalk.emu.findings.signature import (
+    failed_signature,
+    failure_signature,
+    without_numbers,
+)
 from crosswalk.emu.fuzz.coverage import (
     CELLS,
     composite_coverage_of,
@@ -48,9 +52,9 @@ from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.probe.trampoline import CR3_UNDER_TEST
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.targets import Target
-from crosswalk.emu.targets.capabilities import LISTS
-from crosswalk.emu.targets.judge import judge
+from crosswalk.emu.targets.judge import Contradiction, judge
 from crosswalk.emu.targets.registry import open_target
+from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.workers.sandbox import Limits, NoAnswer
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
@@ -61,6 +65,8 @@ __all__ = ["AnyFinding", "Executor", "LayoutResult", "executor_of"]
 IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
 """The reason for which a composite isn't asked."""
 
+EXPLAINED = "effective rights that explain what the CPU does"
+"""What is due where Crosswalk's own effective rights can't be right."""
 
 AnyFinding = Finding | CompositeFinding | Caseless
 
@@ -73,8 +79,8 @@ class LayoutResult:
     agree, `divergent` the divergences that no known one of the emulator explains, `known` the
     explained ones. `predicted_only` counts undisputed predictions of what the emulated CPU lacks,
     by feature; `not_asked` composites by reason; `masked` accesses made with an encryption mask
-    removed, `copied` those made under a copy of the root; `answered` and `declined` those asked of
-    a walker under test. `coverage` is bool[n] as `coverage_of` returns it, `seconds` are by part.
+    removed, `copied` those made under a copy of the root; `tally` the questions to a walker under
+    test. `coverage` is bool[n] as `coverage_of` returns it, `seconds` are by part.
     """
 
     agreements: int
@@ -84,8 +90,7 @@ class LayoutResult:
     not_asked: Counter[str]
     masked: int
     copied: int
-    answered: int
-    declined: int
+    tally: Tally
     findings: tuple[AnyFinding, ...]
     coverage: NDArray[np.bool_]
     seconds: dict[str, float]
@@ -94,6 +99,16 @@ class LayoutResult:
     def probes(self) -> int:
         """The number of accesses asked and answered."""
         return self.agreements + self.divergent + self.known.total()
+
+    @property
+    def answered(self) -> int:
+        """The number of accesses that a walker under test answered."""
+        return self.tally.total[1]
+
+    @property
+    def declined(self) -> int:
+        """The number of accesses that a walker under test declined."""
+        return self.tally.total[2]
 
 
 class Executor:
@@ -133,8 +148,7 @@ class Executor:
             Counter(),
             int(asked.sum()) if layout.context.encryption_mask else 0,
             copied,
-            found.answered,
-            found.declined,
+            found.tally,
             found.gathered(),
             np.zeros(CELLS.count, np.bool_) if coverage is None else coverage,
             clock.seconds,
@@ -241,11 +255,15 @@ def _ask(
         answers = target.answer(memory, context, accesses)
     except NoAnswer as failure:
         found.add_failure(failure_signature(target.name, failure))
+        found.tally.add_failed(context.mode, target.claims, len(accesses))
         return
-    lists = answers.listing is not None and bool(target.claims & LISTS)
-    answered = np.full(len(accesses), lists) | (~answers.silent & bool(target.claims - LISTS))
-    found.answered, found.declined = int(answered.sum()), int((~answered).sum())
-    for verdict in judge(target.claims, answers, memory, context, accesses, truth):
+    try:
+        judged = judge(target.claims, answers, memory, context, accesses, truth)
+    except Contradiction as error:
+        found.add_failure(failed_signature(EXPLAINED, without_numbers(str(error))))
+        return
+    found.tally += judged.tally
+    for verdict in judged.verdicts:
         found.add_verdict(f"peer:{target.name}", target.claims, verdict)
 
 

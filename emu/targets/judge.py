@@ -1,22 +1,27 @@
 """Compare the answers of a walker under test with the truth, as far as it claims to answer."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.compare import agreements, choose, differing_fields
-from crosswalk.emu.targets.answers import Answers, Listing
+from crosswalk.emu.targets.answers import Answers, Given, Listing
 from crosswalk.emu.targets.capabilities import LISTS, Capability
-from crosswalk.emu.targets.mapping_lists import look_up, true_listing
+from crosswalk.emu.targets.mapping_lists import differences, look_up, range_of, true_listing
+from crosswalk.emu.targets.tally import Tally
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import linear_addresses, translate_many
 from crosswalk.walker.columns import Accesses, Kind, Outcomes
-from crosswalk.walker.context import CR3, CR4, EFER, PagingContext
-from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingContext
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Entries, Outcome
+from crosswalk.walker.rights import GRANTS, Grant, Rights
 
-__all__ = ["MAX_EXTRA", "TargetVerdict", "judge"]
+__all__ = ["MAX_EXTRA", "Contradiction", "Judgement", "TargetVerdict", "judge"]
 
 MAX_EXTRA = 1024
 """The most wrongly listed mappings that are judged on top of those of the accesses."""
@@ -24,14 +29,20 @@ MAX_EXTRA = 1024
 Fields = dict[str, NDArray[np.bool_]]
 
 
+class Contradiction(CrosswalkError):
+    """Crosswalk's own effective rights of a page don't agree with what the CPU did there."""
+
+
 @dataclass(frozen=True, slots=True)
 class TargetVerdict:
     """The answers of a walker under test to n accesses, and where they are wrong.
 
     `reported` is what it says, `expected` what is true in the same terms. `fields` are bool[n] by
-    what differs: outcome, pa, size, flags, error_code, cr2, entries. `listed` bool[n]: the answer
-    comes from its list of mappings, not from its translation of this access. `observed` are the
-    outcomes of the accesses, None where they weren't made.
+    what differs: outcome, pa, size, flags, effective, error_code, cr2, entries. `listed` bool[n]:
+    the answer comes from its list of mappings, not from its translation of this access: then the
+    rights of both are effective rights, as the supervisor and the user have them with CR0.WP set
+    and without SMEP, SMAP and protection keys. `observed` are the outcomes of the accesses, None
+    where they weren't made.
     """
 
     accesses: Accesses
@@ -52,6 +63,26 @@ class TargetVerdict:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict on the accesses that were asked about, that on extra mappings, and the tally.
+
+    Extra mappings are those that the walker lists and that don't exist, lists wrongly or leaves
+    out: each is judged as a read of its first byte. `silent` bool[n]: the accesses to which the
+    walker answers nothing.
+    """
+
+    verdict: TargetVerdict
+    extra: TargetVerdict
+    tally: Tally
+    silent: NDArray[np.bool_]
+
+    @property
+    def verdicts(self) -> tuple[TargetVerdict, TargetVerdict]:
+        """Both verdicts."""
+        return self.verdict, self.extra
+
+
 def judge(
     claims: frozenset[Capability],
     answers: Answers,
@@ -59,30 +90,101 @@ def judge(
     context: PagingContext,
     accesses: Accesses,
     outcomes: Outcomes,
-) -> tuple[TargetVerdict, TargetVerdict]:
-    """Return the verdicts on these accesses, whose outcomes are known, and on extra mappings.
+) -> Judgement:
+    """Return what is right and wrong of the answers to these accesses, whose outcomes are known.
 
-    Extra mappings are those that the walker lists and that don't exist, lists wrongly or leaves
-    out: each is judged as a read of its first byte. Whether and where an address is mapped, rights
-    aside, the built-in walker decides, which every outcome tests. So it does for the words that an
-    access which faults may change, where it predicts that fault. An answer may leave out any of
-    them, but change no other: the manuals leave open whether a walk that faults sets A in the
-    entries that it used.
+    Whether and where an address is mapped, rights aside, and with which effective rights, the
+    built-in walker decides, which every outcome tests; `Contradiction` where one doesn't agree
+    with the effective rights. So it does for the words that an access which faults may change,
+    where it predicts that fault. An answer may leave out any of them, but change no other: the
+    manuals leave open whether a walk that faults sets A in the entries that it used.
     """
+    space = _Space(memory, context, accesses, outcomes)
     listing = answers.listing
     verdict = _no_verdict(accesses, outcomes)
     if claims - LISTS:
-        verdict = _judge_translations(claims, answers, memory, context, accesses, outcomes)
+        verdict = _judge_translations(claims, answers, space)
     extra = _no_verdict(accesses.take(slice(0)), outcomes.take(slice(0)))
     if listing is not None and claims & LISTS:
-        lists = listing, true_listing(memory, context, listing.ranges)
-        expected = _mapped(memory, context, accesses, outcomes)
-        listed = _judge_list(claims, context, lists, accesses, expected)
+        true = true_listing(memory, context, listing.ranges)
+        if Capability.EFFECTIVE in claims:
+            _require_agreement(space, true)
+        listed = _judge_list(claims, (listing, true), space)
         verdict = _either(verdict, listed) if claims - LISTS else listed
-        others = _extra_mappings(claims, *lists, accesses)
-        expected = _mapped(memory, context, others, translate_many(memory, context, others))
-        extra = _judge_list(claims, context, lists, others, expected)
-    return replace(verdict, observed=outcomes), extra
+        others = _extra_mappings(claims, listing, true, accesses)
+        beside = _Space(memory, context, others, translate_many(memory, context, others))
+        extra = _judge_list(claims, (listing, true), beside)
+    tally, silent = _count(claims, answers, space)
+    return Judgement(replace(verdict, observed=outcomes), extra, tally, silent)
+
+
+@dataclass(frozen=True)
+class _Space:
+    """An address space, and accesses to it with their outcomes."""
+
+    memory: PhysicalMemory
+    context: PagingContext
+    accesses: Accesses
+    outcomes: Outcomes
+
+    @cached_property
+    def mapped(self) -> Outcomes:
+        """The outcomes if only mappings counted, and no rights; the rights are effective rights."""
+        return _mapped(self.memory, self.context, self.accesses, self.outcomes)
+
+
+_OF_A_PAGE = {Capability.FLAGS: Given.FLAGS, Capability.EFFECTIVE: Given.RIGHTS}
+
+Asked = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""bool[n] twice: the accesses that were put to a claim, and those of them that it answered."""
+
+
+def _count(
+    claims: frozenset[Capability], answers: Answers, space: _Space
+) -> tuple[Tally, NDArray[np.bool_]]:
+    """Return the tally of the questions, and bool[n]: the accesses that no claim answers."""
+    every = np.ones(len(space.accesses), np.bool_)
+    parts: dict[Capability, Asked] = dict.fromkeys(claims - LISTS, (every, ~answers.silent))
+    if claims & LISTS:
+        parts |= _asked_of_list(claims, answers.listing, space)
+    tally, mode = Tally(), space.context.mode
+    some, answered = ~every, ~every
+    for claim, (asked, said) in parts.items():
+        tally.add(mode, claim, int(said.sum()), int((asked & ~said).sum()))
+        some, answered = some | asked, answered | said
+    tally.add(mode, None, int(answered.sum()), int((some & ~answered).sum()))
+    return tally, ~answered
+
+
+def _asked_of_list(
+    claims: frozenset[Capability], listing: Listing | None, space: _Space
+) -> dict[Capability, Asked]:
+    """Return the accesses that a list was asked for, and answers; without a list it answers none.
+
+    Flags and rights are those of what is mapped, flags of whole ranges alone. Ranges are no
+    question of their own: they say how leaves may be listed.
+    """
+    mapped = space.mapped.kind == Kind.OK
+    nothing = np.zeros_like(mapped)
+    chosen = [claim for claim in _OF_A_PAGE if claim in claims]
+    if listing is None:
+        none = dict.fromkeys(chosen, (mapped, nothing))
+        return {Capability.LEAVES: (~nothing, nothing), **none}
+    va = linear_addresses(space.context, space.accesses)
+    number, within = range_of(listing.ranges, va)
+    row, found = look_up(listing, va)
+    silent, whole = _at(listing.silent, number), _at(listing.ranges.whole, number)
+    given = _at(listing.mappings.given, row)
+    parts: dict[Capability, Asked] = {Capability.LEAVES: (within, within & ~silent)}
+    for claim in chosen:
+        asked = within & mapped & (whole | (claim is not Capability.FLAGS))
+        parts[claim] = asked, asked & found & ((given & _OF_A_PAGE[claim]) != 0)
+    return parts
+
+
+def _at(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Return the chosen rows of a column, zeros where it has none."""
+    return column[rows] if len(column) else np.zeros(len(rows), column.dtype)
 
 
 def _no_verdict(accesses: Accesses, outcomes: Outcomes) -> TargetVerdict:
@@ -91,21 +193,17 @@ def _no_verdict(accesses: Accesses, outcomes: Outcomes) -> TargetVerdict:
 
 
 def _no_fields(count: int) -> Fields:
-    names = ("outcome", "pa", "size", "flags", "error_code", "cr2", "entries")
+    names = ("outcome", "pa", "size", "flags", "effective", "error_code", "cr2", "entries")
     return {name: np.zeros(count, np.bool_) for name in names}
 
 
 def _judge_translations(
-    claims: frozenset[Capability],
-    answers: Answers,
-    memory: PhysicalMemory,
-    context: PagingContext,
-    accesses: Accesses,
-    outcomes: Outcomes,
+    claims: frozenset[Capability], answers: Answers, space: _Space
 ) -> TargetVerdict:
-    reported, expected = answers.outcomes, outcomes
+    memory, context, accesses = space.memory, space.context, space.accesses
+    reported, expected = answers.outcomes, space.outcomes
     if not claims & {Capability.RIGHTS, Capability.FAULTS}:
-        expected = _mapped(memory, context, accesses, outcomes)
+        expected = space.mapped
     wrong = _no_fields(len(accesses))
     ok, really = reported.kind == Kind.OK, expected.kind == Kind.OK
     if Capability.FAULTS in claims:
@@ -128,12 +226,14 @@ def _mapped(
     """Return the outcomes of the accesses if only mappings counted, and no rights.
 
     An address is mapped where the supervisor may read without SMAP, keys and LASS. LAM and UAI
-    mask it first, but not the address of a fetch.
+    mask it first, but not the address of a fetch. Without SMEP and with WP the rights of a page
+    are those that its entries leave.
     """
     plain = replace(
         context,
+        cr0=context.cr0 | CR0.WP,
         cr3=context.cr3 & ~(CR3.LAM_U48 | CR3.LAM_U57) if context.mode.long else context.cr3,
-        cr4=context.cr4 & ~(CR4.SMAP | CR4.PKE | CR4.LAM_SUP | CR4.LASS),
+        cr4=context.cr4 & ~(CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.LAM_SUP | CR4.LASS),
         efer=context.efer & ~EFER.UAIE,
     )
     found = translate_many(
@@ -159,49 +259,107 @@ def _mapped(
     )
 
 
+def _rights_of(grant: int) -> Rights:
+    """Return effective rights as those of the supervisor and of the user.
+
+    The supervisor reads whatever is mapped; the user does what it does, on pages that are its own.
+    """
+    rights = Rights.SUPERVISOR_READ
+    rights |= Rights.SUPERVISOR_WRITE if grant & Grant.WRITE else Rights(0)
+    rights |= Rights.SUPERVISOR_EXECUTE if grant & Grant.EXECUTE else Rights(0)
+    return rights | Rights(rights << 3) if grant & Grant.USER else rights
+
+
+_RIGHTS = np.array([_rights_of(grant) for grant in range(GRANTS)], np.uint8)
+
+
+def _require_agreement(space: _Space, true: Listing) -> None:
+    """Raise `Contradiction` where effective rights don't explain the outcome of an access.
+
+    Both statements of them are tested: that of the translation, and that of the true list. A page
+    that has the right can be withheld by a protection key alone.
+
+    Source: Intel SDM vol. 3A, "Determination of Access Rights", "Protection Keys".
+    """
+    context, accesses, mapped = space.context, space.accesses, space.mapped
+    rows = np.flatnonzero(
+        (mapped.kind == Kind.OK) & (space.outcomes.kind != Kind.GENERAL_PROTECTION)
+    )
+    some, rights = accesses.take(rows), mapped.rights[rows]
+    user, writes, executes = (
+        (rights & bit) != 0
+        for bit in (Rights.USER_READ, Rights.SUPERVISOR_WRITE, Rights.SUPERVISOR_EXECUTE)
+    )
+    data, by_user = some.type != AccessType.EXECUTE, some.cpl == 3
+    needed = np.where(by_user, user, ~(user & context.smap & ~some.ac) | ~data)
+    needed &= writes | (some.type != AccessType.WRITE) | (~by_user & (not context.wp))
+    needed &= (executes & ~(user & context.smep & ~by_user)) | data
+    made = space.outcomes.kind[rows] == Kind.OK
+    keys = user & data & context.pke
+    wrong = (made & ~needed) | (~made & needed & ~keys)
+    row, known = look_up(true, linear_addresses(context, some))
+    if len(true.mappings):
+        wrong |= known & (_RIGHTS[true.mappings.rights[row]] != rights)
+    if wrong.any():
+        at = int(rows[np.argmax(wrong)])
+        access = accesses[at]
+        raise Contradiction(
+            f"effective rights of {access.va:#x}: the walk states {_text(int(mapped.rights[at]))}, "
+            f"which does not explain the {access.type.name.lower()} at CPL {access.cpl}"
+        )
+
+
+def _text(rights: int) -> str:
+    bits = (Rights.USER_READ, Rights.SUPERVISOR_WRITE, Rights.SUPERVISOR_EXECUTE)
+    return "".join(name if rights & bit else "-" for name, bit in zip("uwx", bits, strict=True))
+
+
 def _judge_list(
-    claims: frozenset[Capability],
-    context: PagingContext,
-    lists: tuple[Listing, Listing],
-    accesses: Accesses,
-    expected: Outcomes,
+    claims: frozenset[Capability], lists: tuple[Listing, Listing], space: _Space
 ) -> TargetVerdict:
     """Judge accesses by the mappings that were listed for their linear addresses.
 
     `lists` are the walker's and the true one. Sizes and flags are compared where the range was
-    listed as a whole.
+    listed as a whole; sizes not where neighbours may be listed as one; nothing where the walker
+    declined the range, and of a mapping no part that it doesn't give.
     """
     listing, true = lists
-    va = linear_addresses(context, accesses)
+    accesses, expected = space.accesses, space.mapped
+    va = linear_addresses(space.context, accesses)
     row, found = look_up(listing, va)
     true_row, known = look_up(true, va)
+    number, within = range_of(listing.ranges, va)
+    declined = within & _at(listing.silent, number)
     reported = Outcomes.empty(len(accesses))
     reported.kind[:] = np.where(found, Kind.OK, Kind.PAGE_FAULT)
     wrong = _no_fields(len(accesses))
     really = expected.kind == Kind.OK
-    wrong["outcome"] = found != really
+    wrong["outcome"] = ~declined & (found != really)
     if len(listing.mappings):
         mapping = listing.mappings.take(row)
+        both = found & really
+        gives = {part: both & ((mapping.given & part) != 0) for part in Given}
         reported.pa[:] = np.where(found, mapping.pa + (va - mapping.va), np.uint64(0))
         reported.page_size[:] = np.where(found, mapping.size, np.uint64(0))
-        wrong["pa"] = found & really & (reported.pa != expected.pa)
+        reported.rights[:] = np.where(found, _RIGHTS[mapping.rights], 0)
+        wrong["pa"] = gives[Given.PA] & (reported.pa != expected.pa)
+        if Capability.EFFECTIVE in claims:
+            wrong["effective"] = gives[Given.RIGHTS] & (reported.rights != expected.rights)
         if len(true.mappings):
             held = true.mappings.take(true_row)
-            both = found & really & known
-            wrong["size"] = both & ((mapping.size != held.size) | (mapping.va != held.va))
+            if Capability.RANGES not in claims:
+                other = (mapping.size != held.size) | (mapping.va != held.va)
+                wrong["size"] = both & known & other
             if Capability.FLAGS in claims:
-                wrong["flags"] = both & (mapping.flags != held.flags)
+                wrong["flags"] = gives[Given.FLAGS] & known & (mapping.flags != held.flags)
     return TargetVerdict(accesses, reported, expected, wrong, np.ones(len(accesses), np.bool_))
 
 
 def _extra_mappings(
     claims: frozenset[Capability], listing: Listing, true: Listing, accesses: Accesses
 ) -> Accesses:
-    """Return a read of each mapping of whole ranges that differs, `accesses` left out."""
-    addresses: U64 = np.array(
-        sorted(_rows(claims, listing) ^ _rows(claims, true)), np.uint64
-    ).reshape(-1, 4)[:, 0]
-    addresses = np.setdiff1d(addresses, accesses.va)[:MAX_EXTRA]
+    """Return a read of each place where the lists of whole ranges differ, `accesses` left out."""
+    addresses = np.setdiff1d(differences(claims, listing, true), accesses.va)[:MAX_EXTRA]
     count = len(addresses)
     return Accesses(
         addresses,
@@ -209,16 +367,6 @@ def _extra_mappings(
         np.zeros(count, np.uint8),
         np.zeros(count, np.bool_),
     )
-
-
-def _rows(claims: frozenset[Capability], listing: Listing) -> set[tuple[int, ...]]:
-    """Return the mappings of whole ranges: (first va in the range, pa, size, flags)."""
-    whole = listing.ranges.whole[listing.at]
-    mappings, at = listing.mappings.take(whole), listing.at[whole]
-    begins = np.maximum(mappings.va, listing.ranges.first[at])
-    flags = mappings.flags if Capability.FLAGS in claims else np.zeros_like(mappings.flags)
-    columns = (begins, mappings.pa, mappings.size, flags)
-    return set(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _either(one: TargetVerdict, other: TargetVerdict) -> TargetVerdict:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.targets.answers import Given, Listed, Listing, Ranges
+from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.bulk import are_canonical, linear_addresses
 from crosswalk.walker.columns import Accesses, distinct
@@ -24,8 +25,10 @@ __all__ = [
     "MAX_MAPPINGS",
     "Lister",
     "ask",
+    "differences",
     "gather",
     "look_up",
+    "range_of",
     "ranges_of",
     "rights_text",
     "true_listing",
@@ -274,3 +277,51 @@ def look_up(listing: Listing, va: U64) -> tuple[NDArray[np.intp], NDArray[np.boo
     inside = (va >= begins[row]) & (va - mappings.va[row] < mappings.size[row])
     inside &= va <= ranges.last[listing.at[row]]
     return row, inside
+
+
+def range_of(ranges: Ranges, va: U64) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return int[n] and bool[n]: the range in which each address lies, and whether there is one."""
+    if not len(ranges):
+        return np.zeros(len(va), np.intp), np.zeros(len(va), np.bool_)
+    number = np.maximum(np.searchsorted(ranges.first, va, side="right") - 1, 0)
+    return number, (va >= ranges.first[number]) & (va <= ranges.last[number])
+
+
+def differences(claims: frozenset[Capability], listing: Listing, true: Listing) -> U64:
+    """Return the addresses, ascending, at which two lists of the same ranges begin to differ.
+
+    Of whole ranges that `listing` doesn't decline, by what is claimed and given. They are compared
+    where a mapping of either begins; with ranges, which have no size to be wrong, also where one
+    ends.
+    """
+    ends = Capability.RANGES in claims
+    points = distinct(np.concatenate([_bounds(each, ends=ends) for each in (listing, true)]))
+    number, _ = range_of(listing.ranges, points)
+    points = points[listing.ranges.whole[number] & ~listing.silent[number]]
+    row, found = look_up(listing, points)
+    true_row, known = look_up(true, points)
+    differ = found != known
+    both = np.flatnonzero(found & known)
+    one, other = listing.mappings.take(row[both]), true.mappings.take(true_row[both])
+    given = one.given & other.given
+    unlike = ((given & Given.PA) != 0) & (one.pa - one.va != other.pa - other.va)
+    if not ends:
+        unlike |= (one.va != other.va) | (one.size != other.size)
+    if Capability.FLAGS in claims:
+        unlike |= ((given & Given.FLAGS) != 0) & (one.flags != other.flags)
+    if Capability.EFFECTIVE in claims:
+        unlike |= ((given & Given.RIGHTS) != 0) & (one.rights != other.rights)
+    differ[both] = unlike
+    found_at: U64 = points[differ]
+    return found_at
+
+
+def _bounds(listing: Listing, *, ends: bool) -> U64:
+    """Return where mappings of a list begin, and if `ends` where they end, within their range."""
+    mappings = listing.mappings
+    begins: U64 = np.maximum(mappings.va, listing.ranges.first[listing.at])
+    if not ends:
+        return begins
+    last = mappings.va + (mappings.size - np.uint64(1))
+    within = last < listing.ranges.last[listing.at]
+    return np.concatenate([begins, last[within] + np.uint64(1)])

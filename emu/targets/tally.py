@@ -46,6 +46,15 @@ class Tally:
         return self
 
     @property
+    def total(self) -> tuple[int, int, int]:
+        """The questions asked, answered and declined by the walker as a whole, in all modes."""
+        asked, answered, declined = (
+            sum(count for (_, claim), count in column.items() if claim is None)
+            for column in (self.asked, self.answered, self.declined)
+        )
+        return asked, answered, declined
+
+    @property
     def unanswered(self) -> tuple[Capability, ...]:
         """The claims that were asked and never answered, in any mode."""
         asked, answered = _by_claim(self.asked), _by_claim(self.answered)

@@ -72,7 +72,8 @@ class Checker:
         except NoAnswer as failure:
             raise WrongWalker(f"{target.name} gave no answer: {failure}") from failure
         outcomes, unasked = self._referee.truth(memory, context, accesses)
-        for verdict in judge(target.claims, answers, memory, context, accesses, outcomes):
+        judged = judge(target.claims, answers, memory, context, accesses, outcomes)
+        for verdict in judged.verdicts:
             if verdict.wrong.any():
                 raise _wrong(target, layout, memory, verdict, unasked)
 

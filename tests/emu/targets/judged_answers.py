@@ -53,10 +53,14 @@ class Asked:
         self.answers = replace(self.answers, listing=new)
 
     @property
-    def verdicts(self):
+    def judgement(self):
         return judge(
             self.claims, self.answers, self.memory, self.context, self.accesses, self.outcomes
         )
+
+    @property
+    def verdicts(self):
+        return self.judgement.verdicts
 
     @property
     def wrong(self):

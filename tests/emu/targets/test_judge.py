@@ -180,7 +180,8 @@ def test_a_tagged_pointer_is_judged_by_the_address_that_it_leads_to(
     # Reads and writes reach the page; a fetch goes by the pointer as it is.
     assert [Kind.OK] * 4 + [Kind.GENERAL_PROTECTION] * 2 == outcomes.kind.tolist()
     answers = walker.answer(memory, under, accesses)
-    for verdict in judge(parse_claims(claims, "here"), answers, memory, under, accesses, outcomes):
+    judged = judge(parse_claims(claims, "here"), answers, memory, under, accesses, outcomes)
+    for verdict in judged.verdicts:
         assert [] == np.flatnonzero(verdict.wrong).tolist()
 
 
@@ -256,10 +257,10 @@ def test_pages_of_a_space_too_large_to_list_are_judged_one_by_one():
     outcomes = Prober(memory, under).probe(accesses)
     answers = LISTS.answer(memory, under, accesses)
     claims = parse_claims("leaves,flags", "here")
-    verdicts = judge(claims, answers, memory, under, accesses, outcomes)
-    assert not any(verdict.wrong.any() for verdict in verdicts)
+    judged = judge(claims, answers, memory, under, accesses, outcomes)
+    assert not any(verdict.wrong.any() for verdict in judged.verdicts)
     answers.listing.mappings.pa[:] ^= np.uint64(0x1000)
-    one, beside = judge(claims, answers, memory, under, accesses, outcomes)
+    one, beside = judge(claims, answers, memory, under, accesses, outcomes).verdicts
     assert (12, 0) == (one.fields["pa"].sum(), len(beside.accesses))
 
 
@@ -271,7 +272,5 @@ def test_the_built_in_walkers_are_right_about_hostile_tables(walker, modes):
         outcomes = BUILTIN["bulk"].answer(made.memory, made.context, made.accesses).outcomes
         target = BUILTIN[walker]
         answers = target.answer(made.memory, made.context, made.accesses)
-        for verdict in judge(
-            target.claims, answers, made.memory, made.context, made.accesses, outcomes
-        ):
-            assert not verdict.wrong.any()
+        judged = judge(target.claims, answers, made.memory, made.context, made.accesses, outcomes)
+        assert not any(verdict.wrong.any() for verdict in judged.verdicts)

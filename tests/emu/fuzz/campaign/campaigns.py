@@ -12,6 +12,7 @@ from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task, work
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.executor import LayoutResult
+from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded
 from crosswalk.walker.formats import Case, Cpu, Probe
@@ -42,8 +43,7 @@ def told(task):
         Counter(),
         index % 4,
         index % 2,
-        0,
-        0,
+        Tally(),
         findings,
         np.zeros(0, np.bool_),
         {"probe": 0.5},
