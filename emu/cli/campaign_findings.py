@@ -13,6 +13,7 @@ from crosswalk.emu.findings.describe import (
     described,
     described_case,
     described_composite,
+    joined_findings,
     signature_in,
 )
 from crosswalk.emu.findings.manual import EDITIONS
@@ -39,25 +40,24 @@ def campaign_findings(
     `case` and `path` give a finding's case file by its id, and where that is. Raises as `case`.
     """
     unshown = {found.signature for found in state.findings.values()}
-    findings = []
+    made = []
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
         data = case(slug) if found.case else None
         signature = _signature(found, plan.walker)
         alone = str(failed_signature(SHOWN, found.signature)) not in unshown
         reduced = data is not None and found.reduced == digest(data) and alone
-        made = _described(signature, data, slug, reduced=reduced)
-        command = reproduce(plan, found, slug, path(slug))
-        findings.append(
-            msgspec.structs.replace(
-                made,
-                id=slug,
-                count=found.count,
-                layout=found.layout,
-                case=str(path(slug)) if found.case and path(slug) is not None else None,
-                reproduce=command,
-            )
+        finding = msgspec.structs.replace(
+            _described(signature, data, slug, reduced=reduced),
+            id=slug,
+            count=found.count,
+            layout=found.layout,
+            case=str(path(slug)) if found.case and path(slug) is not None else None,
+            reproduce=reproduce(plan, found, slug, path(slug)),
         )
-    return FindingsJson(walker=plan.walker, findings=findings, made_by=release(), editions=EDITIONS)
+        made.append((signature, finding))
+    return FindingsJson(
+        walker=plan.walker, findings=joined_findings(made), made_by=release(), editions=EDITIONS
+    )
 
 
 def _signature(found: Found, walker: str | None) -> Signature:

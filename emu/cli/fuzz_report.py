@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from crosswalk.emu.check import differs
 from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
@@ -134,6 +136,8 @@ def record(campaign: Campaign, document: FindingsJson) -> dict[str, Any]:
                 "case": found.case,
                 "entries": found.entries,
                 "reproduce": found.reproduce,
+                "cause": found.cause,
+                "variants": msgspec.to_builtins(found.variants),
             }
             for found in sorted(document.findings, key=lambda found: found.id)
         ],

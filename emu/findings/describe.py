@@ -4,17 +4,18 @@ Nothing is run for it but Crosswalk's own walk of the case.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from crosswalk.emu.findings.blame import Beside, beside, blamed
+from crosswalk.emu.findings.cause import Cause, cause_of, joined
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
 from crosswalk.emu.findings.manual import manual_of
-from crosswalk.emu.findings.signature import CROSSWALK, Signature
+from crosswalk.emu.findings.signature import CROSSWALK, DUE, Signature
 from crosswalk.emu.report.composites import CompositeCase, composite_text, composite_walks
-from crosswalk.emu.report.finding import EntryJson, FindingJson, SectionJson
+from crosswalk.emu.report.finding import EntryJson, FindingJson, SectionJson, VariantJson
 from crosswalk.emu.report.text import (
     access_text,
     context_text,
@@ -35,6 +36,7 @@ __all__ = [
     "described",
     "described_case",
     "described_composite",
+    "joined_findings",
     "layout_in",
     "signature_in",
 ]
@@ -59,7 +61,7 @@ def signature_in(note: str, walker: str | None) -> Signature | None:
     for witness in (*peer, *_WITNESSES):
         rule, due, said = text.partition(f" is due: {witness}: ")
         if due:
-            return Signature(witness, rule, said, "due")
+            return Signature(witness, rule, said, DUE)
         rule, says, rest = text.partition(f": {witness} says ")
         said, is_, truth = rest.rpartition(", it is ")
         if says and is_:
@@ -84,7 +86,7 @@ def described(signature: Signature) -> FindingJson:
     """Return what a signature says alone, without a case."""
     return FindingJson(
         id=signature.slug,
-        cause=printable(signature.rule),
+        cause=printable(str(cause_of(signature))),
         signature=printable(str(signature)),
         rule=printable(signature.rule),
         witness=printable(signature.witness),
@@ -118,7 +120,7 @@ def described_case(
     (probe,) = case.probes
     access = probe.asked
     path = walk_access(memory, context, access)
-    blame = blamed(context, signature.rule, access, path) if signature.truth != "due" else {}
+    blame = blamed(context, signature.rule, access, path) if signature.truth != DUE else {}
     said = _answer_text(signature, probe.predicted) if answer is None else answer
     own, seen = translate(memory, context, access), probe.observed
     if not _about_words(signature.rule):
@@ -155,6 +157,33 @@ def described_composite(
     return _with_beside(made, memory, context, inner, walked, reduced=reduced)
 
 
+def joined_findings(made: Sequence[tuple[Signature, FindingJson]]) -> list[FindingJson]:
+    """Return one finding a cause, the most frequent first: the first one made, with its variants.
+
+    Its count is that of all of them, its layout the first with any.
+    """
+    found = [
+        _of_cause(cause, [finding for _, finding in members])
+        for cause, members in joined(made, lambda item: item[0])
+    ]
+    return sorted(found, key=lambda finding: (-finding.count, finding.id))
+
+
+def _of_cause(cause: Cause, variants: Sequence[FindingJson]) -> FindingJson:
+    listed = [
+        VariantJson(each.id, each.rule, each.signature, each.count, each.reproduce, each.case)
+        for each in variants
+    ]
+    layouts = [each.layout for each in variants if each.layout is not None]
+    return msgspec.structs.replace(
+        variants[0],
+        cause=printable(str(cause)),
+        count=sum(each.count for each in variants),
+        layout=min(layouts, default=None),
+        variants=listed,
+    )
+
+
 def case_lines(data: bytes) -> str | None:
     """Return a case file as text, None for one of many lines."""
     return data.decode() if data.count(b"\n") <= _LINES else None
@@ -162,7 +191,7 @@ def case_lines(data: bytes) -> str | None:
 
 def _answer_text(signature: Signature, said: Outcome | None) -> str:
     """Return an answer in words, as far as the signature shows that it was given."""
-    if said is None or signature.truth == "due":
+    if said is None or signature.truth == DUE:
         return printable(signature.said)
     if {signature.said, signature.truth} & {"mapped", "allowed", "not mapped", "refused"}:
         where = f", pa {said.pa:#x}" if isinstance(said, Translation) else ""

@@ -46,7 +46,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     # No manual says what is read where there is no memory.
     (r"a table outside RAM, .*", _NONE),
     (r"P of a .*|a .* page that is there|(address|size) of a .* page", "walk"),
-    (r"(R/W|U/S|XD) of .*|SMEP|SMAP|several rights at once", _RIGHTS),
+    (r"(R/W|U/S|XD) of .*|SMEP|SMAP|.* at once|rights of a page", _RIGHTS),
     (r"(read|write|execute) of a .* page that withholds nothing", _RIGHTS),
     (r"protection key of .*", ('Intel SDM vol. 3A, "Protection Keys"',)),
     (

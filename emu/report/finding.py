@@ -26,6 +26,7 @@ __all__ = [
     "found_text",
     "headline",
     "manual_text",
+    "variants_text",
 ]
 
 PEER = "peer:"
@@ -59,19 +60,22 @@ class VariantJson(Document, frozen=True):
     """One signature of a finding's cause, with a case of its own."""
 
     id: str
+    rule: str
     signature: str
     count: Count
-    reproduce: str
-    case: str | None = None
+    reproduce: str | None
+    case: str | None
 
 
 class FindingJson(Document, frozen=True, kw_only=True):
     """What somebody is wrong about: the rule, both answers, the entries, a case, a command.
 
-    `witness` is who is wrong: a walker under test (`peer:NAME`), the built-in `walker`, the
-    `second walk`, what was `meant`, the `emulator` or `crosswalk` itself. `said` and `truth` are
-    its answer and the true one in the words of the signature, `answer` that to this access.
-    `predicted` is that of Crosswalk's own walk, `observed` the emulated CPU's. `manual` has no
+    `cause` is what its `variants`, of several levels or sizes, have in common, in words; the first
+    of them has the `id`, and all that is told here but the sum of the counts. `layout` is the
+    first with any. `witness` is who is wrong: a walker under test (`peer:NAME`), the built-in
+    `walker`, the `second walk`, what was `meant`, the `emulator` or `crosswalk` itself. `said` and
+    `truth` are its answer and the true one in the words of the signature, `answer` that to this
+    access. `predicted` is that of Crosswalk's own walk, `observed` the emulated CPU's. `manual` has no
     sections for what no manual states. `walk` is from the root down; `beside` are the case's
     entries that this walk doesn't read, of which there are `more`; `needed` says that the
     finding isn't shown without them. `case_text` is there for a case of few lines; `size` is
@@ -127,16 +131,17 @@ def dump_findings(document: FindingsJson) -> bytes:
 
 
 def headline(finding: FindingJson) -> str:
-    """Return in a line what is wrong: the cause, and both answers."""
-    return _statement(finding.cause, finding)
+    """Return the cause in a line, with who it is that is wrong where no walker under test is."""
+    return _told(finding, finding.cause)
 
 
-def _statement(about: str, finding: FindingJson) -> str:
-    """Return who says what `about` something, where that isn't a walker under test."""
-    who = "" if finding.witness.startswith(PEER) else f" {finding.witness}"
+def _told(finding: FindingJson, text: str) -> str:
+    if finding.witness.startswith(PEER):
+        return text
+    due, says = " is due: ", ": says "
     if finding.truth == "due":
-        return f"{about} is due:{who}{who and ':'} {finding.said}"
-    return f"{about}:{who} says {finding.said}, it is {finding.truth}"
+        return text.replace(due, f"{due}{finding.witness}: ", 1)
+    return text.replace(says, f": {finding.witness} says ", 1)
 
 
 def manual_text(sections: Sequence[SectionJson]) -> str:
@@ -181,16 +186,33 @@ def entry_lines(finding: FindingJson) -> Iterator[str]:
         yield f"under {finding.context}"
 
 
-def finding_lines(finding: FindingJson, *, rule: bool = True) -> Iterator[str]:
-    """Yield all that is known of one finding; the rule, unless a line above has it."""
+def finding_lines(finding: FindingJson, *, rule: bool = True, access: bool = True) -> Iterator[str]:
+    """Yield all that is known of one finding, but what a line above has: the rule, or the access."""
+    if access and finding.access is not None:
+        yield from _row("access", finding.access)
     if rule:
-        yield from _row("rule", _statement(finding.rule, finding))
+        yield from _row("rule", _rule_text(finding))
     if finding.manual:
         yield from _row("manual", manual_text(finding.manual))
     for who, text in answer_rows(finding):
         yield from _row(who, text)
     for line in entry_lines(finding):
         yield f"  {line}"
+    others = variants_text(finding)
+    if others is not None:
+        yield f"  {others}"
+
+
+def variants_text(finding: FindingJson) -> str | None:
+    """Return the rules of the other variants of a cause in one line; None where there is none."""
+    others = [f"{each.count:,} × {each.rule}" for each in finding.variants[1:]]
+    return f"also {', '.join(others)}" if others else None
+
+
+def _rule_text(finding: FindingJson) -> str:
+    if finding.truth == "due":
+        return _told(finding, f"{finding.rule} is due: {finding.said}")
+    return _told(finding, f"{finding.rule}: says {finding.said}, it is {finding.truth}")
 
 
 def _row(title: str, text: str) -> Iterator[str]:

@@ -3,7 +3,12 @@
 import re
 from xml.etree import ElementTree as ET
 
-from crosswalk.emu.report.finding import FindingsJson, finding_lines, found_text, headline
+from crosswalk.emu.report.finding import (
+    FindingsJson,
+    finding_lines,
+    found_text,
+    headline,
+)
 
 __all__ = ["junit"]
 
@@ -30,11 +35,7 @@ def junit(document: FindingsJson, title: str, passed: str, seconds: float) -> by
     for finding in document.findings:
         case = ET.SubElement(suite, "testcase", classname=_CLASS, name=finding.id)
         failure = ET.SubElement(case, "failure", type="finding", message=_clean(headline(finding)))
-        lines = [found_text(finding)]
-        if finding.access is not None:
-            lines.append(finding.access)
-        lines += finding_lines(finding)
-        lines += [f"also: {each.signature}: {each.reproduce}" for each in finding.variants[1:]]
+        lines = [found_text(finding), *finding_lines(finding)]
         if finding.reproduce is not None:
             lines.append(f"reproduce: {finding.reproduce}")
         failure.text = _clean("\n".join(lines))
