@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
+from crosswalk.emu.findings.describe import described_access
 from crosswalk.emu.findings.signature import failure_signature, signature_of
 from crosswalk.emu.probe import FEATURES, Prober, subset_of
 from crosswalk.emu.report.composites import (
@@ -21,8 +23,9 @@ from crosswalk.emu.report.composites import (
     dump_composite,
     load_composite,
 )
+from crosswalk.emu.report.finding import finding_lines
 from crosswalk.emu.report.source import encryption_lines
-from crosswalk.emu.report.text import access_text, outcome_text, size_text, walk_lines
+from crosswalk.emu.report.text import access_text, outcome_text, size_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
 from crosswalk.emu.targets import Capability, Target
 from crosswalk.emu.targets.capabilities import LISTS
@@ -33,7 +36,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Case, SourceKind, dump_case, open_source
+from crosswalk.walker.formats import Case, Probe, SourceKind, dump_case, open_source
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Outcome, Translation
@@ -198,8 +201,7 @@ def _report(name: str, case: Case, replayed: _Replayed, answered: _Answered | No
         print(line)
     if answered is not None:
         lacking = [FEATURES[each - 1] if each else None for each in replayed.lacking.tolist()]
-        both = replayed.predicted, replayed.observed
-        for line in _answer_lines(case.memory(), case.context(), answered, *both, lacking):
+        for line in _answer_lines(case, answered, replayed.observed, lacking):
             print(line)
     if not case.probes:
         remark(f"{name}: nothing asked: no probes to replay")
@@ -259,10 +261,8 @@ def _answered_case(
 
 
 def _answer_lines(
-    memory: PhysicalMemory,
-    context: PagingContext,
+    case: Case,
     answered: _Answered,
-    predicted: Outcomes,
     observed: Outcomes,
     lacking: Sequence[str | None],
 ) -> Iterator[str]:
@@ -271,7 +271,7 @@ def _answer_lines(
     `lacking` names what the emulated CPU lacks for an access, None for one that it made. Where it
     lacks something, the prediction is the truth.
     """
-    name = answered.target.name
+    memory, context, name = case.memory(), case.context(), answered.target.name
     if answered.failure is not None:
         yield f"failed: {failure_signature(name, answered.failure).rule} is due"
         yield f"  walker:    {answered.failure.failure.value}: {answered.failure}"
@@ -292,18 +292,18 @@ def _answer_lines(
             divergence = Divergence(access, said, truth, path)
             found = signature_of(context, divergence, names, f"peer:{name}", claims)
             yield f"wrong: {access_text(access)}{place}"
-            yield f"  rule:      {found.rule}: says {found.said}, it is {found.truth}"
-            yield f"  walker:    {_answer_text(claims, said)}"
-            if place:
-                yield f"  true:      {_answer_text(claims, truth)}"
-            else:
-                yield f"  predicted: {outcome_text(predicted[row], may=True)}"
-                lack = lacking[row]
-                seen = (
-                    outcome_text(observed[row]) if lack is None else f"nothing, for want of {lack}"
-                )
-                yield f"  observed:  {seen}"
-            yield from walk_lines(context, path)
+            seen = None if place or lack else observed[row]
+            about = described_access(
+                found,
+                memory,
+                context,
+                Probe.of(access, said, seen),
+                answer=_answer_text(claims, said),
+                words=case.entries if len(case.probes) == 1 else {},
+            )
+            if lack is not None:
+                about = msgspec.structs.replace(about, observed=f"nothing, for want of {lack}")
+            yield from finding_lines(about, access=False)
 
 
 def _answer_text(claims: frozenset[Capability], outcome: Outcome) -> str:

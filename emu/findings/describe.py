@@ -4,7 +4,7 @@ Nothing is run for it but Crosswalk's own walk of the case.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -25,7 +25,7 @@ from crosswalk.emu.report.text import (
     step_text,
 )
 from crosswalk.walker.context import PagingContext, PagingMode
-from crosswalk.walker.formats import Case
+from crosswalk.walker.formats import Case, Probe
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Outcome, Translation
@@ -34,6 +34,7 @@ from crosswalk.walker.translate import Walk, translate, walk_access
 __all__ = [
     "case_lines",
     "described",
+    "described_access",
     "described_case",
     "described_composite",
     "joined_findings",
@@ -101,40 +102,56 @@ def described(signature: Signature) -> FindingJson:
     )
 
 
-def described_case(
-    signature: Signature, case: Case, *, answer: str | None = None, reduced: bool = False
-) -> FindingJson:
-    """Return a finding that a case shows: its first probe is the access, predicted the answer.
+def described_case(signature: Signature, case: Case, *, reduced: bool = False) -> FindingJson:
+    """Return a finding that a case shows, whose probe's predicted outcome is the wrong answer.
 
-    `answer` is the answer in words, where they are known better than from the case. `reduced`
-    says that the case holds nothing that isn't needed. `BadInput` for registers that are none.
+    `reduced` says that the case holds nothing that isn't needed. `BadInput` for registers that are
+    none.
     """
     memory, context = case.memory(), case.context()
+    if len(case.probes) == 1:
+        made = described_access(signature, memory, context, case.probes[0], words=case.entries)
+        return msgspec.structs.replace(made, needed=reduced)
     bare = msgspec.structs.replace(
         described(signature),
         manual=_sections(signature.rule, context.mode),
         context=context_text(context),
     )
-    if len(case.probes) != 1:
-        return _with_beside(bare, memory, context, case, (), reduced=False)
-    (probe,) = case.probes
+    return _with_beside(bare, memory, context, case.entries, ())
+
+
+def described_access(
+    signature: Signature,
+    memory: PhysicalMemory,
+    context: PagingContext,
+    probe: Probe,
+    *,
+    answer: str | None = None,
+    words: Mapping[int, int] | None = None,
+) -> FindingJson:
+    """Return a finding that an access shows, to which the predicted outcome is the wrong answer.
+
+    `answer` is that answer in words, where more of it is known. `words` are those of memory, of
+    which those that the walk doesn't read are shown.
+    """
     access = probe.asked
     path = walk_access(memory, context, access)
-    blame = blamed(context, signature.rule, access, path) if signature.truth != DUE else {}
-    said = _answer_text(signature, probe.predicted) if answer is None else answer
+    blame = {} if signature.truth == DUE else blamed(context, signature.rule, access, path)
     own, seen = translate(memory, context, access), probe.observed
     if not _about_words(signature.rule):
         own, seen = _without_words(own), seen and _without_words(seen)
     made = msgspec.structs.replace(
-        bare,
+        described(signature),
+        manual=_sections(signature.rule, context.mode),
+        context=context_text(context),
         access=access_text(access),
-        answer=said,
+        answer=_answer_text(signature, probe.predicted) if answer is None else answer,
         predicted=outcome_text(own, may=True),
         observed=None if seen is None else outcome_text(seen),
         walk=_entries(context, path, blame),
         remark=None if path.steps else no_walk_text(context, path),
     )
-    return _with_beside(made, memory, context, case, (path,), reduced=reduced)
+    return _with_beside(made, memory, context, words or {}, (path,))
 
 
 def described_composite(
@@ -154,7 +171,8 @@ def described_composite(
         observed=printable(signature.truth),
         walk=list(entries.values()),
     )
-    return _with_beside(made, memory, context, inner, walked, reduced=reduced)
+    made = _with_beside(made, memory, context, inner.entries, walked)
+    return msgspec.structs.replace(made, needed=reduced)
 
 
 def joined_findings(made: Sequence[tuple[Signature, FindingJson]]) -> list[FindingJson]:
@@ -228,28 +246,25 @@ def _with_beside(
     finding: FindingJson,
     memory: PhysicalMemory,
     context: PagingContext,
-    case: Case,
-    walked: Iterable[Walk],
-    *,
-    reduced: bool,
+    words: Mapping[int, int],
+    walked: Sequence[Walk],
 ) -> FindingJson:
-    others = beside(memory, context, case.entries, tuple(walked))
+    others = beside(memory, context, words, walked)
     return msgspec.structs.replace(
         finding,
         beside=[_beside(context, each) for each in others[:_SHOWN]],
         more=max(0, len(others) - _SHOWN),
-        needed=reduced,
     )
 
 
 def _beside(context: PagingContext, each: Beside) -> EntryJson:
     if each.step is None:
-        text = f"{'a word':<12} at {each.pa:#013x} = {each.word:#018x}"
-        return EntryJson("a word", hex(each.pa), hex(each.word), text, "in no table")
+        text = f"{'a word':<12} at {each.pa:#013x} = {each.word:#018x}  in no table"
+        return EntryJson("a word", hex(each.pa), hex(each.word), text)
     return EntryJson(
         entry_name(context, each.step),
         hex(each.pa),
         hex(each.word),
         step_text(context, each.step),
-        f"for addresses from {each.va:#x}",
+        va=hex(each.va),
     )

@@ -46,7 +46,8 @@ class SectionJson(Document, frozen=True):
 class EntryJson(Document, frozen=True):
     """An entry of a paging structure: `text` is its line, with name, value, kind and flags.
 
-    `blame` says what of it the finding is about.
+    `blame` says what of it the finding is about. `va` is the first linear address that an entry
+    beside the walk is read for; a word that lies in no table has none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class EntryJson(Document, frozen=True):
     entry: Hex64
     text: str
     blame: str | UnsetType = UNSET
+    va: Hex64 | UnsetType = UNSET
 
 
 class VariantJson(Document, frozen=True):
@@ -75,11 +77,12 @@ class FindingJson(Document, frozen=True, kw_only=True):
     first with any. `witness` is who is wrong: a walker under test (`peer:NAME`), the built-in
     `walker`, the `second walk`, what was `meant`, the `emulator` or `crosswalk` itself. `said` and
     `truth` are its answer and the true one in the words of the signature, `answer` that to this
-    access. `predicted` is that of Crosswalk's own walk, `observed` the emulated CPU's. `manual` has no
-    sections for what no manual states. `walk` is from the root down; `beside` are the case's
-    entries that this walk doesn't read, of which there are `more`; `needed` says that the
-    finding isn't shown without them. `case_text` is there for a case of few lines; `size` is
-    how big the case is in words, of which `entries` says how many entries.
+    access. `predicted` is that of Crosswalk's own walk, `observed` the emulated CPU's. `manual` has
+    no sections for what no manual states. `walk` is from the root down; `beside` are the case's
+    entries that this walk doesn't read, without the `more` that aren't shown; `needed` says that
+    the finding isn't shown without them. `case` is the path of the case file, `case_text` its text
+    where it has few lines; `size` is how big it is in words, `entries` how many entries it has.
+    `location` is where the walker is to be found: a file, and a line in it.
     """
 
     id: str
@@ -179,7 +182,7 @@ def entry_lines(finding: FindingJson) -> Iterator[str]:
             needed = ", and needed to show it" if finding.needed else ""
             yield f"not on this walk{needed}:"
         for entry in finding.beside:
-            yield _marked(entry)
+            yield entry.text if entry.va is UNSET else f"{entry.text}  for {entry.va} and up"
         if finding.more:
             yield f"… and {finding.more:,} more"
     if finding.context is not None:
@@ -187,7 +190,7 @@ def entry_lines(finding: FindingJson) -> Iterator[str]:
 
 
 def finding_lines(finding: FindingJson, *, rule: bool = True, access: bool = True) -> Iterator[str]:
-    """Yield all that is known of one finding, but what a line above has: the rule, or the access."""
+    """Yield all that is known of one finding, but rule or access where a line above has them."""
     if access and finding.access is not None:
         yield from _row("access", finding.access)
     if rule:

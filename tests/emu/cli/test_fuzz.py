@@ -70,10 +70,13 @@ def test_people_read_the_same(fuzz, bug):
     assert lines[0].startswith("4 layouts, ")
     (found,) = [line for line in lines if "SMAP: walker says" in line]
     shown = lines[lines.index(found) + 1 : -2]
-    assert '  manual:    Intel SDM vol. 3A, "Determination of Access Rights"' in shown[0]
-    assert ["predicted: ok,", "observed:  #PF, error code"] == [
-        line.strip()[:length] for line, length in zip(shown[1:3], (14, 26), strict=True)
-    ]
+    begins = (
+        "  access:    ",
+        '  manual:    Intel SDM vol. 3A, "Determination of Access Rights"; ',
+        "  predicted: ok, pa ",
+        "  observed:  #PF, error code 0x1 (P), CR2 ",
+    )
+    assert all(line.startswith(words) for line, words in zip(shown, begins, strict=False))
     marked = "<-- U/S set at every level: SMAP bars the supervisor"
     assert 1 == sum(line.endswith(marked) for line in shown)
     assert " probe, first in layout " in shown[-1]
@@ -95,7 +98,17 @@ def test_junit_has_a_failure_with_its_command_for_each_finding(fuzz, bug, tmp_pa
     (failure,) = failed
     (found,) = document["findings"]
     assert (found["id"], found["signature"]) == (failed.get("name"), failure.get("message"))
-    assert f"reproduce: {found['reproduce']}" in failure.text
+    lines = failure.text.splitlines()
+    assert lines[0].startswith(f"{found['count']} times, first in layout {found['layout']}, ")
+    assert f"reproduce: {found['reproduce']}" == lines[-1]
+    for words in (
+        "  access:    ",
+        "  rule:      SMAP: walker says ok",
+        "  observed:  #PF",
+        "  PML",
+    ):
+        assert any(line.startswith(words) for line in lines)
+    assert 1 == sum("<-- U/S set at every level: SMAP" in line for line in lines)
     assert {"crosswalk.fuzz"} == {case.get("classname") for case in (whole, failed)}
 
 
