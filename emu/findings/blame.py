@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crosswalk.emu.findings.signature import CANONICAL, LOADED, PAGES, RESERVED
+from crosswalk.emu.findings.signature import CANONICAL, EFFECTIVE, LOADED, PAGES, RESERVED
 from crosswalk.emu.report.text import size_text
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext, PagingMode
@@ -54,7 +54,10 @@ def _of_page(
     if _OF_LEAF in rule:
         bits = [bit for bit in ("A", "D") if f"{bit}{_OF_LEAF}" in rule]
         return {last.pa: f"its {' and '.join(bits)}"}
-    lacks = _withheld(context, access, steps)
+    if rule.startswith(EFFECTIVE):
+        lacks = _lacking(rule.removeprefix(EFFECTIVE).partition(" ")[0], steps)
+    else:
+        lacks = _withheld(context, access, steps)
     return lacks or {last.pa: "withholds nothing, nor does an entry above it"}
 
 
@@ -143,6 +146,17 @@ def _withheld(context: PagingContext, access: Access, steps: Sequence[Step]) -> 
                 f"U/S set at every level: {barred} bars the supervisor"
             )
     return {pa: ", ".join(texts) for pa, texts in lacks.items()}
+
+
+def _lacking(right: str, steps: Sequence[Step]) -> dict[int, str]:
+    """Return the entries that withhold a right by themselves, whoever makes the access."""
+    bit, text = {
+        "U/S": (Entry.US, "U/S clear"),
+        "R/W": (Entry.RW, "R/W clear"),
+        "XD": (Entry.XD, "XD set"),
+    }[right]
+    rows = (step for step in steps if step.restricts)
+    return {step.pa: text for step in rows if bool(step.entry & bit) is (bit is Entry.XD)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ __all__ = ["Cause", "cause_of", "joined"]
 T = TypeVar("T")
 
 _ENTRY = "(?:PTE|PDE|PDPTE|PML4E|PML5E)"
-_RIGHT = "(R/W|U/S|XD)"
+_RIGHT = "((?:effective )?(?:R/W|U/S|XD))"
 _LARGE = "(?:2-MiB|4-MiB|1-GiB)"
 _SIZE = f"(?:4-KiB|{_LARGE})"
 _RULES = tuple(

@@ -13,7 +13,7 @@ from crosswalk.emu.findings.blame import Beside, beside, blamed
 from crosswalk.emu.findings.cause import Cause, cause_of, joined
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
 from crosswalk.emu.findings.manual import manual_of
-from crosswalk.emu.findings.signature import CROSSWALK, DUE, Signature
+from crosswalk.emu.findings.signature import CROSSWALK, DUE, EFFECTIVE, Signature
 from crosswalk.emu.report.composites import CompositeCase, composite_text, composite_walks
 from crosswalk.emu.report.finding import EntryJson, FindingJson, SectionJson, VariantJson
 from crosswalk.emu.report.text import (
@@ -214,7 +214,9 @@ def _answer_text(signature: Signature, said: Outcome | None) -> str:
     if {signature.said, signature.truth} & {"mapped", "allowed", "not mapped", "refused"}:
         where = f", pa {said.pa:#x}" if isinstance(said, Translation) else ""
         return f"{signature.said}{where}"
-    what = signature.rule.partition(" ")[0]
+    what = signature.rule.partition(" of ")[0]
+    if what.startswith(EFFECTIVE):
+        return f"{outcome_text(said)}; {what}: {signature.said}"
     if what in {"size", "flags"}:
         return f"{outcome_text(said)}; {signature.said} {what}"
     return outcome_text(said)

@@ -46,7 +46,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     # No manual says what is read where there is no memory.
     (r"a table outside RAM, .*", _NONE),
     (r"P of a .*|a .* page that is there|(address|size) of a .* page", "walk"),
-    (r"(R/W|U/S|XD) of .*|SMEP|SMAP|.* at once|rights of a page", _RIGHTS),
+    (r"(effective )?(R/W|U/S|XD) of .*|SMEP|SMAP|.* at once|rights of a page", _RIGHTS),
     (r"(read|write|execute) of a .* page that withholds nothing", _RIGHTS),
     (r"protection key of .*", ('Intel SDM vol. 3A, "Protection Keys"',)),
     (
@@ -75,6 +75,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     ),
     (r"twice:.*", ('Intel SDM vol. 3A, "Caching Translations in TLBs"',)),
     # What a program owes, and no processor.
+    (r"effective rights that explain .*", _NONE),
     (r"an answer within the limits|an outcome|an? .*that can be .*|a case .*", _NONE),
 )
 _PATTERNS = tuple((re.compile(pattern), sections) for pattern, sections in _RULES)

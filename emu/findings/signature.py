@@ -20,12 +20,14 @@ from crosswalk.walker.outcome import (
     Translation,
     error_names,
 )
+from crosswalk.walker.rights import Rights
 from crosswalk.walker.translate import Step, StepKind, Walk
 
 __all__ = [
     "CANONICAL",
     "CROSSWALK",
     "DUE",
+    "EFFECTIVE",
     "LOADED",
     "PAGES",
     "RESERVED",
@@ -44,6 +46,8 @@ __all__ = [
 
 CANONICAL, RESERVED = "canonical addresses", "reserved"
 LOADED = "a PDPTE with reserved bits, loaded"
+EFFECTIVE = "effective "
+"""What rules about effective rights of a listed mapping begin with."""
 _SIZES = {12: "4-KiB", 21: "2-MiB", 22: "4-MiB", 30: "1-GiB"}
 PAGES = tuple(_SIZES.values())
 """What pages are called in rules."""
@@ -293,11 +297,37 @@ def _about_parts(
         if name in names:
             page = page_of(context, divergence.walk.steps[-1])
             return Signature(witness, f"{what} of a {page} page", another, this)
+    if "effective" in names:
+        return _about_effective(context, divergence, witness)
     if "error_code" in names:
         return _about_code(divergence, witness)
     if "cr2" in names:
         return Signature(witness, f"CR2 of {_article(divergence)}", "another", "the address")
     return _about_marks(context, divergence, witness)
+
+
+_EFFECTIVE = (
+    ("U/S", Rights.USER_READ, Entry.US, False),
+    ("R/W", Rights.SUPERVISOR_WRITE, Entry.RW, False),
+    ("XD", Rights.SUPERVISOR_EXECUTE, Entry.XD, True),
+)
+"""Effective rights: the bit of an entry, what it gives, the bit itself, and whether it withholds
+the right where it is set."""
+
+
+def _about_effective(context: PagingContext, divergence: Divergence, witness: str) -> Signature:
+    """Return the signature of effective rights of a page: of the first that differs."""
+    said, truth = (
+        each.rights if isinstance(each, Translation) and each.rights else Rights(0)
+        for each in (divergence.predicted, divergence.observed)
+    )
+    name, right, bit, when_set = next(row for row in _EFFECTIVE if (said ^ truth) & row[1])
+    path = divergence.walk
+    if truth & right:
+        rule = f"{EFFECTIVE}{name} of a {page_of(context, path.steps[-1])} page"
+        return Signature(witness, rule, "withheld", "granted")
+    steps = [step for step in path.steps if step.restricts and bool(step.entry & bit) is when_set]
+    return Signature(witness, f"{EFFECTIVE}{_named(name, steps)[name]}", "granted", "withheld")
 
 
 def _about_access(

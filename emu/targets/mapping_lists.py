@@ -135,11 +135,10 @@ def true_listing(memory: PhysicalMemory, context: PagingContext, ranges: Ranges)
     """Return the mappings of the ranges that are whole, as the built-in walker lists them."""
     parts = [_listed(())]
     at = [np.zeros(0, np.int64)]
-    every = sum(Given)
     for row in np.flatnonzero(ranges.whole).tolist():
         end = int(ranges.last[row]) + 1
         for leaves in walk_leaves(memory, context, int(ranges.first[row]), end):
-            given = np.full(len(leaves), every, np.uint8)
+            given = np.full(len(leaves), _EVERY, np.uint8)
             columns = (leaves.va, leaves.pa, leaves.size, leaves.flags, leaves.grant, given)
             parts.append(Listed(*columns))
             at.append(np.full(len(leaves), row, np.int64))
@@ -231,32 +230,39 @@ def rights_text(grant: int) -> str:
     return "".join(name if grant & bit else "-" for name, bit in _RIGHTS.items())
 
 
-_GRANTS = {rights_text(grant): grant for grant in range(GRANTS)}
+_GRANTS: dict[Any, int] = {None: 0, **{rights_text(grant): grant for grant in range(GRANTS)}}
+_FORM = "(va, pa, size, flags, rights)"
+_PA, _FLAGS, _OWN_RIGHTS = (int(part) for part in Given)  # A list has many mappings, and an enum's
+_EVERY = sum(Given)  # operators are slow.
 
 
 def _checked(context: PagingContext, mapping: Sequence[Any]) -> Row:
     """Return (va, pa, size, flags, rights, given) of a mapping that a walker lists."""
-    form = "(va, pa, size, flags, rights)"
+    given = _EVERY
     try:
         parts = tuple(mapping)
         va, pa, size, flags, rights = parts + (None, None)[len(parts) - 3 :]
-        optional = zip(Given, (pa, flags, rights), strict=True)
-        given = sum(bit for bit, part in optional if part is not None)
-        pa, flags = (0 if part is None else part for part in (pa, flags))
-        va, pa, size, flags = (index(number) for number in (va, pa, size, flags))
+        if pa is None:
+            pa, given = 0, given & ~_PA
+        if flags is None:
+            flags, given = 0, given & ~_FLAGS
+        if rights is None:
+            given &= ~_OWN_RIGHTS
+        grant = _GRANTS.get(rights)
+        va, pa, size, flags = index(va), index(pa), index(size), index(flags)
     except (TypeError, ValueError) as error:
-        raise _no_mapping(f"{mapping!r:.100} is no {form}") from error
-    if rights is not None and (not isinstance(rights, str) or rights not in _GRANTS):
+        raise _no_mapping(f"{mapping!r:.100} is no {_FORM}") from error
+    if grant is None:
         message = f"{rights!r:.40} are no effective rights: uwx, a dash for each that is missing"
         raise _no_mapping(message)
-    if not all(0 <= number < _TOP for number in (va, pa, size, flags)) or not size:
-        raise _no_mapping(f"{mapping!r:.100} is no {form} of 64 bits")
+    if min(va, pa, size - 1, flags) < 0 or max(va, pa, size, flags) >= _TOP:
+        raise _no_mapping(f"{mapping!r:.100} is no {_FORM} of 64 bits")
     if va + size > _TOP:
         raise _no_mapping(f"the mapping of {va:#x} leads over the end of all addresses")
     if not context.canonical(va):
         message = f"a mapping of {va:#x}, which is not canonical"
         raise NoAnswer(Failure.NONSENSE, "a mapping that is not canonical", message)
-    return va, pa, size, flags, 0 if rights is None else _GRANTS[rights], given
+    return va, pa, size, flags, grant, given
 
 
 def _no_mapping(message: str) -> NoAnswer:

@@ -11,6 +11,7 @@ from typing import Any
 
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import (
+    LISTS,
     Capability,
     names_text,
     parse_claims,
@@ -40,7 +41,7 @@ class Function:
         claims: frozenset[Capability],
         modes: frozenset[PagingMode] | None = None,
     ) -> None:
-        if Capability.LEAVES in claims and claims - {Capability.LEAVES, Capability.FLAGS}:
+        if claims & LISTS and claims - LISTS:
             raise BadInput("one function either lists mappings or translates, not both")
         self.claims, self.modes = claims, modes
         self._function = function

@@ -25,10 +25,12 @@ from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.leaves import walk_leaves
 from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.rights import GRANTS
 from crosswalk.walker.translate import translate
 
 __all__ = ["BUILTIN", "KINDS", "Builtin", "open_target"]
 
+_TEXTS = [rights_text(grant) for grant in range(GRANTS)]
 _LISTS = frozenset({Capability.LEAVES, Capability.FLAGS, Capability.EFFECTIVE})
 _ALL = frozenset({Capability.TRANSLATION, Capability.RIGHTS, Capability.FAULTS, Capability.MARKS})
 
@@ -62,7 +64,7 @@ def _by_leaves(memory: PhysicalMemory, context: PagingContext, accesses: Accesse
     def lister(va: int, end: int) -> Iterator[tuple[int, int, int, int, str]]:
         for leaves in walk_leaves(memory, context, va, end):
             columns = (leaves.va, leaves.pa, leaves.size, leaves.flags)
-            rights = map(rights_text, leaves.grant.tolist())
+            rights = [_TEXTS[grant] for grant in leaves.grant.tolist()]
             yield from zip(*(column.tolist() for column in columns), rights, strict=True)
 
     answers = Answers.none(len(accesses))
