@@ -210,7 +210,7 @@ def test_effective_rights_explain_what_the_cpu_does_in_every_mode(modes):
         claims = parse_claims("leaves,effective", "here")
         judged = judge(claims, answers, made.memory, made.context, accesses, outcomes)
         assert not any(verdict.wrong.any() for verdict in judged.verdicts)
-    assert len(seen) == 2
+    assert 2 == len(seen)
 
 
 ACCESSES = ("read", "write", "execute")
