@@ -3,17 +3,19 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 
-from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.findings.layout import Layout, case_layout, layout_case
+from crosswalk.emu.fuzz.campaign.cases import read_cases
 from crosswalk.emu.fuzz.coverage import draw_targets
 from crosswalk.emu.fuzz.generate import Base, base_of, generate, mutate
 from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.load.builtin import booted_guest, names_guest
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Source, open_contents, source_of
+from crosswalk.walker.formats import Case, Source, dump_case, open_contents, source_of
 
 __all__ = ["LAG", "ROUND", "Plan"]
 
@@ -35,8 +37,9 @@ class Plan:
 
     `walker` and `claims` name the walker under test, None for the built-in one alone; `limits`
     are that walker's, and don't decide what is found. `source` is a file with an address space,
-    or a guest's name, whose tables are changed instead of made; there nothing steers. `choice`
-    is what layouts are restricted to.
+    or a guest's name, whose tables are changed instead of made; there nothing steers. A folder of
+    cases is one, too: its address spaces and accesses are the first layouts, as they are. `choice`
+    is what layouts are restricted to, `select` the text of its selection.
     """
 
     seed: int = 0
@@ -47,20 +50,29 @@ class Plan:
     limits: Limits = _LIMITS
     source: str | None = None
     choice: LayoutChoice = _EVERYTHING
+    select: str = ""
 
-    @staticmethod
-    def crosses(index: int) -> bool:
-        """Return whether a layout's accesses cross pages, too: every ninth's do.
+    def crosses(self, index: int) -> bool:
+        """Return whether a layout's accesses cross pages, too: every ninth's do, of those made.
 
         Control bits repeat every four layouts, so that they all have their turn.
         """
-        return index % _CROSSED == 0
+        return index % _CROSSED == 0 and index >= len(self.cases)
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The cases that are the first layouts; `CrosswalkError` where there are to be some."""
+        folder = self.source is not None and Path(self.source).is_dir()
+        return read_cases(Path(str(self.source)))[0] if folder else ()
 
     @property
     def tables(self) -> str | None:
         """A digest of the tables that layouts start from, None where they are made."""
         if self.source is None:
             return None
+        if self.cases:
+            bare = (dump_case(layout_case(case_layout(case))) for case in self.cases)
+            return sha256(b"".join(bare)).hexdigest()[:16]
         base = _base(self.source)
         content = repr((base.context, base.ram)).encode()
         content += base.frames.tobytes() + base.words.tobytes()
@@ -68,12 +80,15 @@ class Plan:
 
     def open_source(self) -> None:
         """Read the tables that layouts start from, if any; `CrosswalkError` where they can't be."""
-        if self.source is not None:
+        if self.source is not None and not self.cases:
             _base(self.source)
 
     def layout(self, index: int, seen: bytes) -> Layout:
         """Return a layout of the campaign; `seen` is the packed coverage map."""
-        if self.source is not None:
+        cases = self.cases
+        if index < len(cases):
+            return case_layout(cases[index])
+        if self.source is not None and not cases:
             return mutate(_base(self.source), self.seed, index, accesses=self.accesses)
         targets = []
         if self.guided:

@@ -1,6 +1,7 @@
 """Findings made small, each in its file's place."""
 
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from crosswalk.emu.workers.pool import Pool, in_order
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.formats import dump_case, parse_case
 
-__all__ = ["REDUCIBLE", "SHOWN", "reduce_findings"]
+__all__ = ["REDUCIBLE", "SHOWN", "reduce_findings", "unreduced"]
 
 REDUCIBLE = "a case that can be reduced"
 SHOWN = "a case that shows its finding alone"
@@ -28,6 +29,7 @@ def reduce_findings(
     store: Store,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    seconds: float | None = None,
 ) -> dict[str, str]:
     """Reduce all findings of which no run has done it yet; several at once, in processes.
 
@@ -36,17 +38,13 @@ def reduce_findings(
     ends a reduction early: each with the same case, and the command that tries it. Intentions
     aside, which no case holds. Those whose processes others killed are reduced by the next run.
     The same findings come to the same files whenever this is interrupted and done again. `progress`
-    is called with how many are done, and of how many.
+    is called with how many are done, and of how many. After so many `seconds` it ends; what is left
+    the next run reduces.
     """
     findings = campaign.state.findings
-    chosen = [
-        slug
-        for slug, found in sorted(findings.items())
-        if found.case
-        and found.witness != CROSSWALK
-        and (found.reduced is None or found.reduced != digest(store.case(slug)))
-    ]
+    chosen = unreduced(campaign, store)
     left = {}
+    began = time.monotonic()
     reduce = functools.partial(_smaller, campaign.plan)
     cases = ((slug, store.case(slug)) for slug in chosen)
     with Pool(reduce, jobs, sure=1, who="the process that reduces it") as pool:
@@ -59,6 +57,7 @@ def reduce_findings(
                 continue
             if smaller is None and not failed:
                 left[slug] = "its case alone doesn't show it, and is left as it was found"
+                findings[slug].alone = False
                 if findings[slug].witness != INTENDED:
                     failed.append(Caseless(failed_signature(SHOWN, findings[slug].signature)))
             for each in failed:
@@ -70,7 +69,20 @@ def reduce_findings(
                 store.keep(slug, smaller)
             if progress is not None:
                 progress(done, len(chosen))
+            if seconds is not None and time.monotonic() - began > seconds:
+                break
     return left
+
+
+def unreduced(campaign: Campaign, store: Store) -> list[str]:
+    """Return the slugs of the findings that can be made small, and that no run has yet."""
+    return [
+        slug
+        for slug, found in sorted(campaign.state.findings.items())
+        if found.case
+        and found.witness != CROSSWALK
+        and (found.reduced is None or found.reduced != digest(store.case(slug)))
+    ]
 
 
 def _smaller(plan: Plan, finding: tuple[str, bytes]) -> bytes | None:

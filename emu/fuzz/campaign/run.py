@@ -1,37 +1,31 @@
 """The campaign itself: tasks in, results in order, findings written as they come."""
 
+import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from crosswalk.emu.findings.findings import (
-    INTENDED,
-    SECOND_WALK,
-    WRITABLE,
-    Caseless,
-    CompositeFinding,
-    Finding,
-    attempted,
-)
+from crosswalk.emu.findings.findings import Caseless, Finding, attempted
 from crosswalk.emu.findings.layout import layout_case
-from crosswalk.emu.findings.signature import (
-    CROSSWALK,
-    failed_signature,
-    lost_signature,
-    without_numbers,
-)
+from crosswalk.emu.findings.signature import failed_signature, lost_signature, without_numbers
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from crosswalk.emu.fuzz.campaign.state import Found, State, pack, unpack
+from crosswalk.emu.fuzz.campaign.state import (
+    Found,
+    State,
+    made_of,
+    note_tally,
+    pack,
+    tally_of,
+    unpack,
+)
 from crosswalk.emu.fuzz.campaign.store import Store
-from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task
+from crosswalk.emu.fuzz.campaign.work import Done, Failed, Kept, Task, kept_of
 from crosswalk.emu.fuzz.coverage import CoverageMap
-from crosswalk.emu.fuzz.executor import AnyFinding
-from crosswalk.emu.report.composites import dump_composite
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.walker.errors import CrosswalkError
-from crosswalk.walker.formats import dump_case
 
 __all__ = ["TRIED", "Campaign", "Progress"]
 
@@ -54,17 +48,53 @@ class Progress:
     probes_now: int
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off interrupts, so that what is within is done as a whole, and the state can be written.
+
+    Masking them wouldn't do: another thread would take the signal.
+    """
+    came: list[int] = []
+    before = []
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.default_int_handler:
+                before.append(number)
+                signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number in before:
+            signal.signal(number, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 class Campaign:
-    """One campaign, from its state on."""
+    """One campaign, from its state on.
+
+    `tally` counts the questions to the walker under test. `changed` names what isn't what it was
+    when the state was written: "walker", "crosswalk".
+    """
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self._store = plan, store
-        self.state: State = store.load()
-        maps = [unpack(text) for text in self.state.rounds]
-        seen = self.state.seen
+        state = store.load()
+        made = made_of(plan)
+        self.changed = sorted(
+            name for name, digest in made.items() if state.made_of.get(name, digest) != digest
+        )
+        state.made_of = made
+        self._begin(state)
+
+    def _begin(self, state: State) -> None:
+        """Go on from a state."""
+        self.state = state
+        self.tally = tally_of(state)
+        maps = [unpack(text) for text in state.rounds]
+        seen = state.seen
         self.seen = CoverageMap() if seen is None else CoverageMap.unpack(unpack(seen))
         # The coverage map at the end of each of the last rounds, by the number of the round.
-        last = self.state.layouts // ROUND - 1
+        last = state.layouts // ROUND - 1
         self._maps = {last - len(maps) + 1 + at: packed for at, packed in enumerate(maps)}
         self._nothing = CoverageMap().pack()
         self._seen = int(self.seen.bits.sum())
@@ -83,6 +113,20 @@ class Campaign:
         to the same. So it does after the `CrosswalkError` of a layout that has no result because
         its process ends for other reasons, time after time.
         """
+        try:
+            self._go_on(pool, cases, seconds, report)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        self.save()
+
+    def _go_on(
+        self,
+        pool: Pool[Task, Done | Failed],
+        cases: int | None,
+        seconds: float | None,
+        report: Callable[[Progress], None] | None,
+    ) -> None:
         began, before = time.monotonic(), self.state.seconds
         saved = began
         layouts, probes = self.state.layouts, self.state.probes
@@ -102,10 +146,11 @@ class Campaign:
                 raise CrosswalkError(
                     f"layout {task.index}: {lost}; the same command goes on"
                 ) from lost
-            self._add(task, done)
-            self.state.seconds = before + time.monotonic() - began
-            if self.state.layouts % ROUND == 0:
-                self._end_round()
+            with _uninterrupted():
+                self._add(task, done)
+                self.state.seconds = before + time.monotonic() - began
+                if self.state.layouts % ROUND == 0:
+                    self._end_round()
             if report is not None:
                 report(self._progress(layouts, probes))
             now = time.monotonic()
@@ -114,11 +159,36 @@ class Campaign:
                 saved = now
             if seconds is not None and now - began > seconds:
                 break
-        self.save()
+
+    def forget(self, gone: Sequence[str], dropped: Sequence[str]) -> None:
+        """Take findings out: those that are gone, and those that only the layouts can show.
+
+        Where the walker or Crosswalk has changed, the layouts begin anew, with the other findings
+        kept. First the state says so, then the files follow.
+        """
+        state = self.state
+        for slug in gone:
+            state.gone[slug] = state.findings.pop(slug).signature
+        for slug in dropped:
+            del state.findings[slug]
+        if self.changed:
+            for found in state.findings.values():
+                found.layout, found.count = None, 1
+            state = State(
+                state.plan, findings=state.findings, gone=state.gone, made_of=state.made_of
+            )
+            self._begin(state)
+        if gone or dropped or self.changed:
+            self.save()
+        for slug in gone:
+            self._store.retire(slug)
+        for slug in dropped:
+            self._store.drop(slug)
 
     def save(self) -> None:
         """Write the state, as it is after so many layouts."""
         self.state.seen = pack(self.seen.pack())
+        note_tally(self.state, self.tally)
         self._store.save(self.state)
 
     def _progress(self, layouts: int, probes: int) -> Progress:
@@ -141,7 +211,8 @@ class Campaign:
             if number >= 0 and number not in self._maps:
                 yield None
                 continue
-            yield Task(self.plan, index, self._maps.get(number, self._nothing))
+            seen = self._maps.get(number, self._nothing)
+            yield Task(self.plan, index, seen, frozenset(self.state.findings))
             index += 1
 
     def _fill(
@@ -162,10 +233,11 @@ class Campaign:
         if isinstance(result, Failed):
             state.lost += 1
             for lost in self._lost(task, result):
-                self._keep(task, lost, result.why)
+                self._keep(task.index, lost)
             return
         found = result.found
-        for name in ("probes", "divergent", "masked", "copied", "answered", "declined"):
+        self.tally += found.questions
+        for name in ("probes", "divergent", "masked", "copied"):
             setattr(state, name, getattr(state, name) + getattr(found, name))
         for name in ("known", "predicted_only", "not_asked"):
             setattr(state, name, dict(Counter(getattr(state, name)) + getattr(found, name)))
@@ -176,15 +248,17 @@ class Campaign:
         if new:
             state.growth.append((result.index, new))
         self.seen.bits[result.new] = True
-        for finding in found.findings:
-            self._keep(task, finding)
+        for finding in result.kept:
+            self._keep(task.index, finding)
 
-    def _lost(self, task: Task, result: Failed) -> list[AnyFinding]:
+    def _lost(self, task: Task, result: Failed) -> tuple[Kept, ...]:
         """Return the finding of a layout without a result: with all of it, if it can be made."""
         if result.ours:
             signature = failed_signature(TRIED, without_numbers(result.why))
         else:
             signature = lost_signature(result.how, result.why)
+        if signature.slug in self.state.findings:
+            return (Kept(signature, 1),)
         failed: list[Caseless] = []
         case = attempted(
             "a layout that can be made",
@@ -192,60 +266,34 @@ class Campaign:
             failed,
         )
         lost = Caseless(signature) if case is None else Finding(signature, 1, 0, case, case)
-        return [lost, *failed]
+        return kept_of(task, [lost, *failed], result.why)
 
-    def _is_counted(self, finding: AnyFinding) -> bool:
-        """Count a finding whose signature is known; return whether it is."""
-        found = self.state.findings.get(finding.signature.slug)
-        if found is not None:
+    def _keep(self, layout: int | None, finding: Kept) -> None:
+        """Keep a finding of a layout, or count it where its signature is known."""
+        slug = finding.signature.slug
+        found = self.state.findings.get(slug)
+        if found is None:
+            # First the case, then the mention of it.
+            if finding.case is not None:
+                self._store.keep(slug, finding.case)
+            self.state.gone.pop(slug, None)
+            self.state.findings[slug] = Found.of(
+                finding.signature,
+                finding.count,
+                layout,
+                case=finding.case is not None,
+                again=finding.again,
+            )
+            for other in finding.failed:
+                self._keep(layout, Kept(other.signature, other.count))
+        elif found.layout is None:
+            found.layout, found.count = layout, finding.count
+        else:
             found.count += finding.count
-        return found is not None
 
-    def _keep(self, task: Task, finding: AnyFinding, why: str = "") -> None:
-        if self._is_counted(finding):
-            return
-        signature, slug = finding.signature, finding.signature.slug
-        note = f"{signature} (layout {task.index}){why and f': {why}'}"
-        failed: list[Caseless] = []
-        data = None
-        if not isinstance(finding, Caseless):
-            data = attempted(WRITABLE, lambda: self._file(finding, note), failed)
-        # First the case, then the mention of it.
-        if data is not None:
-            self._store.keep(slug, data)
-        replays = data is not None and signature.witness not in {INTENDED, CROSSWALK}
-        # Of an access, a replay holds the walker against the CPU, and not the second walk.
-        stated = isinstance(finding, Finding) and signature.witness == SECOND_WALK
-        self.state.findings[slug] = Found(
-            str(signature),
-            signature.witness,
-            finding.count,
-            task.index,
-            case=data is not None,
-            # What was intended is known of the layout, and not of its case.
-            again="fuzz" if not replays else "reduce" if stated else "replay",
-        )
-        for other in failed:
-            self._keep(task, other)
-
-    def keep_unreduced(self, finding: Caseless, case: bytes, layout: int) -> None:
+    def keep_unreduced(self, finding: Caseless, case: bytes, layout: int | None) -> None:
         """Keep that a finding of `layout` can't be made small, with its case file."""
-        if self._is_counted(finding):
-            return
-        signature = finding.signature
-        self._store.keep(signature.slug, case)
-        self.state.findings[signature.slug] = Found(
-            str(signature), signature.witness, 1, layout, again="reduce"
-        )
-
-    def _file(self, finding: Finding | CompositeFinding, note: str) -> bytes:
-        if isinstance(finding, CompositeFinding):
-            inner = replace(finding.case.case, seed=self.plan.seed, note=note)
-            case = replace(finding.case, case=inner)
-            return dump_composite(case, finding.allowed, finding.seen)
-        # A walker under test may go wrong because of words that the walk does not read.
-        whole = finding.whole if finding.signature.of_target else finding.case
-        return dump_case(replace(whole, seed=self.plan.seed, note=note, walker=self.plan.walker))
+        self._keep(layout, Kept(finding.signature, 1, case, "reduce"))
 
     def _end_round(self) -> None:
         number = self.state.layouts // ROUND - 1

@@ -3,16 +3,20 @@
 import base64
 import binascii
 import re
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from crosswalk.emu.check.departures import is_name
+from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
-from crosswalk.emu.fuzz.campaign.version import release
+from crosswalk.emu.fuzz.campaign.version import release, source_digest
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.probe import LACKS
+from crosswalk.emu.targets import Capability
+from crosswalk.emu.targets.origin import origin_digest
+from crosswalk.emu.targets.tally import Tally
+from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.documents import Count
 from crosswalk.walker.formats.located_errors import one_line
@@ -24,30 +28,68 @@ __all__ = [
     "decode_state",
     "encode_state",
     "identity",
+    "is_slug",
+    "made_of",
     "new_cells",
+    "note_tally",
     "pack",
+    "tally_of",
     "unpack",
 ]
 
+_ALL = "all"
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Found(msgspec.Struct, forbid_unknown_fields=True):
     """A finding: its signature in words, how often it occurred, and the first layout with it.
 
-    `witness` is who disagrees, as in the signature. `case`: whether there is a case file of it.
+    `layout` is None for one that was kept when the walker changed, and was asked again, but isn't
+    met yet in the layouts that begin anew. `witness` is who disagrees, as in the signature; `rule`,
+    `said` and `truth` are the rest of it. `case`: whether there is a case file of it.
     `again` is the command that shows it again: `replay`, `reduce`, or `fuzz` with the layouts.
     `reduced` is the SHA-256 of its case file once that has been made small, or can't be; it is
-    noted before the file is written.
+    noted before the file is written. `alone`: whether that shows it, as far as it was tried.
     """
 
     signature: str
     witness: str
     count: Count
-    layout: Count
+    layout: Count | None
     reduced: str | None = None
     case: bool = True
     again: Literal["replay", "reduce", "fuzz"] = "replay"
+    alone: bool = True
+    rule: str = ""
+    said: str = ""
+    truth: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        signature: Signature,
+        count: int,
+        layout: int | None,
+        *,
+        case: bool = True,
+        again: Literal["replay", "reduce", "fuzz"] = "replay",
+    ) -> "Found":
+        """Return a finding with this signature."""
+        return cls(
+            str(signature),
+            signature.witness,
+            count,
+            layout,
+            case=case,
+            again=again,
+            rule=signature.rule,
+            said=signature.said,
+            truth=signature.truth,
+        )
+
+    def parts(self) -> Signature:
+        """Return its signature, of which the cause can be told."""
+        return Signature(self.witness, self.rule, self.said, self.truth)
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,10 +97,15 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
 
     The counts are those of `crosswalk.emu.fuzz.executor.LayoutResult`.
 
+    `questions` has, by paging mode and claim (`all` for the walker as a whole), how many a walker
+    under test was asked, answered and declined.
+
     `seen` is the packed coverage map, in base64; `growth` has (layout, cells) for each
     layout that showed cells which none before it had. `rounds` are those at the end of
     the last `LAG` complete rounds, the last one last. `findings` are by the slug of their
-    signature. Only `seconds` and `parts` are from a clock.
+    signature; so are the signatures in `gone`, of findings that the walker doesn't show any more.
+    `made_of` are digests of what decides besides the plan: Crosswalk's sources, and the files of
+    the walker under test. Only `seconds` and `parts` are from a clock.
     """
 
     plan: dict[str, str | int | bool | None]
@@ -71,9 +118,10 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     not_asked: dict[str, Count] = {}
     masked: Count = 0
     copied: Count = 0
-    answered: Count = 0
-    declined: Count = 0
+    questions: dict[str, dict[str, tuple[Count, Count, Count]]] = {}
     findings: dict[str, Found] = {}
+    gone: dict[str, str] = {}
+    made_of: dict[str, str] = {}
     seen: str | None = None
     growth: list[tuple[Count, Count]] = []
     rounds: list[str] = []
@@ -89,15 +137,53 @@ def new_cells(state: State) -> tuple[int, int | None]:
     return late, state.growth[-1][0] if state.growth else None
 
 
+def tally_of(state: State) -> Tally:
+    """Return the questions to the walker under test; `BadInput` for modes and claims unknown."""
+    modes = {mode.slug: mode for mode in PagingMode}
+    claims: dict[str, Capability | None] = {each.value: each for each in Capability} | {_ALL: None}
+    tally = Tally()
+    for mode, rows in state.questions.items():
+        for claim, counts in rows.items():
+            if mode not in modes or claim not in claims:
+                raise BadInput(f"not the state of a campaign: it counts {one_line(claim)!r}")
+            key = modes[mode], claims[claim]
+            tally.asked[key], tally.answered[key], tally.declined[key] = counts
+    return tally
+
+
+def note_tally(state: State, tally: Tally) -> None:
+    """Have a state count these questions."""
+    state.questions = {}
+    for key in sorted(tally.asked, key=lambda each: (each[0].value, str(each[1]))):
+        mode, claim = key
+        counts = tally.asked[key], tally.answered[key], tally.declined[key]
+        state.questions.setdefault(mode.slug, {})[_ALL if claim is None else claim.value] = counts
+
+
 def identity(plan: Plan) -> dict[str, Any]:
     """Return what two runs have to share to be one campaign: the plan, and the project's version.
 
     Another version makes other layouts of the same seed.
     """
-    apart = ("limits", "source")
-    shared = {name: value for name, value in asdict(plan).items() if name not in apart}
-    # Not where the tables come from, but which they are.
-    return {**shared, "tables": plan.tables, "version": release()}
+    return {
+        "seed": plan.seed,
+        "accesses": plan.accesses,
+        "guided": plan.guided,
+        "walker": plan.walker,
+        "claims": plan.claims,
+        "modes": ",".join(mode.slug for mode in plan.choice.modes) or None,
+        "assume": ",".join(plan.choice.assume) or None,
+        "select": plan.select or None,
+        # Not where the tables come from, but which they are.
+        "tables": plan.tables,
+        "version": release(),
+    }
+
+
+def made_of(plan: Plan) -> dict[str, str]:
+    """Return digests of what may change within a campaign: then its layouts begin anew."""
+    digests = {"crosswalk": source_digest()}
+    return digests if plan.walker is None else {**digests, "walker": origin_digest(plan.walker)}
 
 
 def encode_state(state: State) -> bytes:
@@ -118,7 +204,11 @@ def decode_state(data: bytes) -> State:
         if text is not None:
             CoverageMap.unpack(unpack(text))
     for slug, found in state.findings.items():
-        if not _SLUG.fullmatch(slug) or found.layout >= state.layouts:
+        late = found.layout is not None and found.layout >= state.layouts
+        if not is_slug(slug) or late:
+            raise BadInput(f"not the state of a campaign: finding {one_line(slug)!r}")
+    for slug in state.gone:
+        if not is_slug(slug):
             raise BadInput(f"not the state of a campaign: finding {one_line(slug)!r}")
     return state
 
@@ -129,6 +219,12 @@ def check_names(state: State) -> None:
     unknown += [name for name in state.predicted_only if name not in LACKS]
     if unknown:
         raise BadInput(f"not the state of a campaign: it counts {one_line(unknown[0])!r}")
+    tally_of(state)
+
+
+def is_slug(text: str) -> bool:
+    """Return whether a text can be the slug of a signature, and so a file's name."""
+    return _SLUG.fullmatch(text) is not None
 
 
 def pack(seen: bytes) -> str:

@@ -1,15 +1,25 @@
 """A campaign's folder: a case file for each finding, and the state to go on from.
 
+    state.json              the state
+    findings/NAME.json      a case for each finding
+    gone/NAME.json          cases of findings that the walker doesn't show any more
+    lock                    held while a campaign runs
+
 Whatever is written is there as a whole or not at all, and survives a loss of power
 (`crosswalk.walker.formats.files`).
 """
 
 import fcntl
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
+from crosswalk.emu.fuzz.campaign.cases import FINDINGS, GONE, STATE
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.campaign.state import (
     State,
@@ -17,21 +27,36 @@ from crosswalk.emu.fuzz.campaign.state import (
     decode_state,
     encode_state,
     identity,
+    is_slug,
 )
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import PARTIAL, read_file, synchronise, write_file
 
-__all__ = ["Store", "digest"]
+__all__ = ["Store", "digest", "slug_of"]
 
-_STATE, _LOCK, _FINDINGS = "state.json", "lock", "findings"
+_LOCK = "lock"
 _ELSEWHERE = "choose another folder with --corpus, or remove this one"
+_ANEW = "--fresh begins anew there, --corpus names another folder"
+_LONGEST = 60
+_FORMAT = "crosswalk-fuzz/"
+
+
+class _Names(msgspec.Struct):
+    """What is read of the state of any release: which files are a campaign's own."""
+
+    format: str
+    findings: dict[str, object] = {}
+    gone: dict[str, object] = {}
 
 
 class Store:
-    """The folder at `path`; without one, nothing is kept beyond the object."""
+    """The folder at `path`; without one, nothing is kept beyond the object.
 
-    def __init__(self, path: Path | None, plan: Plan) -> None:
-        self._path = path
+    With `fresh`, what a campaign left there is removed first.
+    """
+
+    def __init__(self, path: Path | None, plan: Plan, *, fresh: bool = False) -> None:
+        self._path, self._fresh = path, fresh
         self._identity = identity(plan)
         self._lock: IO[bytes] | None = None
         self._cases: dict[str, bytes] = {}
@@ -45,30 +70,75 @@ class Store:
         if self._path is None:
             return State(self._identity)
         self._take(self._path)
-        path = self._path / _STATE
+        path = self._path / STATE
         if not path.exists():
             return State(self._identity)
         data = read_file(path)
+        if self._fresh:
+            self._remove(path, data)
+            return State(self._identity)
         try:
             state = decode_state(data)
-            self._check(state)
+            other = state.plan != self._identity
+            if not other:
+                check_names(state)
         except BadInput as error:
             raise BadInput(f"{path}: {error}; {_ELSEWHERE}") from error
+        if other:
+            differ = _differences(state.plan, self._identity)
+            raise BadInput(f"{path}: of another campaign ({differ}); {_ANEW}")
+        for slug in state.gone:
+            self.retire(slug)  # A killed campaign may have said so, and not done it.
         return state
 
-    def _check(self, state: State) -> None:
-        if state.plan != self._identity:
-            raise BadInput(f"of another campaign ({_differences(state.plan, self._identity)})")
-        check_names(state)
+    def _remove(self, path: Path, data: bytes) -> None:
+        """Remove the files of the campaign whose state this is, of whichever release."""
+        try:
+            names = msgspec.json.decode(data, type=_Names)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: not the state of a campaign; {_ELSEWHERE}") from error
+        if not names.format.startswith(_FORMAT):
+            raise BadInput(f"{path}: not the state of a campaign; {_ELSEWHERE}")
+        slugs = [each for each in (*names.findings, *names.gone) if is_slug(each)]
+        with _named_errors(path):
+            path.unlink()
+            for folder in (FINDINGS, GONE):
+                for slug in slugs:
+                    (path.parent / folder / f"{slug}.json").unlink(missing_ok=True)
 
     def save(self, state: State) -> None:
         """Write the state."""
         if self._path is not None:
-            self._write(self._path / _STATE, encode_state(state))
+            self._write(self._path / STATE, encode_state(state))
 
     def case_path(self, slug: str) -> Path | None:
         """Return where a finding's case is, or would be."""
-        return None if self._path is None else self._path / _FINDINGS / f"{slug}.json"
+        return None if self._path is None else self._path / FINDINGS / f"{slug}.json"
+
+    def gone_path(self, slug: str) -> Path | None:
+        """Return where the case of a finding is that is gone."""
+        return None if self._path is None else self._path / GONE / f"{slug}.json"
+
+    def retire(self, slug: str) -> None:
+        """Move the case of a finding to those that are gone, where that isn't done yet."""
+        path, gone = self.case_path(slug), self.gone_path(slug)
+        if path is None or gone is None:
+            self._cases.pop(slug, None)
+        elif path.exists():
+            with _named_errors(path):
+                gone.parent.mkdir(exist_ok=True)
+                path.replace(gone)
+                synchronise(path.parent)
+                synchronise(gone.parent)
+
+    def drop(self, slug: str) -> None:
+        """Remove the case of a finding."""
+        path = self.case_path(slug)
+        if path is None:
+            self._cases.pop(slug, None)
+        else:
+            with _named_errors(path):
+                path.unlink(missing_ok=True)
 
     def keep(self, slug: str, case: bytes) -> None:
         """Write a finding's case."""
@@ -77,6 +147,8 @@ class Store:
             self._cases[slug] = case
         else:
             self._write(path, case)
+            with _named_errors(path):
+                (path.parents[1] / GONE / path.name).unlink(missing_ok=True)
 
     def case(self, slug: str) -> bytes:
         """Return a finding's case file; `BadInput` where there is none any more."""
@@ -97,7 +169,7 @@ class Store:
     def _take(self, folder: Path) -> None:
         """Make the folder, lock it, and clear away what a killed campaign left half written."""
         try:
-            (folder / _FINDINGS).mkdir(parents=True, exist_ok=True)
+            (folder / FINDINGS).mkdir(parents=True, exist_ok=True)
             synchronise(folder.absolute().parent)
             synchronise(folder)
             self._lock = (folder / _LOCK).open("ab")
@@ -110,7 +182,7 @@ class Store:
                     f"{folder}: another campaign is running in it; wait, or choose another "
                     "folder with --corpus"
                 ) from error
-            for partial in (*folder.glob(f"*{PARTIAL}"), *folder.glob(f"{_FINDINGS}/*{PARTIAL}")):
+            for partial in (*folder.glob(f"*{PARTIAL}"), *folder.glob(f"{FINDINGS}/*{PARTIAL}")):
                 partial.unlink()
         except OSError as error:
             self.close()
@@ -121,6 +193,23 @@ class Store:
             write_file(path, data)
         except BadInput as error:
             raise BadInput(f"{error}; the same command goes on when it can be written") from error
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into `BadInput` with the name of the file."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{error.filename or path}: {error.strerror}") from error
+
+
+def slug_of(walker: str) -> str:
+    """Return the name of a walker's own folder: its words, and of a long one a digest."""
+    words = re.sub(r"[^a-z0-9]+", "-", walker.lower()).strip("-")
+    if len(words) <= _LONGEST:
+        return words or "walker"
+    return f"{words[:_LONGEST].rstrip('-')}-{hashlib.sha256(walker.encode()).hexdigest()[:8]}"
 
 
 def digest(case: bytes) -> str:

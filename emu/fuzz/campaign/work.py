@@ -1,39 +1,86 @@
 """The task of a worker process: make one layout and try it, with engines that are kept."""
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.findings.findings import error_text
+from crosswalk.emu.findings.findings import (
+    INTENDED,
+    SECOND_WALK,
+    WRITABLE,
+    Caseless,
+    CompositeFinding,
+    Finding,
+    attempted,
+    error_text,
+)
+from crosswalk.emu.findings.signature import CROSSWALK, Signature
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap
-from crosswalk.emu.fuzz.executor import LayoutResult, executor_of
+from crosswalk.emu.fuzz.executor import AnyFinding, LayoutResult, executor_of
 from crosswalk.emu.probe import ProbeError
+from crosswalk.emu.report.composites import dump_composite
 from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
+from crosswalk.walker.formats import dump_case
 
-__all__ = ["Done", "Failed", "Task", "work"]
+__all__ = ["Again", "Done", "Failed", "Kept", "Task", "kept_of", "work"]
 
 _NO_COVERAGE = np.zeros(0, np.bool_)
 
 
+Again = Literal["replay", "reduce", "fuzz"]
+"""The command that shows a finding again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One layout of a campaign; `seen` is what had been seen when its round was made."""
+    """One layout of a campaign; `seen` is what had been seen when its round was made.
+
+    `known` are the slugs of findings that were kept by then, whose cases nobody needs any more.
+    """
 
     plan: Plan
     index: int
     seen: bytes
+    known: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A finding as a campaign keeps it: `case` is its file, None where there is none.
+
+    `failed` are findings about the writing of that file, which count if the finding is new.
+    """
+
+    signature: Signature
+    count: int
+    case: bytes | None = None
+    again: Again = "fuzz"
+    failed: tuple[Caseless, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The result of a layout; `new` are the cells of its coverage not in the task's `seen`."""
+    """The result of a layout; `new` are the cells of its coverage not in the task's `seen`.
+
+    The findings of `found` are in `kept`, as the files that they become: as objects with all of a
+    layout's tables they would take a hundred times the memory of whoever waits for them.
+    """
 
     index: int
     found: LayoutResult
     new: NDArray[np.int32]
+    kept: tuple[Kept, ...]
+
+    @classmethod
+    def of(cls, task: Task, found: LayoutResult, new: NDArray[np.int32]) -> "Done":
+        """Return what is kept of the result of a task."""
+        kept = kept_of(task, found.findings)
+        return cls(task.index, replace(found, findings=(), coverage=_NO_COVERAGE), new, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +119,39 @@ def work(task: Task) -> Done | Failed:
         executor.forget()
         return Failed("error", error_text(error), ours=True)
     new = result.coverage & CELLS.possible & ~_unpacked(task.seen)
-    found = replace(result, coverage=_NO_COVERAGE)
-    return Done(task.index, found, np.flatnonzero(new).astype(np.int32))
+    return Done.of(task, result, np.flatnonzero(new).astype(np.int32))
+
+
+def kept_of(task: Task, findings: Iterable[AnyFinding], why: str = "") -> tuple[Kept, ...]:
+    """Return what is kept of the findings of a layout; `why` is the error that ended it.
+
+    One that is known is counted, and no more; one whose case can't be written is there without.
+    """
+    return tuple(_kept(task, each, why) for each in findings)
+
+
+def _kept(task: Task, finding: AnyFinding, why: str) -> Kept:
+    signature = finding.signature
+    if isinstance(finding, Caseless) or signature.slug in task.known:
+        return Kept(signature, finding.count)
+    note = f"{signature} (layout {task.index}){why and f': {why}'}"
+    failed: list[Caseless] = []
+    data = attempted(WRITABLE, lambda: _file(task.plan, finding, note), failed)
+    if data is None or signature.witness in {INTENDED, CROSSWALK}:
+        # What was intended is known of the layout, and not of its case.
+        return Kept(signature, finding.count, data, failed=tuple(failed))
+    # Of an access, a replay holds the walker against the CPU, and not the second walk.
+    stated = isinstance(finding, Finding) and signature.witness == SECOND_WALK
+    return Kept(signature, finding.count, data, "reduce" if stated else "replay")
+
+
+def _file(plan: Plan, finding: Finding | CompositeFinding, note: str) -> bytes:
+    if isinstance(finding, CompositeFinding):
+        inner = replace(finding.case.case, seed=plan.seed, note=note)
+        return dump_composite(replace(finding.case, case=inner), finding.allowed, finding.seen)
+    # A walker under test may go wrong because of words that the walk does not read.
+    whole = finding.whole if finding.signature.of_target else finding.case
+    return dump_case(replace(whole, seed=plan.seed, note=note, walker=plan.walker))
 
 
 @functools.lru_cache(4)
