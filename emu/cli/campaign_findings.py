@@ -17,9 +17,8 @@ from crosswalk.emu.findings.describe import (
     signature_in,
 )
 from crosswalk.emu.findings.manual import EDITIONS
-from crosswalk.emu.findings.signature import Signature, failed_signature
+from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign import Plan
-from crosswalk.emu.fuzz.campaign.reduce_findings import SHOWN
 from crosswalk.emu.fuzz.campaign.state import Found, State
 from crosswalk.emu.fuzz.campaign.store import digest
 from crosswalk.emu.report.composites import parse_composite
@@ -39,13 +38,11 @@ def campaign_findings(
 
     `case` and `path` give a finding's case file by its id, and where that is. Raises as `case`.
     """
-    unshown = {found.signature for found in state.findings.values()}
     made = []
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
         data = case(slug) if found.case else None
         signature = _signature(found, plan.walker)
-        alone = str(failed_signature(SHOWN, found.signature)) not in unshown
-        reduced = data is not None and found.reduced == digest(data) and alone
+        reduced = data is not None and found.reduced == digest(data) and found.alone
         finding = msgspec.structs.replace(
             _described(signature, data, slug, reduced=reduced),
             id=slug,
@@ -99,7 +96,7 @@ def reproduce(plan: Plan, found: Found, slug: str, path: Path | None) -> str:
         return command_line(["crosswalk", "reduce", str(path), *words])
     return command_line(
         [
-            *("crosswalk", "fuzz", "--seed", str(plan.seed), "--cases", str(found.layout + 1)),
+            *("crosswalk", "fuzz", "--seed", str(plan.seed), "--cases", str((found.layout or 0) + 1)),
             *("--accesses", str(plan.accesses), *([] if plan.guided else ["--blind"])),
             *([] if plan.source is None else ["--from", plan.source]),
             *walker_options(plan.walker, plan.claims),

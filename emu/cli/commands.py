@@ -9,10 +9,14 @@ from pathlib import Path
 
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
+    ASSUME,
     JOBS,
     KERNEL,
+    MODE,
+    MUTING,
     PARTIAL,
     RANGE,
+    SELECT,
     SOURCE,
     SUMMARY,
     VERBOSE,
@@ -302,17 +306,24 @@ _FUZZ = Command(
             "--corpus",
             metavar="DIR",
             type=output_folder,
-            default=Path("crosswalk-fuzz"),
-            help="keep findings and state here, and go on from them (./crosswalk-fuzz)",
+            help="keep findings and state here, and go on from them (./crosswalk-fuzz; with "
+            "--walker a folder in it, named after the walker)",
+        ),
+        option(
+            "--fresh",
+            action="store_true",
+            help="begin anew: remove what an earlier campaign left in the folder",
         ),
         option(
             "--from",
             metavar="SOURCE",
             dest="source",
             help="change the tables of this case, ELF core, or guest:4level, instead of making "
-            "new ones",
+            "new ones; of a folder of cases, or another campaign's, put those first as they are",
         ),
         walker("none but the built-in one"),
+        Group("what is asked", (MODE, ASSUME, SELECT)),
+        Group("findings that don't fail", MUTING),
         option("--no-reduce", action="store_true", help="leave findings as they are found"),
         option("--blind", action="store_true", help="generate layouts without using coverage"),
         option("--coverage", action="store_true", help="print which coverage cells were reached"),

@@ -6,18 +6,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 from crosswalk.emu.cli.campaign_findings import campaign_findings
-from crosswalk.emu.cli.fuzz_report import record, report_lines, verdict
+from crosswalk.emu.cli.fuzz_report import Ended, causes_of, only, record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.cli.walker_options import chosen_walker
+from crosswalk.emu.findings.baseline import Muting, read_muting
 from crosswalk.emu.fuzz.campaign import Campaign, Plan, Progress
+from crosswalk.emu.fuzz.campaign.cases import read_cases
 from crosswalk.emu.fuzz.campaign.cluster import open_pool
-from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings
-from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.campaign.kept import ask_again
+from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings, unreduced
+from crosswalk.emu.fuzz.campaign.store import Store, slug_of
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_lines
+from crosswalk.emu.matrix.select import layout_choice
 from crosswalk.emu.report.junit import junit
 from crosswalk.emu.report.text import count_text
+from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import write_file
 
@@ -35,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     if options.scheduler is not None and options.jobs is not None:
         raise BadInput("--scheduler: the cluster says how many work, not --jobs")
     walker = chosen_walker(options)
-    walker.require_opening()
+    with walker.opened() as target:
+        modes = None if target is None else target.modes
     plan = Plan(
         seed=options.seed,
         accesses=options.accesses,
@@ -44,41 +52,140 @@ def run(options: argparse.Namespace) -> int:
         claims=walker.claims,
         limits=walker.limits,
         source=options.source,
+        choice=layout_choice(options.mode, options.assume, options.select),
+        select=options.select,
     )
-    store = Store(options.corpus, plan)
+    muting = read_muting(options.ignore, options.baseline, options.write_baseline)
+    folder = _folder(options, plan)
+    store = Store(folder, plan, fresh=options.fresh)
     try:
         campaign = Campaign(plan, store)
-        done = campaign.state.layouts
-        if done:
-            remark(f"going on after {count_text(done, 'layout')} in {options.corpus}")
-        if cases is not None and done >= cases:
-            remark("all layouts are done; for more, a larger --cases, or --time")
-        _search(campaign, options.scheduler, jobs, cases, seconds)
-        if not options.no_reduce:
-            _reduce(campaign, store, jobs)
-        return _report(options, campaign, store)
-    except KeyboardInterrupt:
-        remark("what was found is kept; the same command goes on")
-        raise
+        this = _Run(options, campaign, store, muting, modes)
+        try:
+            this.ask_again(jobs)
+            this.search(jobs, cases, seconds, folder)
+            if not options.no_reduce:
+                this.reduce(jobs, seconds)
+        except KeyboardInterrupt:
+            this.report(interrupted=True)
+            raise
+        return this.report(interrupted=False)
     finally:
         store.close()
 
 
-def _search(
-    campaign: Campaign, scheduler: str | None, jobs: int, cases: int | None, seconds: float | None
-) -> None:
-    pool = open_pool(jobs, scheduler)
-    try:
-        with _progress(cases) as state:
-            campaign.run(pool, cases, seconds, state)
-    finally:
-        pool.close()
+def _folder(options: argparse.Namespace, plan: Plan) -> Path:
+    """Return the campaign's folder; what can't be read of one that it starts from is reported."""
+    own = Path("crosswalk-fuzz")
+    if plan.walker is not None:
+        own /= slug_of(plan.walker)
+    folder: Path = own if options.corpus is None else options.corpus
+    if plan.cases:
+        source = Path(str(plan.source))
+        if source.resolve() == folder.resolve():
+            raise BadInput(f"--from {source}: the folder of this very campaign")
+        for problem in read_cases(source)[1]:
+            remark(f"not taken: {problem}")
+    return folder
 
 
-def _reduce(campaign: Campaign, store: Store, jobs: int) -> None:
-    with progress("reducing findings") as report:
-        for slug, words in reduce_findings(campaign, store, jobs, report).items():
+class _Run:
+    """One run of a campaign: what its options ask for, step by step."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        campaign: Campaign,
+        store: Store,
+        muting: Muting,
+        modes: frozenset[PagingMode] | None,
+    ) -> None:
+        self._options, self._campaign, self._store = options, campaign, store
+        self._muting, self._modes = muting, modes
+        self._gone: tuple[str, ...] = ()
+
+    def ask_again(self, jobs: int) -> None:
+        """Ask the findings of earlier runs again."""
+        campaign = self._campaign
+        if campaign.changed and (campaign.state.layouts or campaign.state.findings):
+            names = {"walker": "the walker", "crosswalk": "Crosswalk"}
+            which = " and ".join(names[each] for each in reversed(campaign.changed))
+            have = "have" if len(campaign.changed) > 1 else "has"
+            remark(f"{which} {have} changed: findings are asked again, and layouts begin anew")
+        with progress("asking findings again") as report:
+            again = ask_again(campaign, self._store, jobs, report)
+        self._gone = again.gone
+        if again.dropped:
+            count = count_text(len(again.dropped), "finding")
+            remark(f"{count} that no case shows alone: left to the layouts to find again")
+        for slug, why in again.failed.items():
+            remark(f"{slug}: not asked again: {why}")
+
+    def search(self, jobs: int, cases: int | None, seconds: float | None, folder: Path) -> None:
+        """Make layouts, as many as there are to be."""
+        done = self._campaign.state.layouts
+        if done:
+            remark(f"going on after {count_text(done, 'layout')} in {folder}")
+        if cases is not None and done >= cases:
+            remark("all layouts are done; for more, a larger --cases, or --time")
+        pool = open_pool(jobs, self._options.scheduler)
+        try:
+            with _progress(cases) as state:
+                self._campaign.run(pool, cases, seconds, state)
+        finally:
+            pool.close()
+
+    def reduce(self, jobs: int, seconds: float | None) -> None:
+        """Make the cases of findings small, for as long as the search may take."""
+        with progress("reducing findings") as report:
+            left = reduce_findings(self._campaign, self._store, jobs, report, seconds)
+        for slug, words in left.items():
             remark(f"{slug}: {words}")
+
+    def report(self, *, interrupted: bool) -> int:
+        """Report what was found, and return the exit status of a run that comes to its end."""
+        options, campaign, store = self._options, self._campaign, self._store
+        found = campaign_findings(campaign.plan, campaign.state, store.case, store.case_path)
+        accepted = self._muting.accepted(causes_of(found))
+        if interrupted:
+            # What wasn't found may yet be; nor is this what a baseline should have.
+            accepted = replace(accepted, vanished=())
+            remark("what was found is kept; the same command goes on")
+        else:
+            accepted = self._muting.write_baseline(accepted)
+        ended = Ended(
+            campaign,
+            only(found, accepted.new),
+            accepted,
+            tuple((slug, store.gone_path(slug)) for slug in self._gone),
+            len(unreduced(campaign, store)) if interrupted or not options.no_reduce else 0,
+            self._modes,
+            interrupted,
+        )
+        status, word = verdict(ended)
+        self._write(ended, status, word)
+        return status
+
+    def _write(self, ended: Ended, status: int, word: str) -> None:
+        options, campaign = self._options, self._campaign
+        state, reproduce = campaign.state, command_text(options)
+        if options.junit is not None:
+            title = f"crosswalk fuzz, seed {campaign.plan.seed}"
+            passed = f"{state.layouts} layouts"
+            write_file(options.junit, junit(ended.document, title, passed, state.seconds))
+        if options.json:
+            emit({**record(ended), "reproduce": reproduce})
+        else:
+            for line in report_lines(ended):
+                print(line)
+        if options.coverage:
+            for line in coverage_lines(campaign.seen):
+                (remark if options.json else print)(line)
+        if not options.json:
+            print_verdict(word, status)
+            print(f"reproduce: {reproduce}")
+        elif status == 2:
+            remark(f"verdict: {word}")
 
 
 @contextmanager
@@ -116,28 +223,3 @@ def _line(state: Progress, cases: int | None, seconds: float) -> str:
         f"{state.probes:,} probes ({state.probes_now / seconds:,.0f} a second), "
         f"{share:.1%} of cells seen, {state.findings:,} findings"
     )
-
-
-def _report(options: argparse.Namespace, campaign: Campaign, store: Store) -> int:
-    reproduce = command_text(options)
-    document = campaign_findings(campaign.plan, campaign.state, store.case, store.case_path)
-    if options.junit is not None:
-        state = campaign.state
-        title = f"crosswalk fuzz, seed {campaign.plan.seed}"
-        passed = f"{state.layouts} layouts"
-        write_file(options.junit, junit(document, title, passed, state.seconds))
-    if options.json:
-        emit({**record(campaign, document), "reproduce": reproduce})
-    else:
-        for line in report_lines(campaign, document):
-            print(line)
-    if options.coverage:
-        for line in coverage_lines(campaign.seen):
-            (remark if options.json else print)(line)
-    status, word = verdict(campaign.state)
-    if not options.json:
-        print_verdict(word, status)
-        print(f"reproduce: {reproduce}")
-    elif status == 2:
-        remark(f"verdict: {word}")
-    return status

@@ -1,31 +1,83 @@
 """The report of a campaign: for people and for machines."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from crosswalk.emu.check import differs
+from crosswalk.emu.findings.baseline import Accepted
+from crosswalk.emu.findings.describe import signature_in
 from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.conclusion import agreement, counted
-from crosswalk.emu.report.finding import FindingsJson, finding_lines, headline
+from crosswalk.emu.report.finding import FindingsJson, finding_lines, headline, variant_lines
 from crosswalk.emu.report.text import count_text
+from crosswalk.emu.targets import Capability
+from crosswalk.emu.targets.tally import Key
+from crosswalk.walker.context import PagingMode
+from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["record", "report_lines", "verdict"]
-
-_PARTS = ("generate", "predict", "probe", "compare", "peer", "cover", "cross", "confirm")
+__all__ = ["Ended", "causes_of", "only", "record", "report_lines", "verdict"]
 
 
-def report_lines(campaign: Campaign, document: FindingsJson) -> Iterator[str]:
-    """Yield the counts, where the time went, and each finding with its walk and its command."""
-    yield from _count_lines(campaign)
-    for finding in document.findings:
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run of a campaign that is over.
+
+    `document` has the findings that fail, `accepted` says which don't. `gone` are those of earlier
+    runs that the walker doesn't show any more, with their cases. `unreduced` counts findings that
+    are still to be made small. `modes` are those that the walker under test states.
+    """
+
+    campaign: Campaign
+    document: FindingsJson
+    accepted: Accepted
+    gone: tuple[tuple[str, Path | None], ...] = ()
+    unreduced: int = 0
+    modes: frozenset[PagingMode] | None = None
+    interrupted: bool = False
+
+
+def causes_of(document: FindingsJson) -> dict[str, list[str]]:
+    """Return the rules of the variants of each finding, by the finding's cause in words."""
+    return {
+        headline(finding): [
+            signature.rule if (signature := signature_in(each.signature, document.walker)) else ""
+            for each in finding.variants
+        ]
+        for finding in document.findings
+    }
+
+
+def only(document: FindingsJson, causes: Collection[str]) -> FindingsJson:
+    """Return the document with the findings of these causes alone."""
+    some = [finding for finding in document.findings if headline(finding) in causes]
+    return msgspec.structs.replace(document, findings=some)
+
+
+def report_lines(ended: Ended) -> Iterator[str]:
+    """Yield the counts, and each finding with its walk and its command."""
+    yield from _count_lines(ended.campaign)
+    yield from _walker_lines(ended)
+    for slug, path in ended.gone:
+        signature = ended.campaign.state.gone[slug]
+        yield f"gone: {printable(signature)}" + ("" if path is None else f" ({path})")
+    yield from ended.accepted.lines()
+    for finding in ended.document.findings:
         yield f"{finding.count:,} × {headline(finding)}"
         yield from finding_lines(finding, rule=False)
-        size = finding.size or "no case"
-        yield f"  {size}, first in layout {finding.layout}: {finding.reproduce}"
+        where = "" if finding.layout is None else f", first in layout {finding.layout}"
+        yield f"  {finding.size or 'no case'}{where}: {finding.reproduce}"
+        for line in variant_lines(finding):
+            yield f"  {line}"
+    if ended.unreduced:
+        count = count_text(ended.unreduced, "finding")
+        yield f"{count} not made small yet: the same command goes on"
 
 
 def _count_lines(campaign: Campaign) -> Iterator[str]:
@@ -51,64 +103,97 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
         f"{seen:,} of {possible:,} cells seen, {seen / possible:.2%}; "
         f"{late:,} new in the last tenth of the layouts{ago}"
     )
-    total = sum(state.parts.values())
-    if total:
-        shares = (
-            f"{name} {state.parts[name] / total:.0%}" for name in _PARTS if name in state.parts
-        )
-        yield f"time of the workers: {', '.join(shares)}"
     for name, count in state.known.items():
         yield f"{count_text(count, 'known emulator divergence')}, {name}: {differs(name)}"
-    if campaign.plan.walker is not None:
-        wrong = sum(_of_walker(campaign, slug) for slug in state.findings)
-        yield (
-            f"{campaign.plan.walker}: {wrong} finding{'' if wrong == 1 else 's'}; of "
-            f"{state.answered + state.declined:,} accesses asked it answered {state.answered:,}, "
-            f"declined {state.declined:,}"
-        )
 
 
-def verdict(state: State) -> tuple[int, str]:
+def _walker_lines(ended: Ended) -> Iterator[str]:
+    """Yield what the walker under test was asked and answered, by paging mode and by claim."""
+    walker, tally = ended.campaign.plan.walker, ended.campaign.tally
+    if walker is None:
+        return
+    asked, answered, declined = (
+        _by_mode(each) for each in (tally.asked, tally.answered, tally.declined)
+    )
+    yield (
+        f"{walker}: asked for {asked.total():,} accesses, answered {answered.total():,}, "
+        f"declined {declined.total():,}"
+    )
+    for mode in PagingMode:
+        if asked[mode]:
+            what = "declined" if asked[mode] == declined[mode] else f"answered {answered[mode]:,}"
+            yield f"    {mode.slug}: asked for {asked[mode]:,}, {what}"
+    claims = _by_claim(tally.asked), _by_claim(tally.answered)
+    for claim, count in sorted(claims[0].items()):
+        if count != claims[1][claim]:
+            yield f"    {claim.value}: asked for {count:,}, answered {claims[1][claim]:,}"
+    rest = [mode.slug for mode in PagingMode if not asked[mode]]
+    if rest and not ended.campaign.plan.choice.asked_modes:
+        why = f"--mode {','.join(rest)} asks" if ended.modes is None else "which it doesn't state"
+        yield f"    not asked in {', '.join(rest)}: {why}"
+
+
+def _by_mode(counts: Mapping[Key, int]) -> Counter[PagingMode]:
+    return Counter({mode: count for (mode, claim), count in counts.items() if claim is None})
+
+
+def _by_claim(counts: Mapping[Key, int]) -> Counter[Capability]:
+    found: Counter[Capability] = Counter()
+    for (_, claim), count in counts.items():
+        if claim is not None:
+            found[claim] += count
+    return found
+
+
+def verdict(ended: Ended) -> tuple[int, str]:
     """Return the exit status of a campaign, and its last word.
 
     Only what the CPU was asked and answered is agreement; what it lacks, what wasn't asked, and
-    under which condition is named with it. 2: nothing was asked.
+    under which condition is named with it. 2: nothing was asked, of anybody or of the walker under
+    test, or one of its claims was never answered.
     """
-    known = sum(state.known.values())
-    clauses = []
-    if known:
-        clauses.append(f"known divergences: {known:,}")
-    for title, counts in (("predicted only", state.predicted_only), ("not asked", state.not_asked)):
-        if counts:
-            clauses.append(f"{title}: {_sorted(counts)}")
-    if state.copied:
-        clauses.append(f"{state.copied:,} under a copy of the root")
-    if state.masked:
-        clauses.append(f"{state.masked:,} with the encryption mask taken off")
-    if state.findings:
+    state, tally = ended.campaign.state, ended.campaign.tally
+    clauses = list(_conditions(state))
+    if ended.document.findings:
         return 1, "FAILED"
     if not state.probes:
         return 2, "; ".join(["nothing asked", *clauses])
-    if state.plan["walker"] is not None and not state.answered:
-        return 2, "; ".join([f"nothing answered by {state.plan['walker']}", *clauses])
-    if state.declined:
-        clauses.append(f"{state.plan['walker']} declined {state.declined:,} of its accesses")
-    beyond = sum(state.predicted_only.values())
-    word = agreement(state.probes - known, state.probes, beyond)
+    walker = ended.campaign.plan.walker
+    if tally.unanswered:
+        return 2, "; ".join([tally.verdict, *clauses])
+    if walker is not None and not tally.asked:
+        return 2, "; ".join([f"nothing asked of {walker}", *clauses])
+    declined = _by_mode(tally.declined).total()
+    if declined:
+        clauses.append(f"{walker} declined {declined:,} of its accesses")
+    if ended.accepted.count:
+        clauses.append(f"{count_text(ended.accepted.count, 'finding')} accepted")
+    known, beyond = sum(state.known.values()), sum(state.predicted_only.values())
+    word = agreement(state.probes - state.divergent - known, state.probes, beyond)
     return 0, "; ".join([word, *clauses])
+
+
+def _conditions(state: State) -> Iterator[str]:
+    """Yield what isn't agreement, and under which conditions the rest is."""
+    known = sum(state.known.values())
+    if known:
+        yield f"known divergences: {known:,}"
+    for title, counts in (("predicted only", state.predicted_only), ("not asked", state.not_asked)):
+        if counts:
+            yield f"{title}: {_sorted(counts)}"
+    if state.copied:
+        yield f"{state.copied:,} under a copy of the root"
+    if state.masked:
+        yield f"{state.masked:,} with the encryption mask taken off"
 
 
 def _sorted(counts: dict[str, int]) -> str:
     return counted(dict(sorted(counts.items())))
 
 
-def _of_walker(campaign: Campaign, slug: str) -> bool:
-    """Return whether a finding is the walker under test's."""
-    return campaign.state.findings[slug].witness == f"peer:{campaign.plan.walker}"
-
-
-def record(campaign: Campaign, document: FindingsJson) -> dict[str, Any]:
+def record(ended: Ended) -> dict[str, Any]:
     """Return the summary document."""
+    campaign, document = ended.campaign, ended.document
     state = campaign.state
     known = sum(state.known.values())
     return {
@@ -124,23 +209,28 @@ def record(campaign: Campaign, document: FindingsJson) -> dict[str, Any]:
         "layouts": state.layouts,
         "lost": state.lost,
         "walker": campaign.plan.walker,
-        "asked": state.answered + state.declined,
-        "answered": state.answered,
-        "declined": state.declined,
+        **campaign.tally.record(),
         "findings": [
             {
                 "id": found.id,
+                "cause": found.cause,
                 "signature": found.signature,
                 "count": found.count,
                 "layout": found.layout,
                 "case": found.case,
                 "entries": found.entries,
                 "reproduce": found.reproduce,
-                "cause": found.cause,
                 "variants": msgspec.to_builtins(found.variants),
             }
             for found in sorted(document.findings, key=lambda found: found.id)
         ],
+        "accepted": ended.accepted.record(),
+        "gone": [
+            {"id": slug, "signature": state.gone[slug], "case": path and str(path)}
+            for slug, path in ended.gone
+        ],
+        "unreduced": ended.unreduced,
+        "interrupted": ended.interrupted,
         "coverage": coverage_record(campaign.seen),
         "new_cells": {"last_tenth": new_cells(state)[0], "last_layout": new_cells(state)[1]},
         "parts": {name: round(seconds, 3) for name, seconds in sorted(state.parts.items())},

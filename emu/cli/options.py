@@ -17,6 +17,7 @@ __all__ = [
     "ASSUME",
     "JOBS",
     "KERNEL",
+    "MUTING",
     "MODE",
     "PARTIAL",
     "RANGE",
@@ -332,6 +333,30 @@ SELECT = option(
     default="",
     help="ask only this, by the names of `crosswalk matrix --list`",
 )
+MUTING = (
+    option(
+        "--ignore",
+        metavar="PATTERN",
+        action="append",
+        help="findings with such a rule or cause don't fail, as 'reserved in *'; may be repeated",
+    ),
+    option(
+        "--baseline",
+        metavar="FILE",
+        type=Path,
+        help="nor do those that this file lists, which --write-baseline has written",
+    ),
+    option(
+        "--write-baseline",
+        metavar="FILE",
+        nargs="?",
+        const=True,
+        type=output_file,
+        help="list the findings of this run there (without FILE: in that of --baseline)",
+    ),
+)
+"""Findings that don't fail: `crosswalk.emu.findings.baseline.read_muting` takes their values."""
+
 WALKER_LIMITS = (10, 64, 4096)
 """Seconds, MiB of output and MiB of memory that a walker under test may take by default."""
 

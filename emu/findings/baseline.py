@@ -45,6 +45,11 @@ class Accepted:
     known: tuple[str, ...] = ()
     vanished: tuple[str, ...] = ()
 
+    @property
+    def count(self) -> int:
+        """How many findings don't fail."""
+        return len(self.known) + sum(len(causes) for causes in (self.ignored or {}).values())
+
     def lines(self) -> Iterator[str]:
         """Yield what isn't new, in a line for each pattern and for the baseline."""
         for pattern, causes in (self.ignored or {}).items():
@@ -58,7 +63,7 @@ class Accepted:
         """Return the same for a JSON document."""
         return {
             "ignored": {name: list(causes) for name, causes in (self.ignored or {}).items()},
-            "known": list(self.known),
+            "baseline": list(self.known),
             "vanished": list(self.vanished),
         }
 

@@ -66,7 +66,9 @@ def ask_again(
                 progress(min(done * _AT_ONCE, len(cases)), len(cases))
     failed = {slug: why for slug, why in answers.items() if why is not None}
     gone = [
-        slug for slug in answers if slug not in failed and (anew or findings[slug].reduced is not None)
+        slug
+        for slug in answers
+        if slug not in failed and (anew or findings[slug].reduced is not None)
     ]
     asked = {slug for slug, _ in cases}
     dropped = [slug for slug in findings if slug not in asked] if anew else []

@@ -236,7 +236,7 @@ class Campaign:
                 self._keep(task.index, lost)
             return
         found = result.found
-        self.tally += found.questions
+        self.tally += found.tally
         for name in ("probes", "divergent", "masked", "copied"):
             setattr(state, name, getattr(state, name) + getattr(found, name))
         for name in ("known", "predicted_only", "not_asked"):
@@ -277,8 +277,9 @@ class Campaign:
             if finding.case is not None:
                 self._store.keep(slug, finding.case)
             self.state.gone.pop(slug, None)
-            self.state.findings[slug] = Found.of(
-                finding.signature,
+            self.state.findings[slug] = Found(
+                str(finding.signature),
+                finding.signature.witness,
                 finding.count,
                 layout,
                 case=finding.case is not None,

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from crosswalk.emu.check.departures import is_name
-from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from crosswalk.emu.fuzz.campaign.version import release, source_digest
 from crosswalk.emu.fuzz.coverage import CoverageMap
@@ -45,8 +44,8 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
     """A finding: its signature in words, how often it occurred, and the first layout with it.
 
     `layout` is None for one that was kept when the walker changed, and was asked again, but isn't
-    met yet in the layouts that begin anew. `witness` is who disagrees, as in the signature; `rule`,
-    `said` and `truth` are the rest of it. `case`: whether there is a case file of it.
+    met yet in the layouts that begin anew. `witness` is who disagrees, as in the signature.
+    `case`: whether there is a case file of it.
     `again` is the command that shows it again: `replay`, `reduce`, or `fuzz` with the layouts.
     `reduced` is the SHA-256 of its case file once that has been made small, or can't be; it is
     noted before the file is written. `alone`: whether that shows it, as far as it was tried.
@@ -60,36 +59,6 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
     case: bool = True
     again: Literal["replay", "reduce", "fuzz"] = "replay"
     alone: bool = True
-    rule: str = ""
-    said: str = ""
-    truth: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        signature: Signature,
-        count: int,
-        layout: int | None,
-        *,
-        case: bool = True,
-        again: Literal["replay", "reduce", "fuzz"] = "replay",
-    ) -> "Found":
-        """Return a finding with this signature."""
-        return cls(
-            str(signature),
-            signature.witness,
-            count,
-            layout,
-            case=case,
-            again=again,
-            rule=signature.rule,
-            said=signature.said,
-            truth=signature.truth,
-        )
-
-    def parts(self) -> Signature:
-        """Return its signature, of which the cause can be told."""
-        return Signature(self.witness, self.rule, self.said, self.truth)
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):

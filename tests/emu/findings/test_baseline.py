@@ -52,7 +52,7 @@ def test_what_is_accepted_is_named_in_a_line_each_and_nothing_of_what_is_new(tmp
         f"known from the baseline: 1: {KEY}",
         "in the baseline, and not found any more: 1: gone",
     ] == list(accepted.lines())
-    assert {"ignored": {"reserved: xd*": [XD]}, "known": [KEY], "vanished": ["gone"]} == (
+    assert {"ignored": {"reserved: xd*": [XD]}, "baseline": [KEY], "vanished": ["gone"]} == (
         accepted.record()
     )
     assert [] == list(Muting().accepted(FOUND).lines())
