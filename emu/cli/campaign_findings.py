@@ -96,7 +96,8 @@ def reproduce(plan: Plan, found: Found, slug: str, path: Path | None) -> str:
         return command_line(["crosswalk", "reduce", str(path), *words])
     return command_line(
         [
-            *("crosswalk", "fuzz", "--seed", str(plan.seed), "--cases", str((found.layout or 0) + 1)),
+            *("crosswalk", "fuzz", "--seed", str(plan.seed)),
+            *("--cases", str((found.layout or 0) + 1)),
             *("--accesses", str(plan.accesses), *([] if plan.guided else ["--blind"])),
             *([] if plan.source is None else ["--from", plan.source]),
             *walker_options(plan.walker, plan.claims),

@@ -1,7 +1,6 @@
 """The report of a campaign: for people and for machines."""
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ import msgspec
 
 from crosswalk.emu.check import differs
 from crosswalk.emu.findings.baseline import Accepted
-from crosswalk.emu.findings.describe import signature_in
 from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.conclusion import agreement, counted
-from crosswalk.emu.report.finding import FindingsJson, finding_lines, headline, variant_lines
+from crosswalk.emu.report.finding import FindingsJson, finding_lines, headline
 from crosswalk.emu.report.text import count_text
-from crosswalk.emu.targets import Capability
-from crosswalk.emu.targets.tally import Key
+from crosswalk.emu.targets.tally import by_claim, by_mode
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.formats.located_errors import printable
 
@@ -46,11 +43,7 @@ class Ended:
 def causes_of(document: FindingsJson) -> dict[str, list[str]]:
     """Return the rules of the variants of each finding, by the finding's cause in words."""
     return {
-        headline(finding): [
-            signature.rule if (signature := signature_in(each.signature, document.walker)) else ""
-            for each in finding.variants
-        ]
-        for finding in document.findings
+        headline(finding): [each.rule for each in finding.variants] for finding in document.findings
     }
 
 
@@ -73,8 +66,6 @@ def report_lines(ended: Ended) -> Iterator[str]:
         yield from finding_lines(finding, rule=False)
         where = "" if finding.layout is None else f", first in layout {finding.layout}"
         yield f"  {finding.size or 'no case'}{where}: {finding.reproduce}"
-        for line in variant_lines(finding):
-            yield f"  {line}"
     if ended.unreduced:
         count = count_text(ended.unreduced, "finding")
         yield f"{count} not made small yet: the same command goes on"
@@ -113,7 +104,7 @@ def _walker_lines(ended: Ended) -> Iterator[str]:
     if walker is None:
         return
     asked, answered, declined = (
-        _by_mode(each) for each in (tally.asked, tally.answered, tally.declined)
+        by_mode(each) for each in (tally.asked, tally.answered, tally.declined)
     )
     yield (
         f"{walker}: asked for {asked.total():,} accesses, answered {answered.total():,}, "
@@ -123,7 +114,7 @@ def _walker_lines(ended: Ended) -> Iterator[str]:
         if asked[mode]:
             what = "declined" if asked[mode] == declined[mode] else f"answered {answered[mode]:,}"
             yield f"    {mode.slug}: asked for {asked[mode]:,}, {what}"
-    claims = _by_claim(tally.asked), _by_claim(tally.answered)
+    claims = by_claim(tally.asked), by_claim(tally.answered)
     for claim, count in sorted(claims[0].items()):
         if count != claims[1][claim]:
             yield f"    {claim.value}: asked for {count:,}, answered {claims[1][claim]:,}"
@@ -131,18 +122,6 @@ def _walker_lines(ended: Ended) -> Iterator[str]:
     if rest and not ended.campaign.plan.choice.asked_modes:
         why = f"--mode {','.join(rest)} asks" if ended.modes is None else "which it doesn't state"
         yield f"    not asked in {', '.join(rest)}: {why}"
-
-
-def _by_mode(counts: Mapping[Key, int]) -> Counter[PagingMode]:
-    return Counter({mode: count for (mode, claim), count in counts.items() if claim is None})
-
-
-def _by_claim(counts: Mapping[Key, int]) -> Counter[Capability]:
-    found: Counter[Capability] = Counter()
-    for (_, claim), count in counts.items():
-        if claim is not None:
-            found[claim] += count
-    return found
 
 
 def verdict(ended: Ended) -> tuple[int, str]:
@@ -163,13 +142,16 @@ def verdict(ended: Ended) -> tuple[int, str]:
         return 2, "; ".join([tally.verdict, *clauses])
     if walker is not None and not tally.asked:
         return 2, "; ".join([f"nothing asked of {walker}", *clauses])
-    declined = _by_mode(tally.declined).total()
+    declined = by_mode(tally.declined).total()
     if declined:
         clauses.append(f"{walker} declined {declined:,} of its accesses")
+    known, beyond = sum(state.known.values()), sum(state.predicted_only.values())
+    good = state.probes - state.divergent - known
+    word = agreement(good, state.probes, beyond)
     if ended.accepted.count:
         clauses.append(f"{count_text(ended.accepted.count, 'finding')} accepted")
-    known, beyond = sum(state.known.values()), sum(state.predicted_only.values())
-    word = agreement(state.probes - state.divergent - known, state.probes, beyond)
+        word = f"agreement on {good:,} of {state.probes + beyond:,} probes"
+        word = word if good else "nothing but findings that are accepted"
     return 0, "; ".join([word, *clauses])
 
 

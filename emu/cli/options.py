@@ -17,8 +17,8 @@ __all__ = [
     "ASSUME",
     "JOBS",
     "KERNEL",
-    "MUTING",
     "MODE",
+    "MUTING",
     "PARTIAL",
     "RANGE",
     "SELECT",
@@ -148,11 +148,13 @@ class Option:
     """An option or a positional argument of a command, as argparse takes it.
 
     `needs` is the dest of the option, or positional argument, without which this one says nothing.
+    `commas`: it takes several values, with commas between them.
     """
 
     names: tuple[str, ...]
     settings: dict[str, Any]
     needs: str | None = None
+    commas: bool = False
 
     @property
     def default(self) -> Any:
@@ -179,9 +181,9 @@ class Group:
     options: tuple[Option, ...]
 
 
-def option(*names: str, needs: str | None = None, **settings: Any) -> Option:
+def option(*names: str, needs: str | None = None, commas: bool = False, **settings: Any) -> Option:
     """Return an option with the settings of `ArgumentParser.add_argument`."""
-    return Option(names, settings, needs)
+    return Option(names, settings, needs, commas)
 
 
 def _flag(name: str, help: str, needs: str | None = None) -> Option:  # noqa: A002  # As argparse has it.
@@ -314,6 +316,7 @@ KERNEL = (
 _MIB = number(bits=24, least=1)
 MODE = option(
     "--mode",
+    commas=True,
     type=names_of("32bit", "pae", "4level", "5level"),
     default=(),
     metavar="MODES",
@@ -321,6 +324,7 @@ MODE = option(
 )
 ASSUME = option(
     "--assume",
+    commas=True,
     type=names_of("wellformed", "canonical", "tree"),
     default=(),
     metavar="WHAT",
@@ -329,6 +333,7 @@ ASSUME = option(
 )
 SELECT = option(
     "--select",
+    commas=True,
     metavar="NAME=VALUE[,...]",
     default="",
     help="ask only this, by the names of `crosswalk matrix --list`",
@@ -375,6 +380,7 @@ def walker(otherwise: str) -> Group:
             option("--walker", metavar="W", help=f"one of {kinds} ({otherwise})"),
             option(
                 "--claims",
+                commas=True,
                 metavar="LIST",
                 help=f"check it for these of {claims} (what it claims itself)",
                 needs="walker",

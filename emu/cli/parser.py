@@ -130,14 +130,30 @@ def _configured(command: Command) -> list[str]:
     words = []
     for key, value in table.items():
         each = by_key.get(key)
-        flag = each is not None and "action" in each.settings
         if each is None:
             raise BadInput(f"{path}: [tool.crosswalk.{command.name}]: no option {key!r}")
-        if isinstance(value, bool) != flag or not isinstance(value, bool | int | float | str):
-            wanted = "true or false" if flag else "a number or a text"
+        wanted, given = _given(each, value)
+        if given is None:
             raise BadInput(f"{path}: [tool.crosswalk.{command.name}]: {key} is {wanted}")
-        if value is not False:
-            words.append(each.names[-1] if flag else f"{each.names[-1]}={value}")
+        words += given
     if words:
         remark(f"options of pyproject.toml: {command_line(words)}")
     return words
+
+
+def _given(each: Option, value: Any) -> tuple[str, list[str] | None]:
+    """Return what a value has to be, in words, and the arguments for it; None for another kind."""
+    name, action = each.names[-1], each.settings.get("action")
+    if action == "store_true":
+        given = [name] if value is True else [] if value is False else None
+        return "true or false", given
+    if isinstance(value, bool) and "const" in each.settings:
+        return "", [name] if value else []
+    several = each.commas or action == "append"
+    wanted = "a number or a text" + (", or a list of them" if several else "")
+    texts = value if isinstance(value, list) and several else [value]
+    if any(isinstance(text, bool) or not isinstance(text, int | float | str) for text in texts):
+        return wanted, None
+    if action == "append":
+        return wanted, [f"{name}={text}" for text in texts]
+    return wanted, [f"{name}={','.join(map(str, texts))}"]

@@ -1,14 +1,14 @@
 """How many questions a walker under test was asked, and how many it answered."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.walker.context import PagingMode
 
-__all__ = ["Key", "Tally"]
+__all__ = ["Key", "Tally", "by_claim", "by_mode"]
 
 Key = tuple[PagingMode, Capability | None]
 """A paging mode and a claim; without a claim, the walker as a whole."""
@@ -57,7 +57,7 @@ class Tally:
     @property
     def unanswered(self) -> tuple[Capability, ...]:
         """The claims that were asked and never answered, in any mode."""
-        asked, answered = _by_claim(self.asked), _by_claim(self.answered)
+        asked, answered = by_claim(self.asked), by_claim(self.answered)
         return tuple(claim for claim in Capability if asked[claim] and not answered[claim])
 
     @property
@@ -73,16 +73,22 @@ class Tally:
             name: {mode.slug: column[mode, None] for mode in modes}
             for name, column in columns.items()
         }
-        by_claim = {name: _by_claim(column) for name, column in columns.items()}
+        claims = {name: by_claim(column) for name, column in columns.items()}
         counts["claims"] = {
-            claim.value: {name: column[claim] for name, column in by_claim.items()}
+            claim.value: {name: column[claim] for name, column in claims.items()}
             for claim in Capability
-            if by_claim["asked"][claim]
+            if claims["asked"][claim]
         }
         return counts
 
 
-def _by_claim(counts: Counter[Key]) -> Counter[Capability]:
+def by_mode(counts: Mapping[Key, int]) -> Counter[PagingMode]:
+    """Return how many questions to the walker as a whole there are in each mode."""
+    return Counter({mode: count for (mode, claim), count in counts.items() if claim is None})
+
+
+def by_claim(counts: Mapping[Key, int]) -> Counter[Capability]:
+    """Return how many questions there are to each claim, in all modes."""
     found: Counter[Capability] = Counter()
     for (_, claim), count in counts.items():
         if claim is not None:

@@ -205,6 +205,8 @@ def test_pyproject_without_a_table_adds_nothing(project, capsys):
         ("[tool.crosswalk.fuzz]\nseed = true\n", "seed is a number or a text"),
         ("[tool.crosswalk.fuzz]\nseed = [3]\n", "seed is a number or a text"),
         ("[tool.crosswalk.fuzz]\nblind = 1\n", "blind is true or false"),
+        ("[tool.crosswalk.fuzz]\nignore = [[1]]\n", "a number or a text, or a list of them"),
+        ("[tool.crosswalk.fuzz]\nmode = true\n", "mode is a number or a text, or a list of them"),
         ('[tool.crosswalk.fuzz]\nseed = "x"\n', "argument --seed: 'x' is not a number"),
         ("[tool.crosswalk.fuz]\n", "[tool.crosswalk] has no table 'fuz' (fuzz, pytest)"),
         ("[tool.crosswalk]\nfuzz = 3\n", "tool.crosswalk.fuzz is not a table"),

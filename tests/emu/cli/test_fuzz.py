@@ -143,10 +143,10 @@ def test_an_access_across_pages_is_a_finding_that_is_made_small_and_replays(
     assert case.case.note.startswith(found["signature"])
     _, *arguments = shlex.split(found["reproduce"])
     assert 1 == run(*arguments).status
-    monkeypatch.undo()
-    assert 0 == run(*arguments).status
     assert ", 1 composite, first in layout " in fuzz(*how[:-1], cases=1).out
     assert document["parts"]["cross"] > 0
+    monkeypatch.undo()
+    assert 0 == run(*arguments).status
 
 
 def test_more_cases_go_on_and_come_to_the_same_as_at_once(fuzz, bug, tmp_path):
@@ -215,7 +215,10 @@ def test_another_campaigns_folder_is_refused_and_it_is_said_how_to_go_on(fuzz):
     fuzz(cases=1)
     ran = fuzz("--seed", 1)
     assert (2, "") == (ran.status, ran.out)
-    assert "of another campaign (seed 4 there, 1 here); choose another folder" in ran.err
+    assert (
+        "of another campaign (seed 4 there, 1 here); --fresh begins anew there, --corpus names"
+        in ran.err
+    )
 
 
 def test_help_tells_defaults_how_to_go_on_and_statuses(run):

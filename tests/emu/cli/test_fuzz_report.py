@@ -1,17 +1,44 @@
 """The last word of a campaign: agreement only on what was asked and answered."""
 
+from dataclasses import replace
+
 import pytest
 
-from crosswalk.emu.cli.fuzz_report import verdict
-from crosswalk.emu.fuzz.campaign.state import Found, State, new_cells
+from crosswalk.emu.cli.fuzz_report import Ended, verdict
+from crosswalk.emu.findings.baseline import Accepted
+from crosswalk.emu.findings.describe import described
+from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.fuzz.campaign import Campaign
+from crosswalk.emu.fuzz.campaign.state import State, new_cells
+from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.report.finding import FindingsJson
 from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.answers import Answers
+from crosswalk.walker.context import PagingMode
+from tests.emu.fuzz.campaign.campaigns import PLAN
 
 
-def state(walker=None, **counts):
-    return State({"walker": walker}, layouts=20, **counts)
+def state(**counts):
+    return State({}, layouts=20, **counts)
+
+
+def ended(walker=None, questions=(), failing=(), accepted=(), **counts):
+    """A campaign that is over; `questions` are (mode, claim, answered, declined)."""
+    campaign = Campaign(PLAN, Store(None, PLAN))
+    campaign.plan = replace(PLAN, walker=walker)
+    campaign.state = state(**counts)
+    for mode, claim, answered, declined in questions:
+        campaign.tally.add(mode, None, answered, declined)
+        campaign.tally.add(mode, claim, answered, declined)
+    document = FindingsJson(walker=walker, findings=[described(each) for each in failing])
+    return Ended(campaign, document, Accepted(known=tuple(accepted)))
+
+
+FOUR, FIVE = PagingMode.LEVEL4, PagingMode.LEVEL5
+RIGHTS, FLAGS = Capability.RIGHTS, Capability.FLAGS
+FINDING = Signature("peer:mine", "a rule", "ok", "#PF")
 
 
 @pytest.mark.parametrize(
@@ -37,18 +64,61 @@ def state(walker=None, **counts):
         ),
         ({}, 2, "nothing asked"),
         ({"predicted_only": {"UAI": 2}}, 2, "nothing asked; predicted only: 2 (UAI)"),
-        ({"probes": 10, "findings": {"one": Found("s", "walker", 1, 0)}}, 1, "FAILED"),
-        ({"probes": 10, "walker": "mine"}, 2, "nothing answered by mine"),
-        ({"probes": 10, "walker": "mine", "answered": 9}, 0, "agreement"),
+        ({"probes": 10, "failing": [FINDING]}, 1, "FAILED"),
         (
-            {"probes": 10, "walker": "mine", "answered": 4, "declined": 6},
+            {"probes": 10, "divergent": 4, "accepted": ["a cause"]},
+            0,
+            "agreement on 6 of 10 probes; 1 finding accepted",
+        ),
+        ({"probes": 10, "walker": "mine"}, 2, "nothing asked of mine"),
+        ({"probes": 10, "walker": "mine", "questions": [(FOUR, RIGHTS, 9, 0)]}, 0, "agreement"),
+        (
+            {"probes": 10, "walker": "mine", "questions": [(FOUR, RIGHTS, 4, 6)]},
             0,
             "agreement; mine declined 6 of its accesses",
+        ),
+        (
+            {
+                "probes": 10,
+                "walker": "mine",
+                "questions": [(FOUR, RIGHTS, 4, 0), (FIVE, RIGHTS, 0, 6)],
+            },
+            0,
+            "agreement; mine declined 6 of its accesses",
+        ),
+        (
+            {
+                "probes": 10,
+                "walker": "mine",
+                "questions": [(FOUR, RIGHTS, 0, 4), (FIVE, RIGHTS, 0, 6)],
+            },
+            2,
+            "nothing judged of: rights",
+        ),
+        (
+            {
+                "probes": 10,
+                "walker": "mine",
+                "questions": [(FOUR, RIGHTS, 4, 0), (FOUR, FLAGS, 0, 6)],
+                "accepted": ["a cause"],
+            },
+            2,
+            "nothing judged of: flags",
+        ),
+        (
+            {
+                "probes": 10,
+                "walker": "mine",
+                "questions": [(FOUR, RIGHTS, 0, 4)],
+                "failing": [FINDING],
+            },
+            1,
+            "FAILED",
         ),
     ],
 )
 def test_the_word_is_agreement_only_where_somebody_answered(counts, status, word):
-    assert (status, word) == verdict(state(**counts))
+    assert (status, word) == verdict(ended(**counts))
     if status:
         assert "agreement" not in word
 

@@ -30,8 +30,11 @@ def finding(rule, count=1, witness="walker"):
     return Finding(Signature(witness, rule, "ok", "#PF"), count, 0, case, case)
 
 
-def told(task):
-    """Every fifth layout shows a rule, each time one of three; each touches a cell of its own."""
+def told(task, change=tuple):
+    """Every fifth layout shows a rule, each time one of three; each touches a cell of its own.
+
+    `change` is made of its findings.
+    """
     index = task.index
     findings = (finding(f"rule {index % 3}", index),) if index % 5 == 4 else ()
     known = Counter({"maxphyaddr-40": index % 2})
@@ -44,11 +47,11 @@ def told(task):
         index % 4,
         index % 2,
         Tally(),
-        findings,
+        change(findings),
         np.zeros(0, np.bool_),
         {"probe": 0.5},
     )
-    return Done(index, found, np.array([index % 700, 3], np.int32))
+    return Done.of(task, found, np.array([index % 700, 3], np.int32))
 
 
 class Inline:

@@ -85,10 +85,9 @@ def test_the_command_line_user_s_errors_end_a_campaign(tmp_path):
 
 def test_a_finding_that_cannot_be_written_is_there_without_a_case_beside_why(tmp_path):
     def outside(task):
-        done = told(task)
         bad = finding("rule 1", 3)
         object.__setattr__(bad.case, "entries", {1 << 41: "word"})
-        return replace(done, found=replace(done.found, findings=(*done.found.findings, bad)))
+        return told(task, lambda findings: (*findings, bad))
 
     campaign = searched(tmp_path, 6, work=outside)
     bad = campaign.state.findings[finding("rule 1").signature.slug]

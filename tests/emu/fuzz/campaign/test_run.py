@@ -128,14 +128,18 @@ def test_a_finding_is_written_before_it_is_mentioned(tmp_path, monkeypatch):
 
 def test_what_a_walker_under_test_got_wrong_is_kept_with_all_of_its_tables(tmp_path):
 
+    def whole(findings):
+        return tuple(
+            replace(
+                each,
+                whole=replace(each.whole, entries={**each.case.entries, 0x3000: 0x7}),
+                signature=replace(each.signature, witness="peer:mine"),
+            )
+            for each in findings
+        )
+
     def work(task):
-        done = told(task)
-        for each in done.found.findings:
-            whole = replace(each.whole, entries={**each.case.entries, 0x3000: 0x7})
-            signature = replace(each.signature, witness="peer:mine")
-            shown = (replace(each, signature=signature, whole=whole),)
-            return replace(done, found=replace(done.found, findings=shown))
-        return done
+        return told(task, whole)
 
     searched(tmp_path, 6, work=work)
     (path,) = tmp_path.glob("findings/*")

@@ -15,6 +15,7 @@ from tests.emu.fuzz.campaign.campaigns import PLAN, searched
 from tests.emu.fuzz.campaign.running import command, corpus, finished
 
 ELSEWHERE = "choose another folder with --corpus, or remove this one"
+ANEW = "--fresh begins anew there, --corpus names another folder"
 
 
 def loaded(folder, plan=PLAN):
@@ -101,9 +102,7 @@ def test_another_campaigns_folder_is_refused_with_what_differs(tmp_path, plan, d
     searched(tmp_path, 5)
     with pytest.raises(BadInput) as caught:
         loaded(tmp_path, plan)
-    assert f"{tmp_path}/state.json: of another campaign ({differ}); {ELSEWHERE}" == str(
-        caught.value
-    )
+    assert f"{tmp_path}/state.json: of another campaign ({differ}); {ANEW}" == str(caught.value)
 
 
 def test_another_versions_folder_is_refused(tmp_path, monkeypatch):
