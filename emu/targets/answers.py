@@ -1,6 +1,6 @@
 """Answers of walkers under test: to accesses one by one, and as lists of mappings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
 
 import numpy as np
@@ -12,6 +12,10 @@ from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.outcome import Outcome, PageFault, Translation
 
 __all__ = ["Answers", "Given", "Listed", "Listing", "Ranges", "Unanswered", "checked"]
+
+
+def _no_rows() -> NDArray[np.intp]:
+    return np.zeros(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,15 @@ class Listing:
 
     `at` int64[m] is the range that each mapping was listed for, and touches. They are in the
     order of the range and of the address where they begin, and of no range do two overlap.
-    `silent` bool[r]: the walker declines to list this range, which is no empty list.
+    `silent` bool[r]: the walker declines to list this range, which is no empty list. `aside` int
+    are the ranges that it neither lists nor declines: it failed, or wasn't asked any more.
     """
 
     ranges: Ranges
     mappings: Listed
     at: NDArray[np.int64]
     silent: NDArray[np.bool_]
+    aside: NDArray[np.intp] = field(default_factory=_no_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +100,15 @@ class Answers:
     allowed too. Columns that it doesn't claim are zeros. `silent` bool[n]: it doesn't answer for
     this access, which is no error. `listing` is present where leaves are claimed.
 
-    `failures` are the questions that it failed to answer, and `unasked` bool[n] the accesses that
-    weren't put to it after too many failures; both are silent, too.
+    `failures` are the questions that it failed to answer. `aside` int are the accesses that it
+    neither answers nor declines: it failed, or wasn't asked after too many failures.
     """
 
     outcomes: Outcomes
     silent: NDArray[np.bool_]
     listing: Listing | None = None
     failures: tuple[Unanswered, ...] = ()
-    unasked: NDArray[np.bool_] | None = None
+    aside: NDArray[np.intp] = field(default_factory=_no_rows)
 
     @classmethod
     def none(cls, count: int) -> "Answers":
@@ -131,23 +137,27 @@ def checked(answers: Answers, memory: PhysicalMemory) -> Answers:
     """Return the answers; raises `NoAnswer` where no walker can mean them.
 
     That is a physical address of more than 52 bits, or a changed word that isn't one of RAM's.
+    Questions are numbered: the accesses first, then the ranges.
     """
     out, listing = answers.outcomes, answers.listing
-    beyond = out.pa[(out.kind == Kind.OK) & (out.pa >> _PHYSICAL_BITS != 0)]
+    beyond = (out.kind == Kind.OK) & (out.pa >> _PHYSICAL_BITS != 0)
+    _refuse("a physical address of more than 52 bits", beyond, out.pa, np.arange(len(out)))
     if listing is not None:
-        last = listing.mappings.pa + (listing.mappings.size - np.uint64(1))
-        wrong = (last >> _PHYSICAL_BITS != 0) | (last < listing.mappings.pa)
-        wrong &= (listing.mappings.given & Given.PA) != 0
-        beyond = np.concatenate([beyond, last[wrong]])
-    if len(beyond):
-        _refuse("a physical address of more than 52 bits", int(beyond[0]))
-    changed = out.entry_pa[(out.entry_pa != 0) | (out.entry_value != 0)]
-    frames = changed & ~np.uint64(FRAME - 1)
-    stray = changed[(changed % np.uint64(8) != 0) | ~memory.backed(frames)]
-    if len(stray):
-        _refuse("a change of what is no word of RAM", int(stray[0]))
+        mappings = listing.mappings
+        last = mappings.pa + (mappings.size - np.uint64(1))
+        beyond = (last >> _PHYSICAL_BITS != 0) | (last < mappings.pa)
+        beyond &= (mappings.given & Given.PA) != 0
+        at = listing.at + len(out)
+        _refuse("a physical address of more than 52 bits", beyond, last, at)
+    changed = (out.entry_pa != 0) | (out.entry_value != 0)
+    rows, _ = np.nonzero(changed)
+    words = out.entry_pa[changed]
+    stray = (words % np.uint64(8) != 0) | ~memory.backed(words & ~np.uint64(FRAME - 1))
+    _refuse("a change of what is no word of RAM", stray, words, rows)
     return answers
 
 
-def _refuse(kind: str, address: int) -> None:
-    raise NoAnswer(Failure.NONSENSE, kind, f"{kind}: {address:#x}")
+def _refuse(kind: str, wrong: NDArray[np.bool_], address: U64, at: NDArray[np.intp]) -> None:
+    """Raise `NoAnswer` for the first address that is wrong; `at` int[n] are their questions."""
+    for row in np.flatnonzero(wrong).tolist():
+        raise NoAnswer(Failure.NONSENSE, kind, f"{kind}: {int(address[row]):#x}", int(at[row]))

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.emu.targets.answers import Answers, Ranges
-from crosswalk.emu.targets.capabilities import LISTS, Capability, parse_claims, parse_modes
+from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
 from crosswalk.emu.targets.loaded import GiveUp
-from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, ask, gather, ranges_of
+from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
+from crosswalk.emu.targets.questions import Place, Questions, listed
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext, Vendor
@@ -123,15 +124,14 @@ class CLibrary:
         self._give_up = give_up
         self._memory: GuardedMemory | None = None
 
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    def answer(
+        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, place: Place
+    ) -> Answers:
         """Return the library's answers to the accesses, and its list.
 
         The interface has no encryption mask: with one, the library isn't asked.
         """
-        answers = Answers.none(len(accesses))
-        ranges = ranges_of(memory, context, accesses) if self.claims & LISTS else None
-        if context.encryption_mask:
-            return self._declined(context, answers, ranges)
+        answers = Answers.none(len(questions.accesses))
         guarded = GuardedMemory(memory)
         state = _Memory(
             context.cr0,
@@ -144,20 +144,13 @@ class CLibrary:
             int(context.vendor is Vendor.AMD),
             guarded.function,
         )
-        if self._declines(state):
-            return self._declined(context, answers, ranges)
+        if context.encryption_mask or self._declines(state):
+            declined = listed(context, questions, lambda _va, _end: NotImplemented, place)
+            return replace(answers, listing=declined)
         self._library.crosswalk_attach(ctypes.byref(state))
         self._memory = guarded  # Frees the copies that the library had before, and not earlier.
-        if self.claims & _TRANSLATES:
-            self._translate(accesses, answers)
-        listing = None if ranges is None else ask(context, ranges, self._listed)
-        return Answers(answers.outcomes, answers.silent, listing)
-
-    @staticmethod
-    def _declined(context: PagingContext, answers: Answers, ranges: Ranges | None) -> Answers:
-        if ranges is None:
-            return answers
-        return replace(answers, listing=gather(context, ranges, [None] * len(ranges)))
+        self._translate(questions.accesses, answers, place)
+        return replace(answers, listing=listed(context, questions, self._listed, place))
 
     def _stated(self, export: str) -> str | None:
         """Return the text that a function of the library returns, None where it has none."""
@@ -201,14 +194,16 @@ class CLibrary:
         self._library.heki_walk(*bounds, callback, ctypes.byref(args))
         yield from found if end <= _TOP else _to_the_end(found)
 
-    def _translate(self, accesses: Accesses, answers: Answers) -> None:
+    def _translate(self, accesses: Accesses, answers: Answers, place: Place) -> None:
         pa = ctypes.c_uint64()
-        translate = self._library.crosswalk_translate
         columns = (accesses.va, accesses.type, accesses.cpl, accesses.ac)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         out = answers.outcomes
         for row, (va, kind, cpl, ac) in enumerate(rows):
-            result = translate(ctypes.c_uint64(va), kind, cpl, int(ac), ctypes.byref(pa))
+            place[0] = row
+            result = self._library.crosswalk_translate(
+                ctypes.c_uint64(va), kind, cpl, int(ac), ctypes.byref(pa)
+            )
             if result not in (0, 1, _SILENT):
                 message = "crosswalk_translate returned neither 0, 1 nor -1"
                 raise NoAnswer(Failure.NONSENSE, message, f"{message}: {result}")

@@ -2,14 +2,14 @@
 
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from crosswalk.emu.targets.answers import Answers, Ranges, checked
-from crosswalk.emu.targets.capabilities import LISTS, Capability, parse_claims, parse_modes
-from crosswalk.emu.targets.mapping_lists import gather, ranges_of
+from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
+from crosswalk.emu.targets.questions import Questions, listed, put
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -131,25 +131,24 @@ class JsonLines:
         self.modes = None if modes is None else parse_modes(",".join(modes), name)
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what the walker says of each access; raises `NoAnswer`."""
-        answers = Answers.none(len(accesses))
-        asked = _questions(accesses) if self.claims - LISTS else []
-        ranges = ranges_of(memory, context, accesses) if self.claims & LISTS else None
-        lists = [] if ranges is None else _list_questions(ranges)
-        lines = [_space(memory, context), *asked, *lists]
+        """Return what the walker says of each access, and where it fails to."""
+        space = _space(memory, context)
 
-        def exchange(process: Process) -> Answers:
-            said = self._exchange(process, lines, len(asked + lists))
-            for row, line in enumerate(said[: len(asked)]):
-                outcome = _outcome(line)
-                if outcome is not None:
-                    answers.fill(row, outcome)
-            listing = None
-            if ranges is not None:
-                listing = gather(context, ranges, (_mappings(line) for line in said[len(asked) :]))
-            return checked(Answers(answers.outcomes, answers.silent, listing), memory)
+        def ask(questions: Questions) -> Answers:
+            lines = [space, *_questions(questions.accesses), *_list_questions(questions.ranges)]
+            place = [0]
 
-        return self._process.ask(exchange)
+            def exchange(process: Process) -> Answers:
+                said = self._exchange(process, lines, len(questions), place)
+                return checked(_answers(context, questions, said, place), memory)
+
+            try:
+                return self._process.ask(exchange)
+            except NoAnswer as failure:
+                failure.at = place[0] if failure.at is None else failure.at
+                raise
+
+        return put(self.claims, memory, context, accesses, ask)
 
     def close(self) -> None:
         """Kill the process, and those that it started."""
@@ -157,7 +156,7 @@ class JsonLines:
 
     def _start(self) -> Process:
         process = Process(self._limits, lambda: None, self._command)
-        (line,) = self._exchange(process, [], 1)
+        (line,) = self._exchange(process, [], 1, [0])
         try:
             self._hello = msgspec.json.decode(line, type=Greeting)
         except msgspec.MsgspecError as error:
@@ -168,14 +167,15 @@ class JsonLines:
             raise _nonsense("another protocol", line, f"not {PROTOCOL}")
         return process
 
-    def _exchange(self, process: Process, lines: list[bytes], count: int) -> list[bytes]:
-        """Write lines and return as many answers, a line each."""
-        missing = count
+    def _exchange(
+        self, process: Process, lines: list[bytes], count: int, place: list[int]
+    ) -> list[bytes]:
+        """Write lines and return as many answers, a line each; `place` counts those that came."""
+        place[0] = 0
 
         def whole(part: bytes) -> bool:
-            nonlocal missing
-            missing -= part.count(b"\n")
-            return missing <= 0
+            place[0] += part.count(b"\n")
+            return place[0] >= count
 
         question = b"".join(line + b"\n" for line in lines)
         said = process.talk(question, whole, self._limits.output + _LINE * count)
@@ -208,7 +208,26 @@ def _questions(accesses: Accesses) -> list[bytes]:
     ]
 
 
-def _list_questions(ranges: Ranges) -> list[bytes]:
+def _answers(
+    context: PagingContext, questions: Questions, said: list[bytes], place: list[int]
+) -> Answers:
+    """Return what lines say; `place` is the number of the one that is read."""
+    answers = Answers.none(len(questions.accesses))
+    for row, line in enumerate(said[: len(questions.accesses)]):
+        place[0] = row
+        outcome = _outcome(line)
+        if outcome is not None:
+            answers.fill(row, outcome)
+    lists = iter(said[len(questions.accesses) :])
+    return replace(
+        answers,
+        listing=listed(context, questions, lambda _va, _end: _mappings(next(lists)), place),
+    )
+
+
+def _list_questions(ranges: Ranges | None) -> list[bytes]:
+    if ranges is None:
+        return []
     bounds = zip(ranges.first.tolist(), ranges.last.tolist(), strict=True)
     return [msgspec.json.encode(ListQuestion(hex(first), hex(last))) for first, last in bounds]
 
@@ -231,15 +250,15 @@ def _outcome(line: bytes) -> Outcome | None:
     return None
 
 
-def _mappings(line: bytes) -> Iterable[Sequence[Any]] | None:
-    """Return the mappings of a list, None where it is declined."""
+def _mappings(line: bytes) -> Any:
+    """Return the mappings of a list, NotImplemented where it is declined."""
     try:
         said = msgspec.json.decode(line, type=PageList)
     except msgspec.MsgspecError as error:
         raise _nonsense("no list of mappings", line, str(error)) from error
     if (said.mappings is None) == (said.outcome is None):
         raise _nonsense("no list of mappings", line, "neither mappings nor unknown, or both")
-    return None if said.mappings is None else map(_mapping, said.mappings)
+    return NotImplemented if said.mappings is None else map(_mapping, said.mappings)
 
 
 def _mapping(page: Page) -> tuple[int, int | None, int, int | None, str | None]:

@@ -1,5 +1,6 @@
 """A walker that is loaded and asked in a process of its own."""
 
+import mmap
 import pickle
 import signal
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, checked
 from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
+from crosswalk.emu.targets.questions import Place, Questions, put
 from crosswalk.emu.workers.frames import FrameReader, framed, read_frame
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
@@ -42,8 +44,10 @@ class Loaded(Protocol):
         """The paging modes that it says it knows, None where it doesn't say."""
         ...
 
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what it says; may raise anything."""
+    def answer(
+        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, place: Place
+    ) -> Answers:
+        """Return what it says, and which question it is asked meanwhile; may raise anything."""
         ...
 
 
@@ -85,26 +89,32 @@ class Contained:
             raise BadInput(f"{name}: {failure}, when it is loaded") from failure
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return what the walker says of each access; raises `NoAnswer`."""
-        question = framed(pickle.dumps((memory, context, accesses)))
-        allowed = (len(accesses) + 2 * MAX_MAPPINGS) * _ROW
+        """Return what the walker says of each access, and where it fails to."""
 
-        def exchange(process: Process) -> Answers:
-            reply = _exchange(process, _Reply, question, allowed)
-            return checked(_answers(reply, accesses), memory)
+        def ask(questions: Questions) -> Answers:
+            question = framed(pickle.dumps((memory, context, questions)))
+            allowed = (len(questions) + 2 * MAX_MAPPINGS) * _ROW
 
-        try:
-            return self._process.ask(exchange)
-        except BadInput as error:
-            kind = "can't be loaded once more"
-            raise NoAnswer(Failure.CRASH, kind, f"{kind}: {error}") from error
+            def exchange(process: Process) -> Answers:
+                self._place[0] = 0
+                reply = _exchange(process, _Reply, question, allowed)
+                return checked(_answers(reply, questions), memory)
+
+            try:
+                return self._process.ask(exchange)
+            except NoAnswer as failure:
+                failure.at = self._place[0] if failure.at is None else failure.at
+                raise
+
+        return put(self.claims, memory, context, accesses, ask)
 
     def close(self) -> None:
         """Kill the process, if there is one."""
         self._process.close()
 
     def _start(self) -> Process:
-        process = Process(self._limits, lambda: _serve(self._load))
+        self._place = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")  # Both processes see it.
+        process = Process(self._limits, lambda: _serve(self._load, self._place))
         greeting = _exchange(process, _Greeting, b"", 1 << 20)
         if greeting.refused:
             process.close()
@@ -124,7 +134,7 @@ def _exchange(process: Process, form: type[Form], question: bytes, allowed: int)
         raise _garbled(str(error)) from error
 
 
-def _serve(load: Callable[[GiveUp], Loaded]) -> None:
+def _serve(load: Callable[[GiveUp], Loaded], place: Place) -> None:
     """Load the walker and answer one question after the other, until there are no more."""
     # Whoever replaced these here had descriptors in mind that are closed by now.
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115  # Open to the end.
@@ -149,7 +159,7 @@ def _serve(load: Callable[[GiveUp], Loaded]) -> None:
         send(_Greeting(",".join(sorted(walker.claims)), modes))
         while (question := read_frame(asked)) is not None:
             try:
-                reply = _reply(walker.answer(*pickle.loads(question)))  # noqa: S301  # From our parent.
+                reply = _reply(walker.answer(*pickle.loads(question), place))  # noqa: S301  # From our parent.
             except NoAnswer as failure:
                 reply = _failed(failure)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever it raises is a result.
@@ -188,14 +198,14 @@ def _reply(answers: Answers) -> _Reply:
     )
 
 
-def _answers(reply: _Reply, accesses: Accesses) -> Answers:
+def _answers(reply: _Reply, questions: Questions) -> Answers:
     """Return the answers that were sent; a walker may have written where it should not.
 
     Raises the `NoAnswer` that was sent in their place.
     """
     if reply.failed is not None:
         raise NoAnswer(*reply.failed)
-    form = Answers.none(len(accesses))
+    form = Answers.none(len(questions.accesses))
     try:
         outcomes = _filled(form.outcomes, reply.outcomes)
         silent = np.frombuffer(reply.silent, np.bool_)
@@ -207,7 +217,7 @@ def _answers(reply: _Reply, accesses: Accesses) -> Answers:
             listing = Listing(ranges, mappings, np.frombuffer(reply.at, np.int64), unlisted)
     except ValueError as error:
         raise _garbled(str(error)) from error
-    if len(silent) != len(accesses) or (outcomes.kind > max(Kind)).any():
+    if len(silent) != len(questions.accesses) or (outcomes.kind > max(Kind)).any():
         raise _garbled("wrong columns")
     return Answers(outcomes, silent, listing)
 

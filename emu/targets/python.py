@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from operator import index
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,8 @@ from crosswalk.emu.targets.capabilities import (
     parse_modes,
 )
 from crosswalk.emu.targets.loaded import Loaded
-from crosswalk.emu.targets.mapping_lists import ask, ranges_of
+from crosswalk.emu.targets.questions import Place, Questions, listed
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
-from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
@@ -46,18 +46,21 @@ class Function:
         self.claims, self.modes = claims, modes
         self._function = function
 
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    def answer(
+        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, place: Place
+    ) -> Answers:
         """Return the answers or the list; raise what the function raises, or `NoAnswer`."""
-        answers = Answers.none(len(accesses))
-        if Capability.LEAVES in self.claims:
-            ranges = ranges_of(memory, context, accesses)
-            listing = ask(context, ranges, lambda va, end: self._function(memory, context, va, end))
-            return Answers(answers.outcomes, answers.silent, listing)
-        for row in range(len(accesses)):
-            answer = self._function(memory, context, accesses[row])
+        answers = Answers.none(len(questions.accesses))
+        for row in range(len(questions.accesses)):
+            place[0] = row
+            answer = self._function(memory, context, questions.accesses[row])
             if answer is not NotImplemented:
                 answers.fill(row, _outcome(answer))
-        return answers
+
+        def lister(va: int, end: int) -> Any:
+            return self._function(memory, context, va, end)
+
+        return replace(answers, listing=listed(context, questions, lister, place))
 
 
 def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:

@@ -8,10 +8,11 @@ import numpy as np
 
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.walker.columns import Accesses, Kind, distinct
+from crosswalk.emu.targets.questions import Place, Questions
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.outcome import PageFault, Translation
 
 __all__ = ["Volatility"]
 
@@ -34,32 +35,25 @@ class Volatility:
             raise BadInput("isn't installed: pip install crosswalk-x86[volatility3]")
         self._exceptions = import_module("volatility3.framework.exceptions")
 
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    def answer(
+        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, place: Place
+    ) -> Answers:
         """Return for each access whether its address is mapped, and to which physical address.
 
         There is no answer in 5-level paging, for which it has no layer, and with an encryption
         mask, which it takes for address bits.
         """
-        answers = Answers.none(len(accesses))
+        answers = Answers.none(len(questions.accesses))
         if context.mode not in _LAYERS or context.encryption_mask:
             return answers
         layer = _layer(memory, context)
-        answers.silent[:] = False
-        pages = distinct(accesses.va >> np.uint64(12))
-        which = np.searchsorted(pages, accesses.va >> np.uint64(12))
-        base = np.zeros(len(pages), np.uint64)
-        mapped = np.zeros(len(pages), np.bool_)
-        for row, page in enumerate(pages.tolist()):
+        for row, va in enumerate(questions.accesses.va.tolist()):
+            place[0] = row
             try:
                 # Its public methods split ranges first, and check for RAM.
-                base[row] = layer._translate(page * FRAME)[0]  # noqa: SLF001
+                answers.fill(row, Translation(layer._translate(va)[0]))  # noqa: SLF001
             except self._exceptions.InvalidAddressException:
-                continue
-            mapped[row] = True
-        found = mapped[which]
-        answers.outcomes.kind[:] = np.where(found, Kind.OK, Kind.PAGE_FAULT)
-        inside = accesses.va & np.uint64(FRAME - 1)
-        answers.outcomes.pa[:] = np.where(found, base[which] + inside, np.uint64(0))
+                answers.fill(row, PageFault(0, 0))
         return answers
 
 

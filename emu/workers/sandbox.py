@@ -26,10 +26,10 @@ from crosswalk.emu.workers.process import (
     parent_ends,
     repeated,
 )
-from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["Failure", "Limits", "NoAnswer", "Process", "Restarted"]
+__all__ = ["Failure", "Limits", "NoAnswer", "Process", "Restarted", "Unloadable"]
 
 Result = TypeVar("Result")
 
@@ -54,16 +54,21 @@ class NoAnswer(CrosswalkError):
     """The walker under test gave no answer: it died, ran out of time or sent what can't be.
 
     `kind` says what happened in words that don't depend on addresses: failures of one kind are
-    one finding. Both may hold what the walker printed or raised, and are made printable.
+    one finding. Both may hold what the walker printed or raised, and are made printable. `at` is
+    the number of the question that it failed at, None where that isn't known.
     """
 
-    def __init__(self, failure: Failure, kind: str, message: str) -> None:
+    def __init__(self, failure: Failure, kind: str, message: str, at: int | None = None) -> None:
         super().__init__(printable(message))
-        self.failure, self.kind = failure, printable(kind)
+        self.failure, self.kind, self.at = failure, printable(kind), at
 
-    def __reduce__(self) -> tuple[type["NoAnswer"], tuple[Failure, str, str]]:
+    def __reduce__(self) -> tuple[type["NoAnswer"], tuple[Failure, str, str, int | None]]:
         """Let it come back from the process that it was raised in."""
-        return type(self), (self.failure, self.kind, str(self))
+        return type(self), (self.failure, self.kind, str(self), self.at)
+
+
+class Unloadable(NoAnswer):
+    """After a failure, the walker under test can't be had again: there is nobody to be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,24 +249,36 @@ class Restarted:
     def __init__(self, name: str, start: Callable[[], Process]) -> None:
         self._name, self._start = name, start
         self._process: Process | None = None
+        self._begun = False
 
     def ask(self, exchange: Callable[[Process], Result]) -> Result:
         """Return what an exchange with the process returns; it is closed where that raises.
 
         An exchange is done again, by another process, where others killed this one: `ProcessLost`
-        where they go on to.
+        where they go on to. `Unloadable` if it was started before, and can't be again.
         """
 
         def once() -> Result:
             try:
                 if self._process is None:
-                    self._process = self._start()
+                    self._process = self._started()
                 return exchange(self._process)
             except BaseException:
                 self.close()
                 raise
 
         return repeated(once, self._name)
+
+    def _started(self) -> Process:
+        try:
+            process = self._start()
+        except (BadInput, NoAnswer) as error:
+            if not self._begun:
+                raise
+            kind = "can't be loaded once more"
+            raise Unloadable(Failure.CRASH, kind, f"{kind}: {error}") from error
+        self._begun = True
+        return process
 
     def close(self) -> None:
         """Kill the process, if there is one."""

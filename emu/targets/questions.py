@@ -1,0 +1,255 @@
+"""Questions to a walker under test: as few as do, and those put aside that it fails to answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from itertools import count
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, Unanswered
+from crosswalk.emu.targets.capabilities import LISTS, Capability
+from crosswalk.emu.targets.mapping_lists import Lister, ask, gather, ranges_of
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer, Unloadable
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.bulk import linear_addresses
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+
+__all__ = ["MOST_FAILURES", "Place", "Questions", "listed", "put"]
+
+MOST_FAILURES = 4
+"""The most questions of one address space that are put aside."""
+
+_TRIES = 60  # What all failed attempts at one address space may cost:
+_COSTS = {failure: 12 if failure is Failure.HANG else 1 for failure in Failure}
+
+Rows = NDArray[np.intp]
+
+
+class Place(Protocol):
+    """Where a walker is: item 0 is the number of the question that it is asked."""
+
+    def __setitem__(self, at: int, number: int, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Accesses put to a walker one by one, and ranges to list; None without a claim of lists.
+
+    They are numbered: the accesses first.
+    """
+
+    accesses: Accesses
+    ranges: Ranges | None
+
+    def __len__(self) -> int:
+        return len(self.accesses) + (0 if self.ranges is None else len(self.ranges))
+
+    def take(self, numbers: Rows) -> "Questions":
+        """Return some of them."""
+        some = self.accesses.take(numbers[numbers < len(self.accesses)])
+        if self.ranges is None:
+            return Questions(some, None)
+        listed = numbers[numbers >= len(self.accesses)] - len(self.accesses)
+        return Questions(some, self.ranges.take(listed))
+
+
+def listed(
+    context: PagingContext, questions: Questions, lister: Lister, place: Place
+) -> Listing | None:
+    """Return what a function lists for the ranges, each of which is `place` meanwhile."""
+    if questions.ranges is None:
+        return None
+    numbers = count(len(questions.accesses))
+
+    def placed(va: int, end: int) -> Any:
+        place[0] = next(numbers)
+        return lister(va, end)
+
+    return ask(context, questions.ranges, placed)
+
+
+Ask = Callable[[Questions], Answers]
+"""Asks a walker; raises `NoAnswer`, whose `at` is the number of the question that it failed at."""
+
+
+def put(
+    claims: frozenset[Capability],
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    asker: Ask,
+) -> Answers:
+    """Return a walker's answers to the accesses, as `asker` gets them for the questions.
+
+    A walker that claims translation and nothing else of an access is asked once for each page
+    that they lie in, for the first access in order; the others get that answer with their own
+    offset. Where it fails, the question that it fails at is asked alone, in a process of its own,
+    and put aside if it fails again; all others are asked without it. A question that fails only
+    after others stands for all that were asked, and a walker that hangs so hasn't failed, if it
+    answers the parts. After `MOST_FAILURES`, or too many attempts, no more are asked.
+    """
+    first, which = _asked(claims, context, accesses)
+    ranges = ranges_of(memory, context, accesses) if claims & LISTS else None
+    questions = Questions(accesses.take(first), ranges)
+    attempts = _Attempts(questions, asker)
+    if len(questions):
+        attempts.put(np.arange(len(questions)), trusted=True)
+    outcomes, silent, aside = _outcomes(questions, attempts.answered)
+    outcomes = outcomes.take(which)
+    if len(first) < len(accesses):
+        # To the first byte of the page, and from there.
+        base = outcomes.pa - questions.accesses.va[which] % np.uint64(FRAME)
+        pa = base + accesses.va % np.uint64(FRAME)
+        outcomes = replace(outcomes, pa=np.where(outcomes.kind == Kind.OK, pa, outcomes.pa))
+    return Answers(
+        outcomes,
+        silent[which],
+        None if ranges is None else _listing(context, questions, ranges, attempts.answered),
+        tuple(
+            _unanswered(context, accesses, questions, which, numbers, failure)
+            for numbers, failure in sorted(attempts.failed, key=lambda each: int(each[0][0]))
+        ),
+        np.flatnonzero(aside[which]),
+    )
+
+
+def _asked(
+    claims: frozenset[Capability], context: PagingContext, accesses: Accesses
+) -> tuple[Rows, Rows]:
+    """Return the accesses to ask for, and for each access which of those has its answer."""
+    if not claims - LISTS:
+        nothing = np.zeros(0, np.intp)
+        return nothing, nothing
+    if claims - LISTS != {Capability.TRANSLATION}:
+        every = np.arange(len(accesses))
+        return every, every
+    # Both: LAM and UAI mask the address of a read, and not that of a fetch.
+    pages = np.stack([accesses.va, linear_addresses(context, accesses)]) // np.uint64(FRAME)
+    _, first, which = np.unique(pages, axis=1, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[which.reshape(-1)]
+
+
+def _outcomes(
+    questions: Questions, parts: list[tuple[Rows, Answers]]
+) -> tuple[Outcomes, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return outcomes of the accesses asked, which are silent, and which have no answer."""
+    count = len(questions.accesses)
+    answers, aside = Answers.none(count), np.ones(count, np.bool_)
+    for numbers, part in parts:
+        rows = numbers[numbers < count]
+        for each in fields(Outcomes):
+            getattr(answers.outcomes, each.name)[rows] = getattr(part.outcomes, each.name)
+        answers.silent[rows], aside[rows] = part.silent, False
+    return answers.outcomes, answers.silent, aside
+
+
+def _listing(
+    context: PagingContext, questions: Questions, ranges: Ranges, parts: list[tuple[Rows, Answers]]
+) -> Listing:
+    """Return the lists of all parts as one; ranges that no part answers are silent."""
+    listing = gather(context, ranges, [None] * len(ranges))
+    silent, aside = listing.silent, np.ones(len(ranges), np.bool_)
+    mappings, at = [listing.mappings], [listing.at]
+    for numbers, part in parts:
+        rows = numbers[numbers >= len(questions.accesses)] - len(questions.accesses)
+        if part.listing is None or not len(rows):
+            continue
+        silent[rows], aside[rows] = part.listing.silent, False
+        mappings.append(part.listing.mappings)
+        at.append(rows[part.listing.at])
+    joined = np.concatenate(at)
+    order = np.argsort(joined, kind="stable")
+    return Listing(
+        ranges, Listed.join(mappings).take(order), joined[order], silent, np.flatnonzero(aside)
+    )
+
+
+def _unanswered(
+    context: PagingContext,
+    accesses: Accesses,
+    questions: Questions,
+    which: Rows,
+    numbers: Rows,
+    failure: NoAnswer,
+) -> Unanswered:
+    """Return a failure with the accesses that show it: one, if it is that of one question."""
+    count = len(questions.accesses)
+    rows = np.flatnonzero(np.isin(which, numbers))
+    listed = numbers[numbers >= count] - count
+    if questions.ranges is not None and len(listed):
+        some = questions.ranges.take(listed)
+        va = linear_addresses(context, accesses)
+        at = np.searchsorted(some.first, va, side="right") - 1
+        rows = np.union1d(rows, np.flatnonzero((at >= 0) & (va <= some.last[at])))
+        if not len(rows):
+            read = Access(int(some.first[0]), AccessType.READ, 0, False)
+            return Unanswered(failure, Accesses.of([read]), rows)
+    return Unanswered(failure, accesses.take(rows[:1] if len(numbers) == 1 else rows), rows)
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """What came of all attempts: the parts that were answered, and those that weren't."""
+
+    questions: Questions
+    asker: Ask
+    answered: list[tuple[Rows, Answers]] = field(default_factory=list)
+    failed: list[tuple[Rows, NoAnswer]] = field(default_factory=list)
+    unasked: list[Rows] = field(default_factory=list)
+    left: int = _TRIES
+
+    def put(self, some: Rows, *, trusted: bool) -> None:
+        """Ask some questions, all of them together if possible.
+
+        `trusted`: where it fails is taken for the question to blame. That is wrong for a process
+        that answers late, or fails only after others; then they are halved.
+        """
+        if self.left <= 0 or len(self.failed) >= MOST_FAILURES:
+            self.unasked.append(some)
+            return
+        failure = self._try(some)
+        if failure is not None and _slow(failure) and len(self.questions) == 1:
+            failure = self._try(some)  # It wasn't asked before, as one of many.
+        if failure is None:
+            return
+        if len(some) == 1 or isinstance(failure, Unloadable):
+            self.failed.append((some, failure))
+            return
+        failed, unasked = len(self.failed), len(self.unasked)
+        self._divide(some, failure, trusted=trusted)
+        below = self.failed[failed:]
+        self.failed[failed:] = [
+            (numbers, failure if isinstance(each, Unloadable) else each) for numbers, each in below
+        ]
+        if not below and len(self.unasked) == unasked and not _slow(failure):
+            self.failed.append((some, failure))
+
+    def _try(self, some: Rows) -> NoAnswer | None:
+        try:
+            self.answered.append((some, self.asker(self.questions.take(some))))
+        except NoAnswer as failure:
+            self.left = (
+                0 if isinstance(failure, Unloadable) else self.left - _COSTS[failure.failure]
+            )
+            return failure
+        return None
+
+    def _divide(self, some: Rows, failure: NoAnswer, *, trusted: bool) -> None:
+        at, count = failure.at, len(self.failed)
+        if trusted and at is not None and 0 <= at < len(some):
+            self.put(some[at : at + 1], trusted=True)
+            self.put(np.delete(some, at), trusted=len(self.failed) > count)
+            return
+        for half in np.array_split(some, 2):
+            self.put(half, trusted=False)
+
+
+def _slow(failure: NoAnswer) -> bool:
+    return failure.failure is Failure.HANG
