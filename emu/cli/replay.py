@@ -28,10 +28,10 @@ from crosswalk.emu.report.source import encryption_lines
 from crosswalk.emu.report.text import access_text, outcome_text, size_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
 from crosswalk.emu.targets import Capability, Target
+from crosswalk.emu.targets.answers import Unanswered
 from crosswalk.emu.targets.capabilities import LISTS
 from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.workers.contained import contained
-from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -79,21 +79,28 @@ class _Replayed:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """Verdicts about a walker's answers to the accesses of a case, or its failure.
+    """Verdicts about a walker's answers to the accesses of a case, and its failures.
 
     The first verdict is about the probes, others about accesses that were added to them; `silent`
-    are the rows without an answer.
+    are the rows without an answer, `unasked` those of them that weren't put to it after too many
+    failures.
     """
 
     target: Target
     verdicts: tuple[TargetVerdict, ...]
     silent: frozenset[int]
-    failure: NoAnswer | None = None
+    unasked: frozenset[int]
+    failures: tuple[Unanswered, ...]
 
     @property
     def wrong(self) -> int:
         """How many answers are wrong; a failure is one."""
-        return sum(int(each.wrong.sum()) for each in self.verdicts) + (self.failure is not None)
+        return sum(int(each.wrong.sum()) for each in self.verdicts) + len(self.failures)
+
+    @property
+    def failed(self) -> frozenset[int]:
+        """The rows that it failed to answer."""
+        return frozenset(row for each in self.failures for row in each.rows.tolist()) & self.silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +153,8 @@ def _one(path: str, chosen: Chosen, target: Target | None, limit: int, *, as_jso
         filled = replayed_case(case, replayed.predicted, replayed.observed, lacking)
         if answered is not None:
             filled = _answered_case(case, answered, replayed.truth, replayed.observed, lacking)
-            if answered.failure is not None:
-                remark(f"{name}: {answered.failure}")
+            for each in answered.failures:
+                remark(f"{name}: {each.failure}")
         emit_document(dump_case(filled))
     else:
         _report(name, case, replayed, answered)
@@ -233,13 +240,12 @@ def _ask(
     truth: Outcomes,
 ) -> _Answered:
     """Ask a walker about accesses whose outcomes are `truth`."""
-    try:
-        answers = target.answer(memory, context, accesses)
-    except NoAnswer as failure:
-        return _Answered(target, (), frozenset(), failure)
+    answers = target.answer(memory, context, accesses)
     judged = judge(target.claims, answers, memory, context, accesses, truth)
     silent = answers.silent if target.claims - LISTS else judged.silent
-    return _Answered(target, judged.verdicts, frozenset(np.flatnonzero(silent).tolist()))
+    rows, aside = (frozenset(each.tolist()) for each in (np.flatnonzero(silent), answers.aside))
+    answered = _Answered(target, judged.verdicts, rows, frozenset(), answers.failures)
+    return replace(answered, unasked=aside - answered.failed)
 
 
 def _answered_case(
@@ -250,11 +256,10 @@ def _answered_case(
     What it doesn't claim is taken from `truth`: where it is right, both are equal. There is no
     prediction where it gave no answer, or failed; nothing was observed where `lacking`.
     """
-    one = answered.verdicts[0] if answered.verdicts else None
-    said = truth if one is None else choose(one.wrong, one.reported, truth)
-    filled = replayed_case(case, said, observed, lacking)
+    one = answered.verdicts[0]
+    filled = replayed_case(case, choose(one.wrong, one.reported, truth), observed, lacking)
     probes = tuple(
-        replace(probe, predicted=None) if one is None or row in answered.silent else probe
+        replace(probe, predicted=None) if row in answered.silent else probe
         for row, probe in enumerate(filled.probes)
     )
     return replace(filled, probes=probes, walker=answered.target.name)
@@ -272,19 +277,25 @@ def _answer_lines(
     lacks something, the prediction is the truth.
     """
     memory, context, name = case.memory(), case.context(), answered.target.name
-    if answered.failure is not None:
-        yield f"failed: {failure_signature(name, answered.failure).rule} is due"
-        yield f"  walker:    {answered.failure.failure.value}: {answered.failure}"
+    for each in answered.failures:
+        asked = f": {access_text(each.accesses[0])}" if len(each.accesses) == 1 else ""
+        yield f"failed: {failure_signature(name, each.failure).rule} is due{asked}"
+        yield f"  walker:    {each.failure.failure.value}: {each.failure}"
     for place, verdict in zip(("", ", beside the probes"), answered.verdicts, strict=False):
         wrong = verdict.wrong
         for row in range(len(wrong)):
             access, said = verdict.accesses[row], verdict.reported[row]
             claims = verdict.claims_of(row, answered.target.claims)
             lack = None if place else lacking[row]
-            if not wrong[row]:
+            if not place and row in answered.failed:
+                continue
+            if not place and row in answered.unasked:
+                yield f"not asked, after too many failures: {access_text(access)}"
+            elif not wrong[row]:
                 text = "nothing said" if row in answered.silent else _answer_text(claims, said)
                 only = f"predicted only: {lack}: " if lack else ""
                 yield f"right: {only}{access_text(access)}: {text}"
+            if not wrong[row]:
                 continue
             path = walk_access(memory, context, access)
             names = [name for name, column in verdict.fields.items() if column[row]]

@@ -27,7 +27,7 @@ from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.judge import TargetVerdict
 from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
-from crosswalk.walker.columns import Kind, Outcomes
+from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Case
 from crosswalk.walker.formats.located_errors import printable
@@ -135,7 +135,8 @@ class Findings:
 
     `divergent` counts the accesses that no known emulator divergence explains, once for each
     witness. `asked` bool[n] are those that the CPU was asked for, by default all: cases of the
-    others have no observed outcome. `tally` counts the questions to a walker under test.
+    others have no observed outcome. `tally` counts the questions to a walker under test,
+    `unasked` the accesses that weren't put to it after too many failures.
     """
 
     def __init__(
@@ -147,12 +148,13 @@ class Findings:
         self._first: dict[Signature, Divergence] = {}
         self._row: dict[Signature, int] = {}
         self._counts: Counter[Signature] = Counter()
-        self._failures: list[Signature] = []
+        self._failures: dict[Signature, Accesses] = {}
         self._unseen: set[Signature] = set()
         self._diverging: NDArray[np.bool_] = np.zeros(len(layout.accesses), np.bool_)
         self.known: Counter[str] = Counter()
         self.divergent = 0
         self.tally = Tally()
+        self.unasked = 0
 
     def add(
         self,
@@ -217,11 +219,11 @@ class Findings:
             if not asked:
                 self._unseen.add(signature)
 
-    def add_failure(self, signature: Signature) -> None:
-        """Gather that a walker under test failed to answer."""
+    def add_failure(self, signature: Signature, accesses: Accesses) -> None:
+        """Gather a failure that shows when these accesses are asked for, and no others."""
         self.divergent += 1
         self._counts[signature] += 1
-        self._failures.append(signature)
+        self._failures.setdefault(signature, accesses)
 
     @property
     def signatures(self) -> set[Signature]:
@@ -254,7 +256,7 @@ class Findings:
     def _finding(self, signature: Signature) -> Finding:
         layout = self._layout
         if signature not in self._first:
-            case = layout_case(layout)
+            case = layout_case(replace(layout, accesses=self._failures[signature]))
             return Finding(signature, self._counts[signature], 0, case, case)
         case = divergence_case(layout.context, layout.ram, self._first[signature])
         if signature in self._unseen:

@@ -55,7 +55,7 @@ from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.judge import Contradiction, judge
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.targets.tally import Tally
-from crosswalk.emu.workers.sandbox import Limits, NoAnswer
+from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.memory import SparseWords
@@ -64,6 +64,9 @@ __all__ = ["AnyFinding", "Executor", "LayoutResult", "executor_of"]
 
 IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
 """The reason for which a composite isn't asked."""
+
+PUT_ASIDE = "accesses that the walker under test was to answer after too many failures"
+"""The reason for which an access isn't put to it."""
 
 EXPLAINED = "effective rights that explain what the CPU does"
 """What is due where Crosswalk's own effective rights can't be right."""
@@ -78,9 +81,10 @@ class LayoutResult:
     `agreements` counts the accesses and composites that the CPU made and on which all witnesses
     agree, `divergent` the divergences that no known one of the emulator explains, `known` the
     explained ones. `predicted_only` counts undisputed predictions of what the emulated CPU lacks,
-    by feature; `not_asked` composites by reason; `masked` accesses made with an encryption mask
-    removed, `copied` those made under a copy of the root; `tally` the questions to a walker under
-    test. `coverage` is bool[n] as `coverage_of` returns it, `seconds` are by part.
+    by feature; `not_asked` composites, and accesses not put to a walker under test, by reason;
+    `masked` accesses made with an encryption mask removed, `copied` those made under a copy of the
+    root; `tally` the questions to a walker under test. `coverage` is bool[n] as `coverage_of`
+    returns it, `seconds` are by part.
     """
 
     agreements: int
@@ -145,7 +149,7 @@ class Executor:
             found.divergent,
             +found.known,
             by_feature(lacking[found.undisputed]),
-            Counter(),
+            +Counter({PUT_ASIDE: found.unasked}),
             int(asked.sum()) if layout.context.encryption_mask else 0,
             copied,
             found.tally,
@@ -251,18 +255,16 @@ def _ask(
 ) -> None:
     """Add the divergences of the walker under test, or its failure to answer."""
     context, accesses = layout.context, layout.accesses
-    try:
-        answers = target.answer(memory, context, accesses)
-    except NoAnswer as failure:
-        found.add_failure(failure_signature(target.name, failure))
-        found.tally.add_failed(context.mode, target.claims, len(accesses))
-        return
+    answers = target.answer(memory, context, accesses)
+    for each in answers.failures:
+        found.add_failure(failure_signature(target.name, each.failure), each.accesses)
     try:
         judged = judge(target.claims, answers, memory, context, accesses, truth)
     except Contradiction as error:
-        found.add_failure(failed_signature(EXPLAINED, without_numbers(str(error))))
+        found.add_failure(failed_signature(EXPLAINED, without_numbers(str(error))), accesses)
         return
     found.tally += judged.tally
+    found.unasked = judged.unasked
     for verdict in judged.verdicts:
         found.add_verdict(f"peer:{target.name}", target.claims, verdict)
 

@@ -69,13 +69,14 @@ class Judgement:
 
     Extra mappings are those that the walker lists and that don't exist, lists wrongly or leaves
     out: each is judged as a read of its first byte. `silent` bool[n]: the accesses to which the
-    walker answers nothing.
+    walker answers nothing; `unasked` counts those that weren't put to it after too many failures.
     """
 
     verdict: TargetVerdict
     extra: TargetVerdict
     tally: Tally
     silent: NDArray[np.bool_]
+    unasked: int
 
     @property
     def verdicts(self) -> tuple[TargetVerdict, TargetVerdict]:
@@ -114,8 +115,7 @@ def judge(
         others = _extra_mappings(claims, listing, true, accesses)
         beside = _Space(memory, context, others, translate_many(memory, context, others))
         extra = _judge_list(claims, (listing, true), beside)
-    tally, silent = _count(claims, answers, space)
-    return Judgement(replace(verdict, observed=outcomes), extra, tally, silent)
+    return Judgement(replace(verdict, observed=outcomes), extra, *_count(claims, answers, space))
 
 
 @dataclass(frozen=True)
@@ -135,25 +135,34 @@ class _Space:
 
 _OF_A_PAGE = {Capability.FLAGS: Given.FLAGS, Capability.EFFECTIVE: Given.RIGHTS}
 
-Asked = tuple[NDArray[np.bool_], NDArray[np.bool_]]
-"""bool[n] twice: the accesses that were put to a claim, and those of them that it answered."""
+Asked = tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]
+"""bool[n] each: the accesses that concern a claim; those of them that it answers; those that it
+neither answers nor declines."""
 
 
 def _count(
     claims: frozenset[Capability], answers: Answers, space: _Space
-) -> tuple[Tally, NDArray[np.bool_]]:
-    """Return the tally of the questions, and bool[n]: the accesses that no claim answers."""
+) -> tuple[Tally, NDArray[np.bool_], int]:
+    """Return the tally of the questions, the accesses that no claim answers, and the unasked."""
     every = np.ones(len(space.accesses), np.bool_)
-    parts: dict[Capability, Asked] = dict.fromkeys(claims - LISTS, (every, ~answers.silent))
+    aside, failing = ~every, ~every
+    aside[answers.aside] = True
+    for failure in answers.failures:
+        failing[failure.rows] = True
+    parts: dict[Capability, Asked] = dict.fromkeys(claims - LISTS, (every, ~answers.silent, aside))
     if claims & LISTS:
         parts |= _asked_of_list(claims, answers.listing, space)
     tally, mode = Tally(), space.context.mode
-    some, answered = ~every, ~every
-    for claim, (asked, said) in parts.items():
-        tally.add(mode, claim, int(said.sum()), int((asked & ~said).sum()))
-        some, answered = some | asked, answered | said
-    tally.add(mode, None, int(answered.sum()), int((some & ~answered).sum()))
-    return tally, ~answered
+    answered, declined, failed, unasked = ~every, ~every, ~every, ~every
+    for claim, (asked, said, without) in parts.items():
+        silent, missed = asked & ~said & ~without, asked & without & failing
+        tally.add(mode, claim, *(int(each.sum()) for each in (said, silent, missed)))
+        answered, declined, failed = answered | said, declined | silent, failed | missed
+        unasked |= asked & without
+    declined &= ~answered
+    failed &= ~(answered | declined)
+    tally.add(mode, None, *(int(each.sum()) for each in (answered, declined, failed)))
+    return tally, ~answered, int((unasked & ~(answered | declined | failed)).sum())
 
 
 def _asked_of_list(
@@ -168,17 +177,20 @@ def _asked_of_list(
     nothing = np.zeros_like(mapped)
     chosen = [claim for claim in _OF_A_PAGE if claim in claims]
     if listing is None:
-        none = dict.fromkeys(chosen, (mapped, nothing))
-        return {Capability.LEAVES: (~nothing, nothing), **none}
+        none = dict.fromkeys(chosen, (mapped, nothing, nothing))
+        return {Capability.LEAVES: (~nothing, nothing, nothing), **none}
     va = linear_addresses(space.context, space.accesses)
     number, within = range_of(listing.ranges, va)
     row, found = look_up(listing, va)
     silent, whole = _at(listing.silent, number), _at(listing.ranges.whole, number)
     given = _at(listing.mappings.given, row)
-    parts: dict[Capability, Asked] = {Capability.LEAVES: (within, within & ~silent)}
+    aside = np.zeros_like(listing.silent)
+    aside[listing.aside] = True
+    aside = within & _at(aside, number)
+    parts: dict[Capability, Asked] = {Capability.LEAVES: (within, within & ~silent, aside)}
     for claim in chosen:
         asked = within & mapped & (whole | (claim is not Capability.FLAGS))
-        parts[claim] = asked, asked & found & ((given & _OF_A_PAGE[claim]) != 0)
+        parts[claim] = asked, asked & found & ((given & _OF_A_PAGE[claim]) != 0), aside
     return parts
 
 

@@ -159,7 +159,8 @@ def _serve(load: Callable[[GiveUp], Loaded], place: Place) -> None:
         send(_Greeting(",".join(sorted(walker.claims)), modes))
         while (question := read_frame(asked)) is not None:
             try:
-                reply = _reply(walker.answer(*pickle.loads(question), place))  # noqa: S301  # From our parent.
+                memory, context, questions = pickle.loads(question)  # noqa: S301  # From our parent.
+                reply = _reply(walker.answer(memory, context, questions, place))
             except NoAnswer as failure:
                 reply = _failed(failure)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever it raises is a result.

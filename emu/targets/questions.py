@@ -98,23 +98,17 @@ def put(
     attempts = _Attempts(questions, asker)
     if len(questions):
         attempts.put(np.arange(len(questions)), trusted=True)
-    outcomes, silent, aside = _outcomes(questions, attempts.answered)
-    outcomes = outcomes.take(which)
-    if len(first) < len(accesses):
-        # To the first byte of the page, and from there.
-        base = outcomes.pa - questions.accesses.va[which] % np.uint64(FRAME)
-        pa = base + accesses.va % np.uint64(FRAME)
-        outcomes = replace(outcomes, pa=np.where(outcomes.kind == Kind.OK, pa, outcomes.pa))
-    return Answers(
-        outcomes,
-        silent[which],
-        None if ranges is None else _listing(context, questions, ranges, attempts.answered),
-        tuple(
-            _unanswered(context, accesses, questions, which, numbers, failure)
-            for numbers, failure in sorted(attempts.failed, key=lambda each: int(each[0][0]))
-        ),
-        np.flatnonzero(aside[which]),
+    answers = Answers.none(len(accesses))
+    if claims - LISTS:
+        answers = _spread(accesses, questions.accesses, which, attempts.answered)
+    listing = None
+    if ranges is not None:
+        listing = _listing(context, len(questions.accesses), ranges, attempts.answered)
+    failures = tuple(
+        _unanswered(context, accesses, questions, which, numbers, failure)
+        for numbers, failure in sorted(attempts.failed, key=lambda each: int(each[0][0]))
     )
+    return replace(answers, listing=listing, failures=failures)
 
 
 def _asked(
@@ -136,39 +130,40 @@ def _asked(
     return first[order], place[which.reshape(-1)]
 
 
-def _outcomes(
-    questions: Questions, parts: list[tuple[Rows, Answers]]
-) -> tuple[Outcomes, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return outcomes of the accesses asked, which are silent, and which have no answer."""
-    count = len(questions.accesses)
-    answers, aside = Answers.none(count), np.ones(count, np.bool_)
+def _spread(
+    accesses: Accesses, asked: Accesses, which: Rows, parts: list[tuple[Rows, Answers]]
+) -> Answers:
+    """Return the answers of all parts, given to each access from the one that was asked for it."""
+    answers, aside = Answers.none(len(asked)), np.ones(len(asked), np.bool_)
     for numbers, part in parts:
-        rows = numbers[numbers < count]
+        rows = numbers[numbers < len(asked)]
         for each in fields(Outcomes):
             getattr(answers.outcomes, each.name)[rows] = getattr(part.outcomes, each.name)
         answers.silent[rows], aside[rows] = part.silent, False
-    return answers.outcomes, answers.silent, aside
+    outcomes = answers.outcomes.take(which)
+    # They lie in one page: to its first byte, and from there.
+    offset = accesses.va % np.uint64(FRAME) - asked.va[which] % np.uint64(FRAME)
+    outcomes.pa[outcomes.kind == Kind.OK] += offset[outcomes.kind == Kind.OK]
+    return Answers(outcomes, answers.silent[which], aside=np.flatnonzero(aside[which]))
 
 
 def _listing(
-    context: PagingContext, questions: Questions, ranges: Ranges, parts: list[tuple[Rows, Answers]]
+    context: PagingContext, before: int, ranges: Ranges, parts: list[tuple[Rows, Answers]]
 ) -> Listing:
-    """Return the lists of all parts as one; ranges that no part answers are silent."""
+    """Return the lists of all parts as one; `before` questions aren't for lists."""
     listing = gather(context, ranges, [None] * len(ranges))
     silent, aside = listing.silent, np.ones(len(ranges), np.bool_)
     mappings, at = [listing.mappings], [listing.at]
     for numbers, part in parts:
-        rows = numbers[numbers >= len(questions.accesses)] - len(questions.accesses)
-        if part.listing is None or not len(rows):
-            continue
-        silent[rows], aside[rows] = part.listing.silent, False
-        mappings.append(part.listing.mappings)
-        at.append(rows[part.listing.at])
-    joined = np.concatenate(at)
-    order = np.argsort(joined, kind="stable")
-    return Listing(
-        ranges, Listed.join(mappings).take(order), joined[order], silent, np.flatnonzero(aside)
-    )
+        rows = numbers[numbers >= before] - before
+        if part.listing is not None:
+            silent[rows], aside[rows] = part.listing.silent, False
+            mappings.append(part.listing.mappings)
+            at.append(rows[part.listing.at])
+    number = np.concatenate(at)
+    order = np.argsort(number, kind="stable")
+    found = Listed.join(mappings).take(order)
+    return Listing(ranges, found, number[order], silent, np.flatnonzero(aside))
 
 
 def _unanswered(
@@ -228,7 +223,7 @@ class _Attempts:
         self.failed[failed:] = [
             (numbers, failure if isinstance(each, Unloadable) else each) for numbers, each in below
         ]
-        if not below and len(self.unasked) == unasked and not _slow(failure):
+        if not below and (len(self.unasked) > unasked or not _slow(failure)):
             self.failed.append((some, failure))
 
     def _try(self, some: Rows) -> NoAnswer | None:

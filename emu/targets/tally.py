@@ -1,7 +1,7 @@
 """How many questions a walker under test was asked, and how many it answered."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -27,16 +27,18 @@ class Tally:
     answered: Counter[Key] = field(default_factory=Counter)
     declined: Counter[Key] = field(default_factory=Counter)
 
-    def add(self, mode: PagingMode, claim: Capability | None, answered: int, declined: int) -> None:
-        """Count questions that were answered, and others that were declined."""
-        self.asked[mode, claim] += answered + declined
+    def add(
+        self,
+        mode: PagingMode,
+        claim: Capability | None,
+        answered: int,
+        declined: int,
+        failed: int = 0,
+    ) -> None:
+        """Count questions that were answered, that were declined, and that the walker failed at."""
+        self.asked[mode, claim] += answered + declined + failed
         self.answered[mode, claim] += answered
         self.declined[mode, claim] += declined
-
-    def add_failed(self, mode: PagingMode, claims: Iterable[Capability], count: int) -> None:
-        """Count accesses that the walker failed to answer, whatever was asked of them."""
-        for claim in (None, *claims):
-            self.asked[mode, claim] += count
 
     def __iadd__(self, other: "Tally") -> Self:
         """Add the questions of another tally."""

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check import Divergence, make_plan
 from crosswalk.emu.findings.layout import Layout, case_layout, layout_case
-from crosswalk.emu.findings.signature import signature_of
+from crosswalk.emu.findings.signature import failure_signature, signature_of
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
 from crosswalk.emu.targets import Capability, Target
-from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.answers import Answers, Unanswered
 from crosswalk.emu.targets.capabilities import names_text, parse_claims, parse_modes
 from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.targets.python import Function
+from crosswalk.emu.targets.questions import Questions, put
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.testing.paths import ROOT, layout_of
 from crosswalk.emu.testing.referee import EmulatorFailure, Referee
-from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -67,10 +67,9 @@ class Checker:
         target = self._target(walker, claims)
         layout = _with_accesses(layout)
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
-        try:
-            answers = target.answer(memory, context, accesses)
-        except NoAnswer as failure:
-            raise WrongWalker(f"{target.name} gave no answer: {failure}") from failure
+        answers = target.answer(memory, context, accesses)
+        for each in answers.failures:
+            raise _failed(target, layout, each)
         outcomes, unasked = self._referee.truth(memory, context, accesses)
         judged = judge(target.claims, answers, memory, context, accesses, outcomes)
         for verdict in judged.verdicts:
@@ -123,7 +122,11 @@ class _Function:
 
     def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
         """Return the function's answer to each access, or its list of mappings."""
-        return self._asked.answer(memory, context, accesses)
+
+        def ask(questions: Questions) -> Answers:
+            return self._asked.answer(memory, context, questions, [0])
+
+        return put(self.claims, memory, context, accesses, ask)
 
     def close(self) -> None:
         """Do nothing: there is no process."""
@@ -137,6 +140,17 @@ def _with_accesses(layout: Layout | Case) -> Layout:
     plan = make_plan(layout.memory(), layout.context)
     nothing = case_layout(replace(layout_case(layout), probes=()))
     return replace(nothing, accesses=plan.accesses, intended=layout.intended)
+
+
+def _failed(target: Target, layout: Layout, failed: Unanswered) -> WrongWalker:
+    """Return the error for a question that the walker failed to answer."""
+    signature = failure_signature(target.name, failed.failure)
+    case = layout_case(replace(layout, accesses=failed.accesses))
+    case = replace(case, note=str(signature))
+    message = f"{target.name} gave no answer: {failed.failure}"
+    if len(failed.accesses) == 1:
+        message += f"\n{access_text(failed.accesses[0])}"
+    return WrongWalker(message, signature.slug, case)
 
 
 def _wrong(

@@ -2,11 +2,21 @@ import pytest
 
 from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import open_target
-from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer
+from crosswalk.emu.workers.sandbox import Failure, Limits
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import BadInput
-from tests.emu.targets.walkers import HOLE, LARGE, PAGE, READ_ONLY, answers, every, library, reads
+from tests.emu.targets.walkers import (
+    HOLE,
+    LARGE,
+    PAGE,
+    READ_ONLY,
+    answers,
+    every,
+    failures,
+    library,
+    reads,
+)
 
 NOTED = """
 static struct crosswalk_memory now;
@@ -39,9 +49,7 @@ def translates(folder, code):
 
 
 def failure(walker, limits=Limits(seconds=20)):  # noqa: B008  # Frozen.
-    with pytest.raises(NoAnswer) as caught:
-        answers(walker, reads(PAGE), limits=limits)
-    return caught.value
+    return failures(walker, reads(PAGE), limits=limits)[0][0]
 
 
 def test_a_list_is_what_the_callback_is_told(tmp_path):

@@ -35,7 +35,8 @@ def test_a_claim_that_was_not_asked_is_no_fault():
 
 def test_failures_are_asked_and_neither_answered_nor_declined():
     found = Tally()
-    found.add_failed(LEVEL4, {Capability.RIGHTS}, 7)
+    for claim in (None, Capability.RIGHTS):
+        found.add(LEVEL4, claim, 0, 0, 7)
     assert "nothing judged of: rights" == found.verdict
     assert {
         "asked": {"4level": 7},

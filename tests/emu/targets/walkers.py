@@ -66,6 +66,14 @@ def library(folder, body, name="its"):
     return f"c:{compiled(source, folder / f'{name}.so', '-shared', '-fPIC')}"
 
 
+def failures(walker, accesses, **given):
+    """How a walker fails to answer, and the accesses that show each failure."""
+    return [
+        (each.failure, each.accesses.va.tolist())
+        for each in answers(walker, accesses, **given).failures
+    ]
+
+
 def answers(walker, accesses, *, levels=4, limits=None, claims=None, **switches):
     """What a walker says of accesses to `space`."""
     target = open_target(walker, limits, claims=claims)
