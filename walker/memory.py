@@ -217,6 +217,10 @@ class SparseWords:
         found: U64 = self._tables[self._rows(frames)]
         return found
 
+    def content(self) -> tuple[U64, U64]:
+        """Return the frames that hold words, uint64[n], ascending, and their (n, 512) words."""
+        return self._known, self._tables[:-1]
+
     def words(self) -> Iterator[tuple[int, int]]:
         """Yield the words that aren't zero, by address."""
         row, at = np.nonzero(self._tables[:-1])

@@ -149,8 +149,8 @@ def find_tables(memory: PhysicalMemory, form: PagingFormat, root: int, mask: int
     return found
 
 
-def find_paths(space: Space, form: PagingFormat, root: int, va: U64) -> Paths:
-    """Return the entries that a walk of each address would use from `root`."""
+def find_paths(space: Space, form: PagingFormat, root: int | U64, va: U64) -> Paths:
+    """Return the entries that a walk of each address would use from `root`, one for all or each."""
     count = len(va)
     indices = np.full((count, MAX_LEVELS), NOWHERE, np.int64)
     address = np.full((count, MAX_LEVELS), NO_ADDRESS, np.uint64)

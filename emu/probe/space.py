@@ -38,14 +38,14 @@ class Space:
     tells where a physical address stands in them. Ranges are cut to whole frames.
     """
 
-    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, ranges: Sequence[tuple[int, int]], most: int = MAX_RAM) -> None:
         whole = [
             (-(-start // FRAME) * FRAME, (start + size) // FRAME * FRAME) for start, size in ranges
         ]
         whole = [(start, end) for start, end in whole if end > start]
         total = sum(end - start for start, end in whole)
-        if total > MAX_RAM:
-            raise BadInput(f"{total:#x} bytes of RAM; the probe takes {MAX_RAM:#x} with its own")
+        if total > most:
+            raise BadInput(f"{total:#x} bytes of RAM; the probe takes {most:#x} with its own")
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
         self._buffer = mmap.mmap(-1, max(total, FRAME), flags=flags)
         self.words: U64 = np.frombuffer(self._buffer, dtype=np.uint64)

@@ -122,7 +122,7 @@ def _drawn(count: int) -> list[Layout]:
 
 def _row(name: str, count: int, runs: list[tuple[Row, Row]]) -> Row:
     def seconds(kind: str) -> float:
-        return median(taken for work, _ in runs for taken in work[kind])
+        return float(median(taken for work, _ in runs for taken in work[kind]))
 
     alone, many = seconds("alone"), seconds("many")
     return {

@@ -31,7 +31,7 @@ TAKEN = {
     "crosswalk.walker.columns": {"Accesses", "Kind", "Outcomes", "Rows"},
     "crosswalk.walker.context": {"PagingContext", "Vendor"},
     "crosswalk.walker.errors": {"BadInput", "CrosswalkError"},
-    "crosswalk.walker.memory": {"FRAME", "U64", "WORDS", "PhysicalMemory"},
+    "crosswalk.walker.memory": {"FRAME", "U64", "WORDS", "PhysicalMemory", "SparseWords"},
     "crosswalk.walker.nested.context": {"NestedContext"},
     "crosswalk.walker.nested.outcome": {"NestedError", "NestedOutcome", "NestedPageFault"},
     "crosswalk.walker.outcome": {"GeneralProtection", "Outcome", "PageFault", "Translation"},
