@@ -22,7 +22,7 @@ from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign.state import Found, State
 from crosswalk.emu.fuzz.campaign.store import digest
 from crosswalk.emu.report.composites import parse_composite
-from crosswalk.emu.report.finding import FindingJson, FindingsJson
+from crosswalk.emu.report.finding import FindingJson, SearchJson
 from crosswalk.walker.formats import parse_case
 
 __all__ = ["campaign_findings", "reproduce"]

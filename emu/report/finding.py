@@ -17,15 +17,19 @@ __all__ = [
     "EntryJson",
     "FindingJson",
     "FindingsJson",
+    "SearchJson",
     "SectionJson",
     "VariantJson",
     "answer_rows",
     "dump_findings",
     "entry_lines",
+    "entry_rows",
     "finding_lines",
     "found_text",
     "headline",
     "manual_text",
+    "search_lines",
+    "search_title",
     "variants_text",
 ]
 
@@ -114,23 +118,48 @@ class FindingJson(Document, frozen=True, kw_only=True):
     variants: list[VariantJson] = msgspec.field(default_factory=list)
 
 
-class FindingsJson(Document, frozen=True, kw_only=True):
-    """A document of the format crosswalk-findings/1: the findings about one walker, or about none.
+class SearchJson(Document, frozen=True, kw_only=True):
+    """What was found about one walker, or without one about Crosswalk itself: in one folder.
 
-    `summary` are lines about the search as a whole. `made_by` is the program's name and version.
+    `about` are lines on the search as a whole; `folder` is None for one that keeps nothing.
     """
 
     walker: str | None
     findings: list[FindingJson]
-    summary: list[str] = msgspec.field(default_factory=list)
-    made_by: str = "crosswalk"
-    editions: str | UnsetType = UNSET
+    folder: str | None = None
+    about: list[str] = msgspec.field(default_factory=list)
+
+
+class FindingsJson(Document, frozen=True, kw_only=True):
+    """A document of the format crosswalk-findings/1.
+
+    `made_by` is the program's name and version, `editions` those of the manuals.
+    """
+
+    made_by: str
+    editions: str
+    searches: list[SearchJson]
     format: Literal["crosswalk-findings/1"] = "crosswalk-findings/1"
 
 
 def dump_findings(document: FindingsJson) -> bytes:
     """Return the document as JSON in UTF-8, ending in a newline."""
     return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
+
+
+def search_title(search: SearchJson) -> str:
+    """Return what a search is about, as a title."""
+    return f"Findings about {search.walker or "Crosswalk's own walker"}"
+
+
+def search_lines(search: SearchJson) -> Iterator[str]:
+    """Yield each finding with its walk, both answers, and the command that shows it again."""
+    for finding in search.findings:
+        yield f"{finding.count:,} × {headline(finding)}"
+        yield from finding_lines(finding, rule=False)
+        first = "" if finding.layout is None else f", first in layout {finding.layout}"
+        again = "" if finding.reproduce is None else f": {finding.reproduce}"
+        yield f"  {finding.size or 'no case'}{first}{again}"
 
 
 def headline(finding: FindingJson) -> str:
@@ -173,20 +202,27 @@ def answer_rows(finding: FindingJson) -> list[tuple[str, str]]:
 
 def entry_lines(finding: FindingJson) -> Iterator[str]:
     """Yield the entries of the walk, those beside it, and the registers; blame behind an arrow."""
+    yield from (text for text, _ in entry_rows(finding))
+
+
+def entry_rows(finding: FindingJson) -> Iterator[tuple[str, bool]]:
+    """Yield the same, each with whether it is to blame."""
     if finding.remark is not None:
-        yield finding.remark
+        yield finding.remark, True
     for entry in finding.walk:
-        yield _marked(entry)
+        blamed = entry.blame is not UNSET
+        yield (f"{entry.text}  <-- {entry.blame}" if blamed else entry.text), blamed
     if finding.beside or finding.more:
         if finding.walk or finding.remark is not None:
             needed = ", and needed to show it" if finding.needed else ""
-            yield f"not on this walk{needed}:"
+            yield f"not on this walk{needed}:", False
         for entry in finding.beside:
-            yield entry.text if entry.va is UNSET else f"{entry.text}  for {entry.va} and up"
+            first = "" if entry.va is UNSET else f"  for {entry.va} and up"
+            yield f"{entry.text}{first}", finding.needed
         if finding.more:
-            yield f"… and {finding.more:,} more"
+            yield f"… and {finding.more:,} more", False
     if finding.context is not None:
-        yield f"under {finding.context}"
+        yield f"under {finding.context}", False
 
 
 def finding_lines(finding: FindingJson, *, rule: bool = True, access: bool = True) -> Iterator[str]:
@@ -220,7 +256,3 @@ def _rule_text(finding: FindingJson) -> str:
 
 def _row(title: str, text: str) -> Iterator[str]:
     yield f"  {title + ':':<10} {text}"
-
-
-def _marked(entry: EntryJson) -> str:
-    return entry.text if entry.blame is UNSET else f"{entry.text}  <-- {entry.blame}"
