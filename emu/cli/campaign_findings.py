@@ -22,7 +22,7 @@ from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign.state import Found, State
 from crosswalk.emu.fuzz.campaign.store import digest
 from crosswalk.emu.report.composites import parse_composite
-from crosswalk.emu.report.finding import FindingJson, SearchJson
+from crosswalk.emu.report.finding import FindingJson
 from crosswalk.walker.formats import parse_case
 
 __all__ = ["campaign_findings", "reproduce"]
@@ -52,9 +52,7 @@ def campaign_findings(
             reproduce=reproduce(plan, found, slug, path(slug)),
         )
         made.append((signature, finding))
-    return FindingsJson(
-        walker=plan.walker, findings=joined_findings(made), made_by=release(), editions=EDITIONS
-    )
+    return FindingsJson(walker=plan.walker, findings=joined_findings(made))
 
 
 def _signature(found: Found, walker: str | None) -> Signature:

@@ -5,12 +5,12 @@ Source: GitHub's documentation, "Workflow commands for GitHub Actions".
 
 from collections.abc import Iterator
 
-from crosswalk.emu.report.finding import SearchJson, finding_lines, headline
+from crosswalk.emu.report.finding import FindingsJson, finding_lines, headline
 
 __all__ = ["annotation_lines"]
 
 
-def annotation_lines(search: SearchJson) -> Iterator[str]:
+def annotation_lines(search: FindingsJson) -> Iterator[str]:
     """Yield a line for each finding, in the walker's file where that is known."""
     for finding in search.findings:
         place = finding.location or (None if finding.case is None else (finding.case, 1))

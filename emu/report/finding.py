@@ -17,7 +17,7 @@ __all__ = [
     "EntryJson",
     "FindingJson",
     "FindingsJson",
-    "SearchJson",
+    "ReportJson",
     "SectionJson",
     "VariantJson",
     "answer_rows",
@@ -118,7 +118,7 @@ class FindingJson(Document, frozen=True, kw_only=True):
     variants: list[VariantJson] = msgspec.field(default_factory=list)
 
 
-class SearchJson(Document, frozen=True, kw_only=True):
+class FindingsJson(Document, frozen=True, kw_only=True):
     """What was found about one walker, or without one about Crosswalk itself: in one folder.
 
     `about` are lines on the search as a whole; `folder` is None for one that keeps nothing.
@@ -130,7 +130,7 @@ class SearchJson(Document, frozen=True, kw_only=True):
     about: list[str] = msgspec.field(default_factory=list)
 
 
-class FindingsJson(Document, frozen=True, kw_only=True):
+class ReportJson(Document, frozen=True, kw_only=True):
     """A document of the format crosswalk-findings/1.
 
     `made_by` is the program's name and version, `editions` those of the manuals.
@@ -138,21 +138,22 @@ class FindingsJson(Document, frozen=True, kw_only=True):
 
     made_by: str
     editions: str
-    searches: list[SearchJson]
+    searches: list[FindingsJson]
     format: Literal["crosswalk-findings/1"] = "crosswalk-findings/1"
 
 
-def dump_findings(document: FindingsJson) -> bytes:
+def dump_findings(document: ReportJson) -> bytes:
     """Return the document as JSON in UTF-8, ending in a newline."""
     return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 
 
-def search_title(search: SearchJson) -> str:
+def search_title(search: FindingsJson) -> str:
     """Return what a search is about, as a title."""
-    return f"Findings about {search.walker or "Crosswalk's own walker"}"
+    about = "Crosswalk's own walker" if search.walker is None else search.walker
+    return f"Findings about {about}"
 
 
-def search_lines(search: SearchJson) -> Iterator[str]:
+def search_lines(search: FindingsJson) -> Iterator[str]:
     """Yield each finding with its walk, both answers, and the command that shows it again."""
     for finding in search.findings:
         yield f"{finding.count:,} × {headline(finding)}"

@@ -6,7 +6,7 @@ from html import escape
 from crosswalk.emu.report.finding import (
     FindingJson,
     FindingsJson,
-    SearchJson,
+    ReportJson,
     answer_rows,
     entry_rows,
     found_text,
@@ -23,7 +23,7 @@ _STYLE = """\
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { margin-top: 2.5rem; font-size: 1.2rem; }
 table { border-collapse: collapse; }
-th, td { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; }
+th, td { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; }
 td.number { text-align: right; }
 td, dd, li, h1, h2 { overflow-wrap: anywhere; }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .8rem;
@@ -37,7 +37,7 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); font-size: .9rem; 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def html(document: FindingsJson) -> bytes:
+def html(document: ReportJson) -> bytes:
     """Return the findings as a page in UTF-8."""
     title = "; ".join(search_title(search) for search in document.searches) or "Findings"
     lines = [
@@ -52,16 +52,14 @@ def html(document: FindingsJson) -> bytes:
     ]
     for number, search in enumerate(document.searches, 1):
         lines += _search(f"s{number}", search)
-    lines += [
-        "</main>",
-        f"<footer><p>Made by {escape(document.made_by)}. Sections of the manuals are named by "
-        f"their titles: {escape(document.editions)}.</footer>",
-        "</html>",
-    ]
+    lines.append("</main>")
+    made = f"Made by {document.made_by}. Sections of the manuals are named by their titles: "
+    lines.append(f"<footer><p>{escape(made)}{escape(document.editions)}.</footer>")
+    lines.append("</html>")
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _search(anchor: str, search: SearchJson) -> Iterator[str]:
+def _search(anchor: str, search: FindingsJson) -> Iterator[str]:
     yield f'<h1 id="{anchor}">{escape(search_title(search))}</h1>'
     if search.about:
         yield "<ul>"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from crosswalk.emu.report.finding import (
     FindingJson,
     FindingsJson,
-    SearchJson,
+    ReportJson,
     answer_rows,
     entry_lines,
     found_text,
@@ -21,22 +21,22 @@ _PLAIN = re.compile(r"[\w ,.:;/()'+×%=-]*")
 _RUNS = re.compile("`+")
 
 
-def markdown(document: FindingsJson) -> bytes:
+def markdown(document: ReportJson) -> bytes:
     """Return the findings as Markdown in UTF-8: a table of them, then all that is known of each."""
     return "".join(f"{line}\n" for line in _lines(document)).encode()
 
 
-def _lines(document: FindingsJson) -> Iterator[str]:
+def _lines(document: ReportJson) -> Iterator[str]:
     for number, search in enumerate(document.searches):
         if number:
             yield ""
         yield from _search(search)
     yield ""
-    yield f"Made by {_inline(document.made_by)}. Sections of the manuals are named by their titles: "
-    yield f"{document.editions}."
+    yield f"Made by {_inline(document.made_by)}. Sections of the manuals are named by their"
+    yield f"titles: {document.editions}."
 
 
-def _search(search: SearchJson) -> Iterator[str]:
+def _search(search: FindingsJson) -> Iterator[str]:
     yield f"# {_inline(search_title(search))}"
     yield ""
     for line in search.about:
@@ -60,7 +60,9 @@ def _finding(number: int, finding: FindingJson) -> Iterator[str]:
     yield ""
     yield f"**Rule:** {_inline(finding.rule)}"
     if finding.manual:
-        yield "<br>**Manual:** " + "; ".join(f"{each.manual}, *{each.section}*" for each in finding.manual)
+        yield "<br>**Manual:** " + "; ".join(
+            f"{each.manual}, *{each.section}*" for each in finding.manual
+        )
     yield ""
     yield f"| | {_cell(finding.access or 'answer')} |"
     yield "|---|---|"

@@ -14,7 +14,7 @@ import msgspec
 from crosswalk.emu.report.finding import (
     FindingJson,
     FindingsJson,
-    SearchJson,
+    ReportJson,
     finding_lines,
     found_text,
     headline,
@@ -23,10 +23,12 @@ from crosswalk.emu.report.finding import (
 
 __all__ = ["sarif"]
 
-_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
 
 
-def sarif(document: FindingsJson) -> bytes:
+def sarif(document: ReportJson) -> bytes:
     """Return the findings as a SARIF log in UTF-8: a run for each search, a rule for each cause.
 
     A result lies in the walker's file where that is known, else in the case file.
@@ -39,7 +41,7 @@ def sarif(document: FindingsJson) -> bytes:
     return msgspec.json.format(msgspec.json.encode(log)) + b"\n"
 
 
-def _run(document: FindingsJson, search: SearchJson) -> dict[str, Any]:
+def _run(document: ReportJson, search: FindingsJson) -> dict[str, Any]:
     name, _, version = document.made_by.partition(" ")
     rules = {_rule_id(finding): finding for finding in search.findings}
     driver: dict[str, Any] = {
@@ -70,7 +72,7 @@ def _rule(name: str, finding: FindingJson) -> dict[str, Any]:
     }
 
 
-def _result(search: SearchJson, finding: FindingJson, rules: Sequence[str]) -> dict[str, Any]:
+def _result(search: FindingsJson, finding: FindingJson, rules: Sequence[str]) -> dict[str, Any]:
     name = _rule_id(finding)
     lines = [headline(finding), *finding_lines(finding)]
     if finding.reproduce is not None:

@@ -1,0 +1,112 @@
+"""`findings`: what campaigns have found, listed and written as reports; nothing is run."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from crosswalk.emu.cli.campaign_findings import case_finding, findings_document, kept_findings
+from crosswalk.emu.cli.output import emit_document, remark
+from crosswalk.emu.cli.walker_place import walker_place
+from crosswalk.emu.findings.describe import joined_findings
+from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.fuzz.campaign.cases import FINDINGS, STATE
+from crosswalk.emu.report.annotations import annotation_lines
+from crosswalk.emu.report.finding import (
+    FindingJson,
+    FindingsJson,
+    dump_findings,
+    search_lines,
+    search_title,
+)
+from crosswalk.emu.report.report_files import write_report
+from crosswalk.emu.report.text import count_text
+from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.formats.files import read_file
+from crosswalk.walker.formats.located_errors import printable
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """List the findings below a folder, write the reports, and return the exit status."""
+    folder: Path = options.folder
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no folder of a campaign, nor of cases")
+    problems: list[str] = []
+    searches = [_chosen(search, options.cause) for search in _searches(folder, problems)]
+    document = findings_document(searches)
+    for path in options.report or ():
+        write_report(path, document)
+    for problem in problems:
+        remark(problem)
+    if options.github:
+        for line in (line for search in searches for line in annotation_lines(search)):
+            remark(line)
+    if options.json:
+        emit_document(dump_findings(document))
+    else:
+        for line in _lines(folder, searches):
+            print(line)
+    found = any(search.findings for search in searches)
+    return 2 if problems and not found else 0
+
+
+def _lines(folder: Path, searches: Sequence[FindingsJson]) -> Iterator[str]:
+    if not any(search.findings for search in searches):
+        yield f"nothing found in {printable(str(folder))}"
+    for search in searches:
+        if search.findings:
+            where = "" if search.folder is None else f" in {search.folder}"
+            yield f"{search_title(search)}{where}: {count_text(len(search.findings), 'finding')}"
+            yield from search_lines(search)
+
+
+def _searches(folder: Path, problems: list[str]) -> list[FindingsJson]:
+    """Return what is kept in a campaign's folder, in those below it, or in a folder of cases."""
+    below = sorted(each for each in folder.iterdir() if (each / STATE).is_file())
+    campaigns = [folder, *below] if (folder / STATE).is_file() else below
+    if not campaigns:
+        return _of_cases(folder, problems)
+    searches = []
+    for each in campaigns:
+        try:
+            searches.append(kept_findings(each, problems))
+        except CrosswalkError as error:
+            problems.append(str(error))
+    return searches
+
+
+def _of_cases(folder: Path, problems: list[str]) -> list[FindingsJson]:
+    """Return what the cases of a folder tell of, by the walker that they name."""
+    inner = folder / FINDINGS
+    by_walker: dict[str | None, list[tuple[Signature, FindingJson]]] = {}
+    for path in sorted([*folder.glob("*.json"), *inner.glob("*.json")]):
+        try:
+            walker, made = case_finding(path, read_file(path))
+        except CrosswalkError as error:
+            problems.append(str(error))
+            continue
+        by_walker.setdefault(walker, []).append(made)
+    return [
+        FindingsJson(walker=walker, findings=joined_findings(made), folder=str(folder))
+        for walker, made in sorted(by_walker.items(), key=lambda item: item[0] or "")
+    ]
+
+
+def _chosen(search: FindingsJson, patterns: Sequence[str] | None) -> FindingsJson:
+    """Return the findings whose cause or rule a pattern matches, with the walker's place."""
+    place = None if search.walker is None else walker_place(search.walker)
+    found = [
+        msgspec.structs.replace(finding, location=place)
+        for finding in search.findings
+        if patterns is None or _matches(finding, patterns)
+    ]
+    return msgspec.structs.replace(search, findings=found)
+
+
+def _matches(finding: FindingJson, patterns: Sequence[str]) -> bool:
+    texts = [finding.cause, finding.rule, *(each.rule for each in finding.variants)]
+    return any(fnmatchcase(text.lower(), pattern.lower()) for text in texts for pattern in patterns)
