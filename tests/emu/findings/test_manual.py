@@ -1,6 +1,7 @@
 """Every rule that a signature can name has its sections in the manuals, or is said to have none."""
 
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from crosswalk.emu.targets import Capability
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.context import PagingMode
+from crosswalk.walker.outcome import Translation
+from crosswalk.walker.rights import Rights
 from crosswalk.walker.translate import walk_access
 from tests.emu.seeded_tables import seeded_tables
-from tests.tables import LEGACY
+from tests.tables import LEGACY, RW, US, XD
 
 MANUALS = Path(__file__).parents[3] / "docs" / "manuals.md"
 
@@ -37,7 +40,7 @@ CLAIMS = [
     frozenset(Capability),
 ]
 OF_OUTCOMES = [{"outcome"}, {"error_code"}, {"cr2"}, {"entries"}]
-OF_PAGES = [{"pa"}, {"size"}, {"flags"}, {"effective"}]
+OF_PAGES = [{"pa"}, {"size"}, {"flags"}]
 
 
 def spaces():
@@ -62,6 +65,23 @@ def rules():
             for claims, fields in product(CLAIMS, fields_of):
                 found = signature_of(context, differs, fields, "peer:it", claims)
                 yield context.mode, found.rule
+            if path.leaf:
+                yield from effective_rules(context, differs)
+
+
+def effective_rules(context, differs):
+    """The rules of a listed page of which one right is wrong."""
+    entries = [step.entry for step in differs.walk.steps if step.restricts]
+    held = {
+        Rights.USER_READ: all(entry & US for entry in entries),
+        Rights.SUPERVISOR_WRITE: all(entry & RW for entry in entries),
+        Rights.SUPERVISOR_EXECUTE: not any(entry & XD for entry in entries),
+    }
+    rights = sum((right for right, has in held.items() if has), Rights(0))
+    for right in held:
+        said, truth = (Translation(0, rights=Rights(each)) for each in (rights ^ right, rights))
+        unlike = replace(differs, predicted=said, observed=truth)
+        yield context.mode, signature_of(context, unlike, {"effective"}, "peer:it").rule
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +99,9 @@ def test_each_rule_of_a_signature_has_its_sections(seen):
     [
         "canonical addresses", "reserved in a", "a table outside RAM", "P of a", "R/W of", "U/S of",
         "XD of", "SMEP", "SMAP", "protection key", "CR2 of", "A of", "D of", "size of",
-        "address of", "flags of", "P in the error code", "read of a",
+        "address of", "flags of", "effective U/S", "effective R/W", "effective XD",
+        "P in the error code",
+        "read of a",
         "a PDPTE with reserved bits, loaded",
     ],
 )  # fmt: skip
