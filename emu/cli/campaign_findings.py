@@ -1,43 +1,60 @@
 """The findings of a campaign described, each with the command that shows it again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from crosswalk.emu.check.compare import Divergence, differing_fields, explain
 from crosswalk.emu.cli.output import command_line
 from crosswalk.emu.cli.parser import release
 from crosswalk.emu.cli.walker_options import replay_command, size_text, walker_options
+from crosswalk.emu.cli.walker_place import walker_place
 from crosswalk.emu.findings.describe import (
     case_lines,
     described,
     described_case,
     described_composite,
     joined_findings,
+    layout_in,
     signature_in,
 )
+from crosswalk.emu.findings.findings import WALKER
 from crosswalk.emu.findings.manual import EDITIONS
-from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.findings.signature import Signature, signature_of
 from crosswalk.emu.fuzz.campaign import Plan
-from crosswalk.emu.fuzz.campaign.state import Found, State
+from crosswalk.emu.fuzz.campaign.cases import FINDINGS, STATE
+from crosswalk.emu.fuzz.campaign.state import Found, State, decode_state, tally_of
 from crosswalk.emu.fuzz.campaign.store import digest
+from crosswalk.emu.matrix.select import layout_choice
 from crosswalk.emu.report.composites import parse_composite
-from crosswalk.emu.report.finding import FindingJson
-from crosswalk.walker.formats import parse_case
+from crosswalk.emu.report.finding import PEER, FindingJson, FindingsJson, ReportJson
+from crosswalk.emu.report.text import count_text
+from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.tally import by_mode
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.formats import Case, parse_case
+from crosswalk.walker.formats.files import read_file
+from crosswalk.walker.formats.located_errors import errors_named
+from crosswalk.walker.translate import walk_access
 
-__all__ = ["campaign_findings", "reproduce"]
+__all__ = ["campaign_findings", "case_finding", "kept_findings", "report_of", "reproduce"]
 
 
 def campaign_findings(
     plan: Plan,
     state: State,
-    case: Callable[[str], bytes],
+    case: Callable[[str], bytes | None],
     path: Callable[[str], Path | None],
 ) -> FindingsJson:
     """Return the findings of a campaign, the most frequent first.
 
-    `case` and `path` give a finding's case file by its id, and where that is. Raises as `case`.
+    `case` and `path` give a finding's case file by its id, and where that is; None for a file that
+    isn't there. Raises as `case`.
     """
+    place = None if plan.walker is None else walker_place(plan.walker)
     made = []
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
         data = case(slug) if found.case else None
@@ -48,11 +65,134 @@ def campaign_findings(
             id=slug,
             count=found.count,
             layout=found.layout,
-            case=str(path(slug)) if found.case and path(slug) is not None else None,
+            case=None if data is None or path(slug) is None else str(path(slug)),
             reproduce=reproduce(plan, found, slug, path(slug)),
+            location=place if signature.of_target else None,
         )
         made.append((signature, finding))
-    return FindingsJson(walker=plan.walker, findings=joined_findings(made))
+    return FindingsJson(
+        walker=plan.walker, findings=joined_findings(made), about=list(_about(plan, state))
+    )
+
+
+def kept_findings(folder: Path, problems: list[str]) -> FindingsJson:
+    """Return the findings that a campaign's folder keeps; the walker isn't run.
+
+    A case that can't be read is a line in `problems`, and its finding is told without it. Raises
+    `BadInput` for a state that no campaign of this release has written.
+    """
+    with errors_named(str(folder / STATE)):
+        state = decode_state(read_file(folder / STATE))
+        plan = _plan_of(state)
+
+    def path(slug: str) -> Path:
+        return folder / FINDINGS / f"{slug}.json"
+
+    def case(slug: str) -> bytes | None:
+        try:
+            data = read_file(path(slug))
+            _described(Signature("", "", "", ""), data, str(path(slug)), reduced=False)
+        except CrosswalkError as error:
+            problems.append(str(error))
+            return None
+        return data
+
+    found = campaign_findings(plan, state, case, path)
+    return msgspec.structs.replace(found, folder=str(folder))
+
+
+def _plan_of(state: State) -> Plan:
+    """Return the plan of a state, as far as it has it: of a source, only that there was one."""
+    values = state.plan
+    texts = {name: str(values.get(name) or "") for name in ("modes", "assume", "select")}
+    modes, assume = (
+        [word for word in texts[name].split(",") if word] for name in ("modes", "assume")
+    )
+    try:
+        choice = layout_choice(modes, assume, texts["select"])
+    except KeyError as error:
+        raise BadInput(f"not the state of a campaign: mode {error}") from None
+    walker, claims = (values.get(name) for name in ("walker", "claims"))
+    return Plan(
+        seed=int(values.get("seed") or 0),
+        accesses=int(values.get("accesses") or 0),
+        guided=bool(values.get("guided")),
+        walker=None if walker is None else str(walker),
+        claims=None if claims is None else str(claims),
+        source=None if values.get("tables") is None else "SOURCE",
+        choice=choice,
+        select=texts["select"],
+    )
+
+
+def _about(plan: Plan, state: State) -> Iterator[str]:
+    """Yield how much a campaign asked, and of whom."""
+    yield (
+        f"{count_text(state.layouts, 'layout')} of seed {plan.seed}, "
+        f"{count_text(state.probes, 'probe')}"
+    )
+    if plan.walker is not None:
+        tally = tally_of(state)
+        counts = (by_mode(each) for each in (tally.asked, tally.answered, tally.declined))
+        asked, answered, declined = (each.total() for each in counts)
+        yield f"asked for {asked:,} accesses, answered {answered:,}, declined {declined:,}"
+
+
+def report_of(searches: Sequence[FindingsJson]) -> ReportJson:
+    """Return the document of these findings."""
+    return ReportJson(made_by=release(), editions=EDITIONS, searches=list(searches))
+
+
+def case_finding(path: Path, data: bytes) -> tuple[Signature, FindingJson]:
+    """Return the finding that a case file tells of: in its note, or by outcomes that differ.
+
+    Raises `BadInput` for a file that is no case, or a case that tells of none.
+    """
+    name = str(path)
+    composite = parse_composite(data, name)
+    case = parse_case(data, name) if composite is None else composite.case
+    with errors_named(name):
+        signature = None if case.note is None else signature_in(case.note, case.walker)
+        signature = signature or _differing(case)
+        if signature is None:
+            raise BadInput("no finding: neither a note nor outcomes say what is wrong")
+        made = _described(signature, data, name, reduced=False)
+    own = case.walker if signature.of_target else None
+    return signature, msgspec.structs.replace(
+        made,
+        layout=layout_in(case.note),
+        case=name,
+        reproduce=replay_command(path, own),
+        location=None if own is None else walker_place(own),
+    )
+
+
+def _differing(case: Case) -> Signature | None:
+    """Return the signature of the first probe of which a case has two outcomes that differ.
+
+    The predicted one is the answer of the walker that the case names. Known divergences of the
+    emulator are none.
+    """
+    context, memory = case.context(), case.memory()
+    asked = [each for each in case.probes if each.predicted and each.observed]
+    said, seen = (Answers.none(len(asked)) for _ in range(2))
+    for at, each in enumerate(asked):
+        for answers, outcome in ((said, each.predicted), (seen, each.observed)):
+            if outcome is not None:
+                answers.fill(at, outcome)
+    columns = differing_fields(said.outcomes, seen.outcomes)
+    rows = np.flatnonzero(np.logical_or.reduce(list(columns.values())))
+    accesses = Accesses.of([each.asked for each in asked]).take(rows)
+    outcomes = said.outcomes.take(rows), seen.outcomes.take(rows)
+    known = explain(memory, context, accesses, *outcomes)
+    witness = WALKER if case.walker is None else f"{PEER}{case.walker}"
+    for at, row in enumerate(rows.tolist()):
+        if known[at] is None:
+            path = walk_access(memory, context, accesses[at])
+            divergence = Divergence(accesses[at], outcomes[0][at], outcomes[1][at], path)
+            names = [name for name, column in columns.items() if column[row]]
+            return signature_of(context, divergence, names, witness)
+    return None
 
 
 def _signature(found: Found, walker: str | None) -> Signature:
@@ -98,7 +238,17 @@ def reproduce(plan: Plan, found: Found, slug: str, path: Path | None) -> str:
             *("--cases", str((found.layout or 0) + 1)),
             *("--accesses", str(plan.accesses), *([] if plan.guided else ["--blind"])),
             *([] if plan.source is None else ["--from", plan.source]),
+            *_choice_words(plan),
             *walker_options(plan.walker, plan.claims),
             *("--corpus", f"{slug}-again"),
         ]
     )
+
+
+def _choice_words(plan: Plan) -> Iterator[str]:
+    """Yield the options that restrict the layouts."""
+    modes = ",".join(mode.slug for mode in plan.choice.modes)
+    given = (("--mode", modes), ("--assume", ",".join(plan.choice.assume)))
+    for name, value in (*given, ("--select", plan.select)):
+        if value:
+            yield from (name, value)

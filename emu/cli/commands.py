@@ -16,6 +16,7 @@ from crosswalk.emu.cli.options import (
     MUTING,
     PARTIAL,
     RANGE,
+    REPORTING,
     SELECT,
     SOURCE,
     SUMMARY,
@@ -333,6 +334,7 @@ _FUZZ = Command(
             type=output_file,
             help="write a JUnit XML report here, with a failure for each finding",
         ),
+        *REPORTING,
         option(
             "--scheduler",
             metavar="ADDRESS",
@@ -361,6 +363,41 @@ Options may stand in the table [tool.crosswalk.fuzz] of the nearest pyproject.to
 exit status: 0 nothing was found; 1 there are findings; 2 nothing was asked, or answered by the
 walker under test; bad usage, a folder that can't be used, or a cluster that is gone; 130
 interrupted.""",
+)
+
+_FINDINGS = Command(
+    "findings",
+    "findings:run",
+    "list what campaigns have found, or write a report of it",
+    (
+        option(
+            "folder",
+            metavar="DIR",
+            nargs="?",
+            type=Path,
+            default=Path("crosswalk-fuzz"),
+            help="a campaign's folder, one with campaigns in it, or one of cases (crosswalk-fuzz)",
+        ),
+        option(
+            "--cause",
+            metavar="PATTERN",
+            action="append",
+            type=not_empty,
+            help="only findings of such a cause or rule, as 'reserved*'; may be repeated",
+        ),
+        *REPORTING,
+        json_option("one document"),
+    ),
+    """\
+List the findings that `crosswalk fuzz` keeps: the rule with its sections in the manuals, the
+answer of the walker under test and the true one, the entries that the address selects with the one
+to blame, and the command that shows it again. No walker is run, and nothing is changed.
+
+DIR may be any folder of cases, too: a finding is then what a case's note says, or what of its
+predicted and observed outcomes differs.""",
+    """\
+exit status: 0 also where there are findings: they are listed, not made; 2 bad usage, no such
+folder, or nothing found where a file couldn't be read.""",
 )
 
 _REDUCE = Command(
@@ -593,6 +630,7 @@ COMMANDS = {
         *_READ,
         _REPLAY,
         _FUZZ,
+        _FINDINGS,
         _REDUCE,
         _MATRIX,
         _SEQUENCE,

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from crosswalk.emu.cli.campaign_findings import case_finding, findings_document, kept_findings
+from crosswalk.emu.cli.campaign_findings import case_finding, kept_findings, report_of
 from crosswalk.emu.cli.output import emit_document, remark
-from crosswalk.emu.cli.walker_place import walker_place
 from crosswalk.emu.findings.describe import joined_findings
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign.cases import FINDINGS, STATE
 from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.finding import (
+    PEER,
     FindingJson,
     FindingsJson,
     dump_findings,
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput(f"{folder}: no folder of a campaign, nor of cases")
     problems: list[str] = []
     searches = [_chosen(search, options.cause) for search in _searches(folder, problems)]
-    document = findings_document(searches)
+    document = report_of(searches)
     for path in options.report or ():
         write_report(path, document)
     for problem in problems:
@@ -85,10 +85,12 @@ def _of_cases(folder: Path, problems: list[str]) -> list[FindingsJson]:
     by_walker: dict[str | None, list[tuple[Signature, FindingJson]]] = {}
     for path in sorted([*folder.glob("*.json"), *inner.glob("*.json")]):
         try:
-            walker, made = case_finding(path, read_file(path))
+            made = case_finding(path, read_file(path))
         except CrosswalkError as error:
             problems.append(str(error))
             continue
+        witness = made[0].witness
+        walker = witness.removeprefix(PEER) if witness.startswith(PEER) else None
         by_walker.setdefault(walker, []).append(made)
     return [
         FindingsJson(walker=walker, findings=joined_findings(made), folder=str(folder))
@@ -97,13 +99,8 @@ def _of_cases(folder: Path, problems: list[str]) -> list[FindingsJson]:
 
 
 def _chosen(search: FindingsJson, patterns: Sequence[str] | None) -> FindingsJson:
-    """Return the findings whose cause or rule a pattern matches, with the walker's place."""
-    place = None if search.walker is None else walker_place(search.walker)
-    found = [
-        msgspec.structs.replace(finding, location=place)
-        for finding in search.findings
-        if patterns is None or _matches(finding, patterns)
-    ]
+    """Return the findings whose cause or rule a pattern matches."""
+    found = [each for each in search.findings if patterns is None or _matches(each, patterns)]
     return msgspec.structs.replace(search, findings=found)
 
 

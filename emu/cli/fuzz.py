@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from crosswalk.emu.cli.campaign_findings import campaign_findings
+from crosswalk.emu.cli.campaign_findings import campaign_findings, report_of
 from crosswalk.emu.cli.fuzz_report import Ended, causes_of, only, record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.cli.walker_options import chosen_walker
@@ -22,7 +22,9 @@ from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings, unreduc
 from crosswalk.emu.fuzz.campaign.store import Store, slug_of
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_lines
 from crosswalk.emu.matrix.select import layout_choice
+from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.junit import junit
+from crosswalk.emu.report.report_files import write_report
 from crosswalk.emu.report.text import count_text
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
@@ -168,11 +170,11 @@ class _Run:
 
     def _write(self, ended: Ended, status: int, word: str) -> None:
         options, campaign = self._options, self._campaign
-        state, reproduce = campaign.state, command_text(options)
-        if options.junit is not None:
-            title = f"crosswalk fuzz, seed {campaign.plan.seed}"
-            passed = f"{state.layouts} layouts"
-            write_file(options.junit, junit(ended.document, title, passed, state.seconds))
+        reproduce = command_text(options)
+        self._write_files(ended)
+        if options.github:
+            for line in annotation_lines(ended.document):
+                remark(line)
         if options.json:
             emit({**record(ended), "reproduce": reproduce})
         else:
@@ -186,6 +188,17 @@ class _Run:
             print(f"reproduce: {reproduce}")
         elif status == 2:
             remark(f"verdict: {word}")
+
+    def _write_files(self, ended: Ended) -> None:
+        """Write the reports that the options name."""
+        state = self._campaign.state
+        if self._options.junit is not None:
+            title = f"crosswalk fuzz, seed {self._campaign.plan.seed}"
+            passed = f"{state.layouts} layouts"
+            write_file(self._options.junit, junit(ended.document, title, passed, state.seconds))
+        report = report_of([ended.document])
+        for path in self._options.report or ():
+            write_report(path, report)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.conclusion import agreement, counted
-from crosswalk.emu.report.finding import FindingsJson, finding_lines, headline
+from crosswalk.emu.report.finding import FindingsJson, headline, search_lines
 from crosswalk.emu.report.text import count_text
 from crosswalk.emu.targets.tally import by_claim, by_mode
 from crosswalk.walker.context import PagingMode
@@ -61,11 +61,7 @@ def report_lines(ended: Ended) -> Iterator[str]:
         signature = ended.campaign.state.gone[slug]
         yield f"gone: {printable(signature)}" + ("" if path is None else f" ({path})")
     yield from ended.accepted.lines()
-    for finding in ended.document.findings:
-        yield f"{finding.count:,} × {headline(finding)}"
-        yield from finding_lines(finding, rule=False)
-        where = "" if finding.layout is None else f", first in layout {finding.layout}"
-        yield f"  {finding.size or 'no case'}{where}: {finding.reproduce}"
+    yield from search_lines(ended.document)
     if ended.unreduced:
         count = count_text(ended.unreduced, "finding")
         yield f"{count} not made small yet: the same command goes on"

@@ -21,6 +21,8 @@ __all__ = [
     "MUTING",
     "PARTIAL",
     "RANGE",
+    "REPORTING",
+    "REPORTS",
     "SELECT",
     "SOURCE",
     "SUMMARY",
@@ -35,10 +37,14 @@ __all__ = [
     "option",
     "output_file",
     "output_folder",
+    "report_file",
     "seconds",
     "source",
     "walker",
 ]
+
+REPORTS = (".md", ".html", ".sarif")
+"""The endings of files that `--report` writes."""
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+(_[0-9a-fA-F]+)*")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(_[0-9]+)*")
@@ -107,6 +113,14 @@ def output_file(text: str) -> Path:
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: is a directory")
     _require_folder(path.parent, text)
+    return path
+
+
+def report_file(text: str) -> Path:
+    """Return the path of a report to write, as a parser's type: its ending says the format."""
+    path = output_file(text)
+    if path.suffix not in REPORTS:
+        raise argparse.ArgumentTypeError(f"{text}: ends in none of {', '.join(REPORTS)}")
     return path
 
 
@@ -338,6 +352,22 @@ SELECT = option(
     default="",
     help="ask only this, by the names of `crosswalk matrix --list`",
 )
+REPORTING = (
+    option(
+        "--report",
+        metavar="FILE",
+        action="append",
+        type=report_file,
+        help="write the findings here, as Markdown, HTML or SARIF by the ending of FILE: .md, "
+        ".html or .sarif; may be repeated",
+    ),
+    option(
+        "--github",
+        action="store_true",
+        help="print each finding as an annotation for GitHub Actions, on standard error",
+    ),
+)
+"""Where findings are reported besides standard output."""
 MUTING = (
     option(
         "--ignore",

@@ -136,10 +136,10 @@ class ReportJson(Document, frozen=True, kw_only=True):
     `made_by` is the program's name and version, `editions` those of the manuals.
     """
 
+    format: Literal["crosswalk-findings/1"] = "crosswalk-findings/1"
     made_by: str
     editions: str
     searches: list[FindingsJson]
-    format: Literal["crosswalk-findings/1"] = "crosswalk-findings/1"
 
 
 def dump_findings(document: ReportJson) -> bytes:
@@ -184,11 +184,9 @@ def manual_text(sections: Sequence[SectionJson]) -> str:
 
 def found_text(finding: FindingJson) -> str:
     """Return how often a finding occurred, where first, and how big its case is."""
-    parts = [count_text(finding.count, "time")]
-    if finding.layout is not None:
-        parts.append(f"first in layout {finding.layout:,}")
-    parts.append(finding.size or "no case")
-    return ", ".join(parts)
+    first = "" if finding.layout is None else f", first in layout {finding.layout:,}"
+    case = "no case" if finding.size is None else f"a case of {finding.size}"
+    return f"{count_text(finding.count, 'time')}{first}; {case}"
 
 
 def answer_rows(finding: FindingJson) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from crosswalk.emu.findings.baseline import Baseline
 from crosswalk.emu.fuzz.campaign.state import State
 from crosswalk.emu.matrix.summary import Summary
 from crosswalk.emu.report.composites import CompositeJson
+from crosswalk.emu.report.finding import ReportJson
 from crosswalk.emu.report.protection import ProtectionJson
 from crosswalk.emu.targets.jsonl import MESSAGES
 from crosswalk.walker.formats.case import CaseJson
@@ -26,6 +27,7 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-baseline-1": (Baseline,),
     "crosswalk-matrix-1": (Summary,),
     "crosswalk-fuzz-1": (State,),
+    "crosswalk-findings-1": (ReportJson,),
     "crosswalk-protection-1": (ProtectionJson,),
     "crosswalk-walker-1": MESSAGES,
 }
