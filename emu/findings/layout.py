@@ -28,6 +28,8 @@ class IntendedKind(IntEnum):
     NOT_CANONICAL = 6
     OTHER_HALF = 7
     """To the half of the linear addresses that LASS keeps for the other privilege."""
+    NOT_LOADED = 8
+    """To any address, where MOV to CR3 refuses the PDPTEs of PAE paging."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,18 +99,23 @@ class Workspace:
         if not has_frames(memory, root)[0] or control.root >> MAXPHYADDR:
             raise BadInput(f"CR3 {control.cr3:#x} points to no RAM of the emulated machine")
         tables = find_tables(memory, form, control.root, control.mask)
+        # No access is made to what lies above the addresses of the emulated CPU.
+        tables = tables[tables >> np.uint64(MAXPHYADDR) == 0]
+        ranges = [
+            (start, min(size, (1 << MAXPHYADDR) - start))
+            for start, size in memory.ranges
+            if not start >> MAXPHYADDR
+        ]
         content = words_of(memory, tables)
         self._masked = content & np.uint64(control.mask) if control.mask else None
         content &= np.uint64(~control.mask & (1 << 64) - 1)
         first = control.root % FRAME // 8
         words = content[np.searchsorted(tables, root)[0]][first : first + form.root_bytes // 8]
-        taken = (
-            memory.ranges if avoid is None else [*memory.ranges, (avoid[0], avoid[1] - avoid[0])]
-        )
+        taken = ranges if avoid is None else [*ranges, (avoid[0], avoid[1] - avoid[0])]
         self.trampoline = place_trampoline(taken, form, control, tables, content, words)
         self.in_place = control.levels < MAX_LEVELS or not control.cr3 >> 52
         own = self.own
-        self.ranges = (*memory.ranges, (own[0], own[1] - own[0]))
+        self.ranges = (*ranges, (own[0], own[1] - own[0]))
         if before is not None and before.ranges == self.ranges:
             self.space, self._free = before.hand_over()
             touched = before._touched  # noqa: SLF001  # of this very class

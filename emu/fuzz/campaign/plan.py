@@ -12,6 +12,9 @@ from crosswalk.emu.fuzz.campaign.cases import read_cases
 from crosswalk.emu.fuzz.coverage import draw_targets
 from crosswalk.emu.fuzz.generate import Base, base_of, generate, mutate
 from crosswalk.emu.fuzz.generate.choice import LayoutChoice
+from crosswalk.emu.fuzz.generate.mutate import selected
+from crosswalk.emu.fuzz.generate.restrict import restricted
+from crosswalk.emu.fuzz.generate.shares import share_of
 from crosswalk.emu.load.builtin import booted_guest, names_guest
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.errors import BadInput
@@ -55,9 +58,16 @@ class Plan:
     def crosses(self, index: int) -> bool:
         """Return whether a layout's accesses cross pages, too: every ninth's do, of those made.
 
-        Control bits repeat every four layouts, so that they all have their turn.
+        Of those in 4- and 5-level paging. Control bits repeat every four layouts, so that they all
+        have their turn. A selection of accesses leaves composites out.
         """
-        return index % _CROSSED == 0 and index >= len(self.cases)
+        index -= len(self.cases)
+        if index < 0 or self.choice.select.restricts_accesses:
+            return False
+        if self.source is not None and not self.cases:
+            return index % _CROSSED == 0
+        share, number = share_of(index, self.choice.asked_modes)
+        return share.steered and number % _CROSSED == 0
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -81,21 +91,28 @@ class Plan:
     def open_source(self) -> None:
         """Read the tables that layouts start from, if any; `CrosswalkError` where they can't be."""
         if self.source is not None and not self.cases:
-            _base(self.source)
+            context = _base(self.source).context
+            if not self.choice.allows(context.mode):
+                raise BadInput(f"{self.source}: is in {context.mode} paging, which isn't chosen")
+            selected(context, self.choice.select)
 
     def layout(self, index: int, seen: bytes) -> Layout:
         """Return a layout of the campaign; `seen` is the packed coverage map."""
         cases = self.cases
         if index < len(cases):
-            return case_layout(cases[index])
+            return restricted(case_layout(cases[index]), self.choice)
         if self.source is not None and not cases:
-            return mutate(_base(self.source), self.seed, index, accesses=self.accesses)
+            base = _base(self.source)
+            return mutate(base, self.seed, index, accesses=self.accesses, choice=self.choice)
         targets = []
-        if self.guided:
-            chance = np.random.default_rng([self.seed, index, 1])
+        share, number = share_of(index - len(cases), self.choice.asked_modes)
+        if self.guided and share.steered:
+            chance = np.random.default_rng([self.seed, number, 1])
             count = min(_TARGETS, max(1, self.accesses // 16))
             targets = draw_targets(seen, chance, count)
-        return generate(self.seed, index, targets, accesses=self.accesses)
+        return generate(
+            self.seed, number, targets, accesses=self.accesses, share=share, choice=self.choice
+        )
 
 
 @lru_cache(1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
-from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.context import PagingMode
 
 __all__ = ["ASSUMPTIONS", "EntryCondition", "LayoutChoice", "Selection"]
 
@@ -51,6 +51,11 @@ class Selection:
     cpls: tuple[int, ...] = ()
     acs: tuple[bool, ...] = ()
 
+    @property
+    def restricts_accesses(self) -> bool:
+        """Whether some accesses are left out."""
+        return bool(self.entries or self.types or self.cpls or self.acs)
+
     def asks(self, accesses: Accesses) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         """Return bool[n]: which accesses are of the chosen types, privileges and values of AC."""
         found = np.ones(len(accesses), np.bool_)
@@ -89,7 +94,6 @@ class LayoutChoice:
         """Whether layouts differ from those that are made without any choice."""
         return self != LayoutChoice()
 
-    def allows(self, context: PagingContext) -> bool:
-        """Return whether layouts may be made in the mode of this context."""
-        chosen = self.modes or self.select.modes
-        return not chosen or context.mode in self.asked_modes
+    def allows(self, mode: PagingMode) -> bool:
+        """Return whether layouts may be made in this mode."""
+        return not self.asked_modes or mode in self.asked_modes

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from crosswalk.emu.fuzz.generate.choice import Selection
+from crosswalk.emu.fuzz.generate.shares import Share
 from crosswalk.emu.fuzz.target import CoverageTarget
-from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingContext, Vendor
+from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingContext, PagingMode, Vendor
 
 __all__ = ["draw_context"]
 
@@ -29,10 +32,21 @@ NOT_EMULATED = 0.04
 _FOR_CPUS, _AIMED = 36, 9
 """One layout of so many, one with composites, may have another CPU for the sake of a target."""
 _AMD = 0.3
+_FAR = (41, 42, 46, 47, 48, 49, 50, 51, 52)
+"""MAXPHYADDR of layouts with physical addresses of 2^40 and up."""
+_LEGACY, _AMD_LEGACY = (36, 39, 40, 40, 40, 40, 40, 40), 0.15
+"""MAXPHYADDR of other layouts in 32-bit and PAE paging, and the probability of AMD's rules."""
+_WITH_PSE = 0.8
+_LEVELS = {PagingMode.LEVEL4: False, PagingMode.LEVEL5: True}
 
 
 def draw_context(
-    chance: np.random.Generator, targets: Sequence[CoverageTarget], seed: int, index: int
+    chance: np.random.Generator,
+    targets: Sequence[CoverageTarget],
+    seed: int,
+    index: int,
+    share: Share,
+    select: Selection,
 ) -> tuple[PagingContext, list[CoverageTarget]]:
     """Return a control state (CR3 without a root), and the targets that are possible under it.
 
@@ -44,28 +58,77 @@ def draw_context(
         name: bool(draw) ^ bool(index % 2 if name == "la57" else index // 2 % 2)
         for name, draw in zip(_BITS, draws, strict=True)
     }
-    decided: dict[str, bool] = dict(drawn) if index // 4 % 2 == 0 else {}
+    fixed = _fixed(share, select)
+    drawn |= fixed
+    decided: dict[str, bool] = dict(drawn) if index // 4 % 2 == 0 else fixed
     denied: dict[int, int] = {}
     cpu: dict[str, object] | None = {} if index % _FOR_CPUS == _AIMED else None
     kept = [target for target in targets if _decide(target, decided, denied, cpu)]
-    registers = {"cr0": 0x8000_0033, "cr4": 0x20, "efer": 0x500}
+    own = np.random.default_rng([seed, index, 3, *share.stream])
+    registers = {"cr0": 0x8000_0033, "cr3": 0, "cr4": 0x20, "efer": 0x500}
     for name, (register, bit) in _BITS.items():
         if decided.get(name, drawn[name]):
             registers[register] |= bit
     keys = chance.integers(0, 4, 16) * (chance.random(16) < chance.choice([0.0, 0.2, 0.6, 1.0]))
-    pkru = sum(denied.get(key, int(keys[key])) << 2 * key for key in range(16))
-    context = PagingContext(
-        cr3=0, cr0=registers["cr0"], cr4=registers["cr4"], efer=registers["efer"], pkru=pkru
-    )
+    registers["pkru"] = sum(denied.get(key, int(keys[key])) << 2 * key for key in range(16))
+    if share.mode is not None and not share.mode.long:
+        _to_legacy(own, registers, share.mode)
+    for name, mask, value in select.controls:
+        registers[name] = registers[name] | mask if value else registers[name] & ~mask
+    features = _features(own, share, select)
+    if "vendor" not in features and registers["efer"] & EFER.UAIE:
+        features["vendor"] = Vendor.AMD  # Only its processors have this.
+    values: dict[str, Any] = {**registers, **features}
+    context = PagingContext(**values)
+    if features:
+        return context, []
     if cpu:
         return replace(context, **cpu), kept  # type: ignore[arg-type]  # Fields by name.
-    own = np.random.default_rng([seed, index, 3])
     draw = own.random()
-    if draw < NOT_EMULATED:
+    # What is selected might contradict the features of another CPU.
+    if draw < NOT_EMULATED and not select.controls:
         return _not_emulated(own, context), []
-    if draw < NOT_EMULATED + _OTHER_CPU:
+    if draw < NOT_EMULATED + _OTHER_CPU and not select.controls:
         return _another_cpu(own, context), []
     return context, kept
+
+
+def _features(chance: np.random.Generator, share: Share, select: Selection) -> dict[str, Any]:
+    """Return the features of the CPU that a share and a selection decide, fields of a context."""
+    features: dict[str, Any] = {}
+    if share.wide:
+        features["maxphyaddr"] = int(chance.choice(_FAR))
+    elif share.mode is not None and not share.mode.long:
+        features["maxphyaddr"] = int(chance.choice(_LEGACY))
+        features["vendor"] = Vendor.AMD if chance.random() < _AMD_LEGACY else Vendor.INTEL
+    for name, values in select.features:
+        features[name] = values[int(chance.integers(len(values)))]
+    return features
+
+
+def _fixed(share: Share, select: Selection) -> dict[str, bool]:
+    """Return the control bits of `_BITS` that a share and a selection decide."""
+    fixed = {
+        name: value
+        for register, mask, value in select.controls
+        for name, place in _BITS.items()
+        if place == (register, mask)
+    }
+    if share.mode in _LEVELS:
+        fixed["la57"] = _LEVELS[share.mode]
+    return fixed
+
+
+def _to_legacy(chance: np.random.Generator, registers: dict[str, int], mode: PagingMode) -> None:
+    """Change registers to those of 32-bit or PAE paging.
+
+    PKE, PKRU, LA57 and without PAE NXE are without effect there, and stay as they are drawn.
+    """
+    registers["efer"] &= ~(EFER.LMA | EFER.LME)
+    if chance.random() < _WITH_PSE:
+        registers["cr4"] |= CR4.PSE
+    if mode is PagingMode.BIT32:
+        registers["cr4"] &= ~CR4.PAE
 
 
 def _decide(

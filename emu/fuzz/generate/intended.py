@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.findings.layout import IntendedKind, IntendedOutcomes, Layout
 from crosswalk.emu.fuzz.generate.build_tables import TABLE, BuiltTables
+from crosswalk.emu.fuzz.generate.formats import format_of
 from crosswalk.emu.fuzz.target import End
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext, Vendor
-from crosswalk.walker.memory import U64, WORDS
+from crosswalk.walker.memory import U64
 from crosswalk.walker.outcome import ErrorCode
 
 __all__ = [
@@ -36,7 +37,7 @@ _WRITE, _USER, _EXECUTE = 1, 2, 4
 _PDPT = 3
 _G = np.uint64(1 << 8)
 _LAM_U57, _LAM_U48 = 61, 62  # Of CR3.
-_SMAP, _LASS, _LAM_SUP = 21, 27, 28  # Of CR4.
+_SMEP, _SMAP, _PKE, _LASS, _LAM_SUP = 20, 21, 22, 27, 28  # Of CR4.
 _UAIE = 20  # Of EFER.
 _SIGN = np.uint64(63)
 
@@ -47,7 +48,9 @@ _CODES[IntendedKind.KEY] = ErrorCode.P | ErrorCode.PK
 
 _KINDS = np.full(len(IntendedKind), Kind.PAGE_FAULT, np.uint8)
 _KINDS[IntendedKind.OK] = Kind.OK
-_KINDS[[IntendedKind.NOT_CANONICAL, IntendedKind.OTHER_HALF]] = Kind.GENERAL_PROTECTION
+_KINDS[[IntendedKind.NOT_CANONICAL, IntendedKind.OTHER_HALF, IntendedKind.NOT_LOADED]] = (
+    Kind.GENERAL_PROTECTION
+)
 
 
 def ignores_bits(context: PagingContext) -> bool:
@@ -59,9 +62,14 @@ def ignores_bits(context: PagingContext) -> bool:
 def linear_of(context: PagingContext, accesses: Accesses) -> tuple[U64, Bools, Bools]:
     """Return linear addresses uint64[n], bool[n] of non-canonical ones, of those LASS blocks.
 
-    Both raise #GP before any table is read. For IA-32e mode.
+    Both raise #GP before any table is read. Outside IA-32e mode, addresses have 32 bits, and all of
+    them are linear addresses.
     """
-    width = 12 + 9 * context.levels
+    form = format_of(context)
+    if not form.long:
+        nothing = np.zeros(len(accesses), np.bool_)
+        return accesses.va, nothing, nothing
+    width = form.va_bits
     va, data = accesses.va, accesses.type != AccessType.EXECUTE
     upper = va >> _SIGN != 0
     linear = va
@@ -92,12 +100,15 @@ def sign_extended(va: U64, width: int, end: int) -> U64:
 class IntendedPaths:
     """The intentions behind n paths, as columns of n rows.
 
+    `loaded`: whether the root is meant to be taken by MOV to CR3, for all paths.
+
     `known`: whether there is one; `fault`: NOT_PRESENT or RESERVED where the walk is intended to
     end without a page, else OK; `grant` as in `BuiltTables`, over all levels; `pa` is the page's
     address, `size` its bytes, `key` its protection key.
     """
 
     def __init__(self, count: int) -> None:
+        self.loaded = True
         self.known: NDArray[np.bool_] = np.zeros(count, np.bool_)
         self.fault: NDArray[np.uint8] = np.full(count, IntendedKind.OK, np.uint8)
         self.grant: NDArray[np.uint8] = np.full(count, 7, np.uint8)
@@ -110,19 +121,22 @@ def intended_paths(
     context: PagingContext, built: BuiltTables, corrupted: NDArray[np.bool_]
 ) -> IntendedPaths:
     """Combine the intentions along each path; `corrupted` bool[t * 512] are changed entries."""
-    count = len(built.step)
+    form, count = built.form, len(built.step)
     intended = IntendedPaths(count)
+    if form.plain and context.vendor is Vendor.INTEL:
+        # PAE paging: the four PDPTEs are loaded together, and one malformed entry refuses all.
+        intended.loaded = not (built.kind[0, : form.counts[form.levels]] == End.RESERVED).any()
     going = np.ones(count, np.bool_)
-    for level in range(context.levels, 0, -1):
+    for level in range(form.levels, 0, -1):
         rows = np.flatnonzero(going)
         at = built.step[rows, level]
         lost = (at < 0) | corrupted[at]
         going[rows[lost]] = False
         rows, at = rows[~lost], at[~lost]
-        row, index = at // WORDS, at % WORDS
+        row, index = at // form.width, at % form.width
         kind, grant = built.kind[row, index], built.grant[row, index]
         # With NXE clear XD is a reserved bit, and so is G of AMD's upper entries.
-        broken = (kind == End.RESERVED) | ((grant & _EXECUTE == 0) & (not context.nxe))
+        broken = (kind == End.RESERVED) | ((grant & _EXECUTE == 0) & (not form.nxe))
         if level > _PDPT and context.vendor is Vendor.AMD:
             broken |= (built.words[row, index] & _G) != 0
         broken &= kind != End.ABSENT
@@ -134,7 +148,7 @@ def intended_paths(
         intended.fault[rows[broken]] = IntendedKind.RESERVED
         intended.grant[rows] &= grant
         intended.pa[rows[leaf]] = built.leaf_pa[row, index][leaf]
-        intended.size[rows[leaf]] = 1 << (3 + 9 * level)
+        intended.size[rows[leaf]] = 1 << form.shifts[level]
         intended.key[rows[leaf]] = (built.words[row, index][leaf] >> np.uint64(59)) & np.uint64(15)
         going[rows[ends | (kind != TABLE)]] = False
     return intended
@@ -144,7 +158,7 @@ def intended_of(
     context: PagingContext, intended: IntendedPaths, path: NDArray[np.intp], accesses: Accesses
 ) -> IntendedOutcomes:
     """Return the intended outcomes of n accesses; `path` is -1 for one that follows none."""
-    of = np.maximum(path, 0)
+    form, of = format_of(context), np.maximum(path, 0)
     grant, key = intended.grant[of], intended.key[of].astype(np.uint32)
     user, fetch = accesses.cpl == 3, accesses.type == AccessType.EXECUTE
     writes = accesses.type == AccessType.WRITE
@@ -158,7 +172,8 @@ def intended_of(
     )
     pair = np.uint32(context.pkru) >> (key * np.uint32(2)) & np.uint32(3)
     locked = ((pair & 1) != 0) | (((pair & 2) != 0) & writes & bound)
-    locked &= user_page & ~fetch & context.pke
+    # Outside IA-32e mode pages have no keys.
+    locked &= user_page & ~fetch & (form.long and bool(context.cr4 >> _PKE & 1))
     kind = np.where(denied, IntendedKind.PROTECTION, IntendedKind.OK)
     kind = np.where(locked, IntendedKind.KEY, kind)
     fault = intended.fault[of]
@@ -167,7 +182,10 @@ def intended_of(
     known = (path >= 0) & intended.known[of]
     kind = np.where(known, kind, IntendedKind.UNKNOWN)
     kind = np.where(blocked, IntendedKind.OTHER_HALF, kind)
-    kind = np.where(non_canonical, IntendedKind.NOT_CANONICAL, kind).astype(np.uint8)
+    kind = np.where(non_canonical, IntendedKind.NOT_CANONICAL, kind)
+    if not intended.loaded:
+        kind = np.full(len(kind), IntendedKind.NOT_LOADED)
+    kind = kind.astype(np.uint8)
     offset = linear & (intended.size[of] - np.uint64(1))
     pa = np.where(kind == IntendedKind.OK, intended.pa[of] | offset, np.uint64(0))
     return IntendedOutcomes(kind, pa)
@@ -176,8 +194,8 @@ def intended_of(
 def intended_outcomes(layout: Layout, truth: Outcomes) -> Outcomes:
     """Return the intended outcomes; those of `truth` where nothing is intended.
 
-    Intentions don't cover A and D. I/D of the error code is set for a fetch with NXE and, on
-    Intel's processors, with SMEP (Intel SDM vol. 3A, "Page-Fault Exceptions"). CR2 is the linear
+    Intentions don't cover A and D. I/D of the error code is set for a fetch with PAE and NXE and,
+    on Intel's processors, with SMEP (Intel SDM vol. 3A, "Page-Fault Exceptions"). CR2 is the linear
     address that is walked.
     """
     intended = layout.intended.kind
@@ -198,7 +216,8 @@ def intended_outcomes(layout: Layout, truth: Outcomes) -> Outcomes:
 def _access(layout: Layout) -> NDArray[np.uint16]:
     """Return uint16[n]: the bits of an error code that describe the access."""
     context, accesses = layout.context, layout.accesses
-    reports_fetch = context.nxe or (context.smep and context.vendor is Vendor.INTEL)
+    form, smep = format_of(context), bool(context.cr4 >> _SMEP & 1)
+    reports_fetch = form.nxe or (smep and context.vendor is Vendor.INTEL)
     code = np.where(accesses.type == AccessType.WRITE, ErrorCode.WR, 0)
     code |= np.where(accesses.cpl == 3, ErrorCode.US, 0)
     if reports_fetch:

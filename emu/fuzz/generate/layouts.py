@@ -7,8 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.findings.layout import Layout
-from crosswalk.emu.fuzz.generate.build_tables import RAM, BuiltTables, build_tables, clear_of_probe
+from crosswalk.emu.fuzz.generate.build_tables import (
+    LEGACY_RAM,
+    RAM,
+    WIDE_RAM,
+    BuiltTables,
+    build_tables,
+    clear_of_probe,
+)
+from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.fuzz.generate.control import draw_context
+from crosswalk.emu.fuzz.generate.formats import packed
 from crosswalk.emu.fuzz.generate.intended import (
     IntendedPaths,
     ignores_bits,
@@ -18,11 +27,13 @@ from crosswalk.emu.fuzz.generate.intended import (
     sign_extended,
 )
 from crosswalk.emu.fuzz.generate.path_plan import PathPlan, plan_paths
+from crosswalk.emu.fuzz.generate.restrict import restricted
+from crosswalk.emu.fuzz.generate.shares import Share
 from crosswalk.emu.fuzz.target import CoverageTarget
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
-from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import U64, WORDS
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.memory import U64
 
 __all__ = ["distinct", "generate"]
 
@@ -42,21 +53,32 @@ _NON_CANONICAL, _TAGGED = 0.02, 0.3
 _METADATA = 0.8
 """Probability that changed bits leave bit 63 alone, where the processor ignores some."""
 _UNALIGNED_FETCHES = 0.1
+_SLOW, _FEWER = (PagingMode.BIT32, PagingMode.PAE), 4
+_ANY, _EVERYTHING = Share(), LayoutChoice()
 
 
 def generate(
-    seed: int, index: int, targets: Sequence[CoverageTarget] = (), *, accesses: int = 4096
+    seed: int,
+    index: int,
+    targets: Sequence[CoverageTarget] = (),
+    *,
+    accesses: int = 4096,
+    share: Share = _ANY,
+    choice: LayoutChoice = _EVERYTHING,
 ) -> Layout:
-    """Return the layout of this seed and index, with about so many accesses.
+    """Return the layout of this seed and index among those of a share, with about so many accesses.
 
     Equal arguments give equal layouts. Targets are met as far as they fit one control state and
-    two thirds of the paths.
+    two thirds of the paths. In 32-bit and PAE paging every access is made alone, which takes the
+    emulated CPU much longer, so that there are fewer of them.
     """
-    chance = np.random.default_rng([seed, index])
+    chance = np.random.default_rng([seed, index, *share.stream])
+    if share.mode in _SLOW:
+        accesses = max(_FEWEST * _PER_PATH, accesses // _FEWER)
     count = max(_FEWEST, accesses // _PER_PATH)
-    context, kept = draw_context(chance, targets, seed, index)
+    context, kept = draw_context(chance, targets, seed, index, share, choice.select)
     plan = plan_paths(chance, context, count, kept[: 2 * count // 3])
-    built = build_tables(chance, context, plan)
+    built = build_tables(chance, context, plan, wide=share.wide)
     root = int(built.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18]))
     context = replace(context, cr3=context.cr3 | root)
     if context.encryption_mask:
@@ -64,16 +86,30 @@ def generate(
     corrupted = _corrupt(chance, built)
     intended = intended_paths(context, built, corrupted)
     asked, path = _draw_accesses(chance, context, plan, built, intended, accesses)
+    intentions = intended_of(context, intended, path, asked)
+    if built.form.plain:
+        context = _placed_pdpt(chance, context, built)
     order = np.argsort(built.frames[: built.count])
-    words = clear_of_probe(built.words[: built.count])
-    return Layout(
+    words = clear_of_probe(packed(built.form, built.words[: built.count]))
+    ram = RAM if built.form.long else LEGACY_RAM
+    layout = Layout(
         context,
-        RAM,
+        (*ram, *WIDE_RAM) if share.wide else ram,
         built.frames[: built.count][order],
         words[order],
         asked,
-        intended_of(context, intended, path, asked),
+        intentions,
     )
+    return restricted(layout, choice)
+
+
+def _placed_pdpt(
+    chance: np.random.Generator, context: PagingContext, built: BuiltTables
+) -> PagingContext:
+    """Move the PDPT of PAE paging, the first four entries of the root's frame, within the frame."""
+    at = 4 * int(chance.integers(0, built.form.width // 4))
+    built.words[0] = np.roll(built.words[0], at)
+    return replace(context, cr3=context.cr3 + 8 * at)
 
 
 def _encrypt(
@@ -94,10 +130,14 @@ def _corrupt(chance: np.random.Generator, built: BuiltTables) -> NDArray[np.bool
     """Change some words, and fill some tables; return bool[t * 512], the changed words."""
     corrupted = np.zeros(built.words.size, np.bool_)
     draw = chance.random()
-    used = np.flatnonzero(built.words[: built.count].reshape(-1))
+    # Not the PDPT of PAE paging, of which one malformed entry refuses all.
+    first = 1 if built.form.plain else 0
+    used = first * built.form.width + np.flatnonzero(built.words[first : built.count].reshape(-1))
     if draw < 0.3:
         at = chance.choice(used, min(len(used), int(chance.integers(1, 16))), replace=False)
-        bits = np.uint64(1) << chance.integers(0, 64, len(at)).astype(np.uint64)
+        bits = np.uint64(1) << chance.integers(0, 8 * built.form.entry_bytes, len(at)).astype(
+            np.uint64
+        )
         built.words.reshape(-1)[at] ^= bits
         corrupted[at] = True
     elif draw < 0.5:
@@ -111,13 +151,17 @@ def _corrupt(chance: np.random.Generator, built: BuiltTables) -> NDArray[np.bool
 
 def _fill(chance: np.random.Generator, built: BuiltTables) -> None:
     """Fill empty slots of one table with one of its entries, like a dense run of mappings."""
-    row = int(chance.integers(built.count))
+    width = built.form.width
+    first = 1 if built.form.plain else 0
+    if built.count <= first:
+        return
+    row = int(chance.integers(first, built.count))
     used = np.flatnonzero(built.words[row])
     if not len(used):
         return
     like = int(chance.choice(used))
-    start = int(chance.integers(0, WORDS))
-    run = np.arange(start, min(WORDS, start + int(chance.choice([8, 64, WORDS]))))
+    start = int(chance.integers(0, width))
+    run = np.arange(start, min(width, start + int(chance.choice([8, 64, width]))))
     empty = run[(built.words[row, run] == 0) & (built.kind[row, run] < 0)]
     built.words[row, empty] = built.words[row, like]
 
@@ -141,7 +185,7 @@ def _draw_accesses(
     count: int,
 ) -> tuple[Accesses, NDArray[np.intp]]:
     """Return at most `count` distinct accesses, and the path that each follows, -1 for none."""
-    base = _addresses(context, plan, built)
+    base = _addresses(plan, built)
     # Every path gets all kinds of access on one page, then all kinds on another, and so on.
     number = np.arange(count)
     # AC matters with SMAP alone; without it, a layout has one value of AC.
@@ -163,12 +207,15 @@ def _draw_accesses(
         offset[kind % 3 == AccessType.EXECUTE] &= ~np.uint64(15)
     va = (base[path] & ~(intended.size[path] - np.uint64(1))) | page * _PAGE | offset
     aside = chance.random(count) < _OFF_PATH
-    step = (
-        chance.choice(np.array([1, -1, WORDS, -WORDS]), count).view(np.uint64) * intended.size[path]
-    )
+    form = built.form
+    far = form.width
+    step = chance.choice(np.array([1, -1, far, -far]), count).view(np.uint64) * intended.size[path]
     va = np.where(aside, va + step, va)
+    if not form.long:
+        va &= np.uint64((1 << form.va_bits) - 1)
     follows = np.where(aside, -1, path)
     wrong = chance.random(count) < (_TAGGED if ignores_bits(context) else _NON_CANONICAL)
+    wrong &= form.long
     accesses = Accesses(
         np.where(wrong, va ^ _wrong_bits(chance, context, count), va),
         (kind % 3).astype(np.uint8),
@@ -176,20 +223,19 @@ def _draw_accesses(
         (kind // 6 == 1) if context.smap else np.full(count, chance.random() < 0.5),
     )
     # An address whose changed bits are ignored in part may be that of another page.
-    moved = (linear_of(context, accesses)[0] ^ va) << np.uint64(64 - context.va_bits) != 0
+    moved = (linear_of(context, accesses)[0] ^ va) << np.uint64(64 - form.va_bits) != 0
     rows = distinct(accesses)
     return accesses.take(rows), np.where(moved, -1, follows)[rows].astype(np.intp)
 
 
-def _addresses(context: PagingContext, plan: PathPlan, built: BuiltTables) -> U64:
+def _addresses(plan: PathPlan, built: BuiltTables) -> U64:
     """Return the address of each path, from the entries allocated to it."""
-    va = np.zeros(len(plan), np.uint64)
-    for level in range(context.levels, 0, -1):
-        index = np.where(
-            built.step[:, level] >= 0, built.step[:, level] % WORDS, plan.index[:, level]
-        )
-        va |= index.astype(np.uint64) << np.uint64(3 + 9 * level)
-    return sign_extended(va, context.va_bits, 64)
+    form, va = built.form, np.zeros(len(plan), np.uint64)
+    for level, shift in form.shifts.items():
+        step = built.step[:, level]
+        index = np.where(step >= 0, step % form.width, plan.index[:, level])
+        va |= index.astype(np.uint64) << np.uint64(shift)
+    return sign_extended(va, form.va_bits, 64) if form.long else va
 
 
 def _wrong_bits(chance: np.random.Generator, context: PagingContext, count: int) -> U64:

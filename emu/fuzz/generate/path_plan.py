@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.fuzz.generate.formats import TableFormat, format_of
 from crosswalk.emu.fuzz.target import BITS, CoverageTarget, End
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.memory import U64
@@ -16,11 +17,14 @@ LEVELS = 6
 """Columns are numbered by level, 1 to 5; column 0 isn't used."""
 
 P, RW, US, A, PS, G, XD = (np.uint64(1 << bit) for bit in (0, 1, 2, 5, 7, 8, 63))
-_EDGES = (0, 1, 255, 256, 510, 511)
+_EDGES = {512: (0, 1, 255, 256, 510, 511), 1024: (0, 1, 511, 512, 1022, 1023)}
+"""The first and last entries, and those in the middle, by the number of entries in a table."""
 # Probabilities of bits that don't decide anything by themselves.
 _IDLE = {3: 0.35, 4: 0.35, 5: 0.6, 6: 0.4, 8: 0.35, 9: 0.25, 10: 0.25, 11: 0.25, 52: 0.25,
          55: 0.25, 58: 0.25}  # fmt: skip
 _KEYED = 0.6
+_MALFORMED_PDPTE = 0.1
+"""Probability that PDPTEs of PAE paging may have reserved bits, in a layout."""
 _CORNERS = 0.03
 """Probability that a path lies at an end of a canonical half."""
 
@@ -52,22 +56,30 @@ def plan_paths(
     targets: Sequence[CoverageTarget],
 ) -> PathPlan:
     """Plan `count` paths, the first of them for targets."""
+    form = format_of(context)
     strict = float(chance.choice([0.0, 0.1, 0.3]))
-    index = chance.integers(0, 512, (count, LEVELS)).astype(np.uint16)
+    index = chance.integers(0, form.width, (count, LEVELS)).astype(np.uint16)
     special = chance.random((count, LEVELS)) < chance.choice([0.3, 0.7])
-    index[special] = chance.choice(np.array(_EDGES, np.uint16), int(special.sum()))
+    edges = np.array(_EDGES[form.width], np.uint16)
+    index[special] = chance.choice(edges, int(special.sum()))
     # Few upper tables, so that paths share entries and lie side by side.
-    for above, most in ((5, 3), (4, 5), (3, 4), (2, 6)):
+    for above, most in ((5, 3), (4, 5), (3, 4), (2, 6 if form.levels > 2 else 24)):
         pool = chance.choice(index[:, above], most)
         index[:, above] = chance.choice(pool, count)
-    _to_corners(chance, context, index)
-    flags = _flags(chance, context, (count, LEVELS), strict)
+    for above, entries in form.counts.items():
+        index[:, above] %= entries
+    _to_corners(chance, form, index)
+    flags = _flags(chance, context, form, (count, LEVELS), strict)
     level = chance.choice(np.array([1, 2, 3], np.uint8), count, p=[0.6, 0.25, 0.15])
+    level[~np.isin(level, [1, *form.large])] = max([1, *form.large])
     ends = [1 - strict, strict * 0.4, strict * 0.4, strict * 0.2]
     end = chance.choice(np.arange(4, dtype=np.uint8), count, p=ends)
     anywhere = end != End.LEAF
-    level[anywhere] = chance.integers(1, context.levels + 1, int(anywhere.sum()))
+    level[anywhere] = chance.integers(1, form.levels + 1, int(anywhere.sum()))
     level[(end == End.OUTSIDE) & (level == 1)] = 2
+    if form.plain and chance.random() > _MALFORMED_PDPTE:
+        # One PDPTE with a reserved bit, and nothing can be accessed.
+        level[(end == End.RESERVED) & np.isin(level, form.plain)] = 2
     plan = PathPlan(index, flags, level, end, np.full(count, -1, np.int16), tuple(targets))
     for row, target in enumerate(targets):
         _apply_target(plan, row, target, context)
@@ -76,18 +88,22 @@ def plan_paths(
     return plan
 
 
-def _to_corners(
-    chance: np.random.Generator, context: PagingContext, index: NDArray[np.uint16]
-) -> None:
+def _to_corners(chance: np.random.Generator, form: TableFormat, index: NDArray[np.uint16]) -> None:
     """Move some paths to the first and last page of either half."""
     rows = np.flatnonzero(chance.random(len(index)) < _CORNERS)
     which = chance.integers(0, 4, len(rows))
-    index[rows] = np.where(which % 2 == 1, 511, 0)[:, None]
-    index[rows, context.levels] = np.array([0, 255, 256, 511])[which]
+    for level, entries in form.counts.items():
+        index[rows, level] = np.where(which % 2 == 1, entries - 1, 0)
+    top = form.counts[form.levels]
+    index[rows, form.levels] = np.array([0, top // 2 - 1, top // 2, top - 1])[which]
 
 
 def _flags(
-    chance: np.random.Generator, context: PagingContext, shape: tuple[int, int], strict: float
+    chance: np.random.Generator,
+    context: PagingContext,
+    form: TableFormat,
+    shape: tuple[int, int],
+    strict: float,
 ) -> U64:
     """Return flags that mostly allow everything, with ignored bits at random."""
     draws = chance.random((len(_IDLE), *shape))
@@ -101,12 +117,17 @@ def _flags(
     flags |= np.where(open_[0] > withheld, RW, np.uint64(0))
     flags |= np.where(open_[1] > withheld, US, np.uint64(0))
     # With NXE clear, XD is reserved and ends the walk.
-    never = withheld if context.nxe else strict * 0.1
+    never = withheld if form.nxe else strict * 0.1
     flags |= np.where(open_[2] < never, XD, np.uint64(0))
     # In a PTE bit 7 is PAT; above, it decides where the walk ends.
     flags[:, 1] |= np.where(chance.random(shape[0]) < 0.15, PS, np.uint64(0))
     if context.vendor is Vendor.AMD:
         flags[:, 4:] &= ~G
+    if not form.large:
+        # Without CR4.PSE a PDE's bit 7 is ignored.
+        flags[:, 2] |= np.where(chance.random(shape[0]) < 0.3, PS, np.uint64(0))
+    for level, allowed in form.flags.items():
+        flags[:, level] &= np.uint64(allowed)
     return flags
 
 
@@ -148,16 +169,23 @@ def _choose_reserved_bit(
     chance: np.random.Generator, context: PagingContext, plan: PathPlan, row: int
 ) -> None:
     """Choose the reserved bit at which a path ends, unless there is one already."""
-    level = int(plan.level[row])
+    form, level = format_of(context), int(plan.level[row])
     reserved = range(context.maxphyaddr, 52)
     bits = [bit for bit in reserved if not context.encryption_mask >> bit & 1]
-    if not context.nxe:
+    if not form.nxe:
         bits += [63, 63, 63]
+    if not form.long:
+        bits += range(52, 63)
     if level > 3:
         bits += [7, 7, 7]
-    large = level in (2, 3) and chance.random() < 0.6
+    if level in form.plain:
+        bits += [1, 2, 5, 6, 7, 8, 63] * 2
+    large = level in form.large and chance.random() < 0.6
     if large and (level == 2 or context.page1gb):
         bits = [*range(13, 12 + 9 * (level - 1))]
+    if form.entry_bytes == 4:
+        # Bits 20:13 of a 4-MiB page are address bits 39:32, as far as there are such.
+        bits = [*range(min(context.maxphyaddr, 40) - 19, 22)] if level in form.large else []
     if plan.broken[row] < 0:
         if not bits:
             plan.end[row] = End.ABSENT
