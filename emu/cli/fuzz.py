@@ -55,7 +55,6 @@ def run(options: argparse.Namespace) -> int:
         limits=walker.limits,
         source=options.source,
         choice=layout_choice(options.mode, options.assume, options.select),
-        select=options.select,
     )
     muting = read_muting(options.ignore, options.baseline, options.write_baseline)
     folder = _folder(options, plan)

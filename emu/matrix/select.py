@@ -165,7 +165,8 @@ def selection_of(text: str, where: str = "--select") -> Selection:
         elif len(values) == len(_SWITCH) and values == _SWITCH:
             continue
         elif name in CONTROLS:
-            controls.append((*CONTROLS[name], "1" in values))
+            register, mask = CONTROLS[name]
+            controls.append((register, int(mask), "1" in values))
         elif name in PKRU_BITS:
             controls.append(("pkru", PKRU_BITS[name] << 2 * KEY, "1" in values))
         elif level in LEVEL_NAMES.values():
@@ -173,7 +174,9 @@ def selection_of(text: str, where: str = "--select") -> Selection:
     composites = choice.get("access", frozenset()) - ACCESSES.keys()
     if composites:
         raise BadInput(f"{where}: access {min(composites)} is a composite, of the matrix alone")
+    named = (f"{name}={value}" for name, values in choice.items() for value in values)
     selection = Selection(
+        ",".join(sorted(named)),
         tuple(controls),
         tuple(features),
         tuple(entries),

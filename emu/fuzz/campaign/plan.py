@@ -42,7 +42,7 @@ class Plan:
     are that walker's, and don't decide what is found. `source` is a file with an address space,
     or a guest's name, whose tables are changed instead of made; there nothing steers. A folder of
     cases is one, too: its address spaces and accesses are the first layouts, as they are. `choice`
-    is what layouts are restricted to, `select` the text of its selection.
+    is what layouts are restricted to.
     """
 
     seed: int = 0
@@ -53,7 +53,6 @@ class Plan:
     limits: Limits = _LIMITS
     source: str | None = None
     choice: LayoutChoice = _EVERYTHING
-    select: str = ""
 
     def crosses(self, index: int) -> bool:
         """Return whether a layout's accesses cross pages, too: every ninth's do, of those made.

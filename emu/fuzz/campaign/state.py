@@ -140,9 +140,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "guided": plan.guided,
         "walker": plan.walker,
         "claims": plan.claims,
-        "modes": ",".join(mode.slug for mode in plan.choice.modes) or None,
-        "assume": ",".join(plan.choice.assume) or None,
-        "select": plan.select or None,
+        **plan.choice.named(),
         # Not where the tables come from, but which they are.
         "tables": plan.tables,
         "version": release(),

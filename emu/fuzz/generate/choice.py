@@ -40,9 +40,10 @@ class Selection:
     are set or clear in every layout. `features` are (field of a context, values), one of which a
     layout has. `entries` are conditions that the walk of an access meets, all of them; a walk
     that reads no entry of the level doesn't. `modes`, `types`, `cpls` and `acs` are the values
-    that layouts and accesses have.
+    that layouts and accesses have. `text` is what was selected, by the names of the matrix.
     """
 
+    text: str = ""
     controls: tuple[tuple[str, int, bool], ...] = ()
     features: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     entries: tuple[EntryCondition, ...] = ()
@@ -88,6 +89,14 @@ class LayoutChoice:
             return self.modes
         modes = self.modes or tuple(PagingMode)
         return tuple(mode for mode in modes if mode in self.select.modes)
+
+    def named(self) -> dict[str, str | None]:
+        """Return what was chosen by the names of the options, None where nothing was."""
+        return {
+            "mode": ",".join(mode.slug for mode in self.modes) or None,
+            "assume": ",".join(self.assume) or None,
+            "select": self.select.text or None,
+        }
 
     @property
     def restricts(self) -> bool:
