@@ -56,9 +56,9 @@ def reduce_findings(
                 left[slug] = f"not reduced: {lost}; the same command goes on"
                 continue
             if smaller is None and not failed:
-                left[slug] = "its case alone doesn't show it, and is left as it was found"
                 findings[slug].alone = False
                 if findings[slug].witness != INTENDED:
+                    left[slug] = "its case alone doesn't show it, and is left as it was found"
                     failed.append(Caseless(failed_signature(SHOWN, findings[slug].signature)))
             for each in failed:
                 campaign.keep_unreduced(each, case, findings[slug].layout)

@@ -12,11 +12,14 @@ from crosswalk.walker.entry import ADDRESS_FIELD, Entry
 from crosswalk.walker.memory import U64
 from crosswalk.walker.outcome import ErrorCode
 from tests.emu.check.planted_bugs import ELSEWHERE, FIVE_LEVELS, GUEST
+from tests.tables import MODES
 
 P, RW, US, A, D, PS, G = (int(bit) for bit in (1, 2, 4, 0x20, 0x40, 0x80, 0x100))
 PWT, PCD, XD = 8, 16, int(Entry.XD)
 PAT_LARGE = 1 << 12
 KEY = 15 << 59
+LARGE = {"32-bit": (2,), "PAE": (2,), 4: (2, 3), 5: (2, 3)}
+"""The levels whose entries may map a page, by mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +40,28 @@ class Path:
 
 
 def path_of(memory, context, va):
-    """Walk as far as entries are present, whatever is reserved."""
+    """Walk as far as entries are present, whatever is reserved; in any paging mode."""
     count = len(va)
     entry = np.zeros((count, 6), np.uint64)
     end = np.full(count, context.levels)
     table = np.full(count, context.root, np.uint64)
     going = np.ones(count, np.bool_)
+    mode = context.levels if context.mode.long else str(context.mode)
+    form = MODES[mode]
     for level in range(context.levels, 0, -1):
         rows = np.flatnonzero(going)
-        index = va[rows] >> np.uint64(3 + 9 * level) & np.uint64(511)
-        entry[rows, level] = memory.tables(table[rows])[np.arange(len(rows)), index]
+        shift, entries = form.shifts[level], form.count(level)
+        index = va[rows] >> np.uint64(shift) & np.uint64(entries - 1)
+        at = table[rows] + index * np.uint64(form.entry_size)
+        word = memory.tables(at & ~np.uint64(4095))[
+            np.arange(len(rows)), (at & np.uint64(4095)) >> np.uint64(3)
+        ]
+        if form.entry_size == 4:
+            word = word >> ((at & np.uint64(4)) << np.uint64(3)) & np.uint64(0xFFFF_FFFF)
+        entry[rows, level] = found = word
         end[rows] = level
-        found = entry[rows, level]
-        leaf = ((found & np.uint64(PS)) != 0) & (level in (2, 3))
+        large = level in LARGE[mode] and (mode != "32-bit" or context.pse)
+        leaf = ((found & np.uint64(PS)) != 0) & large
         going[rows] = ((found & np.uint64(P)) != 0) & ~leaf
         table = entry[:, level] & np.uint64(ADDRESS_FIELD)
     return Path(entry, end)

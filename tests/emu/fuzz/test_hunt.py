@@ -3,7 +3,9 @@
 import pytest
 
 from crosswalk.emu.fuzz.campaign.plan import Plan
+from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.context import PagingMode
 from crosswalk.walker.formats import Case, Cpu
 from scripts.hunting.search import Found, Search, reduced_finding, search
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
@@ -63,8 +65,13 @@ def test_every_planted_bug_is_found_guided_and_shrinks_to_one_probe():
 
 @pytest.mark.fuzz
 def test_guidance_finds_rare_bugs_sooner_and_reaches_more_cells():
+    # The modes that coverage steers.
+    steered = LayoutChoice((PagingMode.LEVEL4, PagingMode.LEVEL5))
     guided, blind = (
-        [search(Plan(seed=seed, accesses=512, guided=how), 96, RARE) for seed in range(3)]
+        [
+            search(Plan(seed=seed, accesses=512, guided=how, choice=steered), 96, RARE)
+            for seed in range(3)
+        ]
         for how in (True, False)
     )
     for count in (1, 4, 16, 64, 96):

@@ -36,7 +36,7 @@ def reduced(folder, plan, jobs=1):
 
 
 def test_findings_become_small_and_keep_their_note(tmp_path, walker_with_bug):
-    found = real_campaign(tmp_path, 2, 16)
+    found = real_campaign(tmp_path, 2, 20)
     before = {path.stem: load_case(path) for path in tmp_path.glob("findings/*")}
     assert len(before) > 2
     again, alone = reduced(tmp_path, found.plan, jobs=2)
