@@ -104,9 +104,9 @@ def kept_findings(folder: Path, problems: list[str]) -> FindingsJson:
 def _plan_of(state: State) -> Plan:
     """Return the plan of a state, as far as it has it: of a source, only that there was one."""
     values = state.plan
-    texts = {name: str(values.get(name) or "") for name in ("modes", "assume", "select")}
+    texts = {name: str(values.get(name) or "") for name in ("mode", "assume", "select")}
     modes, assume = (
-        [word for word in texts[name].split(",") if word] for name in ("modes", "assume")
+        [word for word in texts[name].split(",") if word] for name in ("mode", "assume")
     )
     try:
         choice = layout_choice(modes, assume, texts["select"])
@@ -121,7 +121,6 @@ def _plan_of(state: State) -> Plan:
         claims=None if claims is None else str(claims),
         source=None if values.get("tables") is None else "SOURCE",
         choice=choice,
-        select=texts["select"],
     )
 
 
@@ -247,8 +246,6 @@ def reproduce(plan: Plan, found: Found, slug: str, path: Path | None) -> str:
 
 def _choice_words(plan: Plan) -> Iterator[str]:
     """Yield the options that restrict the layouts."""
-    modes = ",".join(mode.slug for mode in plan.choice.modes)
-    given = (("--mode", modes), ("--assume", ",".join(plan.choice.assume)))
-    for name, value in (*given, ("--select", plan.select)):
+    for name, value in plan.choice.named().items():
         if value:
-            yield from (name, value)
+            yield from (f"--{name}", value)

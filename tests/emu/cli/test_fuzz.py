@@ -99,7 +99,9 @@ def test_junit_has_a_failure_with_its_command_for_each_finding(fuzz, bug, tmp_pa
     (found,) = document["findings"]
     assert (found["id"], found["signature"]) == (failed.get("name"), failure.get("message"))
     lines = failure.text.splitlines()
-    assert lines[0].startswith(f"{found['count']} times, first in layout {found['layout']}; a case of ")
+    assert lines[0].startswith(
+        f"{found['count']} times, first in layout {found['layout']}; a case of "
+    )
     assert f"reproduce: {found['reproduce']}" == lines[-1]
     for words in (
         "  access:    ",
