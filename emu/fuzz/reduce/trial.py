@@ -2,19 +2,21 @@
 
 import functools
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from typing import Any, TypeVar
 
 from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.findings.findings import CompositeFinding, Finding
-from crosswalk.emu.findings.layout import case_layout
+from crosswalk.emu.findings.layout import Layout, case_layout
 from crosswalk.emu.findings.signature import Signature, lost_signature
 from crosswalk.emu.fuzz.executor import executor_of
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.probe.sequences import Runner
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.workers.pool import Pool
-from crosswalk.emu.workers.process import ProcessEnded
+from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.emu.workers.sandbox import Failure, Limits
+from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats import Case
 from crosswalk.walker.tlb import Sequence
 
@@ -56,6 +58,28 @@ class Trial:
             found = _lost(case, found)
         self.hung += any(_hangs(each.signature) for each in found)
         return found
+
+    def findings_many(self, cases: Seq[Case]) -> list[tuple[Finding, ...] | CrosswalkError]:
+        """Return what each case shows, or the error that `findings` raises for it.
+
+        They are tried together, in a fraction of the time; one after the other where one of them
+        ends the process, or takes too long.
+        """
+        found = self._try(_findings_many, cases, self._walker, self._claims, self._limits)
+        if isinstance(found, Signature):
+            return [self._or_error(case) for case in cases]
+        for each in found:
+            if not isinstance(each, CrosswalkError):
+                self.hung += any(_hangs(one.signature) for one in each)
+        return found
+
+    def _or_error(self, case: Case) -> tuple[Finding, ...] | CrosswalkError:
+        try:
+            return self.findings(case)
+        except ProcessLost:
+            raise
+        except CrosswalkError as error:
+            return error
 
     def composite_findings(self, case: CompositeCase) -> tuple[CompositeFinding, ...]:
         """Return what a composite's case shows: nothing where the emulator gave no outcome.
@@ -115,6 +139,32 @@ def _findings(
     except ProbeError as error:
         executor.forget()  # Engines that did this are not to be trusted again.
         return _lost(case, lost_signature("error", str(error)))
+
+
+def _findings_many(
+    cases: Seq[Case], walker: str | None, claims: str | None, limits: Limits | None
+) -> list[tuple[Finding, ...] | CrosswalkError]:
+    executor = executor_of(walker, claims, limits)
+    layouts: list[Layout | CrosswalkError] = [_layout(case) for case in cases]
+    found = iter(
+        executor.findings_many([each for each in layouts if not isinstance(each, CrosswalkError)])
+    )
+    said: list[tuple[Finding, ...] | CrosswalkError] = []
+    for case, layout in zip(cases, layouts, strict=True):
+        each = layout if isinstance(layout, CrosswalkError) else next(found)
+        if isinstance(each, ProbeError):
+            executor.forget()  # Engines that did this are not to be trusted again.
+            said.append(_lost(case, lost_signature("error", str(each))))
+        else:
+            said.append(each if isinstance(each, CrosswalkError) else each.all())
+    return said
+
+
+def _layout(case: Case) -> Layout | CrosswalkError:
+    try:
+        return case_layout(case)
+    except CrosswalkError as error:
+        return error
 
 
 def _composite_findings(case: CompositeCase) -> tuple[CompositeFinding, ...] | Signature:

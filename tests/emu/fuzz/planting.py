@@ -11,6 +11,7 @@ from crosswalk.emu.findings.findings import CompositeFinding
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import Prober
+from crosswalk.emu.probe.many import ManyProber
 from crosswalk.walker.access import AccessType
 from tests.emu.fuzz.hunted_bugs import HUNTED, PWT, path_of
 
@@ -60,6 +61,12 @@ def plant_emulator(monkeypatch, sick, act):
     monkeypatch.setattr(Prober, "__init__", begin)
     monkeypatch.setattr(Prober, "enter", move)
     monkeypatch.setattr(Prober, "probe", make)
+    one_at_a_time(monkeypatch)
+
+
+def one_at_a_time(monkeypatch):
+    """Each case is made by a prober of its own, in which something is planted."""
+    monkeypatch.setattr(ManyProber, "probe", lambda self, cases: [self.alone(it) for it in cases])
 
 
 def crash(name="SIGSEGV"):

@@ -12,7 +12,15 @@ from crosswalk.walker.formats import load_case
 from tests.emu.fuzz.campaign.campaigns import real_campaign, result_of, task
 from tests.emu.fuzz.campaign.running import corpus
 from tests.emu.fuzz.campaign.tasks import ailing, named, once
-from tests.emu.fuzz.planting import bug_named, crash, hang, plant_emulator, plant_walker, sick
+from tests.emu.fuzz.planting import (
+    bug_named,
+    crash,
+    hang,
+    one_at_a_time,
+    plant_emulator,
+    plant_walker,
+    sick,
+)
 
 
 @pytest.fixture
@@ -110,4 +118,5 @@ def test_what_is_no_outcome_is_a_finding_too(monkeypatch):
         raise ProbeError("no outcome at 0x1000")
 
     monkeypatch.setattr(Prober, "probe", fail)
+    one_at_a_time(monkeypatch)
     assert Failed("error", "no outcome at 0x1000") == work(task(0, Plan(accesses=32)))

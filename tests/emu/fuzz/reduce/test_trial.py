@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from crosswalk.emu.findings.layout import layout_case
@@ -8,9 +10,17 @@ from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.probe import ProbeError, Prober
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, Cpu
-from tests.emu.fuzz.planting import bug_named, crash, hang, plant_emulator, plant_walker
+from tests.emu.fuzz.planting import (
+    bug_named,
+    crash,
+    hang,
+    one_at_a_time,
+    plant_emulator,
+    plant_walker,
+)
 
 LAYOUT = layout_case(generate(1, 1, accesses=192))
+SICK = LAYOUT.probes[40].asked.va
 
 
 @pytest.fixture
@@ -60,8 +70,53 @@ def test_what_is_no_outcome_is_shown_by_its_words_without_its_numbers(trial_of, 
         raise ProbeError(f"no outcome of {len(accesses)} at 0x{id(self):x}")
 
     monkeypatch.setattr(Prober, "probe", fail)
+    one_at_a_time(monkeypatch)
     (shown,) = trial_of().signatures(LAYOUT)
     assert "error: no outcome of N at N" == shown.said
+
+
+def several():
+    """Cases of one layout with different accesses, and one that can't be tried."""
+    parts = [replace(LAYOUT, probes=LAYOUT.probes[at : at + 16]) for at in range(0, 96, 16)]
+    return [*parts, Case(cpu=Cpu(cr3=0x1000, cr4=0), ram=((0, 0x2000),))]
+
+
+def one_by_one(trial, cases):
+    return [trial.findings(case) for case in cases[:-1]]
+
+
+def test_many_cases_show_what_each_alone_shows(trial_of, monkeypatch):
+    plant_walker(monkeypatch, bug_named("A not set").predict)
+    cases = several()
+    *found, refused = trial_of().findings_many(cases)
+    assert one_by_one(trial_of(), cases) == found
+    assert any(found)
+    assert isinstance(refused, BadInput)
+
+
+def test_of_many_cases_that_are_made_together_none_is_made_alone(trial_of, monkeypatch):
+    probe = Prober.probe
+
+    def again(self, accesses, *, bulk=True):
+        if bulk:
+            raise AssertionError("made alone, and not to confirm a divergence")
+        return probe(self, accesses, bulk=bulk)
+
+    monkeypatch.setattr(Prober, "probe", again)
+    assert [()] * 6 == trial_of().findings_many(several())[:-1]
+
+
+def test_of_many_cases_the_one_that_crashes_is_named_and_the_others_are_tried(
+    trial_of, monkeypatch
+):
+    plant_walker(monkeypatch, bug_named("A not set").predict)
+    plant_emulator(monkeypatch, lambda _path, _context, rows: rows.va == SICK, crash)
+    cases = several()
+    *found, refused = trial_of().findings_many(cases)
+    assert one_by_one(trial_of(), cases) == found
+    crashed = [lost_signature("crash, SIGSEGV") in [it.signature for it in each] for each in found]
+    assert 1 <= sum(crashed) < len(crashed)
+    assert isinstance(refused, BadInput)
 
 
 def test_a_case_that_is_no_paging_is_bad_input(trial_of):
