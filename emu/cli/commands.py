@@ -33,7 +33,7 @@ from crosswalk.emu.cli.options import (
     walker,
 )
 
-__all__ = ["COMMANDS", "Command", "options_of"]
+__all__ = ["COMMANDS", "GROUPS", "Command", "options_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -607,12 +607,54 @@ nested paging, its collective rights enforced, and attacked. With neither: the b
 for protection, is protected, probed, attacked, and runs on.""",
 )
 
+_WALKER = (
+    Command(
+        "walker new",
+        "walker:run_new",
+        "write a walker to begin with, which passes",
+        (
+            option("kind", choices=["python", "c", "exec"], help="how Crosswalk is to reach it"),
+            option(
+                "file",
+                metavar="FILE",
+                nargs="?",
+                type=not_empty,
+                help="write it here, or into this folder (mywalker.py, mywalker.c, "
+                "mywalker_exec.py); what is there isn't overwritten",
+            ),
+        ),
+        """\
+Write a short page-table walker, correct in 4-level and 5-level paging: a module in Python, a
+library in C, or a process that reads and writes JSON lines (in Python; it can be in any language).
+It translates and it lists mappings. Put your own walker in the place of its functions.""",
+    ),
+    Command(
+        "walker try",
+        "walker:run_try",
+        "show a walker's answers about three small address spaces",
+        (
+            option("walker", metavar="W", type=not_empty, help="what --walker takes elsewhere"),
+            MODE,
+            Group("the walker under test", walker("").options[1:]),
+            json_option("one document"),
+        ),
+        """\
+Ask a walker about small address spaces, always the same ones, and show the tables, each question,
+its answer and the right one. Without --mode there are those of the modes that it states, or two of
+4-level paging and one of 5-level paging. Where its wrong answers give away what an adapter does
+wrong (a frame's number for an address, say), a hint names it.""",
+        """\
+exit status: 0 all answers are right; 1 one is wrong, or the walker fails; 2 nothing answered, bad
+usage, or a walker that can't be had.""",
+    ),
+)
+
 _OTHER = (
     Command(
         "help",
         "main:run_help",
         "show the help of a command",
-        (option("command", metavar="COMMAND", nargs="?", help="its name"),),
+        (option("command", metavar="COMMAND", nargs="*", help="its name"),),
     ),
     Command(
         "completion",
@@ -622,6 +664,9 @@ _OTHER = (
         epilog="To use it at once in bash: source <(crosswalk completion bash)",
     ),
 )
+
+GROUPS = {"walker": "start a walker under test, and try it"}
+"""What the commands of two words are for, by the first word."""
 
 COMMANDS = {
     command.name: command
@@ -636,6 +681,7 @@ COMMANDS = {
         _SEQUENCE,
         _NESTED,
         _PROTECT,
+        *_WALKER,
         *_OTHER,
     )
 }

@@ -69,9 +69,10 @@ def _interrupt_by(*numbers: signal.Signals) -> None:
 def run_help(options: argparse.Namespace) -> int:
     """Print the help of a command, or of all."""
     parser, parsers = make_parser()
-    if options.command is not None and options.command not in parsers:
-        parser.error(f"no command {options.command!r}; there are {', '.join(parsers)}")
-    parsers.get(options.command, parser).print_help()
+    name = " ".join(options.command)
+    if name and name not in parsers:
+        parser.error(f"no command {name!r}; there are {', '.join(parsers)}")
+    parsers.get(name, parser).print_help()
     return 0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from crosswalk.emu.cli.commands import COMMANDS, Command, options_of
+from crosswalk.emu.cli.commands import COMMANDS, GROUPS, Command, options_of
 from crosswalk.emu.cli.options import Group, Option
 
 __all__ = ["Parser", "make_parser", "parse", "release"]
@@ -68,16 +68,22 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    rooms = parser.add_subparsers(metavar="COMMAND", dest="command_name", required=True)
-    made = {}
+    groups = {"": parser.add_subparsers(metavar="COMMAND", required=True)}
+    made: dict[str, Parser] = {}
     for command in COMMANDS.values():
-        made[command.name] = rooms.add_parser(
-            command.name,
+        first, _, name = command.name.rpartition(" ")
+        if first not in groups:
+            about = GROUPS[first]
+            made[first] = groups[""].add_parser(first, help=about, description=f"{about}.")
+            groups[first] = made[first].add_subparsers(metavar="COMMAND", required=True)
+        made[command.name] = groups[first].add_parser(
+            name,
             help=command.help,
             description=command.description,
             epilog=command.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        made[command.name].set_defaults(command_name=command.name)
         for each in command.options:
             if isinstance(each, Group):
                 group = made[command.name].add_argument_group(each.title)

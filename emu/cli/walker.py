@@ -1,0 +1,219 @@
+"""`walker new` and `walker try`: a walker to begin with, and one that is asked in the open."""
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from crosswalk.emu.cli.output import command_line, emit, print_verdict
+from crosswalk.emu.cli.walker_options import Chosen, chosen_walker
+from crosswalk.emu.report.text import access_text, context_text, count_text, walk_lines
+from crosswalk.emu.targets import Target
+from crosswalk.emu.targets.capabilities import LISTS
+from crosswalk.emu.testing.mistakes import named
+from crosswalk.emu.testing.samples import Reply, ask_list, ask_translations, samples
+from crosswalk.walker.context import PagingMode
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case
+from crosswalk.walker.formats.case import ACCESS_NAMES
+from crosswalk.walker.formats.files import write_file
+from crosswalk.walker.formats.located_errors import printable
+from crosswalk.walker.translate import Walk, walk_access
+
+__all__ = ["run_new", "run_try"]
+
+_STARTERS = {"python": "mywalker.py", "c": "mywalker.c", "exec": "mywalker_exec.py"}
+_USUAL = frozenset({PagingMode.LEVEL4, PagingMode.LEVEL5})
+
+
+def run_new(options: argparse.Namespace) -> int:
+    """Write a starter, print how to go on with it, and return the exit status."""
+    starter = _STARTERS[options.kind]
+    path = Path(options.file or starter)
+    if path.is_dir():
+        path /= starter
+    if options.kind != "c" and path.suffix != ".py":
+        raise BadInput(
+            f"{printable(str(path))}: this starter is in Python: a name that ends in .py"
+        )
+    if os.path.lexists(path):
+        raise BadInput(f"{printable(str(path))}: is there already, and isn't overwritten")
+    text = (files("crosswalk.emu.targets") / "starters" / starter).read_text("utf-8")
+    name = path.as_posix()
+    library = name.removesuffix(".c") + ".so"
+    for old, new in ((starter, name), ("./mywalker.so", _local(library)), ("mywalker.so", library)):
+        text = text.replace(old, new)
+    write_file(path, text.encode())
+    print(f"wrote {printable(name)}; go on with:")
+    for words in _commands(options.kind, name, library):
+        print(f"  {words}")
+    return 0
+
+
+def _local(library: str) -> str:
+    return library if library.startswith("/") else f"./{library}"
+
+
+def _commands(kind: str, name: str, library: str) -> Iterator[str]:
+    """Yield the commands that try a starter, as a shell takes them."""
+    if kind == "c":
+        include = '-I"$(python3 -m crosswalk.emu.targets)"'
+        yield f"cc -shared -fPIC {include} {command_line(['-o', library, name])}"
+    walkers = {
+        "python": [f"python:{name}:translate", f"python:{name}:mappings"],
+        "c": [f"c:{_local(library)}"],
+        "exec": [f"exec:python3 {command_line([name])}"],
+    }[kind]
+    for walker in walkers:
+        yield command_line(["crosswalk", "walker", "try", walker])
+    yield command_line(["crosswalk", "fuzz", "--walker", walkers[0]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The replies of a walker about one address space: to accesses, or to a list."""
+
+    case: Case
+    replies: tuple[Reply, ...]
+
+
+def run_try(options: argparse.Namespace) -> int:
+    """Ask the walker about fixed address spaces, show all of it, and return the exit status."""
+    chosen = chosen_walker(options)
+    with ExitStack() as stack:
+        target = stack.enter_context(chosen.opened())
+        if target is None:
+            raise BadInput("no walker")
+        modes = {mode for mode in PagingMode if mode.slug in options.mode}
+        modes = modes or set(target.modes or _USUAL)
+        cases = samples(modes)
+        parts = tuple(_asked(chosen, target, cases))
+    replies = [reply for part in parts for reply in part.replies]
+    hints = _hints(replies)
+    answered = sum(reply.said is not None or reply.failure is not None for reply in replies)
+    wrong = sum(reply.wrong for reply in replies)
+    status = 1 if wrong else 0 if answered else 2
+    if options.json:
+        emit(_record(target, parts, hints) | {"answered": answered, "wrong": wrong})
+        return status
+    for line in _lines(target, parts):
+        print(line)
+    for hint in hints:
+        print(f"hint: {hint}")
+    if wrong:
+        word = f"FAILED: {wrong} of {count_text(len(replies), 'answer')} wrong"
+    elif answered:
+        word = f"{count_text(answered, 'answer')} right, {len(replies) - answered} declined"
+    else:
+        word = f"nothing answered of {count_text(len(replies), 'question')}"
+    print_verdict(word, status)
+    return status
+
+
+def _asked(chosen: Chosen, target: Target, cases: Sequence[Case]) -> Iterator[_Part]:
+    """Yield the replies, those to accesses and those to lists apart.
+
+    A walker that answers both is opened once for each, with these claims alone.
+    """
+    for claims, ask in (
+        (target.claims - LISTS, ask_translations),
+        (target.claims & LISTS, ask_list),
+    ):
+        if not claims:
+            continue
+        with replace(chosen, claims=",".join(sorted(claims))).opened() as one:
+            for case in cases:
+                if one is not None:
+                    yield _Part(case, tuple(ask(one, case)))
+
+
+def _hints(replies: Sequence[Reply]) -> list[str]:
+    seen = [reply.seen for reply in replies if reply.seen is not None]
+    numbers = [number for reply in replies for number in reply.numbers]
+    found = [*named(seen, numbers), *(reply.hint for reply in replies if reply.hint)]
+    return list(dict.fromkeys(found))
+
+
+def _lines(target: Target, parts: Sequence[_Part]) -> Iterator[str]:
+    """Yield the address spaces, each with its tables, questions and answers."""
+    claims = ", ".join(
+        claim.value for claim in type(next(iter(target.claims))) if claim in target.claims
+    )
+    stated = (
+        ""
+        if target.modes is None
+        else "; modes " + ", ".join(mode.slug for mode in PagingMode if mode in target.modes)
+    )
+    yield printable(f"{target.name} claims {claims}{stated}")
+    for part in parts:
+        context = part.case.context()
+        yield ""
+        yield part.case.note or ""
+        yield f"  {context_text(context)}"
+        yield from walk_lines(context, _tables(part.case))
+        rows = [
+            (_question(reply), reply.said or "no answer", _verdict(reply)) for reply in part.replies
+        ]
+        widths = [max(map(len, column)) for column in zip(("", "", ""), *rows, strict=True)]
+        for question, said, verdict in rows:
+            yield f"  {question:<{widths[0]}}  {said:<{widths[1]}}  {verdict}".rstrip()
+
+
+def _tables(case: Case) -> Walk:
+    """Return all entries that the questions read and that aren't 0, in the order of memory."""
+    memory, context = case.memory(), case.context()
+    walks = (walk_access(memory, context, probe.asked) for probe in case.probes)
+    steps = {step for walk in walks for step in walk.steps if step.entry}
+    return Walk(0, tuple(sorted(steps, key=lambda step: step.pa)))
+
+
+def _question(reply: Reply) -> str:
+    if reply.access is None:
+        return "the list"
+    return f"mapping of {reply.access.va:#x}" if reply.listed else access_text(reply.access)
+
+
+def _verdict(reply: Reply) -> str:
+    if reply.failure is not None:
+        return printable(
+            f"wrong: {reply.failure.failure.value}: {reply.failure}; it is {reply.right}"
+        )
+    if reply.wrong:
+        return f"wrong: it is {reply.right}"
+    return "right" if reply.said is not None else f"declined; it is {reply.right}"
+
+
+def _record(target: Target, parts: Sequence[_Part], hints: list[str]) -> dict[str, Any]:
+    """Return all of it for machines."""
+    modes = None if target.modes is None else sorted(mode.slug for mode in target.modes)
+    return {
+        "walker": target.name,
+        "claims": sorted(claim.value for claim in target.claims),
+        "modes": modes,
+        "spaces": [
+            {
+                "note": part.case.note,
+                "mode": part.case.context().mode.slug,
+                "questions": [_answer_record(reply) for reply in part.replies],
+            }
+            for part in parts
+        ],
+        "hints": hints,
+        "asked": sum(len(part.replies) for part in parts),
+    }
+
+
+def _answer_record(reply: Reply) -> dict[str, Any]:
+    failure = None if reply.failure is None else str(reply.failure)
+    said = {"said": reply.said, "right": reply.right, "wrong": reply.wrong, "failure": failure}
+    if reply.access is None:
+        return said
+    access = reply.access
+    if reply.listed:
+        return {"va": hex(access.va), **said}
+    kind = ACCESS_NAMES[access.type]
+    return {"va": hex(access.va), "access": kind, "cpl": access.cpl, "ac": bool(access.ac), **said}

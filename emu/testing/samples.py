@@ -1,0 +1,239 @@
+"""Small address spaces with fixed questions, put to a walker one by one: `crosswalk walker try`.
+
+Each is a case whose outcomes were observed on the emulated CPU, so that none has to run.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from importlib.resources import files
+
+import numpy as np
+
+from crosswalk.emu.report.text import outcome_text, size_text
+from crosswalk.emu.targets.answers import Answers, Given, Listing
+from crosswalk.emu.targets.capabilities import Capability, Target
+from crosswalk.emu.targets.judge import judge
+from crosswalk.emu.targets.mapping_lists import look_up, ranges_of, rights_text, true_listing
+from crosswalk.emu.testing.mistakes import Number, Seen
+from crosswalk.emu.workers.sandbox import Failure, NoAnswer
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses, Outcomes
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.formats import Case, parse_case
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.outcome import Outcome, Translation
+from crosswalk.walker.translate import translate, walk_access
+
+__all__ = ["Reply", "ask_list", "ask_translations", "samples"]
+
+_NAMES = ("4level", "edges", "5level", "pae", "32bit")
+_MOST_FAILURES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One question, what the walker said, and what is right, in the words of its claims.
+
+    `listed`: it is about a mapping of a list, or where `access` is None about a list that wasn't
+    given. `said` is None where the walker said nothing: `failure` is why, unless it declined.
+    `seen`, `numbers` and `hint` are what the answer shows of an adapter's mistake.
+    """
+
+    access: Access | None
+    listed: bool
+    said: str | None
+    right: str
+    wrong: bool
+    seen: Seen | None = None
+    numbers: tuple[Number, ...] = ()
+    failure: NoAnswer | None = None
+    hint: str = ""
+
+
+def samples(modes: Iterable[PagingMode]) -> list[Case]:
+    """Return the address spaces of these modes, each with its questions and their outcomes."""
+    folder, wanted = files("crosswalk.emu.testing") / "sample_spaces", set(modes)
+    cases = (parse_case((folder / f"{name}.json").read_bytes(), name) for name in _NAMES)
+    return [case for case in cases if case.context().mode in wanted]
+
+
+def ask_translations(target: Target, case: Case) -> Iterator[Reply]:
+    """Yield the replies to the questions of a case, which are put one by one.
+
+    After three failures the rest isn't asked.
+    """
+    memory, context = case.memory(), case.context()
+    failures = 0
+    for probe in case.probes:
+        if failures == _MOST_FAILURES or probe.observed is None:
+            return
+        accesses, truth = Accesses.of([probe.asked]), _column(probe.observed)
+        answers, failure = _answers(target, memory, context, accesses)
+        failures += failure is not None
+        verdict = judge(target.claims, answers, memory, context, accesses, truth).verdict
+        said, right = verdict.reported[0], verdict.expected[0]
+        silent = bool(answers.silent[0])
+        yield Reply(
+            probe.asked,
+            False,
+            None if silent else _text(target.claims, said),
+            _text(target.claims, right),
+            failure is not None or bool(verdict.wrong[0]),
+            _seen(memory, context, probe.asked, None if silent else said, right, failure),
+            failure=failure,
+        )
+
+
+def ask_list(target: Target, case: Case) -> Iterator[Reply]:
+    """Yield a reply for each mapping that the walker lists, or should, in address order."""
+    memory, context = case.memory(), case.context()
+    nothing = Accesses.of([])
+    answers, failure = _answers(target, memory, context, nothing)
+    listing = answers.listing
+    true = true_listing(memory, context, ranges_of(memory, context, nothing))
+    if failure is not None or listing is None or listing.silent.all():
+        right = f"{len(true.mappings)} mappings"
+        hint = "" if failure is None else _of_failure(context, true, _number(failure))
+        yield Reply(None, True, None, right, failure is not None, failure=failure, hint=hint)
+        return
+    begins = sorted({*listing.mappings.va.tolist(), *true.mappings.va.tolist()})
+    accesses = Accesses.of([Access(va, AccessType.READ) for va in begins])
+    truth = translate_many(memory, context, accesses)
+    wrong = judge(target.claims, answers, memory, context, accesses, truth).verdict.wrong
+    for row, va in enumerate(begins):
+        mine, other = _listed(listing, va), _listed(true, va)
+        seen: Seen | None = None
+        numbers: tuple[Number, ...] = ()
+        if mine is not None and other is not None and wrong[row]:
+            seen, numbers = _compared(memory, context, accesses[row], mine, other)
+        yield Reply(
+            accesses[row],
+            True,
+            "not listed" if mine is None else mine.text(target.claims),
+            "no mapping" if other is None else other.text(target.claims),
+            bool(wrong[row]),
+            seen,
+            numbers,
+        )
+
+
+def _answers(
+    target: Target, memory: PhysicalMemory, context: PagingContext, accesses: Accesses
+) -> tuple[Answers, NoAnswer | None]:
+    try:
+        answers = target.answer(memory, context, accesses)
+    except NoAnswer as failure:
+        return Answers.none(len(accesses)), failure
+    return answers, answers.failures[0].failure if answers.failures else None
+
+
+def _column(outcome: Outcome) -> Outcomes:
+    one = Answers.none(1)
+    one.fill(0, outcome)
+    return one.outcomes
+
+
+def _seen(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    access: Access,
+    said: Outcome | None,
+    right: Outcome,
+    failure: NoAnswer | None,
+) -> Seen | None:
+    """Return what an answer shows of an adapter; a failure does by the number that it names."""
+    if said is None and failure is None:
+        return None
+    step = walk_access(memory, context, access).steps[-1:]
+    mapped = isinstance(right, Translation)
+    named = said.pa if isinstance(said, Translation) else None
+    if failure is not None:
+        named = _number(failure)
+    return Seen(
+        access.va,
+        mapped,
+        named is not None,
+        named,
+        right.pa if isinstance(right, Translation) else 0,
+        _size_of(memory, context, access) if mapped else 0,
+        step[0].entry if mapped else 0,
+        step[0].pa if mapped else 0,
+    )
+
+
+def _size_of(memory: PhysicalMemory, context: PagingContext, access: Access) -> int:
+    """Return the size of the page that an access reaches, in bytes."""
+    found = translate(memory, context, replace(access, type=AccessType.READ, cpl=0))
+    return found.page_size or 0 if isinstance(found, Translation) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """One mapping of a list."""
+
+    pa: int
+    size: int
+    flags: int
+    rights: int
+    given: int
+
+    def text(self, claims: frozenset[Capability]) -> str:
+        parts = [f"pa {self.pa:#x}"] if self.given & Given.PA else []
+        parts.append(size_text(self.size))
+        if Capability.FLAGS in claims and self.given & Given.FLAGS:
+            parts.append(f"flags {self.flags:#x}")
+        if Capability.EFFECTIVE in claims and self.given & Given.RIGHTS:
+            parts.append(f"rights {rights_text(self.rights)}")
+        return ", ".join(parts)
+
+
+def _listed(listing: Listing, va: int) -> _Listed | None:
+    """Return the mapping that begins at an address, or the one around it, None for none."""
+    row, found = look_up(listing, np.array([va], np.uint64))
+    if not found[0]:
+        return None
+    one = listing.mappings.take(row)
+    columns = one.pa, one.size, one.flags, one.rights, one.given
+    return _Listed(*(int(column[0]) for column in columns))
+
+
+def _compared(
+    memory: PhysicalMemory, context: PagingContext, access: Access, said: _Listed, right: _Listed
+) -> tuple[Seen, tuple[Number, ...]]:
+    """Return what a listed mapping shows of an adapter, beside the true one."""
+    (*_, step) = walk_access(memory, context, access).steps
+    named = said.pa if said.given & Given.PA else None
+    seen = Seen(access.va, True, True, named, right.pa, right.size, step.entry, step.pa)
+    numbers = [Number("size", said.size, right.size, access.va, step.entry)]
+    if said.given & Given.FLAGS:
+        numbers.append(Number("flags", said.flags, right.flags, access.va, step.entry))
+    return seen, tuple(each for each in numbers if each.said != each.right)
+
+
+def _number(failure: NoAnswer) -> int | None:
+    """Return the number that a failure names: the address that can't be one."""
+    found = re.search(r"0x[0-9a-f]+\b", str(failure))
+    return None if failure.failure is not Failure.NONSENSE or found is None else int(found[0], 16)
+
+
+def _of_failure(context: PagingContext, true: Listing, number: int | None) -> str:
+    """Return the mistake that a list which was refused for one number gives away, if any."""
+    if number is None:
+        return ""
+    begins, bits = true.mappings.va.tolist(), context.va_bits
+    if number >> bits == 0 and number - (1 << bits) + (1 << 64) in begins:
+        return (
+            "addresses of the upper half are listed without their upper bits: they are canonical, "
+            "all bits above the linear address width copy its top bit"
+        )
+    return ""
+
+
+def _text(claims: frozenset[Capability], outcome: Outcome) -> str:
+    """Return an answer in the words of the claims."""
+    if Capability.FAULTS in claims:
+        return outcome_text(outcome, may=Capability.MARKS in claims)
+    yes, no = ("allowed", "refused") if Capability.RIGHTS in claims else ("mapped", "not mapped")
+    return f"{yes}, pa {outcome.pa:#x}" if isinstance(outcome, Translation) else no
