@@ -106,7 +106,7 @@ def ask_list(target: Target, case: Case) -> Iterator[Reply]:
         mine, other = _listed(listing, va), _listed(true, va)
         seen: Seen | None = None
         numbers: tuple[Number, ...] = ()
-        if mine is not None and other is not None and wrong[row]:
+        if other is not None:
             seen, numbers = _compared(memory, context, accesses[row], mine, other)
         yield Reply(
             accesses[row],
@@ -200,12 +200,19 @@ def _listed(listing: Listing, va: int) -> _Listed | None:
 
 
 def _compared(
-    memory: PhysicalMemory, context: PagingContext, access: Access, said: _Listed, right: _Listed
+    memory: PhysicalMemory,
+    context: PagingContext,
+    access: Access,
+    said: _Listed | None,
+    right: _Listed,
 ) -> tuple[Seen, tuple[Number, ...]]:
-    """Return what a listed mapping shows of an adapter, beside the true one."""
+    """Return what a listed mapping, None for none, shows of an adapter, beside the true one."""
     (*_, step) = walk_access(memory, context, access).steps
-    named = said.pa if said.given & Given.PA else None
-    seen = Seen(access.va, True, True, named, right.pa, right.size, step.entry, step.pa)
+    named = said.pa if said is not None and said.given & Given.PA else None
+    found = said is not None
+    seen = Seen(access.va, True, found, named, right.pa, right.size, step.entry, step.pa)
+    if said is None:
+        return seen, ()
     numbers = [Number("size", said.size, right.size, access.va, step.entry)]
     if said.given & Given.FLAGS:
         numbers.append(Number("flags", said.flags, right.flags, access.va, step.entry))
