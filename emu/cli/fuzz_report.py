@@ -87,7 +87,7 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
     late, last = new_cells(state)
     ago = "" if last is None else f"; the last new one in layout {last:,}"
     yield (
-        f"{seen:,} of {possible:,} cells seen, {seen / possible:.2%}; "
+        f"{seen:,} of {possible:,} cells of 4- and 5-level paging seen, {seen / possible:.2%}; "
         f"{late:,} new in the last tenth of the layouts{ago}"
     )
     for name, count in state.known.items():

@@ -57,6 +57,7 @@ from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Outcomes
+from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import SparseWords
 
@@ -70,6 +71,8 @@ PUT_ASIDE = "accesses that the walker under test was to answer after too many fa
 
 EXPLAINED = "effective rights that explain what the CPU does"
 """What is due where Crosswalk's own effective rights can't be right."""
+
+_ALL_MODES = frozenset(PagingMode)
 
 AnyFinding = Finding | CompositeFinding | Caseless
 
@@ -118,12 +121,18 @@ class LayoutResult:
 class Executor:
     """Runs one layout after another; engines and the process of a walker under test are kept.
 
-    `predict` is the walker that is compared with the CPU, `target` another one under test.
+    `predict` is the walker that is compared with the CPU, `target` another one under test, which
+    is asked in the paging modes `modes`, by default in all.
     """
 
-    def __init__(self, predict: Predictor = translate_many, target: Target | None = None) -> None:
+    def __init__(
+        self,
+        predict: Predictor = translate_many,
+        target: Target | None = None,
+        modes: frozenset[PagingMode] = _ALL_MODES,
+    ) -> None:
         self._predict = predict
-        self._target = target
+        self._target, self._modes = target, modes
         self.forget()
 
     def run(self, make: Callable[[], Layout], *, cross: bool = False) -> LayoutResult:
@@ -261,7 +270,7 @@ class Executor:
             truth = choose(known, predicted, observed)
             intended = intended_outcomes(layout, truth)
             found.add(INTENDED, intended, truth, differing_fields(intended, truth))
-        if self._target is not None:
+        if self._target is not None and context.mode in self._modes and len(accesses):
             with clock.part("peer"):
                 _ask(self._target, layout, memory, truth, found)
         with clock.part("confirm"):
@@ -311,14 +320,31 @@ class _Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
-def executor_of(walker: str | None, claims: str | None, limits: Limits | None) -> Executor:
-    """Return this process's executor, the same one each time, of a walker under test or of none."""
-    return _executor(os.getpid(), walker, claims, limits)
+def executor_of(
+    walker: str | None,
+    claims: str | None,
+    limits: Limits | None,
+    modes: frozenset[PagingMode] | None = _ALL_MODES,
+) -> Executor:
+    """Return this process's executor, the same one each time, of a walker under test or of none.
+
+    The walker is asked in these paging modes; with None in those that it states, or in 4- and
+    5-level paging where it states none.
+    """
+    return _executor(os.getpid(), walker, claims, limits, modes)
 
 
 @functools.cache
 def _executor(
-    _process: int, walker: str | None, claims: str | None, limits: Limits | None
+    _process: int,
+    walker: str | None,
+    claims: str | None,
+    limits: Limits | None,
+    modes: frozenset[PagingMode] | None,
 ) -> Executor:
     # By process: a child doesn't share the engines, or the walker, of the one that forked it.
-    return Executor(target=None if walker is None else open_target(walker, limits, claims=claims))
+    target = None if walker is None else open_target(walker, limits, claims=claims)
+    if modes is None:
+        stated = None if target is None else target.modes
+        modes = frozenset(mode for mode in PagingMode if mode.long) if stated is None else stated
+    return Executor(target=target, modes=modes)

@@ -103,7 +103,8 @@ def work(task: Task) -> Done | Failed:
     """
     plan = task.plan
     plan.open_source()
-    executor = executor_of(plan.walker, plan.claims, plan.limits)
+    chosen = frozenset(plan.choice.asked_modes) or None
+    executor = executor_of(plan.walker, plan.claims, plan.limits, chosen)
     try:
         result = executor.run(
             lambda: plan.layout(task.index, task.seen), cross=plan.crosses(task.index)

@@ -34,7 +34,8 @@ def first_composite(predict):
 
 def plant_walker(monkeypatch, predict):
     """The built-in walker, in campaigns, reductions and replays, is `predict`."""
-    monkeypatch.setattr(Executor.__init__, "__defaults__", (predict, None))
+    defaults = (predict, *Executor.__init__.__defaults__[1:])
+    monkeypatch.setattr(Executor.__init__, "__defaults__", defaults)
     monkeypatch.setattr(CompositeChecker.__init__, "__defaults__", (predict,))
     monkeypatch.setattr(crosswalk.emu.cli.replay, "translate_many", predict)
 
