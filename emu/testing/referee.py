@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.check.compare import agreements, choose, spread
 from crosswalk.emu.check.crosscheck import compare_all, confirm
 from crosswalk.emu.findings.findings import error_text
-from crosswalk.emu.probe import ProberCache
+from crosswalk.emu.probe.many import FEW, ManyProber
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
 from crosswalk.walker.bulk import translate_many
@@ -57,8 +57,8 @@ class Referee:
 
 
 @functools.cache
-def _probers(_process: int) -> ProberCache:
-    return ProberCache()  # By process: engines are made in the child, and kept there.
+def _probers(_process: int) -> ManyProber:
+    return ManyProber()  # By process: engines are made in the child, and kept there.
 
 
 def _truth(
@@ -66,13 +66,17 @@ def _truth(
 ) -> tuple[Outcomes, NDArray[np.bool_]]:
     memory, context, accesses = question
     predicted = translate_many(memory, context, accesses)
-    prober = _probers(os.getpid()).prober(memory, context)
-    silent = prober.lacking(accesses) != 0
+    probers, case = _probers(os.getpid()), question
+    few = len(accesses) <= FEW
+    observation = probers.probe([case])[0] if few else probers.alone(case)
+    silent = observation.lacking != 0
     rows = np.flatnonzero(~silent)
     asked, said = accesses.take(rows), predicted.take(rows)
-    observed = prober.probe(asked)
+    observed = observation.outcomes
     agree = agreements(said, observed)
-    confirm(prober, asked, observed, np.flatnonzero(~agree))
+    if agree.all():
+        return spread(predicted, ~silent, observed), silent
+    confirm(probers.prober(memory, context), asked, observed, np.flatnonzero(~agree))
     different = compare_all(memory, context, asked, said, observed)
     known = np.zeros(len(rows), np.bool_)
     known[np.flatnonzero(~agree)] = [each.known is not None for each in different]

@@ -40,19 +40,44 @@ _KEYS = (0, 1, 2, 4, 8, 15)
 _OFFSETS = (0, 1, 8, 0xFF0, 0xFF8, 0xFFF, FRAME, -1, 511 * FRAME, 512 * FRAME)
 _MASK = (1 << 64) - 1
 
+# Strategies are made once: to make and look at one takes longer than to draw from it.
+_OF_SWITCHES = st.tuples(*(st.sampled_from(often) for _, _, often in _SWITCHES))
+_DENIED_KEYS = st.lists(
+    st.tuples(st.sampled_from(_KEYS), st.sampled_from((2, 1, 3))), min_size=1, max_size=4
+)
+_INDEX = st.sampled_from(_INDICES)
+_PATH_INDICES = _INDEX.map(lambda index: (index,) * 5) | st.tuples(*(_INDEX,) * 5)
+_LEVEL, _PAGE = st.sampled_from((3, 2, 1, 1)), st.integers(0, TOP_PAGE)
+_IS_LEFT_OUT = st.sampled_from(_LEFT_OUT)
+_ABOVE = st.integers(0, 4)
+_FLIPS = st.lists(st.tuples(_ABOVE, st.sampled_from(_BITS)), max_size=8)
+_BREAKING_BIT = st.sampled_from(_BREAKING)
+_LEADS = {
+    levels: st.none()
+    | st.none()
+    | st.tuples(st.sampled_from(range(levels, 1, -1)), st.integers(0, NO_TABLE))
+    for levels in (4, 5)
+}
+_WITHIN = {
+    level: st.sampled_from((0, 0xFF0, 0xFFF)) | st.integers(0, LEVELS[level].span - 1)
+    for level in (1, 2, 3)
+}
+_OFFSET = st.sampled_from(_OFFSETS) | st.integers(0, FRAME - 1)
+_WRONG_BIT = {va_bits: st.none() | st.integers(va_bits - 1, 63) for va_bits in (48, 57)}
+_TYPE, _CPL, _BOOLEAN = st.sampled_from(AccessType), st.sampled_from((0, 3)), st.booleans()
+
 
 @st.composite
 def contexts(draw: st.DrawFn, *, cr3: int = ROOT) -> PagingContext:
     """Return control states of the emulated CPU, the default one with WP and NXE the plainest."""
     default = PagingContext(cr3=cr3)
     registers = {name: getattr(default, name) for name in ("cr0", "cr4", "efer")}
-    for name, bit, often in _SWITCHES:
-        if draw(st.sampled_from(often)):
+    for (name, bit, _), differs in zip(_SWITCHES, draw(_OF_SWITCHES), strict=True):
+        if differs:
             registers[name] ^= bit
     pkru = 0
     if registers["cr4"] & CR4.PKE:
-        keys = st.tuples(st.sampled_from(_KEYS), st.sampled_from((2, 1, 3)))
-        for key, denied in draw(st.lists(keys, min_size=1, max_size=4)):
+        for key, denied in draw(_DENIED_KEYS):
             pkru |= denied << 2 * key
     return PagingContext(cr3=cr3, **registers, pkru=pkru)
 
@@ -62,7 +87,7 @@ def accesses(where: PagingContext | Layout) -> st.SearchStrategy[Access]:
     if isinstance(where, Layout):
         pages = sorted({va & -FRAME for va in where.accesses.va.tolist()}) or [0]
         return st.sampled_from(pages).flatmap(lambda va: _accesses(where.context, [va]))
-    return _indices().flatmap(
+    return _PATH_INDICES.flatmap(
         lambda index: _accesses(where, [address_of(where, Path(index=index, level=1))])
     )
 
@@ -78,10 +103,10 @@ def layouts(
     `contexts` has. No outcome is intended.
     """
     chosen = draw(contexts() if context is None else context)
-    drawn = draw(st.lists(_paths(chosen.levels), min_size=(paths + 1) // 2, max_size=paths))
+    drawn = draw(st.lists(_OF_PATHS[chosen.levels], min_size=(paths + 1) // 2, max_size=paths))
     ways = [way for way in drawn if way is not None]
     pages = [address_of(chosen, path) + within for path, within in ways] or [0]
-    ac = draw(st.booleans())
+    ac = draw(_BOOLEAN)
     asked = [
         Access(va, kind, cpl, ac)
         for va in dict.fromkeys(pages)
@@ -92,51 +117,34 @@ def layouts(
     return layout_of(chosen, [path for path, _ in ways], Accesses.of(dict.fromkeys(asked)))
 
 
-def _indices() -> st.SearchStrategy[tuple[int, int, int, int, int]]:
-    one = st.sampled_from(_INDICES)
-    alike = one.map(lambda index: (index, index, index, index, index))
-    return alike | st.tuples(one, one, one, one, one)
-
-
 @st.composite
 def _paths(draw: st.DrawFn, levels: int) -> tuple[Path, int] | None:
     """Return paths, each with an offset in its page, or None.
 
     Hypothesis shrinks a path to None in one step; an element of a list it removes in many.
     """
-    if draw(st.sampled_from(_LEFT_OUT)):
+    if draw(_IS_LEFT_OUT):
         return None
-    upper = st.sampled_from(range(levels, 1, -1))
-    path = Path(
-        draw(_indices()),
-        draw(st.sampled_from((3, 2, 1, 1))),
-        draw(st.integers(0, TOP_PAGE)),
-        draw(_flips()),
-        draw(st.none() | st.none() | st.tuples(upper, st.integers(0, NO_TABLE))),
-    )
-    anywhere = st.integers(0, LEVELS[path.level].span - 1)
-    return path, draw(st.sampled_from((0, 0xFF0, 0xFFF)) | anywhere)
+    indices, level, page = draw(_PATH_INDICES), draw(_LEVEL), draw(_PAGE)
+    flips = draw(_FLIPS)
+    breaking = draw(_BREAKING_BIT)
+    if breaking != _NOTHING:  # Seldom: it ends a walk.
+        flips.append((draw(_ABOVE), breaking))
+    path = Path(indices, level, page, tuple(dict.fromkeys(flips)), draw(_LEADS[levels]))
+    return path, draw(_WITHIN[level])
 
 
-@st.composite
-def _flips(draw: st.DrawFn) -> tuple[tuple[int, int], ...]:
-    """Return the bits in which a path's entries aren't plain; seldom do they end a walk."""
-    above = st.integers(0, 4)
-    flips = draw(st.lists(st.tuples(above, st.sampled_from(_BITS)), max_size=8))
-    breaking = draw(st.sampled_from(_BREAKING))
-    if breaking != _NOTHING:
-        flips.append((draw(above), breaking))
-    return tuple(dict.fromkeys(flips))
+_OF_PATHS = {levels: _paths(levels) for levels in (4, 5)}
 
 
 @st.composite
 def _accesses(draw: st.DrawFn, context: PagingContext, pages: Sequence[int]) -> Access:
     """Return accesses to these pages, to their neighbours, and to no canonical address."""
-    va = draw(st.sampled_from(pages)) + draw(st.sampled_from(_OFFSETS) | st.integers(0, FRAME - 1))
-    wrong = draw(st.none() | st.integers(context.va_bits - 1, 63))
+    va = draw(st.sampled_from(pages)) + draw(_OFFSET)
+    wrong = draw(_WRONG_BIT[context.va_bits])
     return Access(
         va & _MASK ^ (0 if wrong is None else 1 << wrong),
-        draw(st.sampled_from(AccessType)),
-        draw(st.sampled_from((0, 3))),
-        draw(st.booleans()),
+        draw(_TYPE),
+        draw(_CPL),
+        draw(_BOOLEAN),
     )
