@@ -171,6 +171,11 @@ class Beside:
     step: Step | None
     va: int = 0
 
+    @property
+    def level(self) -> int:
+        """The level of its table, 0 of a word in none."""
+        return 0 if self.step is None else self.step.level
+
 
 def beside(
     memory: PhysicalMemory,
@@ -178,7 +183,7 @@ def beside(
     words: Mapping[int, int],
     walked: Sequence[Walk],
 ) -> list[Beside]:
-    """Return the entries of a case that none of these walks reads, by physical address.
+    """Return the entries of a case that none of these walks reads, those of the root first.
 
     `words` are the case's, 8 bytes each by physical address. What an entry is follows from the
     tables that CR3 leads to; of one that is read at several levels, the first one counts.
@@ -193,7 +198,7 @@ def beside(
     for pa, word in words.items():
         if pa not in covered and pa not in seen:
             found[pa] = Beside(pa, word, None)
-    return [found[pa] for pa in sorted(found)]
+    return sorted(found.values(), key=lambda each: (-each.level, each.pa))
 
 
 def _entries(

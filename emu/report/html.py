@@ -28,6 +28,7 @@ td.number { text-align: right; }
 td, dd, li, h1, h2 { overflow-wrap: anywhere; }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .8rem;
   overflow-x: auto; font-size: .85rem; }
+pre.command { white-space: pre-wrap; overflow-wrap: anywhere; }
 mark { background: var(--mark); color: inherit; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
 dt { font-weight: 600; }
@@ -103,7 +104,7 @@ def _finding(finding: FindingJson) -> Iterator[str]:
             yield f"<li>{each.count:,} × {escape(each.rule)}{again}"
         yield "</ul>"
     if finding.reproduce is not None:
-        yield f"<p>To see it again:<pre>{escape(finding.reproduce)}</pre>"
+        yield f'<p>To see it again:<pre class="command">{escape(finding.reproduce)}</pre>'
     if finding.case_text is not None:
         text = escape(finding.case_text)
         yield f"<details><summary>The case file</summary><pre>{text}</pre></details>"

@@ -11,6 +11,7 @@ from crosswalk.emu.report.finding import (
     entry_lines,
     found_text,
     headline,
+    manual_text,
     search_title,
 )
 
@@ -60,9 +61,7 @@ def _finding(number: int, finding: FindingJson) -> Iterator[str]:
     yield ""
     yield f"**Rule:** {_inline(finding.rule)}"
     if finding.manual:
-        yield "<br>**Manual:** " + "; ".join(
-            f"{each.manual}, *{each.section}*" for each in finding.manual
-        )
+        yield f"<br>**Manual:** {manual_text(finding.manual)}"
     yield ""
     yield f"| | {_cell(finding.access or 'answer')} |"
     yield "|---|---|"

@@ -81,7 +81,7 @@ def _result(search: FindingsJson, finding: FindingJson, rules: Sequence[str]) ->
         "ruleId": name,
         "ruleIndex": rules.index(name),
         "level": "error",
-        "message": {"text": "\n".join(lines)},
+        "message": {"text": _message("\n".join(lines))},
         "occurrenceCount": max(1, finding.count),
         "partialFingerprints": {"crosswalkCause/v1": _digest(search.walker or "", finding.cause)},
         "properties": {"id": finding.id, "found": found_text(finding)},
@@ -95,6 +95,11 @@ def _result(search: FindingsJson, finding: FindingJson, rules: Sequence[str]) ->
             {"physicalLocation": {"artifactLocation": artifact, "region": region}}
         ]
     return result
+
+
+def _message(text: str) -> str:
+    """Return text without placeholders: braces stand for themselves where there are two."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _rule_id(finding: FindingJson) -> str:

@@ -161,9 +161,9 @@ def test_what_a_walk_does_not_read_is_named_with_the_address_that_it_is_for():
     found = [(each.pa, each.step.level, each.va) for each in others(tables)]
     assert [
         (0x1800, 4, 0xFFFF_8000_0000_0000),
-        (0x4008, 1, VA + KIB4),
         (0x5000, 3, 0xFFFF_8000_0000_0000),
         (0x6000, 2, 0xFFFF_8000_0000_0000),
+        (0x4008, 1, VA + KIB4),
         (0x7000, 1, 0xFFFF_8000_0000_0000),
     ] == found
 
