@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -37,35 +38,48 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats import Case, parse_case
 from crosswalk.walker.formats.files import read_file
-from crosswalk.walker.formats.located_errors import errors_named
+from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.translate import walk_access
 
 __all__ = ["campaign_findings", "case_finding", "kept_findings", "report_of", "reproduce"]
+
+Value = TypeVar("Value", str, int, bool)
 
 
 def campaign_findings(
     plan: Plan,
     state: State,
-    case: Callable[[str], bytes | None],
+    case: Callable[[str], bytes],
     path: Callable[[str], Path | None],
+    problems: list[str] | None = None,
 ) -> FindingsJson:
     """Return the findings of a campaign, the most frequent first.
 
-    `case` and `path` give a finding's case file by its id, and where that is; None for a file that
-    isn't there. Raises as `case`.
+    `case` and `path` give a finding's case file by its id, and where that is. What is wrong with a
+    case is raised; or with `problems` it is a line there, and the finding is told without it.
     """
     place = None if plan.walker is None else walker_place(plan.walker)
     made = []
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
-        data = case(slug) if found.case else None
         signature = _signature(found, plan.walker)
-        reduced = data is not None and found.reduced == digest(data) and found.alone
+        where = path(slug) if found.case else None
+        finding = described(signature)
+        try:
+            if found.case:
+                data = case(slug)
+                reduced = found.reduced == digest(data) and found.alone
+                finding = _described(signature, data, str(where or slug), reduced=reduced)
+        except CrosswalkError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+            where = None
         finding = msgspec.structs.replace(
-            _described(signature, data, slug, reduced=reduced),
+            finding,
             id=slug,
             count=found.count,
             layout=found.layout,
-            case=None if data is None or path(slug) is None else str(path(slug)),
+            case=None if where is None else str(where),
             reproduce=reproduce(plan, found, slug, path(slug)),
             location=place if signature.of_target else None,
         )
@@ -88,23 +102,13 @@ def kept_findings(folder: Path, problems: list[str]) -> FindingsJson:
     def path(slug: str) -> Path:
         return folder / FINDINGS / f"{slug}.json"
 
-    def case(slug: str) -> bytes | None:
-        try:
-            data = read_file(path(slug))
-            _described(Signature("", "", "", ""), data, str(path(slug)), reduced=False)
-        except CrosswalkError as error:
-            problems.append(str(error))
-            return None
-        return data
-
-    found = campaign_findings(plan, state, case, path)
+    found = campaign_findings(plan, state, lambda slug: read_file(path(slug)), path, problems)
     return msgspec.structs.replace(found, folder=str(folder))
 
 
 def _plan_of(state: State) -> Plan:
     """Return the plan of a state, as far as it has it: of a source, only that there was one."""
-    values = state.plan
-    texts = {name: str(values.get(name) or "") for name in ("mode", "assume", "select")}
+    texts = {name: _value(state, name, str) or "" for name in ("mode", "assume", "select")}
     modes, assume = (
         [word for word in texts[name].split(",") if word] for name in ("mode", "assume")
     )
@@ -112,16 +116,22 @@ def _plan_of(state: State) -> Plan:
         choice = layout_choice(modes, assume, texts["select"])
     except KeyError as error:
         raise BadInput(f"not the state of a campaign: mode {error}") from None
-    walker, claims = (values.get(name) for name in ("walker", "claims"))
     return Plan(
-        seed=int(values.get("seed") or 0),
-        accesses=int(values.get("accesses") or 0),
-        guided=bool(values.get("guided")),
-        walker=None if walker is None else str(walker),
-        claims=None if claims is None else str(claims),
-        source=None if values.get("tables") is None else "SOURCE",
+        seed=_value(state, "seed", int) or 0,
+        accesses=_value(state, "accesses", int) or 0,
+        guided=_value(state, "guided", bool) or False,
+        walker=_value(state, "walker", str),
+        claims=_value(state, "claims", str),
+        source=None if _value(state, "tables", str) is None else "SOURCE",
         choice=choice,
     )
+
+
+def _value(state: State, name: str, kind: type[Value]) -> Value | None:
+    value = state.plan.get(name)
+    if value is not None and type(value) is not kind:
+        raise BadInput(f"not the state of a campaign: its {name} is {one_line(repr(value))}")
+    return value
 
 
 def _about(plan: Plan, state: State) -> Iterator[str]:

@@ -59,7 +59,7 @@ def _lines(folder: Path, searches: Sequence[FindingsJson]) -> Iterator[str]:
         yield f"nothing found in {printable(str(folder))}"
     for search in searches:
         if search.findings:
-            where = "" if search.folder is None else f" in {search.folder}"
+            where = "" if search.folder is None else f" in {printable(search.folder)}"
             yield f"{search_title(search)}{where}: {count_text(len(search.findings), 'finding')}"
             yield from search_lines(search)
 

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from crosswalk.emu.report.text import count_text
 from crosswalk.walker.formats.documents import Count, Document, Hex64
+from crosswalk.walker.formats.located_errors import printable
 
 __all__ = [
     "EntryJson",
@@ -150,7 +151,7 @@ def dump_findings(document: ReportJson) -> bytes:
 def search_title(search: FindingsJson) -> str:
     """Return what a search is about, as a title."""
     about = "Crosswalk's own walker" if search.walker is None else search.walker
-    return f"Findings about {about}"
+    return f"Findings about {printable(about)}"
 
 
 def search_lines(search: FindingsJson) -> Iterator[str]:
