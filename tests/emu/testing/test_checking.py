@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from crosswalk.emu.probe.many import Observation
 from crosswalk.emu.testing import referee
 from crosswalk.emu.testing.checking import Checker, WrongWalker, check_walker
 from crosswalk.emu.testing.paths import ROOT, Path, layout_of
@@ -163,13 +164,8 @@ def test_the_function_is_the_same_as_a_checker():
 class Mortal:
     """A stand of which an engine dies, hangs or fails at the address that says so."""
 
-    def prober(self, memory, context):
-        return self
-
-    def lacking(self, accesses):
-        return np.zeros(len(accesses), np.uint8)
-
-    def probe(self, accesses, *_, **__):
+    def probe(self, cases):
+        ((_, _, accesses),) = cases
         first = int(accesses.va.max(initial=0))
         if first == 0x1000:
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -177,8 +173,8 @@ class Mortal:
             signal.pause()
         if first == 0x3000:
             raise ValueError("no outcome")
-        memory = page().memory()
-        return translate_many(memory, CONTEXT, accesses)
+        made = translate_many(page().memory(), CONTEXT, accesses)
+        return [Observation(np.zeros(len(accesses), np.uint8), made)]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +182,7 @@ class Mortal:
                     (0x3000, "ValueError: no outcome")]
 )  # fmt: skip
 def test_an_emulator_that_fails_is_said_to_and_another_answers(va, how, monkeypatch):
-    monkeypatch.setattr(referee, "ProberCache", Mortal)
+    monkeypatch.setattr(referee, "ManyProber", Mortal)
     monkeypatch.setattr(referee, "_SECONDS", 0.5)
     faulthandler.disable()
     judge = Referee()
