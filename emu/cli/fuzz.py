@@ -81,6 +81,7 @@ def _folder(options: argparse.Namespace, plan: Plan) -> Path:
     if plan.walker is not None:
         own /= slug_of(plan.walker)
     folder: Path = own if options.corpus is None else options.corpus
+    read_cases.cache_clear()  # Workers are forked with what is read here, whatever becomes of it.
     if plan.cases:
         source = Path(str(plan.source))
         if source.resolve() == folder.resolve():
@@ -154,6 +155,9 @@ class _Run:
             remark("what was found is kept; the same command goes on")
         else:
             accepted = self._muting.write_baseline(accepted)
+            if self._muting.write is not None:
+                count = count_text(len(accepted.known), "cause")
+                remark(f"{self._muting.write}: a baseline of {count}")
         ended = Ended(
             campaign,
             only(found, accepted.new),

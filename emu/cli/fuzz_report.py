@@ -1,5 +1,6 @@
 """The report of a campaign: for people and for machines."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,10 @@ from typing import Any
 
 import msgspec
 
-from crosswalk.emu.check import differs
 from crosswalk.emu.findings.baseline import Accepted
+from crosswalk.emu.findings.cause import joined
+from crosswalk.emu.findings.describe import signature_in
+from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
@@ -57,14 +60,26 @@ def report_lines(ended: Ended) -> Iterator[str]:
     """Yield the counts, and each finding with its walk and its command."""
     yield from _count_lines(ended.campaign)
     yield from _walker_lines(ended)
-    for slug, path in ended.gone:
-        signature = ended.campaign.state.gone[slug]
-        yield f"gone: {printable(signature)}" + ("" if path is None else f" ({path})")
+    yield from _gone_lines(ended)
     yield from ended.accepted.lines()
     yield from search_lines(ended.document)
     if ended.unreduced:
         count = count_text(ended.unreduced, "finding")
         yield f"{count} not made small yet: the same command goes on"
+
+
+def _gone_lines(ended: Ended) -> Iterator[str]:
+    """Yield the causes of earlier findings that the walker doesn't show any more."""
+    state, walker = ended.campaign.state, ended.campaign.plan.walker
+
+    def signature(slug: str) -> Signature:
+        return signature_in(state.gone[slug], walker) or Signature("", state.gone[slug], "", "")
+
+    paths = dict(ended.gone)
+    for cause, slugs in joined(paths, signature):
+        path = paths[slugs[0]]
+        cases = "its case is" if len(slugs) == 1 else f"{len(slugs)} cases are"
+        yield f"gone: {printable(str(cause))}" + (f"; {cases} in {path.parent}" if path else "")
 
 
 def _count_lines(campaign: Campaign) -> Iterator[str]:
@@ -90,8 +105,9 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
         f"{seen:,} of {possible:,} cells of 4- and 5-level paging seen, {seen / possible:.2%}; "
         f"{late:,} new in the last tenth of the layouts{ago}"
     )
-    for name, count in state.known.items():
-        yield f"{count_text(count, 'known emulator divergence')}, {name}: {differs(name)}"
+    if state.known:
+        known = count_text(sum(state.known.values()), "known emulator divergence")
+        yield f"{known}: {_sorted(_single(state.known))}"
 
 
 def _walker_lines(ended: Ended) -> Iterator[str]:
@@ -163,6 +179,14 @@ def _conditions(state: State) -> Iterator[str]:
         yield f"{state.copied:,} under a copy of the root"
     if state.masked:
         yield f"{state.masked:,} with the encryption mask taken off"
+
+
+def _single(known: dict[str, int]) -> Counter[str]:
+    """Return how many known divergences each departure has a part in."""
+    found: Counter[str] = Counter()
+    for names, count in known.items():
+        found.update(dict.fromkeys(names.split("+"), count))
+    return found
 
 
 def _sorted(counts: dict[str, int]) -> str:

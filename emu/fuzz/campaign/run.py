@@ -2,6 +2,7 @@
 
 import signal
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -273,16 +274,17 @@ class Campaign:
         slug = finding.signature.slug
         found = self.state.findings.get(slug)
         if found is None:
+            case = finding.case
             # First the case, then the mention of it.
-            if finding.case is not None:
-                self._store.keep(slug, finding.case)
+            if case is not None:
+                self._store.keep(slug, case)
             self.state.gone.pop(slug, None)
             self.state.findings[slug] = Found(
                 str(finding.signature),
                 finding.signature.witness,
                 finding.count,
                 layout,
-                case=finding.case is not None,
+                case=case is not None,
                 again=finding.again,
             )
             for other in finding.failed:
@@ -294,7 +296,7 @@ class Campaign:
 
     def keep_unreduced(self, finding: Caseless, case: bytes, layout: int | None) -> None:
         """Keep that a finding of `layout` can't be made small, with its case file."""
-        self._keep(layout, Kept(finding.signature, 1, case, "reduce"))
+        self._keep(layout, Kept(finding.signature, 1, zlib.compress(case), "reduce"))
 
     def _end_round(self) -> None:
         number = self.state.layouts // ROUND - 1

@@ -1,6 +1,7 @@
 """The task of a worker process: make one layout and try it, with engines that are kept."""
 
 import functools
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -51,16 +52,23 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A finding as a campaign keeps it: `case` is its file, None where there is none.
+    """A finding as a campaign keeps it: `packed` is its case file, None where there is none.
+
+    That is compressed, as with all of a layout's tables it is long, and many wait to be taken.
 
     `failed` are findings about the writing of that file, which count if the finding is new.
     """
 
     signature: Signature
     count: int
-    case: bytes | None = None
+    packed: bytes | None = None
     again: Again = "fuzz"
     failed: tuple[Caseless, ...] = ()
+
+    @property
+    def case(self) -> bytes | None:
+        """The case file."""
+        return None if self.packed is None else zlib.decompress(self.packed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +146,13 @@ def _kept(task: Task, finding: AnyFinding, why: str) -> Kept:
     note = f"{signature} (layout {task.index}){why and f': {why}'}"
     failed: list[Caseless] = []
     data = attempted(WRITABLE, lambda: _file(task.plan, finding, note), failed)
-    if data is None or signature.witness in {INTENDED, CROSSWALK}:
+    packed = None if data is None else zlib.compress(data, 1)
+    if packed is None or signature.witness in {INTENDED, CROSSWALK}:
         # What was intended is known of the layout, and not of its case.
-        return Kept(signature, finding.count, data, failed=tuple(failed))
+        return Kept(signature, finding.count, packed, failed=tuple(failed))
     # Of an access, a replay holds the walker against the CPU, and not the second walk.
     stated = isinstance(finding, Finding) and signature.witness == SECOND_WALK
-    return Kept(signature, finding.count, data, "reduce" if stated else "replay")
+    return Kept(signature, finding.count, packed, "reduce" if stated else "replay")
 
 
 def _file(plan: Plan, finding: Finding | CompositeFinding, note: str) -> bytes:
