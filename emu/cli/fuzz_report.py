@@ -106,8 +106,8 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
         f"{late:,} new in the last tenth of the layouts{ago}"
     )
     if state.known:
-        known = count_text(sum(state.known.values()), "known emulator divergence")
-        yield f"{known}: {_sorted(_single(state.known))}"
+        count = count_text(known, "known emulator divergence")
+        yield f"{count}: {_sorted(_single(state.known))}"
 
 
 def _walker_lines(ended: Ended) -> Iterator[str]:

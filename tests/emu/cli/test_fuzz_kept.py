@@ -192,7 +192,9 @@ def test_fresh_removes_nothing_of_a_folder_that_is_no_campaigns(fuzz, walker, he
     assert all(path.read_text() == text for path in mine)
 
 
-def test_the_cases_of_one_walkers_campaign_start_anothers_as_they_are(fuzz, walker, here):
+def test_the_cases_of_one_walkers_campaign_start_anothers_as_they_are(
+    fuzz, walker, here, small_case
+):
     first = fuzz("--json").document["findings"]
     (here / FOLDER / "findings" / "notes.json").write_text("{}")
     walker(BROKEN, "other.py")
@@ -208,7 +210,7 @@ def test_the_cases_of_one_walkers_campaign_start_anothers_as_they_are(fuzz, walk
     again = fuzz("--from", FOLDER, "--json", "--corpus", "again", **how).document
     assert ran.document["divergences"] == again["divergences"]
     assert "going on" in fuzz("--from", FOLDER, **how).err
-    next((here / FOLDER / "findings").glob("r-w-*")).unlink()
+    small_case.rename(here / FOLDER / "findings" / "small.json")
     refused = fuzz("--from", FOLDER, **how)
     assert (2, "") == (refused.status, refused.out)
     assert "of another campaign (tables " in refused.err
