@@ -212,7 +212,7 @@ def test_html_has_all_of_it_and_marks_the_entry_to_blame():
     assert [WALK[3]] == page.of["mark"]
     links = {attrs["href"] for tag, attrs in page.tags if tag == "a"}
     anchors = {f"#{attrs['id']}" for _, attrs in page.tags if "id" in attrs}
-    assert links == {"#s1-1", "#s1-2"}
+    assert {"#s1-1", "#s1-2"} == links
     assert links <= anchors
 
 
