@@ -1,5 +1,6 @@
 """The entries that a finding is about: which of a walk, and which beside it."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -204,13 +205,22 @@ def beside(
 def _entries(
     memory: PhysicalMemory, context: PagingContext, words: Mapping[int, int]
 ) -> Iterator[tuple[Step, int]]:
-    """Yield each entry among the words that CR3 leads to, root first, and the address it maps."""
+    """Yield each entry among the words that CR3 leads to, and the first address it is read for.
+
+    Those of good tables come first, root first. Then those of tables that only a walker reads
+    which takes an entry for good that isn't: one that is absent, or sets reserved bits.
+    """
     by_frame: dict[int, list[int]] = {}
     for pa in sorted(words):
         by_frame.setdefault(pa >> 12, []).append(pa)
-    tables = [(context.root, context.levels, 0)]
-    known = {tables[0][:2]}
-    for base, number, start in tables:  # It grows meanwhile.
+    tables = deque([(context.root, context.levels, 0)])
+    doubtful: deque[tuple[int, int, int]] = deque()
+    known: set[tuple[int, int]] = set()
+    while (tables or doubtful) and len(known) < _MOST_TABLES:
+        base, number, start = (tables or doubtful).popleft()
+        if (base, number) in known:
+            continue
+        known.add((base, number))
         level = level_of(context, number)
         size = level.entries * level.entry_size
         inside = (pa for pa in by_frame.get(base >> 12, ()) if base <= pa < base + size)
@@ -218,10 +228,11 @@ def _entries(
             step = step_at(memory, context, level, pa)
             va = start + ((pa - base) // level.entry_size << level.shift)
             yield step, _sign_extended(context, va)
-            below = step.entry & context.address_mask, number - 1
-            if step.kind is StepKind.TABLE and below not in known and len(known) < _MOST_TABLES:
-                known.add(below)
-                tables.append((*below, va))
+            below = step.entry & context.address_mask, number - 1, va
+            if step.kind is StepKind.TABLE:
+                tables.append(below)
+            elif number > 1 and not is_leaf(context, number, step.entry):
+                doubtful.append(below)
 
 
 def _sign_extended(context: PagingContext, va: int) -> int:

@@ -174,6 +174,16 @@ def test_a_word_in_no_table_is_named_as_such():
     assert (0xC000, 0x1234, None) == (found.pa, found.word, found.step)
 
 
+@pytest.mark.parametrize(
+    ("level", "bits"), [(4, {"add": PS}), (3, {"drop": P}), (2, {"add": 1 << 51})]
+)
+def test_what_is_read_by_who_takes_a_bad_entry_for_good_is_named(level, bits):
+    tables = pages().change(VA, level, **bits)
+    found = [(each.pa, each.level, each.va) for each in others(tables)]
+    below = [(PDPTE, 3, 0), (PDE, 2, VA), (PTE, 1, VA)]
+    assert below[4 - level :] == found
+
+
 def test_the_other_half_of_a_word_is_an_entry_of_its_own():
     tables = PageTables(mode="32-bit").map(VA, 0x8000).map(VA + KIB4, 0x9000)
     (found,) = others(tables)
