@@ -418,8 +418,8 @@ def walker(otherwise: str) -> Group:
             option(
                 "--walker-seconds",
                 metavar="S",
-                type=seconds(50),  # Less than half of what a campaign gives a layout.
-                help=f"the most time that it may take for one address space ({time})",
+                type=seconds(3600),
+                help=f"the most CPU time that it may use for one address space ({time})",
                 needs="walker",
             ),
             option(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, Unanswered
 from crosswalk.emu.targets.capabilities import LISTS, Capability
 from crosswalk.emu.targets.mapping_lists import Lister, ask, gather, ranges_of
-from crosswalk.emu.workers.sandbox import Failure, NoAnswer, Unloadable
+from crosswalk.emu.workers.sandbox import HANGS, Failure, NoAnswer, Unloadable
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.bulk import linear_addresses
 from crosswalk.walker.columns import Accesses, Kind, Outcomes
@@ -24,7 +24,7 @@ MOST_FAILURES = 4
 """The most questions of one address space that are put aside."""
 
 _TRIES = 60  # What all failed attempts at one address space may cost:
-_COSTS = {failure: 12 if failure is Failure.HANG else 1 for failure in Failure}
+_COSTS = {failure: _TRIES // HANGS if failure is Failure.HANG else 1 for failure in Failure}
 
 Rows = NDArray[np.intp]
 

@@ -53,6 +53,8 @@ class Ending(Enum):
     """It was killed here, at its deadline."""
     KILLED = auto()
     """A signal that other programs send, or the kernel where the machine has no memory left."""
+    ITSELF = auto()
+    """The same, while nothing was seen that would have sent it: it may have killed itself."""
     MEMORY = auto()
     """It asked for memory and got none."""
 
@@ -74,6 +76,8 @@ class ProcessEnded(CrosswalkError):
             return f"hangs: no end after {self.word}"
         if self.ending is Ending.KILLED:
             return f"was killed ({self.word}), by another program or for want of memory"
+        if self.ending is Ending.ITSELF:
+            return f"killed itself, or was killed ({self.word})"
         if self.ending is Ending.MEMORY:
             return "ran out of memory"
         verb = "ended with" if self.word.startswith("status") else "died of"
@@ -121,18 +125,24 @@ class Attempts:
     """Decides what is tried again, so that nothing passing is taken for a result.
 
     A crash or a hang is one once it came `sure` times in the same way. What others killed is
-    tried `tries` times. `who` names the process in messages.
+    tried `tries` times; if each of them says that it may have killed itself, that is a result.
+    `who` names the process in messages.
     """
 
     def __init__(self, sure: int, tries: int, who: str) -> None:
         self._sure, self._tries, self._who = sure, tries, who
         self._ends: list[str] = []
+        self._itself = 0
 
     def failed(self, ended: ProcessEnded) -> CrosswalkError | None:
         """Count an attempt that failed; return what to raise, or None to try again."""
         words = str(ended)
         self._ends.append(words)
-        if ended.ending is not Ending.KILLED and self._ends.count(words) >= self._sure:
+        self._itself += ended.ending is Ending.ITSELF
+        if self._itself >= self._tries:
+            return ended
+        by_others = ended.ending in (Ending.KILLED, Ending.ITSELF)
+        if not by_others and self._ends.count(words) >= self._sure:
             return self._lost(words) if ended.ending is Ending.MEMORY else ended
         return self._lost(words) if len(self._ends) >= self._tries else None
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from typing import TypeVar
 
+from crosswalk.emu.workers.gauges import Allowance, Gauges
 from crosswalk.emu.workers.process import (
+    TRIES,
     Ending,
     ProcessEnded,
     adopt_orphans,
@@ -29,14 +31,19 @@ from crosswalk.emu.workers.process import (
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["Failure", "Limits", "NoAnswer", "Process", "Restarted", "Unloadable"]
+__all__ = ["HANGS", "Failure", "Limits", "NoAnswer", "Process", "Restarted", "Unloadable"]
 
 Result = TypeVar("Result")
 
 _CHUNK = 1 << 16
 _KEPT = 2048
+HANGS = 5
+"""How often a walker may hang in one address space before it is asked no more about it."""
+
 _PATIENCE = 5  # Seconds in which what is killed has to be gone.
-_STATUS = struct.Struct("<i")
+_STATUS = struct.Struct("<i?")
+_NUMBER = struct.Struct("<i")
+_GAUGES = Gauges()
 _HIGH = 64  # Above the descriptors that a process is given.
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -75,15 +82,27 @@ class Unloadable(NoAnswer):
 class Limits:
     """What a walker under test may use.
 
-    `seconds` of wall time for one question: an address space with its accesses; to load or to
-    start it has as much once more. `output` in bytes: what it may print, or answer beyond 256
-    bytes an access, for one question. `memory` in bytes: of address space, beyond what its
-    process begins with.
+    `seconds` of CPU time, its own and that of what it starts, for one question: an address space
+    with its accesses; to load or to start it has as much once more. On the clock that may take
+    `patience` times as long. `output` in bytes: what it may print, or answer beyond 256 bytes an
+    access, for one question. `memory` in bytes: of address space, beyond what its process begins
+    with.
     """
 
     seconds: float = 10.0
     output: int = 1 << 26
     memory: int = 1 << 32
+    patience: float = 10.0
+
+    @property
+    def wall(self) -> float:
+        """The most seconds on the clock for one question."""
+        return self.seconds * self.patience
+
+    @property
+    def longest(self) -> float:
+        """About the most seconds on the clock for one address space, all that is tried included."""
+        return (HANGS + 1) * self.wall
 
 
 class Process:
@@ -93,19 +112,25 @@ class Process:
     standard output. All other output is noise: it is bounded, and its last line is part of the
     message when the child dies.
 
-        this process ── control ──► keeper ── starts, kills ──► child ──► its descendants
-              ▲                       │ status of the child        │
-              └───────────────────────┴──── answers, noise ────────┘
+        this process ── control ──► keeper ──► parent ── starts ──► child ──► its descendants
+              ▲                       │          │ status of the child │
+              └───────────────────────┴──────────┴── answers, noise ───┘
 
-    The keeper is the child's parent, and adopts the orphans of the child. When `close` says so, or
-    when this process is gone, however it ended, the keeper kills all of them, whatever process
-    group or session they went to, and ends itself within `_PATIENCE` seconds.
+    The keeper adopts all orphans below it. When `close` says so, or when this process is gone,
+    however it ended, the keeper kills all of them, whatever process group or session they went to,
+    and ends itself within `_PATIENCE` seconds. Between it and the child is a process that does
+    nothing but wait for the child: whoever kills or stops its own parent doesn't hit the keeper.
     """
 
     def __init__(
-        self, limits: Limits, body: Callable[[], object], command: list[str] | None = None
+        self,
+        limits: Limits,
+        body: Callable[[], object],
+        command: list[str] | None = None,
+        gauges: Gauges = _GAUGES,
     ) -> None:
-        self._limits = limits
+        self._limits, self._gauges = limits, gauges
+        self._memory_kills = gauges.memory_kills()
         asked, self._ask = os.pipe()
         self._answers, answer = os.pipe()
         self._printed, noise = os.pipe()
@@ -160,11 +185,12 @@ class Process:
             os.close(descriptor)
 
     def _talk(self, question: bytes, whole: Callable[[bytes], bool], allowed: int) -> bytes:
-        deadline = time.monotonic() + self._limits.seconds
         if question and _read(self._answers):
             message = "answers before it is asked"
             raise NoAnswer(Failure.NONSENSE, message, message)
         talk = _Talk(memoryview(question), whole)
+        limits = self._limits
+        allowance = Allowance(self._keeper, limits.seconds, limits.wall, self._gauges)
         with DefaultSelector() as ready:
             ready.register(self._answers, EVENT_READ, self._on_answer)
             ready.register(self._printed, EVENT_READ, self._on_noise)
@@ -173,16 +199,14 @@ class Process:
                 ready.register(self._ask, EVENT_WRITE, self._on_ask)
             while talk.left or not talk.done:
                 # Once it has ended, what is in its pipes is read; others may keep them open.
-                left = 0.0 if self._ended else max(0.0, deadline - time.monotonic())
-                events = ready.select(left)
-                if time.monotonic() > deadline:
-                    message = f"no answer in {self._limits.seconds:g} s"
-                    raise NoAnswer(Failure.HANG, "no answer in time", message)
+                events = ready.select(0.0 if self._ended else allowance.left)
+                if over := allowance.exceeded():
+                    raise NoAnswer(Failure.HANG, "no answer in time", f"no answer in {over}")
                 for key, _ in events:
                     if not key.data(talk):
                         ready.unregister(key.fd)
                 if talk.ended or (not events and self._ended):
-                    raise self._failure(talk, deadline)
+                    raise self._failure(talk)
                 self._bound(len(talk.answer), allowed)
                 self._bound(talk.noise, self._limits.output)
         return bytes(talk.answer)
@@ -221,19 +245,27 @@ class Process:
 
     def _on_status(self, _talk: "_Talk") -> bool:
         status = _read(self._status)
-        # Without one, the keeper was killed, and the child with it.
-        self._ended = how_ended(_STATUS.unpack(status)[0] if status else -signal.SIGKILL)
+        if not status:  # The keeper was killed, and the child with it.
+            self._ended = how_ended(-signal.SIGKILL)
+            return False
+        code, of_parent = _STATUS.unpack(status[: _STATUS.size])
+        self._ended = how_ended(code)
+        if of_parent or self._ended.ending is Ending.KILLED:
+            word = f"{self._ended.word} of its parent process" if of_parent else self._ended.word
+            kills = self._gauges.memory_kills()
+            itself = code < 0 and kills is not None and kills == self._memory_kills
+            self._ended = ProcessEnded(Ending.ITSELF if itself else Ending.KILLED, word)
         return False
 
-    def _failure(self, talk: "_Talk", deadline: float) -> CrosswalkError:
+    def _failure(self, talk: "_Talk") -> CrosswalkError:
         """Return how it ended; it may have closed its output and go on for a while."""
         with DefaultSelector() as ready:
             ready.register(self._status, EVENT_READ)
-            if self._ended is None and ready.select(max(0.0, deadline - time.monotonic())):
+            if self._ended is None and ready.select(self._limits.seconds):
                 self._on_status(talk)
         while part := _read(self._printed):
             self._keep_last(part)
-        if self._ended is not None and self._ended.ending is Ending.KILLED:
+        if self._ended is not None and self._ended.ending in (Ending.KILLED, Ending.ITSELF):
             return self._ended
         kind = str(self._ended or "closed its output")
         last = self._last.decode(errors="replace").strip().splitlines()[-1:]
@@ -254,8 +286,10 @@ class Restarted:
     def ask(self, exchange: Callable[[Process], Result]) -> Result:
         """Return what an exchange with the process returns; it is closed where that raises.
 
-        An exchange is done again, by another process, where others killed this one: `ProcessLost`
-        where they go on to. `Unloadable` if it was started before, and can't be again.
+        An exchange is done again, by another process, where this one was killed. If that comes
+        each time, it raises `ProcessLost` where others did it, and `NoAnswer` where it may have
+        been itself: the keeper lived, and the kernel killed nothing for want of memory.
+        `Unloadable` if it was started before, and can't be again.
         """
 
         def once() -> Result:
@@ -267,7 +301,11 @@ class Restarted:
                 self.close()
                 raise
 
-        return repeated(once, self._name)
+        try:
+            return repeated(once, self._name)
+        except ProcessEnded as ended:
+            kind = f"killed itself, or was killed each time ({ended.word})"
+            raise NoAnswer(Failure.CRASH, kind, f"{kind}, {TRIES} times") from None
 
     def _started(self) -> Process:
         try:
@@ -359,45 +397,78 @@ def _size() -> int:
 
 
 def _keep(control: int, status: int, start: Callable[[], None]) -> None:
-    """Start the child; say how it ended; kill it and all of its family when that is due."""
-    os.setpgid(0, 0)
+    """Have the child started; say how its parent ended; kill all of the family when that is due."""
     adopt_orphans()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     ended, wake = os.pipe()
+    born, tell = os.pipe()
     os.set_blocking(wake, False)
+    os.set_blocking(born, False)
+    _deaf()
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    child = fork(start)
-    with suppress(OSError):  # The child does the same; either may be first.
-        os.setpgid(child, child)
-    close_all_but(control, status, ended, wake)
+    parent = fork(lambda: _wait_for(status, tell, start))
+    close_all_but(control, status, ended, wake, born)
     events = select.poll()
     events.register(control, select.POLLIN)
     events.register(ended, select.POLLIN)
     reported = False
     while control not in dict(events.poll()):
         os.read(ended, _CHUNK)
-        # Not waited for until its group is killed: its number stays its own.
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        if not reported and (found := os.waitid(os.P_PID, child, flags)) is not None:
-            code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-            os.write(status, _STATUS.pack(code))
-            reported = True
+        while not reported and (found := _changed(parent, os.WSTOPPED | os.WEXITED)) is not None:
+            reported = found.si_code != os.CLD_STOPPED
+            if reported:
+                os.write(status, _STATUS.pack(_code(found), True))
+            else:
+                _changed(parent, os.WSTOPPED, kept=False)
+                os.kill(parent, signal.SIGCONT)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_PATIENCE)  # Not even what can't be killed keeps this process.
-    _kill_family(child)
+    _kill_family(parent, _read(born) or b"")
 
 
-def _kill_family(child: int) -> None:
-    """Kill the child, its group, and all whose parent this process is or becomes."""
-    with suppress(ProcessLookupError, PermissionError):  # Nobody is left of the group.
-        os.killpg(child, signal.SIGKILL)
+def _wait_for(status: int, tell: int, start: Callable[[], None]) -> None:
+    """Start the child, say how it ended, and stay: its number is its own as long as that."""
+    _deaf()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = fork(start)
+    with suppress(OSError):  # The child does the same; either may be first.
+        os.setpgid(child, child)
+    os.write(tell, _NUMBER.pack(child))
+    close_all_but(status)
+    if (found := os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)) is not None:
+        os.write(status, _STATUS.pack(_code(found), False))
+    while True:
+        signal.pause()
+
+
+def _deaf() -> None:
+    """Be the head of a group, and ignore what ends groups."""
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _changed(child: int, changes: int, *, kept: bool = True) -> os.waitid_result | None:
+    """Return what has become of a child, None for nothing; unless `kept` it isn't told again."""
+    return os.waitid(os.P_PID, child, changes | os.WNOHANG | (os.WNOWAIT if kept else 0))
+
+
+def _code(found: os.waitid_result) -> int:
+    """Return an exit status, or the number of a signal, negated."""
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+def _kill_family(parent: int, child: bytes) -> None:
+    """Kill the child, whose number these bytes are, its group, and all below this process."""
+    if child:
+        with suppress(ProcessLookupError, PermissionError):  # Nobody is left of the group.
+            os.killpg(_NUMBER.unpack(child)[0], signal.SIGKILL)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     with suppress(ChildProcessError):
         while True:
-            numbers = children.read_text(encoding="ascii").split() if children.exists() else [child]
-            for number in map(int, numbers):
+            found = children.read_text(encoding="ascii").split() if children.exists() else [parent]
+            for number in map(int, found):
                 with suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
             os.waitpid(-1, 0)

@@ -44,7 +44,7 @@ class Trial:
         seconds: float = HANGING,
     ) -> None:
         self._walker, self._claims, self._limits = walker, claims, limits
-        seconds += 0.0 if walker is None or limits is None else 2 * limits.seconds
+        seconds += 0.0 if walker is None or limits is None else limits.longest
         self._pool = Pool(_call, seconds=seconds, sure=1, who="the process that tries cases")
         self.hung = 0
 

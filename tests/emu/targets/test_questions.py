@@ -8,7 +8,7 @@ import pytest
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.questions import MOST_FAILURES, listed, put
-from crosswalk.emu.workers.sandbox import Failure, NoAnswer, Unloadable
+from crosswalk.emu.workers.sandbox import HANGS, Failure, NoAnswer, Unloadable
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import CR3
 from crosswalk.walker.outcome import PageFault, Translation
@@ -118,7 +118,7 @@ def test_after_some_failures_no_more_is_asked(tells):
 def test_of_hangs_only_a_few_are_waited_for():
     walker = Walker(lambda *_: True, Failure.HANG)
     said = walker.put()
-    assert 5 == len(walker.asked)
+    assert HANGS == len(walker.asked)
     assert [([0], [0]), ([1], [4096])] == shown(said)[:2]
     assert list(range(64)) == said.aside.tolist()
 

@@ -5,16 +5,18 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from crosswalk.emu.workers.gauges import Gauges
 from crosswalk.emu.workers.process import Ending, ProcessEnded, ProcessLost
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from tests.emu.targets.walkers import ROOT
 from tests.processes import alive, until
 
-QUICK = Limits(seconds=0.4, output=1 << 16)
+QUICK = Limits(seconds=0.4, output=1 << 16, patience=1)
 PATIENT = Limits(seconds=20)
 
 
@@ -311,30 +313,93 @@ def test_a_keeper_that_is_killed_takes_the_process_with_it_and_is_no_crash():
     until(lambda: not alive(child), 10)
 
 
-def test_who_is_killed_is_asked_again_and_lost_when_others_go_on(tmp_path):
+def asked(start):
+    """What a process says that is started again and again, and how often it was."""
     started = []
 
-    def start():
-        started.append(ran("import os\nprint(input(), os.getpid(), flush=True)"))
-        if len(started) < 3:
-            os.kill(started[-1]._keeper, signal.SIGKILL)
+    def counted():
+        started.append(start(len(started)))
         return started[-1]
 
-    walker = Restarted("its", start)
-    answer = walker.ask(lambda process: process.talk(b"a\n", lines(1), 100))
-    assert answer.startswith(b"a ")
-    assert 3 == len(started)
-    walker.close()
-    started.clear()
+    walker = Restarted("its", counted)
+    try:
+        return walker.ask(lambda process: process.talk(b"a\n", lines(1), 100)), len(started)
+    except (NoAnswer, ProcessLost) as error:
+        return error, len(started)
+    finally:
+        walker.close()
 
-    def killed():
-        started.append(ran("import os\nos.kill(os.getpid(), 9)"))
-        return started[-1]
 
-    lost = Restarted("its", killed)
-    with pytest.raises(ProcessLost) as caught:
-        lost.ask(lambda process: process.talk(b"a\n", lines(1), 100))
-    assert ("its was killed (SIGKILL), by another program or for want of memory, 5 times") == str(
-        caught.value
-    )
-    assert 5 == len(started)
+def without_keeper(code):
+    """A process whose keeper others kill."""
+    process = ran(code)
+    os.kill(process._keeper, signal.SIGKILL)
+    return process
+
+
+ECHO = "print(input(), flush=True)"
+KILLS_ITSELF = "import os\ninput()\nos.kill(os.getpid(), 9)"
+
+
+def test_who_is_killed_is_asked_again_and_lost_when_others_go_on():
+    assert (b"a\n", 3) == asked(lambda at: without_keeper(ECHO) if at < 2 else ran(ECHO))
+    lost, count = asked(lambda _: without_keeper(ECHO))
+    assert (ProcessLost, 5) == (type(lost), count)
+    message = "its was killed (SIGKILL), by another program or for want of memory, 5 times"
+    assert message == str(lost)
+
+
+@pytest.mark.parametrize(
+    ("target", "word"),
+    [("getpid", "SIGKILL"), ("getppid", "SIGKILL of its parent process")],
+    ids=["itself", "its parent"],
+)
+def test_who_kills_itself_is_asked_again_and_has_crashed_when_it_goes_on(target, word):
+    code = KILLS_ITSELF.replace("getpid", target)
+    assert (b"a\n", 3) == asked(lambda at: ran(code if at < 2 else ECHO))
+    crash, count = asked(lambda _: ran(code))
+    kind = f"killed itself, or was killed each time ({word})"
+    assert (Failure.CRASH, kind, 5) == (crash.failure, crash.kind, count)
+    assert f"{kind}, 5 times" == str(crash)
+
+
+def test_one_kill_by_others_among_its_own_is_no_crash():
+    crash, _ = asked(lambda at: without_keeper(ECHO) if at == 2 else ran(KILLS_ITSELF))
+    assert ProcessLost is type(crash)
+
+
+@pytest.mark.parametrize("kills", [count().__next__, lambda: None], ids=["it kills", "unknown"])
+def test_who_may_have_been_killed_for_want_of_memory_has_not_crashed(kills):
+    gauges = Gauges(memory_kills=kills)
+    command = [sys.executable, "-c", KILLS_ITSELF]
+    lost, _ = asked(lambda _: Process(PATIENT, lambda: None, command, gauges))
+    assert ProcessLost is type(lost)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV])
+def test_who_kills_or_stops_its_parent_leaves_nobody(number, tmp_path):
+    process = ran(f"""
+        import os, time
+        folder = {str(tmp_path)!r}
+        for _ in range(2):
+            os.fork()
+        os.setsid() if os.getpgid(0) != os.getpid() else None
+        open(f"{{folder}}/{{os.getpid()}}", "w").close()
+        while len(os.listdir(folder)) < 4:
+            time.sleep(0.01)
+        if os.getpgid(0) == os.getpid() and os.getsid(0) != os.getpid():
+            print("here", flush=True)
+            input()
+            os.kill(os.getppid(), {int(number)})
+            print("still here", flush=True)
+        time.sleep(60)
+        """)
+    assert b"here\n" == process.talk(b"", lines(1), 100)
+    if number is signal.SIGSTOP:
+        assert b"still here\n" == process.talk(b"?\n", lines(1), 100)
+        process.close()
+    else:
+        with pytest.raises(ProcessEnded, match="of its parent process") as caught:
+            process.talk(b"?\n", lambda _: False, 100)
+        assert Ending.ITSELF is caught.value.ending
+    assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
