@@ -130,7 +130,9 @@ class _Run:
             remark(f"going on after {count_text(done, 'layout')} in {folder}")
         if cases is not None and done >= cases:
             remark("all layouts are done; for more, a larger --cases, or --time")
-        pool = open_pool(jobs, self._options.scheduler)
+        plan = self._campaign.plan
+        longest = 0.0 if plan.walker is None else plan.limits.longest
+        pool = open_pool(jobs, self._options.scheduler, longest)
         try:
             with _progress(cases) as state:
                 self._campaign.run(pool, cases, seconds, state)

@@ -19,7 +19,7 @@ from crosswalk.walker.formats.located_errors import printable
 __all__ = ["TIME_LIMIT", "Cluster", "open_pool"]
 
 TIME_LIMIT = 120.0
-"""Seconds after which a layout counts as hanging; one takes a tenth."""
+"""Seconds after which a layout counts as hanging, a walker under test aside; one takes a tenth."""
 
 Work = Callable[[Task], Done | Failed]
 
@@ -33,11 +33,14 @@ _WHO = "its worker"
 _here = threading.local()
 
 
-def open_pool(jobs: int, scheduler: str | None) -> Pool[Task, Done | Failed]:
-    """Return `jobs` processes of this machine, or the cluster at the address `scheduler`."""
+def open_pool(jobs: int, scheduler: str | None, walker: float = 0.0) -> Pool[Task, Done | Failed]:
+    """Return `jobs` processes of this machine, or the cluster at the address `scheduler`.
+
+    `walker` are the seconds of a layout that a walker under test may take.
+    """
     if scheduler is None:
-        return Pool(work, jobs, seconds=TIME_LIMIT, who=_WHO)
-    return Cluster(scheduler)
+        return Pool(work, jobs, seconds=TIME_LIMIT + walker, who=_WHO)
+    return Cluster(scheduler, limit=TIME_LIMIT + walker)
 
 
 class Cluster(Pool[Task, Done | Failed]):

@@ -206,7 +206,7 @@ def test_what_is_neither_yes_nor_no_is_nonsense(tmp_path):
         ("int nothing;", "exports no crosswalk_attach"),
         (NOTED, "exports neither heki_walk nor crosswalk_translate"),
         (FIRST % "abort();", "died of SIGABRT, when it is loaded"),
-        (FIRST % "for (;;);", "no answer in 1 s, when it is loaded"),
+        (FIRST % "for (;;);", "no answer in 1 s of CPU time, when it is loaded"),
         (FIRST % "exit(0);", "ended with status 0, when it is loaded"),
     ],
     ids=["exports nothing", "no walk", "aborts", "hangs", "exits"],

@@ -183,7 +183,7 @@ def test_nonsense_in_place_of_a_list_is_a_failure(tmp_path, text):
     ids=["exit", "abort", "exception", "hang", "flood", "noise", "memory"],
 )
 def test_crashes_hangs_and_floods_are_failures(tmp_path, text, failed, kind):
-    limits = Limits(seconds=1 if failed is Failure.HANG else 20, output=1 << 16, memory=1 << 29)
+    limits = Limits(seconds=0.2 if failed is Failure.HANG else 20, output=1 << 16, memory=1 << 29)
     found = failure(saying(tmp_path, text), limits)
     assert (failed, kind) == (found.failure, found.kind)
 
@@ -210,12 +210,12 @@ def test_more_output_is_allowed_for_more_accesses(tmp_path):
         ('print(\'{"protocol": "crosswalk-walker/1", "claims": ["marks"]}\')', "means nothing"),
         ("", "ended with status 0, instead of a greeting"),
         ("raise SystemExit('no')", "ended with status 1: no, instead of a greeting"),
-        ("import time; time.sleep(60)", "no answer in 1 s, instead of a greeting"),
+        ("import time; time.sleep(60)", "no answer in 2 s, instead of a greeting"),
     ],
     ids=["text", "protocol", "claim", "no claims", "marks", "nothing", "exit", "hang"],
 )  # fmt: skip
 def test_who_does_not_greet_is_bad_input(tmp_path, body, message):
-    limits = Limits(seconds=1 if "sleep" in body else 20)
+    limits = Limits(seconds=0.2 if "sleep" in body else 20)
     with pytest.raises(BadInput) as caught:
         open_target(script(tmp_path, body), limits)
     assert message in str(caught.value)

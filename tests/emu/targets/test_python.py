@@ -254,7 +254,7 @@ def f(memory, context, access): os._exit(1)
         ("import sys; sys.exit(1)", "SystemExit: 1"),
         ("import os; os._exit(9)", "ended with status 9, when it is loaded"),
         ("import os; os.abort()", "died of SIGABRT, when it is loaded"),
-        ("while True: pass", "no answer in 0.5 s, when it is loaded"),
+        ("while True: pass", "no answer in 0.5 s of CPU time, when it is loaded"),
         ("while True: print('x' * 999)", "more than 65,536 bytes, when it is loaded"),
         ("def f(): pass\nf.claims = 'all'", "its claims, 'all': 'all' is none of"),
         ("def f(): pass\nf.claims = 'leaves,rights'", "either lists mappings or translates"),

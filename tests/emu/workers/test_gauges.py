@@ -103,7 +103,7 @@ STARTS = "import subprocess, sys\nsubprocess.Popen("
     [
         BURN,
         f"{STARTS}[sys.executable, '-c', {BURN!r}]).wait()\n",
-        f"{STARTS}[sys.executable, '-c', {BURNS_ON!r}], stdout=subprocess.PIPE).stdout.readline()\n",
+        f"{STARTS}[sys.executable, '-c', {BURNS_ON!r}], stdout=-1).stdout.readline()\n",
     ],
     ids=["its own", "of a child that it waited for", "of a child that runs"],
 )
