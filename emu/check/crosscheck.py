@@ -44,7 +44,11 @@ _EACH = 14
 
 
 class Checker:
-    """Checks pieces of one address space, one after the other; the engines are kept."""
+    """Checks pieces of one address space, one after the other; the engines are kept.
+
+    `told` gets the accesses of each that were made, and their true outcomes: those observed, and
+    where the emulator is known to be wrong those predicted.
+    """
 
     def __init__(
         self,
@@ -54,8 +58,9 @@ class Checker:
         predict: Predictor = translate_many,
         walk: Lister = walk_leaves,
         assumed_width: bool = False,
+        told: Callable[[Accesses, Outcomes], None] | None = None,
     ) -> None:
-        self._memory, self._context = memory, context
+        self._memory, self._context, self._told = memory, context, told
         self._predict, self._walk = predict, walk
         self._assumed_width = assumed_width
         self._prober: Prober | None = None
@@ -101,6 +106,8 @@ class Checker:
         # Where the emulator is known to be wrong, the list is held to what is predicted; and what
         # the prediction is wrong about counts once.
         truth = choose(known, predicted, observed)
+        if self._told is not None:
+            self._told(accesses, truth)
         pages, listed = listed_pages(memory, context, self._walk, accesses.va)
         unlike = unlike_list(context, accesses, pages, listed, truth)
         # A page that only the probe's own reading finds, and that can be reached, is in no list.

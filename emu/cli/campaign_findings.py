@@ -41,7 +41,14 @@ from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.translate import walk_access
 
-__all__ = ["campaign_findings", "case_finding", "kept_findings", "report_of", "reproduce"]
+__all__ = [
+    "campaign_findings",
+    "case_finding",
+    "finding_of",
+    "kept_findings",
+    "report_of",
+    "reproduce",
+]
 
 Value = TypeVar("Value", str, int, bool)
 
@@ -68,7 +75,7 @@ def campaign_findings(
             if found.case:
                 data = case(slug)
                 reduced = found.reduced == digest(data) and found.alone
-                finding = _described(signature, data, str(where or slug), reduced=reduced)
+                finding = finding_of(signature, data, str(where or slug), reduced=reduced)
         except CrosswalkError as error:
             if problems is None:
                 raise
@@ -165,7 +172,7 @@ def case_finding(path: Path, data: bytes) -> tuple[Signature, FindingJson]:
         signature = signature or _differing(case)
         if signature is None:
             raise BadInput("no finding: neither a note nor outcomes say what is wrong")
-        made = _described(signature, data, name, reduced=False)
+        made = finding_of(signature, data, name)
     own = case.walker if signature.of_target else None
     return signature, msgspec.structs.replace(
         made,
@@ -209,10 +216,10 @@ def _signature(found: Found, walker: str | None) -> Signature:
     return parsed or Signature(found.witness, found.signature, "", "")
 
 
-def _described(
-    signature: Signature, data: bytes | None, slug: str, *, reduced: bool
+def finding_of(
+    signature: Signature, data: bytes | None, slug: str, *, reduced: bool = False
 ) -> FindingJson:
-    """Return a finding with what its case shows, if it has one."""
+    """Return a finding with what its case file shows; `slug` is its name in errors."""
     if data is None:
         return described(signature)
     composite = parse_composite(data, slug)

@@ -10,6 +10,7 @@ from crosswalk.emu.check.crosscheck import MAX_WIDTH
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
+from crosswalk.emu.cli.check_walker import Answered, ask_walker, walker_lines, walker_record
 from crosswalk.emu.cli.output import (
     command_line,
     command_text,
@@ -73,6 +74,27 @@ class _Intended:
     taken: tuple[Taken, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a check found: of SOURCE, of what a guest intended, of a walker under test."""
+
+    verdict: Verdict
+    extent: Extent
+    intended: _Intended | None = None
+    answered: Answered | None = None
+
+    def record(self) -> dict[str, object]:
+        """Return what the summary document has of a guest and of a walker under test."""
+        found: dict[str, object] = {}
+        if self.intended is not None:
+            found |= {
+                "intended_pages": self.intended.pages,
+                "broken_intentions": len(self.intended.broken),
+                "guest_exceptions": exceptions_record(self.intended.taken),
+            }
+        return found if self.answered is None else found | walker_record(self.answered)
+
+
 def run_guest(options: argparse.Namespace) -> int:
     """Boot the built-in guest, check it, and return the exit status."""
     image = build_image(GUESTS[options.paging])
@@ -87,7 +109,7 @@ def run_guest(options: argparse.Namespace) -> int:
     verdict = verdict_of(memory, context, jobs=options.jobs)
     intended = _Intended(sum(each.count for each in pages), broken, booted.status.taken)
     extent = machine_extent(image.name, memory, context)
-    return _report(options, memory, context, verdict, extent, intended)
+    return _report(options, memory, context, _Result(verdict, extent, intended))
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -96,6 +118,10 @@ def run_check(options: argparse.Namespace) -> int:
     between = chosen_range(options)
     report_source(source)
     extent = _extent(options, follow(options, source), between)
+    if options.walker is not None:
+        verdict, answered = ask_walker(options, source, between)
+        result = _Result(verdict, extent, answered=answered)
+        return _report(options, source.memory, source.context, result)
     verdict = verdict_of(
         source.memory,
         source.context,
@@ -104,7 +130,7 @@ def run_check(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         assumed_width=not source.width_known,
     )
-    return _report(options, source.memory, source.context, verdict, extent, None)
+    return _report(options, source.memory, source.context, _Result(verdict, extent))
 
 
 def machine_extent(name: str, memory: PhysicalMemory, context: PagingContext) -> Extent:
@@ -166,25 +192,16 @@ def verdict_of(
 
 
 def _report(
-    options: argparse.Namespace,
-    memory: PhysicalMemory,
-    context: PagingContext,
-    verdict: Verdict,
-    extent: Extent,
-    intended: _Intended | None,
+    options: argparse.Namespace, memory: PhysicalMemory, context: PagingContext, result: _Result
 ) -> int:
     """Report the verdict and the mismatches, and return the exit status."""
+    verdict, intended, answered = result.verdict, result.intended, result.answered
     broken = intended.broken if intended else []
-    word = conclude(verdict, extent, len(broken))
+    word = conclude(verdict, result.extent, len(broken))
+    word = word if answered is None else answered.conclude(word)
     show = remark if options.json else print
     if options.json:
-        record = summary_record(verdict, extent)
-        if intended is not None:
-            record |= {
-                "intended_pages": intended.pages,
-                "broken_intentions": len(broken),
-                "guest_exceptions": exceptions_record(intended.taken),
-            }
+        record = {**summary_record(verdict, result.extent), **result.record()}
         emit({**record, "verdict": word.text, "reproduce": command_text(options)})
     else:
         for line in verdict_lines(verdict):
@@ -195,6 +212,8 @@ def _report(
         show(f"mismatch: {line}")
     report_divergences(options, verdict, context, show)
     save_cases(options.cases, memory, context, verdict)
+    for line in () if answered is None else walker_lines(answered):
+        show(line)
     if not options.json:
         print_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")

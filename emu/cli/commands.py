@@ -4,7 +4,7 @@ The function that carries a command out is named as text, and imported when it i
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crosswalk.emu.cli.options import (
@@ -54,6 +54,7 @@ _POLICY = option(
     help="exit with status 1 if a frame is both writable and executable: within one privilege, "
     "or for any two",
 )
+_OF_WALKER = tuple(replace(each, needs="walker") for each in MUTING)
 _CHECKING = (
     option(
         "--cases", metavar="DIR", type=output_folder, help="write each divergence here, as a case"
@@ -131,7 +132,16 @@ _CHECK = (
             PARTIAL,
             ALLOW_EMPTY,
             *_CHECKING,
+            walker("none but the built-in one"),
+            Group("wrong answers that don't fail", _OF_WALKER),
         ),
+        """\
+With --walker the image is put to that walker whole: all of its paging structures, every access that
+the emulated CPU makes, and every range to one that lists mappings. --cases then has a case of each
+finding about the walker as well.""",
+        """\
+exit status: 0 agreement; 1 a divergence, or a wrong answer; 2 bad input, nothing asked, not all of
+SOURCE looked at, or nothing judged of one of the walker's claims.""",
     ),
 )
 

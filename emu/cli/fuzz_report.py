@@ -18,11 +18,20 @@ from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.conclusion import agreement, counted
 from crosswalk.emu.report.finding import FindingsJson, headline, search_lines
 from crosswalk.emu.report.text import count_text
-from crosswalk.emu.targets.tally import by_claim, by_mode
+from crosswalk.emu.targets.tally import Tally, by_claim, by_mode
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["Ended", "causes_of", "only", "record", "report_lines", "verdict"]
+__all__ = [
+    "Ended",
+    "causes_of",
+    "finding_records",
+    "only",
+    "question_lines",
+    "record",
+    "report_lines",
+    "verdict",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +120,19 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
 
 
 def _walker_lines(ended: Ended) -> Iterator[str]:
-    """Yield what the walker under test was asked and answered, by paging mode and by claim."""
+    """Yield what the walker under test was asked and answered, and where it wasn't asked."""
     walker, tally = ended.campaign.plan.walker, ended.campaign.tally
     if walker is None:
         return
+    yield from question_lines(walker, tally)
+    rest = [mode.slug for mode in PagingMode if not tally.asked[mode, None]]
+    if rest and not ended.campaign.plan.choice.asked_modes:
+        why = f"--mode {','.join(rest)} asks" if ended.modes is None else "which it doesn't state"
+        yield f"    not asked in {', '.join(rest)}: {why}"
+
+
+def question_lines(walker: str, tally: Tally) -> Iterator[str]:
+    """Yield what a walker under test was asked and answered, by paging mode and by claim."""
     asked, answered, declined = (
         by_mode(each) for each in (tally.asked, tally.answered, tally.declined)
     )
@@ -130,10 +148,6 @@ def _walker_lines(ended: Ended) -> Iterator[str]:
     for claim, count in sorted(claims[0].items()):
         if count != claims[1][claim]:
             yield f"    {claim.value}: asked for {count:,}, answered {claims[1][claim]:,}"
-    rest = [mode.slug for mode in PagingMode if not asked[mode]]
-    if rest and not ended.campaign.plan.choice.asked_modes:
-        why = f"--mode {','.join(rest)} asks" if ended.modes is None else "which it doesn't state"
-        yield f"    not asked in {', '.join(rest)}: {why}"
 
 
 def verdict(ended: Ended) -> tuple[int, str]:
@@ -193,6 +207,24 @@ def _sorted(counts: dict[str, int]) -> str:
     return counted(dict(sorted(counts.items())))
 
 
+def finding_records(document: FindingsJson) -> list[dict[str, Any]]:
+    """Return the findings as a summary document has them."""
+    return [
+        {
+            "id": found.id,
+            "cause": found.cause,
+            "signature": found.signature,
+            "count": found.count,
+            "layout": found.layout,
+            "case": found.case,
+            "entries": found.entries,
+            "reproduce": found.reproduce,
+            "variants": msgspec.to_builtins(found.variants),
+        }
+        for found in sorted(document.findings, key=lambda found: found.id)
+    ]
+
+
 def record(ended: Ended) -> dict[str, Any]:
     """Return the summary document."""
     campaign, document = ended.campaign, ended.document
@@ -212,20 +244,7 @@ def record(ended: Ended) -> dict[str, Any]:
         "lost": state.lost,
         "walker": campaign.plan.walker,
         **campaign.tally.record(),
-        "findings": [
-            {
-                "id": found.id,
-                "cause": found.cause,
-                "signature": found.signature,
-                "count": found.count,
-                "layout": found.layout,
-                "case": found.case,
-                "entries": found.entries,
-                "reproduce": found.reproduce,
-                "variants": msgspec.to_builtins(found.variants),
-            }
-            for found in sorted(document.findings, key=lambda found: found.id)
-        ],
+        "findings": finding_records(document),
         "accepted": ended.accepted.record(),
         "gone": [
             {"id": slug, "signature": state.gone[slug], "case": path and str(path)}

@@ -1,7 +1,7 @@
 """Findings: divergences gathered by the rule that differs, each with a case that shows it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -36,6 +36,7 @@ from crosswalk.walker.outcome import error_names
 from crosswalk.walker.translate import walk, walk_access
 
 __all__ = [
+    "EXPLAINED",
     "INTENDED",
     "SECOND_WALK",
     "WALKER",
@@ -51,11 +52,15 @@ __all__ = [
     "gathered",
     "gathered_of",
     "judged_case",
+    "wrong_answers",
 ]
 
 
 WRITABLE = "a case that can be written"
 """What is due where the case of a finding can't be made."""
+
+EXPLAINED = "effective rights that explain what the CPU does"
+"""What is due where Crosswalk's own effective rights can't be right."""
 
 Result = TypeVar("Result")
 
@@ -192,23 +197,13 @@ class Findings:
         self, witness: str, claims: frozenset[Capability], verdict: TargetVerdict
     ) -> None:
         """Gather the wrong answers of a walker under test."""
-        context = self._layout.context
-        rows = np.flatnonzero(verdict.wrong).tolist()
-        self.divergent += len(rows)
+        given = self._memory, self._layout.context, witness, claims, verdict
         if verdict.observed is not None:
             self._diverging |= verdict.wrong
-        for row in rows:
-            access = verdict.accesses[row]
-            path = walk_access(self._memory, context, access)
-            divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)
-            names = [name for name, column in verdict.fields.items() if column[row]]
-            about = verdict.claims_of(row, claims)
-            signature = signature_of(context, divergence, names, witness, about)
-            asked = False  # An extra mapping is no access of the layout, and has no row in it.
-            if verdict.observed is not None:
-                # A case holds what was observed, not what is expected in the terms of a claim.
-                divergence = replace(divergence, observed=verdict.observed[row])
-                asked = bool(self._asked[row])
+        for row, signature, divergence in wrong_answers(*given):
+            self.divergent += 1
+            # An extra mapping is no access of the layout, and has no row in it.
+            asked = verdict.observed is not None and bool(self._asked[row])
             self._keep(signature, divergence, row, asked=asked)
 
     def _keep(self, signature: Signature, divergence: Divergence, row: int, *, asked: bool) -> None:
@@ -264,6 +259,30 @@ class Findings:
             case = replace(case, probes=bare)
         whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
         return Finding(signature, self._counts[signature], self._row[signature], case, whole)
+
+
+def wrong_answers(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    witness: str,
+    claims: frozenset[Capability],
+    verdict: TargetVerdict,
+) -> Iterator[tuple[int, Signature, Divergence]]:
+    """Yield each wrong answer of a walker under test: its row, the signature, the divergence.
+
+    The divergence has the observed outcome where there is one, and else the true answer in the
+    terms of the claims.
+    """
+    for row in np.flatnonzero(verdict.wrong).tolist():
+        access = verdict.accesses[row]
+        path = walk_access(memory, context, access)
+        divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)
+        names = [name for name, column in verdict.fields.items() if column[row]]
+        about = verdict.claims_of(row, claims)
+        signature = signature_of(context, divergence, names, witness, about)
+        if verdict.observed is not None:
+            divergence = replace(divergence, observed=verdict.observed[row])
+        yield row, signature, divergence
 
 
 @dataclass(frozen=True, slots=True)

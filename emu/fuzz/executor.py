@@ -22,6 +22,7 @@ from crosswalk.emu.check.compare import (
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor, confirm
 from crosswalk.emu.findings.findings import (
+    EXPLAINED,
     INTENDED,
     SECOND_WALK,
     WALKER,
@@ -69,8 +70,6 @@ IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe
 PUT_ASIDE = "accesses that the walker under test was to answer after too many failures"
 """The reason for which an access isn't put to it."""
 
-EXPLAINED = "effective rights that explain what the CPU does"
-"""What is due where Crosswalk's own effective rights can't be right."""
 
 _ALL_MODES = frozenset(PagingMode)
 

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any, Protocol
 
-from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.answers import Answers, Ranges
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
@@ -122,8 +122,17 @@ class Target(Protocol):
         """The paging modes that it says it knows, None where it doesn't say."""
         ...
 
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
-        """Return its answers to the accesses; raises `NoAnswer`."""
+    def answer(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        accesses: Accesses,
+        ranges: Ranges | None = None,
+    ) -> Answers:
+        """Return its answers to the accesses, and where it fails to answer.
+
+        One that lists is asked for `ranges`, by default those of `mapping_lists.ranges_of`.
+        """
         ...
 
     def close(self) -> None:

@@ -130,7 +130,13 @@ class JsonLines:
         modes = self._hello.modes
         self.modes = None if modes is None else parse_modes(",".join(modes), name)
 
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    def answer(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        accesses: Accesses,
+        ranges: Ranges | None = None,
+    ) -> Answers:
         """Return what the walker says of each access, and where it fails to."""
         space = _space(memory, context)
 
@@ -148,7 +154,7 @@ class JsonLines:
                 failure.at = place[0] if failure.at is None else failure.at
                 raise
 
-        return put(self.claims, memory, context, accesses, ask)
+        return put(self.claims, memory, context, accesses, ask, ranges)
 
     def close(self) -> None:
         """Kill the process, and those that it started."""

@@ -88,7 +88,13 @@ class Contained:
         except NoAnswer as failure:
             raise BadInput(f"{name}: {failure}, when it is loaded") from failure
 
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    def answer(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        accesses: Accesses,
+        ranges: Ranges | None = None,
+    ) -> Answers:
         """Return what the walker says of each access, and where it fails to."""
 
         def ask(questions: Questions) -> Answers:
@@ -106,7 +112,7 @@ class Contained:
                 failure.at = self._place[0] if failure.at is None else failure.at
                 raise
 
-        return put(self.claims, memory, context, accesses, ask)
+        return put(self.claims, memory, context, accesses, ask, ranges)
 
     def close(self) -> None:
         """Kill the process, if there is one."""

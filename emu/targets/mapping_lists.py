@@ -30,6 +30,7 @@ __all__ = [
     "look_up",
     "range_of",
     "ranges_of",
+    "ranges_with",
     "rights_text",
     "true_listing",
 ]
@@ -59,7 +60,13 @@ def ranges_of(memory: PhysicalMemory, context: PagingContext, accesses: Accesses
     at a time, at their linear addresses after LAM and UAI. Addresses that aren't canonical never
     are.
     """
-    whole = _whole_ranges(memory, context)
+    return ranges_with(context, _whole_ranges(memory, context), accesses)
+
+
+def ranges_with(
+    context: PagingContext, whole: Sequence[tuple[int, int]], accesses: Accesses
+) -> Ranges:
+    """Return these whole ranges, (first, last) ascending, and beside them the accesses' pages."""
     page = distinct(linear_addresses(context, accesses) & ~np.uint64(FRAME - 1))
     page = page[are_canonical(context, page)]
     starts = np.array([first for first, _ in whole], np.uint64)

@@ -82,8 +82,11 @@ def put(
     context: PagingContext,
     accesses: Accesses,
     asker: Ask,
+    ranges: Ranges | None = None,
 ) -> Answers:
     """Return a walker's answers to the accesses, as `asker` gets them for the questions.
+
+    Lists are asked for `ranges`, by default those of `ranges_of`.
 
     A walker that claims translation and nothing else of an access is asked once for each page
     that they lie in, for the first access in order; the others get that answer with their own
@@ -93,7 +96,10 @@ def put(
     answers the parts. After `MOST_FAILURES`, or too many attempts, no more are asked.
     """
     first, which = _asked(claims, context, accesses)
-    ranges = ranges_of(memory, context, accesses) if claims & LISTS else None
+    if not claims & LISTS:
+        ranges = None
+    elif ranges is None:
+        ranges = ranges_of(memory, context, accesses)
     questions = Questions(accesses.take(first), ranges)
     attempts = _Attempts(questions, asker)
     if len(questions):

@@ -1,11 +1,12 @@
 """`--walker`: the kinds of walkers under test, by name, and the built-in ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.answers import Answers, Ranges
 from crosswalk.emu.targets.capabilities import (
     Capability,
     Target,
@@ -35,32 +36,57 @@ _LISTS = frozenset({Capability.LEAVES, Capability.FLAGS, Capability.EFFECTIVE})
 _ALL = frozenset({Capability.TRANSLATION, Capability.RIGHTS, Capability.FAULTS, Capability.MARKS})
 
 
+class _Answer(Protocol):
+    def __call__(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        accesses: Accesses,
+        ranges: Ranges | None = None,
+    ) -> Answers: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Builtin:
     """A walker of this project, asked in this process: it neither crashes nor hangs."""
 
     name: str
     claims: frozenset[Capability]
-    answer: Callable[[PhysicalMemory, PagingContext, Accesses], Answers]
+    answer: _Answer
     modes: frozenset[PagingMode] | None = frozenset(PagingMode)
 
     def close(self) -> None:
         """Do nothing: there are no processes and no files."""
 
 
-def _in_bulk(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+def _in_bulk(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    ranges: Ranges | None = None,  # noqa: ARG001  # It lists nothing.
+) -> Answers:
     outcomes = translate_many(memory, context, accesses)
     return Answers(outcomes, np.zeros(len(accesses), np.bool_))
 
 
-def _one_by_one(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+def _one_by_one(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    ranges: Ranges | None = None,  # noqa: ARG001  # The same.
+) -> Answers:
     answers = Answers.none(len(accesses))
     for row in range(len(accesses)):
         answers.fill(row, translate(memory, context, accesses[row]))
     return answers
 
 
-def _by_leaves(memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+def _by_leaves(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    accesses: Accesses,
+    ranges: Ranges | None = None,
+) -> Answers:
     def lister(va: int, end: int) -> Iterator[tuple[int, int, int, int, str]]:
         for leaves in walk_leaves(memory, context, va, end):
             columns = (leaves.va, leaves.pa, leaves.size, leaves.flags)
@@ -68,7 +94,8 @@ def _by_leaves(memory: PhysicalMemory, context: PagingContext, accesses: Accesse
             yield from zip(*(column.tolist() for column in columns), rights, strict=True)
 
     answers = Answers.none(len(accesses))
-    listing = ask(context, ranges_of(memory, context, accesses), lister)
+    ranges = ranges_of(memory, context, accesses) if ranges is None else ranges
+    listing = ask(context, ranges, lister)
     return Answers(answers.outcomes, answers.silent, listing)
 
 

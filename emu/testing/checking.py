@@ -13,7 +13,7 @@ from crosswalk.emu.findings.layout import Layout, case_layout, layout_case
 from crosswalk.emu.findings.signature import failure_signature, signature_of
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
 from crosswalk.emu.targets import Capability, Target
-from crosswalk.emu.targets.answers import Answers, Unanswered
+from crosswalk.emu.targets.answers import Answers, Ranges, Unanswered
 from crosswalk.emu.targets.capabilities import names_text, parse_claims, parse_modes
 from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.targets.python import Function
@@ -120,13 +120,19 @@ class _Function:
         self.modes = None if modes is None else parse_modes(names_text(modes), self.name)
         self._asked = Function(function, self.claims)
 
-    def answer(self, memory: PhysicalMemory, context: PagingContext, accesses: Accesses) -> Answers:
+    def answer(
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        accesses: Accesses,
+        ranges: Ranges | None = None,
+    ) -> Answers:
         """Return the function's answer to each access, or its list of mappings."""
 
         def ask(questions: Questions) -> Answers:
             return self._asked.answer(memory, context, questions, [0])
 
-        return put(self.claims, memory, context, accesses, ask)
+        return put(self.claims, memory, context, accesses, ask, ranges)
 
     def close(self) -> None:
         """Do nothing: there is no process."""

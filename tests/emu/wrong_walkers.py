@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.python import Function
+from crosswalk.emu.targets.questions import put
 from crosswalk.walker.bulk import linear_addresses
 from crosswalk.walker.columns import Accesses
 
@@ -120,8 +121,11 @@ class InProcess:
         self.name, self._function = name, function
         self.claims = function.claims
 
-    def answer(self, memory, context, accesses):
-        return self._function.answer(memory, context, accesses)
+    def answer(self, memory, context, accesses, ranges=None):
+        def ask(questions):
+            return self._function.answer(memory, context, questions, [0])
+
+        return put(self.claims, memory, context, accesses, ask, ranges)
 
     def close(self):
         pass

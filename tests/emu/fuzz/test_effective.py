@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from crosswalk.emu.findings.cause import cause_of
+from crosswalk.emu.findings.findings import EXPLAINED
 from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.findings.manual import manual_of
-from crosswalk.emu.fuzz.executor import EXPLAINED, Executor
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.targets import judge as judging
 from crosswalk.emu.targets.registry import BUILTIN

@@ -1,0 +1,219 @@
+"""`check --walker`: an image put to a walker under test whole, and each answer judged."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crosswalk.emu.check import Verdict
+from crosswalk.emu.cli.campaign_findings import finding_of
+from crosswalk.emu.cli.check_pieces import ask_in_pieces
+from crosswalk.emu.cli.fuzz_report import causes_of, finding_records, only, question_lines
+from crosswalk.emu.cli.output import command_line, command_text, progress
+from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
+from crosswalk.emu.findings.baseline import Accepted, read_muting
+from crosswalk.emu.findings.describe import joined_findings
+from crosswalk.emu.findings.image import ImageAsker, Part, part_of, tables_alone
+from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.report.conclusion import Conclusion
+from crosswalk.emu.report.finding import FindingJson, FindingsJson, finding_lines, headline
+from crosswalk.emu.report.text import count_text
+from crosswalk.emu.report.verdict import divergence_case
+from crosswalk.emu.targets import Target
+from crosswalk.emu.targets.registry import open_target
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import Case, Cpu, Probe, Source, dump_case
+from crosswalk.walker.formats.files import make_folder, write_file
+from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.translate import walk_access
+
+__all__ = ["Answered", "ask_walker", "walker_lines", "walker_record"]
+
+_LARGEST = 1 << 16  # So many entries may a case have that holds a whole image's structures.
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a walker under test answered of an image: `document` has the findings that fail."""
+
+    chosen: Chosen
+    part: Part
+    document: FindingsJson
+    accepted: Accepted
+
+    def conclude(self, word: Conclusion) -> Conclusion:
+        """Return the last word: that of the check, where nothing is wrong with the walker."""
+        tally = self.part.tally
+        if self.document.findings:
+            return Conclusion(1, "FAILED")
+        if word.status == 1:
+            return word
+        if tally.unanswered:
+            return Conclusion(2, tally.verdict)
+        clauses = [word.text]
+        _, _, declined = tally.total
+        if declined:
+            clauses.append(f"{self.chosen.name} declined {declined:,} of its accesses")
+        if self.part.unasked:
+            clauses.append(f"{self.part.unasked:,} not put to it after too many failures")
+        if self.accepted.count:
+            clauses.append(f"{count_text(self.accepted.count, 'finding')} accepted")
+        return replace(word, text="; ".join(clauses))
+
+
+def ask_walker(
+    options: argparse.Namespace, source: Source, between: tuple[int, int]
+) -> tuple[Verdict, Answered]:
+    """Return the verdict of the check, and what the walker under test answers.
+
+    Cases of what is wrong are written into the folder of `--cases`.
+    """
+    chosen = chosen_walker(options)
+    chosen.require_opening()
+    muting = read_muting(options.ignore, options.baseline, options.write_baseline)
+    memory, context = source.memory, source.context
+    words = tables_alone(memory, context)
+
+    def begin() -> ImageAsker:
+        target = open_target(str(chosen.name), chosen.limits, claims=chosen.claims)
+        width = not source.width_known
+        return ImageAsker(memory, words, context, target, assumed_width=width)
+
+    with progress("probes") as report:
+        verdict, part = ask_in_pieces(
+            begin,
+            memory,
+            context,
+            between=between,
+            limit=options.limit,
+            jobs=options.jobs,
+            progress=report,
+        )
+    with chosen.opened() as target:
+        if target is None:
+            raise BadInput("--walker: an empty name")
+        document = _Cases(options, chosen, target, words, context).document(part)
+    accepted = muting.write_baseline(muting.accepted(causes_of(document)))
+    return verdict, Answered(chosen, part, only(document, accepted.new), accepted)
+
+
+class _Cases:
+    """Makes a case of each wrong answer, as small as shows it, and the command to see it again."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        chosen: Chosen,
+        target: Target,
+        words: SparseWords,
+        context: PagingContext,
+    ) -> None:
+        self._options, self._chosen = options, chosen
+        self._target = target
+        self._words, self._context = words, context
+
+    def document(self, part: Part) -> FindingsJson:
+        """Return the findings as a document, those of one cause as one."""
+        made = []
+        for signature, count in sorted(part.counts.items(), key=lambda each: (-each[1], each[0])):
+            finding = msgspec.structs.replace(self._finding(part, signature), count=count)
+            made.append((signature, finding))
+        return FindingsJson(walker=self._chosen.name, findings=joined_findings(made))
+
+    def _finding(self, part: Part, signature: Signature) -> FindingJson:
+        case = self._case(part, signature)
+        va = next(self._addresses(part, signature), None)
+        again = self._range_command(va)
+        data = None if case is None else dump_case(case)
+        finding = finding_of(signature, data, signature.slug)
+        path = None if data is None else self._written(signature, data)
+        if path is not None:
+            again = replay_command(path, self._chosen.name, self._chosen.claims)
+        return msgspec.structs.replace(
+            finding, reproduce=again, case=None if path is None else str(path)
+        )
+
+    def _case(self, part: Part, signature: Signature) -> Case | None:
+        """Return the smallest case of the walk's entries, or of all, that shows the same."""
+        note = str(signature)
+        if signature in part.first:
+            divergence = part.first[signature]
+            small = divergence_case(self._context, tuple(self._words.ranges), divergence)
+        else:
+            small = self._of_accesses(part.failed[signature])
+        small = replace(small, note=note, walker=self._chosen.name)
+        if self._shows(small, signature):
+            return small
+        entries = dict(self._words.words())
+        whole = replace(small, entries=entries)
+        if len(entries) <= _LARGEST and self._shows(whole, signature):
+            return whole
+        return None
+
+    def _of_accesses(self, accesses: Accesses) -> Case:
+        """Return a case of accesses, with the entries of their walks."""
+        rows = [accesses[row] for row in range(len(accesses))]
+        entries: dict[int, int] = {}
+        for access in rows:
+            path = walk_access(self._words, self._context, access)
+            entries |= {pa: word for pa, word in path.words if word}
+        return Case(
+            cpu=Cpu.from_context(self._context),
+            ram=tuple(self._words.ranges),
+            entries=entries,
+            probes=tuple(Probe.of(access) for access in rows),
+        )
+
+    def _shows(self, case: Case, signature: Signature) -> bool:
+        memory, context = case.memory(), case.context()
+        accesses = Accesses.of([probe.asked for probe in case.probes])
+        truth = translate_many(memory, context, accesses)
+        return signature in part_of(self._target, memory, context, accesses, truth).counts
+
+    def _addresses(self, part: Part, signature: Signature) -> Iterator[int]:
+        if signature in part.first:
+            yield part.first[signature].access.va
+        elif len(part.failed[signature]):
+            yield int(part.failed[signature].va[0])
+
+    def _range_command(self, va: int | None) -> str:
+        """Return this command for the page of an address alone, as far as there is one."""
+        if va is None:
+            return command_text(self._options)
+        words = ["crosswalk", *self._options.given, "--start", hex(va), "--end", hex(va + 1)]
+        return command_line(words)
+
+    def _written(self, signature: Signature, data: bytes) -> Path | None:
+        folder: Path | None = self._options.cases
+        if folder is None:
+            return None
+        make_folder(folder)
+        path = folder / f"{signature.slug}.json"
+        write_file(path, data)
+        return path
+
+
+def walker_lines(answered: Answered) -> Iterator[str]:
+    """Yield what the walker was asked and answered, and each finding with its walk."""
+    yield from question_lines(str(answered.chosen.name), answered.part.tally)
+    yield from answered.accepted.lines()
+    for finding in answered.document.findings:
+        yield f"{finding.count:,} × {headline(finding)}"
+        yield from finding_lines(finding, rule=False)
+        yield f"  {finding.size or 'shown by the whole image alone'}: {finding.reproduce}"
+
+
+def walker_record(answered: Answered) -> dict[str, Any]:
+    """Return the same for the summary document."""
+    return {
+        "walker": answered.chosen.name,
+        **answered.part.tally.record(),
+        "findings": finding_records(answered.document),
+        "accepted": answered.accepted.record(),
+    }

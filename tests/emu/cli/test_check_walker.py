@@ -1,0 +1,188 @@
+"""`check --walker`: an image put to a walker whole, and what it is wrong about."""
+
+import json
+
+import pytest
+
+from crosswalk.walker.formats import Case, Cpu, dump_case, load_case
+from tests.tables import LEGACY, LONG, OPEN, P, PageTables, context
+
+LISTER = """
+from crosswalk.walker.leaves import walk_leaves
+from crosswalk.walker.rights import Grant
+CLAIMS = "leaves,flags,effective"
+
+def rights(grant):
+    return "".join(name if grant & bit else "-" for name, bit in
+                   (("u", Grant.USER), ("w", Grant.WRITE), ("x", Grant.EXECUTE)))
+
+def f(memory, context, va, end):
+    for part in walk_leaves(memory, context, va, end):
+        columns = (part.va, part.pa, part.size, part.flags, part.grant, part.entry)
+        for va, pa, size, flags, grant, entry in zip(*(c.tolist() for c in columns)):
+            yield BODY
+"""
+TRANSLATOR = """
+from crosswalk.walker import *
+CLAIMS = "rights"
+def f(memory, context, access):
+    found = translate(memory, context, access)
+    return BODY
+"""
+LISTED = "va, pa, size, flags, rights(grant)"
+
+
+@pytest.fixture
+def walker(tmp_path):
+    """Write a walker whose answers are `body`, and return the options that name it."""
+
+    def make(template, body):
+        path = tmp_path / "its.py"
+        path.write_text(template.replace("BODY", body))
+        return ["--walker", f"python:{path}:f", "--jobs", "1"]
+
+    return make
+
+
+def image(mode=4, **upper):
+    """Two pages, of which one is read-only, as a case file's text."""
+    tables = PageTables(mode, ram=((0, 1 << 24),))
+    tables.map(0x40_0000, 0x20_0000, OPEN, **upper).map(0x40_1000, 0x20_1000, P)
+    cpu = Cpu.from_context(context(mode))
+    return dump_case(Case(cpu=cpu, ram=tables.ram, entries=tables.words, probes=()))
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "image.json"
+    path.write_bytes(image())
+    return path
+
+
+@pytest.mark.parametrize("mode", [*LEGACY, *LONG])
+@pytest.mark.parametrize(
+    ("template", "body"), [(LISTER, LISTED), (TRANSLATOR, "found")], ids=["lists", "translates"]
+)
+def test_a_right_walker_agrees_in_every_mode(run, tmp_path, walker, mode, template, body):
+    path = tmp_path / "image.json"
+    path.write_bytes(image(mode))
+    ran = run("check", path, *walker(template, body), "--json")
+    assert (0, "agreement") == (ran.status, ran.document["verdict"])
+    slug = {4: "4level", 5: "5level", "32-bit": "32bit", "PAE": "pae"}[mode]
+    asked = ran.document["asked"][slug]
+    assert ran.document["answered"] == {slug: asked}
+    assert ran.document["declined"] == {slug: 0}
+    assert [] == ran.document["findings"]
+    assert asked > 50
+
+
+def test_a_wrong_translation_is_found_shown_and_replays(run, tmp_path, source, walker):
+    body = "Translation(0x9000) if access.va == 0x40_1000 and access.type == 1 else found"
+    wrong = walker(TRANSLATOR, body)
+    ran = run("check", source, *wrong, "--cases", tmp_path / "kept")
+    assert 1 == ran.status
+    assert "R/W of the leaf: says allowed, it is refused" in ran.out
+    assert "<-- R/W clear" in ran.out
+    assert "verdict: FAILED" in ran.out
+    cases = sorted((tmp_path / "kept").iterdir())
+    assert f"crosswalk replay {cases[0]} --walker {wrong[1]}" in ran.out
+    for case in cases:
+        assert len(load_case(case).entries) <= 5
+        assert 1 == run("replay", case, *wrong[:2]).status
+        assert 0 == run("replay", case, "--walker", "bulk").status
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("va, pa, size, flags, rights(7)", "effective U/S of the leaf: says granted"),
+        ("va, pa, size, flags ^ 4, rights(grant)", "flags of a page: says others"),
+        ("va, pa ^ 4096, size, flags, rights(grant)", "address of a 4-KiB page: says another"),
+    ],
+    ids=["effective", "flags", "address"],
+)
+def test_a_wrong_list_is_found(run, source, walker, body, cause):
+    ran = run("check", source, *walker(LISTER, body))
+    assert (1, True) == (ran.status, cause in ran.out)
+
+
+def test_a_mapping_that_is_listed_far_from_all_others_is_found(run, source, walker):
+    body = f"{LISTED}\n    if va <= 0x7000_0000_0000 < end: yield 0x7000_0000_0000, 0, 4096"
+    body = body.replace("if va", "if first")
+    template = LISTER.replace("f(memory, context, va, end):", "f(memory, context, first, end):")
+    template = template.replace("walk_leaves(memory, context, va, end)",
+                                "walk_leaves(memory, context, first, end)")  # fmt: skip
+    ran = run("check", source, *walker(template, body))
+    assert 1 == ran.status
+    assert "read of 0x700000000000 at CPL 0" in ran.out
+    command = next(line for line in ran.out.splitlines() if "--start" in line)
+    assert command.endswith("--start 0x700000000000 --end 0x700000000001")
+
+
+def test_the_command_that_shows_a_finding_again_shows_it(run, source, walker):
+    options = walker(LISTER, "va, pa ^ 4096, size, flags, rights(grant)")
+    (finding,) = run("check", source, *options, "--json").document["findings"]
+    words = finding["reproduce"].split()
+    assert ["crosswalk", "check"] == words[:2]
+    again = run(*words[1:])
+    assert 1 == again.status
+    (same,) = again.document["findings"]
+    assert finding["cause"] == same["cause"]
+
+
+def test_a_claim_that_is_never_answered_is_exit_status_2(run, source, walker):
+    ran = run("check", source, *walker(TRANSLATOR, "NotImplemented"))
+    assert (2, True) == (ran.status, "verdict: nothing judged of: rights\n" in ran.out)
+    ran = run("check", source, *walker(LISTER, "va, pa, size"))
+    assert (2, True) == (ran.status, "verdict: nothing judged of: flags, effective\n" in ran.out)
+
+
+def test_a_question_that_kills_is_a_finding_and_the_others_are_asked(run, source, walker):
+    body = "exit(3) if access.va == 0x40_1000 and access.cpl == 3 else found"
+    ran = run("check", source, *walker(TRANSLATOR, body), "--json")
+    assert 1 == ran.status
+    assert ["an answer within the limits"] == [
+        each["signature"].partition(" is due")[0] for each in ran.document["findings"]
+    ]
+    assert 0 < ran.document["answered"]["4level"] < ran.document["asked"]["4level"]
+
+
+def test_known_findings_do_not_fail_and_are_named(run, tmp_path, source, walker):
+    options = walker(LISTER, "va, pa ^ 4096, size, flags, rights(grant)")
+    ran = run("check", source, *options, "--ignore", "ADDRESS OF *")
+    assert 0 == ran.status
+    assert "ignored by 'ADDRESS OF *': 1: address of a 4-KiB page: says another" in ran.out
+    baseline = tmp_path / "known.json"
+    ran = run("check", source, *options, "--baseline", baseline, "--write-baseline")
+    assert 0 == ran.status
+    (entry,) = json.loads(baseline.read_text())["causes"]
+    assert "address of a 4-KiB page: says another, it is this" == entry["cause"]
+    assert 0 == run("check", source, *options, "--baseline", baseline).status
+    other = walker(LISTER, "va, pa, size, flags ^ 4, rights(grant)")
+    assert 1 == run("check", source, *other, "--baseline", baseline).status
+
+
+def test_a_part_is_put_to_the_walker_alone(run, source, walker):
+    body = "found if access.va < 0x40_1000 else exit(1)"
+    options = walker(TRANSLATOR, body)
+    whole = run("check", source, *options)
+    part = run("check", source, *options, "--start", "0x400000", "--end", "0x401000")
+    assert (1, 0) == (whole.status, part.status)
+
+
+def test_a_limit_leaves_lists_to_the_pages_that_are_accessed(run, source, walker):
+    ran = run("check", source, *walker(LISTER, LISTED), "--limit", "1", "--json")
+    assert 0 == ran.status
+    assert 0 < ran.document["answered"]["4level"]
+    assert "flags" not in ran.document["claims"]
+
+
+@pytest.mark.parametrize("option", [["--claims", "rights"], ["--ignore", "x"]])
+def test_options_of_a_walker_mean_nothing_without_one(run, source, option):
+    assert 2 == run("check", source, *option).status
+
+
+def test_a_walker_that_can_not_be_had_is_one_line(run, source):
+    ran = run("check", source, "--walker", "python:nothing.py:f")
+    assert (2, "") == (ran.status, ran.out)
+    assert ran.err.splitlines()[-1].startswith("crosswalk: error: python:nothing.py:f")
