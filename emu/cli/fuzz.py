@@ -114,9 +114,12 @@ class _Run:
             which = " and ".join(names[each] for each in reversed(campaign.changed))
             have = "have" if len(campaign.changed) > 1 else "has"
             remark(f"{which} {have} changed: findings are asked again, and layouts begin anew")
+        before = campaign.state.layouts
         with progress("asking findings again") as report:
             again = ask_again(campaign, self._store, jobs, report)
         self._gone = again.gone
+        if again.gone and not campaign.changed and before:
+            remark("findings are gone, so that something has changed: layouts begin anew")
         if again.dropped:
             count = count_text(len(again.dropped), "finding")
             remark(f"{count} that no case shows alone: left to the layouts to find again")
@@ -164,7 +167,9 @@ class _Run:
             campaign,
             only(found, accepted.new),
             accepted,
-            tuple((slug, store.gone_path(slug)) for slug in self._gone),
+            tuple(
+                (slug, store.gone_path(slug)) for slug in self._gone if slug in campaign.state.gone
+            ),
             len(unreduced(campaign, store)) if interrupted or not options.no_reduce else 0,
             self._modes,
             interrupted,

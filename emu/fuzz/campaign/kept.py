@@ -47,9 +47,9 @@ def ask_again(
     """Ask the kept findings again, and forget those that the walker doesn't show any more.
 
     Where the walker or Crosswalk has changed, the layouts begin anew: they weren't put to this one.
-    Otherwise what was never made small stays as it is: nobody knows that its case ever showed it.
+    That is so, too, where a finding is gone: something that the walker loads has changed.
     """
-    findings, anew = campaign.state.findings, bool(campaign.changed)
+    findings = campaign.state.findings
     cases = [
         (slug, store.case(slug)) for slug, found in sorted(findings.items()) if _can_be_asked(found)
     ]
@@ -65,14 +65,11 @@ def ask_again(
             if progress is not None:
                 progress(min(done * _AT_ONCE, len(cases)), len(cases))
     failed = {slug: why for slug, why in answers.items() if why is not None}
-    gone = [
-        slug
-        for slug in answers
-        if slug not in failed and (anew or findings[slug].reduced is not None)
-    ]
+    gone = [slug for slug in answers if slug not in failed]
+    anew = bool(campaign.changed or gone)
     asked = {slug for slug, _ in cases}
     dropped = [slug for slug in findings if slug not in asked] if anew else []
-    campaign.forget(gone, dropped)
+    campaign.forget(gone, dropped, anew=anew)
     return Again(len(cases), tuple(gone), tuple(dropped), failed)
 
 

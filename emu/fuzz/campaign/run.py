@@ -161,25 +161,25 @@ class Campaign:
             if seconds is not None and now - began > seconds:
                 break
 
-    def forget(self, gone: Sequence[str], dropped: Sequence[str]) -> None:
+    def forget(self, gone: Sequence[str], dropped: Sequence[str], *, anew: bool) -> None:
         """Take findings out: those that are gone, and those that only the layouts can show.
 
-        Where the walker or Crosswalk has changed, the layouts begin anew, with the other findings
-        kept. First the state says so, then the files follow.
+        With `anew` the layouts begin again, with the other findings kept. First the state says so,
+        then the files follow.
         """
         state = self.state
         for slug in gone:
             state.gone[slug] = state.findings.pop(slug).signature
         for slug in dropped:
             del state.findings[slug]
-        if self.changed:
+        if anew:
             for found in state.findings.values():
                 found.layout, found.count = None, 1
             state = State(
                 state.plan, findings=state.findings, gone=state.gone, made_of=state.made_of
             )
             self._begin(state)
-        if gone or dropped or self.changed:
+        if gone or dropped or anew:
             self.save()
         for slug in gone:
             self._store.retire(slug)

@@ -120,9 +120,8 @@ def test_a_finding_that_a_changed_walker_still_shows_stays_until_the_layouts_mee
     assert first == fuzz("--json").document["findings"]
 
 
-def test_a_module_that_the_walker_imports_may_have_been_mended_and_layouts_go_on(
-    fuzz, walker, here
-):
+@pytest.mark.parametrize("reduce", [False, True])
+def test_a_module_that_the_walker_imports_may_have_been_mended(fuzz, walker, here, reduce):
     rules = here / "rules.py"
     rules.write_text("READS = {'WRITE'}\n")
     walker(
@@ -130,13 +129,33 @@ def test_a_module_that_the_walker_imports_may_have_been_mended_and_layouts_go_on
         more="access = replace(access, type=AccessType.READ) "
         "if access.type.name in rules.READS else access",
     )
-    assert 1 == fuzz("--json", reduce=True).status
+    assert 1 == fuzz("--json", reduce=reduce).status
+    assert "going on after 3 layouts" in fuzz().err
     rules.write_text("READS = set()\n")
     mended = fuzz("--json")
-    assert (0, []) == (mended.status, mended.document["findings"])
+    assert (0, [], 3) == (
+        mended.status, mended.document["findings"], mended.document["layouts"],
+    )  # fmt: skip
     assert mended.document["gone"]
-    assert "going on after 3 layouts" in mended.err
-    assert "changed" not in mended.err
+    assert "findings are gone, so that something has changed: layouts begin anew" in mended.err
+    assert "going on after 3 layouts" in fuzz().err
+
+
+def test_a_finding_that_its_case_alone_does_not_show_is_found_again_and_is_not_gone(
+    fuzz, walker, here
+):
+    # Wrong from the 50th access of a process on.
+    walker(
+        imports="from itertools import count\n\ncounted = count()\n",
+        more="access = replace(access, type=AccessType.READ) if next(counted) > 50 else access",
+    )
+    first = fuzz("--json")
+    assert 1 == first.status
+    again = fuzz("--json")
+    assert (1, []) == (again.status, again.document["gone"])
+    assert [each["id"] for each in first.document["findings"]] == [
+        each["id"] for each in again.document["findings"]
+    ]
 
 
 def test_findings_of_crosswalk_itself_are_asked_again_as_well(run, tmp_path, monkeypatch):

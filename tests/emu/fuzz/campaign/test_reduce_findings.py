@@ -25,11 +25,11 @@ def walker_with_bug(monkeypatch):
     plant_walker(monkeypatch, bug_named("XD not inherited").predict)
 
 
-def reduced(folder, plan, jobs=1):
+def reduced(folder, plan, jobs=1, seconds=None):
     store = Store(folder, plan)
     try:
         found = Campaign(plan, store)
-        alone = reduce_findings(found, store, jobs)
+        alone = reduce_findings(found, store, jobs, seconds=seconds)
     finally:
         store.close()
     return found, alone
@@ -224,3 +224,13 @@ def test_an_interrupt_stops_the_processes_that_try(tmp_path, walker_with_bug, mo
     assert before == children()
     slug = min(found.state.findings)
     assert 1 == len(parse_case(store.case(slug), slug).probes)
+
+
+def test_reduction_ends_after_its_time_and_the_next_one_goes_on(tmp_path, walker_with_bug):
+    found = real_campaign(tmp_path, 2, 16)
+    count = len(found.state.findings)
+    assert count > 1
+    part, _ = reduced(tmp_path, found.plan, seconds=0.0)
+    assert 1 == sum(each.reduced is not None for each in part.state.findings.values())
+    whole, _ = reduced(tmp_path, found.plan)
+    assert count == sum(each.reduced is not None for each in whole.state.findings.values())
