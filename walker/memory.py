@@ -6,8 +6,10 @@ holds the few words of a case file.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from mmap import mmap
+from operator import index
 from typing import Protocol
 
 import numpy as np
@@ -185,6 +187,10 @@ class SparseWords:
         # The last row is all zeros: what a frame without words reads as.
         self._tables = np.concatenate([tables, np.zeros((1, WORDS), np.uint64)])
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what is to be pickled: not the words that were looked up."""
+        return {name: held for name, held in vars(self).items() if name != "word"}
+
     @property
     def ranges(self) -> Sequence[tuple[int, int]]:
         """The backed ranges as (start, size) in bytes: sorted, disjoint, not adjacent."""
@@ -198,12 +204,14 @@ class SparseWords:
         frames = np.arange(first, pa + size, FRAME, dtype=np.uint64)
         return self.tables(frames).tobytes()[pa - first : pa - first + size]
 
-    def word(self, pa: int) -> int | None:
-        """Return the 8-byte word at `pa`, a multiple of 8; None if its frame is not backed."""
-        frame = np.array([pa // FRAME * FRAME], dtype=np.uint64)
-        if not self.backed(frame)[0]:
-            return None
-        return int(self._tables[self._rows(frame)[0], pa % FRAME // 8])
+    @cached_property
+    def word(self) -> Callable[[int], int | None]:
+        """Return the 8-byte word at an address, a multiple of 8; None if its frame is not backed.
+
+        It is called as a method, `memory.word(pa)`, and costs a look-up in a dict: a walker calls
+        it for each entry.
+        """
+        return _KnownWords(self._ranges, self._known, self._tables).__getitem__
 
     def backed(self, frames: U64) -> NDArray[np.bool_]:
         """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
@@ -231,6 +239,47 @@ class SparseWords:
         at = np.searchsorted(self._known, frames)
         known = np.append(self._known, np.uint64(np.iinfo(np.uint64).max))
         return np.where(known[at] == frames, at, len(self._known))
+
+
+class _KnownWords(dict[int, int | None]):
+    """Words by physical address, looked up in tables when they are first asked for.
+
+    The words that aren't zero are there from the beginning, unless they are many. Others come by
+    the part of a frame, and all go when there are too many: that takes 100 MB.
+    """
+
+    _MANY, _MOST = 1 << 16, 1 << 20
+    _PART = 64  # Words.
+
+    def __init__(self, ranges: Sequence[tuple[int, int]], known: U64, tables: U64) -> None:
+        super().__init__()
+        self._ranges, self._tables = ranges, tables
+        self._starts = [start for start, _ in ranges]
+        self._row = dict(zip(known.tolist(), range(len(known)), strict=True))
+        row, at = np.nonzero(tables)
+        if len(row) <= self._MANY:
+            words = known[row] + np.uint64(8) * at.astype(np.uint64)
+            self.update(zip(words.tolist(), tables[row, at].tolist(), strict=True))
+
+    def __missing__(self, pa: int) -> int | None:
+        pa = index(pa)
+        if pa % 8:
+            return self[pa & -8]
+        if len(self) > self._MOST:
+            self.clear()
+        size, frame = 8 * self._PART, pa & -FRAME
+        first = pa // size * size
+        if not self._backed(frame):
+            part: list[int | None] = [None] * self._PART
+        else:
+            at = (first - frame) // 8
+            part = self._tables[self._row.get(frame, -1), at : at + self._PART].tolist()
+        self.update(zip(range(first, first + size, 8), part, strict=True))
+        return self[pa]
+
+    def _backed(self, frame: int) -> bool:
+        at = bisect_right(self._starts, frame) - 1
+        return at >= 0 and frame < self._ranges[at][0] + self._ranges[at][1]
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

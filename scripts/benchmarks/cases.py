@@ -21,6 +21,7 @@ __all__ = ["judge_cases", "measured_cases", "show_cases"]
 
 _PROBES = 15  # A case.
 _TIMES_ALONE, _HYPOTHESIS, _MANY = 0.4, 0.5, 1 / 8
+_WORDS = 3.0
 # Runs in each tree: a case after the other in one prober, and all at once where there is a way.
 _WORK = """
 import importlib, json, resource, sys, time
@@ -59,6 +60,15 @@ for _ in range(int(rounds)):
         began = time.process_time()
         work()
         found[name].append(time.process_time() - began)
+# What a walker in Python reads, as its own dict has it, and as the memory under test does.
+memory, words = cases[0][0], dict(cases[0][0].words())
+asked = [hash(pa) for pa in words] * 2000  # Equal, and not the same objects.
+def looked_up(word):
+    began = time.process_time()
+    for pa in asked:
+        word(pa)
+    return (time.process_time() - began) / len(asked)
+found["dict"], found["word"] = ([looked_up(f) for _ in range(3)] for f in (words.get, memory.word))
 print(json.dumps({"peaks": [before, peak()], **found}))
 """
 # The example's own test, with the same examples in each tree, in one process and the emulator's.
@@ -135,6 +145,7 @@ def _row(name: str, count: int, runs: list[tuple[Row, Row]]) -> Row:
         "probes_a_second_of_many": count * _PROBES / many,
         "peak_mib_alone": median(work["peaks"][0] for work, _ in runs),
         "peak_mib_of_many": median(work["peaks"][1] for work, _ in runs),
+        "words_of_a_dict": seconds("word") / seconds("dict"),
         "hypothesis_cpu": median(each["own"] + each["emulator"] for _, each in runs),
         "hypothesis_emulator_cpu": median(each["emulator"] for _, each in runs),
     }
@@ -150,6 +161,7 @@ def show_cases(rows: list[Row]) -> None:
                 f"{row[f'probes_a_second_{how}']:>9,.0f} probes a second, "
                 f"peak {row[f'peak_mib_{how}']:,.0f} MiB"
             )
+        print(f"  a word of memory takes {row['words_of_a_dict']:.1f} times one of a dict")
         print(
             f"  300 examples of Hypothesis: {row['hypothesis_cpu']:.2f} s, of which the emulator's "
             f"process {row['hypothesis_emulator_cpu']:.2f}"
@@ -157,7 +169,8 @@ def show_cases(rows: list[Row]) -> None:
 
 
 def judge_cases(rows: list[Row]) -> Any:
-    """Yield the goals, as parts of what the other tree takes: name, found, upper bound."""
+    """Yield the goals, most as parts of what the other tree takes: name, found, upper bound."""
+    yield {"goal": "a word, of a dict's", "found": rows[0]["words_of_a_dict"], "most": _WORDS}
     if len(rows) < 2:
         return
     here, there = rows

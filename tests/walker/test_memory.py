@@ -1,4 +1,6 @@
 import mmap
+import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -194,3 +196,50 @@ def test_sparse_words_hold_what_they_were_given_and_zeros_beside():
 def test_a_sparse_word_outside_ram_is_refused(pa):
     with pytest.raises(BadInput, match=f"outside RAM: {pa // 4096 * 4096:#x}"):
         SparseWords(RAM, {0x0: 1, pa: 1})
+
+
+def called(work):
+    """The Python functions that are called by what is done."""
+    found = []
+    sys.setprofile(lambda frame, event, _: event == "call" and found.append(frame.f_code.co_name))
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def test_a_word_that_was_asked_for_costs_no_function_call():
+    memory = SparseWords(RAM, {0x2008: 5})
+    assert [5, 0, None] == [memory.word(pa) for pa in (0x2008, 0x2010, 0x1000)]
+
+    def again():
+        for pa in (0x2008, 0x2010, 0x1000):
+            memory.word(pa)
+
+    assert ["again"] == called(again)
+
+
+@pytest.mark.parametrize("count", [1000, 70_000], ids=["few", "many"])
+def test_words_are_those_of_the_tables_however_many_there_are(count):
+    words = {0x10_0000 + 24 * at: at + 1 for at in range(count)}
+    memory = SparseWords([(0x10_0000, 1 << 22)], words)
+    assert [*words.values()] == [memory.word(pa) for pa in words]
+    beside = range(0x10_0008, 0x10_0008 + 24 * count, 24)
+    assert {0} == {memory.word(pa) for pa in beside}
+    assert {None} == {memory.word(pa) for pa in (0, 0xF_FFF8, 0x50_0000, 1 << 63, -8)}
+    assert words == dict(memory.words())
+
+
+def test_a_word_is_found_by_any_integer_and_by_any_address_in_it():
+    memory = SparseWords(RAM, {0x2008: 5})
+    assert [5] * 3 == [memory.word(pa) for pa in (np.uint64(0x2008), 0x200F, np.uint64(0x200D))]
+    assert int is type(memory.word(np.uint64(0x2008)))
+
+
+def test_words_that_were_asked_for_are_not_pickled():
+    memory = SparseWords(RAM, {0x2008: 5})
+    before = pickle.dumps(memory)
+    assert 5 == memory.word(0x2008)
+    assert before == pickle.dumps(memory)
+    assert 5 == pickle.loads(before).word(0x2008)  # noqa: S301  # Our own.
