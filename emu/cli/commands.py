@@ -274,6 +274,7 @@ _REPLAY = Command(
             help="after so long with one case the emulator counts as hanging (120)",
         ),
         walker("none but the built-in one"),
+        Group("wrong answers that don't fail", _OF_WALKER[:2]),
         json_option("each case, with both outcomes filled in,"),
     ),
     """\
@@ -283,8 +284,8 @@ walker is asked as well: exit status 1 then means that one of its answers is wro
 A probe that needs a feature that the emulated CPU lacks, LAM for one, is predicted only: it has no
 `observed`, and the walker's answer is compared with the prediction.""",
     """\
-exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted only, or the
-emulator crashes or hangs.""",
+exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted only, nothing judged
+of one of the walker's claims, or the emulator crashes or hangs.""",
 )
 
 _FUZZ = Command(

@@ -3,7 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -12,18 +12,22 @@ from numpy.typing import NDArray
 from crosswalk.emu.check import Divergence, compare_all
 from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composites import CompositeChecker
+from crosswalk.emu.cli.fuzz_report import causes_of
 from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
-from crosswalk.emu.findings.describe import described_access
-from crosswalk.emu.findings.signature import failure_signature, signature_of
-from crosswalk.emu.probe import FEATURES, Prober, subset_of
+from crosswalk.emu.findings.baseline import read_muting
+from crosswalk.emu.findings.describe import described, described_access, joined_findings
+from crosswalk.emu.findings.findings import wrong_answers
+from crosswalk.emu.findings.signature import Signature, failure_signature, signature_of
+from crosswalk.emu.probe import FEATURES, subset_of
+from crosswalk.emu.probe.many import FEW, ManyProber
 from crosswalk.emu.report.composites import (
     CompositeCase,
     composite_lines,
     dump_composite,
     load_composite,
 )
-from crosswalk.emu.report.finding import finding_lines
+from crosswalk.emu.report.finding import FindingsJson, finding_lines
 from crosswalk.emu.report.source import encryption_lines
 from crosswalk.emu.report.text import access_text, outcome_text, size_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
@@ -31,18 +35,20 @@ from crosswalk.emu.targets import Capability, Target
 from crosswalk.emu.targets.answers import Unanswered
 from crosswalk.emu.targets.capabilities import LISTS
 from crosswalk.emu.targets.judge import TargetVerdict, judge
-from crosswalk.emu.workers.contained import contained
+from crosswalk.emu.targets.tally import Tally
+from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
-from crosswalk.walker.context import PagingContext
-from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Case, Probe, SourceKind, dump_case, open_source
+from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.formats import Case, Probe, Source, SourceKind, dump_case, open_source
 from crosswalk.walker.formats.located_errors import printable
-from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Outcome, Translation
 from crosswalk.walker.translate import walk_access
 
 __all__ = ["run"]
+
+_TOGETHER = 256
+"""So many cases are put to the emulated CPU at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,16 @@ class _Answered:
     silent: frozenset[int]
     unasked: frozenset[int]
     failures: tuple[Unanswered, ...]
+    tally: Tally
+
+    def signatures(self, case: Case) -> Iterator[Signature]:
+        """Yield the signature of each wrong answer, and of each failure."""
+        name, memory, context = self.target.name, case.memory(), case.context()
+        for each in self.failures:
+            yield failure_signature(name, each.failure)
+        for verdict in self.verdicts:
+            given = memory, context, f"peer:{name}", self.target.claims, verdict
+            yield from (signature for _, signature, _ in wrong_answers(*given))
 
     @property
     def wrong(self) -> int:
@@ -103,63 +119,133 @@ class _Answered:
         return frozenset(row for each in self.failures for row in each.rows.tolist()) & self.silent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Counts:
-    """How many probes a case has, how many of them were made, and how much of that is wrong."""
+    """What all cases have: probes, those that were made, divergences, and a walker's answers.
 
-    probes: int
-    made: int
-    wrong: int
+    `wrong` counts its wrong answers and failures by signature, `tally` the questions to it.
+    """
+
+    probes: int = 0
+    made: int = 0
+    divergent: int = 0
+    wrong: Counter[Signature] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
 
 
 def run(options: argparse.Namespace) -> int:
     """Replay each case, and return the exit status."""
     chosen = chosen_walker(options)
-    limit = options.time_limit
+    muting = read_muting(options.ignore, options.baseline)
+    show = remark if options.json else print
     with chosen.opened() as target:
-        counts = [_one(path, chosen, target, limit, as_json=options.json) for path in options.cases]
-    if any(each.wrong for each in counts):
+        replay = _Replay(chosen, target, options.time_limit, as_json=options.json)
+        replay.all(options.cases)
+    counts = replay.counts
+    made = [(each, described(each)) for each in sorted(counts.wrong)]
+    document = FindingsJson(walker=chosen.name, findings=joined_findings(made))
+    accepted = replace(muting.accepted(causes_of(document)), vanished=())
+    for line in accepted.lines():
+        show(line)
+    if counts.divergent or accepted.new:
         return 1
-    if any(each.made for each in counts):
+    if counts.tally.unanswered:
+        show(counts.tally.verdict)
+        return 2
+    if counts.made:
         return 0
-    if any(each.probes for each in counts):
+    if counts.probes:
         remark("nothing asked: the emulated CPU lacks what the probes need")
     return 2
 
 
-def _one(path: str, chosen: Chosen, target: Target | None, limit: int, *, as_json: bool) -> _Counts:
-    """Replay one case and return what of it was made, and how much of that is wrong."""
-    name = printable(path)
-    composite = load_composite(path)
-    if composite is not None:
-        if target is not None:
-            raise BadInput(f"{name}: a walker can't be asked for a composite")
-        return _Counts(1, 1, int(_composite(name, composite, limit, as_json=as_json)))
-    source = open_source(path, kind=SourceKind.CASE)
-    case = source.case
-    if case is None:
-        raise BadInput(f"{name}: not a case")
-    names_another(name, case, chosen)
-    replayed = contained(lambda: _outcomes(case), limit, again=True)
-    if not len(replayed.made):
-        for line in encryption_lines(source):
-            remark(f"{name}: {line}")
-    answered = None
-    made = replayed.made
-    if target is not None:
-        answered = _ask(target, case.memory(), case.context(), replayed.accesses, replayed.truth)
-    if as_json:
-        lacking = (replayed.lacking != 0).tolist()
-        filled = replayed_case(case, replayed.predicted, replayed.observed, lacking)
-        if answered is not None:
-            filled = _answered_case(case, answered, replayed.truth, replayed.observed, lacking)
-            for each in answered.failures:
-                remark(f"{name}: {each.failure}")
-        emit_document(dump_case(filled))
-    else:
-        _report(name, case, replayed, answered)
-    wrong = replayed.divergent + (0 if answered is None else answered.wrong)
-    return _Counts(len(case.probes), len(made), wrong)
+class _Replay:
+    """Replays case after case; small ones are put to the emulated CPU together."""
+
+    def __init__(self, chosen: Chosen, target: Target | None, limit: int, *, as_json: bool) -> None:
+        self._chosen, self._target = chosen, target
+        self._limit, self._as_json = limit, as_json
+        self.counts = _Counts()
+
+    def all(self, paths: Sequence[str]) -> None:
+        """Replay the cases of these files, in order; `BadInput` where one is none."""
+        together: list[tuple[str, Source]] = []
+        for path in paths:
+            name = printable(path)
+            try:
+                opened = self._opened(path, name)
+            except CrosswalkError:
+                self._together(together)  # Those before it are replayed all the same.
+                raise
+            if isinstance(opened, Source):
+                together.append((name, opened))
+            if isinstance(opened, CompositeCase) or len(together) == _TOGETHER:
+                self._together(together)
+                together.clear()
+            if isinstance(opened, CompositeCase):
+                differs = _composite(name, opened, self._limit, as_json=self._as_json)
+                self.counts.probes += 1
+                self.counts.made += 1
+                self.counts.divergent += differs
+        self._together(together)
+
+    def _opened(self, path: str, name: str) -> Source | CompositeCase:
+        composite = load_composite(path)
+        if composite is not None:
+            if self._target is not None:
+                raise BadInput(f"{name}: a walker can't be asked for a composite")
+            return composite
+        source = open_source(path, kind=SourceKind.CASE)
+        if source.case is None:
+            raise BadInput(f"{name}: not a case")
+        return source
+
+    def _together(self, sources: Sequence[tuple[str, Source]]) -> None:
+        cases = [source.case for _, source in sources if source.case is not None]
+        replays = _replayed(cases, self._limit)
+        for (name, source), case in zip(sources, cases, strict=True):
+            names_another(name, case, self._chosen)
+            self._one(name, source, case, next(replays))
+
+    def _one(self, name: str, source: Source, case: Case, replayed: _Replayed) -> None:
+        """Report one case, and count what of it was made, and what is wrong."""
+        if not len(replayed.made):
+            for line in encryption_lines(source):
+                remark(f"{name}: {line}")
+        answered = None
+        if self._target is not None:
+            answered = _ask(self._target, case, replayed)
+            self.counts.tally += answered.tally
+            self.counts.wrong.update(answered.signatures(case))
+        if self._as_json:
+            lacking = (replayed.lacking != 0).tolist()
+            filled = replayed_case(case, replayed.predicted, replayed.observed, lacking)
+            if answered is not None:
+                filled = _answered_case(case, answered, replayed.truth, replayed.observed, lacking)
+                for each in answered.failures:
+                    remark(f"{name}: {each.failure}")
+            emit_document(dump_case(filled))
+        else:
+            _report(name, case, replayed, answered)
+        self.counts.probes += len(case.probes)
+        self.counts.made += len(replayed.made)
+        self.counts.divergent += replayed.divergent
+
+
+def _replayed(cases: Sequence[Case], limit: int) -> Iterator[_Replayed]:
+    """Yield what comes of each case; they are made in one process as long as that lives."""
+    try:
+        found = contained(lambda: _outcomes(cases), limit, again=True) if cases else []
+    except EmulatorCrash:
+        if len(cases) == 1:
+            raise
+        for case in cases:
+            yield from _replayed([case], limit)
+        return
+    for each in found:
+        if isinstance(each, CrosswalkError):
+            raise each
+        yield each
 
 
 def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> bool:
@@ -178,17 +264,31 @@ def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> 
     return bool(judged.differ[0])
 
 
-def _outcomes(case: Case) -> _Replayed:
-    memory, context = case.memory(), case.context()
-    accesses = Accesses.of([probe.asked for probe in case.probes])
-    predicted = translate_many(memory, context, accesses)
-    prober = Prober(subset_of(memory, context, accesses.va), context)
-    lacking = prober.lacking(accesses)
-    made = lacking == 0
-    some, said = accesses.take(made), predicted.take(made)
-    seen = prober.probe(some)
-    divergences = compare_all(memory, context, some, said, seen)
-    return _Replayed(accesses, predicted, spread(predicted, made, seen), lacking, divergences)
+def _outcomes(cases: Sequence[Case]) -> list[_Replayed | CrosswalkError]:
+    """Return what comes of each case, or the error that it raises."""
+    asked = [
+        (case.memory(), case.context(), Accesses.of([probe.asked for probe in case.probes]))
+        for case in cases
+    ]
+    probers = ManyProber()
+    few = [at for at, (_, _, accesses) in enumerate(asked) if len(accesses) <= FEW]
+    observed = dict(zip(few, probers.probe([asked[at] for at in few]), strict=True))
+    found: list[_Replayed | CrosswalkError] = []
+    for at, (memory, context, accesses) in enumerate(asked):
+        try:
+            each = observed.get(at)
+            if each is None:  # Of large tables those that its accesses are translated with.
+                some = subset_of(memory, context, accesses.va)
+                each = probers.alone((some, context, accesses))
+            made = each.lacking == 0
+            predicted = translate_many(memory, context, accesses)
+            said = predicted.take(made)
+            differing = compare_all(memory, context, accesses.take(made), said, each.outcomes)
+            seen = spread(predicted, made, each.outcomes)
+            found.append(_Replayed(accesses, predicted, seen, each.lacking, differing))
+        except CrosswalkError as error:
+            found.append(error)
+    return found
 
 
 def _report(name: str, case: Case, replayed: _Replayed, answered: _Answered | None) -> None:
@@ -232,19 +332,14 @@ def _probe_lines(case: Case, replayed: _Replayed, *, asked: bool) -> Iterator[st
             yield f"agree: {access_text(access)}: {outcome_text(replayed.observed[row])}"
 
 
-def _ask(
-    target: Target,
-    memory: PhysicalMemory,
-    context: PagingContext,
-    accesses: Accesses,
-    truth: Outcomes,
-) -> _Answered:
-    """Ask a walker about accesses whose outcomes are `truth`."""
+def _ask(target: Target, case: Case, replayed: _Replayed) -> _Answered:
+    """Ask a walker about the accesses of a case."""
+    memory, context, accesses = case.memory(), case.context(), replayed.accesses
     answers = target.answer(memory, context, accesses)
-    judged = judge(target.claims, answers, memory, context, accesses, truth)
+    judged = judge(target.claims, answers, memory, context, accesses, replayed.truth)
     silent = answers.silent if target.claims - LISTS else judged.silent
     rows, aside = (frozenset(each.tolist()) for each in (np.flatnonzero(silent), answers.aside))
-    answered = _Answered(target, judged.verdicts, rows, frozenset(), answers.failures)
+    answered = _Answered(target, judged.verdicts, rows, frozenset(), answers.failures, judged.tally)
     return replace(answered, unasked=aside - answered.failed)
 
 
@@ -292,9 +387,12 @@ def _answer_lines(
             if not place and row in answered.unasked:
                 yield f"not asked, after too many failures: {access_text(access)}"
             elif not wrong[row]:
-                text = "nothing said" if row in answered.silent else _answer_text(claims, said)
                 only = f"predicted only: {lack}: " if lack else ""
-                yield f"right: {only}{access_text(access)}: {text}"
+                asked = f"{only}{access_text(access)}"
+                if row in answered.silent and not place:
+                    yield f"declined: {asked}"
+                else:
+                    yield f"right: {asked}: {_answer_text(claims, said)}"
             if not wrong[row]:
                 continue
             path = walk_access(memory, context, access)

@@ -1,8 +1,13 @@
+import faulthandler
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
+from crosswalk.emu.cli import replay as replaying
+from crosswalk.emu.probe.many import ManyProber
+from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.formats import Probe, load_case, parse_case
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
@@ -197,3 +202,50 @@ def test_a_composite_is_of_ia_32e_mode_and_no_walkers_business(run, tmp_path):
         ran = run("replay", *arguments)
         assert (2, "") == (ran.status, ran.out)
         assert ran.err == f"crosswalk: error: {message}\n"
+
+
+def test_many_cases_are_made_together_and_shown_in_order(run, small_case, tmp_path, monkeypatch):
+    case = load_case(small_case)
+    paths = []
+    for at in range(9):
+        probes = tuple(replace(probe, va=probe.va + at) for probe in case.probes[: at % 4 + 1])
+        paths.append(written(tmp_path / f"{at}.json", replace(case, probes=probes)))
+    alone = "".join(run("replay", path).out for path in paths)
+    monkeypatch.setattr(replaying, "_TOGETHER", 4)
+    processes = []
+
+    def counted(*given, **named):
+        processes.append(1)
+        return contained(*given, **named)
+
+    monkeypatch.setattr(replaying, "contained", counted)
+    ran = run("replay", *paths)
+    assert (0, alone) == (ran.status, ran.out)
+    assert 3 == len(processes)
+
+
+def test_a_case_that_kills_the_emulator_takes_no_other_with_it(run, small_case, monkeypatch):
+    case = load_case(small_case)
+    deadly = small_case.with_name("deadly.json")
+    written(deadly, replace(case, probes=(Probe(va=0xDEAD_0000, access="read"),)))
+    probe = ManyProber.probe
+
+    def dies(self, cases):
+        faulthandler.disable()  # The abort is meant: pytest need not show where.
+        if any(0xDEAD_0000 in accesses.va for _, _, accesses in cases):
+            os.abort()
+        return probe(self, cases)
+
+    monkeypatch.setattr(ManyProber, "probe", dies)
+    ran = run("replay", small_case, deadly, small_case)
+    assert 2 == ran.status
+    assert ran.out.startswith(f"{small_case}: probes 4, divergences 0")
+    assert ran.err.splitlines()[-1].startswith("crosswalk: error: the emulator died of SIGABRT")
+
+
+def test_cases_before_one_that_is_none_are_replayed(run, small_case, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    ran = run("replay", small_case, other)
+    assert 2 == ran.status
+    assert ran.out.startswith(f"{small_case}: probes 4, divergences 0")

@@ -87,10 +87,54 @@ def test_a_walker_is_quoted_as_far_as_it_claims(run, small_case, walker, claims,
     assert f"right: execute of 0x1000000000000000 at CPL 0: {words[1]}" in ran.out
 
 
-def test_silence_is_shown_and_is_not_wrong(run, small_case, walker):
+def test_silence_is_not_wrong_and_nothing_else_is_no_agreement(run, small_case, walker):
     ran = run("replay", small_case, *walker("NotImplemented"))
+    assert 2 == ran.status
+    assert 4 == ran.out.count("\ndeclined: ")
+    assert "nothing judged of: translation" == ran.out.splitlines()[-1]
+    ran = run("replay", small_case, *walker("NotImplemented"), "--json")
+    assert (2, "nothing judged of: translation") == (ran.status, ran.err.splitlines()[-1])
+    assert all(probe.predicted is None for probe in parse_case(ran.out.encode(), "it").probes)
+
+
+def test_one_answer_to_a_claim_is_enough_for_all_cases_of_a_command(run, small_case, walker):
+    some = f"NotImplemented if access.va else {RIGHT}"
+    other = small_case.with_name("other.json")
+    case = load_case(small_case)
+    other.write_bytes(dump_case(replace(case, probes=(Probe(va=0, access="read"),))))
+    options = [*walker(some), "--claims", "faults"]
+    assert [2, 0, 0] == [
+        run("replay", *paths, *options).status
+        for paths in ([small_case], [other], [small_case, other])
+    ]
+
+
+def test_a_wrong_answer_goes_before_a_claim_without_answers(run, small_case, tmp_path):
+    path = tmp_path / "listing.py"
+    path.write_text(
+        "CLAIMS = 'leaves,effective'\n"
+        "def f(memory, context, va, end): return [(0x40_0000, 0x7000, 4096)]\n"
+    )
+    assert 1 == run("replay", small_case, "--walker", f"python:{path}:f").status
+    ran = run("replay", small_case, "--walker", f"python:{path}:f", "--ignore", "*")
+    assert (2, True) == (ran.status, ran.out.endswith("nothing judged of: effective\n"))
+
+
+def test_known_wrong_answers_do_not_fail_and_are_named(run, small_case, walker, tmp_path):
+    options = [*walker("0x9000 if access.va == 0x40_2000 else " + RIGHT), "--claims", "rights"]
+    assert 1 == run("replay", small_case, *options).status
+    ran = run("replay", small_case, *options, "--ignore", "p of an *")
     assert 0 == ran.status
-    assert 4 == ran.out.count(": nothing said\n")
+    said = "P of an entry: says allowed, it is refused"
+    assert f"ignored by 'p of an *': 1: {said}" == ran.out.splitlines()[-1]
+    baseline = tmp_path / "known.json"
+    document = {"format": "crosswalk-baseline/1", "causes": [{"cause": said}, {"cause": "other"}]}
+    baseline.write_text(json.dumps(document))
+    ran = run("replay", small_case, *options, "--baseline", baseline)
+    assert (0, True) == (ran.status, ran.out.endswith(f"known from the baseline: 1: {said}\n"))
+    document["causes"].pop(0)
+    baseline.write_text(json.dumps(document))
+    assert 1 == run("replay", small_case, *options, "--baseline", baseline).status
 
 
 def test_json_is_the_case_with_what_the_walker_said_as_predicted(run, small_case, walker):
@@ -201,7 +245,8 @@ def test_who_lists_and_translates_may_be_silent_about_an_access(run, tmp_path):
     walker = ["--walker", f"exec:{sys.executable} {path}"]
     case = written(tmp_path / "case.json", case_of(Probe(va=0x40_2000, access="read"), words={}))
     ran = run("replay", case, *walker)
-    assert (0, True) == (ran.status, "right: read of 0x402000 at CPL 0: nothing said" in ran.out)
+    assert (2, True) == (ran.status, "declined: read of 0x402000 at CPL 0" in ran.out)
+    assert "nothing judged of: rights" == ran.out.splitlines()[-1]
     case = written(tmp_path / "case.json", case_of(Probe(va=0x40_0000, access="read")))
     ran = run("replay", case, *walker)
     assert 1 == ran.status
