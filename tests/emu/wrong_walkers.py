@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.python import Function
 from crosswalk.emu.targets.questions import put
@@ -54,10 +56,10 @@ class Wrong:
 
     def entry(self, memory, context, level, table, index):
         """The entry of a table if it is present and well formed: (entry, whether it is a leaf)."""
-        entry = memory.word(table + 8 * index) or 0
+        entry = memory.table(table)[index]
         leaf = self.leaf(level, entry, context)
         good = self.present(level, entry) and not self.reserved(level, entry, leaf, context)
-        if good and self.followed(level, index, lambda: entries_of(memory, table)):
+        if good and self.followed(level, index, memory.table(table)):
             return entry, leaf
         return None
 
@@ -69,7 +71,10 @@ class Wrong:
 
     def _below(self, memory, context, level, table, base, va, end):
         span = 1 << 3 + 9 * level
+        entries = memory.table(table)
         for index in self.indices:
+            if not entries[index]:
+                continue
             at = base + index * span
             if level == context.levels and index >= 256:
                 at += (1 << 64) - (1 << 12 + 9 * level)
@@ -110,8 +115,20 @@ class Wrong:
         return None
 
 
-def entries_of(memory, table):
-    return [memory.word(table + 8 * index) or 0 for index in range(512)]
+class Cached:
+    """Memory of which each table is read once: a list goes through many of them again and again."""
+
+    def __init__(self, memory):
+        self._memory, self._tables = memory, {}
+
+    def __getattr__(self, name):
+        return getattr(self._memory, name)
+
+    def table(self, pa):
+        """The 512 entries of a table."""
+        if pa not in self._tables:
+            (self._tables[pa],) = self._memory.tables(np.array([pa], np.uint64)).tolist()
+        return self._tables[pa]
 
 
 class InProcess:
@@ -122,8 +139,10 @@ class InProcess:
         self.claims = function.claims
 
     def answer(self, memory, context, accesses, ranges=None):
+        cached = Cached(memory)
+
         def ask(questions):
-            return self._function.answer(memory, context, questions, [0])
+            return self._function.answer(cached, context, questions, [0])
 
         return put(self.claims, memory, context, accesses, ask, ranges)
 
@@ -165,7 +184,7 @@ def without_pat(level, entry):
 
 def varied(level, index, entries):
     """Not in a PD or PT of which all entries are equal."""
-    return level > 2 or len({*entries()}) > 1
+    return level > 2 or len({*entries}) > 1
 
 
 def wrapped(level, address):

@@ -5,21 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from crosswalk.emu.fuzz.reduce.passes import (
-    LOW_PAGE,
-    compacted,
-    large_pages,
-    reduce_case,
-    size_of,
-    without_pml5,
-)
-from crosswalk.emu.fuzz.reduce.reducer import Reduced, interesting, too_many
+from crosswalk.emu.fuzz.reduce.passes import large_pages, reduce_case, size_of, without_pml5
+from crosswalk.emu.fuzz.reduce.places import compacted
+from crosswalk.emu.fuzz.reduce.reducer import Reduced, interesting, one_by_one, too_many
 from crosswalk.emu.probe.composites import SAME_PKRU
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.walker.entry import LEVELS
+from crosswalk.walker.memory import FRAME
 from crosswalk.walker.translate import walk
 
 __all__ = ["reduced_composite"]
+
+_LOW_PAGE = 0x10 * FRAME
+"""The lowest address of a page, behind the tables."""
 
 
 def reduced_composite(
@@ -35,7 +33,7 @@ def reduced_composite(
         before, whole = tries, case
         small = reduce_case(
             case.case,
-            lambda each, whole=whole: shows(replace(whole, case=each)),  # type: ignore[misc]  # Bound now.
+            one_by_one(lambda each, whole=whole: shows(replace(whole, case=each))),  # type: ignore[misc]  # Bound now.
             lambda count, before=before: enough(before + count),  # type: ignore[misc]  # The same.
         )
         tries += small.tries
@@ -89,7 +87,9 @@ def _shorter(case: CompositeCase) -> Iterator[CompositeCase]:
 
 def _lower(case: CompositeCase) -> Iterator[CompositeCase]:
     """Yield the case with its tables in a row, at low addresses."""
-    lower = compacted(case.case)
+    composite = case.composite
+    vas = [int(composite.va[0]), int(composite.second_va()[0])]
+    lower = compacted(case.case, vas)
     if size_of(lower) < size_of(case.case):
         yield replace(case, case=lower)
 
@@ -103,7 +103,7 @@ def _lower_pages(case: CompositeCase) -> Iterator[CompositeCase]:
         if leaf is not None and leaf.pa in entries:
             size = LEVELS[leaf.level].span
             field = context.address_mask & -size
-            entries[leaf.pa] = leaf.entry & ~field | (max(size, LOW_PAGE) + at * size)
+            entries[leaf.pa] = leaf.entry & ~field | (max(size, _LOW_PAGE) + at * size)
     lower = replace(case.case, entries=entries)
     if size_of(lower) < size_of(case.case):
         yield replace(case, case=lower)

@@ -8,7 +8,7 @@ from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.passes import reduce_case
-from crosswalk.emu.fuzz.reduce.reducer import Reduced, too_many
+from crosswalk.emu.fuzz.reduce.reducer import Reduced, one_by_one, too_many
 from crosswalk.emu.fuzz.reduce.sequence import reduced_sequence
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import CompositeCase, dump_composite
@@ -56,14 +56,24 @@ def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduce
     )
 
     def shows(case: Case) -> bool:
-        return signature in signatures_of(by, case)
+        return _shows(_findings(by, case), case, signature)
 
-    reduced = reduce_case(bare, shows, lambda tries: _enough(by, tries))
+    reduced = reduce_case(bare, one_by_one(shows), lambda tries: _enough(by, tries))
     for finding in _findings(by, reduced.case):
         if finding.signature == signature and len(reduced.case.probes) == 1:
             judged = replace(reduced.case, probes=finding.case.probes)
             return Reduced(judged, reduced.tries, reduced.done)
     return reduced
+
+
+def _shows(found: tuple[Finding, ...], case: Case, signature: Signature) -> bool:
+    """Return whether a case shows this: what a list says elsewhere is no finding of its probe."""
+    vas = {probe.va for probe in case.probes}
+    return any(
+        each.signature == signature
+        and (len(each.case.probes) != 1 or each.case.probes[0].va in vas)
+        for each in found
+    )
 
 
 def composite_reduced_to(

@@ -1,7 +1,7 @@
 """The reducer: smaller candidates are tried, the largest steps first, until none shows the same.
 
 It knows nothing of what it reduces: a pass is a generator that yields candidates and is sent
-whether each was accepted. Accepted ones are smaller, so there is an end, and a reduced case is its
+which was accepted. Accepted ones are smaller, so there is an end, and a reduced case is its
 own reduction.
 
 Reducers on offer were looked at in November 2026. Shrink Ray is kept, but needs Python 3.12 (3.11
@@ -11,22 +11,47 @@ bits of entries, or that a table may move if the entries that lead to it change,
 here are about.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from crosswalk.walker.errors import CrosswalkError
 
-__all__ = ["MAX_TRIES", "Reduced", "Search", "fewer", "interesting", "reduce", "too_many"]
+__all__ = [
+    "MAX_TRIES",
+    "Change",
+    "Reduced",
+    "Search",
+    "Steps",
+    "fewer",
+    "in_turn",
+    "interesting",
+    "one_by_one",
+    "reduce",
+    "too_many",
+]
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-Search = Generator[T | None, bool, None]
-"""Yields candidates, None for one that can't be made, and is sent whether each was accepted."""
+Search = Generator[Sequence[T | None], int | None, None]
+"""Yields candidates to choose from, None for one that can't be made; is sent which was accepted.
+
+That is the first of them that still shows the same, or None: the result is the same whatever the
+number of candidates that are yielded, or tried, at once.
+"""
+
+Steps = Generator[Sequence[T | None], int | None, T]
+"""The same; returns the case that the accepted candidates led to."""
+
+Change = Callable[[T], T | None]
+"""Makes a candidate of a case; None where it can't be made."""
 
 MAX_TRIES = 3000
-"""The most candidates that are tried; typical reductions try some two hundred."""
+"""The most candidates that are tried; typical reductions try some fifty."""
+
+_AT_ONCE = 32
+"""The most candidates that are made before any of them is tried."""
 
 
 def too_many(tries: int) -> bool:
@@ -46,39 +71,70 @@ class Reduced(Generic[T]):
 def reduce(
     case: T,
     passes: Sequence[Callable[[T], Search[T]]],
-    shows: Callable[[T], bool],
+    shows: Callable[[Sequence[T]], Iterable[bool]],
     enough: Callable[[int], bool] = too_many,
     smaller: Callable[[T, T], bool] = lambda _candidate, _case: True,
+    key: Callable[[T], Hashable] | None = None,
 ) -> Reduced[T]:
     """Return a case as small as can be found that still `shows`.
 
-    Equal cases lead to equal ones, and a reduced case to itself, if it was `done`. `enough(tries)`
-    tells whether to end the search; candidates that aren't `smaller` are skipped. `shows` may
-    raise `CrosswalkError` for a case that can't be tried: such a case isn't accepted.
+    `shows` yields for each of some candidates whether it does; it isn't asked on after the first
+    that does. Equal cases lead to equal ones, and a reduced case to itself, if it was `done`.
+    `enough(tries)` tells whether to end the search; candidates that aren't `smaller` are skipped,
+    and so are those of whose `key` one has been tried.
     """
-    tries = 0
+    trials = _Trials(shows, enough, smaller, key)
     again = True
     while again:
         again = False
         for candidates in passes:
             search = candidates(case)
-            accepted: bool | None = None
-            while not enough(tries):
+            accepted, begun = None, False
+            while not enough(trials.tries):
                 try:
-                    candidate = next(search) if accepted is None else search.send(accepted)
+                    batch = search.send(accepted) if begun else next(search)
                 except StopIteration:
                     break
-                accepted = False
-                if candidate is None:
-                    tries += 1
-                elif smaller(candidate, case):
-                    tries += 1
-                    accepted = interesting(candidate, shows)
-                    case = candidate if accepted else case
-                again |= accepted
-        if enough(tries):
-            return Reduced(case, tries, done=False)
-    return Reduced(case, tries, done=True)
+                begun, accepted = True, trials.first(case, batch)
+                if accepted is not None:
+                    case, again = _chosen(batch, accepted), True
+        if enough(trials.tries):
+            return Reduced(case, trials.tries, done=False)
+    return Reduced(case, trials.tries, done=True)
+
+
+class _Trials(Generic[T]):
+    """Tries candidates, none twice, and counts them."""
+
+    def __init__(
+        self,
+        shows: Callable[[Sequence[T]], Iterable[bool]],
+        enough: Callable[[int], bool],
+        smaller: Callable[[T, T], bool],
+        key: Callable[[T], Hashable] | None,
+    ) -> None:
+        self._shows, self._enough, self._smaller, self._key = shows, enough, smaller, key
+        self._failed: set[Hashable] = set()
+        self.tries = 0
+
+    def first(self, case: T, batch: Sequence[T | None]) -> int | None:
+        """Return the first of the batch that is smaller than the case and shows the same."""
+        places = [at for at, candidate in enumerate(batch) if self._is_new(case, candidate)]
+        answers = self._shows([_chosen(batch, at) for at in places])
+        for at, found in zip(places, answers, strict=False):
+            self.tries += 1
+            if found:
+                return at
+            if self._key is not None:
+                self._failed.add(self._key(_chosen(batch, at)))
+            if self._enough(self.tries):
+                break
+        return None
+
+    def _is_new(self, case: T, candidate: T | None) -> bool:
+        if candidate is None or not self._smaller(candidate, case):
+            return False
+        return self._key is None or self._key(candidate) not in self._failed
 
 
 def interesting(candidate: T, shows: Callable[[T], bool]) -> bool:
@@ -89,20 +145,50 @@ def interesting(candidate: T, shows: Callable[[T], bool]) -> bool:
         return False
 
 
+def one_by_one(shows: Callable[[T], bool]) -> Callable[[Sequence[T]], Iterator[bool]]:
+    """Return what tells of candidates, each when it is asked for, whether they show the same."""
+
+    def of_each(candidates: Sequence[T]) -> Iterator[bool]:
+        return (interesting(candidate, shows) for candidate in candidates)
+
+    return of_each
+
+
 def fewer(
     case: T, items: list[Item], made: Callable[[T, list[Item]], T | None], least: int = 0
-) -> Generator[T | None, bool, T]:
+) -> Steps[T]:
     """Yield `made` cases without half of the items, a quarter, and so on down to single ones."""
     step = (len(items) + 1) // 2
     while step:
         at = 0
         while at < len(items):
-            left = items[:at] + items[at + step :]
-            candidate = made(case, left) if len(left) >= least else None
-            accepted = len(left) >= least and (yield candidate)
-            if accepted and candidate is not None:
-                case, items = candidate, left
-            else:
-                at += step
+            places = range(at, min(at + step * _AT_ONCE, len(items)), step)
+            left = [items[:place] + items[place + step :] for place in places]
+            batch = [made(case, each) if len(each) >= least else None for each in left]
+            accepted = yield batch
+            if accepted is None:
+                at = places[-1] + step
+                continue
+            case, items, at = _chosen(batch, accepted), left[accepted], places[accepted]
         step //= 2
     return case
+
+
+def in_turn(case: T, changes: Sequence[Change[T]]) -> Steps[T]:
+    """Yield what each change makes of the case, after those that were accepted before it."""
+    at = 0
+    while at < len(changes):
+        batch = [change(case) for change in changes[at : at + _AT_ONCE]]
+        accepted = yield batch
+        if accepted is None:
+            at += len(batch)
+            continue
+        case, at = _chosen(batch, accepted), at + accepted + 1
+    return case
+
+
+def _chosen(batch: Sequence[T | None], accepted: int) -> T:
+    chosen = batch[accepted]
+    if chosen is None:
+        raise IndexError(f"candidate {accepted} wasn't made")
+    return chosen

@@ -3,8 +3,16 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from crosswalk.emu.fuzz.reduce.passes import PLAIN
-from crosswalk.emu.fuzz.reduce.reducer import Reduced, Search, fewer, reduce, too_many
+from crosswalk.emu.fuzz.reduce.reducer import (
+    Change,
+    Reduced,
+    Search,
+    fewer,
+    in_turn,
+    one_by_one,
+    reduce,
+    too_many,
+)
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import ADDRESS_FIELD
@@ -17,7 +25,10 @@ _PAGE = ~0xFFF
 _DEFAULT = PagingContext(cr3=0)
 _REGISTERS = {MovCr0: "cr0", MovCr3: "cr3", MovCr4: "cr4"}
 
-Change = Callable[[Sequence], Sequence]
+PLAIN = 0x7
+"""The flags of a plain entry: present, writable, for the user."""
+
+Simpler = Callable[[Sequence], Sequence]
 
 
 def reduced_sequence(
@@ -26,7 +37,7 @@ def reduced_sequence(
     enough: Callable[[int], bool] = too_many,
 ) -> Reduced[Sequence]:
     """Return a sequence as small as can be found that still `shows`, as `reduce` does."""
-    return reduce(sequence, [_simplifications], shows, enough)
+    return reduce(sequence, [_simplifications], one_by_one(shows), enough)
 
 
 def _simplifications(sequence: Sequence) -> Search[Sequence]:
@@ -34,11 +45,11 @@ def _simplifications(sequence: Sequence) -> Search[Sequence]:
     sequence = yield from fewer(sequence, list(sequence.steps), _with_steps)
     sequence = yield from fewer(sequence, sorted(sequence.entries.items()), _with_entries)
     for changes in (_plainer_registers, _plainer_entries, _plainer_steps):
-        for change in changes(sequence):
-            candidate = _made(lambda change=change, sequence=sequence: change(sequence))  # type: ignore[misc]  # Bound now.
-            accepted = yield candidate
-            if accepted and candidate is not None:
-                sequence = candidate
+        sequence = yield from in_turn(sequence, [_tried(each) for each in changes(sequence)])
+
+
+def _tried(change: Simpler) -> Change[Sequence]:
+    return lambda sequence: _made(lambda: change(sequence))
 
 
 def _made(make: Callable[[], Sequence]) -> Sequence | None:
@@ -57,7 +68,7 @@ def _with_entries(sequence: Sequence, entries: list[tuple[int, int]]) -> Sequenc
     return _made(lambda: replace(sequence, entries=dict(entries)))
 
 
-def _plainer_registers(sequence: Sequence) -> Iterator[Change]:
+def _plainer_registers(sequence: Sequence) -> Iterator[Simpler]:
     """Yield changes of each register's bits to those of the default state, the root aside."""
     for name in ("cr0", "cr4", "efer", "pkru", "cr3"):
         value = getattr(sequence.context, name)
@@ -71,7 +82,7 @@ def _plainer_registers(sequence: Sequence) -> Iterator[Change]:
             )
 
 
-def _plainer_entries(sequence: Sequence) -> Iterator[Change]:
+def _plainer_entries(sequence: Sequence) -> Iterator[Simpler]:
     for pa, word in sorted(sequence.entries.items()):
         for bit in _bits((word ^ PLAIN) & ~ADDRESS_FIELD):
             yield lambda one, pa=pa, bit=bit: replace(  # type: ignore[misc]  # Bound now.
@@ -79,7 +90,7 @@ def _plainer_entries(sequence: Sequence) -> Iterator[Change]:
             )
 
 
-def _plainer_steps(sequence: Sequence) -> Iterator[Change]:
+def _plainer_steps(sequence: Sequence) -> Iterator[Simpler]:
     for at, step in enumerate(sequence.steps):
         for change in _simpler_step(sequence.context, step):
             yield (

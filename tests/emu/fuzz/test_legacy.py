@@ -7,6 +7,7 @@ from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce import reduce_case
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
+from crosswalk.emu.fuzz.reduce.reducer import one_by_one
 from crosswalk.emu.report.records import structures_case
 from crosswalk.walker import bulk, translate_many
 from crosswalk.walker.formats import Case, Cpu, Probe
@@ -127,5 +128,7 @@ def test_a_case_is_reduced_while_it_shows_the_same(mode, monkeypatch):
     assert [signature] == signatures_of(executor, reduced.case)
     assert len(reduced.case.entries) == (2 if mode == "32-bit" else 3)
     assert context(mode).mode is reduced.case.context().mode
-    again = reduce_case(reduced.case, lambda each: [signature] == signatures_of(executor, each))
+    again = reduce_case(
+        reduced.case, one_by_one(lambda each: [signature] == signatures_of(executor, each))
+    )
     assert reduced.case == again.case
