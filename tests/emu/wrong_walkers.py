@@ -10,6 +10,7 @@ from crosswalk.emu.targets.python import Function
 from crosswalk.emu.targets.questions import put
 from crosswalk.walker.bulk import linear_addresses
 from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingMode
 
 P, RW, US, PS, G, XD = 1, 2, 4, 1 << 7, 1 << 8, 1 << 63
 ADDRESS = 0x000F_FFFF_FFFF_F000
@@ -52,7 +53,8 @@ class Wrong:
         """The walker, as an executor asks it."""
         lists = "leaves" in self.claims
         function = self.list if lists else self.translate
-        return InProcess(self.name, Function(function, parse_claims(self.claims, "here")))
+        modes = frozenset({PagingMode.LEVEL4, PagingMode.LEVEL5})
+        return InProcess(self.name, Function(function, parse_claims(self.claims, "here"), modes))
 
     def entry(self, memory, context, level, table, index):
         """The entry of a table if it is present and well formed: (entry, whether it is a leaf)."""
@@ -136,7 +138,7 @@ class InProcess:
 
     def __init__(self, name, function):
         self.name, self._function = name, function
-        self.claims = function.claims
+        self.claims, self.modes = function.claims, function.modes
 
     def answer(self, memory, context, accesses, ranges=None):
         cached = Cached(memory)

@@ -1,5 +1,6 @@
 """Interestingness: a smaller case shows the same when walker and CPU are asked again."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from crosswalk.emu.findings.findings import Finding
@@ -8,12 +9,13 @@ from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
 from crosswalk.emu.fuzz.reduce.passes import reduce_case
-from crosswalk.emu.fuzz.reduce.reducer import Reduced, one_by_one, too_many
+from crosswalk.emu.fuzz.reduce.reducer import Reduced, too_many
 from crosswalk.emu.fuzz.reduce.sequence import reduced_sequence
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import CompositeCase, dump_composite
+from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats import Case
-from crosswalk.walker.tlb import Sequence
+from crosswalk.walker.tlb import Sequence as Steps
 
 __all__ = [
     "MAX_HANGING",
@@ -55,15 +57,29 @@ def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduce
         case, probes=tuple(replace(each, predicted=None, observed=None) for each in case.probes)
     )
 
-    def shows(case: Case) -> bool:
-        return _shows(_findings(by, case), case, signature)
+    def shows(cases: Sequence[Case]) -> Iterator[bool]:
+        for some in _more_and_more(cases):
+            for each, found in zip(some, _findings_many(by, some), strict=True):
+                yield not isinstance(found, CrosswalkError) and _shows(found, each, signature)
 
-    reduced = reduce_case(bare, one_by_one(shows), lambda tries: _enough(by, tries))
+    reduced = reduce_case(bare, shows, lambda tries: _enough(by, tries))
     for finding in _findings(by, reduced.case):
         if finding.signature == signature and len(reduced.case.probes) == 1:
             judged = replace(reduced.case, probes=finding.case.probes)
             return Reduced(judged, reduced.tries, reduced.done)
     return reduced
+
+
+def _more_and_more(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
+    """Yield the cases by one, two, four and so on.
+
+    Those that are tried together take a fraction of the time, but all that are behind one that
+    shows the same are tried in vain.
+    """
+    at, size = 0, 1
+    while at < len(cases):
+        yield cases[at : at + size]
+        at, size = at + size, 2 * size
 
 
 def _shows(found: tuple[Finding, ...], case: Case, signature: Signature) -> bool:
@@ -91,7 +107,7 @@ def composite_reduced_to(
     return reduced, dump_composite(reduced.case)
 
 
-def sequence_reduced_to(trial: Trial, sequence: Sequence, departs: str) -> Reduced[Sequence]:
+def sequence_reduced_to(trial: Trial, sequence: Steps, departs: str) -> Reduced[Steps]:
     """Return a sequence reduced while an access of it departs for these causes."""
     return reduced_sequence(
         sequence,
@@ -102,6 +118,15 @@ def sequence_reduced_to(trial: Trial, sequence: Sequence, departs: str) -> Reduc
 
 def _enough(by: Executor | Trial, tries: int) -> bool:
     return too_many(tries) or (isinstance(by, Trial) and by.hung >= MAX_HANGING)
+
+
+def _findings_many(
+    by: Executor | Trial, cases: Sequence[Case]
+) -> list[tuple[Finding, ...] | CrosswalkError]:
+    if isinstance(by, Trial):
+        return by.findings_many(cases)
+    found = by.findings_many([case_layout(case) for case in cases])
+    return [each if isinstance(each, CrosswalkError) else each.all() for each in found]
 
 
 def _findings(by: Executor | Trial, case: Case) -> tuple[Finding, ...]:

@@ -1,5 +1,6 @@
 """Passes over cases: fewer probes and entries, plainer bits, shorter walks, plainer places."""
 
+import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -61,7 +62,7 @@ def reduce_case(
     See `crosswalk.emu.fuzz.reduce.reducer.reduce`.
     """
     passes = (simplifications, shortenings, relocations)
-    return reduce(case, passes, shows, enough, _is_smaller, key_of)
+    return reduce(case, passes, shows, enough, _size, key_of)
 
 
 def key_of(case: Case) -> Hashable:
@@ -74,12 +75,31 @@ def size_of(case: Case) -> tuple[int, ...]:
     return *_counts(case), *_details(case)
 
 
-def _is_smaller(case: Case, than: Case) -> bool:
+def _size(case: Case) -> "_Size | None":
+    """Return the size, whose details are looked at where they matter.
+
+    None for a case whose registers don't make a paging mode: it can't be tried.
+    """
     try:
-        one, other = _counts(case), _counts(than)
-        return one < other or (one == other and _details(case) < _details(than))
+        return _Size(case)
     except BadInput:
-        return False  # Its registers don't make a paging mode: it can't be tried.
+        return None
+
+
+class _Size:
+    """The size of a case, to be compared."""
+
+    def __init__(self, case: Case) -> None:
+        self._case, self.counts = case, _counts(case)
+
+    @functools.cached_property
+    def details(self) -> tuple[int, ...]:
+        return _details(self._case)
+
+    def __lt__(self, other: "_Size") -> bool:
+        if self.counts != other.counts:
+            return self.counts < other.counts
+        return self.details < other.details
 
 
 def _counts(case: Case) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ here are about.
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from crosswalk.walker.errors import CrosswalkError
 
@@ -73,17 +73,17 @@ def reduce(
     passes: Sequence[Callable[[T], Search[T]]],
     shows: Callable[[Sequence[T]], Iterable[bool]],
     enough: Callable[[int], bool] = too_many,
-    smaller: Callable[[T, T], bool] = lambda _candidate, _case: True,
+    size: Callable[[T], Any] | None = None,
     key: Callable[[T], Hashable] | None = None,
 ) -> Reduced[T]:
     """Return a case as small as can be found that still `shows`.
 
     `shows` yields for each of some candidates whether it does; it isn't asked on after the first
     that does. Equal cases lead to equal ones, and a reduced case to itself, if it was `done`.
-    `enough(tries)` tells whether to end the search; candidates that aren't `smaller` are skipped,
-    and so are those of whose `key` one has been tried.
+    `enough(tries)` tells whether to end the search. Candidates whose `size` isn't smaller are
+    skipped, and those of a `key` of which one has been tried; a size of None is that of none.
     """
-    trials = _Trials(shows, enough, smaller, key)
+    trials = _Trials(shows, enough, size, key)
     again = True
     while again:
         again = False
@@ -110,10 +110,11 @@ class _Trials(Generic[T]):
         self,
         shows: Callable[[Sequence[T]], Iterable[bool]],
         enough: Callable[[int], bool],
-        smaller: Callable[[T, T], bool],
+        size: Callable[[T], Any] | None,
         key: Callable[[T], Hashable] | None,
     ) -> None:
-        self._shows, self._enough, self._smaller, self._key = shows, enough, smaller, key
+        self._shows, self._enough, self._size, self._key = shows, enough, size, key
+        self._sized: tuple[T, Any] | None = None
         self._failed: set[Hashable] = set()
         self.tries = 0
 
@@ -132,8 +133,14 @@ class _Trials(Generic[T]):
         return None
 
     def _is_new(self, case: T, candidate: T | None) -> bool:
-        if candidate is None or not self._smaller(candidate, case):
+        if candidate is None:
             return False
+        if self._size is not None:
+            if self._sized is None or self._sized[0] is not case:
+                self._sized = case, self._size(case)
+            size = self._size(candidate)
+            if size is None or not size < self._sized[1]:
+                return False
         return self._key is None or self._key(candidate) not in self._failed
 
 
