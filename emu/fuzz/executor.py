@@ -204,10 +204,13 @@ class Executor:
         """Run a layout and return its findings."""
         return self._run(layout, layout.memory(), _Clock())[0]
 
-    def findings_many(self, layouts: Sequence[Layout]) -> list[Findings | CrosswalkError]:
+    def findings_many(
+        self, layouts: Sequence[Layout], *, confirmed: bool = True
+    ) -> list[Findings | CrosswalkError]:
         """Run small layouts, and return the findings of each, or the error that it raised.
 
-        Their accesses are made together, which takes a fraction of the time.
+        Their accesses are made together, which takes a fraction of the time. Unless `confirmed`,
+        those that diverge aren't made again alone: for what is asked again in the end.
         """
         memories = [layout.memory() for layout in layouts]
         observed = self._probers.probe(
@@ -219,7 +222,7 @@ class Executor:
         found: list[Findings | CrosswalkError] = []
         for layout, memory, each in zip(layouts, memories, observed, strict=True):
             try:
-                found.append(self._run(layout, memory, _Clock(), each)[0])
+                found.append(self._run(layout, memory, _Clock(), each, confirmed=confirmed)[0])
             except CrosswalkError as error:
                 found.append(error)
         return found
@@ -239,6 +242,8 @@ class Executor:
         memory: SparseWords,
         clock: "_Clock",
         observation: Observation | None = None,
+        *,
+        confirmed: bool = True,
     ) -> tuple[Findings, Outcomes, Lacking, int]:
         """Return findings, true outcomes, lacking features, and accesses under a copy of the root.
 
@@ -273,7 +278,7 @@ class Executor:
             with clock.part("peer"):
                 _ask(self._target, layout, memory, truth, found)
         with clock.part("confirm"):
-            if len(found.rows):
+            if confirmed and len(found.rows):
                 prober = self._probers.prober(memory, context)
                 confirm(prober, layout.accesses, observed, found.rows)
         return found, truth, lacking, copied

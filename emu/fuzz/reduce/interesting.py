@@ -125,7 +125,7 @@ def _findings_many(
 ) -> list[tuple[Finding, ...] | CrosswalkError]:
     if isinstance(by, Trial):
         return by.findings_many(cases)
-    found = by.findings_many([case_layout(case) for case in cases])
+    found = by.findings_many([case_layout(case) for case in cases], confirmed=False)
     return [each if isinstance(each, CrosswalkError) else each.all() for each in found]
 
 

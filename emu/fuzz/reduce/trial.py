@@ -62,8 +62,8 @@ class Trial:
     def findings_many(self, cases: Seq[Case]) -> list[tuple[Finding, ...] | CrosswalkError]:
         """Return what each case shows, or the error that `findings` raises for it.
 
-        They are tried together, in a fraction of the time; one after the other where one of them
-        ends the process, or takes too long.
+        They are tried together, in a fraction of the time, and what diverges isn't made again
+        alone; one after the other where one of them ends the process, or takes too long.
         """
         found = self._try(_findings_many, cases, self._walker, self._claims, self._limits)
         if isinstance(found, Signature):
@@ -147,7 +147,9 @@ def _findings_many(
     executor = executor_of(walker, claims, limits)
     layouts: list[Layout | CrosswalkError] = [_layout(case) for case in cases]
     found = iter(
-        executor.findings_many([each for each in layouts if not isinstance(each, CrosswalkError)])
+        executor.findings_many(
+            [each for each in layouts if not isinstance(each, CrosswalkError)], confirmed=False
+        )
     )
     said: list[tuple[Finding, ...] | CrosswalkError] = []
     for case, layout in zip(cases, layouts, strict=True):
