@@ -25,7 +25,7 @@ def yours(tmp_path):
     shutil.copytree(EXAMPLES / "your-tests", folder)
     (folder / "conftest.py").write_text(PROFILE)
     test = (folder / "test_walker.py").read_text()
-    (folder / "test_walker.py").write_text(test.replace("max_examples=300", "max_examples=80"))
+    (folder / "test_walker.py").write_text(test.replace("max_examples=300", "max_examples=120"))
     return folder
 
 
