@@ -18,6 +18,7 @@ from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
@@ -103,6 +104,8 @@ class CLibrary:
     """
 
     def __init__(self, path: str, chosen: frozenset[Capability] | None, give_up: GiveUp) -> None:
+        if map_file(path).data[:4] != b"\x7fELF":
+            raise BadInput(f"{path} is no shared library")
         try:
             self._library = ctypes.CDLL(str(Path(path).resolve()))
         except OSError as error:

@@ -3,6 +3,7 @@
 import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -117,7 +118,9 @@ class JsonLines:
         except ValueError as error:
             raise BadInput(f"{name}: {error}") from error
         if not self._command or shutil.which(self._command[0]) is None:
-            raise BadInput(f"{name}: there is no such command")
+            there = bool(self._command) and Path(self._command[0]).exists()
+            reason = "it can't be executed" if there else "there is no such command"
+            raise BadInput(f"{name}: {reason}")
         self._process = Restarted(name, self._start)
         try:
             able = parse_claims(",".join(self._process.ask(lambda _: self._hello.claims)), name)

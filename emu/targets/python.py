@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from crosswalk.emu.targets.questions import Place, Questions, listed
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
@@ -73,7 +75,11 @@ def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
     """
     where, _, name = text.rpartition(":")
     if not where or not name:
-        raise BadInput("not python:MODULE:FUNCTION")
+        raise BadInput("names no function; give python:MODULE:FUNCTION or python:FILE.py:FUNCTION")
+    if where.endswith(".py"):
+        map_file(where)
+    elif os.sep in where:
+        raise BadInput(f"{where} is neither a module nor a file whose name ends in .py")
     try:
         module = _from_file(Path(where)) if where.endswith(".py") else _by_name(where)
     except (Exception, SystemExit) as error:  # Other people's modules may raise anything.

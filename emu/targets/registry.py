@@ -113,6 +113,12 @@ KINDS = (
     "bulk, translate, walk"
 )
 
+_FORMS = {
+    "python": ("function", "python:MODULE:FUNCTION or python:FILE.py:FUNCTION"),
+    "c": ("library", "c:LIBRARY.so"),
+    "exec": ("command", "exec:COMMAND"),
+}
+
 
 def open_target(text: str, limits: Limits | None = None, *, claims: str | None = None) -> Target:
     """Return the walker that `text` names; `claims`, names with commas, replace its own.
@@ -123,13 +129,16 @@ def open_target(text: str, limits: Limits | None = None, *, claims: str | None =
     limits = Limits() if limits is None else limits
     chosen = None if claims is None else parse_claims(claims, "--claims")
     kind, _, rest = text.partition(":")
+    if kind in _FORMS and not rest.strip():
+        what, form = _FORMS[kind]
+        raise BadInput(f"--walker {text} names no {what}; give {form}")
     if text in BUILTIN:
         return replace(BUILTIN[text], claims=choose_claims(text, BUILTIN[text].claims, chosen))
-    if kind == "python" and rest:
+    if kind == "python":
         return Contained(text, lambda _: load_python(rest, chosen), limits)
-    if kind == "c" and rest:
+    if kind == "c":
         return Contained(text, lambda give_up: CLibrary(rest, chosen, give_up), limits)
-    if kind == "exec" and rest:
+    if kind == "exec":
         return JsonLines(text, rest, chosen, limits)
     if text == "volatility3":
         choose_claims(text, Volatility.claims, chosen)

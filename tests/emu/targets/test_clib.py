@@ -229,9 +229,17 @@ def test_what_a_constructor_prints_is_neither_shown_nor_an_answer(tmp_path, capf
 def test_a_file_that_is_no_library_is_bad_input(tmp_path):
     path = tmp_path / "its.so"
     path.write_text("not a library")
-    for name in (f"c:{path}", "c:nowhere.so"):
-        with pytest.raises(BadInput, match=name):
-            open_target(name)
+    path.with_suffix(".elf").write_bytes(b"\x7fELF and no more of it")
+    for name, message in (
+        (path, f"c:{path}: {path} is no shared library"),
+        (path.with_suffix(".elf"), "file too short"),
+        (tmp_path, f"c:{tmp_path}: {tmp_path}: is a directory"),
+        ("nowhere.so", "c:nowhere.so: nowhere.so: no such file or directory"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            open_target(f"c:{name}")
+        assert message in str(caught.value)
+        assert 1 == len(str(caught.value).splitlines())
 
 
 def test_a_claim_that_no_export_answers_is_bad_input(tmp_path):

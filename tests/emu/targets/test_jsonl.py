@@ -227,7 +227,8 @@ def test_who_does_not_greet_is_bad_input(tmp_path, body, message):
     [
         ("exec:no-such-command-here", "there is no such command"),
         ("exec:'", "No closing quotation"),
-        ("exec: ", "there is no such command"),
+        ("exec:/", "it can't be executed"),
+        ("exec:/etc/passwd", "it can't be executed"),
     ],
 )
 def test_a_command_that_is_none_is_bad_input(name, message):

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from crosswalk.emu.targets.capabilities import Capability
@@ -274,16 +276,28 @@ def test_what_can_not_be_loaded_is_bad_input(tmp_path, body, message):
     ("name", "message"),
     [
         ("python:nowhere:f", "ModuleNotFoundError: No module named 'nowhere'"),
-        ("python:nowhere.py:f", "FileNotFoundError: "),
-        ("python:f", "not python:MODULE:FUNCTION"),
-        ("python::f", "not python:MODULE:FUNCTION"),
-        ("python:math:", "not python:MODULE:FUNCTION"),
+        ("python:nowhere.py:f", "python:nowhere.py:f: nowhere.py: no such file or directory"),
+        ("python:/usr:f", "/usr is neither a module nor a file whose name ends in .py"),
+        ("python:math:nothing", "python:math:nothing: math has no function nothing"),
+        ("python:f", "python:f: names no function; give python:MODULE:FUNCTION or python:FILE"),
+        ("python::f", "names no function; give "),
+        ("python:math:", "names no function; give "),
+        ("python:its.py", "names no function; give "),
     ],
 )
 def test_what_is_not_there_is_bad_input(name, message):
     with pytest.raises(BadInput, match=name) as caught:
         open_target(name)
     assert message in str(caught.value)
+    assert 1 == len(str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize("kind", ["python:{}/its.py:f", "c:{}/its.so"])
+def test_a_pipe_is_no_walker_and_is_not_waited_for(tmp_path, kind):
+    for name in ("its.py", "its.so"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(BadInput, match="not a regular file"):
+        open_target(kind.format(tmp_path))
 
 
 def test_a_module_is_found_where_one_is_and_a_file_finds_its_neighbours(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from crosswalk.emu.targets.registry import open_target
 from crosswalk.walker.errors import BadInput
 
 
-@pytest.mark.parametrize("name", ["", "else", "python:", "c:", "exec:", "volatility", "walk:er"])
+@pytest.mark.parametrize("name", ["", "else", "volatility", "walk:er", "C:its.so"])
 def test_a_name_that_is_none_is_bad_input_that_lists_them(name):
     with pytest.raises(BadInput) as caught:
         open_target(name)
@@ -13,6 +13,21 @@ def test_a_name_that_is_none_is_bad_input_that_lists_them(name):
     assert text.startswith(f"--walker {name}: none of python:MODULE:FUNCTION")
     for each in ("exec:COMMAND", "c:LIBRARY.so", "volatility3", "bulk", "translate", "walk"):
         assert each in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("python", "names no function; give python:MODULE:FUNCTION or python:FILE.py:FUNCTION"),
+        ("c", "names no library; give c:LIBRARY.so"),
+        ("exec", "names no command; give exec:COMMAND"),
+    ],
+)
+@pytest.mark.parametrize("rest", ["", ":", ": "], ids=["nothing", "a colon", "a space"])
+def test_a_kind_alone_says_what_it_lacks(kind, message, rest):
+    with pytest.raises(BadInput) as caught:
+        open_target(kind + rest)
+    assert f"--walker {kind}{rest} {message}" == str(caught.value)
 
 
 def test_the_built_in_walkers_answer_what_is_chosen_of_what_they_can():
