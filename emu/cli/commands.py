@@ -367,13 +367,16 @@ with it.
 The same seed, options and number of layouts give the same findings, byte for byte, with any
 number of processes, and whatever interrupts the search: Ctrl-C, kill -9, a full disk. The same
 command goes on where it was; so does one with a larger --cases, or another --jobs. A search
-with another seed, walker or set of options needs a folder of its own.
+with another seed, walker or set of options needs a folder of its own, or --fresh.
+
+Findings of earlier runs are asked again first, and those that the walker doesn't show any more are
+said to be gone. Where the walker has changed, the layouts begin anew.
 
 Options may stand in the table [tool.crosswalk.fuzz] of the nearest pyproject.toml.""",
     """\
-exit status: 0 nothing was found; 1 there are findings; 2 nothing was asked, or answered by the
-walker under test; bad usage, a folder that can't be used, or a cluster that is gone; 130
-interrupted.""",
+exit status: 0 nothing was found that isn't accepted; 1 there are findings; 2 nothing was asked, or the
+walker under test never answered one of its claims; bad usage, a folder that can't be used, or a
+cluster that is gone; 130 interrupted, with what was found so far.""",
 )
 
 _FINDINGS = Command(
