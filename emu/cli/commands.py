@@ -374,8 +374,8 @@ said to be gone. Where the walker has changed, the layouts begin anew.
 
 Options may stand in the table [tool.crosswalk.fuzz] of the nearest pyproject.toml.""",
     """\
-exit status: 0 nothing was found that isn't accepted; 1 there are findings; 2 nothing was asked, or the
-walker under test never answered one of its claims; bad usage, a folder that can't be used, or a
+exit status: 0 nothing was found that isn't accepted; 1 there are findings; 2 nothing was asked, or
+the walker under test never answered one of its claims; bad usage, a folder that can't be used, or a
 cluster that is gone; 130 interrupted, with what was found so far.""",
 )
 

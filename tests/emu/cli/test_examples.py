@@ -86,9 +86,9 @@ def test_a_broken_walker_is_found_out_shrunk_replayed_and_mended(run, tmp_path, 
         assert (finding["entries"], 1) == (len(case.entries), len(case.probes))
         assert walker == case.walker
     failures = ET.parse(report).findall(".//failure")  # noqa: S314  # Our own.
-    assert [finding["signature"] for finding in findings] == [
+    assert sorted(finding["cause"] for finding in findings) == sorted(
         failure.get("message") for failure in failures
-    ]
+    )
     assert all(f"--walker {walker}" in failure.text for failure in failures)
 
     case = tmp_path / "small.json"
@@ -103,7 +103,7 @@ def test_a_broken_walker_is_found_out_shrunk_replayed_and_mended(run, tmp_path, 
     mended = tmp_path / "mended"
     mended.mkdir()
     walker = make(mended, source.replace(wrong, right))
-    cases = [case, *(each["case"] for each in findings)]
+    cases = [case, *(each["case"] for finding in findings for each in finding["variants"])]
     assert 0 == run("replay", *cases, "--walker", walker).status
     ran = run("fuzz", "--walker", walker, *search, "--corpus", tmp_path / "mended-corpus")
     assert (0, True) == (ran.status, "verdict: agreement" in ran.out)
@@ -114,18 +114,17 @@ def test_the_report_names_rules_sizes_and_commands(run, tmp_path):
     search = ["--cases", 4, "--accesses", 512, "--jobs", 1, "--corpus", tmp_path / "corpus"]
     ran = run("fuzz", "--walker", walker, "--claims", "rights", "--no-reduce", *search)
     lines = ran.out.splitlines()
-    at = next(at for at, line in enumerate(lines) if line.startswith(f"{walker}: "))
-    count, _, rule = lines[at + 1].partition(" × ")
+    count, _, cause = next(line for line in lines if " × " in line).partition(" × ")
     assert 0 < int(count)
-    assert rule.startswith("R/W of ")
-    assert rule.endswith(": says allowed, it is refused")
-    size, command = re.fullmatch(r" {4}(.*), first in layout \d: (.*)", lines[at + 2]).groups()
+    assert "R/W above the leaf: says allowed, it is refused" == cause
+    (last,) = [line for line in lines if ", first in layout " in line]
+    size, command = re.fullmatch(r" {2}(.*), first in layout \d: (.*)", last).groups()
     assert re.fullmatch(r"[\d,]+ entries, 1 probe", size)
     assert command.startswith("crosswalk replay ")
     assert command.endswith(f" --walker {walker} --claims rights")
     shown = run(*command.split()[1:])
     assert 1 == shown.status
-    assert f"  rule:      {rule}" in shown.out
+    assert "  rule:      R/W of " in shown.out
 
 
 @pytest.mark.slow
@@ -190,7 +189,7 @@ def test_a_campaign_goes_on_when_its_walker_fails(run, tmp_path, name):
     assert (
         f"an answer within the limits is due: peer:python:{path}:f: {kind}" == finding["signature"]
     )
-    assert (3, 3) == (finding["count"], ran.document["layouts"])
+    assert 3 == ran.document["layouts"] <= finding["count"]
     case = load_case(finding["case"])
     if name != "hang":
         assert (0, 1) == (len(case.entries), len(case.probes))
