@@ -150,7 +150,9 @@ class ManyProber:
         return "alone: a large address space" if content is None else content
 
     def _together(self, batch: list[_Beside], found: dict[int, Observation]) -> None:
-        accesses = Accesses.join([each.case[2] for each in batch])
+        accesses = batch[0].case[2]
+        if len(batch) > 1:
+            accesses = Accesses.join([each.case[2] for each in batch])
         counts = [len(each.case[2]) for each in batch]
         made = None
         if self._memory is None:
@@ -163,6 +165,7 @@ class ManyProber:
             by = np.array([each.by for each in batch], np.uint64)
             space = np.repeat(np.arange(len(batch)), counts)
             made = self._memory.make(contents, by, accesses, space)
+            self._memory = None if self._memory.spent else self._memory
         first = 0
         for each, count in zip(batch, counts, strict=True):
             part = slice(first, first + count)

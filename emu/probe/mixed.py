@@ -29,7 +29,7 @@ from unicorn import x86_const as x86
 from crosswalk.emu.cpu.engine import Engine, SavedState
 from crosswalk.emu.cpu.state_layout import NO_VECTOR, live_state, state_layout
 from crosswalk.emu.probe.access_engine import NO_CR2, TRANSLATED, rflags
-from crosswalk.emu.probe.bulk import NOTE_WORDS, REACHED, SEEN, BulkOutcomes, Job, collect, expected
+from crosswalk.emu.probe.bulk import NOTE_WORDS, REACHED, SEEN, Job, expected
 from crosswalk.emu.probe.control import (
     CR0_PE,
     CR0_PG,
@@ -65,12 +65,13 @@ from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Rows
 from crosswalk.walker.memory import U64
 
-__all__ = ["MixedEngine", "Records", "records_of"]
+__all__ = ["MixedEngine", "MixedRun", "Records", "records_of"]
 
 _ET = 1 << 4  # Of CR0: always set when it is read.
 _FETCHES_KEPT = 1 << 17  # Each fetch that is made leaves a KB of translated code.
 _FETCHES = UC_MEM_FETCH_PROT, UC_MEM_FETCH_UNMAPPED
 _NOTHING = 0, 0, 0
+_EXECUTE = int(AccessType.EXECUTE)
 _THEN = np.array([SEEN_AT, SEEN_AT, LANDED], np.uint64)
 _ENTER, _MADE, _USER = (
     np.array([places[kind] for kind in AccessType], np.uint64)
@@ -123,7 +124,20 @@ def records_of(
     frame[:, 0], frame[:, 1], frame[:, 4] = made, USER_CODE, USER_DATA
     frame[:, 2] = np.where(accesses.ac, rflags(ac=True), rflags(ac=False))
     words[:, Column.CONTROL : Column.CONTROL + control.shape[1]] = control
-    return Records(words, np.where(kind == AccessType.EXECUTE, accesses.va, made))
+    return Records(words, np.where(kind == _EXECUTE, accesses.va, made))
+
+
+@dataclass(frozen=True, slots=True)
+class MixedRun:
+    """What came out of a run: outs uint64[n, 6], and notes uint64[m, 5] with the row in front.
+
+    As `crosswalk.emu.probe.bulk.collect` takes them. It decides nothing unless it is `sure`: did it
+    end as it should, and was everything that has no note found as expected.
+    """
+
+    outs: U64
+    notes: U64
+    sure: bool
 
 
 class MixedEngine:
@@ -162,14 +176,15 @@ class MixedEngine:
         """Whether it can watch: its hook has to read R15 while the engine runs."""
         return self._live is not None
 
-    def make(self, records: Records, job: Job, space: NDArray[np.intp], slot: int) -> BulkOutcomes:
+    def make(self, records: Records, job: Job, space: NDArray[np.intp], slot: int) -> MixedRun:
         """Make up to CAPACITY accesses with this slot of each root borrowed.
 
-        `space` int64[n] numbers their address spaces; those of one lie next to each other. What
-        is decided is as `BulkEngine.make` has it.
+        `space` int64[n] numbers their address spaces; those of one lie next to each other.
         """
         count, words = len(job), records.words
-        fresh = np.append(True, space[1:] != space[:-1])
+        fresh = np.empty(count, np.bool_)
+        fresh[0] = True
+        np.not_equal(space[1:], space[:-1], out=fresh[1:])
         words[:, Column.SWITCH] = fresh
         trampoline, at = self._trampoline, self._trampoline.seen_at(self._trampoline.base(slot))
         self._words(trampoline.records, words.size)[:] = words.reshape(-1)
@@ -190,17 +205,15 @@ class MixedEngine:
         notes = np.array(self._notes, np.uint64).reshape(-1, NOTE_WORDS)
         notes[:, 0] -= np.uint64(at.records)
         if not sane or quads[register["r15"]] != end or (notes[:, 0] >= words.nbytes).any():
-            return BulkOutcomes.nothing(count)
+            return MixedRun(outs, notes[:0], sure=False)
         notes[:, 0] //= np.uint64(RECORD_WORDS * 8)
-        found = collect(job, outs, notes, records.faulted_at)
         # The sum over what was found as expected has to be right, or the run decides nothing.
         good = outs[:, 0] == 0
         good[notes[:, 0].astype(np.intp)] = False
         switched = words[fresh, Column.CONTROL : Column.CONTROL + CONTROL_WORDS]
         total = words[good, Column.LOW].sum() + switched.sum() + np.uint64(_ET * len(switched))
-        found.decided[:] &= int(total) == quads[register["r11"]]
-        self._forget_code(int((job.accesses.type == AccessType.EXECUTE).sum()))
-        return found
+        self._forget_code(int((job.accesses.type == _EXECUTE).sum()))
+        return MixedRun(outs, notes, sure=int(total) == quads[register["r11"]])
 
     def _forget_code(self, fetches: int) -> None:
         """Drop the engine's translated code after many fetches: each may add to it."""

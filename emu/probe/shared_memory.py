@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.cpu.engine import MAXPHYADDR
-from crosswalk.emu.probe.bulk import BulkOutcomes, Job
+from crosswalk.emu.probe.bulk import NOTE_WORDS, Job, collect
 from crosswalk.emu.probe.control import Control
-from crosswalk.emu.probe.mixed import MixedEngine, records_of
+from crosswalk.emu.probe.mixed import MixedEngine, MixedRun, Records, records_of
+from crosswalk.emu.probe.mixed_loop import OUT_WORDS
 from crosswalk.emu.probe.page_marker import SLOT, markers
 from crosswalk.emu.probe.paths import NO_ADDRESS, PagingFormat, find_paths
 from crosswalk.emu.probe.shared_trampoline import CAPACITY, MAX_SHOWN, OWN, SharedTrampoline
@@ -60,6 +61,8 @@ class SharedMemory:
         # For reads and writes of paging structures; and for fetches of what is no marker.
         self._watching = MixedEngine(space, trampoline, watch=True)
         self._touched = 0
+        self.spent = False
+        """Whether another one is needed: something may lie anywhere, and can't be erased."""
 
     def make(
         self, contents: Sequence[Content], by: U64, accesses: Accesses, space: NDArray[np.intp]
@@ -87,29 +90,31 @@ class SharedMemory:
         found = np.minimum(np.searchsorted(tables, frames), len(tables) - 1)
         known = np.flatnonzero(tables[found] == frames)
         content[found[known]] = words[known]
-        placed = _Placed(self._space.words.reshape(-1, WORDS), tables >> np.uint64(12), content)
+        placed = _Placed(
+            self._space.words.reshape(-1, WORDS), (tables >> np.uint64(12)).astype(np.intp), content
+        )
         self._trampoline.show(tables)
         targets = self._targets(form, roots[space], tables, accesses)
         spaces = _Spaces.of([each.control for each in contents], roots, by, content, tables)
-        runs = _Runs(
-            Outcomes.empty(len(space)), targets.job.before.copy(), np.zeros(len(space), np.bool_)
-        )
+        runs = _Runs.of(len(space))
         intact = self._run(form, spaces, space, targets, placed, runs)
-        outcomes, decided = runs.outcomes, runs.decided
+        placed.clear()
+        outcomes, after, decided = runs.outcomes(targets.job)
         reached = outcomes.kind == Kind.OK
         # Whatever our own reading says: what one address space names, no other one leads to.
         decided &= ~reached | (_owners(contents, by)[outcomes.pa >> _GIB] == space)
-        placed.clear()
         stray = targets.marked & ~decided & (accesses.type == AccessType.WRITE)
         self._clean(targets, lost=not intact or bool(stray.any()))
         if not intact:
             return None
-        back = by[space]
-        outcomes.pa[reached] ^= back[reached]
-        reported = targets.reported ^ np.where(targets.reported == NO_ADDRESS, 0, back[:, None])
-        outcomes.entry_pa[:], outcomes.entry_value[:] = changed_words(
-            reported, moved(targets.job.before, back[:, None]), moved(runs.after, back[:, None])
-        )
+        before, reported = targets.job.before, targets.reported
+        if by.any():
+            back = by[space]
+            outcomes.pa[reached] ^= back[reached]
+            back = back[:, None]
+            before, after = moved(before, back), moved(after, back)
+            reported = reported ^ np.where(reported == NO_ADDRESS, 0, back)
+        outcomes.entry_pa[:], outcomes.entry_value[:] = changed_words(reported, before, after)
         return outcomes, decided
 
     def _targets(
@@ -170,8 +175,9 @@ class SharedMemory:
                 words[borrowed] = entry
                 for first in range(0, len(rows), CAPACITY):
                     part = rows[first : first + CAPACITY]
-                    made = engine.make(records.take(part), job.take(part), space[part], slot)
-                    found.add(part, made)
+                    some = records.take(part)
+                    made = engine.make(some, job.take(part), space[part], slot)
+                    found.add(part, some, made)
                 lent = words[borrowed]
                 words[borrowed] = before
                 if (lent != entry).any() or not placed.intact():
@@ -185,9 +191,10 @@ class SharedMemory:
         self._touched += len(at)
         if lost or self._touched > _TOUCHED:
             self._touched = 0
-            if not self._space.release():
-                self._space.words[:] = 0
-            self._trampoline.write()
+            if self._space.release():
+                self._trampoline.write()
+            elif lost:
+                self.spent = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +202,7 @@ class _Placed:
     """Tables where they are put: their content [t, 512] in these `rows` of all memory."""
 
     rows: U64
-    places: U64
+    places: NDArray[np.intp]
     content: U64
 
     def __post_init__(self) -> None:
@@ -210,21 +217,38 @@ class _Placed:
         self.rows[self.places] = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Runs:
-    """What is found of n accesses: outcomes but for changed words, words after, and whether."""
+    """What came out of the runs of n accesses, and which of them were in a run that is sure."""
 
-    outcomes: Outcomes
-    after: U64
-    decided: NDArray[np.bool_]
+    outs: U64
+    faulted_at: U64
+    sure: NDArray[np.bool_]
+    notes: list[U64]
 
-    def add(self, rows: NDArray[np.intp], made: BulkOutcomes) -> None:
-        """Take over what a run decides of these rows."""
-        sure, outcomes = made.decided, self.outcomes
-        rows = rows[sure]
-        self.decided[rows], self.after[rows] = True, made.after[sure]
-        outcomes.kind[rows], outcomes.pa[rows] = made.kind[sure], made.pa[sure]
-        outcomes.error_code[rows], outcomes.cr2[rows] = made.error_code[sure], made.cr2[sure]
+    @classmethod
+    def of(cls, count: int) -> "_Runs":
+        """Return it for so many accesses, none made."""
+        nothing = np.zeros((count, OUT_WORDS), np.uint64)
+        return cls(nothing, np.zeros(count, np.uint64), np.zeros(count, np.bool_), [])
+
+    def add(self, rows: NDArray[np.intp], records: Records, made: MixedRun) -> None:
+        """Take over what came out of the run of these rows."""
+        if made.sure:
+            self.outs[rows], self.faulted_at[rows] = made.outs, records.faulted_at
+            self.sure[rows] = True
+            made.notes[:, 0] = rows[made.notes[:, 0].astype(np.intp)]
+            self.notes.append(made.notes)
+
+    def outcomes(self, job: Job) -> tuple[Outcomes, U64, NDArray[np.bool_]]:
+        """Return outcomes but for changed words, the walks' words after, and which are decided."""
+        notes = np.concatenate([np.zeros((0, NOTE_WORDS), np.uint64), *self.notes])
+        found = collect(job, self.outs, notes, self.faulted_at)
+        decided = found.decided & self.sure
+        outcomes = Outcomes.empty(len(job))
+        outcomes.kind[:], outcomes.error_code[:] = found.kind, found.error_code
+        outcomes.pa[:], outcomes.cr2[:] = np.where(decided, found.pa, np.uint64(0)), found.cr2
+        return outcomes, np.where(decided[:, None], found.after, job.before), decided
 
 
 def _owners(contents: Sequence[Content], by: U64) -> NDArray[np.intp]:

@@ -89,6 +89,7 @@ class SharedTrampoline:
 
     def write(self) -> None:
         """Write what is the same for all runs."""
+        self._entered: tuple[int, int] | None = None
         self._put(START, np.frombuffer(MIXED_CODE.ljust(FRAME, b"\xf4"), np.uint64))
         entries = [START | _KERNEL_CODE]
         entries += [START | _USER_PAGE | key << 59 for key in range(_KEYS)]
@@ -121,6 +122,9 @@ class SharedTrampoline:
 
     def enter(self, form: PagingFormat, slot: int) -> None:
         """Have all of it where code of this format finds it below a slot."""
+        if self._entered == (len(form.levels), slot):
+            return
+        self._entered = len(form.levels), slot
         self.form = form
         at = self.seen_at(self.base(slot))
         upper = [self._tables + step * FRAME for step in range(len(form.levels) - 2)]

@@ -101,17 +101,9 @@ def tables_of(
     leads = entries & np.uint64(form.address)
     inside = leads >> np.uint64(MAXPHYADDR) == 0
     order = np.argsort(frames)
-    ordered = frames[order]
-
-    def at(wanted: U64) -> NDArray[np.intp]:
-        """Return which of the frames each of these is, n for none."""
-        found = np.searchsorted(ordered, wanted)
-        found[found == len(frames)] = 0
-        return np.where(ordered[found] == wanted, order[found], len(frames))
-
-    below = at(leads) if len(frames) else np.zeros(0, np.intp)
+    below, at_roots = (_places(frames, order, wanted) for wanted in (leads, roots))
     level = np.zeros(len(frames) + 1, np.bool_)
-    level[at(roots) if len(frames) else 0] = True
+    level[at_roots] = True
     found = [roots]
     for shift, _ in form.levels[:-1]:
         down = level[row] & inside & form.tables(entries, shift)
@@ -119,3 +111,13 @@ def tables_of(
         level[:] = False
         level[below[down]] = True
     return distinct(np.concatenate(found))
+
+
+def _places(frames: U64, order: NDArray[np.intp], wanted: U64) -> NDArray[np.intp]:
+    """Return which of n frames each of these is, n for none; `order` is that of the frames."""
+    if not len(frames):
+        return np.zeros(len(wanted), np.intp)
+    found = np.searchsorted(frames, wanted, sorter=order)
+    found[found == len(frames)] = 0
+    found = order[found]
+    return np.where(frames[found] == wanted, found, len(frames))

@@ -39,11 +39,14 @@ for path in sorted(Path(folder).glob("*.json")):
 cache = ProberCache()
 def alone():
     return [cache.observe(*case) for case in cases]
+expected = alone()
 try:
     many = module("emu.probe.many").ManyProber()
 except ImportError:
     at_once = alone
 else:
+    def alone():
+        return [many.probe([case])[0].outcomes for case in cases]
     def at_once():
         return [each.outcomes for each in many.probe(cases)]
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -51,9 +54,10 @@ def same(these, others):
     return all(
         np.array_equal(getattr(these, name), getattr(others, name)) for name in these.__slots__
     )
-expected, before = alone(), peak()
-if not all(map(same, expected, at_once())):
-    sys.exit("the outcomes of many cases at once are not those of each alone")
+found, before = alone(), peak()
+for made in (found, at_once()):
+    if not all(map(same, expected, made)):
+        sys.exit("the outcomes of a mixed run are not those of a prober")
 found = {"alone": [], "many": []}
 for _ in range(int(rounds)):
     for name, work in (("alone", alone), ("many", at_once)):
