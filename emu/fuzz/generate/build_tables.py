@@ -48,6 +48,7 @@ _BLOCK = 1 << 20
 WIDE_RAM = tuple((1 << bit, _BLOCK) for bit in range(40, 52))
 """What there is besides in a layout of physical addresses up to 2^52, above those of the probe."""
 
+_LARGE_NEAR = 0.7
 _WIDE_TABLES, _WIDE_PAGES = 0.15, 0.4
 """Probabilities of a table, and of a page, at an address of 2^40 and up, where there may be."""
 _LOW, _LOW_SIZE = 1 << 20, 31 << 20  # Where tables lie, and small pages.
@@ -105,7 +106,11 @@ class FrameAllocator:
         sizes = self._form.sizes(level)
         most = np.array([self._most.get(each, self._limit) for each in range(LEVELS)], np.uint64)
         ram = np.uint64(4 << 30 if self._form.long else 2 << 30)
-        limit: U64 = np.where(draw < 0.96, ram, most[level])
+        near = draw < 0.96
+        if self._form.entry_bytes == 4:
+            # Of the pages of 4 MiB, which alone may lie above 4 GiB, more do.
+            near &= (level == 1) | (draw < _LARGE_NEAR)
+        limit: U64 = np.where(near, ram, most[level])
         number = chance.integers(0, 1 << 52, count).astype(np.uint64)
         found: U64 = number % (limit // sizes) * sizes
         small = level == 1

@@ -23,8 +23,8 @@ _EDGES = {512: (0, 1, 255, 256, 510, 511), 1024: (0, 1, 511, 512, 1022, 1023)}
 _IDLE = {3: 0.35, 4: 0.35, 5: 0.6, 6: 0.4, 8: 0.35, 9: 0.25, 10: 0.25, 11: 0.25, 52: 0.25,
          55: 0.25, 58: 0.25}  # fmt: skip
 _KEYED = 0.6
-_MALFORMED_PDPTE = 0.1
-"""Probability that PDPTEs of PAE paging may have reserved bits, in a layout."""
+_MALFORMED_PDPTE = 0.08
+"""Probability that a PDPTE of PAE paging has a reserved bit, in a layout."""
 _CORNERS = 0.03
 """Probability that a path lies at an end of a canonical half."""
 
@@ -77,9 +77,11 @@ def plan_paths(
     anywhere = end != End.LEAF
     level[anywhere] = chance.integers(1, form.levels + 1, int(anywhere.sum()))
     level[(end == End.OUTSIDE) & (level == 1)] = 2
-    if form.plain and chance.random() > _MALFORMED_PDPTE:
-        # One PDPTE with a reserved bit, and nothing can be accessed.
+    if form.plain:
+        # With one such PDPTE nothing can be accessed. The first path has its entries to itself.
         level[(end == End.RESERVED) & np.isin(level, form.plain)] = 2
+        if chance.random() < _MALFORMED_PDPTE:
+            level[0], end[0] = form.plain[0], End.RESERVED
     plan = PathPlan(index, flags, level, end, np.full(count, -1, np.int16), tuple(targets))
     for row, target in enumerate(targets):
         _apply_target(plan, row, target, context)
