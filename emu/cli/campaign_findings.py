@@ -22,6 +22,7 @@ from crosswalk.emu.findings.describe import (
     signature_in,
 )
 from crosswalk.emu.findings.findings import WALKER
+from crosswalk.emu.findings.form import Form, form_of
 from crosswalk.emu.findings.manual import EDITIONS
 from crosswalk.emu.findings.signature import Signature, signature_of
 from crosswalk.emu.fuzz.campaign import Plan
@@ -66,7 +67,7 @@ def campaign_findings(
     case is raised; or with `problems` it is a line there, and the finding is told without it.
     """
     place = None if plan.walker is None else walker_place(plan.walker)
-    made = []
+    made, forms = [], dict[str, Form]()
     for slug, found in sorted(state.findings.items(), key=lambda item: (-item[1].count, item[0])):
         signature = _signature(found, plan.walker)
         where = path(slug) if found.case else None
@@ -76,6 +77,9 @@ def campaign_findings(
                 data = case(slug)
                 reduced = found.reduced == digest(data) and found.alone
                 finding = finding_of(signature, data, str(where or slug), reduced=reduced)
+                form = _form(data, slug) if reduced else None
+                if form is not None:
+                    forms[slug] = form
         except CrosswalkError as error:
             if problems is None:
                 raise
@@ -92,8 +96,15 @@ def campaign_findings(
         )
         made.append((signature, finding))
     return FindingsJson(
-        walker=plan.walker, findings=joined_findings(made), about=list(_about(plan, state))
+        walker=plan.walker,
+        findings=joined_findings(made, forms),
+        about=list(_about(plan, state)),
     )
+
+
+def _form(data: bytes, slug: str) -> Form | None:
+    """Return the form of a smallest case; composites have none."""
+    return None if parse_composite(data, slug) is not None else form_of(parse_case(data, slug))
 
 
 def kept_findings(folder: Path, problems: list[str]) -> FindingsJson:

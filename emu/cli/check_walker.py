@@ -11,7 +11,7 @@ import msgspec
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.cli.campaign_findings import finding_of
 from crosswalk.emu.cli.check_pieces import ask_in_pieces
-from crosswalk.emu.cli.fuzz_report import causes_of, finding_records, only, question_lines
+from crosswalk.emu.cli.fuzz_report import accepted_of, finding_records, only, question_lines
 from crosswalk.emu.cli.output import command_line, command_text, progress
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
 from crosswalk.emu.findings.baseline import Accepted, read_muting
@@ -99,7 +99,7 @@ def ask_walker(
         if target is None:
             raise BadInput("--walker: an empty name")
         document = _Cases(options, chosen, target, words, context).document(part)
-    accepted = muting.write_baseline(muting.accepted(causes_of(document)))
+    accepted = muting.write_baseline(accepted_of(muting, document))
     return verdict, Answered(chosen, part, only(document, accepted.new), accepted)
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosswalk.emu.cli.campaign_findings import campaign_findings, report_of
-from crosswalk.emu.cli.fuzz_report import Ended, causes_of, only, record, report_lines, verdict
+from crosswalk.emu.cli.fuzz_report import Ended, accepted_of, only, record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.cli.walker_options import chosen_walker
 from crosswalk.emu.findings.baseline import Muting, read_muting
@@ -153,7 +153,7 @@ class _Run:
         """Report what was found, and return the exit status of a run that comes to its end."""
         options, campaign, store = self._options, self._campaign, self._store
         found = campaign_findings(campaign.plan, campaign.state, store.case, store.case_path)
-        accepted = self._muting.accepted(causes_of(found))
+        accepted = accepted_of(self._muting, found)
         if interrupted:
             # What wasn't found may yet be; nor is this what a baseline should have.
             accepted = replace(accepted, vanished=())

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from crosswalk.emu.findings.baseline import Accepted
+from crosswalk.emu.findings.baseline import Accepted, Muting
 from crosswalk.emu.findings.cause import joined
 from crosswalk.emu.findings.describe import signature_in
 from crosswalk.emu.findings.signature import Signature
@@ -16,7 +16,7 @@ from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.conclusion import agreement, counted
-from crosswalk.emu.report.finding import FindingsJson, headline, search_lines
+from crosswalk.emu.report.finding import FindingsJson, headline, search_lines, told
 from crosswalk.emu.report.text import count_text
 from crosswalk.emu.targets.tally import Tally, by_claim, by_mode
 from crosswalk.walker.context import PagingMode
@@ -24,7 +24,7 @@ from crosswalk.walker.formats.located_errors import printable
 
 __all__ = [
     "Ended",
-    "causes_of",
+    "accepted_of",
     "finding_records",
     "only",
     "question_lines",
@@ -52,11 +52,15 @@ class Ended:
     interrupted: bool = False
 
 
-def causes_of(document: FindingsJson) -> dict[str, list[str]]:
-    """Return the rules of the variants of each finding, by the finding's cause in words."""
-    return {
-        headline(finding): [each.rule for each in finding.variants] for finding in document.findings
-    }
+def accepted_of(muting: Muting, document: FindingsJson) -> Accepted:
+    """Return which findings are new, and which are ignored or known."""
+    rules, texts = dict[str, list[str]](), dict[str, list[str]]()
+    for finding in document.findings:
+        rules[headline(finding)] = [each.rule for each in finding.variants]
+        texts[headline(finding)] = [
+            told(finding, text) for each in finding.variants for text in each.causes
+        ]
+    return muting.accepted(rules, texts)
 
 
 def only(document: FindingsJson, causes: Collection[str]) -> FindingsJson:

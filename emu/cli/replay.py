@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.check import Divergence, compare_all
 from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.cli.fuzz_report import causes_of
+from crosswalk.emu.cli.fuzz_report import accepted_of
 from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
 from crosswalk.emu.findings.baseline import read_muting
@@ -144,7 +144,7 @@ def run(options: argparse.Namespace) -> int:
     counts = replay.counts
     made = [(each, described(each)) for each in sorted(counts.wrong)]
     document = FindingsJson(walker=chosen.name, findings=joined_findings(made))
-    accepted = replace(muting.accepted(causes_of(document)), vanished=())
+    accepted = replace(accepted_of(muting, document), vanished=())
     for line in accepted.lines():
         show(line)
     if counts.divergent or accepted.new:

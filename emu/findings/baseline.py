@@ -4,13 +4,14 @@ A finding is known here by texts alone: what `Cause` says of it, and the rules o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from crosswalk.emu.findings.cause import is_listed
 from crosswalk.walker.formats.documents import Document, read_document
 from crosswalk.walker.formats.files import read_file, write_file
 from crosswalk.walker.formats.located_errors import errors_named, printable
@@ -37,13 +38,15 @@ class Accepted:
     """The causes of the findings of a run, each in one of these, in the order they were given.
 
     `new` are those that fail, `ignored` those that a pattern matches, by pattern, `known` those of
-    the baseline. `vanished` are causes of the baseline that the run didn't find.
+    the baseline. `vanished` are causes of the baseline that the run didn't find. `parts` are what a
+    baseline lists of each.
     """
 
     new: tuple[str, ...] = ()
     ignored: Mapping[str, tuple[str, ...]] | None = None
     known: tuple[str, ...] = ()
     vanished: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -79,12 +82,17 @@ class Muting:
     baseline: Baseline | None = None
     write: Path | None = None
 
-    def accepted(self, found: Mapping[str, Sequence[str]]) -> Accepted:
+    def accepted(
+        self, found: Mapping[str, Sequence[str]], texts: Mapping[str, Sequence[str]] | None = None
+    ) -> Accepted:
         """Return what is new of the findings of a run, and what isn't.
 
-        `found` has the rules of a cause's variants by the words of the cause. A pattern that
-        matches the cause, or the rules of all of its variants, ignores it.
+        `found` has the rules of a cause's variants by the words of the cause, `texts` what a
+        baseline lists of it, by default those words: which rules a cause is named by depends on
+        what else was found. A pattern that matches the cause, or the rules of all of its variants,
+        ignores it. It is known where all of its texts are listed.
         """
+        parts = {cause: tuple((texts or {}).get(cause, (cause,))) for cause in found}
         ignored: dict[str, tuple[str, ...]] = {}
         listed = {entry.cause for entry in self.baseline.causes} if self.baseline else set()
         new, known = [], []
@@ -92,12 +100,15 @@ class Muting:
             pattern = self._ignoring(cause, rules)
             if pattern is not None:
                 ignored[pattern] = (*ignored.get(pattern, ()), cause)
-            elif cause in listed:
+            elif listed and all(is_listed(text, listed) for text in parts[cause]):
                 known.append(cause)
             else:
                 new.append(cause)
-        vanished = tuple(sorted(listed - found.keys()))
-        return Accepted(tuple(new), ignored, tuple(known), vanished)
+        seen = {
+            each for each in listed for some in parts.values() for text in some
+            if is_listed(text, {each})
+        }  # fmt: skip
+        return Accepted(tuple(new), ignored, tuple(known), tuple(sorted(listed - seen)), parts)
 
     def _ignoring(self, cause: str, rules: Sequence[str]) -> str | None:
         for pattern in self.ignore:
@@ -116,12 +127,13 @@ class Muting:
         if self.write is None:
             return accepted
         notes = {each.cause: each.note for each in self.baseline.causes} if self.baseline else {}
-        causes = sorted({*accepted.new, *accepted.known})
+        known = (*accepted.new, *accepted.known)
+        causes = sorted({text for cause in known for text in accepted.parts.get(cause, (cause,))})
         document = Baseline(
             "crosswalk-baseline/1", [BaselineEntry(each, notes.get(each, "")) for each in causes]
         )
         write_file(self.write, _encoded(document))
-        return Accepted((), accepted.ignored, tuple(causes), accepted.vanished)
+        return Accepted((), accepted.ignored, known, accepted.vanished, accepted.parts)
 
 
 def read_muting(

@@ -1,13 +1,14 @@
 """Causes: what findings of one rule, seen at several levels and page sizes, have in common."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from crosswalk.emu.findings.form import Form
 from crosswalk.emu.findings.signature import DUE, RESERVED, Signature
 
-__all__ = ["Cause", "cause_of", "joined"]
+__all__ = ["Cause", "cause_of", "is_listed", "joined"]
 
 T = TypeVar("T")
 
@@ -82,6 +83,21 @@ class Cause:
                 return tuple(f"{head}{name}{tail}" for name in names.split(by))
         return (self.rule,)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The cause of each of its parts in words: what a baseline lists, sorted."""
+        return tuple(sorted(str(replace(self, rule=rule)) for rule in self.parts))
+
+
+def is_listed(text: str, listed: Collection[str]) -> bool:
+    """Return whether a list of causes in words has one of `Cause.texts`.
+
+    A right whose place isn't told is that of the leaf, or of what is above it.
+    """
+    rule, says, answers = text.partition(": says ")
+    places = ("", " of the leaf", " above the leaf")
+    return any(f"{rule}{place}{says}{answers}" in listed for place in places)
+
 
 def cause_of(signature: Signature) -> Cause:
     """Return the cause that a signature tells of."""
@@ -106,21 +122,33 @@ def _only_one(said: str, truth: str, nothing: str, words: tuple[str, str]) -> tu
     return words[said != nothing], words[truth != nothing]
 
 
-def joined(items: Iterable[T], signature: Callable[[T], Signature]) -> list[tuple[Cause, list[T]]]:
+def joined(
+    items: Iterable[T],
+    signature: Callable[[T], Signature],
+    form: Callable[[T], Form | None] = lambda _: None,
+) -> list[tuple[Cause, list[T]]]:
     """Return the items by cause, in the order of the first of each.
 
     Two causes of one witness with the same answers are one where they are two halves of a rule,
     which the cause is then named by: a right or an A bit of the leaf, and above the leaf; three or
     more kinds of reserved bits. What breaks several rules at once goes to the first of them that
-    another item breaks alone. Each item is in one list.
+    another item breaks alone. They are one, too, where an item of each has a smallest case of the
+    same `form`; the cause of the first is that of both. Each item is in one list.
     """
     groups: dict[Cause, list[T]] = {}
     for item in items:
         groups.setdefault(cause_of(signature(item)), []).append(item)
     names = _named(groups)
     found: dict[Cause, list[T]] = {}
+    known: dict[tuple[str, str, str, Form], Cause] = {}
     for cause, members in groups.items():
-        found.setdefault(names[cause], []).extend(members)
+        forms = [each for each in map(form, members) if each is not None]
+        keys = [(cause.witness, cause.said, cause.truth, each) for each in forms]
+        alike = [known[key] for key in keys if key in known]
+        name = names[cause] if names[cause] in found or not alike else alike[0]
+        found.setdefault(name, []).extend(members)
+        for key in keys:
+            known.setdefault(key, name)
     return list(found.items())
 
 

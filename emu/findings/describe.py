@@ -12,6 +12,7 @@ import msgspec
 from crosswalk.emu.findings.blame import Beside, beside, blamed
 from crosswalk.emu.findings.cause import Cause, cause_of, joined
 from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
+from crosswalk.emu.findings.form import Form
 from crosswalk.emu.findings.manual import manual_of
 from crosswalk.emu.findings.signature import CROSSWALK, DUE, EFFECTIVE, Signature
 from crosswalk.emu.report.composites import CompositeCase, composite_text, composite_walks
@@ -175,22 +176,35 @@ def described_composite(
     return msgspec.structs.replace(made, needed=reduced)
 
 
-def joined_findings(made: Sequence[tuple[Signature, FindingJson]]) -> list[FindingJson]:
+def joined_findings(
+    made: Sequence[tuple[Signature, FindingJson]], forms: Mapping[str, Form] | None = None
+) -> list[FindingJson]:
     """Return one finding a cause, the most frequent first: the first one made, with its variants.
 
-    Its count is that of all of them, its layout the first with any.
+    Its count is that of all of them, its layout the first with any. `forms` are those of the
+    smallest cases, by the finding's id: two of one form have one cause.
     """
+    known = forms or {}
     found = [
-        _of_cause(cause, [finding for _, finding in members])
-        for cause, members in joined(made, lambda item: item[0])
+        _of_cause(cause, members)
+        for cause, members in joined(made, lambda item: item[0], lambda item: known.get(item[1].id))
     ]
     return sorted(found, key=lambda finding: (-finding.count, finding.id))
 
 
-def _of_cause(cause: Cause, variants: Sequence[FindingJson]) -> FindingJson:
+def _of_cause(cause: Cause, members: Sequence[tuple[Signature, FindingJson]]) -> FindingJson:
+    variants = [finding for _, finding in members]
     listed = [
-        VariantJson(each.id, each.rule, each.signature, each.count, each.reproduce, each.case)
-        for each in variants
+        VariantJson(
+            each.id,
+            each.rule,
+            each.signature,
+            each.count,
+            each.reproduce,
+            each.case,
+            list(map(printable, cause_of(signature).texts)),
+        )
+        for signature, each in members
     ]
     layouts = [each.layout for each in variants if each.layout is not None]
     return msgspec.structs.replace(

@@ -31,6 +31,7 @@ __all__ = [
     "manual_text",
     "search_lines",
     "search_title",
+    "told",
     "variants_text",
 ]
 
@@ -64,7 +65,10 @@ class EntryJson(Document, frozen=True):
 
 
 class VariantJson(Document, frozen=True):
-    """One signature of a finding's cause, with a case of its own."""
+    """One signature of a finding's cause, with a case of its own.
+
+    `causes` are what a baseline lists of it: several, where it breaks several rules at once.
+    """
 
     id: str
     rule: str
@@ -72,6 +76,7 @@ class VariantJson(Document, frozen=True):
     count: Count
     reproduce: str | None
     case: str | None
+    causes: list[str] = msgspec.field(default_factory=list)
 
 
 class FindingJson(Document, frozen=True, kw_only=True):
@@ -166,10 +171,11 @@ def search_lines(search: FindingsJson) -> Iterator[str]:
 
 def headline(finding: FindingJson) -> str:
     """Return the cause in a line, with who it is that is wrong where no walker under test is."""
-    return _told(finding, finding.cause)
+    return told(finding, finding.cause)
 
 
-def _told(finding: FindingJson, text: str) -> str:
+def told(finding: FindingJson, text: str) -> str:
+    """Return a cause in words with who is wrong, where that isn't the walker under test."""
     if finding.witness.startswith(PEER):
         return text
     due, says = " is due: ", ": says "
@@ -250,8 +256,8 @@ def variants_text(finding: FindingJson) -> str | None:
 
 def _rule_text(finding: FindingJson) -> str:
     if finding.truth == "due":
-        return _told(finding, f"{finding.rule} is due: {finding.said}")
-    return _told(finding, f"{finding.rule}: says {finding.said}, it is {finding.truth}")
+        return told(finding, f"{finding.rule} is due: {finding.said}")
+    return told(finding, f"{finding.rule}: says {finding.said}, it is {finding.truth}")
 
 
 def _row(title: str, text: str) -> Iterator[str]:

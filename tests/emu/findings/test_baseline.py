@@ -116,3 +116,18 @@ def test_a_baseline_that_there_is_not_is_an_error_unless_it_is_to_be_written(tmp
         with pytest.raises(BadInput, match=r"none\.json: no such file"):
             read_muting(None, path, write)
     assert path == read_muting(None, path, True).write
+
+
+def test_a_cause_of_several_rules_is_known_if_each_of_them_is_listed(tmp_path):
+    path = tmp_path / "known.json"
+    whole, parts = "reserved: PS, XD: says a, it is b", ["reserved: PS: says a, it is b", XD]
+    Muting(write=path).write_baseline(Muting().accepted({whole: []}, {whole: parts}))
+    known = read_muting(None, path)
+    assert sorted(parts) == [each.cause for each in known.baseline.causes]
+    for found, new, vanished in (
+        ({whole: parts}, (), ()),
+        ({XD: [XD]}, (), (parts[0],)),
+        ({whole: [*parts, HIGH]}, (whole,), ()),
+    ):
+        accepted = known.accepted(dict.fromkeys(found, ()), found)
+        assert (new, vanished) == (accepted.new, accepted.vanished)

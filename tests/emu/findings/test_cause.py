@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
-from crosswalk.emu.findings.cause import cause_of, joined
+from crosswalk.emu.findings.cause import cause_of, is_listed, joined
+from crosswalk.emu.findings.form import form_of
 from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.findings.signature import Signature, failure_signature
 from crosswalk.emu.fuzz.executor import Executor
@@ -43,6 +46,9 @@ def rules_of(*rules, answers=ALLOWED):
         ("XD of several levels, the leaf among them", "XD of the leaf, XD above the leaf"),
         ("R/W, U/S at once", "R/W, U/S at once"),
         ("SMEP", "SMEP"),
+        ("effective R/W of a PTE", "effective R/W of the leaf"),
+        ("effective U/S of a PML4E", "effective U/S above the leaf"),
+        ("effective XD of a 2-MiB page", "effective XD of a page"),
         ("protection key of a 2-MiB page, write", "protection key of a page, write"),
         ("read of a 1-GiB page that withholds nothing", "read of a page that withholds nothing"),
         ("flags of a 4-KiB page", "flags of a page"),
@@ -243,3 +249,62 @@ def test_a_bug_whatever_the_level_is_one_finding():
     assert ["XD above the leaf"] == [
         cause.rule for cause, _ in joined(sorted(found), lambda each: each)
     ]
+
+
+def test_a_baseline_lists_the_rules_that_are_broken_one_by_one():
+    both = cause_of(signature("reserved in a PDE: XD, PS"))
+    one, other = (f"reserved: {kind}: says allowed, it is refused" for kind in ("PS", "XD"))
+    assert (one, other) == both.texts
+    assert (True, False) == (is_listed(one, {one}), is_listed(other, {one}))
+    at_once = cause_of(signature("R/W, SMAP at once")).texts
+    right = str(cause_of(signature("R/W of a PML4E")))
+    assert [True, False] == [is_listed(each, {right}) for each in at_once]
+
+
+def equal_entries(level, flags=7, **probe):
+    """A case of a table of equal entries: the PT of 4-KiB pages, or the PD of 2-MiB pages."""
+    entries = {0x1000 * number: 0x1000 * (number + 1) | 7 for number in range(1, 5 - level)}
+    table, page = 0x1000 * (5 - level), (0x5000 | flags, 0x20_0000 | PS | flags)[level - 1]
+    equal = {table + 8 * index: page for index in range(512)}
+    asked = {"va": 0, "access": "read", **probe}
+    return Case(
+        cpu=Cpu(cr3=0x1000), ram=((0, 0x6000),), entries=entries | equal, probes=(Probe(**asked),)
+    )
+
+
+def test_the_form_of_a_case_has_neither_level_nor_size_nor_index():
+    small, large = equal_entries(1), equal_entries(2)
+    assert form_of(small) == form_of(large)
+    assert form_of(small) == form_of(equal_entries(1, va=5 << 12))
+    others = [
+        equal_entries(1, flags=0x17),
+        equal_entries(1, access="write"),
+        equal_entries(1, cpl=3),
+        equal_entries(1, va=8),
+        replace(small, entries={pa: word for pa, word in small.entries.items() if pa < 0x4010}),
+        replace(small, entries={**small.entries, 0x1000: 0x2003}),
+        replace(small, cpu=replace(small.cpu, cr4=small.cpu.cr4 | 1 << 20)),
+        replace(small, cpu=replace(small.cpu, maxphyaddr=52)),
+        replace(small, entries={**small.entries, 0x4000: 1 << 36 | 7}),
+    ]
+    forms = [form_of(case) for case in (small, *others)]
+    assert len(forms) == len({*forms})
+    assert form_of(replace(small, probes=small.probes * 2)) is None
+
+
+def test_rules_whose_smallest_cases_have_one_form_have_one_cause():
+    small, large = "a 4-KiB page that is there", "a 2-MiB page that is there"
+    signatures = [signature(small), signature(large)]
+    cases = {small: equal_entries(1), large: equal_entries(2)}
+
+    def causes(**changed):
+        return joined(
+            signatures, lambda each: each, lambda each: form_of({**cases, **changed}[each.rule])
+        )
+
+    assert 2 == len(joined(signatures, lambda each: each))
+    ((cause, members),) = causes()
+    assert (small, signatures) == (cause.rule, members)
+    assert 2 == len(causes(**{large: equal_entries(2, access="write")}))
+    other = [signature(small), signature(large, ("refused", "allowed"))]
+    assert 2 == len(joined(other, lambda each: each, lambda each: form_of(cases[each.rule])))
