@@ -289,7 +289,7 @@ def test_the_form_of_a_case_has_neither_level_nor_size_nor_index():
     ]
     forms = [form_of(case) for case in (small, *others)]
     assert len(forms) == len({*forms})
-    assert form_of(replace(small, probes=small.probes * 2)) is None
+    assert None is form_of(replace(small, probes=small.probes * 2))
 
 
 def test_rules_whose_smallest_cases_have_one_form_have_one_cause():
