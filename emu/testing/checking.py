@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check import Divergence, make_plan
+from crosswalk.emu.findings.baseline import Muting
+from crosswalk.emu.findings.cause import cause_of
+from crosswalk.emu.findings.findings import wrong_answers
 from crosswalk.emu.findings.layout import Layout, case_layout, layout_case
-from crosswalk.emu.findings.signature import failure_signature, signature_of
+from crosswalk.emu.findings.signature import Signature, failure_signature, signature_of
 from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
 from crosswalk.emu.targets import Capability, Target
 from crosswalk.emu.targets.answers import Answers, Ranges, Unanswered
@@ -19,8 +22,10 @@ from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.targets.python import Function
 from crosswalk.emu.targets.questions import Questions, put
 from crosswalk.emu.targets.registry import open_target
+from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.testing.paths import ROOT, layout_of
 from crosswalk.emu.testing.referee import EmulatorFailure, Referee
+from crosswalk.emu.testing.tallies import complaints
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -49,9 +54,16 @@ class WrongWalker(AssertionError):
 
 
 class Checker:
-    """Checks walkers; keeps the emulator and the walkers' processes from check to check."""
+    """Checks walkers; keeps the emulator and the walkers' processes from check to check.
 
-    def __init__(self) -> None:
+    `muting` says which wrong answers don't fail. `tallies` counts, by walker, what was asked and
+    answered in all checks: one layout that a walker declines is no fault, a claim that it never
+    answers is one (`require_answers`).
+    """
+
+    def __init__(self, muting: Muting | None = None) -> None:
+        self.tallies: dict[str, Tally] = {}
+        self._muting = muting
         self._referee = Referee()
         self._opened: dict[tuple[str, str | None], Target] = {}
 
@@ -69,12 +81,29 @@ class Checker:
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
         answers = target.answer(memory, context, accesses)
         for each in answers.failures:
-            raise _failed(target, layout, each)
+            if not self._muted(failure_signature(target.name, each.failure)):
+                raise _failed(target, layout, each)
         outcomes, unasked = self._referee.truth(memory, context, accesses)
         judged = judge(target.claims, answers, memory, context, accesses, outcomes)
+        label = target.name if claims is None else f"{target.name}, claims {claims}"
+        tally = self.tallies.setdefault(label, Tally())
+        tally += judged.tally
         for verdict in judged.verdicts:
-            if verdict.wrong.any():
-                raise _wrong(target, layout, memory, verdict, unasked)
+            given = memory, context, f"peer:{target.name}", target.claims, verdict
+            for row, signature, _ in wrong_answers(*given):
+                if not self._muted(signature):
+                    raise _wrong(target, layout, memory, verdict, row, unasked)
+
+    def require_answers(self) -> None:
+        """Raise `WrongWalker` where a walker was asked for what it claims and never answered."""
+        __tracebackhide__ = True
+        if found := complaints(self.tallies):
+            raise WrongWalker("\n".join(found))
+
+    def _muted(self, signature: Signature) -> bool:
+        if self._muting is None:
+            return False
+        return not self._muting.accepted({str(cause_of(signature)): [signature.rule]}).new
 
     def start(self) -> None:
         """Start the emulator, which takes longer than most checks do."""
@@ -164,14 +193,14 @@ def _wrong(
     layout: Layout,
     memory: PhysicalMemory,
     verdict: TargetVerdict,
+    row: int,
     unasked: NDArray[np.bool_],
 ) -> WrongWalker:
-    """Return the error for the first access that the walker is wrong about.
+    """Return the error for an access that the walker is wrong about.
 
     What the emulated CPU lacks a feature for wasn't observed, and is shown as predicted.
     """
     wrong = verdict.wrong
-    row = int(np.argmax(wrong))
     access = verdict.accesses[row]
     path = walk_access(memory, layout.context, access)
     divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)

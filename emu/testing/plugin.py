@@ -7,15 +7,18 @@ until a test asks for one of the fixtures.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from crosswalk.emu.findings.baseline import Muting
     from crosswalk.emu.findings.layout import Layout
+    from crosswalk.emu.targets.tally import Tally
     from crosswalk.emu.testing.checking import Walker
+    from crosswalk.emu.testing.tallies import Row
     from crosswalk.walker.formats import Case
 
 __all__ = [
@@ -23,16 +26,22 @@ __all__ = [
     "crosswalk_case",
     "pytest_addoption",
     "pytest_generate_tests",
+    "pytest_sessionfinish",
+    "pytest_testnodedown",
 ]
 
 _CASES, _KEEP = "crosswalk_cases", "--crosswalk-keep"
-_KEYS = ("cases", "keep")  # Of [tool.crosswalk.pytest].
+_KEYS = ("cases", "keep", "ignore", "baseline")  # Of [tool.crosswalk.pytest].
+_TALLIES: pytest.StashKey[dict[str, Tally]] = pytest.StashKey()
+_OTHERS: pytest.StashKey[list[Row]] = pytest.StashKey()
+_SENT = "crosswalk_tallies"  # Under this name a worker of pytest-xdist sends its rows.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--crosswalk-cases` and its setting, and `--crosswalk-keep`.
 
-    The same may stand in `[tool.crosswalk.pytest]` of pyproject.toml, as `cases` and `keep`.
+    The same may stand in `[tool.crosswalk.pytest]` of pyproject.toml, as `cases` and `keep`, with
+    `ignore` and `baseline`, which are those of `crosswalk fuzz`.
     """
     group = parser.getgroup("crosswalk", "page-table walkers against an emulated MMU")
     group.addoption(
@@ -64,10 +73,26 @@ def _folder(config: pytest.Config, option: str, key: str) -> Path | None:
         return config.invocation_params.dir / str(named)
     named = config.getini(_CASES) if key == "cases" else None
     named = named or _settings(config.rootpath).get(key)
-    return config.rootpath / named if named else None
+    return config.rootpath / str(named) if named else None
 
 
-def _settings(root: Path) -> dict[str, str]:
+def _muting(config: pytest.Config) -> Muting:
+    """Return which wrong answers don't fail; fails for a file that is no baseline."""
+    from crosswalk.emu.findings.baseline import read_muting  # noqa: PLC0415  # Only where it is needed.
+    from crosswalk.walker.errors import BadInput  # noqa: PLC0415  # The same.
+
+    settings = _settings(config.rootpath)
+    ignore, baseline = settings.get("ignore", []), settings.get("baseline")
+    try:
+        return read_muting(
+            [ignore] if isinstance(ignore, str) else ignore,
+            None if baseline is None else config.rootpath / str(baseline),
+        )
+    except BadInput as error:
+        pytest.fail(f"[tool.crosswalk.pytest]: baseline: {error}", pytrace=False)
+
+
+def _settings(root: Path) -> dict[str, str | list[str]]:
     """Return the table `[tool.crosswalk.pytest]`; fails where it can't be used."""
     from crosswalk.emu.configuration import read_table  # noqa: PLC0415  # Only where it is needed.
     from crosswalk.walker.errors import BadInput  # noqa: PLC0415  # The same.
@@ -77,7 +102,9 @@ def _settings(root: Path) -> dict[str, str]:
     except BadInput as error:
         pytest.fail(str(error), pytrace=False)
     for key, value in table.items():
-        if key not in _KEYS or not isinstance(value, str):
+        several = key == "ignore" and isinstance(value, list)
+        texts = value if several else [value]
+        if key not in _KEYS or not all(isinstance(text, str) for text in texts):
             wanted = "is no text" if key in _KEYS else f"is none of {', '.join(_KEYS)}"
             pytest.fail(f"{path}: [tool.crosswalk.pytest]: {key} {wanted}", pytrace=False)
     return dict(table)
@@ -105,7 +132,8 @@ def check_walker(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]
 
     folder = _folder(request.config, _KEEP, "keep")
     kept: dict[str, tuple[int, ...]] = {}
-    checker = Checker()
+    checker = Checker(_muting(request.config))
+    request.config.stash[_TALLIES] = checker.tallies
 
     def check(walker: Walker, layout: Layout | Case, *, claims: str | None = None) -> None:
         __tracebackhide__ = True
@@ -124,3 +152,40 @@ def check_walker(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]
     checker.start()
     yield check
     checker.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001  # pytest-xdist's hook.
+    """Take what the walkers answered in a worker of pytest-xdist, which ends here."""
+    rows = getattr(node, "workeroutput", {}).get(_SENT, [])
+    node.config.stash.setdefault(_OTHERS, []).extend(map(tuple, rows))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Report an error for each walker that never answered what it claims, in the whole run.
+
+    A layout that a walker declines is no fault of it, as another paging mode is none: so that can't
+    be said before the last test. Workers of pytest-xdist leave it to the process that started them.
+    """
+    config = session.config
+    own, others = config.stash.get(_TALLIES, {}), config.stash.get(_OTHERS, [])
+    if not own and not others:
+        return
+    from crosswalk.emu.testing.tallies import complaints, dump, load  # noqa: PLC0415  # Only where it is needed.
+
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[_SENT] = dump(own)
+        return
+    for line in complaints(load([*dump(own), *others])):
+        report = pytest.TestReport(
+            nodeid="check_walker",
+            location=("check_walker", None, "check_walker"),
+            keywords={},
+            outcome="failed",
+            longrepr=line,
+            when="teardown",
+        )
+        config.hook.pytest_runtest_logreport(report=report)
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
