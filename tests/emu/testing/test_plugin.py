@@ -94,7 +94,7 @@ def test_settings_may_stand_beside_those_of_the_commands(yours):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ('[tool.crosswalk.pytest]\ncase = "x"\n', "case is none of cases, keep"),
+        ('[tool.crosswalk.pytest]\ncase = "x"\n', "case is none of cases, keep, ignore, baseline"),
         ("[tool.crosswalk.pytest]\nkeep = 1\n", "keep is no text"),
         ("[tool.crosswalk.pytests]\n", "[tool.crosswalk] has no table 'pytests' (fuzz, pytest)"),
     ],
