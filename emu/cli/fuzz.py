@@ -175,7 +175,7 @@ class _Run:
             interrupted,
         )
         status, word = verdict(ended)
-        self._write(ended, status, word)
+        self._write(ended, status, f"{word}; interrupted" if interrupted else word)
         return status
 
     def _write(self, ended: Ended, status: int, word: str) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from crosswalk.emu.findings.findings import INTENDED, Caseless, attempted
@@ -15,11 +16,12 @@ from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import parse_composite
 from crosswalk.emu.workers.pool import Pool, in_order
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
-from crosswalk.walker.formats import parse_case
+from crosswalk.walker.errors import CrosswalkError
+from crosswalk.walker.formats import Case, parse_case
 
 __all__ = ["Again", "ask_again"]
 
-_AT_ONCE = 8  # Cases that a process tries, which loads the walker once.
+_AT_ONCE = 32  # Cases that a process tries together.
 
 _Case = tuple[str, bytes]
 
@@ -86,7 +88,10 @@ def _not_shown(plan: Plan, cases: Sequence[_Case]) -> dict[str, str | None]:
     answers: dict[str, str | None] = {}
     trial = Trial(plan.walker, plan.claims, plan.limits)
     try:
+        shown_together = _shown_together(trial, cases)
         for slug, data in cases:
+            if slug in shown_together:
+                continue
             failed: list[Caseless] = []
             shown = attempted("asked again", functools.partial(_shows, trial, slug, data), failed)
             if not shown:
@@ -94,6 +99,22 @@ def _not_shown(plan: Plan, cases: Sequence[_Case]) -> dict[str, str | None]:
     finally:
         trial.close()
     return answers
+
+
+def _shown_together(trial: Trial, cases: Sequence[_Case]) -> set[str]:
+    """Return which findings are shown where their cases are tried together; composites aren't."""
+    plain: dict[str, Case] = {}
+    for slug, data in cases:
+        # What is wrong with a file is said when it is tried alone.
+        with suppress(CrosswalkError):
+            if parse_composite(data, slug) is None:
+                plain[slug] = parse_case(data, slug)
+    return {
+        slug
+        for slug, found in zip(plain, trial.findings_many(list(plain.values())), strict=True)
+        if not isinstance(found, CrosswalkError)
+        and any(each.signature.slug == slug for each in found)
+    }
 
 
 def _shows(trial: Trial, slug: str, data: bytes) -> bool:

@@ -101,10 +101,10 @@ class Store:
             raise BadInput(f"{path}: not the state of a campaign; {_ELSEWHERE}")
         slugs = [each for each in (*names.findings, *names.gone) if is_slug(each)]
         with _named_errors(path):
-            path.unlink()
             for folder in (FINDINGS, GONE):
                 for slug in slugs:
                     (path.parent / folder / f"{slug}.json").unlink(missing_ok=True)
+            path.unlink()  # Last: what is killed before that can be done again.
 
     def save(self, state: State) -> None:
         """Write the state."""

@@ -351,6 +351,7 @@ def test_interrupted_while_reducing_findings_are_still_printed(fuzz, walker, mon
         text = fuzz(reduce=True)
     assert (130, True) == (text.status, "not made small yet: the same command goes on" in text.out)
     assert "what was found is kept; the same command goes on\n" in text.err
+    assert "verdict: FAILED; interrupted\n" in text.out
     whole = fuzz("--json", reduce=True).document
     assert (0, False) == (whole["unreduced"], whole["interrupted"])
     assert [each["id"] for each in document["findings"]] == [

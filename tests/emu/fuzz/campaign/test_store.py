@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crosswalk.emu.fuzz.campaign.plan import Plan
-from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.campaign.store import Store, slug_of
 from crosswalk.walker.errors import BadInput
 from tests.emu.fuzz.campaign.campaigns import PLAN, searched
 from tests.emu.fuzz.campaign.running import command, corpus, finished
@@ -217,3 +217,25 @@ def test_a_full_disk_is_one_clear_line_and_the_same_command_goes_on(tmp_path):
     )
     assert 1 == finished(command("none", *search, folder))[0]
     assert corpus(whole) == corpus(folder)
+
+
+@pytest.mark.parametrize(
+    ("walker", "name"),
+    [
+        ("python:mine.py:translate", "python-mine-py-translate"),
+        ("c:./libMine.so", "c-libmine-so"),
+        ("exec:/usr/bin/it --fast", "exec-usr-bin-it-fast"),
+        ("volatility3", "volatility3"),
+        ("exec:\N{SNOWMAN}", "exec"),
+        ("\N{SNOWMAN}", "walker"),
+    ],
+)
+def test_a_walkers_own_folder_is_named_after_it(walker, name):
+    assert name == slug_of(walker)
+
+
+def test_long_names_that_begin_alike_are_different_folders_of_short_names():
+    one, other = (slug_of(f"exec:/home/{'somebody/' * 12}{name}") for name in ("one", "other"))
+    assert one != other
+    assert max(len(one), len(other)) < 72
+    assert one.rpartition("-")[0] == other.rpartition("-")[0]
