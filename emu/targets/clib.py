@@ -2,17 +2,17 @@
 
 import ctypes
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from crosswalk.emu.targets.answers import Answers
+from crosswalk.emu.targets.answers import Answers, Given
 from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
 from crosswalk.emu.targets.loaded import GiveUp
-from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
+from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, Lister, rights_text
 from crosswalk.emu.targets.questions import Place, Questions, listed
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses, Kind
@@ -21,12 +21,19 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.rights import GRANTS
 
 __all__ = ["CLibrary"]
 
 _TOP = (1 << 64) - 1
 _TRANSLATES = frozenset({Capability.TRANSLATION, Capability.RIGHTS})
 _LISTED = frozenset({Capability.LEAVES, Capability.FLAGS})
+_EXPORTS = (
+    # What each answers, and what of that by choice alone.
+    ("crosswalk_translate", _TRANSLATES, frozenset[Capability]()),
+    ("heki_walk", _LISTED, frozenset({Capability.RANGES})),
+    ("crosswalk_list", _LISTED | {Capability.EFFECTIVE}, frozenset({Capability.RANGES})),
+)
 _SILENT = -1
 
 
@@ -96,6 +103,32 @@ class _Args(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Args))
 
 
+class _Mapping(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_uint64) for name in ("va", "pa", "size", "flags")),
+        *((name, ctypes.c_uint32) for name in ("rights", "given")),
+    )
+
+
+_MappingCallback = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Mapping))
+Mapped = TypeVar("Mapped")
+
+
+def _given(mapping: Any) -> tuple[Any, ...]:
+    """Return a mapping as a row of a list, without the parts that the library doesn't give."""
+    rights = mapping.rights
+    return (
+        mapping.va,
+        mapping.pa if mapping.given & Given.PA else None,
+        mapping.size,
+        mapping.flags if mapping.given & Given.FLAGS else None,
+        # What is none is refused with all else that makes no sense.
+        (rights_text(rights) if rights < GRANTS else hex(rights))
+        if mapping.given & Given.RIGHTS
+        else None,
+    )
+
+
 class CLibrary:
     """A shared library that walks guarded memory; `claims` are those that it states, or can answer.
 
@@ -112,14 +145,13 @@ class CLibrary:
             raise BadInput(str(error)) from error
         if not hasattr(self._library, "crosswalk_attach"):
             raise BadInput("exports no crosswalk_attach")
-        able: frozenset[Capability] = frozenset()
-        for name, claims in (("crosswalk_translate", _TRANSLATES), ("heki_walk", _LISTED)):
-            if hasattr(self._library, name):
-                able |= claims
-        if not able:
-            raise BadInput("exports neither heki_walk nor crosswalk_translate")
+        there = [row for row in _EXPORTS if hasattr(self._library, row[0])]
+        if not there:
+            raise BadInput("exports none of crosswalk_translate, heki_walk and crosswalk_list")
+        most: frozenset[Capability] = frozenset().union(*(claims for _, claims, _ in there))
+        able = most.union(*(claims for _, _, claims in there))
         stated, modes = self._stated("crosswalk_claims"), self._stated("crosswalk_modes")
-        own = able if stated is None else parse_claims(stated, "crosswalk_claims")
+        own = most if stated is None else parse_claims(stated, "crosswalk_claims")
         self.claims = own if chosen is None else chosen
         if not self.claims <= able:
             raise BadInput(f"its exports answer {', '.join(sorted(able))} only")
@@ -153,7 +185,9 @@ class CLibrary:
         self._library.crosswalk_attach(ctypes.byref(state))
         self._memory = guarded  # Frees the copies that the library had before, and not earlier.
         self._translate(questions.accesses, answers, place)
-        return replace(answers, listing=listed(context, questions, self._listed, place))
+        own = hasattr(self._library, "crosswalk_list")
+        lister: Lister = self._listed_with_rights if own else self._listed
+        return replace(answers, listing=listed(context, questions, lister, place))
 
     def _stated(self, export: str) -> str | None:
         """Return the text that a function of the library returns, None where it has none."""
@@ -176,8 +210,8 @@ class CLibrary:
             raise NoAnswer(Failure.NONSENSE, message, f"{message}: {result}")
         return bool(result)
 
-    def _listed(self, va: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-        found: list[tuple[int, int, int, int]] = []
+    def _noting(self, found: list[Mapped], take: Callable[[Any], Mapped]) -> Callable[[Any], None]:
+        """Return a function for the library to call, which adds what `take` makes of a mapping."""
         give_up = self._give_up
 
         def note(pointer: Any) -> None:
@@ -188,11 +222,25 @@ class CLibrary:
             if not pointer:
                 kind = "called back with a null pointer"
                 give_up(NoAnswer(Failure.NONSENSE, kind, kind))
-            mapping = pointer[0]
-            found.append((mapping.va, mapping.pa, mapping.size, mapping.flags))
+            found.append(take(pointer[0]))
 
+        return note
+
+    def _listed_with_rights(self, va: int, end: int) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        callback = _MappingCallback(self._noting(found, _given))
+        bounds = (ctypes.c_uint64(va), ctypes.c_uint64(end - 1))
+        self._library.crosswalk_list(*bounds, callback)
+        return found
+
+    def _listed(self, va: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        found: list[tuple[int, int, int, int]] = []
         args = _Args()
-        callback = _Callback(note)
+        callback = _Callback(
+            self._noting(
+                found, lambda mapping: (mapping.va, mapping.pa, mapping.size, mapping.flags)
+            )
+        )
         bounds = (ctypes.c_uint64(va), ctypes.c_uint64(min(end, _TOP)))
         self._library.heki_walk(*bounds, callback, ctypes.byref(args))
         yield from found if end <= _TOP else _to_the_end(found)

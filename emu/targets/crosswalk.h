@@ -30,12 +30,32 @@ struct heki_args {
 
 typedef void (*heki_func_t)(struct heki_args *args);
 
+/* Effective rights: what the entries of all levels together leave, whatever CR0 and CR4 say. */
+#define CROSSWALK_WRITE   1
+#define CROSSWALK_USER    2
+#define CROSSWALK_EXECUTE 4
+
+/* Which parts of a mapping are given; the others say nothing, and aren't judged. */
+#define CROSSWALK_HAS_PA     1
+#define CROSSWALK_HAS_FLAGS  2
+#define CROSSWALK_HAS_RIGHTS 4
+
+/* One mapping, as crosswalk_list hands it to its callback. */
+struct crosswalk_mapping {
+	uint64_t va, pa, size, flags;
+	uint32_t rights; /* of CROSSWALK_WRITE, _USER, _EXECUTE */
+	uint32_t given;  /* of CROSSWALK_HAS_PA, _FLAGS, _RIGHTS */
+};
+
+typedef void (*crosswalk_func_t)(const struct crosswalk_mapping *mapping);
+
 /* What follows is exported by the walker. */
 
 /*
  * Both may be left out. The claims that it is judged by, names with commas: leaves and flags need
- * heki_walk, translation and rights crosswalk_translate; without it, all of those. The paging modes
- * that it is asked about: 32bit, pae, 4level, 5level; without it, 4level and 5level.
+ * heki_walk or crosswalk_list, effective crosswalk_list, translation and rights crosswalk_translate;
+ * without it, all of those. ranges, for lists of which a mapping may stand for several pages, has to
+ * be stated. The paging modes that it is asked about: 32bit, pae, 4level, 5level; without it, 4level and 5level.
  */
 const char *crosswalk_claims(void);
 const char *crosswalk_modes(void);
@@ -55,6 +75,12 @@ void crosswalk_attach(const struct crosswalk_memory *memory);
  * 2^64 - 1.
  */
 void heki_walk(uint64_t va, uint64_t va_end, heki_func_t func, struct heki_args *args);
+
+/*
+ * In place of heki_walk, for a walker that knows effective rights, or no physical addresses: calls
+ * func for each mapping that touches [first, last], last included.
+ */
+void crosswalk_list(uint64_t first, uint64_t last, crosswalk_func_t func);
 
 /*
  * A walker that translates returns 1 and the address in *pa where the access is allowed, or mapped,

@@ -69,6 +69,72 @@ def test_a_list_is_what_the_callback_is_told(tmp_path):
     )  # fmt: skip
 
 
+WITH_RIGHTS = """
+void crosswalk_list(uint64_t first, uint64_t last, crosswalk_func_t func)
+{
+	struct crosswalk_mapping it = {0};
+	(void)first; (void)last; (void)func; (void)it;
+	%s
+}
+"""
+
+
+def with_rights(folder, code, rest=""):
+    return library(folder, NOTED + WITH_RIGHTS % code + rest)
+
+
+def test_a_list_with_rights_is_what_the_callback_is_told(tmp_path):
+    code = """
+    if (last < 0x400000 || first > 0x400000) return;
+    it.va = 0x400000; it.size = 4096; it.pa = 0x200000; it.flags = 7; it.given = 7;
+    it.rights = CROSSWALK_USER | CROSSWALK_EXECUTE;
+    func(&it);
+    it.va += 4096; it.given = CROSSWALK_HAS_RIGHTS; it.rights = CROSSWALK_WRITE;
+    func(&it);
+    """
+    mappings = answers(with_rights(tmp_path, code), reads(PAGE)).listing.mappings
+    assert [0x40_0000, 0x40_1000] == mappings.va.tolist()
+    assert [(0x20_0000, 7, 6, 7), (0, 0, 1, 4)] == list(
+        zip(mappings.pa, mappings.flags, mappings.rights, mappings.given, strict=True)
+    )
+
+
+def test_the_last_page_of_all_is_asked_for_with_its_last_byte(tmp_path):
+    code = """
+    if (last == ~0ull) { it.va = last - 4095; it.size = 4096; func(&it); }
+    """
+    mappings = answers(with_rights(tmp_path, code), reads(TOP - 1)).listing.mappings
+    assert [(TOP - 4096, 4096, 0)] == list(
+        zip(mappings.va.tolist(), mappings.size.tolist(), mappings.given.tolist(), strict=True)
+    )
+
+
+def test_rights_that_are_none_are_nonsense(tmp_path):
+    code = (
+        "it.va = first; it.size = 4096; it.given = CROSSWALK_HAS_RIGHTS; it.rights = 8; func(&it);"
+    )
+    failed = failure(with_rights(tmp_path, code))
+    assert (Failure.NONSENSE, "no mapping") == (failed.failure, failed.kind)
+
+
+def test_ranges_are_claimed_by_whom_it_states(tmp_path):
+    states = 'const char *crosswalk_claims(void) { return "leaves,effective,ranges"; }'
+    own = {Capability.LEAVES, Capability.FLAGS, Capability.EFFECTIVE}
+    assert own == claims_of(with_rights(tmp_path, ""))
+    chosen = {Capability.LEAVES, Capability.EFFECTIVE, Capability.RANGES}
+    assert chosen == claims_of(with_rights(tmp_path, "", states))
+    listing = lists(tmp_path, "")
+    assert {Capability.LEAVES, Capability.RANGES} == claims_of(listing, "leaves,ranges")
+    with pytest.raises(BadInput, match="its exports answer flags, leaves, ranges only"):
+        claims_of(listing, "leaves,effective")
+
+
+def claims_of(walker, claims=None):
+    target = open_target(walker, claims=claims)
+    target.close()
+    return target.claims
+
+
 def test_the_end_of_all_addresses_is_their_last_and_a_page_cut_off_there_is_whole(tmp_path):
     code = """
     if (va_end != UINT64_MAX) return;
@@ -204,7 +270,7 @@ def test_what_is_neither_yes_nor_no_is_nonsense(tmp_path):
     ("body", "message"),
     [
         ("int nothing;", "exports no crosswalk_attach"),
-        (NOTED, "exports neither heki_walk nor crosswalk_translate"),
+        (NOTED, "exports none of crosswalk_translate, heki_walk and crosswalk_list"),
         (FIRST % "abort();", "died of SIGABRT, when it is loaded"),
         (FIRST % "for (;;);", "no answer in 1 s of CPU time, when it is loaded"),
         (FIRST % "exit(0);", "ended with status 0, when it is loaded"),
@@ -243,7 +309,7 @@ def test_a_file_that_is_no_library_is_bad_input(tmp_path):
 
 
 def test_a_claim_that_no_export_answers_is_bad_input(tmp_path):
-    with pytest.raises(BadInput, match="its exports answer flags, leaves only"):
+    with pytest.raises(BadInput, match="its exports answer flags, leaves, ranges only"):
         open_target(lists(tmp_path, ""), claims="faults")
 
 
