@@ -18,13 +18,11 @@ from crosswalk.emu.findings.describe import (
     described_case,
     described_composite,
     joined_findings,
-    layout_in,
-    signature_in,
 )
-from crosswalk.emu.findings.findings import WALKER
 from crosswalk.emu.findings.form import Form, form_of
 from crosswalk.emu.findings.manual import EDITIONS
-from crosswalk.emu.findings.signature import Signature, signature_of
+from crosswalk.emu.findings.note import note_of, signature_in
+from crosswalk.emu.findings.signature import WALKER, Signature, signature_of
 from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign.cases import FINDINGS, STATE
 from crosswalk.emu.fuzz.campaign.state import Found, State, decode_state, tally_of
@@ -179,15 +177,15 @@ def case_finding(path: Path, data: bytes) -> tuple[Signature, FindingJson]:
     composite = parse_composite(data, name)
     case = parse_case(data, name) if composite is None else composite.case
     with errors_named(name):
-        signature = None if case.note is None else signature_in(case.note, case.walker)
-        signature = signature or _differing(case)
+        note = note_of(case.note, case.walker)
+        signature = _differing(case) if note is None else note.signature
         if signature is None:
             raise BadInput("no finding: neither a note nor outcomes say what is wrong")
         made = finding_of(signature, data, name)
     own = case.walker if signature.of_target else None
     return signature, msgspec.structs.replace(
         made,
-        layout=layout_in(case.note),
+        layout=None if note is None else note.layout,
         case=name,
         reproduce=replay_command(path, own),
         location=None if own is None else walker_place(own),

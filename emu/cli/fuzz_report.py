@@ -10,7 +10,7 @@ import msgspec
 
 from crosswalk.emu.findings.baseline import Accepted, Muting
 from crosswalk.emu.findings.cause import joined
-from crosswalk.emu.findings.describe import signature_in
+from crosswalk.emu.findings.note import signature_in
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells

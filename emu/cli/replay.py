@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,9 +15,10 @@ from crosswalk.emu.cli.fuzz_report import accepted_of
 from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
 from crosswalk.emu.findings.baseline import read_muting
-from crosswalk.emu.findings.describe import described, described_access, joined_findings
+from crosswalk.emu.findings.describe import described, described_answer, joined_findings
 from crosswalk.emu.findings.findings import wrong_answers
-from crosswalk.emu.findings.signature import Signature, failure_signature, signature_of
+from crosswalk.emu.findings.note import claimed_text
+from crosswalk.emu.findings.signature import Signature, failure_signature
 from crosswalk.emu.probe import FEATURES, subset_of
 from crosswalk.emu.probe.many import FEW, ManyProber
 from crosswalk.emu.report.composites import (
@@ -29,9 +29,9 @@ from crosswalk.emu.report.composites import (
 )
 from crosswalk.emu.report.finding import FindingsJson, finding_lines
 from crosswalk.emu.report.source import encryption_lines
-from crosswalk.emu.report.text import access_text, outcome_text, size_text
+from crosswalk.emu.report.text import access_text, outcome_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
-from crosswalk.emu.targets import Capability, Target
+from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.answers import Unanswered
 from crosswalk.emu.targets.capabilities import LISTS
 from crosswalk.emu.targets.judge import TargetVerdict, judge
@@ -40,10 +40,8 @@ from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.errors import BadInput, CrosswalkError
-from crosswalk.walker.formats import Case, Probe, Source, SourceKind, dump_case, open_source
+from crosswalk.walker.formats import Case, Source, SourceKind, dump_case, open_source
 from crosswalk.walker.formats.located_errors import printable
-from crosswalk.walker.outcome import Outcome, Translation
-from crosswalk.walker.translate import walk_access
 
 __all__ = ["run"]
 
@@ -392,36 +390,12 @@ def _answer_lines(
                 if row in answered.silent and not place:
                     yield f"declined: {asked}"
                 else:
-                    yield f"right: {asked}: {_answer_text(claims, said)}"
+                    yield f"right: {asked}: {claimed_text(claims, said)}"
             if not wrong[row]:
                 continue
-            path = walk_access(memory, context, access)
-            names = [name for name, column in verdict.fields.items() if column[row]]
-            truth = verdict.expected[row]
-            divergence = Divergence(access, said, truth, path)
-            found = signature_of(context, divergence, names, f"peer:{name}", claims)
             yield f"wrong: {access_text(access)}{place}"
+            words = case.entries if len(case.probes) == 1 else {}
             seen = None if place or lack else observed[row]
-            about = described_access(
-                found,
-                memory,
-                context,
-                Probe.of(access, said, seen),
-                answer=_answer_text(claims, said),
-                words=case.entries if len(case.probes) == 1 else {},
-            )
-            if lack is not None:
-                about = msgspec.structs.replace(about, observed=f"nothing, for want of {lack}")
+            given = answered.target, memory, context, verdict, row
+            _, about = described_answer(*given, observed=seen, lacking=lack, words=words)
             yield from finding_lines(about, access=False)
-
-
-def _answer_text(claims: frozenset[Capability], outcome: Outcome) -> str:
-    """Return an answer in words, as far as the walker claims it."""
-    if Capability.FAULTS in claims:
-        return outcome_text(outcome, may=Capability.MARKS in claims)
-    yes, no = ("allowed", "refused") if Capability.RIGHTS in claims else ("mapped", "not mapped")
-    if not isinstance(outcome, Translation):
-        return no
-    size = outcome.page_size if Capability.LEAVES in claims else None
-    page = f", a page of {size_text(size)}" if size else ""
-    return f"{yes}, pa {outcome.pa:#x}{page}"

@@ -3,20 +3,20 @@
 Nothing is run for it but Crosswalk's own walk of the case.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
+from crosswalk.emu.check import Divergence
 from crosswalk.emu.findings.blame import Beside, beside, blamed
 from crosswalk.emu.findings.cause import Cause, cause_of, joined
-from crosswalk.emu.findings.findings import INTENDED, SECOND_WALK, WALKER
 from crosswalk.emu.findings.form import Form
 from crosswalk.emu.findings.manual import manual_of
-from crosswalk.emu.findings.signature import CROSSWALK, DUE, EFFECTIVE, Signature
+from crosswalk.emu.findings.note import answer_text, claimed_text, note_of
+from crosswalk.emu.findings.signature import DUE, Signature, signature_of
 from crosswalk.emu.report.composites import CompositeCase, composite_text, composite_walks
-from crosswalk.emu.report.finding import EntryJson, FindingJson, SectionJson, VariantJson
+from crosswalk.emu.report.finding import PEER, EntryJson, FindingJson, SectionJson, VariantJson
 from crosswalk.emu.report.text import (
     access_text,
     context_text,
@@ -25,56 +25,29 @@ from crosswalk.emu.report.text import (
     outcome_text,
     step_text,
 )
+from crosswalk.emu.targets import Target
+from crosswalk.emu.targets.judge import TargetVerdict
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.formats import Case, Probe
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.outcome import Outcome, Translation
+from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.translate import Walk, translate, walk_access
 
 __all__ = [
     "case_lines",
     "described",
     "described_access",
+    "described_answer",
     "described_case",
     "described_composite",
     "joined_findings",
-    "layout_in",
-    "signature_in",
 ]
 
 _SHOWN = 16
 """The most entries beside a walk that are shown: a case that isn't reduced has thousands."""
 _LINES = 80
 """The longest case, in lines, that a description holds as text."""
-
-_NOTE = re.compile(r"(?P<text>.*) \(layout (?P<layout>\d+)\)(?P<why>: .*)?", re.DOTALL)
-_WITNESSES = (WALKER, SECOND_WALK, INTENDED, "emulator", CROSSWALK)
-
-
-def signature_in(note: str, walker: str | None) -> Signature | None:
-    """Return the signature that a case's note holds; None for a note of other words.
-
-    `walker` is the walker under test that the case names.
-    """
-    found = _NOTE.fullmatch(note)
-    text = found["text"] if found else note
-    peer = () if walker is None else (f"peer:{walker}",)
-    for witness in (*peer, *_WITNESSES):
-        rule, due, said = text.partition(f" is due: {witness}: ")
-        if due:
-            return Signature(witness, rule, said, DUE)
-        rule, says, rest = text.partition(f": {witness} says ")
-        said, is_, truth = rest.rpartition(", it is ")
-        if says and is_:
-            return Signature(witness, rule, said, truth)
-    return None
-
-
-def layout_in(note: str | None) -> int | None:
-    """Return the number of the layout that a case's note names."""
-    found = _NOTE.fullmatch(note or "")
-    return int(found["layout"]) if found else None
 
 
 def _sections(rule: str, mode: PagingMode) -> list[SectionJson]:
@@ -111,7 +84,11 @@ def described_case(signature: Signature, case: Case, *, reduced: bool = False) -
     """
     memory, context = case.memory(), case.context()
     if len(case.probes) == 1:
-        made = described_access(signature, memory, context, case.probes[0], words=case.entries)
+        note = note_of(case.note, case.walker)
+        answer = note.detail if note is not None and note.signature == signature else None
+        made = described_access(
+            signature, memory, context, case.probes[0], answer=answer, words=case.entries
+        )
         return msgspec.structs.replace(made, needed=reduced)
     bare = msgspec.structs.replace(
         described(signature),
@@ -146,13 +123,43 @@ def described_access(
         manual=_sections(signature.rule, context.mode),
         context=context_text(context),
         access=access_text(access),
-        answer=_answer_text(signature, probe.predicted) if answer is None else answer,
+        answer=answer_text(signature, probe.predicted) if answer is None else printable(answer),
         predicted=outcome_text(own, may=True),
         observed=None if seen is None else outcome_text(seen),
         walk=_entries(context, path, blame),
         remark=None if path.steps else no_walk_text(context, path),
     )
     return _with_beside(made, memory, context, words or {}, (path,))
+
+
+def described_answer(
+    target: Target,
+    memory: PhysicalMemory,
+    context: PagingContext,
+    verdict: TargetVerdict,
+    row: int,
+    *,
+    observed: Outcome | None,
+    lacking: str | None = None,
+    words: Mapping[int, int] | None = None,
+) -> tuple[Signature, FindingJson]:
+    """Return the finding that a wrong answer of a walker under test is: its signature, and all.
+
+    `observed` is what the emulated CPU did, None where it wasn't asked; `lacking` names what it
+    lacks for the access. `words` are as for `described_access`.
+    """
+    access, said = verdict.accesses[row], verdict.reported[row]
+    claims = verdict.claims_of(row, target.claims)
+    path = walk_access(memory, context, access)
+    names = [name for name, column in verdict.fields.items() if column[row]]
+    divergence = Divergence(access, said, verdict.expected[row], path)
+    signature = signature_of(context, divergence, names, f"{PEER}{target.name}", claims)
+    probe = Probe.of(access, said, observed)
+    answer = claimed_text(claims, said)
+    made = described_access(signature, memory, context, probe, answer=answer, words=words)
+    if lacking is not None:
+        made = msgspec.structs.replace(made, observed=f"nothing, for want of {lacking}")
+    return signature, made
 
 
 def described_composite(
@@ -219,21 +226,6 @@ def _of_cause(cause: Cause, members: Sequence[tuple[Signature, FindingJson]]) ->
 def case_lines(data: bytes) -> str | None:
     """Return a case file as text, None for one of many lines."""
     return data.decode() if data.count(b"\n") <= _LINES else None
-
-
-def _answer_text(signature: Signature, said: Outcome | None) -> str:
-    """Return an answer in words, as far as the signature shows that it was given."""
-    if said is None or signature.truth == DUE:
-        return printable(signature.said)
-    if {signature.said, signature.truth} & {"mapped", "allowed", "not mapped", "refused"}:
-        where = f", pa {said.pa:#x}" if isinstance(said, Translation) else ""
-        return f"{signature.said}{where}"
-    what = signature.rule.partition(" of ")[0]
-    if what.startswith(EFFECTIVE):
-        return f"{outcome_text(said)}; {what}: {signature.said}"
-    if what in {"size", "flags"}:
-        return f"{outcome_text(said)}; {signature.said} {what}"
-    return outcome_text(said)
 
 
 def _about_words(rule: str) -> bool:

@@ -13,7 +13,11 @@ from crosswalk.emu.check.allowed_outcomes import AllowedOutcome, is_allowed
 from crosswalk.emu.check.compare import Divergence, explain
 from crosswalk.emu.check.composites import CompositeChecker, CompositeVerdict
 from crosswalk.emu.findings.layout import Layout, layout_case
+from crosswalk.emu.findings.note import listed_text
 from crosswalk.emu.findings.signature import (
+    INTENDED,
+    SECOND_WALK,
+    WALKER,
     Signature,
     failed_signature,
     signature_of,
@@ -113,10 +117,6 @@ def error_text(error: BaseException) -> str:
     return printable(": ".join([type(error).__name__, *lines[:1]]))
 
 
-WALKER, SECOND_WALK, INTENDED = "walker", "second walk", "meant"
-"""Who is compared with the CPU: the built-in walker, what the emulated CPU is stated to do
-(`crosswalk.emu.check.compare.as_emulated`), a layout's intentions."""
-
 Fields = dict[str, NDArray[np.bool_]]
 
 
@@ -125,7 +125,8 @@ class Finding:
     """A rule that two witnesses disagree about: how often in a layout, and a case of it.
 
     `row` is the first access that shows it. `case` holds that access and the entries of its
-    walk, `whole` the access under all of the layout's tables.
+    walk, `whole` the access under all of the layout's tables. `answer` is in words what a list
+    answers, of which a case doesn't hold all; else empty.
     """
 
     signature: Signature
@@ -133,6 +134,7 @@ class Finding:
     row: int
     case: Case
     whole: Case
+    answer: str = ""
 
 
 class Findings:
@@ -254,11 +256,15 @@ class Findings:
             case = layout_case(replace(layout, accesses=self._failures[signature]))
             return Finding(signature, self._counts[signature], 0, case, case)
         case = divergence_case(layout.context, layout.ram, self._first[signature])
+        said = self._first[signature].predicted
         if signature in self._unseen:
-            bare = tuple(replace(each, predicted=None, observed=None) for each in case.probes)
+            # What was predicted is no answer where it isn't that of a walker under test.
+            kept = said if signature.of_target else None
+            bare = tuple(replace(each, predicted=kept, observed=None) for each in case.probes)
             case = replace(case, probes=bare)
         whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
-        return Finding(signature, self._counts[signature], self._row[signature], case, whole)
+        count, row = self._counts[signature], self._row[signature]
+        return Finding(signature, count, row, case, whole, listed_text(signature, said))
 
 
 def wrong_answers(

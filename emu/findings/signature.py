@@ -28,9 +28,13 @@ __all__ = [
     "CROSSWALK",
     "DUE",
     "EFFECTIVE",
+    "EMULATOR",
+    "INTENDED",
     "LOADED",
     "PAGES",
     "RESERVED",
+    "SECOND_WALK",
+    "WALKER",
     "Signature",
     "code_of",
     "failed_signature",
@@ -189,8 +193,12 @@ def _named(right: str, steps: list[Step]) -> dict[str, str]:
     return {right: f"{right} of a {LEVELS[last.level].entry}{page}"}
 
 
-CROSSWALK = "crosswalk"
-"""The witness of findings about Crosswalk itself."""
+WALKER, SECOND_WALK, INTENDED = "walker", "second walk", "meant"
+"""Who is compared with the CPU: the built-in walker, what the emulated CPU is stated to do
+(`crosswalk.emu.check.compare.as_emulated`), a layout's intentions."""
+
+EMULATOR, CROSSWALK = "emulator", "crosswalk"
+"""The witnesses of findings about the emulator, and about Crosswalk itself."""
 
 _TARGET = "peer:"
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
@@ -251,7 +259,7 @@ def lost_signature(how: str, why: str = "") -> Signature:
     `why`, its error, counts without its numbers.
     """
     words = without_numbers(why)
-    return Signature("emulator", "an outcome", f"{how}: {words}" if words else how, DUE)
+    return Signature(EMULATOR, "an outcome", f"{how}: {words}" if words else how, DUE)
 
 
 def failed_signature(due: str, why: str) -> Signature:

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.check import Divergence, make_plan
+from crosswalk.emu.check import make_plan
 from crosswalk.emu.findings.baseline import Muting
 from crosswalk.emu.findings.cause import cause_of
+from crosswalk.emu.findings.describe import described_answer
 from crosswalk.emu.findings.findings import wrong_answers
 from crosswalk.emu.findings.layout import Layout, case_layout, layout_case
-from crosswalk.emu.findings.signature import Signature, failure_signature, signature_of
-from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
+from crosswalk.emu.findings.signature import Signature, failure_signature
+from crosswalk.emu.report.finding import finding_lines
+from crosswalk.emu.report.text import access_text
 from crosswalk.emu.targets import Capability, Target
 from crosswalk.emu.targets.answers import Answers, Ranges, Unanswered
 from crosswalk.emu.targets.capabilities import names_text, parse_claims, parse_modes
@@ -31,8 +33,6 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Case, dump_case
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.outcome import Outcome, Translation
-from crosswalk.walker.translate import walk_access
 
 __all__ = ["Checker", "EmulatorFailure", "Walker", "WrongWalker", "check_walker"]
 
@@ -198,37 +198,20 @@ def _wrong(
 ) -> WrongWalker:
     """Return the error for an access that the walker is wrong about.
 
-    What the emulated CPU lacks a feature for wasn't observed, and is shown as predicted.
+    What the emulated CPU lacks a feature for wasn't observed; there the prediction is the truth.
     """
     wrong = verdict.wrong
-    access = verdict.accesses[row]
-    path = walk_access(memory, layout.context, access)
-    divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)
-    names = [name for name, column in verdict.fields.items() if column[row]]
-    signature = signature_of(
-        layout.context, divergence, names, target.name, verdict.claims_of(row, target.claims)
-    )
-    made = verdict.observed is not None and not unasked[row]
-    truth = "observed:  " if made else "should be (predicted only): "
+    beside = verdict.observed is None
+    observed = None if verdict.observed is None or unasked[row] else verdict.observed[row]
+    lacking = "a feature" if not beside and unasked[row] else None
+    given = target, memory, layout.context, verdict, row
+    signature, finding = described_answer(*given, observed=observed, lacking=lacking)
     alone = replace(layout, accesses=verdict.accesses.take(slice(row, row + 1)))
-    case = layout_case(alone)
-    case = replace(case, note=str(signature))
+    case = replace(layout_case(alone), note=str(signature))
     lines = [
         f"{target.name} is wrong about {int(wrong.sum()):,} of {len(wrong):,} accesses; the first:",
-        access_text(access),
-        f"  predicted: {_answer_text(target.claims, divergence.predicted)}",
-        f"  {truth}{outcome_text(divergence.observed)}",
-        *walk_lines(layout.context, path),
-        f"  {context_text(layout.context)}",
-        str(signature),
+        *finding_lines(finding),
     ]
     if len(case.entries) <= _SHOWN_ENTRIES:
         lines += ["as a case file:", dump_case(case).decode().rstrip()]
     return WrongWalker("\n".join(lines), signature.slug, case)
-
-
-def _answer_text(claims: frozenset[Capability], outcome: Outcome) -> str:
-    """Return a walker's answer as text, a fault in the detail that the walker claims."""
-    if Capability.FAULTS in claims or isinstance(outcome, Translation):
-        return outcome_text(outcome)
-    return "refused" if Capability.RIGHTS in claims else "not mapped"

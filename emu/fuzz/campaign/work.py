@@ -19,6 +19,7 @@ from crosswalk.emu.findings.findings import (
     attempted,
     error_text,
 )
+from crosswalk.emu.findings.note import note_text
 from crosswalk.emu.findings.signature import CROSSWALK, Signature
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap
@@ -143,7 +144,8 @@ def _kept(task: Task, finding: AnyFinding, why: str) -> Kept:
     signature = finding.signature
     if isinstance(finding, Caseless) or signature.slug in task.known:
         return Kept(signature, finding.count)
-    note = f"{signature} (layout {task.index}){why and f': {why}'}"
+    detail = why or (finding.answer if isinstance(finding, Finding) else "")
+    note = note_text(signature, task.index, detail)
     failed: list[Caseless] = []
     data = attempted(WRITABLE, lambda: _file(task.plan, finding, note), failed)
     packed = None if data is None else zlib.compress(data, 1)

@@ -16,6 +16,7 @@ from crosswalk.emu.targets.mapping_lists import ranges_of
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import Vendor
+from crosswalk.walker.outcome import Translation
 
 FEATURES = {"LAM", "UAI", "LASS", "wide"}
 
@@ -136,6 +137,10 @@ def test_what_a_walker_lists_beside_the_accesses_is_no_row_of_them():
     found = Executor(target=Lister()).findings(layout)
     assert found.divergent > 1
     for each in found.all():
-        assert each.row == 0 or (None, None) == (
-            each.case.probes[0].predicted, each.case.probes[0].observed,
-        )  # fmt: skip
+        (probe,) = each.case.probes
+        assert each.row == 0 or None is probe.observed
+        # What the list says is kept: where it leads, and in words how large the page is.
+        listed = isinstance(probe.predicted, Translation)
+        assert ("mapped" if listed else "not mapped") == each.signature.said
+        wanted = f"mapped, pa {probe.predicted.pa:#x}, a page of 4 KiB" if listed else ""
+        assert wanted == each.answer

@@ -1,0 +1,137 @@
+"""What a finding's case says of it in words: its note, and the answers of a walker."""
+
+import re
+from dataclasses import dataclass
+
+from crosswalk.emu.findings.signature import (
+    CROSSWALK,
+    DUE,
+    EFFECTIVE,
+    EMULATOR,
+    INTENDED,
+    SECOND_WALK,
+    WALKER,
+    Signature,
+)
+from crosswalk.emu.report.text import outcome_text, size_text
+from crosswalk.emu.targets import Capability
+from crosswalk.walker.formats.located_errors import printable
+from crosswalk.walker.outcome import Outcome, Translation
+from crosswalk.walker.rights import Rights
+
+__all__ = [
+    "Note",
+    "answer_text",
+    "claimed_text",
+    "listed_text",
+    "note_of",
+    "note_text",
+    "signature_in",
+]
+
+_NOTE = re.compile(r"(?P<text>.*) \(layout (?P<layout>\d+)\)(: (?P<detail>.*))?", re.DOTALL)
+_PEERS = (
+    re.compile(r"(?P<rule>.*?) is due: (?P<peer>peer:.*?): (?P<said>.*)(?P<truth>)", re.DOTALL),
+    re.compile(
+        r"(?P<rule>.*?): (?P<peer>peer:.*?) says (?P<said>.*), it is (?P<truth>.*)", re.DOTALL
+    ),
+)
+"""Signatures of a walker that the case doesn't name: a function in a test."""
+_WITNESSES = (WALKER, SECOND_WALK, INTENDED, EMULATOR, CROSSWALK)
+_WORDS = {"mapped", "not mapped", "allowed", "refused"}
+_RIGHTS = {
+    "u": Rights.USER_READ,
+    "w": Rights.SUPERVISOR_WRITE,
+    "x": Rights.SUPERVISOR_EXECUTE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a case's note says: the signature, the layout it was found in, and a detail.
+
+    That is an answer that has no place in a case, or the error that ended a layout.
+    """
+
+    signature: Signature
+    layout: int | None
+    detail: str | None
+
+
+def note_text(signature: Signature, layout: int, detail: str = "") -> str:
+    """Return the note of a case; `note_of` reads it."""
+    return f"{signature} (layout {layout}){detail and f': {detail}'}"
+
+
+def note_of(text: str | None, walker: str | None) -> Note | None:
+    """Return what a note says, None for other words.
+
+    `walker` is the walker under test that the case names.
+    """
+    if text is None:
+        return None
+    found = _NOTE.fullmatch(text)
+    layout, detail = (int(found["layout"]), found["detail"]) if found else (None, None)
+    signature = signature_in(found["text"] if found else text, walker)
+    return None if signature is None else Note(signature, layout, detail)
+
+
+def signature_in(text: str, walker: str | None) -> Signature | None:
+    """Return the signature that a text is, None for other words; `walker` as for `note_of`."""
+    peer = () if walker is None else (f"peer:{walker}",)
+    for witness in (*peer, *_WITNESSES):
+        rule, due, said = text.partition(f" is due: {witness}: ")
+        if due:
+            return Signature(witness, rule, said, DUE)
+        rule, says, rest = text.partition(f": {witness} says ")
+        said, is_, truth = rest.rpartition(", it is ")
+        if says and is_:
+            return Signature(witness, rule, said, truth)
+    for pattern in _PEERS:
+        found = pattern.fullmatch(text)
+        if found is not None:
+            return Signature(found["peer"], found["rule"], found["said"], found["truth"] or DUE)
+    return None
+
+
+def claimed_text(claims: frozenset[Capability], outcome: Outcome) -> str:
+    """Return an answer in words, as far as these claims are about it."""
+    if Capability.FAULTS in claims:
+        return outcome_text(outcome, may=Capability.MARKS in claims)
+    yes, no = ("allowed", "refused") if Capability.RIGHTS in claims else ("mapped", "not mapped")
+    if not isinstance(outcome, Translation):
+        return no
+    page = _page_text(outcome, rights=Capability.EFFECTIVE in claims)
+    return f"{yes}, pa {outcome.pa:#x}{page if Capability.LEAVES in claims else ''}"
+
+
+def answer_text(signature: Signature, said: Outcome | None) -> str:
+    """Return a wrong answer in words, as far as its signature shows that it was given."""
+    if said is None or signature.truth == DUE:
+        return printable(signature.said)
+    where = f", pa {said.pa:#x}" if isinstance(said, Translation) else ""
+    if {signature.said, signature.truth} & _WORDS:
+        return f"{signature.said}{where}{_page_text(said)}"
+    what = signature.rule.partition(" of ")[0]
+    if what.startswith(EFFECTIVE):
+        return f"mapped{where}{_page_text(said, rights=True)}; {what}: {signature.said}"
+    if what in {"size", "flags"}:
+        return f"mapped{where}{_page_text(said)}; {signature.said} {what}"
+    return outcome_text(said)
+
+
+def listed_text(signature: Signature, said: Outcome) -> str:
+    """Return the answer of a list, which a case doesn't hold; empty where it holds all of it."""
+    listed = signature.of_target and isinstance(said, Translation) and said.page_size
+    return answer_text(signature, said) if listed else ""
+
+
+def _page_text(said: Outcome, *, rights: bool = False) -> str:
+    """Return the size of the page, and its effective rights, where an answer has them."""
+    if not isinstance(said, Translation) or not said.page_size:
+        return ""
+    held = said.rights
+    if not rights or held is None:
+        return f", a page of {size_text(said.page_size)}"
+    letters = "".join(letter if held & right else "-" for letter, right in _RIGHTS.items())
+    return f", a page of {size_text(said.page_size)}, rights {letters}"
