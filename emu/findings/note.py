@@ -27,6 +27,7 @@ __all__ = [
     "note_of",
     "note_text",
     "signature_in",
+    "with_detail",
 ]
 
 _NOTE = re.compile(r"(?P<text>.*) \(layout (?P<layout>\d+)\)(: (?P<detail>.*))?", re.DOTALL)
@@ -61,6 +62,14 @@ class Note:
 def note_text(signature: Signature, layout: int, detail: str = "") -> str:
     """Return the note of a case; `note_of` reads it."""
     return f"{signature} (layout {layout}){detail and f': {detail}'}"
+
+
+def with_detail(text: str | None, walker: str | None, detail: str) -> str | None:
+    """Return the note of a walker's wrong answer with this detail, and any other as it is."""
+    note = note_of(text, walker)
+    if note is None or note.layout is None or not note.signature.of_target:
+        return text
+    return note_text(note.signature, note.layout, detail)
 
 
 def note_of(text: str | None, walker: str | None) -> Note | None:

@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from crosswalk.emu.findings.findings import INTENDED, Caseless, attempted
 from crosswalk.emu.findings.signature import CROSSWALK, failed_signature
@@ -100,7 +99,7 @@ def _smaller(plan: Plan, finding: tuple[str, bytes]) -> bytes | None:
         same = [found for found in signatures_of(trial, case) if found.slug == slug]
         if not same:
             return None
-        return dump_case(replace(reduced_to(trial, case, same[0]).case, note=case.note))
+        return dump_case(reduced_to(trial, case, same[0]).case)
     finally:
         trial.close()
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from crosswalk.emu.findings.findings import Finding
 from crosswalk.emu.findings.layout import case_layout
+from crosswalk.emu.findings.note import with_detail
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
@@ -65,7 +66,8 @@ def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduce
     reduced = reduce_case(bare, shows, lambda tries: _enough(by, tries))
     for finding in _findings(by, reduced.case):
         if finding.signature == signature and len(reduced.case.probes) == 1:
-            judged = replace(reduced.case, probes=finding.case.probes)
+            note = with_detail(case.note, case.walker, finding.answer)
+            judged = replace(reduced.case, probes=finding.case.probes, note=note)
             return Reduced(judged, reduced.tries, reduced.done)
     return reduced
 

@@ -35,6 +35,19 @@ f.claims = "rights"
 """
 
 
+LISTER = """\
+from crosswalk.walker import mappings
+
+
+def f(memory, context, va, end):
+    # Each page is as large as one of the last level.
+    return [(each.va, each.pa, 4096) for each in mappings(memory, context, va, end)]
+
+
+f.claims = "leaves"
+"""
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -124,6 +137,22 @@ def test_campaigns_below_are_listed_one_after_the_other(run, kept, monkeypatch):
     assert [f"Findings about Crosswalk's own walker in {own['folder']}: 1 finding"] == [
         line for line in text.splitlines() if line.startswith("Findings about Crosswalk")
     ]
+
+
+def test_what_a_list_answers_is_told_though_no_case_holds_it(run, place):
+    Path("lister.py").write_text(LISTER, "utf-8")
+    named = ["--walker", "python:lister.py:f"]
+    ran = run("fuzz", "--cases", 2, "--accesses", 96, "--jobs", 1, *named, "--json")
+    assert 1 == ran.status
+    (search,) = run("findings", "--json").document["searches"]
+    sizes = [each for each in search["findings"] if each["rule"].startswith("size of a ")]
+    assert sizes
+    for each in sizes:
+        probe = load_case(each["case"]).probes[0]
+        answer = f"mapped, pa {probe.predicted.pa:#x}, a page of 4 KiB; another size"
+        assert answer == each["answer"]
+        blamed = [entry["blame"] for entry in each["walk"] if "blame" in entry]
+        assert blamed in (["maps 2 MiB"], ["maps 1 GiB"])
 
 
 def test_findings_are_chosen_by_their_cause(run, kept):
