@@ -47,9 +47,11 @@ def test_the_example_fails_with_a_broken_walker_and_says_where(yours):
     assert (1, True) == (done.returncode, "2 failed" in done.stdout), done.stdout
     for line in (
         "translate is wrong about 2 of 6 accesses; the first:",
-        "  predicted: ok, pa 0x0",
-        "  observed:  #PF, error code 0x3 (P W/R), CR2 0x0; changes 0x1000 = 0x2025",
-        "R/W of a PML4E: translate says ok, it is #PF, P",
+        "  access:    write of 0x0 at CPL 0",
+        "  rule:      R/W of a PML4E: says allowed, it is refused",
+        "  walker:    allowed, pa 0x0",
+        "  observed:  #PF, error code 0x3 (P W/R), CR2 0x0",
+        "0x0000000000002005  table  US  <-- R/W clear",
         "layout=<Layout: 4 levels, 2 tables, 2 entries, 6 accesses>",
     ):
         assert line in done.stdout
