@@ -85,7 +85,9 @@ def generate(
         context = _encrypt(chance.spawn(1)[0], context, built)
     corrupted = _corrupt(chance, built)
     intended = intended_paths(context, built, corrupted)
-    asked, path = _draw_accesses(chance, context, plan, built, intended, accesses)
+    asked, path = _draw_accesses(
+        chance, context, plan, built, intended, accesses, acs=choice.select.acs
+    )
     intentions = intended_of(context, intended, path, asked)
     if built.form.plain:
         context = _placed_pdpt(chance, context, built)
@@ -183,8 +185,13 @@ def _draw_accesses(
     built: BuiltTables,
     intended: IntendedPaths,
     count: int,
+    *,
+    acs: Sequence[bool],
 ) -> tuple[Accesses, NDArray[np.intp]]:
-    """Return at most `count` distinct accesses, and the path that each follows, -1 for none."""
+    """Return at most `count` distinct accesses, and the path that each follows, -1 for none.
+
+    AC has one of the values `acs`, where there are any.
+    """
     base = _addresses(plan, built)
     # Every path gets all kinds of access on one page, then all kinds on another, and so on.
     number = np.arange(count)
@@ -220,12 +227,17 @@ def _draw_accesses(
         np.where(wrong, va ^ _wrong_bits(chance, context, count), va),
         (kind % 3).astype(np.uint8),
         np.where(kind // 3 % 2 == 1, 3, 0).astype(np.uint8),
-        (kind // 6 == 1) if context.smap else np.full(count, chance.random() < 0.5),
+        (kind // 6 == 1) if context.smap else np.full(count, _one_of(chance, acs)),
     )
     # An address whose changed bits are ignored in part may be that of another page.
     moved = (linear_of(context, accesses)[0] ^ va) << np.uint64(64 - form.va_bits) != 0
     rows = distinct(accesses)
     return accesses.take(rows), np.where(moved, -1, follows)[rows].astype(np.intp)
+
+
+def _one_of(chance: np.random.Generator, acs: Sequence[bool]) -> bool:
+    drawn = bool(chance.random() < 0.5)
+    return acs[0] if len(acs) == 1 else drawn
 
 
 def _addresses(plan: PathPlan, built: BuiltTables) -> U64:

@@ -29,6 +29,8 @@ _PRESENT, _PAGE_SIZE = np.uint64(1), np.uint64(0x80)
 _FIELD = 0x000F_FFFF_FFFF_F000
 # P, R/W, U/S, PCD, A, D, PS, G, PAT of large pages, XD, two bits of the key, address and reserved.
 _FLAGS = np.array([0, 1, 2, 4, 5, 6, 7, 8, 12, 13, 20, 29, 30, 39, 40, 51, 52, 59, 60, 62, 63])
+# Bits 20:13 of a 4-MiB page are address bits 39:32, bit 21 is reserved.
+_FLAGS_32_BIT = np.array([0, 1, 2, 4, 5, 6, 7, 8, 12, 13, 20, 21, 29])
 _KINDS = 12  # Types × privileges × AC.
 _OFFSETS = np.array([0, 8, 0x7F0, 0xFF0], np.uint64)
 _CONTROL = (
@@ -193,7 +195,7 @@ def _flipped(chance: np.random.Generator, base: Base, words: U64, at: int) -> np
 
 
 def _changed_flag(chance: np.random.Generator, base: Base, words: U64, at: int) -> np.uint64:
-    flags = _FLAGS[8 * base.form.entry_bytes > _FLAGS]
+    flags = _FLAGS if base.form.entry_bytes == 8 else _FLAGS_32_BIT
     return np.uint64(words.reshape(-1)[at] ^ (np.uint64(1) << np.uint64(chance.choice(flags))))
 
 

@@ -3,17 +3,21 @@ import sys
 import numpy as np
 import pytest
 
+from crosswalk.emu.findings.findings import WALKER
 from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import base_of, mutate
+from crosswalk.emu.fuzz.generate.choice import LayoutChoice
+from crosswalk.walker import bulk
 from crosswalk.walker.bulk import translate_many
-from crosswalk.walker.errors import LimitExceeded
-from crosswalk.walker.formats import load_case
+from crosswalk.walker.context import PagingMode
+from crosswalk.walker.errors import BadInput, LimitExceeded
+from crosswalk.walker.formats import Case, Cpu, dump_case, load_case
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk
 from tests.emu.case_files import LINUX_CASE
 from tests.emu.check.planting import without_code
-from tests.tables import RW, P, PageTables, context
+from tests.tables import GIB1, OPEN, PS, RW, P, PageTables, context
 
 SEED = 7
 
@@ -131,3 +135,78 @@ def test_a_plan_makes_layouts_of_its_source_whatever_has_been_seen(linux):
     assert np.array_equal(mutate(linux, SEED, 3).words, layout.words)
     assert None is Plan(seed=SEED).tables
     assert plan.tables == Plan(seed=SEED + 1, source=str(LINUX_CASE)).tables is not None
+
+
+def kernel_at_3_gib(mode):
+    """The tables of a small kernel: user pages below, itself at 3 GiB, in pages of both sizes."""
+    root = 0x1020 if mode == "PAE" else 0x1000
+    tables = PageTables(mode, root=root, ram=((0x1000, 0x2_0000), (0x40_0000, 0x40_0000)))
+    tables.map(0, 0x9000).map(0x1000, 0xA000, P | OPEN).map(3 * GIB1, 0xB000, P | RW)
+    size = 22 if mode == "32-bit" else 21
+    tables.map(3 * GIB1 + (1 << size), 1 << 22, P | RW | PS, level=2)
+    return base_of(SparseWords(tables.ram, tables.words), context(mode, root=root))
+
+
+@pytest.mark.parametrize("mode", ["32-bit", "PAE"])
+def test_tables_of_legacy_modes_are_where_walks_meet_them(mode):
+    kernel = kernel_at_3_gib(mode)
+    levels = [2, 1, 1] if mode == "32-bit" else [3, 2, 1, 2, 1]
+    assert levels == kernel.level.tolist()
+    memory = SparseWords.of_tables(kernel.ram, kernel.frames, kernel.words)
+    for frame, level, va in zip(kernel.frames.tolist(), kernel.level, kernel.va, strict=True):
+        tables = {
+            step.level: step.pa & -4096 for step in walk(memory, kernel.context, int(va)).steps
+        }
+        assert frame == tables[int(level)]
+    assert {0, 3 * GIB1} <= set(kernel.va.tolist())
+    assert len(kernel.used) == (6 if mode == "32-bit" else 8)
+
+
+@pytest.mark.parametrize("mode", ["32-bit", "PAE"])
+def test_accesses_reach_all_pages_of_a_kernel_at_3_gib_and_all_witnesses_agree(mode):
+    kernel, executor = kernel_at_3_gib(mode), Executor()
+    pages, sizes, probes = set(), set(), 0
+    for index in range(24):
+        layout = mutate(kernel, SEED, index, accesses=512)
+        tried = executor.run(lambda layout=layout: layout)
+        assert () == tried.findings
+        probes += tried.probes
+        pages |= {va >> 12 for va in layout.accesses.va.tolist()}
+        outcomes = translate_many(layout.memory(), layout.context, layout.accesses)
+        sizes |= set(outcomes.page_size.tolist())
+        assert {context(mode).mode} == {layout.context.mode}
+    assert {0, 1, 3 * GIB1 >> 12} <= pages
+    assert {0, 1 << 12, 1 << (22 if mode == "32-bit" else 21)} == sizes
+    assert probes > 5000
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "value"),
+    [
+        ("32-bit", "addresses_4mib", lambda entries: entries & np.uint64(0xFFC0_0000)),
+        ("32-bit", "reserved_bits", lambda *_, **__: 0),
+        ("PAE", "reserved_bits", lambda *_, **__: 0),
+    ],
+)
+def test_a_bug_in_a_legacy_mode_is_found_from_a_kernel(mode, name, value, monkeypatch):
+    kernel, executor = kernel_at_3_gib(mode), Executor()
+    monkeypatch.setattr(bulk, name, value)
+    found = [
+        finding.signature.witness
+        for index in range(48)
+        for finding in executor.run(
+            lambda index=index: mutate(kernel, SEED, index, accesses=512)
+        ).findings
+    ]
+    assert WALKER in found
+
+
+def test_a_source_in_a_mode_that_is_not_chosen_is_refused(tmp_path):
+    tables = PageTables("32-bit").map(0, 0x8000)
+    path = tmp_path / "small.json"
+    path.write_bytes(dump_case(Case(
+        cpu=Cpu.from_context(context("32-bit")), ram=tables.ram, entries=tables.words, probes=(),
+    )))  # fmt: skip
+    Plan(source=str(path), choice=LayoutChoice((PagingMode.BIT32,))).open_source()
+    with pytest.raises(BadInput, match="is in 32-bit paging, which isn't chosen"):
+        Plan(source=str(path), choice=LayoutChoice((PagingMode.PAE,))).open_source()

@@ -11,12 +11,14 @@ from crosswalk.emu.findings.layout import Layout
 from crosswalk.emu.fuzz.coverage import coverage_of
 from crosswalk.emu.fuzz.coverage.cells import CELLS
 from crosswalk.emu.fuzz.coverage.conditions import END
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.testing.paths import ROOT, Path, address_of, layout_of
 from crosswalk.emu.testing.strategies import accesses, contexts, layouts
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
-from crosswalk.walker.columns import Accesses
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.columns import Accesses, Kind
+from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.translate import StepKind, walk
 from tests.emu.fuzz.hunted_bugs import OBVIOUS
 
@@ -162,3 +164,71 @@ def test_a_layout_is_printed_in_one_line(many):
     for text in (repr(many[0]), pretty(many[0])):
         assert text.startswith("<Layout: ")
         assert "\n" not in text
+
+
+LEGACY = {"32bit": PagingMode.BIT32, "pae": PagingMode.PAE}
+
+
+@pytest.mark.parametrize("name", LEGACY)
+def test_layouts_in_a_legacy_mode_have_all_its_ends_and_are_agreed_upon(name):
+    executor, kinds, sizes, codes = Executor(), set(), set(), set()
+    for layout in drawn(layouts(modes=[name]), 120):
+        assert layout.context.mode is LEGACY[name]
+        assert () == executor.run(lambda layout=layout: layout).findings
+        outcomes = translate_many(layout.memory(), layout.context, layout.accesses)
+        kinds |= set(outcomes.kind.tolist())
+        sizes |= set(outcomes.page_size.tolist())
+        codes |= set((outcomes.error_code & 0b1011).tolist())
+    assert {Kind.OK, Kind.PAGE_FAULT} <= kinds
+    assert (Kind.GENERAL_PROTECTION in kinds) == (name == "pae")
+    assert {0, 1 << 12, 1 << (22 if name == "32bit" else 21)} == sizes
+    # Not present, denied, reserved.
+    assert {0b0000, 0b0001, 0b1001} <= codes
+
+
+@pytest.mark.parametrize("name", LEGACY)
+def test_in_a_legacy_mode_too_the_plainest_page_is_open_to_all(name):
+    layout = find(layouts(modes=[name]), words, settings=QUICK)
+    assert [0x87] == words(layout)[-1:]
+    assert len(words(layout)) == (1 if name == "32bit" else 2)
+    assert find(contexts(modes=[name]), lambda _: True, settings=QUICK) == layout.context
+
+
+@pytest.mark.parametrize("name", LEGACY)
+def test_a_bug_in_a_legacy_mode_shrinks_to_one_path(name):
+    def wrong(layout):
+        memory, context, asked = layout.memory(), layout.context, layout.accesses
+        plain = replace(context, cr0=context.cr0 & ~(1 << 16))
+        right = translate_many(memory, context, asked)
+        return not agreements(translate_many(memory, plain, asked), right).all()
+
+    layout = find(layouts(modes=[LEGACY[name]]), wrong, settings=QUICK)
+    assert len(words(layout)) == (1 if name == "32bit" else 2)
+
+
+def test_contexts_are_in_the_given_modes_the_long_ones_first():
+    every = drawn(contexts(modes=["pae", "32bit", PagingMode.LEVEL5, "4level"]), 80)
+    assert set(PagingMode) == {context.mode for context in every}
+    assert {True, False} == {context.pse for context in drawn(contexts(modes=["32bit"]), 60)}
+    plainest = find(contexts(modes=["pae", "4level"]), lambda _: True, settings=QUICK)
+    assert PagingContext(cr3=ROOT) == plainest
+
+
+def test_accesses_in_a_legacy_mode_have_32_bits():
+    (control,) = drawn(contexts(modes=["32bit"]), 1)
+    addresses = [access.va for access in drawn(accesses(control), 100)]
+    assert max(addresses) < 1 << 32
+    assert any(va >> 31 for va in addresses)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: contexts(modes=["32-bit"]), "modes: '32-bit' is none of 32bit, pae, 4level"),
+        (lambda: contexts(modes=[]), "modes: none is given of 32bit"),
+        (lambda: layouts(contexts(), modes=["pae"]), "layouts takes a context or modes, not both"),
+    ],
+)  # fmt: skip
+def test_modes_that_there_are_not_are_refused(make, words):
+    with pytest.raises(BadInput, match=words):
+        drawn(make(), 1)
