@@ -216,10 +216,10 @@ class Findings:
             if not asked:
                 self._unseen.add(signature)
 
-    def add_failure(self, signature: Signature, accesses: Accesses) -> None:
+    def add_failure(self, signature: Signature, accesses: Accesses, count: int = 1) -> None:
         """Gather a failure that shows when these accesses are asked for, and no others."""
-        self.divergent += 1
-        self._counts[signature] += 1
+        self.divergent += count
+        self._counts[signature] += count
         self._failures.setdefault(signature, accesses)
 
     @property

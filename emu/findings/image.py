@@ -175,7 +175,7 @@ def part_of(
     answers = target.answer(words, context, accesses, ranges)
     for each in answers.failures:
         signature = failure_signature(target.name, each.failure)
-        part.counts[signature] += 1
+        part.counts[signature] += each.count
         part.failed.setdefault(signature, each.accesses)
     try:
         judged = judge(target.claims, answers, words, context, accesses, truth)

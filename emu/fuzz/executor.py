@@ -298,7 +298,7 @@ def _ask(
     context, accesses = layout.context, layout.accesses
     answers = target.answer(memory, context, accesses)
     for each in answers.failures:
-        found.add_failure(failure_signature(target.name, each.failure), each.accesses)
+        found.add_failure(failure_signature(target.name, each.failure), each.accesses, each.count)
     try:
         judged = judge(target.claims, answers, memory, context, accesses, truth)
     except Contradiction as error:

@@ -11,7 +11,7 @@ from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.outcome import Outcome, PageFault, Translation
 
-__all__ = ["Answers", "Given", "Listed", "Listing", "Ranges", "Unanswered", "checked"]
+__all__ = ["Answers", "Given", "Listed", "Listing", "Ranges", "Refused", "Unanswered", "refused_of"]
 
 
 def _no_rows() -> NDArray[np.intp]:
@@ -80,16 +80,21 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """A question that a walker failed to answer, put aside so that the others were asked.
+    """A question that a walker failed to answer, or all whose answers are nonsense of one kind.
 
     `accesses` show the failure when nothing else is asked, one where one does. `rows` int[m] are
-    their places among the accesses asked; there are none for a list in whose range none of them
-    lies, which a read of its first byte stands for.
+    the accesses concerned, by their places among those asked; there are none for a list in whose
+    range none of them lies, which a read of its first byte stands for.
     """
 
     failure: NoAnswer
     accesses: Accesses
     rows: NDArray[np.intp]
+
+    @property
+    def count(self) -> int:
+        """How often it failed so: once for each access of which one shows it."""
+        return max(1, len(self.rows)) if len(self.accesses) == 1 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,31 +138,34 @@ class Answers:
 _PHYSICAL_BITS = np.uint64(52)
 
 
-def checked(answers: Answers, memory: PhysicalMemory) -> Answers:
-    """Return the answers; raises `NoAnswer` where no walker can mean them.
+Refused = dict[int, NoAnswer]
+"""Answers that no walker can mean, by the number of the question: accesses first, then ranges."""
+
+
+def refused_of(answers: Answers, memory: PhysicalMemory) -> Refused:
+    """Return the answers that no walker can mean.
 
     That is a physical address of more than 52 bits, or a changed word that isn't one of RAM's.
-    Questions are numbered: the accesses first, then the ranges.
     """
-    out, listing = answers.outcomes, answers.listing
+    out, listing, found = answers.outcomes, answers.listing, Refused()
+    kind = "a physical address of more than 52 bits"
     beyond = (out.kind == Kind.OK) & (out.pa >> _PHYSICAL_BITS != 0)
-    _refuse("a physical address of more than 52 bits", beyond, out.pa, np.arange(len(out)))
+    _refuse(found, kind, out.pa[beyond], np.flatnonzero(beyond))
     if listing is not None:
         mappings = listing.mappings
         last = mappings.pa + (mappings.size - np.uint64(1))
         beyond = (last >> _PHYSICAL_BITS != 0) | (last < mappings.pa)
         beyond &= (mappings.given & Given.PA) != 0
-        at = listing.at + len(out)
-        _refuse("a physical address of more than 52 bits", beyond, last, at)
+        _refuse(found, kind, last[beyond], listing.at[beyond] + len(out))
     changed = (out.entry_pa != 0) | (out.entry_value != 0)
     rows, _ = np.nonzero(changed)
     words = out.entry_pa[changed]
     stray = (words % np.uint64(8) != 0) | ~memory.backed(words & ~np.uint64(FRAME - 1))
-    _refuse("a change of what is no word of RAM", stray, words, rows)
-    return answers
+    _refuse(found, "a change of what is no word of RAM", words[stray], rows[stray])
+    return found
 
 
-def _refuse(kind: str, wrong: NDArray[np.bool_], address: U64, at: NDArray[np.intp]) -> None:
-    """Raise `NoAnswer` for the first address that is wrong; `at` int[n] are their questions."""
-    for row in np.flatnonzero(wrong).tolist():
-        raise NoAnswer(Failure.NONSENSE, kind, f"{kind}: {int(address[row]):#x}", int(at[row]))
+def _refuse(found: Refused, kind: str, addresses: U64, numbers: NDArray[np.intp]) -> None:
+    for address, number in zip(addresses.tolist(), numbers.tolist(), strict=True):
+        failure = NoAnswer(Failure.NONSENSE, kind, f"{kind}: {address:#x}")
+        found.setdefault(number, failure)

@@ -13,7 +13,7 @@ from crosswalk.emu.targets.answers import Answers, Given
 from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
 from crosswalk.emu.targets.loaded import GiveUp
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS, Lister, rights_text
-from crosswalk.emu.targets.questions import Place, Questions, listed
+from crosswalk.emu.targets.questions import Course, Questions, listed
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext, Vendor
@@ -160,7 +160,7 @@ class CLibrary:
         self._memory: GuardedMemory | None = None
 
     def answer(
-        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, place: Place
+        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, course: Course
     ) -> Answers:
         """Return the library's answers to the accesses, and its list.
 
@@ -180,14 +180,14 @@ class CLibrary:
             guarded.function,
         )
         if context.encryption_mask or self._declines(state):
-            declined = listed(context, questions, lambda _va, _end: NotImplemented, place)
+            declined = listed(context, questions, lambda _va, _end: NotImplemented, course)
             return replace(answers, listing=declined)
         self._library.crosswalk_attach(ctypes.byref(state))
         self._memory = guarded  # Frees the copies that the library had before, and not earlier.
-        self._translate(questions.accesses, answers, place)
+        self._translate(questions.accesses, answers, course)
         own = hasattr(self._library, "crosswalk_list")
         lister: Lister = self._listed_with_rights if own else self._listed
-        return replace(answers, listing=listed(context, questions, lister, place))
+        return replace(answers, listing=listed(context, questions, lister, course))
 
     def _stated(self, export: str) -> str | None:
         """Return the text that a function of the library returns, None where it has none."""
@@ -245,19 +245,21 @@ class CLibrary:
         self._library.heki_walk(*bounds, callback, ctypes.byref(args))
         yield from found if end <= _TOP else _to_the_end(found)
 
-    def _translate(self, accesses: Accesses, answers: Answers, place: Place) -> None:
+    def _translate(self, accesses: Accesses, answers: Answers, course: Course) -> None:
         pa = ctypes.c_uint64()
         columns = (accesses.va, accesses.type, accesses.cpl, accesses.ac)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         out = answers.outcomes
         for row, (va, kind, cpl, ac) in enumerate(rows):
-            place[0] = row
+            course.place[0] = row
             result = self._library.crosswalk_translate(
                 ctypes.c_uint64(va), kind, cpl, int(ac), ctypes.byref(pa)
             )
             if result not in (0, 1, _SILENT):
                 message = "crosswalk_translate returned neither 0, 1 nor -1"
-                raise NoAnswer(Failure.NONSENSE, message, f"{message}: {result}")
+                nonsense = NoAnswer(Failure.NONSENSE, message, f"{message}: {result}")
+                course.refused[row] = nonsense
+                continue
             answers.silent[row] = result == _SILENT
             out.kind[row] = Kind.OK if result == 1 else Kind.PAGE_FAULT
             out.pa[row] = np.uint64(pa.value if result == 1 else 0)

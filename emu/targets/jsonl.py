@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from crosswalk.emu.targets.answers import Answers, Ranges, checked
+from crosswalk.emu.targets.answers import Answers, Ranges, Refused, refused_of
 from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
-from crosswalk.emu.targets.questions import Questions, listed, put
+from crosswalk.emu.targets.questions import Course, Questions, listed, put
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -143,13 +143,15 @@ class JsonLines:
         """Return what the walker says of each access, and where it fails to."""
         space = _space(memory, context)
 
-        def ask(questions: Questions) -> Answers:
+        def ask(questions: Questions) -> tuple[Answers, Refused]:
             lines = [space, *_questions(questions.accesses), *_list_questions(questions.ranges)]
             place = [0]
 
-            def exchange(process: Process) -> Answers:
+            def exchange(process: Process) -> tuple[Answers, Refused]:
                 said = self._exchange(process, lines, len(questions), place)
-                return checked(_answers(context, questions, said, place), memory)
+                course = Course(place)
+                answers = _answers(context, questions, said, course)
+                return answers, refused_of(answers, memory) | course.refused
 
             try:
                 return self._process.ask(exchange)
@@ -218,19 +220,22 @@ def _questions(accesses: Accesses) -> list[bytes]:
 
 
 def _answers(
-    context: PagingContext, questions: Questions, said: list[bytes], place: list[int]
+    context: PagingContext, questions: Questions, said: list[bytes], course: Course
 ) -> Answers:
-    """Return what lines say; `place` is the number of the one that is read."""
+    """Return what lines say."""
     answers = Answers.none(len(questions.accesses))
     for row, line in enumerate(said[: len(questions.accesses)]):
-        place[0] = row
-        outcome = _outcome(line)
+        try:
+            outcome = _outcome(line)
+        except NoAnswer as nonsense:
+            course.refused[row] = nonsense
+            continue
         if outcome is not None:
             answers.fill(row, outcome)
     lists = iter(said[len(questions.accesses) :])
     return replace(
         answers,
-        listing=listed(context, questions, lambda _va, _end: _mappings(next(lists)), place),
+        listing=listed(context, questions, lambda _va, _end: _mappings(next(lists)), course),
     )
 
 

@@ -11,10 +11,10 @@ from typing import NoReturn, Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, checked
+from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, Refused, refused_of
 from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
 from crosswalk.emu.targets.mapping_lists import MAX_MAPPINGS
-from crosswalk.emu.targets.questions import Place, Questions, put
+from crosswalk.emu.targets.questions import Course, Place, Questions, put
 from crosswalk.emu.workers.frames import FrameReader, framed, read_frame
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process, Restarted
 from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
@@ -45,9 +45,9 @@ class Loaded(Protocol):
         ...
 
     def answer(
-        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, place: Place
+        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, course: Course
     ) -> Answers:
-        """Return what it says, and which question it is asked meanwhile; may raise anything."""
+        """Return what it says; keeps `course` meanwhile, and may raise anything."""
         ...
 
 
@@ -58,9 +58,10 @@ class _Greeting(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Reply(msgspec.Struct, forbid_unknown_fields=True):
-    """Columns as their bytes; or a failure, its kind, and a message."""
+    """Columns as their bytes, with answers that are none; or a failure, its kind, and a message."""
 
     failed: tuple[Failure, str, str] | None = None
+    refused: dict[int, tuple[Failure, str, str]] = {}
     outcomes: list[bytes] = []
     silent: bytes = b""
     ranges: list[bytes] | None = None
@@ -97,14 +98,16 @@ class Contained:
     ) -> Answers:
         """Return what the walker says of each access, and where it fails to."""
 
-        def ask(questions: Questions) -> Answers:
+        def ask(questions: Questions) -> tuple[Answers, Refused]:
             question = framed(pickle.dumps((memory, context, questions)))
             allowed = (len(questions) + 2 * MAX_MAPPINGS) * _ROW
 
-            def exchange(process: Process) -> Answers:
+            def exchange(process: Process) -> tuple[Answers, Refused]:
                 self._place[0] = 0
                 reply = _exchange(process, _Reply, question, allowed)
-                return checked(_answers(reply, questions), memory)
+                answers = _answers(reply, questions)
+                refused = {number: NoAnswer(*each) for number, each in reply.refused.items()}
+                return answers, refused_of(answers, memory) | refused
 
             try:
                 return self._process.ask(exchange)
@@ -166,7 +169,9 @@ def _serve(load: Callable[[GiveUp], Loaded], place: Place) -> None:
         while (question := read_frame(asked)) is not None:
             try:
                 memory, context, questions = pickle.loads(question)  # noqa: S301  # From our parent.
-                reply = _reply(walker.answer(memory, context, questions, place))
+                course = Course(place)
+                reply = _reply(walker.answer(memory, context, questions, course))
+                reply.refused = {at: _words(each) for at, each in course.refused.items()}
             except NoAnswer as failure:
                 reply = _failed(failure)
             except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever it raises is a result.
@@ -179,8 +184,12 @@ def _raised(error: BaseException) -> NoAnswer:
     return NoAnswer(Failure.CRASH, kind, ": ".join([kind, *str(error).splitlines()[:1]]))
 
 
+def _words(failure: NoAnswer) -> tuple[Failure, str, str]:
+    return failure.failure, failure.kind, str(failure)
+
+
 def _failed(failure: NoAnswer) -> _Reply:
-    return _Reply(failed=(failure.failure, failure.kind, str(failure)))
+    return _Reply(failed=_words(failure))
 
 
 def _columns(rows: Rows) -> list[bytes]:
@@ -224,6 +233,8 @@ def _answers(reply: _Reply, questions: Questions) -> Answers:
             listing = Listing(ranges, mappings, np.frombuffer(reply.at, np.int64), unlisted)
     except ValueError as error:
         raise _garbled(str(error)) from error
+    if any(not 0 <= number < len(questions) for number in reply.refused):
+        raise _garbled("an answer to no question")
     if len(silent) != len(questions.accesses) or (outcomes.kind > max(Kind)).any():
         raise _garbled("wrong columns")
     return Answers(outcomes, silent, listing)

@@ -20,7 +20,7 @@ from crosswalk.emu.targets.capabilities import (
     parse_modes,
 )
 from crosswalk.emu.targets.loaded import Loaded
-from crosswalk.emu.targets.questions import Place, Questions, listed
+from crosswalk.emu.targets.questions import Course, Questions, listed
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
@@ -49,20 +49,23 @@ class Function:
         self._function = function
 
     def answer(
-        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, place: Place
+        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, course: Course
     ) -> Answers:
         """Return the answers or the list; raise what the function raises, or `NoAnswer`."""
         answers = Answers.none(len(questions.accesses))
         for row in range(len(questions.accesses)):
-            place[0] = row
+            course.place[0] = row
             answer = self._function(memory, context, questions.accesses[row])
-            if answer is not NotImplemented:
-                answers.fill(row, _outcome(answer))
+            try:
+                if answer is not NotImplemented:
+                    answers.fill(row, _outcome(answer))
+            except NoAnswer as nonsense:
+                course.refused[row] = nonsense
 
         def lister(va: int, end: int) -> Any:
             return self._function(memory, context, va, end)
 
-        return replace(answers, listing=listed(context, questions, lister, place))
+        return replace(answers, listing=listed(context, questions, lister, course))
 
 
 def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, Unanswered
+from crosswalk.emu.targets.answers import Answers, Listed, Listing, Ranges, Refused, Unanswered
 from crosswalk.emu.targets.capabilities import LISTS, Capability
 from crosswalk.emu.targets.mapping_lists import Lister, ask, gather, ranges_of
 from crosswalk.emu.workers.sandbox import HANGS, Failure, NoAnswer, Unloadable
@@ -18,7 +18,7 @@ from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
-__all__ = ["MOST_FAILURES", "Place", "Questions", "listed", "put"]
+__all__ = ["MOST_FAILURES", "Course", "Place", "Questions", "listed", "put"]
 
 MOST_FAILURES = 4
 """The most questions of one address space that are put aside."""
@@ -33,6 +33,14 @@ class Place(Protocol):
     """Where a walker is: item 0 is the number of the question that it is asked."""
 
     def __setitem__(self, at: int, number: int, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How far a walker is with its questions, and which of its answers are none."""
+
+    place: Place = field(default_factory=lambda: [0])
+    refused: Refused = field(default_factory=Refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +66,21 @@ class Questions:
 
 
 def listed(
-    context: PagingContext, questions: Questions, lister: Lister, place: Place
+    context: PagingContext, questions: Questions, lister: Lister, course: Course
 ) -> Listing | None:
-    """Return what a function lists for the ranges, each of which is `place` meanwhile."""
+    """Return what a function lists for the ranges, one after the other."""
     if questions.ranges is None:
         return None
     numbers = count(len(questions.accesses))
 
     def placed(va: int, end: int) -> Any:
-        place[0] = next(numbers)
+        course.place[0] = next(numbers)
         return lister(va, end)
 
     return ask(context, questions.ranges, placed)
 
 
-Ask = Callable[[Questions], Answers]
+Ask = Callable[[Questions], tuple[Answers, Refused]]
 """Asks a walker; raises `NoAnswer`, whose `at` is the number of the question that it failed at."""
 
 
@@ -93,7 +101,8 @@ def put(
     offset. Where it fails, the question that it fails at is asked alone, in a process of its own,
     and put aside if it fails again; all others are asked without it. A question that fails only
     after others stands for all that were asked, and a walker that hangs so hasn't failed, if it
-    answers the parts. After `MOST_FAILURES`, or too many attempts, no more are asked.
+    answers the parts. After `MOST_FAILURES`, or too many attempts, no more are asked. An answer
+    that is refused is a failure of its question, which isn't asked again.
     """
     first, which = _asked(claims, context, accesses)
     if not claims & LISTS:
@@ -106,13 +115,12 @@ def put(
         attempts.put(np.arange(len(questions)), trusted=True)
     answers = Answers.none(len(accesses))
     if claims - LISTS:
-        answers = _spread(accesses, questions.accesses, which, attempts.answered)
+        answers = _spread(accesses, questions.accesses, which, attempts)
     listing = None
     if ranges is not None:
-        listing = _listing(context, len(questions.accesses), ranges, attempts.answered)
+        listing = _listing(context, len(questions.accesses), ranges, attempts)
     failures = tuple(
-        _unanswered(context, accesses, questions, which, numbers, failure)
-        for numbers, failure in sorted(attempts.failed, key=lambda each: int(each[0][0]))
+        _unanswered(context, accesses, questions, which, each) for each in attempts.failures()
     )
     return replace(answers, listing=listing, failures=failures)
 
@@ -136,16 +144,16 @@ def _asked(
     return first[order], place[which.reshape(-1)]
 
 
-def _spread(
-    accesses: Accesses, asked: Accesses, which: Rows, parts: list[tuple[Rows, Answers]]
-) -> Answers:
+def _spread(accesses: Accesses, asked: Accesses, which: Rows, attempts: "_Attempts") -> Answers:
     """Return the answers of all parts, given to each access from the one that was asked for it."""
     answers, aside = Answers.none(len(asked)), np.ones(len(asked), np.bool_)
-    for numbers, part in parts:
+    for numbers, part in attempts.answered:
         rows = numbers[numbers < len(asked)]
         for each in fields(Outcomes):
             getattr(answers.outcomes, each.name)[rows] = getattr(part.outcomes, each.name)
         answers.silent[rows], aside[rows] = part.silent, False
+    bad = [number for number in attempts.refused if number < len(asked)]
+    answers.silent[bad] = aside[bad] = True
     outcomes = answers.outcomes.take(which)
     # They lie in one page: to its first byte, and from there.
     offset = accesses.va % np.uint64(FRAME) - asked.va[which] % np.uint64(FRAME)
@@ -153,21 +161,22 @@ def _spread(
     return Answers(outcomes, answers.silent[which], aside=np.flatnonzero(aside[which]))
 
 
-def _listing(
-    context: PagingContext, before: int, ranges: Ranges, parts: list[tuple[Rows, Answers]]
-) -> Listing:
+def _listing(context: PagingContext, before: int, ranges: Ranges, attempts: "_Attempts") -> Listing:
     """Return the lists of all parts as one; `before` questions aren't for lists."""
     listing = gather(context, ranges, [None] * len(ranges))
     silent, aside = listing.silent, np.ones(len(ranges), np.bool_)
     mappings, at = [listing.mappings], [listing.at]
-    for numbers, part in parts:
+    for numbers, part in attempts.answered:
         rows = numbers[numbers >= before] - before
         if part.listing is not None:
             silent[rows], aside[rows] = part.listing.silent, False
             mappings.append(part.listing.mappings)
             at.append(rows[part.listing.at])
+    bad = [number - before for number in attempts.refused if number >= before]
+    silent[bad] = aside[bad] = True
     number = np.concatenate(at)
     order = np.argsort(number, kind="stable")
+    order = order[~aside[number[order]]]
     found = Listed.join(mappings).take(order)
     return Listing(ranges, found, number[order], silent, np.flatnonzero(aside))
 
@@ -177,10 +186,10 @@ def _unanswered(
     accesses: Accesses,
     questions: Questions,
     which: Rows,
-    numbers: Rows,
-    failure: NoAnswer,
+    failed: "_Failed",
 ) -> Unanswered:
-    """Return a failure with the accesses that show it: one, if it is that of one question."""
+    """Return a failure with the accesses that show it."""
+    numbers, failure, alone = failed
     count = len(questions.accesses)
     rows = np.flatnonzero(np.isin(which, numbers))
     listed = numbers[numbers >= count] - count
@@ -192,7 +201,11 @@ def _unanswered(
         if not len(rows):
             read = Access(int(some.first[0]), AccessType.READ, 0, False)
             return Unanswered(failure, Accesses.of([read]), rows)
-    return Unanswered(failure, accesses.take(rows[:1] if len(numbers) == 1 else rows), rows)
+    return Unanswered(failure, accesses.take(rows[:1] if alone else rows), rows)
+
+
+_Failed = tuple[Rows, NoAnswer, bool]
+"""The questions of a failure, and whether each of them shows it alone."""
 
 
 @dataclass(slots=True)
@@ -203,6 +216,7 @@ class _Attempts:
     asker: Ask
     answered: list[tuple[Rows, Answers]] = field(default_factory=list)
     failed: list[tuple[Rows, NoAnswer]] = field(default_factory=list)
+    refused: Refused = field(default_factory=Refused)
     unasked: list[Rows] = field(default_factory=list)
     left: int = _TRIES
 
@@ -232,9 +246,20 @@ class _Attempts:
         if not below and (len(self.unasked) > unasked or not _slow(failure)):
             self.failed.append((some, failure))
 
+    def failures(self) -> list["_Failed"]:
+        """Return all failures, in the order of their first questions."""
+        found = [(numbers, failure, len(numbers) == 1) for numbers, failure in self.failed]
+        kinds: dict[str, list[int]] = {}
+        for number in sorted(self.refused):
+            kinds.setdefault(self.refused[number].kind, []).append(number)
+        found += [(np.array(some), self.refused[some[0]], True) for some in kinds.values()]
+        return sorted(found, key=lambda each: int(each[0][0]))
+
     def _try(self, some: Rows) -> NoAnswer | None:
         try:
-            self.answered.append((some, self.asker(self.questions.take(some))))
+            answers, refused = self.asker(self.questions.take(some))
+            self.answered.append((some, answers))
+            self.refused |= {int(some[number]): each for number, each in refused.items()}
         except NoAnswer as failure:
             self.left = (
                 0 if isinstance(failure, Unloadable) else self.left - _COSTS[failure.failure]

@@ -8,7 +8,7 @@ import numpy as np
 
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.questions import Place, Questions
+from crosswalk.emu.targets.questions import Course, Questions
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, PhysicalMemory
@@ -36,7 +36,7 @@ class Volatility:
         self._exceptions = import_module("volatility3.framework.exceptions")
 
     def answer(
-        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, place: Place
+        self, memory: PhysicalMemory, context: PagingContext, questions: Questions, course: Course
     ) -> Answers:
         """Return for each access whether its address is mapped, and to which physical address.
 
@@ -48,7 +48,7 @@ class Volatility:
             return answers
         layer = _layer(memory, context)
         for row, va in enumerate(questions.accesses.va.tolist()):
-            place[0] = row
+            course.place[0] = row
             try:
                 # Its public methods split ranges first, and check for RAM.
                 answers.fill(row, Translation(layer._translate(va)[0]))  # noqa: SLF001

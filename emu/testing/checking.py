@@ -18,11 +18,11 @@ from crosswalk.emu.findings.signature import Signature, failure_signature
 from crosswalk.emu.report.finding import finding_lines
 from crosswalk.emu.report.text import access_text
 from crosswalk.emu.targets import Capability, Target
-from crosswalk.emu.targets.answers import Answers, Ranges, Unanswered
+from crosswalk.emu.targets.answers import Answers, Ranges, Refused, Unanswered
 from crosswalk.emu.targets.capabilities import names_text, parse_claims, parse_modes
 from crosswalk.emu.targets.judge import TargetVerdict, judge
 from crosswalk.emu.targets.python import Function
-from crosswalk.emu.targets.questions import Questions, put
+from crosswalk.emu.targets.questions import Course, Questions, put
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.testing.paths import ROOT, layout_of
@@ -158,8 +158,9 @@ class _Function:
     ) -> Answers:
         """Return the function's answer to each access, or its list of mappings."""
 
-        def ask(questions: Questions) -> Answers:
-            return self._asked.answer(memory, context, questions, [0])
+        def ask(questions: Questions) -> tuple[Answers, Refused]:
+            course = Course()
+            return self._asked.answer(memory, context, questions, course), course.refused
 
         return put(self.claims, memory, context, accesses, ask, ranges)
 

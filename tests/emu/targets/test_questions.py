@@ -7,7 +7,7 @@ import pytest
 
 from crosswalk.emu.targets.answers import Answers
 from crosswalk.emu.targets.capabilities import Capability
-from crosswalk.emu.targets.questions import MOST_FAILURES, listed, put
+from crosswalk.emu.targets.questions import MOST_FAILURES, Course, listed, put
 from crosswalk.emu.workers.sandbox import HANGS, Failure, NoAnswer, Unloadable
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import CR3
@@ -58,11 +58,11 @@ class Walker:
             found.fill(row, Translation(va))
 
         def lister(va, _end):
-            ask(va, place[0])
+            ask(va, course.place[0])
             return [(va, 0, 4096)]
 
-        place = [0]
-        return replace(found, listing=listed(context(), questions, lister, place))
+        course = Course()
+        return replace(found, listing=listed(context(), questions, lister, course)), {}
 
     def put(self, accesses=MANY):
         return put(self.claims, space().memory, context(), accesses, self)
@@ -170,6 +170,47 @@ def test_a_wrong_place_costs_halving_and_nothing_else():
     assert [50] == said.aside.tolist()
 
 
+def test_answers_that_are_refused_are_failures_of_one_kind_and_nothing_is_asked_again():
+    walker = Walker(at())
+
+    def refusing(questions):
+        said, _ = walker(questions)
+        return said, {row: NoAnswer(Failure.NONSENSE, "odd", f"odd: {row}") for row in (9, 5, 60)}
+
+    said = put(RIGHTS, space().memory, context(), MANY, refusing)
+    assert 1 == len(walker.asked)
+    assert [([5, 9, 60], [5 * 4096])] == shown(said)
+    assert ("odd: 5", 3) == (str(said.failures[0].failure), said.failures[0].count)
+    assert [5, 9, 60] == said.aside.tolist() == np.flatnonzero(said.silent).tolist()
+
+
+def test_a_list_that_is_refused_has_no_mappings():
+    walker = Walker(at(), claims=LEAVES)
+
+    def refusing(questions):
+        return walker(questions)[0], {0: NoAnswer(Failure.NONSENSE, "odd", "odd")}
+
+    said = put(LEAVES, space().memory, context(), reads(PAGE), refusing)
+    assert [([0], [PAGE])] == shown(said)
+    assert [0xFFFF_8000_0000_0000] == said.listing.mappings.va.tolist()
+    assert ([0], [True, False]) == (said.listing.aside.tolist(), said.listing.silent.tolist())
+
+
+def test_a_bit_too_many_in_every_answer_hides_none_of_the_others(tmp_path):
+    body = f"""
+open({str(tmp_path / "loads")!r}, "a").write("x")
+def f(memory, context, access):
+    return access.va | (1 << 63 if access.va & 0x1000 else 0)
+f.claims = "rights"
+"""
+    addresses = range(0, 40 * 4096, 4096)
+    said = answers(python_walker(tmp_path, body), reads(*addresses))
+    assert [(list(range(1, 40, 2)), [4096])] == shown(said)
+    assert 20 == said.failures[0].count
+    assert list(addresses)[::2] == said.outcomes.pa[~said.silent].tolist()
+    assert "x" == (tmp_path / "loads").read_text()
+
+
 def test_who_can_not_be_loaded_again_is_asked_no_more_and_the_failure_is_the_first():
     walker = Walker(at(9 * 4096))
 
@@ -227,7 +268,7 @@ def test_what_a_page_is_not_translated_to_is_so_for_all_of_its_accesses():
     def faults(questions):
         said = Answers.none(len(questions.accesses))
         said.fill(0, PageFault(0, 0))
-        return said
+        return said, {}
 
     said = put(TRANSLATION, space().memory, context(), reads(PAGE + 8, HOLE, PAGE, HOLE), faults)
     assert [Kind.PAGE_FAULT, Kind.PAGE_FAULT] == said.outcomes.kind[[0, 2]].tolist()
