@@ -15,7 +15,12 @@ from crosswalk.emu.findings.form import Form
 from crosswalk.emu.findings.manual import manual_of
 from crosswalk.emu.findings.note import answer_text, claimed_text, note_of
 from crosswalk.emu.findings.signature import DUE, Signature, signature_of
-from crosswalk.emu.report.composites import CompositeCase, composite_text, composite_walks
+from crosswalk.emu.report.composites import (
+    CompositeCase,
+    composite_accesses,
+    composite_text,
+    composite_walks,
+)
 from crosswalk.emu.report.finding import PEER, EntryJson, FindingJson, SectionJson, VariantJson
 from crosswalk.emu.report.text import (
     access_text,
@@ -31,8 +36,8 @@ from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.formats import Case, Probe
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.outcome import Outcome
-from crosswalk.walker.translate import Walk, translate, walk_access
+from crosswalk.walker.outcome import Outcome, Translation
+from crosswalk.walker.translate import Walk, page_address, translate, walk_access
 
 __all__ = [
     "case_lines",
@@ -124,7 +129,7 @@ def described_access(
         context=context_text(context),
         access=access_text(access),
         answer=answer_text(signature, probe.predicted) if answer is None else printable(answer),
-        predicted=outcome_text(own, may=True),
+        predicted=f"{_mapped_text(signature, context, path, own)}{outcome_text(own, may=True)}",
         observed=None if seen is None else outcome_text(seen),
         walk=_entries(context, path, blame),
         remark=None if path.steps else no_walk_text(context, path),
@@ -165,11 +170,18 @@ def described_answer(
 def described_composite(
     signature: Signature, case: CompositeCase, *, reduced: bool = False
 ) -> FindingJson:
-    """Return a finding that a composite shows, with the walks of both of its pages."""
+    """Return a finding that a composite shows, with the walks of both of its pages.
+
+    To blame is what refuses one of its accesses.
+    """
     inner = case.case
     memory, context = inner.memory(), inner.context()
     walked = composite_walks(case)
-    entries = {entry.pa: entry for path in walked for entry in _entries(context, path, {})}
+    blame: dict[int, str] = {}
+    for access in composite_accesses(case):
+        if not isinstance(translate(memory, context, access), Translation):
+            blame |= blamed(context, "", access, walk_access(memory, context, access))
+    entries = {entry.pa: entry for path in walked for entry in _entries(context, path, blame)}
     made = msgspec.structs.replace(
         described(signature),
         manual=_sections(signature.rule, context.mode),
@@ -226,6 +238,14 @@ def _of_cause(cause: Cause, members: Sequence[tuple[Signature, FindingJson]]) ->
 def case_lines(data: bytes) -> str | None:
     """Return a case file as text, None for one of many lines."""
     return data.decode() if data.count(b"\n") <= _LINES else None
+
+
+def _mapped_text(signature: Signature, context: PagingContext, path: Walk, own: Outcome) -> str:
+    """Return where an address is mapped, if that is the question and this access is refused."""
+    if signature.truth != "mapped" or isinstance(own, Translation) or path.leaf is None:
+        return ""
+    pa = page_address(context, path.leaf, path.va)
+    return f"mapped, pa {pa:#x}; but this access: "
 
 
 def _about_words(rule: str) -> bool:

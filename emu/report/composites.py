@@ -20,6 +20,7 @@ from crosswalk.emu.probe.composites import (
     Family,
 )
 from crosswalk.emu.report.text import outcome_text, walk_lines, words_text
+from crosswalk.walker.access import Access
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -47,6 +48,7 @@ __all__ = [
     "CompositeCase",
     "CompositeJson",
     "changes",
+    "composite_accesses",
     "composite_case",
     "composite_lines",
     "composite_text",
@@ -272,6 +274,21 @@ def composite_walks(case: CompositeCase) -> list[Walk]:
         pages.append(int(row.then_va[0]))
     memory, context = inner.memory(), inner.context()
     return [walk(memory, context, page) for page in pages]
+
+
+def composite_accesses(case: CompositeCase) -> list[Access]:
+    """Return the accesses that a composite is made of, each by itself."""
+    row, form = case.composite, FORMS[case.access]
+    va, cpl, ac = int(row.va[0]), int(row.cpl[0]), bool(row.ac[0])
+    second = (va, cpl, ac)
+    if form.family is Family.CROSS:
+        second = (((va | FRAME - 1) + 1) % (1 << 64), cpl, ac)
+    elif form.family is Family.TWICE:
+        second = (int(row.then_va[0]), int(row.then_cpl[0]), bool(row.then_ac[0]))
+    elif form.family is Family.IMPLICIT:
+        return [Access(va, kind, 0, ac) for kind in form.types]
+    starts = zip(form.types, ((va, cpl, ac), second), strict=False)
+    return [Access(at, kind, level, flag) for kind, (at, level, flag) in starts]
 
 
 def composite_text(case: CompositeCase) -> str:
