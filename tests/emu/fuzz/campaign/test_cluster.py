@@ -48,7 +48,7 @@ def pool_of(cluster):
 
 
 def searched(folder, pool, told=None):
-    plan = Plan(accesses=32, walker=PEER)
+    plan = Plan(accesses=64, walker=PEER)
     store = Store(folder, plan)
     try:
         campaign = Campaign(plan, store)
