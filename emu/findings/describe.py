@@ -37,7 +37,7 @@ from crosswalk.walker.formats import Case, Probe
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Outcome, Translation
-from crosswalk.walker.translate import Walk, page_address, translate, walk_access
+from crosswalk.walker.translate import Walk, descend, page_address, translate, walk_access
 
 __all__ = [
     "case_lines",
@@ -49,8 +49,9 @@ __all__ = [
     "joined_findings",
 ]
 
-_SHOWN = 16
-"""The most entries beside a walk that are shown: a case that isn't reduced has thousands."""
+_SHOWN, _OF_MANY = 16, 4
+"""The most entries beside a walk that are shown, and how many where there are more: a case that
+isn't reduced has thousands, and one of a table of equal entries needs them all."""
 _LINES = 80
 """The longest case, in lines, that a description holds as text."""
 
@@ -277,11 +278,25 @@ def _with_beside(
     words: Mapping[int, int],
     walked: Sequence[Walk],
 ) -> FindingJson:
+    """Return the finding with the entries that no walk reads.
+
+    First are those that the index bits of an address select which isn't canonical: somebody who
+    doesn't look at its upper bits reads them.
+    """
+    taken = {
+        step.pa
+        for path in walked
+        if not path.steps and context.mode.long
+        for step in descend(memory, context, path.va).steps
+    }
     others = beside(memory, context, words, walked)
+    first = [each for each in others if each.pa in taken]
+    rest = [each for each in others if each.pa not in taken]
+    shown = first + rest[: _SHOWN if len(others) <= _SHOWN else _OF_MANY]
     return msgspec.structs.replace(
         finding,
-        beside=[_beside(context, each) for each in others[:_SHOWN]],
-        more=max(0, len(others) - _SHOWN),
+        beside=[_beside(context, each) for each in shown],
+        more=len(others) - len(shown),
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -252,6 +253,18 @@ def test_any_folder_of_cases_is_listed_by_note_or_by_outcomes(run, kept, place):
     )  # fmt: skip
     assert "crosswalk replay cases/peer.json --walker c:./its.so" == peer["reproduce"]
     assert load_case(original).note.startswith(noted["signature"])
+
+
+def test_a_case_that_is_no_file_is_not_waited_for(run, place):
+    (place / "cases").mkdir()
+    os.mkfifo(place / "cases" / "pipe.json")
+    (place / "cases" / "folder.json").mkdir()
+    ran = run("findings", "cases")
+    assert (2, "nothing found in cases\n") == (ran.status, ran.out)
+    assert [
+        "cases/folder.json: is a directory",
+        "cases/pipe.json: not a regular file",
+    ] == ran.err.splitlines()
 
 
 def test_known_divergences_of_the_emulator_are_no_findings(run):

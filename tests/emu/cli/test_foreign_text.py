@@ -43,6 +43,8 @@ def named(tmp_path, monkeypatch, small_case):
         ["translate", "NAME", "0x400000"],
         ["protect", "NAME"],
         ["reduce", "NAME"],
+        ["findings", "NAME"],
+        ["findings", "--report", "NAME"],
         ["sequence", "NAME"],
         ["protect", "--kernel", "NAME"],
         ["run", "--kernel", "NAME"],

@@ -77,13 +77,26 @@ def test_of_a_case_that_is_not_small_few_entries_are_shown():
         tables.map(VA + page * KIB4, 0x8000 + page * KIB4)
     probe = Probe(va=VA, access="read", predicted=Translation(0x9000))
     found = described_case(MAPPED, case_of(tables, probe))
-    assert (4, 16, 23) == (len(found.walk), len(found.beside), found.more)
+    assert (4, 4, 35) == (len(found.walk), len(found.beside), found.more)
     lines = list(entry_lines(found))
     assert [
         "not on this walk:",
         "PTE[1]       at 0x00000004008 = 0x0000000000009007  leaf  RW US  for 0x401000 and up",
     ] == lines[4:6]
-    assert "… and 23 more" == lines[-2]
+    assert "… and 35 more" == lines[-2]
+
+
+def test_of_an_address_that_is_not_canonical_the_entries_that_it_selects_come_first():
+    tables = PageTables(ram=RAM)
+    for page in range(40):
+        tables.map(VA + page * KIB4, 0x8000 + page * KIB4)
+    wrong = Signature("peer:it", "canonical addresses", "mapped", "not mapped")
+    probe = Probe(va=1 << 60 | VA + 39 * KIB4, access="read", predicted=Translation(0x2F000))
+    found = described_case(wrong, case_of(tables, probe))
+    names = ["PML4E[0]", "PDPTE[0]", "PDE[2]", "PTE[39]", "PTE[0]", "PTE[1]", "PTE[2]", "PTE[3]"]
+    assert names == [entry.name for entry in found.beside]
+    assert ([], 35) == (found.walk, found.more)
+    assert "not canonical: linear addresses have 48 bits" == found.remark
 
 
 def test_a_case_of_several_accesses_has_no_walk_but_its_entries():
