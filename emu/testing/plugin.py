@@ -186,6 +186,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             longrepr=line,
             when="teardown",
         )
+        session.testscollected += 1  # It counts in the progress that is shown.
         config.hook.pytest_runtest_logreport(report=report)
         if session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from crosswalk.emu.report.text import count_text
 from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.tally import Tally
 from crosswalk.walker.context import PagingMode
@@ -44,7 +45,7 @@ def load(rows: Iterable[Row]) -> dict[str, Tally]:
 def complaints(tallies: Mapping[str, Tally]) -> list[str]:
     """Return a line for each walker of which a claim was asked and never answered."""
     return [
-        f"{walker}: {tally.verdict} ({tally.total[0]:,} accesses asked for in all)"
+        f"{walker}: {tally.verdict} ({count_text(tally.total[0], 'question')})"
         for walker, tally in sorted(tallies.items())
         if tally.unanswered
     ]

@@ -39,7 +39,7 @@ def test_five(check_walker):
 def test_another():
     pass
 """
-LINE = "walker: nothing judged of: translation (2 accesses asked for in all)"
+LINE = "walker: nothing judged of: translation (2 questions)"
 
 
 def ran(folder, body, *arguments, settings=""):
@@ -81,9 +81,7 @@ def test_it_is_said_as_well_where_the_first_failure_ends_the_run(tmp_path):
     )
     done = ran(tmp_path, "NotImplemented", "-x")
     assert (1, True) == (done.returncode, "1 failed, 1 error" in done.stdout), done.stdout
-    assert "<lambda>: nothing judged of: translation (1 access" in done.stdout.replace(
-        "accesses", "access"
-    )
+    assert "<lambda>: nothing judged of: translation (1 question)" in done.stdout
 
 
 @pytest.mark.skipif(find_spec("xdist") is None, reason="pytest-xdist isn't installed")
@@ -136,7 +134,7 @@ def test_tallies_go_from_process_to_process():
     rows = json.loads(json.dumps(dump({"mine": tally})))
     again = load([*rows, *rows])
     assert (14, 6, 8) == again["mine"].total
-    assert ["mine: nothing judged of: flags (14 accesses asked for in all)"] == complaints(again)
+    assert ["mine: nothing judged of: flags (14 questions)"] == complaints(again)
 
 
 def test_the_plugin_imports_nothing_of_it_until_a_test_asks():
