@@ -68,11 +68,9 @@ def test_a_bug_of_32_bit_paging_is_found_in_that_mode_alone(fuzz):
     assert 0 == fuzz(walker="low").status
     ran = fuzz("--mode", "32bit", walker="low", folder="other")
     assert 1 == ran.status
-    assert ["address of a 4-MiB page: python:" in each["signature"] or each["signature"]
-            for each in ran.document["findings"]]  # fmt: skip
     (found,) = ran.document["findings"]
     assert "address of a 4-MiB page" in found["signature"]
-    assert "--mode 32bit" in ran.document.get("reproduce", "--mode 32bit")
+    assert "--mode 32bit" in ran.document["reproduce"]
 
 
 def test_a_bug_of_32_bit_paging_is_found_from_a_kernel_at_3_gib(fuzz, tmp_path):
