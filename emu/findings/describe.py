@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import msgspec
 
-from crosswalk.emu.check import Divergence
 from crosswalk.emu.findings.blame import Beside, beside, blamed
 from crosswalk.emu.findings.cause import Cause, cause_of, joined
+from crosswalk.emu.findings.findings import wrong_answer
 from crosswalk.emu.findings.form import Form
 from crosswalk.emu.findings.manual import manual_of
 from crosswalk.emu.findings.note import answer_text, claimed_text, note_of
-from crosswalk.emu.findings.signature import DUE, Signature, signature_of
+from crosswalk.emu.findings.signature import DUE, Signature
 from crosswalk.emu.report.composites import (
     CompositeCase,
     composite_accesses,
@@ -155,11 +155,8 @@ def described_answer(
     lacks for the access. `words` are as for `described_access`.
     """
     access, said = verdict.accesses[row], verdict.reported[row]
-    claims = verdict.claims_of(row, target.claims)
-    path = walk_access(memory, context, access)
-    names = [name for name, column in verdict.fields.items() if column[row]]
-    divergence = Divergence(access, said, verdict.expected[row], path)
-    signature = signature_of(context, divergence, names, f"{PEER}{target.name}", claims)
+    claims, witness = verdict.claims_of(row, target.claims), f"{PEER}{target.name}"
+    signature, _ = wrong_answer(memory, context, witness, target.claims, verdict, row)
     probe = Probe.of(access, said, observed)
     answer = claimed_text(claims, said)
     made = described_access(signature, memory, context, probe, answer=answer, words=words)

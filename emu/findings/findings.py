@@ -56,6 +56,7 @@ __all__ = [
     "gathered",
     "gathered_of",
     "judged_case",
+    "wrong_answer",
     "wrong_answers",
 ]
 
@@ -274,21 +275,33 @@ def wrong_answers(
     claims: frozenset[Capability],
     verdict: TargetVerdict,
 ) -> Iterator[tuple[int, Signature, Divergence]]:
-    """Yield each wrong answer of a walker under test: its row, the signature, the divergence.
+    """Yield each wrong answer of a walker under test: its row, the signature, the divergence."""
+    for row in np.flatnonzero(verdict.wrong).tolist():
+        yield row, *wrong_answer(memory, context, witness, claims, verdict, row)
+
+
+def wrong_answer(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    witness: str,
+    claims: frozenset[Capability],
+    verdict: TargetVerdict,
+    row: int,
+) -> tuple[Signature, Divergence]:
+    """Return the signature and the divergence of a wrong answer of a walker under test.
 
     The divergence has the observed outcome where there is one, and else the true answer in the
     terms of the claims.
     """
-    for row in np.flatnonzero(verdict.wrong).tolist():
-        access = verdict.accesses[row]
-        path = walk_access(memory, context, access)
-        divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)
-        names = [name for name, column in verdict.fields.items() if column[row]]
-        about = verdict.claims_of(row, claims)
-        signature = signature_of(context, divergence, names, witness, about)
-        if verdict.observed is not None:
-            divergence = replace(divergence, observed=verdict.observed[row])
-        yield row, signature, divergence
+    access = verdict.accesses[row]
+    path = walk_access(memory, context, access)
+    divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)
+    names = [name for name, column in verdict.fields.items() if column[row]]
+    about = verdict.claims_of(row, claims)
+    signature = signature_of(context, divergence, names, witness, about)
+    if verdict.observed is not None:
+        divergence = replace(divergence, observed=verdict.observed[row])
+    return signature, divergence
 
 
 @dataclass(frozen=True, slots=True)
