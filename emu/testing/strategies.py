@@ -6,6 +6,7 @@ path with few entries, default registers and the bits that matter.
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 
 from hypothesis import strategies as st
 
@@ -70,13 +71,14 @@ def _differences(switches: _Switches) -> st.SearchStrategy[tuple[bool, ...]]:
 _DENIED_KEYS = st.lists(
     st.tuples(st.sampled_from(_KEYS), st.sampled_from((2, 1, 3))), min_size=1, max_size=4
 )
-_PAGE = st.integers(0, TOP_PAGE)
 _IS_LEFT_OUT = st.sampled_from(_LEFT_OUT)
-_ABOVE = st.integers(0, 4)
+_ABOVE = range(5)
+_ANY_ABOVE = st.sampled_from(_ABOVE)
 _IS_MALFORMED = st.sampled_from(_MALFORMED_PDPTES)
 _OFFSET = st.sampled_from(_OFFSETS) | st.integers(0, FRAME - 1)
 _WRONG_BIT = {va_bits: st.none() | st.integers(va_bits - 1, 63) for va_bits in (48, 57)}
-_TYPE, _CPL, _BOOLEAN = st.sampled_from(AccessType), st.sampled_from((0, 3)), st.booleans()
+_WAY = st.sampled_from([*product(AccessType, (0, 3), (False, True))])
+_BOOLEAN = st.booleans()
 
 
 class _Drawn:
@@ -85,12 +87,14 @@ class _Drawn:
     def __init__(self, form: TableFormat) -> None:
         index = st.sampled_from(_INDICES[form.width])
         self.indices = index.map(lambda at: (at,) * 5) | st.tuples(*(index,) * 5)
-        self.level = st.sampled_from((*sorted(form.large, reverse=True), 1, 1))
+        levels = (*sorted(form.large, reverse=True), 1, 1)
+        # One choice in place of two: each takes Hypothesis longer than all that is made of it.
+        self.level_and_page = st.sampled_from([*product(levels, range(TOP_PAGE + 1))])
         bits = [bit for bit in _BITS if bit < 8 * form.entry_bytes]
-        self.flips = st.lists(st.tuples(_ABOVE, st.sampled_from(bits)), max_size=8)
+        self.flips = st.lists(st.sampled_from([*product(_ABOVE, bits)]), max_size=8)
         self.breaking = st.sampled_from([bit for bit in _BREAKING if bit < 8 * form.entry_bytes])
-        upper = st.sampled_from(range(form.levels, 1, -1))
-        self.lead = st.none() | st.none() | st.tuples(upper, st.integers(0, NO_TABLE))
+        leads = [*product(range(form.levels, 1, -1), range(NO_TABLE + 1))]
+        self.lead = st.sampled_from([*2 * len(leads) * [None], *leads])
         self.within = {
             level: st.sampled_from((0, 0xFF0, 0xFFF)) | st.integers(0, (1 << shift) - 1)
             for level, shift in form.shifts.items()
@@ -205,11 +209,12 @@ def _paths(draw: st.DrawFn, drawn: _Drawn) -> tuple[Path, int] | None:
     """
     if draw(_IS_LEFT_OUT):
         return None
-    indices, level, page = draw(drawn.indices), draw(drawn.level), draw(_PAGE)
+    indices = draw(drawn.indices)
+    level, page = draw(drawn.level_and_page)
     flips = draw(drawn.flips)
     breaking = draw(drawn.breaking)
     if breaking != _NOTHING:  # Seldom: it ends a walk.
-        flips.append((draw(_ABOVE), breaking))
+        flips.append((draw(_ANY_ABOVE), breaking))
     path = Path(indices, level, page, tuple(dict.fromkeys(flips)), draw(drawn.lead))
     return path, draw(drawn.within[level])
 
@@ -221,9 +226,5 @@ def _accesses(draw: st.DrawFn, context: PagingContext, pages: Sequence[int]) -> 
     # Outside IA-32e mode addresses have 32 bits, and none of them is wrong.
     wrong = draw(_WRONG_BIT[context.va_bits]) if context.mode.long else None
     mask = _MASK if context.mode.long else (1 << context.va_bits) - 1
-    return Access(
-        va & mask ^ (0 if wrong is None else 1 << wrong),
-        draw(_TYPE),
-        draw(_CPL),
-        draw(_BOOLEAN),
-    )
+    kind, cpl, ac = draw(_WAY)
+    return Access(va & mask ^ (0 if wrong is None else 1 << wrong), kind, cpl, ac)
