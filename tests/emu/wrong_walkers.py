@@ -7,7 +7,7 @@ import numpy as np
 
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.targets.python import Function
-from crosswalk.emu.targets.questions import put
+from crosswalk.emu.targets.questions import Course, put
 from crosswalk.walker.bulk import linear_addresses
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingMode
@@ -144,7 +144,8 @@ class InProcess:
         cached = Cached(memory)
 
         def ask(questions):
-            return self._function.answer(cached, context, questions, [0])
+            course = Course()
+            return self._function.answer(cached, context, questions, course), course.refused
 
         return put(self.claims, memory, context, accesses, ask, ranges)
 
