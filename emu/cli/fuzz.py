@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from crosswalk.emu.cli.campaign_findings import campaign_findings, report_of
 from crosswalk.emu.cli.fuzz_report import Ended, accepted_of, only, record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
@@ -181,7 +183,7 @@ class _Run:
     def _write(self, ended: Ended, status: int, word: str) -> None:
         options, campaign = self._options, self._campaign
         reproduce = command_text(options)
-        self._write_files(ended)
+        self._write_files(ended, word if status == 2 else None)
         if options.github:
             for line in annotation_lines(ended.document):
                 remark(line)
@@ -199,14 +201,17 @@ class _Run:
         elif status == 2:
             remark(f"verdict: {word}")
 
-    def _write_files(self, ended: Ended) -> None:
-        """Write the reports that the options name."""
+    def _write_files(self, ended: Ended, problem: str | None) -> None:
+        """Write the reports that the options name; `problem` is why a run is no result."""
         state = self._campaign.state
         if self._options.junit is not None:
             title = f"crosswalk fuzz, seed {self._campaign.plan.seed}"
-            passed = f"{state.layouts} layouts"
-            write_file(self._options.junit, junit(ended.document, title, passed, state.seconds))
-        report = report_of([ended.document])
+            about = title, f"{state.layouts} layouts", state.seconds, problem
+            write_file(self._options.junit, junit(ended.document, *about))
+        lines = [*ended.document.about, *ended.accepted.lines()]
+        if problem is not None:
+            lines.append(f"verdict: {problem}")
+        report = report_of([msgspec.structs.replace(ended.document, about=lines)])
         for path in self._options.report or ():
             write_report(path, report)
 

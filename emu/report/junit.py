@@ -16,22 +16,27 @@ _CLASS = "crosswalk.fuzz"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(document: FindingsJson, title: str, passed: str, seconds: float) -> bytes:
-    """Return a report in UTF-8: a case named `passed` for the search, one that fails a finding.
+def junit(
+    document: FindingsJson, title: str, searched: str, seconds: float, error: str | None = None
+) -> bytes:
+    """Return a report in UTF-8: a case named `searched` for the search, one that fails a finding.
 
     What fails has both answers, the walk with the entry to blame, and the command that shows it
-    again. `title` is the suite's name, `seconds` its time.
+    again. `title` is the suite's name, `seconds` its time; `error` says why the search itself is
+    no result.
     """
     suite = ET.Element(
         "testsuite",
         name=_clean(title),
         tests=str(len(document.findings) + 1),
         failures=str(len(document.findings)),
-        errors="0",
+        errors=str(int(error is not None)),
         skipped="0",
         time=f"{seconds:.3f}",
     )
-    ET.SubElement(suite, "testcase", classname=_CLASS, name=_clean(passed))
+    search = ET.SubElement(suite, "testcase", classname=_CLASS, name=_clean(searched))
+    if error is not None:
+        ET.SubElement(search, "error", type="search", message=_clean(error))
     for finding in document.findings:
         case = ET.SubElement(suite, "testcase", classname=_CLASS, name=finding.id)
         failure = ET.SubElement(case, "failure", type="finding", message=_clean(headline(finding)))

@@ -53,6 +53,7 @@ def _run(document: ReportJson, search: FindingsJson) -> dict[str, Any]:
         "tool": {"driver": driver},
         "results": [_result(search, finding, list(rules)) for finding in search.findings],
         "columnKind": "unicodeCodePoints",
+        "properties": {"about": search.about},
     }
     if search.walker is not None:
         run["automationDetails"] = {"id": f"crosswalk/{quote(search.walker, safe='')}/"}

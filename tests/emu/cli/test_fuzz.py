@@ -122,6 +122,26 @@ def test_junit_of_nothing_found_has_no_failure(fuzz, tmp_path):
     )  # fmt: skip
 
 
+def test_reports_say_what_a_run_ignored_and_that_it_is_no_result(fuzz, bug, tmp_path):
+    def about(name):
+        (run,) = json.loads((tmp_path / name).read_text())["runs"]
+        return run["properties"]["about"], run["results"]
+
+    ran = fuzz("--ignore", "smap", "--report", tmp_path / "a.sarif")
+    assert 0 == ran.status
+    lines, results = about("a.sarif")
+    assert ("ignored by 'smap': 1: SMAP: walker says ok, it is #PF, P", []) == (lines[-1], results)
+    (tmp_path / "silent.py").write_text("def f(*_): return NotImplemented\n")
+    walker = ["--walker", f"python:{tmp_path / 'silent.py'}:f", "--ignore", "*"]
+    reports = ["--report", tmp_path / "b.sarif", "--junit", tmp_path / "b.xml"]
+    ran = fuzz(*walker, *reports, folder="silent")
+    assert 2 == ran.status
+    said = "verdict: nothing judged of: translation"
+    assert (True, []) == (about("b.sarif")[0][-1].startswith(said), about("b.sarif")[1])
+    error = ET.parse(tmp_path / "b.xml").find("testcase/error")  # noqa: S314  # Our own.
+    assert f"verdict: {error.get('message')}" in ran.out.splitlines()
+
+
 def test_what_is_done_is_said_and_not_done_again(fuzz, bug, tmp_path):
     first = fuzz("--json").document
     before = corpus(tmp_path / "corpus")

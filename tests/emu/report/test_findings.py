@@ -250,6 +250,7 @@ def test_sarif_has_a_rule_for_each_cause_and_a_result_for_each_finding():
         location["physicalLocation"]
     )
     assert "locations" not in failed
+    assert ["2 layouts"] == run["properties"]["about"]
     assert len({rule["id"] for rule in driver["rules"]}) == len(driver["rules"])
 
 
@@ -317,6 +318,13 @@ def test_junit_has_the_walk_both_answers_and_the_command():
         assert any(words in line for line in lines)
     assert f"reproduce: {COMMAND}" == lines[-1]
     assert "crosswalk: OSError" in failed[0].text
+
+
+def test_a_search_that_is_no_result_is_an_error_of_junit():
+    data = junit(report([]).searches[0], "it", "2 layouts", 1.5, "nothing judged of: rights")
+    suite = ET.fromstring(data)  # noqa: S314  # Our own.
+    assert ("1", "0", "1") == tuple(suite.get(name) for name in ("tests", "failures", "errors"))
+    assert "nothing judged of: rights" == suite.find("testcase/error").get("message")
 
 
 def test_junit_holds_what_xml_can_and_nothing_else():
