@@ -144,13 +144,13 @@ def _seen(
     failure: NoAnswer | None,
 ) -> Seen | None:
     """Return what an answer shows of an adapter; a failure does by the number that it names."""
-    if said is None and failure is None:
-        return None
+    named = said.pa if isinstance(said, Translation) else None
+    if said is None:
+        named = None if failure is None else _number(failure)
+        if named is None:
+            return None
     step = walk_access(memory, context, access).steps[-1:]
     mapped = isinstance(right, Translation)
-    named = said.pa if isinstance(said, Translation) else None
-    if failure is not None:
-        named = _number(failure)
     return Seen(
         access.va,
         mapped,

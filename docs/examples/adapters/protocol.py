@@ -1,0 +1,88 @@
+"""What the adapters in this folder share: the lines of crosswalk-walker/1, read and written.
+
+It needs no more than a Python with its standard library, since a walker's own may have no more.
+"""
+
+import json
+import sys
+
+FRAME = 4096
+
+
+class Space:
+    """An address space: registers, and the words of memory that aren't 0."""
+
+    def __init__(self, line):
+        cpu = line["cpu"]
+        names = ("cr0", "cr3", "cr4", "efer")
+        self.cr0, self.cr3, self.cr4, self.efer = (int(cpu[name], 16) for name in names)
+        self.maxphyaddr, self.page1gb = cpu["maxphyaddr"], cpu["page1gb"]
+        self.amd = cpu["vendor"] == "amd"
+        self.ram = [(int(start, 16), int(size, 16)) for start, size in line["ram"]]
+        self.words = {int(pa, 16): int(word, 16) for pa, word in line["entries"].items()}
+        self.encryption = int(cpu.get("encryption_mask", "0"), 16)
+
+    @property
+    def mode(self):
+        """The paging mode, as `--mode` calls it."""
+        if not self.cr4 >> 5 & 1:  # PAE
+            return "32bit"
+        if not self.efer >> 10 & 1:  # LMA
+            return "pae"
+        return "5level" if self.cr4 >> 12 & 1 else "4level"
+
+    @property
+    def root(self):
+        """The physical address of the first table."""
+        if self.mode in ("32bit", "pae"):
+            return self.cr3 & (0xFFFF_F000 if self.mode == "32bit" else 0xFFFF_FFE0)
+        return self.cr3 & 0x000F_FFFF_FFFF_F000
+
+    @property
+    def masks_addresses(self):
+        """Whether pointers have bits that are no part of the address: LAM, UAI."""
+        long = self.efer >> 10 & 1
+        return bool(long and (self.cr3 >> 61 & 3 or self.cr4 >> 28 & 1 or self.efer >> 20 & 1))
+
+    def frames(self):
+        """Return the frames that hold words other than 0, as bytes by their address."""
+        found = {}
+        for pa, word in self.words.items():
+            frame = found.setdefault(pa & -FRAME, bytearray(FRAME))
+            frame[pa % FRAME : pa % FRAME + 8] = word.to_bytes(8, "little")
+        return found
+
+
+def serve(claims, modes, attach):
+    """Answer all questions. `attach(space)` returns a function, or None to decline the space.
+
+    With the claim translation the function takes an address, and returns the physical one or None;
+    with the claim leaves it takes the first and the last address of a range, and yields a
+    (va, pa, size, flags) for each mapping.
+    """
+    greeting = {"protocol": "crosswalk-walker/1", "claims": claims, "modes": modes}
+    print(json.dumps(greeting), flush=True)
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "cpu" in message:
+            space = Space(message)
+            declined = space.mode not in modes or space.masks_addresses or space.encryption
+            ask = None if declined else attach(space)
+            continue
+        print(json.dumps(answer(ask, message)), flush=True)
+
+
+def answer(ask, message):
+    """Return the answer to a question, as the protocol has it."""
+    if ask is None:
+        return {"outcome": "unknown"}
+    if "first" in message:
+        found = ask(int(message["first"], 16), int(message["last"], 16))
+        return {"mappings": [mapping(*each) for each in found]}
+    pa = ask(int(message["va"], 16))
+    return {"outcome": "page_fault"} if pa is None else {"outcome": "ok", "pa": hex(pa)}
+
+
+def mapping(va, pa, size, flags):
+    """Return a mapping as the protocol has it."""
+    return {"va": hex(va), "pa": hex(pa), "size": size, "flags": hex(flags)}
