@@ -1,4 +1,4 @@
-"""The page-table walk of drgn, under test: it reads memory of a "kernel" that is a core without any.
+"""The page-table walk of drgn, under test: it reads memory of a kernel, a core without any.
 
 apt-get install python3-drgn
 crosswalk fuzz --walker 'exec:/usr/bin/python3 docs/examples/adapters/drgn_walker.py'

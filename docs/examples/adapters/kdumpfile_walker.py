@@ -16,7 +16,9 @@ FORMATS = {
 
 
 def attach(space):
-    """Return a function that translates with the library."""
+    """Return a function that translates with the library, which takes CR4.PSE to be set."""
+    if space.mode == "32bit" and not space.cr4 >> 4 & 1:
+        return None
     frames, zeros = space.frames(), bytes(FRAME)
 
     def get_page(address):

@@ -16,9 +16,6 @@ class Space:
         cpu = line["cpu"]
         names = ("cr0", "cr3", "cr4", "efer")
         self.cr0, self.cr3, self.cr4, self.efer = (int(cpu[name], 16) for name in names)
-        self.maxphyaddr, self.page1gb = cpu["maxphyaddr"], cpu["page1gb"]
-        self.amd = cpu["vendor"] == "amd"
-        self.ram = [(int(start, 16), int(size, 16)) for start, size in line["ram"]]
         self.words = {int(pa, 16): int(word, 16) for pa, word in line["entries"].items()}
         self.encryption = int(cpu.get("encryption_mask", "0"), 16)
 
@@ -39,10 +36,10 @@ class Space:
         return self.cr3 & 0x000F_FFFF_FFFF_F000
 
     @property
-    def masks_addresses(self):
-        """Whether pointers have bits that are no part of the address: LAM, UAI."""
-        long = self.efer >> 10 & 1
-        return bool(long and (self.cr3 >> 61 & 3 or self.cr4 >> 28 & 1 or self.efer >> 20 & 1))
+    def more_than_tables(self):
+        """Whether more than tables decides about an address: LAM, UAI, LASS, memory encryption."""
+        features = self.cr3 >> 61 & 3 or self.cr4 >> 27 & 3 or self.efer >> 20 & 1
+        return bool(self.encryption or (self.efer >> 10 & 1 and features))
 
     def frames(self):
         """Return the frames that hold words other than 0, as bytes by their address."""
@@ -66,7 +63,7 @@ def serve(claims, modes, attach):
         message = json.loads(line)
         if "cpu" in message:
             space = Space(message)
-            declined = space.mode not in modes or space.masks_addresses or space.encryption
+            declined = space.mode not in modes or space.more_than_tables
             ask = None if declined else attach(space)
             continue
         print(json.dumps(answer(ask, message)), flush=True)

@@ -15,6 +15,7 @@ import re
 import socket
 import subprocess
 import tempfile
+from pathlib import Path
 
 from protocol import FRAME, serve
 
@@ -29,9 +30,16 @@ class Machine:
     """A QEMU that is stopped before its first instruction."""
 
     def __init__(self):
-        folder = tempfile.mkdtemp()
-        memory, stub = os.path.join(folder, "memory"), os.path.join(folder, "stub")
-        command = ["qemu-system-x86_64", "-S", "-M", "none,memory-backend=ram", "-cpu", "max,apic-id=0"]
+        folder = Path(tempfile.mkdtemp())
+        memory, stub = folder / "memory", folder / "stub"
+        command = [
+            "qemu-system-x86_64",
+            "-S",
+            "-M",
+            "none,memory-backend=ram",
+            "-cpu",
+            "max,apic-id=0",
+        ]
         command += ["-m", str(MEMORY >> 20), "-accel", "tcg,tb-size=16", "-display", "none"]
         backend = f"memory-backend-file,id=ram,size={MEMORY},mem-path={memory},share=on"
         command += ["-object", backend, "-gdb", f"unix:{stub},server=on,wait=off", "-qmp", "stdio"]
@@ -41,10 +49,10 @@ class Machine:
         self.execute("qmp_capabilities")
         self.memory = os.open(memory, os.O_RDWR)
         self.stub = socket.socket(socket.AF_UNIX)
-        self.stub.connect(stub)
-        for name in ("memory", "stub"):
-            os.unlink(os.path.join(folder, name))
-        os.rmdir(folder)
+        self.stub.connect(str(stub))
+        memory.unlink()
+        stub.unlink()
+        folder.rmdir()
         self.send("qXfer:features:read:target.xml:0,ffb")  # Else it sets no single register.
         self.written = []
 

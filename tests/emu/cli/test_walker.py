@@ -58,7 +58,7 @@ def fuzz(run, walker, cases=4):
     return ran.status, json.loads(ran.out)
 
 
-@pytest.mark.parametrize("name", ["python", "c", "exec"])
+@pytest.mark.parametrize("name", WALKERS)
 def test_a_starter_passes_a_campaign(run, new, name):
     new(name)
     status, found = fuzz(run, WALKERS[name])
@@ -152,7 +152,7 @@ def test_a_campaign_finds_what_control_bits_show(run, new, before, after):
     assert found["findings"]
 
 
-@pytest.mark.parametrize("name", ["python", "c", "exec"])
+@pytest.mark.parametrize("name", WALKERS)
 def test_a_campaign_finds_a_mutation_of_each_starter(run, new, name):
     mutate(new(name), *MUTATIONS[name][0])
     status, found = fuzz(run, WALKERS[name])
