@@ -77,3 +77,31 @@ def test_the_protocol_is_shown_as_it_is_spoken():
     assert [listed.encode()] == jsonl._list_questions(half)
     assert [(0x40_0000, 0x5000, 4096, 7, "uwx")] == list(jsonl._mappings(mappings.encode()))
     assert NotImplemented is jsonl._mappings(declined.encode())
+
+
+def block(language):
+    """The only block of a language on the page."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    return found
+
+
+def test_the_job_of_the_page_is_quiet_about_the_baseline_and_fails_for_more(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert "cases = 64\n" in block("toml")
+    few = block("toml").replace("cases = 64\n", "cases = 2\naccesses = 1024\njobs = 1\n")
+    (tmp_path / "pyproject.toml").write_text(few)
+    (job,) = re.findall(r"- run: crosswalk (.*)", block("yaml"))
+    assert 0 == run("walker", "new", "python").status
+    walker = tmp_path / "mywalker.py"
+    right = walker.read_text()
+    walker.write_text(right.replace("writable = writable and bool", "writable = bool"))
+    assert 0 == run("fuzz", "--write-baseline").status
+    assert 0 == run(*job.split()).status
+    walker.write_text(right.replace("user = user and bool", "user = bool"))
+    ran = run(*job.split())
+    assert 1 == ran.status
+    assert "::error" in ran.err
+    assert b"U/S above the leaf" in (tmp_path / "findings.sarif").read_bytes()
+    assert "U/S above the leaf" in (tmp_path / "findings.md").read_text("utf-8")
