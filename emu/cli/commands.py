@@ -304,7 +304,8 @@ _FUZZ = Command(
             "--time",
             metavar="SECONDS",
             type=number(bits=32),
-            help="end after so long in this run; whichever comes first",
+            help="end after so long in this run, whichever comes first; reducing may take as "
+            "long again",
         ),
         option("--jobs", metavar="N", type=number(bits=8, least=1), help="processes (one a CPU)"),
         option(

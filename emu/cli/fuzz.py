@@ -163,7 +163,7 @@ class _Run:
         else:
             accepted = self._muting.write_baseline(accepted)
             if self._muting.write is not None:
-                count = count_text(len(accepted.known), "cause")
+                count = count_text(len(accepted.known), "finding")
                 remark(f"{self._muting.write}: a baseline of {count}")
         ended = Ended(
             campaign,

@@ -96,7 +96,7 @@ def test_what_waits_unpacks_to_the_very_file():
 
 @pytest.mark.slow
 def test_the_parent_of_a_campaign_takes_at_most_150_mib(noisy, tmp_path):
-    search = ("fuzz", "--cases", 256, "--walker", noisy, "--no-reduce", "--jobs", 2)
+    search = ("fuzz", "--cases", 40, "--walker", noisy, "--no-reduce", "--jobs", 8)
     ran = subprocess.run(
         [sys.executable, "-c", MEASURED, *map(str, search), "--corpus", tmp_path / "corpus"],
         cwd=ROOT,
