@@ -180,13 +180,24 @@ def selection_of(text: str, where: str = "--select") -> Selection:
         tuple(controls),
         tuple(features),
         tuple(entries),
-        tuple(mode for mode, name in MODES.items() if name in choice.get("mode", ())),
+        _modes(choice, where),
         tuple(kind for name, kind in ACCESSES.items() if name in choice.get("access", ())),
         tuple(sorted(int(each) for each in choice.get("cpl", ()))),
         tuple(sorted(each == "1" for each in choice.get("rflags.ac", ()))),
     )
     _require_possible(selection, where)
     return selection
+
+
+def _modes(choice: Choice, where: str) -> tuple[PagingMode, ...]:
+    """Return the modes that are selected, none where all may be; `BadInput` where none can be."""
+    modes = tuple(mode for mode, name in MODES.items() if name in choice.get("mode", ()))
+    if choice.get("encryption_mask", frozenset()) - {"0x0"}:
+        # Entries of 32-bit paging have none.
+        modes = tuple(mode for mode in modes or PagingMode if mode is not PagingMode.BIT32)
+        if not modes:
+            raise BadInput(f"{where}: entries of 32-bit paging have no encryption_mask")
+    return modes
 
 
 def _condition(level: str, bit: str, *, holds: bool) -> EntryCondition:
@@ -199,21 +210,27 @@ def _condition(level: str, bit: str, *, holds: bool) -> EntryCondition:
 
 
 def _require_possible(selection: Selection, where: str) -> None:
-    """Raise `BadInput` where no control state has what is selected."""
-    for values in product(*(values for _, values in selection.features)):
-        fields: dict[str, Any] = {
-            name: value for (name, _), value in zip(selection.features, values, strict=True)
-        }
-        registers: dict[str, Any] = {
-            "cr0": 0x8001_0033,
-            "cr3": 0,
-            "cr4": 0x20,
-            "efer": 0x500,
-            "pkru": 0,
-        }
-        for name, mask, value in selection.controls:
-            registers[name] = registers[name] | mask if value else registers[name] & ~mask
-        try:
-            PagingContext(**registers, **fields)
-        except BadInput as error:
-            raise BadInput(f"{where}: {error}") from error
+    """Raise `BadInput` where no control state has what is selected.
+
+    Of any vendor, unless that is selected.
+    """
+    features = dict(selection.features)
+    for values in product(*features.values()):
+        fields = dict(zip(features, values, strict=True))
+        tried = [fields] if "vendor" in fields else [{**fields, "vendor": each} for each in Vendor]
+        refused = [why for each in tried if (why := _refusal(selection, each)) is not None]
+        if len(refused) == len(tried):
+            raise BadInput(f"{where}: {refused[0]}") from refused[0]
+
+
+def _refusal(selection: Selection, features: Mapping[str, Any]) -> BadInput | None:
+    """Return why no control state has the selected bits and these features, or None."""
+    registers = {"cr0": 0x8001_0033, "cr3": 0, "cr4": 0x20, "efer": 0x500, "pkru": 0}
+    for name, mask, value in selection.controls:
+        registers[name] = registers[name] | mask if value else registers[name] & ~mask
+    fields: dict[str, Any] = {**registers, **features}
+    try:
+        PagingContext(**fields)
+    except BadInput as error:
+        return error
+    return None

@@ -76,8 +76,9 @@ def draw_context(
     for name, mask, value in select.controls:
         registers[name] = registers[name] | mask if value else registers[name] & ~mask
     features = _features(own, share, select)
-    if "vendor" not in features and registers["efer"] & EFER.UAIE:
-        features["vendor"] = Vendor.AMD  # Only its processors have this.
+    vendor = _only_vendor(registers)
+    if vendor is not None and "vendor" not in dict(select.features):
+        features["vendor"] = vendor
     values: dict[str, Any] = {**registers, **features}
     context = PagingContext(**values)
     if features:
@@ -104,6 +105,15 @@ def _features(chance: np.random.Generator, share: Share, select: Selection) -> d
     for name, values in select.features:
         features[name] = values[int(chance.integers(len(values)))]
     return features
+
+
+def _only_vendor(registers: dict[str, int]) -> Vendor | None:
+    """Return the vendor whose processors alone have a feature that is enabled, or None."""
+    if registers["efer"] & EFER.UAIE:
+        return Vendor.AMD
+    intel = registers["cr4"] & (CR4.LASS | CR4.LAM_SUP)
+    intel |= registers["cr3"] & (CR3.LAM_U48 | CR3.LAM_U57)
+    return Vendor.INTEL if intel else None
 
 
 def _fixed(share: Share, select: Selection) -> dict[str, bool]:

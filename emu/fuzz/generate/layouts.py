@@ -55,6 +55,8 @@ _METADATA = 0.8
 _UNALIGNED_FETCHES = 0.1
 _SLOW, _FEWER = (PagingMode.BIT32, PagingMode.PAE), 4
 _ANY, _EVERYTHING = Share(), LayoutChoice()
+_EMULATED = 40
+"""MAXPHYADDR of the emulated CPU."""
 
 
 def generate(
@@ -78,7 +80,8 @@ def generate(
     count = max(_FEWEST, accesses // _PER_PATH)
     context, kept = draw_context(chance, targets, seed, index, share, choice.select)
     plan = plan_paths(chance, context, count, kept[: 2 * count // 3])
-    built = build_tables(chance, context, plan, wide=share.wide)
+    wide = share.wide and context.maxphyaddr > _EMULATED
+    built = build_tables(chance, context, plan, wide=wide)
     root = int(built.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18]))
     context = replace(context, cr3=context.cr3 | root)
     if context.encryption_mask:
@@ -96,7 +99,7 @@ def generate(
     ram = RAM if built.form.long else LEGACY_RAM
     layout = Layout(
         context,
-        (*ram, *WIDE_RAM) if share.wide else ram,
+        (*ram, *WIDE_RAM) if wide else ram,
         built.frames[: built.count][order],
         words[order],
         asked,

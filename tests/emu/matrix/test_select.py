@@ -52,6 +52,8 @@ def test_the_order_of_what_is_selected_makes_no_difference():
         ("access=rmw", "access rmw:[a-z]+ is a composite, of the matrix alone"),
         ("pte.nonsense=1", "no 'pte.nonsense'"),
         ("cpl=1", "cpl is one of 0, 3, not '1'"),
+        ("mode=32bit,encryption_mask=0x800000000000", "32-bit paging have no encryption_mask"),
+        ("efer.uaie=1,cr4.lass=1", "UAIE, which is amd's, and the vendor is intel"),
         ("vendor=amd,cr4.lass=1", "LASS, which is intel's, and the vendor is amd"),
     ],
 )
@@ -71,3 +73,9 @@ def test_the_options_have_the_names_that_there_are():
     parse = MODE.settings["type"]
     assert tuple(mode.slug for mode in PagingMode) == parse("5level,4level,pae,32bit")
     assert tuple(ASSUMPTIONS) == ASSUME.settings["type"](",".join(ASSUMPTIONS))
+
+
+def test_an_encryption_mask_leaves_32_bit_paging_out():
+    choice = layout_choice(select="encryption_mask=0x800000000000")
+    assert (PagingMode.PAE, PagingMode.LEVEL4, PagingMode.LEVEL5) == choice.asked_modes
+    assert () == layout_choice(select="encryption_mask=0x0").asked_modes

@@ -10,7 +10,7 @@ from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import base_of, generate, mutate
 from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.fuzz.generate.restrict import restricted
-from crosswalk.emu.fuzz.generate.shares import Share
+from crosswalk.emu.fuzz.generate.shares import Share, share_of
 from crosswalk.emu.matrix.select import layout_choice
 from crosswalk.walker import malformed_entries
 from crosswalk.walker.bulk import translate_many
@@ -223,3 +223,24 @@ def test_selected_layouts_are_agreed_upon_and_may_be_empty():
     )
     assert 0 == len(empty.accesses)
     assert 0 == Executor().run(lambda: empty).probes
+
+
+SELECTIONS = (
+    "maxphyaddr=36", "maxphyaddr=40,vendor=amd", "page1gb=0,vendor=intel", "cr4.pse=0,cr0.wp=1",
+    "encryption_mask=0x800000000000", "encryption_mask=0x0", "cr4.lass=1,cr4.smap=1",
+    "cr3.lam_u48=1,cr4.lam_sup=1", "cr3.lam_u57=1,maxphyaddr=52", "efer.uaie=1", "efer.nx=0",
+    "cr4.pke=1,pkru.ad=1,pkru.wd=0", "vendor=amd,vendor=intel,maxphyaddr=46,maxphyaddr=39",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SELECTIONS)
+def test_every_control_bit_and_feature_can_be_selected_in_every_mode(text):
+    choice, executor = layout_choice(select=text), Executor()
+    shares = [share_of(index, choice.asked_modes) for index in range(16)]
+    for share, index in shares:
+        layout = generate(3, index, accesses=256, share=share, choice=choice)
+        assert () == executor.run(lambda layout=layout: layout).findings
+        for name, mask, value in choice.select.controls:
+            assert value == bool(getattr(layout.context, name) & mask)
+        for name, values in choice.select.features:
+            assert getattr(layout.context, name) in values
