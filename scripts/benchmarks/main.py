@@ -111,8 +111,8 @@ def _cases(options: argparse.Namespace, trees: list[Tree]) -> Measured:
         show_cases(document["cases"])
         _show_goals(list(judge_cases(document["cases"])))
 
-    count = 64 if options.quick else 512
-    return {"cases": measured_cases(1 if options.quick else 5, trees, count=count)}, show
+    count = 64 if options.quick else 256
+    return {"cases": measured_cases(1 if options.quick else 3, trees, count=count)}, show
 
 
 def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
