@@ -4,10 +4,12 @@
           ──► their accesses in mixed runs (`mixed`): what is marked, what isn't, what is watched
           ──► what those can't decide: `Prober`, an address space at a time
 
-Which cases are made alone from the start: those outside IA-32e mode; with a feature that the
-emulated CPU lacks, an encryption mask, or bits of CR3 that it takes for an address; those that
-name many GiB, or have very many tables. `ManyProber.made` counts them, and accesses that were left
-over, by reason.
+Which cases are made alone from the start: those outside IA-32e mode; with an access or an entry
+that uses what the emulated CPU lacks, with an encryption mask, or bits of CR3 that it takes for an
+address; those that name many GiB, or have very many tables. `ManyProber.made` counts them, and
+accesses that were left over, by reason.
+
+Outstanding: in 32-bit and PAE paging every case is made alone.
 """
 
 from collections import Counter
@@ -22,7 +24,7 @@ from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames
 from crosswalk.emu.probe.paths import PagingFormat
 from crosswalk.emu.probe.prober import Prober, ProberCache
-from crosswalk.emu.probe.scope import Lacking
+from crosswalk.emu.probe.scope import Lacking, lacking_features
 from crosswalk.emu.probe.shared_memory import SharedMemory
 from crosswalk.emu.probe.side_by_side import Content, Places, content_of
 from crosswalk.emu.probe.trampoline import CR3_UNDER_TEST
@@ -38,6 +40,7 @@ FEW = 512
 
 TOGETHER = "in shared runs"
 """Under this name `ManyProber.made` counts the accesses that were not made alone."""
+_LACKS = "alone: a feature that the emulated CPU lacks"
 _LEFT_OVER = "alone: a shared run can't decide it"
 
 _MAX_TABLES, _MAX_ROWS = 4096, 8192  # Of what is put side by side at once.
@@ -135,19 +138,17 @@ class ManyProber:
 
     def _content(self, case: ProbeCase) -> Content | str:
         """Return the content of an address space to be put beside others, or why it can't be."""
-        memory, context, _ = case
-        control = Control.of(context)
-        if not control.long:
-            return "alone: not in IA-32e mode"
-        if control.features or control.wide or control.mask or control.cr3 >> 52:
-            return "alone: control registers that the emulated CPU hasn't"
-        root = np.array([control.root], np.uint64)
-        if control.root >> MAXPHYADDR or not has_frames(memory, root)[0]:
-            return "alone: no root"
-        if not self._possible:
-            return "alone: the system has no address space for it"
-        content = content_of(memory, control)
-        return "alone: a large address space" if content is None else content
+        control = Control.of(case[1])
+        why = _why_alone(control, case)
+        if why is None and not self._possible:
+            why = "alone: the system has no address space for it"
+        if why is not None:
+            return why
+        content = content_of(case[0], control)
+        if content is None:
+            return "alone: a large address space"
+        wide = (content.words & np.uint64(1)) * (content.words & np.uint64(control.wide))
+        return _LACKS if control.wide and wide.any() else content
 
     def _together(self, batch: list[_Beside], found: dict[int, Observation]) -> None:
         accesses = batch[0].case[2]
@@ -190,6 +191,21 @@ class ManyProber:
         for name in Outcomes.__slots__:
             getattr(made, name)[rows] = getattr(rest.made, name)
         return Observation(lacking, made, rest.copied)
+
+
+def _why_alone(control: Control, case: ProbeCase) -> str | None:
+    """Return why an address space can't be put beside others, as its registers tell, or None."""
+    memory, _, accesses = case
+    if not control.long:
+        return "alone: not in IA-32e mode"
+    if control.mask or control.cr3 >> 52:
+        return "alone: address bits that the emulated CPU hasn't"
+    if control.features and lacking_features(control, accesses).any():
+        return _LACKS
+    root = np.array([control.root], np.uint64)
+    if control.root >> MAXPHYADDR or not has_frames(memory, root)[0]:
+        return "alone: no root"
+    return None
 
 
 def _batches(cases: list[tuple[int, ProbeCase, Content]]) -> list[list[_Beside]]:

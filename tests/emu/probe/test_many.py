@@ -206,6 +206,19 @@ def test_what_the_emulated_cpu_lacks_is_told_for_each_access():
     assert [False, True] == [each > 0 for each in found.lacking.tolist()]
 
 
+def test_a_case_that_uses_none_of_what_the_emulated_cpu_lacks_is_made_with_others():
+    memory, control, accesses = built(PageTables().map(VA, 0x8000), *every(VA))
+    wide = PageTables().map(VA, 1 << 41)
+    cases = [
+        (memory, replace(control, maxphyaddr=46), accesses),
+        (SparseWords([(0, 1 << 26)], wide.words), replace(control, maxphyaddr=46), accesses),
+        (memory, replace(control, cr4=control.cr4 | 1 << 28), accesses),  # LAM_SUP
+    ]
+    found, made = together(cases)
+    assert [alone(case) for case in cases] == found
+    assert {TOGETHER: 12, "alone: a feature that the emulated CPU lacks": 6} == made
+
+
 def test_a_system_without_the_address_space_has_each_made_alone(monkeypatch):
     def none(*_, **__):
         raise OSError(12, "Cannot allocate memory")
