@@ -75,15 +75,17 @@ def _searches(folder: Path, problems: list[str]) -> list[FindingsJson]:
         try:
             searches.append(kept_findings(each, problems))
         except CrosswalkError as error:
+            # Of another release, perhaps. Its cases can be read all the same.
             problems.append(str(error))
+            searches += _of_cases(each, problems)
     return searches
 
 
 def _of_cases(folder: Path, problems: list[str]) -> list[FindingsJson]:
     """Return what the cases of a folder tell of, by the walker that they name."""
-    inner = folder / FINDINGS
+    paths = {*folder.glob("*.json"), *folder.glob(f"{FINDINGS}/*.json")} - {folder / STATE}
     by_walker: dict[str | None, list[tuple[Signature, FindingJson]]] = {}
-    for path in sorted([*folder.glob("*.json"), *inner.glob("*.json")]):
+    for path in sorted(paths):
         try:
             made = case_finding(path, read_file(path))
         except CrosswalkError as error:

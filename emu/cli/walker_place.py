@@ -35,7 +35,10 @@ def walker_place(walker: str) -> tuple[str, int] | None:
 
 
 def _module(name: str) -> Path | None:
-    base = Path(*name.split("."))
+    parts = name.split(".")
+    if not all(parts):
+        return None
+    base = Path(*parts)
     found = (base.with_suffix(".py"), base / "__init__.py")
     return next((path for path in found if path.is_file()), None)
 

@@ -208,6 +208,25 @@ def test_a_state_that_no_campaign_wrote_is_status_2(run, place, text, why):
     assert why in line
 
 
+def test_of_a_campaign_of_another_release_the_cases_are_read(run, kept):
+    folder, _ = kept
+    before = run("findings", "--json").document["searches"][0]["findings"]
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps({**state, "format": "crosswalk-fuzz/9"}))
+    ran = run("findings", "--json")
+    (line,) = ran.err.splitlines()
+    assert (0, True) == (ran.status, line.startswith(f"{folder}/state.json: not the state"))
+    (search,) = ran.document["searches"]
+    assert "python:its.py:f" == search["walker"]
+
+    def cases(findings):
+        variants = (variant for each in findings for variant in each["variants"])
+        return sorted(variant["case"] for variant in variants)
+
+    assert cases(before) == cases(search["findings"])
+    assert len(before) == len(search["findings"])
+
+
 def test_a_folder_that_is_none_is_bad_input(run, place):
     assert "no folder of a campaign, nor of cases" in refused(run("findings", "nowhere"))
     assert "no folder of a campaign, nor of cases" in refused(run("findings", Path(__file__)))
