@@ -126,7 +126,7 @@ def test_the_wheel_has_all_of_the_package_and_nothing_else(built, wheel):
     wanted = set()
     for package, folder in FOLDERS.items():
         for path in (source / folder).rglob("*"):
-            if path.suffix in {".py", ".s", ".h", ".typed"} or path.name == "assembled.json":
+            if path.suffix in {".py", ".s", ".c", ".h", ".typed", ".json"}:
                 wanted.add(f"{package}/{path.relative_to(source / folder).as_posix()}")
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -165,6 +165,17 @@ def test_a_campaign_runs_from_the_wheel(commands, tmp_path):
     command = ("fuzz", "--cases", "2", "--accesses", "64", "--jobs", "2", "--corpus", "corpus")
     done = run(commands / "crosswalk", *command, cwd=tmp_path)
     assert 0 == done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "walker"),
+    [("python", "python:mywalker.py:translate"), ("exec", "exec:python3 mywalker_exec.py")],
+)
+def test_a_starter_is_written_and_tried_from_the_wheel(commands, tmp_path, kind, walker):
+    done = run(commands / "crosswalk", "walker", "new", kind, cwd=tmp_path)
+    assert (0, True) == (done.returncode, walker in done.stdout), done.stderr
+    done = run(commands / "crosswalk", "walker", "try", walker, cwd=tmp_path)
+    assert (0, True) == (done.returncode, "right, 0 declined" in done.stdout), done.stderr
 
 
 def test_the_plugin_runs_from_the_wheel(commands, tmp_path):
