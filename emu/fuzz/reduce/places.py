@@ -26,6 +26,7 @@ from crosswalk.walker.memory import FRAME
 __all__ = ["alike", "compacted", "relocations", "way"]
 
 _RAM = 1 << 20
+_MOST_RAM = 1 << 37  # The probe takes no more than twice as much.
 _INDICES = (0, 1, 256)
 
 
@@ -232,7 +233,12 @@ def _with_field(case: Case, slots: Sequence[Slot], field: int) -> Case:
 
 
 def _with_ram(case: Case, size: int) -> Case | None:
-    """Return the case with RAM from 0 up, to the end of the last table if that is 0 bytes."""
+    """Return the case with RAM from 0 up, to the end of the last table if that is 0 bytes.
+
+    None where that is more than can be tried: a table that has to stay high.
+    """
     root = case.context().root
     last = frame_of(max([root, *case.entries])) + FRAME
+    if last > _MOST_RAM:
+        return None
     return replace(case, ram=((0, size or last),)) if size in (0, max(size, last)) else None

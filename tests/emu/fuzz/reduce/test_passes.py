@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from crosswalk.emu.fuzz.reduce import reduce_case
 from crosswalk.emu.fuzz.reduce.passes import shortenings
+from crosswalk.emu.fuzz.reduce.places import relocations
 from crosswalk.emu.fuzz.reduce.reducer import one_by_one
+from crosswalk.emu.probe.space import MAX_RAM
 from crosswalk.walker.formats import Case, Cpu, Probe
 from crosswalk.walker.outcome import PageFault
 from crosswalk.walker.translate import translate
@@ -100,3 +104,12 @@ def test_a_reduction_ends_with_the_shortest_walk():
     assert 2 == len(reduced.case.entries)
     assert 0x20 == reduced.case.cpu.cr4
     assert reduced.case == reduce_case(reduced.case, one_by_one(shows)).case
+
+
+def test_a_table_that_stays_high_leaves_the_ram_in_pieces():
+    high = 0xFF_FF00_0000
+    ram = ((0, 0x10000), (high, 0x10000))
+    case = replace(FOUR, ram=ram, entries=FOUR.entries | {high: 1})
+    tried = [each for batch in relocations(case) for each in batch if each is not None]
+    assert tried
+    assert all(sum(size for _, size in each.ram) < MAX_RAM for each in tried)
