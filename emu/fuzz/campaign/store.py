@@ -83,7 +83,8 @@ class Store:
             if not other:
                 check_names(state)
         except BadInput as error:
-            raise BadInput(f"{path}: {error}; {_ELSEWHERE}") from error
+            what_then = _ELSEWHERE if _own_names(data) is None else _ANEW
+            raise BadInput(f"{path}: {error}; {what_then}") from error
         if other:
             differ = _differences(state.plan, self._identity)
             raise BadInput(f"{path}: of another campaign ({differ}); {_ANEW}")
@@ -93,11 +94,8 @@ class Store:
 
     def _remove(self, path: Path, data: bytes) -> None:
         """Remove the files of the campaign whose state this is, of whichever release."""
-        try:
-            names = msgspec.json.decode(data, type=_Names)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path}: not the state of a campaign; {_ELSEWHERE}") from error
-        if not names.format.startswith(_FORMAT):
+        names = _own_names(data)
+        if names is None:
             raise BadInput(f"{path}: not the state of a campaign; {_ELSEWHERE}")
         slugs = [each for each in (*names.findings, *names.gone) if is_slug(each)]
         with _named_errors(path):
@@ -193,6 +191,15 @@ class Store:
             write_file(path, data)
         except BadInput as error:
             raise BadInput(f"{error}; the same command goes on when it can be written") from error
+
+
+def _own_names(data: bytes) -> _Names | None:
+    """Return the names in the state of a campaign of any release; None for any other file."""
+    try:
+        names = msgspec.json.decode(data, type=_Names)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return names if names.format.startswith(_FORMAT) else None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crosswalk.emu.fuzz.campaign.plan import Plan
+from crosswalk.emu.fuzz.campaign.state import State, identity
 from crosswalk.emu.fuzz.campaign.store import Store, slug_of
 from crosswalk.walker.errors import BadInput
 from tests.emu.fuzz.campaign.campaigns import PLAN, searched
@@ -155,14 +156,14 @@ def test_a_state_that_no_campaign_has_written_is_refused(tmp_path, fields, messa
     text = str(caught.value)
     assert message in text
     assert text.startswith(f"{tmp_path}/state.json: ")
-    assert text.endswith(ELSEWHERE)
+    assert text.endswith(ANEW)
     assert "\n" not in text
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[]", b'{"plan": {}, "layouts": 1e400}'])
 def test_a_state_that_is_no_json_of_ours_is_refused(tmp_path, data):
     (tmp_path / "state.json").write_bytes(data)
-    with pytest.raises(BadInput, match="not the state of a campaign"):
+    with pytest.raises(BadInput, match=f"not the state of a campaign: .*; {ELSEWHERE}$"):
         loaded(tmp_path)
 
 
@@ -239,3 +240,15 @@ def test_long_names_that_begin_alike_are_different_folders_of_short_names():
     assert one != other
     assert max(len(one), len(other)) < 72
     assert one.rpartition("-")[0] == other.rpartition("-")[0]
+
+
+def test_the_state_of_another_release_is_refused_and_removed_by_fresh(tmp_path):
+    searched(tmp_path, 10)
+    # As version 0.2.0 wrote it.
+    changed(tmp_path / "state.json", answered=0, declined=0)
+    with pytest.raises(BadInput, match=f"unknown field `.*`.*; {ANEW}$"):
+        loaded(tmp_path)
+    store = Store(tmp_path, PLAN, fresh=True)
+    assert State(identity(PLAN)) == store.load()
+    store.close()
+    assert ["lock"] == [path.name for path in tmp_path.rglob("*") if path.is_file()]
