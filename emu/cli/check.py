@@ -10,7 +10,13 @@ from crosswalk.emu.check.crosscheck import MAX_WIDTH
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
-from crosswalk.emu.cli.check_walker import Answered, ask_walker, walker_lines, walker_record
+from crosswalk.emu.cli.check_walker import (
+    Answered,
+    ask_walker,
+    walker_lines,
+    walker_record,
+    write_reports,
+)
 from crosswalk.emu.cli.output import (
     command_line,
     command_text,
@@ -212,8 +218,10 @@ def _report(
         show(f"mismatch: {line}")
     report_divergences(options, verdict, context, show)
     save_cases(options.cases, memory, context, verdict)
-    for line in () if answered is None else walker_lines(answered):
-        show(line)
+    if answered is not None:
+        write_reports(options, answered, word)
+        for line in walker_lines(answered):
+            show(line)
     if not options.json:
         print_verdict(word.text, word.status)
         print(f"reproduce: {command_text(options)}")

@@ -9,17 +9,20 @@ from typing import Any
 import msgspec
 
 from crosswalk.emu.check import Verdict
-from crosswalk.emu.cli.campaign_findings import finding_of
+from crosswalk.emu.cli.campaign_findings import finding_of, report_of
 from crosswalk.emu.cli.check_pieces import ask_in_pieces
 from crosswalk.emu.cli.fuzz_report import accepted_of, finding_records, only, question_lines
-from crosswalk.emu.cli.output import command_line, command_text, progress
+from crosswalk.emu.cli.output import command_line, command_text, progress, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
+from crosswalk.emu.cli.walker_place import walker_place
 from crosswalk.emu.findings.baseline import Accepted, read_muting
 from crosswalk.emu.findings.describe import joined_findings
 from crosswalk.emu.findings.image import ImageAsker, Part, part_of, tables_alone
 from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.conclusion import Conclusion
-from crosswalk.emu.report.finding import FindingJson, FindingsJson, finding_lines, headline
+from crosswalk.emu.report.finding import FindingJson, FindingsJson, search_lines
+from crosswalk.emu.report.report_files import write_report
 from crosswalk.emu.report.text import count_text
 from crosswalk.emu.report.verdict import divergence_case
 from crosswalk.emu.targets import Target
@@ -33,7 +36,7 @@ from crosswalk.walker.formats.files import make_folder, write_file
 from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.translate import walk_access
 
-__all__ = ["Answered", "ask_walker", "walker_lines", "walker_record"]
+__all__ = ["Answered", "ask_walker", "walker_lines", "walker_record", "write_reports"]
 
 _LARGEST = 1 << 16  # So many entries may a case have that holds a whole image's structures.
 
@@ -121,8 +124,13 @@ class _Cases:
     def document(self, part: Part) -> FindingsJson:
         """Return the findings as a document, those of one cause as one."""
         made = []
+        place = walker_place(str(self._chosen.name))
         for signature, count in sorted(part.counts.items(), key=lambda each: (-each[1], each[0])):
-            finding = msgspec.structs.replace(self._finding(part, signature), count=count)
+            finding = msgspec.structs.replace(
+                self._finding(part, signature),
+                count=count,
+                location=place if signature.of_target else None,
+            )
             made.append((signature, finding))
         return FindingsJson(walker=self._chosen.name, findings=joined_findings(made))
 
@@ -203,10 +211,18 @@ def walker_lines(answered: Answered) -> Iterator[str]:
     """Yield what the walker was asked and answered, and each finding with its walk."""
     yield from question_lines(str(answered.chosen.name), answered.part.tally)
     yield from answered.accepted.lines()
-    for finding in answered.document.findings:
-        yield f"{finding.count:,} × {headline(finding)}"
-        yield from finding_lines(finding, rule=False)
-        yield f"  {finding.size or 'shown by the whole image alone'}: {finding.reproduce}"
+    yield from search_lines(answered.document)
+
+
+def write_reports(options: argparse.Namespace, answered: Answered, word: Conclusion) -> None:
+    """Write the files of `--report`, and GitHub's annotations on standard error if asked for."""
+    lines = [*question_lines(str(answered.chosen.name), answered.part.tally)]
+    lines += [*answered.accepted.lines(), f"verdict: {word.text}"]
+    report = report_of([msgspec.structs.replace(answered.document, about=lines)])
+    for path in options.report or ():
+        write_report(path, report)
+    for line in annotation_lines(answered.document) if options.github else ():
+        remark(line)
 
 
 def walker_record(answered: Answered) -> dict[str, Any]:

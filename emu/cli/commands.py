@@ -54,7 +54,9 @@ _POLICY = option(
     help="exit with status 1 if a frame is both writable and executable: within one privilege, "
     "or for any two",
 )
-_OF_WALKER = tuple(replace(each, needs="walker") for each in MUTING)
+_MUTING, _REPORTING = (
+    tuple(replace(each, needs="walker") for each in options) for options in (MUTING, REPORTING)
+)
 _CHECKING = (
     option(
         "--cases", metavar="DIR", type=output_folder, help="write each divergence here, as a case"
@@ -133,7 +135,8 @@ _CHECK = (
             ALLOW_EMPTY,
             *_CHECKING,
             walker("none but the built-in one"),
-            Group("wrong answers that don't fail", _OF_WALKER),
+            Group("wrong answers that don't fail", _MUTING),
+            Group("reports of wrong answers", _REPORTING),
         ),
         """\
 With --walker the image is put to that walker whole: all of its paging structures, every access that
@@ -274,7 +277,7 @@ _REPLAY = Command(
             help="after so long with one case the emulator counts as hanging (120)",
         ),
         walker("none but the built-in one"),
-        Group("wrong answers that don't fail", _OF_WALKER[:2]),
+        Group("wrong answers that don't fail", _MUTING[:2]),
         json_option("each case, with both outcomes filled in,"),
     ),
     """\

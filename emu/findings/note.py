@@ -40,6 +40,7 @@ _PEERS = (
 """Signatures of a walker that the case doesn't name: a function in a test."""
 _WITNESSES = (WALKER, SECOND_WALK, INTENDED, EMULATOR, CROSSWALK)
 _WORDS = {"mapped", "not mapped", "allowed", "refused"}
+_SIZES = {1 << 12, 1 << 21, 1 << 22, 1 << 30}
 _RIGHTS = {
     "u": Rights.USER_READ,
     "w": Rights.SUPERVISOR_WRITE,
@@ -139,8 +140,10 @@ def _page_text(said: Outcome, *, rights: bool = False) -> str:
     """Return the size of the page, and its effective rights, where an answer has them."""
     if not isinstance(said, Translation) or not said.page_size:
         return ""
+    kind = "page" if said.page_size in _SIZES else "range"
+    size = f", a {kind} of {size_text(said.page_size)}"
     held = said.rights
     if not rights or held is None:
-        return f", a page of {size_text(said.page_size)}"
+        return size
     letters = "".join(letter if held & right else "-" for letter, right in _RIGHTS.items())
-    return f", a page of {size_text(said.page_size)}, rights {letters}"
+    return f"{size}, rights {letters}"

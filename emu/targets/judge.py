@@ -351,9 +351,14 @@ def _judge_list(
         mapping = listing.mappings.take(row)
         both = found & really
         gives = {part: both & ((mapping.given & part) != 0) for part in Given}
-        reported.pa[:] = np.where(found, mapping.pa + (va - mapping.va), np.uint64(0))
+        # What isn't given is that of the truth, as other parts of answers that aren't claimed.
+        unsaid = both & ~gives[Given.PA]
+        said = np.where(unsaid, expected.pa, mapping.pa + (va - mapping.va))
+        reported.pa[:] = np.where(found, said, np.uint64(0))
         reported.page_size[:] = np.where(found, mapping.size, np.uint64(0))
-        reported.rights[:] = np.where(found, _RIGHTS[mapping.rights], 0)
+        unsaid = both & ~gives[Given.RIGHTS]
+        rights = np.where(unsaid, expected.rights, _RIGHTS[mapping.rights])
+        reported.rights[:] = np.where(found, rights, 0)
         wrong["pa"] = gives[Given.PA] & (reported.pa != expected.pa)
         if Capability.EFFECTIVE in claims:
             wrong["effective"] = gives[Given.RIGHTS] & (reported.rights != expected.rights)

@@ -103,7 +103,9 @@ class Checker:
     def _muted(self, signature: Signature) -> bool:
         if self._muting is None:
             return False
-        return not self._muting.accepted({str(cause_of(signature)): [signature.rule]}).new
+        cause = cause_of(signature)
+        found, texts = {str(cause): [signature.rule]}, {str(cause): cause.texts}
+        return not self._muting.accepted(found, texts).new
 
     def start(self) -> None:
         """Start the emulator, which takes longer than most checks do."""

@@ -186,3 +186,16 @@ def test_a_walker_that_can_not_be_had_is_one_line(run, source):
     ran = run("check", source, "--walker", "python:nothing.py:f")
     assert (2, "") == (ran.status, ran.out)
     assert ran.err.splitlines()[-1].startswith("crosswalk: error: python:nothing.py:f")
+
+
+def test_findings_are_reported_in_files_and_as_annotations(run, tmp_path, source, walker):
+    options = walker(LISTER, "va, pa ^ 4096, size, flags, rights(grant)")
+    page = tmp_path / "wrong.md"
+    ran = run("check", source, *options, "--report", page, "--github")
+    assert 1 == ran.status
+    text = page.read_text()
+    assert "address of a 4-KiB page" in text
+    assert "asked for" in text
+    place = options[1].split(":")[1]
+    assert any(line.startswith(f"::error file={place},line=") for line in ran.err.splitlines())
+    assert 2 == run("check", source, "--report", page).status
