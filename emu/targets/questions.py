@@ -20,7 +20,7 @@ from crosswalk.walker.memory import FRAME, PhysicalMemory
 
 __all__ = ["MOST_FAILURES", "Course", "Place", "Questions", "listed", "put"]
 
-MOST_FAILURES = 4
+MOST_FAILURES = 8
 """The most questions of one address space that are put aside."""
 
 _TRIES = 60  # What all failed attempts at one address space may cost:
@@ -99,10 +99,10 @@ def put(
     A walker that claims translation and nothing else of an access is asked once for each page
     that they lie in, for the first access in order; the others get that answer with their own
     offset. Where it fails, the question that it fails at is asked alone, in a process of its own,
-    and put aside if it fails again; all others are asked without it. A question that fails only
-    after others stands for all that were asked, and a walker that hangs so hasn't failed, if it
-    answers the parts. After `MOST_FAILURES`, or too many attempts, no more are asked. An answer
-    that is refused is a failure of its question, which isn't asked again.
+    and put aside if it fails again; those before it and behind it are asked without it. A failure
+    that no part of the questions shows stands for all of them, and a walker that hangs so hasn't
+    failed: it answers the parts. After `MOST_FAILURES`, or too many attempts, no more are asked.
+    An answer that is refused is a failure of its question, which isn't asked again.
     """
     first, which = _asked(claims, context, accesses)
     if not claims & LISTS:
@@ -111,8 +111,7 @@ def put(
         ranges = ranges_of(memory, context, accesses)
     questions = Questions(accesses.take(first), ranges)
     attempts = _Attempts(questions, asker)
-    if len(questions):
-        attempts.put(np.arange(len(questions)), trusted=True)
+    attempts.put(np.arange(len(questions)), trusted=True)
     answers = Answers.none(len(accesses))
     if claims - LISTS:
         answers = _spread(accesses, questions.accesses, which, attempts)
@@ -218,6 +217,7 @@ class _Attempts:
     failed: list[tuple[Rows, NoAnswer]] = field(default_factory=list)
     refused: Refused = field(default_factory=Refused)
     unasked: list[Rows] = field(default_factory=list)
+    smallest: tuple[Rows, NoAnswer] | None = None
     left: int = _TRIES
 
     def put(self, some: Rows, *, trusted: bool) -> None:
@@ -226,6 +226,8 @@ class _Attempts:
         `trusted`: where it fails is taken for the question to blame. That is wrong for a process
         that answers late, or fails only after others; then they are halved.
         """
+        if not len(some):
+            return
         if self.left <= 0 or len(self.failed) >= MOST_FAILURES:
             self.unasked.append(some)
             return
@@ -237,17 +239,25 @@ class _Attempts:
         if len(some) == 1 or isinstance(failure, Unloadable):
             self.failed.append((some, failure))
             return
-        failed, unasked = len(self.failed), len(self.unasked)
-        self._divide(some, failure, trusted=trusted)
+        self.smallest = some, failure
+        failed, unasked, at = len(self.failed), len(self.unasked), failure.at
+        suspect = at if trusted and at is not None and 0 <= at < len(some) else None
+        self._divide(some, suspect)
         below = self.failed[failed:]
-        self.failed[failed:] = [
-            (numbers, failure if isinstance(each, Unloadable) else each) for numbers, each in below
-        ]
-        if not below and (len(self.unasked) > unasked or not _slow(failure)):
+        for number, (numbers, each) in enumerate(below, failed):
+            if isinstance(each, Unloadable):  # What it failed at before is the failure.
+                blamed = numbers if suspect is None else some[suspect : suspect + 1]
+                self.failed[number] = blamed, failure
+        if not below and len(self.unasked) == unasked and not _slow(failure):
             self.failed.append((some, failure))
 
     def failures(self) -> list["_Failed"]:
-        """Return all failures, in the order of their first questions."""
+        """Return all failures, in the order of their first questions.
+
+        If there was no time to find a single question, they are the fewest that were asked.
+        """
+        if self.unasked and self.smallest is not None and not self.failed:
+            self.failed.append(self.smallest)
         found = [(numbers, failure, len(numbers) == 1) for numbers, failure in self.failed]
         kinds: dict[str, list[int]] = {}
         for number in sorted(self.refused):
@@ -267,14 +277,16 @@ class _Attempts:
             return failure
         return None
 
-    def _divide(self, some: Rows, failure: NoAnswer, *, trusted: bool) -> None:
-        at, count = failure.at, len(self.failed)
-        if trusted and at is not None and 0 <= at < len(some):
-            self.put(some[at : at + 1], trusted=True)
-            self.put(np.delete(some, at), trusted=len(self.failed) > count)
+    def _divide(self, some: Rows, suspect: int | None) -> None:
+        """Ask the parts of questions: the suspect and the others, or else halves."""
+        if suspect is None:
+            for half in np.array_split(some, 2):
+                self.put(half, trusted=False)
             return
-        for half in np.array_split(some, 2):
-            self.put(half, trusted=False)
+        self.put(some[:suspect], trusted=False)
+        count = len(self.failed)
+        self.put(some[suspect : suspect + 1], trusted=True)
+        self.put(some[suspect + 1 :], trusted=len(self.failed) > count)
 
 
 def _slow(failure: NoAnswer) -> bool:
