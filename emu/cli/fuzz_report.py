@@ -129,10 +129,15 @@ def _walker_lines(ended: Ended) -> Iterator[str]:
     if walker is None:
         return
     yield from question_lines(walker, tally)
-    rest = [mode.slug for mode in PagingMode if not tally.asked[mode, None]]
-    if rest and not ended.campaign.plan.choice.asked_modes:
-        why = f"--mode {','.join(rest)} asks" if ended.modes is None else "which it doesn't state"
-        yield f"    not asked in {', '.join(rest)}: {why}"
+    unasked = [mode for mode in PagingMode if not tally.asked[mode, None]]
+    if ended.modes is None and not ended.campaign.plan.choice.asked_modes:
+        names = ",".join(mode.slug for mode in unasked if not mode.long)
+        if names:
+            yield f"    not asked in {names}: it states no modes; --mode {names} asks"
+    elif ended.modes is not None:
+        names = ", ".join(mode.slug for mode in unasked if mode not in ended.modes)
+        if names:
+            yield f"    not asked in {names}: it doesn't state them"
 
 
 def question_lines(walker: str, tally: Tally) -> Iterator[str]:
@@ -140,9 +145,10 @@ def question_lines(walker: str, tally: Tally) -> Iterator[str]:
     asked, answered, declined = (
         by_mode(each) for each in (tally.asked, tally.answered, tally.declined)
     )
+    failed = asked.total() - answered.total() - declined.total()
     yield (
         f"{walker}: asked for {asked.total():,} accesses, answered {answered.total():,}, "
-        f"declined {declined.total():,}"
+        f"declined {declined.total():,}" + (f", failed at {failed:,}" if failed else "")
     )
     for mode in PagingMode:
         if asked[mode]:

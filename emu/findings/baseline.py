@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from crosswalk.emu.findings.cause import is_listed
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.documents import Document, read_document
 from crosswalk.walker.formats.files import read_file, write_file
 from crosswalk.walker.formats.located_errors import errors_named, printable
@@ -142,8 +143,10 @@ def read_muting(
     """Return what the options `--ignore`, `--baseline` and `--write-baseline` say.
 
     True for `write` is the file of `baseline`; that may be missing where it is to be written.
-    Raises `BadInput` for a file that is no baseline.
+    Raises `BadInput` for a file that is no baseline, and where it isn't said which to write.
     """
+    if write is True and baseline is None:
+        raise BadInput("--write-baseline: which FILE? Neither it nor --baseline says so")
     target = baseline if write is True else write or None
     new = target is not None and baseline is not None and target == baseline
     if baseline is None or (new and not baseline.exists()):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from crosswalk.emu.cli.fuzz_report import Ended, verdict
+from crosswalk.emu.cli.fuzz_report import Ended, report_lines, verdict
 from crosswalk.emu.findings.baseline import Accepted
 from crosswalk.emu.findings.describe import described
 from crosswalk.emu.findings.signature import Signature
@@ -148,3 +148,30 @@ def test_new_cells_are_those_of_the_last_tenth_of_the_layouts():
     grown = state(growth=[(0, 100), (17, 5), (18, 2), (19, 1)])
     assert (3, 19) == new_cells(grown)
     assert (0, 17) == new_cells(state(growth=[(0, 100), (17, 5)]))
+
+
+ALL = frozenset(PagingMode)
+
+
+@pytest.mark.parametrize(
+    ("modes", "asked", "line"),
+    [
+        (None, [FOUR, FIVE], "not asked in 32bit,pae: it states no modes; --mode 32bit,pae asks"),
+        (frozenset({FOUR}), [FOUR], "not asked in 32bit, pae, 5level: it doesn't state them"),
+        (frozenset({FOUR, FIVE}), [FOUR], "not asked in 32bit, pae: it doesn't state them"),
+        (ALL, [FOUR], None),
+        (None, list(PagingMode), None),
+    ],
+)
+def test_modes_that_a_walker_is_not_asked_in_are_named_with_why(modes, asked, line):
+    over = replace(ended("mine", [(mode, RIGHTS, 1, 0) for mode in asked], probes=10), modes=modes)
+    found = [each.strip() for each in report_lines(over) if "not asked in" in each]
+    assert ([] if line is None else [line]) == found
+
+
+def test_questions_that_a_walker_failed_at_are_counted():
+    over = ended("mine", [(FOUR, RIGHTS, 3, 2)], probes=10)
+    over.campaign.tally.asked[FOUR, None] += 4
+    lines = list(report_lines(over))
+    assert "mine: asked for 9 accesses, answered 3, declined 2, failed at 4" in lines
+    assert "    4level: asked for 9, answered 3" in lines

@@ -131,3 +131,8 @@ def test_a_cause_of_several_rules_is_known_if_each_of_them_is_listed(tmp_path):
     ):
         accepted = known.accepted(dict.fromkeys(found, ()), found)
         assert (new, vanished) == (accepted.new, accepted.vanished)
+
+
+def test_where_a_baseline_is_to_be_written_has_to_be_said():
+    with pytest.raises(BadInput, match="--write-baseline: which FILE"):
+        read_muting(None, None, True)
