@@ -63,10 +63,10 @@ def test_what_names_very_many_places_or_has_very_many_tables_is_alone():
     many = PageTables()
     for at in range(65):
         many.map(VA + 0x1000 * at, at << GIB)
-    assert content(many) is None
+    assert None is content(many)
     frames = {0x1000 * (at + 1): 2 for at in range(MAX_FRAMES + 1)}
     memory = SparseWords([(0, 1 << 30)], frames)
-    assert content_of(memory, Control.of(context())) is None
+    assert None is content_of(memory, Control.of(context()))
 
 
 def test_any_memory_has_the_same_content_as_words():
