@@ -44,7 +44,7 @@ __all__ = [
 _ACCESSES = {"read": 0, "write": 1, "execute": 2}
 _SWITCHES = {
     "cr0": (1 << 16,),
-    "cr4": (1 << 12, 1 << 20, 1 << 21, 1 << 22, 1 << 7, 1 << 27, 1 << 28),
+    "cr4": (1 << 12, 1 << 20, 1 << 21, 1 << 22, 1 << 7, 1 << 27, 1 << 28, 1 << 4),
     "efer": (1 << 11, 1 << 20),
 }
 _FEATURES = ("maxphyaddr", "page1gb", "vendor", "encryption_mask")
@@ -189,8 +189,9 @@ def _fewer_entries(case: Case) -> Steps[Case]:
 
 def _plainer_root(case: Case) -> Case | None:
     """Return the case with nothing but the address in CR3: without LAM's bits, PCD and PWT."""
-    root = case.cpu.cr3 & ADDRESS_FIELD
-    return replace(case, cpu=replace(case.cpu, cr3=root)) if case.context().mode.long else None
+    context = case.context()
+    mask = context.encryption_mask | (ADDRESS_FIELD if context.mode.long else context.root)
+    return replace(case, cpu=replace(case.cpu, cr3=case.cpu.cr3 & mask))
 
 
 def _plainer_cpu(case: Case) -> Steps[Case]:

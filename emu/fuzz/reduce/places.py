@@ -28,6 +28,8 @@ __all__ = ["alike", "compacted", "relocations", "way"]
 _RAM = 1 << 20
 _MOST_RAM = 1 << 37  # The probe takes no more than twice as much.
 _INDICES = (0, 1, 256)
+_PDPT = 32
+"""Bytes of a PDPT of PAE paging, the one table that is no frame."""
 
 
 def relocations(case: Case) -> Search[Case]:
@@ -55,11 +57,15 @@ def compacted(case: Case, vas: Sequence[int]) -> Case:
     context = case.context()
     ways = tuple(way_of(case, va) for va in vas)
     new = {frame: FRAME * (at + 1) for frame, at in tables_of(case, ways).items()}
+    root, low = frame_of(context.root), context.root % FRAME
+    if any(frame_of(pa) == root and not low <= pa % FRAME < low + _PDPT for pa in case.entries):
+        low = 0  # Other entries lie in the frame with the 32 bytes of a PDPT of PAE paging.
     entries: dict[int, int] = {}
     for slot in slots_of(case, tuple(chain.from_iterable(ways))):
-        to = new[frame_of(slot.pa)] + slot.pa % FRAME
+        frame = frame_of(slot.pa)
+        to = new[frame] + slot.pa % FRAME - (low if frame == root else 0)
         entries = with_entry(context, entries, to, _led(context, slot, new))
-    return _placed(case, entries, new[frame_of(context.root)])
+    return _placed(case, entries, new[root] + context.root % FRAME - low)
 
 
 def _led(context: PagingContext, slot: Slot, new: dict[int, int]) -> int:
@@ -69,12 +75,11 @@ def _led(context: PagingContext, slot: Slot, new: dict[int, int]) -> int:
 
 
 def _placed(case: Case, entries: dict[int, int], root: int) -> Case:
-    """Return the case with these entries, and its root in this frame.
+    """Return the case with these entries and this root.
 
     In a mebibyte of RAM, or more, where its own doesn't have all its tables.
     """
     old = case.context().root
-    root += old % FRAME
     tables = {frame_of(pa) for pa in (root, *entries)}
     ram = case.ram
     if not all(any(start <= at < start + size for start, size in ram) for at in tables):
@@ -117,7 +122,7 @@ def _apart(case: Case) -> Case | None:
             entry = _led(context, slot, {frames[at + 1]: FRAME * (at + 2)})
         if entry:
             entries = with_entry(context, entries, FRAME * (at + 1) + slot.pa % FRAME, entry)
-    return _placed(case, entries, FRAME)
+    return _placed(case, entries, FRAME + context.root % FRAME)
 
 
 def _lower_indices(case: Case) -> Steps[Case]:
