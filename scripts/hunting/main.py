@@ -10,7 +10,13 @@ from crosswalk.emu.workers.contained import contained
 from crosswalk.walker.formats import Case
 from scripts.hunting.search import reduced_finding, search
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
+from scripts.hunting.walkers import Sought, search_walker, walker_lines
 from tests.emu.fuzz.hunted_bugs import HUNTED
+from tests.emu.wrong_walkers import LISTS, TRANSLATIONS
+
+WALKERS = (*LISTS, *TRANSLATIONS)
+_FEW, _MOST = 8, 3
+"""The most layouts and campaigns for walkers under test: lists take longer than predictions."""
 
 _PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "search-quality.md"
 
@@ -39,9 +45,22 @@ Medians over the seeds; in brackets how many of the campaigns found it, if not a
 CPU time of one process: generating, predicting once, probing, comparing, and counting coverage
 where that steers: a guided layout takes longer, so that what takes little luck is found in fewer
 seconds without guidance, and what takes much in fewer with it. The last column is the size of the
-case which a finding of seed 0, guided, was reduced to (of the next seed, where that found none).
+case which a finding of seed 0, guided, was reduced to (of the next seed, where that found none):
+its entries, the end of its tables, and the flags in which entries differ from plain ones, which are
+present, writable and for the user. Tables of a smallest case lie in a row from 0x1000 up.
 
 {bugs_table}
+
+## Walkers under test
+
+The {walkers} walkers of `tests/emu/wrong_walkers.py` list mappings (with flags, effective rights,
+as ranges) or translate, and have one thing wrong each. They are asked about {few} layouts of
+{accesses:,} accesses by {most} campaigns of other seeds, without guidance: the first layout that
+shows something wrong, the seconds until then (medians over the seeds where there is one), how many
+rules the wrong answers of all layouts differ by, and how many causes are left when findings of one
+cause are one. The last column is the smallest case of the first finding.
+
+{walkers_table}
 
 ## Cells reached by the same number of layouts
 
@@ -69,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, name) != parser.get_default(name)
     ]
     hunt = run(options.seeds, options.layouts, options.accesses)
-    page = page_of(hunt, options.accesses, "".join(chosen))
+    seeds, layouts = min(_MOST, options.seeds), min(_FEW, options.layouts)
+    sought = seek(seeds, layouts, options.accesses)
+    page = page_of(hunt, sought, options.accesses, "".join(chosen))
     print(page)
     options.page.write_text(page, encoding="utf-8")
     guided, blind = (
@@ -78,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(blind - guided))
 
 
-def page_of(hunt: Hunt, accesses: int, options: str) -> str:
+def page_of(hunt: Hunt, sought: Sequence[Sequence[Sought]], accesses: int, options: str) -> str:
     """Return the page; `options` are those that the command was given."""
     return _PAGE_TEXT.format(
         options=options,
@@ -90,6 +111,10 @@ def page_of(hunt: Hunt, accesses: int, options: str) -> str:
         summary="\n".join(summary_lines(hunt)),
         bugs_table="\n".join(bug_lines(hunt)),
         cells_table="\n".join(cell_lines(hunt)),
+        walkers=len(WALKERS),
+        few=min(_FEW, hunt.limit),
+        most=len(sought[0]),
+        walkers_table="\n".join(walker_lines(WALKERS, sought)),
     )
 
 
@@ -112,6 +137,22 @@ def run(seeds: int, limit: int, accesses: int) -> Hunt:
                         lambda bug=bug, at=at, plan=plan: reduced_finding(bug, plan, at)
                     )
     return Hunt(tuple(bug.name for bug in HUNTED), limit, searches[True], searches[False], cases)
+
+
+def seek(seeds: int, layouts: int, accesses: int) -> list[list[Sought]]:
+    """Run `seeds` campaigns against each walker under test that has one thing wrong."""
+    sought = []
+    for walker in WALKERS:
+        plans = [Plan(seed=seed, accesses=accesses) for seed in range(seeds)]
+        sought.append(
+            [
+                contained(lambda plan=plan, walker=walker: search_walker(walker, plan, layouts))
+                for plan in plans
+            ]
+        )
+        found = sum(each.found is not None for each in sought[-1])
+        print(f"{walker.name}, {walker.claims}: found by {found} of {seeds}", file=sys.stderr)
+    return sought
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from statistics import median
 
 from crosswalk.emu.fuzz.coverage import CELLS
+from crosswalk.walker.entry import ADDRESS_FIELD
 from crosswalk.walker.formats import Case
+from crosswalk.walker.memory import FRAME
 from scripts.hunting.search import Search
 
-__all__ = ["Hunt", "bug_lines", "cell_lines", "summary_lines"]
+__all__ = ["Hunt", "bug_lines", "cell_lines", "size_text", "summary_lines"]
+
+_PLAIN = 0x7
+"""The flags of a plain entry: present, writable, for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ def bug_lines(hunt: Hunt) -> Iterator[str]:
         cells = [_layouts(searches, bug, hunt.limit) for searches in (hunt.guided, hunt.blind)]
         cells += [_seconds(searches, bug) for searches in (hunt.guided, hunt.blind)]
         case = hunt.cases.get(bug)
-        size = "" if case is None else _size(case)
+        size = "" if case is None else size_text(case)
         yield f"| {bug} | {' | '.join(cells)} | {size} |"
 
 
@@ -56,9 +61,13 @@ def _seconds(searches: Sequence[Search], bug: str) -> str:
     return "" if until == never else f"{until:.2f}"
 
 
-def _size(case: Case) -> str:
-    probes = _counted(len(case.probes), "probe", "probes")
-    return f"{_counted(len(case.entries), 'entry', 'entries')}, {probes}"
+def size_text(case: Case) -> str:
+    """Return how big a case is: its entries, where they end, and the flags that aren't plain."""
+    entries = _counted(len(case.entries), "entry", "entries")
+    end = f" below {max(case.entries) // FRAME * FRAME + FRAME:#x}" if case.entries else ""
+    odd = sum(((word ^ _PLAIN) & ~ADDRESS_FIELD).bit_count() for word in case.entries.values())
+    flags = f", {_counted(odd, 'flag', 'flags')}" if odd else ""
+    return f"{entries}{end}{flags}, {_counted(len(case.probes), 'probe', 'probes')}"
 
 
 def _counted(count: int, one: str, many: str) -> str:

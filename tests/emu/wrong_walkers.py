@@ -34,6 +34,24 @@ def reserved(level, entry, leaf, context):
     return entry & wrong
 
 
+def effective(context, entries):
+    """The rights that all entries together leave: uwx, a dash for each that is missing."""
+    user, write = (all(entry & bit for entry in entries) for bit in (US, RW))
+    run = not context.nxe or not any(entry & XD for entry in entries)
+    return "".join(
+        name if right else "-" for name, right in zip("uwx", (user, write, run), strict=True)
+    )
+
+
+def following(whole, page):
+    """Whether a page goes on where a range ends, in physical addresses and with its rights."""
+    return whole[1] + whole[2] == page[1] and whole[4] == page[4]
+
+
+def span(level):
+    return 1 << 3 + 9 * level
+
+
 @dataclass(frozen=True)
 class Wrong:
     """A walker of 4- and 5-level paging; each field is a rule, which a wrong one has otherwise."""
@@ -48,6 +66,8 @@ class Wrong:
     flags: Callable = lambda level, entry: entry & ~(ADDRESS & -(1 << 3 + 9 * level))
     followed: Callable = lambda level, index, entries: True
     indices: range = range(512)
+    rights: Callable = effective
+    follows: Callable = following
 
     def target(self):
         """The walker, as an executor asks it."""
@@ -69,34 +89,47 @@ class Wrong:
         """List the mappings that touch [va, end)."""
         if not context.mode.long:
             return NotImplemented
-        return list(self._below(memory, context, context.levels, context.root, 0, va, end))
+        pages = self._below(memory, context, context.levels, context.root, 0, va, end)
+        listed = [
+            (at, pa, size, flags, self.rights(context, entries))
+            for at, pa, size, flags, entries in pages
+        ]
+        return list(self._merged(listed)) if "ranges" in self.claims else listed
 
-    def _below(self, memory, context, level, table, base, va, end):
-        span = 1 << 3 + 9 * level
+    def _merged(self, pages):
+        """Neighbours as one, where `follows` says so."""
+        whole = None
+        for page in pages:
+            if whole is not None and whole[0] + whole[2] == page[0] and self.follows(whole, page):
+                whole = (*whole[:2], whole[2] + page[2], *whole[3:])
+                continue
+            if whole is not None:
+                yield whole
+            whole = page
+        if whole is not None:
+            yield whole
+
+    def _below(self, memory, context, level, table, base, va, end, above=()):
         entries = memory.table(table)
         for index in self.indices:
             if not entries[index]:
                 continue
-            at = base + index * span
+            at = base + index * span(level)
             if level == context.levels and index >= 256:
                 at += (1 << 64) - (1 << 12 + 9 * level)
-            if at + span <= va or at >= end:
+            if at + span(level) <= va or at >= end:
                 continue
             found = self.entry(memory, context, level, table, index)
             if found is None:
                 continue
             entry, leaf = found
+            way = (*above, entry)
             if leaf or level == 1:
-                yield (
-                    at,
-                    self.address(level, entry & context.address_mask),
-                    self.size(level),
-                    self.flags(level, entry),
-                )
+                pa = self.address(level, entry & context.address_mask)
+                yield at, pa, self.size(level), self.flags(level, entry), way
             else:
-                yield from self._below(
-                    memory, context, level - 1, entry & context.address_mask, at, va, end
-                )
+                below = entry & context.address_mask
+                yield from self._below(memory, context, level - 1, below, at, va, end, way)
 
     def translate(self, memory, context, access):
         """Say where an address leads, whatever the rights."""
@@ -157,12 +190,12 @@ def nothing(level, entry, leaf, context):
     return 0
 
 
-def span(level):
-    return 1 << 3 + 9 * level
-
-
 def wide(level, entry, leaf, context):
     return reserved(level, entry & ~ADDRESS | entry & context.address_mask, leaf, context)
+
+
+def if_present(level, entry, leaf, context):
+    return reserved(level, entry, leaf, context) if entry & P else 0
 
 
 def no_gib(level, entry, context):
@@ -185,6 +218,19 @@ def without_pat(level, entry):
     return entry & ~ADDRESS
 
 
+def of_the_leaf(context, entries):
+    return effective(context, entries[-1:])
+
+
+def of_any_entry(context, entries):
+    user = "u" if any(entry & US for entry in entries) else "-"
+    return user + effective(context, entries)[1:]
+
+
+def whatever_pa(whole, page):
+    return whole[4] == page[4]
+
+
 def varied(level, index, entries):
     """Not in a PD or PT of which all entries are equal."""
     return level > 2 or len({*entries}) > 1
@@ -198,14 +244,18 @@ def supervised(level, entry):
     return entry & P and (level > 1 or entry & US)
 
 
-RIGHT = [Wrong("nothing wrong", "leaves,flags"), Wrong("nothing wrong", "translation")]
+RIGHT = [
+    Wrong("nothing wrong", "leaves,flags"),
+    Wrong("nothing wrong", "leaves,effective,ranges"),
+    Wrong("nothing wrong", "translation"),
+]
 
 LISTS = [
     Wrong("no bit is reserved", reserved=nothing),
     Wrong("MAXPHYADDR taken as 52", reserved=wide),
     Wrong("PS of a PDPTE ignored", leaf=no_gib),
     Wrong("PS of a PDE ignored", leaf=only_gib),
-    Wrong("P not looked at", present=lambda level, entry: entry),
+    Wrong("P not looked at", present=lambda level, entry: entry, reserved=if_present),
     Wrong("supervisor pages left out", present=supervised),
     Wrong("pages above 64 GiB wrap around", address=wrapped),
     Wrong("PAT of a large page is an address bit", address=lambda level, address: address),
@@ -215,8 +265,11 @@ LISTS = [
     Wrong("tables of equal entries left out", followed=varied),
     Wrong("XD missing from the flags", "leaves,flags", flags=without_xd),
     Wrong("PAT of large pages missing from the flags", "leaves,flags", flags=without_pat),
+    Wrong("effective rights of the leaf alone", "leaves,effective", rights=of_the_leaf),
+    Wrong("U/S of one entry is enough", "leaves,effective", rights=of_any_entry),
+    Wrong("ranges merged whatever lies there", "leaves,ranges", follows=whatever_pa),
 ]
-"""List mappings, the flags of each too, and one thing is wrong."""
+"""List mappings, with flags, effective rights, as ranges, and one thing is wrong."""
 
 TRANSLATIONS = [
     Wrong("no bit is reserved", "translation", reserved=nothing),

@@ -122,7 +122,14 @@ def _apart(case: Case) -> Case | None:
             entry = _led(context, slot, {frames[at + 1]: FRAME * (at + 2)})
         if entry:
             entries = with_entry(context, entries, FRAME * (at + 1) + slot.pa % FRAME, entry)
-    return _placed(case, entries, FRAME + context.root % FRAME)
+    # Of the last table a list may show more than the entry of the way.
+    last = FRAME * len(frames)
+    beside = {
+        pa - frames[-1] + last: word
+        for pa, word in case.entries.items()
+        if frame_of(pa) == frames[-1]
+    }
+    return _placed(case, beside | entries, FRAME + context.root % FRAME)
 
 
 def _lower_indices(case: Case) -> Steps[Case]:
