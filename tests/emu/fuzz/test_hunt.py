@@ -103,7 +103,7 @@ def hunt():
 
 def test_the_table_has_medians_and_says_where_a_bug_was_not_found():
     assert [
-        "| one | 1 | 7 | 0.25 | 2.00 | 2 entries, 0 probes |",
+        "| one | 1 | 7 | 0.25 | 2.00 | 2 entries below 0x2000, 0 probes |",
         "| other | 7 | over 8 (1 of 3) | 2.00 |  |  |",
         "| third | over 8 (0 of 3) | over 8 (0 of 3) |  |  |  |",
     ] == list(bug_lines(hunt()))[2:]
