@@ -1,7 +1,7 @@
 """Passes over cases: fewer probes and entries, plainer bits, shorter walks, plainer places."""
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from crosswalk.emu.fuzz.reduce.places import alike, relocations, way
@@ -16,7 +16,9 @@ from crosswalk.emu.fuzz.reduce.reducer import (
     too_many,
 )
 from crosswalk.emu.fuzz.reduce.slots import (
+    Slot,
     entry_at,
+    entry_size,
     field_of,
     frame_of,
     natural_field,
@@ -50,6 +52,11 @@ _SWITCHES = {
 _FEATURES = ("maxphyaddr", "page1gb", "vendor", "encryption_mask")
 _DEFAULT = Cpu.from_context(PagingContext(cr3=0))
 _FOUR_LEVELS = (1 << 48) - 1
+_WORD = 8
+_MANY = 16
+"""So many equal entries of one table are one thing, of which all or some may matter."""
+
+_Kept = tuple[Case, set[tuple[int, int]]]
 
 
 def reduce_case(
@@ -103,10 +110,13 @@ class _Size:
 
 
 def _counts(case: Case) -> tuple[int, ...]:
-    """Return the numbers of probes, of tables used once more, and of words."""
+    """Return the numbers of probes, of tables used once more, and of entries."""
     slots = way(case)
     again = len(slots) - len({frame_of(slot.pa) for slot in slots})
-    return len(case.probes), again, len(case.entries)
+    count = len(case.entries)
+    if entry_size(case.context()) != _WORD:
+        count = sum(1 for _ in slots_of(case, slots))
+    return len(case.probes), again, count
 
 
 def _details(case: Case) -> tuple[int, ...]:
@@ -184,7 +194,43 @@ def _fewer_entries(case: Case) -> Steps[Case]:
     chosen = None if accepted is None else batch[accepted]
     case = case if chosen is None else chosen
     # A list of mappings may depend on entries outside the walk.
-    return (yield from fewer(case, sorted(case.entries.items()), _with_entries))
+    case, kept = yield from _fewer_alike(case)
+    items = [item for item in sorted(case.entries.items()) if item not in kept]
+    case = yield from fewer(
+        case, items, lambda one, left: _with_entries(one, [*left, *sorted(kept)])
+    )
+    if entry_size(case.context()) == _WORD:
+        return case
+    slots = list(slots_of(case, way(case)))
+    return (yield from fewer(case, slots, _with_slots))
+
+
+def _fewer_alike(case: Case) -> Generator[Sequence[Case | None], int | None, _Kept]:
+    """Yield the case without equal entries of one table, and return it with those it needs all.
+
+    They are needed all where one of them is: what looks at many equal ones sees no difference
+    between them.
+    """
+    kept: set[tuple[int, int]] = set()
+    tables: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for item in sorted(case.entries.items()):
+        tables.setdefault((frame_of(item[0]), item[1]), []).append(item)
+    for some in [some for some in tables.values() if len(some) >= _MANY]:
+        rest = [item for item in case.entries.items() if item not in set(some)]
+        batch = [_with_entries(case, rest), _with_entries(case, [*rest, *some[:-1]])]
+        accepted = yield batch
+        if accepted is None:
+            kept |= set(some)
+        else:
+            case = batch[accepted]
+    return case, kept
+
+
+def _with_slots(case: Case, slots: list[Slot]) -> Case:
+    context, entries = case.context(), dict[int, int]()
+    for slot in slots:
+        entries = with_entry(context, entries, slot.pa, slot.entry)
+    return replace(case, entries=entries)
 
 
 def _plainer_root(case: Case) -> Case | None:

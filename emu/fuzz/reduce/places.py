@@ -199,15 +199,16 @@ def alike(case: Case) -> Iterator[list[Slot]]:
 
     Tables of equal entries are one thing: a walker may look at just that.
     """
-    groups: dict[tuple[int, int, int], list[Slot]] = {}
-    for slot in slots_of(case, way(case)):
-        number = 0 if slot.level is None else slot.level.number
-        groups.setdefault((frame_of(slot.pa), slot.entry, number), []).append(slot)
-    beside = {(frame, entry) for frame, entry, number in groups if not number}
-    for (frame, entry, number), slots in groups.items():
-        if number and (frame, entry) in beside:
-            yield slots + groups[frame, entry, 0]
-        yield slots
+    slots = way(case)
+    used = {slot.pa for slot in slots}
+    groups: dict[tuple[int, int, bool], list[Slot]] = {}
+    for slot in slots_of(case, slots):
+        groups.setdefault((frame_of(slot.pa), slot.entry, slot.pa in used), []).append(slot)
+    for (frame, entry, on_way), some in groups.items():
+        beside = groups.get((frame, entry, False), []) if on_way else []
+        if beside:
+            yield some + beside
+        yield some
 
 
 def _plainer_fields(case: Case) -> Steps[Case]:

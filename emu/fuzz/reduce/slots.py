@@ -29,7 +29,7 @@ Words = Mapping[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """An entry at `pa`: `level` is where an address uses it, None beside the way of that."""
+    """An entry at `pa`: `level` is that of its table, None of one that isn't on the way."""
 
     pa: int
     entry: int
@@ -109,14 +109,15 @@ def way_of(case: Case, va: int) -> tuple[Slot, ...]:
 
 
 def slots_of(case: Case, way: tuple[Slot, ...]) -> Iterator[Slot]:
-    """Yield the entries of a case that aren't 0, by address; those of the way with their levels."""
+    """Yield the entries of a case that aren't 0, by address; those of the way's tables by level."""
     context, size = case.context(), entry_size(case.context())
     levels = {slot.pa: slot.level for slot in reversed(way)}
+    tables = {frame_of(slot.pa): slot.level for slot in reversed(way)}
     for at in sorted(case.entries):
         for pa in range(at, at + 8, size):
             entry = entry_at(context, case.entries, pa)
             if entry:
-                yield Slot(pa, entry, levels.get(pa))
+                yield Slot(pa, entry, levels.get(pa, tables.get(frame_of(pa))))
 
 
 def tables_of(case: Case, ways: tuple[tuple[Slot, ...], ...]) -> dict[int, int]:
