@@ -112,6 +112,8 @@ def put(
     questions = Questions(accesses.take(first), ranges)
     attempts = _Attempts(questions, asker)
     attempts.put(np.arange(len(questions)), trusted=True)
+    if attempts.complete and claims - LISTS and len(first) == len(accesses):
+        return attempts.answered[0][1]
     answers = Answers.none(len(accesses))
     if claims - LISTS:
         answers = _spread(accesses, questions.accesses, which, attempts)
@@ -134,9 +136,11 @@ def _asked(
     if claims - LISTS != {Capability.TRANSLATION}:
         every = np.arange(len(accesses))
         return every, every
-    # Both: LAM and UAI mask the address of a read, and not that of a fetch.
-    pages = np.stack([accesses.va, linear_addresses(context, accesses)]) // np.uint64(FRAME)
-    _, first, which = np.unique(pages, axis=1, return_index=True, return_inverse=True)
+    pages, linear = accesses.va // np.uint64(FRAME), linear_addresses(context, accesses)
+    if linear is not accesses.va:
+        # LAM and UAI mask the address of a read, and not that of a fetch: both count.
+        pages = np.stack([pages, linear // np.uint64(FRAME)])
+    _, first, which = np.unique(pages, axis=-1, return_index=True, return_inverse=True)
     order = np.argsort(first)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -250,6 +254,11 @@ class _Attempts:
                 self.failed[number] = blamed, failure
         if not below and len(self.unasked) == unasked and not _slow(failure):
             self.failed.append((some, failure))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the first attempt has all answers."""
+        return len(self.answered) == 1 and not self.refused and self.smallest is None
 
     def failures(self) -> list["_Failed"]:
         """Return all failures, in the order of their first questions.
