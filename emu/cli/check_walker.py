@@ -135,8 +135,8 @@ class _Cases:
         return FindingsJson(walker=self._chosen.name, findings=joined_findings(made))
 
     def _finding(self, part: Part, signature: Signature) -> FindingJson:
-        case = self._case(part, signature)
-        va = next(self._addresses(part, signature), None)
+        case, alone = self._case(part, signature)
+        va = next(self._addresses(part, signature), None) if alone else None
         again = self._range_command(va)
         data = None if case is None else dump_case(case)
         finding = finding_of(signature, data, signature.slug)
@@ -147,8 +147,11 @@ class _Cases:
             finding, reproduce=again, case=None if path is None else str(path)
         )
 
-    def _case(self, part: Part, signature: Signature) -> Case | None:
-        """Return the smallest case of the walk's entries, or of all, that shows the same."""
+    def _case(self, part: Part, signature: Signature) -> tuple[Case | None, bool]:
+        """Return a case that shows the same, and whether it has the walk's entries alone.
+
+        Else it has all entries; None where they are too many, or don't show it either.
+        """
         note = str(signature)
         if signature in part.first:
             divergence = part.first[signature]
@@ -157,12 +160,12 @@ class _Cases:
             small = self._of_accesses(part.failed[signature])
         small = replace(small, note=note, walker=self._chosen.name)
         if self._shows(small, signature):
-            return small
+            return small, True
         entries = dict(self._words.words())
         whole = replace(small, entries=entries)
         if len(entries) <= _LARGEST and self._shows(whole, signature):
-            return whole
-        return None
+            return whole, False
+        return None, False
 
     def _of_accesses(self, accesses: Accesses) -> Case:
         """Return a case of accesses, with the entries of their walks."""
@@ -191,7 +194,7 @@ class _Cases:
             yield int(part.failed[signature].va[0])
 
     def _range_command(self, va: int | None) -> str:
-        """Return this command for the page of an address alone, as far as there is one."""
+        """Return this command, for the page of an address alone if there is one."""
         if va is None:
             return command_text(self._options)
         words = ["crosswalk", *self._options.given, "--start", hex(va), "--end", hex(va + 1)]

@@ -130,6 +130,25 @@ def test_the_command_that_shows_a_finding_again_shows_it(run, source, walker):
     assert finding["cause"] == same["cause"]
 
 
+def test_what_a_page_alone_does_not_show_is_shown_by_all_again(run, source, walker):
+    """The walker lists all pages as one range, with the rights of the first."""
+    body = "first, None, last - first, None, rights(int(part.grant[0]))"
+    template = LISTER.replace('"leaves,flags,effective"', '"leaves,ranges,effective"')
+    template = template.replace(
+        "        for va, pa, size, flags, grant, entry in zip(*(c.tolist() for c in columns)):\n"
+        "            yield BODY\n",
+        "        first, last = int(part.va[0]), int(part.va[-1] + part.size[-1])\n"
+        "        yield BODY\n",
+    )
+    options = walker(template, body)
+    (finding,) = run("check", source, *options, "--json").document["findings"]
+    assert finding["cause"].startswith("effective U/S of the leaf: says granted")
+    words = finding["reproduce"].split()
+    assert "--start" not in words
+    (same,) = run(*words[1:]).document["findings"]
+    assert finding["cause"] == same["cause"]
+
+
 def test_a_claim_that_is_never_answered_is_exit_status_2(run, source, walker):
     ran = run("check", source, *walker(TRANSLATOR, "NotImplemented"))
     assert (2, True) == (ran.status, "verdict: nothing judged of: rights\n" in ran.out)
