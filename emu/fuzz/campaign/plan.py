@@ -58,10 +58,11 @@ class Plan:
         """Return whether a layout's accesses cross pages, too: every ninth's do, of those made.
 
         Of those in 4- and 5-level paging. Control bits repeat every four layouts, so that they all
-        have their turn. A selection of accesses leaves composites out.
+        have their turn. A selection of accesses leaves composites out, and so does the assumption
+        that all addresses are canonical: some lie across an end of the canonical halves.
         """
         index -= len(self.cases)
-        if index < 0 or self.choice.select.restricts_accesses:
+        if index < 0 or not self.choice.allows_composites:
             return False
         if self.source is not None and not self.cases:
             return index % _CROSSED == 0

@@ -99,6 +99,11 @@ class LayoutChoice:
         }
 
     @property
+    def allows_composites(self) -> bool:
+        """Whether composites may be made: they are of all kinds, some across canonical ends."""
+        return not self.select.restricts_accesses and "canonical" not in self.assume
+
+    @property
     def restricts(self) -> bool:
         """Whether layouts differ from those that are made without any choice."""
         return self != LayoutChoice()

@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.probe import FEATURES, Prober
 from crosswalk.emu.probe.composite import CompositeProber
 from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.scope import lacking_features
+from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
@@ -23,6 +25,7 @@ VA = 0x40_0000
 LOW_TAG, HIGH_TAG = 1 << 50, 1 << 58  # Set in a lower half address: metadata of LAM48 and LAM57.
 UP = (1 << 64) - (1 << 39)  # The last slot of the upper half.
 LA57 = 0x1020
+WIDE_AT = 1 << 40
 
 
 class Raw:
@@ -156,6 +159,23 @@ def test_an_upper_entry_with_a_wide_address_makes_all_below_lacking():
     prober = Prober(memory, context(maxphyaddr=46))
     asked = Accesses.of([read(VA), read(1 << 38), read(1 << 39)])
     assert [4, 4, 0] == prober.lacking(asked).tolist()
+
+
+def test_ram_across_2_to_the_40_is_cut_there_and_what_lies_below_is_accessed():
+    top = WIDE_AT - 4096
+    tables = PageTables(ram=((0, 1 << 24), (top, 1 << 20))).map(VA, top)
+    words = dict(tables.words) | {ROOT + 8: WIDE_AT | 0x2067, WIDE_AT + 0x2000: OPEN}
+    memory, control = SparseWords(tables.ram, words), context(maxphyaddr=46)
+    prober = Prober(memory, control)
+    # The last of these isn't canonical: its walk reads nothing.
+    asked = Accesses.of([read(VA), write(VA + 8), read(1 << 39), read(1 << 50)])
+    assert [0, 0, 4, 0] == prober.lacking(asked).tolist()
+    made = asked.take(np.array([0, 1, 3]))
+    assert agreements(translate_many(memory, control, made), prober.probe(made)).all()
+    below = SparseWords(((0, 1 << 24), (top, 4096)), tables.words)
+    engines = prober._engines
+    prober.enter(below, context())
+    assert engines is prober._engines
 
 
 def test_a_root_at_2_to_the_40_and_up_makes_everything_lacking():

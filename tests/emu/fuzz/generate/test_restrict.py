@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.findings.layout import IntendedKind, Layout
+from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import base_of, generate, mutate
 from crosswalk.emu.fuzz.generate.choice import LayoutChoice
@@ -244,3 +245,14 @@ def test_every_control_bit_and_feature_can_be_selected_in_every_mode(text):
             assert value == bool(getattr(layout.context, name) & mask)
         for name, values in choice.select.features:
             assert getattr(layout.context, name) in values
+
+
+def test_composites_are_left_out_where_their_accesses_might_not_be_chosen():
+    def crossing(choice):
+        return sum(Plan(choice=choice).crosses(index) for index in range(64))
+
+    assert crossing(EVERYTHING) > 3
+    assert crossing(LayoutChoice(assume=("tree", "wellformed"))) == crossing(EVERYTHING)
+    assert 0 == crossing(LayoutChoice(assume=("canonical",)))
+    assert 0 == crossing(layout_choice(select="cpl=3"))
+    assert 0 == crossing(LayoutChoice((PagingMode.PAE, PagingMode.BIT32)))
