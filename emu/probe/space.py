@@ -53,10 +53,13 @@ class Space:
         self.bytes = memoryview(self._buffer)
         starts = np.array([start for start, _ in whole], dtype=np.uint64)
         sizes = np.array([end - start for start, end in whole], dtype=np.uint64)
-        self._starts, self._ends = starts, starts + sizes
-        self._bases = np.cumsum(sizes) - sizes
-        columns = (self._starts.tolist(), self._ends.tolist(), self._bases.tolist())
+        bases = np.cumsum(sizes) - sizes
+        columns = (starts.tolist(), (starts + sizes).tolist(), bases.tolist())
         self._ranges: list[tuple[int, int, int]] = list(zip(*columns, strict=True))
+        order = np.argsort(starts)
+        self._starts, self._ends = starts[order], (starts + sizes)[order]
+        # What to add to an address of each range for its index, modulo 2^64.
+        self._shifts = (bases - starts)[order]
 
     def entries(self, size: int) -> Entries:
         """Return the whole buffer as entries of 4 or 8 bytes."""
@@ -68,11 +71,12 @@ class Space:
 
     def index_of(self, pa: U64) -> NDArray[np.int64]:
         """Return the index in `words` of each physical address, NOWHERE if it isn't held."""
-        found = np.full(pa.shape, NOWHERE, np.int64)
-        for start, end, base in zip(self._starts, self._ends, self._bases, strict=True):
-            inside = (pa >= start) & (pa < end)
-            found[inside] = ((pa[inside] - start + base) >> np.uint64(3)).astype(np.int64)
-        return found
+        if not len(self._starts):
+            return np.full(pa.shape, NOWHERE, np.int64)
+        at = np.searchsorted(self._starts, pa, side="right") - 1
+        held = (at >= 0) & (pa < self._ends[at])
+        index = (pa + self._shifts[at] >> np.uint64(3)).view(np.int64)
+        return np.where(held, index, NOWHERE)
 
     def byte_at(self, pa: int) -> int:
         """Return the index in `bytes` of one physical address, or NOWHERE."""

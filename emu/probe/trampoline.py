@@ -321,13 +321,14 @@ def place_trampoline(
         shown = shown[len(tables) :]
     # Empty slots first: an address that a walker may list then uses none that is borrowed.
     entries = form.entries(root)
-    ends = 0, len(entries) - 1
-    order = sorted(range(len(entries)), key=lambda at: (bool(entries[at]), at in ends, at))
+    worse = 2 * (entries != 0)
+    worse[[0, -1]] += 1
+    order = np.argsort(worse, kind="stable")[:_ROOTS].tolist()
     cr3 = control.cr3 & ~control.mask & (1 << form.bits) - 1
     slots = [
         _borrow(number, each, form, len(shown))
         for cr3s in ((cr3,) * _ROOTS, copies)
-        for number, each in zip(order[:_ROOTS], cr3s, strict=True)
+        for number, each in zip(order, cr3s, strict=True)
     ]
     code = start + _ROOTS * FRAME
     data = code + len(layout.code) * FRAME
