@@ -15,7 +15,12 @@ from crosswalk.emu.cli.fuzz_report import accepted_of
 from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
 from crosswalk.emu.findings.baseline import read_muting
-from crosswalk.emu.findings.describe import described, described_answer, joined_findings
+from crosswalk.emu.findings.describe import (
+    described,
+    described_answer,
+    described_divergence,
+    joined_findings,
+)
 from crosswalk.emu.findings.findings import wrong_answers
 from crosswalk.emu.findings.note import claimed_text
 from crosswalk.emu.findings.signature import Signature, failure_signature
@@ -322,10 +327,15 @@ def _probe_lines(case: Case, replayed: _Replayed, *, asked: bool) -> Iterator[st
         if lacking and not asked:
             said = outcome_text(replayed.predicted[row], may=True)
             yield f"predicted only: {FEATURES[lacking - 1]}: {access_text(access)}: {said}"
-        elif divergence is not None:
+        elif divergence is not None and divergence.known:
             yield from divergence_lines(divergence, case.context())
-            if divergence.known:
-                yield f"  known emulator divergence: {divergence.known}"
+            yield f"  known emulator divergence: {divergence.known}"
+        elif divergence is not None:
+            yield f"divergence: {access_text(access)}"
+            words = case.entries if len(case.probes) == 1 else {}
+            given = case.memory(), case.context(), divergence
+            _, about = described_divergence(*given, words=words)
+            yield from finding_lines(about, access=False)
         elif not asked:
             yield f"agree: {access_text(access)}: {outcome_text(replayed.observed[row])}"
 

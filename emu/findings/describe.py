@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import msgspec
 
+from crosswalk.emu.check import Divergence
 from crosswalk.emu.findings.blame import Beside, beside, blamed
 from crosswalk.emu.findings.cause import Cause, cause_of, joined
 from crosswalk.emu.findings.findings import wrong_answer
 from crosswalk.emu.findings.form import Form
 from crosswalk.emu.findings.manual import manual_of
 from crosswalk.emu.findings.note import answer_text, claimed_text, note_of
-from crosswalk.emu.findings.signature import DUE, Signature
+from crosswalk.emu.findings.signature import DUE, WALKER, Signature, signature_of
 from crosswalk.emu.report.composites import (
     CompositeCase,
     composite_accesses,
@@ -46,6 +47,7 @@ __all__ = [
     "described_answer",
     "described_case",
     "described_composite",
+    "described_divergence",
     "joined_findings",
 ]
 
@@ -121,15 +123,17 @@ def described_access(
     access = probe.asked
     path = walk_access(memory, context, access)
     blame = {} if signature.truth == DUE else blamed(context, signature.rule, access, path)
-    own, seen = translate(memory, context, access), probe.observed
+    own: Outcome = translate(memory, context, access)
+    said, seen = probe.predicted, probe.observed
     if not _about_words(signature.rule):
-        own, seen = _without_words(own), seen and _without_words(seen)
+        own = _without_words(own)
+        said, seen = (each and _without_words(each) for each in (said, seen))
     made = msgspec.structs.replace(
         described(signature),
         manual=_sections(signature.rule, context.mode),
         context=context_text(context),
         access=access_text(access),
-        answer=answer_text(signature, probe.predicted) if answer is None else printable(answer),
+        answer=answer_text(signature, said) if answer is None else printable(answer),
         predicted=f"{_mapped_text(signature, context, path, own)}{outcome_text(own, may=True)}",
         observed=None if seen is None else outcome_text(seen),
         walk=_entries(context, path, blame),
@@ -163,6 +167,33 @@ def described_answer(
     if lacking is not None:
         made = msgspec.structs.replace(made, observed=f"nothing, for want of {lacking}")
     return signature, made
+
+
+def described_divergence(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    divergence: Divergence,
+    witness: str = WALKER,
+    words: Mapping[int, int] | None = None,
+) -> tuple[Signature, FindingJson]:
+    """Return the finding that a divergence is: its signature, and all.
+
+    `witness` is who predicted; `words` are as for `described_access`.
+    """
+    said, seen = divergence.predicted, divergence.observed
+    signature = signature_of(context, divergence, _unlike(said, seen), witness)
+    probe = Probe.of(divergence.access, said, seen)
+    return signature, described_access(signature, memory, context, probe, words=words)
+
+
+def _unlike(said: Outcome, seen: Outcome) -> set[str]:
+    """Return what of two outcomes differs; of a fault, also the words changed beyond those said."""
+    if type(said) is not type(seen):
+        return {"outcome"}
+    names = ("pa", "error_code", "cr2")
+    unlike = {name for name in names if getattr(said, name, 0) != getattr(seen, name, 0)}
+    free = not isinstance(said, Translation) and set(seen.entries) <= set(said.entries)
+    return unlike if said.entries == seen.entries or free else {*unlike, "entries"}
 
 
 def described_composite(

@@ -66,7 +66,14 @@ def test_a_divergence_is_exit_status_1(run, small_case, monkeypatch):
     ran = run("replay", small_case)
     assert 1 == ran.status
     assert "probes 4, divergences 1" in ran.out
-    assert "divergence: write of 0x400123 at CPL 0" in ran.out
+    lines = ran.out.splitlines()
+    at = lines.index("divergence: write of 0x400123 at CPL 0")
+    assert [
+        "  rule:      address of a 4-KiB page: walker says another, it is this",
+        "  predicted: ok, pa 0x812b",
+        "  observed:  ok, pa 0x8123",
+    ] == [lines[at + 1], *lines[at + 3 : at + 5]]
+    assert 1 == sum(line.endswith("  <-- maps 0x8000") for line in lines)
     assert 1 == run("replay", small_case, "--json").status
 
 

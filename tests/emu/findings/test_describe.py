@@ -3,13 +3,20 @@
 from dataclasses import replace
 
 import msgspec
+import pytest
 
-from crosswalk.emu.findings.describe import described_case, described_composite
+from crosswalk.emu.check import Divergence
+from crosswalk.emu.findings.describe import (
+    described_case,
+    described_composite,
+    described_divergence,
+)
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.report.composites import composite_accesses, composite_case
-from crosswalk.emu.report.finding import entry_lines
+from crosswalk.emu.report.finding import answer_rows, entry_lines
 from crosswalk.walker import Access, PageFault, Translation
 from crosswalk.walker.formats import Case, Cpu, Probe
+from crosswalk.walker.translate import walk_access
 from tests.emu.composites import composite
 from tests.tables import EXECUTE, KIB4, OPEN, READ, US, WRITE, XD, P, PageTables, context
 
@@ -69,6 +76,31 @@ def test_a_page_that_an_access_may_not_reach_is_told_as_mapped_all_the_same():
     assert f"mapped, pa 0x8005; but this access: {fault}" == found.predicted
     reached = described_case(MAPPED, case_of(tables, replace(probe, access="read")))
     assert "ok, pa 0x8005" == reached.predicted
+
+
+@pytest.mark.parametrize(
+    ("said", "seen", "rule"),
+    [
+        (PageFault(1, VA + 5), Translation(0x8005), "read of a 4-KiB page that withholds nothing"),
+        (Translation(0x9005), Translation(0x8005), "address of a 4-KiB page"),
+        (PageFault(4, VA + 5), PageFault(0, VA + 5), "U/S in the error code of a read"),
+        (PageFault(4, VA), PageFault(4, VA + 5), "CR2 of a fault at a PTE"),
+        (
+            Translation(0x8005, entries=((0x1000, 0x2027),)),
+            Translation(0x8005),
+            "A of a table's entry",
+        ),
+    ],
+    ids=["kind", "address", "code", "CR2", "marks"],
+)
+def test_a_divergence_is_named_by_what_differs(said, seen, rule):
+    memory, asked = PageTables(ram=RAM).map(VA, 0x8000).memory, context()
+    access = Access(VA + 5, READ)
+    divergence = Divergence(access, said, seen, walk_access(memory, asked, access))
+    signature, found = described_divergence(memory, asked, divergence)
+    assert (rule, "walker") == (signature.rule, signature.witness)
+    assert ["predicted", "observed"] == [who for who, _ in answer_rows(found)]
+    assert found.observed != found.answer
 
 
 def test_of_a_case_that_is_not_small_few_entries_are_shown():
