@@ -53,7 +53,7 @@ def check_in_pieces(
 
     survey = _survey(memory, context, between, limit)
     pieces = (Piece(targets) for targets in survey.pieces())
-    return _added(survey, _results(pieces, begin, jobs), progress)
+    return _added(survey, _results(pieces, begin, jobs, TIME_LIMIT), progress)
 
 
 def ask_in_pieces(
@@ -65,12 +65,13 @@ def ask_in_pieces(
     limit: int | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    seconds: float = 0.0,
 ) -> tuple[Verdict, Part]:
     """Return the same, and what a walker under test answers to the accesses that were made.
 
-    `begin` returns what asks it, in each process. Without `limit` what it lists is asked for as a
-    whole, else where something is accessed. The walker of a piece that was lost has answered
-    nothing of it.
+    `begin` returns what asks it, in each process; that may take `seconds` of each piece. Without
+    `limit` what it lists is asked for as a whole, else where something is accessed. The walker of a
+    piece that was lost has answered nothing of it.
     """
     survey = _survey(memory, context, between, limit)
     pieces = pieces_of(context, survey.pieces(), between, whole=limit is None)
@@ -78,7 +79,7 @@ def ask_in_pieces(
 
     def verdicts() -> Iterator[Verdict | Lost]:
         nonlocal answers
-        for result in _results(pieces, lambda: begin().check, jobs):
+        for result in _results(pieces, lambda: begin().check, jobs, TIME_LIMIT + seconds):
             if isinstance(result, Lost):
                 yield result
                 continue
@@ -128,7 +129,10 @@ def _added(
 
 
 def _results(
-    pieces: Iterator[Piece], begin: Callable[[], Callable[[Piece], Result]], jobs: int
+    pieces: Iterator[Piece],
+    begin: Callable[[], Callable[[Piece], Result]],
+    jobs: int,
+    seconds: float,
 ) -> Iterator[Result | Lost]:
     """Yield the result of each piece, in order; closing this stops all processes."""
     checks: list[Callable[[Piece], Result]] = []
@@ -138,7 +142,7 @@ def _results(
             checks.append(begin())
         return checks[0](piece)
 
-    with Pool(check, jobs, seconds=TIME_LIMIT, who="the emulator") as pool:
+    with Pool(check, jobs, seconds=seconds, who="the emulator") as pool:
         for piece, result in in_order(pool, pieces):
             try:
                 done: Result | Lost = result()

@@ -97,6 +97,7 @@ def ask_walker(
             limit=options.limit,
             jobs=options.jobs,
             progress=report,
+            seconds=chosen.limits.longest,
         )
     with chosen.opened() as target:
         if target is None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from crosswalk.emu.probe import Prober
+from crosswalk.emu.probe.many import ManyProber
 from crosswalk.emu.probe.nested import NestedProber
 from tests.emu.case_files import KNOWN_CASES
 from tests.emu.fuzz.campaign.running import corpus
@@ -40,7 +41,8 @@ COMMANDS = {
     "replay": ("replay", CASE),
     "reduce": ("reduce", CASE),
 }
-PROBERS = {name: NestedProber if name == "nested" else Prober for name in COMMANDS}
+OWN = {"nested": NestedProber, "replay": ManyProber}
+PROBERS = {name: OWN.get(name, Prober) for name in COMMANDS}
 
 
 @pytest.fixture
@@ -124,7 +126,7 @@ def test_a_walker_that_is_killed_is_lost_and_no_finding(run, folder):
     assert 2 == run("replay", CASE, "--walker", walker).status
     script(folder, GREETS + "os.kill(os.getpid(), 9)\n")
     mended = run(*command)
-    assert (1, "") == (mended.status, mended.err)
+    assert (1, False) == (mended.status, "killed" in mended.err)
     assert "crash, killed itself, or was killed each time (SIGKILL)" in mended.out
 
 

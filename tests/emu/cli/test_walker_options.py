@@ -111,7 +111,7 @@ def none_at_all(memory, context, access):
         ("none_by_faults", 0, ""),
         ("all_by_faults", 0, ""),
         ("dirty_by_faults", 1, "D of a table's entry by a fault"),
-        ("absent_accessed", 1, "A of a leaf by a fault"),
+        ("absent_accessed", 1, "A of the leaf by a fault"),
         ("none_at_all", 1, "A of a leaf"),
     ],
 )
