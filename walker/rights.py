@@ -1,6 +1,7 @@
 """Effective rights: what every level together leaves to the supervisor and to the user."""
 
 from enum import IntFlag
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,21 +79,29 @@ def rights_table(context: PagingContext) -> NDArray[np.uint8]:
     Under CR0.WP, CR4.SMEP and CR4.SMAP with the context's AC (Intel SDM vol. 3A, "Determination
     of Access Rights"). Protection keys are left out: a program changes PKRU without the kernel's
     knowledge, so rights that counted it could not be relied on. So is LASS, which goes by the
-    address and not by the page. `translate` honours both.
+    address and not by the page. `translate` honours both. The array is read-only.
     """
+    barred = context.smap and not context.rflags_ac
+    return _rights_table(wp=context.wp, smep=context.smep, barred=barred)
+
+
+@cache
+def _rights_table(*, wp: bool, smep: bool, barred: bool) -> NDArray[np.uint8]:
+    """Return the table; `barred` says whether the supervisor may not touch data of the user's."""
     table = np.zeros(GRANTS, dtype=np.uint8)
     for grant in range(GRANTS):
         writable, user, executable = (bool(grant & bit) for bit in Grant)
         rights = Rights(0)
-        if not (user and context.smap and not context.rflags_ac):
+        if not (user and barred):
             rights |= Rights.SUPERVISOR_READ
-            if writable or not context.wp:
+            if writable or not wp:
                 rights |= Rights.SUPERVISOR_WRITE
-        if executable and not (user and context.smep):
+        if executable and not (user and smep):
             rights |= Rights.SUPERVISOR_EXECUTE
         if user:
             rights |= Rights.USER_READ
             rights |= Rights.USER_WRITE if writable else Rights(0)
             rights |= Rights.USER_EXECUTE if executable else Rights(0)
         table[grant] = rights
+    table.flags.writeable = False
     return table
