@@ -662,8 +662,8 @@ its answer and the right one. Without --mode there are those of the modes that i
 4-level paging and one of 5-level paging. Where its wrong answers give away what an adapter does
 wrong (a frame's number for an address, say), a hint names it.""",
         """\
-exit status: 0 all answers are right; 1 one is wrong, or the walker fails; 2 nothing answered, bad
-usage, or a walker that can't be had.""",
+exit status: 0 all answers are right; 1 one is wrong, or the walker fails; 2 nothing was answered of
+a claim, bad usage, or a walker that can't be had.""",
     ),
 )
 

@@ -13,7 +13,7 @@ from crosswalk.emu.cli.output import command_line, emit, print_verdict
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker
 from crosswalk.emu.report.text import access_text, context_text, count_text, walk_lines
 from crosswalk.emu.targets import Target
-from crosswalk.emu.targets.capabilities import LISTS
+from crosswalk.emu.targets.capabilities import LISTS, Capability
 from crosswalk.emu.testing.mistakes import named
 from crosswalk.emu.testing.samples import Reply, ask_list, ask_translations, samples
 from crosswalk.walker.context import PagingMode
@@ -75,10 +75,19 @@ def _commands(kind: str, name: str, library: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The replies of a walker about one address space: to accesses, or to a list."""
+    """The replies of a walker about one address space: to accesses, or to a list.
+
+    `claims` are those that they answer.
+    """
 
     case: Case
+    claims: frozenset[Capability]
     replies: tuple[Reply, ...]
+
+    @property
+    def answered(self) -> int:
+        """How many questions it answered, or failed to."""
+        return sum(each.said is not None or each.failure is not None for each in self.replies)
 
 
 def run_try(options: argparse.Namespace) -> int:
@@ -94,9 +103,11 @@ def run_try(options: argparse.Namespace) -> int:
         parts = tuple(_asked(chosen, target, cases))
     replies = [reply for part in parts for reply in part.replies]
     hints = _hints(replies)
-    answered = sum(reply.said is not None or reply.failure is not None for reply in replies)
+    answered = sum(part.answered for part in parts)
     wrong = sum(reply.wrong for reply in replies)
-    status = 1 if wrong else 0 if answered else 2
+    judged = {claim for part in parts if part.answered for claim in part.claims}
+    silent = [claim.value for claim in Capability if claim in target.claims - judged]
+    status = 1 if wrong else 2 if silent else 0
     if options.json:
         emit(_record(target, parts, hints) | {"answered": answered, "wrong": wrong})
         return status
@@ -106,10 +117,10 @@ def run_try(options: argparse.Namespace) -> int:
         print(f"hint: {hint}")
     if wrong:
         word = f"FAILED: {wrong} of {count_text(len(replies), 'answer')} wrong"
-    elif answered:
-        word = f"{count_text(answered, 'answer')} right, {len(replies) - answered} declined"
+    elif silent:
+        word = f"nothing judged of: {', '.join(silent)}"
     else:
-        word = f"nothing answered of {count_text(len(replies), 'question')}"
+        word = f"{count_text(answered, 'answer')} right, {len(replies) - answered} declined"
     print_verdict(word, status)
     return status
 
@@ -128,7 +139,7 @@ def _asked(chosen: Chosen, target: Target, cases: Sequence[Case]) -> Iterator[_P
         with replace(chosen, claims=",".join(sorted(claims))).opened() as one:
             for case in cases:
                 if one is not None:
-                    yield _Part(case, tuple(ask(one, case)))
+                    yield _Part(case, claims, tuple(ask(one, case)))
 
 
 def _hints(replies: Sequence[Reply]) -> list[str]:
@@ -140,9 +151,7 @@ def _hints(replies: Sequence[Reply]) -> list[str]:
 
 def _lines(target: Target, parts: Sequence[_Part]) -> Iterator[str]:
     """Yield the address spaces, each with its tables, questions and answers."""
-    claims = ", ".join(
-        claim.value for claim in type(next(iter(target.claims))) if claim in target.claims
-    )
+    claims = ", ".join(claim.value for claim in Capability if claim in target.claims)
     stated = (
         ""
         if target.modes is None

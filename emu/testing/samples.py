@@ -62,16 +62,17 @@ def samples(modes: Iterable[PagingMode]) -> list[Case]:
 def ask_translations(target: Target, case: Case) -> Iterator[Reply]:
     """Yield the replies to the questions of a case, which are put one by one.
 
-    After three failures the rest isn't asked.
+    After three failures, or one hang, the rest isn't asked.
     """
     memory, context = case.memory(), case.context()
     failures = 0
     for probe in case.probes:
-        if failures == _MOST_FAILURES or probe.observed is None:
+        if failures >= _MOST_FAILURES or probe.observed is None:
             return
         accesses, truth = Accesses.of([probe.asked]), _column(probe.observed)
         answers, failure = _answers(target, memory, context, accesses)
-        failures += failure is not None
+        if failure is not None:
+            failures += _MOST_FAILURES if failure.failure is Failure.HANG else 1
         verdict = judge(target.claims, answers, memory, context, accesses, truth).verdict
         said, right = verdict.reported[0], verdict.expected[0]
         silent = bool(answers.silent[0])

@@ -81,7 +81,7 @@ def test_a_starter_declines_the_modes_that_it_does_not_state(run, new, name):
     new(name)
     ran = run("walker", "try", WALKERS[name], "--mode", "pae,32bit")
     assert 2 == ran.status
-    assert "verdict: nothing answered" in ran.out
+    assert "verdict: nothing judged of: " in ran.out
 
 
 MUTATIONS = {
@@ -264,6 +264,9 @@ LISTS = {
 }
 
 
+HALF = 'answer = translate(space, message) if "va" in message else {"outcome": "unknown"}'
+
+
 def hints(ran):
     return [line for line in ran.out.splitlines() if line.startswith("hint: ")]
 
@@ -308,6 +311,15 @@ def test_what_fails_is_shown_and_the_rest_is_asked(run, tmp_path, monkeypatch):
     assert 1 == ran.status
     assert "wrong: crash: raised ValueError: no such page; it is not mapped" in ran.out
     assert "declined; it is mapped, pa 0x6123" in ran.out
+
+
+def test_a_list_that_is_never_given_is_no_agreement(run, new):
+    path = new("exec")
+    text = path.read_text("utf-8").replace('elif "first" in message:', "elif False:")
+    path.write_text(text.replace("answer = translate(space, message)", HALF))
+    ran = run("walker", "try", WALKERS["exec"])
+    assert 2 == ran.status
+    assert "verdict: nothing judged of: leaves, flags\n" in ran.out
 
 
 def test_json_has_all_that_is_shown(run, new):
