@@ -46,9 +46,11 @@ def test_a_campaign_finds_the_planted_bug_of_an_example():
     assert "R/W above the leaf: says allowed, it is refused" in found
 
 
-def test_the_page_has_the_table():
+def test_the_page_has_the_table_and_a_row_for_each():
     page = PAGE.read_text("utf-8")
     assert with_rows(page, {}) == page
+    for each in WALKERS:
+        assert f"\n| {each.name} " in page
 
 
 def test_help_says_what_it_is_for(capsys):
