@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from crosswalk.emu.cli.output import command_line, emit, emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
@@ -13,8 +14,9 @@ from crosswalk.emu.fuzz.reduce.interesting import (
     sequence_reduced_to,
     signature_to_keep,
 )
+from crosswalk.emu.fuzz.reduce.reducer import Interrupted, Reduced
 from crosswalk.emu.fuzz.reduce.trial import Trial
-from crosswalk.emu.report.composites import CompositeCase, load_composite
+from crosswalk.emu.report.composites import CompositeCase, dump_composite, load_composite
 from crosswalk.emu.targets.registry import BUILTIN
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, dump_case, load_case
@@ -23,12 +25,18 @@ from crosswalk.walker.tlb import SequenceRecord, dump_sequence, load_sequence, n
 
 __all__ = ["run"]
 
+T = TypeVar("T")
+
+_INTERRUPTED = 130
+"""The exit status of what SIGINT ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Small:
     """What a file was reduced to: `about` what it shows, `data` the file.
 
-    `sizes` are (before, after) by what is counted; `done` unless the search ended before its end.
+    `sizes` are (before, after) by what is counted; `done` unless the search ended before its end,
+    as where it was `interrupted`.
     """
 
     about: str
@@ -36,6 +44,7 @@ class _Small:
     sizes: dict[str, tuple[int, int]]
     tries: int
     done: bool
+    interrupted: bool = False
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,7 +84,7 @@ def _case(trial: Trial, case: Case, chosen: Chosen) -> _Small | None:
     signature = signature_to_keep(trial, case)
     if signature is None:
         return None
-    reduced = reduced_to(trial, case, signature)
+    reduced, interrupted = _as_far(lambda: reduced_to(trial, case, signature))
     small = reduced.case
     if chosen.name is not None:
         small = replace(small, walker=chosen.name)
@@ -83,16 +92,29 @@ def _case(trial: Trial, case: Case, chosen: Chosen) -> _Small | None:
         "entries": (len(case.entries), len(small.entries)),
         "probes": (len(case.probes), len(small.probes)),
     }
-    return _Small(str(signature), dump_case(small), sizes, reduced.tries, reduced.done)
+    return _Small(str(signature), dump_case(small), sizes, reduced.tries, reduced.done, interrupted)
+
+
+def _as_far(reduce: Callable[[], Reduced[T]]) -> tuple[Reduced[T], bool]:
+    """Return what a reduction comes to, and whether that is because it was interrupted."""
+    try:
+        return reduce(), False
+    except Interrupted as stop:
+        return stop.reduced, True
 
 
 def _composite(trial: Trial, case: CompositeCase) -> _Small | None:
     signature = composite_signature_to_keep(trial, case)
     if signature is None:
         return None
-    reduced, data = composite_reduced_to(trial, case, signature)
+    interrupted = False
+    try:
+        reduced, data = composite_reduced_to(trial, case, signature)
+    except Interrupted as stop:
+        reduced, interrupted = stop.reduced, True
+        data = dump_composite(reduced.case)
     sizes = {"entries": (len(case.case.entries), len(reduced.case.case.entries))}
-    return _Small(str(signature), data, sizes, reduced.tries, reduced.done)
+    return _Small(str(signature), data, sizes, reduced.tries, reduced.done, interrupted)
 
 
 def _sequence(trial: Trial, record: SequenceRecord) -> _Small | None:
@@ -100,7 +122,7 @@ def _sequence(trial: Trial, record: SequenceRecord) -> _Small | None:
     departs = trial.departure(sequence)
     if departs is None:
         return None
-    reduced = sequence_reduced_to(trial, sequence, departs)
+    reduced, interrupted = _as_far(lambda: sequence_reduced_to(trial, sequence, departs))
     small = reduced.case
     sizes = {
         "entries": (len(sequence.entries), len(small.entries)),
@@ -108,10 +130,11 @@ def _sequence(trial: Trial, record: SequenceRecord) -> _Small | None:
     }
     # What came of it, `crosswalk sequence` says.
     data = dump_sequence(SequenceRecord(small, record.note))
-    return _Small(departs, data, sizes, reduced.tries, reduced.done)
+    return _Small(departs, data, sizes, reduced.tries, reduced.done, interrupted)
 
 
 def _report(options: argparse.Namespace, small: _Small, again: str) -> int:
+    status = _INTERRUPTED if small.interrupted else 0
     if options.output is None:
         emit_document(small.data)
     else:
@@ -125,15 +148,16 @@ def _report(options: argparse.Namespace, small: _Small, again: str) -> int:
                 "minimal": small.done,
             }
         )
-        return 0
+        return status
     remark(small.about)
     for name, (was, now) in small.sizes.items():
         remark(f"{name}: {was:,} to {now:,}")
-    end = "" if small.done else "; that is the limit, and it may not be the smallest"
+    limit = "interrupted" if small.interrupted else "that is the limit"
+    end = "" if small.done else f"; {limit}, and it may not be the smallest"
     remark(f"{small.tries:,} cases tried{end}")
     if options.output is not None:
         remark(f"replay: {again}")
-    return 0
+    return status
 
 
 def _replay(options: argparse.Namespace, chosen: Chosen) -> str:

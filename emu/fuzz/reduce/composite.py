@@ -7,7 +7,13 @@ import numpy as np
 
 from crosswalk.emu.fuzz.reduce.passes import large_pages, reduce_case, size_of, without_pml5
 from crosswalk.emu.fuzz.reduce.places import compacted
-from crosswalk.emu.fuzz.reduce.reducer import Reduced, interesting, one_by_one, too_many
+from crosswalk.emu.fuzz.reduce.reducer import (
+    Interrupted,
+    Reduced,
+    interesting,
+    one_by_one,
+    too_many,
+)
 from crosswalk.emu.probe.composites import SAME_PKRU
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.walker.entry import LEVELS
@@ -28,24 +34,31 @@ def reduced_composite(
     """Return a case as small as can be found that still `shows`, as `reduce_case` does."""
     tries = 0
     again = True
-    while again and not enough(tries):
-        again = False
-        before, whole = tries, case
-        small = reduce_case(
-            case.case,
-            one_by_one(lambda each, whole=whole: shows(replace(whole, case=each))),  # type: ignore[misc]  # Bound now.
-            lambda count, before=before: enough(before + count),  # type: ignore[misc]  # The same.
-        )
-        tries += small.tries
-        case = replace(case, case=small.case)
-        for change in _CHANGES:
-            for candidate in change(case):
-                if enough(tries):
-                    return Reduced(case, tries, done=False)
-                tries += 1
-                if interesting(candidate, shows):
-                    case, again = candidate, True
-                    break
+    try:
+        while again and not enough(tries):
+            again = False
+            before, whole = tries, case
+            small = reduce_case(
+                case.case,
+                one_by_one(lambda each, whole=whole: shows(replace(whole, case=each))),  # type: ignore[misc]  # Bound now.
+                lambda count, before=before: enough(before + count),  # type: ignore[misc]  # The same.
+            )
+            tries += small.tries
+            case = replace(case, case=small.case)
+            for change in _CHANGES:
+                for candidate in change(case):
+                    if enough(tries):
+                        return Reduced(case, tries, done=False)
+                    tries += 1
+                    if interesting(candidate, shows):
+                        case, again = candidate, True
+                        break
+    except Interrupted as stop:
+        inner = stop.reduced
+        whole = replace(case, case=inner.case)
+        raise Interrupted(Reduced(whole, tries + inner.tries, done=False)) from stop
+    except KeyboardInterrupt as stop:
+        raise Interrupted(Reduced(case, tries, done=False)) from stop
     return Reduced(case, tries, done=not again)
 
 

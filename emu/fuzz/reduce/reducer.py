@@ -20,6 +20,7 @@ from crosswalk.walker.errors import CrosswalkError
 __all__ = [
     "MAX_TRIES",
     "Change",
+    "Interrupted",
     "Reduced",
     "Search",
     "Steps",
@@ -68,6 +69,14 @@ class Reduced(Generic[T]):
     done: bool
 
 
+class Interrupted(KeyboardInterrupt):
+    """A reduction was interrupted: `reduced` is what it had come to."""
+
+    def __init__(self, reduced: Reduced[Any]) -> None:
+        super().__init__(reduced)
+        self.reduced = reduced
+
+
 def reduce(
     case: T,
     passes: Sequence[Callable[[T], Search[T]]],
@@ -82,25 +91,35 @@ def reduce(
     that does. Equal cases lead to equal ones, and a reduced case to itself, if it was `done`.
     `enough(tries)` tells whether to end the search. Candidates whose `size` isn't smaller are
     skipped, and those of a `key` of which one has been tried; a size of None is that of none.
+    Raises `Interrupted` for KeyboardInterrupt.
     """
     trials = _Trials(shows, enough, size, key)
     again = True
-    while again:
-        again = False
-        for candidates in passes:
-            search = candidates(case)
-            accepted, begun = None, False
-            while not enough(trials.tries):
-                try:
-                    batch = search.send(accepted) if begun else next(search)
-                except StopIteration:
-                    break
-                begun, accepted = True, trials.first(case, batch)
-                if accepted is not None:
-                    case, again = _chosen(batch, accepted), True
-        if enough(trials.tries):
-            return Reduced(case, trials.tries, done=False)
+    try:
+        while again:
+            again = False
+            for candidates in passes:
+                for smaller in _accepted(case, candidates(case), trials):
+                    case, again = smaller, True
+            if enough(trials.tries):
+                return Reduced(case, trials.tries, done=False)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(Reduced(case, trials.tries, done=False)) from stop
     return Reduced(case, trials.tries, done=True)
+
+
+def _accepted(case: T, search: Search[T], trials: "_Trials[T]") -> Iterator[T]:
+    """Yield the cases that a pass comes to, each smaller than the one before."""
+    accepted, begun = None, False
+    while not trials.enough:
+        try:
+            batch = search.send(accepted) if begun else next(search)
+        except StopIteration:
+            return
+        begun, accepted = True, trials.first(case, batch)
+        if accepted is not None:
+            case = _chosen(batch, accepted)
+            yield case
 
 
 class _Trials(Generic[T]):
@@ -118,6 +137,11 @@ class _Trials(Generic[T]):
         self._failed: set[Hashable] = set()
         self.tries = 0
 
+    @property
+    def enough(self) -> bool:
+        """Whether no more may be tried."""
+        return self._enough(self.tries)
+
     def first(self, case: T, batch: Sequence[T | None]) -> int | None:
         """Return the first of the batch that is smaller than the case and shows the same."""
         places = [at for at, candidate in enumerate(batch) if self._is_new(case, candidate)]
@@ -128,7 +152,7 @@ class _Trials(Generic[T]):
                 return at
             if self._key is not None:
                 self._failed.add(self._key(_chosen(batch, at)))
-            if self._enough(self.tries):
+            if self.enough:
                 break
         return None
 

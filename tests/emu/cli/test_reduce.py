@@ -4,6 +4,7 @@ import pytest
 
 from crosswalk.emu.findings.layout import layout_case
 from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import dump_composite, load_composite
 from crosswalk.walker.formats import dump_case, load_case
 from crosswalk.walker.outcome import PageFault, Translation
@@ -146,3 +147,59 @@ def test_no_walker_can_be_asked_for_a_composite_or_a_sequence(run, tmp_path):
         ran = run("reduce", path, "--walker", "translate")
         assert (2, "") == (ran.status, ran.out)
         assert ran.err == f"crosswalk: error: {path}: a walker can't be asked for {what}\n"
+
+
+def interrupted_after(monkeypatch, name, calls):
+    """SIGINT comes when a process is asked for the next candidates after so many calls."""
+    act, left = getattr(Trial, name), [calls]
+
+    def asked(self, *arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return act(self, *arguments)
+
+    monkeypatch.setattr(Trial, name, asked)
+
+
+def test_an_interrupted_reduction_gives_the_smallest_case_so_far(
+    run, layout, bug, tmp_path, monkeypatch
+):
+    small, whole = tmp_path / "small.json", load_case(layout)
+    interrupted_after(monkeypatch, "findings_many", 12)
+    ran = run("reduce", layout, "-o", small)
+    assert (130, "") == (ran.status, ran.out)
+    assert "; interrupted, and it may not be the smallest\n" in ran.err
+    monkeypatch.undo()
+    plant_walker(monkeypatch, bug_named("SMAP ignored").predict)
+    left = load_case(small)
+    assert 1 <= len(left.probes) < len(whole.probes)
+    assert 1 == run("replay", small).status
+    assert run("reduce", small).out == run("reduce", layout).out
+
+
+def test_an_interrupted_reduction_of_a_sequence_or_a_composite_does_so_too(
+    run, tmp_path, monkeypatch
+):
+    record = load_sequence(KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json")
+    more = replace(
+        record.sequence, steps=(Invlpg(5 << 39), *record.sequence.steps, Invlpg(6 << 39))
+    )
+    path, small = tmp_path / "sequence.json", tmp_path / "small.json"
+    path.write_bytes(dump_sequence(SequenceRecord(more)))
+    interrupted_after(monkeypatch, "departure", 8)
+    ran = run("reduce", path, "-o", small, "--json")
+    assert (130, False) == (ran.status, ran.document["minimal"])
+    monkeypatch.undo()
+    assert len(load_sequence(small).sequence.steps) < len(more.steps)
+    predict = bug_named("XD not inherited").predict
+    plant_walker(monkeypatch, predict)
+    whole = tmp_path / "composite.json"
+    whole.write_bytes(dump_composite(first_composite(predict).case))
+    interrupted_after(monkeypatch, "composite_signatures", 20)
+    ran = run("reduce", whole, "-o", small, "--json")
+    assert (130, False) == (ran.status, ran.document["minimal"])
+    monkeypatch.undo()
+    plant_walker(monkeypatch, predict)
+    assert len(load_composite(small).case.entries) <= len(load_composite(whole).case.entries)
+    assert 1 == run("replay", small).status
