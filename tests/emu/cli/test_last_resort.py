@@ -182,7 +182,7 @@ sys.exit(main(["walk", {str(path)!r}, "--cr3", "0x80000"]))
     ("planted", "command"),
     [
         ("crosswalk.emu.check.crosscheck.Checker.check", ("check", CASE, "--allow-empty")),
-        ("crosswalk.emu.probe.Prober.probe", ("replay", CASE)),
+        ("crosswalk.emu.probe.many.ManyProber.probe", ("replay", CASE)),
         ("crosswalk.emu.probe.Prober.probe", ("translate", CASE, "0", "--observe")),
         ("crosswalk.emu.fuzz.nested.campaign.make_pair", ("nested", "--pairs", "1")),
         ("crosswalk.emu.probe.sequences.Runner.run", ("sequence", "section=tlb-random,number=1")),
