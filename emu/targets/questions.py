@@ -20,7 +20,7 @@ from crosswalk.walker.memory import FRAME, PhysicalMemory
 
 __all__ = ["MOST_FAILURES", "Course", "Place", "Questions", "listed", "put"]
 
-MOST_FAILURES = 8
+MOST_FAILURES = 16
 """The most questions of one address space that are put aside."""
 
 _TRIES = 60  # What all failed attempts at one address space may cost:
