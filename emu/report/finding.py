@@ -15,6 +15,8 @@ from crosswalk.walker.formats.documents import Count, Document, Hex64
 from crosswalk.walker.formats.located_errors import printable
 
 __all__ = [
+    "NOTHING",
+    "PEER",
     "EntryJson",
     "FindingJson",
     "FindingsJson",
@@ -34,6 +36,9 @@ __all__ = [
     "told",
     "variants_text",
 ]
+
+NOTHING = "Nothing was found."
+"""What a report without findings says."""
 
 PEER = "peer:"
 """What the witness of a finding about a walker under test begins with."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from crosswalk.emu.report.finding import (
+    NOTHING,
     FindingJson,
     FindingsJson,
     ReportJson,
@@ -53,6 +54,8 @@ def html(document: ReportJson) -> bytes:
     ]
     for number, search in enumerate(document.searches, 1):
         lines += _search(f"s{number}", search)
+    if not document.searches:
+        lines.append(f"<p>{NOTHING}")
     lines.append("</main>")
     made = f"Made by {document.made_by}. Sections of the manuals are named by their titles: "
     lines.append(f"<footer><p>{escape(made)}{escape(document.editions)}.</footer>")
@@ -67,7 +70,7 @@ def _search(anchor: str, search: FindingsJson) -> Iterator[str]:
         yield from (f"<li>{escape(line)}" for line in search.about)
         yield "</ul>"
     if not search.findings:
-        yield "<p>Nothing was found."
+        yield f"<p>{NOTHING}"
         return
     yield "<table><thead><tr><th><th>finding<th>times</thead><tbody>"
     for number, finding in enumerate(search.findings, 1):

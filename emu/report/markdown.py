@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from crosswalk.emu.report.finding import (
+    NOTHING,
     FindingJson,
     FindingsJson,
     ReportJson,
@@ -32,6 +33,8 @@ def _lines(document: ReportJson) -> Iterator[str]:
         if number:
             yield ""
         yield from _search(search)
+    if not document.searches:
+        yield NOTHING
     yield ""
     yield f"Made by {_inline(document.made_by)}. Sections of the manuals are named by their"
     yield f"titles: {document.editions}."
@@ -45,7 +48,7 @@ def _search(search: FindingsJson) -> Iterator[str]:
     if search.about:
         yield ""
     if not search.findings:
-        yield "Nothing was found."
+        yield NOTHING
         return
     yield "| | finding | times |"
     yield "|---:|---|---:|"

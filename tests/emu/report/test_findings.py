@@ -335,12 +335,15 @@ def test_junit_holds_what_xml_can_and_nothing_else():
     assert HOSTILE + 4 * "\N{REPLACEMENT CHARACTER}" == failure.get("message")
 
 
-def test_nothing_found_is_said():
+@pytest.mark.parametrize("of_nobody", [False, True], ids=["of a walker", "of nobody"])
+def test_nothing_found_is_said(of_nobody):
     document = report([])
+    if of_nobody:
+        document = msgspec.structs.replace(document, searches=[])
     assert b"Nothing was found." in markdown(document)
     assert b"Nothing was found." in html(document)
-    assert [] == json.loads(sarif(document))["runs"][0]["results"]
-    assert [] == list(annotation_lines(document.searches[0]))
+    assert [] == [each for run in json.loads(sarif(document))["runs"] for each in run["results"]]
+    assert [] == [line for each in document.searches for line in annotation_lines(each)]
 
 
 def test_a_finding_is_what_a_reader_of_the_schema_expects():
