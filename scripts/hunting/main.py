@@ -15,8 +15,8 @@ from tests.emu.fuzz.hunted_bugs import HUNTED
 from tests.emu.wrong_walkers import LISTS, TRANSLATIONS
 
 WALKERS = (*LISTS, *TRANSLATIONS)
-_FEW, _MOST = 8, 3
-"""The most layouts and campaigns for walkers under test: lists take longer than predictions."""
+_FEW, _SMALL, _MOST = 16, 256, 3
+"""The most layouts, accesses and campaigns for walkers under test: lists take longer."""
 
 _PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "search-quality.md"
 
@@ -55,10 +55,10 @@ present, writable and for the user. Tables of a smallest case lie in a row from 
 
 The {walkers} walkers of `tests/emu/wrong_walkers.py` list mappings (with flags, effective rights,
 as ranges) or translate, and have one thing wrong each. They are asked about {few} layouts of
-{accesses:,} accesses by {most} campaigns of other seeds, without guidance: the first layout that
-shows something wrong, the seconds until then (medians over the seeds where there is one), how many
-rules the wrong answers of all layouts differ by, and how many causes are left when findings of one
-cause are one. The last column is the smallest case of the first finding.
+{small:,} accesses by campaigns without guidance, one for each of {most} seeds: the first layout
+that shows something wrong, the seconds until then (medians over the seeds where there is one), how
+many rules the wrong answers of all layouts differ by, and how many causes are left when findings of
+one cause are one. The last column is the smallest case of the first finding.
 
 {walkers_table}
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     hunt = run(options.seeds, options.layouts, options.accesses)
     seeds, layouts = min(_MOST, options.seeds), min(_FEW, options.layouts)
-    sought = seek(seeds, layouts, options.accesses)
+    sought = seek(seeds, layouts, min(_SMALL, options.accesses))
     page = page_of(hunt, sought, options.accesses, "".join(chosen))
     print(page)
     options.page.write_text(page, encoding="utf-8")
@@ -113,6 +113,7 @@ def page_of(hunt: Hunt, sought: Sequence[Sequence[Sought]], accesses: int, optio
         cells_table="\n".join(cell_lines(hunt)),
         walkers=len(WALKERS),
         few=min(_FEW, hunt.limit),
+        small=min(_SMALL, accesses),
         most=len(sought[0]),
         walkers_table="\n".join(walker_lines(WALKERS, sought)),
     )

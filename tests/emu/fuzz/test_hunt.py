@@ -1,5 +1,7 @@
 """Planted bugs are searched for, found within a budget, and shrink to a stated size."""
 
+from dataclasses import replace
+
 import pytest
 
 from crosswalk.emu.fuzz.campaign.plan import Plan
@@ -9,8 +11,10 @@ from crosswalk.walker.context import PagingMode
 from crosswalk.walker.formats import Case, Cpu
 from scripts.hunting.search import Found, Search, reduced_finding, search
 from scripts.hunting.table import Hunt, bug_lines, cell_lines, summary_lines
+from scripts.hunting.walkers import Sought, search_walker, walker_lines
 from tests.emu.check.planting import Bug
 from tests.emu.fuzz.hunted_bugs import HUNTED, OBVIOUS, RARE
+from tests.emu.wrong_walkers import LISTS, RIGHT
 
 # Bugs that take no luck: entries of the case that each shrinks to, at the most. Below a page of
 # some size, all levels down to it are left.
@@ -119,3 +123,29 @@ def test_the_summary_counts_both_kinds():
     assert "6 of 9 searches found their bug; 5.3 layouts" in guided
     assert "4 of 9 searches found their bug; 6.9 layouts" in blind
     assert "sooner for 2 bugs, later for 0, and as soon for 1" in sooner
+
+
+def test_a_walker_that_lists_wrongly_is_found_and_one_that_does_not_is_not():
+    plan = Plan(seed=0, accesses=128)
+    (wrong,) = [wrong for wrong in LISTS if wrong.name == "upper half left out"]
+    sought = search_walker(wrong, plan, 2)
+    assert sought.found in (1, 2)
+    assert 1 <= sought.causes <= sought.rules
+    assert (1, True) == (len(sought.case.probes), len(sought.case.entries) <= MOST_ENTRIES)
+    for right in RIGHT:
+        nothing = search_walker(right, plan, 2)
+        assert (None, 0, 0, None) == (nothing.found, nothing.rules, nothing.causes, nothing.case)
+
+
+def test_the_table_of_walkers_has_rules_and_causes_and_says_where_nothing_was_found():
+    case = Case(cpu=Cpu(cr3=0x1000), ram=((0, 0x10000),), entries={0x1000: 0x1007, 0x2000: 0x85})
+    found, nothing = Sought(2, 0.5, 9, 1, case), Sought(None, 0.0, 0, 0, None)
+    searches = [[found, replace(found, found=4, rules=5)], [found, nothing], [nothing, nothing]]
+    rows = list(walker_lines(LISTS[:3], searches))[2:]
+    one, other, third = (f"| {wrong.name} | {wrong.claims} |" for wrong in LISTS[:3])
+    size = "2 entries below 0x3000, 2 flags, 0 probes |"
+    assert [
+        f"{one} 3 | 0.50 | 5 to 9 | 1 | {size}",
+        f"{other} 2 (1 of 2) | 0.50 | 0 to 9 | 0 to 1 | {size}",
+        f"{third}  (0 of 2) |  | 0 | 0 |  |",
+    ] == rows
