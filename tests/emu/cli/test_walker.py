@@ -147,7 +147,7 @@ CONTROLS = (
 @pytest.mark.parametrize(("before", "after"), CONTROLS)
 def test_a_campaign_finds_what_control_bits_show(run, new, before, after):
     mutate(new("python"), before, after)
-    status, found = fuzz(run, WALKERS["python"], cases=16)
+    status, found = fuzz(run, WALKERS["python"], cases=48)
     assert 1 == status
     assert found["findings"]
 
