@@ -93,11 +93,6 @@ _NUMBERS: dict[str, tuple[tuple[str, Callable[[Number], int]], ...]] = {
         ("the size is given in pages of 4 KiB, not in bytes", lambda each: each.right // 4096),
         ("the size is given in KiB, not in bytes", lambda each: each.right // 1024),
         ("the size is given as a power of two", lambda each: each.right.bit_length() - 1),
-        ("the end of the mapping is given instead of its size", lambda each: each.va + each.right),
-        (
-            "the last byte of the mapping is given instead of its size",
-            lambda each: each.va + each.right - 1,
-        ),
     ),
     "flags": (
         ("the flags are the whole entry, the address left in", lambda each: each.entry),

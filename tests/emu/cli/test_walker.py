@@ -223,6 +223,7 @@ ADAPTERS = {
     "the entry's low bits (its flags) are left in the address": [
         (ADDRESS, "    return (entry & (1 << 52) - 1) + (va & inside)\n")
     ],
+    "the entry is given with the offset added": [(ADDRESS, "    return entry + (va & inside)\n")],
     "the entry is given instead of the address in it": [
         (ADDRESS, "    return entry\n"),
     ],
