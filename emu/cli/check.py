@@ -1,22 +1,18 @@
 """`run` and `check`: every prediction of the walker, compared with the emulated CPU."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.check.crosscheck import MAX_WIDTH
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
-from crosswalk.emu.cli.check_walker import (
-    Answered,
-    ask_walker,
-    walker_lines,
-    walker_record,
-    write_reports,
-)
 from crosswalk.emu.cli.output import (
     command_line,
     command_text,
@@ -58,6 +54,9 @@ from crosswalk.walker.leaves import TOP
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.unfollowed import unfollowed
 
+if TYPE_CHECKING:
+    from crosswalk.emu.cli.check_walker import Answered
+
 __all__ = [
     "machine_extent",
     "report_advice",
@@ -98,7 +97,7 @@ class _Result:
                 "broken_intentions": len(self.intended.broken),
                 "guest_exceptions": exceptions_record(self.intended.taken),
             }
-        return found if self.answered is None else found | walker_record(self.answered)
+        return found if self.answered is None else found | self.answered.record()
 
 
 def run_guest(options: argparse.Namespace) -> int:
@@ -125,6 +124,9 @@ def run_check(options: argparse.Namespace) -> int:
     report_source(source)
     extent = _extent(options, follow(options, source), between)
     if options.walker is not None:
+        # Of all that this needs, other checks need nothing.
+        from crosswalk.emu.cli.check_walker import ask_walker  # noqa: PLC0415
+
         verdict, answered = ask_walker(options, source, between)
         result = _Result(verdict, extent, answered=answered)
         return _report(options, source.memory, source.context, result)
@@ -219,8 +221,8 @@ def _report(
     report_divergences(options, verdict, context, show)
     save_cases(options.cases, memory, context, verdict)
     if answered is not None:
-        write_reports(options, answered, word)
-        for line in walker_lines(answered):
+        answered.write_reports(options, word)
+        for line in answered.lines():
             show(line)
     if not options.json:
         print_verdict(word.text, word.status)

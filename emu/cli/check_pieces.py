@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from crosswalk.emu.check.crosscheck import Checker, expected_accesses
+from crosswalk.emu.check.selection import Targets
 from crosswalk.emu.check.survey import DEFAULT_LIMIT, Survey
 from crosswalk.emu.check.verdict import Lost, Tally, Verdict
-from crosswalk.emu.findings.image import ImageAsker, Part, Piece, pieces_of
 from crosswalk.emu.probe import mapped
 from crosswalk.emu.workers.contained import EmulatorCrash
 from crosswalk.emu.workers.pool import Pool, in_order
@@ -17,13 +17,14 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.leaves import TOP, walk_leaves
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["TIME_LIMIT", "ask_in_pieces", "check_in_pieces"]
+__all__ = ["TIME_LIMIT", "add_up", "check_in_pieces", "in_processes", "survey_of"]
 
 TIME_LIMIT = 600.0
 """Seconds after which a piece counts as hanging; one takes less than one."""
 
 _PATIENCE = 3  # So many pieces may be lost; an emulator that goes on dying is no check.
 
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
@@ -45,54 +46,20 @@ def check_in_pieces(
     lost then is part of the verdict, and `EmulatorCrash` if nothing was answered, or too much lost.
     """
 
-    def begin() -> Callable[[Piece], Verdict]:
-        checker = Checker(
+    def begin() -> Callable[[Targets], Verdict]:
+        return Checker(
             memory, context, predict=translate_many, walk=walk_leaves, assumed_width=assumed_width
-        )
-        return lambda piece: checker.check(piece.targets)
+        ).check
 
-    survey = _survey(memory, context, between, limit)
-    pieces = (Piece(targets) for targets in survey.pieces())
-    return _added(survey, _results(pieces, begin, jobs, TIME_LIMIT), progress)
-
-
-def ask_in_pieces(
-    begin: Callable[[], ImageAsker],
-    memory: PhysicalMemory,
-    context: PagingContext,
-    *,
-    between: tuple[int, int] = (0, TOP),
-    limit: int | None = None,
-    jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-    seconds: float = 0.0,
-) -> tuple[Verdict, Part]:
-    """Return the same, and what a walker under test answers to the accesses that were made.
-
-    `begin` returns what asks it, in each process; that may take `seconds` of each piece. Without
-    `limit` what it lists is asked for as a whole, else where something is accessed. The walker of a
-    piece that was lost has answered nothing of it.
-    """
-    survey = _survey(memory, context, between, limit)
-    pieces = pieces_of(context, survey.pieces(), between, whole=limit is None)
-    answers = Part()
-
-    def verdicts() -> Iterator[Verdict | Lost]:
-        nonlocal answers
-        for result in _results(pieces, lambda: begin().check, jobs, TIME_LIMIT + seconds):
-            if isinstance(result, Lost):
-                yield result
-                continue
-            verdict, part = result
-            answers += part
-            yield verdict
-
-    return _added(survey, verdicts(), progress), answers
+    survey = survey_of(memory, context, between, limit)
+    results = in_processes(survey.pieces(), begin, jobs, TIME_LIMIT, lambda targets: targets)
+    return add_up(survey, results, progress)
 
 
-def _survey(
+def survey_of(
     memory: PhysicalMemory, context: PagingContext, between: tuple[int, int], limit: int | None
 ) -> Survey:
+    """Return the survey of [start, end): all of it, or with `limit` the first of each kind."""
     start, end = between
     return Survey(
         memory,
@@ -106,12 +73,12 @@ def _survey(
     )
 
 
-def _added(
+def add_up(
     survey: Survey,
     results: Iterator[Verdict | Lost],
     progress: Callable[[int, int], None] | None,
 ) -> Verdict:
-    """Return the verdicts of all pieces as one."""
+    """Return the verdicts of all pieces as one; raises as `check_in_pieces`."""
     began = time.perf_counter()
     tally = Tally(survey)
     lost: list[Lost] = []
@@ -128,33 +95,37 @@ def _added(
     return tally.verdict(time.perf_counter() - began)
 
 
-def _results(
-    pieces: Iterator[Piece],
-    begin: Callable[[], Callable[[Piece], Result]],
+def in_processes(
+    tasks: Iterator[Task],
+    begin: Callable[[], Callable[[Task], Result]],
     jobs: int,
     seconds: float,
+    targets_of: Callable[[Task], Targets],
 ) -> Iterator[Result | Lost]:
-    """Yield the result of each piece, in order; closing this stops all processes."""
-    checks: list[Callable[[Piece], Result]] = []
+    """Yield the result of each task, in order; closing this stops all processes.
 
-    def check(piece: Piece) -> Result:
-        if not checks:  # That of a child, kept from piece to piece.
+    `begin` returns in each process what does the tasks, each in so many seconds.
+    """
+    checks: list[Callable[[Task], Result]] = []
+
+    def check(task: Task) -> Result:
+        if not checks:  # That of a child, kept from task to task.
             checks.append(begin())
-        return checks[0](piece)
+        return checks[0](task)
 
     with Pool(check, jobs, seconds=seconds, who="the emulator") as pool:
-        for piece, result in in_order(pool, pieces):
+        for task, result in in_order(pool, tasks):
             try:
                 done: Result | Lost = result()
             except ProcessEnded as ended:
-                done = _lost(piece, f"the emulator {ended}")
+                done = _lost(targets_of(task), f"the emulator {ended}")
             except ProcessLost as lost:
-                done = _lost(piece, str(lost))
+                done = _lost(targets_of(task), str(lost))
             yield done
 
 
-def _lost(piece: Piece, how: str) -> Lost:
-    va = piece.targets.va
-    if len(va):
-        return Lost(how, int(va.min()), int(va.max()), len(va))
-    return Lost(how, piece.windows[0][0], piece.windows[-1][1], 0)
+def _lost(targets: Targets, how: str) -> Lost:
+    va = targets.va
+    if not len(va):
+        return Lost(how, 0, 0, 0)
+    return Lost(how, int(va.min()), int(va.max()), len(va))

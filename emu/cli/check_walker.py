@@ -1,7 +1,7 @@
 """`check --walker`: an image put to a walker under test whole, and each answer judged."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,16 @@ from typing import Any
 import msgspec
 
 from crosswalk.emu.check import Verdict
+from crosswalk.emu.check.verdict import Lost
 from crosswalk.emu.cli.campaign_findings import finding_of, report_of
-from crosswalk.emu.cli.check_pieces import ask_in_pieces
-from crosswalk.emu.cli.fuzz_report import accepted_of, finding_records, only, question_lines
+from crosswalk.emu.cli.check_pieces import TIME_LIMIT, add_up, in_processes, survey_of
 from crosswalk.emu.cli.output import command_line, command_text, progress, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
 from crosswalk.emu.cli.walker_place import walker_place
+from crosswalk.emu.cli.walker_report import accepted_of, finding_records, only, question_lines
 from crosswalk.emu.findings.baseline import Accepted, read_muting
 from crosswalk.emu.findings.describe import joined_findings
-from crosswalk.emu.findings.image import ImageAsker, Part, part_of, tables_alone
+from crosswalk.emu.findings.image import ImageAsker, Part, part_of, pieces_of, tables_alone
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.conclusion import Conclusion
@@ -33,10 +34,11 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, Cpu, Probe, Source, dump_case
 from crosswalk.walker.formats.files import make_folder, write_file
-from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.leaves import TOP
+from crosswalk.walker.memory import PhysicalMemory, SparseWords
 from crosswalk.walker.translate import walk_access
 
-__all__ = ["Answered", "ask_walker", "walker_lines", "walker_record", "write_reports"]
+__all__ = ["Answered", "ask_walker"]
 
 _LARGEST = 1 << 16  # So many entries may a case have that holds a whole image's structures.
 
@@ -69,6 +71,31 @@ class Answered:
             clauses.append(f"{count_text(self.accepted.count, 'finding')} accepted")
         return replace(word, text="; ".join(clauses))
 
+    def lines(self) -> Iterator[str]:
+        """Yield what the walker was asked and answered, and each finding with its walk."""
+        yield from question_lines(str(self.chosen.name), self.part.tally)
+        yield from self.accepted.lines()
+        yield from search_lines(self.document)
+
+    def record(self) -> dict[str, Any]:
+        """Return the same for the summary document."""
+        return {
+            "walker": self.chosen.name,
+            **self.part.tally.record(),
+            "findings": finding_records(self.document),
+            "accepted": self.accepted.record(),
+        }
+
+    def write_reports(self, options: argparse.Namespace, word: Conclusion) -> None:
+        """Write the files of `--report`, and GitHub's annotations on standard error if asked."""
+        lines = [*question_lines(str(self.chosen.name), self.part.tally)]
+        lines += [*self.accepted.lines(), f"verdict: {word.text}"]
+        report = report_of([msgspec.structs.replace(self.document, about=lines)])
+        for path in options.report or ():
+            write_report(path, report)
+        for line in annotation_lines(self.document) if options.github else ():
+            remark(line)
+
 
 def ask_walker(
     options: argparse.Namespace, source: Source, between: tuple[int, int]
@@ -89,7 +116,7 @@ def ask_walker(
         return ImageAsker(memory, words, context, target, assumed_width=width)
 
     with progress("probes") as report:
-        verdict, part = ask_in_pieces(
+        verdict, part = _ask_in_pieces(
             begin,
             memory,
             context,
@@ -105,6 +132,42 @@ def ask_walker(
         document = _Cases(options, chosen, target, words, context).document(part)
     accepted = muting.write_baseline(accepted_of(muting, document))
     return verdict, Answered(chosen, part, only(document, accepted.new), accepted)
+
+
+def _ask_in_pieces(
+    begin: Callable[[], ImageAsker],
+    memory: PhysicalMemory,
+    context: PagingContext,
+    *,
+    between: tuple[int, int] = (0, TOP),
+    limit: int | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    seconds: float = 0.0,
+) -> tuple[Verdict, Part]:
+    """Return the verdict of a check, and what a walker under test answers to its accesses.
+
+    `begin` returns what asks it, in each process; that may take `seconds` of each piece. Without
+    `limit` what it lists is asked for as a whole, else where something is accessed. The walker of a
+    piece that was lost has answered nothing of it.
+    """
+    survey = survey_of(memory, context, between, limit)
+    pieces = pieces_of(context, survey.pieces(), between, whole=limit is None)
+    limited = TIME_LIMIT + seconds
+    tasks = pieces, lambda: begin().check, jobs, limited, lambda piece: piece.targets
+    answers = Part()
+
+    def verdicts() -> Iterator[Verdict | Lost]:
+        nonlocal answers
+        for result in in_processes(*tasks):
+            if isinstance(result, Lost):
+                yield result
+                continue
+            verdict, part = result
+            answers += part
+            yield verdict
+
+    return add_up(survey, verdicts(), progress), answers
 
 
 class _Cases:
@@ -209,31 +272,3 @@ class _Cases:
         path = folder / f"{signature.slug}.json"
         write_file(path, data)
         return path
-
-
-def walker_lines(answered: Answered) -> Iterator[str]:
-    """Yield what the walker was asked and answered, and each finding with its walk."""
-    yield from question_lines(str(answered.chosen.name), answered.part.tally)
-    yield from answered.accepted.lines()
-    yield from search_lines(answered.document)
-
-
-def write_reports(options: argparse.Namespace, answered: Answered, word: Conclusion) -> None:
-    """Write the files of `--report`, and GitHub's annotations on standard error if asked for."""
-    lines = [*question_lines(str(answered.chosen.name), answered.part.tally)]
-    lines += [*answered.accepted.lines(), f"verdict: {word.text}"]
-    report = report_of([msgspec.structs.replace(answered.document, about=lines)])
-    for path in options.report or ():
-        write_report(path, report)
-    for line in annotation_lines(answered.document) if options.github else ():
-        remark(line)
-
-
-def walker_record(answered: Answered) -> dict[str, Any]:
-    """Return the same for the summary document."""
-    return {
-        "walker": answered.chosen.name,
-        **answered.part.tally.record(),
-        "findings": finding_records(answered.document),
-        "accepted": answered.accepted.record(),
-    }

@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 
 from crosswalk.emu.cli.campaign_findings import campaign_findings, report_of
-from crosswalk.emu.cli.fuzz_report import Ended, accepted_of, only, record, report_lines, verdict
+from crosswalk.emu.cli.fuzz_report import Ended, record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.cli.walker_options import chosen_walker
+from crosswalk.emu.cli.walker_report import accepted_of, only
 from crosswalk.emu.findings.baseline import Muting, read_muting
 from crosswalk.emu.fuzz.campaign import Campaign, Plan, Progress
 from crosswalk.emu.fuzz.campaign.cases import read_cases

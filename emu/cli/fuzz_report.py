@@ -1,14 +1,13 @@
 """The report of a campaign: for people and for machines."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from crosswalk.emu.findings.baseline import Accepted, Muting
+from crosswalk.emu.cli.walker_report import finding_records, question_lines
+from crosswalk.emu.findings.baseline import Accepted
 from crosswalk.emu.findings.cause import joined
 from crosswalk.emu.findings.note import signature_in
 from crosswalk.emu.findings.signature import Signature
@@ -16,22 +15,13 @@ from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.conclusion import agreement, counted
-from crosswalk.emu.report.finding import FindingsJson, headline, search_lines, told
+from crosswalk.emu.report.finding import FindingsJson, search_lines
 from crosswalk.emu.report.text import count_text
-from crosswalk.emu.targets.tally import Tally, by_claim, by_mode
+from crosswalk.emu.targets.tally import by_mode
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = [
-    "Ended",
-    "accepted_of",
-    "finding_records",
-    "only",
-    "question_lines",
-    "record",
-    "report_lines",
-    "verdict",
-]
+__all__ = ["Ended", "record", "report_lines", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +40,6 @@ class Ended:
     unreduced: int = 0
     modes: frozenset[PagingMode] | None = None
     interrupted: bool = False
-
-
-def accepted_of(muting: Muting, document: FindingsJson) -> Accepted:
-    """Return which findings are new, and which are ignored or known."""
-    rules, texts = dict[str, list[str]](), dict[str, list[str]]()
-    for finding in document.findings:
-        rules[headline(finding)] = [each.rule for each in finding.variants]
-        texts[headline(finding)] = [
-            told(finding, text) for each in finding.variants for text in each.causes
-        ]
-    return muting.accepted(rules, texts)
-
-
-def only(document: FindingsJson, causes: Collection[str]) -> FindingsJson:
-    """Return the document with the findings of these causes alone."""
-    some = [finding for finding in document.findings if headline(finding) in causes]
-    return msgspec.structs.replace(document, findings=some)
 
 
 def report_lines(ended: Ended) -> Iterator[str]:
@@ -140,26 +113,6 @@ def _walker_lines(ended: Ended) -> Iterator[str]:
             yield f"    not asked in {names}: it doesn't state them"
 
 
-def question_lines(walker: str, tally: Tally) -> Iterator[str]:
-    """Yield what a walker under test was asked and answered, by paging mode and by claim."""
-    asked, answered, declined = (
-        by_mode(each) for each in (tally.asked, tally.answered, tally.declined)
-    )
-    failed = asked.total() - answered.total() - declined.total()
-    yield (
-        f"{walker}: asked for {asked.total():,} accesses, answered {answered.total():,}, "
-        f"declined {declined.total():,}" + (f", failed at {failed:,}" if failed else "")
-    )
-    for mode in PagingMode:
-        if asked[mode]:
-            what = "declined" if asked[mode] == declined[mode] else f"answered {answered[mode]:,}"
-            yield f"    {mode.slug}: asked for {asked[mode]:,}, {what}"
-    claims = by_claim(tally.asked), by_claim(tally.answered)
-    for claim, count in sorted(claims[0].items()):
-        if count != claims[1][claim]:
-            yield f"    {claim.value}: asked for {count:,}, answered {claims[1][claim]:,}"
-
-
 def verdict(ended: Ended) -> tuple[int, str]:
     """Return the exit status of a campaign, and its last word.
 
@@ -215,24 +168,6 @@ def _single(known: dict[str, int]) -> Counter[str]:
 
 def _sorted(counts: dict[str, int]) -> str:
     return counted(dict(sorted(counts.items())))
-
-
-def finding_records(document: FindingsJson) -> list[dict[str, Any]]:
-    """Return the findings as a summary document has them."""
-    return [
-        {
-            "id": found.id,
-            "cause": found.cause,
-            "signature": found.signature,
-            "count": found.count,
-            "layout": found.layout,
-            "case": found.case,
-            "entries": found.entries,
-            "reproduce": found.reproduce,
-            "variants": msgspec.to_builtins(found.variants),
-        }
-        for found in sorted(document.findings, key=lambda found: found.id)
-    ]
 
 
 def record(ended: Ended) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from crosswalk.emu.check import Divergence, compare_all
 from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composites import CompositeChecker
-from crosswalk.emu.cli.fuzz_report import accepted_of
 from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
+from crosswalk.emu.cli.walker_report import accepted_of
 from crosswalk.emu.findings.baseline import read_muting
 from crosswalk.emu.findings.describe import (
     described,
