@@ -102,17 +102,19 @@ def ask_list(target: Target, case: Case) -> Iterator[Reply]:
     begins = sorted({*listing.mappings.va.tolist(), *true.mappings.va.tolist()})
     accesses = Accesses.of([Access(va, AccessType.READ) for va in begins])
     truth = translate_many(memory, context, accesses)
-    wrong = judge(target.claims, answers, memory, context, accesses, truth).verdict.wrong
+    judged = judge(target.claims, answers, memory, context, accesses, truth)
+    wrong = judged.verdict.wrong
     for row, va in enumerate(begins):
         mine, other = _listed(listing, va), _listed(true, va)
+        said = "not listed" if mine is None else mine.text(target.claims)
         seen: Seen | None = None
         numbers: tuple[Number, ...] = ()
-        if other is not None:
+        if other is not None and not judged.silent[row]:
             seen, numbers = _compared(memory, context, accesses[row], mine, other)
         yield Reply(
             accesses[row],
             True,
-            "not listed" if mine is None else mine.text(target.claims),
+            None if judged.silent[row] else said,
             "no mapping" if other is None else other.text(target.claims),
             bool(wrong[row]),
             seen,

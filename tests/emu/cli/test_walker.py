@@ -323,6 +323,20 @@ def test_a_list_that_is_never_given_is_no_agreement(run, new):
     assert "verdict: nothing judged of: leaves, flags\n" in ran.out
 
 
+def test_a_range_that_is_declined_is_not_said_to_be_right(run, new):
+    path = new("list")
+    text = path.read_text("utf-8")
+    upper = "    if declines(context) or va >> 63:\n        return NotImplemented\n    return below"
+    before = "    if declines(context):\n        return NotImplemented\n    return below"
+    assert 1 == text.count(before)
+    path.write_text(text.replace(before, upper))
+    ran = run("walker", "try", WALKERS["list"])
+    assert 0 == ran.status
+    assert "mapping of 0xffffffffffc00000  no answer" in ran.out
+    assert "declined; it is pa 0x200000, 2 MiB, flags 0x83" in ran.out
+    assert "not listed" not in ran.out
+
+
 def test_json_has_all_that_is_shown(run, new):
     new("python")
     ran = run("walker", "try", WALKERS["python"], "--json", "--claims", "rights")
