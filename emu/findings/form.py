@@ -4,7 +4,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
-from crosswalk.walker.entry import ADDRESS_FIELD, Entry, leaf_address, level_of
+from crosswalk.walker.entry import (
+    ADDRESS_FIELD,
+    Entry,
+    is_leaf,
+    leaf_address,
+    level_of,
+    reserved_bits,
+)
 from crosswalk.walker.formats import Case
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.translate import Step, StepKind, walk_access
@@ -14,6 +21,7 @@ __all__ = ["Form", "form_of"]
 _PLAIN = int(Entry.P | Entry.RW | Entry.US)
 _DEFAULT = PagingContext(cr3=0)
 _MODE = {"cr0": 0, "cr4": int(CR4.PAE | CR4.PSE | CR4.LA57), "efer": int(EFER.LME | EFER.LMA)}
+_LOW, _HIGH = 1, 2
 _FEATURES = ("maxphyaddr", "page1gb", "vendor", "encryption_mask")
 
 
@@ -23,7 +31,8 @@ class Form:
 
     `last` is how the walk ends, `leaf` the flags of its last entry and `above` those of the others,
     as far as they aren't plain; `beside` the flags of all other entries, with their numbers. `page`
-    is the address of the page where that isn't the first behind the tables. `access`, `half`
+    is the address of the page where that isn't the first behind the tables; below 0 it says which
+    address bits are reserved ones. `access`, `half`
     and `offset` are of the access, `cpu` and `features` what isn't the usual there.
     """
 
@@ -84,9 +93,18 @@ def _odd(context: PagingContext, step: Step) -> int:
 
 
 def _page(context: PagingContext, steps: tuple[Step, ...]) -> int:
-    if not steps or steps[-1].kind is not StepKind.LEAF:
+    """Return the address of the page, 0 where that doesn't matter.
+
+    Of an entry with reserved bits: which bits of an address are among them.
+    """
+    if not steps or steps[-1].kind not in (StepKind.LEAF, StepKind.RESERVED):
         return 0
     last = steps[-1]
+    if last.kind is StepKind.RESERVED:
+        leaf = is_leaf(context, last.level, last.entry)
+        wrong = last.entry & reserved_bits(context, last.level, leaf=leaf) & ADDRESS_FIELD
+        low = wrong & (1 << context.maxphyaddr) - 1
+        return -(_LOW * bool(low) + _HIGH * bool(wrong ^ low))
     span = level_of(context, last.level).span
     address = leaf_address(context, last.level, last.entry)
     first = FRAME * (len({step.pa // FRAME for step in steps}) + 1)

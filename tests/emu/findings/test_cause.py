@@ -292,6 +292,22 @@ def test_the_form_of_a_case_has_neither_level_nor_size_nor_index():
     assert None is form_of(replace(small, probes=small.probes * 2))
 
 
+def test_reserved_bits_of_different_kinds_have_different_forms():
+    def case(*words):
+        entries = {0x1000 * (at + 1): word for at, word in enumerate(words)}
+        return Case(cpu=Cpu(cr3=0x1000), ram=((0, 0x6000),), entries=entries,
+                    probes=(Probe(va=0, access="read"),))  # fmt: skip
+
+    low, high = (case(0x2007, 0x3007, 7 | PS | bit) for bit in (1 << 13, BEYOND))
+    others = [
+        case(0x2007, 0x3007, 0x4007, 1 << 45 | 7),
+        case(0x2007, 0x3007, 0x1087 | BEYOND | 1 << 13),
+    ]
+    assert 4 == len({form_of(each) for each in (low, high, *others)})
+    assert form_of(low) == form_of(case(0x2007, 0x4000_4087))
+    assert form_of(others[0]) == form_of(case(0x2007, 0x2007 | BEYOND))
+
+
 def test_rules_whose_smallest_cases_have_one_form_have_one_cause():
     small, large = "a 4-KiB page that is there", "a 2-MiB page that is there"
     signatures = [signature(small), signature(large)]
