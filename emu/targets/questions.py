@@ -223,16 +223,19 @@ class _Attempts:
     unasked: list[Rows] = field(default_factory=list)
     smallest: tuple[Rows, NoAnswer] | None = None
     left: int = _TRIES
+    gone: bool = False
 
-    def put(self, some: Rows, *, trusted: bool) -> None:
+    def put(self, some: Rows, *, trusted: bool, again: bool = False) -> None:
         """Ask some questions, all of them together if possible.
 
         `trusted`: where it fails is taken for the question to blame. That is wrong for a process
-        that answers late, or fails only after others; then they are halved.
+        that answers late, or fails only after others; then they are halved. `again`: they came
+        before one that failed, and are asked however many have failed.
         """
         if not len(some):
             return
-        if self.left <= 0 or len(self.failed) >= MOST_FAILURES:
+        enough = self.left <= 0 or len(self.failed) >= MOST_FAILURES
+        if self.gone or (enough and not again):
             self.unasked.append(some)
             return
         failure = self._try(some)
@@ -280,9 +283,8 @@ class _Attempts:
             self.answered.append((some, answers))
             self.refused |= {int(some[number]): each for number, each in refused.items()}
         except NoAnswer as failure:
-            self.left = (
-                0 if isinstance(failure, Unloadable) else self.left - _COSTS[failure.failure]
-            )
+            self.gone = isinstance(failure, Unloadable)
+            self.left -= _COSTS[failure.failure]
             return failure
         return None
 
@@ -292,10 +294,11 @@ class _Attempts:
             for half in np.array_split(some, 2):
                 self.put(half, trusted=False)
             return
-        self.put(some[:suspect], trusted=False)
         count = len(self.failed)
         self.put(some[suspect : suspect + 1], trusted=True)
-        self.put(some[suspect + 1 :], trusted=len(self.failed) > count)
+        trusted = len(self.failed) > count
+        self.put(some[:suspect], trusted=False, again=True)
+        self.put(some[suspect + 1 :], trusted=trusted)
 
 
 def _slow(failure: NoAnswer) -> bool:

@@ -88,8 +88,8 @@ def test_the_question_that_fails_is_put_aside_and_all_others_are_answered(failur
     assert [7] == np.flatnonzero(said.silent).tolist() == said.aside.tolist()
     assert [va for va in MANY.va.tolist() if va != bad] == said.outcomes.pa[~said.silent].tolist()
     if tells:
-        # All, as far as that goes; those before it; it alone; those behind it.
-        assert [7, 7, 0, 56] == [len(asked) for asked in walker.asked]
+        # All, as far as that goes; it alone; those before it and behind it.
+        assert [7, 0, 7, 56] == [len(asked) for asked in walker.asked]
 
 
 def test_a_walker_that_does_not_fail_is_asked_once():
@@ -128,6 +128,13 @@ def test_of_hangs_only_a_few_are_waited_for():
     assert HANGS == len(walker.asked)
     assert [([0], [0]), ([1], [4096])] == shown(said)
     assert list(range(64)) == said.aside.tolist()
+
+
+def test_what_lies_before_the_last_hang_is_answered():
+    said = Walker(lambda _, va: va >> 12 & 15 == 15, Failure.HANG).put()
+    assert [[15], [31]] == [rows for rows, _ in shown(said)]
+    answered = [row for row in range(47) if row & 15 != 15]
+    assert answered == np.flatnonzero(~said.silent).tolist()
 
 
 def test_a_hang_in_an_unknown_place_is_narrowed_down_as_far_as_there_is_time():
