@@ -7,8 +7,8 @@ Choices and defaults that other rooms define stand here as literals; tests hold 
 import argparse
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ __all__ = [
     "RANGE",
     "REPORTING",
     "REPORTS",
+    "SEED",
     "SELECT",
     "SOURCE",
     "SUMMARY",
     "VERBOSE",
     "WALKER_LIMITS",
+    "WALKER_MUTING",
+    "WALKER_REPORTING",
+    "Command",
     "Group",
     "Option",
     "json_option",
@@ -35,6 +39,7 @@ __all__ = [
     "not_empty",
     "number",
     "option",
+    "options_of",
     "output_file",
     "output_folder",
     "report_file",
@@ -443,3 +448,29 @@ def walker(otherwise: str) -> Group:
 def json_option(what: str) -> Option:
     """Return --json, which prints `what`."""
     return _flag("--json", f"print {what} as JSON")
+
+
+SEED = option("--seed", metavar="N", type=number(), default=0, help="the seed of everything (0)")
+
+WALKER_MUTING, WALKER_REPORTING = (
+    tuple(replace(each, needs="walker") for each in options) for options in (MUTING, REPORTING)
+)
+"""The same where a command doesn't always ask a walker under test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: `run` names the function that carries it out, as module:function of this room."""
+
+    name: str
+    run: str
+    help: str
+    options: tuple[Option | Group, ...]
+    description: str | None = None
+    epilog: str | None = None
+
+
+def options_of(command: Command) -> Iterator[Option]:
+    """Yield the options of a command, those in groups too."""
+    for each in command.options:
+        yield from each.options if isinstance(each, Group) else (each,)

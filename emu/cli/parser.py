@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from crosswalk.emu.cli.commands import COMMANDS, GROUPS, Command, options_of
-from crosswalk.emu.cli.options import Group, Option
+from crosswalk.emu.cli.commands import COMMANDS, GROUPS
+from crosswalk.emu.cli.options import Command, Group, Option, options_of
 
 __all__ = ["Parser", "make_parser", "parse", "release"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from crosswalk.walker.access import Access
-from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.context import PagingContext, PagingMode, Vendor
 from crosswalk.walker.entry import Entry, level_of, protection_key
 from crosswalk.walker.mappings import Mapping, Range
 from crosswalk.walker.outcome import Outcome, PageFault, Translation, error_names
@@ -166,9 +166,11 @@ def context_text(context: PagingContext) -> str:
     mask = context.encryption_mask
     encrypted = f", encryption mask {mask:#x}" if mask else ""
     keys = f", PKRU {context.pkru:#x}" if context.pke else ""
+    small = ", no 1-GiB pages" if context.mode.long and not context.page1gb else ""
+    vendor = ", AMD" if context.vendor is Vendor.AMD else ""
     return (
         f"{context.mode} paging, CR3 {context.cr3:#x}, {' '.join(on) or 'no protections'}, "
-        f"MAXPHYADDR {context.maxphyaddr}{encrypted}{keys}"
+        f"MAXPHYADDR {context.maxphyaddr}{small}{vendor}{encrypted}{keys}"
     )
 
 

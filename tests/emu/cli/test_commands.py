@@ -8,7 +8,8 @@ from importlib.metadata import version
 
 import pytest
 
-from crosswalk.emu.cli.commands import COMMANDS, options_of
+from crosswalk.emu.cli.commands import COMMANDS
+from crosswalk.emu.cli.options import options_of
 from crosswalk.emu.cli.parser import make_parser, parse
 from tests.emu.case_files import KNOWN_CASES, LINUX_CASE
 
@@ -57,7 +58,8 @@ def imported(*arguments):
 def test_help_and_bad_usage_import_the_standard_library_alone(arguments, status):
     ended, modules = imported(*arguments)
     ours = {each for each in modules if each.startswith("crosswalk.")}
-    rooms = {f"crosswalk.emu.cli.{name}" for name in ("main", "commands", "options", "parser")}
+    names = ("main", "commands", "search_commands", "options", "parser")
+    rooms = {f"crosswalk.emu.cli.{name}" for name in names}
     # pyproject.toml is read before the arguments of fuzz.
     if arguments[:1] != ["fuzz"]:
         assert {"crosswalk.emu", "crosswalk.emu.cli", *rooms} == ours

@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crosswalk.emu.check import DEFAULT_LIMIT
-from crosswalk.emu.cli.commands import COMMANDS, options_of
-from crosswalk.emu.cli.options import WALKER_LIMITS, number, output_file, output_folder, seconds
+from crosswalk.emu.cli.commands import COMMANDS
+from crosswalk.emu.cli.options import (
+    WALKER_LIMITS,
+    number,
+    options_of,
+    output_file,
+    output_folder,
+    seconds,
+)
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import KINDS

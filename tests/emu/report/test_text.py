@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from crosswalk.emu.report import text
 from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.context import Vendor
 from crosswalk.walker.mappings import mappings
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from crosswalk.walker.rights import Rights
@@ -98,3 +101,5 @@ def test_a_context_is_a_line():
     assert "4-level paging, CR3 0x1000, no protections, MAXPHYADDR 40" == bare
     full = text.context_text(context(5, smep=True, smap=True, pke=True, pkru=4))
     assert "5-level paging, CR3 0x1000, WP NXE SMEP SMAP PKE, MAXPHYADDR 40, PKRU 0x4" == full
+    other = text.context_text(replace(context(), page1gb=False, vendor=Vendor.AMD))
+    assert "4-level paging, CR3 0x1000, WP NXE, MAXPHYADDR 40, no 1-GiB pages, AMD" == other
