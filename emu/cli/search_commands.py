@@ -284,23 +284,30 @@ the name of a sequence of the matrix: section=tlb-random,number=17.""",
 WALKERS = (
     Command(
         "walker new",
-        "walker:run_new",
-        "write a walker to begin with, which passes",
+        "walker_new:run_new",
+        "write a walker to begin with, which passes, or an adapter for one that exists",
         (
-            option("kind", choices=["python", "c", "exec"], help="how Crosswalk is to reach it"),
+            option(
+                "kind",
+                choices=["python", "c", "exec", "kdumpfile", "drgn", "bochscpu", "qemu"],
+                help="a walker that Crosswalk reaches in this way, or the adapter for this one",
+            ),
             option(
                 "file",
                 metavar="FILE",
                 nargs="?",
                 type=not_empty,
                 help="write it here, or into this folder (mywalker.py, mywalker.c, "
-                "mywalker_exec.py); what is there isn't overwritten",
+                "mywalker_exec.py, kdumpfile_walker.py...); what is there isn't overwritten",
             ),
         ),
         """\
 Write a short page-table walker, correct in 4-level and 5-level paging: a module in Python, a
 library in C, or a process that reads and writes JSON lines (in Python; it can be in any language).
-It translates and it lists mappings. Put your own walker in the place of its functions.""",
+It translates and it lists mappings. Put your own walker in the place of its functions.
+
+Or write the adapter that puts libkdumpfile, drgn, Bochs or QEMU's monitor under test, protocol.py,
+which it imports, beside it; and print what to install.""",
     ),
     Command(
         "walker try",

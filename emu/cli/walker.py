@@ -1,15 +1,12 @@
-"""`walker new` and `walker try`: a walker to begin with, and one that is asked in the open."""
+"""`walker try`: a walker that is asked in the open."""
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from crosswalk.emu.cli.output import command_line, emit, print_verdict
+from crosswalk.emu.cli.output import emit, print_verdict
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker
 from crosswalk.emu.report.text import access_text, context_text, count_text, walk_lines
 from crosswalk.emu.targets import Target
@@ -20,57 +17,12 @@ from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case
 from crosswalk.walker.formats.case import ACCESS_NAMES
-from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.translate import Walk, walk_access
 
-__all__ = ["run_new", "run_try"]
+__all__ = ["run_try"]
 
-_STARTERS = {"python": "mywalker.py", "c": "mywalker.c", "exec": "mywalker_exec.py"}
 _USUAL = frozenset({PagingMode.LEVEL4, PagingMode.LEVEL5})
-
-
-def run_new(options: argparse.Namespace) -> int:
-    """Write a starter, print how to go on with it, and return the exit status."""
-    starter = _STARTERS[options.kind]
-    path = Path(options.file or starter)
-    if path.is_dir():
-        path /= starter
-    if options.kind != "c" and path.suffix != ".py":
-        raise BadInput(
-            f"{printable(str(path))}: this starter is in Python: a name that ends in .py"
-        )
-    if os.path.lexists(path):
-        raise BadInput(f"{printable(str(path))}: is there already, and isn't overwritten")
-    text = (files("crosswalk.emu.targets") / "starters" / starter).read_text("utf-8")
-    name = path.as_posix()
-    library = name.removesuffix(".c") + ".so"
-    for old, new in ((starter, name), ("./mywalker.so", _local(library)), ("mywalker.so", library)):
-        text = text.replace(old, new)
-    write_file(path, text.encode())
-    print(f"wrote {printable(name)}; go on with:")
-    for words in _commands(options.kind, name, library):
-        print(f"  {words}")
-    return 0
-
-
-def _local(library: str) -> str:
-    return library if library.startswith("/") else f"./{library}"
-
-
-def _commands(kind: str, name: str, library: str) -> Iterator[str]:
-    """Yield the commands that try a starter, as a shell takes them."""
-    if kind == "c":
-        include = '-I"$(python3 -m crosswalk.emu.targets)"'
-        yield f"cc -shared -fPIC {include} {command_line(['-o', library, name])}"
-    walkers = {
-        "python": [f"python:{name}:translate", f"python:{name}:mappings"],
-        "c": [f"c:{_local(library)}"],
-        "exec": [f"exec:python3 {command_line([name])}"],
-    }[kind]
-    for walker in walkers:
-        yield command_line(["crosswalk", "walker", "try", walker])
-    yield command_line(["crosswalk", "fuzz", "--walker", walkers[0]])
 
 
 @dataclass(frozen=True, slots=True)

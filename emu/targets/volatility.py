@@ -32,7 +32,7 @@ class Volatility:
 
     def __init__(self) -> None:
         if find_spec("volatility3") is None:
-            raise BadInput("isn't installed: pip install crosswalk-x86[volatility3]")
+            raise BadInput("isn't installed: pip install volatility3")
         self._exceptions = import_module("volatility3.framework.exceptions")
 
     def answer(

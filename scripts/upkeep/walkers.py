@@ -16,7 +16,7 @@ __all__ = ["WALKERS", "Walker", "main", "row", "with_rows"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "walkers.md"
-ADAPTERS = "docs/examples/adapters"
+ADAPTERS = "emu/targets/starters/adapters"
 CASES = 32
 _TABLE = re.compile(r"(?<=<!-- scripts/walkers-table -->\n)(\|.*\n)+")
 _HEAD = """\

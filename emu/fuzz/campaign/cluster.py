@@ -55,7 +55,7 @@ class Cluster(Pool[Task, Done | Failed]):
         try:
             distributed: Any = importlib.import_module("distributed")  # Slow to import.
         except ImportError as error:
-            raise BadInput("--scheduler: pip install 'crosswalk-x86[dask]' first") from error
+            raise BadInput("--scheduler: pip install distributed first") from error
         self._address, self._work, self._limit = address, done_by, limit
         self._client: Any = _client(distributed, address)
         try:

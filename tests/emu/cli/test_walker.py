@@ -1,6 +1,7 @@
 """`walker new` writes starters that pass; `walker try` shows what an adapter gets wrong."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -50,6 +51,57 @@ def new(run, tmp_path, monkeypatch):
         return path
 
     return new
+
+
+ADAPTED = {
+    "kdumpfile": "/usr/bin/python3",
+    "drgn": "/usr/bin/python3",
+    "bochscpu": "bochs/bin/python",
+    "qemu": "python3",
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTED)
+def test_an_adapter_comes_with_what_it_imports_and_its_w(run, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    ran = run("walker", "new", kind)
+    assert (0, "") == (ran.status, ran.err)
+    name = f"{kind}_walker.py"
+    first, install, *_, fuzz = ran.out.splitlines()
+    assert f"wrote {name} and protocol.py; go on with:" == first
+    assert install.startswith(("  sudo apt-get install -y ", "  python3 -m venv bochs"))
+    walker = f"exec:{ADAPTED[kind]} {name}"
+    assert walker in shlex.split(fuzz)
+    assert walker in (tmp_path / name).read_text("utf-8")
+    for written in (name, "protocol.py"):
+        shipped = STARTERS / "adapters" / written
+        assert shipped.read_bytes() == (tmp_path / written).read_bytes()
+
+
+def test_a_second_adapter_shares_what_the_first_one_brought(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert 0 == run("walker", "new", "drgn").status
+    ran = run("walker", "new", "kdumpfile", "my own.py")
+    assert "exec:/usr/bin/python3 'my own.py'" in shlex.split(ran.out.splitlines()[-1])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"drgn_walker.py", "my own.py", "protocol.py"} == names
+
+
+@pytest.mark.parametrize(
+    ("there", "name", "message"),
+    [
+        ("protocol.py", (), "protocol.py: is there already, and isn't overwritten"),
+        ("qemu_walker.py", (), "qemu_walker.py: is there already, and isn't overwritten"),
+        ("mine.py", ("protocol.py",), "protocol.py: the adapter imports a file of this name"),
+    ],
+)
+def test_an_adapter_overwrites_neither_file(run, tmp_path, monkeypatch, there, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / there).write_text("mine")
+    ran = run("walker", "new", "qemu", *name)
+    assert (2, "") == (ran.status, ran.out)
+    assert message in ran.err
+    assert {there: "mine"} == {path.name: path.read_text() for path in tmp_path.iterdir()}
 
 
 def fuzz(run, walker, cases=4):

@@ -1,4 +1,4 @@
-"""The adapters of docs/examples: run where their walkers can be had."""
+"""The adapters that `walker new` writes: run where their walkers can be had."""
 
 import json
 import os
@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from tests.emu.cli.running import crosswalk
-from tests.emu.targets.walkers import EXAMPLES, ROOT
+from tests.emu.targets.walkers import HEADER, ROOT
 
 pytestmark = pytest.mark.slow
 
-FOLDER = EXAMPLES / "adapters"
+FOLDER = HEADER / "starters" / "adapters"
 DEBIAN = "/usr/bin/python3"
 BOCHSCPU = os.environ.get("CROSSWALK_BOCHSCPU_PYTHON", sys.executable)
 ADAPTERS = {

@@ -1,7 +1,7 @@
 """The page-table walk of Bochs as a library, under test: `virt_translate` of bochscpu-python.
 
 python3 -m venv bochs && bochs/bin/pip install 'bochscpu-python<0.4'
-crosswalk fuzz --walker 'exec:bochs/bin/python docs/examples/adapters/bochscpu_walker.py'
+crosswalk fuzz --walker 'exec:bochs/bin/python bochscpu_walker.py'
 
 Version 0.4.0 needs a C library newer than its wheel says (glibc 2.38).
 """

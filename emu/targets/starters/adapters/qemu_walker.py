@@ -1,8 +1,8 @@
 """The page-table walk of QEMU's monitor, under test: its command `gva2gpa`.
 
-apt-get install qemu-system-x86
+sudo apt-get install -y qemu-system-x86
 crosswalk fuzz --walker-memory 1200000 \\
-    --walker 'exec:python3 docs/examples/adapters/qemu_walker.py'
+    --walker 'exec:python3 qemu_walker.py'
 
 A machine without devices is started, and never runs. Its memory is a file with holes, 1 TiB as most
 physical addresses in layouts are below that, so that QEMU needs as much address space. Its control

@@ -1,7 +1,7 @@
 """The page-table walk of drgn, under test: it reads memory of a kernel, a core without any.
 
-apt-get install python3-drgn
-crosswalk fuzz --walker 'exec:/usr/bin/python3 docs/examples/adapters/drgn_walker.py'
+sudo apt-get install -y python3-drgn
+crosswalk fuzz --walker 'exec:/usr/bin/python3 drgn_walker.py'
 
 drgn walks page tables to read a process' memory. It believes the core to be Linux because of a
 VMCOREINFO note; what it reads is answered by `read`, and the last that it reads is one byte at the

@@ -1,7 +1,7 @@
 """The page-table walk of libkdumpfile, under test: its `addrxlat` with callbacks for memory.
 
-apt-get install python3-libkdumpfile
-crosswalk fuzz --walker 'exec:/usr/bin/python3 docs/examples/adapters/kdumpfile_walker.py'
+sudo apt-get install -y python3-libkdumpfile
+crosswalk fuzz --walker 'exec:/usr/bin/python3 kdumpfile_walker.py'
 """
 
 import addrxlat
