@@ -5,6 +5,7 @@ stands here, and nothing else.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -24,15 +25,18 @@ __all__ = [
     "SectionJson",
     "VariantJson",
     "answer_rows",
+    "case_file",
     "dump_findings",
     "entry_lines",
     "entry_rows",
     "finding_lines",
     "found_text",
+    "has_predicted",
     "headline",
     "manual_text",
     "search_lines",
     "search_title",
+    "titled_answers",
     "told",
     "variants_text",
 ]
@@ -195,10 +199,12 @@ def manual_text(sections: Sequence[SectionJson]) -> str:
 
 
 def found_text(finding: FindingJson) -> str:
-    """Return how often a finding occurred, where first, and how big its case is."""
+    """Return how often a finding occurred and its rule did, where first, how big its case is."""
+    several = len(finding.variants) > 1
+    own = f", {finding.variants[0].count:,} of them of this rule" if several else ""
     first = "" if finding.layout is None else f", first in layout {finding.layout:,}"
     case = "no case" if finding.size is None else f"a case of {finding.size}"
-    return f"{count_text(finding.count, 'time')}{first}; {case}"
+    return f"{count_text(finding.count, 'time')}{own}{first}; {case}"
 
 
 def answer_rows(finding: FindingJson) -> list[tuple[str, str]]:
@@ -211,13 +217,38 @@ def answer_rows(finding: FindingJson) -> list[tuple[str, str]]:
     return rows
 
 
+def titled_answers(finding: FindingJson) -> list[tuple[str, str]]:
+    """Return the same, where a walker under test is wrong with the names of the other two.
+
+    For reports that show the case file, in which `predicted` is that walker's answer.
+    """
+    if not finding.witness.startswith(PEER):
+        return answer_rows(finding)
+    names = {"predicted": "Crosswalk", "observed": "emulated CPU"}
+    return [(names.get(who, who), text) for who, text in answer_rows(finding)]
+
+
+def has_predicted(finding: FindingJson) -> bool:
+    """Return whether the case file has a walker's answer, for which it says `predicted`."""
+    text = finding.case_text
+    return finding.witness.startswith(PEER) and text is not None and '"predicted"' in text
+
+
+def case_file(variant: VariantJson) -> str | None:
+    """Return the name of a variant's case file; else the command that shows it, if there is one."""
+    return variant.reproduce if variant.case is None else Path(variant.case).name
+
+
 def entry_lines(finding: FindingJson) -> Iterator[str]:
     """Yield the entries of the walk, those beside it, and the registers; blame behind an arrow."""
     yield from (text for text, _ in entry_rows(finding))
 
 
 def entry_rows(finding: FindingJson) -> Iterator[tuple[str, bool]]:
-    """Yield the same, each with whether it is to blame."""
+    """Yield the same, each with whether it is to blame.
+
+    Where no entry was walked, the remark says why, and the entries beside it aren't to blame.
+    """
     if finding.remark is not None:
         yield finding.remark, True
     for entry in finding.walk:
@@ -229,7 +260,7 @@ def entry_rows(finding: FindingJson) -> Iterator[tuple[str, bool]]:
             yield f"not on this walk{needed}:", False
         for entry in finding.beside:
             first = "" if entry.va is UNSET else f"  for {entry.va} and up"
-            yield f"{entry.text}{first}", finding.needed
+            yield f"{entry.text}{first}", finding.needed and finding.remark is None
         if finding.more:
             yield f"… and {finding.more:,} more", False
     if finding.context is not None:
@@ -254,9 +285,9 @@ def finding_lines(finding: FindingJson, *, rule: bool = True, access: bool = Tru
 
 
 def variants_text(finding: FindingJson) -> str | None:
-    """Return the rules of the other variants of a cause in one line; None where there is none."""
-    others = [f"{each.count:,} × {each.rule}" for each in finding.variants[1:]]
-    return f"also {', '.join(others)}" if others else None
+    """Return the rules of a cause in one line, that of the case first; None where there is one."""
+    first, *others = [f"{each.count:,} × {each.rule}" for each in finding.variants] or [""]
+    return f"{first}; also {', '.join(others)}" if others else None
 
 
 def _rule_text(finding: FindingJson) -> str:

@@ -1,5 +1,6 @@
 """Findings as one page of HTML: nothing is loaded, nothing is run, all text is escaped."""
 
+import re
 from collections.abc import Iterator
 from html import escape
 
@@ -8,12 +9,15 @@ from crosswalk.emu.report.finding import (
     FindingJson,
     FindingsJson,
     ReportJson,
-    answer_rows,
+    VariantJson,
+    case_file,
     entry_rows,
     found_text,
+    has_predicted,
     headline,
     manual_text,
     search_title,
+    titled_answers,
 )
 
 __all__ = ["html"]
@@ -22,14 +26,17 @@ _STYLE = """\
 :root { color-scheme: light dark; --line: light-dark(#d0d7de, #3d444d);
   --soft: light-dark(#f6f8fa, #161b22); --mark: light-dark(#fff1c2, #5c4300); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; }
 h2 { margin-top: 2.5rem; font-size: 1.2rem; }
 table { border-collapse: collapse; }
 th, td { border: 1px solid var(--line); padding: .3rem .6rem; text-align: left; }
-td.number { text-align: right; }
+td.number { text-align: right; white-space: nowrap; }
 td, dd, li, h1, h2 { overflow-wrap: anywhere; }
-pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .8rem;
-  overflow-x: auto; font-size: .85rem; }
-pre.command { white-space: pre-wrap; overflow-wrap: anywhere; }
+pre, ol.entries { background: var(--soft); border: 1px solid var(--line); border-radius: 6px;
+  padding: .8rem; font-size: .85rem; }
+pre, ol.entries li { white-space: pre-wrap; overflow-wrap: anywhere; }
+ol.entries { font-family: monospace; list-style: none; margin: 1em 0; }
+ol.entries li { padding-left: 2ch; text-indent: -2ch; }
 mark { background: var(--mark); color: inherit; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
 dt { font-weight: 600; }
@@ -64,7 +71,8 @@ def html(document: ReportJson) -> bytes:
 
 
 def _search(anchor: str, search: FindingsJson) -> Iterator[str]:
-    yield f'<h1 id="{anchor}">{escape(search_title(search))}</h1>'
+    title = re.sub("[/:]", r"\g<0><wbr>", escape(search_title(search)))
+    yield f'<h1 id="{anchor}">{title}</h1>'
     if search.about:
         yield "<ul>"
         yield from (f"<li>{escape(line)}" for line in search.about)
@@ -91,23 +99,30 @@ def _finding(finding: FindingJson) -> Iterator[str]:
         rows.append(("manual", manual_text(finding.manual)))
     if finding.access is not None:
         rows.append(("access", finding.access))
-    for title, text in (*rows, *answer_rows(finding), ("found", found_text(finding))):
+    for title, text in (*rows, *titled_answers(finding), ("found", found_text(finding))):
         yield f"<dt>{escape(title)}<dd>{escape(text)}"
     yield "</dl>"
-    lines = "\n".join(
-        f"<mark>{escape(text)}</mark>" if blamed else escape(text)
+    lines = [
+        f"<li><mark>{escape(text)}</mark>" if blamed else f"<li>{escape(text)}"
         for text, blamed in entry_rows(finding)
-    )
+    ]
     if lines:
-        yield f"<pre>{lines}</pre>"
-    if len(finding.variants) > 1:
-        yield "<p>Of the same cause:<ul>"
-        for each in finding.variants[1:]:
-            again = "" if each.reproduce is None else f"<br><code>{escape(each.reproduce)}</code>"
-            yield f"<li>{each.count:,} × {escape(each.rule)}{again}"
-        yield "</ul>"
+        yield f'<ol class="entries">{"".join(lines)}</ol>'
     if finding.reproduce is not None:
-        yield f'<p>To see it again:<pre class="command">{escape(finding.reproduce)}</pre>'
+        yield f"<p>To see it again:<pre>{escape(finding.reproduce)}</pre>"
     if finding.case_text is not None:
-        text = escape(finding.case_text)
-        yield f"<details><summary>The case file</summary><pre>{text}</pre></details>"
+        yield "<details><summary>The case file</summary>"
+        if has_predicted(finding):
+            yield "<p>In the case file, <code>predicted</code> is what the walker said."
+        yield f"<pre>{escape(finding.case_text)}</pre></details>"
+    yield from _others(finding.variants[1:])
+
+
+def _others(variants: list[VariantJson]) -> Iterator[str]:
+    if variants:
+        yield f"<details><summary>{len(variants)} more of the same cause</summary><ul>"
+        for each in variants:
+            name = case_file(each)
+            where = "" if name is None else f": <code>{escape(name)}</code>"
+            yield f"<li>{each.count:,} × {escape(each.rule)}{where}"
+        yield "</ul></details>"

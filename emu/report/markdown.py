@@ -8,12 +8,15 @@ from crosswalk.emu.report.finding import (
     FindingJson,
     FindingsJson,
     ReportJson,
-    answer_rows,
+    VariantJson,
+    case_file,
     entry_lines,
     found_text,
+    has_predicted,
     headline,
     manual_text,
     search_title,
+    titled_answers,
 )
 
 __all__ = ["markdown"]
@@ -68,14 +71,11 @@ def _finding(number: int, finding: FindingJson) -> Iterator[str]:
     yield ""
     yield f"| | {_cell(finding.access or 'answer')} |"
     yield "|---|---|"
-    for who, text in answer_rows(finding):
+    for who, text in titled_answers(finding):
         yield f"| {_cell(who)} | {_cell(text)} |"
     yield ""
     yield from _block("text", entry_lines(finding))
     yield f"Found {found_text(finding)}."
-    for each in finding.variants[1:]:
-        again = "" if each.reproduce is None else f": {_code(each.reproduce)}"
-        yield f"- also {each.count:,} × {_inline(each.rule)}{again}"
     if finding.reproduce is not None:
         yield ""
         yield "To see it again:"
@@ -84,7 +84,24 @@ def _finding(number: int, finding: FindingJson) -> Iterator[str]:
     if finding.case_text is not None:
         yield "<details><summary>The case file</summary>"
         yield ""
+        if has_predicted(finding):
+            yield "In the case file, `predicted` is what the walker said."
+            yield ""
         yield from _block("json", finding.case_text.splitlines())
+        yield "</details>"
+    yield from _others(finding.variants[1:])
+
+
+def _others(variants: list[VariantJson]) -> Iterator[str]:
+    if variants:
+        yield ""
+        yield f"<details><summary>{len(variants)} more of the same cause</summary>"
+        yield ""
+        for each in variants:
+            name = case_file(each)
+            where = "" if name is None else f": {_code(name)}"
+            yield f"- {each.count:,} × {_inline(each.rule)}{where}"
+        yield ""
         yield "</details>"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
@@ -46,6 +47,8 @@ MANUAL = [
     'Intel SDM vol. 3A, "Determination of Access Rights"',
     'AMD APM vol. 2, "Page-Translation-Table Entry Fields"',
 ]
+FOUND = "7 times, 5 of them of this rule, first in layout 3; a case of 4 entries, 1 probe"
+CASE_NOTE = "In the case file, predicted is what the walker said."
 COMMAND = f"crosswalk replay a/b.json --walker {NAME}"
 
 
@@ -76,6 +79,20 @@ def plain():
 
 def finding_without_case():
     return msgspec.structs.replace(described(DUE), reproduce="crosswalk fuzz --seed 0")
+
+
+def by_the_built_in_walker():
+    return finding(replace(SIGNATURE, witness="walker"))
+
+
+def not_canonical():
+    """A small case of an address that isn't canonical, with the entries that it would select."""
+    signature = replace(SIGNATURE, rule="canonical addresses", said="mapped", truth="not mapped")
+    tables = PageTables(ram=((0, 0x10000),)).map(VA, 0x8000)
+    probe = Probe(va=1 << 60 | VA, access="read", predicted=Translation(0x8000))
+    cpu = Cpu.from_context(context())
+    case = Case(cpu=cpu, ram=tables.ram, entries=tables.words, probes=(probe,))
+    return described_case(signature, case, reduced=True)
 
 
 def hostile():
@@ -118,7 +135,7 @@ def test_people_read_the_walk_both_answers_and_the_command():
         f"  observed:  {ANSWERS[1]}",
         *(f"  {line}" for line in WALK),
         "  under 4-level paging, CR3 0x1000, WP NXE, MAXPHYADDR 40",
-        "  also 2 × R/W of a PDE that maps a page",
+        "  5 × R/W of a PTE; also 2 × R/W of a PDE that maps a page",
         f"  4 entries, 1 probe, first in layout 3: {COMMAND}",
         "1 × a case that can be written is due: crosswalk: OSError",
         "  crosswalk: OSError",
@@ -168,9 +185,60 @@ def test_markdown_has_all_of_it():
     assert ["h1", "h2", "h2"] == [token.tag for token in tokens if token.type == "heading_open"]
 
 
+def words_of(data):
+    """The text of a Markdown file, without the fences and the marks of code."""
+    return data.decode().replace("`", "")
+
+
+def ordered(text, *words):
+    """Whether words stand in a text in this order."""
+    places = [text.index(each) for each in words]
+    return places == sorted(places)
+
+
+@pytest.mark.parametrize("written", [markdown, html])
+def test_whose_an_answer_is_can_be_read_from_the_report(written):
+    text = words_of(markdown(report(plain())))
+    if written is html:
+        text = "".join(Page(html(report(plain()))).text)
+    for who in ("walker", "Crosswalk", "emulated CPU"):
+        row = f"\n| {who} |" if written is markdown else who
+        assert row in text
+    assert not re.search(r"^\|? ?(predicted|observed)", text, re.MULTILINE)
+    assert ordered(text, CASE_NOTE, '"predicted"')
+    assert CASE_NOTE not in "".join(Page(html(report([by_the_built_in_walker()]))).text)
+    assert CASE_NOTE not in words_of(markdown(report([by_the_built_in_walker()])))
+
+
+@pytest.mark.parametrize("written", [markdown, html])
+def test_the_command_comes_before_the_case_and_others_of_the_cause_by_their_files(written):
+    pairs = [(SIGNATURE, finding())]
+    for number, rule in enumerate(
+        ("R/W of a PDE that maps a page", "R/W of a PDPTE that maps a page")
+    ):
+        other = replace(SIGNATURE, rule=rule)
+        again, where = f"crosswalk replay a/{number}.json", f"a/{number}.json"
+        pairs.append((other, finding(other, count=2, reproduce=again, case=where)))
+    data = written(report(joined_findings(pairs)))
+    text = words_of(data) if written is markdown else "".join(Page(data).text)
+    lines = (
+        "2 × R/W of a PDE that maps a page: 0.json",
+        "2 × R/W of a PDPTE that maps a page: 1.json",
+    )
+    assert ordered(text, WALK[3], COMMAND, '"crosswalk-case/1"', "2 more of the same cause", *lines)
+    assert "replay a/0.json" not in text
+    assert 2 == data.count(b"<details>") == data.count(b"</details>")
+
+
+def test_each_report_has_the_count_of_the_rule_that_it_shows():
+    assert FOUND in words_of(markdown(report(plain())))
+    assert FOUND in "".join(Page(html(report(plain()))).text)
+    assert "of this rule" not in "".join(Page(html(report([finding()]))).text)
+
+
 def test_markdown_shows_text_of_others_as_text():
     tokens, shown = rendered(markdown(report(hostile(), HOSTILE, [HOSTILE])))
-    own = re.compile("</?details>(<summary>The case file</summary>)?|<br>")
+    own = re.compile("</?details>(<summary>[\\w ]+</summary>)?|<br>")
     assert [] == [line for line in html_of(tokens) if not own.fullmatch(line)]
     assert "<script>" not in shown
     assert "<a " not in shown
@@ -214,6 +282,22 @@ def test_html_has_all_of_it_and_marks_the_entry_to_blame():
     anchors = {f"#{attrs['id']}" for _, attrs in page.tags if "id" in attrs}
     assert {"#s1-1", "#s1-2"} == links
     assert links <= anchors
+
+
+def test_of_an_address_that_is_not_canonical_that_alone_is_marked():
+    page = Page(html(report([not_canonical()])))
+    assert ["not canonical: linear addresses have 48 bits"] == page.of["mark"]
+    assert "not on this walk, and needed to show it:" in "".join(page.text)
+
+
+def test_long_lines_of_html_wrap_and_the_title_breaks_at_its_parts():
+    data = html(report(plain(), "python:a/b.py:walk"))
+    assert b"python:<wbr>a/<wbr>b.py:<wbr>walk</h1>" in data
+    style = re.sub(r"\s+", " ", re.search("<style>(.*?)</style>", data.decode(), re.DOTALL)[1])
+    rules = dict(re.findall(r"([^{}]+?) ?\{([^{}]*)\}", style))
+    assert "white-space: nowrap" in rules[" td.number"]
+    assert "white-space: pre-wrap" in rules[" pre, ol.entries li"]
+    assert "overflow-x" not in style
 
 
 def test_html_runs_and_loads_nothing_and_shows_text_of_others_as_text():
@@ -313,7 +397,7 @@ def test_junit_has_the_walk_both_answers_and_the_command():
     (failure,) = first
     assert "R/W of the leaf: says allowed, it is refused" == failure.get("message")
     lines = failure.text.splitlines()
-    assert "7 times, first in layout 3; a case of 4 entries, 1 probe" == lines[0]
+    assert FOUND == lines[0]
     for words in (*WALK, *ANSWERS, *MANUAL):
         assert any(words in line for line in lines)
     assert f"reproduce: {COMMAND}" == lines[-1]
