@@ -19,6 +19,7 @@ from crosswalk.emu.cli.walker_report import accepted_of, finding_records, only, 
 from crosswalk.emu.findings.baseline import Accepted, read_muting
 from crosswalk.emu.findings.describe import joined_findings
 from crosswalk.emu.findings.image import ImageAsker, Part, part_of, pieces_of, tables_alone
+from crosswalk.emu.findings.note import signature_text
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.conclusion import Conclusion
@@ -216,7 +217,7 @@ class _Cases:
 
         Else it has all entries; None where they are too many, or don't show it either.
         """
-        note = str(signature)
+        note = signature_text(signature, self._chosen.name)
         if signature in part.first:
             divergence = part.first[signature]
             small = divergence_case(self._context, tuple(self._words.ranges), divergence)

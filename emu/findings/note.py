@@ -1,7 +1,7 @@
 """What a finding's case says of it in words: its note, and the answers of a walker."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crosswalk.emu.findings.signature import (
     CROSSWALK,
@@ -27,6 +27,7 @@ __all__ = [
     "note_of",
     "note_text",
     "signature_in",
+    "signature_text",
     "with_detail",
 ]
 
@@ -37,7 +38,8 @@ _PEERS = (
         r"(?P<rule>.*?): (?P<peer>peer:.*?) says (?P<said>.*), it is (?P<truth>.*)", re.DOTALL
     ),
 )
-"""Signatures of a walker that the case doesn't name: a function in a test."""
+"""Signatures of a walker that the case doesn't name, a function in a test: `peer:` is what tells
+them from other words."""
 _WITNESSES = (WALKER, SECOND_WALK, INTENDED, EMULATOR, CROSSWALK)
 _WORDS = {"mapped", "not mapped", "allowed", "refused"}
 _SIZES = {1 << 12, 1 << 21, 1 << 22, 1 << 30}
@@ -60,9 +62,21 @@ class Note:
     detail: str | None
 
 
-def note_text(signature: Signature, layout: int, detail: str = "") -> str:
-    """Return the note of a case; `note_of` reads it."""
-    return f"{signature} (layout {layout}){detail and f': {detail}'}"
+def signature_text(signature: Signature, walker: str | None) -> str:
+    """Return a signature as the note of a case has it that names this walker under test.
+
+    That walker goes by its name there, without the `peer:` of a witness; `signature_in` reads it.
+    """
+    if walker is None or walker in _WITNESSES or signature.witness != f"peer:{walker}":
+        return str(signature)
+    return str(replace(signature, witness=walker))
+
+
+def note_text(
+    signature: Signature, layout: int, detail: str = "", walker: str | None = None
+) -> str:
+    """Return the note of a case that names this walker; `note_of` reads it."""
+    return f"{signature_text(signature, walker)} (layout {layout}){detail and f': {detail}'}"
 
 
 def with_detail(text: str | None, walker: str | None, detail: str) -> str | None:
@@ -70,7 +84,7 @@ def with_detail(text: str | None, walker: str | None, detail: str) -> str | None
     note = note_of(text, walker)
     if note is None or note.layout is None or not note.signature.of_target:
         return text
-    return note_text(note.signature, note.layout, detail)
+    return note_text(note.signature, note.layout, detail, walker)
 
 
 def note_of(text: str | None, walker: str | None) -> Note | None:
@@ -87,13 +101,18 @@ def note_of(text: str | None, walker: str | None) -> Note | None:
 
 
 def signature_in(text: str, walker: str | None) -> Signature | None:
-    """Return the signature that a text is, None for other words; `walker` as for `note_of`."""
-    peer = () if walker is None else (f"peer:{walker}",)
-    for witness in (*peer, *_WITNESSES):
-        rule, due, said = text.partition(f" is due: {witness}: ")
+    """Return the signature that a text is, None for other words; `walker` as for `note_of`.
+
+    The notes of earlier releases have `peer:` before a walker's name.
+    """
+    names = {name: name for name in _WITNESSES}
+    if walker is not None:
+        names = {f"peer:{walker}": f"peer:{walker}", walker: f"peer:{walker}"} | names
+    for name, witness in names.items():
+        rule, due, said = text.partition(f" is due: {name}: ")
         if due:
             return Signature(witness, rule, said, DUE)
-        rule, says, rest = text.partition(f": {witness} says ")
+        rule, says, rest = text.partition(f": {name} says ")
         said, is_, truth = rest.rpartition(", it is ")
         if says and is_:
             return Signature(witness, rule, said, truth)

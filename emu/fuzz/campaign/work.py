@@ -145,7 +145,7 @@ def _kept(task: Task, finding: AnyFinding, why: str) -> Kept:
     if isinstance(finding, Caseless) or signature.slug in task.known:
         return Kept(signature, finding.count)
     detail = why or (finding.answer if isinstance(finding, Finding) else "")
-    note = note_text(signature, task.index, detail)
+    note = note_text(signature, task.index, detail, task.plan.walker)
     failed: list[Caseless] = []
     data = attempted(WRITABLE, lambda: _file(task.plan, finding, note), failed)
     packed = None if data is None else zlib.compress(data, 1)

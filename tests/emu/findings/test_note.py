@@ -1,5 +1,7 @@
 """What a case's note says comes back from it, whatever the names in it."""
 
+from dataclasses import replace
+
 import pytest
 
 from crosswalk.emu.findings.note import (
@@ -10,6 +12,7 @@ from crosswalk.emu.findings.note import (
     note_of,
     note_text,
     signature_in,
+    signature_text,
     with_detail,
 )
 from crosswalk.emu.findings.signature import (
@@ -24,6 +27,7 @@ from crosswalk.walker import GeneralProtection, PageFault, Rights, Translation
 
 ODD = "python:a.py:f says it, it is due: walker says (layout 3)"
 WRONG = Signature("peer:c:./its.so", "R/W of a PDE: PS", "allowed", "refused")
+HANG = NoAnswer(Failure.HANG, "no answer", "x")
 LISTED = Translation(0x5000, 1 << 21, Rights.USER_READ | Rights.SUPERVISOR_EXECUTE)
 
 
@@ -39,7 +43,7 @@ LISTED = Translation(0x5000, 1 << 21, Rights.USER_READ | Rights.SUPERVISOR_EXECU
         (failure_signature(ODD, NoAnswer(Failure.CRASH, "raised: it is", "x")), ODD),
         (Signature(f"peer:{ODD}", "SMAP", "ok", "#PF, P"), ODD),
         (Signature("peer:f", "SMEP", "allowed", "refused"), None),
-        (failure_signature("f", NoAnswer(Failure.HANG, "no answer", "x")), None),
+        (failure_signature("f", HANG), None),
     ],
     ids=lambda value: "" if value is None else str(value)[:40],
 )
@@ -54,6 +58,21 @@ def test_a_note_comes_back(signature, walker, detail):
     assert Note(signature, None, None) == note_of(str(signature), walker)
 
 
+@pytest.mark.parametrize("signature", [WRONG, failure_signature("c:./its.so", HANG)], ids=str)
+def test_a_note_has_the_name_of_the_walker_as_the_case_has_it(signature):
+    walker = "c:./its.so"
+    text = note_text(signature, 7, "x", walker)
+    assert "peer:" not in text
+    assert walker in text
+    assert Note(signature, 7, "x") == note_of(text, walker)
+    assert note_of(note_text(signature, 7, "x"), walker) == note_of(text, walker)
+    assert text == with_detail(note_text(signature, 7), walker, "x")
+    # A case that doesn't name it, and a name that is somebody else's, keep the mark.
+    assert str(signature) == signature_text(signature, None) == signature_text(signature, "f")
+    of_meant = replace(signature, witness="peer:meant")
+    assert of_meant == signature_in(signature_text(of_meant, "meant"), "meant")
+
+
 @pytest.mark.parametrize("text", [None, "", "by hand", "a page: it says nothing (layout 3)"])
 def test_other_words_are_no_note_of_a_finding(text):
     assert None is note_of(text, "c:./its.so")
@@ -62,8 +81,10 @@ def test_other_words_are_no_note_of_a_finding(text):
 
 def test_only_a_walkers_answer_is_replaced():
     text = note_text(WRONG, 3, "before")
-    assert note_text(WRONG, 3, "after") == with_detail(text, "c:./its.so", "after")
-    assert note_text(WRONG, 3) == with_detail(text, "c:./its.so", "")
+    after = note_text(WRONG, 3, "after", "c:./its.so")
+    assert after == with_detail(text, "c:./its.so", "after")
+    assert after == with_detail(after, "c:./its.so", "after")
+    assert note_text(WRONG, 3, "", "c:./its.so") == with_detail(text, "c:./its.so", "")
     lost = note_text(lost_signature("hang"), 3, "why")
     assert lost == with_detail(lost, "c:./its.so", "after")
 
