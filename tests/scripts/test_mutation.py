@@ -168,9 +168,7 @@ def test_the_cpus_answers_tell_a_mutant_from_the_walker(monkeypatch):
 
 
 def test_the_walkers_tests_tell_a_mutant_from_the_walker():
-    other = mutant_of(
-        "rights", "if writable or not context.wp:", "if writable and (not context.wp):"
-    )
+    other = mutant_of("rights", "if writable or not wp:", "if writable and (not wp):")
     assert fails_tests(other)
 
 

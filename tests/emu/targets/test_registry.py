@@ -43,6 +43,4 @@ def test_volatility3_that_is_not_installed_is_bad_input(monkeypatch):
     monkeypatch.setattr("crosswalk.emu.targets.volatility.find_spec", lambda name: None)
     with pytest.raises(BadInput) as caught:
         open_target("volatility3")
-    assert "volatility3: isn't installed: pip install volatility3" == str(
-        caught.value
-    )
+    assert "volatility3: isn't installed: pip install volatility3" == str(caught.value)

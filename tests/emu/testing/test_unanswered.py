@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -84,7 +83,6 @@ def test_it_is_said_as_well_where_the_first_failure_ends_the_run(tmp_path):
     assert "<lambda>: nothing judged of: translation (1 question)" in done.stdout
 
 
-@pytest.mark.skipif(find_spec("xdist") is None, reason="pytest-xdist isn't installed")
 def test_workers_are_judged_together(tmp_path):
     body = "None if context.mode is PagingMode.LEVEL4 else NotImplemented"
     assert 0 == ran(tmp_path, body, "-n2", "--dist", "each").returncode
