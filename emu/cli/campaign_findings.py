@@ -12,12 +12,12 @@ from crosswalk.emu.cli.output import command_line
 from crosswalk.emu.cli.parser import release
 from crosswalk.emu.cli.walker_options import replay_command, size_text, walker_options
 from crosswalk.emu.cli.walker_place import walker_place
+from crosswalk.emu.cli.walker_report import Variants
 from crosswalk.emu.findings.describe import (
     case_lines,
     described,
     described_case,
     described_composite,
-    joined_findings,
 )
 from crosswalk.emu.findings.form import Form, form_of
 from crosswalk.emu.findings.manual import EDITIONS
@@ -41,7 +41,7 @@ from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.translate import walk_access
 
 __all__ = [
-    "campaign_findings",
+    "campaign_variants",
     "case_finding",
     "finding_of",
     "kept_findings",
@@ -52,14 +52,14 @@ __all__ = [
 Value = TypeVar("Value", str, int, bool)
 
 
-def campaign_findings(
+def campaign_variants(
     plan: Plan,
     state: State,
     case: Callable[[str], bytes],
     path: Callable[[str], Path | None],
     problems: list[str] | None = None,
-) -> FindingsJson:
-    """Return the findings of a campaign, the most frequent first.
+) -> Variants:
+    """Return the findings of a campaign, one a signature, the most frequent first.
 
     `case` and `path` give a finding's case file by its id, and where that is. What is wrong with a
     case is raised; or with `problems` it is a line there, and the finding is told without it.
@@ -93,11 +93,7 @@ def campaign_findings(
             location=place if signature.of_target else None,
         )
         made.append((signature, finding))
-    return FindingsJson(
-        walker=plan.walker,
-        findings=joined_findings(made, forms),
-        about=list(_about(plan, state)),
-    )
+    return Variants(plan.walker, made, forms, tuple(_about(plan, state)))
 
 
 def _form(data: bytes, slug: str) -> Form | None:
@@ -118,8 +114,8 @@ def kept_findings(folder: Path, problems: list[str]) -> FindingsJson:
     def path(slug: str) -> Path:
         return folder / FINDINGS / f"{slug}.json"
 
-    found = campaign_findings(plan, state, lambda slug: read_file(path(slug)), path, problems)
-    return msgspec.structs.replace(found, folder=str(folder))
+    found = campaign_variants(plan, state, lambda slug: read_file(path(slug)), path, problems)
+    return msgspec.structs.replace(found.document(), folder=str(folder))
 
 
 def _plan_of(state: State) -> Plan:

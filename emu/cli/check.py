@@ -205,14 +205,16 @@ def _report(
     """Report the verdict and the mismatches, and return the exit status."""
     verdict, intended, answered = result.verdict, result.intended, result.answered
     broken = intended.broken if intended else []
-    word = conclude(verdict, result.extent, len(broken))
+    pardoned = 0 if answered is None else answered.pardoned
+    word = conclude(verdict, result.extent, len(broken), pardoned)
     word = word if answered is None else answered.conclude(word)
     show = remark if options.json else print
     if options.json:
         record = {**summary_record(verdict, result.extent), **result.record()}
         emit({**record, "verdict": word.text, "reproduce": command_text(options)})
     else:
-        for line in verdict_lines(verdict):
+        wrong = "" if answered is None else answered.wrong_text
+        for line in verdict_lines(verdict, wrong):
             print(line)
         if intended is not None:
             print(f"{intended.pages:,} intended pages, {len(broken):,} mismatches")

@@ -15,9 +15,8 @@ from crosswalk.emu.cli.check_pieces import TIME_LIMIT, add_up, in_processes, sur
 from crosswalk.emu.cli.output import command_line, command_text, progress, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
 from crosswalk.emu.cli.walker_place import walker_place
-from crosswalk.emu.cli.walker_report import accepted_of, finding_records, only, question_lines
+from crosswalk.emu.cli.walker_report import Variants, finding_records, question_lines, wrong_text
 from crosswalk.emu.findings.baseline import Accepted, read_muting
-from crosswalk.emu.findings.describe import joined_findings
 from crosswalk.emu.findings.image import ImageAsker, Part, part_of, pieces_of, tables_alone
 from crosswalk.emu.findings.note import signature_text
 from crosswalk.emu.findings.signature import Signature
@@ -71,6 +70,16 @@ class Answered:
         if self.accepted.count:
             clauses.append(f"{count_text(self.accepted.count, 'finding')} accepted")
         return replace(word, text="; ".join(clauses))
+
+    @property
+    def pardoned(self) -> int:
+        """How many probes it is wrong about where that is accepted."""
+        return self.part.disputed if self.accepted.count else 0
+
+    @property
+    def wrong_text(self) -> str:
+        """How many of its answers are wrong, behind the counts of the check."""
+        return wrong_text(self.chosen.name, self.part.counts.total())
 
     def lines(self) -> Iterator[str]:
         """Yield what the walker was asked and answered, and each finding with its walk."""
@@ -130,9 +139,9 @@ def ask_walker(
     with chosen.opened() as target:
         if target is None:
             raise BadInput("--walker: an empty name")
-        document = _Cases(options, chosen, target, words, context).document(part)
-    accepted = muting.write_baseline(accepted_of(muting, document))
-    return verdict, Answered(chosen, part, only(document, accepted.new), accepted)
+        found = _Cases(options, chosen, target, words, context).variants(part)
+    document, accepted = found.judged(muting)
+    return verdict, Answered(chosen, part, document, accepted)
 
 
 def _ask_in_pieces(
@@ -186,8 +195,8 @@ class _Cases:
         self._target = target
         self._words, self._context = words, context
 
-    def document(self, part: Part) -> FindingsJson:
-        """Return the findings as a document, those of one cause as one."""
+    def variants(self, part: Part) -> Variants:
+        """Return the findings, one a signature, the most frequent first."""
         made = []
         place = walker_place(str(self._chosen.name))
         for signature, count in sorted(part.counts.items(), key=lambda each: (-each[1], each[0])):
@@ -197,7 +206,7 @@ class _Cases:
                 location=place if signature.of_target else None,
             )
             made.append((signature, finding))
-        return FindingsJson(walker=self._chosen.name, findings=joined_findings(made))
+        return Variants(self._chosen.name, made)
 
     def _finding(self, part: Part, signature: Signature) -> FindingJson:
         case, alone = self._case(part, signature)

@@ -6,16 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from crosswalk.emu.cli.campaign_findings import campaign_findings, report_of
-from crosswalk.emu.cli.fuzz_report import Ended, record, report_lines, verdict
+from crosswalk.emu.cli.campaign_findings import campaign_variants, report_of
+from crosswalk.emu.cli.fuzz_report import Ended, gone_lines, record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
 from crosswalk.emu.cli.walker_options import chosen_walker
-from crosswalk.emu.cli.walker_report import accepted_of, only
 from crosswalk.emu.findings.baseline import Muting, read_muting
 from crosswalk.emu.fuzz.campaign import Campaign, Plan, Progress
 from crosswalk.emu.fuzz.campaign.cases import read_cases
@@ -155,20 +153,14 @@ class _Run:
     def report(self, *, interrupted: bool) -> int:
         """Report what was found, and return the exit status of a run that comes to its end."""
         options, campaign, store = self._options, self._campaign, self._store
-        found = campaign_findings(campaign.plan, campaign.state, store.case, store.case_path)
-        accepted = accepted_of(self._muting, found)
+        found = campaign_variants(campaign.plan, campaign.state, store.case, store.case_path)
         if interrupted:
-            # What wasn't found may yet be; nor is this what a baseline should have.
-            accepted = replace(accepted, vanished=())
             remark("what was found is kept; the same command goes on")
-        else:
-            accepted = self._muting.write_baseline(accepted)
-            if self._muting.write is not None:
-                count = count_text(len(accepted.known), "finding")
-                remark(f"{self._muting.write}: a baseline of {count}")
+        # What an interrupted run didn't find may yet be; nor is this what a baseline should have.
+        document, accepted = found.judged(self._muting, whole=not interrupted)
         ended = Ended(
             campaign,
-            only(found, accepted.new),
+            document,
             accepted,
             tuple(
                 (slug, store.gone_path(slug)) for slug in self._gone if slug in campaign.state.gone
@@ -209,7 +201,7 @@ class _Run:
             title = f"crosswalk fuzz, seed {self._campaign.plan.seed}"
             about = title, f"{state.layouts} layouts", state.seconds, problem
             write_file(self._options.junit, junit(ended.document, *about))
-        lines = [*ended.document.about, *ended.accepted.lines()]
+        lines = [*ended.document.about, *gone_lines(ended), *ended.accepted.lines()]
         if problem is not None:
             lines.append(f"verdict: {problem}")
         report = report_of([msgspec.structs.replace(ended.document, about=lines)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosswalk.emu.cli.walker_report import finding_records, question_lines
+from crosswalk.emu.cli.walker_report import finding_records, question_lines, wrong_text
 from crosswalk.emu.findings.baseline import Accepted
 from crosswalk.emu.findings.cause import joined
 from crosswalk.emu.findings.note import signature_in
@@ -15,13 +15,13 @@ from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.conclusion import agreement, counted
-from crosswalk.emu.report.finding import FindingsJson, search_lines
+from crosswalk.emu.report.finding import PEER, FindingsJson, search_lines
 from crosswalk.emu.report.text import count_text
 from crosswalk.emu.targets.tally import by_mode
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["Ended", "record", "report_lines", "verdict"]
+__all__ = ["Ended", "gone_lines", "record", "report_lines", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def report_lines(ended: Ended) -> Iterator[str]:
     """Yield the counts, and each finding with its walk and its command."""
     yield from _count_lines(ended.campaign)
     yield from _walker_lines(ended)
-    yield from _gone_lines(ended)
+    yield from gone_lines(ended)
     yield from ended.accepted.lines()
     yield from search_lines(ended.document)
     if ended.unreduced:
@@ -54,7 +54,7 @@ def report_lines(ended: Ended) -> Iterator[str]:
         yield f"{count} not made small yet: the same command goes on"
 
 
-def _gone_lines(ended: Ended) -> Iterator[str]:
+def gone_lines(ended: Ended) -> Iterator[str]:
     """Yield the causes of earlier findings that the walker doesn't show any more."""
     state, walker = ended.campaign.state, ended.campaign.plan.walker
 
@@ -70,12 +70,12 @@ def _gone_lines(ended: Ended) -> Iterator[str]:
 
 def _count_lines(campaign: Campaign) -> Iterator[str]:
     state = campaign.state
-    known = sum(state.known.values())
+    known, wrong = sum(state.known.values()), _wrong(campaign)
     rate = state.probes / state.seconds if state.seconds else 0
     yield (
         f"{count_text(state.layouts, 'layout')}, {state.probes:,} probes in {state.seconds:.1f} s "
         f"({rate:,.0f} a second): {state.probes - state.divergent - known:,} agree, "
-        f"{state.divergent:,} diverge"
+        f"{state.divergent - wrong:,} diverge{wrong_text(campaign.plan.walker, wrong)}"
     )
     if state.predicted_only:
         yield f"predicted only, as the emulated CPU has none: {_sorted(state.predicted_only)}"
@@ -94,6 +94,15 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
     if state.known:
         count = count_text(known, "known emulator divergence")
         yield f"{count}: {_sorted(_single(state.known))}"
+
+
+def _wrong(campaign: Campaign) -> int:
+    """Return how many answers of the walker under test are wrong; a failure to answer is one.
+
+    Those count that the layouts so far have shown, as all sums do.
+    """
+    witness, found = f"{PEER}{campaign.plan.walker}", campaign.state.findings.values()
+    return sum(each.count for each in found if each.witness == witness and each.layout is not None)
 
 
 def _walker_lines(ended: Ended) -> Iterator[str]:
@@ -136,11 +145,9 @@ def verdict(ended: Ended) -> tuple[int, str]:
         clauses.append(f"{walker} declined {declined:,} of its accesses")
     known, beyond = sum(state.known.values()), sum(state.predicted_only.values())
     good = state.probes - state.divergent - known
-    word = agreement(good, state.probes, beyond)
+    word = agreement(good, state.probes, beyond, state.divergent)
     if ended.accepted.count:
         clauses.append(f"{count_text(ended.accepted.count, 'finding')} accepted")
-        word = f"agreement on {good:,} of {state.probes + beyond:,} probes"
-        word = word if good else "nothing but findings that are accepted"
     return 0, "; ".join([word, *clauses])
 
 

@@ -13,13 +13,12 @@ from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.cli.output import emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
-from crosswalk.emu.cli.walker_report import accepted_of
+from crosswalk.emu.cli.walker_report import Variants
 from crosswalk.emu.findings.baseline import read_muting
 from crosswalk.emu.findings.describe import (
     described,
     described_answer,
     described_divergence,
-    joined_findings,
 )
 from crosswalk.emu.findings.findings import wrong_answers
 from crosswalk.emu.findings.note import claimed_text
@@ -32,7 +31,7 @@ from crosswalk.emu.report.composites import (
     dump_composite,
     load_composite,
 )
-from crosswalk.emu.report.finding import FindingsJson, finding_lines
+from crosswalk.emu.report.finding import finding_lines
 from crosswalk.emu.report.source import encryption_lines
 from crosswalk.emu.report.text import access_text, outcome_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
@@ -146,11 +145,11 @@ def run(options: argparse.Namespace) -> int:
         replay.all(options.cases)
     counts = replay.counts
     made = [(each, described(each)) for each in sorted(counts.wrong)]
-    document = FindingsJson(walker=chosen.name, findings=joined_findings(made))
-    accepted = replace(accepted_of(muting, document), vanished=())
+    # A baseline, and patterns, may well be about other cases.
+    document, accepted = Variants(chosen.name, made).judged(muting, whole=False)
     for line in accepted.lines():
         show(line)
-    if counts.divergent or accepted.new:
+    if counts.divergent or document.findings:
         return 1
     if counts.tally.unanswered:
         show(counts.tally.verdict)

@@ -1,33 +1,81 @@
 """What commands report of findings, and of what a walker under test was asked and answered."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from crosswalk.emu.cli.output import remark
 from crosswalk.emu.findings.baseline import Accepted, Muting
-from crosswalk.emu.report.finding import FindingsJson, headline, told
+from crosswalk.emu.findings.cause import Part, parts_of
+from crosswalk.emu.findings.describe import joined_findings
+from crosswalk.emu.findings.form import Form
+from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.report.finding import FindingJson, FindingsJson, headline, told
+from crosswalk.emu.report.text import count_text
 from crosswalk.emu.targets.tally import Tally, by_claim, by_mode
 from crosswalk.walker.context import PagingMode
+from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["accepted_of", "finding_records", "only", "question_lines"]
-
-
-def accepted_of(muting: Muting, document: FindingsJson) -> Accepted:
-    """Return which findings are new, and which are ignored or known."""
-    rules, texts = dict[str, list[str]](), dict[str, list[str]]()
-    for finding in document.findings:
-        rules[headline(finding)] = [each.rule for each in finding.variants]
-        texts[headline(finding)] = [
-            told(finding, text) for each in finding.variants for text in each.causes
-        ]
-    return muting.accepted(rules, texts)
+__all__ = ["Variants", "finding_records", "question_lines", "wrong_text"]
 
 
-def only(document: FindingsJson, causes: Collection[str]) -> FindingsJson:
-    """Return the document with the findings of these causes alone."""
-    some = [finding for finding in document.findings if headline(finding) in causes]
-    return msgspec.structs.replace(document, findings=some)
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """The findings of a run before those of one cause are joined: signature and description.
+
+    `forms` are those of the smallest cases by the finding's id, `about` lines on the whole search.
+    """
+
+    walker: str | None
+    made: Sequence[tuple[Signature, FindingJson]]
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    about: Sequence[str] = ()
+
+    def document(self) -> FindingsJson:
+        """Return one finding a cause."""
+        found = joined_findings(self.made, self.forms)
+        return FindingsJson(walker=self.walker, findings=found, about=list(self.about))
+
+    def judged(self, muting: Muting, *, whole: bool = True) -> tuple[FindingsJson, Accepted]:
+        """Return the findings that fail, and which don't.
+
+        What fails is described by what is new of it alone. A `whole` run writes the baseline, if
+        one is to be written, and says what it didn't find.
+        """
+        found = muting.sort((each, _told_parts(each)) for each in self.made)
+        new, known = found.new, found.known
+        if whole and muting.write is not None:
+            muting.write_baseline(found.unlisted)
+            remark(f"{muting.write}: a baseline of {count_text(len(found.unlisted), 'cause')}")
+            both = {id(each) for each in (*new, *known)}
+            new, known = (), tuple(each for each in self.made if id(each) in both)
+        ignored = {pattern: self._causes(some) for pattern, some in found.ignored.items()}
+        accepted = Accepted(
+            {pattern: causes for pattern, causes in ignored.items() if causes or whole},
+            self._causes(known),
+            found.vanished if whole else (),
+        )
+        document = replace(self, made=new).document()
+        return msgspec.structs.replace(document, accepted=accepted.count), accepted
+
+    def _causes(self, some: Sequence[tuple[Signature, FindingJson]]) -> tuple[str, ...]:
+        return tuple(map(headline, joined_findings(some, self.forms)))
+
+
+def _told_parts(made: tuple[Signature, FindingJson]) -> tuple[Part, ...]:
+    """Return the rules that a finding breaks at once, each with its cause as it is printed."""
+    signature, finding = made
+    return tuple(
+        Part(told(finding, printable(part.text)), printable(part.rule))
+        for part in parts_of(signature)
+    )
+
+
+def wrong_text(walker: str | None, wrong: int) -> str:
+    """Return how many answers of a walker under test are wrong, behind counts of its probes."""
+    return "" if walker is None else f"; wrong answers of {printable(walker)}: {wrong:,}"
 
 
 def question_lines(walker: str, tally: Tally) -> Iterator[str]:

@@ -1,23 +1,31 @@
 """Findings that don't fail: those that a pattern names, and those that a baseline lists.
 
-A finding is known here by texts alone: what `Cause` says of it, and the rules of its variants.
+A finding is known here by texts alone, before those of one cause are joined: what it is headed by
+depends on what else was found, and one text of several must not hide the others.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from crosswalk.emu.findings.cause import is_listed
+from crosswalk.emu.findings.cause import Part, is_listed, names_of
+from crosswalk.emu.findings.signature import RESERVED
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.documents import Document, read_document
 from crosswalk.walker.formats.files import read_file, write_file
 from crosswalk.walker.formats.located_errors import errors_named, printable
 
-__all__ = ["Accepted", "Baseline", "BaselineEntry", "Muting", "read_muting"]
+__all__ = ["Accepted", "Baseline", "BaselineEntry", "Muting", "Sorted", "read_muting"]
+
+T = TypeVar("T")
+
+_KINDS = re.compile(rf"({RESERVED}(?: in [^:]*)?: )([^*]+)(\*?)", re.IGNORECASE)
+"""Where a pattern names kinds of reserved bits, as a heading does."""
 
 
 class BaselineEntry(Document, frozen=True):
@@ -36,27 +44,24 @@ class Baseline(Document, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The causes of the findings of a run, each in one of these, in the order they were given.
+    """The causes of the findings of a run that don't fail, in words.
 
-    `new` are those that fail, `ignored` those that a pattern matches, by pattern, `known` those of
-    the baseline. `vanished` are causes of the baseline that the run didn't find. `parts` are what a
-    baseline lists of each.
+    `ignored` are those that a pattern matches, by pattern, also by one that matches none; `known`
+    those of the baseline. `vanished` are causes of the baseline that the run didn't find.
     """
 
-    new: tuple[str, ...] = ()
-    ignored: Mapping[str, tuple[str, ...]] | None = None
+    ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     known: tuple[str, ...] = ()
     vanished: tuple[str, ...] = ()
-    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """How many findings don't fail."""
-        return len(self.known) + sum(len(causes) for causes in (self.ignored or {}).values())
+        return len({*self.known, *(each for some in self.ignored.values() for each in some)})
 
     def lines(self) -> Iterator[str]:
         """Yield what isn't new, in a line for each pattern and for the baseline."""
-        for pattern, causes in (self.ignored or {}).items():
+        for pattern, causes in self.ignored.items():
             yield f"ignored by {printable(repr(pattern))}: {_named(causes)}"
         if self.known:
             yield f"known from the baseline: {_named(self.known)}"
@@ -66,10 +71,25 @@ class Accepted:
     def record(self) -> dict[str, object]:
         """Return the same for a JSON document."""
         return {
-            "ignored": {name: list(causes) for name, causes in (self.ignored or {}).items()},
+            "ignored": {name: list(causes) for name, causes in self.ignored.items()},
             "baseline": list(self.known),
             "vanished": list(self.vanished),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted(Generic[T]):
+    """Findings of a run, each of one signature: `new` are those that fail.
+
+    `ignored` has under each pattern those of the others that it has a part in, `known` those that
+    only the baseline has all of. `unlisted` are texts for a baseline: what no pattern ignores.
+    """
+
+    new: tuple[T, ...]
+    ignored: Mapping[str, tuple[T, ...]]
+    known: tuple[T, ...]
+    vanished: tuple[str, ...]
+    unlisted: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,58 +103,45 @@ class Muting:
     baseline: Baseline | None = None
     write: Path | None = None
 
-    def accepted(
-        self, found: Mapping[str, Sequence[str]], texts: Mapping[str, Sequence[str]] | None = None
-    ) -> Accepted:
-        """Return what is new of the findings of a run, and what isn't.
+    def sort(self, found: Iterable[tuple[T, Sequence[Part]]]) -> Sorted[T]:
+        """Return which findings of a run are new, and which aren't; each comes with its parts.
 
-        `found` has the rules of a cause's variants by the words of the cause, `texts` what a
-        baseline lists of it, by default those words: which rules a cause is named by depends on
-        what else was found. A pattern that matches the cause, or the rules of all of its variants,
-        ignores it. It is known where all of its texts are listed.
+        A pattern matches a part by its rule, or its cause, or the name that this has together with
+        its other half. A finding whose parts are all matched is ignored; it is known where the
+        baseline lists what isn't matched.
         """
-        parts = {cause: tuple((texts or {}).get(cause, (cause,))) for cause in found}
-        ignored: dict[str, tuple[str, ...]] = {}
         listed = {entry.cause for entry in self.baseline.causes} if self.baseline else set()
-        new, known = [], []
-        for cause, rules in found.items():
-            pattern = self._ignoring(cause, rules)
-            if pattern is not None:
-                ignored[pattern] = (*ignored.get(pattern, ()), cause)
-            elif listed and all(is_listed(text, listed) for text in parts[cause]):
-                known.append(cause)
+        new: list[T] = []
+        known: list[T] = []
+        ignored: dict[str, list[T]] = {pattern: [] for pattern in self.ignore}
+        unlisted, seen = set[str](), set[str]()
+        for item, parts in found:
+            matching = [[each for each in self.ignore if _ignores(each, part)] for part in parts]
+            rest = [part.text for part, some in zip(parts, matching, strict=True) if not some]
+            unlisted.update(rest)
+            seen.update(each for each in listed for part in parts if is_listed(part.text, {each}))
+            if not rest:
+                for pattern in {each: None for some in matching for each in some}:
+                    ignored[pattern].append(item)
+            elif all(is_listed(text, listed) for text in rest):
+                known.append(item)
             else:
-                new.append(cause)
-        seen = {
-            each for each in listed for some in parts.values() for text in some
-            if is_listed(text, {each})
-        }  # fmt: skip
-        return Accepted(tuple(new), ignored, tuple(known), tuple(sorted(listed - seen)), parts)
-
-    def _ignoring(self, cause: str, rules: Sequence[str]) -> str | None:
-        for pattern in self.ignore:
-            if _matches(cause, pattern):
-                return pattern
-        by_rule = [
-            next((each for each in self.ignore if _matches(rule, each)), None) for rule in rules
-        ]
-        return by_rule[0] if by_rule and None not in by_rule else None
-
-    def write_baseline(self, accepted: Accepted) -> Accepted:
-        """Write the baseline of a whole run, if one is to be written; return what is new then.
-
-        It lists what isn't ignored; the notes of causes that were listed before stay.
-        """
-        if self.write is None:
-            return accepted
-        notes = {each.cause: each.note for each in self.baseline.causes} if self.baseline else {}
-        known = (*accepted.new, *accepted.known)
-        causes = sorted({text for cause in known for text in accepted.parts.get(cause, (cause,))})
-        document = Baseline(
-            "crosswalk-baseline/1", [BaselineEntry(each, notes.get(each, "")) for each in causes]
+                new.append(item)
+        return Sorted(
+            tuple(new),
+            {pattern: tuple(some) for pattern, some in ignored.items()},
+            tuple(known),
+            tuple(sorted(listed - seen)),
+            frozenset(unlisted),
         )
-        write_file(self.write, _encoded(document))
-        return Accepted((), accepted.ignored, known, accepted.vanished, accepted.parts)
+
+    def write_baseline(self, texts: Collection[str]) -> None:
+        """Write a baseline of these causes; the notes of those that were listed before stay."""
+        if self.write is None:
+            return
+        notes = {each.cause: each.note for each in self.baseline.causes} if self.baseline else {}
+        causes = [BaselineEntry(each, notes.get(each, "")) for each in sorted(texts)]
+        write_file(self.write, _encoded(Baseline("crosswalk-baseline/1", causes)))
 
 
 def read_muting(
@@ -142,18 +149,42 @@ def read_muting(
 ) -> Muting:
     """Return what the options `--ignore`, `--baseline` and `--write-baseline` say.
 
-    True for `write` is the file of `baseline`; that may be missing where it is to be written.
+    True for `write` is the file of `baseline`; that may be missing where it is to be written. An
+    empty pattern takes back those before it.
     Raises `BadInput` for a file that is no baseline, and where it isn't said which to write.
     """
     if write is True and baseline is None:
         raise BadInput("--write-baseline: which FILE? Neither it nor --baseline says so")
     target = baseline if write is True else write or None
-    new = target is not None and baseline is not None and target == baseline
-    if baseline is None or (new and not baseline.exists()):
-        return Muting(tuple(ignore or ()), None, target)
+    patterns: list[str] = []
+    for pattern in ignore or ():
+        patterns = [*patterns, pattern] if pattern else []
+    chosen = tuple(dict.fromkeys(patterns))
+    if baseline is None:
+        return Muting(chosen, None, target)
+    if not baseline.exists():
+        if target == baseline:
+            return Muting(chosen, None, target)
+        raise BadInput(f"{baseline}: no such file; --write-baseline writes it")
+    data = read_file(baseline)
     with errors_named(str(baseline)):
-        known = read_document(read_file(baseline), Baseline)
-    return Muting(tuple(ignore or ()), known, target)
+        known = read_document(data, Baseline)
+    return Muting(chosen, known, target)
+
+
+def _ignores(pattern: str, part: Part) -> bool:
+    names = (part.rule, *names_of(part.text))
+    return any(_matches(name, each) for each in _patterns(pattern) for name in names)
+
+
+def _patterns(pattern: str) -> tuple[str, ...]:
+    """Return a pattern, and those of its parts if it is a heading that names several kinds."""
+    rule, says, answers = pattern.partition(": says ")
+    found = _KINDS.fullmatch(rule)
+    if found is None or ", " not in found[2]:
+        return (pattern,)
+    head, names, end = found.groups()
+    return (pattern, *(f"{head}{name}{end}{says}{answers}" for name in names.split(", ")))
 
 
 def _matches(text: str, pattern: str) -> bool:
@@ -161,7 +192,7 @@ def _matches(text: str, pattern: str) -> bool:
 
 
 def _named(causes: Sequence[str]) -> str:
-    return f"{len(causes):,}: {'; '.join(causes)}"
+    return f"{len(causes):,}: {'; '.join(causes)}" if causes else "nothing"
 
 
 def _encoded(document: Baseline) -> bytes:

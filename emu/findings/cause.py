@@ -8,7 +8,7 @@ from typing import TypeVar
 from crosswalk.emu.findings.form import Form
 from crosswalk.emu.findings.signature import DUE, RESERVED, Signature
 
-__all__ = ["Cause", "cause_of", "is_listed", "joined"]
+__all__ = ["Cause", "Part", "cause_of", "is_listed", "joined", "names_of", "parts_of"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,14 @@ _SEVERAL = (
 )
 """Rules of several parts: what is before them, the parts, what is behind; and what is between."""
 _HALF = re.compile("(.+) (?:of|above) the leaf(.*)")
+_PLACELESS = re.compile("(?:effective )?(?:R/W|U/S|XD)")
+_OF_BOTH = " of any entry"
+_RULES_AT_ONCE = (
+    (re.compile(rf"({RESERVED} in a {_ENTRY}: )(.+)()"), ", "),
+    (re.compile(r"()(.+)( in the error code of a \w+)"), " "),
+    (re.compile("()(.+)(?: at once)()"), ", "),
+)
+"""The same of a signature's rule, which names level and size."""
 _OMISSIONS = 2
 """As many kinds of reserved bits may be forgotten one by one; who has more wrong looks at none."""
 
@@ -76,17 +84,55 @@ class Cause:
     @property
     def parts(self) -> tuple[str, ...]:
         """The rules that one access breaks at once, each as the cause of one alone has it."""
-        for pattern, by in _SEVERAL:
-            found = pattern.fullmatch(self.rule)
-            if found is not None:
-                head, names, tail = found.groups()
-                return tuple(f"{head}{name}{tail}" for name in names.split(by))
-        return (self.rule,)
+        return _split(self.rule, _SEVERAL)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """The cause of each of its parts in words: what a baseline lists, sorted."""
         return tuple(sorted(str(replace(self, rule=rule)) for rule in self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the rules that a finding breaks at once: its cause in words, and the rule itself.
+
+    `text` is what a baseline lists; `rule` has the level and the page size as well.
+    """
+
+    text: str
+    rule: str
+
+
+def parts_of(signature: Signature) -> tuple[Part, ...]:
+    """Return the rules that what a signature tells of breaks at once."""
+    cause = cause_of(signature)
+    texts = [str(replace(cause, rule=rule)) for rule in cause.parts]
+    rules = _split(signature.rule, _RULES_AT_ONCE)
+    if len(rules) != len(texts):  # The rule is about several levels, and names them together.
+        rules = (signature.rule,) * len(texts)
+    return tuple(map(Part, texts, rules))
+
+
+def _split(rule: str, patterns: Iterable[tuple[re.Pattern[str], str]]) -> tuple[str, ...]:
+    for pattern, by in patterns:
+        found = pattern.fullmatch(rule)
+        if found is not None:
+            head, names, tail = found.groups()
+            return tuple(f"{head}{name}{tail}" for name in names.split(by))
+    return (rule,)
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the names that `Part.text` may be shown under: its own, and that of both halves.
+
+    A right whose place isn't told is that of the leaf, or of what is above it.
+    """
+    rule, says, answers = text.partition(": says ")
+    found = _HALF.fullmatch(rule)
+    if found is not None:
+        return text, f"{found[1]}{_OF_BOTH}{found[2]}{says}{answers}"
+    places = (" of the leaf", " above the leaf", _OF_BOTH) if _PLACELESS.fullmatch(rule) else ()
+    return (text, *(f"{rule}{place}{says}{answers}" for place in places))
 
 
 def is_listed(text: str, listed: Collection[str]) -> bool:
@@ -183,6 +229,6 @@ def _wholes(rules: list[str]) -> dict[str, str]:
             halves.setdefault((found[1], found[2]), []).append(rule)
     for (right, end), some in halves.items():
         if len(some) > 1:
-            names |= dict.fromkeys(some, f"{right} of any entry{end}")
+            names |= dict.fromkeys(some, f"{right}{_OF_BOTH}{end}")
         names.setdefault(right + end, names[some[0]])
     return names

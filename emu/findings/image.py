@@ -57,7 +57,8 @@ class Part:
     """What a walker under test answered: `tally` the questions, wrong answers by signature.
 
     `first` is the first wrong answer of each, `failed` the accesses that show a failure. `unasked`
-    counts accesses that were not put to it any more after too many failures.
+    counts accesses that were not put to it any more after too many failures, `disputed` those of
+    the check that it is wrong about: what it lists beside them is none.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -65,6 +66,7 @@ class Part:
     first: dict[Signature, Divergence] = field(default_factory=dict)
     failed: dict[Signature, Accesses] = field(default_factory=dict)
     unasked: int = 0
+    disputed: int = 0
 
     def __iadd__(self, other: "Part") -> Self:
         """Add what comes of later questions."""
@@ -73,6 +75,7 @@ class Part:
         self.first = other.first | self.first
         self.failed = other.failed | self.failed
         self.unasked += other.unasked
+        self.disputed += other.disputed
         return self
 
 
@@ -187,6 +190,8 @@ def part_of(
     part.tally, part.unasked = judged.tally, judged.unasked
     witness = f"peer:{target.name}"
     for verdict in judged.verdicts:
+        if verdict.observed is not None:
+            part.disputed += int(verdict.wrong.sum())
         for _, signature, divergence in wrong_answers(
             words, context, witness, target.claims, verdict
         ):

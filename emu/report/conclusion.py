@@ -78,10 +78,11 @@ class Conclusion:
     advice: str = ""
 
 
-def conclude(verdict: Verdict, extent: Extent, broken: int = 0) -> Conclusion:
+def conclude(verdict: Verdict, extent: Extent, broken: int = 0, accepted: int = 0) -> Conclusion:
     """Return the last word of a check.
 
-    `broken` is the number of mismatches with a guest's intended pages. Only what was asked and
+    `broken` is the number of mismatches with a guest's intended pages, `accepted` that of probes
+    with which a walker under test disagrees, and isn't to fail. Only what was asked and
     answered is agreement; 1 is a divergence, whatever else; 2 that nothing was asked, or not all
     that SOURCE refers to could be looked at.
     """
@@ -101,18 +102,22 @@ def conclude(verdict: Verdict, extent: Extent, broken: int = 0) -> Conclusion:
         width = " give --maxphyaddr, or" if extent.wide else ""
         advice = f"not all that SOURCE refers to could be looked at:{width} --partial lets it pass"
     else:
-        status, words = 0, [_agreement(verdict), *clauses]
+        status, words = 0, [_agreement(verdict, accepted), *clauses]
     return Conclusion(status, "; ".join(words), advice)
 
 
-def agreement(agreements: int, asked: int, beyond: int) -> str:
+def agreement(agreements: int, asked: int, beyond: int, accepted: int = 0) -> str:
     """Return the word agreement, with how far it goes if that isn't all the way.
 
-    `asked` accesses were made, of which so many `agreements`; the others are known divergences,
-    and where there are no others, that is said. `beyond` are accesses that couldn't be made.
+    `asked` accesses were made, of which so many `agreements`; the others are known divergences or
+    `accepted`, and where there are no others, that is said. `beyond` are accesses that couldn't be
+    made.
     """
+    if accepted and agreements <= 0:
+        return "nothing but findings that are accepted"
     text = "agreement" if agreements else "known divergences alone"
-    return f"{text} on {agreements:,} of {asked + beyond:,} probes" if beyond else text
+    far = beyond or accepted
+    return f"{text} on {agreements:,} of {asked + beyond:,} probes" if far else text
 
 
 def counted(counts: Mapping[str, int]) -> str:
@@ -120,12 +125,12 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} ({name})" for name, count in counts.items())
 
 
-def _agreement(verdict: Verdict) -> str:
+def _agreement(verdict: Verdict, accepted: int) -> str:
     """Return the word, with how far it goes in probes and in mappings."""
     beyond = sum(verdict.predicted_only.values())
-    text = agreement(verdict.agreements, verdict.probes, beyond)
+    text = agreement(verdict.agreements - accepted, verdict.probes, beyond, accepted)
     if verdict.checked < verdict.mappings:
-        joint = ", " if verdict.predicted_only else " on "
+        joint = ", " if beyond or accepted else " on "
         text += f"{joint}{verdict.checked:,} of {verdict.mappings:,} mappings"
     return text
 

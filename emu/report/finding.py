@@ -34,6 +34,7 @@ __all__ = [
     "has_predicted",
     "headline",
     "manual_text",
+    "nothing_text",
     "search_lines",
     "search_title",
     "titled_answers",
@@ -137,12 +138,14 @@ class FindingsJson(Document, frozen=True, kw_only=True):
     """What was found about one walker, or without one about Crosswalk itself: in one folder.
 
     `about` are lines on the search as a whole; `folder` is None for one that keeps nothing.
+    `accepted` counts findings that aren't described here, since they don't fail.
     """
 
     walker: str | None
     findings: list[FindingJson]
     folder: str | None = None
     about: list[str] = msgspec.field(default_factory=list)
+    accepted: Count = 0
 
 
 class ReportJson(Document, frozen=True, kw_only=True):
@@ -166,6 +169,11 @@ def search_title(search: FindingsJson) -> str:
     """Return what a search is about, as a title."""
     about = "Crosswalk's own walker" if search.walker is None else search.walker
     return f"Findings about {printable(about)}"
+
+
+def nothing_text(search: FindingsJson) -> str:
+    """Return what a report of a search without findings says."""
+    return "Nothing new was found." if search.accepted else NOTHING
 
 
 def search_lines(search: FindingsJson) -> Iterator[str]:

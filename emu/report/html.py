@@ -16,6 +16,7 @@ from crosswalk.emu.report.finding import (
     has_predicted,
     headline,
     manual_text,
+    nothing_text,
     search_title,
     titled_answers,
 )
@@ -78,7 +79,7 @@ def _search(anchor: str, search: FindingsJson) -> Iterator[str]:
         yield from (f"<li>{escape(line)}" for line in search.about)
         yield "</ul>"
     if not search.findings:
-        yield f"<p>{NOTHING}"
+        yield f"<p>{nothing_text(search)}"
         return
     yield "<table><thead><tr><th><th>finding<th>times</thead><tbody>"
     for number, finding in enumerate(search.findings, 1):

@@ -15,6 +15,7 @@ from crosswalk.emu.report.finding import (
     has_predicted,
     headline,
     manual_text,
+    nothing_text,
     search_title,
     titled_answers,
 )
@@ -51,7 +52,7 @@ def _search(search: FindingsJson) -> Iterator[str]:
     if search.about:
         yield ""
     if not search.findings:
-        yield NOTHING
+        yield nothing_text(search)
         return
     yield "| | finding | times |"
     yield "|---:|---|---:|"

@@ -61,8 +61,11 @@ def exceptions_text(taken: Sequence[Taken]) -> str:
     )
 
 
-def verdict_lines(verdict: Verdict) -> Iterator[str]:
-    """Yield the verdict: counts by place, access, privilege and outcome, then the sum."""
+def verdict_lines(verdict: Verdict, wrong: str = "") -> Iterator[str]:
+    """Yield the verdict: counts by place, access, privilege and outcome, then the sum.
+
+    `wrong` stands behind the sum: how many answers of a walker under test are wrong.
+    """
     yield f"{'':<24}{'CPL 0':^26}{'CPL 3':^26}".rstrip()
     heads = "".join(f"{_OUTCOMES[kind]:>8}" for kind in Kind)
     yield f"{'':<24}{heads}  {heads}"
@@ -81,7 +84,7 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
     yield ""
     yield (
         f"{verdict.probes:,} probes in {verdict.seconds:.1f} s ({rate:,.0f} a second): "
-        f"{verdict.agreements:,} agree, {verdict.divergent:,} diverge"
+        f"{verdict.agreements:,} agree, {verdict.divergent:,} diverge{wrong}"
     )
     for known, count in verdict.known.items():
         yield f"{count_text(count, 'known emulator divergence')}, {known}: {differs(known)}"

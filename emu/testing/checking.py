@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check import make_plan
 from crosswalk.emu.findings.baseline import Muting
-from crosswalk.emu.findings.cause import cause_of
+from crosswalk.emu.findings.cause import parts_of
 from crosswalk.emu.findings.describe import described_answer
 from crosswalk.emu.findings.findings import wrong_answers
 from crosswalk.emu.findings.layout import Layout, case_layout, layout_case
@@ -103,9 +103,7 @@ class Checker:
     def _muted(self, signature: Signature) -> bool:
         if self._muting is None:
             return False
-        cause = cause_of(signature)
-        found, texts = {str(cause): [signature.rule]}, {str(cause): cause.texts}
-        return not self._muting.accepted(found, texts).new
+        return not self._muting.sort([(signature, parts_of(signature))]).new
 
     def start(self) -> None:
         """Start the emulator, which takes longer than most checks do."""

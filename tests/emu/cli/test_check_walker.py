@@ -181,6 +181,26 @@ def test_known_findings_do_not_fail_and_are_named(run, tmp_path, source, walker)
     assert 1 == run("check", source, *other, "--baseline", baseline).status
 
 
+def test_wrong_answers_are_counted_and_are_no_agreement_where_they_are_accepted(
+    run, source, walker
+):
+    options = walker(TRANSLATOR, "Translation(0x9000) if access.va == 0x40_1000 else found")
+    ran = run("check", source, *options)
+    (counts,) = (line for line in ran.out.splitlines() if " agree, " in line)
+    probes, wrong = int(counts.split()[0].replace(",", "")), int(counts.split()[-1])
+    assert wrong
+    assert counts.endswith(f" 0 diverge; wrong answers of {options[1]}: {wrong}")
+    ran = run("check", source, *options, "--ignore", "*")
+    assert (0, True) == (
+        ran.status,
+        f"verdict: agreement on {probes - wrong:,} of {probes:,} probes; " in ran.out,
+    )
+    assert "accepted" in ran.out.splitlines()[-2]
+    ran = run("check", source, *walker(LISTER, LISTED), "--ignore", "*")
+    assert (0, True) == (ran.status, "verdict: agreement\n" in ran.out)
+    assert " 0 diverge; wrong answers of " in ran.out
+
+
 def test_a_part_is_put_to_the_walker_alone(run, source, walker):
     body = "found if access.va < 0x40_1000 else exit(1)"
     options = walker(TRANSLATOR, body)

@@ -86,10 +86,13 @@ def test_a_mended_walker_passes_and_one_that_is_broken_otherwise_has_another_fin
     assert [] == other.document["gone"]
 
 
-def test_what_is_gone_is_said_to_people_in_a_line_a_cause_with_its_cases(fuzz, walker):
+def test_what_is_gone_is_said_to_people_in_a_line_a_cause_with_its_cases(fuzz, walker, here):
     fuzz()
     walker(MENDED)
-    lines = [line for line in fuzz().out.splitlines() if line.startswith("gone: ")]
+    out = fuzz("--report", "gone.md", "--report", "gone.html").out
+    lines = [line for line in out.splitlines() if line.startswith("gone: ")]
+    for page in ("gone.md", "gone.html"):
+        assert len(lines) == (here / page).read_text().count("gone: R/W ")
     assert lines
     assert all(line.startswith("gone: R/W ") for line in lines)
     assert all(line.endswith(f" in {FOLDER}/gone") for line in lines)
@@ -262,8 +265,8 @@ def test_ignored_findings_do_not_fail_and_are_named(fuzz, walker):
     assert 1 == fuzz("--ignore", "XD*").status
     ran = fuzz("--ignore", "xd*", "--ignore", "R/W *")
     assert 0 == ran.status
-    (line,) = [line for line in ran.out.splitlines() if line.startswith("ignored by ")]
-    assert line.startswith("ignored by 'R/W *': ")
+    nothing, line = (line for line in ran.out.splitlines() if line.startswith("ignored by "))
+    assert ("ignored by 'xd*': nothing", True) == (nothing, line.startswith("ignored by 'R/W *': "))
     assert ": R/W " in line
     assert "accepted" in ran.out.splitlines()[-2]
     document = fuzz("--ignore", "R/W *", "--json").document

@@ -9,7 +9,7 @@ from crosswalk.emu.findings.baseline import Accepted
 from crosswalk.emu.findings.describe import described
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.campaign import Campaign
-from crosswalk.emu.fuzz.campaign.state import State, new_cells
+from crosswalk.emu.fuzz.campaign.state import Found, State, new_cells
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
@@ -175,3 +175,19 @@ def test_questions_that_a_walker_failed_at_are_counted():
     lines = list(report_lines(over))
     assert "mine: asked for 9 accesses, answered 3, declined 2, failed at 4" in lines
     assert "    4level: asked for 9, answered 3" in lines
+
+
+def test_wrong_answers_of_the_walker_are_no_divergences_of_crosswalk_and_are_counted_beside_them():
+    def found(witness, layout, count):
+        return Found("a rule", witness, count, layout)
+
+    findings = {
+        "a-1": found("peer:mine", 3, 5),
+        "b-2": found("peer:mine", 0, 2),
+        "c-3": found("peer:mine", None, 1),  # Kept from before, and not met yet.
+        "d-4": found("walker", 1, 4),
+    }
+    lines = list(report_lines(ended("mine", probes=30, divergent=11, findings=findings)))
+    assert lines[0].endswith("19 agree, 4 diverge; wrong answers of mine: 7")
+    lines = list(report_lines(ended(probes=30, divergent=4, findings={"d-4": findings["d-4"]})))
+    assert lines[0].endswith("26 agree, 4 diverge")
