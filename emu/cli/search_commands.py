@@ -312,7 +312,7 @@ which it imports, beside it; and print what to install.""",
     Command(
         "walker try",
         "walker:run_try",
-        "show a walker's answers about three small address spaces",
+        "show a walker's answers about small address spaces",
         (
             option("walker", metavar="W", type=not_empty, help="what --walker takes elsewhere"),
             MODE,
@@ -322,8 +322,9 @@ which it imports, beside it; and print what to install.""",
         """\
 Ask a walker about small address spaces, always the same ones, and show the tables, each question,
 its answer and the right one. Without --mode there are those of the modes that it states, or two of
-4-level paging and one of 5-level paging. Where its wrong answers give away what an adapter does
-wrong (a frame's number for an address, say), a hint names it.""",
+4-level paging and one of 5-level paging. The wrong answers are repeated at the end. Where they give
+away what an adapter does wrong (a frame's number for an address, say), or that the walker takes one
+paging mode for another, a hint names it.""",
         """\
 exit status: 0 all answers are right; 1 one is wrong, or the walker fails; 2 nothing was answered of
 a claim, bad usage, or a walker that can't be had.""",

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from crosswalk.emu.cli.output import emit, print_verdict
@@ -22,6 +24,8 @@ from crosswalk.walker.translate import Walk, walk_access
 
 __all__ = ["run_try"]
 
+_LIKELY = (PagingMode.LEVEL4, PagingMode.LEVEL5, PagingMode.PAE, PagingMode.BIT32)
+_REPEATED = 20
 _USUAL = frozenset({PagingMode.LEVEL4, PagingMode.LEVEL5})
 
 
@@ -35,6 +39,11 @@ class _Part:
     case: Case
     claims: frozenset[Capability]
     replies: tuple[Reply, ...]
+
+    @property
+    def mode(self) -> PagingMode:
+        """The paging mode of the address space."""
+        return self.case.context().mode
 
     @property
     def answered(self) -> int:
@@ -54,7 +63,7 @@ def run_try(options: argparse.Namespace) -> int:
         cases = samples(modes)
         parts = tuple(_asked(chosen, target, cases))
     replies = [reply for part in parts for reply in part.replies]
-    hints = _hints(replies)
+    hints = _hints(parts)
     answered = sum(part.answered for part in parts)
     wrong = sum(reply.wrong for reply in replies)
     judged = {claim for part in parts if part.answered for claim in part.claims}
@@ -63,7 +72,7 @@ def run_try(options: argparse.Namespace) -> int:
     if options.json:
         emit(_record(target, parts, hints) | {"answered": answered, "wrong": wrong})
         return status
-    for line in _lines(target, parts):
+    for line in (*_lines(target, parts), *_wrong_lines(parts)):
         print(line)
     for hint in hints:
         print(f"hint: {hint}")
@@ -94,11 +103,62 @@ def _asked(chosen: Chosen, target: Target, cases: Sequence[Case]) -> Iterator[_P
                     yield _Part(case, claims, tuple(ask(one, case)))
 
 
-def _hints(replies: Sequence[Reply]) -> list[str]:
+def _hints(parts: Sequence[_Part]) -> list[str]:
+    """Return what the wrong answers give away, a line each.
+
+    Answers of a walk in another mode say nothing about an adapter.
+    """
+    walks = _other_walks(parts)
+    replies = [reply for part in parts if part.mode not in walks for reply in part.replies]
     seen = [reply.seen for reply in replies if reply.seen is not None]
     numbers = [number for reply in replies for number in reply.numbers]
-    found = [*named(seen, numbers), *(reply.hint for reply in replies if reply.hint)]
+    found = [
+        *(
+            f"all that is wrong in {mode.value} paging is what a {walk.value} walk of the same "
+            f'tables says: if the walker knows no other mode, let it state modes = "{walk.slug}"'
+            for mode, walk in walks.items()
+        ),
+        *named(seen, numbers),
+        *(reply.hint for reply in replies if reply.hint),
+    ]
     return list(dict.fromkeys(found))
+
+
+def _other_walks(parts: Sequence[_Part]) -> dict[PagingMode, PagingMode]:
+    """Return, of the modes in which another mode's walk explains all that is wrong, that mode.
+
+    At least two different physical addresses have to be among it: "not mapped" alone tells nothing.
+    """
+    found = {}
+    for mode in PagingMode:
+        replies = (reply for part in parts if part.mode is mode for reply in part.replies)
+        wrong = [reply for reply in replies if reply.wrong]
+        named_pages = {each.seen.said for each in wrong if each.seen is not None}
+        for walk in _LIKELY:
+            if len(named_pages - {None}) > 1 and all(walk in each.walked for each in wrong):
+                found[mode] = walk
+                break
+    return found
+
+
+def _wrong_lines(parts: Sequence[_Part]) -> Iterator[str]:
+    """Yield the wrong answers once more, together, by address space."""
+    wrong = [
+        (part.case.note or "", f"    {_question(reply)}: {reply.said or 'no answer'}; {right}")
+        for part in parts
+        for reply in part.replies
+        if reply.wrong
+        for right in (_verdict(reply).removeprefix("wrong: "),)
+    ]
+    if not wrong:
+        return
+    yield ""
+    yield f"{count_text(len(wrong), 'wrong answer')}:"
+    for note, lines in groupby(wrong[:_REPEATED], itemgetter(0)):
+        yield f"  {note}"
+        yield from (line for _, line in lines)
+    if len(wrong) > _REPEATED:
+        yield f"    … and {len(wrong) - _REPEATED:,} more, above"
 
 
 def _lines(target: Target, parts: Sequence[_Part]) -> Iterator[str]:
@@ -158,7 +218,7 @@ def _record(target: Target, parts: Sequence[_Part], hints: list[str]) -> dict[st
         "spaces": [
             {
                 "note": part.case.note,
-                "mode": part.case.context().mode.slug,
+                "mode": part.mode.slug,
                 "questions": [_answer_record(reply) for reply in part.replies],
             }
             for part in parts

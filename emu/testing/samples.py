@@ -21,12 +21,13 @@ from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Outcomes
 from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.control import CR4, EFER
 from crosswalk.walker.formats import Case, parse_case
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Outcome, Translation
 from crosswalk.walker.translate import translate, walk_access
 
-__all__ = ["Reply", "ask_list", "ask_translations", "samples"]
+__all__ = ["Reply", "ask_list", "ask_translations", "in_mode", "samples", "walked_modes"]
 
 _NAMES = ("4level", "edges", "5level", "pae", "32bit")
 _MOST_FAILURES = 3
@@ -38,7 +39,8 @@ class Reply:
 
     `listed`: it is about a mapping of a list, or where `access` is None about a list that wasn't
     given. `said` is None where the walker said nothing: `failure` is why, unless it declined.
-    `seen`, `numbers` and `hint` are what the answer shows of an adapter's mistake.
+    `seen`, `numbers` and `hint` are what the answer shows of an adapter's mistake; `walked` are the
+    other modes whose walk of the same tables gives this answer, where it is wrong.
     """
 
     access: Access | None
@@ -50,6 +52,7 @@ class Reply:
     numbers: tuple[Number, ...] = ()
     failure: NoAnswer | None = None
     hint: str = ""
+    walked: frozenset[PagingMode] = frozenset()
 
 
 def samples(modes: Iterable[PagingMode]) -> list[Case]:
@@ -75,15 +78,16 @@ def ask_translations(target: Target, case: Case) -> Iterator[Reply]:
             failures += _MOST_FAILURES if failure.failure is Failure.HANG else 1
         verdict = judge(target.claims, answers, memory, context, accesses, truth).verdict
         said, right = verdict.reported[0], verdict.expected[0]
-        silent = bool(answers.silent[0])
+        silent, wrong = bool(answers.silent[0]), bool(verdict.wrong[0])
         yield Reply(
             probe.asked,
             False,
             None if silent else _text(target.claims, said),
             _text(target.claims, right),
-            failure is not None or bool(verdict.wrong[0]),
+            failure is not None or wrong,
             _seen(memory, context, probe.asked, None if silent else said, right, failure),
             failure=failure,
+            walked=walked_modes(memory, context, probe.asked, said) if wrong else frozenset(),
         )
 
 
@@ -104,6 +108,7 @@ def ask_list(target: Target, case: Case) -> Iterator[Reply]:
     truth = translate_many(memory, context, accesses)
     judged = judge(target.claims, answers, memory, context, accesses, truth)
     wrong = judged.verdict.wrong
+    others = _listings_of_others(memory, context)
     for row, va in enumerate(begins):
         mine, other = _listed(listing, va), _listed(true, va)
         said = "not listed" if mine is None else mine.text(target.claims)
@@ -119,7 +124,57 @@ def ask_list(target: Target, case: Case) -> Iterator[Reply]:
             bool(wrong[row]),
             seen,
             numbers,
+            walked=frozenset(mode for mode, one in others if _alike(mine, _listed(one, va))),
         )
+
+
+def walked_modes(
+    memory: PhysicalMemory, context: PagingContext, access: Access, said: Outcome
+) -> frozenset[PagingMode]:
+    """Return the other modes in which a walk of the same tables comes to what was said.
+
+    It may have checked the linear address, or taken the bits that it needs of it. Where a physical
+    address was said, rights are left out of account, since they may be wrong besides.
+    """
+    found = set()
+    for mode in PagingMode:
+        if mode is context.mode:
+            continue
+        other = in_mode(context, mode)
+        mask = (1 << other.va_bits) - 1
+        top = mode.long and access.va >> other.va_bits - 1 & 1
+        cut = replace(access, va=access.va & mask | (~mask & (1 << 64) - 1 if top else 0))
+        if isinstance(said, Translation):
+            page = translate(memory, other, replace(cut, type=AccessType.READ, cpl=0))
+            alike = isinstance(page, Translation) and page.pa == said.pa
+        else:
+            asked = (access, cut) if mode.long else (cut,)  # Others have no longer addresses.
+            walks = (translate(memory, other, each) for each in asked)
+            alike = not all(isinstance(each, Translation) for each in walks)
+        if alike:
+            found.add(mode)
+    return frozenset(found)
+
+
+def in_mode(context: PagingContext, mode: PagingMode) -> PagingContext:
+    """Return the context as it is in another mode, with all else as before."""
+    cr4 = context.cr4 & ~(CR4.PAE | CR4.LA57)
+    cr4 |= 0 if mode is PagingMode.BIT32 else CR4.PAE
+    cr4 |= CR4.LA57 if mode is PagingMode.LEVEL5 else 0
+    efer = context.efer & ~(EFER.LME | EFER.LMA) | (EFER.LME | EFER.LMA if mode.long else 0)
+    return replace(context, cr4=cr4, efer=efer)
+
+
+def _listings_of_others(
+    memory: PhysicalMemory, context: PagingContext
+) -> list[tuple[PagingMode, Listing]]:
+    """Return what a walk in each of the other modes would list of the same tables."""
+    nothing = Accesses.of([])
+    others = ((mode, in_mode(context, mode)) for mode in PagingMode if mode is not context.mode)
+    return [
+        (mode, true_listing(memory, other, ranges_of(memory, other, nothing)))
+        for mode, other in others
+    ]
 
 
 def _answers(
@@ -190,6 +245,13 @@ class _Listed:
         if Capability.EFFECTIVE in claims and self.given & Given.RIGHTS:
             parts.append(f"rights {rights_text(self.rights)}")
         return ", ".join(parts)
+
+
+def _alike(said: _Listed | None, walked: _Listed | None) -> bool:
+    """Return whether a mapping that was listed, or none, is that of a walk."""
+    if said is None or walked is None:
+        return said is walked
+    return said.size == walked.size and (said.pa == walked.pa or not said.given & Given.PA)
 
 
 def _listed(listing: Listing, va: int) -> _Listed | None:

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from crosswalk.emu.testing.samples import in_mode, samples
+from crosswalk.walker.context import PagingMode
 from tests.emu.targets.walkers import HEADER
 
 STARTERS = HEADER / "starters"
@@ -339,6 +341,90 @@ def test_the_mistake_of_an_adapter_is_named_and_no_other(run, new, name, mistake
     assert 1 == ran.status
     assert 1 == len(hints(ran)), ran.out
     assert mistake in hints(ran)[0]
+
+
+FOUR = """\
+def translate(memory, context, access):
+    va, table = access.va, context.cr3 & 0xFFFFFFFFFF000
+    if {strict} and va >> 47 not in (0, 0x1FFFF):
+        return None
+    for level in (4, 3, 2, 1):
+        shift = 3 + 9 * level
+        entry = memory.word(table + (va >> shift & 511) * 8)
+        if not entry or not entry & 1:
+            return None
+        if level == 1 or entry & 0x80 and level < 4:
+            inside = (1 << shift) - 1
+            return {shown}
+        table = entry & context.address_mask
+"""
+PLACE = "entry & context.address_mask & ~inside | va & inside"
+STATED = 'let it state modes = "4level"'
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_walker_of_four_levels_alone_is_told_to_state_them(run, tmp_path, monkeypatch, strict):
+    monkeypatch.chdir(tmp_path)
+    text = FOUR.format(strict=strict, shown=PLACE)
+    (tmp_path / "four.py").write_text(text)
+    ran = run("walker", "try", "python:four.py:translate")
+    (hint,) = hints(ran)
+    assert "all that is wrong in 5-level paging is what a 4-level walk" in hint
+    assert STATED in hint
+    (tmp_path / "four.py").write_text(text + 'translate.modes = "4level"\n')
+    ran = run("walker", "try", "python:four.py:translate")
+    assert [] == hints(ran)
+    assert "5-level" not in ran.out
+
+
+def test_a_list_of_four_levels_alone_is_told_to_state_them(run, new):
+    path = new("list")
+    build(path, path.read_text("utf-8").replace("context.levels", "4"))
+    ran = run("walker", "try", WALKERS["list"])
+    assert 1 == ran.status
+    assert [True] == [STATED in hint for hint in hints(ran)]
+
+
+@pytest.mark.parametrize("shown", [f"({PLACE}) + 4096", f"({PLACE}) >> 12", "0"])
+def test_a_wrong_answer_of_another_kind_is_no_walk_in_another_mode(
+    run, tmp_path, monkeypatch, shown
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "four.py").write_text(FOUR.format(strict=True, shown=shown))
+    ran = run("walker", "try", "python:four.py:translate")
+    assert 1 == ran.status
+    assert "modes = " not in ran.out
+
+
+def test_a_sample_can_be_read_in_every_mode():
+    for case in samples(PagingMode):
+        assert {*PagingMode} == {in_mode(case.context(), mode).mode for mode in PagingMode}
+        for mode in PagingMode:
+            assert case.context() == in_mode(in_mode(case.context(), mode), case.context().mode)
+
+
+def test_wrong_answers_are_repeated_together_at_the_end(run, new):
+    path = new("python")
+    text = path.read_text("utf-8").replace("writable and bool(entry & RW)", "bool(entry & RW)")
+    build(path, text)
+    ran = run("walker", "try", WALKERS["python"])
+    wrong = [line for line in ran.out.splitlines() if "wrong: it is" in line]
+    head = f"\n\n{len(wrong)} wrong answers:\n"
+    assert 1 == ran.out.count(head)
+    *repeated, verdict = ran.out.partition(head)[2].splitlines()
+    questions = [line.strip().partition(":")[0] for line in repeated if line.startswith("    ")]
+    assert [line.split("  ")[1] for line in wrong] == questions
+    assert f"  {SPACES[0]}" in repeated
+    assert verdict.startswith(f"verdict: FAILED: {len(wrong)} of ")
+
+
+def test_of_many_wrong_answers_the_first_are_repeated(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no.py").write_text("def f(memory, context, access):\n    return 7 << 20\n")
+    out = run("walker", "try", "python:no.py:f").out
+    wrong, end = out.count("wrong: it is"), out[out.index(" wrong answers:\n") :]
+    assert f"    … and {wrong - 20} more, above\n" in end
+    assert 20 == sum(line.startswith("    ") for line in end.splitlines()) - 1
 
 
 def test_a_bug_of_the_walker_is_no_mistake_of_an_adapter(run, new):

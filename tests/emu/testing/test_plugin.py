@@ -10,10 +10,8 @@ from crosswalk.walker.formats import load_case
 from tests.emu.testing.running import EXAMPLES, run_pytest
 
 PROFILE = """\
-from hypothesis import Phase, settings
-settings.register_profile(
-    "short", derandomize=True, database=None, phases=[Phase.generate, Phase.shrink]
-)
+from hypothesis import settings
+settings.register_profile("short", derandomize=True, database=None)
 settings.load_profile("short")
 """
 
@@ -55,6 +53,7 @@ def test_the_example_fails_with_a_broken_walker_and_says_where(yours):
         "layout=<Layout: 4 levels, 2 tables, 2 entries, 6 accesses>",
     ):
         assert line in done.stdout
+    assert "Explanation:" not in done.stdout
     (path,) = (yours / "kept").glob("r-w-of-a-pml4e-*.json")
     kept = load_case(path)
     assert (2, 1) == (len(kept.entries), len(kept.probes))
@@ -70,7 +69,15 @@ def test_a_folder_without_cases_fails_the_test_that_asks_for_them(yours):
     (yours / "empty").mkdir()
     done = run_pytest(yours, "--crosswalk-cases", "empty")
     assert 1 == done.returncode
-    assert f"crosswalk_case: no case files in {yours / 'empty'}" in done.stdout
+    first = (
+        f"crosswalk_case: no case files in {yours / 'empty'}: pytest --crosswalk-keep empty writes"
+    )
+    assert first in done.stdout
+    # What it says leads to a case.
+    shutil.copytree(yours / "cases", yours / "known")
+    shutil.copy(EXAMPLES / "broken_walker.py", yours / "tiny_walker.py")
+    done = run_pytest(yours, "--crosswalk-cases", "known", "--crosswalk-keep", "empty")
+    assert 1 == len(list((yours / "empty").glob("*.json"))), done.stdout
 
 
 def test_a_folder_not_set_fails_the_test_that_asks_for_it(yours):
