@@ -31,12 +31,12 @@ from crosswalk.emu.cli.sources import (
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
+from crosswalk.emu.report.finding import finding_lines
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.source import unfollowed_lines
 from crosswalk.emu.report.text import context_text
 from crosswalk.emu.report.verdict import (
     divergence_case,
-    divergence_lines,
     exceptions_record,
     exceptions_text,
     listing_case,
@@ -220,7 +220,7 @@ def _report(
             print(f"{intended.pages:,} intended pages, {len(broken):,} mismatches")
     for line in broken[:_SHOWN]:
         show(f"mismatch: {line}")
-    report_divergences(options, verdict, context, show)
+    report_divergences(options, verdict, memory, context, show)
     save_cases(options.cases, memory, context, verdict)
     if answered is not None:
         answered.write_reports(options, word)
@@ -247,13 +247,20 @@ def report_advice(verdict: Verdict, word: Conclusion) -> None:
 def report_divergences(
     options: argparse.Namespace,
     verdict: Verdict,
+    memory: PhysicalMemory,
     context: PagingContext,
     show: Callable[[str], None],
 ) -> None:
     """Report the first divergences, and with --verbose the known ones."""
-    for divergence in verdict.divergences[:_SHOWN]:
-        for line in divergence_lines(divergence, context):
-            show(line)
+    if verdict.divergences:
+        # What describes them is large, and as a rule there are none.
+        from crosswalk.emu.findings.describe import described_divergence  # noqa: PLC0415
+
+        for divergence in verdict.divergences[:_SHOWN]:
+            _, finding = described_divergence(memory, context, divergence)
+            show(f"divergence: {finding.access}")
+            for line in finding_lines(finding, access=False):
+                show(line)
     for unlike in verdict.listing[:_SHOWN]:
         for line in listing_lines(unlike, context):
             show(line)

@@ -131,7 +131,7 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     show = remark if options.json else print
     for line in _lines(point):
         show(line)
-    report_divergences(options, verdict, context, show)
+    report_divergences(options, verdict, memory, context, show)
     folder = None if options.cases is None else options.cases / _folder(reached.point)
     save_cases(folder, memory, context, verdict)
     report_advice(verdict, point.word)

@@ -227,7 +227,7 @@ def described_composite(
 def joined_findings(
     made: Sequence[tuple[Signature, FindingJson]], forms: Mapping[str, Form] | None = None
 ) -> list[FindingJson]:
-    """Return one finding a cause, the most frequent first: the first one made, with its variants.
+    """Return one finding a cause, the most frequent first: the first one made, and its variants.
 
     Its count is that of all of them, its layout the first with any. `forms` are those of the
     smallest cases, by the finding's id: two of one form have one cause.
@@ -241,6 +241,8 @@ def joined_findings(
 
 
 def _of_cause(cause: Cause, members: Sequence[tuple[Signature, FindingJson]]) -> FindingJson:
+    first, *rest = members
+    members = [first, *sorted(rest, key=lambda member: -member[1].count)]
     variants = [finding for _, finding in members]
     listed = [
         VariantJson(

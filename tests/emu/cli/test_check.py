@@ -92,6 +92,9 @@ def test_a_limit_checks_the_first_of_each_kind_and_says_of_how_many(run, small_c
     assert 14 + 6 * 6 == whole["probes"] - document["probes"]
 
 
+MANUAL = 'Intel SDM vol. 3A, "Page-Fault Exceptions"; AMD APM vol. 2, "Page-Fault Error Code"'
+
+
 @pytest.fixture
 def broken(monkeypatch):
     """The walker forgets W/R in its error codes."""
@@ -107,9 +110,17 @@ def broken(monkeypatch):
 def test_a_divergence_is_exit_status_1_and_is_shown_with_its_walk(run, small_case, broken):
     ran = run("check", small_case)
     assert 1 == ran.status
-    assert "divergence: write of 0x401000 at CPL 0" in ran.out
+    lines = ran.out.splitlines()
+    at = lines.index("divergence: write of 0x401000 at CPL 0")
+    assert [
+        "  rule:      W/R in the error code of a write: walker says none, it is W/R",
+        f"  manual:    {MANUAL}",
+        "  predicted: #PF, error code 0x1 (P), CR2 0x401000",
+        "  observed:  #PF, error code 0x3 (P W/R), CR2 0x401000",
+    ] == lines[at + 1 : at + 5]
+    leaf = next(line for line in lines[at:] if line.startswith("  PTE[1] "))
+    assert leaf.endswith("  leaf  <-- R/W clear")
     assert "verdict: FAILED\nreproduce: crosswalk check " in ran.out
-    assert "PTE[1]" in ran.out
     assert run("check", small_case, "--json").document["divergences"] > 10
 
 

@@ -124,6 +124,15 @@ def test_findings_of_one_cause_are_one_with_the_sum_of_their_counts():
     assert 1 == len(failed.variants)
 
 
+def test_the_variants_of_a_cause_are_listed_by_their_counts():
+    levels = {"PTE": 5, "PDE that maps a page": 2, "PDPTE that maps a page": 3}
+    named = [
+        (replace(SIGNATURE, rule=f"R/W of a {level}"), count) for level, count in levels.items()
+    ]
+    (found,) = joined_findings([(each, finding(each, count=count)) for each, count in named])
+    assert [5, 3, 2] == [each.count for each in found.variants]
+
+
 def test_people_read_the_walk_both_answers_and_the_command():
     (search,) = report(plain()).searches
     assert [
