@@ -1,5 +1,7 @@
 """`[tool.crosswalk]` of the nearest pyproject.toml: options that are always the same."""
 
+import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +11,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 
-__all__ = ["TABLES", "read_table"]
+__all__ = ["TABLES", "path_from", "read_table", "walker_from"]
 
 TABLES = ("fuzz", "pytest")
 """The tables that `[tool.crosswalk]` may hold: options of `fuzz`, settings of the plugin."""
@@ -43,3 +45,39 @@ def read_table(name: str, folder: Path) -> tuple[Path | None, Mapping[str, Any]]
             if not isinstance(table, dict):
                 raise BadInput(f"{above}{key} is not a table")
     return path, table
+
+
+def path_from(folder: Path, text: str) -> str:
+    """Return a path that is meant from `folder`, absolute, as it is from the current folder."""
+    if not text or folder == Path.cwd():
+        return text
+    return text if Path(text).is_absolute() else os.path.relpath(folder / text)
+
+
+def walker_from(folder: Path, walker: str) -> str:
+    """Return what `--walker` takes for a walker whose files are named from `folder`, absolute.
+
+    Those are the file of `python:FILE.py:FUNCTION`, the library of `c:`, and the words of `exec:`
+    that are files there; a command without a slash is one of PATH.
+    """
+    kind, colon, rest = walker.partition(":")
+    if kind == "python":
+        where, _, name = rest.rpartition(":")
+        rest = f"{path_from(folder, where)}:{name}" if where.endswith(".py") else rest
+    elif kind == "c":
+        rest = path_from(folder, rest)
+    elif kind == "exec":
+        rest = _command_from(folder, rest)
+    return f"{kind}{colon}{rest}"
+
+
+def _command_from(folder: Path, command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command  # Opening the walker says what is wrong with it.
+    found = [
+        path_from(folder, word) if (at or "/" in word) and (folder / word).is_file() else word
+        for at, word in enumerate(words)
+    ]
+    return command if found == words else shlex.join(found)

@@ -20,6 +20,7 @@ __all__ = [
     "MODE",
     "MUTING",
     "PARTIAL",
+    "PATHS",
     "RANGE",
     "REPORTING",
     "REPORTS",
@@ -39,6 +40,7 @@ __all__ = [
     "not_empty",
     "number",
     "option",
+    "optional_file",
     "options_of",
     "output_file",
     "output_folder",
@@ -110,6 +112,11 @@ def not_empty(text: str) -> str:
     return text
 
 
+def optional_file(text: str) -> Path | None:
+    """Return the path of a file, as a parser's type; an empty text takes back one given before."""
+    return Path(text) if text else None
+
+
 def output_file(text: str) -> Path:
     """Return the path of a file to write, as a parser's type: one that can be written there."""
     path = Path(text)
@@ -147,6 +154,10 @@ def _require_folder(folder: Path, text: str) -> None:
         raise argparse.ArgumentTypeError(f"{text}: {why}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{text}: Permission denied")
+
+
+PATHS = (Path, optional_file, output_file, output_folder, report_file)
+"""The types of options that name a file or a folder."""
 
 
 def names_of(*names: str) -> Callable[[str], tuple[str, ...]]:
@@ -378,13 +389,14 @@ MUTING = (
         "--ignore",
         metavar="PATTERN",
         action="append",
-        help="findings with such a rule or cause don't fail, as 'reserved in *'; may be repeated",
+        help="findings with such a rule or cause don't fail, as 'reserved in *'; may be repeated; "
+        "'' takes back those before it",
     ),
     option(
         "--baseline",
         metavar="FILE",
-        type=Path,
-        help="nor do those that this file lists, which --write-baseline has written",
+        type=optional_file,
+        help="nor do those that this file lists, which --write-baseline has written; '' for none",
     ),
     option(
         "--write-baseline",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from crosswalk.emu.cli.commands import COMMANDS, GROUPS
-from crosswalk.emu.cli.options import Command, Group, Option, options_of
+from crosswalk.emu.cli.options import PATHS, Command, Group, Option, options_of
 
 __all__ = ["Parser", "make_parser", "parse", "release"]
 
@@ -138,7 +138,7 @@ def _configured(command: Command) -> list[str]:
         each = by_key.get(key)
         if each is None:
             raise BadInput(f"{path}: [tool.crosswalk.{command.name}]: no option {key!r}")
-        wanted, given = _given(each, value)
+        wanted, given = _given(each, value, Path() if path is None else path.parent)
         if given is None:
             raise BadInput(f"{path}: [tool.crosswalk.{command.name}]: {key} is {wanted}")
         words += given
@@ -147,8 +147,11 @@ def _configured(command: Command) -> list[str]:
     return words
 
 
-def _given(each: Option, value: Any) -> tuple[str, list[str] | None]:
-    """Return what a value has to be, in words, and the arguments for it; None for another kind."""
+def _given(each: Option, value: Any, folder: Path) -> tuple[str, list[str] | None]:
+    """Return what a value has to be, in words, and the arguments for it; None for another kind.
+
+    Files and walkers in it are meant from `folder`.
+    """
     name, action = each.names[-1], each.settings.get("action")
     if action == "store_true":
         given = [name] if value is True else [] if value is False else None
@@ -160,6 +163,18 @@ def _given(each: Option, value: Any) -> tuple[str, list[str] | None]:
     texts = value if isinstance(value, list) and several else [value]
     if any(isinstance(text, bool) or not isinstance(text, int | float | str) for text in texts):
         return wanted, None
+    words = [_placed(each, str(text), folder) for text in texts]
     if action == "append":
-        return wanted, [f"{name}={text}" for text in texts]
-    return wanted, [f"{name}={','.join(map(str, texts))}"]
+        return wanted, [f"{name}={word}" for word in words]
+    return wanted, [f"{name}={','.join(words)}"]
+
+
+def _placed(each: Option, text: str, folder: Path) -> str:
+    """Return a value that is meant from `folder` as it is from the current folder."""
+    from crosswalk.emu.configuration import path_from, walker_from  # noqa: PLC0415  # As above.
+
+    if each.dest == "walker":
+        return walker_from(folder, text)
+    # SOURCE may be the built-in guest, too.
+    file = each.dest == "source" and (folder / text).exists()
+    return path_from(folder, text) if file or each.settings.get("type") in PATHS else text

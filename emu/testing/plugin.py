@@ -67,14 +67,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _folder(config: pytest.Config, option: str, key: str) -> Path | None:
     """Return the folder that an option names, or else the setting `key`; None without either.
 
-    An option's is relative to where pytest was called, a setting's to the project's root.
+    An option's is relative to where pytest was called, a setting's to the project's root, or to
+    the folder of its pyproject.toml.
     """
     named = config.getoption(option)
     if named is not None:
         return config.invocation_params.dir / str(named)
     named = config.getini(_CASES) if key == "cases" else None
-    named = named or _settings(config.rootpath).get(key)
-    return config.rootpath / str(named) if named else None
+    if named:
+        return config.rootpath / str(named)
+    root, settings = _settings(config.rootpath)
+    return root / str(settings[key]) if settings.get(key) else None
 
 
 def _muting(config: pytest.Config) -> Muting:
@@ -82,19 +85,19 @@ def _muting(config: pytest.Config) -> Muting:
     from crosswalk.emu.findings.baseline import read_muting  # noqa: PLC0415  # Only where it is needed.
     from crosswalk.walker.errors import BadInput  # noqa: PLC0415  # The same.
 
-    settings = _settings(config.rootpath)
+    root, settings = _settings(config.rootpath)
     ignore, baseline = settings.get("ignore", []), settings.get("baseline")
     try:
         return read_muting(
             [ignore] if isinstance(ignore, str) else ignore,
-            None if baseline is None else config.rootpath / str(baseline),
+            root / str(baseline) if baseline else None,
         )
     except BadInput as error:
         pytest.fail(f"[tool.crosswalk.pytest]: baseline: {error}", pytrace=False)
 
 
-def _settings(root: Path) -> dict[str, str | list[str]]:
-    """Return the table `[tool.crosswalk.pytest]`; fails where it can't be used."""
+def _settings(root: Path) -> tuple[Path, dict[str, str | list[str]]]:
+    """Return the folder and the table `[tool.crosswalk.pytest]`; fails where it can't be used."""
     from crosswalk.emu.configuration import read_table  # noqa: PLC0415  # Only where it is needed.
     from crosswalk.walker.errors import BadInput  # noqa: PLC0415  # The same.
 
@@ -108,7 +111,7 @@ def _settings(root: Path) -> dict[str, str | list[str]]:
         if key not in _KEYS or not all(isinstance(text, str) for text in texts):
             wanted = "is no text" if key in _KEYS else f"is none of {', '.join(_KEYS)}"
             pytest.fail(f"{path}: [tool.crosswalk.pytest]: {key} {wanted}", pytrace=False)
-    return dict(table)
+    return root if path is None else path.parent, dict(table)
 
 
 @pytest.fixture

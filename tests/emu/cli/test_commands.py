@@ -194,6 +194,52 @@ def test_pyproject_has_options_of_fuzz_and_the_command_line_goes_before_them(pro
     assert capsys.readouterr().err.startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("setting", "given"),
+    [
+        ('walker = "python:src/w.py:f"', "--walker=python:../src/w.py:f"),
+        ('walker = "python:w:f"', "--walker=python:w:f"),
+        ('walker = "c:./w.so"', "--walker=c:../w.so"),
+        ('walker = "bulk"', "--walker=bulk"),
+        ('walker = "exec:./it --fast src/w.py"', "--walker=exec:../it --fast ../src/w.py"),
+        ('walker = "exec:python3 -u src/w.py"', "--walker=exec:python3 -u ../src/w.py"),
+        ("walker = \"exec:sh -c './it  now'\"", "--walker=exec:sh -c './it  now'"),
+        ("walker = 'exec:it \"'", '--walker=exec:it "'),
+        ('baseline = "known.json"', "--baseline=../known.json"),
+        ('baseline = "/known.json"', "--baseline=/known.json"),
+        ('baseline = ""', "--baseline="),
+        ('corpus = "found"', "--corpus=../found"),
+        ('report = ["a.md", "src/b.html"]', "--report=../a.md --report=../src/b.html"),
+        ('junit = "a.xml"', "--junit=../a.xml"),
+        ('from = "src"', "--from=../src"),
+        ('from = "guest:4level"', "--from=guest:4level"),
+        ('ignore = ["it"]', "--ignore=it"),
+    ],
+)
+def test_files_of_pyproject_are_those_beside_it(project, tmp_path, setting, given):
+    (tmp_path / "src").mkdir()
+    for name in ("src/w.py", "it", "python3"):
+        (tmp_path / name).touch()
+    project(f"[tool.crosswalk.fuzz]\n{setting}\n")
+    assert f"fuzz {given}" == " ".join(parse(["fuzz"]).given)
+
+
+def test_files_of_pyproject_in_the_current_folder_are_named_as_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.py").touch()
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.crosswalk.fuzz]\nwalker = "exec:./w.py"\nbaseline = "./known.json"\n'
+    )
+    assert ["fuzz", "--walker=exec:./w.py", "--baseline=./known.json"] == parse(["fuzz"]).given
+
+
+def test_an_empty_text_takes_back_what_pyproject_ignores(project):
+    project('[tool.crosswalk.fuzz]\nignore = ["a", "b"]\nbaseline = "known.json"\n')
+    assert ["a", "b", ""] == parse(["fuzz", "--ignore", ""]).ignore
+    assert "other.json" == str(parse(["fuzz", "--baseline", "other.json"]).baseline)
+    assert Path("other.json") == parse(["fuzz", "--baseline", "other.json"]).baseline
+
+
 def test_pyproject_without_a_table_adds_nothing(project, capsys):
     project("[tool.other]\nseed = 3\n")
     assert ["fuzz"] == parse(["fuzz"]).given

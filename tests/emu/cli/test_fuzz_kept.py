@@ -308,6 +308,39 @@ def test_the_project_may_say_what_is_accepted(fuzz, walker, here):
     assert "'--ignore=XD *' '--ignore=R/W *' --mode=4level,5level" in ran.err
 
 
+def test_a_setting_of_the_project_is_taken_back_and_a_missing_baseline_says_what_writes_it(
+    fuzz, walker, here
+):
+    (here / "pyproject.toml").write_text(
+        '[tool.crosswalk.fuzz]\nignore = "R/W *"\nbaseline = "known.json"\n'
+    )
+    missing = fuzz()
+    assert (2, "") == (missing.status, missing.out)
+    line = "crosswalk: error: known.json: no such file; --write-baseline writes it"
+    assert line == missing.err.splitlines()[-1]
+    assert 0 == fuzz("--baseline", "").status
+    assert 1 == fuzz("--baseline", "", "--ignore", "").status
+    assert 0 == fuzz("--ignore", "", "--write-baseline").status
+    assert 0 == fuzz("--ignore", "").status
+
+
+def test_the_projects_walker_and_files_are_found_from_a_folder_below(
+    capfd, walker, here, monkeypatch
+):
+    (here / "pyproject.toml").write_text(
+        f'[tool.crosswalk.fuzz]\nwalker = "{NAME}"\nbaseline = "known.json"\ncases = 3\n'
+        "accesses = 96\njobs = 1\nseed = 4\nno-reduce = true\n"
+    )
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    assert 0 == crosswalk(capfd, "fuzz", "--write-baseline").status
+    assert (here / "known.json").is_file()
+    assert 0 == crosswalk(capfd, "fuzz").status
+    monkeypatch.chdir(here)
+    assert 0 == crosswalk(capfd, "fuzz").status
+    assert 1 == crosswalk(capfd, "fuzz", "--baseline", "").status
+
+
 def test_a_walker_that_declines_everything_is_judged_of_nothing(fuzz, walker, here):
     (here / "mine.py").write_text(
         "def mine(memory, context, access):\n    return NotImplemented\n"

@@ -1,5 +1,6 @@
 """The example repository and the plugin, run as their users run them."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,29 @@ def test_settings_may_stand_beside_those_of_the_commands(yours):
     assert (1, True) == (done.returncode, "1 failed" in done.stdout), done.stdout
     (kept,) = (yours / "kept").iterdir()
     assert 1 == len(load_case(kept).probes)
+
+
+def test_settings_of_a_folder_above_are_about_files_there(yours):
+    shutil.copy(EXAMPLES / "broken_walker.py", yours / "tiny_walker.py")
+    only_cases(yours)
+    below = yours / "below"
+    below.mkdir()
+    (yours / "test_walker.py").rename(below / "test_walker.py")
+    (below / "pytest.ini").write_text("[pytest]\npythonpath = ..\n")
+    (yours / "pyproject.toml").write_text(
+        '[tool.crosswalk.pytest]\ncases = "cases"\nkeep = "kept"\n'
+    )
+    done = run_pytest(below)
+    assert (1, True) == (done.returncode, "1 failed" in done.stdout), done.stdout
+    assert 1 == len(list((yours / "kept").iterdir()))
+    (yours / "pyproject.toml").write_text(
+        '[tool.crosswalk.pytest]\ncases = "cases"\nbaseline = "known.json"\n'
+    )
+    cause = "R/W above the leaf: says allowed, it is refused"
+    known = {"format": "crosswalk-baseline/1", "causes": [{"cause": cause}]}
+    (yours / "known.json").write_text(json.dumps(known))
+    done = run_pytest(below)
+    assert (0, True) == (done.returncode, "1 passed" in done.stdout), done.stdout
 
 
 @pytest.mark.parametrize(
