@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -236,8 +237,8 @@ def test_files_of_pyproject_in_the_current_folder_are_named_as_there(tmp_path, m
 def test_an_empty_text_takes_back_what_pyproject_ignores(project):
     project('[tool.crosswalk.fuzz]\nignore = ["a", "b"]\nbaseline = "known.json"\n')
     assert ["a", "b", ""] == parse(["fuzz", "--ignore", ""]).ignore
-    assert parse(["fuzz", "--baseline", ""]).baseline is None
-    assert "other.json" == str(parse(["fuzz", "--baseline", "other.json"]).baseline)
+    chosen = [parse(["fuzz", "--baseline", name]).baseline for name in ("", "other.json")]
+    assert [None, Path("other.json")] == chosen
 
 
 def test_pyproject_without_a_table_adds_nothing(project, capsys):
