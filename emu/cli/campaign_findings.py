@@ -47,6 +47,7 @@ __all__ = [
     "kept_findings",
     "report_of",
     "reproduce",
+    "wrong_answers",
 ]
 
 Value = TypeVar("Value", str, int, bool)
@@ -157,6 +158,16 @@ def _about(plan: Plan, state: State) -> Iterator[str]:
         counts = (by_mode(each) for each in (tally.asked, tally.answered, tally.declined))
         asked, answered, declined = (each.total() for each in counts)
         yield f"asked for {asked:,} accesses, answered {answered:,}, declined {declined:,}"
+        yield f"wrong answers: {wrong_answers(plan, state):,}"
+
+
+def wrong_answers(plan: Plan, state: State) -> int:
+    """Return how many answers of the walker under test are wrong; a failure to answer is one.
+
+    Those count that the layouts so far have shown, as all sums do.
+    """
+    witness, found = f"{PEER}{plan.walker}", state.findings.values()
+    return sum(each.count for each in found if each.witness == witness and each.layout is not None)
 
 
 def report_of(searches: Sequence[FindingsJson]) -> ReportJson:

@@ -92,6 +92,7 @@ class Answered:
         return {
             "walker": self.chosen.name,
             **self.part.tally.record(),
+            "wrong_answers": self.part.counts.total(),
             "findings": finding_records(self.document),
             "accepted": self.accepted.record(),
         }
@@ -99,6 +100,7 @@ class Answered:
     def write_reports(self, options: argparse.Namespace, word: Conclusion) -> None:
         """Write the files of `--report`, and GitHub's annotations on standard error if asked."""
         lines = [*question_lines(str(self.chosen.name), self.part.tally)]
+        lines.append(f"wrong answers: {self.part.counts.total():,}")
         lines += [*self.accepted.lines(), f"verdict: {word.text}"]
         report = report_of([msgspec.structs.replace(self.document, about=lines)])
         for path in options.report or ():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crosswalk.emu.cli.campaign_findings import wrong_answers
 from crosswalk.emu.cli.walker_report import finding_records, question_lines, wrong_text
 from crosswalk.emu.findings.baseline import Accepted
 from crosswalk.emu.findings.cause import joined
@@ -15,7 +16,7 @@ from crosswalk.emu.fuzz.campaign import Campaign
 from crosswalk.emu.fuzz.campaign.state import State, new_cells
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_record
 from crosswalk.emu.report.conclusion import agreement, counted
-from crosswalk.emu.report.finding import PEER, FindingsJson, search_lines
+from crosswalk.emu.report.finding import FindingsJson, search_lines
 from crosswalk.emu.report.text import count_text
 from crosswalk.emu.targets.tally import by_mode
 from crosswalk.walker.context import PagingMode
@@ -70,7 +71,7 @@ def gone_lines(ended: Ended) -> Iterator[str]:
 
 def _count_lines(campaign: Campaign) -> Iterator[str]:
     state = campaign.state
-    known, wrong = sum(state.known.values()), _wrong(campaign)
+    known, wrong = sum(state.known.values()), wrong_answers(campaign.plan, state)
     rate = state.probes / state.seconds if state.seconds else 0
     yield (
         f"{count_text(state.layouts, 'layout')}, {state.probes:,} probes in {state.seconds:.1f} s "
@@ -94,15 +95,6 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
     if state.known:
         count = count_text(known, "known emulator divergence")
         yield f"{count}: {_sorted(_single(state.known))}"
-
-
-def _wrong(campaign: Campaign) -> int:
-    """Return how many answers of the walker under test are wrong; a failure to answer is one.
-
-    Those count that the layouts so far have shown, as all sums do.
-    """
-    witness, found = f"{PEER}{campaign.plan.walker}", campaign.state.findings.values()
-    return sum(each.count for each in found if each.witness == witness and each.layout is not None)
 
 
 def _walker_lines(ended: Ended) -> Iterator[str]:
@@ -196,6 +188,7 @@ def record(ended: Ended) -> dict[str, Any]:
         "lost": state.lost,
         "walker": campaign.plan.walker,
         **campaign.tally.record(),
+        "wrong_answers": wrong_answers(campaign.plan, state),
         "findings": finding_records(document),
         "accepted": ended.accepted.record(),
         "gone": [

@@ -190,6 +190,7 @@ def test_wrong_answers_are_counted_and_are_no_agreement_where_they_are_accepted(
     probes, wrong = int(counts.split()[0].replace(",", "")), int(counts.split()[-1])
     assert wrong
     assert counts.endswith(f" 0 diverge; wrong answers of {options[1]}: {wrong}")
+    assert wrong == run("check", source, *options, "--json").document["wrong_answers"]
     ran = run("check", source, *options, "--ignore", "*")
     assert (0, True) == (
         ran.status,
@@ -233,6 +234,7 @@ def test_findings_are_reported_in_files_and_as_annotations(run, tmp_path, source
     ran = run("check", source, *options, "--report", page, "--github")
     assert 1 == ran.status
     text = page.read_text()
+    assert "- wrong answers: " in text
     assert "address of a 4-KiB page" in text
     assert "asked for" in text
     place = options[1].split(":")[1]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from crosswalk.emu.cli.fuzz_report import Ended, report_lines, verdict
+from crosswalk.emu.cli.fuzz_report import Ended, record, report_lines, verdict
 from crosswalk.emu.findings.baseline import Accepted
 from crosswalk.emu.findings.describe import described
 from crosswalk.emu.findings.signature import Signature
@@ -187,7 +187,9 @@ def test_wrong_answers_of_the_walker_are_no_divergences_of_crosswalk_and_are_cou
         "c-3": found("peer:mine", None, 1),  # Kept from before, and not met yet.
         "d-4": found("walker", 1, 4),
     }
-    lines = list(report_lines(ended("mine", probes=30, divergent=11, findings=findings)))
+    over = ended("mine", probes=30, divergent=11, findings=findings)
+    lines = list(report_lines(over))
+    assert 7 == record(over)["wrong_answers"]
     assert lines[0].endswith("19 agree, 4 diverge; wrong answers of mine: 7")
     lines = list(report_lines(ended(probes=30, divergent=4, findings={"d-4": findings["d-4"]})))
     assert lines[0].endswith("26 agree, 4 diverge")
