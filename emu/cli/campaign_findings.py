@@ -92,6 +92,7 @@ def campaign_variants(
             case=None if where is None else str(where),
             reproduce=reproduce(plan, found, slug, path(slug)),
             location=place if signature.of_target else None,
+            unsteady=signature.of_target and not found.alone,
         )
         made.append((signature, finding))
     return Variants(plan.walker, made, forms, tuple(_about(plan, state)))
@@ -254,11 +255,12 @@ def finding_of(
 def reproduce(plan: Plan, found: Found, slug: str, path: Path | None) -> str:
     """Return the command that shows a finding again.
 
-    That replays its case, and asks the walker under test in a finding of its own alone; or tries
-    to reduce it. What no case holds is shown by making the layouts again, up to that one.
+    That replays its case, if it shows the finding alone, and asks the walker under test in a
+    finding of its own alone; or tries to reduce it. What no case holds is shown by making the
+    layouts again, up to that one.
     """
-    if found.again == "replay":
-        own = found.witness == f"peer:{plan.walker}"
+    own = found.witness == f"{PEER}{plan.walker}"
+    if found.again == "replay" and (found.alone or not own):
         named = (plan.walker, plan.claims) if own else (None, None)
         return replay_command(path, *named)
     if found.again == "reduce":

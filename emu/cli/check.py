@@ -89,15 +89,18 @@ class _Result:
     answered: Answered | None = None
 
     def record(self) -> dict[str, object]:
-        """Return what the summary document has of a guest and of a walker under test."""
-        found: dict[str, object] = {}
+        """Return the summary document, with what it has of a guest and of a walker under test."""
+        found: dict[str, object] = summary_record(self.verdict, self.extent)
         if self.intended is not None:
             found |= {
                 "intended_pages": self.intended.pages,
                 "broken_intentions": len(self.intended.broken),
                 "guest_exceptions": exceptions_record(self.intended.taken),
             }
-        return found if self.answered is None else found | self.answered.record()
+        if self.answered is not None:
+            unasked = self.verdict.not_asked | self.extent.not_asked | self.answered.not_asked
+            found |= {**self.answered.record(), "not_asked": unasked}
+        return found
 
 
 def run_guest(options: argparse.Namespace) -> int:
@@ -210,8 +213,7 @@ def _report(
     word = word if answered is None else answered.conclude(word)
     show = remark if options.json else print
     if options.json:
-        record = {**summary_record(verdict, result.extent), **result.record()}
-        emit({**record, "verdict": word.text, "reproduce": command_text(options)})
+        emit({**result.record(), "verdict": word.text, "reproduce": command_text(options)})
     else:
         wrong = "" if answered is None else answered.wrong_text
         for line in verdict_lines(verdict, wrong):

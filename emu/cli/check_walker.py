@@ -21,12 +21,13 @@ from crosswalk.emu.findings.image import ImageAsker, Part, part_of, pieces_of, t
 from crosswalk.emu.findings.note import signature_text
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.report.annotations import annotation_lines
-from crosswalk.emu.report.conclusion import Conclusion
+from crosswalk.emu.report.conclusion import Conclusion, counted
 from crosswalk.emu.report.finding import FindingJson, FindingsJson, search_lines
 from crosswalk.emu.report.report_files import write_report
 from crosswalk.emu.report.text import count_text
 from crosswalk.emu.report.verdict import divergence_case
 from crosswalk.emu.targets import Target
+from crosswalk.emu.targets.questions import PUT_ASIDE
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
@@ -65,11 +66,16 @@ class Answered:
         _, _, declined = tally.total
         if declined:
             clauses.append(f"{self.chosen.name} declined {declined:,} of its accesses")
-        if self.part.unasked:
-            clauses.append(f"{self.part.unasked:,} not put to it after too many failures")
+        if self.not_asked:
+            clauses.append(f"not asked: {counted(self.not_asked)}")
         if self.accepted.count:
             clauses.append(f"{count_text(self.accepted.count, 'finding')} accepted")
         return replace(word, text="; ".join(clauses))
+
+    @property
+    def not_asked(self) -> dict[str, int]:
+        """How many accesses weren't put to it, by the reason."""
+        return {PUT_ASIDE: self.part.unasked} if self.part.unasked else {}
 
     @property
     def pardoned(self) -> int:
@@ -83,9 +89,14 @@ class Answered:
 
     def lines(self) -> Iterator[str]:
         """Yield what the walker was asked and answered, and each finding with its walk."""
-        yield from question_lines(str(self.chosen.name), self.part.tally)
+        yield from self._question_lines()
         yield from self.accepted.lines()
         yield from search_lines(self.document)
+
+    def _question_lines(self) -> Iterator[str]:
+        yield from question_lines(str(self.chosen.name), self.part.tally)
+        if self.not_asked:
+            yield f"    not asked: {counted(self.not_asked)}"
 
     def record(self) -> dict[str, Any]:
         """Return the same for the summary document."""
@@ -99,7 +110,7 @@ class Answered:
 
     def write_reports(self, options: argparse.Namespace, word: Conclusion) -> None:
         """Write the files of `--report`, and GitHub's annotations on standard error if asked."""
-        lines = [*question_lines(str(self.chosen.name), self.part.tally)]
+        lines = [*self._question_lines()]
         lines.append(f"wrong answers: {self.part.counts.total():,}")
         lines += [*self.accepted.lines(), f"verdict: {word.text}"]
         report = report_of([msgspec.structs.replace(self.document, about=lines)])

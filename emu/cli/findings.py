@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise BadInput(f"{folder}: no folder of a campaign, nor of cases")
     problems: list[str] = []
-    searches = [_chosen(search, options.cause) for search in _searches(folder, problems)]
+    kept = _searches(folder, problems)
+    searches = [_chosen(search, options.cause) for search in kept]
     document = report_of(searches)
     for path in options.report or ():
         write_report(path, document)
@@ -48,15 +49,24 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         emit_document(dump_findings(document))
     else:
-        for line in _lines(folder, searches):
+        for line in _lines(folder, searches, _unmatched(kept, options.cause)):
             print(line)
     found = any(search.findings for search in searches)
     return 2 if problems and not found else 0
 
 
-def _lines(folder: Path, searches: Sequence[FindingsJson]) -> Iterator[str]:
+def _unmatched(searches: Sequence[FindingsJson], patterns: Sequence[str] | None) -> str | None:
+    """Return that no finding matches the patterns of --cause, where there are some of both."""
+    count = sum(len(search.findings) for search in searches)
+    if not count or patterns is None:
+        return None
+    which = "the 1 finding doesn't match" if count == 1 else f"none of {count:,} findings matches"
+    return f"{which} {' or '.join(repr(pattern) for pattern in patterns)}"
+
+
+def _lines(folder: Path, searches: Sequence[FindingsJson], unmatched: str | None) -> Iterator[str]:
     if not any(search.findings for search in searches):
-        yield f"nothing found in {printable(str(folder))}"
+        yield unmatched or f"nothing found in {printable(str(folder))}"
     for search in searches:
         if search.findings:
             where = "" if search.folder is None else f" in {printable(search.folder)}"

@@ -20,7 +20,7 @@ from crosswalk.emu.fuzz.campaign.cases import read_cases
 from crosswalk.emu.fuzz.campaign.cluster import open_pool
 from crosswalk.emu.fuzz.campaign.kept import ask_again
 from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings, unreduced
-from crosswalk.emu.fuzz.campaign.store import Store, slug_of
+from crosswalk.emu.fuzz.campaign.store import Store, require_own_folder, slug_of
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_lines
 from crosswalk.emu.matrix.select import layout_choice
 from crosswalk.emu.report.annotations import annotation_lines
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         claims=walker.claims,
         limits=walker.limits,
         source=options.source,
-        choice=layout_choice(options.mode, options.assume, options.select),
+        choice=layout_choice(options.mode, options.assume, options.select or ""),
     )
     muting = read_muting(options.ignore, options.baseline, options.write_baseline)
     folder = _folder(options, plan)
@@ -82,6 +82,8 @@ def _folder(options: argparse.Namespace, plan: Plan) -> Path:
     if plan.walker is not None:
         own /= slug_of(plan.walker)
     folder: Path = own if options.corpus is None else options.corpus
+    if folder != own:
+        require_own_folder(folder)
     read_cases.cache_clear()  # Workers are forked with what is read here, whatever becomes of it.
     if plan.cases:
         source = Path(str(plan.source))
@@ -199,7 +201,7 @@ class _Run:
         state = self._campaign.state
         if self._options.junit is not None:
             title = f"crosswalk fuzz, seed {self._campaign.plan.seed}"
-            about = title, f"{state.layouts} layouts", state.seconds, problem
+            about = title, count_text(state.layouts, "layout"), state.seconds, problem
             write_file(self._options.junit, junit(ended.document, *about))
         lines = [*ended.document.about, *gone_lines(ended), *ended.accepted.lines()]
         if problem is not None:

@@ -104,10 +104,19 @@ def _walker_lines(ended: Ended) -> Iterator[str]:
         return
     yield from question_lines(walker, tally)
     unasked = [mode for mode in PagingMode if not tally.asked[mode, None]]
-    if ended.modes is None and not ended.campaign.plan.choice.asked_modes:
-        names = ",".join(mode.slug for mode in unasked if not mode.long)
-        if names:
-            yield f"    not asked in {names}: it states no modes; --mode {names} asks"
+    chosen = ended.campaign.plan.choice.asked_modes
+    if chosen:
+        left_out = ", ".join(mode.slug for mode in unasked if mode not in chosen)
+        if left_out:
+            yield f"    not asked in {left_out}: left out by --mode or --select"
+        unasked = [mode for mode in unasked if mode in chosen]
+    if ended.modes is None and not chosen:
+        legacy = [mode.slug for mode in unasked if not mode.long]
+        if legacy:
+            yield (
+                f"    not asked in {', '.join(legacy)}: it states no modes; "
+                f"--mode {','.join(legacy)} asks"
+            )
     elif ended.modes is not None:
         names = ", ".join(mode.slug for mode in unasked if mode not in ended.modes)
         if names:

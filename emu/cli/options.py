@@ -365,7 +365,7 @@ SELECT = option(
     "--select",
     commas=True,
     metavar="NAME=VALUE[,...]",
-    default="",
+    type=not_empty,
     help="ask only this, by the names of `crosswalk matrix --list`",
 )
 REPORTING = (

@@ -159,9 +159,12 @@ def _given(each: Option, value: Any, folder: Path) -> tuple[str, list[str] | Non
     if isinstance(value, bool) and "const" in each.settings:
         return "", [name] if value else []
     several = each.commas or action == "append"
-    wanted = "a number or a text" + (", or a list of them" if several else "")
+    # What may be repeated are texts: patterns, and names of files.
+    kinds: tuple[type, ...] = (str,) if action == "append" else (int, float, str)
+    wanted = "a text" if action == "append" else "a number or a text"
+    wanted += ", or a list of them" if several else ""
     texts = value if isinstance(value, list) and several else [value]
-    if any(isinstance(text, bool) or not isinstance(text, int | float | str) for text in texts):
+    if any(isinstance(text, bool) or not isinstance(text, kinds) for text in texts):
         return wanted, None
     words = [_placed(each, str(text), folder) for text in texts]
     if action == "append":

@@ -12,7 +12,7 @@ from crosswalk.emu.check import Divergence, compare_all
 from crosswalk.emu.check.compare import choose, spread
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.cli.output import emit_document, remark
-from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, names_another
+from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, report_others
 from crosswalk.emu.cli.walker_report import Variants
 from crosswalk.emu.findings.baseline import read_muting
 from crosswalk.emu.findings.describe import (
@@ -33,12 +33,13 @@ from crosswalk.emu.report.composites import (
 )
 from crosswalk.emu.report.finding import finding_lines
 from crosswalk.emu.report.source import encryption_lines
-from crosswalk.emu.report.text import access_text, outcome_text
+from crosswalk.emu.report.text import access_text, count_text, outcome_text
 from crosswalk.emu.report.verdict import divergence_lines, replayed_case
 from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.answers import Unanswered
 from crosswalk.emu.targets.capabilities import LISTS
 from crosswalk.emu.targets.judge import TargetVerdict, judge
+from crosswalk.emu.targets.questions import PUT_ASIDE
 from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.workers.contained import EmulatorCrash, contained
 from crosswalk.walker.bulk import translate_many
@@ -51,6 +52,13 @@ __all__ = ["run"]
 
 _TOGETHER = 256
 """So many cases are put to the emulated CPU at once."""
+
+_UNREAD = "not replayed"
+_ENDS = (
+    *("right", "wrong", "declined", "agree", "diverge", "known to diverge", "predicted only"),
+    *("without an answer", "without probes", _UNREAD),
+)
+"""What may come of a case: of a walker's answers, or without one of Crosswalk's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,9 @@ class _Answered:
 class _Counts:
     """What all cases have: probes, those that were made, divergences, and a walker's answers.
 
-    `wrong` counts its wrong answers and failures by signature, `tally` the questions to it.
+    `wrong` counts its wrong answers and failures by signature, `tally` the questions to it. `ends`
+    counts what comes of the cases, in words; `others` are those that name another walker, each
+    with it.
     """
 
     probes: int = 0
@@ -133,6 +143,14 @@ class _Counts:
     divergent: int = 0
     wrong: Counter[Signature] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
+    ends: Counter[str] = field(default_factory=Counter)
+    others: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def total(self) -> str:
+        """How many cases there are, and what came of them."""
+        ends = ", ".join(f"{self.ends[end]:,} {end}" for end in _ENDS if self.ends[end])
+        return f"{count_text(self.ends.total(), 'case')}: {ends}"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -144,6 +162,9 @@ def run(options: argparse.Namespace) -> int:
         replay = _Replay(chosen, target, options.time_limit, as_json=options.json)
         replay.all(options.cases)
     counts = replay.counts
+    report_others(counts.others)
+    if len(options.cases) > 1:
+        show(counts.total)
     made = [(each, described(each)) for each in sorted(counts.wrong)]
     # A baseline, and patterns, may well be about other cases.
     document, accepted = Variants(chosen.name, made).judged(muting, whole=False)
@@ -151,6 +172,8 @@ def run(options: argparse.Namespace) -> int:
         show(line)
     if counts.divergent or document.findings:
         return 1
+    if counts.ends[_UNREAD]:
+        return 2
     if counts.tally.unanswered:
         show(counts.tally.verdict)
         return 2
@@ -167,29 +190,50 @@ class _Replay:
     def __init__(self, chosen: Chosen, target: Target | None, limit: int, *, as_json: bool) -> None:
         self._chosen, self._target = chosen, target
         self._limit, self._as_json = limit, as_json
+        self._several = False
         self.counts = _Counts()
 
     def all(self, paths: Sequence[str]) -> None:
-        """Replay the cases of these files, in order; `BadInput` where one is none."""
+        """Replay the cases of these files, in order.
+
+        `CrosswalkError` where one alone can't be replayed; of several that is a line each.
+        """
+        self._several = len(paths) > 1
         together: list[tuple[str, Source]] = []
         for path in paths:
             name = printable(path)
             try:
                 opened = self._opened(path, name)
-            except CrosswalkError:
-                self._together(together)  # Those before it are replayed all the same.
-                raise
+            except CrosswalkError as error:
+                self._failed(name, error)
+                continue
             if isinstance(opened, Source):
                 together.append((name, opened))
             if isinstance(opened, CompositeCase) or len(together) == _TOGETHER:
                 self._together(together)
                 together.clear()
             if isinstance(opened, CompositeCase):
-                differs = _composite(name, opened, self._limit, as_json=self._as_json)
-                self.counts.probes += 1
-                self.counts.made += 1
-                self.counts.divergent += differs
+                self._composite(name, opened)
         self._together(together)
+
+    def _failed(self, name: str, error: CrosswalkError) -> None:
+        """Report a case that can't be replayed; raise the error where there is no other."""
+        if not self._several:
+            raise error
+        where = "" if str(error).startswith(f"{name}: ") else f"{name}: "
+        remark(f"{where}{error}")
+        self.counts.ends[_UNREAD] += 1
+
+    def _composite(self, name: str, case: CompositeCase) -> None:
+        try:
+            differs = _composite(name, case, self._limit, as_json=self._as_json)
+        except CrosswalkError as error:
+            self._failed(name, error)
+            return
+        self.counts.probes += 1
+        self.counts.made += 1
+        self.counts.divergent += differs
+        self.counts.ends["diverge" if differs else "agree"] += 1
 
     def _opened(self, path: str, name: str) -> Source | CompositeCase:
         composite = load_composite(path)
@@ -206,8 +250,13 @@ class _Replay:
         cases = [source.case for _, source in sources if source.case is not None]
         replays = _replayed(cases, self._limit)
         for (name, source), case in zip(sources, cases, strict=True):
-            names_another(name, case, self._chosen)
-            self._one(name, source, case, next(replays))
+            if case.walker is not None and case.walker != self._chosen.name:
+                self.counts.others.append((name, case.walker))
+            replayed = next(replays)
+            if isinstance(replayed, CrosswalkError):
+                self._failed(name, replayed)
+            else:
+                self._one(name, source, case, replayed)
 
     def _one(self, name: str, source: Source, case: Case, replayed: _Replayed) -> None:
         """Report one case, and count what of it was made, and what is wrong."""
@@ -232,22 +281,35 @@ class _Replay:
         self.counts.probes += len(case.probes)
         self.counts.made += len(replayed.made)
         self.counts.divergent += replayed.divergent
+        self.counts.ends[_end(replayed, answered)] += 1
 
 
-def _replayed(cases: Sequence[Case], limit: int) -> Iterator[_Replayed]:
-    """Yield what comes of each case; they are made in one process as long as that lives."""
+def _end(replayed: _Replayed, answered: _Answered | None) -> str:
+    """Return what came of a case in a word."""
+    if not len(replayed.accesses):
+        return "without probes"
+    if answered is not None and answered.wrong:
+        return "wrong"
+    if replayed.divergent:
+        return "diverge"
+    if answered is not None:
+        _, answers, declined = answered.tally.total
+        return "right" if answers else "declined" if declined else "without an answer"
+    if not len(replayed.made):
+        return "predicted only"
+    return "known to diverge" if replayed.divergences else "agree"
+
+
+def _replayed(cases: Sequence[Case], limit: int) -> Iterator[_Replayed | CrosswalkError]:
+    """Yield what comes of each case, or its error; one process makes them as long as it lives."""
     try:
-        found = contained(lambda: _outcomes(cases), limit, again=True) if cases else []
-    except EmulatorCrash:
+        yield from contained(lambda: _outcomes(cases), limit, again=True) if cases else []
+    except EmulatorCrash as crash:
         if len(cases) == 1:
-            raise
+            yield crash
+            return
         for case in cases:
             yield from _replayed([case], limit)
-        return
-    for each in found:
-        if isinstance(each, CrosswalkError):
-            raise each
-        yield each
 
 
 def _composite(name: str, case: CompositeCase, limit: int, *, as_json: bool) -> bool:
@@ -392,7 +454,7 @@ def _answer_lines(
             if not place and row in answered.failed:
                 continue
             if not place and row in answered.unasked:
-                yield f"not asked, after too many failures: {access_text(access)}"
+                yield f"not asked: {access_text(access)}: {PUT_ASIDE}"
             elif not wrong[row]:
                 only = f"predicted only: {lack}: " if lack else ""
                 asked = f"{only}{access_text(access)}"

@@ -1,7 +1,7 @@
 """`--walker` and its options: the walker under test that a command asks."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from crosswalk.walker.formats import Case
 __all__ = [
     "Chosen",
     "chosen_walker",
-    "names_another",
     "replay_command",
+    "report_others",
     "size_text",
     "walker_options",
 ]
@@ -71,14 +71,17 @@ def replay_command(path: Path | None, walker: str | None, claims: str | None = N
     return command_line(["crosswalk", "replay", str(path), *walker_options(walker, claims)])
 
 
-def names_another(name: str, case: Case, chosen: Chosen) -> None:
-    """Report which walker a case is about, where it isn't the one that is asked.
+def report_others(named: Sequence[tuple[str, str]]) -> None:
+    """Report which walkers cases are about that weren't asked: (case file, walker), in one line.
 
     What a case names may be any command: it is run when it is asked for, and not otherwise.
     """
-    if case.walker is not None and case.walker != chosen.name:
-        option = command_line(walker_options(case.walker))
-        remark(f"{name}: found with another walker under test; to ask that, give {option}")
+    if not named:
+        return
+    cases = named[0][0] if len(named) == 1 else f"{len(named):,} cases"
+    walkers = dict.fromkeys(walker for _, walker in named)
+    options = " or ".join(command_line(walker_options(walker)) for walker in walkers)
+    remark(f"{cases}: found with another walker under test; to ask that, give {options}")
 
 
 def size_text(case: Case) -> str:

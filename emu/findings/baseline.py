@@ -168,7 +168,11 @@ def read_muting(
         raise BadInput(f"{baseline}: no such file; --write-baseline writes it")
     data = read_file(baseline)
     with errors_named(str(baseline)):
-        known = read_document(data, Baseline)
+        try:
+            known = read_document(data, Baseline)
+        except BadInput as error:
+            expected = Baseline.__annotations__["format"].__args__[0]
+            raise BadInput(f"not a baseline ({expected}): {error}") from None
     return Muting(chosen, known, target)
 
 

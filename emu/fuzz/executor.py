@@ -53,6 +53,7 @@ from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.judge import Contradiction, judge
+from crosswalk.emu.targets.questions import PUT_ASIDE
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.workers.sandbox import Limits
@@ -66,9 +67,6 @@ __all__ = ["AnyFinding", "Executor", "LayoutResult", "executor_of"]
 
 IMPOSSIBLE = "composites that may reach a paging structure, no RAM, or the probe's own pages"
 """The reason for which a composite isn't asked."""
-
-PUT_ASIDE = "accesses that the walker under test was to answer after too many failures"
-"""The reason for which an access isn't put to it."""
 
 
 _ALL_MODES = frozenset(PagingMode)

@@ -18,6 +18,7 @@ from crosswalk.walker.formats.located_errors import printable
 __all__ = [
     "NOTHING",
     "PEER",
+    "UNSTEADY",
     "EntryJson",
     "FindingJson",
     "FindingsJson",
@@ -41,6 +42,9 @@ __all__ = [
     "told",
     "variants_text",
 ]
+
+UNSTEADY = "the walker answers differently when it is asked alone: the case is left as it was found"
+"""What is said of a finding that the walker under test doesn't show by its case."""
 
 NOTHING = "Nothing was found."
 """What a report without findings says."""
@@ -102,6 +106,7 @@ class FindingJson(Document, frozen=True, kw_only=True):
     entries that this walk doesn't read, without the `more` that aren't shown; `needed` says that
     the finding isn't shown without them. `case` is the path of the case file, `case_text` its text
     where it has few lines; `size` is how big it is in words, `entries` how many entries it has.
+    `unsteady` says that the walker under test doesn't show the finding when asked for it alone.
     `location` is where the walker is to be found: a file, and a line in it.
     """
 
@@ -125,6 +130,7 @@ class FindingJson(Document, frozen=True, kw_only=True):
     needed: bool = False
     case: str | None = None
     case_text: str | None = None
+    unsteady: bool = False
     size: str | None = None
     entries: Count | None = None
     reproduce: str | None = None
@@ -273,6 +279,8 @@ def entry_rows(finding: FindingJson) -> Iterator[tuple[str, bool]]:
             yield f"… and {finding.more:,} more", False
     if finding.context is not None:
         yield f"under {finding.context}", False
+    if finding.unsteady:
+        yield UNSTEADY, False
 
 
 def finding_lines(finding: FindingJson, *, rule: bool = True, access: bool = True) -> Iterator[str]:

@@ -24,8 +24,14 @@ def one_line(text: str) -> str:
 
 @contextmanager
 def errors_named(name: str) -> Iterator[None]:
-    """Put `name` in front of the message of every `CrosswalkError` raised inside."""
+    """Put `name` in front of the message of every `CrosswalkError` raised inside.
+
+    One that has it there already, as that of a file which can't be read, stays as it is.
+    """
     try:
         yield
     except CrosswalkError as error:
-        raise type(error)(f"{one_line(name)}: {error}") from error
+        where = f"{one_line(name)}: "
+        if str(error).startswith(where):
+            raise
+        raise type(error)(f"{where}{error}") from error

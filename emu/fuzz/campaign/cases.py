@@ -7,13 +7,18 @@ from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.report.composites import parse_composite
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats import Case, parse_case
-from crosswalk.walker.formats.files import read_file
+from crosswalk.walker.formats.files import PARTIAL, read_file
 from crosswalk.walker.formats.located_errors import errors_named
 
-__all__ = ["FINDINGS", "GONE", "STATE", "case_files", "read_cases"]
+__all__ = ["FINDINGS", "GONE", "LOCK", "STATE", "case_files", "is_own", "read_cases"]
 
-STATE, FINDINGS, GONE = "state.json", "findings", "gone"
-"""What a campaign's folder holds: its state, the cases of findings, and those of former ones."""
+STATE, FINDINGS, GONE, LOCK = "state.json", "findings", "gone", "lock"
+"""What a campaign's folder holds: its state, cases of findings and of former ones, a lock."""
+
+
+def is_own(path: Path) -> bool:
+    """Return whether a file in a campaign's folder is by its name the campaign's own."""
+    return path.name in {STATE, FINDINGS, GONE, LOCK} or path.name.endswith(PARTIAL)
 
 
 def case_files(folder: Path) -> list[Path]:
@@ -21,6 +26,16 @@ def case_files(folder: Path) -> list[Path]:
     if (folder / STATE).exists():
         return [path for name in (FINDINGS, GONE) for path in sorted(folder.glob(f"{name}/*.json"))]
     return sorted(folder.glob("*.json"))
+
+
+def _other_files(folder: Path) -> list[Path]:
+    """Return the files in a folder that are neither taken for cases nor a campaign's own."""
+    taken = set(case_files(folder))
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path not in taken and not is_own(path)
+    ]
 
 
 @lru_cache(1)
@@ -36,6 +51,9 @@ def read_cases(folder: Path) -> tuple[tuple[Case, ...], tuple[str, ...]]:
             cases.append(_read(path))
         except CrosswalkError as error:
             problems.append(str(error))
+    campaign = (folder / STATE).exists()
+    which = "it is none of the campaign's cases" if campaign else "the name of a case ends in .json"
+    problems += [f"{path}: {which}" for path in _other_files(folder)]
     if not cases:
         reason = problems[0] if problems else f"{folder}: no case files"
         raise BadInput(f"--from: {reason}")

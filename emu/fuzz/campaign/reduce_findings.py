@@ -12,6 +12,7 @@ from crosswalk.emu.fuzz.campaign.store import Store, digest
 from crosswalk.emu.fuzz.reduce.interesting import composite_reduced_to, reduced_to, signatures_of
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import CompositeCase, parse_composite
+from crosswalk.emu.report.finding import PEER, UNSTEADY
 from crosswalk.emu.workers.pool import Pool, in_order
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.formats import dump_case, parse_case
@@ -33,9 +34,10 @@ def reduce_findings(
     """Reduce all findings of which no run has done it yet; several at once, in processes.
 
     Returns, in words, what became of those that aren't small. Some, tried on their own, don't show
-    what they were found for: they stay as they were found. That is a finding too, and so is what
-    ends a reduction early: each with the same case, and the command that tries it. Intentions
-    aside, which no case holds. Those whose processes others killed are reduced by the next run.
+    what they were found for: they stay as they were found. That is a finding too, unless it is a
+    walker under test that answers differently, and so is what ends a reduction early: each with the
+    same case, and the command that tries it. Intentions aside, which no
+    case holds. Those whose processes others killed are reduced by the next run.
     The same findings come to the same files whenever this is interrupted and done again. `progress`
     is called with how many are done, and of how many. After so many `seconds` it ends; what is left
     the next run reduces.
@@ -56,7 +58,9 @@ def reduce_findings(
                 continue
             if smaller is None and not failed:
                 findings[slug].alone = False
-                if findings[slug].witness != INTENDED:
+                if findings[slug].witness.startswith(PEER):
+                    left[slug] = UNSTEADY
+                elif findings[slug].witness != INTENDED:
                     left[slug] = "its case alone doesn't show it, and is left as it was found"
                     failed.append(Caseless(failed_signature(SHOWN, findings[slug].signature)))
             for each in failed:

@@ -19,7 +19,7 @@ from typing import IO
 
 import msgspec
 
-from crosswalk.emu.fuzz.campaign.cases import FINDINGS, GONE, STATE
+from crosswalk.emu.fuzz.campaign.cases import FINDINGS, GONE, LOCK, STATE, is_own
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.campaign.state import (
     State,
@@ -32,9 +32,8 @@ from crosswalk.emu.fuzz.campaign.state import (
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import PARTIAL, read_file, synchronise, write_file
 
-__all__ = ["Store", "digest", "slug_of"]
+__all__ = ["Store", "digest", "require_own_folder", "slug_of"]
 
-_LOCK = "lock"
 _ELSEWHERE = "choose another folder with --corpus, or remove this one"
 _ANEW = "--fresh begins anew there, --corpus names another folder"
 _LONGEST = 60
@@ -47,6 +46,27 @@ class _Names(msgspec.Struct):
     format: str
     findings: dict[str, object] = {}
     gone: dict[str, object] = {}
+
+
+def require_own_folder(folder: Path) -> None:
+    """Raise `BadInput` for a folder that holds other files, and no campaign.
+
+    One that a killed campaign left without a state is its own, and so is one with campaigns of
+    several walkers below it.
+    """
+    try:
+        others = [each for each in folder.iterdir() if not is_own(each)] if folder.is_dir() else []
+        held = (folder / STATE).exists() or any(map(_holds_campaign, others))
+    except OSError as error:
+        raise BadInput(f"{error.filename or folder}: {error.strerror}") from error
+    if others and not held:
+        raise BadInput(
+            f"{folder}: holds other files, and no campaign: choose another folder with --corpus"
+        )
+
+
+def _holds_campaign(folder: Path) -> bool:
+    return (folder / LOCK).is_file() and (folder / FINDINGS).is_dir()
 
 
 class Store:
@@ -170,7 +190,7 @@ class Store:
             (folder / FINDINGS).mkdir(parents=True, exist_ok=True)
             synchronise(folder.absolute().parent)
             synchronise(folder)
-            self._lock = (folder / _LOCK).open("ab")
+            self._lock = (folder / LOCK).open("ab")
             try:
                 # A lock of this process, not of its children: one that outlives it holds nothing.
                 fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

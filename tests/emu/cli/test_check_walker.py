@@ -166,6 +166,27 @@ def test_a_question_that_kills_is_a_finding_and_the_others_are_asked(run, source
     assert 0 < ran.document["answered"]["4level"] < ran.document["asked"]["4level"]
 
 
+def test_what_is_not_asked_after_too_many_failures_is_named_where_the_check_fails(
+    run, source, walker, tmp_path
+):
+    tables = PageTables(4, ram=((0, 1 << 24),))
+    for at in range(40):
+        tables.map(0x40_0000 + 4096 * at, 0x20_0000 + 4096 * at, P)
+    cpu = Cpu.from_context(context(4))
+    case = Case(cpu=cpu, ram=tables.ram, entries=tables.words, probes=())
+    source.write_bytes(dump_case(case))
+    options = walker(TRANSLATOR, "exit(3)")
+    ran = run("check", source, *options, "--json")
+    assert 1 == ran.status
+    left = ran.document["not_asked"]["what follows 16 failures of the walker under test"]
+    assert ran.document["probes"] == ran.document["asked"]["4level"] + left
+    report = tmp_path / "report.md"
+    shown = run("check", source, *options, "--report", report)
+    line = f"    not asked: {left:,} (what follows 16 failures of the walker under test)"
+    assert line in shown.out.splitlines()
+    assert line.strip() in report.read_text()
+
+
 def test_known_findings_do_not_fail_and_are_named(run, tmp_path, source, walker):
     options = walker(LISTER, "va, pa ^ 4096, size, flags, rights(grant)")
     ran = run("check", source, *options, "--ignore", "ADDRESS OF *")

@@ -254,7 +254,9 @@ def test_pyproject_without_a_table_adds_nothing(project, capsys):
         ("[tool.crosswalk.fuzz]\nseed = true\n", "seed is a number or a text"),
         ("[tool.crosswalk.fuzz]\nseed = [3]\n", "seed is a number or a text"),
         ("[tool.crosswalk.fuzz]\nblind = 1\n", "blind is true or false"),
-        ("[tool.crosswalk.fuzz]\nignore = [[1]]\n", "a number or a text, or a list of them"),
+        ("[tool.crosswalk.fuzz]\nignore = [[1]]\n", "ignore is a text, or a list of them"),
+        ('[tool.crosswalk.fuzz]\nignore = ["XD*", 5]\n', "ignore is a text, or a list of them"),
+        ('[tool.crosswalk.fuzz]\nselect = ""\n', "argument --select: an empty text"),
         ("[tool.crosswalk.fuzz]\nmode = true\n", "mode is a number or a text, or a list of them"),
         ('[tool.crosswalk.fuzz]\nseed = "x"\n', "argument --seed: 'x' is not a number"),
         ("[tool.crosswalk.fuz]\n", "[tool.crosswalk] has no table 'fuz' (fuzz, pytest)"),
@@ -272,3 +274,11 @@ def test_what_pyproject_can_not_hold_is_one_line(run, project, text, message):
     assert (2, "") == (ran.status, ran.out)
     assert message in ran.err.splitlines()[-1]
     assert len(ran.err.splitlines()) <= 2
+
+
+def test_a_pyproject_that_can_not_be_read_is_named_once(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "pyproject.toml"
+    path.mkdir()
+    line = f"crosswalk: error: {path}: is a directory"
+    assert line == run("fuzz", "--cases", "1").err.splitlines()[-1]

@@ -165,7 +165,13 @@ def test_findings_are_chosen_by_their_cause(run, kept):
     ]
     assert some
     ran = run("findings", "--cause", "no such cause")
-    assert (0, "nothing found in crosswalk-fuzz\n") == (ran.status, ran.out)
+    assert (0, f"none of {len(every)} findings matches 'no such cause'\n") == (ran.status, ran.out)
+
+
+def test_without_findings_no_pattern_is_blamed(run, place):
+    (place / "empty").mkdir()
+    ran = run("findings", "empty", "--cause", "no such cause")
+    assert (0, "nothing found in empty\n") == (ran.status, ran.out)
 
 
 def test_annotations_go_to_standard_error(run, kept):

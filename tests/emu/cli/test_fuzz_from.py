@@ -71,3 +71,31 @@ def test_a_source_that_does_not_say_its_cr3_is_told_how_to_say_it(run, tmp_path,
     made = tmp_path / "made.json"
     assert 0 == run("walk", small_raw, "--cr3", "0x1000", "--save-case", made).status
     assert 0 == run("fuzz", "--from", made, *how).status
+
+
+def test_files_of_a_folder_that_are_not_taken_are_a_line_each(run, tmp_path, small_case):
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    (folder / "good.json").write_bytes(small_case.read_bytes())
+    (folder / "bad.json").write_text("{}")
+    (folder / "notes.txt").write_text("of mine")
+    how = ("--cases", "1", "--jobs", "1", "--accesses", "16")
+    ran = run("fuzz", "--from", folder, *how, "--corpus", tmp_path / "corpus")
+    assert 0 == ran.status
+    lines = [line for line in ran.err.splitlines() if line.startswith("not taken: ")]
+    assert lines[0].startswith(f"not taken: {folder}/bad.json: ")
+    assert [f"not taken: {folder}/notes.txt: the name of a case ends in .json"] == lines[1:]
+
+
+def test_of_a_campaign_the_files_that_are_its_own_are_no_line(run, tmp_path, small_case):
+    folder = tmp_path / "campaign"
+    (folder / "findings").mkdir(parents=True)
+    for name in ("state.json", "lock", "state.json.partial"):
+        (folder / name).write_text("{}")
+    (folder / "mine.json").write_text("{}")
+    (folder / "findings" / "good.json").write_bytes(small_case.read_bytes())
+    how = ("--cases", "1", "--jobs", "1", "--accesses", "16")
+    ran = run("fuzz", "--from", folder, *how, "--corpus", tmp_path / "corpus")
+    assert [f"not taken: {folder}/mine.json: it is none of the campaign's cases"] == [
+        line for line in ran.err.splitlines() if line.startswith("not taken: ")
+    ]

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from crosswalk.emu.cli import fuzz as command
+from crosswalk.emu.cli.campaign_findings import kept_findings, report_of
+from crosswalk.emu.report.finding import UNSTEADY, dump_findings
 from tests.emu.cli.running import crosswalk
 from tests.emu.fuzz.planting import bug_named, plant_walker
 
@@ -54,12 +56,49 @@ def fuzz(capfd):
     return search
 
 
+def crosswalk_findings(folder):
+    """What the campaign's folder keeps, as `findings --json` has it."""
+    document = report_of([kept_findings(folder / FOLDER, [])])
+    return json.loads(dump_findings(document))["searches"][0]["findings"]
+
+
 def causes(ran):
     return [each["cause"] for each in ran.document["findings"]]
 
 
 def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.json"))
+
+
+MOODY = """\
+from crosswalk.walker import Translation, translate
+asked = 0
+
+def mine(memory, context, access):
+    # One answer in 37 is wrong, once it has answered 60.
+    global asked
+    asked += 1
+    outcome = translate(memory, context, access)
+    if not isinstance(outcome, Translation):
+        return None
+    return outcome.pa ^ (0x1000 if asked > 60 and asked % 37 == 0 else 0)
+
+
+mine.claims = "rights"
+"""
+
+
+def test_a_walker_with_a_state_gives_each_finding_once_with_a_line_that_says_so(fuzz, here):
+    (here / "mine.py").write_text(MOODY)
+    ran = fuzz(cases=2, reduce=True)
+    assert 1 == ran.status
+    assert "crosswalk: " not in ran.out.replace("crosswalk fuzz", "")
+    found = ran.out.count(" × ")
+    assert found
+    assert found == ran.out.splitlines().count(f"  {UNSTEADY}")
+    kept = crosswalk_findings(here)
+    assert all(each["unsteady"] for each in kept)
+    assert all(each["reproduce"].startswith("crosswalk fuzz --seed 4 ") for each in kept)
 
 
 def test_a_mended_walker_passes_and_one_that_is_broken_otherwise_has_another_finding(
@@ -394,3 +433,40 @@ def test_interrupted_while_reducing_findings_are_still_printed(fuzz, walker, mon
     assert [each["id"] for each in document["findings"]] == [
         each["id"] for each in whole["findings"]
     ]
+
+
+@pytest.mark.parametrize("fresh", [(), ("--fresh",)])
+def test_a_folder_with_other_files_and_no_campaign_is_left_as_it_is(fuzz, walker, here, fresh):
+    (here / "mine").mkdir()
+    (here / "mine" / "thesis.txt").write_text("of mine")
+    refused = fuzz("--corpus", "mine", *fresh)
+    line = "mine: holds other files, and no campaign: choose another folder with --corpus"
+    assert (2, f"crosswalk: error: {line}\n") == (refused.status, refused.err)
+    assert ["thesis.txt"] == [path.name for path in (here / "mine").iterdir()]
+
+
+def test_a_folder_that_is_empty_or_left_without_a_state_or_holds_campaigns_is_taken(
+    fuzz, walker, here
+):
+    (here / "empty").mkdir()
+    (here / "killed" / "findings").mkdir(parents=True)
+    for name in ("lock", "findings/a.json.partial", "findings/a.json"):
+        (here / "killed" / name).touch()
+    for folder in ("empty", "killed"):
+        assert 1 == fuzz("--corpus", folder, cases=1).status
+    (here / "empty" / "notes.txt").write_text("of mine")
+    assert 1 == fuzz("--corpus", "empty", "--fresh", cases=1).status
+    assert "of mine" == (here / "empty" / "notes.txt").read_text()
+    assert 1 == fuzz(cases=1).status
+    assert 1 == fuzz("--corpus", "crosswalk-fuzz", cases=1).status
+
+
+def test_the_search_of_a_junit_report_is_of_one_layout(fuzz, walker, here):
+    fuzz("--junit", "junit.xml", cases=1)
+    assert 'name="1 layout"' in (here / "junit.xml").read_text()
+
+
+def test_an_empty_selection_is_an_error_as_an_empty_mode_is(fuzz):
+    for option in ("--select", "--mode"):
+        assert (2, "") == ((ran := fuzz(f"{option}=")).status, ran.out)
+        assert f"argument {option}: " in ran.err

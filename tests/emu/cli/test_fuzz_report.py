@@ -13,6 +13,7 @@ from crosswalk.emu.fuzz.campaign.state import Found, State, new_cells
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate import generate
+from crosswalk.emu.matrix.select import layout_choice
 from crosswalk.emu.report.finding import FindingsJson
 from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.answers import Answers
@@ -156,7 +157,7 @@ ALL = frozenset(PagingMode)
 @pytest.mark.parametrize(
     ("modes", "asked", "line"),
     [
-        (None, [FOUR, FIVE], "not asked in 32bit,pae: it states no modes; --mode 32bit,pae asks"),
+        (None, [FOUR, FIVE], "not asked in 32bit, pae: it states no modes; --mode 32bit,pae asks"),
         (frozenset({FOUR}), [FOUR], "not asked in 32bit, pae, 5level: it doesn't state them"),
         (frozenset({FOUR, FIVE}), [FOUR], "not asked in 32bit, pae: it doesn't state them"),
         (ALL, [FOUR], None),
@@ -167,6 +168,16 @@ def test_modes_that_a_walker_is_not_asked_in_are_named_with_why(modes, asked, li
     over = replace(ended("mine", [(mode, RIGHTS, 1, 0) for mode in asked], probes=10), modes=modes)
     found = [each.strip() for each in report_lines(over) if "not asked in" in each]
     assert ([] if line is None else [line]) == found
+
+
+def test_modes_that_the_options_leave_out_are_named():
+    over = ended("mine", [(FOUR, RIGHTS, 1, 0)], probes=10)
+    choice = layout_choice(["32bit", "4level"])
+    over.campaign.plan = replace(over.campaign.plan, choice=choice)
+    for modes in (None, frozenset({FOUR, PagingMode.BIT32})):
+        lines = [each.strip() for each in report_lines(replace(over, modes=modes))]
+        assert "not asked in pae, 5level: left out by --mode or --select" in lines
+        assert not any("doesn't state" in each or "states no modes" in each for each in lines)
 
 
 def test_questions_that_a_walker_failed_at_are_counted():

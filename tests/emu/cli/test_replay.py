@@ -217,7 +217,7 @@ def test_many_cases_are_made_together_and_shown_in_order(run, small_case, tmp_pa
     for at in range(9):
         probes = tuple(replace(probe, va=probe.va + at) for probe in case.probes[: at % 4 + 1])
         paths.append(written(tmp_path / f"{at}.json", replace(case, probes=probes)))
-    alone = "".join(run("replay", path).out for path in paths)
+    alone = "".join(run("replay", path).out for path in paths) + "9 cases: 9 agree\n"
     monkeypatch.setattr(replaying, "_TOGETHER", 4)
     processes = []
 
@@ -246,13 +246,21 @@ def test_a_case_that_kills_the_emulator_takes_no_other_with_it(run, small_case, 
     monkeypatch.setattr(ManyProber, "probe", dies)
     ran = run("replay", small_case, deadly, small_case)
     assert 2 == ran.status
-    assert ran.out.startswith(f"{small_case}: probes 4, divergences 0")
-    assert ran.err.splitlines()[-1].startswith("crosswalk: error: the emulator died of SIGABRT")
+    assert 2 == ran.out.count(f"{small_case}: probes 4, divergences 0")
+    assert ran.err.splitlines()[-1].startswith(f"{deadly}: the emulator died of SIGABRT")
+    assert ran.out.endswith("\n3 cases: 2 agree, 1 not replayed\n")
 
 
-def test_cases_before_one_that_is_none_are_replayed(run, small_case, tmp_path):
+def test_a_file_among_others_that_is_no_case_is_named_and_they_are_replayed(
+    run, small_case, tmp_path
+):
     other = tmp_path / "other.json"
     other.write_text("{}")
-    ran = run("replay", small_case, other)
+    ran = run("replay", small_case, other, tmp_path, small_case)
     assert 2 == ran.status
-    assert ran.out.startswith(f"{small_case}: probes 4, divergences 0")
+    assert 2 == ran.out.count(f"{small_case}: probes 4, divergences 0")
+    assert [f"{other}: ", f"{tmp_path}: is a directory"] == [
+        line[: len(str(other)) + 2] if line.startswith(str(other)) else line
+        for line in ran.err.splitlines()
+    ]
+    assert "4 cases: 2 agree, 2 not replayed" == ran.out.splitlines()[-1]

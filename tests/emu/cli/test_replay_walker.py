@@ -217,6 +217,27 @@ def test_a_case_of_another_walker_is_remarked_upon(run, small_case, walker):
     assert "--walker volatility3" in ran.err
 
 
+def test_cases_of_another_walker_are_one_line_and_what_came_of_all_is_another(
+    run, small_case, tmp_path, walker
+):
+    paths = []
+    for at, va in enumerate((0x40_0000, 0x40_1000, 0x40_2000)):
+        case = case_of(Probe(va=va, access="read", cpl=0, ac=False))
+        paths.append(written(tmp_path / f"{at}.json", replace(case, walker="volatility3")))
+    body = "NotImplemented if access.va == 0x40_2000 else Translation(0x8000)"
+    rubbish = tmp_path / "rubbish.json"
+    rubbish.write_text("{}")
+    how = *walker(body), "--claims", "rights"
+    ran = run("replay", *paths, rubbish, *how)
+    assert (1, 1) == (ran.status, ran.err.count("another walker under test"))
+    line = "3 cases: found with another walker under test; to ask that, give --walker volatility3"
+    assert line in ran.err.splitlines()
+    total = "4 cases: 1 right, 1 wrong, 1 declined, 1 not replayed"
+    assert total == ran.out.splitlines()[-1]
+    assert 2 == run("replay", paths[0], rubbish, *how).status
+    assert total in run("replay", *paths, rubbish, *how, "--json").err.splitlines()
+
+
 @pytest.mark.parametrize("path", sorted(KNOWN_CASES.iterdir()), ids=lambda path: path.stem)
 def test_where_the_emulator_is_known_to_be_wrong_the_walker_is_not(run, path):
     ran = run("replay", path, "--walker", "bulk")

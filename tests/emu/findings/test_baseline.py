@@ -157,6 +157,7 @@ def test_without_write_nothing_is_written(tmp_path):
     ("text", "message"),
     [
         ("{", "not JSON: "),
+        ('"a text"', "$: Expected `object`, got `str`"),
         ('{"format": "crosswalk-baseline/2", "causes": []}', "is not crosswalk-baseline/1"),
         ('{"format": "crosswalk-baseline/1"}', "missing required field `causes`"),
         ('{"format": "crosswalk-baseline/1", "causes": [], "more": 1}', "unknown field `more`"),
@@ -169,7 +170,8 @@ def test_a_file_that_is_no_baseline_is_one_line_with_its_name(tmp_path, text, me
     for write in (None, True):
         with pytest.raises(BadInput) as caught:
             read_muting(None, path, write)
-        assert str(caught.value).startswith(f"{path}: ")
+        where = f"{path}: not a baseline (crosswalk-baseline/1): "
+        assert str(caught.value).startswith(where)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
 

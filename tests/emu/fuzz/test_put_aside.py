@@ -2,9 +2,9 @@
 
 import pytest
 
-from crosswalk.emu.fuzz.executor import PUT_ASIDE, Executor
+from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.generate.layouts import generate
-from crosswalk.emu.targets.questions import MOST_FAILURES
+from crosswalk.emu.targets.questions import MOST_FAILURES, PUT_ASIDE
 from crosswalk.emu.targets.registry import open_target
 from tests.emu.targets.walkers import python_walker
 

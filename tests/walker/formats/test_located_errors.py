@@ -17,3 +17,10 @@ def test_long_text_is_cut():
 def test_an_error_is_named_and_keeps_its_type(kind):
     with pytest.raises(kind, match=r"^a\\nb: it broke$"), errors_named("a\nb"):
         raise kind("it broke")
+
+
+def test_an_error_that_has_the_name_already_is_not_named_twice():
+    with pytest.raises(BadInput, match=r"^a: it broke$"), errors_named("a"), errors_named("a"):
+        raise BadInput("it broke")
+    with pytest.raises(BadInput, match=r"^b: a: it broke$"), errors_named("b"), errors_named("a"):
+        raise BadInput("it broke")

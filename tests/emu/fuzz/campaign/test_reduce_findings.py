@@ -1,5 +1,6 @@
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from crosswalk.emu.fuzz.campaign.store import Store, digest
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.interesting import reduced_to
 from crosswalk.emu.fuzz.reduce.trial import Trial
+from crosswalk.emu.report.finding import UNSTEADY
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.formats import load_case, parse_case
 from crosswalk.walker.outcome import PageFault
-from tests.emu.fuzz.campaign.campaigns import PLAN, finding, real_campaign, searched
+from tests.emu.fuzz.campaign.campaigns import PLAN, finding, real_campaign, searched, told
 from tests.emu.fuzz.campaign.running import corpus
 from tests.emu.fuzz.hunted_bugs import path_of
 from tests.emu.fuzz.planting import bug_named, crash, plant_emulator, plant_walker, sick
@@ -123,6 +125,25 @@ def test_a_case_that_does_not_show_its_finding_is_a_finding_with_that_case(tmp_p
     original = finding("rule 0").signature.slug
     names = (tmp_path / "findings" / f"{name}.json" for name in (slug, original))
     assert 1 == len({path.read_bytes() for path in names})
+
+
+def test_what_a_walker_under_test_does_not_show_alone_is_said_and_no_other_finding(tmp_path):
+    def of_walker(findings):
+        return tuple(
+            replace(each, signature=replace(each.signature, witness="peer:translate"))
+            for each in findings
+        )
+
+    plan = replace(PLAN, walker="translate")
+    searched(tmp_path, 35, work=lambda task: told(task, of_walker), plan=plan)
+    before = corpus(tmp_path)
+    found, alone = reduced(tmp_path, plan)
+    assert {UNSTEADY} == set(alone.values())
+    assert 3 == len(alone)
+    assert set(alone) == set(found.state.findings)
+    assert not any(each.alone for each in found.state.findings.values())
+    assert set(before) == set(corpus(tmp_path))
+    assert {} == reduced(tmp_path, plan)[1]
 
 
 def test_a_reduction_that_raises_is_a_finding_and_the_others_are_reduced(
