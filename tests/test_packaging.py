@@ -178,6 +178,14 @@ def test_a_starter_is_written_and_tried_from_the_wheel(commands, tmp_path, kind,
     assert (0, True) == (done.returncode, "right, 0 declined" in done.stdout), done.stderr
 
 
+def test_an_adapter_is_written_from_the_wheel_with_what_it_imports(commands, tmp_path):
+    done = run(commands / "crosswalk", "walker", "new", "qemu", cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
+    assert {"qemu_walker.py", "protocol.py"} == {path.name for path in tmp_path.iterdir()}
+    done = run(commands / "python", "-c", "import protocol", cwd=tmp_path)
+    assert 0 == done.returncode, done.stderr
+
+
 def test_the_plugin_runs_from_the_wheel(commands, tmp_path):
     shutil.copytree(EXAMPLES / "your-tests", tmp_path / "yours")
     test = tmp_path / "yours" / "test_walker.py"
