@@ -185,6 +185,12 @@ def test_what_is_not_asked_after_too_many_failures_is_named_where_the_check_fail
     line = f"    not asked: {left:,} (what follows 16 failures of the walker under test)"
     assert line in shown.out.splitlines()
     assert line.strip() in report.read_text()
+    # Where some answers are right, and its failures are accepted, the verdict names it.
+    options = walker(TRANSLATOR, "exit(3) if access.va >= 0x40_1000 else found")
+    ran = run("check", source, *options, "--ignore", "*", "--json")
+    assert 0 == ran.status
+    ((why, left),) = ran.document["not_asked"].items()
+    assert f"; not asked: {left:,} ({why})" in ran.document["verdict"]
 
 
 def test_known_findings_do_not_fail_and_are_named(run, tmp_path, source, walker):

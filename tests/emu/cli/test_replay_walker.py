@@ -217,6 +217,18 @@ def test_a_case_of_another_walker_is_remarked_upon(run, small_case, walker):
     assert "--walker volatility3" in ran.err
 
 
+def test_accesses_that_are_not_asked_say_after_how_many_failures(run, tmp_path, walker):
+    probes = (Probe(va=0x40_0000 + at, access="read", cpl=0, ac=False) for at in range(20))
+    path = written(tmp_path / "many.json", case_of(*probes))
+    ran = run("replay", path, *walker("exit(3)"), "--claims", "rights")
+    why = "what follows 16 failures of the walker under test"
+    assert 1 == ran.status
+    assert 4 == sum(
+        line.startswith("not asked: read of 0x4000") and line.endswith(f": {why}")
+        for line in ran.out.splitlines()
+    )
+
+
 def test_cases_of_another_walker_are_one_line_and_what_came_of_all_is_another(
     run, small_case, tmp_path, walker
 ):
