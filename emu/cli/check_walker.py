@@ -231,7 +231,10 @@ class _Cases:
         if path is not None:
             again = replay_command(path, self._chosen.name, self._chosen.claims)
         return msgspec.structs.replace(
-            finding, reproduce=again, case=None if path is None else str(path)
+            finding,
+            reproduce=again,
+            case=None if path is None else str(path),
+            answer=part.answers.get(signature) or finding.answer,
         )
 
     def _case(self, part: Part, signature: Signature) -> tuple[Case | None, bool]:

@@ -418,12 +418,14 @@ def _answered_case(
     """Return the case with the walker's answers as predictions.
 
     What it doesn't claim is taken from `truth`: where it is right, both are equal. There is no
-    prediction where it gave no answer, or failed; nothing was observed where `lacking`.
+    prediction where it gave no answer, a wrong one without a physical address, or failed; nothing
+    was observed where `lacking`.
     """
     one = answered.verdicts[0]
+    unplaced = one.wrong & one.unplaced
     filled = replayed_case(case, choose(one.wrong, one.reported, truth), observed, lacking)
     probes = tuple(
-        replace(probe, predicted=None) if row in answered.silent else probe
+        replace(probe, predicted=None) if row in answered.silent or unplaced[row] else probe
         for row, probe in enumerate(filled.probes)
     )
     return replace(filled, probes=probes, walker=answered.target.name)
@@ -448,7 +450,7 @@ def _answer_lines(
     for place, verdict in zip(("", ", beside the probes"), answered.verdicts, strict=False):
         wrong = verdict.wrong
         for row in range(len(wrong)):
-            access, said = verdict.accesses[row], verdict.reported[row]
+            access, said = verdict.accesses[row], verdict.said(row)
             claims = verdict.claims_of(row, answered.target.claims)
             lack = None if place else lacking[row]
             if not place and row in answered.failed:

@@ -13,6 +13,7 @@ from crosswalk.emu.cli.walker_options import Chosen, chosen_walker
 from crosswalk.emu.report.text import access_text, context_text, count_text, walk_lines
 from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.capabilities import LISTS, Capability
+from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.testing.mistakes import named
 from crosswalk.emu.testing.samples import Reply, ask_list, ask_translations, samples
 from crosswalk.walker.context import PagingMode
@@ -31,13 +32,9 @@ _USUAL = frozenset({PagingMode.LEVEL4, PagingMode.LEVEL5})
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The replies of a walker about one address space: to accesses, or to a list.
-
-    `claims` are those that they answer.
-    """
+    """The replies of a walker about one address space: to accesses, or to a list."""
 
     case: Case
-    claims: frozenset[Capability]
     replies: tuple[Reply, ...]
 
     @property
@@ -61,14 +58,13 @@ def run_try(options: argparse.Namespace) -> int:
         modes = {mode for mode in PagingMode if mode.slug in options.mode}
         modes = modes or set(target.modes or _USUAL)
         cases = samples(modes)
-        parts = tuple(_asked(chosen, target, cases))
+        tally = Tally()
+        parts = tuple(_asked(chosen, target, cases, tally))
     replies = [reply for part in parts for reply in part.replies]
     hints = _hints(parts)
     answered = sum(part.answered for part in parts)
     wrong = sum(reply.wrong for reply in replies)
-    judged = {claim for part in parts if part.answered for claim in part.claims}
-    silent = [claim.value for claim in Capability if claim in target.claims - judged]
-    status = 1 if wrong else 2 if silent else 0
+    status = 1 if wrong else 2 if tally.unanswered else 0
     if options.json:
         emit(_record(target, parts, hints) | {"answered": answered, "wrong": wrong})
         return status
@@ -78,16 +74,16 @@ def run_try(options: argparse.Namespace) -> int:
         print(f"hint: {hint}")
     if wrong:
         word = f"FAILED: {wrong} of {count_text(len(replies), 'answer')} wrong"
-    elif silent:
-        word = f"nothing judged of: {', '.join(silent)}"
+    elif tally.unanswered:
+        word = tally.verdict
     else:
         word = f"{count_text(answered, 'answer')} right, {len(replies) - answered} declined"
     print_verdict(word, status)
     return status
 
 
-def _asked(chosen: Chosen, target: Target, cases: Sequence[Case]) -> Iterator[_Part]:
-    """Yield the replies, those to accesses and those to lists apart.
+def _asked(chosen: Chosen, target: Target, cases: Sequence[Case], tally: Tally) -> Iterator[_Part]:
+    """Yield the replies, those to accesses and those to lists apart, and count the questions.
 
     A walker that answers both is opened once for each, with these claims alone.
     """
@@ -100,7 +96,7 @@ def _asked(chosen: Chosen, target: Target, cases: Sequence[Case]) -> Iterator[_P
         with replace(chosen, claims=",".join(sorted(claims))).opened() as one:
             for case in cases:
                 if one is not None:
-                    yield _Part(case, claims, tuple(ask(one, case)))
+                    yield _Part(case, tuple(ask(one, case, tally)))
 
 
 def _hints(parts: Sequence[_Part]) -> list[str]:

@@ -91,9 +91,9 @@ def described_case(signature: Signature, case: Case, *, reduced: bool = False) -
     none.
     """
     memory, context = case.memory(), case.context()
+    note = note_of(case.note, case.walker)
+    answer = note.detail if note is not None and note.signature == signature else None
     if len(case.probes) == 1:
-        note = note_of(case.note, case.walker)
-        answer = note.detail if note is not None and note.signature == signature else None
         made = described_access(
             signature, memory, context, case.probes[0], answer=answer, words=case.entries
         )
@@ -101,6 +101,7 @@ def described_case(signature: Signature, case: Case, *, reduced: bool = False) -
     bare = msgspec.structs.replace(
         described(signature),
         manual=_sections(signature.rule, context.mode),
+        answer=printable(signature.said if answer is None else answer),
         context=context_text(context),
     )
     return _with_beside(bare, memory, context, case.entries, ())
@@ -158,7 +159,7 @@ def described_answer(
     `observed` is what the emulated CPU did, None where it wasn't asked; `lacking` names what it
     lacks for the access. `words` are as for `described_access`.
     """
-    access, said = verdict.accesses[row], verdict.reported[row]
+    access, said = verdict.accesses[row], verdict.said(row)
     claims, witness = verdict.claims_of(row, target.claims), f"{PEER}{target.name}"
     signature, _ = wrong_answer(memory, context, witness, target.claims, verdict, row)
     probe = Probe.of(access, said, observed)

@@ -126,8 +126,8 @@ class Finding:
     """A rule that two witnesses disagree about: how often in a layout, and a case of it.
 
     `row` is the first access that shows it. `case` holds that access and the entries of its
-    walk, `whole` the access under all of the layout's tables. `answer` is in words what a list
-    answers, of which a case doesn't hold all; else empty.
+    walk, `whole` the access under all of the layout's tables. `answer` is in words what a case
+    doesn't hold: all of a list's answer, or how a walker failed at first; else empty.
     """
 
     signature: Signature
@@ -156,7 +156,7 @@ class Findings:
         self._first: dict[Signature, Divergence] = {}
         self._row: dict[Signature, int] = {}
         self._counts: Counter[Signature] = Counter()
-        self._failures: dict[Signature, Accesses] = {}
+        self._failures: dict[Signature, tuple[Accesses, str]] = {}
         self._unseen: set[Signature] = set()
         self._diverging: NDArray[np.bool_] = np.zeros(len(layout.accesses), np.bool_)
         self.known: Counter[str] = Counter()
@@ -217,11 +217,16 @@ class Findings:
             if not asked:
                 self._unseen.add(signature)
 
-    def add_failure(self, signature: Signature, accesses: Accesses, count: int = 1) -> None:
-        """Gather a failure that shows when these accesses are asked for, and no others."""
+    def add_failure(
+        self, signature: Signature, accesses: Accesses, count: int = 1, why: str = ""
+    ) -> None:
+        """Gather a failure that shows when these accesses are asked for, and no others.
+
+        `why` is in words what happened, of which the signature has the kind.
+        """
         self.divergent += count
         self._counts[signature] += count
-        self._failures.setdefault(signature, accesses)
+        self._failures.setdefault(signature, (accesses, why))
 
     @property
     def signatures(self) -> set[Signature]:
@@ -254,13 +259,14 @@ class Findings:
     def _finding(self, signature: Signature) -> Finding:
         layout = self._layout
         if signature not in self._first:
-            case = layout_case(replace(layout, accesses=self._failures[signature]))
-            return Finding(signature, self._counts[signature], 0, case, case)
+            accesses, why = self._failures[signature]
+            case = layout_case(replace(layout, accesses=accesses))
+            return Finding(signature, self._counts[signature], 0, case, case, why)
         case = divergence_case(layout.context, layout.ram, self._first[signature])
         said = self._first[signature].predicted
         if signature in self._unseen:
             # What was predicted is no answer where it isn't that of a walker under test.
-            kept = said if signature.of_target else None
+            kept = case.probes[0].predicted if signature.of_target else None
             bare = tuple(replace(each, predicted=kept, observed=None) for each in case.probes)
             case = replace(case, probes=bare)
         whole = replace(layout_case(layout, rows=slice(0)), probes=case.probes)
@@ -295,7 +301,7 @@ def wrong_answer(
     """
     access = verdict.accesses[row]
     path = walk_access(memory, context, access)
-    divergence = Divergence(access, verdict.reported[row], verdict.expected[row], path)
+    divergence = Divergence(access, verdict.said(row), verdict.expected[row], path)
     names = [name for name, column in verdict.fields.items() if column[row]]
     about = verdict.claims_of(row, claims)
     signature = signature_of(context, divergence, names, witness, about)

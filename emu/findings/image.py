@@ -11,6 +11,7 @@ from crosswalk.emu.check import Divergence, Verdict
 from crosswalk.emu.check.crosscheck import Checker
 from crosswalk.emu.check.selection import PLACES, Place, Targets
 from crosswalk.emu.findings.findings import EXPLAINED, wrong_answers
+from crosswalk.emu.findings.note import failure_text, listed_text
 from crosswalk.emu.findings.signature import (
     Signature,
     failed_signature,
@@ -56,7 +57,8 @@ class Piece:
 class Part:
     """What a walker under test answered: `tally` the questions, wrong answers by signature.
 
-    `first` is the first wrong answer of each, `failed` the accesses that show a failure. `unasked`
+    `first` is the first wrong answer of each, `failed` the accesses that show a failure, `answers`
+    in words what a case doesn't hold of either: as `Finding.answer` of the first. `unasked`
     counts accesses that were not put to it any more after too many failures, `disputed` those of
     the check that it is wrong about: what it lists beside them is none.
     """
@@ -65,6 +67,7 @@ class Part:
     counts: Counter[Signature] = field(default_factory=Counter)
     first: dict[Signature, Divergence] = field(default_factory=dict)
     failed: dict[Signature, Accesses] = field(default_factory=dict)
+    answers: dict[Signature, str] = field(default_factory=dict)
     unasked: int = 0
     disputed: int = 0
 
@@ -74,6 +77,7 @@ class Part:
         self.counts.update(other.counts)
         self.first = other.first | self.first
         self.failed = other.failed | self.failed
+        self.answers = other.answers | self.answers
         self.unasked += other.unasked
         self.disputed += other.disputed
         return self
@@ -180,6 +184,7 @@ def part_of(
         signature = failure_signature(target.name, each.failure)
         part.counts[signature] += each.count
         part.failed.setdefault(signature, each.accesses)
+        part.answers.setdefault(signature, failure_text(each.failure))
     try:
         judged = judge(target.claims, answers, words, context, accesses, truth)
     except Contradiction as error:
@@ -197,4 +202,5 @@ def part_of(
         ):
             part.counts[signature] += 1
             part.first.setdefault(signature, divergence)
+            part.answers.setdefault(signature, listed_text(signature, divergence.predicted))
     return part

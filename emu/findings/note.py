@@ -15,6 +15,8 @@ from crosswalk.emu.findings.signature import (
 )
 from crosswalk.emu.report.text import outcome_text, size_text
 from crosswalk.emu.targets import Capability
+from crosswalk.emu.targets.answers import Unplaced
+from crosswalk.emu.workers.sandbox import NoAnswer
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.outcome import Outcome, Translation
 from crosswalk.walker.rights import Rights
@@ -23,6 +25,7 @@ __all__ = [
     "Note",
     "answer_text",
     "claimed_text",
+    "failure_text",
     "listed_text",
     "note_of",
     "note_text",
@@ -31,7 +34,7 @@ __all__ = [
     "with_detail",
 ]
 
-_NOTE = re.compile(r"(?P<text>.*) \(layout (?P<layout>\d+)\)(: (?P<detail>.*))?", re.DOTALL)
+_NOTE = re.compile(r"(?P<text>.*?) \(layout (?P<layout>\d+)\)(: (?P<detail>.*))?", re.DOTALL)
 _PEERS = (
     re.compile(r"(?P<rule>.*?) is due: (?P<peer>peer:.*?): (?P<said>.*)(?P<truth>)", re.DOTALL),
     re.compile(
@@ -42,6 +45,8 @@ _PEERS = (
 them from other words."""
 _WITNESSES = (WALKER, SECOND_WALK, INTENDED, EMULATOR, CROSSWALK)
 _WORDS = {"mapped", "not mapped", "allowed", "refused"}
+_WORDS_OF_A_WALKER = 300
+"""As many characters of what a walker raised or printed are shown."""
 _SIZES = {1 << 12, 1 << 21, 1 << 22, 1 << 30}
 _RIGHTS = {
     "u": Rights.USER_READ,
@@ -131,14 +136,14 @@ def claimed_text(claims: frozenset[Capability], outcome: Outcome) -> str:
     if not isinstance(outcome, Translation):
         return no
     page = _page_text(outcome, rights=Capability.EFFECTIVE in claims)
-    return f"{yes}, pa {outcome.pa:#x}{page if Capability.LEAVES in claims else ''}"
+    return f"{yes}{_place_text(outcome)}{page if Capability.LEAVES in claims else ''}"
 
 
 def answer_text(signature: Signature, said: Outcome | None) -> str:
     """Return a wrong answer in words, as far as its signature shows that it was given."""
     if said is None or signature.truth == DUE:
         return printable(signature.said)
-    where = f", pa {said.pa:#x}" if isinstance(said, Translation) else ""
+    where = _place_text(said)
     if {signature.said, signature.truth} & _WORDS:
         return f"{signature.said}{where}{_page_text(said)}"
     what = signature.rule.partition(" of ")[0]
@@ -149,10 +154,22 @@ def answer_text(signature: Signature, said: Outcome | None) -> str:
     return outcome_text(said)
 
 
+def failure_text(failure: NoAnswer) -> str:
+    """Return in words how a walker under test failed to answer, with its own words."""
+    return f"{failure.failure.value}: {failure!s:.{_WORDS_OF_A_WALKER}}"
+
+
 def listed_text(signature: Signature, said: Outcome) -> str:
     """Return the answer of a list, which a case doesn't hold; empty where it holds all of it."""
     listed = signature.of_target and isinstance(said, Translation) and said.page_size
     return answer_text(signature, said) if listed else ""
+
+
+def _place_text(said: Outcome) -> str:
+    """Return where an address is mapped to, if an answer gives that."""
+    if not isinstance(said, Translation) or isinstance(said, Unplaced):
+        return ""
+    return f", pa {said.pa:#x}"
 
 
 def _page_text(said: Outcome, *, rights: bool = False) -> str:

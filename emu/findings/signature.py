@@ -390,9 +390,10 @@ def _about_code(divergence: Divergence, witness: str) -> Signature:
     said, truth = code_of(divergence.predicted), code_of(divergence.observed)
     differ = error_names(said ^ truth)
     kind = divergence.access.type.name.lower()
+    article = "an" if divergence.access.type is AccessType.EXECUTE else "a"
     return Signature(
         witness,
-        f"{differ} in the error code of a {kind}",
+        f"{differ} in the error code of {article} {kind}",
         error_names(said & (said ^ truth)),
         error_names(truth & (said ^ truth)),
     )

@@ -35,6 +35,7 @@ from crosswalk.emu.findings.findings import (
     gathered_of,
 )
 from crosswalk.emu.findings.layout import Layout
+from crosswalk.emu.findings.note import failure_text
 from crosswalk.emu.findings.signature import (
     failed_signature,
     failure_signature,
@@ -296,7 +297,8 @@ def _ask(
     context, accesses = layout.context, layout.accesses
     answers = target.answer(memory, context, accesses)
     for each in answers.failures:
-        found.add_failure(failure_signature(target.name, each.failure), each.accesses, each.count)
+        signature = failure_signature(target.name, each.failure)
+        found.add_failure(signature, each.accesses, each.count, failure_text(each.failure))
     try:
         judged = judge(target.claims, answers, memory, context, accesses, truth)
     except Contradiction as error:

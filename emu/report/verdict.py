@@ -22,6 +22,7 @@ from crosswalk.emu.report.text import (
     outcome_text,
     walk_lines,
 )
+from crosswalk.emu.targets.answers import Unplaced
 from crosswalk.guest.status import Taken
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Kind, Outcomes
@@ -175,8 +176,12 @@ def replayed_case(
 def divergence_case(
     context: PagingContext, ram: tuple[tuple[int, int], ...], divergence: Divergence
 ) -> Case:
-    """Return the smallest case of a divergence: its own walk's entries, and its one probe."""
-    probe = Probe.of(divergence.access, divergence.predicted, divergence.observed)
+    """Return the smallest case of a divergence: its own walk's entries, and its one probe.
+
+    An answer that doesn't say where an address is mapped to is none that a case can hold.
+    """
+    said = None if isinstance(divergence.predicted, Unplaced) else divergence.predicted
+    probe = Probe.of(divergence.access, said, divergence.observed)
     entries = {pa: word for pa, word in divergence.walk.words if word}
     return Case(cpu=Cpu.from_context(context), ram=ram, entries=entries, probes=(probe,))
 

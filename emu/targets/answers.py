@@ -11,7 +11,17 @@ from crosswalk.walker.columns import Accesses, Kind, Outcomes, Rows
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.outcome import Outcome, PageFault, Translation
 
-__all__ = ["Answers", "Given", "Listed", "Listing", "Ranges", "Refused", "Unanswered", "refused_of"]
+__all__ = [
+    "Answers",
+    "Given",
+    "Listed",
+    "Listing",
+    "Ranges",
+    "Refused",
+    "Unanswered",
+    "Unplaced",
+    "refused_of",
+]
 
 
 def _no_rows() -> NDArray[np.intp]:
@@ -59,6 +69,14 @@ class Listed(Rows):
 
     def __len__(self) -> int:
         return len(self.va)
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced(Translation):
+    """The answer that an address is mapped, of a list that doesn't give where to.
+
+    Its physical address is that of the truth, or 0: it isn't shown.
+    """
 
 
 @dataclass(frozen=True, slots=True)

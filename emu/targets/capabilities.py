@@ -1,5 +1,6 @@
 """What a walker under test can answer: its claims, by which it is judged, and its paging modes."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -87,9 +88,16 @@ def parse_modes(text: str, where: str) -> frozenset[PagingMode]:
     return frozenset(known[name] for name in names)
 
 
-def names_text(stated: Any) -> str:
-    """Return what a walker states in Python, a string or a collection of names, with commas."""
-    return stated if isinstance(stated, str) else ",".join(map(str, stated))
+def names_text(stated: Any, where: str) -> str:
+    """Return what a walker states in Python, a string or a collection of names, with commas.
+
+    `BadInput` for anything else; `where` is what it is called there.
+    """
+    if isinstance(stated, str):
+        return stated
+    if not isinstance(stated, Iterable):
+        raise BadInput(f"{where}: neither names with commas nor a collection of them")
+    return ",".join(map(str, stated))
 
 
 def choose_claims(

@@ -35,6 +35,7 @@ _EXPORTS = (
     ("crosswalk_list", _LISTED | {Capability.EFFECTIVE}, frozenset({Capability.RANGES})),
 )
 _SILENT = -1
+_PARTS = sum(Given)
 
 
 _GUARDED = 8192  # Each takes two of the 65,530 mappings that a process may have.
@@ -117,6 +118,8 @@ Mapped = TypeVar("Mapped")
 def _given(mapping: Any) -> tuple[Any, ...]:
     """Return a mapping as a row of a list, without the parts that the library doesn't give."""
     rights = mapping.rights
+    if mapping.given & ~_PARTS:
+        return (f"given {mapping.given:#x}, which has unknown bits",)
     return (
         mapping.va,
         mapping.pa if mapping.given & Given.PA else None,

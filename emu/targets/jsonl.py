@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from crosswalk.emu.targets.answers import Answers, Ranges, Refused, refused_of
 from crosswalk.emu.targets.capabilities import Capability, parse_claims, parse_modes
@@ -34,6 +35,8 @@ PROTOCOL = "crosswalk-walker/1"
 
 _LINE = 256  # What an answer of a line may take before it counts as output.
 _CHANGES = 5
+_GREETING = 10.0
+"""Seconds on the clock in which a walker has to greet, if a question may not take longer."""
 
 ModeName = Literal["32bit", "pae", "4level", "5level"]
 
@@ -71,12 +74,15 @@ class ListQuestion(Document, frozen=True):
 
 
 class Answer(Document, frozen=True):
-    """The answer to a `Question`."""
+    """The answer to a `Question`.
+
+    `ok` has a physical address; where faults are claimed, `page_fault` has its error code and CR2.
+    """
 
     outcome: Literal["ok", "page_fault", "general_protection", "unknown"]
-    pa: Hex64 = "0x0"
-    error_code: Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,4}\Z")] = "0x0"
-    cr2: Hex64 = "0x0"
+    pa: Hex64 | UnsetType = UNSET
+    error_code: Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{1,4}\Z")] | UnsetType = UNSET
+    cr2: Hex64 | UnsetType = UNSET
     entries: dict[Hex64, Hex64] = msgspec.field(default_factory=dict)
 
 
@@ -149,8 +155,10 @@ class JsonLines:
 
             def exchange(process: Process) -> tuple[Answers, Refused]:
                 said = self._exchange(process, lines, len(questions), place)
-                answers = _answers(context, questions, said, Course(place))
-                return answers, refused_of(answers, memory)
+                course = Course(place)
+                faults = Capability.FAULTS in self.claims
+                answers = _answers(context, questions, said, course, faults=faults)
+                return answers, refused_of(answers, memory) | course.refused
 
             try:
                 return self._process.ask(exchange)
@@ -166,7 +174,8 @@ class JsonLines:
 
     def _start(self) -> Process:
         process = Process(self._limits, lambda: None, self._command)
-        (line,) = self._exchange(process, [], 1, [0])
+        seconds = min(max(_GREETING, self._limits.seconds), self._limits.wall)
+        (line,) = self._exchange(process, [], 1, [0], seconds)
         try:
             self._hello = msgspec.json.decode(line, type=Greeting)
         except msgspec.MsgspecError as error:
@@ -178,9 +187,17 @@ class JsonLines:
         return process
 
     def _exchange(
-        self, process: Process, lines: list[bytes], count: int, place: list[int]
+        self,
+        process: Process,
+        lines: list[bytes],
+        count: int,
+        place: list[int],
+        wall: float | None = None,
     ) -> list[bytes]:
-        """Write lines and return as many answers, a line each; `place` counts those that came."""
+        """Write lines and return as many answers, a line each; `place` counts those that came.
+
+        That may take `wall` seconds on the clock, by default as many as an address space.
+        """
         place[0] = 0
 
         def whole(part: bytes) -> bool:
@@ -188,7 +205,7 @@ class JsonLines:
             return place[0] >= count
 
         question = b"".join(line + b"\n" for line in lines)
-        said = process.talk(question, whole, self._limits.output + _LINE * count)
+        said = process.talk(question, whole, self._limits.output + _LINE * count, wall)
         found = said.split(b"\n")
         if len(found) != count + 1 or found.pop():
             process.close()
@@ -219,13 +236,18 @@ def _questions(accesses: Accesses) -> list[bytes]:
 
 
 def _answers(
-    context: PagingContext, questions: Questions, said: list[bytes], course: Course
+    context: PagingContext, questions: Questions, said: list[bytes], course: Course, *, faults: bool
 ) -> Answers:
-    """Return what lines say."""
+    """Return what lines say; `faults`: an answer has to say all of a fault."""
     answers = Answers.none(len(questions.accesses))
     for row, line in enumerate(said[: len(questions.accesses)]):
         course.place[0] = row  # Behind a line that is none, the others needn't be whose they seem.
-        outcome = _outcome(line)
+        answer = _answer(line)
+        lacking = _lacking(answer, faults=faults)
+        outcome = None if lacking else _outcome(answer)
+        if lacking:
+            kind = f"{answer.outcome} without {lacking}"
+            course.refused[row] = NoAnswer(Failure.NONSENSE, kind, kind)
         if outcome is not None:
             answers.fill(row, outcome)
     lists = iter(said[len(questions.accesses) :])
@@ -242,22 +264,39 @@ def _list_questions(ranges: Ranges | None) -> list[bytes]:
     return [msgspec.json.encode(ListQuestion(hex(first), hex(last))) for first, last in bounds]
 
 
-def _outcome(line: bytes) -> Outcome | None:
-    """Return what an answer says of an access, None where it says that it says nothing."""
+def _answer(line: bytes) -> Answer:
+    """Return the answer to an access that a line is."""
     try:
         said = msgspec.json.decode(line, type=Answer)
     except msgspec.MsgspecError as error:
         raise _nonsense("no answer to an access", line, str(error)) from error
-    entries = tuple((int(pa, 16), int(value, 16)) for pa, value in said.entries.items())
-    if len(entries) > _CHANGES:
+    if len(said.entries) > _CHANGES:
         raise _nonsense("no answer to an access", line, f"over {_CHANGES} entries")
+    return said
+
+
+def _lacking(said: Answer, *, faults: bool) -> str:
+    """Return which keys an answer lacks that it has to have, empty for none."""
+    needed = {"pa": said.pa} if said.outcome == "ok" else {}
+    if faults and said.outcome == "page_fault":
+        needed = {"error_code": said.error_code, "cr2": said.cr2}
+    return " and ".join(name for name, value in needed.items() if value is UNSET)
+
+
+def _outcome(said: Answer) -> Outcome | None:
+    """Return what an answer says of an access, None where it says that it says nothing."""
+    entries = tuple((int(pa, 16), int(value, 16)) for pa, value in said.entries.items())
     if said.outcome == "ok":
-        return Translation(int(said.pa, 16), entries=entries)
+        return Translation(_number(said.pa), entries=entries)
     if said.outcome == "page_fault":
-        return PageFault(int(said.error_code, 16), int(said.cr2, 16), entries)
+        return PageFault(_number(said.error_code), _number(said.cr2), entries)
     if said.outcome == "general_protection":
         return GeneralProtection(entries)
     return None
+
+
+def _number(text: str | UnsetType) -> int:
+    return 0 if text is UNSET else int(text, 16)
 
 
 def _mappings(line: bytes) -> Any:

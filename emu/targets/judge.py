@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.check.compare import agreements, choose, differing_fields
-from crosswalk.emu.targets.answers import Answers, Given, Listing
+from crosswalk.emu.targets.answers import Answers, Given, Listing, Unplaced
 from crosswalk.emu.targets.capabilities import LISTS, Capability
 from crosswalk.emu.targets.mapping_lists import differences, look_up, range_of, true_listing
 from crosswalk.emu.targets.tally import Tally
@@ -18,7 +18,7 @@ from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingContext
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.outcome import Entries, Outcome
+from crosswalk.walker.outcome import Entries, Outcome, Translation
 from crosswalk.walker.rights import GRANTS, Grant, Rights
 
 __all__ = ["MAX_EXTRA", "Contradiction", "Judgement", "TargetVerdict", "judge"]
@@ -41,8 +41,9 @@ class TargetVerdict:
     what differs: outcome, pa, size, flags, effective, error_code, cr2, entries. `listed` bool[n]:
     the answer comes from its list of mappings, not from its translation of this access: then the
     rights of both are effective rights, as the supervisor and the user have them with CR0.WP set
-    and without SMEP, SMAP and protection keys. `observed` are the outcomes of the accesses, None
-    where they weren't made.
+    and without SMEP, SMAP and protection keys. `unplaced` bool[n]: the list says that this address
+    is mapped, and not where to. `observed` are the outcomes of the accesses, None where they
+    weren't made.
     """
 
     accesses: Accesses
@@ -50,7 +51,15 @@ class TargetVerdict:
     expected: Outcomes
     fields: Fields
     listed: NDArray[np.bool_]
+    unplaced: NDArray[np.bool_]
     observed: Outcomes | None = None
+
+    def said(self, row: int) -> Outcome:
+        """Return what the walker says of an access, `Unplaced` where it leaves out where to."""
+        said = self.reported[row]
+        if not self.unplaced[row] or not isinstance(said, Translation):
+            return said
+        return Unplaced(said.pa, said.page_size, said.rights, said.entries)
 
     def claims_of(self, row: int, claims: frozenset[Capability]) -> frozenset[Capability]:
         """Return which of the walker's claims one answer is about."""
@@ -201,7 +210,7 @@ def _at(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
 
 def _no_verdict(accesses: Accesses, outcomes: Outcomes) -> TargetVerdict:
     nothing = np.zeros(len(accesses), np.bool_)
-    return TargetVerdict(accesses, outcomes, outcomes, _no_fields(len(accesses)), nothing)
+    return TargetVerdict(accesses, outcomes, outcomes, _no_fields(len(accesses)), nothing, nothing)
 
 
 def _no_fields(count: int) -> Fields:
@@ -229,7 +238,8 @@ def _judge_translations(
         expected = closest_updates(memory, reported, expected)
         wrong["entries"] = (ok == really) & differing_fields(expected, reported)["entries"]
     wrong = {name: column & ~answers.silent for name, column in wrong.items()}
-    return TargetVerdict(accesses, reported, expected, wrong, np.zeros(len(accesses), np.bool_))
+    nothing = np.zeros(len(accesses), np.bool_)
+    return TargetVerdict(accesses, reported, expected, wrong, nothing, nothing)
 
 
 def _mapped(
@@ -347,9 +357,11 @@ def _judge_list(
     wrong = _no_fields(len(accesses))
     really = expected.kind == Kind.OK
     wrong["outcome"] = ~declined & (found != really)
+    unplaced = np.zeros(len(accesses), np.bool_)
     if len(listing.mappings):
         mapping = listing.mappings.take(row)
         both = found & really
+        unplaced = found & ((mapping.given & Given.PA) == 0)
         gives = {part: both & ((mapping.given & part) != 0) for part in Given}
         # What isn't given is that of the truth, as other parts of answers that aren't claimed.
         unsaid = both & ~gives[Given.PA]
@@ -369,7 +381,8 @@ def _judge_list(
                 wrong["size"] = both & known & other
             if Capability.FLAGS in claims:
                 wrong["flags"] = gives[Given.FLAGS] & known & (mapping.flags != held.flags)
-    return TargetVerdict(accesses, reported, expected, wrong, np.ones(len(accesses), np.bool_))
+    listed = np.ones(len(accesses), np.bool_)
+    return TargetVerdict(accesses, reported, expected, wrong, listed, unplaced)
 
 
 def _extra_mappings(
@@ -395,6 +408,7 @@ def _either(one: TargetVerdict, other: TargetVerdict) -> TargetVerdict:
         choose(chosen, other.expected, one.expected),
         {name: np.where(chosen, other.fields[name], one.fields[name]) for name in one.fields},
         chosen,
+        chosen & other.unplaced,
     )
 
 

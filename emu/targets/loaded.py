@@ -174,7 +174,7 @@ def _serve(load: Callable[[GiveUp], Loaded], place: Place) -> None:
                 reply.refused = {at: _words(each) for at, each in course.refused.items()}
             except NoAnswer as failure:
                 reply = _failed(failure)
-            except (Exception, SystemExit) as error:  # noqa: BLE001  # Whatever it raises is a result.
+            except BaseException as error:  # noqa: BLE001  # Whatever it raises is a result.
                 reply = _failed(_raised(error))
             send(reply)
 

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Tran
 
 __all__ = ["Function", "load_python"]
 
+_TRANSLATOR, _LISTER = ("memory", "context", "access"), ("memory", "context", "va", "end")
 _OUTCOMES = (Translation, PageFault, GeneralProtection)
 
 
@@ -46,6 +48,7 @@ class Function:
         if claims & LISTS and claims - LISTS:
             raise BadInput("one function either lists mappings or translates, not both")
         self.claims, self.modes = claims, modes
+        _require_parameters(function, _LISTER if claims & LISTS else _TRANSLATOR)
         self._function = function
 
     def answer(
@@ -68,6 +71,22 @@ class Function:
         return replace(answers, listing=listed(context, questions, lister, course))
 
 
+def _require_parameters(function: Callable[..., Any], given: tuple[str, ...]) -> None:
+    """Raise `BadInput` for what can't be called as a walker is, as far as its signature tells."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if isinstance(function, type):
+        raise BadInput(f"{name} is a class, and not a function")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # Functions of C needn't have one.
+        return
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        message = f"{name} takes {signature}, and is called with ({', '.join(given)})"
+        raise BadInput(f"{message}: {error}") from error
+
+
 def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
     """Return the walker that "module:function" or "path.py:function" names.
 
@@ -85,16 +104,18 @@ def load_python(text: str, chosen: frozenset[Capability] | None) -> Loaded:
         raise BadInput(f"{where} is neither a module nor a file whose name ends in .py")
     try:
         module = _from_file(Path(where)) if where.endswith(".py") else _by_name(where)
-    except (Exception, SystemExit) as error:  # Other people's modules may raise anything.
+    except BaseException as error:  # Other people's modules may raise anything.
         first = str(error).splitlines()[:1]
         raise BadInput(printable(": ".join([type(error).__name__, *first]))) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise BadInput(f"{where} has no function {name}")
     own = getattr(function, "claims", getattr(module, "CLAIMS", Capability.TRANSLATION.value))
-    claims = chosen or parse_claims(names_text(own), f"its claims, {own!r}")
+    where = f"its claims, {own!r:.60}"
+    claims = chosen or parse_claims(names_text(own, where), where)
     modes = getattr(function, "modes", getattr(module, "MODES", None))
-    known = None if modes is None else parse_modes(names_text(modes), f"its modes, {modes!r}")
+    where = f"its modes, {modes!r:.60}"
+    known = None if modes is None else parse_modes(names_text(modes, where), where)
     return Function(function, claims, known)
 
 

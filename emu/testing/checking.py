@@ -143,10 +143,11 @@ class _Function:
 
     def __init__(self, function: Callable[..., Any], claims: str | None) -> None:
         self.name = getattr(function, "__name__", "the walker")
-        own = names_text(getattr(function, "claims", Capability.TRANSLATION.value))
-        self.claims = parse_claims(own if claims is None else claims, self.name)
+        own = getattr(function, "claims", Capability.TRANSLATION.value)
+        claims = names_text(own, self.name) if claims is None else claims
+        self.claims = parse_claims(claims, self.name)
         modes = getattr(function, "modes", None)
-        self.modes = None if modes is None else parse_modes(names_text(modes), self.name)
+        self.modes = None if modes is None else parse_modes(names_text(modes, self.name), self.name)
         self._asked = Function(function, self.claims)
 
     def answer(

@@ -15,6 +15,7 @@ from crosswalk.emu.targets.answers import Answers, Given, Listing
 from crosswalk.emu.targets.capabilities import Capability, Target
 from crosswalk.emu.targets.judge import judge
 from crosswalk.emu.targets.mapping_lists import look_up, ranges_of, rights_text, true_listing
+from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.testing.mistakes import Number, Seen
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker.access import Access, AccessType
@@ -62,8 +63,8 @@ def samples(modes: Iterable[PagingMode]) -> list[Case]:
     return [case for case in cases if case.context().mode in wanted]
 
 
-def ask_translations(target: Target, case: Case) -> Iterator[Reply]:
-    """Yield the replies to the questions of a case, which are put one by one.
+def ask_translations(target: Target, case: Case, tally: Tally) -> Iterator[Reply]:
+    """Yield the replies to the questions of a case, which are put one by one, and counted.
 
     After three failures, or one hang, the rest isn't asked.
     """
@@ -76,7 +77,9 @@ def ask_translations(target: Target, case: Case) -> Iterator[Reply]:
         answers, failure = _answers(target, memory, context, accesses)
         if failure is not None:
             failures += _MOST_FAILURES if failure.failure is Failure.HANG else 1
-        verdict = judge(target.claims, answers, memory, context, accesses, truth).verdict
+        judged = judge(target.claims, answers, memory, context, accesses, truth)
+        tally += judged.tally
+        verdict = judged.verdict
         said, right = verdict.reported[0], verdict.expected[0]
         silent, wrong = bool(answers.silent[0]), bool(verdict.wrong[0])
         yield Reply(
@@ -91,14 +94,18 @@ def ask_translations(target: Target, case: Case) -> Iterator[Reply]:
         )
 
 
-def ask_list(target: Target, case: Case) -> Iterator[Reply]:
-    """Yield a reply for each mapping that the walker lists, or should, in address order."""
+def ask_list(target: Target, case: Case, tally: Tally) -> Iterator[Reply]:
+    """Yield a reply for each mapping that the walker lists, or should, in address order.
+
+    They are counted; so are those to what it doesn't list at all.
+    """
     memory, context = case.memory(), case.context()
     nothing = Accesses.of([])
     answers, failure = _answers(target, memory, context, nothing)
     listing = answers.listing
     true = true_listing(memory, context, ranges_of(memory, context, nothing))
     if failure is not None or listing is None or listing.silent.all():
+        tally += _tally(target, answers, memory, context, true)
         right = f"{len(true.mappings)} mappings"
         hint = "" if failure is None else _of_failure(context, true, _number(failure))
         yield Reply(None, True, None, right, failure is not None, failure=failure, hint=hint)
@@ -107,6 +114,7 @@ def ask_list(target: Target, case: Case) -> Iterator[Reply]:
     accesses = Accesses.of([Access(va, AccessType.READ) for va in begins])
     truth = translate_many(memory, context, accesses)
     judged = judge(target.claims, answers, memory, context, accesses, truth)
+    tally += judged.tally
     wrong = judged.verdict.wrong
     others = _listings_of_others(memory, context)
     for row, va in enumerate(begins):
@@ -126,6 +134,15 @@ def ask_list(target: Target, case: Case) -> Iterator[Reply]:
             numbers,
             walked=frozenset(mode for mode, one in others if _alike(mine, _listed(one, va))),
         )
+
+
+def _tally(
+    target: Target, answers: Answers, memory: PhysicalMemory, context: PagingContext, true: Listing
+) -> Tally:
+    """Return the questions to a list that wasn't given: one for each mapping that there is."""
+    accesses = Accesses.of([Access(va, AccessType.READ) for va in true.mappings.va.tolist()])
+    truth = translate_many(memory, context, accesses)
+    return judge(target.claims, answers, memory, context, accesses, truth).tally
 
 
 def walked_modes(

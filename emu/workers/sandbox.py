@@ -152,14 +152,21 @@ class Process:
         self._ended: ProcessEnded | None = None
         self._last = b""
 
-    def talk(self, question: bytes, whole: Callable[[bytes], bool], allowed: int) -> bytes:
+    def talk(
+        self,
+        question: bytes,
+        whole: Callable[[bytes], bool],
+        allowed: int,
+        wall: float | None = None,
+    ) -> bytes:
         """Return the answer to a question: bytes until `whole`, which is shown each new part.
 
-        `allowed` bytes are no flood. Raises `NoAnswer`, or `ProcessEnded` where others killed the
+        `allowed` bytes are no flood; `wall` seconds on the clock are no hang, by default those of
+        the limits. Raises `NoAnswer`, or `ProcessEnded` where others killed the
         process, and has closed itself then.
         """
         try:
-            return self._talk(question, whole, allowed)
+            return self._talk(question, whole, allowed, self._limits.wall if wall is None else wall)
         except BaseException:
             self.close()
             raise
@@ -184,13 +191,15 @@ class Process:
         for descriptor in self._ends:
             os.close(descriptor)
 
-    def _talk(self, question: bytes, whole: Callable[[bytes], bool], allowed: int) -> bytes:
+    def _talk(
+        self, question: bytes, whole: Callable[[bytes], bool], allowed: int, wall: float
+    ) -> bytes:
         if question and _read(self._answers):
             message = "answers before it is asked"
             raise NoAnswer(Failure.NONSENSE, message, message)
         talk = _Talk(memoryview(question), whole)
         limits = self._limits
-        allowance = Allowance(self._keeper, limits.seconds, limits.wall, self._gauges)
+        allowance = Allowance(self._keeper, limits.seconds, wall, self._gauges)
         with DefaultSelector() as ready:
             ready.register(self._answers, EVENT_READ, self._on_answer)
             ready.register(self._printed, EVENT_READ, self._on_noise)

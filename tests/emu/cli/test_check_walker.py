@@ -156,6 +156,49 @@ def test_a_claim_that_is_never_answered_is_exit_status_2(run, source, walker):
     assert (2, True) == (ran.status, "verdict: nothing judged of: flags, effective\n" in ran.out)
 
 
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("va, None, size, flags, rights(7)", "mapped, a page of 4 KiB, rights uwx"),
+        ("va, None, 2 * size, flags, rights(grant)", "mapped, a range of 8 KiB; another size"),
+        ("0x50_0000, None, size, flags, rights(grant)", "mapped, a page of 4 KiB"),
+    ],
+    ids=["effective", "size", "no mapping"],
+)
+def test_no_physical_address_is_shown_that_the_walker_did_not_give(
+    run, tmp_path, source, walker, body, text
+):
+    """One page is listed, and the other one is not there."""
+    cpu = Cpu.from_context(context(4))
+    tables = PageTables(4, ram=((0, 1 << 24),)).map(0x40_0000, 0x20_0000, P)
+    source.write_bytes(dump_case(Case(cpu=cpu, ram=tables.ram, entries=tables.words, probes=())))
+    options, report = walker(LISTER, body), tmp_path / "report.md"
+    ran = run("check", source, *options, "--cases", tmp_path / "kept", "--report", report)
+    assert 1 == ran.status
+    assert f"  walker:    {text}" in ran.out
+    answers = [line for line in ran.out.splitlines() if line.startswith("  walker:")]
+    assert not any(" pa " in line for line in answers)
+    assert f"| walker | {text}" in report.read_text()
+    paths = sorted((tmp_path / "kept").iterdir())
+    for path in paths:
+        replayed = run("replay", path, *options[:2])
+        assert 1 == replayed.status
+        rows = [line for line in replayed.out.splitlines() if line.startswith("  walker:")]
+        assert rows
+        assert not any(" pa " in line for line in rows)
+        said = run("replay", path, *options[:2], "--json").document["probes"][0]
+        assert "pa" not in said.get("predicted", {})
+
+
+def test_what_a_walker_raised_is_shown_in_its_own_words(run, tmp_path, source, walker):
+    body = "[][access.cpl] if access.va == 0x40_1000 else found"
+    options, report = walker(TRANSLATOR, body), tmp_path / "report.md"
+    ran = run("check", source, *options, "--report", report)
+    assert "  walker:    crash: raised IndexError: list index out of range" in ran.out
+    assert "crash: raised IndexError: list index out of range" in report.read_text()
+    assert "is due: crash, raised IndexError\n" in ran.out
+
+
 def test_a_question_that_kills_is_a_finding_and_the_others_are_asked(run, source, walker):
     body = "exit(3) if access.va == 0x40_1000 and access.cpl == 3 else found"
     ran = run("check", source, *walker(TRANSLATOR, body), "--json")

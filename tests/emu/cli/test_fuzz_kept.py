@@ -7,6 +7,7 @@ import pytest
 from crosswalk.emu.cli import fuzz as command
 from crosswalk.emu.cli.campaign_findings import kept_findings, report_of
 from crosswalk.emu.report.finding import UNSTEADY, dump_findings
+from crosswalk.walker.formats import load_case
 from tests.emu.cli.running import crosswalk
 from tests.emu.fuzz.planting import bug_named, plant_walker
 
@@ -379,6 +380,18 @@ def test_the_projects_walker_and_files_are_found_from_a_folder_below(
     monkeypatch.chdir(here)
     assert 0 == crosswalk(capfd, "fuzz").status
     assert 1 == crosswalk(capfd, "fuzz", "--baseline", "").status
+
+
+@pytest.mark.parametrize("reduce", [False, True])
+def test_the_first_words_of_a_failure_are_kept_with_its_case(fuzz, walker, here, reduce):
+    walker(more="1 // access.cpl")
+    ran = fuzz("--report", "report.md", cases=1, reduce=reduce)
+    words = "crash: raised ZeroDivisionError: integer division or modulo by zero"
+    assert f"  walker:    {words}\n" in ran.out
+    (path,) = (here / FOLDER / "findings").iterdir()
+    assert f": {words}" in load_case(path).note
+    assert words in (here / "report.md").read_text()
+    assert "raised ZeroDivisionError (layout 0)" in load_case(path).note
 
 
 def test_a_walker_that_declines_everything_is_judged_of_nothing(fuzz, walker, here):

@@ -461,6 +461,26 @@ def test_a_list_that_is_never_given_is_no_agreement(run, new):
     assert "verdict: nothing judged of: leaves, flags\n" in ran.out
 
 
+def test_a_part_that_no_mapping_of_a_list_gives_is_no_agreement(run, new):
+    path = new("list")
+    text = path.read_text("utf-8")
+    assert 1 == text.count("def mappings(")
+    bare = (
+        "\ndef bare(memory, context, va, end):\n"
+        "    said = mappings(memory, context, va, end)\n"
+        "    if said is NotImplemented:\n"
+        "        return said\n"
+        "    return [(va, None, size, None, None) for va, _, size, *_ in said]\n\n\n"
+        'bare.claims, bare.modes = "leaves,flags,effective", mappings.modes\n'
+    )
+    path.write_text(text + bare)
+    ran = run("walker", "try", "python:mywalker.py:bare")
+    assert 2 == ran.status
+    assert "verdict: nothing judged of: flags, effective\n" in ran.out
+    ran = run("walker", "try", "python:mywalker.py:bare", "--claims", "leaves")
+    assert 0 == ran.status
+
+
 def test_a_range_that_is_declined_is_not_said_to_be_right(run, new):
     path = new("list")
     text = path.read_text("utf-8")

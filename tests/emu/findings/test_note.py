@@ -21,6 +21,7 @@ from crosswalk.emu.findings.signature import (
     failure_signature,
     lost_signature,
 )
+from crosswalk.emu.targets.answers import Unplaced
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker import GeneralProtection, PageFault, Rights, Translation
@@ -114,6 +115,8 @@ def test_an_answer_in_words(rule, said, truth, outcome, text):
 def test_a_note_has_the_answers_that_no_case_can_hold():
     listed = Signature("peer:it", "size of a 4-KiB page", "another", "this")
     assert "mapped, pa 0x5000, a page of 2 MiB; another size" == listed_text(listed, LISTED)
+    unplaced = Unplaced(0x5000, 1 << 21)
+    assert "mapped, a page of 2 MiB; another size" == listed_text(listed, unplaced)
     assert "" == listed_text(listed, Translation(0x5000))
     assert "" == listed_text(listed, PageFault(0, 0))
     assert "" == listed_text(Signature("walker", "SMAP", "ok", "#PF"), LISTED)
@@ -125,6 +128,7 @@ def test_a_note_has_the_answers_that_no_case_can_hold():
         ("translation", LISTED, "mapped, pa 0x5000"),
         ("leaves", LISTED, "mapped, pa 0x5000, a page of 2 MiB"),
         ("leaves,effective", LISTED, "mapped, pa 0x5000, a page of 2 MiB, rights u-x"),
+        ("leaves", Unplaced(0x5000, 1 << 21), "mapped, a page of 2 MiB"),
         ("rights", PageFault(3, 1), "refused"),
         ("leaves", PageFault(0, 0), "not mapped"),
         ("rights,faults", PageFault(3, 1), "#PF, error code 0x3 (P W/R), CR2 0x1"),

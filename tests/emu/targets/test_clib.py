@@ -117,6 +117,13 @@ def test_rights_that_are_none_are_nonsense(tmp_path):
     assert (Failure.NONSENSE, "no mapping") == (failed.failure, failed.kind)
 
 
+def test_parts_that_are_none_are_nonsense(tmp_path):
+    code = "it.va = first; it.size = 4096; it.given = 99; func(&it);"
+    failed = failure(with_rights(tmp_path, code))
+    assert (Failure.NONSENSE, "no mapping") == (failed.failure, failed.kind)
+    assert "given 0x63, which has unknown bits" in str(failed)
+
+
 def test_ranges_are_claimed_by_whom_it_states(tmp_path):
     states = 'const char *crosswalk_claims(void) { return "leaves,effective,ranges"; }'
     own = {Capability.LEAVES, Capability.FLAGS, Capability.EFFECTIVE}

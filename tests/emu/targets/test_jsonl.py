@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from crosswalk.emu.targets import jsonl
 from crosswalk.emu.targets.capabilities import Capability
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.workers.sandbox import Failure, Limits
@@ -63,7 +64,6 @@ def test_a_process_is_told_an_address_space_and_then_accesses(tmp_path):
         ({"outcome": "ok", "pa": "0x1234"}, Translation(0x1234)),
         ({"outcome": "ok", "pa": "0xAB", "entries": {"0x1000": "0x2027"}},
          Translation(0xAB, entries=((0x1000, 0x2027),))),
-        ({"outcome": "page_fault"}, PageFault(0, 0)),
         ({"outcome": "page_fault", "error_code": "0x5", "cr2": "0x400000"}, PageFault(5, PAGE)),
         ({"outcome": "general_protection"}, GeneralProtection()),
     ],
@@ -73,6 +73,38 @@ def test_outcomes_are_those_of_a_case_file(tmp_path, said, outcome):
     found = answers(saying(tmp_path, f"tell({said!r})"), reads(PAGE))
     assert outcome == found.outcomes[0]
     assert not found.silent.any()
+
+
+def test_a_fault_without_its_code_is_one_where_faults_are_not_claimed(tmp_path):
+    walker = saying(tmp_path, "tell({'outcome': 'page_fault'})", "rights")
+    assert PageFault(0, 0) == answers(walker, reads(PAGE)).outcomes[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ({"outcome": "ok"}, "ok without pa"),
+        ({"outcome": "page_fault"}, "page_fault without error_code and cr2"),
+        ({"outcome": "page_fault", "error_code": "0x5"}, "page_fault without cr2"),
+        ({"outcome": "page_fault", "cr2": "0x400000"}, "page_fault without error_code"),
+    ],
+    ids=str,
+)
+def test_an_outcome_without_what_belongs_to_it_is_nonsense(tmp_path, said, kind):
+    ((found, *_),) = failures(saying(tmp_path, f"tell({said!r})"), reads(PAGE, HOLE))
+    assert (Failure.NONSENSE, kind) == (found.failure, found.kind)
+
+
+def test_who_never_greets_is_not_waited_for_as_long_as_for_an_answer(monkeypatch):
+    monkeypatch.setattr(jsonl, "_GREETING", 0.2)
+    with pytest.raises(BadInput, match=r"exec:cat: no answer in 0\.3 s, instead of a greeting"):
+        open_target("exec:cat", Limits(seconds=0.3, patience=1e6))
+
+
+def test_who_starts_slowly_has_the_seconds_that_an_answer_may_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl, "_GREETING", 0.0)
+    walker = saying(tmp_path, "tell({'outcome': 'unknown'})")
+    assert answers(walker, reads(PAGE), limits=Limits(seconds=20, patience=1)).silent.all()
 
 
 def test_a_process_lists_what_lies_between_two_addresses(tmp_path):
@@ -119,7 +151,7 @@ def test_after_a_failure_it_is_started_anew(tmp_path):
     body = """
 if 'va' in question:
     if question['va'] != '0x0': sys.exit(3)
-    tell({'outcome': 'page_fault'})
+    tell({'outcome': 'page_fault', 'error_code': '0x0', 'cr2': '0x0'})
 """
     target = open_target(process(tmp_path, body))
     failed = target.answer(space().memory, context(), reads(PAGE)).failures

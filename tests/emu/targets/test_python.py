@@ -261,6 +261,17 @@ def f(memory, context, access): os._exit(1)
         ("def f(): pass\nf.claims = 'all'", "its claims, 'all': 'all' is none of"),
         ("def f(): pass\nf.claims = 'leaves,rights'", "either lists mappings or translates"),
         ("def f(:", "SyntaxError: "),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        (
+            "def f(): pass\nf.claims = 5",
+            "its claims, 5: neither names with commas nor a collection",
+        ),
+        ("def f(): pass\nf.modes = 5", "its modes, 5: neither names with commas nor a collection"),
+        ("class f: pass", "f is a class, and not a function"),
+        ("def f(): pass", "f takes (), and is called with (memory, context, access): too many"),
+        ("def f(a, b, c): pass\nf.claims = 'leaves'", "is called with (memory, context, va, end)"),
+        ("from os import getcwd as f", "getcwd takes (), and is called with"),
+        ("def f(a, b, c, d): pass", "missing a required argument: 'd'"),
     ],
 )
 def test_what_can_not_be_loaded_is_bad_input(tmp_path, body, message):
@@ -270,6 +281,19 @@ def test_what_can_not_be_loaded_is_bad_input(tmp_path, body, message):
         open_target(python_walker(tmp_path, body), limits)
     assert message in str(caught.value)
     assert 1 == len(str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "class Walker:\n    def __call__(self, m, c, access): return 0x1000\nf = Walker()",
+        "def f(*all_of_it): return 0x1000",
+        "def f(m, c, access, more=1): return 0x1000",
+        "import functools\nf = functools.partial(lambda m, c, access, more: 0x1000, more=1)",
+    ],
+)
+def test_what_can_be_called_with_three_arguments_is_a_walker(tmp_path, body):
+    assert 0x1000 == answers(python_walker(tmp_path, body), reads(PAGE)).outcomes.pa[0]
 
 
 @pytest.mark.parametrize(
