@@ -30,7 +30,7 @@ _RULES = tuple(
         ),
         (rf"{_RIGHT} of (?:a {_ENTRY}|several levels)", r"\1 above the leaf"),
         (f"CR2 of a fault at a {_ENTRY}", "CR2 of a fault"),
-        (r"(.*) in the error code of a \w+", r"\1 in the error code"),
+        (r"(.*) in the error code of an? \w+", r"\1 in the error code"),
         # Whether PS makes a page is a rule of its own, and so is what lies below bit 21 in it.
         (rf"(a|address of a|size of a) {_LARGE} page(.*)", r"\1 large page\2"),
         ("((?:a|address of a|size of a) 4-KiB page.*)", r"\1"),
@@ -54,7 +54,7 @@ _PLACELESS = re.compile("(?:effective )?(?:R/W|U/S|XD)")
 _OF_BOTH = " of any entry"
 _RULES_AT_ONCE = (
     (re.compile(rf"({RESERVED} in a {_ENTRY}: )(.+)()"), ", "),
-    (re.compile(r"()(.+)( in the error code of a \w+)"), " "),
+    (re.compile(r"()(.+)( in the error code of an? \w+)"), " "),
     (re.compile("()(.+)(?: at once)()"), ", "),
 )
 """The same of a signature's rule, which names level and size."""

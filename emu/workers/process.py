@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
+from pathlib import Path
 from typing import TypeVar
 
 from crosswalk.walker.errors import CrosswalkError
@@ -24,6 +25,7 @@ __all__ = [
     "die_with_parent",
     "fork",
     "how_ended",
+    "is_killed",
     "is_out_of_memory",
     "parent_ends",
     "repeated",
@@ -39,6 +41,18 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _INTERRUPTS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _BY_OTHERS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP})
+
+_HARMLESS = sum(
+    1 << each - 1
+    for each in (
+        signal.SIGSTOP,
+        signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGCONT,
+        signal.SIGCHLD,
+    )
+)
 
 parent_ends: set[int] = set()
 """Descriptors of this process that lead to its children: closed in every child it forks."""
@@ -114,6 +128,21 @@ def how_ended(code: int) -> ProcessEnded:
     return ProcessEnded(ending, signal_name(-code))
 
 
+def is_killed(number: int) -> bool:
+    """Return whether a process, which isn't waited for yet, has ended or is sent what ends it.
+
+    It has to ignore what it doesn't end of, but for what stops it. Always False where there is no
+    procfs; proc_pid_status(5).
+    """
+    try:
+        lines = Path(f"/proc/{number}/status").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    row = dict(line.split(":\t", 1) for line in lines.splitlines() if ":\t" in line)
+    pending = int(row.get("SigPnd", "0"), 16) | int(row.get("ShdPnd", "0"), 16)
+    return row["State"][0] in "ZX" or bool(pending & ~_HARMLESS)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that there is no memory, whatever the code wanted to do."""
     return isinstance(error, MemoryError) or (
@@ -151,12 +180,12 @@ class Attempts:
         return ProcessLost(f"{self._who} {words}{f', {count} times' if count > 1 else ''}")
 
 
-def repeated(attempt: Callable[[], Result], who: str) -> Result:
+def repeated(attempt: Callable[[], Result], who: str, tries: int = TRIES) -> Result:
     """Return what `attempt` returns, called again where others killed its process.
 
     Raises `ProcessLost` where they go on to, and the `ProcessEnded` of any other end.
     """
-    attempts = Attempts(1, TRIES, who)
+    attempts = Attempts(1, tries, who)
     while True:
         try:
             return attempt()

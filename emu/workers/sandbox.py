@@ -1,6 +1,7 @@
 """Run a walker under test in a child that may crash, hang, print without end, or leave others."""
 
 import fcntl
+import mmap
 import os
 import resource
 import select
@@ -25,6 +26,7 @@ from crosswalk.emu.workers.process import (
     close_all_but,
     fork,
     how_ended,
+    is_killed,
     parent_ends,
     repeated,
 )
@@ -41,6 +43,9 @@ HANGS = 5
 """How often a walker may hang in one address space before it is asked no more about it."""
 
 _PATIENCE = 5  # Seconds in which what is killed has to be gone.
+_TRIES_AGAIN = 2
+"""How often a question is put to a walker that killed itself each time before."""
+
 _STATUS = struct.Struct("<i?")
 _NUMBER = struct.Struct("<i")
 _GAUGES = Gauges()
@@ -120,6 +125,7 @@ class Process:
     however it ended, the keeper kills all of them, whatever process group or session they went to,
     and ends itself within `_PATIENCE` seconds. Between it and the child is a process that does
     nothing but wait for the child: whoever kills or stops its own parent doesn't hit the keeper.
+    An answer counts if both are alive behind it: one who kills them may answer before it dies.
     """
 
     def __init__(
@@ -136,6 +142,7 @@ class Process:
         self._printed, noise = os.pipe()
         control, self._control = os.pipe()
         self._status, status = os.pipe()
+        self._parent = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")  # All of them see it.
         self._ends = (self._ask, self._answers, self._printed, self._control, self._status)
         parent_ends.update(self._ends)
 
@@ -143,7 +150,7 @@ class Process:
             _become(limits, body, command, (asked, answer, noise))
 
         try:
-            self._keeper = fork(lambda: _keep(control, status, start), bound=False)
+            self._keeper = fork(lambda: _keep(control, status, self._parent, start), bound=False)
         finally:
             for descriptor in (asked, answer, noise, control, status):
                 os.close(descriptor)
@@ -218,6 +225,8 @@ class Process:
                     raise self._failure(talk)
                 self._bound(len(talk.answer), allowed)
                 self._bound(talk.noise, self._limits.output)
+        if any(map(is_killed, (self._keeper, self._parent[0]))):
+            raise self._failure(talk)
         return bytes(talk.answer)
 
     @staticmethod
@@ -291,6 +300,7 @@ class Restarted:
         self._name, self._start = name, start
         self._process: Process | None = None
         self._begun = False
+        self._tries = TRIES
 
     def ask(self, exchange: Callable[[Process], Result]) -> Result:
         """Return what an exchange with the process returns; it is closed where that raises.
@@ -311,10 +321,11 @@ class Restarted:
                 raise
 
         try:
-            return repeated(once, self._name)
+            return repeated(once, self._name, self._tries)
         except ProcessEnded as ended:
             kind = f"killed itself, or was killed each time ({ended.word})"
-            raise NoAnswer(Failure.CRASH, kind, f"{kind}, {TRIES} times") from None
+            self._tries = _TRIES_AGAIN
+            raise NoAnswer(Failure.CRASH, kind, kind) from None
 
     def _started(self) -> Process:
         try:
@@ -405,7 +416,7 @@ def _size() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * _PAGE
 
 
-def _keep(control: int, status: int, start: Callable[[], None]) -> None:
+def _keep(control: int, status: int, number: "memoryview[int]", start: Callable[[], None]) -> None:
     """Have the child started; say how its parent ended; kill all of the family when that is due."""
     adopt_orphans()
     ended, wake = os.pipe()
@@ -415,7 +426,7 @@ def _keep(control: int, status: int, start: Callable[[], None]) -> None:
     _deaf()
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    parent = fork(lambda: _wait_for(status, tell, start))
+    parent = fork(lambda: _wait_for(status, tell, number, start))
     close_all_but(control, status, ended, wake, born)
     events = select.poll()
     events.register(control, select.POLLIN)
@@ -435,8 +446,9 @@ def _keep(control: int, status: int, start: Callable[[], None]) -> None:
     _kill_family(parent, _read(born) or b"")
 
 
-def _wait_for(status: int, tell: int, start: Callable[[], None]) -> None:
+def _wait_for(status: int, tell: int, number: "memoryview[int]", start: Callable[[], None]) -> None:
     """Start the child, say how it ended, and stay: its number is its own as long as that."""
+    number[0] = os.getpid()
     _deaf()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -471,7 +471,7 @@ def test_a_part_that_no_mapping_of_a_list_gives_is_no_agreement(run, new):
         "    if said is NotImplemented:\n"
         "        return said\n"
         "    return [(va, None, size, None, None) for va, _, size, *_ in said]\n\n\n"
-        'bare.claims, bare.modes = "leaves,flags,effective", mappings.modes\n'
+        'bare.claims, bare.modes = "leaves,flags,effective", MODES\n'
     )
     path.write_text(text + bare)
     ran = run("walker", "try", "python:mywalker.py:bare")

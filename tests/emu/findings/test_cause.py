@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from crosswalk.emu.findings.cause import cause_of, is_listed, joined
+from crosswalk.emu.findings.cause import cause_of, is_listed, joined, parts_of
 from crosswalk.emu.findings.form import form_of
 from crosswalk.emu.findings.layout import case_layout
 from crosswalk.emu.findings.signature import Signature, failure_signature
@@ -72,6 +72,8 @@ def test_a_cause_has_neither_level_nor_page_size(rule, cause):
     ("rule", "answers", "cause", "said"),
     [
         ("W/R U/S in the error code of a write", ("none", "W/R U/S"),
+         "W/R U/S in the error code", ("clear", "set")),
+        ("W/R U/S in the error code of an execute", ("none", "W/R U/S"),
          "W/R U/S in the error code", ("clear", "set")),
         ("U/S in the error code of a read", ("U/S", "none"),
          "U/S in the error code", ("set", "clear")),
@@ -324,3 +326,11 @@ def test_rules_whose_smallest_cases_have_one_form_have_one_cause():
     assert 2 == len(causes(**{large: equal_entries(2, access="write")}))
     other = [signature(small), signature(large, ("refused", "allowed"))]
     assert 2 == len(joined(other, lambda each: each, lambda each: form_of(cases[each.rule])))
+
+
+@pytest.mark.parametrize("access", ["a read", "a write", "an execute"])
+def test_the_rules_of_an_error_code_are_told_apart_whatever_the_access(access):
+    rule = f"W/R U/S in the error code of {access}"
+    found = parts_of(Signature("peer:it", rule, "none", "W/R U/S"))
+    names = {f"{bit} in the error code of {access}" for bit in ("W/R", "U/S")}
+    assert names == {part.rule for part in found}

@@ -103,6 +103,15 @@ def test_a_divergence_is_named_by_what_differs(said, seen, rule):
     assert found.observed != found.answer
 
 
+def test_the_error_code_of_a_fetch_is_that_of_an_execute():
+    memory, asked = PageTables(ram=RAM).map(VA, 0x8000).memory, context()
+    access = Access(VA, EXECUTE)
+    said, seen = PageFault(0x14, VA), PageFault(0x10, VA)
+    divergence = Divergence(access, said, seen, walk_access(memory, asked, access))
+    signature, _ = described_divergence(memory, asked, divergence)
+    assert "U/S in the error code of an execute" == signature.rule
+
+
 def test_of_a_case_that_is_not_small_few_entries_are_shown():
     tables = PageTables(ram=RAM)
     for page in range(40):

@@ -8,7 +8,16 @@ from crosswalk.emu.workers.sandbox import Failure, Limits
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
-from tests.emu.targets.walkers import HOLE, PAGE, answers, failures, python_walker, reads, space
+from tests.emu.targets.walkers import (
+    HOLE,
+    PAGE,
+    READ_ONLY,
+    answers,
+    failures,
+    python_walker,
+    reads,
+    space,
+)
 from tests.tables import context
 
 QUICK = Limits(seconds=0.5, output=1 << 16, memory=1 << 28)
@@ -144,12 +153,20 @@ def test_what_can_not_be_is_nonsense(tmp_path, text, kind):
         ("__import__('os').abort()", "died of SIGABRT"),
         ("__import__('ctypes').string_at(0)", "died of SIGSEGV"),
         ("bytearray(1 << 30)", "raised MemoryError"),
+        ("(_ for _ in ()).throw(KeyboardInterrupt)", "raised KeyboardInterrupt"),
+        ("(_ for _ in ()).throw(BaseException('x'))", "raised BaseException"),
         ("f(memory, context, access)", "raised RecursionError"),
     ],
 )
 def test_a_crash_is_a_failure_that_says_how(tmp_path, text, kind):
     found = failure(saying(tmp_path, text), Limits(seconds=20, memory=1 << 28))
     assert (Failure.CRASH, kind) == (found.failure, found.kind)
+
+
+def test_who_kills_its_parent_and_answers_fails_at_that_access(tmp_path):
+    text = f"__import__('os').kill(__import__('os').getppid(), 9) if access.va == {HOLE} else 1"
+    found = failures(saying(tmp_path, text), reads(PAGE, HOLE, READ_ONLY))
+    assert [[HOLE]] == [addresses for _, addresses in found]
 
 
 def test_a_loop_is_a_hang(tmp_path):

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from crosswalk.emu.workers.process import Ending, how_ended, signal_name
+from crosswalk.emu.workers.process import Ending, fork, how_ended, is_killed, signal_name
 from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
 
 
@@ -11,6 +11,23 @@ from crosswalk.emu.workers.sandbox import Failure, Limits, NoAnswer, Process
 def test_any_signal_has_a_name(number):
     known = {each.value: each.name for each in signal.Signals}
     assert known.get(number, f"signal {number}") == signal_name(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGUSR1])
+def test_whom_a_signal_ends_is_killed_from_then_on(number):
+    child = fork(signal.pause)
+    try:
+        os.kill(child, signal.SIGSTOP)
+        assert not is_killed(child)
+        os.kill(child, number)
+        assert is_killed(child)
+        os.kill(child, signal.SIGCONT)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        assert is_killed(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert not is_killed(child)
 
 
 @pytest.mark.parametrize(

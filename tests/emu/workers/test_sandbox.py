@@ -360,7 +360,30 @@ def test_who_kills_itself_is_asked_again_and_has_crashed_when_it_goes_on(target,
     crash, count = asked(lambda _: ran(code))
     kind = f"killed itself, or was killed each time ({word})"
     assert (Failure.CRASH, kind, 5) == (crash.failure, crash.kind, count)
-    assert f"{kind}, 5 times" == str(crash)
+    assert kind == str(crash)
+
+
+def test_who_killed_itself_each_time_is_asked_fewer_times_the_next_time():
+    started = []
+
+    def start():
+        started.append(ran(KILLS_ITSELF))
+        return started[-1]
+
+    walker = Restarted("its", start)
+    for times in (5, 7, 9):
+        with pytest.raises(NoAnswer, match="killed itself"):
+            walker.ask(lambda process: process.talk(b"a\n", lines(1), 100))
+        assert times == len(started)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_an_answer_does_not_count_of_whom_killed_its_parent_before_it(number):
+    code = f"import os\ninput()\nos.kill(os.getppid(), {int(number)})\n" + "print(1, flush=True)"
+    for _ in range(20):
+        with pytest.raises(ProcessEnded, match="of its parent process") as caught:
+            ran(code).talk(b"a\n", lines(1), 100)
+        assert Ending.ITSELF is caught.value.ending
 
 
 def test_one_kill_by_others_among_its_own_is_no_crash():
