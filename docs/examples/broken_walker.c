@@ -1,8 +1,8 @@
 /*
  * A walk in the manner of the Linux Heki series, with a bug: a 1-GiB page is taken for a table.
  *
- *     cc -shared -fPIC -I"$(python -m emu.targets)" -o mywalker.so docs/examples/broken_walker.c
- *     crosswalk fuzz --walker c:./mywalker.so
+ *     cc -shared -fPIC -I"$(python -m emu.targets)" -o libmywalker.so docs/examples/broken_walker.c
+ *     crosswalk fuzz --walker c:./libmywalker.so
  */
 #include <stddef.h>
 

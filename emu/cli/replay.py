@@ -21,7 +21,7 @@ from crosswalk.emu.findings.describe import (
     described_divergence,
 )
 from crosswalk.emu.findings.findings import wrong_answers
-from crosswalk.emu.findings.note import claimed_text
+from crosswalk.emu.findings.note import claimed_text, failure_text
 from crosswalk.emu.findings.signature import Signature, failure_signature
 from crosswalk.emu.probe import FEATURES, subset_of
 from crosswalk.emu.probe.many import FEW, ManyProber
@@ -446,7 +446,7 @@ def _answer_lines(
     for each in answered.failures:
         asked = f": {access_text(each.accesses[0])}" if len(each.accesses) == 1 else ""
         yield f"failed: {failure_signature(name, each.failure).rule} is due{asked}"
-        yield f"  walker:    {each.failure.failure.value}: {each.failure}"
+        yield f"  walker:    {failure_text(each)}"
     for place, verdict in zip(("", ", beside the probes"), answered.verdicts, strict=False):
         wrong = verdict.wrong
         for row in range(len(wrong)):

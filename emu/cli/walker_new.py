@@ -82,12 +82,13 @@ def run_new(options: argparse.Namespace) -> int:
     if os.path.lexists(path):
         raise _there(path)
     name = path.as_posix()
-    library = name.removesuffix(".c") + ".so"
+    # A name.so beside name.py would be what Python imports.
+    library = path.with_name(f"lib{path.name.removesuffix('.c')}.so").as_posix()
     text = _shipped(f"adapters/{starter.file}" if starter.adapter else starter.file).decode()
     for old, new in (
         (starter.file, name),
-        ("./mywalker.so", _local(library)),
-        ("mywalker.so", library),
+        ("./libmywalker.so", _local(library)),
+        ("libmywalker.so", library),
     ):
         text = text.replace(old, new)
     written = [name]

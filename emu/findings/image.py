@@ -184,7 +184,7 @@ def part_of(
         signature = failure_signature(target.name, each.failure)
         part.counts[signature] += each.count
         part.failed.setdefault(signature, each.accesses)
-        part.answers.setdefault(signature, failure_text(each.failure))
+        part.answers.setdefault(signature, failure_text(each))
     try:
         judged = judge(target.claims, answers, words, context, accesses, truth)
     except Contradiction as error:

@@ -15,8 +15,7 @@ from crosswalk.emu.findings.signature import (
 )
 from crosswalk.emu.report.text import outcome_text, size_text
 from crosswalk.emu.targets import Capability
-from crosswalk.emu.targets.answers import Unplaced
-from crosswalk.emu.workers.sandbox import NoAnswer
+from crosswalk.emu.targets.answers import Unanswered, Unplaced
 from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.outcome import Outcome, Translation
 from crosswalk.walker.rights import Rights
@@ -154,9 +153,16 @@ def answer_text(signature: Signature, said: Outcome | None) -> str:
     return outcome_text(said)
 
 
-def failure_text(failure: NoAnswer) -> str:
-    """Return in words how a walker under test failed to answer, with its own words."""
-    return f"{failure.failure.value}: {failure!s:.{_WORDS_OF_A_WALKER}}"
+def failure_text(failed: Unanswered) -> str:
+    """Return in words how a walker under test failed to answer, with its own words.
+
+    It says so where no access shows that alone.
+    """
+    failure, count = failed.failure, len(failed.accesses)
+    text = f"{failure.failure.value}: {failure!s:.{_WORDS_OF_A_WALKER}}"
+    if count < 2:
+        return text
+    return f"{text}; when {count:,} accesses are asked together, and none of them shows it alone"
 
 
 def listed_text(signature: Signature, said: Outcome) -> str:

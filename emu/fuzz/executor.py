@@ -298,7 +298,7 @@ def _ask(
     answers = target.answer(memory, context, accesses)
     for each in answers.failures:
         signature = failure_signature(target.name, each.failure)
-        found.add_failure(signature, each.accesses, each.count, failure_text(each.failure))
+        found.add_failure(signature, each.accesses, each.count, failure_text(each))
     try:
         judged = judge(target.claims, answers, memory, context, accesses, truth)
     except Contradiction as error:

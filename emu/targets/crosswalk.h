@@ -1,8 +1,8 @@
 /*
  * What Crosswalk lends a page-table walker in C, and what it calls: see docs/walkers.md.
  *
- *     cc -shared -fPIC -o mywalker.so walker.c
- *     crosswalk fuzz --walker c:./mywalker.so
+ *     cc -shared -fPIC -o libmywalker.so walker.c
+ *     crosswalk fuzz --walker c:./libmywalker.so
  */
 #ifndef CROSSWALK_H
 #define CROSSWALK_H

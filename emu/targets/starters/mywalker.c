@@ -1,9 +1,9 @@
 /*
  * A page-table walker in C, for Crosswalk to test: 4-level and 5-level paging.
  *
- *     cc -shared -fPIC -I"$(python3 -m crosswalk.emu.targets)" -o mywalker.so mywalker.c
- *     crosswalk walker try c:./mywalker.so
- *     crosswalk fuzz --walker c:./mywalker.so
+ *     cc -shared -fPIC -I"$(python3 -m crosswalk.emu.targets)" -o libmywalker.so mywalker.c
+ *     crosswalk walker try c:./libmywalker.so
+ *     crosswalk fuzz --walker c:./libmywalker.so
  *
  * crosswalk_translate says where an access leads to, and heki_walk lists what is mapped. Put yours
  * in their place, and delete what it doesn't answer.

@@ -22,7 +22,7 @@ def python_walker(folder, source):
 def c_walker(folder, source):
     path = folder / "mywalker.c"
     path.write_text(source)
-    return f"c:{compiled(path, folder / 'mywalker.so', '-shared', '-fPIC')}"
+    return f"c:{compiled(path, folder / 'libmywalker.so', '-shared', '-fPIC')}"
 
 
 def exec_walker(folder, source):

@@ -27,14 +27,16 @@ def build(source, text=None):
         return
     command = ["cc", "-shared", "-fPIC", "-Werror", "-Wall", "-Wextra", f"-I{HEADER}"]
     subprocess.run(
-        [*command, "-o", source.with_suffix(".so"), source], check=True, capture_output=True
+        [*command, "-o", source.with_name(f"lib{source.stem}.so"), source],
+        check=True,
+        capture_output=True,
     )
 
 
 WALKERS = {
     "python": "python:mywalker.py:translate",
     "list": "python:mywalker.py:mappings",
-    "c": "c:./mywalker.so",
+    "c": "c:./libmywalker.so",
     "exec": f"exec:{sys.executable} mywalker_exec.py",
 }
 KINDS = {"list": "python"}
@@ -235,7 +237,7 @@ def test_a_dangling_link_is_not_followed(run, tmp_path, monkeypatch):
     ("kind", "file", "walker"),
     [
         ("python", "ours.py", "python:ours.py:translate"),
-        ("c", "ours.c", "c:./ours.so"),
+        ("c", "ours.c", "c:./libours.so"),
         ("exec", "ours.py", "exec:python3 ours.py"),
     ],
 )

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from crosswalk.emu.findings.note import (
     Note,
     answer_text,
     claimed_text,
+    failure_text,
     listed_text,
     note_of,
     note_text,
@@ -21,10 +23,12 @@ from crosswalk.emu.findings.signature import (
     failure_signature,
     lost_signature,
 )
-from crosswalk.emu.targets.answers import Unplaced
+from crosswalk.emu.targets.answers import Unanswered, Unplaced
 from crosswalk.emu.targets.capabilities import parse_claims
 from crosswalk.emu.workers.sandbox import Failure, NoAnswer
 from crosswalk.walker import GeneralProtection, PageFault, Rights, Translation
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses
 
 ODD = "python:a.py:f says it, it is due: walker says (layout 3)"
 WRONG = Signature("peer:c:./its.so", "R/W of a PDE: PS", "allowed", "refused")
@@ -120,6 +124,21 @@ def test_a_note_has_the_answers_that_no_case_can_hold():
     assert "" == listed_text(listed, Translation(0x5000))
     assert "" == listed_text(listed, PageFault(0, 0))
     assert "" == listed_text(Signature("walker", "SMAP", "ok", "#PF"), LISTED)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (1, "crash: raised ValueError: of " + "x" * 278),
+        (3, "; when 3 accesses are asked together, and none of them shows it alone"),
+    ],
+)
+def test_a_failure_is_told_in_the_walkers_words_and_where_no_access_shows_it(count, text):
+    failure = NoAnswer(Failure.CRASH, "raised", "raised ValueError: of " + "x" * 1000)
+    accesses = Accesses.of([Access(va, AccessType.READ) for va in range(count)])
+    found = failure_text(Unanswered(failure, accesses, np.arange(count)))
+    assert found.endswith(text)
+    assert len(found) < 400
 
 
 @pytest.mark.parametrize(
