@@ -72,7 +72,7 @@ def test_the_protocol_is_shown_as_it_is_spoken():
         PageFault(7, 0x40_0000),
         GeneralProtection(),
         None,
-    ] == [jsonl._outcome(line.encode()) for line in outcomes]
+    ] == [jsonl._outcome(jsonl._answer(line.encode())) for line in outcomes]
     half = Ranges(np.zeros(1, np.uint64), np.full(1, (1 << 47) - 1, np.uint64), np.ones(1, bool))
     assert [listed.encode()] == jsonl._list_questions(half)
     assert [(0x40_0000, 0x5000, 4096, 7, "uwx")] == list(jsonl._mappings(mappings.encode()))
