@@ -88,7 +88,11 @@ def test_the_fuzzer_finds_all_that_is_known_of_it(capfd, tmp_path):
         "--corpus", tmp_path / "corpus", "--no-reduce",
     )  # fmt: skip
     assert 1 == ran.status
-    found = {finding["signature"]: finding for finding in ran.document["findings"]}
+    found = {
+        variant["signature"]: variant
+        for finding in ran.document["findings"]
+        for variant in finding["variants"]
+    }
     for rule, said, *_ in WRONG.values():
         (signature,) = (each for each in found if each.startswith(f"{rule}: peer:volatility3"))
         assert f"says {said}, it is" in signature

@@ -5,9 +5,11 @@ import pytest
 
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap, coverage_of, draw_targets
+from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.fuzz.target import End
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.context import PagingMode
 
 
 def number(family, **labels):
@@ -100,8 +102,10 @@ def test_what_layouts_touch_is_possible():
 
 @pytest.mark.slow
 def test_a_guided_campaign_sees_nearly_all_there_is():
-    plan, seen, maps = Plan(seed=2, accesses=1024), CoverageMap(), {}
-    for index in range(144):
+    # Cells count 4- and 5-level paging; one layout of eight has wide addresses, and isn't steered.
+    choice = LayoutChoice(modes=(PagingMode.LEVEL4, PagingMode.LEVEL5))
+    plan, seen, maps = Plan(seed=2, accesses=1024, choice=choice), CoverageMap(), {}
+    for index in range(176):
         layout = plan.layout(index, maps.get(index // ROUND - LAG, CoverageMap().pack()))
         memory, context, accesses = layout.memory(), layout.context, layout.accesses
         outcomes = translate_many(memory, context, accesses)
