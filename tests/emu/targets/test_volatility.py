@@ -24,6 +24,13 @@ WRONG = {
         PageFault(0x9, 0),
     ),
     "not-canonical": ("canonical addresses", "mapped", 0x5000, GeneralProtection()),
+    "large-page-above-4-gib": (
+        "address of a 4-MiB page",
+        "another",
+        0x2000,
+        Translation(0x1_0000_0000),
+    ),
+    "pse-clear": ("address of a 4-KiB page", "another", 0x2000, Translation(0x5000)),
 }
 """By its own source and the manuals: the rule, what it says, where to, and what is true."""
 
@@ -57,7 +64,7 @@ def test_a_case_that_it_gets_wrong_shows_it(name, capfd):
     rule, said, *_ = WRONG[name]
     ran = crosswalk(capfd, "replay", path, "--walker", "volatility3")
     assert 1 == ran.status
-    truth = "mapped" if said == "not mapped" else "not mapped"
+    truth = {"not mapped": "mapped", "mapped": "not mapped", "another": "this"}[said]
     assert f"  rule:      {rule}: says {said}, it is {truth}" in ran.out.splitlines()
     assert (
         path.read_text()

@@ -19,7 +19,7 @@ ALLOWED = {
     ("emu/fuzz/campaign/cluster.py", "concurrent.futures"),
     # In the handler of a signal: a file became shorter while it was read through a map.
     ("emu/cli/main.py", "_exit"),
-    # A file that `walker new` copies: it starts QEMU where the user runs it, and nothing imports it.
+    # A file that `walker new` copies, and nothing imports: it starts QEMU where the user runs it.
     ("emu/targets/starters/adapters/qemu_walker.py", "subprocess"),
 }
 
