@@ -89,6 +89,8 @@ def test_no_module_is_imported_twice_however_it_is_found(first):
     names = [
         ".".join(("crosswalk", *path.relative_to(ROOT).with_suffix("").parts)) for path in paths
     ]
+    # Starters are copied by `walker new`, import what others install, and are imported by nobody.
+    names = [name for name in names if ".targets.starters." not in name]
     names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
     command = [sys.executable, "-c", IMPORT, first, *names]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
