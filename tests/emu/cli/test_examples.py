@@ -182,7 +182,7 @@ def test_a_campaign_goes_on_when_its_walker_fails(run, tmp_path, name):
     ran = run(
         "fuzz", "--walker", f"python:{path}:f", "--cases", 3, "--accesses", 64, "--jobs", 1,
         "--corpus", tmp_path / "corpus", "--json", "--walker-output", 1,
-        *(["--walker-seconds", "0.3", "--no-reduce"] if name == "hang" else []),
+        *(["--walker-seconds", "0.1", "--no-reduce"] if name == "hang" else []),
     )  # fmt: skip
     assert 1 == ran.status
     (finding,) = ran.document["findings"]
@@ -194,7 +194,7 @@ def test_a_campaign_goes_on_when_its_walker_fails(run, tmp_path, name):
     if name != "hang":
         assert (0, 1) == (len(case.entries), len(case.probes))
         assert ("write", 3) == (case.probes[0].access, case.probes[0].cpl)
-    options = ["--walker-seconds", "0.3", "--walker-output", 1]
+    options = ["--walker-seconds", "0.1", "--walker-output", 1]
     shown = run("replay", finding["case"], "--walker", f"python:{path}:f", *options)
     assert 1 == shown.status
     assert f"  walker:    {kind.partition(',')[0]}: " in shown.out
