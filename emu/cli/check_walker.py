@@ -27,7 +27,7 @@ from crosswalk.emu.report.report_files import write_report
 from crosswalk.emu.report.text import count_text
 from crosswalk.emu.report.verdict import divergence_case
 from crosswalk.emu.targets import Target
-from crosswalk.emu.targets.questions import PUT_ASIDE
+from crosswalk.emu.targets.questions import NOT_LISTED, PUT_ASIDE
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
@@ -75,7 +75,8 @@ class Answered:
     @property
     def not_asked(self) -> dict[str, int]:
         """How many accesses weren't put to it, by the reason."""
-        return {PUT_ASIDE: self.part.unasked} if self.part.unasked else {}
+        counts = {PUT_ASIDE: self.part.unasked, NOT_LISTED: self.part.unlisted}
+        return {reason: count for reason, count in counts.items() if count}
 
     @property
     def pardoned(self) -> int:

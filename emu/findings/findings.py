@@ -144,7 +144,8 @@ class Findings:
     `divergent` counts the accesses that no known emulator divergence explains, once for each
     witness. `asked` bool[n] are those that the CPU was asked for, by default all: cases of the
     others have no observed outcome. `tally` counts the questions to a walker under test,
-    `unasked` the accesses that weren't put to it after too many failures.
+    `unasked` the accesses that weren't put to it after too many failures, `unlisted` those that no
+    list is asked for.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Findings:
         self.known: Counter[str] = Counter()
         self.divergent = 0
         self.tally = Tally()
-        self.unasked = 0
+        self.unasked = self.unlisted = 0
 
     def add(
         self,

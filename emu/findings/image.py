@@ -59,8 +59,9 @@ class Part:
 
     `first` is the first wrong answer of each, `failed` the accesses that show a failure, `answers`
     in words what a case doesn't hold of either: as `Finding.answer` of the first. `unasked`
-    counts accesses that were not put to it any more after too many failures, `disputed` those of
-    the check that it is wrong about: what it lists beside them is none.
+    counts accesses that were not put to it any more after too many failures, `unlisted` those that
+    no list is asked for, `disputed` those of the check that it is wrong about: what it lists beside
+    them is none.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -69,6 +70,7 @@ class Part:
     failed: dict[Signature, Accesses] = field(default_factory=dict)
     answers: dict[Signature, str] = field(default_factory=dict)
     unasked: int = 0
+    unlisted: int = 0
     disputed: int = 0
 
     def __iadd__(self, other: "Part") -> Self:
@@ -79,6 +81,7 @@ class Part:
         self.failed = other.failed | self.failed
         self.answers = other.answers | self.answers
         self.unasked += other.unasked
+        self.unlisted += other.unlisted
         self.disputed += other.disputed
         return self
 
@@ -192,7 +195,7 @@ def part_of(
         part.counts[signature] += 1
         part.failed[signature] = accesses
         return part
-    part.tally, part.unasked = judged.tally, judged.unasked
+    part.tally, part.unasked, part.unlisted = judged.tally, judged.unasked, judged.unlisted
     witness = f"peer:{target.name}"
     for verdict in judged.verdicts:
         if verdict.observed is not None:

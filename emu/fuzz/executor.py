@@ -54,7 +54,7 @@ from crosswalk.emu.probe.scope import Lacking, by_feature
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.targets import Target
 from crosswalk.emu.targets.judge import Contradiction, judge
-from crosswalk.emu.targets.questions import PUT_ASIDE
+from crosswalk.emu.targets.questions import NOT_LISTED, PUT_ASIDE
 from crosswalk.emu.targets.registry import open_target
 from crosswalk.emu.targets.tally import Tally
 from crosswalk.emu.workers.sandbox import Limits
@@ -156,7 +156,7 @@ class Executor:
             found.divergent,
             +found.known,
             by_feature(lacking[found.undisputed]),
-            +Counter({PUT_ASIDE: found.unasked}),
+            +Counter({PUT_ASIDE: found.unasked, NOT_LISTED: found.unlisted}),
             int(asked.sum()) if layout.context.encryption_mask else 0,
             copied,
             found.tally,
@@ -305,7 +305,7 @@ def _ask(
         found.add_failure(failed_signature(EXPLAINED, without_numbers(str(error))), accesses)
         return
     found.tally += judged.tally
-    found.unasked = judged.unasked
+    found.unasked, found.unlisted = judged.unasked, judged.unlisted
     for verdict in judged.verdicts:
         found.add_verdict(f"peer:{target.name}", target.claims, verdict)
 

@@ -78,7 +78,8 @@ class Judgement:
 
     Extra mappings are those that the walker lists and that don't exist, lists wrongly or leaves
     out: each is judged as a read of its first byte. `silent` bool[n]: the accesses to which the
-    walker answers nothing; `unasked` counts those that weren't put to it after too many failures.
+    walker answers nothing; `unasked` counts those that weren't put to it after too many failures,
+    `unlisted` those that concern none of its claims: they aren't canonical, and it only lists.
     """
 
     verdict: TargetVerdict
@@ -86,6 +87,7 @@ class Judgement:
     tally: Tally
     silent: NDArray[np.bool_]
     unasked: int
+    unlisted: int
 
     @property
     def verdicts(self) -> tuple[TargetVerdict, TargetVerdict]:
@@ -151,8 +153,8 @@ neither answers nor declines."""
 
 def _count(
     claims: frozenset[Capability], answers: Answers, space: _Space
-) -> tuple[Tally, NDArray[np.bool_], int]:
-    """Return the tally of the questions, the accesses that no claim answers, and the unasked."""
+) -> tuple[Tally, NDArray[np.bool_], int, int]:
+    """Return the tally of the questions, and the last three columns of a `Judgement`."""
     every = np.ones(len(space.accesses), np.bool_)
     aside, failing = ~every, ~every
     aside[answers.aside] = True
@@ -162,16 +164,17 @@ def _count(
     if claims & LISTS:
         parts |= _asked_of_list(claims, answers.listing, space)
     tally, mode = Tally(), space.context.mode
-    answered, declined, failed, unasked = ~every, ~every, ~every, ~every
+    answered, declined, failed, unasked, concerned = (~every for _ in range(5))
     for claim, (asked, said, without) in parts.items():
         silent, missed = asked & ~said & ~without, asked & without & failing
         tally.add(mode, claim, *(int(each.sum()) for each in (said, silent, missed)))
         answered, declined, failed = answered | said, declined | silent, failed | missed
-        unasked |= asked & without
+        unasked, concerned = unasked | asked & without, concerned | asked
     declined &= ~answered
     failed &= ~(answered | declined)
     tally.add(mode, None, *(int(each.sum()) for each in (answered, declined, failed)))
-    return tally, ~answered, int((unasked & ~(answered | declined | failed)).sum())
+    unasked &= ~(answered | declined | failed)
+    return tally, ~answered, int(unasked.sum()), int((~concerned).sum())
 
 
 def _asked_of_list(

@@ -18,10 +18,20 @@ from crosswalk.walker.columns import Accesses, Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
-__all__ = ["MOST_FAILURES", "PUT_ASIDE", "Course", "Place", "Questions", "listed", "put"]
+__all__ = [
+    "MOST_FAILURES",
+    "NOT_LISTED",
+    "PUT_ASIDE",
+    "Course",
+    "Place",
+    "Questions",
+    "listed",
+    "put",
+]
 
 MOST_FAILURES = 16
 PUT_ASIDE = f"what follows {MOST_FAILURES} failures of the walker under test"
+NOT_LISTED = "addresses that aren't canonical, of which no list is asked for"
 """The reason for which an access isn't put to it."""
 """The most questions of one address space that are put aside."""
 
