@@ -1,0 +1,1 @@
+"""Judges: machines, emulated or real, that say what an access comes to."""
