@@ -86,10 +86,13 @@ class JudgedComposites:
 
 @dataclass(frozen=True, slots=True)
 class JudgedSequence:
-    """What a judge says of a sequence: an outcome for each access, or why there is none."""
+    """What a judge says of a sequence: what became of each access, or why there is no answer.
+
+    The last is a `Halted` where a step that is no access stopped it, as `Runner` has it.
+    """
 
     context: PagingContext
-    answer: tuple[Outcome, ...] | Halted | Reason
+    answer: tuple[Outcome | Halted, ...] | Reason
 
 
 class Judge(Protocol):
