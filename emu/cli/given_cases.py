@@ -1,0 +1,126 @@
+"""Cases, composites and sequences as a command is given them: files, folders, standard input."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from crosswalk.emu.report.composites import FORMAT as COMPOSITE
+from crosswalk.emu.report.composites import CompositeCase, parse_composite
+from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
+from crosswalk.walker.formats.case import FORMAT as CASE
+from crosswalk.walker.formats.case import Case, parse_case
+from crosswalk.walker.formats.documents import MAX_CASE_BYTES, format_of
+from crosswalk.walker.formats.files import read_file
+from crosswalk.walker.formats.located_errors import errors_named, printable
+from crosswalk.walker.tlb import SequenceRecord, parse_sequence
+from crosswalk.walker.tlb.record import FORMAT as SEQUENCE
+
+__all__ = ["STDIN", "Content", "Given", "given_cases"]
+
+Content = Case | CompositeCase | SequenceRecord
+
+STDIN = "-"
+"""What standard input is named by."""
+
+_FORMATS = (CASE, COMPOSITE, SEQUENCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was given under a name: a case, a composite or a sequence, or why it is none.
+
+    `name` can be printed; an error begins with it.
+    """
+
+    name: str
+    content: Content | CrosswalkError
+
+
+def given_cases(paths: Iterable[str]) -> Iterator[Given]:
+    """Yield what the files at these paths hold, by the format that each names, in order.
+
+    Of a folder, those of its files `*.json`, in folders below as well, by path, that name one of
+    the formats; `-` is standard input, one document after the other.
+    """
+    for path in paths:
+        if path == STDIN:
+            yield from _of_stdin()
+        elif Path(path).is_dir():
+            yield from _of_folder(path)
+        else:
+            yield _of_file(path)
+
+
+def _of_file(path: str) -> Given:
+    name = printable(path)
+    try:
+        return _parsed(name, read_file(path, MAX_CASE_BYTES))
+    except CrosswalkError as error:
+        return Given(name, error)
+
+
+def _of_folder(folder: str) -> Iterator[Given]:
+    found = False
+    for path in sorted(Path(folder).rglob("*.json")):
+        name = printable(str(path))
+        try:
+            data = read_file(path, MAX_CASE_BYTES)
+        except CrosswalkError as error:
+            yield Given(name, error)
+            continue
+        if format_of(data) in _FORMATS:
+            found = True
+            yield _parsed(name, data)
+    if not found:
+        name = printable(folder)
+        yield Given(name, BadInput(f"{name}: no case in this folder"))
+
+
+def _of_stdin() -> Iterator[Given]:
+    name = "standard input"
+    data = sys.stdin.buffer.read(MAX_CASE_BYTES + 1)
+    if len(data) > MAX_CASE_BYTES:
+        yield Given(name, LimitExceeded(f"{name}: more than {MAX_CASE_BYTES:,} bytes are not read"))
+        return
+    text = data.decode(errors="replace")
+    decoder, at = json.JSONDecoder(), _next(text, 0)
+    if at == len(text):
+        yield Given(name, BadInput(f"{name}: there is nothing in it"))
+    number = 0
+    while at < len(text):
+        number += 1
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            # Its own reader says what is wrong, once for all that follows.
+            end = len(text)
+        yield _parsed(f"{name}, document {number}", text[at:end].encode())
+        at = _next(text, end)
+
+
+def _next(text: str, at: int) -> int:
+    """Return where the next document begins, behind white space."""
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
+
+
+def _parsed(name: str, data: bytes) -> Given:
+    try:
+        found = format_of(data)
+        if found == SEQUENCE:
+            return Given(name, parse_sequence(data, name))
+        if found == COMPOSITE:
+            composite = parse_composite(data, name)
+            if composite is not None:
+                return Given(name, composite)
+        with errors_named(name):
+            if found not in (None, *_FORMATS):
+                raise BadInput(
+                    f"$.format: {printable(str(found))!r} is none of {', '.join(_FORMATS)}"
+                )
+        return Given(name, parse_case(data, name))
+    except CrosswalkError as error:
+        return Given(name, error)
