@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from crosswalk.guest.boot.image import Output
 from crosswalk.walker.control import Vendor
 
-__all__ = ["CpuWish", "Machine", "Printed"]
+__all__ = ["ANY_CPU", "CpuWish", "Machine", "Printed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,16 @@ class CpuWish:
     features: frozenset[str] = frozenset()
 
 
+ANY_CPU = CpuWish()
+
+
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """What an image printed, and how the machine ended before it was through, None if it wasn't.
+    """What an image answered, printed or in memory, and how the machine ended.
 
-    `ended` goes on after a subject, and names no path and no time: "died of SIGABRT", "hangs",
-    "floods". With `by_others` it was killed by somebody else: that is no result.
-    `said` is the last line of what the machine said otherwise, printable.
+    `ended` is None where the image came to its end. It goes on after a subject, and names no path
+    and no time: "died of SIGABRT", "hangs", "floods". With `by_others` it was killed by somebody
+    else: that is no result. `said` is the last line of what the machine said otherwise, printable.
     """
 
     data: bytes
@@ -40,31 +44,23 @@ class Printed:
 class Machine(Protocol):
     """Boots images. `name` is what the command line calls it.
 
-    `shares_memory` tells that it can read a log out of the machine's memory; `version` is what it
-    says of itself, free of paths ("QEMU 7.2.22, TCG").
+    `output` is where it wants the results of an image: `Output.MEMORY` where it can read them from
+    the machine's memory. `version` is what it says of itself, free of paths ("QEMU 7.2.22, TCG").
     """
 
     name: str
-    shares_memory: bool
+    output: Output
 
     @property
     def version(self) -> str:
         """What it is, as it says."""
         ...
 
-    def boot(
-        self,
-        image: bytes,
-        *,
-        seconds: float,
-        wish: CpuWish = CpuWish(),
-        log_at: tuple[int, int] | None = None,
-    ) -> Printed:
-        """Return what an image printed until it came to its end, or until it ended otherwise.
+    def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:
+        """Return what an image answered until it came to its end, or until it ended otherwise.
 
-        `seconds` of CPU time are no hang. `log_at` is the range of physical addresses [start, size]
-        to which the image writes its log (`Output.MEMORY`): then that is the data; None where it
-        prints it. Raises `BadInput` where the machine can't be had or started at all.
+        `seconds` of CPU time are no hang. Raises `BadInput` where the machine can't be had, or
+        can't be started at all.
         """
         ...
 

@@ -165,15 +165,17 @@ class Process:
         whole: Callable[[bytes], bool],
         allowed: int,
         wall: float | None = None,
+        fatal: bytes | None = None,
     ) -> bytes:
         """Return the answer to a question: bytes until `whole`, which is shown each new part.
 
         `allowed` bytes are no flood; `wall` seconds on the clock are no hang, by default those of
-        the limits. Raises `NoAnswer`, or `ProcessEnded` where others killed the
-        process, and has closed itself then.
+        the limits; noise that holds `fatal` is one. Raises `NoAnswer`, or `ProcessEnded` where
+        others killed the process, and has closed itself then.
         """
+        wall = self._limits.wall if wall is None else wall
         try:
-            return self._talk(question, whole, allowed, self._limits.wall if wall is None else wall)
+            return self._talk(_Talk(memoryview(question), whole, fatal), allowed, wall)
         except BaseException:
             self.close()
             raise
@@ -198,20 +200,22 @@ class Process:
         for descriptor in self._ends:
             os.close(descriptor)
 
-    def _talk(
-        self, question: bytes, whole: Callable[[bytes], bool], allowed: int, wall: float
-    ) -> bytes:
-        if question and _read(self._answers):
+    @property
+    def noise(self) -> bytes:
+        """The end of what was printed and is no answer, up to 2 KiB."""
+        return self._last
+
+    def _talk(self, talk: "_Talk", allowed: int, wall: float) -> bytes:
+        if talk.left and _read(self._answers):
             message = "answers before it is asked"
             raise NoAnswer(Failure.NONSENSE, message, message)
-        talk = _Talk(memoryview(question), whole)
         limits = self._limits
         allowance = Allowance(self._keeper, limits.seconds, wall, self._gauges)
         with DefaultSelector() as ready:
             ready.register(self._answers, EVENT_READ, self._on_answer)
             ready.register(self._printed, EVENT_READ, self._on_noise)
             ready.register(self._status, EVENT_READ, self._on_status)
-            if question:
+            if talk.left:
                 ready.register(self._ask, EVENT_WRITE, self._on_ask)
             while talk.left or not talk.done:
                 # Once it has ended, what is in its pipes is read; others may keep them open.
@@ -256,6 +260,9 @@ class Process:
         part = _read(self._printed)
         talk.noise += len(part or b"")
         self._keep_last(part or b"")
+        if talk.fatal is not None and talk.fatal in self._last:
+            kind = "goes on to no end"
+            raise NoAnswer(Failure.HANG, kind, kind)
         return part != b""
 
     def _keep_last(self, part: bytes) -> None:
@@ -351,6 +358,7 @@ class _Talk:
 
     left: memoryview
     whole: Callable[[bytes], bool]
+    fatal: bytes | None = None
     answer: bytearray = field(default_factory=bytearray)
     noise: int = 0
     done: bool = False

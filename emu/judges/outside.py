@@ -1,0 +1,85 @@
+"""Machines that others run: a command that boots images, and a log that is there already."""
+
+import os
+import shlex
+import tempfile
+from pathlib import Path
+
+from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Printed
+from crosswalk.emu.workers.command import run_command
+from crosswalk.emu.workers.sandbox import Limits
+from crosswalk.guest.boot.image import Output, results_of
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.files import read_file
+
+__all__ = ["Command", "Log"]
+
+_IMAGE = "{image}"
+_NOISE = 1 << 20
+_MEMORY = 1 << 40  # Of address space: what runs machines may reserve any.
+_PATIENCE = 10.0
+
+
+class Command:
+    """A command that gets the path of an image, and prints what the image sends to COM1.
+
+    The path replaces each `{image}` in its words, else it is the last argument. Status 0 tells
+    that the machine came to its end.
+    """
+
+    output = Output.SERIAL
+
+    def __init__(self, name: str, command: str) -> None:
+        self.name = name
+        try:
+            self._words = shlex.split(command)
+        except ValueError as error:
+            raise BadInput(f"{name}: {error}") from None
+        if not self._words:
+            raise BadInput(f"{name}: names no command")
+
+    @property
+    def version(self) -> str:
+        """The name of the program."""
+        return os.path.basename(self._words[0])  # noqa: PTH119  # A name, and no path of ours.
+
+    def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:  # noqa: ARG002
+        """Boot an image; see `Machine`."""
+        limits = Limits(
+            seconds=seconds,
+            output=results_of(image).size + _NOISE,
+            memory=_MEMORY,
+            patience=_PATIENCE,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "image")
+            path.write_bytes(image)
+            words = [word.replace(_IMAGE, str(path)) for word in self._words]
+            if words == self._words:
+                words.append(str(path))
+            ran = run_command(words, limits)
+        return Printed(ran.output, ran.ended, ran.by_others, ran.said)
+
+    def close(self) -> None:
+        """Nothing is kept between boots."""
+
+
+class Log:
+    """What a real machine printed for an image: its log, whatever image is booted."""
+
+    output = Output.SERIAL
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name, self._data = name, read_file(path)
+
+    @property
+    def version(self) -> str:
+        """Nothing: the log names its CPU."""
+        return "a log"
+
+    def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:  # noqa: ARG002
+        """Return what was printed; its digest tells whether it was this image."""
+        return Printed(self._data)
+
+    def close(self) -> None:
+        """Nothing is open."""

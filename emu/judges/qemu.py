@@ -1,0 +1,156 @@
+"""QEMU as a machine: an image is booted by its own multiboot loader."""
+
+import mmap
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Printed
+from crosswalk.emu.workers.command import Ran, run_command
+from crosswalk.emu.workers.sandbox import Limits
+from crosswalk.guest.boot.image import Output, results_of
+from crosswalk.walker.control import Vendor
+from crosswalk.walker.errors import BadInput
+
+__all__ = ["Qemu", "require_kvm"]
+
+_BINARY = "qemu-system-x86_64"
+_RAM = 4096
+"""MiB: three GiB below 4 GiB, and one above, sparse."""
+
+_BELOW = 3 << 30
+"""Below it physical addresses are offsets in the file of RAM, on the machine `pc`."""
+
+_SPARE = 1 << 30
+"""Bytes that a file system for RAM has to have free."""
+
+_MEMORY = 1 << 36
+"""Of address space: the RAM, the code buffer of TCG, and what the libraries reserve."""
+
+_NOISE = 1 << 20
+_DONE = "ended with status 99"
+"""What comes of 0x31, written by the image to the port of isa-debug-exit: 2 * 0x31 + 1."""
+
+_PATIENCE = 4.0
+_SHORT = Limits(seconds=10.0)
+
+_VENDORS = {Vendor.INTEL: "GenuineIntel", Vendor.AMD: "AuthenticAMD"}
+
+Accelerator = Literal["tcg", "mttcg", "kvm"]
+
+_ACCELERATORS: dict[str, list[str]] = {
+    "tcg": ["-accel", "tcg,thread=single", "-smp", "1"],
+    "mttcg": ["-accel", "tcg,thread=multi", "-smp", "2"],
+    "kvm": ["-accel", "kvm", "-smp", "1"],
+}
+
+
+class Qemu:
+    """QEMU with TCG and one CPU, with TCG and two in threads (`mttcg`), or with KVM.
+
+    Results are read from the RAM that it shares, so that they outlive QEMU. TCG takes all wishes;
+    KVM's CPU is the host's. Raises `BadInput` where there is no QEMU, or no KVM.
+    """
+
+    output = Output.MEMORY
+
+    def __init__(self, name: str, path: str = _BINARY, accelerator: Accelerator = "tcg") -> None:
+        if accelerator == "kvm":
+            require_kvm()
+        self.name, self._path, self._accelerator = name, path, accelerator
+        said = run_command([path, "--version"], _SHORT)
+        found = re.search(rb"QEMU emulator version ([\w.]+)", said.output)
+        if found is None:
+            raise BadInput(f"{path}: no QEMU: {said.said or said.ended or 'says no version'}")
+        self._number = found[1].decode()
+
+    @property
+    def version(self) -> str:
+        """QEMU's version, and how it runs guests."""
+        return f"QEMU {self._number}, {self._accelerator.upper()}"
+
+    def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:
+        """Boot an image; see `Machine`."""
+        results = results_of(image)
+        if results.address + results.size > _BELOW:
+            raise BadInput("the results of the image lie above 3 GiB")
+        with tempfile.TemporaryDirectory() as folder, _ram_file() as ram:
+            kernel = Path(folder, "image")
+            kernel.write_bytes(image)
+            ran = run_command(
+                self._command(kernel, ram, wish),
+                Limits(seconds=seconds, output=_NOISE, memory=_MEMORY, patience=_PATIENCE),
+                fatal=b"KVM internal error",
+            )
+            if ram.stat().st_size == 0:
+                raise BadInput(f"{self._path} {ran.ended}: {ran.said}")
+            with ram.open("rb") as file:
+                start = results.address & -mmap.ALLOCATIONGRANULARITY
+                size = results.address + results.size - start
+                with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, offset=start) as view:
+                    data = _written(view[results.address - start :])
+        return Printed(data, _ended(ran), ran.by_others, ran.said)
+
+    def close(self) -> None:
+        """Nothing is kept between boots."""
+
+    def _command(self, kernel: Path, ram: Path, wish: CpuWish) -> list[str]:
+        return [
+            self._path,
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *_ACCELERATORS[self._accelerator],
+            *("-machine", "pc,memory-backend=ram", "-m", str(_RAM), "-cpu", self._cpu(wish)),
+            *("-object", f"memory-backend-file,id=ram,size={_RAM}M,mem-path={ram},share=on"),
+            *("-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", str(kernel)),
+        ]
+
+    def _cpu(self, wish: CpuWish) -> str:
+        if self._accelerator == "kvm":
+            return "host,-arch-capabilities"
+        # `max` has all that TCG can do.
+        words = ["max"]
+        if wish.maxphyaddr is not None:
+            words.append(f"phys-bits={wish.maxphyaddr}")
+        if wish.vendor is not None:
+            words.append(f"vendor={_VENDORS[wish.vendor]}")
+        if wish.page1gb is not None:
+            words.append(f"{'+' if wish.page1gb else '-'}pdpe1gb")
+        return ",".join(words)
+
+
+def require_kvm() -> None:
+    """Raise `BadInput` with the reason where /dev/kvm can't be used."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise BadInput(f"KVM can't be used: /dev/kvm: {error.strerror}") from None
+
+
+def _ended(ran: Ran) -> str | None:
+    if ran.ended == _DONE:
+        return None
+    # With -no-reboot a reset, as a triple fault's, ends QEMU in peace.
+    return "resets" if ran.ended is None else ran.ended
+
+
+def _written(data: bytes) -> bytes:
+    """Return the data up to the last byte that isn't zero, in whole words."""
+    return data[: -(-len(data.rstrip(b"\0")) // 8) * 8]
+
+
+@contextmanager
+def _ram_file() -> Iterator[Path]:
+    """Give an empty file for RAM: in memory where there is room, and gone afterwards."""
+    shared = "/dev/shm"  # noqa: S108  # The name is made by mkstemp.
+    roomy = os.access(shared, os.W_OK) and shutil.disk_usage(shared).free >= _SPARE
+    handle, name = tempfile.mkstemp(prefix="crosswalk-", dir=shared if roomy else None)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink()

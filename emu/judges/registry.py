@@ -1,0 +1,55 @@
+"""`--with`: the kinds of judges, by name."""
+
+from collections.abc import Callable
+
+from crosswalk.emu.judges.bochs import Bochs
+from crosswalk.emu.judges.machine import Machine
+from crosswalk.emu.judges.outside import Command, Log
+from crosswalk.emu.judges.qemu import Qemu
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.located_errors import printable
+
+__all__ = ["JUDGES", "open_machine"]
+
+JUDGES = (
+    "unicorn",
+    "qemu[:PATH]",
+    "qemu-mttcg[:PATH]",
+    "kvm[:PATH]",
+    "bochs[:PATH]",
+    "exec:COMMAND",
+    "log:FILE",
+    "x86isa",
+)
+"""What can be given, for help and for errors."""
+
+_MACHINES: dict[str, Callable[[str, str], Machine]] = {
+    "qemu": Qemu,
+    "qemu-mttcg": lambda name, path: Qemu(name, path, "mttcg"),
+    "kvm": lambda name, path: Qemu(name, path, "kvm"),
+    "bochs": Bochs,
+    "exec": Command,
+    "log": Log,
+}
+_DEFAULTS = {
+    "qemu": "qemu-system-x86_64",
+    "qemu-mttcg": "qemu-system-x86_64",
+    "kvm": "qemu-system-x86_64",
+    "bochs": "bochs",
+}
+"""The program of a kind whose name comes without one."""
+
+
+def open_machine(text: str) -> Machine:
+    """Return the machine that `text` names, one of JUDGES that boots images.
+
+    Raises `BadInput` for others, and where it can't be had.
+    """
+    kind, colon, rest = text.partition(":")
+    if kind not in _MACHINES:
+        raise BadInput(f"{printable(text)}: no judge; there are {', '.join(JUDGES)}")
+    if colon and not rest:
+        raise BadInput(f"{printable(text)}: nothing behind the colon")
+    if not rest and kind not in _DEFAULTS:
+        raise BadInput(f"{printable(text)}: needs a colon and what it is")
+    return _MACHINES[kind](text, rest or _DEFAULTS[kind])
