@@ -1,13 +1,20 @@
 """Predicted against observed outcomes: whether they agree, and what explains it if they don't."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.check.departures import Scope, departures, emulated_rules, named, subsets
+from crosswalk.emu.check.departures import (
+    UNICORN,
+    Scope,
+    departures,
+    emulated_rules,
+    named,
+    subsets,
+)
 from crosswalk.emu.check.emulated import emulated_many
 from crosswalk.emu.check.emulated_rules import Rules, rules_of
 from crosswalk.walker.access import Access
@@ -123,6 +130,9 @@ def explain(
     accesses: Accesses,
     predicted: Outcomes,
     observed: Outcomes,
+    who: str = UNICORN,
+    *,
+    unproved: NDArray[np.bool_] | None = None,
 ) -> list[str | None]:
     """Return for each of these divergences the name of the departures that explain it, or None.
 
@@ -130,15 +140,25 @@ def explain(
     outcome is the second walk's with all departures, each in outcome, address, error code, CR2
     and words changed. It is called by the fewest departures that suffice (`named`). Only
     accesses whose outcomes differ may be given.
+
+    Of another judge than Unicorn, `who`, any of its departures may explain it, and which A bits a
+    fault sets is its choice as a processor's is. `unproved` bool[n] are observed outcomes of which
+    the address isn't known.
     """
     exact = same_rows(by_the_manuals(memory, context, accesses), predicted)
-    exact &= same_rows(as_emulated(memory, context, accesses), observed)
+    if who == UNICORN:
+        exact &= same_rows(as_emulated(memory, context, accesses), observed)
 
     def same(rules: Rules, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-        some = emulated_many(memory, rules, accesses.take(rows))
-        return same_rows(some, observed.take(rows))
+        some, seen = accesses.take(rows), observed.take(rows)
+        if who == UNICORN:
+            return same_rows(emulated_many(memory, rules, some), seen)
+        stated = emulated_many(memory, rules, some, every_choice=True)
+        if unproved is not None:
+            seen = replace(seen, pa=np.where(unproved[rows], stated.pa, seen.pa))
+        return agreements(stated, seen)
 
-    return fewest_departures(context, exact, same, Scope.ACCESS)
+    return fewest_departures(context, exact, same, Scope.ACCESS, who=who)
 
 
 def fewest_departures(
@@ -146,6 +166,7 @@ def fewest_departures(
     exact: NDArray[np.bool_],
     same: Callable[[Rules, NDArray[np.intp]], NDArray[np.bool_]],
     *scopes: Scope,
+    who: str = UNICORN,
 ) -> list[str | None]:
     """Return for each row that is `exact` the fewest departures of these scopes that suffice.
 
@@ -154,10 +175,10 @@ def fewest_departures(
     """
     names: list[str | None] = [None] * len(exact)
     rows = np.flatnonzero(exact)
-    for which in subsets(context, *scopes):
+    for which in subsets(context, *scopes, who=who):
         if not len(rows):
             break
-        found = same(emulated_rules(context, which), rows)
+        found = same(emulated_rules(context, which, who), rows)
         for row in rows[found].tolist():
             names[row] = named(which)
         rows = rows[~found]

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.check.allowed_outcomes import (
     AllowedOutcome,
+    Parts,
     allowed_outcomes,
     is_allowed,
     parts_of,
     second_outcomes,
+    sequence,
 )
-from crosswalk.emu.check.compare import fewest_departures
+from crosswalk.emu.check.compare import choose, fewest_departures
 from crosswalk.emu.check.crosscheck import Predictor
-from crosswalk.emu.check.departures import Scope, departures, emulated_rules
+from crosswalk.emu.check.departures import UNICORN, Scope, departures, emulated_rules
 from crosswalk.emu.check.emulated import emulated_many
 from crosswalk.emu.check.emulated_rules import Rules, rules_of
 from crosswalk.emu.probe.composite import CompositeProber
@@ -66,22 +68,40 @@ def explain_composites(
     composites: Composites,
     allowed: list[AllowedOutcome],
     seen: CompositeOutcomes,
+    who: str = UNICORN,
 ) -> list[str | None]:
     """Return for each of these composites the name of the departures that explain it, or None.
 
     It is explained if the second walk by the manuals has an outcome in `allowed`, from which the
     observed one diverges, if the manuals don't allow what was observed, and if the second walk with
     all departures has exactly that outcome, changed words included.
+
+    Of another judge than Unicorn, `who`, any of its departures may explain it; it has the choices
+    of order and of A bits that a processor has.
     """
     manual = emulated_composites(memory, rules_of(context), composites)
     exact = is_allowed(allowed, manual)
     exact &= ~is_allowed(allowed_outcomes(composites, parts_of(memory, context, composites)), seen)
-    exact &= same_seen(composites_as_emulated(memory, context, composites), seen)
+    if who == UNICORN:
+        exact &= same_seen(composites_as_emulated(memory, context, composites), seen)
 
     def same(rules: Rules, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-        return same_seen(emulated_composites(memory, rules, composites.take(rows)), seen.take(rows))
+        some, outcomes = composites.take(rows), seen.take(rows)
+        if who == UNICORN:
+            return same_seen(emulated_composites(memory, rules, some), outcomes)
+        return is_allowed(_allowed_by(memory, rules, some), outcomes)
 
-    return fewest_departures(context, exact, same, *_SCOPES)
+    return fewest_departures(context, exact, same, *_SCOPES, who=who)
+
+
+def _allowed_by(
+    memory: PhysicalMemory, rules: Rules, composites: Composites
+) -> list[AllowedOutcome]:
+    """Return the outcomes that composites may have on a processor with these rules."""
+    first, second, split = _accesses_of(memory, rules, composites, every=True)
+    parts = Parts(first, second)
+    option, *others = allowed_outcomes(composites, parts)
+    return [choose(split, sequence(parts), option), *others]
 
 
 def same_seen(these: CompositeOutcomes, others: CompositeOutcomes) -> NDArray[np.bool_]:
@@ -103,15 +123,8 @@ def emulated_composites(
     set by a walk. An access that goes on in another page reaches the first page first. An
     implicit one reads the descriptor from its first byte, and then writes its upper four.
     """
-    rmw, implicit = composites.family(Family.RMW), composites.family(Family.IMPLICIT)
-    twice = composites.family(Family.TWICE)
-    cpl = np.where(implicit, np.uint8(0), composites.cpl)
-    ac = composites.ac & ~(implicit & ((composites.cpl == 3) | (not rules.implicit_heeds_ac)))
-    split = rmw & rules.rmw_reads_first
-    kind = np.where(split, np.uint8(AccessType.READ), composites.types(0))
-    first = emulated_many(memory, rules, Accesses(composites.va, kind, cpl, ac))
-    second = _second(memory, rules, composites, (cpl, ac))
-
+    first, second, split = _accesses_of(memory, rules, composites, every=False)
+    implicit, twice = composites.family(Family.IMPLICIT), composites.family(Family.TWICE)
     chained = composites.has_two() & ~twice | split
     happens = twice | (chained & (first.kind == Kind.OK))
     cross = composites.family(Family.CROSS)
@@ -129,15 +142,35 @@ def emulated_composites(
     return seen
 
 
+def _accesses_of(
+    memory: PhysicalMemory, rules: Rules, composites: Composites, *, every: bool
+) -> tuple[Outcomes, Outcomes, NDArray[np.bool_]]:
+    """Return the outcomes of the first and second accesses of composites, each by itself.
+
+    The last is bool[n]: which read-modify-writes are a read and then a write. With `every` a
+    fault's words are all that may change, and a descriptor's two accesses begin where it does.
+    """
+    rmw, implicit = composites.family(Family.RMW), composites.family(Family.IMPLICIT)
+    cpl = np.where(implicit, np.uint8(0), composites.cpl)
+    ac = composites.ac & ~(implicit & ((composites.cpl == 3) | (not rules.implicit_heeds_ac)))
+    split = rmw & rules.rmw_reads_first
+    kind = np.where(split, np.uint8(AccessType.READ), composites.types(0))
+    accesses = Accesses(composites.va, kind, cpl, ac)
+    first = emulated_many(memory, rules, accesses, every_choice=every)
+    return first, _second(memory, rules, composites, (cpl, ac), every=every), split
+
+
 def _second(
     memory: PhysicalMemory,
     rules: Rules,
     composites: Composites,
     runs: tuple[NDArray[np.uint8], NDArray[np.bool_]],
+    *,
+    every: bool,
 ) -> Outcomes:
     """Return the outcomes of the second accesses, under the PKRU of each."""
     twice, rmw = composites.family(Family.TWICE), composites.family(Family.RMW)
-    descriptor = composites.family(Family.IMPLICIT) & composites.has_two()
+    descriptor = composites.family(Family.IMPLICIT) & composites.has_two() & (not every)
     accesses = Accesses(
         composites.second_va() + np.where(descriptor, np.uint64(_TYPE_BYTE), _ZERO),
         np.where(rmw, np.uint8(AccessType.WRITE), composites.types(1)),
@@ -147,7 +180,8 @@ def _second(
 
     def answers(pkru: int | None, some: Accesses) -> Outcomes:
         changed = pkru is not None and rules.pkru is not None
-        return emulated_many(memory, replace(rules, pkru=pkru) if changed else rules, some)
+        under = replace(rules, pkru=pkru) if changed else rules
+        return emulated_many(memory, under, some, every_choice=every)
 
     return second_outcomes(composites, accesses, answers)
 

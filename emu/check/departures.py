@@ -1,11 +1,15 @@
-"""The registry of what the emulator does otherwise than the manuals say.
+"""The registry of what emulators do otherwise than the manuals say, Unicorn before all.
 
-One table for accesses, composites, sequences and nested paging. An entry about accesses or
+One table for accesses, composites, sequences and nested paging; each entry names the judges that
+show it (`crosswalk.emu.judges`). An entry about accesses or
 composites is a change of the `Rules` by which the second walk goes
 (`crosswalk.emu.check.emulated`), so that any number of them together have one exact answer; one
 about nested paging is a `Deviation` of the second walk in two dimensions
 (`crosswalk.emu.check.nested_emulated`); one about sequences recognises what the emulator's TLB
 does. Each but the nested ones has its smallest case, which must still show it.
+
+Unicorn is one version, and has all of its departures at once. Of other judges there are versions
+and models that have some of theirs.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 
-from crosswalk.emu.check.emulated_rules import Rules, rules_of
+from crosswalk.emu.check.emulated_rules import Keys, Rules, rules_of
 from crosswalk.emu.check.nested_emulated import MANUAL, Deviation
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
@@ -23,6 +27,7 @@ from crosswalk.walker.tlb.steps import NO_FLUSH
 __all__ = [
     "DEPARTURES",
     "FATAL",
+    "UNICORN",
     "Departure",
     "Scope",
     "departures",
@@ -35,6 +40,12 @@ __all__ = [
 
 SequenceTest = Callable[[Sequence, int, str], bool]
 """Says of a violation in a sequence, at this step and for this cause, whether it is one."""
+
+UNICORN, QEMU, BOCHS, KVM = "unicorn", "qemu", "bochs", "kvm"
+"""Judges by what `crosswalk judge --with` calls them, without a path."""
+
+_TCG = frozenset({UNICORN, QEMU})
+_EMULATORS = frozenset({UNICORN, QEMU, BOCHS})
 
 _WIDTH = 40
 """The emulator's MAXPHYADDR in bits."""
@@ -53,6 +64,10 @@ class Scope(StrEnum):
     """An access by a guest under nested paging; there are no files of these."""
 
 
+_OTHERS = "judges"
+"""The folder of tests/cases of what other judges show, and Unicorn doesn't."""
+
+
 def _unchanged(rules: Rules) -> Rules:
     return rules
 
@@ -65,9 +80,9 @@ def _never(*_of: object) -> bool:
 class Departure:
     """One departure: what differs, where the manual has it, and why the emulator does it.
 
-    `change` makes the rules that the emulator goes by of the manuals'. `explains` tells of a
-    violation at a step of a sequence, for a cause, whether it is an instance. `deviation` is what
-    the walk in two dimensions does otherwise.
+    `judges` are those that show it, in some version. `change` makes the rules that these go by of
+    the manuals'. `explains` tells of a violation at a step of a sequence, for a cause, whether it
+    is an instance. `deviation` is what the walk in two dimensions does otherwise.
     """
 
     id: str
@@ -78,37 +93,53 @@ class Departure:
     change: Callable[[Rules], Rules] = _unchanged
     explains: SequenceTest = _never
     deviation: Deviation = MANUAL
+    judges: frozenset[str] = frozenset({UNICORN})
 
     @property
     def case(self) -> str:
-        """The name of its file in the scope's folder."""
+        """The name of its file in its folder."""
         return f"{self.id}.json"
 
+    @property
+    def folder(self) -> str:
+        """The folder of tests/cases that its file is in."""
+        return str(self.scope) if UNICORN in self.judges else _OTHERS
 
-def departures(*scopes: Scope) -> tuple[Departure, ...]:
-    """Return the departures of these scopes, in the table's order; of all, if none is named."""
-    return tuple(each for each in DEPARTURES if not scopes or each.scope in scopes)
+
+def departures(*scopes: Scope, who: str | None = UNICORN) -> tuple[Departure, ...]:
+    """Return what a judge shows of the departures of these scopes, in the table's order.
+
+    Of all scopes, if none is named; of all judges, if `who` is None.
+    """
+    return tuple(
+        each
+        for each in DEPARTURES
+        if (not scopes or each.scope in scopes) and (who is None or who in each.judges)
+    )
 
 
-def emulated_rules(context: PagingContext, which: Iterable[Departure]) -> Rules:
+def emulated_rules(context: PagingContext, which: Iterable[Departure], who: str = UNICORN) -> Rules:
     """Return the rules of a processor under these registers that departs so from the manuals.
 
-    It is the emulated one, which hasn't LAM, UAI or LASS: accesses to which these make a
-    difference aren't asked of it.
+    Unicorn's hasn't LAM, UAI or LASS: accesses to which these make a difference aren't asked of it.
     """
-    rules = replace(rules_of(context), lam_user=0, lam_supervisor=0, uai=False, lass=False)
+    rules = rules_of(context)
+    if who == UNICORN:
+        rules = replace(rules, lam_user=0, lam_supervisor=0, uai=False, lass=False)
     for each in which:
         rules = each.change(rules)
     return rules
 
 
-def subsets(context: PagingContext, *scopes: Scope) -> Iterator[tuple[Departure, ...]]:
-    """Yield the sets of departures that change something under these registers.
+def subsets(
+    context: PagingContext, *scopes: Scope, who: str = UNICORN
+) -> Iterator[tuple[Departure, ...]]:
+    """Yield the sets of a judge's departures that change something under these registers.
 
     The smaller ones first, those of one size in the table's order; the empty set is left out.
     """
     manual = rules_of(context)
-    some = [each for each in departures(*scopes) if each.change(manual) != manual]
+    some = [each for each in departures(*scopes, who=who) if each.change(manual) != manual]
     for count in range(1, len(some) + 1):
         yield from combinations(some, count)
 
@@ -172,6 +203,7 @@ DEPARTURES = (
         "The page walk sets A in a PDPTE before it looks at PS, and only then at the address "
         "bits below the page's size.",
         lambda rules: replace(rules, early=True),
+        judges=_TCG,
     ),
     Departure(
         "maxphyaddr-40",
@@ -192,6 +224,7 @@ DEPARTURES = (
         "CPUID.80000001H:EDX.Page1GB, PS of a PDPTE is reserved.",
         "The CPU model that enforces everything else has 1-GiB pages, and no way to hide them.",
         lambda rules: replace(rules, page1gb=True),
+        judges=_TCG,
     ),
     Departure(
         "amd-pml4e-bit-8",
@@ -201,6 +234,7 @@ DEPARTURES = (
         "ignores bit 8.",
         "The emulated CPU is an Intel one.",
         lambda rules: replace(rules, high_bit_8=False),
+        judges=_EMULATORS,
     ),
     Departure(
         "amd-fetch-bit-without-nxe",
@@ -211,6 +245,7 @@ DEPARTURES = (
         "(EFER.NXE and CR4.PAE set); Intel has it set with CR4.SMEP, too.",
         "The emulated CPU is an Intel one.",
         lambda rules: replace(rules, fetch_bit=rules.nxe or rules.smep),
+        judges=_EMULATORS,
     ),
     Departure(
         "pae-pdpte-read-when-used",
@@ -225,6 +260,39 @@ DEPARTURES = (
         _loads_nothing,
     ),
     Departure(
+        "reserved-fault-without-p",
+        Scope.ACCESS,
+        "A fault for a reserved bit has P clear in its error code.",
+        'Intel SDM vol. 3A, "Page-Fault Exceptions": P is clear if there is no translation because '
+        "P was clear in one of the entries; RSVD is set if a reserved bit was set in one of them, "
+        "which is looked at in present entries alone, so that P is set as well.",
+        "The page walk of QEMU since 2022 makes the error code of RSVD alone.",
+        lambda rules: replace(rules, reserved_present=False),
+        judges=frozenset({QEMU}),
+    ),
+    Departure(
+        "keys-of-supervisor-pages",
+        Scope.ACCESS,
+        "PKRU restricts accesses to a page that only its own entry makes a supervisor's.",
+        'Intel SDM vol. 3A, "Protection Keys" and "Determination of Access Rights": PKRU is for '
+        "user-mode addresses, those for which U/S is set in every entry; PK of a fault's error "
+        "code likewise.",
+        "Bochs 3.1 takes U/S of the entries above the page's own for that of the page.",
+        lambda rules: replace(rules, keys=Keys.USER_TABLES),
+        judges=frozenset({BOCHS}),
+    ),
+    Departure(
+        "keys-by-privilege",
+        Scope.ACCESS,
+        "PKRU's AD restricts accesses at CPL 3 alone, and AD and WD those to any page.",
+        'Intel SDM vol. 3A, "Determination of Access Rights": AD forbids all data accesses to '
+        "user-mode addresses, at any CPL, and neither AD nor WD forbids any to supervisor-mode "
+        "addresses.",
+        "Bochs before 3.1 goes by the privilege of the access, not by that of the page.",
+        lambda rules: replace(rules, keys=Keys.USER_ACCESSES),
+        judges=frozenset({BOCHS}),
+    ),
+    Departure(
         "locked-rmw-reads-first",
         Scope.COMPOSITE,
         "A locked read-modify-write faults as a read where the page can't be read: W/R is clear "
@@ -235,6 +303,7 @@ DEPARTURES = (
         "With one processor a locked instruction is made of a load and a store, each with its own "
         "page walk.",
         lambda rules: replace(rules, rmw_reads_first=True),
+        judges=_TCG,
     ),
     Departure(
         "implicit-access-honours-ac",
@@ -245,6 +314,7 @@ DEPARTURES = (
         "one while CR4.SMAP is set.",
         "Implicit accesses go by AC when they come from CPL 0; from CPL 3 they don't.",
         lambda rules: replace(rules, implicit_heeds_ac=True),
+        judges=_EMULATORS,
     ),
     Departure(
         "pcide-cleared-keeps-tlb",
@@ -266,6 +336,7 @@ DEPARTURES = (
         "A TLB entry holds the rights that a walk found under PKE and PKRU; WRPKRU empties the "
         "TLB, MOV to CR4 doesn't when PKE changes.",
         explains=_violation_of(Rule.PKE),
+        judges=_TCG,
     ),
     Departure(
         "invpcid-undefined",
@@ -289,6 +360,7 @@ DEPARTURES = (
         "access. Where one is missing, a walk looks for it; if that faults, the others stay as "
         "they are. Of a large page, each 4 KiB is an entry of its own.",
         explains=_violation_of(Rule.FAULT),
+        judges=_TCG,
     ),
     Departure(
         "invlpg-large-keeps-fetch",

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.check.emulated_rules import LevelRules, Pages, Rules, levels_of
+from crosswalk.emu.check.emulated_rules import Keys, LevelRules, Pages, Rules, levels_of
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import MAX_STEPS, Accesses, Kind, Outcomes
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
@@ -207,10 +207,16 @@ def _judged(
         key = path.last() >> np.uint64(59) & np.uint64(15)
         pair = np.uint64(rules.pkru) >> key * np.uint64(2)
         no_access, no_write = pair & np.uint64(1) != 0, pair & np.uint64(2) != 0
-        by_key = user_page & ~fetch & (no_access | (write & no_write & (user | rules.wp)))
+        held = user_page
+        if rules.keys is Keys.USER_TABLES:
+            above = np.arange(len(path.levels)) < path.end[:, None]
+            held = ((path.entry & _US != 0) | ~above).all(axis=1)
+        elif rules.keys is Keys.USER_ACCESSES:
+            held, no_access = np.ones(len(accesses), np.bool_), no_access & user
+        by_key = held & ~fetch & (no_access | (write & no_write & (user | rules.wp)))
 
     code = np.zeros(len(accesses), np.uint16)
-    code[~path.absent] |= np.uint16(_CODE_P)
+    code[~path.absent & ~(path.refused & (not rules.reserved_present))] |= np.uint16(_CODE_P)
     code[path.refused] |= np.uint16(_CODE_RSVD)
     code[path.leaf & by_key] |= np.uint16(_CODE_PK)
     code[write] |= np.uint16(_CODE_WR)

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from crosswalk.walker.context import PagingContext, Vendor
 
-__all__ = ["LevelRules", "Pages", "Rules", "levels_of", "rules_of"]
+__all__ = ["Keys", "LevelRules", "Pages", "Rules", "levels_of", "rules_of"]
 
 
 class Pages(Enum):
@@ -15,6 +15,17 @@ class Pages(Enum):
     NONE = auto()
     WITH_PS = auto()
     ALL = auto()
+
+
+class Keys(Enum):
+    """What PKRU restricts of data accesses: all of them but for USER_PAGES are mistakes."""
+
+    USER_PAGES = auto()
+    """Accesses to a page that every level makes a user's."""
+    USER_TABLES = auto()
+    """Accesses to a page that the levels above its own entry make a user's."""
+    USER_ACCESSES = auto()
+    """Accesses at CPL 3, and those at CPL 0 if they write, to any page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +48,9 @@ class Rules:
     - `uai`: bits 63:57 of a data access's address are ignored;
     - `lass`: no access goes across to the half of the other privilege;
     - `rmw_reads_first`: a locked read-modify-write is a read, and then a write;
-    - `implicit_heeds_ac`: RFLAGS.AC of CPL 0 counts for implicit accesses, too.
+    - `implicit_heeds_ac`: RFLAGS.AC of CPL 0 counts for implicit accesses, too;
+    - `reserved_present`: a fault for a reserved bit has P in its error code;
+    - `keys`: which pages a protection key of PKRU restricts.
     """
 
     levels: int
@@ -64,6 +77,8 @@ class Rules:
     early: bool = False
     rmw_reads_first: bool = False
     implicit_heeds_ac: bool = False
+    reserved_present: bool = True
+    keys: Keys = Keys.USER_PAGES
 
     @property
     def frame_mask(self) -> int:

@@ -6,12 +6,19 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 
-from crosswalk.emu.check.departures import Departure, Scope, departures, emulated_rules, named
-from crosswalk.emu.check.emulated_rules import Pages, levels_of, rules_of
+from crosswalk.emu.check.departures import (
+    UNICORN,
+    Departure,
+    Scope,
+    departures,
+    emulated_rules,
+    named,
+)
+from crosswalk.emu.check.emulated_rules import Pages, Rules, levels_of, rules_of
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.outcome import ErrorCode, Outcome
+from crosswalk.walker.outcome import ErrorCode, Outcome, PageFault
 from crosswalk.walker.tlb import Halted, Option, Rule, Sequence, TlbModel
 from crosswalk.walker.tlb.model import Describe
 from crosswalk.walker.tlb.steps import after
@@ -30,15 +37,16 @@ class Reading:
 
 
 @lru_cache(1 << 6)
-def reading_of(which: tuple[Departure, ...]) -> Reading:
+def reading_of(which: tuple[Departure, ...], who: str = UNICORN) -> Reading:
     """Return how a processor with these departures reads entries: as the second walk does."""
 
     @lru_cache(1 << 12)
     def decode(context: PagingContext, level: int, entry: int) -> Decoded:
-        return _decoded(context, which, level, entry)
+        return _decoded(emulated_rules(context, which, who), level, entry)
 
     def describe(context: PagingContext, access: Access) -> int:
-        fetch = access.type is AccessType.EXECUTE and emulated_rules(context, which).fetch_bit
+        fetch = access.type is AccessType.EXECUTE
+        fetch = fetch and emulated_rules(context, which, who).fetch_bit
         return (
             (ErrorCode.WR if access.type is AccessType.WRITE else 0)
             | (ErrorCode.US if access.cpl == 3 else 0)
@@ -48,10 +56,7 @@ def reading_of(which: tuple[Departure, ...]) -> Reading:
     return Reading(decode, describe)
 
 
-def _decoded(
-    context: PagingContext, which: tuple[Departure, ...], number: int, entry: int
-) -> Decoded:
-    rules = emulated_rules(context, which)
+def _decoded(rules: Rules, number: int, entry: int) -> Decoded:
     level = levels_of(rules)[rules.levels - number]
     bare = entry & ~rules.mask
     page = level.pages is Pages.ALL or (level.pages is Pages.WITH_PS and bool(entry >> 7 & 1))
@@ -73,7 +78,7 @@ def _decoded(
     )
 
 
-def sequence_subsets(sequence: Sequence) -> Iterator[tuple[Departure, ...]]:
+def sequence_subsets(sequence: Sequence, who: str = UNICORN) -> Iterator[tuple[Departure, ...]]:
     """Yield the sets of single departures that change something in a state of the sequence.
 
     The smaller ones first, from none at all; those of one size in the table's order.
@@ -85,7 +90,7 @@ def sequence_subsets(sequence: Sequence) -> Iterator[tuple[Departure, ...]]:
     manual = {context: rules_of(context) for context in contexts}
     some = [
         each
-        for each in departures(Scope.ACCESS)
+        for each in departures(Scope.ACCESS, who=who)
         if any(each.change(rules) != rules for rules in manual.values())
     ]
     for count in range(len(some) + 1):
@@ -129,17 +134,19 @@ class SequenceVerdict:
         return self.forced + self.fresh + self.stale + (self.violation is not None)
 
 
-def judge(sequence: Sequence, observed: Several[Outcome | Halted]) -> SequenceVerdict:
+def judge(
+    sequence: Sequence, observed: Several[Outcome | Halted], who: str = UNICORN
+) -> SequenceVerdict:
     """Return how the observed outcomes of a sequence's accesses agree with what is allowed.
 
     Judging ends with the first violation: what follows from it proves nothing. A violation is
-    known if the emulator's departures explain it: those of single accesses, by a model that
-    reads entries as the second walk does, or those of its TLB, or both together.
+    known if the departures of the judge, `who`, explain it: those of single accesses, by a model
+    that reads entries as the second walk does, or those of its TLB, or both together.
     """
     judged = _judge(sequence, observed, _MANUAL)
     if judged.violation is None:
         return judged
-    known = _explained(sequence, observed)
+    known = _explained(sequence, observed, who)
     return replace(judged, violation=replace(judged.violation, known=known))
 
 
@@ -147,29 +154,59 @@ _MANUAL = Reading(decoded, cause)
 """The walker's own; that of the second walk is held against it by tests."""
 
 
-def _explained(sequence: Sequence, observed: Several[Outcome | Halted]) -> str | None:
+def _explained(sequence: Sequence, observed: Several[Outcome | Halted], who: str) -> str | None:
     """Return the name of the departures that explain a sequence's violation, or None.
 
-    The emulated CPU has all of its departures. Under all of them what was observed has to be
-    allowed to the end, or to violate what a departure of its TLB violates; the fewest of them
-    under which that is so are named.
+    Under the judge's departures of single accesses what was observed has to be allowed to the end,
+    or to violate what a departure of its TLB violates. Unicorn has all of them: the fewest under
+    which it is as it is under all are named. Of another judge any of them may be there.
     """
-    sets = list(sequence_subsets(sequence))
-    whole = _judge(sequence, observed, reading_of(sets[-1])).violation
-    which = next(
-        some
-        for some in sets
-        if _alike(_judge(sequence, observed, reading_of(some)).violation, whole)
-    )
-    if whole is None:
+    sets = list(sequence_subsets(sequence, who))
+
+    def left(which: tuple[Departure, ...]) -> Violation | None:
+        seen = _with_p(observed) if _without_p(sequence.context, which) else observed
+        return _judge(sequence, seen, reading_of(which, who)).violation
+
+    if who == UNICORN:
+        whole = left(sets[-1])
+        which = next(some for some in sets if _alike(left(some), whole))
+        return _named(sequence, which, whole, who)
+    names = (_named(sequence, which, left(which), who) for which in sets)
+    return next((name for name in names if name is not None), None)
+
+
+def _named(
+    sequence: Sequence, which: tuple[Departure, ...], left: Violation | None, who: str
+) -> str | None:
+    """Return the name of these departures, with one that explains the violation left by them.
+
+    None where none explains it, or nothing was explained.
+    """
+    if left is None:
         return named(which) or None
-    table = departures(Scope.SEQUENCE)
+    table = departures(Scope.SEQUENCE, who=who)
     found = [
-        next((each for each in table if each.explains(sequence, whole.at, cause)), None)
-        for cause in whole.causes
+        next((each for each in table if each.explains(sequence, left.at, cause)), None)
+        for cause in left.causes
     ]
     first = found[0]
     return named((*which, first)) if first is not None and all(found) else None
+
+
+def _without_p(context: PagingContext, which: tuple[Departure, ...]) -> bool:
+    """Return whether a processor with these departures reports reserved bits without P."""
+    rules = rules_of(context)
+    return any(not each.change(rules).reserved_present for each in which)
+
+
+def _with_p(observed: Several[Outcome | Halted]) -> list[Outcome | Halted]:
+    """Return outcomes as they would be had faults for reserved bits P, which the model expects."""
+    return [
+        replace(each, error_code=each.error_code | ErrorCode.P)
+        if isinstance(each, PageFault) and each.error_code & ErrorCode.RSVD
+        else each
+        for each in observed
+    ]
 
 
 def _alike(one: Violation | None, other: Violation | None) -> bool:

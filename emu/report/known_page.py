@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from crosswalk.emu.check.departures import FATAL, Departure, Scope, departures
+from crosswalk.emu.check.departures import FATAL, UNICORN, Departure, Scope, departures
 from crosswalk.emu.cpu.unchecked_registers import MACHINE_DEPARTURES
 
 __all__ = ["known_page"]
@@ -40,6 +40,13 @@ The same of the walk in two dimensions ([nested.md](nested.md)), by a second sta
 `tests/emu/check/nested/test_departures.py` show each.
 """
 
+_JUDGES = """\
+# …and of other judges
+
+What Unicorn does right, and another emulator that `crosswalk judge` asks doesn't, or a version of
+it. The smallest cases are in tests/cases/judges.
+"""
+
 _MACHINE = """\
 # …and of its registers
 
@@ -55,7 +62,9 @@ def known_page() -> str:
     single = map(_section, departures(Scope.ACCESS, Scope.COMPOSITE))
     sequences = map(_section, departures(Scope.SEQUENCE))
     nested = map(_section, (*departures(Scope.NESTED), FATAL))
-    return "\n".join([_HEAD, *single, _SEQUENCES, *sequences, _NESTED, *nested, *_machine()])
+    others = map(_section, (each for each in departures(who=None) if UNICORN not in each.judges))
+    parts = [*single, _SEQUENCES, *sequences, _NESTED, *nested, _JUDGES, *others, *_machine()]
+    return "\n".join([_HEAD, *parts])
 
 
 def _machine() -> Iterator[str]:
@@ -71,11 +80,14 @@ def _machine() -> Iterator[str]:
 
 
 def _section(entry: Departure) -> str:
-    command = "sequence" if entry.scope is Scope.SEQUENCE else "replay"
-    case = f"- See it: `crosswalk {command} tests/cases/{entry.scope}/{entry.case}`\n"
-    return (
-        f"## {entry.id}\n\n{entry.differs}\n\n"
-        f"- Manual: {entry.manual}\n"
-        f"- Reason in the emulator: {entry.reason}\n"
-        f"{'' if entry.scope is Scope.NESTED else case}"
-    )
+    lines = [f"- Manual: {entry.manual}", f"- Reason in the emulator: {entry.reason}"]
+    others = ", ".join(sorted(entry.judges - {UNICORN}))
+    if UNICORN not in entry.judges:
+        command = f"judge --with {others}"
+    else:
+        command = "sequence" if entry.scope is Scope.SEQUENCE else "replay"
+    if entry.scope is not Scope.NESTED:
+        lines.append(f"- See it: `crosswalk {command} tests/cases/{entry.folder}/{entry.case}`")
+    if UNICORN in entry.judges and others:
+        lines.append(f"- Shown as well by: {others}")
+    return "\n".join([f"## {entry.id}\n\n{entry.differs}\n", *lines]) + "\n"

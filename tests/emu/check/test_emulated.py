@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from crosswalk.emu.check.compare import as_emulated, by_the_manuals, same_rows
-from crosswalk.emu.check.departures import DEPARTURES, Scope
+from crosswalk.emu.check.departures import DEPARTURES, Scope, departures
 from crosswalk.emu.fuzz.generate import generate
 from crosswalk.emu.probe import ProberCache
 from crosswalk.walker import Accesses, AccessType
@@ -89,7 +89,7 @@ def asked(probers, memory, registers, accesses):
     return memory, registers, some, prober.probe(some)
 
 
-SINGLE = [each for each in DEPARTURES if each.scope is Scope.ACCESS]
+SINGLE = departures(Scope.ACCESS)
 
 
 @pytest.mark.parametrize("entry", SINGLE, ids=lambda entry: entry.id)

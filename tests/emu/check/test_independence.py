@@ -12,7 +12,7 @@ TAKEN = {
     "crosswalk.walker.columns": {"MAX_STEPS", "Accesses", "Kind", "Outcomes"},
     "crosswalk.walker.context": {"PagingContext", "Vendor"},
     "crosswalk.walker.memory": {"FRAME", "U64", "PhysicalMemory"},
-    "crosswalk.emu.check.emulated_rules": {"LevelRules", "Pages", "Rules", "levels_of"},
+    "crosswalk.emu.check.emulated_rules": {"Keys", "LevelRules", "Pages", "Rules", "levels_of"},
 }
 """All that it may take from this project."""
 
