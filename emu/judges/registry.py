@@ -3,13 +3,15 @@
 from collections.abc import Callable
 
 from crosswalk.emu.judges.bochs import Bochs
+from crosswalk.emu.judges.judge import Judge
 from crosswalk.emu.judges.machine import Machine
 from crosswalk.emu.judges.outside import Command, Log
 from crosswalk.emu.judges.qemu import Qemu
+from crosswalk.emu.judges.unicorn import UnicornJudge
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["JUDGES", "open_machine"]
+__all__ = ["JUDGES", "open_judge", "open_machine"]
 
 JUDGES = (
     "unicorn",
@@ -22,6 +24,9 @@ JUDGES = (
     "x86isa",
 )
 """What can be given, for help and for errors."""
+
+_SECONDS = 600.0
+"""How long the emulated CPU may take for what is asked at once."""
 
 _MACHINES: dict[str, Callable[[str, str], Machine]] = {
     "qemu": Qemu,
@@ -53,3 +58,13 @@ def open_machine(text: str) -> Machine:
     if not rest and kind not in _DEFAULTS:
         raise BadInput(f"{printable(text)}: needs a colon and what it is")
     return _MACHINES[kind](text, rest or _DEFAULTS[kind])
+
+
+def open_judge(text: str) -> Judge:
+    """Return the judge that `text` names, one of JUDGES.
+
+    Raises `BadInput` for others, and where it can't be had.
+    """
+    if text == "unicorn":
+        return UnicornJudge(_SECONDS)
+    raise BadInput(f"{open_machine(text).name}: boots images, and can't be asked questions")

@@ -38,6 +38,7 @@ from crosswalk.walker.formats.documents import (
     read_document,
 )
 from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.judged import JudgedCompositeJson, JudgesJson
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
@@ -94,6 +95,8 @@ class CompositeJson(Document, frozen=True):
     # The outcomes are there for people, and aren't read.
     predicted: list[AllowedJson] | UnsetType = UNSET
     observed: ObservedJson | UnsetType = UNSET
+    judges: JudgesJson | UnsetType = UNSET
+    judged: dict[str, JudgedCompositeJson] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,12 @@ def dump_composite(
     case: CompositeCase,
     allowed: list[AllowedOutcome] | None = None,
     seen: CompositeOutcomes | None = None,
+    judged: tuple[JudgesJson, dict[str, JudgedCompositeJson]] | None = None,
 ) -> bytes:
-    """Return a composite's case as JSON, ending in a newline, with these outcomes."""
+    """Return a composite's case as JSON, ending in a newline, with these outcomes.
+
+    `judged` are judges by name, and what each said.
+    """
     row = case.composite
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -161,6 +168,8 @@ def dump_composite(
             "outcomes": _records(seen, case),
             "entries": hex_words(each for each in words if each[1]),
         }
+    if judged is not None:
+        document["judges"], document["judged"] = judged
     document["case"] = Raw(dump_case(replace(case.case, probes=())))
     return msgspec.json.format(msgspec.json.encode(document)) + b"\n"
 

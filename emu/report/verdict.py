@@ -169,7 +169,8 @@ def replayed_case(
         if isinstance(said, PageFault):
             chosen = seen.entries if agrees[at] and not unseen[at] else ()
             said = PageFault(said.error_code, said.cr2, chosen)
-        probes.append(Probe.of(probe.asked, said, None if unseen[at] else seen))
+        filled = Probe.of(probe.asked, said, None if unseen[at] else seen)
+        probes.append(replace(filled, judged=probe.judged))
     return replace(case, probes=tuple(probes))
 
 

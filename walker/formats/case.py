@@ -30,7 +30,8 @@ from crosswalk.walker.formats.documents import (
     words_of,
 )
 from crosswalk.walker.formats.files import map_file
-from crosswalk.walker.formats.located_errors import errors_named
+from crosswalk.walker.formats.judged import AnswerJson, JudgedJson, JudgeJson, JudgesJson
+from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.memory import FRAME, SparseWords
 from crosswalk.walker.outcome import Outcome, PageFault, Translation
 
@@ -97,7 +98,8 @@ class Cpu:
 class Probe:
     """One access, at linear address `va` with privilege level `cpl` and RFLAGS.AC `ac`.
 
-    Of an outcome a case keeps what can be observed: neither page sizes nor rights.
+    Of an outcome a case keeps what can be observed: neither page sizes nor rights. `judged` is what
+    judges said, by name.
     """
 
     va: int
@@ -106,6 +108,7 @@ class Probe:
     ac: bool = False
     predicted: Outcome | None = None
     observed: Outcome | None = None
+    judged: Mapping[str, JudgedJson] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -133,7 +136,8 @@ class Case:
 
     `ram` are the backed physical ranges as (start, size) in bytes. `entries` are the non-zero
     8-byte words of the paging structures by physical address (all other RAM is zero); treat
-    it as read-only. `seed`, `note` and `walker` say where the case comes from.
+    it as read-only. `seed`, `note` and `walker` say where the case comes from, `judges` who judged
+    its probes.
 
     Raises `BadInput`, with the place in the case file's notation, where a value doesn't fit
     its width, ranges overlap, an entry lies outside RAM, or an outcome's fields aren't its
@@ -148,6 +152,7 @@ class Case:
     seed: int | None = None
     note: str | None = None
     walker: str | None = None
+    judges: Mapping[str, JudgeJson] = field(default_factory=dict)
     format: str = FORMAT
 
     def __post_init__(self) -> None:
@@ -257,6 +262,7 @@ class ProbeJson(Document, frozen=True):
     ac: bool
     predicted: OutcomeJson | UnsetType = UNSET
     observed: OutcomeJson | UnsetType = UNSET
+    judged: dict[str, JudgedJson] | UnsetType = UNSET
 
 
 class CaseJson(StateJson, frozen=True, kw_only=True):
@@ -267,6 +273,7 @@ class CaseJson(StateJson, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     note: str | UnsetType = UNSET
     walker: str | UnsetType = UNSET
+    judges: JudgesJson | UnsetType = UNSET
 
 
 def load_case(path: str | os.PathLike[str]) -> Case:
@@ -300,13 +307,24 @@ def case_of(document: CaseJson) -> Case:
                 ac=each.ac,
                 predicted=outcome_of(f"$.probes[{at}].predicted", each.predicted),
                 observed=outcome_of(f"$.probes[{at}].observed", each.observed),
+                judged=_judged(f"$.probes[{at}].judged", each.judged),
             )
             for at, each in enumerate(document.probes)
         ),
         seed=None if document.seed is UNSET else document.seed,
         note=None if document.note is UNSET else document.note,
         walker=None if document.walker is UNSET else document.walker,
+        judges={} if document.judges is UNSET else document.judges,
     )
+
+
+def _judged(place: str, document: dict[str, JudgedJson] | UnsetType) -> dict[str, JudgedJson]:
+    """Return what judges said as it is, its words checked."""
+    found = {} if document is UNSET else document
+    for name, each in found.items():
+        if isinstance(each, AnswerJson):
+            words_of(f'{place}["{one_line(name)}"].entries', each.entries)
+    return found
 
 
 def state_of(document: StateJson) -> dict[str, Any]:
@@ -329,6 +347,8 @@ def dump_case(case: Case) -> bytes:
         if getattr(case, name) is not None:
             parts[name] = json_line(getattr(case, name))
     parts |= state_parts(case.cpu, case.ram, case.entries)
+    if case.judges:
+        parts["judges"] = json_line(dict(case.judges))
     parts["probes"] = json_block("[", map(_probe_text, case.probes), "]")
     return document_bytes(parts)
 
@@ -360,4 +380,6 @@ def _probe_text(probe: Probe) -> str:
     for name, outcome in (("predicted", probe.predicted), ("observed", probe.observed)):
         if outcome is not None:
             text += f',\n     "{name}": {json_line(outcome_record(outcome, entries=False))}'
+    if probe.judged:
+        text += f',\n     "judged": {json_line(dict(probe.judged))}'
     return text + "}"

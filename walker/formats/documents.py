@@ -177,7 +177,10 @@ _CHOICES = {
     "outcome": "ok, page_fault or general_protection",
     "vendor": "intel or amd",
 }
-_TEXTS = {"access", "format", "halted", "note", "outcome", "step", "vendor", "walker"}
+_TEXTS = {
+    *("access", "format", "halted", "known", "note", "outcome", "step", "vendor", "verdict"),
+    *("version", "walker", "why"),
+}
 
 
 def _located(error: str, data: bytes) -> str:

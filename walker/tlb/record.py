@@ -1,8 +1,8 @@
 """Files of the format crosswalk-sequence/1: a sequence, what is allowed, what was observed."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -37,6 +37,7 @@ from crosswalk.walker.formats.documents import (
     read_document,
 )
 from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.judged import JudgedSequenceJson, JudgeJson, JudgesJson
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from crosswalk.walker.tlb import steps
@@ -65,13 +66,16 @@ class SequenceRecord:
     """A sequence, and what came of its accesses, in their order.
 
     `allowed` and `observed` are empty in an input. Where a step that is no access stopped the
-    processor, the last of `observed` is a `steps.Halted`.
+    processor, the last of `observed` is a `steps.Halted`. `judges` and `judged` are judges by name,
+    and what each said.
     """
 
     sequence: steps.Sequence
     note: str | None = None
     allowed: tuple[tuple[Option, ...], ...] = ()
     observed: tuple[Outcome | steps.Halted, ...] = ()
+    judges: Mapping[str, JudgeJson] = field(default_factory=dict)
+    judged: Mapping[str, JudgedSequenceJson] = field(default_factory=dict)
 
 
 class _Named(Document, frozen=True, tag_field="step"):
@@ -139,6 +143,8 @@ class SequenceJson(StateJson, frozen=True, kw_only=True):
     steps: Annotated[list[StepJson], Meta(max_length=MAX_STEPS)]
     note: str | UnsetType = UNSET
     halted: str | UnsetType = UNSET
+    judges: JudgesJson | UnsetType = UNSET
+    judged: dict[str, JudgedSequenceJson] | UnsetType = UNSET
 
 
 _MADE: dict[type[_Named], Any] = {
@@ -200,6 +206,9 @@ def dump_sequence(record: SequenceRecord) -> bytes:
     if record.note is not None:
         parts["note"] = json_line(record.note)
     parts |= state_parts(Cpu.from_context(sequence.context), sequence.ram, sequence.entries)
+    if record.judges:
+        parts["judges"] = json_line(dict(record.judges))
+        parts["judged"] = json_line(dict(record.judged))
     parts["steps"] = json_block("[", map(json_line, _dumped(record)), "]")
     if record.observed and isinstance(record.observed[-1], steps.Halted):
         parts["halted"] = json_line(record.observed[-1].why)
