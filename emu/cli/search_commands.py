@@ -52,6 +52,48 @@ exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted 
 of one of the walker's claims, or the emulator crashes or hangs.""",
 )
 
+_JUDGE = Command(
+    "judge",
+    "judge:run",
+    "put the probes of cases to other machines, and compare with what is predicted for them",
+    (
+        option(
+            "cases",
+            metavar="CASE",
+            type=not_empty,
+            nargs="+",
+            help="a case, a composite or a sequence; a folder of them; - for standard input",
+        ),
+        option(
+            "--with",
+            dest="judges",
+            metavar="J",
+            action="append",
+            required=True,
+            type=not_empty,
+            help="the judge: unicorn, qemu[:PATH], qemu-mttcg[:PATH], kvm[:PATH], bochs[:PATH], "
+            "exec:COMMAND, log:FILE, or x86isa; may be repeated",
+        ),
+        option(
+            "--verbose",
+            action="store_true",
+            help="show each probe, those that agree and those without an outcome too",
+        ),
+        json_option("each case, with what every judge said filled in,"),
+    ),
+    """\
+Put every probe to each judge, a machine that boots an image with the cases in it, or the emulated
+CPU (unicorn), and compare what it says with what is predicted for the CPU that it says it has. Each
+probe has agreed, has diverged, has diverged as that judge is known to, or has no outcome, for a
+reason that is counted. That a judge dies, hangs or floods at a probe is a divergence too; the other
+probes are put to it all the same.
+
+With --json a case has `judged` for each probe, and `predicted` for the CPU that the case names.""",
+    """\
+exit status: 0 all that was answered agrees, or diverges as is known; 1 a divergence, or a judge
+ended at a probe; 2 bad input, or a judge answered nothing or didn't come to its end.""",
+)
+
 _FUZZ = Command(
     "fuzz",
     "fuzz:run",
@@ -331,4 +373,4 @@ a claim, bad usage, or a walker that can't be had.""",
     ),
 )
 
-SEARCHING = (_REPLAY, _FUZZ, _FINDINGS, _REDUCE, _MATRIX, _SEQUENCE)
+SEARCHING = (_REPLAY, _JUDGE, _FUZZ, _FINDINGS, _REDUCE, _MATRIX, _SEQUENCE)

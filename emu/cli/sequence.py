@@ -24,7 +24,7 @@ from crosswalk.walker.tlb import (
     load_sequence,
 )
 
-__all__ = ["run"]
+__all__ = ["run", "sequence_lines"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             emit_document(dump_sequence(SequenceRecord(sequence, note, judged.allowed, observed)))
             continue
         print(f"{printable(given)}: steps {len(sequence.steps)}, accesses {len(sequence.accesses)}")
-        for line in _lines(sequence, observed, judged):
+        for line in sequence_lines(sequence, observed, judged):
             print(line)
         if not sequence.accesses:
             remark(f"{given}: no accesses to judge")
@@ -60,9 +60,10 @@ def _given(text: str) -> tuple[Sequence, str | None]:
     return section.make(named), section.text(named)
 
 
-def _lines(
+def sequence_lines(
     sequence: Sequence, observed: tuple[Outcome | Halted, ...], judged: SequenceVerdict
 ) -> Iterator[str]:
+    """Yield each step, with what came of an access, up to the first violation."""
     seen, allowed = iter(observed), iter(judged.allowed)
     violation = judged.violation
     for at, step in enumerate(sequence.steps):

@@ -161,7 +161,8 @@ def test_every_need_names_an_option_of_the_command():
 
 def _least(command):
     values = {"shell": "bash", "va": "0", "kind": "python"}
-    return [
+    required = [each.names[-1] for each in options_of(command) if each.settings.get("required")]
+    return [f"{name}=x" for name in required] + [
         values.get(each.names[0], "x")
         for each in options_of(command)
         if each.positional and each.settings.get("nargs") != "?"

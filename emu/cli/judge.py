@@ -1,0 +1,413 @@
+"""`judge`: what other machines say of a case's probes, held against the predictions for them."""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TypeGuard
+
+import numpy as np
+
+from crosswalk.emu.check.allowed_outcomes import allowed_outcomes, parts_of
+from crosswalk.emu.check.compare import same_rows
+from crosswalk.emu.check.composites import CompositeVerdict
+from crosswalk.emu.check.departures import UNICORN
+from crosswalk.emu.check.judged import (
+    AccessVerdicts,
+    CompositeVerdicts,
+    SequenceJudgement,
+    Status,
+    access_verdicts,
+    composite_verdicts,
+    kind_of,
+    sequence_verdict,
+)
+from crosswalk.emu.cli.given_cases import Given, given_cases
+from crosswalk.emu.cli.output import emit_document, print_verdict, remark
+from crosswalk.emu.cli.sequence import sequence_lines
+from crosswalk.emu.findings.judged import described_judged, rules_of_rows
+from crosswalk.emu.findings.signature import WALKER, Signature
+from crosswalk.emu.judges.judge import Judge, Question, Reason
+from crosswalk.emu.judges.registry import open_judge
+from crosswalk.emu.probe.composites import NAMES
+from crosswalk.emu.report.composites import CompositeCase, composite_lines, dump_composite
+from crosswalk.emu.report.finding import finding_lines
+from crosswalk.emu.report.judged import (
+    JudgeTally,
+    composite_document,
+    concluded,
+    counts_text,
+    judge_document,
+    judged_probes,
+    sequence_document,
+    table_lines,
+)
+from crosswalk.emu.report.text import access_text, count_text, outcome_text
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.formats import Case, Cpu, Probe, dump_case
+from crosswalk.walker.formats.judged import JudgeJson
+from crosswalk.walker.formats.located_errors import printable
+from crosswalk.walker.memory import PhysicalMemory, SparseWords
+from crosswalk.walker.outcome import Outcome, PageFault
+from crosswalk.walker.tlb import Halted, SequenceRecord, dump_sequence
+
+__all__ = ["run"]
+
+_TOGETHER = 1024
+"""So many cases are put to the judges at once."""
+
+_WRONG = (Status.DIVERGED, Status.KNOWN)
+
+Result = AccessVerdicts | CompositeVerdicts | SequenceJudgement
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is put to the judges: a case, a composite or a sequence, and where its accesses are."""
+
+    name: str
+    content: Case | CompositeCase | SequenceRecord
+    question: Question
+
+    @property
+    def probes(self) -> int:
+        """How many verdicts there are on it: one on a composite or a sequence as a whole."""
+        return len(self.content.probes) if isinstance(self.content, Case) else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a judge said of one, and the rule of each divergence, by row.
+
+    `seen` are a sequence's outcomes.
+    """
+
+    result: Result
+    rules: Mapping[int, Signature | str]
+    seen: tuple[Outcome | Halted, ...] = ()
+
+    @property
+    def context(self) -> PagingContext:
+        """The CPU that the judge had."""
+        result = self.result
+        return result.sequence.context if isinstance(result, SequenceJudgement) else result.context
+
+    def statuses(self) -> list[tuple[Status, str]]:
+        """Return the status of each probe, and what it is about."""
+        result = self.result
+        if isinstance(result, SequenceJudgement):
+            wrong = result.status is Status.DIVERGED
+            return [(result.status, _told(self.rules[0]) if wrong else result.detail)]
+        rows = map(result.verdicts.of, range(len(result.verdicts)))
+        return [
+            (status, _told(self.rules[row]) if status is Status.DIVERGED else detail)
+            for row, (status, detail) in enumerate(rows)
+        ]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Put each case to each judge, and return the exit status."""
+    show = remark if options.json else print
+    with ExitStack() as opened:
+        judges = _opened(options.judges, opened)
+        judging = _Judging(judges, as_json=options.json, verbose=options.verbose)
+        unread = judging.all(given_cases(options.cases))
+    asked = judging.tallies[0].probes
+    if asked:
+        for line in table_lines(judging.tallies):
+            show(line)
+    else:
+        remark("nothing asked: no probes")
+    statuses = {2} if unread or not asked else set()
+    for tally in judging.tallies if asked else []:
+        word = concluded(tally)
+        statuses.add(word.status)
+        if options.json:
+            remark(f"verdict: {word.text}")
+        else:
+            print_verdict(word.text, word.status)
+    return 1 if 1 in statuses else max(statuses, default=0)
+
+
+def _opened(names: Sequence[str], opened: ExitStack) -> dict[str, Judge]:
+    """Return the judges by name; each is closed with the stack."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadInput(f"--with {printable(twice)}: given twice")
+    judges = {}
+    for name in names:
+        judges[name] = open_judge(name)
+        opened.callback(judges[name].close)
+    return judges
+
+
+class _Judging:
+    """Puts cases to all judges, many together, and counts what they say."""
+
+    def __init__(self, judges: dict[str, Judge], *, as_json: bool, verbose: bool) -> None:
+        self._judges, self._as_json, self._verbose = judges, as_json, verbose
+        self.tallies = [JudgeTally(name) for name in judges]
+
+    def all(self, given: Iterator[Given]) -> int:
+        """Judge all that is given, in order; return how many of them could not be read."""
+        unread, together = 0, list[_Asked]()
+        for each in given:
+            try:
+                if isinstance(each.content, CrosswalkError):
+                    raise each.content
+                together.append(_asked(each.name, each.content))
+            except CrosswalkError as error:
+                where = "" if str(error).startswith(f"{each.name}: ") else f"{each.name}: "
+                remark(f"{where}{error}")
+                unread += 1
+            if len(together) == _TOGETHER:
+                self._together(together)
+                together.clear()
+        self._together(together)
+        return unread
+
+    def _together(self, asked: Sequence[_Asked]) -> None:
+        answers = [
+            _answers(name, judge, [each for each in asked if each.probes])
+            for name, judge in self._judges.items()
+        ]
+        for tally, judge in zip(self.tallies, self._judges.values(), strict=True):
+            tally.version = judge.version
+        by_case = zip(*answers, strict=True)
+        for each in asked:
+            if not each.probes:
+                remark(f"{each.name}: nothing asked: no probes")
+                continue
+            said = dict(zip(self._judges, next(by_case), strict=True))
+            self._count(said)
+            if self._as_json:
+                emit_document(_document(each, said, self._judges))
+            else:
+                self._print(each, said)
+
+    def _count(self, said: dict[str, _Answer]) -> None:
+        for tally, answer in zip(self.tallies, said.values(), strict=True):
+            tally.counts.update(answer.statuses())
+            result = answer.result
+            if isinstance(result, AccessVerdicts):
+                agreed = result.verdicts.status == Status.AGREED
+                tally.unproved += int((result.unproved & agreed).sum())
+            if not isinstance(result, SequenceJudgement):
+                tally.unshared += int(result.verdicts.unshared.sum())
+            for name, other in said.items():
+                tally.refutes.update((name, what) for what in _refuted(answer, other))
+
+    def _print(self, asked: _Asked, said: dict[str, _Answer]) -> None:
+        texts = (f"{name} {counts_text(Counter(_named(each)))}" for name, each in said.items())
+        print(f"{asked.name}: {count_text(asked.probes, 'probe')}: {'; '.join(texts)}")
+        for name, answer in said.items():
+            for line in _lines(asked, name, answer, verbose=self._verbose):
+                print(line)
+
+
+def _named(answer: _Answer) -> Iterator[tuple[Status, str]]:
+    """Yield the status of each probe, and of those that are known the departures."""
+    for status, detail in answer.statuses():
+        yield status, detail if status is Status.KNOWN else ""
+
+
+def _asked(name: str, content: Case | CompositeCase | SequenceRecord) -> _Asked:
+    """Return what there is to ask; raises where registers or memory are none."""
+    if isinstance(content, SequenceRecord):
+        sequence = content.sequence
+        memory: PhysicalMemory = SparseWords(sequence.ram, sequence.entries)
+        return _Asked(name, content, Question(memory, sequence.context, Accesses.of([])))
+    inner = content.case if isinstance(content, CompositeCase) else content
+    accesses = Accesses.of([probe.asked for probe in inner.probes])
+    return _Asked(name, content, Question(inner.memory(), inner.context(), accesses))
+
+
+def _answers(name: str, judge: Judge, asked: Sequence[_Asked]) -> list[_Answer]:
+    """Return what a judge says of each, in order."""
+    who = kind_of(name)
+    cases = [each for each in asked if isinstance(each.content, Case)]
+    composites = [each for each in asked if isinstance(each.content, CompositeCase)]
+    sequences = [each for each in asked if isinstance(each.content, SequenceRecord)]
+    found: dict[int, _Answer] = {}
+    if cases:
+        questions = [each.question for each in cases]
+        for each, judged in zip(cases, judge.accesses(questions), strict=True):
+            verdicts = access_verdicts(each.question, judged, who)
+            found[id(each)] = _Answer(verdicts, rules_of_rows(verdicts, name))
+    if composites:
+        rows = [
+            (each.question.memory, each.question.context, each.content.composite)
+            for each in composites
+            if isinstance(each.content, CompositeCase)
+        ]
+        for each, some, several in zip(composites, rows, judge.composites(rows), strict=True):
+            memory, _, composite = some
+            verdicts_of = composite_verdicts(memory, composite, several, who)
+            wrong = verdicts_of.verdicts.rows(Status.DIVERGED)
+            rule = f"{NAMES[int(composite.form[0])]}: none of the outcomes allowed"
+            found[id(each)] = _Answer(verdicts_of, dict.fromkeys(wrong, rule))
+    if sequences:
+        steps = [each.content.sequence for each in sequences if _is_sequence(each.content)]
+        for each, own, answer in zip(sequences, steps, judge.sequences(steps), strict=True):
+            verdict = sequence_verdict(own, answer, who)
+            seen = () if isinstance(answer.answer, Reason) else answer.answer
+            found[id(each)] = _Answer(verdict, dict.fromkeys((0,), _causes(verdict)), seen)
+    return [found[id(each)] for each in asked]
+
+
+def _is_sequence(content: Case | CompositeCase | SequenceRecord) -> TypeGuard[SequenceRecord]:
+    return isinstance(content, SequenceRecord)
+
+
+def _causes(found: SequenceJudgement) -> str:
+    violation = found.judged.violation if found.judged is not None else None
+    return "" if violation is None else "; ".join(violation.causes)
+
+
+def _told(rule: Signature | str) -> str:
+    """Return a rule with both answers; where a judge is wrong, without its name."""
+    if isinstance(rule, str):
+        return rule
+    if rule.witness == WALKER:
+        return f"Crosswalk's own two walks differ: {rule}"
+    return f"{rule.rule}: says {rule.said}, it is {rule.truth}"
+
+
+def _refuted(one: _Answer, other: _Answer) -> Iterator[str]:
+    """Yield what of another judge this one refutes: it agrees, on a probe predicted alike."""
+    pairs = zip(one.statuses(), other.statuses(), _alike(one.result, other.result), strict=True)
+    for (status, _), (others, what), alike in pairs:
+        if status is Status.AGREED and others in _WRONG and alike:
+            yield what
+
+
+def _alike(one: Result, other: Result) -> Sequence[bool]:
+    """Return for each probe whether the same is predicted for the CPUs of both judges."""
+    if isinstance(one, AccessVerdicts) and isinstance(other, AccessVerdicts):
+        alike: list[bool] = same_rows(one.predicted, other.predicted).tolist()
+        return alike
+    contexts = [
+        each.sequence.context if isinstance(each, SequenceJudgement) else each.context
+        for each in (one, other)
+    ]
+    return [contexts[0] == contexts[1]]
+
+
+def _lines(asked: _Asked, name: str, answer: _Answer, *, verbose: bool) -> Iterator[str]:
+    """Yield what a judge is wrong about, each sort once; all of it with `verbose`."""
+    result, content = answer.result, asked.content
+    if isinstance(result, AccessVerdicts):
+        words = content.entries if isinstance(content, Case) and asked.probes == 1 else {}
+        yield from _access_lines(name, answer, result, words, verbose=verbose)
+        return
+    ((status, detail),) = answer.statuses()
+    if not status.answered:
+        if status.wrong or verbose:
+            yield f"{name}: {status.text}: {detail}"
+        return
+    if status is Status.AGREED and not verbose:
+        return
+    if isinstance(result, SequenceJudgement) and result.judged is not None:
+        yield f"{name}: {status.text}"
+        yield from sequence_lines(result.sequence, answer.seen, result.judged)
+    elif isinstance(result, CompositeVerdicts) and isinstance(content, CompositeCase):
+        inner = replace(content.case, cpu=Cpu.from_context(result.context))
+        known = {detail: 1} if status is Status.KNOWN else {}
+        seen, wrong = result.judged.outcomes, np.array([status in _WRONG])
+        verdict = CompositeVerdict(result.allowed, seen, seen, wrong, wrong, known)
+        yield from composite_lines(name, replace(content, case=inner), verdict)
+
+
+def _access_lines(
+    name: str,
+    answer: _Answer,
+    found: AccessVerdicts,
+    words: Mapping[int, int],
+    *,
+    verbose: bool,
+) -> Iterator[str]:
+    statuses = answer.statuses()
+    counts, told = Counter(statuses), set[tuple[Status, str]]()
+    for row, (status, detail) in enumerate(statuses):
+        key = status, detail
+        shown = status in _WRONG or status.wrong
+        if (not shown or key in told) and not verbose:
+            continue
+        again = f" ({counts[key]:,} of them)" if counts[key] > 1 and not verbose else ""
+        told.add(key)
+        access = access_text(found.accesses[row])
+        rule = answer.rules.get(row)
+        if isinstance(rule, Signature):
+            yield f"{name}: divergence: {access}{again}"
+            yield from finding_lines(described_judged(found, row, rule, words), access=False)
+        elif status is Status.KNOWN:
+            yield f"{name}: known, {detail}: {access}{again}"
+            yield f"  judged:    {outcome_text(found.seen[row])}"
+            yield f"  predicted: {outcome_text(found.predicted[row], may=True)}"
+        elif status is Status.AGREED:
+            yield f"{name}: agreed: {access}: {outcome_text(found.seen[row])}"
+        else:
+            yield f"{name}: {status.text}: {access}{again}: {detail}"
+
+
+def _document(asked: _Asked, said: dict[str, _Answer], judges: dict[str, Judge]) -> bytes:
+    """Return the document that was given, with predictions and what the judges said filled in.
+
+    What was observed of a case is there where the emulated CPU is one of the judges.
+    """
+    content, question = asked.content, asked.question
+    who = {
+        name: judge_document(judges[name].version, answer.context) for name, answer in said.items()
+    }
+    if isinstance(content, SequenceRecord):
+        judged_sequences = {
+            name: sequence_document(answer.result, answer.seen)
+            for name, answer in said.items()
+            if isinstance(answer.result, SequenceJudgement)
+        }
+        record = SequenceRecord(content.sequence, content.note, judges=who, judged=judged_sequences)
+        return dump_sequence(record)
+    if isinstance(content, CompositeCase):
+        judged_composites = {
+            name: composite_document(content, answer.result)
+            for name, answer in said.items()
+            if isinstance(answer.result, CompositeVerdicts)
+        }
+        parts = parts_of(question.memory, question.context, content.composite)
+        allowed = allowed_outcomes(content.composite, parts)
+        return dump_composite(content, allowed, judged=(who, judged_composites))
+    return _case_document(content, question, who, said)
+
+
+def _case_document(
+    case: Case, question: Question, who: dict[str, JudgeJson], said: dict[str, _Answer]
+) -> bytes:
+    predicted = translate_many(question.memory, question.context, question.accesses)
+    outcomes = [_bare(predicted[row]) for row in range(len(predicted))]
+    results = {
+        name: answer.result
+        for name, answer in said.items()
+        if isinstance(answer.result, AccessVerdicts)
+    }
+    columns = {name: list(judged_probes(each, outcomes)) for name, each in results.items()}
+    emulated = results.get(UNICORN)
+    probes = []
+    for row, probe in enumerate(case.probes):
+        observed = None
+        if emulated is not None and emulated.verdicts.of(row)[0].answered:
+            observed = emulated.seen[row]
+        filled = Probe.of(probe.asked, outcomes[row], observed)
+        judged = {name: column[row] for name, column in columns.items()}
+        probes.append(replace(filled, judged=judged))
+    return dump_case(replace(case, probes=tuple(probes), judges=who))
+
+
+def _bare(outcome: Outcome) -> Outcome:
+    """Return a prediction without the words that a fault may or may not change."""
+    if isinstance(outcome, PageFault):
+        return PageFault(outcome.error_code, outcome.cr2)
+    return outcome

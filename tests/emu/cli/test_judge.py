@@ -1,0 +1,306 @@
+"""What other machines say of cases: each status comes out, and agreement is of answers alone."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crosswalk.emu.cli import judge as judging
+from crosswalk.emu.judges.judge import Reason, Unjudged
+from crosswalk.emu.judges.registry import JUDGES
+from crosswalk.emu.judges.unicorn import UnicornJudge
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import load_case, parse_case
+from crosswalk.walker.tlb import parse_sequence
+from tests.emu.case_files import (
+    CASES,
+    COMPOSITE_CASES,
+    JUDGES_CASES,
+    KNOWN_CASES,
+    KNOWN_SEQUENCE_FILES,
+)
+from tests.emu.judges.planted import Liar, LosesA, Right, Unplaced, Without, WithoutP
+
+SEQUENCE = KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json"
+COMPOSITE = COMPOSITE_CASES / "locked-rmw-reads-first.json"
+RESERVED = JUDGES_CASES / "reserved-fault-without-p.json"
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Has `--with NAME` open these judges, and Unicorn's as ever."""
+
+    def plant(**judges):
+        opened = judging.open_judge
+        given = {name.replace("_", ":"): judge for name, judge in judges.items()}
+        monkeypatch.setattr(judging, "open_judge", lambda name: given.get(name) or opened(name))
+
+    return plant
+
+
+def with_(*names):
+    return [word for name in names for word in ("--with", name)]
+
+
+def verdict(ran):
+    (line,) = [each for each in ran.out.splitlines() if each.startswith("verdict: ")]
+    return line.removeprefix("verdict: ")
+
+
+def test_a_judge_that_agrees_is_named_with_its_version(run, small_case, planted):
+    planted(log=Right())
+    ran = run("judge", small_case, *with_("log"))
+    assert 0 == ran.status
+    assert f"{small_case}: 4 probes: log 4 agreed" in ran.out
+    assert "agreement; by Planted 1.0, TCG, AuthenticAMD, 40 bits" == verdict(ran)
+    assert "divergence" not in ran.out
+
+
+def test_a_lost_a_bit_is_a_divergence_with_its_rule_and_walk(run, small_case, planted):
+    planted(log=LosesA())
+    case = replace(
+        load_case(small_case), probes=(replace(load_case(small_case).probes[0], access="read"),)
+    )
+    small_case.write_bytes(judging.dump_case(case))
+    ran = run("judge", small_case, *with_("log"))
+    assert 1 == ran.status
+    assert "log: divergence: read of 0x400123 at CPL 0" in ran.out
+    assert "A of a leaf, A of a table's entry" in ran.out
+    assert "  predicted: ok, pa 0x8123; changes" in ran.out
+    assert "PML4E[0]" in ran.out
+    assert verdict(ran).startswith("FAILED: 0 of 1 probes agree; diverged: 1; by Planted")
+
+
+def test_a_judge_that_has_another_cpu_than_it_says_diverges(run, planted):
+    planted(log=Liar(cpu={"maxphyaddr": 39}), exec=Right(cpu={"maxphyaddr": 46}))
+    case = KNOWN_CASES / "maxphyaddr-40.json"
+    liar, right = (run("judge", case, *with_(name)) for name in ("log", "exec"))
+    assert (1, 0) == (liar.status, right.status)
+    assert "MAXPHYADDR 39" in liar.out
+    assert "agreement; by " in right.out
+
+
+def test_what_is_known_of_a_judge_is_no_failure_and_no_agreement(run, planted):
+    planted(qemu=WithoutP())
+    ran = run("judge", RESERVED, *with_("qemu"))
+    assert 0 == ran.status
+    assert "qemu: known, reserved-fault-without-p: read of 0x0 at CPL 0" in ran.out
+    assert "1 known, reserved-fault-without-p: A fault for a reserved bit has P clear" in ran.out
+    assert verdict(ran).startswith("known divergences alone; known divergences: 1; by Planted")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (Unjudged.NOT_SHOWN, 2),
+        (Unjudged.NOT_EXPORTABLE, 2),
+        (Unjudged.ENDED, 1),
+        (Unjudged.LOST, 2),
+    ],
+)
+def test_a_judge_that_gives_no_outcome_has_agreed_with_nothing(
+    run, small_case, planted, kind, status
+):
+    planted(log=Without(reason=Reason(kind, "it was so"), every=True))
+    ran = run("judge", small_case, COMPOSITE, SEQUENCE, *with_("log"))
+    assert status == ran.status
+    assert f"6 {kind}: it was so" in ran.out
+    assert "agreement" not in ran.out
+    assert f"{kind}: 6; by Planted" in verdict(ran)
+
+
+def test_of_a_judge_that_ends_at_some_the_others_count(run, small_case, planted):
+    died = Reason(Unjudged.ENDED, "died of SIGABRT")
+    planted(log=Without(reason=died))
+    fetch = load_case(small_case)
+    probes = (fetch.probes[0], replace(fetch.probes[0], access="execute"))
+    small_case.write_bytes(judging.dump_case(replace(fetch, probes=probes)))
+    ran = run("judge", small_case, *with_("log"))
+    assert 1 == ran.status
+    assert "log: ended: execute of 0x400123 at CPL 0: died of SIGABRT" in ran.out
+    assert verdict(ran).startswith("FAILED: 1 of 2 probes agree; diverged: 0; ended: 1; by")
+
+
+def test_agreement_on_a_part_says_so(run, small_case, planted):
+    planted(log=Without())
+    case = load_case(small_case)
+    probes = (case.probes[0], replace(case.probes[0], access="execute"))
+    small_case.write_bytes(judging.dump_case(replace(case, probes=probes)))
+    ran = run("judge", small_case, *with_("log"))
+    assert 0 == ran.status
+    assert verdict(ran).startswith("agreement on 1 of 2 probes; not shown: 1; by Planted")
+    assert "  1 not shown: no such feature" in ran.out
+
+
+def test_an_address_that_wasnt_shown_is_counted_apart(run, small_case, planted):
+    planted(log=Unplaced())
+    ran = run("judge", small_case, *with_("log"))
+    assert 0 == ran.status
+    assert "1 agreed in all but the address, which can't be shown" in ran.out
+    assert "agreement; without the address: 1; by" in verdict(ran)
+
+
+def test_a_judge_that_agrees_refutes_unicorn_where_the_same_is_predicted(run, planted):
+    planted(log=Right(), exec=Right(cpu={"maxphyaddr": 46}))
+    case = KNOWN_CASES / "maxphyaddr-40.json"
+    ran = run("judge", case, *with_("log", "exec", "unicorn"))
+    assert 0 == ran.status
+    assert "log 1 agreed; exec 1 agreed; unicorn 1 known (maxphyaddr-40)" in ran.out
+    assert 1 == ran.out.count("refutes unicorn on 1 probe: maxphyaddr-40")
+    assert 3 == ran.out.count("verdict: ")
+
+
+def test_the_table_has_a_row_by_judge(run, small_case, planted):
+    planted(log=Right(), exec=LosesA())
+    ran = run("judge", small_case, KNOWN_CASES, *with_("log", "exec"))
+    lines = ran.out.splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("judge "))
+    assert ["judge", "probes", "agreed", "diverged"] == lines[at].split()
+    assert ["log", "10", "10", "0"] == lines[at + 1].split()
+
+
+def test_as_json_each_probe_has_what_every_judge_said(run, small_case, planted):
+    planted(
+        log=Right(cpu={"maxphyaddr": 46}),
+        qemu=WithoutP(),
+        exec=Without(reason=Reason(Unjudged.NOT_SHOWN, "no RAM there"), every=True),
+    )
+    ran = run("judge", RESERVED, "--json", *with_("log", "qemu", "exec", "unicorn"))
+    document = json.loads(ran.out)
+    (probe,) = document["probes"]
+    fault = {"outcome": "page_fault", "error_code": "0x9", "cr2": "0x0"}
+    assert fault == probe["predicted"] == probe["observed"]
+    assert {
+        "log": {**fault, "verdict": "agreed"},
+        "qemu": {**fault, "error_code": "0x8", "verdict": "known", "known": RESERVED.stem},
+        "exec": {"outcome": "not_shown", "why": "no RAM there"},
+        "unicorn": {**fault, "verdict": "agreed"},
+    } == probe["judged"]
+    cpu = {"vendor": "intel", "maxphyaddr": 46, "page1gb": True}
+    assert {"version": Right().version, "cpu": cpu} == document["judges"]["log"]
+    assert "verdict: " in ran.err
+    # What was written is a case: it is read, and judged again to the same.
+    case = parse_case(ran.out.encode(), "answer")
+    assert ran.out.encode() == judging.dump_case(case)
+
+
+def test_a_prediction_for_another_cpu_stands_beside_what_was_judged(run, planted):
+    planted(log=Right(cpu={"maxphyaddr": 46}))
+    path = KNOWN_CASES / "maxphyaddr-40.json"
+    (probe,) = run("judge", path, "--json", *with_("log")).document["probes"]
+    absent = {"outcome": "page_fault", "error_code": "0x0", "cr2": "0x0"}
+    assert "0x9" == probe["predicted"]["error_code"]
+    assert {**absent, "verdict": "agreed", "predicted": absent} == probe["judged"]["log"]
+
+
+def test_composites_and_sequences_are_judged_too(run):
+    ran = run("judge", COMPOSITE, SEQUENCE, *with_("unicorn"))
+    assert 0 == ran.status
+    assert "unicorn: diverges: rmw:xadd at 0x123, CPL 0" in ran.out
+    assert "VIOLATION: a page fault keeps what is cached of its address" in ran.out
+    texts = run("judge", COMPOSITE, SEQUENCE, "--json", *with_("unicorn")).out
+    decoder = json.JSONDecoder()
+    composite, end = decoder.raw_decode(texts)
+    sequence = json.loads(texts[end:])
+    judged = composite["judged"]["unicorn"]
+    assert ("known", COMPOSITE.stem) == (judged["verdict"], judged["known"])
+    assert "0x0" == judged["outcomes"][0]["error_code"]
+    judged = sequence["judged"]["unicorn"]
+    assert ("known", 3) == (judged["verdict"], len(judged["outcomes"]))
+    assert ["a page fault keeps what is cached of its address"] == judged["causes"]
+    assert parse_sequence(texts[end:].strip().encode(), "answer").sequence.steps
+
+
+def test_composites_and_sequences_that_no_departure_explains_fail(run, monkeypatch):
+    monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", ())
+    ran = run("judge", COMPOSITE, SEQUENCE, *with_("unicorn"))
+    assert 1 == ran.status
+    assert "1 diverged: rmw:xadd: none of the outcomes allowed" in ran.out
+    assert "1 diverged: a page fault keeps what is cached of its address" in ran.out
+
+
+def test_a_wrong_prediction_that_the_judge_shares_is_crosswalks_own_error(
+    run, small_case, planted, monkeypatch
+):
+    def wrong(memory, registers, accesses):
+        said = judging.translate_many(memory, registers, accesses)
+        return replace(said, cr2=said.cr2 ^ np.uint64(said.error_code != 0))
+
+    class Same(Right):
+        def changed(self, question, judged):
+            said = wrong(question.memory, judged.context, question.accesses)
+            return replace(judged, outcomes=replace(judged.outcomes, cr2=said.cr2))
+
+    verdicts = judging.access_verdicts
+    monkeypatch.setattr(judging, "access_verdicts", lambda *given: verdicts(*given, predict=wrong))
+    planted(log=Same())
+    ran = run("judge", small_case, *with_("log"))
+    assert 1 == ran.status
+    assert "Crosswalk's own two walks differ" in ran.out
+
+
+def test_with_verbose_each_probe_is_shown(run, small_case):
+    ran = run("judge", small_case, "--verbose", *with_("unicorn"))
+    assert 4 == ran.out.count("unicorn: agreed: ")
+
+
+def test_a_bad_file_is_a_line_and_status_2_whatever_the_others_come_to(run, small_case, tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    ran = run("judge", bad, small_case, CASES / "rules" / "refused", *with_("unicorn"))
+    assert 2 == ran.status
+    assert f"{bad}: " in ran.err
+    assert "cr3_63.json: CR3 = " in ran.err
+    assert "verdict: agreement" in ran.out
+
+
+def test_a_case_without_probes_is_asked_nothing(run, small_case):
+    small_case.write_bytes(judging.dump_case(replace(load_case(small_case), probes=())))
+    ran = run("judge", small_case, *with_("unicorn"))
+    assert 2 == ran.status
+    assert "nothing asked: no probes" in ran.err
+    assert "agreement" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("names", "error"),
+    [
+        (["unicorn", "unicorn"], "--with unicorn: given twice"),
+        (["nobody"], "nobody: no judge; there are unicorn, qemu"),
+        (["log"], "log: needs a colon and what it is"),
+        (["exec:"], "exec:: nothing behind the colon"),
+    ],
+)
+def test_judges_that_cant_be_had_are_refused(run, small_case, names, error):
+    ran = run("judge", small_case, *with_(*names))
+    assert (2, "") == (ran.status, ran.out)
+    assert error in ran.err
+
+
+def test_judges_are_closed_also_after_an_error(run, small_case, planted):
+    class Failing(Right):
+        closed = False
+
+        def accesses(self, questions):
+            raise BadInput("it can't be started")
+
+        def close(self):
+            self.closed = True
+
+    judge = Failing()
+    planted(log=judge)
+    ran = run("judge", small_case, *with_("log"))
+    assert (2, True) == (ran.status, judge.closed)
+    assert "it can't be started" in ran.err
+
+
+def test_the_help_names_every_judge(run):
+    shown = " ".join(run("judge", "--help").out.split())
+    assert f"{', '.join(JUDGES[:-1])}, or {JUDGES[-1]}" in shown
+
+
+def test_unicorn_is_asked_in_a_process_of_its_own():
+    judge = judging.open_judge("unicorn")
+    assert isinstance(judge, UnicornJudge)
+    assert judge._seconds
