@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "agreement.md"
 WORD = re.compile(r"\bagree(?:s|d|ments?)?\b", re.IGNORECASE)
-ROW = re.compile(r"\| `(emu/[\w/]+\.py)` \| (.*?) \|")
+ROW = re.compile(r"\| `((?:emu|guest|walker)/[\w/]+\.py)` \| (.*?) \|")
 
 
 def said(source):

@@ -44,7 +44,7 @@ _JUDGES = """\
 # …and of other judges
 
 What Unicorn does right, and another emulator that `crosswalk judge` asks doesn't, or a version of
-it. The smallest cases are in tests/cases/judges.
+it ([judges.md](judges.md)). The smallest cases are in tests/cases/judges.
 """
 
 _MACHINE = """\
