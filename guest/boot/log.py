@@ -132,7 +132,7 @@ _FEATURES = {
     "fsgsbase": (7, 0, _EBX, 0),
     "hypervisor": (1, 0, _ECX, 31),
 }
-"""Leaf, subleaf, register and bit (Intel SDM vol. 2A, "CPUID"; AMD APM vol. 3, appendix E)."""
+"""Leaf, subleaf, register and bit (Intel SDM vol. 2A, "CPUID—CPU Identification")."""
 
 
 def results_bound(runs: Sequence[Run]) -> int:
