@@ -9,6 +9,7 @@ from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Printed
 from crosswalk.emu.workers.command import run_command
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.guest.boot.image import Output, results_of
+from crosswalk.guest.boot.log import came_to_end
 from crosswalk.walker.control import Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import one_line
@@ -24,7 +25,6 @@ _BOOT = 20.0
 """Seconds of CPU time until an image has been loaded."""
 
 _NOISE = 1 << 16
-_DONE = "Shutdown port: shutdown requested"
 _PANIC = re.compile(r">>PANIC<< (.*)")
 
 _MODELS = {
@@ -105,7 +105,7 @@ class Bochs:
         if not text:  # It wasn't content with its settings.
             raise BadInput(f"{self._path} {ran.ended or 'ended'}: {ran.said}")
         panics = [one_line(each) for each in _PANIC.findall(text)]
-        if panics and _DONE in panics[-1]:
+        if came_to_end(ran.output):
             return Printed(ran.output)
         ended = f"panics: {panics[-1]}" if panics and not ran.by_others else ran.ended
         return Printed(ran.output, ended or "ends", ran.by_others, ran.said)

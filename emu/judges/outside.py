@@ -9,6 +9,7 @@ from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Printed
 from crosswalk.emu.workers.command import run_command
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.guest.boot.image import Output, results_of
+from crosswalk.guest.boot.log import came_to_end
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import read_file
 
@@ -18,13 +19,14 @@ _IMAGE = "{image}"
 _NOISE = 1 << 20
 _MEMORY = 1 << 40  # Of address space: what runs machines may reserve any.
 _PATIENCE = 10.0
+_TAIL = 4096
 
 
 class Command:
     """A command that gets the path of an image, and prints what the image sends to COM1.
 
-    The path replaces each `{image}` in its words, else it is the last argument. Status 0 tells
-    that the machine came to its end.
+    The path replaces each `{image}` in its words, else it is the last argument. It needn't end by
+    itself: it is ended when the log has come to its end.
     """
 
     output = Output.SERIAL
@@ -57,8 +59,17 @@ class Command:
             words = [word.replace(_IMAGE, str(path)) for word in self._words]
             if words == self._words:
                 words.append(str(path))
-            ran = run_command(words, limits)
-        return Printed(ran.output, ran.ended, ran.by_others, ran.said)
+            tail = b""
+
+            def complete(part: bytes) -> bool:
+                nonlocal tail
+                tail = (tail + part)[-_TAIL:]
+                return came_to_end(tail)
+
+            ran = run_command(words, limits, complete=complete)
+        if came_to_end(ran.output):
+            return Printed(ran.output)
+        return Printed(ran.output, ran.ended or "ends", ran.by_others, ran.said)
 
     def close(self) -> None:
         """Nothing is kept between boots."""

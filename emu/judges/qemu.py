@@ -13,7 +13,8 @@ from typing import Literal
 from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Printed
 from crosswalk.emu.workers.command import Ran, run_command
 from crosswalk.emu.workers.sandbox import Limits
-from crosswalk.guest.boot.image import Output, results_of
+from crosswalk.guest.boot.image import Output, Results, results_of
+from crosswalk.guest.boot.log import came_to_end
 from crosswalk.walker.control import Vendor
 from crosswalk.walker.errors import BadInput
 
@@ -33,9 +34,6 @@ _MEMORY = 1 << 36
 """Of address space: the RAM, the code buffer of TCG, and what the libraries reserve."""
 
 _NOISE = 1 << 20
-_DONE = "ended with status 99"
-"""What comes of 0x31, written by the image to the port of isa-debug-exit: 2 * 0x31 + 1."""
-
 _PATIENCE = 4.0
 _SHORT = Limits(seconds=10.0)
 
@@ -87,14 +85,10 @@ class Qemu:
                 Limits(seconds=seconds, output=_NOISE, memory=_MEMORY, patience=_PATIENCE),
                 fatal=b"KVM internal error",
             )
-            if ram.stat().st_size == 0:
-                raise BadInput(f"{self._path} {ran.ended}: {ran.said}")
-            with ram.open("rb") as file:
-                start = results.address & -mmap.ALLOCATIONGRANULARITY
-                size = results.address + results.size - start
-                with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, offset=start) as view:
-                    data = _written(view[results.address - start :])
-        return Printed(data, _ended(ran), ran.by_others, ran.said)
+            data = _written(ram, results)
+        if not data and (ran.ended or "").startswith("ended with status"):  # It refuses to start.
+            raise BadInput(f"{self._path} {ran.ended}: {ran.said}")
+        return Printed(data, *_ending(ran, data), ran.said)
 
     def close(self) -> None:
         """Nothing is kept between boots."""
@@ -106,7 +100,7 @@ class Qemu:
             *_ACCELERATORS[self._accelerator],
             *("-machine", "pc,memory-backend=ram", "-m", str(_RAM), "-cpu", self._cpu(wish)),
             *("-object", f"memory-backend-file,id=ram,size={_RAM}M,mem-path={ram},share=on"),
-            *("-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", str(kernel)),
+            *("-kernel", str(kernel)),
         ]
 
     def _cpu(self, wish: CpuWish) -> str:
@@ -131,15 +125,25 @@ def require_kvm() -> None:
         raise BadInput(f"KVM can't be used: /dev/kvm: {error.strerror}") from None
 
 
-def _ended(ran: Ran) -> str | None:
-    if ran.ended == _DONE:
-        return None
+def _ending(ran: Ran, data: bytes) -> tuple[str | None, bool]:
+    """Return how it ended before the image had, None if it hadn't; and whether others did it."""
+    if came_to_end(data):
+        return None, False
     # With -no-reboot a reset, as a triple fault's, ends QEMU in peace.
-    return "resets" if ran.ended is None else ran.ended
+    return "resets" if ran.ended is None else ran.ended, ran.by_others
 
 
-def _written(data: bytes) -> bytes:
-    """Return the data up to the last byte that isn't zero, in whole words."""
+def _written(ram: Path, results: Results) -> bytes:
+    """Return the results up to the last byte that isn't zero, in whole words."""
+    if ram.stat().st_size < results.address + results.size:
+        return b""
+    start = results.address & -mmap.ALLOCATIONGRANULARITY
+    size = results.address + results.size - start
+    with (
+        ram.open("rb") as file,
+        mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ, offset=start) as view,
+    ):
+        data = view[results.address - start :]
     return data[: -(-len(data.rstrip(b"\0")) // 8) * 8]
 
 

@@ -28,7 +28,16 @@ from crosswalk.guest.boot.programs import (
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["MARK", "MOST_STRAYS", "NO_VECTOR", "Kind", "Refusal", "read_log", "results_bound"]
+__all__ = [
+    "MARK",
+    "MOST_STRAYS",
+    "NO_VECTOR",
+    "Kind",
+    "Refusal",
+    "came_to_end",
+    "read_log",
+    "results_bound",
+]
 
 MARK = 0xB0C5
 
@@ -42,6 +51,7 @@ _Words = list[int]
 
 _FORMAT = 1
 _WORD = 8
+_TAIL = 4096
 _MARKED = MARK.to_bytes(2, "little")
 _FNV, _PRIME, _ALL = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
 _NUMBERS = 1 << 16
@@ -179,6 +189,14 @@ def read_log(data: bytes, *, digest: bytes | None = None) -> BootLog:
         raise BadInput("the log ends before it names the CPU")
     runs = tuple(RunResult(tuple(run.programs), run.refused) for run in found.runs)
     return BootLog(found.cpu, runs, found.complete, found.ended)
+
+
+def came_to_end(data: bytes) -> bool:
+    """Return whether an image's last record is among the last 4 KiB of what it answered so far.
+
+    It is cheap, for looking at each part of a log that comes in; `BootLog.complete` is the proof.
+    """
+    return _find(data, max(0, len(data) - _TAIL), Kind.END) is not None
 
 
 def _records(data: bytes) -> Iterator[tuple[int, _Words] | None]:
