@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crosswalk.emu.judges.judge import (
     Judged,
@@ -34,7 +35,9 @@ __all__ = ["UnicornJudge"]
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
-_NO_OUTCOME = "a page that it may reach has no RAM, or is a paging structure"
+_UNMARKED = Reason(
+    Unjudged.NOT_SHOWN, "a page that it may reach has no RAM, or is a paging structure"
+)
 
 
 class UnicornJudge:
@@ -129,25 +132,36 @@ class UnicornJudge:
         self, memory: PhysicalMemory, context: PagingContext, composites: Composites
     ) -> JudgedComposites:
         try:
-            if self._composites is None:
-                self._composites = CompositeProber(memory, context)
-            else:
-                self._composites.enter(memory, context)
-            lacking = self._composites.lacking(composites)
-            possible = self._composites.possible(composites)
-            made = self._composites.probe(composites.take(np.flatnonzero(possible)))
+            prober = self._composite_prober(memory, context)
+            lacking = prober.lacking(composites)
+            possible = prober.possible(composites)
+            made = prober.probe(composites.take(np.flatnonzero(possible)))
         except CrosswalkError as error:
             self._composites = None  # Engines that did this are not to be trusted again.
             return _ended_composites((memory, context, composites), _reason_of(error))
         outcomes = CompositeOutcomes.empty(len(composites))
-        for name in CompositeOutcomes.__slots__:
-            getattr(outcomes, name)[possible] = getattr(made, name)
+        _put(outcomes, possible, made)
         why, reasons = _lacking_reasons(lacking)
-        impossible = ~possible & (lacking == 0)
-        if impossible.any():
-            reasons = (*reasons, Reason(Unjudged.NOT_SHOWN, _NO_OUTCOME))
-            why[impossible] = len(reasons)
+        # What may reach a page that can't be marked has an outcome where it faults before.
+        for row in np.flatnonzero(~possible & (lacking == 0)).tolist():
+            try:
+                alone = self._composite_prober(memory, context).probe(
+                    composites.take(slice(row, row + 1))
+                )
+                _put(outcomes, np.array([row]), alone)
+            except CrosswalkError:
+                self._composites = None
+                reasons = reasons if _UNMARKED in reasons else (*reasons, _UNMARKED)
+                why[row] = 1 + reasons.index(_UNMARKED)
         return JudgedComposites(context, outcomes, why, reasons)
+
+    def _composite_prober(self, memory: PhysicalMemory, context: PagingContext) -> CompositeProber:
+        """Return the prober for an address space; its engine is kept where it fits."""
+        if self._composites is None:
+            self._composites = CompositeProber(memory, context)
+        else:
+            self._composites.enter(memory, context)
+        return self._composites
 
     def _sequence(self, sequence: TlbSequence) -> JudgedSequence:
         if self._runner is None:
@@ -158,6 +172,14 @@ class UnicornJudge:
             self._runner = None
             return JudgedSequence(sequence.context, _reason_of(error))
         return JudgedSequence(sequence.context, seen)
+
+
+def _put(
+    into: CompositeOutcomes, rows: NDArray[np.bool_] | NDArray[np.intp], made: CompositeOutcomes
+) -> None:
+    """Put outcomes into these rows."""
+    for name in CompositeOutcomes.__slots__:
+        getattr(into, name)[rows] = getattr(made, name)
 
 
 def _lacking_reasons(lacking: Lacking) -> tuple[Lacking, tuple[Reason, ...]]:

@@ -20,7 +20,7 @@ from crosswalk.walker.tlb import load_sequence
 from tests.emu.accesses import columns, every, read
 from tests.emu.case_files import COMPOSITE_CASES, KNOWN_SEQUENCE_FILES
 from tests.emu.composites import composite
-from tests.tables import OPEN, PageTables, context
+from tests.tables import OPEN, P, PageTables, context
 
 VA = 0x40_0000
 
@@ -111,6 +111,17 @@ def test_composites_are_those_of_the_prober_and_others_named():
     assert [[0], [1]] == [each.why.tolist() for each in judged]
     text = "a page that it may reach has no RAM, or is a paging structure"
     assert (Reason(Unjudged.NOT_SHOWN, text),) == judged[1].reasons
+
+
+def test_a_composite_that_may_reach_a_page_without_ram_has_an_outcome_if_it_faults_before():
+    tables = PageTables().map(VA, 0x8000, OPEN).map(VA + 0x1000, 1 << 30, OPEN)
+    for rights, why in ((P, 0), (OPEN, 1)):
+        tables.map(VA, 0x8000, rights)
+        memory = SparseWords([(0, 1 << 24)], tables.words)
+        some = composite("cross:write", VA + 0xFFC, cpl=3)
+        (judged,) = UnicornJudge().composites([(memory, context(4), some)])
+        assert [why] == judged.why.tolist()
+        assert [7 if why == 0 else 0] == judged.outcomes.error_code[:, 0].tolist()
 
 
 def test_composites_without_what_the_cpu_lacks_are_made():
