@@ -46,15 +46,15 @@ def test_a_command_prints_the_log_of_the_image_it_gets(tmp_path):
 
     printed = boot(machine)
 
-    assert (printed.ended, printed.by_others) == (None, False)
+    assert (None, False) == (printed.ended, printed.by_others)
     assert read_log(printed.data, digest=DIGEST).complete
 
 
 def test_a_command_gets_the_image_where_its_words_say():
     machine = open_machine("exec:sh -c 'cat \"$1\"; exit 3' x {image} y")
 
-    assert boot(machine).ended is None
-    assert boot(machine, image_of(CUT, "powers off")).ended == "ended with status 3"
+    assert None is boot(machine).ended
+    assert "ended with status 3" == boot(machine, image_of(CUT, "powers off")).ended
 
 
 @pytest.mark.parametrize(
@@ -81,19 +81,19 @@ def test_a_machine_that_goes_on_for_ever_hangs(tmp_path):
 def test_a_machine_that_stays_after_the_end_of_its_log_is_ended(tmp_path):
     waits = f"out.write({WHOLE!r}); out.flush()\nsignal.pause()"
 
-    assert boot(fake(tmp_path, waits)).ended is None
+    assert None is boot(fake(tmp_path, waits)).ended
 
 
 def test_a_machine_that_prints_without_end_floods(tmp_path):
     printed = boot(fake(tmp_path, "while True: out.write(b'garbage' * 1000)"))
 
-    assert printed.ended == "floods"
+    assert "floods" == printed.ended
 
 
 def test_garbage_is_no_log(tmp_path):
     printed = boot(fake(tmp_path, "out.write(bytes(range(256)) * 9)"))
 
-    assert printed.ended == "ends"
+    assert "ends" == printed.ended
     with pytest.raises(BadInput, match="no answer of a boot image"):
         read_log(printed.data, digest=DIGEST)
 
@@ -174,7 +174,7 @@ def test_qemu_takes_wishes(qemu, wish, words):
     machine = open_machine(qemu)
 
     assert words == machine._cpu(wish)
-    assert boot(machine, wish=wish).ended is None
+    assert None is boot(machine, wish=wish).ended
 
 
 def test_qemu_that_does_not_start_is_named(qemu, monkeypatch):
@@ -204,7 +204,7 @@ def test_each_bochs_prints_the_results_of_what_it_ran(bochs):
         printed = boot(machine)
         log = read_log(printed.data, digest=DIGEST)
 
-        assert (log.complete, printed.ended) == (True, None)
+        assert (True, None) == (log.complete, printed.ended)
         assert machine.version.startswith("Bochs ")
         reset = boot(machine, image_of(CUT, "resets"), seconds=2.0)
         assert CUT in reset.data

@@ -20,8 +20,8 @@ def ran(script, limits=LIMITS, **options):
 def test_output_and_noise_of_a_command_that_succeeds():
     found = ran("echo answer; echo one >&2; printf 'tw\\033o' >&2")
 
-    assert found.output == b"answer\n"
-    assert (found.ended, found.by_others, found.said) == (None, False, "tw\\x1bo")
+    assert b"answer\n" == found.output
+    assert (None, False, "tw\\x1bo") == (found.ended, found.by_others, found.said)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_command_that_waits_for_ever_hangs():
 def test_a_command_that_prints_without_end_floods():
     found = ran("yes")
 
-    assert found.ended == "floods"
+    assert "floods" == found.ended
     assert LIMITS.output < len(found.output) <= LIMITS.output + (1 << 16)
 
 
@@ -88,7 +88,7 @@ def test_a_command_killed_by_another_program_has_no_result():
 def test_nothing_that_a_command_started_stays():
     found = ran("sleep 1000 & echo $!; kill -ABRT $$")
 
-    assert found.ended == "died of SIGABRT"
+    assert "died of SIGABRT" == found.ended
     assert not Path(f"/proc/{int(found.output)}").exists()
 
 
