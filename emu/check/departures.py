@@ -41,11 +41,13 @@ __all__ = [
 SequenceTest = Callable[[Sequence, int, str], bool]
 """Says of a violation in a sequence, at this step and for this cause, whether it is one."""
 
-UNICORN, QEMU, BOCHS, KVM = "unicorn", "qemu", "bochs", "kvm"
+UNICORN, QEMU, MTTCG, BOCHS = "unicorn", "qemu", "qemu-mttcg", "bochs"
 """Judges by what `crosswalk judge --with` calls them, without a path."""
 
-_TCG = frozenset({UNICORN, QEMU})
-_EMULATORS = frozenset({UNICORN, QEMU, BOCHS})
+_QEMU = frozenset({QEMU, MTTCG})
+_ONE_CPU = frozenset({UNICORN, QEMU})
+_TCG = _QEMU | {UNICORN}
+_EMULATORS = _TCG | {BOCHS}
 
 _WIDTH = 40
 """The emulator's MAXPHYADDR in bits."""
@@ -268,7 +270,7 @@ DEPARTURES = (
         "which is looked at in present entries alone, so that P is set as well.",
         "The page walk of QEMU since 2022 makes the error code of RSVD alone.",
         lambda rules: replace(rules, reserved_present=False),
-        judges=frozenset({QEMU}),
+        judges=_QEMU,
     ),
     Departure(
         "keys-of-supervisor-pages",
@@ -303,7 +305,7 @@ DEPARTURES = (
         "With one processor a locked instruction is made of a load and a store, each with its own "
         "page walk.",
         lambda rules: replace(rules, rmw_reads_first=True),
-        judges=_TCG,
+        judges=_ONE_CPU,
     ),
     Departure(
         "implicit-access-honours-ac",

@@ -83,7 +83,7 @@ def _section(entry: Departure) -> str:
     lines = [f"- Manual: {entry.manual}", f"- Reason in the emulator: {entry.reason}"]
     others = ", ".join(sorted(entry.judges - {UNICORN}))
     if UNICORN not in entry.judges:
-        command = f"judge --with {others}"
+        command = f"judge --with {min(entry.judges)}"
     else:
         command = "sequence" if entry.scope is Scope.SEQUENCE else "replay"
     if entry.scope is not Scope.NESTED:
