@@ -12,12 +12,14 @@ from enum import IntFlag
 from functools import cache
 from hashlib import sha256
 from importlib import resources
+from typing import NamedTuple
 
 from crosswalk.guest.assembler import assemble
 from crosswalk.guest.boot import places
-from crosswalk.guest.boot.log import results_bound
+from crosswalk.guest.boot.legacy import legacy_pages, legacy_symbols, lent_entry
+from crosswalk.guest.boot.log import MOST_STRAYS, Kind, Refusal, results_bound
 from crosswalk.guest.boot.places import PAGE
-from crosswalk.guest.boot.programs import Run
+from crosswalk.guest.boot.programs import Op, Run
 from crosswalk.guest.boot.wire import encoded, scratch_size
 from crosswalk.guest.errors import AssemblyError
 from crosswalk.walker.context import PagingMode
@@ -34,10 +36,10 @@ __all__ = [
     "size_of",
 ]
 
-SOURCES = ("runner_start.s", "runner.s", "runner_traps.s")
+SOURCES = ("runner_start.s", "runner.s", "runner_traps.s", "runner_legacy_call.s")
 """The sources of the runner's code, put together in this order; the first bytes are its entry."""
 
-_ACCESS_SOURCE = "runner_accesses.s"
+_ENTRY_SOURCE, _ACCESS_SOURCE = "runner_entry.s", "runner_accesses.s"
 
 _TOP = 3 << 30
 """Where PCs may leave RAM for devices."""
@@ -50,7 +52,7 @@ _LEAF = _TABLE | _DIRTY
 _MULTIBOOT, _MULTIBOOT_FLAGS = 0x1BADB002, 0x10002
 _SAYS = 0x40  # Where the image says of itself what follows.
 _MARK = b"crosswalk-boot/1"
-_DIGEST = 32
+_DIGEST_AT, _DIGEST = _SAYS + len(_MARK), 32
 _ENTRY = 0xC0
 
 
@@ -95,7 +97,7 @@ class Place:
             case PagingMode.LEVEL5, True:
                 return self.base + places.USER4 | _TABLE | _USER
             case _:
-                raise BadInput(f"the runner has no programs in {mode.value} paging")
+                return lent_entry(self.base, mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,30 +126,31 @@ def boot_image(runs: Sequence[Run], place: Place, output: Output = Output.SERIAL
     if place.base + layout.size > _TOP:
         raise BadInput(f"an image of {layout.size:,} bytes at {place.base:#x} ends above 3 GiB")
     image = bytearray(places.FIXED)
-    access, code = _code()
-    _put(image, places.ACCESS, access, PAGE)
-    _put(image, places.CODE, code, places.CODE_PAGES * PAGE)
+    code = _code()
+    _put(image, places.ACCESS, code.accesses, PAGE)
+    _put(image, places.CODE, code.rest, places.CODE_PAGES * PAGE)
     _put(image, places.DATA, _data(place.base, layout, output, len(parts)), PAGE)
     _put(image, places.GDT, _GDT, places.TSS - places.GDT)
     _put(image, places.TSS, bytes(102) + struct.pack("<H", 104), 104)
     for at, entry in _tables(place.base).items():
         image[at : at + 8] = entry.to_bytes(8, "little")
+    _put(image, places.LEGACY, legacy_pages(place.base), places.FIXED - places.LEGACY)
     _put(image, places.HEAD, _head(place.base, layout), PAGE)
     image += b"".join(parts)
-    image[_SAYS + 16 : _SAYS + 16 + _DIGEST] = sha256(image).digest()
+    image[_DIGEST_AT : _DIGEST_AT + _DIGEST] = sha256(image).digest()
     return bytes(image)
 
 
 def digest_of(image: bytes) -> bytes:
     """Return the 32 bytes by which a log names the image it is of; `BadInput` for no such image."""
     _require(image)
-    return image[_SAYS + 16 : _SAYS + 16 + _DIGEST]
+    return image[_DIGEST_AT : _DIGEST_AT + _DIGEST]
 
 
 def results_of(image: bytes) -> Results:
     """Return where this image leaves its results in memory; `BadInput` for no such image."""
     _require(image)
-    return Results(*struct.unpack_from("<QQ", image, _SAYS + 16 + _DIGEST))
+    return Results(*struct.unpack_from("<QQ", image, _DIGEST_AT + _DIGEST))
 
 
 def _require(image: bytes) -> None:
@@ -189,11 +192,11 @@ def _head(base: int, layout: _Layout) -> bytes:
     head = bytearray(_ENTRY + 10)
     struct.pack_into("<8I", head, 0, *header, *addresses)
     head[_SAYS : _SAYS + len(_MARK)] = _MARK
-    says = _SAYS + len(_MARK) + _DIGEST
+    says = _DIGEST_AT + _DIGEST
     struct.pack_into("<QQ", head, says, base + layout.results, layout.size - layout.results)
-    # mov ebp, base; jmp CODE
-    struct.pack_into("<BIBi", head, _ENTRY, 0xBD, base, 0xE9, places.CODE - (_ENTRY + 10))
-    return bytes(head)
+    # mov ebp, base; jmp ENTRY
+    struct.pack_into("<BIBi", head, _ENTRY, 0xBD, base, 0xE9, places.ENTRY - (_ENTRY + 10))
+    return bytes(head).ljust(places.ENTRY, b"\0") + _code().entry
 
 
 def _data(base: int, layout: _Layout, output: Output, runs: int) -> bytes:
@@ -232,8 +235,6 @@ _NAMES = (
     "D_DM",
     "D_RUN",
     "D_RUN_INDEX",
-    "D_PROGRAM",
-    "D_RECORD",
     "D_STEP",
     "D_RESUME",
     "D_RSP",
@@ -244,10 +245,18 @@ _NAMES = (
     "D_LA57",
     "D_KEY",
     "D_POOL_USED",
-    "D_WINDOWS",
     "D_PAGE1GB",
+    "D_BURST",
     "D_WROTE",
-    "D_CHANGED",
+    "D_BLOCKS",
+    "D_PROGRAMS",
+    "D_PROGRAMS_LEFT",
+    "D_NEXT",
+    "D_COUNTS",
+    "D_WATCHED",
+    "D_SIGNED",
+    "D_STEPS_LEFT",
+    "D_WORD",
     "D_VECTOR",
     "D_ERROR",
     "D_RIP",
@@ -257,10 +266,6 @@ _NAMES = (
     "D_DONE_RIP",
     "D_INVPCID",
     "D_INVPCID_REST",
-    "D_COUNTS",
-    "D_POINTER",
-    "D_SIGNED",
-    "D_FLAGS",
     "D_FREE",
 )
 _VARIABLES: Mapping[str, int] = {name: 8 * at for at, name in enumerate(_NAMES)}
@@ -304,17 +309,32 @@ def symbols() -> dict[str, int]:
     return {
         **{f"P_{name}": getattr(places, name) for name in names},
         **{name: places.DATA + at for name, at in _VARIABLES.items()},
+        **{f"KIND_{kind.name}": kind.value for kind in Kind},
+        **{f"REFUSED_{refusal.name}": refusal.value for refusal in Refusal},
+        **{f"OP_{op.name}": op.value for op in Op},
+        "P_DIGEST": _DIGEST_AT,
+        "MOST_STRAYS": MOST_STRAYS,
+        **legacy_symbols(),
     }
 
 
+class _Code(NamedTuple):
+    entry: bytes
+    accesses: bytes
+    rest: bytes
+
+
 @cache
-def _code() -> tuple[bytes, bytes]:
-    """Return the code of the accesses, and all other."""
-    return _assembled((_ACCESS_SOURCE,), places.ACCESS), _assembled(SOURCES, places.CODE)
+def _code() -> _Code:
+    return _Code(
+        entry=_assembled((_ENTRY_SOURCE,), places.ENTRY, bits=32),
+        accesses=_assembled((_ACCESS_SOURCE,), places.ACCESS),
+        rest=_assembled(SOURCES, places.CODE),
+    )
 
 
-def _assembled(sources: Sequence[str], offset: int) -> bytes:
+def _assembled(sources: Sequence[str], offset: int, *, bits: int = 64) -> bytes:
     folder = resources.files("crosswalk.guest").joinpath("asm")
     text = "\n".join(folder.joinpath(source).read_text(encoding="utf-8") for source in sources)
     name = sources[0]
-    return assemble(name, text, bits=64, address=offset, symbols=symbols())
+    return assemble(name, text, bits=bits, address=offset, symbols=symbols())

@@ -91,6 +91,7 @@ class Refusal(IntEnum):
     CR4 = 7
     EFER = 8
     PKRS = 9
+    STEP = 10
 
 
 _SAYS = {
@@ -103,6 +104,7 @@ _SAYS = {
     Refusal.CR4: "CR4 = {:#x} refused",
     Refusal.EFER: "EFER = {:#x} refused",
     Refusal.PKRS: "IA32_PKRS = {:#x} refused",
+    Refusal.STEP: "no step of kind {} in this paging mode",
 }
 
 # Flags of a step's word: vector | flags << 8 | error code << 32.

@@ -8,11 +8,13 @@ __all__ = [
     "DIRECT2",
     "DIRECT3",
     "DIRECT4",
+    "ENTRY",
     "FIXED",
     "GDT",
     "HEAD",
     "IDT",
     "LEGACY",
+    "LEGACY_USER",
     "OP_SIZE",
     "OWN4",
     "OWN5",
@@ -27,12 +29,16 @@ __all__ = [
     "USER2",
     "USER3",
     "USER4",
+    "WITHOUT_PAGING",
 ]
 
 PAGE = 0x1000
 
 HEAD = 0
 """The multiboot header, what the image says of itself, and the first instructions."""
+
+ENTRY, WITHOUT_PAGING = 0x100, 0x108
+"""32-bit code: for the loader, and for where paging has to be off."""
 
 ACCESS = 0x1000
 """Code that makes the accesses: supervisor code through the alias, user code at `Run.user`."""
@@ -65,7 +71,9 @@ POOL, POOL_PAGES = 0x17000, 16
 """Page directories of the direct map above 4 GiB, where the CPU has no 1-GiB pages."""
 
 LEGACY = 0x27000
-"""Pages of PAE and 32-bit paging's own."""
+"""Pages of PAE and 32-bit paging's own: see legacy.py."""
+LEGACY_USER = 0x2F000
+"""Where the first of them shows to CPL 3, in these modes."""
 
 FIXED = 0x40000
 """The size of all this; the runs, scratch words and results are behind it."""
