@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
+import msgspec
 import numpy as np
 
 from crosswalk.emu.check.allowed_outcomes import allowed_outcomes, parts_of
@@ -23,26 +24,31 @@ from crosswalk.emu.check.judged import (
     kind_of,
     sequence_verdict,
 )
+from crosswalk.emu.cli.campaign_findings import report_of
 from crosswalk.emu.cli.given_cases import Given, given_cases
-from crosswalk.emu.cli.output import emit_document, print_verdict, remark
+from crosswalk.emu.cli.output import command_line, emit_document, print_verdict, remark
 from crosswalk.emu.cli.sequence import sequence_lines
-from crosswalk.emu.findings.judged import described_judged, rules_of_rows
+from crosswalk.emu.findings.describe import described, described_composite, joined_findings
+from crosswalk.emu.findings.judged import described_judged, ended_at, not_allowed, rules_of_rows
 from crosswalk.emu.findings.signature import WALKER, Signature
 from crosswalk.emu.judges.judge import Judge, Question, Reason
 from crosswalk.emu.judges.registry import open_judge
 from crosswalk.emu.probe.composites import NAMES
+from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.composites import CompositeCase, composite_lines, dump_composite
-from crosswalk.emu.report.finding import finding_lines
+from crosswalk.emu.report.finding import FindingJson, FindingsJson, finding_lines
 from crosswalk.emu.report.judged import (
     JudgeTally,
     composite_document,
     concluded,
+    count_lines,
     counts_text,
     judge_document,
     judged_probes,
     sequence_document,
     table_lines,
 )
+from crosswalk.emu.report.report_files import write_report
 from crosswalk.emu.report.text import access_text, count_text, outcome_text
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
@@ -120,6 +126,7 @@ def run(options: argparse.Namespace) -> int:
     if asked:
         for line in table_lines(judging.tallies):
             show(line)
+        _write_reports(options, judging)
     else:
         remark("nothing asked: no probes")
     statuses = {2} if unread or not asked else set()
@@ -145,12 +152,32 @@ def _opened(names: Sequence[str], opened: ExitStack) -> dict[str, Judge]:
     return judges
 
 
+def _write_reports(options: argparse.Namespace, judging: "_Judging") -> None:
+    """Write the files of `--report`, and GitHub's annotations on standard error if asked."""
+    searches = []
+    for tally in judging.tallies:
+        found = joined_findings(judging.findings(tally.name))
+        about = [*count_lines(tally), f"verdict: {concluded(tally).text}"]
+        searches.append(FindingsJson(walker=tally.name, findings=found, about=about))
+    report = report_of(searches)
+    for path in options.report or ():
+        write_report(path, report)
+    for search in searches if options.github else ():
+        for line in annotation_lines(search):
+            remark(line)
+
+
 class _Judging:
     """Puts cases to all judges, many together, and counts what they say."""
 
     def __init__(self, judges: dict[str, Judge], *, as_json: bool, verbose: bool) -> None:
         self._judges, self._as_json, self._verbose = judges, as_json, verbose
         self.tallies = [JudgeTally(name) for name in judges]
+        self._found: dict[str, dict[Signature, FindingJson]] = {name: {} for name in judges}
+
+    def findings(self, name: str) -> list[tuple[Signature, FindingJson]]:
+        """Return what a judge is wrong about, by signature, each with the first that shows it."""
+        return list(self._found[name].items())
 
     def all(self, given: Iterator[Given]) -> int:
         """Judge all that is given, in order; return how many of them could not be read."""
@@ -184,6 +211,8 @@ class _Judging:
                 continue
             said = dict(zip(self._judges, next(by_case), strict=True))
             self._count(said)
+            for name, answer in said.items():
+                self._gather(each, name, answer)
             if self._as_json:
                 emit_document(_document(each, said, self._judges))
             else:
@@ -201,12 +230,44 @@ class _Judging:
             for name, other in said.items():
                 tally.refutes.update((name, what) for what in _refuted(answer, other))
 
+    def _gather(self, asked: _Asked, name: str, answer: _Answer) -> None:
+        """Put the findings of one answer to those that are there, which have the first case."""
+        found, again = self._found[name], command_line(["crosswalk", "judge", asked.name])
+        for row, (status, detail) in enumerate(answer.statuses()):
+            if not status.wrong:
+                continue
+            rule = answer.rules.get(row, "") if status is Status.DIVERGED else detail
+            signature = rule if isinstance(rule, Signature) else not_allowed(name, rule)
+            if status is Status.ENDED:
+                signature = ended_at(name, detail)
+            if signature in found:
+                made = found[signature]
+                found[signature] = msgspec.structs.replace(made, count=made.count + 1)
+                continue
+            found[signature] = msgspec.structs.replace(
+                _described(asked, answer, row, signature),
+                case=asked.name,
+                size=count_text(asked.probes, "probe"),
+                reproduce=f"{again} {command_line(['--with', name])}",
+            )
+
     def _print(self, asked: _Asked, said: dict[str, _Answer]) -> None:
         texts = (f"{name} {counts_text(Counter(_named(each)))}" for name, each in said.items())
         print(f"{asked.name}: {count_text(asked.probes, 'probe')}: {'; '.join(texts)}")
         for name, answer in said.items():
             for line in _lines(asked, name, answer, verbose=self._verbose):
                 print(line)
+
+
+def _described(asked: _Asked, answer: _Answer, row: int, signature: Signature) -> FindingJson:
+    result, content = answer.result, asked.content
+    if isinstance(result, AccessVerdicts) and isinstance(content, Case):
+        words = content.entries if asked.probes == 1 else {}
+        return described_judged(result, row, signature, words)
+    if isinstance(content, CompositeCase):
+        made = described_composite(signature, content)
+        return msgspec.structs.replace(made, observed=None)
+    return described(signature)
 
 
 def _named(answer: _Answer) -> Iterator[tuple[Status, str]]:

@@ -79,6 +79,7 @@ _JUDGE = Command(
             action="store_true",
             help="show each probe, those that agree and those without an outcome too",
         ),
+        *REPORTING,
         json_option("each case, with what every judge said filled in,"),
     ),
     """\

@@ -8,11 +8,11 @@ import numpy as np
 from crosswalk.emu.check.compare import by_the_manuals, differing_fields
 from crosswalk.emu.check.judged import AccessVerdicts, Status
 from crosswalk.emu.findings.describe import described_access
-from crosswalk.emu.findings.signature import WALKER, Signature, signature_of
+from crosswalk.emu.findings.signature import DUE, WALKER, Signature, signature_of
 from crosswalk.emu.report.finding import FindingJson
 from crosswalk.walker.formats import Probe
 
-__all__ = ["JUDGE", "described_judged", "rules_of_rows"]
+__all__ = ["JUDGE", "described_judged", "ended_at", "not_allowed", "rules_of_rows"]
 
 JUDGE = "judge:"
 """What the witness of a finding about a judge begins with."""
@@ -49,12 +49,24 @@ def rules_of_rows(found: AccessVerdicts, name: str) -> dict[int, Signature]:
 def described_judged(
     found: AccessVerdicts, row: int, signature: Signature, words: Mapping[int, int]
 ) -> FindingJson:
-    """Return a divergence described: the judge's answer, the prediction for its CPU, the walk.
+    """Return a divergence, or an end, described: both answers for the judge's CPU, and the walk.
 
     `words` are those of memory, of which those that the walk doesn't read are shown.
     """
-    if signature.witness == WALKER:
+    if signature.truth == DUE:
+        probe = Probe.of(found.accesses[row])
+    elif signature.witness == WALKER:
         probe = Probe.of(found.accesses[row], found.predicted[row], found.seen[row])
     else:
         probe = Probe.of(found.accesses[row], found.seen[row])
     return described_access(signature, found.memory, found.context, probe, words=words)
+
+
+def ended_at(name: str, how: str) -> Signature:
+    """Return the signature of a judge that died, hung or flooded at a probe."""
+    return Signature(f"{JUDGE}{name}", "an outcome", how, DUE)
+
+
+def not_allowed(name: str, rule: str) -> Signature:
+    """Return the signature of an outcome of a composite or a sequence that nothing allows."""
+    return Signature(f"{JUDGE}{name}", rule, "another outcome", "one that is allowed")

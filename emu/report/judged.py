@@ -47,6 +47,7 @@ __all__ = [
     "JudgeTally",
     "composite_document",
     "concluded",
+    "count_lines",
     "counts_text",
     "judge_document",
     "judged_probes",
@@ -105,10 +106,11 @@ def table_lines(tallies: Sequence[JudgeTally]) -> Iterator[str]:
         yield f"{name:<{widths[0]}}  {'  '.join(shown)}"
     for each in tallies:
         yield f"{each.name}: {each.version}"
-        yield from (f"  {line}" for line in _parts(each))
+        yield from (f"  {line}" for line in count_lines(each))
 
 
-def _parts(tally: JudgeTally) -> Iterator[str]:
+def count_lines(tally: JudgeTally) -> Iterator[str]:
+    """Yield what the numbers of a judge are made of: rules, departures and reasons, counted."""
     if tally.unproved:
         yield f"{tally.unproved:,} agreed in all but the address, which can't be shown"
     for status in Status:

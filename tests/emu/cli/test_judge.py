@@ -295,6 +295,36 @@ def test_judges_are_closed_also_after_an_error(run, small_case, planted):
     assert "it can't be started" in ran.err
 
 
+def test_reports_have_each_finding_with_its_judge_case_and_command(
+    run, small_case, planted, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("crosswalk.emu.check.departures.DEPARTURES", ())
+    died = Reason(Unjudged.ENDED, "died of SIGABRT")
+    planted(log=LosesA(), exec=Without(reason=died, every=True))
+    case = load_case(small_case)
+    probes = (replace(case.probes[0], access="read"), *case.probes[1:])
+    small_case.write_bytes(judging.dump_case(replace(case, probes=probes)))
+    page, sarif = tmp_path / "report.md", tmp_path / "report.sarif"
+    names = with_("log", "exec", "unicorn")
+    given = ("judge", small_case, COMPOSITE, SEQUENCE, *names, "--report", page, "--report", sarif)
+    ran = run(*given, "--github")
+    assert 1 == ran.status
+    text = page.read_text()
+    for part in (
+        "Findings about log",
+        "Findings about exec",
+        "died of SIGABRT",
+        "rmw:xadd: none of the outcomes allowed",
+        "a page fault keeps what is cached of its address",
+        f"crosswalk judge {small_case} --with log",
+        "verdict: FAILED",
+    ):
+        assert part in text
+    runs = json.loads(sarif.read_text())["runs"]
+    assert sum(len(each["results"]) for each in runs) >= 4
+    assert "::error" in ran.err
+
+
 def test_the_help_names_every_judge(run):
     shown = " ".join(run("judge", "--help").out.split())
     assert f"{', '.join(JUDGES[:-1])}, or {JUDGES[-1]}" in shown
