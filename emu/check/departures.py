@@ -260,6 +260,7 @@ DEPARTURES = (
         "There are no PDPTE registers: every walk reads its PDPTE from memory, and looks at bits "
         "63 down to MAXPHYADDR alone.",
         _loads_nothing,
+        judges=_TCG,
     ),
     Departure(
         "reserved-fault-without-p",
@@ -270,6 +271,17 @@ DEPARTURES = (
         "which is looked at in present entries alone, so that P is set as well.",
         "The page walk of QEMU since 2022 makes the error code of RSVD alone.",
         lambda rules: replace(rules, reserved_present=False),
+        judges=_QEMU,
+    ),
+    Departure(
+        "pae-pdpte-accessed",
+        Scope.ACCESS,
+        "In PAE paging a walk sets bit 5 of the PDPTE that it uses, as if that were A.",
+        'Intel SDM vol. 3A, "PDPTE Registers" and "Accessed and Dirty Flags": a PDPTE of PAE '
+        "paging has no A; its bits 8:5 and 2:1 are reserved, and MOV to CR3 raises #GP(0) if one "
+        "that is present sets any of them. A guest that loads CR3 again would be refused.",
+        "The page walk of QEMU since 2022 sets A on each of its levels in the same way.",
+        lambda rules: replace(rules, pdpte_accessed=True),
         judges=_QEMU,
     ),
     Departure(

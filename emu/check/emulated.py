@@ -244,7 +244,7 @@ def _reached(rules: Rules, path: _Path, va: U64) -> U64:
 def _marks(path: _Path, accesses: Accesses, allowed: NDArray[np.bool_], *, every: bool) -> U64:
     """Return uint64[n, levels]: the bits that are set in each entry of each path."""
     bits = np.where(path.used(), _A, _ZERO)
-    bits[:, [not level.restricts for level in path.levels]] = _ZERO
+    bits[:, [not level.accessed for level in path.levels]] = _ZERO
     last = np.where(allowed, _A, _ZERO)
     last[allowed & (accesses.type == AccessType.WRITE)] |= _D
     rows = np.arange(len(accesses))

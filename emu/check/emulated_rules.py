@@ -50,7 +50,8 @@ class Rules:
     - `rmw_reads_first`: a locked read-modify-write is a read, and then a write;
     - `implicit_heeds_ac`: RFLAGS.AC of CPL 0 counts for implicit accesses, too;
     - `reserved_present`: a fault for a reserved bit has P in its error code;
-    - `keys`: which pages a protection key of PKRU restricts.
+    - `keys`: which pages a protection key of PKRU restricts;
+    - `pdpte_accessed`: a walk sets A in a PDPTE of PAE paging.
     """
 
     levels: int
@@ -79,6 +80,7 @@ class Rules:
     implicit_heeds_ac: bool = False
     reserved_present: bool = True
     keys: Keys = Keys.USER_PAGES
+    pdpte_accessed: bool = False
 
     @property
     def frame_mask(self) -> int:
@@ -105,6 +107,7 @@ class LevelRules:
     late: int = 0
     early: bool = False
     restricts: bool = True
+    accessed: bool = True
 
 
 def rules_of(context: PagingContext) -> Rules:
@@ -177,7 +180,9 @@ def levels_of(rules: Rules) -> tuple[LevelRules, ...]:
     )
     if rules.levels == 3:
         bits = high | (1 << 64) - (1 << 52) | rules.pdpte_low
-        return (LevelRules(30, 2, 8, Pages.NONE, bits, bits, restricts=False), *lower)
+        marked = rules.pdpte_accessed
+        first = LevelRules(30, 2, 8, Pages.NONE, bits, bits, restricts=False, accessed=marked)
+        return (first, *lower)
     table = last | _BIT_PS
     upper = table | (_BIT_8 if rules.high_bit_8 else 0)
     pdpte = LevelRules(
