@@ -17,6 +17,7 @@ from crosswalk.walker.tlb import Halted
 from crosswalk.walker.tlb import Sequence as TlbSequence
 
 __all__ = [
+    "ELSEWHERE",
     "Judge",
     "Judged",
     "JudgedComposites",
@@ -25,6 +26,12 @@ __all__ = [
     "Reason",
     "Unjudged",
 ]
+
+
+ELSEWHERE = (1 << 64) - 1
+"""The `pa` of an outcome that is OK, but of an access that went where it should not, unknown where.
+
+No entry can name it: it differs from every prediction."""
 
 
 class Unjudged(StrEnum):

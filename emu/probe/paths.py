@@ -7,19 +7,21 @@ address field, and nothing of rights or reserved bits.
 """
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.probe.control import ADDRESS, CR4_PSE, Control
 from crosswalk.emu.probe.frames import has_frames, words_of
-from crosswalk.emu.probe.space import NOWHERE, Space
+from crosswalk.emu.probe.space import NOWHERE, Entries
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
 __all__ = [
     "MAX_LEVELS",
     "NO_ADDRESS",
     "NO_PAGE",
+    "Held",
     "PagingFormat",
     "Paths",
     "distinct",
@@ -107,6 +109,18 @@ def format_of(control: Control) -> PagingFormat:
     return _32_BIT_PSE if control.cr4 & CR4_PSE else _32_BIT
 
 
+class Held(Protocol):
+    """Tables that paths lead through: entries in one array, found by their addresses."""
+
+    def entries(self, size: int) -> Entries:
+        """Return all of it as entries of 4 or 8 bytes."""
+        ...
+
+    def index_of(self, pa: U64) -> NDArray[np.int64]:
+        """Return the index of the 8-byte word at each address, NOWHERE if it isn't held."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Paths:
     """The entries that walks of n addresses would use.
@@ -149,7 +163,7 @@ def find_tables(memory: PhysicalMemory, form: PagingFormat, root: int, mask: int
     return found
 
 
-def find_paths(space: Space, form: PagingFormat, root: int | U64, va: U64) -> Paths:
+def find_paths(space: Held, form: PagingFormat, root: int | U64, va: U64) -> Paths:
     """Return the entries that a walk of each address would use from `root`, one for all or each."""
     count = len(va)
     indices = np.full((count, MAX_LEVELS), NOWHERE, np.int64)

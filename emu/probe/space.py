@@ -16,7 +16,7 @@ from unicorn import UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE, Uc
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, U64, WORDS
 
-__all__ = ["MAX_RAM", "NOWHERE", "Space"]
+__all__ = ["MAX_RAM", "NOWHERE", "Entries", "Space"]
 
 MAX_RAM = 1 << 38
 """The most RAM, in bytes, that is put before the emulated CPU."""
