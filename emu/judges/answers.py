@@ -80,7 +80,7 @@ def refusal_reason(text: str) -> Reason:
     return Reason(Unjudged.NOT_SHOWN, "the machine says: " + re.sub(r"0x[0-9a-f]+", "…", text))
 
 
-def answer_of(expected: Expected, result: ProgramResult) -> Found | Reason:
+def answer_of(expected: Expected, result: ProgramResult) -> Found | Reason:  # noqa: PLR0911  # One for each way.
     """Return the outcome of a single access, or why its result is none."""
     (step,) = result.steps
     changed = dict(result.changed)
@@ -93,18 +93,20 @@ def answer_of(expected: Expected, result: ProgramResult) -> Found | Reason:
         # It ran something else than what was put where it should lead.
         return _to(expected, None, changed)
     if expected.end is None:
-        strays = bool(result.strays) or expected.type is AccessType.READ and _is_marker(step.seen)
+        read = expected.type is AccessType.READ
+        strays = bool(result.strays) or (read and _is_marker(step.seen))
         return Found(Kind.OK, ELSEWHERE if strays else 0, changed=changed, unproved=not strays)
     if expected.type is AccessType.EXECUTE:
         return _to(expected, expected.end, changed)
     if expected.type is AccessType.READ:
-        return _to(expected, _read_at(expected, step.seen), changed)
-    return _to(expected, _written_at(expected, result, changed), changed)
+        return _to(expected, _read_at(expected, expected.end, step.seen), changed)
+    return _to(expected, _written_at(expected, expected.end, result, changed), changed)
 
 
 def fault_of(step: StepResult) -> Found | Reason | None:
     """Return the fault of an access, None for none, or why what was raised is no outcome."""
-    if step.vector is None or (step.vector in {Vector.DB, Vector.BP} and step.at_access):
+    completes = step.vector in {Vector.DB, Vector.BP} and (step.at_access or step.behind)
+    if step.vector is None or completes:
         return None
     if step.at_access and step.vector == Vector.PF:
         return Found(Kind.PAGE_FAULT, 0, step.error_code, step.cr2)
@@ -129,12 +131,11 @@ def _to(expected: Expected, pa: int | None, changed: dict[int, int]) -> Found:
     return Found(Kind.OK, pa, changed=changed)
 
 
-def _read_at(expected: Expected, seen: int) -> int | None:
-    assert expected.end is not None
+def _read_at(expected: Expected, end: int, seen: int) -> int | None:
     if not (seen ^ expected.content) & ~MARKS.get(expected.marks, 0):
-        return expected.end
+        return end
     at = named_by(seen)
-    return None if at is None else at | expected.end & 7
+    return None if at is None else at | end & 7
 
 
 def named_by(word: int) -> int | None:
@@ -148,11 +149,10 @@ def _is_marker(word: int) -> bool:
 
 
 def _written_at(
-    expected: Expected, result: ProgramResult, changed: dict[int, int]
+    expected: Expected, end: int, result: ProgramResult, changed: dict[int, int]
 ) -> int | None:
     """Return where a byte was stored; what the store itself changed is no changed word."""
-    assert expected.end is not None
-    end, target = expected.end, expected.end & -8
+    target = end & -8
     wanted = with_byte(expected.content, end, expected.stored)
     got = changed.get(target)
     if got is not None and not (got ^ wanted) & ~MARKS.get(expected.marks, 0):

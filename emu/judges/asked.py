@@ -1,7 +1,7 @@
 """Runs before the runner has its place: what questions of any kind are compiled into."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from crosswalk.emu.probe.paths import PagingFormat, distinct
 from crosswalk.guest.boot.image import Place
 from crosswalk.guest.boot.programs import CpuFacts, Program, Run
 from crosswalk.walker.context import PagingContext, PagingMode
-from crosswalk.walker.memory import FRAME, U64
+from crosswalk.walker.memory import U64
 
 __all__ = [
     "Asked",
@@ -80,6 +80,8 @@ class Registers:
             needed.append(_FEATURES[_LAM_SUP])
         if efer & EFER_NXE:
             needed.append(("nx", "EFER.NXE"))
+        if efer & _EFER_UAIE:
+            needed.append(("uai", "upper-address ignore"))
         return cls(
             mode=PagingMode(control.mode),
             cr0=context.cr0 & _CR0 | _ET,
@@ -113,7 +115,7 @@ def wish_of(context: PagingContext) -> CpuWish:
 
 
 def whole_refusal(
-    context: PagingContext, tables_backed: bool, facts: CpuFacts | None
+    context: PagingContext, facts: CpuFacts | None, *, tables_backed: bool
 ) -> Reason | None:
     """Return why nothing of an address space can be asked, or None."""
     if context.encryption_mask:
@@ -155,7 +157,8 @@ class Refusals:
     @property
     def left(self) -> NDArray[np.bool_]:
         """bool[n]: those without a reason."""
-        return self.why == 0
+        found: NDArray[np.bool_] = self.why == 0
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

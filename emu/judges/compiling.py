@@ -26,14 +26,14 @@ from crosswalk.emu.judges.asked import (
     whole_refusal,
 )
 from crosswalk.emu.judges.ends import ends_of, refuse_places, together
-from crosswalk.emu.judges.judge import ELSEWHERE, Judged, Question, Reason, Unjudged
+from crosswalk.emu.judges.judge import Judged, Question, Reason, Unjudged
 from crosswalk.emu.judges.lending import choose_loans, use_of
 from crosswalk.emu.judges.markers import INT3, byte_at, with_byte
 from crosswalk.emu.judges.ways import Ram, frames_of, linear, root_entries, walked
 from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames
-from crosswalk.emu.probe.paths import NO_ADDRESS, PagingFormat, format_of
-from crosswalk.guest.boot.programs import CpuFacts, Op, Program, RunResult, Step
+from crosswalk.emu.probe.paths import NO_ADDRESS, format_of
+from crosswalk.guest.boot.programs import CpuFacts, Op, Program, Step
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import MAX_STEPS, Kind, Outcomes
 from crosswalk.walker.context import PagingContext
@@ -66,7 +66,8 @@ class CompiledAccesses:
         self.parts: list[Part] = []
         self._expected: list[Expected] = []
         root = np.array([control.root & -FRAME], np.uint64)
-        whole = whole_refusal(context, bool(has_frames(question.memory, root)[0]), facts)
+        backed = bool(has_frames(question.memory, root)[0])
+        whole = whole_refusal(context, facts, tables_backed=backed)
         if whole is not None:
             self.refused.add(np.ones(len(accesses), np.bool_), whole)
             return
@@ -89,9 +90,7 @@ class CompiledAccesses:
         """Return the outcomes; `answers` has what came of each part, in order."""
         count = len(self._question.accesses)
         outcomes, unproved = Outcomes.empty(count), np.zeros(count, np.bool_)
-        if any(isinstance(each, RunResult) and each.refused == REFUSED_CR3 for each in answers) and (
-            self._control.levels == 3
-        ):
+        if self._control.levels == 3 and any(each.refused == REFUSED_CR3 for each in answers):
             asked = self.refused.left
             outcomes.kind[asked] = Kind.GENERAL_PROTECTION
             return self._judged(context, outcomes, unproved)
@@ -131,15 +130,14 @@ class CompiledAccesses:
             *(accesses.va, accesses.type, accesses.cpl, accesses.ac),
             *(ways.words, ways.end, ends.content, ends.known, ends.inside, ends.own, ends.alone),
         )
-        for va, kind, cpl, ac, words, end, content, known, inside, own, alone in zip(
+        for va, kind, cpl, ac, words, end, held, known, inside, own, alone in zip(
             *(column.tolist() for column in columns), strict=True
         ):
             watched = {word for word in words if word != NO_ADDRESS}
             signed: tuple[tuple[int, int], ...] = ()
             target, value = end & -8, 0
             type_ = AccessType(kind)
-            if type_ is AccessType.EXECUTE:
-                content = with_byte(content, end, INT3)
+            content = with_byte(held, end, INT3) if type_ is AccessType.EXECUTE else held
             if type_ is AccessType.WRITE:
                 value = byte_at(content, end) ^ _DIFFERS
             if known and type_ is AccessType.WRITE:

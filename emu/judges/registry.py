@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from crosswalk.emu.judges.bochs import Bochs
+from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.judge import Judge
 from crosswalk.emu.judges.machine import Machine
 from crosswalk.emu.judges.outside import Command, Log
@@ -67,4 +68,4 @@ def open_judge(text: str) -> Judge:
     """
     if text == "unicorn":
         return UnicornJudge(_SECONDS)
-    raise BadInput(f"{open_machine(text).name}: boots images, and can't be asked questions")
+    return BootedJudge(open_machine(text))

@@ -1,7 +1,7 @@
 """Where accesses may lead in a machine: the tables to write, the words to watch, the end of each.
 
-As the probe's own reading (`crosswalk.emu.probe.paths`), which this uses, it predicts nothing: of an
-entry it knows P, PS and the address field. A mistake here costs an answer, never gives one.
+As the probe's own reading (`crosswalk.emu.probe.paths`), which this uses, it predicts nothing: of
+an entry it knows P, PS and the address field. A mistake here costs an answer, never gives one.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from crosswalk.emu.probe.paths import (
     format_of,
 )
 from crosswalk.emu.probe.space import NOWHERE, Entries
-from crosswalk.emu.probe.subset import subset_of
+from crosswalk.emu.probe.subset import Subset, subset_of
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses, Rows
 from crosswalk.walker.context import PagingContext
@@ -137,7 +137,8 @@ def tables_of(memory: PhysicalMemory, context: PagingContext, va: U64) -> Tables
     control = Control.of(context)
     frames = find_tables(memory, format_of(control), control.root)
     if len(frames) > MANY:
-        frames = subset_of(memory, context, va).frames
+        subset = subset_of(memory, context, va)
+        frames = subset.frames if isinstance(subset, Subset) else frames
     return Tables(frames, words_of(memory, frames))
 
 

@@ -1,0 +1,298 @@
+"""A machine as a judge: questions compiled into images, booted in batches, going on behind a death.
+
+questions ──► runs ──► batches ──► image ──► machine ──► log ──► outcomes
+                          ▲                     │
+                          └─ what is behind ◄───┘ it died: the first program without an answer
+                             that program         is asked once more, alone
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from crosswalk.emu.judges.answers import Answered, refusal_reason
+from crosswalk.emu.judges.asked import Asked, wish_of
+from crosswalk.emu.judges.compiling import CompiledAccesses
+from crosswalk.emu.judges.judge import (
+    Judged,
+    JudgedComposites,
+    JudgedSequence,
+    Question,
+    Reason,
+    Unjudged,
+)
+from crosswalk.emu.judges.machine import CpuWish, Machine, Printed
+from crosswalk.emu.judges.ways import Ram
+from crosswalk.emu.probe.composites import CompositeOutcomes, Composites
+from crosswalk.guest.boot.image import Place, boot_image, digest_of, size_of
+from crosswalk.guest.boot.log import read_log
+from crosswalk.guest.boot.programs import BootLog, CpuFacts, ProgramResult, Run
+from crosswalk.walker.columns import Outcomes
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.control import Vendor
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.tlb import Sequence as TlbSequence
+
+__all__ = ["BootedJudge"]
+
+_FIRST_PLACE = 0x800_0000
+_STEP = 2 << 20
+_TOP = 3 << 30
+_LARGEST = 32 << 20
+"""Bytes of an image and its results: a batch is no larger, unless one run alone is."""
+
+_TRIES = 3
+"""How often a batch is booted that somebody else kills."""
+
+_MOST_DEATHS = 64
+"""After so many deaths at what is asked at once, the rest isn't asked."""
+
+_SECONDS, _SECONDS_EACH = 10.0, 0.005
+"""CPU time of a boot, and for each program."""
+
+_AMD = frozenset({"AuthenticAMD", "HygonGenuine"})
+
+_NO_PLACE = Reason(Unjudged.NOT_EXPORTABLE, "no place of the runner that the run doesn't use")
+_LOST = Reason(Unjudged.LOST, "the machine was killed by somebody else")
+_ONCE = Reason(Unjudged.LOST, "the machine ended at it, but not when it was asked again, alone")
+_MANY = Reason(Unjudged.LOST, f"not asked: the machine had ended {_MOST_DEATHS} times before")
+_VENDOR = Reason(Unjudged.NOT_SHOWN, "a CPU of its vendor has no such registers")
+_COMPOSITES = Reason(Unjudged.NOT_EXPORTABLE, "composites aren't compiled for machines")
+_SEQUENCES = Reason(Unjudged.NOT_EXPORTABLE, "sequences aren't compiled for machines")
+
+
+class BootedJudge:
+    """Asks a machine that boots images."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.name, self._machine = machine.name, machine
+        self._facts: dict[CpuWish, CpuFacts] = {}
+
+    @property
+    def version(self) -> str:
+        """What the machine says of itself, and the CPUs that it had."""
+        cpus = sorted({(facts.vendor, facts.maxphyaddr) for facts in self._facts.values()})
+        return ", ".join(
+            [self._machine.version, *(f"{vendor}, {width} bits" for vendor, width in cpus)]
+        )
+
+    def accesses(self, questions: Sequence[Question]) -> list[Judged]:
+        """Return what the machine says of each question, in order."""
+        judged: dict[int, Judged] = {}
+        for wish, numbers in _by_wish(questions).items():
+            facts = self._cpu(wish)
+            ram = Ram([(start, end - start) for start, end in facts.ram])
+            compiled = [CompiledAccesses(questions[number], ram, facts) for number in numbers]
+            asked = [part.asked for each in compiled for part in each.parts]
+            answers = iter(self._ask(asked, wish, facts))
+            for number, each in zip(numbers, compiled, strict=True):
+                answered = [next(answers) for _ in each.parts]
+                judged[number] = self._judged(questions[number], each, answered, facts)
+        return [judged[number] for number in range(len(questions))]
+
+    def composites(
+        self, questions: Sequence[tuple[PhysicalMemory, PagingContext, Composites]]
+    ) -> list[JudgedComposites]:
+        """Return that none of them can be asked."""
+        return [
+            JudgedComposites(
+                context,
+                CompositeOutcomes.empty(len(composites)),
+                np.ones(len(composites), np.uint8),
+                (_COMPOSITES,),
+            )
+            for _, context, composites in questions
+        ]
+
+    def sequences(self, sequences: Sequence[TlbSequence]) -> list[JudgedSequence]:
+        """Return that none of them can be asked."""
+        return [JudgedSequence(each.context, _SEQUENCES) for each in sequences]
+
+    def close(self) -> None:
+        """Give back what the machine took."""
+        self._machine.close()
+
+    @staticmethod
+    def _judged(
+        question: Question,
+        compiled: CompiledAccesses,
+        answers: Sequence[Answered],
+        facts: CpuFacts,
+    ) -> Judged:
+        try:
+            context = replace(
+                question.context,
+                vendor=Vendor.AMD if facts.vendor in _AMD else Vendor.INTEL,
+                maxphyaddr=facts.maxphyaddr,
+                page1gb="pdpe1gb" in facts.features,
+            )
+        except BadInput:
+            count = len(question.accesses)
+            why = np.ones(count, np.uint8)
+            none = np.zeros(count, np.bool_)
+            return Judged(question.context, Outcomes.empty(count), why, none, (_VENDOR,))
+        return compiled.judged(context, answers)
+
+    def _cpu(self, wish: CpuWish) -> CpuFacts:
+        """Return what CPU and RAM the machine has when it is asked for this one."""
+        if wish not in self._facts:
+            _, log = self._boot([], Place(_FIRST_PLACE), wish)
+            if log is None or not log.complete:
+                raise BadInput(f"{self.name}: doesn't come to the end of an image without runs")
+            self._facts[wish] = log.cpu
+        return self._facts[wish]
+
+    def _ask(self, asked: Sequence[Asked], wish: CpuWish, facts: CpuFacts) -> list[Answered]:
+        """Return what came of each run."""
+        left = [_Left(each) for each in asked]
+        deaths = 0
+        while waiting := [each for each in left if each.open]:
+            place, batch = _batch(waiting, facts)
+            if place is None:
+                batch[0].give_up(_NO_PLACE)
+                continue
+            deaths += self._put(batch, place, wish)
+            if deaths >= _MOST_DEATHS:
+                for each in left:
+                    each.give_up(_MANY)
+        return [each.answered for each in left]
+
+    def _put(self, batch: Sequence["_Left"], place: Place, wish: CpuWish) -> bool:
+        """Boot these runs, and take what they answer; return whether the machine died of one."""
+        printed, log = self._boot([each.rest(place) for each in batch], place, wish)
+        if log is None:
+            for each in batch:
+                each.give_up(_LOST)
+            return False
+        for each, result in zip(batch, log.runs, strict=False):
+            each.take(result.programs, result.refused)
+        # Of a run that another follows, all has been answered.
+        begun = batch if log.complete else batch[: max(1, len(log.runs))]
+        for each in begun if log.complete else begun[:-1]:
+            each.finish()
+        if not log.complete and begun[-1].open:
+            begun[-1].blame(self._alone(begun[-1], place, wish, _how(printed, log)))
+        return not log.complete
+
+    def _alone(self, left: "_Left", place: Place, wish: CpuWish, how: str) -> Reason:
+        """Ask the first program without an answer once more, alone; return why it has none."""
+        printed, log = self._boot([left.first(place)], place, wish)
+        if log is None:
+            return _LOST
+        if log.complete or _how(printed, log) != how:
+            return _ONCE
+        return Reason(Unjudged.ENDED, how)
+
+    def _boot(
+        self, runs: Sequence[Run], place: Place, wish: CpuWish
+    ) -> tuple[Printed, BootLog | None]:
+        """Return what an image of these runs answered, None where others killed the machine."""
+        image = boot_image(runs, place, self._machine.output)
+        seconds = _SECONDS + _SECONDS_EACH * sum(len(run.programs) for run in runs)
+        for _ in range(_TRIES):
+            printed = self._machine.boot(image, seconds=seconds, wish=wish)
+            if not printed.by_others:
+                try:
+                    return printed, read_log(printed.data, digest=digest_of(image))
+                except BadInput as error:
+                    how = f"; it {printed.ended}" if printed.ended else ""
+                    said = f": {printed.said}" if printed.said else ""
+                    raise BadInput(f"{self.name}: {error}{how}{said}") from None
+        return printed, None
+
+
+@dataclass(slots=True)
+class _Left:
+    """A run, what its programs answered so far, and whether there is more to ask."""
+
+    asked: Asked
+    programs: list[ProgramResult | Reason] = field(default_factory=list)
+    refused: str | None = None
+    open: bool = True
+
+    @property
+    def answered(self) -> Answered:
+        return Answered(tuple(self.programs), self.refused)
+
+    def rest(self, place: Place) -> Run:
+        """Return the run with the programs that have no answer."""
+        run = self.asked.placed(place)
+        return replace(run, programs=run.programs[len(self.programs) :])
+
+    def first(self, place: Place) -> Run:
+        """Return the run with the first of them."""
+        run = self.rest(place)
+        return replace(run, programs=run.programs[:1])
+
+    def take(self, programs: Sequence[ProgramResult], refused: str | None) -> None:
+        """Take results; a run that is refused has no further ones."""
+        self.programs += programs
+        if refused is not None and self.programs:
+            self.give_up(refusal_reason(refused))
+        elif refused is not None:
+            self.refused, self.open = refused, False
+        elif self.asked.run.programs and len(self.programs) == len(self.asked.run.programs):
+            self.open = False
+
+    def finish(self) -> None:
+        """Expect nothing more; a run whose end was seen has an answer to every program."""
+        if self.open and len(self.programs) != len(self.asked.run.programs):
+            raise BadInput("the log lacks results of a run that came to its end")
+        self.open = False
+
+    def blame(self, reason: Reason) -> None:
+        """Give the first program without an answer this reason."""
+        if not self.asked.run.programs:
+            self.open = False
+        elif len(self.programs) < len(self.asked.run.programs):
+            self.programs.append(reason)
+            self.open = len(self.programs) < len(self.asked.run.programs)
+
+    def give_up(self, reason: Reason) -> None:
+        """Give all programs without an answer this reason."""
+        if self.open:
+            self.programs += [reason] * (len(self.asked.run.programs) - len(self.programs))
+            self.open = False
+
+
+def _how(printed: Printed, log: BootLog) -> str:
+    """Return how a boot ended before its image had."""
+    return log.ended or f"the machine {printed.ended or 'ends'}"
+
+
+def _by_wish(questions: Sequence[Question]) -> dict[CpuWish, list[int]]:
+    numbers: dict[CpuWish, list[int]] = {}
+    for number, question in enumerate(questions):
+        numbers.setdefault(wish_of(question.context), []).append(number)
+    return numbers
+
+
+def _batch(left: Sequence[_Left], facts: CpuFacts) -> tuple[Place | None, list[_Left]]:
+    """Return the first runs of these that go into one image, and where it can lie.
+
+    None, with one run, where there is no place.
+    """
+    size, taken, chosen = size_of([]), np.zeros(0, np.uint64), list[_Left]()
+    place: Place | None = None
+    for each in left:
+        more = size + size_of([each.rest(Place(_FIRST_PLACE))])
+        frames = np.union1d(taken, each.asked.taken)
+        if chosen and more > _LARGEST:
+            break
+        found = next(_places(more, frames, facts), None)
+        if found is None:
+            return (place, chosen) if chosen else (None, [each])
+        size, taken, place = more, frames, found
+        chosen.append(each)
+    return place, chosen
+
+
+def _places(size: int, taken: "np.typing.NDArray[np.uint64]", facts: CpuFacts) -> Iterator[Place]:
+    """Yield places where so many bytes lie in RAM, and in none of these frames."""
+    for base in (_FIRST_PLACE, *range(_STEP, _TOP, _STEP)):
+        at = int(np.searchsorted(taken, np.uint64(base)))
+        free = at == len(taken) or int(taken[at]) >= -(-(base + size) // FRAME) * FRAME
+        if free and any(start <= base and base + size <= end for start, end in facts.ram):
+            yield Place(base)
