@@ -169,6 +169,10 @@ def _loads_nothing(rules: Rules) -> Rules:
     return replace(rules, loads_pdptes=False, pdpte_low=0)
 
 
+def _loads_all(rules: Rules) -> Rules:
+    return replace(rules, loads_pdptes=rules.levels == 3)
+
+
 def _violation_of(rule: Rule) -> SequenceTest:
     """Return a test for violations of one rule of caching, whatever the step."""
     return lambda _sequence, _at, cause: cause == rule
@@ -283,6 +287,17 @@ DEPARTURES = (
         "The page walk of QEMU since 2022 sets A on each of its levels in the same way.",
         lambda rules: replace(rules, pdpte_accessed=True),
         judges=_QEMU,
+    ),
+    Departure(
+        "amd-pdptes-loaded",
+        Scope.ACCESS,
+        "In PAE paging a MOV to CR3 refuses PDPTEs with reserved bits, where AMD looks at the one "
+        "that an access goes through.",
+        'AMD APM vol. 2, "TLB Management": a PDPTE is read when it is used; Intel loads all four, '
+        "and raises #GP(0).",
+        "Bochs loads PDPTEs as Intel has it, whatever the CPU model.",
+        _loads_all,
+        judges=frozenset({BOCHS}),
     ),
     Departure(
         "keys-of-supervisor-pages",

@@ -1074,6 +1074,7 @@ no_serial:
 
 # What the CPU says of itself: leaf and subleaf each, in the order of log.py.
 report_cpu:
+    xor ebx, ebx                    # CPUID was asked before, and leaves there what it likes.
     mov eax, KIND_CPU
     call begin_record
     lea rsi, [rip + leaves]
