@@ -64,6 +64,7 @@ class CR4(IntEnum):
     SMEP = 1 << 20
     SMAP = 1 << 21
     PKE = 1 << 22
+    PKS = 1 << 24
     LASS = 1 << 27
     LAM_SUP = 1 << 28
 
@@ -98,6 +99,7 @@ class MSR(IntEnum):
 
     SYSENTER_EIP = 0x176
     PAT = 0x277
+    PKRS = 0x6E1
     EFER = 0xC000_0080
     STAR = 0xC000_0081
     LSTAR = 0xC000_0082

@@ -265,11 +265,14 @@ def _judge(
     data_allowed = (writable | ~writing) & np.where(supervisor, ~smapped, user_page)
     allowed = np.where(fetch, fetch_allowed, data_allowed)
     result = np.where(allowed, _ALLOWED, np.uint16(0))
-    if context.pke:
+    user_keys, supervisor_keys = context.pke, context.pks
+    if user_keys or supervisor_keys:
         key = (leaves >> np.uint64(59)).astype(np.uint32) & np.uint32(15)
-        denies = np.uint32(context.pkru) >> (key * np.uint32(2))
-        denies_write = ((denies & 2) != 0) & (~supervisor | context.wp)
-        locked = ~fetch & user_page & (((denies & 1) != 0) | (writing & denies_write))
+        pkru = np.uint32(context.pkru if user_keys else 0)
+        pkrs = np.uint32(context.pkrs if supervisor_keys else 0)
+        denies = np.where(user_page, pkru, pkrs) >> (key * np.uint32(2))
+        denies_write = ((denies & 2) != 0) & ((user_page & ~supervisor) | context.wp)
+        locked = ~fetch & (((denies & 1) != 0) | (writing & denies_write))
         result[locked] = ErrorCode.PK
     return result
 

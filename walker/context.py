@@ -28,7 +28,6 @@ class PagingMode(StrEnum):
         return self.value.replace("-", "").lower()
 
 
-_PKS = 1 << 24
 _ADDRESS_FIELD = 0x000F_FFFF_FFFF_F000
 
 _LEVELS = {
@@ -44,7 +43,8 @@ class PagingContext:
     """Control registers and processor features that decide a translation.
 
     `cr3` is the only value without a default; the others default to those of a case file:
-    long mode with WP, PAE and NXE set. `maxphyaddr` is in bits. `rflags_ac` is the AC under
+    long mode with WP, PAE and NXE set. `pkrs` is the MSR IA32_PKRS, of which bits 63:32 have to
+    be 0. `maxphyaddr` is in bits. `rflags_ac` is the AC under
     which effective rights are stated and the AC of an access that doesn't carry its own.
     `page1gb` is CPUID.80000001H:EDX.Page1GB. Of 32-bit paging's 4-MiB pages, PSE-36 is taken
     to be there. `encryption_mask` are the bits, of 51:12, that say in an entry and in CR3 how
@@ -64,6 +64,7 @@ class PagingContext:
     cr4: int = 0x20
     efer: int = 0xD00
     pkru: int = 0
+    pkrs: int = 0
     rflags_ac: bool = False
     maxphyaddr: int = 40
     page1gb: bool = True
@@ -71,8 +72,8 @@ class PagingContext:
     encryption_mask: int = 0
 
     def __post_init__(self) -> None:
-        for name, bits in (("cr0", 64), ("cr3", 64), ("cr4", 64), ("efer", 64), ("pkru", 32)):
-            value = getattr(self, name)
+        for name in ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs"):
+            value, bits = getattr(self, name), 32 if name.startswith("pkr") else 64
             if not 0 <= value < 1 << bits:
                 raise BadInput(f"{name} = {value:#x} does not fit in {bits} bits")
         if not 32 <= self.maxphyaddr <= 52:
@@ -92,8 +93,6 @@ class PagingContext:
         registers = {"CR0": self.cr0, "CR4": self.cr4, "EFER": self.efer}
         if self.mode.long:
             registers["CR3"] = self.cr3
-        else:
-            registers["CR4"] &= ~_PKS  # Pages have keys in IA-32e mode alone.
         refuse_unmodelled(self.vendor, registers)
         self._require_encryption()
         if self.mode.long:
@@ -206,6 +205,11 @@ class PagingContext:
     def pke(self) -> bool:
         """CR4.PKE in IA-32e mode: PKRU restricts data accesses to user pages."""
         return bool(self.cr4 & CR4.PKE) and self.mode.long
+
+    @property
+    def pks(self) -> bool:
+        """CR4.PKS in IA-32e mode: IA32_PKRS restricts data accesses to supervisor pages."""
+        return bool(self.cr4 & CR4.PKS) and self.mode.long
 
     @property
     def lam_user(self) -> int:

@@ -77,9 +77,6 @@ REFUSED: Mapping[str, Bits] = {
     "CR3": {
         63: ("bit 63", "it is no part of the register, only of what MOV to CR3 is given"),
     },
-    "CR4": {
-        24: ("PKS", "supervisor keys are not modelled"),
-    },
     "EFER": {
         13: ("LMSLE", "segment limits in 64-bit mode are not modelled"),
     },
@@ -123,6 +120,7 @@ _MODELLED = {
 _ONLY = {
     ("CR3", 61): Vendor.INTEL,
     ("CR3", 62): Vendor.INTEL,
+    ("CR4", 24): Vendor.INTEL,
     ("CR4", 27): Vendor.INTEL,
     ("CR4", 28): Vendor.INTEL,
     ("EFER", 20): Vendor.AMD,

@@ -78,7 +78,8 @@ def rights_table(context: PagingContext) -> NDArray[np.uint8]:
 
     Under CR0.WP, CR4.SMEP and CR4.SMAP with the context's AC (Intel SDM vol. 3A, "Determination
     of Access Rights"). Protection keys are left out: a program changes PKRU without the kernel's
-    knowledge, so rights that counted it could not be relied on. So is LASS, which goes by the
+    knowledge, and the kernel IA32_PKRS from one moment to the next, so rights that counted them
+    could not be relied on. So is LASS, which goes by the
     address and not by the page. `translate` honours both. The array is read-only.
     """
     barred = context.smap and not context.rflags_ac

@@ -232,10 +232,11 @@ def denied(context: PagingContext, access: Access, grant: int, key: int) -> Erro
     writable = bool(grant & Grant.WRITE) or (supervisor and not context.wp)
     allowed = writable or not writing
     allowed &= not (context.smap and user_page and not ac) if supervisor else user_page
-    if context.pke and user_page:
-        denies = context.pkru >> 2 * key
+    # Which register says what a key allows goes by the page, not by who accesses it.
+    if context.pke if user_page else context.pks:
+        denies = (context.pkru if user_page else context.pkrs) >> 2 * key
         denies_access = bool(denies & 1)
-        denies_write = bool(denies & 2) and (not supervisor or context.wp)
+        denies_write = bool(denies & 2) and (context.wp or (user_page and not supervisor))
         if denies_access or (writing and denies_write):
             return ErrorCode.PK
     return None if allowed else ErrorCode(0)

@@ -202,18 +202,7 @@ def _judged(
     refused |= write & ~writable & (user | rules.wp)
     refused |= fetch & (no_fetch | (user_page & ~user & rules.smep))
     refused |= ~fetch & user_page & ~user & ~accesses.ac & rules.smap
-    by_key = np.zeros(len(accesses), np.bool_)
-    if rules.pkru is not None:
-        key = path.last() >> np.uint64(59) & np.uint64(15)
-        pair = np.uint64(rules.pkru) >> key * np.uint64(2)
-        no_access, no_write = pair & np.uint64(1) != 0, pair & np.uint64(2) != 0
-        held = user_page
-        if rules.keys is Keys.USER_TABLES:
-            above = np.arange(len(path.levels)) < path.end[:, None]
-            held = ((path.entry & _US != 0) | ~above).all(axis=1)
-        elif rules.keys is Keys.USER_ACCESSES:
-            held, no_access = np.ones(len(accesses), np.bool_), no_access & user
-        by_key = held & ~fetch & (no_access | (write & no_write & (user | rules.wp)))
+    by_key = _by_key(rules, path, accesses, user_page)
 
     code = np.zeros(len(accesses), np.uint16)
     code[~path.absent & ~(path.refused & (not rules.reserved_present))] |= np.uint16(_CODE_P)
@@ -223,6 +212,32 @@ def _judged(
     code[user] |= np.uint16(_CODE_US)
     code[fetch & rules.fetch_bit] |= np.uint16(_CODE_ID)
     return code, path.leaf & ~refused & ~by_key
+
+
+def _by_key(
+    rules: Rules, path: _Path, accesses: Accesses, user_page: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return bool[n]: which data accesses the key of their page denies."""
+    user, data = accesses.cpl == 3, accesses.type != AccessType.EXECUTE
+    write = accesses.type == AccessType.WRITE
+    denied = np.zeros(len(accesses), np.bool_)
+    key = path.last() >> np.uint64(59) & np.uint64(15)
+    if rules.pkru is not None:
+        pair = np.uint64(rules.pkru) >> key * np.uint64(2)
+        no_access, no_write = pair & np.uint64(1) != 0, pair & np.uint64(2) != 0
+        held = user_page
+        if rules.keys is Keys.USER_TABLES:
+            above = np.arange(len(path.levels)) < path.end[:, None]
+            held = ((path.entry & _US != 0) | ~above).all(axis=1)
+        elif rules.keys is Keys.USER_ACCESSES:
+            held, no_access = np.ones(len(accesses), np.bool_), no_access & user
+        denied |= held & data & (no_access | (write & no_write & (user | rules.wp)))
+    if rules.pkrs is not None:
+        pair = np.uint64(rules.pkrs) >> key * np.uint64(2)
+        no_access, no_write = pair & np.uint64(1) != 0, pair & np.uint64(2) != 0
+        # WD of a supervisor page heeds CR0.WP, whoever writes.
+        denied |= ~user_page & data & (no_access | (write & no_write & rules.wp))
+    return denied
 
 
 def _reached(rules: Rules, path: _Path, va: U64) -> U64:

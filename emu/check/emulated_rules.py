@@ -34,8 +34,9 @@ class Rules:
 
     `levels` is their number and `entry_size` the bytes of an entry. `width` is MAXPHYADDR in
     bits, `root` the physical address of the first table, `mask` the encryption mask. `pkru` is
-    None where there are no protection keys, `canonical_bits` 0 where linear addresses have 32
-    bits. `page1gb` and `pse` say whether there are pages of 1 GiB and of 4 MiB. The others:
+    None where user pages have no protection keys, `pkrs` where supervisor pages have none;
+    `canonical_bits` is 0 where linear addresses have 32 bits. `page1gb` and `pse` say whether there
+    are pages of 1 GiB and of 4 MiB. The others:
 
     - `high_bit_8`: bit 8 of a PML4E or PML5E is reserved;
     - `loads_pdptes`: MOV to CR3 loads the PDPTEs of PAE paging, and raises #GP(0) if one that is
@@ -64,6 +65,7 @@ class Rules:
     smep: bool
     smap: bool
     pkru: int | None
+    pkrs: int | None
     nxe: bool
     pse: bool
     page1gb: bool
@@ -114,9 +116,9 @@ def rules_of(context: PagingContext) -> Rules:
     """Return what the manuals have a processor do under these registers.
 
     Intel SDM vol. 3A, "Paging Modes and Control Bits", "Determination of Access Rights",
-    "Page-Fault Exceptions", "Linear-Address Masking (LAM)", "Linear-Address-Space Separation
-    (LASS)"; AMD APM vol. 2, "Long-Mode Page Translation", "Page-Fault Error Code", "Upper Address
-    Ignore".
+    "Protection Keys", "Page-Fault Exceptions", "Linear-Address Masking (LAM)",
+    "Linear-Address-Space Separation (LASS)"; AMD APM vol. 2, "Long-Mode Page Translation",
+    "Page-Fault Error Code", "Upper Address Ignore".
     """
     amd = context.vendor is Vendor.AMD
     pae, lma = bool(context.cr4 >> 5 & 1), bool(context.efer >> 10 & 1)
@@ -140,6 +142,7 @@ def rules_of(context: PagingContext) -> Rules:
         smep=smep,
         smap=bool(context.cr4 >> 21 & 1),
         pkru=context.pkru if long and context.cr4 >> 22 & 1 else None,
+        pkrs=context.pkrs if long and context.cr4 >> 24 & 1 else None,
         nxe=nxe,
         pse=bool(context.cr4 >> 4 & 1),
         page1gb=context.page1gb,

@@ -228,6 +228,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
         ("--cr0", 64, "CR0, hex or decimal"),
         ("--efer", 64, "EFER, hex or decimal"),
         ("--pkru", 32, "PKRU, hex or decimal"),
+        ("--pkrs", 32, "IA32_PKRS, hex or decimal"),
         (
             "--encryption-mask",
             64,

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _WIDEST = 52
-_NUMBERS = ("cr0", "cr3", "cr4", "efer", "pkru", "maxphyaddr", "encryption_mask")
+_NUMBERS = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs", "maxphyaddr", "encryption_mask")
 _GUEST = "guest:"
 
 

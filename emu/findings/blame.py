@@ -49,6 +49,8 @@ def _of_page(
     last = steps[-1]
     if _OF_TABLES in rule and _OF_LEAF not in rule:
         return {step.pa: "its A" for step in steps[:-1] if step.restricts}
+    if rule.startswith(_KEY):
+        return {last.pa: _key_text(context, steps)}
     text = next((text for begins, text in _LEAF if rule.startswith(begins)), None)
     if text is not None:
         return {last.pa: text(context, last)}
@@ -62,11 +64,12 @@ def _of_page(
     return lacks or {last.pa: "withholds nothing, nor does an entry above it"}
 
 
-def _key_text(context: PagingContext, leaf: Step) -> str:
-    key = protection_key(leaf.entry)
-    denied = context.pkru >> 2 * key & 3
-    rights = [name for bit, name in ((1, "AD"), (2, "WD")) if denied & bit]
-    return f"key {key}, for which PKRU has {' and '.join(rights) or 'neither AD nor WD'}"
+def _key_text(context: PagingContext, steps: Sequence[Step]) -> str:
+    key = protection_key(steps[-1].entry)
+    user_page = all(step.entry & Entry.US for step in steps)
+    register, value = ("PKRU", context.pkru) if user_page else ("PKRS", context.pkrs)
+    rights = [name for bit, name in ((1, "AD"), (2, "WD")) if value >> 2 * key & bit]
+    return f"key {key}, for which {register} has {' and '.join(rights) or 'neither AD nor WD'}"
 
 
 def _size_text(context: PagingContext, leaf: Step) -> str:
@@ -77,12 +80,12 @@ def _address_text(context: PagingContext, leaf: Step) -> str:
     return f"maps {leaf_address(context, leaf.level, leaf.entry):#x}"
 
 
+_KEY = "protection key"
 _OF_TABLES, _OF_LEAF = " of a table's entry", " of a leaf"
 _LEAF: tuple[tuple[str, Callable[[PagingContext, Step], str]], ...] = (
     ("size of", _size_text),
     ("address of", _address_text),
     ("flags of", lambda *_: "its bits outside the address"),
-    ("protection key", _key_text),
     *((f"a {page} page that is there", _size_text) for page in PAGES),
 )
 """What of a leaf a rule is about, by how the rule begins."""

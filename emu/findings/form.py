@@ -74,6 +74,7 @@ def form_of(case: Case) -> Form | None:
                 for name, bits in _MODE.items()
             ),
             case.cpu.pkru,
+            case.cpu.pkrs,
         ),
         features=tuple(
             None if value == getattr(_DEFAULT, name) else value

@@ -3,7 +3,7 @@
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import CR0, CR3, CR4, EFER, PagingMode
 
-__all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "FEATURES", "LEVEL_NAMES", "MODES", "PKRU_BITS"]
+__all__ = ["ACCESSES", "CONTROLS", "ENTRY_BITS", "FEATURES", "KEY_BITS", "LEVEL_NAMES", "MODES"]
 
 LEVEL_NAMES = {1: "pte", 2: "pde", 3: "pdpte", 4: "pml4e", 5: "pml5e"}
 
@@ -36,6 +36,7 @@ CONTROLS: dict[str, tuple[str, int]] = {
     "cr4.smep": ("cr4", CR4.SMEP),
     "cr4.smap": ("cr4", CR4.SMAP),
     "cr4.pke": ("cr4", CR4.PKE),
+    "cr4.pks": ("cr4", CR4.PKS),
     "cr4.pge": ("cr4", CR4.PGE),
     "cr4.pse": ("cr4", CR4.PSE),
     "cr3.lam_u48": ("cr3", CR3.LAM_U48),
@@ -46,8 +47,13 @@ CONTROLS: dict[str, tuple[str, int]] = {
 }
 """Bits of control registers: the field of a context, and the bit."""
 
-PKRU_BITS = {"pkru.ad": 1, "pkru.wd": 2}
-"""The bits of PKRU for the key that `pk` stands for."""
+KEY_BITS: dict[str, tuple[str, int]] = {
+    f"{register}.{name}": (register, bit)
+    for register in ("pkru", "pkrs")
+    for name, bit in (("ad", 1), ("wd", 2))
+}
+"""The bits of PKRU and of IA32_PKRS for the key that `pk` stands for: the field of a context, and
+which of the key's two bits."""
 
 FEATURES: dict[str, tuple[str, ...]] = {
     "maxphyaddr": ("36", "39", "40", "41", "46", "52"),

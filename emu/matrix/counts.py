@@ -8,7 +8,15 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.matrix.bits import ACCESSES, CONTROLS, ENTRY_BITS, FEATURES, LEVEL_NAMES, MODES
+from crosswalk.emu.matrix.bits import (
+    ACCESSES,
+    CONTROLS,
+    ENTRY_BITS,
+    FEATURES,
+    KEY_BITS,
+    LEVEL_NAMES,
+    MODES,
+)
 from crosswalk.emu.matrix.section import (
     KEY,
     Choice,
@@ -82,9 +90,8 @@ def _controls(context: PagingContext) -> Iterator[tuple[str, str]]:
         yield name, str(int(bool(getattr(context, register) & bit)))
     for name in FEATURES:
         yield name, feature_of(context, name)
-    denied = context.pkru >> 2 * KEY & 3
-    yield "pkru.ad", str(denied & 1)
-    yield "pkru.wd", str(denied >> 1)
+    for name, (register, bit) in KEY_BITS.items():
+        yield name, str(int(bool(getattr(context, register) >> 2 * KEY & bit)))
 
 
 def _entries(section: Section, choice: Choice) -> tuple[ValueCounts, int]:

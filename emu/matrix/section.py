@@ -18,9 +18,9 @@ from crosswalk.emu.matrix.bits import (
     CONTROLS,
     ENTRY_BITS,
     FEATURES,
+    KEY_BITS,
     LEVEL_NAMES,
     MODES,
-    PKRU_BITS,
 )
 from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family
 from crosswalk.walker import tlb
@@ -169,10 +169,10 @@ class Section:
     `highest` RAM lies at the highest address bit, too; with `halves` the root's entries stand
     again at the start of the upper half.
 
-    `controls` are control bits that are crossed, `on` those that are always set; `pkrus`, if any,
-    are values of PKRU, crossed instead of the two bits of one key; `processors` are features of
-    contexts. PDPTEs of PAE paging, which are loaded together, have a PDPT and a control state
-    each: CR3 chooses among them.
+    `controls` are control bits that are crossed, `on` those that are always set; `pkrus` and
+    `pkrs`, if any, are values of PKRU and of IA32_PKRS, crossed instead of the two bits of one key;
+    `processors` are features of contexts. PDPTEs of PAE paging, which are loaded together, have a
+    PDPT and a control state each: CR3 chooses among them.
 
     `accesses` are either single ones or composites, `ac` the values of AC. `flips` are masks of
     address bits that are flipped; with `beyond` each bit that makes an address non-canonical is.
@@ -188,6 +188,7 @@ class Section:
     controls: tuple[str, ...]
     on: tuple[str, ...] = ()
     pkrus: tuple[int, ...] = ()
+    pkrs: tuple[int, ...] = ()
     pages: int | None = None
     processors: tuple[Mapping[str, Any], ...] = ({},)
     beyond: bool = False
@@ -266,7 +267,7 @@ class Section:
             if any(
                 str(int(name in on)) not in values
                 for name, values in choice.items()
-                if name in CONTROLS or name in PKRU_BITS
+                if name in CONTROLS or name in KEY_BITS
             ):
                 continue
             for root in self._roots(choice):
@@ -288,11 +289,14 @@ class Section:
         for name in on & CONTROLS.keys():
             register, bit = CONTROLS[name]
             registers[register] |= bit
-        denied = sum(PKRU_BITS[name] for name in on & PKRU_BITS.keys()) << 2 * KEY
-        for pkru in self.pkrus or (denied,):
+        denied = dict.fromkeys(("pkru", "pkrs"), 0)
+        for name in sorted(on & KEY_BITS.keys()):
+            register, bit = KEY_BITS[name]
+            denied[register] |= bit << 2 * KEY
+        for pkru, pkrs in product(self.pkrus or (denied["pkru"],), self.pkrs or (denied["pkrs"],)):
             for features in self.processors:
                 values: dict[str, Any] = {**registers, **features}
-                yield PagingContext(pkru=pkru, **values)
+                yield PagingContext(pkru=pkru, pkrs=pkrs, **values)
 
     def shape(
         self, variants: tuple[Variants, ...], va: U64, slots: Sequence[Slots] | None = None

@@ -3,7 +3,8 @@
 All paging modes; the limits of physical and linear addresses and of a processor's features; and
 what the emulated CPU lacks. Accesses that LAM, UAI or LASS change are predicted and counted apart;
 the prediction is compared with the outcome observed without the feature at the address that the
-feature leads to (`crosswalk.emu.matrix.unit`).
+feature leads to (`crosswalk.emu.matrix.unit`); that of accesses that PKS denies with the second
+walk's.
 """
 
 from collections.abc import Iterable
@@ -40,6 +41,7 @@ _UPPER = (
 _ACCESSED = "A of a PDPTE is set: the other levels show that all A bits are handled alike"
 _LEAF = "PS is clear above the leaf: junk and reserved cross it"
 _PKRU = "PKRU has two bits for one key and opens all others: keys crosses them all"
+_PKRS = "PKRS has two bits for one key and opens all others: pks-16 crosses them all"
 _ONE = "one reserved bit an entry: any number of them gives the same code"
 _SAME = "40 and 51 stand for the bits between: reserved-high has each of them"
 _WHOLE = "RFLAGS.AC is clear: it matters with CR4.SMAP alone, which is clear here"
@@ -94,17 +96,19 @@ def _no_keys(mode: PagingMode) -> Section:
     upper: dict[int, tuple[str, ...]] = {3: ()} if mode is PagingMode.PAE else {}
     return Section(
         name="pae-keys" if upper else "32bit-keys",
-        covers="CR4.PKE and PKRU, which mean nothing outside IA-32e mode",
+        covers="PKE, PKS and their registers, which mean nothing outside IA-32e mode",
         free=upper | {2: ("us",), 1: ("rw", "us")},
         fixed=_set(("p",), *upper) | {2: ("p", "rw"), 1: ("p",)},
-        controls=("cr0.wp", "cr4.pke"),
+        controls=("cr0.wp", "cr4.pke", "cr4.pks"),
         pkrus=(0, 0xFFFF_FFFF),
+        pkrs=(0xFFFF_FFFF,),
         mode=mode,
         pruned=(_NO_KEYS,),
     )
 
 
-def _pkrus() -> Iterable[int]:
+def _key_rights() -> Iterable[int]:
+    """Yield rights of keys: nothing denied, all, of each key each, and of each all others'."""
     yield 0
     yield 0xFFFF_FFFF
     for key in range(16):
@@ -288,7 +292,7 @@ SECTIONS = (
         one_of={1: tuple(f"key{number}" for number in range(1, 16))},
         controls=("cr0.wp", "cr4.smap"),
         on=("cr4.pke", "efer.nx"),
-        pkrus=tuple(_pkrus()),
+        pkrus=tuple(_key_rights()),
         ac=(False, True),
         pruned=(_UPPER, "PKE and NXE are set: keys-4k has them clear"),
     ),
@@ -549,5 +553,53 @@ FEATURE_SECTIONS = (
         pruned=(_ABOVE,),
     ),
     _pae_of_amd(),
+    Section(
+        name="pks-4k",
+        covers="a key's two rights in PKRS with a PTE's bits, U/S above, and every switch",
+        free={4: (), 3: (), 2: ("us",), 1: (*_RIGHTS, "d", "pk")},
+        fixed=_set(_OPEN, 4, 3, 2) | {1: ("p",)},
+        controls=("cr0.wp", "cr4.smap", "cr4.pks", "pkrs.ad", "pkrs.wd", "cr4.pke", "pkru.ad"),
+        on=("efer.nx", "cr4.smep"),
+        ac=(False, True),
+        pruned=(_ABOVE, _PKRS),
+    ),
+    Section(
+        name="pks-16",
+        covers="all sixteen keys of supervisor pages, each alone denied and each alone allowed",
+        free={4: ("us",), 3: (), 2: (), 1: ("rw", "us")},
+        fixed=_set(_OPEN, 3, 2) | {4: ("p", "rw", "a"), 1: ("p",)},
+        one_of={1: tuple(f"key{number}" for number in range(1, 16))},
+        controls=("cr0.wp",),
+        on=("cr4.pks", "efer.nx"),
+        pkrs=tuple(_key_rights()),
+        pruned=(_ABOVE, "PKS is set: pks-4k has it clear"),
+    ),
+    *(
+        Section(
+            name=f"pks-{'2m' if level == 2 else '1g'}",
+            covers=f"the same of a {LEVEL_NAMES[level].upper()} that maps a page, and U/S above",
+            free={
+                **_set((), *range(4, level + 1, -1)),
+                level + 1: ("us",),
+                level: ("rw", "us", "pk"),
+            },
+            fixed=_set(_OPEN, *range(4, level + 1, -1))
+            | {level + 1: ("p", "rw", "a"), level: _LARGE},
+            controls=("cr0.wp", "cr4.pks", "pkrs.ad", "pkrs.wd"),
+            on=("efer.nx",),
+            pruned=(_ABOVE, _PKRS),
+        )
+        for level in (2, 3)
+    ),
+    Section(
+        name="pks-5level",
+        covers="a key's two rights in PKRS under U/S of each level, with 5-level paging",
+        free=_set(("us",), 5, 4, 3, 2) | {1: ("rw", "us", "pk")},
+        fixed=_set(("p", "rw", "a"), 5, 4, 3, 2) | {1: ("p",)},
+        controls=("cr0.wp", "pkrs.ad", "pkrs.wd"),
+        on=("cr4.pks", "efer.nx"),
+        mode=PagingMode.LEVEL5,
+        pruned=(_PKRS, "PKS is set: pks-4k has it clear"),
+    ),
 )
 """Sections of what the emulated CPU lacks, or does as another vendor's, in order."""

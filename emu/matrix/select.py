@@ -10,9 +10,9 @@ from crosswalk.emu.matrix.bits import (
     CONTROLS,
     ENTRY_BITS,
     FEATURES,
+    KEY_BITS,
     LEVEL_NAMES,
     MODES,
-    PKRU_BITS,
 )
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
 from crosswalk.emu.matrix.section import KEY, SECOND, Choice, Section
@@ -99,7 +99,7 @@ def _values(name: str, where: str) -> frozenset[str]:
         return frozenset(value for each in sections for value in each.get(name, ()))
     level, _, bit = name.partition(".")
     entry = level in LEVEL_NAMES.values() and bit in ENTRY_BITS
-    if entry or name in SECOND or name == "rflags.ac" or name in CONTROLS or name in PKRU_BITS:
+    if entry or name in SECOND or name == "rflags.ac" or name in CONTROLS or name in KEY_BITS:
         return _SWITCH
     raise BadInput(f"{where}: no {name!r} (crosswalk matrix --list names what there is)")
 
@@ -167,8 +167,9 @@ def selection_of(text: str, where: str = "--select") -> Selection:
         elif name in CONTROLS:
             register, mask = CONTROLS[name]
             controls.append((register, int(mask), "1" in values))
-        elif name in PKRU_BITS:
-            controls.append(("pkru", PKRU_BITS[name] << 2 * KEY, "1" in values))
+        elif name in KEY_BITS:
+            field, denied = KEY_BITS[name]
+            controls.append((field, denied << 2 * KEY, "1" in values))
         elif level in LEVEL_NAMES.values():
             entries.append(_condition(level, bit, holds="1" in values))
     composites = choice.get("access", frozenset()) - ACCESSES.keys()
@@ -225,7 +226,8 @@ def _require_possible(selection: Selection, where: str) -> None:
 
 def _refusal(selection: Selection, features: Mapping[str, Any]) -> BadInput | None:
     """Return why no control state has the selected bits and these features, or None."""
-    registers = {"cr0": 0x8001_0033, "cr3": 0, "cr4": 0x20, "efer": 0x500, "pkru": 0}
+    registers = dict.fromkeys(("cr3", "pkru", "pkrs"), 0)
+    registers |= {"cr0": 0x8001_0033, "cr4": 0x20, "efer": 0x500}
     for name, mask, value in selection.controls:
         registers[name] = registers[name] | mask if value else registers[name] & ~mask
     fields: dict[str, Any] = {**registers, **features}

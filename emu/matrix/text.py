@@ -136,6 +136,8 @@ def _controls(section: Section) -> str:
         text += f"; always {' '.join(section.on)}"
     if section.pkrus:
         text += f"; {len(section.pkrus)} values of PKRU"
+    if section.pkrs:
+        text += f"; {len(section.pkrs)} values of PKRS"
     return text
 
 

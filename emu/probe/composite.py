@@ -184,7 +184,7 @@ class CompositeProber:
 
         As `Prober.lacking`: of any of the accesses that it is put together from.
         """
-        return lacking_composites(self._workspace.control, composites, self._workspace.wide)
+        return lacking_composites(self._workspace.control, composites, self._workspace)
 
     def probe(self, composites: Composites) -> CompositeOutcomes:
         """Make every composite, each on its own; `ProbeError` where one has no outcome.

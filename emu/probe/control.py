@@ -35,7 +35,7 @@ CR0_PE, CR0_WP, CR0_PG = 1 << 0, 1 << 16, 1 << 31
 CR3_LAM_U57, CR3_LAM_U48 = 1 << 61, 1 << 62
 CR4_PSE, CR4_PAE, CR4_PGE, CR4_LA57 = 1 << 4, 1 << 5, 1 << 7, 1 << 12
 CR4_SMEP, CR4_SMAP, CR4_PKE = 1 << 20, 1 << 21, 1 << 22
-CR4_LASS, CR4_LAM_SUP = 1 << 27, 1 << 28
+CR4_PKS, CR4_LASS, CR4_LAM_SUP = 1 << 24, 1 << 27, 1 << 28
 EFER_LME, EFER_LMA, EFER_NXE, EFER_UAIE = 1 << 8, 1 << 10, 1 << 11, 1 << 20
 
 # Only what paging looks at, and what the probe itself needs to be able to run.
@@ -49,7 +49,8 @@ class Control:
 
     `cr0`, `cr4` and `efer` have the bits that paging looks at; `cr3` is whole. `levels` is the
     number of paging levels, `va_bits` the width of a linear address; `root` is the physical
-    address of the first table, without the encryption mask `mask`. `user_u57` and `user_u48` are
+    address of the first table, without the encryption mask `mask`. `pkrs` is IA32_PKRS where it has
+    an effect, else 0, and the emulated CPU is never given it. `user_u57` and `user_u48` are
     LAM for addresses whose bit 63 is clear, `supervisor_lam` for the others, `uai` AMD's Upper
     Address Ignore. `width` is MAXPHYADDR of the CPU under test.
     """
@@ -59,6 +60,7 @@ class Control:
     cr4: int
     efer: int
     pkru: int
+    pkrs: int
     long: bool
     pae: bool
     levels: int
@@ -94,6 +96,7 @@ class Control:
             efer=efer & (EFER_LME | EFER_LMA | EFER_NXE if long else EFER_NXE),
             # Without CR4.PKE, PKRU has no effect. Outside IA-32e mode it must have none: a check.
             pkru=context.pkru if cr4 & CR4_PKE else 0,
+            pkrs=context.pkrs if long and cr4 & CR4_PKS else 0,
             long=long,
             pae=pae,
             levels=levels,
@@ -116,7 +119,10 @@ class Control:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Features that these registers enable and the emulated CPU lacks: of LAM, UAI and LASS."""
+        """Features that these registers enable and the emulated CPU lacks: of LAM, UAI and LASS.
+
+        Not PKS: see `pkrs`.
+        """
         lam = self.user_u57 or self.user_u48 or self.supervisor_lam
         enabled = {"LAM": lam, "UAI": self.uai, "LASS": self.lass}
         return tuple(name for name, is_on in enabled.items() if is_on)

@@ -200,7 +200,7 @@ def _why_alone(control: Control, case: ProbeCase) -> str | None:
         return "alone: not in IA-32e mode"
     if control.mask or control.cr3 >> 52:
         return "alone: address bits that the emulated CPU hasn't"
-    if control.features and lacking_features(control, accesses).any():
+    if control.pkrs or (control.features and lacking_features(control, accesses).any()):
         return _LACKS
     root = np.array([control.root], np.uint64)
     if control.root >> MAXPHYADDR or not has_frames(memory, root)[0]:

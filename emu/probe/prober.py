@@ -116,7 +116,7 @@ class Prober:
         The others use a feature that the emulated CPU lacks. `probe` refuses them: they are
         predicted only, and count as no agreement.
         """
-        return lacking(self._control, accesses, self._workspace.wide if self._possible else None)
+        return lacking(self._control, accesses, self._workspace if self._possible else None)
 
     @property
     def roots(self) -> dict[str, int]:

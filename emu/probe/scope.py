@@ -5,13 +5,13 @@ walker. An access that the feature doesn't change is made like any other.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.probe.composites import Composites, Family
-from crosswalk.emu.probe.control import Control
+from crosswalk.emu.probe.control import CR0_WP, Control
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput
@@ -20,7 +20,9 @@ from crosswalk.walker.memory import U64
 __all__ = [
     "FEATURES",
     "LACKS",
+    "NO_KEY",
     "Lacking",
+    "Tables",
     "by_feature",
     "lacking",
     "lacking_composites",
@@ -33,6 +35,7 @@ LACKS = {
     "UAI": "upper-address ignore",
     "LASS": "linear-address-space separation",
     "wide": "physical addresses of 2^40 and up",
+    "PKS": "protection keys of supervisor pages",
 }
 """Features that the emulated CPU lacks, in words, by the names in verdicts and summaries."""
 
@@ -42,10 +45,22 @@ FEATURES = tuple(LACKS)
 Lacking = NDArray[np.uint8]
 """uint8[n]: 0 where an access can be asked of the emulated CPU, else 1 + an index of FEATURES."""
 
-Wide = Callable[[U64], NDArray[np.bool_]]
-"""Maps addresses to bool[n]: whether their walks use an entry with an address of 2^40 and up."""
-
 _TOP = np.uint64(63)
+
+
+class Tables(Protocol):
+    """What has to be known of the tables under test, n addresses at a time."""
+
+    def wide(self, va: U64) -> NDArray[np.bool_]:
+        """Return bool[n]: whose walks use an entry with an address of 2^40 and up."""
+        ...
+
+    def supervisor_keys(self, va: U64) -> NDArray[np.uint8]:
+        """Return uint8[n]: the keys of the supervisor pages that walks lead to, `NO_KEY` else."""
+        ...
+
+
+NO_KEY = 255
 
 
 def lacking_features(control: Control, accesses: Accesses) -> Lacking:
@@ -81,22 +96,42 @@ def lacking_features(control: Control, accesses: Accesses) -> Lacking:
     return found
 
 
-def lacking(control: Control, accesses: Accesses, wide: Wide | None) -> Lacking:
+def lacking(control: Control, accesses: Accesses, tables: Tables | None) -> Lacking:
     """Return what the emulated CPU lacks for each access.
 
-    `wide` is None where CR3 itself has an address of 2^40 and up: then nothing can be asked.
+    `tables` is None where CR3 itself has an address of 2^40 and up: then nothing can be asked.
     """
     found = lacking_features(control, accesses)
     if control.wide:
         rows = np.flatnonzero(found == 0)
-        if wide is not None:
+        if tables is not None:
             rows = rows[_walks(control, accesses.va[rows])]
-            rows = rows[wide(accesses.va[rows])]
+            rows = rows[tables.wide(accesses.va[rows])]
         found[rows] = 1 + FEATURES.index("wide")
+    if control.pkrs and tables is not None:
+        rows = np.flatnonzero((found == 0) & (accesses.type != AccessType.EXECUTE))
+        rows = rows[_walks(control, accesses.va[rows])]
+        rows = rows[_denied(control, tables, accesses.take(rows))]
+        found[rows] = 1 + FEATURES.index("PKS")
     return found
 
 
-def lacking_composites(control: Control, composites: Composites, wide: Wide | None) -> Lacking:
+def _denied(control: Control, tables: Tables, accesses: Accesses) -> NDArray[np.bool_]:
+    """Return bool[n]: which data accesses IA32_PKRS denies, if nothing else does.
+
+    Of any privilege: the error code of a fault would tell, whatever else forbids the access.
+
+    Source: Intel SDM vol. 3A, "Protection Keys", "Page-Fault Exceptions".
+    """
+    key = tables.supervisor_keys(accesses.va)
+    pair = np.uint64(control.pkrs) >> (2 * (key & 15)).astype(np.uint64)
+    protected = (accesses.type == AccessType.WRITE) & bool(control.cr0 & CR0_WP)
+    denies = np.where(protected, np.uint64(3), np.uint64(1))
+    found: NDArray[np.bool_] = (key != NO_KEY) & (pair & denies != 0)
+    return found
+
+
+def lacking_composites(control: Control, composites: Composites, tables: Tables | None) -> Lacking:
     """Return what the emulated CPU lacks for any of the accesses of each composite."""
     implicit = composites.family(Family.IMPLICIT)
     # The processor reads a descriptor as a supervisor, and whatever AC is.
@@ -110,7 +145,7 @@ def lacking_composites(control: Control, composites: Composites, wide: Wide | No
         np.where(twice, composites.then_cpl, cpl).astype(np.uint8),
         np.where(twice, composites.then_ac, ac),
     )
-    found, then = (lacking(control, each, wide) for each in (first, second))
+    found, then = (lacking(control, each, tables) for each in (first, second))
     return np.where((found == 0) & composites.has_two(), then, found)
 
 

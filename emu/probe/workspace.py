@@ -26,12 +26,14 @@ from crosswalk.emu.probe.frames import has_frames, words_of
 from crosswalk.emu.probe.page_marker import SLOT, marker, markers
 from crosswalk.emu.probe.paths import (
     MAX_LEVELS,
+    NO_PAGE,
     Paths,
     distinct,
     find_paths,
     find_tables,
     format_of,
 )
+from crosswalk.emu.probe.scope import NO_KEY
 from crosswalk.emu.probe.space import NOWHERE, Space
 from crosswalk.emu.probe.trampoline import (
     CR3_UNDER_TEST,
@@ -177,6 +179,19 @@ class Workspace:
         wide = (entry & np.uint64(1)) * (entry & np.uint64(self.control.wide))
         found: NDArray[np.bool_] = (wide != 0).any(axis=1)
         return found
+
+    def supervisor_keys(self, va: U64) -> NDArray[np.uint8]:
+        """Return uint8[n]: the key of the page that each walk leads to, where it is a supervisor's.
+
+        That is one with U/S clear in any entry of the walk. `NO_KEY` for others, and for none.
+        """
+        paths = self._paths(va)
+        entry = self._values(paths.index)
+        last = (paths.index != NOWHERE).sum(axis=1) - 1
+        leaf = np.take_along_axis(entry, np.maximum(last, 0)[:, None], axis=1)[:, 0]
+        supervisor = ((entry & np.uint64(4) == 0) & (paths.index != NOWHERE)).any(axis=1)
+        key = (leaf >> np.uint64(59) & np.uint64(15)).astype(np.uint8)
+        return np.where(supervisor & (paths.page != NO_PAGE), key, np.uint8(NO_KEY))
 
     def targets(self, accesses: Accesses) -> AccessTargets:
         """Return where each access may lead, having marked what it may reach there."""

@@ -155,6 +155,7 @@ def context_text(context: PagingContext) -> str:
             ("SMEP", context.smep),
             ("SMAP", context.smap),
             ("PKE", context.pke),
+            ("PKS", context.pks),
             ("LASS", context.lass),
             ("LAM_U57", context.lam_user == 57),
             ("LAM_U48", context.lam_user == 48),
@@ -166,6 +167,7 @@ def context_text(context: PagingContext) -> str:
     mask = context.encryption_mask
     encrypted = f", encryption mask {mask:#x}" if mask else ""
     keys = f", PKRU {context.pkru:#x}" if context.pke else ""
+    keys += f", PKRS {context.pkrs:#x}" if context.pks else ""
     small = ", no 1-GiB pages" if context.mode.long and not context.page1gb else ""
     vendor = ", AMD" if context.vendor is Vendor.AMD else ""
     return (

@@ -94,6 +94,7 @@ class _Memory(ctypes.Structure):
         *((name, ctypes.c_uint64) for name in ("cr0", "cr3", "cr4", "efer")),
         *((name, ctypes.c_uint32) for name in ("pkru", "maxphyaddr", "page1gb", "amd")),
         ("frame", GuardedMemory.Function),
+        ("pkrs", ctypes.c_uint32),
     )
 
 
@@ -181,6 +182,7 @@ class CLibrary:
             int(context.page1gb),
             int(context.vendor is Vendor.AMD),
             guarded.function,
+            context.pkrs,
         )
         if context.encryption_mask or self._declines(state):
             declined = listed(context, questions, lambda _va, _end: NotImplemented, course)

@@ -21,6 +21,7 @@ struct crosswalk_memory {
 	 * RAM. Good until the next crosswalk_attach.
 	 */
 	const void *(*frame)(uint64_t pa);
+	uint32_t pkrs; /* the MSR IA32_PKRS: what keys of supervisor pages allow, with CR4.PKS */
 };
 
 /* One mapping, as the walk hands it to its callback. */

@@ -258,7 +258,7 @@ def _mapped(
         context,
         cr0=context.cr0 | CR0.WP,
         cr3=context.cr3 & ~(CR3.LAM_U48 | CR3.LAM_U57) if context.mode.long else context.cr3,
-        cr4=context.cr4 & ~(CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.LAM_SUP | CR4.LASS),
+        cr4=context.cr4 & ~(CR4.SMEP | CR4.SMAP | CR4.PKE | CR4.PKS | CR4.LAM_SUP | CR4.LASS),
         efer=context.efer & ~EFER.UAIE,
     )
     found = translate_many(

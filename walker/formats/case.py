@@ -83,6 +83,7 @@ class Cpu:
     cr4: int = _DEFAULT.cr4
     efer: int = _DEFAULT.efer
     pkru: int = _DEFAULT.pkru
+    pkrs: int = _DEFAULT.pkrs
     maxphyaddr: int = _DEFAULT.maxphyaddr
     page1gb: bool = _DEFAULT.page1gb
     vendor: Vendor = _DEFAULT.vendor
@@ -160,7 +161,8 @@ class Case:
             raise BadInput(f"$.format: {self.format!r} is not {FORMAT!r}")
         for name in ("cr0", "cr3", "cr4", "efer", "encryption_mask"):
             _fits(f"$.cpu.{name}", getattr(self.cpu, name), 64)
-        _fits("$.cpu.pkru", self.cpu.pkru, 32)
+        for name in ("pkru", "pkrs"):
+            _fits(f"$.cpu.{name}", getattr(self.cpu, name), 32)
         ram = _checked_ram(self.ram)
         _check_words("$.entries", self.entries.items(), ram)
         for index, probe in enumerate(self.probes):
@@ -366,10 +368,9 @@ def state_parts(
 
 
 def cpu_document(cpu: Cpu) -> CpuJson:
-    """Return the object at `$.cpu`, without an encryption mask of 0."""
+    """Return the object at `$.cpu`, without an IA32_PKRS and an encryption mask of 0."""
     names = ["cr0", "cr3", "cr4", "efer", "pkru"]
-    if cpu.encryption_mask:
-        names.append("encryption_mask")
+    names += (name for name in ("pkrs", "encryption_mask") if getattr(cpu, name))
     registers = {name: hex(getattr(cpu, name)) for name in names}
     return CpuJson(maxphyaddr=cpu.maxphyaddr, page1gb=cpu.page1gb, vendor=cpu.vendor, **registers)
 

@@ -51,7 +51,7 @@ class CoreState:
     """A CPU: `registers` by the names of `CORE_REGISTERS`, `segments` of `CORE_SEGMENTS`.
 
     `control` are CR0 to CR4 by name; what is left out is 0. `paging` has what they don't tell of
-    the paging mode: EFER, PKRU, MAXPHYADDR and the features.
+    the paging mode: EFER, PKRU, PKRS, MAXPHYADDR and the features.
     """
 
     registers: Mapping[str, int] = field(default_factory=dict)

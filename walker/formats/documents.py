@@ -85,6 +85,7 @@ class CpuJson(Document, frozen=True, kw_only=True):
     cr4: Hex64 | UnsetType = UNSET
     efer: Hex64 | UnsetType = UNSET
     pkru: Hex32 | UnsetType = UNSET
+    pkrs: Hex32 | UnsetType = UNSET
     maxphyaddr: Annotated[int, Meta(ge=32, le=52)] | UnsetType = UNSET
     page1gb: bool | UnsetType = UNSET
     vendor: Vendor | UnsetType = UNSET

@@ -6,7 +6,7 @@ type 1, is this project's: the state that QEMU's leaves out and a translation de
 content:
 
     uint32 version (1), uint32 size in bytes, uint64 EFER, uint64 encryption mask,
-    uint32 PKRU, uint32 MAXPHYADDR, uint32 features (1: 1-GiB pages, 2: AMD), uint32 0
+    uint32 PKRU, uint32 MAXPHYADDR, uint32 features (1: 1-GiB pages, 2: AMD), uint32 PKRS
 """
 
 import struct
@@ -294,12 +294,13 @@ def _own(content: memoryview) -> Registers:
         raise BadInput(
             f"ELF core: a CROSSWALK note of {len(content)} bytes; {_OWN_STATE.size} are needed"
         )
-    version, _, efer, mask, pkru, maxphyaddr, features, _ = _OWN_STATE.unpack_from(content)
+    version, _, efer, mask, pkru, maxphyaddr, features, pkrs = _OWN_STATE.unpack_from(content)
     if version != 1:
         raise BadInput(f"ELF core: a CROSSWALK note of version {version}; version 1 is known")
     return Registers(
         efer=efer,
         pkru=pkru,
+        pkrs=pkrs,
         maxphyaddr=maxphyaddr,
         page1gb=bool(features & _PAGE1GB),
         vendor=Vendor.AMD if features & _AMD else Vendor.INTEL,
@@ -317,5 +318,5 @@ def own_content(context: PagingContext) -> bytes:
         context.pkru,
         context.maxphyaddr,
         (_PAGE1GB if context.page1gb else 0) | (_AMD if context.vendor is Vendor.AMD else 0),
-        0,
+        context.pkrs,
     )

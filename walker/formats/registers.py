@@ -26,6 +26,7 @@ class Registers:
     cr4: int | None = None
     efer: int | None = None
     pkru: int | None = None
+    pkrs: int | None = None
     rflags_ac: bool | None = None
     maxphyaddr: int | None = None
     page1gb: bool | None = None
@@ -66,7 +67,9 @@ class Registers:
         return tuple(
             f"{field.name} = {_shown(field.name, getattr(context, field.name))}"
             for field in fields(self)
-            if getattr(self, field.name) is None and field.name not in _UNSAID
+            if getattr(self, field.name) is None
+            and field.name not in _UNSAID
+            and (field.name != "pkrs" or context.pks)
         )
 
 

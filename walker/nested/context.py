@@ -17,8 +17,8 @@ class NestedContext:
     one. The guest's CR0 and CR4 restrict nothing in nested tables, nor do the host's WP, SMEP,
     SMAP and PKE: every access is a user's there.
 
-    Raises `BadInput` where either side isn't in IA-32e mode, and for LAM, LASS, UAI and an
-    encryption mask on either side: none of that is modelled in two dimensions.
+    Raises `BadInput` where either side isn't in IA-32e mode, and for LAM, LASS, UAI, PKS and
+    an encryption mask on either side: none of that is modelled in two dimensions.
 
     Source: AMD APM vol. 2, "Nested Paging".
     """
@@ -33,5 +33,5 @@ class NestedContext:
                     f"nested paging is modelled for 4- and 5-level paging; the {side} has "
                     f"{context.mode} paging"
                 )
-            for name in context.address_features:
+            for name in (*context.address_features, *(["PKS"] if context.pks else [])):
                 raise BadInput(f"nested paging is not modelled with {name}; the {side} has it")

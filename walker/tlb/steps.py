@@ -110,7 +110,7 @@ class Sequence:
 
     `ram` are backed ranges (start, size) in bytes, `entries` the non-zero words of the paging
     structures by physical address; treat it as read-only. `BadInput` for a step that the
-    processor refuses, or that isn't modelled, and outside IA-32e mode; LAM, LASS, UAI and an
+    processor refuses, or that isn't modelled, and outside IA-32e mode; LAM, LASS, UAI, PKS and an
     encryption mask aren't modelled in sequences.
     """
 
@@ -176,7 +176,7 @@ def after(context: PagingContext, step: Step) -> PagingContext:
 
 
 def _require_plain(context: PagingContext) -> None:
-    for name in context.address_features:
+    for name in (*context.address_features, *(["PKS"] if context.pks else [])):
         raise BadInput(f"sequences are not modelled with {name}")
 
 

@@ -147,7 +147,7 @@ def departure_coverage_of(names: Iterable[str]) -> Bools:
 def _emulated(context: PagingContext) -> bool:
     """Return whether this control state has exactly the features of the emulated CPU."""
     features = (context.maxphyaddr, context.page1gb, context.encryption_mask)
-    more = context.lam_user or context.lam_supervisor or context.uai or context.lass
+    more = context.lam_user or context.lam_supervisor or context.uai or context.lass or context.pks
     return context.mode.long and features == _EMULATED and not more
 
 

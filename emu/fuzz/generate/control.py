@@ -31,7 +31,7 @@ NOT_EMULATED = 0.04
 """Probability of features that the emulated CPU lacks, or an encryption mask; no targets."""
 _FOR_CPUS, _AIMED = 36, 9
 """One layout of so many, one with composites, may have another CPU for the sake of a target."""
-_AMD = 0.3
+_AMD, _SUPERVISOR_KEYS = 0.3, 0.5
 _FAR = (41, 42, 46, 47, 48, 49, 50, 51, 52)
 """MAXPHYADDR of layouts with physical addresses of 2^40 and up."""
 _LEGACY, _AMD_LEGACY = (36, 39, 40, 40, 40, 40, 40, 40), 0.15
@@ -65,7 +65,8 @@ def draw_context(
     cpu: dict[str, object] | None = {} if index % _FOR_CPUS == _AIMED else None
     kept = [target for target in targets if _decide(target, decided, denied, cpu)]
     own = np.random.default_rng([seed, index, 3, *share.stream])
-    registers = {"cr0": 0x8000_0033, "cr3": 0, "cr4": 0x20, "efer": 0x500}
+    keyed = np.random.default_rng([seed, index, 5, *share.stream])
+    registers = {"cr0": 0x8000_0033, "cr3": 0, "cr4": 0x20, "efer": 0x500, "pkrs": 0}
     for name, (register, bit) in _BITS.items():
         if decided.get(name, drawn[name]):
             registers[register] |= bit
@@ -73,8 +74,7 @@ def draw_context(
     registers["pkru"] = sum(denied.get(key, int(keys[key])) << 2 * key for key in range(16))
     if share.mode is not None and not share.mode.long:
         _to_legacy(own, registers, share.mode)
-    for name, mask, value in select.controls:
-        registers[name] = registers[name] | mask if value else registers[name] & ~mask
+    _select(keyed, registers, select)
     features = _features(own, share, select)
     vendor = _only_vendor(registers)
     if vendor is not None and "vendor" not in dict(select.features):
@@ -88,10 +88,18 @@ def draw_context(
     draw = own.random()
     # What is selected might contradict the features of another CPU.
     if draw < NOT_EMULATED and not select.controls:
-        return _not_emulated(own, context), []
+        return _not_emulated(own, keyed, context), []
     if draw < NOT_EMULATED + _OTHER_CPU and not select.controls:
         return _another_cpu(own, context), []
     return context, kept
+
+
+def _select(chance: np.random.Generator, registers: dict[str, int], select: Selection) -> None:
+    """Change registers to what is selected; PKRS has random rights where PKS is."""
+    if ("cr4", int(CR4.PKS), True) in select.controls:
+        registers["pkrs"] = _key_rights(chance)
+    for name, mask, value in select.controls:
+        registers[name] = registers[name] | mask if value else registers[name] & ~mask
 
 
 def _features(chance: np.random.Generator, share: Share, select: Selection) -> dict[str, Any]:
@@ -111,7 +119,7 @@ def _only_vendor(registers: dict[str, int]) -> Vendor | None:
     """Return the vendor whose processors alone have a feature that is enabled, or None."""
     if registers["efer"] & EFER.UAIE:
         return Vendor.AMD
-    intel = registers["cr4"] & (CR4.LASS | CR4.LAM_SUP)
+    intel = registers["cr4"] & (CR4.PKS | CR4.LASS | CR4.LAM_SUP)
     intel |= registers["cr3"] & (CR3.LAM_U48 | CR3.LAM_U57)
     return Vendor.INTEL if intel else None
 
@@ -179,10 +187,20 @@ def _another_cpu(chance: np.random.Generator, context: PagingContext) -> PagingC
     )
 
 
-def _not_emulated(chance: np.random.Generator, context: PagingContext) -> PagingContext:
+def _key_rights(chance: np.random.Generator) -> int:
+    """Return the rights of sixteen keys, some of them or all denied."""
+    some = chance.random(16) < chance.choice([0.2, 0.6, 1.0])
+    keys = (chance.integers(0, 4, 16) * some).tolist()
+    return sum(denied << 2 * key for key, denied in enumerate(keys))
+
+
+def _not_emulated(
+    chance: np.random.Generator, keyed: np.random.Generator, context: PagingContext
+) -> PagingContext:
     """Return the context with one or two features that the emulated CPU doesn't have.
 
-    LAM, UAI, LASS, an encryption mask, or physical addresses of 2^40 and up.
+    LAM, UAI, LASS, an encryption mask, or physical addresses of 2^40 and up. On Intel's processors
+    often keys of supervisor pages, besides: `keyed` draws them.
     """
     vendor = Vendor.AMD if chance.random() < _AMD else Vendor.INTEL
     context = replace(context, vendor=vendor)
@@ -190,6 +208,8 @@ def _not_emulated(chance: np.random.Generator, context: PagingContext) -> Paging
     names = (*own, "mask", "wide")
     for name in chance.choice(names, int(chance.integers(1, 3)), replace=False).tolist():
         context = _with(chance, context, name)
+    if vendor is Vendor.INTEL and keyed.random() < _SUPERVISOR_KEYS:
+        return replace(context, cr4=context.cr4 | CR4.PKS, pkrs=_key_rights(keyed))
     return context
 
 

@@ -37,7 +37,7 @@ _WRITE, _USER, _EXECUTE = 1, 2, 4
 _PDPT = 3
 _G = np.uint64(1 << 8)
 _LAM_U57, _LAM_U48 = 61, 62  # Of CR3.
-_SMEP, _SMAP, _PKE, _LASS, _LAM_SUP = 20, 21, 22, 27, 28  # Of CR4.
+_SMEP, _SMAP, _PKE, _PKS, _LASS, _LAM_SUP = 20, 21, 22, 24, 27, 28  # Of CR4.
 _UAIE = 20  # Of EFER.
 _SIGN = np.uint64(63)
 
@@ -170,10 +170,15 @@ def intended_of(
         | (~fetch & ~user & user_page & context.smap & ~accesses.ac)
         | (writes & bound & ((grant & _WRITE) == 0))
     )
-    pair = np.uint32(context.pkru) >> (key * np.uint32(2)) & np.uint32(3)
-    locked = ((pair & 1) != 0) | (((pair & 2) != 0) & writes & bound)
+    pkru, pkrs = (
+        np.uint32(value if context.cr4 >> bit & 1 else 0)
+        for value, bit in ((context.pkru, _PKE), (context.pkrs, _PKS))
+    )
+    pair = np.where(user_page, pkru, pkrs) >> (key * np.uint32(2)) & np.uint32(3)
+    kept = np.where(user_page, bound, context.wp)
+    locked = ((pair & 1) != 0) | (((pair & 2) != 0) & writes & kept)
     # Outside IA-32e mode pages have no keys.
-    locked &= user_page & ~fetch & (form.long and bool(context.cr4 >> _PKE & 1))
+    locked &= ~fetch & form.long
     kind = np.where(denied, IntendedKind.PROTECTION, IntendedKind.OK)
     kind = np.where(locked, IntendedKind.KEY, kind)
     fault = intended.fault[of]

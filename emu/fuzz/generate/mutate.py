@@ -178,12 +178,13 @@ def selected(context: PagingContext, select: Selection) -> list[PagingContext]:
 
     `BadInput` where there is no such state.
     """
-    values = {name: getattr(context, name) for name in ("cr0", "cr3", "cr4", "efer", "pkru")}
+    names = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs")
+    values = {name: getattr(context, name) for name in names}
     for name, mask, value in select.controls:
         values[name] = values[name] | mask if value else values[name] & ~mask
-    names = [name for name, _ in select.features]
+    chosen = [name for name, _ in select.features]
     return [
-        replace(context, **values, **dict(zip(names, features, strict=True)))
+        replace(context, **values, **dict(zip(chosen, features, strict=True)))
         for features in product(*(each for _, each in select.features))
     ]
 

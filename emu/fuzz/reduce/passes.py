@@ -46,10 +46,11 @@ __all__ = [
 _ACCESSES = {"read": 0, "write": 1, "execute": 2}
 _SWITCHES = {
     "cr0": (1 << 16,),
-    "cr4": (1 << 12, 1 << 20, 1 << 21, 1 << 22, 1 << 7, 1 << 27, 1 << 28, 1 << 4),
+    "cr4": (1 << 12, 1 << 20, 1 << 21, 1 << 22, 1 << 7, 1 << 24, 1 << 27, 1 << 28, 1 << 4),
     "efer": (1 << 11, 1 << 20),
 }
 _FEATURES = ("maxphyaddr", "page1gb", "vendor", "encryption_mask")
+_KEYS = ("pkru", "pkrs")
 _DEFAULT = Cpu.from_context(PagingContext(cr3=0))
 _FOUR_LEVELS = (1 << 48) - 1
 _WORD = 8
@@ -128,7 +129,7 @@ def _details(case: Case) -> tuple[int, ...]:
     return (
         int(features != usual),
         odd,
-        cpu.pkru.bit_count(),
+        cpu.pkru.bit_count() + cpu.pkrs.bit_count(),
         flags,
         sum(_ACCESSES[each.access] for each in case.probes),
         sum(each.cpl for each in case.probes),
@@ -241,15 +242,22 @@ def _plainer_root(case: Case) -> Case | None:
 
 
 def _plainer_cpu(case: Case) -> Steps[Case]:
-    usual = {name: getattr(_DEFAULT, name) for name in (*_FEATURES, *_SWITCHES, "pkru")}
+    usual = {name: getattr(_DEFAULT, name) for name in (*_FEATURES, *_SWITCHES, *_KEYS)}
     changes: list[Change[Case]] = [
         _cpu_with({name: usual[name] for name in names})
         for names in (tuple(usual), _FEATURES, *((name,) for name in usual))
     ]
     changes += [_switched(name, bit) for name, bits in _SWITCHES.items() for bit in bits]
     case = yield from in_turn(case, changes)
-    bits = [1 << at for at in range(32) if case.cpu.pkru >> at & 1]
-    return (yield from fewer(case, bits, lambda one, left: _cpu_with({"pkru": sum(left)})(one)))
+    for name in _KEYS:
+        bits = [1 << at for at in range(32) if getattr(case.cpu, name) >> at & 1]
+        case = yield from fewer(case, bits, _with_keys(name))
+    return case
+
+
+def _with_keys(name: str) -> Callable[[Case, list[int]], Case | None]:
+    """Return what leaves these bits alone of a register of keys' rights."""
+    return lambda case, left: _cpu_with({name: sum(left)})(case)
 
 
 def _cpu_with(values: Mapping[str, object]) -> Callable[[Case], Case]:

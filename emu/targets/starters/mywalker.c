@@ -54,11 +54,11 @@ const char *crosswalk_modes(void)
 	return "4level,5level";
 }
 
-/* No answer in other modes (EFER.LMA is clear), nor with LAM in CR3 and CR4, LASS, UAI. */
+/* No answer in other modes (EFER.LMA is clear), nor with LAM in CR3 and CR4, LASS, UAI, PKS. */
 int crosswalk_declines(const struct crosswalk_memory *memory)
 {
 	return !(memory->efer >> 10 & 1) || (memory->cr3 >> 61 & 3) || (memory->cr4 >> 27 & 3) ||
-	       (memory->efer >> 20 & 1);
+	       (memory->efer >> 20 & 1) || (memory->cr4 >> 24 & 1);
 }
 
 /* The bits that a present entry may not set. */

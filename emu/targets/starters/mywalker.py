@@ -86,8 +86,8 @@ def below(
 
 
 def declines(context: PagingContext) -> bool:
-    """Return whether this is no address space to answer about: LAM, LASS, UAI, encryption."""
-    return bool(context.levels < 4 or context.address_features)
+    """Return whether this is no address space to answer about: LAM, LASS, UAI, PKS, encryption."""
+    return bool(context.levels < 4 or context.address_features or context.pks)
 
 
 def reserved(context: PagingContext, level: int, entry: int) -> int:

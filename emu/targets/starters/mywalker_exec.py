@@ -34,9 +34,10 @@ class Space:
         self.words = {int(pa, 16): int(word, 16) for pa, word in line["entries"].items()}
 
     def declined(self) -> bool:
-        """Return whether there is no answer: other modes, LAM, LASS, UAI, memory encryption."""
+        """Return whether there is no answer: other modes, LAM, LASS, UAI, PKS, encryption."""
         long_mode = self.efer >> 10 & 1
         more = self.cr3 >> 61 & 3 or self.cr4 >> 27 & 3 or self.efer >> 20 & 1
+        more = more or self.cr4 >> 24 & 1
         return bool(not long_mode or more or self.mask)
 
     def canonical(self, va: int) -> bool:
