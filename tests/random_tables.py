@@ -145,7 +145,7 @@ def _contexts(mode, masks=(0,)):
     )
 
 
-LAM_SUP, LASS, UAIE = 1 << 28, 1 << 27, 1 << 20
+LAM_SUP, LASS, PKS, UAIE = 1 << 28, 1 << 27, 1 << 24, 1 << 20
 LAM_U48, LAM_U57 = 1 << 62, 1 << 61
 MASKS = (0, 0, 1 << 47, 1 << 51, 1 << 39 | 1 << 40, 1 << 51 | 1 << 12, 1 << 13)
 
@@ -157,6 +157,7 @@ def extended(plain, user, uaie, cr4, mask):
         plain,
         cr3=plain.cr3 | (0 if amd else user) | mask,
         cr4=plain.cr4 | (0 if amd else cr4),
+        pkrs=~plain.pkru & 0xFFFF_FFFF,
         efer=plain.efer | (uaie if amd else 0),
         encryption_mask=mask,
     )
@@ -170,12 +171,12 @@ EXTENDED = CONTEXTS | {
         CONTEXTS[mode],
         st.sampled_from((0, LAM_U48, LAM_U57, LAM_U48 | LAM_U57)),
         st.sampled_from((0, UAIE)),
-        st.sampled_from((0, LAM_SUP, LASS, LASS | LAM_SUP)),
+        st.sampled_from((0, LAM_SUP, LASS, LASS | LAM_SUP, PKS, PKS)),
         st.sampled_from(MASKS),
     )
     for mode in LONG
 }
-"""With LAM, LASS, UAI and encryption masks, in which no emulator here can be asked."""
+"""With LAM, LASS, UAI, PKS and encryption masks, in which no emulator here can be asked."""
 
 
 @st.composite

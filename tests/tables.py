@@ -69,6 +69,7 @@ def context(
     smep=False,
     smap=False,
     pke=False,
+    pks=False,
     ac=False,
     **others,
 ):
@@ -81,7 +82,7 @@ def context(
     return PagingContext(
         cr3=root,
         cr0=0x80000001 | wp << 16,
-        cr4=pse << 4 | pae << 5 | la57 << 12 | smep << 20 | smap << 21 | pke << 22,
+        cr4=pse << 4 | pae << 5 | la57 << 12 | smep << 20 | smap << 21 | pke << 22 | pks << 24,
         efer=(0x500 if mode in LONG else 0) | nxe << 11,
         rflags_ac=ac,
         **others,

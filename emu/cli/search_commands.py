@@ -294,13 +294,13 @@ Try every combination of entry bits at every level, control bits and access, som
 them, and compare the walker's prediction with what the emulated CPU does. Then run sequences of
 changes, invalidations and accesses, and compare each outcome with the set that caching allows.
 
-Features that the emulated CPU lacks (LAM, UAI, LASS, addresses of 2^40 and up) are predicted only,
-and counted apart: where one of the first three leads to an access, its prediction is compared with
-what is observed without the feature.""",
+Features that the emulated CPU lacks (LAM, UAI, LASS, PKS, addresses of 2^40 and up) are predicted
+only, and counted apart: where one of the first three leads to an access, its prediction is compared
+with what is observed without the feature.""",
     """\
 NAME=VALUE: pte.nx=1, pde.ps=0, pml4e.bit51=1, cr0.wp=0, cr4.smep=1, efer.nx=0, rflags.ac=1,
 cr3.lam_u48=1, cr4.lass=1, efer.uaie=1, encryption_mask=0x800000000000,
-pkru.ad=1, access=write, cpl=3, section=rights-4k, mode=pae (or 32bit, 4level, 5level),
+pkru.ad=1, pkrs.wd=1, access=write, cpl=3, section=rights-4k, mode=pae (or 32bit, 4level, 5level),
 maxphyaddr=52, vendor=amd, page1gb=0; a name given twice allows either value.
 Of composites: access=rmw, cross, implicit, twice, or one form such as access=cross:write,
 access=twice:read+write; then.cpl=3 and then.ac=1 are those of the second access.

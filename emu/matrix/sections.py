@@ -42,6 +42,7 @@ _ACCESSED = "A of a PDPTE is set: the other levels show that all A bits are hand
 _LEAF = "PS is clear above the leaf: junk and reserved cross it"
 _PKRU = "PKRU has two bits for one key and opens all others: keys crosses them all"
 _PKRS = "PKRS has two bits for one key and opens all others: pks-16 crosses them all"
+_PKS_SET = "PKS is set: pks-4k has it clear"
 _ONE = "one reserved bit an entry: any number of them gives the same code"
 _SAME = "40 and 51 stand for the bits between: reserved-high has each of them"
 _WHOLE = "RFLAGS.AC is clear: it matters with CR4.SMAP alone, which is clear here"
@@ -557,27 +558,16 @@ FEATURE_SECTIONS = (
         name="pks-4k",
         covers="a key's two rights in PKRS with a PTE's bits, U/S above, and every switch",
         free={4: (), 3: (), 2: ("us",), 1: (*_RIGHTS, "d", "pk")},
-        fixed=_set(_OPEN, 4, 3, 2) | {1: ("p",)},
+        fixed=_set(_OPEN, 4, 3) | {2: ("p", "rw", "a"), 1: ("p",)},
         controls=("cr0.wp", "cr4.smap", "cr4.pks", "pkrs.ad", "pkrs.wd", "cr4.pke", "pkru.ad"),
         on=("efer.nx", "cr4.smep"),
         ac=(False, True),
         pruned=(_ABOVE, _PKRS),
     ),
-    Section(
-        name="pks-16",
-        covers="all sixteen keys of supervisor pages, each alone denied and each alone allowed",
-        free={4: ("us",), 3: (), 2: (), 1: ("rw", "us")},
-        fixed=_set(_OPEN, 3, 2) | {4: ("p", "rw", "a"), 1: ("p",)},
-        one_of={1: tuple(f"key{number}" for number in range(1, 16))},
-        controls=("cr0.wp",),
-        on=("cr4.pks", "efer.nx"),
-        pkrs=tuple(_key_rights()),
-        pruned=(_ABOVE, "PKS is set: pks-4k has it clear"),
-    ),
     *(
         Section(
             name=f"pks-{'2m' if level == 2 else '1g'}",
-            covers=f"the same of a {LEVEL_NAMES[level].upper()} that maps a page, and U/S above",
+            covers=f"the same with a {LEVEL_NAMES[level].upper()} that maps a page",
             free={
                 **_set((), *range(4, level + 1, -1)),
                 level + 1: ("us",),
@@ -585,11 +575,22 @@ FEATURE_SECTIONS = (
             },
             fixed=_set(_OPEN, *range(4, level + 1, -1))
             | {level + 1: ("p", "rw", "a"), level: _LARGE},
-            controls=("cr0.wp", "cr4.pks", "pkrs.ad", "pkrs.wd"),
-            on=("efer.nx",),
-            pruned=(_ABOVE, _PKRS),
+            controls=("cr0.wp", "pkrs.ad", "pkrs.wd"),
+            on=("cr4.pks", "efer.nx"),
+            pruned=(_ABOVE, _PKRS, _PKS_SET),
         )
         for level in (2, 3)
+    ),
+    Section(
+        name="pks-16",
+        covers="all sixteen keys in PKRS, each alone denied and each alone allowed",
+        free={4: ("us",), 3: (), 2: (), 1: ("rw", "us")},
+        fixed=_set(_OPEN, 3, 2) | {4: ("p", "rw", "a"), 1: ("p",)},
+        one_of={1: tuple(f"key{number}" for number in range(1, 16))},
+        controls=("cr0.wp",),
+        on=("cr4.pks", "efer.nx"),
+        pkrs=tuple(_key_rights()),
+        pruned=(_ABOVE, _PKS_SET),
     ),
     Section(
         name="pks-5level",
@@ -599,7 +600,7 @@ FEATURE_SECTIONS = (
         controls=("cr0.wp", "pkrs.ad", "pkrs.wd"),
         on=("cr4.pks", "efer.nx"),
         mode=PagingMode.LEVEL5,
-        pruned=(_PKRS, "PKS is set: pks-4k has it clear"),
+        pruned=(_PKRS, _PKS_SET),
     ),
 )
 """Sections of what the emulated CPU lacks, or does as another vendor's, in order."""

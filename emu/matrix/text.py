@@ -137,7 +137,8 @@ def _controls(section: Section) -> str:
     if section.pkrus:
         text += f"; {len(section.pkrus)} values of PKRU"
     if section.pkrs:
-        text += f"; {len(section.pkrs)} values of PKRS"
+        one, *more = section.pkrs
+        text += f"; {len(section.pkrs)} values of PKRS" if more else f"; PKRS {one:#x}"
     return text
 
 

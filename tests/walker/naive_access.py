@@ -101,6 +101,10 @@ def _refusal(context, words, kind, cpl, ac):
         key = context.pkru >> 2 * (words[-1] >> 59 & 15)
         if key & 1 or (kind == WRITE and key & 2 and (cpl == 3 or wp)):
             return 32
+    if context.cr4 >> 24 & (mode_of(context) in LONG) and not user:
+        key = context.pkrs >> 2 * (words[-1] >> 59 & 15)
+        if key & 1 or (kind == WRITE and key & 2 and wp):
+            return 32
     if cpl == 3:
         good = user and (kind == READ or writable)
     else:

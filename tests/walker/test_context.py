@@ -93,12 +93,13 @@ def test_an_impossible_maxphyaddr_is_refused(maxphyaddr):
         ({"cr4": 0}, "has LMA, CR4 = 0x0 lacks PAE"),
         ({"efer": 0x900}, "LME without LMA"),
         ({"efer": 0x100, "cr4": 0}, "LME without LMA"),
-        ({"cr4": 0x20 | 1 << 24}, "PKS"),
+        ({"cr4": 0x20 | 1 << 24, "vendor": Vendor.AMD}, "PKS, which is intel's"),
         ({"cr0": 1 << 64}, "cr0 .* 64 bits"),
         ({"cr3": 1 << 64}, "cr3 .* 64 bits"),
         ({"cr4": -1}, "cr4 .* 64 bits"),
         ({"efer": 1 << 64}, "efer .* 64 bits"),
         ({"pkru": 1 << 32}, "pkru .* 32 bits"),
+        ({"pkrs": 1 << 32}, "pkrs .* 32 bits"),
     ],
     ids=[
         "no PG",
@@ -112,6 +113,7 @@ def test_an_impossible_maxphyaddr_is_refused(maxphyaddr):
         "cr4",
         "efer",
         "pkru",
+        "pkrs",
     ],
 )
 def test_registers_that_describe_no_known_paging_are_refused(registers, reason):

@@ -68,8 +68,8 @@ NAMES = {
     },
 }
 BASE = {"cr0": 0x80000001, "cr4": 0x20, "efer": 0xD00}
-REFUSED = {("cr4", "PKS"), ("efer", "LMSLE")}
-OF_INTEL = {("cr4", "LASS"), ("cr4", "LAM_SUP")}
+REFUSED = {("efer", "LMSLE")}
+OF_INTEL = {("cr4", "PKS"), ("cr4", "LASS"), ("cr4", "LAM_SUP")}
 OF_AMD = {("efer", "UAIE")}
 
 
@@ -118,9 +118,10 @@ def test_outside_long_mode_the_high_half_of_cr3_is_ignored(cr4):
 
 
 def test_outside_long_mode_no_page_has_a_supervisor_key():
-    PagingContext(cr3=0x1000, cr4=0x20 | 1 << 24, efer=0)
-    with pytest.raises(BadInput, match="sets PKS"):
-        PagingContext(cr3=0x1000, cr4=0x20 | 1 << 24)
+    assert not PagingContext(cr3=0x1000, cr4=0x20 | 1 << 24, efer=0).pks
+    assert not PagingContext(cr3=0x1000, cr4=1 << 24, efer=0).pks
+    assert PagingContext(cr3=0x1000, cr4=0x20 | 1 << 24).pks
+    assert not PagingContext(cr3=0x1000, cr4=0x20, pkrs=0xFFFF_FFFF).pks
 
 
 U48, U57, SUP, LA57, LASS = 1 << 62, 1 << 61, 1 << 28, 1 << 12, 1 << 27

@@ -146,6 +146,20 @@ def test_where_the_processor_may_choose_the_emulated_one_marks_1_gib_leaves_alon
         ({"kind": WRITE}, {"pke": True, "pkru": 0b10_00, "wp": False}, OPEN | 1 << 59, None),
         ({"kind": READ}, {"pke": True, "pkru": 0b01_00}, P | RW | 1 << 59, None),
         ({"kind": READ}, {"pke": False, "pkru": 0b01_00}, OPEN | 1 << 59, None),
+        ({"kind": READ}, {"pks": True, "pkrs": 0b01_00}, P | RW | 1 << 59, 0x21),
+        ({"kind": READ, "cpl": 3}, {"pks": True, "pkrs": 0b01_00}, P | RW | 1 << 59, 0x25),
+        ({"kind": WRITE}, {"pks": True, "pkrs": 0b10_00}, P | RW | 1 << 59, 0x23),
+        ({"kind": WRITE}, {"pks": True, "pkrs": 0b10_00, "wp": False}, P | RW | 1 << 59, None),
+        (
+            {"kind": WRITE, "cpl": 3},
+            {"pks": True, "pkrs": 0b10_00, "wp": False},
+            P | RW | 1 << 59,
+            0x7,
+        ),
+        ({"kind": EXECUTE}, {"pks": True, "pkrs": 0b11_00}, P | RW | 1 << 59, None),
+        ({"kind": READ}, {"pks": True, "pkrs": 0b01_00}, OPEN | 1 << 59, None),
+        ({"kind": READ}, {"pks": False, "pkrs": 0b01_00}, P | RW | 1 << 59, None),
+        ({"kind": READ}, {"pks": True, "pkrs": 0b01_00_00}, P | RW | 1 << 59, None),
     ],
 )
 def test_rights_are_the_manuals(access, switches, flags, code):

@@ -17,7 +17,18 @@ TAKEN = {
 """All that it may take from this project."""
 
 READ = {
-    *("cr0", "cr3", "cr4", "efer", "pkru", "maxphyaddr", "page1gb", "vendor", "encryption_mask"),
+    *(
+        "cr0",
+        "cr3",
+        "cr4",
+        "efer",
+        "pkru",
+        "pkrs",
+        "maxphyaddr",
+        "page1gb",
+        "vendor",
+        "encryption_mask",
+    ),
 }
 """What it may read of a context: raw registers and features."""
 

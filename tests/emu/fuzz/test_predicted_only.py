@@ -18,7 +18,7 @@ from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.outcome import Translation
 
-FEATURES = {"LAM", "UAI", "LASS", "wide"}
+FEATURES = {"LAM", "UAI", "LASS", "wide", "PKS"}
 
 
 @pytest.fixture
@@ -87,13 +87,13 @@ def ignoring(layout, name):
     plain = replace(
         context,
         cr3=context.cr3 & ~(3 << 61 if name == "LAM" else 0),
-        cr4=context.cr4 & ~{"LAM": 1 << 28, "LASS": 1 << 27}.get(name, 0),
+        cr4=context.cr4 & ~{"LAM": 1 << 28, "LASS": 1 << 27, "PKS": 1 << 24}.get(name, 0),
         efer=context.efer & ~(1 << 20 if name == "UAI" else 0),
     )
     return translate_many(layout.memory(), plain, layout.accesses)
 
 
-@pytest.mark.parametrize("name", ["LAM", "UAI", "LASS"])
+@pytest.mark.parametrize("name", ["LAM", "UAI", "LASS", "PKS"])
 def test_a_walker_without_the_feature_is_contradicted_by_the_intention(strange, name):
     contradicted = 0
     for layout in strange:

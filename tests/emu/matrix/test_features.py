@@ -12,7 +12,7 @@ from crosswalk.emu.matrix.unit import without_features
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind
-from crosswalk.walker.context import CR4, Vendor
+from crosswalk.walker.context import CR0, CR4, Vendor
 from tests.emu.matrix.running import all_of
 
 
@@ -26,6 +26,9 @@ from tests.emu.matrix.running import all_of
         ("lass-4level", {"LAM", "LASS"}),
         ("lass-5level", {"LAM", "LASS"}),
         ("encryption", {"wide"}),
+        ("pks-2m", {"PKS"}),
+        ("pks-1g", {"PKS"}),
+        ("pks-5level", {"PKS"}),
     ],
 )
 def test_what_the_cpu_lacks_is_no_agreement_and_nothing_else_differs(section, features):
@@ -128,6 +131,18 @@ BUGS = {
     "the mask taken for an address": (
         "section=encryption,cr0.wp=1,efer.nx=1",
         without(lambda context: replace(context, encryption_mask=0)),
+    ),
+    "PKS left out": (
+        "section=pks-2m",
+        without(lambda context: replace(context, cr4=context.cr4 & ~CR4.PKS)),
+    ),
+    "WD of supervisor pages whatever WP is": (
+        "section=pks-5level,pkrs.wd=1,cr0.wp=0,pml5e.us=0,access=write",
+        without(lambda context: replace(context, cr0=context.cr0 | CR0.WP)),
+    ),
+    "PKRU for all pages": (
+        "section=pks-4k,cr4.pke=1,pkru.ad=1,cr4.pks=1,pte.rw=1,pte.nx=0",
+        without(lambda context: replace(context, pkrs=context.pkru)),
     ),
     "I/D told with SMEP by AMD": ("section=vendor-fetch", loaded_as_intels),
     "PDPTEs loaded by AMD": ("section=pae-pdpte-amd,cr4.smep=0,efer.nx=1", loaded_as_intels),

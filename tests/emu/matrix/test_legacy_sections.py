@@ -42,6 +42,7 @@ def named(name):
                 "lam-5level",
                 "uai-5level",
                 "lass-5level",
+                "pks-5level",
                 "cross-ends-5level",
             },
         ),

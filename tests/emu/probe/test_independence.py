@@ -51,8 +51,8 @@ TAKEN = {
 """All that the probe may take from the walker: types, their columns, memory, errors."""
 
 READ = {
-    *("cr0", "cr3", "cr4", "efer", "pkru", "rflags_ac", "maxphyaddr", "page1gb", "vendor"),
-    *("encryption_mask", "guest", "host"),
+    *("cr0", "cr3", "cr4", "efer", "pkru", "pkrs", "rflags_ac", "maxphyaddr", "page1gb"),
+    *("vendor", "encryption_mask", "guest", "host"),
 }
 """What the probe may read of a context: raw registers and features."""
 

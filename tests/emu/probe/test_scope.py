@@ -19,7 +19,7 @@ from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.outcome import GeneralProtection, PageFault, Translation
 from tests.emu.accesses import execute, read, write
 from tests.emu.composites import composite
-from tests.tables import OPEN, ROOT, PageTables, context
+from tests.tables import OPEN, ROOT, RW, A, P, PageTables, context
 
 VA = 0x40_0000
 LOW_TAG, HIGH_TAG = 1 << 50, 1 << 58  # Set in a lower half address: metadata of LAM48 and LAM57.
@@ -32,7 +32,7 @@ class Raw:
     """Registers as a processor might have them, whether or not the walker models each bit."""
 
     cr0, cr3, cr4, efer = 0x8001_0033, 0x1000, 0x20, 0xD00
-    pkru, rflags_ac, maxphyaddr, encryption_mask = 0, False, 40, 0
+    pkru, pkrs, rflags_ac, maxphyaddr, encryption_mask = 0, 0, False, 40, 0
 
     def __init__(self, **registers):
         for name, value in registers.items():
@@ -199,6 +199,47 @@ def test_wide_entries_of_pae_paging_are_lacking_and_32_bit_ones_never():
     words = {0x1000: 0xFF << 13 | 0xE7 | (0x2067 << 32)}
     old = Prober(SparseWords(((0, 1 << 24),), words), context("32-bit", maxphyaddr=52))
     assert [0, 0, 0] == old.lacking(asked).tolist()
+
+
+SUPERVISOR, USER = P | RW | A, OPEN | A
+
+
+@pytest.mark.parametrize(
+    ("flags", "upper", "switches", "expected"),
+    [
+        (SUPERVISOR, USER, {"pkrs": 0b01 << 6}, "rwRW"),
+        (USER, SUPERVISOR, {"pkrs": 0b01 << 6}, "rwRW"),
+        (USER, USER, {"pkrs": 0b01 << 6}, ""),
+        (SUPERVISOR, USER, {"pkrs": 0b10 << 6}, "wW"),
+        (SUPERVISOR, USER, {"pkrs": 0b10 << 6, "wp": False}, ""),
+        (SUPERVISOR, USER, {"pkrs": 0b11 << 6, "wp": False}, "rwRW"),
+        (SUPERVISOR, USER, {"pkrs": 0xFFFF_FFFF & ~(3 << 6)}, ""),  # Of all other keys.
+        (SUPERVISOR, USER, {"pkrs": 0b11 << 6, "pks": False}, ""),
+        (SUPERVISOR & ~P, USER, {"pkrs": 0b11 << 6}, ""),
+    ],
+)
+def test_data_accesses_that_a_supervisor_key_denies_are_lacking(flags, upper, switches, expected):
+    builder = PageTables().map(VA, 0x5000, flags | 3 << 59, upper=upper)
+    asked = [ask(VA, cpl) for cpl in (0, 3) for ask in (read, write, execute)]
+    control = context(**{"pks": True, "smep": True} | switches)
+    for prober in (Prober(builder.memory, control), CompositeProber(builder.memory, control)):
+        if isinstance(prober, Prober):
+            found = prober.lacking(Accesses.of([*asked, read(VA + 4096), read(1 << 50)]))
+            names = [FEATURES[each - 1] if each else "" for each in found.tolist()]
+            assert ["PKS" if each in expected else "" for each in "rwxRWX"] == names[:6]
+            assert ["", ""] == names[6:]
+        else:
+            found = prober.lacking(composite("rmw:xadd", VA))
+            assert [5 if "w" in expected else 0] == found.tolist()
+
+
+def test_the_emulated_cpu_heeds_no_supervisor_key():
+    memory = PageTables().map(VA, 0x5000, SUPERVISOR | 1 << 59).memory
+    prober = Prober(memory, context(pks=True, pkrs=0b1100))
+    with pytest.raises(BadInput, match=r"no PKS \(protection keys of supervisor pages\)"):
+        prober.probe(Accesses.of([read(VA)]))
+    found = prober._observe(Accesses.of([read(VA)]), bulk=True)
+    assert [0x5000] == found.pa.tolist()
 
 
 def test_accesses_that_are_lacking_are_refused_by_name():

@@ -148,6 +148,8 @@ def test_an_invpcid_of_an_address_that_is_not_canonical_is_refused():
         ({"cr3": "0x0", "cr4": hex(1 << 27 | 0x20)}, [], "LASS"),
         ({"cr3": "0x0", "efer": hex(1 << 20 | 0xD00), "vendor": "amd"}, [], "UAI"),
         ({"cr3": "0x0", "encryption_mask": hex(1 << 47)}, [], "an encryption mask"),
+        ({"cr3": "0x0", "cr4": hex(1 << 24 | 0x20)}, [], "PKS"),
+        ({"cr3": "0x0"}, [{"step": "mov_cr4", "value": hex(1 << 24 | 0x20)}], "PKS"),
     ],
 )
 def test_features_that_sequences_are_not_modelled_with_are_refused(cpu, steps, feature):

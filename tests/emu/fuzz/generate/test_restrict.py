@@ -184,12 +184,18 @@ def test_accesses_are_of_the_selected_kinds():
 
 
 def test_control_bits_and_features_are_the_selected_ones():
-    text = "cr0.wp=0,efer.nx=1,cr4.smep=1,cr4.lass=1,maxphyaddr=46,maxphyaddr=41,pkru.ad=1"
+    text = (
+        "cr0.wp=0,efer.nx=1,cr4.smep=1,cr4.lass=1,cr4.pks=1,maxphyaddr=46,maxphyaddr=41,"
+        "pkru.ad=1,pkrs.wd=1"
+    )
     layouts = selected(text)
     for layout in layouts:
         control = layout.context
         assert (False, True, True, True) == (control.wp, control.nxe, control.smep, control.lass)
         assert control.pkru >> 2 & 1
+        assert control.pks
+        assert control.pkrs >> 3 & 1
+    assert len({layout.context.pkrs for layout in layouts}) > len(layouts) / 2
     assert {41, 46} == {layout.context.maxphyaddr for layout in layouts}
     assert {4, 5} == {layout.context.levels for layout in layouts}
 
