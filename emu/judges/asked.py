@@ -89,7 +89,7 @@ class Registers:
             cr4=cr4,
             efer=efer,
             pkru=context.pkru if cr4 & CR4_PKE else 0,
-            pkrs=0,
+            pkrs=context.pkrs if control.long and cr4 & _PKS else 0,
             features=tuple(dict(needed).items()),
         )
 

@@ -89,6 +89,7 @@ def test_info_says_the_same_to_machines(run, raw):
         "cr4": "0x20",
         "efer": "0xd00",
         "pkru": "0x0",
+        "pkrs": "0x0",
         "rflags_ac": False,
         "maxphyaddr": 52,
         "page1gb": True,
