@@ -236,7 +236,8 @@ def _by_key(
         pair = np.uint64(rules.pkrs) >> key * np.uint64(2)
         no_access, no_write = pair & np.uint64(1) != 0, pair & np.uint64(2) != 0
         # WD of a supervisor page heeds CR0.WP, whoever writes.
-        denied |= ~user_page & data & (no_access | (write & no_write & rules.wp))
+        held = ~user_page & (~user | rules.pk_of_user_accesses)
+        denied |= held & data & (no_access | (write & no_write & rules.wp))
     return denied
 
 

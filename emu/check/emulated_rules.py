@@ -52,6 +52,7 @@ class Rules:
     - `implicit_heeds_ac`: RFLAGS.AC of CPL 0 counts for implicit accesses, too;
     - `reserved_present`: a fault for a reserved bit has P in its error code;
     - `keys`: which pages a protection key of PKRU restricts;
+    - `pk_of_user_accesses`: PK is told of accesses at CPL 3 to supervisor pages, too;
     - `pdpte_accessed`: a walk sets A in a PDPTE of PAE paging.
     """
 
@@ -83,6 +84,7 @@ class Rules:
     reserved_present: bool = True
     keys: Keys = Keys.USER_PAGES
     pdpte_accessed: bool = False
+    pk_of_user_accesses: bool = True
 
     @property
     def frame_mask(self) -> int:
