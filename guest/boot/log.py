@@ -37,6 +37,7 @@ __all__ = [
     "came_to_end",
     "read_log",
     "results_bound",
+    "whole_records",
 ]
 
 MARK = 0xB0C5
@@ -199,6 +200,17 @@ def came_to_end(data: bytes) -> bool:
     It is cheap, for looking at each part of a log that comes in; `BootLog.complete` is the proof.
     """
     return _find(data, max(0, len(data) - _TAIL), Kind.END) is not None
+
+
+def whole_records(data: bytes) -> bytes:
+    """Return a log in memory without what lies behind its last whole record.
+
+    Where a machine died while a record was made, words of it are there, and not yet its head.
+    """
+    end = _find(data, 0, Kind.GREETING)
+    while end is not None and (record := _record(data, end)):
+        end = record.end
+    return data if end is None else data[:end]
 
 
 def _records(data: bytes) -> Iterator[tuple[int, _Words] | None]:
