@@ -72,7 +72,7 @@ _JUDGE = Command(
             required=True,
             type=not_empty,
             help="the judge: unicorn, qemu[:PATH], qemu-mttcg[:PATH], kvm[:PATH], bochs[:PATH], "
-            "exec:COMMAND, log:FILE, or x86isa; may be repeated",
+            "or exec:COMMAND; may be repeated",
         ),
         option(
             "--verbose",

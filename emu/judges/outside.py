@@ -1,4 +1,4 @@
-"""Machines that others run: a command that boots images, and a log that is there already."""
+"""Machines that others run: a command that boots images."""
 
 import os
 import shlex
@@ -11,9 +11,8 @@ from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.guest.boot.image import Output, results_of
 from crosswalk.guest.boot.log import came_to_end
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.files import read_file
 
-__all__ = ["Command", "Log"]
+__all__ = ["Command"]
 
 _IMAGE = "{image}"
 _NOISE = 1 << 20
@@ -73,24 +72,3 @@ class Command:
 
     def close(self) -> None:
         """Nothing is kept between boots."""
-
-
-class Log:
-    """What a real machine printed for an image: its log, whatever image is booted."""
-
-    output = Output.SERIAL
-
-    def __init__(self, name: str, path: str) -> None:
-        self.name, self._data = name, read_file(path)
-
-    @property
-    def version(self) -> str:
-        """Nothing: the log names its CPU."""
-        return "a log"
-
-    def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:  # noqa: ARG002
-        """Return what was printed; its digest tells whether it was this image."""
-        return Printed(self._data)
-
-    def close(self) -> None:
-        """Nothing is open."""

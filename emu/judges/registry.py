@@ -6,7 +6,7 @@ from crosswalk.emu.judges.bochs import Bochs
 from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.judge import Judge
 from crosswalk.emu.judges.machine import Machine
-from crosswalk.emu.judges.outside import Command, Log
+from crosswalk.emu.judges.outside import Command
 from crosswalk.emu.judges.qemu import Qemu
 from crosswalk.emu.judges.unicorn import UnicornJudge
 from crosswalk.walker.errors import BadInput
@@ -21,8 +21,6 @@ JUDGES = (
     "kvm[:PATH]",
     "bochs[:PATH]",
     "exec:COMMAND",
-    "log:FILE",
-    "x86isa",
 )
 """What can be given, for help and for errors."""
 
@@ -35,7 +33,6 @@ _MACHINES: dict[str, Callable[[str, str], Machine]] = {
     "kvm": lambda name, path: Qemu(name, path, "kvm"),
     "bochs": Bochs,
     "exec": Command,
-    "log": Log,
 }
 _DEFAULTS = {
     "qemu": "qemu-system-x86_64",

@@ -268,7 +268,7 @@ def test_a_case_without_probes_is_asked_nothing(run, small_case):
     [
         (["unicorn", "unicorn"], "--with unicorn: given twice"),
         (["nobody"], "nobody: no judge; there are unicorn, qemu"),
-        (["log"], "log: needs a colon and what it is"),
+        (["exec"], "exec: needs a colon and what it is"),
         (["exec:"], "exec:: nothing behind the colon"),
     ],
 )
