@@ -37,11 +37,13 @@ def use_of(form: PagingFormat, root: int, entries: U64, targets: U64) -> Use:
     """Return the slots that n accesses use: as entries of their walks, and as data.
 
     `entries` uint64[n, k] are the addresses of entries; `targets` uint64[n, m] those of the 8-byte
-    words reached, each of which may hold two entries.
+    words reached. A word of 32-bit paging holds two entries, and is looked at as a whole: the other
+    one is used with it.
     """
     per_word = 8 // form.entry_bytes
-    parts = [targets + np.uint64(form.entry_bytes * at) for at in range(per_word)]
-    pa = np.concatenate([entries, *parts], axis=1)
+    words = np.concatenate([entries & ~np.uint64(7), targets], axis=1)
+    parts = [words + np.uint64(form.entry_bytes * at) for at in range(per_word)]
+    pa = np.concatenate(parts, axis=1)
     first, size = np.uint64(root), np.uint64(form.root_bytes)
     row, place = np.nonzero((pa >= first) & (pa - first < size))
     slot = (pa[row, place] - first) // np.uint64(form.entry_bytes)

@@ -230,7 +230,7 @@ def _records(data: bytes) -> Iterator[tuple[int, _Words] | None]:
         record = _record(data, following)
         again = record is not None and (record.kind, record.number) == (Kind.GREETING, 0)
         yield (record.kind, record.words) if record is not None and again else None
-    elif not _is_cut(rest) and not _is_text(rest):
+    elif not (_is_cut(rest) or _is_begun(rest) or _is_text(rest)):
         yield None
 
 
@@ -285,6 +285,14 @@ def _is_cut(rest: bytes) -> bool:
         return _MARKED.startswith(rest[:2])
     (head,) = struct.unpack_from("<Q", rest)
     return _is_head(head) and len(rest) < ((head >> 16 & 0xFFFF) + 2) * _WORD
+
+
+def _is_begun(rest: bytes) -> bool:
+    """Whether this is a record in memory that the runner hadn't ended: its head is written last.
+
+    Until then the kind alone stands there.
+    """
+    return int.from_bytes(rest[:_WORD], "little") in set(Kind)
 
 
 def _is_text(rest: bytes) -> bool:

@@ -109,7 +109,7 @@ class Probe:
     ac: bool = False
     predicted: Outcome | None = None
     observed: Outcome | None = None
-    judged: Mapping[str, JudgedJson] = field(default_factory=dict)
+    judged: Mapping[str, JudgedJson] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(

@@ -75,7 +75,9 @@ def reduce_case(
 
 def key_of(case: Case) -> Hashable:
     """Return what tells one case from another."""
-    return case.cpu, case.ram, case.probes, tuple(sorted(case.entries.items()))
+    # What judges said, which a case may have, is no part of what is asked.
+    probes = tuple((each.asked, each.predicted, each.observed) for each in case.probes)
+    return case.cpu, case.ram, probes, tuple(sorted(case.entries.items()))
 
 
 def size_of(case: Case) -> tuple[int, ...]:
