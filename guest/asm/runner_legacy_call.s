@@ -136,6 +136,11 @@ legacy_done:
     jz legacy_code_known
     mov rdx, -1
 legacy_code_known:
+    cmp edx, 0
+    jnz legacy_not_wrapped
+    cmp dword ptr [rbp + L_AT], -1
+    cmovz rdx, rsi              # behind the last byte of 4 GiB: as if EIP had more bits
+legacy_not_wrapped:
     cmp eax, LEGACY_COMPLETED
     jnz legacy_faulted
     mov eax, BREAKPOINT         # as 64-bit code ends

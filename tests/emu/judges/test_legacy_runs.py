@@ -105,11 +105,22 @@ def log(qemu):
     lost.words[lost.words[:, 0] == WORD, 1] = int.from_bytes(bytes.fromhex("bc00000090"), "little")
     unsigned = Program(lost.programs[0].steps)
     runs.append(Run(**{**fields(lost), "programs": (unsigned, lost.programs[1])}))
+    runs.append(last_byte())
     image = boot_image(runs, PLACE, Output.SERIAL)
     printed = open_machine(qemu).boot(image, seconds=60)
     found = read_log(printed.data, digest=digest_of(image))
     assert (None, True) == (printed.ended, found.complete)
     return found
+
+
+def last_byte():
+    """A fetch behind which EIP is 0."""
+    end, last = FRAME + 0xFF8, PT + 0xFF8
+    pde = {ROOT + 0xFF8: (PT | 7) << 32, last: (FRAME | 7) << 32, end: MARKER}
+    run = run_32(0, words=pde)
+    step = Step(Op.EXECUTE, 0xFFFF_FFFF)
+    signed = ((end, MARKER & ~(0xFF << 56) | 0xCC << 56),)
+    return Run(**{**fields(run), "programs": (Program((step,), (last, end), signed),)})
 
 
 def fields(run):
@@ -152,6 +163,13 @@ def test_ps_makes_a_large_page_where_the_mode_has_them(log, at):
         assert (MARKER if small else MARKER + 1) == program.steps[0].seen
     assert {small} == {PT in program.changed for program in programs}
     assert len(programs) == len(run.programs)
+
+
+def test_a_fetch_of_the_last_byte_of_4_gib_is_completed(log):
+    (program,) = log.runs[-1].programs
+    (step,) = program.steps
+    assert (BREAKPOINT, True) == (step.vector, step.behind)
+    assert (FRAME | 7 | A) << 32 == program.changed[PT + 0xFF8]
 
 
 def test_an_instruction_that_loses_the_stack_is_a_double_fault_and_the_run_goes_on(log):
