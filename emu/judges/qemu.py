@@ -14,7 +14,7 @@ from crosswalk.emu.judges.machine import ANY_CPU, CpuWish, Printed
 from crosswalk.emu.workers.command import Ran, run_command
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.guest.boot.image import Output, Results, results_of
-from crosswalk.guest.boot.log import came_to_end, whole_records
+from crosswalk.guest.boot.log import came_to_end
 from crosswalk.walker.control import Vendor
 from crosswalk.walker.errors import BadInput
 
@@ -88,8 +88,7 @@ class Qemu:
             data = _written(ram, results)
         if not data and (ran.ended or "").startswith("ended with status"):  # It refuses to start.
             raise BadInput(f"{self._path} {ran.ended}: {ran.said}")
-        ended, by_others = _ending(ran, data)
-        return Printed(data if ended is None else whole_records(data), ended, by_others, ran.said)
+        return Printed(data, *_ending(ran, data), ran.said)
 
     def close(self) -> None:
         """Nothing is kept between boots."""

@@ -60,6 +60,7 @@ begin:
     and edx, 1
     mov [rbp + D_PAGE1GB], rdx
 no_large:
+    xor ebx, ebx                # CPUID wrote there
     call find_serial
 
     mov eax, KIND_GREETING
@@ -658,6 +659,7 @@ set_levels:
     mov eax, 7
     xor ecx, ecx
     cpuid
+    xor ebx, ebx                # own tables: CPUID wrote there
     bt ecx, 16
     jnc cr4_refused
     mov edi, CR4_PAE + CR4_LA57
@@ -953,9 +955,13 @@ no_leaf:
 
 # ---- Reports
 
-# Begin a record of kind EAX: R14 is where its words go.
+# Begin a record of kind EAX: R14 is where its words go. Its head stays zero until it is whole: in
+# memory, a log ends there if the machine does.
 begin_record:
+    mov [rbp + D_KIND], rax
     mov r14, [rbp + D_OUT]
+    add r14, 8
+    ret
 add_word:
     mov [rbx + r14], rax
     add r14, 8
@@ -969,7 +975,7 @@ end_record:
     shr ecx, 3
     lea rax, [rcx - 1]
     shl rax, 16
-    mov rdx, [rbx + rsi]
+    mov rdx, [rbp + D_KIND]
     shl rdx, 32
     or rax, rdx
     movzx edx, word ptr [rbp + D_SEQUENCE]
@@ -1074,7 +1080,6 @@ no_serial:
 
 # What the CPU says of itself: leaf and subleaf each, in the order of log.py.
 report_cpu:
-    xor ebx, ebx                    # CPUID was asked before, and leaves there what it likes.
     mov eax, KIND_CPU
     call begin_record
     lea rsi, [rip + leaves]

@@ -247,6 +247,7 @@ _NAMES = (
     "D_POOL_USED",
     "D_PAGE1GB",
     "D_BURST",
+    "D_KIND",
     "D_WROTE",
     "D_BLOCKS",
     "D_PROGRAMS",

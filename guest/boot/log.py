@@ -37,7 +37,7 @@ __all__ = [
     "came_to_end",
     "read_log",
     "results_bound",
-    "whole_records",
+    "words_bound",
 ]
 
 MARK = 0xB0C5
@@ -152,13 +152,14 @@ def results_bound(runs: Sequence[Run]) -> int:
     """Return how many bytes the results of these runs take at most."""
     fixed = 8 * (3 * 2 + 5 + 2 * len(_LEAVES) + 2 * 256 + 2 * 2 + 4 + 1)
     return fixed + sum(
-        8 * (3 + 4) + sum(_program_bound(program) for program in run.programs) for run in runs
+        8 * (3 + 4 + sum(2 + words_bound(program) for program in run.programs)) for run in runs
     )
 
 
-def _program_bound(program: Program) -> int:
+def words_bound(program: Program) -> int:
+    """Return how many words the record of a program has at most."""
     strays = 0 if all(step.op not in _WRITES for step in program.steps) else MOST_STRAYS
-    return 8 * (3 + 3 * len(program.steps) + 2 * (len(program.watched) + strays))
+    return 1 + 3 * len(program.steps) + 2 * (len(program.watched) + strays)
 
 
 _WRITES = frozenset({Op.WRITE, Op.WRITE8, Op.XADD, Op.CMPXCHG})
@@ -202,17 +203,6 @@ def came_to_end(data: bytes) -> bool:
     return _find(data, max(0, len(data) - _TAIL), Kind.END) is not None
 
 
-def whole_records(data: bytes) -> bytes:
-    """Return a log in memory without what lies behind its last whole record.
-
-    Where a machine died while a record was made, words of it are there, and not yet its head.
-    """
-    end = _find(data, 0, Kind.GREETING)
-    while end is not None and (record := _record(data, end)):
-        end = record.end
-    return data if end is None else data[:end]
-
-
 def _records(data: bytes) -> Iterator[tuple[int, _Words] | None]:
     """Yield kind and words of each record; None, the last, where one is missing or broken."""
     start = _find(data, 0, Kind.GREETING)
@@ -230,7 +220,7 @@ def _records(data: bytes) -> Iterator[tuple[int, _Words] | None]:
         record = _record(data, following)
         again = record is not None and (record.kind, record.number) == (Kind.GREETING, 0)
         yield (record.kind, record.words) if record is not None and again else None
-    elif not (_is_cut(rest) or _is_begun(rest) or _is_text(rest)):
+    elif not _is_cut(rest) and not _is_text(rest):
         yield None
 
 
@@ -285,14 +275,6 @@ def _is_cut(rest: bytes) -> bool:
         return _MARKED.startswith(rest[:2])
     (head,) = struct.unpack_from("<Q", rest)
     return _is_head(head) and len(rest) < ((head >> 16 & 0xFFFF) + 2) * _WORD
-
-
-def _is_begun(rest: bytes) -> bool:
-    """Whether this is a record in memory that the runner hadn't ended: its head is written last.
-
-    Until then the kind alone stands there.
-    """
-    return int.from_bytes(rest[:_WORD], "little") in set(Kind)
 
 
 def _is_text(rest: bytes) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from crosswalk.guest.boot.log import words_bound
 from crosswalk.guest.boot.programs import Op, Program, Run
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
@@ -43,8 +44,8 @@ _COUNTED = 1 << 16
 def encoded(run: Run) -> bytes:
     """Return a run as the runner takes it.
 
-    Raises `BadInput` for addresses that aren't of 52 bits, or not aligned, and for more than
-    65,535 steps or words of a program.
+    Raises `BadInput` for addresses that aren't of 52 bits, or not aligned, and for a program whose
+    results are more than a record has room for.
     """
     clear = _blocks(np.unique(run.clear), 12, "frame")
     blocks = _word_blocks(run)
@@ -114,8 +115,10 @@ def _blocks(addresses: U64, shift: int, what: str) -> list[int]:
 
 def _program(program: Program) -> list[int]:
     counts = (len(program.steps), len(program.watched), len(program.signed))
-    if max(counts) >= _COUNTED:
-        raise BadInput(f"a program of {max(counts):,} steps or words is longer than 65,535")
+    if max(counts[2], words_bound(program)) >= _COUNTED:
+        raise BadInput(
+            f"a program of {counts[0]:,} steps and {sum(counts[1:]):,} words is too long"
+        )
     flags = STATE_CHANGED if any(step.op in _STATE for step in program.steps) else 0
     words = [counts[0] | counts[1] << 16 | counts[2] << 32 | flags << 48]
     for step in program.steps:

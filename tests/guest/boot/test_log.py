@@ -1,8 +1,11 @@
-"""Answers of an image that ended in the middle of a record."""
+"""Answers of an image read back: whole, cut, garbled, somebody else's."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crosswalk.guest.boot import log
+from crosswalk.guest.boot.programs import BootLog, ProgramResult, RunResult, StepResult
 from crosswalk.walker.errors import BadInput
 
 
@@ -28,20 +31,100 @@ def word(value):
 
 
 def test_a_record_in_memory_that_was_begun_ends_the_log():
-    begun = word(log.Kind.PROGRAM) + word(6)
+    begun = word(0) + word(6)
     found = log.read_log(ANSWERED + begun)
     assert 1 == len(found.runs)
     assert () == found.runs[0].programs
     assert not found.complete
 
 
-@pytest.mark.parametrize("kind", [0x99, log.MARK])
-def test_what_no_record_begins_with_is_damage(kind):
+@pytest.mark.parametrize("head", [0x99, log.MARK, log.Kind.PROGRAM])
+def test_what_no_record_begins_with_is_damage(head):
     with pytest.raises(BadInput, match="record 4 is missing or broken"):
-        log.read_log(ANSWERED + word(kind) + word(6))
+        log.read_log(ANSWERED + word(head) + word(6))
 
 
-def test_a_record_behind_one_that_was_begun_is_damage():
-    begun = word(log.Kind.PROGRAM) + word(6)
-    with pytest.raises(BadInput, match="record 4 is missing or broken"):
-        log.read_log(ANSWERED + begun + record(log.Kind.END, 5))
+STEP = (0x0E | 5 << 8 | 0x17 << 32, 0x40_0010)
+WHOLE = (
+    ANSWERED
+    + record(log.Kind.PROGRAM, 4, 1 | 1 << 16 | 1 << 32, *STEP, 0x1000, 0x67, 0x2000, 0x1)
+    + record(log.Kind.REFUSED, 5, log.Refusal.CR4, 0x20)
+    + record(log.Kind.END, 6)
+)
+RESULT = ProgramResult(
+    (StepResult(14, 0x17, 0x40_0010, at_access=True),), {0x1000: 0x67}, {0x2000: 0x1}
+)
+
+
+def test_a_log_says_what_was_written():
+    found = log.read_log(WHOLE, digest=bytes(32))
+    assert (RunResult((RESULT,), "CR4 = 0x20 refused"),) == found.runs
+    assert (True, None) == (found.complete, found.ended)
+    assert ((0x10_0000, 0x8000_0000),) == found.cpu.ram
+
+
+def test_a_log_of_another_image_is_refused():
+    with pytest.raises(BadInput, match="of another image"):
+        log.read_log(WHOLE, digest=bytes(31) + b"!")
+
+
+def test_text_around_a_log_and_zeros_behind_it_are_no_part_of_it():
+    assert log.read_log(WHOLE) == log.read_log(b"SeaBIOS\r\n\x1b[2J" + WHOLE)
+    assert log.read_log(WHOLE) == log.read_log(WHOLE + bytes(4096))
+    assert log.read_log(WHOLE) == log.read_log(WHOLE + b"login: ")
+
+
+def test_a_machine_that_starts_again_is_said_to():
+    found = log.read_log(WHOLE + b"SeaBIOS\r\n" + WHOLE)
+    assert (1, True, "started again") == (len(found.runs), found.complete, found.ended)
+
+
+def test_a_log_cut_anywhere_is_what_came_before_it():
+    whole = log.read_log(WHOLE)
+    named = len(ANSWERED) - len(record(log.Kind.RUN, 3))
+    for size in range(named):
+        with pytest.raises(BadInput, match=r"no answer|before it names the CPU"):
+            log.read_log(WHOLE[:size])
+    for size in range(named, len(WHOLE)):
+        found = log.read_log(WHOLE[:size])
+        assert not found.complete
+        assert found.runs in ((), (RunResult(),), (RunResult((RESULT,)),), whole.runs)
+
+
+def test_each_bit_that_flips_is_found():
+    for at in range(8 * len(WHOLE)):
+        garbled = bytearray(WHOLE)
+        garbled[at // 8] ^= 1 << at % 8
+        with pytest.raises(BadInput):
+            log.read_log(bytes(garbled))
+
+
+def test_each_byte_that_is_lost_is_found():
+    last = len(WHOLE) - len(record(log.Kind.END, 6))
+    for at in range(last):
+        with pytest.raises(BadInput):
+            log.read_log(WHOLE[:at] + WHOLE[at + 1 :])
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_any_bytes_are_a_log_or_bad_input(data, behind):
+    try:
+        found = log.read_log(ANSWERED + data if behind else data)
+    except BadInput:
+        return
+    assert isinstance(found, BootLog)
+
+
+@given(st.integers(0, 9), st.lists(st.integers(0, (1 << 64) - 1), max_size=12))
+def test_records_that_no_runner_writes_are_bad_input(kind, words):
+    try:
+        found = log.read_log(ANSWERED + record(kind, 4, *words))
+    except BadInput:
+        return
+    assert isinstance(found, BootLog)
+
+
+def test_programs_that_say_more_or_less_than_they_hold_are_damage():
+    for words in ((1,), (1, *STEP, 0), (1 | 1 << 16, *STEP, 0x1000), (0xFFFF_FFFF_FFFF,)):
+        with pytest.raises(BadInput, match="no runner writes record 4"):
+            log.read_log(ANSWERED + record(log.Kind.PROGRAM, 4, *words))
