@@ -305,7 +305,8 @@ DEPARTURES = (
         "A data access at CPL 3 to a supervisor page whose key PKRS denies faults without PK.",
         'Intel SDM vol. 3A, "Interrupt 14—Page-Fault Exception (#PF)" and "Protection Keys": PK is '
         "set if the access was to an address with a key for which the rights registers disallow "
-        "it; which register that is goes by the address, and nothing exempts accesses at CPL 3.",
+        "it; which register that is goes by the address, and nothing exempts accesses at CPL 3. "
+        "So it is read here; no processor has been asked.",
         "QEMU refuses CPL 3 a supervisor page before it looks at the key.",
         lambda rules: replace(rules, pk_of_user_accesses=False),
         judges=_QEMU,

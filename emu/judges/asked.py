@@ -194,10 +194,6 @@ class Asked:
             user=self.form.slot_va(self.loan.user),
         )
 
-    def only(self, first: int, end: int | None = None) -> "Asked":
-        """Return the same with some of the programs."""
-        return replace(self, run=replace(self.run, programs=self.run.programs[first:end]))
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -221,10 +217,8 @@ class Whole:
         return cls(tables, usable)
 
 
-def run_words(
-    whole: Whole, ram: Ram, walked: U64, targets: U64
-) -> tuple[U64, NDArray[np.uint64], U64]:
-    """Return the frames to clear, the words to write, and all frames that are used, ascending.
+def run_words(whole: Whole, ram: Ram, walked: U64, targets: U64) -> tuple[U64, NDArray[np.uint64]]:
+    """Return the frames that are cleared and used, ascending, and the words to write.
 
     `walked` uint64[k] are frames of tables on the walks of the run, `targets` uint64[m] the words
     that its accesses may reach, those in tables not among them. Of tables in parts of memory that
@@ -239,16 +233,16 @@ def run_words(
     marked = distinct(targets)
     words = np.concatenate([words, np.stack([marked, markers(marked)], axis=1)])
     clear = distinct(np.concatenate([frames, frames_of(marked)]))
-    return clear, words, clear
+    return clear, words
 
 
 def run_of(
     registers: Registers,
-    whole: tuple[U64, NDArray[np.uint64], U64],
+    space: tuple[U64, NDArray[np.uint64]],
     programs: Iterable[Program],
 ) -> Run:
     """Return a run under these registers; the runner's own pages are not in it yet."""
-    clear, words, _ = whole
+    clear, words = space
     return Run(
         mode=registers.mode,
         cr0=registers.cr0,

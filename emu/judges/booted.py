@@ -73,10 +73,14 @@ class BootedJudge:
     @property
     def version(self) -> str:
         """What the machine says of itself, and the CPUs that it had."""
-        cpus = sorted({(facts.vendor, facts.maxphyaddr) for facts in self._facts.values()})
-        return ", ".join(
-            [self._machine.version, *(f"{vendor}, {width} bits" for vendor, width in cpus)]
+        widths: dict[str, set[int]] = {}
+        for facts in self._facts.values():
+            widths.setdefault(facts.vendor, set()).add(facts.maxphyaddr)
+        cpus = (
+            f"{vendor} of {', '.join(map(str, sorted(some)))} bits"
+            for vendor, some in sorted(widths.items())
         )
+        return ", ".join([self._machine.version, *cpus])
 
     def accesses(self, questions: Sequence[Question]) -> list[Judged]:
         """Return what the machine says of each question, in order."""

@@ -106,7 +106,7 @@ class Judge(Protocol):
     """A machine that is asked. Questions given together are put to it together, as far as can be.
 
     `name` is what the command line calls it, `version` what it says of itself once it was asked
-    ("QEMU 7.2.22, TCG, AuthenticAMD, 40 bits"), free of paths and of the time.
+    ("QEMU 7.2.22, TCG, AuthenticAMD of 40 bits"), free of paths and of the time.
     """
 
     name: str

@@ -15,8 +15,9 @@ from crosswalk.emu.matrix.bits import (
     MODES,
 )
 from crosswalk.emu.matrix.composite_sections import COMPOSITE_SECTIONS
+from crosswalk.emu.matrix.feature_sections import FEATURE_SECTIONS
 from crosswalk.emu.matrix.section import KEY, SECOND, Choice, Section
-from crosswalk.emu.matrix.sections import BOUNDARY_SECTIONS, FEATURE_SECTIONS, SECTIONS
+from crosswalk.emu.matrix.sections import BOUNDARY_SECTIONS, SECTIONS
 from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from crosswalk.emu.matrix.unit import AnySection, Unit, units_of
 from crosswalk.emu.probe.composites import NAMES, Family

@@ -81,7 +81,7 @@ def test_qemu_agrees_with_what_is_predicted(qemu):
         assert not each.why.any()
         assert {Kind.OK, Kind.PAGE_FAULT} == {Kind(kind) for kind in each.outcomes.kind.tolist()}
         assert [] == differing(asked, each).tolist()
-    assert "GenuineIntel, 40 bits" in judge.version
+    assert "GenuineIntel of 40 bits" in judge.version
 
 
 def test_an_answer_that_is_wrong_differs(qemu, monkeypatch):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosswalk.emu.matrix.sections import FEATURE_SECTIONS
+from crosswalk.emu.matrix.feature_sections import FEATURE_SECTIONS
 from crosswalk.emu.matrix.summary import Summary
 from crosswalk.emu.matrix.text import summary_lines, verdict
 from crosswalk.emu.matrix.unit import without_features

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.matrix.bits import ENTRY_BITS, LEVEL_NAMES
+from crosswalk.emu.matrix.feature_sections import FEATURE_SECTIONS
 from crosswalk.emu.matrix.section import HIGH_RAM, KEY, MAX_VARIANTS, Section
-from crosswalk.emu.matrix.sections import BOUNDARY_SECTIONS, FEATURE_SECTIONS, SECTIONS
+from crosswalk.emu.matrix.sections import BOUNDARY_SECTIONS, SECTIONS
 from crosswalk.emu.matrix.select import parse_choice
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind
