@@ -62,6 +62,7 @@ begin:
 no_large:
     xor ebx, ebx                # CPUID wrote there
     call find_serial
+    call note_screen
 
     mov eax, KIND_GREETING
     call begin_record
@@ -134,6 +135,10 @@ finished:
     mov eax, KIND_END
     call begin_record
     call end_record
+    mov eax, [rbp + D_OUTPUT]
+    and eax, OUTPUT_SCREEN + OUTPUT_SERIAL
+    cmp eax, OUTPUT_SCREEN      # and no COM1
+    jz show_results
 # Bochs ends by its port; QEMU and other hypervisors by ACPI's, where they have them. A PC stays.
 power_off:
     lea rsi, [rip + shutdown]

@@ -36,7 +36,13 @@ __all__ = [
     "size_of",
 ]
 
-SOURCES = ("runner_start.s", "runner.s", "runner_traps.s", "runner_legacy_call.s")
+SOURCES = (
+    "runner_start.s",
+    "runner.s",
+    "runner_traps.s",
+    "runner_legacy_call.s",
+    "runner_screen.s",
+)
 """The sources of the runner's code, put together in this order; the first bytes are its entry."""
 
 _ENTRY_SOURCE, _ACCESS_SOURCE = "runner_entry.s", "runner_accesses.s"
@@ -50,6 +56,7 @@ _LEAF = _TABLE | _DIRTY
 
 # Multiboot 1: a header with addresses ("a.out kludge"), and the memory map is wanted.
 _MULTIBOOT, _MULTIBOOT_FLAGS = 0x1BADB002, 0x10002
+_WITH_SCREEN, _TEXT_SCREEN = 4, 1  # text if there is such a mode, else a framebuffer
 _SAYS = 0x40  # Where the image says of itself what follows.
 _MARK = b"crosswalk-boot/1"
 _DIGEST_AT, _DIGEST = _SAYS + len(_MARK), 32
@@ -65,6 +72,9 @@ class Output(IntFlag):
     """COM1 at 115,200 baud, 8N1, if there is one."""
     DEBUG_PORT = 2
     """I/O port 0xE9, as Bochs and QEMU's isa-debugcon have it."""
+    SCREEN = 4
+    """The screen, at the end and for good, unless there is a COM1 that they went to: in pages, the
+    next after a key or half a minute. `screen.py` reads them back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +145,7 @@ def boot_image(runs: Sequence[Run], place: Place, output: Output = Output.SERIAL
     for at, entry in _tables(place.base).items():
         image[at : at + 8] = entry.to_bytes(8, "little")
     _put(image, places.LEGACY, legacy_pages(place.base), places.FIXED - places.LEGACY)
-    _put(image, places.HEAD, _head(place.base, layout), PAGE)
+    _put(image, places.HEAD, _head(place.base, layout, output), PAGE)
     image += b"".join(parts)
     image[_DIGEST_AT : _DIGEST_AT + _DIGEST] = sha256(image).digest()
     return bytes(image)
@@ -185,12 +195,15 @@ def _put(image: bytearray, at: int, data: bytes, room: int) -> None:
     image[at : at + len(data)] = data
 
 
-def _head(base: int, layout: _Layout) -> bytes:
+def _head(base: int, layout: _Layout, output: Output) -> bytes:
     """Return the first page: header, what the image says of itself, where execution begins."""
     addresses = (base, base, base + layout.loaded, base + layout.size, base + _ENTRY)
-    header = (_MULTIBOOT, _MULTIBOOT_FLAGS, -(_MULTIBOOT + _MULTIBOOT_FLAGS) & 0xFFFF_FFFF)
+    flags = _MULTIBOOT_FLAGS | (_WITH_SCREEN if Output.SCREEN in output else 0)
+    header = (_MULTIBOOT, flags, -(_MULTIBOOT + flags) & 0xFFFF_FFFF)
     head = bytearray(_ENTRY + 10)
     struct.pack_into("<8I", head, 0, *header, *addresses)
+    if Output.SCREEN in output:
+        struct.pack_into("<4I", head, 32, _TEXT_SCREEN, 0, 0, 0)
     head[_SAYS : _SAYS + len(_MARK)] = _MARK
     says = _DIGEST_AT + _DIGEST
     struct.pack_into("<QQ", head, says, base + layout.results, layout.size - layout.results)
@@ -208,6 +221,7 @@ def _data(base: int, layout: _Layout, output: Output, runs: int) -> bytes:
         "D_RUN_COUNT": runs,
         "D_SCRATCH": base + layout.scratch,
         "D_OUT": base + layout.results,
+        "D_RESULTS": base + layout.results,
         "D_END": base + layout.size,
         "D_OUTPUT": int(output),
         "D_ROOT": base + places.OWN4,
@@ -267,6 +281,14 @@ _NAMES = (
     "D_DONE_RIP",
     "D_INVPCID",
     "D_INVPCID_REST",
+    "D_RESULTS",
+    "D_SCREEN",
+    "D_PITCH",
+    "D_ROWS",
+    "D_PIXEL",
+    "D_SCALE",
+    "D_LINE",  # 80 bytes
+    *(f"D_LINE_{at}" for at in range(1, 10)),
     "D_FREE",
 )
 _VARIABLES: Mapping[str, int] = {name: 8 * at for at, name in enumerate(_NAMES)}
@@ -314,6 +336,7 @@ def symbols() -> dict[str, int]:
         **{f"REFUSED_{refusal.name}": refusal.value for refusal in Refusal},
         **{f"OP_{op.name}": op.value for op in Op},
         "P_DIGEST": _DIGEST_AT,
+        **{f"OUTPUT_{output.name}": output.value for output in Output},
         "MOST_STRAYS": MOST_STRAYS,
         **legacy_symbols(),
     }

@@ -25,6 +25,7 @@ from crosswalk.guest.boot.programs import (
     RunResult,
     StepResult,
 )
+from crosswalk.guest.boot.screen import from_screen
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 
@@ -168,7 +169,8 @@ _WRITES = frozenset({Op.WRITE, Op.WRITE8, Op.XADD, Op.CMPXCHG})
 def read_log(data: bytes, *, digest: bytes | None = None) -> BootLog:
     """Return what an image answered, as far as it came.
 
-    `data` is what it printed, or what lies in its area of memory. `digest` is that of the image
+    `data` is what it printed, what lies in its area of memory, or the text of lines that it showed
+    on the screen (`screen.py`). `digest` is that of the image
     whose answers these should be (`digest_of`).
 
     Raises `BadInput` where no greeting is found, or that of another image; where it ends before
@@ -176,7 +178,8 @@ def read_log(data: bytes, *, digest: bytes | None = None) -> BootLog:
     records that no runner writes.
     """
     found = _Reading()
-    for number, record in enumerate(_records(data)):
+    shown = from_screen(data)
+    for number, record in enumerate(_records(data if shown is None else shown)):
         if record is None:
             raise BadInput(f"the log is damaged: record {number:,} is missing or broken")
         kind, words = record

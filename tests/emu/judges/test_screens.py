@@ -1,0 +1,135 @@
+"""Results on the screen of a machine without COM1: QEMU's, by BIOS and by UEFI, read back."""
+
+import re
+import shutil
+import subprocess
+import time
+from importlib import resources
+
+import pytest
+
+from crosswalk.emu.judges.iso import judges_folder, make_iso
+from crosswalk.guest.boot.image import Output, Place, boot_image, digest_of
+from crosswalk.guest.boot.log import read_log
+from crosswalk.guest.boot.programs import Run
+from crosswalk.walker.context import PagingMode
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 60
+COLUMNS, ROW = 80, 16
+FIRMWARE = "root/usr/share/OVMF/OVMF_CODE.fd"
+NOTHING = Run(mode=PagingMode.PAE, cr0=0x8001_0033, cr3=0x100_0000, cr4=0x20, efer=0)
+
+
+@pytest.fixture(scope="module")
+def image():
+    """Runs without a program, enough for two pages of a text screen."""
+    return boot_image([NOTHING] * 40, Place(0x820_0000), Output.SERIAL | Output.SCREEN)
+
+
+def glyphs():
+    """The font of the runner's source: what a digit's eight lines are."""
+    source = resources.files("crosswalk.guest").joinpath("asm/runner_screen.s").read_text()
+    found = re.findall(r"\.quad 0x([0-9a-f]{16})", source)
+    return {bytes.fromhex(words)[::-1]: f"{at:x}" for at, words in enumerate(found)}
+
+
+def text_of_pixels(path):
+    data = path.read_bytes()
+    head = re.match(rb"P6\s+(\d+)\s+(\d+)\s+255\s", data)
+    width, height, pixels = int(head[1]), int(head[2]), data[head.end() :]
+    scale, font = max(width // 640, 1), {**glyphs(), bytes(8): " "}
+
+    def glyph(row, column):
+        return bytes(
+            sum(
+                (pixels[3 * (((row * ROW + 2 * y) * width + column * 8 + x) * scale)] > 127)
+                << 7 - x
+                for x in range(8)
+            )
+            for y in range(8)
+        )
+
+    return [
+        "".join(font.get(glyph(row, column), "?") for column in range(COLUMNS))
+        for row in range(height // (ROW * scale))
+    ]
+
+
+def text_of_memory(path):
+    data = path.read_bytes()
+    return [data[at : at + 2 * COLUMNS : 2].decode("latin-1") for at in range(0, 4000, 160)]
+
+
+def shown(arguments, command, read, path):
+    """Return the lines of all pages, by QEMU's monitor: a key is pressed after each."""
+    machine = subprocess.Popen(
+        [
+            "qemu-system-x86_64",
+            *("-serial", "none", "-display", "none", "-net", "none", "-m", "4096"),
+            *("-cpu", "max", "-monitor", "stdio"),
+            *arguments,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    pages = []
+    try:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            path.unlink(missing_ok=True)
+            machine.stdin.write(f"{command}\n")
+            machine.stdin.flush()
+            page = settled(path, read, deadline)
+            if re.match(r"[0-9a-f]{4} ", page[0]) and page not in pages:
+                pages.append(page)
+                if not page[-1].strip():
+                    break
+                machine.stdin.write("sendkey a\n")
+    finally:
+        machine.kill()
+        machine.communicate()
+    return [line for page in pages for line in page]
+
+
+def settled(path, read, deadline):
+    """Return what is read of a file once it is whole."""
+    while time.monotonic() < deadline:
+        try:
+            return read(path)
+        except (OSError, TypeError, IndexError):
+            continue
+    pytest.fail("QEMU shows nothing")
+
+
+def check(lines, image):
+    log = read_log("\n".join(lines).encode(), digest=digest_of(image))
+    assert (True, 40) == (log.complete, len(log.runs))
+
+
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_text_screen_by_bios(image, machine, iso_tools, tmp_path):
+    iso, dump = tmp_path / "iso", tmp_path / "dump"
+    iso.write_bytes(make_iso(image))
+    arguments = ["-machine", machine, "-cdrom", str(iso)]
+
+    check(shown(arguments, f'pmemsave 0xb8000 4000 "{dump}"', text_of_memory, dump), image)
+
+
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_framebuffer_by_uefi(image, machine, iso_tools, tmp_path):
+    firmware = judges_folder() / "ovmf" / FIRMWARE
+    if not firmware.exists():
+        pytest.skip(f"no {firmware}: scripts/judges")
+    iso, dump, variables = tmp_path / "iso", tmp_path / "dump", tmp_path / "variables"
+    iso.write_bytes(make_iso(image))
+    shutil.copy(firmware.with_name("OVMF_VARS.fd"), variables)
+    drive = "if=pflash,format=raw"
+    arguments = [
+        *("-machine", machine, "-cdrom", str(iso)),
+        *("-drive", f"{drive},readonly=on,file={firmware}", "-drive", f"{drive},file={variables}"),
+    ]
+
+    check(shown(arguments, f"screendump {dump}", text_of_pixels, dump), image)
