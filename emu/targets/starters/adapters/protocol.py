@@ -55,7 +55,7 @@ def serve(claims, modes, attach):
 
     With the claim translation the function takes an address, and returns the physical one or None;
     with the claim leaves it takes the first and the last address of a range, and yields a
-    (va, pa, size, flags) for each mapping.
+    (va, pa, size, flags) for each mapping, or a (va, pa, size, flags, rights); None says nothing.
     """
     greeting = {"protocol": "crosswalk-walker/1", "claims": claims, "modes": modes}
     print(json.dumps(greeting), flush=True)
@@ -80,6 +80,8 @@ def answer(ask, message):
     return {"outcome": "page_fault"} if pa is None else {"outcome": "ok", "pa": hex(pa)}
 
 
-def mapping(va, pa, size, flags):
+def mapping(va, pa, size, flags, rights=None):
     """Return a mapping as the protocol has it."""
-    return {"va": hex(va), "pa": hex(pa), "size": size, "flags": hex(flags)}
+    told = {"va": hex(va), "size": size}
+    told |= {key: hex(each) for key, each in (("pa", pa), ("flags", flags)) if each is not None}
+    return told if rights is None else told | {"rights": rights}

@@ -1,0 +1,202 @@
+"""The bugs of docs/data/found.toml, and how the programs that have them are reached."""
+
+import shlex
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crosswalk.emu.check.departures import UNICORN, Scope, departures
+
+__all__ = ["BUGS", "REGISTERED", "ROOT", "SUBJECTS", "Bug", "Subject", "bugs"]
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "docs" / "data" / "found.toml"
+ADAPTERS = "emu/targets/starters/adapters"
+_DEBIAN = "/usr/bin/python3"  # Debian's modules belong to Debian's Python.
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A walker, emulator or model: its name for people, where it is from, and how it is reached.
+
+    `version` is what it was found in. `walker` is what `--walker` takes, with {path} for the path
+    that the reader gives; None for a judge, which is given with `--with`, and for the model, of
+    which `script` is what ACL2 is given to read. A walker `lists` mappings or translates. `has` is
+    a command that succeeds where it can be had, `checkout` a file of the reader's folder. `needs`
+    says how it is had.
+    """
+
+    name: str
+    home: str
+    version: str
+    needs: str
+    walker: str | None = None
+    has: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    checkout: str | None = None
+    script: str | None = None
+    lists: bool = False
+
+    @property
+    def is_judge(self) -> bool:
+        """Whether it is a machine, given with `--with`."""
+        return self.walker is None and self.script is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bug:
+    """A bug: in what, its title, the text of it, the case that shows it, and the manual.
+
+    It is shown where `says` is part of what `replay`, or the model, prints, or where each probe's
+    `judged` has the values of its `judged` here. In the judges whose versions begin with one of
+    `gone_in` it must be gone.
+    """
+
+    id: str
+    subject: str
+    title: str
+    what: str
+    case: str
+    manual: str
+    says: str | None = None
+    judged: tuple[dict[str, Any], ...] = ()
+    gone_in: tuple[str, ...] = ()
+
+
+SUBJECTS = {
+    "unicorn": Subject(
+        "Unicorn",
+        "https://github.com/unicorn-engine/unicorn",
+        "2.1.4",
+        "what Crosswalk itself needs",
+    ),
+    "qemu": Subject(
+        "QEMU (TCG)",
+        "https://gitlab.com/qemu-project/qemu",
+        "7.2.22, 10.0.13 and 11.1.3",
+        "QEMU's qemu-system-x86_64 on PATH, or another by `--with qemu:PATH`",
+    ),
+    "bochs": Subject(
+        "Bochs",
+        "https://github.com/bochs-emu/Bochs",
+        "2.7, 3.0 and 3.1",
+        "`scripts/judges grub bochs-sid`, then `--with bochs:.judges/bochs-sid/bochs`",
+    ),
+    "gdb-pt-dump": Subject(
+        "gdb-pt-dump",
+        "https://github.com/martinradev/gdb-pt-dump",
+        "commit 9df79f3",
+        "a checkout, named by `--checkout gdb-pt-dump=DIR`",
+        "exec:python3 docs/examples/gdb_pt_dump_walker.py {path}",
+        checkout="pt/pt_x86_64_parse.py",
+        lists=True,
+    ),
+    "libvmi": Subject(
+        "LibVMI",
+        "https://github.com/libvmi/libvmi",
+        "0.15.0, commit 82bbee6",
+        "a checkout, built with its file driver in `build`, named by `--checkout libvmi=DIR`",
+        "exec:python3 docs/examples/libvmi_walker.py {path}/build/libvmi/libvmi.so",
+        options=("--walker-memory", "1200000"),
+        checkout="build/libvmi/libvmi.so",
+    ),
+    "volatility3": Subject(
+        "Volatility 3",
+        "https://github.com/volatilityfoundation/volatility3",
+        "2.28.2",
+        "`pip install volatility3`",
+        "volatility3",
+        (sys.executable, "-c", "import volatility3"),
+    ),
+    "x86isa": Subject(
+        "x86isa, the model of x86 in ACL2's books",
+        "https://github.com/acl2/acl2/tree/master/books/projects/x86isa",
+        "Debian's ACL2 8.5dfsg-5",
+        "`apt-get install acl2 acl2-books acl2-books-certs` (2.7 GB), or these packages unpacked, "
+        "named by `--checkout x86isa=DIR`",
+        script="scripts/upkeep/found_x86isa.lisp",
+    ),
+    "drgn": Subject(
+        "drgn",
+        "https://github.com/osandov/drgn",
+        "0.0.22 (Debian 0.0.22-1)",
+        "`apt-get install python3-drgn`",
+        f"exec:{_DEBIAN} {ADAPTERS}/drgn_walker.py",
+        (_DEBIAN, "-c", "import drgn"),
+    ),
+    "libkdumpfile": Subject(
+        "libkdumpfile",
+        "https://github.com/ptesarik/libkdumpfile",
+        "0.5.1 (Debian 0.5.1-1)",
+        "`apt-get install python3-libkdumpfile`",
+        f"exec:{_DEBIAN} {ADAPTERS}/kdumpfile_walker.py",
+        (_DEBIAN, "-c", "import addrxlat"),
+    ),
+    "bochscpu": Subject(
+        "bochscpu-python",
+        "https://github.com/hugsy/bochscpu-python",
+        "0.3.1",
+        "a virtual environment with `pip install 'bochscpu-python<0.4'`, named by "
+        "`--checkout bochscpu=DIR`",
+        f"exec:{{path}}/bin/python {ADAPTERS}/bochscpu_walker.py",
+        checkout="bin/python",
+    ),
+    "gva2gpa": Subject(
+        "QEMU's monitor",
+        "https://gitlab.com/qemu-project/qemu",
+        "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",
+        "`apt-get install qemu-system-x86`",
+        f"exec:{_DEBIAN} {ADAPTERS}/qemu_walker.py",
+        ("qemu-system-x86_64", "--version"),
+        ("--walker-memory", "1200000"),
+    ),
+}
+
+
+def walker_of(subject: Subject, path: str) -> str:
+    """Return what `--walker` takes, with the reader's path in it; of a judge it is empty."""
+    return (subject.walker or "").replace("{path}", shlex.quote(path))
+
+
+def bugs(text: str) -> dict[str, Bug]:
+    """Return the bugs of found.toml by name, in its order.
+
+    Raises `TypeError` for a key that is missing or that there isn't, `KeyError` for a subject.
+    """
+    found = {}
+    for name, table in tomllib.loads(text).items():
+        subject = table.pop("in")
+        rest = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+        }
+        found[name] = Bug(id=name, subject=subject, **rest)
+        if SUBJECTS[subject].is_judge:
+            whole = bool(found[name].judged) and found[name].says is None
+        else:
+            whole = bool(found[name].says) and not found[name].judged
+        if not whole:
+            raise TypeError(f"{name}: a walker's bug has `says`, a judge's has `judged`")
+    return found
+
+
+def registered() -> dict[str, Bug]:
+    """Return the registered departures of the emulated CPU that have case files, as bugs."""
+    scopes = (Scope.ACCESS, Scope.COMPOSITE, Scope.SEQUENCE)
+    return {
+        f"unicorn-{each.id}": Bug(
+            id=f"unicorn-{each.id}",
+            subject=UNICORN,
+            title=each.differs,
+            what=each.reason,
+            case=f"tests/cases/{each.folder}/{each.case}",
+            manual=each.manual,
+            judged=({"verdict": "known", "known": each.id},),
+        )
+        for each in departures(*scopes, who=UNICORN)
+    }
+
+
+BUGS = bugs(DATA.read_text("utf-8"))
+REGISTERED = registered()

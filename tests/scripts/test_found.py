@@ -1,0 +1,118 @@
+"""The bugs found: the page fits its data, and a bug that is gone, or another, isn't shown."""
+
+from dataclasses import replace
+
+import pytest
+
+from crosswalk.walker.formats.case import load_case
+from scripts.upkeep.found import PAGE, Shown, judged, main, modelled, page, report, show, way_of
+from scripts.upkeep.found_bugs import BUGS, REGISTERED, ROOT, SUBJECTS, bugs
+
+PS = BUGS["volatility3-pml4e-ps"]
+KEYS = BUGS["bochs-keys-by-privilege"]
+XD = BUGS["x86isa-xd-of-the-pte"]
+
+
+def document(outcome, version="Bochs 3.0, GenuineIntel, 40 bits"):
+    """What `judge --json` prints of one probe, as far as it is looked at."""
+    return {"judges": {"bochs": {"version": version}}, "probes": [{"judged": {"bochs": outcome}}]}
+
+
+SEEN = {"outcome": "ok", "pa": "0x40000000", "verdict": "known"}
+RIGHT = {"outcome": "page_fault", "error_code": "0x21", "cr2": "0x0", "verdict": "agreed"}
+
+
+def test_the_page_is_as_its_data_make_it():
+    assert page(BUGS.values()) == PAGE.read_text("utf-8")
+
+
+def test_each_bug_has_a_case_with_one_probe_for_each_answer_and_each_subject_has_a_bug():
+    assert {bug.subject for bug in (BUGS | REGISTERED).values()} == SUBJECTS.keys()
+    for bug in BUGS.values():
+        case = load_case(ROOT / bug.case)
+        assert case.probes
+        assert not bug.judged or len(bug.judged) == len(case.probes)
+
+
+def test_a_bug_that_is_there_is_shown():
+    assert (Shown.SHOWN, PS.says.strip()) == show(PS, "volatility3")
+
+
+def test_a_bug_of_a_walker_that_is_right_is_gone():
+    assert (Shown.GONE, "the walker is right") == show(PS, "translate")
+
+
+def test_another_wrong_answer_is_not_taken_for_the_bug():
+    shown, word = show(replace(PS, says="  rule:      something else"), "volatility3")
+    assert (Shown.UNLIKE, PS.says.strip()) == (shown, word)
+
+
+def test_a_walker_that_cannot_be_asked_is_a_failure():
+    shown, _ = show(PS, "python:no/such/file.py:translate")
+    assert Shown.FAILED is shown
+
+
+@pytest.mark.parametrize(
+    ("outcome", "version", "shown"),
+    [
+        (SEEN, "Bochs 3.0, GenuineIntel, 40 bits", Shown.SHOWN),
+        (RIGHT, "Bochs 3.0, GenuineIntel, 40 bits", Shown.GONE),
+        (RIGHT, "Bochs 3.1, GenuineIntel, 40 bits", Shown.AS_LISTED),
+        (SEEN, "Bochs 3.1, GenuineIntel, 40 bits", Shown.BACK),
+        (SEEN | {"pa": "0x0"}, "Bochs 3.0, GenuineIntel, 40 bits", Shown.UNLIKE),
+        ({"outcome": "not_shown", "why": "no RAM"}, "Bochs 3.0, an, 40 bits", Shown.SKIPPED),
+    ],
+)
+def test_a_judges_answer_says_whether_the_bug_is_there(outcome, version, shown):
+    found, _ = judged(KEYS, "bochs", document(outcome, version))
+    assert shown is found
+
+
+def test_registered_departures_of_the_emulated_cpu_are_shown_and_no_other_cpu_has_them():
+    bug = REGISTERED["unicorn-fault-keeps-tlb"]
+    assert (Shown.SHOWN, "Unicorn 2.1.4") == show(bug, "unicorn")
+    other = replace(bug, judged=({"verdict": "known", "known": "invpcid-undefined"},))
+    assert (Shown.UNLIKE, "Unicorn 2.1.4") == show(other, "unicorn")
+
+
+def test_the_models_answer_says_whether_the_bug_is_there():
+    assert (Shown.SHOWN, XD.says) == modelled(XD, f"<x86>\n{XD.says}\n")
+    right = "xd-of-the-pte: (PAGE-FAULT 0 ((:PAGE-FAULT 17 0)))"
+    assert (Shown.GONE, right) == modelled(XD, f"{right}\n")
+    assert Shown.FAILED is modelled(XD, "Bye.\n")[0]
+
+
+def test_what_is_not_at_hand_is_skipped_with_the_reason():
+    way = way_of("libvmi", {}, ())
+    assert None is way.given
+    assert "--checkout libvmi=DIR" in way.why
+    assert None is way_of("bochs", {}, ["qemu"]).given
+    assert "bochs:x/bochs" == way_of("bochs", {}, ["qemu", "bochs:x/bochs"]).given
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="there is no"):
+        way_of("gdb-pt-dump", {"gdb-pt-dump": str(tmp_path)}, ())
+
+
+def test_a_name_that_is_none_is_refused():
+    with pytest.raises(SystemExit, match="no such bug"):
+        main(["none"])
+
+
+def test_nothing_shown_is_no_success(capsys):
+    assert 2 == main(["libvmi-pae-pdpte"])
+    assert "skipped  libvmi-pae-pdpte: needs a checkout" in capsys.readouterr().out
+
+
+def test_a_report_has_the_manual_the_tables_and_both_answers():
+    text = report(BUGS["libvmi-pae-2-mib"])
+    assert BUGS["libvmi-pae-2-mib"].manual in text
+    assert "PDE[0]       at 0x00000002000 = 0x0000000100200087  leaf" in text
+    assert "a processor:  ok, pa 0x100200000" in text
+    assert '{"va": "0x0"}' in text
+
+
+def test_a_bug_has_what_shows_it():
+    with pytest.raises(TypeError, match="a walker's bug has `says`"):
+        bugs('[a]\nin = "drgn"\ntitle = ""\nwhat = ""\ncase = ""\nmanual = ""\n')
