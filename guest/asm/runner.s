@@ -22,7 +22,8 @@
 .equ R_CLEARED, 72
 .equ R_BLOCKS, 80
 .equ R_PROGRAMS, 88
-.equ R_BODY, 96
+.equ R_TAG, 96
+.equ R_BODY, 104
 .equ S_VA, 8
 .equ S_VALUE, 16
 .equ S_MORE, 24
@@ -88,9 +89,11 @@ next_run:
     call begin_record
     mov rax, [rbp + D_RUN_INDEX]
     call add_word
-    call end_record
     mov r12, [rbp + D_RUNS]
     mov [rbp + D_RUN], r12
+    mov rax, [r12 + R_TAG]
+    call add_word
+    call end_record
     call check_addresses
     movzx eax, byte ptr [r12 + R_MODE + 1]
     call set_key

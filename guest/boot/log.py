@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
+import numpy as np
+
 from crosswalk.guest.boot.programs import (
     BootLog,
     CpuFacts,
@@ -37,6 +39,7 @@ __all__ = [
     "Refusal",
     "came_to_end",
     "read_log",
+    "read_logs",
     "results_bound",
     "words_bound",
 ]
@@ -70,7 +73,7 @@ class Kind(IntEnum):
     RAM = 3
     """Start and end of each range of RAM."""
     RUN = 4
-    """A run begins."""
+    """A run begins: its number and its tag."""
     REFUSED = 5
     """A `Refusal` and its value: why the run has no (more) programs."""
     PROGRAM = 6
@@ -153,7 +156,7 @@ def results_bound(runs: Sequence[Run]) -> int:
     """Return how many bytes the results of these runs take at most."""
     fixed = 8 * (3 * 2 + 5 + 2 * len(_LEAVES) + 2 * 256 + 2 * 2 + 4 + 1)
     return fixed + sum(
-        8 * (3 + 4 + sum(2 + words_bound(program) for program in run.programs)) for run in runs
+        8 * (4 + 4 + sum(2 + words_bound(program) for program in run.programs)) for run in runs
     )
 
 
@@ -169,8 +172,7 @@ _WRITES = frozenset({Op.WRITE, Op.WRITE8, Op.XADD, Op.CMPXCHG})
 def read_log(data: bytes, *, digest: bytes | None = None) -> BootLog:
     """Return what an image answered, as far as it came.
 
-    `data` is what it printed, what lies in its area of memory, or the text of lines that it showed
-    on the screen (`screen.py`). `digest` is that of the image
+    `data` is what it printed, or what lies in its area of memory. `digest` is that of the image
     whose answers these should be (`digest_of`).
 
     Raises `BadInput` where no greeting is found, or that of another image; where it ends before
@@ -178,15 +180,15 @@ def read_log(data: bytes, *, digest: bytes | None = None) -> BootLog:
     records that no runner writes.
     """
     found = _Reading()
-    shown = from_screen(data)
-    for number, record in enumerate(_records(data if shown is None else shown)):
+    for number, record in enumerate(_records(data)):
         if record is None:
             raise BadInput(f"the log is damaged: record {number:,} is missing or broken")
         kind, words = record
         if number and kind == Kind.GREETING:
-            found.ended = "started again"
+            if _digest(words) == found.digest:
+                found.ended = "started again"
             break
-        if not number and digest is not None and struct.pack("<4Q", *words[1:5]) != digest:
+        if not number and digest is not None and _digest(words) != digest:
             raise BadInput("the log is of another image: of other cases, or by another version")
         try:
             found.take(kind, words)
@@ -194,8 +196,22 @@ def read_log(data: bytes, *, digest: bytes | None = None) -> BootLog:
             raise BadInput(f"the log is damaged: no runner writes record {number:,}") from None
     if found.cpu is None:
         raise BadInput("the log ends before it names the CPU")
-    runs = tuple(RunResult(tuple(run.programs), run.refused) for run in found.runs)
-    return BootLog(found.cpu, runs, found.complete, found.ended)
+    runs = tuple(RunResult(tuple(run.programs), run.refused, run.tag) for run in found.runs)
+    return BootLog(found.cpu, runs, found.complete, found.ended, found.digest)
+
+
+def read_logs(data: bytes) -> list[BootLog]:
+    """Return what is answered in each of some logs, one behind the other, with text between them.
+
+    `data` is what one or more images printed, or the text of the lines that one showed on the
+    screen (`screen.py`). Raises `BadInput` as `read_log` does, for any of them.
+    """
+    shown = from_screen(data)
+    data = data if shown is None else shown
+    found, at = [read_log(data)], _find(data, 0, Kind.GREETING)
+    while at is not None and (at := _find(data, at + 1, Kind.GREETING)) is not None:
+        found.append(read_log(data[at:]))
+    return found
 
 
 def came_to_end(data: bytes) -> bool:
@@ -287,6 +303,7 @@ def _is_text(rest: bytes) -> bool:
 
 @dataclass(slots=True)
 class _Run:
+    tag: int
     refused: str | None = None
     programs: list[ProgramResult] = field(default_factory=list)
 
@@ -300,18 +317,21 @@ class _Reading:
     runs: list[_Run] = field(default_factory=list)
     complete: bool = False
     ended: str | None = None
+    digest: bytes = b""
 
     def take(self, kind: int, words: _Words) -> None:
         match Kind(kind):
             case Kind.GREETING:
                 if words[0] != _FORMAT:
                     raise BadInput(f"the log is of format {words[0]:#x}, not {_FORMAT}")
+                self.digest = _digest(words)
             case Kind.CPU:
                 self.cpuid = words
             case Kind.RAM:
                 self.cpu = _cpu(self.cpuid, words)
             case Kind.RUN:
-                self.runs.append(_Run())
+                _, tag = words
+                self.runs.append(_Run(tag))
             case Kind.REFUSED:
                 self.runs[-1].refused = _SAYS[Refusal(words[0])].format(words[1])
             case Kind.PROGRAM:
@@ -324,6 +344,11 @@ class _Reading:
                     f"the runner got exception {vector}, error code {error_code:#x}, "
                     f"at its offset {rip:#x}, CR2 = {cr2:#x}"
                 )
+
+
+def _digest(words: _Words) -> bytes:
+    """Return the image's digest that a greeting has."""
+    return np.array(words[1:5], "<u8").tobytes()
 
 
 def _program(words: _Words) -> ProgramResult:

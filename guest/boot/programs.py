@@ -98,7 +98,7 @@ class Run:
     the runner are among these words: it shows its own pages at the linear address `alias`, and a
     page of code for CPL 3 at `user`. In IA-32e mode physical address 0 is at `alias`, in other
     modes the runner's first page. The registers hold while a program runs; `alias_key` is the
-    protection key that the alias has for that time.
+    protection key that the alias has for that time. `tag`, of 64 bits, comes back in the log.
     """
 
     mode: PagingMode
@@ -114,6 +114,7 @@ class Run:
     clear: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
     words: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
     programs: tuple[Program, ...] = ()
+    tag: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +153,12 @@ class RunResult:
     """The results of a run's programs, or `refused`, why there are none.
 
     As in "no RAM at 0x12345000", "CR4 = 0x… refused", "CR3 refused": the last is what PAE paging
-    answers to PDPTEs with reserved bits (#GP).
+    answers to PDPTEs with reserved bits (#GP). `tag` is the run's.
     """
 
     programs: tuple[ProgramResult, ...] = ()
     refused: str | None = None
+    tag: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +186,11 @@ class BootLog:
 
     `runs` has a result for each run begun; of the last one the programs may be fewer than asked.
     `complete` tells that the image came to its end. `ended` is how it says it ended otherwise.
+    `digest` is that of the image.
     """
 
     cpu: CpuFacts
     runs: tuple[RunResult, ...]
     complete: bool
     ended: str | None = None
+    digest: bytes = b""

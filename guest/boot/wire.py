@@ -1,7 +1,7 @@
 """Runs as the runner takes them: 8-byte words, little-endian.
 
     run        size in bytes; mode | alias_key << 8; CR0; CR3; CR4; EFER; PKRU | PKRS << 32; alias;
-               user; numbers of blocks to clear, of blocks of words, of programs; then these
+               user; numbers of blocks to clear, of blocks of words, of programs; tag; then these
     to clear   address of the first frame | number of frames << 52
     words      address of the first word | number of words << 52, then the words
     program    numbers of steps, watched, signed | flags << 48, each of 16 bits; then these
@@ -27,7 +27,7 @@ __all__ = ["MODES", "RUN_WORDS", "STATE_CHANGED", "encoded", "scratch_size"]
 MODES = (PagingMode.BIT32, PagingMode.PAE, PagingMode.LEVEL4, PagingMode.LEVEL5)
 """In the order of their numbers."""
 
-RUN_WORDS = 12
+RUN_WORDS = 13
 """Those before a run's blocks."""
 
 STATE_CHANGED = 1
@@ -68,6 +68,7 @@ def encoded(run: Run) -> bytes:
         len(clear),
         len(blocks),
         len(run.programs),
+        run.tag,
     ]
     return np.array([*head, *body], dtype="<u8").tobytes()
 

@@ -74,12 +74,14 @@ def each(op, **more):
 
 
 def boot(machine, runs, **wish):
-    image = boot_image(runs, PLACE, machine.output)
+    tags = [(1 << 63) + at for at in range(len(runs))]
+    tagged = [replace(run, tag=tag) for run, tag in zip(runs, tags, strict=True)]
+    image = boot_image(tagged, PLACE, machine.output)
     printed = machine.boot(image, seconds=60, wish=CpuWish(**wish))
     assert len(printed.data) < results_of(image).size
     found = read_log(printed.data, digest=digest_of(image))
     assert (None, None, True) == (printed.ended, found.ended, found.complete)
-    assert len(runs) == len(found.runs)
+    assert tags == [result.tag for result in found.runs]
     return found
 
 

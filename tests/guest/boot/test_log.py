@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from crosswalk.guest.boot import log
 from crosswalk.guest.boot.programs import BootLog, ProgramResult, RunResult, StepResult
+from crosswalk.guest.boot.screen import on_screen
 from crosswalk.walker.errors import BadInput
 
 
@@ -18,11 +19,12 @@ def record(kind, number, *words):
     return b"".join(word.to_bytes(8, "little") for word in (head, *words, checksum))
 
 
+TAG = 0x123456789ABCDEF0
 ANSWERED = (
     record(log.Kind.GREETING, 0, 1, 0, 0, 0, 0)
     + record(log.Kind.CPU, 1, *[0] * 20)
     + record(log.Kind.RAM, 2, 0x10_0000, 0x8000_0000)
-    + record(log.Kind.RUN, 3)
+    + record(log.Kind.RUN, 3, 0, TAG)
 )
 
 
@@ -58,7 +60,7 @@ RESULT = ProgramResult(
 
 def test_a_log_says_what_was_written():
     found = log.read_log(WHOLE, digest=bytes(32))
-    assert (RunResult((RESULT,), "CR4 = 0x20 refused"),) == found.runs
+    assert (RunResult((RESULT,), "CR4 = 0x20 refused", TAG),) == found.runs
     assert (True, None) == (found.complete, found.ended)
     assert ((0x10_0000, 0x8000_0000),) == found.cpu.ram
 
@@ -79,16 +81,42 @@ def test_a_machine_that_starts_again_is_said_to():
     assert (1, True, "started again") == (len(found.runs), found.complete, found.ended)
 
 
+def test_the_log_of_another_image_behind_one_is_none_of_its_own():
+    other = record(log.Kind.GREETING, 0, 1, 9, 9, 9, 9) + WHOLE[len(record(1, 0, *[0] * 5)) :]
+    found = log.read_logs(b"GRUB\r\n" + WHOLE + b"SeaBIOS\r\n" + other + b"login: ")
+
+    assert [bytes(32), (b"\x09" + bytes(7)) * 4] == [each.digest for each in found]
+    assert [True, True] == [each.complete for each in found]
+    assert [None, None] == [each.ended for each in found]
+    assert log.read_log(WHOLE).runs == found[1].runs
+
+
+def test_damage_in_any_of_some_logs_is_found():
+    garbled = WHOLE[:200] + b"[  0.1] Linux\n" + WHOLE[200:]
+    for logs in (garbled + WHOLE, WHOLE + garbled):
+        with pytest.raises(BadInput, match="the log is damaged: record"):
+            log.read_logs(logs)
+
+
+def test_lines_of_a_screen_are_a_log():
+    assert [log.read_log(WHOLE)] == log.read_logs(on_screen(WHOLE).encode())
+
+
 def test_a_log_cut_anywhere_is_what_came_before_it():
     whole = log.read_log(WHOLE)
-    named = len(ANSWERED) - len(record(log.Kind.RUN, 3))
+    named = len(ANSWERED) - len(record(log.Kind.RUN, 3, 0, TAG))
     for size in range(named):
         with pytest.raises(BadInput, match=r"no answer|before it names the CPU"):
             log.read_log(WHOLE[:size])
     for size in range(named, len(WHOLE)):
         found = log.read_log(WHOLE[:size])
         assert not found.complete
-        assert found.runs in ((), (RunResult(),), (RunResult((RESULT,)),), whole.runs)
+        assert found.runs in (
+            (),
+            (RunResult(tag=TAG),),
+            (RunResult((RESULT,), tag=TAG),),
+            whole.runs,
+        )
 
 
 def test_each_bit_that_flips_is_found():
