@@ -82,7 +82,8 @@ def _never(*_of: object) -> bool:
 class Departure:
     """One departure: what differs, where the manual has it, and why the emulator does it.
 
-    `judges` are those that show it, in some version. `change` makes the rules that these go by of
+    `judges` are those that show it; where not all versions do, `since` and `until` are the first
+    and the last that does, as in "3.1". `change` makes the rules that these go by of
     the manuals'. `explains` tells of a violation at a step of a sequence, for a cause, whether it
     is an instance. `deviation` is what the walk in two dimensions does otherwise.
     """
@@ -96,6 +97,17 @@ class Departure:
     explains: SequenceTest = _never
     deviation: Deviation = MANUAL
     judges: frozenset[str] = frozenset({UNICORN})
+    since: str = ""
+    until: str = ""
+
+    def shown_by(self, who: str) -> bool:
+        """Return whether a judge shows it: a name, or name and version ("bochs 3.1")."""
+        kind, _, version = who.partition(" ")
+        if kind not in self.judges or not version:
+            return kind in self.judges
+        number = _number(version)
+        first = not self.since or _number(self.since) <= number
+        return first and (not self.until or number[:2] <= _number(self.until))
 
     @property
     def case(self) -> str:
@@ -108,15 +120,19 @@ class Departure:
         return str(self.scope) if UNICORN in self.judges else _OTHERS
 
 
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
 def departures(*scopes: Scope, who: str | None = UNICORN) -> tuple[Departure, ...]:
     """Return what a judge shows of the departures of these scopes, in the table's order.
 
-    Of all scopes, if none is named; of all judges, if `who` is None.
+    Of all scopes, if none is named; of all judges, if `who` is None. `who` may have a version.
     """
     return tuple(
         each
         for each in DEPARTURES
-        if (not scopes or each.scope in scopes) and (who is None or who in each.judges)
+        if (not scopes or each.scope in scopes) and (who is None or each.shown_by(who))
     )
 
 
@@ -306,7 +322,8 @@ DEPARTURES = (
         'Intel SDM vol. 3A, "Interrupt 14—Page-Fault Exception (#PF)" and "Protection Keys": PK is '
         "set if the access was to an address with a key for which the rights registers disallow "
         "it; which register that is goes by the address, and nothing exempts accesses at CPL 3. "
-        "So it is read here; no processor has been asked.",
+        "So it is read here, by Bochs 3.1, and by Intel's patches of KVM for PKS; no processor has "
+        "been asked.",
         "QEMU refuses CPL 3 a supervisor page before it looks at the key.",
         lambda rules: replace(rules, pk_of_user_accesses=False),
         judges=_QEMU,
@@ -319,8 +336,9 @@ DEPARTURES = (
         "user-mode addresses, those for which U/S is set in every entry; PK of a fault's error "
         "code likewise.",
         "Bochs 3.1 takes U/S of the entries above the page's own for that of the page.",
-        lambda rules: replace(rules, keys=Keys.USER_TABLES),
+        lambda rules: replace(rules, user_keys=Keys.TABLES),
         judges=frozenset({BOCHS}),
+        since="3.1",
     ),
     Departure(
         "keys-by-privilege",
@@ -330,8 +348,33 @@ DEPARTURES = (
         "user-mode addresses, at any CPL, and neither AD nor WD forbids any to supervisor-mode "
         "addresses.",
         "Bochs before 3.1 goes by the privilege of the access, not by that of the page.",
-        lambda rules: replace(rules, keys=Keys.USER_ACCESSES),
+        lambda rules: replace(rules, user_keys=Keys.ACCESSES),
         judges=frozenset({BOCHS}),
+        until="3.0",
+    ),
+    Departure(
+        "pkrs-by-upper-levels",
+        Scope.ACCESS,
+        "PKRS doesn't restrict accesses to a page that only its own entry makes a supervisor's.",
+        'Intel SDM vol. 3A, "Protection Keys" and "Determination of Access Rights": IA32_PKRS is '
+        "for supervisor-mode addresses, those for which U/S is clear in any entry.",
+        "Bochs 3.1 takes U/S of the entries above the page's own for that of the page, as with "
+        "PKRU.",
+        lambda rules: replace(rules, supervisor_keys=Keys.TABLES),
+        judges=frozenset({BOCHS}),
+        since="3.1",
+    ),
+    Departure(
+        "pkrs-by-privilege",
+        Scope.ACCESS,
+        "PKRS restricts accesses at CPL 0 alone, and those to any page.",
+        'Intel SDM vol. 3A, "Protection Keys" and "Determination of Access Rights": IA32_PKRS is '
+        "for supervisor-mode addresses, whatever the CPL, and restricts no access to user-mode "
+        "addresses.",
+        "Bochs 3.0 goes by the privilege of the access, not by that of the page.",
+        lambda rules: replace(rules, supervisor_keys=Keys.ACCESSES),
+        judges=frozenset({BOCHS}),
+        until="3.0",
     ),
     Departure(
         "locked-rmw-reads-first",

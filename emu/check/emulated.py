@@ -226,19 +226,29 @@ def _by_key(
         pair = np.uint64(rules.pkru) >> key * np.uint64(2)
         no_access, no_write = pair & np.uint64(1) != 0, pair & np.uint64(2) != 0
         held = user_page
-        if rules.keys is Keys.USER_TABLES:
-            above = np.arange(len(path.levels)) < path.end[:, None]
-            held = ((path.entry & _US != 0) | ~above).all(axis=1)
-        elif rules.keys is Keys.USER_ACCESSES:
+        if rules.user_keys is Keys.TABLES:
+            held = _of_user_tables(path)
+        elif rules.user_keys is Keys.ACCESSES:
             held, no_access = np.ones(len(accesses), np.bool_), no_access & user
         denied |= held & data & (no_access | (write & no_write & (user | rules.wp)))
     if rules.pkrs is not None:
         pair = np.uint64(rules.pkrs) >> key * np.uint64(2)
         no_access, no_write = pair & np.uint64(1) != 0, pair & np.uint64(2) != 0
-        # WD of a supervisor page heeds CR0.WP, whoever writes.
         held = ~user_page & (~user | rules.pk_of_user_accesses)
+        if rules.supervisor_keys is Keys.TABLES:
+            held = ~_of_user_tables(path)
+        elif rules.supervisor_keys is Keys.ACCESSES:
+            held = ~user
+        # WD of a supervisor page heeds CR0.WP, whoever writes.
         denied |= held & data & (no_access | (write & no_write & rules.wp))
     return denied
+
+
+def _of_user_tables(path: _Path) -> NDArray[np.bool_]:
+    """Return bool[n]: whether U/S is set in all entries above the one at which a walk ends."""
+    above = np.arange(len(path.levels)) < path.end[:, None]
+    found: NDArray[np.bool_] = ((path.entry & _US != 0) | ~above).all(axis=1)
+    return found
 
 
 def _reached(rules: Rules, path: _Path, va: U64) -> U64:

@@ -18,14 +18,14 @@ class Pages(Enum):
 
 
 class Keys(Enum):
-    """What PKRU restricts of data accesses: all of them but for USER_PAGES are mistakes."""
+    """Which data accesses PKRU restricts, or PKRS: all but PAGES are mistakes."""
 
-    USER_PAGES = auto()
-    """Accesses to a page that every level makes a user's."""
-    USER_TABLES = auto()
-    """Accesses to a page that the levels above its own entry make a user's."""
-    USER_ACCESSES = auto()
-    """Accesses at CPL 3, and those at CPL 0 if they write, to any page."""
+    PAGES = auto()
+    """Those to user pages, or to supervisor pages."""
+    TABLES = auto()
+    """The same, but what a page is goes by the levels above its own entry."""
+    ACCESSES = auto()
+    """Those to any page: PKRU at CPL 3, and writes at CPL 0 by its WD; PKRS at CPL 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Rules:
     - `rmw_reads_first`: a locked read-modify-write is a read, and then a write;
     - `implicit_heeds_ac`: RFLAGS.AC of CPL 0 counts for implicit accesses, too;
     - `reserved_present`: a fault for a reserved bit has P in its error code;
-    - `keys`: which pages a protection key of PKRU restricts;
+    - `user_keys`, `supervisor_keys`: which accesses PKRU and PKRS restrict;
     - `pk_of_user_accesses`: PK is told of accesses at CPL 3 to supervisor pages, too;
     - `pdpte_accessed`: a walk sets A in a PDPTE of PAE paging.
     """
@@ -82,7 +82,8 @@ class Rules:
     rmw_reads_first: bool = False
     implicit_heeds_ac: bool = False
     reserved_present: bool = True
-    keys: Keys = Keys.USER_PAGES
+    user_keys: Keys = Keys.PAGES
+    supervisor_keys: Keys = Keys.PAGES
     pdpte_accessed: bool = False
     pk_of_user_accesses: bool = True
 

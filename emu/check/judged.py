@@ -4,6 +4,7 @@ One verdict for each probe, single accesses, composites and sequences alike. A p
 second walk doesn't share is an error of Crosswalk's own, and agreement with it is none.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from crosswalk.emu.check.compare import (
 )
 from crosswalk.emu.check.composites import emulated_composites, explain_composites
 from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.check.departures import UNICORN
 from crosswalk.emu.check.emulated_rules import rules_of
 from crosswalk.emu.check.sequences import SequenceVerdict, judge
 from crosswalk.emu.judges.judge import (
@@ -95,9 +97,15 @@ _OF_KIND = {
 }
 
 
-def kind_of(name: str) -> str:
-    """Return by which name departures list a judge that the command line calls `name`."""
-    return name.partition(":")[0]
+def kind_of(name: str, version: str = "") -> str:
+    """Return by which name departures list a judge that the command line calls `name`.
+
+    With the number of `version`, as a judge states it: "bochs 3.1" of "Bochs 3.1, …". Unicorn is
+    one version.
+    """
+    kind = name.partition(":")[0]
+    number = re.match(r"[^\s,]+ (\d[\d.]*)", version)
+    return kind if kind == UNICORN or number is None else f"{kind} {number[1]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,7 +289,7 @@ def _asked(name: str, content: Case | CompositeCase | SequenceRecord) -> _Asked:
 
 def _answers(name: str, judge: Judge, asked: Sequence[_Asked]) -> list[_Answer]:
     """Return what a judge says of each, in order."""
-    who = kind_of(name)
+    who = kind_of(name, judge.version)
     cases = [each for each in asked if isinstance(each.content, Case)]
     composites = [each for each in asked if isinstance(each.content, CompositeCase)]
     sequences = [each for each in asked if isinstance(each.content, SequenceRecord)]

@@ -90,4 +90,7 @@ def _section(entry: Departure) -> str:
         lines.append(f"- See it: `crosswalk {command} tests/cases/{entry.folder}/{entry.case}`")
     if UNICORN in entry.judges and others:
         lines.append(f"- Shown as well by: {others}")
+    if entry.since or entry.until:
+        versions = f"since {entry.since}" if entry.since else f"until {entry.until}"
+        lines.append(f"- Shown by {others}, {versions}")
     return "\n".join([f"## {entry.id}\n\n{entry.differs}\n", *lines]) + "\n"

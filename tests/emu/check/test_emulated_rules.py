@@ -6,7 +6,7 @@ import pytest
 
 from crosswalk.emu.check.departures import DEPARTURES
 from crosswalk.emu.check.emulated import emulated_many
-from crosswalk.emu.check.emulated_rules import levels_of, rules_of
+from crosswalk.emu.check.emulated_rules import Keys, levels_of, rules_of
 from crosswalk.walker import Access, Accesses, AccessType
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.memory import SparseWords
@@ -169,6 +169,39 @@ def test_rights_are_the_manuals(access, switches, flags, code):
         assert Translation(0x8000) == found
     else:
         assert PageFault(code, 0) == found
+
+
+SUPERVISOR_LEAF, SUPERVISOR_TABLE, USER_PAGE = (USED, P | RW), (P | RW | A, OPEN), (USED, OPEN)
+
+
+@pytest.mark.parametrize(
+    ("keys", "page", "cpl", "pkru_code", "pkrs_code"),
+    [
+        (Keys.PAGES, SUPERVISOR_LEAF, 0, None, 0x21),
+        (Keys.TABLES, SUPERVISOR_LEAF, 0, 0x21, None),
+        (Keys.ACCESSES, SUPERVISOR_LEAF, 0, None, 0x21),
+        (Keys.PAGES, SUPERVISOR_LEAF, 3, 0x5, 0x25),
+        (Keys.TABLES, SUPERVISOR_LEAF, 3, 0x25, 0x5),
+        (Keys.ACCESSES, SUPERVISOR_LEAF, 3, 0x25, 0x5),
+        (Keys.PAGES, SUPERVISOR_TABLE, 3, 0x5, 0x25),
+        (Keys.TABLES, SUPERVISOR_TABLE, 3, 0x5, 0x25),
+        (Keys.ACCESSES, SUPERVISOR_TABLE, 3, 0x25, 0x5),
+        (Keys.PAGES, USER_PAGE, 0, 0x21, None),
+        (Keys.TABLES, USER_PAGE, 0, 0x21, None),
+        (Keys.ACCESSES, USER_PAGE, 0, None, 0x21),
+    ],
+)
+def test_keys_that_go_by_something_else_than_the_page(keys, page, cpl, pkru_code, pkrs_code):
+    upper, flags = page
+    memory = PageTables().map(0, 0x8000, flags | A | D | 1 << 59, upper=upper).memory
+    for switches, change, code in (
+        ({"pke": True, "pkru": 0b01_00}, {"user_keys": keys}, pkru_code),
+        ({"pks": True, "pkrs": 0b01_00}, {"supervisor_keys": keys}, pkrs_code),
+    ):
+        rules = replace(rules_of(context(**switches)), **change)
+        asked = Accesses.of([Access(0, READ, cpl)])
+        found = emulated_many(memory, rules, asked)[0]
+        assert (Translation(0x8000) if code is None else PageFault(code, 0)) == found
 
 
 def test_addresses_that_are_not_canonical_raise_gp():

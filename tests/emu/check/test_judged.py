@@ -171,13 +171,13 @@ class Departing(Right):
         return replace(judged, outcomes=emulated_many(question.memory, rules, question.accesses))
 
 
-def shown(entry, case):
-    """What comes of a case's probes on each judge that has this departure."""
+def shown(entry, case, *more):
+    """What comes of a case's probes on each judge that has this departure, and on some more."""
     accesses = Accesses.of([probe.asked for probe in case.probes])
     judge = Departing()
     judge.entry = entry
     asked = Question(case.memory(), case.context(), accesses)
-    return {who: set(statuses(judged(judge, asked, who))) for who in [*entry.judges, "log"]}
+    return {who: set(statuses(judged(judge, asked, who))) for who in [*entry.judges, "log", *more]}
 
 
 def test_each_departure_of_another_judge_has_a_case_that_it_explains_alone():
@@ -264,3 +264,38 @@ def test_sequences_have_a_status():
 )
 def test_departures_are_listed_by_the_kind_of_judge(name, kind):
     assert kind == kind_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "who"),
+    [
+        ("bochs:/a b/bochs", "Bochs 3.1, GenuineIntel of 40 bits", "bochs 3.1"),
+        ("qemu", "QEMU 11.1.3, TCG", "qemu 11.1.3"),
+        ("unicorn", "Unicorn 2.1.4", "unicorn"),
+        ("exec:true", "AuthenticAMD of 40 bits", "exec"),
+    ],
+)
+def test_departures_are_listed_by_version(name, version, who):
+    assert who == kind_of(name, version)
+
+
+@pytest.mark.parametrize(
+    ("who", "names"),
+    [
+        ("bochs 2.7", {"keys-by-privilege", "pkrs-by-privilege"}),
+        ("bochs 3.0.1", {"keys-by-privilege", "pkrs-by-privilege"}),
+        ("bochs 3.1", {"keys-of-supervisor-pages", "pkrs-by-upper-levels"}),
+        ("bochs 10.2", {"keys-of-supervisor-pages", "pkrs-by-upper-levels"}),
+    ],
+)
+def test_a_version_shows_what_is_registered_for_it(who, names):
+    found = {each.id for each in departures(who=who)}
+    assert names == found & {each.id for each in OTHERS if each.since or each.until}
+    assert found < {each.id for each in departures(who="bochs")}
+
+
+def test_a_departure_of_another_version_explains_nothing():
+    entry = next(each for each in OTHERS if each.id == "pkrs-by-privilege")
+    case = load_case(JUDGES_CASES / entry.case)
+    assert {(KNOWN, entry.id)} == shown(entry, case, "bochs 3.0")["bochs 3.0"]
+    assert {(DIVERGED, "")} == shown(entry, case, "bochs 3.1")["bochs 3.1"]
