@@ -305,6 +305,17 @@ DEPARTURES = (
         judges=_QEMU,
     ),
     Departure(
+        "pse36-above-maxphyaddr",
+        Scope.ACCESS,
+        "Bits 20:13 of a 4-MiB page's entry are never reserved, those from MAXPHYADDR up included.",
+        'Intel SDM vol. 3A, "32-Bit Paging": with PSE-36, and M the minimum of 40 and MAXPHYADDR, '
+        "bits (M-20):13 of an entry that maps a 4-MiB page are bits (M-1):32 of its address, and "
+        "bits 21:(M-19) are reserved.",
+        "QEMU has bit 21 alone for reserved, and goes to an address that the CPU doesn't have.",
+        lambda rules: replace(rules, pse36_all=True),
+        judges=_QEMU,
+    ),
+    Departure(
         "amd-pdptes-loaded",
         Scope.ACCESS,
         "In PAE paging a MOV to CR3 refuses PDPTEs with reserved bits, where AMD looks at the one "

@@ -53,6 +53,7 @@ class Rules:
     - `reserved_present`: a fault for a reserved bit has P in its error code;
     - `user_keys`, `supervisor_keys`: which accesses PKRU and PKRS restrict;
     - `pk_of_user_accesses`: PK is told of accesses at CPL 3 to supervisor pages, too;
+    - `pse36_all`: bits 20:13 of a 4-MiB page's entry are its address's, whatever MAXPHYADDR is;
     - `pdpte_accessed`: a walk sets A in a PDPTE of PAE paging.
     """
 
@@ -84,6 +85,7 @@ class Rules:
     reserved_present: bool = True
     user_keys: Keys = Keys.PAGES
     supervisor_keys: Keys = Keys.PAGES
+    pse36_all: bool = False
     pdpte_accessed: bool = False
     pk_of_user_accesses: bool = True
 
@@ -206,7 +208,7 @@ def levels_of(rules: Rules) -> tuple[LevelRules, ...]:
 
 
 def _two_levels(rules: Rules) -> tuple[LevelRules, ...]:
-    width = min(rules.width, _WIDEST_4MIB)
+    width = _WIDEST_4MIB if rules.pse36_all else min(rules.width, _WIDEST_4MIB)
     # Bits 20:13 hold address bits 39:32; bit 21 is reserved in any case.
     reserved = (1 << 22) - (1 << 13 + width - 32)
     pages = Pages.WITH_PS if rules.pse else Pages.NONE

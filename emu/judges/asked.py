@@ -85,7 +85,8 @@ class Registers:
         return cls(
             mode=PagingMode(control.mode),
             cr0=context.cr0 & _CR0 | _ET,
-            cr3=context.cr3,
+            # MOV to CR3 takes 32 bits outside 64-bit mode.
+            cr3=context.cr3 if control.long else context.cr3 & 0xFFFF_FFFF,
             cr4=cr4,
             efer=efer,
             pkru=context.pkru if cr4 & CR4_PKE else 0,
