@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.fuzz.generate.formats import TableFormat, format_of
 from crosswalk.emu.fuzz.generate.path_plan import LEVELS, PS, RW, US, XD, P, PathPlan
+from crosswalk.emu.fuzz.generate.portable import portable_pages
 from crosswalk.emu.fuzz.target import End
 from crosswalk.emu.probe.trampoline import PREFERRED_GIB
 from crosswalk.walker.context import PagingContext
@@ -59,19 +60,26 @@ _GIB = np.uint64(30)
 class FrameAllocator:
     """Draws physical addresses: `tables` uint64[t], and those of pages.
 
-    With `wide` many of them are above those that the emulated CPU has, up to MAXPHYADDR.
+    With `wide` many of them are above those that the emulated CPU has, up to MAXPHYADDR; with
+    `portable` all of them where machines have RAM.
     """
 
     def __init__(
-        self, chance: np.random.Generator, context: PagingContext, tables: int, *, wide: bool
+        self,
+        chance: np.random.Generator,
+        context: PagingContext,
+        tables: int,
+        *,
+        wide: bool,
+        portable: bool = False,
     ) -> None:
-        self._chance, self._form = chance, format_of(context)
+        self._chance, self._form, self._portable = chance, format_of(context), portable
         frames = _LOW + FRAME * chance.permutation(_LOW_SIZE // FRAME)[: tables + 64]
         self.tables: U64 = frames[:tables].astype(np.uint64)
         self._pages = frames[tables:].tolist()
-        self._top = context.maxphyaddr >= 40
+        self._top = context.maxphyaddr >= 40 and not portable
         # With a lower MAXPHYADDR, entries that lead there have a reserved bit.
-        high = chance.random(tables) < chance.choice([0.0, 0.1])
+        high = chance.random(tables) < chance.choice([0.0, 0.1]) * (not portable)
         # In 32-bit paging all tables lie below 4 GiB, in PAE paging that of CR3 does.
         high[0] &= self._top and self._form.long
         high &= self._form.entry_bytes == 8
@@ -88,6 +96,8 @@ class FrameAllocator:
             self._most = {1: 1 << 32, 2: min(self._limit, 1 << 40)}
         self._unused = np.uint64(context.encryption_mask)
         self._tables_as_pages = float(chance.choice([0.0, 0.02, 0.08]))
+        if portable:  # Machines can't be asked for writes to paging structures.
+            self._tables_as_pages /= 4
 
     def _place_widely(self, maxphyaddr: int) -> None:
         """Move some tables to addresses of 2^40 and up, each to its own; the root in long mode."""
@@ -113,6 +123,8 @@ class FrameAllocator:
         limit: U64 = np.where(near, ram, most[level])
         number = chance.integers(0, 1 << 52, count).astype(np.uint64)
         found: U64 = number % (limit // sizes) * sizes
+        if self._portable:
+            found = portable_pages(number, sizes)
         small = level == 1
         few = np.array(self._pages, np.uint64)[number % np.uint64(len(self._pages))]
         found = np.where(small & (draw < 0.94), few, found)
@@ -173,14 +185,20 @@ class BuiltTables:
 
 
 def build_tables(
-    chance: np.random.Generator, context: PagingContext, plan: PathPlan, *, wide: bool = False
+    chance: np.random.Generator,
+    context: PagingContext,
+    plan: PathPlan,
+    *,
+    wide: bool = False,
+    portable: bool = False,
 ) -> BuiltTables:
     """Give every path its entries; where two paths share one, it is the first path's.
 
-    With `wide` many tables and pages are at addresses of 2^40 and up.
+    With `wide` many tables and pages are at addresses of 2^40 and up; with `portable` all of them
+    are in `PORTABLE_RAM`.
     """
     form = format_of(context)
-    allocator = FrameAllocator(chance, context, MAX_TABLES, wide=wide)
+    allocator = FrameAllocator(chance, context, MAX_TABLES, wide=wide, portable=portable)
     placed = _EntryAllocator(chance, form, plan)
     placed.place(plan)
     _follow(chance, plan, placed.loops, form)

@@ -75,12 +75,14 @@ class LayoutChoice:
     """What the layouts of a campaign are restricted to; by default to nothing.
 
     `modes` are the paging modes of `--mode`, empty where it isn't given: then all four have their
-    share. `assume` are names of `ASSUMPTIONS`.
+    share. `assume` are names of `ASSUMPTIONS`. With `portable`, tables and pages are where
+    machines have RAM (`crosswalk.emu.fuzz.generate.portable`).
     """
 
     modes: tuple[PagingMode, ...] = ()
     assume: tuple[str, ...] = ()
     select: Selection = field(default_factory=Selection)
+    portable: bool = False
 
     @property
     def asked_modes(self) -> tuple[PagingMode, ...]:
@@ -91,7 +93,10 @@ class LayoutChoice:
         return tuple(mode for mode in modes if mode in self.select.modes)
 
     def named(self) -> dict[str, str | None]:
-        """Return what was chosen by the names of the options, None where nothing was."""
+        """Return what was chosen by the names of the options with a value, None where nothing was.
+
+        `portable`, which has none, is in the plan of a campaign beside these.
+        """
         return {
             "mode": ",".join(mode.slug for mode in self.modes) or None,
             "assume": ",".join(self.assume) or None,

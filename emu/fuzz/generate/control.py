@@ -29,6 +29,8 @@ _OTHER_CPU = 0.06
 """Probability of another CPU than the emulated one, without targets."""
 NOT_EMULATED = 0.04
 """Probability of features that the emulated CPU lacks, or an encryption mask; no targets."""
+_RARE = 0.01
+"""The same of portable layouts."""
 _FOR_CPUS, _AIMED = 36, 9
 """One layout of so many, one with composites, may have another CPU for the sake of a target."""
 _AMD, _SUPERVISOR_KEYS = 0.3, 0.5
@@ -47,11 +49,14 @@ def draw_context(
     index: int,
     share: Share,
     select: Selection,
+    *,
+    portable: bool = False,
 ) -> tuple[PagingContext, list[CoverageTarget]]:
     """Return a control state (CR3 without a root), and the targets that are possible under it.
 
     Targets are taken in order; each may decide bits that none before it has. Of the other bits,
-    four layouts in a row have both values, with 4 levels and with 5.
+    four layouts in a row have both values, with 4 levels and with 5. With `portable` few have
+    features that most machines lack, and none an encryption mask, which no machine is told.
     """
     draws = np.random.default_rng([seed, index // 4, 2]).random(len(_BITS)) < _EITHER
     drawn = {
@@ -87,8 +92,8 @@ def draw_context(
         return replace(context, **cpu), kept  # type: ignore[arg-type]  # Fields by name.
     draw = own.random()
     # What is selected might contradict the features of another CPU.
-    if draw < NOT_EMULATED and not select.controls:
-        return _not_emulated(own, keyed, context), []
+    if draw < (_RARE if portable else NOT_EMULATED) and not select.controls:
+        return _not_emulated(own, keyed, context, mask=not portable), []
     if draw < NOT_EMULATED + _OTHER_CPU and not select.controls:
         return _another_cpu(own, context), []
     return context, kept
@@ -195,17 +200,21 @@ def _key_rights(chance: np.random.Generator) -> int:
 
 
 def _not_emulated(
-    chance: np.random.Generator, keyed: np.random.Generator, context: PagingContext
+    chance: np.random.Generator,
+    keyed: np.random.Generator,
+    context: PagingContext,
+    *,
+    mask: bool,
 ) -> PagingContext:
     """Return the context with one or two features that the emulated CPU doesn't have.
 
-    LAM, UAI, LASS, an encryption mask, or physical addresses of 2^40 and up. On Intel's processors
-    often keys of supervisor pages, besides: `keyed` draws them.
+    LAM, UAI, LASS, with `mask` an encryption mask, or physical addresses of 2^40 and up. On Intel's
+    processors often keys of supervisor pages, besides: `keyed` draws them.
     """
     vendor = Vendor.AMD if chance.random() < _AMD else Vendor.INTEL
     context = replace(context, vendor=vendor)
     own = ("u48", "u57", "sup", "lass") if vendor is Vendor.INTEL else ("uai", "uai")
-    names = (*own, "mask", "wide")
+    names = (*own, "mask", "wide") if mask else (*own, "wide")
     for name in chance.choice(names, int(chance.integers(1, 3)), replace=False).tolist():
         context = _with(chance, context, name)
     if vendor is Vendor.INTEL and keyed.random() < _SUPERVISOR_KEYS:

@@ -17,7 +17,7 @@ from crosswalk.emu.fuzz.generate.build_tables import (
 )
 from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.fuzz.generate.control import draw_context
-from crosswalk.emu.fuzz.generate.formats import packed
+from crosswalk.emu.fuzz.generate.formats import format_of, packed
 from crosswalk.emu.fuzz.generate.intended import (
     IntendedPaths,
     ignores_bits,
@@ -27,6 +27,7 @@ from crosswalk.emu.fuzz.generate.intended import (
     sign_extended,
 )
 from crosswalk.emu.fuzz.generate.path_plan import PathPlan, plan_paths
+from crosswalk.emu.fuzz.generate.portable import PORTABLE_RAM, made_portable
 from crosswalk.emu.fuzz.generate.restrict import restricted
 from crosswalk.emu.fuzz.generate.shares import Share
 from crosswalk.emu.fuzz.target import CoverageTarget
@@ -45,6 +46,7 @@ _ONE_KEY = 0.7
 """Probability that all bits of an encryption mask are set together."""
 _OFFSETS = np.array([0, 0xFF0, 0x7F0, 0, 1, 8, 0xFF8, 0xFFF], np.uint64)
 _PAGE = np.uint64(4096)
+_LAST_BYTE = ~np.uint64(0)
 _KINDS = 12  # Types × privileges × AC.
 _OFF_PATH = 0.12
 """Probability of an access next to its path's page."""
@@ -78,25 +80,30 @@ def generate(
     if share.mode in _SLOW:
         accesses = max(_FEWEST * _PER_PATH, accesses // _FEWER)
     count = max(_FEWEST, accesses // _PER_PATH)
-    context, kept = draw_context(chance, targets, seed, index, share, choice.select)
+    portable = choice.portable
+    context, kept = draw_context(
+        chance, targets, seed, index, share, choice.select, portable=portable
+    )
     plan = plan_paths(chance, context, count, kept[: 2 * count // 3])
-    wide = share.wide and context.maxphyaddr > _EMULATED
-    built = build_tables(chance, context, plan, wide=wide)
+    if portable:
+        made_portable(chance, plan, format_of(context))
+    wide = share.wide and context.maxphyaddr > _EMULATED and not portable
+    built = build_tables(chance, context, plan, wide=wide, portable=portable)
     root = int(built.frames[0]) | int(chance.choice([0, 0, 8, 0x10, 0x18]))
     context = replace(context, cr3=context.cr3 | root)
     if context.encryption_mask:
         context = _encrypt(chance.spawn(1)[0], context, built)
     corrupted = _corrupt(chance, built)
     intended = intended_paths(context, built, corrupted)
-    asked, path = _draw_accesses(
-        chance, context, plan, built, intended, accesses, acs=choice.select.acs
-    )
+    asked, path = _draw_accesses(chance, context, plan, built, intended, accesses, choice=choice)
     intentions = intended_of(context, intended, path, asked)
     if built.form.plain:
         context = _placed_pdpt(chance, context, built)
     order = np.argsort(built.frames[: built.count])
     words = clear_of_probe(packed(built.form, built.words[: built.count]))
-    ram = RAM if built.form.long else LEGACY_RAM
+    ram: tuple[tuple[int, int], ...] = RAM if built.form.long else LEGACY_RAM
+    if portable:
+        ram = PORTABLE_RAM
     layout = Layout(
         context,
         (*ram, *WIDE_RAM) if wide else ram,
@@ -189,11 +196,11 @@ def _draw_accesses(
     intended: IntendedPaths,
     count: int,
     *,
-    acs: Sequence[bool],
+    choice: LayoutChoice,
 ) -> tuple[Accesses, NDArray[np.intp]]:
     """Return at most `count` distinct accesses, and the path that each follows, -1 for none.
 
-    AC has one of the values `acs`, where there are any.
+    AC has one of the values that are chosen, where there are any.
     """
     base = _addresses(plan, built)
     # Every path gets all kinds of access on one page, then all kinds on another, and so on.
@@ -216,6 +223,9 @@ def _draw_accesses(
     if chance.random() > _UNALIGNED_FETCHES:
         offset[kind % 3 == AccessType.EXECUTE] &= ~np.uint64(15)
     va = (base[path] & ~(intended.size[path] - np.uint64(1))) | page * _PAGE | offset
+    if choice.portable:
+        last_page = (va | _PAGE - np.uint64(1)) == _LAST_BYTE
+        va[last_page & (kind % 3 == AccessType.EXECUTE)] = _LAST_BYTE
     aside = chance.random(count) < _OFF_PATH
     form = built.form
     far = form.width
@@ -230,7 +240,7 @@ def _draw_accesses(
         np.where(wrong, va ^ _wrong_bits(chance, context, count), va),
         (kind % 3).astype(np.uint8),
         np.where(kind // 3 % 2 == 1, 3, 0).astype(np.uint8),
-        (kind // 6 == 1) if context.smap else np.full(count, _one_of(chance, acs)),
+        (kind // 6 == 1) if context.smap else np.full(count, _one_of(chance, choice.select.acs)),
     )
     # An address whose changed bits are ignored in part may be that of another page.
     moved = (linear_of(context, accesses)[0] ^ va) << np.uint64(64 - form.va_bits) != 0

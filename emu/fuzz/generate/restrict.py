@@ -28,7 +28,7 @@ _LEVELS = 6
 
 def restricted(layout: Layout, choice: LayoutChoice) -> Layout:
     """Return the layout with what is assumed, and of its accesses those that are chosen."""
-    if not choice.restricts:
+    if not choice.restricts or choice == LayoutChoice(portable=True):
         return layout
     tables = _Tables.of(layout)
     if "wellformed" in choice.assume:
