@@ -1,6 +1,7 @@
 """The findings of a campaign described, each with the command that shows it again."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,13 +23,14 @@ from crosswalk.emu.findings.describe import (
 from crosswalk.emu.findings.form import Form, form_of
 from crosswalk.emu.findings.manual import EDITIONS
 from crosswalk.emu.findings.note import note_of, signature_in
-from crosswalk.emu.findings.signature import WALKER, Signature, signature_of
+from crosswalk.emu.findings.signature import JUDGE, WALKER, Signature, signature_of
 from crosswalk.emu.fuzz.campaign import Plan
 from crosswalk.emu.fuzz.campaign.cases import FINDINGS, STATE
 from crosswalk.emu.fuzz.campaign.state import Found, State, decode_state, tally_of
 from crosswalk.emu.fuzz.campaign.store import digest
 from crosswalk.emu.matrix.select import layout_choice
 from crosswalk.emu.report.composites import parse_composite
+from crosswalk.emu.report.conclusion import counted
 from crosswalk.emu.report.finding import PEER, FindingJson, FindingsJson, ReportJson
 from crosswalk.emu.report.text import count_text
 from crosswalk.emu.targets.answers import Answers
@@ -37,7 +39,7 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats import Case, parse_case
 from crosswalk.walker.formats.files import read_file
-from crosswalk.walker.formats.located_errors import errors_named, one_line
+from crosswalk.walker.formats.located_errors import errors_named, one_line, printable
 from crosswalk.walker.translate import walk_access
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "kept_findings",
     "report_of",
     "reproduce",
+    "unjudged_lines",
     "wrong_answers",
 ]
 
@@ -92,10 +95,11 @@ def campaign_variants(
             case=None if where is None else str(where),
             reproduce=reproduce(plan, found, slug, path(slug)),
             location=place if signature.of_target else None,
-            unsteady=signature.of_target and not found.alone,
+            unsteady=(signature.of_target or signature.of_judge) and not found.alone,
         )
         made.append((signature, finding))
-    return Variants(plan.walker, made, forms, tuple(_about(plan, state)))
+    who = plan.walker if plan.judge is None else f"{JUDGE}{plan.judge}"
+    return Variants(who, made, forms, tuple(_about(plan, state)))
 
 
 def _form(data: bytes, slug: str) -> Form | None:
@@ -137,7 +141,8 @@ def _plan_of(state: State) -> Plan:
         walker=_value(state, "walker", str),
         claims=_value(state, "claims", str),
         source=None if _value(state, "tables", str) is None else "SOURCE",
-        choice=choice,
+        choice=replace(choice, portable=_value(state, "portable", bool) or False),
+        judge=_value(state, "judge", str),
     )
 
 
@@ -154,12 +159,27 @@ def _about(plan: Plan, state: State) -> Iterator[str]:
         f"{count_text(state.layouts, 'layout')} of seed {plan.seed}, "
         f"{count_text(state.probes, 'probe')}"
     )
+    if plan.judge is not None:
+        yield f"judge {plan.judge}: {printable(state.made_of.get('judge', 'unknown'))}"
+        yield from unjudged_lines(state)
     if plan.walker is not None:
         tally = tally_of(state)
         counts = (by_mode(each) for each in (tally.asked, tally.answered, tally.declined))
         asked, answered, declined = (each.total() for each in counts)
         yield f"asked for {asked:,} accesses, answered {answered:,}, declined {declined:,}"
         yield f"wrong answers: {wrong_answers(plan, state):,}"
+
+
+def unjudged_lines(state: State) -> Iterator[str]:
+    """Yield what a judge has no outcome for, by reason."""
+    for title, counts in (
+        ("not shown by the judge", state.not_shown),
+        ("not exportable", state.not_exportable),
+    ):
+        if counts:
+            yield f"{title}: {counted(dict(sorted(counts.items())))}"
+    if state.unproved:
+        yield f"without the address that was reached: {count_text(state.unproved, 'agreement')}"
 
 
 def wrong_answers(plan: Plan, state: State) -> int:
@@ -195,7 +215,7 @@ def case_finding(path: Path, data: bytes) -> tuple[Signature, FindingJson]:
         made,
         layout=None if note is None else note.layout,
         case=name,
-        reproduce=replay_command(path, own),
+        reproduce=_case_command(path, signature, own),
         location=None if own is None else walker_place(own),
     )
 
@@ -260,6 +280,8 @@ def reproduce(plan: Plan, found: Found, slug: str, path: Path | None) -> str:
     layouts again, up to that one.
     """
     own = found.witness == f"{PEER}{plan.walker}"
+    if found.again == "judge" and found.alone and plan.judge is not None:
+        return judge_command(path, plan.judge)
     if found.again == "replay" and (found.alone or not own):
         named = (plan.walker, plan.claims) if own else (None, None)
         return replay_command(path, *named)
@@ -274,9 +296,32 @@ def reproduce(plan: Plan, found: Found, slug: str, path: Path | None) -> str:
             *([] if plan.source is None else ["--from", plan.source]),
             *_choice_words(plan),
             *walker_options(plan.walker, plan.claims),
+            *_judge_words(plan),
             *("--corpus", f"{slug}-again"),
         ]
     )
+
+
+def _case_command(path: Path, signature: Signature, walker: str | None) -> str:
+    """Return the command that shows again what a case file tells of."""
+    if signature.of_judge:
+        return judge_command(path, signature.witness.removeprefix(JUDGE))
+    return replay_command(path, walker)
+
+
+def judge_command(path: Path | None, judge: str) -> str:
+    """Return the command that puts a case to a judge, as a shell takes it."""
+    return command_line(["crosswalk", "judge", str(path), "--with", judge])
+
+
+def _judge_words(plan: Plan) -> Iterator[str]:
+    """Yield the options that name a judge, and say where tables and pages are."""
+    if plan.judge is not None:
+        yield from ("--judge", plan.judge)
+        if not plan.choice.portable:
+            yield "--no-portable"
+    elif plan.choice.portable:
+        yield "--portable"
 
 
 def _choice_words(plan: Plan) -> Iterator[str]:

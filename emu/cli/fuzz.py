@@ -6,10 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
+from crosswalk.emu.check.judged import kind_of
 from crosswalk.emu.cli.campaign_findings import campaign_variants, report_of
 from crosswalk.emu.cli.fuzz_report import Ended, gone_lines, record, report_lines, verdict
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, progress, remark
@@ -22,6 +24,7 @@ from crosswalk.emu.fuzz.campaign.kept import ask_again
 from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings, unreduced
 from crosswalk.emu.fuzz.campaign.store import Store, require_own_folder, slug_of
 from crosswalk.emu.fuzz.coverage import CELLS, coverage_lines
+from crosswalk.emu.fuzz.judged import require_campaign_judge
 from crosswalk.emu.matrix.select import layout_choice
 from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.junit import junit
@@ -31,9 +34,11 @@ from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import write_file
 
-__all__ = ["run"]
+__all__ = ["portable_chosen", "run"]
 
 _EVERY = 10.0
+_ANY_RAM = ("unicorn", "x86isa")
+"""Kinds of judges that have RAM wherever a layout has it."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,6 +50,11 @@ def run(options: argparse.Namespace) -> int:
     if options.scheduler is not None and options.jobs is not None:
         raise BadInput("--scheduler: the cluster says how many work, not --jobs")
     walker = chosen_walker(options)
+    judge = options.judge
+    if judge is not None:
+        if walker.name is not None:
+            raise BadInput("--judge: a machine is put under test, or a walker (--walker), not both")
+        require_campaign_judge(judge)
     with walker.opened() as target:
         modes = None if target is None else target.modes
     plan = Plan(
@@ -55,7 +65,11 @@ def run(options: argparse.Namespace) -> int:
         claims=walker.claims,
         limits=walker.limits,
         source=options.source,
-        choice=layout_choice(options.mode, options.assume, options.select or ""),
+        choice=replace(
+            layout_choice(options.mode, options.assume, options.select or ""),
+            portable=portable_chosen(options),
+        ),
+        judge=judge,
     )
     muting = read_muting(options.ignore, options.baseline, options.write_baseline)
     folder = _folder(options, plan)
@@ -76,11 +90,20 @@ def run(options: argparse.Namespace) -> int:
         store.close()
 
 
+def portable_chosen(options: argparse.Namespace) -> bool:
+    """Return whether tables and pages are to be where machines have RAM.
+
+    That is so by default where a machine is asked.
+    """
+    machine = options.judge is not None and kind_of(options.judge) not in _ANY_RAM
+    return (options.portable or machine) and not options.no_portable
+
+
 def _folder(options: argparse.Namespace, plan: Plan) -> Path:
     """Return the campaign's folder; what can't be read of one that it starts from is reported."""
     own = Path("crosswalk-fuzz")
-    if plan.walker is not None:
-        own /= slug_of(plan.walker)
+    if plan.walker is not None or plan.judge is not None:
+        own /= slug_of(plan.walker or plan.judge or "")
     folder: Path = own if options.corpus is None else options.corpus
     if folder != own:
         require_own_folder(folder)
@@ -113,7 +136,7 @@ class _Run:
         """Ask the findings of earlier runs again."""
         campaign = self._campaign
         if campaign.changed and (campaign.state.layouts or campaign.state.findings):
-            names = {"walker": "the walker", "crosswalk": "Crosswalk"}
+            names = {"walker": "the walker", "judge": "the judge", "crosswalk": "Crosswalk"}
             which = " and ".join(names[each] for each in reversed(campaign.changed))
             have = "have" if len(campaign.changed) > 1 else "has"
             remark(f"{which} {have} changed: findings are asked again, and layouts begin anew")
@@ -138,7 +161,8 @@ class _Run:
             remark("all layouts are done; for more, a larger --cases, or --time")
         plan = self._campaign.plan
         longest = 0.0 if plan.walker is None else plan.limits.longest
-        pool = open_pool(jobs, self._options.scheduler, longest)
+        judged = plan.judge is not None
+        pool = open_pool(jobs, self._options.scheduler, longest, judged=judged)
         try:
             with _progress(cases) as state:
                 self._campaign.run(pool, cases, seconds, state)

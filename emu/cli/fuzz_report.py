@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosswalk.emu.cli.campaign_findings import wrong_answers
+from crosswalk.emu.cli.campaign_findings import unjudged_lines, wrong_answers
 from crosswalk.emu.cli.walker_report import finding_records, question_lines, wrong_text
 from crosswalk.emu.findings.baseline import Accepted
 from crosswalk.emu.findings.cause import joined
@@ -82,6 +82,10 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
         yield f"predicted only, as the emulated CPU has none: {_sorted(state.predicted_only)}"
     if state.not_asked:
         yield f"not asked: {_sorted(state.not_asked)}"
+    judge = campaign.plan.judge
+    if judge is not None:
+        yield f"judge {printable(judge)}: {printable(state.made_of['judge'])}"
+        yield from unjudged_lines(state)
     if state.lost:
         lost = count_text(state.lost, "layout")
         yield f"{lost} without a result: the emulator crashed, hung or failed"
@@ -93,7 +97,7 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
         f"{late:,} new in the last tenth of the layouts{ago}"
     )
     if state.known:
-        count = count_text(known, "known emulator divergence")
+        count = count_text(known, f"known {_machine(campaign)} divergence")
         yield f"{count}: {_sorted(_single(state.known))}"
 
 
@@ -157,13 +161,25 @@ def _conditions(state: State) -> Iterator[str]:
     known = sum(state.known.values())
     if known:
         yield f"known divergences: {known:,}"
-    for title, counts in (("predicted only", state.predicted_only), ("not asked", state.not_asked)):
+    for title, counts in (
+        ("predicted only", state.predicted_only),
+        ("not asked", state.not_asked),
+        ("not shown", state.not_shown),
+        ("not exportable", state.not_exportable),
+    ):
         if counts:
             yield f"{title}: {_sorted(counts)}"
+    if state.unproved:
+        yield f"{state.unproved:,} without the address reached"
     if state.copied:
         yield f"{state.copied:,} under a copy of the root"
     if state.masked:
         yield f"{state.masked:,} with the encryption mask taken off"
+
+
+def _machine(campaign: Campaign) -> str:
+    """Return who it is that departs from the manuals."""
+    return "emulator" if campaign.plan.judge is None else "judge"
 
 
 def _single(known: dict[str, int]) -> Counter[str]:
@@ -191,6 +207,12 @@ def record(ended: Ended) -> dict[str, Any]:
         "known": state.known,
         "predicted_only": state.predicted_only,
         "not_asked": state.not_asked,
+        "judge": campaign.plan.judge,
+        "judge_version": state.made_of.get("judge"),
+        "judged": 0 if campaign.plan.judge is None else state.probes,
+        "not_shown": state.not_shown,
+        "not_exportable": state.not_exportable,
+        "unproved": state.unproved,
         "mask_taken_off": state.masked,
         "under_a_copy": state.copied,
         "layouts": state.layouts,

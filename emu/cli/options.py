@@ -369,6 +369,18 @@ SELECT = option(
     type=not_empty,
     help="ask only this, by the names of `crosswalk matrix --list`",
 )
+JUDGE = option(
+    "--judge",
+    metavar="J",
+    type=not_empty,
+    help="ask this machine instead of the emulated CPU, as `crosswalk judge --with` takes it: "
+    "qemu[:PATH], bochs[:PATH], kvm, exec:COMMAND, x86isa, unicorn",
+)
+PORTABLE = (
+    _flag("--portable", "tables and pages where machines have RAM (the default with a machine)"),
+    _flag("--no-portable", "tables and pages anywhere, also with a machine"),
+)
+"""Where tables and pages are."""
 REPORTING = (
     option(
         "--report",

@@ -217,8 +217,9 @@ def described_composite(
         manual=_sections(signature.rule, context.mode),
         context=context_text(context),
         access=composite_text(case),
-        predicted=None,
-        observed=printable(signature.truth),
+        # A judge is held to what the manuals allow; the walker to what was observed.
+        predicted=printable(signature.truth) if signature.of_judge else None,
+        observed=None if signature.of_judge else printable(signature.truth),
         walk=list(entries.values()),
     )
     made = _with_beside(made, memory, context, inner.entries, walked)

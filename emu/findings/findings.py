@@ -327,31 +327,45 @@ class CompositeFinding:
 
 
 def findings_of(
-    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: CompositeVerdict
+    memory: PhysicalMemory,
+    context: PagingContext,
+    composites: Composites,
+    judged: CompositeVerdict,
+    witness: str = WALKER,
 ) -> tuple[CompositeFinding, ...]:
-    """Return what diverges and isn't known, by signature, in the order of the composites."""
+    """Return what diverges and isn't known, by signature, in the order of the composites.
+
+    `witness` is who is compared with the truth: the walker with what was observed, or a judge,
+    who observed it, with what the manuals allow.
+    """
     return tuple(
         _finding(memory, context, composites, judged, signature, rows)
-        for signature, rows in _by_signature(composites, judged).items()
+        for signature, rows in _by_signature(composites, judged, witness).items()
     )
 
 
 def gathered_of(
-    memory: PhysicalMemory, context: PagingContext, composites: Composites, judged: CompositeVerdict
+    memory: PhysicalMemory,
+    context: PagingContext,
+    composites: Composites,
+    judged: CompositeVerdict,
+    witness: str = WALKER,
 ) -> tuple[CompositeFinding | Caseless, ...]:
     """Return the same; a finding whose case can't be made is there without, and why not."""
-    rows = _by_signature(composites, judged)
+    rows = _by_signature(composites, judged, witness)
     return gathered(
         {signature: len(some) for signature, some in rows.items()},
         lambda each: _finding(memory, context, composites, judged, each, rows[each]),
     )
 
 
-def _by_signature(composites: Composites, judged: CompositeVerdict) -> dict[Signature, list[int]]:
+def _by_signature(
+    composites: Composites, judged: CompositeVerdict, witness: str
+) -> dict[Signature, list[int]]:
     """Return the rows that diverge and aren't known, by signature."""
     found: dict[Signature, list[int]] = {}
     for row in np.flatnonzero(judged.differ).tolist():
-        found.setdefault(_signature(judged, composites, row), []).append(row)
+        found.setdefault(_signature(judged, composites, row, witness), []).append(row)
     return found
 
 
@@ -386,13 +400,17 @@ def judged_case(stand: CompositeChecker, case: CompositeCase) -> CompositeVerdic
     return stand.judge(case.case.memory(), case.case.context(), case.composite)
 
 
-def _signature(judged: CompositeVerdict, composites: Composites, row: int) -> Signature:
+def _signature(judged: CompositeVerdict, composites: Composites, row: int, who: str) -> Signature:
     """Return which composite differs, and how: in the outcome, or only in the words changed."""
     name = NAMES[int(composites.form[row])]
     seen = judged.seen.take(slice(row, row + 1))
     allowed = [option.take(slice(row, row + 1)) for option in judged.allowed]
     said = [_text(option, name) for option in allowed if option.valid[0]]
-    witness, truth = WALKER, _text(seen, name)
+    witness, truth = who, _text(seen, name)
+    if who != WALKER:
+        if truth in said:
+            return Signature(witness, f"{name}: address, CR2, A or D", "another", truth)
+        return Signature(witness, name, truth, " or ".join(said))
     if is_allowed(allowed, seen)[0]:
         # The manuals allow it, but it isn't what the emulated CPU is stated to do.
         witness, said = SECOND_WALK, [_text(judged.stated.take(slice(row, row + 1)), name)]

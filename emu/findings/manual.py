@@ -76,7 +76,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     (r"twice:.*", ('Intel SDM vol. 3A, "Caching Translations in TLBs"',)),
     # What a program owes, and no processor.
     (r"effective rights that explain .*", _NONE),
-    (r"an answer within the limits|an outcome|an? .*that can be .*|a case .*", _NONE),
+    (r"an answer within the limits|an outcome( of an? .*)?|an? .*that can be .*|a case .*", _NONE),
 )
 _PATTERNS = tuple((re.compile(pattern), sections) for pattern, sections in _RULES)
 

@@ -35,13 +35,16 @@ __all__ = [
 
 _NOTE = re.compile(r"(?P<text>.*?) \(layout (?P<layout>\d+)\)(: (?P<detail>.*))?", re.DOTALL)
 _PEERS = (
-    re.compile(r"(?P<rule>.*?) is due: (?P<peer>peer:.*?): (?P<said>.*)(?P<truth>)", re.DOTALL),
     re.compile(
-        r"(?P<rule>.*?): (?P<peer>peer:.*?) says (?P<said>.*), it is (?P<truth>.*)", re.DOTALL
+        r"(?P<rule>.*?) is due: (?P<peer>(?:peer|judge):.*?): (?P<said>.*)(?P<truth>)", re.DOTALL
+    ),
+    re.compile(
+        r"(?P<rule>.*?): (?P<peer>(?:peer|judge):.*?) says (?P<said>.*), it is (?P<truth>.*)",
+        re.DOTALL,
     ),
 )
-"""Signatures of a walker that the case doesn't name, a function in a test: `peer:` is what tells
-them from other words."""
+"""Signatures of a walker that the case doesn't name, a function in a test, and of a machine that
+was asked: `peer:` and `judge:` are what tells them from other words."""
 _WITNESSES = (WALKER, SECOND_WALK, INTENDED, EMULATOR, CROSSWALK)
 _WORDS = {"mapped", "not mapped", "allowed", "refused"}
 _WORDS_OF_A_WALKER = 300
@@ -84,9 +87,14 @@ def note_text(
 
 
 def with_detail(text: str | None, walker: str | None, detail: str) -> str | None:
-    """Return the note of a walker's wrong answer with this detail, and any other as it is."""
+    """Return the note of a walker's or a machine's wrong answer with this detail.
+
+    Any other as it is.
+    """
     note = note_of(text, walker)
-    if note is None or note.layout is None or not note.signature.of_target:
+    if note is None or note.layout is None:
+        return text
+    if not (note.signature.of_target or note.signature.of_judge):
         return text
     return note_text(note.signature, note.layout, detail, walker)
 

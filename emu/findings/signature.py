@@ -30,6 +30,7 @@ __all__ = [
     "EFFECTIVE",
     "EMULATOR",
     "INTENDED",
+    "JUDGE",
     "LOADED",
     "PAGES",
     "RESERVED",
@@ -37,6 +38,7 @@ __all__ = [
     "WALKER",
     "Signature",
     "code_of",
+    "ended_signature",
     "failed_signature",
     "failure_signature",
     "lost_signature",
@@ -201,6 +203,8 @@ EMULATOR, CROSSWALK = "emulator", "crosswalk"
 """The witnesses of findings about the emulator, and about Crosswalk itself."""
 
 _TARGET = "peer:"
+JUDGE = "judge:"
+"""What the witness of a finding about a machine that was asked begins with."""
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _CAUSE = ErrorCode.WR | ErrorCode.US | ErrorCode.ID
 _OF_A_PAGE = (
@@ -208,6 +212,11 @@ _OF_A_PAGE = (
     ("size", "size", "another", "this"),
     ("flags", "flags", "others", "its entry's"),
 )
+_OF = {
+    AccessType.READ: "a read",
+    AccessType.WRITE: "a write",
+    AccessType.EXECUTE: "an execute",
+}
 DUE = "due"
 """The truth of findings that are about no answer, but about one that is missing."""
 
@@ -216,8 +225,8 @@ DUE = "due"
 class Signature:
     """Who disagrees with the truth, about which rule, and how.
 
-    `witness` is `walker`, `second walk`, `meant`, `peer:NAME`, `emulator` where that gave no
-    outcome, or `crosswalk` where the search itself failed.
+    `witness` is `walker`, `second walk`, `meant`, `peer:NAME`, `judge:NAME`, `emulator` where that
+    gave no outcome, or `crosswalk` where the search itself failed.
     Findings with equal signatures are taken to have one cause.
     """
 
@@ -235,6 +244,11 @@ class Signature:
     def of_target(self) -> bool:
         """Whether a walker under test is the one that disagrees."""
         return self.witness.startswith(_TARGET)
+
+    @property
+    def of_judge(self) -> bool:
+        """Whether a machine that was asked is the one that disagrees."""
+        return self.witness.startswith(JUDGE)
 
     @property
     def slug(self) -> str:
@@ -260,6 +274,15 @@ def lost_signature(how: str, why: str = "") -> Signature:
     """
     words = without_numbers(why)
     return Signature(EMULATOR, "an outcome", f"{how}: {words}" if words else how, DUE)
+
+
+def ended_signature(judge: str, access: AccessType | None, how: str) -> Signature:
+    """Return the signature of a machine that died, hung or flooded at an access of this type.
+
+    None for a composite.
+    """
+    what = "a composite" if access is None else _OF[access]
+    return Signature(f"{JUDGE}{judge}", f"an outcome of {what}", how, DUE)
 
 
 def failed_signature(due: str, why: str) -> Signature:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,9 @@ class LayoutResult:
     `masked` accesses made with an encryption mask removed, `copied` those made under a copy of the
     root; `tally` the questions to a walker under test. `coverage` is bool[n] as `coverage_of`
     returns it, `seconds` are by part.
+
+    Of a judge `not_shown` and `not_exportable` count, by reason, what it has no outcome for, and
+    `unproved` the accesses of which it doesn't show which address they reached.
     """
 
     agreements: int
@@ -99,6 +102,9 @@ class LayoutResult:
     findings: tuple[AnyFinding, ...]
     coverage: NDArray[np.bool_]
     seconds: dict[str, float]
+    not_shown: Counter[str] = field(default_factory=Counter)
+    not_exportable: Counter[str] = field(default_factory=Counter)
+    unproved: int = 0
 
     @property
     def probes(self) -> int:

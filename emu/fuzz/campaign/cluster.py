@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from crosswalk.emu.fuzz.campaign.version import fingerprint
-from crosswalk.emu.fuzz.campaign.work import Done, Failed, Task, work
+from crosswalk.emu.fuzz.campaign.work import Results, Task, work
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput, CrosswalkError
@@ -21,7 +21,10 @@ __all__ = ["TIME_LIMIT", "Cluster", "open_pool"]
 TIME_LIMIT = 120.0
 """Seconds after which a layout counts as hanging, a walker under test aside; one takes a tenth."""
 
-Work = Callable[[Task], Done | Failed]
+JUDGED_LIMIT = 3600.0
+"""The same for all layouts of a task that a judge is asked: how long that may take it says."""
+
+Work = Callable[[Task], Results]
 
 PATIENCE = 10.0
 """Seconds until there has to be a scheduler, and a worker."""
@@ -33,17 +36,21 @@ _WHO = "its worker"
 _here = threading.local()
 
 
-def open_pool(jobs: int, scheduler: str | None, walker: float = 0.0) -> Pool[Task, Done | Failed]:
+def open_pool(
+    jobs: int, scheduler: str | None, walker: float = 0.0, *, judged: bool = False
+) -> Pool[Task, Results]:
     """Return `jobs` processes of this machine, or the cluster at the address `scheduler`.
 
-    `walker` are the seconds of a layout that a walker under test may take.
+    `walker` are the seconds of a layout that a walker under test may take; `judged`: a judge is
+    asked.
     """
+    limit = JUDGED_LIMIT if judged else TIME_LIMIT + walker
     if scheduler is None:
-        return Pool(work, jobs, seconds=TIME_LIMIT + walker, who=_WHO)
-    return Cluster(scheduler, limit=TIME_LIMIT + walker)
+        return Pool(work, jobs, seconds=limit, who=_WHO)
+    return Cluster(scheduler, limit=limit)
 
 
-class Cluster(Pool[Task, Done | Failed]):
+class Cluster(Pool[Task, Results]):
     """The workers of the Dask scheduler at `address`.
 
     A worker that dies has its tasks done by another. What the emulator does to its process is
@@ -74,7 +81,7 @@ class Cluster(Pool[Task, Done | Failed]):
             self._jobs, self._counted = max(1, sum(threads.values())), time.monotonic()
         return self._jobs
 
-    def submit(self, task: Task) -> Callable[[], Done | Failed]:
+    def submit(self, task: Task) -> Callable[[], Results]:
         """Begin a task; see `Pool.submit`."""
         arguments = (self._work, task, self._limit, fingerprint())
         future = self._client.submit(_do, *arguments, pure=False)
@@ -84,9 +91,9 @@ class Cluster(Pool[Task, Done | Failed]):
         """Leave the cluster, which forgets what it was doing."""
         self._client.close()
 
-    def _result(self, future: Any) -> Done | Failed:
+    def _result(self, future: Any) -> Results:
         try:
-            done: Done | Failed = future.result()
+            done: Results = future.result()
         except self._killed as error:
             raise ProcessLost("worker after worker of the cluster ended") from error
         except ModuleNotFoundError as error:
@@ -123,7 +130,7 @@ def _client(distributed: Any, address: str) -> Any:
     raise BadInput(f"--scheduler {address}: {printable(reason)}")
 
 
-def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Done | Failed:
+def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Results:
     """Do a task on a worker, as a pool does: in a process of its own, again where that ends."""
     mine = fingerprint()
     if mine != wanted:
@@ -131,10 +138,10 @@ def _do(done_by: Work, task: Task, limit: float, wanted: str) -> Done | Failed:
     if not hasattr(_here, "pool"):
         # The worker has threads: it can't fork.
         _here.pool = Pool(_done, seconds=limit, fresh=True, who=_WHO)
-    done: Done | Failed = _here.pool.submit((done_by, task))()
+    done: Results = _here.pool.submit((done_by, task))()
     return done
 
 
-def _done(question: tuple[Work, Task]) -> Done | Failed:
+def _done(question: tuple[Work, Task]) -> Results:
     done_by, task = question
     return done_by(task)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from crosswalk.emu.findings.findings import INTENDED, Caseless, attempted
 from crosswalk.emu.findings.signature import CROSSWALK
 from crosswalk.emu.fuzz.campaign.plan import Plan
+from crosswalk.emu.fuzz.campaign.reduce_findings import trial_of
 from crosswalk.emu.fuzz.campaign.run import Campaign
 from crosswalk.emu.fuzz.campaign.state import Found
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.reduce.interesting import signatures_of
+from crosswalk.emu.fuzz.reduce.judge_trial import JudgeTrial
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import parse_composite
 from crosswalk.emu.workers.pool import Pool, in_order
@@ -86,7 +88,7 @@ def _not_shown(plan: Plan, cases: Sequence[_Case]) -> dict[str, str | None]:
     Each with None, or with the error for which it couldn't be asked.
     """
     answers: dict[str, str | None] = {}
-    trial = Trial(plan.walker, plan.claims, plan.limits)
+    trial = trial_of(plan)
     try:
         shown_together = _shown_together(trial, cases)
         for slug, data in cases:
@@ -101,7 +103,7 @@ def _not_shown(plan: Plan, cases: Sequence[_Case]) -> dict[str, str | None]:
     return answers
 
 
-def _shown_together(trial: Trial, cases: Sequence[_Case]) -> set[str]:
+def _shown_together(trial: Trial | JudgeTrial, cases: Sequence[_Case]) -> set[str]:
     """Return which findings are shown where their cases are tried together; composites aren't."""
     plain: dict[str, Case] = {}
     for slug, data in cases:
@@ -117,7 +119,7 @@ def _shown_together(trial: Trial, cases: Sequence[_Case]) -> set[str]:
     }
 
 
-def _shows(trial: Trial, slug: str, data: bytes) -> bool:
+def _shows(trial: Trial | JudgeTrial, slug: str, data: bytes) -> bool:
     composite = parse_composite(data, slug)
     if composite is not None:
         found = trial.composite_signatures(composite)

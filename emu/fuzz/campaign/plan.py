@@ -42,7 +42,8 @@ class Plan:
     are that walker's, and don't decide what is found. `source` is a file with an address space,
     or a guest's name, whose tables are changed instead of made; there nothing steers. A folder of
     cases is one, too: its address spaces and accesses are the first layouts, as they are. `choice`
-    is what layouts are restricted to.
+    is what layouts are restricted to. `judge` names a machine that is asked instead of the emulated
+    CPU, so many layouts together.
     """
 
     seed: int = 0
@@ -53,6 +54,12 @@ class Plan:
     limits: Limits = _LIMITS
     source: str | None = None
     choice: LayoutChoice = _EVERYTHING
+    judge: str | None = None
+
+    @property
+    def at_once(self) -> int:
+        """The most layouts of a task: a machine has to boot for each, the emulated CPU hasn't."""
+        return 1 if self.judge is None else ROUND
 
     def crosses(self, index: int) -> bool:
         """Return whether a layout's accesses cross pages, too: every ninth's do, of those made.

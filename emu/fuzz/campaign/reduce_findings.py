@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable
 
 from crosswalk.emu.findings.findings import INTENDED, Caseless, attempted
-from crosswalk.emu.findings.signature import CROSSWALK, failed_signature
+from crosswalk.emu.findings.signature import CROSSWALK, JUDGE, failed_signature
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.campaign.run import Campaign
 from crosswalk.emu.fuzz.campaign.store import Store, digest
 from crosswalk.emu.fuzz.reduce.interesting import composite_reduced_to, reduced_to, signatures_of
+from crosswalk.emu.fuzz.reduce.judge_trial import JudgeTrial
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import CompositeCase, parse_composite
 from crosswalk.emu.report.finding import PEER, UNSTEADY
@@ -17,7 +18,7 @@ from crosswalk.emu.workers.pool import Pool, in_order
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.formats import dump_case, parse_case
 
-__all__ = ["REDUCIBLE", "SHOWN", "reduce_findings", "unreduced"]
+__all__ = ["REDUCIBLE", "SHOWN", "reduce_findings", "trial_of", "unreduced"]
 
 REDUCIBLE = "a case that can be reduced"
 SHOWN = "a case that shows its finding alone"
@@ -58,7 +59,7 @@ def reduce_findings(
                 continue
             if smaller is None and not failed:
                 findings[slug].alone = False
-                if findings[slug].witness.startswith(PEER):
+                if findings[slug].witness.startswith((PEER, JUDGE)):
                     left[slug] = UNSTEADY
                 elif findings[slug].witness != INTENDED:
                     left[slug] = "its case alone doesn't show it, and is left as it was found"
@@ -94,7 +95,7 @@ def _smaller(plan: Plan, finding: tuple[str, bytes]) -> bytes | None:
     In a process whose child tries the cases.
     """
     slug, data = finding
-    trial = Trial(plan.walker, plan.claims, plan.limits)
+    trial = trial_of(plan)
     try:
         composite = parse_composite(data, slug)
         if composite is not None:
@@ -108,6 +109,13 @@ def _smaller(plan: Plan, finding: tuple[str, bytes]) -> bytes | None:
         trial.close()
 
 
-def _smaller_composite(trial: Trial, slug: str, case: CompositeCase) -> bytes | None:
+def trial_of(plan: Plan) -> Trial | JudgeTrial:
+    """Return who tries the cases of a campaign."""
+    if plan.judge is not None:
+        return JudgeTrial(plan.judge)
+    return Trial(plan.walker, plan.claims, plan.limits)
+
+
+def _smaller_composite(trial: Trial | JudgeTrial, slug: str, case: CompositeCase) -> bytes | None:
     same = [each for each in trial.composite_signatures(case) if each.slug == slug]
     return composite_reduced_to(trial, case, same[0])[1] if same else None

@@ -22,7 +22,7 @@ from crosswalk.emu.fuzz.campaign.state import (
     unpack,
 )
 from crosswalk.emu.fuzz.campaign.store import Store
-from crosswalk.emu.fuzz.campaign.work import Done, Failed, Kept, Task, kept_of
+from crosswalk.emu.fuzz.campaign.work import Done, Failed, Kept, Results, Task, kept_of, results_of
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.emu.workers.process import ProcessEnded, ProcessLost
@@ -32,6 +32,8 @@ __all__ = ["TRIED", "Campaign", "Progress"]
 
 TRIED = "a layout that can be tried"
 """What is due where Crosswalk itself fails on a layout."""
+
+_Waiting = deque[tuple[Task, Callable[[], Results]]]
 
 _AHEAD = 2  # Tasks in the queue for each worker.
 _SAVED_EVERY = 5.0  # Seconds: how much work a kill can cost.
@@ -74,7 +76,7 @@ class Campaign:
     """One campaign, from its state on.
 
     `tally` counts the questions to the walker under test. `changed` names what isn't what it was
-    when the state was written: "walker", "crosswalk".
+    when the state was written: "walker", "judge", "crosswalk".
     """
 
     def __init__(self, plan: Plan, store: Store) -> None:
@@ -102,7 +104,7 @@ class Campaign:
 
     def run(
         self,
-        pool: Pool[Task, Done | Failed],
+        pool: Pool[Task, Results],
         cases: int | None,
         seconds: float | None,
         report: Callable[[Progress], None] | None = None,
@@ -123,7 +125,7 @@ class Campaign:
 
     def _go_on(
         self,
-        pool: Pool[Task, Done | Failed],
+        pool: Pool[Task, Results],
         cases: int | None,
         seconds: float | None,
         report: Callable[[Progress], None] | None,
@@ -132,7 +134,7 @@ class Campaign:
         saved = began
         layouts, probes = self.state.layouts, self.state.probes
         tasks = self._tasks(cases)
-        waiting: deque[tuple[Task, Callable[[], Done | Failed]]] = deque()
+        waiting: _Waiting = deque()
         while True:
             self._fill(pool, tasks, waiting)
             if not waiting:
@@ -141,6 +143,10 @@ class Campaign:
             try:
                 done = result()
             except ProcessEnded as ended:
+                if task.count > 1:  # One of them did it: each by itself.
+                    alone = [task.one(index) for index in task.indices]
+                    waiting.extendleft([(each, pool.submit(each)) for each in alone][::-1])
+                    continue
                 done = Failed(ended.how)
             except ProcessLost as lost:
                 self.save()
@@ -148,10 +154,8 @@ class Campaign:
                     f"layout {task.index}: {lost}; the same command goes on"
                 ) from lost
             with _uninterrupted():
-                self._add(task, done)
+                self._add_all(task, done)
                 self.state.seconds = before + time.monotonic() - began
-                if self.state.layouts % ROUND == 0:
-                    self._end_round()
             if report is not None:
                 report(self._progress(layouts, probes))
             now = time.monotonic()
@@ -213,20 +217,29 @@ class Campaign:
                 yield None
                 continue
             seen = self._maps.get(number, self._nothing)
-            yield Task(self.plan, index, seen, frozenset(self.state.findings))
-            index += 1
+            count = min(self.plan.at_once, ROUND - index % ROUND)
+            count = count if cases is None else min(count, cases - index)
+            found = frozenset(self.state.findings)
+            yield Task(self.plan, index, seen, found, count, self.state.made_of.get("judge"))
+            index += count
 
     def _fill(
         self,
-        pool: Pool[Task, Done | Failed],
+        pool: Pool[Task, Results],
         tasks: Iterator[Task | None],
-        waiting: deque[tuple[Task, Callable[[], Done | Failed]]],
+        waiting: _Waiting,
     ) -> None:
         while len(waiting) < pool.jobs * _AHEAD:
             task = next(tasks, None)
             if task is None:
                 break
             waiting.append((task, pool.submit(task)))
+
+    def _add_all(self, task: Task, results: Results) -> None:
+        for index, result in results_of(task, results):
+            self._add(task.one(index), result)
+        if self.state.layouts % ROUND == 0:
+            self._end_round()
 
     def _add(self, task: Task, result: Done | Failed) -> None:
         state = self.state
@@ -238,9 +251,9 @@ class Campaign:
             return
         found = result.found
         self.tally += found.tally
-        for name in ("probes", "divergent", "masked", "copied"):
+        for name in ("probes", "divergent", "masked", "copied", "unproved"):
             setattr(state, name, getattr(state, name) + getattr(found, name))
-        for name in ("known", "predicted_only", "not_asked"):
+        for name in ("known", "predicted_only", "not_asked", "not_shown", "not_exportable"):
             setattr(state, name, dict(Counter(getattr(state, name)) + getattr(found, name)))
         for name, seconds in found.seconds.items():
             state.parts[name] = state.parts.get(name, 0.0) + seconds

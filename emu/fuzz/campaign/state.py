@@ -11,6 +11,7 @@ from crosswalk.emu.check.departures import is_name
 from crosswalk.emu.fuzz.campaign.plan import LAG, ROUND, Plan
 from crosswalk.emu.fuzz.campaign.version import release, source_digest
 from crosswalk.emu.fuzz.coverage import CoverageMap
+from crosswalk.emu.fuzz.judged import judge_version
 from crosswalk.emu.probe import LACKS
 from crosswalk.emu.targets import Capability
 from crosswalk.emu.targets.origin import origin_digest
@@ -46,7 +47,8 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
     `layout` is None for one that was kept when the walker changed, and was asked again, but isn't
     met yet in the layouts that begin anew. `witness` is who disagrees, as in the signature.
     `case`: whether there is a case file of it.
-    `again` is the command that shows it again: `replay`, `reduce`, or `fuzz` with the layouts.
+    `again` is the command that shows it again: `replay`, `judge`, `reduce`, or `fuzz` with the
+    layouts.
     `reduced` is the SHA-256 of its case file once that has been made small, or can't be; it is
     noted before the file is written. `alone`: whether that shows it, as far as it was tried.
     """
@@ -57,7 +59,7 @@ class Found(msgspec.Struct, forbid_unknown_fields=True):
     layout: Count | None
     reduced: str | None = None
     case: bool = True
-    again: Literal["replay", "reduce", "fuzz"] = "replay"
+    again: Literal["replay", "reduce", "fuzz", "judge"] = "replay"
     alone: bool = True
 
 
@@ -74,7 +76,8 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     the last `LAG` complete rounds, the last one last. `findings` are by the slug of their
     signature; so are the signatures in `gone`, of findings that the walker doesn't show any more.
     `made_of` are digests of what decides besides the plan: Crosswalk's sources, and the files of
-    the walker under test. Only `seconds` and `parts` are from a clock.
+    the walker under test, and what a judge says of itself. Only `seconds` and `parts` are from a
+    clock.
     """
 
     plan: dict[str, str | int | bool | None]
@@ -87,6 +90,9 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     not_asked: dict[str, Count] = {}
     masked: Count = 0
     copied: Count = 0
+    not_shown: dict[str, Count] = {}
+    not_exportable: dict[str, Count] = {}
+    unproved: Count = 0
     questions: dict[str, dict[str, tuple[Count, Count, Count]]] = {}
     findings: dict[str, Found] = {}
     gone: dict[str, str] = {}
@@ -141,6 +147,9 @@ def identity(plan: Plan) -> dict[str, Any]:
         "walker": plan.walker,
         "claims": plan.claims,
         **plan.choice.named(),
+        # As before there were such, where there are none.
+        **({"portable": True} if plan.choice.portable else {}),
+        **({} if plan.judge is None else {"judge": plan.judge}),
         # Not where the tables come from, but which they are.
         "tables": plan.tables,
         "version": release(),
@@ -150,7 +159,11 @@ def identity(plan: Plan) -> dict[str, Any]:
 def made_of(plan: Plan) -> dict[str, str]:
     """Return digests of what may change within a campaign: then its layouts begin anew."""
     digests = {"crosswalk": source_digest()}
-    return digests if plan.walker is None else {**digests, "walker": origin_digest(plan.walker)}
+    if plan.walker is not None:
+        digests["walker"] = origin_digest(plan.walker)
+    if plan.judge is not None:
+        digests["judge"] = judge_version(plan.judge)
+    return digests
 
 
 def encode_state(state: State) -> bytes:

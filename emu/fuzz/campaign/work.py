@@ -2,7 +2,7 @@
 
 import functools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,23 +24,39 @@ from crosswalk.emu.findings.signature import CROSSWALK, Signature
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.coverage import CELLS, CoverageMap
 from crosswalk.emu.fuzz.executor import AnyFinding, LayoutResult, executor_of
+from crosswalk.emu.fuzz.judged import judge_executor_of
 from crosswalk.emu.probe import ProbeError
 from crosswalk.emu.report.composites import dump_composite
 from crosswalk.emu.workers.process import ProcessLost, is_out_of_memory
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import dump_case
 
-__all__ = ["Again", "Done", "Failed", "Kept", "Task", "kept_of", "work"]
+__all__ = [
+    "Again",
+    "Batch",
+    "Done",
+    "Failed",
+    "Kept",
+    "Results",
+    "Task",
+    "kept_of",
+    "results_of",
+    "work",
+]
 
 _NO_COVERAGE = np.zeros(0, np.bool_)
 
 
-Again = Literal["replay", "reduce", "fuzz"]
+Again = Literal["replay", "reduce", "fuzz", "judge"]
 """The command that shows a finding again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One layout of a campaign; `seen` is what had been seen when its round was made.
+    """Layouts of a campaign, `count` from `index` on, all of one round.
+
+    `seen` is what had been seen when their round was made; `judge` what the judge says of itself,
+    None where there is none.
 
     `known` are the slugs of findings that were kept by then, whose cases nobody needs any more.
     """
@@ -49,6 +65,17 @@ class Task:
     index: int
     seen: bytes
     known: frozenset[str] = frozenset()
+    count: int = 1
+    judge: str | None = None
+
+    @property
+    def indices(self) -> range:
+        """The numbers of its layouts."""
+        return range(self.index, self.index + self.count)
+
+    def one(self, index: int) -> "Task":
+        """Return the task of one of its layouts."""
+        return replace(self, index=index, count=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +131,59 @@ class Failed:
     ours: bool = False
 
 
-def work(task: Task) -> Done | Failed:
-    """Make a layout and try it; an error about the layout is a result.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The results of a task of several layouts, in order."""
 
-    Raises the `CrosswalkError` that opening the walker under test, or the source, raises, and
-    what says nothing of the layout: `ProcessLost`, or that there is no memory.
+    results: tuple[Done | Failed, ...]
+
+
+Results = Done | Failed | Batch
+"""What a task comes to: of one layout its own result."""
+
+
+def results_of(task: Task, results: Results) -> Iterator[tuple[int, Done | Failed]]:
+    """Yield the result of each layout of a task, with its number."""
+    each = results.results if isinstance(results, Batch) else (results,)
+    return zip(task.indices, each, strict=True)
+
+
+def work(task: Task) -> Results:
+    """Make layouts and try them; an error about a layout is its result.
+
+    Raises the `CrosswalkError` that opening the walker under test, the judge, or the source raises,
+    and what says nothing of the layout: `ProcessLost`, or that there is no memory.
     """
+    task.plan.open_source()
+    if task.plan.judge is not None:
+        return Batch(_judged(task, task.plan.judge))
+    return _work(task)
+
+
+def _judged(task: Task, judge: str) -> tuple[Done | Failed, ...]:
+    """Put layouts to a judge, all together; where that fails, each by itself."""
+    plan, executor = task.plan, judge_executor_of(judge)
+    if task.judge is not None and executor.version != task.judge:
+        raise BadInput(f"--judge {judge}: a worker has {executor.version}; here is {task.judge}")
+    try:
+        layouts = [plan.layout(index, task.seen) for index in task.indices]
+        cross = [plan.crosses(index) for index in task.indices]
+        results = executor.run_many(layouts, cross=cross)
+    except (ProcessLost, BadInput):
+        raise
+    except Exception as error:  # One layout's trouble is no end of a campaign.
+        if is_out_of_memory(error):
+            raise
+        if task.count == 1:
+            return (Failed("error", error_text(error), ours=True),)
+        return tuple(each for index in task.indices for each in _judged(task.one(index), judge))
+    return tuple(
+        _done(task.one(index), result) for index, result in zip(task.indices, results, strict=True)
+    )
+
+
+def _work(task: Task) -> Done | Failed:
     plan = task.plan
-    plan.open_source()
     chosen = frozenset(plan.choice.asked_modes) or None
     executor = executor_of(plan.walker, plan.claims, plan.limits, chosen)
     try:
@@ -128,6 +200,10 @@ def work(task: Task) -> Done | Failed:
             raise
         executor.forget()
         return Failed("error", error_text(error), ours=True)
+    return _done(task, result)
+
+
+def _done(task: Task, result: LayoutResult) -> Done:
     new = result.coverage & CELLS.possible & ~_unpacked(task.seen)
     return Done.of(task, result, np.flatnonzero(new).astype(np.int32))
 
@@ -152,6 +228,8 @@ def _kept(task: Task, finding: AnyFinding, why: str) -> Kept:
     if packed is None or signature.witness in {INTENDED, CROSSWALK}:
         # What was intended is known of the layout, and not of its case.
         return Kept(signature, finding.count, packed, failed=tuple(failed))
+    if signature.of_judge:
+        return Kept(signature, finding.count, packed, "judge")
     # Of an access, a replay holds the walker against the CPU, and not the second walk.
     stated = isinstance(finding, Finding) and signature.witness == SECOND_WALK
     return Kept(signature, finding.count, packed, "reduce" if stated else "replay")

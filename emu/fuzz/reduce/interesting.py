@@ -9,6 +9,7 @@ from crosswalk.emu.findings.note import with_detail
 from crosswalk.emu.findings.signature import Signature
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
+from crosswalk.emu.fuzz.reduce.judge_trial import JudgeTrial
 from crosswalk.emu.fuzz.reduce.passes import reduce_case
 from crosswalk.emu.fuzz.reduce.reducer import Reduced, too_many
 from crosswalk.emu.fuzz.reduce.sequence import reduced_sequence
@@ -28,16 +29,19 @@ __all__ = [
     "signatures_of",
 ]
 
+Tries = Executor | Trial | JudgeTrial
+"""Who tries cases: in this process, in one of its own, or with a judge."""
+
 MAX_HANGING = 24
 """The most hanging cases that are waited for: each costs seconds."""
 
 
-def signatures_of(by: Executor | Trial, case: Case) -> list[Signature]:
+def signatures_of(by: Tries, case: Case) -> list[Signature]:
     """Return the signatures of a case, sorted; raises as `Executor.findings` and `Case.context`."""
     return sorted(each.signature for each in _findings(by, case))
 
 
-def signature_to_keep(by: Executor | Trial, case: Case) -> Signature | None:
+def signature_to_keep(by: Tries, case: Case) -> Signature | None:
     """Return the signature that a case's note names, or else its first; None if it has none."""
     return _named(signatures_of(by, case), case.note)
 
@@ -47,19 +51,19 @@ def _named(found: list[Signature], note: str | None) -> Signature | None:
     return next(iter(named or found), None)
 
 
-def composite_signature_to_keep(trial: Trial, case: CompositeCase) -> Signature | None:
+def composite_signature_to_keep(trial: Trial | JudgeTrial, case: CompositeCase) -> Signature | None:
     """Return the same for a composite's case."""
     return _named(trial.composite_signatures(case), case.case.note)
 
 
-def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduced[Case]:
+def reduced_to(by: Tries, case: Case, signature: Signature) -> Reduced[Case]:
     """Return the case reduced while it shows this signature, with its outcomes."""
     bare = replace(
         case, probes=tuple(replace(each, predicted=None, observed=None) for each in case.probes)
     )
 
     def shows(cases: Sequence[Case]) -> Iterator[bool]:
-        for some in _more_and_more(cases):
+        for some in _more_and_more(cases, by.at_once if isinstance(by, JudgeTrial) else 1):
             for each, found in zip(some, _findings_many(by, some), strict=True):
                 yield not isinstance(found, CrosswalkError) and _shows(found, each, signature)
 
@@ -72,13 +76,13 @@ def reduced_to(by: Executor | Trial, case: Case, signature: Signature) -> Reduce
     return reduced
 
 
-def _more_and_more(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
-    """Yield the cases by one, two, four and so on.
+def _more_and_more(cases: Sequence[Case], size: int) -> Iterator[Sequence[Case]]:
+    """Yield the cases by one, two, four and so on, or from another size on.
 
     Those that are tried together take a fraction of the time, but all that are behind one that
     shows the same are tried in vain.
     """
-    at, size = 0, 1
+    at = 0
     while at < len(cases):
         yield cases[at : at + size]
         at, size = at + size, 2 * size
@@ -95,7 +99,7 @@ def _shows(found: tuple[Finding, ...], case: Case, signature: Signature) -> bool
 
 
 def composite_reduced_to(
-    trial: Trial, case: CompositeCase, signature: Signature
+    trial: Trial | JudgeTrial, case: CompositeCase, signature: Signature
 ) -> tuple[Reduced[CompositeCase], bytes]:
     """Return a composite's case reduced the same way, and its file, with its outcomes."""
     reduced = reduced_composite(
@@ -118,18 +122,18 @@ def sequence_reduced_to(trial: Trial, sequence: Steps, departs: str) -> Reduced[
     )
 
 
-def _enough(by: Executor | Trial, tries: int) -> bool:
-    return too_many(tries) or (isinstance(by, Trial) and by.hung >= MAX_HANGING)
+def _enough(by: Tries, tries: int) -> bool:
+    return too_many(tries) or (not isinstance(by, Executor) and by.hung >= MAX_HANGING)
 
 
-def _findings_many(
-    by: Executor | Trial, cases: Sequence[Case]
-) -> list[tuple[Finding, ...] | CrosswalkError]:
-    if isinstance(by, Trial):
+def _findings_many(by: Tries, cases: Sequence[Case]) -> list[tuple[Finding, ...] | CrosswalkError]:
+    if not isinstance(by, Executor):
         return by.findings_many(cases)
     found = by.findings_many([case_layout(case) for case in cases], confirmed=False)
     return [each if isinstance(each, CrosswalkError) else each.all() for each in found]
 
 
-def _findings(by: Executor | Trial, case: Case) -> tuple[Finding, ...]:
-    return by.findings(case) if isinstance(by, Trial) else by.findings(case_layout(case)).all()
+def _findings(by: Tries, case: Case) -> tuple[Finding, ...]:
+    if not isinstance(by, Executor):
+        return by.findings(case)
+    return by.findings(case_layout(case)).all()

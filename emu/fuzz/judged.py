@@ -1,0 +1,316 @@
+"""Layouts put to a judge: what a machine says is held against the prediction for its own CPU."""
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.check.compare import differing_fields
+from crosswalk.emu.check.composites import CompositeVerdict
+from crosswalk.emu.check.crosscheck import Predictor
+from crosswalk.emu.check.judged import (
+    AccessVerdicts,
+    CompositeVerdicts,
+    Status,
+    Verdicts,
+    access_verdicts,
+    composite_verdicts,
+    kind_of,
+)
+from crosswalk.emu.findings.findings import (
+    Caseless,
+    CompositeFinding,
+    Finding,
+    Findings,
+    attempted,
+    gathered_of,
+)
+from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
+from crosswalk.emu.findings.signature import JUDGE, ended_signature, failed_signature
+from crosswalk.emu.fuzz.coverage import CELLS, composite_coverage_of, coverage_of
+from crosswalk.emu.fuzz.executor import LayoutResult
+from crosswalk.emu.fuzz.generate.composites import composites_of
+from crosswalk.emu.judges.judge import Judge, Question
+from crosswalk.emu.judges.registry import open_judge
+from crosswalk.emu.report.composites import CompositeCase
+from crosswalk.emu.report.text import outcome_text
+from crosswalk.emu.targets.tally import Tally
+from crosswalk.emu.workers.process import ProcessLost
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.bulk import translate_many
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import PhysicalMemory, SparseWords
+
+__all__ = [
+    "SHARED",
+    "JudgeExecutor",
+    "Tallied",
+    "composite_findings_in",
+    "found_in",
+    "judge_executor_of",
+    "judge_version",
+    "require_campaign_judge",
+    "tallied",
+]
+
+SHARED = "a prediction that the second walk shares"
+"""What is due where Crosswalk's two walks differ in what they predict."""
+
+_ROOT, _RAM = 0x20_0000, ((0x10_0000, 0x80_0000),)
+_OF_ONE_IMAGE = ("log",)
+"""Kinds of judges that answer the questions of one image alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tallied:
+    """How many accesses, or composites, there are of each kind of verdict.
+
+    `divergent` counts those at which the machine ended, too; the last two have no outcome, and are
+    counted by reason. `unproved` are agreements without the address that was reached.
+    """
+
+    agreements: int
+    divergent: int
+    known: Counter[str]
+    not_shown: Counter[str]
+    not_exportable: Counter[str]
+    unproved: int = 0
+
+
+def tallied(verdicts: Verdicts, unproved: NDArray[np.bool_] | None = None) -> Tallied:
+    """Return the counts of verdicts; `ProcessLost` where somebody else ended the machine."""
+    counts: Counter[Status] = Counter()
+    details: dict[Status, Counter[str]] = {each: Counter() for each in Status}
+    for (status, detail), count in verdicts.counts().items():
+        if status is Status.LOST:
+            raise ProcessLost(f"the judge: {detail}")
+        counts[status] += count
+        details[status][detail] += count
+    return Tallied(
+        counts[Status.AGREED],
+        counts[Status.DIVERGED] + counts[Status.ENDED],
+        details[Status.KNOWN],
+        details[Status.NOT_SHOWN],
+        details[Status.NOT_EXPORTABLE],
+        0 if unproved is None else int((unproved & (verdicts.status == Status.AGREED)).sum()),
+    )
+
+
+def found_in(name: str, layout: Layout, memory: SparseWords, judged: AccessVerdicts) -> Findings:
+    """Return what the judge `name` is found to be wrong about, and at what it ended."""
+    context, verdicts = judged.context, judged.verdicts
+    nothing = IntendedOutcomes.nothing(len(layout.accesses))
+    found = Findings(replace(layout, context=context, intended=nothing), memory)
+    fields = differing_fields(judged.predicted, judged.seen)
+    wrong = (verdicts.status == Status.DIVERGED) & ~verdicts.unshared
+    fields = {part: column & wrong for part, column in fields.items()}
+    found.add(f"{JUDGE}{name}", judged.seen, judged.predicted, fields)
+    unshared = np.flatnonzero(verdicts.unshared & (verdicts.status == Status.DIVERGED))
+    if len(unshared):
+        signature = failed_signature(SHARED, "it isn't")
+        found.add_failure(signature, judged.accesses.take(unshared[:1]), len(unshared))
+    for how, kind in product(sorted(set(verdicts.details)), AccessType):
+        at = verdicts.details.index(how)
+        ended = (verdicts.status == Status.ENDED) & (verdicts.detail == at)
+        rows = np.flatnonzero(ended & (judged.accesses.type == kind))
+        if len(rows):
+            signature = ended_signature(name, kind, how)
+            found.add_failure(signature, judged.accesses.take(rows[:1]), len(rows))
+    return found
+
+
+def composite_findings_in(
+    name: str, memory: PhysicalMemory, judged: CompositeVerdicts
+) -> tuple[CompositeFinding | Caseless, ...]:
+    """Return the same of composites; where the machine ended, without a case."""
+    verdicts, seen = judged.verdicts, judged.judged.outcomes
+    wrong = (verdicts.status == Status.DIVERGED) & ~verdicts.unshared
+    verdict = CompositeVerdict(
+        judged.allowed, seen, seen, wrong, np.zeros(len(wrong), np.bool_), {}
+    )
+    found = gathered_of(memory, judged.context, judged.composites, verdict, f"{JUDGE}{name}")
+    failed = []
+    unshared = int((verdicts.unshared & (verdicts.status == Status.DIVERGED)).sum())
+    if unshared:
+        failed.append(Caseless(failed_signature(SHARED, "it isn't"), unshared))
+    for (status, how), count in sorted(verdicts.counts().items()):
+        if status is Status.ENDED:
+            failed.append(Caseless(ended_signature(name, None, how), count))
+    return (*found, *failed)
+
+
+class JudgeExecutor:
+    """Puts layouts to a judge, many together, and holds its answers to the predictions.
+
+    `name` is what the command line calls the judge, `version` what it says of itself.
+    """
+
+    def __init__(self, judge: Judge, name: str, predict: Predictor = translate_many) -> None:
+        self._judge, self.name, self._predict = judge, name, predict
+        self._who = kind_of(name)
+
+    @functools.cached_property
+    def version(self) -> str:
+        """What the judge says of itself when it is asked for one access."""
+        context = PagingContext(cr3=_ROOT)
+        memory = SparseWords(_RAM, {})
+        one = Accesses.of([Access(0, AccessType.READ, 0, ac=False)])
+        self._judge.accesses([Question(memory, context, one)])
+        return self._judge.version
+
+    def run_many(
+        self, layouts: Sequence[Layout], *, cross: Sequence[bool] | None = None
+    ) -> list[LayoutResult]:
+        """Put layouts to the judge, those of `cross` with their composites.
+
+        Raises `ProcessLost` where somebody else ended the machine.
+        """
+        results = []
+        for layout, judged in zip(layouts, self._asked(layouts), strict=True):
+            counts = tallied(judged.verdicts, judged.unproved)
+            found = found_in(self.name, layout, layout.memory(), judged)
+            failed: list[Caseless] = []
+            coverage = attempted(
+                "a layout whose cells can be counted", partial(_coverage, judged), failed
+            )
+            results.append(
+                LayoutResult(
+                    agreements=counts.agreements,
+                    divergent=counts.divergent,
+                    known=counts.known,
+                    predicted_only=Counter(),
+                    not_asked=Counter(),
+                    masked=0,
+                    copied=0,
+                    tally=Tally(),
+                    findings=(*map(_as_judged, found.gathered()), *failed),
+                    coverage=np.zeros(CELLS.count, np.bool_) if coverage is None else coverage,
+                    seconds={},
+                    not_shown=counts.not_shown,
+                    not_exportable=counts.not_exportable,
+                    unproved=counts.unproved,
+                )
+            )
+        crossed = [at for at, each in enumerate(cross or ()) if each]
+        return self._crossed(layouts, results, crossed)
+
+    def _crossed(
+        self, layouts: Sequence[Layout], results: list[LayoutResult], crossed: Sequence[int]
+    ) -> list[LayoutResult]:
+        """Add the results of composites made in some of the layouts, in 4- and 5-level paging."""
+        crossed = [at for at in crossed if layouts[at].context.mode.long]
+        asked = [
+            (layouts[at].memory(), layouts[at].context, composites_of(layouts[at]))
+            for at in crossed
+        ]
+        answers = self._judge.composites(asked) if asked else []
+        for at, (memory, _, made), answer in zip(crossed, asked, answers, strict=True):
+            judged = composite_verdicts(memory, made, answer, self._who, self._predict)
+            counts, before = tallied(judged.verdicts), results[at]
+            right = np.array(judged.verdicts.rows(Status.AGREED), np.intp)
+            seen = judged.judged.outcomes.take(right)
+            results[at] = replace(
+                before,
+                agreements=before.agreements + counts.agreements,
+                divergent=before.divergent + counts.divergent,
+                known=before.known + counts.known,
+                not_shown=before.not_shown + counts.not_shown,
+                not_exportable=before.not_exportable + counts.not_exportable,
+                findings=(
+                    *before.findings,
+                    *composite_findings_in(self.name, memory, judged),
+                ),
+                coverage=before.coverage
+                | composite_coverage_of(memory, judged.context, made.take(right), seen),
+            )
+        return results
+
+    def findings_many(self, layouts: Sequence[Layout]) -> list[tuple[Finding, ...]]:
+        """Put layouts to the judge, and return the findings of each."""
+        return [
+            tuple(
+                each
+                for each in map(
+                    _as_judged, found_in(self.name, layout, layout.memory(), judged).all()
+                )
+                if isinstance(each, Finding)
+            )
+            for layout, judged in zip(layouts, self._asked(layouts), strict=True)
+        ]
+
+    def composite_findings(self, case: CompositeCase) -> tuple[CompositeFinding, ...]:
+        """Put a composite's case to the judge, and return its findings."""
+        memory, context = case.case.memory(), case.case.context()
+        answer = self._judge.composites([(memory, context, case.composite)])[0]
+        judged = composite_verdicts(memory, case.composite, answer, self._who, self._predict)
+        found = composite_findings_in(self.name, memory, judged)
+        return tuple(each for each in found if isinstance(each, CompositeFinding))
+
+    def _asked(self, layouts: Sequence[Layout]) -> list[AccessVerdicts]:
+        questions = [
+            Question(layout.memory(), layout.context, layout.accesses) for layout in layouts
+        ]
+        return [
+            access_verdicts(question, answer, self._who, self._predict)
+            for question, answer in zip(questions, self._judge.accesses(questions), strict=True)
+        ]
+
+    def close(self) -> None:
+        """End what runs."""
+        self._judge.close()
+
+
+def _coverage(judged: AccessVerdicts) -> NDArray[np.bool_]:
+    answered = [each for each in Status if each.answered]
+    rows = np.array(judged.verdicts.rows(*answered), np.intp)
+    asked, truth = judged.accesses.take(rows), judged.predicted.take(rows)
+    return coverage_of(judged.memory, judged.context, asked, truth)
+
+
+def _as_judged(finding: Finding | Caseless) -> Finding | Caseless:
+    """Return a finding whose case has the prediction; what the judge said is its answer in words.
+
+    A case's `predicted` is Crosswalk's, unless it names a walker under test.
+    """
+    if isinstance(finding, Caseless) or len(finding.case.probes) != 1:
+        return finding
+    (probe,) = finding.case.probes
+    if probe.predicted is None:
+        return finding
+    probes = (replace(probe, predicted=probe.observed, observed=None),)
+    return replace(
+        finding,
+        case=replace(finding.case, probes=probes),
+        whole=replace(finding.whole, probes=probes),
+        answer=outcome_text(probe.predicted),
+    )
+
+
+def require_campaign_judge(judge: str) -> None:
+    """Raise `BadInput` for a judge that can't be asked one question after another."""
+    if kind_of(judge) in _OF_ONE_IMAGE:
+        raise BadInput(f"--judge {judge}: a log answers the questions of one image alone")
+
+
+def judge_version(judge: str) -> str:
+    """Return what a judge says of itself; `BadInput` where it can't be had."""
+    return judge_executor_of(judge).version
+
+
+def judge_executor_of(judge: str) -> JudgeExecutor:
+    """Return this process's executor of a judge, the same one each time."""
+    return _executor(os.getpid(), judge)
+
+
+@functools.cache
+def _executor(_process: int, judge: str) -> JudgeExecutor:
+    # By process: a child doesn't share the machines of the one that forked it.
+    return JudgeExecutor(open_judge(judge), judge)

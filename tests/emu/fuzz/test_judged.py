@@ -1,0 +1,162 @@
+"""Campaigns against a judge: faults planted in it are found unaided, and made small with it."""
+
+import json
+
+import pytest
+
+from crosswalk.emu.check import departures
+from crosswalk.emu.cli import main
+from crosswalk.emu.fuzz import judged
+from crosswalk.emu.fuzz.campaign import Campaign, Plan
+from crosswalk.emu.fuzz.campaign.kept import ask_again
+from crosswalk.emu.fuzz.campaign.run import ROUND
+from crosswalk.emu.fuzz.campaign.store import Store
+from crosswalk.emu.fuzz.campaign.work import work
+from crosswalk.emu.fuzz.generate.choice import LayoutChoice
+from crosswalk.emu.judges.unicorn import UnicornJudge
+from crosswalk.emu.workers.pool import Pool
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import load_case
+from tests.emu.fuzz.planted_judges import PlantedJudge
+
+PLAN = Plan(accesses=512, choice=LayoutChoice(portable=True), judge="unicorn")
+NO_P = "P in the error code at a present entry: judge:unicorn says clear, it is set"
+DIED = "an outcome of an execute is due: judge:unicorn: died of SIGABRT"
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """The faults of a judge; with `mended` it has none."""
+    mended = []
+    judged._executor.cache_clear()
+
+    def opened(text):
+        return UnicornJudge() if mended else PlantedJudge()
+
+    monkeypatch.setattr(judged, "open_judge", opened)
+    yield mended
+    judged._executor.cache_clear()
+
+
+def searched(folder, cases, jobs=1, plan=PLAN):
+    store = Store(folder, plan)
+    pool = Pool(work, jobs)
+    try:
+        search = Campaign(plan, store)
+        search.run(pool, cases, None)
+    finally:
+        pool.close()
+        store.close()
+    return search
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("findings/*.json"))}
+
+
+def test_a_lost_bit_and_a_death_are_found_and_made_small(planted, tmp_path, capsys):
+    folder = tmp_path / "found"
+    words = ["fuzz", "--judge", "unicorn", "--cases", "32", "--accesses", "512", "--jobs", "1"]
+    words.append("--portable")
+    assert 1 == main([*words, "--corpus", str(folder), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert "unicorn" == document["judge"]
+    assert "Planted 1" == document["judge_version"]
+    assert document["probes"] == document["judged"] > 1000
+    found = {each["signature"]: each for each in document["findings"]}
+    assert {NO_P, DIED} == found.keys()
+    for signature, each in found.items():
+        case = load_case(each["case"])
+        assert 1 == len(case.probes)
+        assert len(case.entries) <= 4
+        assert case.note.startswith(signature)
+        assert each["reproduce"].endswith("--with unicorn")
+    assert 9 == load_case(found[NO_P]["case"]).probes[0].predicted.error_code
+    assert (1 << 64) - 1 == load_case(found[DIED]["case"]).probes[0].va
+
+
+def test_results_dont_depend_on_processes_or_on_what_is_asked_together(
+    planted, tmp_path, monkeypatch
+):
+    searched(tmp_path / "one", 24)
+    searched(tmp_path / "two", 24, jobs=2)
+    searched(tmp_path / "parts", 5)
+    searched(tmp_path / "parts", 24)
+    monkeypatch.setattr(Plan, "at_once", 1)
+    searched(tmp_path / "single", 24)
+    one, *others = (files_of(tmp_path / name) for name in ("one", "two", "parts", "single"))
+    assert len(one) >= 2
+    for other in others:
+        assert one == other
+
+
+def test_many_layouts_are_asked_together(planted, tmp_path):
+    asked = []
+
+    class Watching:
+        jobs = 1
+
+        def submit(self, given):
+            asked.append(given.count)
+            return lambda: work(given)
+
+    store = Store(tmp_path, PLAN)
+    Campaign(PLAN, store).run(Watching(), ROUND + 5, None)
+    store.close()
+    assert [ROUND, 5] == asked
+
+
+def test_what_a_mended_judge_doesnt_show_any_more_is_gone(planted, tmp_path):
+    searched(tmp_path, 16)
+    planted.append(True)
+    judged._executor.cache_clear()
+    store = Store(tmp_path, PLAN)
+    campaign = Campaign(PLAN, store)
+    before = set(campaign.state.findings)
+    again = ask_again(campaign, store)
+    store.close()
+    assert ["judge"] == campaign.changed
+    assert before
+    assert before == set(again.gone) | set(again.dropped)
+    assert {} == campaign.state.findings
+    assert 0 == campaign.state.layouts
+
+
+def test_the_emulated_cpu_as_a_judge_agrees_and_what_it_lacks_is_counted(tmp_path, capsys):
+    words = ["fuzz", "--judge", "unicorn", "--cases", "16", "--accesses", "512", "--jobs", "1"]
+    assert 0 == main([*words, "--corpus", str(tmp_path / "kept"), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert 0 == document["divergences"]
+    assert document["known"]["pdpte-ps-always-leaf"] > 0
+    assert sum(document["not_shown"].values()) > 0
+    assert "Unicorn" in document["judge_version"]
+
+
+def test_a_walker_and_a_judge_arent_put_under_test_at_once(capsys):
+    assert 2 == main(["fuzz", "--judge", "unicorn", "--walker", "python:a:b"])
+    assert "not both" in capsys.readouterr().err
+
+
+def test_a_log_answers_one_image_alone():
+    with pytest.raises(BadInput, match="one image alone"):
+        judged.require_campaign_judge("log:FILE")
+
+
+def test_qemu_loses_a_bit_and_dies_of_a_fetch_and_both_are_found_and_made_small(
+    qemu, tmp_path, monkeypatch, capsys
+):
+    known = [each for each in departures.DEPARTURES if each.id != "reserved-fault-without-p"]
+    monkeypatch.setattr(departures, "DEPARTURES", tuple(known))
+    judged._executor.cache_clear()
+    words = ["fuzz", "--judge", qemu, "--cases", "16", "--accesses", "512", "--jobs", "1"]
+    assert 1 == main([*words, "--corpus", str(tmp_path / "found"), "--json"])
+    document = json.loads(capsys.readouterr().out)
+    found = {each["signature"]: each for each in document["findings"]}
+    assert NO_P.replace("unicorn", qemu) in found
+    assert DIED.replace("unicorn: died", f"{qemu}: the machine died") in found
+    for each in found.values():
+        case = load_case(each["case"])
+        assert 1 == len(case.probes)
+        assert len(case.entries) <= 4
+    unshown = sum(document["not_shown"].values()) + sum(document["not_exportable"].values())
+    assert document["judged"] > 0.95 * (document["judged"] + unshown)
