@@ -37,7 +37,7 @@ from crosswalk.walker.formats.files import write_file
 __all__ = ["portable_chosen", "run"]
 
 _EVERY = 10.0
-_ANY_RAM = ("unicorn", "x86isa")
+_ANY_RAM = ("unicorn",)
 """Kinds of judges that have RAM wherever a layout has it."""
 
 

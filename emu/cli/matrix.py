@@ -4,6 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
+from crosswalk.emu.cli.fuzz import portable_chosen
 from crosswalk.emu.cli.output import (
     command_line,
     command_text,
@@ -12,6 +13,8 @@ from crosswalk.emu.cli.output import (
     progress,
     remark,
 )
+from crosswalk.emu.fuzz.judged import judge_version, require_campaign_judge
+from crosswalk.emu.matrix.asking import EMULATED, Asking
 from crosswalk.emu.matrix.run import results_of
 from crosswalk.emu.matrix.section import Choice
 from crosswalk.emu.matrix.select import chosen_units, parse_choice
@@ -30,14 +33,17 @@ def run(options: argparse.Namespace) -> int:
     """Try the combinations chosen, report the verdict, and return the exit status."""
     select = options.select or ""
     choice = parse_choice(select)
+    asking = _asking(options)
     if options.list:
+        if asking != EMULATED:
+            raise BadInput("--list: lists all that there is; not with --judge, --pairs, --portable")
         return _list(options, choice)
-    units = chosen_units(choice)
+    units = chosen_units(choice, asking)
     if not units:
         raise BadInput(f"--select {select}: leaves no combination")
-    summary = Summary(select)
+    summary = Summary(select, asking)
     if options.state is not None:
-        summary = load_summary(options.state, select, len(units))
+        summary = load_summary(options.state, select, len(units), asking)
     lost = None
     try:
         _run(summary, units, choice, options.jobs, options.state)
@@ -50,6 +56,15 @@ def run(options: argparse.Namespace) -> int:
         raise
     _reduce(summary, options.state)
     return _report(options, summary, lost)
+
+
+def _asking(options: argparse.Namespace) -> Asking:
+    """Return who is asked, and what; `BadInput` for a judge that can't be had."""
+    judge, version = options.judge, ""
+    if judge is not None:
+        require_campaign_judge(judge)
+        version = "" if options.list else judge_version(judge)
+    return Asking(judge, version, portable_chosen(options), options.pairs)
 
 
 def _list(options: argparse.Namespace, choice: Choice) -> int:
@@ -69,7 +84,7 @@ def _run(
     before, began = summary.seconds, time.monotonic()
     done = sum(unit.combinations for unit in units[: summary.units])
     with progress("combinations", done, lines=True) as report:
-        for result in results_of(units[summary.units :], choice, jobs):
+        for result in results_of(units[summary.units :], choice, jobs, summary.asking):
             summary.add(result)
             summary.seconds = before + time.monotonic() - began
             if state is not None:
@@ -83,10 +98,19 @@ def _reduce(summary: Summary, state: Path | None) -> None:
     """Make the cases of all groups small; those that can't be tried again stay as found."""
     if all(group.reduced for group in summary.groups.values()):
         return
+    judged = summary.asking.judge is not None
     try:
-        for slug, case in contained(lambda: list(reduced_cases(summary)), again=True):
+        # A judge is contained by itself, and takes what time it needs.
+        made = (
+            reduced_cases(summary)
+            if judged
+            else contained(lambda: list(reduced_cases(summary)), again=True)
+        )
+        for slug, case in made:
             group = summary.groups[slug]
             group.case, group.reduced = case, True
+            if judged and state is not None:  # Each takes long.
+                write_file(state, summary.dump())
     except CrosswalkError as error:
         remark(f"cases are as they were found: {error}")
     if state is not None:
@@ -111,6 +135,11 @@ def _report(options: argparse.Namespace, summary: Summary, lost: ProcessLost | N
                 "known_divergences": known,
                 "predicted_only": summary.predicted_only,
                 "not_asked": {},
+                "judge": summary.asking.judge,
+                "judge_version": summary.asking.version or None,
+                "not_shown": summary.not_shown,
+                "not_exportable": summary.not_exportable,
+                "unproved": summary.unproved,
                 "masked": summary.masked,
                 "known": summary.known,
                 "groups": {
@@ -134,14 +163,18 @@ def _report(options: argparse.Namespace, summary: Summary, lost: ProcessLost | N
 
 def _save(folder: Path, summary: Summary) -> None:
     make_folder(folder)
-    for slug, group in summary.groups.items():
-        write_file(folder / f"{slug}.case.json", group.case.encode())
+    cases = {slug: group.case for slug, group in summary.groups.items() if group.case}
+    for slug, case in cases.items():
+        write_file(folder / f"{slug}.case.json", case.encode())
     for slug, violations in summary.tlb.groups.items():
         write_file(folder / f"{slug}.sequence.json", violations.sequence.encode())
     quoted = command_line([str(folder)])
-    if summary.groups:
-        count = len(summary.groups)
-        remark(f"wrote {count:,} cases; replay: crosswalk replay {quoted}/*.case.json")
+    if cases:
+        show = f"replay: crosswalk replay {quoted}/*.case.json"
+        if summary.asking.judge is not None:
+            again = command_line(["--with", summary.asking.judge])
+            show = f"ask again: crosswalk judge {quoted}/*.case.json {again}"
+        remark(f"wrote {len(cases):,} cases; {show}")
     if summary.tlb.groups:
         count = len(summary.tlb.groups)
         remark(f"wrote {count:,} sequences; run: crosswalk sequence {quoted}/*.sequence.json")

@@ -374,7 +374,7 @@ JUDGE = option(
     metavar="J",
     type=not_empty,
     help="ask this machine instead of the emulated CPU, as `crosswalk judge --with` takes it: "
-    "qemu[:PATH], bochs[:PATH], kvm, exec:COMMAND, x86isa, unicorn",
+    "unicorn, qemu[:PATH], qemu-mttcg[:PATH], kvm[:PATH], bochs[:PATH], or exec:COMMAND",
 )
 PORTABLE = (
     _flag("--portable", "tables and pages where machines have RAM (the default with a machine)"),

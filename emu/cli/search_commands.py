@@ -277,6 +277,19 @@ _MATRIX = Command(
             action="store_true",
             help="show dimensions, sizes and what is left out, and why",
         ),
+        JUDGE,
+        Group(
+            "what is asked",
+            (
+                option(
+                    "--pairs",
+                    action="store_true",
+                    help="of each section of single accesses a selection in which each pair of "
+                    "values of two dimensions comes up",
+                ),
+                *PORTABLE,
+            ),
+        ),
         JOBS,
         option(
             "--state",
@@ -299,7 +312,11 @@ changes, invalidations and accesses, and compare each outcome with the set that 
 
 Features that the emulated CPU lacks (LAM, UAI, LASS, PKS, addresses of 2^40 and up) are predicted
 only, and counted apart: where one of the first three leads to an access, its prediction is compared
-with what is observed without the feature.""",
+with what is observed without the feature.
+
+With --judge a machine is asked instead of the emulated CPU, and what it answers compared with what
+is predicted for its CPU. What it has no answer for is counted by reason. --pairs is for machines
+that are too slow for everything.""",
     """\
 NAME=VALUE: pte.nx=1, pde.ps=0, pml4e.bit51=1, cr0.wp=0, cr4.smep=1, efer.nx=0, rflags.ac=1,
 cr3.lam_u48=1, cr4.lass=1, efer.uaie=1, encryption_mask=0x800000000000,

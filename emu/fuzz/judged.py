@@ -17,11 +17,13 @@ from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.judged import (
     AccessVerdicts,
     CompositeVerdicts,
+    SequenceJudgement,
     Status,
     Verdicts,
     access_verdicts,
     composite_verdicts,
     kind_of,
+    sequence_verdict,
 )
 from crosswalk.emu.findings.findings import (
     Caseless,
@@ -38,6 +40,7 @@ from crosswalk.emu.fuzz.executor import LayoutResult
 from crosswalk.emu.fuzz.generate.composites import composites_of
 from crosswalk.emu.judges.judge import Judge, Question
 from crosswalk.emu.judges.registry import open_judge
+from crosswalk.emu.probe.composites import Composites
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.report.text import outcome_text
 from crosswalk.emu.targets.tally import Tally
@@ -48,6 +51,7 @@ from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import PhysicalMemory, SparseWords
+from crosswalk.walker.tlb import Sequence as TlbSequence
 
 __all__ = [
     "SHARED",
@@ -174,9 +178,8 @@ class JudgeExecutor:
         Raises `ProcessLost` where somebody else ended the machine.
         """
         results = []
-        for layout, judged in zip(layouts, self._asked(layouts), strict=True):
+        for layout, judged in zip(layouts, self.verdicts_on(layouts), strict=True):
             counts = tallied(judged.verdicts, judged.unproved)
-            found = found_in(self.name, layout, layout.memory(), judged)
             failed: list[Caseless] = []
             coverage = attempted(
                 "a layout whose cells can be counted", partial(_coverage, judged), failed
@@ -191,7 +194,7 @@ class JudgeExecutor:
                     masked=0,
                     copied=0,
                     tally=Tally(),
-                    findings=(*map(_as_judged, found.gathered()), *failed),
+                    findings=(*self.found_in(layout, judged), *failed),
                     coverage=np.zeros(CELLS.count, np.bool_) if coverage is None else coverage,
                     seconds={},
                     not_shown=counts.not_shown,
@@ -211,9 +214,8 @@ class JudgeExecutor:
             (layouts[at].memory(), layouts[at].context, composites_of(layouts[at]))
             for at in crossed
         ]
-        answers = self._judge.composites(asked) if asked else []
-        for at, (memory, _, made), answer in zip(crossed, asked, answers, strict=True):
-            judged = composite_verdicts(memory, made, answer, self._who, self._predict)
+        answers = self.composites_on(asked) if asked else []
+        for at, (memory, _, made), judged in zip(crossed, asked, answers, strict=True):
             counts, before = tallied(judged.verdicts), results[at]
             right = np.array(judged.verdicts.rows(Status.AGREED), np.intp)
             seen = judged.judged.outcomes.take(right)
@@ -243,24 +245,45 @@ class JudgeExecutor:
                 )
                 if isinstance(each, Finding)
             )
-            for layout, judged in zip(layouts, self._asked(layouts), strict=True)
+            for layout, judged in zip(layouts, self.verdicts_on(layouts), strict=True)
         ]
 
     def composite_findings(self, case: CompositeCase) -> tuple[CompositeFinding, ...]:
         """Put a composite's case to the judge, and return its findings."""
         memory, context = case.case.memory(), case.case.context()
-        answer = self._judge.composites([(memory, context, case.composite)])[0]
-        judged = composite_verdicts(memory, case.composite, answer, self._who, self._predict)
+        (judged,) = self.composites_on([(memory, context, case.composite)])
         found = composite_findings_in(self.name, memory, judged)
         return tuple(each for each in found if isinstance(each, CompositeFinding))
 
-    def _asked(self, layouts: Sequence[Layout]) -> list[AccessVerdicts]:
+    def found_in(self, layout: Layout, judged: AccessVerdicts) -> tuple[Finding | Caseless, ...]:
+        """Return what the judge is found to be wrong about in a layout, and at what it ended."""
+        found = found_in(self.name, layout, layout.memory(), judged)
+        return tuple(map(_as_judged, found.gathered()))
+
+    def verdicts_on(self, layouts: Sequence[Layout]) -> list[AccessVerdicts]:
+        """Put the accesses of layouts to the judge, and return the verdicts on each."""
         questions = [
             Question(layout.memory(), layout.context, layout.accesses) for layout in layouts
         ]
         return [
             access_verdicts(question, answer, self._who, self._predict)
             for question, answer in zip(questions, self._judge.accesses(questions), strict=True)
+        ]
+
+    def composites_on(
+        self, asked: Sequence[tuple[PhysicalMemory, PagingContext, Composites]]
+    ) -> list[CompositeVerdicts]:
+        """Put composites to the judge, and return the verdicts on each question."""
+        return [
+            composite_verdicts(memory, made, answer, self._who, self._predict)
+            for (memory, _, made), answer in zip(asked, self._judge.composites(asked), strict=True)
+        ]
+
+    def sequences_on(self, asked: Sequence[TlbSequence]) -> list[SequenceJudgement]:
+        """Put sequences to the judge, and return the verdict on each."""
+        return [
+            sequence_verdict(each, answer, self._who)
+            for each, answer in zip(asked, self._judge.sequences(asked), strict=True)
         ]
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.fuzz.generate.portable import PORTABLE_RAM
 from crosswalk.emu.matrix.bits import (
     ACCESSES,
     CONTROLS,
@@ -22,6 +23,7 @@ from crosswalk.emu.matrix.bits import (
     LEVEL_NAMES,
     MODES,
 )
+from crosswalk.emu.matrix.pairs import NO_VALUE, covering
 from crosswalk.emu.probe.composites import FORMS, NAMES, SAME_PKRU, Composites, Family
 from crosswalk.walker import tlb
 from crosswalk.walker.access import AccessType
@@ -34,6 +36,7 @@ __all__ = [
     "HIGH_RAM",
     "KEY",
     "MAX_VARIANTS",
+    "OTHERS",
     "SECOND",
     "Choice",
     "Combination",
@@ -58,6 +61,12 @@ _LEGACY_RAM = ((0, 2 << 30),)  # Addresses end at 4 GiB, and the probe has room 
 _HIGHEST = 1 << 39
 HIGH_RAM = (*_RAM, (_HIGHEST, 64 << 30))
 """RAM at the lowest addresses, and as much at the highest address bit of the emulated CPU."""
+
+_PORTABLE_BASE = PORTABLE_RAM[0][0]
+_LOW_LEVELS = 2  # Of each of their pages there is one for each slot in all RAM.
+_SEED = 1
+OTHERS = 1000
+"""Combinations of a section drawn at random, beside those that have each pair of values."""
 
 _PAGES = 1 << 24  # Where 4-KiB pages begin, a frame for each entry.
 _PDPT = 32  # Bytes of a PDPT of PAE paging.
@@ -174,6 +183,10 @@ class Section:
     `processors` are features of contexts. PDPTEs of PAE paging, which are loaded together, have a
     PDPT and a control state each: CR3 chooses among them.
 
+    With `portable`, tables and pages are where machines have RAM, unless `highest` says where they
+    are; with `pairs` there are, instead of all, so many combinations of single accesses that each
+    pair of values of two dimensions comes up (`crosswalk.emu.matrix.pairs`), and some others.
+
     `accesses` are either single ones or composites, `ac` the values of AC. `flips` are masks of
     address bits that are flipped; with `beyond` each bit that makes an address non-canonical is.
     `shapes` returns the address spaces. Of two accesses the second is made at each CPL and AC,
@@ -203,13 +216,22 @@ class Section:
     keep: Callable[[int, frozenset[str]], bool] | None = None
     pruned: tuple[str, ...] = ()
     mode: PagingMode = PagingMode.LEVEL4
+    portable: bool = False
+    pairs: bool = False
 
     @property
     def ram(self) -> tuple[tuple[int, int], ...]:
         """The backed ranges, as (start, size) in bytes."""
         if self.highest:
             return HIGH_RAM
+        if self.portable:
+            return PORTABLE_RAM
         return _RAM if self.mode.long else _LEGACY_RAM
+
+    @property
+    def _base(self) -> int:
+        """Behind this address the tables lie."""
+        return _PORTABLE_BASE if self.portable and not self.highest else 0
 
     @property
     def composite(self) -> bool:
@@ -282,7 +304,8 @@ class Section:
         tables = 1
         if self.mode is PagingMode.PAE:
             tables = len(self._variants(self.levels, choice).word)
-        yield from range(FRAME, FRAME + tables * _PDPT, _PDPT)
+        root = self._base + FRAME
+        yield from range(root, root + tables * _PDPT, _PDPT)
 
     def _contexts(self, on: set[str], root: int) -> Iterator[PagingContext]:
         registers = {"cr0": 0x8000_0033, "cr3": root, **_REGISTERS[self.mode]}
@@ -314,7 +337,7 @@ class Section:
         is tried.
         """
         count = len(variants)
-        frames = FRAME * np.arange(1, count + 1, dtype=np.uint64)
+        frames = np.uint64(self._base) + FRAME * np.arange(1, count + 1, dtype=np.uint64)
         words = np.zeros((count, WORDS), np.uint64)
         for at, each in enumerate(variants):
             indices, chosen = slots[at]
@@ -325,7 +348,9 @@ class Section:
             page = np.uint64(_PAGES) + number % np.uint64(self.pages or WORDS) * np.uint64(FRAME)
             if each.level > 1:
                 page = (number % np.uint64(self.pages or 16) + np.uint64(2)) * span
-            table = np.uint64(FRAME * (at + 2))
+                if self._base and each.level > _LOW_LEVELS:
+                    page = np.full(len(number), span)  # There is RAM for one page of 1 GiB.
+            table = np.uint64(self._base + FRAME * (at + 2))
             # Absent entries hold an address, too.
             entries = each.word[chosen] | np.where(each.leaf[chosen], page, table)
             if form.entry_size == 4:
@@ -419,9 +444,92 @@ class Section:
         """Yield the address spaces under each control state, in order."""
         shapes = self.shapes(self, choice)
         accesses = [self.accesses_to(shape.va, choice) for shape in shapes]
+        if self.pairs:
+            yield from self._chosen_spaces(shapes, accesses, choice)
+            return
         for context in self.contexts(choice):
             for shape, made in zip(shapes, accesses, strict=True):
                 yield Space(context, self.ram, shape, made)
+
+    def _chosen_spaces(
+        self, shapes: Sequence[Shape], accesses: Sequence[Accesses | Composites], choice: Choice
+    ) -> Iterator[Space]:
+        """Yield the spaces with the accesses that have each pair of values, and some others.
+
+        None for composites.
+        """
+        contexts, rows = list(self.contexts(choice)), list(self._rows(choice))
+        if self.composite or not shapes:
+            return
+        kinds = np.array([[kind, cpl, ac] for kind, cpl, ac, *_ in rows], np.int16).reshape(-1, 3)
+        parts = (self._control_values(contexts, choice), self._path_values(choice), kinds)
+        sizes = tuple(len(part) for part in parts)
+        chance = np.random.default_rng(_SEED)
+        others = np.unravel_index(chance.integers(0, np.prod(sizes), OTHERS), sizes)
+        chosen = np.array([*covering(parts, _SEED), *zip(*others, strict=True)], np.intp)
+        chosen = np.unique(chosen.reshape(-1, len(parts)), axis=0)
+        for at in np.unique(chosen[:, 0]).tolist():
+            _, place, kind = chosen[chosen[:, 0] == at].T
+            some = accesses[0].take(np.sort(place * len(rows) + kind))
+            yield Space(contexts[at], self.ram, shapes[0], some)
+
+    def _control_values(
+        self, contexts: Sequence[PagingContext], choice: Choice
+    ) -> NDArray[np.int16]:
+        """Return int16[n, d]: what each control state has of each dimension.
+
+        The bits of the PDPTE that is tried among them: each has a root of its own.
+        """
+        bits = list(CONTROLS.values())
+        bits += [(register, bit << 2 * KEY) for register, bit in KEY_BITS.values()]
+        tried = np.zeros((1, 0), np.int16)
+        if self.mode is PagingMode.PAE:
+            tried = self._entry_values(self._variants(self.levels, choice))
+        first = self._base + FRAME
+        found = []
+        for context in contexts:
+            row = [int(bool(getattr(context, register) & bit)) for register, bit in bits]
+            row += [FEATURES[name].index(feature_of(context, name)) for name in FEATURES]
+            row.append(self.pkrus.index(context.pkru) if self.pkrus else NO_VALUE)
+            row.append(self.pkrs.index(context.pkrs) if self.pkrs else NO_VALUE)
+            root = (context.cr3 - first) // _PDPT % len(tried) if tried.size else 0
+            found.append([*row, *tried[root].tolist()])
+        return np.array(found, np.int16)
+
+    def _path_values(self, choice: Choice) -> NDArray[np.int16]:
+        """Return int16[n, d]: what each address has of each dimension, in the order of `paths`.
+
+        Slots that have no entry, where a flipped bit may lead, have its bits clear.
+        """
+        variants = self.variants(choice)
+        va = self.paths(variants)
+        masks = len(va) // len(self.unflipped_paths(variants))
+        on_way = np.ones(len(va), np.bool_)
+        columns = [np.resize(np.arange(masks, dtype=np.int16), len(va))[:, None]]
+        for at, each in enumerate(variants):
+            form = self._form(each.level)
+            index = (va >> np.uint64(form.shift) & np.uint64(form.entries - 1)).astype(np.intp)
+            if at == 0 and self.halves:
+                columns.append((index >= WORDS // 2).astype(np.int16)[:, None])
+                index %= WORDS // 2
+            if not form.restricts:
+                columns.append(index.astype(np.int16)[:, None])
+                continue
+            index = np.minimum(index, len(each.word))
+            values = self._entry_values(each)
+            values = np.concatenate([values, np.zeros_like(values[:1])])[index]
+            columns.append(np.where(on_way[:, None], values, np.int16(NO_VALUE)))
+            on_way &= ~np.append(each.ends, [True])[index]
+        return np.concatenate(columns, axis=1)
+
+    def _entry_values(self, variants: Variants) -> NDArray[np.int16]:
+        """Return int16[n, d]: what each entry of a level has of each bit, and which one of some."""
+        one_of = self.one_of.get(variants.level, ())
+        rows = []
+        for names in variants.names:
+            which = next((at for at, bit in enumerate(one_of, 1) if bit in names), 0)
+            rows.append([*(int(bit in names) for bit in self.free[variants.level]), which])
+        return np.array(rows, np.int16)
 
     def places(self, shape: Shape) -> int:
         """Return the number of places at which each access is made: addresses, or pairs."""
@@ -429,6 +537,8 @@ class Section:
 
     def sizes(self, choice: Choice = _EVERYTHING) -> list[int]:
         """Return the number of accesses in each space, in the order of `spaces`."""
+        if self.pairs:
+            return [len(space.accesses) for space in self.spaces(choice)]
         each = [
             self.places(shape) * len(self.accesses_to(shape.va[:1], choice))
             for shape in self.shapes(self, choice)

@@ -1,10 +1,12 @@
 """The default matrix, and `--select`: a choice of its combinations by name."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from crosswalk.emu.fuzz.generate.choice import EntryCondition, LayoutChoice, Selection
+from crosswalk.emu.matrix.asking import EMULATED, Asking
 from crosswalk.emu.matrix.bits import (
     ACCESSES,
     CONTROLS,
@@ -31,6 +33,7 @@ __all__ = [
     "chosen_units",
     "layout_choice",
     "parse_choice",
+    "sections_of",
     "selection_of",
 ]
 
@@ -115,10 +118,25 @@ def chosen_sections(choice: Choice) -> list[Section]:
     return [each for each in ACCESS_SECTIONS if each.chosen(choice)]
 
 
-def chosen_units(choice: Choice) -> list[Unit]:
+def sections_of(asking: Asking) -> tuple[AnySection, ...]:
+    """Return the sections as they are to be asked: pairs of values are of single accesses alone."""
+    single = [
+        replace(section, portable=asking.portable, pairs=asking.pairs)
+        for section in ACCESS_SECTIONS
+        if not (asking.pairs and section.composite)
+    ]
+    return (*single, *(() if asking.pairs else SEQUENCE_SECTIONS))
+
+
+def chosen_units(choice: Choice, asking: Asking = EMULATED) -> list[Unit]:
     """Return the units of the matrix that the choice leaves, in order."""
-    sections: list[AnySection] = [*chosen_sections(choice), *SEQUENCE_SECTIONS]
-    return [unit for section in sections for unit in units_of(section, choice)]
+    names = {section.name for section in chosen_sections(choice)}
+    return [
+        unit
+        for section in sections_of(asking)
+        if not isinstance(section, Section) or section.name in names
+        for unit in units_of(section, choice)
+    ]
 
 
 _KEY_FIELD = 15 << 59

@@ -9,13 +9,19 @@ import msgspec
 from crosswalk.emu.check.composites import CompositeChecker
 from crosswalk.emu.check.crosscheck import Predictor
 from crosswalk.emu.check.departures import is_name
-from crosswalk.emu.findings.findings import CompositeFinding, Finding, findings_in, judged_case
+from crosswalk.emu.findings.findings import Caseless, CompositeFinding, findings_in, judged_case
 from crosswalk.emu.fuzz.campaign.version import source_digest
 from crosswalk.emu.fuzz.executor import Executor
 from crosswalk.emu.fuzz.reduce.composite import reduced_composite
-from crosswalk.emu.fuzz.reduce.interesting import reduced_to, signatures_of
+from crosswalk.emu.fuzz.reduce.interesting import (
+    composite_reduced_to,
+    reduced_to,
+    signatures_of,
+)
+from crosswalk.emu.fuzz.reduce.judge_trial import JudgeTrial
+from crosswalk.emu.matrix.asking import EMULATED, Asking
 from crosswalk.emu.matrix.run import Crash
-from crosswalk.emu.matrix.unit import Result, Violation
+from crosswalk.emu.matrix.unit import AnyFinding, Result, Violation
 from crosswalk.emu.probe.scope import FEATURES
 from crosswalk.emu.report.composites import CompositeCase, dump_composite, parse_composite
 from crosswalk.walker.bulk import translate_many
@@ -24,7 +30,7 @@ from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.case import parse_case
 from crosswalk.walker.formats.documents import Count
 from crosswalk.walker.formats.files import read_file
-from crosswalk.walker.formats.located_errors import one_line
+from crosswalk.walker.formats.located_errors import one_line, printable
 
 __all__ = ["Group", "SequenceSummary", "Summary", "load_summary", "reduced_cases"]
 
@@ -32,7 +38,7 @@ __all__ = ["Group", "SequenceSummary", "Summary", "load_summary", "reduced_cases
 class Group(msgspec.Struct, forbid_unknown_fields=True):
     """Divergences of one signature: how many, and a case file of one.
 
-    It is the first one's, until it is `reduced`.
+    It is the first one's, until it is `reduced`; empty where none can be made.
     """
 
     signature: str
@@ -60,6 +66,8 @@ class SequenceSummary(msgspec.Struct, forbid_unknown_fields=True):
     sections: dict[str, Annotated[list[Count], msgspec.Meta(min_length=6, max_length=6)]] = {}
     known: dict[str, Count] = {}
     groups: dict[str, SequenceGroup] = {}
+    not_shown: dict[str, Count] = {}
+    not_exportable: dict[str, Count] = {}
 
     def total(self, column: int) -> int:
         """Return the sum of one of the counts."""
@@ -95,20 +103,26 @@ class SequenceSummary(msgspec.Struct, forbid_unknown_fields=True):
                 for slug, group in self.groups.items()
             },
             "sections": {name: counts[0] for name, counts in self.sections.items()},
+            "not_shown": self.not_shown,
+            "not_exportable": self.not_exportable,
         }
 
 
 class Summary(msgspec.Struct, forbid_unknown_fields=True):
     """The results of the first `units` units.
 
-    `select` is the choice as it was given, `version` the program's. By section, `combinations`
+    `select` is the choice as it was given, `asking` who is asked, `version` the program's. By
+    section, `combinations`
     counts the accesses, `outcomes` the observed ones by `Kind`; `groups` are by slug of their
     signature. `predicted_only` counts, by feature, the accesses that the emulated CPU lacks it for
     and whose prediction is the intended outcome; `masked` those made with an encryption mask
-    removed. `tlb` has the sequences, apart from all else.
+    removed. Of a judge `not_shown` and `not_exportable` count, by reason, what it has no outcome
+    for, and `unproved` the accesses of which it doesn't show which address they reached. `tlb` has
+    the sequences, apart from all else.
     """
 
     select: str
+    asking: Asking = EMULATED
     units: Count = 0
     combinations: dict[str, Count] = {}
     outcomes: dict[str, Annotated[list[Count], msgspec.Meta(min_length=3, max_length=3)]] = {}
@@ -117,6 +131,9 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     groups: dict[str, Group] = {}
     predicted_only: dict[str, Count] = {}
     masked: Count = 0
+    not_shown: dict[str, Count] = {}
+    not_exportable: dict[str, Count] = {}
+    unproved: Count = 0
     crashes: list[str] = []
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     tlb: SequenceSummary = msgspec.field(default_factory=SequenceSummary)
@@ -126,11 +143,12 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def probes(self) -> int:
         """The number of combinations that agree, diverge, or are known to diverge."""
-        return sum(self.combinations.values()) - sum(self.predicted_only.values())
+        beyond = (self.predicted_only, self.not_shown, self.not_exportable)
+        return sum(self.combinations.values()) - sum(sum(each.values()) for each in beyond)
 
     @property
     def agreements(self) -> int:
-        """The number of combinations for which walker and emulated CPU agree."""
+        """The number of combinations for which the walker and who is asked agree."""
         return self.probes - self.divergent - sum(self.known.values())
 
     def add(self, result: Result | Crash) -> None:
@@ -145,6 +163,9 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
         _add(self.tlb.known if sequences else self.known, known)
         for finding in result.findings.values():
             self._group(finding).count += finding.count
+        of = self.tlb if sequences else self
+        _add(of.not_shown, dict(sorted(result.not_shown.items())))
+        _add(of.not_exportable, dict(sorted(result.not_exportable.items())))
         if sequences:
             row = (unit.combinations, *result.counts, sum(known.values()), result.divergent)
             _add_row(self.tlb.sections, unit.section, row)
@@ -155,8 +176,9 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
         lacking = result.predicted_only
         _add(self.predicted_only, {name: lacking[name] for name in FEATURES if lacking[name]})
         self.masked += result.masked
+        self.unproved += result.unproved
 
-    def _group(self, finding: Finding | CompositeFinding | Violation) -> Group | SequenceGroup:
+    def _group(self, finding: AnyFinding) -> Group | SequenceGroup:
         """Return the group of a finding; if there is none yet, an empty one with its case."""
         if isinstance(finding, Violation):
             slug = "".join(
@@ -164,12 +186,15 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
             )
             first = SequenceGroup(finding.signature, 0, finding.select, finding.sequence.decode())
             return self.tlb.groups.setdefault(slug, first)
-        if isinstance(finding, CompositeFinding):
+        if isinstance(finding, Caseless):
+            case = b""
+        elif isinstance(finding, CompositeFinding):
             case = dump_composite(finding.case)
         else:
             case = dump_case(finding.case)
         signature = finding.signature
-        return self.groups.setdefault(signature.slug, Group(str(signature), 0, case.decode()))
+        group = Group(str(signature), 0, case.decode(), reduced=not case)
+        return self.groups.setdefault(signature.slug, group)
 
     def dump(self) -> bytes:
         """Return the summary as a file has it."""
@@ -186,15 +211,15 @@ def _add_row(table: dict[str, list[int]], name: str, row: Iterable[int]) -> None
     table[name] = [sum(pair) for pair in zip(table.get(name, [0] * len(row)), row, strict=True)]
 
 
-def load_summary(path: Path, select: str, units: int) -> Summary:
+def load_summary(path: Path, select: str, units: int, asking: Asking = EMULATED) -> Summary:
     """Return the state in a file, for this choice; an empty one where there is no file.
 
-    `BadInput` for another file, a state of another choice, or one made by another version of the
-    program, whose results can't be added to this one's.
+    `BadInput` for another file, a state of another choice or of another judge, or one made by
+    another version of the program, whose results can't be added to this one's.
     """
     now = source_digest()
     if not path.exists():
-        return Summary(select, version=now)
+        return Summary(select, asking, version=now)
     data = read_file(path)
     try:
         summary = msgspec.json.decode(data, type=Summary)
@@ -202,6 +227,8 @@ def load_summary(path: Path, select: str, units: int) -> Summary:
         raise BadInput(f"{path}: not a state of the matrix: {one_line(str(error))}") from error
     if summary.select != select:
         raise BadInput(f"{path}: a state of --select {summary.select!r}, not of {select!r}")
+    if summary.asking != asking:
+        raise BadInput(f"{path}: a state of {_text(summary.asking)}, not of {_text(asking)}")
     if summary.version != now or summary.units > units:
         raise BadInput(f"{path}: a state of another version of Crosswalk; remove it to begin anew")
     for name in (*summary.known, *summary.tlb.known):
@@ -210,18 +237,47 @@ def load_summary(path: Path, select: str, units: int) -> Summary:
     return summary
 
 
+def _text(asking: Asking) -> str:
+    """Return who is asked, and what, in words."""
+    which = " in portable places" * asking.portable + " for pairs of values" * asking.pairs
+    if asking.judge is None:
+        return f"the emulated CPU{which}"
+    return f"--judge {printable(asking.judge)} ({printable(asking.version)}){which}"
+
+
 def reduced_cases(
     summary: Summary, predict: Predictor = translate_many
 ) -> Iterator[tuple[str, str]]:
     """Yield the slug of each group that was not reduced yet, and its case's file, reduced.
 
     A case that doesn't show its group by itself is left as it was found: then the fault is the
-    testbed's, or the walker isn't the one that was compared. May crash the process.
+    testbed's, or the walker isn't the one that was compared. May crash the process, unless a judge
+    is asked.
     """
+    groups = {slug: group for slug, group in summary.groups.items() if not group.reduced}
+    if summary.asking.judge is not None:
+        trial = JudgeTrial(summary.asking.judge)
+        for slug, group in groups.items():
+            yield slug, _reduced_with(trial, slug, group.case)
+        return
     executor, stand = Executor(predict), CompositeChecker(predict)
-    for slug, group in summary.groups.items():
-        if not group.reduced:
-            yield slug, _reduced(executor, stand, slug, group.case)
+    for slug, group in groups.items():
+        yield slug, _reduced(executor, stand, slug, group.case)
+
+
+def _reduced_with(trial: JudgeTrial, slug: str, text: str) -> str:
+    """Return the file of a judge's case, reduced with the judge."""
+    composite = parse_composite(text.encode(), slug)
+    if composite is not None:
+        for signature in trial.composite_signatures(composite):
+            if signature.slug == slug:
+                return composite_reduced_to(trial, composite, signature)[1].decode()
+        return text
+    case = parse_case(text.encode(), slug)
+    for signature in signatures_of(trial, case):
+        if signature.slug == slug:
+            return dump_case(reduced_to(trial, case, signature).case).decode()
+    return text
 
 
 def _reduced(executor: Executor, stand: CompositeChecker, slug: str, text: str) -> str:

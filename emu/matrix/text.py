@@ -17,6 +17,7 @@ from crosswalk.emu.probe.scope import LACKS
 from crosswalk.emu.report.conclusion import agreement, counted
 from crosswalk.emu.report.text import count_text
 from crosswalk.walker.columns import Kind
+from crosswalk.walker.formats.located_errors import printable
 
 __all__ = ["list_lines", "list_records", "section_record", "summary_lines", "verdict"]
 
@@ -155,13 +156,16 @@ def _accesses(section: Section) -> str:
 
 def summary_lines(summary: Summary) -> Iterator[str]:
     """Yield the outcomes by section, the sum, and every group of divergences."""
+    judge = summary.asking.judge
+    if judge is not None:
+        yield f"judge {printable(judge)}: {printable(summary.asking.version)}"
     if summary.combinations:
         yield from _single_lines(summary)
     if summary.tlb.sections:
         yield from ("",) if summary.combinations else ()
-        yield from _sequence_summary(summary.tlb)
+        yield from _sequence_summary(summary.tlb, judge)
     for crash in summary.crashes:
-        yield f"the emulator failed: {crash}"
+        yield f"{'the emulator failed' if judge is None else 'no result'}: {crash}"
 
 
 def _single_lines(summary: Summary) -> Iterator[str]:
@@ -181,12 +185,16 @@ def _single_lines(summary: Summary) -> Iterator[str]:
     )
     for name, count in summary.predicted_only.items():
         yield f"{count:,} predicted only, {name}: the emulated CPU has no {LACKS[name]}"
-    yield from _known_lines(summary.known)
+    yield from _unjudged_lines(summary.not_shown, summary.not_exportable)
+    if summary.unproved:
+        unproved = count_text(summary.unproved, "agreement")
+        yield f"{unproved} without the address that was reached"
+    yield from _known_lines(summary.known, summary.asking.judge)
     for slug, group in summary.groups.items():
         yield f"{group.count:,} × {group.signature} ({slug})"
 
 
-def _sequence_summary(found: SequenceSummary) -> Iterator[str]:
+def _sequence_summary(found: SequenceSummary, judge: str | None) -> Iterator[str]:
     """Yield the counts by section, and every group of violations."""
     heads = ("sequences", "forced", "fresh", "stale", "known", "violated")
     yield f"{'':<18}{heads[0]:>14}" + "".join(f"{head:>10}" for head in heads[1:])
@@ -200,21 +208,30 @@ def _sequence_summary(found: SequenceSummary) -> Iterator[str]:
         f"allowed outcome, {found.total(2):,} fresh, {found.total(3):,} stale where either is "
         f"allowed, {found.violations:,} violate what is"
     )
-    yield from _known_lines(found.known)
+    yield from _unjudged_lines(found.not_shown, found.not_exportable)
+    yield from _known_lines(found.known, judge)
     for slug, group in found.groups.items():
         yield f"{group.count:,} × {group.cause} ({slug})"
         yield f"  first: crosswalk matrix --select {group.select}"
 
 
-def _known_lines(known: dict[str, int]) -> Iterator[str]:
+def _unjudged_lines(not_shown: dict[str, int], not_exportable: dict[str, int]) -> Iterator[str]:
+    """Yield what a judge has no outcome for, by reason."""
+    for what, counts in (("not shown", not_shown), ("not exportable", not_exportable)):
+        for reason, count in counts.items():
+            yield f"{count:,} {what}: {printable(reason)}"
+
+
+def _known_lines(known: dict[str, int], judge: str | None) -> Iterator[str]:
+    who = "emulator" if judge is None else "judge"
     for name, count in known.items():
-        yield f"{count_text(count, 'known emulator divergence')}, {name}: {differs(name)}"
+        yield f"{count_text(count, f'known {who} divergence')}, {name}: {differs(name)}"
 
 
 def verdict(summary: Summary) -> tuple[int, str]:
     """Return the exit status of a run, and its verdict.
 
-    Agreement is about accesses that the CPU made. Status 2: it made none.
+    Agreement is about accesses that the CPU, or the judge, made. Status 2: it made none.
     """
     known = sum(summary.known.values()) + sum(summary.tlb.known.values())
     clauses = []
@@ -224,10 +241,19 @@ def verdict(summary: Summary) -> tuple[int, str]:
         clauses.append(f"predicted only: {counted(summary.predicted_only)}")
     if summary.masked:
         clauses.append(f"{summary.masked:,} with the encryption mask taken off")
+    for what, one, other in (
+        ("not shown", summary.not_shown, summary.tlb.not_shown),
+        ("not exportable", summary.not_exportable, summary.tlb.not_exportable),
+    ):
+        if one or other:
+            clauses.append(f"{what}: {sum(one.values()) + sum(other.values()):,}")
+    if summary.unproved:
+        clauses.append(f"{summary.unproved:,} without the address reached")
     if summary.divergent or summary.tlb.violations or summary.crashes:
         return 1, "FAILED"
     probes = summary.probes + summary.tlb.accesses
     if not probes:
         return 2, "; ".join(["nothing asked", *clauses])
-    beyond = sum(summary.predicted_only.values())
+    every = (summary.predicted_only, summary.not_shown, summary.not_exportable)
+    beyond = sum(sum(each.values()) for each in every)
     return 0, "; ".join([agreement(probes - known, probes, beyond), *clauses])

@@ -14,6 +14,7 @@ from crosswalk.emu.check.sequences import judge
 from crosswalk.emu.findings.findings import (
     INTENDED,
     WALKER,
+    Caseless,
     CompositeFinding,
     Finding,
     Findings,
@@ -33,6 +34,7 @@ from crosswalk.walker.context import CR3, CR4, EFER, PagingContext, Vendor
 from crosswalk.walker.tlb import SequenceRecord, dump_sequence
 
 __all__ = [
+    "AnyFinding",
     "AnySection",
     "Result",
     "Unit",
@@ -101,7 +103,7 @@ class Violation:
     sequence: bytes
 
 
-AnyFinding = Finding | CompositeFinding | Violation
+AnyFinding = Finding | CompositeFinding | Violation | Caseless
 
 
 @dataclass(slots=True)
@@ -113,7 +115,8 @@ class Result:
     number of unexplained divergences, `known` that of explained ones by id. `predicted_only` counts
     the accesses that the emulated CPU lacks a feature for, by its name, unless their prediction
     isn't the intended outcome: these are divergent. `masked` counts accesses made with an
-    encryption mask removed.
+    encryption mask removed. `not_shown` and `not_exportable` count, by reason, what a judge has no
+    outcome for, `unproved` the accesses of which it doesn't show which address they reached.
     """
 
     unit: Unit
@@ -123,6 +126,9 @@ class Result:
     findings: dict[Signature | str, AnyFinding] = field(default_factory=dict)
     predicted_only: Counter[str] = field(default_factory=Counter)
     masked: int = 0
+    not_shown: Counter[str] = field(default_factory=Counter)
+    not_exportable: Counter[str] = field(default_factory=Counter)
+    unproved: int = 0
 
     def count(self, *numbers: int) -> None:
         """Add to the counts."""
