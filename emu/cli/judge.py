@@ -29,8 +29,8 @@ from crosswalk.emu.cli.given_cases import Given, given_cases
 from crosswalk.emu.cli.output import command_line, emit_document, print_verdict, remark
 from crosswalk.emu.cli.sequence import sequence_lines
 from crosswalk.emu.findings.describe import described, described_composite, joined_findings
-from crosswalk.emu.findings.judged import described_judged, ended_at, not_allowed, rules_of_rows
-from crosswalk.emu.findings.signature import WALKER, Signature
+from crosswalk.emu.findings.judged import described_judged, not_allowed, rules_of_rows
+from crosswalk.emu.findings.signature import WALKER, Signature, ended_signature
 from crosswalk.emu.judges.judge import Judge, Question, Reason
 from crosswalk.emu.judges.registry import open_judge
 from crosswalk.emu.probe.composites import NAMES
@@ -50,6 +50,7 @@ from crosswalk.emu.report.judged import (
 )
 from crosswalk.emu.report.report_files import write_report
 from crosswalk.emu.report.text import access_text, count_text, outcome_text
+from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
@@ -239,7 +240,7 @@ class _Judging:
             rule = answer.rules.get(row, "") if status is Status.DIVERGED else detail
             signature = rule if isinstance(rule, Signature) else not_allowed(name, rule)
             if status is Status.ENDED:
-                signature = ended_at(name, detail)
+                signature = ended_signature(name, _asked_for(answer.result, row), detail)
             if signature in found:
                 made = found[signature]
                 found[signature] = msgspec.structs.replace(made, count=made.count + 1)
@@ -257,6 +258,13 @@ class _Judging:
         for name, answer in said.items():
             for line in _lines(asked, name, answer, verbose=self._verbose):
                 print(line)
+
+
+def _asked_for(result: Result, row: int) -> AccessType | str:
+    """Return what a judge was asked, as the rule of its end has it."""
+    if isinstance(result, AccessVerdicts):
+        return result.accesses[row].type
+    return "a composite" if isinstance(result, CompositeVerdicts) else "a sequence"
 
 
 def _described(asked: _Asked, answer: _Answer, row: int, signature: Signature) -> FindingJson:

@@ -8,14 +8,11 @@ import numpy as np
 from crosswalk.emu.check.compare import by_the_manuals, differing_fields
 from crosswalk.emu.check.judged import AccessVerdicts, Status
 from crosswalk.emu.findings.describe import described_access
-from crosswalk.emu.findings.signature import DUE, WALKER, Signature, signature_of
+from crosswalk.emu.findings.signature import DUE, JUDGE, WALKER, Signature, signature_of
 from crosswalk.emu.report.finding import FindingJson
 from crosswalk.walker.formats import Probe
 
-__all__ = ["JUDGE", "described_judged", "ended_at", "not_allowed", "rules_of_rows"]
-
-JUDGE = "judge:"
-"""What the witness of a finding about a judge begins with."""
+__all__ = ["described_judged", "not_allowed", "rules_of_rows"]
 
 
 def rules_of_rows(found: AccessVerdicts, name: str) -> dict[int, Signature]:
@@ -60,11 +57,6 @@ def described_judged(
     else:
         probe = Probe.of(found.accesses[row], found.seen[row])
     return described_access(signature, found.memory, found.context, probe, words=words)
-
-
-def ended_at(name: str, how: str) -> Signature:
-    """Return the signature of a judge that died, hung or flooded at a probe."""
-    return Signature(f"{JUDGE}{name}", "an outcome", how, DUE)
 
 
 def not_allowed(name: str, rule: str) -> Signature:

@@ -276,12 +276,12 @@ def lost_signature(how: str, why: str = "") -> Signature:
     return Signature(EMULATOR, "an outcome", f"{how}: {words}" if words else how, DUE)
 
 
-def ended_signature(judge: str, access: AccessType | None, how: str) -> Signature:
+def ended_signature(judge: str, asked: AccessType | str, how: str) -> Signature:
     """Return the signature of a machine that died, hung or flooded at an access of this type.
 
-    None for a composite.
+    Or at what else it was asked, as "a composite".
     """
-    what = "a composite" if access is None else _OF[access]
+    what = _OF[asked] if isinstance(asked, AccessType) else asked
     return Signature(f"{JUDGE}{judge}", f"an outcome of {what}", how, DUE)
 
 

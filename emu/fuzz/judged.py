@@ -147,7 +147,7 @@ def composite_findings_in(
         failed.append(Caseless(failed_signature(SHARED, "it isn't"), unshared))
     for (status, how), count in sorted(verdicts.counts().items()):
         if status is Status.ENDED:
-            failed.append(Caseless(ended_signature(name, None, how), count))
+            failed.append(Caseless(ended_signature(name, "a composite", how), count))
     return (*found, *failed)
 
 

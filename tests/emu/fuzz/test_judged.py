@@ -142,6 +142,7 @@ def test_a_log_answers_one_image_alone():
         judged.require_campaign_judge("log:FILE")
 
 
+@pytest.mark.slow
 def test_qemu_loses_a_bit_and_dies_of_a_fetch_and_both_are_found_and_made_small(
     qemu, tmp_path, monkeypatch, capsys
 ):

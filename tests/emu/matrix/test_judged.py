@@ -33,7 +33,7 @@ from tests.emu.fuzz.planted_judges import PlantedJudge
 from tests.emu.matrix.running import all_of
 
 UNICORN = Asking("unicorn", "Unicorn 0", portable=True)
-RESERVED = "section=reserved-1g,cr0.wp=1,efer.nx=1,access=read"
+RESERVED = "section=reserved-1g,cr0.wp=1,efer.nx=1,access=read,cpl=3"
 NO_P = "P in the error code at a present entry: judge:unicorn says clear, it is set"
 
 
@@ -87,8 +87,8 @@ def planted(monkeypatch):
     [
         "section=keys-4k,cr4.smap=1,efer.nx=1,cr0.wp=1",
         "section=32bit-large,cr4.smap=0",
-        "section=pae-pdpte,access=read",
-        "section=rmw-4k,cr4.pke=0,cr4.smap=0,cr0.wp=1",
+        pytest.param("section=pae-pdpte,access=read", marks=pytest.mark.slow),
+        pytest.param("section=rmw-4k,cr4.pke=0,cr4.smap=0,cr0.wp=1", marks=pytest.mark.slow),
         "section=twice-4k,cr4.smap=0,cr0.wp=0,access=twice:read+write",
         "section=tlb-leaf,change=rw-0",
     ],
@@ -226,6 +226,7 @@ def test_a_list_is_of_all_there_is(capsys):
     assert "no judge" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_qemu_agrees_but_for_what_is_registered(qemu, run_main):
     names = ("reserved-2m", "32bit-rights", "pae-pdpte", "large-1g")
     select = ",".join(f"section={name}" for name in names)

@@ -16,6 +16,9 @@ from crosswalk.walker.context import CR4, PagingMode
 from crosswalk.walker.entry import FORMATS
 
 SINGLE = [section for section in ACCESS_SECTIONS if not section.composite]
+QUICK = {"large-2m", "highest-large", "32bit-rights", "pae-ignored", "vendor-fetch"}
+"""Sections that are looked at each time; the others take longer together."""
+
 SMALL = 2_000
 """The most combinations of a section that are all looked at."""
 
@@ -93,7 +96,19 @@ def pairs_of(some):
     return found
 
 
-@pytest.mark.parametrize("section", SINGLE, ids=lambda section: section.name)
+def each_of(sections):
+    """The sections as parameters, those slow that aren't quick."""
+    return [
+        pytest.param(each, id=each.name, marks=() if each.name in QUICK else pytest.mark.slow)
+        for each in sections
+    ]
+
+
+def test_quick_sections_are_there():
+    assert {section.name for section in SINGLE} >= QUICK
+
+
+@pytest.mark.parametrize("section", each_of(SINGLE))
 def test_each_pair_of_values_comes_up_but_for_what_else_is_drawn(section, monkeypatch):
     monkeypatch.setattr("crosswalk.emu.matrix.section.OTHERS", 0)
     selected = replace(section, pairs=True)
