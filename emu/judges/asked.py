@@ -94,13 +94,14 @@ class Registers:
             features=tuple(dict(needed).items()),
         )
 
-    def key(self) -> int | None:
+    def key(self, pkru: int = 0) -> int | None:
         """Return a protection key that lets the runner's own pages be read and written.
 
-        Under PKRS, and under PKRU, too, where there is one: no supervisor page is subject to that,
-        but for a machine that is wrong. None if PKRS denies all of them something.
+        Under PKRS, and under PKRU, too, where there is one, with the bits `pkru` set or not: no
+        supervisor page is subject to that, but for a machine that is wrong. None if PKRS denies all
+        of them something.
         """
-        under = [self.pkrs | self.pkru, self.pkrs]
+        under = [self.pkrs | self.pkru | pkru, self.pkrs]
         return next((k for each in under for k in range(16) if not each >> 2 * k & 3), None)
 
 
@@ -241,8 +242,13 @@ def run_of(
     registers: Registers,
     space: tuple[U64, NDArray[np.uint64]],
     programs: Iterable[Program],
+    *,
+    pkru: int = 0,
 ) -> Run:
-    """Return a run under these registers; the runner's own pages are not in it yet."""
+    """Return a run under these registers; the runner's own pages are not in it yet.
+
+    `pkru` are bits that programs may set in PKRU.
+    """
     clear, words = space
     return Run(
         mode=registers.mode,
@@ -252,7 +258,7 @@ def run_of(
         efer=registers.efer,
         pkru=registers.pkru,
         pkrs=registers.pkrs,
-        alias_key=registers.key() or 0,
+        alias_key=registers.key(pkru) or 0,
         clear=clear,
         words=words,
         programs=tuple(programs),

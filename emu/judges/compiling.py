@@ -15,21 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.judges.answers import REFUSED_CR3, Answered, Expected, answer_of, refusal_reason
-from crosswalk.emu.judges.asked import (
-    Asked,
-    Part,
-    Refusals,
-    Registers,
-    Whole,
-    run_of,
-    run_words,
-    whole_refusal,
-)
-from crosswalk.emu.judges.ends import ends_of, refuse_places, together
+from crosswalk.emu.judges.asked import Part, Refusals, Registers, Whole, whole_refusal
+from crosswalk.emu.judges.ends import ends_of, refuse_places
 from crosswalk.emu.judges.judge import Judged, Question, Reason, Unjudged
-from crosswalk.emu.judges.lending import choose_loans, use_of
 from crosswalk.emu.judges.markers import INT3, byte_at, with_byte
-from crosswalk.emu.judges.ways import Ram, frames_of, linear, root_entries, walked
+from crosswalk.emu.judges.parts import AddressSpace, Places, divided
+from crosswalk.emu.judges.ways import Ram, linear, walked
 from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames
 from crosswalk.emu.probe.paths import NO_ADDRESS, format_of
@@ -39,19 +30,15 @@ from crosswalk.walker.columns import MAX_STEPS, Kind, Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import FRAME, U64
 
-__all__ = ["NO_SLOT", "CompiledAccesses"]
+__all__ = ["OPS", "TOO_MANY", "WIDE", "CompiledAccesses"]
 
-NO_SLOT = Reason(
-    Unjudged.NOT_EXPORTABLE, "no slot of the root to lend that the access doesn't come across"
-)
-_WIDE = Reason(Unjudged.NOT_EXPORTABLE, "an address of more than 32 bits outside IA-32e mode")
+WIDE = Reason(Unjudged.NOT_EXPORTABLE, "an address of more than 32 bits outside IA-32e mode")
 _OWN_FETCH = Reason(Unjudged.NOT_EXPORTABLE, "a fetch of an entry that its own walk uses")
 _OWN_FLAGS = Reason(Unjudged.NOT_EXPORTABLE, "a write to the A and D bits that its own walk sets")
-_TOO_MANY = Reason(Unjudged.ENDED, "more words changed than a walk uses")
+TOO_MANY = Reason(Unjudged.ENDED, "more words changed than a walk uses")
 
 OPS = {AccessType.READ: Op.READ, AccessType.WRITE: Op.WRITE, AccessType.EXECUTE: Op.EXECUTE}
 
-_MOST_PROGRAMS = 8192  # Of a run.
 _DIFFERS = 0x5A  # The bits by which a byte that is written differs from the one before.
 
 
@@ -74,7 +61,7 @@ class CompiledAccesses:
         width = context.maxphyaddr if facts is None else facts.maxphyaddr
         va = linear(control, accesses)
         if not control.long:
-            self.refused.add(va >> np.uint64(32) != 0, _WIDE)
+            self.refused.add(va >> np.uint64(32) != 0, WIDE)
         self._tables, self._ways = walked(question.memory, context, va, ram, width)
         self._space = Whole.of(self._tables, ram, width)
         refuse_places(self.refused, self._space, self._ways, ram, width)
@@ -107,7 +94,7 @@ class CompiledAccesses:
                     self.refused.add(row, found)
                     continue
                 if len(found.changed) > MAX_STEPS:
-                    self.refused.add(row, _TOO_MANY)
+                    self.refused.add(row, TOO_MANY)
                     continue
                 outcomes.kind[row], outcomes.pa[row] = found.kind, found.pa
                 outcomes.error_code[row], outcomes.cr2[row] = found.error_code, found.cr2
@@ -161,25 +148,15 @@ class CompiledAccesses:
 
     def _divide(self, ram: Ram) -> None:
         """Divide the rows left into runs."""
-        registers, ways, ends = Registers.of(self._question.context), self._ways, self._ends
-        form, root = self._form, self._control.root
-        held = root_entries(self._tables, form, root)
-        for rows in together(self.refused.left, ways, ram):
-            target = np.where(ends.known[rows], ways.target[rows], np.uint64(NO_ADDRESS))
-            use = use_of(form, root, ways.entry[rows], target[:, None])
-            lent = np.zeros(len(rows), np.bool_)
-            for loan, chosen in choose_loans(form, held, use, len(rows)):
-                lent[chosen] = True
-                for at in range(0, len(chosen), _MOST_PROGRAMS):
-                    some = rows[chosen[at : at + _MOST_PROGRAMS]]
-                    marked = ways.target[some][ends.known[some] & ~ends.inside[some]]
-                    space = run_words(self._space, ram, frames_of(ways.entry[some]), marked)
-                    run = run_of(registers, space, (self._programs[row] for row in some.tolist()))
-                    asked = Asked(run=run, form=form, roots=(root,), loan=loan, taken=run.clear)
-                    self.parts.append(Part(asked, some))
-            self.refused.add(rows[~lent], NO_SLOT)
+        ways, ends = self._ways, self._ends
+        target = np.where(ends.known, ways.target, np.uint64(NO_ADDRESS))
+        marked = ends.known & ~ends.inside
+        places = Places(ways.entry, ways.end[:, None], target[:, None], marked[:, None])
+        registers = Registers.of(self._question.context)
+        space = AddressSpace(registers, self._space, ram, self._form, self._control.root)
+        self.parts += divided(space, places, self._programs, self.refused)
         if self._control.levels == 3 and self.parts:
-            self._look_behind_loans(held)
+            self._look_behind_loans(space.held)
 
     def _look_behind_loans(self, held: U64) -> None:
         """Have a PDPTE that every run hides seen by a run without programs.

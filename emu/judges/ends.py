@@ -78,17 +78,19 @@ def refuse_places(refused: Refusals, space: Whole, ways: Ways, ram: Ram, width: 
     refused.add(bad, Reason(kind, _NO_RAM if ram.known else _LEGACY))
 
 
-def together(left: NDArray[np.bool_], ways: Ways, ram: Ram) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows left, those that need the same parts of memory that a machine may lack."""
+def together(left: NDArray[np.bool_], places: U64, ram: Ram) -> Iterator[NDArray[np.intp]]:
+    """Yield the rows left, those that need the same parts of memory that a machine may lack.
+
+    `places` uint64[n, k] are the addresses that the rows come across.
+    """
     rows = np.flatnonzero(left)
     if ram.known or not len(rows):
         if len(rows):
             yield rows
         return
-    places = np.concatenate([ways.entry[rows], ways.end[rows, None]], axis=1)
-    zones = ram.zones(places & _FRAME_BITS)
+    zones = ram.zones(places[rows] & _FRAME_BITS)
     # What is no address, or has reserved bits, is in no part.
-    zones[places >> np.uint64(52) != 0] = 0
+    zones[places[rows] >> np.uint64(52) != 0] = 0
     zones.sort(axis=1)
     _, which = np.unique(zones, axis=0, return_inverse=True)
     which = which.reshape(-1)

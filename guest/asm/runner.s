@@ -228,6 +228,8 @@ next_step:
     mov [rbp + D_STEP], r15
     mov [rbp + D_WORD], r14
     mov [rbp + D_RSP], rsp
+    cmp byte ptr [rbx + r15], OP_LOOK
+    jz look
     cmp byte ptr [rbx + r12 + R_MODE], FIRST_LONG_MODE
     jae long_step
     call legacy_step
@@ -243,6 +245,22 @@ step_done:                      # RBX, RBP and RSP are as before
     mov r15, [rbp + D_STEP]
     mov r14, [rbp + D_WORD]
     call report_step
+    add r15, S_SIZE
+    jmp next_step
+
+# A word, as it shows to the runner.
+look:
+    mov rdi, [rbx + r15 + S_VA]
+    mov rdx, [rbx + rdi]
+    mov dword ptr [rbx + r14], NO_VECTOR
+    mov dword ptr [rbx + r14 + 4], 0
+    test rdx, rdx
+    jz looked
+    mov byte ptr [rbx + r14 + 1], HAS_SEEN
+    add r14, 8
+    mov [rbx + r14], rdx
+looked:
+    add r14, 8
     add r15, S_SIZE
     jmp next_step
 
@@ -751,6 +769,8 @@ check_step:
     js steps_checked
     mov rdi, [r13 + S_VA]
     cmp byte ptr [r13], OP_STORE
+    jz check_store
+    cmp byte ptr [r13], OP_LOOK
     jz check_store
     cmp byte ptr [r13], OP_MOV_CR3
     jnz step_checked

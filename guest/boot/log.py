@@ -163,7 +163,8 @@ def results_bound(runs: Sequence[Run]) -> int:
 def words_bound(program: Program) -> int:
     """Return how many words the record of a program has at most."""
     strays = 0 if all(step.op not in _WRITES for step in program.steps) else MOST_STRAYS
-    return 1 + 3 * len(program.steps) + 2 * (len(program.watched) + strays)
+    looks = sum(step.op is Op.LOOK for step in program.steps)
+    return 1 + 3 * len(program.steps) - looks + 2 * (len(program.watched) + strays)
 
 
 _WRITES = frozenset({Op.WRITE, Op.WRITE8, Op.XADD, Op.CMPXCHG})

@@ -61,6 +61,8 @@ class Op(IntEnum):
     """MOV of `value` to a control register."""
     WRPKRU = 15
     """WRPKRU of `value`."""
+    LOOK = 16
+    """Looks at the word at the physical address `va`, without the address space under test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class StepResult:
     `vector` is that of the exception it raised, None for none; #BP and #DB are what a completed
     fetch ends with. `at_access` tells whether RIP was that of the access, or of what it fetches;
     `behind`, of #BP, whether it was one byte further. `error_code` and `cr2` are as delivered.
-    `seen` is what a read saw on its second look, or RAX after another access.
+    `seen` is what a read saw on its second look, or `LOOK`, or RAX after another access.
     """
 
     vector: int | None

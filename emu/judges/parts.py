@@ -1,0 +1,89 @@
+"""Questions of any kind divided into runs: by memory that a machine may lack, by slots lent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.judges.asked import Asked, Part, Refusals, Registers, Whole, run_of, run_words
+from crosswalk.emu.judges.ends import together
+from crosswalk.emu.judges.judge import Reason, Unjudged
+from crosswalk.emu.judges.lending import choose_loans, use_of
+from crosswalk.emu.judges.ways import Ram, frames_of, root_entries
+from crosswalk.emu.probe.paths import PagingFormat
+from crosswalk.guest.boot.programs import Program
+from crosswalk.walker.memory import U64
+
+__all__ = ["NO_SLOT", "AddressSpace", "Places", "divided"]
+
+NO_SLOT = Reason(
+    Unjudged.NOT_EXPORTABLE, "no slot of the root to lend that the access doesn't come across"
+)
+
+_MOST_PROGRAMS = 8192  # Of a run.
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where n rows of a question may lead.
+
+    `entry` uint64[n, k] are the addresses of the entries on their walks, `end` uint64[n, m] the
+    addresses reached; `target` uint64[n, m] those of the words there that tell of themselves,
+    NO_ADDRESS for none, of which `marked` bool[n, m] are given a marker.
+    """
+
+    entry: U64
+    end: U64
+    target: U64
+    marked: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSpace:
+    """An address space as a machine is given it: registers, tables, where there is RAM for them.
+
+    `root` is the address of its first table.
+    """
+
+    registers: Registers
+    whole: Whole
+    ram: Ram
+    form: PagingFormat
+    root: int
+
+    @property
+    def held(self) -> U64:
+        """The entries of the root, uint64[s]."""
+        return root_entries(self.whole.tables, self.form, self.root)
+
+
+def divided(
+    space: AddressSpace,
+    places: Places,
+    programs: Sequence[Program],
+    refused: Refusals,
+    *,
+    pkru: int = 0,
+) -> list[Part]:
+    """Return the rows that aren't refused as runs; those for which no slot is free are refused.
+
+    `programs` are those of the rows; `pkru` are bits that they may set in PKRU on the way.
+    """
+    form, root, ram, parts = space.form, space.root, space.ram, list[Part]()
+    every = np.concatenate([places.entry, places.end], axis=1)
+    for rows in together(refused.left, every, ram):
+        use = use_of(form, root, places.entry[rows], places.target[rows])
+        lent = np.zeros(len(rows), np.bool_)
+        for loan, chosen in choose_loans(form, space.held, use, len(rows)):
+            lent[chosen] = True
+            for at in range(0, len(chosen), _MOST_PROGRAMS):
+                some = rows[chosen[at : at + _MOST_PROGRAMS]]
+                marked = places.target[some][places.marked[some]]
+                words = run_words(space.whole, ram, frames_of(places.entry[some]), marked)
+                made = (programs[row] for row in some.tolist())
+                run = run_of(space.registers, words, made, pkru=pkru)
+                asked = Asked(run=run, form=form, roots=(root,), loan=loan, taken=run.clear)
+                parts.append(Part(asked, some))
+        refused.add(rows[~lent], NO_SLOT)
+    return parts
