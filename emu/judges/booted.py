@@ -6,14 +6,16 @@ questions ──► runs ──► batches ──► image ──► machine ─
                              that program         is asked once more, alone
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from crosswalk.emu.judges.answers import Answered, refusal_reason
 from crosswalk.emu.judges.asked import Asked, wish_of
 from crosswalk.emu.judges.compiling import CompiledAccesses
+from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.judge import (
     Judged,
     JudgedComposites,
@@ -23,12 +25,12 @@ from crosswalk.emu.judges.judge import (
     Unjudged,
 )
 from crosswalk.emu.judges.machine import CpuWish, Machine, Printed
+from crosswalk.emu.judges.parts import Compiled
 from crosswalk.emu.judges.ways import Ram
-from crosswalk.emu.probe.composites import CompositeOutcomes, Composites
+from crosswalk.emu.probe.composites import Composites
 from crosswalk.guest.boot.image import Place, boot_image, digest_of, size_of
 from crosswalk.guest.boot.log import read_log
 from crosswalk.guest.boot.programs import BootLog, CpuFacts, ProgramResult, Run
-from crosswalk.walker.columns import Outcomes
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.control import Vendor
 from crosswalk.walker.errors import BadInput
@@ -36,6 +38,9 @@ from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.tlb import Sequence as TlbSequence
 
 __all__ = ["BootedJudge"]
+
+Q = TypeVar("Q")
+T = TypeVar("T")
 
 _FIRST_PLACE = 0x800_0000
 _STEP = 2 << 20
@@ -59,7 +64,6 @@ _LOST = Reason(Unjudged.LOST, "the machine was killed by somebody else")
 _ONCE = Reason(Unjudged.LOST, "the machine ended at it, but not when it was asked again, alone")
 _MANY = Reason(Unjudged.LOST, f"not asked: the machine had ended {_MOST_DEATHS} times before")
 _VENDOR = Reason(Unjudged.NOT_SHOWN, "a CPU of its vendor has no such registers")
-_COMPOSITES = Reason(Unjudged.NOT_EXPORTABLE, "composites aren't compiled for machines")
 _SEQUENCES = Reason(Unjudged.NOT_EXPORTABLE, "sequences aren't compiled for machines")
 
 
@@ -84,31 +88,13 @@ class BootedJudge:
 
     def accesses(self, questions: Sequence[Question]) -> list[Judged]:
         """Return what the machine says of each question, in order."""
-        judged: dict[int, Judged] = {}
-        for wish, numbers in _by_wish(questions).items():
-            facts = self._cpu(wish)
-            ram = Ram([(start, end - start) for start, end in facts.ram])
-            compiled = [CompiledAccesses(questions[number], ram, facts) for number in numbers]
-            asked = [part.asked for each in compiled for part in each.parts]
-            answers = iter(self._ask(asked, wish, facts))
-            for number, each in zip(numbers, compiled, strict=True):
-                answered = [next(answers) for _ in each.parts]
-                judged[number] = self._judged(questions[number], each, answered, facts)
-        return [judged[number] for number in range(len(questions))]
+        return self._all(questions, [each.context for each in questions], CompiledAccesses)
 
     def composites(
         self, questions: Sequence[tuple[PhysicalMemory, PagingContext, Composites]]
     ) -> list[JudgedComposites]:
-        """Return that none of them can be asked."""
-        return [
-            JudgedComposites(
-                context,
-                CompositeOutcomes.empty(len(composites)),
-                np.ones(len(composites), np.uint8),
-                (_COMPOSITES,),
-            )
-            for _, context, composites in questions
-        ]
+        """Return what the machine says of each question, in order."""
+        return self._all(questions, [context for _, context, _ in questions], CompiledComposites)
 
     def sequences(self, sequences: Sequence[TlbSequence]) -> list[JudgedSequence]:
         """Return that none of them can be asked."""
@@ -118,26 +104,30 @@ class BootedJudge:
         """Give back what the machine took."""
         self._machine.close()
 
-    @staticmethod
-    def _judged(
-        question: Question,
-        compiled: CompiledAccesses,
-        answers: Sequence[Answered],
-        facts: CpuFacts,
-    ) -> Judged:
-        try:
-            context = replace(
-                question.context,
-                vendor=Vendor.AMD if facts.vendor in _AMD else Vendor.INTEL,
-                maxphyaddr=facts.maxphyaddr,
-                page1gb="pdpe1gb" in facts.features,
+    def _all(
+        self,
+        questions: Sequence[Q],
+        contexts: Sequence[PagingContext],
+        compile_: Callable[[Q, Ram, CpuFacts | None], Compiled[T]],
+    ) -> list[T]:
+        """Return what the machine says of questions of a kind; `contexts` are theirs."""
+        judged: dict[int, T] = {}
+        for wish, numbers in _by_wish(contexts).items():
+            facts = self._cpu(wish)
+            ram = Ram([(start, end - start) for start, end in facts.ram])
+            compiled = [compile_(questions[number], ram, facts) for number in numbers]
+            answers = iter(
+                self._ask([part.asked for each in compiled for part in each.parts], wish, facts)
             )
-        except BadInput:
-            count = len(question.accesses)
-            why = np.ones(count, np.uint8)
-            none = np.zeros(count, np.bool_)
-            return Judged(question.context, Outcomes.empty(count), why, none, (_VENDOR,))
-        return compiled.judged(context, answers)
+            for number, each in zip(numbers, compiled, strict=True):
+                answered = [next(answers) for _ in each.parts]
+                context = _met(contexts[number], facts)
+                judged[number] = (
+                    each.nothing(contexts[number], _VENDOR)
+                    if context is None
+                    else each.judged(context, answered)
+                )
+        return [judged[number] for number in range(len(questions))]
 
     def _cpu(self, wish: CpuWish) -> CpuFacts:
         """Return what CPU and RAM the machine has when it is asked for this one."""
@@ -266,11 +256,24 @@ def _how(printed: Printed, log: BootLog) -> str:
     return log.ended or f"the machine {printed.ended or 'ends'}"
 
 
-def _by_wish(questions: Sequence[Question]) -> dict[CpuWish, list[int]]:
+def _by_wish(contexts: Sequence[PagingContext]) -> dict[CpuWish, list[int]]:
     numbers: dict[CpuWish, list[int]] = {}
-    for number, question in enumerate(questions):
-        numbers.setdefault(wish_of(question.context), []).append(number)
+    for number, context in enumerate(contexts):
+        numbers.setdefault(wish_of(context), []).append(number)
     return numbers
+
+
+def _met(context: PagingContext, facts: CpuFacts) -> PagingContext | None:
+    """Return a context with the features of the CPU that was met, None where that can't be."""
+    try:
+        return replace(
+            context,
+            vendor=Vendor.AMD if facts.vendor in _AMD else Vendor.INTEL,
+            maxphyaddr=facts.maxphyaddr,
+            page1gb="pdpe1gb" in facts.features,
+        )
+    except BadInput:
+        return None
 
 
 def _batch(left: Sequence[_Left], facts: CpuFacts) -> tuple[Place | None, list[_Left]]:

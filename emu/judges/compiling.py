@@ -103,6 +103,12 @@ class CompiledAccesses:
                     outcomes.entry_pa[row, place], outcomes.entry_value[row, place] = pa, value
         return self._judged(context, outcomes, unproved)
 
+    def nothing(self, context: PagingContext, reason: Reason) -> Judged:
+        """Return that there is no outcome, for this reason."""
+        count = len(self._question.accesses)
+        none = np.zeros(count, np.bool_)
+        return Judged(context, Outcomes.empty(count), np.ones(count, np.uint8), none, (reason,))
+
     def _judged(
         self, context: PagingContext, outcomes: Outcomes, unproved: NDArray[np.bool_]
     ) -> Judged:

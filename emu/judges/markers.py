@@ -1,12 +1,15 @@
 """Words that say where they are when they are read, written or executed, at a machine's addresses.
 
-A marker fills one aligned word of eight bytes:
+A *marker* fills one aligned word of eight bytes:
 
     byte 0       0x40 | check << 1    the check sums up the others: another word is hardly one
     bytes 1…7    seven bits each of the word's address, without its lowest three
 
 No byte has bit 7 set, so that the one byte that a fetch is to execute, INT3 (0xCC), is at one place
 alone, and bit 0 is clear: to a walk that strays to it, a marker is no present entry.
+
+A *word for fetches* is one instruction that puts the number of its frame into EAX, with INT3
+behind it. All its bytes have bit 7 set.
 """
 
 import numpy as np
@@ -14,9 +17,23 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.memory import U64
 
-__all__ = ["INT3", "byte_at", "decode", "markers", "with_byte"]
+__all__ = [
+    "ADD_EAX",
+    "INT3",
+    "MOV_EAX",
+    "byte_at",
+    "decode",
+    "fetch_number",
+    "fetch_word",
+    "frame_bytes",
+    "marker",
+    "markers",
+    "with_byte",
+]
 
 INT3 = 0xCC
+MOV_EAX, ADD_EAX = 0xB8, 0x05
+"""`mov eax, imm32`, with which words for fetches begin, and `add eax, imm32`."""
 
 _GROUPS = 7
 _TOP_BITS = np.uint64(0x8080_8080_8080_8080)
@@ -41,6 +58,27 @@ def decode(words: U64) -> tuple[NDArray[np.bool_], U64]:
     pa = number << np.uint64(3)
     found: NDArray[np.bool_] = (words & _TOP_BITS) == 0
     return found & (markers(pa) == words), pa
+
+
+def marker(pa: int) -> int:
+    """Return the marker at a physical address, a multiple of 8 below 2^52."""
+    return int(markers(np.array([pa], np.uint64))[0])
+
+
+def frame_bytes(pa: int, which: int = 0) -> bytes:
+    """Return four bytes that name the frame of an address below 2^39, and 0 or 1."""
+    number = pa >> 12 & (1 << 27) - 1 | which << 27
+    return bytes(0x80 | number >> 7 * at & 0x7F for at in range(4))
+
+
+def fetch_number(pa: int) -> int:
+    """Return what EAX holds after the word for fetches at this address was executed."""
+    return int.from_bytes(frame_bytes(pa), "little")
+
+
+def fetch_word(pa: int) -> int:
+    """Return the word for fetches at this address, a multiple of 8."""
+    return MOV_EAX | fetch_number(pa) << 8 | INT3 << 40 | INT3 << 48 | INT3 << 56
 
 
 def byte_at(word: int, pa: int) -> int:

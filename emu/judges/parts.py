@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.judges.answers import Answered
 from crosswalk.emu.judges.asked import Asked, Part, Refusals, Registers, Whole, run_of, run_words
 from crosswalk.emu.judges.ends import together
 from crosswalk.emu.judges.judge import Reason, Unjudged
@@ -13,15 +15,35 @@ from crosswalk.emu.judges.lending import choose_loans, use_of
 from crosswalk.emu.judges.ways import Ram, frames_of, root_entries
 from crosswalk.emu.probe.paths import PagingFormat
 from crosswalk.guest.boot.programs import Program
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import U64
 
-__all__ = ["NO_SLOT", "AddressSpace", "Places", "divided"]
+__all__ = ["NO_SLOT", "AddressSpace", "Compiled", "Places", "divided"]
+
+T_co = TypeVar("T_co", covariant=True)
 
 NO_SLOT = Reason(
     Unjudged.NOT_EXPORTABLE, "no slot of the root to lend that the access doesn't come across"
 )
 
 _MOST_PROGRAMS = 8192  # Of a run.
+
+
+class Compiled(Protocol[T_co]):
+    """What a question of any kind was compiled into: runs, and how to read their results.
+
+    `parts` are the runs in the order in which their results are read.
+    """
+
+    parts: list[Part]
+
+    def judged(self, context: PagingContext, answers: Sequence[Answered]) -> T_co:
+        """Return what the machine says; `context` is the question's with the CPU that it has."""
+        ...
+
+    def nothing(self, context: PagingContext, reason: Reason) -> T_co:
+        """Return that it says nothing."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -373,15 +373,7 @@ def _workspace(
 
 
 def _check_places(composites: Composites) -> None:
-    fetches = [composites.types(at) == AccessType.EXECUTE for at in (0, 1)]
-    fetches[1] &= composites.has_two()
-    fetch = fetches[0] | fetches[1]
-    end = np.where(fetch, FRAME - 6, FRAME - 4).astype(np.uint64)
-    wrong = composites.family(Family.CROSS) & (composites.va & np.uint64(FRAME - 1) != end)
-    low = composites.va & np.uint64(SLOT - 1)
-    wrong |= composites.family(Family.IMPLICIT) & (low != 8)
-    low |= composites.then_va & np.uint64(SLOT - 1)
-    wrong |= composites.family(Family.TWICE) & fetch & (low != 0)
+    wrong = composites.misplaced()
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         name = NAMES[int(composites.form[row])]

@@ -26,6 +26,8 @@ __all__ = [
 WORDS_SEEN = 2 * MAX_LEVELS
 """The most words that a composite changes: those of two walks."""
 
+_IN_SLOT = np.uint64(15)
+
 SAME_PKRU = -1
 """In `then_pkru`: PKRU isn't written between two accesses."""
 
@@ -116,6 +118,17 @@ class Composites(Rows):
         types = [(*form.types, AccessType.READ)[at] for form in FORMS.values()]
         found: NDArray[np.uint8] = np.array(types, np.uint8)[self.form]
         return found
+
+    def misplaced(self) -> NDArray[np.bool_]:
+        """Return bool[n]: which don't begin where the class says that composites do."""
+        fetches = [self.types(at) == AccessType.EXECUTE for at in (0, 1)]
+        fetch = fetches[0] | fetches[1] & self.has_two()
+        end = np.where(fetch, FRAME - 6, FRAME - 4).astype(np.uint64)
+        wrong = self.family(Family.CROSS) & (self.va & np.uint64(FRAME - 1) != end)
+        low = self.va & _IN_SLOT
+        wrong |= self.family(Family.IMPLICIT) & (low != 8)
+        wrong |= self.family(Family.TWICE) & fetch & (low | self.then_va & _IN_SLOT != 0)
+        return wrong
 
     def _by_form(self, values: list[bool]) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = np.array(values)[self.form]
