@@ -141,6 +141,19 @@ RUNS = {
             ([completed(0x40)], {PT: PAGE | 7 | A | D}),
         ],
     ),
+    "looks at words": (
+        make_run(
+            program(
+                Step(Op.LOOK, PT), Step(Op.READ, VA), Step(Op.LOOK, PT), Step(Op.LOOK, PDPT + 8)
+            )
+        ),
+        [
+            (
+                [completed(PAGE | 7), completed(MARKER), completed(PAGE | 7 | A), completed()],
+                {PT: PAGE | 7 | A},
+            )
+        ],
+    ),
     "AC lets supervisors in": (
         make_run(program(Step(Op.READ, VA)), program(Step(Op.READ, VA, ac=True)), cr4=CR4 | SMAP),
         [([faulted(1)], {}), ([completed(MARKER)], {PT: PAGE | 7 | A})],
