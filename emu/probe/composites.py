@@ -124,7 +124,9 @@ class Composites(Rows):
         fetches = [self.types(at) == AccessType.EXECUTE for at in (0, 1)]
         fetch = fetches[0] | fetches[1] & self.has_two()
         end = np.where(fetch, FRAME - 6, FRAME - 4).astype(np.uint64)
-        wrong = self.family(Family.CROSS) & (self.va & np.uint64(FRAME - 1) != end)
+        wrong: NDArray[np.bool_] = self.family(Family.CROSS) & (
+            self.va & np.uint64(FRAME - 1) != end
+        )
         low = self.va & _IN_SLOT
         wrong |= self.family(Family.IMPLICIT) & (low != 8)
         wrong |= self.family(Family.TWICE) & fetch & (low | self.then_va & _IN_SLOT != 0)

@@ -18,7 +18,7 @@ from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
 from tests.emu.composites import composite
-from tests.emu.judges.test_planted_runner import planted
+from tests.emu.judges.runners import planted
 
 P, RW, US, XD, KEY = 1, 2, 4, 1 << 63, 1 << 59
 WP, SMAP, PKE, LA57 = 1 << 16, 1 << 21, 1 << 22, 1 << 12

@@ -1,7 +1,6 @@
 """Bugs planted in the runner: what it then says has to differ from what is predicted."""
 
 from dataclasses import replace
-from importlib import resources
 
 import numpy as np
 import pytest
@@ -10,13 +9,13 @@ from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.judge import Question
 from crosswalk.emu.judges.registry import open_machine
-from crosswalk.guest.assembler import assemble
-from crosswalk.guest.boot import image, places
+from crosswalk.guest.boot import image
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
+from tests.emu.judges.runners import planted
 
 P, RW, US, XD, G = 1, 2, 4, 1 << 63, 0x100
 SMEP, SMAP, PGE = 1 << 20, 1 << 21, 1 << 7
@@ -116,21 +115,3 @@ def test_a_planted_bug_differs(qemu, name, monkeypatch):
     monkeypatch.setattr(image, "_code", lambda: planted(source, line, instead))
     found, _ = differing(open_machine(qemu))
     assert found
-
-
-def planted(source, line, instead):
-    folder = resources.files("crosswalk.guest").joinpath("asm")
-
-    def assembled(names, offset, bits=64):
-        texts = {each: folder.joinpath(each).read_text() for each in names}
-        if source in names:
-            assert line in texts[source]
-            texts[source] = texts[source].replace(line, instead)
-        text = "\n".join(texts.values())
-        return assemble(names[0], text, bits=bits, address=offset, symbols=image.symbols())
-
-    return image._Code(
-        entry=assembled((image._ENTRY_SOURCE,), places.ENTRY, bits=32),
-        accesses=assembled((image._ACCESS_SOURCE,), places.ACCESS),
-        rest=assembled(image.SOURCES, places.CODE),
-    )
