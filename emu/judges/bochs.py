@@ -65,6 +65,7 @@ class Bochs:
     """
 
     output = Output.DEBUG_PORT
+    nothing_from: int | None = None
 
     def __init__(self, name: str = "bochs", path: str = _BINARY) -> None:
         self.name, self._path = name, path

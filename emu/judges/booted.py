@@ -114,7 +114,8 @@ class BootedJudge:
         judged: dict[int, T] = {}
         for wish, numbers in _by_wish(contexts).items():
             facts = self._cpu(wish)
-            ram = Ram([(start, end - start) for start, end in facts.ram])
+            ranges = [(start, end - start) for start, end in facts.ram]
+            ram = Ram(ranges, self._machine.nothing_from)
             compiled = [compile_(questions[number], ram, facts) for number in numbers]
             answers = iter(
                 self._ask([part.asked for each in compiled for part in each.parts], wish, facts)

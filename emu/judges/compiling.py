@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.judges.answers import REFUSED_CR3, Answered, Expected, answer_of, refusal_reason
 from crosswalk.emu.judges.asked import Part, Refusals, Registers, Whole, whole_refusal
-from crosswalk.emu.judges.ends import ends_of, refuse_places
+from crosswalk.emu.judges.ends import ends_of, nowhere, refuse_places
 from crosswalk.emu.judges.judge import Judged, Question, Reason, Unjudged
 from crosswalk.emu.judges.markers import INT3, byte_at, with_byte
 from crosswalk.emu.judges.parts import AddressSpace, Places, divided
@@ -62,11 +62,12 @@ class CompiledAccesses:
         va = linear(control, accesses)
         if not control.long:
             self.refused.add(va >> np.uint64(32) != 0, WIDE)
-        self._tables, self._ways = walked(question.memory, context, va, ram, width)
+        fetch, write = (accesses.type == kind for kind in (AccessType.EXECUTE, AccessType.WRITE))
+        self._tables, ways = walked(question.memory, context, va, ram, width)
+        self._ways = nowhere(ways, ram, ~fetch)
         self._space = Whole.of(self._tables, ram, width)
         refuse_places(self.refused, self._space, self._ways, ram, width)
         self._ends = ends = ends_of(self._tables, form, self._ways, width)
-        fetch, write = (accesses.type == kind for kind in (AccessType.EXECUTE, AccessType.WRITE))
         self.refused.add(fetch & ends.own, _OWN_FETCH)
         low = self._ways.end % np.uint64(form.entry_bytes) == 0
         self.refused.add(write & ends.own & low, _OWN_FLAGS)

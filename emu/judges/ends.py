@@ -1,7 +1,7 @@
 """What lies where accesses may lead: what is put there, and what can't be asked because of it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from crosswalk.emu.probe.paths import NO_PAGE, PagingFormat
 from crosswalk.walker.columns import Rows
 from crosswalk.walker.memory import FRAME, U64
 
-__all__ = ["MARKS", "Ends", "ends_of", "refuse_places", "together"]
+__all__ = ["MARKS", "Ends", "ends_of", "nowhere", "refuse_places", "together"]
 
 _NO_PAGE = np.uint64(NO_PAGE)
 _FRAME_BITS = np.uint64(-FRAME & (1 << 64) - 1)
@@ -62,6 +62,15 @@ def ends_of(tables: Tables, form: PagingFormat, ways: Ways, width: int) -> Ends:
         values, count = np.unique(tables.words & bare, return_counts=True)
         alone[own] = count[np.searchsorted(values, content[own] & bare)] == 1
     return Ends(known, content, inside, own, alone)
+
+
+def nowhere(ways: Ways, ram: Ram, data: NDArray[np.bool_]) -> Ways:
+    """Return the walks, those of the data accesses that lead to nothing without an end.
+
+    `data` bool[n]: reads and writes. What comes of them can be told, but not where they led.
+    """
+    open_ended = data & (ways.end != _NO_PAGE) & ram.lacks(ways.end)
+    return replace(ways, end=np.where(open_ended, _NO_PAGE, ways.end))
 
 
 def refuse_places(refused: Refusals, space: Whole, ways: Ways, ram: Ram, width: int) -> None:

@@ -45,11 +45,14 @@ class Machine(Protocol):
     """Boots images. `name` is what the command line calls it.
 
     `output` is where it wants the results of an image: `Output.MEMORY` where it can read them from
-    the machine's memory. `version` is what it says of itself, free of paths ("QEMU 7.2.22, TCG").
+    the machine's memory. From the physical address `nothing_from` up it has RAM or nothing, where
+    reads and writes do no harm; None where that isn't known. `version` is what it says of itself,
+    free of paths ("QEMU 7.2.22, TCG").
     """
 
     name: str
     output: Output
+    nothing_from: int | None
 
     @property
     def version(self) -> str:

@@ -29,6 +29,7 @@ class Command:
     """
 
     output = Output.SERIAL
+    nothing_from: int | None = None
 
     def __init__(self, name: str, command: str) -> None:
         self.name = name

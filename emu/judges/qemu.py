@@ -27,6 +27,9 @@ _RAM = 4096
 _BELOW = 3 << 30
 """Below it physical addresses are offsets in the file of RAM, on the machine `pc`."""
 
+_NOTHING_FROM = 1 << 33
+"""No device of the machine `pc` without any that are asked for has an address from here up."""
+
 _SPARE = 1 << 30
 """Bytes that a file system for RAM has to have free."""
 
@@ -61,6 +64,8 @@ class Qemu:
         if accelerator == "kvm":
             require_kvm()
         self.name, self._path, self._accelerator = name, path, accelerator
+        # KVM has such accesses made by an emulator of its own.
+        self.nothing_from = None if accelerator == "kvm" else _NOTHING_FROM
         said = run_command([path, "--version"], _SHORT)
         found = re.search(rb"QEMU emulator version ([\w.]+)", said.output)
         if found is None:

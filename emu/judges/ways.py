@@ -45,11 +45,14 @@ _ZONE = np.uint64(30)
 class Ram:
     """The RAM of a machine, as its firmware says, or, without that, as far as all PCs agree.
 
-    `known` tells which of these it is.
+    `known` tells which of these it is. From `nothing_from` up, what isn't RAM is nothing at all:
+    reads and writes there do no harm.
     """
 
-    def __init__(self, ranges: Sequence[tuple[int, int]] | None) -> None:
-        self.known = ranges is not None
+    def __init__(
+        self, ranges: Sequence[tuple[int, int]] | None, nothing_from: int | None = None
+    ) -> None:
+        self.known, self.nothing_from = ranges is not None, nothing_from
         whole = sorted(
             (-(-start // FRAME) * FRAME, (start + size) // FRAME * FRAME)
             for start, size in ranges or ()
@@ -68,6 +71,13 @@ class Ram:
         at = np.searchsorted(self._starts, frames, side="right") - 1
         found = (at >= 0) & (frames < self._ends[at])
         return found
+
+    def lacks(self, pa: U64) -> NDArray[np.bool_]:
+        """Return bool[n]: at which addresses there is neither RAM nor anything else."""
+        if self.nothing_from is None:
+            return np.zeros(len(pa), np.bool_)
+        found: NDArray[np.bool_] = pa >= np.uint64(self.nothing_from)
+        return found & ~self.has(pa & _FRAME_BITS)
 
     def zones(self, frames: U64) -> U64:
         """Return uint64[n]: parts of memory that a machine may lack each by itself, 0 if none."""

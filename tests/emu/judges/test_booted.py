@@ -62,7 +62,7 @@ class Around:
             change,
         )
 
-    version = "a machine"
+    version, nothing_from = "a machine", None
 
     def boot(self, image, **options):
         return self._change(image, self._machine.boot(image, **options))
