@@ -123,12 +123,12 @@ def run(options: argparse.Namespace) -> int:
         judges = _opened(options.judges, opened)
         judging = _Judging(judges, as_json=options.json, verbose=options.verbose)
         unread = judging.all(given_cases(options.cases))
-    asked = judging.tallies[0].probes
+    asked = max(tally.probes for tally in judging.tallies)
     if asked:
         for line in table_lines(judging.tallies):
             show(line)
         _write_reports(options, judging)
-    else:
+    elif not any(tally.failed for tally in judging.tallies):
         remark("nothing asked: no probes")
     statuses = {2} if unread or not asked else set()
     for tally in judging.tallies if asked else []:
@@ -199,18 +199,15 @@ class _Judging:
         return unread
 
     def _together(self, asked: Sequence[_Asked]) -> None:
-        answers = [
-            _answers(name, judge, [each for each in asked if each.probes])
-            for name, judge in self._judges.items()
-        ]
-        for tally, judge in zip(self.tallies, self._judges.values(), strict=True):
-            tally.version = judge.version
-        by_case = zip(*answers, strict=True)
+        answers = self._all_answers([each for each in asked if each.probes])
+        if not answers:
+            return
+        by_case = zip(*answers.values(), strict=True)
         for each in asked:
             if not each.probes:
                 remark(f"{each.name}: nothing asked: no probes")
                 continue
-            said = dict(zip(self._judges, next(by_case), strict=True))
+            said = dict(zip(answers, next(by_case), strict=True))
             self._count(said)
             for name, answer in said.items():
                 self._gather(each, name, answer)
@@ -219,8 +216,27 @@ class _Judging:
             else:
                 self._print(each, said)
 
+    def _all_answers(self, asked: Sequence[_Asked]) -> dict[str, list[_Answer]]:
+        """Return what each judge says; one that fails is asked no more."""
+        answers = {}
+        for tally in self.tallies:
+            if tally.failed:
+                continue
+            judge = self._judges[tally.name]
+            try:
+                answers[tally.name] = _answers(tally.name, judge, asked)
+                tally.version = judge.version
+            except BadInput as error:
+                if len(self.tallies) == 1:
+                    raise
+                tally.failed = str(error)
+                remark(tally.failed)
+        return answers
+
     def _count(self, said: dict[str, _Answer]) -> None:
-        for tally, answer in zip(self.tallies, said.values(), strict=True):
+        for tally, answer in (
+            (each, said[each.name]) for each in self.tallies if each.name in said
+        ):
             tally.counts.update(answer.statuses())
             result = answer.result
             if isinstance(result, AccessVerdicts):

@@ -74,7 +74,7 @@ _JUDGE = Command(
             required=True,
             type=not_empty,
             help="the judge: unicorn, qemu[:PATH], qemu-mttcg[:PATH], kvm[:PATH], bochs[:PATH], "
-            "or exec:COMMAND; may be repeated",
+            "exec:COMMAND, or log:FILE; may be repeated",
         ),
         option(
             "--verbose",
@@ -95,6 +95,55 @@ With --json a case has `judged` for each probe, and `predicted` for the CPU that
     """\
 exit status: 0 all that was answered agrees, or diverges as is known; 1 a divergence, or a judge
 ended at a probe; 2 bad input, or a judge answered nothing or didn't come to its end.""",
+)
+
+_EXPORT = Command(
+    "export",
+    "export:run",
+    "write boot images that put the probes of cases to the machine that boots them",
+    (
+        option(
+            "cases",
+            metavar="CASE",
+            type=not_empty,
+            nargs="+",
+            help="a case, a composite or a sequence; a folder of them; - for standard input",
+        ),
+        option(
+            "--output",
+            "-o",
+            metavar="IMAGE",
+            required=True,
+            type=output_file,
+            help="where the image is written: multiboot, for boot loaders and emulators",
+        ),
+        option(
+            "--iso",
+            metavar="FILE",
+            type=output_file,
+            help="write it as an ISO file too, that PCs boot from a stick or a CD, by BIOS and "
+            "UEFI; needs GRUB's tools",
+        ),
+        option(
+            "--screen",
+            action="store_true",
+            help="have the answers shown on the screen even where there is a COM1",
+        ),
+        option(
+            "--verbose",
+            action="store_true",
+            help="name each probe that can't be exported",
+        ),
+        json_option("one document"),
+    ),
+    """\
+Write an image with the probes of all cases, in as few boots as can be: one. The machine that boots
+it sends what came of them to COM1 at 115,200 baud, 8N1; without a COM1, or with --screen, it shows
+them on the screen, in pages, the next after a key or half a minute. `crosswalk judge` with the same
+cases and --with log:FILE says what that means. Where the runs don't go into one image there are
+IMAGE, IMAGE-2 and so on.""",
+    """\
+exit status: 0 written; 2 bad input, or nothing to write.""",
 )
 
 _FUZZ = Command(
@@ -394,4 +443,4 @@ a claim, bad usage, or a walker that can't be had.""",
     ),
 )
 
-SEARCHING = (_REPLAY, _JUDGE, _FUZZ, _FINDINGS, _REDUCE, _MATRIX, _SEQUENCE)
+SEARCHING = (_REPLAY, _JUDGE, _EXPORT, _FUZZ, _FINDINGS, _REDUCE, _MATRIX, _SEQUENCE)

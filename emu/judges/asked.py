@@ -1,6 +1,6 @@
 """Runs before the runner has its place: what questions of any kind are compiled into."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +16,18 @@ from crosswalk.emu.probe.paths import PagingFormat, distinct
 from crosswalk.guest.boot.image import Place
 from crosswalk.guest.boot.programs import CpuFacts, Program, Run
 from crosswalk.walker.context import PagingContext, PagingMode
+from crosswalk.walker.control import Vendor
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import U64
 
 __all__ = [
+    "VENDOR",
     "Asked",
     "Part",
     "Refusals",
     "Registers",
     "Whole",
+    "cpu_context",
     "run_of",
     "run_words",
     "whole_refusal",
@@ -37,6 +41,9 @@ _PSE, _PAE, _PGE, _LA57, _PCIDE = 1 << 4, 1 << 5, 1 << 7, 1 << 12, 1 << 17
 _PKS, _LASS, _LAM_SUP = 1 << 24, 1 << 27, 1 << 28
 _CR4 = _PSE | _PAE | _PGE | _LA57 | _PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | _PKS | _LASS | _LAM_SUP
 
+VENDOR = Reason(Unjudged.NOT_SHOWN, "a CPU of its vendor has no such registers")
+
+_AMD = frozenset({"AuthenticAMD", "HygonGenuine"})
 _FEATURES = {
     _LA57: ("la57", "5-level paging"),
     CR4_PKE: ("pku", "protection keys for user pages"),
@@ -135,6 +142,19 @@ def whole_refusal(
     return None
 
 
+def cpu_context(context: PagingContext, facts: CpuFacts) -> PagingContext | None:
+    """Return a question's context on a machine's CPU, None if a CPU of its vendor has no such."""
+    try:
+        return replace(
+            context,
+            vendor=Vendor.AMD if facts.vendor in _AMD else Vendor.INTEL,
+            maxphyaddr=facts.maxphyaddr,
+            page1gb="pdpe1gb" in facts.features,
+        )
+    except BadInput:
+        return None
+
+
 class Refusals:
     """Why rows have no outcome: `why` uint8[n] is 0, or 1 + an index of `reasons`."""
 
@@ -155,6 +175,11 @@ class Refusals:
             else:
                 self.reasons.append(reason)
         self.why[picked] = 1 + self.reasons.index(reason)
+
+    def add_all(self, why: NDArray[np.uint8], reasons: Sequence[Reason]) -> None:
+        """Give rows the reasons that they have elsewhere, but for those that have one."""
+        for number, reason in enumerate(reasons, 1):
+            self.add(why == number, reason)
 
     @property
     def left(self) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from crosswalk.emu.judges.answers import Answered, refusal_reason
-from crosswalk.emu.judges.asked import Asked, wish_of
+from crosswalk.emu.judges.asked import VENDOR, Asked, cpu_context, wish_of
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.judge import (
@@ -32,12 +32,11 @@ from crosswalk.guest.boot.image import Place, boot_image, digest_of, size_of
 from crosswalk.guest.boot.log import read_log
 from crosswalk.guest.boot.programs import BootLog, CpuFacts, ProgramResult, Run
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.control import Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.tlb import Sequence as TlbSequence
 
-__all__ = ["BootedJudge"]
+__all__ = ["NO_PLACE", "SEQUENCES", "BootedJudge"]
 
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -57,14 +56,11 @@ _MOST_DEATHS = 64
 _SECONDS, _SECONDS_EACH = 10.0, 0.005
 """CPU time of a boot, and for each program."""
 
-_AMD = frozenset({"AuthenticAMD", "HygonGenuine"})
-
-_NO_PLACE = Reason(Unjudged.NOT_EXPORTABLE, "no place of the runner that the run doesn't use")
+NO_PLACE = Reason(Unjudged.NOT_EXPORTABLE, "no place of the runner that the run doesn't use")
 _LOST = Reason(Unjudged.LOST, "the machine was killed by somebody else")
 _ONCE = Reason(Unjudged.LOST, "the machine ended at it, but not when it was asked again, alone")
 _MANY = Reason(Unjudged.LOST, f"not asked: the machine had ended {_MOST_DEATHS} times before")
-_VENDOR = Reason(Unjudged.NOT_SHOWN, "a CPU of its vendor has no such registers")
-_SEQUENCES = Reason(Unjudged.NOT_EXPORTABLE, "sequences aren't compiled for machines")
+SEQUENCES = Reason(Unjudged.NOT_EXPORTABLE, "sequences aren't compiled for machines")
 
 
 class BootedJudge:
@@ -98,7 +94,7 @@ class BootedJudge:
 
     def sequences(self, sequences: Sequence[TlbSequence]) -> list[JudgedSequence]:
         """Return that none of them can be asked."""
-        return [JudgedSequence(each.context, _SEQUENCES) for each in sequences]
+        return [JudgedSequence(each.context, SEQUENCES) for each in sequences]
 
     def close(self) -> None:
         """Give back what the machine took."""
@@ -122,9 +118,9 @@ class BootedJudge:
             )
             for number, each in zip(numbers, compiled, strict=True):
                 answered = [next(answers) for _ in each.parts]
-                context = _met(contexts[number], facts)
+                context = cpu_context(contexts[number], facts)
                 judged[number] = (
-                    each.nothing(contexts[number], _VENDOR)
+                    each.nothing(contexts[number], VENDOR)
                     if context is None
                     else each.judged(context, answered)
                 )
@@ -146,7 +142,7 @@ class BootedJudge:
         while waiting := [each for each in left if each.open]:
             place, batch = _batch(waiting, facts)
             if place is None:
-                batch[0].give_up(_NO_PLACE)
+                batch[0].give_up(NO_PLACE)
                 continue
             deaths += self._put(batch, place, wish)
             if deaths >= _MOST_DEATHS:
@@ -262,19 +258,6 @@ def _by_wish(contexts: Sequence[PagingContext]) -> dict[CpuWish, list[int]]:
     for number, context in enumerate(contexts):
         numbers.setdefault(wish_of(context), []).append(number)
     return numbers
-
-
-def _met(context: PagingContext, facts: CpuFacts) -> PagingContext | None:
-    """Return a context with the features of the CPU that was met, None where that can't be."""
-    try:
-        return replace(
-            context,
-            vendor=Vendor.AMD if facts.vendor in _AMD else Vendor.INTEL,
-            maxphyaddr=facts.maxphyaddr,
-            page1gb="pdpe1gb" in facts.features,
-        )
-    except BadInput:
-        return None
 
 
 def _batch(left: Sequence[_Left], facts: CpuFacts) -> tuple[Place | None, list[_Left]]:

@@ -87,6 +87,8 @@ class CompiledAccesses:
                 self.refused.add(part.rows, refusal_reason(answer.refused))
                 continue
             for row, result in zip(part.rows.tolist(), answer.programs, strict=True):
+                if self.refused.why[row]:
+                    continue
                 if isinstance(result, Reason):
                     self.refused.add(row, result)
                     continue

@@ -183,6 +183,8 @@ class CompiledComposites:
                 self.refused.add(part.rows, refusal_reason(answer.refused))
                 continue
             for row, result in zip(part.rows.tolist(), answer.programs, strict=True):
+                if self.refused.why[row]:
+                    continue
                 made = result if isinstance(result, Reason) else _answer(self._rows[row], result)
                 if isinstance(made, Reason):
                     self.refused.add(row, made)

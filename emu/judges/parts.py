@@ -32,10 +32,12 @@ _MOST_PROGRAMS = 8192  # Of a run.
 class Compiled(Protocol[T_co]):
     """What a question of any kind was compiled into: runs, and how to read their results.
 
-    `parts` are the runs in the order in which their results are read.
+    `parts` are the runs in the order in which their results are read; `refused` has the rows that
+    have no outcome, whatever the results.
     """
 
     parts: list[Part]
+    refused: Refusals
 
     def judged(self, context: PagingContext, answers: Sequence[Answered]) -> T_co:
         """Return what the machine says; `context` is the question's with the CPU that it has."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from crosswalk.emu.judges.bochs import Bochs
 from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.judge import Judge
+from crosswalk.emu.judges.logged import LoggedJudge
 from crosswalk.emu.judges.machine import Machine
 from crosswalk.emu.judges.outside import Command
 from crosswalk.emu.judges.qemu import Qemu
@@ -21,6 +22,7 @@ JUDGES = (
     "kvm[:PATH]",
     "bochs[:PATH]",
     "exec:COMMAND",
+    "log:FILE",
 )
 """What can be given, for help and for errors."""
 
@@ -49,7 +51,9 @@ def open_machine(text: str) -> Machine:
     Raises `BadInput` for others, and where it can't be had.
     """
     kind, colon, rest = text.partition(":")
-    if kind not in _MACHINES:
+    if kind == "log" and rest:
+        raise BadInput(f"{printable(text)}: a log answers what was exported, and nothing else")
+    if kind not in _MACHINES and kind != "log":
         raise BadInput(f"{printable(text)}: no judge; there are {', '.join(JUDGES)}")
     if colon and not rest:
         raise BadInput(f"{printable(text)}: nothing behind the colon")
@@ -65,4 +69,7 @@ def open_judge(text: str) -> Judge:
     """
     if text == "unicorn":
         return UnicornJudge(_SECONDS)
+    kind, _, path = text.partition(":")
+    if kind == "log" and path:
+        return LoggedJudge(text, path)
     return BootedJudge(open_machine(text))

@@ -38,8 +38,11 @@ LEGACY = (0xA_0000, 0x10_0000)
 
 _FRAME_BITS = np.uint64(-FRAME & (1 << 64) - 1)
 _WORD_BITS = np.uint64(-8 & (1 << 64) - 1)
-_SURE = 1 << 31  # Below this a PC has RAM, but for LEGACY.
 _ZONE = np.uint64(30)
+_SURE = np.array([1 << 20, 2 << 30], np.uint64)
+"""Between these a PC has RAM. Of the first MiB firmware keeps what it likes."""
+
+_LOW_ZONE = np.uint64(16)
 
 
 class Ram:
@@ -80,9 +83,16 @@ class Ram:
         return found & ~self.has(pa & _FRAME_BITS)
 
     def zones(self, frames: U64) -> U64:
-        """Return uint64[n]: parts of memory that a machine may lack each by itself, 0 if none."""
-        sure = self.known | (frames < np.uint64(_SURE))
-        return np.where(sure, np.uint64(0), frames >> _ZONE)
+        """Return uint64[n]: parts of memory that a machine may lack each by itself, 0 if none.
+
+        They are of 1 GiB; in the first MiB of 64 KiB, but for the first page, which is one.
+        """
+        if self.known:
+            return np.zeros(frames.shape, np.uint64)
+        low = ~np.where(frames == 0, np.uint64(0), np.uint64(1) + (frames >> _LOW_ZONE))
+        found: U64 = np.where(frames < _SURE[0], low, frames >> _ZONE)
+        found[(frames >= _SURE[0]) & (frames < _SURE[1])] = 0
+        return found
 
 
 class Tables:

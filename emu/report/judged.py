@@ -64,7 +64,8 @@ class JudgeTally:
     about, each name of departures, each reason. Of those that agree, `unproved` could not be shown
     the address of. `unshared` diverge because Crosswalk's own two walks differ. `refutes` counts
     the probes on which it agrees with the prediction and another judge, for a CPU of which the same
-    is predicted, doesn't: by that judge, and what it is wrong about.
+    is predicted, doesn't: by that judge, and what it is wrong about. `failed` is why it couldn't be
+    asked, or not further.
     """
 
     name: str
@@ -73,6 +74,7 @@ class JudgeTally:
     unproved: int = 0
     unshared: int = 0
     refutes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failed: str = ""
 
     def of(self, *statuses: Status) -> int:
         """Return how many probes have one of these statuses."""
@@ -105,7 +107,7 @@ def table_lines(tallies: Sequence[JudgeTally]) -> Iterator[str]:
         shown = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         yield f"{name:<{widths[0]}}  {'  '.join(shown)}"
     for each in tallies:
-        yield f"{each.name}: {each.version}"
+        yield f"{each.name}: {each.failed or each.version}"
         yield from (f"  {line}" for line in count_lines(each))
 
 
@@ -140,6 +142,8 @@ def concluded(tally: JudgeTally) -> Conclusion:
     if any(tally.of(status) for status in Status if status.wrong):
         status, words = 1, f"FAILED: {agreed:,} of {tally.probes:,} probes agree"
         clauses[:0] = [f"diverged: {tally.of(Status.DIVERGED):,}"]
+    elif tally.failed:
+        status, words = 2, f"not asked to the end; {agreed:,} of {tally.probes:,} probes agree"
     elif not tally.answered:
         status, words = 2, "nothing answered"
     elif tally.of(Status.LOST):
