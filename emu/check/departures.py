@@ -41,7 +41,7 @@ __all__ = [
 SequenceTest = Callable[[Sequence, int, str], bool]
 """Says of a violation in a sequence, at this step and for this cause, whether it is one."""
 
-UNICORN, QEMU, MTTCG, BOCHS = "unicorn", "qemu", "qemu-mttcg", "bochs"
+UNICORN, QEMU, MTTCG, BOCHS, X86ISA = "unicorn", "qemu", "qemu-mttcg", "bochs", "x86isa"
 """Judges by what `crosswalk judge --with` calls them, without a path."""
 
 _QEMU = frozenset({QEMU, MTTCG})
@@ -386,6 +386,29 @@ DEPARTURES = (
         lambda rules: replace(rules, supervisor_keys=Keys.ACCESSES),
         judges=frozenset({BOCHS}),
         until="3.0",
+    ),
+    Departure(
+        "xd-needed-in-every-entry",
+        Scope.ACCESS,
+        "A fetch is refused where all entries of its walk have XD set, not where one has.",
+        'Intel SDM vol. 3A, "Determination of Access Rights": instructions may be fetched if XD is '
+        "0 in every paging-structure entry that controls the translation.",
+        "The model hands XD down its walk as it does R/W and U/S: ANDed.",
+        lambda rules: replace(rules, xd_everywhere=True),
+        judges=frozenset({X86ISA}),
+    ),
+    Departure(
+        "rights-level-by-level",
+        Scope.ACCESS,
+        "Each entry is judged by the rights of those above it and its own, before the next one is "
+        "read: SMAP and SMEP refuse a page that only a lower entry makes a supervisor's, and a "
+        "lower entry that isn't present, or sets a reserved bit, has no say.",
+        'Intel SDM vol. 3A, "Determination of Access Rights": a user-mode address is one for which '
+        'U/S is 1 in every paging-structure entry; "Page-Fault Exceptions": P is 0 if P was 0 in '
+        "one of the entries, and RSVD is set if one of them set a reserved bit.",
+        "The model has one function for what an entry allows, and calls it at each level.",
+        lambda rules: replace(rules, level_by_level=True),
+        judges=frozenset({X86ISA}),
     ),
     Departure(
         "locked-rmw-reads-first",

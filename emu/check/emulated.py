@@ -196,22 +196,60 @@ def _judged(
     counts = (np.arange(len(path.levels)) <= path.end[:, None]) & restricts
     user_page = ((path.entry & _US != 0) | ~counts).all(axis=1)
     writable = ((path.entry & _RW != 0) | ~counts).all(axis=1)
-    no_fetch = ((path.entry & _XD != 0) & counts).any(axis=1)
-
-    refused = user & ~user_page
-    refused |= write & ~writable & (user | rules.wp)
-    refused |= fetch & (no_fetch | (user_page & ~user & rules.smep))
-    refused |= ~fetch & user_page & ~user & ~accesses.ac & rules.smap
+    if rules.xd_everywhere:
+        no_fetch = ((path.entry & _XD != 0) | ~counts).all(axis=1)
+    else:
+        no_fetch = ((path.entry & _XD != 0) & counts).any(axis=1)
+    refused = _forbidden(rules, accesses, user_page, writable, no_fetch)
     by_key = _by_key(rules, path, accesses, user_page)
+    leaf, absent, bad = path.leaf, path.absent, path.refused
+    if rules.level_by_level:
+        above = _forbidden_above(rules, path, accesses)
+        refused, leaf = refused | above, leaf & ~above
+        absent, bad = absent & ~above, bad & ~above
 
     code = np.zeros(len(accesses), np.uint16)
-    code[~path.absent & ~(path.refused & (not rules.reserved_present))] |= np.uint16(_CODE_P)
-    code[path.refused] |= np.uint16(_CODE_RSVD)
-    code[path.leaf & by_key] |= np.uint16(_CODE_PK)
+    code[~absent & ~(bad & (not rules.reserved_present))] |= np.uint16(_CODE_P)
+    code[bad] |= np.uint16(_CODE_RSVD)
+    code[leaf & by_key] |= np.uint16(_CODE_PK)
     code[write] |= np.uint16(_CODE_WR)
     code[user] |= np.uint16(_CODE_US)
     code[fetch & rules.fetch_bit] |= np.uint16(_CODE_ID)
-    return code, path.leaf & ~refused & ~by_key
+    return code, leaf & ~refused & ~by_key
+
+
+def _forbidden(
+    rules: Rules,
+    accesses: Accesses,
+    user_page: NDArray[np.bool_],
+    writable: NDArray[np.bool_],
+    no_fetch: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Return bool[n]: which accesses the rights forbid that their pages have."""
+    user = accesses.cpl == 3
+    write = accesses.type == AccessType.WRITE
+    fetch = accesses.type == AccessType.EXECUTE
+    forbidden: NDArray[np.bool_] = user & ~user_page
+    forbidden |= write & ~writable & (user | rules.wp)
+    forbidden |= fetch & (no_fetch | (user_page & ~user & rules.smep))
+    forbidden |= ~fetch & user_page & ~user & ~accesses.ac & rules.smap
+    return forbidden
+
+
+def _forbidden_above(rules: Rules, path: _Path, accesses: Accesses) -> NDArray[np.bool_]:
+    """Return bool[n]: which accesses an entry above the last forbids, as if it were that."""
+    forbidden = np.zeros(len(accesses), np.bool_)
+    user_page, writable = np.ones((2, len(accesses)), np.bool_)
+    no_fetch = np.full(len(accesses), rules.xd_everywhere)
+    for at, level in enumerate(path.levels[:-1]):
+        if not level.restricts:
+            continue
+        entry, read = path.entry[:, at], path.end > at
+        user_page, writable = user_page & (entry & _US != 0), writable & (entry & _RW != 0)
+        xd = entry & _XD != 0
+        no_fetch = no_fetch & xd if rules.xd_everywhere else no_fetch | xd
+        forbidden |= read & _forbidden(rules, accesses, user_page, writable, no_fetch)
+    return forbidden
 
 
 def _by_key(

@@ -54,7 +54,9 @@ class Rules:
     - `user_keys`, `supervisor_keys`: which accesses PKRU and PKRS restrict;
     - `pk_of_user_accesses`: PK is told of accesses at CPL 3 to supervisor pages, too;
     - `pse36_all`: bits 20:13 of a 4-MiB page's entry are its address's, whatever MAXPHYADDR is;
-    - `pdpte_accessed`: a walk sets A in a PDPTE of PAE paging.
+    - `pdpte_accessed`: a walk sets A in a PDPTE of PAE paging;
+    - `level_by_level`: at each entry the rights of those so far decide, before the next is read;
+    - `xd_everywhere`: a fetch is refused where all entries have XD.
     """
 
     levels: int
@@ -87,6 +89,8 @@ class Rules:
     supervisor_keys: Keys = Keys.PAGES
     pse36_all: bool = False
     pdpte_accessed: bool = False
+    level_by_level: bool = False
+    xd_everywhere: bool = False
     pk_of_user_accesses: bool = True
 
     @property

@@ -10,6 +10,7 @@ from crosswalk.emu.judges.machine import Machine
 from crosswalk.emu.judges.outside import Command
 from crosswalk.emu.judges.qemu import Qemu
 from crosswalk.emu.judges.unicorn import UnicornJudge
+from crosswalk.emu.judges.x86isa import X86isa
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 
@@ -23,6 +24,7 @@ JUDGES = (
     "bochs[:PATH]",
     "exec:COMMAND",
     "log:FILE",
+    "x86isa[:ACL2]",
 )
 """What can be given, for help and for errors."""
 
@@ -36,11 +38,15 @@ _MACHINES: dict[str, Callable[[str, str], Machine]] = {
     "bochs": Bochs,
     "exec": Command,
 }
+_OTHERS: dict[str, Callable[[str, str], Judge]] = {"log": LoggedJudge, "x86isa": X86isa}
+"""Judges that boot nothing."""
+
 _DEFAULTS = {
     "qemu": "qemu-system-x86_64",
     "qemu-mttcg": "qemu-system-x86_64",
     "kvm": "qemu-system-x86_64",
     "bochs": "bochs",
+    "x86isa": "acl2",
 }
 """The program of a kind whose name comes without one."""
 
@@ -50,16 +56,12 @@ def open_machine(text: str) -> Machine:
 
     Raises `BadInput` for others, and where it can't be had.
     """
-    kind, colon, rest = text.partition(":")
-    if kind == "log" and rest:
+    kind, which = _parted(text)
+    if kind == "log":
         raise BadInput(f"{printable(text)}: a log answers what was exported, and nothing else")
-    if kind not in _MACHINES and kind != "log":
-        raise BadInput(f"{printable(text)}: no judge; there are {', '.join(JUDGES)}")
-    if colon and not rest:
-        raise BadInput(f"{printable(text)}: nothing behind the colon")
-    if not rest and kind not in _DEFAULTS:
-        raise BadInput(f"{printable(text)}: needs a colon and what it is")
-    return _MACHINES[kind](text, rest or _DEFAULTS[kind])
+    if kind not in _MACHINES:
+        raise BadInput(f"{printable(text)}: boots no images")
+    return _MACHINES[kind](text, which)
 
 
 def open_judge(text: str) -> Judge:
@@ -69,7 +71,19 @@ def open_judge(text: str) -> Judge:
     """
     if text == "unicorn":
         return UnicornJudge(_SECONDS)
-    kind, _, path = text.partition(":")
-    if kind == "log" and path:
-        return LoggedJudge(text, path)
+    kind, which = _parted(text)
+    if kind in _OTHERS:
+        return _OTHERS[kind](text, which)
     return BootedJudge(open_machine(text))
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Return the kind that `text` names, and which one of it."""
+    kind, colon, rest = text.partition(":")
+    if kind not in _MACHINES and kind not in _OTHERS:
+        raise BadInput(f"{printable(text)}: no judge; there are {', '.join(JUDGES)}")
+    if colon and not rest:
+        raise BadInput(f"{printable(text)}: nothing behind the colon")
+    if not rest and kind not in _DEFAULTS:
+        raise BadInput(f"{printable(text)}: needs a colon and what it is")
+    return kind, rest or _DEFAULTS[kind]
