@@ -374,7 +374,8 @@ JUDGE = option(
     metavar="J",
     type=not_empty,
     help="ask this machine instead of the emulated CPU, as `crosswalk judge --with` takes it: "
-    "unicorn, qemu[:PATH], qemu-mttcg[:PATH], kvm[:PATH], bochs[:PATH], or exec:COMMAND",
+    "unicorn, qemu[:PATH], qemu-mttcg[:PATH], kvm[:PATH], bochs[:PATH], exec:COMMAND, "
+    "or x86isa[:ACL2]",
 )
 PORTABLE = (
     _flag("--portable", "tables and pages where machines have RAM (the default with a machine)"),

@@ -74,7 +74,7 @@ _JUDGE = Command(
             required=True,
             type=not_empty,
             help="the judge: unicorn, qemu[:PATH], qemu-mttcg[:PATH], kvm[:PATH], bochs[:PATH], "
-            "exec:COMMAND, or log:FILE; may be repeated",
+            "exec:COMMAND, log:FILE, or x86isa[:ACL2]; may be repeated",
         ),
         option(
             "--verbose",

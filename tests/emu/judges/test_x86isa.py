@@ -170,7 +170,9 @@ def test_it_is_asked_as_the_cpu_that_it_is(judge):
 
 
 def test_sequences_arent_shown(judge):
-    (judged,) = judge().sequences([load_sequence(KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json").sequence])
+    (judged,) = judge().sequences(
+        [load_sequence(KNOWN_SEQUENCE_FILES / "fault-keeps-tlb.json").sequence]
+    )
     assert Unjudged.NOT_SHOWN is judged.answer.kind
 
 
