@@ -377,8 +377,7 @@ do_step:
     jz supervisor
     mov r10, [rbx + r12 + R_USER]
 supervisor:
-    lea rdx, [r10 + 1]
-    mov [rbp + D_DONE_RIP], rdx
+    mov [rbp + D_DONE_RIP], r10
     mov edx, ecx
     shl edx, 5
     add r10, rdx
@@ -468,23 +467,28 @@ report_step:
 at_access:
     or ecx, AT_ACCESS
 elsewhere:
-    cmp eax, 3
-    jnz no_breakpoint
-    lea rsi, [rdx - 1]
-    cmp rsi, [rbp + D_ACCESS_RIP]
-    jnz not_behind
-    or ecx, BEHIND
-not_behind:
     cmp rdx, [rbp + D_DONE_RIP]
-    jnz no_breakpoint
+    jnz not_done
+    cmp eax, 6                  # 3 outside IA-32e mode
+    jz done_here
+    cmp eax, 3
+    jnz not_done
+done_here:
     cmp r8d, OP_EXECUTE
-    jz no_breakpoint
+    jz not_done
     mov eax, NO_VECTOR
     mov edx, WRITING
     bt edx, r8d
     jnc completed
     mov byte ptr [rbp + D_WROTE], 1
     jmp completed
+not_done:
+    cmp eax, 3
+    jnz no_breakpoint
+    lea rsi, [rdx - 1]
+    cmp rsi, [rbp + D_ACCESS_RIP]
+    jnz no_breakpoint
+    or ecx, BEHIND
 no_breakpoint:
     cmp eax, 1
     jz completed
