@@ -13,12 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from crosswalk.emu.check.judged import kind_of
 from crosswalk.emu.cli.output import command_line
+from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.report.text import context_text, outcome_text, step_text
 from crosswalk.walker.formats.case import Case, Probe, load_case
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.translate import translate, walk
 from scripts.upkeep.found_bugs import BUGS, REGISTERED, ROOT, SUBJECTS, Bug, Subject, walker_of
+from scripts.upkeep.found_registers import moved_to_cr4
 
 __all__ = ["PAGE", "Shown", "Way", "main", "page", "report", "show"]
 
@@ -29,10 +32,9 @@ _HEAD = """\
 Bugs that Crosswalk found in walkers, emulators and models, each with the version that it was found
 in and the smallest case that shows it. `scripts/found` runs the commands below, as far as the
 programs can be had, and fails where a bug is gone; `scripts/found --report NAME` prints a text for
-the program's maintainers. What the emulator that Crosswalk itself uses gets wrong has
+the program's maintainers. What Unicorn, the emulator that Crosswalk itself uses, gets wrong has
 [a page of its own](emulator-divergences.md); `scripts/found unicorn` shows those with a case. This
-page is made from docs/data/found.toml by
-`scripts/found --write`.
+page is made from docs/data/found.toml by `scripts/found --write`.
 
 Whether a tool that only reads memory should fault where the processor does is for its authors to
 say: entries with reserved bits and addresses that aren't canonical are listed because the processor
@@ -61,6 +63,7 @@ class Shown(StrEnum):
     SKIPPED = "skipped"
 
 
+_NO_ANSWER = {"not_shown", "not_exportable", "lost"}
 _FAILURES = (Shown.GONE, Shown.BACK, Shown.UNLIKE, Shown.FAILED)
 
 
@@ -118,10 +121,13 @@ def show(bug: Bug, given: str) -> tuple[Shown, str]:
     subject = SUBJECTS[bug.subject]
     if subject.script is not None:
         return modelled(bug, _answers(subject.script, given))
+    if bug.cr4:
+        return moved(bug, given)
     json_too = ["--json"] if subject.is_judge else []
     command = [sys.executable, "-m", *command_of(bug, given), *json_too]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    if ran.returncode not in {0, 1}:
+    # A judge that answers nothing ends with status 2, and has said why in its document.
+    if ran.returncode not in {0, 1} and not (subject.is_judge and ran.stdout):
         last = (ran.stderr.strip() or f"status {ran.returncode}").splitlines()[-1]
         return Shown.FAILED, last
     if subject.is_judge:
@@ -156,6 +162,19 @@ def modelled(bug: Bug, printed: str) -> tuple[Shown, str]:
     return (Shown.SHOWN if answers == [wrong] else Shown.GONE), answers[0]
 
 
+def moved(bug: Bug, given: str) -> tuple[Shown, str]:
+    """Return what a machine shows of a bug about a value of CR4."""
+    machine = open_machine(given)
+    try:
+        does = moved_to_cr4(machine, int(bug.cr4, 16))
+        version = machine.version
+    finally:
+        machine.close()
+    if does == bug.says:
+        return Shown.SHOWN, f"{version}: {does}"
+    return (Shown.GONE if does.endswith("refused") else Shown.UNLIKE), f"{version}: {does}"
+
+
 def replayed(bug: Bug, status: int, printed: str) -> tuple[Shown, str]:
     """Return what `replay` shows of a walker's bug."""
     if status == 0:
@@ -172,17 +191,29 @@ def judged(bug: Bug, given: str, document: dict[str, Any]) -> tuple[Shown, str]:
     asked = [document] if "judged" in document else document["probes"]
     found = [each["judged"][given] for each in asked]
     is_there = len(found) == len(bug.judged) and all(
-        wanted.items() <= one.items() for wanted, one in zip(bug.judged, found, strict=True)
+        _as_wanted(wanted, one) for wanted, one in zip(bug.judged, found, strict=True)
     )
     listed = any(version.startswith(f"{each},") for each in bug.gone_in)
+    if bug.registered is not None:
+        who = kind_of(given, version)
+        listed = not bug.registered.shown_by(who)
     if is_there:
         return (Shown.BACK if listed else Shown.SHOWN), version
-    if any(one.get("outcome") in {"not_shown", "not_exportable", "lost"} for one in found):
-        return Shown.SKIPPED, f"{version}: {found[0].get('why', found[0]['outcome'])}"
+    unasked = [one for one in found if _NO_ANSWER & {one.get("outcome"), one.get("verdict")}]
+    if unasked:
+        return Shown.SKIPPED, f"{version}: {unasked[0]['why']}"
     if listed:
         return Shown.AS_LISTED, version
     right = all(one.get("verdict") == "agreed" for one in found)
     return (Shown.GONE if right else Shown.UNLIKE), version
+
+
+def _as_wanted(wanted: dict[str, Any], one: dict[str, Any]) -> bool:
+    """Return whether an answer has these values; of several departures, this one among them."""
+    names = str(one.get("known", "")).split("+")
+    return all(
+        value in names if key == "known" else one.get(key) == value for key, value in wanted.items()
+    )
 
 
 def page(all_bugs: Iterable[Bug]) -> str:
@@ -191,6 +222,7 @@ def page(all_bugs: Iterable[Bug]) -> str:
     current = None
     for bug in all_bugs:
         if bug.subject != current:
+            lines.extend(_others(current))
             current = bug.subject
             subject = SUBJECTS[current]
             lines.append(f"## {subject.name}\n\nFound in {subject.version}; <{subject.home}>.")
@@ -199,10 +231,24 @@ def page(all_bugs: Iterable[Bug]) -> str:
     return "\n".join([*lines, _NOT_SHOWN])
 
 
+def _others(subject: str | None) -> Iterator[str]:
+    """Yield what is registered of a judge, and has no section."""
+    names = [f"`{bug.id}`" for bug in REGISTERED.values() if bug.subject == subject]
+    if names:
+        yield "### What is registered of others, too\n"
+        yield "Described in [emulator-divergences.md](emulator-divergences.md), and shown by"
+        yield f"`scripts/found NAME`: {', '.join(names)}.\n"
+
+
 def _section(bug: Bug) -> Iterator[str]:
-    case = load_case(ROOT / bug.case)
     yield f"### {bug.title}\n\n{bug.what}\n"
     yield f"- Manual: {bug.manual}"
+    if bug.cr4:
+        yield f"- The processor's answer, to a MOV of {bug.cr4} to CR4 in 64-bit mode: #GP(0)"
+        yield f"- The answer: {bug.says}"
+        yield f"- See it: `scripts/found {bug.id}`\n"
+        return
+    case = load_case(ROOT / bug.case)
     for probe in case.probes:
         yield f"- The processor's answer, to {_asked(probe)}: {outcome_text(right_of(case, probe))}"
     yield f"- The answer: {_answer(bug)}"
@@ -228,6 +274,8 @@ def _see(bug: Bug) -> str:
     subject = SUBJECTS[bug.subject]
     if subject.script is not None:
         return f"acl2 < {subject.script}"
+    if bug.cr4:
+        return f"scripts/found {bug.id}"
     given = walker_of(subject, "PATH")
     return command_line(command_of(bug, given or bug.subject))
 
@@ -239,9 +287,14 @@ def right_of(case: Case, probe: Probe) -> Outcome:
 
 def report(bug: Bug, given: str | None = None) -> str:
     """Return a text that the maintainers of a program could take as a report, in Markdown."""
-    subject, case = SUBJECTS[bug.subject], load_case(ROOT / bug.case)
-    lines = [f"# {subject.name}: {bug.title}", "", bug.what, ""]
-    lines += [f"Seen in {subject.version}.", "", "## What the manuals say", "", bug.manual, ""]
+    subject = SUBJECTS[bug.subject]
+    seen = f"Seen in {subject.version}{'; not in ' if bug.gone_in else ''}{', '.join(bug.gone_in)}."
+    lines = [f"# {subject.name}: {bug.title}", "", bug.what, "", seen, ""]
+    lines += ["## What the manuals say", "", bug.manual, ""]
+    if bug.cr4:
+        lines += ["## What happens", "", f"After a MOV of {bug.cr4} to CR4, {bug.says}.", ""]
+        return "\n".join([*lines, "## With Crosswalk", "", f"    {_see(bug)}"]) + "\n"
+    case = load_case(ROOT / bug.case)
     lines += ["## The smallest case", "", "```", context_text(case.context())]
     for probe in case.probes:
         path = walk(case.memory(), case.context(), probe.va)

@@ -3,11 +3,12 @@
 import shlex
 import sys
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosswalk.emu.check.departures import UNICORN, Scope, departures
+from crosswalk.emu.check.departures import BOCHS, QEMU, UNICORN, Departure, Scope, departures
 
 __all__ = ["BUGS", "REGISTERED", "ROOT", "SUBJECTS", "Bug", "Subject", "bugs"]
 
@@ -50,19 +51,22 @@ class Bug:
     """A bug: in what, its title, the text of it, the case that shows it, and the manual.
 
     It is shown where `says` is part of what `replay`, or the model, prints, or where each probe's
-    `judged` has the values of its `judged` here. In the judges whose versions begin with one of
-    `gone_in` it must be gone.
+    `judged` has the values of its `judged` here. With `cr4`, a value of CR4, there is no case, and
+    `says` is what the machine does at a MOV of it. In the judges whose versions begin with one of
+    `gone_in`, or that don't show the departure `registered`, it must be gone.
     """
 
     id: str
     subject: str
     title: str
     what: str
-    case: str
     manual: str
+    case: str = ""
+    cr4: str = ""
     says: str | None = None
     judged: tuple[dict[str, Any], ...] = ()
     gone_in: tuple[str, ...] = ()
+    registered: Departure | None = None
 
 
 SUBJECTS = {
@@ -172,31 +176,37 @@ def bugs(text: str) -> dict[str, Bug]:
             key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
         }
         found[name] = Bug(id=name, subject=subject, **rest)
-        if SUBJECTS[subject].is_judge:
-            whole = bool(found[name].judged) and found[name].says is None
-        else:
-            whole = bool(found[name].says) and not found[name].judged
-        if not whole:
+        bug = found[name]
+        by_case = SUBJECTS[subject].is_judge and not bug.cr4
+        whole = bool(bug.judged) is by_case and bool(bug.says) is not by_case
+        if not whole or bool(bug.case) is bool(bug.cr4):
             raise TypeError(f"{name}: a walker's bug has `says`, a judge's has `judged`")
     return found
 
 
-def registered() -> dict[str, Bug]:
-    """Return the registered departures of the emulated CPU that have case files, as bugs."""
+def registered(listed: Iterable[Bug]) -> dict[str, Bug]:
+    """Return the registered departures that have case files, as bugs of each judge.
+
+    Those left out have the case of a bug that is listed.
+    """
     scopes = (Scope.ACCESS, Scope.COMPOSITE, Scope.SEQUENCE)
-    return {
-        f"unicorn-{each.id}": Bug(
-            id=f"unicorn-{each.id}",
-            subject=UNICORN,
+    cases = {(bug.subject, bug.case) for bug in listed}
+    found = (
+        Bug(
+            id=f"{who}-{each.id}",
+            subject=who,
             title=each.differs,
             what=each.reason,
             case=f"tests/cases/{each.folder}/{each.case}",
             manual=each.manual,
             judged=({"verdict": "known", "known": each.id},),
+            registered=each,
         )
-        for each in departures(*scopes, who=UNICORN)
-    }
+        for who in (UNICORN, QEMU, BOCHS)
+        for each in departures(*scopes, who=who)
+    )
+    return {bug.id: bug for bug in found if (bug.subject, bug.case) not in cases}
 
 
 BUGS = bugs(DATA.read_text("utf-8"))
-REGISTERED = registered()
+REGISTERED = registered(BUGS.values())
