@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +81,6 @@ def way_of(name: str, paths: Mapping[str, str], judges: Sequence[str]) -> Way:
         found = [each for each in judges if each.partition(":")[0] == name]
         return Way(found[-1]) if found else Way(None, f"needs {subject.needs}")
     path = paths.get(name, "")
-    if subject.script is not None:
-        acl2 = acl2_in(Path(path or "/"))
-        return Way(None, f"needs {subject.needs}") if acl2 is None else Way(str(acl2[0]))
     if subject.checkout is not None and not path:
         return Way(None, f"needs {subject.needs}")
     if subject.checkout is not None and not (Path(path) / subject.checkout).exists():
@@ -92,13 +88,6 @@ def way_of(name: str, paths: Mapping[str, str], judges: Sequence[str]) -> Way:
     if subject.has and _run(subject.has) != 0:
         return Way(None, f"needs {subject.needs}")
     return Way(walker_of(subject, str(Path(path).resolve()) if path else ""))
-
-
-def acl2_in(root: Path) -> tuple[Path, Path] | None:
-    """Return ACL2 and its books in Debian's packages, unpacked in `root`; None for none."""
-    programs = sorted(root.glob("usr/lib/acl2-*/saved_acl2"))
-    models = sorted(root.glob("usr/share/acl2-*/books/projects/x86isa/machine/paging.lisp"))
-    return (programs[-1], models[-1].parents[3]) if programs and models else None
 
 
 def _run(command: Sequence[str]) -> int:
@@ -119,8 +108,6 @@ def command_of(bug: Bug, given: str) -> list[str]:
 def show(bug: Bug, given: str) -> tuple[Shown, str]:
     """Run the command that shows a bug; return what came of it, and a word on it."""
     subject = SUBJECTS[bug.subject]
-    if subject.script is not None:
-        return modelled(bug, _answers(subject.script, given))
     if bug.cr4:
         return moved(bug, given)
     json_too = ["--json"] if subject.is_judge else []
@@ -133,33 +120,6 @@ def show(bug: Bug, given: str) -> tuple[Shown, str]:
     if subject.is_judge:
         return judged(bug, given, json.loads(ran.stdout))
     return replayed(bug, ran.returncode, ran.stdout)
-
-
-@cache
-def _answers(script: str, program: str) -> str:
-    """Return what ACL2 prints when it reads a script, with the books that lie beside it."""
-    acl2 = acl2_in(Path(program).parents[3])
-    books = {"ACL2_SYSTEM_BOOKS": str(acl2[1])} if acl2 else {}
-    with (ROOT / script).open("rb") as file:
-        ran = subprocess.run(
-            [program],
-            stdin=file,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | books,
-        )
-    return ran.stdout
-
-
-def modelled(bug: Bug, printed: str) -> tuple[Shown, str]:
-    """Return what ACL2 shows of a bug of the model; its answers are lines with a name in front."""
-    wrong = bug.says or ""
-    name = wrong.partition(":")[0]
-    answers = [line for line in printed.splitlines() if line.startswith(f"{name}:")]
-    if not answers:
-        return Shown.FAILED, "ACL2 gave no answer"
-    return (Shown.SHOWN if answers == [wrong] else Shown.GONE), answers[0]
 
 
 def moved(bug: Bug, given: str) -> tuple[Shown, str]:
@@ -272,8 +232,6 @@ def _answer(bug: Bug) -> str:
 
 def _see(bug: Bug) -> str:
     subject = SUBJECTS[bug.subject]
-    if subject.script is not None:
-        return f"acl2 < {subject.script}"
     if bug.cr4:
         return f"scripts/found {bug.id}"
     given = walker_of(subject, "PATH")
@@ -303,17 +261,12 @@ def report(bug: Bug, given: str | None = None) -> str:
         lines += ["", f"{_asked(probe)}", f"  a processor:  {right}"]
     lines += [f"  {subject.name}:  {_answer(bug).strip('`')}", "```", ""]
     lines += ["## With Crosswalk", "", f"    {given or _see(bug)}", ""]
-    lines += ["## Without Crosswalk", "", *_without(bug, subject, case)]
+    lines += ["## Without Crosswalk", "", *_without(subject, case)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _without(bug: Bug, subject: Subject, case: Case) -> Iterator[str]:
+def _without(subject: Subject, case: Case) -> Iterator[str]:
     """Yield how a bug is seen by somebody who has only files of ours."""
-    if subject.script is not None:
-        yield "The file takes no more than the packages:"
-        yield ""
-        yield f"    {_see(bug)}"
-        return
     if subject.walker is None or not subject.walker.startswith("exec:"):
         yield "The tables above, and the access, are all that it takes to see it."
         return
@@ -351,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         dest="judges",
         metavar="J",
-        help="qemu:PATH, bochs:PATH",
+        help="qemu:PATH, bochs:PATH, x86isa:PATH",
     )
     parser.add_argument("--report", action="store_true", help="print texts for the maintainers")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
@@ -367,7 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := paths.keys() - SUBJECTS.keys():
         parser.error(f"--checkout {min(unknown)}: no such subject")
     qemu = ["qemu"] if _run(("qemu-system-x86_64", "--version")) == 0 else []
-    return _show_all(chosen, paths, ["unicorn", *qemu, *options.judges])
+    x86isa = ["x86isa"] if shutil.which("acl2") else []
+    return _show_all(chosen, paths, ["unicorn", *qemu, *x86isa, *options.judges])
 
 
 def _chosen(names: Sequence[str]) -> Iterator[Bug]:

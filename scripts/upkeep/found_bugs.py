@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosswalk.emu.check.departures import BOCHS, QEMU, UNICORN, Departure, Scope, departures
+from crosswalk.emu.check.departures import (
+    BOCHS,
+    QEMU,
+    UNICORN,
+    X86ISA,
+    Departure,
+    Scope,
+    departures,
+)
 
 __all__ = ["BUGS", "REGISTERED", "ROOT", "SUBJECTS", "Bug", "Subject", "bugs"]
 
@@ -23,10 +31,9 @@ class Subject:
     """A walker, emulator or model: its name for people, where it is from, and how it is reached.
 
     `version` is what it was found in. `walker` is what `--walker` takes, with {path} for the path
-    that the reader gives; None for a judge, which is given with `--with`, and for the model, of
-    which `script` is what ACL2 is given to read. A walker `lists` mappings or translates. `has` is
-    a command that succeeds where it can be had, `checkout` a file of the reader's folder. `needs`
-    says how it is had.
+    that the reader gives; None for a judge, which is given with `--with`. A walker `lists` mappings
+    or translates. `has` is a command that succeeds where it can be had, `checkout` a file of the
+    reader's folder. `needs` says how it is had.
     """
 
     name: str
@@ -37,20 +44,19 @@ class Subject:
     has: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     checkout: str | None = None
-    script: str | None = None
     lists: bool = False
 
     @property
     def is_judge(self) -> bool:
         """Whether it is a machine, given with `--with`."""
-        return self.walker is None and self.script is None
+        return self.walker is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bug:
     """A bug: in what, its title, the text of it, the case that shows it, and the manual.
 
-    It is shown where `says` is part of what `replay`, or the model, prints, or where each probe's
+    It is shown where `says` is part of what `replay` prints, or where each probe's
     `judged` has the values of its `judged` here. With `cr4`, a value of CR4, there is no case, and
     `says` is what the machine does at a MOV of it. In the judges whose versions begin with one of
     `gone_in`, or that don't show the departure `registered`, it must be gone.
@@ -118,9 +124,8 @@ SUBJECTS = {
         "x86isa, the model of x86 in ACL2's books",
         "https://github.com/acl2/acl2/tree/master/books/projects/x86isa",
         "Debian's ACL2 8.5dfsg-5",
-        "`apt-get install acl2 acl2-books acl2-books-certs` (2.7 GB), or these packages unpacked, "
-        "named by `--checkout x86isa=DIR`",
-        script="scripts/upkeep/found_x86isa.lisp",
+        "11 GB of memory, and `apt-get install acl2 acl2-books acl2-books-certs` (2.7 GB) or "
+        "`scripts/judges acl2`, then `--with x86isa:.judges/acl2/acl2`",
     ),
     "drgn": Subject(
         "drgn",
@@ -202,7 +207,7 @@ def registered(listed: Iterable[Bug]) -> dict[str, Bug]:
             judged=({"verdict": "known", "known": each.id},),
             registered=each,
         )
-        for who in (UNICORN, QEMU, BOCHS)
+        for who in (UNICORN, QEMU, BOCHS, X86ISA)
         for each in departures(*scopes, who=who)
     )
     return {bug.id: bug for bug in found if (bug.subject, bug.case) not in cases}

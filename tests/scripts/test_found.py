@@ -11,7 +11,6 @@ from scripts.upkeep.found import (
     Shown,
     judged,
     main,
-    modelled,
     moved,
     page,
     report,
@@ -23,7 +22,6 @@ from scripts.upkeep.found_bugs import BUGS, REGISTERED, ROOT, SUBJECTS, bugs
 PS = BUGS["volatility3-pml4e-ps"]
 KEYS = BUGS["bochs-keys-by-privilege"]
 CR4 = BUGS["qemu-reserved-bit-of-cr4"]
-XD = BUGS["x86isa-xd-of-the-pte"]
 
 
 def document(outcome, version="Bochs 3.0, GenuineIntel, 40 bits"):
@@ -113,13 +111,6 @@ def test_a_machine_that_answers_no_sequence_is_skipped_with_the_reason():
 def test_a_machine_that_refuses_a_value_of_cr4_has_no_bug_and_one_that_hangs_has():
     assert Shown.SHOWN is moved(CR4, "qemu")[0]
     assert Shown.UNLIKE is moved(replace(CR4, cr4="0xa0"), "qemu")[0]
-
-
-def test_the_models_answer_says_whether_the_bug_is_there():
-    assert (Shown.SHOWN, XD.says) == modelled(XD, f"<x86>\n{XD.says}\n")
-    right = "xd-of-the-pte: (PAGE-FAULT 0 ((:PAGE-FAULT 17 0)))"
-    assert (Shown.GONE, right) == modelled(XD, f"{right}\n")
-    assert Shown.FAILED is modelled(XD, "Bye.\n")[0]
 
 
 def test_what_is_not_at_hand_is_skipped_with_the_reason():
