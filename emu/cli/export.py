@@ -13,7 +13,7 @@ import numpy as np
 from crosswalk.emu.cli.given_cases import Content, given_cases
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.judges.asked import Part, Refusals
-from crosswalk.emu.judges.booted import NO_PLACE, SEQUENCES
+from crosswalk.emu.judges.booted import NO_PLACE
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.exported import (
@@ -24,6 +24,7 @@ from crosswalk.emu.judges.exported import (
 from crosswalk.emu.judges.iso import make_iso, require_iso_tools
 from crosswalk.emu.judges.judge import Question
 from crosswalk.emu.judges.parts import Compiled
+from crosswalk.emu.judges.sequences import CompiledSequence
 from crosswalk.emu.judges.ways import Ram
 from crosswalk.emu.probe.composites import NAMES
 from crosswalk.emu.report.composites import CompositeCase
@@ -132,9 +133,7 @@ def _exported(name: str, content: Content) -> _Exported:
         asked = (case.memory(), case.context(), composite)
         probes = [NAMES[int(composite.form[0])]]
         return _Exported.of(name, probes, CompiledComposites(asked, Ram(None), None))
-    refused = Refusals(1)
-    refused.add(0, SEQUENCES)
-    return _Exported(name, ["the sequence"], [], refused)
+    return _Exported.of(name, ["the sequence"], CompiledSequence(content.sequence, Ram(None), None))
 
 
 def _write(options: argparse.Namespace, number: int, image: ExportedImage) -> _Written:

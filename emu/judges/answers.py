@@ -21,6 +21,7 @@ __all__ = [
     "Found",
     "answer_of",
     "fault_of",
+    "name_of",
     "named_by",
     "refusal_reason",
     "stored_at",
@@ -103,6 +104,11 @@ def answer_of(expected: Expected, result: ProgramResult) -> Found | Reason:  # n
     return _to(expected, _written_at(expected, expected.end, result, changed), changed)
 
 
+def name_of(vector: int) -> str:
+    """Return the name of an exception, as "#PF"."""
+    return _VECTORS.get(vector, f"vector {vector}")
+
+
 def fault_of(step: StepResult) -> Found | Reason | None:
     """Return the fault of an access, None for none, or why what was raised is no outcome."""
     completes = step.vector in {Vector.DB, Vector.BP} and (step.at_access or step.behind)
@@ -112,7 +118,7 @@ def fault_of(step: StepResult) -> Found | Reason | None:
         return Found(Kind.PAGE_FAULT, 0, step.error_code, step.cr2)
     if step.at_access and step.vector == Vector.GP and step.error_code == 0:
         return Found(Kind.GENERAL_PROTECTION)
-    name = _VECTORS.get(step.vector, f"vector {step.vector}")
+    name = name_of(step.vector)
     where = "" if step.at_access else ", elsewhere than at the access"
     return Reason(Unjudged.ENDED, f"it raised {name}{where}")
 

@@ -26,6 +26,7 @@ from crosswalk.emu.judges.judge import (
 )
 from crosswalk.emu.judges.machine import CpuWish, Machine, Printed
 from crosswalk.emu.judges.parts import Compiled
+from crosswalk.emu.judges.sequences import CompiledSequence, wish_of_sequence
 from crosswalk.emu.judges.ways import Ram
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.guest.boot.image import Place, boot_image, digest_of, size_of
@@ -36,7 +37,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.tlb import Sequence as TlbSequence
 
-__all__ = ["NO_PLACE", "SEQUENCES", "BootedJudge"]
+__all__ = ["NO_PLACE", "BootedJudge"]
 
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -60,7 +61,6 @@ NO_PLACE = Reason(Unjudged.NOT_EXPORTABLE, "no place of the runner that the run 
 _LOST = Reason(Unjudged.LOST, "the machine was killed by somebody else")
 _ONCE = Reason(Unjudged.LOST, "the machine ended at it, but not when it was asked again, alone")
 _MANY = Reason(Unjudged.LOST, f"not asked: the machine had ended {_MOST_DEATHS} times before")
-SEQUENCES = Reason(Unjudged.NOT_EXPORTABLE, "sequences aren't compiled for machines")
 
 
 class BootedJudge:
@@ -84,17 +84,21 @@ class BootedJudge:
 
     def accesses(self, questions: Sequence[Question]) -> list[Judged]:
         """Return what the machine says of each question, in order."""
-        return self._all(questions, [each.context for each in questions], CompiledAccesses)
+        contexts = [each.context for each in questions]
+        return self._all(questions, contexts, list(map(wish_of, contexts)), CompiledAccesses)
 
     def composites(
         self, questions: Sequence[tuple[PhysicalMemory, PagingContext, Composites]]
     ) -> list[JudgedComposites]:
         """Return what the machine says of each question, in order."""
-        return self._all(questions, [context for _, context, _ in questions], CompiledComposites)
+        contexts = [context for _, context, _ in questions]
+        return self._all(questions, contexts, list(map(wish_of, contexts)), CompiledComposites)
 
     def sequences(self, sequences: Sequence[TlbSequence]) -> list[JudgedSequence]:
-        """Return that none of them can be asked."""
-        return [JudgedSequence(each.context, SEQUENCES) for each in sequences]
+        """Return what the machine says of each sequence, in order."""
+        contexts = [each.context for each in sequences]
+        wishes = list(map(wish_of_sequence, sequences))
+        return self._all(sequences, contexts, wishes, CompiledSequence)
 
     def close(self) -> None:
         """Give back what the machine took."""
@@ -104,11 +108,15 @@ class BootedJudge:
         self,
         questions: Sequence[Q],
         contexts: Sequence[PagingContext],
+        wishes: Sequence[CpuWish],
         compile_: Callable[[Q, Ram, CpuFacts | None], Compiled[T]],
     ) -> list[T]:
-        """Return what the machine says of questions of a kind; `contexts` are theirs."""
+        """Return what the machine says of questions of a kind.
+
+        `contexts` are theirs, `wishes` the CPUs that they are for.
+        """
         judged: dict[int, T] = {}
-        for wish, numbers in _by_wish(contexts).items():
+        for wish, numbers in _by_wish(wishes).items():
             facts = self._cpu(wish)
             ranges = [(start, end - start) for start, end in facts.ram]
             ram = Ram(ranges, self._machine.nothing_from)
@@ -253,10 +261,10 @@ def _how(printed: Printed, log: BootLog) -> str:
     return log.ended or f"the machine {printed.ended or 'ends'}"
 
 
-def _by_wish(contexts: Sequence[PagingContext]) -> dict[CpuWish, list[int]]:
+def _by_wish(wishes: Sequence[CpuWish]) -> dict[CpuWish, list[int]]:
     numbers: dict[CpuWish, list[int]] = {}
-    for number, context in enumerate(contexts):
-        numbers.setdefault(wish_of(context), []).append(number)
+    for number, wish in enumerate(wishes):
+        numbers.setdefault(wish, []).append(number)
     return numbers
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from crosswalk.emu.judges.asked import VENDOR, cpu_context
-from crosswalk.emu.judges.booted import SEQUENCES
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.exported import Logs
 from crosswalk.emu.judges.judge import Judged, JudgedComposites, JudgedSequence, Question
 from crosswalk.emu.judges.parts import Compiled
+from crosswalk.emu.judges.sequences import CompiledSequence
 from crosswalk.emu.judges.ways import Ram
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.guest.boot.programs import CpuFacts
@@ -60,8 +60,8 @@ class LoggedJudge:
         return [self._of(each, each[1], CompiledComposites) for each in questions]
 
     def sequences(self, sequences: Sequence[TlbSequence]) -> list[JudgedSequence]:
-        """Return that none of them can be asked."""
-        return [JudgedSequence(each.context, SEQUENCES) for each in sequences]
+        """Return what the log says of each sequence, in order."""
+        return [self._of(each, each.context, CompiledSequence) for each in sequences]
 
     def close(self) -> None:
         """Nothing runs."""
