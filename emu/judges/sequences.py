@@ -16,7 +16,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crosswalk.emu.judges.answers import Answered, fault_of, name_of, refusal_reason
-from crosswalk.emu.judges.asked import Asked, Part, Refusals, Registers, run_of, whole_refusal, wish_of
+from crosswalk.emu.judges.asked import (
+    Asked,
+    Part,
+    Refusals,
+    Registers,
+    run_of,
+    whole_refusal,
+    wish_of,
+)
 from crosswalk.emu.judges.compiling import OPS
 from crosswalk.emu.judges.judge import ELSEWHERE, JudgedSequence, Reason, Unjudged
 from crosswalk.emu.judges.lending import Loan
