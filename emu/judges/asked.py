@@ -14,6 +14,7 @@ from crosswalk.emu.judges.ways import Ram, Tables, frames_of
 from crosswalk.emu.probe.control import CR4_PKE, CR4_SMAP, CR4_SMEP, EFER_LMA, EFER_NXE, Control
 from crosswalk.emu.probe.paths import PagingFormat, distinct
 from crosswalk.guest.boot.image import Place
+from crosswalk.guest.boot.log import FEATURE_BITS
 from crosswalk.guest.boot.programs import CpuFacts, Program, Run
 from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.control import Vendor
@@ -134,12 +135,13 @@ def whole_refusal(
     registers = Registers.of(context)
     if registers.key() is None:
         return Reason(Unjudged.NOT_EXPORTABLE, "PKRS denies every supervisor page something")
-    if facts is None:
+    there = FEATURE_BITS if facts is None else facts.features
+    missing = next((words for name, words in registers.features if name not in there), None)
+    if missing is None:
         return None
-    for name, words in registers.features:
-        if name not in facts.features:
-            return Reason(Unjudged.NOT_SHOWN, f"the CPU has no {words}")
-    return None
+    if facts is None:
+        return Reason(Unjudged.NOT_EXPORTABLE, f"{missing}: images don't see whether a CPU has it")
+    return Reason(Unjudged.NOT_SHOWN, f"the CPU has no {missing}")
 
 
 def cpu_context(context: PagingContext, facts: CpuFacts) -> PagingContext | None:
@@ -232,16 +234,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """The tables of an address space as a run gets them: those in `usable` frames."""
+    """The tables of an address space as a run gets them: those in `usable` frames.
+
+    Addresses from 1 << `width` on are taken for reserved bits.
+    """
 
     tables: Tables
     usable: NDArray[np.bool_]
+    width: int
 
     @classmethod
     def of(cls, tables: Tables, ram: Ram, width: int) -> "Whole":
         """Return those that lie in RAM, below 1 << `width`."""
         usable = ram.has(tables.frames) & (tables.frames >> np.uint64(width) == 0)
-        return cls(tables, usable)
+        return cls(tables, usable, width)
 
 
 def run_words(whole: Whole, ram: Ram, walked: U64, targets: U64) -> tuple[U64, NDArray[np.uint64]]:
@@ -269,10 +275,11 @@ def run_of(
     programs: Iterable[Program],
     *,
     pkru: int = 0,
+    maxphyaddr: int = 0,
 ) -> Run:
     """Return a run under these registers; the runner's own pages are not in it yet.
 
-    `pkru` are bits that programs may set in PKRU.
+    `pkru` are bits that programs may set in PKRU; `maxphyaddr` is the run's.
     """
     clear, words = space
     return Run(
@@ -284,6 +291,8 @@ def run_of(
         pkru=registers.pkru,
         pkrs=registers.pkrs,
         alias_key=registers.key(pkru) or 0,
+        maxphyaddr=maxphyaddr,
+        needs=tuple(name for name, _ in registers.features),
         clear=clear,
         words=words,
         programs=tuple(programs),

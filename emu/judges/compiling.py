@@ -160,7 +160,13 @@ class CompiledAccesses:
         ways, ends = self._ways, self._ends
         target = np.where(ends.known, ways.target, np.uint64(NO_ADDRESS))
         marked = ends.known & ~ends.inside
-        places = Places(ways.entry, ways.end[:, None], target[:, None], marked[:, None])
+        places = Places(
+            entry=ways.entry,
+            end=ways.end[:, None],
+            target=target[:, None],
+            marked=marked[:, None],
+            beyond=ways.beyond[:, None],
+        )
         registers = Registers.of(self._question.context)
         space = AddressSpace(registers, self._space, ram, self._form, self._control.root)
         self.parts += divided(space, places, self._programs, self.refused)

@@ -160,6 +160,7 @@ class CompiledComposites:
                 np.uint64(NO_ADDRESS),
             ),
             marked=known & ~np.stack([ends.inside[half] for half in halves], axis=1),
+            beyond=np.stack([ways.beyond[half] for half in halves], axis=1),
         )
         byte = _free_byte(tables)
         if byte is None:

@@ -14,7 +14,7 @@ from crosswalk.emu.probe.paths import NO_PAGE, PagingFormat
 from crosswalk.walker.columns import Rows
 from crosswalk.walker.memory import FRAME, U64
 
-__all__ = ["MARKS", "Ends", "ends_of", "nowhere", "refuse_places", "together"]
+__all__ = ["MARKS", "Ends", "ends_of", "nowhere", "refuse_places", "together", "widest_cpus"]
 
 _NO_PAGE = np.uint64(NO_PAGE)
 _FRAME_BITS = np.uint64(-FRAME & (1 << 64) - 1)
@@ -87,10 +87,29 @@ def refuse_places(refused: Refusals, space: Whole, ways: Ways, ram: Ram, width: 
     refused.add(bad, Reason(kind, _NO_RAM if ram.known else _LEGACY))
 
 
-def together(left: NDArray[np.bool_], places: U64, ram: Ram) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows left, those that need the same parts of memory that a machine may lack.
+def widest_cpus(places: U64, ram: Ram, width: int) -> NDArray[np.uint8]:
+    """Return uint8[n]: the most MAXPHYADDR of a CPU that rows can be put to, 0 for any.
 
-    `places` uint64[n, k] are the addresses that the rows come across.
+    `places` uint64[n, k] are the addresses that they come across. One from 1 << `width` on has to
+    have reserved bits in an unknown machine: else the access would go there, where there is no RAM.
+    """
+    high = (places >> np.uint64(52) == 0) & (places >> np.uint64(width) != 0)
+    if ram.known or not high.any():
+        return np.zeros(len(places), np.uint8)
+    # Below 2^53 a float is exact, and its exponent the number of bits.
+    bits = np.frexp(places.astype(np.float64))[1] - 1
+    least = np.where(high, bits, 64).min(axis=1)
+    found: NDArray[np.uint8] = np.where(least == 64, 0, least).astype(np.uint8)
+    return found
+
+
+def together(
+    left: NDArray[np.bool_], places: U64, widest: NDArray[np.uint8], ram: Ram
+) -> Iterator[NDArray[np.intp]]:
+    """Yield the rows left, those that need the same of a machine that may lack it.
+
+    `places` uint64[n, k] are the addresses that the rows come across, `widest` uint8[n] as
+    `widest_cpus` has it.
     """
     rows = np.flatnonzero(left)
     if ram.known or not len(rows):
@@ -101,6 +120,7 @@ def together(left: NDArray[np.bool_], places: U64, ram: Ram) -> Iterator[NDArray
     # What is no address, or has reserved bits, is in no part.
     zones[places[rows] >> np.uint64(52) != 0] = 0
     zones.sort(axis=1)
+    zones = np.concatenate([zones, widest[rows, None].astype(np.uint64)], axis=1)
     _, which = np.unique(zones, axis=0, return_inverse=True)
     which = which.reshape(-1)
     for number in range(int(which.max()) + 1):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.judges.answers import Answered
 from crosswalk.emu.judges.asked import Asked, Part, Refusals, Registers, Whole, run_of, run_words
-from crosswalk.emu.judges.ends import together
+from crosswalk.emu.judges.ends import together, widest_cpus
 from crosswalk.emu.judges.judge import Reason, Unjudged
 from crosswalk.emu.judges.lending import choose_loans, use_of
 from crosswalk.emu.judges.ways import Ram, frames_of, root_entries
@@ -54,13 +54,15 @@ class Places:
 
     `entry` uint64[n, k] are the addresses of the entries on their walks, `end` uint64[n, m] the
     addresses reached; `target` uint64[n, m] those of the words there that tell of themselves,
-    NO_ADDRESS for none, of which `marked` bool[n, m] are given a marker.
+    NO_ADDRESS for none, of which `marked` bool[n, m] are given a marker. `beyond` uint64[n, h] are
+    the frames of tables that the walks go on to and that aren't there.
     """
 
     entry: U64
     end: U64
     target: U64
     marked: NDArray[np.bool_]
+    beyond: U64
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,9 @@ def divided(
     `programs` are those of the rows; `pkru` are bits that they may set in PKRU on the way.
     """
     form, root, ram, parts = space.form, space.root, space.ram, list[Part]()
-    every = np.concatenate([places.entry, places.end], axis=1)
-    for rows in together(refused.left, every, ram):
+    every = np.concatenate([places.entry, places.end, places.beyond], axis=1)
+    widest = widest_cpus(every, ram, space.whole.width)
+    for rows in together(refused.left, every, widest, ram):
         use = use_of(form, root, places.entry[rows], places.target[rows])
         lent = np.zeros(len(rows), np.bool_)
         for loan, chosen in choose_loans(form, space.held, use, len(rows)):
@@ -106,7 +109,8 @@ def divided(
                 marked = places.target[some][places.marked[some]]
                 words = run_words(space.whole, ram, frames_of(places.entry[some]), marked)
                 made = (programs[row] for row in some.tolist())
-                run = run_of(space.registers, words, made, pkru=pkru)
+                most = int(widest[some[0]])
+                run = run_of(space.registers, words, made, pkru=pkru, maxphyaddr=most)
                 asked = Asked(run=run, form=form, roots=(root,), loan=loan, taken=run.clear)
                 parts.append(Part(asked, some))
         refused.add(rows[~lent], NO_SLOT)

@@ -23,7 +23,10 @@
 .equ R_BLOCKS, 80
 .equ R_PROGRAMS, 88
 .equ R_TAG, 96
-.equ R_BODY, 104
+.equ R_NEEDS, 104
+.equ R_BODY, 128
+.equ MOST_NEEDS, 12
+.equ CPU_WORDS, 64           # in the results, behind the greeting and a head
 .equ S_VA, 8
 .equ S_VALUE, 16
 .equ S_MORE, 24
@@ -61,6 +64,16 @@ begin:
     and edx, 1
     mov [rbp + D_PAGE1GB], rdx
 no_large:
+    mov eax, 0x80000000
+    cpuid
+    mov edx, 36
+    cmp eax, 0x80000008
+    jb width_known
+    mov eax, 0x80000008
+    cpuid
+    movzx edx, al
+width_known:
+    mov [rbp + D_WIDTH], rdx
     xor ebx, ebx                # CPUID wrote there
     call find_serial
     call note_screen
@@ -724,6 +737,27 @@ by_cr3:
 
 # Refuse the run if anything it names isn't RAM, or is the runner's. Notes where its parts begin.
 check_addresses:
+    movzx edx, byte ptr [r12 + R_MODE + 2]
+    test edx, edx
+    jz any_width
+    mov eax, REFUSED_WIDTH
+    cmp [rbp + D_WIDTH], rdx
+    ja refuse
+any_width:
+    lea rsi, [r12 + R_NEEDS]
+    mov rdi, [rbp + D_RESULTS]
+    mov ecx, MOST_NEEDS
+    mov eax, REFUSED_FEATURE
+next_need:
+    movzx edx, word ptr [rsi]
+    test edx, edx
+    jz needs_met
+    bt dword ptr [rdi + CPU_WORDS], edx
+    jnc refuse
+    add rsi, 2
+    dec ecx
+    jnz next_need
+needs_met:
     xor r8d, r8d
     xor r9d, r9d
     mov rdi, [r12 + R_CR3]

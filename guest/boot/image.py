@@ -287,6 +287,7 @@ _NAMES = (
     "D_ROWS",
     "D_PIXEL",
     "D_SCALE",
+    "D_WIDTH",
     "D_LINE",  # 80 bytes
     *(f"D_LINE_{at}" for at in range(1, 10)),
     "D_FREE",

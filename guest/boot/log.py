@@ -32,6 +32,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 
 __all__ = [
+    "FEATURE_BITS",
     "MARK",
     "MOST_STRAYS",
     "NO_VECTOR",
@@ -97,6 +98,8 @@ class Refusal(IntEnum):
     EFER = 8
     PKRS = 9
     STEP = 10
+    WIDTH = 11
+    FEATURE = 12
 
 
 _SAYS = {
@@ -110,6 +113,8 @@ _SAYS = {
     Refusal.EFER: "EFER = {:#x} refused",
     Refusal.PKRS: "IA32_PKRS = {:#x} refused",
     Refusal.STEP: "no step of kind {} in this paging mode",
+    Refusal.WIDTH: "MAXPHYADDR is above {}",
+    Refusal.FEATURE: "the CPU has no {}",
 }
 
 # Flags of a step's word: vector | flags << 8 | error code << 32.
@@ -150,6 +155,15 @@ _FEATURES = {
     "hypervisor": (1, 0, _ECX, 31),
 }
 """Leaf, subleaf, register and bit (Intel SDM vol. 2A, "CPUID—CPU Identification")."""
+
+
+FEATURE_BITS = {
+    name: (_LEAVES.index((leaf, subleaf)) * 4 + register) * 32 + bit
+    for name, (leaf, subleaf, register, bit) in _FEATURES.items()
+}
+"""Which bit of a record of kind CPU each feature is."""
+
+_FEATURE_AT = {at: name for name, at in FEATURE_BITS.items()}
 
 
 def results_bound(runs: Sequence[Run]) -> int:
@@ -193,7 +207,7 @@ def read_log(data: bytes, *, digest: bytes | None = None) -> BootLog:
             raise BadInput("the log is of another image: of other cases, or by another version")
         try:
             found.take(kind, words)
-        except (IndexError, ValueError, struct.error):
+        except (IndexError, KeyError, ValueError, struct.error):
             raise BadInput(f"the log is damaged: no runner writes record {number:,}") from None
     if found.cpu is None:
         raise BadInput("the log ends before it names the CPU")
@@ -311,7 +325,10 @@ class _Run:
 
 @dataclass(slots=True)
 class _Reading:
-    """What the records so far have said; `take` raises IndexError or ValueError for nonsense."""
+    """What the records so far have said.
+
+    `take` raises IndexError, KeyError or ValueError for nonsense.
+    """
 
     cpuid: _Words = field(default_factory=list)
     cpu: CpuFacts | None = None
@@ -334,7 +351,9 @@ class _Reading:
                 _, tag = words
                 self.runs.append(_Run(tag))
             case Kind.REFUSED:
-                self.runs[-1].refused = _SAYS[Refusal(words[0])].format(words[1])
+                refusal, value = Refusal(words[0]), words[1]
+                what = _FEATURE_AT[value] if refusal is Refusal.FEATURE else value
+                self.runs[-1].refused = _SAYS[refusal].format(what)
             case Kind.PROGRAM:
                 self.runs[-1].programs.append(_program(words))
             case Kind.END:

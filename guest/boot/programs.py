@@ -100,7 +100,9 @@ class Run:
     the runner are among these words: it shows its own pages at the linear address `alias`, and a
     page of code for CPL 3 at `user`. In IA-32e mode physical address 0 is at `alias`, in other
     modes the runner's first page. The registers hold while a program runs; `alias_key` is the
-    protection key that the alias has for that time. `tag`, of 64 bits, comes back in the log.
+    protection key that the alias has for that time. `tag`, of 64 bits, comes back in the log. With
+    `maxphyaddr` a CPU that has more bits than these refuses the run, and so does one that lacks a
+    feature of `needs`, named as those of `CpuFacts`.
     """
 
     mode: PagingMode
@@ -117,6 +119,8 @@ class Run:
     words: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
     programs: tuple[Program, ...] = ()
     tag: int = 0
+    maxphyaddr: int = 0
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Runs as the runner takes them: 8-byte words, little-endian.
 
-    run        size in bytes; mode | alias_key << 8; CR0; CR3; CR4; EFER; PKRU | PKRS << 32; alias;
-               user; numbers of blocks to clear, of blocks of words, of programs; tag; then these
+    run        size in bytes; mode | alias_key << 8 | maxphyaddr << 16; CR0; CR3; CR4; EFER;
+               PKRU | PKRS << 32; alias; user; numbers of blocks to clear, of blocks of words, of
+               programs; tag; bits of the CPUID record that have to be set, 16 bits each; then these
     to clear   address of the first frame | number of frames << 52
     words      address of the first word | number of words << 52, then the words
     program    numbers of steps, watched, signed | flags << 48, each of 16 bits; then these
@@ -12,11 +13,12 @@
 A block lies within one GiB: as much of what is far up as the runner makes visible at a time.
 """
 
+import struct
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from crosswalk.guest.boot.log import words_bound
+from crosswalk.guest.boot.log import FEATURE_BITS, words_bound
 from crosswalk.guest.boot.programs import Op, Program, Run
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
@@ -27,7 +29,7 @@ __all__ = ["MODES", "RUN_WORDS", "STATE_CHANGED", "encoded", "scratch_size"]
 MODES = (PagingMode.BIT32, PagingMode.PAE, PagingMode.LEVEL4, PagingMode.LEVEL5)
 """In the order of their numbers."""
 
-RUN_WORDS = 13
+RUN_WORDS = 16
 """Those before a run's blocks."""
 
 STATE_CHANGED = 1
@@ -57,7 +59,7 @@ def encoded(run: Run) -> bytes:
         body.extend(_program(program))
     head = [
         (RUN_WORDS + len(body)) * 8,
-        MODES.index(run.mode) | run.alias_key << 8,
+        MODES.index(run.mode) | run.alias_key << 8 | run.maxphyaddr << 16,
         run.cr0,
         run.cr3,
         run.cr4,
@@ -69,8 +71,15 @@ def encoded(run: Run) -> bytes:
         len(blocks),
         len(run.programs),
         run.tag,
+        *_needs(run.needs),
     ]
     return np.array([*head, *body], dtype="<u8").tobytes()
+
+
+def _needs(names: Sequence[str]) -> tuple[int, ...]:
+    """Return three words of four bits' numbers each, 0 for none."""
+    bits = [FEATURE_BITS[name] for name in names]
+    return struct.unpack("<3Q", struct.pack("<12H", *bits, *[0] * (12 - len(bits))))
 
 
 def scratch_size(runs: Iterable[Run]) -> int:

@@ -331,13 +331,16 @@ REFUSED = {
     "no RAM at 0x9000000000000": make_run(program(Step(Op.STORE, 9 << 48))),
     f"the runner lies at {PLACE.base:#x}": make_run(words={PLACE.base: 1}.items()),
     "no RAM at 0xd000000000": make_run(cr3=0xD0_0000_0000),
+    "MAXPHYADDR is above 39": make_run(maxphyaddr=39),
+    "the CPU has no lass": make_run(needs=("nx", "pdpe1gb", "lass", "smep")),
 }
 
 
 def test_what_a_machine_cannot_do_is_refused_by_name_and_the_next_run_goes_on(machine):
-    good = make_run(program(Step(Op.READ, VA)))
+    here = ("pge", "pse36", "la57", "smep", "smap", "pku", "nx", "pdpe1gb", "umip", "fsgsbase")
+    good = make_run(program(Step(Op.READ, VA)), maxphyaddr=40, needs=here)
     runs = [run for bad in REFUSED.values() for run in (bad, good)]
-    results = boot(machine, runs).runs
+    results = boot(machine, runs, maxphyaddr=40).runs
     assert list(REFUSED) == [result.refused for result in results[::2]]
     for result in results[1::2]:
         assert (None, MARKER) == (result.refused, result.programs[0].steps[0].seen)

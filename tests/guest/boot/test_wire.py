@@ -40,7 +40,7 @@ def make_run(words=(), clear=(), programs=(), **more):
 def taken(data):
     """What the runner makes of it: the head, frames cleared, words written, programs."""
     words = iter(struct.unpack(f"<{len(data) // 8}Q", data))
-    head = [next(words) for _ in range(13)]
+    head = [next(words) for _ in range(16)]
     frames, written, programs = [], [], []
     for _ in range(head[9]):
         block = next(words)
@@ -79,15 +79,42 @@ def test_a_run_arrives_as_it_was_given(words, clear, programs):
 
 
 def test_registers_have_their_places():
-    registers = {"pkru": 5, "pkrs": 6, "alias": 7, "user": 8, "alias_key": 9, "tag": 10}
+    registers = {
+        "pkru": 5,
+        "pkrs": 6,
+        "alias": 7,
+        "user": 8,
+        "alias_key": 9,
+        "tag": 10,
+        "maxphyaddr": 11,
+        "needs": ("nx", "la57"),
+    }
     head, *_ = taken(wire.encoded(make_run(**registers)))
-    assert [104, 3 | 9 << 8, 1, 2, 3, 4, 5 | 6 << 32, 7, 8, 0, 0, 0, 10] == head
+    needs = 5 * 128 + 3 * 32 + 20 | (2 * 128 + 2 * 32 + 16) << 16
+    assert [
+        128,
+        3 | 9 << 8 | 11 << 16,
+        1,
+        2,
+        3,
+        4,
+        5 | 6 << 32,
+        7,
+        8,
+        0,
+        0,
+        0,
+        10,
+        needs,
+        0,
+        0,
+    ] == head
 
 
 def test_neighbours_go_together_but_not_across_a_gib():
     words = [((1 << 30) - 8 + 8 * at, at) for at in range(3)]
     data = wire.encoded(make_run(words))
-    assert (13 + 2 + 3) * 8 == len(data)
+    assert (16 + 2 + 3) * 8 == len(data)
 
 
 def test_registers_are_loaded_again_after_what_changes_them():
