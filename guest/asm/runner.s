@@ -107,7 +107,6 @@ next_run:
     mov rax, [r12 + R_TAG]
     call add_word
     call end_record
-    call check_registers
     call check_addresses
     movzx eax, byte ptr [r12 + R_MODE + 1]
     call set_key
@@ -546,73 +545,6 @@ nothing_seen:
 
 # ---- The state of a run
 
-# Refuse the run if the CPU lacks what its CR4 or CR3 asks for, before they are loaded: where #GP is
-# due some machines stay at the instruction for ever.
-check_registers:
-    lea rsi, [rip + features]
-    mov rdi, [r12 + R_CR4]
-next_feature:
-    movzx eax, byte ptr [rsi + 4]
-    btr rdi, rax
-    jnc feature_checked
-    call has_feature
-    jnc cr4_refused
-feature_checked:
-    add rsi, 5
-    lea rax, [rip + features_end]
-    cmp rsi, rax
-    jb next_feature
-    test rdi, rdi
-    jnz cr4_refused
-    mov rax, [r12 + R_CR3]
-    shr rax, 61
-    jz registers_checked
-    lea rsi, [rip + masking]
-    call has_feature
-    jnc cr3_refused
-registers_checked:
-    ret
-
-# Whether the CPU has the feature at RSI: in CF. RBX is 0 before and after.
-has_feature:
-    xor eax, eax
-    cpuid
-    movzx ecx, byte ptr [rsi]
-    cmp eax, ecx
-    mov eax, ecx
-    movzx ecx, byte ptr [rsi + 1]
-    jb lacks_leaf
-    cpuid
-    push rdx
-    push rcx
-    push rbx
-    push rax
-    movzx eax, byte ptr [rsi + 2]
-    movzx ecx, byte ptr [rsi + 3]
-    mov eax, [rsp + rax * 8]
-    add rsp, 32
-    xor ebx, ebx
-    bt eax, ecx
-    ret
-lacks_leaf:
-    xor ebx, ebx                # clears CF, too
-    ret
-# Leaf and subleaf of CPUID, which of EAX, EBX, ECX and EDX, the bit of that, the bit of CR4.
-features:
-    .byte 1, 0, 3, 3, 4         # PSE
-    .byte 1, 0, 3, 6, 5         # PAE
-    .byte 1, 0, 3, 13, 7        # PGE
-    .byte 7, 0, 2, 16, 12       # LA57
-    .byte 1, 0, 2, 17, 17       # PCIDE
-    .byte 7, 0, 1, 7, 20        # SMEP
-    .byte 7, 0, 1, 20, 21       # SMAP
-    .byte 7, 0, 2, 3, 22        # PKE
-    .byte 7, 0, 2, 31, 24       # PKS
-    .byte 7, 1, 0, 6, 27        # LASS
-masking:
-    .byte 7, 1, 0, 26, 28       # LAM
-features_end:
-
 # From own tables to the run's, and to the alias.
 enter:
     xor esi, esi
@@ -767,6 +699,12 @@ set_levels:
     lea rax, [rbp + P_OWN4]
     test esi, esi
     jz to_four
+    mov eax, 7
+    xor ecx, ecx
+    cpuid
+    xor ebx, ebx                # own tables: CPUID wrote there
+    bt ecx, 16
+    jnc cr4_refused
     mov edi, CR4_PAE + CR4_LA57
     lea rax, [rbp + P_OWN5]
 to_four:
