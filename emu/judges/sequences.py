@@ -80,9 +80,14 @@ def wish_of_sequence(sequence: TlbSequence) -> CpuWish:
     """Return the CPU that a sequence is for, in all states that it comes to."""
     wish = wish_of(sequence.context)
     features = {name for each in set(sequence.contexts()) for name in wish_of(each).features}
-    if _invalidates(sequence):
-        features.add("invpcid")
-    return replace(wish, features=frozenset(features))
+    return replace(wish, features=frozenset(features | (_features(sequence) & {"invpcid"})))
+
+
+def _features(sequence: TlbSequence) -> set[str]:
+    """Return the features of a CPU that a sequence needs, in any of its states."""
+    states = map(Registers.of, set(sequence.contexts()))
+    found = {name for state in states for name, _ in state.features}
+    return found | {"invpcid"} if _invalidates(sequence) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ class CompiledSequence:
             return _UNALIGNED
         form = format_of(Control.of(context))
         width = context.maxphyaddr if facts is None else facts.maxphyaddr
-        tables, pages = _reached(sequence, form, roots, width)
+        tables, pages, beyond = _reached(sequence, form, roots, width)
         words = sorted({*sequence.entries, *_stored(sequence)})
         frames = tables | {pa & -FRAME for pa in words if pa >> width == 0}
         self._plan = plan = _Plan(roots, tuple(sorted(frames)), tuple(words), tuple(sorted(pages)))
@@ -163,7 +168,14 @@ class CompiledSequence:
         for step in sequence.steps:
             pkru |= step.value if isinstance(step, Wrpkru) else 0
         content = np.array(sorted(held.items()), np.uint64).reshape(-1, 2)
-        run = run_of(Registers.of(context), (clear, content), [Program(steps)], pkru=pkru)
+        run = run_of(
+            Registers.of(context),
+            (clear, content),
+            [Program(steps)],
+            pkru=pkru,
+            maxphyaddr=min(map(int.bit_length, beyond), default=1) - 1 if facts is None else 0,
+        )
+        run = replace(run, needs=tuple(sorted(_features(sequence))))
         asked = Asked(run=run, form=form, roots=roots, loan=loan, taken=clear)
         self.parts.append(Part(asked, np.zeros(1, np.intp)))
         return None
@@ -291,13 +303,14 @@ def _is_backed(sequence: TlbSequence, pa: int) -> bool:
 
 def _reached(
     sequence: TlbSequence, form: PagingFormat, roots: Sequence[int], width: int
-) -> tuple[set[int], set[int]]:
+) -> tuple[set[int], set[int], set[int]]:
     """Return the frames of tables that walks may come to, and the words that accesses may reach.
 
-    A walk may use any value that an entry ever had, in any combination: caches keep them.
+    The third are addresses from 1 << `width` on, taken for reserved bits. A walk may use any value
+    that an entry ever had, in any combination: caches keep them.
     """
     stored = _stored(sequence)
-    tables, pages = set(roots), set[int]()
+    tables, pages, beyond = set(roots), set[int](), set[int]()
     for va in {access.va for access in sequence.accesses}:
         at = set(roots)
         for level, (shift, bits) in enumerate(form.levels):
@@ -306,7 +319,10 @@ def _reached(
                 word = table + (va >> shift & (1 << bits) - 1) * 8
                 for value in {sequence.entries.get(word, 0), *stored.get(word, ())}:
                     target = value & form.address
-                    if not value & _PRESENT or target >> width:
+                    if not value & _PRESENT:
+                        continue
+                    if target >> width:
+                        beyond.add(target)
                         continue
                     last = level + 1 == len(form.levels)
                     if last or (shift in form.large and value & _LARGE):
@@ -316,7 +332,7 @@ def _reached(
                         below.add(target)
             tables |= below
             at = below
-    return tables, pages
+    return tables, pages, beyond
 
 
 def _place_refusal(plan: _Plan, ram: Ram) -> Reason | None:
