@@ -32,7 +32,7 @@ from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.markers import fetch_number, fetch_word
 from crosswalk.emu.judges.parts import NO_SLOT
 from crosswalk.emu.judges.ways import Ram
-from crosswalk.emu.probe.control import ADDRESS, Control
+from crosswalk.emu.probe.control import ADDRESS, CR4_PKE, Control
 from crosswalk.emu.probe.paths import PagingFormat, format_of
 from crosswalk.guest.boot.programs import CpuFacts, Op, Program, ProgramResult, StepResult
 from crosswalk.guest.boot.programs import Step as RunnerStep
@@ -66,6 +66,7 @@ _NO_ROOT = Reason(Unjudged.NOT_EXPORTABLE, "CR3 points to no RAM of the case")
 _NO_INVPCID = Reason(Unjudged.NOT_SHOWN, "the CPU has no INVPCID")
 _LONG = Reason(Unjudged.NOT_EXPORTABLE, "more steps, words and pages than a program can have")
 _STORED_AND_FAULTED = Reason(Unjudged.ENDED, "a store that faulted was made")
+_KEY_FIRST = Reason(Unjudged.ENDED, "MOV to CR4 that clears PKE raised an exception")
 _REGISTERS = Reason(Unjudged.NOT_SHOWN, "a CPU of its vendor takes no such sequence")
 
 _STORED = 0xA5
@@ -115,6 +116,15 @@ class CompiledSequence:
         refused = self._compile(ram, facts)
         if refused is not None:
             self.refused.add(0, refused)
+
+    @property
+    def _key_first(self) -> bool:
+        """Whether CR4.PKE, which WRPKRU needs, is clear before the sequence, and set in it.
+
+        It is then set before the program begins, and cleared by its first step.
+        """
+        keyed = [bool(each.cr4 & CR4_PKE) for each in self._sequence.contexts()]
+        return not keyed[0] and any(keyed)
 
     def judged(self, context: PagingContext, answers: Sequence[Answered]) -> JudgedSequence:
         """Return what became of its accesses; `answers` has what came of the run, if there is."""
@@ -168,8 +178,11 @@ class CompiledSequence:
         for step in sequence.steps:
             pkru |= step.value if isinstance(step, Wrpkru) else 0
         content = np.array(sorted(held.items()), np.uint64).reshape(-1, 2)
+        registers = Registers.of(context)
+        if self._key_first:
+            registers = replace(registers, cr4=registers.cr4 | CR4_PKE, pkru=context.pkru)
         run = run_of(
-            Registers.of(context),
+            registers,
             (clear, content),
             [Program(steps)],
             pkru=pkru,
@@ -183,7 +196,9 @@ class CompiledSequence:
     def _steps(self) -> Iterator[RunnerStep]:
         """Yield the steps of the program."""
         contexts = self._sequence.contexts()
-        next(contexts)
+        first = next(contexts)
+        if self._key_first:
+            yield RunnerStep(Op.MOV_CR4, value=Registers.of(first).cr4)
         for step, after in zip(self._sequence.steps, contexts, strict=True):
             yield self._step(step, after)
             if not isinstance(step, Access):
@@ -219,6 +234,8 @@ class CompiledSequence:
     def _answer(self, result: ProgramResult) -> tuple[Outcome | Halted, ...] | Reason:
         """Return what became of each access, or why there is no answer."""
         results, found = iter(result.steps), list[Outcome | Halted]()
+        if self._key_first and next(results).vector is not None:
+            return _KEY_FIRST
         now = {pa: self._sequence.entries.get(pa, 0) for pa in self._plan.words}
         for at, step in enumerate(self._sequence.steps):
             made = next(results)
