@@ -490,6 +490,7 @@ DEPARTURES = (
         "INVLPG empties the TLB if the address lies in a large page, but of the table that leads "
         "from an address to translated code it clears that page of 4 KiB and the one before.",
         explains=_large,
+        judges=_TCG,
     ),
     Departure(
         "cr3-bit-63-under-la57",

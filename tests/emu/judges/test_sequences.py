@@ -14,10 +14,12 @@ from crosswalk.emu.matrix.tlb.sections import SEQUENCE_SECTIONS
 from crosswalk.guest.boot import image
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.tlb import Sequence
+from crosswalk.walker.tlb import Sequence, load_sequence
 from crosswalk.walker.tlb.steps import Invlpg, Invpcid, MovCr3, MovCr4, Store, Wrpkru
+from tests.emu.case_files import KNOWN_SEQUENCE_FILES
 from tests.emu.judges.runners import planted
 
+KNOWN = {path.stem: load_sequence(path) for path in sorted(KNOWN_SEQUENCE_FILES.glob("*.json"))}
 P, RW, US, XD, G = 1, 2, 4, 1 << 63, 0x100
 ROOT, PDPT, PD, PT, OTHER, PAGE, NEXT = 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x20_0000, 0x20_1000
 CONTEXT = PagingContext(cr0=0x8001_0033, cr3=ROOT, cr4=0x4000A0, efer=0xD00, pkru=0b1100)
@@ -76,6 +78,20 @@ def test_machines_answer_sequences_as_caching_allows(qemu):
     agreed = [each.judged for each in found if each.status is Status.AGREED]
     assert sum(each.stale for each in agreed)
     assert sum(each.fresh for each in agreed)
+
+
+def test_qemu_shows_the_departures_that_take_sequences_to_see(qemu):
+    found = put(open_machine(qemu), *(each.sequence for each in KNOWN.values()))
+    keys = zip(KNOWN, found, strict=True)
+    assert {
+        "fault-keeps-tlb": Status.KNOWN,
+        "invlpg-large-keeps-fetch": Status.KNOWN,
+        "pke-change-keeps-rights": Status.KNOWN,
+        "invpcid-undefined": Status.NOT_SHOWN,
+        "pcide-cleared-keeps-tlb": Status.NOT_SHOWN,
+        "cr3-bit-63-under-la57": Status.NOT_SHOWN,
+    } == {name: each.status for name, each in keys}
+    assert all(each.detail == name for name, each in zip(KNOWN, found, strict=True) if each.judged)
 
 
 # Of the sources: what is there, what is there instead, and the sequence that is asked.
@@ -140,6 +156,15 @@ def test_an_entry_of_the_past_leads_to_pages_that_are_signed():
 def test_a_sequence_wants_a_cpu_with_all_that_it_comes_to_use():
     some = sequence(Access(0, READ), MovCr4(0x4200A0), Invpcid(2))
     assert {"pcid", "invpcid"} <= wish_of_sequence(some).features
+
+
+@pytest.mark.slow
+def test_bochs_has_none_of_the_departures_of_sequences(bochs):
+    for name in bochs:
+        found = put(open_machine(name), *(each.sequence for each in KNOWN.values()), who="bochs")
+        answered = [each for each in found if each.status is not Status.NOT_SHOWN]
+        assert {Status.AGREED} == {each.status for each in answered}
+        assert len(KNOWN) - 1 <= len(answered)  # Bochs 2.7 has no 5-level paging.
 
 
 @pytest.mark.slow
