@@ -1,21 +1,55 @@
 """Cases in boot images, and logs of those as judges: what comes back, and what isn't taken."""
 
+import json
+import shutil
 import subprocess
 from dataclasses import replace
 
 import pytest
 
 from crosswalk.emu.cli import main
+from crosswalk.emu.judges.compiling import CompiledAccesses
+from crosswalk.emu.judges.iso import judges_folder
+from crosswalk.emu.judges.judge import Question
+from crosswalk.emu.judges.ways import Ram
 from crosswalk.guest.boot import log
 from crosswalk.guest.boot.screen import on_screen
-from crosswalk.walker.access import AccessType
+from crosswalk.walker.access import Access, AccessType
+from crosswalk.walker.columns import Accesses
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Probe, dump_case, load_case
+from crosswalk.walker.memory import SparseWords
 from tests.emu.case_files import CASES, JUDGES_CASES
 from tests.emu.cli.running import crosswalk
+from tests.emu.judges.conftest import missing
 from tests.emu.judges.images import record
 
+TABLES = {"0x1000": "0x2007", "0x2000": "0x3007", "0x3000": "0x4007", "0x4000": "0x200007"}
+STATE = {
+    "cpu": {"cr0": "0x80010033", "cr3": "0x1000", "cr4": "0xa0", "efer": "0xd00"},
+    "ram": [["0x0", "0x40000000"]],
+    "entries": TABLES,
+}
+COMPOSITE = {
+    "format": "crosswalk-composite/1",
+    "access": "rmw:xadd",
+    "va": "0x123",
+    "cpl": 3,
+    "ac": False,
+    "case": {"format": "crosswalk-case/1", **STATE, "probes": []},
+}
+SEQUENCE = {
+    "format": "crosswalk-sequence/1",
+    **STATE,
+    "steps": [
+        {"step": "access", "access": "read", "va": "0x0", "cpl": 3, "ac": False},
+        {"step": "store", "pa": "0x4000", "value": "0x201007"},
+        {"step": "invlpg", "va": "0x0"},
+        {"step": "access", "access": "write", "va": "0x0", "cpl": 3, "ac": False},
+    ],
+}
 MODES = ("bit32", "pae", "four-level", "five-level")
-RIGHT = ("bit32", "four-level", "five-level")
+RIGHT = ("bit32", "four-level", "five-level", "composite", "sequence")
 RESERVED = JUDGES_CASES / "reserved-fault-without-p.json"
 ENCRYPTED = CASES / "rules" / "sev-cbit47.json"
 
@@ -36,9 +70,18 @@ def with_probes(name):
 def cases(tmp_path_factory):
     """A folder with a case in each paging mode."""
     folder = tmp_path_factory.mktemp("cases")
+    (folder / "composite.json").write_text(json.dumps(COMPOSITE))
+    (folder / "sequence.json").write_text(json.dumps(SEQUENCE))
     for name in MODES:
         (folder / f"{name}.json").write_bytes(dump_case(with_probes(name)))
     return folder
+
+
+def printed(program, *options):
+    """What a PC of QEMU's sends to COM1."""
+    shared = "-cpu max -m 2048 -nodefaults -display none -no-reboot -serial stdio"
+    command = [program, *shared.split(), *map(str, options)]
+    return subprocess.run(command, capture_output=True, timeout=120, check=True).stdout
 
 
 def four(cases):
@@ -52,10 +95,7 @@ def exported(cases, tmp_path_factory, qemu):
     assert 0 == main(["export", str(cases), "-o", str(folder / "x.img")])
     (cases / "other.json").write_bytes(RESERVED.read_bytes())
     program = qemu.partition(":")[2] or "qemu-system-x86_64"
-    options = "-cpu max -m 2048 -nodefaults -display none -no-reboot -serial stdio -kernel"
-    command = [program, *options.split(), str(folder / "x.img")]
-    ran = subprocess.run(command, capture_output=True, timeout=60, check=True)
-    return ran.stdout
+    return printed(program, "-kernel", folder / "x.img")
 
 
 @pytest.fixture
@@ -145,8 +185,8 @@ def test_of_a_log_that_is_cut_all_that_it_has_is_judged(judged, exported):
 
 
 def test_a_machine_that_starts_again_ended_at_the_probe_where_it_did(judged, exported):
-    half = exported[: len(exported) // 2]
-    ran = judged(half + half)
+    part = exported[: len(exported) // 3]
+    ran = judged(part + part)
     assert 1 == ran.status
     assert "1 ended: started again" in ran.out
     assert "lost: not asked: the machine had ended before" in ran.out
@@ -182,6 +222,51 @@ def test_a_log_that_cannot_be_read_ends_no_other_judge(judged):
     assert ": no answer of a boot image in it" in ran.err
     assert "verdict: agreement; by Unicorn" in ran.out
     assert "verdict: not asked to the end; 0 of 0 probes agree; by log:" in ran.out
+
+
+def test_a_run_is_for_cpus_that_reserve_what_has_no_ram():
+    words = {0x1000: 0x2007, 0x2000: 0x3007, 0x3000: 0x4007, 0x4000: 1 << 45 | 7, 0x4008: 0x20_0007}
+    words |= {0x4010: 1 << 50 | 1 << 44 | 7, 0x3008: 1 << 46 | 0x5007}
+    context = PagingContext(cr0=0x8001_0033, cr3=0x1000, cr4=0x20, efer=0xD00)
+    memory = SparseWords([(0, 1 << 30)], words)
+    pages = [0, 1, 2, 512]
+    accesses = Accesses.of([Access(page << 12, AccessType.READ, 0) for page in pages])
+    question = Question(memory, context, accesses)
+
+    parts = CompiledAccesses(question, Ram(None), None).parts
+    widest = {int(row): part.asked.run.maxphyaddr for part in parts for row in part.rows}
+    assert {0: 45, 1: 0, 2: 50, 3: 46} == widest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("machine", "firmware", "stick"),
+    [("pc", False, False), ("q35", False, True), ("pc", True, True), ("q35", True, False)],
+    ids=["CD by BIOS", "stick by BIOS", "stick by UEFI", "CD by UEFI"],
+)
+def test_an_iso_file_boots_pcs(
+    judged, run, cases, qemu, iso_tools, tmp_path, machine, firmware, stick
+):
+    iso, options = tmp_path / "x.iso", ["-machine", machine]
+    assert 0 == run("export", cases, "-o", tmp_path / "x.img", "--iso", iso).status
+    if firmware:
+        code = judges_folder() / "ovmf/root/usr/share/OVMF/OVMF_CODE.fd"
+        if not code.exists():
+            missing(f"no {code}: scripts/judges ovmf")
+        shutil.copy(code.with_name("OVMF_VARS.fd"), tmp_path / "variables")
+        flash = "if=pflash,format=raw"
+        options += ["-drive", f"{flash},readonly=on,file={code}"]
+        options += ["-drive", f"{flash},file={tmp_path / 'variables'}"]
+    if stick:
+        options += ["-drive", f"file={iso},format=raw,if=none,id=stick,snapshot=on"]
+        options += ["-device", "qemu-xhci", "-device", "usb-storage,drive=stick"]
+    else:
+        options += ["-cdrom", iso]
+    data = printed(qemu.partition(":")[2] or "qemu-system-x86_64", *options)
+
+    ran = judged(data)
+    assert (0, 3) == (ran.status, ran.out.count("72 agreed"))
+    assert "verdict: agreement; by QEMU TCG CPU version" in ran.out
 
 
 def test_the_same_cases_give_the_same_image(run, cases, tmp_path):
