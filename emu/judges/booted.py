@@ -29,7 +29,7 @@ from crosswalk.emu.judges.parts import Compiled
 from crosswalk.emu.judges.sequences import CompiledSequence, wish_of_sequence
 from crosswalk.emu.judges.ways import Ram
 from crosswalk.emu.probe.composites import Composites
-from crosswalk.guest.boot.image import Place, boot_image, digest_of, size_of
+from crosswalk.guest.boot.image import Place, boot_image, digest_of, size_bound, size_of
 from crosswalk.guest.boot.log import read_log
 from crosswalk.guest.boot.programs import BootLog, CpuFacts, ProgramResult, Run
 from crosswalk.walker.context import PagingContext
@@ -47,6 +47,9 @@ _STEP = 2 << 20
 _TOP = 3 << 30
 _LARGEST = 32 << 20
 """Bytes of an image and its results: a batch is no larger, unless one run alone is."""
+
+_LENT = 2 * 16
+"""Bytes of the entries that are lent of a root, at most."""
 
 _TRIES = 3
 """How often a batch is booted that somebody else kills."""
@@ -210,6 +213,11 @@ class _Left:
     programs: list[ProgramResult | Reason] = field(default_factory=list)
     refused: str | None = None
     open: bool = True
+    bound: int = field(init=False)
+    """Bytes that it takes in an image at most."""
+
+    def __post_init__(self) -> None:
+        self.bound = size_bound(self.asked.run) + _LENT * len(self.asked.roots)
 
     @property
     def answered(self) -> Answered:
@@ -273,10 +281,11 @@ def _batch(left: Sequence[_Left], facts: CpuFacts) -> tuple[Place | None, list[_
 
     None, with one run, where there is no place.
     """
-    size, taken, chosen = size_of([]), np.zeros(0, np.uint64), list[_Left]()
+    # Each part of an image is rounded up to pages.
+    size, taken, chosen = size_of([]) + 4 * FRAME, np.zeros(0, np.uint64), list[_Left]()
     place: Place | None = None
     for each in left:
-        more = size + size_of([each.rest(Place(_FIRST_PLACE))])
+        more = size + each.bound
         frames = np.union1d(taken, each.asked.taken)
         if chosen and more > _LARGEST:
             break

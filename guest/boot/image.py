@@ -20,7 +20,7 @@ from crosswalk.guest.boot.legacy import legacy_pages, legacy_symbols, lent_entry
 from crosswalk.guest.boot.log import MOST_STRAYS, Kind, Refusal, results_bound
 from crosswalk.guest.boot.places import PAGE
 from crosswalk.guest.boot.programs import Op, Run
-from crosswalk.guest.boot.wire import encoded, scratch_size
+from crosswalk.guest.boot.wire import RUN_WORDS, encoded, scratch_size
 from crosswalk.guest.errors import AssemblyError
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
@@ -33,6 +33,7 @@ __all__ = [
     "boot_image",
     "digest_of",
     "results_of",
+    "size_bound",
     "size_of",
 ]
 
@@ -121,6 +122,15 @@ class Results:
 def size_of(runs: Sequence[Run]) -> int:
     """Return how many bytes the image of these runs occupies from its base on, in whole pages."""
     return _Layout.of(runs, [encoded(run) for run in runs]).size
+
+
+def size_bound(run: Run) -> int:
+    """Return how many bytes a run adds to an image at most: told without encoding it."""
+    programs = sum(
+        1 + 4 * len(each.steps) + len(each.watched) + 2 * len(each.signed) for each in run.programs
+    )
+    words = RUN_WORDS + len(run.clear) + 2 * len(run.words) + programs
+    return 8 * words + scratch_size([run]) + results_bound([run])
 
 
 def boot_image(runs: Sequence[Run], place: Place, output: Output = Output.SERIAL) -> bytes:

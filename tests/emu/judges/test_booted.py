@@ -8,15 +8,18 @@ import pytest
 from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.judges import booted
 from crosswalk.emu.judges.booted import BootedJudge
+from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.judge import Question, Unjudged
 from crosswalk.emu.judges.machine import Printed
 from crosswalk.emu.judges.registry import open_machine
+from crosswalk.emu.judges.ways import Ram
 from crosswalk.guest.boot import log
+from crosswalk.guest.boot.image import Place, size_bound, size_of
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import SparseWords
+from crosswalk.walker.memory import FRAME, SparseWords
 
 P, RW, US, XD = 1, 2, 4, 1 << 63
 CONTEXT = PagingContext(cr0=0x80010033, cr3=0x10_1000, cr4=0x20, efer=0xD00)
@@ -162,6 +165,25 @@ def test_a_machine_that_others_kill_has_no_answers(qemu):
     assert {Unjudged.LOST} == {reason.kind for reason in judged.reasons}
     assert judged.why.all()
     assert 1 + booted._TRIES == len(calls)
+
+
+def test_many_small_questions_go_into_one_boot(qemu):
+    calls = []
+    machine = Around(open_machine(qemu), lambda image, printed: calls.append(image) or printed)
+    some = [question(replace(CONTEXT, cr3=CONTEXT.cr3 | flags)) for flags in (0, 8, 16, 24)] * 50
+    judged = BootedJudge(machine).accesses(some)
+    assert not any(each.why.any() for each in judged)
+    assert 2 == len(calls)  # The first is to find out what CPU it is.
+
+
+def test_a_run_adds_no_more_to_an_image_than_is_reserved_for_it():
+    asked = CompiledAccesses(question(), Ram([(0, 1 << 32)]), None).parts[0].asked
+    place = Place(0x800_0000)
+    for count in (1, 7, 40):
+        runs = [asked.placed(place)] * count
+        bound = count * (size_bound(asked.run) + booted._LENT)
+        added = size_of(runs) - size_of([])
+        assert added - 4 * FRAME <= bound < 3 * added
 
 
 @pytest.mark.slow
