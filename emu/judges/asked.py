@@ -45,6 +45,9 @@ _CR4 = _PSE | _PAE | _PGE | _LA57 | _PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | _PK
 VENDOR = Reason(Unjudged.NOT_SHOWN, "a CPU of its vendor has no such registers")
 
 _AMD = frozenset({"AuthenticAMD", "HygonGenuine"})
+_SMALL_RAM, _LARGE_RAM, _LARGE_WIDTH = 1 << 32, 1 << 36, 40
+"""RAM that every machine is given, and of two sizes the larger; addresses of a CPU for that."""
+
 _FEATURES = {
     _LA57: ("la57", "5-level paging"),
     CR4_PKE: ("pku", "protection keys for user pages"),
@@ -113,14 +116,16 @@ class Registers:
         return next((k for each in under for k in range(16) if not each >> 2 * k & 3), None)
 
 
-def wish_of(context: PagingContext) -> CpuWish:
-    """Return the CPU that a question is for."""
+def wish_of(context: PagingContext, ram: Iterable[tuple[int, int]] = ()) -> CpuWish:
+    """Return the CPU that a question is for; `ram` are ranges (start, size) that it has RAM in."""
     features = {name for name, _ in Registers.of(context).features}
+    large = any(start + size > _SMALL_RAM and start < _LARGE_RAM for start, size in ram)
     return CpuWish(
         maxphyaddr=context.maxphyaddr,
         vendor=context.vendor,
         page1gb=context.page1gb,
         features=frozenset(features & _WISHED),
+        ram=_LARGE_RAM if large and context.maxphyaddr >= _LARGE_WIDTH else None,
     )
 
 

@@ -56,6 +56,9 @@ _OLD = "memory: guest=3072, host=1024\nsound: driver=dummy\n"
 _NEW = "memory: guest=4096, host=1024, block_size=4096\n"
 """Bochs 2 takes seconds for the blocks of 4 GiB, and can't have larger ones."""
 
+_BLOCK_KIB = 8192
+"""Of more RAM."""
+
 
 class Bochs:
     """Bochs, without a screen; results come by port 0xE9.
@@ -94,7 +97,7 @@ class Bochs:
             folder = Path(name)
             (folder / "cd.iso").write_bytes(make_iso(image))
             settings = _SETTINGS.format(model=self._model(wish), folder=name)
-            settings += _OLD if self._old else _NEW
+            settings += self._memory(wish)
             (folder / "bochsrc").write_text(settings, encoding="utf-8")
             command = [self._path, "-q", "-f", str(folder / "bochsrc")]
             if self._debugger:  # It waits for commands.
@@ -113,6 +116,13 @@ class Bochs:
 
     def close(self) -> None:
         """Nothing is kept between boots."""
+
+    def _memory(self, wish: CpuWish) -> str:
+        """Return the settings of memory: what is above 3 GiB begins at 4 GiB."""
+        if self._old or wish.ram is None:
+            return _OLD if self._old else _NEW
+        size = (wish.ram >> 20) - 1024
+        return f"memory: guest={size}, host=1024, block_size={_BLOCK_KIB}\n"
 
     def _model(self, wish: CpuWish) -> str:
         others = [_OTHERS[each] for each in sorted(wish.features) if each in _OTHERS]

@@ -88,14 +88,16 @@ class BootedJudge:
     def accesses(self, questions: Sequence[Question]) -> list[Judged]:
         """Return what the machine says of each question, in order."""
         contexts = [each.context for each in questions]
-        return self._all(questions, contexts, list(map(wish_of, contexts)), CompiledAccesses)
+        wishes = [wish_of(each.context, each.memory.ranges) for each in questions]
+        return self._all(questions, contexts, wishes, CompiledAccesses)
 
     def composites(
         self, questions: Sequence[tuple[PhysicalMemory, PagingContext, Composites]]
     ) -> list[JudgedComposites]:
         """Return what the machine says of each question, in order."""
         contexts = [context for _, context, _ in questions]
-        return self._all(questions, contexts, list(map(wish_of, contexts)), CompiledComposites)
+        wishes = [wish_of(context, memory.ranges) for memory, context, _ in questions]
+        return self._all(questions, contexts, wishes, CompiledComposites)
 
     def sequences(self, sequences: Sequence[TlbSequence]) -> list[JudgedSequence]:
         """Return what the machine says of each sequence, in order."""

@@ -21,6 +21,7 @@ class CpuWish:
     vendor: Vendor | None = None
     page1gb: bool | None = None
     features: frozenset[str] = frozenset()
+    ram: int | None = None
 
 
 ANY_CPU = CpuWish()

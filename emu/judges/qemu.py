@@ -85,9 +85,10 @@ class Qemu:
         with tempfile.TemporaryDirectory() as folder, _ram_file() as ram:
             kernel = Path(folder, "image")
             kernel.write_bytes(image)
+            memory = _MEMORY + (wish.ram or 0)
             ran = run_command(
                 self._command(kernel, ram, wish),
-                Limits(seconds=seconds, output=_NOISE, memory=_MEMORY, patience=_PATIENCE),
+                Limits(seconds=seconds, output=_NOISE, memory=memory, patience=_PATIENCE),
                 fatal=b"KVM internal error",
             )
             data = _written(ram, results)
@@ -99,12 +100,14 @@ class Qemu:
         """Nothing is kept between boots."""
 
     def _command(self, kernel: Path, ram: Path, wish: CpuWish) -> list[str]:
+        # What is above 3 GiB begins at 4 GiB.
+        size = _RAM if wish.ram is None else (wish.ram >> 20) - 1024
         return [
             self._path,
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *_ACCELERATORS[self._accelerator],
-            *("-machine", "pc,memory-backend=ram", "-m", str(_RAM), "-cpu", self._cpu(wish)),
-            *("-object", f"memory-backend-file,id=ram,size={_RAM}M,mem-path={ram},share=on"),
+            *("-machine", "pc,memory-backend=ram", "-m", str(size), "-cpu", self._cpu(wish)),
+            *("-object", f"memory-backend-file,id=ram,size={size}M,mem-path={ram},share=on"),
             *("-kernel", str(kernel)),
         ]
 

@@ -79,7 +79,7 @@ _RAN = frozenset({int(Vector.DB), int(Vector.BP)})
 
 def wish_of_sequence(sequence: TlbSequence) -> CpuWish:
     """Return the CPU that a sequence is for, in all states that it comes to."""
-    wish = wish_of(sequence.context)
+    wish = wish_of(sequence.context, sequence.ram)
     features = {name for each in set(sequence.contexts()) for name in wish_of(each).features}
     return replace(wish, features=frozenset(features | (_features(sequence) & {"invpcid"})))
 

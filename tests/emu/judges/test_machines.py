@@ -11,6 +11,7 @@ from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.workers.command import run_command
 from crosswalk.emu.workers.sandbox import Limits
+from crosswalk.guest.boot.image import Output, Place, boot_image
 from crosswalk.guest.boot.log import came_to_end, read_log
 from crosswalk.walker.control import Vendor
 from crosswalk.walker.errors import BadInput
@@ -172,6 +173,13 @@ def test_qemu_takes_wishes(qemu, wish, words):
 
     assert words == machine._cpu(wish)
     assert None is boot(machine, wish=wish).ended
+
+
+@pytest.mark.parametrize("size", [None, 1 << 36])
+def test_qemu_has_as_much_ram_as_is_wanted(qemu, size):
+    image = boot_image([], Place(0x800_0000), Output.MEMORY)
+    printed = boot(open_machine(qemu), image, wish=CpuWish(maxphyaddr=40, ram=size))
+    assert (size or 5 << 30) == max(end for _, end in read_log(printed.data).cpu.ram)
 
 
 def test_qemu_that_does_not_start_is_named(qemu, monkeypatch):
