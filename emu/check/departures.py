@@ -452,10 +452,9 @@ DEPARTURES = (
         'Intel SDM vol. 3A, "Protection Keys" and "Caching Translations in TLBs": the key is '
         "cached with a translation; what it allows is for CR4.PKE and PKRU to say at each access.",
         "A TLB entry holds the rights that a walk found under PKE and PKRU; WRPKRU empties the "
-        "TLB, MOV to CR4 doesn't when PKE changes. Bochs notes the key of a page while PKE is set "
-        "alone.",
+        "TLB, MOV to CR4 doesn't when PKE changes.",
         explains=_violation_of(Rule.PKE),
-        judges=_EMULATORS,
+        judges=_TCG,
     ),
     Departure(
         "invpcid-undefined",
