@@ -1,8 +1,8 @@
 # Results on the screen, for a machine without COM1: pages of lines, each with its number, 32 bytes
 # and a checksum, in hex. guest/boot/screen.py reads them back. Assembled as 64-bit code.
 #
-# Under the runner's own tables: RBP is the base, and physical addresses are linear addresses. A
-# framebuffer above 4 GiB isn't used.
+# Under the runner's own tables: RBP is the base, and physical addresses are linear addresses. The
+# screen shows in a window of its own, wherever it is, if the CPU has 1-GiB pages.
 
 .equ TEXT_SCREEN, 0xb8000       # 80 columns of two bytes, where the loader says nothing else
 .equ TEXT_PITCH, 160
@@ -29,6 +29,10 @@
 .equ RTC_INDEX, 0x70
 .equ RTC_DATA, 0x71
 
+.equ WINDOW, 510                # of the direct map's GiB, this one and the next
+.equ WINDOW_ENTRY, P_DIRECT3 + WINDOW * 8
+.equ NEXT_ENTRY, WINDOW_ENTRY + 8
+
 # Note what the loader says of the screen, before a run overwrites it.
 note_screen:
     mov qword ptr [rbp + D_SCREEN], TEXT_SCREEN
@@ -38,9 +42,12 @@ note_screen:
     mov esi, [rbp + D_INFO]
     test dword ptr [rsi], INFO_FRAMEBUFFER
     jz screen_noted
+    mov rax, [rsi + FB_ADDRESS]
+    cmp byte ptr [rbp + D_PAGE1GB], 0
+    jnz address_noted
     cmp dword ptr [rsi + FB_ADDRESS + 4], 0
     jnz screen_noted
-    mov eax, [rsi + FB_ADDRESS]
+address_noted:
     mov [rbp + D_SCREEN], rax
     mov eax, [rsi + FB_PITCH]
     mov [rbp + D_PITCH], rax
@@ -70,6 +77,24 @@ screen_noted:
 
 # Show all results, page after page, again and again.
 show_results:
+    cmp byte ptr [rbp + D_PAGE1GB], 0
+    jz show_all
+    mov rax, [rbp + D_SCREEN]
+    mov edx, eax
+    and edx, 0x3fffffff
+    xor rax, rdx
+    or rax, LEAF
+    mov [rbp + WINDOW_ENTRY], rax
+    mov ecx, 0x40000000
+    add rax, rcx
+    mov [rbp + NEXT_ENTRY], rax
+    mov eax, WINDOW
+    shl rax, 30
+    add rdx, rax
+    mov [rbp + D_SCREEN], rdx
+    mov rax, cr3
+    mov cr3, rax
+show_all:
     xor r12d, r12d              # the number of a line
     mov r13, [rbp + D_OUT]
     sub r13, [rbp + D_RESULTS]
@@ -91,7 +116,7 @@ line_made:
     call wait_for_reader
     cmp r12, r13
     jb next_page
-    jmp show_results
+    jmp show_all
 
 blank_line:
     lea rdi, [rbp + D_LINE]
