@@ -49,8 +49,9 @@ from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import level_of
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.memory import PhysicalMemory, SparseWords
+from crosswalk.walker.memory import FRAME, PhysicalMemory, SparseWords
 from crosswalk.walker.tlb import Sequence as TlbSequence
 
 __all__ = [
@@ -148,7 +149,13 @@ def composite_findings_in(
     for (status, how), count in sorted(verdicts.counts().items()):
         if status is Status.ENDED:
             failed.append(Caseless(ended_signature(name, "a composite", how), count))
-    return (*found, *failed)
+    return (
+        *(
+            _with_way(each, memory) if isinstance(each, CompositeFinding) else each
+            for each in found
+        ),
+        *failed,
+    )
 
 
 class JudgeExecutor:
@@ -159,7 +166,6 @@ class JudgeExecutor:
 
     def __init__(self, judge: Judge, name: str, predict: Predictor = translate_many) -> None:
         self._judge, self.name, self._predict = judge, name, predict
-        self._who = kind_of(name)
 
     @functools.cached_property
     def version(self) -> str:
@@ -265,26 +271,34 @@ class JudgeExecutor:
         questions = [
             Question(layout.memory(), layout.context, layout.accesses) for layout in layouts
         ]
+        answers = self._judge.accesses(questions)
         return [
             access_verdicts(question, answer, self._who, self._predict)
-            for question, answer in zip(questions, self._judge.accesses(questions), strict=True)
+            for question, answer in zip(questions, answers, strict=True)
         ]
 
     def composites_on(
         self, asked: Sequence[tuple[PhysicalMemory, PagingContext, Composites]]
     ) -> list[CompositeVerdicts]:
         """Put composites to the judge, and return the verdicts on each question."""
+        answers = self._judge.composites(asked)
         return [
             composite_verdicts(memory, made, answer, self._who, self._predict)
-            for (memory, _, made), answer in zip(asked, self._judge.composites(asked), strict=True)
+            for (memory, _, made), answer in zip(asked, answers, strict=True)
         ]
 
     def sequences_on(self, asked: Sequence[TlbSequence]) -> list[SequenceJudgement]:
         """Put sequences to the judge, and return the verdict on each."""
+        answers = self._judge.sequences(asked)
         return [
             sequence_verdict(each, answer, self._who)
-            for each, answer in zip(asked, self._judge.sequences(asked), strict=True)
+            for each, answer in zip(asked, answers, strict=True)
         ]
+
+    @property
+    def _who(self) -> str:
+        """By which name departures list the judge, once it was asked."""
+        return kind_of(self.name, self._judge.version)
 
     def close(self) -> None:
         """End what runs."""
@@ -301,7 +315,8 @@ def _coverage(judged: AccessVerdicts) -> NDArray[np.bool_]:
 def _as_judged(finding: Finding | Caseless) -> Finding | Caseless:
     """Return a finding whose case has the prediction; what the judge said is its answer in words.
 
-    A case's `predicted` is Crosswalk's, unless it names a walker under test.
+    A case's `predicted` is Crosswalk's, unless it names a walker under test. Its entries are those
+    that a judge may read which goes on where the walk stops.
     """
     if isinstance(finding, Caseless) or len(finding.case.probes) != 1:
         return finding
@@ -309,12 +324,37 @@ def _as_judged(finding: Finding | Caseless) -> Finding | Caseless:
     if probe.predicted is None:
         return finding
     probes = (replace(probe, predicted=probe.observed, observed=None),)
+    more = _on_way(finding.whole.memory(), finding.whole.context(), probe.va)
     return replace(
         finding,
-        case=replace(finding.case, probes=probes),
+        case=replace(finding.case, entries={**finding.case.entries, **more}, probes=probes),
         whole=replace(finding.whole, probes=probes),
         answer=outcome_text(probe.predicted),
     )
+
+
+def _with_way(finding: CompositeFinding, memory: PhysicalMemory) -> CompositeFinding:
+    """Return a finding with such entries, too."""
+    inner, some = finding.case.case, finding.case.composite
+    entries = dict(inner.entries)
+    for va in (int(some.va[0]), int(some.second_va()[0])):
+        entries |= _on_way(memory, inner.context(), va)
+    return replace(finding, case=replace(finding.case, case=replace(inner, entries=entries)))
+
+
+def _on_way(memory: PhysicalMemory, context: PagingContext, va: int) -> dict[int, int]:
+    """Return the words that an address selects, from the root down, whatever a walk stops at."""
+    table, words = context.root, dict[int, int]()
+    for number in range(context.levels, 0, -1):
+        level = level_of(context, number)
+        pa = table + level.entry_size * level.index(va)
+        word = memory.word(pa & -8)
+        if not word:
+            break
+        words[pa & -8] = word
+        entry = word if level.entry_size == 8 else word >> 8 * (pa & 7) & 0xFFFF_FFFF
+        table = entry & context.address_mask & -FRAME
+    return words
 
 
 def require_campaign_judge(judge: str) -> None:
@@ -325,7 +365,11 @@ def require_campaign_judge(judge: str) -> None:
 
 def judge_version(judge: str) -> str:
     """Return what a judge says of itself; `BadInput` where it can't be had."""
-    return judge_executor_of(judge).version
+    executor = JudgeExecutor(open_judge(judge), judge)
+    try:
+        return executor.version
+    finally:
+        executor.close()
 
 
 def judge_executor_of(judge: str) -> JudgeExecutor:

@@ -1,7 +1,8 @@
 """Units of the matrix put to a judge, and held against the predictions for its CPU."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,12 +19,17 @@ from crosswalk.emu.matrix.unit import AnySection, Result, Unit, Violation
 from crosswalk.emu.probe.composites import Composites, Family
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.columns import Accesses, Kind
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.tlb import SequenceRecord, dump_sequence
 
 __all__ = ["AT_ONCE", "JudgeWorker"]
 
 AT_ONCE = 1 << 15
 """The most accesses that are put to a judge at once: a machine boots each time."""
+
+Asked = tuple[PhysicalMemory, PagingContext, Composites]
+Item = TypeVar("Item")
 
 _ANSWERED = [each for each in Status if each.answered]
 
@@ -47,17 +53,14 @@ class JudgeWorker:
             every = section.combinations(self._choice)
             self._run_sequences(section, list(islice(every, unit.first, unit.last)), result)
             return result
-        waiting: list[Layout] = []
-        for space in islice(section.spaces(self._choice), unit.first, unit.last):
-            if isinstance(space.accesses, Composites):
-                self._make_composites(space, space.accesses, result)
-                continue
-            for layout in _parts(space, space.accesses):
-                if sum(len(each.accesses) for each in (*waiting, layout)) > AT_ONCE:
-                    self._make_accesses(waiting, result)
-                    waiting = []
-                waiting.append(layout)
-        self._make_accesses(waiting, result)
+        spaces = islice(section.spaces(self._choice), unit.first, unit.last)
+        if section.composite:
+            for many in _together(map(_asked, spaces), lambda each: len(each[2])):
+                self._make_composites(many, result)
+        else:
+            layouts = (each for space in spaces for each in _parts(space))
+            for some in _together(layouts, lambda each: len(each.accesses)):
+                self._make_accesses(some, result)
         return result
 
     def _make_accesses(self, layouts: list[Layout], result: Result) -> None:
@@ -68,17 +71,16 @@ class JudgeWorker:
             for finding in self._judge.found_in(layout, judged):
                 result.keep(finding)
 
-    def _make_composites(self, space: Space, composites: Composites, result: Result) -> None:
-        memory = space.memory()
-        (judged,) = self._judge.composites_on([(memory, space.context, composites)])
-        _count(result, tallied(judged.verdicts))
-        rows = np.array(judged.verdicts.rows(*_ANSWERED), np.intp)
-        # Of two accesses the second is counted.
-        last = composites.family(Family.TWICE)[rows].astype(np.intp)
-        kinds = judged.judged.outcomes.kind[rows, last]
-        result.count(*np.bincount(kinds, minlength=len(Kind)).tolist())
-        for finding in composite_findings_in(self._judge.name, memory, judged):
-            result.keep(finding)
+    def _make_composites(self, many: Sequence[Asked], result: Result) -> None:
+        for (memory, _, some), judged in zip(many, self._judge.composites_on(many), strict=True):
+            _count(result, tallied(judged.verdicts))
+            rows = np.array(judged.verdicts.rows(*_ANSWERED), np.intp)
+            # Of two accesses the second is counted.
+            last = some.family(Family.TWICE)[rows].astype(np.intp)
+            kinds = judged.judged.outcomes.kind[rows, last]
+            result.count(*np.bincount(kinds, minlength=len(Kind)).tolist())
+            for finding in composite_findings_in(self._judge.name, memory, judged):
+                result.keep(finding)
 
     def _run_sequences(
         self, section: SequenceSection, named: list[Combination], result: Result
@@ -88,9 +90,31 @@ class JudgeWorker:
             _add_sequence(result, section.text(each), found)
 
 
-def _parts(space: Space, accesses: Accesses) -> Iterator[Layout]:
+def _together(items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yield the items in lists of no more accesses than are put to a judge at once."""
+    some, total = list[Item](), 0
+    for each in items:
+        if total + size(each) > AT_ONCE and some:
+            yield some
+            some, total = [], 0
+        some.append(each)
+        total += size(each)
+    if some:
+        yield some
+
+
+def _asked(space: Space) -> Asked:
+    """Return a space's composites, as a judge is asked."""
+    if not isinstance(space.accesses, Composites):
+        raise TypeError("single accesses")
+    return space.memory(), space.context, space.accesses
+
+
+def _parts(space: Space) -> Iterator[Layout]:
     """Yield a space's layout, with as many of its accesses as are asked at once."""
-    shape = space.shape
+    shape, accesses = space.shape, space.accesses
+    if not isinstance(accesses, Accesses):
+        raise TypeError("composites")
     for at in range(0, len(accesses), AT_ONCE):
         part = accesses.take(slice(at, at + AT_ONCE))
         nothing = IntendedOutcomes.nothing(len(part))

@@ -257,8 +257,11 @@ def reduced_cases(
     groups = {slug: group for slug, group in summary.groups.items() if not group.reduced}
     if summary.asking.judge is not None:
         trial = JudgeTrial(summary.asking.judge)
-        for slug, group in groups.items():
-            yield slug, _reduced_with(trial, slug, group.case)
+        try:
+            for slug, group in groups.items():
+                yield slug, _reduced_with(trial, slug, group.case)
+        finally:
+            trial.close()
         return
     executor, stand = Executor(predict), CompositeChecker(predict)
     for slug, group in groups.items():

@@ -43,8 +43,8 @@ __all__ = [
     "variants_text",
 ]
 
-UNSTEADY = "the walker answers differently when it is asked alone: the case is left as it was found"
-"""What is said of a finding that the walker under test doesn't show by its case."""
+UNSTEADY = "asked alone, it answers differently: the case is left as it was found"
+"""What is said of a finding that who is under test, walker or machine, doesn't show by its case."""
 
 NOTHING = "Nothing was found."
 """What a report without findings says."""
@@ -106,7 +106,7 @@ class FindingJson(Document, frozen=True, kw_only=True):
     entries that this walk doesn't read, without the `more` that aren't shown; `needed` says that
     the finding isn't shown without them. `case` is the path of the case file, `case_text` its text
     where it has few lines; `size` is how big it is in words, `entries` how many entries it has.
-    `unsteady` says that the walker under test doesn't show the finding when asked for it alone.
+    `unsteady` says that who is under test doesn't show the finding when asked for it alone.
     `location` is where the walker is to be found: a file, and a line in it.
     """
 

@@ -56,9 +56,8 @@ class Task:
     """Layouts of a campaign, `count` from `index` on, all of one round.
 
     `seen` is what had been seen when their round was made; `judge` what the judge says of itself,
-    None where there is none.
-
-    `known` are the slugs of findings that were kept by then, whose cases nobody needs any more.
+    None where there is none; `known` are the slugs of findings that were kept by then, whose cases
+    nobody needs any more.
     """
 
     plan: Plan
@@ -239,9 +238,10 @@ def _file(plan: Plan, finding: Finding | CompositeFinding, note: str) -> bytes:
     if isinstance(finding, CompositeFinding):
         inner = replace(finding.case.case, seed=plan.seed, note=note)
         return dump_composite(replace(finding.case, case=inner), finding.allowed, finding.seen)
-    # A walker under test may go wrong because of words that the walk does not read.
-    whole = finding.whole if finding.signature.of_target else finding.case
-    return dump_case(replace(whole, seed=plan.seed, note=note, walker=plan.walker))
+    # A walker or a machine may go wrong because of words that the walk does not read.
+    whole = finding.signature.of_target or finding.signature.of_judge
+    case = finding.whole if whole else finding.case
+    return dump_case(replace(case, seed=plan.seed, note=note, walker=plan.walker))
 
 
 @functools.lru_cache(4)

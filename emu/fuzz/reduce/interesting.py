@@ -72,6 +72,8 @@ def reduced_to(by: Tries, case: Case, signature: Signature) -> Reduced[Case]:
         if finding.signature == signature and len(reduced.case.probes) == 1:
             note = with_detail(case.note, case.walker, finding.answer)
             judged = replace(reduced.case, probes=finding.case.probes, note=note)
+            if isinstance(by, JudgeTrial):  # The outcomes are those of the CPU that it has.
+                judged = replace(judged, cpu=finding.case.cpu)
             return Reduced(judged, reduced.tries, reduced.done)
     return reduced
 
@@ -109,7 +111,10 @@ def composite_reduced_to(
     )
     for finding in trial.composite_findings(reduced.case):
         if finding.signature == signature:
-            return reduced, dump_composite(reduced.case, finding.allowed, finding.seen)
+            asked = reduced.case
+            if isinstance(trial, JudgeTrial):
+                asked = replace(asked, case=replace(asked.case, cpu=finding.case.case.cpu))
+            return reduced, dump_composite(asked, finding.allowed, finding.seen)
     return reduced, dump_composite(reduced.case)
 
 

@@ -1,6 +1,7 @@
 """Campaigns against a judge: faults planted in it are found unaided, and made small with it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from crosswalk.emu.cli import main
 from crosswalk.emu.fuzz import judged
 from crosswalk.emu.fuzz.campaign import Campaign, Plan
 from crosswalk.emu.fuzz.campaign.kept import ask_again
+from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings
 from crosswalk.emu.fuzz.campaign.run import ROUND
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.work import work
@@ -16,8 +18,9 @@ from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.judges.unicorn import UnicornJudge
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import load_case
+from crosswalk.walker.formats import load_case, parse_case
 from tests.emu.fuzz.planted_judges import PlantedJudge
+from tests.emu.judges import planted as planted_judges
 
 PLAN = Plan(accesses=512, choice=LayoutChoice(portable=True), judge="unicorn")
 NO_P = "P in the error code at a present entry: judge:unicorn says clear, it is set"
@@ -130,6 +133,34 @@ def test_the_emulated_cpu_as_a_judge_agrees_and_what_it_lacks_is_counted(tmp_pat
     assert document["known"]["pdpte-ps-always-leaf"] > 0
     assert sum(document["not_shown"].values()) > 0
     assert "Unicorn" in document["judge_version"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "rule"),
+    [
+        (planted_judges.WrongCr2, "CR2"),
+        (planted_judges.LosesA, "A of a"),
+        (planted_judges.GoesOn, "reserved in a PML4E: bit 8"),
+        (planted_judges.Dies, "an outcome of a write is due"),
+    ],
+)
+def test_each_fault_is_found_and_its_case_shows_it_alone(judge, rule, tmp_path, monkeypatch):
+    monkeypatch.setattr(judged, "open_judge", lambda _: judge())
+    judged._executor.cache_clear()
+    plan = replace(PLAN, judge="exec:planted")
+    campaign = searched(tmp_path, 8, plan=plan)
+    store = Store(tmp_path, plan)
+    assert {} == reduce_findings(Campaign(plan, store), store)
+    store.close()
+    judged._executor.cache_clear()
+    # Composites are asked of the emulated CPU, whose departures aren't registered for this one.
+    files = files_of(tmp_path)
+    cases = [parse_case(each, name) for name, each in files.items() if b"composite" not in each]
+    assert len(files) == len(campaign.state.findings)
+    assert any(rule in case.note for case in cases)
+    for case in cases:
+        assert 1 == len(case.probes)
+        assert len(case.entries) <= 4
 
 
 def test_a_walker_and_a_judge_arent_put_under_test_at_once(capsys):

@@ -20,6 +20,7 @@ from crosswalk.emu.probe.composites import CompositeOutcomes
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Kind, Outcomes
+from crosswalk.walker.context import Vendor
 from crosswalk.walker.outcome import ErrorCode
 
 NO_FEATURE = Reason(Unjudged.NOT_SHOWN, "no such feature")
@@ -85,6 +86,36 @@ class LosesA(Right):
                 entry_value=np.where(rows, np.uint64(0), seen.entry_value),
             ),
         )
+
+
+class WrongCr2(Right):
+    """Has the address of the page in CR2, and not that of the access."""
+
+    def changed(self, question, judged):
+        seen = judged.outcomes
+        return replace(judged, outcomes=replace(seen, cr2=seen.cr2 & ~np.uint64(4095)))
+
+
+@dataclass
+class GoesOn(Right):
+    """Is AMD's, and takes a reserved bit of a PML4E for an ignored one, as Intel has it."""
+
+    cpu: dict = field(default_factory=lambda: {"vendor": Vendor.AMD})
+
+    def under(self, context):
+        return replace(context, vendor=Vendor.INTEL)
+
+
+class Dies(Right):
+    """Dies of a write at CPL 3 that is allowed."""
+
+    reason = Reason(Unjudged.ENDED, "died of SIGSEGV")
+
+    def changed(self, question, judged):
+        accesses = question.accesses
+        rows = (accesses.type == AccessType.WRITE) & (accesses.cpl == 3)
+        rows &= judged.outcomes.kind == Kind.OK
+        return replace(judged, why=rows.astype(np.uint8), reasons=(self.reason,))
 
 
 class WithoutP(Right):
