@@ -204,6 +204,18 @@ def _large(sequence: Sequence, at: int, cause: str) -> bool:
     return fetch and cause == Rule.INVLPG_LARGE
 
 
+def _other_tlb(sequence: Sequence, at: int, cause: str) -> bool:
+    """Whether an access before was of the other kind, or to other 4 KiB."""
+
+    def used(access: Access) -> tuple[bool, int]:
+        return access.type is AccessType.EXECUTE, access.va >> 12
+
+    step = sequence.steps[at]
+    before = [each for each in sequence.steps[:at] if isinstance(each, Access)]
+    other = isinstance(step, Access) and any(used(each) != used(step) for each in before)
+    return other and cause == Rule.FAULT
+
+
 def _bit_63(sequence: Sequence, at: int, cause: str) -> bool:
     step = sequence.steps[at]
     return (
@@ -479,6 +491,19 @@ DEPARTURES = (
         "they are. Of a large page, each 4 KiB is an entry of its own.",
         explains=_violation_of(Rule.FAULT),
         judges=_TCG,
+    ),
+    Departure(
+        "fault-keeps-other-tlb",
+        Scope.SEQUENCE,
+        "A page fault of a fetch leaves in the TLB what data accesses have there of its page, and "
+        "the other way round; of a large page it leaves what is cached of its other 4-KiB parts.",
+        'Intel SDM vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches": a page '
+        "fault invalidates the TLB entries for the page number of its address, whatever the access "
+        "was; the page number of a large page is the same for all of its addresses.",
+        "Bochs has a TLB for data and one for fetches, with an entry for each 4 KiB. A fault "
+        "clears the one entry that it would have used.",
+        explains=_other_tlb,
+        judges=frozenset({BOCHS}),
     ),
     Departure(
         "invlpg-large-keeps-fetch",
