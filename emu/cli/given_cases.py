@@ -8,6 +8,8 @@ from pathlib import Path
 
 from crosswalk.emu.report.composites import FORMAT as COMPOSITE
 from crosswalk.emu.report.composites import CompositeCase, parse_composite
+from crosswalk.emu.suite.document import FORMAT as SUITE
+from crosswalk.emu.suite.document import parse_suite_case
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
 from crosswalk.walker.formats.case import FORMAT as CASE
 from crosswalk.walker.formats.case import Case, parse_case
@@ -24,7 +26,7 @@ Content = Case | CompositeCase | SequenceRecord
 STDIN = "-"
 """What standard input is named by."""
 
-_FORMATS = (CASE, COMPOSITE, SEQUENCE)
+_FORMATS = (CASE, COMPOSITE, SEQUENCE, SUITE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ def _parsed(name: str, data: bytes) -> Given:
         found = format_of(data)
         if found == SEQUENCE:
             return Given(name, parse_sequence(data, name))
+        if found == SUITE:
+            return Given(name, parse_suite_case(data, name)[0])
         if found == COMPOSITE:
             composite = parse_composite(data, name)
             if composite is not None:

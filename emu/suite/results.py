@@ -14,11 +14,11 @@ from crosswalk.emu.check.judged import (
     composite_verdicts,
     kind_of,
 )
-from crosswalk.emu.judges.judge import Judge, Question
+from crosswalk.emu.judges.judge import Judge
 from crosswalk.emu.report.composites import CompositeCase
 from crosswalk.emu.report.judged import composite_document, judged_probes
+from crosswalk.emu.suite.images import question_of
 from crosswalk.emu.suite.suite import content_of, digest_of_suite
-from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats.case import Case
 from crosswalk.walker.formats.documents import (
@@ -71,14 +71,14 @@ class ResultsJson(Document, frozen=True):
 
 def results_of(judge: Judge, files: Mapping[str, bytes]) -> bytes:
     """Return what a judge says of all cases of a suite, as a document."""
-    who = kind_of(judge.name)
     parsed = {
         path: content_of(path, data) for path, data in files.items() if path.startswith("cases/")
     }
     singles = {path: each for path, each in parsed.items() if isinstance(each, Case)}
     composites = {path: each for path, each in parsed.items() if isinstance(each, CompositeCase)}
-    questions = [_question(each) for each in singles.values()]
+    questions = [question_of(each) for each in singles.values()]
     answers = zip(singles, questions, judge.accesses(questions), strict=True)
+    who = kind_of(judge.name, judge.version)
     found = {path: access_verdicts(question, said, who) for path, question, said in answers}
     rows = [
         (each.case.memory(), each.case.context(), each.composite) for each in composites.values()
@@ -131,11 +131,6 @@ def _case_result(found: AccessVerdicts) -> CaseResultJson:
 
 def _cpu(context: PagingContext) -> JudgedCpuJson:
     return JudgedCpuJson(context.vendor, context.maxphyaddr, context.page1gb)
-
-
-def _question(case: Case) -> Question:
-    accesses = Accesses.of([probe.asked for probe in case.probes])
-    return Question(case.memory(), case.context(), accesses)
 
 
 def _verdicts(

@@ -14,6 +14,7 @@ from crosswalk.emu.report.composites import FORMAT as COMPOSITE
 from crosswalk.emu.report.composites import CompositeCase, dump_composite, parse_composite
 from crosswalk.emu.suite.allowed import allowed_of
 from crosswalk.emu.suite.document import FORMAT, dump_suite_case, parse_suite_case
+from crosswalk.emu.suite.images import case_images
 from crosswalk.emu.suite.readme import readme
 from crosswalk.emu.suite.selection import SEED, composites_of, layout_cases, section_cases
 from crosswalk.walker.bulk import translate_many
@@ -97,9 +98,12 @@ def suite_files(cases: Path, version: str, amounts: Amounts = WHOLE) -> dict[str
     crosswalk-composite/1 are taken, each state once.
     """
     files, probes = dict[str, bytes](), dict[str, int]()
-    for path, content in _contents(cases, amounts):
+    contents = dict(_contents(cases, amounts))
+    for path, content in contents.items():
         files[path] = _document(content, translate_many)
         probes[path] = len(content.probes) if isinstance(content, Case) else 1
+    for name, image in case_images(contents.values()).items():
+        files[f"images/{name}"] = image
     files["README.md"] = readme(files, sum(probes.values())).encode()
     files = dict(sorted(files.items()))
     listed = (
@@ -142,9 +146,8 @@ def checked(folder: Path) -> Iterator[str]:
             yield f"{path}: isn't what the index says, by its SHA-256"
         if path.endswith(".json"):
             yield from _differences(path, data)
-    there = {
-        path.relative_to(folder).as_posix() for path in folder.glob("cases/**/*") if path.is_file()
-    }
+    found = (*folder.glob("cases/**/*"), *folder.glob("images/*"))
+    there = {path.relative_to(folder).as_posix() for path in found if path.is_file()}
     yield from (
         f"{printable(path)}: isn't in the index" for path in sorted(there - index.files.keys())
     )

@@ -12,6 +12,9 @@ from crosswalk.emu.matrix.summary import Summary
 from crosswalk.emu.report.composites import CompositeJson
 from crosswalk.emu.report.finding import ReportJson
 from crosswalk.emu.report.protection import ProtectionJson
+from crosswalk.emu.suite.document import SuiteJson
+from crosswalk.emu.suite.results import ResultsJson
+from crosswalk.emu.suite.suite import IndexJson
 from crosswalk.emu.targets.jsonl import MESSAGES
 from crosswalk.walker.formats.case import CaseJson
 from crosswalk.walker.tlb.record import SequenceJson
@@ -29,6 +32,9 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-fuzz-1": (State,),
     "crosswalk-findings-1": (ReportJson,),
     "crosswalk-protection-1": (ProtectionJson,),
+    "crosswalk-suite-1": (SuiteJson,),
+    "crosswalk-suite-index-1": (IndexJson,),
+    "crosswalk-suite-results-1": (ResultsJson,),
     "crosswalk-walker-1": MESSAGES,
 }
 """The types of each format, by the name of its schema's file: of the protocol, of each line."""

@@ -55,7 +55,7 @@ def _make(folder: Path, judges: Sequence[str]) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
         raise BadInput(f"{folder}: has files, and is no suite")
     files = suite_files(_CASES, version("crosswalk-x86"))
-    for path in sorted(folder.glob("cases/**/*.json")):
+    for path in (*folder.glob("cases/**/*.json"), *folder.glob("images/*.img")):
         if path.relative_to(folder).as_posix() not in files:
             path.unlink()  # Of an older one.
     for name, data in files.items():
