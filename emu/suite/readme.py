@@ -11,7 +11,7 @@ _TEXT = """\
 {probes:,} accesses under x86-64 page tables, in {files:,} files, each with all outcomes that the
 manuals allow: for projects that have a page-table walker or an MMU, and test it in their own
 language. Crosswalk made it; docs/suite.md there describes the format, docs/schemas has schemas.
-`suite.json` has the SHA-256 of each file.
+`suite.json` has the SHA-256 of each file, `images.json` those of the boot images.
 
 {table}
 
@@ -33,7 +33,12 @@ bits.
 
 Files of the format crosswalk-composite/1 (cases/composite, cases/matrix-composite) are accesses of
 more than one byte, or two in a row: `predicted` has the outcomes allowed on the CPU that the file
-names, of which one has to be the case. `results`, if there, has what judges said.
+names, of which one has to be the case.
+
+`images` puts the cases to a machine that boots them: multiboot 1, for `qemu -kernel` or GRUB. An
+image is named by what its cases need of a CPU. It answers over COM1, in records that
+`crosswalk judge cases --with log:FILE` reads, or on the screen where there is no COM1. `results`,
+if it is there, has what judges said.
 """
 
 

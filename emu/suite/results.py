@@ -114,8 +114,13 @@ def _member(item: tuple[str, Document]) -> str:
 
 def results_name(version: str) -> str:
     """Return the path of a judge's results: by what it is, without the CPUs that it had."""
-    who = re.split(r", \w+ of \d", version)[0]
-    return f"results/{re.sub(r'[^a-z0-9.]+', '-', who.lower()).strip('-')}.json"
+    name = re.sub(r"[^a-z0-9.]+", "-", _who(version).lower()).strip("-")
+    return f"results/{name}.json"
+
+
+def _who(version: str) -> str:
+    """Return what a judge is, of its version, without the CPUs that it had."""
+    return re.split(r", \w+ of \d", version)[0]
 
 
 def _case_result(found: AccessVerdicts) -> CaseResultJson:
@@ -142,9 +147,16 @@ def _verdicts(
         yield one.verdicts
 
 
+def _ordered(version: str) -> list[tuple[int, str]]:
+    """Return a key by which versions are sorted, their numbers as numbers."""
+    return [
+        (int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", version)
+    ]
+
+
 def table_of(results: Iterable[ResultsJson]) -> str:
     """Return what judges said as a table in Markdown: of each, how many probes came to what."""
-    some = sorted(results, key=lambda each: each.version)
+    some = sorted(results, key=lambda each: _ordered(each.version))
     statuses = [
         status.name.lower()
         for status in Status
@@ -157,5 +169,5 @@ def table_of(results: Iterable[ResultsJson]) -> str:
     for each in some:
         numbers = (f"{each.verdicts.get(status, 0):,}" for status in statuses)
         total = sum(each.verdicts.values())
-        lines.append(f"| {each.version} | {total:,} | {' | '.join(numbers)} |")
+        lines.append(f"| {_who(each.version)} | {total:,} | {' | '.join(numbers)} |")
     return "\n".join(lines) + "\n"

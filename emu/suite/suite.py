@@ -35,6 +35,7 @@ from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import errors_named, printable
 
 __all__ = [
+    "IMAGES",
     "INDEX",
     "NAME",
     "WHOLE",
@@ -47,7 +48,9 @@ __all__ = [
 ]
 
 NAME = "crosswalk-suite-1"
-INDEX = "suite.json"
+INDEX, IMAGES = "suite.json", "images.json"
+"""What belongs to the suite, and the boot images, which are as the runner in them is."""
+
 _INDEX_FORMAT = "crosswalk-suite-index/1"
 
 Content = Case | CompositeCase
@@ -82,7 +85,7 @@ class FileJson(Document, frozen=True):
 
 
 class IndexJson(Document, frozen=True):
-    """The document `suite.json`: which suite it is, and what belongs to it, by path."""
+    """The documents `suite.json`, `images.json`: which suite it is, and what is in it, by path."""
 
     format: Literal["crosswalk-suite-index/1"]
     suite: str
@@ -102,26 +105,34 @@ def suite_files(cases: Path, version: str, amounts: Amounts = WHOLE) -> dict[str
     for path, content in contents.items():
         files[path] = _document(content, translate_many)
         probes[path] = len(content.probes) if isinstance(content, Case) else 1
-    for name, image in case_images(contents.values()).items():
-        files[f"images/{name}"] = image
     files["README.md"] = readme(files, sum(probes.values())).encode()
-    files = dict(sorted(files.items()))
+    images = case_images(contents.values())
+    listed = {f"images/{name}": data for name, data in images.items()}
+    return {
+        INDEX: _index(version, files, probes),
+        **dict(sorted(files.items())),
+        IMAGES: _index(version, listed, {}),
+        **listed,
+    }
+
+
+def _index(version: str, files: Mapping[str, bytes], probes: Mapping[str, int]) -> bytes:
     listed = (
         f"{json_line(path)}: {json_line(FileJson(_sha256(data), probes.get(path, 0)))}"
-        for path, data in files.items()
+        for path, data in sorted(files.items())
     )
-    index = {
+    parts = {
         "format": json_line(_INDEX_FORMAT),
         "suite": json_line(NAME),
         "crosswalk": json_line(version),
         "seed": json_line(SEED),
         "files": json_block("{", listed, "}"),
     }
-    return {INDEX: document_bytes(index), **files}
+    return document_bytes(parts)
 
 
 def digest_of_suite(files: Mapping[str, bytes]) -> str:
-    """Return what names a suite: the SHA-256 of its index, which has those of all files."""
+    """Return what names a suite: the SHA-256 of its index, which has those of all cases."""
     return _sha256(files[INDEX])
 
 
@@ -132,12 +143,8 @@ def checked(folder: Path) -> Iterator[str]:
     says, which shares nothing with the walker that made it. Raises `BadInput` for what can't be
     read.
     """
-    data = read_file(folder / INDEX, MAX_CASE_BYTES)
-    with errors_named(INDEX):
-        index = read_document(data, IndexJson)
-    for path, listed in index.files.items():
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise BadInput(f"{INDEX}: {printable(path)} is no path in the suite")
+    files = _listed(folder, INDEX) | _listed(folder, IMAGES)
+    for path, listed in files.items():
         if not (folder / path).is_file():
             yield f"{printable(path)}: is in the index, and not there"
             continue
@@ -148,9 +155,17 @@ def checked(folder: Path) -> Iterator[str]:
             yield from _differences(path, data)
     found = (*folder.glob("cases/**/*"), *folder.glob("images/*"))
     there = {path.relative_to(folder).as_posix() for path in found if path.is_file()}
-    yield from (
-        f"{printable(path)}: isn't in the index" for path in sorted(there - index.files.keys())
-    )
+    yield from (f"{printable(path)}: isn't in the index" for path in sorted(there - files.keys()))
+
+
+def _listed(folder: Path, name: str) -> dict[str, FileJson]:
+    """Return what an index lists, by path; `BadInput` for what isn't in the suite's folder."""
+    with errors_named(name):
+        index = read_document(read_file(folder / name, MAX_CASE_BYTES), IndexJson)
+        for path in map(PurePosixPath, index.files):
+            if path.is_absolute() or ".." in path.parts:
+                raise BadInput(f"{printable(str(path))} is no path in the suite")
+    return index.files
 
 
 def _differences(path: str, data: bytes) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,21 +19,30 @@ from scripts.upkeep.suite import main
 from tests.emu.judges.planted import LosesA, Right
 
 ROOT = Path(__file__).parents[3]
-SECTIONS = frozenset({"rights-4k", "pae-pdpte", "cross-4k"})
-AMOUNTS = Amounts(states=2, probes=24, composites=1, layouts=2, layout_probes=12, sections=SECTIONS)
+SECTIONS = frozenset({"rights-4k", "cross-4k"})
+AMOUNTS = Amounts(states=1, probes=16, composites=1, layouts=2, layout_probes=12, sections=SECTIONS)
+
+
+def rewritten(source, target, **members):
+    """Write a case file again, with other members."""
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(json.loads(source.read_bytes()) | members), "utf-8")
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    """A folder with case files: one twice, with another note."""
-    folder = tmp_path_factory.mktemp("cases")
-    known, rules = (ROOT / "tests" / "cases" / name for name in ("known", "rules"))
-    for name in ("known", "rules", "twice"):
-        (folder / name).mkdir()
-    shutil.copy(known / "maxphyaddr-40.json", folder / "known")
-    shutil.copy(rules / "leaf1g.json", folder / "rules")
-    again = json.loads((rules / "leaf1g.json").read_bytes()) | {"note": "Another."}
-    (folder / "twice" / "again.json").write_text(json.dumps(again), "utf-8")
+    """A folder with case files, one twice with another note, and one with XD in an upper entry."""
+    folder, here = tmp_path_factory.mktemp("cases"), ROOT / "tests" / "cases"
+    for name in ("known/maxphyaddr-40.json", "rules/leaf1g.json"):
+        rewritten(here / name, folder / name)
+    rewritten(here / "rules" / "leaf1g.json", folder / "twice" / "again.json", note="Another.")
+    accesses = [
+        {"va": "0x0", "access": access, "cpl": cpl, "ac": False}
+        for access in ("read", "write", "execute")
+        for cpl in (0, 3)
+    ]
+    upper = here / "found" / "gdb-pt-dump-effective-rights.json"
+    rewritten(upper, folder / "upper" / "xd.json", probes=accesses)
     return folder
 
 
@@ -62,7 +70,7 @@ def test_the_same_cases_give_the_same_bytes(cases, files):
 
 def test_each_state_is_there_once_and_each_kind_of_case(files):
     folders = {path.split("/")[1] for path in files if path.startswith("cases/")}
-    assert {"known", "rules", "matrix", "matrix-composite", "layouts"} == folders
+    assert {"known", "rules", "upper", "matrix", "matrix-composite", "layouts"} == folders
     assert 2 == sum(path.startswith("cases/layouts/") for path in files)
 
 
@@ -90,15 +98,16 @@ def test_a_suite_is_as_the_second_walk_has_it(suite):
     assert [] == list(checked(suite))
 
 
-def test_a_wrong_outcome_is_found_though_the_index_has_it(files, tmp_path):
+def test_a_wrong_outcome_is_found_though_the_index_has_it(files, tmp_path, capsys):
     path = "cases/known/maxphyaddr-40.json"
     wrong = files[path].replace(b'"error_code": "0x9"', b'"error_code": "0x8"')
     assert wrong != files[path]
     digests = [hashlib.sha256(data).hexdigest().encode() for data in (files[path], wrong)]
     index = files[INDEX].replace(*digests)
     suite = written(files | {path: wrong, INDEX: index}, tmp_path)
-    assert [f"{path}: line 8 isn't what the second walk says"] == list(checked(suite))
     assert 1 == main(["--check", str(suite)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [f"{path}: line 8 isn't what the second walk says", "the suite is wrong"] == lines
 
 
 def test_a_file_that_is_changed_missing_or_too_many_is_found(suite):
@@ -130,7 +139,7 @@ def test_a_judge_that_is_right_agrees_and_one_that_loses_a_bits_does_not(files):
         others = [other for each in found.cases.values() for other in each.others]
         assert wrong == bool(others)
         assert data == results_of(judge, files)
-        assert f"| {judge.version} | {probes:,} |" in table_of([found])
+        assert f"| Planted 1.0, TCG, AuthenticAMD, 40 bits | {probes:,} |" in table_of([found])
         judge.close()
 
 
