@@ -22,6 +22,7 @@ from scripts.benchmarks.contenders import (
 )
 from scripts.benchmarks.cwalk import CWalker, compiler_version
 from scripts.benchmarks.images import IMAGES, Image, dense
+from scripts.benchmarks.judges import default_judges, measured_judges, show_judges
 from scripts.benchmarks.measure import medians, peak_in_child
 from scripts.benchmarks.probes import GOALS as PROBE_GOALS
 from scripts.benchmarks.probes import PAGES, measured_probes, probe_scaling
@@ -53,6 +54,12 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="`crosswalk check`, nothing else")
     parser.add_argument("--cases", action="store_true", help="small cases, nothing else")
     parser.add_argument("--startup", action="store_true", help="how long commands take to start")
+    parser.add_argument(
+        "--judges",
+        metavar="J",
+        nargs="*",
+        help="judges, nothing else; those named as `crosswalk judge --with` has them, or all kinds",
+    )
     parser.add_argument("--source", metavar="FILE", type=Path, help="with --check, check this, too")
     parser.add_argument(
         "--against", metavar="TREE", type=Path, help="another tree, by turns with this one"
@@ -70,6 +77,7 @@ def main() -> int:
         (_checks, options.check),
         (_cases, options.cases),
         (_startup, options.startup),
+        (_judges, options.judges is not None),
     ):
         measure = chosen if asked else measure
     try:
@@ -121,6 +129,12 @@ def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
         _show_goals(judge_startup(document["startup"]))
 
     return {"startup": measured_startup(5 if options.quick else 21)}, show
+
+
+def _judges(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
+    judges = options.judges or default_judges()
+    found = measured_judges(1 if options.quick else 5, judges)
+    return {"judges": found}, lambda document: show_judges(document["judges"])
 
 
 def _everything(options: argparse.Namespace, trees: list[Tree]) -> Measured:
