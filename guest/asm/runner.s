@@ -155,6 +155,13 @@ finished:
     and eax, OUTPUT_SCREEN + OUTPUT_SERIAL
     cmp eax, OUTPUT_SCREEN      # and no COM1
     jz show_results
+    test al, OUTPUT_SERIAL
+    jz power_off
+    mov edx, 0x3fd              # until the last byte is out
+draining:
+    in al, dx
+    test al, 0x40
+    jz draining
 # Bochs ends by its port; QEMU and other hypervisors by ACPI's, where they have them. A PC stays.
 power_off:
     lea rsi, [rip + shutdown]
