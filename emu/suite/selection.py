@@ -12,7 +12,7 @@ import numpy as np
 
 from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.fuzz.generate.layouts import generate
-from crosswalk.emu.fuzz.generate.shares import share_of
+from crosswalk.emu.fuzz.generate.shares import Share
 from crosswalk.emu.matrix.section import Section, Shape
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.emu.report.composites import CompositeCase, composite_case, composite_walks
@@ -91,16 +91,11 @@ def _all_words(shape: Shape) -> dict[int, int]:
 
 def layout_cases(count: int, probes: int, seed: int = SEED) -> Iterator[tuple[str, Case]]:
     """Yield cases of the first portable layouts of a seed, of each paging mode in turn, by name."""
-    choice = LayoutChoice(portable=True)
+    modes, choice = tuple(PagingMode), LayoutChoice(portable=True)
     for index in range(count):
-        share, number = share_of(index, tuple(PagingMode))
-        layout = generate(
-            seed,
-            number,
-            accesses=max(probes, _FEWEST),
-            share=replace(share, wide=False),
-            choice=choice,
-        )
+        number, mode = divmod(index, len(modes))
+        share = Share(modes[mode])
+        layout = generate(seed, number, accesses=max(probes, _FEWEST), share=share, choice=choice)
         accesses = [layout.accesses[row] for row in range(min(probes, len(layout.accesses)))]
         words = _words(layout.memory(), layout.context, accesses)
         yield f"layout-{index}", _case(layout.context, layout.ram, words, accesses)
