@@ -51,7 +51,8 @@ class Expected:
 
     `end` is the address that it may lead to, None where nothing that tells of itself lies there;
     `content` the word there before, `stored` the byte written. `marks` is the size of an entry
-    if that word is one on the access's own walk, else 0; `alone` whether the word is like no other.
+    if that word is one on the access's own walk, else 0; `alone` whether what is there is nowhere
+    else that a walk could lead: the word, or the instruction of a fetch.
     `tables` are the address space's.
     """
 
@@ -95,12 +96,13 @@ def answer_of(expected: Expected, result: ProgramResult) -> Found | Reason:  # n
         return _to(expected, None, changed)
     if expected.end is None:
         read = expected.type is AccessType.READ
-        strays = bool(result.strays) or (read and _is_marker(step.seen))
+        strays = bool(result.strays) or (read and (_is_marker(step.seen) or step.torn))
         return Found(Kind.OK, ELSEWHERE if strays else 0, changed=changed, unproved=not strays)
     if expected.type is AccessType.EXECUTE:
         return _to(expected, expected.end, changed)
     if expected.type is AccessType.READ:
-        return _to(expected, _read_at(expected, expected.end, step.seen), changed)
+        at = None if step.torn else _read_at(expected, expected.end, step.seen)
+        return _to(expected, at, changed)
     return _to(expected, _written_at(expected, expected.end, result, changed), changed)
 
 

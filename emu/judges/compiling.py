@@ -20,7 +20,7 @@ from crosswalk.emu.judges.ends import ends_of, nowhere, refuse_places
 from crosswalk.emu.judges.judge import Judged, Question, Reason, Unjudged
 from crosswalk.emu.judges.markers import INT3, byte_at, with_byte
 from crosswalk.emu.judges.parts import AddressSpace, Places, divided
-from crosswalk.emu.judges.ways import Ram, linear, walked
+from crosswalk.emu.judges.ways import Ram, Tables, linear, walked
 from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames
 from crosswalk.emu.probe.paths import NO_ADDRESS, format_of
@@ -121,6 +121,7 @@ class CompiledAccesses:
     def _made(self) -> tuple[list[Program], list[Expected]]:
         """Return program and expectation of each access."""
         accesses, ways, ends = self._question.accesses, self._ways, self._ends
+        breaks = _offsets_of(INT3, self._tables)
         programs, expected = [], []
         columns = (
             *(accesses.va, accesses.type, accesses.cpl, accesses.ac),
@@ -149,7 +150,8 @@ class CompiledAccesses:
                     content=content,
                     stored=value,
                     marks=self._form.entry_bytes if own else 0,
-                    alone=alone or not own,
+                    alone=(alone or not own)
+                    and not (type_ is AccessType.EXECUTE and end % FRAME in breaks),
                     tables=self._tables,
                 )
             )
@@ -186,3 +188,9 @@ class CompiledAccesses:
         loan = replace(first.loan, alias=hidden ^ 1, user=hidden ^ 1)
         run = replace(first.run, programs=())
         self.parts.append(Part(replace(first, loan=loan, run=run), np.zeros(0, np.intp)))
+
+
+def _offsets_of(byte: int, tables: Tables) -> frozenset[int]:
+    """Return at which places of a page some table has this byte."""
+    held = np.ascontiguousarray(tables.words).view(np.uint8).reshape(-1, FRAME) == byte
+    return frozenset(np.flatnonzero(held.any(axis=0)).tolist())

@@ -506,6 +506,8 @@ def _one_of_two(
         added = byte_at(content, end.pa) == ADD_EAX
         number = fetch_number(end.pa) + (_BEFORE if added else 0)
         reached = end.pa if step.seen == number else None
+    elif step.torn:
+        reached = None
     elif step.seen != content:
         other = named_by(step.seen)
         reached = None if other is None else other | end.pa & 7

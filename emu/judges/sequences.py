@@ -288,7 +288,7 @@ def _outcome(
     if access.type is AccessType.WRITE:
         if len(stored) == 1 and written[stored[0]] == fetch_word(stored[0]) & ~0xFF | _STORED:
             reached = stored[0]
-    else:
+    elif not made.torn:
         sign = fetch_number if access.type is AccessType.EXECUTE else fetch_word
         reached = next((pa for pa in pages if made.seen == sign(pa)), ELSEWHERE)
     return Translation(reached, entries=words)

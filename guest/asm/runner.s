@@ -45,6 +45,7 @@
 .equ BEHIND, 2
 .equ HAS_CR2, 4
 .equ HAS_SEEN, 8
+.equ TORN, 16
 .equ SHOWING, 0x7a              # ops that leave something in RAX: READ, EXECUTE, XADD, CMPXCHG, READ8
 .equ WRITING, 0xb4              # WRITE, XADD, CMPXCHG, WRITE8
 
@@ -515,6 +516,17 @@ no_breakpoint:
     cmp eax, 3
     jnz faulted
 completed:
+    cmp eax, NO_VECTOR
+    jnz whole
+    cmp r8d, OP_READ
+    jnz whole
+    mov r9d, [rbx + r15 + S_VA]
+    and r9d, 7
+    mov dl, [rbp + r9 + D_SEEN]
+    cmp dl, [rbp + D_FIRST]
+    jz whole
+    or ecx, TORN
+whole:
     cmp r8d, 8
     jae report
     mov edx, SHOWING

@@ -8,8 +8,8 @@
 done:                           # INT3 at CPL 0 isn't for every hypervisor's emulator
     ud2
 .align 32
-read:
-    mov al, [rdi]
+read:                           # the byte, and then a second look at it with those around it
+    mov dl, [rdi]
     mov rax, [rsi]
     jmp done
 .align 32

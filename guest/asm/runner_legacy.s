@@ -216,7 +216,7 @@ there:
     push dword ptr [L_FLAGS]
     popfd
 supervisor_read:
-    mov al, byte ptr es:[edx]
+    mov bl, byte ptr es:[edx]
     and edx, 0xfffffff8
     mov eax, es:[edx]
     mov edx, es:[edx + 4]
@@ -274,7 +274,7 @@ go_to_user:
 
 # At CPL 3, in the page at P_LEGACY_USER of the alias.
 user_read:
-    mov al, byte ptr [edx]
+    mov bl, byte ptr [edx]
     and edx, 0xfffffff8
     mov eax, [edx]
     mov edx, [edx + 4]
@@ -289,6 +289,7 @@ completed:
     mov ds, ax
     pop dword ptr [L_SEEN]
     mov [L_SEEN + 4], edx
+    mov [L_FIRST], ebx
     mov dword ptr [L_VECTOR], NO_VECTOR
     jmp leave
 

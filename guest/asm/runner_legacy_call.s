@@ -125,6 +125,8 @@ legacy_done:
     mov [rbp + D_CR2], rdx
     mov rdx, [rbp + L_SEEN]
     mov [rbp + D_SEEN], rdx
+    mov edx, [rbp + L_FIRST]
+    mov [rbp + D_FIRST], rdx
     mov edx, [rbp + L_AT]
     mov [rbp + D_ACCESS_RIP], rdx
     mov esi, 1                  # no address of 32 bits

@@ -18,6 +18,7 @@ trapped:
     lea rbp, [rip + in_long]
     sub rbp, P_CODE
     mov [rbp + D_SEEN], rax
+    mov [rbp + D_FIRST], rdx
     mov rax, cr2
     mov [rbp + D_CR2], rax
     mov rax, [rsp + 8]          # behind the call above

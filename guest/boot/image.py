@@ -287,6 +287,7 @@ _NAMES = (
     "D_RIP",
     "D_CR2",
     "D_SEEN",
+    "D_FIRST",
     "D_ACCESS_RIP",
     "D_DONE_RIP",
     "D_INVPCID",

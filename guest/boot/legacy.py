@@ -51,6 +51,7 @@ _NAMES = (
     "L_FAULT_CR2",
     "L_SEEN",
     "L_SEEN_HIGH",
+    "L_FIRST",
     "L_AT",
     "L_AT_CS",
     "L_FOUND",

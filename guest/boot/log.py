@@ -118,7 +118,7 @@ _SAYS = {
 }
 
 # Flags of a step's word: vector | flags << 8 | error code << 32.
-_AT_ACCESS, _BEHIND, _HAS_CR2, _HAS_SEEN = 1, 2, 4, 8
+_AT_ACCESS, _BEHIND, _HAS_CR2, _HAS_SEEN, _TORN = 1, 2, 4, 8, 16
 
 _LEAVES = (
     (0, 0),
@@ -398,6 +398,7 @@ def _step(rest: Iterator[int]) -> StepResult:
         at_access=bool(flags & _AT_ACCESS),
         behind=bool(flags & _BEHIND),
         seen=seen,
+        torn=bool(flags & _TORN),
     )
 
 

@@ -130,7 +130,8 @@ class StepResult:
     `vector` is that of the exception it raised, None for none; #BP and #DB are what a completed
     fetch ends with. `at_access` tells whether RIP was that of the access, or of what it fetches;
     `behind`, of #BP, whether it was one byte further. `error_code` and `cr2` are as delivered.
-    `seen` is what a read saw on its second look, or `LOOK`, or RAX after another access.
+    `seen` is what a read saw on its second look, what `LOOK` saw, or RAX after another access;
+    `torn`, of a read, whether the byte that it read first is another one than on the second look.
     """
 
     vector: int | None
@@ -139,6 +140,7 @@ class StepResult:
     at_access: bool = False
     behind: bool = False
     seen: int = 0
+    torn: bool = False
 
 
 @dataclass(frozen=True, slots=True)

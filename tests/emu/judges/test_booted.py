@@ -33,11 +33,13 @@ PAGES = {
 """Entries of a page table, by slot."""
 
 
+UPPER = {0x10_1000: 0x10_2000, 0x10_2000: 0x10_3000, 0x10_3000: 0x10_4000}
+TABLES = {pa: value | P | RW | US for pa, value in UPPER.items()}
+TABLES |= {0x10_4000 + 8 * slot: entry for slot, entry in PAGES.items()}
+
+
 def question(context=CONTEXT):
-    words = {0x10_1000: 0x10_2000, 0x10_2000: 0x10_3000, 0x10_3000: 0x10_4000}
-    words = {pa: value | P | RW | US for pa, value in words.items()}
-    words |= {0x10_4000 + 8 * slot: entry for slot, entry in PAGES.items()}
-    memory = SparseWords([(0, 1 << 31)], words)
+    memory = SparseWords([(0, 1 << 31)], TABLES)
     asked = [
         (slot << 12 | 0x123, kind, cpl) for slot in PAGES for kind in AccessType for cpl in (0, 3)
     ]
@@ -165,6 +167,20 @@ def test_a_machine_that_others_kill_has_no_answers(qemu):
     assert {Unjudged.LOST} == {reason.kind for reason in judged.reasons}
     assert judged.why.all()
     assert 1 + booted._TRIES == len(calls)
+
+
+def test_a_fetch_where_a_table_has_the_same_byte_does_not_prove_its_address():
+    asked = question()
+    row = np.flatnonzero(asked.accesses.type == AccessType.EXECUTE)[0]
+
+    def alone(more):
+        memory = SparseWords([(0, 1 << 31)], TABLES | more)
+        compiled = CompiledAccesses(replace(asked, memory=memory), Ram([(0, 1 << 32)]), None)
+        return compiled._expected[row].alone
+
+    assert alone({})
+    assert not alone({0x10_3120: 0xCC << 24})
+    assert alone({0x10_3120: 0xCC << 32})
 
 
 def test_many_small_questions_go_into_one_boot(qemu):

@@ -56,6 +56,11 @@ PLANTED = {
         "    mov rsi, [rdx]\n",
         "    mov rsi, [rdx]\n    and esi, 0xfffb\n",
     ),
+    "a read reads another byte than the second look": (
+        "runner_accesses.s",
+        "    mov dl, [rdi]\n",
+        "    mov dl, [rdi]\n    inc edx\n",
+    ),
     "writes read": ("runner_accesses.s", "    mov [rdi], al\n", "    mov al, [rdi]\n"),
     "user accesses are a supervisor's": (
         "runner.s",
