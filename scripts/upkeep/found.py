@@ -12,10 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from crosswalk.emu.check.departures import BOCHS, QEMU
 from crosswalk.emu.check.judged import kind_of
 from crosswalk.emu.cli.output import command_line
 from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.report.text import context_text, outcome_text, step_text
+from crosswalk.walker.context import Vendor
 from crosswalk.walker.formats.case import Case, Probe, load_case
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.translate import translate, walk
@@ -48,6 +50,22 @@ This was met in a trial, and no command of Crosswalk shows it.
   qualification and not bit 6, which is where XU of the page belongs. Crosswalk doesn't put EPT
   to machines.
 """
+
+
+_BOOTED = {
+    QEMU: (
+        "crosswalk export {case} -o bug.img",
+        "qemu-system-x86_64 -cpu {cpu} -m 4096 -display none -d int -kernel bug.img",
+    ),
+    BOCHS: ("crosswalk export {case} -o bug.img --iso bug.iso",),
+}
+"""What makes a boot image of a case, and for QEMU boots it; `-d int` logs what an access raises."""
+
+_VENDORS = {Vendor.INTEL: "GenuineIntel", Vendor.AMD: "AuthenticAMD"}
+
+
+_MOST = 8
+"""So many words that aren't on a walk are listed in a report."""
 
 
 class Shown(StrEnum):
@@ -257,16 +275,28 @@ def report(bug: Bug, given: str | None = None) -> str:
     for probe in case.probes:
         path = walk(case.memory(), case.context(), probe.va)
         lines += [step_text(case.context(), step) for step in path.steps]
+        walked = {pa for pa, _ in path.words}
+        others = [(pa, word) for pa, word in case.entries.items() if pa not in walked]
+        lines += [f"not on this walk: {word:#x} at {pa:#x}" for pa, word in others[:_MOST]]
+        if len(others) > _MOST:
+            lines.append(f"and {len(others) - _MOST} words more, which the case file has")
         right = outcome_text(right_of(case, probe))
         lines += ["", f"{_asked(probe)}", f"  a processor:  {right}"]
     lines += [f"  {subject.name}:  {_answer(bug).strip('`')}", "```", ""]
     lines += ["## With Crosswalk", "", f"    {given or _see(bug)}", ""]
-    lines += ["## Without Crosswalk", "", *_without(subject, case)]
+    lines += ["## Without Crosswalk", "", *_without(bug, subject, case)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _without(subject: Subject, case: Case) -> Iterator[str]:
+def _without(bug: Bug, subject: Subject, case: Case) -> Iterator[str]:
     """Yield how a bug is seen by somebody who has only files of ours."""
+    if bug.subject in _BOOTED:
+        cpu = f"max,vendor={_VENDORS[case.cpu.vendor]},phys-bits={case.cpu.maxphyaddr}"
+        yield "A boot image that makes the access can go with the report:"
+        yield ""
+        for command in _BOOTED[bug.subject]:
+            yield f"    {command.format(case=bug.case, cpu=cpu)}"
+        return
     if subject.walker is None or not subject.walker.startswith("exec:"):
         yield "The tables above, and the access, are all that it takes to see it."
         return

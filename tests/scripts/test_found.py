@@ -144,6 +144,12 @@ def test_a_report_has_the_manual_the_tables_and_both_answers():
     assert '{"va": "0x0"}' in text
 
 
+def test_a_report_about_a_machine_has_a_boot_image_for_the_cpu_of_the_case():
+    text = report(BUGS["qemu-pse36-above-maxphyaddr"])
+    assert "crosswalk export tests/cases/judges/pse36-above-maxphyaddr.json -o bug.img" in text
+    assert "-cpu max,vendor=GenuineIntel,phys-bits=39 " in text
+
+
 def test_a_bug_has_what_shows_it():
     with pytest.raises(TypeError, match="a walker's bug has `says`"):
         bugs('[a]\nin = "drgn"\ntitle = ""\nwhat = ""\ncase = ""\nmanual = ""\n')
