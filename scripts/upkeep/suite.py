@@ -83,6 +83,8 @@ def _write(path: Path, data: bytes) -> None:
 
 def _check(folder: Path) -> int:
     wrong = list(checked(folder))
+    if any(folder.glob("results/*.json")):
+        _results(folder)
     for line in wrong:
         print(line)
     print("the suite is wrong" if wrong else "the suite is as the second walk has it")
@@ -90,10 +92,15 @@ def _check(folder: Path) -> int:
 
 
 def _results(folder: Path) -> list[ResultsJson]:
+    """Return the results in a suite's folder; `BadInput` for none, and for those of another."""
+    digest = digest_of_suite({INDEX: read_file(folder / INDEX, MAX_CASE_BYTES)})
     found = []
     for path in sorted(folder.glob("results/*.json")):
-        with errors_named(path.name):
-            found.append(read_document(read_file(path, MAX_CASE_BYTES), ResultsJson))
+        with errors_named(f"results/{path.name}"):
+            results = read_document(read_file(path, MAX_CASE_BYTES), ResultsJson)
+            if results.suite != digest:
+                raise BadInput("of another suite; put this one to the judge")
+        found.append(results)
     if not found:
         raise BadInput(f"{folder}: has no results")
     return found

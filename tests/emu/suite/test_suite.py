@@ -181,3 +181,16 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
 def test_a_suite_without_results_has_no_table(suite, capsys):
     assert 2 == main(["--table", str(suite)])
     assert "has no results" in capsys.readouterr().err
+
+
+def test_results_of_another_suite_are_refused(suite, files, capsys):
+    judge = Right()
+    data = results_of(judge, files)
+    judge.close()
+    (suite / "results").mkdir()
+    (suite / "results" / "planted.json").write_bytes(data)
+    assert 0 == main(["--table", str(suite)])
+    assert "| Planted 1.0" in capsys.readouterr().out
+    (suite / INDEX).write_bytes(files[INDEX] + b"\n")
+    assert 2 == main(["--table", str(suite)])
+    assert "results/planted.json: of another suite" in capsys.readouterr().err
