@@ -89,6 +89,12 @@ class Bochs:
         """Bochs' version."""
         return f"Bochs {self._number}"
 
+    def heeded(self, wish: CpuWish) -> CpuWish:
+        """Return what decides the CPU model and the RAM."""
+        features = wish.features.intersection(_OTHERS)
+        ram = None if self._old else wish.ram
+        return CpuWish(vendor=wish.vendor or Vendor.INTEL, features=features, ram=ram)
+
     def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:
         """Boot an image; see `Machine`."""
         most = results_of(image).size + _NOISE

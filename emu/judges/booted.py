@@ -121,7 +121,7 @@ class BootedJudge:
         `contexts` are theirs, `wishes` the CPUs that they are for.
         """
         judged: dict[int, T] = {}
-        for wish, numbers in _by_wish(wishes).items():
+        for wish, numbers in _by_wish(list(map(self._machine.heeded, wishes))).items():
             facts = self._cpu(wish)
             ranges = [(start, end - start) for start, end in facts.ram]
             ram = Ram(ranges, self._machine.nothing_from)

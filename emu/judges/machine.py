@@ -60,6 +60,10 @@ class Machine(Protocol):
         """What it is, as it says."""
         ...
 
+    def heeded(self, wish: CpuWish) -> CpuWish:
+        """Return what of a wish it heeds: wishes that come to the same are one machine."""
+        ...
+
     def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:
         """Return what an image answered until it came to its end, or until it ended otherwise.
 

@@ -45,6 +45,10 @@ class Command:
         """The name of the program."""
         return os.path.basename(self._words[0])  # noqa: PTH119  # A name, and no path of ours.
 
+    def heeded(self, wish: CpuWish) -> CpuWish:  # noqa: ARG002
+        """Return no wish: the command isn't told any."""
+        return ANY_CPU
+
     def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:  # noqa: ARG002
         """Boot an image; see `Machine`."""
         limits = Limits(

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,6 +77,14 @@ class Qemu:
     def version(self) -> str:
         """QEMU's version, and how it runs guests."""
         return f"QEMU {self._number}, {self._accelerator.upper()}"
+
+    def heeded(self, wish: CpuWish) -> CpuWish:
+        """Return a wish without features: TCG's CPU has all, KVM's has the host's."""
+        return (
+            CpuWish(ram=wish.ram)
+            if self._accelerator == "kvm"
+            else replace(wish, features=ANY_CPU.features)
+        )
 
     def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:
         """Boot an image; see `Machine`."""

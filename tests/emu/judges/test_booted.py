@@ -69,6 +69,9 @@ class Around:
 
     version, nothing_from = "a machine", None
 
+    def heeded(self, wish):
+        return self._machine.heeded(wish)
+
     def boot(self, image, **options):
         return self._change(image, self._machine.boot(image, **options))
 
