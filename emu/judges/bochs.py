@@ -90,8 +90,11 @@ class Bochs:
         return f"Bochs {self._number}"
 
     def heeded(self, wish: CpuWish) -> CpuWish:
-        """Return what decides the CPU model and the RAM."""
-        features = wish.features.intersection(_OTHERS)
+        """Return what decides the CPU model and the RAM.
+
+        LA57, too: 3.1 hangs where 4-level paging follows 5-level paging in an image.
+        """
+        features = wish.features.intersection((*_OTHERS, "la57"))
         ram = None if self._old else wish.ram
         return CpuWish(vendor=wish.vendor or Vendor.INTEL, features=features, ram=ram)
 
