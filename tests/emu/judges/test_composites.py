@@ -18,7 +18,7 @@ from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
 from tests.emu.composites import composite
-from tests.emu.judges.runners import planted
+from tests.emu.judges.runners import judge_of, planted
 
 P, RW, US, XD, KEY = 1, 2, 4, 1 << 63, 1 << 59
 WP, SMAP, PKE, LA57 = 1 << 16, 1 << 21, 1 << 22, 1 << 12
@@ -117,7 +117,7 @@ def test_what_is_planted_in_the_runner_diverges(qemu, name, monkeypatch):
     monkeypatch.setattr(image, "_code", lambda: planted(source, line, instead))
     every = asked(CONTEXT)
     some = every.take(np.flatnonzero(every.form == NAMES.index(form)))
-    (judged,) = BootedJudge(open_machine(qemu)).composites([(memory(), CONTEXT, some)])
+    (judged,) = judge_of(open_machine(qemu)).composites([(memory(), CONTEXT, some)])
     assert composite_verdicts(memory(), some, judged, "qemu").verdicts.rows(Status.DIVERGED)
 
 

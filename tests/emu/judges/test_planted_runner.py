@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check.compare import agreements
-from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.judge import Question
 from crosswalk.emu.judges.registry import open_machine
 from crosswalk.guest.boot import image
@@ -15,7 +14,7 @@ from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
-from tests.emu.judges.runners import planted
+from tests.emu.judges.runners import judge_of, planted
 
 P, RW, US, XD, G = 1, 2, 4, 1 << 63, 0x100
 SMEP, SMAP, PGE = 1 << 20, 1 << 21, 1 << 7
@@ -100,7 +99,7 @@ def questions():
 
 def differing(machine):
     """Return how many outcomes differ from what is predicted, and how many there are none of."""
-    judge = BootedJudge(machine)
+    judge = judge_of(machine)
     found = missing = 0
     for asked, judged in zip(questions(), judge.accesses(questions()), strict=True):
         predicted = translate_many(asked.memory, judged.context, asked.accesses)
