@@ -21,9 +21,6 @@ _SHORT = Limits(seconds=10.0)
 _MEMORY = 1 << 34
 _PATIENCE = 4.0
 
-_BOOT = 20.0
-"""Seconds of CPU time until an image has been loaded."""
-
 _NOISE = 1 << 16
 _PANIC = re.compile(r">>PANIC<< (.*)")
 
@@ -69,6 +66,7 @@ class Bochs:
 
     output = Output.DEBUG_PORT
     nothing_from: int | None = None
+    loads_in = 30.0
 
     def __init__(self, name: str = "bochs", path: str = _BINARY) -> None:
         self.name, self._path = name, path
@@ -101,7 +99,7 @@ class Bochs:
     def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:
         """Boot an image; see `Machine`."""
         most = results_of(image).size + _NOISE
-        limits = Limits(seconds=seconds + _BOOT, output=most, memory=_MEMORY, patience=_PATIENCE)
+        limits = Limits(seconds=seconds, output=most, memory=_MEMORY, patience=_PATIENCE)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "cd.iso").write_bytes(make_iso(image))

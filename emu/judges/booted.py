@@ -57,8 +57,8 @@ _TRIES = 3
 _MOST_DEATHS = 64
 """After so many deaths at what is asked at once, the rest isn't asked."""
 
-_SECONDS, _SECONDS_EACH = 10.0, 0.005
-"""CPU time of a boot, and for each program."""
+_SECONDS_EACH, _SECONDS_A_MIB = 0.005, 0.2
+"""CPU time for each program, and for each MiB of the image."""
 
 NO_PLACE = Reason(Unjudged.NOT_EXPORTABLE, "no place of the runner that the run doesn't use")
 _LOST = Reason(Unjudged.LOST, "the machine was killed by somebody else")
@@ -194,7 +194,8 @@ class BootedJudge:
     ) -> tuple[Printed, BootLog | None]:
         """Return what an image of these runs answered, None where others killed the machine."""
         image = boot_image(runs, place, self._machine.output)
-        seconds = _SECONDS + _SECONDS_EACH * sum(len(run.programs) for run in runs)
+        seconds = self._machine.loads_in + _SECONDS_A_MIB * len(image) / (1 << 20)
+        seconds += _SECONDS_EACH * sum(len(run.programs) for run in runs)
         for _ in range(_TRIES):
             printed = self._machine.boot(image, seconds=seconds, wish=wish)
             if not printed.by_others:

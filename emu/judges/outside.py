@@ -30,6 +30,7 @@ class Command:
 
     output = Output.SERIAL
     nothing_from: int | None = None
+    loads_in = 10.0
 
     def __init__(self, name: str, command: str) -> None:
         self.name = name

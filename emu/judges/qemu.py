@@ -60,6 +60,7 @@ class Qemu:
     """
 
     output = Output.MEMORY
+    loads_in = 4.0
 
     def __init__(self, name: str, path: str = _BINARY, accelerator: Accelerator = "tcg") -> None:
         if accelerator == "kvm":

@@ -74,6 +74,7 @@ class _Counted:
     def __init__(self, machine: Machine) -> None:
         self.name, self._machine, self.boots = machine.name, machine, 0
         self.output, self.nothing_from = machine.output, machine.nothing_from
+        self.loads_in = machine.loads_in
 
     @property
     def version(self) -> str:

@@ -36,7 +36,7 @@ def moved_to_cr4(machine: Machine, value: int) -> str:
         programs=(Program((Step(Op.READ),)),),
     )
     image = boot_image([run], _PLACE, machine.output)
-    printed = machine.boot(image, seconds=_SECONDS)
+    printed = machine.boot(image, seconds=machine.loads_in + _SECONDS)
     log = read_log(printed.data, digest=digest_of(image))
     if not log.complete:
         return f"the machine {printed.ended}"

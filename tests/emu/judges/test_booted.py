@@ -67,7 +67,7 @@ class Around:
             change,
         )
 
-    version, nothing_from = "a machine", None
+    version, nothing_from, loads_in = "a machine", None, 10.0
 
     def heeded(self, wish):
         return self._machine.heeded(wish)

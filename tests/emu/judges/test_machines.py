@@ -206,11 +206,11 @@ def test_an_iso_file_is_the_same_each_time_and_boots_from_cd_and_stick(qemu, iso
 def test_each_bochs_prints_the_results_of_what_it_ran(bochs):
     for name in bochs:
         machine = open_machine(name)
-        printed = boot(machine)
+        printed = boot(machine, seconds=machine.loads_in)
         log = read_log(printed.data, digest=DIGEST)
 
         assert (True, None) == (log.complete, printed.ended)
         assert machine.version.startswith("Bochs ")
-        reset = boot(machine, image_of(CUT, "resets"), seconds=2.0)
+        reset = boot(machine, image_of(CUT, "resets"), seconds=machine.loads_in)
         assert CUT in reset.data
         assert reset.ended is not None
