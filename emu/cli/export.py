@@ -16,11 +16,7 @@ from crosswalk.emu.judges.asked import Part, Refusals
 from crosswalk.emu.judges.booted import NO_PLACE
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
-from crosswalk.emu.judges.exported import (
-    ExportedImage,
-    images_of,
-    tag_of,
-)
+from crosswalk.emu.judges.exported import ExportedImage, images_of, tag_of
 from crosswalk.emu.judges.iso import make_iso, require_iso_tools
 from crosswalk.emu.judges.judge import Question
 from crosswalk.emu.judges.parts import Compiled

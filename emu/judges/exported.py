@@ -66,15 +66,14 @@ def images_of(asked: Sequence[Asked], output: Output) -> tuple[list[ExportedImag
     The same runs give the same bytes. A run that is there twice is put in once.
     """
     left = list({tag_of(each): each for each in asked}.items())
+    own = size_of([])
+    sizes = {tag: size_of([each.placed(Place(_FIRST))]) - own for tag, each in left}
     images, homeless = list[ExportedImage](), set[int]()
     while left:
-        sizes = [size_of([each.placed(Place(_FIRST))]) - size_of([]) for _, each in left]
-        total = accumulate(sizes, initial=size_of([]))
-        several = sum(size <= _LARGEST for size in total) - 1
-        chosen = left[: max(1, several)]
-        place, fits = _best_place(
-            [each.taken for _, each in chosen], size_of([]) + sum(sizes[: len(chosen)])
-        )
+        total = list(accumulate((sizes[tag] for tag, _ in left), initial=own))
+        several = max(1, sum(size <= _LARGEST for size in total) - 1)
+        chosen = left[:several]
+        place, fits = _best_place([each.taken for _, each in chosen], total[several])
         inside = [each for each, fit in zip(chosen, fits, strict=True) if fit]
         if not inside:
             homeless.add(left.pop(0)[0])

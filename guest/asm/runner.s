@@ -736,7 +736,9 @@ to_four:
     ret
 
 # Empty the TLB, global entries and those of all PCIDs included.
+# Entries may have accesses made past the caches (PCD, PWT, PAT), which needn't see what is in them.
 empty_tlb:
+    wbinvd
     cmp byte ptr [rbx + r12 + R_MODE], FIRST_LONG_MODE
     jb left                     # of others each program switches paging on
     mov rax, [rbx + r12 + R_CR4]
