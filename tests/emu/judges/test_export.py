@@ -5,14 +5,19 @@ import shutil
 import subprocess
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from crosswalk.emu.cli import main
+from crosswalk.emu.judges import exported as exported_module
 from crosswalk.emu.judges.compiling import CompiledAccesses
+from crosswalk.emu.judges.exported import images_of, tag_of
 from crosswalk.emu.judges.iso import judges_folder
 from crosswalk.emu.judges.judge import Question
 from crosswalk.emu.judges.ways import Ram
-from crosswalk.guest.boot import log
+from crosswalk.guest.boot import image as image_module
+from crosswalk.guest.boot import log, places
+from crosswalk.guest.boot.image import Output, size_of
 from crosswalk.guest.boot.screen import on_screen
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Accesses
@@ -224,6 +229,16 @@ def test_a_log_that_cannot_be_read_ends_no_other_judge(judged):
     assert "verdict: not asked to the end; 0 of 0 probes agree; by log:" in ran.out
 
 
+@pytest.fixture(scope="module")
+def asked():
+    """A run, without the runner's pages."""
+    case = with_probes("four-level")
+    accesses = Accesses.of([each.asked for each in case.probes])
+    question = Question(case.memory(), case.context(), accesses)
+    (part,) = CompiledAccesses(question, Ram(None), None).parts
+    return part.asked
+
+
 def test_a_run_is_for_cpus_that_reserve_what_has_no_ram():
     words = {0x1000: 0x2007, 0x2000: 0x3007, 0x3000: 0x4007, 0x4000: 1 << 45 | 7, 0x4008: 0x20_0007}
     words |= {0x4010: 1 << 50 | 1 << 44 | 7, 0x3008: 1 << 46 | 0x5007}
@@ -273,6 +288,57 @@ def test_the_same_cases_give_the_same_image(run, cases, tmp_path):
     for name in "ab":
         assert 0 == run("export", *four(cases), "-o", tmp_path / name).status
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_does_not_go_into_one_image_goes_into_several(
+    judged, run, cases, qemu, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exported_module, "_LARGEST", size_of([]) + 40_000)
+    two = [cases / "composite.json", cases / "four-level.json", cases / "five-level.json"]
+    ran = run("export", *two, "-o", tmp_path / "x.img")
+    assert (0, ["x-2.img", "x.img"]) == (
+        ran.status,
+        sorted(each.name for each in tmp_path.iterdir()),
+    )
+    assert "x.img: 73 probes in 2 runs" in ran.out
+    assert "x-2.img: 72 probes in 1 run" in ran.out
+    program = qemu.partition(":")[2] or "qemu-system-x86_64"
+    data = [printed(program, "-kernel", tmp_path / name) for name in ("x-2.img", "x.img")]
+
+    ran = judged(b"\r\nGRUB\r\n".join(data), given=["composite", "four-level", "five-level"])
+    assert 0 == ran.status
+    assert "verdict: agreement; by QEMU TCG CPU version" in ran.out
+
+
+def lending_other(asked):
+    """The run with another slot lent: another run."""
+    return replace(asked, loan=replace(asked.loan, alias=asked.loan.alias - 1))
+
+
+def test_a_run_with_no_place_for_the_runner_is_in_no_image(asked):
+    everywhere = np.arange(0, 2 << 30, 2 << 20, dtype=np.uint64)
+    crowded = replace(lending_other(asked), taken=everywhere)
+    images, homeless = images_of([crowded, asked, asked], Output.SERIAL)
+
+    assert [1] == [each.runs for each in images]
+    assert {tag_of(crowded)} == homeless
+
+
+def test_the_runner_lies_where_the_most_runs_leave_it_room(asked):
+    there = replace(lending_other(asked), taken=np.array([0x800_0000], np.uint64))
+    ((image,), homeless) = images_of([there, asked], Output.SERIAL)
+
+    assert (0x20_0000, 2, frozenset()) == (image.base, image.runs, homeless)
+
+
+def test_answers_are_shown_where_there_is_no_com1_or_as_is_wanted(run, cases, tmp_path):
+    at = places.DATA + image_module._VARIABLES["D_OUTPUT"]
+    for name, options, wanted in (
+        ("a", [], Output.SERIAL | Output.SCREEN),
+        ("b", ["--screen"], Output.SCREEN),
+    ):
+        assert 0 == run("export", cases / "pae.json", "-o", tmp_path / name, *options).status
+        assert wanted == (tmp_path / name).read_bytes()[at]
 
 
 def test_what_cannot_be_exported_is_refused_by_probe_and_counted(run, cases, tmp_path):
