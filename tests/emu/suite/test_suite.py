@@ -158,18 +158,32 @@ def test_results_are_named_by_judge_and_version(version, name):
     assert f"results/{name}.json" == results_name(version)
 
 
-@pytest.mark.parametrize(("options", "wrong"), [([], False), (["-DFORGETS_XD"], True)])
-def test_a_walker_in_c_is_tested_and_a_bug_in_it_is_found(suite, options, wrong):
+def walked(suite, *options):
+    """How many probes of a suite the walker in C was asked, and how many it got wrong."""
     source, walker = ROOT / "docs" / "examples" / "suite_walker.c", suite / "walker"
-    subprocess.run(
-        ["cc", "-Wall", "-Wextra", "-Werror", *options, "-o", walker, source], check=True
-    )
+    command = ["cc", "-Wall", "-Wextra", "-Werror", *options, "-o", walker, source]
+    subprocess.run(command, check=True)
     paths = sorted(map(str, suite.glob("cases/**/*.json")))
     ran = subprocess.run([walker, *paths], capture_output=True, text=True, check=False)
-    assert int(wrong) == ran.returncode, ran.stdout
-    probes, found = (int(word) for word in ran.stdout.split()[-4:] if word.isdecimal())
+    probes, wrong = (int(word) for word in ran.stdout.split()[-4:] if word.isdecimal())
+    assert ran.returncode == int(wrong > 0)
+    return probes, wrong
+
+
+def test_a_walker_in_c_is_tested_and_a_bug_in_it_is_found(suite):
+    probes, wrong = walked(suite)
     assert probes > 20
-    assert wrong == (found > 0)
+    assert 0 == wrong
+    assert 0 < walked(suite, "-DFORGETS_XD")[1]
+
+
+@pytest.mark.slow
+def test_the_whole_suite_is_as_the_second_walk_and_a_walker_in_c_have_it(tmp_path):
+    suite = written(suite_files(ROOT / "tests" / "cases", "0.0"), tmp_path)
+    assert [] == list(checked(suite))
+    probes, wrong = walked(suite)
+    assert probes > 3000
+    assert 0 == wrong
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, capsys):
