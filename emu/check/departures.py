@@ -41,7 +41,8 @@ __all__ = [
 SequenceTest = Callable[[Sequence, int, str], bool]
 """Says of a violation in a sequence, at this step and for this cause, whether it is one."""
 
-UNICORN, QEMU, MTTCG, BOCHS, X86ISA = "unicorn", "qemu", "qemu-mttcg", "bochs", "x86isa"
+UNICORN, QEMU, MTTCG = "unicorn", "qemu", "qemu-mttcg"
+KVM, BOCHS, X86ISA = "kvm", "bochs", "x86isa"
 """Judges by what `crosswalk judge --with` calls them, without a path."""
 
 _QEMU = frozenset({QEMU, MTTCG})
@@ -277,9 +278,10 @@ DEPARTURES = (
         "where AMD has it clear.",
         'AMD APM vol. 2, "Page-Fault Error Code": I/D is set only if no-execute is enabled '
         "(EFER.NXE and CR4.PAE set); Intel has it set with CR4.SMEP, too.",
-        "The emulated CPU is an Intel one.",
+        "The emulated CPU is an Intel one. KVM's walk looks at EFER.NXE and CR4.SMEP, whoever made "
+        "the CPU.",
         lambda rules: replace(rules, fetch_bit=rules.nxe or rules.smep),
-        judges=_EMULATORS,
+        judges=_EMULATORS | {KVM},
     ),
     Departure(
         "pae-pdpte-read-when-used",

@@ -1,11 +1,18 @@
-"""The page about the emulator's departures, made from their table."""
+"""The page about the emulator's departures, made from their table and from what judges said."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 
 from crosswalk.emu.check.departures import FATAL, UNICORN, Departure, Scope, departures
 from crosswalk.emu.cpu.unchecked_registers import MACHINE_DEPARTURES
 
-__all__ = ["known_page"]
+__all__ = ["Cell", "Columns", "Said", "cell_of", "known_page"]
+
+Said = Mapping[str, int]
+"""How many probes of a case a judge answered in which way: "agreed", "known: …", "not shown: …"."""
+
+Columns = Mapping[str, Mapping[str, Said]]
+"""What each judge, by name and version, said of each case, by its path in tests/cases."""
 
 _HEAD = """\
 # Known divergences of the emulator
@@ -14,7 +21,7 @@ Where Unicorn 2.1.4 departs from the manuals, as far as Crosswalk has met it. Su
 counted apart, under its id, and never hidden; each departure has the smallest case that shows it
 alone in tests/cases/known or, where it takes more than an access of one byte to see it,
 tests/cases/composite, and a test that it still occurs. This page is made from
-`emu/check/departures.py` by `scripts/emulator-divergences`.
+`emu/check/departures.py` and docs/data/judges.json by `scripts/emulator-divergences`.
 
 A divergence is known only if it is explained exactly. Each departure is a change of the rules by
 which a second walk goes (`emu/check/emulated.py`), written apart from the walker. With every
@@ -24,6 +31,16 @@ divergence. Where it takes several departures together, the fewest that suffice 
 order of this page, joined by `+`.
 """
 
+
+_TABLE = """\
+# Judges and versions
+
+Each was asked about the smallest case of each departure, by `scripts/emulator-divergences --run`;
+what they said is in docs/data/judges.json. *Shows*: its answer is explained by the departure.
+*Right*: it answers as the manuals have it, and refutes those that show the departure. *Not shown*:
+it lacks a feature or memory that the case takes. Where the name of another departure stands, that
+one alone explains its answer.
+"""
 
 _SEQUENCES = """\
 # …and of its TLB
@@ -57,14 +74,68 @@ address that isn't canonical is 0x8000000000001234.
 """
 
 
-def known_page() -> str:
+class Cell(StrEnum):
+    """What a judge's answers to the case of a departure come to."""
+
+    SHOWS = "shows"
+    RIGHT = "right"
+    OTHERWISE = "otherwise"
+    DIVERGES = "diverges"
+    NOT_SHOWN = "not shown"
+    NOT_ASKED = "not asked"
+
+
+_RIGHT = "Refuted by"
+_WORDS = {Cell.SHOWS: "Shown by", Cell.RIGHT: _RIGHT}
+
+
+def cell_of(entry: Departure, said: Said | None) -> tuple[Cell, str]:
+    """Return what a judge said of a departure's case, and what explains it that is OTHERWISE."""
+    if said is None:
+        return Cell.NOT_ASKED, ""
+    known = [each.removeprefix("known: ") for each in said if each.startswith("known: ")]
+    if any(entry.id in names.split("+") for names in known):
+        return Cell.SHOWS, ""
+    if said.keys() == {"agreed"}:
+        return Cell.RIGHT, ""
+    if all(each.startswith(("not shown", "not exportable")) for each in said):
+        return Cell.NOT_SHOWN, ""
+    return (Cell.OTHERWISE, "+".join(known)) if known else (Cell.DIVERGES, "")
+
+
+def known_page(columns: Columns) -> str:
     """Return docs/emulator-divergences.md as it has to be."""
-    single = map(_section, departures(Scope.ACCESS, Scope.COMPOSITE))
-    sequences = map(_section, departures(Scope.SEQUENCE))
-    nested = map(_section, (*departures(Scope.NESTED), FATAL))
-    others = map(_section, (each for each in departures(who=None) if UNICORN not in each.judges))
-    parts = [*single, _SEQUENCES, *sequences, _NESTED, *nested, _JUDGES, *others, *_machine()]
+
+    def sections(entries: tuple[Departure, ...]) -> list[str]:
+        return [_section(each, columns) for each in entries]
+
+    others = tuple(each for each in departures(who=None) if UNICORN not in each.judges)
+    parts = [
+        *sections(departures(Scope.ACCESS, Scope.COMPOSITE)),
+        _SEQUENCES,
+        *sections(departures(Scope.SEQUENCE)),
+        _NESTED,
+        *sections((*departures(Scope.NESTED), FATAL)),
+        _JUDGES,
+        *sections(others),
+        *_table(columns),
+        *_machine(),
+    ]
     return "\n".join([_HEAD, *parts])
+
+
+def _table(columns: Columns) -> Iterator[str]:
+    yield _TABLE
+    rows = [["departure", *columns], ["---"] * (1 + len(columns))]
+    for entry in departures(Scope.ACCESS, Scope.COMPOSITE, Scope.SEQUENCE, who=None):
+        cells = (cell_of(entry, said.get(_path(entry))) for said in columns.values())
+        texts = (f"`{why}`" if why else cell for cell, why in cells)
+        rows.append([f"`{entry.id}`", *texts])
+    yield "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _path(entry: Departure) -> str:
+    return f"{entry.folder}/{entry.case}"
 
 
 def _machine() -> Iterator[str]:
@@ -79,18 +150,27 @@ def _machine() -> Iterator[str]:
         )
 
 
-def _section(entry: Departure) -> str:
+def _section(entry: Departure, columns: Columns) -> str:
     lines = [f"- Manual: {entry.manual}", f"- Reason in the emulator: {entry.reason}"]
-    others = ", ".join(sorted(entry.judges - {UNICORN}))
     if UNICORN not in entry.judges:
         command = f"judge --with {min(entry.judges)}"
     else:
         command = "sequence" if entry.scope is Scope.SEQUENCE else "replay"
     if entry.scope is not Scope.NESTED:
-        lines.append(f"- See it: `crosswalk {command} tests/cases/{entry.folder}/{entry.case}`")
-    if UNICORN in entry.judges and others:
-        lines.append(f"- Shown as well by: {others}")
-    if entry.since or entry.until:
-        versions = f"since {entry.since}" if entry.since else f"until {entry.until}"
-        lines.append(f"- Shown by {others}, {versions}")
+        lines.append(f"- See it: `crosswalk {command} tests/cases/{_path(entry)}`")
+        lines.extend(_judged(entry, columns))
     return "\n".join([f"## {entry.id}\n\n{entry.differs}\n", *lines]) + "\n"
+
+
+def _judged(entry: Departure, columns: Columns) -> Iterator[str]:
+    """Yield who shows a departure, and who is right."""
+    which: dict[str, list[str]] = {}
+    for judge, said in columns.items():
+        cell, why = cell_of(entry, said.get(_path(entry)))
+        words = f"Wrong by `{why}` alone" if cell is Cell.OTHERWISE else _WORDS.get(cell)
+        if words is not None:
+            which.setdefault(words, []).append(judge)
+    for words in sorted(
+        which, key=lambda each: (each not in _WORDS.values(), each == _RIGHT, each)
+    ):
+        yield f"- {words}: {', '.join(which[words])}"
