@@ -223,10 +223,16 @@ def read_logs(data: bytes) -> list[BootLog]:
     """
     shown = from_screen(data)
     data = data if shown is None else shown
-    found, at = [read_log(data)], _find(data, 0, Kind.GREETING)
-    while at is not None and (at := _find(data, at + 1, Kind.GREETING)) is not None:
-        found.append(read_log(data[at:]))
-    return found
+    found, at = list[BootLog](), 0
+    while True:
+        start = _find(data, at, Kind.GREETING)
+        following = None if start is None else _find(data, start + 1, Kind.GREETING)
+        if following is None:
+            return [*found, read_log(data[at:])]
+        # With the greeting behind it, by which it is known to have ended.
+        behind = _record(data, following)
+        found.append(read_log(data[at : behind.end if behind else following]))
+        at = following
 
 
 def came_to_end(data: bytes) -> bool:
