@@ -206,10 +206,11 @@ def _large(sequence: Sequence, at: int, cause: str) -> bool:
 
 
 def _other_tlb(sequence: Sequence, at: int, cause: str) -> bool:
-    """Whether an access before was of the other kind, or to other 4 KiB."""
+    """Whether an access before was of the other kind, to other 4 KiB, or a fetch at another CPL."""
 
-    def used(access: Access) -> tuple[bool, int]:
-        return access.type is AccessType.EXECUTE, access.va >> 12
+    def used(access: Access) -> tuple[bool, int, int]:
+        fetch = access.type is AccessType.EXECUTE
+        return fetch, access.va >> 12, access.cpl if fetch else 0
 
     step = sequence.steps[at]
     before = [each for each in sequence.steps[:at] if isinstance(each, Access)]
@@ -498,12 +499,13 @@ DEPARTURES = (
         "fault-keeps-other-tlb",
         Scope.SEQUENCE,
         "A page fault of a fetch leaves in the TLB what data accesses have there of its page, and "
-        "the other way round; of a large page it leaves what is cached of its other 4-KiB parts.",
+        "the other way round, and what fetches at the other CPL have; of a large page it leaves what "
+        "is cached of its other 4-KiB parts.",
         'Intel SDM vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches": a page '
         "fault invalidates the TLB entries for the page number of its address, whatever the access "
         "was; the page number of a large page is the same for all of its addresses.",
-        "Bochs has a TLB for data and one for fetches, with an entry for each 4 KiB. A fault "
-        "clears the one entry that it would have used.",
+        "Bochs has a TLB for data and one for fetches, with an entry for each 4 KiB. A fault of a "
+        "data access clears the one entry that it would have used.",
         explains=_other_tlb,
         judges=frozenset({BOCHS}),
     ),

@@ -14,16 +14,16 @@ from crosswalk.emu.check.departures import (
     emulated_rules,
     named,
 )
-from crosswalk.emu.check.emulated_rules import Pages, Rules, levels_of, rules_of
+from crosswalk.emu.check.emulated_rules import Keys, Pages, Rules, levels_of, rules_of
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.columns import Kind
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.outcome import ErrorCode, Outcome, PageFault
 from crosswalk.walker.tlb import Halted, Option, Rule, Sequence, TlbModel
-from crosswalk.walker.tlb.model import Describe
+from crosswalk.walker.tlb.model import Deny, Describe
 from crosswalk.walker.tlb.steps import after
 from crosswalk.walker.tlb.walks import Decode, Decoded, decoded
-from crosswalk.walker.translate import cause
+from crosswalk.walker.translate import cause, denied
 
 __all__ = ["Reading", "SequenceVerdict", "Violation", "judge", "reading_of", "sequence_subsets"]
 
@@ -34,6 +34,7 @@ class Reading:
 
     decode: Decode
     describe: Describe
+    deny: Deny
 
 
 @lru_cache(1 << 6)
@@ -53,7 +54,35 @@ def reading_of(which: tuple[Departure, ...], who: str = UNICORN) -> Reading:
             | (ErrorCode.ID if fetch else 0)
         )
 
-    return Reading(decode, describe)
+    def deny(context: PagingContext, access: Access, grant: int, key: int) -> int | None:
+        return _denied(emulated_rules(context, which, who), context, access, (grant, key))
+
+    return Reading(decode, describe, deny)
+
+
+def _denied(
+    rules: Rules, context: PagingContext, access: Access, rights: tuple[int, int]
+) -> int | None:
+    """Return the bits of the error code where a page's rights, and its key, deny an access.
+
+    Of a page it isn't known what only the levels above its own entry grant.
+    """
+    grant, key = rights
+    writable, user_page, executable = (bool(grant >> bit & 1) for bit in range(3))
+    user, ac = access.cpl == 3, context.rflags_ac if access.ac is None else access.ac
+    if access.type is AccessType.EXECUTE:
+        smep = rules.smep and user_page and not user
+        return 0 if not executable or smep or (user and not user_page) else None
+    write, restricted = access.type is AccessType.WRITE, user or rules.wp
+    if rules.pkru is not None:
+        by_access = rules.user_keys is Keys.ACCESSES
+        no_access = rules.pkru >> 2 * key & 1 and (user or not by_access)
+        no_write = rules.pkru >> 2 * key & 2 and write and restricted
+        if (user_page or by_access) and (no_access or no_write):
+            return int(ErrorCode.PK)
+    smap = rules.smap and user_page and not user and not ac
+    read_only = write and restricted and not writable
+    return 0 if smap or read_only or (user and not user_page) else None
 
 
 def _decoded(rules: Rules, number: int, entry: int) -> Decoded:
@@ -150,7 +179,7 @@ def judge(
     return replace(judged, violation=replace(judged.violation, known=known))
 
 
-_MANUAL = Reading(decoded, cause)
+_MANUAL = Reading(decoded, cause, denied)
 """The walker's own; that of the second walk is held against it by tests."""
 
 
@@ -260,7 +289,8 @@ def _halted(sequence: Sequence, seen: Halted) -> Violation:
 def _model(
     sequence: Sequence, reading: Reading, without: frozenset[Rule] = frozenset()
 ) -> TlbModel:
-    return TlbModel(sequence, without, decode=reading.decode, describe=reading.describe)
+    how = reading
+    return TlbModel(sequence, without, decode=how.decode, describe=how.describe, deny=how.deny)
 
 
 def _causes(

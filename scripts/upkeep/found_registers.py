@@ -13,7 +13,6 @@ __all__ = ["moved_to_cr4"]
 _PLACE = Place(0x800_0000)
 _ROOT, _SLOT = 0x10_0000, 256
 _ALIAS = 0xFFFF_8000_0000_0000
-_SECONDS = 5.0
 
 
 def moved_to_cr4(machine: Machine, value: int) -> str:
@@ -36,7 +35,7 @@ def moved_to_cr4(machine: Machine, value: int) -> str:
         programs=(Program((Step(Op.READ),)),),
     )
     image = boot_image([run], _PLACE, machine.output)
-    printed = machine.boot(image, seconds=machine.loads_in + _SECONDS)
+    printed = machine.boot(image, seconds=machine.loads_in)
     log = read_log(printed.data, digest=digest_of(image))
     if not log.complete:
         return f"the machine {printed.ended}"

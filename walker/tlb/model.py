@@ -21,10 +21,13 @@ from crosswalk.walker.tlb.steps import Sequence, Step, Store, after, pcid_of
 from crosswalk.walker.tlb.walks import Decode, Walks, decoded, walks_to
 from crosswalk.walker.translate import cause, denied
 
-__all__ = ["Describe", "Option", "TlbModel"]
+__all__ = ["Deny", "Describe", "Option", "TlbModel"]
 
 Describe = Callable[[PagingContext, Access], int]
 """Returns the bits of a fault's error code that describe the access itself."""
+
+Deny = Callable[[PagingContext, Access, int, int], int | None]
+"""Returns the bits of a fault's error code that name why rights and key deny an access, or None."""
 
 _A, _D = int(Entry.A), int(Entry.D)
 _EVERYTHING: frozenset[Rule] = frozenset()
@@ -48,8 +51,8 @@ class TlbModel:
     """Follows a sequence, step by step, from a state with nothing cached.
 
     `without` are rules that are left out, so that more is allowed. Memory is what was stored,
-    with A and D as they were observed. `decode` and `describe` replace what the
-    manuals say of entries, and of a fault's error code.
+    with A and D as they were observed. `decode`, `describe` and `deny` replace what the
+    manuals say of entries, of a fault's error code, and of rights.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class TlbModel:
         *,
         decode: Decode = decoded,
         describe: Describe = cause,
+        deny: Deny = denied,
     ) -> None:
         self.context = sequence.context
         self.words = dict(sequence.entries)
@@ -66,6 +70,7 @@ class TlbModel:
         self._without = without
         self._decode = decode
         self._describe = describe
+        self._deny = deny
         # Other addresses can be cached as well, but no access uses them.
         self._watched = sorted({access.va for access in sequence.accesses})
         self._earlier: set[PagingContext] = set()
@@ -213,7 +218,7 @@ class TlbModel:
         fresh: bool,
     ) -> Option:
         """Return the outcome at a page with these rights: what entries grant, and the key."""
-        code = _refused(context, access, self._describe, *rights)
+        code = _refused(context, access, (self._describe, self._deny), *rights)
         if code is None:
             return Option(Kind.OK, pa, 0, frozenset(marks.items()), fresh)
         return Option(Kind.PAGE_FAULT, 0, code, frozenset(), fresh)
@@ -243,9 +248,10 @@ def _ended(context: PagingContext, access: Access, describe: Describe, *, reserv
 
 @lru_cache(1 << 14)
 def _refused(
-    context: PagingContext, access: Access, describe: Describe, grant: int, key: int
+    context: PagingContext, access: Access, how: tuple[Describe, Deny], grant: int, key: int
 ) -> int | None:
-    missing = denied(context, access, grant, key)
+    describe, deny = how
+    missing = deny(context, access, grant, key)
     return None if missing is None else int(ErrorCode.P | missing | describe(context, access))
 
 

@@ -1,6 +1,7 @@
 """Every departure of the emulator's TLB that is said to be known still occurs."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -22,6 +23,7 @@ from crosswalk.walker.tlb import (
 from crosswalk.walker.tlb.steps import NO_FLUSH
 from crosswalk.walker.tlb.walks import decoded
 from crosswalk.walker.translate import cause as cause_of
+from crosswalk.walker.translate import denied
 from tests.emu.case_files import KNOWN_SEQUENCE_FILES
 from tests.tables import PS, USED, P
 
@@ -166,6 +168,25 @@ def test_with_every_departure_off_entries_are_read_as_the_walker_reads_them(kind
         for cpl in (0, 3):
             access = Access(0, kind, cpl)
             assert cause_of(context, access) == reading.describe(context, access)
+
+
+@pytest.mark.parametrize("wp", [0, 1 << 16])
+@pytest.mark.parametrize("features", [0, 1 << 20, 1 << 21, 1 << 22, 7 << 20])
+def test_rights_are_read_as_the_walker_has_them_and_keys_as_a_departure_does(wp, features):
+    (entry,) = [each for each in departures(who="bochs 3.0") if each.id == "keys-by-privilege"]
+    differ = set()
+    for pkru in range(4):
+        cr4 = 0x20 | features
+        registers = PagingContext(cr0=0x80000033 | wp, cr3=0, cr4=cr4, pkru=pkru << 2)
+        for kind, cpl, ac, grant in product(AccessType, (0, 3), (False, True), range(8)):
+            access = Access(0, kind, cpl, ac)
+            expected = denied(registers, access, grant, 1)
+            assert expected == reading_of(()).deny(registers, access, grant, 1)
+            if expected != reading_of((entry,), "bochs").deny(registers, access, grant, 1):
+                differ.add((cpl, bool(grant & 2)))
+    # WD of a supervisor page counts at CPL 0 with WP alone.
+    keyed = {(0, True), (3, False), *([(0, False)] if wp else [])}
+    assert differ == (keyed if features & 1 << 22 else set())
 
 
 def test_only_departures_that_change_something_are_tried():
