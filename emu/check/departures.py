@@ -499,8 +499,8 @@ DEPARTURES = (
         "fault-keeps-other-tlb",
         Scope.SEQUENCE,
         "A page fault of a fetch leaves in the TLB what data accesses have there of its page, and "
-        "the other way round, and what fetches at the other CPL have; of a large page it leaves what "
-        "is cached of its other 4-KiB parts.",
+        "the other way round, and what fetches at the other CPL have; of a large page it leaves "
+        "what is cached of its other 4-KiB parts.",
         'Intel SDM vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches": a page '
         "fault invalidates the TLB entries for the page number of its address, whatever the access "
         "was; the page number of a large page is the same for all of its addresses.",
