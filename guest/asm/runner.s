@@ -165,10 +165,13 @@ draining:
     jz draining
 # Bochs ends by its port; QEMU and other hypervisors by ACPI's, where they have them. A PC stays.
 power_off:
+    test byte ptr [rbp + D_OUTPUT], OUTPUT_SCREEN
+    jnz not_bochs               # on a PC another device may have that port
     lea rsi, [rip + shutdown]
     mov ecx, 8
     mov edx, 0x8900
     rep outsb
+not_bochs:
     mov eax, 1
     cpuid
     test ecx, ecx
