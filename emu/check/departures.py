@@ -249,7 +249,8 @@ DEPARTURES = (
         '5-Level Paging": the bits from MAXPHYADDR up are reserved. In PAE paging too, and of a '
         "4-MiB page in 32-bit paging those of bits 20:13 that would be address bits from there "
         "up.",
-        "The physical address width is fixed at 40 bits for every CPU model.",
+        "The physical address width is fixed at 40 bits for every CPU model. QEMU's TCG takes the "
+        "width that it is told, and is asked about others.",
         lambda rules: replace(rules, width=_WIDTH),
     ),
     Departure(

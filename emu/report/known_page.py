@@ -9,7 +9,7 @@ from crosswalk.emu.cpu.unchecked_registers import MACHINE_DEPARTURES
 __all__ = ["Cell", "Columns", "Said", "cell_of", "known_page"]
 
 Said = Mapping[str, int]
-"""How many probes of a case a judge answered in which way: "agreed", "known: …", "not shown: …"."""
+"""How many probes of a case a judge answered in which way: "right", "known: …", "not shown: …"."""
 
 Columns = Mapping[str, Mapping[str, Said]]
 """What each judge, by name and version, said of each case, by its path in tests/cases."""
@@ -96,7 +96,7 @@ def cell_of(entry: Departure, said: Said | None) -> tuple[Cell, str]:
     known = [each.removeprefix("known: ") for each in said if each.startswith("known: ")]
     if any(entry.id in names.split("+") for names in known):
         return Cell.SHOWS, ""
-    if said.keys() == {"agreed"}:
+    if said.keys() == {"right"}:
         return Cell.RIGHT, ""
     if all(each.startswith(("not shown", "not exportable")) for each in said):
         return Cell.NOT_SHOWN, ""

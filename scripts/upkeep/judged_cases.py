@@ -98,6 +98,7 @@ def said_of(document: dict[str, Any], judge: str) -> dict[str, int]:
     for each in probes:
         said = each["judged"][judge]
         status = said.get("verdict") or said["outcome"]
+        status = "right" if status == "agreed" else status
         detail = said.get("known") or said.get("why")
         counts[f"{status.replace('_', ' ')}: {detail}" if detail else status] += 1
     return dict(sorted(counts.items()))

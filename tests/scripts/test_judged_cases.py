@@ -75,10 +75,10 @@ def test_what_is_written_is_about_the_cases_as_they_are_and_unicorn_was_asked_al
 def test_a_case_that_has_changed_since_is_not_asked():
     path, other = paths()[:2]
     cases = {
-        path: {"of": "0" * 16, "said": {"agreed": 1}},
+        path: {"of": "0" * 16, "said": {"right": 1}},
         "known/gone.json": {"of": "", "said": {}},
     }
-    kept = {other: {"of": digest_of(other), "said": {"agreed": 1}}}
+    kept = {other: {"of": digest_of(other), "said": {"right": 1}}}
     column = {"who": "one", "cases": cases | kept}
     assert {"One": {"who": "one", "cases": kept}} == fresh({"One": column})
 
@@ -106,7 +106,7 @@ def test_answers_are_counted_from_the_documents_of_judge():
     sequence = {"judged": {"j": {"verdict": "diverged", "causes": ["x"]}}}
     text = f"{json.dumps(case)}\n{json.dumps(sequence, indent=1)}\n"
     first, second = documents(text)
-    assert {"agreed": 1, "known: a+b": 1, "not shown: no RAM": 1} == said_of(first, "j")
+    assert {"right": 1, "known: a+b": 1, "not shown: no RAM": 1} == said_of(first, "j")
     assert {"diverged": 1} == said_of(second, "j")
 
 

@@ -7,7 +7,7 @@ from crosswalk.emu.report.known_page import Cell, cell_of, known_page
 
 COLUMNS = {
     "One 1.0": {"known/maxphyaddr-40.json": {"known: maxphyaddr-40": 1}},
-    "Two 2.0 (TCG)": {"known/maxphyaddr-40.json": {"agreed": 1}},
+    "Two 2.0 (TCG)": {"known/maxphyaddr-40.json": {"right": 1}},
     "Three 3.0": {"known/maxphyaddr-40.json": {"known: reserved-fault-without-p": 1}},
 }
 PAGE = known_page(COLUMNS)
@@ -52,10 +52,10 @@ def test_there_is_a_column_for_each_judge():
     ("said", "cell"),
     [
         (None, (Cell.NOT_ASKED, "")),
-        ({"known: amd-pml4e-bit-8": 2, "agreed": 1}, (Cell.SHOWS, "")),
+        ({"known: amd-pml4e-bit-8": 2, "right": 1}, (Cell.SHOWS, "")),
         ({"known: reserved-fault-without-p+amd-pml4e-bit-8": 1}, (Cell.SHOWS, "")),
-        ({"agreed": 2}, (Cell.RIGHT, "")),
-        ({"agreed": 1, "not shown: no RAM": 1}, (Cell.DIVERGES, "")),
+        ({"right": 2}, (Cell.RIGHT, "")),
+        ({"right": 1, "not shown: no RAM": 1}, (Cell.DIVERGES, "")),
         ({"not shown: no RAM": 1, "not exportable: a mask": 1}, (Cell.NOT_SHOWN, "")),
         ({"diverged": 1}, (Cell.DIVERGES, "")),
         ({"ended: the machine hangs": 1}, (Cell.DIVERGES, "")),
