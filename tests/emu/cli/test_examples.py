@@ -57,8 +57,19 @@ WALKERS = {
 """How each is made, what mends it, the rule that it gets wrong, and how few entries show that."""
 
 
+ELSEWHERE = {
+    "gdb_pt_dump_walker.py": "scripts/upkeep/found_bugs.py",
+    "libvmi_walker.py": "scripts/upkeep/found_bugs.py",
+    "suite_walker.c": "tests/emu/suite/test_suite.py",
+}
+"""What runs the others: those of projects that aren't ours need a checkout of them."""
+
+
 def test_every_walker_among_the_examples_is_tried():
-    assert sorted(WALKERS) == sorted(path.name for path in EXAMPLES.iterdir() if path.is_file())
+    names = sorted(path.name for path in EXAMPLES.iterdir() if path.is_file())
+    assert sorted({**WALKERS, **ELSEWHERE}) == names
+    for name, by in ELSEWHERE.items():
+        assert name in (ROOT / by).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
