@@ -128,15 +128,16 @@ class CompiledSequence:
 
     def judged(self, context: PagingContext, answers: Sequence[Answered]) -> JudgedSequence:
         """Return what became of its accesses; `answers` has what came of the run, if there is."""
+        try:
+            replace(self._sequence, context=context)
+        except BadInput:
+            context = self._sequence.context
+            self.refused.add(0, _REGISTERS)
         if self.refused.reasons:
             return JudgedSequence(context, self.refused.reasons[0])
         (answer,) = answers
         if answer.refused is not None:
             return JudgedSequence(context, refusal_reason(answer.refused))
-        try:
-            replace(self._sequence, context=context)
-        except BadInput:
-            return JudgedSequence(self._sequence.context, _REGISTERS)
         (result,) = answer.programs
         found = result if isinstance(result, Reason) else self._answer(result)
         return JudgedSequence(context, found)

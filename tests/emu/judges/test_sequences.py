@@ -1,10 +1,12 @@
 """Sequences put to machines: what is right is allowed, what is planted isn't."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 
 from crosswalk.emu.check.judged import Status, sequence_verdict
+from crosswalk.emu.judges.answers import Answered
 from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.judge import Reason, Unjudged
 from crosswalk.emu.judges.registry import open_machine
@@ -139,6 +141,18 @@ def test_what_cannot_be_asked_is_refused_by_name():
     )
     no_ram = Reason(Unjudged.NOT_SHOWN, "no RAM where the access may lead")
     assert no_ram == refusal(sequence(read), ram=((0, PAGE),))
+
+
+def test_a_sequence_that_the_cpu_met_could_not_run_is_not_shown():
+    wide = replace(CONTEXT, maxphyaddr=52)
+    some = replace(
+        sequence(Access(0, READ), MovCr3(1 << 45), context=wide),
+        ram=((0, 1 << 30), (1 << 45, 4096)),
+    )
+    compiled = CompiledSequence(some, Ram(None), None)
+    judged = compiled.judged(CONTEXT, [Answered() for _ in compiled.parts])
+    assert wide == judged.context
+    assert Unjudged.NOT_SHOWN is judged.answer.kind
 
 
 def test_an_entry_of_the_past_leads_to_pages_that_are_signed():
