@@ -81,7 +81,7 @@ def refuse_places(refused: Refusals, space: Whole, ways: Ways, ram: Ram, width: 
     kind = Unjudged.NOT_SHOWN if ram.known else Unjudged.NOT_EXPORTABLE
     missing = space.tables.frames[~space.usable]
     bad = np.isin(ways.words & _FRAME_BITS, missing).any(axis=1)
-    bad |= _lacks(ways.beyond, ram, width)
+    bad |= _lacks(ways.beyond, ram, width) & ~ram.lacks(ways.beyond)
     refused.add(bad, Reason(kind, _NO_TABLE_RAM if ram.known else _LEGACY_TABLE))
     bad = _lacks(ways.end, ram, width)
     refused.add(bad, Reason(kind, _NO_RAM if ram.known else _LEGACY))

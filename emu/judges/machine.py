@@ -47,9 +47,9 @@ class Machine(Protocol):
 
     `output` is where it wants the results of an image: `Output.MEMORY` where it can read them from
     the machine's memory. From the physical address `nothing_from` up it has RAM or nothing, where
-    reads and writes do no harm; None where that isn't known. To load an image takes it less than
-    `loads_in` seconds of CPU time. `version` is what it says of itself, free of paths ("QEMU
-    7.2.22, TCG").
+    reads and writes do no harm, and which a page walk reads as zeros; None where that isn't known.
+    To load an image takes it less than `loads_in` seconds of CPU time. `version` is what it says of
+    itself, free of paths ("QEMU 7.2.22, TCG").
     """
 
     name: str

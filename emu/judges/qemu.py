@@ -29,7 +29,9 @@ _BELOW = 3 << 30
 """Below it physical addresses are offsets in the file of RAM, on the machine `pc`."""
 
 _NOTHING_FROM = 1 << 33
-"""No device of the machine `pc` without any that are asked for has an address from here up."""
+"""No device of the machine `pc` without any that are asked for has an address from here up.
+
+What has none is read as zeros, by page walks as well."""
 
 _SPARE = 1 << 30
 """Bytes that a file system for RAM has to have free."""

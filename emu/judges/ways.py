@@ -49,7 +49,7 @@ class Ram:
     """The RAM of a machine, as its firmware says, or, without that, as far as all PCs agree.
 
     `known` tells which of these it is. From `nothing_from` up, what isn't RAM is nothing at all:
-    reads and writes there do no harm.
+    reads and writes there do no harm, and a table there is zeros.
     """
 
     def __init__(

@@ -9,9 +9,13 @@ from crosswalk.emu.judges.judge import Question
 from crosswalk.emu.judges.registry import open_judge
 from crosswalk.walker.columns import Accesses
 from crosswalk.walker.formats import load_case
+from crosswalk.walker.memory import SparseWords
+from tests.emu.accesses import every
 from tests.emu.case_files import RULES_CASES
+from tests.tables import OPEN, ROOT, context
 
 WIDTHS = (36, 46, 52)
+VA = 0x123
 
 
 def asked(*names):
@@ -50,6 +54,22 @@ def test_qemu_has_the_width_of_address_that_is_asked_for(qemu):
         # Of a CPU of 40 bits the same answers are wrong.
         other = replace(answer, context=replace(answer.context, maxphyaddr=40))
         assert access_verdicts(question, other, kind_of(qemu)).verdicts.rows(Status.DIVERGED)
+
+
+def test_qemu_walks_into_tables_where_there_is_nothing(qemu):
+    far = 1 << 45 | 0x3000
+    registers = context(maxphyaddr=46)
+    asked = [
+        Question(SparseWords([(0, 1 << 24)], words), registers, Accesses.of(every(VA)))
+        for words in (
+            {ROOT: far | OPEN},
+            {ROOT: 0x2000 | OPEN, 0x2000: far | OPEN},
+            {ROOT: 0x2000 | OPEN, 0x2000: far | 1 << 46 | OPEN},
+        )
+    ]
+    counts = [result.verdicts.counts() for _, _, result in judged(qemu, asked)]
+    reserved = {(Status.KNOWN, "reserved-fault-without-p"): 6}
+    assert [{(Status.AGREED, ""): 6}, {(Status.AGREED, ""): 6}, reserved] == counts
 
 
 @pytest.mark.slow
