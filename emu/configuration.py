@@ -11,7 +11,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 
-__all__ = ["TABLES", "path_from", "read_table", "walker_from"]
+__all__ = ["TABLES", "judge_from", "path_from", "read_table", "walker_from"]
 
 TABLES = ("fuzz", "pytest")
 """The tables that `[tool.crosswalk]` may hold: options of `fuzz`, settings of the plugin."""
@@ -69,6 +69,20 @@ def walker_from(folder: Path, walker: str) -> str:
     elif kind == "exec":
         rest = _command_from(folder, rest)
     return f"{kind}{colon}{rest}"
+
+
+def judge_from(folder: Path, judge: str) -> str:
+    """Return what `--judge` takes for a machine whose files are named from `folder`, absolute.
+
+    Those are the words of `exec:` that are files there, and the program behind the colon of another
+    kind; one without a slash is one of PATH.
+    """
+    kind, colon, rest = judge.partition(":")
+    return f"{kind}{colon}{_command_from(folder, rest) if kind == 'exec' else _file(folder, rest)}"
+
+
+def _file(folder: Path, name: str) -> str:
+    return path_from(folder, name) if "/" in name and (folder / name).is_file() else name
 
 
 def _command_from(folder: Path, command: str) -> str:

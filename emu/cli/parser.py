@@ -174,10 +174,12 @@ def _given(each: Option, value: Any, folder: Path) -> tuple[str, list[str] | Non
 
 def _placed(each: Option, text: str, folder: Path) -> str:
     """Return a value that is meant from `folder` as it is from the current folder."""
-    from crosswalk.emu.configuration import path_from, walker_from  # noqa: PLC0415  # As above.
+    from crosswalk.emu.configuration import judge_from, path_from, walker_from  # noqa: PLC0415  # As above.
 
     if each.dest == "walker":
         return walker_from(folder, text)
+    if each.dest == "judge":
+        return judge_from(folder, text)
     # SOURCE may be the built-in guest, too.
     file = each.dest == "source" and (folder / text).exists()
     return path_from(folder, text) if file or each.settings.get("type") in PATHS else text

@@ -178,7 +178,7 @@ _FUZZ = Command(
             metavar="DIR",
             type=output_folder,
             help="keep findings and state here, and go on from them (./crosswalk-fuzz; with "
-            "--walker a folder in it, named after the walker)",
+            "--walker or --judge a folder in it, named after that)",
         ),
         option(
             "--fresh",
