@@ -431,12 +431,16 @@ def _access_lines(
             yield from finding_lines(described_judged(found, row, rule, words), access=False)
         elif status is Status.KNOWN:
             yield f"{name}: known, {detail}: {access}{again}"
-            yield f"  judged:    {outcome_text(found.seen[row])}"
+            yield f"  judged:    {_seen_text(found, row)}"
             yield f"  predicted: {outcome_text(found.predicted[row], may=True)}"
         elif status is Status.AGREED:
-            yield f"{name}: agreed: {access}: {outcome_text(found.seen[row])}"
+            yield f"{name}: agreed: {access}: {_seen_text(found, row)}"
         else:
             yield f"{name}: {status.text}: {access}{again}: {detail}"
+
+
+def _seen_text(found: AccessVerdicts, row: int) -> str:
+    return outcome_text(found.seen[row], placed=not found.unproved[row])
 
 
 def _document(asked: _Asked, said: dict[str, _Answer], judges: dict[str, Judge]) -> bytes:

@@ -95,10 +95,13 @@ def access_text(access: Access) -> str:
     return f"{access.type.name.lower()} of {access.va:#x} at CPL {access.cpl}{ac}"
 
 
-def outcome_text(outcome: Outcome, *, may: bool = False) -> str:
-    """Return an outcome in words, with the entries it changed, or with `may` was free to."""
+def outcome_text(outcome: Outcome, *, may: bool = False, placed: bool = True) -> str:
+    """Return an outcome in words, with the entries it changed, or with `may` was free to.
+
+    Without `placed` it isn't known which address was reached.
+    """
     if isinstance(outcome, Translation):
-        text = f"ok, pa {outcome.pa:#x}"
+        text = f"ok, pa {outcome.pa:#x}" if placed else "ok, at an address that can't be shown"
     elif isinstance(outcome, PageFault):
         names = error_names(outcome.error_code)
         text = f"#PF, error code {outcome.error_code:#x} ({names}), CR2 {outcome.cr2:#x}"

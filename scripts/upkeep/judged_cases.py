@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     data = json.loads(DATA.read_text("utf-8")) if DATA.exists() else {}
-    for judge in options.judges or (at_hand() if options.run else []):
+    for judge in [*(at_hand() if options.run else []), *options.judges]:
         label, column = asked(judge)
         print(f"{label}: {len(column['cases'])} cases", file=sys.stderr)
         data[label] = column

@@ -80,6 +80,12 @@ def test_outcomes_in_words(outcome, may, expected):
     assert expected == text.outcome_text(outcome, may=may)
 
 
+def test_an_address_that_was_not_shown_is_not_printed():
+    found = text.outcome_text(Translation(0x5000, entries=((0x1000, 0x21),)), placed=False)
+    assert "ok, at an address that can't be shown; changes 0x1000 = 0x21" == found
+    assert "#GP(0)" == text.outcome_text(GeneralProtection(), placed=False)
+
+
 def test_accesses_in_words():
     assert "write of 0x400000 at CPL 3" == text.access_text(Access(VA, AccessType.WRITE, 3, False))
     assert "read of 0x0 at CPL 0, AC set" == text.access_text(Access(0, AccessType.READ, 0, True))
