@@ -12,6 +12,8 @@ A *word for fetches* is one instruction that puts the number of its frame into E
 behind it. All its bytes have bit 7 set.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,6 +62,7 @@ def decode(words: U64) -> tuple[NDArray[np.bool_], U64]:
     return found & (markers(pa) == words), pa
 
 
+@lru_cache(1 << 14)
 def marker(pa: int) -> int:
     """Return the marker at a physical address, a multiple of 8 below 2^52."""
     return int(markers(np.array([pa], np.uint64))[0])
@@ -71,6 +74,7 @@ def frame_bytes(pa: int, which: int = 0) -> bytes:
     return bytes(0x80 | number >> 7 * at & 0x7F for at in range(4))
 
 
+@lru_cache(1 << 14)
 def fetch_number(pa: int) -> int:
     """Return what EAX holds after the word for fetches at this address was executed."""
     return int.from_bytes(frame_bytes(pa), "little")
