@@ -6,14 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from crosswalk.emu.cli.output import remark
 from crosswalk.emu.report.composites import FORMAT as COMPOSITE
 from crosswalk.emu.report.composites import CompositeCase, parse_composite
+from crosswalk.emu.report.text import count_text
 from crosswalk.emu.suite.document import FORMAT as SUITE
 from crosswalk.emu.suite.document import parse_suite_case
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
 from crosswalk.walker.formats.case import FORMAT as CASE
 from crosswalk.walker.formats.case import Case, parse_case
-from crosswalk.walker.formats.documents import MAX_CASE_BYTES, format_of
+from crosswalk.walker.formats.documents import MAX_CASE_BYTES, format_of, is_json
 from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import errors_named, printable
 from crosswalk.walker.tlb import SequenceRecord, parse_sequence
@@ -27,6 +29,7 @@ STDIN = "-"
 """What standard input is named by."""
 
 _FORMATS = (CASE, COMPOSITE, SEQUENCE, SUITE)
+_KINDS = {each.partition("/")[0] for each in _FORMATS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,10 @@ class Given:
 def given_cases(paths: Iterable[str]) -> Iterator[Given]:
     """Yield what the files at these paths hold, by the format that each names, in order.
 
-    Of a folder, those of its files `*.json`, in folders below as well, by path, that name one of
-    the formats; `-` is standard input, one document after the other.
+    Of a folder, those of its files `*.json`, in folders below as well, by path. One that isn't JSON
+    or names a version of a format that isn't read is an error, as if it were given itself; those
+    that name another format, or none, are passed over and counted on standard error. `-` is
+    standard input, one document after the other.
     """
     for path in paths:
         if path == STDIN:
@@ -64,20 +69,33 @@ def _of_file(path: str) -> Given:
 
 
 def _of_folder(folder: str) -> Iterator[Given]:
-    found = False
+    shown, found, passed = printable(folder), False, 0
     for path in sorted(Path(folder).rglob("*.json")):
         name = printable(str(path))
         try:
             data = read_file(path, MAX_CASE_BYTES)
         except CrosswalkError as error:
+            found = True
             yield Given(name, error)
             continue
-        if format_of(data) in _FORMATS:
-            found = True
-            yield _parsed(name, data)
+        if _of_other_kind(data):
+            passed += 1
+            continue
+        found = True
+        yield _parsed(name, data)
+    if passed:
+        kind = "of another kind is" if passed == 1 else "of other kinds are"
+        remark(f"{shown}: {count_text(passed, 'file')} {kind} passed over")
     if not found:
-        name = printable(folder)
-        yield Given(name, BadInput(f"{name}: no case in this folder"))
+        yield Given(shown, BadInput(f"{shown}: no case in this folder"))
+
+
+def _of_other_kind(data: bytes) -> bool:
+    """Return whether a file is whole JSON, but of none of the formats in any version."""
+    found = format_of(data)
+    if found is None:
+        return is_json(data)
+    return found.partition("/")[0] not in _KINDS
 
 
 def _of_stdin() -> Iterator[Given]:

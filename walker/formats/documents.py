@@ -37,6 +37,7 @@ __all__ = [
     "document_bytes",
     "format_of",
     "hex_words",
+    "is_json",
     "json_block",
     "json_line",
     "numbers",
@@ -140,6 +141,15 @@ def format_of(data: bytes) -> str | None:
         return msgspec.json.decode(data, type=_Head).format
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def is_json(data: bytes) -> bool:
+    """Return whether `data` is one JSON document, whole, of any form."""
+    try:
+        msgspec.json.decode(data, type=Raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def read_document(data: bytes | mmap, kind: type[Read], most: int = MAX_CASE_BYTES) -> Read:

@@ -31,12 +31,19 @@ def test_each_file_is_what_its_format_says():
     assert load_case(CASE) == given[0].content
 
 
-def test_a_folder_gives_its_cases_by_path_and_nothing_else(tmp_path):
+def test_a_folder_gives_its_cases_by_path_and_counts_files_of_other_kinds(tmp_path, capsys):
     for name in ("b.json", "a/z.json", "c.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(CASE.read_bytes())
-    (tmp_path / "state.json").write_text('{"format": "crosswalk-fuzz/1"}')
     given = list(given_cases([str(tmp_path)]))
+    assert "" == capsys.readouterr().err
+    (tmp_path / "state.json").write_text('{"format": "crosswalk-fuzz/1"}')
+    assert given == list(given_cases([str(tmp_path)]))
+    assert f"{tmp_path}: 1 file of another kind is passed over\n" == capsys.readouterr().err
+    for name, text in (("none", '{"a": 1}'), ("number", '{"format": 1}'), ("list", "[]")):
+        (tmp_path / f"{name}.json").write_text(text)
+    assert given == list(given_cases([str(tmp_path)]))
+    assert f"{tmp_path}: 4 files of other kinds are passed over\n" == capsys.readouterr().err
     assert [str(tmp_path / "a/z.json"), str(tmp_path / "b.json")] == [each.name for each in given]
     assert {Case} == {type(each.content) for each in given}
 
@@ -45,6 +52,30 @@ def test_every_case_of_the_tests_is_read():
     given = list(given_cases([str(CASES)]))
     assert len(given) > 50
     assert [] == [each for each in given if isinstance(each.content, CrosswalkError)]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"", "not JSON: "),
+        (b"{", "not JSON: "),
+        (CASE.read_bytes()[:100], "not JSON: "),
+        (b'{"format": "crosswalk-case/9"}', "'crosswalk-case/9' is none of crosswalk-case/1, "),
+        (b'{"format": "crosswalk-sequence/2"}', "'crosswalk-sequence/2' is none of "),
+        (b'{"format": "crosswalk-composite"}', "'crosswalk-composite' is none of "),
+        (b'{"format": "crosswalk-case/1"}', "missing required field `cpu`"),
+    ],
+)
+def test_a_broken_case_in_a_folder_is_the_line_that_it_is_by_itself(tmp_path, content, error):
+    bad = tmp_path / "bad.json"
+    bad.write_bytes(content)
+    (tmp_path / "good.json").write_bytes(CASE.read_bytes())
+    first, second = given_cases([str(tmp_path)])
+    assert isinstance(first.content, BadInput)
+    assert str(next(given_cases([str(bad)])).content) == str(first.content)
+    assert str(first.content).startswith(f"{bad}: ")
+    assert error in str(first.content)
+    assert isinstance(second.content, Case)
 
 
 @pytest.mark.parametrize(
