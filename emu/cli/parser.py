@@ -109,8 +109,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     given = list(arguments)
     if given[:1] == ["fuzz"]:
         given[1:1] = _configured(COMMANDS["fuzz"])
-    options = parser.parse_args(given)
+    options, unknown = parser.parse_known_args(given)
     command = COMMANDS[options.command_name]
+    if unknown:
+        # argparse would report them as the program's, whose help doesn't list the command's own.
+        parsers[command.name].error(f"unrecognized arguments: {' '.join(unknown)}")
     chosen = {each.dest: each for each in options_of(command)}
     for name, each in chosen.items():
         value = getattr(options, name)

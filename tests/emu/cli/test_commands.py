@@ -69,6 +69,23 @@ def test_help_and_bad_usage_import_the_standard_library_alone(arguments, status)
 
 
 @pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["judge", "x", "--with", "unicorn", "--jobs", "1"], "judge"),
+        (["walk", "x", "--bogus"], "walk"),
+        (["walker", "check", "x", "--bogus"], "walker check"),
+        (["judge", "x"], "judge"),
+    ],
+    ids=words,
+)
+def test_bad_usage_names_the_help_that_lists_the_options(run, given, name):
+    ran = run(*given)
+    assert (2, "") == (ran.status, ran.out)
+    assert ran.err.startswith(f"crosswalk {name}: error: ")
+    assert ran.err.endswith(f" (see crosswalk {name} --help)\n")
+
+
+@pytest.mark.parametrize(
     ("command", "status"),
     [
         (["info", LINUX_CASE], 0),
