@@ -73,7 +73,7 @@ def test_help_and_bad_usage_import_the_standard_library_alone(arguments, status)
     [
         (["judge", "x", "--with", "unicorn", "--jobs", "1"], "judge"),
         (["walk", "x", "--bogus"], "walk"),
-        (["walker", "check", "x", "--bogus"], "walker check"),
+        (["walker", "new", "python", "x", "--bogus"], "walker new"),
         (["judge", "x"], "judge"),
     ],
     ids=words,
