@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any, cast
 
 import numpy as np
 
@@ -74,20 +75,14 @@ class _Counted:
     """A machine whose boots are counted."""
 
     def __init__(self, machine: Machine) -> None:
-        self.name, self._machine, self.boots = machine.name, machine, 0
-        self.output, self.nothing_from = machine.output, machine.nothing_from
-        self.loads_in = machine.loads_in
+        self._machine, self.boots = machine, 0
 
-    @property
-    def version(self) -> str:
-        return self._machine.version
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._machine, name)
 
     def boot(self, image: bytes, *, seconds: float, wish: CpuWish = ANY_CPU) -> Printed:
         self.boots += 1
         return self._machine.boot(image, seconds=seconds, wish=wish)
-
-    def close(self) -> None:
-        self._machine.close()
 
 
 def _measured(name: str, rounds: int) -> Row:
@@ -96,7 +91,7 @@ def _measured(name: str, rounds: int) -> Row:
             machine, judge = None, open_judge(name)
         else:
             machine = _Counted(open_machine(name))
-            judge = BootedJudge(machine)
+            judge = BootedJudge(cast("Machine", machine))
         began = _taken()
         judge.accesses(_questions(1, 1, fetches=False))
         start = [now - then for now, then in zip(_taken(), began, strict=True)]
