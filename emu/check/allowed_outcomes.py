@@ -22,6 +22,7 @@ __all__ = [
     "Parts",
     "allowed_outcomes",
     "is_allowed",
+    "part_accesses",
     "parts_of",
     "second_outcomes",
     "sequence",
@@ -60,13 +61,8 @@ class Parts:
     second: Outcomes
 
 
-def parts_of(
-    memory: PhysicalMemory,
-    context: PagingContext,
-    composites: Composites,
-    predict: Predictor = translate_many,
-) -> Parts:
-    """Return the outcomes of the one-byte accesses that composites consist of.
+def part_accesses(composites: Composites) -> tuple[Accesses, Accesses]:
+    """Return the one-byte accesses that composites consist of, the first and the second of each.
 
     An implicit access is a supervisor-mode access at any CPL, and RFLAGS.AC has no effect on it
     (Intel SDM vol. 3A, "Determination of Access Rights").
@@ -82,6 +78,17 @@ def parts_of(
         np.where(twice, composites.then_cpl, cpl),
         np.where(twice, composites.then_ac, ac),
     )
+    return first, second
+
+
+def parts_of(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    composites: Composites,
+    predict: Predictor = translate_many,
+) -> Parts:
+    """Return the outcomes of the one-byte accesses that composites consist of."""
+    first, second = part_accesses(composites)
 
     def predict_second(pkru: int | None, accesses: Accesses) -> Outcomes:
         under = context if pkru is None else replace(context, pkru=pkru)

@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.check.allowed_outcomes import part_accesses
 from crosswalk.emu.check.compare import differing_fields
 from crosswalk.emu.check.composites import CompositeVerdict
 from crosswalk.emu.check.crosscheck import Predictor
@@ -58,7 +59,6 @@ __all__ = [
     "SHARED",
     "JudgeExecutor",
     "Tallied",
-    "composite_findings_in",
     "found_in",
     "judge_executor_of",
     "judge_version",
@@ -109,13 +109,19 @@ def tallied(verdicts: Verdicts, unproved: NDArray[np.bool_] | None = None) -> Ta
     )
 
 
+def _wrong(verdicts: Verdicts) -> NDArray[np.bool_]:
+    """Return bool[n]: which rows speak against the judge, and not against Crosswalk."""
+    found: NDArray[np.bool_] = (verdicts.status == Status.DIVERGED) & ~verdicts.unshared
+    return found
+
+
 def found_in(name: str, layout: Layout, memory: SparseWords, judged: AccessVerdicts) -> Findings:
     """Return what the judge `name` is found to be wrong about, and at what it ended."""
     context, verdicts = judged.context, judged.verdicts
     nothing = IntendedOutcomes.nothing(len(layout.accesses))
     found = Findings(replace(layout, context=context, intended=nothing), memory)
     fields = differing_fields(judged.predicted, judged.seen)
-    wrong = (verdicts.status == Status.DIVERGED) & ~verdicts.unshared
+    wrong = _wrong(verdicts)
     fields = {part: column & wrong for part, column in fields.items()}
     found.add(f"{JUDGE}{name}", judged.seen, judged.predicted, fields)
     unshared = np.flatnonzero(verdicts.unshared & (verdicts.status == Status.DIVERGED))
@@ -132,12 +138,15 @@ def found_in(name: str, layout: Layout, memory: SparseWords, judged: AccessVerdi
     return found
 
 
-def composite_findings_in(
-    name: str, memory: PhysicalMemory, judged: CompositeVerdicts
+def _composite_findings(
+    name: str,
+    memory: PhysicalMemory,
+    judged: CompositeVerdicts,
+    wrong: NDArray[np.bool_] | None = None,
 ) -> tuple[CompositeFinding | Caseless, ...]:
-    """Return the same of composites; where the machine ended, without a case."""
+    """Return the same of composites, by default of all; where the machine ended, without a case."""
     verdicts, seen = judged.verdicts, judged.judged.outcomes
-    wrong = (verdicts.status == Status.DIVERGED) & ~verdicts.unshared
+    wrong = _wrong(verdicts) if wrong is None else wrong
     verdict = CompositeVerdict(
         judged.allowed, seen, seen, wrong, np.zeros(len(wrong), np.bool_), {}
     )
@@ -221,7 +230,10 @@ class JudgeExecutor:
             for at in crossed
         ]
         answers = self.composites_on(asked) if asked else []
-        for at, (memory, _, made), judged in zip(crossed, asked, answers, strict=True):
+        findings = self.composites_found(asked, answers)
+        for at, (memory, _, made), judged, found in zip(
+            crossed, asked, answers, findings, strict=True
+        ):
             counts, before = tallied(judged.verdicts), results[at]
             right = np.array(judged.verdicts.rows(Status.AGREED), np.intp)
             seen = judged.judged.outcomes.take(right)
@@ -232,14 +244,38 @@ class JudgeExecutor:
                 known=before.known + counts.known,
                 not_shown=before.not_shown + counts.not_shown,
                 not_exportable=before.not_exportable + counts.not_exportable,
-                findings=(
-                    *before.findings,
-                    *composite_findings_in(self.name, memory, judged),
-                ),
+                findings=(*before.findings, *found),
                 coverage=before.coverage
                 | composite_coverage_of(memory, judged.context, made.take(right), seen),
             )
         return results
+
+    def composites_found(
+        self,
+        asked: Sequence[tuple[SparseWords, PagingContext, Composites]],
+        answers: Sequence[CompositeVerdicts],
+    ) -> list[tuple[CompositeFinding | Finding | Caseless, ...]]:
+        """Return what the judge is found to be wrong about in the composites of each question.
+
+        Where it is wrong about an access of which one consists, asked by itself, that is the
+        finding, and the composite none.
+        """
+        parts = [
+            _parts_layout(memory, judged, made.take(np.flatnonzero(_wrong(judged.verdicts))))
+            for (memory, _, made), judged in zip(asked, answers, strict=True)
+        ]
+        singly = iter(self.verdicts_on([each for each in parts if len(each.accesses)]))
+        found = []
+        for (memory, _, _), judged, layout in zip(asked, answers, parts, strict=True):
+            wrong, single = _wrong(judged.verdicts), tuple[Finding | Caseless, ...]()
+            if len(layout.accesses):
+                by_itself = next(singly)
+                single = self.found_in(layout, by_itself)
+                status = by_itself.verdicts.status.reshape(2, -1)
+                alone = (status == Status.DIVERGED) | (status == Status.ENDED)
+                wrong[np.flatnonzero(wrong)[alone.any(axis=0)]] = False
+            found.append((*single, *_composite_findings(self.name, memory, judged, wrong)))
+        return found
 
     def findings_many(self, layouts: Sequence[Layout]) -> list[tuple[Finding, ...]]:
         """Put layouts to the judge, and return the findings of each."""
@@ -258,7 +294,7 @@ class JudgeExecutor:
         """Put a composite's case to the judge, and return its findings."""
         memory, context = case.case.memory(), case.case.context()
         (judged,) = self.composites_on([(memory, context, case.composite)])
-        found = composite_findings_in(self.name, memory, judged)
+        found = _composite_findings(self.name, memory, judged)
         return tuple(each for each in found if isinstance(each, CompositeFinding))
 
     def found_in(self, layout: Layout, judged: AccessVerdicts) -> tuple[Finding | Caseless, ...]:
@@ -303,6 +339,13 @@ class JudgeExecutor:
     def close(self) -> None:
         """End what runs."""
         self._judge.close()
+
+
+def _parts_layout(memory: SparseWords, judged: CompositeVerdicts, some: Composites) -> Layout:
+    """Return a layout with the accesses of composites, all the first ones and all the second."""
+    accesses = Accesses.join(part_accesses(some))
+    nothing = IntendedOutcomes.nothing(len(accesses))
+    return Layout(judged.context, tuple(memory.ranges), *memory.content(), accesses, nothing)
 
 
 def _coverage(judged: AccessVerdicts) -> NDArray[np.bool_]:

@@ -11,7 +11,6 @@ from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.emu.fuzz.judged import (
     JudgeExecutor,
     Tallied,
-    composite_findings_in,
     tallied,
 )
 from crosswalk.emu.matrix.section import Choice, Combination, SequenceSection, Space
@@ -20,7 +19,7 @@ from crosswalk.emu.probe.composites import Composites, Family
 from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.memory import SparseWords
 from crosswalk.walker.tlb import SequenceRecord, dump_sequence
 
 __all__ = ["AT_ONCE", "JudgeWorker"]
@@ -28,7 +27,7 @@ __all__ = ["AT_ONCE", "JudgeWorker"]
 AT_ONCE = 1 << 15
 """The most accesses that are put to a judge at once: a machine boots each time."""
 
-Asked = tuple[PhysicalMemory, PagingContext, Composites]
+Asked = tuple[SparseWords, PagingContext, Composites]
 Item = TypeVar("Item")
 
 _ANSWERED = [each for each in Status if each.answered]
@@ -72,14 +71,16 @@ class JudgeWorker:
                 result.keep(finding)
 
     def _make_composites(self, many: Sequence[Asked], result: Result) -> None:
-        for (memory, _, some), judged in zip(many, self._judge.composites_on(many), strict=True):
+        answers = self._judge.composites_on(many)
+        findings = self._judge.composites_found(many, answers)
+        for (_, _, some), judged, found in zip(many, answers, findings, strict=True):
             _count(result, tallied(judged.verdicts))
             rows = np.array(judged.verdicts.rows(*_ANSWERED), np.intp)
             # Of two accesses the second is counted.
             last = some.family(Family.TWICE)[rows].astype(np.intp)
             kinds = judged.judged.outcomes.kind[rows, last]
             result.count(*np.bincount(kinds, minlength=len(Kind)).tolist())
-            for finding in composite_findings_in(self._judge.name, memory, judged):
+            for finding in found:
                 result.keep(finding)
 
     def _run_sequences(

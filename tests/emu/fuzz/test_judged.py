@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from crosswalk.emu.check import departures
 from crosswalk.emu.cli import main
+from crosswalk.emu.findings.findings import CompositeFinding
 from crosswalk.emu.fuzz import judged
 from crosswalk.emu.fuzz.campaign import Campaign, Plan
 from crosswalk.emu.fuzz.campaign.kept import ask_again
@@ -14,11 +16,13 @@ from crosswalk.emu.fuzz.campaign.reduce_findings import reduce_findings
 from crosswalk.emu.fuzz.campaign.run import ROUND
 from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.work import work
+from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.emu.judges.unicorn import UnicornJudge
 from crosswalk.emu.workers.pool import Pool
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import load_case, parse_case
+from crosswalk.walker.outcome import ErrorCode
 from tests.emu.fuzz.planted_judges import PlantedJudge
 from tests.emu.judges import planted as planted_judges
 
@@ -161,6 +165,44 @@ def test_each_fault_is_found_and_its_case_shows_it_alone(judge, rule, tmp_path, 
     for case in cases:
         assert 1 == len(case.probes)
         assert len(case.entries) <= 4
+
+
+class InComposites(PlantedJudge):
+    """Has reserved-bit faults without P in composites, and in single accesses as well if `both`."""
+
+    def __init__(self, *, both):
+        super().__init__()
+        self._both = both
+
+    def _changed(self, question, answer):
+        return super()._changed(question, answer) if self._both else answer
+
+    def composites(self, questions):
+        return [without_p(each) for each in super().composites(questions)]
+
+
+def without_p(answer):
+    code = answer.outcomes.error_code
+    wrong = np.where(code & ErrorCode.RSVD, code & ~np.uint16(ErrorCode.P), code)
+    return replace(answer, outcomes=replace(answer.outcomes, error_code=wrong.astype(code.dtype)))
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_composites_are_no_findings_where_single_accesses_show_the_same(both):
+    executor = judged.JudgeExecutor(InComposites(both=both), "exec:planted")
+    layouts = [PLAN.layout(index, CoverageMap().pack()) for index in range(6)]
+    found = executor.run_many(layouts, cross=[True] * len(layouts))
+    composites = [
+        finding
+        for each in found
+        for finding in each.findings
+        if isinstance(finding, CompositeFinding)
+    ]
+    lacking = [each for each in composites if "RSVD" in each.signature.said]
+    assert bool(lacking) is not both
+    assert both is any(
+        NO_P.partition(":")[0] in str(f.signature) for e in found for f in e.findings
+    )
 
 
 def test_a_walker_and_a_judge_arent_put_under_test_at_once(capsys):
