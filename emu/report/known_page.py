@@ -21,7 +21,8 @@ Where Unicorn 2.1.4 departs from the manuals, as far as Crosswalk has met it. Su
 counted apart, under its id, and never hidden; each departure has the smallest case that shows it
 alone in tests/cases/known or, where it takes more than an access of one byte to see it,
 tests/cases/composite, and a test that it still occurs. This page is made from
-`emu/check/departures.py` and docs/data/judges.json by `scripts/emulator-divergences`.
+`emu/check/departures.py` and docs/data/judges.json by `scripts/emulator-divergences`; a
+[table](#judges-and-versions) has who shows what, by version.
 
 A divergence is known only if it is explained exactly. Each departure is a change of the rules by
 which a second walk goes (`emu/check/emulated.py`), written apart from the walker. With every

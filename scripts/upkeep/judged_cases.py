@@ -56,23 +56,24 @@ def digest_of(path: str) -> str:
 
 def at_hand() -> list[str]:
     """Return the judges that can be asked here, as `--with` takes them."""
-    found, folder = ["unicorn"], judges_folder().resolve()
-    fetched = [(f"qemu:{folder}/qemu-{suite}/qemu-system-x86_64", "qemu") for suite in _SUITES]
+    folder = judges_folder().resolve()
+    qemu = [f"qemu:{folder}/qemu-{suite}/qemu-system-x86_64" for suite in _SUITES]
+    bochs = [f"bochs:{folder}/bochs-{suite}/bochs" for suite in _SUITES]
+    found = ["unicorn"]
     if shutil.which("qemu-system-x86_64"):
         found += ["qemu", "qemu-mttcg"]
-        fetched = fetched[1:]  # The oldest is the system's.
-    bochs = [(f"bochs:{folder}/bochs-{suite}/bochs", "bochs") for suite in _SUITES]
+        qemu = qemu[1:]  # The oldest is the system's.
+        try:
+            require_kvm()
+            found.append("kvm")
+        except BadInput as error:
+            print(error, file=sys.stderr)
     try:
         require_iso_tools()
     except BadInput as error:
         bochs = []
         print(f"no Bochs: {error}", file=sys.stderr)
-    found += [name for name, _ in (*fetched, *bochs) if Path(name.partition(":")[2]).exists()]
-    try:
-        require_kvm()
-        found.append("kvm")
-    except BadInput as error:
-        print(f"no KVM: {error}", file=sys.stderr)
+    found += [name for name in (*qemu, *bochs) if Path(name.partition(":")[2]).exists()]
     return [*found, "x86isa"] if shutil.which("acl2") else found
 
 
@@ -84,11 +85,11 @@ def label_of(version: str) -> str:
 
 def documents(text: str) -> Iterator[dict[str, Any]]:
     """Yield JSON documents that stand one behind the other."""
-    decoder, at = json.JSONDecoder(), 0
-    while text[at:].strip():
-        at += len(text[at:]) - len(text[at:].lstrip())
-        document, at = decoder.raw_decode(text, at)
+    decoder, text = json.JSONDecoder(), text.lstrip()
+    while text:
+        document, end = decoder.raw_decode(text)
         yield document
+        text = text[end:].lstrip()
 
 
 def said_of(document: dict[str, Any], judge: str) -> dict[str, int]:
