@@ -27,6 +27,7 @@ from crosswalk.emu.cli.sources import (
     chosen_source,
     follow,
     report_source,
+    require_unread,
 )
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
@@ -47,7 +48,7 @@ from crosswalk.emu.report.verdict import (
 from crosswalk.guest.builder import build_image
 from crosswalk.guest.status import Taken
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.formats import Source, SourceKind, dump_case
+from crosswalk.walker.formats import Case, Source, SourceKind, dump_case
 from crosswalk.walker.formats.files import make_folder, write_file
 from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.leaves import TOP
@@ -223,7 +224,7 @@ def _report(
     for line in broken[:_SHOWN]:
         show(f"mismatch: {line}")
     report_divergences(options, verdict, memory, context, show)
-    save_cases(options.cases, memory, context, verdict)
+    save_cases(options.cases, memory, context, verdict, options.source)
     if answered is not None:
         answered.write_reports(options, word)
         for line in answered.lines():
@@ -287,18 +288,19 @@ def save_cases(
     memory: PhysicalMemory,
     context: PagingContext,
     verdict: Verdict,
+    source: str | None = None,
 ) -> None:
-    """Write each divergence into a folder, if one is given."""
+    """Write each divergence into a folder, if one is given; `BadInput` where `source` is there."""
     if folder is None or not verdict.divergent:
         return
     make_folder(folder)
     ram = tuple(memory.ranges)
     for number, divergence in enumerate(verdict.divergences):
         case = divergence_case(context, ram, divergence)
-        write_file(folder / f"divergence-{number:04}.json", dump_case(case))
+        _save(folder / f"divergence-{number:04}.json", case, source)
     for number, unlike in enumerate(verdict.listing):
         case = listing_case(context, ram, unlike)
-        write_file(folder / f"listing-{number:04}.json", dump_case(case))
+        _save(folder / f"listing-{number:04}.json", case, source)
     quoted = command_line([str(folder)])
     if verdict.divergences:
         remark(
@@ -310,3 +312,8 @@ def save_cases(
             f"wrote {len(verdict.listing):,} cases of the list; "
             f"check: crosswalk check {quoted}/listing-0000.json"
         )
+
+
+def _save(path: Path, case: Case, source: str | None) -> None:
+    require_unread(path, source)
+    write_file(path, dump_case(case))

@@ -13,6 +13,7 @@ from crosswalk.emu.check.verdict import Lost
 from crosswalk.emu.cli.campaign_findings import finding_of, report_of
 from crosswalk.emu.cli.check_pieces import TIME_LIMIT, add_up, in_processes, survey_of
 from crosswalk.emu.cli.output import command_line, command_text, progress, remark
+from crosswalk.emu.cli.sources import require_unread
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
 from crosswalk.emu.cli.walker_place import walker_place
 from crosswalk.emu.cli.walker_report import Variants, finding_records, question_lines, wrong_text
@@ -297,5 +298,6 @@ class _Cases:
             return None
         make_folder(folder)
         path = folder / f"{signature.slug}.json"
+        require_unread(path, self._options.source)
         write_file(path, data)
         return path

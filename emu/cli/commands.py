@@ -89,6 +89,7 @@ _CHECK = (
                     ),
                     option(
                         "--system-map",
+                        reads=True,
                         metavar="FILE",
                         type=Path,
                         help="the addresses of symbols, for symbol:NAME",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from crosswalk.emu.cli.apart import is_among, named_inputs
 from crosswalk.emu.cli.given_cases import Content, given_cases
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.judges.asked import Part, Refusals
@@ -32,7 +33,7 @@ from crosswalk.walker.formats import Case
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["run"]
+__all__ = ["require_apart", "run"]
 
 _BYTES_A_SECOND = 11_520
 """Of COM1 at 115,200 baud: eight bits, a start and a stop."""
@@ -77,11 +78,10 @@ def run(options: argparse.Namespace) -> int:
     """Write the images, and return the exit status."""
     if options.iso is not None:
         require_iso_tools()
-        if options.iso.resolve() == options.output.resolve():
-            raise BadInput(f"{printable(str(options.iso))}: of --output and --iso")
     cases, unread = _compiled(options.cases)
     output = Output.SCREEN if options.screen else Output.SERIAL | Output.SCREEN
     images = _images(cases, output)
+    require_apart(options, len(images))
     written = [_write(options, number, image) for number, image in enumerate(images)]
     if options.json:
         print(json.dumps(_document(cases, written), indent=2))
@@ -130,6 +130,16 @@ def _exported(name: str, content: Content) -> _Exported:
         probes = [NAMES[int(composite.form[0])]]
         return _Exported.of(name, probes, CompiledComposites(asked, Ram(None), None))
     return _Exported.of(name, ["the sequence"], CompiledSequence(content.sequence, Ram(None), None))
+
+
+def require_apart(options: argparse.Namespace, count: int) -> None:
+    """Raise `BadInput` where a further image would overwrite a case, or another file of these."""
+    inputs = named_inputs(options.cases)
+    names = [each for each in (options.output, options.iso) if each is not None]
+    paths = [_numbered(name, number) for number in range(count) for name in names]
+    for at, path in enumerate(paths):
+        if is_among(path, [*inputs, *paths[:at]]):
+            raise BadInput(f"{printable(str(path))}: is read, or written twice: {count} images")
 
 
 def _write(options: argparse.Namespace, number: int, image: ExportedImage) -> _Written:

@@ -19,6 +19,7 @@ __all__ = [
     "KERNEL",
     "MODE",
     "MUTING",
+    "OUTPUTS",
     "PARTIAL",
     "PATHS",
     "RANGE",
@@ -122,6 +123,10 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if not text:
         raise argparse.ArgumentTypeError("an empty name")
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "-: standard output is no file (/dev/stdout is, and ./- a file of that name)"
+        )
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: is a directory")
     _require_folder(path.parent, text)
@@ -159,6 +164,9 @@ def _require_folder(folder: Path, text: str) -> None:
 PATHS = (Path, optional_file, output_file, output_folder, report_file)
 """The types of options that name a file or a folder."""
 
+OUTPUTS = (output_file, report_file)
+"""The types of options that name a file to write."""
+
 
 def names_of(*names: str) -> Callable[[str], tuple[str, ...]]:
     """Return a parser's type: some of these names, with commas, each once, in this order."""
@@ -178,13 +186,15 @@ class Option:
     """An option or a positional argument of a command, as argparse takes it.
 
     `needs` is the dest of the option, or positional argument, without which this one says nothing.
-    `commas`: it takes several values, with commas between them.
+    `commas`: it takes several values, with commas between them. `reads`: its value names a file
+    that is read, or a folder of them.
     """
 
     names: tuple[str, ...]
     settings: dict[str, Any]
     needs: str | None = None
     commas: bool = False
+    reads: bool = False
 
     @property
     def default(self) -> Any:
@@ -211,9 +221,15 @@ class Group:
     options: tuple[Option, ...]
 
 
-def option(*names: str, needs: str | None = None, commas: bool = False, **settings: Any) -> Option:
+def option(
+    *names: str,
+    needs: str | None = None,
+    commas: bool = False,
+    reads: bool = False,
+    **settings: Any,
+) -> Option:
     """Return an option with the settings of `ArgumentParser.add_argument`."""
-    return Option(names, settings, needs, commas)
+    return Option(names, settings, needs, commas, reads)
 
 
 def _flag(name: str, help: str, needs: str | None = None) -> Option:  # noqa: A002  # As argparse has it.
@@ -239,6 +255,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
     return (
         option(
             "source",
+            reads=True,
             metavar="SOURCE",
             type=not_empty,
             nargs="?" if optional else None,
@@ -316,9 +333,16 @@ JOBS = option(
 VERBOSE = _flag("--verbose", "explain the known divergences")
 
 KERNEL = (
-    option("--kernel", metavar="FILE", type=Path, help="a bzImage (vmlinuz), or an ELF vmlinux"),
+    option(
+        "--kernel",
+        reads=True,
+        metavar="FILE",
+        type=Path,
+        help="a bzImage (vmlinuz), or an ELF vmlinux",
+    ),
     option(
         "--initrd",
+        reads=True,
         metavar="FILE",
         type=Path,
         help="the initial RAM disk (one with its own init)",
@@ -371,6 +395,7 @@ SELECT = option(
 )
 JUDGE = option(
     "--judge",
+    reads=True,
     metavar="J",
     type=not_empty,
     help="ask this machine instead of the emulated CPU, as `crosswalk judge --with` takes it: "
@@ -408,6 +433,7 @@ MUTING = (
     ),
     option(
         "--baseline",
+        reads=True,
         metavar="FILE",
         type=optional_file,
         help="nor do those that this file lists, which --write-baseline has written; '' for none",
@@ -438,7 +464,7 @@ def walker(otherwise: str) -> Group:
     return Group(
         "the walker under test",
         (
-            option("--walker", metavar="W", help=f"one of {kinds} ({otherwise})"),
+            option("--walker", reads=True, metavar="W", help=f"one of {kinds} ({otherwise})"),
             option(
                 "--claims",
                 commas=True,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from crosswalk.emu.cli.apart import clash
 from crosswalk.emu.cli.commands import COMMANDS, GROUPS
 from crosswalk.emu.cli.options import PATHS, Command, Group, Option, options_of
 
@@ -123,6 +124,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             needed = chosen[each.needs]
             label = needed.settings["metavar"] if needed.positional else needed.names[0]
             parsers[command.name].error(f"{each.names[0]} needs {label}")
+    twice = clash(command, options)
+    if twice is not None:
+        parsers[command.name].error(twice)
     options.given, options.run = given, command.run
     return options
 

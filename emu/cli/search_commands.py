@@ -31,7 +31,7 @@ _REPLAY = Command(
     "replay:run",
     "show the predicted and the observed outcome of each probe of a case",
     (
-        option("cases", metavar="CASE", type=not_empty, nargs="+", help="a case file"),
+        option("cases", reads=True, metavar="CASE", type=not_empty, nargs="+", help="a case file"),
         option(
             "--time-limit",
             metavar="SECONDS",
@@ -61,6 +61,7 @@ _JUDGE = Command(
     (
         option(
             "cases",
+            reads=True,
             metavar="CASE",
             type=not_empty,
             nargs="+",
@@ -69,6 +70,7 @@ _JUDGE = Command(
         option(
             "--with",
             dest="judges",
+            reads=True,
             metavar="J",
             action="append",
             required=True,
@@ -104,6 +106,7 @@ _EXPORT = Command(
     (
         option(
             "cases",
+            reads=True,
             metavar="CASE",
             type=not_empty,
             nargs="+",
@@ -187,6 +190,7 @@ _FUZZ = Command(
         ),
         option(
             "--from",
+            reads=True,
             metavar="SOURCE",
             dest="source",
             help="change the tables of this case, ELF core, or guest:4level, instead of making "
@@ -246,6 +250,7 @@ _FINDINGS = Command(
     (
         option(
             "folder",
+            reads=True,
             metavar="DIR",
             nargs="?",
             type=Path,
@@ -281,6 +286,7 @@ _REDUCE = Command(
     (
         option(
             "case",
+            reads=True,
             metavar="CASE",
             type=Path,
             help="a case, a composite or a sequence that diverges",
@@ -381,7 +387,7 @@ _SEQUENCE = Command(
     "sequence:run",
     "show what each access of a sequence of changes and invalidations may see, and saw",
     (
-        option("sequences", metavar="SEQUENCE", nargs="+", help="a file, or a name"),
+        option("sequences", reads=True, metavar="SEQUENCE", nargs="+", help="a file, or a name"),
         json_option("each sequence, with what is allowed and observed filled in,"),
     ),
     """\
@@ -426,7 +432,13 @@ which it imports, beside it; and print what to install.""",
         "walker:run_try",
         "show a walker's answers about small address spaces",
         (
-            option("walker", metavar="W", type=not_empty, help="what --walker takes elsewhere"),
+            option(
+                "walker",
+                reads=True,
+                metavar="W",
+                type=not_empty,
+                help="what --walker takes elsewhere",
+            ),
             MODE,
             Group("the walker under test", walker("").options[1:]),
             json_option("one document"),

@@ -4,8 +4,10 @@ import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from crosswalk.emu.cli.apart import is_among, named_inputs
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.report.source import (
     begins_text,
@@ -39,6 +41,7 @@ __all__ = [
     "look",
     "report_source",
     "report_unfollowed",
+    "require_unread",
     "rootless_contents",
     "write_summary",
 ]
@@ -202,6 +205,12 @@ def write_summary(options: argparse.Namespace, found: Followed) -> None:
     root = {"cr3": hex(context.cr3), "mode": context.mode.value, "mappings": found.mappings}
     record = {**found.record(), "roots": [root]}
     write_file(options.summary, f"{json.dumps(record, indent=1)}\n".encode())
+
+
+def require_unread(path: Path, source: str | None) -> None:
+    """Raise `BadInput` where to write a case there would overwrite what SOURCE names."""
+    if source is not None and is_among(path, named_inputs([source])):
+        raise BadInput(f"{path}: is read, and --cases would overwrite it")
 
 
 def look(source: Source) -> Followed:
