@@ -3,7 +3,7 @@
 import mmap
 import os
 import re
-import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +32,6 @@ _NOTHING_FROM = 1 << 33
 """No device of the machine `pc` without any that are asked for has an address from here up.
 
 What has none is read as zeros, by page walks as well."""
-
-_SPARE = 1 << 30
-"""Bytes that a file system for RAM has to have free."""
 
 _MEMORY = 1 << 36
 """Of address space: the RAM, the code buffer of TCG, and what the libraries reserve."""
@@ -95,9 +92,7 @@ class Qemu:
         results = results_of(image)
         if results.address + results.size > _BELOW:
             raise BadInput("the results of the image lie above 3 GiB")
-        with tempfile.TemporaryDirectory() as folder, _ram_file() as ram:
-            kernel = Path(folder, "image")
-            kernel.write_bytes(image)
+        with _nameless(image) as kernel, _nameless() as ram:
             memory = _MEMORY + (wish.ram or 0)
             ran = run_command(
                 self._command(kernel, ram, wish),
@@ -169,13 +164,22 @@ def _written(ram: Path, results: Results) -> bytes:
 
 
 @contextmanager
-def _ram_file() -> Iterator[Path]:
-    """Give an empty file for RAM: in memory where there is room, and gone afterwards."""
-    shared = "/dev/shm"  # noqa: S108  # The name is made by mkstemp.
-    roomy = os.access(shared, os.W_OK) and shutil.disk_usage(shared).free >= _SPARE
-    handle, name = tempfile.mkstemp(prefix="crosswalk-", dir=shared if roomy else None)
-    os.close(handle)
+def _nameless(content: bytes = b"") -> Iterator[Path]:
+    """Give a file in memory that is gone with the processes that use it, however they end.
+
+    Others find it while this process lives; memfd_create(2). Only Linux has that; elsewhere it is
+    a file that stays where this process is killed.
+    """
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("crosswalk")
+        path = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+    else:
+        descriptor, name = tempfile.mkstemp(prefix="crosswalk-")
+        path = Path(name)
     try:
-        yield Path(name)
+        path.write_bytes(content)
+        yield path
     finally:
-        Path(name).unlink()
+        os.close(descriptor)
+        if sys.platform != "linux":
+            path.unlink()

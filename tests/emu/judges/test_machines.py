@@ -1,7 +1,15 @@
 """Machines: what an image answered, and how each ends; real ones, and one that misbehaves."""
 
+import os
 import shlex
+import shutil
+import signal
+import socket
+import stat
+import struct
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +18,7 @@ from crosswalk.emu.judges.iso import make_iso
 from crosswalk.emu.judges.machine import CpuWish
 from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.workers.command import run_command
+from crosswalk.emu.workers.process import fork
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.guest.boot.image import Output, Place, boot_image
 from crosswalk.guest.boot.log import came_to_end, read_log
@@ -157,6 +166,50 @@ def test_qemu_keeps_the_results_of_an_image_that_never_ends(qemu):
 
     assert (CUT, "resets") == (reset.data, reset.ended)
     assert (CUT, "hangs") == (hung.data, hung.ended)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has files without a name")
+def test_nothing_is_left_of_qemu_and_its_judge_killed_together(qemu, tmp_path, monkeypatch):
+    program = shutil.which(qemu.partition(":")[2] or "qemu-system-x86_64")
+    asked, wrapper = tmp_path / "asked", tmp_path / "qemu"
+    wrapper.write_text(
+        f'#!/bin/sh\n[ $1 = --version ] || more="-qmp unix:{asked}"\nexec {program} $more "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    files = tmp_path / "files"
+    files.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(files))
+    machine = open_machine(f"qemu:{wrapper}")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(asked))
+        server.listen()
+        server.settimeout(60)
+        judge = fork(lambda: boot(machine, image_of(CUT, "hangs"), seconds=60.0))
+        monitor = server.accept()[0]
+        monitor.settimeout(60)
+        with monitor, monitor.makefile("rwb") as lines:
+            for command in (b"qmp_capabilities", b"query-status"):
+                lines.write(b'{"execute":"%s"}\n' % command)
+                lines.flush()
+            while b"running" not in lines.readline():  # Its memory is there then.
+                pass
+            started = Path(f"/proc/{peer(monitor)}/fd")
+            opened = [each.stat() for each in started.iterdir() if each.exists()]
+            large = [each for each in opened if stat.S_ISREG(each.st_mode) and each.st_size >> 32]
+            named = list(files.iterdir())
+            os.kill(judge, signal.SIGKILL)
+            os.waitpid(judge, 0)
+            while lines.readline():  # To its end.
+                pass
+    assert [0] == [each.st_nlink for each in large]
+    assert [] == named == list(files.iterdir())
+
+
+def peer(connected):
+    """The number of the process at the other end."""
+    size = struct.calcsize("3i")
+    sent = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return struct.unpack("3i", sent)[0]
 
 
 @pytest.mark.parametrize(
