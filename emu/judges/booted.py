@@ -30,7 +30,7 @@ from crosswalk.emu.judges.sequences import CompiledSequence, wish_of_sequence
 from crosswalk.emu.judges.ways import Ram
 from crosswalk.emu.probe.composites import Composites
 from crosswalk.guest.boot.image import Place, boot_image, digest_of, size_bound, size_of
-from crosswalk.guest.boot.log import read_log
+from crosswalk.guest.boot.log import NoRecords, read_log
 from crosswalk.guest.boot.programs import BootLog, CpuFacts, ProgramResult, Run
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -142,9 +142,14 @@ class BootedJudge:
     def _cpu(self, wish: CpuWish) -> CpuFacts:
         """Return what CPU and RAM the machine has when it is asked for this one."""
         if wish not in self._facts:
-            _, log = self._boot([], Place(_FIRST_PLACE), wish)
-            if log is None or not log.complete:
-                raise BadInput(f"{self.name}: doesn't come to the end of an image without runs")
+            printed, log = self._boot([], Place(_FIRST_PLACE), wish)
+            if log is None:
+                raise BadInput(
+                    f"{self.name}: {printed.ended}, {_TRIES} times, before it answered: no result"
+                )
+            if not log.complete:
+                how = _how(printed, log)
+                raise BadInput(f"{self.name}: no end of an image without runs: {how}")
             self._facts[wish] = log.cpu
         return self._facts[wish]
 
@@ -199,11 +204,13 @@ class BootedJudge:
         for _ in range(_TRIES):
             printed = self._machine.boot(image, seconds=seconds, wish=wish)
             if not printed.by_others:
+                said = f": {printed.said}" if printed.said else ""
                 try:
                     return printed, read_log(printed.data, digest=digest_of(image))
+                except NoRecords:
+                    raise BadInput(f"{self.name}: {_unheard(printed)}{said}") from None
                 except BadInput as error:
                     how = f"; it {printed.ended}" if printed.ended else ""
-                    said = f": {printed.said}" if printed.said else ""
                     raise BadInput(f"{self.name}: {error}{how}{said}") from None
         return printed, None
 
@@ -270,6 +277,16 @@ class _Left:
 def _how(printed: Printed, log: BootLog) -> str:
     """Return how a boot ended before its image had."""
     return log.ended or f"the machine {printed.ended or 'ends'}"
+
+
+def _unheard(printed: Printed) -> str:
+    """Return how a boot ended that answered nothing, and what came instead."""
+    how = "ended" if printed.ended in {None, "ends"} else printed.ended
+    count = len(printed.data)
+    if not count:
+        return f"it {how}, and printed nothing"
+    what = "1 byte that is" if count == 1 else f"{count:,} bytes that are"
+    return f"it {how}, and printed {what} no record of a boot image"
 
 
 def _by_wish(wishes: Sequence[CpuWish]) -> dict[CpuWish, list[int]]:

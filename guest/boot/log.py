@@ -37,6 +37,7 @@ __all__ = [
     "MOST_STRAYS",
     "NO_VECTOR",
     "Kind",
+    "NoRecords",
     "Refusal",
     "came_to_end",
     "read_log",
@@ -100,6 +101,10 @@ class Refusal(IntEnum):
     STEP = 10
     WIDTH = 11
     FEATURE = 12
+
+
+class NoRecords(BadInput):
+    """What should be a log has no greeting: no image was booted, or none of this format."""
 
 
 _SAYS = {
@@ -190,9 +195,9 @@ def read_log(data: bytes, *, digest: bytes | None = None) -> BootLog:
     `data` is what it printed, or what lies in its area of memory. `digest` is that of the image
     whose answers these should be (`digest_of`).
 
-    Raises `BadInput` where no greeting is found, or that of another image; where it ends before
-    the CPU is named; where a record is missing or broken, but for the end of the last; and for
-    records that no runner writes.
+    Raises `NoRecords` where no greeting is found; `BadInput` for that of another image; where it
+    ends before the CPU is named; where a record is missing or broken, but for the end of the last;
+    and for records that no runner writes.
     """
     found = _Reading()
     for number, record in enumerate(_records(data)):
@@ -247,7 +252,7 @@ def _records(data: bytes) -> Iterator[tuple[int, _Words] | None]:
     """Yield kind and words of each record; None, the last, where one is missing or broken."""
     start = _find(data, 0, Kind.GREETING)
     if start is None:
-        raise BadInput("no answer of a boot image in it")
+        raise NoRecords("no answer of a boot image in it")
     at, number = start, 0
     while (record := _record(data, at)) and record.number == number % _NUMBERS:
         yield record.kind, record.words

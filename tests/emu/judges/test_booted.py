@@ -14,11 +14,12 @@ from crosswalk.emu.judges.machine import Printed
 from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.judges.ways import Ram
 from crosswalk.guest.boot import log
-from crosswalk.guest.boot.image import Place, size_bound, size_of
+from crosswalk.guest.boot.image import Output, Place, size_bound, size_of
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import FRAME, SparseWords
 
 P, RW, US, XD = 1, 2, 4, 1 << 63
@@ -170,6 +171,60 @@ def test_a_machine_that_others_kill_has_no_answers(qemu):
     assert {Unjudged.LOST} == {reason.kind for reason in judged.reasons}
     assert judged.why.all()
     assert 1 + booted._TRIES == len(calls)
+
+
+class Printing:
+    """A machine that only says this."""
+
+    name, version, nothing_from, loads_in = "it", "a machine", None, 1.0
+    output = Output.SERIAL
+
+    def __init__(self, *printed):
+        self._printed, self.boots = Printed(*printed), 0
+
+    def heeded(self, wish):
+        return wish
+
+    def boot(self, image, **_options):
+        self.boots += 1
+        return self._printed
+
+
+@pytest.mark.parametrize(
+    ("printed", "error"),
+    [
+        ((b"", "ends"), "it: it ended, and printed nothing"),
+        ((b"x", "ends"), "it: it ended, and printed 1 byte that is no record of a boot image"),
+        (
+            (bytes(range(256)) * 5, "died of SIGABRT", False, "x"),
+            "it: it died of SIGABRT, and printed 1,280 bytes that are no record of a boot image: x",
+        ),
+    ],
+)
+def test_a_machine_without_an_answer_is_told_by_what_it_did(printed, error):
+    with pytest.raises(BadInput) as raised:
+        BootedJudge(Printing(*printed)).accesses([question()])
+    assert error == str(raised.value)
+
+
+def test_a_machine_killed_before_its_first_answer_has_no_result():
+    machine = Printing(b"", "was killed (SIGKILL), by another program", True)
+    with pytest.raises(BadInput) as raised:
+        BootedJudge(machine).accesses([question()])
+    assert (
+        f"it: was killed (SIGKILL), by another program, {booted._TRIES} times, before it answered: "
+        "no result" == str(raised.value)
+    )
+    assert booted._TRIES == machine.boots
+
+
+def test_a_machine_that_ends_before_it_is_asked_anything_says_how(qemu):
+    def cut(_image, printed):
+        (end,) = [at for kind, at in whole_records(printed.data) if kind == log.Kind.END]
+        return Printed(printed.data[:end], "died of SIGABRT")
+
+    with pytest.raises(BadInput, match="no end of an image without runs: the machine died of SIG"):
+        BootedJudge(Around(open_machine(qemu), cut)).accesses([question()])
 
 
 def test_a_fetch_where_a_table_has_the_same_byte_does_not_prove_its_address():
