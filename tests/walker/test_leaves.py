@@ -158,7 +158,7 @@ def by_entries_alone(tables):
     """The context without what is no right of a page: keys, LASS, and LAM."""
     fields = {name: getattr(tables.context, name) for name in PagingContext.__dataclass_fields__}
     cr3, cr4 = tables.context.cr3 & ~LAM_U48, tables.context.cr4 & ~LASS
-    return PagingContext(**fields | {"pkru": 0, "cr3": cr3, "cr4": cr4})
+    return PagingContext(**fields | {"pkru": 0, "pkrs": 0, "cr3": cr3, "cr4": cr4})
 
 
 @QUICK
