@@ -4,7 +4,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crosswalk.emu.findings.signature import CANONICAL, EFFECTIVE, LOADED, PAGES, RESERVED
+from crosswalk.emu.findings.signature import (
+    CANONICAL,
+    EFFECTIVE,
+    LOADED,
+    OF_PDPTES,
+    PAGES,
+    RESERVED,
+)
 from crosswalk.emu.report.text import size_text
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext, PagingMode
@@ -32,6 +39,8 @@ def blamed(context: PagingContext, rule: str, access: Access, path: Walk) -> dic
     """
     if not path.steps or rule == CANONICAL:
         return {}
+    if rule.startswith(OF_PDPTES):
+        return {path.steps[0].pa: "its bit 5"}
     last = path.steps[-1]
     if last.kind is StepKind.OUTSIDE:
         return _leads_outside(context, path.steps)

@@ -283,7 +283,7 @@ def _mapped_text(signature: Signature, context: PagingContext, path: Walk, own: 
 
 def _about_words(rule: str) -> bool:
     """Return whether a rule is about the words that an access changes."""
-    return rule.startswith(("A ", "D ", "a word beside", "more than A and D"))
+    return rule.startswith(("A ", "D ", "bit 5 of ", "a word beside", "more than A and D"))
 
 
 def _without_words(outcome: Outcome) -> Outcome:

@@ -32,6 +32,7 @@ __all__ = [
     "INTENDED",
     "JUDGE",
     "LOADED",
+    "OF_PDPTES",
     "PAGES",
     "RESERVED",
     "SECOND_WALK",
@@ -52,6 +53,8 @@ __all__ = [
 
 CANONICAL, RESERVED = "canonical addresses", "reserved"
 LOADED = "a PDPTE with reserved bits, loaded"
+OF_PDPTES = "bit 5 of a PDPTE of PAE paging"
+"""What is A in other entries."""
 EFFECTIVE = "effective "
 """What rules about effective rights of a listed mapping begin with."""
 _SIZES = {12: "4-KiB", 21: "2-MiB", 22: "4-MiB", 30: "1-GiB"}
@@ -427,31 +430,43 @@ def _article(divergence: Divergence) -> str:
 
 
 def _about_marks(context: PagingContext, divergence: Divergence, witness: str) -> Signature:
-    """Return the signature of A and D bits that are set differently."""
-    levels = {step.word[0]: step.level for step in divergence.walk.steps}
+    """Return the signature of bits that walks leave differently, as A and D."""
+    steps = {step.word[0]: step for step in divergence.walk.steps}
     before = dict(divergence.walk.words)
     last = divergence.walk.steps[-1].level if divergence.walk.steps else 0
     fault = "" if _class(divergence.predicted) == "ok" else " by a fault"
-    changes = []
-    for outcome in (divergence.predicted, divergence.observed):
-        bits = set()
-        for pa, value in outcome.entries:
-            if pa not in levels:
+    sides = [dict(each.entries) for each in (divergence.predicted, divergence.observed)]
+    changes: tuple[set[str], set[str]] = set(), set()
+    for pa in sides[0].keys() | sides[1].keys():
+        step = steps.get(pa)
+        changed = [side.get(pa, before.get(pa, 0)) ^ before.get(pa, 0) for side in sides]
+        for bits, own in zip(changes, changed, strict=True):
+            if step is not None:
+                bits.update(_marks(context, step, own & (changed[0] ^ changed[1]), last))
+            elif changed[0] != changed[1] and own:
                 bits.add("a word beside the walk")
-                continue
-            place = "a leaf" if levels[pa] == last else "a table's entry"
-            changed = value ^ before[pa]
-            if context.mode is PagingMode.BIT32:
-                changed = changed & 0xFFFF_FFFF | changed >> 32
-            bits |= {f"{bit.name} of {place}" for bit in (Entry.A, Entry.D) if changed & bit}
-            if changed & ~(Entry.A | Entry.D):
-                bits.add("more than A and D")
-        changes.append(bits)
     said, truth = changes
-    rule = f"{', '.join(sorted(said ^ truth)) or 'A and D'}{fault}"
+    rule = f"{', '.join(sorted(said | truth)) or 'A and D'}{fault}"
+    if said | truth == {OF_PDPTES} and said != truth:
+        words = ("set", "left as it was")
+        return Signature(witness, rule, words[not said], words[not truth])
+    if said and said == truth:
+        return Signature(witness, rule, "set in another entry", "set in this one")
     return Signature(
         witness, rule, _listed(said - truth, "otherwise"), _listed(truth - said, "otherwise")
     )
+
+
+def _marks(context: PagingContext, step: Step, changed: int, last: int) -> set[str]:
+    """Return in words which bits these are of an entry, or of two: of 32-bit paging."""
+    if context.mode is PagingMode.BIT32:
+        changed = changed & 0xFFFF_FFFF | changed >> 32
+    place = "a leaf" if step.level == last else "a table's entry"
+    names = {Entry.A: f"A of {place}", Entry.D: f"D of {place}"}
+    if context.mode is PagingMode.PAE and not step.restricts:
+        names = {Entry.A: OF_PDPTES}  # It has neither A nor D.
+    bits = {name for bit, name in names.items() if changed & bit}
+    return bits | ({"more than A and D"} if changed & ~sum(names) else set())
 
 
 def _listed(bits: set[str], otherwise: str) -> str:

@@ -137,6 +137,12 @@ CASES = [
         {"access": WRITE},
         {0x3000: "R/W clear"},
     ),
+    (
+        PageTables(mode="PAE").map(VA, 0x8000),
+        "bit 5 of a PDPTE of PAE paging",
+        {},
+        {0x1000: "its bit 5"},
+    ),
 ]
 
 
