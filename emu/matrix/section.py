@@ -459,7 +459,7 @@ class Section:
         None for composites.
         """
         contexts, rows = list(self.contexts(choice)), list(self._rows(choice))
-        if self.composite or not shapes:
+        if self.composite or not (shapes and contexts and rows):
             return
         kinds = np.array([[kind, cpl, ac] for kind, cpl, ac, *_ in rows], np.int16).reshape(-1, 3)
         parts = (self._control_values(contexts, choice), self._path_values(choice), kinds)

@@ -161,3 +161,15 @@ def test_rows_of_one_part_go_with_all_of_another_and_pairs_that_there_arent_are_
 
 def test_nothing_covers_nothing():
     assert [] == covering((np.zeros((0, 2), np.int16), np.zeros((3, 1), np.int16)), 1)
+
+
+@pytest.mark.parametrize("chosen", ["cr4.pks=1", "maxphyaddr=52", "cpl=3,rflags.ac=1"])
+def test_sections_without_what_is_chosen_are_empty(chosen):
+    choice = parse_choice(chosen)
+    sizes = {
+        section.name: (sum(replace(section, pairs=True).sizes(choice)), sum(section.sizes(choice)))
+        for section in SINGLE
+        if section.name in QUICK
+    }
+    assert all((some > 0) == (whole > 0) for some, whole in sizes.values())
+    assert 0 in {some for some, _ in sizes.values()}
