@@ -13,10 +13,12 @@ from crosswalk.emu.judges.judge import Unjudged
 from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.judges.ways import Ram
 from crosswalk.emu.probe.composites import FORMS, NAMES, Composites, Family
+from crosswalk.emu.report.composites import load_composite
 from crosswalk.guest.boot import image
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
+from tests.emu.case_files import COMPOSITE_CASES
 from tests.emu.composites import composite
 from tests.emu.judges.runners import judge_of, planted
 
@@ -147,6 +149,37 @@ def test_what_cannot_be_asked_is_refused_by_name():
     assert [(not_exportable, "composites are of 4- and 5-level paging")] == reasons(
         composite("rmw:xadd", 0x123), replace(CONTEXT, efer=0)
     )
+
+
+def known(machine, who):
+    """The verdict on each composite that is a known departure's case."""
+    cases = [load_composite(path) for path in sorted(COMPOSITE_CASES.glob("*.json"))]
+    some = [(each.case.memory(), each.case.context(), each.composite) for each in cases]
+    answers = BootedJudge(machine).composites(some)
+    return [
+        composite_verdicts(space, composites, answer, who).verdicts.of(0)
+        for (space, _, composites), answer in zip(some, answers, strict=True)
+    ]
+
+
+IMPLICIT, LOCKED = "implicit-access-honours-ac", "locked-rmw-reads-first"
+
+
+def test_qemu_shows_the_departures_that_take_composites_to_see(qemu):
+    assert [(Status.KNOWN, IMPLICIT), (Status.KNOWN, LOCKED)] == known(open_machine(qemu), "qemu")
+
+
+@pytest.mark.slow
+def test_qemu_with_two_processors_locks_as_the_manuals_say(qemu):
+    several = open_machine(qemu.replace("qemu", "qemu-mttcg", 1))
+    assert [(Status.KNOWN, IMPLICIT), (Status.AGREED, "")] == known(several, "qemu-mttcg")
+
+
+@pytest.mark.slow
+def test_each_bochs_locks_as_the_manuals_say(bochs):
+    for name in bochs:
+        found = known(open_machine(name), "bochs")
+        assert [(Status.KNOWN, IMPLICIT), (Status.AGREED, "")] == found
 
 
 @pytest.mark.slow
