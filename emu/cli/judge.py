@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TypeGuard
@@ -32,7 +33,7 @@ from crosswalk.emu.findings.describe import described, described_composite, join
 from crosswalk.emu.findings.judged import described_judged, not_allowed, rules_of_rows
 from crosswalk.emu.findings.signature import WALKER, Signature, ended_signature
 from crosswalk.emu.judges.judge import Judge, Question, Reason
-from crosswalk.emu.judges.registry import open_judge
+from crosswalk.emu.judges.registry import open_judge, short_names
 from crosswalk.emu.probe.composites import NAMES
 from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.composites import CompositeCase, composite_lines, dump_composite
@@ -68,6 +69,9 @@ _TOGETHER = 1024
 """So many cases are put to the judges at once."""
 
 _WRONG = (Status.DIVERGED, Status.KNOWN)
+
+_MORE = {Status.DIVERGED: "of this rule: ", Status.KNOWN: "known, ", Status.ENDED: "ended: "}
+"""What those are called that aren't shown, since one of the same was."""
 
 Result = AccessVerdicts | CompositeVerdicts | SequenceJudgement
 
@@ -125,11 +129,14 @@ def run(options: argparse.Namespace) -> int:
         unread = judging.all(given_cases(options.cases))
     asked = max(tally.probes for tally in judging.tallies)
     if asked:
-        for line in table_lines(judging.tallies):
+        for line in (*judging.more_lines(), *table_lines(judging.tallies)):
             show(line)
         _write_reports(options, judging)
     elif not any(tally.failed for tally in judging.tallies):
         remark("nothing asked: no probes")
+    for tally in judging.tallies if not asked else ():
+        if tally.failed:
+            remark(f"{tally.short}: {tally.failed}")
     statuses = {2} if unread or not asked else set()
     for tally in judging.tallies if asked else []:
         word = concluded(tally)
@@ -159,7 +166,7 @@ def _write_reports(options: argparse.Namespace, judging: "_Judging") -> None:
     for tally in judging.tallies:
         found = joined_findings(judging.findings(tally.name))
         about = [*count_lines(tally), f"verdict: {concluded(tally).text}"]
-        searches.append(FindingsJson(walker=tally.name, findings=found, about=about))
+        searches.append(FindingsJson(walker=tally.short, findings=found, about=about))
     report = report_of(searches)
     for path in options.report or ():
         write_report(path, report)
@@ -173,7 +180,10 @@ class _Judging:
 
     def __init__(self, judges: dict[str, Judge], *, as_json: bool, verbose: bool) -> None:
         self._judges, self._as_json, self._verbose = judges, as_json, verbose
-        self.tallies = [JudgeTally(name) for name in judges]
+        short = short_names(list(judges))
+        self.tallies = [JudgeTally(name, short[name]) for name in judges]
+        # What was shown once, and how many there were of it later.
+        self._told: Counter[tuple[str, Status, str]] = Counter()
         self._found: dict[str, dict[Signature, FindingJson]] = {name: {} for name in judges}
 
     def findings(self, name: str) -> list[tuple[Signature, FindingJson]]:
@@ -209,8 +219,9 @@ class _Judging:
                 continue
             said = dict(zip(answers, next(by_case), strict=True))
             self._count(said)
-            for name, answer in said.items():
-                self._gather(each, name, answer)
+            for tally in self.tallies:
+                if tally.name in said:
+                    self._gather(each, tally, said[tally.name])
             if self._as_json:
                 emit_document(_document(each, said, self._judges))
             else:
@@ -224,13 +235,12 @@ class _Judging:
                 continue
             judge = self._judges[tally.name]
             try:
-                answers[tally.name] = _answers(tally.name, judge, asked)
+                answers[tally.name] = _answers(tally, judge, asked)
                 tally.version = judge.version
             except BadInput as error:
                 if len(self.tallies) == 1:
                     raise
-                tally.failed = str(error)
-                remark(tally.failed)
+                tally.failed = str(error).removeprefix(f"{tally.name}: ")
         return answers
 
     def _count(self, said: dict[str, _Answer]) -> None:
@@ -244,19 +254,22 @@ class _Judging:
                 tally.unproved += int((result.unproved & agreed).sum())
             if not isinstance(result, SequenceJudgement):
                 tally.unshared += int(result.verdicts.unshared.sum())
-            for name, other in said.items():
-                tally.refutes.update((name, what) for what in _refuted(answer, other))
+            for other in self.tallies:
+                if other.name in said:
+                    refuted = _refuted(answer, said[other.name])
+                    tally.refutes.update((other.short, what) for what in refuted)
 
-    def _gather(self, asked: _Asked, name: str, answer: _Answer) -> None:
+    def _gather(self, asked: _Asked, tally: JudgeTally, answer: _Answer) -> None:
         """Put the findings of one answer to those that are there, which have the first case."""
-        found, again = self._found[name], command_line(["crosswalk", "judge", asked.name])
+        found = self._found[tally.name]
+        again = command_line(["crosswalk", "judge", asked.name, "--with", tally.name])
         for row, (status, detail) in enumerate(answer.statuses()):
             if not status.wrong:
                 continue
             rule = answer.rules.get(row, "") if status is Status.DIVERGED else detail
-            signature = rule if isinstance(rule, Signature) else not_allowed(name, rule)
+            signature = rule if isinstance(rule, Signature) else not_allowed(tally.short, rule)
             if status is Status.ENDED:
-                signature = ended_signature(name, _asked_for(answer.result, row), detail)
+                signature = ended_signature(tally.short, _asked_for(answer.result, row), detail)
             if signature in found:
                 made = found[signature]
                 found[signature] = msgspec.structs.replace(made, count=made.count + 1)
@@ -265,15 +278,31 @@ class _Judging:
                 _described(asked, answer, row, signature),
                 case=asked.name,
                 size=count_text(asked.probes, "probe"),
-                reproduce=f"{again} {command_line(['--with', name])}",
+                reproduce=again,
             )
 
     def _print(self, asked: _Asked, said: dict[str, _Answer]) -> None:
-        texts = (f"{name} {counts_text(Counter(_named(each)))}" for name, each in said.items())
+        answers = {each.short: said[each.name] for each in self.tallies if each.name in said}
+        texts = (f"{name} {counts_text(Counter(_named(each)))}" for name, each in answers.items())
         print(f"{asked.name}: {count_text(asked.probes, 'probe')}: {'; '.join(texts)}")
-        for name, answer in said.items():
-            for line in _lines(asked, name, answer, verbose=self._verbose):
+        for name, answer in answers.items():
+            counts = Counter(each for each in answer.statuses() if _is_shown(each[0]))
+            told = {key for key in counts if (name, *key) in self._told}
+            for line in _lines(asked, name, answer, None if self._verbose else told):
                 print(line)
+            for key, count in counts.items():
+                self._told[name, *key] += count if key in told else 0
+
+    def more_lines(self) -> Iterator[str]:
+        """Yield of what was shown once, how many probes of other cases had the same."""
+        for (name, status, detail), count in self._told.items() if not self._verbose else ():
+            if count:
+                yield f"{name}: and {count:,} more {_MORE[status]}{detail}"
+
+
+def _is_shown(status: Status) -> bool:
+    """Return whether probes of this status are shown without `--verbose`."""
+    return status.wrong or status in _WRONG
 
 
 def _asked_for(result: Result, row: int) -> AccessType | str:
@@ -311,9 +340,9 @@ def _asked(name: str, content: Case | CompositeCase | SequenceRecord) -> _Asked:
     return _Asked(name, content, Question(inner.memory(), inner.context(), accesses))
 
 
-def _answers(name: str, judge: Judge, asked: Sequence[_Asked]) -> list[_Answer]:
+def _answers(tally: JudgeTally, judge: Judge, asked: Sequence[_Asked]) -> list[_Answer]:
     """Return what a judge says of each, in order."""
-    who = kind_of(name, judge.version)
+    who = kind_of(tally.name, judge.version)
     cases = [each for each in asked if isinstance(each.content, Case)]
     composites = [each for each in asked if isinstance(each.content, CompositeCase)]
     sequences = [each for each in asked if isinstance(each.content, SequenceRecord)]
@@ -322,7 +351,7 @@ def _answers(name: str, judge: Judge, asked: Sequence[_Asked]) -> list[_Answer]:
         questions = [each.question for each in cases]
         for each, judged in zip(cases, judge.accesses(questions), strict=True):
             verdicts = access_verdicts(each.question, judged, who)
-            found[id(each)] = _Answer(verdicts, rules_of_rows(verdicts, name))
+            found[id(each)] = _Answer(verdicts, rules_of_rows(verdicts, tally.short))
     if composites:
         rows = [
             (each.question.memory, each.question.context, each.content.composite)
@@ -382,21 +411,21 @@ def _alike(one: Result, other: Result) -> Sequence[bool]:
     return [contexts[0] == contexts[1]]
 
 
-def _lines(asked: _Asked, name: str, answer: _Answer, *, verbose: bool) -> Iterator[str]:
-    """Yield what a judge is wrong about, each sort once; all of it with `verbose`."""
+def _lines(
+    asked: _Asked, name: str, answer: _Answer, told: AbstractSet[tuple[Status, str]] | None
+) -> Iterator[str]:
+    """Yield what a judge is wrong about, each sort once, without what is told; all for None."""
     result, content = answer.result, asked.content
     if isinstance(result, AccessVerdicts):
         words = content.entries if isinstance(content, Case) and asked.probes == 1 else {}
-        yield from _access_lines(name, answer, result, words, verbose=verbose)
+        yield from _access_lines(name, answer, result, words, told)
         return
     ((status, detail),) = answer.statuses()
+    if told is not None and (not _is_shown(status) or (status, detail) in told):
+        return
     if not status.answered:
-        if status.wrong or verbose:
-            yield f"{name}: {status.text}: {detail}"
-        return
-    if status is Status.AGREED and not verbose:
-        return
-    if isinstance(result, SequenceJudgement) and result.judged is not None:
+        yield f"{name}: {status.text}: {detail}"
+    elif isinstance(result, SequenceJudgement) and result.judged is not None:
         yield f"{name}: {status.text}"
         yield from sequence_lines(result.sequence, answer.seen, result.judged)
     elif isinstance(result, CompositeVerdicts) and isinstance(content, CompositeCase):
@@ -412,18 +441,16 @@ def _access_lines(
     answer: _Answer,
     found: AccessVerdicts,
     words: Mapping[int, int],
-    *,
-    verbose: bool,
+    told: AbstractSet[tuple[Status, str]] | None,
 ) -> Iterator[str]:
     statuses = answer.statuses()
-    counts, told = Counter(statuses), set[tuple[Status, str]]()
+    counts, shown = Counter(statuses), set(told or ())
     for row, (status, detail) in enumerate(statuses):
         key = status, detail
-        shown = status in _WRONG or status.wrong
-        if (not shown or key in told) and not verbose:
+        if told is not None and (not _is_shown(status) or key in shown):
             continue
-        again = f" ({counts[key]:,} of them)" if counts[key] > 1 and not verbose else ""
-        told.add(key)
+        again = f" ({counts[key]:,} of them)" if counts[key] > 1 and told is not None else ""
+        shown.add(key)
         access = access_text(found.accesses[row])
         rule = answer.rules.get(row)
         if isinstance(rule, Signature):

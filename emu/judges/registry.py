@@ -1,6 +1,7 @@
 """`--with`: the kinds of judges, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
 
 from crosswalk.emu.judges.bochs import Bochs
 from crosswalk.emu.judges.booted import BootedJudge
@@ -14,7 +15,7 @@ from crosswalk.emu.judges.x86isa import X86isa
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import printable
 
-__all__ = ["JUDGES", "open_judge", "open_machine"]
+__all__ = ["JUDGES", "open_judge", "open_machine", "short_names"]
 
 JUDGES = (
     "unicorn",
@@ -75,6 +76,22 @@ def open_judge(text: str) -> Judge:
     if kind in _OTHERS:
         return _OTHERS[kind](text, which)
     return BootedJudge(open_machine(text))
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Return for each of some names of judges, all of them distinct, a short one for lines.
+
+    It is the kind, of a log with the file's name; a further one of the same has a number.
+    """
+    short: dict[str, str] = {}
+    for name in names:
+        kind, _, which = name.partition(":")
+        title = f"{kind}:{printable(PurePath(which).name)}" if kind == "log" and which else kind
+        number, taken = 1, set(short.values())
+        while (own := title if number == 1 else f"{title}-{number}") in taken:
+            number += 1
+        short[name] = own
+    return short
 
 
 def _parted(text: str) -> tuple[str, str]:

@@ -40,6 +40,7 @@ from crosswalk.walker.formats.judged import (
     NotShownJson,
     VerdictName,
 )
+from crosswalk.walker.formats.located_errors import printable
 from crosswalk.walker.outcome import GeneralProtection, Outcome, PageFault, Translation
 from crosswalk.walker.tlb import Halted
 
@@ -65,10 +66,11 @@ class JudgeTally:
     the address of. `unshared` diverge because Crosswalk's own two walks differ. `refutes` counts
     the probes on which it agrees with the prediction and another judge, for a CPU of which the same
     is predicted, doesn't: by that judge, and what it is wrong about. `failed` is why it couldn't be
-    asked, or not further.
+    asked, or not further. `name` is that of the command line, `short` what lines call it.
     """
 
     name: str
+    short: str
     version: str = ""
     counts: Counter[tuple[Status, str]] = field(default_factory=Counter)
     unproved: int = 0
@@ -100,19 +102,32 @@ def table_lines(tallies: Sequence[JudgeTally]) -> Iterator[str]:
     ]
     rows = [["judge", "probes", *(status.text for status in statuses)]]
     for each in tallies:
+        if each.failed and not each.probes:
+            continue
         numbers = [each.probes, *(each.of(status) for status in statuses)]
-        rows.append([each.name, *(f"{number:,}" for number in numbers)])
+        rows.append([each.short, *(f"{number:,}" for number in numbers)])
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for name, *cells in rows:
         shown = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         yield f"{name:<{widths[0]}}  {'  '.join(shown)}"
     for each in tallies:
-        yield f"{each.name}: {each.failed or each.version}"
+        yield f"{each.short}: {_about(each)}"
         yield from (f"  {line}" for line in count_lines(each))
 
 
+def _about(tally: JudgeTally) -> str:
+    """Return what a judge is, and why it wasn't asked to the end."""
+    failed = tally.failed and f"not asked{' further' * bool(tally.probes)}: {tally.failed}"
+    return "; ".join(part for part in (tally.version, failed) if part)
+
+
 def count_lines(tally: JudgeTally) -> Iterator[str]:
-    """Yield what the numbers of a judge are made of: rules, departures and reasons, counted."""
+    """Yield what the numbers of a judge are made of: rules, departures and reasons, counted.
+
+    Before them its name as it was given, where lines have a shorter one.
+    """
+    if tally.name != tally.short:
+        yield f"given as {printable(tally.name)}"
     if tally.unproved:
         yield f"{tally.unproved:,} agreed in all but the address, which can't be shown"
     for status in Status:
@@ -142,6 +157,8 @@ def concluded(tally: JudgeTally) -> Conclusion:
     if any(tally.of(status) for status in Status if status.wrong):
         status, words = 1, f"FAILED: {agreed:,} of {tally.probes:,} probes agree"
         clauses[:0] = [f"diverged: {tally.of(Status.DIVERGED):,}"]
+    elif tally.failed and not tally.probes:
+        status, words = 2, "not asked"
     elif tally.failed:
         status, words = 2, f"not asked to the end; {agreed:,} of {tally.probes:,} probes agree"
     elif not tally.answered:
@@ -150,7 +167,7 @@ def concluded(tally: JudgeTally) -> Conclusion:
         status, words = 2, f"not finished; {agreed:,} of {tally.probes:,} probes agree"
     else:
         status, words = 0, agreement(agreed, tally.answered, beyond)
-    return Conclusion(status, "; ".join([words, *clauses, f"by {tally.version or tally.name}"]))
+    return Conclusion(status, "; ".join([words, *clauses, f"by {tally.version or tally.short}"]))
 
 
 _NO_ANSWER = tuple(status for status in Status if not status.answered)

@@ -295,6 +295,74 @@ def test_judges_are_closed_also_after_an_error(run, small_case, planted):
     assert "it can't be started" in ran.err
 
 
+class Broken(Right):
+    """Fails at once, with its name before the reason, as judges do."""
+
+    def accesses(self, questions):
+        raise BadInput(f"{self.name}: it printed nothing")
+
+
+def test_a_judge_that_fails_among_others_is_told_once_and_has_no_row(run, small_case, planted):
+    planted(exec_true=Broken(name="exec:true"), qemu=Right())
+    ran = run("judge", small_case, *with_("exec:true", "qemu"))
+    assert 2 == ran.status
+    assert 1 == (ran.out + ran.err).count("it printed nothing")
+    assert "\nexec: not asked: it printed nothing\n  given as exec:true\n" in ran.out
+    at = ran.out.splitlines().index("judge  probes  agreed  diverged")
+    assert ["qemu", "4", "4", "0"] == ran.out.splitlines()[at + 1].split()
+    assert "verdict: not asked; by exec" in ran.out.splitlines()
+
+
+def test_judges_that_all_fail_are_each_a_line(run, small_case, planted):
+    planted(exec_true=Broken(name="exec:true"), exec_false=Broken(name="exec:false"))
+    ran = run("judge", small_case, *with_("exec:true", "exec:false"))
+    assert (2, "") == (ran.status, ran.out)
+    assert "exec: it printed nothing\nexec-2: it printed nothing\n" == ran.err
+
+
+def test_lines_have_short_names_and_what_was_given_once(run, small_case, planted):
+    case = load_case(small_case)
+    probes = (replace(case.probes[0], access="read"),)
+    small_case.write_bytes(judging.dump_case(replace(case, probes=probes)))
+    names = ["exec:a -m 1 {image}", "exec:b -m 2 {image}", "log:x/pc.log", "unicorn"]
+    planted(**{name.replace(":", "_"): LosesA() for name in names[:3]})
+    ran = run("judge", small_case, *with_(*names))
+    texts = "exec 1 diverged; exec-2 1 diverged; log:pc.log 1 diverged; unicorn 1 agreed"
+    assert f"{small_case}: 1 probe: {texts}" in ran.out
+    assert "judge:exec-2 says" in ran.out
+    assert "  refutes log:pc.log on 1 probe: " in ran.out
+    for name in names[:3]:
+        assert 1 == (ran.out + ran.err).count(name)
+    assert "given as unicorn" not in ran.out
+    # For machines it is as given.
+    document = run("judge", small_case, "--json", *with_(*names)).document
+    assert sorted(names) == sorted(document["judges"]) == sorted(document["probes"][0]["judged"])
+
+
+def test_each_rule_is_shown_once_and_what_is_like_it_counted(run, tmp_path, small_case, planted):
+    died = Reason(Unjudged.ENDED, "died of SIGABRT")
+    planted(qemu=WithoutP(), log_l=LosesA(), exec_x=Without(reason=died, every=True))
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    case = load_case(small_case)
+    reads = replace(case, probes=(replace(case.probes[0], access="read"),) * 2)
+    for number in range(5):
+        (folder / f"{number}.json").write_bytes(RESERVED.read_bytes())
+        (folder / f"{number}-read.json").write_bytes(judging.dump_case(reads))
+    ran = run("judge", folder, *with_("qemu", "log:l", "exec:x"))
+    lines = ran.out.splitlines()
+    known, read = "qemu: known, reserved-fault-without-p: read", "log:l: divergence: read"
+    assert 1 == ran.out.count(known) == ran.out.count(read)
+    assert "qemu: and 4 more known, reserved-fault-without-p" in lines
+    (more,) = [each for each in lines if each.startswith("log:l: and ")]
+    assert more.startswith("log:l: and 8 more of this rule: A of a leaf, A of a table")
+    assert "exec: and 13 more ended: died of SIGABRT" in lines
+    assert 10 == sum(each.startswith(str(folder)) for each in lines)
+    ran = run("judge", folder, "--verbose", *with_("qemu", "log:l"))
+    assert (5, 10) == (ran.out.count(known), ran.out.count(read))
+    assert ": and " not in ran.out
+
+
 def test_reports_have_each_finding_with_its_judge_case_and_command(
     run, small_case, planted, tmp_path, monkeypatch
 ):
