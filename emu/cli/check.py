@@ -224,7 +224,8 @@ def _report(
     for line in broken[:_SHOWN]:
         show(f"mismatch: {line}")
     report_divergences(options, verdict, memory, context, show)
-    save_cases(options.cases, memory, context, verdict, options.source)
+    # `run` reads no file.
+    save_cases(options.cases, memory, context, verdict, getattr(options, "source", None))
     if answered is not None:
         answered.write_reports(options, word)
         for line in answered.lines():
