@@ -28,6 +28,10 @@ from crosswalk.walker.translate import cause, denied
 __all__ = ["Reading", "SequenceVerdict", "Violation", "judge", "reading_of", "sequence_subsets"]
 
 
+_USER_TABLES = 8
+"""In what is granted: U/S is set in all entries above the page's own. A departure asks that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How `TlbModel` reads entries and describes accesses for a processor with departures."""
@@ -63,10 +67,7 @@ def reading_of(which: tuple[Departure, ...], who: str = UNICORN) -> Reading:
 def _denied(
     rules: Rules, context: PagingContext, access: Access, rights: tuple[int, int]
 ) -> int | None:
-    """Return the bits of the error code where a page's rights, and its key, deny an access.
-
-    Of a page it isn't known what only the levels above its own entry grant.
-    """
+    """Return the bits of the error code where a page's rights, and its key, deny an access."""
     grant, key = rights
     writable, user_page, executable = (bool(grant >> bit & 1) for bit in range(3))
     user, ac = access.cpl == 3, context.rflags_ac if access.ac is None else access.ac
@@ -76,9 +77,12 @@ def _denied(
     write, restricted = access.type is AccessType.WRITE, user or rules.wp
     if rules.pkru is not None:
         by_access = rules.user_keys is Keys.ACCESSES
+        held = user_page or by_access
+        if rules.user_keys is Keys.TABLES:
+            held = bool(grant & _USER_TABLES)
         no_access = rules.pkru >> 2 * key & 1 and (user or not by_access)
         no_write = rules.pkru >> 2 * key & 2 and write and restricted
-        if (user_page or by_access) and (no_access or no_write):
+        if held and (no_access or no_write):
             return int(ErrorCode.PK)
     smap = rules.smap and user_page and not user and not ac
     read_only = write and restricted and not writable
@@ -96,11 +100,14 @@ def _decoded(rules: Rules, number: int, entry: int) -> Decoded:
     if bad:
         late = page and not bad & ~level.late
         return nothing._replace(reserved=True, accessed=late)
+    # R/W and U/S lie one bit higher in an entry, and XD forbids what is granted.
+    grant = entry >> 1 & 3 | (0 if entry >> 63 else 4)
+    if rules.user_keys is Keys.TABLES and (page or entry & 4):
+        grant |= _USER_TABLES
     return Decoded(
         kind=Kind.OK if page else None,
         reserved=False,
-        # R/W and U/S lie one bit higher in an entry, and XD forbids what is granted.
-        grant=entry >> 1 & 3 | (0 if entry >> 63 else 4),
+        grant=grant,
         next_table=bare & rules.frame_mask,
         frame=bare & rules.frame_mask & -(1 << level.shift),
         key=entry >> 59 & 15,

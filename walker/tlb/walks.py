@@ -16,7 +16,7 @@ from crosswalk.walker.entry import (
     reserved_bits,
 )
 from crosswalk.walker.errors import LimitExceeded
-from crosswalk.walker.rights import ALL_GRANTS, grant_of
+from crosswalk.walker.rights import grant_of
 from crosswalk.walker.tlb.caches import Leaf, Table
 from crosswalk.walker.tlb.steps import pcid_of
 
@@ -26,6 +26,9 @@ MAX_WAYS = 1 << 12
 """The most ways that a walk may take, by what may be cached, before the model gives up."""
 
 _D, _G = int(Entry.D), int(Entry.G)
+_ALL = -1
+"""What is granted before any entry: each bit that `decode` may give a meaning."""
+
 _NOTHING: frozenset[int] = frozenset()
 
 
@@ -95,7 +98,7 @@ def walks_to(
     walks = Walks([], set(), set(), set())
     cached = [table for table in tables if table.pcid == pcid and table.covers(va)]
     # By table, rights and what was read: whether memory alone leads there.
-    ways = {(context.root, ALL_GRANTS, _NOTHING): True}
+    ways = {(context.root, _ALL, _NOTHING): True}
     for level in range(context.levels, 0, -1):
         span, at = LEVELS[level].span, 8 * LEVELS[level].index(va)
         further: dict[tuple[int, int, frozenset[int]], bool] = {

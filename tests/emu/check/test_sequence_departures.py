@@ -10,6 +10,7 @@ from crosswalk.emu.check.sequences import judge, reading_of, sequence_subsets
 from crosswalk.emu.probe.sequences import Runner
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import CR4, PagingContext, Vendor
+from crosswalk.walker.outcome import PageFault
 from crosswalk.walker.tlb import (
     Invlpg,
     Invpcid,
@@ -187,6 +188,23 @@ def test_rights_are_read_as_the_walker_has_them_and_keys_as_a_departure_does(wp,
     # WD of a supervisor page counts at CPL 0 with WP alone.
     keyed = {(0, True), (3, False), *([(0, False)] if wp else [])}
     assert differ == (keyed if features & 1 << 22 else set())
+
+
+def test_a_key_of_a_page_that_its_own_entry_makes_a_supervisor_s_explains_a_sequence():
+    def found(upper, who):
+        words = {0x1000: 0x2067, 0x2000: 0x3067, 0x3000: 0x4063 | upper}
+        sequence = Sequence(
+            context=PagingContext(cr3=0x1000, cr4=0x40_0020, efer=0xD00, pkru=0xC),
+            ram=((0, 1 << 20),),
+            entries=words | {0x4000: 0x10063 | 1 << 59},
+            steps=(Access(0, READ, 0),),
+        )
+        violation = judge(sequence, [PageFault(0x21, 0)], who).violation
+        return violation.known
+
+    assert "keys-of-supervisor-pages" == found(4, "bochs 3.1")
+    assert None is found(0, "bochs 3.1")
+    assert None is found(4, "qemu 7.2")
 
 
 def test_only_departures_that_change_something_are_tried():
