@@ -1,4 +1,4 @@
-"""The suite as files: made, checked, and put to judges."""
+"""The suite as files: made, and checked."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -140,8 +140,8 @@ def checked(folder: Path) -> Iterator[str]:
     """Yield what is wrong with a suite in a folder, a line each.
 
     Its files have to be those of the index, and what is allowed has to be what the second walk
-    says, which shares nothing with the walker that made it. Raises `BadInput` for what can't be
-    read.
+    says, which is written apart from the walker that made it (but for where a walk leaves memory).
+    Raises `BadInput` for what can't be read.
     """
     files = _listed(folder, INDEX) | _listed(folder, IMAGES)
     for path, listed in files.items():
@@ -150,7 +150,7 @@ def checked(folder: Path) -> Iterator[str]:
             continue
         data = read_file(folder / path, MAX_CASE_BYTES)
         if _sha256(data) != listed.sha256:
-            yield f"{path}: isn't what the index says, by its SHA-256"
+            yield f"{printable(path)}: isn't what the index says, by its SHA-256"
         if path.endswith(".json"):
             yield from _differences(path, data)
     found = (*folder.glob("cases/**/*"), *folder.glob("images/*"))
@@ -177,7 +177,7 @@ def _differences(path: str, data: bytes) -> Iterator[str]:
     here, there = data.decode().splitlines(), again.decode().splitlines()
     lines = [at for at, pair in enumerate(zip(here, there, strict=False), 1) if len(set(pair)) > 1]
     where = f"line {lines[0]}" if lines else "at its end"
-    yield f"{path}: {where} isn't what the second walk says"
+    yield f"{printable(path)}: {where} isn't what the second walk says"
 
 
 def _contents(cases: Path, amounts: Amounts) -> Iterator[tuple[str, Content]]:
