@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from crosswalk.emu.cli.output import command_line, emit, emit_document, remark
 from crosswalk.emu.cli.walker_options import Chosen, chosen_walker, replay_command
+from crosswalk.emu.fuzz.judged import require_campaign_judge
 from crosswalk.emu.fuzz.reduce.interesting import (
     composite_reduced_to,
     composite_signature_to_keep,
@@ -14,6 +15,7 @@ from crosswalk.emu.fuzz.reduce.interesting import (
     sequence_reduced_to,
     signature_to_keep,
 )
+from crosswalk.emu.fuzz.reduce.judge_trial import JudgeTrial
 from crosswalk.emu.fuzz.reduce.reducer import Interrupted, Reduced
 from crosswalk.emu.fuzz.reduce.trial import Trial
 from crosswalk.emu.report.composites import CompositeCase, dump_composite, load_composite
@@ -51,42 +53,58 @@ def run(options: argparse.Namespace) -> int:
     """Reduce a case, write it, and return the exit status."""
     if options.json and options.output is None:
         raise BadInput("--json needs --output FILE for the case")
+    if options.judge is not None:
+        if options.walker is not None:
+            raise BadInput("--judge: a machine is asked, or a walker (--walker), not both")
+        require_campaign_judge(options.judge)
     composite = load_composite(options.case)
     if composite is not None:
         again = _replay(options, _no_walker(options, "a composite"))
-        small = _tried(
-            _no_walker(options, "a composite"), lambda trial: _composite(trial, composite)
-        )
+        small = _tried(options, None, lambda trial: _composite(trial, composite))
     elif names_sequence(options.case):
         record = load_sequence(options.case)
-        again = command_line(["crosswalk", "sequence", str(options.output)])
-        small = _tried(_no_walker(options, "a sequence"), lambda trial: _sequence(trial, record))
+        _no_walker(options, "a sequence")
+        again = _again(options, command_line(["crosswalk", "sequence", str(options.output)]))
+        small = _tried(options, None, lambda trial: _sequence(trial, record))
     else:
         case = load_case(options.case)
-        chosen = _walker(options, case)
+        chosen = None if options.judge is not None else _walker(options, case)
         again = _replay(options, chosen)
-        small = _tried(chosen, lambda trial: _case(trial, case, chosen))
+        small = _tried(options, chosen, lambda trial: _case(trial, case, chosen))
     return _report(options, small, again)
 
 
-def _tried(chosen: Chosen, reduce: Callable[[Trial], _Small | None]) -> _Small:
-    trial = Trial(chosen.name, chosen.claims, chosen.limits)
+def _tried(
+    options: argparse.Namespace,
+    chosen: Chosen | None,
+    reduce: Callable[[Trial | JudgeTrial], _Small | None],
+) -> _Small:
+    trial: Trial | JudgeTrial
+    if options.judge is not None:
+        trial = JudgeTrial(options.judge)
+    else:
+        trial = Trial(chosen.name, chosen.claims, chosen.limits) if chosen else Trial()
     try:
         small = reduce(trial)
     finally:
         trial.close()
+    if small is None and options.judge is not None:
+        raise BadInput(
+            "nothing diverges in this case that isn't a known divergence of this judge: "
+            "there is nothing to reduce to"
+        )
     if small is None:
         raise BadInput("nothing diverges in this case: there is nothing to reduce to")
     return small
 
 
-def _case(trial: Trial, case: Case, chosen: Chosen) -> _Small | None:
+def _case(trial: Trial | JudgeTrial, case: Case, chosen: Chosen | None) -> _Small | None:
     signature = signature_to_keep(trial, case)
     if signature is None:
         return None
     reduced, interrupted = _as_far(lambda: reduced_to(trial, case, signature))
     small = reduced.case
-    if chosen.name is not None:
+    if chosen is not None and chosen.name is not None:
         small = replace(small, walker=chosen.name)
     sizes = {
         "entries": (len(case.entries), len(small.entries)),
@@ -103,7 +121,7 @@ def _as_far(reduce: Callable[[], Reduced[T]]) -> tuple[Reduced[T], bool]:
         return stop.reduced, True
 
 
-def _composite(trial: Trial, case: CompositeCase) -> _Small | None:
+def _composite(trial: Trial | JudgeTrial, case: CompositeCase) -> _Small | None:
     signature = composite_signature_to_keep(trial, case)
     if signature is None:
         return None
@@ -117,7 +135,7 @@ def _composite(trial: Trial, case: CompositeCase) -> _Small | None:
     return _Small(str(signature), data, sizes, reduced.tries, reduced.done, interrupted)
 
 
-def _sequence(trial: Trial, record: SequenceRecord) -> _Small | None:
+def _sequence(trial: Trial | JudgeTrial, record: SequenceRecord) -> _Small | None:
     sequence = record.sequence
     departs = trial.departure(sequence)
     if departs is None:
@@ -160,8 +178,16 @@ def _report(options: argparse.Namespace, small: _Small, again: str) -> int:
     return status
 
 
-def _replay(options: argparse.Namespace, chosen: Chosen) -> str:
-    return replay_command(options.output, chosen.name, chosen.claims)
+def _replay(options: argparse.Namespace, chosen: Chosen | None) -> str:
+    name, claims = (None, None) if chosen is None else (chosen.name, chosen.claims)
+    return _again(options, replay_command(options.output, name, claims))
+
+
+def _again(options: argparse.Namespace, otherwise: str) -> str:
+    """Return the command that shows what was reduced, where no judge was asked: this one."""
+    if options.judge is None:
+        return otherwise
+    return command_line(["crosswalk", "judge", str(options.output), "--with", options.judge])
 
 
 def _no_walker(options: argparse.Namespace, what: str) -> Chosen:

@@ -299,6 +299,7 @@ _REDUCE = Command(
             help="write it here (standard output)",
         ),
         walker("none but the built-in one: a walker that a case names isn't run unasked"),
+        JUDGE,
         json_option("what became smaller, as one document; needs --output,"),
     ),
     """\
@@ -307,13 +308,15 @@ see differently), crash or hang of the emulator. Probes and entries are removed,
 state simplified, tables and addresses moved low. A case that shows several divergences is reduced
 to the one that its note names, or else to the first. Composites are reduced as well, and so are
 sequences, which lose steps too, while an access diverges for the same cause; that may be a known
-divergence.
+divergence of the emulated CPU. With --judge it is that machine which diverges, hangs or dies; what
+is known of it is none.
 
 The same case gives the same bytes, and a reduced one gives itself. Every candidate is tried in a
 process of its own. The search ends after 3,000 candidates, or 24 that hang, and says so.""",
     """\
 exit status: 0 reduced; 2 bad usage or bad input, or a case that shows no divergence; 130
-interrupted. To see the result: crosswalk replay FILE, or crosswalk sequence FILE.""",
+interrupted. To see the result: crosswalk replay FILE, or crosswalk sequence FILE; of a machine
+crosswalk judge FILE --with J.""",
 )
 
 _MATRIX = Command(

@@ -40,7 +40,10 @@ _NONE: tuple[str, ...] = ()
 
 _RULES: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     (r"canonical addresses", ('Intel SDM vol. 3A, "Canonicality Checking"',)),
-    (r"a PDPTE with reserved bits, loaded", ('Intel SDM vol. 3A, "PDPTE Registers"',)),
+    (
+        r"a PDPTE with reserved bits, loaded|bit 5 of a PDPTE.*",
+        ('Intel SDM vol. 3A, "PDPTE Registers"',),
+    ),
     (r"reserved in .*", "format"),
     (r"flags of .*", "format"),
     # No manual says what is read where there is no memory.
@@ -58,7 +61,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     (r".* in the error code (of|at) .*", _CODE),
     (r"CR2 of .*", ('Intel SDM vol. 3A, "Interrupt 14—Page-Fault Exception (#PF)"',)),
     (
-        r"((A|D) of a |bit 5 of a PDPTE|A and D|a word beside the walk|more than A and D).*",
+        r"((A|D) of a |A and D|a word beside the walk|more than A and D).*",
         (
             'Intel SDM vol. 3A, "Accessed and Dirty Flags"',
             'AMD APM vol. 2, "Notes on Accessed and Dirty Bits"',

@@ -118,7 +118,7 @@ def composite_reduced_to(
     return reduced, dump_composite(reduced.case)
 
 
-def sequence_reduced_to(trial: Trial, sequence: Steps, departs: str) -> Reduced[Steps]:
+def sequence_reduced_to(trial: Trial | JudgeTrial, sequence: Steps, departs: str) -> Reduced[Steps]:
     """Return a sequence reduced while an access of it departs for these causes."""
     return reduced_sequence(
         sequence,

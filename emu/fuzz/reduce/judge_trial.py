@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
+from crosswalk.emu.check.judged import Status
 from crosswalk.emu.findings.findings import CompositeFinding, Finding
 from crosswalk.emu.findings.layout import Layout, case_layout
-from crosswalk.emu.findings.signature import Signature
+from crosswalk.emu.findings.signature import Signature, ended_signature
 from crosswalk.emu.fuzz.judged import JudgeExecutor, judge_executor_of
 from crosswalk.emu.report.composites import CompositeCase
+from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.emu.workers.sandbox import Failure
 from crosswalk.walker.errors import CrosswalkError
 from crosswalk.walker.formats import Case
+from crosswalk.walker.tlb import Sequence
 
 __all__ = ["JudgeTrial"]
 
@@ -55,6 +58,23 @@ class JudgeTrial:
     def composite_signatures(self, case: CompositeCase) -> list[Signature]:
         """Return the signatures of `composite_findings`."""
         return sorted(each.signature for each in self.composite_findings(case))
+
+    def departure(self, sequence: Sequence) -> str | None:
+        """Return in words for which causes an access of a sequence departs, None if none does.
+
+        Or that the judge ended at it. A known divergence is none. Raises as `findings` does.
+        """
+        (found,) = self._executor.sequences_on([sequence])
+        if found.status is Status.LOST:
+            raise ProcessLost(f"the judge: {found.detail}")
+        if found.status is Status.ENDED:
+            ended = ended_signature(self._executor.name, "a sequence", found.detail)
+            self.hung += ended.said.startswith(Failure.HANG)
+            return str(ended)
+        if found.status is not Status.DIVERGED or found.judged is None:
+            return None
+        violation = found.judged.violation
+        return None if violation is None else "; ".join(violation.causes)
 
     def close(self) -> None:
         """End what runs."""
