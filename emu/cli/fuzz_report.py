@@ -98,7 +98,7 @@ def _count_lines(campaign: Campaign) -> Iterator[str]:
     )
     if state.known:
         count = count_text(known, f"known {_machine(campaign)} divergence")
-        yield f"{count}: {_sorted(_single(state.known))}"
+        yield f"{count}, each of one departure or several: {_sorted(_single(state.known))}"
 
 
 def _walker_lines(ended: Ended) -> Iterator[str]:

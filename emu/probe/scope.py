@@ -35,7 +35,7 @@ LACKS = {
     "UAI": "upper-address ignore",
     "LASS": "linear-address-space separation",
     "wide": "physical addresses of 2^40 and up",
-    "PKS": "protection keys of supervisor pages",
+    "PKS": "protection keys for supervisor pages",
 }
 """Features that the emulated CPU lacks, in words, by the names in verdicts and summaries."""
 

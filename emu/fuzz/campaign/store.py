@@ -246,7 +246,15 @@ def digest(case: bytes) -> str:
 
 def _differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str:
     return ", ".join(
-        f"{name} {theirs.get(name)} there, {ours.get(name)} here"
+        f"{name} {_worded(theirs.get(name), ours.get(name))} there, "
+        f"{_worded(ours.get(name), theirs.get(name))} here"
         for name in sorted({*theirs, *ours})
         if theirs.get(name) != ours.get(name)
     )
+
+
+def _worded(value: object, other: object) -> str:
+    """Return a value in words: what a plan doesn't name, but another one does, is off, or none."""
+    if isinstance(value, bool) or (value is None and isinstance(other, bool)):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

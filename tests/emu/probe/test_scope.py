@@ -236,7 +236,7 @@ def test_data_accesses_that_a_supervisor_key_denies_are_lacking(flags, upper, sw
 def test_the_emulated_cpu_heeds_no_supervisor_key():
     memory = PageTables().map(VA, 0x5000, SUPERVISOR | 1 << 59).memory
     prober = Prober(memory, context(pks=True, pkrs=0b1100))
-    with pytest.raises(BadInput, match=r"no PKS \(protection keys of supervisor pages\)"):
+    with pytest.raises(BadInput, match=r"no PKS \(protection keys for supervisor pages\)"):
         prober.probe(Accesses.of([read(VA)]))
     found = prober._observe(Accesses.of([read(VA)]), bulk=True)
     assert [0x5000] == found.pa.tolist()

@@ -11,6 +11,7 @@ import pytest
 from crosswalk.emu.fuzz.campaign.plan import Plan
 from crosswalk.emu.fuzz.campaign.state import State, identity
 from crosswalk.emu.fuzz.campaign.store import Store, slug_of
+from crosswalk.emu.fuzz.generate.choice import LayoutChoice
 from crosswalk.walker.errors import BadInput
 from tests.emu.fuzz.campaign.campaigns import PLAN, searched
 from tests.emu.fuzz.campaign.running import command, corpus, finished
@@ -95,8 +96,12 @@ def test_what_a_killed_campaign_left_half_written_is_cleared_away(tmp_path):
     [
         (Plan(seed=1, accesses=16, guided=False), "seed 0 there, 1 here"),
         (Plan(accesses=17, guided=False), "accesses 16 there, 17 here"),
-        (Plan(accesses=16), "guided False there, True here"),
-        (Plan(accesses=16, guided=False, walker="walk"), "walker None there, walk here"),
+        (Plan(accesses=16), "guided no there, yes here"),
+        (Plan(accesses=16, guided=False, walker="walk"), "walker none there, walk here"),
+        (
+            Plan(accesses=16, guided=False, choice=LayoutChoice(portable=True)),
+            "portable no there, yes here",
+        ),
     ],
 )
 def test_another_campaigns_folder_is_refused_with_what_differs(tmp_path, plan, differ):
