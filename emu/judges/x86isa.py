@@ -92,6 +92,7 @@ _HIGH = Reason(
 _SINGLE = Reason(Unjudged.NOT_SHOWN, "the model is asked single accesses alone")
 _NONSENSE = Reason(Unjudged.ENDED, "it answers what is no outcome")
 _ASTRAY = Reason(Unjudged.ENDED, "it changed a word that is on none of the walks")
+_UNCHECKED = Reason(Unjudged.ENDED, "it doesn't say which other words it changed")
 _ONCE = Reason(Unjudged.LOST, "it ended at it, but not when it was asked again, alone")
 _MANY = Reason(Unjudged.LOST, f"not asked: it had ended {_MOST_DEATHS} times before")
 
@@ -228,6 +229,7 @@ class _Asked:
         self._answered = np.zeros(len(accesses), np.bool_)
         self.refused = Refusals(len(accesses))
         self._words: dict[int, int] = {}
+        self._checks = 0
         if whole is not None:
             self.refused.add(np.ones(len(accesses), np.bool_), whole)
             return
@@ -285,6 +287,7 @@ class _Asked:
         ]
         control = f"{registers.cr0} {registers.cr3} {registers.cr4} {registers.efer}"
         held = list(words.items())
+        self._checks = len(list(_parts(held)))
         return "\n".join(
             [
                 f"(crosswalk-enter {control} x86)",
@@ -308,8 +311,11 @@ class _Asked:
             if row in expected and found is not None:
                 expected.remove(row)
                 self._take(row, found)
-        if any(_STRAYS.findall(said)):
+        checks = _STRAYS.findall(said)
+        if any(checks):
             self.refused.add(rows, _ASTRAY)
+        if not expected and len(checks) != self._checks:
+            self.refused.add(rows, _UNCHECKED)
         return not expected
 
     def _take(self, row: int, found: Found) -> None:
