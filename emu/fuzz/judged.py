@@ -63,6 +63,7 @@ __all__ = [
     "judge_executor_of",
     "judge_version",
     "require_campaign_judge",
+    "require_own_loss",
     "tallied",
 ]
 
@@ -72,6 +73,8 @@ SHARED = "a prediction that the second walk shares"
 _ROOT, _RAM = 0x20_0000, ((0x10_0000, 0x80_0000),)
 _OF_ONE_IMAGE = ("log",)
 """Kinds of judges that answer the questions of one image alone."""
+_OWN_LOSSES = ("not asked: ", "ended at it, but not when it was asked again, alone")
+"""Words of why a probe has no answer that asking all again won't change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,16 @@ class Tallied:
 
 
 def tallied(verdicts: Verdicts, unproved: NDArray[np.bool_] | None = None) -> Tallied:
-    """Return the counts of verdicts; `ProcessLost` where somebody else ended the machine."""
+    """Return the counts of verdicts; `ProcessLost` where somebody else ended the machine.
+
+    What else is lost, as behind too many ends, is counted as not shown.
+    """
     counts: Counter[Status] = Counter()
     details: dict[Status, Counter[str]] = {each: Counter() for each in Status}
     for (status, detail), count in verdicts.counts().items():
         if status is Status.LOST:
-            raise ProcessLost(f"the judge: {detail}")
+            require_own_loss(detail)
+            status = Status.NOT_SHOWN  # noqa: PLW2901  # That is what it is, of this machine.
         counts[status] += count
         details[status][detail] += count
     return Tallied(
@@ -107,6 +114,12 @@ def tallied(verdicts: Verdicts, unproved: NDArray[np.bool_] | None = None) -> Ta
         details[Status.NOT_EXPORTABLE],
         0 if unproved is None else int((unproved & (verdicts.status == Status.AGREED)).sum()),
     )
+
+
+def require_own_loss(why: str) -> None:
+    """Raise `ProcessLost` where it was somebody else who left a probe without an answer."""
+    if not any(words in why for words in _OWN_LOSSES):
+        raise ProcessLost(f"the judge: {why}")
 
 
 def _wrong(verdicts: Verdicts) -> NDArray[np.bool_]:

@@ -11,12 +11,12 @@ from crosswalk.emu.findings.layout import IntendedOutcomes, Layout
 from crosswalk.emu.fuzz.judged import (
     JudgeExecutor,
     Tallied,
+    require_own_loss,
     tallied,
 )
 from crosswalk.emu.matrix.section import Choice, Combination, SequenceSection, Space
 from crosswalk.emu.matrix.unit import AnySection, Result, Unit, Violation
 from crosswalk.emu.probe.composites import Composites, Family
-from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.columns import Accesses, Kind
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import SparseWords
@@ -135,8 +135,8 @@ def _add_sequence(result: Result, name: str, found: SequenceJudgement) -> None:
     if found.judged is not None:
         result.count(found.judged.forced, found.judged.fresh, found.judged.stale)
     if found.status is Status.LOST:
-        raise ProcessLost(f"the judge: {found.detail}")
-    if found.status is Status.NOT_SHOWN:
+        require_own_loss(found.detail)
+    if found.status in {Status.NOT_SHOWN, Status.LOST}:
         result.not_shown[found.detail] += 1
     elif found.status is Status.NOT_EXPORTABLE:
         result.not_exportable[found.detail] += 1

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.check import departures
+from crosswalk.emu.check.judged import Status, Verdicts
 from crosswalk.emu.cli import main
 from crosswalk.emu.findings.findings import CompositeFinding
 from crosswalk.emu.fuzz import judged
@@ -18,8 +19,10 @@ from crosswalk.emu.fuzz.campaign.store import Store
 from crosswalk.emu.fuzz.campaign.work import work
 from crosswalk.emu.fuzz.coverage import CoverageMap
 from crosswalk.emu.fuzz.generate.choice import LayoutChoice
+from crosswalk.emu.judges import booted, x86isa
 from crosswalk.emu.judges.unicorn import UnicornJudge
 from crosswalk.emu.workers.pool import Pool
+from crosswalk.emu.workers.process import ProcessLost
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import load_case, parse_case
 from crosswalk.walker.outcome import ErrorCode
@@ -203,6 +206,21 @@ def test_composites_are_no_findings_where_single_accesses_show_the_same(both):
     assert both is any(
         NO_P.partition(":")[0] in str(f.signature) for e in found for f in e.findings
     )
+
+
+@pytest.mark.parametrize("reason", [booted._ONCE, booted._MANY, x86isa._ONCE, x86isa._MANY])
+def test_what_a_machine_never_answers_doesnt_keep_a_campaign_from_going_on(reason):
+    lost = Verdicts(
+        np.array([Status.AGREED, Status.LOST], np.uint8),
+        np.array([0, 1]),
+        ("", reason.text),
+        np.zeros(2, np.bool_),
+    )
+    counts = judged.tallied(lost)
+    assert (1, {reason.text: 1}) == (counts.agreements, dict(counts.not_shown))
+    by_others = replace(lost, details=("", booted._LOST.text))
+    with pytest.raises(ProcessLost, match="killed by somebody else"):
+        judged.tallied(by_others)
 
 
 def test_a_walker_and_a_judge_arent_put_under_test_at_once(capsys):
