@@ -66,7 +66,7 @@ def files_of(folder):
 
 def test_a_lost_bit_and_a_death_are_found_and_made_small(planted, tmp_path, capsys):
     folder = tmp_path / "found"
-    words = ["fuzz", "--judge", "unicorn", "--cases", "32", "--accesses", "512", "--jobs", "1"]
+    words = ["fuzz", "--judge", "unicorn", "--cases", "16", "--accesses", "512", "--jobs", "1"]
     words.append("--portable")
     assert 1 == main([*words, "--corpus", str(folder), "--json"])
     document = json.loads(capsys.readouterr().out)
@@ -88,12 +88,12 @@ def test_a_lost_bit_and_a_death_are_found_and_made_small(planted, tmp_path, caps
 def test_results_dont_depend_on_processes_or_on_what_is_asked_together(
     planted, tmp_path, monkeypatch
 ):
-    searched(tmp_path / "one", 24)
-    searched(tmp_path / "two", 24, jobs=2)
+    searched(tmp_path / "one", 12)
+    searched(tmp_path / "two", 12, jobs=2)
     searched(tmp_path / "parts", 5)
-    searched(tmp_path / "parts", 24)
+    searched(tmp_path / "parts", 12)
     monkeypatch.setattr(Plan, "at_once", 1)
-    searched(tmp_path / "single", 24)
+    searched(tmp_path / "single", 12)
     one, *others = (files_of(tmp_path / name) for name in ("one", "two", "parts", "single"))
     assert len(one) >= 2
     for other in others:

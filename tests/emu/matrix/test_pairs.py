@@ -16,7 +16,7 @@ from crosswalk.walker.context import CR4, PagingMode
 from crosswalk.walker.entry import FORMATS
 
 SINGLE = [section for section in ACCESS_SECTIONS if not section.composite]
-QUICK = {"large-2m", "highest-large", "32bit-rights", "pae-ignored", "vendor-fetch"}
+QUICK = {"highest-large", "32bit-rights", "vendor-fetch"}
 """Sections that are looked at each time; the others take longer together."""
 
 SMALL = 2_000
