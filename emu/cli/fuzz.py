@@ -30,6 +30,7 @@ from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.junit import junit
 from crosswalk.emu.report.report_files import write_report
 from crosswalk.emu.report.text import count_text
+from crosswalk.emu.workers.temporary import temporary_files_together
 from crosswalk.walker.context import PagingMode
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import write_file
@@ -78,10 +79,11 @@ def run(options: argparse.Namespace) -> int:
         campaign = Campaign(plan, store)
         this = _Run(options, campaign, store, muting, modes)
         try:
-            this.ask_again(jobs)
-            this.search(jobs, cases, seconds, folder)
-            if not options.no_reduce:
-                this.reduce(jobs, seconds)
+            with temporary_files_together():
+                this.ask_again(jobs)
+                this.search(jobs, cases, seconds, folder)
+                if not options.no_reduce:
+                    this.reduce(jobs, seconds)
         except KeyboardInterrupt:
             this.report(interrupted=True)
             raise

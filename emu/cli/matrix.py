@@ -23,6 +23,7 @@ from crosswalk.emu.matrix.text import list_lines, list_records, summary_lines, v
 from crosswalk.emu.matrix.unit import Unit
 from crosswalk.emu.workers.contained import contained
 from crosswalk.emu.workers.process import ProcessLost
+from crosswalk.emu.workers.temporary import temporary_files_together
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats.files import make_folder, write_file
 
@@ -46,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
         summary = load_summary(options.state, select, len(units), asking)
     lost = None
     try:
-        _run(summary, units, choice, options.jobs, options.state)
+        with temporary_files_together():
+            _run(summary, units, choice, options.jobs, options.state)
     except ProcessLost as error:
         lost = error
         remark(f"{lost}; the same command goes on" if options.state is not None else str(lost))
@@ -54,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
         if options.state is not None:
             remark(f"{summary.units} of {len(units)} units done; the same command goes on")
         raise
-    _reduce(summary, options.state)
+    with temporary_files_together():
+        _reduce(summary, options.state)
     return _report(options, summary, lost)
 
 

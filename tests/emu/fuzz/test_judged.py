@@ -1,7 +1,10 @@
 """Campaigns against a judge: faults planted in it are found unaided, and made small with it."""
 
 import json
+import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +86,29 @@ def test_a_lost_bit_and_a_death_are_found_and_made_small(planted, tmp_path, caps
         assert each["reproduce"].endswith("--with unicorn")
     assert 9 == load_case(found[NO_P]["case"]).probes[0].predicted.error_code
     assert (1 << 64) - 1 == load_case(found[DIED]["case"]).probes[0].va
+
+
+def test_what_machines_leave_in_the_folder_of_temporary_files_is_removed(
+    planted, tmp_path, monkeypatch
+):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    parent = os.getpid()
+
+    def leaves(self, questions):
+        if os.getpid() != parent:  # Which isn't killed.
+            (tmp_path / "left").write_text(tempfile.mkdtemp())
+        return [
+            self._changed(*pair)
+            for pair in zip(questions, self._true.accesses(questions), strict=True)
+        ]
+
+    monkeypatch.setattr(PlantedJudge, "accesses", leaves)
+    words = ["fuzz", "--judge", "unicorn", "--cases", "2", "--accesses", "64", "--jobs", "1"]
+    main([*words, "--no-reduce", "--corpus", str(tmp_path / "kept")])
+    assert Path((tmp_path / "left").read_text()).is_relative_to(folder)
+    assert [] == list(folder.iterdir())
 
 
 def test_results_dont_depend_on_processes_or_on_what_is_asked_together(
