@@ -2,11 +2,10 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import TypeGuard
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -20,21 +19,17 @@ from crosswalk.emu.check.judged import (
     CompositeVerdicts,
     SequenceJudgement,
     Status,
-    access_verdicts,
-    composite_verdicts,
-    kind_of,
-    sequence_verdict,
 )
 from crosswalk.emu.cli.campaign_findings import report_of
 from crosswalk.emu.cli.given_cases import Given, given_cases
+from crosswalk.emu.cli.judge_asking import Answer, Asked, Result, ask, asked_of
 from crosswalk.emu.cli.output import command_line, emit_document, print_verdict, remark
 from crosswalk.emu.cli.sequence import sequence_lines
 from crosswalk.emu.findings.describe import described, described_composite, joined_findings
-from crosswalk.emu.findings.judged import described_judged, not_allowed, rules_of_rows
-from crosswalk.emu.findings.signature import WALKER, Signature, ended_signature
-from crosswalk.emu.judges.judge import Judge, Question, Reason
+from crosswalk.emu.findings.judged import described_judged, not_allowed
+from crosswalk.emu.findings.signature import Signature, ended_signature
+from crosswalk.emu.judges.judge import Judge, Question
 from crosswalk.emu.judges.registry import open_judge, short_names
-from crosswalk.emu.probe.composites import NAMES
 from crosswalk.emu.report.annotations import annotation_lines
 from crosswalk.emu.report.composites import CompositeCase, composite_lines, dump_composite
 from crosswalk.emu.report.finding import FindingJson, FindingsJson, finding_lines
@@ -53,15 +48,12 @@ from crosswalk.emu.report.report_files import write_report
 from crosswalk.emu.report.text import access_text, count_text, outcome_text
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.bulk import translate_many
-from crosswalk.walker.columns import Accesses
-from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput, CrosswalkError
 from crosswalk.walker.formats import Case, Cpu, Probe, dump_case
 from crosswalk.walker.formats.judged import JudgeJson
 from crosswalk.walker.formats.located_errors import printable
-from crosswalk.walker.memory import PhysicalMemory, SparseWords
 from crosswalk.walker.outcome import Outcome, PageFault
-from crosswalk.walker.tlb import Halted, SequenceRecord, dump_sequence
+from crosswalk.walker.tlb import SequenceRecord, dump_sequence
 
 __all__ = ["run"]
 
@@ -73,51 +65,8 @@ _WRONG = (Status.DIVERGED, Status.KNOWN)
 _MORE = {Status.DIVERGED: "of this rule: ", Status.KNOWN: "known, ", Status.ENDED: "ended: "}
 """What those are called that aren't shown, since one of the same was."""
 
-Result = AccessVerdicts | CompositeVerdicts | SequenceJudgement
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is put to the judges: a case, a composite or a sequence, and where its accesses are."""
-
-    name: str
-    content: Case | CompositeCase | SequenceRecord
-    question: Question
-
-    @property
-    def probes(self) -> int:
-        """How many verdicts there are on it: one on a composite or a sequence as a whole."""
-        return len(self.content.probes) if isinstance(self.content, Case) else 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What a judge said of one, and the rule of each divergence, by row.
-
-    `seen` are a sequence's outcomes.
-    """
-
-    result: Result
-    rules: Mapping[int, Signature | str]
-    seen: tuple[Outcome | Halted, ...] = ()
-
-    @property
-    def context(self) -> PagingContext:
-        """The CPU that the judge had."""
-        result = self.result
-        return result.sequence.context if isinstance(result, SequenceJudgement) else result.context
-
-    def statuses(self) -> list[tuple[Status, str]]:
-        """Return the status of each probe, and what it is about."""
-        result = self.result
-        if isinstance(result, SequenceJudgement):
-            wrong = result.status is Status.DIVERGED
-            return [(result.status, _told(self.rules[0]) if wrong else result.detail)]
-        rows = map(result.verdicts.of, range(len(result.verdicts)))
-        return [
-            (status, _told(self.rules[row]) if status is Status.DIVERGED else detail)
-            for row, (status, detail) in enumerate(rows)
-        ]
+_INTERRUPTED = 130
+"""The exit status of what SIGINT ended."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -126,7 +75,9 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as opened:
         judges = _opened(options.judges, opened)
         judging = _Judging(judges, as_json=options.json, verbose=options.verbose)
-        unread = judging.all(given_cases(options.cases))
+        judging.all(given_cases(options.cases))
+    if judging.interrupted:
+        remark("interrupted: what follows is of what was answered")
     asked = max(tally.probes for tally in judging.tallies)
     if asked:
         for line in (*judging.more_lines(), *table_lines(judging.tallies)):
@@ -137,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     for tally in judging.tallies if not asked else ():
         if tally.failed:
             remark(f"{tally.short}: {tally.failed}")
-    statuses = {2} if unread or not asked else set()
+    statuses = {2} if judging.unread or not asked else set()
     for tally in judging.tallies if asked else []:
         word = concluded(tally)
         statuses.add(word.status)
@@ -145,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
             remark(f"verdict: {word.text}")
         else:
             print_verdict(word.text, word.status)
+    if judging.interrupted:
+        return _INTERRUPTED
     return 1 if 1 in statuses else max(statuses, default=0)
 
 
@@ -185,39 +138,61 @@ class _Judging:
         # What was shown once, and how many there were of it later.
         self._told: Counter[tuple[str, Status, str]] = Counter()
         self._found: dict[str, dict[Signature, FindingJson]] = {name: {} for name in judges}
+        self.unread, self.interrupted = 0, False
 
     def findings(self, name: str) -> list[tuple[Signature, FindingJson]]:
         """Return what a judge is wrong about, by signature, each with the first that shows it."""
         return list(self._found[name].items())
 
-    def all(self, given: Iterator[Given]) -> int:
-        """Judge all that is given, in order; return how many of them could not be read."""
-        unread, together = 0, list[_Asked]()
+    def all(self, given: Iterator[Given]) -> None:
+        """Judge all that is given, in order; count those that can't be read as `unread`.
+
+        Where that is `interrupted`, what was answered has been printed and counted, and the judges
+        that would have been asked more have failed.
+        """
+        try:
+            self._all(given)
+        except KeyboardInterrupt:
+            self._interrupt()
+
+    def _interrupt(self, whole: Iterable[str] = ()) -> None:
+        """Take note that the judges that have not answered the whole are asked no more."""
+        self.interrupted = True
+        for tally in self.tallies:
+            if tally.name not in whole and not tally.failed:
+                tally.failed = "interrupted"
+
+    def _all(self, given: Iterator[Given]) -> None:
+        together = list[Asked]()
         for each in given:
             try:
                 if isinstance(each.content, CrosswalkError):
                     raise each.content
-                together.append(_asked(each.name, each.content))
+                together.append(asked_of(each.name, each.content))
             except CrosswalkError as error:
                 where = "" if str(error).startswith(f"{each.name}: ") else f"{each.name}: "
                 remark(f"{where}{error}")
-                unread += 1
+                self.unread += 1
             if len(together) == _TOGETHER:
-                self._together(together)
+                whole = self._together(together)
+                if whole is not None:
+                    self._interrupt()
+                    return
                 together.clear()
-        self._together(together)
-        return unread
+        whole = self._together(together)
+        if whole is not None:
+            self._interrupt(whole)
 
-    def _together(self, asked: Sequence[_Asked]) -> None:
-        answers = self._all_answers([each for each in asked if each.probes])
-        if not answers:
-            return
-        by_case = zip(*answers.values(), strict=True)
+    def _together(self, asked: Sequence[Asked]) -> set[str] | None:
+        """Put these to the judges; return who has answered all where that is interrupted."""
+        answers, interrupted = self._all_answers([each for each in asked if each.probes])
         for each in asked:
             if not each.probes:
                 remark(f"{each.name}: nothing asked: no probes")
                 continue
-            said = dict(zip(answers, next(by_case), strict=True))
+            said = {name: found[id(each)] for name, found in answers.items() if id(each) in found}
+            if not said:
+                continue
             self._count(said)
             for tally in self.tallies:
                 if tally.name in said:
@@ -226,24 +201,36 @@ class _Judging:
                 emit_document(_document(each, said, self._judges))
             else:
                 self._print(each, said)
+        count = sum(bool(each.probes) for each in asked)
+        whole = {name for name, found in answers.items() if len(found) == count}
+        return whole if interrupted else None
 
-    def _all_answers(self, asked: Sequence[_Asked]) -> dict[str, list[_Answer]]:
-        """Return what each judge says; one that fails is asked no more."""
-        answers = {}
+    def _all_answers(self, asked: Sequence[Asked]) -> tuple[dict[str, dict[int, Answer]], bool]:
+        """Return what each judge says of each, by its id, and whether that was interrupted.
+
+        A judge that fails is asked no more.
+        """
+        answers: dict[str, dict[int, Answer]] = {}
         for tally in self.tallies:
-            if tally.failed:
+            if tally.failed or not asked:
                 continue
             judge = self._judges[tally.name]
+            found = answers[tally.name] = {}
             try:
-                answers[tally.name] = _answers(tally, judge, asked)
-                tally.version = judge.version
+                try:
+                    ask(tally, judge, asked, found)
+                finally:
+                    if found:
+                        tally.version = judge.version
+            except KeyboardInterrupt:
+                return answers, True
             except BadInput as error:
                 if len(self.tallies) == 1:
                     raise
                 tally.failed = str(error).removeprefix(f"{tally.name}: ")
-        return answers
+        return answers, False
 
-    def _count(self, said: dict[str, _Answer]) -> None:
+    def _count(self, said: dict[str, Answer]) -> None:
         for tally, answer in (
             (each, said[each.name]) for each in self.tallies if each.name in said
         ):
@@ -259,7 +246,7 @@ class _Judging:
                     refuted = _refuted(answer, said[other.name])
                     tally.refutes.update((other.short, what) for what in refuted)
 
-    def _gather(self, asked: _Asked, tally: JudgeTally, answer: _Answer) -> None:
+    def _gather(self, asked: Asked, tally: JudgeTally, answer: Answer) -> None:
         """Put the findings of one answer to those that are there, which have the first case."""
         found = self._found[tally.name]
         again = command_line(["crosswalk", "judge", asked.name, "--with", tally.name])
@@ -281,7 +268,7 @@ class _Judging:
                 reproduce=again,
             )
 
-    def _print(self, asked: _Asked, said: dict[str, _Answer]) -> None:
+    def _print(self, asked: Asked, said: dict[str, Answer]) -> None:
         answers = {each.short: said[each.name] for each in self.tallies if each.name in said}
         texts = (f"{name} {counts_text(Counter(_named(each)))}" for name, each in answers.items())
         print(f"{asked.name}: {count_text(asked.probes, 'probe')}: {'; '.join(texts)}")
@@ -312,7 +299,7 @@ def _asked_for(result: Result, row: int) -> AccessType | str:
     return "a composite" if isinstance(result, CompositeVerdicts) else "a sequence"
 
 
-def _described(asked: _Asked, answer: _Answer, row: int, signature: Signature) -> FindingJson:
+def _described(asked: Asked, answer: Answer, row: int, signature: Signature) -> FindingJson:
     result, content = answer.result, asked.content
     if isinstance(result, AccessVerdicts) and isinstance(content, Case):
         words = content.entries if asked.probes == 1 else {}
@@ -323,75 +310,13 @@ def _described(asked: _Asked, answer: _Answer, row: int, signature: Signature) -
     return described(signature)
 
 
-def _named(answer: _Answer) -> Iterator[tuple[Status, str]]:
+def _named(answer: Answer) -> Iterator[tuple[Status, str]]:
     """Yield the status of each probe, and of those that are known the departures."""
     for status, detail in answer.statuses():
         yield status, detail if status is Status.KNOWN else ""
 
 
-def _asked(name: str, content: Case | CompositeCase | SequenceRecord) -> _Asked:
-    """Return what there is to ask; raises where registers or memory are none."""
-    if isinstance(content, SequenceRecord):
-        sequence = content.sequence
-        memory: PhysicalMemory = SparseWords(sequence.ram, sequence.entries)
-        return _Asked(name, content, Question(memory, sequence.context, Accesses.of([])))
-    inner = content.case if isinstance(content, CompositeCase) else content
-    accesses = Accesses.of([probe.asked for probe in inner.probes])
-    return _Asked(name, content, Question(inner.memory(), inner.context(), accesses))
-
-
-def _answers(tally: JudgeTally, judge: Judge, asked: Sequence[_Asked]) -> list[_Answer]:
-    """Return what a judge says of each, in order."""
-    who = kind_of(tally.name, judge.version)
-    cases = [each for each in asked if isinstance(each.content, Case)]
-    composites = [each for each in asked if isinstance(each.content, CompositeCase)]
-    sequences = [each for each in asked if isinstance(each.content, SequenceRecord)]
-    found: dict[int, _Answer] = {}
-    if cases:
-        questions = [each.question for each in cases]
-        for each, judged in zip(cases, judge.accesses(questions), strict=True):
-            verdicts = access_verdicts(each.question, judged, who)
-            found[id(each)] = _Answer(verdicts, rules_of_rows(verdicts, tally.short))
-    if composites:
-        rows = [
-            (each.question.memory, each.question.context, each.content.composite)
-            for each in composites
-            if isinstance(each.content, CompositeCase)
-        ]
-        for each, some, several in zip(composites, rows, judge.composites(rows), strict=True):
-            memory, _, composite = some
-            verdicts_of = composite_verdicts(memory, composite, several, who)
-            wrong = verdicts_of.verdicts.rows(Status.DIVERGED)
-            rule = f"{NAMES[int(composite.form[0])]}: none of the outcomes allowed"
-            found[id(each)] = _Answer(verdicts_of, dict.fromkeys(wrong, rule))
-    if sequences:
-        steps = [each.content.sequence for each in sequences if _is_sequence(each.content)]
-        for each, own, answer in zip(sequences, steps, judge.sequences(steps), strict=True):
-            verdict = sequence_verdict(own, answer, who)
-            seen = () if isinstance(answer.answer, Reason) else answer.answer
-            found[id(each)] = _Answer(verdict, dict.fromkeys((0,), _causes(verdict)), seen)
-    return [found[id(each)] for each in asked]
-
-
-def _is_sequence(content: Case | CompositeCase | SequenceRecord) -> TypeGuard[SequenceRecord]:
-    return isinstance(content, SequenceRecord)
-
-
-def _causes(found: SequenceJudgement) -> str:
-    violation = found.judged.violation if found.judged is not None else None
-    return "" if violation is None else "; ".join(violation.causes)
-
-
-def _told(rule: Signature | str) -> str:
-    """Return a rule with both answers; where a judge is wrong, without its name."""
-    if isinstance(rule, str):
-        return rule
-    if rule.witness == WALKER:
-        return f"Crosswalk's own two walks differ: {rule}"
-    return f"{rule.rule}: says {rule.said}, it is {rule.truth}"
-
-
-def _refuted(one: _Answer, other: _Answer) -> Iterator[str]:
+def _refuted(one: Answer, other: Answer) -> Iterator[str]:
     """Yield what of another judge this one refutes: it agrees, on a probe predicted alike."""
     pairs = zip(one.statuses(), other.statuses(), _alike(one.result, other.result), strict=True)
     for (status, _), (others, what), alike in pairs:
@@ -412,7 +337,7 @@ def _alike(one: Result, other: Result) -> Sequence[bool]:
 
 
 def _lines(
-    asked: _Asked, name: str, answer: _Answer, told: AbstractSet[tuple[Status, str]] | None
+    asked: Asked, name: str, answer: Answer, told: AbstractSet[tuple[Status, str]] | None
 ) -> Iterator[str]:
     """Yield what a judge is wrong about, each sort once, without what is told; all for None."""
     result, content = answer.result, asked.content
@@ -438,7 +363,7 @@ def _lines(
 
 def _access_lines(
     name: str,
-    answer: _Answer,
+    answer: Answer,
     found: AccessVerdicts,
     words: Mapping[int, int],
     told: AbstractSet[tuple[Status, str]] | None,
@@ -470,7 +395,7 @@ def _seen_text(found: AccessVerdicts, row: int) -> str:
     return outcome_text(found.seen[row], placed=not found.unproved[row])
 
 
-def _document(asked: _Asked, said: dict[str, _Answer], judges: dict[str, Judge]) -> bytes:
+def _document(asked: Asked, said: dict[str, Answer], judges: dict[str, Judge]) -> bytes:
     """Return the document that was given, with predictions and what the judges said filled in.
 
     What was observed of a case is there where the emulated CPU is one of the judges.
@@ -500,7 +425,7 @@ def _document(asked: _Asked, said: dict[str, _Answer], judges: dict[str, Judge])
 
 
 def _case_document(
-    case: Case, question: Question, who: dict[str, JudgeJson], said: dict[str, _Answer]
+    case: Case, question: Question, who: dict[str, JudgeJson], said: dict[str, Answer]
 ) -> bytes:
     predicted = translate_many(question.memory, question.context, question.accesses)
     outcomes = [_bare(predicted[row]) for row in range(len(predicted))]

@@ -96,7 +96,8 @@ probes are put to it all the same.
 With --json a case has `judged` for each probe, and `predicted` for the CPU that the case names.""",
     """\
 exit status: 0 all that was answered agrees, or diverges as is known; 1 a divergence, or a judge
-ended at a probe; 2 bad input, or a judge answered nothing or didn't come to its end.""",
+ended at a probe; 2 bad input, or a judge answered nothing or didn't come to its end; 130
+interrupted, with what was answered so far.""",
 )
 
 _EXPORT = Command(

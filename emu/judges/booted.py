@@ -17,12 +17,15 @@ from crosswalk.emu.judges.asked import VENDOR, Asked, cpu_context, wish_of
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.judge import (
+    Heard,
+    Interrupted,
     Judged,
     JudgedComposites,
     JudgedSequence,
     Question,
     Reason,
     Unjudged,
+    unheard,
 )
 from crosswalk.emu.judges.machine import CpuWish, Machine, Printed
 from crosswalk.emu.judges.parts import Compiled
@@ -62,6 +65,7 @@ _SECONDS_EACH, _SECONDS_A_MIB = 0.005, 0.2
 
 NO_PLACE = Reason(Unjudged.NOT_EXPORTABLE, "no place of the runner that the run doesn't use")
 _LOST = Reason(Unjudged.LOST, "the machine was killed by somebody else")
+_STOPPED = Reason(Unjudged.LOST, "interrupted")
 _ONCE = Reason(Unjudged.LOST, "the machine ended at it, but not when it was asked again, alone")
 _MANY = Reason(Unjudged.LOST, f"not asked: the machine had ended {_MOST_DEATHS} times before")
 
@@ -72,6 +76,7 @@ class BootedJudge:
     def __init__(self, machine: Machine) -> None:
         self.name, self._machine = machine.name, machine
         self._facts: dict[CpuWish, CpuFacts] = {}
+        self.heard: Heard = unheard
 
     @property
     def version(self) -> str:
@@ -121,23 +126,41 @@ class BootedJudge:
         `contexts` are theirs, `wishes` the CPUs that they are for.
         """
         judged: dict[int, T] = {}
+        try:
+            judged.update(self._each(questions, contexts, wishes, compile_))  # One by one.
+        except KeyboardInterrupt:
+            raise Interrupted([judged.get(number) for number in range(len(questions))]) from None
+        return [judged[number] for number in range(len(questions))]
+
+    def _each(
+        self,
+        questions: Sequence[Q],
+        contexts: Sequence[PagingContext],
+        wishes: Sequence[CpuWish],
+        compile_: Callable[[Q, Ram, CpuFacts | None], Compiled[T]],
+    ) -> Iterator[tuple[int, T]]:
+        """Yield the number of each question and what the machine says of it, as it comes."""
         for wish, numbers in _by_wish(list(map(self._machine.heeded, wishes))).items():
             facts = self._cpu(wish)
             ranges = [(start, end - start) for start, end in facts.ram]
             ram = Ram(ranges, self._machine.nothing_from)
             compiled = [compile_(questions[number], ram, facts) for number in numbers]
-            answers = iter(
-                self._ask([part.asked for each in compiled for part in each.parts], wish, facts)
-            )
+            asked = [part.asked for each in compiled for part in each.parts]
+            answered, stopped = self._ask(asked, wish, facts)
+            answers = iter(answered)
             for number, each in zip(numbers, compiled, strict=True):
-                answered = [next(answers) for _ in each.parts]
+                own = [next(answers) for _ in each.parts]
                 context = cpu_context(contexts[number], facts)
-                judged[number] = (
-                    each.nothing(contexts[number], VENDOR)
-                    if context is None
-                    else each.judged(context, answered)
+                yield (
+                    number,
+                    (
+                        each.nothing(contexts[number], VENDOR)
+                        if context is None
+                        else each.judged(context, own)
+                    ),
                 )
-        return [judged[number] for number in range(len(questions))]
+            if stopped:
+                raise KeyboardInterrupt
 
     def _cpu(self, wish: CpuWish) -> CpuFacts:
         """Return what CPU and RAM the machine has when it is asked for this one."""
@@ -153,10 +176,21 @@ class BootedJudge:
             self._facts[wish] = log.cpu
         return self._facts[wish]
 
-    def _ask(self, asked: Sequence[Asked], wish: CpuWish, facts: CpuFacts) -> list[Answered]:
-        """Return what came of each run."""
+    def _ask(
+        self, asked: Sequence[Asked], wish: CpuWish, facts: CpuFacts
+    ) -> tuple[list[Answered], bool]:
+        """Return what came of each run, and whether that is not all because of an interrupt."""
         left = [_Left(each) for each in asked]
-        deaths = 0
+        try:
+            self._ask_all(left, wish, facts)
+        except KeyboardInterrupt:
+            for each in left:
+                each.give_up(_STOPPED)
+            return [each.answered for each in left], True
+        return [each.answered for each in left], False
+
+    def _ask_all(self, left: Sequence["_Left"], wish: CpuWish, facts: CpuFacts) -> None:
+        deaths, told = 0, 0
         while waiting := [each for each in left if each.open]:
             place, batch = _batch(waiting, facts)
             if place is None:
@@ -166,7 +200,9 @@ class BootedJudge:
             if deaths >= _MOST_DEATHS:
                 for each in left:
                     each.give_up(_MANY)
-        return [each.answered for each in left]
+            answered = sum(len(each.programs) for each in left)
+            self.heard(answered - told)
+            told = answered
 
     def _put(self, batch: Sequence["_Left"], place: Place, wish: CpuWish) -> bool:
         """Boot these runs, and take what they answer; return whether the machine died of one."""

@@ -1,9 +1,9 @@
 """What a judge is: questions put to a machine, and its answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from crosswalk.walker.tlb import Sequence as TlbSequence
 
 __all__ = [
     "ELSEWHERE",
+    "Heard",
+    "Interrupted",
     "Judge",
     "Judged",
     "JudgedComposites",
@@ -25,6 +27,7 @@ __all__ = [
     "Question",
     "Reason",
     "Unjudged",
+    "unheard",
 ]
 
 
@@ -32,6 +35,22 @@ ELSEWHERE = (1 << 64) - 1
 """The `pa` of an outcome that is OK, but of an access that went where it should not, unknown where.
 
 No entry can name it: it differs from every prediction."""
+
+
+Heard = Callable[[int], object]
+"""Is told how many more accesses, composites or sequences a judge has answered."""
+
+
+def unheard(_more: int) -> None:
+    """Hear nothing of what is answered."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A judge was interrupted: `answers` are those that it had, None for a question without one."""
+
+    def __init__(self, answers: Sequence[Any]) -> None:
+        super().__init__()
+        self.answers = answers
 
 
 class Unjudged(StrEnum):
@@ -106,10 +125,13 @@ class Judge(Protocol):
     """A machine that is asked. Questions given together are put to it together, as far as can be.
 
     `name` is what the command line calls it, `version` what it says of itself once it was asked
-    ("QEMU 7.2.22, TCG, AuthenticAMD of 40 bits"), free of paths and of the time.
+    ("QEMU 7.2.22, TCG, AuthenticAMD of 40 bits"), free of paths and of the time. `heard` may be
+    set: it is told of answers as they come. An interrupt is raised as `Interrupted` where there are
+    answers.
     """
 
     name: str
+    heard: Heard
 
     @property
     def version(self) -> str:

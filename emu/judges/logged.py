@@ -9,7 +9,14 @@ from crosswalk.emu.judges.asked import VENDOR, cpu_context
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.exported import Logs
-from crosswalk.emu.judges.judge import Judged, JudgedComposites, JudgedSequence, Question
+from crosswalk.emu.judges.judge import (
+    Heard,
+    Judged,
+    JudgedComposites,
+    JudgedSequence,
+    Question,
+    unheard,
+)
 from crosswalk.emu.judges.parts import Compiled
 from crosswalk.emu.judges.sequences import CompiledSequence
 from crosswalk.emu.judges.ways import Ram
@@ -35,6 +42,7 @@ class LoggedJudge:
 
     def __init__(self, name: str, path: str) -> None:
         self.name, self._path = name, Path(path)
+        self.heard: Heard = unheard
 
     @cached_property
     def _logs(self) -> Logs:

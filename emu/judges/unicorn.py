@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.emu.judges.judge import (
+    Heard,
     Judged,
     JudgedComposites,
     JudgedSequence,
     Question,
     Reason,
     Unjudged,
+    unheard,
 )
 from crosswalk.emu.probe.composite import CompositeProber
 from crosswalk.emu.probe.composites import CompositeOutcomes, Composites
@@ -51,6 +53,7 @@ class UnicornJudge:
 
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds
+        self.heard: Heard = unheard
         self._prober = ManyProber()
         self._composites: CompositeProber | None = None
         self._runner: Runner | None = None

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from crosswalk.emu.judges.answers import Found
 from crosswalk.emu.judges.asked import Refusals, Registers
 from crosswalk.emu.judges.judge import (
+    Heard,
+    Interrupted,
     Judged,
     JudgedComposites,
     JudgedSequence,
     Question,
     Reason,
     Unjudged,
+    unheard,
 )
 from crosswalk.emu.judges.ways import Ram, walked
 from crosswalk.emu.probe.composites import CompositeOutcomes, Composites
@@ -109,6 +112,7 @@ class X86isa:
             raise BadInput(f"{printable(path)}: no such command")
         self.name, self._path = name, path
         self._number = ""
+        self.heard: Heard = unheard
         self._process = Restarted("x86isa", self._start)
 
     @property
@@ -123,18 +127,27 @@ class X86isa:
 
     def accesses(self, questions: Sequence[Question]) -> list[Judged]:
         """Return what the model says of each question, in order."""
+        judged: list[Judged] = []
+        try:
+            for question, one in zip(questions, self._each(questions), strict=True):
+                judged.append(one)
+                self.heard(len(question.accesses))
+        except KeyboardInterrupt:
+            raise Interrupted([*judged, *[None] * (len(questions) - len(judged))]) from None
+        return judged
+
+    def _each(self, questions: Sequence[Question]) -> Iterator[Judged]:
+        """Yield what the model says of each question."""
         deaths = 0
-        judged = []
         for question in questions:
             try:
                 context = _as_model(question.context)
             except BadInput:
-                judged.append(_Asked(question, _VENDOR).judged(question.context))
+                yield _Asked(question, _VENDOR).judged(question.context)
                 continue
             asked = _Asked(question, _refusal(question))
             deaths += self._ask(asked, _MOST_DEATHS - deaths)
-            judged.append(asked.judged(context))
-        return judged
+            yield asked.judged(context)
 
     def composites(
         self, questions: Sequence[tuple[PhysicalMemory, PagingContext, Composites]]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from crosswalk.emu.cli import judge as judging
-from crosswalk.emu.judges.judge import Reason, Unjudged
+from crosswalk.emu.cli import judge_asking
+from crosswalk.emu.judges.judge import Interrupted, Reason, Unjudged
 from crosswalk.emu.judges.registry import JUDGES
 from crosswalk.emu.judges.unicorn import UnicornJudge
 from crosswalk.walker.errors import BadInput
@@ -232,8 +233,10 @@ def test_a_wrong_prediction_that_the_judge_shares_is_crosswalks_own_error(
             said = wrong(question.memory, judged.context, question.accesses)
             return replace(judged, outcomes=replace(judged.outcomes, cr2=said.cr2))
 
-    verdicts = judging.access_verdicts
-    monkeypatch.setattr(judging, "access_verdicts", lambda *given: verdicts(*given, predict=wrong))
+    verdicts = judge_asking.access_verdicts
+    monkeypatch.setattr(
+        judge_asking, "access_verdicts", lambda *given: verdicts(*given, predict=wrong)
+    )
     planted(log=Same())
     ran = run("judge", small_case, *with_("log"))
     assert 1 == ran.status
@@ -361,6 +364,89 @@ def test_each_rule_is_shown_once_and_what_is_like_it_counted(run, tmp_path, smal
     ran = run("judge", folder, "--verbose", *with_("qemu", "log:l"))
     assert (5, 10) == (ran.out.count(known), ran.out.count(read))
     assert ": and " not in ran.out
+
+
+class Stopped(Right):
+    """Is interrupted behind the first of what it is asked."""
+
+    def accesses(self, questions):
+        first, *rest = questions
+        raise Interrupted([self.judged(first), *[None for _ in rest]])
+
+
+def copies(folder, case, count):
+    """A folder with a case several times."""
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number}.json").write_bytes(case.read_bytes())
+    return folder
+
+
+def test_an_interrupt_shows_what_was_answered_before(run, tmp_path, small_case, planted):
+    planted(qemu=Right(), log_l=Stopped(), exec_x=Right())
+    folder = copies(tmp_path / "cases", small_case, 3)
+    ran = run("judge", folder, *with_("qemu", "log:l", "exec:x"))
+    assert 130 == ran.status
+    assert "interrupted: what follows is of what was answered" in ran.err
+    lines = ran.out.splitlines()
+    assert f"{folder}/0.json: 4 probes: qemu 4 agreed; log:l 4 agreed" in lines
+    assert f"{folder}/2.json: 4 probes: qemu 4 agreed" in lines
+    assert ["qemu", "12", "12", "0"] in [each.split() for each in lines]
+    assert ["log:l", "4", "4", "0"] in [each.split() for each in lines]
+    version = Right().version
+    assert f"log:l: {version}; not asked further: interrupted" in lines
+    assert "exec: not asked: interrupted" in lines
+    assert f"verdict: agreement; by {version}" in lines
+    assert f"verdict: not asked to the end; 4 of 4 probes agree; by {version}" in lines
+    assert "verdict: not asked; by exec" in lines
+
+
+def test_an_interrupt_between_what_is_asked_together_leaves_no_judge_whole(
+    run, tmp_path, small_case, planted, monkeypatch
+):
+    class Later(Right):
+        calls = 0
+
+        def accesses(self, questions):
+            self.calls += 1
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().accesses(questions)
+
+    monkeypatch.setattr(judging, "_TOGETHER", 1)
+    planted(qemu=Right(), log_l=Later())
+    ran = run("judge", copies(tmp_path / "cases", small_case, 3), *with_("qemu", "log:l"))
+    assert 130 == ran.status
+    assert 2 == ran.out.count("not asked further: interrupted")
+    assert "verdict: not asked to the end; 8 of 8 probes agree" in ran.out
+    assert "verdict: not asked to the end; 4 of 4 probes agree" in ran.out
+    assert "agreement" not in ran.out
+
+
+def test_an_interrupt_before_any_answer_is_said(run, small_case, planted):
+    class Never(Right):
+        def accesses(self, questions):
+            raise KeyboardInterrupt
+
+    planted(log_l=Never())
+    ran = run("judge", small_case, *with_("log:l"))
+    assert (130, "") == (ran.status, ran.out)
+    assert "log:l: interrupted" in ran.err.splitlines()
+
+
+def test_how_far_a_judge_is_is_a_line_now_and_then(run, small_case, planted, monkeypatch):
+    class Slow(Right):
+        def accesses(self, questions):
+            self.heard(3)
+            return super().accesses(questions)
+
+    planted(log_l=Slow())
+    assert "" == run("judge", small_case, *with_("log:l")).err
+    monkeypatch.setattr("crosswalk.emu.cli.output.EVERY", 0)
+    lines = run("judge", small_case, *with_("log:l")).err.splitlines()
+    shares = ("0 of 4 probes by log:l (0 %)", "3 of 4", "4 of 4 probes by log:l (100 %)")
+    for share, line in zip(shares, lines, strict=True):
+        assert line.startswith(share)
 
 
 def test_reports_have_each_finding_with_its_judge_case_and_command(

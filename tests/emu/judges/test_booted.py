@@ -9,7 +9,7 @@ from crosswalk.emu.check.compare import agreements
 from crosswalk.emu.judges import booted
 from crosswalk.emu.judges.booted import BootedJudge
 from crosswalk.emu.judges.compiling import CompiledAccesses
-from crosswalk.emu.judges.judge import Question, Unjudged
+from crosswalk.emu.judges.judge import Interrupted, Question, Reason, Unjudged
 from crosswalk.emu.judges.machine import Printed
 from crosswalk.emu.judges.registry import open_machine
 from crosswalk.emu.judges.ways import Ram
@@ -216,6 +216,30 @@ def test_a_machine_killed_before_its_first_answer_has_no_result():
         "no result" == str(raised.value)
     )
     assert booted._TRIES == machine.boots
+
+
+def test_an_interrupted_machine_keeps_what_it_has_answered(qemu, monkeypatch):
+    monkeypatch.setattr(booted, "_LARGEST", 1)  # A boot for each run.
+    boots, heard = [], []
+
+    def change(_image, printed):
+        boots.append(printed)
+        if len(boots) == 3:  # The first is to find out what CPU it is.
+            raise KeyboardInterrupt
+        return printed
+
+    judge = BootedJudge(Around(open_machine(qemu), change))
+    judge.heard = heard.append
+    others = replace(CONTEXT, maxphyaddr=36)
+    with pytest.raises(Interrupted) as raised:
+        judge.accesses([question(), question(), question(others)])
+    first, second, third = raised.value.answers
+    assert not first.why.any()
+    assert [] == differing(question(), first).tolist()
+    assert second.why.all()
+    assert [Reason(Unjudged.LOST, "interrupted")] == list(second.reasons)
+    assert None is third
+    assert [len(question().accesses)] == heard
 
 
 def test_a_machine_that_ends_before_it_is_asked_anything_says_how(qemu):
