@@ -114,13 +114,15 @@ class Verdicts:
 
     `status` uint8[n] (`Status`); `detail` intp[n], an index of `details`: the departures that
     explain a row, or why it has no outcome; the first of them is empty. `unshared` bool[n] are rows
-    that diverge because Crosswalk's two walks differ in what they predict.
+    that diverge because Crosswalk's two walks differ in what they predict. `exact` are those of
+    `details` with the values left out of them, which are many.
     """
 
     status: NDArray[np.uint8]
     detail: NDArray[np.intp]
     details: tuple[str, ...]
     unshared: NDArray[np.bool_]
+    exact: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.status)
@@ -128,6 +130,10 @@ class Verdicts:
     def of(self, row: int) -> tuple[Status, str]:
         """Return the status of a probe, and the detail."""
         return Status(int(self.status[row])), self.details[int(self.detail[row])]
+
+    def exact_of(self, row: int) -> str:
+        """Return the detail of a probe with all values in it."""
+        return self.exact[int(self.detail[row])]
 
     def rows(self, *which: Status) -> list[int]:
         """Return the rows of these statuses."""
@@ -161,11 +167,12 @@ def _verdicts(
     status = np.where(why == 0, status, kinds[why])
     known = sorted({name for name in names.values() if name is not None})
     details = ("", *(each.text for each in reasons), *known)
+    exact = ("", *(each.exact or each.text for each in reasons), *known)
     detail = why.astype(np.intp)
     for row, name in names.items():
         if name is not None:
             status[row], detail[row] = Status.KNOWN, 1 + len(reasons) + known.index(name)
-    return Verdicts(status, detail, details, unshared & (why == 0))
+    return Verdicts(status, detail, details, unshared & (why == 0), exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +260,14 @@ class SequenceJudgement:
     """The verdict on a sequence, as it is for the judge's CPU.
 
     `judged` has the options allowed and the violation; it is None where there is no answer.
-    `detail` is that of `Verdicts`.
+    `detail` and `exact` are those of `Verdicts`.
     """
 
     sequence: TlbSequence
     judged: SequenceVerdict | None
     status: Status
     detail: str = ""
+    exact: str = ""
 
 
 def sequence_verdict(sequence: TlbSequence, judged: JudgedSequence, who: str) -> SequenceJudgement:
@@ -267,7 +275,8 @@ def sequence_verdict(sequence: TlbSequence, judged: JudgedSequence, who: str) ->
     sequence = replace(sequence, context=judged.context)
     if isinstance(judged.answer, Reason):
         reason = judged.answer
-        return SequenceJudgement(sequence, None, _OF_KIND[reason.kind], reason.text)
+        exact = reason.exact or reason.text
+        return SequenceJudgement(sequence, None, _OF_KIND[reason.kind], reason.text, exact)
     found = judge(sequence, judged.answer, who)
     if found.violation is None:
         return SequenceJudgement(sequence, found, Status.AGREED)

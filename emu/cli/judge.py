@@ -349,7 +349,10 @@ def _lines(
     if told is not None and (not _is_shown(status) or (status, detail) in told):
         return
     if not status.answered:
-        yield f"{name}: {status.text}: {detail}"
+        exact = (
+            result.exact if isinstance(result, SequenceJudgement) else result.verdicts.exact_of(0)
+        )
+        yield f"{name}: {status.text}: {detail if told is not None else exact}"
     elif isinstance(result, SequenceJudgement) and result.judged is not None:
         yield f"{name}: {status.text}"
         yield from sequence_lines(result.sequence, answer.seen, result.judged)
@@ -388,7 +391,8 @@ def _access_lines(
         elif status is Status.AGREED:
             yield f"{name}: agreed: {access}: {_seen_text(found, row)}"
         else:
-            yield f"{name}: {status.text}: {access}{again}: {detail}"
+            why = found.verdicts.exact_of(row) if told is None else detail
+            yield f"{name}: {status.text}: {access}{again}: {why}"
 
 
 def _seen_text(found: AccessVerdicts, row: int) -> str:

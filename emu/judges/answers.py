@@ -79,7 +79,8 @@ class Found:
 
 def refusal_reason(text: str) -> Reason:
     """Return why the accesses of a run that a machine refused have no outcome."""
-    return Reason(Unjudged.NOT_SHOWN, "the machine says: " + re.sub(r"0x[0-9a-f]+", "…", text))
+    exact = f"the machine says: {text}"
+    return Reason(Unjudged.NOT_SHOWN, re.sub(r"0x[0-9a-f]+", "…", exact), exact)
 
 
 def answer_of(expected: Expected, result: ProgramResult) -> Found | Reason:  # noqa: PLR0911  # One for each way.

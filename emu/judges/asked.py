@@ -22,7 +22,6 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.memory import U64
 
 __all__ = [
-    "VENDOR",
     "Asked",
     "Part",
     "Refusals",
@@ -42,7 +41,7 @@ _PSE, _PAE, _PGE, _LA57, _PCIDE = 1 << 4, 1 << 5, 1 << 7, 1 << 12, 1 << 17
 _PKS, _LASS, _LAM_SUP = 1 << 24, 1 << 27, 1 << 28
 _CR4 = _PSE | _PAE | _PGE | _LA57 | _PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | _PKS | _LASS | _LAM_SUP
 
-VENDOR = Reason(Unjudged.NOT_SHOWN, "a CPU of its vendor has no such registers")
+_VENDOR = Reason(Unjudged.NOT_SHOWN, "a CPU of its vendor has no such registers")
 
 _AMD = frozenset({"AuthenticAMD", "HygonGenuine"})
 _SMALL_RAM, _LARGE_RAM, _LARGE_WIDTH = 1 << 32, 1 << 36, 40
@@ -149,8 +148,8 @@ def whole_refusal(
     return Reason(Unjudged.NOT_SHOWN, f"the CPU has no {missing}")
 
 
-def cpu_context(context: PagingContext, facts: CpuFacts) -> PagingContext | None:
-    """Return a question's context on a machine's CPU, None if a CPU of its vendor has no such."""
+def cpu_context(context: PagingContext, facts: CpuFacts) -> PagingContext | Reason:
+    """Return a question's context on a machine's CPU, or that a CPU of its vendor has no such."""
     try:
         return replace(
             context,
@@ -158,8 +157,12 @@ def cpu_context(context: PagingContext, facts: CpuFacts) -> PagingContext | None
             maxphyaddr=facts.maxphyaddr,
             page1gb="pdpe1gb" in facts.features,
         )
-    except BadInput:
-        return None
+    except BadInput as error:
+        return replace(_VENDOR, exact=f"{_VENDOR.text}: {error}")
+
+
+_MOST_EXACT = 128
+"""So many reasons of a question have their values; there are 255 at most."""
 
 
 class Refusals:
@@ -176,6 +179,8 @@ class Refusals:
         picked &= self.why == 0
         if not picked.any():
             return
+        if reason not in self.reasons and len(self.reasons) >= _MOST_EXACT:
+            reason = replace(reason, exact="")
         if reason not in self.reasons:
             if len(self.reasons) == 255:
                 reason = self.reasons[-1]

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from crosswalk.emu.judges.answers import Answered, refusal_reason
-from crosswalk.emu.judges.asked import VENDOR, Asked, cpu_context, wish_of
+from crosswalk.emu.judges.asked import Asked, cpu_context, wish_of
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.judge import (
@@ -154,8 +154,8 @@ class BootedJudge:
                 yield (
                     number,
                     (
-                        each.nothing(contexts[number], VENDOR)
-                        if context is None
+                        each.nothing(contexts[number], context)
+                        if isinstance(context, Reason)
                         else each.judged(context, own)
                     ),
                 )

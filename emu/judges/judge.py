@@ -68,10 +68,14 @@ class Unjudged(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reason:
-    """Why there is no outcome; `text` names no address, so that reasons can be counted."""
+    """Why there is no outcome; `text` names no address, so that reasons can be counted.
+
+    `exact` is the same with the values left out of it, where there are any.
+    """
 
     kind: Unjudged
     text: str
+    exact: str = ""
 
 
 @dataclass(frozen=True, slots=True)

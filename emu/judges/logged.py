@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from crosswalk.emu.judges.asked import VENDOR, cpu_context
+from crosswalk.emu.judges.asked import cpu_context
 from crosswalk.emu.judges.compiling import CompiledAccesses
 from crosswalk.emu.judges.composites import CompiledComposites
 from crosswalk.emu.judges.exported import Logs
@@ -15,6 +15,7 @@ from crosswalk.emu.judges.judge import (
     JudgedComposites,
     JudgedSequence,
     Question,
+    Reason,
     unheard,
 )
 from crosswalk.emu.judges.parts import Compiled
@@ -91,6 +92,6 @@ class LoggedJudge:
         known = compile_(question, ram, facts)
         asked.refused.add_all(known.refused.why, known.refused.reasons)
         met = cpu_context(context, facts)
-        if met is None:
-            return asked.nothing(context, VENDOR)
+        if isinstance(met, Reason):
+            return asked.nothing(context, met)
         return asked.judged(met, [self._logs.of(part.asked) for part in asked.parts])

@@ -142,8 +142,9 @@ class X86isa:
         for question in questions:
             try:
                 context = _as_model(question.context)
-            except BadInput:
-                yield _Asked(question, _VENDOR).judged(question.context)
+            except BadInput as error:
+                why = replace(_VENDOR, exact=f"{_VENDOR.text}: {error}")
+                yield _Asked(question, why).judged(question.context)
                 continue
             asked = _Asked(question, _refusal(question))
             deaths += self._ask(asked, _MOST_DEATHS - deaths)

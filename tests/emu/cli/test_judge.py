@@ -8,6 +8,7 @@ import pytest
 
 from crosswalk.emu.cli import judge as judging
 from crosswalk.emu.cli import judge_asking
+from crosswalk.emu.judges.answers import refusal_reason
 from crosswalk.emu.judges.judge import Interrupted, Reason, Unjudged
 from crosswalk.emu.judges.registry import JUDGES
 from crosswalk.emu.judges.unicorn import UnicornJudge
@@ -364,6 +365,17 @@ def test_each_rule_is_shown_once_and_what_is_like_it_counted(run, tmp_path, smal
     ran = run("judge", folder, "--verbose", *with_("qemu", "log:l"))
     assert (5, 10) == (ran.out.count(known), ran.out.count(read))
     assert ": and " not in ran.out
+
+
+def test_with_verbose_a_reason_has_the_values_that_are_left_out_of_counts(
+    run, small_case, planted
+):
+    refused = refusal_reason("CR0 = 0x80010033 refused")
+    planted(log_l=Without(reason=refused, every=True))
+    ran = run("judge", small_case, COMPOSITE, SEQUENCE, "--verbose", *with_("log:l"))
+    assert 6 == ran.out.count(": the machine says: CR0 = 0x80010033 refused\n")
+    assert "  6 not shown: the machine says: CR0 = … refused" in ran.out.splitlines()
+    assert "0x80010033" not in run("judge", small_case, *with_("log:l")).out
 
 
 class Stopped(Right):

@@ -241,6 +241,7 @@ def test_what_a_machine_never_answers_doesnt_keep_a_campaign_from_going_on(reaso
         np.array([0, 1]),
         ("", reason.text),
         np.zeros(2, np.bool_),
+        ("", reason.text),
     )
     counts = judged.tallied(lost)
     assert (1, {reason.text: 1}) == (counts.agreements, dict(counts.not_shown))
