@@ -367,9 +367,7 @@ def test_each_rule_is_shown_once_and_what_is_like_it_counted(run, tmp_path, smal
     assert ": and " not in ran.out
 
 
-def test_with_verbose_a_reason_has_the_values_that_are_left_out_of_counts(
-    run, small_case, planted
-):
+def test_with_verbose_a_reason_has_the_values_that_are_left_out_of_counts(run, small_case, planted):
     refused = refusal_reason("CR0 = 0x80010033 refused")
     planted(log_l=Without(reason=refused, every=True))
     ran = run("judge", small_case, COMPOSITE, SEQUENCE, "--verbose", *with_("log:l"))
