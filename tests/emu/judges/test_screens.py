@@ -1,5 +1,6 @@
 """Results on the screen of a machine without COM1: QEMU's, by BIOS and by UEFI, read back."""
 
+import binascii
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from crosswalk.guest.boot.image import Output, Place, boot_image, digest_of
 from crosswalk.guest.boot.log import read_logs
 from crosswalk.guest.boot.programs import Run
 from crosswalk.walker.context import PagingMode
+from crosswalk.walker.errors import BadInput
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +65,11 @@ def text_of_memory(path):
 
 
 def shown(arguments, command, read, path):
-    """Return the lines of all pages, by QEMU's monitor: a key is pressed after each."""
+    """Return the lines of all pages, by QEMU's monitor: a key is pressed after each.
+
+    A look may come while a page is being drawn: lines that are whole are kept, and the pages looked
+    at from the beginning again until none is missing.
+    """
     machine = subprocess.Popen(
         [
             "qemu-system-x86_64",
@@ -75,23 +81,42 @@ def shown(arguments, command, read, path):
         stdout=subprocess.DEVNULL,
         text=True,
     )
-    pages = []
+    lines, before = {}, None
     try:
         deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not whole(lines):
             path.unlink(missing_ok=True)
             machine.stdin.write(f"{command}\n")
             machine.stdin.flush()
-            page = settled(path, read, deadline)
-            if len(pages) > 1 and page == pages[0]:
-                break
-            if re.match(r"[0-9a-f]{4} ", page[0]) and page not in pages:
-                pages.append(page)
+            page = dict(each for line in settled(path, read, deadline) for each in numbered(line))
+            if page and page == before:
+                lines |= page
                 machine.stdin.write("sendkey a\n")
+            before = page
     finally:
         machine.kill()
         machine.communicate()
-    return [line for page in pages for line in page]
+    return [line for _, line in sorted(lines.items())]
+
+
+def numbered(line):
+    """Yield the number and the text of a line that is as its checksum says."""
+    words = line.split()
+    if len(words) == 6 and re.fullmatch("[0-9a-f]{72}", "".join(words)):
+        number, content = int(words[0], 16), bytes.fromhex("".join(words[1:5]))
+        if int(words[5], 16) == binascii.crc_hqx(number.to_bytes(2, "little") + content, 0):
+            yield number, line
+
+
+def whole(lines):
+    """Whether these lines, by number, are a log with its end."""
+    if not lines or sorted(lines) != list(range(len(lines))):
+        return False
+    try:
+        (log,) = read_logs("\n".join(line for _, line in sorted(lines.items())).encode())
+    except BadInput:  # It ends within a record.
+        return False
+    return log.complete
 
 
 def settled(path, read, deadline):
