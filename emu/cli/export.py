@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from crosswalk.emu.cli.apart import is_among, named_inputs
-from crosswalk.emu.cli.given_cases import Content, given_cases
+from crosswalk.emu.cli.given_cases import Content, given_cases, tell_refused
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.judges.asked import Part, Refusals
 from crosswalk.emu.judges.booted import NO_PLACE
@@ -102,8 +102,7 @@ def _compiled(paths: Iterable[str]) -> tuple[list[_Exported], int]:
                 raise each.content
             cases.append(_exported(each.name, each.content))
         except CrosswalkError as error:
-            where = "" if str(error).startswith(f"{each.name}: ") else f"{each.name}: "
-            remark(f"{where}{error}")
+            tell_refused(each.name, error)
             unread += 1
     return cases, unread
 

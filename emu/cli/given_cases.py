@@ -21,7 +21,7 @@ from crosswalk.walker.formats.located_errors import errors_named, printable
 from crosswalk.walker.tlb import SequenceRecord, parse_sequence
 from crosswalk.walker.tlb.record import FORMAT as SEQUENCE
 
-__all__ = ["STDIN", "Content", "Given", "given_cases"]
+__all__ = ["STDIN", "Content", "Given", "given_cases", "tell_refused"]
 
 Content = Case | CompositeCase | SequenceRecord
 
@@ -58,6 +58,11 @@ def given_cases(paths: Iterable[str]) -> Iterator[Given]:
             yield from _of_folder(path)
         else:
             yield _of_file(path)
+
+
+def tell_refused(name: str, error: CrosswalkError) -> None:
+    """Write on standard error why what was given under a name isn't taken, the name once."""
+    remark(str(error) if str(error).startswith(f"{name}: ") else f"{name}: {error}")
 
 
 def _of_file(path: str) -> Given:

@@ -21,7 +21,7 @@ from crosswalk.emu.check.judged import (
     Status,
 )
 from crosswalk.emu.cli.campaign_findings import report_of
-from crosswalk.emu.cli.given_cases import Given, given_cases
+from crosswalk.emu.cli.given_cases import Given, given_cases, tell_refused
 from crosswalk.emu.cli.judge_asking import Answer, Asked, Result, ask, asked_of
 from crosswalk.emu.cli.output import command_line, emit_document, print_verdict, remark
 from crosswalk.emu.cli.sequence import sequence_lines
@@ -170,8 +170,7 @@ class _Judging:
                     raise each.content
                 together.append(asked_of(each.name, each.content))
             except CrosswalkError as error:
-                where = "" if str(error).startswith(f"{each.name}: ") else f"{each.name}: "
-                remark(f"{where}{error}")
+                tell_refused(each.name, error)
                 self.unread += 1
             if len(together) == _TOGETHER:
                 whole = self._together(together)

@@ -54,19 +54,21 @@ exit status: 0 no divergence; 1 a divergence; 2 bad input, all probes predicted 
 of one of the walker's claims, or the emulator crashes or hangs.""",
 )
 
+_CASES = option(
+    "cases",
+    reads=True,
+    metavar="CASE",
+    type=not_empty,
+    nargs="+",
+    help="a case, a composite or a sequence; a folder of them; - for standard input",
+)
+
 _JUDGE = Command(
     "judge",
     "judge:run",
     "put the probes of cases to other machines, and compare with what is predicted for them",
     (
-        option(
-            "cases",
-            reads=True,
-            metavar="CASE",
-            type=not_empty,
-            nargs="+",
-            help="a case, a composite or a sequence; a folder of them; - for standard input",
-        ),
+        _CASES,
         option(
             "--with",
             dest="judges",
@@ -105,14 +107,7 @@ _EXPORT = Command(
     "export:run",
     "write boot images that put the probes of cases to the machine that boots them",
     (
-        option(
-            "cases",
-            reads=True,
-            metavar="CASE",
-            type=not_empty,
-            nargs="+",
-            help="a case, a composite or a sequence; a folder of them; - for standard input",
-        ),
+        _CASES,
         option(
             "--output",
             "-o",

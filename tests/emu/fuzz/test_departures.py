@@ -158,7 +158,7 @@ def departing(seed):
     context = PagingContext(
         cr3=layout.context.cr3 & 0xFFFF_FFFF,
         cr0=layout.context.cr0,
-        cr4=layout.context.cr4 & ~(3 << 27) | 1 << 20,
+        cr4=layout.context.cr4 & ~(3 << 27 | 1 << 24) | 1 << 20,
         efer=0x500 | 0x800 * bool(chance.random() < 0.5),
         pkru=layout.context.pkru,
         maxphyaddr=int(chance.choice([36, 37, 38, 39, 40])),
