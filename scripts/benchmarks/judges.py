@@ -174,9 +174,10 @@ def _ticks(process: int) -> int:
 
 
 def _peak(process: int) -> int:
-    """Return the most memory that a living process had, in KiB."""
+    """Return the most memory that a living process had, in KiB; 0 for one that has just ended."""
     status = Path(f"/proc/{process}/status").read_text("utf-8", errors="replace")
-    return int(status.partition("VmHWM:")[2].split()[0])
+    words = status.partition("VmHWM:")[2].split()
+    return int(words[0]) if words else 0
 
 
 def _questions(count: int, size: int, *, fetches: bool = True) -> list[Question]:
