@@ -14,12 +14,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.judges.answers import REFUSED_CR3, Answered, Expected, answer_of, refusal_reason
+from crosswalk.emu.judges.answers import REFUSED_CR3, Answered, Expected, answer_of
 from crosswalk.emu.judges.asked import Part, Refusals, Registers, Whole, whole_refusal
 from crosswalk.emu.judges.ends import ends_of, nowhere, refuse_places
 from crosswalk.emu.judges.judge import Judged, Question, Reason, Unjudged
 from crosswalk.emu.judges.markers import INT3, byte_at, with_byte
-from crosswalk.emu.judges.parts import AddressSpace, Places, divided
+from crosswalk.emu.judges.parts import AddressSpace, Places, divided, results_by_row
 from crosswalk.emu.judges.ways import Ram, Tables, linear, walked
 from crosswalk.emu.probe.control import Control
 from crosswalk.emu.probe.frames import has_frames
@@ -82,28 +82,19 @@ class CompiledAccesses:
             asked = self.refused.left
             outcomes.kind[asked] = Kind.GENERAL_PROTECTION
             return self._judged(context, outcomes, unproved)
-        for part, answer in zip(self.parts, answers, strict=True):
-            if answer.refused is not None:
-                self.refused.add(part.rows, refusal_reason(answer.refused))
+        for row, result in results_by_row(self.parts, answers, self.refused):
+            found = answer_of(self._expected[row], result)
+            if isinstance(found, Reason):
+                self.refused.add(row, found)
                 continue
-            for row, result in zip(part.rows.tolist(), answer.programs, strict=True):
-                if self.refused.why[row]:
-                    continue
-                if isinstance(result, Reason):
-                    self.refused.add(row, result)
-                    continue
-                found = answer_of(self._expected[row], result)
-                if isinstance(found, Reason):
-                    self.refused.add(row, found)
-                    continue
-                if len(found.changed) > MAX_STEPS:
-                    self.refused.add(row, TOO_MANY)
-                    continue
-                outcomes.kind[row], outcomes.pa[row] = found.kind, found.pa
-                outcomes.error_code[row], outcomes.cr2[row] = found.error_code, found.cr2
-                unproved[row] = found.unproved
-                for place, (pa, value) in enumerate(sorted(found.changed.items())):
-                    outcomes.entry_pa[row, place], outcomes.entry_value[row, place] = pa, value
+            if len(found.changed) > MAX_STEPS:
+                self.refused.add(row, TOO_MANY)
+                continue
+            outcomes.kind[row], outcomes.pa[row] = found.kind, found.pa
+            outcomes.error_code[row], outcomes.cr2[row] = found.error_code, found.cr2
+            unproved[row] = found.unproved
+            for place, (pa, value) in enumerate(sorted(found.changed.items())):
+                outcomes.entry_pa[row, place], outcomes.entry_value[row, place] = pa, value
         return self._judged(context, outcomes, unproved)
 
     def nothing(self, context: PagingContext, reason: Reason) -> Judged:

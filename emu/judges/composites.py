@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.judges.answers import Answered, Found, fault_of, named_by, refusal_reason
+from crosswalk.emu.judges.answers import Answered, Found, fault_of, named_by
 from crosswalk.emu.judges.asked import Part, Refusals, Registers, Whole, whole_refusal
 from crosswalk.emu.judges.compiling import OPS, TOO_MANY
 from crosswalk.emu.judges.ends import ends_of, refuse_places
@@ -36,7 +36,7 @@ from crosswalk.emu.judges.markers import (
     marker,
     with_byte,
 )
-from crosswalk.emu.judges.parts import AddressSpace, Places, divided
+from crosswalk.emu.judges.parts import AddressSpace, Places, divided, results_by_row
 from crosswalk.emu.judges.ways import Ram, Tables, linear, walked
 from crosswalk.emu.probe.composites import (
     FORMS,
@@ -179,27 +179,21 @@ class CompiledComposites:
     def judged(self, context: PagingContext, answers: Sequence[Answered]) -> JudgedComposites:
         """Return the outcomes; `answers` has what came of each part, in order."""
         outcomes = CompositeOutcomes.empty(self._count)
-        for part, answer in zip(self.parts, answers, strict=True):
-            if answer.refused is not None:
-                self.refused.add(part.rows, refusal_reason(answer.refused))
+        for row, result in results_by_row(self.parts, answers, self.refused):
+            made = _answer(self._rows[row], result)
+            if isinstance(made, Reason):
+                self.refused.add(row, made)
                 continue
-            for row, result in zip(part.rows.tolist(), answer.programs, strict=True):
-                if self.refused.why[row]:
-                    continue
-                made = result if isinstance(result, Reason) else _answer(self._rows[row], result)
-                if isinstance(made, Reason):
-                    self.refused.add(row, made)
-                    continue
-                found, changed = made
-                if len(changed) > WORDS_SEEN:
-                    self.refused.add(row, TOO_MANY)
-                    continue
-                for at, each in enumerate(found):
-                    outcomes.kind[row, at], outcomes.pa[row, at] = each.kind, each.pa
-                    outcomes.error_code[row, at] = each.error_code
-                    outcomes.cr2[row, at] = each.cr2
-                for at, (pa, value) in enumerate(sorted(changed.items())):
-                    outcomes.entry_pa[row, at], outcomes.entry_value[row, at] = pa, value
+            found, changed = made
+            if len(changed) > WORDS_SEEN:
+                self.refused.add(row, TOO_MANY)
+                continue
+            for at, each in enumerate(found):
+                outcomes.kind[row, at], outcomes.pa[row, at] = each.kind, each.pa
+                outcomes.error_code[row, at] = each.error_code
+                outcomes.cr2[row, at] = each.cr2
+            for at, (pa, value) in enumerate(sorted(changed.items())):
+                outcomes.entry_pa[row, at], outcomes.entry_value[row, at] = pa, value
         reasons = tuple(self.refused.reasons)
         return JudgedComposites(context, outcomes, self.refused.why, reasons)
 

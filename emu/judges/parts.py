@@ -1,24 +1,24 @@
 """Questions of any kind divided into runs: by memory that a machine may lack, by slots lent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.judges.answers import Answered
+from crosswalk.emu.judges.answers import Answered, refusal_reason
 from crosswalk.emu.judges.asked import Asked, Part, Refusals, Registers, Whole, run_of, run_words
 from crosswalk.emu.judges.ends import together, widest_cpus
 from crosswalk.emu.judges.judge import Reason, Unjudged
 from crosswalk.emu.judges.lending import choose_loans, use_of
 from crosswalk.emu.judges.ways import Ram, frames_of, root_entries
 from crosswalk.emu.probe.paths import PagingFormat
-from crosswalk.guest.boot.programs import Program
+from crosswalk.guest.boot.programs import Program, ProgramResult
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import U64
 
-__all__ = ["NO_SLOT", "AddressSpace", "Compiled", "Places", "divided"]
+__all__ = ["NO_SLOT", "AddressSpace", "Compiled", "Places", "divided", "results_by_row"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -46,6 +46,26 @@ class Compiled(Protocol[T_co]):
     def nothing(self, context: PagingContext, reason: Reason) -> T_co:
         """Return that it says nothing."""
         ...
+
+
+def results_by_row(
+    parts: Sequence[Part], answers: Sequence[Answered], refused: Refusals
+) -> Iterator[tuple[int, ProgramResult]]:
+    """Yield each row that has a result, with it; the others are refused, for what the answer says.
+
+    `answers` has what came of each part, in order.
+    """
+    for part, answer in zip(parts, answers, strict=True):
+        if answer.refused is not None:
+            refused.add(part.rows, refusal_reason(answer.refused))
+            continue
+        for row, result in zip(part.rows.tolist(), answer.programs, strict=True):
+            if refused.why[row]:
+                continue
+            if isinstance(result, Reason):
+                refused.add(row, result)
+            else:
+                yield row, result
 
 
 @dataclass(frozen=True, slots=True)
