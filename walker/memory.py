@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from crosswalk.walker.architecture import PAGE_BYTES
 from crosswalk.walker.errors import BadInput
 
-__all__ = ["FRAME", "U64", "WORDS", "PhysicalMemory", "Segments", "SparseWords"]
+__all__ = ["FRAME", "U64", "WORDS", "PhysicalMemory", "Segments", "SparseWords", "joined"]
 
 FRAME = PAGE_BYTES
 WORDS = FRAME // 8
@@ -74,7 +74,7 @@ class Segments:
             data.flags.writeable = False
         self._parts = parts
         self._starts = [start for start, _ in parts]
-        self._ranges = _joined((start, data.size) for start, data in parts)
+        self._ranges = joined((start, data.size) for start, data in parts)
         # Frames that begin in one part and end in a later one: few, and read when asked for.
         self._split: list[int] = []
         # One entry for each part that holds whole frames: (first frame, end, words there).
@@ -179,7 +179,7 @@ class SparseWords:
         return memory
 
     def _fill(self, ranges: Iterable[tuple[int, int]], frames: U64, tables: U64) -> None:
-        self._ranges = _joined(sorted(ranges))
+        self._ranges = joined(sorted(ranges))
         self._known = frames
         backed = self.backed(frames)
         if not backed.all():
@@ -282,18 +282,18 @@ class _KnownWords(dict[int, int | None]):
         return at >= 0 and frame < self._ranges[at][0] + self._ranges[at][1]
 
 
-def _joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     """Return ranges in ascending order, adjacent ones as one; `BadInput` where they overlap."""
-    joined: list[tuple[int, int]] = []
+    found: list[tuple[int, int]] = []
     for start, size in ranges:
-        first, length = joined[-1] if joined else (start, 0)
+        first, length = found[-1] if found else (start, 0)
         if start < first + length:
             raise BadInput(f"memory ranges overlap at {start:#x}")
-        if joined and start == first + length:
-            joined[-1] = first, length + size
+        if found and start == first + length:
+            found[-1] = first, length + size
         else:
-            joined.append((start, size))
-    return tuple(joined)
+            found.append((start, size))
+    return tuple(found)
 
 
 def _consecutive(frames: U64) -> bool:

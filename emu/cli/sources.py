@@ -81,6 +81,7 @@ def _contents(options: argparse.Namespace) -> Contents:
         cpu=options.cpu,
         base=options.base,
         kind=options.kind,
+        notice=remark,
     )
 
 

@@ -46,6 +46,8 @@ def source_text(source: Source) -> str:
 
 def format_text(source: Contents) -> str:
     """Return the format of a source in a few words."""
+    if source.format:
+        return source.format
     if source.kind is SourceKind.CASE:
         return "case file"
     if source.kind is SourceKind.ELF:

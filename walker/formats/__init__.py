@@ -9,7 +9,8 @@
 
 from crosswalk.walker.formats.case import Case, Cpu, Probe, dump_case, load_case, parse_case
 from crosswalk.walker.formats.elfcore import ElfCore, read_core
-from crosswalk.walker.formats.load import open_contents, open_source, read_raw, source_of
+from crosswalk.walker.formats.load import open_contents, open_source, source_of
+from crosswalk.walker.formats.raw import read_raw
 from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
 

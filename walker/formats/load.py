@@ -1,8 +1,8 @@
 """Physical memory and the context to read it in, from any file that holds them."""
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
-from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -10,21 +10,17 @@ import numpy as np
 from crosswalk.walker.context import CR0, CR4, PagingContext
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.case import Case, Cpu, parse_case
-from crosswalk.walker.formats.elfcore import ElfCore, read_core
-from crosswalk.walker.formats.files import MappedFile, map_file
-from crosswalk.walker.formats.located_errors import errors_named, printable
+from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.modes import other_levels, with_mode
+from crosswalk.walker.formats.readers import Asked, kind_of, read_file_of
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
-from crosswalk.walker.formats.unsupported import HEAD, unread_format
-from crosswalk.walker.memory import FRAME, PhysicalMemory, Segments
+from crosswalk.walker.memory import FRAME, PhysicalMemory
 
-__all__ = ["open_contents", "open_source", "read_raw", "source_of"]
+__all__ = ["open_contents", "open_source", "source_of"]
 
-_ELF = b"\x7fELF"
 _386 = "386"
-_PHYSICAL_BITS = 52
 _NAMED = 4
 
 
@@ -35,11 +31,12 @@ def open_source(
     cpu: int = 0,
     base: int = 0,
     kind: SourceKind | str | None = None,
+    notice: Callable[[str], None] | None = None,
     nested: bool = False,
     width: int = ASSUMED_WIDTH,
 ) -> Source:
     """Return the source in the file at `path`: what `open_contents` and `source_of` do."""
-    contents = open_contents(path, cpu=cpu, base=base, kind=kind)
+    contents = open_contents(path, cpu=cpu, base=base, kind=kind, notice=notice)
     return source_of(contents, registers, nested=nested, width=width)
 
 
@@ -49,38 +46,24 @@ def open_contents(
     cpu: int = 0,
     base: int = 0,
     kind: SourceKind | str | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Contents:
-    """Return what is in the file at `path`, mapped and not copied.
+    """Return what is in the file at `path`, mapped and not copied where its format allows that.
 
     `cpu` chooses among the CPUs of an ELF core, `base` is the physical address of a raw image in
     bytes. `kind` says what the file is; without it, the file's first bytes and the name's ending
-    (.json) decide.
+    (.json) decide. `notice` takes lines for people about what takes its time, as unpacking.
 
     Raises `BadInput` (`LimitExceeded` where a limit is passed) in one line that names the file:
     it can't be read, has a format that isn't read (`crosswalk.walker.formats.unsupported`) or isn't
     what it should be.
     """
     file = map_file(path)
-    name = printable(file.name)
     with errors_named(file.name):
-        chosen = _chosen_kind(file, kind)
-        if cpu and chosen is not SourceKind.ELF:
-            raise BadInput(f"no CPU {cpu}: only an ELF core has CPUs to choose from")
-        if base and chosen is not SourceKind.RAW:
-            raise BadInput(f"base {base:#x}: only a raw image can be placed")
-    # Outside of the block above, because errors of a case name the file already.
-    case = parse_case(file.data, file.name) if chosen is SourceKind.CASE else None
-    with errors_named(file.name):
-        if case is not None:
-            return _of_case(name, case)
-        if chosen is SourceKind.ELF:
-            return _of_core(name, read_core(file.data, cpu))
-        return Contents(
-            name=name,
-            kind=SourceKind.RAW,
-            memory=read_raw(file.data, base),
-            begins_as=_known_format(file.data[:HEAD]),
-        )
+        if kind is not None and kind not in tuple(SourceKind):
+            raise BadInput(f"{kind!r} is no kind of source ({', '.join(SourceKind)})")
+        chosen = kind_of(file) if kind is None else SourceKind(kind)
+    return read_file_of(chosen, file, Asked(cpu, base, notice))
 
 
 def source_of(
@@ -103,63 +86,6 @@ def source_of(
         if contents.kind is SourceKind.CASE:
             return _case_source(contents, registers, nested=nested)
         return _source(contents, registers, width, nested=nested)
-
-
-def _chosen_kind(file: MappedFile, kind: SourceKind | str | None) -> SourceKind:
-    if kind is not None:
-        if kind not in tuple(SourceKind):
-            raise BadInput(f"{kind!r} is no kind of source ({', '.join(SourceKind)})")
-        return SourceKind(kind)
-    head = file.data[:HEAD]
-    if head.startswith(_ELF):
-        return SourceKind.ELF
-    if file.name.endswith(".json"):
-        return SourceKind.CASE
-    if head.lstrip().startswith(b"{") and b'"crosswalk-case' in head:
-        return SourceKind.CASE
-    unread = unread_format(head)
-    if unread is not None:
-        # A raw image is whole frames: of another size the file would be refused as one, too.
-        raw = " (--kind raw takes the file as memory all the same)"
-        whole = len(file.data) % FRAME == 0
-        raise BadInput(f"{unread.name}: {unread.advice}{raw if whole else ''}")
-    return SourceKind.RAW
-
-
-def _known_format(head: bytes) -> str:
-    """Return the name of the format other than a raw image's that a file has, or nothing."""
-    if head.startswith(_ELF):
-        return "ELF file"
-    unread = unread_format(head)
-    return unread.name if unread is not None else ""
-
-
-def _of_case(name: str, case: Case) -> Contents:
-    known = Registers(**{item.name: getattr(case.cpu, item.name) for item in fields(Cpu)})
-    memory = case.memory()
-    return Contents(
-        name=name,
-        kind=SourceKind.CASE,
-        memory=memory,
-        registers=known,
-        case=case,
-        complete=True,
-    )
-
-
-def _of_core(name: str, core: ElfCore) -> Contents:
-    return Contents(
-        name=name,
-        kind=SourceKind.ELF,
-        memory=core.memory,
-        registers=core.registers,
-        machine=_386 if core.is_386 else "x86-64",
-        notes=tuple((note.name, note.kind, len(note.content)) for note in core.notes),
-        missing=core.missing,
-        cpus=tuple(each.registers for each in core.cpus),
-        cpu=core.chosen,
-        why=core.why,
-    )
 
 
 def _case_source(contents: Contents, registers: Registers, *, nested: bool) -> Source:
@@ -245,21 +171,3 @@ def _check_root(contents: Contents, context: PagingContext, *, nested: bool) -> 
         f"CR3 {context.cr3:#x} points outside the image "
         f"(ranges {', '.join(shown + more) or 'none'}){advice}"
     )
-
-
-def read_raw(data: mmap | bytes, base: int = 0) -> Segments:
-    """Return `data` as the physical memory that starts at `base`, without a copy.
-
-    `base` is a physical address in bytes, a multiple of 4096. Raises `BadInput` for a base
-    that isn't, and for an image that doesn't hold whole frames: physical memory does, so
-    the file was cut, and what is missing would read as not present.
-    """
-    if base < 0 or base % FRAME:
-        raise BadInput(f"raw image: base {base:#x} is not the address of a frame")
-    if len(data) % FRAME:
-        raise BadInput(
-            f"raw image: {len(data)} bytes are not a multiple of {FRAME}; is the file truncated?"
-        )
-    if base + len(data) > 1 << _PHYSICAL_BITS:
-        raise BadInput(f"raw image: ends at {base + len(data):#x}, beyond {_PHYSICAL_BITS} bits")
-    return Segments([(base, data)])

@@ -12,11 +12,21 @@ __all__ = ["Contents", "Source", "SourceKind"]
 
 
 class SourceKind(StrEnum):
-    """The kinds of file that memory can come from."""
+    """The kinds of places that memory can come from.
+
+    LAYER is a file that one of volatility3's layers reads, KCORE is /proc/kcore, LIVE a guest that
+    runs.
+    """
 
     CASE = "case"
     ELF = "elf"
     RAW = "raw"
+    LIME = "lime"
+    KDUMP = "kdump"
+    AVML = "avml"
+    LAYER = "layer"
+    KCORE = "kcore"
+    LIVE = "live"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +37,10 @@ class Contents:
     the file. `case` is the case as it stands in the file; None for other kinds. `complete` says
     that this is all memory of the machine, as in a case file and in a guest that was booted here;
     else the file may lack some. `begins_as` is the format whose first bytes a raw image has, which
-    the caller chose to read as raw; else empty.
+    the caller chose to read as raw; else empty. `format` is the format in words for people, empty
+    where `kind` says it all. `excluded` is the number of bytes of RAM that a dump leaves out on
+    purpose and that aren't backed, `vmcoreinfo` the text of Linux' VMCOREINFO that the file has in
+    a note or header, and `unpacked` what was unpacked to read it, in words; empty else.
 
     Of an ELF core: `machine` is "386" or "x86-64", `notes` the name, type and size in bytes of
     each note, `missing` the bytes of segments that the file doesn't hold, `cpus` the registers
@@ -42,6 +55,10 @@ class Contents:
     case: Case | None = None
     complete: bool = False
     begins_as: str = ""
+    format: str = ""
+    excluded: int = 0
+    vmcoreinfo: str = ""
+    unpacked: str = ""
     machine: str = ""
     notes: tuple[tuple[str, int, int], ...] = ()
     missing: int = 0

@@ -1,0 +1,143 @@
+"""The readers of files that hold memory, by kind, and what files of a kind begin with.
+
+A reader that needs a library which isn't always installed imports it when it is called.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.case import Cpu, parse_case
+from crosswalk.walker.formats.elfcore import read_core
+from crosswalk.walker.formats.files import MappedFile
+from crosswalk.walker.formats.located_errors import errors_named, printable
+from crosswalk.walker.formats.raw import read_raw
+from crosswalk.walker.formats.registers import Registers
+from crosswalk.walker.formats.sources import Contents, SourceKind
+from crosswalk.walker.formats.unsupported import HEAD, unread_format
+from crosswalk.walker.memory import FRAME
+
+__all__ = ["Asked", "kind_of", "read_file_of"]
+
+_ELF = b"\x7fELF"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a file is to be read: `cpu` and `base` as in `open_contents`.
+
+    `notice` takes lines for people while the file is being read.
+    """
+
+    cpu: int = 0
+    base: int = 0
+    notice: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads files of a kind.
+
+    `magics` are (offset, bytes) pairs of which such a file has one; a kind without any isn't
+    recognised by its content. `cpus` says that a CPU can be chosen, `placed` that a base can.
+    """
+
+    read: Callable[[MappedFile, Asked], Contents]
+    magics: tuple[tuple[int, bytes], ...] = ()
+    cpus: bool = False
+    placed: bool = False
+
+
+def _read_case(file: MappedFile, asked: Asked) -> Contents:
+    del asked
+    # Errors of a case name the file already.
+    case = parse_case(file.data, file.name)
+    known = Registers(**{item.name: getattr(case.cpu, item.name) for item in fields(Cpu)})
+    with errors_named(file.name):
+        memory = case.memory()
+    return Contents(
+        name=printable(file.name),
+        kind=SourceKind.CASE,
+        memory=memory,
+        registers=known,
+        case=case,
+        complete=True,
+    )
+
+
+def _read_core(file: MappedFile, asked: Asked) -> Contents:
+    with errors_named(file.name):
+        core = read_core(file.data, asked.cpu)
+    return Contents(
+        name=printable(file.name),
+        kind=SourceKind.ELF,
+        memory=core.memory,
+        registers=core.registers,
+        machine="386" if core.is_386 else "x86-64",
+        notes=tuple((note.name, note.kind, len(note.content)) for note in core.notes),
+        missing=core.missing,
+        cpus=tuple(each.registers for each in core.cpus),
+        cpu=core.chosen,
+        why=core.why,
+    )
+
+
+def _read_raw(file: MappedFile, asked: Asked) -> Contents:
+    with errors_named(file.name):
+        return Contents(
+            name=printable(file.name),
+            kind=SourceKind.RAW,
+            memory=read_raw(file.data, asked.base),
+            begins_as=_known_format(file.data[:HEAD]),
+        )
+
+
+READERS = {
+    SourceKind.CASE: Reader(_read_case),
+    SourceKind.ELF: Reader(_read_core, ((0, _ELF),), cpus=True),
+    SourceKind.RAW: Reader(_read_raw, placed=True),
+}
+"""The reader of each kind of file."""
+
+
+def kind_of(file: MappedFile) -> SourceKind:
+    """Return the kind of a file: by its first bytes, then by the ending of its name (.json).
+
+    Whatever nothing is known of is a raw image. Raises `BadInput` for a format that isn't read.
+    """
+    head = file.data[:HEAD]
+    for kind, reader in READERS.items():
+        if any(head[at : at + len(magic)] == magic for at, magic in reader.magics):
+            return kind
+    if file.name.endswith(".json"):
+        return SourceKind.CASE
+    if head.lstrip().startswith(b"{") and b'"crosswalk-case' in head:
+        return SourceKind.CASE
+    unread = unread_format(head)
+    if unread is not None:
+        # A raw image is whole frames: of another size the file would be refused as one, too.
+        raw = " (--kind raw takes the file as memory all the same)"
+        whole = len(file.data) % FRAME == 0
+        raise BadInput(f"{unread.name}: {unread.advice}{raw if whole else ''}")
+    return SourceKind.RAW
+
+
+def read_file_of(kind: SourceKind, file: MappedFile, asked: Asked) -> Contents:
+    """Return what a file of this kind holds; `BadInput` as `open_contents`."""
+    reader = READERS.get(kind)
+    with errors_named(file.name):
+        if reader is None:
+            raise BadInput(f"{kind.value} is no kind of file ({', '.join(READERS)})")
+        if asked.cpu and not reader.cpus:
+            raise BadInput(f"no CPU {asked.cpu}: only an ELF core has CPUs to choose from")
+        if asked.base and not reader.placed:
+            raise BadInput(f"base {asked.base:#x}: only a raw image can be placed")
+    return reader.read(file, asked)
+
+
+def _known_format(head: bytes) -> str:
+    """Return the name of the format other than a raw image's that a file has, or nothing."""
+    if head.startswith(_ELF):
+        return "ELF file"
+    unread = unread_format(head)
+    return unread.name if unread is not None else ""
