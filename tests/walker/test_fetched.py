@@ -48,8 +48,8 @@ def test_a_frame_is_backed_where_all_of_it_is(memory):
 def test_words_and_bytes_are_those_of_the_place(memory):
     assert 0x1008 // 8 == memory.word(0x1008)
     assert 0x8FF8 // 8 == memory.word(0x8FF8)
-    assert memory.word(0x3000) is None
-    assert memory.word(0x10800) is None
+    assert None is memory.word(0x3000)
+    assert None is memory.word(0x10800)
     expected = np.arange(0x1FF8 // 8, 0x2010 // 8, dtype="<u8").tobytes()
     assert expected[3:20] == memory.read(0x1FFB, 17)
     with pytest.raises(BadInput, match="no memory at 0x3000"):
@@ -65,7 +65,7 @@ def test_tables_come_in_the_order_asked_for_and_zeros_where_there_is_no_memory(m
 
 def test_a_frame_is_fetched_once_while_it_is_kept(memory, place):
     memory.tables(frames(0x2000, 0x1000, 0x2000))
-    assert memory.word(0x1010) == 0x1010 // 8
+    assert 0x1010 // 8 == memory.word(0x1010)
     assert [0x1000, 0x2000] == place.asked
     memory.forget()
     memory.word(0x1010)
@@ -75,7 +75,7 @@ def test_a_frame_is_fetched_once_while_it_is_kept(memory, place):
 def test_only_so_many_frames_are_kept_the_last_used(place):
     memory = FetchedMemory([(0, 0x10000)], place, cached=2)
     for frame in (0, 0x1000, 0, 0x2000, 0, 0x1000):
-        assert memory.word(frame) == frame // 8
+        assert frame // 8 == memory.word(frame)
     assert [0, 0x1000, 0x2000, 0x1000] == place.asked
 
 

@@ -13,7 +13,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.modes import other_levels, with_mode
-from crosswalk.walker.formats.readers import Asked, kind_of, read_file_of
+from crosswalk.walker.formats.readers import READERS, Asked, kind_of, read_file_of
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
 from crosswalk.walker.memory import FRAME, PhysicalMemory
@@ -60,8 +60,8 @@ def open_contents(
     """
     file = map_file(path)
     with errors_named(file.name):
-        if kind is not None and kind not in tuple(SourceKind):
-            raise BadInput(f"{kind!r} is no kind of source ({', '.join(SourceKind)})")
+        if kind is not None and kind not in READERS:
+            raise BadInput(f"{kind!r} is no kind of source ({', '.join(READERS)})")
         chosen = kind_of(file) if kind is None else SourceKind(kind)
     return read_file_of(chosen, file, Asked(cpu, base, notice))
 

@@ -17,7 +17,7 @@ from crosswalk.walker.formats.sources import Contents, SourceKind
 from crosswalk.walker.formats.unsupported import HEAD, unread_format
 from crosswalk.walker.memory import FRAME
 
-__all__ = ["Asked", "kind_of", "read_file_of"]
+__all__ = ["READERS", "Asked", "Reader", "kind_of", "read_file_of"]
 
 _ELF = b"\x7fELF"
 
@@ -124,10 +124,8 @@ def kind_of(file: MappedFile) -> SourceKind:
 
 def read_file_of(kind: SourceKind, file: MappedFile, asked: Asked) -> Contents:
     """Return what a file of this kind holds; `BadInput` as `open_contents`."""
-    reader = READERS.get(kind)
+    reader = READERS[kind]
     with errors_named(file.name):
-        if reader is None:
-            raise BadInput(f"{kind.value} is no kind of file ({', '.join(READERS)})")
         if asked.cpu and not reader.cpus:
             raise BadInput(f"no CPU {asked.cpu}: only an ELF core has CPUs to choose from")
         if asked.base and not reader.placed:
