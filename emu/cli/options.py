@@ -251,7 +251,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
             "bits of entries and of CR3 that are not part of an address (C-bit, key IDs)",
         ),
     )
-    vendors, kinds = ["intel", "amd"], ["case", "elf", "raw"]
+    vendors, kinds = ["intel", "amd"], ["case", "elf", "raw", "lime"]
     return (
         option(
             "source",
@@ -259,7 +259,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
             metavar="SOURCE",
             type=not_empty,
             nargs="?" if optional else None,
-            help="case file, ELF core, raw image, guest:4level or guest:5level",
+            help="case file, ELF core, LiME image, raw image, guest:4level or guest:5level",
         ),
         Group(
             "registers and features, instead of what SOURCE says",

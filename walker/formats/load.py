@@ -123,6 +123,8 @@ def _shared(contents: Contents) -> dict[str, Any]:
 def _rootless(contents: Contents) -> str:
     if contents.kind is SourceKind.RAW:
         return "raw image"
+    if contents.format:
+        return contents.format
     names = ", ".join(sorted({name for name, _, _ in contents.notes})) or "none"
     return f"ELF core without a QEMU note (its notes: {names})"
 

@@ -10,6 +10,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.case import Cpu, parse_case
 from crosswalk.walker.formats.elfcore import read_core
 from crosswalk.walker.formats.files import MappedFile
+from crosswalk.walker.formats.lime import LIME_MAGIC, read_lime
 from crosswalk.walker.formats.located_errors import errors_named, printable
 from crosswalk.walker.formats.raw import read_raw
 from crosswalk.walker.formats.registers import Registers
@@ -20,6 +21,7 @@ from crosswalk.walker.memory import FRAME
 __all__ = ["READERS", "Asked", "Reader", "kind_of", "read_file_of"]
 
 _ELF = b"\x7fELF"
+_LIME = "LiME image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,14 @@ class Asked:
 class Reader:
     """Reads files of a kind.
 
-    `magics` are (offset, bytes) pairs of which such a file has one; a kind without any isn't
-    recognised by its content. `cpus` says that a CPU can be chosen, `placed` that a base can.
+    `magics` are (offset, bytes) pairs of which such a file has one, and `name` is what it is called
+    then; a kind without any isn't recognised by its content. `cpus` says that a CPU can be chosen,
+    `placed` that a base can.
     """
 
     read: Callable[[MappedFile, Asked], Contents]
     magics: tuple[tuple[int, bytes], ...] = ()
+    name: str = ""
     cpus: bool = False
     placed: bool = False
 
@@ -92,10 +96,22 @@ def _read_raw(file: MappedFile, asked: Asked) -> Contents:
         )
 
 
+def _read_lime(file: MappedFile, asked: Asked) -> Contents:
+    del asked
+    with errors_named(file.name):
+        return Contents(
+            name=printable(file.name),
+            kind=SourceKind.LIME,
+            memory=read_lime(file.data),
+            format=_LIME,
+        )
+
+
 READERS = {
     SourceKind.CASE: Reader(_read_case),
-    SourceKind.ELF: Reader(_read_core, ((0, _ELF),), cpus=True),
+    SourceKind.ELF: Reader(_read_core, ((0, _ELF),), "ELF file", cpus=True),
     SourceKind.RAW: Reader(_read_raw, placed=True),
+    SourceKind.LIME: Reader(_read_lime, ((0, LIME_MAGIC),), _LIME),
 }
 """The reader of each kind of file."""
 
@@ -106,9 +122,9 @@ def kind_of(file: MappedFile) -> SourceKind:
     Whatever nothing is known of is a raw image. Raises `BadInput` for a format that isn't read.
     """
     head = file.data[:HEAD]
-    for kind, reader in READERS.items():
-        if any(head[at : at + len(magic)] == magic for at, magic in reader.magics):
-            return kind
+    known = _kind_by_magic(head)
+    if known is not None:
+        return known
     if file.name.endswith(".json"):
         return SourceKind.CASE
     if head.lstrip().startswith(b"{") and b'"crosswalk-case' in head:
@@ -135,7 +151,15 @@ def read_file_of(kind: SourceKind, file: MappedFile, asked: Asked) -> Contents:
 
 def _known_format(head: bytes) -> str:
     """Return the name of the format other than a raw image's that a file has, or nothing."""
-    if head.startswith(_ELF):
-        return "ELF file"
+    known = _kind_by_magic(head)
+    if known is not None:
+        return READERS[known].name
     unread = unread_format(head)
     return unread.name if unread is not None else ""
+
+
+def _kind_by_magic(head: bytes) -> SourceKind | None:
+    for kind, reader in READERS.items():
+        if any(head[at : at + len(magic)] == magic for at, magic in reader.magics):
+            return kind
+    return None

@@ -21,7 +21,6 @@ class Unread:
 
 
 _UNPACK = "unpack it first"
-_LIME = "volatility3's LiME layer reads it; or take the memory with `lime … format=padded`, as raw"
 _KDUMP = "drgn and crash read it; `makedumpfile -E` writes an ELF core of a /proc/vmcore"
 _FLAT = "`makedumpfile -R FILE` rearranges it; drgn and crash read the result"
 _VMWARE = "VMware's vmss2core makes a core of it; volatility3 reads it beside its .vmem"
@@ -36,7 +35,6 @@ _PROGRAM = "a program, not memory"
 
 UNREAD = (
     # Memory, in a format of its own.
-    Unread(0, b"EMiL", "LiME image", _LIME),
     Unread(0, b"AVML", "AVML image", "`avml-convert` makes a raw or LiME image of it"),
     Unread(0, b"KDUMP   ", "compressed kdump file", _KDUMP),
     Unread(0, b"DISKDUMP", "compressed kdump file", _KDUMP),

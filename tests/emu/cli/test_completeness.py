@@ -167,7 +167,7 @@ def test_the_summary_of_protect_counts_it(run, raw):
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("head", [b"EMiL\x01\0\0\0", b"PAGEDU64", b"\xd2\xbe\xd2\xbe"])
+@pytest.mark.parametrize("head", [b"MDMP\x93\xa7", b"PAGEDU64", b"\xd2\xbe\xd2\xbe"])
 def test_no_command_takes_a_file_of_another_format_for_memory(run, tmp_path, command, head):
     path = tmp_path / "image"
     path.write_bytes(head + clean().memory.read(*RAM[0])[len(head) :])

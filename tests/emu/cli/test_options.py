@@ -22,7 +22,7 @@ from crosswalk.emu.targets.registry import KINDS
 from crosswalk.emu.workers.sandbox import Limits
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.context import Vendor
-from crosswalk.walker.formats import SourceKind
+from crosswalk.walker.formats.readers import READERS
 from crosswalk.walker.protection.policy import TableKind
 
 
@@ -147,7 +147,7 @@ def option_of(command, name):
     [
         ("run", "--paging", GUESTS),
         ("walk", "--vendor", [each.value for each in Vendor]),
-        ("walk", "--kind", [each.value for each in SourceKind]),
+        ("walk", "--kind", [each.value for each in READERS]),
         ("translate", "--access", [each.name.lower() for each in AccessType]),
         ("protect", "--tables", [each.value for each in TableKind]),
     ],

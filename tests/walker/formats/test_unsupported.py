@@ -37,7 +37,7 @@ def test_each_format_is_refused_by_name_with_what_would_read_it(at, image):
 
 
 def test_a_file_that_is_no_raw_image_by_its_size_is_not_said_to_be_taken_for_one(image):
-    path = image(b"EMiL\x01\0\0\0", size=0x4020)
+    path = image(b"PAGEDU64\x0f\0\0\0", size=0x4020)
     assert ADVICE not in reason(path)
     with pytest.raises(BadInput, match="16416 bytes are not a multiple of 4096"):
         open_source(path, Registers(cr3=0x1000), kind="raw")
@@ -46,7 +46,6 @@ def test_a_file_that_is_no_raw_image_by_its_size_is_not_said_to_be_taken_for_one
 @pytest.mark.parametrize(
     ("head", "begins"),
     [
-        (b"EMiL\x01\0\0\0", "LiME image: "),
         (b"AVML\x02\0\0\0", "AVML image: "),
         (b"KDUMP   ", "compressed kdump file: "),
         (b"makedumpfile\0\0\0\0", "flattened kdump file: "),
@@ -77,12 +76,12 @@ def test_the_beginnings_of_files_that_people_have_are_known(head, begins, image)
 
 
 def test_a_format_of_odd_length_is_named_all_the_same(image):
-    assert reason(image(b"EMiL", size=0x1003)).startswith("image: LiME image: ")
+    assert reason(image(b"MDMP", size=0x1003)).startswith("image: Windows minidump: ")
 
 
 def test_a_file_shorter_than_a_magic_or_with_it_elsewhere_is_none():
     assert None is unread_format(b"EMi")
-    assert None is unread_format(b"\0EMiL".ljust(HEAD, b"\0"))
+    assert None is unread_format(b"\0MDMP".ljust(HEAD, b"\0"))
     assert None is unread_format(bytes(HEAD))
 
 
