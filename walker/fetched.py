@@ -4,7 +4,6 @@ What can't be mapped is never whole in memory: frames that were fetched last are
 bound.
 """
 
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.columns import distinct
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.memory import FRAME, U64, WORDS, joined
+from crosswalk.walker.memory import FRAME, U64, WORDS, WholeFrames, joined
 
 __all__ = ["CACHED", "Fetch", "FetchedMemory"]
 
@@ -42,12 +41,7 @@ class FetchedMemory:
         self._fetch = fetch
         self._cached = max(cached, 1)
         self._kept: OrderedDict[int, U64] = OrderedDict()
-        whole = [(-(-s // FRAME) * FRAME, (s + n) // FRAME * FRAME) for s, n in self._ranges]
-        whole = [(first, end) for first, end in whole if first < end]
-        self._first = np.array([first for first, _ in whole], np.uint64)
-        self._end = np.array([end for _, end in whole], np.uint64)
-        self._starts = [first for first, _ in whole]
-        self._ends = [end for _, end in whole]
+        self._whole = WholeFrames(self._ranges)
 
     @property
     def ranges(self) -> Sequence[tuple[int, int]]:
@@ -75,8 +69,7 @@ class FetchedMemory:
         frame = pa & -FRAME
         held = self._kept.get(frame)
         if held is None:
-            at = bisect_right(self._starts, frame) - 1
-            if at < 0 or frame >= self._ends[at]:
+            if frame not in self._whole:
                 return None
             held = self.tables(np.array([frame], np.uint64))[0]
         else:
@@ -85,11 +78,7 @@ class FetchedMemory:
 
     def backed(self, frames: U64) -> NDArray[np.bool_]:
         """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
-        if not len(self._first):
-            return np.zeros(len(frames), np.bool_)
-        at = np.searchsorted(self._first, frames, side="right").astype(np.intp) - 1
-        found: NDArray[np.bool_] = (at >= 0) & (frames < self._end[np.maximum(at, 0)])
-        return found
+        return self._whole.among(frames)
 
     def tables(self, frames: U64) -> U64:
         """Return the (n, 512) words of n frames, a copy; zeros where one isn't backed."""

@@ -8,6 +8,7 @@ holds the few words of a case file.
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from mmap import mmap
 from operator import index
 from typing import Protocol
@@ -18,7 +19,16 @@ from numpy.typing import NDArray
 from crosswalk.walker.architecture import PAGE_BYTES
 from crosswalk.walker.errors import BadInput
 
-__all__ = ["FRAME", "U64", "WORDS", "PhysicalMemory", "Segments", "SparseWords", "joined"]
+__all__ = [
+    "FRAME",
+    "U64",
+    "WORDS",
+    "PhysicalMemory",
+    "Segments",
+    "SparseWords",
+    "WholeFrames",
+    "joined",
+]
 
 FRAME = PAGE_BYTES
 WORDS = FRAME // 8
@@ -56,12 +66,43 @@ class PhysicalMemory(Protocol):
         ...
 
 
+class WholeFrames:
+    """The frames that lie in ranges of memory as a whole, found without a loop over the ranges.
+
+    `ranges` are (start, size) in bytes, sorted and disjoint.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        starts, sizes = np.array(ranges, np.uint64).reshape(-1, 2).T
+        low = np.uint64(FRAME - 1)
+        first, end = (starts + low) & ~low, (starts + sizes) & ~low
+        self._first, self._end = first[first < end], end[first < end]
+        self._firsts, self._ends = self._first.tolist(), self._end.tolist()
+
+    def __contains__(self, frame: int) -> bool:
+        """Return whether the frame at a physical address is one of these."""
+        at = bisect_right(self._firsts, frame) - 1
+        return at >= 0 and frame < self._ends[at]
+
+    def among(self, frames: U64) -> NDArray[np.bool_]:
+        """Return for each physical address of a frame whether the frame is one of these."""
+        if len(self._firsts) <= 1:
+            first, end = (self._firsts[0], self._ends[0]) if self._firsts else (0, 0)
+            one: NDArray[np.bool_] = (frames >= first) & (frames < end)
+            return one
+        at = self._first.searchsorted(frames, side="right")
+        # Frames below the first range: of index 0, and below what is looked up for it.
+        found: NDArray[np.bool_] = (at > 0) & (frames < self._end[np.maximum(at, 1) - 1])
+        return found
+
+
 class Segments:
     """Physical memory laid out as ranges of bytes, read without a copy.
 
     `segments` are (physical address, bytes) pairs in any order; the bytes are anything numpy
     can view as `uint8` (bytes, mmap, a numpy array). They may be adjacent but not overlap:
-    `BadInput` else. Later changes of the underlying bytes are seen.
+    `BadInput` else. Later changes of the underlying bytes are seen. Tens of thousands of segments
+    cost no more a word than one, and a block of tables as much as the segments that it lies in.
     """
 
     def __init__(self, segments: Iterable[tuple[int, Bytes]]) -> None:
@@ -75,19 +116,24 @@ class Segments:
         self._parts = parts
         self._starts = [start for start, _ in parts]
         self._ranges = joined((start, data.size) for start, data in parts)
+        self._whole = WholeFrames(self._ranges)
         # Frames that begin in one part and end in a later one: few, and read when asked for.
-        self._split: list[int] = []
-        # One entry for each part that holds whole frames: (first frame, end, words there).
-        self._frames: list[tuple[int, int, U64]] = []
+        self._split: set[int] = set()
+        # The parts that hold whole frames, each at the same place of these lists: the address of
+        # its first frame, the end of its last one, and its words.
+        self._firsts: list[int] = []
+        self._ends: list[int] = []
+        self._words: list[U64] = []
         for start, data in parts:
             first = -(-start // FRAME) * FRAME
             end = (start + data.size) // FRAME * FRAME
             if end > first:
-                whole = data[first - start : end - start].view(np.uint64)
-                self._frames.append((first, end, whole.reshape(-1, WORDS)))
-            last = (start + data.size) // FRAME * FRAME
-            if last < start + data.size and self._holds(last, FRAME) and last not in self._split:
-                self._split.append(last)
+                self._firsts.append(first)
+                self._ends.append(end)
+                self._words.append(data[first - start : end - start].view(np.uint64))
+            if end < start + data.size and end in self._whole:
+                self._split.add(end)
+        self._first = np.array(self._firsts, np.uint64)
 
     @property
     def ranges(self) -> Sequence[tuple[int, int]]:
@@ -111,19 +157,16 @@ class Segments:
 
     def word(self, pa: int) -> int | None:
         """Return the 8-byte word at `pa`, a multiple of 8; None if its frame is not backed."""
-        for first, end, words in self._frames:
-            if first <= pa < end:
-                return int(words[(pa - first) // FRAME, pa % FRAME // 8])
+        at = bisect_right(self._firsts, pa) - 1
+        if at >= 0 and pa < self._ends[at]:
+            return int(self._words[at][(pa - self._firsts[at]) // 8])
         if pa & -FRAME in self._split:
             return int.from_bytes(self.read(pa, 8), "little")
         return None
 
     def backed(self, frames: U64) -> NDArray[np.bool_]:
         """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
-        found = np.isin(frames, np.array(self._split, np.uint64))
-        for first, end, _ in self._frames:
-            found |= (frames >= first) & (frames < end)
-        return found
+        return self._whole.among(frames)
 
     def tables(self, frames: U64) -> U64:
         """Return the (n, 512) words of n frames; zeros where one isn't backed.
@@ -131,25 +174,38 @@ class Segments:
         A view where the frames follow each other in memory, else a gathered copy.
         """
         count = len(frames)
-        lowest, highest = (int(frames.min()), int(frames.max())) if count else (0, 0)
-        for first, end, words in self._frames:
-            if not first <= lowest <= highest < end:
-                continue
-            row = (lowest - first) // FRAME
+        if not count:
+            return np.zeros((0, WORDS), np.uint64)
+        lowest, highest = int(frames.min()), int(frames.max())
+        at = bisect_right(self._firsts, lowest) - 1
+        if at >= 0 and highest < self._ends[at]:
+            words = self._words[at].reshape(-1, WORDS)
+            row = (lowest - self._firsts[at]) // FRAME
             if highest - lowest == (count - 1) * FRAME and _consecutive(frames):
                 return words[row : row + count]
-            picked: U64 = words[(frames - np.uint64(first)) // np.uint64(FRAME)]
-            return picked
+            return self._picked(at, frames)
         gathered = np.zeros((count, WORDS), dtype=np.uint64)
-        for first, end, words in self._frames:
-            inside = (frames >= first) & (frames < end)
-            gathered[inside] = words[(frames[inside] - np.uint64(first)) // np.uint64(FRAME)]
-        for frame in self._split:
-            gathered[frames == frame] = np.frombuffer(self.read(frame, FRAME), np.uint64)
+        part = self._first.searchsorted(frames, side="right") - 1
+        order = part.argsort(kind="stable")
+        ordered = part[order]
+        turns = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), count]
+        for begin, end in pairwise(turns):
+            at = int(ordered[begin])
+            if at >= 0:
+                rows = order[begin:end]
+                rows = rows[frames[rows] < self._ends[at]]
+                gathered[rows] = self._picked(at, frames[rows])
+        if self._split:
+            split = np.isin(frames, np.array([*self._split], np.uint64))
+            for row in np.flatnonzero(split).tolist():
+                gathered[row] = np.frombuffer(self.read(int(frames[row]), FRAME), np.uint64)
         return gathered
 
-    def _holds(self, pa: int, size: int) -> bool:
-        return any(start <= pa and pa + size <= start + length for start, length in self._ranges)
+    def _picked(self, part: int, frames: U64) -> U64:
+        """Return the words of frames of one part, a copy."""
+        words = self._words[part].reshape(-1, WORDS)
+        picked: U64 = words[(frames - np.uint64(self._firsts[part])) // np.uint64(FRAME)]
+        return picked
 
 
 class SparseWords:
@@ -180,6 +236,7 @@ class SparseWords:
 
     def _fill(self, ranges: Iterable[tuple[int, int]], frames: U64, tables: U64) -> None:
         self._ranges = joined(sorted(ranges))
+        self._whole = WholeFrames(self._ranges)
         self._known = frames
         backed = self.backed(frames)
         if not backed.all():
@@ -215,10 +272,7 @@ class SparseWords:
 
     def backed(self, frames: U64) -> NDArray[np.bool_]:
         """Return, for each physical address of a frame, whether all 4 KiB of it are backed."""
-        found = np.zeros(len(frames), dtype=np.bool_)
-        for start, size in self._ranges:
-            found |= (frames >= start) & (frames < start + size)
-        return found
+        return self._whole.among(frames)
 
     def tables(self, frames: U64) -> U64:
         """Return the (n, 512) words of n frames, a copy; zeros where one isn't backed."""

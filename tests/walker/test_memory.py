@@ -149,6 +149,63 @@ def test_anything_that_holds_bytes_can_be_memory(kind):
     assert 511 == Segments([(0, held)]).word(0xFF8)
 
 
+def scattered(count):
+    """As many segments of a frame each, a frame apart; every fourth begins in the middle of one."""
+    return [
+        (at * 0x2000 + (0x800 if at % 4 == 3 else 0), pattern(0x1000, at << 12))
+        for at in range(count)
+    ]
+
+
+def test_of_many_segments_each_frame_is_found_in_its_own():
+    memory, count = Segments(scattered(1000)), 1000
+    wanted = np.random.default_rng(5).permutation(np.arange(-2, 2 * count + 2)) % (1 << 40)
+    addresses = wanted.astype(np.uint64) * np.uint64(0x1000)
+    at, odd = wanted // 2, wanted % 2
+    held = (at < count) & (odd == 0) & (at % 4 != 3)
+    assert 750 == held.sum()
+    assert (held == memory.backed(addresses)).all()
+    expected = np.where(held, at * 0x200, 0)
+    assert (expected == memory.tables(addresses)[:, 0]).all()
+    assert [
+        word if there else None
+        for word, there in zip(expected.tolist(), held.tolist(), strict=True)
+    ] == [memory.word(pa) for pa in addresses.tolist()]
+
+
+def lines(work):
+    """How many lines of Python are run by what is done."""
+    count = 0
+
+    def trace(frame, event, _):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda memory: memory.word(0x8000),
+        lambda memory: memory.backed(frames(0x2000, 0x8000, 0x3000)),
+        lambda memory: memory.tables(frames(0x8000)),
+        lambda memory: memory.tables(frames(0x2000, 0x8000, 0x2000, 0x18000, 0x3000)),
+    ],
+    ids=["word", "backed", "table", "tables"],
+)
+def test_segments_that_are_not_asked_for_cost_nothing(asked):
+    few, many = (Segments(scattered(count)) for count in (20, 2000))
+    assert 0 < lines(lambda: asked(few)) == lines(lambda: asked(many))
+
+
 RAM = [(0x0, 0x1000), (0x2000, 0x2000), (0x4000, 0x1000), (0x8000_0000, 0x1000)]
 BACKED = [0x0, 0x2000, 0x3000, 0x4000, 0x8000_0000]
 PLACES = st.builds(lambda frame, at: frame + 8 * at, st.sampled_from(BACKED), st.integers(0, 511))
