@@ -30,6 +30,8 @@ __all__ = [
     "CoreCpu",
     "ElfCore",
     "Note",
+    "cpus_of",
+    "notes_in",
     "own_content",
     "read_core",
 ]
@@ -140,11 +142,11 @@ def read_core(data: mmap, cpu: int = 0) -> ElfCore:
             )
         part = memoryview(data)[offset : offset + size]
         if kind == "PT_NOTE":
-            notes += _read_notes(part)
+            notes += notes_in(part)
         else:
             loads.append((_address(header["p_paddr"], size), part))
     is_386 = int(struct.unpack_from("<H", data, 18)[0]) == _386
-    cpus = _cpus_of(notes, is_386=is_386)
+    cpus = cpus_of(notes, is_386=is_386)
     if cpu != 0 and not 0 <= cpu < len(cpus):
         raise BadInput(f"ELF core: no CPU {cpu}; the file has the registers of {len(cpus)}")
     return ElfCore(_memory(loads), cpus, cpu, tuple(notes), missing, is_386)
@@ -230,8 +232,8 @@ def _program_headers(data: mmap) -> Iterator[Any]:
         yield struct_parse(header, stream, first + at * stride)
 
 
-def _read_notes(segment: memoryview) -> Iterator[Note]:
-    """Yield the notes of a PT_NOTE segment; `BadInput` where one runs beyond it.
+def notes_in(segment: memoryview) -> Iterator[Note]:
+    """Yield the notes of a PT_NOTE segment, or of a kdump file; `BadInput` where one is cut off.
 
     Not by pyelftools: that interprets notes too, and fails where one is damaged.
     """
@@ -246,7 +248,7 @@ def _read_notes(segment: memoryview) -> Iterator[Note]:
         at = content + -(-size // 4) * 4
 
 
-def _cpus_of(notes: Iterable[Note], *, is_386: bool) -> tuple[CoreCpu, ...]:
+def cpus_of(notes: Iterable[Note], *, is_386: bool) -> tuple[CoreCpu, ...]:
     """Return the state of each CPU by QEMU's notes, completed by this project's own notes.
 
     The n-th of these belongs to the n-th CPU. `is_386` says that the core is of a 386: QEMU writes
