@@ -1,0 +1,140 @@
+"""Roots from those that were named or found: counted, grouped, paired, with roles, in order."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.roots.counting import count_roots
+from crosswalk.walker.roots.groups import pair_of, upper_half
+from crosswalk.walker.roots.named import VMCOREINFO, Named
+from crosswalk.walker.roots.root import Root
+
+__all__ = ["described"]
+
+_SHOWN = 4
+_ROLES = ("swapper", "process", "lazy", "", "dead", "pti-user")
+"""Roles by how good a root is to begin with."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """A root, and what is known of it so far.
+
+    `rank` says how good its first source is, `key` is the digest of its upper half, `lower` the
+    number of leaves of its lower half and `lower_user` of the user's there.
+    """
+
+    context: PagingContext
+    rank: int
+    sources: list[str] = field(default_factory=list)
+    key: bytes | None = None
+    mappings: int = 0
+    user: int = 0
+    lower: int = 0
+    lower_user: int = 0
+    pair: int | None = None
+    role: str = ""
+    group: int = 0
+
+    @property
+    def on_cpu(self) -> bool:
+        return any(source.startswith("cpu ") for source in self.sources)
+
+    def root(self) -> Root:
+        shown = self.sources[:_SHOWN]
+        more = ["…"] if len(self.sources) > _SHOWN else []
+        return Root(
+            context=self.context,
+            group=self.group,
+            mappings=self.mappings,
+            user_mappings=self.user,
+            source=", ".join([*shown, *more]),
+            role=self.role,
+            pair=self.pair,
+        )
+
+
+def described(memory: PhysicalMemory, named: Iterable[Named]) -> tuple[Root, ...]:
+    """Return each root that is named, once, with all that can be told of it, best first.
+
+    `named` come with the best source first; what is named twice has the context of the first.
+    """
+    found = _distinct(named)
+    _count(memory, found)
+    frames = {each.context.root for each in found}
+    for each in found:
+        each.key = upper_half(memory, each.context)
+        each.pair = pair_of(memory, each.context, frames)
+    ordered: list[_Found] = []
+    for group in sorted(_groups(found), key=_group_order):
+        for each in group:
+            each.role = _role(each, group)
+            each.group = len(ordered)
+        ordered += group
+    ordered.sort(key=_order)
+    # Numbered as they are met from the best root on.
+    numbers: dict[int, int] = {}
+    for each in ordered:
+        each.group = numbers.setdefault(each.group, len(numbers))
+    return tuple(each.root() for each in ordered)
+
+
+def _distinct(named: Iterable[Named]) -> list[_Found]:
+    found: dict[tuple[str, int], _Found] = {}
+    for each in named:
+        context = each.context
+        known = found.setdefault((context.mode, context.root), _Found(context, each.rank))
+        if each.source not in known.sources:
+            known.sources.append(each.source)
+    return list(found.values())
+
+
+def _count(memory: PhysicalMemory, found: list[_Found]) -> None:
+    """Count the leaves of all roots whose contexts differ in CR3 alone together."""
+    families = defaultdict(list)
+    for each in found:
+        families[replace(each.context, cr3=0)].append(each)
+    for context, family in families.items():
+        roots = np.array([each.context.root for each in family], np.uint64)
+        counts = count_roots(memory, context, roots)
+        for at, each in enumerate(family):
+            each.mappings, each.user = int(counts.total[at]), int(counts.user[at])
+            each.lower, each.lower_user = int(counts.lower[at]), int(counts.lower_user[at])
+
+
+def _groups(found: list[_Found]) -> list[list[_Found]]:
+    """Return roots by equal upper halves; one whose upper half is empty is alone."""
+    groups: dict[object, list[_Found]] = defaultdict(list)
+    for each in found:
+        key = (each.context.mode, each.key) if each.key is not None else id(each)
+        groups[key].append(each)
+    return list(groups.values())
+
+
+def _role(each: _Found, group: list[_Found]) -> str:
+    """Return what can be told of a root: see `Root`."""
+    if each.pair is not None and each.pair < each.context.root:
+        return "pti-user"
+    if VMCOREINFO in each.sources:
+        return "swapper"
+    if each.lower_user:
+        return "process"
+    if each.lower or each.key is None:
+        return ""  # Something else: a boot loader's, firmware's, a kernel in the lower half.
+    # Where nothing else lives, an empty user half is how a kernel of its own has it.
+    if not any(other.lower_user or VMCOREINFO in other.sources for other in group):
+        return ""
+    return "lazy" if each.on_cpu else "dead"
+
+
+def _group_order(group: list[_Found]) -> tuple[int, ...]:
+    most = max(each.mappings for each in group)
+    return (min(each.rank for each in group), -len(group), -most, group[0].context.root)
+
+
+def _order(each: _Found) -> tuple[int, ...]:
+    return (each.rank, each.group, _ROLES.index(each.role), -each.mappings, each.context.root)

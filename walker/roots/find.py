@@ -1,0 +1,39 @@
+"""Find the roots of a memory: what is named first, then what a search of the memory finds."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
+from crosswalk.walker.formats.sources import Contents
+from crosswalk.walker.roots.describe import described
+from crosswalk.walker.roots.named import named_by_registers, named_by_vmcoreinfo
+from crosswalk.walker.roots.root import Roots
+from crosswalk.walker.roots.vmcoreinfo import texts_in_memory
+
+__all__ = ["find_roots"]
+
+
+def find_roots(
+    contents: Contents,
+    registers: Registers = NOT_GIVEN,
+    *,
+    scan: bool = True,
+    width: int = ASSUMED_WIDTH,
+    progress: Callable[[int, int], None] | None = None,
+) -> Roots:
+    """Return the roots of a memory, best first: of the same memory the same, in the same order.
+
+    Those that somebody names come first: `registers` if they have CR3, the chosen CPU, the others,
+    a header, VMCOREINFO in a note or header. With `scan` all memory is searched as well. Other
+    values of `registers` go before what the contents say; `width` is the MAXPHYADDR to take where
+    none is known, in bits. `progress` is told how many frames of how many were read.
+    """
+    memory = contents.memory
+    named, remarks = named_by_registers(contents, registers, width)
+    known = replace(registers.over(contents.registers), cr3=None)
+    rank = len(named)
+    named += named_by_vmcoreinfo(memory, [contents.vmcoreinfo], known, width, rank)
+    if scan:
+        texts = texts_in_memory(memory, progress)
+        named += named_by_vmcoreinfo(memory, texts, known, width, rank + 1)
+    return Roots(described(memory, named), tuple(remarks))

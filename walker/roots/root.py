@@ -1,0 +1,61 @@
+"""A root, and the roots of a memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from crosswalk.walker.context import PagingContext
+
+__all__ = ["Root", "Roots"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """One root: the table of an address space, in the context to read it in.
+
+    `group` is a number that roots have in common whose upper halves are alike, as those of one
+    kernel's address spaces are. `mappings` is the number of its leaves, `user_mappings` of those
+    that user mode may access. `source` says who names it: "given", "cpu 0", "case", "header",
+    "vmcoreinfo" or "scan"; several with commas.
+
+    `role` is what could be told of it, "" where nothing tells: "swapper", the kernel's own;
+    "process", with a live user half; "pti-user", the root of user mode where the kernel has another
+    (page-table isolation); "lazy", loaded by a CPU though its user half is gone; "dead", without
+    a user half and loaded by none. `pair` is CR3 of the other root of a pair of page-table
+    isolation.
+    """
+
+    context: PagingContext
+    group: int
+    mappings: int
+    user_mappings: int
+    source: str
+    role: str = ""
+    pair: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Roots(Sequence[Root]):
+    """The roots of a memory, best first.
+
+    `remarks` are sentences for people: what is named and isn't a root, what wasn't looked for.
+    """
+
+    found: tuple[Root, ...]
+    remarks: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @overload
+    def __getitem__(self, at: int) -> Root: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Root, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> Root | tuple[Root, ...]:
+        """Return the root at this place, or those of these places."""
+        return self.found[at]
+
+    def __iter__(self) -> Iterator[Root]:
+        return iter(self.found)
