@@ -59,7 +59,7 @@ def test_a_32_bit_kernel_maps_ram_at_one_of_few_places():
     ],
 )
 def test_what_names_no_root_is_none(text):
-    assert parse_vmcoreinfo(text) is None
+    assert None is parse_vmcoreinfo(text)
 
 
 def placed(*places, size=64 * KIB4):
