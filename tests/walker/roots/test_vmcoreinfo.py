@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from crosswalk.walker import Segments
+from crosswalk.walker.roots import vmcoreinfo
 from crosswalk.walker.roots.vmcoreinfo import Vmcoreinfo, parse_vmcoreinfo, texts_in_memory
 from tests.tables import KIB4
 
@@ -81,12 +82,12 @@ def test_texts_are_found_at_any_place_each_once_and_end_where_text_does():
 
 
 def test_a_text_across_two_blocks_is_found(monkeypatch):
-    monkeypatch.setattr("crosswalk.walker.roots.vmcoreinfo._BLOCK", 2)
+    monkeypatch.setattr(vmcoreinfo, "_BLOCK", 2)
     for at in range(2 * KIB4 - 12, 2 * KIB4 + 2):
         assert [MOVED] == list(texts_in_memory(Segments([(0x3000, placed((at, MOVED)))])))
 
 
 def test_of_any_number_of_texts_only_some_are_read(monkeypatch):
-    monkeypatch.setattr("crosswalk.walker.roots.vmcoreinfo._MOST", 3)
+    monkeypatch.setattr(vmcoreinfo, "_MOST", 3)
     many = placed(*((KIB4 * at, f"OSRELEASE={at}\n") for at in range(60)))
     assert 3 == len(list(texts_in_memory(Segments([(0, many)]))))
