@@ -1,7 +1,7 @@
 """Writing an ELF core, as QEMU's `dump-guest-memory` does, of a machine with one CPU.
 
 Source: QEMU target/i386/arch_dump.c, for the first two notes: Linux' own elf_prstatus, and QEMU's
-dump of its CPU state. What these leave out is in a third one, `crosswalk.walker.formats.elfcore`.
+dump of its CPU state. What these leave out is in a third one, `crosswalk.walker.formats.elfnotes`.
 """
 
 import struct
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.elfcore import OWN_NAME, OWN_TYPE, own_content
+from crosswalk.walker.formats.elfnotes import OWN_NAME, OWN_TYPE, own_content
 from crosswalk.walker.memory import PhysicalMemory
 
 __all__ = ["CORE_REGISTERS", "CORE_SEGMENTS", "CoreState", "SegmentState", "core_parts"]

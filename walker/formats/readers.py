@@ -72,6 +72,8 @@ def _read_case(file: MappedFile, asked: Asked) -> Contents:
 def _read_core(file: MappedFile, asked: Asked) -> Contents:
     with errors_named(file.name):
         core = read_core(file.data, asked.cpu)
+    if core.virtual and asked.notice is not None:
+        asked.notice(f"{core.virtual:,} segments have no physical address, and are left aside")
     return Contents(
         name=printable(file.name),
         kind=SourceKind.ELF,
@@ -80,6 +82,8 @@ def _read_core(file: MappedFile, asked: Asked) -> Contents:
         machine="386" if core.is_386 else "x86-64",
         notes=tuple((note.name, note.kind, len(note.content)) for note in core.notes),
         missing=core.missing,
+        excluded=core.excluded,
+        vmcoreinfo=core.vmcoreinfo,
         cpus=tuple(each.registers for each in core.cpus),
         cpu=core.chosen,
         why=core.why,

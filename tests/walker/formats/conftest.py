@@ -48,7 +48,10 @@ def qemu_notes(*states):
 
 @dataclass
 class Core:
-    """An ELF core to write: `loads` are (physical address, bytes), `parts` raw headers."""
+    """An ELF core to write: `loads` are (physical address, bytes), `parts` raw headers.
+
+    `many` is the number of program headers that section header 0 states, behind all else.
+    """
 
     loads: list = field(default_factory=lambda: [(0, bytes(0x3000))])
     notes: bytes = field(default_factory=lambda: qemu_notes(cpu_state()))
@@ -58,6 +61,7 @@ class Core:
     stride: int | None = None
     count: int | None = None
     parts: list = field(default_factory=list)
+    many: int | None = None
 
     def build(self):
         bodies = [(4, 0, self.notes)] if self.notes else []
@@ -75,6 +79,9 @@ class Core:
             else:
                 headers.append(program.pack(kind, 0, offset, 0, pa, *sizes, 0))
             offset += len(body)
+        section = b""
+        if self.many is not None:
+            section = struct.pack("<10I" if narrow else "<IIQQQQIIQQ", *[0] * 7, self.many, 0, 0)
         headers += [program.pack(*part) for part in self.parts]
         first = header.pack(
             self.ident,
@@ -83,16 +90,16 @@ class Core:
             1,
             0,
             header.size if count else 0,
-            0,
+            offset if section else 0,
             0,
             header.size,
             program.size if self.stride is None else self.stride,
-            count if self.count is None else self.count,
+            (0xFFFF if section else count) if self.count is None else self.count,
             0,
-            0,
+            1 if section else 0,
             0,
         )
-        return first + b"".join(headers) + b"".join(body for _, _, body in bodies)
+        return first + b"".join(headers) + b"".join(body for _, _, body in bodies) + section
 
 
 class CoreParts:

@@ -196,10 +196,20 @@ def test_what_the_file_does_not_hold_of_a_segment_is_not_backed(elf):
             "ELF core: a segment at 0xffffffffff000 ends beyond 52 bits",
         ),
         (
-            {"parts": [(1, 0, 0, 0, (1 << 64) - 1, 0x10, 0x10, 0)]},
+            {"loads": [], "parts": [(1, 0, 0, 0, (1 << 64) - 1, 0x10, 0x10, 0)]},
             (
-                "ELF core: a segment without a physical address, as /proc/kcore has; "
-                "take /proc/vmcore, or a dump by QEMU"
+                "ELF core: its segments have virtual addresses only, as those of a process: "
+                "no physical memory"
+            ),
+        ),
+        (
+            {
+                "loads": [],
+                "parts": [(1, 0, at, 0x400000 + at, 0, 0x10, 0x10, 0) for at in (0, 0x20)],
+            },
+            (
+                "ELF core: its segments have virtual addresses only, as those of a process: "
+                "no physical memory"
             ),
         ),
         (
@@ -220,6 +230,7 @@ def test_what_the_file_does_not_hold_of_a_segment_is_not_backed(elf):
         "overlap",
         "too high",
         "no address",
+        "all at 0",
         "note",
     ],
 )
@@ -256,9 +267,9 @@ def test_a_cut_core_is_an_error_that_says_where(elf, kept, expected):
 
 
 def test_too_many_program_headers_are_refused_before_they_are_read(elf):
-    expected = f"ELF core: 65535 program headers; at most {MAX_SEGMENTS} are read"
+    expected = f"ELF core: {MAX_SEGMENTS + 1:,} program headers; at most {MAX_SEGMENTS:,} are read"
     with pytest.raises(LimitExceeded) as caught:
-        read(elf, count=0xFFFF)
+        read(elf, many=MAX_SEGMENTS + 1)
     assert expected == str(caught.value)
 
 

@@ -247,9 +247,9 @@ def test_a_wrong_case_is_named_once_with_its_place(put):
 
 def test_limits_of_a_file_are_errors_that_name_it(put, elf):
     with pytest.raises(
-        LimitExceeded, match=r"^image: ELF core: 5000 program headers; at most 4096"
+        LimitExceeded, match=r"^image: ELF core: 1,048,577 program headers; at most 1,048,576"
     ):
-        open_source(put(elf.Core(count=5000).build()))
+        open_source(put(elf.Core(many=(1 << 20) + 1).build()))
 
 
 def test_a_missing_file_is_named_once(tmp_path):

@@ -1,0 +1,111 @@
+"""Segments of an ELF core: which part of the file is which part of physical memory.
+
+Segments may overlap: /proc/vmcore has the kernel's image by itself, and once more in RAM; a core of
+mapped memory (QEMU's -p) has a segment for each run of addresses, of the same memory often. What is
+the same part of the file needs no comparison; all else has to have the same bytes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from mmap import mmap
+
+import numpy as np
+
+from crosswalk.walker.errors import BadInput, LimitExceeded
+from crosswalk.walker.memory import FRAME, U64
+
+__all__ = ["Extent", "apart", "joined_extents", "uncovered"]
+
+Extent = tuple[int, int, int]
+"""A part of memory in a file: its physical address, its place in the file, its size in bytes."""
+
+# Of an overlap larger than this, as many bytes are compared, in frames that lie evenly apart.
+_SAMPLED = 1 << 28
+_MOST = 1 << 30
+_CHUNK = 1 << 24
+
+
+def joined_extents(paddr: U64, offset: U64, size: U64) -> list[Extent]:
+    """Return the extents, joined where they go on or overlap in memory and in the file alike.
+
+    In the order of their addresses, of those that begin at the same one the largest first.
+    """
+    # Extents with equal differences put the same bytes of the file at the same addresses.
+    shift = paddr - offset
+    order = np.lexsort((paddr, shift))
+    found: list[list[int]] = []
+    last = None
+    rows = (column[order].tolist() for column in (paddr, offset, size, shift))
+    for start, at, length, group in zip(*rows, strict=True):
+        if group == last and start <= found[-1][0] + found[-1][2]:
+            found[-1][2] = max(found[-1][2], start + length - found[-1][0])
+        else:
+            found.append([start, at, length])
+        last = group
+    return sorted(
+        ((each[0], each[1], each[2]) for each in found), key=lambda e: (e[0], -e[2], e[1])
+    )
+
+
+def apart(data: mmap, extents: Iterable[Extent]) -> Iterator[Extent]:
+    """Yield extents, given in the order of `joined_extents`, without what an earlier one has.
+
+    Raises `BadInput` where two overlap and have different bytes there. Of an overlap of more than
+    256 MiB, 65,536 frames are compared, and of all together at most 1 GiB: `LimitExceeded` beyond.
+    """
+    left = _MOST
+    begin, place, end = 0, 0, 0  # The extent that reaches furthest so far.
+    for start, at, size in extents:
+        common = max(min(end - start, size), 0)
+        left -= min(common, _SAMPLED)
+        if left < 0:
+            raise LimitExceeded(
+                f"ELF core: more than {_MOST >> 30} GiB of segments overlap, from different places "
+                "of the file"
+            )
+        if common and not _equal(data, place + start - begin, at, common):
+            raise BadInput(f"ELF core: segments overlap at {start:#x} and differ there")
+        if common < size:
+            yield start + common, at + common, size - common
+            begin, place, end = start, at, start + size
+
+
+def uncovered(gaps: Sequence[tuple[int, int]], ranges: Sequence[tuple[int, int]]) -> int:
+    """Return how many bytes lie in some of the gaps, as (start, end), and in none of the ranges.
+
+    The ranges are (start, size), sorted and disjoint; the gaps may overlap.
+    """
+    if not gaps:
+        return 0
+    starts, ends = np.array(sorted(gaps), np.int64).T
+    reached = np.maximum.accumulate(ends)
+    # Each gap without what an earlier one reaches.
+    starts = np.maximum(starts, np.concatenate([[0], reached[:-1]]))
+    ends = np.maximum(ends, starts)
+    held, sizes = np.array(ranges, np.int64).reshape(-1, 2).T
+    below = np.concatenate([[0], np.cumsum(sizes)])
+
+    def backed_below(address: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> int:
+        at = np.searchsorted(held, address, side="right")
+        if not len(held):
+            return 0
+        before = np.maximum(at - 1, 0)
+        inside = np.clip(address - held[before], 0, sizes[before])
+        return int(np.where(at > 0, below[before] + inside, 0).sum())
+
+    return int((ends - starts).sum()) - (backed_below(ends) - backed_below(starts))
+
+
+def _equal(data: mmap, one: int, other: int, size: int) -> bool:
+    content = memoryview(data)
+    if size <= _SAMPLED:
+        parts = [(at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK)]
+    else:
+        count = _SAMPLED // FRAME
+        parts = [((size - FRAME) * at // (count - 1), FRAME) for at in range(count)]
+    return all(
+        np.array_equal(
+            np.frombuffer(content[one + at : one + at + length], np.uint8),
+            np.frombuffer(content[other + at : other + at + length], np.uint8),
+        )
+        for at, length in parts
+    )
