@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import level_of
 from crosswalk.walker.frames import Frames
-from crosswalk.walker.leaves import TOP, Leaves, canonical
-from crosswalk.walker.mappings import Mapping
+from crosswalk.walker.leaves import TOP, Leaves, canonical, root_tables
+from crosswalk.walker.mappings import Mapping, RootedMapping
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights, rights_table
-from crosswalk.walker.states import BLOCK, distinct_states, expand_states, keys_of
+from crosswalk.walker.spaces import Contexts, SpaceGroup, groups_of, shared_slots
+from crosswalk.walker.states import BLOCK, expand_states, keys_of, states_by_level
 
 __all__ = [
     "MAX_QUERIES",
@@ -41,49 +44,120 @@ class AliasQuery:
 
 
 class Aliases:
-    """The mappings that each of up to `MAX_QUERIES` queries selects in one address space.
+    """The mappings that each of up to `MAX_QUERIES` queries selects in one or more address spaces.
 
     The states of the tables that lead to selected mappings are found from the last level up,
-    then the mappings are listed from the root down. Each distinct state of the tables (see
+    then the mappings are listed from the roots down. Each distinct state of the tables (see
     `crosswalk.walker.states`) is visited twice and takes a word of memory. Other mappings are
     never enumerated, however many there are.
+
+    Of a single context mappings are `Mapping`, of a sequence of contexts `RootedMapping`.
     """
 
     def __init__(
-        self, memory: PhysicalMemory, context: PagingContext, queries: Sequence[AliasQuery]
+        self, memory: PhysicalMemory, context: Contexts, queries: Sequence[AliasQuery]
     ) -> None:
         if len(queries) > MAX_QUERIES:
             raise ValueError(f"{len(queries)} queries; at most {MAX_QUERIES} at a time")
-        self._memory = memory
-        self._context = context
-        self._queries = queries
-        self._rights = rights_table(context)
-        keys: dict[int, list[U64]] = {}
-        for block in distinct_states(memory, context):
-            keys.setdefault(block.level, []).append(block.key)
-        self._keys = {level: np.concatenate(parts) for level, parts in sorted(keys.items())}
-        self._leading = {0: np.zeros(0, np.uint64)}
-        for level in self._keys:
-            self._leading[level] = self._lead(level)
+        rooted = not isinstance(context, PagingContext)
+        self._groups = [
+            _Group(memory, group, queries, rooted=rooted) for group in groups_of(context)
+        ]
 
     def find(self, query: int) -> Iterator[Mapping]:
-        """Yield the mappings that the query of this number selects, in address order."""
-        top = self._context.levels
-        if self._leading[top][0] >> np.uint64(query) & np.uint64(1):
-            yield from self._descend(query, top, int(self._keys[top][0]), 0)
+        """Yield the mappings that the query of this number selects, in address order.
 
-    def _lead(self, level: int) -> U64:
-        """Return for each state of a level the queries that select mappings below it, as bits."""
-        keys = self._keys[level]
+        Of several address spaces those of one after the other, in the order given.
+        """
+        return self._listed(query, once=False)
+
+    def find_once(self, query: int) -> Iterator[Mapping]:
+        """Do as `find`, but name once what several roots have by the same entry.
+
+        It is named by the first of them, and its `roots` is their number.
+        """
+        return self._listed(query, once=True)
+
+    def _listed(self, query: int, *, once: bool) -> Iterator[Mapping]:
+        parts = [group.leading_roots(query, once=once) for group in self._groups]
+        order = sorted(
+            (group.space.numbers[row], at, row)
+            for at, group in enumerate(self._groups)
+            for row in parts[at]
+        )
+        for _, at, row in order:
+            yield from self._groups[at].find(query, row, once=once)
+
+
+class _Group:
+    """The mappings that queries select in address spaces that differ in CR3 alone."""
+
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        space: SpaceGroup,
+        queries: Sequence[AliasQuery],
+        *,
+        rooted: bool,
+    ) -> None:
+        self.space = space
+        self._memory, self._context, self._queries = memory, space.context, queries
+        self._rooted, self._several = rooted, len(space.roots) > 1
+        self._rights = rights_table(space.context)
+        self._top = level_of(space.context, space.context.levels)
+        self._keys = states_by_level(memory, space.contexts)
+        self._leading = {0: np.zeros(0, np.uint64)}
+        for level, keys in self._keys.items():
+            self._leading[level] = self._lead(level, keys)
+        self._roots = keys_of(root_tables(space.roots))
+
+    @cached_property
+    def _shared(self) -> NDArray[np.uint32]:
+        return shared_slots(self._memory, self.space)
+
+    @cached_property
+    def _leading_once(self) -> U64:
+        """The queries that select mappings by slots that no root before has, for each root."""
+        return self._lead(self._top.number, self._roots, self._shared != 0)
+
+    def leading_roots(self, query: int, *, once: bool) -> list[int]:
+        """Return which roots lead to mappings that the query selects, ascending."""
+        if once and self._several:
+            bits = self._leading_once
+        else:
+            top = self._top.number
+            bits = self._leading[top][np.searchsorted(self._keys[top], self._roots)]
+        return np.flatnonzero(bits >> np.uint64(query) & np.uint64(1)).tolist()
+
+    def find(self, query: int, row: int, *, once: bool) -> Iterator[Mapping]:
+        """Yield the mappings of one root that the query selects, in address order."""
+        shared = self._shared[row] if once and self._several else None
+        for roots, leaves, at, va in self._descend(
+            query, self._top.number, int(self._roots[row]), 0, shared
+        ):
+            yield self._mapping(leaves, at, va, row, roots)
+
+    def _lead(self, level: int, keys: U64, slots: NDArray[np.bool_] | None = None) -> U64:
+        """Return for each state of a level the queries that select mappings below it, as bits.
+
+        With `slots` those that do by the chosen entries of each table.
+        """
         leading = np.zeros(len(keys), np.uint64)
         for at in range(0, len(keys), BLOCK):
             held = expand_states(self._memory, self._context, level, keys[at : at + BLOCK])
             bits = self._bits_below(level, keys_of(held.children))
+            if slots is not None:
+                bits[~slots[at + held.child_parent, self._slot(held.children.va)]] = 0
             np.bitwise_or.at(leading, at + held.child_parent, bits)
             for number in range(len(self._queries)):
                 hit = self._hits(number, held.leaves)
+                if slots is not None:
+                    hit &= slots[at + held.leaf_parent, self._slot(held.leaves.va)]
                 leading[at + held.leaf_parent[hit]] |= np.uint64(1 << number)
         return leading
+
+    def _slot(self, va: U64) -> NDArray[np.intp]:
+        return (va >> np.uint64(self._top.shift)).astype(np.intp)
 
     def _bits_below(self, level: int, keys: U64) -> U64:
         below = self._keys.get(level - 1)
@@ -102,7 +176,14 @@ class Aliases:
             hit &= (self._rights[leaves.grant] & asked.rights) != 0
         return hit
 
-    def _descend(self, query: int, level: int, key: int, base: int) -> Iterator[Mapping]:
+    def _descend(
+        self, query: int, level: int, key: int, base: int, shared: NDArray[np.uint32] | None
+    ) -> Iterator[tuple[int, Leaves, int, int]]:
+        """Yield selected leaves below a state: how many roots share it, where it is, its va.
+
+        `shared` has the number of roots for each entry of this table, 0 for entries to leave out;
+        without it all have one.
+        """
         held = expand_states(self._memory, self._context, level, np.array([key], np.uint64))
         leaves = held.leaves.take(self._hits(query, held.leaves))
         keys = keys_of(held.children)
@@ -110,28 +191,36 @@ class Aliases:
         offsets = np.concatenate([leaves.va, held.children.va[leads]])
         keys = keys[leads]
         for row in np.argsort(offsets, kind="stable").tolist():
-            va = base + int(offsets[row])
+            offset = int(offsets[row])
+            roots = 1 if shared is None else int(shared[offset >> self._top.shift])
+            if not roots:
+                continue
             if row < len(leaves):
-                yield self._mapping(leaves, row, va)
-            else:
-                yield from self._descend(query, level - 1, int(keys[row - len(leaves)]), va)
+                yield roots, leaves, row, base + offset
+                continue
+            below = int(keys[row - len(leaves)])
+            for _, those, at, va in self._descend(query, level - 1, below, base + offset, None):
+                yield roots, those, at, va
 
-    def _mapping(self, leaves: Leaves, row: int, va: int) -> Mapping:
-        shift = int(leaves.shift[row])
-        return Mapping(
+    def _mapping(self, leaves: Leaves, at: int, va: int, row: int, roots: int) -> Mapping:
+        shift = int(leaves.shift[at])
+        fields = (
             int(canonical(self._context, np.array([va], np.uint64))[0]),
-            int(leaves.pa[row]),
+            int(leaves.pa[at]),
             1 << shift,
-            int(leaves.level[row]),
-            int(leaves.flags[row]),
-            Rights(int(self._rights[leaves.grant[row]])),
+            int(leaves.level[at]),
+            int(leaves.flags[at]),
+            Rights(int(self._rights[leaves.grant[at]])),
         )
+        if not self._rooted:
+            return Mapping(*fields)
+        return RootedMapping(*fields, self.space.contexts[row], roots)
 
 
 def mappings_of(
-    memory: PhysicalMemory, context: PagingContext, start: int, size: int
+    memory: PhysicalMemory, context: Contexts, start: int, size: int
 ) -> Iterator[Mapping]:
-    """Yield the mappings that reach physical bytes [start, start + size), in address order."""
+    """Yield the mappings that reach physical bytes [start, start + size), as `find` does."""
     return Aliases(memory, context, [AliasQuery(start, size)]).find(0)
 
 
@@ -152,12 +241,12 @@ class WritableExecutable:
 
 
 def writable_and_executable(
-    memory: PhysicalMemory, context: PagingContext, frames: Frames, *, aliases: int
+    memory: PhysicalMemory, context: Contexts, frames: Frames, *, aliases: int
 ) -> list[WritableExecutable]:
     """Return the ranges that are writable and executable, by whichever mappings, by address.
 
-    Each has up to `aliases` mappings of either kind. `frames` are the `collective_rights` of the
-    same address space.
+    Each has up to `aliases` mappings of either kind, as `Aliases.find_once` names them. `frames`
+    are the `collective_rights` of the same address spaces.
     """
     both = [each for each in frames if each[2] & WRITES and each[2] & EXECUTES]
     found = []
@@ -166,7 +255,7 @@ def writable_and_executable(
         queries = [AliasQuery(pa, size, how) for pa, size, _ in some for how in (WRITES, EXECUTES)]
         finder = Aliases(memory, context, queries)
         for number, (pa, size, rights) in enumerate(some):
-            writers = tuple(islice(finder.find(2 * number), aliases))
-            executors = tuple(islice(finder.find(2 * number + 1), aliases))
+            writers = tuple(islice(finder.find_once(2 * number), aliases))
+            executors = tuple(islice(finder.find_once(2 * number + 1), aliases))
             found.append(WritableExecutable(pa, size, rights, writers, executors))
     return found

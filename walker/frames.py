@@ -1,6 +1,7 @@
 """Collective rights: the union of the rights of all mappings of a physical frame.
 
-No mapping is enumerated; see `crosswalk.walker.states`.
+No mapping is enumerated; see `crosswalk.walker.states`. Of several address spaces everything is
+computed at once, at the cost of their distinct tables.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from crosswalk.walker.entry import LEVELS, SHIFT_4MIB
 from crosswalk.walker.leaves import Leaves
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.rights import GRANTS, Rights, rights_table
+from crosswalk.walker.spaces import Contexts, groups_of
 from crosswalk.walker.states import distinct_states
 
 __all__ = [
@@ -57,13 +59,27 @@ class Frames:
             yield start, size, Rights(rights)
 
 
-def collective_rights(memory: PhysicalMemory, context: PagingContext) -> Frames:
+def collective_rights(memory: PhysicalMemory, context: Contexts) -> Frames:
     """Return the collective rights of every mapped physical range.
 
-    The union, over all mappings of a frame, of their effective rights under the context.
+    The union, over all mappings of a frame in all of these address spaces, of their effective
+    rights under each context.
     """
-    parts = [distinct(page_keys(block.held.leaves)) for block in distinct_states(memory, context)]
-    return rights_of_pages(context, np.concatenate(parts))
+    found = []
+    for group in groups_of(context):
+        blocks = distinct_states(memory, group.contexts)
+        parts = [distinct(page_keys(block.held.leaves)) for block in blocks]
+        found.append(rights_of_pages(group.context, np.concatenate(parts)))
+    return found[0] if len(found) == 1 else _united(found)
+
+
+def _united(parts: list[Frames]) -> Frames:
+    """Return the union of the rights in all parts."""
+    none = np.zeros(0, np.uint64)
+    start = np.concatenate([none, *(part.start for part in parts)])
+    size = np.concatenate([none, *(part.size for part in parts)])
+    rights = np.concatenate([np.zeros(0, np.uint8), *(part.rights for part in parts)])
+    return _union(start, start + size, rights)
 
 
 def rights_of_pages(
@@ -120,12 +136,16 @@ def page_shift(page: int) -> int:
     return page >> 3 & 63
 
 
-def count_mappings(memory: PhysicalMemory, context: PagingContext) -> dict[int, int]:
-    """Return the exact number of leaves by level, without listing them."""
+def count_mappings(memory: PhysicalMemory, context: Contexts) -> dict[int, int]:
+    """Return the exact number of leaves by level, without listing them.
+
+    Of several address spaces the sum: a leaf that two of them share counts twice.
+    """
     counts = dict.fromkeys(range(1, 4), 0)
-    for block in distinct_states(memory, context):
-        if len(block.held.leaves):
-            counts[block.level] += int(block.ways[block.held.leaf_parent].sum())
+    for group in groups_of(context):
+        for block in distinct_states(memory, group.contexts):
+            if len(block.held.leaves):
+                counts[block.level] += int(block.ways[block.held.leaf_parent].sum())
     return counts
 
 

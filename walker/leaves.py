@@ -26,6 +26,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, level_of, reserved_bits
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS
+from crosswalk.walker.spaces import Contexts, groups_of
 from crosswalk.walker.tables import entries_with, invalid_pdpte
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "malformed_addresses",
     "malformed_entries",
     "root_table",
+    "root_tables",
     "table_frames",
     "walk_leaves",
 ]
@@ -61,11 +63,13 @@ class Expanded(NamedTuple):
 
 def root_table(context: PagingContext) -> Tables:
     """Return the one table at which every walk begins."""
-    return Tables(
-        np.zeros(1, np.uint64),
-        np.array([context.root], np.uint64),
-        np.array([ALL_GRANTS], np.uint8),
-    )
+    return root_tables(np.array([context.root], np.uint64))
+
+
+def root_tables(roots: U64) -> Tables:
+    """Return the root tables at these physical addresses, each at the first linear address."""
+    count = len(roots)
+    return Tables(np.zeros(count, np.uint64), roots, np.full(count, ALL_GRANTS, np.uint8))
 
 
 def expand(
@@ -85,7 +89,8 @@ def expand(
     if form.restricts:
         grant = grant & grants_of(entry)
     elif context.loads_pdptes and (present & ~good).any():
-        good[:] = False  # They are loaded together, or not at all.
+        # They are loaded together, or not at all.
+        good &= ~np.isin(table, table[present & ~good])
     shift = np.full(len(entry), form.shift, np.uint8)
     columns = Leaves(va, entry, grant, shift, context.encryption_mask)
     down, page = good & ~leaf, good & leaf
@@ -191,19 +196,28 @@ def malformed_addresses(memory: PhysicalMemory, context: PagingContext) -> Itera
         yield canonical(context, found)
 
 
-def table_frames(memory: PhysicalMemory, context: PagingContext) -> U64:
-    """Return the frames of all tables that a walk can read, ascending, uint64[n].
+def table_frames(memory: PhysicalMemory, contexts: Contexts) -> U64:
+    """Return the frames of all tables that walks can read, ascending, uint64[n].
 
     Those outside RAM are not among them. In the frame of a PDPT of PAE paging there may be more.
     """
-    tables = np.concatenate([tables.frame for tables, _ in _distinct(memory, context)])
+    parts = [np.zeros(0, np.uint64)]
+    for group in groups_of(contexts):
+        blocks = _distinct(memory, group.context, group.roots)
+        parts += [tables.frame for tables, _ in blocks]
+    tables = np.concatenate(parts)
     found = np.unique(tables & ~np.uint64(FRAME - 1))
     return found[memory.backed(found)]
 
 
-def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[Tables, Expanded]]:
-    """Yield all tables in blocks, each table once a level, and what they hold."""
-    tables = root_table(context)
+def _distinct(
+    memory: PhysicalMemory, context: PagingContext, roots: U64 | None = None
+) -> Iterator[tuple[Tables, Expanded]]:
+    """Yield all tables in blocks, each table once a level, and what they hold.
+
+    Those of one context, or of all that differ from it in CR3 alone and have these roots.
+    """
+    tables = root_table(context) if roots is None else root_tables(roots)
     for level in range(context.levels, 0, -1):
         _, first = np.unique(tables.frame, return_index=True)
         tables = tables.take(np.sort(first))

@@ -1,9 +1,9 @@
 """The walk as objects: mappings, the callback walk of the Heki series, and folded ranges."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.leaves import TOP, Leaves, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import Rights, rights_table
+from crosswalk.walker.spaces import Contexts, distinct_contexts
 
 __all__ = [
     "IGNORED",
@@ -21,6 +22,7 @@ __all__ = [
     "Mapping",
     "Range",
     "Ranges",
+    "RootedMapping",
     "coalesce",
     "coalesce_leaves",
     "heki_walk",
@@ -51,6 +53,18 @@ class Mapping:
     rights: Rights
 
 
+@dataclass(frozen=True, slots=True)
+class RootedMapping(Mapping):
+    """A mapping of one of several address spaces: that of `context`.
+
+    `roots` is the number of address spaces that have it by the same entry of their root tables,
+    where it is named once for all of them.
+    """
+
+    context: PagingContext
+    roots: int = 1
+
+
 @dataclass(slots=True)
 class HekiArgs:
     """The argument of `heki_walk`'s callback; derive from it to carry more.
@@ -66,10 +80,26 @@ class HekiArgs:
     flags: int = 0
 
 
+@overload
 def mappings(
     memory: PhysicalMemory, context: PagingContext, start: int = 0, end: int = TOP
+) -> Iterator[Mapping]: ...
+@overload
+def mappings(
+    memory: PhysicalMemory, context: Sequence[PagingContext], start: int = 0, end: int = TOP
+) -> Iterator[RootedMapping]: ...
+def mappings(
+    memory: PhysicalMemory, context: Contexts, start: int = 0, end: int = TOP
 ) -> Iterator[Mapping]:
-    """Yield every mapping whose page touches [start, end), whole, in address order."""
+    """Yield every mapping whose page touches [start, end), whole, in address order.
+
+    Of several address spaces those of one after the other, in the order given, each root once.
+    """
+    if not isinstance(context, PagingContext):
+        for each in distinct_contexts(context):
+            for it in mappings(memory, each, start, end):
+                yield RootedMapping(it.va, it.pa, it.size, it.level, it.flags, it.rights, each)
+        return
     # One object for each set of rights: making one anew costs more than all else here.
     rights = [Rights(bits) for bits in rights_table(context).tolist()]
     for block in walk_leaves(memory, context, start, end):

@@ -2,7 +2,8 @@
 
 However many ways lead to a table, it has at most eight states a level. Results that depend on the
 physical addresses and rights of mappings, not on their linear addresses, follow from the states
-alone, at a cost that shared and self-referencing tables can't raise.
+alone, at a cost that shared and self-referencing tables can't raise. Several address spaces are
+one graph of states with several roots: what they share is visited once.
 """
 
 from collections.abc import Iterator
@@ -11,11 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.leaves import Expanded, Tables, expand, root_table
+from crosswalk.walker.leaves import Expanded, Tables, expand, root_tables
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import GRANTS
+from crosswalk.walker.spaces import Contexts, groups_of
 
-__all__ = ["BLOCK", "StateBlock", "distinct_states", "expand_states", "keys_of"]
+__all__ = [
+    "BLOCK",
+    "StateBlock",
+    "distinct_states",
+    "expand_states",
+    "keys_of",
+    "states_by_level",
+]
 
 BLOCK = 1024
 """How many states are expanded at once: up to 4 MiB of tables."""
@@ -25,7 +34,7 @@ class StateBlock(NamedTuple):
     """Some states of one level, and the entries of their tables.
 
     `key` uint64[n] is a table's address with its inherited `Grant` bits below, `ways` uint64[n]
-    the number of paths from the root that lead there.
+    the number of paths from all roots that lead there.
     """
 
     level: int
@@ -34,13 +43,23 @@ class StateBlock(NamedTuple):
     held: Expanded
 
 
-def distinct_states(memory: PhysicalMemory, context: PagingContext) -> Iterator[StateBlock]:
-    """Yield every distinct state in blocks, from the root down, by ascending key in a level.
+def distinct_states(memory: PhysicalMemory, contexts: Contexts) -> Iterator[StateBlock]:
+    """Yield every distinct state in blocks, from the roots down, by ascending key in a level.
 
-    The ways can't overflow: there are at most 512^4.
+    Several contexts may differ in CR3 alone: `ValueError` else (`spaces.groups_of` makes groups of
+    any). The ways can't overflow: there are at most 512^4 from a root.
     """
-    root = root_table(context)
-    keys, ways = keys_of(root), np.ones(1, np.uint64)
+    groups = groups_of(contexts)
+    if len(groups) > 1:
+        raise ValueError("contexts that differ in more than CR3")
+    for group in groups:
+        yield from _distinct_states(memory, group.context, group.roots)
+
+
+def _distinct_states(
+    memory: PhysicalMemory, context: PagingContext, roots: U64
+) -> Iterator[StateBlock]:
+    keys, ways = _distinct(keys_of(root_tables(roots)), np.ones(len(roots), np.uint64))
     for level in range(context.levels, 0, -1):
         below = [(keys[:0], ways[:0])]
         for at in range(0, len(keys), BLOCK):
@@ -49,6 +68,17 @@ def distinct_states(memory: PhysicalMemory, context: PagingContext) -> Iterator[
             yield StateBlock(level, keys[some], ways[some], held)
             below.append(_distinct(keys_of(held.children), ways[some][held.child_parent]))
         keys, ways = _distinct(*(np.concatenate(column) for column in zip(*below, strict=True)))
+
+
+def states_by_level(memory: PhysicalMemory, contexts: Contexts) -> dict[int, U64]:
+    """Return the keys of all distinct states by level, ascending; the lowest level comes first.
+
+    A word for each state is kept. `ValueError` as in `distinct_states`.
+    """
+    keys: dict[int, list[U64]] = {}
+    for block in distinct_states(memory, contexts):
+        keys.setdefault(block.level, []).append(block.key)
+    return {level: np.concatenate(parts) for level, parts in sorted(keys.items())}
 
 
 def expand_states(

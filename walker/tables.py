@@ -7,7 +7,14 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry, Level, level_of, reserved_bits
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 
-__all__ = ["Entries", "entries_with", "invalid_pdpte", "read_tables", "read_words"]
+__all__ = [
+    "Entries",
+    "entries_with",
+    "invalid_pdpte",
+    "invalid_roots",
+    "read_tables",
+    "read_words",
+]
 
 Entries = NDArray[np.uint64] | NDArray[np.uint32]
 
@@ -55,8 +62,22 @@ def invalid_pdpte(memory: PhysicalMemory, context: PagingContext) -> int | None:
     """
     if not context.loads_pdptes:
         return None
+    bad = np.flatnonzero(_bad_pdptes(memory, context, np.array([context.root], np.uint64)))
+    return context.root + 8 * int(bad[0]) if len(bad) else None
+
+
+def invalid_roots(memory: PhysicalMemory, context: PagingContext, roots: U64) -> NDArray[np.bool_]:
+    """Return which of n root tables can't be entered, bool[n], by the rule of `invalid_pdpte`."""
+    if not context.loads_pdptes:
+        return np.zeros(len(roots), np.bool_)
+    bad: NDArray[np.bool_] = np.any(_bad_pdptes(memory, context, roots), axis=1)
+    return bad
+
+
+def _bad_pdptes(memory: PhysicalMemory, context: PagingContext, roots: U64) -> NDArray[np.bool_]:
+    """Return which entries of n PDPTs are present and set a reserved bit, bool[n, 4]."""
     level = level_of(context, context.levels)
-    entries = read_tables(memory, level, np.array([context.root], np.uint64))[0]
+    entries = read_tables(memory, level, roots)
     reserved = np.uint64(reserved_bits(context, level.number, leaf=False))
-    bad = np.flatnonzero(((entries & np.uint64(Entry.P)) != 0) & ((entries & reserved) != 0))
-    return context.root + level.entry_size * int(bad[0]) if len(bad) else None
+    bad: NDArray[np.bool_] = ((entries & np.uint64(Entry.P)) != 0) & ((entries & reserved) != 0)
+    return bad

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.bulk import classify
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import PagingContext, PagingMode
 from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of
 from crosswalk.walker.leaves import Leaves, canonical
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.tables import entries_with, invalid_pdpte
+from crosswalk.walker.spaces import Contexts, SpaceGroup, groups_of
+from crosswalk.walker.tables import entries_with, invalid_roots
 
 __all__ = ["Reason", "Unfollowed", "UnfollowedEntry", "unfollowed"]
 
@@ -40,7 +41,7 @@ class Reason(StrEnum):
 class UnfollowedEntry:
     """One entry: `entry` is its value, `pa` its own address, `level` that of its table.
 
-    `va` is the lowest linear address that it translates.
+    `va` is the lowest linear address that it translates, `mode` the paging mode.
     """
 
     va: int
@@ -48,17 +49,18 @@ class UnfollowedEntry:
     entry: int
     level: int
     reason: Reason
+    mode: PagingMode
 
 
 @dataclass(frozen=True, slots=True)
 class Unfollowed:
-    """Counts of the present entries of an address space, each counted once a level.
+    """Counts of the present entries of address spaces, each entry counted once a level.
 
     `outside`: entries that refer to tables outside memory (dangling tables). `reserved`: entries
     that set reserved bits. `first`: those of both with the lowest addresses. `entries`: all
     present entries. `leaves`: those that map a page; `leaves_outside`: of these, the ones whose
     page doesn't begin in memory, which are mappings all the same; `leaves_beyond_46`: of these,
-    the ones with address bits from 46 up. `root_entries`, `root_unfollowed`: entries of the root,
+    the ones with address bits from 46 up. `root_entries`, `root_unfollowed`: entries of the roots,
     and how many of them can't be followed. `beyond_40`, `beyond_46`: entries that are followed
     and have address bits from 40, or from 46, up.
     """
@@ -83,7 +85,7 @@ class Unfollowed:
     def implausible(self) -> bool:
         """Whether these are hardly page tables: more than half of the entries make no sense.
 
-        Of the root's present entries, or of all, more than half can't be followed or map an
+        Of the roots' present entries, or of all, more than half can't be followed or map an
         address from 2^46 up that isn't in memory. Tables of a running system have next to none.
         """
         senseless = len(self) + self.leaves_beyond_46
@@ -110,9 +112,14 @@ class _Block:
         mask = context.encryption_mask
         return Leaves(self.va[some], self.entry[some], np.zeros(count, np.uint8), shift, mask)
 
-    def down(self, context: PagingContext) -> tuple[U64, U64]:
-        """Return the distinct addresses of the tables below, and the lowest va of each."""
+    def down(self, context: PagingContext, barred: U64 | None) -> tuple[U64, U64]:
+        """Return the distinct addresses of the tables below, and the lowest va of each.
+
+        But for those below `barred`, PAE roots that can't be entered.
+        """
         some = ~(self.leaf | self.reserved | self.outside)
+        if barred is not None and len(barred):
+            some &= ~np.isin(self.pa & ~np.uint64(31), barred)
         return _lowest(self.entry[some] & np.uint64(context.address_mask), self.va[some])
 
     def first(self, context: PagingContext, count: int) -> list[UnfollowedEntry]:
@@ -120,7 +127,7 @@ class _Block:
         found = np.flatnonzero(self.reserved | self.outside)
         found = found[np.argsort(self.va[found], kind="stable")][:count]
         return [
-            UnfollowedEntry(va, pa, entry, self.level, _reason(reserved=reserved))
+            UnfollowedEntry(va, pa, entry, self.level, _reason(reserved=reserved), context.mode)
             for va, pa, entry, reserved in zip(
                 canonical(context, self.va[found]).tolist(),
                 self.pa[found].tolist(),
@@ -133,59 +140,58 @@ class _Block:
 
 def unfollowed(
     memory: PhysicalMemory,
-    context: PagingContext,
+    context: Contexts,
     *,
     first: int = _FIRST,
     tables: int | None = None,
 ) -> Unfollowed:
-    """Return what of an address space can't be followed, with the `first` few entries.
+    """Return what of these address spaces can't be followed, with the `first` few entries.
 
     With `tables`, no more than so many of a level are looked at, those of the lowest physical
-    addresses.
+    addresses. What address spaces share counts once, if their contexts differ in CR3 alone.
 
     Where a PAE address space can't be entered, for a reserved bit in a PDPTE, only the PDPTEs are
     counted. A root outside memory has no entries.
     """
-    counts = np.zeros(8, np.int64)
-    root = (0, 0)
+    counts = np.zeros(10, np.int64)
     found: list[UnfollowedEntry] = []
-    for block in _blocks(memory, context, tables):
-        bad = block.reserved | block.outside
-        pages = block.leaves(context).pa
-        away = ~memory.backed(pages)
-        address = block.entry[~bad] & np.uint64(ADDRESS_FIELD & context.address_mask)
-        counts += [
-            block.outside.sum(),
-            block.reserved.sum(),
-            len(bad),
-            len(pages),
-            away.sum(),
-            (away & (pages >> np.uint64(46) != 0)).sum(),
-            (address >> np.uint64(40) != 0).sum(),
-            (address >> np.uint64(46) != 0).sum(),
-        ]
-        if block.level == context.levels:
-            root = len(bad), int(bad.sum())
-        found = sorted(
-            found + block.first(context, first), key=lambda each: (each.va, -each.level)
-        )[:first]
-    outside, reserved, entries, leaves, unbacked, beyond_46, *beyond = counts.tolist()
-    return Unfollowed(
-        outside, reserved, tuple(found), entries, leaves, unbacked, beyond_46, *root, *beyond
-    )
+    for group in groups_of(context):
+        registers = group.context
+        for block in _blocks(memory, group, tables):
+            bad = block.reserved | block.outside
+            pages = block.leaves(registers).pa
+            away = ~memory.backed(pages)
+            address = block.entry[~bad] & np.uint64(ADDRESS_FIELD & registers.address_mask)
+            of_root = block.level == registers.levels
+            counts += [
+                block.outside.sum(),
+                block.reserved.sum(),
+                len(bad),
+                len(pages),
+                away.sum(),
+                (away & (pages >> np.uint64(46) != 0)).sum(),
+                len(bad) if of_root else 0,
+                bad.sum() if of_root else 0,
+                (address >> np.uint64(40) != 0).sum(),
+                (address >> np.uint64(46) != 0).sum(),
+            ]
+            found += block.first(registers, first)
+            found = sorted(found, key=lambda each: (each.va, -each.level))[:first]
+    outside, reserved, *others = counts.tolist()
+    return Unfollowed(outside, reserved, tuple(found), *others)
 
 
-def _blocks(memory: PhysicalMemory, context: PagingContext, tables: int | None) -> Iterator[_Block]:
-    """Yield the present entries of all distinct tables, from the root down."""
-    frame, va = np.array([context.root], np.uint64), np.zeros(1, np.uint64)
-    enters = invalid_pdpte(memory, context) is None
+def _blocks(memory: PhysicalMemory, group: SpaceGroup, tables: int | None) -> Iterator[_Block]:
+    """Yield the present entries of all distinct tables, from the roots down."""
+    context = group.context
+    frame, va = np.sort(group.roots), np.zeros(len(group.roots), np.uint64)
+    barred = np.sort(group.roots[invalid_roots(memory, context, group.roots)])
     for level in range(context.levels, 0, -1):
         below = [(frame[:0], va[:0])]
         for at in range(0, len(frame), _BLOCK):
             block = _present(memory, context, level, frame[at : at + _BLOCK], va[at : at + _BLOCK])
             yield block
-            if enters:
-                below.append(block.down(context))
+            below.append(block.down(context, barred if level == context.levels else None))
             if sum(len(each) for each, _ in below[1:]) > _MERGED:
                 below = [_merged(below)]
         frame, va = (column[:tables] for column in _merged(below))

@@ -6,7 +6,7 @@ from typing import Any
 
 from crosswalk.emu.report.text import context_text, size_text
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
-from crosswalk.walker.entry import level_of
+from crosswalk.walker.entry import FORMATS, level_of
 from crosswalk.walker.formats import Contents, Registers, Source, SourceKind
 from crosswalk.walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
 
@@ -79,7 +79,7 @@ def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
     if found.reserved:
         yield f"{_entries(found.reserved, 'set')} reserved bits, or PS where no page can be"
     for each in found.first:
-        yield f"  {_entry_text(source, each)}"
+        yield f"  {_entry_text(each)}"
     if len(found) > len(found.first):
         yield f"  … and {len(found) - len(found.first):,} more"
     if found.implausible:
@@ -112,8 +112,8 @@ def _entries(count: int, verb: str) -> str:
     return f"1 entry {verb}s" if count == 1 else f"{count:,} entries {verb}"
 
 
-def _entry_text(source: Source, each: UnfollowedEntry) -> str:
-    name = level_of(source.context, each.level).entry
+def _entry_text(each: UnfollowedEntry) -> str:
+    name = FORMATS[each.mode][each.level].entry
     return f"{name} at {each.pa:#x} = {each.entry:#x}, va {each.va:#x}: {_REASONS[each.reason]}"
 
 

@@ -34,29 +34,14 @@ from tests.tables import (
     chain,
     context,
 )
-from tests.walker import naive
+from tests.walker import naive, unions
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
 
 
-def union(pages):
-    """The (start, end, rights) of each stretch that the same pages map, neighbours not folded."""
-    edges = sorted({edge for it in pages for edge in (it.pa, it.pa + it.size)})
-    for start, end in pairwise(edges):
-        rights = [it.rights for it in pages if it.pa <= start and end <= it.pa + it.size]
-        if rights:
-            yield start, end, Rights(sum(bit for bit in Rights if any(bit & r for r in rights)))
-
-
 def expected_frames(tables):
-    found = []
-    for start, end, rights in union(list(mappings(tables.memory, tables.context))):
-        if found and found[-1][1] == start and found[-1][2] == rights:
-            found[-1] = (found[-1][0], end, rights)
-        else:
-            found.append((start, end, rights))
-    return [(start, end - start, rights) for start, end, rights in found]
+    return unions.united(list(mappings(tables.memory, tables.context)))
 
 
 def expected_counts(tables):

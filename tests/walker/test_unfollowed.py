@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 
-from crosswalk.walker import Segments, Unfollowed, Vendor, unfollowed
+from crosswalk.walker import PagingMode, Segments, Unfollowed, Vendor, unfollowed
 from crosswalk.walker.unfollowed import Reason, UnfollowedEntry
 from tests.random_tables import extended_tables
 from tests.tables import KIB4, OPEN, PS, ROOT, XD, CountingMemory, P, PageTables, chain, context
@@ -57,7 +57,12 @@ def test_a_page_without_ram_is_a_mapping_and_a_table_without_ram_is_outside():
         outside=1,
         first=(
             UnfollowedEntry(
-                va=0x20_0000, pa=0x3008, entry=0xFEC0_0007, level=2, reason=Reason.OUTSIDE
+                va=0x20_0000,
+                pa=0x3008,
+                entry=0xFEC0_0007,
+                level=2,
+                reason=Reason.OUTSIDE,
+                mode=PagingMode.LEVEL4,
             ),
         ),
         entries=5,

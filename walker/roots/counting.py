@@ -14,8 +14,9 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.leaves import Expanded, Tables, expand
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS, Grant
+from crosswalk.walker.spaces import Contexts, groups_of, listed_contexts, space_key
 
-__all__ = ["Counts", "count_roots"]
+__all__ = ["Counts", "count_by_root", "count_roots"]
 
 _BLOCK = 512
 _MERGED = 1 << 20
@@ -50,6 +51,15 @@ def count_roots(memory: PhysicalMemory, context: PagingContext, roots: U64) -> C
         total, user = _counted(memory, context, level, below[level], (frames, total, user))
         frames = below[level]
     return _of_roots(memory, context, roots, (frames, total, user))
+
+
+def count_by_root(memory: PhysicalMemory, contexts: Contexts) -> list[int]:
+    """Return the number of leaves of each of these address spaces, without listing them."""
+    counts: dict[tuple[object, ...], int] = {}
+    for group in groups_of(contexts):
+        totals = count_roots(memory, group.context, group.roots).total.tolist()
+        counts |= {space_key(each): of for each, of in zip(group.contexts, totals, strict=True)}
+    return [counts[space_key(each)] for each in listed_contexts(contexts)]
 
 
 def _tables(memory: PhysicalMemory, context: PagingContext, roots: U64) -> dict[int, U64]:
@@ -125,11 +135,8 @@ def _sums(
 def _blocks(
     memory: PhysicalMemory, context: PagingContext, level: int, tables: U64
 ) -> Iterator[tuple[slice, Expanded]]:
-    # PDPTEs of PAE paging are valid as four or not at all: `expand` decides for what it is given.
-    alone = context.loads_pdptes and level == context.levels
-    count = 1 if alone else _BLOCK
-    for at in range(0, len(tables), count):
-        some = tables[at : at + count]
+    for at in range(0, len(tables), _BLOCK):
+        some = tables[at : at + _BLOCK]
         grants = np.full(len(some), ALL_GRANTS, np.uint8)
         yield (
             slice(at, at + len(some)),

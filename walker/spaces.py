@@ -1,0 +1,161 @@
+"""Several address spaces in one memory: grouped by registers, and what they have in common.
+
+An operating system's address spaces share most of their tables. What is computed of all of them
+together (`crosswalk.walker.states`) costs the distinct tables; what is listed root by root can
+leave out the slots whose entry an earlier root has there, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry, Level, level_of
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.tables import invalid_roots, read_tables
+
+__all__ = [
+    "Contexts",
+    "SpaceGroup",
+    "distinct_contexts",
+    "groups_of",
+    "listed_contexts",
+    "shared_slots",
+    "slot_ranges",
+    "space_key",
+]
+
+Contexts = PagingContext | Sequence[PagingContext]
+"""One address space, or any number of them in one memory."""
+
+_ROOTS = 2048
+"""How many root tables are read at once: 8 MiB of words."""
+_COMPARED = 1 << 20
+"""How many entries are compared at once."""
+_NOT_ENTERED = np.uint64((1 << 64) - 1)
+_REGISTERS = tuple(field.name for field in fields(PagingContext) if field.name != "cr3")
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceGroup:
+    """Address spaces whose contexts differ in CR3 alone, each root once, in the order given.
+
+    `roots` uint64[n] are the physical addresses of the root tables of the n `contexts`, `numbers`
+    the places of these among all contexts that were given, ascending.
+    """
+
+    contexts: tuple[PagingContext, ...]
+    roots: U64
+    numbers: tuple[int, ...]
+
+    @property
+    def context(self) -> PagingContext:
+        """The first context: its registers but CR3 are those of all."""
+        return self.contexts[0]
+
+
+def listed_contexts(contexts: Contexts) -> Sequence[PagingContext]:
+    """Return the contexts as a sequence, also where there is one that isn't in any."""
+    return [contexts] if isinstance(contexts, PagingContext) else contexts
+
+
+def distinct_contexts(contexts: Contexts) -> list[PagingContext]:
+    """Return the contexts in the order given, each address space once."""
+    found: dict[tuple[object, ...], PagingContext] = {}
+    for each in listed_contexts(contexts):
+        found.setdefault(space_key(each), each)
+    return list(found.values())
+
+
+def space_key(context: PagingContext) -> tuple[int, *tuple[object, ...]]:
+    """Return what is the same for two contexts just if they are one address space.
+
+    All registers, and of CR3 the address of the root table.
+    """
+    return context.root, *(getattr(context, name) for name in _REGISTERS)
+
+
+def groups_of(contexts: Contexts) -> list[SpaceGroup]:
+    """Return the contexts in groups that differ in CR3 alone, in order of each group's first.
+
+    Two values of CR3 with one root table are one address space: the first of them stays.
+    """
+    groups: dict[tuple[object, ...], dict[int, int]] = {}
+    every = listed_contexts(contexts)
+    for number, each in enumerate(every):
+        root, *registers = space_key(each)
+        groups.setdefault(tuple(registers), {}).setdefault(root, number)
+    return [
+        SpaceGroup(
+            tuple(every[number] for number in group.values()),
+            np.array(list(group), np.uint64),
+            tuple(group.values()),
+        )
+        for group in groups.values()
+    ]
+
+
+def shared_slots(memory: PhysicalMemory, group: SpaceGroup) -> NDArray[np.uint32]:
+    """Return for each slot of each root how many roots have the same entry there.
+
+    uint32[n, number of slots]; 0 where a root before has it, so that what isn't 0 is each distinct
+    entry of a slot once. Two entries are the same if they are equal but for A: what the slot
+    translates is then the same under both roots. An absent entry is an entry like any other, and
+    all entries of PAE roots that can't be entered are the same.
+    """
+    level = level_of(group.context, group.context.levels)
+    found = np.zeros((len(group.roots), level.entries), np.uint32)
+    width = min(max(_COMPARED // len(group.roots), 1), level.entries)
+    for first in range(0, level.entries, width):
+        columns = slice(first, first + width)
+        words = _words(memory, group, level, columns)
+        # Most entries are as the first root's, and only the others need to be sorted.
+        same = words == words[0]
+        found[0, columns] = same.sum(axis=0)
+        row, slot = np.nonzero(~same)
+        word = words[row, slot]
+        order = np.lexsort((row, word, slot))
+        row, slot, word = row[order], slot[order], word[order]
+        fresh = np.ones(len(order), np.bool_)
+        fresh[1:] = (slot[1:] != slot[:-1]) | (word[1:] != word[:-1])
+        begins = np.flatnonzero(fresh)
+        found[row[begins], first + slot[begins]] = np.diff(np.append(begins, len(order)))
+    return found
+
+
+def _words(memory: PhysicalMemory, group: SpaceGroup, level: Level, columns: slice) -> U64:
+    """Return these entries of all roots as they are compared, uint64[n, number of columns]."""
+    parts = []
+    for at in range(0, len(group.roots), _ROOTS):
+        some = group.roots[at : at + _ROOTS]
+        words = read_tables(memory, level, some)[:, columns].astype(np.uint64)
+        words &= ~np.uint64(Entry.A if level.restricts else 0)
+        words[invalid_roots(memory, group.context, some)] = _NOT_ENTERED
+        parts.append(words)
+    return np.concatenate(parts)
+
+
+def slot_ranges(context: PagingContext, slots: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the linear addresses [start, end) of the chosen slots of a root, in address order.
+
+    Neighbouring slots are one range, but none crosses from one canonical half to the other.
+    """
+    level = level_of(context, context.levels)
+    half = level.entries // 2 if context.mode.long else level.entries
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], slots, [False]]).astype(np.int8)))
+    runs: list[tuple[int, int]] = []
+    for first, end in edges.reshape(-1, 2).tolist():
+        cuts = [first, half, end] if first < half < end else [first, end]
+        runs += pairwise(cuts)
+    # Above the hole between the halves, an address copies the top bit of its index.
+    above = (1 << 64) - (1 << context.va_bits) if context.mode.long else 0
+    return [
+        (
+            (first << level.shift) + (above if first >= half else 0),
+            (end << level.shift) + (above if first >= half else 0),
+        )
+        for first, end in runs
+    ]
