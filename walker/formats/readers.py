@@ -11,9 +11,9 @@ from crosswalk.walker.formats.case import Cpu, parse_case
 from crosswalk.walker.formats.elfcore import read_core
 from crosswalk.walker.formats.files import MappedFile
 from crosswalk.walker.formats.lime import LIME_MAGIC, read_lime
-from crosswalk.walker.formats.located_errors import errors_named, printable
+from crosswalk.walker.formats.located_errors import errors_named, one_line, printable
 from crosswalk.walker.formats.raw import read_raw
-from crosswalk.walker.formats.registers import Registers
+from crosswalk.walker.formats.registers import NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, SourceKind
 from crosswalk.walker.formats.unsupported import HEAD, unread_format
 from crosswalk.walker.memory import FRAME
@@ -22,6 +22,7 @@ __all__ = ["READERS", "Asked", "Reader", "kind_of", "read_file_of"]
 
 _ELF = b"\x7fELF"
 _LIME = "LiME image"
+_KDUMPS = ((0, b"KDUMP   "), (0, b"makedumpfile\0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +112,40 @@ def _read_lime(file: MappedFile, asked: Asked) -> Contents:
         )
 
 
+def _read_kdump(file: MappedFile, asked: Asked) -> Contents:
+    # Imported where it is needed: other files take no longer for it.
+    from crosswalk.walker.formats.kdump import read_kdump  # noqa: PLC0415
+
+    with errors_named(file.name):
+        dump = read_kdump(file)
+        if asked.cpu and not asked.cpu < len(dump.cpus):
+            raise BadInput(f"no CPU {asked.cpu}; the file has the registers of {len(dump.cpus)}")
+        chosen = dump.cpus[asked.cpu] if dump.cpus else None
+    if asked.notice is not None and len(dump.parts) > 1:
+        asked.notice(f"parts of one dump: {', '.join(map(one_line, dump.parts))}")
+    return Contents(
+        name=printable(file.name),
+        kind=SourceKind.KDUMP,
+        memory=dump.memory,
+        registers=NOT_GIVEN if chosen is None else chosen.registers,
+        format=dump.format,
+        excluded=dump.excluded,
+        vmcoreinfo=dump.vmcoreinfo,
+        machine="386" if dump.narrow else "x86-64",
+        notes=tuple((note.name, note.kind, len(note.content)) for note in dump.notes),
+        missing=dump.missing,
+        cpus=tuple(each.registers for each in dump.cpus),
+        cpu=asked.cpu,
+        why="" if chosen is None else chosen.why,
+    )
+
+
 READERS = {
     SourceKind.CASE: Reader(_read_case),
     SourceKind.ELF: Reader(_read_core, ((0, _ELF),), "ELF file", cpus=True),
     SourceKind.RAW: Reader(_read_raw, placed=True),
     SourceKind.LIME: Reader(_read_lime, ((0, LIME_MAGIC),), _LIME),
+    SourceKind.KDUMP: Reader(_read_kdump, _KDUMPS, "kdump-compressed file", cpus=True),
 }
 """The reader of each kind of file."""
 

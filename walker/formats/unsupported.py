@@ -21,8 +21,6 @@ class Unread:
 
 
 _UNPACK = "unpack it first"
-_KDUMP = "drgn and crash read it; `makedumpfile -E` writes an ELF core of a /proc/vmcore"
-_FLAT = "`makedumpfile -R FILE` rearranges it; drgn and crash read the result"
 _VMWARE = "VMware's vmss2core makes a core of it; volatility3 reads it beside its .vmem"
 _WINDOWS = "WinDbg and volatility3 read it"
 _QEMU = "load it into QEMU, and take an ELF core by dump-guest-memory without -p"
@@ -36,9 +34,7 @@ _PROGRAM = "a program, not memory"
 UNREAD = (
     # Memory, in a format of its own.
     Unread(0, b"AVML", "AVML image", "`avml-convert` makes a raw or LiME image of it"),
-    Unread(0, b"KDUMP   ", "compressed kdump file", _KDUMP),
-    Unread(0, b"DISKDUMP", "compressed kdump file", _KDUMP),
-    Unread(0, b"makedumpfile\0", "flattened kdump file", _FLAT),
+    Unread(0, b"DISKDUMP", "diskdump file", "crash reads it"),
     Unread(0, b"PAGEDU64", "Windows crash dump", _WINDOWS),
     Unread(0, b"PAGEDUMP", "Windows crash dump, 32 bits", _WINDOWS),
     Unread(0, b"MDMP", "Windows minidump", "it holds parts of a process, not the tables"),
