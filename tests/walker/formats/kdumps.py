@@ -9,6 +9,10 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import cramjam
+import lzallright
+import zstandard
+
 BLOCK = 4096
 ZLIB, LZO, SNAPPY, ZSTD = 1, 2, 4, 0x20
 
@@ -21,16 +25,10 @@ def packed(page: bytes, codec: int) -> bytes:
     if codec == ZLIB:
         return zlib.compress(page)
     if codec == ZSTD:
-        import zstandard
-
         return zstandard.compress(page)
     if codec == SNAPPY:
-        import cramjam
-
         return bytes(cramjam.snappy.compress_raw(page))
     if codec == LZO:
-        import lzallright
-
         return bytes(lzallright.LZOCompressor().compress(page))
     return page
 
@@ -51,6 +49,8 @@ class Kdump:
     frames: int | None = None
     status: int | None = None
     signature: bytes = b"KDUMP   "
+    block: int = BLOCK
+    narrow: bool = False
 
     def file(self, start: int | None = None, end: int | None = None) -> bytes:
         """Return the file, or the part of a split one that has the frames from start to end."""
@@ -69,42 +69,17 @@ class Kdump:
         sub_blocks = -(-(104 + len(notes)) // BLOCK)
         names = ["Linux", *[self.uts] * 3, self.machine, self.uts]
         uts = b"".join(name.encode().ljust(_UTSNAME, b"\0") for name in names)
-        header = struct.pack(
-            "<8si390s6x2QIiiIIIIIIi",
-            self.signature,
-            self.version,
-            uts,
-            0,
-            0,
-            self.codec if self.status is None else self.status,
-            BLOCK,
-            sub_blocks,
-            2 * half // BLOCK,
-            min(frames, 0xFFFF_FFFF),
-            0,
-            0,
-            0,
-            0,
-            1,
-        ).ljust(BLOCK, b"\0")
-        sub = struct.pack(
-            "<QiiQQ9Q",
-            0,
-            self.level,
-            int(split),
-            start or 0,
-            end or 0,
-            vmcoreinfo_at,
-            len(self.vmcoreinfo),
-            notes_at if notes else 0,
-            len(notes),
-            0,
-            0,
-            start or 0,
-            end or 0,
-            frames,
-        )
-        sub = (sub + notes).ljust(sub_blocks * BLOCK, b"\0")
+        status = self.codec if self.status is None else self.status
+        fields = status, self.block, sub_blocks, 2 * half // BLOCK, min(frames, 0xFFFF_FFFF)
+        header = struct.pack("<8sI390s", self.signature, self.version, uts)
+        header = header.ljust(412 if self.narrow else 424, b"\0") + struct.pack("<5I", *fields)
+        header = header.ljust(BLOCK, b"\0")
+        layout = "<IIIIIQIQIQIQQQ" if self.narrow else "<QIIQQQQQQQQQQQ"
+        first, last = start or 0, end or 0
+        wide = (first, last, frames) if self.version >= 6 else (0, 0, 0)
+        where = (vmcoreinfo_at, len(self.vmcoreinfo), notes_at if notes else 0, len(notes), 0, 0)
+        sub = struct.pack(layout, 0, self.level, int(split), first, last, *where, *wide)
+        sub = (sub.ljust(notes_at - BLOCK, b"\0") + notes).ljust(sub_blocks * BLOCK, b"\0")
         chosen = [pfn for pfn in sorted(self.pages) if not split or start <= pfn < end]
         at = (1 + sub_blocks) * BLOCK + 2 * half + _PAGE.size * len(chosen)
         descriptors, data = b"", b""
@@ -125,7 +100,7 @@ def _bitmap(frames: Iterable[int], size: int) -> bytes:
 
 
 def flattened(content: bytes, piece: int = 5000) -> bytes:
-    """Return the file in makedumpfile's flattened form: pieces out of order, the first one twice."""
+    """Return the file in makedumpfile's flattened form: pieces in no order, one twice."""
     head = struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(BLOCK, b"\0")
     places = list(range(0, len(content), piece))
     records = [(0, b"\xff" * min(piece, len(content)))]
