@@ -11,6 +11,7 @@ from crosswalk.emu.cli.apart import is_among, named_inputs
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.report.source import (
     begins_text,
+    excluded_text,
     missing_text,
     source_text,
     spaces_text,
@@ -94,6 +95,8 @@ def report_source(source: Source) -> None:
         remark(text)
     if source.missing:
         remark(missing_text(source))
+    if source.excluded:
+        remark(excluded_text(source))
     if source.begins_as:
         remark(begins_text(source))
 

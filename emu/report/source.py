@@ -15,6 +15,7 @@ __all__ = [
     "contents_lines",
     "contents_record",
     "encryption_lines",
+    "excluded_text",
     "format_text",
     "info_lines",
     "info_record",
@@ -57,7 +58,14 @@ def format_text(source: Contents) -> str:
 
 def missing_text(source: Contents) -> str:
     """Return how many bytes a core speaks of and doesn't hold."""
+    if source.kind is SourceKind.KDUMP:
+        return f"{source.missing:,} bytes of memory that belong to the dump aren't there"
     return f"{source.missing:,} bytes of segments aren't in the file"
+
+
+def excluded_text(source: Contents) -> str:
+    """Return how much of the machine's RAM a dump leaves out on purpose."""
+    return f"{size_text(source.excluded)} of RAM are excluded from the dump"
 
 
 def begins_text(source: Contents) -> str:
@@ -152,6 +160,8 @@ def contents_lines(contents: Contents) -> Iterator[str]:
         yield f"holes: {_some([_range(*each) for each in holes], _RANGES)}"
     if contents.missing:
         yield missing_text(contents)
+    if contents.excluded:
+        yield excluded_text(contents)
     if contents.begins_as:
         yield begins_text(contents)
 
@@ -194,6 +204,7 @@ def contents_record(contents: Contents) -> dict[str, Any]:
             "ranges": [[hex(start), hex(size)] for start, size in ranges],
             "holes": [[hex(start), hex(size)] for start, size in _holes(contents)],
             "missing": contents.missing,
+            "excluded": contents.excluded,
             "complete": contents.complete,
         },
     }

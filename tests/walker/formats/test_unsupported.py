@@ -47,8 +47,7 @@ def test_a_file_that_is_no_raw_image_by_its_size_is_not_said_to_be_taken_for_one
     ("head", "begins"),
     [
         (b"AVML\x02\0\0\0", "AVML image: "),
-        (b"KDUMP   ", "compressed kdump file: "),
-        (b"makedumpfile\0\0\0\0", "flattened kdump file: "),
+        (b"DISKDUMP", "diskdump file: "),
         (b"PAGEDU64\x0f\0\0\0", "Windows crash dump: "),
         (b"PAGEDUMP\x0f\0\0\0", "Windows crash dump, 32 bits: "),
         (b"MDMP\x93\xa7", "Windows minidump: "),
