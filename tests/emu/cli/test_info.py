@@ -96,7 +96,13 @@ def test_info_says_the_same_to_machines(run, raw):
         "vendor": "intel",
         "encryption_mask": "0x0",
     } == document["context"]
-    memory = {"size": 0x10000, "ranges": [["0x0", "0x10000"]], "holes": [], "missing": 0}
+    memory = {
+        "size": 0x10000,
+        "ranges": [["0x0", "0x10000"]],
+        "holes": [],
+        "missing": 0,
+        "excluded": 0,
+    }
     assert memory | {"complete": False} == document["memory"]
     assert (4, {"1": 4, "2": 0, "3": 0}) == (document["mappings"], document["mappings_by_level"])
     assert {"outside": 3, "reserved": 0} == document["unfollowed"]
