@@ -213,6 +213,22 @@ def extended_tables(modes=MODES, *, most=4):
     return random_tables(modes, most=most, contexts=EXTENDED)
 
 
+@st.composite
+def address_spaces(draw, modes=tuple(MODES)):
+    """Draw memory, and contexts of several modes; a root may be any table, and come twice."""
+    drawn = draw(extended_tables(modes, most=3))
+    others = [
+        drawn.context,
+        *(draw(EXTENDED[mode]) for mode in draw(st.sets(st.sampled_from(modes)))),
+    ]
+    found = []
+    for paging in draw(st.lists(st.sampled_from(others), min_size=1, max_size=6)):
+        frame = draw(st.sampled_from(drawn.frames)) | drawn.context.root % KIB4
+        cr3 = paging.cr3 >> 32 << 32 | frame | draw(st.sampled_from((0, 0, 8)))
+        found.append(replace(paging, cr3=cr3))
+    return drawn.memory, found
+
+
 CHOICES = st.lists(st.tuples(st.integers(0, 2**46 - 1), st.booleans()), min_size=6, max_size=12)
 
 

@@ -4,7 +4,7 @@ No mapping is enumerated; see `crosswalk.walker.states`. Of several address spac
 computed at once, at the cost of their distinct tables.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = [
     "page_shift",
     "page_span",
     "rights_of_pages",
+    "united_frames",
 ]
 
 PAGE_SHIFTS = (LEVELS[1].shift, LEVELS[2].shift, SHIFT_4MIB, LEVELS[3].shift)
@@ -70,11 +71,13 @@ def collective_rights(memory: PhysicalMemory, context: Contexts) -> Frames:
         blocks = distinct_states(memory, group.contexts)
         parts = [distinct(page_keys(block.held.leaves)) for block in blocks]
         found.append(rights_of_pages(group.context, np.concatenate(parts)))
-    return found[0] if len(found) == 1 else _united(found)
+    return united_frames(found)
 
 
-def _united(parts: list[Frames]) -> Frames:
+def united_frames(parts: Sequence[Frames]) -> Frames:
     """Return the union of the rights in all parts."""
+    if len(parts) == 1:
+        return parts[0]
     none = np.zeros(0, np.uint64)
     start = np.concatenate([none, *(part.start for part in parts)])
     size = np.concatenate([none, *(part.size for part in parts)])

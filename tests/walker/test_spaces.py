@@ -29,10 +29,9 @@ from crosswalk.walker.roots.counting import count_by_root
 from crosswalk.walker.spaces import groups_of, shared_slots, slot_ranges
 from crosswalk.walker.states import distinct_states
 from crosswalk.walker.unfollowed import Reason
-from tests.random_tables import EXTENDED, extended_tables
+from tests.random_tables import address_spaces, extended_tables
 from tests.tables import (
     KIB4,
-    MODES,
     RW,
     US,
     XD,
@@ -48,23 +47,7 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
 
 
-@st.composite
-def address_spaces(draw, modes=MODES):
-    """Memory and contexts of several modes in it; roots may be other roots' tables, and twice."""
-    drawn = draw(extended_tables(modes, most=3))
-    others = [
-        drawn.context,
-        *(draw(EXTENDED[mode]) for mode in draw(st.sets(st.sampled_from(modes)))),
-    ]
-    found = []
-    for paging in draw(st.lists(st.sampled_from(others), min_size=1, max_size=6)):
-        frame = draw(st.sampled_from(drawn.frames)) | drawn.context.root % KIB4
-        cr3 = paging.cr3 >> 32 << 32 | frame | draw(st.sampled_from((0, 0, 8)))
-        found.append(replace(paging, cr3=cr3))
-    return drawn.memory, found
-
-
-EVERY = address_spaces(tuple(MODES))
+EVERY = address_spaces()
 
 
 def alone(memory, contexts):

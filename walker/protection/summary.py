@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.aliases import WritableExecutable, writable_and_executable
-from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.leaves import table_frames
@@ -15,6 +14,7 @@ from crosswalk.walker.protection.pagelist import Permission
 from crosswalk.walker.protection.policy import TableKind, Use, inexpressible, protect
 from crosswalk.walker.protection.regions import LinearRegion, linear_regions
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
+from crosswalk.walker.spaces import Contexts
 
 __all__ = ["Exposed", "Summary", "exposed", "summarise"]
 
@@ -84,7 +84,7 @@ class Summary:
 
 def summarise(
     memory: PhysicalMemory,
-    context: PagingContext,
+    context: Contexts,
     frames: Frames,
     kind: TableKind = TableKind.NPT,
     *,
@@ -94,7 +94,7 @@ def summarise(
 ) -> Summary:
     """Return the summary of the policy for the memory.
 
-    `frames` are the `collective_rights` of the address space. `regions`, `ranges` and `aliases`
+    `frames` are the `collective_rights` of the address spaces. `regions`, `ranges` and `aliases`
     limit how many linear regions, exposed ranges, and aliases of each kind per range are named.
     Without regions where there are too many mappings for `linear_regions`.
     """
@@ -135,7 +135,7 @@ def summarise(
 
 def exposed(
     memory: PhysicalMemory,
-    context: PagingContext,
+    context: Contexts,
     frames: Frames,
     *,
     ranges: int = 0,

@@ -98,7 +98,8 @@ def regions_by_frame(memory, context, count):
         pages_of[offset_of(page)].append(page)
     for offset, region in found.items():
         mine = pages_of[offset]
-        region |= {"mappings": len(mine), "va": mine[0].va, "end": mine[-1].va + mine[-1].size}
+        end = max(page.va + page.size for page in mine)
+        region |= {"mappings": len(mine), "va": min(page.va for page in mine), "end": end}
     order = sorted(found, key=lambda offset: (-found[offset]["ram"], offset))
     return [{"offset": offset, **found[offset]} for offset in order[:count]]
 

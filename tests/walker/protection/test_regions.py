@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from crosswalk.walker import LimitExceeded, Rights, collective_rights
 from crosswalk.walker.protection import overlay, regions
 from crosswalk.walker.protection.regions import linear_regions
-from tests.random_tables import random_tables
+from tests.random_tables import address_spaces, random_tables
 from tests.tables import (
     GIB1,
     KIB4,
@@ -35,14 +35,52 @@ def linear(memory, context, count=4):
 
 
 def same(tables, count=4):
-    found = [region_numbers(each) for each in linear(tables.memory, tables.context, count)]
-    return regions_by_frame(tables.memory, tables.context, count) == found
+    return same_in(tables.memory, tables.context, count)
+
+
+def same_in(memory, context, count):
+    found = [region_numbers(each) for each in linear(memory, context, count)]
+    return regions_by_frame(memory, context, count) == found
 
 
 @QUICK
 @given(tables=random_tables(MODES, most=3), count=st.integers(0, 5))
 def test_regions_are_those_that_going_frame_by_frame_finds(tables, count):
     assert same(tables, count)
+
+
+@QUICK
+@given(spaces=address_spaces(), count=st.integers(0, 5), merged=st.integers(1, 3))
+def test_regions_of_several_address_spaces_are_those_of_going_frame_by_frame(spaces, count, merged):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regions, "_MERGED", merged)
+        assert same_in(*spaces, count)
+
+
+def no_run_is_merged(runs):
+    return tuple(np.concatenate(column) for column in zip(*runs, strict=True))
+
+
+def test_bytes_that_each_root_counts_are_found(monkeypatch):
+    monkeypatch.setattr(regions, "_merged", no_run_is_merged)
+    spaces = find(address_spaces(), lambda it: not same_in(*it, 4), settings=SEARCH)
+    monkeypatch.undo()
+    assert same_in(*spaces, 4)
+
+
+def test_what_roots_share_is_looked_at_once_in_many_address_spaces(monkeypatch):
+    tables = kernel()
+    roots = [0x10_0000 + at * KIB4 for at in range(50)]
+    for root in roots:
+        tables.entries |= {root + 8 * at: tables.entries[ROOT + 8 * at] for at in (273, 511)}
+    spaces = [context(), *(context(root=root) for root in roots)]
+    monkeypatch.setattr(regions, "MAX_MAPPINGS", 5)
+    direct, *_ = linear(tables.memory, spaces)
+    assert (DIRECT, 51 * 2, 2 * MIB2) == (direct.offset, direct.mappings, direct.ram)
+
+    monkeypatch.setattr(regions, "MAX_MAPPINGS", 4)
+    with pytest.raises(LimitExceeded, match="5 mappings"):
+        linear(tables.memory, spaces)
 
 
 def no_offset(leaves):

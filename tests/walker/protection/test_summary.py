@@ -12,7 +12,7 @@ from crosswalk.walker.protection import Permission, policy
 from crosswalk.walker.protection.pagelist import decode, encode
 from crosswalk.walker.protection.policy import TableKind, Use, protect
 from crosswalk.walker.protection.summary import summarise
-from tests.random_tables import random_tables
+from tests.random_tables import address_spaces, random_tables
 from tests.tables import KIB4, MODES, OPEN, ROOT, RW, US, XD, P, PageTables, context
 from tests.walker.protection.frame_by_frame import (
     PAGE,
@@ -79,6 +79,12 @@ def agrees(memory, found, kind):
 @given(tables=random_tables(MODES, most=3), kind=st.sampled_from(TableKind))
 def test_the_sums_are_those_of_going_frame_by_frame(tables, kind):
     assert agrees(tables.memory, tables.context, kind)
+
+
+@QUICK
+@given(spaces=address_spaces(), kind=st.sampled_from(TableKind))
+def test_the_sums_of_several_address_spaces_are_those_of_going_frame_by_frame(spaces, kind):
+    assert agrees(*spaces, kind)
 
 
 def test_linux_frame_by_frame(linux):
