@@ -46,23 +46,25 @@ def joined_extents(paddr: U64, offset: U64, size: U64) -> list[Extent]:
     )
 
 
-def apart(data: mmap, extents: Iterable[Extent]) -> Iterator[Extent]:
+def apart(data: mmap | None, extents: Iterable[Extent]) -> Iterator[Extent]:
     """Yield extents, given in the order of `joined_extents`, without what an earlier one has.
 
-    Raises `BadInput` where two overlap and have different bytes there. Of an overlap of more than
+    Raises `BadInput` where two overlap and have different bytes there; without `data`, whatever
+    they have is taken for the same. Of an overlap of more than
     256 MiB, 65,536 frames are compared, and of all together at most 1 GiB: `LimitExceeded` beyond.
     """
     left = _MOST
     begin, place, end = 0, 0, 0  # The extent that reaches furthest so far.
     for start, at, size in extents:
         common = max(min(end - start, size), 0)
-        left -= min(common, _SAMPLED)
+        if data is not None:
+            left -= min(common, _SAMPLED)
         if left < 0:
             raise LimitExceeded(
                 f"ELF core: more than {_MOST >> 30} GiB of segments overlap, from different places "
                 "of the file"
             )
-        if common and not _equal(data, place + start - begin, at, common):
+        if common and data is not None and not _equal(data, place + start - begin, at, common):
             raise BadInput(f"ELF core: segments overlap at {start:#x} and differ there")
         if common < size:
             yield start + common, at + common, size - common

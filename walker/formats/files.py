@@ -8,19 +8,21 @@ import errno
 import mmap
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 
 __all__ = [
     "PARTIAL",
+    "FileWindow",
     "MappedFile",
     "make_folder",
     "map_file",
+    "open_window",
     "read_file",
     "shrunk_file",
     "synchronise",
@@ -40,6 +42,47 @@ class MappedFile:
 
     name: str
     data: mmap.mmap
+
+
+class FileWindow:
+    """A file that is read by the piece, since it can't be mapped; it is closed with its last user.
+
+    Its bytes may change meanwhile. Parts are read as those of a mapping: `window[start:end]`.
+    """
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        self.name = name
+        self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
+        finalize(self, os.close, descriptor)
+
+    def __len__(self) -> int:
+        """Return the size of the file in bytes, as it was when the file was opened."""
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        """Return a part of the file; what of it lies beyond the end is left out, as of bytes.
+
+        Raises `BadInput` where the file can't be read there.
+        """
+        start, end, step = part.indices(self._size)
+        if step != 1:
+            raise ValueError(f"a part of step {step}")
+        content = bytearray(max(end - start, 0))
+        self.read_into(memoryview(content), start)
+        return bytes(content)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer`, of bytes, from `offset` on; `BadInput` where the file can't be read."""
+        done = 0
+        while done < len(buffer):
+            try:
+                count = os.preadv(self._descriptor, [buffer[done:]], offset + done)
+            except OSError as error:
+                raise BadInput(f"{_reason(error)}, at byte {offset + done:#x}") from None
+            if not count:
+                raise BadInput(f"the file ends at byte {offset + done:#x}")
+            done += count
 
 
 _names: WeakKeyDictionary[mmap.mmap, str] = WeakKeyDictionary()
@@ -65,14 +108,30 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
                 return MappedFile(name, data)
         except OSError as error:
             if error.errno == errno.ENOMEM:
-                raise BadInput(
-                    f"{size:,} bytes are more than can be mapped; instead of /proc/kcore take "
-                    "/proc/vmcore, or a dump by QEMU"
-                ) from None
+                raise BadInput(f"{size:,} bytes are more than can be mapped") from None
             raise BadInput(_reason(error)) from None
         except ValueError as error:
             # A file emptied since it was measured.
             raise BadInput(str(error)) from None
+
+
+def open_window(
+    path: str | os.PathLike[str], reason: Callable[[OSError], str] | None = None
+) -> FileWindow:
+    """Open the file at `path` to be read by the piece.
+
+    Raises `BadInput` for what is missing, unreadable, empty or not a regular file; `reason` says
+    why it can't be opened.
+    """
+    name = os.fspath(path)
+    with errors_named(name):
+        try:
+            window = FileWindow(name, _open_regular(name))
+        except OSError as error:
+            raise BadInput((reason or _reason)(error)) from None
+        if not len(window):
+            raise BadInput("the file is empty")
+        return window
 
 
 def shrunk_file() -> str | None:

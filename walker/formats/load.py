@@ -11,9 +11,10 @@ from crosswalk.walker.context import CR0, CR4, PagingContext
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.kcore import is_kcore, read_kcore
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.modes import other_levels, with_mode
-from crosswalk.walker.formats.readers import READERS, Asked, kind_of, read_file_of
+from crosswalk.walker.formats.readers import READERS, Asked, kind_of, read_file_of, require_apt
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
 from crosswalk.walker.memory import FRAME, PhysicalMemory
@@ -58,12 +59,17 @@ def open_contents(
     it can't be read, has a format that isn't read (`crosswalk.walker.formats.unsupported`) or isn't
     what it should be.
     """
+    name, asked = os.fspath(path), Asked(cpu, base, notice)
+    if kind == SourceKind.KCORE or (kind is None and is_kcore(name)):
+        with errors_named(name):
+            require_apt(SourceKind.KCORE, asked)
+        return read_kcore(name, notice)
     file = map_file(path)
     with errors_named(file.name):
         if kind is not None and kind not in READERS:
             raise BadInput(f"{kind!r} is no kind of source ({', '.join(READERS)})")
         chosen = kind_of(file) if kind is None else SourceKind(kind)
-    return read_file_of(chosen, file, Asked(cpu, base, notice))
+    return read_file_of(chosen, file, asked)
 
 
 def source_of(

@@ -10,6 +10,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.case import Cpu, parse_case
 from crosswalk.walker.formats.elfcore import read_core
 from crosswalk.walker.formats.files import MappedFile
+from crosswalk.walker.formats.kcore import read_kcore
 from crosswalk.walker.formats.lime import LIME_MAGIC, read_lime
 from crosswalk.walker.formats.located_errors import errors_named, one_line, printable
 from crosswalk.walker.formats.raw import read_raw
@@ -18,7 +19,7 @@ from crosswalk.walker.formats.sources import Contents, SourceKind
 from crosswalk.walker.formats.unsupported import HEAD, unread_format
 from crosswalk.walker.memory import FRAME
 
-__all__ = ["READERS", "Asked", "Reader", "kind_of", "read_file_of"]
+__all__ = ["READERS", "Asked", "Reader", "kind_of", "read_file_of", "require_apt"]
 
 _ELF = b"\x7fELF"
 _LIME = "LiME image"
@@ -91,6 +92,10 @@ def _read_core(file: MappedFile, asked: Asked) -> Contents:
     )
 
 
+def _read_kcore(file: MappedFile, asked: Asked) -> Contents:
+    return read_kcore(file.name, asked.notice)
+
+
 def _read_raw(file: MappedFile, asked: Asked) -> Contents:
     with errors_named(file.name):
         return Contents(
@@ -146,6 +151,7 @@ READERS = {
     SourceKind.RAW: Reader(_read_raw, placed=True),
     SourceKind.LIME: Reader(_read_lime, ((0, LIME_MAGIC),), _LIME),
     SourceKind.KDUMP: Reader(_read_kdump, _KDUMPS, "kdump-compressed file", cpus=True),
+    SourceKind.KCORE: Reader(_read_kcore),
 }
 """The reader of each kind of file."""
 
@@ -174,13 +180,18 @@ def kind_of(file: MappedFile) -> SourceKind:
 
 def read_file_of(kind: SourceKind, file: MappedFile, asked: Asked) -> Contents:
     """Return what a file of this kind holds; `BadInput` as `open_contents`."""
-    reader = READERS[kind]
     with errors_named(file.name):
-        if asked.cpu and not reader.cpus:
-            raise BadInput(f"no CPU {asked.cpu}: only an ELF core has CPUs to choose from")
-        if asked.base and not reader.placed:
-            raise BadInput(f"base {asked.base:#x}: only a raw image can be placed")
-    return reader.read(file, asked)
+        require_apt(kind, asked)
+    return READERS[kind].read(file, asked)
+
+
+def require_apt(kind: SourceKind, asked: Asked) -> None:
+    """Raise `BadInput` where what is asked for doesn't go with a file of this kind."""
+    reader = READERS[kind]
+    if asked.cpu and not reader.cpus:
+        raise BadInput(f"no CPU {asked.cpu}: only an ELF core has CPUs to choose from")
+    if asked.base and not reader.placed:
+        raise BadInput(f"base {asked.base:#x}: only a raw image can be placed")
 
 
 def _known_format(head: bytes) -> str:
