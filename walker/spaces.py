@@ -5,14 +5,14 @@ together (`crosswalk.walker.states`) costs the distinct tables; what is listed r
 leave out the slots whose entry an earlier root has there, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.context import PagingContext
+from crosswalk.walker.context import CR3, PagingContext, PagingMode
 from crosswalk.walker.entry import Entry, Level, level_of
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.tables import invalid_roots, read_tables
@@ -20,6 +20,7 @@ from crosswalk.walker.tables import invalid_roots, read_tables
 __all__ = [
     "Contexts",
     "SpaceGroup",
+    "access_key",
     "distinct_contexts",
     "groups_of",
     "listed_contexts",
@@ -41,7 +42,9 @@ _REGISTERS = tuple(field.name for field in fields(PagingContext) if field.name !
 
 @dataclass(frozen=True, slots=True)
 class SpaceGroup:
-    """Address spaces whose contexts differ in CR3 alone, each root once, in the order given.
+    """Address spaces whose contexts differ in their roots alone, each once, in the order given.
+
+    As far as tables and effective rights go: they may differ in what only accesses depend on.
 
     `roots` uint64[n] are the physical addresses of the root tables of the n `contexts`, `numbers`
     the places of these among all contexts that were given, ascending.
@@ -53,7 +56,7 @@ class SpaceGroup:
 
     @property
     def context(self) -> PagingContext:
-        """The first context: its registers but CR3 are those of all."""
+        """The first context, which stands for all but for the root."""
         return self.contexts[0]
 
 
@@ -71,22 +74,46 @@ def distinct_contexts(contexts: Contexts) -> list[PagingContext]:
 
 
 def space_key(context: PagingContext) -> tuple[int, *tuple[object, ...]]:
-    """Return what is the same for two contexts just if they are one address space.
+    """Return what two contexts have in common if they are one address space.
 
-    All registers, and of CR3 the address of the root table.
+    That is the root, and all that tables mean and the rights that they leave depend on.
     """
-    return context.root, *(getattr(context, name) for name in _REGISTERS)
+    return (
+        context.root,
+        context.mode,
+        context.maxphyaddr,
+        context.page1gb,
+        context.vendor,
+        context.encryption_mask,
+        context.nxe,
+        context.pse and context.mode is PagingMode.BIT32,
+        context.wp,
+        context.smep,
+        context.smap and not context.rflags_ac,
+    )
 
 
-def groups_of(contexts: Contexts) -> list[SpaceGroup]:
-    """Return the contexts in groups that differ in CR3 alone, in order of each group's first.
+def access_key(context: PagingContext) -> tuple[int, *tuple[object, ...]]:
+    """Return what two contexts have in common if no access tells them apart.
 
-    Two values of CR3 with one root table are one address space: the first of them stays.
+    That is the root and all registers; of CR3 the bits that mask addresses.
+    """
+    cr3 = context.cr3 & (CR3.LAM_U48 | CR3.LAM_U57) if context.mode.long else 0
+    return context.root, cr3, *(getattr(context, name) for name in _REGISTERS)
+
+
+def groups_of(
+    contexts: Contexts, key: Callable[[PagingContext], tuple[int, *tuple[object, ...]]] = space_key
+) -> list[SpaceGroup]:
+    """Return the contexts in groups that differ in their roots alone, in order of each's first.
+
+    Two values of CR3 with one root table are one address space: the first of them stays. `key`
+    gives what makes two contexts one, the root before all else.
     """
     groups: dict[tuple[object, ...], dict[int, int]] = {}
     every = listed_contexts(contexts)
     for number, each in enumerate(every):
-        root, *registers = space_key(each)
+        root, *registers = key(each)
         groups.setdefault(tuple(registers), {}).setdefault(root, number)
     return [
         SpaceGroup(

@@ -46,12 +46,12 @@ class StateBlock(NamedTuple):
 def distinct_states(memory: PhysicalMemory, contexts: Contexts) -> Iterator[StateBlock]:
     """Yield every distinct state in blocks, from the roots down, by ascending key in a level.
 
-    Several contexts may differ in CR3 alone: `ValueError` else (`spaces.groups_of` makes groups of
-    any). The ways can't overflow: there are at most 512^4 from a root.
+    Several contexts may differ in their roots alone: `ValueError` else (`spaces.groups_of` makes
+    groups of any). The ways can't overflow: there are at most 512^4 from a root.
     """
     groups = groups_of(contexts)
     if len(groups) > 1:
-        raise ValueError("contexts that differ in more than CR3")
+        raise ValueError("contexts that differ in more than their roots")
     for group in groups:
         yield from _distinct_states(memory, group.context, group.roots)
 
