@@ -108,7 +108,10 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
                 return MappedFile(name, data)
         except OSError as error:
             if error.errno == errno.ENOMEM:
-                raise BadInput(f"{size:,} bytes are more than can be mapped") from None
+                raise BadInput(
+                    f"{size:,} bytes are more than can be mapped (--kind kcore reads an ELF core by "
+                    "the piece)"
+                ) from None
             raise BadInput(_reason(error)) from None
         except ValueError as error:
             # A file emptied since it was measured.

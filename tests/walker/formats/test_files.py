@@ -83,13 +83,13 @@ def test_a_file_of_more_bytes_than_can_be_mapped_says_so(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    (tmp_path / "kcore").write_bytes(b"abc")
+    (tmp_path / "other").write_bytes(b"abc")
     monkeypatch.setattr("mmap.mmap", refuse)
     expected = (
-        f"{tmp_path}/kcore: 3 bytes are more than can be mapped; instead of /proc/kcore take "
-        "/proc/vmcore, or a dump by QEMU"
+        f"{tmp_path}/other: 3 bytes are more than can be mapped (--kind kcore reads an ELF core by "
+        "the piece)"
     )
-    assert expected == reason(tmp_path / "kcore")
+    assert expected == reason(tmp_path / "other")
 
 
 def test_a_file_that_became_shorter_is_known_as_long_as_it_is_in_use(tmp_path):

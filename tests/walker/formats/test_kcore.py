@@ -10,6 +10,7 @@ import pytest
 
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import Registers, SourceKind, open_contents, open_source
+from crosswalk.walker.formats import files
 from crosswalk.walker.formats import kcore as module
 from crosswalk.walker.formats.kcore import is_kcore, read_kcore
 
@@ -241,7 +242,7 @@ def test_the_permission_that_is_missing_is_named(
     def refuse(*_, **__):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr("crosswalk.walker.formats.files._open_regular", refuse)
+    monkeypatch.setattr(files, "_open_regular", refuse)
     with pytest.raises(BadInput) as caught:
         open_contents(proc)
     assert f"{proc}: operation not permitted: {expected}" == str(caught.value)
