@@ -251,7 +251,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
             "bits of entries and of CR3 that are not part of an address (C-bit, key IDs)",
         ),
     )
-    vendors, kinds = ["intel", "amd"], ["case", "elf", "raw", "lime", "kdump", "kcore"]
+    vendors, kinds = ["intel", "amd"], ["case", "elf", "raw", "lime", "kdump", "avml", "kcore"]
     return (
         option(
             "source",

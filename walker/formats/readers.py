@@ -23,6 +23,7 @@ __all__ = ["READERS", "Asked", "Reader", "kind_of", "read_file_of", "require_apt
 
 _ELF = b"\x7fELF"
 _LIME = "LiME image"
+_AVML = "AVML image"
 _KDUMPS = ((0, b"KDUMP   "), (0, b"makedumpfile\0"))
 
 
@@ -145,12 +146,26 @@ def _read_kdump(file: MappedFile, asked: Asked) -> Contents:
     )
 
 
+def _read_avml(file: MappedFile, asked: Asked) -> Contents:
+    from crosswalk.walker.formats.avml import read_avml  # noqa: PLC0415
+
+    del asked
+    with errors_named(file.name):
+        return Contents(
+            name=printable(file.name),
+            kind=SourceKind.AVML,
+            memory=read_avml(file),
+            format=_AVML,
+        )
+
+
 READERS = {
     SourceKind.CASE: Reader(_read_case),
     SourceKind.ELF: Reader(_read_core, ((0, _ELF),), "ELF file", cpus=True),
     SourceKind.RAW: Reader(_read_raw, placed=True),
     SourceKind.LIME: Reader(_read_lime, ((0, LIME_MAGIC),), _LIME),
     SourceKind.KDUMP: Reader(_read_kdump, _KDUMPS, "kdump-compressed file", cpus=True),
+    SourceKind.AVML: Reader(_read_avml, ((0, b"AVML"),), _AVML),
     SourceKind.KCORE: Reader(_read_kcore),
 }
 """The reader of each kind of file."""

@@ -33,7 +33,6 @@ _PROGRAM = "a program, not memory"
 
 UNREAD = (
     # Memory, in a format of its own.
-    Unread(0, b"AVML", "AVML image", "`avml-convert` makes a raw or LiME image of it"),
     Unread(0, b"DISKDUMP", "diskdump file", "crash reads it"),
     Unread(0, b"PAGEDU64", "Windows crash dump", _WINDOWS),
     Unread(0, b"PAGEDUMP", "Windows crash dump, 32 bits", _WINDOWS),
