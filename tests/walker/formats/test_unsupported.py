@@ -46,7 +46,6 @@ def test_a_file_that_is_no_raw_image_by_its_size_is_not_said_to_be_taken_for_one
 @pytest.mark.parametrize(
     ("head", "begins"),
     [
-        (b"AVML\x02\0\0\0", "AVML image: "),
         (b"DISKDUMP", "diskdump file: "),
         (b"PAGEDU64\x0f\0\0\0", "Windows crash dump: "),
         (b"PAGEDUMP\x0f\0\0\0", "Windows crash dump, 32 bits: "),
