@@ -109,8 +109,8 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise BadInput(
-                    f"{size:,} bytes are more than can be mapped (--kind kcore reads an ELF core by "
-                    "the piece)"
+                    f"{size:,} bytes are more than can be mapped (--kind kcore reads an ELF core "
+                    "by the piece)"
                 ) from None
             raise BadInput(_reason(error)) from None
         except ValueError as error:

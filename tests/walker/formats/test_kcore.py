@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from crosswalk.walker.errors import BadInput, LimitExceeded
-from crosswalk.walker.formats import Registers, SourceKind, open_contents, open_source
-from crosswalk.walker.formats import files
+from crosswalk.walker.formats import Registers, SourceKind, files, open_contents, open_source
 from crosswalk.walker.formats import kcore as module
 from crosswalk.walker.formats.kcore import is_kcore, read_kcore
 
