@@ -29,6 +29,7 @@ __all__ = [
     "SELECT",
     "SOURCE",
     "SUMMARY",
+    "UNPACK_LIMIT",
     "VERBOSE",
     "WALKER_LIMITS",
     "WALKER_MUTING",
@@ -47,12 +48,16 @@ __all__ = [
     "output_folder",
     "report_file",
     "seconds",
+    "size",
     "source",
     "walker",
 ]
 
 REPORTS = (".md", ".html", ".sarif")
 """The endings of files that `--report` writes."""
+
+UNPACK_LIMIT = 32 << 30
+"""The most bytes that a compressed file may unpack to by default."""
 
 _HEX = re.compile(r"0[xX][0-9a-fA-F]+(_[0-9a-fA-F]+)*")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(_[0-9]+)*")
@@ -85,6 +90,16 @@ def number(*, bits: int = 64, least: int = 0, most: int | None = None) -> Callab
         return value
 
     return parse
+
+
+_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def size(text: str) -> int:
+    """Return a number of bytes, as a parser's type: K, M, G or T behind it are powers of 1,024."""
+    shift = _UNITS.get(text.strip()[-1:].upper(), 0)
+    value = number()(text.strip()[:-1] if shift else text) << shift
+    return number()(str(value))
 
 
 def _is_number(text: str) -> bool:
@@ -259,7 +274,8 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
             metavar="SOURCE",
             type=not_empty,
             nargs="?" if optional else None,
-            help="case file, ELF core, LiME image, raw image, guest:4level or guest:5level",
+            help="case file, ELF core, LiME image or raw image, also compressed; guest:4level or "
+            "guest:5level",
         ),
         Group(
             "registers and features, instead of what SOURCE says",
@@ -298,6 +314,21 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                     type=number(bits=52),
                     default=0,
                     help="where a raw image begins (0)",
+                    needs="source",
+                ),
+                option(
+                    "--unpack-to",
+                    metavar="DIR",
+                    type=Path,
+                    help="the folder for what a compressed SOURCE unpacks to (TMPDIR, or /var/tmp)",
+                    needs="source",
+                ),
+                option(
+                    "--unpack-limit",
+                    metavar="SIZE",
+                    type=size,
+                    default=UNPACK_LIMIT,
+                    help="the most that it may unpack to, as 64G (32G); 0: nothing is unpacked",
                     needs="source",
                 ),
             ),

@@ -82,6 +82,8 @@ def _contents(options: argparse.Namespace) -> Contents:
         cpu=options.cpu,
         base=options.base,
         kind=options.kind,
+        unpack_to=options.unpack_to,
+        unpack_limit=options.unpack_limit,
         notice=remark,
     )
 

@@ -46,7 +46,12 @@ def source_text(source: Source) -> str:
 
 
 def format_text(source: Contents) -> str:
-    """Return the format of a source in a few words."""
+    """Return the format of a source in a few words, and what was unpacked to read it."""
+    unpacked = f" (unpacked from {source.unpacked})" if source.unpacked else ""
+    return f"{_format_text(source)}{unpacked}"
+
+
+def _format_text(source: Contents) -> str:
     if source.format:
         return source.format
     if source.kind is SourceKind.CASE:
@@ -193,6 +198,7 @@ def contents_record(contents: Contents) -> dict[str, Any]:
         "kind": contents.kind.value,
         "format": format_text(contents),
         "begins_as": contents.begins_as,
+        "unpacked": contents.unpacked,
         "cpus": [_registers(each) for each in contents.cpus],
         "cpu": contents.cpu if contents.cpus else None,
         "address_spaces": contents.address_spaces,

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from crosswalk.walker.formats.modes import other_levels, with_mode
 from crosswalk.walker.formats.readers import READERS, Asked, kind_of, read_file_of, require_apt
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
+from crosswalk.walker.formats.unpack import UNPACK_LIMIT, compression_of, unpack, without_ending
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
 __all__ = ["open_contents", "open_source", "source_of"]
@@ -25,19 +27,27 @@ _386 = "386"
 _NAMED = 4
 
 
+class Reading(TypedDict, total=False):
+    """How a file is read: the arguments of `open_contents` by name."""
+
+    cpu: int
+    base: int
+    kind: SourceKind | str | None
+    unpack_to: str | os.PathLike[str] | None
+    unpack_limit: int
+    notice: Callable[[str], None] | None
+
+
 def open_source(
     path: str | os.PathLike[str],
     registers: Registers = NOT_GIVEN,
     *,
-    cpu: int = 0,
-    base: int = 0,
-    kind: SourceKind | str | None = None,
-    notice: Callable[[str], None] | None = None,
     nested: bool = False,
     width: int = ASSUMED_WIDTH,
+    **reading: Unpack[Reading],
 ) -> Source:
     """Return the source in the file at `path`: what `open_contents` and `source_of` do."""
-    contents = open_contents(path, cpu=cpu, base=base, kind=kind, notice=notice)
+    contents = open_contents(path, **reading)
     return source_of(contents, registers, nested=nested, width=width)
 
 
@@ -47,9 +57,15 @@ def open_contents(
     cpu: int = 0,
     base: int = 0,
     kind: SourceKind | str | None = None,
+    unpack_to: str | os.PathLike[str] | None = None,
+    unpack_limit: int = UNPACK_LIMIT,
     notice: Callable[[str], None] | None = None,
 ) -> Contents:
     """Return what is in the file at `path`, mapped and not copied where its format allows that.
+
+    A compressed file is unpacked first, to a temporary file in the folder `unpack_to`, as
+    `crosswalk.walker.formats.unpack.unpack` does; `unpack_limit` is the most bytes it may then
+    have, and with 0 nothing is unpacked. What it holds may not be compressed once more.
 
     `cpu` chooses among the CPUs of an ELF core, `base` is the physical address of a raw image in
     bytes. `kind` says what the file is; without it, the file's first bytes and the name's ending
@@ -68,8 +84,19 @@ def open_contents(
     with errors_named(file.name):
         if kind is not None and kind not in READERS:
             raise BadInput(f"{kind!r} is no kind of source ({', '.join(READERS)})")
-        chosen = kind_of(file) if kind is None else SourceKind(kind)
-    return read_file_of(chosen, file, asked)
+        inner, unpacked = file.name, ""
+        if unpack_limit and compression_of(file.data) is not None:
+            inner = without_ending(file.name)
+            file, unpacked = unpack(
+                file,
+                folder=unpack_to,
+                limit=unpack_limit,
+                notice=notice,
+                accept=partial(kind_of, inner) if kind is None else None,
+            )
+        chosen = kind_of(inner, file.data) if kind is None else SourceKind(kind)
+    contents = read_file_of(chosen, file, asked)
+    return replace(contents, unpacked=unpacked)
 
 
 def source_of(

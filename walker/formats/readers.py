@@ -5,6 +5,7 @@ A reader that needs a library which isn't always installed imports it when it is
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from mmap import mmap
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.case import Cpu, parse_case
@@ -171,16 +172,16 @@ READERS = {
 """The reader of each kind of file."""
 
 
-def kind_of(file: MappedFile) -> SourceKind:
+def kind_of(name: str, data: mmap | bytes) -> SourceKind:
     """Return the kind of a file: by its first bytes, then by the ending of its name (.json).
 
     Whatever nothing is known of is a raw image. Raises `BadInput` for a format that isn't read.
     """
-    head = file.data[:HEAD]
+    head = data[:HEAD]
     known = _kind_by_magic(head)
     if known is not None:
         return known
-    if file.name.endswith(".json"):
+    if name.endswith(".json"):
         return SourceKind.CASE
     if head.lstrip().startswith(b"{") and b'"crosswalk-case' in head:
         return SourceKind.CASE
@@ -188,7 +189,7 @@ def kind_of(file: MappedFile) -> SourceKind:
     if unread is not None:
         # A raw image is whole frames: of another size the file would be refused as one, too.
         raw = " (--kind raw takes the file as memory all the same)"
-        whole = len(file.data) % FRAME == 0
+        whole = len(data) % FRAME == 0
         raise BadInput(f"{unread.name}: {unread.advice}{raw if whole else ''}")
     return SourceKind.RAW
 

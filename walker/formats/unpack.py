@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.formats.unsupported import HEAD
 from crosswalk.walker.memory import FRAME, WORDS
 
-__all__ = ["UNPACK_LIMIT", "WINDOW", "Compression", "compression_of", "unpack"]
+__all__ = ["UNPACK_LIMIT", "WINDOW", "Compression", "compression_of", "unpack", "without_ending"]
 
 UNPACK_LIMIT = 32 << 30
 """The most bytes that a file may unpack to by default, those in holes included: 32 GiB."""
@@ -41,8 +41,10 @@ _CHUNK = 1 << 17
 _LEAST, _MOST = 1 << 10, 1 << 16
 _FORGOTTEN = 1 << 22
 _SKIPPABLE = tuple(bytes([0x50 + at]) + b"\x2a\x4d\x18" for at in range(16))
+_NO_WORDS = np.zeros(0, np.uint64)
+_ENDINGS = (".gz", ".xz", ".zst", ".zstd", ".bz2", ".lz4")
 _SKIPPED_FIRST = 16
-_LARGE_FILES = "/var/tmp"
+_LARGE_FILES = "/var/tmp"  # noqa: S108  # Its files have no names there.
 _ERRORS = (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError, MemoryError)
 _TOO_LARGE = ("Memory usage limit", "too much memory")
 
@@ -128,13 +130,19 @@ def compression_of(data: mmap.mmap | bytes) -> Compression | None:
     return next((each for each in _COMPRESSIONS if data[at : at + 6].startswith(each.magic)), None)
 
 
+def without_ending(name: str) -> str:
+    """Return the name of a file without an ending that says how it is compressed."""
+    stem, ending = os.path.splitext(name)  # noqa: PTH122  # A path would change the name's form.
+    return stem if ending in _ENDINGS else name
+
+
 def unpack(
     file: MappedFile,
     *,
     folder: str | os.PathLike[str] | None = None,
     limit: int = UNPACK_LIMIT,
     notice: Callable[[str], None] | None = None,
-    accept: Callable[[bytes], None] | None = None,
+    accept: Callable[[bytes], object] | None = None,
 ) -> tuple[MappedFile, str]:
     """Return the content of a compressed file, under its name, and what was unpacked, in words.
 
@@ -151,11 +159,7 @@ def unpack(
     if compression is None:
         raise BadInput("not a compressed file")
     place = _temporary_folder() if folder is None else os.fspath(folder)
-    try:
-        temporary = tempfile.TemporaryFile(dir=place)
-    except (OSError, ValueError) as error:
-        raise _not_stored(place, error) from None
-    with temporary:
+    with _temporary_file(place) as temporary:
         sparse = _Sparse(temporary.fileno(), place)
         head, said = b"", _SAID
         for chunk in _decoded(file.data, compression):
@@ -182,6 +186,13 @@ def _temporary_folder() -> str:
     if not named and os.access(_LARGE_FILES, os.W_OK | os.X_OK):
         return _LARGE_FILES
     return tempfile.gettempdir()
+
+
+def _temporary_file(folder: str) -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile(dir=folder)
+    except (OSError, ValueError) as error:
+        raise _not_stored(folder, error) from None
 
 
 def _amount(sparse: "_Sparse") -> str:
@@ -211,28 +222,27 @@ class _Sparse:
         first = min(-self.size % FRAME, len(chunk))
         count = (len(chunk) - first) // FRAME
         last = first + count * FRAME
-        self._put(chunk[:first], 0)
-        if count:
-            words = np.frombuffer(chunk, np.uint64, count * WORDS, first).reshape(-1, WORDS)
-            used = words.any(axis=1)
+        words = np.frombuffer(chunk, np.uint64, count * WORDS, first) if count else _NO_WORDS
+        used = words.reshape(-1, WORDS).any(axis=1)
+        if chunk[:first].strip(b"\0"):
+            self._put(chunk, 0, first)
+        if used.any():
             turns = np.flatnonzero(np.diff(used, prepend=False, append=False))
             for begin, end in (first + FRAME * turns.reshape(-1, 2)).tolist():
-                self._put(memoryview(chunk)[begin:end], begin)
-        self._put(chunk[last:], last)
+                self._put(chunk, begin, end)
+        if chunk[last:].strip(b"\0"):
+            self._put(chunk, last, len(chunk))
         self.size += len(chunk)
 
-    def _put(self, part: bytes | memoryview, offset: int) -> None:
-        if len(part) < FRAME and not any(part):
-            return
-        left = memoryview(part)
-        at = self.size + offset
+    def _put(self, chunk: bytes, begin: int, end: int) -> None:
+        left, at = memoryview(chunk)[begin:end], self.size + begin
         try:
             while left:
                 written = os.pwrite(self._descriptor, left, at)
                 left, at = left[written:], at + written
         except OSError as error:
             raise _not_stored(self._folder, error) from None
-        self.stored += len(part)
+        self.stored += end - begin
 
     def mapped(self, name: str) -> MappedFile:
         """Return the file as a mapping, which keeps it; `BadInput` where it is empty."""
