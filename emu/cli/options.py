@@ -319,7 +319,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                 option(
                     "--unpack-to",
                     metavar="DIR",
-                    type=Path,
+                    type=not_empty,
                     help="the folder for what a compressed SOURCE unpacks to (TMPDIR, or /var/tmp)",
                     needs="source",
                 ),
