@@ -39,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _open_streams()
         _interrupt_by(signal.SIGTERM, signal.SIGHUP)
-        status = _run(given)
+        try:
+            status = _run(given)
+        finally:
+            _release_live_guests()
         sys.stdout.flush()
     except KeyboardInterrupt:
         status = _end(_INTERRUPTED, "interrupted")
@@ -159,6 +162,13 @@ def _end(status: int, line: str | None) -> int:
             # What can't be written is dropped: Python would try again at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return status
+
+
+def _release_live_guests() -> None:
+    """Leave guests as they were found, however the command ended; `BadInput` where that fails."""
+    live = sys.modules.get("crosswalk.walker.formats.gdb")
+    if live is not None:
+        live.release_live_guests()
 
 
 def _watch_mapped_files() -> None:

@@ -275,7 +275,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
             type=not_empty,
             nargs="?" if optional else None,
             help="case file, ELF core, LiME image or raw image, also compressed; guest:4level or "
-            "guest:5level",
+            "guest:5level; gdb:HOST:PORT, a live guest",
         ),
         Group(
             "registers and features, instead of what SOURCE says",
@@ -305,7 +305,7 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                     metavar="N",
                     type=number(bits=16),
                     default=0,
-                    help="which CPU of an ELF core (0)",
+                    help="which CPU of an ELF core or a live guest (0)",
                     needs="source",
                 ),
                 option(
@@ -315,6 +315,19 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                     default=0,
                     help="where a raw image begins (0)",
                     needs="source",
+                ),
+                option(
+                    "--gdb-timeout",
+                    metavar="SECONDS",
+                    type=seconds(3600),
+                    default=10.0,
+                    help="how long a live guest's stub may take to answer (10)",
+                    needs="source",
+                ),
+                _flag(
+                    "--leave-paused",
+                    "leave a live guest paused, also where it ran before",
+                    "source",
                 ),
                 option(
                     "--unpack-to",

@@ -29,6 +29,7 @@ from crosswalk.walker.formats import (
     source_of,
 )
 from crosswalk.walker.formats.files import write_file
+from crosswalk.walker.formats.gdb import names_live_guest, open_live, settle
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.leaves import TOP
@@ -65,18 +66,35 @@ def chosen_source(
     if name.startswith(_GUEST):
         return _guest(name, registers, options, nested=nested)
     width = _WIDEST if listing else ASSUMED_WIDTH
-    return source_of(_contents(options), registers, nested=nested, width=width)
+    contents = _contents(options)
+    source = source_of(contents, registers, nested=nested, width=width)
+    if not nested:
+        # Before anything else: a live guest is paused until then.
+        settle(contents.memory, [source.context])
+    return source
 
 
 def rootless_contents(options: argparse.Namespace) -> Contents | None:
     """Return what is in the file that the options name, where nothing says what CR3 is."""
-    if options.source.startswith(_GUEST) or options.cr3 is not None:
+    if options.source.startswith(_GUEST) or names_live_guest(options.source):
+        return None
+    if options.cr3 is not None:
         return None
     contents = _contents(options)
     return contents if contents.registers.cr3 is None else None
 
 
 def _contents(options: argparse.Namespace) -> Contents:
+    if names_live_guest(options.source):
+        if options.kind is not None or options.base:
+            raise BadInput(f"{options.source}: --kind and --base are for files")
+        return open_live(
+            options.source,
+            cpu=options.cpu,
+            seconds=options.gdb_timeout,
+            leave_paused=options.leave_paused,
+            notice=remark,
+        )
     return open_contents(
         options.source,
         cpu=options.cpu,

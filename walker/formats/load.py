@@ -12,6 +12,12 @@ from crosswalk.walker.context import CR0, CR4, PagingContext
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.gdb import (
+    names_live_guest,
+    open_live,
+    released_on_error,
+    settle,
+)
 from crosswalk.walker.formats.kcore import is_kcore, read_kcore
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.modes import other_levels, with_mode
@@ -46,9 +52,17 @@ def open_source(
     width: int = ASSUMED_WIDTH,
     **reading: Unpack[Reading],
 ) -> Source:
-    """Return the source in the file at `path`: what `open_contents` and `source_of` do."""
+    """Return the source in the file at `path`: what `open_contents` and `source_of` do.
+
+    A live guest goes on as soon as its tables have been read; with `nested`, when its memory is
+    released.
+    """
     contents = open_contents(path, **reading)
-    return source_of(contents, registers, nested=nested, width=width)
+    with released_on_error(contents.memory):
+        source = source_of(contents, registers, nested=nested, width=width)
+        if not nested:
+            settle(source.memory, [source.context])
+    return source
 
 
 def open_contents(
@@ -63,11 +77,14 @@ def open_contents(
 ) -> Contents:
     """Return what is in the file at `path`, mapped and not copied where its format allows that.
 
+    A path that begins with gdb: is the address of a live guest, which is paused from then on:
+    `crosswalk.walker.formats.gdb` says how it is let go.
+
     A compressed file is unpacked first, to a temporary file in the folder `unpack_to`, as
     `crosswalk.walker.formats.unpack.unpack` does; `unpack_limit` is the most bytes it may then
     have, and with 0 nothing is unpacked. What it holds may not be compressed once more.
 
-    `cpu` chooses among the CPUs of an ELF core, `base` is the physical address of a raw image in
+    `cpu` chooses among the CPUs of an ELF core or a guest, `base` is where a raw image begins, in
     bytes. `kind` says what the file is; without it, the file's first bytes and the name's ending
     (.json) decide. `notice` takes lines for people about what takes its time, as unpacking.
 
@@ -75,6 +92,10 @@ def open_contents(
     it can't be read, has a format that isn't read (`crosswalk.walker.formats.unsupported`) or isn't
     what it should be.
     """
+    if names_live_guest(path):
+        if kind is not None or base:
+            raise BadInput(f"{path}: a kind and a base are for files")
+        return open_live(str(path), cpu=cpu, notice=notice)
     name, asked = os.fspath(path), Asked(cpu, base, notice)
     if kind == SourceKind.KCORE or (kind is None and is_kcore(name)):
         with errors_named(name):
