@@ -138,6 +138,25 @@ _READ = (
         (*SOURCE, ALLOW_EMPTY, json_option("one document")),
     ),
     Command(
+        "roots",
+        "roots:run",
+        "list where the tables of each address space in SOURCE begin",
+        (
+            *SOURCE,
+            option(
+                "--no-scan",
+                action="store_true",
+                help="only the roots that options, registers, headers and notes name, without "
+                "a search of all memory",
+            ),
+            json_option("one record a line"),
+        ),
+        """\
+The best root comes first: one that options or registers name, a header's, VMCOREINFO's; then what
+a search of the memory finds, which knows no system: roots whose upper halves are alike are a group,
+and the biggest comes first.""",
+    ),
+    Command(
         "walk",
         "walk:run_walk",
         "list the mappings of SOURCE",

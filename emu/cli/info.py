@@ -3,27 +3,49 @@
 import argparse
 
 from crosswalk.emu.cli.output import emit
-from crosswalk.emu.cli.sources import chosen_source, look, rootless_contents
+from crosswalk.emu.cli.sources import (
+    chosen_contents,
+    chosen_roots,
+    chosen_source,
+    is_rootless,
+    look,
+)
+from crosswalk.emu.report.roots import root_record, roots_lines
 from crosswalk.emu.report.source import contents_lines, contents_record, info_lines, info_record
+from crosswalk.walker.formats import Contents
 
 __all__ = ["run"]
+
+_GUEST = "guest:"
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what SOURCE has, and return the exit status."""
-    rootless = rootless_contents(options)
-    if rootless is not None:
-        if options.json:
-            emit(contents_record(rootless))
-        else:
-            for line in contents_lines(rootless):
-                print(line)
-    source = chosen_source(options, listing=True)
+    contents = None if options.source.startswith(_GUEST) else chosen_contents(options)
+    roots = None
+    if contents is not None and is_rootless(options, contents):
+        roots = chosen_roots(options, contents)
+        if not roots:
+            _print_contents(options, contents)
+    source = chosen_source(options, listing=True, contents=contents, roots=roots)
     found = look(source)
     if options.json:
-        emit(info_record(source, found.levels, found.unfollowed))
+        known = {} if roots is None else {"roots": [root_record(each) for each in roots]}
+        emit(info_record(source, found.levels, found.unfollowed) | known)
     else:
         for line in info_lines(source, found.levels, found.unfollowed):
             print(line)
+        if roots is not None:
+            for line in roots_lines(roots):
+                print(line)
     found.require_mapping(options)
     return 0
+
+
+def _print_contents(options: argparse.Namespace, contents: Contents) -> None:
+    """Print what there is where no root is known, which is an error."""
+    if options.json:
+        emit(contents_record(contents))
+    else:
+        for line in contents_lines(contents):
+            print(line)

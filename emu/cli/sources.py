@@ -2,13 +2,14 @@
 
 import argparse
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from crosswalk.emu.cli.apart import is_among, named_inputs
-from crosswalk.emu.cli.output import remark
+from crosswalk.emu.cli.output import Report, progress, remark
 from crosswalk.emu.report.source import (
     begins_text,
     excluded_text,
@@ -33,18 +34,21 @@ from crosswalk.walker.formats.gdb import names_live_guest, open_live, settle
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.leaves import TOP
+from crosswalk.walker.roots import Roots, find_roots
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = [
     "Followed",
+    "chosen_contents",
     "chosen_range",
+    "chosen_roots",
     "chosen_source",
     "follow",
+    "is_rootless",
     "look",
     "report_source",
     "report_unfollowed",
     "require_unread",
-    "rootless_contents",
     "write_summary",
 ]
 
@@ -54,37 +58,59 @@ _GUEST = "guest:"
 
 
 def chosen_source(
-    options: argparse.Namespace, *, nested: bool = False, listing: bool = False
+    options: argparse.Namespace,
+    *,
+    nested: bool = False,
+    listing: bool = False,
+    contents: Contents | None = None,
+    roots: Roots | None = None,
 ) -> Source:
     """Return the source that the options name; `nested` and `BadInput` as in `open_source`.
 
     Where MAXPHYADDR isn't known, a `listing` takes 52, which hides no mapping, and everything
-    else 40, which is what the emulated CPU has.
+    else 40, which is what the emulated CPU has. `contents` and `roots` are what is known before.
     """
     registers = _registers(options)
     name = options.source
     if name.startswith(_GUEST):
         return _guest(name, registers, options, nested=nested)
     width = _WIDEST if listing else ASSUMED_WIDTH
-    contents = _contents(options)
-    source = source_of(contents, registers, nested=nested, width=width)
+    contents = chosen_contents(options) if contents is None else contents
+    with _searching(asked=is_rootless(options, contents) and not nested) as report:
+        source = source_of(
+            contents, registers, nested=nested, width=width, roots=roots, progress=report
+        )
     if not nested:
         # Before anything else: a live guest is paused until then.
         settle(contents.memory, [source.context])
     return source
 
 
-def rootless_contents(options: argparse.Namespace) -> Contents | None:
-    """Return what is in the file that the options name, where nothing says what CR3 is."""
-    if options.source.startswith(_GUEST) or names_live_guest(options.source):
-        return None
-    if options.cr3 is not None:
-        return None
-    contents = _contents(options)
-    return contents if contents.registers.cr3 is None else None
+def chosen_roots(options: argparse.Namespace, contents: Contents, *, scan: bool = True) -> Roots:
+    """Return all roots of a memory, as the options ask for them; `scan` as in `find_roots`.
+
+    Of a live guest only those that are named: it would be paused for long.
+    """
+    registers = _registers(options)
+    scan = scan and contents.kind is not SourceKind.LIVE
+    with _searching(asked=scan) as report:
+        roots = find_roots(contents, registers, scan=scan, width=_WIDEST, progress=report)
+    settle(contents.memory, [each.context for each in roots])
+    return roots
 
 
-def _contents(options: argparse.Namespace) -> Contents:
+def is_rootless(options: argparse.Namespace, contents: Contents) -> bool:
+    """Return whether neither the options nor the file say what CR3 is."""
+    return options.cr3 is None and contents.registers.cr3 is None
+
+
+def chosen_contents(options: argparse.Namespace) -> Contents:
+    """Return what is in the memory that the options name: a file's, or a guest's."""
+    if options.source.startswith(_GUEST):
+        booted = _guest(options.source, Registers(), options, nested=False)
+        registers = Registers(**asdict(booted.context))
+        shared = {field.name: getattr(booted, field.name) for field in fields(Contents)}
+        return Contents(**shared | {"registers": registers, "cpus": (registers,)})
     if names_live_guest(options.source):
         if options.kind is not None or options.base:
             raise BadInput(f"{options.source}: --kind and --base are for files")
@@ -104,6 +130,16 @@ def _contents(options: argparse.Namespace) -> Contents:
         unpack_limit=options.unpack_limit,
         notice=remark,
     )
+
+
+@contextmanager
+def _searching(*, asked: bool) -> Iterator[Report | None]:
+    """Yield what a search for roots reports to, on standard error; None where none is asked."""
+    if not asked:
+        yield None
+        return
+    with progress("frames searched for roots", lines=True) as report:
+        yield report
 
 
 def report_source(source: Source) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -27,8 +27,12 @@ from crosswalk.walker.formats.sources import Contents, Source, SourceKind
 from crosswalk.walker.formats.unpack import UNPACK_LIMIT, compression_of, unpack, without_ending
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
+if TYPE_CHECKING:
+    from crosswalk.walker.roots import Roots
+
 __all__ = ["open_contents", "open_source", "source_of"]
 
+_GIVE = "give --cr3 (and --cr4, --cr0, --efer where they matter)"
 _386 = "386"
 _NAMED = 4
 
@@ -126,20 +130,28 @@ def source_of(
     *,
     nested: bool = False,
     width: int = ASSUMED_WIDTH,
+    roots: "Roots | None" = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Source:
     """Return the contents of a file with the context to read them in.
 
-    `registers` go before what the file says. `nested` says that CR3 is guest-physical, so that
-    whether it points into the memory isn't known here. `width` is the MAXPHYADDR to take where
-    none is known, in bits: 52 hides no mapping.
+    `registers` go before what the file says. Where neither has CR3, it's the best of `roots`; where
+    these aren't given, the memory is searched, as `crosswalk.walker.roots.find_roots` does, which
+    reports to `progress`. A remark says which root it is and why. `nested` says that CR3 is
+    guest-physical, so that whether it points into the memory isn't known here. `width` is the
+    MAXPHYADDR to take where none is known, in bits: 52 hides no mapping.
 
-    Raises `BadInput` in one line that names the file: CR3 isn't known, or points outside the
-    memory, the registers aren't those of a CPU that pages, or they say what isn't modelled.
+    Raises `BadInput` in one line that names the file: no root is known or found, CR3 points outside
+    the memory, the registers aren't those of a CPU that pages, or they say what isn't modelled.
     """
     with errors_named(contents.name):
         if contents.kind is SourceKind.CASE:
             return _case_source(contents, registers, nested=nested)
-        return _source(contents, registers, width, nested=nested)
+        if nested or registers.over(contents.registers).cr3 is not None:
+            return _source(contents, registers, width, nested=nested)
+        if roots is None:
+            roots = _searched(contents, registers, width, progress)
+        return _with_root(contents, registers, roots)
 
 
 def _case_source(contents: Contents, registers: Registers, *, nested: bool) -> Source:
@@ -152,13 +164,11 @@ def _source(contents: Contents, registers: Registers, width: int, *, nested: boo
     memory = contents.memory
     known = registers.over(contents.registers)
     if known.cr3 is None:
-        raise BadInput(
-            f"{_rootless(contents)}: give --cr3 (and --cr4, --cr0, --efer where they matter)"
-        )
+        raise BadInput(f"{_rootless(contents)}: {_GIVE}")
     everything, why = with_mode(memory, known, is_386=contents.machine == _386)
     _require_paging(everything, contents)
     context = everything.context(width=width)
-    _check_width(memory, context, assumed=everything.maxphyaddr is None)
+    _check_width(memory, context.maxphyaddr, assumed=everything.maxphyaddr is None)
     _check_root(contents, context, nested=nested)
     hint = other_levels(memory, context) if everything.cr4 is None and not nested else None
     return Source(
@@ -167,6 +177,42 @@ def _source(contents: Contents, registers: Registers, width: int, *, nested: boo
         assumed=everything.assumed(width=width),
         width_known=everything.maxphyaddr is not None,
         remarks=(*_mode_remark(everything, why or contents.why), *([hint] if hint else [])),
+    )
+
+
+def _searched(
+    contents: Contents,
+    registers: Registers,
+    width: int,
+    progress: Callable[[int, int], None] | None,
+) -> "Roots":
+    # Most sources have a CR3, and need no search.
+    from crosswalk.walker.roots import find_roots  # noqa: PLC0415
+
+    known = registers.over(contents.registers)
+    _check_width(contents.memory, known.maxphyaddr or width, assumed=known.maxphyaddr is None)
+    return find_roots(
+        contents,
+        registers,
+        scan=contents.kind is not SourceKind.LIVE,
+        until_one=True,
+        width=width,
+        progress=progress,
+    )
+
+
+def _with_root(contents: Contents, registers: Registers, roots: "Roots") -> Source:
+    if not roots:
+        why = "; ".join([*roots.remarks, "no root was found in its memory"])
+        raise BadInput(f"{_rootless(contents)}: {why}: {_GIVE}")
+    context = roots[0].context
+    known = replace(registers.over(contents.registers), cr3=context.cr3)
+    return Source(
+        **_shared(contents),
+        context=context,
+        assumed=known.assumed(context),
+        width_known=known.maxphyaddr is not None,
+        remarks=(roots.why, *roots.remarks),
     )
 
 
@@ -205,11 +251,11 @@ def _mode_remark(registers: Registers, why: str) -> tuple[str, ...]:
     return (f"EFER isn't known; {mode}, since {why}",) if why and asked else ()
 
 
-def _check_width(memory: PhysicalMemory, context: PagingContext, *, assumed: bool) -> None:
+def _check_width(memory: PhysicalMemory, width: int, *, assumed: bool) -> None:
     end = max((start + size for start, size in memory.ranges), default=0)
-    if assumed and end > 1 << context.maxphyaddr:
+    if assumed and end > 1 << width:
         raise BadInput(
-            f"memory ends at {end:#x}, beyond the MAXPHYADDR of {context.maxphyaddr} bits "
+            f"memory ends at {end:#x}, beyond the MAXPHYADDR of {width} bits "
             "that is assumed: give --maxphyaddr"
         )
 

@@ -61,9 +61,14 @@ class Registers:
                 values["efer"] = int(EFER.NXE)
         return PagingContext(**values)
 
-    def assumed(self, *, width: int = ASSUMED_WIDTH) -> tuple[str, ...]:
-        """Return the values that `context` assumes, as texts like "efer = 0xd00"."""
-        context = self.context(width=width)
+    def assumed(
+        self, context: PagingContext | None = None, *, width: int = ASSUMED_WIDTH
+    ) -> tuple[str, ...]:
+        """Return the values that the method `context` assumes, as texts like "efer = 0xd00".
+
+        Or those that a context has which was made of these registers and others.
+        """
+        context = self.context(width=width) if context is None else context
         return tuple(
             f"{field.name} = {_shown(field.name, getattr(context, field.name))}"
             for field in fields(self)

@@ -16,7 +16,7 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS, Grant
 from crosswalk.walker.spaces import Contexts, groups_of, listed_contexts, space_key
 
-__all__ = ["Counts", "count_by_root", "count_roots"]
+__all__ = ["Counts", "count_by_root", "count_roots", "tables_below"]
 
 _BLOCK = 512
 _MERGED = 1 << 20
@@ -44,7 +44,7 @@ def count_roots(memory: PhysicalMemory, context: PagingContext, roots: U64) -> C
 
     `context` is that of any of them: they may differ in CR3 alone. As `count_mappings` counts.
     """
-    below = _tables(memory, context, roots)
+    below = tables_below(memory, context, roots)
     total, user = np.zeros(0, np.int64), np.zeros(0, np.int64)
     frames = roots[:0]
     for level in range(1, context.levels):
@@ -62,19 +62,24 @@ def count_by_root(memory: PhysicalMemory, contexts: Contexts) -> list[int]:
     return [counts[space_key(each)] for each in listed_contexts(contexts)]
 
 
-def _tables(memory: PhysicalMemory, context: PagingContext, roots: U64) -> dict[int, U64]:
-    """Return the distinct tables in memory of each level below the roots."""
-    found, level_tables = {}, roots
+def tables_below(
+    memory: PhysicalMemory, context: PagingContext, roots: U64, most: int | None = None
+) -> dict[int, U64]:
+    """Return the distinct tables in memory below these roots, ascending, by level.
+
+    With `most`, at most so many of a level, those of the lowest addresses.
+    """
+    found, tables = {}, roots
     for level in range(context.levels, 1, -1):
-        parts = [level_tables[:0]]
-        for _, held in _blocks(memory, context, level, level_tables):
+        parts = [tables[:0]]
+        for _, held in _blocks(memory, context, level, tables):
             parts.append(np.unique(held.children.frame))
             if sum(len(part) for part in parts[1:]) > _MERGED:
                 parts = [np.unique(np.concatenate(parts))]
-        level_tables = np.unique(np.concatenate(parts))
+        tables = np.unique(np.concatenate(parts))
         # Entries may name any number of tables that aren't there; those hold nothing.
-        level_tables = level_tables[memory.backed(level_tables)]
-        found[level - 1] = level_tables
+        tables = tables[memory.backed(tables)][:most]
+        found[level - 1] = tables
     return found
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.roots.counting import count_roots
-from crosswalk.walker.roots.groups import pair_of, upper_half
-from crosswalk.walker.roots.named import VMCOREINFO, Named
+from crosswalk.walker.roots.groups import pair_of, upper_halves
+from crosswalk.walker.roots.named import SCAN, VMCOREINFO, Named
 from crosswalk.walker.roots.root import Root
 
 __all__ = ["described"]
@@ -45,8 +45,9 @@ class _Found:
         return any(source.startswith("cpu ") for source in self.sources)
 
     def root(self) -> Root:
-        shown = self.sources[:_SHOWN]
-        more = ["…"] if len(self.sources) > _SHOWN else []
+        sources = [each for each in self.sources if each != SCAN] or [SCAN]
+        shown = sources[:_SHOWN]
+        more = ["…"] if len(sources) > _SHOWN else []
         return Root(
             context=self.context,
             group=self.group,
@@ -64,10 +65,9 @@ def described(memory: PhysicalMemory, named: Iterable[Named]) -> tuple[Root, ...
     `named` come with the best source first; what is named twice has the context of the first.
     """
     found = _distinct(named)
-    _count(memory, found)
+    _fill(memory, found)
     frames = {each.context.root for each in found}
     for each in found:
-        each.key = upper_half(memory, each.context)
         each.pair = pair_of(memory, each.context, frames)
     ordered: list[_Found] = []
     for group in sorted(_groups(found), key=_group_order):
@@ -93,15 +93,17 @@ def _distinct(named: Iterable[Named]) -> list[_Found]:
     return list(found.values())
 
 
-def _count(memory: PhysicalMemory, found: list[_Found]) -> None:
-    """Count the leaves of all roots whose contexts differ in CR3 alone together."""
+def _fill(memory: PhysicalMemory, found: list[_Found]) -> None:
+    """Fill in counts and digests, for all roots whose contexts differ in CR3 alone together."""
     families = defaultdict(list)
     for each in found:
         families[replace(each.context, cr3=0)].append(each)
     for context, family in families.items():
         roots = np.array([each.context.root for each in family], np.uint64)
         counts = count_roots(memory, context, roots)
-        for at, each in enumerate(family):
+        keys = upper_halves(memory, context, roots)
+        for at, (each, key) in enumerate(zip(family, keys, strict=True)):
+            each.key = key
             each.mappings, each.user = int(counts.total[at]), int(counts.user[at])
             each.lower, each.lower_user = int(counts.lower[at]), int(counts.lower_user[at])
 

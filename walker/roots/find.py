@@ -3,11 +3,19 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents
 from crosswalk.walker.roots.describe import described
-from crosswalk.walker.roots.named import named_by_registers, named_by_vmcoreinfo
+from crosswalk.walker.roots.named import (
+    SCAN,
+    VMCOREINFO,
+    Named,
+    named_by_registers,
+    named_by_vmcoreinfo,
+)
 from crosswalk.walker.roots.root import Roots
+from crosswalk.walker.roots.scan import scan_long
 from crosswalk.walker.roots.vmcoreinfo import texts_in_memory
 
 __all__ = ["find_roots"]
@@ -18,22 +26,40 @@ def find_roots(
     registers: Registers = NOT_GIVEN,
     *,
     scan: bool = True,
+    until_one: bool = False,
     width: int = ASSUMED_WIDTH,
     progress: Callable[[int, int], None] | None = None,
 ) -> Roots:
     """Return the roots of a memory, best first: of the same memory the same, in the same order.
 
     Those that somebody names come first: `registers` if they have CR3, the chosen CPU, the others,
-    a header, VMCOREINFO in a note or header. With `scan` all memory is searched as well. Other
-    values of `registers` go before what the contents say; `width` is the MAXPHYADDR to take where
-    none is known, in bits. `progress` is told how many frames of how many were read.
+    a header, VMCOREINFO in a note or header. With `scan` all memory is searched as well: for
+    VMCOREINFO where none was there, then for tables. With `until_one`, the ways after the first
+    that finds a root are left out. Other values of `registers` go before what the contents say;
+    `width` is the MAXPHYADDR to take where none is known, in bits. `progress` is told how many
+    frames of how many were read.
+
+    A memory that can't be searched, since too much in it looks like tables, has a remark.
     """
     memory = contents.memory
     named, remarks = named_by_registers(contents, registers, width)
     known = replace(registers.over(contents.registers), cr3=None)
     rank = len(named)
-    named += named_by_vmcoreinfo(memory, [contents.vmcoreinfo], known, width, rank)
-    if scan:
+
+    def go_on() -> bool:
+        return not (until_one and named)
+
+    if go_on():
+        named += named_by_vmcoreinfo(memory, [contents.vmcoreinfo], known, width, rank)
+    if scan and go_on() and not any(each.source == VMCOREINFO for each in named):
         texts = texts_in_memory(memory, progress)
         named += named_by_vmcoreinfo(memory, texts, known, width, rank + 1)
+    if scan and go_on():
+        contexts = [each.context for each in named]
+        try:
+            roots = scan_long(memory, known, contexts, width, progress)
+        except LimitExceeded as error:
+            remarks.append(str(error))
+        else:
+            named += [Named(SCAN, context, rank + 2) for context in roots]
     return Roots(described(memory, named), tuple(remarks))

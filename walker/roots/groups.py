@@ -1,6 +1,6 @@
 """What roots have in common: the upper half of one kernel, and pairs of page-table isolation."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from hashlib import blake2b
 
 import numpy as np
@@ -10,7 +10,9 @@ from crosswalk.walker.entry import ADDRESS_FIELD, Entry, level_of
 from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
 from crosswalk.walker.tables import read_tables
 
-__all__ = ["pair_of", "upper_half"]
+__all__ = ["pair_of", "upper_halves"]
+
+_BLOCK = 512
 
 _HALF = WORDS // 2
 _KEPT = np.uint64(ADDRESS_FIELD | Entry.P | Entry.RW | Entry.US | Entry.PS | Entry.XD)
@@ -19,22 +21,27 @@ _SELF = ~np.uint64(0)
 """In place of an entry that refers to its own table: Windows' self-map differs root by root."""
 
 
-def upper_half(memory: PhysicalMemory, context: PagingContext) -> bytes | None:
-    """Return a digest of what a root's upper half refers to; None where that is nothing.
+def upper_halves(
+    memory: PhysicalMemory, context: PagingContext, roots: U64
+) -> Iterator[bytes | None]:
+    """Yield a digest of what the upper half of each root refers to; None where that is nothing.
 
-    Outside IA-32e mode, of its upper quarter: systems that give user mode three quarters keep
-    stacks in the third.
+    `context` is that of any of them: they may differ in CR3 alone. Outside IA-32e mode, of the
+    upper quarter: systems that give user mode three quarters keep stacks in the third.
     """
     level = level_of(context, context.levels)
-    entries = read_tables(memory, level, np.array([context.root], np.uint64))[0].astype(np.uint64)
-    upper = entries[len(entries) // 2 if context.mode.long else len(entries) * 3 // 4 :]
-    upper = np.where((upper & np.uint64(Entry.P)) != 0, upper & _KEPT, np.uint64(0))
-    if not upper.any():
-        return None
-    if context.mode is not PagingMode.BIT32:
-        field = np.uint64(context.address_mask)
-        upper = np.where((upper & field) == np.uint64(context.root), _SELF, upper)
-    return blake2b(upper.tobytes(), digest_size=16).digest()
+    wide = context.mode is not PagingMode.BIT32
+    for at in range(0, len(roots), _BLOCK):
+        some = roots[at : at + _BLOCK]
+        entries = read_tables(memory, level, some)
+        first = level.entries // 2 if context.mode.long else level.entries * 3 // 4
+        upper = entries[:, first:].astype(np.uint64)
+        upper = np.where((upper & np.uint64(Entry.P)) != 0, upper & _KEPT, np.uint64(0))
+        if wide:
+            own = (upper & np.uint64(context.address_mask)) == some[:, None]
+            upper = np.where(own & (upper != 0), _SELF, upper)
+        for row in upper:
+            yield blake2b(row.tobytes(), digest_size=16).digest() if row.any() else None
 
 
 def pair_of(memory: PhysicalMemory, context: PagingContext, roots: Container[int]) -> int | None:

@@ -14,9 +14,9 @@ from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.roots.vmcoreinfo import Vmcoreinfo, parse_vmcoreinfo
 from crosswalk.walker.unfollowed import unfollowed
 
-__all__ = ["VMCOREINFO", "Named", "named_by_registers", "named_by_vmcoreinfo"]
+__all__ = ["SCAN", "VMCOREINFO", "Named", "named_by_registers", "named_by_vmcoreinfo"]
 
-VMCOREINFO = "vmcoreinfo"
+SCAN, VMCOREINFO = "scan", "vmcoreinfo"
 
 _TABLES = 256
 """Tables of a level that are looked at to tell whether a root makes sense."""

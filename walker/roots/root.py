@@ -16,7 +16,7 @@ class Root:
     `group` is a number that roots have in common whose upper halves are alike, as those of one
     kernel's address spaces are. `mappings` is the number of its leaves, `user_mappings` of those
     that user mode may access. `source` says who names it: "given", "cpu 0", "case", "header",
-    "vmcoreinfo" or "scan"; several with commas.
+    "vmcoreinfo", several with commas; "scan" where only a search of the memory finds it.
 
     `role` is what could be told of it, "" where nothing tells: "swapper", the kernel's own;
     "process", with a live user half; "pti-user", the root of user mode where the kernel has another
@@ -33,6 +33,17 @@ class Root:
     role: str = ""
     pair: int | None = None
 
+    def why(self, count: int) -> str:
+        """Return why this is the best of so many roots, in a sentence for people."""
+        where = f"root {self.context.cr3:#x}"
+        if "vmcoreinfo" in self.source:
+            return f"{where}: swapper_pg_dir of VMCOREINFO"
+        if self.source != "scan":
+            return f"{where}: CR3 by {self.source}"
+        what = f"{self.role}, " if self.role else ""
+        of = "the only one" if count == 1 else f"the likeliest of {count:,}"
+        return f"{where}: {of} that a search of the memory finds ({what}{self.mappings:,} mappings)"
+
 
 @dataclass(frozen=True, slots=True)
 class Roots(Sequence[Root]):
@@ -43,6 +54,11 @@ class Roots(Sequence[Root]):
 
     found: tuple[Root, ...]
     remarks: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """The best root and why it is that, in a sentence for people; "" where there is none."""
+        return self.found[0].why(len(self.found)) if self.found else ""
 
     def __len__(self) -> int:
         return len(self.found)

@@ -89,7 +89,6 @@ def test_what_is_no_case_is_refused(run, tmp_path, content):
     [
         (["walk", "{tmp}/none"], "no such file or directory"),
         (["walk", "{tmp}"], "is a directory"),
-        (["walk", "{raw}"], "give --cr3"),
         (["walk", "{raw}", "--cr3", "0x100000"], "points outside the image"),
         (["walk", "{raw}", "--cr3", "zz"], "--cr3: 'zz' is not a number"),
         (["walk", "{raw}", "--cr3", "-1"], "--cr3"),

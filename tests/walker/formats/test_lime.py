@@ -88,7 +88,7 @@ def test_a_file_is_recognised_by_its_first_bytes_and_can_be_taken_for_raw(tmp_pa
     path.write_bytes(image((0, FIRST[32:])))
     contents = open_contents(path)
     assert ("lime", "LiME image") == (contents.kind, contents.format)
-    with pytest.raises(BadInput, match=r"memory: LiME image: give --cr3"):
+    with pytest.raises(BadInput, match=r"LiME image: no root was found in its memory: give --cr3"):
         open_source(path)
     path.write_bytes(image((0, FIRST[32:])))
     assert "LiME image" == open_source(path, Registers(cr3=0), kind="raw").begins_as

@@ -130,8 +130,9 @@ def test_options_of_another_kind_are_errors(put):
     assert "case.json: base 0x1000: only a raw image can be placed" == reason(case, base=0x1000)
 
 
-def test_without_registers_cr3_is_asked_for(put, elf):
-    more = "give --cr3 (and --cr4, --cr0, --efer where they matter)"
+def test_without_registers_and_without_tables_cr3_is_asked_for(put, elf):
+    give = "give --cr3 (and --cr4, --cr0, --efer where they matter)"
+    more = f"no root was found in its memory: {give}"
     assert f"image: raw image: {more}" == reason(put(bytes(0x1000)))
     core = put(elf.Core(notes=b"").build(), "core")
     assert f"core: ELF core without a QEMU note (its notes: none): {more}" == reason(core)

@@ -1,0 +1,31 @@
+"""`roots`: where the tables of each address space in SOURCE begin."""
+
+import argparse
+import sys
+
+from crosswalk.emu.cli.output import emit, remark, styled
+from crosswalk.emu.cli.sources import chosen_contents, chosen_roots
+from crosswalk.emu.report.roots import ROOT_HEADING, root_record, root_text
+from crosswalk.walker.errors import BadInput
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """List the roots of SOURCE, best first, and return the exit status."""
+    contents = chosen_contents(options)
+    roots = chosen_roots(options, contents, scan=not options.no_scan)
+    for text in roots.remarks:
+        remark(text)
+    if not roots:
+        looked = "named" if options.no_scan else "named, and none was found in its memory"
+        raise BadInput(f"{contents.name}: no root is {looked}")
+    if sys.stdout.isatty() and not options.json:
+        print(styled(ROOT_HEADING, "bold"))
+    for root in roots:
+        if options.json:
+            emit(root_record(root))
+        else:
+            print(root_text(root))
+    remark(f"{len(roots):,} root{'s' if len(roots) != 1 else ''}")
+    return 0
