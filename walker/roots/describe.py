@@ -3,11 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 
+from crosswalk.walker.aliases import MAX_QUERIES, Aliases, AliasQuery
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.roots.counting import count_roots
 from crosswalk.walker.roots.groups import pair_of, upper_halves
 from crosswalk.walker.roots.named import SCAN, VMCOREINFO, Named
@@ -16,6 +18,8 @@ from crosswalk.walker.roots.root import Root
 __all__ = ["described"]
 
 _SHOWN = 4
+_ASKED = 16 * MAX_QUERIES
+"""How many roots of a group are asked for their aliases."""
 _ROLES = ("swapper", "process", "lazy", "", "dead", "pti-user")
 """Roles by how good a root is to begin with."""
 
@@ -39,6 +43,10 @@ class _Found:
     pair: int | None = None
     role: str = ""
     group: int = 0
+
+    @property
+    def is_user_of_pair(self) -> bool:
+        return self.pair is not None and self.pair < self.context.root
 
     @property
     def on_cpu(self) -> bool:
@@ -71,8 +79,9 @@ def described(memory: PhysicalMemory, named: Iterable[Named]) -> tuple[Root, ...
         each.pair = pair_of(memory, each.context, frames)
     ordered: list[_Found] = []
     for group in sorted(_groups(found), key=_group_order):
+        swapper = _swapper(memory, group)
         for each in group:
-            each.role = _role(each, group)
+            each.role = _role(each, group, swapper)
             each.group = len(ordered)
         ordered += group
     ordered.sort(key=_order)
@@ -117,18 +126,41 @@ def _groups(found: list[_Found]) -> list[list[_Found]]:
     return list(groups.values())
 
 
-def _role(each: _Found, group: list[_Found]) -> str:
+def _swapper(memory: PhysicalMemory, group: list[_Found]) -> _Found | None:
+    """Return the kernel's own root in a group, or None where nothing tells.
+
+    VMCOREINFO names it. Else it is the one without a lower half that has a table in the kernel's
+    image, so that two addresses lead to it: the image's, and one in the mapping of all memory.
+    """
+    for each in group:
+        if VMCOREINFO in each.sources:
+            return each
+    some = [each for each in group if not each.lower and not each.is_user_of_pair]
+    if len(group) < 2 or not some:
+        return None
+    twice: list[_Found] = []
+    for at in range(0, min(len(some), _ASKED), MAX_QUERIES):
+        batch = some[at : at + MAX_QUERIES]
+        queries = [AliasQuery(each.context.root & -FRAME, FRAME) for each in batch]
+        aliases = Aliases(memory, some[0].context, queries)
+        for number, each in enumerate(batch):
+            if len(list(islice(aliases.find(number), 2))) == 2:
+                twice.append(each)
+    return twice[0] if len(twice) == 1 else None
+
+
+def _role(each: _Found, group: list[_Found], swapper: _Found | None) -> str:
     """Return what can be told of a root: see `Root`."""
-    if each.pair is not None and each.pair < each.context.root:
+    if each.is_user_of_pair:
         return "pti-user"
-    if VMCOREINFO in each.sources:
+    if each is swapper:
         return "swapper"
     if each.lower_user:
         return "process"
     if each.lower or each.key is None:
         return ""  # Something else: a boot loader's, firmware's, a kernel in the lower half.
     # Where nothing else lives, an empty user half is how a kernel of its own has it.
-    if not any(other.lower_user or VMCOREINFO in other.sources for other in group):
+    if swapper is None and not any(other.lower_user for other in group):
         return ""
     return "lazy" if each.on_cpu else "dead"
 

@@ -5,15 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
+from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.formats.registers import Registers
-from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.memory import U64, WORDS, PhysicalMemory
 from crosswalk.walker.roots.counting import tables_below
 from crosswalk.walker.roots.groups import upper_halves
 from crosswalk.walker.roots.levels import tables_by_level
 from crosswalk.walker.roots.sieve import Form, sieve
+from crosswalk.walker.tables import entries_with
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = ["scan_long"]
@@ -32,17 +35,19 @@ _BELOW = 1 << 14
 class _Unit:
     """Frames that may be roots and have their upper halves in common, or one alone.
 
-    `context` is the first one's, `found` what of it can't be followed.
+    `context` is the first one's, `found` what of it can't be followed, `odd` the number of its
+    entries that refer to tables and have bits that mean something in those of pages alone.
     """
 
     context: PagingContext
     frames: U64
     found: Unfollowed
+    odd: int
 
     @property
     def order(self) -> tuple[float, ...]:
         """What sorts the likeliest unit to the front: many alike, few senseless entries."""
-        senseless = len(self.found) + self.found.leaves_beyond_46
+        senseless = len(self.found) + self.found.leaves_beyond_46 + self.odd
         share = senseless / max(self.found.entries, 1)
         return (-len(self.frames), share, -self.found.leaves, int(self.frames[0]))
 
@@ -114,19 +119,44 @@ def _units(memory: PhysicalMemory, template: PagingContext, frames: U64) -> Iter
         context = replace(template, cr3=some[0])
         found = unfollowed(memory, context, tables=_TABLES)
         if found.leaves and not found.implausible:
-            yield _Unit(context, np.array(some, np.uint64), found)
+            odd = sum(int(bits.sum()) for bits in _oddities(memory, context).values())
+            yield _Unit(context, np.array(some, np.uint64), found, odd)
+
+
+def _oddities(memory: PhysicalMemory, context: PagingContext) -> dict[int, NDArray[np.bool_]]:
+    """Return for the entries of each level that refer to tables whether they set XD or G.
+
+    Systems leave XD to the entries of pages but for a few, and G means nothing elsewhere. What is
+    taken for tables and has many of those bits holds the entries of pages. Of the first tables of a
+    level.
+    """
+    root = np.array([context.root], np.uint64)
+    tables = {context.levels: root} | tables_below(memory, context, root, _TABLES)
+    found = {}
+    for level in range(context.levels, 1, -1):
+        _, index, entry = entries_with(memory, LEVELS[level], tables[level], Entry.P)
+        upper = index >= WORDS // 2
+        if level == context.levels and upper.any():
+            # Under page-table isolation the kernel's root sets XD in the user's half.
+            entry = entry[upper]
+        down = entry[(entry & np.uint64(Entry.PS)) == 0]
+        found[level] = (down & np.uint64(Entry.XD | Entry.G)) != 0
+    return found
 
 
 def _has_five(memory: PhysicalMemory, unit: _Unit) -> bool:
     """Return whether tables that make sense with 5 levels are more likely those than with 4.
 
     Tables of 5 levels make sense with 4, too: what they map then is other tables. Tables of 4
-    hardly do with 5: the contents of pages, taken for entries, seldom refer to memory.
+    hardly do with 5: the contents of pages, taken for entries, seldom refer to memory. Where they
+    do, what is taken for tables are pages' entries, at some level.
     """
     levels = unit.context.cr4 & ~CR4.LA57
     four = unfollowed(memory, replace(unit.context, cr4=int(levels)), tables=_TABLES)
     five = unit.found
-    return five.leaves >= max(four.leaves, 1) and 2 * five.leaves_outside < five.leaves
+    if five.leaves < max(four.leaves, 1) or 2 * five.leaves_outside >= five.leaves:
+        return False
+    return all(2 * odd.sum() <= len(odd) for odd in _oddities(memory, unit.context).values())
 
 
 def _kept(
