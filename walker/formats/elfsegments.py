@@ -6,7 +6,7 @@ the same part of the file needs no comparison; all else has to have the same byt
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from mmap import mmap
+from mmap import MADV_DONTNEED, PAGESIZE, mmap
 
 import numpy as np
 
@@ -21,7 +21,7 @@ Extent = tuple[int, int, int]
 # Of an overlap larger than this, as many bytes are compared, in frames that lie evenly apart.
 _SAMPLED = 1 << 28
 _MOST = 1 << 30
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
 
 
 def joined_extents(paddr: U64, offset: U64, size: U64) -> list[Extent]:
@@ -104,10 +104,16 @@ def _equal(data: mmap, one: int, other: int, size: int) -> bool:
     else:
         count = _SAMPLED // FRAME
         parts = [((size - FRAME) * at // (count - 1), FRAME) for at in range(count)]
-    return all(
-        np.array_equal(
-            np.frombuffer(content[one + at : one + at + length], np.uint8),
-            np.frombuffer(content[other + at : other + at + length], np.uint8),
-        )
-        for at, length in parts
+    return all(_equal_part(data, content, one + at, other + at, length) for at, length in parts)
+
+
+def _equal_part(data: mmap, content: memoryview, one: int, other: int, size: int) -> bool:
+    equal = np.array_equal(
+        np.frombuffer(content[one : one + size], np.uint8),
+        np.frombuffer(content[other : other + size], np.uint8),
     )
+    # What was compared is most likely not read again: its pages don't count as used memory.
+    for place in (one, other):
+        first = place & -PAGESIZE
+        data.madvise(MADV_DONTNEED, first, place + size - first)
+    return equal

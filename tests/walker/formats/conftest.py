@@ -50,6 +50,7 @@ def qemu_notes(*states):
 class Core:
     """An ELF core to write: `loads` are (physical address, bytes), `parts` raw headers.
 
+    A third value of a load is its p_memsz, where that isn't the number of bytes.
     `many` is the number of program headers that section header 0 states, behind all else.
     """
 
@@ -64,16 +65,16 @@ class Core:
     many: int | None = None
 
     def build(self):
-        bodies = [(4, 0, self.notes)] if self.notes else []
-        bodies += [(1, pa, body) for pa, body in self.loads]
+        bodies = [(4, 0, self.notes, len(self.notes))] if self.notes else []
+        bodies += [(1, pa, body, *(size or [len(body)])) for pa, body, *size in self.loads]
         count = len(bodies) + len(self.parts)
         narrow = self.ident[4] == 1
         header = HEADER_32 if narrow else HEADER
         program = PROGRAM_HEADER_32 if narrow else PROGRAM_HEADER
         offset = header.size + count * program.size
         headers = []
-        for kind, pa, body in bodies:
-            sizes = (len(body), len(body))
+        for kind, pa, body, size in bodies:
+            sizes = (len(body), size)
             if narrow:
                 headers.append(program.pack(kind, offset, 0, pa, *sizes, 0, 0))
             else:
@@ -99,7 +100,7 @@ class Core:
             1 if section else 0,
             0,
         )
-        return first + b"".join(headers) + b"".join(body for _, _, body in bodies) + section
+        return first + b"".join(headers) + b"".join(body for _, _, body, _ in bodies) + section
 
 
 class CoreParts:
