@@ -140,6 +140,11 @@ class Segments:
         """The backed ranges as (start, size) in bytes: sorted, disjoint, not adjacent."""
         return self._ranges
 
+    @property
+    def parts(self) -> Sequence[tuple[int, NDArray[np.uint8]]]:
+        """The segments that aren't empty as (physical address, bytes), by address."""
+        return self._parts
+
     def read(self, pa: int, size: int) -> bytes:
         """Return `size` bytes from `pa`; `BadInput` unless all of them are backed."""
         found = bytearray()

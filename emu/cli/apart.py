@@ -41,8 +41,11 @@ def is_among(path: Path, inputs: Iterable[Path]) -> bool:
 
 
 def named_inputs(values: Iterable[str | Path]) -> list[Path]:
-    """Return the files and folders that values name: alone, or as log:FILE or python:FILE:NAME."""
-    given = [str(value) for value in values]
+    """Return the files and folders that values name.
+
+    Alone, after an @, or as log:FILE or python:FILE:NAME.
+    """
+    given = [str(value).removeprefix("@") for value in values]
     behind = [text.partition(":")[2] for text in given]
     texts = [*given, *behind, *(text.rpartition(":")[0] for text in behind)]
     # Unlike Path.exists, this takes any text.

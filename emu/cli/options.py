@@ -330,6 +330,17 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                     "source",
                 ),
                 option(
+                    "--memory-map",
+                    metavar="MAP",
+                    action="append",
+                    reads=True,
+                    type=not_empty,
+                    help="where a raw image lies: FILE_OFFSET:PA:SIZE (repeatable), @FILE of such "
+                    "pieces, pc:SIZE with the RAM below the hole, or one of qemu-pc, qemu-q35, "
+                    "qemu-microvm, vmware, firecracker, cloud-hypervisor",
+                    needs="source",
+                ),
+                option(
                     "--unpack-to",
                     metavar="DIR",
                     type=not_empty,

@@ -126,6 +126,7 @@ def chosen_contents(options: argparse.Namespace) -> Contents:
         cpu=options.cpu,
         base=options.base,
         kind=options.kind,
+        memory_map=options.memory_map or (),
         unpack_to=options.unpack_to,
         unpack_limit=options.unpack_limit,
         notice=remark,
@@ -178,8 +179,8 @@ def _guest(name: str, registers: Registers, options: argparse.Namespace, *, nest
     # Not imported for files: it needs the emulator and the assembler.
     from crosswalk.emu.load.builtin import booted_guest  # noqa: PLC0415
 
-    if options.kind is not None or options.cpu or options.base:
-        raise BadInput(f"{name}: --kind, --cpu and --base are for files")
+    if options.kind is not None or options.cpu or options.base or options.memory_map:
+        raise BadInput(f"{name}: --kind, --cpu, --base and --memory-map are for files")
     booted = booted_guest(name)
     context = replace(booted.context, **registers.given())
     if not nested and booted.memory.word(context.root) is None:

@@ -8,6 +8,7 @@ from crosswalk.emu.report.text import context_text, size_text
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
 from crosswalk.walker.entry import FORMATS, level_of
 from crosswalk.walker.formats import Contents, Registers, Source, SourceKind
+from crosswalk.walker.formats.suggested_map import suggested_map
 from crosswalk.walker.unfollowed import Reason, Unfollowed, UnfollowedEntry
 
 __all__ = [
@@ -101,10 +102,23 @@ def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
             "are CR3 and the paging mode right?"
         )
         yield from encryption_lines(source)
+    yield from _map_lines(source, found)
     if found.beyond_40 and not source.width_known:
         yield (
             f"{_entries(found.beyond_40, 'need')} more than 40 bits of physical address, "
             f"{found.beyond_46:,} of them more than 46: give --maxphyaddr if the CPU has fewer"
+        )
+
+
+def _map_lines(source: Source, found: Unfollowed) -> Iterator[str]:
+    if source.kind is not SourceKind.RAW or source.complete or not (found or not found.entries):
+        return
+    suggested = suggested_map(source.memory, source.context)
+    if suggested is not None:
+        text, without, left = suggested
+        yield (
+            f"with --memory-map {text} (the RAM below a PC's hole) {len(left):,} instead of "
+            f"{len(without):,} entries couldn't be followed"
         )
 
 

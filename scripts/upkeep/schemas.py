@@ -17,6 +17,7 @@ from crosswalk.emu.suite.results import ResultsJson
 from crosswalk.emu.suite.suite import IndexJson
 from crosswalk.emu.targets.jsonl import MESSAGES
 from crosswalk.walker.formats.case import CaseJson
+from crosswalk.walker.formats.memory_map import MemoryMapJson
 from crosswalk.walker.tlb.record import SequenceJson
 
 __all__ = ["FOLDER", "FORMATS", "main", "schemas"]
@@ -26,6 +27,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-case-1": (CaseJson,),
     "crosswalk-composite-1": (CompositeJson,),
+    "crosswalk-memory-map-1": (MemoryMapJson,),
     "crosswalk-sequence-1": (SequenceJson,),
     "crosswalk-baseline-1": (Baseline,),
     "crosswalk-matrix-1": (Summary,),

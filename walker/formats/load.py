@@ -1,7 +1,7 @@
 """Physical memory and the context to read it in, from any file that holds them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -20,11 +20,13 @@ from crosswalk.walker.formats.gdb import (
 )
 from crosswalk.walker.formats.kcore import is_kcore, read_kcore
 from crosswalk.walker.formats.located_errors import errors_named
+from crosswalk.walker.formats.memory_map import Piece
 from crosswalk.walker.formats.modes import other_levels, with_mode
 from crosswalk.walker.formats.readers import READERS, Asked, kind_of, read_file_of, require_apt
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
 from crosswalk.walker.formats.unpack import UNPACK_LIMIT, compression_of, unpack, without_ending
+from crosswalk.walker.formats.suggested_map import map_with
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Reading(TypedDict, total=False):
     cpu: int
     base: int
     kind: SourceKind | str | None
+    memory_map: Sequence[str | Piece]
     unpack_to: str | os.PathLike[str] | None
     unpack_limit: int
     notice: Callable[[str], None] | None
@@ -75,6 +78,7 @@ def open_contents(
     cpu: int = 0,
     base: int = 0,
     kind: SourceKind | str | None = None,
+    memory_map: Sequence[str | Piece] = (),
     unpack_to: str | os.PathLike[str] | None = None,
     unpack_limit: int = UNPACK_LIMIT,
     notice: Callable[[str], None] | None = None,
@@ -89,18 +93,20 @@ def open_contents(
     have, and with 0 nothing is unpacked. What it holds may not be compressed once more.
 
     `cpu` chooses among the CPUs of an ELF core or a guest, `base` is where a raw image begins, in
-    bytes. `kind` says what the file is; without it, the file's first bytes and the name's ending
-    (.json) decide. `notice` takes lines for people about what takes its time, as unpacking.
+    bytes, and `memory_map` says where its parts lie: pieces, or texts as
+    `crosswalk.walker.formats.memory_map.pieces_of` takes them. `kind` says what the file is;
+    without it, the file's first bytes and the name's ending (.json) decide. `notice` takes lines
+    for people about what takes its time, as unpacking.
 
     Raises `BadInput` (`LimitExceeded` where a limit is passed) in one line that names the file:
     it can't be read, has a format that isn't read (`crosswalk.walker.formats.unsupported`) or isn't
     what it should be.
     """
     if names_live_guest(path):
-        if kind is not None or base:
-            raise BadInput(f"{path}: a kind and a base are for files")
+        if kind is not None or base or memory_map:
+            raise BadInput(f"{path}: a kind, a base and a memory map are for files")
         return open_live(str(path), cpu=cpu, notice=notice)
-    name, asked = os.fspath(path), Asked(cpu, base, notice)
+    name, asked = os.fspath(path), Asked(cpu, base, memory_map, notice)
     if kind == SourceKind.KCORE or (kind is None and is_kcore(name)):
         with errors_named(name):
             require_apt(SourceKind.KCORE, asked)
@@ -269,6 +275,9 @@ def _check_root(contents: Contents, context: PagingContext, *, nested: bool) -> 
     mask = likely_encryption_mask(memory, context)
     hint = encryption_mask_hint(mask, case=contents.kind is SourceKind.CASE)
     advice = f"; {hint} would make sense" if mask else ""
+    placed = contents.kind is SourceKind.RAW and map_with(memory, context.root & -FRAME)
+    if placed:
+        advice += f"; with --memory-map {placed} (the RAM below a PC's hole) it would point into it"
     raise BadInput(
         f"CR3 {context.cr3:#x} points outside the image "
         f"(ranges {', '.join(shown + more) or 'none'}){advice}"

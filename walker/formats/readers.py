@@ -3,7 +3,7 @@
 A reader that needs a library which isn't always installed imports it when it is called.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from mmap import mmap
 
@@ -14,6 +14,7 @@ from crosswalk.walker.formats.files import MappedFile
 from crosswalk.walker.formats.kcore import read_kcore
 from crosswalk.walker.formats.lime import LIME_MAGIC, read_lime
 from crosswalk.walker.formats.located_errors import errors_named, one_line, printable
+from crosswalk.walker.formats.memory_map import Piece, placed
 from crosswalk.walker.formats.raw import read_raw
 from crosswalk.walker.formats.registers import NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, SourceKind
@@ -30,13 +31,14 @@ _KDUMPS = ((0, b"KDUMP   "), (0, b"makedumpfile\0"))
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a file is to be read: `cpu` and `base` as in `open_contents`.
+    """How a file is to be read: `cpu`, `base` and `memory_map` as in `open_contents`.
 
     `notice` takes lines for people while the file is being read.
     """
 
     cpu: int = 0
     base: int = 0
+    memory_map: Sequence[str | Piece] = ()
     notice: Callable[[str], None] | None = None
 
 
@@ -46,7 +48,8 @@ class Reader:
 
     `magics` are (offset, bytes) pairs of which such a file has one, and `name` is what it is called
     then; a kind without any isn't recognised by its content. `cpus` says that a CPU can be chosen,
-    `placed` that a base can.
+    `placed` that a
+    base can, or a memory map.
     """
 
     read: Callable[[MappedFile, Asked], Contents]
@@ -100,10 +103,17 @@ def _read_kcore(file: MappedFile, asked: Asked) -> Contents:
 
 def _read_raw(file: MappedFile, asked: Asked) -> Contents:
     with errors_named(file.name):
+        if not asked.memory_map:
+            memory = read_raw(file.data, asked.base)
+        elif asked.base:
+            raise BadInput("a base and a memory map: either places the image")
+        else:
+            memory = placed(file.data, asked.memory_map)
         return Contents(
             name=printable(file.name),
             kind=SourceKind.RAW,
-            memory=read_raw(file.data, asked.base),
+            memory=memory,
+            format="raw image by a memory map" if asked.memory_map else "",
             begins_as=_known_format(file.data[:HEAD]),
         )
 
@@ -208,6 +218,8 @@ def require_apt(kind: SourceKind, asked: Asked) -> None:
         raise BadInput(f"no CPU {asked.cpu}: only an ELF core has CPUs to choose from")
     if asked.base and not reader.placed:
         raise BadInput(f"base {asked.base:#x}: only a raw image can be placed")
+    if asked.memory_map and not reader.placed:
+        raise BadInput("a memory map: only a raw image can be placed")
 
 
 def _known_format(head: bytes) -> str:

@@ -1,0 +1,58 @@
+"""Which memory map would make sense of a raw image that is read without one."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from crosswalk.walker.formats.memory_map import PRESETS, around_hole
+from crosswalk.walker.memory import PhysicalMemory, Segments
+from crosswalk.walker.spaces import Contexts
+from crosswalk.walker.unfollowed import Unfollowed, unfollowed
+
+__all__ = ["map_with", "suggested_map"]
+
+
+def suggested_map(
+    memory: PhysicalMemory, contexts: Contexts
+) -> tuple[str, Unfollowed, Unfollowed] | None:
+    """Return the map of a PC's hole that makes more sense of a raw image; None where none does.
+
+    `memory` is that of an image that was read without a map. The map is a text for `pieces_of`;
+    with it come what couldn't be followed without it, and with it: less than half as many entries.
+    Of the holes of all presets it is the one that leaves the fewest.
+    """
+    found = unfollowed(memory, contexts)
+    if not found.outside and not found.implausible and found.entries:
+        return None
+    best: tuple[str, Unfollowed] | None = None
+    for text, moved in _moved(memory):
+        left = unfollowed(moved, contexts)
+        if left.implausible or not left.entries or 2 * len(left) >= max(len(found), 1):
+            continue
+        if best is None or len(left) < len(best[1]):
+            best = text, left
+    return None if best is None else (best[0], found, best[1])
+
+
+def map_with(memory: PhysicalMemory, frame: int) -> str | None:
+    """Return the first map of a PC's hole by which a raw image has a frame; None where none has it.
+
+    `memory` is that of an image that was read without a map, `frame` a physical address.
+    """
+    wanted = np.array([frame], np.uint64)
+    return next((text for text, moved in _moved(memory) if moved.backed(wanted)[0]), None)
+
+
+def _moved(memory: PhysicalMemory) -> Iterator[tuple[str, Segments]]:
+    """Yield the maps of all presets that move a part of the image, and the memory by them."""
+    if not isinstance(memory, Segments) or [0] != [start for start, _ in memory.parts]:
+        return
+    data = memory.parts[0][1]
+    for below in sorted({preset(data.size) for preset in PRESETS.values()} - {data.size}):
+        pieces = around_hole(below, data.size)
+        moved = Segments((each.pa, data[each.offset :][: each.size]) for each in pieces)
+        yield f"pc:{_size(below)}", moved
+
+
+def _size(count: int) -> str:
+    return f"{count >> 30}G" if count % (1 << 30) == 0 else f"{count >> 20}M"
