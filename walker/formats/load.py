@@ -25,8 +25,8 @@ from crosswalk.walker.formats.modes import other_levels, with_mode
 from crosswalk.walker.formats.readers import READERS, Asked, kind_of, read_file_of, require_apt
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
 from crosswalk.walker.formats.sources import Contents, Source, SourceKind
-from crosswalk.walker.formats.unpack import UNPACK_LIMIT, compression_of, unpack, without_ending
 from crosswalk.walker.formats.suggested_map import map_with
+from crosswalk.walker.formats.unpack import UNPACK_LIMIT, compression_of, unpack, without_ending
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ def suggested_map(
 
     `memory` is that of an image that was read without a map. The map is a text for `pieces_of`;
     with it come what couldn't be followed without it, and with it: less than half as many entries.
-    Of the holes of all presets it is the one that leaves the fewest.
+    Of the holes of all presets it is the one by which the most entries can be followed.
     """
     found = unfollowed(memory, contexts)
     if not found.outside and not found.implausible and found.entries:
@@ -29,7 +29,8 @@ def suggested_map(
         left = unfollowed(moved, contexts)
         if left.implausible or not left.entries or 2 * len(left) >= max(len(found), 1):
             continue
-        if best is None or len(left) < len(best[1]):
+        # By a wrong map, tables are found that are empty, or none.
+        if best is None or _followed(left) > _followed(best[1]):
             best = text, left
     return None if best is None else (best[0], found, best[1])
 
@@ -45,13 +46,17 @@ def map_with(memory: PhysicalMemory, frame: int) -> str | None:
 
 def _moved(memory: PhysicalMemory) -> Iterator[tuple[str, Segments]]:
     """Yield the maps of all presets that move a part of the image, and the memory by them."""
-    if not isinstance(memory, Segments) or [0] != [start for start, _ in memory.parts]:
+    if not isinstance(memory, Segments) or [start for start, _ in memory.parts] != [0]:
         return
     data = memory.parts[0][1]
     for below in sorted({preset(data.size) for preset in PRESETS.values()} - {data.size}):
         pieces = around_hole(below, data.size)
         moved = Segments((each.pa, data[each.offset :][: each.size]) for each in pieces)
         yield f"pc:{_size(below)}", moved
+
+
+def _followed(found: Unfollowed) -> int:
+    return found.entries - len(found)
 
 
 def _size(count: int) -> str:
