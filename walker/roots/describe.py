@@ -9,7 +9,8 @@ import numpy as np
 
 from crosswalk.walker.aliases import MAX_QUERIES, Aliases, AliasQuery
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.entry import Entry
+from crosswalk.walker.memory import FRAME, WORDS, PhysicalMemory
 from crosswalk.walker.roots.counting import count_roots
 from crosswalk.walker.roots.groups import pair_of, upper_halves
 from crosswalk.walker.roots.named import SCAN, VMCOREINFO, Named
@@ -20,6 +21,8 @@ __all__ = ["described"]
 _SHOWN = 4
 _ASKED = 16 * MAX_QUERIES
 """How many roots of a group are asked for their aliases."""
+_NEXT = 8
+"""Frames behind the kernel's own root that its first tables lie in."""
 _ROLES = ("swapper", "process", "lazy", "", "dead", "pti-user")
 """Roles by how good a root is to begin with."""
 
@@ -129,8 +132,10 @@ def _groups(found: list[_Found]) -> list[list[_Found]]:
 def _swapper(memory: PhysicalMemory, group: list[_Found]) -> _Found | None:
     """Return the kernel's own root in a group, or None where nothing tells.
 
-    VMCOREINFO names it. Else it is the one without a lower half that has a table in the kernel's
+    VMCOREINFO names it. Else it is the one without a lower half whose table lies in the kernel's
     image, so that two addresses lead to it: the image's, and one in the mapping of all memory.
+    Parts of the image that are freed later have other roots; the kernel's own is then the first
+    with one of its tables next to it (Linux, arch/x86/kernel/head_64.S, "init_top_pgt").
     """
     for each in group:
         if VMCOREINFO in each.sources:
@@ -146,7 +151,22 @@ def _swapper(memory: PhysicalMemory, group: list[_Found]) -> _Found | None:
         for number, each in enumerate(batch):
             if len(list(islice(aliases.find(number), 2))) == 2:
                 twice.append(each)
-    return twice[0] if len(twice) == 1 else None
+    if len(twice) > 1:
+        twice = [each for each in sorted(twice, key=_root_of) if _has_table_next(memory, each)]
+    return twice[0] if twice else None
+
+
+def _root_of(each: _Found) -> int:
+    return each.context.root
+
+
+def _has_table_next(memory: PhysicalMemory, each: _Found) -> bool:
+    """Return whether a table of the upper half of a root lies in the frames behind it."""
+    root = np.array([each.context.root & -FRAME], np.uint64)
+    entries = memory.tables(root)[0, WORDS // 2 :]
+    entries = entries[(entries & np.uint64(Entry.P)) != 0]
+    away = (entries & np.uint64(each.context.address_mask)).astype(np.int64) - int(root[0])
+    return bool(((away > 0) & (away <= _NEXT * FRAME)).any())
 
 
 def _role(each: _Found, group: list[_Found], swapper: _Found | None) -> str:
