@@ -266,7 +266,8 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
             "bits of entries and of CR3 that are not part of an address (C-bit, key IDs)",
         ),
     )
-    vendors, kinds = ["intel", "amd"], ["case", "elf", "raw", "lime", "kdump", "avml", "kcore"]
+    vendors = ["intel", "amd"]
+    kinds = ["case", "elf", "raw", "lime", "kdump", "avml", "layer", "kcore"]
     return (
         option(
             "source",

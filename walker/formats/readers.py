@@ -12,6 +12,7 @@ from crosswalk.walker.formats.case import Cpu, parse_case
 from crosswalk.walker.formats.elfcore import read_core
 from crosswalk.walker.formats.files import MappedFile
 from crosswalk.walker.formats.kcore import read_kcore
+from crosswalk.walker.formats.layers import LAYERS, is_xen_core, read_layer
 from crosswalk.walker.formats.lime import LIME_MAGIC, read_lime
 from crosswalk.walker.formats.located_errors import errors_named, one_line, printable
 from crosswalk.walker.formats.memory_map import Piece, placed
@@ -26,6 +27,7 @@ __all__ = ["READERS", "Asked", "Reader", "kind_of", "read_file_of", "require_apt
 _ELF = b"\x7fELF"
 _LIME = "LiME image"
 _AVML = "AVML image"
+_LAYER = "saved state or crash dump"
 _KDUMPS = ((0, b"KDUMP   "), (0, b"makedumpfile\0"))
 
 
@@ -170,6 +172,19 @@ def _read_avml(file: MappedFile, asked: Asked) -> Contents:
         )
 
 
+def _read_layer(file: MappedFile, asked: Asked) -> Contents:
+    del asked
+    with errors_named(file.name):
+        layer = read_layer(file)
+    return Contents(
+        name=printable(file.name),
+        kind=SourceKind.LAYER,
+        memory=layer.memory,
+        registers=layer.registers,
+        format=layer.format,
+    )
+
+
 READERS = {
     SourceKind.CASE: Reader(_read_case),
     SourceKind.ELF: Reader(_read_core, ((0, _ELF),), "ELF file", cpus=True),
@@ -177,6 +192,7 @@ READERS = {
     SourceKind.LIME: Reader(_read_lime, ((0, LIME_MAGIC),), _LIME),
     SourceKind.KDUMP: Reader(_read_kdump, _KDUMPS, "kdump-compressed file", cpus=True),
     SourceKind.AVML: Reader(_read_avml, ((0, b"AVML"),), _AVML),
+    SourceKind.LAYER: Reader(_read_layer, tuple((0, magic) for magic in LAYERS), _LAYER),
     SourceKind.KCORE: Reader(_read_kcore),
 }
 """The reader of each kind of file."""
@@ -189,6 +205,8 @@ def kind_of(name: str, data: mmap | bytes) -> SourceKind:
     """
     head = data[:HEAD]
     known = _kind_by_magic(head)
+    if known is SourceKind.ELF and is_xen_core(data):
+        return SourceKind.LAYER
     if known is not None:
         return known
     if name.endswith(".json"):

@@ -21,21 +21,18 @@ class Unread:
 
 
 _UNPACK = "unpack it first"
-_VMWARE = "VMware's vmss2core makes a core of it; volatility3 reads it beside its .vmem"
-_WINDOWS = "WinDbg and volatility3 read it"
+_VMWARE = "VMware's vmss2core makes a core of it"
 _QEMU = "load it into QEMU, and take an ELF core by dump-guest-memory without -p"
 _DISK = "a disk, not memory"
 _HIBERNATION = "volatility3 reads it"
 _HYPER_V = "Microsoft's VmSavedStateDumpProvider reads it"
-_XEN = "crash reads what `xl dump-core` makes of the domain"
+_XEN = "take what `xl dump-core` makes of the domain"
 _VBOX = "take an ELF core by `VBoxManage debugvm NAME dumpvmcore`"
 _PROGRAM = "a program, not memory"
 
 UNREAD = (
     # Memory, in a format of its own.
     Unread(0, b"DISKDUMP", "diskdump file", "crash reads it"),
-    Unread(0, b"PAGEDU64", "Windows crash dump", _WINDOWS),
-    Unread(0, b"PAGEDUMP", "Windows crash dump, 32 bits", _WINDOWS),
     Unread(0, b"MDMP", "Windows minidump", "it holds parts of a process, not the tables"),
     Unread(0, b"HIBR", "Windows hibernation file", _HIBERNATION),
     Unread(0, b"hibr", "Windows hibernation file", _HIBERNATION),
@@ -47,15 +44,9 @@ UNREAD = (
     Unread(FRAME - 10, b"ULSUSPEND\0", "Linux hibernation image", "no tool at hand reads it"),
     Unread(FRAME - 10, b"LINHIB0001", "Linux hibernation image", "no tool at hand reads it"),
     Unread(0, b"\xd0\xbe\xd0\xbe", "VMware suspended state", _VMWARE),
-    Unread(0, b"\xd0\xbe\xd2\xbe", "VMware suspended state", _VMWARE),
-    Unread(0, b"\xd1\xba\xd1\xba", "VMware suspended state", _VMWARE),
     Unread(0, b"\xd1\xbe\xd1\xbe", "VMware suspended state", _VMWARE),
-    Unread(0, b"\xd2\xbe\xd2\xbe", "VMware suspended state", _VMWARE),
     Unread(0, b"\xd2\xba\xd2\xba", "VMware suspended state", _VMWARE),
-    Unread(0, b"\xd3\xbe\xd3\xbe", "VMware suspended state", _VMWARE),
     Unread(0, b"\x14\x20\x28\x01", "Hyper-V saved state (vmrs)", _HYPER_V),
-    Unread(0, b"QEVM", "QEMU migration stream (savevm)", _QEMU),
-    Unread(0, b"LibvirtQemudSave", "libvirt save file", _QEMU),
     Unread(0, b"LibvirtQemudPart", "libvirt save file, not finished", _QEMU),
     Unread(0, b"LinuxGuestRecord", "Xen save file (legacy)", _XEN),
     Unread(0, b"\xff" * 8 + b"XENF", "Xen save file", _XEN),

@@ -1,0 +1,305 @@
+"""Files that volatility3's layers read, made here: a page of tables, and memory that tells."""
+
+import json
+import random
+import struct
+import sys
+
+import numpy as np
+import pytest
+from volatility3.framework import contexts
+from volatility3.framework.layers import physical, qemu
+
+from crosswalk.walker.errors import BadInput, CrosswalkError
+from crosswalk.walker.formats import SourceKind, layers, open_contents, open_source
+from crosswalk.walker.mappings import mappings
+
+FRAME = 4096
+
+
+def page(number):
+    return random.Random(number).randbytes(64).ljust(FRAME, bytes([number % 251]))
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def opened(content, name="memory.state", **settings):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return open_contents(path, **settings)
+
+    return opened
+
+
+def text(value):
+    return bytes([len(value)]) + value
+
+
+MEM_SIZE, ZERO, PAGE, END, CONTINUE = 4, 2, 8, 0x10, 0x20
+
+
+def qevm(pages, *, machine=b"pc-q35-7.2", ram=1 << 20, block=b"pc.ram"):
+    """A migration stream of (frame number, page, or the byte that it is full of) in this order.
+
+    QEMU docs/devel/migration.rst: a header, the configuration, sections of "ram", in big-endian
+    order, the description of all in JSON.
+    """
+    name = text(b"ram")
+    begin = b"\x01" + struct.pack(">I", 2) + name + struct.pack(">II", 0, 4)
+    sizes = struct.pack(">Q", ram | MEM_SIZE) + text(block) + struct.pack(">Q", ram)
+    stream = begin + sizes + struct.pack(">Q", END) + b"\x7e" + struct.pack(">I", 2)
+    stream += b"\x03" + struct.pack(">I", 2)
+    for row, (number, content) in enumerate(pages):
+        how = PAGE if isinstance(content, bytes) else ZERO
+        stream += struct.pack(">Q", number * FRAME | how | (CONTINUE if row else 0))
+        stream += b"" if row else text(block)
+        stream += content if isinstance(content, bytes) else bytes([content])
+    stream += struct.pack(">Q", END) + b"\x7e" + struct.pack(">I", 2)
+    description = json.dumps({"page_size": FRAME, "devices": []}).encode()
+    head = b"QEVM" + struct.pack(">I", 3) + b"\x07" + struct.pack(">I", len(machine)) + machine
+    return head + stream + b"\0\x06" + struct.pack(">I", len(description)) + description
+
+
+PAGES = [(number, page(number)) for number in (3, 1, 2, 40)]
+
+
+def test_pages_of_a_qemu_stream_are_memory_in_any_order(opened):
+    found = opened(qevm([*PAGES, (41, 0), (42, 0x5A)]))
+    assert (SourceKind.LAYER, "QEMU migration stream (savevm)") == (found.kind, found.format)
+    assert [(FRAME, 3 * FRAME), (40 * FRAME, 3 * FRAME)] == list(found.memory.ranges)
+    for number, content in [*PAGES, (41, bytes(FRAME)), (42, b"\x5a" * FRAME)]:
+        assert content == found.memory.read(number * FRAME, FRAME)
+
+
+def test_of_pages_that_were_sent_several_times_the_last_one_counts(opened):
+    sent = [*PAGES, (2, 0), (3, page(7)), (5, 0), (5, page(9)), (3, page(8))]
+    memory = opened(qevm(sent)).memory
+    expected = {1: page(1), 2: bytes(FRAME), 3: page(8), 5: page(9), 40: page(40)}
+    found = {number: memory.read(number * FRAME, FRAME) for number in expected}
+    assert expected == found
+
+
+def test_volatility_itself_reads_the_same_pages(tmp_path, opened):
+    """Where each was sent once: of several it takes any."""
+    content = qevm(sorted([*PAGES, (41, 0), (42, 0x5A)]))
+    session = contexts.Context()
+    session.add_layer(physical.BufferDataLayer(session, "base", "base", content))
+    session.config["layer.base_layer"] = "base"
+    layer = qemu.QemuSuspendLayer(session, "layer", "layer")
+    memory = opened(content).memory
+    numbers = [1, 2, 3, 40, 41, 42]
+    expected = [layer.read(number * FRAME, FRAME) for number in numbers]
+    assert expected == [memory.read(number * FRAME, FRAME) for number in numbers]
+    assert expected != [memory.read(number * FRAME, FRAME) for number in numbers[::-1]]
+
+
+@pytest.mark.parametrize(
+    ("machine", "high"),
+    [(b"pc-q35-7.2", 0x8000_0000), (b"pc-i440fx-7.2", 0xC000_0000)],
+)
+def test_memory_above_the_hole_of_a_machine_is_above_4_gib(machine, high, opened):
+    last = high // FRAME
+    stream = qevm(
+        [(1, page(1)), (last - 1, page(2)), (last, page(3))], machine=machine, ram=1 << 32
+    )
+    memory = opened(stream).memory
+    assert page(2) == memory.read(high - FRAME, FRAME)
+    assert page(3) == memory.read(1 << 32, FRAME)
+    assert None is memory.word(high)
+
+
+def test_without_the_machines_hole_its_memory_above_4_gib_is_not_guessed(opened):
+    stream = qevm([(1, page(1)), (0xC0000, page(3))], machine=b"pc-i440fx-jammy-hpb", ram=1 << 32)
+    with pytest.raises(
+        BadInput, match=r"a machine pc-i440fx-jammy-hpb has its memory above 4 GiB isn't"
+    ):
+        opened(stream)
+    assert page(1) == opened(qevm(PAGES, machine=b"pc-i440fx-jammy-hpb")).memory.read(FRAME, FRAME)
+
+
+def libvirt(stream, packed=0):
+    xml = b"<domain/>\0"
+    head = struct.pack("<16s4I", b"LibvirtQemudSave", 2, len(xml), 1, packed).ljust(92, b"\0")
+    return head + xml + stream
+
+
+def test_a_libvirt_save_file_is_qemus_stream_behind_a_header(opened):
+    found = opened(libvirt(qevm(PAGES)))
+    assert "libvirt save file" == found.format
+    assert page(40) == found.memory.read(40 * FRAME, FRAME)
+    with pytest.raises(BadInput, match=r"its stream is compressed \(xz\); save with"):
+        opened(libvirt(b"", packed=3))
+    with pytest.raises(BadInput, match="no stream of QEMU's at byte 102"):
+        opened(libvirt(b"more"))
+
+
+RUNS = [(0, 3), (0x10, 2)]
+
+
+def tables():
+    """Three frames: a PML4, a PDPT and a PD that maps one large page."""
+    words = {0: 0x1003, 512: 0x2003, 1024 + 1: 0x83}
+    return b"".join(words.get(at, 0).to_bytes(8, "little") for at in range(3 * 512))
+
+
+def windows(*, kind=1, runs=RUNS, count=None, cr3=0):
+    """A complete dump of 64-bit Windows: a header of two frames, and pages by runs or a bitmap."""
+    head = bytearray(2 * FRAME)
+    head[:8] = b"PAGEDU64"
+    struct.pack_into("<Q", head, 0x10, cr3)
+    struct.pack_into("<II", head, 0x88, len(runs) if count is None else count & 0xFFFF, 0)
+    for row, run in enumerate(runs):
+        struct.pack_into("<QQ", head, 0x98 + 16 * row, *run)
+    struct.pack_into("<I", head, 0xF98, kind)
+    memory = tables() + page(1) + page(2)
+    if kind == 5:
+        bits = sum(((1 << n) - 1) << first for first, n in runs)
+        size = 64 if count is None else count
+        summary = b"SDMPDUMP".ljust(0x20, b"\0") + struct.pack("<QQQ", 3 * FRAME, 5, size)
+        head += (summary + bits.to_bytes(8, "little")).ljust(FRAME, b"\0")
+    return bytes(head) + memory
+
+
+@pytest.mark.parametrize("kind", [1, 5])
+def test_a_windows_dump_has_its_runs_of_pages_and_the_root_of_its_header(kind, tmp_path):
+    (tmp_path / "memory.dmp").write_bytes(windows(kind=kind))
+    source = open_source(tmp_path / "memory.dmp")
+    assert "Windows crash dump" == source.format
+    assert [(0, 3 * FRAME), (0x10000, 2 * FRAME)] == list(source.memory.ranges)
+    assert page(2) == source.memory.read(0x11000, FRAME)
+    assert [(0x20_0000, 0, 1 << 21)] == [
+        (each.va, each.pa, each.size) for each in mappings(source.memory, source.context)
+    ]
+
+
+def vmware(regions, magic=b"\xd2\xbe\xd2\xbe"):
+    """A .vmss file: groups of tags, of which "memory" says where regions of the .vmem belong."""
+
+    def tag(name, value, *indices):
+        flags = 4 | len(indices) << 6
+        numbers = struct.pack(f"<{len(indices)}I", *indices)
+        return bytes([flags, len(name)]) + name + numbers + struct.pack("<I", value)
+
+    tags = tag(b"regionsCount", len(regions))
+    for row, (place, frame, count) in enumerate(regions):
+        tags += tag(b"regionPageNum", place, row) + tag(b"regionPPN", frame, row)
+        tags += tag(b"regionSize", count, row)
+    head = struct.pack("<4sII", magic, 0, 1) + struct.pack("<64sQQ", b"memory", 92, 0)
+    return head + tags + b"\0\0"
+
+
+def test_a_vmware_state_places_the_regions_of_the_file_beside_it(tmp_path, opened):
+    (tmp_path / "guest.vmem").write_bytes(page(1) + page(2) + page(3))
+    found = opened(vmware([(0, 0, 2), (2, 0x100000, 1)]), "guest.vmss")
+    assert "VMware suspended state" == found.format
+    assert [(0, 2 * FRAME), (1 << 32, FRAME)] == list(found.memory.ranges)
+    assert page(3) == found.memory.read(1 << 32, FRAME)
+    with pytest.raises(
+        BadInput, match=r"truncated VMware suspended state's \.vmem: the pages from"
+    ):
+        opened(vmware([(0, 0, 4)]), "guest.vmsn")
+    with pytest.raises(BadInput, match=r"its memory is in a file other\.vmem, not there$"):
+        opened(vmware([(0, 0, 2)]), "other.vmss")
+
+
+def xen(pages, table=b".xen_pfn"):
+    """What `xl dump-core` writes of a guest: an ELF core of sections alone."""
+    names = b"\0.shstrtab\0" + table + b"\0.xen_pages\0"
+    numbers = b"".join(struct.pack("<Q", number) for number, _ in pages)
+    if table == b".xen_p2m":
+        numbers = b"".join(struct.pack("<QQ", number, number) for number, _ in pages)
+    contents = [b"", names, numbers, b"".join(content for _, content in pages)]
+    at, sections, body = 64 + 4 * 64, b"", b""
+    for name, content in zip((b"", b".shstrtab", table, b".xen_pages"), contents, strict=True):
+        place = names.index(name + b"\0") if name else 0
+        sections += struct.pack(
+            "<IIQQQQIIQQ", place, 1, 0, 0, at + len(body), len(content), 0, 0, 0, 0
+        )
+        body += content
+    head = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 4, 62, 1, 0, 0, 64, 0, 64, 0, 0, 64, 4, 1
+    )
+    return head + sections + body
+
+
+def test_a_xen_core_has_its_pages_by_frame_number(opened):
+    found = opened(xen(PAGES))
+    assert (SourceKind.LAYER, "Xen core") == (found.kind, found.format)
+    for number, content in PAGES:
+        assert content == found.memory.read(number * FRAME, FRAME)
+    with pytest.raises(BadInput, match="of a paravirtualised guest, whose tables hold machine"):
+        opened(xen(PAGES, b".xen_p2m"))
+
+
+WHOLE = {
+    "QEMU migration stream (savevm)": qevm(PAGES),
+    "libvirt save file": libvirt(qevm(PAGES)),
+    "Windows crash dump": windows(),
+    "VMware suspended state": vmware([(0, 0, 1)]),
+    "Xen core": xen(PAGES),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_without_volatility_the_command_that_installs_it_is_named(name, opened, monkeypatch):
+    for module in [each for each in sys.modules if each.startswith("volatility3")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "volatility3", None)
+    with pytest.raises(BadInput) as refusal:
+        opened(WHOLE[name])
+    assert str(refusal.value).endswith(
+        f"memory.state: {name}: pip install 'crosswalk-x86[volatility3]' reads it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (windows(count=43), "damaged Windows crash dump: 43 runs of pages, and room for 42"),
+        (windows(kind=5, count=1 << 40), "a bitmap of 1,099,511,627,776 pages; at most"),
+        (windows(kind=2), "volatility3 says WindowsCrashDumpFormatException: unsupported dump"),
+        (windows(runs=[(0, 6)]), "truncated Windows crash dump: the pages from 0x0 on end at byte"),
+        (windows(runs=[(0, 3), (2, 2)]), "memory ranges overlap at 0x2000"),
+        (windows(runs=[(1 << 40, 2)]), "pages at 0x10000000000000 end beyond 52 bits"),
+        (windows()[:5000], "truncated Windows crash dump: its header ends after byte 5,000"),
+        (qevm(PAGES, block=b"mem"), "no pages of pc.ram, the memory of QEMU's PCs"),
+        (qevm(PAGES)[:9000], "QEMU migration stream .savevm.: volatility3 says "),
+        (vmware([])[:90], "its memory is in a file memory.vmem, not there"),
+        (xen(PAGES)[:300], "damaged Xen core: 4 sections"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(content, expected, opened):
+    with pytest.raises(CrosswalkError, match=rf"memory.state: .*{expected}"):
+        opened(content)
+
+
+def test_another_file_is_no_layer(opened):
+    with pytest.raises(BadInput, match="none of the formats that volatility3's layers read"):
+        opened(bytes(FRAME), kind="layer")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_changed_file_is_read_or_refused_in_one_line(name, tmp_path):
+    seed, path = random.Random(name), tmp_path / "memory.vmss"
+    (tmp_path / "memory.vmem").write_bytes(page(1))
+    for _ in range(40):
+        content = bytearray(WHOLE[name])
+        for _ in range(seed.randrange(1, 3)):
+            content[seed.randrange(8, min(len(content), 400))] = seed.choice([0, 1, 0x7F, 0xFF])
+        path.write_bytes(content[: seed.choice([len(content), seed.randrange(9, len(content))])])
+        assert "\n" not in refused(path)
+
+
+def refused(path):
+    """The error of a file whose frames are read; empty where there is none."""
+    try:
+        memory = open_contents(path).memory
+        frames = [start for start, size in memory.ranges if size >= FRAME][:64]
+        memory.tables(np.array(frames, np.uint64))
+    except CrosswalkError as error:
+        return str(error)
+    return ""
+
+
+def test_each_format_is_known_by_its_first_bytes():
+    assert {name for name, _ in layers.LAYERS.values()} >= {*WHOLE} - {"Xen core"}

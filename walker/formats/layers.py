@@ -1,0 +1,294 @@
+"""Memory in files that volatility3's layers read: QEMU's, VMware's, Windows' and Xen's.
+
+A layer says where in its file the pages lie. What they hold is read from the file itself, so that
+a frame costs no call of the layer, which takes 30 to 60 µs.
+"""
+
+import logging
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from mmap import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crosswalk.walker.context import CR4
+from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
+from crosswalk.walker.fetched import FetchedMemory
+from crosswalk.walker.formats.extras import required
+from crosswalk.walker.formats.files import MappedFile, map_file
+from crosswalk.walker.formats.located_errors import one_line
+from crosswalk.walker.formats.registers import NOT_GIVEN, Registers
+from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory, Segments
+
+__all__ = ["LAYERS", "Layer", "is_xen_core", "read_layer"]
+
+_LIBRARY = "volatility3"
+_PHYSICAL_BITS = 52
+_MOST_PARTS = 1 << 20
+_LOW_MEMORY = 1 << 31  # QEMU's machines have a hole above it, and further RAM above 4 GiB.
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The memory that a file holds, the format in words, and the registers as far as known."""
+
+    memory: PhysicalMemory
+    format: str
+    registers: Registers = NOT_GIVEN
+
+
+def read_layer(file: MappedFile) -> Layer:
+    """Return the memory of a file in a format of `LAYERS`.
+
+    Raises `BadInput` in one line where it has none of these formats, where volatility3 isn't
+    installed or doesn't read it, and where the file is cut off.
+    """
+    what, reader = _format_of(file.data)
+    required(f"{_LIBRARY}.framework", _LIBRARY, what)
+    # Its warnings are for those who debug it; without a handler they go to standard error.
+    logging.getLogger(_LIBRARY).addHandler(logging.NullHandler())
+    try:
+        return reader(file, what)
+    except (CrosswalkError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  # Of a damaged file it raises whatever it meets.
+        reason = one_line(str(error)) or "no reason given"
+        raise BadInput(f"{what}: volatility3 says {type(error).__name__}: {reason}") from None
+
+
+def _format_of(data: mmap) -> tuple[str, Callable[[MappedFile, str], Layer]]:
+    for magic, known in LAYERS.items():
+        if data[: len(magic)] == magic:
+            return known
+    if is_xen_core(data):
+        return "Xen core", _xen
+    raise BadInput("none of the formats that volatility3's layers read")
+
+
+def is_xen_core(data: mmap | bytes) -> bool:
+    """Return whether a file is an ELF file without segments, as Xen's `xl dump-core` writes."""
+    if len(data) < 64 or data[:5] != b"\x7fELF\x02":
+        return False
+    count, sections = struct.unpack_from("<H2xH", data, 56)
+    return bool(count == 0 and sections > 0)
+
+
+class _Bytes:
+    """A file's bytes from an offset on, as a buffer that a layer can slice."""
+
+    def __init__(self, data: mmap, offset: int = 0) -> None:
+        self._data, self._offset = data, offset
+
+    def __len__(self) -> int:
+        return len(self._data) - self._offset
+
+    def __getitem__(self, place: slice) -> bytes:
+        return self._data[place.start + self._offset : place.stop + self._offset]
+
+
+def _layer(module: str, name: str, **bases: _Bytes) -> Any:
+    """Return a layer of volatility3's over these bases, made as its own automagic makes it."""
+    framework = f"{_LIBRARY}.framework"
+    contexts = required(f"{framework}.contexts", _LIBRARY, name)
+    physical = required(f"{framework}.layers.physical", _LIBRARY, name)
+    session = contexts.Context()
+    for base, content in bases.items():
+        session.add_layer(physical.BufferDataLayer(session, base, base, content))
+        session.config[f"layer.{base}"] = base
+    layers = required(f"{framework}.layers.{module}", _LIBRARY, name)
+    return getattr(layers, name)(session, "layer", "layer")
+
+
+def _segments(layer: Any, data: mmap, what: str) -> Segments:
+    """Return the memory of a layer whose segments lie in the file as they are, without a copy."""
+    found = [(start, at, size) for start, at, size, _ in layer._segments if size]  # noqa: SLF001
+    if len(found) > _MOST_PARTS:
+        raise LimitExceeded(f"{what}: more than {_MOST_PARTS:,} runs of pages")
+    return Segments(_parts(found, data, what))
+
+
+def _parts(
+    found: Iterable[tuple[int, int, int]], data: mmap, what: str
+) -> Iterable[tuple[int, memoryview]]:
+    for start, at, size in found:
+        if at + size > len(data):
+            raise BadInput(
+                f"truncated {what}: the pages from {start:#x} on end at byte {at + size:,}, "
+                f"the file at {len(data):,}"
+            )
+        if start + size > 1 << _PHYSICAL_BITS:
+            raise BadInput(f"{what}: pages at {start:#x} end beyond {_PHYSICAL_BITS} bits")
+        yield start, memoryview(data)[at : at + size]
+
+
+@dataclass(frozen=True, slots=True)
+class _DumpHeader:
+    """Of a Windows dump's header: its size in frames, and for how many runs of pages it has room.
+
+    `runs` and `kind` are where the number of these runs and the type of the dump stand, in bytes.
+    """
+
+    frames: int
+    runs: int
+    kind: int
+    room: int
+
+
+_DUMPS = {64: _DumpHeader(2, 136, 3992, 42), 32: _DumpHeader(1, 100, 3976, 86)}
+_BITMAP = 5
+_MOST_PAGES = 1 << 26
+
+
+def _windows(file: MappedFile, what: str) -> Layer:
+    """Read a complete dump or one with a bitmap; its header has the root of the kernel's tables."""
+    width = 64 if file.data[4:8] == b"DU64" else 32
+    _check_counts(file.data, what, _DUMPS[width])
+    layer = _layer("crash", f"WindowsCrashDump{width}Layer", base_layer=_Bytes(file.data))
+    registers = Registers(cr3=int(layer.dtb))
+    if width == 32:
+        pae = layer.get_header().PaeEnabled == 1
+        registers = Registers(cr3=int(layer.dtb), cr4=int(CR4.PAE if pae else CR4.PSE), efer=0)
+    return Layer(_segments(layer, file.data, what), what, registers)
+
+
+def _check_counts(data: mmap, what: str, header: _DumpHeader) -> None:
+    """Raise `BadInput` for counts that the layer would go by for hours."""
+    begins = header.frames * FRAME
+    if len(data) < begins + 56:
+        raise BadInput(f"truncated {what}: its header ends after byte {len(data):,}")
+    (runs,) = struct.unpack_from("<I", data, header.runs)
+    if struct.unpack_from("<I", data, header.kind)[0] != _BITMAP:
+        if runs > header.room:
+            raise BadInput(f"damaged {what}: {runs:,} runs of pages, and room for {header.room}")
+        return
+    (pages,) = struct.unpack_from("<Q", data, begins + 48)
+    if pages > _MOST_PAGES:
+        raise LimitExceeded(f"{what}: a bitmap of {pages:,} pages; at most {_MOST_PAGES:,}")
+
+
+def _vmware(file: MappedFile, what: str) -> Layer:
+    """Read the .vmem file beside a .vmss or .vmsn one, which says where its parts belong."""
+    path = Path(file.name)
+    beside = path.with_suffix(".vmem")
+    if beside == path:
+        raise BadInput(f"{what}: memory is in the .vmem file of the same name; this is one by name")
+    if not beside.exists():
+        raise BadInput(f"{what}: its memory is in a file {one_line(beside.name)}, not there")
+    memory = map_file(beside).data
+    layer = _layer("vmware", "VmwareLayer", base_layer=_Bytes(memory), meta_layer=_Bytes(file.data))
+    return Layer(_segments(layer, memory, f"{what}'s .vmem"), what)
+
+
+def _xen(file: MappedFile, what: str) -> Layer:
+    """Read a core of a guest with hardware virtualisation, whose tables hold its own addresses."""
+    if b".xen_p2m\0" in _names(file.data, what):
+        raise BadInput(f"{what}: of a paravirtualised guest, whose tables hold machine addresses")
+    layer = _layer("xen", "XenCoreDumpLayer", base_layer=_Bytes(file.data))
+    return Layer(_segments(layer, file.data, what), what)
+
+
+def _names(data: mmap, what: str) -> bytes:
+    """Return the names of an ELF file's sections; `BadInput` for more of them than Xen writes."""
+    (first,) = struct.unpack_from("<Q", data, 40)
+    stride, count, names = struct.unpack_from("<HHH", data, 58)
+    if count > _MOST_SECTIONS or names >= count or first + count * stride > len(data):
+        raise BadInput(f"damaged {what}: {count:,} sections, their names in number {names:,}")
+    at, size = struct.unpack_from("<QQ", data, first + names * stride + 24)
+    return data[at : at + min(size, FRAME)]
+
+
+_MOST_SECTIONS = 64
+
+
+_LIBVIRT = struct.Struct("<16s4I")
+_LIBVIRT_SIZE = 92
+_LIBVIRT_FORMATS = {1: "gzip", 2: "bzip2", 3: "xz", 4: "lzop", 5: "zstd"}
+
+
+def _libvirt(file: MappedFile, what: str) -> Layer:
+    """Read libvirt's save file: a header, the domain's XML, and QEMU's stream."""
+    if len(file.data) < _LIBVIRT_SIZE:
+        raise BadInput(f"truncated {what}: its header ends after byte {len(file.data):,}")
+    _, version, length, _, packed = _LIBVIRT.unpack_from(file.data)
+    if packed:
+        how = _LIBVIRT_FORMATS.get(packed, f"format {packed}")
+        raise BadInput(
+            f'{what}: its stream is compressed ({how}); save with save_image_format = "raw"'
+        )
+    begins = _LIBVIRT_SIZE + length
+    if version < 1 or file.data[begins : begins + 4] != b"QEVM":
+        raise BadInput(f"damaged {what}: no stream of QEMU's at byte {begins:,}")
+    return _qemu(file, what, begins)
+
+
+def _qemu(file: MappedFile, what: str, offset: int = 0) -> Layer:
+    """Read QEMU's migration stream: pages in any order, of which the last one of a frame counts."""
+    layer = _layer("qemu", "QemuSuspendLayer", base_layer=_Bytes(file.data, offset))
+    machine = str(layer._architecture or "")  # noqa: SLF001  # As the next: there is no other way.
+    found = layer._segments  # noqa: SLF001
+    columns = np.array(found, np.uint64).reshape(-1, 4)
+    del layer, found
+    if not len(columns):
+        raise BadInput(f"{what}: no pages of pc.ram, the memory of QEMU's PCs")
+    if (columns[:, 0] % FRAME).any() or not np.isin(columns[:, 3], (1, FRAME)).all():
+        raise BadInput(f"{what}: its pages aren't of {FRAME:,} bytes")
+    # np.unique finds the first of equals: the last one, from the end.
+    pas, last = np.unique(columns[::-1, 0], return_index=True)
+    _, places, _, stored = columns[::-1][last].T
+    if int(pas[-1]) >= _LOW_MEMORY and not _known_machine(machine):
+        raise BadInput(
+            f"{what}: where a machine {one_line(machine) or 'without a name'} has its memory "
+            "above 4 GiB isn't known to volatility3"
+        )
+    if int((places + stored).max()) + offset > len(file.data):
+        raise BadInput(f"truncated {what}: the file ends at byte {len(file.data):,}")
+    if int(pas[-1]) >= 1 << _PHYSICAL_BITS:
+        raise BadInput(f"{what}: a page at {int(pas[-1]):#x}, beyond {_PHYSICAL_BITS} bits")
+    pages = _Pages(file, pas, places + np.uint64(offset), stored)
+    return Layer(FetchedMemory(_ranges(pas), pages.fetch), what)
+
+
+def _known_machine(machine: str) -> bool:
+    layers = required(f"{_LIBRARY}.framework.layers.qemu", _LIBRARY, "QEMU")
+    return any(each.match(machine) for each in layers.QemuSuspendLayer.pci_hole_table)
+
+
+def _ranges(pas: U64) -> list[tuple[int, int]]:
+    """Return the ranges of frames, ascending and distinct, as (start, size)."""
+    begins = np.flatnonzero(np.concatenate([[True], np.diff(pas) != FRAME]))
+    counts = np.diff(np.append(begins, len(pas))) * FRAME
+    return list(zip(pas[begins].tolist(), counts.tolist(), strict=True))
+
+
+class _Pages:
+    """Pages by address: whole ones, and those that one byte stands for."""
+
+    def __init__(self, file: MappedFile, pas: U64, places: U64, stored: U64) -> None:
+        self._data, self._pas, self._places, self._stored = file.data, pas, places, stored
+
+    def fetch(self, frames: U64) -> U64:
+        words = np.empty((len(frames), WORDS), np.uint64)
+        rows = np.searchsorted(self._pas, frames)
+        places, stored = self._places[rows].tolist(), self._stored[rows].tolist()
+        for row, (at, size) in enumerate(zip(places, stored, strict=True)):
+            content = self._data[at : at + size]
+            words[row] = np.frombuffer(content * (FRAME // size), np.uint64)
+        return words
+
+
+_VMWARE = "VMware suspended state"
+
+LAYERS: dict[bytes, tuple[str, Callable[[MappedFile, str], Layer]]] = {
+    b"QEVM": ("QEMU migration stream (savevm)", _qemu),
+    b"LibvirtQemudSave": ("libvirt save file", _libvirt),
+    b"PAGEDU64": ("Windows crash dump", _windows),
+    b"PAGEDUMP": ("Windows crash dump, 32 bits", _windows),
+    b"\xd0\xbe\xd2\xbe": (_VMWARE, _vmware),
+    b"\xd1\xba\xd1\xba": (_VMWARE, _vmware),
+    b"\xd2\xbe\xd2\xbe": (_VMWARE, _vmware),
+    b"\xd3\xbe\xd3\xbe": (_VMWARE, _vmware),
+}
+"""What files in these formats begin with: the format's name, and how it is read."""
