@@ -69,16 +69,22 @@ class Aliases:
 
         Of several address spaces those of one after the other, in the order given.
         """
-        return self._listed(query, once=False)
+        return (page for _, pages in self._by_root(query, once=False) for page in pages)
+
+    def find_by_root(self, query: int) -> Iterator[tuple[PagingContext, Iterator[Mapping]]]:
+        """Yield the same for each address space that has any."""
+        return self._by_root(query, once=False)
 
     def find_once(self, query: int) -> Iterator[Mapping]:
         """Do as `find`, but name once what several roots have by the same entry.
 
         It is named by the first of them, and its `roots` is their number.
         """
-        return self._listed(query, once=True)
+        return (page for _, pages in self._by_root(query, once=True) for page in pages)
 
-    def _listed(self, query: int, *, once: bool) -> Iterator[Mapping]:
+    def _by_root(
+        self, query: int, *, once: bool
+    ) -> Iterator[tuple[PagingContext, Iterator[Mapping]]]:
         parts = [group.leading_roots(query, once=once) for group in self._groups]
         order = sorted(
             (group.space.numbers[row], at, row)
@@ -86,7 +92,8 @@ class Aliases:
             for row in parts[at]
         )
         for _, at, row in order:
-            yield from self._groups[at].find(query, row, once=once)
+            group = self._groups[at]
+            yield group.space.contexts[row], group.find(query, row, once=once)
 
 
 class _Group:

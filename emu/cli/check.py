@@ -13,6 +13,7 @@ from crosswalk.emu.check.crosscheck import MAX_WIDTH
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
+from crosswalk.emu.cli.followed import Followed, follow
 from crosswalk.emu.cli.output import (
     command_line,
     command_text,
@@ -21,14 +22,8 @@ from crosswalk.emu.cli.output import (
     progress,
     remark,
 )
-from crosswalk.emu.cli.sources import (
-    Followed,
-    chosen_range,
-    chosen_source,
-    follow,
-    report_source,
-    require_unread,
-)
+from crosswalk.emu.cli.sources import chosen_range, report_source, require_unread
+from crosswalk.emu.cli.spaces import chosen_spaces
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
@@ -123,10 +118,11 @@ def run_guest(options: argparse.Namespace) -> int:
 
 def run_check(options: argparse.Namespace) -> int:
     """Check SOURCE, report the verdict, and return the exit status."""
-    source = chosen_source(options)
+    spaces = chosen_spaces(options)
+    source = spaces.source
     between = chosen_range(options)
     report_source(source)
-    extent = _extent(options, follow(options, source), between)
+    extent = _extent(options, follow(options, spaces), between)
     if options.walker is not None:
         # Of all that this needs, other checks need nothing.
         from crosswalk.emu.cli.check_walker import ask_walker  # noqa: PLC0415

@@ -11,6 +11,7 @@ from crosswalk.emu.cli.options import (
     KERNEL,
     PARTIAL,
     RANGE,
+    ROOTS,
     SEED,
     SOURCE,
     SUMMARY,
@@ -105,6 +106,7 @@ _CHECK = (
         "cross-check every mapping of SOURCE",
         (
             *SOURCE,
+            ROOTS,
             *RANGE,
             option(
                 "--limit",
@@ -162,6 +164,7 @@ and the biggest comes first.""",
         "list the mappings of SOURCE",
         (
             *SOURCE,
+            ROOTS,
             *RANGE,
             *(
                 option(f"--{name}", action="store_true", help=f"only pages that {what}")
@@ -193,6 +196,7 @@ and the biggest comes first.""",
         "list the collective rights of each physical range",
         (
             *SOURCE,
+            ROOTS,
             _POLICY,
             option(
                 "--aliases",
@@ -223,6 +227,7 @@ and the biggest comes first.""",
         "show every step of one translation",
         (
             *SOURCE,
+            ROOTS,
             option("va", metavar="VA", type=number(), help="the linear address"),
             option(
                 "--access",
@@ -307,6 +312,7 @@ _PROTECT = Command(
     "apply collective rights, as nested paging would enforce them",
     (
         *source(optional=True),
+        ROOTS,
         KERNEL[0],
         Group(
             "a Linux kernel as the guest",

@@ -25,6 +25,7 @@ __all__ = [
     "RANGE",
     "REPORTING",
     "REPORTS",
+    "ROOTS",
     "SEED",
     "SELECT",
     "SOURCE",
@@ -305,7 +306,6 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
                     "--cpu",
                     metavar="N",
                     type=number(bits=16),
-                    default=0,
                     help="which CPU of an ELF core or a live guest (0)",
                     needs="source",
                 ),
@@ -372,6 +372,15 @@ PARTIAL = _flag(
     "accept a SOURCE that lacks some of the tables: exit with 0 where nothing is found in the "
     "others, and say that they are a part",
     "source",
+)
+ROOTS = option(
+    "--roots",
+    reads=True,
+    metavar="all|FILE|CR3[,...]",
+    type=not_empty,
+    help="all address spaces of SOURCE that are known, or those of a list of CR3s, or of a file of "
+    "them, as `crosswalk roots --json` prints it or with a CR3 a line",
+    needs="source",
 )
 SUMMARY = option(
     "--summary",

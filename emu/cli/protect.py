@@ -6,17 +6,16 @@ import time
 
 import msgspec
 
+from crosswalk.emu.cli.followed import follow
 from crosswalk.emu.cli.output import command_text, emit, remark
-from crosswalk.emu.cli.sources import chosen_source, follow, report_source
+from crosswalk.emu.cli.sources import report_source
+from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.report.protection import (
-    NO_FRAME,
-    PART_OF_THEM,
     protection_record,
     protection_summary_record,
     summary_lines,
 )
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.memory import FRAME, PhysicalMemory
@@ -56,24 +55,25 @@ def _protect_source(options: argparse.Namespace) -> int:
     """
     _check(options)
     started = time.perf_counter()
-    source = chosen_source(options, listing=True)
-    report_source(source)
-    followed = follow(options, source)
+    spaces = chosen_spaces(options, listing=True, count=True)
+    memory = spaces.source.memory
+    report_source(spaces.source)
+    followed = follow(options, spaces)
     kind = TableKind(options.tables or TableKind.NPT)
-    frames = collective_rights(source.memory, source.context)
-    violated = _violated(options.policy, source, frames)
+    frames = collective_rights(memory, spaces.walked)
+    violated = _violated(options.policy, spaces, frames)
     if options.format is not None:
         if not violated:
             followed.nothing_found(options)
         write = _write_document if options.format == "json" else _write_pages
-        write(options, frames, source.memory, kind)
+        write(options, frames, memory, kind)
         return 1 if violated else 0
-    summary = summarise(source.memory, source.context, frames, kind)
+    summary = summarise(memory, spaces.walked, frames, kind)
     if options.json:
         record = protection_summary_record(summary, time.perf_counter() - started)
         emit({**record, **followed.record(), "reproduce": command_text(options)})
     else:
-        for line in summary_lines(summary, followed.qualified(NO_FRAME, PART_OF_THEM)):
+        for line in summary_lines(summary, followed.no_frame(), followed.more()):
             print(line)
     return 1 if violated else followed.nothing_found(options)
 
@@ -87,10 +87,10 @@ def _check(options: argparse.Namespace) -> None:
         raise BadInput("--at is for --format pages")
 
 
-def _violated(policy: str | None, source: Source, frames: Frames) -> bool:
+def _violated(policy: str | None, spaces: Spaces, frames: Frames) -> bool:
     if policy is None:
         return False
-    found = exposed(source.memory, source.context, frames)
+    found = exposed(spaces.source.memory, spaces.walked, frames)
     return bool(found.strict if policy == "one-privilege" else found.ranges)
 
 

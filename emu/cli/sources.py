@@ -1,12 +1,10 @@
-"""SOURCE: opened as the options ask, and how much of it could be followed."""
+"""SOURCE: opened as the options ask."""
 
 import argparse
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
 
 from crosswalk.emu.cli.apart import is_among, named_inputs
 from crosswalk.emu.cli.output import Report, progress, remark
@@ -15,9 +13,6 @@ from crosswalk.emu.report.source import (
     excluded_text,
     missing_text,
     source_text,
-    spaces_text,
-    unfollowed_lines,
-    unfollowed_record,
 )
 from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import BadInput
@@ -29,30 +24,26 @@ from crosswalk.walker.formats import (
     open_contents,
     source_of,
 )
-from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.formats.gdb import names_live_guest, open_live, settle
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
-from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.roots import Roots, find_roots
-from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = [
-    "Followed",
+    "WIDEST",
     "chosen_contents",
     "chosen_range",
+    "chosen_registers",
     "chosen_roots",
     "chosen_source",
-    "follow",
+    "is_guest",
     "is_rootless",
-    "look",
     "report_source",
-    "report_unfollowed",
     "require_unread",
-    "write_summary",
 ]
 
-_WIDEST = 52
+WIDEST = 52
+"""The MAXPHYADDR, in bits, that hides no mapping."""
 _NUMBERS = ("cr0", "cr3", "cr4", "efer", "pkru", "pkrs", "maxphyaddr", "encryption_mask")
 _GUEST = "guest:"
 
@@ -70,11 +61,11 @@ def chosen_source(
     Where MAXPHYADDR isn't known, a `listing` takes 52, which hides no mapping, and everything
     else 40, which is what the emulated CPU has. `contents` and `roots` are what is known before.
     """
-    registers = _registers(options)
+    registers = chosen_registers(options)
     name = options.source
-    if name.startswith(_GUEST):
+    if is_guest(name):
         return _guest(name, registers, options, nested=nested)
-    width = _WIDEST if listing else ASSUMED_WIDTH
+    width = WIDEST if listing else ASSUMED_WIDTH
     contents = chosen_contents(options) if contents is None else contents
     with _searching(asked=is_rootless(options, contents) and not nested) as report:
         source = source_of(
@@ -86,17 +77,24 @@ def chosen_source(
     return source
 
 
-def chosen_roots(options: argparse.Namespace, contents: Contents, *, scan: bool = True) -> Roots:
-    """Return all roots of a memory, as the options ask for them; `scan` as in `find_roots`.
+def chosen_roots(
+    options: argparse.Namespace, contents: Contents, *, scan: bool = True, width: int = WIDEST
+) -> Roots:
+    """Return all roots of a memory, as the options ask for them; as `find_roots` does.
 
     Of a live guest only those that are named: it would be paused for long.
     """
-    registers = _registers(options)
+    registers = chosen_registers(options)
     scan = scan and contents.kind is not SourceKind.LIVE
     with _searching(asked=scan) as report:
-        roots = find_roots(contents, registers, scan=scan, width=_WIDEST, progress=report)
+        roots = find_roots(contents, registers, scan=scan, width=width, progress=report)
     settle(contents.memory, [each.context for each in roots])
     return roots
+
+
+def is_guest(name: str) -> bool:
+    """Return whether SOURCE is a guest that is booted, and no file."""
+    return name.startswith(_GUEST)
 
 
 def is_rootless(options: argparse.Namespace, contents: Contents) -> bool:
@@ -106,7 +104,7 @@ def is_rootless(options: argparse.Namespace, contents: Contents) -> bool:
 
 def chosen_contents(options: argparse.Namespace) -> Contents:
     """Return what is in the memory that the options name: a file's, or a guest's."""
-    if options.source.startswith(_GUEST):
+    if is_guest(options.source):
         booted = _guest(options.source, Registers(), options, nested=False)
         registers = Registers(**asdict(booted.context))
         shared = {field.name: getattr(booted, field.name) for field in fields(Contents)}
@@ -116,14 +114,14 @@ def chosen_contents(options: argparse.Namespace) -> Contents:
             raise BadInput(f"{options.source}: --kind and --base are for files")
         return open_live(
             options.source,
-            cpu=options.cpu,
+            cpu=options.cpu or 0,
             seconds=options.gdb_timeout,
             leave_paused=options.leave_paused,
             notice=remark,
         )
     return open_contents(
         options.source,
-        cpu=options.cpu,
+        cpu=options.cpu or 0,
         base=options.base,
         kind=options.kind,
         memory_map=options.memory_map or (),
@@ -166,7 +164,8 @@ def chosen_range(options: argparse.Namespace) -> tuple[int, int]:
     return start, end
 
 
-def _registers(options: argparse.Namespace) -> Registers:
+def chosen_registers(options: argparse.Namespace) -> Registers:
+    """Return the registers that the options state."""
     return Registers(
         **{name: getattr(options, name) for name in _NUMBERS},
         rflags_ac=True if options.ac else None,
@@ -194,107 +193,7 @@ def _guest(name: str, registers: Registers, options: argparse.Namespace, *, nest
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """How much of the address space of `source` could be looked at.
-
-    `levels` is the number of its leaves by level.
-    """
-
-    source: Source
-    levels: Mapping[int, int]
-    unfollowed: Unfollowed
-
-    @property
-    def mappings(self) -> int:
-        """The number of its leaves."""
-        return sum(self.levels.values())
-
-    @property
-    def whole(self) -> bool:
-        """Whether "nothing was found" may be reported of the address space.
-
-        Not where tables lie outside SOURCE's memory, unless that is all there is, nor where
-        most of what was taken for tables makes no sense, or the file is of another format.
-        """
-        found = self.unfollowed
-        lacks = found.outside or found.implausible or self.source.begins_as
-        return self.source.complete or not lacks
-
-    def record(self) -> dict[str, Any]:
-        """Return the keys of JSON summaries about this."""
-        return {
-            "mappings": self.mappings,
-            "unfollowed": unfollowed_record(self.unfollowed),
-            "assumed": list(self.source.assumed),
-        }
-
-    def qualified(self, whole: str, part: str) -> str:
-        """Return a verdict of nothing found: `whole`, or `part` where some can't be looked at.
-
-        With how many of the core's address spaces it is about, where there are several.
-        """
-        text = whole if self.whole else part
-        spaces = spaces_text(self.source)
-        return text if spaces is None else f"{text}; {spaces}"
-
-    def require_mapping(self, options: argparse.Namespace) -> None:
-        """Raise `BadInput` where there is no mapping at all, unless --allow-empty was given."""
-        if not self.mappings and not options.allow_empty:
-            raise BadInput(
-                f"{self.source.name}: no mapping: is CR3 right? (--allow-empty takes it)"
-            )
-
-    def nothing_found(self, options: argparse.Namespace) -> int:
-        """Return the exit status where nothing was found.
-
-        Raises `BadInput` where not everything could be looked at, unless --partial was given.
-        """
-        if not self.whole and not options.partial:
-            raise BadInput(
-                f"{self.source.name}: nothing found, but not everything could be looked at "
-                "(--partial takes what is there)"
-            )
-        return 0
-
-
-def write_summary(options: argparse.Namespace, found: Followed) -> None:
-    """Write what --summary asks for, if it was given."""
-    if options.summary is None:
-        return
-    context = found.source.context
-    root = {"cr3": hex(context.cr3), "mode": context.mode.value, "mappings": found.mappings}
-    record = {**found.record(), "roots": [root]}
-    write_file(options.summary, f"{json.dumps(record, indent=1)}\n".encode())
-
-
 def require_unread(path: Path, source: str | None) -> None:
     """Raise `BadInput` where to write a case there would overwrite what SOURCE names."""
     if source is not None and is_among(path, named_inputs([source])):
         raise BadInput(f"{path}: is read, and --cases would overwrite it")
-
-
-def look(source: Source) -> Followed:
-    """Count the mappings of an address space, and what of it can't be followed."""
-    memory, context = source.memory, source.context
-    return Followed(source, count_mappings(memory, context), unfollowed(memory, context))
-
-
-def report_unfollowed(found: Followed) -> None:
-    """Say on standard error what can't be followed, and that there are other address spaces."""
-    for line in unfollowed_lines(found.source, found.unfollowed):
-        remark(line)
-    spaces = spaces_text(found.source)
-    if spaces is not None:
-        remark(spaces)
-
-
-def follow(options: argparse.Namespace, source: Source) -> Followed:
-    """Do as `look` and `report_unfollowed` do.
-
-    Raises `BadInput` for an address space without any mapping, unless --allow-empty was given.
-    """
-    found = look(source)
-    report_unfollowed(found)
-    found.require_mapping(options)
-    return found

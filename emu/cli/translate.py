@@ -1,12 +1,14 @@
 """`translate`: one translation, every step shown; with --ncr3, those of both dimensions."""
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from crosswalk.emu.cli.followed import Followed, look, report_unfollowed
 from crosswalk.emu.cli.output import emit, remark
-from crosswalk.emu.cli.sources import chosen_source, look, report_source, report_unfollowed
+from crosswalk.emu.cli.sources import chosen_source, report_source
+from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.report.nested import (
     nested_outcome_json,
     nested_outcome_text,
@@ -15,7 +17,13 @@ from crosswalk.emu.report.nested import (
     stage_of,
 )
 from crosswalk.emu.report.records import walk_record
-from crosswalk.emu.report.text import access_text, context_text, outcome_text, walk_lines
+from crosswalk.emu.report.text import (
+    access_text,
+    context_text,
+    count_text,
+    outcome_text,
+    walk_lines,
+)
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
@@ -23,9 +31,12 @@ from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.documents import outcome_record
 from crosswalk.walker.nested import NestedContext, translate_nested, walk_nested
 from crosswalk.walker.outcome import Outcome
-from crosswalk.walker.translate import StepKind, translate, walk_access
+from crosswalk.walker.spaces import access_key
+from crosswalk.walker.translate import StepKind, Walk, translate, walk_access
 
 __all__ = ["Observation", "run"]
+
+_SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,47 +74,128 @@ class Observation:
 
 def run(options: argparse.Namespace) -> int:
     """Show one translation, and return the exit status."""
-    nested = options.ncr3 is not None
-    source = chosen_source(options, nested=nested, listing=True)
-    access = Access(
-        options.va, AccessType[options.access.upper()], int(options.cpl), source.context.rflags_ac
+    if options.ncr3 is not None:
+        if options.roots is not None:
+            raise BadInput("--roots and --ncr3: choose one of them")
+        source = chosen_source(options, nested=True, listing=True)
+        return _nested(options, source, _access(options, source.context))
+    return _translate(options, chosen_spaces(options, listing=True))
+
+
+def _access(options: argparse.Namespace, context: PagingContext) -> Access:
+    return Access(
+        options.va, AccessType[options.access.upper()], int(options.cpl), context.rflags_ac
     )
-    return (_nested if nested else _translate)(options, source, access)
 
 
-def _translate(options: argparse.Namespace, source: Source, access: Access) -> int:
+@dataclass(frozen=True, slots=True)
+class _Translated:
+    """The access under one root: its walk, what is predicted, what was observed."""
+
+    source: Source
+    access: Access
+    path: Walk
+    predicted: Outcome
+    seen: Observation
+
+    @property
+    def alike(self) -> object:
+        """What another root has in common if its walk is the same but for the root table."""
+        _, *registers = access_key(self.source.context)
+        first, rest = self.path.steps[:1], self.path.steps[1:]
+        return registers, [(step.entry, step.kind) for step in first], rest, self.path.va
+
+    def record(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {**walk_record(self.path, self.access, self.predicted), **self.seen.record()}
+
+    def lines(self) -> Iterator[str]:
+        """Yield it as text, without the access."""
+        if self.path.va != self.access.va:
+            yield f"  the linear address is {self.path.va:#x}, by masking"
+        yield from walk_lines(self.source.context, self.path)
+        yield f"predicted: {outcome_text(self.predicted, may=True)}"
+        yield from self.seen.lines()
+
+    @property
+    def partial(self) -> bool:
+        """Whether the walk ends at a table that SOURCE lacks."""
+        steps = self.path.steps
+        outside = bool(steps) and steps[-1].kind is StepKind.OUTSIDE
+        return outside and not self.source.complete
+
+
+def _translate(options: argparse.Namespace, spaces: Spaces) -> int:
+    every = [
+        _translated(options, replace(spaces.source, context=context)) for context in spaces.contexts
+    ]
+    report_source(spaces.source)
+    found = look(spaces)
+    report_unfollowed(found)
+    if options.json:
+        emit(_record(every, spaces, found))
+    else:
+        print(access_text(every[0].access))
+        for line in _lines(every, spaces, grouped=not options.observe):
+            print(line)
+    parts = sum(each.partial for each in every)
+    if parts:
+        under = f"under {parts:,} roots " if spaces.named else ""
+        remark(
+            f"partial: {under}the walk ends at a table outside SOURCE's memory, taken for absent"
+        )
+    lacking = next((each.seen for each in every if each.seen.lacking is not None), None)
+    if lacking is not None:
+        raise BadInput(
+            f"predicted only: {lacking.lacking}: the emulated CPU has no {lacking.lacks}, "
+            "nothing observed"
+        )
+    if any(each.seen.differs and each.seen.known is None for each in every):
+        return 1
+    found.require_mapping(options)
+    return 0
+
+
+def _translated(options: argparse.Namespace, source: Source) -> _Translated:
+    access = _access(options, source.context)
     path = walk_access(source.memory, source.context, access)
     predicted = translate(source.memory, source.context, access)
-    report_source(source)
-    found = look(source)
-    report_unfollowed(found)
     seen = Observation()
     if options.observe:
         from crosswalk.emu.cli.observe import observe  # noqa: PLC0415  # It needs the emulator.
 
         seen = observe(source, access, predicted)
-    if options.json:
-        emit({**walk_record(path, access, predicted), **seen.record(), **found.record()})
-    else:
-        print(access_text(access))
-        if path.va != access.va:
-            print(f"  the linear address is {path.va:#x}, by masking")
-        for line in walk_lines(source.context, path):
-            print(line)
-        print(f"predicted: {outcome_text(predicted, may=True)}")
-        for line in seen.lines():
-            print(line)
-    if path.steps and path.steps[-1].kind is StepKind.OUTSIDE and not source.complete:
-        remark("partial: the walk ends at a table outside SOURCE's memory, taken for absent")
-    if seen.lacking is not None:
-        raise BadInput(
-            f"predicted only: {seen.lacking}: the emulated CPU has no {seen.lacks}, "
-            "nothing observed"
-        )
-    if seen.differs and seen.known is None:
-        return 1
-    found.require_mapping(options)
-    return 0
+    return _Translated(source, access, path, predicted, seen)
+
+
+def _record(every: Sequence[_Translated], spaces: Spaces, found: Followed) -> dict[str, Any]:
+    if not spaces.named:
+        return {**every[0].record(), **found.record()}
+    told = ("va", "access", "cpl", "ac")
+    shared = {name: value for name, value in every[0].record().items() if name in told}
+    roots = [
+        {
+            "root": hex(each.source.context.root),
+            "mode": each.source.context.mode.value,
+            **{name: value for name, value in each.record().items() if name not in told[:3]},
+        }
+        for each in every
+    ]
+    del shared["ac"]  # It may differ from one CPU to the next.
+    return {**shared, "translations": roots, **found.record()}
+
+
+def _lines(every: Sequence[_Translated], spaces: Spaces, *, grouped: bool) -> Iterator[str]:
+    """Yield all translations; walks that are the same below the root once, if `grouped`."""
+    groups: dict[str, list[_Translated]] = {}
+    for number, each in enumerate(every):
+        groups.setdefault(repr(each.alike) if grouped else str(number), []).append(each)
+    for same in groups.values():
+        if spaces.named:
+            roots = ", ".join(f"{each.source.context.root:#x}" for each in same[:_SHOWN])
+            more = f" and {count_text(len(same) - _SHOWN, 'other')}" if len(same) > _SHOWN else ""
+            yield f"root{'s' if len(same) > 1 else ''} {roots}{more}:"
+        yield from same[0].lines()
 
 
 def _nested(options: argparse.Namespace, source: Source, access: Access) -> int:

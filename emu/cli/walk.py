@@ -2,21 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from crosswalk.emu.cli.followed import Followed, follow, write_summary
 from crosswalk.emu.cli.output import emit, remark, styled
-from crosswalk.emu.cli.sources import (
-    Followed,
-    chosen_range,
-    chosen_source,
-    follow,
-    report_source,
-    write_summary,
-)
-from crosswalk.emu.report.protection import NO_FRAME, PART_OF_THEM
+from crosswalk.emu.cli.sources import chosen_range, report_source
+from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.report.records import frame_record, mapping_record, range_record, structures_case
 from crosswalk.emu.report.text import (
     FRAME_HEADING,
@@ -27,7 +21,13 @@ from crosswalk.emu.report.text import (
     range_text,
     size_text,
 )
-from crosswalk.walker.aliases import WritableExecutable, mappings_of, writable_and_executable
+from crosswalk.walker.aliases import (
+    Aliases,
+    AliasQuery,
+    WritableExecutable,
+    writable_and_executable,
+)
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.files import write_file
@@ -55,17 +55,24 @@ _FILTERS = {
 
 def run_walk(options: argparse.Namespace) -> int:
     """List the mappings of SOURCE, and return the exit status."""
-    source = chosen_source(options, listing=True)
+    spaces = chosen_spaces(options, listing=True)
+    source = spaces.source
     report_source(source)
-    write_summary(options, follow(options, source))
+    if options.save_case is not None and len(spaces.contexts) > 1:
+        raise BadInput("--save-case: a case has one root: name one with --roots, or --cr3")
+    write_summary(options, follow(options, spaces))
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    pages = _filtered(mappings(source.memory, source.context, start, end), options)
+    pages = (
+        (context, _filtered(mappings(source.memory, context, start, end), options))
+        for context in spaces.contexts
+    )
     if options.coalesce:
-        _list(coalesce(pages), _RANGES, options)
+        ranges = ((context, coalesce(each)) for context, each in pages)
+        _list(ranges, _RANGES, options, spaces)
     else:
-        _list(pages, _MAPPINGS, options)
+        _list(pages, _MAPPINGS, options, spaces)
     return 0
 
 
@@ -83,23 +90,43 @@ _MAPPINGS = _Listing("mappings", MAPPING_HEADING, mapping_text, mapping_record)
 _RANGES = _Listing("ranges", RANGE_HEADING, range_text, range_record)
 
 
-def _list(items: Iterator[Item], listing: _Listing[Item], options: argparse.Namespace) -> None:
-    """Print the items; `LimitExceeded` for too many, unless the limit was asked for."""
+def _list(
+    sections: Iterable[tuple[PagingContext, Iterator[Item]]],
+    listing: _Listing[Item],
+    options: argparse.Namespace,
+    spaces: Spaces,
+) -> None:
+    """Print the items of each root; `LimitExceeded` for too many, unless a limit was given."""
     limit = _LIMIT if options.limit is None else options.limit
-    count = 0
+    count, more = 0, False
+    several = len({context.mode for context in spaces.contexts}) > 1
     _print_heading(listing.heading, options)
-    for item in islice(items, limit):
-        count += 1
-        if options.json:
-            emit(listing.record(item))
-        else:
-            print(_marked(listing.text(item), item.rights))
-    more = next(items, None) is not None
+    for context, items in sections:
+        root = _root_record(context, several=several) if spaces.named else {}
+        before = count
+        for item in islice(items, limit - count):
+            if options.json:
+                emit({**root, **listing.record(item)})
+            else:
+                if spaces.named and count == before:
+                    print(f"root {context.root:#x}{f', {context.mode}' if several else ''}:")
+                print(_marked(listing.text(item), item.rights))
+            count += 1
+        more = next(items, None) is not None
+        if more:
+            break
     if more and options.limit is None:
-        raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, --start picks up")
+        again = "--roots names fewer" if spaces.named else "--start picks up"
+        raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, {again}")
     noun = listing.noun
     counted = f"1 {noun[:-1]}" if count == 1 else f"{count:,} {noun}"
     remark(f"{counted}{', and there are more' if more else ''}")
+
+
+def _root_record(context: PagingContext, *, several: bool) -> dict[str, Any]:
+    """Return what names a root in records, its mode included where there are `several`."""
+    root = {"root": hex(context.root)}
+    return {**root, "mode": context.mode.value} if several else root
 
 
 def _print_heading(heading: str, options: argparse.Namespace) -> None:
@@ -126,11 +153,12 @@ def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator
 
 def run_frames(options: argparse.Namespace) -> int:
     """List the collective rights of SOURCE's frames, and return the exit status."""
-    source = chosen_source(options, listing=True)
-    report_source(source)
-    followed = follow(options, source)
+    spaces = chosen_spaces(options, listing=True, count=options.policy is not None)
+    report_source(spaces.source)
+    followed = follow(options, spaces)
     write_summary(options, followed)
-    frames = collective_rights(source.memory, source.context)
+    memory = spaces.source.memory
+    frames = collective_rights(memory, spaces.walked)
     if options.of is not None:
         return _contributors(followed, frames, options)
     _print_heading(FRAME_HEADING, options)
@@ -139,7 +167,7 @@ def run_frames(options: argparse.Namespace) -> int:
             emit(frame_record(start, size, rights))
         else:
             print(_marked(frame_text(start, size, rights), rights))
-    found = writable_and_executable(source.memory, source.context, frames, aliases=options.aliases)
+    found = writable_and_executable(memory, spaces.walked, frames, aliases=options.aliases)
     strict = [each for each in found if each.within_one_privilege]
     _report_wx(found, strict, followed, remark if options.json else print)
     if options.policy is None:
@@ -150,13 +178,16 @@ def run_frames(options: argparse.Namespace) -> int:
 
 
 def _contributors(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
-    source = followed.source
+    spaces = followed.spaces
+    memory = spaces.source.memory
     pa = options.of
     for start, size, rights in frames:
         if start <= pa < start + size:
             remark(frame_text(start, size, rights))
-            pages = mappings_of(source.memory, source.context, start, size)
-            _list(iter(pages), _MAPPINGS, options)
+            # In one pass over all roots, of which those without such a mapping are passed over.
+            finder = Aliases(memory, spaces.contexts, [AliasQuery(start, size)])
+            pages = ((context, iter(found)) for context, found in finder.find_by_root(0))
+            _list(pages, _MAPPINGS, options, spaces)
             return 0
     part = "" if followed.whole else " by what could be looked at"
     raise BadInput(f"nothing is mapped at physical address {pa:#x}{part}")
@@ -169,7 +200,7 @@ def _report_wx(
     show: Callable[[str], None],
 ) -> None:
     if not found:
-        show(f"W^X: {followed.qualified(NO_FRAME, PART_OF_THEM)}")
+        show(f"W^X: {followed.no_frame()}")
         return
     total = size_text(sum(each.size for each in found))
     show(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
@@ -179,5 +210,6 @@ def _report_wx(
             for mapping in mappings_there:
                 show(f"  {how:<8} through {mapping_text(mapping)}")
     show(f"W^X: {len(strict):,} of them within one privilege")
-    if not followed.whole:
-        show("W^X: partial: there may be more behind what could not be looked at")
+    more = followed.more()
+    if more is not None:
+        show(f"W^X: {more}")

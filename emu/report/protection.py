@@ -22,7 +22,6 @@ from crosswalk.walker.rights import Rights, rwx
 
 __all__ = [
     "NO_FRAME",
-    "PART_OF_THEM",
     "ProtectionJson",
     "protection_record",
     "protection_summary_record",
@@ -179,8 +178,7 @@ def _region(region: LinearRegion) -> dict[str, Any]:
 
 
 NO_FRAME = "no frame is both writable and executable"
-PART_OF_THEM = "partial: none is both writable and executable of what could be looked at"
-"""What is said of W^X where nothing is found: in all tables, and where some are missing."""
+"""What is said of W^X where nothing is found."""
 
 _MIB = 1 << 20
 
@@ -190,10 +188,13 @@ def use_text(use: Use) -> str:
     return ", ".join(str(each.name).lower().replace("_", " ") for each in use)
 
 
-def summary_lines(summary: Summary, nothing: str = NO_FRAME) -> Iterator[str]:
+def summary_lines(
+    summary: Summary, nothing: str = NO_FRAME, others: str | None = None
+) -> Iterator[str]:
     """Yield the summary, to be read in a minute.
 
-    `nothing` is what to say of W^X where no frame is both writable and executable.
+    `nothing` is what to say of W^X where no frame is both writable and executable, `others` what to
+    say of it besides where some are.
     """
     yield (
         f"RAM: {size_text(summary.ram)}, of which nothing maps {size_text(summary.unmapped)} "
@@ -219,6 +220,8 @@ def summary_lines(summary: Summary, nothing: str = NO_FRAME) -> Iterator[str]:
         "them read-only: each A or D bit set there would be a nested fault"
     )
     yield from _exposed_lines(summary.exposed, nothing)
+    if others is not None and summary.exposed.ranges:
+        yield f"W^X: {others}"
     yield "linear regions, all mappings with one va − pa, those that map most RAM first:"
     if summary.unlisted:
         yield f"  not listed: {summary.unlisted}"

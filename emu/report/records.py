@@ -9,7 +9,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.formats import Case, Cpu
 from crosswalk.walker.formats.documents import outcome_record
 from crosswalk.walker.leaves import table_frames
-from crosswalk.walker.mappings import Mapping, Range
+from crosswalk.walker.mappings import Mapping, Range, RootedMapping
 from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.rights import Rights
@@ -29,8 +29,15 @@ _BLOCK = 4096
 
 
 def mapping_record(mapping: Mapping) -> dict[str, Any]:
-    """Return one mapping as `walk --json` prints it."""
+    """Return one mapping as `walk --json` prints it; one of several address spaces with its root.
+
+    And with the number of roots that have it by the same entry.
+    """
+    root: dict[str, Any] = {}
+    if isinstance(mapping, RootedMapping):
+        root = {"root": hex(mapping.context.root), "roots": mapping.roots}
     return {
+        **root,
         "va": hex(mapping.va),
         "pa": hex(mapping.pa),
         "size": mapping.size,

@@ -1,10 +1,11 @@
 """What is known of a source, for people and for machines."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from crosswalk.emu.report.text import context_text, size_text
+from crosswalk.walker.context import PagingContext
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
 from crosswalk.walker.entry import FORMATS, level_of
 from crosswalk.walker.formats import Contents, Registers, Source, SourceKind
@@ -21,6 +22,7 @@ __all__ = [
     "info_lines",
     "info_record",
     "missing_text",
+    "roots_text",
     "source_text",
     "spaces_text",
     "unfollowed_lines",
@@ -84,6 +86,16 @@ def spaces_text(source: Contents) -> str | None:
     if source.address_spaces == 1:
         return None
     return f"1 of {source.address_spaces} address spaces (--cpu N chooses another)"
+
+
+def roots_text(contexts: Sequence[PagingContext], known: int | None) -> str:
+    """Return which roots are spoken of: how many of those that are `known`, if anybody looked."""
+    count = len(contexts)
+    if known is None:
+        return f"root {contexts[0].root:#x}" if count == 1 else f"{count:,} roots"
+    if count < known:
+        return f"{count:,} of {known:,} known roots"
+    return "the one known root" if count == 1 else f"all {count:,} known roots"
 
 
 def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from crosswalk.walker.access import Access
 from crosswalk.walker.context import PagingContext, PagingMode, Vendor
 from crosswalk.walker.entry import Entry, level_of, protection_key
-from crosswalk.walker.mappings import Mapping, Range
+from crosswalk.walker.mappings import Mapping, Range, RootedMapping
 from crosswalk.walker.outcome import Outcome, PageFault, Translation, error_names
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.translate import Step, StepKind, Walk
@@ -68,11 +68,15 @@ def flags_text(level: int, entry: int) -> str:
 
 
 def mapping_text(mapping: Mapping) -> str:
-    """Return one mapping as a line."""
-    return (
+    """Return one mapping as a line; one of several address spaces with its root."""
+    text = (
         f"{mapping.va:016x} {mapping.pa:013x} {size_text(mapping.size):>7} "
         f"{_rights(mapping.rights)}  {flags_text(mapping.level, mapping.flags)}"
     )
+    if not isinstance(mapping, RootedMapping):
+        return text
+    others = f" and {count_text(mapping.roots - 1, 'other')}" if mapping.roots > 1 else ""
+    return f"{text}; root {mapping.context.root:#x}{others}"
 
 
 def range_text(folded: Range) -> str:
