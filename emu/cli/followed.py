@@ -58,14 +58,19 @@ class Followed:
 
     def record(self) -> dict[str, Any]:
         """Return the keys of JSON summaries about this."""
+        return {
+            "mappings": self.mappings,
+            "unfollowed": unfollowed_record(self.unfollowed),
+            "assumed": list(self.source.assumed),
+        }
+
+    def roots_record(self) -> dict[str, Any]:
+        """Return the keys about the roots that were looked at, and about how many are known."""
         contexts = self.spaces.contexts
         counts = [self.mappings]
         if len(contexts) > 1:
             counts = count_by_root(self.source.memory, contexts)
         return {
-            "mappings": self.mappings,
-            "unfollowed": unfollowed_record(self.unfollowed),
-            "assumed": list(self.source.assumed),
             "roots": [
                 {"cr3": hex(each.cr3), "mode": each.mode.value, "mappings": count}
                 for each, count in zip(contexts, counts, strict=True)
@@ -79,12 +84,12 @@ class Followed:
         if self.spaces.part:
             also = "" if self.whole else ", and not all of their tables"
             return f"partial: {over}{also}: {_NONE} there; --roots all looks at all"
-        over = f"{'in' if len(self.spaces.contexts) == 1 else 'over'} {over}: "
+        over = f", {'in' if len(self.spaces.contexts) == 1 else 'over'} {over}"
         scope = "" if self.source.complete and not self.spaces.named else over
         if not self.whole:
-            text = f"partial: {scope}{_NONE} of what could be looked at"
+            text = f"partial: {_NONE} of what could be looked at{scope}"
         else:
-            text = f"{scope}{NO_FRAME}"
+            text = f"{NO_FRAME}{scope}"
         spaces = None if self.spaces.named or self.spaces.known else spaces_text(self.source)
         return text if spaces is None else f"{text}; {spaces}"
 
@@ -129,7 +134,8 @@ class Followed:
 def write_summary(options: argparse.Namespace, found: Followed) -> None:
     """Write what --summary asks for, if it was given."""
     if options.summary is not None:
-        write_file(options.summary, f"{json.dumps(found.record(), indent=1)}\n".encode())
+        record = {**found.record(), **found.roots_record()}
+        write_file(options.summary, f"{json.dumps(record, indent=1)}\n".encode())
 
 
 def look(spaces: Spaces) -> Followed:

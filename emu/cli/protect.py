@@ -71,7 +71,8 @@ def _protect_source(options: argparse.Namespace) -> int:
     summary = summarise(memory, spaces.walked, frames, kind)
     if options.json:
         record = protection_summary_record(summary, time.perf_counter() - started)
-        emit({**record, **followed.record(), "reproduce": command_text(options)})
+        record |= {**followed.record(), **followed.roots_record()}
+        emit({**record, "reproduce": command_text(options)})
     else:
         for line in summary_lines(summary, followed.no_frame(), followed.more()):
             print(line)

@@ -103,7 +103,9 @@ def _named(options: argparse.Namespace, width: int) -> Spaces:
 
 def _every(contents: Contents, registers: Registers, width: int) -> Spaces:
     """Return all address spaces of a memory that are known."""
-    found = find_roots(contents, registers, scan=_scanned(contents), width=width)
+    # The memory of a live guest isn't searched: it is paused meanwhile.
+    scan = contents.kind is not SourceKind.LIVE
+    found = find_roots(contents, registers, scan=scan, width=width)
     for text in found.remarks:
         remark(text)
     if not found:
@@ -119,20 +121,17 @@ def _every(contents: Contents, registers: Registers, width: int) -> Spaces:
 def _known(options: argparse.Namespace, spaces: Spaces, width: int) -> int:
     """Return how many roots of SOURCE are known, with those chosen.
 
-    A case file and a guest have the one root that they state.
+    A case file and a guest have the one root that they state, a live guest, which runs again by
+    now, those of its CPUs.
     """
     source = spaces.source
     if source.complete:
         return len(spaces.contexts)
-    registers = chosen_registers(options)
-    found = find_roots(source, registers, scan=_scanned(source), width=width)
+    if source.kind is SourceKind.LIVE:
+        return max(len(spaces.contexts), source.address_spaces)
+    found = find_roots(source, chosen_registers(options), width=width)
     keys = {space_key(each) for each in spaces.contexts}
     return len(keys | {space_key(each.context) for each in found})
-
-
-def _scanned(contents: Contents) -> bool:
-    """Return whether memory is searched for roots: not that of a guest that waits meanwhile."""
-    return contents.kind is not SourceKind.LIVE
 
 
 def _source(contents: Contents, registers: Registers, context: PagingContext, width: int) -> Source:

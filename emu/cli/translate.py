@@ -182,7 +182,7 @@ def _record(every: Sequence[_Translated], spaces: Spaces, found: Followed) -> di
         for each in every
     ]
     del shared["ac"]  # It may differ from one CPU to the next.
-    return {**shared, "translations": roots, **found.record()}
+    return {**shared, "translations": roots, **found.record(), **found.roots_record()}
 
 
 def _lines(every: Sequence[_Translated], spaces: Spaces, *, grouped: bool) -> Iterator[str]:

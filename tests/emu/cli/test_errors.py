@@ -170,7 +170,7 @@ def test_an_interrupt_is_exit_status_130(monkeypatch, capfd):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crosswalk.emu.cli.walk.chosen_source", interrupted)
+    monkeypatch.setattr("crosswalk.emu.cli.walk.chosen_spaces", interrupted)
     assert 130 == main(["walk", "guest:4level"])
     assert "crosswalk: interrupted\n" == capfd.readouterr().err
 

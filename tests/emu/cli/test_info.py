@@ -20,14 +20,28 @@ def four_cpus(tmp_path):
 
 
 def test_one_of_several_address_spaces_says_so(run, four_cpus):
-    said = "1 of 2 address spaces (--cpu N chooses another)"
+    said, known = "1 of 2 address spaces (--cpu N chooses another)", "1 of 2 known roots"
     for command in commands(four_cpus):
         ran = run(*command)
-        assert said in ran.err + ran.out
-    ran = run("frames", four_cpus, "--policy", "any")
-    expected = f"W^X: no frame is both writable and executable; {said}"
-    assert (0, expected) == (ran.status, ran.out.splitlines()[-1])
-    assert expected in run("protect", four_cpus).out
+        counted = command[0] == "protect" or "--policy" in command
+        assert (known if counted else said) in ran.err + ran.out
+    expected = f"W^X: no frame is both writable and executable, in root 0x1000; {said}"
+    assert expected == run("frames", four_cpus).out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", [("frames", "--policy", "any"), ("protect",)])
+def test_a_policy_of_one_of_several_address_spaces_is_of_a_part(run, four_cpus, command):
+    name, *options = command
+    ran = run(name, four_cpus, *options)
+    part = "W^X: partial: 1 of 2 known roots: none is both writable and executable there"
+    assert (2, True) == (ran.status, part in ran.out)
+    assert "nothing found, but in 1 of 2 known roots alone" in ran.err
+    for more in (("--partial",), ("--cr3", "0x1000")):
+        ran = run(name, four_cpus, *options, *more)
+        assert (0, True) == (ran.status, part in ran.out)
+    ran = run(name, four_cpus, *options, "--roots", "all")
+    whole = "W^X: no frame is both writable and executable, over all 2 known roots"
+    assert (0, True) == (ran.status, whole in ran.out)
 
 
 def test_the_line_about_a_source_says_what_it_has(run, four_cpus, raw, case):
