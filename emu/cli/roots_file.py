@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 
@@ -32,7 +31,7 @@ class WantedRoot(Document, frozen=True, kw_only=True):
     user_mappings: Count | None = None
     source: str | None = None
     role: str | None = None
-    pair: Annotated[str | None, msgspec.Meta()] = None
+    pair: Hex64 | None = None
 
     @property
     def value(self) -> int:

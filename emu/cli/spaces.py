@@ -1,7 +1,8 @@
 """Which address spaces of SOURCE a command is about: one, or those that --roots names."""
 
 import argparse
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -11,18 +12,19 @@ from crosswalk.emu.cli.sources import (
     WIDEST,
     chosen_contents,
     chosen_registers,
+    chosen_roots,
     chosen_source,
     is_guest,
 )
 from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput, LimitExceeded
-from crosswalk.walker.formats import Contents, Registers, Source, SourceKind, source_of
+from crosswalk.walker.formats import Contents, Registers, Source, source_of
 from crosswalk.walker.formats.gdb import settle
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.roots import find_roots
-from crosswalk.walker.spaces import Contexts, distinct_contexts, space_key
+from crosswalk.walker.roots import Roots
+from crosswalk.walker.spaces import Contexts, distinct_contexts
 
 __all__ = ["Spaces", "chosen_spaces"]
 
@@ -64,82 +66,92 @@ def chosen_spaces(
     none, and with --roots for options that choose one.
     """
     width = WIDEST if listing else ASSUMED_WIDTH
-    if options.roots is None:
-        source = chosen_source(options, listing=listing)
-        found = Spaces(source, (source.context,), chosen=options.cr3 is not None)
-    else:
+    if options.roots is not None:
         for name in ("cr3", "cpu"):
             if getattr(options, name) is not None:
                 raise BadInput(f"--roots and --{name}: choose one of them")
-        found = _named(options, width)
-    if found.known is None and count:
-        found = replace(found, known=_known(options, found, width))
-    return found
+        return _named(options, width, count=count)
+    if is_guest(options.source) or not count:
+        source = chosen_source(options, listing=listing)
+        known = 1 if count else None
+        return Spaces(source, (source.context,), chosen=options.cr3 is not None, known=known)
+    contents = chosen_contents(options)
+    roots = _counted(options, contents, width)
+    source = chosen_source(options, listing=listing, contents=contents, roots=roots)
+    known = _number([source.context], roots)
+    return Spaces(source, (source.context,), chosen=options.cr3 is not None, known=known)
 
 
-def _named(options: argparse.Namespace, width: int) -> Spaces:
+def _counted(options: argparse.Namespace, contents: Contents, width: int) -> Roots | None:
+    """Return all roots of a memory, to be counted.
+
+    None for a case file and a guest that is booted, which have the one root that they state.
+    """
+    return None if contents.complete else chosen_roots(options, contents, width=width)
+
+
+def _number(contexts: Sequence[PagingContext], roots: Roots | None) -> int:
+    """Return how many roots are known, with these."""
+    every = [*contexts, *(each.context for each in roots or ())]
+    return len({(each.mode, each.root) for each in every})
+
+
+def _named(options: argparse.Namespace, width: int, *, count: bool) -> Spaces:
     """Return the address spaces that --roots names."""
     wanted = [] if options.roots == ALL else wanted_roots(options.roots)
     registers = chosen_registers(options)
-    if is_guest(options.source):
-        source = chosen_source(options)
-        contents: Contents = source
-    else:
-        contents = chosen_contents(options)
+    contents = chosen_contents(options)
+    if not wanted:
+        return _every(options, contents, registers, width)
     with errors_named(contents.name):
-        if not wanted:
-            return _every(contents, registers, width)
         contexts = _contexts(contents, registers, wanted, width)
         _require_backed(contents, contexts)
-        # Before anything else: a live guest is paused until then.
-        settle(contents.memory, contexts)
+    roots = _counted(options, contents, width) if count else None
     distinct = distinct_contexts(contexts)
     if len(distinct) < len(contexts):
         twice = len(contexts) - len(distinct)
         remark(f"{twice:,} of {len(contexts):,} roots are given before, and count once")
-    source = _source(contents, registers, distinct[0], width)
-    return Spaces(source, tuple(distinct), named=True, chosen=True)
+    # Before anything else: a live guest is paused until then.
+    settle(contents.memory, distinct)
+    source = _source(contents, registers, distinct[0])
+    known = _number(distinct, roots) if count else None
+    return Spaces(source, tuple(distinct), named=True, chosen=True, known=known)
 
 
-def _every(contents: Contents, registers: Registers, width: int) -> Spaces:
+def _every(
+    options: argparse.Namespace, contents: Contents, registers: Registers, width: int
+) -> Spaces:
     """Return all address spaces of a memory that are known."""
-    # The memory of a live guest isn't searched: it is paused meanwhile.
-    scan = contents.kind is not SourceKind.LIVE
-    found = find_roots(contents, registers, scan=scan, width=width)
-    for text in found.remarks:
-        remark(text)
+    found = chosen_roots(options, contents, width=width)
     if not found:
-        raise BadInput("no root is known: give --cr3, or --roots with CR3s")
+        raise BadInput(f"{contents.name}: no root is known: give --cr3, or --roots with CR3s")
     if len(found) > MOST_ROOTS:
-        raise LimitExceeded(f"{len(found):,} roots; at most {MOST_ROOTS:,} at a time")
-    contexts = tuple(distinct_contexts([each.context for each in found]))
-    settle(contents.memory, contexts)
-    source = _source(contents, registers, contexts[0], width)
+        raise LimitExceeded(
+            f"{contents.name}: {len(found):,} roots; at most {MOST_ROOTS:,} at a time"
+        )
+    contexts = tuple(each.context for each in found)
+    source = _source(contents, registers, contexts[0], found.remarks)
     return Spaces(source, contexts, named=True, known=len(contexts))
 
 
-def _known(options: argparse.Namespace, spaces: Spaces, width: int) -> int:
-    """Return how many roots of SOURCE are known, with those chosen.
-
-    A case file and a guest have the one root that they state, a live guest, which runs again by
-    now, those of its CPUs.
-    """
-    source = spaces.source
-    if source.complete:
-        return len(spaces.contexts)
-    if source.kind is SourceKind.LIVE:
-        return max(len(spaces.contexts), source.address_spaces)
-    found = find_roots(source, chosen_registers(options), width=width)
-    keys = {space_key(each) for each in spaces.contexts}
-    return len(keys | {space_key(each.context) for each in found})
-
-
-def _source(contents: Contents, registers: Registers, context: PagingContext, width: int) -> Source:
+def _source(
+    contents: Contents,
+    registers: Registers,
+    context: PagingContext,
+    remarks: tuple[str, ...] = (),
+) -> Source:
     """Return the memory with this context, and with what is assumed for it."""
-    if isinstance(contents, Source):
-        return replace(contents, context=context)
-    source = source_of(contents, replace(registers, cr3=context.cr3), width=width)
-    return replace(source, context=context)
+    shared = {field.name: getattr(contents, field.name) for field in fields(Contents)}
+    if contents.complete:
+        return Source(**shared, context=context)
+    known = replace(registers.over(contents.registers), cr3=context.cr3)
+    return Source(
+        **shared,
+        context=context,
+        assumed=known.assumed(context),
+        width_known=known.maxphyaddr is not None,
+        remarks=remarks,
+    )
 
 
 def _contexts(
@@ -158,11 +170,8 @@ def _contexts(
 def _context(
     contents: Contents, registers: Registers, wanted: WantedRoot, width: int
 ) -> PagingContext:
-    if isinstance(contents, Source):
-        context = replace(contents.context, cr3=wanted.value)
-    else:
-        known = replace(registers, cr3=wanted.value)
-        context = source_of(contents, known, width=width).context
+    known = replace(registers, cr3=wanted.value)
+    context = source_of(contents, known, width=width).context
     if wanted.mode in (None, context.mode):
         return context
     cr4, efer = _registers_of(wanted.mode, context)
