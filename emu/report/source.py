@@ -129,8 +129,9 @@ def _map_lines(source: Source, found: Unfollowed) -> Iterator[str]:
     if suggested is not None:
         text, without, left = suggested
         yield (
-            f"with --memory-map {text} (the RAM below a PC's hole) {len(left):,} instead of "
-            f"{len(without):,} entries couldn't be followed"
+            f"with --memory-map {text} (the RAM below a PC's hole) {left.entries:,} entries of "
+            f"tables would be found, {len(left):,} of which can't be followed; without it "
+            f"{without.entries:,} and {len(without):,}"
         )
 
 

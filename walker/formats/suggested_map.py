@@ -9,7 +9,7 @@ from crosswalk.walker.memory import PhysicalMemory, Segments
 from crosswalk.walker.spaces import Contexts
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
-__all__ = ["map_with", "suggested_map"]
+__all__ = ["hole_maps", "map_with", "suggested_map"]
 
 
 def suggested_map(
@@ -25,7 +25,7 @@ def suggested_map(
     if not found.outside and not found.implausible and found.entries:
         return None
     best: tuple[str, Unfollowed] | None = None
-    for text, moved in _moved(memory):
+    for text, moved in hole_maps(memory):
         left = unfollowed(moved, contexts)
         if left.implausible or not left.entries or 2 * len(left) >= max(len(found), 1):
             continue
@@ -41,11 +41,14 @@ def map_with(memory: PhysicalMemory, frame: int) -> str | None:
     `memory` is that of an image that was read without a map, `frame` a physical address.
     """
     wanted = np.array([frame], np.uint64)
-    return next((text for text, moved in _moved(memory) if moved.backed(wanted)[0]), None)
+    return next((text for text, moved in hole_maps(memory) if moved.backed(wanted)[0]), None)
 
 
-def _moved(memory: PhysicalMemory) -> Iterator[tuple[str, Segments]]:
-    """Yield the maps of all presets that move a part of the image, and the memory by them."""
+def hole_maps(memory: PhysicalMemory) -> Iterator[tuple[str, Segments]]:
+    """Yield the maps of all presets that move a part of a raw image, and the memory by each.
+
+    `memory` is that of an image that was read without a map: of others there are none.
+    """
     if not isinstance(memory, Segments) or [start for start, _ in memory.parts] != [0]:
         return
     data = memory.parts[0][1]

@@ -1,11 +1,13 @@
 """Find the roots of a memory: what is named first, then what a search of the memory finds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registers
-from crosswalk.walker.formats.sources import Contents
+from crosswalk.walker.formats.sources import Contents, SourceKind
+from crosswalk.walker.formats.suggested_map import hole_maps
+from crosswalk.walker.memory import PhysicalMemory
 from crosswalk.walker.roots.describe import described
 from crosswalk.walker.roots.named import (
     SCAN,
@@ -52,8 +54,11 @@ def find_roots(
     if go_on():
         named += named_by_vmcoreinfo(memory, [contents.vmcoreinfo], known, width, rank)
     if scan and go_on() and not any(each.source == VMCOREINFO for each in named):
-        texts = texts_in_memory(memory, progress)
-        named += named_by_vmcoreinfo(memory, texts, known, width, rank + 1)
+        texts = tuple(texts_in_memory(memory, progress))
+        said = list(named_by_vmcoreinfo(memory, texts, known, width, rank + 1))
+        named += said
+        if not said and contents.kind is SourceKind.RAW:
+            remarks += _by_a_map(memory, texts, known, width)
     if scan and go_on():
         contexts = [each.context for each in named]
         try:
@@ -63,3 +68,16 @@ def find_roots(
         else:
             named += [Named(SCAN, context, rank + 2) for context in roots]
     return Roots(described(memory, named), tuple(remarks))
+
+
+def _by_a_map(
+    memory: PhysicalMemory, texts: Sequence[str], known: Registers, width: int
+) -> Iterator[str]:
+    """Yield by which memory map of a raw image a root of VMCOREINFO makes sense, if by any."""
+    for text, moved in hole_maps(memory) if texts else ():
+        for each in named_by_vmcoreinfo(moved, texts, known, width, 0):
+            yield (
+                f"VMCOREINFO names root {each.context.root:#x}, which makes sense with "
+                f"--memory-map {text} (the RAM below a PC's hole)"
+            )
+            return

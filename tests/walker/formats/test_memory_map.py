@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,18 @@ import pytest
 
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
-from crosswalk.walker.formats import Registers, open_contents, open_source
+from crosswalk.walker.formats import (
+    Contents,
+    Registers,
+    SourceKind,
+    open_contents,
+    open_source,
+)
 from crosswalk.walker.formats.memory_map import MAX_PIECES, PRESETS, Piece, pieces_of, placed
 from crosswalk.walker.formats.suggested_map import map_with, suggested_map
 from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.memory import Segments
+from crosswalk.walker.roots import find_roots
 
 MIB, GIB = 1 << 20, 1 << 30
 LOW, HIGH = b"\x11" * 0x2000, b"\x22" * 0x1000
@@ -234,6 +242,23 @@ def test_where_no_map_makes_sense_none_is_suggested():
     memory = Segments([(0, image.view(np.uint8))])
     assert None is suggested_map(memory, PagingContext(cr3=0x1000))
     assert None is suggested_map(Segments([(0, IMAGE)]), PagingContext(cr3=0x1000))
+
+
+@pytest.mark.slow
+def test_a_root_of_vmcoreinfo_that_a_map_would_find_is_named():
+    image = holed(3 * GIB, 3840 * MIB)
+    text = b"OSRELEASE=6.1\nSYMBOL(swapper_pg_dir)=ffffffff80001000\nNUMBER(phys_base)=4294967296\n"
+    # The table at 4 GiB + 0x1000 makes sense as a root, too.
+    image[0x5000 : 0x5000 + len(text)] = np.frombuffer(text, np.uint8)
+    plain = Contents(name="image", kind=SourceKind.RAW, memory=Segments([(0, image)]))
+    expected = (
+        "VMCOREINFO names root 0x100001000, which makes sense with --memory-map pc:3G (the RAM "
+        "below a PC's hole)"
+    )
+    assert expected in find_roots(plain).remarks
+    mapped = find_roots(replace(plain, memory=placed(image, ["pc:3G"])), until_one=True)
+    assert (4 * GIB + 0x1000, "vmcoreinfo") == (mapped[0].context.root, mapped[0].source)
+    assert () == mapped.remarks
 
 
 def test_a_root_above_the_hole_is_found_by_a_map(put):
