@@ -149,7 +149,7 @@ def report_unfollowed(found: Followed) -> None:
     """Say on standard error what can't be followed, and that there are other address spaces."""
     for line in unfollowed_lines(found.source, found.unfollowed):
         remark(line)
-    if found.spaces.named or found.spaces.known is not None:
+    if found.spaces.named or (found.spaces.known is not None and not found.source.complete):
         remark(roots_text(found.spaces.contexts, found.spaces.known))
         return
     spaces = spaces_text(found.source)
