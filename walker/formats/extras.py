@@ -8,8 +8,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import zstandard
-
 from crosswalk.walker.errors import BadInput
 
 __all__ = ["LZO", "PLAIN", "SNAPPY", "ZLIB", "ZSTD", "required", "unpacker"]
@@ -59,6 +57,8 @@ def _zlib(size: int, what: str) -> Unpack:
 
 def _zstd(size: int, what: str) -> Unpack:
     del what
+    import zstandard  # noqa: PLC0415  # A start-up is felt.
+
     unpacked = zstandard.ZstdDecompressor().decompress
 
     def unpack(data: bytes) -> bytes:

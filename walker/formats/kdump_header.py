@@ -27,7 +27,7 @@ KDUMP = b"KDUMP   "
 MAX_FRAMES = 1 << 34
 """The most frames a file may speak of: 64 TiB, as much as Linux has with 4 levels."""
 
-MAX_RUNS = 1 << 21
+MAX_RUNS = 1 << 20
 """The most runs of frames that the bitmaps of a file may name."""
 
 _IDENTITY = struct.Struct("<8sI")
@@ -112,7 +112,7 @@ def read_header(file: Bytes) -> Header:
         bitmap=bitmap,
         bitmap_size=size,
         descriptors=bitmap + size,
-        part=(start, end) if version >= _SPLIT and split else None,
+        part=(min(start, frames), min(end, frames)) if version >= _SPLIT and split else None,
         vmcoreinfo=(info, info_size) if version >= _VMCOREINFO else (0, 0),
         notes=(notes, notes_size) if version >= _NOTES else (0, 0),
     )

@@ -4,7 +4,6 @@ A layer says where in its file the pages lie. What they hold is read from the fi
 a frame costs no call of the layer, which takes 30 to 60 µs.
 """
 
-import logging
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -48,6 +47,8 @@ def read_layer(file: MappedFile) -> Layer:
     """
     what, reader = _format_of(file.data)
     required(f"{_LIBRARY}.framework", _LIBRARY, what)
+    import logging  # noqa: PLC0415  # Nothing else needs it.
+
     # Its warnings are for those who debug it; without a handler they go to standard error.
     logging.getLogger(_LIBRARY).addHandler(logging.NullHandler())
     try:

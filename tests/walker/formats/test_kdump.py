@@ -135,6 +135,12 @@ def test_what_a_missing_part_of_a_split_dump_has_is_missing(tmp_path):
     assert 29 * BLOCK == found.missing
 
 
+def test_a_part_of_a_split_dump_may_say_that_it_goes_on_beyond_the_last_frame(opened):
+    found = opened(Kdump(pages=PAGES).file(10, (1 << 64) - 1))
+    assert (10 * BLOCK, 10 * BLOCK) == found.memory.ranges[0]
+    assert PAGES[129] == found.memory.read(129 * BLOCK, BLOCK)
+
+
 def test_pages_that_an_incomplete_file_lacks_are_missing(opened):
     content = bytearray(Kdump(pages=PAGES, status=ZLIB | 8).file())
     content[DESCRIPTORS + 24 * 40 : DESCRIPTORS + 24 * 50] = bytes(240)
@@ -230,7 +236,7 @@ def test_more_runs_than_the_limit_are_refused(opened):
     half = 2 * MAX_RUNS // 8 + BLOCK
     content = Kdump(pages={}, frames=8 * half).file()
     content = content[: 2 * BLOCK] + b"\x55" * 2 * half
-    with pytest.raises(LimitExceeded, match=r"more than 2,097,152 runs of frames$"):
+    with pytest.raises(LimitExceeded, match=r"more than 1,048,576 runs of frames$"):
         opened(content)
 
 
