@@ -40,13 +40,11 @@ _LARGEST = 1 << 30
 class MappedFile:
     """The name a file was given by, and its bytes as a read-only mapping.
 
-    `path` is where these bytes can be opened again while the mapping lives: the name, or of a file
-    that was unpacked a link in /proc, for this process only.
+    Of a compressed file the bytes may be those that it unpacks to.
     """
 
     name: str
     data: mmap.mmap
-    path: str
 
 
 class FileWindow:
@@ -110,7 +108,7 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
                     raise BadInput("the file is empty")
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 _names[data] = name
-                return MappedFile(name, data, name)
+                return MappedFile(name, data)
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise BadInput(

@@ -9,7 +9,6 @@ import lzma
 import mmap
 import os
 import tempfile
-import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -251,11 +250,9 @@ class _Sparse:
         try:
             os.ftruncate(self._descriptor, self.size)
             data = mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
-            kept = os.dup(self._descriptor)
         except OSError as error:
             raise _not_stored(self._folder, error) from None
-        weakref.finalize(data, os.close, kept)
-        return MappedFile(name, data, f"/proc/self/fd/{kept}")
+        return MappedFile(name, data)
 
 
 def _decoded(data: mmap.mmap, compression: Compression) -> Iterator[bytes]:
