@@ -21,7 +21,7 @@ from crosswalk.walker.context import PagingContext, Vendor
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.fetched import FetchedMemory
 from crosswalk.walker.formats.gdb_registers import read_description, read_registers, threads_of
-from crosswalk.walker.formats.gdb_remote import Remote, StubError, parse_address
+from crosswalk.walker.formats.gdb_remote import Disconnected, Remote, StubError, parse_address
 from crosswalk.walker.formats.located_errors import errors_named, printable
 from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.formats.sources import Contents, SourceKind
@@ -177,9 +177,9 @@ def release_live_guests() -> None:
     Raises `BadInput` where that fails, for the first one.
     """
     failed: BadInput | None = None
-    while _paused:
+    for guest in reversed(_paused.copy()):
         try:
-            _paused[-1].release()
+            guest.release()
         except BadInput as error:
             failed = failed or error
     if failed is not None:
@@ -198,7 +198,8 @@ class _Guest:
         self._owner = os.getpid()
         self._read_size = 0
         self._busy = False  # An exchange has begun, and not come to its end,
-        self._failed = ""  # for this reason, if it isn't an interrupt.
+        self._failure: StubError | None = None  # for this reason, if it isn't an interrupt.
+        self._learned = False
         self._ran: bool | None = None  # Before it was paused, as far as is known.
         self._physical: bytes | None = None  # The mode of reading memory, as it was found.
         self.fetched = 0
@@ -232,9 +233,13 @@ class _Guest:
     def _learn(self, remote: Remote) -> None:
         """Learn how memory is read, and whether the guest ran before it was paused."""
         self._physical = remote.ask(b"qqemu.PhyMemMode")
-        if not self._known:
+        if self._known:
+            self._learn_state(remote)
+        else:
             self._ran = remote.stopped
-            return
+        self._learned = True
+
+    def _learn_state(self, remote: Remote) -> None:
         status = _STATUS.search(remote.monitor("info status"))
         version = re.match(r"(\d+)\.(\d+)[.\d]*", remote.monitor("info version"))
         if remote.stopped or (status and status[1] == "running"):
@@ -305,7 +310,7 @@ class _Guest:
         try:
             yield self._remote
         except StubError as error:
-            self._failed = str(error)
+            self._failure = error
             raise
         self._busy = False
 
@@ -331,26 +336,30 @@ class _Guest:
             try:
                 self._restore(self._remote)
             except StubError as error:
-                self._failed = str(error)
+                self._failure = error
             else:
                 return
+        silent = self._failure is not None and not isinstance(self._failure, Disconnected)
         try:
-            # The connection is in no known state.
-            if self._known or self._remote.heard or not self._failed:
+            # The connection is in no known state. Where nobody has answered, nobody would now.
+            if self._remote.heard or not silent:
                 self._restore_anew()
         except StubError as error:
             if self._known:
-                cause = f"{self._failed}; " if self._failed else ""
+                cause = f"{self._failure}; " if self._failure else ""
                 raise StubError(
                     f"{cause}the guest couldn't be left as it was found: {error}"
                 ) from None
 
     def _restore_anew(self) -> None:
         """Put the guest back over a connection of its own."""
+        if not self._learned and not self._remote.stopped:
+            # It is reported to the first connection alone.
+            self._remote.look_for_stop(min(self._seconds, _RESTORING))
         self._remote.close()
         remote = Remote(self._address, seconds=min(self._seconds, _RESTORING))
         try:
-            if not self._known:
+            if not self._learned:
                 remote.stopped = self._remote.stopped
                 self._learn(remote)
             self._restore(remote)
@@ -368,7 +377,7 @@ class _Guest:
         if self._physical == b"0":
             self._set_physical(remote, b"0")
         if self._ran is not False and not self._leave_paused:
-            remote.ask(b"D")
+            remote.detach()
 
 
 def _features(remote: Remote) -> Registers:

@@ -17,7 +17,9 @@ __all__ = ["Description", "Register", "read_description", "read_registers", "thr
 _NEEDED = ("cr0", "cr3", "cr4", "efer")
 _FLAGS, _AC = "eflags", 1 << 18
 _DOCUMENTS = 16
-_LARGEST = 1 << 20
+_PARTS = 256
+"""The most packets that a document may come in."""
+
 _MOST_REGISTERS = 1 << 16
 _MOST_THREADS = 4096
 _BITS = 64
@@ -118,7 +120,7 @@ def _transfer(remote: Remote, name: str, size: int) -> bytes:
     if not re.fullmatch(r"[\w.-]+", name):
         raise StubError("its description includes a document without a name")
     found = bytearray()
-    while len(found) <= _LARGEST:
+    for _ in range(_PARTS):
         command = f"qXfer:features:read:{name}:{len(found):x},{size:x}"
         reply = remote.ask(command.encode())
         if reply[:1] not in (b"l", b"m"):
@@ -126,8 +128,6 @@ def _transfer(remote: Remote, name: str, size: int) -> bytes:
         found += reply[1:]
         if reply[:1] == b"l":
             return bytes(found)
-        if len(reply) == 1:
-            break
     raise StubError(f"{name} of its description doesn't end")
 
 

@@ -37,8 +37,11 @@ _UNASKED = 256
 _NOISE = 1 << 16
 """The most bytes between two packets."""
 
-_SECONDS_A_REPLY = 0.1
-"""How slow a stub may be on average, beyond its first answer, where many replies are due."""
+_SECONDS_OF_MANY = 0.1
+"""How long a reply may take on average where many are due at once."""
+
+_SECONDS_A_REPLY = 1.0
+"""How long a reply may take on average, in all: longer than to the other end of the world."""
 
 _STOPPED = re.compile(rb"S[0-9a-fA-F]{2}|T[0-9a-fA-F]{2}(?:[^;:]+:[^;]*;)*")
 _ENDED = re.compile(rb"[WX][0-9a-fA-F]{2}(?:;.*)?")
@@ -92,17 +95,12 @@ class Remote:
         self._buffer = bytearray()
         self._acknowledged = True  # Until the stub agrees to leave that out.
         self._sent: deque[bytes] = deque()  # Commands without a reply yet.
+        self._packets = 0
+        self._waited = 0.0
         self.stopped = False
         self.heard = False
         try:
-            if address.path:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._socket.settimeout(seconds)
-                self._socket.connect(address.path)
-            else:
-                where = address.host, address.port
-                self._socket = socket.create_connection(where, timeout=seconds)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = _connected(address, seconds)
         except (OSError, UnicodeError) as error:
             raise Disconnected(f"no connection: {_reason(error)}") from None
 
@@ -127,7 +125,7 @@ class Remote:
         replies: list[bytes] = []
         damaged = []
         coming = iter(commands)
-        until = monotonic() + self._seconds + _SECONDS_A_REPLY * len(commands)
+        until = monotonic() + self._seconds + _SECONDS_OF_MANY * len(commands)
         self._send(coming, _PIPELINED)
         while self._sent:
             reply = self._reply(until)
@@ -154,6 +152,36 @@ class Remote:
             if len(printed) > _OUTPUT:
                 raise StubError(f"more than {_OUTPUT:,} bytes of answer to {command!r}")
 
+    def look_for_stop(self, seconds: float) -> None:
+        """Set `stopped` where a stop reply comes before the reply that is due, in these seconds.
+
+        For a connection that isn't used any more: no command, and no error, comes of it.
+        """
+        until = monotonic() + seconds
+        try:
+            packet = self._packet(until)
+            while packet is None or not packet[1]:
+                packet = self._packet(until)
+        except StubError:
+            return
+        self.stopped = self.stopped or bool(_STOPPED.fullmatch(packet[0]))
+
+    def detach(self) -> None:
+        """Have the target go on. Nothing can be asked, nor acknowledged, after that.
+
+        QEMU stops a guest for any byte that comes while it runs, so that a damaged answer counts
+        as one that came.
+        """
+        until = monotonic() + self._seconds
+        self._write(_packet(b"D"))
+        for _ in range(_UNASKED):
+            packet = self._packet(until)
+            if packet is None:
+                self._write(_packet(b"D"))
+            elif not packet[1] or packet[0] == b"OK":
+                return
+        raise StubError("it can't be had to let the guest go on")
+
     def _again(self, command: bytes) -> bytes:
         for _ in range(_TRIES):
             self._send(iter([command]), 1)
@@ -179,7 +207,8 @@ class Remote:
     def _reply(self, until: float, *, output: bool = False) -> bytes | None:
         """Return the reply to the oldest command, or None where it is damaged.
 
-        With `output`, what a monitor prints is one, and others follow.
+        With `output`, what a monitor prints is one, and others follow. A stub sends these without
+        waiting, so that it couldn't tell which one to send again.
         """
         tries = 0
         for _ in range(_UNASKED):
@@ -197,7 +226,7 @@ class Remote:
                 continue
             if right and _ENDED.fullmatch(data):
                 raise Disconnected("the guest has ended")
-            if not right and self._acknowledged and len(self._sent) == 1:
+            if not right and self._acknowledged and len(self._sent) == 1 and not output:
                 tries += 1
                 if tries > _TRIES:
                     raise StubError(f"{tries:,} packets in a row with a wrong checksum")
@@ -206,8 +235,7 @@ class Remote:
             more = output and right and data[:1] == b"O" and data != b"OK"
             if not more:
                 self._sent.popleft()
-            # A command acknowledges the replies before it. An acknowledgment too many isn't
-            # harmless: QEMU stops a guest for any byte that comes while it runs.
+            # A command acknowledges the replies before it; one for each of those would be too many.
             if self._acknowledged and (more or not self._sent):
                 self._write(b"+")
             return data if right else None
@@ -230,6 +258,7 @@ class Remote:
                 packet = bytes(self._buffer[: end + 3])
                 del self._buffer[: end + 3]
                 if packet[:1] == b"$":
+                    self._packets += 1
                     return _unpacked(packet[1:-3], packet[-2:])
                 noise += len(packet)  # A notification.
                 continue
@@ -238,19 +267,38 @@ class Remote:
             self._receive(until)
 
     def _receive(self, until: float) -> None:
+        began = monotonic()
+        if self._waited > self._seconds + _SECONDS_A_REPLY * self._packets:
+            raise StubError("it answers too slowly")
         try:
             # Too late is no time at all, but not 0, with which a socket doesn't wait for anything.
-            self._socket.settimeout(max(until - monotonic(), 1e-6))
+            self._socket.settimeout(max(until - began, 1e-6))
             some = self._socket.recv(1 << 16)
         except TimeoutError:
             more = "" if self.heard else " (does another debugger hold it?)"
             raise StubError(f"no answer in time{more}") from None
         except OSError as error:
             raise Disconnected(f"the connection was lost: {_reason(error)}") from None
+        self._waited += monotonic() - began
         if not some:
             raise Disconnected("the connection was lost: the stub has closed it")
         self.heard = True
         self._buffer += some
+
+
+def _connected(address: Address, seconds: float) -> socket.socket:
+    if not address.path:
+        found = socket.create_connection((address.host, address.port), timeout=seconds)
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return found
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        found.settimeout(seconds)
+        found.connect(address.path)
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 def _packet(data: bytes) -> bytes:
