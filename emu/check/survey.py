@@ -1,7 +1,7 @@
 """An address space in pieces: targets in order, the accesses that check each, what is left out."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,7 @@ PIECE = 4096
 _SCANNED = 1 << 24
 """How many pages are looked at for those that a limit leaves: an image may map 2^36 of them."""
 
+_EVERYTHING = ((0, TOP),)
 _UNLISTED = "unlisted"
 _BEYOND: dict[Place | str, str] = {
     Place.HOLE: "addresses in holes, beyond the limit",
@@ -48,7 +49,9 @@ _MAPPINGS = "mappings, beyond the limit"
 
 
 class Survey:
-    """The targets of [start, end) in pieces, and what of it a limit leaves out.
+    """The targets of ranges [start, end) in pieces, and what of them a limit leaves out.
+
+    The ranges don't overlap and are in address order.
 
     Without `cut` more than `limit` mappings are `LimitExceeded`; with it the first `limit` targets
     of each kind are taken: of each size of page, of holes, of malformed entries. `mappings` and
@@ -60,25 +63,24 @@ class Survey:
         memory: PhysicalMemory,
         context: PagingContext,
         *,
-        start: int = 0,
-        end: int = TOP,
+        ranges: Sequence[tuple[int, int]] = _EVERYTHING,
         limit: int = DEFAULT_LIMIT,
         cut: bool = False,
         walk: Lister = walk_leaves,
         read: Reader = mapped,
     ) -> None:
         self._memory, self._context = memory, context
-        self._start, self._end = start, end
+        self._ranges = ranges
         self._walk, self._read = walk, read
         self._limit, self._cut = limit, cut
         self._taken: Counter[Place | str] = Counter()
         self._left: Counter[Place | str] = Counter()
-        self._whole = (start, end) == (0, TOP)
+        self._whole = tuple(ranges) == _EVERYTHING
         self.expected = self._expected()
 
     @property
     def mappings(self) -> int:
-        """How many mappings the walk lists in [start, end)."""
+        """How many mappings the walk lists in the ranges."""
         return self.taken + self.beyond.get(_MAPPINGS, 0)
 
     @property
@@ -118,11 +120,13 @@ class Survey:
                 )
             return total
         total = 0
-        for block in self._walk(self._memory, self._context, self._start, self._end):
-            total += len(block)
-            if total > self._limit:
+        for start, end in self._ranges:
+            for block in self._walk(self._memory, self._context, start, end):
+                total += len(block)
+                if total <= self._limit:
+                    continue
                 if self._cut:
-                    break
+                    return total
                 raise LimitExceeded(
                     f"more than {self._limit:,} mappings in this range (--limit N for the first N "
                     "of each kind)"
@@ -130,21 +134,28 @@ class Survey:
         return total
 
     def _parts(self) -> Iterator[Targets]:
-        gaps = Gaps(self._context, self._start, self._end)
-        for pages in self._pages():
-            found = Targets.join([self._pages_taken(pages), self._holes(gaps.before(pages))])
-            yield found.take(np.argsort(found.va, kind="stable"))
-        if not self._stopped:
-            yield self._holes(gaps.rest())
+        for start, end in self._ranges:
+            gaps = Gaps(self._context, start, end)
+            for pages in self._pages(start, end):
+                found = Targets.join([self._pages_taken(pages), self._holes(gaps.before(pages))])
+                yield found.take(np.argsort(found.va, kind="stable"))
+            if not self._stopped:
+                yield self._holes(gaps.rest())
         for block in malformed_addresses(self._memory, self._context):
-            inside = block[(block >= self._start) & (block <= self._end - 1)]
+            inside = block[self._inside(block)]
             yield self._within(Targets.at(inside, Place.MALFORMED), Place.MALFORMED)
         yield self._not_canonical()
 
-    def _pages(self) -> Iterator[Pages]:
+    def _inside(self, va: U64) -> NDArray[np.bool_]:
+        inside = np.zeros(len(va), np.bool_)
+        for start, end in self._ranges:
+            inside |= (va >= start) & (va <= end - 1)
+        return inside
+
+    def _pages(self, start: int, end: int) -> Iterator[Pages]:
         """Yield the pages that the walk or the probe's own reading has, up to those looked at."""
         self._stopped = False
-        given = self._memory, self._context, self._start, self._end
+        given = self._memory, self._context, start, end
         listed = (Pages.of_walk(leaves) for leaves in self._walk(*given))
         read = (Pages.of_reading(*block) for block in self._read(*given))
         most, count = max(_SCANNED, 2 * self._limit), 0
@@ -182,8 +193,8 @@ class Survey:
         if self._context.mode.long:
             half = 1 << (self._context.va_bits - 1)
             outside = [half, TOP // 2, TOP - half - 1]
-        outside = [va for va in outside if self._start <= va < self._end]
-        return Targets.at(np.array(outside, np.uint64), Place.NOT_CANONICAL)
+        found = np.array(outside, np.uint64)
+        return Targets.at(found[self._inside(found)], Place.NOT_CANONICAL)
 
 
 def _cut(parts: Iterator[Targets]) -> Iterator[Targets]:
@@ -247,7 +258,8 @@ def make_plan(
 
     `LimitExceeded` if there are more than `limit` mappings; they are counted, not listed.
     """
-    survey = Survey(memory, context, start=start, end=end, limit=limit, walk=walk, read=read)
+    ranges = ((start, end),)
+    survey = Survey(memory, context, ranges=ranges, limit=limit, walk=walk, read=read)
     return Plan.join([_NOTHING, *(accesses_to(context, piece) for piece in survey.pieces())])
 
 

@@ -1,6 +1,7 @@
 """What a check found, as a whole and by piece."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from crosswalk.emu.probe.trampoline import CR3_UNDER_TEST
 from crosswalk.walker.access import AccessType
 from crosswalk.walker.columns import Kind
 
-__all__ = ["KEPT_DIVERGENCES", "Lost", "Tally", "Verdict"]
+__all__ = ["KEPT_DIVERGENCES", "Lost", "Tally", "Verdict", "total_of"]
 
 Key = TypeVar("Key")
 
@@ -124,6 +125,34 @@ class Tally:
             lost=tuple(self._lost),
             roots=dict(sorted(total.roots.items())),
         )
+
+
+def total_of(verdicts: Iterable[Verdict], seconds: float) -> Verdict:
+    """Return the verdicts of several address spaces as one, of the divergences the first ones."""
+    total = Verdict(0, 0, (), {}, {}, 0.0)
+    for each in verdicts:
+        total = Verdict(
+            probes=total.probes + each.probes,
+            divergent=total.divergent + each.divergent,
+            divergences=(*total.divergences, *each.divergences)[:KEPT_DIVERGENCES],
+            known=_sum(total.known, each.known),
+            counts=_sum(total.counts, each.counts),
+            seconds=seconds,
+            listing=(*total.listing, *each.listing)[:KEPT_DIVERGENCES],
+            predicted_only=_sum(total.predicted_only, each.predicted_only),
+            not_asked=_sum(total.not_asked, each.not_asked),
+            mappings=total.mappings + each.mappings,
+            checked=total.checked + each.checked,
+            lost=(*total.lost, *each.lost),
+            roots=_sum(total.roots, each.roots),
+        )
+    lacks = total.predicted_only
+    return replace(
+        total,
+        known=dict(sorted(total.known.items())),
+        predicted_only={name: lacks[name] for name in FEATURES if name in lacks},
+        roots=dict(sorted(total.roots.items())),
+    )
 
 
 def _sum(one: dict[Key, int], other: dict[Key, int]) -> dict[Key, int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from crosswalk.emu.check.crosscheck import MAX_WIDTH
 from crosswalk.emu.check.departures import Scope, departures
 from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
+from crosswalk.emu.cli.check_spaces import check_spaces
 from crosswalk.emu.cli.followed import Followed, follow
 from crosswalk.emu.cli.output import (
     command_line,
@@ -23,13 +24,13 @@ from crosswalk.emu.cli.output import (
     remark,
 )
 from crosswalk.emu.cli.sources import chosen_range, report_source, require_unread
-from crosswalk.emu.cli.spaces import chosen_spaces
+from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.guest import boot
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
 from crosswalk.emu.report.finding import finding_lines
 from crosswalk.emu.report.records import structures_case
-from crosswalk.emu.report.source import unfollowed_lines
+from crosswalk.emu.report.source import roots_text, unfollowed_lines
 from crosswalk.emu.report.text import context_text
 from crosswalk.emu.report.verdict import (
     divergence_case,
@@ -43,6 +44,7 @@ from crosswalk.emu.report.verdict import (
 from crosswalk.guest.builder import build_image
 from crosswalk.guest.status import Taken
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Case, Source, SourceKind, dump_case
 from crosswalk.walker.formats.files import make_folder, write_file
 from crosswalk.walker.frames import count_mappings
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from crosswalk.emu.cli.check_walker import Answered
 
 __all__ = [
+    "explain_known",
     "machine_extent",
     "report_advice",
     "report_divergences",
@@ -77,12 +80,17 @@ class _Intended:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a check found: of SOURCE, of what a guest intended, of a walker under test."""
+    """What a check found: of SOURCE, of what a guest intended, of a walker under test.
+
+    `parts` are the verdicts with divergences to show, each with the context that it is about.
+    """
 
     verdict: Verdict
     extent: Extent
+    parts: Sequence[tuple[PagingContext, Verdict]]
     intended: _Intended | None = None
     answered: Answered | None = None
+    roots: Mapping[str, object] = field(default_factory=dict)
 
     def record(self) -> dict[str, object]:
         """Return the summary document, with what it has of a guest and of a walker under test."""
@@ -96,7 +104,7 @@ class _Result:
         if self.answered is not None:
             unasked = self.verdict.not_asked | self.extent.not_asked | self.answered.not_asked
             found |= {**self.answered.record(), "not_asked": unasked}
-        return found
+        return found | dict(self.roots)
 
 
 def run_guest(options: argparse.Namespace) -> int:
@@ -113,7 +121,7 @@ def run_guest(options: argparse.Namespace) -> int:
     verdict = verdict_of(memory, context, jobs=options.jobs)
     intended = _Intended(sum(each.count for each in pages), broken, booted.status.taken)
     extent = machine_extent(image.name, memory, context)
-    return _report(options, memory, context, _Result(verdict, extent, intended))
+    return _report(options, memory, _Result(verdict, extent, [(context, verdict)], intended))
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -121,15 +129,32 @@ def run_check(options: argparse.Namespace) -> int:
     spaces = chosen_spaces(options)
     source = spaces.source
     between = chosen_range(options)
+    if options.walker is not None and len(spaces.contexts) > 1:
+        raise BadInput("--walker takes one address space at a time: name one with --roots")
     report_source(source)
-    extent = _extent(options, follow(options, spaces), between)
+    followed = follow(options, spaces)
+    extent = _extent(options, followed, between)
     if options.walker is not None:
         # Of all that this needs, other checks need nothing.
         from crosswalk.emu.cli.check_walker import ask_walker  # noqa: PLC0415
 
         verdict, answered = ask_walker(options, source, between)
-        result = _Result(verdict, extent, answered=answered)
-        return _report(options, source.memory, source.context, result)
+        alone = [(source.context, verdict)]
+        result = _Result(verdict, extent, alone, answered=answered)
+        return _report(options, source.memory, result, spaces)
+    if len(spaces.contexts) > 1:
+        with progress("probes") as report:
+            verdict, parts = check_spaces(
+                source.memory,
+                spaces.contexts,
+                between=between,
+                limit=options.limit,
+                jobs=options.jobs,
+                assumed_width=not source.width_known,
+                progress=report,
+            )
+        result = _Result(verdict, extent, parts, roots=followed.roots_record())
+        return _report(options, source.memory, result, spaces)
     verdict = verdict_of(
         source.memory,
         source.context,
@@ -138,7 +163,9 @@ def run_check(options: argparse.Namespace) -> int:
         jobs=options.jobs,
         assumed_width=not source.width_known,
     )
-    return _report(options, source.memory, source.context, _Result(verdict, extent))
+    roots = followed.roots_record() if spaces.named else {}
+    result = _Result(verdict, extent, [(source.context, verdict)], roots=roots)
+    return _report(options, source.memory, result, spaces)
 
 
 def machine_extent(name: str, memory: PhysicalMemory, context: PagingContext) -> Extent:
@@ -158,10 +185,10 @@ def machine_extent(name: str, memory: PhysicalMemory, context: PagingContext) ->
 
 
 def _extent(options: argparse.Namespace, followed: Followed, between: tuple[int, int]) -> Extent:
-    source = followed.source
+    source, spaces = followed.source, followed.spaces
     wide = 0
     if not source.width_known:
-        widest = replace(source.context, maxphyaddr=MAX_WIDTH)
+        widest = [replace(each, maxphyaddr=MAX_WIDTH) for each in spaces.contexts]
         wide = unfollowed(source.memory, widest).beyond_40
     return Extent(
         mappings=followed.mappings,
@@ -169,8 +196,9 @@ def _extent(options: argparse.Namespace, followed: Followed, between: tuple[int,
         complete=source.complete,
         wide=wide,
         assumed=source.assumed,
-        spaces=source.address_spaces,
-        masked=bool(source.context.encryption_mask),
+        spaces=1 if spaces.named else source.address_spaces,
+        roots=roots_text(spaces.contexts, spaces.known) if spaces.named else "",
+        masked=any(each.encryption_mask for each in spaces.contexts),
         partial=options.partial,
         between=None if between == (0, TOP) else between,
         begins_as=source.begins_as,
@@ -200,7 +228,10 @@ def verdict_of(
 
 
 def _report(
-    options: argparse.Namespace, memory: PhysicalMemory, context: PagingContext, result: _Result
+    options: argparse.Namespace,
+    memory: PhysicalMemory,
+    result: _Result,
+    spaces: Spaces | None = None,
 ) -> int:
     """Report the verdict and the mismatches, and return the exit status."""
     verdict, intended, answered = result.verdict, result.intended, result.answered
@@ -219,9 +250,13 @@ def _report(
             print(f"{intended.pages:,} intended pages, {len(broken):,} mismatches")
     for line in broken[:_SHOWN]:
         show(f"mismatch: {line}")
-    report_divergences(options, verdict, memory, context, show)
+    named = spaces is not None and spaces.named
+    for context, part in result.parts:
+        report_divergences(part, memory, context, show, named=named)
+    explain_known(options, verdict, show)
     # `run` reads no file.
-    save_cases(options.cases, memory, context, verdict, getattr(options, "source", None))
+    read = getattr(options, "source", None)
+    save_cases(options.cases, memory, result.parts, read, named=named)
     if answered is not None:
         answered.write_reports(options, word)
         for line in answered.lines():
@@ -245,13 +280,16 @@ def report_advice(verdict: Verdict, word: Conclusion) -> None:
 
 
 def report_divergences(
-    options: argparse.Namespace,
     verdict: Verdict,
     memory: PhysicalMemory,
     context: PagingContext,
     show: Callable[[str], None],
+    *,
+    named: bool = False,
 ) -> None:
-    """Report the first divergences, and with --verbose the known ones."""
+    """Report the first divergences, of one of several roots with its name."""
+    if named and verdict.divergent:
+        show(f"root {context.root:#x}, {context.mode}:")
     if verdict.divergences:
         # What describes them is large, and as a rule there are none.
         from crosswalk.emu.findings.describe import described_divergence  # noqa: PLC0415
@@ -267,11 +305,14 @@ def report_divergences(
     shown = len(verdict.divergences[:_SHOWN]) + len(verdict.listing[:_SHOWN])
     if verdict.divergent > shown:
         show(f"… and {verdict.divergent - shown:,} more (--cases DIR keeps them)")
-    if options.verbose:
-        _explain_known(verdict, show)
 
 
-def _explain_known(verdict: Verdict, show: Callable[[str], None]) -> None:
+def explain_known(
+    options: argparse.Namespace, verdict: Verdict, show: Callable[[str], None]
+) -> None:
+    """With --verbose, say what the known divergences are."""
+    if not options.verbose:
+        return
     for entry in departures(Scope.ACCESS):
         counts = (count for name, count in verdict.known.items() if entry.id in name.split("+"))
         if times := sum(counts):
@@ -283,31 +324,39 @@ def _explain_known(verdict: Verdict, show: Callable[[str], None]) -> None:
 def save_cases(
     folder: Path | None,
     memory: PhysicalMemory,
-    context: PagingContext,
-    verdict: Verdict,
+    parts: Sequence[tuple[PagingContext, Verdict]],
     source: str | None = None,
+    *,
+    named: bool = False,
 ) -> None:
-    """Write each divergence into a folder, if one is given; `BadInput` where `source` is there."""
-    if folder is None or not verdict.divergent:
+    """Write each divergence into a folder, if one is given; `BadInput` where `source` is there.
+
+    `parts` are verdicts with the contexts that they are about; the files are `named` by their roots
+    where these are of several.
+    """
+    if folder is None or not any(verdict.divergent for _, verdict in parts):
         return
     make_folder(folder)
     ram = tuple(memory.ranges)
-    for number, divergence in enumerate(verdict.divergences):
+    divergences = [(context, each) for context, part in parts for each in part.divergences]
+    for number, (context, divergence) in enumerate(divergences):
+        root = f"-root-{context.root:#x}" if named else ""
         case = divergence_case(context, ram, divergence)
-        _save(folder / f"divergence-{number:04}.json", case, source)
-    for number, unlike in enumerate(verdict.listing):
+        _save(folder / f"divergence-{number:04}{root}.json", case, source)
+    listing = [(context, each) for context, part in parts for each in part.listing]
+    for number, (context, unlike) in enumerate(listing):
+        root = f"-root-{context.root:#x}" if named else ""
         case = listing_case(context, ram, unlike)
-        _save(folder / f"listing-{number:04}.json", case, source)
+        _save(folder / f"listing-{number:04}{root}.json", case, source)
     quoted = command_line([str(folder)])
-    if verdict.divergences:
+    if divergences:
         remark(
-            f"wrote {len(verdict.divergences):,} cases; "
-            f"replay: crosswalk replay {quoted}/divergence-*.json"
+            f"wrote {len(divergences):,} cases; replay: crosswalk replay {quoted}/divergence-*.json"
         )
-    if verdict.listing:
+    if listing:
         remark(
-            f"wrote {len(verdict.listing):,} cases of the list; "
-            f"check: crosswalk check {quoted}/listing-0000.json"
+            f"wrote {len(listing):,} cases of the list; "
+            f"check: crosswalk check {quoted}/listing-0000{'*' if named else ''}.json"
         )
 
 

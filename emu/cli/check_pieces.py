@@ -1,7 +1,7 @@
 """A check by processes of its own, each at a piece at a time; a crash is a result."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from crosswalk.emu.check.crosscheck import Checker, expected_accesses
@@ -17,12 +17,13 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.leaves import TOP, walk_leaves
 from crosswalk.walker.memory import PhysicalMemory
 
-__all__ = ["TIME_LIMIT", "add_up", "check_in_pieces", "in_processes", "survey_of"]
+__all__ = ["PATIENCE", "TIME_LIMIT", "add_up", "check_in_pieces", "in_processes", "survey_of"]
 
 TIME_LIMIT = 600.0
 """Seconds after which a piece counts as hanging; one takes less than one."""
 
-_PATIENCE = 3  # So many pieces may be lost; an emulator that goes on dying is no check.
+PATIENCE = 3
+"""So many pieces may be lost; an emulator that goes on dying is no check."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -51,21 +52,25 @@ def check_in_pieces(
             memory, context, predict=translate_many, walk=walk_leaves, assumed_width=assumed_width
         ).check
 
-    survey = survey_of(memory, context, between, limit)
+    survey = survey_of(memory, context, [between], limit)
     results = in_processes(survey.pieces(), begin, jobs, TIME_LIMIT, lambda targets: targets)
     return add_up(survey, results, progress)
 
 
 def survey_of(
-    memory: PhysicalMemory, context: PagingContext, between: tuple[int, int], limit: int | None
+    memory: PhysicalMemory,
+    context: PagingContext,
+    ranges: Sequence[tuple[int, int]],
+    limit: int | None,
 ) -> Survey:
-    """Return the survey of [start, end): all of it, or with `limit` the first of each kind."""
-    start, end = between
+    """Return the survey of ranges [start, end): all of it, or with `limit` the first of each kind.
+
+    The ranges don't overlap and are in address order.
+    """
     return Survey(
         memory,
         context,
-        start=start,
-        end=end,
+        ranges=ranges,
         limit=DEFAULT_LIMIT if limit is None else limit,
         cut=limit is not None,
         walk=walk_leaves,
@@ -86,11 +91,11 @@ def add_up(
         tally.add(result)
         if isinstance(result, Lost):
             lost.append(result)
-            if len(lost) > _PATIENCE:
+            if len(lost) > PATIENCE:
                 break
         elif progress is not None:
             progress(tally.probes, max(tally.probes, expected_accesses(survey)))
-    if lost and (len(lost) > _PATIENCE or not tally.probes):
+    if lost and (len(lost) > PATIENCE or not tally.probes):
         raise EmulatorCrash(f"{lost[0].how}, at {lost[0].first:#x} to {lost[0].last:#x}")
     return tally.verdict(time.perf_counter() - began)
 

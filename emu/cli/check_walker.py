@@ -176,7 +176,7 @@ def _ask_in_pieces(
     `limit` what it lists is asked for as a whole, else where something is accessed. The walker of a
     piece that was lost has answered nothing of it.
     """
-    survey = survey_of(memory, context, between, limit)
+    survey = survey_of(memory, context, [between], limit)
     pieces = pieces_of(context, survey.pieces(), between, whole=limit is None)
     limited = TIME_LIMIT + seconds
     tasks = pieces, lambda: begin().check, jobs, limited, lambda piece: piece.targets

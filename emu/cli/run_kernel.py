@@ -11,6 +11,7 @@ from typing import Any
 
 from crosswalk.emu.check import Verdict
 from crosswalk.emu.cli.check import (
+    explain_known,
     machine_extent,
     report_advice,
     report_divergences,
@@ -131,9 +132,10 @@ def _looked_at(options: argparse.Namespace, boot: Boot, reached: Reached) -> _Po
     show = remark if options.json else print
     for line in _lines(point):
         show(line)
-    report_divergences(options, verdict, memory, context, show)
+    report_divergences(verdict, memory, context, show)
+    explain_known(options, verdict, show)
     folder = None if options.cases is None else options.cases / _folder(reached.point)
-    save_cases(folder, memory, context, verdict)
+    save_cases(folder, memory, [(context, verdict)])
     report_advice(verdict, point.word)
     return point
 

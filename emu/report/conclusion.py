@@ -16,9 +16,10 @@ class Extent:
     `mappings` is the number in all of it, `unfollowed` what the walk couldn't follow. `complete`
     says that there is no memory but the one at hand, so that tables outside are none. `wide` is
     the number of entries that need more bits than the assumed MAXPHYADDR has. The address space
-    is one of `spaces`; `masked` says that it has an encryption mask. `partial` says that the
-    user lets a part pass. `between` are the addresses [start, end) that were asked for, where they
-    aren't all. `begins_as` is the other format that the file of a raw image begins as.
+    is one of `spaces`; `roots` says in words which ones they are, where they are several. `masked`
+    says that they have an encryption mask. `partial` says that the user lets a part pass. `between`
+    are the addresses [start, end) that were asked for, where they aren't all. `begins_as` is the
+    other format that the file of a raw image begins as.
     """
 
     mappings: int
@@ -31,6 +32,7 @@ class Extent:
     partial: bool = False
     between: tuple[int, int] | None = None
     begins_as: str = ""
+    roots: str = ""
 
     @property
     def not_asked(self) -> dict[str, int]:
@@ -63,6 +65,8 @@ class Extent:
         if self.between is not None:
             start, end = self.between
             yield f"from {start:#x} to {end - 1:#x} alone"
+        if self.roots:
+            yield f"under {self.roots}"
         if self.spaces > 1:
             yield f"1 of {self.spaces} address spaces"
         if self.masked:

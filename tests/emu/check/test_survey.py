@@ -163,11 +163,22 @@ def test_malformed_entries_beyond_a_limit_are_counted():
 
 
 def test_a_limit_within_a_range_counts_what_is_in_it():
-    end = VA + 8 * KIB4
-    made, _ = survey_of(several().memory, context(), end=end, limit=2, cut=True)
+    ranges = [(0, VA + 8 * KIB4)]
+    made, _ = survey_of(several().memory, context(), ranges=ranges, limit=2, cut=True)
     assert (4, 2) == (made.mappings, made.taken)
     with pytest.raises(LimitExceeded, match="more than 2 mappings in this range"):
-        Survey(several().memory, context(), end=end, limit=2)
+        Survey(several().memory, context(), ranges=ranges, limit=2)
+
+
+def test_ranges_have_the_targets_that_each_has_alone():
+    memory = several().memory
+    ranges = [(VA + KIB4, VA + 8 * KIB4), (GIB1, 2 * GIB1), (1 << 46, 1 << 47)]
+    together, pieces = survey_of(memory, context(), ranges=ranges)
+    apart = [survey_of(memory, context(), ranges=[each]) for each in ranges]
+    assert sum(made.mappings for made, _ in apart) == together.mappings == 4
+    assert sorted(row for _, some in apart for row in all_of(Targets.join(some))) == all_of(
+        Targets.join(pieces)
+    )
 
 
 def test_an_image_of_very_many_mappings_costs_what_the_limit_takes(monkeypatch):

@@ -30,7 +30,7 @@ def pages(mode, count):
 
 
 def pieces(memory, under, between=(0, TOP), *, whole=True):
-    survey = Survey(memory, under, start=between[0], end=between[1])
+    survey = Survey(memory, under, ranges=(between,))
     return list(pieces_of(under, survey.pieces(), between, whole=whole))
 
 
