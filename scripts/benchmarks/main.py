@@ -1,4 +1,4 @@
-"""`scripts/bench`: the walk against the Heki walk in C, probes, campaigns, checks, small cases."""
+"""`scripts/bench`: the walk against the Heki walk in C, probes, campaigns, checks, formats."""
 
 import argparse
 import json
@@ -21,6 +21,7 @@ from scripts.benchmarks.contenders import (
     volatility_walks,
 )
 from scripts.benchmarks.cwalk import CWalker, compiler_version
+from scripts.benchmarks.formats import measured_formats, show_formats
 from scripts.benchmarks.images import IMAGES, Image, dense
 from scripts.benchmarks.judges import default_judges, measured_judges, show_judges
 from scripts.benchmarks.measure import medians, peak_in_child
@@ -60,6 +61,12 @@ def main() -> int:
         nargs="*",
         help="judges, nothing else; those named as `crosswalk judge --with` has them, or all kinds",
     )
+    parser.add_argument(
+        "--formats",
+        metavar="FILE",
+        nargs="*",
+        help="formats, nothing else: these files (FILE=MAP with its memory map), or samples",
+    )
     parser.add_argument("--source", metavar="FILE", type=Path, help="with --check, check this, too")
     parser.add_argument(
         "--against", metavar="TREE", type=Path, help="another tree, by turns with this one"
@@ -78,6 +85,7 @@ def main() -> int:
         (_cases, options.cases),
         (_startup, options.startup),
         (_judges, options.judges is not None),
+        (_formats, options.formats is not None),
     ):
         measure = chosen if asked else measure
     try:
@@ -135,6 +143,11 @@ def _judges(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
     judges = options.judges or default_judges()
     found = measured_judges(1 if options.quick else 5, judges)
     return {"judges": found}, lambda document: show_judges(document["judges"])
+
+
+def _formats(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
+    found = measured_formats(1 if options.quick else 3, options.formats)
+    return {"formats": found}, lambda document: show_formats(document["formats"])
 
 
 def _everything(options: argparse.Namespace, trees: list[Tree]) -> Measured:
