@@ -106,13 +106,8 @@ class Segments:
     """
 
     def __init__(self, segments: Iterable[tuple[int, Bytes]]) -> None:
-        parts = sorted(
-            ((start, np.frombuffer(data, dtype=np.uint8)) for start, data in segments),
-            key=lambda part: part[0],
-        )
-        parts = [(start, data) for start, data in parts if data.size]
-        for _, data in parts:
-            data.flags.writeable = False
+        held = ((start, _bytes_of(data)) for start, data in segments)
+        parts = sorted(((s, data) for s, data in held if data.size), key=lambda part: part[0])
         self._parts = parts
         self._starts = [start for start, _ in parts]
         self._ranges = joined((start, data.size) for start, data in parts)
@@ -120,19 +115,22 @@ class Segments:
         # Frames that begin in one part and end in a later one: few, and read when asked for.
         self._split: set[int] = set()
         # The parts that hold whole frames, each at the same place of these lists: the address of
-        # its first frame, the end of its last one, and its words.
+        # its first frame, the end of its last one, its bytes from there, and its words once they
+        # have been asked for.
         self._firsts: list[int] = []
         self._ends: list[int] = []
-        self._words: list[U64] = []
+        self._bytes: list[NDArray[np.uint8]] = []
+        self._words: list[U64 | None] = []
         for start, data in parts:
             first = -(-start // FRAME) * FRAME
             end = (start + data.size) // FRAME * FRAME
             if end > first:
                 self._firsts.append(first)
                 self._ends.append(end)
-                self._words.append(data[first - start : end - start].view(np.uint64))
+                self._bytes.append(data if first == start else data[first - start :])
             if end < start + data.size and end in self._whole:
                 self._split.add(end)
+        self._words += [None] * len(self._firsts)
         self._first = np.array(self._firsts, np.uint64)
 
     @property
@@ -164,7 +162,10 @@ class Segments:
         """Return the 8-byte word at `pa`, a multiple of 8; None if its frame is not backed."""
         at = bisect_right(self._firsts, pa) - 1
         if at >= 0 and pa < self._ends[at]:
-            return int(self._words[at][(pa - self._firsts[at]) // 8])
+            words = self._words[at]
+            if words is None:
+                words = self._words_of(at)
+            return int(words[(pa - self._firsts[at]) // 8])
         if pa & -FRAME in self._split:
             return int.from_bytes(self.read(pa, 8), "little")
         return None
@@ -184,7 +185,7 @@ class Segments:
         lowest, highest = int(frames.min()), int(frames.max())
         at = bisect_right(self._firsts, lowest) - 1
         if at >= 0 and highest < self._ends[at]:
-            words = self._words[at].reshape(-1, WORDS)
+            words = self._words_of(at).reshape(-1, WORDS)
             row = (lowest - self._firsts[at]) // FRAME
             if highest - lowest == (count - 1) * FRAME and _consecutive(frames):
                 return words[row : row + count]
@@ -206,9 +207,17 @@ class Segments:
                 gathered[row] = np.frombuffer(self.read(int(frames[row]), FRAME), np.uint64)
         return gathered
 
+    def _words_of(self, part: int) -> U64:
+        """Return the words of the whole frames of a part."""
+        words = self._words[part]
+        if words is None:
+            size = self._ends[part] - self._firsts[part]
+            words = self._words[part] = self._bytes[part][:size].view(np.uint64)
+        return words
+
     def _picked(self, part: int, frames: U64) -> U64:
         """Return the words of frames of one part, a copy."""
-        words = self._words[part].reshape(-1, WORDS)
+        words = self._words_of(part).reshape(-1, WORDS)
         picked: U64 = words[(frames - np.uint64(self._firsts[part])) // np.uint64(FRAME)]
         return picked
 
@@ -353,6 +362,17 @@ def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         else:
             found.append((start, size))
     return tuple(found)
+
+
+def _bytes_of(data: Bytes) -> NDArray[np.uint8]:
+    """Return a read-only view of anything that holds bytes."""
+    # A view of an array takes half as much memory as that of a buffer.
+    if isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 1:
+        found = data[:]
+    else:
+        found = np.frombuffer(data, np.uint8)
+    found.flags.writeable = False
+    return found
 
 
 def _consecutive(frames: U64) -> bool:

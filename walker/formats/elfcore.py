@@ -116,7 +116,8 @@ def read_core(data: mmap, cpu: int = 0) -> ElfCore:
     if cpu != 0 and not 0 <= cpu < len(cpus):
         raise BadInput(f"ELF core: no CPU {cpu}; the file has the registers of {len(cpus)}")
     extents = apart(data, placed.extents)
-    memory = Segments((start, content[at : at + size]) for start, at, size in extents)
+    whole = np.frombuffer(data, np.uint8)
+    memory = Segments((start, whole[at : at + size]) for start, at, size in extents)
     vmcoreinfo = vmcoreinfo_of(notes)
     lacking = uncovered(placed.gaps, memory.ranges)
     # QEMU leaves out blocks of RAM as a whole; its cores may have Linux' note, too.
@@ -198,5 +199,6 @@ def _require_whole(programs: Programs, length: int) -> None:
 
 def _all_at_zero(loads: Programs) -> bool:
     """Return whether several different segments have 0 for an address, which then says nothing."""
-    several = all(len(np.unique(loads[name])) > 1 for name in ("offset", "vaddr"))
-    return several and not loads["paddr"].any()
+    if loads["paddr"].any():
+        return False
+    return all((loads[name] != loads[name][0]).any() for name in ("offset", "vaddr"))

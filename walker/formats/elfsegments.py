@@ -6,7 +6,7 @@ the same part of the file needs no comparison; all else has to have the same byt
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from mmap import MADV_DONTNEED, PAGESIZE, mmap
+from mmap import MADV_DONTNEED, MADV_NORMAL, MADV_RANDOM, mmap
 
 import numpy as np
 
@@ -18,10 +18,11 @@ __all__ = ["Extent", "apart", "joined_extents", "uncovered"]
 Extent = tuple[int, int, int]
 """A part of memory in a file: its physical address, its place in the file, its size in bytes."""
 
-# Of an overlap larger than this, as many bytes are compared, in frames that lie evenly apart.
-_SAMPLED = 1 << 28
-_MOST = 1 << 30
+# An overlap up to the first size is compared as a whole, of a larger one as many frames as that,
+# which lie evenly apart: no known tool writes one. All together are compared up to the last size.
+_WHOLE, _FRAMES, _MOST = 1 << 28, 1024, 1 << 30
 _CHUNK = 1 << 22
+_SMALL = 1 << 16  # Not worth to give its pages back; what Linux maps around a fault.
 
 
 def joined_extents(paddr: U64, offset: U64, size: U64) -> list[Extent]:
@@ -51,14 +52,15 @@ def apart(data: mmap | None, extents: Iterable[Extent]) -> Iterator[Extent]:
 
     Raises `BadInput` where two overlap and have different bytes there; without `data`, whatever
     they have is taken for the same. Of an overlap of more than
-    256 MiB, 65,536 frames are compared, and of all together at most 1 GiB: `LimitExceeded` beyond.
+    256 MiB, 1,024 frames are compared, that lie evenly apart. `LimitExceeded` where there is more
+    than 1 GiB to compare, each such overlap counted as 256 MiB.
     """
     left = _MOST
     begin, place, end = 0, 0, 0  # The extent that reaches furthest so far.
     for start, at, size in extents:
         common = max(min(end - start, size), 0)
         if data is not None:
-            left -= min(common, _SAMPLED)
+            left -= min(common, _WHOLE)
         if left < 0:
             raise LimitExceeded(
                 f"ELF core: more than {_MOST >> 30} GiB of segments overlap, from different places "
@@ -98,22 +100,26 @@ def uncovered(gaps: Sequence[tuple[int, int]], ranges: Sequence[tuple[int, int]]
 
 
 def _equal(data: mmap, one: int, other: int, size: int) -> bool:
-    content = memoryview(data)
-    if size <= _SAMPLED:
-        parts = [(at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK)]
-    else:
-        count = _SAMPLED // FRAME
-        parts = [((size - FRAME) * at // (count - 1), FRAME) for at in range(count)]
-    return all(_equal_part(data, content, one + at, other + at, length) for at, length in parts)
+    if size <= _SMALL:
+        return data[one : one + size] == data[other : other + size]
+    if size <= _WHOLE:
+        chunks = ((at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
+        return all(_equal_part(data, one + at, other + at, length) for at, length in chunks)
+    frames = ((size - FRAME) * at // (_FRAMES - 1) for at in range(_FRAMES))
+    # Else the kernel reads megabytes ahead for each frame.
+    data.madvise(MADV_RANDOM)
+    try:
+        return all(_equal_part(data, one + at, other + at, FRAME) for at in frames)
+    finally:
+        data.madvise(MADV_NORMAL)
 
 
-def _equal_part(data: mmap, content: memoryview, one: int, other: int, size: int) -> bool:
-    equal = np.array_equal(
-        np.frombuffer(content[one : one + size], np.uint8),
-        np.frombuffer(content[other : other + size], np.uint8),
-    )
+def _equal_part(data: mmap, one: int, other: int, size: int) -> bool:
+    content = np.frombuffer(data, np.uint8)
+    equal = np.array_equal(content[one : one + size], content[other : other + size])
     # What was compared is most likely not read again: its pages don't count as used memory.
     for place in (one, other):
-        first = place & -PAGESIZE
-        data.madvise(MADV_DONTNEED, first, place + size - first)
+        first = place & -_SMALL
+        end = min(-(-(place + size) // _SMALL) * _SMALL, len(data))
+        data.madvise(MADV_DONTNEED, first, end - first)
     return equal

@@ -94,7 +94,9 @@ def test_without_bytes_to_compare_the_first_extent_has_what_is_in_two():
 
 
 def test_of_a_large_overlap_frames_are_compared_that_lie_evenly_apart(monkeypatch):
-    monkeypatch.setattr(elfsegments, "_SAMPLED", 4 * PAGE)
+    monkeypatch.setattr(elfsegments, "_SMALL", PAGE)
+    monkeypatch.setattr(elfsegments, "_WHOLE", 8 * PAGE)
+    monkeypatch.setattr(elfsegments, "_FRAMES", 4)
     data = filled(32 * PAGE)
     data[16 * PAGE :] = data[: 16 * PAGE]
     extents = joined((0, 0, 16 * PAGE), (0, 16 * PAGE, 16 * PAGE))
