@@ -1,8 +1,9 @@
 """Memory in kdump-compressed files: whole ones, flattened ones, and the parts of a split dump.
 
 drgn reads these files, too, and the tests hold this reader to it. It isn't what reads them here: it
-has no list of the frames in a file, wants VMCOREINFO and names in the header, which QEMU's files lack,
-and maps a file without looking at its size, so that a truncated one ends the process (SIGBUS).
+has no list of the frames in a file, wants VMCOREINFO and names in the header, which QEMU's files
+lack, and maps a file without looking at its size, so that a truncated one ends the process
+(SIGBUS).
 """
 
 import os
