@@ -7,12 +7,14 @@ what the kernel unmapped there after boot: the direct map has the same memory.
 """
 
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.fetched import FetchedMemory
 from crosswalk.walker.formats.elfcore import note_places, notes_at, placed_segments
@@ -21,16 +23,20 @@ from crosswalk.walker.formats.elfnotes import vmcoreinfo_of
 from crosswalk.walker.formats.elfsegments import Extent, apart
 from crosswalk.walker.formats.files import FileWindow, open_window
 from crosswalk.walker.formats.located_errors import errors_named, printable
+from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.formats.sources import Contents, SourceKind
 from crosswalk.walker.memory import FRAME, U64, WORDS
 
-__all__ = ["denied", "is_kcore", "read_kcore"]
+__all__ = ["cpu_registers", "denied", "is_kcore", "read_kcore"]
 
 _NAME = "kcore"
 _KERNEL_IMAGE = np.uint64(0xFFFF_FFFF_8000_0000)
 _LARGEST_NOTES = 1 << 24
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_SYS_RAWIO = 1, 2, 17
 _STATUS = Path("/proc/self/status")
+_CPUINFO = "cpuinfo"
+_VENDORS = {"GenuineIntel": Vendor.INTEL, "AuthenticAMD": Vendor.AMD, "HygonGenuine": Vendor.AMD}
+_WIDTH = re.compile(r"(\d{1,2}) bits physical")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
@@ -48,6 +54,7 @@ def is_kcore(name: str) -> bool:
 def read_kcore(name: str, notice: Callable[[str], None] | None = None) -> Contents:
     """Return the memory of the machine that this runs on, read by the piece while it changes.
 
+    Of registers, what /proc/cpuinfo says: vendor, MAXPHYADDR, whether there are 1-GiB pages.
     Raises `BadInput` as `read_core` does, and where the file can't be opened: what permission
     is missing, or that the kernel has no such file. `notice` takes what is left aside.
     """
@@ -60,6 +67,8 @@ def read_kcore(name: str, notice: Callable[[str], None] | None = None) -> Conten
             raise LimitExceeded(f"ELF core: more than {_LARGEST_NOTES >> 20} MiB of notes")
         notes = notes_at(memoryview(window[at : at + size]) for at, size in places)
         extents = list(apart(None, placed.extents))
+        beside = Path(os.path.realpath(name)).with_name(_CPUINFO)
+        registers = cpu_registers(_content(beside) if is_kcore(name) else "")
     if placed.virtual and notice is not None:
         notice(f"{placed.virtual:,} segments have no physical address, and are left aside")
     return Contents(
@@ -68,6 +77,7 @@ def read_kcore(name: str, notice: Callable[[str], None] | None = None) -> Conten
         memory=FetchedMemory(
             [(start, size) for start, _, size in extents], _Fetching(window, extents)
         ),
+        registers=registers,
         format="running machine's memory (/proc/kcore)",
         machine="386" if headers.is_386 else "x86-64",
         notes=tuple((note.name, note.kind, len(note.content)) for note in notes),
@@ -117,6 +127,22 @@ class _Fetching:
             yield done, place + inside, part
             done += part
             at += 1
+
+
+def cpu_registers(cpuinfo: str) -> Registers:
+    """Return what the text of /proc/cpuinfo says of its first CPU, as far as it does.
+
+    MAXPHYADDR is less than what CPUID says where memory encryption takes some bits.
+    """
+    first = cpuinfo.partition("\n\n")[0].splitlines()
+    said = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in first)}
+    width = _WIDTH.match(said.get("address sizes", ""))
+    flags = said.get("flags")
+    return Registers(
+        vendor=_VENDORS.get(said.get("vendor_id", "")),
+        maxphyaddr=None if width is None else int(width[1]),
+        page1gb=None if flags is None else "pdpe1gb" in flags.split(),
+    )
 
 
 def denied(error: OSError) -> str:

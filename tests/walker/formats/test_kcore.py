@@ -11,7 +11,7 @@ import pytest
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import Registers, SourceKind, files, open_contents, open_source
 from crosswalk.walker.formats import kcore as module
-from crosswalk.walker.formats.kcore import is_kcore, read_kcore
+from crosswalk.walker.formats.kcore import cpu_registers, is_kcore, read_kcore
 
 NOWHERE = (1 << 64) - 1
 DIRECT, IMAGE, VMALLOC = 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8100_0000, 0xFFFF_C900_0000_0000
@@ -116,6 +116,36 @@ def test_notes_and_vmcoreinfo_are_there(kcore, proc):
     assert [("CORE", 1, 336), ("VMCOREINFO", 0, len(VMCOREINFO))] == list(contents.notes)
     assert VMCOREINFO == contents.vmcoreinfo
     assert "x86-64" == contents.machine
+
+
+CPUINFO = """\
+processor\t: 0
+vendor_id\t: AuthenticAMD
+flags\t\t: fpu pse {}syscall nx
+address sizes\t: 46 bits physical, 57 bits virtual
+
+processor\t: 1
+vendor_id\t: GenuineIntel
+"""
+
+
+@pytest.mark.parametrize(("flag", "page1gb"), [("pdpe1gb ", True), ("", False)])
+def test_what_cpuinfo_says_of_the_machine_is_known(kcore, proc, flag, page1gb):
+    kcore.write(proc)
+    proc.with_name("cpuinfo").write_text(CPUINFO.format(flag))
+    expected = Registers(vendor="amd", maxphyaddr=46, page1gb=page1gb)
+    assert expected == read_kcore(str(proc)).registers
+
+
+@pytest.mark.parametrize("text", ["", "vendor_id: Other\naddress sizes: many\n", "\n\n" + CPUINFO])
+def test_what_cpuinfo_does_not_say_is_unknown(text):
+    assert Registers() == cpu_registers(text)
+
+
+def test_of_a_file_elsewhere_no_machine_is_known(kcore, tmp_path):
+    kcore.write(tmp_path / "kcore")
+    (tmp_path / "cpuinfo").write_text(CPUINFO.format(""))
+    assert Registers() == read_kcore(str(tmp_path / "kcore")).registers
 
 
 def test_memory_is_read_anew_when_frames_were_forgotten(kcore, proc):
