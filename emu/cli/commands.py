@@ -26,6 +26,7 @@ from crosswalk.emu.cli.options import (
     option,
     output_file,
     output_folder,
+    seconds,
     source,
     walker,
 )
@@ -39,6 +40,24 @@ _POLICY = option(
     choices=["one-privilege", "any"],
     help="exit with status 1 if a frame is both writable and executable: within one privilege, "
     "or for any two",
+)
+_WATCH = Group(
+    "watching SOURCE",
+    (
+        option(
+            "--watch",
+            metavar="SECONDS",
+            type=seconds(86400),
+            help="list what changes, by a look each so many seconds; a live guest runs meanwhile",
+        ),
+        option(
+            "--watch-count",
+            metavar="N",
+            type=number(bits=63, least=1),
+            help="end after so many looks, the first included (never)",
+            needs="watch",
+        ),
+    ),
 )
 _CHECKING = (
     option(
@@ -185,6 +204,7 @@ and the biggest comes first.""",
                 type=output_file,
                 help="write the paging structures as a case file",
             ),
+            _WATCH,
             SUMMARY,
             ALLOW_EMPTY,
             json_option("one record a line"),
@@ -213,8 +233,12 @@ and the biggest comes first.""",
                 help="list the mappings of the range that holds this address",
             ),
             option(
-                "--limit", metavar="N", type=number(bits=63), help="with --of, stop after N lines"
+                "--limit",
+                metavar="N",
+                type=number(bits=63),
+                help="with --of or --watch, stop after N lines",
             ),
+            _WATCH,
             SUMMARY,
             ALLOW_EMPTY,
             PARTIAL,

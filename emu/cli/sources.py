@@ -1,7 +1,7 @@
 """SOURCE: opened as the options ask."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -117,7 +117,7 @@ def chosen_contents(options: argparse.Namespace) -> Contents:
             cpu=options.cpu or 0,
             seconds=options.gdb_timeout,
             leave_paused=options.leave_paused,
-            notice=remark,
+            notice=_remark_once(options),
         )
     return open_contents(
         options.source,
@@ -129,6 +129,18 @@ def chosen_contents(options: argparse.Namespace) -> Contents:
         unpack_limit=options.unpack_limit,
         notice=remark,
     )
+
+
+def _remark_once(options: argparse.Namespace) -> Callable[[str], None]:
+    """Return what reports a line once a command, however often it opens its source."""
+    reported = vars(options).setdefault("reported", set())
+
+    def report(text: str) -> None:
+        if text not in reported:
+            reported.add(text)
+            remark(text)
+
+    return report
 
 
 @contextmanager

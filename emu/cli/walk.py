@@ -11,6 +11,7 @@ from crosswalk.emu.cli.followed import Followed, follow, write_summary
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.sources import chosen_range, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
+from crosswalk.emu.cli.watch import FILTERS, watch_frames, watch_walk
 from crosswalk.emu.report.records import frame_record, mapping_record, range_record, structures_case
 from crosswalk.emu.report.text import (
     FRAME_HEADING,
@@ -33,7 +34,7 @@ from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.mappings import Mapping, Range, coalesce, mappings
-from crosswalk.walker.rights import EXECUTES, WRITES, Rights
+from crosswalk.walker.rights import Rights
 
 __all__ = ["run_frames", "run_walk"]
 
@@ -45,16 +46,12 @@ _BOTH = (
     Rights.USER_WRITE | Rights.USER_EXECUTE,
 )
 """Writing and executing, within one privilege."""
-_FILTERS = {
-    "writable": WRITES,
-    "executable": EXECUTES,
-    "user": Rights.USER_READ | Rights.USER_EXECUTE,
-}
-"""The rights of which a page has some, by the option that asks for that."""
 
 
 def run_walk(options: argparse.Namespace) -> int:
     """List the mappings of SOURCE, and return the exit status."""
+    if options.watch is not None:
+        return watch_walk(options)
     spaces = chosen_spaces(options, listing=True)
     source = spaces.source
     report_source(source)
@@ -143,7 +140,7 @@ def _marked(text: str, rights: Rights) -> str:
 
 
 def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator[Mapping]:
-    wanted = [rights for name, rights in _FILTERS.items() if getattr(options, name)]
+    wanted = [rights for name, rights in FILTERS.items() if getattr(options, name)]
     for page in pages:
         if options.level is not None and page.level != int(options.level):
             continue
@@ -153,6 +150,8 @@ def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator
 
 def run_frames(options: argparse.Namespace) -> int:
     """List the collective rights of SOURCE's frames, and return the exit status."""
+    if options.watch is not None:
+        return watch_frames(options)
     spaces = chosen_spaces(options, listing=True, count=options.policy is not None)
     report_source(spaces.source)
     followed = follow(options, spaces)
