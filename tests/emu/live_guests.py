@@ -153,7 +153,7 @@ def live_guest(folder, *, qemu, cpu="max", append="", memory=128):
     running = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         until(lambda: running.poll() is not None or _SAID in console.read_bytes())
-        assert running.poll() is None, "QEMU has ended"
+        assert None is running.poll(), "QEMU has ended"
         with socket.socket(socket.AF_UNIX) as qmp:
             qmp.connect(str(folder / "qmp"))
             with qmp.makefile("rw", encoding="utf-8") as file:
