@@ -27,6 +27,7 @@ from scripts.benchmarks.judges import default_judges, measured_judges, show_judg
 from scripts.benchmarks.measure import medians, peak_in_child
 from scripts.benchmarks.probes import GOALS as PROBE_GOALS
 from scripts.benchmarks.probes import PAGES, measured_probes, probe_scaling
+from scripts.benchmarks.spaces import judge_spaces, measured_spaces, show_spaces
 from scripts.benchmarks.startup import judge_startup, measured_startup, show_startup
 from scripts.benchmarks.trees import HERE, Tree
 
@@ -54,6 +55,7 @@ def main() -> int:
     parser.add_argument("--campaign", action="store_true", help="fuzzing campaigns, nothing else")
     parser.add_argument("--check", action="store_true", help="`crosswalk check`, nothing else")
     parser.add_argument("--cases", action="store_true", help="small cases, nothing else")
+    parser.add_argument("--spaces", action="store_true", help="many address spaces, nothing else")
     parser.add_argument("--startup", action="store_true", help="how long commands take to start")
     parser.add_argument(
         "--judges",
@@ -83,6 +85,7 @@ def main() -> int:
         (_campaigns, options.campaign),
         (_checks, options.check),
         (_cases, options.cases),
+        (_spaces, options.spaces),
         (_startup, options.startup),
         (_judges, options.judges is not None),
         (_formats, options.formats is not None),
@@ -129,6 +132,14 @@ def _cases(options: argparse.Namespace, trees: list[Tree]) -> Measured:
 
     count = 64 if options.quick else 256
     return {"cases": measured_cases(1 if options.quick else 3, trees, count=count)}, show
+
+
+def _spaces(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_spaces(document["spaces"])
+        _show_goals(judge_spaces(document["spaces"]))
+
+    return {"spaces": measured_spaces(3 if options.quick else 9)}, show
 
 
 def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
