@@ -157,9 +157,9 @@ _PACKS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def _by_extras(memory: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the formats that tests write by libraries of the extra kdump."""
+    """Yield the formats that tests write, and that libraries of the extras read."""
     try:
-        from tests.walker.formats import avmls, kdumps  # noqa: PLC0415
+        from tests.walker.formats import avmls, kdumps, saved_states  # noqa: PLC0415
     except ModuleNotFoundError as error:
         print(f"bench: no kdump and AVML: {error}", file=sys.stderr)
         return
@@ -169,3 +169,6 @@ def _by_extras(memory: bytes) -> Iterator[tuple[str, bytes]]:
         dump = kdumps.Kdump(pages=pages, ram=range(len(frames)), codec=codec, level=1)
         yield f"image.{name}.kdump", dump.file()
     yield "image.avml", avmls.image((0, memory))
+    sent = [(number, page if any(page) else 0) for number, page in frames.items()]
+    yield "image.qevm", saved_states.qevm(sent)
+    yield "image.dmp", saved_states.windows(memory=memory, runs=[(0, len(frames))])

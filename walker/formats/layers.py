@@ -19,6 +19,7 @@ from crosswalk.walker.fetched import FetchedMemory
 from crosswalk.walker.formats.extras import required
 from crosswalk.walker.formats.files import MappedFile, map_file
 from crosswalk.walker.formats.located_errors import one_line
+from crosswalk.walker.formats.qemu_cpus import cpus_in
 from crosswalk.walker.formats.registers import NOT_GIVEN, Registers
 from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory, Segments
 
@@ -32,11 +33,15 @@ _LOW_MEMORY = 1 << 31  # QEMU's machines have a hole above it, and further RAM a
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The memory that a file holds, the format in words, and the registers as far as known."""
+    """The memory that a file holds, the format in words, and the registers as far as known.
+
+    `cpus` are those of each CPU; empty where there are those of one at most, `registers`.
+    """
 
     memory: PhysicalMemory
     format: str
     registers: Registers = NOT_GIVEN
+    cpus: tuple[Registers, ...] = ()
 
 
 def read_layer(file: MappedFile) -> Layer:
@@ -249,7 +254,8 @@ def _qemu(file: MappedFile, what: str, offset: int = 0) -> Layer:
     if int(pas[-1]) >= 1 << _PHYSICAL_BITS:
         raise BadInput(f"{what}: a page at {int(pas[-1]):#x}, beyond {_PHYSICAL_BITS} bits")
     pages = _Pages(file, pas, places + np.uint64(offset), stored)
-    return Layer(FetchedMemory(_ranges(pas), pages.fetch), what)
+    cpus = cpus_in(file.data, offset + int((columns[:, 1] + columns[:, 3]).max()))
+    return Layer(FetchedMemory(_ranges(pas), pages.fetch), what, cpus=cpus)
 
 
 def _known_machine(machine: str) -> bool:

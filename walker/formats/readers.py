@@ -173,15 +173,18 @@ def _read_avml(file: MappedFile, asked: Asked) -> Contents:
 
 
 def _read_layer(file: MappedFile, asked: Asked) -> Contents:
-    del asked
     with errors_named(file.name):
         layer = read_layer(file)
+        if asked.cpu and not asked.cpu < len(layer.cpus):
+            raise BadInput(f"no CPU {asked.cpu}; the file has the registers of {len(layer.cpus)}")
     return Contents(
         name=printable(file.name),
         kind=SourceKind.LAYER,
         memory=layer.memory,
-        registers=layer.registers,
+        registers=layer.cpus[asked.cpu] if layer.cpus else layer.registers,
         format=layer.format,
+        cpus=layer.cpus,
+        cpu=asked.cpu,
     )
 
 
@@ -192,7 +195,7 @@ READERS = {
     SourceKind.LIME: Reader(_read_lime, ((0, LIME_MAGIC),), _LIME),
     SourceKind.KDUMP: Reader(_read_kdump, _KDUMPS, "kdump-compressed file", cpus=True),
     SourceKind.AVML: Reader(_read_avml, ((0, b"AVML"),), _AVML),
-    SourceKind.LAYER: Reader(_read_layer, tuple((0, magic) for magic in LAYERS), _LAYER),
+    SourceKind.LAYER: Reader(_read_layer, tuple((0, magic) for magic in LAYERS), _LAYER, cpus=True),
     SourceKind.KCORE: Reader(_read_kcore),
 }
 """The reader of each kind of file."""

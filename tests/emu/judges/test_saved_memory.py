@@ -75,8 +75,9 @@ def test_of_another_guest_the_frames_that_were_loaded_differ(name, saved):
     assert FRAMES == differing(core.memory, found.memory)[0]
 
 
-def test_a_kdump_has_the_registers_of_the_core(saved):
-    core, found = (open_contents(saved / "here" / f"memory.{each}") for each in ("elf", "kdump"))
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_has_the_registers_of_the_core(name, saved):
+    core, found = (open_contents(saved / "here" / each) for each in ("memory.elf", name))
     expected, registers = (
         [(cpu.cr0, cpu.cr3, cpu.cr4) for cpu in each.cpus] for each in (core, found)
     )

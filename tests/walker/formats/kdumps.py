@@ -82,14 +82,14 @@ class Kdump:
         sub = (sub.ljust(notes_at - BLOCK, b"\0") + notes).ljust(sub_blocks * BLOCK, b"\0")
         chosen = [pfn for pfn in sorted(self.pages) if not split or start <= pfn < end]
         at = (1 + sub_blocks) * BLOCK + 2 * half + _PAGE.size * len(chosen)
-        descriptors, data = b"", b""
+        descriptors, data = bytearray(), bytearray()
         for pfn in chosen:
             page, codec = packed(self.pages[pfn], self.codec), self.codec
             if len(page) >= BLOCK:
                 page, codec = self.pages[pfn], 0
             descriptors += _PAGE.pack(at + len(data), len(page), codec, 0)
             data += page
-        return header + sub + present + dumped + descriptors + data
+        return b"".join([header, sub, present, dumped, descriptors, data])
 
 
 def _bitmap(frames: Iterable[int], size: int) -> bytes:

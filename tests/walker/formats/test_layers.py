@@ -1,8 +1,6 @@
 """Files that volatility3's layers read, made here: a page of tables, and memory that tells."""
 
-import json
 import random
-import struct
 import sys
 
 import numpy as np
@@ -11,14 +9,16 @@ from volatility3.framework import contexts
 from volatility3.framework.layers import physical, qemu
 
 from crosswalk.walker.errors import BadInput, CrosswalkError
-from crosswalk.walker.formats import SourceKind, layers, open_contents, open_source
+from crosswalk.walker.formats import (
+    Registers,
+    SourceKind,
+    layers,
+    open_contents,
+    open_source,
+)
+from crosswalk.walker.formats.registers import NOT_GIVEN
 from crosswalk.walker.mappings import mappings
-
-FRAME = 4096
-
-
-def page(number):
-    return random.Random(number).randbytes(64).ljust(FRAME, bytes([number % 251]))
+from tests.walker.formats.saved_states import FRAME, libvirt, page, qevm, vmware, windows, xen
 
 
 @pytest.fixture
@@ -29,35 +29,6 @@ def opened(tmp_path):
         return open_contents(path, **settings)
 
     return opened
-
-
-def text(value):
-    return bytes([len(value)]) + value
-
-
-MEM_SIZE, ZERO, PAGE, END, CONTINUE = 4, 2, 8, 0x10, 0x20
-
-
-def qevm(pages, *, machine=b"pc-q35-7.2", ram=1 << 20, block=b"pc.ram"):
-    """A migration stream of (frame number, page, or the byte that it is full of) in this order.
-
-    QEMU docs/devel/migration.rst: a header, the configuration, sections of "ram", in big-endian
-    order, the description of all in JSON.
-    """
-    name = text(b"ram")
-    begin = b"\x01" + struct.pack(">I", 2) + name + struct.pack(">II", 0, 4)
-    sizes = struct.pack(">Q", ram | MEM_SIZE) + text(block) + struct.pack(">Q", ram)
-    stream = begin + sizes + struct.pack(">Q", END) + b"\x7e" + struct.pack(">I", 2)
-    stream += b"\x03" + struct.pack(">I", 2)
-    for row, (number, content) in enumerate(pages):
-        how = PAGE if isinstance(content, bytes) else ZERO
-        stream += struct.pack(">Q", number * FRAME | how | (CONTINUE if row else 0))
-        stream += b"" if row else text(block)
-        stream += content if isinstance(content, bytes) else bytes([content])
-    stream += struct.pack(">Q", END) + b"\x7e" + struct.pack(">I", 2)
-    description = json.dumps({"page_size": FRAME, "devices": []}).encode()
-    head = b"QEVM" + struct.pack(">I", 3) + b"\x07" + struct.pack(">I", len(machine)) + machine
-    return head + stream + b"\0\x06" + struct.pack(">I", len(description)) + description
 
 
 PAGES = [(number, page(number)) for number in (3, 1, 2, 40)]
@@ -117,10 +88,45 @@ def test_without_the_machines_hole_its_memory_above_4_gib_is_not_guessed(opened)
     assert page(1) == opened(qevm(PAGES, machine=b"pc-i440fx-jammy-hpb")).memory.read(FRAME, FRAME)
 
 
-def libvirt(stream, packed=0):
-    xml = b"<domain/>\0"
-    head = struct.pack("<16s4I", b"LibvirtQemudSave", 2, len(xml), 1, packed).ljust(92, b"\0")
-    return head + xml + stream
+VALUES = [
+    (0x40202, 0x80050033, 0x1000, 0x370EF0, 0xD01, 0x55555554),
+    (0x202, 0x80050033, 0x2000, 0x1020, 0xD01, 0),
+]
+
+
+@pytest.mark.parametrize("form", [bytes, libvirt])
+def test_registers_come_from_the_states_of_qemus_cpus(form, opened):
+    content = form(qevm(PAGES, cpus=VALUES))
+    found = [opened(content, cpu=number) for number in (0, 1)]
+    expected = [
+        Registers(rflags_ac=bool(flags & 1 << 18), cr0=cr0, cr3=cr3, cr4=cr4, efer=efer, pkru=pkru)
+        for flags, cr0, cr3, cr4, efer, pkru in VALUES
+    ]
+    assert expected == [each.registers for each in found] == list(found[0].cpus)
+    with pytest.raises(BadInput, match=r"no CPU 2; the file has the registers of 2$"):
+        opened(content, cpu=2)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"array_len": 16', b'"array_len": 15'),
+        (b'"array_len": 16', b'"array_len": -1'),
+        (b'"size": 8', b'"size":9e99'),
+        (b'"size": 8', b'"sise": 8'),
+        (b'"version": 12', b'"version": 13'),
+        (b'"vmsd_name": "cpu/pkru"', b'"vmsd_name": "cpu/pkrs"'),
+        (b'"instance_id": 1', b'"instance_id": 2'),
+        (b'"devices"', b'"device_"'),
+    ],
+)
+def test_cpus_that_do_not_fit_their_description_have_no_registers(old, new, opened):
+    content = qevm(PAGES, cpus=VALUES)
+    assert 1 <= content.count(old)
+    found = opened(content.replace(old, new))
+    assert () == found.cpus
+    assert NOT_GIVEN == found.registers
+    assert page(40) == found.memory.read(40 * FRAME, FRAME)
 
 
 def test_a_libvirt_save_file_is_qemus_stream_behind_a_header(opened):
@@ -133,33 +139,6 @@ def test_a_libvirt_save_file_is_qemus_stream_behind_a_header(opened):
         opened(libvirt(b"more"))
 
 
-RUNS = [(0, 3), (0x10, 2)]
-
-
-def tables():
-    """Three frames: a PML4, a PDPT and a PD that maps one large page."""
-    words = {0: 0x1003, 512: 0x2003, 1024 + 1: 0x83}
-    return b"".join(words.get(at, 0).to_bytes(8, "little") for at in range(3 * 512))
-
-
-def windows(*, kind=1, runs=RUNS, count=None, cr3=0):
-    """A complete dump of 64-bit Windows: a header of two frames, and pages by runs or a bitmap."""
-    head = bytearray(2 * FRAME)
-    head[:8] = b"PAGEDU64"
-    struct.pack_into("<Q", head, 0x10, cr3)
-    struct.pack_into("<II", head, 0x88, len(runs) if count is None else count & 0xFFFF, 0)
-    for row, run in enumerate(runs):
-        struct.pack_into("<QQ", head, 0x98 + 16 * row, *run)
-    struct.pack_into("<I", head, 0xF98, kind)
-    memory = tables() + page(1) + page(2)
-    if kind == 5:
-        bits = sum(((1 << n) - 1) << first for first, n in runs)
-        size = 64 if count is None else count
-        summary = b"SDMPDUMP".ljust(0x20, b"\0") + struct.pack("<QQQ", 3 * FRAME, 5, size)
-        head += (summary + bits.to_bytes(8, "little")).ljust(FRAME, b"\0")
-    return bytes(head) + memory
-
-
 @pytest.mark.parametrize("kind", [1, 5])
 def test_a_windows_dump_has_its_runs_of_pages_and_the_root_of_its_header(kind, tmp_path):
     (tmp_path / "memory.dmp").write_bytes(windows(kind=kind))
@@ -170,22 +149,6 @@ def test_a_windows_dump_has_its_runs_of_pages_and_the_root_of_its_header(kind, t
     assert [(0x20_0000, 0, 1 << 21)] == [
         (each.va, each.pa, each.size) for each in mappings(source.memory, source.context)
     ]
-
-
-def vmware(regions, magic=b"\xd2\xbe\xd2\xbe"):
-    """A .vmss file: groups of tags, of which "memory" says where regions of the .vmem belong."""
-
-    def tag(name, value, *indices):
-        flags = 4 | len(indices) << 6
-        numbers = struct.pack(f"<{len(indices)}I", *indices)
-        return bytes([flags, len(name)]) + name + numbers + struct.pack("<I", value)
-
-    tags = tag(b"regionsCount", len(regions))
-    for row, (place, frame, count) in enumerate(regions):
-        tags += tag(b"regionPageNum", place, row) + tag(b"regionPPN", frame, row)
-        tags += tag(b"regionSize", count, row)
-    head = struct.pack("<4sII", magic, 0, 1) + struct.pack("<64sQQ", b"memory", 92, 0)
-    return head + tags + b"\0\0"
 
 
 def test_a_vmware_state_places_the_regions_of_the_file_beside_it(tmp_path, opened):
@@ -202,26 +165,6 @@ def test_a_vmware_state_places_the_regions_of_the_file_beside_it(tmp_path, opene
         opened(vmware([(0, 0, 2)]), "other.vmss")
 
 
-def xen(pages, table=b".xen_pfn"):
-    """What `xl dump-core` writes of a guest: an ELF core of sections alone."""
-    names = b"\0.shstrtab\0" + table + b"\0.xen_pages\0"
-    numbers = b"".join(struct.pack("<Q", number) for number, _ in pages)
-    if table == b".xen_p2m":
-        numbers = b"".join(struct.pack("<QQ", number, number) for number, _ in pages)
-    contents = [b"", names, numbers, b"".join(content for _, content in pages)]
-    at, sections, body = 64 + 4 * 64, b"", b""
-    for name, content in zip((b"", b".shstrtab", table, b".xen_pages"), contents, strict=True):
-        place = names.index(name + b"\0") if name else 0
-        sections += struct.pack(
-            "<IIQQQQIIQQ", place, 1, 0, 0, at + len(body), len(content), 0, 0, 0, 0
-        )
-        body += content
-    head = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 4, 62, 1, 0, 0, 64, 0, 64, 0, 0, 64, 4, 1
-    )
-    return head + sections + body
-
-
 def test_a_xen_core_has_its_pages_by_frame_number(opened):
     found = opened(xen(PAGES))
     assert (SourceKind.LAYER, "Xen core") == (found.kind, found.format)
@@ -232,7 +175,7 @@ def test_a_xen_core_has_its_pages_by_frame_number(opened):
 
 
 WHOLE = {
-    "QEMU migration stream (savevm)": qevm(PAGES),
+    "QEMU migration stream (savevm)": qevm(PAGES, cpus=VALUES),
     "libvirt save file": libvirt(qevm(PAGES)),
     "Windows crash dump": windows(),
     "VMware suspended state": vmware([(0, 0, 1)]),
