@@ -37,7 +37,8 @@ _SAID = 1 << 28
 """Progress is said after so many bytes, and whenever they have doubled."""
 
 _CHUNK = 1 << 17
-_LEAST, _MOST = 1 << 10, 1 << 16
+_LEAST, _MOST = 1 << 7, 1 << 16
+_BURST = 1 << 22
 _FORGOTTEN = 1 << 22
 _SKIPPABLE = tuple(bytes([0x50 + at]) + b"\x2a\x4d\x18" for at in range(16))
 _NO_WORDS = np.zeros(0, np.uint64)
@@ -113,7 +114,7 @@ _COMPRESSIONS = (
     Compression(
         "xz", b"\xfd7zXZ\0", partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, WINDOW), _limited
     ),
-    Compression("zstd", b"\x28\xb5\x2f\xfd", _zstd, _whole, most=_LEAST, skips=True),
+    Compression("zstd", b"\x28\xb5\x2f\xfd", _zstd, _whole, most=1 << 10, skips=True),
     Compression("bzip2", b"BZh", bz2.BZ2Decompressor, _limited),
     Compression("lz4", b"\x04\x22\x4d\x18", _lz4, _limited, skips=True),
 )
@@ -268,13 +269,16 @@ def _decoded(data: mmap.mmap, compression: Compression) -> Iterator[bytes]:
                     f"truncated {compression.name} file: it ends at byte {len(data):,}, within "
                     f"the stream that begins at byte {begins:,}"
                 )
+            longest = 0
             try:
-                yield from compression.decode(decoder, piece)
+                for chunk in compression.decode(decoder, piece):
+                    longest = max(longest, len(chunk))
+                    yield chunk
             except _ERRORS as error:
                 raise _undecodable(compression, at, len(piece), error) from None
             at += len(piece) - len(decoder.unused_data or b"")
             # From small pieces on, since of each what lies behind the stream is copied.
-            size = min(2 * size, compression.most)
+            size = _LEAST if longest > _BURST else min(2 * size, compression.most)
             if at - forgotten >= _FORGOTTEN:
                 # What has been read needn't stay in memory.
                 reach = at // _FORGOTTEN * _FORGOTTEN
