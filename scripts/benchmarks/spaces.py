@@ -41,7 +41,8 @@ def address_spaces(count: int) -> tuple[Segments, list[PagingContext]]:
     """Return memory with the tables of so many processes, and their contexts.
 
     The kernel's half is one PDPT, in slot 273 of every root. Each process has two page tables of
-    its own, with 250 pages each, in its first and last slot.
+    its own, with 250 pages each, in its first and last slot. A page of the kernel and one of the
+    last process are both writable and executable.
     """
     random = np.random.default_rng(7)
     own = 1 + 3 * _OWN_TABLES
@@ -52,6 +53,7 @@ def address_spaces(count: int) -> tuple[Segments, list[PagingContext]]:
     pages = np.arange(_KERNEL_TABLES * _WORDS, dtype=np.uint64)
     kinds = flags[np.repeat(random.integers(0, 3, len(pages) // 64), 64)]
     tables[2 : 2 + _KERNEL_TABLES] = (_PAGES + pages * _FRAME | kinds).reshape(-1, _WORDS)
+    tables[2, 0] = _PAGES | 0x163
     roots = []
     page = _PAGES + len(pages) * _FRAME
     for number in range(count):
@@ -69,6 +71,7 @@ def address_spaces(count: int) -> tuple[Segments, list[PagingContext]]:
             mine = page + np.arange(_OWN_PAGES, dtype=np.uint64) * _FRAME
             tables[first + 2, :_OWN_PAGES] = mine | (0x25 if at else 0x67 | _XD)
             page += _OWN_PAGES * _FRAME
+    tables[-1, 0] |= 0x2
     memory = Segments([(0, tables.view(np.uint8).reshape(-1))])
     return memory, [PagingContext(cr3=root) for root in roots]
 
@@ -108,7 +111,9 @@ def measured_spaces(turns: int, counts: tuple[int, ...] = COUNTS) -> list[Row]:
 
 def _search(memory: Segments, contexts: list[PagingContext]) -> Frames:
     frames = collective_rights(memory, contexts)
-    writable_and_executable(memory, contexts, frames, aliases=4)
+    found = writable_and_executable(memory, contexts, frames, aliases=4)
+    if len(found) != 2:
+        raise AssertionError(f"{len(found)} frames are writable and executable, not 2")
     return frames
 
 
