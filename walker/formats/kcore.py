@@ -30,6 +30,7 @@ from crosswalk.walker.memory import FRAME, U64, WORDS
 __all__ = ["cpu_registers", "denied", "is_kcore", "read_kcore"]
 
 _NAME = "kcore"
+_RUNNING = "running machine's memory (/proc/kcore)"
 _KERNEL_IMAGE = np.uint64(0xFFFF_FFFF_8000_0000)
 _LARGEST_NOTES = 1 << 24
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_SYS_RAWIO = 1, 2, 17
@@ -67,8 +68,9 @@ def read_kcore(name: str, notice: Callable[[str], None] | None = None) -> Conten
             raise LimitExceeded(f"ELF core: more than {_LARGEST_NOTES >> 20} MiB of notes")
         notes = notes_at(memoryview(window[at : at + size]) for at, size in places)
         extents = list(apart(None, placed.extents))
+        machine = "386" if headers.is_386 else "x86-64"
+        here = is_kcore(name)
         beside = Path(os.path.realpath(name)).with_name(_CPUINFO)
-        registers = cpu_registers(_content(beside) if is_kcore(name) else "")
     if placed.virtual and notice is not None:
         notice(f"{placed.virtual:,} segments have no physical address, and are left aside")
     return Contents(
@@ -77,9 +79,9 @@ def read_kcore(name: str, notice: Callable[[str], None] | None = None) -> Conten
         memory=FetchedMemory(
             [(start, size) for start, _, size in extents], _Fetching(window, extents)
         ),
-        registers=registers,
-        format="running machine's memory (/proc/kcore)",
-        machine="386" if headers.is_386 else "x86-64",
+        registers=cpu_registers(_content(beside) if here else ""),
+        format=_RUNNING if here else f"ELF core of {machine}, read by the piece",
+        machine=machine,
         notes=tuple((note.name, note.kind, len(note.content)) for note in notes),
         vmcoreinfo=vmcoreinfo_of(notes),
     )

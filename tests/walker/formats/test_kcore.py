@@ -115,7 +115,10 @@ def test_notes_and_vmcoreinfo_are_there(kcore, proc):
     contents = read_kcore(str(proc))
     assert [("CORE", 1, 336), ("VMCOREINFO", 0, len(VMCOREINFO))] == list(contents.notes)
     assert VMCOREINFO == contents.vmcoreinfo
-    assert "x86-64" == contents.machine
+    assert ("x86-64", "running machine's memory (/proc/kcore)") == (
+        contents.machine,
+        contents.format,
+    )
 
 
 CPUINFO = """\
@@ -177,6 +180,7 @@ def test_any_core_is_read_so_where_kind_says_so(tmp_path, elf):
     (tmp_path / "core").write_bytes(elf.Core(loads=[(0, bytes(image))]).build())
     source = open_source(tmp_path / "core", Registers(cr3=0x1000), kind="kcore")
     assert (SourceKind.KCORE, 0x2067) == (source.kind, source.memory.word(0x1000))
+    assert "ELF core of x86-64, read by the piece" == source.format
 
 
 @pytest.mark.parametrize(("options", "expected"), [({"cpu": 1}, "no CPU 1"), ({"base": 1}, "base")])
