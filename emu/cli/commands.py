@@ -170,6 +170,11 @@ _READ = (
                 help="only the roots that options, registers, headers and notes name, without "
                 "a search of all memory",
             ),
+            option(
+                "--scan-live",
+                action="store_true",
+                help="search all memory of a live guest, too, which is paused meanwhile",
+            ),
             json_option("one record a line"),
         ),
         """\

@@ -7,18 +7,23 @@ from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.sources import chosen_contents, chosen_roots
 from crosswalk.emu.report.roots import ROOT_HEADING, root_record, root_text
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats import SourceKind
 
 __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> int:
     """List the roots of SOURCE, best first, and return the exit status."""
+    if options.no_scan and options.scan_live:
+        raise BadInput("--no-scan and --scan-live: choose one of them")
     contents = chosen_contents(options)
-    roots = chosen_roots(options, contents, scan=not options.no_scan)
+    live = contents.kind is SourceKind.LIVE
+    scan = options.scan_live if live else not options.no_scan
+    roots = chosen_roots(options, contents, scan=scan)
     for text in roots.remarks:
         remark(text)
     if not roots:
-        looked = "named" if options.no_scan else "named, and none was found in its memory"
+        looked = "named" if not scan else "named, and none was found in its memory"
         raise BadInput(f"{contents.name}: no root is {looked}")
     if sys.stdout.isatty() and not options.json:
         print(styled(ROOT_HEADING, "bold"))

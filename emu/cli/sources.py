@@ -78,14 +78,19 @@ def chosen_source(
 
 
 def chosen_roots(
-    options: argparse.Namespace, contents: Contents, *, scan: bool = True, width: int = WIDEST
+    options: argparse.Namespace,
+    contents: Contents,
+    *,
+    scan: bool | None = None,
+    width: int = WIDEST,
 ) -> Roots:
     """Return all roots of a memory, as the options ask for them; as `find_roots` does.
 
-    Of a live guest only those that are named: it would be paused for long.
+    All memory is searched where `scan` says so, and where it says nothing, but for a live guest's:
+    that would be paused for long.
     """
     registers = chosen_registers(options)
-    scan = scan and contents.kind is not SourceKind.LIVE
+    scan = contents.kind is not SourceKind.LIVE if scan is None else scan
     with _searching(asked=scan) as report:
         roots = find_roots(contents, registers, scan=scan, width=width, progress=report)
     settle(contents.memory, [each.context for each in roots])

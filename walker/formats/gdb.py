@@ -136,6 +136,10 @@ class LiveMemory(FetchedMemory):
         """The number of frames that were read so far."""
         return self._guest.fetched
 
+    def holds(self, frames: U64) -> bool:
+        """Return whether those of these frames that are backed have been read, and are kept."""
+        return all(frame in self._kept for frame in frames[self.backed(frames)].tolist())
+
     def release(self) -> None:
         """Let the guest go as it was found; what hasn't been read can't be any more."""
         self._guest.release()
@@ -148,11 +152,12 @@ def settle(memory: PhysicalMemory, contexts: Sequence[PagingContext]) -> None:
     """
     if not isinstance(memory, LiveMemory):
         return
-    before = memory.fetched
-    for context in contexts:
-        for _ in distinct_states(memory, context):
-            pass
-    if memory.fetched - before <= _SETTLED:
+    tables = [
+        np.unique(block.key & ~np.uint64(FRAME - 1))
+        for context in contexts
+        for block in distinct_states(memory, context)
+    ]
+    if memory.holds(np.concatenate(tables)):
         memory.release()
 
 

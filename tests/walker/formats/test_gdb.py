@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from crosswalk.walker import SparseWords
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import (
     Registers,
@@ -169,6 +170,24 @@ def test_tables_are_read_once_and_no_more_when_the_guest_runs(stub):
     )
     with pytest.raises(BadInput, match=r"the guest runs again; 0x150000 wasn't read$"):
         source.memory.word(0x150000)
+
+
+def test_a_guest_with_more_tables_than_are_kept_stays_paused_until_it_is_released(
+    stub, monkeypatch
+):
+    monkeypatch.setattr(gdb, "_SETTLED", 5)
+    source = source_of(open_live(stub.name))
+    settle(source.memory, [source.context])
+    assert not stub.running
+    assert EXPECTED == pages(source)
+    release_live_guests()
+    assert (True, False) == stub.found
+
+
+def test_a_guest_whose_tables_lie_outside_its_memory_goes_on(stub):
+    stub.memory = SparseWords(RAM, tables().entries | {0x1008: 0x9_0000_0000 | OPEN})
+    assert EXPECTED == pages(opened(stub))
+    assert (True, False) == stub.found
 
 
 def test_frames_that_follow_each_other_are_read_together_where_packets_are_large(stub):
