@@ -23,7 +23,7 @@ from crosswalk.walker.formats.qemu_cpus import cpus_in
 from crosswalk.walker.formats.registers import NOT_GIVEN, Registers
 from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory, Segments
 
-__all__ = ["LAYERS", "Layer", "is_xen_core", "read_layer"]
+__all__ = ["LAYERS", "Layer", "is_xen_core", "read_layer", "state_beside"]
 
 _LIBRARY = "volatility3"
 _PHYSICAL_BITS = 52
@@ -63,6 +63,18 @@ def read_layer(file: MappedFile) -> Layer:
     except Exception as error:  # noqa: BLE001  # Of a damaged file it raises whatever it meets.
         reason = one_line(str(error)) or "no reason given"
         raise BadInput(f"{what}: volatility3 says {type(error).__name__}: {reason}") from None
+
+
+def state_beside(name: str) -> str | None:
+    """Return the name of the VMware state beside a .vmem file, which says where its parts belong.
+
+    None for other files, and where there is none.
+    """
+    path = Path(name)
+    if path.suffix != ".vmem":
+        return None
+    states = (path.with_suffix(ending) for ending in (".vmss", ".vmsn"))
+    return next((str(each) for each in states if each.is_file()), None)
 
 
 def _format_of(data: mmap) -> tuple[str, Callable[[MappedFile, str], Layer]]:

@@ -12,7 +12,7 @@ from crosswalk.walker.formats.case import Cpu, parse_case
 from crosswalk.walker.formats.elfcore import read_core
 from crosswalk.walker.formats.files import MappedFile
 from crosswalk.walker.formats.kcore import read_kcore
-from crosswalk.walker.formats.layers import LAYERS, is_xen_core, read_layer
+from crosswalk.walker.formats.layers import LAYERS, is_xen_core, read_layer, state_beside
 from crosswalk.walker.formats.lime import LIME_MAGIC, read_lime
 from crosswalk.walker.formats.located_errors import errors_named, one_line, printable
 from crosswalk.walker.formats.memory_map import Piece, placed
@@ -104,6 +104,9 @@ def _read_kcore(file: MappedFile, asked: Asked) -> Contents:
 
 
 def _read_raw(file: MappedFile, asked: Asked) -> Contents:
+    state = state_beside(file.name)
+    if state is not None and not asked.memory_map and asked.notice is not None:
+        asked.notice(f"{one_line(state)} says where the parts of this file belong: give that")
     with errors_named(file.name):
         if not asked.memory_map:
             memory = read_raw(file.data, asked.base)

@@ -165,6 +165,16 @@ def test_a_vmware_state_places_the_regions_of_the_file_beside_it(tmp_path, opene
         opened(vmware([(0, 0, 2)]), "other.vmss")
 
 
+def test_of_a_vmem_file_the_state_beside_it_is_named(tmp_path):
+    (tmp_path / "guest.vmem").write_bytes(page(1))
+    said = []
+    open_contents(tmp_path / "guest.vmem", notice=said.append)
+    assert [] == said
+    (tmp_path / "guest.vmss").write_bytes(vmware([(0, 0, 1)]))
+    open_contents(tmp_path / "guest.vmem", notice=said.append)
+    assert [f"{tmp_path}/guest.vmss says where the parts of this file belong: give that"] == said
+
+
 def test_a_xen_core_has_its_pages_by_frame_number(opened):
     found = opened(xen(PAGES))
     assert (SourceKind.LAYER, "Xen core") == (found.kind, found.format)
