@@ -74,6 +74,16 @@ def test_a_changed_entry_makes_it_differ_from_what_the_monitor_listed(run, pause
     assert rights == ranges_of(walked(run, paused))
 
 
+@pytest.mark.parametrize("paging", [False, True], ids=["RAM", "mapped"])
+def test_a_core_that_qemu_dumps_of_it_has_the_same_pages(run, paused, tmp_path, paging):
+    core = tmp_path / "core"
+    paused.execute("dump-guest-memory", paging=paging, protocol=f"file:{core}")
+    for cpu in (0, 1):
+        ran = run("walk", str(core), "--json", "--cpu", cpu)
+        assert [] == differences(paused.leaves(cpu), leaves_of(ran.records))
+        assert paused.ranges(cpu) == ranges_of(ran.records)
+
+
 def _write(guest, pa, word):
     """Write a word of the guest's memory, by its stub, and leave it paused."""
     remote = Remote(parse_address(guest.name.removeprefix("gdb:")), seconds=30)
