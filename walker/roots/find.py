@@ -17,7 +17,7 @@ from crosswalk.walker.roots.named import (
     named_by_vmcoreinfo,
 )
 from crosswalk.walker.roots.root import Roots
-from crosswalk.walker.roots.scan import scan_long
+from crosswalk.walker.roots.scan import scan as scan_memory
 from crosswalk.walker.roots.vmcoreinfo import texts_in_memory
 
 __all__ = ["find_roots"]
@@ -62,11 +62,12 @@ def find_roots(
     if scan and go_on():
         contexts = [each.context for each in named]
         try:
-            roots = scan_long(memory, known, contexts, width, progress)
+            roots, others = scan_memory(memory, known, contexts, width, progress)
         except LimitExceeded as error:
             remarks.append(str(error))
         else:
             named += [Named(SCAN, context, rank + 2) for context in roots]
+            remarks += others
     return Roots(described(memory, named), tuple(remarks))
 
 

@@ -8,7 +8,7 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.roots.sieve import PAGE_DIRECTORY, PAGE_TABLE, POINTERS, UPPER, Form, Sieved
 from crosswalk.walker.tables import entries_with
 
-__all__ = ["tables_by_level"]
+__all__ = ["among", "tables_by_level"]
 
 _BLOCK = 512
 
@@ -45,7 +45,7 @@ def _leads_on(
     leaf = np.zeros(len(entry), np.bool_)
     if LEVELS[level].large:
         leaf = (entry & np.uint64(Entry.PS)) != 0
-    table = ~leaf & _among(target, found[level - 1])
+    table = ~leaf & among(target, found[level - 1])
     unused = ~leaf & ~table & sieved.empty(target)
     count = len(frames)
     present, fit, used = (
@@ -56,7 +56,7 @@ def _leads_on(
     return kept
 
 
-def _among(values: U64, known: U64) -> NDArray[np.bool_]:
+def among(values: U64, known: U64) -> NDArray[np.bool_]:
     """Return which values are among the known ones, which are ascending."""
     at = np.searchsorted(known, values)
     same: NDArray[np.bool_] = np.append(known, ~np.uint64(0))[at] == values

@@ -14,7 +14,20 @@ from crosswalk.walker.entry import ADDRESS_FIELD, LEVELS, Entry
 from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
 
-__all__ = ["PAGE_DIRECTORY", "PAGE_TABLE", "POINTERS", "UPPER", "Form", "Sieved", "sieve"]
+__all__ = [
+    "MOST",
+    "PAGE_DIRECTORY",
+    "PAGE_TABLE",
+    "POINTERS",
+    "UPPER",
+    "Form",
+    "Places",
+    "Sieved",
+    "blocks",
+    "first_lines",
+    "sieve",
+    "spans_of",
+]
 
 PAGE_TABLE, PAGE_DIRECTORY, POINTERS, UPPER = 1, 2, 4, 8
 """What a frame could be: a PT, a PD, a PDPT, a table of a level that has no pages."""
@@ -66,7 +79,7 @@ class Sieved:
     `frames` uint64[n], ascending, have present entries; `kinds` uint8[n] says what each could be.
     """
 
-    def __init__(self, frames: U64, kinds: NDArray[np.uint8], empty: "_Places") -> None:
+    def __init__(self, frames: U64, kinds: NDArray[np.uint8], empty: "Places") -> None:
         self.frames, self.kinds = frames, kinds
         self._empty = empty
 
@@ -80,7 +93,7 @@ class Sieved:
         return self._empty.has(frames)
 
 
-class _Places:
+class Places:
     """A set of frames in memory, a bit for each frame that there is."""
 
     def __init__(self, spans: list[tuple[int, int]]) -> None:
@@ -119,15 +132,11 @@ def sieve(
     A block is read at a time; a byte for each frame of memory is kept. `progress` is told how many
     frames of how many were read. Raises `LimitExceeded` where more than `MOST` could be tables.
     """
-    spans = [
-        (-(-start // FRAME) * FRAME, (start + size) // FRAME * FRAME)
-        for start, size in memory.ranges
-    ]
-    spans = [(first, end) for first, end in spans if first < end]
+    spans = spans_of(memory)
     total, done, count = sum(end - first for first, end in spans) // FRAME, 0, 0
-    empty = _Places(spans)
+    empty = Places(spans)
     parts: list[tuple[U64, NDArray[np.uint8]]] = []
-    for frames in _blocks(spans):
+    for frames in blocks(spans):
         words = memory.tables(frames)
         present = (np.bitwise_or.reduce(words, axis=1) & np.uint64(Entry.P)) != 0
         empty.put(frames, ~present)
@@ -151,18 +160,32 @@ def sieve(
     return Sieved(found[0], found[1], empty)
 
 
-def _blocks(spans: list[tuple[int, int]]) -> Iterator[U64]:
+def spans_of(memory: PhysicalMemory) -> list[tuple[int, int]]:
+    """Return the ranges [start, end) of whole frames in memory, ascending."""
+    spans = [
+        (-(-start // FRAME) * FRAME, (start + size) // FRAME * FRAME)
+        for start, size in memory.ranges
+    ]
+    return [(first, end) for first, end in spans if first < end]
+
+
+def blocks(spans: list[tuple[int, int]]) -> Iterator[U64]:
     """Yield the addresses of all frames, a block at a time."""
     for first, end in spans:
         for at in range(first, end, _BLOCK * FRAME):
             yield np.arange(at, min(at + _BLOCK * FRAME, end), FRAME, dtype=np.uint64)
 
 
+def first_lines(words: U64, rows: NDArray[np.intp]) -> U64:
+    """Return a few lines of each of these rows of frames, uint64[n, 32]."""
+    lines = words.reshape(len(words), WORDS // 8, 8)[rows[:, None], _LINES]
+    found: U64 = lines.reshape(len(rows), 8 * len(_LINES))
+    return found
+
+
 def _first_look(words: U64, rows: NDArray[np.intp], form: Form) -> NDArray[np.bool_]:
     """Return which of these frames have no more senseless entries than others in a few lines."""
-    lines = words.reshape(-1, WORDS // 8, 8)[rows[:, None], _LINES].reshape(
-        len(rows), 8 * len(_LINES)
-    )
+    lines = first_lines(words, rows)
     present = (lines & np.uint64(Entry.P)) != 0
     bad = present & ((lines & np.uint64(form.beyond | form.reserved)) != 0)
     found: NDArray[np.bool_] = 2 * bad.sum(axis=1) <= present.sum(axis=1)
