@@ -1,8 +1,7 @@
 """Where physical memory and control registers come from.
 
-- `open_source`: any file that holds memory, as a `Source` with memory and context, in two steps
-  `open_contents` and `source_of`;
-  `Registers` for what is known from elsewhere.
+- `open_source`: any file that holds memory, or a live guest, as a `Source` with memory and context,
+  in two steps `open_contents` and `source_of`; `Registers` for what is known from elsewhere.
 - `load_case`, `parse_case`, `dump_case`: case files, as a `Case` of `Probe`s on a `Cpu`.
 - `read_core`, `read_raw`: ELF cores and raw images by themselves.
 """

@@ -7,6 +7,7 @@ Source: QEMU's System Emulation manual, "GDB usage", "Examining physical memory"
 Monitor (`info mtree`, `info status`).
 """
 
+import atexit
 import json
 import os
 import re
@@ -87,9 +88,10 @@ def open_live(
     """Return what the guest at gdb:HOST:PORT has, paused from now on.
 
     `memory` of what is returned is a `LiveMemory`: its tables are read when they are asked for.
-    The guest goes on when `settle` has read all that is needed, at `release_live_guests`, or when
-    the memory is released. `cpu` chooses among its CPUs; `seconds` is how long an answer may take.
-    `leave_paused` leaves the guest paused in any case, and not only where it was found so.
+    The guest goes on when `settle` has read all that is needed, when the memory is released, at
+    `release_live_guests`, or when the program ends. `cpu` chooses among its CPUs; `seconds` is how
+    long an answer may take. `leave_paused` leaves the guest paused in any case, and not only where
+    it was found so.
 
     Raises `BadInput` in one line that begins with `name`: nothing answers there, what answers is
     no stub of QEMU's, or no x86.
@@ -189,6 +191,10 @@ def release_live_guests() -> None:
             failed = failed or error
     if failed is not None:
         raise failed
+
+
+# For programs that end without a word: a guest that nobody releases would stay paused.
+atexit.register(release_live_guests)
 
 
 class _Guest:

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -214,6 +216,18 @@ def test_a_child_reads_nothing_and_lets_no_guest_go(stub):
     assert not stub.running
     release_live_guests()
     assert stub.running
+
+
+@pytest.mark.parametrize("end", ["", "; 1 / 0", "; raise SystemExit(3)"])
+def test_a_program_that_ends_lets_its_guests_go(stub, end):
+    program = f"from crosswalk.walker.formats import open_contents; open_contents(NAME){end}"
+    subprocess.run(
+        [sys.executable, "-c", program.replace("NAME", repr(stub.name))],
+        capture_output=True,
+        check=not end,
+    )
+    assert 1 == stub.connections
+    assert (True, False) == stub.found
 
 
 def spoiling(number, change):
