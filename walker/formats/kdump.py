@@ -88,10 +88,9 @@ def read_kdump(file: MappedFile) -> Kdump:
     parts = _parts(file, data, header, dumped)
     there = Runs.of(part.there for part in parts)
     zeros = header.level == _ZERO_PAGES
-    memory = FetchedMemory(
-        _ranges(Runs.of([ram, there]) if zeros else there),
-        _Pages(printable(file.name), parts).fetch,
-    )
+    # What the file lacks otherwise than by its level isn't known to be zeros.
+    backed = Runs.of([there, ram.without(dumped)]) if zeros else there
+    memory = FetchedMemory(_ranges(backed), _Pages(printable(file.name), parts).fetch)
     notes = tuple(notes_in(memoryview(_text(data, header.notes)))) if header.notes[1] else ()
     described = ", ".join([*(codecs or ["not compressed"]), *how])
     if header.part is not None:

@@ -158,6 +158,21 @@ class Runs:
         some = starts < ends
         return Runs(starts[some], ends[some])
 
+    def without(self, others: "Runs") -> "Runs":
+        """Return the runs of those frames that are in none of the others."""
+        bounds = np.unique(np.concatenate([self.starts, self.ends, others.starts, others.ends]))
+        starts, ends = bounds[:-1], bounds[1:]
+        some = self.hold(starts) & ~others.hold(starts)
+        return Runs.of([Runs(starts[some], ends[some])])
+
+    def hold(self, frames: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each frame number whether a run has it."""
+        if not len(self.starts):
+            return np.zeros(len(frames), np.bool_)
+        at = np.searchsorted(self.starts, frames, side="right") - 1
+        found: NDArray[np.bool_] = (at >= 0) & (frames < self.ends[at])
+        return found
+
     def rank(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many frames of the runs come before each of these frame numbers."""
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.ends - self.starts)])

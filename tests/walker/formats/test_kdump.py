@@ -82,6 +82,21 @@ def test_ram_that_is_left_out_reads_as_zeros_where_the_level_is_of_zero_pages_al
     assert PAGES[19] + bytes(BLOCK) == found.memory.read(19 * BLOCK, 2 * BLOCK)
 
 
+def test_what_a_file_lacks_otherwise_than_by_its_level_does_not_read_as_zeros(tmp_path, opened):
+    """A part of a split dump that isn't there, and the pages that an incomplete file lacks."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/only").write_bytes(Kdump(pages=PAGES, ram=range(130), level=1).file(10, 110))
+    content = bytearray(Kdump(pages=PAGES, ram=range(130), level=1, status=ZLIB | 8).file())
+    content[DESCRIPTORS : DESCRIPTORS + 24 * 9] = bytes(24 * 9)
+    content[DESCRIPTORS + 24 * 30 : DESCRIPTORS + 24 * 50] = bytes(24 * 20)
+    split, incomplete = open_contents(tmp_path / "parts/only"), opened(bytes(content))
+    for found in (split, incomplete):
+        assert [(0, BLOCK), (10 * BLOCK, 100 * BLOCK)] == list(found.memory.ranges)
+        assert bytes(BLOCK) == found.memory.read(0, BLOCK)
+        assert PAGES[19] + bytes(BLOCK) == found.memory.read(19 * BLOCK, 2 * BLOCK)
+        assert 29 * BLOCK == found.missing
+
+
 @pytest.mark.parametrize("level", [0, 2, 3, 31])
 def test_other_levels_leave_out_what_may_have_held_anything(level, opened):
     found = opened(Kdump(pages=PAGES, ram=range(130), level=level).file())
