@@ -24,6 +24,7 @@ from crosswalk.walker.formats.files import MappedFile, map_file
 from crosswalk.walker.formats.flattened import FLATTENED, Flattened
 from crosswalk.walker.formats.kdump_header import (
     KDUMP,
+    MAX_RUNS,
     Bytes,
     Header,
     Runs,
@@ -212,15 +213,17 @@ def _written(file: Bytes, offset: int, ranks: Runs) -> Runs:
     count = ranks.frames
     if count > _MOST_INCOMPLETE:
         raise LimitExceeded(f"incomplete {_WHAT} of {count:,} pages; at most {_MOST_INCOMPLETE:,}")
-    found = list[Runs]()
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(ranks.ends - ranks.starts)])
+    found, runs = list[Runs](), 0
     for first in range(0, count, _SCANNED):
         some = _descriptors(file, offset, first, min(_SCANNED, count - first))
         inside = (some["size"] > 0) & (some["at"] > 0) & (some["at"] + some["size"] <= len(file))
         at = np.flatnonzero(inside) + first
-        run = np.searchsorted(before, at, side="right") - 1
-        frames = ranks.starts[run] + at - before[run]
+        run = np.searchsorted(ranks.before, at, side="right") - 1
+        frames = ranks.starts[run] + at - ranks.before[run]
         found.append(Runs.of([Runs(frames, frames + 1)]))
+        runs += len(found[-1].starts)
+        if runs > MAX_RUNS:
+            raise LimitExceeded(f"incomplete {_WHAT}: more than {MAX_RUNS:,} runs of frames")
     return Runs.of(found)
 
 
@@ -237,10 +240,7 @@ class _Pages:
         words = np.zeros((len(frames), WORDS), np.uint64)
         numbers = (frames // np.uint64(FRAME)).astype(np.int64)
         for part in self._parts:
-            if not len(part.there.starts):
-                continue
-            run = np.searchsorted(part.there.starts, numbers, side="right") - 1
-            rows = np.flatnonzero((run >= 0) & (numbers < part.there.ends[run]))
+            rows = np.flatnonzero(part.there.hold(numbers))
             if len(rows):
                 with errors_named(part.name if len(self._parts) > 1 else self._name):
                     self._read(part, numbers[rows], rows, words)

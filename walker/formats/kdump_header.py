@@ -10,6 +10,7 @@ shorter fields.
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -104,7 +105,7 @@ def read_header(file: Bytes) -> Header:
         raise LimitExceeded(f"kdump-compressed file of {frames:,} frames; at most {MAX_FRAMES:,}")
     bitmap, size = (1 + sub_blocks) * FRAME, bitmap_blocks * FRAME
     return Header(
-        identity=head[: at + _FIELDS.size],
+        identity=head[:at] + head[at + 4 : at + _FIELDS.size],  # An incomplete part says so.
         narrow=at == _AT_32,
         status=status,
         level=level if version else 0,
@@ -127,17 +128,22 @@ def _part(file: Bytes, offset: int, size: int) -> bytes:
     return file.read(offset, size)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Runs:
     """Frame numbers that follow each other: run n is [starts[n], ends[n]), in ascending order."""
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
 
+    @cached_property
+    def before(self) -> NDArray[np.int64]:
+        """How many frames come before each run, and at last how many there are."""
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.ends - self.starts)])
+
     @property
     def frames(self) -> int:
         """How many frames they are."""
-        return int((self.ends - self.starts).sum())
+        return int(self.before[-1])
 
     @classmethod
     def of(cls, parts: Iterable["Runs"]) -> "Runs":
@@ -175,10 +181,9 @@ class Runs:
 
     def rank(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many frames of the runs come before each of these frame numbers."""
-        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.ends - self.starts)])
         at = np.searchsorted(self.starts, frames, side="right") - 1
         inside = np.minimum(frames, self.ends[at]) - self.starts[at]
-        return np.where(at < 0, 0, before[at] + inside)
+        return np.where(at < 0, 0, self.before[at] + inside)
 
 
 def read_runs(file: Bytes, header: Header) -> tuple[Runs, Runs]:
