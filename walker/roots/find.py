@@ -52,12 +52,13 @@ def find_roots(
         return not (until_one and named)
 
     if go_on():
-        named += named_by_vmcoreinfo(memory, [contents.vmcoreinfo], known, width, rank)
+        said = [contents.vmcoreinfo]
+        named += named_by_vmcoreinfo(memory, said, known, width, rank, stated=True)
     if scan and go_on() and not any(each.source == VMCOREINFO for each in named):
         texts = tuple(texts_in_memory(memory, progress))
-        said = list(named_by_vmcoreinfo(memory, texts, known, width, rank + 1))
-        named += said
-        if not said and contents.kind is SourceKind.RAW:
+        found = list(named_by_vmcoreinfo(memory, texts, known, width, rank + 1))
+        named += found
+        if not found and contents.kind is SourceKind.RAW:
             remarks += _by_a_map(memory, texts, known, width)
     if scan and go_on():
         contexts = [each.context for each in named]

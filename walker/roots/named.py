@@ -75,23 +75,38 @@ def _pages(registers: Registers) -> bool:
 
 
 def named_by_vmcoreinfo(
-    memory: PhysicalMemory, texts: Iterable[str], known: Registers, width: int, rank: int
+    memory: PhysicalMemory,
+    texts: Iterable[str],
+    known: Registers,
+    width: int,
+    rank: int,
+    *,
+    stated: bool = False,
 ) -> Iterator[Named]:
     """Yield the roots that texts of VMCOREINFO name and that make sense, all of one rank.
 
     `known` are registers that go before what VMCOREINFO says of the mode; its CR3 is left out.
+    `stated` says that the dump itself gives the text: the one root in it then has to map
+    something, and may refer to any number of tables that were left out, as zero-filled ones are.
     """
     for info in map(parse_vmcoreinfo, texts):
         if info is None:
             continue
         for root in info.roots:
-            context = _context(memory, _registers_of(info, replace(known, cr3=root)), width)
+            registers = _registers_of(info, replace(known, cr3=root))
+            sure = stated and len(info.roots) == 1
+            context = _context(memory, registers, width, sure=sure)
             if context is not None:
                 yield Named(VMCOREINFO, context, rank)
 
 
-def _context(memory: PhysicalMemory, registers: Registers, width: int) -> PagingContext | None:
-    """Return the context of these registers if the tables make sense in it, else None."""
+def _context(
+    memory: PhysicalMemory, registers: Registers, width: int, *, sure: bool
+) -> PagingContext | None:
+    """Return the context of these registers if the tables make sense in it, else None.
+
+    Tables of a root that is `sure` need not.
+    """
     try:
         context = registers.context(width=width)
     except BadInput:
@@ -99,7 +114,7 @@ def _context(memory: PhysicalMemory, registers: Registers, width: int) -> Paging
     if not memory.backed(np.array([context.root & -FRAME], np.uint64))[0]:
         return None
     found = unfollowed(memory, context, tables=_TABLES)
-    return context if found.leaves and not found.implausible else None
+    return context if found.leaves and (sure or not found.implausible) else None
 
 
 def _registers_of(info: Vmcoreinfo, known: Registers) -> Registers:

@@ -134,6 +134,24 @@ def test_a_table_that_is_excluded_is_outside_and_not_empty(opened, tables, ram, 
     assert len(listed(source)) < len(whole)
 
 
+def test_the_root_that_a_dump_states_is_taken_where_its_empty_tables_are_excluded(
+    opened, tables, ram, whole
+):
+    # As many entries of the root refer to tables of zeros as Linux prepares for vmalloc.
+    image, empty = bytearray(ram), range(FRAMES - 300, FRAMES - 200)
+    for at, frame in enumerate(empty):
+        image[frame * FRAME : (frame + 1) * FRAME] = bytes(FRAME)
+        entry = ROOT + 8 * (0x180 + at)
+        image[entry : entry + 8] = (frame * FRAME | 0x63).to_bytes(8, "little")
+    kept = [frame not in empty for frame in range(FRAMES)]
+    source = opened(short_segments(bytes(image), kept, 1))
+    assert len(empty) * FRAME == source.excluded
+    assert len(empty) == unfollowed(source.memory, source.context).outside
+    mapped = {each[1] // FRAME for each in whole if each[1] // FRAME in empty}
+    assert (ROOT, whole) == (source.context.cr3, listed(source))
+    assert mapped
+
+
 def test_what_qemu_leaves_out_is_missing_also_where_linux_tells_it_of_itself(elf, opened, ram):
     notes = linux_notes(elf) + elf.qemu_notes(elf.cpu_state(cr3=ROOT))
     block = (1, 0, (1 << 64) - 1, 0, 1 << 32, 0, 0x10_0000, 0)
