@@ -6,6 +6,7 @@ the same part of the file needs no comparison; all else has to have the same byt
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from mmap import MADV_DONTNEED, MADV_NORMAL, MADV_RANDOM, mmap
 
 import numpy as np
@@ -107,11 +108,11 @@ def _equal(data: mmap, one: int, other: int, size: int) -> bool:
         return all(_equal_part(data, one + at, other + at, length) for at, length in chunks)
     frames = ((size - FRAME) * at // (_FRAMES - 1) for at in range(_FRAMES))
     # Else the kernel reads megabytes ahead for each frame.
-    data.madvise(MADV_RANDOM)
+    _advise(data, MADV_RANDOM, 0, len(data))
     try:
         return all(_equal_part(data, one + at, other + at, FRAME) for at in frames)
     finally:
-        data.madvise(MADV_NORMAL)
+        _advise(data, MADV_NORMAL, 0, len(data))
 
 
 def _equal_part(data: mmap, one: int, other: int, size: int) -> bool:
@@ -121,5 +122,11 @@ def _equal_part(data: mmap, one: int, other: int, size: int) -> bool:
     for place in (one, other):
         first = place & -_SMALL
         end = min(-(-(place + size) // _SMALL) * _SMALL, len(data))
-        data.madvise(MADV_DONTNEED, first, end - first)
+        _advise(data, MADV_DONTNEED, first, end - first)
     return equal
+
+
+def _advise(data: mmap, advice: int, first: int, size: int) -> None:
+    # Pages of /proc/vmcore are no page cache's, and take no advice (EINVAL).
+    with suppress(OSError):
+        data.madvise(advice, first, size)

@@ -22,7 +22,7 @@ class Unread:
 
 _UNPACK = "unpack it first"
 _VMWARE = "VMware's vmss2core makes a core of it"
-_QEMU = "load it into QEMU, and take an ELF core by dump-guest-memory without -p"
+_QEMU = "load it into QEMU, and take an ELF core by dump-guest-memory"
 _DISK = "a disk, not memory"
 _HIBERNATION = "volatility3 reads it"
 _HYPER_V = "Microsoft's VmSavedStateDumpProvider reads it"

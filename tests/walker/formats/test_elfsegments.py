@@ -1,5 +1,6 @@
 """Which part of a core is which part of memory, however many segments there are."""
 
+import errno
 import mmap
 import tracemalloc
 
@@ -139,6 +140,24 @@ def test_what_is_compared_does_not_stay_in_memory_as_a_copy():
     finally:
         tracemalloc.stop()
     assert peak < 1 << 23
+
+
+class Vmcore(mmap.mmap):
+    """A mapping of /proc/vmcore takes no advice."""
+
+    def madvise(self, *_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@pytest.mark.parametrize("whole", [1 << 28, 1 << 16], ids=["whole", "frames"])
+def test_a_mapping_that_takes_no_advice_is_compared_as_well(monkeypatch, whole):
+    monkeypatch.setattr(elfsegments, "_WHOLE", whole)
+    data = Vmcore(-1, 1 << 20)
+    extents = joined((0, 0, 1 << 19), (0, 1 << 19, 1 << 19))
+    assert [(0, 0, 1 << 19)] == list(apart(data, extents))
+    data[1 << 19] = 1
+    with pytest.raises(BadInput, match="overlap at 0x0 and differ there"):
+        list(apart(data, extents))
 
 
 RANGES = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=8)
