@@ -27,6 +27,7 @@ from scripts.benchmarks.judges import default_judges, measured_judges, show_judg
 from scripts.benchmarks.measure import medians, peak_in_child
 from scripts.benchmarks.probes import GOALS as PROBE_GOALS
 from scripts.benchmarks.probes import PAGES, measured_probes, probe_scaling
+from scripts.benchmarks.roots import judge_roots, measured_roots, show_roots
 from scripts.benchmarks.spaces import judge_spaces, measured_spaces, show_spaces
 from scripts.benchmarks.startup import judge_startup, measured_startup, show_startup
 from scripts.benchmarks.trees import HERE, Tree
@@ -56,6 +57,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="`crosswalk check`, nothing else")
     parser.add_argument("--cases", action="store_true", help="small cases, nothing else")
     parser.add_argument("--spaces", action="store_true", help="many address spaces, nothing else")
+    parser.add_argument("--roots", action="store_true", help="the search for roots, nothing else")
     parser.add_argument("--startup", action="store_true", help="how long commands take to start")
     parser.add_argument(
         "--judges",
@@ -86,6 +88,7 @@ def main() -> int:
         (_checks, options.check),
         (_cases, options.cases),
         (_spaces, options.spaces),
+        (_roots, options.roots),
         (_startup, options.startup),
         (_judges, options.judges is not None),
         (_formats, options.formats is not None),
@@ -140,6 +143,14 @@ def _spaces(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
         _show_goals(judge_spaces(document["spaces"]))
 
     return {"spaces": measured_spaces(3 if options.quick else 9)}, show
+
+
+def _roots(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_roots(document["roots"])
+        _show_goals(judge_roots(document["roots"]))
+
+    return {"roots": measured_roots(1 if options.quick else 3)}, show
 
 
 def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:

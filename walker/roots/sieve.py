@@ -201,7 +201,8 @@ def _kinds(memory: PhysicalMemory, words: U64, form: Form) -> NDArray[np.uint8]:
     here = memory.backed(entry & np.uint64(form.field))
     page = good & (here | ((entry & np.uint64(form.beyond)) == 0))
     large = (entry & np.uint64(Entry.PS)) != 0
-    table = good & here & ~large
+    # Small numbers, of which memory is full, would refer to the first frame: no table lies there.
+    table = good & here & ~large & ((entry & np.uint64(form.field)) != 0)
     count = len(words)
 
     def fit(some: NDArray[np.bool_]) -> NDArray[np.intp]:
