@@ -122,10 +122,22 @@ def _layer(module: str, name: str, **bases: _Bytes) -> Any:
 
 def _segments(layer: Any, data: mmap, what: str) -> Segments:
     """Return the memory of a layer whose segments lie in the file as they are, without a copy."""
-    found = [(start, at, size) for start, at, size, _ in layer._segments if size]  # noqa: SLF001
+    found = _runs(layer._segments)  # noqa: SLF001
     if len(found) > _MOST_PARTS:
         raise LimitExceeded(f"{what}: more than {_MOST_PARTS:,} runs of pages")
     return Segments(_parts(found, data, what))
+
+
+def _runs(segments: Iterable[tuple[int, int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return segments as (address, place, size), those that follow each other in both as one."""
+    found: list[tuple[int, int, int]] = []
+    for segment in sorted(segments):
+        start, at, size = map(int, segment[:3])
+        if found and (start, at) == (found[-1][0] + found[-1][2], found[-1][1] + found[-1][2]):
+            found[-1] = *found[-1][:2], found[-1][2] + size
+        elif size:
+            found.append((start, at, size))
+    return found
 
 
 def _parts(
