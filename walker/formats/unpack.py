@@ -8,7 +8,6 @@ import bz2
 import lzma
 import mmap
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -182,6 +181,8 @@ def unpack(
 
 
 def _temporary_folder() -> str:
+    import tempfile  # noqa: PLC0415
+
     named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
     if not named and os.access(_LARGE_FILES, os.W_OK | os.X_OK):
         return _LARGE_FILES
@@ -189,6 +190,8 @@ def _temporary_folder() -> str:
 
 
 def _temporary_file(folder: str) -> IO[bytes]:
+    import tempfile  # noqa: PLC0415
+
     try:
         return tempfile.TemporaryFile(dir=folder)
     except (OSError, ValueError) as error:
