@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
+from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.roots.legacy import roots_of_32bit, roots_of_pae
@@ -39,7 +40,8 @@ def scan(
     there are none at all, 32-bit paging. `width` is the MAXPHYADDR to take where none is known, in
     bits.
 
-    Raises `LimitExceeded` where more frames could be tables, or roots, than are looked at.
+    Raises `BadInput` where the registers are those of no mode, and `LimitExceeded` where more
+    frames could be tables, or roots, than are looked at.
     """
     templates = list(_templates(known, named, width))
     no_xd = known.efer is not None and not known.efer & EFER.NXE
@@ -91,10 +93,15 @@ class _Search:
 def _templates(
     known: Registers, named: Sequence[PagingContext], width: int
 ) -> Iterator[PagingContext]:
-    """Yield the contexts, but for CR3, in which roots are looked for, in that order."""
+    """Yield the contexts, but for CR3, in which roots are looked for, in that order.
+
+    Raises `BadInput` where the known registers are those of no mode.
+    """
     if named:
         yield replace(named[0], cr3=0)
         return
+    none = BadInput("the registers are those of no paging mode")
+    count = 0
     # Tables of 4 levels hardly ever make sense with 5, those of 5 do with 4.
     for levels, long_mode in (
         (CR4.PAE | CR4.LA57, True),
@@ -111,4 +118,13 @@ def _templates(
             registers = replace(registers, long_mode=long_mode)
         elif bool(known.efer & EFER.LMA) is not long_mode:
             continue
-        yield registers.context(width=width)
+        try:
+            context = registers.context(width=width)
+        except BadInput as error:
+            # As an encryption mask, which 32-bit paging hasn't.
+            none = error
+            continue
+        count += 1
+        yield context
+    if not count:
+        raise none

@@ -24,7 +24,7 @@ _UNITS = 256
 """The most groups that are looked at, and singles, which are in common with no other."""
 _TABLES, _FEW = 256, 8
 """Tables of a level that are looked at to tell whether a group makes sense, and a late single."""
-_EARLY = 64
+_EARLY = 16
 _BELOW = 1 << 14
 """Tables of a level below a group that are no roots."""
 _ODD = Entry.XD | Entry.G | Entry.PWT | Entry.PCD

@@ -1,0 +1,215 @@
+"""The search of all memory for roots, in systems whose roots are known."""
+
+import numpy as np
+import pytest
+
+from crosswalk.walker import BadInput, Segments
+from crosswalk.walker.formats import Registers
+from crosswalk.walker.memory import WORDS
+from crosswalk.walker.roots import find, find_roots, levels, units
+from tests.tables import KIB4, OPEN, XD, P
+from tests.walker.roots.systems import KERNEL, SIZE, System, noise, raw
+
+MODES = {4: "4-level", 5: "5-level", "PAE": "PAE", "32-bit": "32-bit"}
+
+
+def found(contents, **registers):
+    return find_roots(contents, Registers(**registers), width=52)
+
+
+def places(roots):
+    return sorted(root.context.root for root in roots)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("mode", MODES)
+def test_the_roots_of_a_system_are_found_and_nothing_else(mode, seed):
+    system = System(mode).processes(6)
+    roots = found(system.contents(seed))
+    assert system.roots == places(roots)
+    assert {(MODES[mode], 0, 49, 9)} == {
+        (root.context.mode.value, root.group, root.mappings, root.user_mappings) for root in roots
+    }
+    assert () == roots.remarks
+
+
+@pytest.mark.parametrize("mode", [4, 5])
+def test_a_lone_root_is_told_from_the_tables_below_it(mode):
+    system = System(mode)
+    system.space([(0x40_0000 + at * KIB4, 0x20_0000 + at * KIB4, OPEN) for at in range(9)])
+    assert system.roots == places(found(system.contents()))
+
+
+def test_a_table_taken_for_likely_whatever_it_refers_to_would_show(monkeypatch):
+    system = System().processes(3)
+    contents = system.contents()
+    monkeypatch.setattr(levels, "_leads_on", lambda *_: np.ones(len(_[3]), np.bool_))
+    monkeypatch.setattr(units._Picked, "has_below", lambda *_: False)
+    assert system.roots != places(found(contents))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_memory_without_tables_there_is_no_root(seed):
+    assert () == tuple(found(raw(Segments([(0, noise(seed, SIZE))]))))
+
+
+def test_registers_decide_on_the_mode():
+    contents = System(5).processes(3).contents()
+    assert {"4-level"} == {root.context.mode.value for root in found(contents, cr4=0x20)}
+    assert {"5-level"} == {root.context.mode.value for root in found(contents, cr4=0x1020)}
+    with pytest.raises(BadInput, match="no paging mode"):
+        found(contents, cr4=0, efer=0x500)
+
+
+def test_a_self_map_leaves_roots_in_their_group():
+    system = System().processes(3)
+    for root in system.roots:
+        system.entries[root + 8 * 0x1ED] = root | OPEN | XD
+    roots = found(system.contents())
+    assert system.roots == places(roots)
+    assert {0} == {root.group for root in roots}
+
+
+def test_a_root_that_another_of_its_group_maps_as_a_table_stays_a_root():
+    system = System().processes(3)
+    system.entries[system.roots[0] + 8 * 100] = system.roots[1] | OPEN
+    assert system.roots == places(found(system.contents()))
+
+
+def test_with_the_encryption_mask_roots_are_found():
+    system, bit = System().processes(3), 1 << 47
+    system.entries = {pa: entry | bit for pa, entry in system.entries.items()}
+    contents = system.contents()
+    assert () == tuple(found(contents))
+    assert system.roots == places(found(contents, encryption_mask=bit))
+
+
+def test_pairs_of_page_table_isolation_name_each_other():
+    system = System()
+    kernel = system.space([])
+    system.entries[kernel + 8 * 511] = system.entries[kernel + 8 * 273] & ~2
+    pairs = []
+    for number in range(3):
+        # The pair of a root begins at a multiple of 8 KiB.
+        system._free = (system._free + 2 * KIB4 - 1) & -2 * KIB4
+        system._free += KIB4
+        first = system._free - KIB4
+        mapped = System()
+        mapped._free, mapped.roots, mapped._kernel = first + KIB4, [0], {8 * 511: 0}
+        user = mapped.space([(0x40_0000, 0x20_0000 + number * KIB4, OPEN)])
+        ours = {
+            pa - user + first: entry for pa, entry in mapped.entries.items() if pa < user + KIB4
+        }
+        slots = {pa: entry | XD for pa, entry in ours.items() if entry}
+        shared = system.entries[kernel + 8 * 511]
+        system.entries |= mapped.entries | slots
+        system.entries |= {first + 8 * 511: shared, user + 8 * 511: shared}
+        system.entries[first + 8 * 273] = system.entries[kernel + 8 * 273]
+        system.roots += [first, user]
+        system._free = mapped._free
+        pairs += [(first, user), (user, first)]
+    roots = found(system.contents())
+    assert sorted(system.roots) == places(roots)
+    assert sorted(pairs) == sorted((r.context.root, r.pair) for r in roots if r.pair is not None)
+    users = {user for first, user in pairs if first < user}
+    assert users == {root.context.root for root in roots if root.role == "pti-user"}
+    assert 2 == len({root.group for root in roots})
+
+
+def test_roles_tell_live_lazy_and_dead_roots():
+    system = System().processes(2)
+    lazy, dead = system.space([]), system.space([])
+    cpu = Registers(cr0=0x8001_0033, cr3=lazy, cr4=0x20)
+    roots = found(system.contents(registers=cpu, cpus=(cpu,)))
+    assert {
+        system.roots[0]: "process",
+        system.roots[1]: "process",
+        lazy: "lazy",
+        dead: "dead",
+    } == {root.context.root: root.role for root in roots}
+    assert (lazy, "cpu 0") == (roots[0].context.root, roots[0].source)
+
+
+def test_pae_roots_with_reserved_bits_are_said_to_be_there():
+    system = System("PAE").processes(4)
+    for root in system.roots:
+        system.entries[root] |= 0x20
+    roots = found(system.contents())
+    assert () == tuple(roots)
+    assert "4 roots of PAE paging set a reserved bit" in roots.remarks[0]
+
+
+def test_until_one_leaves_out_what_costs_more(monkeypatch):
+    system = System().processes(3)
+    text = f"SYMBOL(swapper_pg_dir)={0xFFFF_FFFF_8000_0000 + system.roots[2]:x}\n"
+    contents = system.contents(vmcoreinfo=text)
+    monkeypatch.setattr(find, "scan_memory", lambda *_: pytest.fail("memory was searched"))
+    roots = find_roots(contents, until_one=True)
+    assert [(system.roots[2], "vmcoreinfo")] == [(r.context.root, r.source) for r in roots]
+
+
+def test_without_a_scan_no_frame_is_read_that_nothing_names():
+    def refused(frames):
+        pytest.fail(f"{len(frames)} frames were read")
+
+    contents = System().processes(1).contents()
+    contents.memory.tables = refused
+    assert 0 == len(find_roots(contents, scan=False))
+
+
+def table_bomb(frames):
+    following = (np.arange(frames, dtype=np.uint64) + np.uint64(1)) % np.uint64(frames)
+    return np.repeat(following << np.uint64(12) | np.uint64(7), WORDS)
+
+
+def entries(frames):
+    chance = np.random.default_rng(1)
+    target = chance.integers(1, frames, frames * WORDS).astype(np.uint64)
+    return target << np.uint64(12) | np.uint64(0x67)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        np.full(256 * WORDS, ~np.uint64(0)),
+        np.full(256 * WORDS, np.uint64(0x1007)),
+        table_bomb(64),
+        entries(8),
+        np.random.default_rng(1).integers(0, 256, 256 * WORDS).astype(np.uint64),
+    ],
+    ids=["all ones", "one target", "bomb", "entries", "small numbers"],
+)
+def test_hostile_memory_has_an_answer(words):
+    contents = raw(Segments([(0, words.view(np.uint8))]))
+    roots = found(contents)
+    assert places(roots) == places(found(contents))
+    assert all(root.mappings for root in roots)
+
+
+def test_more_candidates_than_can_be_told_apart_are_counted(monkeypatch):
+    monkeypatch.setattr(units, "_UNITS", 2)
+    system = System()
+    for number in range(5):
+        system._kernel, system.roots = {}, []
+        system.space([(KIB4 * (number + 1), 0x20_0000, P)])
+    assert "more frames could be roots" in found(system.contents()).remarks[0]
+
+
+def test_too_many_tables_end_the_search_with_a_remark(monkeypatch):
+    monkeypatch.setattr("crosswalk.walker.roots.sieve.MOST", 3)
+    roots = found(System().processes(3).contents())
+    assert () == tuple(roots)
+    assert (
+        "more than 3 frames could be tables: too many to find the roots among",
+    ) == roots.remarks
+
+
+def test_kernels_are_told_by_where_their_table_is_mapped():
+    system = System().processes(2)
+    swapper = system.space([])
+    page = system.entries  # The kernel's tables are the first process'.
+    table = next(pa for pa, entry in page.items() if entry & ~XD == 0x1000 | P | 0x22)
+    page[table] = page[table + 8] = swapper | P | 0x22 | XD
+    roles = {root.context.root: root.role for root in found(system.contents())}
+    assert {"swapper"} == {roles[swapper]}
+    assert KERNEL[4] > 0
