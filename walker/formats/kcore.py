@@ -60,16 +60,17 @@ def read_kcore(name: str, notice: Callable[[str], None] | None = None) -> Conten
     is missing, or that the kernel has no such file. `notice` takes what is left aside.
     """
     with errors_named(name):
+        here = is_kcore(name)
         window = open_window(name, denied)
         headers = read_headers(window)
-        placed = placed_segments(_by_direct_map(headers.programs), len(window))
+        programs = _by_direct_map(headers.programs) if here else headers.programs
+        placed = placed_segments(programs, len(window))
         places = note_places(headers.programs)
         if sum(size for _, size in places) > _LARGEST_NOTES:
             raise LimitExceeded(f"ELF core: more than {_LARGEST_NOTES >> 20} MiB of notes")
         notes = notes_at(memoryview(window[at : at + size]) for at, size in places)
         extents = list(apart(None, placed.extents))
         machine = "386" if headers.is_386 else "x86-64"
-        here = is_kcore(name)
         beside = Path(os.path.realpath(name)).with_name(_CPUINFO)
     if placed.virtual and notice is not None:
         notice(f"{placed.virtual:,} segments have no physical address, and are left aside")

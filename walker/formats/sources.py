@@ -42,10 +42,10 @@ class Contents:
     purpose and that aren't backed, `vmcoreinfo` the text of Linux' VMCOREINFO that the file has in
     a note or header, and `unpacked` what was unpacked to read it, in words; empty else.
 
-    Of an ELF core: `machine` is "386" or "x86-64", `notes` the name, type and size in bytes of
-    each note, `missing` the bytes of segments that the file doesn't hold, `cpus` the registers
-    of each CPU, `cpu` the number of the chosen one, and `why` what decided its paging mode, if
-    EFER didn't.
+    Of an ELF core or a kdump: `machine` is "386" or "x86-64", `notes` the name, type and size in
+    bytes of each note, `missing` the bytes of memory that the file should hold or speaks of, and
+    that are neither backed nor `excluded`, `cpus` the registers of each CPU, `cpu` the number of
+    the chosen one, and `why` what decided its paging mode, if EFER didn't.
     """
 
     name: str

@@ -103,6 +103,13 @@ def test_the_image_is_all_there_is_where_no_other_segment_has_an_address(kcore, 
     assert ([(0x101000, 0x8000)], 0) == (list(memory.ranges), memory.word(0x101000))
 
 
+def test_a_file_elsewhere_has_the_image_too(kcore, tmp_path):
+    kcore.segments = ((IMAGE, 0x800000, 0x8000), (DIRECT + 0x1000, 0x1000, 0x9000))
+    kcore.write(tmp_path / "core")
+    memory = open_contents(tmp_path / "core", kind="kcore").memory
+    assert [(0x1000, 0x9000), (0x800000, 0x8000)] == list(memory.ranges)
+
+
 def test_segments_without_a_physical_address_are_left_aside_and_counted(kcore, proc):
     kcore.write(proc)
     said = []
