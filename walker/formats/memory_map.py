@@ -38,7 +38,8 @@ _GIB, _MIB = 1 << 30, 1 << 20
 _4GIB = 4 * _GIB
 _LARGEST_FILE = 1 << 24
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-_NUMBER = r"(?:0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})[kKmMgGtT]?"
+_LONGEST = 200
+_NUMBER = r"(?:0[xX][0-9a-fA-F]+(?:_[0-9a-fA-F]+)*|[0-9]+(?:_[0-9]+)*)[kKmMgGtT]?"
 _is_piece = re.compile(rf"({_NUMBER}):({_NUMBER}):({_NUMBER})").fullmatch
 _is_hole = re.compile(rf"pc:({_NUMBER})").fullmatch
 
@@ -110,7 +111,8 @@ def pieces_of(memory_map: Sequence[str | Piece], size: int) -> tuple[Piece, ...]
     `memory_map` has pieces, texts FILE_OFFSET:PA:SIZE of them, and names of files with more (after
     an @, or ending in .json), of the format crosswalk-memory-map/1. Or it is one text: "pc:SIZE",
     where SIZE is the RAM below the hole and the rest begins at 4 GiB, or the name of a preset.
-    Numbers are hex with 0x or decimal; K, M, G and T behind them are powers of 1,024.
+    Numbers are hex with 0x or decimal, underscores may group digits, and K, M, G and T behind them
+    are powers of 1,024.
 
     Pieces may have bytes of the image in common. Raises `BadInput` in one line for a text that is
     none of these, a file that can't be read, and pieces that aren't of whole frames, go beyond the
@@ -134,7 +136,7 @@ def pieces_of(memory_map: Sequence[str | Piece], size: int) -> tuple[Piece, ...]
 
 def _below_hole(text: str, size: int) -> int | None:
     """Return how many bytes lie below the hole by a preset; None where it is none."""
-    hole = _is_hole(text)
+    hole = _is_hole(text) if len(text) <= _LONGEST else None
     if hole is None:
         return PRESETS[text](size) if text in PRESETS else None
     below = _number(hole[1])
@@ -159,12 +161,12 @@ def around_hole(below: int, size: int) -> tuple[Piece, ...]:
 def _pieces(each: str | Piece) -> list[Piece]:
     if isinstance(each, Piece):
         return [each]
-    found = _is_piece(each)
+    found = _is_piece(each) if len(each) <= _LONGEST else None
     if found is not None:
         return [Piece(*(_number(part) for part in found.groups()))]
     if each.startswith("@") or each.endswith(".json"):
         return _read_map(each.removeprefix("@"))
-    alone = each in PRESETS or _is_hole(each) is not None
+    alone = each in PRESETS or (len(each) <= _LONGEST and _is_hole(each) is not None)
     raise BadInput(
         f"memory map {one_line(each)}: "
         + ("is a whole map; there are no pieces beside it" if alone else _NEITHER)
