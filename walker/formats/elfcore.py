@@ -105,7 +105,7 @@ def read_core(data: mmap, cpu: int = 0) -> ElfCore:
     Segments may overlap where they have the same bytes (`apart`). Segments without a physical
     address are left aside. Raises `BadInput` for segments that overlap and differ, for what isn't a
     core of an x86 machine or is truncated, where no segment has a physical address, and where
-    there is no such CPU, and `LimitExceeded` beyond what `read_headers`, `read_notes` and `apart`
+    there is no such CPU, and `LimitExceeded` beyond what `read_headers`, `notes_at` and `apart`
     take.
     """
     headers = read_headers(data)

@@ -53,6 +53,7 @@ _PROGRAM = {
 _WORDS = {"type", "flags"}  # Of 32 bits in either class.
 _IDENT = 16
 _PN_XNUM = 0xFFFF
+_LONGEST = 128  # Of a program header, which has 56 bytes or 32.
 _SECTIONS, _NAME = 1024, 64
 
 
@@ -108,11 +109,11 @@ def read_headers(data: Piecewise) -> Headers:
     ) = values
     if (machine, bits) not in _MACHINES or order != "<":
         raise BadInput(
-            f"ELF file of another machine: {_machine_name(machine)}, {bits} bits, "
+            f"ELF file of another machine: {_named(machine, 'ENUM_E_MACHINE')}, {bits} bits, "
             f"{'little' if order == '<' else 'big'}-endian; x86-64 or 386 needed"
         )
     if kind != _ET_CORE:
-        raise BadInput(f"not an ELF core: its type is {_type_name(kind)}")
+        raise BadInput(f"not an ELF core: its type is {_named(kind, 'ENUM_E_TYPE')}")
     if count == _PN_XNUM:
         count = _count_of_many(data, bits, sections)
     if not count and sections and section_count:
@@ -159,7 +160,7 @@ def _program_headers(
     names = _PROGRAM[bits]
     formats = [word if name in _WORDS else wide for name in names]
     size = sum(each.itemsize for each in formats)
-    if count and stride < size:
+    if count and not size <= stride <= _LONGEST:
         raise BadInput(f"damaged ELF header: program headers of {stride} bytes")
     end = first + count * stride
     if end > len(data):
@@ -199,14 +200,6 @@ def _refuse_sections(
                 "Xen core by `xl dump-core`: its memory is in .xen_pages, not in segments; crash "
                 "and volatility3 read it"
             )
-
-
-def _machine_name(machine: int) -> str:
-    return _named(machine, "ENUM_E_MACHINE")
-
-
-def _type_name(kind: int) -> str:
-    return _named(kind, "ENUM_E_TYPE")
 
 
 def _named(value: int, table: str) -> str:

@@ -47,6 +47,12 @@ def test_program_headers_may_be_longer_than_they_have_to_be(elf):
     assert [2, 9] == programs["offset"].tolist()
 
 
+@pytest.mark.parametrize("stride", [55, 129, 0xFFFF])
+def test_program_headers_of_a_strange_length_are_damage(elf, stride):
+    expected = f"damaged ELF header: program headers of {stride} bytes"
+    assert expected == reason(elf.Core(stride=stride).build())
+
+
 def test_a_narrow_address_of_all_ones_is_none(elf):
     part = (1, 0, 0, 0xFFFF_FFFF, 1, 1, 0, 0)
     core = elf.Core(ident=NARROW, machine=3, loads=[], notes=b"", parts=[part])
