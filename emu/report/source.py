@@ -123,7 +123,8 @@ def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
 
 
 def _map_lines(source: Source, found: Unfollowed) -> Iterator[str]:
-    if source.kind is not SourceKind.RAW or source.complete or not (found or not found.entries):
+    sensible = found.entries and not len(found)
+    if source.kind is not SourceKind.RAW or source.complete or sensible:
         return
     suggested = suggested_map(source.memory, source.context)
     if suggested is not None:
