@@ -168,7 +168,7 @@ def test_the_summary_of_protect_counts_it(run, raw):
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("head", [b"MDMP\x93\xa7", b"PAGEDU64", b"\xd2\xbe\xd2\xbe"])
+@pytest.mark.parametrize("head", [b"MDMP\x93\xa7", b"HIBR", b"QFI\xfb"])
 def test_no_command_takes_a_file_of_another_format_for_memory(run, tmp_path, command, head):
     path = tmp_path / "image"
     path.write_bytes(head + clean().memory.read(*RAM[0])[len(head) :])
@@ -181,8 +181,8 @@ def test_no_command_takes_a_file_of_another_format_for_memory(run, tmp_path, com
 
 def test_a_file_that_is_taken_for_raw_by_force_is_a_part(run, tmp_path):
     path = tmp_path / "image"
-    path.write_bytes(b"PAGEDU64" + clean().memory.read(*RAM[0])[8:])
-    said = "the file begins as a file of another kind (Windows crash dump): is it a raw image?"
+    path.write_bytes(b"HIBR" + clean().memory.read(*RAM[0])[4:])
+    said = "the file begins as a file of another kind (Windows hibernation file): is it a raw image?"
     for command in commands(path, *ROOT, "--kind", "raw"):
         ran = run(*command)
         assert 0 == ran.status
