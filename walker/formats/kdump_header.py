@@ -33,7 +33,8 @@ MAX_RUNS = 1 << 20
 
 _IDENTITY = struct.Struct("<8sI")
 _MACHINE = slice(12 + 4 * 65, 12 + 5 * 65)
-_MACHINES = ("x86_64", "i386", "i486", "i586", "i686")
+# Newer versions of QEMU say Unknown of every guest.
+_MACHINES = ("x86_64", "i386", "i486", "i586", "i686", "Unknown", "")
 # Where the fields from `status` on begin: status, block_size, sub_hdr_size, bitmap_blocks,
 # max_mapnr. What lies before is the time, and aligned to a long.
 _FIELDS = struct.Struct("<IIIII")
@@ -89,7 +90,7 @@ def read_header(file: Bytes) -> Header:
         raise BadInput("not a kdump-compressed file")
     machine = one_line(head[_MACHINE].split(b"\0")[0].decode("latin-1"))
     if machine not in _MACHINES:
-        raise BadInput(f"kdump-compressed file of another machine: {machine or 'not named'}")
+        raise BadInput(f"kdump-compressed file of another machine: {machine}")
     found = {at: _FIELDS.unpack_from(head, at) for at in (_AT_64, _AT_32)}
     at = next((at for at, each in found.items() if each[1] == FRAME), None)
     if at is None:

@@ -5,7 +5,7 @@ a frame costs no call of the layer, which takes 30 to 60 µs.
 """
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
@@ -95,16 +95,47 @@ def is_xen_core(data: mmap | bytes) -> bool:
 
 
 class _Bytes:
-    """A file's bytes from an offset on, as a buffer that a layer can slice."""
+    """A file's bytes from an offset on, without some gaps, as a buffer that a layer can slice.
 
-    def __init__(self, data: mmap, offset: int = 0) -> None:
-        self._data, self._offset = data, offset
+    `gaps` are (place, size), in places of what is left, ascending. `last` is where was read last.
+    The byte at `zero`, read alone, is 0.
+    """
+
+    def __init__(
+        self,
+        data: mmap,
+        offset: int = 0,
+        gaps: Sequence[tuple[int, int]] = (),
+        zero: int | None = None,
+    ) -> None:
+        self._data, self._offset, self._gaps, self._zero = data, offset, tuple(gaps), zero
+        self.last = 0
 
     def __len__(self) -> int:
-        return len(self._data) - self._offset
+        return len(self._data) - self._offset - sum(size for _, size in self._gaps)
 
     def __getitem__(self, place: slice) -> bytes:
-        return self._data[place.start + self._offset : place.stop + self._offset]
+        start, stop, found = place.start, place.stop, b""
+        self.last = start
+        if start == self._zero and stop == start + 1:
+            return b"\0"
+        for gap, _ in self._gaps:
+            if start < gap < stop:
+                found += self._data[self.there(start) : self.there(start) + gap - start]
+                start = gap
+        at = self.there(start)
+        return found + self._data[at : at + stop - start]
+
+    def all_there(self, places: U64) -> U64:
+        """Return what `there` does for many places."""
+        found = places + np.uint64(self._offset)
+        for gap, size in self._gaps:
+            found[places >= gap] += np.uint64(size)
+        return found
+
+    def there(self, place: int) -> int:
+        """Return the place in the file of what is at a place here."""
+        return place + self._offset + sum(size for gap, size in self._gaps if place >= gap)
 
 
 def _layer(module: str, name: str, **bases: _Bytes) -> Any:
@@ -256,7 +287,7 @@ def _libvirt(file: MappedFile, what: str) -> Layer:
 
 def _qemu(file: MappedFile, what: str, offset: int = 0) -> Layer:
     """Read QEMU's migration stream: pages in any order, of which the last one of a frame counts."""
-    layer = _layer("qemu", "QemuSuspendLayer", base_layer=_Bytes(file.data, offset))
+    content, layer = _stream(file.data, offset)
     machine = str(layer._architecture or "")  # noqa: SLF001  # As the next: there is no other way.
     found = layer._segments  # noqa: SLF001
     columns = np.array(found, np.uint64).reshape(-1, 4)
@@ -268,18 +299,64 @@ def _qemu(file: MappedFile, what: str, offset: int = 0) -> Layer:
     # np.unique finds the first of equals: the last one, from the end.
     pas, last = np.unique(columns[::-1, 0], return_index=True)
     _, places, _, stored = columns[::-1][last].T
+    places = content.all_there(places)
     if int(pas[-1]) >= _LOW_MEMORY and not _known_machine(machine):
         raise BadInput(
             f"{what}: where a machine {one_line(machine) or 'without a name'} has its memory "
             "above 4 GiB isn't known to volatility3"
         )
-    if int((places + stored).max()) + offset > len(file.data):
+    if int((places + stored).max()) > len(file.data):
         raise BadInput(f"truncated {what}: the file ends at byte {len(file.data):,}")
     if int(pas[-1]) >= 1 << _PHYSICAL_BITS:
         raise BadInput(f"{what}: a page at {int(pas[-1]):#x}, beyond {_PHYSICAL_BITS} bits")
-    pages = _Pages(file, pas, places + np.uint64(offset), stored)
-    cpus = cpus_in(file.data, offset + int((columns[:, 1] + columns[:, 3]).max()))
+    pages = _Pages(file, pas, places, stored)
+    cpus = cpus_in(file.data, content.there(int((columns[:, 1] + columns[:, 3]).max())))
     return Layer(FetchedMemory(_ranges(pas), pages.fetch), what, cpus=cpus)
+
+
+def _stream(data: mmap, offset: int) -> tuple[_Bytes, Any]:
+    """Return the layer of a stream, and the bytes that it reads: all that it knows.
+
+    It stops at what QEMU puts between the sections for the side that receives (migration/savevm.c,
+    `qemu_savevm_command_send`: byte 8, uint16 command, uint16 length, the data), which is left out,
+    and in the state of the first device, behind all pages, unless that begins with a 0 byte, which
+    it takes for the end of the stream: that is what it gets.
+    """
+    gaps: list[tuple[int, int]] = []
+    zero = None
+    while True:
+        content = _Bytes(data, offset, gaps, zero)
+        try:
+            return content, _layer("qemu", "QemuSuspendLayer", base_layer=content)
+        except Exception as error:
+            at = content.there(content.last)
+            if _UNKNOWN not in str(error) or zero is not None or len(gaps) == _MOST_COMMANDS:
+                raise
+            if _is_device(data, at):
+                zero = content.last
+            elif data[at] == _COMMAND:
+                gaps.append((content.last, 5 + int.from_bytes(data[at + 3 : at + 5], "big")))
+            else:
+                raise
+
+
+_UNKNOWN = "unknown section encountered"
+_COMMAND = 8
+_MOST_COMMANDS = 8
+
+
+def _is_device(data: mmap, at: int) -> bool:
+    """Return whether the state of a device begins at a byte: after its name, instance and version.
+
+    Before the name come a byte 4, the section as a uint32, and the name's length.
+    """
+    begins = ((at - 14 - size, size) for size in range(1, 256))
+    return any(
+        begin > 0 and data[begin] == _WHOLE and data[begin + 5] == size for begin, size in begins
+    )
+
+
+_WHOLE = 4
 
 
 def _known_machine(machine: str) -> bool:

@@ -39,7 +39,16 @@ def cpu(number, values):
     return head + fields + subsection + footer, described | {"subsections": [PKRU]}
 
 
-def qevm(pages, *, machine=b"pc-q35-7.2", ram=1 << 20, block=b"pc.ram", cpus=()):
+def qevm(
+    pages,
+    *,
+    machine=b"pc-q35-7.2",
+    ram=1 << 20,
+    block=b"pc.ram",
+    cpus=(),
+    command=None,
+    timer=bytes(24),
+):
     """A migration stream of (frame number, page, or the byte that it is full of) in this order.
 
     QEMU docs/devel/migration.rst: a header, the configuration, sections of "ram", in big-endian
@@ -49,6 +58,8 @@ def qevm(pages, *, machine=b"pc-q35-7.2", ram=1 << 20, block=b"pc.ram", cpus=())
     begin = b"\x01" + struct.pack(">I", 2) + name + struct.pack(">II", 0, 4)
     sizes = struct.pack(">Q", ram | MEM_SIZE) + text(block) + struct.pack(">Q", ram)
     stream = begin + sizes + struct.pack(">Q", END) + b"\x7e" + struct.pack(">I", 2)
+    if command is not None:
+        stream += b"\x08" + struct.pack(">HH", 11, len(command)) + command
     stream += b"\x03" + struct.pack(">I", 2)
     parts = [stream]
     for row, (number, content) in enumerate(pages):
@@ -61,8 +72,8 @@ def qevm(pages, *, machine=b"pc-q35-7.2", ram=1 << 20, block=b"pc.ram", cpus=())
     devices = [described for _, described in states]
     description = json.dumps({"page_size": FRAME, "devices": devices}).encode()
     head = b"QEVM" + struct.pack(">I", 3) + b"\x07" + struct.pack(">I", len(machine)) + machine
-    # A device that nobody describes: what it holds looks like the end of the stream.
-    stream += b"\x04" + struct.pack(">I", 3) + text(b"timer") + struct.pack(">II", 0, 2) + bytes(24)
+    # A device that nobody describes. Where it begins with a 0, that looks like the stream's end.
+    stream += b"\x04" + struct.pack(">I", 3) + text(b"timer") + struct.pack(">II", 0, 2) + timer
     stream += b"".join(state for state, _ in states) + b"\0"
     return head + stream + b"\x06" + struct.pack(">I", len(description)) + description
 

@@ -186,6 +186,12 @@ def test_vmcoreinfo_is_read(narrow, version, opened):
     assert PAGES[40] == found.memory.read(40 * BLOCK, BLOCK)
 
 
+@pytest.mark.parametrize("machine", ["", "Unknown", "i686"])
+def test_a_machine_that_is_not_named_may_be_any(machine, opened):
+    found = opened(Kdump(pages=PAGES, machine=machine).file())
+    assert PAGES[40] == found.memory.read(40 * BLOCK, BLOCK)
+
+
 def test_tables_in_a_kdump_map_what_they_map_in_a_raw_image(tmp_path):
     tables = {1: {0: 0x2007}, 2: {0: 0x3007}, 3: {0: 0x4007, 1: 0x400083}, 4: {5: 0x5005}}
     pages = {

@@ -50,6 +50,24 @@ def test_of_pages_that_were_sent_several_times_the_last_one_counts(opened):
     assert expected == found
 
 
+@pytest.mark.parametrize("command", [b"", b"abc"])
+@pytest.mark.parametrize("form", [bytes, libvirt])
+def test_commands_between_the_sections_of_a_stream_are_passed_over(command, form, opened):
+    found = opened(form(qevm([*PAGES, (41, 0)], cpus=VALUES, command=command)))
+    for number, content in [*PAGES, (41, bytes(FRAME))]:
+        assert content == found.memory.read(number * FRAME, FRAME)
+    assert len(VALUES) == len(found.cpus)
+
+
+@pytest.mark.parametrize("timer", [b"\x08" * 24, b"\xfe\xe0\x09" * 8])
+@pytest.mark.parametrize("command", [None, b"abc"])
+def test_the_pages_are_read_whatever_the_first_devices_state_begins_with(timer, command, opened):
+    found = opened(qevm(PAGES, cpus=VALUES, command=command, timer=timer))
+    for number, content in PAGES:
+        assert content == found.memory.read(number * FRAME, FRAME)
+    assert len(VALUES) == len(found.cpus)
+
+
 def test_volatility_itself_reads_the_same_pages(tmp_path, opened):
     """Where each was sent once: of several it takes any."""
     content = qevm(sorted([*PAGES, (41, 0), (42, 0x5A)]))
@@ -218,6 +236,10 @@ def test_without_volatility_the_command_that_installs_it_is_named(name, opened, 
         (qevm(PAGES, block=b"mem"), "no pages of pc.ram, the memory of QEMU's PCs"),
         (qevm(PAGES)[:9000], "QEMU migration stream .savevm.: volatility3 says "),
         (vmware([])[:90], "its memory is in a file memory.vmem, not there"),
+        (
+            qevm(PAGES).replace(b"\x03\0\0\0\x02\0", b"\x09\0\0\0\x02\0", 1),
+            "section encountered: 9",
+        ),
         (xen(PAGES)[:300], "damaged Xen core: 4 sections"),
     ],
 )
