@@ -227,11 +227,12 @@ def _merged(parts: list[tuple[U64, U64]]) -> tuple[U64, U64]:
 
 def _lowest(frame: U64, va: U64) -> tuple[U64, U64]:
     """Return the distinct frames, ascending, and the lowest va of each."""
-    order = np.lexsort((va, frame))
+    order = np.argsort(frame, kind="stable")
     frame, va = frame[order], va[order]
     fresh = np.ones(len(frame), np.bool_)
     fresh[1:] = frame[1:] != frame[:-1]
-    return frame[fresh], va[fresh]
+    first = np.flatnonzero(fresh)
+    return frame[first], np.minimum.reduceat(va, first) if len(first) else va
 
 
 def _reason(*, reserved: bool) -> Reason:
