@@ -5,7 +5,15 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.memory import U64, PhysicalMemory
-from crosswalk.walker.roots.sieve import PAGE_DIRECTORY, PAGE_TABLE, POINTERS, UPPER, Form, Sieved
+from crosswalk.walker.roots.sieve import (
+    PAGE_DIRECTORY,
+    PAGE_TABLE,
+    POINTERS,
+    UPPER,
+    Form,
+    Places,
+    Sieved,
+)
 from crosswalk.walker.tables import entries_with
 
 __all__ = ["among", "tables_by_level"]
@@ -21,14 +29,12 @@ def tables_by_level(memory: PhysicalMemory, form: Form, sieved: Sieved) -> dict[
     """
     found = {1: sieved.of_kind(PAGE_TABLE)}
     for level, kind in ((2, PAGE_DIRECTORY), (3, POINTERS), (4, UPPER), (5, UPPER)):
-        candidates = sieved.of_kind(kind)
-        kept = [
-            candidates[at : at + _BLOCK][
-                _leads_on(memory, form, sieved, candidates[at : at + _BLOCK], level, found)
-            ]
-            for at in range(0, len(candidates), _BLOCK)
-        ]
-        found[level] = np.concatenate(kept) if kept else candidates
+        candidates, below = sieved.of_kind(kind), sieved.places_of(found[level - 1])
+        kept = [candidates[:0]]
+        for at in range(0, len(candidates), _BLOCK):
+            some = candidates[at : at + _BLOCK]
+            kept.append(some[_leads_on(memory, form, sieved, below, level, some)])
+        found[level] = np.concatenate(kept)
     return found
 
 
@@ -36,16 +42,17 @@ def _leads_on(
     memory: PhysicalMemory,
     form: Form,
     sieved: Sieved,
-    frames: U64,
+    below: Places,
     level: int,
-    found: dict[int, U64],
+    frames: U64,
 ) -> NDArray[np.bool_]:
+    """Return which frames are tables of a level, by the tables `below`, bool[n]."""
     row, _, entry = entries_with(memory, LEVELS[level], frames, Entry.P)
     target = entry & np.uint64(form.field)
     leaf = np.zeros(len(entry), np.bool_)
     if LEVELS[level].large:
         leaf = (entry & np.uint64(Entry.PS)) != 0
-    table = ~leaf & among(target, found[level - 1])
+    table = ~leaf & below.has(target)
     unused = ~leaf & ~table & sieved.empty(target)
     count = len(frames)
     present, fit, used = (

@@ -88,6 +88,12 @@ class Sieved:
         found: U64 = self.frames[(self.kinds & kind) != 0]
         return found
 
+    def places_of(self, frames: U64) -> "Places":
+        """Return these frames, which are in memory, as a set."""
+        found = self._empty.none_of_them()
+        found.put(frames, np.ones(len(frames), np.bool_))
+        return found
+
     def empty(self, frames: U64) -> NDArray[np.bool_]:
         """Return of each frame whether it is in memory and has no present entry."""
         return self._empty.has(frames)
@@ -102,6 +108,13 @@ class Places:
         lengths = (self._end - self._first) // np.uint64(FRAME)
         self._offset = np.concatenate([np.zeros(1, np.uint64), np.cumsum(lengths)])
         self._held = np.zeros(int(self._offset[-1]), np.bool_)
+
+    def none_of_them(self) -> "Places":
+        """Return an empty set of frames in the same memory."""
+        found = Places([])
+        found._first, found._end, found._offset = self._first, self._end, self._offset
+        found._held = np.zeros(len(self._held), np.bool_)
+        return found
 
     def put(self, frames: U64, held: NDArray[np.bool_]) -> None:
         """Say of frames that are in memory whether they are in the set."""

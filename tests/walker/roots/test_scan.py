@@ -43,7 +43,7 @@ def test_a_lone_root_is_told_from_the_tables_below_it(mode):
 def test_a_table_taken_for_likely_whatever_it_refers_to_would_show(monkeypatch):
     system = System().processes(3)
     contents = system.contents()
-    monkeypatch.setattr(levels, "_leads_on", lambda *_: np.ones(len(_[3]), np.bool_))
+    monkeypatch.setattr(levels, "_leads_on", lambda *given: np.ones(len(given[-1]), np.bool_))
     monkeypatch.setattr(units._Picked, "has_below", lambda *_: False)
     assert system.roots != places(found(contents))
 
