@@ -37,13 +37,15 @@ class _Unit:
     """Frames that may be roots and have their upper halves in common, or one alone.
 
     `context` is the first one's, `found` what of it can't be followed, `odd` the number of its
-    entries that refer to tables and have bits that mean something in those of pages alone.
+    entries that refer to tables and have bits that mean something in those of pages alone, both of
+    `tables` of a level.
     """
 
     context: PagingContext
     roots: U64
     found: Unfollowed
     odd: int
+    tables: int
 
     @property
     def order(self) -> tuple[float, ...]:
@@ -165,7 +167,7 @@ def _sensible(
         odd = [bits for bits in _oddities(memory, context, few).values() if len(bits)]
         count = sum(int(bits.sum()) for bits in odd)
         if 2 * count <= sum(map(len, odd)):
-            units.append(_Unit(context, roots, found, count))
+            units.append(_Unit(context, roots, found, count, few))
     if template.mode is PagingMode.LEVEL5 and not alone:
         units = [unit for unit in units if _has_five(memory, unit)]
     if template.mode is PagingMode.BIT32 and not alone:
@@ -216,10 +218,10 @@ def _has_five(memory: PhysicalMemory, unit: _Unit) -> bool:
     do, what is taken for tables are pages' entries, at some level.
     """
     levels = unit.context.cr4 & ~CR4.LA57
-    four = unfollowed(memory, replace(unit.context, cr4=int(levels)), tables=_TABLES)
+    four = unfollowed(memory, replace(unit.context, cr4=int(levels)), tables=unit.tables)
     five = unit.found
     if five.leaves < max(four.leaves, 1) or 2 * five.leaves_outside >= five.leaves:
         return False
     return all(
-        2 * odd.sum() <= len(odd) for odd in _oddities(memory, unit.context, _TABLES).values()
+        2 * odd.sum() <= len(odd) for odd in _oddities(memory, unit.context, unit.tables).values()
     )
