@@ -59,31 +59,37 @@ class Aliases:
     ) -> None:
         if len(queries) > MAX_QUERIES:
             raise ValueError(f"{len(queries)} queries; at most {MAX_QUERIES} at a time")
-        rooted = not isinstance(context, PagingContext)
-        self._groups = [
-            _Group(memory, group, queries, rooted=rooted) for group in groups_of(context)
-        ]
+        self._rooted = not isinstance(context, PagingContext)
+        self._groups = [_Group(memory, group, queries) for group in groups_of(context)]
 
     def find(self, query: int) -> Iterator[Mapping]:
         """Yield the mappings that the query of this number selects, in address order.
 
         Of several address spaces those of one after the other, in the order given.
         """
-        return (page for _, pages in self._by_root(query, once=False) for page in pages)
+        return (
+            page
+            for _, pages in self._by_root(query, once=False, rooted=self._rooted)
+            for page in pages
+        )
 
     def find_by_root(self, query: int) -> Iterator[tuple[PagingContext, Iterator[Mapping]]]:
-        """Yield the same for each address space that has any."""
-        return self._by_root(query, once=False)
+        """Yield the same for each address space that has any, as `Mapping`."""
+        return self._by_root(query, once=False, rooted=False)
 
     def find_once(self, query: int) -> Iterator[Mapping]:
         """Do as `find`, but name once what several roots have by the same entry.
 
         It is named by the first of them, and its `roots` is their number.
         """
-        return (page for _, pages in self._by_root(query, once=True) for page in pages)
+        return (
+            page
+            for _, pages in self._by_root(query, once=True, rooted=self._rooted)
+            for page in pages
+        )
 
     def _by_root(
-        self, query: int, *, once: bool
+        self, query: int, *, once: bool, rooted: bool
     ) -> Iterator[tuple[PagingContext, Iterator[Mapping]]]:
         parts = [group.leading_roots(query, once=once) for group in self._groups]
         order = sorted(
@@ -93,7 +99,7 @@ class Aliases:
         )
         for _, at, row in order:
             group = self._groups[at]
-            yield group.space.contexts[row], group.find(query, row, once=once)
+            yield group.space.contexts[row], group.find(query, row, once=once, rooted=rooted)
 
 
 class _Group:
@@ -104,12 +110,10 @@ class _Group:
         memory: PhysicalMemory,
         space: SpaceGroup,
         queries: Sequence[AliasQuery],
-        *,
-        rooted: bool,
     ) -> None:
         self.space = space
         self._memory, self._context, self._queries = memory, space.context, queries
-        self._rooted, self._several = rooted, len(space.roots) > 1
+        self._several = len(space.roots) > 1
         self._rights = rights_table(space.context)
         self._top = level_of(space.context, space.context.levels)
         self._keys = states_by_level(memory, space.contexts)
@@ -136,13 +140,14 @@ class _Group:
             bits = self._leading[top][np.searchsorted(self._keys[top], self._roots)]
         return np.flatnonzero(bits >> np.uint64(query) & np.uint64(1)).tolist()
 
-    def find(self, query: int, row: int, *, once: bool) -> Iterator[Mapping]:
+    def find(self, query: int, row: int, *, once: bool, rooted: bool) -> Iterator[Mapping]:
         """Yield the mappings of one root that the query selects, in address order."""
         shared = self._shared[row] if once and self._several else None
         for roots, leaves, at, va in self._descend(
             query, self._top.number, int(self._roots[row]), 0, shared
         ):
-            yield self._mapping(leaves, at, va, row, roots)
+            page = self._mapping(leaves, at, va)
+            yield self._named(page, row, roots) if rooted else page
 
     def _lead(self, level: int, keys: U64, slots: NDArray[np.bool_] | None = None) -> U64:
         """Return for each state of a level the queries that select mappings below it, as bits.
@@ -209,9 +214,9 @@ class _Group:
             for _, those, at, va in self._descend(query, level - 1, below, base + offset, None):
                 yield roots, those, at, va
 
-    def _mapping(self, leaves: Leaves, at: int, va: int, row: int, roots: int) -> Mapping:
+    def _mapping(self, leaves: Leaves, at: int, va: int) -> Mapping:
         shift = int(leaves.shift[at])
-        fields = (
+        return Mapping(
             int(canonical(self._context, np.array([va], np.uint64))[0]),
             int(leaves.pa[at]),
             1 << shift,
@@ -219,9 +224,10 @@ class _Group:
             int(leaves.flags[at]),
             Rights(int(self._rights[leaves.grant[at]])),
         )
-        if not self._rooted:
-            return Mapping(*fields)
-        return RootedMapping(*fields, self.space.contexts[row], roots)
+
+    def _named(self, it: Mapping, row: int, roots: int) -> RootedMapping:
+        context = self.space.contexts[row]
+        return RootedMapping(it.va, it.pa, it.size, it.level, it.flags, it.rights, context, roots)
 
 
 def mappings_of(

@@ -182,7 +182,9 @@ def test_no_command_takes_a_file_of_another_format_for_memory(run, tmp_path, com
 def test_a_file_that_is_taken_for_raw_by_force_is_a_part(run, tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"HIBR" + clean().memory.read(*RAM[0])[4:])
-    said = "the file begins as a file of another kind (Windows hibernation file): is it a raw image?"
+    said = (
+        "the file begins as a file of another kind (Windows hibernation file): is it a raw image?"
+    )
     for command in commands(path, *ROOT, "--kind", "raw"):
         ran = run(*command)
         assert 0 == ran.status

@@ -244,6 +244,9 @@ def test_who_maps_a_frame_is_named_root_by_root(run, guest):
     ran = run("frames", *source, "--roots", "all", "--of", "0x22000", "--json")
     found = {(each["root"], each["va"], each["rights"]["user"]) for each in ran.records}
     assert {(hex(KERNEL), hex(OPEN_PAGE), "rw-"), (hex(USER), hex(OPEN_PAGE), "rwx")} == found
+    assert ["root", "va", "pa", "size", "level", "flags", "rights"] == list(ran.records[0])
+    (alone,) = run("frames", *source, "--of", "0x22000", "--cr3", hex(USER), "--json").records
+    assert ["va", "pa", "size", "level", "flags", "rights"] == list(alone)
 
 
 def test_a_translation_is_said_for_each_root(run, guest):
