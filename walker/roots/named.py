@@ -11,15 +11,13 @@ from crosswalk.walker.formats.modes import with_mode
 from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.formats.sources import Contents, SourceKind
 from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.roots.units import TABLES, sense_of
 from crosswalk.walker.roots.vmcoreinfo import Vmcoreinfo, parse_vmcoreinfo
 from crosswalk.walker.unfollowed import unfollowed
 
 __all__ = ["SCAN", "VMCOREINFO", "Named", "named_by_registers", "named_by_vmcoreinfo"]
 
 SCAN, VMCOREINFO = "scan", "vmcoreinfo"
-
-_TABLES = 256
-"""Tables of a level that are looked at to tell whether a root makes sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +111,9 @@ def _context(
         return None
     if not memory.backed(np.array([context.root & -FRAME], np.uint64))[0]:
         return None
-    found = unfollowed(memory, context, tables=_TABLES)
-    return context if found.leaves and (sure or not found.implausible) else None
+    if sure:
+        return context if unfollowed(memory, context, tables=TABLES).leaves else None
+    return context if sense_of(memory, context) is not None else None
 
 
 def _registers_of(info: Vmcoreinfo, known: Registers) -> Registers:

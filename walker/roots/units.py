@@ -16,13 +16,13 @@ from crosswalk.walker.roots.groups import upper_halves
 from crosswalk.walker.tables import entries_with, invalid_roots
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
-__all__ = ["likely_roots"]
+__all__ = ["TABLES", "Likely", "likely_roots", "sense_of"]
 
 _MOST = 1 << 16
 """The most frames that are taken for roots."""
 _UNITS = 256
 """The most groups that are looked at, and singles, which are in common with no other."""
-_TABLES, _FEW = 256, 8
+TABLES, _FEW = 256, 8
 """Tables of a level that are looked at to tell whether a group makes sense, and a late single."""
 _EARLY = 16
 _BELOW = 1 << 14
@@ -159,20 +159,32 @@ def _sensible(
     """Return the groups whose tables make sense in the template's mode, the likeliest first."""
     units = []
     for place, roots in enumerate(groups):
-        few = _FEW if len(roots) == 1 and place >= _EARLY else _TABLES
+        few = _FEW if len(roots) == 1 and place >= _EARLY else TABLES
         context = replace(template, cr3=int(roots[0]))
-        found = unfollowed(memory, context, tables=few)
-        if not found.leaves or found.implausible:
-            continue
-        odd = [bits for bits in _oddities(memory, context, few).values() if len(bits)]
-        count = sum(int(bits.sum()) for bits in odd)
-        if 2 * count <= sum(map(len, odd)):
-            units.append(_Unit(context, roots, found, count, few))
+        made = sense_of(memory, context, few)
+        if made is not None:
+            units.append(_Unit(context, roots, *made, few))
     if template.mode is PagingMode.LEVEL5 and not alone:
         units = [unit for unit in units if _has_five(memory, unit)]
     if template.mode is PagingMode.BIT32 and not alone:
         units = _certain(units)
     return sorted(units, key=lambda unit: unit.order)
+
+
+def sense_of(
+    memory: PhysicalMemory, context: PagingContext, tables: int = TABLES
+) -> tuple[Unfollowed, int] | None:
+    """Return what of an address space can't be followed, and its odd entries; None for nonsense.
+
+    Tables make sense if they map something, most of their entries can be followed, and most of
+    those that refer to tables aren't odd. Up to so many `tables` of a level are looked at.
+    """
+    found = unfollowed(memory, context, tables=tables)
+    if not found.leaves or found.implausible:
+        return None
+    odd = [bits for bits in _oddities(memory, context, tables).values() if len(bits)]
+    count = sum(int(bits.sum()) for bits in odd)
+    return (found, count) if 2 * count <= sum(map(len, odd)) else None
 
 
 def _certain(units: Sequence[_Unit]) -> list[_Unit]:

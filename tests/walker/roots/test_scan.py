@@ -213,3 +213,22 @@ def test_kernels_are_told_by_where_their_table_is_mapped():
     roles = {root.context.root: root.role for root in found(system.contents())}
     assert {"swapper"} == {roles[swapper]}
     assert KERNEL[4] > 0
+
+
+def test_of_several_texts_of_vmcoreinfo_those_count_whose_root_makes_sense():
+    system = System().processes(2)
+    contents = system.contents()
+    base = 0xFFFF_FFFF_8000_0000
+    # A copy in a file's cache, of a kernel that isn't there, and a kernel's that was kexec'd.
+    for place, root in ((0x1_0000, 0x3F_0000), (0x2_0000, system.roots[1])):
+        text = f"OSRELEASE=6.1\nSYMBOL(swapper_pg_dir)={base + root:x}\n\0".encode()
+        memory = np.frombuffer(contents.memory.read(0, SIZE), np.uint8).copy()
+        memory[place : place + len(text)] = np.frombuffer(text, np.uint8)
+        contents = raw(Segments([(0, memory)]))
+    first, *others = found(contents)
+    assert (system.roots[1], "vmcoreinfo", "swapper") == (
+        first.context.root,
+        first.source,
+        first.role,
+    )
+    assert {"scan"} == {root.source for root in others}
