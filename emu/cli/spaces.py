@@ -18,12 +18,12 @@ from crosswalk.emu.cli.sources import (
 )
 from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput, LimitExceeded
-from crosswalk.walker.formats import Contents, Registers, Source, source_of
+from crosswalk.walker.formats import Contents, Registers, Source, SourceKind, source_of
 from crosswalk.walker.formats.gdb import settle
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.memory import FRAME
-from crosswalk.walker.roots import Roots
+from crosswalk.walker.roots import Roots, find_roots
 from crosswalk.walker.spaces import Contexts, distinct_contexts
 
 __all__ = ["Spaces", "chosen_spaces"]
@@ -85,9 +85,14 @@ def chosen_spaces(
 def _counted(options: argparse.Namespace, contents: Contents, width: int) -> Roots | None:
     """Return all roots of a memory, to be counted.
 
-    None for a case file and a guest that is booted, which have the one root that they state.
+    None for a case file and a guest that is booted, which have the one root that they state. Of a
+    live guest those of its CPUs, and it isn't let go: the tables to walk are still to be read.
     """
-    return None if contents.complete else chosen_roots(options, contents, width=width)
+    if contents.complete:
+        return None
+    if contents.kind is SourceKind.LIVE:
+        return find_roots(contents, chosen_registers(options), scan=False, width=width)
+    return chosen_roots(options, contents, width=width)
 
 
 def _number(contexts: Sequence[PagingContext], roots: Roots | None) -> int:

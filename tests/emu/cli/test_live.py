@@ -59,6 +59,16 @@ def test_all_roots_are_those_of_the_cpus(run, guest):
     assert "frames searched" not in ran.err
 
 
+@pytest.mark.parametrize("chosen", [(), ("--cr3", "0x1000"), ("--roots", "0x1000")])
+def test_a_policy_counts_the_roots_of_the_cpus_before_the_guest_runs_again(run, guest, chosen):
+    guest.cpus.append(cpu_of(cr3=SECOND))
+    ran = run("frames", guest.name, "--policy", "any", *chosen)
+    assert (1, True) == (ran.status, "1 of 2 known roots" in ran.err.splitlines())
+    assert "W^X: partial: 1 of 2 known roots; there may be more in the others (--roots all)" in (
+        ran.out.splitlines()
+    )
+
+
 def frames_read(stub):
     return {int(each[1:].split(b",")[0], 16) >> 12 for each in stub.log if each[:1] == b"m"}
 
