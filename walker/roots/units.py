@@ -59,8 +59,8 @@ class _Unit:
 class Likely:
     """Candidates that are roots, the tables below them, both uint64 and ascending.
 
-    `most` is the size of the biggest group, `barred` the number of candidates that map nothing,
-    since they can't be entered, and `left` of those that may be roots or tables below others.
+    `most` is the size of the biggest group, `barred` the number of candidates in groups that map
+    nothing, since they can't be entered, and `left` of those that may be roots or tables below others.
     """
 
     found: U64
@@ -108,7 +108,8 @@ def likely_roots(
                 left += picked.take(unit.roots)
     barred = 0
     if template.mode is PagingMode.PAE and not picked.roots:
-        barred = int(invalid_roots(memory, template, candidates).sum())
+        # One alone may be any four numbers.
+        barred = sum(int(invalid_roots(memory, template, some).sum()) for some in groups)
     return Likely(picked.found, picked.only_below, picked.most, barred, left)
 
 
