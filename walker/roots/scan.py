@@ -20,8 +20,8 @@ Progress = Callable[[int, int], None] | None
 
 _LEFT = "{:,} more frames could be roots, or tables below others: too many to tell them apart"
 _BARRED = (
-    "{:,} roots of PAE paging set a reserved bit in a PDPTE, so that none of them can be entered "
-    "(QEMU without KVM leaves A there)"
+    "{:,} places could be roots of PAE paging, but set a reserved bit in a PDPTE, so that none of "
+    "them can be entered (QEMU without KVM leaves A there)"
 )
 
 

@@ -60,7 +60,8 @@ class Likely:
     """Candidates that are roots, the tables below them, both uint64 and ascending.
 
     `most` is the size of the biggest group, `barred` the number of candidates in groups that map
-    nothing, since they can't be entered, and `left` of those that may be roots or tables below others.
+    nothing, since they can't be entered, and `left` of those that may be roots or tables below
+    others.
     """
 
     found: U64

@@ -136,7 +136,7 @@ def test_pae_roots_with_reserved_bits_are_said_to_be_there():
         system.entries[root] |= 0x20
     roots = found(system.contents())
     assert () == tuple(roots)
-    assert "4 roots of PAE paging set a reserved bit" in roots.remarks[0]
+    assert "4 places could be roots of PAE paging, but set a reserved bit" in roots.remarks[0]
 
 
 def test_until_one_leaves_out_what_costs_more(monkeypatch):
