@@ -8,7 +8,6 @@ from crosswalk.walker.formats.registers import ASSUMED_WIDTH, NOT_GIVEN, Registe
 from crosswalk.walker.formats.sources import Contents, SourceKind
 from crosswalk.walker.formats.suggested_map import hole_maps
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.roots.describe import described
 from crosswalk.walker.roots.named import (
     SCAN,
     VMCOREINFO,
@@ -17,7 +16,6 @@ from crosswalk.walker.roots.named import (
     named_by_vmcoreinfo,
 )
 from crosswalk.walker.roots.root import Roots
-from crosswalk.walker.roots.scan import scan as scan_memory
 from crosswalk.walker.roots.vmcoreinfo import texts_in_memory
 
 __all__ = ["find_roots"]
@@ -43,6 +41,10 @@ def find_roots(
 
     A memory that can't be searched, since too much in it looks like tables, has a remark.
     """
+    # With what it takes to know a source alone, commands start quicker.
+    from crosswalk.walker.roots.describe import described  # noqa: PLC0415
+    from crosswalk.walker.roots.scan import scan as scan_memory  # noqa: PLC0415
+
     memory = contents.memory
     named, remarks = named_by_registers(contents, registers, width)
     known = replace(registers.over(contents.registers), cr3=None)

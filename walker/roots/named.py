@@ -11,7 +11,6 @@ from crosswalk.walker.formats.modes import with_mode
 from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.formats.sources import Contents, SourceKind
 from crosswalk.walker.memory import FRAME, PhysicalMemory
-from crosswalk.walker.roots.units import TABLES, sense_of
 from crosswalk.walker.roots.vmcoreinfo import Vmcoreinfo, parse_vmcoreinfo
 from crosswalk.walker.unfollowed import unfollowed
 
@@ -111,6 +110,9 @@ def _context(
         return None
     if not memory.backed(np.array([context.root & -FRAME], np.uint64))[0]:
         return None
+    # Not before: most sources have registers.
+    from crosswalk.walker.roots.units import TABLES, sense_of  # noqa: PLC0415
+
     if sure:
         return context if unfollowed(memory, context, tables=TABLES).leaves else None
     return context if sense_of(memory, context) is not None else None

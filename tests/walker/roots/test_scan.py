@@ -6,7 +6,7 @@ import pytest
 from crosswalk.walker import BadInput, Segments
 from crosswalk.walker.formats import Registers
 from crosswalk.walker.memory import WORDS
-from crosswalk.walker.roots import find, find_roots, levels, units
+from crosswalk.walker.roots import find_roots, levels, units
 from tests.tables import KIB4, OPEN, XD, P
 from tests.walker.roots.systems import KERNEL, SIZE, System, noise, raw
 
@@ -143,7 +143,9 @@ def test_until_one_leaves_out_what_costs_more(monkeypatch):
     system = System().processes(3)
     text = f"SYMBOL(swapper_pg_dir)={0xFFFF_FFFF_8000_0000 + system.roots[2]:x}\n"
     contents = system.contents(vmcoreinfo=text)
-    monkeypatch.setattr(find, "scan_memory", lambda *_: pytest.fail("memory was searched"))
+    monkeypatch.setattr(
+        "crosswalk.walker.roots.scan.scan", lambda *_: pytest.fail("memory was searched")
+    )
     roots = find_roots(contents, until_one=True)
     assert [(system.roots[2], "vmcoreinfo")] == [(r.context.root, r.source) for r in roots]
 
