@@ -60,7 +60,7 @@ def test_lines_that_both_sides_run_are_told_from_those_of_one():
         for name in ("memory", "columns")
     }
     lines = {texts[module][line - 1].strip() for module, line in lines_of_both(tuple(texts), QUICK)}
-    assert "found |= (frames >= start) & (frames < start + size)" in lines
+    assert "one: NDArray[np.bool_] = (frames >= first) & (frames < end)" in lines
     # What fills a memory is run by neither side, and both are given it.
     assert "tables[row[pa // FRAME * FRAME], pa % FRAME // 8] = value" in lines
     # What the walker runs alone, the emulated CPU can contradict.
