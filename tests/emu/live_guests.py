@@ -78,10 +78,10 @@ def _missing(reason):
 
 
 def qemus():
-    """The QEMUs that there are: on PATH, and those that scripts/judges has fetched."""
-    found = [shutil.which("qemu-system-x86_64")]
-    found += sorted(map(str, judges_folder().glob("qemu-*/qemu-system-x86_64")))
-    return [each for each in found if each]
+    """The QEMUs that there are: on PATH, else bookworm's, and the newer ones of scripts/judges."""
+    fetched = {each.parent.name: str(each) for each in judges_folder().glob("qemu-*/qemu-system-*")}
+    first = shutil.which("qemu-system-x86_64") or fetched.get("qemu-bookworm")
+    return [each for each in (first, fetched.get("qemu-trixie"), fetched.get("qemu-sid")) if each]
 
 
 def a_qemu():
@@ -130,6 +130,14 @@ class LiveGuest:
         found = [_RANGE.match(line) for line in self.monitor("info mem", cpu).splitlines()]
         return [(int(e[1], 16), int(e[2], 16), e[3] == "u", e[4] == "w") for e in found]
 
+    def counts(self):
+        """Whether both CPUs run a process that counts; where the counter lies is noted."""
+        self.execute("stop")
+        found = [self.leaves(cpu).get(COUNTER) for cpu in (0, 1)]
+        self.execute("cont")
+        self.counter = found[0] and found[0][0]
+        return all(found)
+
     def word(self, pa):
         """The eight bytes at a physical address, as a number."""
         return int(self.monitor(f"xp /1gx {pa:#x}").split()[-1], 16)
@@ -157,7 +165,9 @@ def live_guest(folder, *, qemu, cpu="max", append="", memory=128):
         with socket.socket(socket.AF_UNIX) as qmp:
             qmp.connect(str(folder / "qmp"))
             with qmp.makefile("rw", encoding="utf-8") as file:
-                yield LiveGuest(f"gdb:{folder / 'gdb'}", file)
+                guest = LiveGuest(f"gdb:{folder / 'gdb'}", file)
+                until(guest.counts)
+                yield guest
     finally:
         running.kill()
         running.wait()
