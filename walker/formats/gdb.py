@@ -58,7 +58,7 @@ _RESTORING = 5.0
 _FLAT_VIEW = re.compile(r"FlatView #\d+\n(.*?)(?=\nFlatView #|\Z)", re.DOTALL)
 _RAM = re.compile(r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:ram|rom)\):", re.MULTILINE)
 _STATUS = re.compile(r"VM status: (running|paused)(?: \((.+)\))?")
-_SAYS_STOPPED = (8, 1)
+_SILENT_SINCE = (8, 1)
 """From this version on QEMU's stub doesn't report, unasked, that the guest has been stopped."""
 
 _WIDTHS = range(32, 53)
@@ -257,7 +257,7 @@ class _Guest:
             self._ran = True
         elif status and status[2]:
             self._ran = False  # It has a state of its own, as before its start.
-        elif version and (int(version[1]), int(version[2])) < _SAYS_STOPPED:
+        elif version and (int(version[1]), int(version[2])) < _SILENT_SINCE:
             self._ran = False
         elif not self._leave_paused and self._notice is not None:
             self._notice(
