@@ -30,7 +30,7 @@ from crosswalk.emu.load.guest import boot
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
 from crosswalk.emu.report.finding import finding_lines
 from crosswalk.emu.report.records import structures_case
-from crosswalk.emu.report.source import roots_text, unfollowed_lines
+from crosswalk.emu.report.source import unfollowed_lines
 from crosswalk.emu.report.text import context_text
 from crosswalk.emu.report.verdict import (
     divergence_case,
@@ -197,7 +197,7 @@ def _extent(options: argparse.Namespace, followed: Followed, between: tuple[int,
         wide=wide,
         assumed=source.assumed,
         spaces=1 if spaces.named else source.address_spaces,
-        roots=roots_text(spaces.contexts, spaces.known) if spaces.named else "",
+        roots=spaces.text if spaces.named else "",
         masked=any(each.encryption_mask for each in spaces.contexts),
         partial=options.partial,
         between=None if between == (0, TOP) else between,

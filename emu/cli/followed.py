@@ -2,27 +2,35 @@
 
 import argparse
 import json
+from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.spaces import Spaces
 from crosswalk.emu.report.protection import NO_FRAME
 from crosswalk.emu.report.source import (
-    roots_text,
     spaces_text,
     unfollowed_lines,
     unfollowed_record,
 )
+from crosswalk.walker.context import CR4
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.files import write_file
-from crosswalk.walker.frames import count_mappings
+from crosswalk.walker.frames import Frames, collective_rights, count_mappings
+from crosswalk.walker.rights import Rights
 from crosswalk.walker.roots.counting import count_by_root
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
-__all__ = ["Followed", "follow", "look", "report_unfollowed", "write_summary"]
+__all__ = ["BOTH", "Followed", "follow", "look", "report_unfollowed", "write_summary"]
+
+BOTH = (
+    Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE,
+    Rights.USER_WRITE | Rights.USER_EXECUTE,
+)
+"""Writing and executing, within one privilege."""
 
 _NONE = "none is both writable and executable"
 
@@ -76,31 +84,75 @@ class Followed:
                 for each, count in zip(contexts, counts, strict=True)
             ],
             "known_roots": self.spaces.known,
+            "strays": self.spaces.strays,
+            "unsearched": self.spaces.unsearched,
         }
 
     def no_frame(self) -> str:
         """Return the verdict that no frame is both writable and executable, and of how much."""
-        over = roots_text(self.spaces.contexts, self.spaces.known)
-        if self.spaces.part:
+        spaces = self.spaces
+        over, more = spaces.text, self._others()
+        if spaces.part or spaces.open:
             also = "" if self.whole else ", and not all of their tables"
-            return f"partial: {over}{also}: {_NONE} there; --roots all looks at all"
-        over = f", {'in' if len(self.spaces.contexts) == 1 else 'over'} {over}"
+            where = "" if spaces.part else "in "
+            return f"partial: {where}{over}{also}: {_NONE} there; {more}"
+        over = f", {'in' if len(spaces.contexts) == 1 else 'over'} {over}"
+        over = f"{over}; {more}" if more else over
         scope = "" if self.source.complete and not self.spaces.named else over
         if not self.whole:
             text = f"partial: {_NONE} of what could be looked at{scope}"
         else:
             text = f"{NO_FRAME}{scope}"
-        spaces = None if self.spaces.named or self.spaces.known else spaces_text(self.source)
-        return text if spaces is None else f"{text}; {spaces}"
+        one = None if spaces.named or spaces.known else spaces_text(self.source)
+        return text if one is None else f"{text}; {one}"
+
+    def _others(self) -> str:
+        """Return what looks at other roots, those that are known and those that may be there."""
+        known = ["--roots all looks at all"] if self.spaces.part else []
+        return "; ".join([*known, *([self.spaces.unsearched] if self.spaces.unsearched else [])])
 
     def more(self) -> str | None:
         """Return where there may be more than what was found; None where all was looked at."""
         if self.spaces.part:
-            over = roots_text(self.spaces.contexts, self.spaces.known)
-            return f"partial: {over}; there may be more in the others (--roots all)"
+            return f"partial: {self.spaces.text}; there may be more; {self._others()}"
+        if self.spaces.open:
+            return f"partial: in {self.spaces.text}; {self._others()}"
         if not self.whole:
             return "partial: there may be more behind what could not be looked at"
         return None
+
+    def by_assumption(self, frames: Frames) -> dict[str, Any] | None:
+        """Return how much of what is found within one privilege is found by an assumption.
+
+        As JSON has it: the register that is assumed, the bits with which fewer ranges are found,
+        and how many fewer; None where nothing is. `frames` are the collective rights. CR4 is
+        assumed without SMEP and SMAP, which take rights of the supervisor away; what else is
+        assumed takes as many away as it can, but for PKRU, which user mode may write.
+        """
+        found = within_one_privilege(frames)
+        if not found or not any(each.startswith("cr4 ") for each in self.source.assumed):
+            return None
+        gone, names = 0, []
+        for bits, named in (CR4.SMEP, ["SMEP"]), (CR4.SMEP | CR4.SMAP, ["SMEP", "SMAP"]):
+            contexts = [replace(each, cr4=each.cr4 | bits) for each in self.spaces.contexts]
+            left = within_one_privilege(collective_rights(self.source.memory, contexts))
+            fewer = sum(not _meets(each, left) for each in found)
+            if fewer > gone:
+                gone, names = fewer, named
+        return {"register": "cr4", "bits": names, "ranges": gone} if gone else None
+
+    def assumption(self, frames: Frames) -> str | None:
+        """Return the same as a sentence for people."""
+        found = self.by_assumption(frames)
+        if found is None:
+            return None
+        every = len(within_one_privilege(frames))
+        bits = " and ".join(found["bits"])
+        are = "is" if found["ranges"] == 1 else "are"
+        return (
+            f"{found['ranges']:,} of the {every:,} within one privilege {are} no more with "
+            f"CR4.{bits}, which {self.source.name} doesn't tell: give --cr4"
+        )
 
     def require_mapping(self, options: argparse.Namespace) -> None:
         """Raise `BadInput` where there is no mapping at all, unless --allow-empty was given."""
@@ -111,8 +163,8 @@ class Followed:
     def nothing_found(self, options: argparse.Namespace) -> int:
         """Return the exit status where nothing was found.
 
-        Raises `BadInput` where not everything could be looked at, or where there are other roots
-        and nobody chose these, unless --partial was given.
+        Raises `BadInput` where not everything could be looked at, or where there are other roots,
+        or may be, and nobody chose these, unless --partial was given.
         """
         if options.partial:
             return 0
@@ -122,13 +174,26 @@ class Followed:
                 f"{name}: nothing found, but not everything could be looked at "
                 "(--partial takes what is there)"
             )
-        if self.spaces.part and not self.spaces.chosen:
-            over = roots_text(self.spaces.contexts, self.spaces.known)
-            raise BadInput(
-                f"{name}: nothing found, but in {over} alone (--roots all looks at all, --partial "
-                "takes these)"
-            )
+        if self.spaces.open:
+            why = "other roots are known" if self.spaces.part else "there may be other roots"
+            others = self._others()
+            raise BadInput(f"{name}: nothing found, but {why}: {others}, --partial takes these")
         return 0
+
+
+def within_one_privilege(frames: Frames) -> list[tuple[int, int]]:
+    """Return the ranges [start, end) that one privilege may both write and execute."""
+    return [
+        (start, start + size)
+        for start, size, rights in frames
+        if any(rights & each == each for each in BOTH)
+    ]
+
+
+def _meets(one: tuple[int, int], others: list[tuple[int, int]]) -> bool:
+    """Return whether a range has anything in common with others, which are in order."""
+    at = bisect_right(others, one[0], key=lambda each: each[1])
+    return at < len(others) and others[at][0] < one[1]
 
 
 def write_summary(options: argparse.Namespace, found: Followed) -> None:
@@ -150,7 +215,7 @@ def report_unfollowed(found: Followed) -> None:
     for line in unfollowed_lines(found.source, found.unfollowed):
         remark(line)
     if found.spaces.named or (found.spaces.known is not None and not found.source.complete):
-        remark(roots_text(found.spaces.contexts, found.spaces.known))
+        remark(found.spaces.text)
         return
     spaces = spaces_text(found.source)
     if spaces is not None:

@@ -72,9 +72,11 @@ def _protect_source(options: argparse.Namespace) -> int:
     if options.json:
         record = protection_summary_record(summary, time.perf_counter() - started)
         record |= {**followed.record(), **followed.roots_record()}
+        record["by_assumption"] = followed.by_assumption(frames)
         emit({**record, "reproduce": command_text(options)})
     else:
-        for line in summary_lines(summary, followed.no_frame(), followed.more()):
+        others = [followed.assumption(frames), followed.more()]
+        for line in summary_lines(summary, followed.no_frame(), [each for each in others if each]):
             print(line)
     return 1 if violated else followed.nothing_found(options)
 

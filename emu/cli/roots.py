@@ -6,6 +6,7 @@ import sys
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.sources import chosen_contents, chosen_roots
 from crosswalk.emu.report.roots import ROOT_HEADING, root_record, root_text
+from crosswalk.emu.report.source import strays_count
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import SourceKind
 
@@ -32,5 +33,8 @@ def run(options: argparse.Namespace) -> int:
             emit(root_record(root))
         else:
             print(root_text(root))
-    remark(f"{len(roots):,} root{'s' if len(roots) != 1 else ''}")
+    if live and not scan:
+        remark("memory wasn't searched for others: --scan-live does")
+    strays = f", {strays_count(len(roots.strays))} among them" if roots.strays else ""
+    remark(f"{len(roots):,} root{'s' if len(roots) != 1 else ''}{strays}")
     return 0

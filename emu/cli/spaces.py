@@ -1,7 +1,6 @@
 """Which address spaces of SOURCE a command is about: one, or those that --roots names."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from crosswalk.emu.cli.sources import (
     chosen_source,
     is_guest,
 )
+from crosswalk.emu.report.source import roots_text, strays_text
 from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import Contents, Registers, Source, SourceKind, source_of
@@ -26,7 +26,10 @@ from crosswalk.walker.memory import FRAME
 from crosswalk.walker.roots import Roots, find_roots
 from crosswalk.walker.spaces import Contexts, distinct_contexts
 
-__all__ = ["Spaces", "chosen_spaces"]
+__all__ = ["NOT_SEARCHED", "Spaces", "chosen_spaces"]
+
+NOT_SEARCHED = "memory wasn't searched for others (crosswalk roots --scan-live does)"
+"""What is said of a live guest, whose memory isn't searched unless that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,9 @@ class Spaces:
     `source` is the memory with the context of the first of `contexts`. `named` says that --roots
     was given, so that everything is named by its root; `chosen` that the user said which address
     spaces they are, with --cr3 or --roots, and not SOURCE. `known` is the number of roots that are
-    known, these included; None where nobody looked for others.
+    known, these included; None where nobody looked for others. `strays` is the number of those
+    that were left out besides; `unsearched` is why memory wasn't searched for others, "" where it
+    was.
     """
 
     source: Source
@@ -44,6 +49,8 @@ class Spaces:
     named: bool = False
     chosen: bool = False
     known: int | None = None
+    strays: int = 0
+    unsearched: str = ""
 
     @property
     def walked(self) -> Contexts:
@@ -54,6 +61,18 @@ class Spaces:
     def part(self) -> bool:
         """Whether these are some of the known roots, and others are known."""
         return self.known is not None and len(self.contexts) < self.known
+
+    @property
+    def open(self) -> bool:
+        """Whether there are other roots, or may be, and the user didn't choose these."""
+        return (self.part or bool(self.unsearched)) and not self.chosen
+
+    @property
+    def text(self) -> str:
+        """Which roots these are: how many of those that are known, if anybody looked."""
+        known = None if self.chosen and self.unsearched and not self.part else self.known
+        of_cpus = self.source.kind is SourceKind.LIVE and not self.chosen
+        return roots_text(self.contexts, known, self.strays, of_cpus=of_cpus)
 
 
 def chosen_spaces(
@@ -78,27 +97,45 @@ def chosen_spaces(
     contents = chosen_contents(options)
     roots = _counted(options, contents, width)
     source = chosen_source(options, listing=listing, contents=contents, roots=roots)
-    known = _number([source.context], roots)
-    return Spaces(source, (source.context,), chosen=options.cr3 is not None, known=known)
+    spaces = Spaces(source, (source.context,), chosen=options.cr3 is not None)
+    return _among(spaces, roots)
 
 
-def _counted(options: argparse.Namespace, contents: Contents, width: int) -> Roots | None:
+def _counted(options: argparse.Namespace, contents: Contents, width: int) -> Roots:
     """Return all roots of a memory, to be counted.
 
-    None for a case file and a guest that is booted, which have the one root that they state. Of a
-    live guest those of its CPUs, and it isn't let go: the tables to walk are still to be read.
+    None at all for a case file and a guest that is booted, which have the one root that they state.
+    Of a live guest those of its CPUs, and it isn't let go: the tables to walk are still to be read.
     """
     if contents.complete:
-        return None
+        return Roots(())
     if contents.kind is SourceKind.LIVE:
         return find_roots(contents, chosen_registers(options), scan=False, width=width)
     return chosen_roots(options, contents, width=width)
 
 
-def _number(contexts: Sequence[PagingContext], roots: Roots | None) -> int:
-    """Return how many roots are known, with these."""
-    every = [*contexts, *(each.context for each in roots or ())]
-    return len({(each.mode, each.root) for each in every})
+def _among(spaces: Spaces, roots: Roots) -> Spaces:
+    """Return address spaces with what is known of others, of which these roots are all."""
+    own = {(each.mode, each.root) for each in spaces.contexts}
+    known = {(each.context.mode, each.context.root) for each in roots.known} | own
+    strays = {(each.context.mode, each.context.root) for each in roots.strays} - own
+    source = spaces.source
+    if strays:
+        source = replace(source, remarks=(*source.remarks, strays_text(len(strays))))
+    return replace(
+        spaces,
+        source=source,
+        known=len(known),
+        strays=len(strays),
+        unsearched=_unsearched(source, roots),
+    )
+
+
+def _unsearched(contents: Contents, roots: Roots) -> str:
+    """Return why memory wasn't searched for other roots; "" where it was."""
+    if contents.kind is SourceKind.LIVE:
+        return NOT_SEARCHED
+    return f"memory can't be searched for others: {roots.unsearched}" if roots.unsearched else ""
 
 
 def _named(options: argparse.Namespace, width: int, *, count: bool) -> Spaces:
@@ -119,24 +156,24 @@ def _named(options: argparse.Namespace, width: int, *, count: bool) -> Spaces:
     # Before anything else: a live guest is paused until then.
     settle(contents.memory, distinct)
     source = _source(contents, registers, distinct[0])
-    known = _number(distinct, roots) if count else None
-    return Spaces(source, tuple(distinct), named=True, chosen=True, known=known)
+    spaces = Spaces(source, tuple(distinct), named=True, chosen=True)
+    return spaces if roots is None else _among(spaces, roots)
 
 
 def _every(
     options: argparse.Namespace, contents: Contents, registers: Registers, width: int
 ) -> Spaces:
     """Return all address spaces of a memory that are known."""
-    found = chosen_roots(options, contents, width=width)
-    if not found:
+    roots = chosen_roots(options, contents, width=width)
+    contexts = tuple(each.context for each in roots.known)
+    if not contexts:
         raise BadInput(f"{contents.name}: no root is known: give --cr3, or --roots with CR3s")
-    if len(found) > MOST_ROOTS:
+    if len(contexts) > MOST_ROOTS:
         raise LimitExceeded(
-            f"{contents.name}: {len(found):,} roots; at most {MOST_ROOTS:,} at a time"
+            f"{contents.name}: {len(contexts):,} roots; at most {MOST_ROOTS:,} at a time"
         )
-    contexts = tuple(each.context for each in found)
-    source = _source(contents, registers, contexts[0], found.remarks)
-    return Spaces(source, contexts, named=True, known=len(contexts))
+    source = _source(contents, registers, contexts[0], roots.remarks)
+    return _among(Spaces(source, contexts, named=True), roots)
 
 
 def _source(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from crosswalk.emu.cli.followed import Followed, follow, write_summary
+from crosswalk.emu.cli.followed import BOTH, Followed, follow, write_summary
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.sources import chosen_range, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
@@ -41,11 +41,6 @@ __all__ = ["run_frames", "run_walk"]
 Item = TypeVar("Item", Mapping, Range)
 
 _LIMIT = 10_000_000
-_BOTH = (
-    Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE,
-    Rights.USER_WRITE | Rights.USER_EXECUTE,
-)
-"""Writing and executing, within one privilege."""
 
 
 def run_walk(options: argparse.Namespace) -> int:
@@ -134,7 +129,7 @@ def _print_heading(heading: str, options: argparse.Namespace) -> None:
 
 def _marked(text: str, rights: Rights) -> str:
     """Return a line in red, on a terminal, where one privilege may write and execute."""
-    if sys.stdout.isatty() and any(rights & each == each for each in _BOTH):
+    if sys.stdout.isatty() and any(rights & each == each for each in BOTH):
         return styled(text, "red")
     return text
 
@@ -168,7 +163,11 @@ def run_frames(options: argparse.Namespace) -> int:
             print(_marked(frame_text(start, size, rights), rights))
     found = writable_and_executable(memory, spaces.walked, frames, aliases=options.aliases)
     strict = [each for each in found if each.within_one_privilege]
-    _report_wx(found, strict, followed, remark if options.json else print)
+    show = remark if options.json else print
+    _report_wx(found, strict, followed, show)
+    assumption = followed.assumption(frames)
+    if assumption is not None:
+        show(f"W^X: {assumption}")
     if options.policy is None:
         return 0
     if strict if options.policy == "one-privilege" else found:

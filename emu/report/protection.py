@@ -189,7 +189,7 @@ def use_text(use: Use) -> str:
 
 
 def summary_lines(
-    summary: Summary, nothing: str = NO_FRAME, others: str | None = None
+    summary: Summary, nothing: str = NO_FRAME, others: Sequence[str] = ()
 ) -> Iterator[str]:
     """Yield the summary, to be read in a minute.
 
@@ -220,8 +220,8 @@ def summary_lines(
         "them read-only: each A or D bit set there would be a nested fault"
     )
     yield from _exposed_lines(summary.exposed, nothing)
-    if others is not None and summary.exposed.ranges:
-        yield f"W^X: {others}"
+    if summary.exposed.ranges:
+        yield from (f"W^X: {each}" for each in others)
     yield "linear regions, all mappings with one va − pa, those that map most RAM first:"
     if summary.unlisted:
         yield f"  not listed: {summary.unlisted}"

@@ -25,6 +25,8 @@ __all__ = [
     "roots_text",
     "source_text",
     "spaces_text",
+    "strays_count",
+    "strays_text",
     "unfollowed_lines",
     "unfollowed_record",
 ]
@@ -88,14 +90,35 @@ def spaces_text(source: Contents) -> str | None:
     return f"1 of {source.address_spaces} address spaces (--cpu N chooses another)"
 
 
-def roots_text(contexts: Sequence[PagingContext], known: int | None) -> str:
-    """Return which roots are spoken of: how many of those that are `known`, if anybody looked."""
+def roots_text(
+    contexts: Sequence[PagingContext], known: int | None, strays: int = 0, *, of_cpus: bool = False
+) -> str:
+    """Return which roots are spoken of: how many of those that are `known`, if anybody looked.
+
+    `strays` are known, too, but left out. `of_cpus` says that the known ones are those of CPUs.
+    """
     count = len(contexts)
     if known is None:
         return f"root {contexts[0].root:#x}" if count == 1 else f"{count:,} roots"
+    left = f", {strays_count(strays)} left out" if strays else ""
+    if of_cpus:
+        every = f"the CPUs' {known:,} roots" if known > 1 else "the CPUs' one root"
+        return every if count == known else f"{count:,} of {every}"
     if count < known:
-        return f"{count:,} of {known:,} known roots"
-    return "the one known root" if count == 1 else f"all {count:,} known roots"
+        return f"{count:,} of {known:,} known roots{left}"
+    return f"{'the one known root' if count == 1 else f'all {count:,} known roots'}{left}"
+
+
+def strays_count(count: int) -> str:
+    """Return a number of strays in words."""
+    return f"{count:,} stray{'s' if count != 1 else ''}"
+
+
+def strays_text(count: int) -> str:
+    """Return that so many roots, strays, are left out, and how to have them."""
+    roots = "1 root of other tables" if count == 1 else f"{count:,} roots of other tables"
+    them = "it" if count == 1 else "them"
+    return f"{roots} (stale, or another system's) left out: --roots LIST takes {them}"
 
 
 def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:

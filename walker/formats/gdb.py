@@ -159,7 +159,7 @@ def settle(memory: PhysicalMemory, contexts: Sequence[PagingContext]) -> None:
         for context in contexts
         for block in distinct_states(memory, context)
     ]
-    if memory.holds(np.concatenate(tables)):
+    if memory.holds(np.concatenate([np.zeros(0, np.uint64), *tables])):
         memory.release()
 
 

@@ -1,6 +1,6 @@
 """Roots from those that were named or found: counted, grouped, paired, with roles, in order."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,7 +14,7 @@ from crosswalk.walker.memory import FRAME, WORDS, PhysicalMemory
 from crosswalk.walker.roots.counting import count_roots
 from crosswalk.walker.roots.groups import pair_of, upper_halves
 from crosswalk.walker.roots.named import SCAN, VMCOREINFO, Named
-from crosswalk.walker.roots.root import Root
+from crosswalk.walker.roots.root import STRAY, Root
 
 __all__ = ["described"]
 
@@ -23,7 +23,7 @@ _ASKED = 16 * MAX_QUERIES
 """How many roots of a group are asked for their aliases."""
 _NEXT = 8
 """Frames behind the kernel's own root that its first tables lie in."""
-_ROLES = ("swapper", "process", "lazy", "", "dead", "pti-user")
+_ROLES = ("swapper", "process", "lazy", "", "dead", "pti-user", STRAY)
 """Roles by how good a root is to begin with."""
 
 
@@ -88,6 +88,9 @@ def described(memory: PhysicalMemory, named: Iterable[Named]) -> tuple[Root, ...
             each.group = len(ordered)
         ordered += group
     ordered.sort(key=_order)
+    for stray in _strays(ordered):
+        stray.role = STRAY
+    ordered.sort(key=_is_stray)
     # Numbered as they are met from the best root on.
     numbers: dict[int, int] = {}
     for each in ordered:
@@ -127,6 +130,24 @@ def _groups(found: list[_Found]) -> list[list[_Found]]:
         key = (each.context.mode, each.key) if each.key is not None else id(each)
         groups[key].append(each)
     return list(groups.values())
+
+
+def _strays(ordered: list[_Found]) -> list[_Found]:
+    """Return the roots, of these that come best first, that nothing connects with any other.
+
+    Only the search finds them, no other is in their group, and none is paired with them.
+    """
+    sizes = Counter(each.group for each in ordered)
+    frames = {each.context.root for each in ordered}
+    return [
+        each
+        for each in ordered[1:]
+        if sizes[each.group] == 1 and each.sources == [SCAN] and each.pair not in frames
+    ]
+
+
+def _is_stray(each: _Found) -> bool:
+    return each.role == STRAY
 
 
 def _swapper(memory: PhysicalMemory, group: list[_Found]) -> _Found | None:

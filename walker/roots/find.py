@@ -20,6 +20,8 @@ from crosswalk.walker.roots.vmcoreinfo import texts_in_memory
 
 __all__ = ["find_roots"]
 
+_NOT_ASKED = "that wasn't asked for"
+
 
 def find_roots(
     contents: Contents,
@@ -62,16 +64,19 @@ def find_roots(
         named += found
         if not found and contents.kind is SourceKind.RAW:
             remarks += _by_a_map(memory, texts, known, width)
+    unsearched = _NOT_ASKED
     if scan and go_on():
         contexts = [each.context for each in named]
         try:
             roots, others = scan_memory(memory, known, contexts, width, progress)
         except LimitExceeded as error:
-            remarks.append(str(error))
+            unsearched = str(error)
+            remarks.append(unsearched)
         else:
+            unsearched = ""
             named += [Named(SCAN, context, rank + 2) for context in roots]
             remarks += others
-    return Roots(described(memory, named), tuple(remarks))
+    return Roots(described(memory, named), tuple(remarks), unsearched)
 
 
 def _by_a_map(

@@ -6,7 +6,10 @@ from typing import overload
 
 from crosswalk.walker.context import PagingContext
 
-__all__ = ["Root", "Roots"]
+__all__ = ["STRAY", "Root", "Roots"]
+
+STRAY = "stray"
+"""The role of a root that nothing connects with any other, and that nobody names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +24,9 @@ class Root:
     `role` is what could be told of it, "" where nothing tells: "swapper", the kernel's own;
     "process", with a live user half; "pti-user", the root of user mode where the kernel has another
     (page-table isolation); "lazy", loaded by a CPU though its user half is gone; "dead", without
-    a user half and loaded by none. `pair` is CR3 of the other root of a pair of page-table
-    isolation.
+    a user half and loaded by none; "stray", not the best one, found by the search
+    alone, and neither in a group nor in a pair with another: of stale tables, or of another
+    system's. `pair` is CR3 of the other root of a pair of page-table isolation.
     """
 
     context: PagingContext
@@ -50,10 +54,22 @@ class Roots(Sequence[Root]):
     """The roots of a memory, best first.
 
     `remarks` are sentences for people: what is named and isn't a root, what wasn't looked for.
+    `unsearched` says why not all memory was searched for roots; "" where it was.
     """
 
     found: tuple[Root, ...]
     remarks: tuple[str, ...] = ()
+    unsearched: str = ""
+
+    @property
+    def known(self) -> tuple[Root, ...]:
+        """The roots without strays."""
+        return tuple(each for each in self.found if each.role != STRAY)
+
+    @property
+    def strays(self) -> tuple[Root, ...]:
+        """The roots whose role is "stray"."""
+        return tuple(each for each in self.found if each.role == STRAY)
 
     @property
     def why(self) -> str:

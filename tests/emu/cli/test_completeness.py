@@ -53,7 +53,8 @@ def test_the_summary_is_a_document_beside_the_listing(run, raw, tmp_path, comman
     ran = run(command, raw(lacking()), *ROOT, *NO_NXE, "--json", "--summary", path)
     assert 1 == len(ran.records)
     record = json.loads(path.read_text())
-    assert ["mappings", "unfollowed", "assumed", "roots", "known_roots"] == list(record)
+    keys = ["mappings", "unfollowed", "assumed", "roots", "known_roots", "strays", "unsearched"]
+    assert keys == list(record)
     assert "null" == json.dumps(record["known_roots"])
     assert (1, UNFOLLOWED) == (record["mappings"], record["unfollowed"])
     assert [{"cr3": "0x1000", "mode": "4-level", "mappings": 1}] == record["roots"]

@@ -58,6 +58,106 @@ POLICIES = pytest.mark.parametrize(
 )
 
 
+STALE, SECOND = 0x3_8000, 0x3_C000
+"""Roots of identity maps that nobody uses any more."""
+
+
+def with_stale_roots(data, *, two):
+    """The same memory with a stale identity map, or with two that have an upper half in common.
+
+    All of it is writable and executable.
+    """
+    left = bytearray(data)
+    for root in (STALE, SECOND)[: 1 + two]:
+        tables = PageTables(root=root, ram=((0, RAM),))
+        for at in range(1, 32):
+            tables.map(at * KIB4, at * KIB4, P | RW, upper=P | RW)
+        if two:
+            tables.entries[root + 8 * 300] = STALE + KIB4 | P | RW
+        for pa, entry in tables.entries.items():
+            left[pa : pa + 8] = entry.to_bytes(8, "little")
+    return bytes(left)
+
+
+@pytest.fixture
+def stale(tmp_path):
+    def stale(*, two):
+        path = tmp_path / "stale.core"
+        notes = qemu_notes(cpu_state(cr0=0x8001_0033, cr3=KERNEL, cr4=SMEP))
+        data = with_stale_roots(isolated(bad=False), two=two)
+        path.write_bytes(Core(loads=[(0, data)], notes=notes).build())
+        return path
+
+    return stale
+
+
+@POLICIES
+def test_a_stale_root_convicts_nothing_and_is_said_to_be_left_out(run, stale, command, tmp_path):
+    name, *options = command
+    source = stale(two=False)
+    listed = run("roots", source, "--json")
+    assert {hex(STALE): "stray"} == {
+        each["cr3"]: each["role"] for each in listed.records if each["role"] == "stray"
+    }
+    assert "3 roots, 1 stray among them" == listed.err.splitlines()[-1]
+    ran = run(name, source, *options, "--roots", "all")
+    whole = (
+        "W^X: no frame is both writable and executable, over all 2 known roots, 1 stray left out"
+    )
+    assert (0, True) == (ran.status, whole in ran.out.splitlines())
+    left = "1 root of other tables (stale, or another system's) left out: --roots LIST takes it"
+    assert 1 == ran.err.count(left)
+    ran = run(name, source, *options, "--roots", f"{KERNEL:#x},{STALE:#x}")
+    assert "are both writable and executable" in ran.out
+
+
+@POLICIES
+def test_two_stale_roots_that_are_alike_convict(run, stale, command):
+    name, *options = command
+    ran = run(name, stale(two=True), *options, "--roots", "all")
+    assert "are both writable and executable" in ran.out
+    assert "stray" not in ran.out + ran.err
+    if options:
+        assert 1 == ran.status
+
+
+def test_all_roots_of_every_command_leave_strays_out(run, stale, tmp_path):
+    source, path = stale(two=False), tmp_path / "summary.json"
+    for command in ("walk", "frames"):
+        assert 0 == run(command, source, "--roots", "all", "--summary", path).status
+        record = json.loads(path.read_text())
+        assert {hex(KERNEL), hex(USER)} == {each["cr3"] for each in record["roots"]}
+        assert (2, 1) == (record["known_roots"], record["strays"])
+    for command in (("check", "--jobs", "1"), ("translate", hex(TEXT)), ("protect",)):
+        ran = run(command[0], source, *command[1:], "--roots", "all", "--json")
+        assert (0, 2, 1) == tuple(
+            ran.document[key] if key else ran.status for key in ("", "known_roots", "strays")
+        )
+
+
+def test_what_is_found_by_an_assumption_is_said_beside_the_verdict(run, tmp_path):
+    tables = PageTables(ram=((0, RAM),))
+    tables.map(TEXT, 0x2_0000, P | US | A)  # The supervisor executes it only without SMEP,
+    tables.map(IMAGE, 0x2_0000, P | RW | XD | A)  # and writes it here.
+    tables.map(IMAGE + KIB4, 0x2_1000, P | RW | A)
+    path = tmp_path / "image"
+    path.write_bytes(tables.memory.read(0, RAM))
+    given = (path, "--cr3", "0x1000")
+    said = "W^X: 1 of the 2 within one privilege is no more with CR4.SMEP, which"
+    ran = run("frames", *given, "--policy", "one-privilege")
+    assert (1, True) == (ran.status, said in ran.out)
+    assert said in run("protect", *given).out
+    found = run("protect", *given, "--json").document
+    assert {"register": "cr4", "bits": ["SMEP"], "ranges": 1} == found["by_assumption"]
+
+    # What is known is no assumption.
+    assert said not in run("frames", *given, "--cr4", "0x20").out
+    assert run("protect", *given, "--cr4", "0x20", "--json").document["by_assumption"] is None
+    ran = run("frames", *given, "--policy", "one-privilege", "--cr4", hex(SMEP))
+    assert "W^X: 1 of them within one privilege" in ran.out
+    assert "no more with" not in ran.out
+
+
 def roots_of(ran):
     return {record["cr3"] for record in ran.records}
 
@@ -74,7 +174,7 @@ def test_one_root_alone_shows_nothing_and_is_called_a_part(run, guest, command):
     part = "W^X: partial: 1 of 2 known roots: none is both writable and executable there; --roots"
     ran = run(name, *source, *options)
     assert (2, True) == (ran.status, part in ran.out)
-    assert "nothing found, but in 1 of 2 known roots alone" in ran.err.splitlines()[-1]
+    assert "nothing found, but other roots are known: --roots all" in ran.err.splitlines()[-1]
     ran = run(name, *source, *options, "--partial")
     assert (0, True) == (ran.status, part in ran.out)
     ran = run(name, *source, *options, "--roots", hex(KERNEL))

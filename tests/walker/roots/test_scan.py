@@ -206,6 +206,50 @@ def test_too_many_tables_end_the_search_with_a_remark(monkeypatch):
     ) == roots.remarks
 
 
+def identity_map(system, *others, upper=None):
+    """Add an identity map, all of it writable and executable, and return its root.
+
+    `others` are linear addresses of one more page, `upper` entries of the root by their offset.
+    """
+    system._kernel, made = upper or {}, system.roots
+    system.roots = [0]
+    mapped = [(va, va & 0xFF_FFFF, P | 2) for va in (*others, *range(KIB4, 40 * KIB4, KIB4))]
+    root = system.space(mapped, upper=P | 2)
+    system.roots = [*made, root]
+    return root
+
+
+def test_a_root_that_nothing_connects_with_others_is_a_stray_and_comes_last():
+    system = System().processes(3)
+    alone = identity_map(system)
+    roots = found(system.contents())
+    assert (alone, "stray", 1) == (roots[-1].context.root, roots[-1].role, roots[-1].group)
+    assert [roots[-1]] == list(roots.strays)
+    assert system.roots[:-1] == sorted(root.context.root for root in roots.known)
+
+
+def test_what_somebody_names_and_the_best_root_are_no_strays():
+    system = System().processes(3)
+    alone = identity_map(system)
+    cpu = Registers(cr0=0x8001_0033, cr3=alone, cr4=0x20)
+    roots = found(system.contents(registers=cpu, cpus=(cpu,)))
+    assert (alone, ()) == (roots[0].context.root, roots.strays)
+    lone = System()
+    alone = identity_map(lone)
+    (root,) = found(lone.contents())
+    assert (alone, "") == (root.context.root, root.role)
+
+
+def test_two_that_are_alike_are_no_strays():
+    system = System().processes(3)
+    first = identity_map(system, KIB4 | 0xFFFF_9900_0000_0000)
+    upper = {8 * 306: system.entries[first + 8 * 306]}
+    assert first in {each.context.root for each in found(system.contents()).strays}
+    second = identity_map(system, upper=upper)
+    roots = found(system.contents())
+    assert {first, second} == {root.context.root for root in roots.known if root.group == 1}
+
+
 def test_kernels_are_told_by_where_their_table_is_mapped():
     system = System().processes(2)
     swapper = system.space([])
