@@ -5,7 +5,7 @@ import pytest
 from crosswalk.walker.formats import gdb
 from tests.emu.cli.conftest import small
 from tests.emu.cli.running import refused
-from tests.tables import P
+from tests.tables import RW, XD, P, PageTables
 from tests.walker.formats.stubs import HungUp, Stub, cpu_of
 
 SECOND = 0x3000
@@ -63,10 +63,77 @@ def test_all_roots_are_those_of_the_cpus(run, guest):
 def test_a_policy_counts_the_roots_of_the_cpus_before_the_guest_runs_again(run, guest, chosen):
     guest.cpus.append(cpu_of(cr3=SECOND))
     ran = run("frames", guest.name, "--policy", "any", *chosen)
-    assert (1, True) == (ran.status, "1 of 2 known roots" in ran.err.splitlines())
-    assert "W^X: partial: 1 of 2 known roots; there may be more in the others (--roots all)" in (
-        ran.out.splitlines()
-    )
+    over = "1 of 2 known roots" if chosen else "1 of the CPUs' 2 roots"
+    assert (1, True) == (ran.status, over in ran.err.splitlines())
+    assert (
+        f"W^X: partial: {over}; there may be more; --roots all looks at all; memory wasn't searched "
+        "for others (crosswalk roots --scan-live does)"
+    ) in ran.out.splitlines()
+
+
+def roots_file(folder):
+    path = folder / "roots"
+    path.write_text('{"cr3": "0x1000", "mode": "4-level"}\n{"cr3": "0x3000"}\n')
+    return path
+
+
+COMMANDS = [
+    ("walk", "--json", "--allow-empty"),
+    ("frames", "--json"),
+    ("frames", "--policy", "any"),
+    ("frames", "--policy", "one-privilege", "--partial"),
+    ("frames", "--of", "0x9000"),
+    ("protect",),
+    ("protect", "--policy", "one-privilege", "--json"),
+    ("protect", "--format", "json", "--partial"),
+    ("translate", "0x400000"),
+    ("check", "--jobs", "1"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    ("roots", "running"),
+    [("all", True), ("0x3000,0x1000", True), ("0x1000", False), (roots_file, True)],
+    ids=["all", "list", "one of a paused guest", "file"],
+)
+def test_every_command_takes_all_forms_of_roots(run, command, roots, running, tmp_path):
+    roots = roots if isinstance(roots, str) else roots(tmp_path)
+    with Stub(small().memory, [cpu_of(), cpu_of(cr3=SECOND)], running=running).listening() as stub:
+        arguments = [each for each in command[1:2] if each.startswith("0x")]
+        options = command[1 + len(arguments) :]
+        given = (*options, "--roots", roots, "--efer", "0xd01", "--leave-paused")
+        ran = run(command[0], stub.name, *arguments, *given)
+    assert "runs again" not in ran.err
+    assert ran.status in ({0, 1} if roots != "all" else {0, 1, 2})
+    assert ran.out
+    assert 1 == stub.connections
+
+
+def no_violation():
+    return PageTables(ram=((0, 0x10000),)).map(0x40_0000, 0x8000, P | RW | XD).memory
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("frames", "--policy", "any"), ("frames", "--policy", "one-privilege"), ("protect",)],
+)
+def test_where_memory_was_not_searched_nothing_found_is_a_part(run, guest, command):
+    guest.memory = no_violation()
+    guest.cpus.append(cpu_of(cr3=0x2000))
+    not_searched = "memory wasn't searched for others (crosswalk roots --scan-live does)"
+    for roots, over in ((("--roots", "all"), "in the CPUs' 2 roots"), ((), "1 of the CPUs' 2")):
+        ran = run(command[0], guest.name, *command[1:], *roots)
+        (verdict,) = [line for line in ran.out.splitlines() if line.startswith("W^X")]
+        assert (2, True) == (ran.status, verdict.startswith(f"W^X: partial: {over}"))
+        assert verdict.endswith(not_searched)
+        assert 0 == run(command[0], guest.name, *command[1:], *roots, "--partial").status
+    for chosen in (("--roots", "0x1000,0x2000"), ("--cr3", "0x1000")):
+        ran = run(command[0], guest.name, *command[1:], *chosen)
+        assert (0, True) == (ran.status, f"{not_searched}\n" in ran.out)
+    ran = run("roots", guest.name)
+    assert "memory wasn't searched for others: --scan-live does" in ran.err
+    assert "wasn't searched" not in run("roots", guest.name, "--scan-live").err
 
 
 def frames_read(stub):

@@ -1,5 +1,6 @@
 """A Linux in QEMU, walked while it is paused, held to what QEMU's own monitor says of it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -132,6 +133,22 @@ def test_a_guest_goes_on_counting_after_each_command(run, guest, command):
     ran = run(command[0], guest.name, *command[1:])
     assert 0 == ran.status
     require_counting(guest)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("walk",), ("frames", "--policy", "one-privilege"), ("protect",), ("check", "--limit", "100")],
+)
+def test_a_guest_goes_on_counting_after_a_command_on_chosen_roots(run, guest, tmp_path, command):
+    path = tmp_path / "roots"
+    path.write_text(run("roots", guest.name, "--json").out)
+    cr3s = [json.loads(line)["cr3"] for line in path.read_text().splitlines()]
+    for roots in (",".join(cr3s), path):
+        ran = run(command[0], guest.name, *command[1:], "--roots", roots)
+        assert ran.status in {0, 1}
+        assert "crosswalk: error" not in ran.err
+        assert ran.out
+        require_counting(guest)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
