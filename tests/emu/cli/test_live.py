@@ -66,8 +66,8 @@ def test_a_policy_counts_the_roots_of_the_cpus_before_the_guest_runs_again(run, 
     over = "1 of 2 known roots" if chosen else "1 of the CPUs' 2 roots"
     assert (1, True) == (ran.status, over in ran.err.splitlines())
     assert (
-        f"W^X: partial: {over}; there may be more; --roots all looks at all; memory wasn't searched "
-        "for others (crosswalk roots --scan-live does)"
+        f"W^X: partial: {over}; there may be more; --roots all looks at all; memory wasn't "
+        "searched for others (crosswalk roots --scan-live does)"
     ) in ran.out.splitlines()
 
 

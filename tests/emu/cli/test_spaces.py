@@ -96,10 +96,9 @@ def test_a_stale_root_convicts_nothing_and_is_said_to_be_left_out(run, stale, co
     name, *options = command
     source = stale(two=False)
     listed = run("roots", source, "--json")
-    assert {hex(STALE): "stray"} == {
-        each["cr3"]: each["role"] for each in listed.records if each["role"] == "stray"
-    }
-    assert "3 roots, 1 stray among them" == listed.err.splitlines()[-1]
+    strays = {each["cr3"] for each in listed.records if each["role"] == "stray"}
+    assert {hex(STALE)} == strays
+    assert listed.err.endswith("3 roots, 1 stray among them\n")
     ran = run(name, source, *options, "--roots", "all")
     whole = (
         "W^X: no frame is both writable and executable, over all 2 known roots, 1 stray left out"
@@ -152,7 +151,8 @@ def test_what_is_found_by_an_assumption_is_said_beside_the_verdict(run, tmp_path
 
     # What is known is no assumption.
     assert said not in run("frames", *given, "--cr4", "0x20").out
-    assert run("protect", *given, "--cr4", "0x20", "--json").document["by_assumption"] is None
+    known = run("protect", *given, "--cr4", "0x20", "--json").document
+    assert {"by_assumption": None}.items() <= known.items()
     ran = run("frames", *given, "--policy", "one-privilege", "--cr4", hex(SMEP))
     assert "W^X: 1 of them within one privilege" in ran.out
     assert "no more with" not in ran.out
