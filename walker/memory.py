@@ -5,11 +5,12 @@ ranges of bytes: an emulator's RAM, an mmapped image, the segments of an ELF cor
 holds the few words of a case file.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import pairwise
-from mmap import mmap
+from mmap import MADV_DONTNEED, mmap
 from operator import index
 from typing import Protocol
 
@@ -28,10 +29,12 @@ __all__ = [
     "SparseWords",
     "WholeFrames",
     "joined",
+    "release",
 ]
 
 FRAME = PAGE_BYTES
 WORDS = FRAME // 8
+_AROUND = 1 << 16  # What Linux maps around a fault (fault_around_bytes), by default.
 
 U64 = NDArray[np.uint64]
 Bytes = bytes | bytearray | memoryview | mmap | NDArray[np.uint8]
@@ -207,6 +210,25 @@ class Segments:
                 gathered[row] = np.frombuffer(self.read(int(frames[row]), FRAME), np.uint64)
         return gathered
 
+    def release(self, start: int, size: int) -> None:
+        """Give back the pages of mapped files in `size` bytes from `start`; it can be read again.
+
+        A read of all memory would have it all resident. What isn't a file mapped read-only stays.
+        """
+        first = max(bisect_right(self._starts, start) - 1, 0)
+        end = bisect_left(self._starts, start + size)
+        # Of each file from the first part's page to the last one's, since most lie side by side.
+        reach: dict[int, tuple[mmap, int, int]] = {}
+        for begins, data in self._parts[first:end]:
+            part = data[max(start - begins, 0) : start + size - begins]
+            mapping = _mapping_of(part)
+            if mapping is not None and part.size:
+                at = part.ctypes.data
+                _, low, high = reach.get(id(mapping), (mapping, at, at))
+                reach[id(mapping)] = mapping, min(low, at), max(high, at + part.size)
+        for mapping, low, high in reach.values():
+            _give_back(mapping, low, high)
+
     def _words_of(self, part: int) -> U64:
         """Return the words of the whole frames of a part."""
         words = self._words[part]
@@ -348,6 +370,42 @@ class _KnownWords(dict[int, int | None]):
     def _backed(self, frame: int) -> bool:
         at = bisect_right(self._starts, frame) - 1
         return at >= 0 and frame < self._ranges[at][0] + self._ranges[at][1]
+
+
+def release(memory: PhysicalMemory, start: int, size: int) -> None:
+    """Have a memory give back the pages of mapped files in a part of it, where it can do that."""
+    if isinstance(memory, Segments):
+        memory.release(start, size)
+
+
+def _give_back(mapping: mmap, low: int, high: int) -> None:
+    """Give back the pages of a mapping between two addresses of this process.
+
+    They aren't resident then, and are mapped again when they are read.
+    """
+    base = np.frombuffer(mapping, np.uint8).ctypes.data
+    # A fault maps the pages around it, too.
+    begin = (low - base) & -_AROUND
+    end = min(-(-(high - base) // _AROUND) * _AROUND, len(mapping))
+    # Pages of /proc/vmcore are no page cache's, and take no advice (EINVAL).
+    with suppress(OSError):
+        mapping.madvise(MADV_DONTNEED, begin, end - begin)
+
+
+def _mapping_of(data: NDArray[np.uint8]) -> mmap | None:
+    """Return the read-only mapping that an array views, None where it views anything else.
+
+    What can be written may hold what is in no file, and would lose that.
+    """
+    held: object = data
+    while not isinstance(held, mmap):
+        if isinstance(held, np.ndarray):
+            held = held.base
+        elif isinstance(held, memoryview):
+            held = held.obj
+        else:
+            return None
+    return held if memoryview(held).readonly else None
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -53,9 +53,9 @@ def wanted_roots(text: str) -> list[WantedRoot]:
     name = one_line(text)
     lines = data.decode("utf-8", "replace").splitlines()
     found = [
-        _line(line.strip(), f"{name}: line {number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip()
+        _line(text, f"{name}: line {number}")
+        for number, text in enumerate(map(_without_comment, lines), 1)
+        if text
     ]
     return require_roots(found, name)
 
@@ -67,6 +67,13 @@ def require_roots(found: list[WantedRoot], name: str) -> list[WantedRoot]:
     if len(found) > MOST_ROOTS:
         raise LimitExceeded(f"{name}: {len(found):,} roots; at most {MOST_ROOTS:,} at a time")
     return found
+
+
+def _without_comment(line: str) -> str:
+    """Return what of a line names a root: nothing of an empty one, or of a comment."""
+    text = line.strip()
+    # A record for machines may hold a # in a text.
+    return text if text.startswith("{") else text.partition("#")[0].strip()
 
 
 def _line(text: str, where: str) -> WantedRoot:

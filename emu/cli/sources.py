@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from crosswalk.walker.formats.gdb import names_live_guest, open_live, settle
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.roots import Roots, find_roots
+from crosswalk.walker.roots.passes import Progress
 
 __all__ = [
     "WIDEST",
@@ -149,12 +150,25 @@ def _remark_once(options: argparse.Namespace) -> Callable[[str], None]:
 
 
 @contextmanager
-def _searching(*, asked: bool) -> Iterator[Report | None]:
-    """Yield what a search for roots reports to, on standard error; None where none is asked."""
+def _searching(*, asked: bool) -> Iterator[Progress | None]:
+    """Yield what a search for roots reports to, on standard error; None where none is asked.
+
+    Each pass of it has its own bar, or lines, by its name.
+    """
     if not asked:
         yield None
         return
-    with progress("frames searched for roots", lines=True) as report:
+    with ExitStack() as shown:
+        current: tuple[str, Report | None] = "", None
+
+        def report(what: str, done: int, total: int) -> None:
+            nonlocal current
+            if what != current[0]:
+                shown.close()
+                current = what, shown.enter_context(progress(what, lines=True))
+            if current[1] is not None:
+                current[1](done, total)
+
         yield report
 
 

@@ -300,3 +300,16 @@ def test_words_that_were_asked_for_are_not_pickled():
     assert 5 == memory.word(0x2008)
     assert before == pickle.dumps(memory)
     assert 5 == pickle.loads(before).word(0x2008)  # noqa: S301  # Our own.
+
+
+def test_what_may_be_written_is_never_given_back(tmp_path):
+    path = tmp_path / "memory"
+    path.write_bytes(bytes(0x4000))
+    with path.open("r+b") as file:
+        private = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    anonymous = mmap.mmap(-1, 0x4000)
+    for data in (private, anonymous, bytearray(0x4000)):
+        data[0x1000:0x1004] = b"kept"
+        memory = Segments([(0, data)])
+        memory.release(0, 0x4000)
+        assert b"kept" == memory.read(0x1000, 4)

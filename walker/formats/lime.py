@@ -12,7 +12,10 @@ LiME's other formats, padded and raw, have no headers: they are raw images.
 import struct
 from mmap import mmap
 
+import numpy as np
+
 from crosswalk.walker.errors import BadInput, LimitExceeded
+from crosswalk.walker.formats.elfheaders import MAX_SEGMENTS
 from crosswalk.walker.memory import Segments
 
 __all__ = ["LIME_MAGIC", "MAX_RANGES", "read_lime"]
@@ -20,8 +23,8 @@ __all__ = ["LIME_MAGIC", "MAX_RANGES", "read_lime"]
 LIME_MAGIC = b"EMiL"
 """The magic as it stands in the file."""
 
-MAX_RANGES = 4096
-"""The most ranges an image may have; a machine has some ten ranges of RAM."""
+MAX_RANGES = MAX_SEGMENTS
+"""The most ranges an image may have: as many as an ELF core."""
 
 _HEADER = struct.Struct("<4sIQQ8x")
 _VERSION = 1
@@ -36,16 +39,18 @@ def read_lime(data: mmap | bytes) -> Segments:
     beyond 52 bits or that the file doesn't hold as a whole, and ranges that overlap;
     `LimitExceeded` beyond `MAX_RANGES`.
     """
-    at, parts = 0, list[tuple[int, memoryview]]()
+    at, parts = 0, list[tuple[int, int, int]]()
     while at < len(data):
         if len(parts) == MAX_RANGES:
-            raise LimitExceeded(f"LiME image: more than {MAX_RANGES} ranges; no more are read")
+            raise LimitExceeded(f"LiME image: more than {MAX_RANGES:,} ranges: it isn't read")
         first, size = _range_at(data, at)
         at += _HEADER.size
-        parts.append((first, memoryview(data)[at : at + size]))
+        parts.append((first, at, size))
         at += size
+    parts.sort()
     _reject_overlaps(parts)
-    return Segments(parts)
+    whole = np.frombuffer(data, np.uint8)
+    return Segments((first, whole[at : at + size]) for first, at, size in parts)
 
 
 def _range_at(data: mmap | bytes, at: int) -> tuple[int, int]:
@@ -79,9 +84,9 @@ def _range_at(data: mmap | bytes, at: int) -> tuple[int, int]:
     return first, size
 
 
-def _reject_overlaps(parts: list[tuple[int, memoryview]]) -> None:
+def _reject_overlaps(parts: list[tuple[int, int, int]]) -> None:
     end = 0
-    for first, part in sorted(parts, key=lambda each: each[0]):
+    for first, _, size in parts:
         if first < end:
             raise BadInput(f"LiME image: ranges overlap at {first:#x}")
-        end = first + len(part)
+        end = first + size

@@ -31,6 +31,7 @@ from crosswalk.walker.memory import FRAME, PhysicalMemory
 
 if TYPE_CHECKING:
     from crosswalk.walker.roots import Roots
+    from crosswalk.walker.roots.passes import Progress
 
 __all__ = ["open_contents", "open_source", "source_of"]
 
@@ -137,7 +138,7 @@ def source_of(
     nested: bool = False,
     width: int = ASSUMED_WIDTH,
     roots: "Roots | None" = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: "Progress | None" = None,
 ) -> Source:
     """Return the contents of a file with the context to read them in.
 
@@ -190,7 +191,7 @@ def _searched(
     contents: Contents,
     registers: Registers,
     width: int,
-    progress: Callable[[int, int], None] | None,
+    progress: "Progress | None",
 ) -> "Roots":
     # Most sources have a CR3, and need no search.
     from crosswalk.walker.roots import find_roots  # noqa: PLC0415

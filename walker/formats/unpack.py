@@ -18,6 +18,7 @@ import numpy as np
 
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
 from crosswalk.walker.formats.files import MappedFile
+from crosswalk.walker.formats.holes import MOST_RUNS, Runs, allocates_when_read, mapped_with_holes
 from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.formats.unsupported import HEAD
 from crosswalk.walker.memory import FRAME, WORDS
@@ -40,6 +41,7 @@ _LEAST, _MOST = 1 << 7, 1 << 16
 _BURST = 1 << 22
 _FORGOTTEN = 1 << 22
 _SKIPPABLE = tuple(bytes([0x50 + at]) + b"\x2a\x4d\x18" for at in range(16))
+_ZEROS = memoryview(bytes(_CHUNK))
 _NO_WORDS = np.zeros(0, np.uint64)
 _ENDINGS = (".gz", ".xz", ".zst", ".zstd", ".bz2", ".lz4")
 _SKIPPED_FIRST = 16
@@ -181,11 +183,14 @@ def unpack(
 
 
 def _temporary_folder() -> str:
+    named = next(filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), None)
+    if named is not None:
+        # Not tempfile's choice, which takes another folder where this one can't be written to.
+        return named
+    if os.access(_LARGE_FILES, os.W_OK | os.X_OK):
+        return _LARGE_FILES
     import tempfile  # noqa: PLC0415
 
-    named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
-    if not named and os.access(_LARGE_FILES, os.W_OK | os.X_OK):
-        return _LARGE_FILES
     return tempfile.gettempdir()
 
 
@@ -213,11 +218,14 @@ def _not_stored(folder: str, error: OSError | ValueError) -> BadInput:
 class _Sparse:
     """A file that is written from its beginning on; whole frames of zeros become holes.
 
-    `size` is the number of bytes that it has so far, `stored` the number of those written.
+    `size` is the number of bytes that it has so far, `stored` the number of those written: reading
+    it adds none.
     """
 
     def __init__(self, descriptor: int, folder: str) -> None:
         self._descriptor, self._folder = descriptor, folder
+        self._runs = Runs(self._fill, MOST_RUNS)
+        self._fills = allocates_when_read(descriptor)
         self.size = self.stored = 0
 
     def add(self, chunk: bytes) -> None:
@@ -238,14 +246,23 @@ class _Sparse:
         self.size += len(chunk)
 
     def _put(self, chunk: bytes, begin: int, end: int) -> None:
-        left, at = memoryview(chunk)[begin:end], self.size + begin
+        self._write(memoryview(chunk)[begin:end], self.size + begin)
+        self._runs.put(self.size + begin, self.size + end)
+
+    def _fill(self, begin: int, end: int) -> None:
+        """Store zeros where a hole is going to be mapped and would take memory when it is read."""
+        if self._fills:
+            for at in range(begin, end, len(_ZEROS)):
+                self._write(_ZEROS[: end - at], at)
+
+    def _write(self, left: memoryview, at: int) -> None:
+        self.stored += len(left)
         try:
             while left:
                 written = os.pwrite(self._descriptor, left, at)
                 left, at = left[written:], at + written
         except OSError as error:
             raise _not_stored(self._folder, error) from None
-        self.stored += end - begin
 
     def mapped(self, name: str) -> MappedFile:
         """Return the file as a mapping, which keeps it; `BadInput` where it is empty."""
@@ -253,7 +270,7 @@ class _Sparse:
             raise BadInput("holds nothing")
         try:
             os.ftruncate(self._descriptor, self.size)
-            data = mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
+            data = mapped_with_holes(self._descriptor, self.size, self._runs)
         except OSError as error:
             raise _not_stored(self._folder, error) from None
         return MappedFile(name, data)

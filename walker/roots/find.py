@@ -1,6 +1,6 @@
 """Find the roots of a memory: what is named first, then what a search of the memory finds."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from crosswalk.walker.errors import LimitExceeded
@@ -15,6 +15,7 @@ from crosswalk.walker.roots.named import (
     named_by_registers,
     named_by_vmcoreinfo,
 )
+from crosswalk.walker.roots.passes import Progress
 from crosswalk.walker.roots.root import Roots
 from crosswalk.walker.roots.vmcoreinfo import texts_in_memory
 
@@ -30,7 +31,7 @@ def find_roots(
     scan: bool = True,
     until_one: bool = False,
     width: int = ASSUMED_WIDTH,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Roots:
     """Return the roots of a memory, best first: of the same memory the same, in the same order.
 
@@ -38,8 +39,8 @@ def find_roots(
     a header, VMCOREINFO in a note or header. With `scan` all memory is searched as well: for
     VMCOREINFO where none was there, then for tables. With `until_one`, the ways after the first
     that finds a root are left out. Other values of `registers` go before what the contents say;
-    `width` is the MAXPHYADDR to take where none is known, in bits. `progress` is told how many
-    frames of how many were read.
+    `width` is the MAXPHYADDR to take where none is known, in bits. `progress` is told
+    of each pass by name: how many frames, or candidates, of how many were looked at.
 
     A memory that can't be searched, since too much in it looks like tables, has a remark.
     """

@@ -4,15 +4,22 @@ Both are hard to tell: a root of PAE paging is four words of 32 bytes, and entri
 have next to no reserved bits.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.entry import Entry
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.roots.levels import among
-from crosswalk.walker.roots.sieve import Form, Places, Sieved, blocks, first_lines, spans_of
+from crosswalk.walker.roots.passes import Progress
+from crosswalk.walker.roots.sieve import (
+    Form,
+    Places,
+    Sieved,
+    blocks,
+    first_lines,
+    given_back,
+    spans_of,
+)
 
 __all__ = ["roots_of_32bit", "roots_of_pae"]
 
@@ -28,7 +35,13 @@ _CACHING = Entry.PWT | Entry.PCD
 _BLOCK = 512
 
 
-def roots_of_pae(memory: PhysicalMemory, form: Form, sieved: Sieved, directories: U64) -> U64:
+def roots_of_pae(
+    memory: PhysicalMemory,
+    form: Form,
+    sieved: Sieved,
+    directories: U64,
+    progress: Progress | None = None,
+) -> U64:
     """Return the addresses of what could be the four entries of a root of PAE paging, ascending.
 
     Each entry is zero, or refers to one of the page directories or to a frame without entries, and
@@ -38,9 +51,9 @@ def roots_of_pae(memory: PhysicalMemory, form: Form, sieved: Sieved, directories
     fixed = np.uint64(~(form.field | _IGNORED | Entry.A) & (1 << 64) - 1)
     present = np.uint64(Entry.P)
     found = [np.zeros(0, np.uint64)]
-    for frames in blocks(spans_of(memory)) if len(directories) else ():
-        if int(frames[0]) >= _32_BITS:
-            break
+    spans = [(first, min(end, _32_BITS)) for first, end in spans_of(memory) if first < _32_BITS]
+    total, done = sum(end - first for first, end in spans) // FRAME, 0
+    for frames in blocks(memory, spans) if len(directories) else ():
         words = memory.tables(frames).reshape(-1)
         at = np.unique(np.flatnonzero((words & fixed) == present) // _PDPTES)
         groups = words.reshape(-1, _PDPTES)[at]
@@ -52,12 +65,13 @@ def roots_of_pae(memory: PhysicalMemory, form: Form, sieved: Sieved, directories
         place = at[good].astype(np.uint64) * np.uint64(8 * _PDPTES)
         row = (place // np.uint64(FRAME)).astype(np.intp)
         found.append(frames[row] + place % np.uint64(FRAME))
+        done += len(frames)
+        if progress is not None:
+            progress("frames searched for roots of PAE paging", done, total)
     return np.concatenate(found)
 
 
-def roots_of_32bit(
-    memory: PhysicalMemory, progress: Callable[[int, int], None] | None = None
-) -> U64:
+def roots_of_32bit(memory: PhysicalMemory, progress: Progress | None = None) -> U64:
     """Return the frames that could be page directories of 32-bit paging, ascending.
 
     Nearly all of their entries map 4 MiB, or refer to frames whose entries nearly all refer to
@@ -67,7 +81,7 @@ def roots_of_32bit(
     total, done = sum(end - first for first, end in spans) // FRAME, 0
     empty = Places(spans)
     tables, directories = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
-    for frames in blocks(spans):
+    for frames in blocks(memory, spans):
         words = memory.tables(frames)
         bits = np.bitwise_or.reduce(words, axis=1)
         present = ((bits | bits >> np.uint64(32)) & np.uint64(Entry.P)) != 0
@@ -79,12 +93,13 @@ def roots_of_32bit(
         directories.append(frames[rows[_sensible(memory, some, small=False)]])
         done += len(frames)
         if progress is not None:
-            progress(done, total)
+            progress("frames searched for tables of 32-bit paging", done, total)
     known, candidates = np.concatenate(tables), np.concatenate(directories)
     kept = [candidates[:0]]
     for at in range(0, len(candidates), _BLOCK):
         part = candidates[at : at + _BLOCK]
         kept.append(part[_leads_on(memory, part, known, empty)])
+        given_back(memory, part)
     return np.concatenate(kept)
 
 

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.roots.passes import Progress
 from crosswalk.walker.roots.sieve import (
     PAGE_DIRECTORY,
     PAGE_TABLE,
@@ -13,6 +14,7 @@ from crosswalk.walker.roots.sieve import (
     Form,
     Places,
     Sieved,
+    given_back,
 )
 from crosswalk.walker.tables import entries_with
 
@@ -21,11 +23,14 @@ __all__ = ["among", "tables_by_level"]
 _BLOCK = 512
 
 
-def tables_by_level(memory: PhysicalMemory, form: Form, sieved: Sieved) -> dict[int, U64]:
+def tables_by_level(
+    memory: PhysicalMemory, form: Form, sieved: Sieved, progress: Progress | None = None
+) -> dict[int, U64]:
     """Return the frames that are tables of each level of IA-32e paging, 1 to 5, ascending.
 
     A table of level 1 is one by its own words. One above refers for the most part to tables of the
     level below, to frames without entries, or maps pages; and there is a page somewhere below it.
+    `progress` is told of each level.
     """
     found = {1: sieved.of_kind(PAGE_TABLE)}
     for level, kind in ((2, PAGE_DIRECTORY), (3, POINTERS), (4, UPPER), (5, UPPER)):
@@ -34,6 +39,10 @@ def tables_by_level(memory: PhysicalMemory, form: Form, sieved: Sieved) -> dict[
         for at in range(0, len(candidates), _BLOCK):
             some = candidates[at : at + _BLOCK]
             kept.append(some[_leads_on(memory, form, sieved, below, level, some)])
+            given_back(memory, some)
+            if progress is not None:
+                what = f"frames that could be tables of level {level}"
+                progress(what, at + len(some), len(candidates))
         found[level] = np.concatenate(kept)
     return found
 

@@ -46,7 +46,8 @@ class Root:
             return f"{where}: CR3 by {self.source}"
         what = f"{self.role}, " if self.role else ""
         of = "the only one" if count == 1 else f"the likeliest of {count:,}"
-        return f"{where}: {of} that a search of the memory finds ({what}{self.mappings:,} mappings)"
+        mapped = "1 mapping" if self.mappings == 1 else f"{self.mappings:,} mappings"
+        return f"{where}: {of} that a search of the memory finds ({what}{mapped})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A search of all memory for roots, which knows no system."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +11,11 @@ from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.roots.legacy import roots_of_32bit, roots_of_pae
 from crosswalk.walker.roots.levels import tables_by_level
+from crosswalk.walker.roots.passes import Progress
 from crosswalk.walker.roots.sieve import Form, Sieved, sieve
 from crosswalk.walker.roots.units import likely_roots
 
 __all__ = ["scan"]
-
-Progress = Callable[[int, int], None] | None
 
 _LEFT = "{:,} more frames could be roots, or tables below others: too many to tell them apart"
 _BARRED = (
@@ -30,7 +29,7 @@ def scan(
     known: Registers,
     named: Sequence[PagingContext],
     width: int,
-    progress: Progress = None,
+    progress: Progress | None = None,
 ) -> tuple[list[PagingContext], list[str]]:
     """Return the contexts of the roots that all memory holds, and sentences about others.
 
@@ -58,7 +57,9 @@ def scan(
             break
         candidates = np.setdiff1d(search.candidates(mode), gone)
         some = [context for context in named if context.mode is mode]
-        roots = likely_roots(memory, template, some, candidates, alone=len(templates) == 1)
+        roots = likely_roots(
+            memory, template, some, candidates, alone=len(templates) == 1, progress=progress
+        )
         found += [replace(template, cr3=root) for root in roots.found.tolist()]
         most = max(most, roots.most)
         gone = np.union1d(gone, np.union1d(roots.found, roots.below))
@@ -73,7 +74,7 @@ def scan(
 class _Search:
     """What could be a root in each mode; what all memory is read for once is kept."""
 
-    def __init__(self, memory: PhysicalMemory, form: Form, progress: Progress) -> None:
+    def __init__(self, memory: PhysicalMemory, form: Form, progress: Progress | None) -> None:
         self._memory, self._form, self._progress = memory, form, progress
         self._known: tuple[Sieved, dict[int, U64]] | None = None
 
@@ -83,10 +84,10 @@ class _Search:
             return roots_of_32bit(self._memory, self._progress)
         if self._known is None:
             sieved = sieve(self._memory, self._form, self._progress)
-            self._known = sieved, tables_by_level(self._memory, self._form, sieved)
+            self._known = sieved, tables_by_level(self._memory, self._form, sieved, self._progress)
         sieved, levels = self._known
         if mode is PagingMode.PAE:
-            return roots_of_pae(self._memory, self._form, sieved, levels[2])
+            return roots_of_pae(self._memory, self._form, sieved, levels[2], self._progress)
         return levels[5 if mode is PagingMode.LEVEL5 else 4]
 
 

@@ -4,7 +4,7 @@ Of a table, the present entries make sense: tables refer to memory, pages to mem
 device may be. Most frames fail at the few words that are looked at first.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.entry import ADDRESS_FIELD, LEVELS, Entry
 from crosswalk.walker.errors import LimitExceeded
-from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
+from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory, release
+from crosswalk.walker.roots.passes import Progress
 
 __all__ = [
     "MOST",
@@ -25,6 +26,7 @@ __all__ = [
     "Sieved",
     "blocks",
     "first_lines",
+    "given_back",
     "sieve",
     "spans_of",
 ]
@@ -35,8 +37,8 @@ PAGE_TABLE, PAGE_DIRECTORY, POINTERS, UPPER = 1, 2, 4, 8
 MOST = 1 << 20
 """The most frames that are taken for tables: 4 GiB of them."""
 
-_BLOCK = 2048
-"""How many frames are read at once: 8 MiB."""
+_BLOCK = 512
+"""How many frames are read at once: 2 MiB."""
 _LINES = np.array([0, 21, 42, 63])
 """Of a frame's 64 lines of 8 words, those that are looked at first."""
 _DEVICES = 46
@@ -137,9 +139,7 @@ class Places:
         return inside, place.astype(np.intp)
 
 
-def sieve(
-    memory: PhysicalMemory, form: Form, progress: Callable[[int, int], None] | None = None
-) -> Sieved:
+def sieve(memory: PhysicalMemory, form: Form, progress: Progress | None = None) -> Sieved:
     """Return the frames of a memory that could be tables.
 
     A block is read at a time; a byte for each frame of memory is kept. `progress` is told how many
@@ -149,7 +149,7 @@ def sieve(
     total, done, count = sum(end - first for first, end in spans) // FRAME, 0, 0
     empty = Places(spans)
     parts: list[tuple[U64, NDArray[np.uint8]]] = []
-    for frames in blocks(spans):
+    for frames in blocks(memory, spans):
         words = memory.tables(frames)
         present = (np.bitwise_or.reduce(words, axis=1) & np.uint64(Entry.P)) != 0
         empty.put(frames, ~present)
@@ -166,7 +166,7 @@ def sieve(
             )
         done += len(frames)
         if progress is not None:
-            progress(done, total)
+            progress("frames searched for tables", done, total)
     found = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else None
     if found is None:
         return Sieved(np.zeros(0, np.uint64), np.zeros(0, np.uint8), empty)
@@ -182,11 +182,35 @@ def spans_of(memory: PhysicalMemory) -> list[tuple[int, int]]:
     return [(first, end) for first, end in spans if first < end]
 
 
-def blocks(spans: list[tuple[int, int]]) -> Iterator[U64]:
-    """Yield the addresses of all frames, a block at a time."""
+def blocks(memory: PhysicalMemory, spans: list[tuple[int, int]]) -> Iterator[U64]:
+    """Yield the addresses of all frames, a block at a time, which needn't stay in memory then."""
+    parts: list[U64] = []
+    room = _BLOCK
     for first, end in spans:
-        for at in range(first, end, _BLOCK * FRAME):
-            yield np.arange(at, min(at + _BLOCK * FRAME, end), FRAME, dtype=np.uint64)
+        at = first
+        while at < end:
+            last = min(at + room * FRAME, end)
+            parts.append(np.arange(at, last, FRAME, dtype=np.uint64))
+            room -= len(parts[-1])
+            at = last
+            if not room:
+                yield from _released(memory, parts)
+                parts, room = [], _BLOCK
+    if parts:
+        yield from _released(memory, parts)
+
+
+def _released(memory: PhysicalMemory, parts: Sequence[U64]) -> Iterator[U64]:
+    frames = np.concatenate(parts)
+    yield frames
+    given_back(memory, frames)
+
+
+def given_back(memory: PhysicalMemory, frames: U64) -> None:
+    """Have a memory give back the pages from the first to the last of frames, ascending."""
+    if len(frames):
+        first = int(frames[0])
+        release(memory, first, int(frames[-1]) + FRAME - first)
 
 
 def first_lines(words: U64, rows: NDArray[np.intp]) -> U64:

@@ -13,6 +13,7 @@ from crosswalk.walker.errors import LimitExceeded
 from crosswalk.walker.memory import FRAME, U64, PhysicalMemory
 from crosswalk.walker.roots.counting import tables_below
 from crosswalk.walker.roots.groups import upper_halves
+from crosswalk.walker.roots.passes import Progress
 from crosswalk.walker.tables import entries_with, invalid_roots
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
@@ -78,12 +79,13 @@ def likely_roots(
     candidates: U64,
     *,
     alone: bool,
+    progress: Progress | None = None,
 ) -> Likely:
     """Return those of the candidates that are roots, with those `named`.
 
     All are read in the context `template` but for CR3. A candidate that has its upper half in
     common with no other is none if a likelier one, or one of those `named`, has it as a table.
-    `alone` says that the mode is known.
+    `alone` says that the mode is known, `progress` is told of the candidates.
     """
     if len(candidates) > _MOST:
         raise LimitExceeded(
@@ -104,7 +106,7 @@ def likely_roots(
         # Most singles are tables below a group.
         some = [roots for roots in kind if len(roots) > 1 or not picked.has_below(roots)]
         left += len(some[_UNITS:])
-        for unit in _sensible(memory, template, some[:_UNITS], alone=alone):
+        for unit in _sensible(memory, template, some[:_UNITS], alone=alone, progress=progress):
             if len(unit.roots) > 1 or not picked.has_below(unit.roots):
                 left += picked.take(unit.roots)
     barred = 0
@@ -156,18 +158,29 @@ class _Picked:
 
 
 def _sensible(
-    memory: PhysicalMemory, template: PagingContext, groups: Sequence[U64], *, alone: bool
+    memory: PhysicalMemory,
+    template: PagingContext,
+    groups: Sequence[U64],
+    *,
+    alone: bool,
+    progress: Progress | None,
 ) -> list[_Unit]:
     """Return the groups whose tables make sense in the template's mode, the likeliest first."""
     units = []
+    five = template.mode is PagingMode.LEVEL5 and not alone
+    alike = "groups of candidates" if groups and len(groups[0]) > 1 else "single candidates"
+    what = f"{alike} for roots, {template.mode}"
     for place, roots in enumerate(groups):
+        if progress is not None:
+            progress(what, place, len(groups))
         few = _FEW if len(roots) == 1 and place >= _EARLY else TABLES
         context = replace(template, cr3=int(roots[0]))
         made = sense_of(memory, context, few)
-        if made is not None:
-            units.append(_Unit(context, roots, *made, few))
-    if template.mode is PagingMode.LEVEL5 and not alone:
-        units = [unit for unit in units if _has_five(memory, unit)]
+        if made is None:
+            continue
+        unit = _Unit(context, roots, *made, few)
+        if not five or _has_five(memory, unit):
+            units.append(unit)
     if template.mode is PagingMode.BIT32 and not alone:
         units = _certain(units)
     return sorted(units, key=lambda unit: unit.order)

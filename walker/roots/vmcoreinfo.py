@@ -4,20 +4,21 @@ Linux, Documentation/admin-guide/kdump/vmcoreinfo.rst. The text is in a note of 
 header of a compressed kdump, and at the beginning of a page of the kernel's memory.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.memory import FRAME, PhysicalMemory, release
+from crosswalk.walker.roots.passes import Progress
 
 __all__ = ["Vmcoreinfo", "parse_vmcoreinfo", "texts_in_memory"]
 
 _FIRST = b"OSRELEASE="
 _LONGEST = 4096
 """The most bytes that Linux puts into it (VMCOREINFO_BYTES)."""
-_BLOCK = 2048
-"""How many frames are searched at once: 8 MiB."""
+_BLOCK = 512
+"""How many frames are searched at once: 2 MiB."""
 _MOST = 64
 """The most texts that are taken from a memory: copies of files may hold any number of them."""
 
@@ -65,16 +66,14 @@ def parse_vmcoreinfo(text: str) -> Vmcoreinfo | None:
     return Vmcoreinfo((root,), five_levels=levels == 1, pae=None, encryption_mask=mask)
 
 
-def texts_in_memory(
-    memory: PhysicalMemory, progress: Callable[[int, int], None] | None = None
-) -> Iterator[str]:
+def texts_in_memory(memory: PhysicalMemory, progress: Progress | None = None) -> Iterator[str]:
     """Yield the texts in memory that begin as VMCOREINFO does, by address, each once.
 
-    A block at a time is read. `progress` is told how many frames of how many were read.
+    A block at a time is read. `progress` is told how many frames of how many were searched.
     """
     seen: set[str] = set()
     total = sum(size // FRAME for _, size in memory.ranges)
-    done = 0
+    done = released = since = 0
     for start, size in memory.ranges:
         first, end = -(-start // FRAME) * FRAME, (start + size) // FRAME * FRAME
         before = b""
@@ -95,8 +94,11 @@ def texts_in_memory(
                 place = data.find(_FIRST, place + 1)
             before = data[1 - len(_FIRST) :]
             done += len(frames)
+            if done - released >= _BLOCK:
+                release(memory, since, last - since)
+                since, released = last, done
             if progress is not None:
-                progress(done, total)
+                progress("frames searched for VMCOREINFO", done, total)
 
 
 def _text(data: bytes) -> str:

@@ -262,6 +262,8 @@ def test_roots_come_from_what_crosswalk_roots_prints_and_from_lists(run, guest, 
     ran = run("walk", *source, "--roots", lines, "--json")
     assert every.records == ran.records
     assert "1 of 3 roots are given before, and count once" in ran.err
+    lines.write_text("# of the guest\n\n" + "  # live\n".join([*order, ""]))
+    assert every.records == run("walk", *source, "--roots", lines, "--json").records
     for text in (",".join(order), ", ".join(str(int(root, 16)) for root in order)):
         assert every.records == run("walk", *source, "--roots", text, "--json").records
 
@@ -299,6 +301,7 @@ def test_what_is_no_root_is_one_line(run, guest, text, message):
     ("content", "message"),
     [
         ("", "no roots"),
+        ("# 0x2000\n", "no roots"),
         ("0x2000\n12x\n", "line 2: '12x' is no CR3"),
         ('{"cr3": 8192}', "line 1: "),
         ('{"mode": "4-level"}', "line 1: "),

@@ -4,8 +4,9 @@ import struct
 import pytest
 
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
-from crosswalk.walker.formats import Registers, open_contents, open_source
-from crosswalk.walker.formats.lime import MAX_RANGES, read_lime
+from crosswalk.walker.formats import Registers, lime, open_contents, open_source
+from crosswalk.walker.formats.elfheaders import MAX_SEGMENTS
+from crosswalk.walker.formats.lime import read_lime
 
 HEADER = struct.Struct("<4sIQQQ")
 LOW, HIGH = 0x1000, 0x100000
@@ -76,11 +77,14 @@ def test_what_is_wrong_with_an_image_is_one_line_with_its_place(data, expected):
     assert expected == str(caught.value)[: len(expected)]
 
 
-def test_ranges_beyond_the_limit_are_not_read():
-    parts = [(0x1000 * at, b"\x01") for at in range(MAX_RANGES)]
-    assert MAX_RANGES == len(read_lime(image(*parts)).ranges)
-    with pytest.raises(LimitExceeded, match="more than 4096 ranges"):
-        read_lime(image(*parts, (0x1000 * MAX_RANGES, b"\x01")))
+def test_an_image_may_have_as_many_ranges_as_an_elf_core_and_not_one_more(monkeypatch):
+    assert MAX_SEGMENTS == lime.MAX_RANGES
+    parts = [(0x1000 * at, b"\x01") for at in range(5000)]
+    assert 5000 == len(read_lime(image(*parts)).ranges)
+    monkeypatch.setattr(lime, "MAX_RANGES", 4999)
+    with pytest.raises(LimitExceeded) as caught:
+        read_lime(image(*parts))
+    assert "LiME image: more than 4,999 ranges: it isn't read" == str(caught.value)
 
 
 def test_a_file_is_recognised_by_its_first_bytes_and_can_be_taken_for_raw(tmp_path):

@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import lzma
+import mmap
 import os
 import random
 import resource
@@ -15,7 +16,9 @@ import zstandard
 
 from crosswalk.walker.errors import BadInput, CrosswalkError, LimitExceeded
 from crosswalk.walker.formats import Case, Cpu, Registers, dump_case, open_contents, open_source
+from crosswalk.walker.formats import unpack as unpack_module
 from crosswalk.walker.formats.files import map_file
+from crosswalk.walker.formats.holes import allocates_when_read
 from crosswalk.walker.formats.unpack import WINDOW, compression_of, unpack
 
 FRAME = 0x1000
@@ -31,6 +34,8 @@ IMAGE = TEXT + bytes(0x40000) + TEXT[:5] + bytes(0x1FFB) + TEXT + bytes(0x20000)
 STORED = 2 * FRAME + 5
 SKIPPED = b"\x53\x2a\x4d\x18\x03\0\0\0abc"
 
+SHARED = Path("/dev/shm")  # noqa: S108  # A tmpfs, where there is one at all.
+
 each_compression = pytest.mark.parametrize("name", PACK)
 
 
@@ -41,6 +46,22 @@ def folder(tmp_path):
     place.mkdir()
     yield place
     assert [] == list(place.iterdir())
+
+
+@pytest.fixture
+def hidden(monkeypatch):
+    """The descriptor of the file without a name, once it has been mapped."""
+    found = []
+    whole = unpack_module.mapped_with_holes
+
+    def mapped(descriptor, *others):
+        found.append(os.dup(descriptor))
+        return whole(descriptor, *others)
+
+    monkeypatch.setattr(unpack_module, "mapped_with_holes", mapped)
+    yield found
+    for each in found:
+        os.close(each)
 
 
 @pytest.fixture
@@ -68,7 +89,7 @@ def refused(path, folder, **options):
 
 @each_compression
 def test_a_file_is_unpacked_to_a_file_without_a_name_that_stores_no_frames_of_zeros(
-    name, put, folder
+    name, put, folder, hidden
 ):
     file, text = unpack(map_file(put(PACK[name](IMAGE))), folder=folder)
     assert IMAGE == file.data[:]
@@ -76,10 +97,47 @@ def test_a_file_is_unpacked_to_a_file_without_a_name_that_stores_no_frames_of_ze
     assert f"{len(IMAGE):,}" == size
     # What is in a frame may come in two parts.
     assert STORED <= int(stored.replace(",", "")) <= STORED + 2 * FRAME
-    links = (each for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
-    (hidden,) = (each for each in links if str(each.readlink()).startswith(f"{folder}/"))
-    assert len(IMAGE) == hidden.stat().st_size
-    assert 512 * hidden.stat().st_blocks <= 4 * FRAME
+    held = os.fstat(hidden[0])
+    assert (len(IMAGE), 0) == (held.st_size, held.st_nlink)
+    assert 512 * held.st_blocks <= 4 * FRAME
+
+
+def test_reading_the_holes_adds_nothing_to_a_file_in_memory(put, hidden):
+    # Through a plain mapping, each page that is read there is allocated; the twin shows that.
+    if not SHARED.is_dir() or not os.access(SHARED, os.W_OK):
+        pytest.skip(f"no {SHARED} to write to")
+    file, _ = unpack(map_file(put(PACK["zstd"](IMAGE))), folder=SHARED)
+    if not allocates_when_read(hidden[0]):
+        pytest.skip(f"{SHARED} is no tmpfs")
+    before = os.fstat(hidden[0]).st_blocks
+    assert 512 * before <= 4 * FRAME
+    assert (IMAGE, before) == (file.data[:], os.fstat(hidden[0]).st_blocks)
+    plain = mmap.mmap(hidden[0], len(IMAGE), access=mmap.ACCESS_READ)
+    assert IMAGE == plain[:]
+    assert os.fstat(hidden[0]).st_blocks > before
+
+
+@each_compression
+def test_a_file_with_more_parts_than_are_mapped_reads_the_same(name, put, folder, monkeypatch):
+    monkeypatch.setattr(unpack_module, "MOST_RUNS", 8)
+    chance = random.Random(name)
+    parts = [TEXT + bytes(FRAME * (1 << chance.randrange(9))) for _ in range(60)]
+    image = b"".join(parts) + b"end"
+    kept = []
+    whole = unpack_module.mapped_with_holes
+    monkeypatch.setattr(
+        unpack_module, "mapped_with_holes", lambda *given: [kept.append(given[2]), whole(*given)][1]
+    )
+    assert image == unpacked(put(PACK[name](image)), folder)[0]
+    assert 1 < len(kept[0]) <= 8
+
+
+def test_holes_that_are_mapped_are_stored_where_they_would_take_memory(put, folder, monkeypatch):
+    monkeypatch.setattr(unpack_module, "MOST_RUNS", 1)
+    path = put(PACK["xz"](TEXT + bytes(63 * FRAME) + TEXT))
+    for fills, stored in ((False, 2), (True, 65)):
+        monkeypatch.setattr(unpack_module, "allocates_when_read", lambda _, fills=fills: fills)
+        assert f"{stored * FRAME:,} of them stored" in unpacked(path, folder)[1]
 
 
 @each_compression
@@ -199,6 +257,16 @@ def test_where_nothing_can_be_stored_the_option_is_named(put, tmp_path, folder):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert f"can't unpack to {folder}: file too large {advice}" == said
+
+
+def test_a_tmpdir_that_cannot_be_written_to_is_named(put, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    assert (
+        f"can't unpack to {tmp_path / 'none'}: no such file or directory "
+        "(--unpack-to names another folder)"
+    ) == refused(put(PACK["gzip"](IMAGE)), None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert IMAGE == unpacked("image", None)[0]
 
 
 def test_what_holds_nothing_or_is_not_compressed_is_refused(put, folder):

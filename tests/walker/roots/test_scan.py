@@ -1,10 +1,14 @@
 """The search of all memory for roots, in systems whose roots are known."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from crosswalk.walker import BadInput, Segments
 from crosswalk.walker.formats import Registers
+from crosswalk.walker.formats.files import map_file
 from crosswalk.walker.memory import WORDS
 from crosswalk.walker.roots import find_roots, levels, units
 from tests.tables import KIB4, OPEN, XD, P
@@ -15,6 +19,14 @@ MODES = {4: "4-level", 5: "5-level", "PAE": "PAE", "32-bit": "32-bit"}
 
 def found(contents, **registers):
     return find_roots(contents, Registers(**registers), width=52)
+
+
+def resident(data):
+    """How many bytes of a mapping are resident: proc(5), /proc/pid/smaps."""
+    place = f"{np.frombuffer(data, np.uint8).ctypes.data:08x}-"
+    _, _, rest = Path("/proc/self/smaps").read_text().partition(f"\n{place}")
+    (line,) = [each for each in rest.splitlines()[:6] if each.startswith("Rss:")]
+    return int(line.split()[1]) << 10
 
 
 def places(roots):
@@ -278,3 +290,46 @@ def test_of_several_texts_of_vmcoreinfo_those_count_whose_root_makes_sense():
         first.role,
     )
     assert {"scan"} == {root.source for root in others}
+
+
+@pytest.mark.parametrize("mode", [4, "PAE", "32-bit"])
+def test_each_pass_of_a_search_is_told_by_its_name_and_goes_forward(mode):
+    told = {}
+    passes = []
+
+    def progress(what, done, total):
+        if passes[-1:] != [what]:
+            passes.append(what)
+        told.setdefault(what, []).append((done, total))
+
+    contents = System(mode).processes(6).contents()
+    find_roots(contents, width=52, progress=progress)
+    assert ["frames searched for VMCOREINFO", "frames searched for tables"] == passes[:2]
+    assert any("candidates for roots, " in what for what in passes)
+    for steps in told.values():
+        done, totals = zip(*steps, strict=True)
+        assert list(done) == sorted(done)
+        assert 0 <= done[-1] <= totals[0]
+    assert {(SIZE // KIB4, SIZE // KIB4)} == {told[what][-1] for what in passes[:2]}
+    assert len(told) <= 16
+
+
+def test_why_a_root_is_chosen_counts_one_mapping_as_one():
+    system = System()
+    system.space([(0x40_0000, 0x20_0000, OPEN)])
+    (root,) = found(system.contents())
+    assert root.why(1).endswith(f"(process, {root.mappings} mappings)")
+    assert replace(root, mappings=1).why(1).endswith("(process, 1 mapping)")
+
+
+def test_what_was_searched_is_given_back(tmp_path):
+    path = tmp_path / "memory"
+    ((_, tables),) = System().processes(6).contents().memory.parts
+    path.write_bytes(tables.tobytes() + noise(1, SIZE << 2).tobytes())
+    data = map_file(path).data
+    memory = Segments([(0, data)])
+    find_roots(raw(memory), width=52)
+    # The tables, which are read again, lie in the first part.
+    assert resident(data) <= SIZE
+    memory.tables(np.arange(0, 5 * SIZE, KIB4, dtype=np.uint64)).sum()
+    assert 5 * SIZE == resident(data)
