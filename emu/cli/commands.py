@@ -180,7 +180,8 @@ _READ = (
         """\
 The best root comes first: one that options or registers name, a header's, VMCOREINFO's; then what
 a search of the memory finds, which knows no system: roots whose upper halves are alike are a group,
-and the biggest comes first.""",
+and the biggest comes first. The last ones are strays: alone in their group, of stale tables or of
+another system; --roots all leaves them out.""",
     ),
     Command(
         "walk",

@@ -378,8 +378,8 @@ ROOTS = option(
     reads=True,
     metavar="all|FILE|CR3[,...]",
     type=not_empty,
-    help="all address spaces of SOURCE that are known, or those of a list of CR3s, or of a file of "
-    "them, as `crosswalk roots --json` prints it or with a CR3 a line",
+    help="all address spaces of SOURCE that are known (no strays), or those of a list of CR3s, or "
+    "of a file of them, as `crosswalk roots --json` prints it or with a CR3 a line",
     needs="source",
 )
 SUMMARY = option(
