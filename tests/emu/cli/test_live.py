@@ -73,7 +73,7 @@ def test_a_policy_counts_the_roots_of_the_cpus_before_the_guest_runs_again(run, 
 
 def roots_file(folder):
     path = folder / "roots"
-    path.write_text('{"cr3": "0x1000", "mode": "4-level"}\n{"cr3": "0x3000"}\n')
+    path.write_text('{"cr3": "0x1000", "mode": "4-level"}\n{"cr3": "0xb000"}\n')
     return path
 
 
@@ -94,11 +94,12 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
     ("roots", "running"),
-    [("all", True), ("0x3000,0x1000", True), ("0x1000", False), (roots_file, True)],
-    ids=["all", "list", "one of a paused guest", "file"],
+    [("all", True), ("0x1000,0xb000", True), ("0x1000,0xb000", False), (roots_file, True)],
+    ids=["all", "list", "list, paused", "file"],
 )
 def test_every_command_takes_all_forms_of_roots(run, command, roots, running, tmp_path):
     roots = roots if isinstance(roots, str) else roots(tmp_path)
+    # No CPU has the root at 0xb000, and nothing leads there.
     with Stub(small().memory, [cpu_of(), cpu_of(cr3=SECOND)], running=running).listening() as stub:
         arguments = [each for each in command[1:2] if each.startswith("0x")]
         options = command[1 + len(arguments) :]
@@ -108,6 +109,11 @@ def test_every_command_takes_all_forms_of_roots(run, command, roots, running, tm
     assert ran.status in ({0, 1} if roots != "all" else {0, 1, 2})
     assert ran.out
     assert 1 == stub.connections
+
+
+def test_a_guest_that_does_not_page_yet_has_no_roots(run, guest):
+    guest.cpus = [cpu_of(cr0=0x11)]
+    assert refused(run("roots", guest.name)).endswith("no root is named")
 
 
 def no_violation():
