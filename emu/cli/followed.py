@@ -129,13 +129,13 @@ class Followed:
         assumed without SMEP and SMAP, which take rights of the supervisor away; what else is
         assumed takes as many away as it can, but for PKRU, which user mode may write.
         """
-        found = within_one_privilege(frames)
+        found = _within_one_privilege(frames)
         if not found or not any(each.startswith("cr4 ") for each in self.source.assumed):
             return None
         gone, names = 0, []
         for bits, named in (CR4.SMEP, ["SMEP"]), (CR4.SMEP | CR4.SMAP, ["SMEP", "SMAP"]):
             contexts = [replace(each, cr4=each.cr4 | bits) for each in self.spaces.contexts]
-            left = within_one_privilege(collective_rights(self.source.memory, contexts))
+            left = _within_one_privilege(collective_rights(self.source.memory, contexts))
             fewer = sum(not _meets(each, left) for each in found)
             if fewer > gone:
                 gone, names = fewer, named
@@ -146,7 +146,7 @@ class Followed:
         found = self.by_assumption(frames)
         if found is None:
             return None
-        every = len(within_one_privilege(frames))
+        every = len(_within_one_privilege(frames))
         bits = " and ".join(found["bits"])
         are = "is" if found["ranges"] == 1 else "are"
         return (
@@ -177,11 +177,11 @@ class Followed:
         if self.spaces.open:
             why = "other roots are known" if self.spaces.part else "there may be other roots"
             others = self._others()
-            raise BadInput(f"{name}: nothing found, but {why}: {others}, --partial takes these")
+            raise BadInput(f"{name}: nothing found, but {why}: {others}; --partial takes these")
         return 0
 
 
-def within_one_privilege(frames: Frames) -> list[tuple[int, int]]:
+def _within_one_privilege(frames: Frames) -> list[tuple[int, int]]:
     """Return the ranges [start, end) that one privilege may both write and execute."""
     return [
         (start, start + size)

@@ -134,6 +134,19 @@ def test_all_roots_of_every_command_leave_strays_out(run, stale, tmp_path):
         )
 
 
+@POLICIES
+def test_a_memory_that_cant_be_searched_may_have_more_roots(run, guest, command, monkeypatch):
+    name, *options = command
+    source = guest(bad=False)
+    monkeypatch.setattr("crosswalk.walker.roots.sieve.MOST", 3)
+    cant = "memory can't be searched for others: more than 3 frames could be tables"
+    ran = run(name, *source, "--cr3", hex(USER), *options)
+    assert (0, True) == (ran.status, cant in ran.out)
+    if source[0].suffix == ".core":
+        ran = run(name, *source, *options)
+        assert (2, True) == (ran.status, "W^X: partial: in the one known root: none" in ran.out)
+
+
 def test_what_is_found_by_an_assumption_is_said_beside_the_verdict(run, tmp_path):
     tables = PageTables(ram=((0, RAM),))
     tables.map(TEXT, 0x2_0000, P | US | A)  # The supervisor executes it only without SMEP,
