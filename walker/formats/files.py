@@ -14,6 +14,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary, finalize
 
 from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.holes import allocates_when_read, mapped_with_holes, runs_of
 from crosswalk.walker.formats.located_errors import errors_named, one_line
 
 __all__ = [
@@ -34,6 +35,7 @@ PARTIAL = ".partial"
 """The ending of a file that is being written; a process that is killed may leave one."""
 
 _LARGEST = 1 << 30
+_BLOCK = 512  # Of st_blocks: stat(3type).
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,15 @@ class FileWindow:
             done += count
 
 
-_names: WeakKeyDictionary[mmap.mmap, str] = WeakKeyDictionary()
-"""The name of the file behind each mapping that is in use."""
+_names: WeakKeyDictionary[mmap.mmap, tuple[str, int | None]] = WeakKeyDictionary()
+"""The name of the file behind each mapping that is in use, and its descriptor, if that has none."""
 
 
 def map_file(path: str | os.PathLike[str]) -> MappedFile:
     """Map the file at `path` read-only, whatever its size.
 
-    The mapping lives as long as something views it; nothing has to be closed. Raises
+    The mapping lives as long as something views it; nothing has to be closed. Holes of a file in
+    memory are zeros whatever is written there later, since to read them would make it grow. Raises
     `BadInput` for what is missing, unreadable, empty or not a regular file.
     """
     name = os.fspath(path)
@@ -106,9 +109,7 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
                 size = file.seek(0, os.SEEK_END)
                 if size == 0:
                     raise BadInput("the file is empty")
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                _names[data] = name
-                return MappedFile(name, data)
+                return MappedFile(name, _mapped(name, file.fileno()))
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise BadInput(
@@ -119,6 +120,20 @@ def map_file(path: str | os.PathLike[str]) -> MappedFile:
         except ValueError as error:
             # A file emptied since it was measured.
             raise BadInput(str(error)) from None
+
+
+def _mapped(name: str, descriptor: int) -> mmap.mmap:
+    held = os.fstat(descriptor)
+    if held.st_size <= _BLOCK * held.st_blocks or not allocates_when_read(descriptor):
+        data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        _names[data] = name, None
+        return data
+    data = mapped_with_holes(descriptor, held.st_size, runs_of(descriptor, held.st_size))
+    kept = os.dup(descriptor)
+    # Not at the program's end, where a crash is still to be explained.
+    finalize(data, os.close, kept).atexit = False
+    _names[data] = name, kept
+    return data
 
 
 def open_window(
@@ -145,7 +160,11 @@ def shrunk_file() -> str | None:
 
     To read what it lacks is SIGBUS.
     """
-    return next((name for data, name in _names.items() if data.size() < len(data)), None)
+    for data, (name, descriptor) in _names.items():
+        size = data.size() if descriptor is None else os.fstat(descriptor).st_size
+        if size < len(data):
+            return name
+    return None
 
 
 def read_file(path: str | os.PathLike[str], largest: int = _LARGEST) -> bytes:

@@ -6,6 +6,7 @@ no hole is mapped from the file, and the rest is the kernel's page of zeros, whi
 """
 
 import ctypes
+import errno
 import mmap
 import os
 from array import array
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["MOST_RUNS", "Runs", "allocates_when_read", "mapped_with_holes"]
+__all__ = ["MOST_RUNS", "Runs", "allocates_when_read", "mapped_with_holes", "runs_of"]
 
 MOST_RUNS = 8192
 """The most parts that are mapped: with the holes between them, twice as many mappings, of which
@@ -85,6 +86,25 @@ class Runs:
             self._filled(begin, end)
 
 
+def runs_of(descriptor: int, size: int) -> Runs:
+    """Return the parts of a file of `size` bytes that aren't holes; `OSError` as lseek(2)."""
+    # Of what has more parts than can be mapped, the smallest holes are read from the file.
+    found = Runs(lambda _begin, _end: None, MOST_RUNS)
+    end = 0
+    while end < size:
+        try:
+            begin = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # A hole up to the end.
+                break
+            raise
+        end = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
+        if begin >= end:
+            break
+        found.put(begin, end)
+    return found
+
+
 def allocates_when_read(descriptor: int) -> bool:
     """Return whether the holes of a file may take memory when they are read through a mapping."""
     found = ctypes.create_string_buffer(_STATFS_BYTES)
@@ -102,7 +122,7 @@ def mapped_with_holes(descriptor: int, size: int, runs: Runs) -> mmap.mmap:
     base = np.frombuffer(data, np.uint8).ctypes.data
     flags = mmap.MAP_SHARED | _MAP_FIXED
     for begin, end in runs:
-        # The mapping ends with the page that holds the last byte, the last run may not go on.
+        # The last run may go on to the end of its page, beyond the mapping's size.
         length = min(end, size) - begin
         found = _libc.mmap(base + begin, length, mmap.PROT_READ, flags, descriptor, begin)
         if found == _FAILED:

@@ -4,11 +4,13 @@ import io
 import os
 import re
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import map_file, read_file, shrunk_file, write_file, write_parts
+from crosswalk.walker.formats.holes import allocates_when_read
 
 
 def reason(path):
@@ -157,3 +159,22 @@ def test_a_pipe_without_a_reader_is_not_waited_for(tmp_path):
 def test_a_folder_is_no_file_to_write(tmp_path):
     with pytest.raises(BadInput, match="Is a directory"):
         write_file(tmp_path, b"lost")
+
+
+def test_a_sparse_file_in_memory_does_not_grow_when_it_is_read():
+    shared = Path("/dev/shm")  # noqa: S108  # A tmpfs, where there is one at all.
+    if not shared.is_dir() or not os.access(shared, os.W_OK):
+        pytest.skip(f"no {shared} to write to")
+    with NamedTemporaryFile(dir=shared) as file:
+        if not allocates_when_read(file.fileno()):
+            pytest.skip(f"{shared} is no tmpfs")
+        for place in (0x3000, 0x20000):
+            os.pwrite(file.fileno(), b"here", place)
+        os.truncate(file.name, 0x80000)
+        content = bytes(0x3000) + b"here" + bytes(0x1CFFC) + b"here" + bytes(0x5FFFC)
+        before = os.fstat(file.fileno()).st_blocks
+        data = map_file(file.name).data
+        assert (content, before) == (data[:], os.fstat(file.fileno()).st_blocks)
+        assert shrunk_file() != file.name
+        os.truncate(file.name, 0x10000)
+        assert file.name == shrunk_file()
