@@ -24,7 +24,7 @@ from crosswalk.walker.formats import (
     open_contents,
     source_of,
 )
-from crosswalk.walker.formats.gdb import names_live_guest, open_live, settle
+from crosswalk.walker.formats.live import names_live_guest, settle
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.roots import Roots, find_roots
@@ -118,6 +118,9 @@ def chosen_contents(options: argparse.Namespace) -> Contents:
     if names_live_guest(options.source):
         if options.kind is not None or options.base:
             raise BadInput(f"{options.source}: --kind and --base are for files")
+        # Of all that this needs, other sources need nothing.
+        from crosswalk.walker.formats.gdb import open_live  # noqa: PLC0415
+
         return open_live(
             options.source,
             cpu=options.cpu or 0,

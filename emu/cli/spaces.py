@@ -19,7 +19,7 @@ from crosswalk.emu.report.source import roots_text, strays_text
 from crosswalk.walker.context import CR4, EFER, PagingContext, PagingMode
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import Contents, Registers, Source, SourceKind, source_of
-from crosswalk.walker.formats.gdb import settle
+from crosswalk.walker.formats.live import settle
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.registers import ASSUMED_WIDTH
 from crosswalk.walker.memory import FRAME

@@ -12,42 +12,28 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.context import Vendor
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.fetched import FetchedMemory
 from crosswalk.walker.formats.gdb_registers import read_description, read_registers, threads_of
 from crosswalk.walker.formats.gdb_remote import Disconnected, Remote, StubError, parse_address
+from crosswalk.walker.formats.live import PREFIX, LiveMemory
 from crosswalk.walker.formats.located_errors import errors_named, printable
 from crosswalk.walker.formats.registers import Registers
 from crosswalk.walker.formats.sources import Contents, SourceKind
-from crosswalk.walker.memory import FRAME, U64, WORDS, PhysicalMemory
-from crosswalk.walker.states import distinct_states
+from crosswalk.walker.memory import FRAME, U64, WORDS
 
-__all__ = [
-    "PATIENCE",
-    "PREFIX",
-    "LiveMemory",
-    "names_live_guest",
-    "open_live",
-    "release_live_guests",
-    "released_on_error",
-    "settle",
-]
+__all__ = ["PATIENCE", "open_live", "release_live_guests"]
 
-PREFIX = "gdb:"
 PATIENCE = 10.0
 """How many seconds a stub may take for an answer."""
 
 _FORMAT = "live QEMU guest over gdb"
-_SETTLED = 1 << 16
-"""The most tables that are read at once and kept, 256 MiB of them, so that the guest can go on."""
-
 _PACKET = 400
 """The size of packets that every stub takes."""
 
@@ -70,11 +56,6 @@ _VENDORS = {
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 Notice = Callable[[str], None]
-
-
-def names_live_guest(source: str | os.PathLike[str]) -> bool:
-    """Return whether a source is a live guest, gdb:HOST:PORT, and no file."""
-    return isinstance(source, str) and source.startswith(PREFIX)
 
 
 def open_live(
@@ -121,57 +102,6 @@ def _chosen(cpus: Sequence[Registers], cpu: int) -> Registers:
     if cpu >= len(cpus):
         raise BadInput(f"no CPU {cpu}; the guest has {len(cpus)}")
     return cpus[cpu]
-
-
-class LiveMemory(FetchedMemory):
-    """The RAM of a guest that is paused, as far as QEMU's dump-guest-memory writes it.
-
-    That is RAM and ROM, and no device: to read one may change it.
-    """
-
-    def __init__(self, guest: "_Guest", ranges: Iterable[tuple[int, int]]) -> None:
-        super().__init__(ranges, guest.fetch, cached=_SETTLED)
-        self._guest = guest
-
-    @property
-    def fetched(self) -> int:
-        """The number of frames that were read so far."""
-        return self._guest.fetched
-
-    def holds(self, frames: U64) -> bool:
-        """Return whether those of these frames that are backed have been read, and are kept."""
-        return all(frame in self._kept for frame in frames[self.backed(frames)].tolist())
-
-    def release(self) -> None:
-        """Let the guest go as it was found; what hasn't been read can't be any more."""
-        self._guest.release()
-
-
-def settle(memory: PhysicalMemory, contexts: Sequence[PagingContext]) -> None:
-    """Read all tables of these address spaces, and let a live guest go as it was found.
-
-    Where they are more than are kept, it stays paused. Does nothing for other memory.
-    """
-    if not isinstance(memory, LiveMemory):
-        return
-    tables = [
-        np.unique(block.key & ~np.uint64(FRAME - 1))
-        for context in contexts
-        for block in distinct_states(memory, context)
-    ]
-    if memory.holds(np.concatenate([np.zeros(0, np.uint64), *tables])):
-        memory.release()
-
-
-@contextmanager
-def released_on_error(memory: PhysicalMemory) -> Iterator[None]:
-    """Let a live guest go as it was found if there is an error inside."""
-    try:
-        yield
-    except BaseException:
-        if isinstance(memory, LiveMemory):
-            memory.release()
-        raise
 
 
 _paused: list["_Guest"] = []

@@ -12,13 +12,8 @@ from crosswalk.walker.context import CR0, CR4, PagingContext
 from crosswalk.walker.encryption import encryption_mask_hint, likely_encryption_mask
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import map_file
-from crosswalk.walker.formats.gdb import (
-    names_live_guest,
-    open_live,
-    released_on_error,
-    settle,
-)
 from crosswalk.walker.formats.kcore import is_kcore, read_kcore
+from crosswalk.walker.formats.live import names_live_guest, released_on_error, settle
 from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.formats.memory_map import Piece
 from crosswalk.walker.formats.modes import other_levels, with_mode
@@ -106,6 +101,9 @@ def open_contents(
     if names_live_guest(path):
         if kind is not None or base or memory_map:
             raise BadInput(f"{path}: a kind, a base and a memory map are for files")
+        # Its import would be a part of every other command's start.
+        from crosswalk.walker.formats.gdb import open_live  # noqa: PLC0415
+
         return open_live(str(path), cpu=cpu, notice=notice)
     name, asked = os.fspath(path), Asked(cpu, base, memory_map, notice)
     if kind == SourceKind.KCORE or (kind is None and is_kcore(name)):

@@ -22,9 +22,10 @@ from crosswalk.walker.formats import (
     open_source,
     source_of,
 )
-from crosswalk.walker.formats.gdb import open_live, release_live_guests, released_on_error, settle
+from crosswalk.walker.formats.gdb import open_live, release_live_guests
 from crosswalk.walker.formats.gdb_registers import Register, parse_description
 from crosswalk.walker.formats.gdb_remote import Address, parse_address
+from crosswalk.walker.formats.live import released_on_error, settle
 from crosswalk.walker.mappings import mappings
 from tests.tables import OPEN, RW, P, PageTables, context
 from tests.walker.formats.stubs import REGISTERS, TARGET, HungUp, Stub, cpu_of, framed
