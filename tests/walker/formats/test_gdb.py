@@ -18,6 +18,7 @@ from crosswalk.walker.formats import (
     SourceKind,
     gdb,
     gdb_remote,
+    live,
     open_contents,
     open_source,
     source_of,
@@ -178,7 +179,7 @@ def test_tables_are_read_once_and_no_more_when_the_guest_runs(stub):
 def test_a_guest_with_more_tables_than_are_kept_stays_paused_until_it_is_released(
     stub, monkeypatch
 ):
-    monkeypatch.setattr(gdb, "_SETTLED", 5)
+    monkeypatch.setattr(live, "_SETTLED", 5)
     source = source_of(open_live(stub.name))
     settle(source.memory, [source.context])
     assert not stub.running
