@@ -117,7 +117,7 @@ class _Group:
         self._rights = rights_table(space.context)
         self._top = level_of(space.context, space.context.levels)
         self._keys = states_by_level(memory, space.contexts)
-        self._leading = {0: np.zeros(0, np.uint64)}
+        self._leading: dict[int, U64] = {}
         for level, keys in self._keys.items():
             self._leading[level] = self._lead(level, keys)
         self._roots = keys_of(root_tables(space.roots))

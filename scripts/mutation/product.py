@@ -26,6 +26,7 @@ _SHARED = (
     "four-level-keys",
 )
 _PLACED = ("apart.elf", "split.elf")
+_ABSENT = ("below.elf", "half.elf")
 _PATIENCE = 1800  # Seconds for all commands together; long before, a process has used up its own.
 
 Command = tuple[int, Sequence[str]]
@@ -35,6 +36,7 @@ COMMANDS: tuple[Command, ...] = (
     *((0, ("check", f"{_CASES}/shared/{name}.json")) for name in _SHARED),
     *((due, ("check", f"FOLDER/{name}")) for name, due in SOURCES.items()),
     *((0, ("translate", f"FOLDER/{name}", "0x12c000", "--observe")) for name in _PLACED),
+    *((0, ("translate", f"FOLDER/{name}", "0x200000", "--observe")) for name in _ABSENT),
     (0, ("replay", f"{_CASES}/known/amd-pml4e-bit-8.json")),
     (0, ("run",)),
     (0, ("run", "--paging", "5level")),

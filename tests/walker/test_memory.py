@@ -120,6 +120,14 @@ def test_only_whole_frames_of_an_unaligned_segment_are_tables():
     assert pattern(0x2000, 0x1800) == memory.read(0x1800, 0x2000)
 
 
+def test_what_is_less_than_a_frame_is_no_table_wherever_it_lies():
+    memory = Segments([(at, bytes(0x801)) for at in (0x1000, 0x5000)] + [(0x3000, bytes(0x1FFF))])
+
+    assert [0x3000] == [pa for pa in range(0, 0x7000, 0x1000) if memory.word(pa) is not None]
+    assert [0x3000] == [pa for pa in range(0, 0x7000, 0x1000) if memory.backed(frames(pa)).all()]
+    assert (7, 512) == memory.tables(np.arange(0, 0x7000, 0x1000, dtype=np.uint64)).shape
+
+
 def test_a_segment_may_begin_at_an_odd_address():
     memory = Segments([(0xFFD, b"abc" + pattern(0x1000, 0x1000))])
 

@@ -32,6 +32,7 @@ from crosswalk.walker.unfollowed import Reason
 from tests.random_tables import address_spaces, extended_tables
 from tests.tables import (
     KIB4,
+    PS,
     RW,
     US,
     XD,
@@ -170,6 +171,7 @@ def once_for_all(memory, contexts):
     named = list(Aliases(memory, contexts, [AliasQuery(0, 1 << 52)]).find_once(0))
     return (
         sum(page.roots for page in named) == len(expected)
+        and all(page.roots for page in named)
         and {plain(page) for page in named} == {page for _, _, page in expected}
         and set(rooted(named)) <= set(expected)
     )
@@ -236,6 +238,30 @@ def test_what_roots_share_is_named_once_with_their_number():
     assert (contexts[0], 3, 0x50_0000) == (page.context, page.roots, page.pa)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_a_root_has_alone_is_named_beside_what_it_shares(count):
+    tables, contexts = kernel_half(count)
+    named = list(Aliases(tables.memory, contexts, [AliasQuery(0, 1 << 40)]).find_once(0))
+    own = [(contexts[at], 1, at * KIB4) for at in range(1, count)]
+    assert {(contexts[0], count)} == {(it.context, it.roots) for it in named[:65]}
+    assert own == [(it.context, it.roots, it.va) for it in named[65:]]
+
+
+def test_pages_that_root_tables_map_themselves_are_named_by_the_root_that_has_them():
+    roots = [0x1000, 0x2000, 0x3000]
+    tables = PageTables("32-bit")
+    for number, root in enumerate(roots):
+        tables.root = root
+        tables.map(0, 0, P | PS, level=2)
+        tables.map((number + 1) << 22, 0x40_0000, P | PS, level=2)
+    contexts = [context("32-bit", root=root) for root in roots]
+    finder = Aliases(tables.memory, contexts, [AliasQuery(0x40_0000, 1), AliasQuery(0, 1)])
+    assert [(it, 1, (at + 1) << 22) for at, it in enumerate(contexts)] == [
+        (it.context, it.roots, it.va) for it in finder.find_once(0)
+    ]
+    assert [(contexts[0], 3)] == [(it.context, it.roots) for it in finder.find_once(1)]
+
+
 def test_an_entry_that_differs_in_a_alone_is_the_same_and_in_nx_another():
     tables, contexts = kernel_half(4)
     slot = 511 * 8
@@ -296,6 +322,17 @@ def test_a_pae_root_that_cant_be_entered_hides_no_other():
     assert [contexts[1]] == [
         it.context for it in Aliases(tables.memory, contexts, [AliasQuery(0, 1 << 40)]).find_once(0)
     ]
+
+
+def test_a_page_directory_that_cant_be_entered_as_a_pae_root_is_followed_as_what_it_is():
+    tables = PageTables("PAE", ram=((0, 1 << 20),)).map(0, 0x5000)
+    directory = tables.entries[tables.root] & -KIB4
+    # RW is reserved in a PDPTE.
+    tables.entries[directory + 8] = 0x20_0000 | P | RW
+    tables.entries[tables.entry_pa(KIB4)] = 1 << 50 | P
+    contexts = [context("PAE"), context("PAE", root=directory)]
+    found = unfollowed(tables.memory, contexts)
+    assert (KIB4, 1, Reason.RESERVED) in [(it.va, it.level, it.reason) for it in found.first]
 
 
 def test_states_are_of_contexts_that_differ_in_their_roots_alone():
