@@ -276,8 +276,9 @@ def source(*, optional: bool = False) -> tuple[Option | Group, ...]:
             metavar="SOURCE",
             type=not_empty,
             nargs="?" if optional else None,
-            help="case file, ELF core, LiME image or raw image, also compressed; guest:4level or "
-            "guest:5level; gdb:HOST:PORT, a live guest",
+            help="ELF core, kdump-compressed file, LiME or AVML image, raw image, case file, or "
+            "another of docs/sources.md, also compressed; /proc/kcore; gdb:HOST:PORT, a live "
+            "guest; guest:4level or guest:5level",
         ),
         Group(
             "registers and features, instead of what SOURCE says",
