@@ -22,6 +22,7 @@ from crosswalk.walker.fetched import FetchedMemory
 from crosswalk.walker.formats.extras import required
 from crosswalk.walker.formats.files import MappedFile
 from crosswalk.walker.formats.located_errors import errors_named, one_line
+from crosswalk.walker.formats.ranged import HEADER_BYTES, RangedFormat
 from crosswalk.walker.memory import FRAME, U64, WORDS
 
 __all__ = ["AVML_MAGIC", "MAX_CHUNKS", "read_avml"]
@@ -33,9 +34,7 @@ MAX_CHUNKS = 1 << 24
 """The most chunks of Snappy's that an image may have: 1 TiB."""
 
 _WHAT = "AVML image"
-_HEADER = struct.Struct("<4sIQQQ")
-_VERSION = 2
-_PHYSICAL_BITS = 52
+_FORMAT = RangedFormat("an AVML image", AVML_MAGIC, version=2, part="block", padded=True)
 _STREAM = b"\xff\x06\0\0sNaPpY"
 _PLAIN, _SKIPPED = 0x01, 0x80  # Chunks of type 0 are packed.
 _CHECKSUM = 4
@@ -57,34 +56,13 @@ def read_avml(file: MappedFile) -> FetchedMemory:
     index = _Index(data)
     at, ranges = 0, list[tuple[int, int]]()
     while at < len(data):
-        first, size = _block_at(data, at)
+        first, size = _FORMAT.range_at(data, at)
         ranges.append((first, size))
-        at = index.block(at + _HEADER.size, first, size)
-    _reject_overlaps(ranges)
+        at = index.block(at + HEADER_BYTES, first, size)
+    _FORMAT.reject_overlaps(ranges)
     starts, places = (np.frombuffer(each, np.uint64) for each in (index.starts, index.places))
     order = np.argsort(starts, kind="stable")
     return FetchedMemory(ranges, _Chunks(file, starts[order], places[order], snappy).fetch)
-
-
-def _block_at(data: mmap, at: int) -> tuple[int, int]:
-    """Return the address and the size of the block whose header is at this byte."""
-    if at + _HEADER.size > len(data):
-        raise _cut(at, data)
-    magic, version, first, last, padding = _HEADER.unpack_from(data, at)
-    if magic != AVML_MAGIC or (version == _VERSION and padding):
-        what = f"damaged {_WHAT}: no header of a block" if at else f"not an {_WHAT}: no header"
-        raise BadInput(f"{what} at byte {at:,}")
-    if version != _VERSION:
-        raise BadInput(f"{_WHAT}: version {version} at byte {at:,}; version {_VERSION} is known")
-    if last < first:
-        raise BadInput(
-            f"damaged {_WHAT}: the block at byte {at:,} goes from {first:#x} to {last:#x}"
-        )
-    if last >= 1 << _PHYSICAL_BITS:
-        raise BadInput(
-            f"{_WHAT}: the block at byte {at:,} ends at {last:#x}, beyond {_PHYSICAL_BITS} bits"
-        )
-    return first, last + 1 - first
 
 
 class _Index:
@@ -148,14 +126,6 @@ def _stands_for(data: mmap, at: int, kind: int, length: int) -> int:
 
 def _cut(at: int, data: mmap) -> BadInput:
     return BadInput(f"truncated {_WHAT}: what begins at byte {at:,} ends after byte {len(data):,}")
-
-
-def _reject_overlaps(ranges: list[tuple[int, int]]) -> None:
-    end = 0
-    for first, size in sorted(ranges):
-        if first < end:
-            raise BadInput(f"{_WHAT}: blocks overlap at {first:#x}")
-        end = first + size
 
 
 class _Chunks:
