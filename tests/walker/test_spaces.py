@@ -26,7 +26,7 @@ from crosswalk.walker import (
 from crosswalk.walker.leaves import table_frames
 from crosswalk.walker.roots import counting
 from crosswalk.walker.roots.counting import count_by_root
-from crosswalk.walker.spaces import groups_of, shared_slots, slot_ranges
+from crosswalk.walker.spaces import access_key, groups_of, shared_slots, slot_ranges
 from crosswalk.walker.states import distinct_states
 from crosswalk.walker.unfollowed import Reason
 from tests.random_tables import address_spaces, extended_tables
@@ -340,6 +340,35 @@ def test_states_are_of_contexts_that_differ_in_their_roots_alone():
     with pytest.raises(ValueError, match="roots"):
         next(distinct_states(memory, [context(), context(smep=True)]))
     assert 2 == len(groups_of([context(), context(smep=True), context(root=0x2000)]))
+
+
+PSE, SMAP = 1 << 4, 1 << 21
+
+
+@pytest.mark.parametrize(
+    ("mode", "one", "other", "count"),
+    [
+        (4, (0, False), (PSE, False), 1),
+        ("PAE", (0, False), (PSE, False), 1),
+        ("32-bit", (0, False), (PSE, False), 2),
+        (4, (0, False), (0, True), 1),
+        (4, (0, False), (SMAP, True), 1),
+        (4, (0, False), (SMAP, False), 2),
+        (4, (SMAP, True), (SMAP, False), 2),
+    ],
+)
+def test_address_spaces_are_told_apart_by_what_changes_their_rights(mode, one, other, count):
+    paging = context(mode)
+    cr4 = paging.cr4 & ~(PSE | SMAP)
+    both = [replace(paging, cr4=cr4 | bits, rflags_ac=ac) for bits, ac in (one, other)]
+    assert count == len(groups_of(both))
+
+
+@pytest.mark.parametrize(("bits", "count"), [(0x18, 1), (1 << 61, 2), (1 << 62, 2)])
+def test_accesses_are_told_apart_by_the_bits_of_cr3_that_mask_addresses(bits, count):
+    both = [context(), replace(context(), cr3=context().cr3 | bits)]
+    assert count == len(groups_of(both, access_key))
+    assert [1] * count == [len(group.contexts) for group in groups_of(both, access_key)]
 
 
 def test_who_writes_and_who_executes_is_found_across_address_spaces():
