@@ -37,6 +37,8 @@ COMMANDS: tuple[Command, ...] = (
     *((due, ("check", f"FOLDER/{name}")) for name, due in SOURCES.items()),
     *((0, ("translate", f"FOLDER/{name}", "0x12c000", "--observe")) for name in _PLACED),
     *((0, ("translate", f"FOLDER/{name}", "0x200000", "--observe")) for name in _ABSENT),
+    # An entry that is absent, in a word that a case file doesn't have.
+    (0, ("translate", f"{_CASES}/shared/four-level.json", "0x38000000000")),
     (0, ("replay", f"{_CASES}/known/amd-pml4e-bit-8.json")),
     (0, ("run",)),
     (0, ("run", "--paging", "5level")),
