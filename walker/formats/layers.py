@@ -153,7 +153,7 @@ def _layer(module: str, name: str, **bases: _Bytes) -> Any:
 
 def _segments(layer: Any, data: mmap, what: str) -> Segments:
     """Return the memory of a layer whose segments lie in the file as they are, without a copy."""
-    found = _runs(layer._segments)  # noqa: SLF001
+    found = _runs(layer._segments)  # noqa: SLF001  # There is no other way to them.
     if len(found) > _MOST_PARTS:
         raise LimitExceeded(f"{what}: more than {_MOST_PARTS:,} runs of pages")
     return Segments(_parts(found, data, what))

@@ -163,6 +163,7 @@ def _read_kdump(file: MappedFile, asked: Asked) -> Contents:
 
 
 def _read_avml(file: MappedFile, asked: Asked) -> Contents:
+    # As that of kdump files.
     from crosswalk.walker.formats.avml import read_avml  # noqa: PLC0415
 
     del asked

@@ -348,6 +348,15 @@ def test_a_guest_is_put_back_wherever_the_connection_is_lost(stub, number):
     assert 2 == stub.connections
 
 
+@pytest.fixture
+def interruptible():
+    """Have an interrupt raise KeyboardInterrupt: a shell may have had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("running", [True, False])
 def test_a_guest_is_left_as_it_was_found_wherever_an_interrupt_comes(stub, running, monkeypatch):
     receive = gdb_remote.Remote._receive

@@ -142,6 +142,7 @@ def test_holes_that_are_mapped_are_stored_where_they_would_take_memory(put, fold
 
 @each_compression
 def test_a_mapping_that_is_gone_has_closed_its_file(name, put, folder):
+    # What is listed here are no files to a Path.
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     file, _ = unpack(map_file(put(PACK[name](IMAGE))), folder=folder)
     del file
