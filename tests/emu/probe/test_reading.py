@@ -50,7 +50,7 @@ def by_hand(words, frames, context, start=0, end=TOP):  # noqa: C901  # All mode
         visit(context.cr3 & FIELD & ~mask, SHIFTS[context_levels], 0)
     elif pae:
         large, context_levels = (21,), 3
-        visit(context.cr3 & 0xFFFF_FFE0, (30, 21, 12), 0, 4)
+        visit(context.cr3 & 0xFFFF_FFE0 & ~mask, (30, 21, 12), 0, 4)
     else:
         context_levels = 2
         visit(context.cr3 & 0xFFFF_F000, (22, 12), 0, 1024)
