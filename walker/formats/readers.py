@@ -6,10 +6,11 @@ A reader that needs a library which isn't always installed imports it when it is
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from mmap import mmap
+from typing import Any
 
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.case import Cpu, parse_case
-from crosswalk.walker.formats.elfcore import read_core
+from crosswalk.walker.formats.elfcore import CoreCpu, Note, read_core
 from crosswalk.walker.formats.files import MappedFile
 from crosswalk.walker.formats.kcore import read_kcore
 from crosswalk.walker.formats.layers import LAYERS, is_xen_core, read_layer, state_beside
@@ -87,16 +88,26 @@ def _read_core(file: MappedFile, asked: Asked) -> Contents:
         name=printable(file.name),
         kind=SourceKind.ELF,
         memory=core.memory,
-        registers=core.registers,
-        machine="386" if core.is_386 else "x86-64",
-        notes=tuple((note.name, note.kind, len(note.content)) for note in core.notes),
         missing=core.missing,
         excluded=core.excluded,
         vmcoreinfo=core.vmcoreinfo,
-        cpus=tuple(each.registers for each in core.cpus),
-        cpu=core.chosen,
-        why=core.why,
+        **_by_notes(core.notes, core.cpus, core.chosen, is_386=core.is_386),
     )
+
+
+def _by_notes(
+    notes: Sequence[Note], cpus: Sequence[CoreCpu], cpu: int, *, is_386: bool
+) -> dict[str, Any]:
+    """Return the fields of `Contents` that notes say; `cpu` is the number of the chosen CPU."""
+    chosen = cpus[cpu] if cpus else CoreCpu(NOT_GIVEN)
+    return {
+        "registers": chosen.registers,
+        "machine": "386" if is_386 else "x86-64",
+        "notes": tuple((note.name, note.kind, len(note.content)) for note in notes),
+        "cpus": tuple(each.registers for each in cpus),
+        "cpu": cpu,
+        "why": chosen.why,
+    }
 
 
 def _read_kcore(file: MappedFile, asked: Asked) -> Contents:
@@ -142,23 +153,17 @@ def _read_kdump(file: MappedFile, asked: Asked) -> Contents:
         dump = read_kdump(file)
         if asked.cpu and not asked.cpu < len(dump.cpus):
             raise BadInput(f"no CPU {asked.cpu}; the file has the registers of {len(dump.cpus)}")
-        chosen = dump.cpus[asked.cpu] if dump.cpus else None
     if asked.notice is not None and len(dump.parts) > 1:
         asked.notice(f"parts of one dump: {', '.join(map(one_line, dump.parts))}")
     return Contents(
         name=printable(file.name),
         kind=SourceKind.KDUMP,
         memory=dump.memory,
-        registers=NOT_GIVEN if chosen is None else chosen.registers,
         format=dump.format,
+        missing=dump.missing,
         excluded=dump.excluded,
         vmcoreinfo=dump.vmcoreinfo,
-        machine="386" if dump.narrow else "x86-64",
-        notes=tuple((note.name, note.kind, len(note.content)) for note in dump.notes),
-        missing=dump.missing,
-        cpus=tuple(each.registers for each in dump.cpus),
-        cpu=asked.cpu,
-        why="" if chosen is None else chosen.why,
+        **_by_notes(dump.notes, dump.cpus, asked.cpu, is_386=dump.narrow),
     )
 
 
