@@ -59,6 +59,16 @@ class Frames:
         for start, size, rights in zip(*columns, strict=True):
             yield start, size, Rights(rights)
 
+    def rights_at(self, pa: U64) -> NDArray[np.uint8]:
+        """Return the `Rights` of the frames with these addresses, uint8[m]; 0 where unmapped."""
+        found = np.zeros(len(pa), np.uint8)
+        row = np.searchsorted(self.start, pa, side="right").astype(np.intp) - 1
+        inside = np.flatnonzero(row >= 0)
+        row = row[inside]
+        inside, row = (it[pa[inside] - self.start[row] < self.size[row]] for it in (inside, row))
+        found[inside] = self.rights[row]
+        return found
+
 
 def collective_rights(memory: PhysicalMemory, context: Contexts) -> Frames:
     """Return the collective rights of every mapped physical range.

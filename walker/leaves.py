@@ -33,6 +33,7 @@ __all__ = [
     "TOP",
     "Leaves",
     "Tables",
+    "distinct_tables",
     "expand",
     "malformed_addresses",
     "malformed_entries",
@@ -203,21 +204,44 @@ def table_frames(memory: PhysicalMemory, contexts: Contexts) -> U64:
     """
     parts = [np.zeros(0, np.uint64)]
     for group in groups_of(contexts):
-        blocks = _distinct(memory, group.context, group.roots)
-        parts += [tables.frame for tables, _ in blocks]
-    tables = np.concatenate(parts)
-    found = np.unique(tables & ~np.uint64(FRAME - 1))
+        parts += [it.frame for _, it in distinct_tables(memory, group.context, group.roots)]
+    found = np.unique(np.concatenate(parts) & ~np.uint64(FRAME - 1))
     return found[memory.backed(found)]
 
 
-def _distinct(
-    memory: PhysicalMemory, context: PagingContext, roots: U64 | None = None
-) -> Iterator[tuple[Tables, Expanded]]:
-    """Yield all tables in blocks, each table once a level, and what they hold.
+def distinct_tables(
+    memory: PhysicalMemory, context: PagingContext, roots: U64
+) -> Iterator[tuple[int, Tables]]:
+    """Yield the tables of each level from the roots down, each table once a level.
 
-    Those of one context, or of all that differ from it in CR3 alone and have these roots.
+    Those of all contexts that differ from this one in CR3 alone and have these roots, tables
+    outside RAM included; each at the lowest address, in index space, that it translates. Entries
+    of the last level are not read.
     """
-    tables = root_table(context) if roots is None else root_tables(roots)
+    tables = _lowest(root_tables(roots))
+    for level in range(context.levels, 1, -1):
+        yield level, tables
+        children = [tables.take(slice(0))]
+        for at in range(0, len(tables), BLOCK):
+            part = expand(memory, context, level, tables.take(slice(at, at + BLOCK)))
+            children.append(_lowest(part.children))
+        tables = _lowest(Tables.join(children))
+    yield 1, tables
+
+
+def _lowest(tables: Tables) -> Tables:
+    """Return each table once, at its lowest address, in address order."""
+    order = np.lexsort((tables.va, tables.frame))
+    frame = tables.frame[order]
+    fresh = np.ones(len(order), np.bool_)
+    fresh[1:] = frame[1:] != frame[:-1]
+    kept = order[fresh]
+    return tables.take(kept[np.argsort(tables.va[kept], kind="stable")])
+
+
+def _distinct(memory: PhysicalMemory, context: PagingContext) -> Iterator[tuple[Tables, Expanded]]:
+    """Yield all tables in blocks, each table once a level, and what they hold."""
+    tables = root_table(context)
     for level in range(context.levels, 0, -1):
         _, first = np.unique(tables.frame, return_index=True)
         tables = tables.take(np.sort(first))

@@ -122,13 +122,13 @@ def _visit(tables, table, level, va, rights):
             here = (entry >> 1 & 1 == 1, entry >> 2 & 1 == 1, entry >> 63 == 0)
             both = tuple(a and b for a, b in zip(rights, here, strict=True))
         if is_page(context, level, entry):
-            va_, mask = _canonical(context, found), context.encryption_mask
+            va_, mask = canonical(context, found), context.encryption_mask
             yield Page(va_, 1 << shift, level, entry, *both, mask)
         else:
             yield from _visit(tables, address(context, entry), level - 1, found, both)
 
 
-def _canonical(context, va):
+def canonical(context, va):
     width = {4: 48, 5: 57}.get(mode_of(context))
     return va + (2**64 - 2**width) if width and va >> width - 1 else va
 
@@ -173,10 +173,10 @@ def distinct_pages(tables):
 
 def table_frames(tables):
     """Return the frames in RAM that hold tables, ascending."""
-    return sorted({table & -4096 for _, table, _ in _distinct(tables)} & {*tables.frames})
+    return sorted({table & -4096 for _, table, _ in distinct(tables)} & {*tables.frames})
 
 
-def _distinct(tables):
+def distinct(tables):
     """Yield (level, table, lowest va) of all tables, each once a level.
 
     The root alone where its entries can't be loaded.
@@ -199,9 +199,9 @@ def _distinct(tables):
 def _distinct_entries(tables):
     """Yield (level, address, lowest va, entry) of all entries that aren't zero, once a level."""
     mode = MODES[mode_of(tables.context)]
-    for level, table, va in _distinct(tables):
+    for level, table, va in distinct(tables):
         for at, entry in _entries(tables, level, table):
-            lowest = _canonical(tables.context, va + (at << mode.shifts[level]))
+            lowest = canonical(tables.context, va + (at << mode.shifts[level]))
             yield level, table + mode.entry_size * at, lowest, entry
 
 
