@@ -15,7 +15,16 @@ from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import ALL_GRANTS, rights_table
 from crosswalk.walker.tables import Entries, read_tables
 
-__all__ = ["BLOCK", "Leaves", "Tables", "clip", "interleave", "present_entries", "without_reserved"]
+__all__ = [
+    "BLOCK",
+    "LEVEL_OF_SHIFT",
+    "Leaves",
+    "Tables",
+    "clip",
+    "interleave",
+    "present_entries",
+    "without_reserved",
+]
 
 BLOCK = 512
 """How many tables are read at once: 2 MiB of words."""
@@ -69,7 +78,7 @@ class Leaves(Rows):
     @property
     def level(self) -> NDArray[np.uint8]:
         """The level of each, uint8[n] (1 is a PTE)."""
-        return _NUMBERS.take(self.shift)
+        return LEVEL_OF_SHIFT.take(self.shift)
 
     @property
     def size(self) -> U64:
@@ -104,7 +113,8 @@ class Leaves(Rows):
 
 
 _SHIFTS = {level.shift: level.number for level in LEVELS.values()} | {SHIFT_4MIB: 2}
-_NUMBERS = np.array([_SHIFTS.get(shift, 0) for shift in range(64)], np.uint8)
+LEVEL_OF_SHIFT = np.array([_SHIFTS.get(shift, 0) for shift in range(64)], np.uint8)
+"""The level of a leaf that spans 1 << shift bytes, by shift; 0 where none does."""
 _SPANS = np.uint64(1) << np.arange(64, dtype=np.uint64)
 _ADDRESSES = np.array([address_bits(shift) for shift in range(64)], np.uint64)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar, overload
 
 import numpy as np
@@ -13,6 +12,7 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import LEVELS, Entry
 from crosswalk.walker.leaves import TOP, Leaves, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.pages import Mapping, Pages, pages, pages_of
 from crosswalk.walker.rights import Rights, rights_table
 from crosswalk.walker.spaces import Contexts, distinct_contexts
 
@@ -25,32 +25,15 @@ __all__ = [
     "RootedMapping",
     "coalesce",
     "coalesce_leaves",
+    "coalesce_pages",
     "heki_walk",
     "mappings",
 ]
 
 Args = TypeVar("Args", bound="HekiArgs")
 
-_AHEAD = 1024
-
 IGNORED = int(Entry.A | Entry.D)
 """The flags in which neighbours of one range may differ by default."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """One leaf: `size` bytes from `va` are those from `pa`.
-
-    `level` is 1 for a PTE, 2 for a PDE, 3 for a PDPTE; `flags` are the leaf's bits outside its
-    address field; `rights` are the effective ones.
-    """
-
-    va: int
-    pa: int
-    size: int
-    level: int
-    flags: int
-    rights: Rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +83,8 @@ def mappings(
             for it in mappings(memory, each, start, end):
                 yield RootedMapping(it.va, it.pa, it.size, it.level, it.flags, it.rights, each)
         return
-    # One object for each set of rights: making one anew costs more than all else here.
-    rights = [Rights(bits) for bits in rights_table(context).tolist()]
-    for block in walk_leaves(memory, context, start, end):
-        columns = (block.va, block.pa, block.size, block.level, block.flags, block.grant)
-        for va, pa, size, level, flags, grant in zip(*(c.tolist() for c in columns), strict=True):
-            yield Mapping(va, pa, size, level, flags, rights[grant])
+    for block in pages(memory, context, start, end):
+        yield from block
 
 
 def heki_walk(
@@ -174,21 +153,6 @@ _RIGHTS = [Rights(bits) for bits in range(64)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pages(Rows):
-    """n pages in address order: the columns of `Leaves` that folding compares."""
-
-    va: U64
-    pa: U64
-    size: U64
-    flags: U64
-    rights: NDArray[np.uint8]
-    shift: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.va)
-
-
-@dataclass(frozen=True, slots=True)
 class _Rows(Ranges):
     """Ranges with the flags by which they are compared, `key` uint64[n]."""
 
@@ -205,14 +169,12 @@ def coalesce_leaves(
     pages of different sizes fold. A range has the flags of its first page.
     """
     rights = rights_table(context)
-    pages = (
-        _Pages(it.va, it.pa, it.size, it.flags, rights.take(it.grant), it.shift) for it in blocks
-    )
-    return _fold_blocks(pages, ignore)
+    folding = (Pages(it.va, it.pa, it.flags, rights.take(it.grant), it.shift) for it in blocks)
+    return coalesce_pages(folding, ignore=ignore)
 
 
-def _fold_blocks(blocks: Iterable[_Pages], ignore: int) -> Iterator[Ranges]:
-    """Yield pages, given in address order, folded as `coalesce_leaves` says."""
+def coalesce_pages(blocks: Iterable[Pages], *, ignore: int = IGNORED) -> Iterator[Ranges]:
+    """Yield pages, given in address order, folded as `coalesce_leaves` says, block by block."""
     last: _Rows | None = None
     for block in blocks:
         if not len(block):
@@ -253,7 +215,7 @@ def _fold(rows: _Rows) -> _Rows:
     )
 
 
-def _key(block: _Pages, ignore: int) -> U64:
+def _key(block: Pages, ignore: int) -> U64:
     """Return the flags to compare, with PAT at its place in large pages."""
     key = block.flags & np.uint64(~(ignore | Entry.PS) & (1 << 64) - 1)
     if not ignore & Entry.PS and np.bitwise_or.reduce(block.flags) & np.uint64(Entry.PS):
@@ -268,22 +230,10 @@ def _public(rows: _Rows) -> Ranges:
     return Ranges(rows.va, rows.pa, rows.size, rows.flags, rows.rights, rows.count)
 
 
-def coalesce(pages: Iterable[Mapping], *, ignore: int = IGNORED) -> Iterator[Range]:
+def coalesce(listed: Iterable[Mapping], *, ignore: int = IGNORED) -> Iterator[Range]:
     """Yield the mappings, given in address order, folded into ranges.
 
     By the rule of `coalesce_leaves`. Reads ahead up to so many mappings: 1024.
     """
-    for ranges in _fold_blocks(_columns(iter(pages)), ignore):
+    for ranges in coalesce_pages(pages_of(listed), ignore=ignore):
         yield from ranges
-
-
-def _columns(pages: Iterator[Mapping]) -> Iterator[_Pages]:
-    while some := list(islice(pages, _AHEAD)):
-        yield _Pages(
-            np.array([page.va for page in some], np.uint64),
-            np.array([page.pa for page in some], np.uint64),
-            np.array([page.size for page in some], np.uint64),
-            np.array([page.flags for page in some], np.uint64),
-            np.array([page.rights for page in some], np.uint8),
-            np.array([page.size.bit_length() - 1 for page in some], np.uint8),
-        )

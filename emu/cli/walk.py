@@ -2,24 +2,22 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from crosswalk.emu.cli.followed import BOTH, Followed, follow, write_summary
 from crosswalk.emu.cli.output import emit, remark, styled
+from crosswalk.emu.cli.selection import chosen_selection
 from crosswalk.emu.cli.sources import chosen_range, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
-from crosswalk.emu.cli.watch import FILTERS, watch_frames, watch_walk
-from crosswalk.emu.report.records import frame_record, mapping_record, range_record, structures_case
+from crosswalk.emu.cli.watch import watch_frames, watch_walk
+from crosswalk.emu.report.listings import Column, heading, lines, records
+from crosswalk.emu.report.records import frame_record, structures_case
 from crosswalk.emu.report.text import (
     FRAME_HEADING,
-    MAPPING_HEADING,
-    RANGE_HEADING,
+    count_text,
     frame_text,
     mapping_text,
-    range_text,
     size_text,
 )
 from crosswalk.walker.aliases import (
@@ -33,12 +31,11 @@ from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights
-from crosswalk.walker.mappings import Mapping, Range, coalesce, mappings
+from crosswalk.walker.mappings import Ranges, coalesce_pages
+from crosswalk.walker.pages import Pages, pages, pages_of
 from crosswalk.walker.rights import Rights
 
 __all__ = ["run_frames", "run_walk"]
-
-Item = TypeVar("Item", Mapping, Range)
 
 _LIMIT = 10_000_000
 
@@ -56,63 +53,71 @@ def run_walk(options: argparse.Namespace) -> int:
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    pages = (
-        (context, _filtered(mappings(source.memory, context, start, end), options))
+    selection = chosen_selection(options)
+    sections = (
+        (
+            context,
+            (selection.of(each, context) for each in pages(source.memory, context, start, end)),
+        )
         for context in spaces.contexts
     )
-    if options.coalesce:
-        ranges = ((context, coalesce(each)) for context, each in pages)
-        _list(ranges, _RANGES, options, spaces)
-    else:
-        _list(pages, _MAPPINGS, options, spaces)
+    _list(sections, options, spaces, fold=options.coalesce)
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing(Generic[Item]):
-    """What is listed: its name, the heading of its columns, an item as a line and as a record."""
-
-    noun: str
-    heading: str
-    text: Callable[[Item], str]
-    record: Callable[[Item], dict[str, Any]]
-
-
-_MAPPINGS = _Listing("mappings", MAPPING_HEADING, mapping_text, mapping_record)
-_RANGES = _Listing("ranges", RANGE_HEADING, range_text, range_record)
-
-
 def _list(
-    sections: Iterable[tuple[PagingContext, Iterator[Item]]],
-    listing: _Listing[Item],
+    sections: Iterable[tuple[PagingContext, Iterator[Pages]]],
     options: argparse.Namespace,
     spaces: Spaces,
+    *,
+    fold: bool = False,
+    columns: Sequence[Column] = (),
 ) -> None:
-    """Print the items of each root; `LimitExceeded` for too many, unless a limit was given."""
+    """Print the mappings of each root, or with `fold` their ranges.
+
+    `LimitExceeded` for too many, unless a limit was given.
+    """
+    kind, noun = (Ranges, "range") if fold else (Pages, "mapping")
     limit = _LIMIT if options.limit is None else options.limit
     count, more = 0, False
     several = len({context.mode for context in spaces.contexts}) > 1
-    _print_heading(listing.heading, options)
-    for context, items in sections:
+    _print_heading(heading(kind, columns), options)
+    for context, found in sections:
         root = _root_record(context, several=several) if spaces.named else {}
-        before = count
-        for item in islice(items, limit - count):
-            if options.json:
-                emit({**root, **listing.record(item)})
-            else:
-                if spaces.named and count == before:
-                    print(f"root {context.root:#x}{f', {context.mode}' if several else ''}:")
-                print(_marked(listing.text(item), item.rights))
-            count += 1
-        more = next(items, None) is not None
+        title = f"root {context.root:#x}{f', {context.mode}' if several else ''}:"
+        shown = not spaces.named
+        blocks: Iterator[Pages | Ranges] = coalesce_pages(found) if fold else found
+        for block in blocks:
+            more = len(block) > limit - count
+            rows = block.take(slice(limit - count)) if more else block
+            if len(rows) and not shown and not options.json:
+                print(title)
+                shown = True
+            _print_rows(rows, context, columns, root if options.json else None)
+            count += len(rows)
+            if more:
+                break
         if more:
             break
     if more and options.limit is None:
         again = "--roots names fewer" if spaces.named else "--start picks up"
         raise LimitExceeded(f"stopped after {limit:,} lines; --limit N goes on, {again}")
-    noun = listing.noun
-    counted = f"1 {noun[:-1]}" if count == 1 else f"{count:,} {noun}"
-    remark(f"{counted}{', and there are more' if more else ''}")
+    remark(f"{count_text(count, noun)}{', and there are more' if more else ''}")
+
+
+def _print_rows(
+    rows: Pages | Ranges,
+    context: PagingContext,
+    columns: Sequence[Column],
+    root: dict[str, Any] | None,
+) -> None:
+    """Print a line for each row; a record where there is a `root`, with what is in that."""
+    if root is not None:
+        for record in records(rows, context, columns):
+            emit({**root, **record})
+        return
+    for text, rights in zip(lines(rows, context, columns), rows.rights.tolist(), strict=True):
+        print(_marked(text, Rights(rights)))
 
 
 def _root_record(context: PagingContext, *, several: bool) -> dict[str, Any]:
@@ -132,15 +137,6 @@ def _marked(text: str, rights: Rights) -> str:
     if sys.stdout.isatty() and any(rights & each == each for each in BOTH):
         return styled(text, "red")
     return text
-
-
-def _filtered(pages: Iterator[Mapping], options: argparse.Namespace) -> Iterator[Mapping]:
-    wanted = [rights for name, rights in FILTERS.items() if getattr(options, name)]
-    for page in pages:
-        if options.level is not None and page.level != int(options.level):
-            continue
-        if all(page.rights & rights for rights in wanted):
-            yield page
 
 
 def run_frames(options: argparse.Namespace) -> int:
@@ -184,8 +180,8 @@ def _contributors(followed: Followed, frames: Frames, options: argparse.Namespac
             remark(frame_text(start, size, rights))
             # In one pass over all roots, of which those without such a mapping are passed over.
             finder = Aliases(memory, spaces.contexts, [AliasQuery(start, size)])
-            pages = ((context, iter(found)) for context, found in finder.find_by_root(0))
-            _list(pages, _MAPPINGS, options, spaces)
+            found = finder.find_by_root(0)
+            _list(((context, pages_of(listed)) for context, listed in found), options, spaces)
             return 0
     part = "" if followed.whole else " by what could be looked at"
     raise BadInput(f"nothing is mapped at physical address {pa:#x}{part}")

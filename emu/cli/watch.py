@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.cli.followed import follow
 from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.selection import FILTERS
 from crosswalk.emu.cli.sources import chosen_range, is_guest, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.report.records import frame_record, mapping_record
@@ -24,16 +25,9 @@ from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.leaves import walk_leaves
 from crosswalk.walker.mappings import Mapping as Page
 from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.rights import EXECUTES, WRITES, Rights, rights_table
+from crosswalk.walker.rights import Rights, rights_table
 
-__all__ = ["FILTERS", "watch_frames", "watch_walk"]
-
-FILTERS = {
-    "writable": WRITES,
-    "executable": EXECUTES,
-    "user": Rights.USER_READ | Rights.USER_EXECUTE,
-}
-"""The rights of which a page has some, by the option that asks for that."""
+__all__ = ["watch_frames", "watch_walk"]
 
 Rows = NDArray[np.void]
 
