@@ -130,7 +130,10 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Ranges(Rows):
-    """n ranges: `va`, `pa`, `size` (bytes), `flags`, `count` uint64[n], `rights` uint8[n]."""
+    """n ranges: `va`, `pa`, `size` (bytes), `flags`, `count` uint64[n], `rights` uint8[n].
+
+    `flags` are those of the first page, and `shift` uint8[n] its size, 1 << shift bytes.
+    """
 
     va: U64
     pa: U64
@@ -138,6 +141,7 @@ class Ranges(Rows):
     flags: U64
     rights: NDArray[np.uint8]
     count: U64
+    shift: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.va)
@@ -154,9 +158,10 @@ _RIGHTS = [Rights(bits) for bits in range(64)]
 
 @dataclass(frozen=True, slots=True)
 class _Rows(Ranges):
-    """Ranges with the flags by which they are compared, `key` uint64[n]."""
+    """Ranges with what they are compared by: `key` uint64[n], their flags, and `kind` uint8[n]."""
 
     key: U64
+    kind: NDArray[np.uint8]
 
 
 def coalesce_leaves(
@@ -173,15 +178,25 @@ def coalesce_leaves(
     return coalesce_pages(folding, ignore=ignore)
 
 
-def coalesce_pages(blocks: Iterable[Pages], *, ignore: int = IGNORED) -> Iterator[Ranges]:
-    """Yield pages, given in address order, folded as `coalesce_leaves` says, block by block."""
+def coalesce_pages(
+    blocks: Iterable[Pages],
+    *,
+    ignore: int = IGNORED,
+    kind: Callable[[Pages], NDArray[np.uint8]] | None = None,
+) -> Iterator[Ranges]:
+    """Yield pages, given in address order, folded as `coalesce_leaves` says, block by block.
+
+    With `kind`, which returns a number for each of n pages, uint8[n], only those of one number.
+    """
     last: _Rows | None = None
     for block in blocks:
         if not len(block):
             continue
         ones = np.broadcast_to(np.uint64(1), block.va.shape)
         key = _key(block, ignore)
-        found = _fold(_Rows(block.va, block.pa, block.size, block.flags, block.rights, ones, key))
+        kinds = np.zeros(len(block), np.uint8) if kind is None else kind(block)
+        columns = (block.va, block.pa, block.size, block.flags, block.rights)
+        found = _fold(_Rows(*columns, ones, block.shift, key, kinds))
         if last is not None:
             seam = _fold(_Rows.join([last, found.take(slice(1))]))
             found = _Rows.join([seam, found.take(slice(1, None))])
@@ -198,6 +213,7 @@ def _fold(rows: _Rows) -> _Rows:
     apart |= following.pa != end.pa + end.size
     apart |= following.key != end.key
     apart |= following.rights != end.rights
+    apart |= following.kind != end.kind
     first = np.concatenate([np.zeros(1, np.intp), np.flatnonzero(apart) + 1])
     if len(first) == len(rows):
         return rows
@@ -211,7 +227,9 @@ def _fold(rows: _Rows) -> _Rows:
         rows.flags[first],
         rows.rights[first],
         count,
+        rows.shift[first],
         rows.key[first],
+        rows.kind[first],
     )
 
 
@@ -227,7 +245,7 @@ def _key(block: Pages, ignore: int) -> U64:
 
 
 def _public(rows: _Rows) -> Ranges:
-    return Ranges(rows.va, rows.pa, rows.size, rows.flags, rows.rights, rows.count)
+    return Ranges(rows.va, rows.pa, rows.size, rows.flags, rows.rights, rows.count, rows.shift)
 
 
 def coalesce(listed: Iterable[Mapping], *, ignore: int = IGNORED) -> Iterator[Range]:

@@ -1,10 +1,13 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosswalk.walker import Mapping, Range, Rights, coalesce
+from crosswalk.walker import Mapping, Range, Ranges, Rights, coalesce
+from crosswalk.walker.mappings import coalesce_pages
+from crosswalk.walker.pages import pages_of
 from tests.tables import KIB4, MIB2, OPEN, PAT_LARGE, PS, PWT, RW, SIZES, TOP, US, XD, A, D, G, P
 
 RIGHTS = Rights(63)
@@ -144,3 +147,15 @@ def test_ranges_cover_the_same_bytes_and_cannot_fold_further(choices):
             or before.rights != after.rights
             or (before.flags ^ after.flags) & ~(A | D | PS)
         )
+
+
+@pytest.mark.parametrize(
+    ("start", "counts", "shifts"),
+    [(0, [3], [21]), (MIB2, [1, 2], [21, 12]), (MIB2 + KIB4, [2, 1], [21, 12])],
+)
+def test_pages_of_another_kind_keep_ranges_apart(start, counts, shifts):
+    pages = [page(0, 0, level=2), page(MIB2, MIB2), page(MIB2 + KIB4, MIB2 + KIB4)]
+    blocks = [*pages_of(pages[:1]), *pages_of(pages[1:])]
+    found = Ranges.join(coalesce_pages(blocks, kind=lambda rows: (rows.va >= start).view(np.uint8)))
+    assert counts == found.count.tolist()
+    assert shifts == found.shift.tolist()
