@@ -4,7 +4,8 @@ No mapping is enumerated; see `crosswalk.walker.states`. Of several address spac
 computed at once, at the cost of their distinct tables.
 """
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,12 @@ __all__ = [
 PAGE_SHIFTS = (LEVELS[1].shift, LEVELS[2].shift, SHIFT_4MIB, LEVELS[3].shift)
 """The sizes that pages may have, as powers of two."""
 
-_UNCOVERED = np.int64(-1)
-_NO_PAGE = np.uint64(1)
+_NONE = np.zeros(0, np.uint64)
+_COVERED = np.uint8(0x80)
+"""A bit of `_union` that no right has."""
+_MERGED = 1 << 20
+"""How many pages are put together before those that are there more than once are left out."""
+_LOW_BYTE = 0 if sys.byteorder == "little" else 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +84,28 @@ def collective_rights(memory: PhysicalMemory, context: Contexts) -> Frames:
     found = []
     for group in groups_of(context):
         blocks = distinct_states(memory, group.contexts)
-        parts = [distinct(page_keys(block.held.leaves)) for block in blocks]
-        found.append(rights_of_pages(group.context, np.concatenate(parts)))
+        pages = _distinct_pages(page_keys(block.leaves) for block in blocks)
+        found.append(_rights_of_distinct(group.context, pages))
     return united_frames(found)
+
+
+def _distinct_pages(parts: Iterable[U64]) -> U64:
+    """Return the distinct pages of all parts, each as `page_keys` has it, ascending.
+
+    Holds no more than twice the distinct ones, and a part.
+    """
+    found = np.zeros(0, np.uint64)
+    fresh: list[U64] = []
+    for part in parts:
+        fresh.append(part)
+        if sum(map(len, fresh)) > max(len(found), _MERGED):
+            found, fresh = distinct(np.concatenate([found, *fresh])), []
+    return distinct(np.concatenate([found, *fresh])) if fresh else found
 
 
 def united_frames(parts: Sequence[Frames]) -> Frames:
     """Return the union of the rights in all parts."""
-    if len(parts) == 1:
-        return parts[0]
-    none = np.zeros(0, np.uint64)
-    start = np.concatenate([none, *(part.start for part in parts)])
-    size = np.concatenate([none, *(part.size for part in parts)])
-    rights = np.concatenate([np.zeros(0, np.uint8), *(part.rights for part in parts)])
-    return _union(start, start + size, rights)
+    return parts[0] if len(parts) == 1 else _union(parts)
 
 
 def rights_of_pages(
@@ -102,40 +115,51 @@ def rights_of_pages(
 
     Only of physical bytes [start, start + size).
     """
-    pages = distinct(pages)
-    ranges = [_folded(context, shift, pages) for shift in PAGE_SHIFTS]
-    first, end, rights = (np.concatenate(column) for column in zip(*ranges, strict=True))
-    first, end = np.maximum(first, np.uint64(start)), np.minimum(end, np.uint64(start + size))
+    found = _rights_of_distinct(context, distinct(pages))
+    first = np.maximum(found.start, np.uint64(start))
+    end = np.minimum(found.start + found.size, np.uint64(start + size))
     some = first < end
-    return _union(first[some], end[some], rights[some])
+    return Frames(first[some], (end - first)[some], found.rights[some])
 
 
-def _folded(context: PagingContext, shift: int, pages: U64) -> tuple[U64, U64, NDArray[np.uint8]]:
-    """Return the pages of one size as ranges: start, end and the union of rights.
+def _rights_of_distinct(context: PagingContext, pages: U64) -> Frames:
+    """Return the collective rights of distinct pages, which are in order."""
+    shift = (pages >> np.uint64(3)).astype(np.uint8) & np.uint8(63)
+    shifts = [each for each in PAGE_SHIFTS if (shift == each).any()]
+    if len(shifts) == 1:
+        return _folded(context, shifts[0], pages)
+    return _union([_folded(context, each, pages[shift == each]) for each in shifts])
 
-    Disjoint and few, where neighbours are alike; `pages` are in order.
-    """
-    # A page's shift and its grants stand in the bits below its address.
-    pages = pages[(pages >> np.uint64(3) & np.uint64(63)) == shift]
-    page = pages & ~np.uint64(FRAME - 1)
-    rights = rights_table(context).take((pages & np.uint64(GRANTS - 1)).astype(np.intp))
-    fresh = np.flatnonzero(np.diff(page, prepend=_NO_PAGE) != 0)
-    page = page[fresh]
-    if not len(page):
-        return page, page, rights
-    rights = np.bitwise_or.reduceat(rights, fresh)
-    span = np.uint64(1 << shift)
-    begins = np.ones(len(page), np.bool_)
-    begins[1:] = (page[1:] != page[:-1] + span) | (rights[1:] != rights[:-1])
-    first = np.flatnonzero(begins)
-    last = np.append(first[1:], len(page)) - 1
-    return page[first], page[last] + span, rights[first]
+
+def _folded(context: PagingContext, shift: int, pages: U64) -> Frames:
+    """Return the collective rights of distinct pages of one size, which are in order."""
+    # A page's grants stand in the bits below its address.
+    rights = rights_table(context).take(pages.view(np.uint8)[_LOW_BYTE::8] & (GRANTS - 1))
+    page = pages & np.uint64(-FRAME & (1 << 64) - 1)
+    step = page[1:] - page[:-1]
+    again = np.flatnonzero(step == 0)
+    if len(again):
+        # Mappings of one page that differ in what they grant stand one after the other.
+        fresh = np.ones(len(page), np.bool_)
+        fresh[again + 1] = False
+        first = np.flatnonzero(fresh)
+        page, rights = page[first], np.bitwise_or.reduceat(rights, first)
+        step = page[1:] - page[:-1]
+    cuts = np.flatnonzero((step != np.uint64(1 << shift)) | (rights[1:] != rights[:-1]))
+    first = np.concatenate([np.zeros(1, np.intp), cuts + 1])
+    last = np.append(cuts, len(page) - 1)
+    start = page[first]
+    return Frames(start, page[last] - start + np.uint64(1 << shift), rights[first])
 
 
 def page_keys(leaves: Leaves) -> U64:
     """Return for each leaf its page, with its shift and `Grant` bits in the bits below."""
-    shift, grant = leaves.shift.astype(np.uint64), leaves.grant.astype(np.uint64)
-    return leaves.pa | shift << np.uint64(3) | grant
+    shift = leaves.shift
+    if len(shift) and shift.min() == shift.max():
+        shift = shift[:1]
+    keys = leaves.pa | shift.astype(np.uint64) << np.uint64(3)
+    keys |= leaves.grant
+    return keys
 
 
 def page_span(page: int) -> tuple[int, int]:
@@ -157,29 +181,27 @@ def count_mappings(memory: PhysicalMemory, context: Contexts) -> dict[int, int]:
     counts = dict.fromkeys(range(1, 4), 0)
     for group in groups_of(context):
         for block in distinct_states(memory, group.contexts):
-            if len(block.held.leaves):
-                counts[block.level] += int(block.ways[block.held.leaf_parent].sum())
+            if len(block.leaves):
+                counts[block.level] += int((block.ways * block.counts.astype(np.uint64)).sum())
     return counts
 
 
-def _union(start: U64, end: U64, rights: NDArray[np.uint8]) -> Frames:
-    """Return the union of the rights over half-open ranges that may overlap."""
-    edges = distinct(np.concatenate([start, end]))
-    first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
-    covered = np.zeros(len(edges), np.bool_)
+def _union(parts: Sequence[Frames]) -> Frames:
+    """Return the union of the rights in all parts; ranges of two parts may overlap."""
+    ends = [part.start + part.size for part in parts]
+    edges = distinct(np.concatenate([_NONE, *(part.start for part in parts), *ends]))
     union = np.zeros(len(edges), np.uint8)
-    for value in np.unique(rights).tolist():
-        same = rights == value
-        depth = np.bincount(first[same], minlength=len(edges))
-        depth -= np.bincount(last[same], minlength=len(edges))
-        inside = np.cumsum(depth) > 0
-        covered |= inside
-        union[inside] |= np.uint8(value)
+    for part, end in zip(parts, ends, strict=True):
+        # Ranges of one part are disjoint: what one brings in at its first edge, it takes out again.
+        own = np.zeros(len(edges), np.uint8)
+        rights = part.rights | _COVERED
+        own[np.searchsorted(edges, part.start)] = rights
+        own[np.searchsorted(edges, end)] ^= rights
+        union |= np.bitwise_xor.accumulate(own)
 
     # Fold neighbours that are equal; an uncovered stretch is unlike any rights.
-    key = np.where(covered, union, _UNCOVERED)
-    begins = np.flatnonzero(np.diff(key, prepend=_UNCOVERED) != 0)
+    begins = np.flatnonzero(np.diff(union, prepend=np.uint8(0)))
     bounds = np.append(edges[begins], edges[-1:])
-    kept = key[begins] != _UNCOVERED
+    kept = union[begins] != 0
     sizes = np.diff(bounds)[kept]
-    return Frames(edges[begins][kept], sizes, union[begins][kept])
+    return Frames(edges[begins][kept], sizes, union[begins][kept] & ~_COVERED)

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from crosswalk.walker.blocks import present_entries, without_reserved
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.leaves import Expanded, Tables, expand, root_tables
+from crosswalk.walker.entry import level_of, reserved_bits
+from crosswalk.walker.leaves import Expanded, Leaves, Tables, expand, root_tables
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import GRANTS
 from crosswalk.walker.spaces import Contexts, groups_of
@@ -31,16 +34,18 @@ BLOCK = 1024
 
 
 class StateBlock(NamedTuple):
-    """Some states of one level, and the entries of their tables.
+    """Some states of one level, and the pages that their tables map.
 
     `key` uint64[n] is a table's address with its inherited `Grant` bits below, `ways` uint64[n]
-    the number of paths from all roots that lead there.
+    the number of paths from all roots that lead there. `leaves` are the pages of all of them, of
+    which their `va` says nothing, and `counts` int[n] the number of pages of each.
     """
 
     level: int
     key: U64
     ways: U64
-    held: Expanded
+    leaves: Leaves
+    counts: NDArray[np.intp]
 
 
 def distinct_states(memory: PhysicalMemory, contexts: Contexts) -> Iterator[StateBlock]:
@@ -60,14 +65,32 @@ def _distinct_states(
     memory: PhysicalMemory, context: PagingContext, roots: U64
 ) -> Iterator[StateBlock]:
     keys, ways = _distinct(keys_of(root_tables(roots)), np.ones(len(roots), np.uint64))
-    for level in range(context.levels, 0, -1):
+    for level in range(context.levels, 1, -1):
         below = [(keys[:0], ways[:0])]
         for at in range(0, len(keys), BLOCK):
             some = slice(at, at + BLOCK)
             held = expand_states(memory, context, level, keys[some])
-            yield StateBlock(level, keys[some], ways[some], held)
+            counts = np.bincount(held.leaf_parent, minlength=len(keys[some]))
+            yield StateBlock(level, keys[some], ways[some], held.leaves, counts)
             below.append(_distinct(keys_of(held.children), ways[some][held.child_parent]))
         keys, ways = _distinct(*(np.concatenate(column) for column in zip(*below, strict=True)))
+    for at in range(0, len(keys), BLOCK):
+        some = slice(at, at + BLOCK)
+        yield StateBlock(1, keys[some], ways[some], *_pages(memory, context, keys[some]))
+
+
+def _pages(
+    memory: PhysicalMemory, context: PagingContext, keys: U64
+) -> tuple[Leaves, NDArray[np.intp]]:
+    """Return the pages of page tables in these states, and how many each has.
+
+    Most entries of all are in page tables: they are read as the walk reads them.
+    """
+    form = level_of(context, 1)
+    starts = np.arange(len(keys) + 1, dtype=np.uint64) << np.uint64(form.shift + form.index_bits)
+    found = present_entries(memory, form, _tables(keys, starts[:-1]), context.encryption_mask)
+    found = without_reserved(found, np.uint64(reserved_bits(context, 1, leaf=True)))
+    return found, np.diff(np.searchsorted(found.va, starts))
 
 
 def states_by_level(memory: PhysicalMemory, contexts: Contexts) -> dict[int, U64]:
@@ -85,9 +108,13 @@ def expand_states(
     memory: PhysicalMemory, context: PagingContext, level: int, keys: U64
 ) -> Expanded:
     """Return what the tables of these states hold; a `va` counts from its table's first byte."""
+    return expand(memory, context, level, _tables(keys, np.zeros_like(keys)))
+
+
+def _tables(keys: U64, va: U64) -> Tables:
+    """Return the tables that are in these states, at these addresses."""
     grants = keys & np.uint64(GRANTS - 1)
-    tables = Tables(np.zeros_like(keys), keys - grants, grants.astype(np.uint8))
-    return expand(memory, context, level, tables)
+    return Tables(va, keys - grants, grants.astype(np.uint8))
 
 
 def keys_of(tables: Tables) -> U64:

@@ -71,6 +71,7 @@ def test_the_count_of_mappings_is_that_of_a_naive_walk(tables):
 def test_the_seams_between_blocks_of_tables_dont_show(tables, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(states, "BLOCK", block)
+        patch.setattr(frames, "_MERGED", block)
         assert expected_frames(tables) == list(collective_rights(tables.memory, tables.context))
         assert expected_counts(tables) == count_mappings(tables.memory, tables.context)
 
@@ -94,6 +95,10 @@ def one_alias_alone(original):
     return planted
 
 
+def last_part_alone(original):
+    return lambda parts: original(list(parts)[-1:])
+
+
 def ways_forgotten(original):
     def planted(keys, ways):
         found, total = original(keys, ways)
@@ -104,8 +109,12 @@ def ways_forgotten(original):
 
 @pytest.mark.parametrize(
     ("module", "rule", "plant"),
-    [(frames, "page_keys", one_alias_alone), (states, "_distinct", ways_forgotten)],
-    ids=["one alias alone", "ways forgotten"],
+    [
+        (frames, "page_keys", one_alias_alone),
+        (frames, "_distinct_pages", last_part_alone),
+        (states, "_distinct", ways_forgotten),
+    ],
+    ids=["one alias alone", "last part alone", "ways forgotten"],
 )
 def test_a_rule_that_the_union_breaks_is_found(module, rule, plant, monkeypatch):
     def wrong(tables):
