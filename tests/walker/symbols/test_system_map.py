@@ -1,0 +1,81 @@
+import pytest
+
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.symbols.system_map import parse_system_map
+
+SYSTEM_MAP = b"""\
+0000000000000000 D __per_cpu_start
+0000000000001000 A fixed
+ffffffff81000000 T _text
+ffffffff81000100 t local
+ffffffff81000100 W weak
+ffffffff81000100 T strong
+ffffffff81001000 T last
+"""
+
+
+def listed(text):
+    return [(each.name, each.start, each.end) for each in parse_system_map(text)]
+
+
+def test_symbols_reach_to_the_next_address_and_offsets_of_per_cpu_variables_are_left_out():
+    top = 0xFFFF_FFFF_8100_0000
+    assert [
+        ("_text", top, top + 0x100),
+        ("strong", top + 0x100, top + 0x1000),
+        ("weak", top + 0x100, top + 0x1000),
+        ("local", top + 0x100, top + 0x1000),
+        ("last", top + 0x1000, top + 0x2000),
+    ] == listed(SYSTEM_MAP)
+
+
+def test_lines_may_come_in_any_order_and_twice():
+    lines = SYSTEM_MAP.splitlines(keepends=True)
+    twice = listed(b"".join([*reversed(lines), lines[2]]))
+    assert listed(SYSTEM_MAP)[0] == twice[0] == twice[1]
+    assert sorted(each[1:] for each in listed(SYSTEM_MAP)) == sorted(each[1:] for each in twice[1:])
+
+
+def test_nm_has_sizes_undefined_symbols_and_names_with_spaces():
+    text = (
+        b"\n                 U printf\n                 w __gmon_start__\n"
+        b"0000000000401000 0000000000000020 T run(int, char)\n"
+        b"401100 T short\r\n0000000000000005 a CONSTANT\n"
+    )
+    assert [("run(int, char)", 0x401000, 0x401020), ("short", 0x401100, 0x402000)] == listed(text)
+
+
+def test_symbols_of_modules_keep_their_module():
+    text = b"ffffffffc0000000 t ext4_read\t[ext4]\nffffffffc0000010 t ext4_write\t[ext4]\n"
+    held = parse_system_map(text)
+    assert ["ext4_read\t[ext4]", "ext4_write\t[ext4]"] == [each.name for each in held]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "no symbols in it"),
+        (b"\n\n", "no symbols in it"),
+        (SYSTEM_MAP + b"ffffffff8100", "truncated: the last line has no end"),
+        (SYSTEM_MAP + b"nothing of the kind\n", "line 8 is no address, type and name"),
+        (b"\x7f\0\0", "neither an ELF file nor lines"),
+        (b"0000000000000000 T _text\n0000000000000000 t x\n", "kptr_restrict"),
+        (b"0000000000000000 A a\n0000000000000005 a b\n", "no symbols in it that have an address"),
+        (
+            b"ffffffffffffffff B The real System.map is in the linux-image-<version>-dbg package\n",
+            "the distribution's stub",
+        ),
+    ],
+)
+def test_what_holds_no_symbols_is_refused_in_one_line(text, message):
+    with pytest.raises(BadInput, match=message) as error:
+        parse_system_map(text)
+    assert str(error.value).isprintable()
+
+
+def test_a_line_of_any_form_among_many_is_read_in_its_place():
+    many = b"".join(b"%016x T s%d\n" % (0xFFFF_FFFF_8100_0000 + 16 * n, n) for n in range(200_000))
+    odd = b"ffffffff81000008 T  odd \n"
+    held = parse_system_map(many + odd)
+    assert 200_001 == len(held)
+    assert ["s0", "odd", "s1"] == [held[row].name for row in range(3)]
