@@ -5,7 +5,7 @@ comes first and the upper half follows without the hole between them; outside IA
 the 32 bits that there are. A PAE address space that can't be entered maps nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ __all__ = [
     "TOP",
     "Leaves",
     "Tables",
+    "Through",
     "distinct_tables",
     "expand",
     "malformed_addresses",
@@ -45,6 +46,8 @@ __all__ = [
 
 TOP = 1 << 64
 """The end of the address space, as an end that is not included."""
+Through = Callable[[int, Tables], Tables]
+"""Those of some tables of a level, in address order, that a walk goes on to."""
 # After a block with fewer entries a table than _FEW, the next is _SPARSE times as large.
 _FEW, _SPARSE = 32, 8
 
@@ -105,9 +108,16 @@ def expand(
 
 
 def walk_leaves(
-    memory: PhysicalMemory, context: PagingContext, start: int = 0, end: int = TOP
+    memory: PhysicalMemory,
+    context: PagingContext,
+    start: int = 0,
+    end: int = TOP,
+    *,
+    through: Through | None = None,
 ) -> Iterator[Leaves]:
     """Yield all leaves whose pages touch [start, end), in address order, in blocks.
+
+    With `through` those alone to which the tables lead that it lets pass.
 
     Entries that set a reserved bit map nothing and are not listed. Memory is bounded by the
     block, whatever the image says, and nothing is read before it is asked for: an image of
@@ -118,7 +128,7 @@ def walk_leaves(
     top = level_of(context, context.levels)
     root = present_entries(memory, top, root_table(context), context.encryption_mask)
     root = clip(replace(root, va=canonical(context, root.va)), top, start, end)
-    walk = _Walk(memory, context, start, end)
+    walk = _Walk(memory, context, start, end, through)
     leaves, tables = walk.split(context.levels, root)
     below = walk.tables(context.levels - 1, tables)
     yield from interleave(leaves, below) if len(leaves) else below
@@ -128,11 +138,17 @@ class _Walk:
     """One walk of [start, end): its arguments, and the format of each level."""
 
     def __init__(
-        self, memory: PhysicalMemory, context: PagingContext, start: int, end: int
+        self,
+        memory: PhysicalMemory,
+        context: PagingContext,
+        start: int,
+        end: int,
+        through: Through | None,
     ) -> None:
         self._memory = memory
         self._context = context
         self._start, self._end = start, end
+        self._through = through
         self._levels = {level: level_of(context, level) for level in range(1, context.levels + 1)}
         self._reserved = {
             (level, leaf): np.uint64(reserved_bits(context, level, leaf=leaf))
@@ -168,7 +184,8 @@ class _Walk:
         leaves = without_reserved(found.take(np.flatnonzero(leaf)), self._reserved[level, True])
         upper = without_reserved(found.take(np.flatnonzero(~leaf)), self._reserved[level, False])
         frames = upper.entry & np.uint64(self._context.address_mask)
-        return leaves, Tables(upper.va, frames, upper.grant)
+        tables = Tables(upper.va, frames, upper.grant)
+        return leaves, tables if self._through is None else self._through(level - 1, tables)
 
 
 def malformed_entries(memory: PhysicalMemory, context: PagingContext) -> Leaves:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from crosswalk.walker.blocks import LEVEL_OF_SHIFT
 from crosswalk.walker.columns import Rows
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.leaves import TOP, walk_leaves
+from crosswalk.walker.leaves import TOP, Leaves, Through, walk_leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import Rights, rights_table
 
-__all__ = ["Mapping", "Pages", "pages", "pages_of"]
+__all__ = ["Mapping", "Pages", "pages", "pages_of", "pages_of_leaves"]
 
 _AHEAD = 1024
 # One object for each set of rights: making one anew costs more than all else of a mapping.
@@ -72,15 +72,25 @@ class Pages(Rows):
 
 
 def pages(
-    memory: PhysicalMemory, context: PagingContext, start: int = 0, end: int = TOP
+    memory: PhysicalMemory,
+    context: PagingContext,
+    start: int = 0,
+    end: int = TOP,
+    *,
+    through: Through | None = None,
 ) -> Iterator[Pages]:
     """Yield all mappings whose pages touch [start, end), in address order, block by block.
 
-    Bounded in memory and in what is read ahead, as `walk_leaves` is.
+    Bounded in memory and in what is read ahead, as `walk_leaves` is; `through` is its argument.
     """
-    rights = rights_table(context)
-    for it in walk_leaves(memory, context, start, end):
-        yield Pages(it.va, it.pa, it.flags, rights.take(it.grant), it.shift)
+    for leaves in walk_leaves(memory, context, start, end, through=through):
+        yield pages_of_leaves(leaves, context)
+
+
+def pages_of_leaves(leaves: Leaves, context: PagingContext) -> Pages:
+    """Return the mappings of these leaves, with their rights under the context."""
+    rights = rights_table(context).take(leaves.grant)
+    return Pages(leaves.va, leaves.pa, leaves.flags, rights, leaves.shift)
 
 
 def pages_of(mappings: Iterable[Mapping]) -> Iterator[Pages]:

@@ -1,0 +1,198 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+
+from crosswalk.walker import Rights, SparseWords, chosen, leaves, mappings, states
+from crosswalk.walker.chosen import Spans, chosen_pages
+from crosswalk.walker.pages import pages
+from crosswalk.walker.spaces import distinct_contexts
+from tests.random_tables import address_spaces
+from tests.tables import (
+    KIB4,
+    MIB2,
+    ROOT,
+    RW,
+    TOP,
+    USED,
+    CountingMemory,
+    P,
+    PageTables,
+    chain,
+    context,
+)
+
+QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SEARCH = settings(max_examples=2000, deadline=None, database=None, phases=[Phase.generate])
+
+
+def condition_of(number):
+    """A condition on all that may count, and the same on one mapping."""
+    low, mask, rights = number % 2**20 << 12, number >> 20 & 0x1FE, number >> 29 & 63
+
+    def in_bulk(rows, _):
+        some = (rows.pa >= np.uint64(low)) | (rows.level > 1)
+        return some & ((rows.flags & np.uint64(mask)) == 0) & ((rows.rights & rights) == 0)
+
+    def alone(page):
+        large = page.pa >= low or page.level > 1
+        return large and not page.flags & mask and not page.rights & rights
+
+    return in_bulk, alone
+
+
+NUMBERS = st.one_of(st.just(0), st.integers(0, 2**35 - 1))
+
+
+@st.composite
+def questions(draw):
+    """Address spaces; a condition or none; spans near their mappings or none; a window."""
+    memory, contexts = draw(address_spaces())
+    every = [it for each in contexts for it in mappings(memory, each)]
+    edges = [0, 1 << 47, TOP, *(edge for it in every for edge in (it.va, it.va + it.size))]
+    near = st.sampled_from((-KIB4, -1, 0, 1, KIB4))
+    point = st.builds(lambda edge, by: min(max(edge + by, 0), TOP), st.sampled_from(edges), near)
+    ranges = draw(st.none() | st.lists(st.tuples(point, point), max_size=4))
+    return memory, contexts, draw(st.none() | NUMBERS), ranges, draw(point), draw(point)
+
+
+def expected_of(memory, contexts, number, ranges, start, end):
+    _, alone = condition_of(number or 0)
+    found = []
+    for each in distinct_contexts(contexts):
+        every = mappings(memory, each, start, end)
+        some = [it for it in every if number is None or alone(it)]
+        if ranges is not None:
+            some = [
+                it
+                for it in some
+                if any(low < it.va + it.size and it.va < high for low, high in ranges if low < high)
+            ]
+        found.append((each, some))
+    return found
+
+
+def found_of(memory, contexts, number, ranges, start, end):
+    in_bulk = None if number is None else condition_of(number)[0]
+    spans = None if ranges is None else Spans.of(ranges)
+    found = chosen_pages(memory, contexts, in_bulk, spans, start, end)
+    return [(each, [it for block in blocks for it in block]) for each, blocks in found]
+
+
+@QUICK
+@given(asked=questions(), block=st.sampled_from((1, 2, 1024)))
+def test_what_is_chosen_is_chosen_from_all_mappings(asked, block):
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (states, chosen, leaves):
+            patch.setattr(module, "BLOCK", block)
+        assert expected_of(*asked) == found_of(*asked)
+
+
+def the_first_way(original):
+    return lambda keys, some: original(keys, some) & (np.arange(len(keys)) < 1)
+
+
+def the_last_span_alone(original):
+    def planted(self, first, last):
+        return original(Spans(self.first[-1:], self.last[-1:]), first, last)
+
+    return planted
+
+
+@pytest.mark.parametrize(
+    ("where", "rule", "plant"),
+    [(chosen, "_among", the_first_way), (Spans, "touched", the_last_span_alone)],
+    ids=["the first way", "the last span alone"],
+)
+def test_a_rule_that_the_choice_breaks_is_found(where, rule, plant, monkeypatch):
+    def wrong(asked):
+        return expected_of(*asked) != found_of(*asked)
+
+    monkeypatch.setattr(where, rule, plant(getattr(where, rule)))
+    asked = find(questions(), wrong, settings=SEARCH)
+
+    monkeypatch.undo()
+    assert not wrong(asked)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ([], []),
+        ([(5, 5), (7, 3)], []),
+        ([(0, 5), (5, 9)], [(0, 8)]),
+        ([(6, 9), (0, 5)], [(0, 4), (6, 8)]),
+        ([(0, 9), (2, 3), (8, 12)], [(0, 11)]),
+        ([(TOP - 1, TOP), (-5, 1)], [(0, 0), (TOP - 1, TOP - 1)]),
+        ([(0, 2 * TOP)], [(0, TOP - 1)]),
+    ],
+)
+def test_spans_are_the_union_of_ranges(ranges, expected):
+    found = Spans.of(ranges)
+    assert expected == list(zip(found.first.tolist(), found.last.tolist(), strict=True))
+    assert len(expected) == len(found)
+
+
+def of_level(level):
+    return lambda rows, _: rows.level == level
+
+
+BOMB = chain(4, 0x5000 | USED)
+
+
+def test_of_a_bomb_nothing_is_found_at_the_cost_of_its_tables():
+    counting = CountingMemory(BOMB)
+    ((_, found),) = chosen_pages(counting, context(), of_level(2))
+
+    assert [] == list(found)
+    assert counting.read_tables <= 3 * 4
+
+
+def test_the_first_of_a_bomb_are_found_at_the_cost_of_its_tables():
+    counting = CountingMemory(BOMB)
+    ((_, found),) = chosen_pages(counting, context(), of_level(1))
+
+    first = next(found)
+    assert [0, KIB4, 2 * KIB4] == first.va[:3].tolist()
+    assert counting.read_tables <= 2 * 4 + 1 + 3 * leaves.BLOCK
+
+
+def test_a_span_of_a_bomb_costs_the_way_there():
+    counting = CountingMemory(BOMB)
+    spans = Spans.of([(3 << 39, (3 << 39) + 1), (7 << 39, (7 << 39) + KIB4)])
+    ((_, found),) = chosen_pages(counting, context(), None, spans)
+
+    assert [3 << 39, 7 << 39] == [it.va for block in found for it in block]
+    assert counting.read_tables <= 1 + 3 * 2
+
+
+def test_one_page_among_many_is_found_without_the_tables_of_the_others():
+    tables = PageTables()
+    for at in range(64):
+        tables.map(at * MIB2, 0x80_0000 + at * KIB4, P | RW)
+    counting = CountingMemory(tables.memory)
+    wanted = np.uint64(0x80_0000 + 5 * KIB4)
+    ((_, found),) = chosen_pages(counting, context(), lambda rows, _: rows.pa == wanted)
+
+    assert [(5 * MIB2, Rights(7))] == [(it.va, it.rights) for block in found for it in block]
+    assert counting.read_tables <= 2 * 67 + 4
+
+
+def test_roots_of_one_kind_are_looked_at_together():
+    words = {ROOT + at * KIB4 + 8 * 256: 0x10_0000 | USED for at in range(50)}
+    words |= {0x10_0000: 0x10_1000 | USED, 0x10_1000: 0x10_2000 | USED, 0x10_2000: 0x5000 | USED}
+    counting = CountingMemory(SparseWords([(0, 1 << 24)], words))
+    contexts = [context(root=ROOT + at * KIB4) for at in range(50)]
+    found = [list(blocks) for _, blocks in chosen_pages(counting, contexts, of_level(2))]
+
+    assert [[]] * 50 == found
+    assert counting.read_tables <= 3 * 53
+
+
+def test_without_any_choice_all_are_listed():
+    tables = PageTables().map(0, 0x80_0000)
+    ((_, found),) = chosen_pages(tables.memory, context(), None)
+    assert list(next(pages(tables.memory, context()))) == list(next(found))
+    assert [] == list(islice(found, 1))

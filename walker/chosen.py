@@ -1,0 +1,163 @@
+"""Mappings chosen by what they map and where they lie, found without listing the others.
+
+Whether a table leads to a mapping with some physical address, size, flags and rights follows from
+the state of the table (`crosswalk.walker.states`), and whether it translates an address of some
+spans from its place. The walk goes past tables that lead to nothing, so that the cost is that of
+the distinct states and of what is chosen, however many mappings there are.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import level_of
+from crosswalk.walker.leaves import TOP, Tables, Through
+from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.pages import Pages, pages, pages_of_leaves
+from crosswalk.walker.spaces import Contexts, SpaceGroup, distinct_contexts, groups_of
+from crosswalk.walker.states import BLOCK, expand_states, keys_of, states_by_level
+
+__all__ = ["Condition", "Spans", "chosen_pages"]
+
+Condition = Callable[[Pages, PagingContext], NDArray[np.bool_]]
+"""Which of n mappings are chosen, bool[n].
+
+By physical address, size, level, flags and rights alone: their linear addresses mean nothing.
+"""
+
+
+_NONE = np.zeros(0, np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """n ranges of addresses, disjoint and ascending: `first`, `last` uint64[n], both included."""
+
+    first: U64
+    last: U64
+
+    @classmethod
+    def of(cls, ranges: Iterable[tuple[int, int]]) -> Self:
+        """Return the union of ranges [start, end), of addresses from 0 to 2^64."""
+        first: list[int] = []
+        last: list[int] = []
+        for start, end in sorted((max(start, 0), min(end, TOP)) for start, end in ranges):
+            if start >= end:
+                continue
+            if last and start <= last[-1] + 1:
+                last[-1] = max(last[-1], end - 1)
+            else:
+                first.append(start)
+                last.append(end - 1)
+        return cls(np.array(first, np.uint64), np.array(last, np.uint64))
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def touched(self, first: U64, last: U64) -> NDArray[np.bool_]:
+        """Return which of n ranges have an address in common with these, bool[n].
+
+        `first` and `last` uint64[n] are their first and last addresses.
+        """
+        # Of the spans that begin before a range ends, the last one ends last.
+        row = np.searchsorted(self.first, last, side="right") - 1
+        found = row >= 0
+        found[found] = self.last[row[found]] >= first[found]
+        return found
+
+
+def chosen_pages(
+    memory: PhysicalMemory,
+    contexts: Contexts,
+    condition: Condition | None,
+    spans: Spans | None = None,
+    start: int = 0,
+    end: int = TOP,
+) -> Iterator[tuple[PagingContext, Iterator[Pages]]]:
+    """Yield for each address space the mappings in [start, end) that the condition chooses.
+
+    Of those whose pages touch `spans`, if these are given, too. In the order of the contexts, each
+    address space once, and in address order in each, block by block; one without any has no block.
+    Address spaces that differ in their roots alone are looked at together, before the first.
+    """
+    every = distinct_contexts(contexts)
+    leading: dict[int, dict[int, U64]] = {}
+    group_at: dict[int, int] = {}
+    groups = groups_of(every) if condition is not None else []
+    for number, group in enumerate(groups):
+        group_at |= dict.fromkeys(group.numbers, number)
+    for number, context in enumerate(every):
+        states = None
+        if condition is not None:
+            at = group_at[number]
+            if at not in leading:
+                leading[at] = _leading(memory, groups[at], condition)
+            states = leading[at]
+        yield context, _chosen(memory, context, condition, states, spans, (start, end))
+
+
+def _chosen(
+    memory: PhysicalMemory,
+    context: PagingContext,
+    condition: Condition | None,
+    states: dict[int, U64] | None,
+    spans: Spans | None,
+    between: tuple[int, int],
+) -> Iterator[Pages]:
+    through = _through(context, states, spans)
+    for found in pages(memory, context, *between, through=through):
+        rows = found
+        if spans is not None:
+            rows = rows.take(spans.touched(rows.va, rows.va + (rows.size - np.uint64(1))))
+        if condition is not None:
+            rows = rows.take(condition(rows, context))
+        if len(rows):
+            yield rows
+
+
+def _through(
+    context: PagingContext, states: dict[int, U64] | None, spans: Spans | None
+) -> Through | None:
+    """Return which tables lead to something that is chosen; None where all do."""
+    if states is None and spans is None:
+        return None
+
+    def through(number: int, tables: Tables) -> Tables:
+        kept = np.ones(len(tables), np.bool_)
+        if states is not None:
+            kept &= _among(keys_of(tables), states.get(number, _NONE))
+        if spans is not None:
+            level = level_of(context, number)
+            last = tables.va + np.uint64((level.span << level.index_bits) - 1)
+            kept &= spans.touched(tables.va, last)
+        return tables if kept.all() else tables.take(np.flatnonzero(kept))
+
+    return through
+
+
+def _leading(memory: PhysicalMemory, group: SpaceGroup, condition: Condition) -> dict[int, U64]:
+    """Return the states of each level that lead to mappings that are chosen, ascending."""
+    found: dict[int, U64] = {}
+    below = _NONE
+    for level, keys in states_by_level(memory, group.contexts).items():
+        leads = np.zeros(len(keys), np.bool_)
+        for at in range(0, len(keys), BLOCK):
+            held = expand_states(memory, group.context, level, keys[at : at + BLOCK])
+            chosen = condition(pages_of_leaves(held.leaves, group.context), group.context)
+            leads[at + held.leaf_parent[chosen]] = True
+            leads[at + held.child_parent[_among(keys_of(held.children), below)]] = True
+        found[level] = below = keys[leads]
+    return found
+
+
+def _among(keys: U64, some: U64) -> NDArray[np.bool_]:
+    """Return which of these keys are among some, which are in order, bool[n]."""
+    if not len(some):
+        return np.zeros(len(keys), np.bool_)
+    at = np.minimum(np.searchsorted(some, keys), len(some) - 1)
+    same: NDArray[np.bool_] = some[at] == keys
+    return same
