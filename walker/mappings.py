@@ -26,6 +26,7 @@ __all__ = [
     "coalesce",
     "coalesce_leaves",
     "coalesce_pages",
+    "compared_flags",
     "heki_walk",
     "mappings",
 ]
@@ -193,7 +194,7 @@ def coalesce_pages(
         if not len(block):
             continue
         ones = np.broadcast_to(np.uint64(1), block.va.shape)
-        key = _key(block, ignore)
+        key = compared_flags(block, ignore)
         kinds = np.zeros(len(block), np.uint8) if kind is None else kind(block)
         columns = (block.va, block.pa, block.size, block.flags, block.rights)
         found = _fold(_Rows(*columns, ones, block.shift, key, kinds))
@@ -233,8 +234,11 @@ def _fold(rows: _Rows) -> _Rows:
     )
 
 
-def _key(block: Pages, ignore: int) -> U64:
-    """Return the flags to compare, with PAT at its place in large pages."""
+def compared_flags(block: Pages, ignore: int = IGNORED) -> U64:
+    """Return the flags that tell pages apart but for those in `ignore`, uint64[n].
+
+    Without PS, and with PAT at its place in large pages, so that the size doesn't count.
+    """
     key = block.flags & np.uint64(~(ignore | Entry.PS) & (1 << 64) - 1)
     if not ignore & Entry.PS and np.bitwise_or.reduce(block.flags) & np.uint64(Entry.PS):
         pat = block.flags & np.where(
