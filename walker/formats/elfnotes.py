@@ -16,6 +16,7 @@ from crosswalk.walker.context import CR0, CR4, PagingContext, Vendor
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats.located_errors import one_line
 from crosswalk.walker.formats.registers import NOT_GIVEN, Registers
+from crosswalk.walker.memory_types import is_pat
 
 __all__ = [
     "MAX_NOTES",
@@ -58,6 +59,7 @@ _VIRTUALBOX_STATE = struct.Struct(
 )
 _VIRTUALBOX_CONTROL = 18 + 6 * 6
 _VIRTUALBOX_RFLAGS = 17
+_VIRTUALBOX_PAT = _VIRTUALBOX_STATE.size + 8  # STAR comes before it.
 # What is always set, and what never is, in a CPU's RFLAGS, CR0 and EFER.
 _RFLAGS_ONE, _RFLAGS_ZERO = 0x2, ~0x3F_7FD7
 _CR0_ZERO = ~0xE005_003F
@@ -181,7 +183,21 @@ def _virtualbox(content: memoryview) -> Registers:
     efer = values[-1]
     if not rflags & _RFLAGS_ONE or rflags & _RFLAGS_ZERO or cr0 & _CR0_ZERO or efer & _EFER_ZERO:
         return NOT_GIVEN
-    return Registers(cr0=cr0, cr3=cr3, cr4=cr4, efer=efer, rflags_ac=bool(rflags & _RFLAGS_AC))
+    return Registers(
+        cr0=cr0,
+        cr3=cr3,
+        cr4=cr4,
+        efer=efer,
+        rflags_ac=bool(rflags & _RFLAGS_AC),
+        pat=_virtualbox_pat(content),
+    )
+
+
+def _virtualbox_pat(content: memoryview) -> int | None:
+    if len(content) < _VIRTUALBOX_PAT + 8:
+        return None
+    (pat,) = struct.unpack_from("<Q", content, _VIRTUALBOX_PAT)
+    return pat if is_pat(pat) else None
 
 
 def _own(content: memoryview) -> Registers:

@@ -20,6 +20,7 @@ from mmap import mmap
 from typing import Any
 
 from crosswalk.walker.formats.registers import Registers
+from crosswalk.walker.memory_types import is_pat
 
 __all__ = ["cpus_in"]
 
@@ -31,7 +32,7 @@ _CPU = re.compile(rb"\x04(?P<section>....)\x03cpu(?P<instance>....)(?P<version>.
 _FOOTER, _SUBSECTION = b"\x7e", b"\x05"
 _AC = 1 << 18
 _REGISTERS = {"env.cr[0]": "cr0", "env.cr[3]": "cr3", "env.cr[4]": "cr4", "env.efer": "efer"}
-_PKRU, _FLAGS = "env.pkru", "env.eflags"
+_PKRU, _FLAGS, _PAT = "env.pkru", "env.eflags", "env.pat"
 
 Fields = Sequence[Mapping[str, Any]]
 
@@ -122,4 +123,6 @@ def _registers(values: Mapping[str, int]) -> Registers:
         known["pkru"] = values[_PKRU]
     if _FLAGS in values:
         known["rflags_ac"] = bool(values[_FLAGS] & _AC)
+    if is_pat(values.get(_PAT, -1)):
+        known["pat"] = values[_PAT]
     return Registers(**known)

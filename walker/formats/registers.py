@@ -18,7 +18,8 @@ class Registers:
     """The registers of a `PagingContext` as far as they are known; None for the others.
 
     The fields have the names and units of `PagingContext`. `long_mode` says whether the CPU is
-    in IA-32e mode, where EFER itself isn't known.
+    in IA-32e mode, where EFER itself isn't known. `pat` is the MSR IA32_PAT, which no translation
+    depends on, but memory types do (`crosswalk.walker.memory_types`).
     """
 
     cr0: int | None = None
@@ -33,6 +34,7 @@ class Registers:
     vendor: Vendor | None = None
     encryption_mask: int | None = None
     long_mode: bool | None = None
+    pat: int | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the values that were given, by name."""
@@ -53,6 +55,7 @@ class Registers:
             raise BadInput("CR3 is not known: give --cr3")
         values = self.given()
         values.setdefault("maxphyaddr", width)
+        values.pop("pat", None)
         long_mode = values.pop("long_mode", True)
         if self.efer is None:
             if self.cr4 is not None and not self.cr4 & CR4.PAE:
@@ -78,8 +81,9 @@ class Registers:
         )
 
 
-_UNSAID = {"long_mode", "encryption_mask"}
-"""Never listed as assumed: one is no register, the other unused by most systems."""
+_UNSAID = {"long_mode", "encryption_mask", "pat"}
+"""Never listed as assumed: the first is no register, most systems don't use the second, and no
+translation depends on the third."""
 
 NOT_GIVEN = Registers()
 """No register at all."""
