@@ -14,6 +14,7 @@ from crosswalk.walker.frames import Frames
 from crosswalk.walker.leaves import TOP, Leaves, canonical, root_tables
 from crosswalk.walker.mappings import Mapping, RootedMapping
 from crosswalk.walker.memory import U64, PhysicalMemory
+from crosswalk.walker.memory_types import pat_indices
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights, rights_table
 from crosswalk.walker.spaces import Contexts, SpaceGroup, groups_of, shared_slots
 from crosswalk.walker.states import BLOCK, expand_states, keys_of, states_by_level
@@ -35,12 +36,14 @@ MAX_QUERIES = 64
 class AliasQuery:
     """Query for the mappings that reach bytes [pa, pa + size) and grant any of `rights`.
 
-    None for `rights` selects all mappings. An empty range has none.
+    None for `rights` selects all mappings. An empty range has none. With `pat`, only mappings whose
+    leaf selects one of these fields of IA32_PAT: field n is bit n.
     """
 
     pa: int
     size: int
     rights: Rights | None = None
+    pat: int | None = None
 
 
 class Aliases:
@@ -186,6 +189,8 @@ class _Group:
         hit = (pa <= last) & (pa + (leaves.size - np.uint64(1)) >= asked.pa)
         if asked.rights is not None:
             hit &= (self._rights[leaves.grant] & asked.rights) != 0
+        if asked.pat is not None:
+            hit &= np.uint8(asked.pat) >> pat_indices(leaves.level, leaves.entry) & 1 != 0
         return hit
 
     def _descend(

@@ -30,6 +30,7 @@ __all__ = [
     "page_span",
     "rights_of_pages",
     "united_frames",
+    "united_pages",
 ]
 
 PAGE_SHIFTS = (LEVELS[1].shift, LEVELS[2].shift, SHIFT_4MIB, LEVELS[3].shift)
@@ -84,9 +85,18 @@ def collective_rights(memory: PhysicalMemory, context: Contexts) -> Frames:
     found = []
     for group in groups_of(context):
         blocks = distinct_states(memory, group.contexts)
-        pages = _distinct_pages(page_keys(block.leaves) for block in blocks)
-        found.append(_rights_of_distinct(group.context, pages))
+        pages = (page_keys(block.leaves) for block in blocks)
+        found.append(united_pages(rights_table(group.context), pages))
     return united_frames(found)
+
+
+def united_pages(values: NDArray[np.uint8], parts: Iterable[U64]) -> Frames:
+    """Return the union of what mappings contribute to each physical range, in place of rights.
+
+    `values` uint8[8], below 64, has the contribution by the lowest three bits of a page, as
+    `page_keys` has it; `parts` have the pages of all mappings, in any order, repeats included.
+    """
+    return _of_distinct(values, _distinct_pages(parts))
 
 
 def _distinct_pages(parts: Iterable[U64]) -> U64:
@@ -115,26 +125,26 @@ def rights_of_pages(
 
     Only of physical bytes [start, start + size).
     """
-    found = _rights_of_distinct(context, distinct(pages))
+    found = _of_distinct(rights_table(context), distinct(pages))
     first = np.maximum(found.start, np.uint64(start))
     end = np.minimum(found.start + found.size, np.uint64(start + size))
     some = first < end
     return Frames(first[some], (end - first)[some], found.rights[some])
 
 
-def _rights_of_distinct(context: PagingContext, pages: U64) -> Frames:
-    """Return the collective rights of distinct pages, which are in order."""
+def _of_distinct(values: NDArray[np.uint8], pages: U64) -> Frames:
+    """Return the same of distinct pages, which are in order."""
     shift = (pages >> np.uint64(3)).astype(np.uint8) & np.uint8(63)
     shifts = [each for each in PAGE_SHIFTS if (shift == each).any()]
     if len(shifts) == 1:
-        return _folded(context, shifts[0], pages)
-    return _union([_folded(context, each, pages[shift == each]) for each in shifts])
+        return _folded(values, shifts[0], pages)
+    return _union([_folded(values, each, pages[shift == each]) for each in shifts])
 
 
-def _folded(context: PagingContext, shift: int, pages: U64) -> Frames:
-    """Return the collective rights of distinct pages of one size, which are in order."""
+def _folded(values: NDArray[np.uint8], shift: int, pages: U64) -> Frames:
+    """Return the same of distinct pages of one size, which are in order."""
     # A page's grants stand in the bits below its address.
-    rights = rights_table(context).take(pages.view(np.uint8)[_LOW_BYTE::8] & (GRANTS - 1))
+    rights = values.take(pages.view(np.uint8)[_LOW_BYTE::8] & (GRANTS - 1))
     page = pages & np.uint64(-FRAME & (1 << 64) - 1)
     step = page[1:] - page[:-1]
     again = np.flatnonzero(step == 0)

@@ -128,6 +128,12 @@ class MemoryTypes:
         masks = self.mtrr_masks(pa, size)
         return self._effective[self.pat.types[index], masks]
 
+    def of_own(self, own: MemoryType, pa: int) -> MemoryType:
+        """Return the type at a physical address that is mapped with this type of a page's own."""
+        address = np.array([pa], np.uint64)
+        mask = self.mtrr_masks(address, np.ones(1, np.uint64))
+        return MemoryType(self._effective[own, mask[0]])
+
     def mtrr_masks(self, pa: U64, size: U64) -> NDArray[np.uint8]:
         """Return for n physical ranges the types that the MTRRs give their bytes, uint8[n].
 

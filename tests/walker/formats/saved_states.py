@@ -25,14 +25,18 @@ CPU_FIELDS = [
     {"name": "env.cr[3]", "type": "uint64", "size": 8},
     {"name": "env.cr[4]", "type": "uint64", "size": 8},
     {"name": "env.efer", "type": "uint64", "size": 8},
+    {"name": "env.pat", "type": "uint64", "size": 8},
 ]
 PKRU = {"vmsd_name": "cpu/pkru", "version": 1, "fields": [{"name": "env.pkru", "size": 4}]}
 
 
 def cpu(number, values):
-    """The state of a CPU (flags, CR0, CR3, CR4, EFER, PKRU), and its description."""
+    """The state of a CPU (flags, CR0, CR3, CR4, EFER, PKRU, PAT), and its description.
+
+    Without PAT one that no CPU can have.
+    """
     head = b"\x04" + struct.pack(">I", 9 + number) + text(b"cpu") + struct.pack(">II", number, 12)
-    fields = bytes(128) + struct.pack(">5Q", *values[:5])
+    fields = bytes(128) + struct.pack(">6Q", *values[:5], *(values[6:] or (2,)))
     subsection = b"\x05" + text(b"cpu/pkru") + struct.pack(">II", 1, values[5])
     footer = b"\x7e" + struct.pack(">I", 9 + number)
     described = {"name": "cpu", "instance_id": number, "version": 12, "fields": CPU_FIELDS}

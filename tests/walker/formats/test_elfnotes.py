@@ -11,14 +11,16 @@ from crosswalk.walker.formats.elfnotes import MAX_NOTES, notes_in
 from crosswalk.walker.formats.registers import Registers
 
 
-def virtualbox(*, cr0=0x80050033, cr3=0x2000, cr4=0x6F0, efer=0xD01, rflags=0x40246, size=800):
+def virtualbox(
+    *, cr0=0x80050033, cr3=0x2000, cr4=0x6F0, efer=0xD01, rflags=0x40246, pat=0x66, size=800
+):
     """A VBCPU note's content, in the order of VirtualBox' dbgfcorefmt.h."""
     segments = b"".join(struct.pack("<QIIHHI", 0x3333, 0xFFFF, 0xA09B, 8, 0, 0) for _ in range(6))
     state = struct.pack("<18Q", *range(0x100, 0x111), rflags) + segments
     state += struct.pack("<4Q8Q", cr0, 0x4444, cr3, cr4, *range(8))
     state += struct.pack("<QII", 0x5555, 0x7F, 0) * 2 + segments[:48] + struct.pack("<3Q", 1, 2, 3)
     assert 488 == len(state)
-    return (state + struct.pack("<Q", efer) + b"\x66" * size)[:size]
+    return (state + struct.pack("<QQQ", efer, 0x7777, pat) + b"\x66" * size)[:size]
 
 
 def cpus(elf, *states):
@@ -39,6 +41,20 @@ def test_the_registers_of_a_virtualbox_cpu_are_all_there(elf):
     assert [("VBCORE", 0xB00), ("VBCPU", 0xB01), ("VBCPU", 0xB01)] == [
         (note.name, note.kind) for note in core.notes
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"pat": 0x0407_0506_0007_0106}, 0x0407_0506_0007_0106),
+        ({"pat": 0x0407_0506_0007_0106, "size": 512}, 0x0407_0506_0007_0106),
+        ({"pat": 0x0407_0506_0007_0106, "size": 511}, None),
+        ({"pat": 0x0407_0506_0007_0102}, None),
+    ],
+)
+def test_pat_is_the_notes_unless_no_cpu_can_have_it(elf, changes, expected):
+    found = cpus(elf, virtualbox(**changes)).registers
+    assert (0x2000, expected) == (found.cr3, found.pat)
 
 
 @pytest.mark.parametrize(

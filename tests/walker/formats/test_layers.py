@@ -125,6 +125,11 @@ def test_registers_come_from_the_states_of_qemus_cpus(form, opened):
         opened(content, cpu=2)
 
 
+def test_pat_is_that_of_qemus_cpu_unless_no_cpu_can_have_it(opened):
+    found = opened(qevm(PAGES, cpus=[(*VALUES[0], 0x0407_0506_0007_0106), VALUES[1]]))
+    assert [0x0407_0506_0007_0106, None] == [each.pat for each in found.cpus]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
