@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of
-from crosswalk.walker.leaves import TOP, Tables, Through
+from crosswalk.walker.leaves import TOP, Tables, Through, root_table
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.pages import Pages, pages, pages_of_leaves
 from crosswalk.walker.spaces import Contexts, SpaceGroup, distinct_contexts, groups_of
@@ -108,6 +108,10 @@ def _chosen(
     spans: Spans | None,
     between: tuple[int, int],
 ) -> Iterator[Pages]:
+    if states is not None:
+        root = keys_of(root_table(context))
+        if not _among(root, states.get(context.levels, _NONE)).any():
+            return
     through = _through(context, states, spans)
     for found in pages(memory, context, *between, through=through):
         rows = found

@@ -5,6 +5,7 @@ The function that carries a command out is named as text, and imported when it i
 
 from pathlib import Path
 
+from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
     JOBS,
@@ -191,15 +192,7 @@ another system; --roots all leaves them out.""",
             *SOURCE,
             ROOTS,
             *RANGE,
-            *(
-                option(f"--{name}", action="store_true", help=f"only pages that {what}")
-                for name, what in (
-                    ("writable", "the supervisor or user mode may write"),
-                    ("executable", "the supervisor or user mode may execute"),
-                    ("user", "user mode may access"),
-                )
-            ),
-            option("--level", choices=["1", "2", "3"], help="only leaves of this level"),
+            FILTERS,
             option("--coalesce", action="store_true", help="fold equal neighbours to ranges"),
             option(
                 "--limit", metavar="N", type=number(bits=63), help="stop after N lines (10000000)"
@@ -218,7 +211,7 @@ another system; --roots all leaves them out.""",
     ),
     Command(
         "frames",
-        "walk:run_frames",
+        "frames:run",
         "list the collective rights of each physical range",
         (
             *SOURCE,
@@ -230,14 +223,22 @@ another system; --roots all leaves them out.""",
                 type=number(bits=63),
                 default=4,
                 help="name up to N mappings that write, and N that execute, each range that is "
-                "writable and executable (4)",
+                "writable and executable; with --tables, N that write each table that user mode "
+                "may write (4)",
             ),
             option(
                 "--of",
                 metavar="PA",
                 type=number(bits=52),
-                help="list the mappings of the range that holds this address",
+                help="instead, list the mappings of the 4-KiB frame that holds this address",
             ),
+            option(
+                "--tables",
+                action="store_true",
+                help="instead, list the frames of page tables that are mapped, and who may write "
+                "them; exit with status 1 if user mode may write one",
+            ),
+            FRAME_FILTERS,
             option(
                 "--limit",
                 metavar="N",

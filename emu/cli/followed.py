@@ -90,19 +90,26 @@ class Followed:
 
     def no_frame(self) -> str:
         """Return the verdict that no frame is both writable and executable, and of how much."""
+        return self.nothing(NO_FRAME, _NONE)
+
+    def nothing(self, verdict: str, part: str) -> str:
+        """Return the verdict that there is nothing of a kind, and of how much it is said.
+
+        `part` says the same of a part of the address spaces, or of their tables.
+        """
         spaces = self.spaces
         over, more = spaces.text, self._others()
         if spaces.part or spaces.open:
             also = "" if self.whole else ", and not all of their tables"
             where = "" if spaces.part else "in "
-            return f"partial: {where}{over}{also}: {_NONE} there; {more}"
+            return f"partial: {where}{over}{also}: {part} there; {more}"
         over = f", {'in' if len(spaces.contexts) == 1 else 'over'} {over}"
         over = f"{over}; {more}" if more else over
         scope = "" if self.source.complete and not self.spaces.named else over
         if not self.whole:
-            text = f"partial: {_NONE} of what could be looked at{scope}"
+            text = f"partial: {part} of what could be looked at{scope}"
         else:
-            text = f"{NO_FRAME}{scope}"
+            text = f"{verdict}{scope}"
         one = None if spaces.named or spaces.known else spaces_text(self.source)
         return text if one is None else f"{text}; {one}"
 

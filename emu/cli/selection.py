@@ -1,56 +1,248 @@
 """Which mappings a command is about: the options that choose some, in bulk."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crosswalk.emu.cli.flags import parse_flags
+from crosswalk.emu.cli.listing_options import PAGE_SIZES
+from crosswalk.emu.cli.spaces import Spaces
+from crosswalk.walker.chosen import Condition, Spans, chosen_pages
 from crosswalk.walker.context import PagingContext
-from crosswalk.walker.pages import Pages
+from crosswalk.walker.entry import level_of, maps_large
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.frames import Frames
+from crosswalk.walker.leaves import TOP
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.pages import Pages, pages
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 
-__all__ = ["FILTERS", "Predicate", "Selection", "chosen_selection"]
+__all__ = ["Predicate", "Selection", "chosen_frames", "chosen_selection", "mappings_of_frame"]
 
 Predicate = Callable[[Pages, PagingContext], NDArray[np.bool_]]
 """Which of these mappings of an address space are chosen, bool[n]."""
 
-FILTERS = {
+_SOME_OF = {
     "writable": WRITES,
     "executable": EXECUTES,
     "user": Rights.USER_READ | Rights.USER_EXECUTE,
 }
 """The rights of which a page has some, by the option that asks for that."""
 
+_BY = {
+    "readable_by": {"supervisor": Rights.SUPERVISOR_READ, "user": Rights.USER_READ},
+    "writable_by": {"supervisor": Rights.SUPERVISOR_WRITE, "user": Rights.USER_WRITE},
+    "executable_by": {"supervisor": Rights.SUPERVISOR_EXECUTE, "user": Rights.USER_EXECUTE},
+}
+"""The right that a page has, by the option that asks for that and its value."""
+
+_WX = (
+    Rights.SUPERVISOR_WRITE | Rights.SUPERVISOR_EXECUTE,
+    Rights.USER_WRITE | Rights.USER_EXECUTE,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The mappings that all of some predicates choose; with none of them, all."""
+    """The mappings that everything here chooses; with nothing here, all.
+
+    `conditions` are about physical address, size, level, flags and rights alone, and `spans` are
+    linear addresses that pages touch: by these the walk goes past the tables that lead to nothing
+    else. `predicates` may be about anything, and see all mappings that are left.
+    """
 
     predicates: tuple[Predicate, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    spans: Spans | None = None
 
     def of(self, pages: Pages, context: PagingContext) -> Pages:
         """Return those of these mappings that are chosen."""
-        if not self.predicates:
-            return pages
+        if self.spans is not None:
+            pages = pages.take(self.spans.touched(pages.va, pages.va + (pages.size - np.uint64(1))))
+        every = (*self.conditions, *self.predicates)
+        return pages.take(_all(every)(pages, context)) if every else pages
+
+    def sections(
+        self,
+        memory: PhysicalMemory,
+        contexts: Sequence[PagingContext],
+        start: int = 0,
+        end: int = TOP,
+    ) -> Iterator[tuple[PagingContext, Iterator[Pages]]]:
+        """Yield for each address space what is chosen in [start, end), as `chosen_pages` does."""
+        condition = _all(self.conditions) if self.conditions else None
+        found = chosen_pages(memory, contexts, condition, self.spans, start, end)
+        for context, blocks in found:
+            yield context, self._left(blocks, context) if self.predicates else blocks
+
+    def _left(self, blocks: Iterable[Pages], context: PagingContext) -> Iterator[Pages]:
+        kept = _all(self.predicates)
+        for block in blocks:
+            rows = block.take(kept(block, context))
+            if len(rows):
+                yield rows
+
+
+def _all(conditions: Sequence[Condition]) -> Condition:
+    """Return the condition that all of these hold."""
+
+    def chosen(pages: Pages, context: PagingContext) -> NDArray[np.bool_]:
         kept = np.ones(len(pages), np.bool_)
-        for predicate in self.predicates:
-            kept &= predicate(pages, context)
-        return pages.take(np.flatnonzero(kept))
+        for condition in conditions:
+            kept &= condition(pages, context)
+        return kept
+
+    return chosen
 
 
-def chosen_selection(options: argparse.Namespace) -> Selection:
-    """Return the selection that the options ask for."""
-    predicates = [_some_of(rights) for name, rights in FILTERS.items() if getattr(options, name)]
-    if options.level is not None:
-        predicates.append(_level(int(options.level)))
-    return Selection(tuple(predicates))
+def chosen_selection(options: argparse.Namespace, spaces: Spaces) -> Selection:
+    """Return the selection that the options ask for.
+
+    Options that a command doesn't have choose nothing. `BadInput` in one line for what no mapping
+    of these address spaces can be.
+    """
+    given = {name: value for name, value in vars(options).items() if value}
+    conditions = [_some_of(rights) for name, rights in _SOME_OF.items() if name in given]
+    conditions += [_some_of(named[given[name]]) for name, named in _BY.items() if name in given]
+    if "wx" in given:
+        conditions.append(lambda rows, _: _both(rows.rights))
+    if "level" in given:
+        level = int(given["level"])
+        conditions.append(lambda rows, _: rows.level == level)
+    if "page_size" in given:
+        conditions.append(_of_sizes(given["page_size"], spaces))
+    if "flags" in given:
+        conditions += _of_flags(given["flags"], spaces)
+    if "pa" in given:
+        conditions.append(_reaching(given["pa"]))
+    if "frame" in given:
+        conditions.append(_reaching(_frame(pa) for pa in given["frame"]))
+    if "aliases_of" in given:
+        conditions.append(_reaching([_aliased(given["aliases_of"], spaces)]))
+    return Selection(conditions=tuple(conditions))
 
 
-def _some_of(rights: Rights) -> Predicate:
-    return lambda pages, _: (pages.rights & np.uint8(rights)) != 0
+def _some_of(rights: Rights) -> Condition:
+    return lambda rows, _: (rows.rights & np.uint8(rights)) != 0
 
 
-def _level(level: int) -> Predicate:
-    return lambda pages, _: pages.level == level
+def _both(rights: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which rights let one privilege write and execute, bool[n]."""
+    found = np.zeros(len(rights), np.bool_)
+    for each in _WX:
+        found |= (rights & np.uint8(each)) == np.uint8(each)
+    return found
+
+
+def _of_sizes(names: Sequence[str], spaces: Spaces) -> Condition:
+    """Return the condition that pages have one of these sizes."""
+    shifts = [PAGE_SIZES[name] for name in names]
+    there = {shift for context in spaces.contexts for shift in _shifts(context)}
+    for name, shift in zip(names, shifts, strict=True):
+        if shift not in there:
+            sizes = ", ".join(each for each, has in PAGE_SIZES.items() if has in there)
+            raise BadInput(f"--page-size {name}: {_modes(spaces)} paging here has {sizes}")
+    return lambda rows, _: np.isin(rows.shift, shifts)
+
+
+def _shifts(context: PagingContext) -> list[int]:
+    """Return the sizes that pages of an address space may have, as shifts."""
+    large = [
+        number for number in (2, 3) if number <= context.levels and maps_large(context, number)
+    ]
+    return [level_of(context, number).shift for number in (1, *large)]
+
+
+def _modes(spaces: Spaces) -> str:
+    return " and ".join(dict.fromkeys(context.mode.value for context in spaces.contexts))
+
+
+def _of_flags(text: str, spaces: Spaces) -> list[Condition]:
+    """Return the conditions of --flags."""
+    choices = parse_flags(text)
+    for choice in choices:
+        why = [choice.meaningless(context) for context in spaces.contexts]
+        if why and None not in why:
+            hint = _assumed(why[0] or "", spaces)
+            raise BadInput(f"--flags {choice.text} means nothing here: {why[0]}{hint}")
+    return [choice.chosen for choice in choices]
+
+
+def _assumed(why: str, spaces: Spaces) -> str:
+    """Return which option gives the register of which `why` speaks, if it is only assumed."""
+    for register in ("cr4", "efer"):
+        assumed = any(each.startswith(f"{register} ") for each in spaces.source.assumed)
+        if register.upper() in why and assumed:
+            return f" (as assumed: give --{register})"
+    return ""
+
+
+def _reaching(ranges: Iterable[tuple[int, int]]) -> Condition:
+    """Return the condition that pages reach some of the physical addresses [start, end)."""
+    spans = Spans.of(ranges)
+    return lambda rows, _: spans.touched(rows.pa, rows.pa + (rows.size - np.uint64(1)))
+
+
+def _frame(pa: int) -> tuple[int, int]:
+    """Return the frame that holds a physical address, as a range."""
+    start = pa & -FRAME
+    return start, start + FRAME
+
+
+def _aliased(target: tuple[str, int], spaces: Spaces) -> tuple[int, int]:
+    """Return the frame of --aliases-of, as a range."""
+    kind, address = target
+    if kind == "pa":
+        return _frame(address)
+    found: dict[int, PagingContext] = {}
+    for context in spaces.contexts:
+        for block in pages(spaces.source.memory, context, address, address + 1):
+            for page in block:
+                found.setdefault((page.pa + address - page.va) & -FRAME, context)
+    if not found:
+        raise BadInput(f"--aliases-of {address:#x}: nothing is mapped there")
+    if len(found) > 1:
+        (one, context), (other, another) = list(found.items())[:2]
+        raise BadInput(
+            f"--aliases-of {address:#x}: {len(found):,} frames in these roots, as {one:#x} in "
+            f"{context.root:#x} and {other:#x} in {another.root:#x}: give pa:PA, or one of --roots"
+        )
+    return _frame(next(iter(found)))
+
+
+def mappings_of_frame(pa: int) -> Selection:
+    """Return the mappings of the 4-KiB frame that holds a physical address."""
+    return Selection(conditions=(_reaching([_frame(pa)]),))
+
+
+def chosen_frames(options: argparse.Namespace, frames: Frames) -> Frames:
+    """Return the physical ranges that the options choose; of --pa, what lies in its ranges."""
+    given = {name: value for name, value in vars(options).items() if value}
+    kept = np.ones(len(frames), np.bool_)
+    for name, named in _BY.items():
+        if name in given:
+            kept &= (frames.rights & np.uint8(named[given[name]])) != 0
+    if "wx" in given:
+        kept &= _both(frames.rights)
+    some = Frames(frames.start[kept], frames.size[kept], frames.rights[kept])
+    if "pa" not in given:
+        return some
+    return _within(some, Spans.of((start & -FRAME, -(-end & -FRAME)) for start, end in given["pa"]))
+
+
+def _within(frames: Frames, spans: Spans) -> Frames:
+    """Return the parts of physical ranges that lie in these spans of whole frames."""
+    end = frames.start + frames.size
+    parts = [(frames.start[:0], frames.start[:0], frames.rights[:0])]
+    for first, last in zip(spans.first, spans.last, strict=True):
+        some = slice(
+            np.searchsorted(end, first, "right"), np.searchsorted(frames.start, last, "right")
+        )
+        start = np.maximum(frames.start[some], first)
+        size = np.minimum(end[some], last + np.uint64(1)) - start
+        parts.append((start, size, frames.rights[some]))
+    start, size, rights = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Frames(start, size, rights)

@@ -1,41 +1,30 @@
-"""`walk` and `frames`: what is mapped, and what all mappings of a frame allow."""
+"""`walk`: what is mapped."""
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from crosswalk.emu.cli.followed import BOTH, Followed, follow, write_summary
+from crosswalk.emu.cli.followed import BOTH, follow, write_summary
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.selection import chosen_selection
 from crosswalk.emu.cli.sources import chosen_range, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
-from crosswalk.emu.cli.watch import watch_frames, watch_walk
+from crosswalk.emu.cli.watch import watch_walk
 from crosswalk.emu.report.listings import Column, heading, lines, records
-from crosswalk.emu.report.records import frame_record, structures_case
+from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.text import (
-    FRAME_HEADING,
     count_text,
-    frame_text,
-    mapping_text,
-    size_text,
-)
-from crosswalk.walker.aliases import (
-    Aliases,
-    AliasQuery,
-    WritableExecutable,
-    writable_and_executable,
 )
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.files import write_file
-from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.mappings import Ranges, coalesce_pages
-from crosswalk.walker.pages import Pages, pages, pages_of
+from crosswalk.walker.pages import Pages
 from crosswalk.walker.rights import Rights
 
-__all__ = ["run_frames", "run_walk"]
+__all__ = ["list_pages", "marked", "print_heading", "run_walk"]
 
 _LIMIT = 10_000_000
 
@@ -53,19 +42,13 @@ def run_walk(options: argparse.Namespace) -> int:
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    selection = chosen_selection(options)
-    sections = (
-        (
-            context,
-            (selection.of(each, context) for each in pages(source.memory, context, start, end)),
-        )
-        for context in spaces.contexts
-    )
-    _list(sections, options, spaces, fold=options.coalesce)
+    selection = chosen_selection(options, spaces)
+    sections = selection.sections(source.memory, spaces.contexts, start, end)
+    list_pages(sections, options, spaces, fold=options.coalesce)
     return 0
 
 
-def _list(
+def list_pages(
     sections: Iterable[tuple[PagingContext, Iterator[Pages]]],
     options: argparse.Namespace,
     spaces: Spaces,
@@ -81,7 +64,7 @@ def _list(
     limit = _LIMIT if options.limit is None else options.limit
     count, more = 0, False
     several = len({context.mode for context in spaces.contexts}) > 1
-    _print_heading(heading(kind, columns), options)
+    print_heading(heading(kind, columns), options)
     for context, found in sections:
         root = _root_record(context, several=several) if spaces.named else {}
         title = f"root {context.root:#x}{f', {context.mode}' if several else ''}:"
@@ -117,7 +100,7 @@ def _print_rows(
             emit({**root, **record})
         return
     for text, rights in zip(lines(rows, context, columns), rows.rights.tolist(), strict=True):
-        print(_marked(text, Rights(rights)))
+        print(marked(text, Rights(rights)))
 
 
 def _root_record(context: PagingContext, *, several: bool) -> dict[str, Any]:
@@ -126,84 +109,14 @@ def _root_record(context: PagingContext, *, several: bool) -> dict[str, Any]:
     return {**root, "mode": context.mode.value} if several else root
 
 
-def _print_heading(heading: str, options: argparse.Namespace) -> None:
+def print_heading(heading: str, options: argparse.Namespace) -> None:
     """Print the heading of columns, for people alone: on a terminal."""
     if sys.stdout.isatty() and not options.json:
         print(styled(heading, "bold"))
 
 
-def _marked(text: str, rights: Rights) -> str:
+def marked(text: str, rights: Rights) -> str:
     """Return a line in red, on a terminal, where one privilege may write and execute."""
     if sys.stdout.isatty() and any(rights & each == each for each in BOTH):
         return styled(text, "red")
     return text
-
-
-def run_frames(options: argparse.Namespace) -> int:
-    """List the collective rights of SOURCE's frames, and return the exit status."""
-    if options.watch is not None:
-        return watch_frames(options)
-    spaces = chosen_spaces(options, listing=True, count=options.policy is not None)
-    report_source(spaces.source)
-    followed = follow(options, spaces)
-    write_summary(options, followed)
-    memory = spaces.source.memory
-    frames = collective_rights(memory, spaces.walked)
-    if options.of is not None:
-        return _contributors(followed, frames, options)
-    _print_heading(FRAME_HEADING, options)
-    for start, size, rights in frames:
-        if options.json:
-            emit(frame_record(start, size, rights))
-        else:
-            print(_marked(frame_text(start, size, rights), rights))
-    found = writable_and_executable(memory, spaces.walked, frames, aliases=options.aliases)
-    strict = [each for each in found if each.within_one_privilege]
-    show = remark if options.json else print
-    _report_wx(found, strict, followed, show)
-    assumption = followed.assumption(frames)
-    if assumption is not None:
-        show(f"W^X: {assumption}")
-    if options.policy is None:
-        return 0
-    if strict if options.policy == "one-privilege" else found:
-        return 1
-    return followed.nothing_found(options)
-
-
-def _contributors(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
-    spaces = followed.spaces
-    memory = spaces.source.memory
-    pa = options.of
-    for start, size, rights in frames:
-        if start <= pa < start + size:
-            remark(frame_text(start, size, rights))
-            # In one pass over all roots, of which those without such a mapping are passed over.
-            finder = Aliases(memory, spaces.contexts, [AliasQuery(start, size)])
-            found = finder.find_by_root(0)
-            _list(((context, pages_of(listed)) for context, listed in found), options, spaces)
-            return 0
-    part = "" if followed.whole else " by what could be looked at"
-    raise BadInput(f"nothing is mapped at physical address {pa:#x}{part}")
-
-
-def _report_wx(
-    found: list[WritableExecutable],
-    strict: list[WritableExecutable],
-    followed: Followed,
-    show: Callable[[str], None],
-) -> None:
-    if not found:
-        show(f"W^X: {followed.no_frame()}")
-        return
-    total = size_text(sum(each.size for each in found))
-    show(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
-    for each in found:
-        show(frame_text(each.pa, each.size, each.rights))
-        for how, mappings_there in (("written", each.writers), ("executed", each.executors)):
-            for mapping in mappings_there:
-                show(f"  {how:<8} through {mapping_text(mapping)}")
-    show(f"W^X: {len(strict):,} of them within one privilege")
-    more = followed.more()
-    if more is not None:
-        show(f"W^X: {more}")

@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -13,19 +13,17 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.cli.followed import follow
 from crosswalk.emu.cli.output import emit, remark
-from crosswalk.emu.cli.selection import FILTERS
+from crosswalk.emu.cli.selection import Selection, chosen_frames, chosen_selection
 from crosswalk.emu.cli.sources import chosen_range, is_guest, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
 from crosswalk.emu.report.records import frame_record, mapping_record
 from crosswalk.emu.report.text import frame_text, mapping_text
-from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import Entry
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.frames import Frames, collective_rights
-from crosswalk.walker.leaves import walk_leaves
-from crosswalk.walker.mappings import Mapping as Page
-from crosswalk.walker.memory import PhysicalMemory
-from crosswalk.walker.rights import Rights, rights_table
+from crosswalk.walker.pages import Mapping as Page
+from crosswalk.walker.pages import Pages
+from crosswalk.walker.rights import Rights
 
 __all__ = ["watch_frames", "watch_walk"]
 
@@ -68,14 +66,18 @@ def watch_walk(options: argparse.Namespace) -> int:
     """List the mappings that change, and return the exit status."""
     _refuse(options, "coalesce", "save_case", "summary")
     start, end = chosen_range(options)
+    chosen: list[Selection] = []
 
     def look(spaces: Spaces) -> Keyed:
+        # What --aliases-of names is looked up once: its frame is watched, not its address.
+        chosen.extend([] if chosen else [chosen_selection(options, spaces)])
         found: dict[int | None, Rows] = {}
         most = _MOST
-        for context in spaces.contexts:
-            rows = _rows(spaces.source.memory, context, (start, end), most)
+        memory = spaces.source.memory
+        for context, blocks in chosen[0].sections(memory, spaces.contexts, start, end):
+            rows = _rows(blocks, most)
             most -= len(rows)
-            found[context.root if spaces.named else None] = _filtered(rows, options)
+            found[context.root if spaces.named else None] = rows
         return found
 
     return _watch(options, look, _page_changes, np.zeros(0, _ROW))
@@ -83,10 +85,11 @@ def watch_walk(options: argparse.Namespace) -> int:
 
 def watch_frames(options: argparse.Namespace) -> int:
     """List the physical ranges whose collective rights change, and return the exit status."""
-    _refuse(options, "policy", "of", "summary")
+    _refuse(options, "policy", "of", "tables", "summary")
 
     def look(spaces: Spaces) -> Keyed:
-        return {None: collective_rights(spaces.source.memory, spaces.walked)}
+        frames = collective_rights(spaces.source.memory, spaces.walked)
+        return {None: chosen_frames(options, frames)}
 
     return _watch(options, look, _frame_changes, None)
 
@@ -144,33 +147,19 @@ def _print(change: _Change, root: int | None, number: int, options: argparse.Nam
         print(f"{_SIGNS[change.kind]} {change.text}{named_text}")
 
 
-def _rows(
-    memory: PhysicalMemory, context: PagingContext, between: tuple[int, int], most: int
-) -> Rows:
-    """Return the leaves of an address space, in address order; `LimitExceeded` beyond `most`."""
-    rights = rights_table(context)
+def _rows(found: Iterable[Pages], most: int) -> Rows:
+    """Return mappings, given in address order, as rows; `LimitExceeded` beyond `most`."""
     blocks = [np.zeros(0, _ROW)]
     total = 0
-    for block in walk_leaves(memory, context, *between):
-        rows = np.empty(len(block.va), _ROW)
+    for block in found:
+        rows = np.empty(len(block), _ROW)
         rows["va"], rows["pa"], rows["shift"] = block.va, block.pa, block.shift
-        rows["level"], rows["flags"] = block.level, block.flags
-        rows["rights"] = rights[block.grant]
+        rows["level"], rows["flags"], rows["rights"] = block.level, block.flags, block.rights
         blocks.append(rows)
         total += len(rows)
         if total > most:
             raise LimitExceeded(f"more than {_MOST:,} mappings to be watched; --start, --end")
     return np.concatenate(blocks)
-
-
-def _filtered(rows: Rows, options: argparse.Namespace) -> Rows:
-    kept = np.ones(len(rows), np.bool_)
-    if options.level is not None:
-        kept &= rows["level"] == int(options.level)
-    for name, rights in FILTERS.items():
-        if getattr(options, name):
-            kept &= (rows["rights"] & int(rights)) != 0
-    return rows[kept]
 
 
 def _page_changes(before: Rows, after: Rows) -> Iterator[_Change]:

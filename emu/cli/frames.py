@@ -1,0 +1,111 @@
+"""`frames`: what all mappings of a physical range allow, and which page tables they reach."""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+
+from crosswalk.emu.cli.followed import Followed, follow, write_summary
+from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.selection import chosen_frames, mappings_of_frame
+from crosswalk.emu.cli.sources import report_source
+from crosswalk.emu.cli.spaces import chosen_spaces
+from crosswalk.emu.cli.tables import list_tables
+from crosswalk.emu.cli.walk import list_pages, marked, print_heading
+from crosswalk.emu.cli.watch import watch_frames
+from crosswalk.emu.report.records import frame_record
+from crosswalk.emu.report.text import FRAME_HEADING, frame_text, mapping_text, size_text
+from crosswalk.walker.aliases import WritableExecutable, writable_and_executable
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.frames import Frames, collective_rights
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.rights import Rights
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """List the collective rights of SOURCE's frames, and return the exit status."""
+    if options.watch is not None:
+        return watch_frames(options)
+    _refuse(options)
+    verdict = options.policy is not None or options.tables
+    spaces = chosen_spaces(options, listing=True, count=verdict)
+    report_source(spaces.source)
+    followed = follow(options, spaces)
+    write_summary(options, followed)
+    frames = collective_rights(spaces.source.memory, spaces.walked)
+    if options.of is not None:
+        return _contributors(followed, frames, options)
+    if options.tables:
+        return list_tables(followed, frames, options)
+    print_heading(FRAME_HEADING, options)
+    for start, size, rights in chosen_frames(options, frames):
+        if options.json:
+            emit(frame_record(start, size, rights))
+        else:
+            print(marked(frame_text(start, size, rights), rights))
+    return _judge(followed, frames, options)
+
+
+def _refuse(options: argparse.Namespace) -> None:
+    """Raise `BadInput` for two options that ask for different answers."""
+    filters = ("pa", "wx", "readable_by", "writable_by", "executable_by")
+    for one, others in ("of", ("tables", "policy", *filters)), ("tables", ("policy",)):
+        for other in others:
+            if getattr(options, one) not in (None, False) and getattr(options, other):
+                raise BadInput(f"--{one} and --{other.replace('_', '-')}: choose one of them")
+
+
+def _judge(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
+    """Say what is both writable and executable, and return the exit status of --policy."""
+    spaces = followed.spaces
+    memory = spaces.source.memory
+    found = writable_and_executable(memory, spaces.walked, frames, aliases=options.aliases)
+    strict = [each for each in found if each.within_one_privilege]
+    show = remark if options.json else print
+    _report_wx(found, strict, followed, show)
+    assumption = followed.assumption(frames)
+    if assumption is not None:
+        show(f"W^X: {assumption}")
+    if options.policy is None:
+        return 0
+    if strict if options.policy == "one-privilege" else found:
+        return 1
+    return followed.nothing_found(options)
+
+
+def _contributors(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
+    """List the mappings of one frame, whatever else has the same collective rights."""
+    spaces = followed.spaces
+    frame = options.of & -FRAME
+    rights = Rights(int(frames.rights_at(np.array([frame], np.uint64))[0]))
+    if not rights:
+        part = "" if followed.whole else " by what could be looked at"
+        raise BadInput(f"nothing is mapped at physical address {options.of:#x}{part}")
+    remark(frame_text(frame, FRAME, rights))
+    found = mappings_of_frame(frame).sections(spaces.source.memory, spaces.contexts)
+    list_pages(found, options, spaces)
+    return 0
+
+
+def _report_wx(
+    found: list[WritableExecutable],
+    strict: list[WritableExecutable],
+    followed: Followed,
+    show: Callable[[str], None],
+) -> None:
+    if not found:
+        show(f"W^X: {followed.no_frame()}")
+        return
+    total = size_text(sum(each.size for each in found))
+    show(f"W^X: {len(found):,} ranges, {total}, are both writable and executable:")
+    for each in found:
+        show(frame_text(each.pa, each.size, each.rights))
+        for how, mappings_there in (("written", each.writers), ("executed", each.executors)):
+            for mapping in mappings_there:
+                show(f"  {how:<8} through {mapping_text(mapping)}")
+    show(f"W^X: {len(strict):,} of them within one privilege")
+    more = followed.more()
+    if more is not None:
+        show(f"W^X: {more}")
