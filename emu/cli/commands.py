@@ -5,6 +5,7 @@ The function that carries a command out is named as text, and imported when it i
 
 from pathlib import Path
 
+from crosswalk.emu.cli.compare_options import COMPARE
 from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
@@ -430,6 +431,7 @@ COMMANDS = {
     for command in (
         *_CHECK,
         *_READ,
+        COMPARE,
         *SEARCHING,
         _NESTED,
         _PROTECT,

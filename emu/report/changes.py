@@ -1,0 +1,209 @@
+"""Differences between two address spaces, as lines of text and as JSON records."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from crosswalk.emu.report.text import count_text, flags_text, size_text
+from crosswalk.walker.compare import COUNTED, Aspect, Change, Changes
+from crosswalk.walker.mappings import IGNORED
+from crosswalk.walker.memory import FRAME
+from crosswalk.walker.rights import Rights
+
+__all__ = ["CHANGE_HEADING", "SIGNS", "ChangeForm", "Totals", "change_lines", "change_records"]
+
+SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+"""What lines begin with, by what has become of what they name."""
+
+CHANGE_HEADING = f"  {'VA':<33} {'PA':<13} {'SIZE':>12} SUP USR  FLAGS"
+"""What the columns of `change_lines` are, of what is there after; of what went, before."""
+
+_FLAGS = 24
+_NAMES = tuple(each.name.lower() for each in Change)
+_ASPECTS = {each: str(each.name).lower() for each in Aspect}
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeForm:
+    """What is told of differences: by what is `counted`, and of flags but those in `ignore`.
+
+    With `frames`, of collective rights of physical ranges.
+    """
+
+    counted: Aspect = COUNTED
+    ignore: int = IGNORED
+    frames: bool = False
+
+
+@dataclass(slots=True)
+class Totals:
+    """How much differs: ranges and bytes by the kind of change, ranges by what differs."""
+
+    ranges: dict[Change, int] = field(default_factory=lambda: dict.fromkeys(Change, 0))
+    bytes: dict[Change, int] = field(default_factory=lambda: dict.fromkeys(Change, 0))
+    aspects: dict[Aspect, int] = field(default_factory=lambda: dict.fromkeys(Aspect, 0))
+    roots: int = 0
+
+    def add(self, rows: Changes) -> None:
+        """Count these."""
+        for kind in Change:
+            some = rows.kind == kind
+            self.ranges[kind] += int(some.sum())
+            self.bytes[kind] += int(rows.size[some].sum(dtype=np.uint64))
+        changed = rows.aspects[rows.kind == Change.CHANGED]
+        for aspect in Aspect:
+            self.aspects[aspect] += int((changed & aspect != 0).sum())
+
+    @property
+    def differences(self) -> int:
+        """The number of ranges that appeared, went or changed, and of roots that one side has."""
+        return sum(self.ranges[kind] for kind in _SHOWN) + self.roots
+
+    def record(self) -> dict[str, Any]:
+        """Return the keys of JSON summaries about this."""
+        return {
+            **{
+                str(kind.name).lower(): {"ranges": self.ranges[kind], "bytes": self.bytes[kind]}
+                for kind in Change
+            },
+            "differs": {name: self.aspects[each] for each, name in _ASPECTS.items()},
+            "roots": self.roots,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield the same for people, what there is of it."""
+        parts = [
+            f"{count_text(self.ranges[kind], 'range')} {kind.name.lower()} "
+            f"({size_text(self.bytes[kind])})"
+            for kind in _SHOWN
+            if self.ranges[kind]
+        ]
+        if self.roots:
+            parts.append(f"{count_text(self.roots, 'root')} of one side alone")
+        if parts:
+            yield ", ".join(parts)
+        if self.ranges[Change.RESIZED]:
+            size = size_text(self.bytes[Change.RESIZED])
+            yield f"{size} are mapped as before, in pages of another size (--page-sizes lists them)"
+        if self.ranges[Change.UNKNOWN]:
+            size = size_text(self.bytes[Change.UNKNOWN])
+            yield f"{size} that one side maps can't be compared: the other lacks the tables for it"
+
+
+_SHOWN = (Change.ADDED, Change.REMOVED, Change.CHANGED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is mapped at the beginning of a range, on one side."""
+
+    pa: int
+    flags: int
+    rights: Rights
+    shift: int
+
+    @property
+    def names(self) -> str:
+        """The names of its flags."""
+        return flags_text(1 if 1 << self.shift == FRAME else 2, self.flags)
+
+
+def change_lines(
+    rows: Changes, form: ChangeForm, cells: Sequence[tuple[int, Sequence[str | None]]] = ()
+) -> Iterator[str]:
+    """Yield a line for each row; `cells` are a width and n texts for each extra column."""
+    for row, (kind, va, size, aspects, old, new) in enumerate(_each(rows)):
+        place = old if new is None else new
+        if place is None:
+            raise AssertionError(kind)
+        text = _line(va, size, place, form)
+        if cells:
+            extra = [f"{texts[row] or '':<{width}}" for width, texts in cells]
+            text = "  ".join([f"{text:<{len(CHANGE_HEADING) - 7 + _FLAGS}}", *extra])
+        was = "" if old is None or new is None else f"; was {_was(old, new, aspects, form)}"
+        yield f"{SIGNS[kind]} {text.rstrip()}{was}"
+
+
+def _line(va: int, size: int, place: _Place, form: ChangeForm) -> str:
+    rights = f"{place.rights.supervisor} {place.rights.user}"
+    if form.frames:
+        return f"{va:013x}-{va + size - 1:013x} {size_text(size):>12} {rights}"
+    pa = f"{place.pa:013x}" if form.counted & Aspect.FRAME else f"{'-':>13}"
+    return f"{va:016x}-{va + size - 1:016x} {pa} {size_text(size):>12} {rights}  {place.names}"
+
+
+def _was(old: _Place, new: _Place, aspects: Aspect, form: ChangeForm) -> str:
+    """Return in what a place was another before."""
+    parts = []
+    if aspects & Aspect.RIGHTS:
+        parts.append(f"{old.rights.supervisor} {old.rights.user}")
+    if aspects & Aspect.FRAME:
+        parts.append(f"at {old.pa:013x}")
+    if aspects & Aspect.SIZE:
+        parts.append(f"in pages of {size_text(1 << old.shift)}")
+    if aspects & Aspect.FLAGS:
+        unnamed = flags_text(2, form.ignore).split()
+        before, after = (
+            [name for name in each.names.split() if name not in {*unnamed, "PS"}]
+            for each in (old, new)
+        )
+        named = [f"with {name}" for name in before if name not in after]
+        named += [f"without {name}" for name in after if name not in before]
+        parts += named or [f"with flags {old.flags & ~form.ignore:#x}"]
+    return ", ".join(parts)
+
+
+def change_records(
+    rows: Changes, form: ChangeForm, extra: Sequence[tuple[str, Sequence[str | None]]] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield a record for each row; `extra` are a key and n values for each extra column."""
+    for row, (kind, va, size, aspects, old, new) in enumerate(_each(rows)):
+        yield {
+            "change": kind,
+            "pa" if form.frames else "va": hex(va),
+            "size": size,
+            "before": _record(old, form),
+            "after": _record(new, form),
+            "differs": [name for each, name in _ASPECTS.items() if aspects & each],
+            **{key: texts[row] for key, texts in extra},
+        }
+
+
+def _record(place: _Place | None, form: ChangeForm) -> dict[str, Any] | None:
+    if place is None:
+        return None
+    rights = {"supervisor": place.rights.supervisor, "user": place.rights.user}
+    if form.frames:
+        return {"rights": rights}
+    return {
+        **({"pa": hex(place.pa)} if form.counted & Aspect.FRAME else {}),
+        "flags": hex(place.flags),
+        **({"page_size": 1 << place.shift} if form.counted & Aspect.SIZE else {}),
+        "rights": rights,
+    }
+
+
+def _each(
+    rows: Changes,
+) -> Iterator[tuple[str, int, int, Aspect, _Place | None, _Place | None]]:
+    """Yield kind, first address, size in bytes, aspects, and what is there before and after."""
+    columns = [
+        getattr(rows, f"{side}_{name}").tolist()
+        for side in ("old", "new")
+        for name in ("pa", "flags", "rights", "shift")
+    ]
+    first = (each.tolist() for each in (rows.kind, rows.va, rows.size, rows.aspects))
+    for kind, va, size, aspects, *sides in zip(*first, *columns, strict=True):
+        old, new = (
+            None if kind == absent else _Place(pa, flags, _RIGHTS[rights], shift)
+            for absent, (pa, flags, rights, shift) in (
+                (Change.ADDED, sides[:4]),
+                (Change.REMOVED, sides[4:]),
+            )
+        )
+        yield _NAMES[kind], va, size, Aspect(aspects), old, new
+
+
+_RIGHTS = [Rights(bits) for bits in range(64)]
