@@ -69,7 +69,8 @@ class Strings(Sequence[str]):
         return Strings(self._blob, self._begin[rows], self._end[rows])
 
     @cached_property
-    def _held(self) -> list[bytes]:
+    def held(self) -> list[bytes]:
+        """The names as bytes."""
         blob = self._blob
         pairs = zip(self._begin.tolist(), self._end.tolist(), strict=True)
         return [blob[begin:end] for begin, end in pairs]
@@ -80,7 +81,7 @@ class Strings(Sequence[str]):
         Without the name of a module, or by that alone: `[ext4]`.
         """
         wanted = pattern.encode("utf-8", "surrogateescape")
-        parts = [name.partition(b"\t") for name in self._held]
+        parts = [name.partition(b"\t") for name in self.held]
         rows = [row for row, (name, _, module) in enumerate(parts) if wanted in (name, module)]
         if rows or not is_pattern(pattern):
             return rows

@@ -1,0 +1,110 @@
+"""How far a kernel runs from the addresses that it was linked to (KASLR), and whose symbols fit it.
+
+Source: Linux, Documentation/admin-guide/kdump/vmcoreinfo.rst, "KERNELOFFSET"; arch/x86/mm/init.c:
+what lies before and behind the image isn't mapped once Linux is up (cleanup_highmap).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.pages import pages
+from crosswalk.walker.rights import Rights
+from crosswalk.walker.symbols.linux import IMAGE, addresses_of
+from crosswalk.walker.symbols.spans import Spans
+
+__all__ = ["Offset", "symbols_offset", "vmcoreinfo_values"]
+
+_ALIGNED = 1 << 21
+_END = IMAGE + (1 << 30)
+_TABLE = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
+_TEXT = ("_text", "_stext")
+_GIVE = "--symbols-offset says how far they are to be moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """How far symbols are to be moved, in bytes; `remark` says why, "" where they stay."""
+
+    value: int
+    remark: str = ""
+
+
+def vmcoreinfo_values(text: str) -> dict[str, str]:
+    """Return the values of a VMCOREINFO by key."""
+    lines = (line.partition("=") for line in text.splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines if key.strip()}
+
+
+def symbols_offset(
+    symbols: Spans, info: dict[str, str], memory: PhysicalMemory, context: PagingContext
+) -> Offset:
+    """Return how far the symbols of a kernel's file are from where that kernel runs.
+
+    By the addresses of `info`, the values of its VMCOREINFO; where there are none, by the first
+    page that is mapped where the image may be, if all of the kernel's text is executable from
+    there. Symbols of what isn't Linux stay where they are. Raises `BadInput` in one line for
+    symbols that can't be those of this kernel.
+    """
+    known = addresses_of(symbols, ("_text", "_etext", "_stext", *_TABLE))
+    text = next((known[name] for name in _TEXT if name in known), None)
+    if text is None or not IMAGE <= text < _END:
+        return Offset(0)
+    stated = {
+        name: int(info[f"SYMBOL({name})"], 16)
+        for name in ("_stext", "swapper_pg_dir")
+        if _is_hex(info.get(f"SYMBOL({name})", ""))
+    }
+    if stated:
+        return _by_addresses(known, text, stated)
+    return _by_tables(known, text, memory, context)
+
+
+def _is_hex(text: str) -> bool:
+    return bool(text) and all(char in "0123456789abcdefABCDEF" for char in text)
+
+
+def _by_addresses(known: dict[str, int], text: int, stated: dict[str, int]) -> Offset:
+    found = []
+    if "_stext" in stated:
+        found.append(("_stext", stated["_stext"] - known.get("_stext", text)))
+    table = next((known[name] for name in _TABLE if name in known), None)
+    if "swapper_pg_dir" in stated and table is not None:
+        found.append(("swapper_pg_dir", stated["swapper_pg_dir"] - table))
+    if not found:
+        return Offset(0, f"whether KASLR has moved the kernel isn't known: {_GIVE}")
+    values = {value for _, value in found}
+    if len(values) > 1 or found[0][1] % _ALIGNED:
+        apart = ", ".join(f"{name} {_signed(value)}" for name, value in found)
+        raise BadInput(f"symbols of another kernel: from there to VMCOREINFO's it is {apart}")
+    value = found[0][1]
+    return Offset(value, f"KASLR: symbols are moved by {_signed(value)} (VMCOREINFO)" * bool(value))
+
+
+def _by_tables(
+    known: dict[str, int], text: int, memory: PhysicalMemory, context: PagingContext
+) -> Offset:
+    unknown = Offset(0, f"whether KASLR has moved the kernel can't be told by the tables: {_GIVE}")
+    end = known.get("_etext")
+    first = next((int(block.va[0]) for block in pages(memory, context, IMAGE, _END)), None)
+    if first is None or end is None or end <= text:
+        return unknown
+    value = first - text & -_ALIGNED
+    reached = text + value
+    for block in pages(memory, context, reached, end + value):
+        runs = (block.rights & np.uint8(Rights.SUPERVISOR_EXECUTE)) != 0
+        starts = block.va
+        if not runs.all() or int(starts[0]) > reached or (np.diff(starts) > block.size[:-1]).any():
+            return unknown
+        reached = int(starts[-1]) + int(block.size[-1])
+    if reached < end + value:
+        return unknown
+    where = "the first page that is mapped of the image's part"
+    return Offset(value, f"KASLR: symbols are moved by {_signed(value)} ({where})" * bool(value))
+
+
+def _signed(value: int) -> str:
+    return f"{'-' if value < 0 else ''}{abs(value):#x}"
