@@ -6,7 +6,7 @@ The function that carries a command out is named as text, and imported when it i
 from pathlib import Path
 
 from crosswalk.emu.cli.compare_options import COMPARE
-from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS
+from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS, NAMES
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
     JOBS,
@@ -194,6 +194,7 @@ another system; --roots all leaves them out.""",
             ROOTS,
             *RANGE,
             FILTERS,
+            NAMES,
             option("--coalesce", action="store_true", help="fold equal neighbours to ranges"),
             option(
                 "--limit", metavar="N", type=number(bits=63), help="stop after N lines (10000000)"

@@ -1,10 +1,26 @@
-"""Options of listings of mappings, as data: what is chosen."""
+"""Options of listings of mappings, as data: what is chosen, and names."""
 
 import argparse
 
-from crosswalk.emu.cli.options import Group, Option, names_of, number, option, size
+from crosswalk.emu.cli.options import (
+    Group,
+    Option,
+    names_of,
+    not_empty,
+    number,
+    option,
+    size,
+)
 
-__all__ = ["FILTERS", "FRAME_FILTERS", "PAGE_SIZES", "PRIVILEGES"]
+__all__ = [
+    "FILTERS",
+    "FRAME_FILTERS",
+    "IN",
+    "NAMES",
+    "PAGE_SIZES",
+    "PRIVILEGES",
+    "SYMBOLS",
+]
 
 PRIVILEGES = ("user", "supervisor")
 PAGE_SIZES = {"4K": 12, "2M": 21, "4M": 22, "1G": 30}
@@ -133,3 +149,55 @@ FRAME_FILTERS = Group(
     "choosing physical ranges: all that is asked for has to hold", (_PA, *_RIGHTS)
 )
 """Which physical ranges `frames` lists."""
+
+
+def distance(text: str) -> int:
+    """Return how far symbols are moved, as a parser's type: it may be negative."""
+    return -number()(text[1:]) if text.startswith("-") else number()(text)
+
+
+SYMBOLS: tuple[Option, ...] = (
+    option(
+        "--symbols",
+        reads=True,
+        metavar="FILE|auto|linux",
+        type=not_empty,
+        help="name regions, sections and symbols: by a System.map, nm's output, a copy of "
+        "/proc/kallsyms, an ELF file (vmlinux) or a bzImage; auto: by what SOURCE has itself; "
+        "linux: by the tables of a Linux kernel alone",
+        needs="source",
+    ),
+    option(
+        "--symbols-offset",
+        metavar="VALUE",
+        type=distance,
+        help="how far the symbols of FILE are moved, where KASLR's offset isn't found by itself",
+        needs="symbols",
+    ),
+)
+"""What gives addresses names."""
+
+IN: tuple[Option, ...] = (
+    option(
+        "--in",
+        dest="within",
+        action="append",
+        metavar="NAME",
+        type=not_empty,
+        help="only pages that touch this region, section or symbol, or those that match a shell "
+        "pattern; may be repeated",
+        needs="source",
+    ),
+    option(
+        "--name",
+        action="append",
+        metavar="PATTERN",
+        type=not_empty,
+        help="only pages that hold a symbol that matches, as 'ext4*'; may be repeated",
+        needs="symbols",
+    ),
+)
+"""Mappings chosen by name."""
+
+NAMES = Group("names", (*SYMBOLS, *IN))
+"""Both, where mappings are listed."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.cli.flags import parse_flags
 from crosswalk.emu.cli.listing_options import PAGE_SIZES
+from crosswalk.emu.cli.names import chosen_addresses
 from crosswalk.emu.cli.spaces import Spaces
 from crosswalk.walker.chosen import Condition, Spans, chosen_pages
 from crosswalk.walker.context import PagingContext
@@ -19,6 +20,7 @@ from crosswalk.walker.leaves import TOP
 from crosswalk.walker.memory import FRAME, PhysicalMemory
 from crosswalk.walker.pages import Pages, pages
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
+from crosswalk.walker.symbols import NO_NAMES, Names
 
 __all__ = ["Predicate", "Selection", "chosen_frames", "chosen_selection", "mappings_of_frame"]
 
@@ -98,8 +100,10 @@ def _all(conditions: Sequence[Condition]) -> Condition:
     return chosen
 
 
-def chosen_selection(options: argparse.Namespace, spaces: Spaces) -> Selection:
-    """Return the selection that the options ask for.
+def chosen_selection(
+    options: argparse.Namespace, spaces: Spaces, names: Names = NO_NAMES
+) -> Selection:
+    """Return the selection that the options ask for; `names` are those that --in and --name mean.
 
     Options that a command doesn't have choose nothing. `BadInput` in one line for what no mapping
     of these address spaces can be.
@@ -122,7 +126,7 @@ def chosen_selection(options: argparse.Namespace, spaces: Spaces) -> Selection:
         conditions.append(_reaching(_frame(pa) for pa in given["frame"]))
     if "aliases_of" in given:
         conditions.append(_reaching([_aliased(given["aliases_of"], spaces)]))
-    return Selection(conditions=tuple(conditions))
+    return Selection(conditions=tuple(conditions), spans=chosen_addresses(given, names))
 
 
 def _some_of(rights: Rights) -> Condition:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from crosswalk.emu.cli.followed import BOTH, follow, write_summary
+from crosswalk.emu.cli.names import chosen_names, name_columns, region_kind, shown_names
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.selection import chosen_selection
 from crosswalk.emu.cli.sources import chosen_range, report_source
@@ -23,6 +24,7 @@ from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.mappings import Ranges, coalesce_pages
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.rights import Rights
+from crosswalk.walker.symbols import NO_NAMES, Names
 
 __all__ = ["list_pages", "marked", "print_heading", "run_walk"]
 
@@ -42,9 +44,10 @@ def run_walk(options: argparse.Namespace) -> int:
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    selection = chosen_selection(options, spaces)
+    names = chosen_names(options, spaces)
+    selection = chosen_selection(options, spaces, names)
     sections = selection.sections(source.memory, spaces.contexts, start, end)
-    list_pages(sections, options, spaces, fold=options.coalesce)
+    list_pages(sections, options, spaces, fold=options.coalesce, names=shown_names(options, names))
     return 0
 
 
@@ -54,22 +57,27 @@ def list_pages(
     spaces: Spaces,
     *,
     fold: bool = False,
-    columns: Sequence[Column] = (),
+    names: Names = NO_NAMES,
 ) -> None:
-    """Print the mappings of each root, or with `fold` their ranges.
+    """Print the mappings of each root, or with `fold` their ranges; with `names` what they are.
+
+    A range doesn't go on from one region into another then.
 
     `LimitExceeded` for too many, unless a limit was given.
     """
     kind, noun = (Ranges, "range") if fold else (Pages, "mapping")
     limit = _LIMIT if options.limit is None else options.limit
     count, more = 0, False
+    columns = name_columns(names)
     several = len({context.mode for context in spaces.contexts}) > 1
     print_heading(heading(kind, columns), options)
     for context, found in sections:
         root = _root_record(context, several=several) if spaces.named else {}
         title = f"root {context.root:#x}{f', {context.mode}' if several else ''}:"
         shown = not spaces.named
-        blocks: Iterator[Pages | Ranges] = coalesce_pages(found) if fold else found
+        blocks: Iterator[Pages | Ranges] = (
+            coalesce_pages(found, kind=region_kind(names)) if fold else found
+        )
         for block in blocks:
             more = len(block) > limit - count
             rows = block.take(slice(limit - count)) if more else block

@@ -58,24 +58,60 @@ class Names:
         region = self.regions.rows_at(va)
         return Labels(region, symbol, offset)
 
-    def region_texts(self, va: U64) -> list[str | None]:
-        """Return the name of the region that each address lies in; None for none.
+    def region_codes(self, va: U64) -> tuple[NDArray[np.intp], list[str]]:
+        """Return the names of regions, and which of them each address lies in, intp[n].
 
-        Where no region is known, it is the section's.
+        That is -1 for none. Where no region is known, it is the name of the section.
         """
-        regions = _texts(self.regions, self.regions.rows_at(va))
-        if not len(self.sections):
-            return regions
-        sections = _texts(self.sections, self.sections.rows_at(va))
-        return [one or other for one, other in zip(regions, sections, strict=True)]
+        rows = self.regions.rows_at(va)
+        if len(self.sections):
+            others = self.sections.rows_at(va)
+            inside = (rows < 0) & (others >= 0)
+            rows = np.where(inside, others + len(self.regions), rows)
+        used, codes = np.unique(rows, return_inverse=True)
+        count = len(self.regions)
+        names = [
+            (self.regions if row < count else self.sections).names.shown(
+                row - count * (row >= count)
+            )
+            for row in used.tolist()
+            if row >= 0
+        ]
+        none = int(len(used) > len(names))  # The row -1 is the first.
+        return codes.astype(np.intp) - none, names
+
+    def region_texts(self, va: U64) -> list[str | None]:
+        """Return what `region_codes` does, as a text or None for each address."""
+        codes, names = self.region_codes(va)
+        held = [*names, None]
+        return [held[code] for code in codes.tolist()]
 
     def symbol_texts(self, va: U64) -> list[str | None]:
         """Return the symbol that each address lies in, as `name+0x10`; None for none."""
         label = self.label(va)
-        shown = _texts(self.symbols, label.symbol)
+        return self._offset_texts(label.symbol, label.offset)
+
+    def range_texts(self, va: U64, last: U64) -> list[str | None]:
+        """Return the symbols from each address to another, `last`, included; None for none.
+
+        One is `name+0x10`; of more the first and the last: `name … other`.
+        """
+        low, high = self.symbols.rows_between(va, last)
+        none = high < 0
+        begin = self.symbols.start[np.maximum(low, 0)] if len(self.symbols) else va
+        offset = np.where(none | (begin > va), np.uint64(0), va - begin)
+        first = self._offset_texts(np.where(none, -1, low), offset)
+        others = _texts(self.symbols, np.where(none | (low == high), -1, high))
         return [
-            name if name is None or not offset else _further(name, offset)
-            for name, offset in zip(shown, label.offset.tolist(), strict=True)
+            one if other is None else f"{one} … {other}"
+            for one, other in zip(first, others, strict=True)
+        ]
+
+    def _offset_texts(self, rows: NDArray[np.int64], offset: U64) -> list[str | None]:
+        shown = _texts(self.symbols, rows)
+        return [
+            name if name is None or not distance else _further(name, distance)
+            for name, distance in zip(shown, offset.tolist(), strict=True)
         ]
 
     def text(self, va: int) -> str:

@@ -143,6 +143,22 @@ class Spans:
         inside = (at >= 0) & (va <= self.last[row])
         return np.where(inside, row, np.int64(-1))
 
+    def rows_between(self, va: U64, last: U64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first and last span of each range of addresses, int64[n] both; -1 for none.
+
+        Of the spans that give their addresses a name, those with one from `va` to `last`, included.
+        """
+        inside = self.rows_at(va)
+        at = np.searchsorted(self._begins, va).astype(np.int64)
+        until = np.searchsorted(self._begins, last, "right").astype(np.int64) - 1
+        begun = until >= at
+        rows = np.append(self._first, -1)  # What begins nowhere isn't begun.
+        low = np.where(
+            inside >= 0, inside, np.where(begun, rows[np.minimum(at, len(rows) - 1)], -1)
+        )
+        high = np.where(begun, rows[until], inside)
+        return low, high
+
     def moved(self, offset: int) -> "Spans":
         """Return them `offset` bytes further up, modulo 2^64."""
         by = np.uint64(offset % (1 << 64))

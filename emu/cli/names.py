@@ -1,0 +1,215 @@
+"""`--symbols`, `--in` and `--name`: what addresses are called, and mappings chosen by that."""
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.cli.output import remark
+from crosswalk.emu.cli.sources import is_guest
+from crosswalk.emu.cli.spaces import Spaces
+from crosswalk.emu.report.listings import Coded, Column, Rows
+from crosswalk.walker.chosen import Spans as Addresses
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.errors import BadInput
+from crosswalk.walker.formats.located_errors import one_line
+from crosswalk.walker.mappings import Ranges
+from crosswalk.walker.pages import Pages
+from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
+from crosswalk.walker.symbols.known import halves, known_names, vmcoreinfo_of
+from crosswalk.walker.symbols.symbol_files import SymbolFile, read_symbols
+
+__all__ = [
+    "AUTO",
+    "LINUX",
+    "address_text",
+    "chosen_addresses",
+    "chosen_names",
+    "name_columns",
+    "region_kind",
+    "shown_names",
+]
+
+AUTO, LINUX = "auto", "linux"
+"""What --symbols takes instead of a file."""
+
+
+def chosen_names(options: argparse.Namespace, spaces: Spaces) -> Names:
+    """Return the names that the options ask for.
+
+    Those of --symbols; without it none, but where --in asks for a region, those of regions that
+    are known without symbols. Remarks say where names are from. `BadInput` in one line for files
+    that have none, and for symbols of another kernel.
+    """
+    asked = options.symbols
+    if asked is None:
+        return _regions(options, spaces) if getattr(options, "within", None) else NO_NAMES
+    source = spaces.source
+    if asked == AUTO and is_guest(options.source):
+        return guest_names(spaces)
+    if asked in (AUTO, LINUX) and options.symbols_offset is not None:
+        raise BadInput(f"--symbols-offset is for a file of symbols, not for {asked}")
+    if asked == LINUX:
+        return known_names(source, info=vmcoreinfo_of(source), linux=True, notice=remark)
+    if asked == AUTO:
+        return _found(spaces)
+    info = vmcoreinfo_of(source)
+    offset = options.symbols_offset
+    return known_names(source, symbols_of(asked), info=info, offset=offset, notice=remark)
+
+
+def symbols_of(path: str) -> SymbolFile:
+    """Return the symbols in a file."""
+    return read_symbols(path, remark)
+
+
+def _found(spaces: Spaces) -> Names:
+    """Return the names that a source has itself."""
+    source = spaces.source
+    info = vmcoreinfo_of(source)
+    if not info:
+        remark(
+            "no names of its own: no VMCOREINFO of a Linux kernel was found; --symbols FILE takes "
+            "those of a file, --symbols linux the layout of Linux"
+        )
+        return replace(NO_NAMES, wider=halves(source.context))
+    return known_names(source, info=info, notice=remark)
+
+
+def _regions(options: argparse.Namespace, spaces: Spaces) -> Names:
+    """Return the regions that are known without symbols."""
+    source = spaces.source
+    if is_guest(options.source):
+        return guest_names(spaces)
+    info = vmcoreinfo_of(source)
+    return known_names(source, info=info)
+
+
+def guest_names(spaces: Spaces) -> Names:
+    """Return the names of the built-in guest's memory map: those of its own description."""
+    # What other commands don't need: the guest's description.
+    from crosswalk.guest.layout import span_of  # noqa: PLC0415
+    from crosswalk.guest.memory_map import memory_map  # noqa: PLC0415
+
+    regions = [
+        Span(
+            each.name.replace(" ", "-").replace(":", ""),
+            each.va,
+            each.va + each.count * span_of(each.level),
+            SpanKind.REGION,
+        )
+        for each in memory_map(spaces.source.context.levels).regions
+    ]
+    direct = [each for each in regions if each.name.startswith(_DIRECT_MAP)]
+    whole = Span(_DIRECT_MAP, direct[0].start, max(each.end for each in direct), SpanKind.REGION)
+    return replace(
+        NO_NAMES,
+        regions=Spans.of(SpanKind.REGION, regions),
+        wider=(*halves(spaces.source.context), whole),
+        source="the guest's memory map",
+    )
+
+
+_DIRECT_MAP = "direct-map"
+
+
+def chosen_addresses(given: Mapping[str, Any], names: Names) -> Addresses | None:
+    """Return the addresses that --in and --name choose; None where they aren't given.
+
+    `given` are the values of options by name, of those that are given.
+
+    `BadInput` in one line, with names like it, for a name that there isn't.
+    """
+    spans: list[Span] = []
+    within, called = given.get("within", ()), given.get("name", ())
+    for text in within:
+        spans += _named(names, text, tuple(SpanKind), "--in")
+    chosen = Addresses.of((each.start, each.end) for each in spans) if within else None
+    held: list[Span] = []
+    for text in called:
+        held += _named(names, text, (SpanKind.SYMBOL,), "--name")
+    if not called:
+        return chosen
+    symbols = Addresses.of((each.start, each.end) for each in held)
+    return symbols if chosen is None else _both(symbols, chosen)
+
+
+def _both(some: Addresses, others: Addresses) -> Addresses:
+    """Return the addresses of both, by the pages that they lie in."""
+    ranges = []
+    for first, last in zip(some.first.tolist(), some.last.tolist(), strict=True):
+        touched = (others.first <= last) & (others.last >= first)
+        ranges += [
+            (max(first, int(begin)), min(last, int(end)) + 1)
+            for begin, end in zip(others.first[touched], others.last[touched], strict=True)
+        ]
+    return Addresses.of(ranges)
+
+
+def _named(names: Names, text: str, kinds: tuple[SpanKind, ...], name: str) -> list[Span]:
+    found = names.find(text, kinds)
+    if found:
+        return found
+    near = names.near(text, kinds)
+    what = "symbol" if kinds == (SpanKind.SYMBOL,) else "region, section or symbol"
+    advice = f"; there is {_or(near)}" if near else ""
+    if not near and not len(names.symbols):
+        advice = "; --symbols FILE gives names of symbols"
+    raise BadInput(f"{name} {one_line(text)}: no such {what}{advice}")
+
+
+def _or(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def shown_names(options: argparse.Namespace, names: Names) -> Names:
+    """Return the names that a listing shows: none where --symbols isn't given."""
+    return NO_NAMES if options.symbols is None else names
+
+
+def name_columns(names: Names) -> list[Column]:
+    """Return the columns of names, those that there are names for."""
+    columns = []
+    if len(names.regions) or len(names.sections):
+        longest = [len(each.name) for each in names.regions] if len(names.regions) < 200 else []
+        width = min(max([*longest, len("REGION")]), 24)
+        columns.append(Column("region", "REGION", width, _region_values(names)))
+    if len(names.symbols):
+        columns.append(Column("symbol", "SYMBOL", 0, _symbol_values(names)))
+    return columns
+
+
+def _region_values(names: Names) -> Callable[[Rows, PagingContext], Coded]:
+    return lambda rows, _: Coded(*names.region_codes(rows.va))
+
+
+def _symbol_values(names: Names) -> Callable[[Rows, PagingContext], Coded]:
+    def values(rows: Rows, _: PagingContext) -> Coded:
+        if isinstance(rows, Ranges):
+            texts = names.range_texts(rows.va, rows.va + (rows.size - np.uint64(1)))
+        else:
+            texts = names.symbol_texts(rows.va)
+        codes = np.arange(len(texts), dtype=np.intp)
+        codes[[text is None for text in texts]] = -1
+        return Coded(codes, [text or "" for text in texts])
+
+    return values
+
+
+def region_kind(names: Names) -> Callable[[Pages], NDArray[np.uint8]] | None:
+    """Return what keeps ranges from going on from one region into another; None without names.
+
+    It numbers the region of each page, modulo 255: neighbours have different numbers.
+    """
+    if not len(names.regions):
+        return None
+    return lambda pages: ((names.regions.rows_at(pages.va) + 1) % 255).astype(np.uint8)
+
+
+def address_text(names: Names, va: int) -> str:
+    """Return what an address is called, to stand behind a line; "" for nothing."""
+    text = names.text(va)
+    return f"  {text}" if text else ""

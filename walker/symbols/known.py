@@ -1,0 +1,104 @@
+"""All names of an address space, put together from its memory and from symbols."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.formats.sources import Source, SourceKind
+from crosswalk.walker.roots.vmcoreinfo import parse_vmcoreinfo, texts_in_memory
+from crosswalk.walker.symbols.kaslr import Offset, symbols_offset, vmcoreinfo_values
+from crosswalk.walker.symbols.linux import LinuxRegions, addresses_of, linux_regions
+from crosswalk.walker.symbols.names import Names
+from crosswalk.walker.symbols.spans import Span, SpanKind, Spans
+from crosswalk.walker.symbols.symbol_files import SymbolFile
+
+__all__ = ["NO_SYMBOLS", "halves", "is_linux", "known_names", "vmcoreinfo_of"]
+
+NO_SYMBOLS = SymbolFile("", Spans.of(SpanKind.SYMBOL, ()), Spans.of(SpanKind.SECTION, ()))
+"""A file without symbols."""
+
+_OF_LINUX = ("init_top_pgt", "swapper_pg_dir", "init_level4_pgt", "linux_banner")
+_TOP_SLOT = 511
+
+
+def vmcoreinfo_of(source: Source) -> str:
+    """Return the text of VMCOREINFO of a 64-bit Linux kernel whose memory this is; "" for none.
+
+    That of a note or header, else one that is found in memory. Of several there, the one whose
+    kernel has the tables that map its image in common with this address space. A live guest's
+    memory isn't searched, nor one of a case file, which has nothing but tables.
+    """
+    if source.vmcoreinfo or source.complete or source.kind is SourceKind.LIVE:
+        return source.vmcoreinfo
+    found = ""
+    for text in texts_in_memory(source.memory):
+        info = parse_vmcoreinfo(text)
+        if info is None or info.pae is not None:
+            continue
+        ours, theirs = (
+            source.memory.word((root & -4096) + 8 * _TOP_SLOT)
+            for root in (source.context.root, info.roots[0])
+        )
+        if ours is not None and theirs is not None and ours & -4096 == theirs & -4096:
+            return text
+        found = found or text
+    return found
+
+
+def is_linux(symbols: Spans) -> bool:
+    """Return whether symbols are those of a Linux kernel."""
+    return bool(addresses_of(symbols, _OF_LINUX))
+
+
+def known_names(
+    source: Source,
+    file: SymbolFile = NO_SYMBOLS,
+    *,
+    info: str = "",
+    linux: bool = False,
+    offset: int | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> Names:
+    """Return the names of an address space: symbols and sections of a file, regions of the system.
+
+    `info` is the text of the kernel's VMCOREINFO; with `linux` the regions are those of a Linux
+    kernel also where neither that nor the symbols say so. Symbols are moved by `offset`, in bytes,
+    or by what KASLR has moved the kernel. `notice` takes sentences for people about that, and about
+    regions that aren't known. Raises `BadInput` as `symbols_offset` does.
+    """
+    say = notice or (lambda _: None)
+    values = vmcoreinfo_values(info)
+    moved = Offset(offset) if offset is not None else _offset(file, values, source)
+    if moved.remark:
+        say(moved.remark)
+    symbols, sections = file.symbols.moved(moved.value), file.sections.moved(moved.value)
+    if not (linux or info or is_linux(symbols)):
+        regions = Spans.of(SpanKind.REGION, ())
+        return Names(regions, sections, symbols, halves(source.context), file.name)
+    found = linux_regions(source.memory, source.context, symbols, values)
+    for remark in found.remarks:
+        say(remark)
+    return _named(found, replace(file, symbols=symbols, sections=sections))
+
+
+def _offset(file: SymbolFile, info: dict[str, str], source: Source) -> Offset:
+    return symbols_offset(file.symbols, info, source.memory, source.context)
+
+
+def _named(found: LinuxRegions, file: SymbolFile) -> Names:
+    symbols = file.symbols.within(found.regions)
+    return Names(found.regions, file.sections, symbols, found.wider, file.name or "Linux' layout")
+
+
+def halves(context: PagingContext) -> tuple[Span, ...]:
+    """Return the two halves of an address space, which have names on every system.
+
+    Source: Intel SDM vol. 1, "Canonical Addressing". Outside IA-32e mode there is one.
+    """
+    if not context.mode.long:
+        return (Span("lower-half", 0, 1 << 32, SpanKind.REGION),)
+    half = 1 << context.va_bits - 1
+    return (
+        Span("lower-half", 0, half, SpanKind.REGION),
+        Span("upper-half", (1 << 64) - half, 1 << 64, SpanKind.REGION),
+    )
