@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from crosswalk.emu.report.listings import Coded, Column, Rows
 from crosswalk.walker.chosen import Spans as Addresses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
-from crosswalk.walker.formats.located_errors import one_line
+from crosswalk.walker.formats.located_errors import errors_named, one_line
 from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
-from crosswalk.walker.symbols.known import halves, known_names, vmcoreinfo_of
-from crosswalk.walker.symbols.symbol_files import SymbolFile, read_symbols
+from crosswalk.walker.symbols.known import NO_SYMBOLS, halves, known_names, vmcoreinfo_of
+from crosswalk.walker.symbols.symbol_files import SymbolFile, content_of, parse_symbols
 
 __all__ = [
     "AUTO",
@@ -62,8 +63,18 @@ def chosen_names(options: argparse.Namespace, spaces: Spaces) -> Names:
 
 
 def symbols_of(path: str) -> SymbolFile:
-    """Return the symbols in a file."""
-    return read_symbols(path, remark)
+    """Return the symbols in a file; in a bzImage those that vmlinux-to-elf finds."""
+    with errors_named(path):
+        content, name = content_of(path, remark), one_line(Path(path).name)
+        if content[_BZIMAGE_AT : _BZIMAGE_AT + len(_BZIMAGE)] != _BZIMAGE:
+            return parse_symbols(content, name)
+        # It needs what other files don't: the loader of kernels.
+        from crosswalk.emu.cli.kallsyms import kallsyms_of_image  # noqa: PLC0415
+
+        return parse_symbols(kallsyms_of_image(content), name)
+
+
+_BZIMAGE, _BZIMAGE_AT = b"HdrS", 0x202
 
 
 def _found(spaces: Spaces) -> Names:
@@ -76,7 +87,16 @@ def _found(spaces: Spaces) -> Names:
             "those of a file, --symbols linux the layout of Linux"
         )
         return replace(NO_NAMES, wider=halves(source.context))
-    return known_names(source, info=info, notice=remark)
+    # It needs what other names don't: a process for drgn.
+    from crosswalk.emu.cli.kallsyms import kallsyms_of_memory  # noqa: PLC0415
+
+    file = NO_SYMBOLS
+    try:
+        file = parse_symbols(kallsyms_of_memory(source, info), "kallsyms")
+        remark(f"{len(file.symbols):,} symbols out of the kernel's memory, by drgn")
+    except BadInput as error:
+        remark(f"regions alone, no symbols: {error}")
+    return known_names(source, file, info=info, offset=0, notice=remark)
 
 
 def _regions(options: argparse.Namespace, spaces: Spaces) -> Names:

@@ -12,7 +12,7 @@ from crosswalk.walker.formats.unpack import compression_of, unpack
 from crosswalk.walker.symbols.spans import SpanKind, Spans
 from crosswalk.walker.symbols.system_map import parse_system_map
 
-__all__ = ["SymbolFile", "parse_symbols", "read_symbols"]
+__all__ = ["SymbolFile", "content_of", "parse_symbols", "read_symbols"]
 
 _LARGEST = 1 << 30
 _ELF = b"\x7fELF"
@@ -43,7 +43,7 @@ def read_symbols(
     """
     name = os.fspath(path)
     with errors_named(name):
-        content = _content(name, notice)
+        content = content_of(name, notice)
         return parse_symbols(content, one_line(Path(name).name))
 
 
@@ -60,7 +60,8 @@ def parse_symbols(data: bytes, name: str) -> SymbolFile:
     return SymbolFile(name, parse_system_map(data), Spans.of(SpanKind.SECTION, ()))
 
 
-def _content(name: str, notice: Callable[[str], None] | None) -> bytes:
+def content_of(name: str, notice: Callable[[str], None] | None = None) -> bytes:
+    """Return the content of a file, of a compressed one what it unpacks to: at most 1 GiB."""
     head = read_file(name, _LARGEST)
     if compression_of(head) is None:
         return head

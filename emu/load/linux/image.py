@@ -24,7 +24,15 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.files import read_file
 from crosswalk.walker.formats.located_errors import errors_named, printable
 
-__all__ = ["HEADER_AT", "MAX_UNPACKED", "KernelImage", "load_kernel", "parse_kernel", "unpack"]
+__all__ = [
+    "HEADER_AT",
+    "MAX_UNPACKED",
+    "KernelImage",
+    "load_kernel",
+    "parse_kernel",
+    "unpack",
+    "unpack_bzimage",
+]
 
 HEADER_AT = 0x1F1
 """Where the setup header begins, in a bzImage and in the zero page."""
@@ -82,6 +90,13 @@ def parse_kernel(data: bytes) -> KernelImage:
     if data[:4] == b"\x7fELF":
         segments, entry, sections = _elf(data)
         return KernelImage(segments, entry, sections=sections)
+    segments, entry, sections = _elf(unpack_bzimage(data))
+    end = 0x202 + data[0x201]
+    return KernelImage(segments, entry, data[HEADER_AT:end], _release(data), sections)
+
+
+def unpack_bzimage(data: bytes) -> bytes:
+    """Return the vmlinux in a bzImage; `BadInput` as in `parse_kernel`."""
     if data[_MAGIC_AT : _MAGIC_AT + 4] != b"HdrS":
         raise BadInput("not a kernel: neither a bzImage nor an ELF vmlinux")
     (version,) = struct.unpack_from("<H", data, _VERSION_AT)
@@ -97,9 +112,7 @@ def parse_kernel(data: bytes) -> KernelImage:
         raise BadInput(
             f"truncated bzImage: {len(data):,} bytes; its payload ends at {start + length:,}"
         )
-    segments, entry, sections = _elf(unpack(data[start : start + length]))
-    end = 0x202 + data[0x201]
-    return KernelImage(segments, entry, data[HEADER_AT:end], _release(data), sections)
+    return unpack(data[start : start + length])
 
 
 def _release(data: bytes) -> str:
