@@ -1,0 +1,379 @@
+"""Each sentence where it holds, with one entry changed that breaks it, and where none can say."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from crosswalk.walker import count_mappings, mappings
+from crosswalk.walker.expectations import (
+    Outcome,
+    Snapshot,
+    judgement,
+    parse_expectations,
+    take_snapshot,
+)
+from crosswalk.walker.expectations.sentences import Ability, Privilege
+from crosswalk.walker.frames import collective_rights
+from crosswalk.walker.symbols import NO_NAMES
+from tests.random_tables import address_spaces
+from tests.tables import KIB4, MIB2, OPEN, RW, TOP, US, USED, XD, A, P, chain, context
+from tests.walker.expectations.layouts import (
+    DATA,
+    DATA_PA,
+    DIRECT,
+    NAMES,
+    REGISTERS,
+    RODATA,
+    STACK,
+    TEXT,
+    TEXT_PA,
+    UDATA,
+    UPPER,
+    UTEXT,
+    kernel,
+    verdict,
+)
+
+HOLDS, BROKEN, UNSAID = Outcome
+EMPTY = 0xFFFF_A000_0000_0000
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A change of the tables that breaks a sentence, and the mapping that is to be named."""
+
+    change: object
+    va: int | None = None
+
+
+def entry(va, *, add=0, drop=0, named=True):
+    """Bits of the entry that maps an address, set or cleared."""
+    return Plant(lambda tables: tables.change(va, add=add, drop=drop), va if named else None)
+
+
+def page(va, pa, flags=P | A | RW | XD):
+    """One page more."""
+    return Plant(lambda tables: tables.map(va, pa, flags, upper=UPPER if va >> 63 else OPEN), va)
+
+
+BELOW_TEXT = TEXT - 4 * KIB4
+WRITES_TEXT = page(DIRECT + TEXT_PA, TEXT_PA)
+DIRECT_MAP, WRITABLE = '"direct map"', '.data, stacks, "direct map", 0x600000+0x1000'
+SENTENCES = [
+    (".text is r-x", entry(TEXT + KIB4, add=RW), TEXT),
+    ("start is r-x", entry(TEXT, add=XD), TEXT),
+    ("handler is r-x for supervisor", entry(TEXT + KIB4, add=RW), TEXT),
+    (f"{TEXT:#x}+0x2000 is r-x", entry(TEXT + KIB4, add=RW), TEXT),
+    ('"st*" is rw-', entry(STACK, drop=XD), STACK),
+    (".text, .rodata never writable", entry(RODATA, add=RW), RODATA),
+    (".text is --- for user", entry(TEXT + KIB4, add=US), TEXT),
+    ("0x400000-0x401000 is r-x for user", entry(UTEXT, add=XD), UTEXT),
+    (".rodata never writable", entry(RODATA, add=RW), RODATA),
+    (".data never executable by supervisor", entry(DATA, drop=XD), DATA),
+    (".data never wx", entry(DATA, drop=XD), DATA),
+    (".text never readable by user", entry(TEXT, add=US), TEXT),
+    (".text never accessible by user", entry(TEXT, add=US), TEXT),
+    ("guard 0x0-0x1000 unmapped", page(0, 0x20_0000), 0),
+    ("0x0-0x1000 is unmapped", page(0, 0x20_0000), 0),
+    ("all of .text mapped", entry(TEXT + KIB4, drop=P, named=False), TEXT),
+    (".data is mapped", entry(DATA, drop=P, named=False), DATA),
+    ("stacks surrounded by unmapped", page(STACK - KIB4, 0x20_0000), STACK),
+    ("stacks surrounded  by unmapped", page(STACK + 2 * KIB4, 0x20_0000), STACK),
+    ("only .text, 0x400000-0x401000 executable", entry(DATA, drop=XD), UDATA),
+    ("only .text executable for supervisor", entry(DATA, drop=XD), EMPTY),
+    (f"only {WRITABLE} writable", entry(TEXT, add=RW), EMPTY),
+    ("no wx", entry(UDATA, drop=XD), EMPTY),
+    ("no wx in .data", entry(DATA, drop=XD), DATA),
+    ("no user in 0xffff800000000000-", entry(DATA, add=US), EMPTY),
+    ("frames of .text never writable", WRITES_TEXT, TEXT),
+    ("frames of .text, .rodata never writable by supervisor", WRITES_TEXT, TEXT),
+    ("frames of start never wx", WRITES_TEXT, TEXT),
+    ("frames never wx", WRITES_TEXT, None),
+    ("frames of .data never executable", page(DIRECT + DATA_PA, DATA_PA, P | A), DATA),
+    ("tables never writable by user", page(0x70_0000, 0x1000, OPEN | A | XD), None),
+    ("tables never executable", page(0x70_0000, 0x2000, P | US | A), None),
+    ("at most 2 mappings in 0xffffc90000000000+0x10000", page(STACK - KIB4, 0), STACK),
+    ("at most 32 mappings", page(0x70_0000, 0x20_0000), EMPTY),
+]
+TEXTS = [text for text, *_ in SENTENCES]
+
+
+def changed(tables):
+    """An address space with bit U/S at all levels, so that a leaf's decides."""
+    for va in (TEXT, DATA):
+        for level in (2, 3, 4):
+            tables.change(va, level, add=US)
+    return tables
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_sentence_holds(text):
+    assert (HOLDS, "") == (verdict(changed(kernel()), text).outcome, verdict(kernel(), text).reason)
+
+
+@pytest.mark.parametrize(("text", "plant", "_"), SENTENCES, ids=TEXTS)
+def test_one_entry_breaks_it_and_is_named(text, plant, _):
+    tables = changed(kernel())
+    plant.change(tables)
+    found = verdict(tables, text, every=True)
+    assert BROKEN == found.outcome
+    named = [
+        va
+        for each in found.evidence
+        for va in range(each.range.va, each.range.va + each.range.size, KIB4)
+    ]
+    assert plant.va is None or plant.va in named
+    assert plant.va is not None or found.reason.endswith("isn't mapped")
+
+
+@pytest.mark.parametrize(("text", "_", "lost"), SENTENCES, ids=TEXTS)
+def test_nothing_is_said_where_tables_lie_outside_memory(text, _, lost):
+    tables = kernel()
+    doubt = {"doubt_of_all": "other roots are known"}
+    if lost is not None:
+        doubt = {"complete": False}
+        at = tables.entry_pa(lost, 4 if lost == EMPTY else 2)
+        tables.entries[at] = 0x7F00_0000 | OPEN
+    found = verdict(tables, text, **doubt)
+    assert (UNSAID, ()) == (found.outcome, found.evidence)
+    assert "not in memory" in found.reason or "other roots are known" == found.reason
+    # Of a whole memory there is nothing else that such an entry could be.
+    assert (
+        UNSAID != verdict(tables, text).outcome
+        or "nothing is mapped" in verdict(tables, text).reason
+    )
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_doubt_about_everything_leaves_nothing_to_say(text):
+    found = verdict(kernel(), text, doubt="most entries make no sense")
+    assert (UNSAID, "most entries make no sense") == (found.outcome, found.reason)
+    found = verdict(kernel(), text, doubt="most entries make no sense", partial=True)
+    assert (HOLDS, "partial: most entries make no sense") == (found.outcome, found.reason)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [it for it in TEXTS if any(name in it for name in (".", "st*", "start", "stacks", "handler"))],
+)
+def test_nothing_is_said_of_names_that_nobody_has(text):
+    found = verdict(kernel(), text, names=NO_NAMES)
+    assert UNSAID == found.outcome
+    assert found.reason.startswith("no region, section or symbol ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".init is r-x",
+        ".init never writable",
+        "frames of .init never writable",
+        ".init unchanged since A",
+        ".init surrounded by unmapped",
+        "only .init executable",
+        ".text, .init is r-x",
+    ],
+)
+def test_nothing_is_said_of_what_is_not_mapped(text):
+    earlier = {"A": take_snapshot(kernel().memory, REGISTERS)}
+    found = verdict(kernel(), text, earlier=earlier)
+    assert (UNSAID, "nothing is mapped in .init") == (found.outcome, found.reason)
+
+
+def test_what_is_broken_stays_so_where_not_all_can_be_looked_at():
+    tables = kernel().change(DATA, drop=XD)
+    found = verdict(tables, "no wx", doubt="most entries make no sense", complete=False)
+    assert (BROKEN, 1) == (found.outcome, found.count)
+
+
+def test_the_first_ranges_are_named_and_all_on_request():
+    tables = kernel()
+    for at in range(0, 40, 2):
+        tables.map(EMPTY + at * KIB4, at * KIB4, P | A | RW, upper=UPPER)
+    few, every = (verdict(tables, "no wx", every=each) for each in (False, True))
+    assert (20, 4, True) == (few.count, len(few.evidence), few.more)
+    assert (20, 20, False) == (every.count, len(every.evidence), every.more)
+    assert few.evidence == every.evidence[:4]
+
+
+def test_mappings_that_several_roots_share_are_named_once():
+    tables = kernel().change(DATA, drop=XD)
+    other = 0x80_0000
+    for slot in range(512):
+        entry_pa = tables.root + 8 * slot
+        if entry_pa in tables.entries:
+            tables.entries[other + 8 * slot] = tables.entries[entry_pa]
+    both = [context(4, root=root) for root in (tables.root, other)]
+    found = verdict(tables, "no wx", contexts=both)
+    assert [(2, DATA)] == [(each.roots, each.range.va) for each in found.evidence]
+    assert 1 == found.count
+
+
+def test_of_frames_that_are_both_writers_and_executors_are_named():
+    tables = kernel()
+    WRITES_TEXT.change(tables)
+    found = verdict(tables, "frames of .text never wx")
+    assert {DIRECT + TEXT_PA, TEXT} == {each.range.va for each in found.evidence}
+    assert "1 frame, the first at 0x100000" == found.reason
+
+
+def test_rights_are_those_that_all_levels_leave():
+    tables = kernel().change(TEXT, add=RW).change(TEXT, 2, drop=RW)
+    assert HOLDS == verdict(tables, ".text is r-x").outcome
+    assert BROKEN == verdict(tables, ".text is r-x", contexts=context(4, wp=False)).outcome
+
+
+def test_a_page_that_a_range_cuts_belongs_to_it():
+    tables = kernel().map(EMPTY, 0, P | A | RW | 1 << 7, level=2, upper=UPPER)
+    inside = f"no wx in {EMPTY + 5:#x}+0x1"
+    assert BROKEN == verdict(tables, inside).outcome
+    assert HOLDS == verdict(tables, f"no wx in {EMPTY + MIB2:#x}+0x1000").outcome
+    # Nor is the rest of a large page inside what only part of it is.
+    only = f"only {EMPTY:#x}+0x1000, .text, 0x400000-0x401000 executable"
+    assert BROKEN == verdict(tables, only).outcome
+    whole = f"only {EMPTY:#x}+0x200000, .text, 0x400000-0x401000 executable"
+    assert HOLDS == verdict(tables, whole).outcome
+
+
+SINCE = [
+    (entry(DATA, drop=XD), "4 KiB changed", "changed, was rw- ---"),
+    (page(EMPTY, 0), "4 KiB new", "new"),
+    (Plant(lambda it: it.change(DATA, drop=P), DATA), "4 KiB gone", "gone"),
+    (
+        Plant(lambda it: it.change(DATA, add=1 << 13), DATA),
+        "4 KiB changed",
+        "changed, was 0x120000",
+    ),
+]
+
+
+@pytest.mark.parametrize(("plant", "reason", "note"), SINCE)
+def test_a_change_since_a_point_is_named(plant, reason, note):
+    tables = kernel()
+    earlier = {"idle": take_snapshot(tables.memory, REGISTERS)}
+    assert HOLDS == verdict(tables, "unchanged since idle", earlier=earlier).outcome
+    plant.change(tables)
+    found = verdict(tables, "unchanged since idle", earlier=earlier)
+    assert (BROKEN, reason) == (found.outcome, found.reason)
+    assert [(plant.va, note)] == [(each.range.va, each.note) for each in found.evidence]
+    assert HOLDS == verdict(tables, ".text unchanged since idle", earlier=earlier).outcome
+
+
+def test_accessed_and_dirty_are_no_change_nor_is_the_size_of_pages():
+    tables = kernel()
+    for at in range(512):
+        tables.map(EMPTY + at * KIB4, MIB2 + at * KIB4, P | RW, upper=UPPER)
+    earlier = {"A": take_snapshot(tables.memory, REGISTERS)}
+    tables.entries[tables.entry_pa(EMPTY, 2)] = MIB2 | P | RW | A | 1 << 7
+    assert HOLDS == verdict(tables, "unchanged since A", earlier=earlier).outcome
+
+
+def test_a_point_that_was_not_looked_at_leaves_nothing_to_say():
+    found = verdict(kernel(), "unchanged since idle")
+    assert (UNSAID, "no point idle was looked at before") == (found.outcome, found.reason)
+
+
+def test_too_many_mappings_are_not_compared(monkeypatch):
+    memory = chain(4, USED)
+    monkeypatch.setattr("crosswalk.walker.expectations.changes.MOST", 5000)
+    earlier = {"A": Snapshot(memory, context(4))}
+    (found,) = judgement.judge(
+        judgement.Subject(memory, context(4), NAMES, earlier=earlier),
+        parse_expectations("unchanged since A", "test"),
+    )
+    assert (UNSAID, "there are too many mappings to compare") == (found.outcome, found.reason)
+
+
+def test_of_more_mappings_than_could_be_listed_the_first_are_named():
+    memory = chain(4, USED)
+    subject = judgement.Subject(memory, context(4), NAMES)
+    text = "no wx\nno user in 0xffff800000000000-\nguard 0x0-0x1000 unmapped\nframes never wx\n"
+    text += "at most 68719476736 mappings\nall of 0x0-0x800000000000 mapped\n"
+    found = judgement.judge(subject, parse_expectations(text, "test"))
+    assert [BROKEN] * 4 + [HOLDS] * 2 == [each.outcome for each in found]
+    assert [512**4, 512**4 // 2, 1] == [each.count for each in found[:3]]
+    assert all(each.evidence for each in found[:4])
+
+
+@st.composite
+def claims(draw):
+    """Address spaces, a range, an ability and a privilege."""
+    memory, contexts = draw(address_spaces())
+    assume(0 < sum(count_mappings(memory, contexts).values()) < 3000)
+    every = [it for each in contexts for it in mappings(memory, each)]
+    page = draw(st.sampled_from(every))
+    start = draw(st.sampled_from([0, page.va, page.va + page.size - 1]))
+    end = draw(st.sampled_from([start + 1, page.va + page.size, TOP]))
+    privilege = draw(st.sampled_from([None, *Privilege]))
+    return memory, contexts, (start, end), draw(st.sampled_from([*Ability])), privilege
+
+
+LETTERS = {Ability.READABLE: "r", Ability.WRITABLE: "w", Ability.EXECUTABLE: "x"}
+
+
+def able(rights, ability, privilege):
+    """Whether rights allow it, by their letters."""
+    texts = {Privilege.SUPERVISOR: rights.supervisor, Privilege.USER: rights.user}
+    chosen = [text for whose, text in texts.items() if privilege in {None, whose}]
+    if ability is Ability.WX:
+        return any("w" in text and "x" in text for text in chosen)
+    if ability is Ability.ACCESSIBLE:
+        return any(text != "---" for text in chosen)
+    return any(LETTERS[ability] in text for text in chosen)
+
+
+def require_as_listed(claim):
+    memory, contexts, (start, end), ability, privilege = claim
+    by = f" by {privilege}" if privilege else ""
+    about = judgement.Subject(memory, contexts, NO_NAMES)
+    there = f"{start:#x}-{end:#x}"
+    text = f"{there} never {ability}{by}\nframes of {there} never {ability}{by}\n"
+    text += f"only {there} {ability}{by}\ntables never {ability}{by}"
+    found = [each.outcome for each in judgement.judge(about, parse_expectations(text, "test"))]
+    every = [it for each in contexts for it in mappings(memory, each)]
+    inside = [it for it in every if it.va < end and it.va + it.size > start]
+    if not inside:
+        assert [UNSAID] * 3 == found[:3]
+        return
+    assert (
+        BROKEN if any(able(it.rights, ability, privilege) for it in inside) else HOLDS
+    ) == found[0]
+    frames = {
+        pa
+        for it in inside
+        for va in range(
+            max(it.va, start & -KIB4), min(it.va + it.size, -(-end // KIB4) * KIB4), KIB4
+        )[:600]
+        for pa in [it.pa + va - it.va]
+    }
+    collective = collective_rights(memory, contexts)
+    rights = collective.rights_at(np.array(sorted(frames), np.uint64))
+    wrong = any(able(judgement.Rights(int(each)), ability, privilege) for each in rights)
+    # A part of the frames of pages that are large: enough to find what is wrong, not that none is.
+    assert not wrong or found[1] is BROKEN
+    low, high = start & -KIB4, -(-end // KIB4) * KIB4
+    outside = any(
+        able(it.rights, ability, privilege) and (it.va < low or it.va + it.size > high)
+        for it in every
+    )
+    assert (BROKEN if outside else HOLDS) == found[2]
+
+
+@given(claims())
+@QUICK
+def test_verdicts_are_those_of_a_list_of_all_mappings(claim):
+    require_as_listed(claim)
+
+
+def test_a_verdict_that_forgets_a_privilege_is_noticed(monkeypatch):
+    tables = kernel()
+    claim = tables.memory, [context(4)], (UDATA, UDATA + KIB4), Ability.WRITABLE, Privilege.USER
+    require_as_listed(claim)
+    monkeypatch.setattr(judgement, "_rule", lambda *_: np.arange(64) & 2 == 2)
+    monkeypatch.setattr(judgement, "_bits", lambda *_: judgement.Rights(2))
+    with pytest.raises(AssertionError):
+        require_as_listed(claim)

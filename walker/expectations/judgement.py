@@ -1,0 +1,413 @@
+"""Expectations judged: what holds, what is broken and by which mappings, what can't be said.
+
+"Holds" is only said of what was looked at. A name that nothing has, a range without a mapping where
+one is needed, tables that aren't in memory: then nothing can be said.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from itertools import groupby, islice
+
+import numpy as np
+
+from crosswalk.walker.aliases import MAX_QUERIES, Aliases, AliasQuery
+from crosswalk.walker.context import PagingContext
+from crosswalk.walker.expectations.changes import Snapshot, differences
+from crosswalk.walker.expectations.search import EVERYTHING, Found, Rule, Search, Span
+from crosswalk.walker.expectations.sentences import (
+    Ability,
+    AtMost,
+    FramesNever,
+    Is,
+    Mapped,
+    Never,
+    Only,
+    Privilege,
+    Sentence,
+    Surrounded,
+    TablesNever,
+    Target,
+    Targets,
+    Unchanged,
+    Unmapped,
+)
+from crosswalk.walker.formats.located_errors import one_line
+from crosswalk.walker.frames import Frames, collective_rights
+from crosswalk.walker.leaves import TOP, table_frames
+from crosswalk.walker.mappings import Range, RootedMapping, coalesce_pages
+from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.pages import Mapping, pages_of
+from crosswalk.walker.rights import Rights
+from crosswalk.walker.spaces import Contexts, listed_contexts
+from crosswalk.walker.symbols import Names
+
+__all__ = ["Evidence", "Judged", "Outcome", "Subject", "judge"]
+
+SHOWN = 4
+"""How many ranges of mappings a broken sentence names."""
+_FEW, _MANY = 4096, 1_000_000
+_PAGE = FRAME
+
+
+class Outcome(StrEnum):
+    """What a sentence comes to."""
+
+    HOLDS = "holds"
+    BROKEN = "broken"
+    UNSAID = "unsaid"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Mappings that break a sentence, folded: those of `context`, which `roots` share.
+
+    `note` says what became of them since an earlier point; empty else.
+    """
+
+    context: PagingContext
+    roots: int
+    range: Range
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A sentence and what it comes to.
+
+    `reason` says why, where it doesn't simply hold. Of a broken one, `count` is the number of
+    mappings that break it, None where they aren't counted; `evidence` are the first of them, or
+    all, and `more` says that there are others.
+    """
+
+    sentence: Sentence
+    outcome: Outcome
+    reason: str = ""
+    count: int | None = None
+    evidence: tuple[Evidence, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Address spaces of one memory, and what is known about them.
+
+    `names` are those of linear ranges. `complete` says that there is no memory but this, so that
+    tables outside it are none. `doubt` is why nothing can be said to hold, `doubt_of_all` why
+    not where a sentence is about all mappings of a frame; empty for no reason. With `partial` what
+    could be looked at is enough all the same. `earlier` are the tables at points of a boot before,
+    by the name of the point.
+    """
+
+    memory: PhysicalMemory
+    contexts: Contexts
+    names: Names
+    complete: bool = True
+    doubt: str = ""
+    doubt_of_all: str = ""
+    partial: bool = False
+    earlier: dict[str, Snapshot] = field(default_factory=dict)
+
+
+def judge(subject: Subject, sentences: Iterable[Sentence], *, every: bool = False) -> list[Judged]:
+    """Return what each sentence comes to, in order; with `every` all mappings that break it.
+
+    Not more than a million of them.
+    """
+    court = _Judge(subject, every=every)
+    return [court.judge(each) for each in sentences]
+
+
+class _Unsaid(Exception):  # Not an error: the answer that there is none.
+    """Why nothing can be said."""
+
+
+class _Judge:
+    def __init__(self, subject: Subject, *, every: bool) -> None:
+        self._subject, self._every = subject, every
+        self._contexts = listed_contexts(subject.contexts)
+
+    @cached_property
+    def _search(self) -> Search:
+        return Search(self._subject.memory, self._subject.contexts)
+
+    @cached_property
+    def _collective(self) -> Frames:
+        return collective_rights(self._subject.memory, self._subject.contexts)
+
+    def judge(self, sentence: Sentence) -> Judged:
+        """Return what a sentence comes to."""
+        rules: dict[type, Callable[..., Judged]] = {
+            Is: self._is,
+            Never: self._never,
+            Unmapped: self._unmapped,
+            Mapped: self._mapped,
+            Surrounded: self._surrounded,
+            Only: self._only,
+            FramesNever: self._frames_never,
+            TablesNever: self._tables_never,
+            AtMost: self._at_most,
+            Unchanged: self._unchanged,
+        }
+        try:
+            return rules[type(sentence.claim)](sentence, sentence.claim)
+        except _Unsaid as why:
+            return Judged(sentence, Outcome.UNSAID, str(why))
+
+    def _is(self, sentence: Sentence, claim: Is) -> Judged:
+        spans = self._mapped_spans(claim.targets)
+        shift = 3 if claim.privilege is Privilege.USER else 0
+        wrong = (np.arange(64) >> shift & 7) != claim.rights
+        return self._without(sentence, spans, wrong)
+
+    def _never(self, sentence: Sentence, claim: Never) -> Judged:
+        targets = claim.targets
+        if targets is None:
+            spans = [(0, TOP)]
+        else:
+            spans = self._mapped_spans(targets) if claim.mapped else self._spans(targets)
+        return self._without(sentence, spans, _rule(claim.ability, claim.privilege))
+
+    def _unmapped(self, sentence: Sentence, claim: Unmapped) -> Judged:
+        return self._without(sentence, self._spans(claim.targets), EVERYTHING)
+
+    def _mapped(self, sentence: Sentence, claim: Mapped) -> Judged:
+        spans = self._spans(claim.targets)
+        holes = (self._search.hole(_rounded(span)) for span in spans)
+        hole = next((each for each in holes if each is not None), None)
+        if hole is None:
+            return self._holds(sentence)
+        self._require_tables(spans)
+        return Judged(sentence, Outcome.BROKEN, f"{hole:#x} isn't mapped")
+
+    def _surrounded(self, sentence: Sentence, claim: Surrounded) -> Judged:
+        self._mapped_spans(claim.targets)
+        around = []
+        for target in claim.targets:
+            for start, end in map(_rounded, self._found(target)):
+                around += [(max(start - _PAGE, 0), start), (end, min(end + _PAGE, TOP))]
+        return self._without(sentence, _merged(around), EVERYTHING)
+
+    def _only(self, sentence: Sentence, claim: Only) -> Judged:
+        inside = _merged(map(_rounded, self._mapped_spans(claim.targets)))
+        edges = [0, *(edge for span in inside for edge in span), TOP]
+        others = [(lo, hi) for lo, hi in zip(edges[::2], edges[1::2], strict=True) if lo < hi]
+        return self._without(sentence, others, _rule(claim.ability, claim.privilege))
+
+    def _at_most(self, sentence: Sentence, claim: AtMost) -> Judged:
+        spans = [(0, TOP)] if claim.targets is None else self._spans(claim.targets)
+        count = self._search.count(spans)
+        if count > claim.count:
+            return self._broken(sentence, spans, EVERYTHING, f"{count:,} mappings")
+        self._require_tables(spans)
+        return self._holds(sentence)
+
+    def _without(self, sentence: Sentence, spans: Sequence[Span], wrong: Rule) -> Judged:
+        """Return a verdict that no mapping in these ranges has such rights."""
+        count = self._search.count(spans, wrong)
+        if count:
+            return self._broken(sentence, spans, wrong, "", count)
+        self._require_tables(spans)
+        return self._holds(sentence)
+
+    def _broken(
+        self,
+        sentence: Sentence,
+        spans: Sequence[Span],
+        rule: Rule,
+        reason: str,
+        count: int | None = None,
+    ) -> Judged:
+        found = self._search.find(spans, rule)
+        evidence, more = self._shown(_folded(found, _MANY if self._every else _FEW))
+        counted = sum(each.range.count for each in evidence)
+        more = more or (count is not None and counted < count)
+        return Judged(sentence, Outcome.BROKEN, reason, count, evidence, more)
+
+    def _shown(self, evidence: Iterator[Evidence]) -> tuple[tuple[Evidence, ...], bool]:
+        """Return the evidence to show, and whether there is more."""
+        shown = tuple(evidence if self._every else islice(evidence, SHOWN))
+        return shown, next(evidence, None) is not None
+
+    def _frames_never(self, sentence: Sentence, claim: FramesNever) -> Judged:
+        frames = self._collective
+        if claim.targets is not None:
+            spans = self._mapped_spans(claim.targets)
+            frames = _common(frames, self._search.frames(spans))
+            if not len(frames):
+                raise _Unsaid("no frame is mapped there")
+            self._require_tables(spans)
+        return self._frames(sentence, frames, claim)
+
+    def _tables_never(self, sentence: Sentence, claim: TablesNever) -> Judged:
+        tables = table_frames(self._subject.memory, self._contexts)
+        if not len(tables):
+            raise _Unsaid("no table is in memory")
+        size = np.full(len(tables), FRAME, np.uint64)
+        among = Frames(tables, size, np.zeros(len(tables), np.uint8))
+        return self._frames(sentence, _common(self._collective, among), claim)
+
+    def _frames(
+        self, sentence: Sentence, frames: Frames, claim: FramesNever | TablesNever
+    ) -> Judged:
+        """Return a verdict that none of these frames, with their rights, has an ability."""
+        rule = _rule(claim.ability, claim.privilege)
+        wrong = np.flatnonzero(rule[frames.rights])
+        if not len(wrong):
+            return self._holds(sentence)
+        start, size = frames.start[wrong], frames.size[wrong]
+        count = int(size.sum()) // FRAME
+        what = "table" if isinstance(claim, TablesNever) else "frame"
+        reason = f"{count:,} {what}{'' if count == 1 else 's'}, the first at {int(start[0]):#x}"
+        found = self._mappings_of(start.tolist(), size.tolist(), claim)
+        evidence, more = self._shown(found)
+        return Judged(sentence, Outcome.BROKEN, reason, None, evidence, more)
+
+    def _mappings_of(
+        self, starts: list[int], sizes: list[int], claim: FramesNever | TablesNever
+    ) -> Iterator[Evidence]:
+        """Yield the mappings by which frames have an ability; of WX those that have either half."""
+        halves = [claim.ability]
+        if claim.ability is Ability.WX:
+            halves = [Ability.WRITABLE, Ability.EXECUTABLE]
+        queries = [
+            AliasQuery(start, size, _bits(half, claim.privilege))
+            for start, size in zip(starts, sizes, strict=True)
+            for half in halves
+        ]
+        for at in range(0, len(queries), MAX_QUERIES):
+            some = queries[at : at + MAX_QUERIES]
+            # As of several address spaces, so that each mapping says whose it is.
+            finder = Aliases(self._subject.memory, self._contexts, some)
+            for number in range(len(some)):
+                # Of each half of WX as many.
+                most = _MANY if self._every else _FEW
+                shown = None if self._every or len(halves) == 1 else SHOWN // 2
+                yield from islice(_folded_aliases(islice(finder.find_once(number), most)), shown)
+
+    def _unchanged(self, sentence: Sentence, claim: Unchanged) -> Judged:
+        before = self._subject.earlier.get(claim.point)
+        if before is None:
+            raise _Unsaid(f"no point {one_line(claim.point)} was looked at before")
+        spans = [(0, TOP)] if claim.targets is None else self._mapped_spans(claim.targets)
+        context = self._contexts[0]
+        found = differences(before, Snapshot(self._subject.memory, context), spans)
+        if found is None:
+            raise _Unsaid("there are too many mappings to compare")
+        if not found.sizes:
+            self._require_tables(spans)
+            return self._holds(sentence)
+        sizes = sorted(found.sizes.items())
+        reason = ", ".join(f"{size >> 10:,} KiB {what}" for what, size in sizes)
+        evidence, more = self._shown(Evidence(context, 1, *each) for each in found.ranges)
+        return Judged(sentence, Outcome.BROKEN, reason, None, evidence, more)
+
+    def _holds(self, sentence: Sentence) -> Judged:
+        """Return that a sentence holds; not where there is a doubt that nobody let pass."""
+        doubt = self._subject.doubt
+        if not doubt and sentence.of_all:
+            doubt = self._subject.doubt_of_all
+        if not doubt:
+            return Judged(sentence, Outcome.HOLDS)
+        if not self._subject.partial:
+            raise _Unsaid(doubt)
+        return Judged(sentence, Outcome.HOLDS, f"partial: {doubt}")
+
+    def _require_tables(self, spans: Sequence[Span]) -> None:
+        """Raise `_Unsaid` where a table of these ranges isn't in memory, and might be elsewhere."""
+        if self._subject.complete or self._subject.partial:
+            return
+        outside = self._search.outside(spans)
+        if outside is not None:
+            raise _Unsaid(f"the table for {outside:#x} is not in memory")
+
+    def _found(self, target: Target) -> list[Span]:
+        """Return the ranges that a target names, as they come."""
+        if target.end is not None:
+            return [(target.start, target.end)]
+        found = self._subject.names.find(target.text)
+        if not found:
+            raise _Unsaid(f"no region, section or symbol {one_line(target.text)} is known")
+        return [(each.start, each.end) for each in found if each.start < each.end]
+
+    def _spans(self, targets: Targets) -> list[Span]:
+        """Return the ranges that targets name, in order and without overlaps."""
+        return _merged(span for target in targets for span in self._found(target))
+
+    def _mapped_spans(self, targets: Targets) -> list[Span]:
+        """Return the same, where something is mapped in each target; raise `_Unsaid` else."""
+        for target in targets:
+            spans = _merged(self._found(target))
+            if not self._search.any(spans):
+                self._require_tables(spans)
+                raise _Unsaid(f"nothing is mapped in {one_line(target.text)}")
+        return self._spans(targets)
+
+
+def _rule(ability: Ability, privilege: Privilege | None) -> Rule:
+    return np.array([ability.met_by(Rights(bits), privilege) for bits in range(64)])
+
+
+def _bits(ability: Ability, privilege: Privilege | None) -> Rights:
+    """Return the rights of which a mapping with this ability has some."""
+    return Rights(sum(1 << at for at in range(6) if ability.met_by(Rights(1 << at), privilege)))
+
+
+def _rounded(span: Span) -> Span:
+    """Return the range of whole pages of 4 KiB around a range."""
+    return span[0] & -_PAGE, -(-span[1] // _PAGE) * _PAGE
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    """Return ranges in order, those that touch each other as one, empty ones left out."""
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if start >= end:
+            continue
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _common(frames: Frames, others: Frames) -> Frames:
+    """Return what frames have in common with others, with the rights of `frames`."""
+    first = np.searchsorted(frames.start + frames.size, others.start, side="right")
+    end = np.searchsorted(frames.start, others.start + others.size, side="left")
+    count = np.maximum(end - first, 0)
+    other = np.repeat(np.arange(len(others)), count)
+    offset = np.arange(len(other)) - np.repeat(np.cumsum(count) - count, count)
+    row = first[other] + offset
+    start = np.maximum(frames.start[row], others.start[other])
+    last = np.minimum(
+        frames.start[row] + frames.size[row], others.start[other] + others.size[other]
+    )
+    return Frames(start, last - start, frames.rights[row])
+
+
+def _folded(found: Iterator[Found], most: int) -> Iterator[Evidence]:
+    """Yield mappings folded to ranges, of the first so many."""
+    for (context, roots), run in groupby(
+        _limited(found, most), lambda each: (each.context, each.roots)
+    ):
+        for ranges in coalesce_pages(each.pages for each in run):
+            yield from (Evidence(context, roots, each) for each in ranges)
+
+
+def _limited(found: Iterator[Found], most: int) -> Iterator[Found]:
+    left = most
+    for each in found:
+        yield each._replace(pages=each.pages.take(slice(left)))
+        left -= len(each.pages)
+        if left <= 0:
+            return
+
+
+def _folded_aliases(found: Iterator[Mapping]) -> Iterator[Evidence]:
+    """Yield mappings of several address spaces folded to ranges."""
+    rooted = (each for each in found if isinstance(each, RootedMapping))
+    for (context, roots), run in groupby(rooted, lambda each: (each.context, each.roots)):
+        for ranges in coalesce_pages(pages_of(run)):
+            yield from (Evidence(context, roots, each) for each in ranges)
