@@ -6,7 +6,7 @@ The function that carries a command out is named as text, and imported when it i
 from pathlib import Path
 
 from crosswalk.emu.cli.compare_options import COMPARE
-from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS, NAMES
+from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS, NAMES, SYMBOLS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
     JOBS,
@@ -24,6 +24,7 @@ from crosswalk.emu.cli.options import (
     Group,
     Option,
     json_option,
+    not_empty,
     number,
     option,
     output_file,
@@ -302,6 +303,31 @@ another system; --roots all leaves them out.""",
     ),
 )
 
+_MAP = Command(
+    "map",
+    "map:run_map",
+    "draw SOURCE's address spaces and physical memory, as a page for a browser",
+    (
+        *SOURCE,
+        ROOTS,
+        Group("names", SYMBOLS),
+        option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            type=output_file,
+            default=Path("map.html"),
+            help="the page (map.html)",
+        ),
+        option("--title", metavar="TEXT", type=not_empty, help="what the page is called"),
+        ALLOW_EMPTY,
+        json_option("one summary document"),
+    ),
+    """\
+Write one page of HTML that needs nothing else and loads nothing: all address spaces that --roots
+names, from the whole down to a page, and the collective rights of physical memory beside them.""",
+)
+
 _NESTED = Command(
     "nested",
     "nested:run",
@@ -433,6 +459,7 @@ COMMANDS = {
         *_CHECK,
         *_READ,
         COMPARE,
+        _MAP,
         *SEARCHING,
         _NESTED,
         _PROTECT,

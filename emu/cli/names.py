@@ -29,6 +29,7 @@ __all__ = [
     "address_text",
     "chosen_addresses",
     "chosen_names",
+    "known_regions",
     "name_columns",
     "region_kind",
     "shown_names",
@@ -47,7 +48,7 @@ def chosen_names(options: argparse.Namespace, spaces: Spaces) -> Names:
     """
     asked = options.symbols
     if asked is None:
-        return _regions(options, spaces) if getattr(options, "within", None) else NO_NAMES
+        return known_regions(options, spaces) if getattr(options, "within", None) else NO_NAMES
     source = spaces.source
     if asked == AUTO and is_guest(options.source):
         return guest_names(spaces)
@@ -99,7 +100,7 @@ def _found(spaces: Spaces) -> Names:
     return known_names(source, file, info=info, offset=0, notice=remark)
 
 
-def _regions(options: argparse.Namespace, spaces: Spaces) -> Names:
+def known_regions(options: argparse.Namespace, spaces: Spaces) -> Names:
     """Return the regions that are known without symbols."""
     source = spaces.source
     if is_guest(options.source):

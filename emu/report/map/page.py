@@ -1,0 +1,168 @@
+"""The page: its parts joined, with the views' data in it. Nothing is loaded, and nothing can be."""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosswalk.emu.report.map.columns import Columns
+from crosswalk.emu.report.map.views import View
+from crosswalk.walker.memory import FRAME, U64
+from crosswalk.walker.symbols import Names, SpanKind, Spans
+
+__all__ = ["Finding", "MapPage", "Spot", "map_html"]
+
+_SCRIPTS = (
+    "text.js",
+    "data.js",
+    "layout.js",
+    "colours.js",
+    "strip.js",
+    "page.js",
+)
+"""The parts of the page's one module, in the order in which they are joined."""
+
+_SYMBOLS = 200_000
+"""The most symbols that a page holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """An address, in bytes, on the axis of the view of this number."""
+
+    view: int
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is found, as a line, and where."""
+
+    text: str
+    spots: tuple[Spot, ...]
+    serious: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MapPage:
+    """All that a page holds.
+
+    `about` is one line on what is shown, `notes` are more, `verdicts` go before the findings.
+    `of_command` lists the mappings of a frame, PA.
+    """
+
+    title: str
+    about: str
+    made_by: str
+    views: Sequence[View]
+    names: Names
+    findings: Sequence[Finding] = ()
+    verdicts: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    of_command: str = ""
+
+
+def map_html(page: MapPage) -> bytes:
+    """Return the page in UTF-8: the same bytes for the same content."""
+    columns = Columns()
+    document = {
+        "title": page.title,
+        "about": page.about,
+        "made_by": f"Made by {page.made_by}.",
+        "of_command": page.of_command,
+        "notes": list(page.notes),
+        "verdicts": list(page.verdicts),
+        "views": [view.document(columns) for view in page.views],
+        "findings": [
+            {
+                "text": each.text,
+                "serious": each.serious,
+                "places": [_place(page.views, spot) for spot in each.spots],
+            }
+            for each in page.findings
+        ],
+        "names": _names(page, columns),
+    }
+    # In a script element, only what looks like its end has to be escaped.
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    script = "\n".join(["", *(_part(name) for name in _SCRIPTS)])
+    style = f"\n{_part('page.css')}"
+    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
+    parts = {
+        "POLICY": escape(policy),
+        "TITLE": escape(page.title),
+        "STYLE": style,
+        "DOCUMENT": text,
+        "COLUMNS": columns.text(),
+        "SCRIPT": script,
+    }
+    return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], _part("page.html")).encode()
+
+
+def _part(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _place(views: Sequence[View], spot: Spot) -> dict[str, int]:
+    bits = views[spot.view].axis.bits
+    return {"view": spot.view, "frame": (spot.address & (1 << bits) - 1) // FRAME}
+
+
+def _names(page: MapPage, columns: Columns) -> list[dict[str, Any]]:
+    """Return the names, of symbols those that lie in what is mapped."""
+    spaces = [view for view in page.views if not view.memory]
+    if not spaces:
+        return []
+    found = []
+    regions = page.names.regions
+    if not len(regions):
+        regions = Spans.of(SpanKind.REGION, page.names.wider)
+    for spans in (regions, page.names.sections, page.names.symbols):
+        rows = np.arange(len(spans))
+        if spans is page.names.symbols:
+            inside = np.zeros(len(spans), np.bool_)
+            for view in spaces:
+                inside |= _mapped(view, spans.start)
+            rows = np.flatnonzero(inside)[:_SYMBOLS]
+        if len(rows):
+            found.append(_spans(spans, rows, columns))
+    return found
+
+
+def _mapped(view: View, va: U64) -> NDArray[np.bool_]:
+    rows = view.rows
+    if not len(rows):
+        return np.zeros(len(va), np.bool_)
+    at = np.searchsorted(rows.va, va, "right") - 1
+    near = np.maximum(at, 0)
+    inside: NDArray[np.bool_] = (at >= 0) & (va - rows.va[near] < rows.size[near])
+    return inside
+
+
+def _spans(spans: Spans, rows: NDArray[np.intp], columns: Columns) -> dict[str, Any]:
+    begin, last = spans.start[rows], spans.last[rows]
+    frame = np.uint64(FRAME)
+    first = begin // frame
+    before = np.concatenate([np.zeros(1, np.uint64), first[:-1]])
+    return {
+        "kind": spans.kind.value,
+        "columns": {
+            "gap": columns.add(first - before),
+            "low": columns.add(begin % frame),
+            "extent": columns.add(last // frame - first),
+            "lastLow": columns.add(last % frame),
+        },
+        "texts": columns.add_text("\n".join(spans.names.shown(row) for row in rows.tolist())),
+    }

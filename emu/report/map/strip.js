@@ -1,0 +1,459 @@
+// A pane: one view on a canvas, in lines, with addresses before them and names above.
+
+const MARGIN = 128; // The addresses before the lines.
+const LABEL = 13; // The names above a line.
+const CELL = 15; // What is mapped.
+const BAND = 3; // The regions below it.
+const LINE = LABEL + CELL + BAND + 3;
+const FONT = '11px ui-monospace, "DejaVu Sans Mono", "Liberation Mono", monospace';
+const SMALL = '10px system-ui, "Liberation Sans", sans-serif';
+
+class Strip {
+  constructor(page, view, height) {
+    this.page = page;
+    this.view = view;
+    this.height = height;
+    this.top = 0; // The first pixel shown of all lines, vertically.
+    this.cursor = view.count ? view.begin[0] : 0;
+    this.marks = []; // [begin, end) in frames that are highlighted.
+    this.build();
+    this.canvas.addEventListener("pointermove", (event) => this.pointed(event));
+    this.canvas.addEventListener("pointerleave", () => page.hideTip());
+    this.canvas.addEventListener("pointerdown", (event) => this.pressed(event));
+    this.canvas.addEventListener("wheel", (event) => this.wheeled(event), { passive: false });
+    this.canvas.addEventListener("keydown", (event) => this.keyed(event));
+    this.canvas.addEventListener("focus", () => page.focused(this));
+    this.canvas.addEventListener("blur", () => this.draw());
+  }
+
+  build() {
+    this.element = document.createElement("section");
+    this.element.className = "pane";
+    const title = document.createElement("h2");
+    title.append(this.view.title);
+    this.status = document.createElement("small");
+    title.append(this.status);
+    const frame = document.createElement("div");
+    frame.className = "frame";
+    this.canvas = document.createElement("canvas");
+    this.canvas.tabIndex = 0;
+    this.canvas.setAttribute("role", "application");
+    this.canvas.setAttribute("aria-roledescription", "map");
+    frame.append(this.canvas);
+    this.element.append(title, frame);
+  }
+
+  // Take the width that there is, and lay out anew where that changed.
+  fit() {
+    const width = Math.max(Math.floor(this.canvas.getBoundingClientRect().width), 320);
+    const lines = Math.max(Math.floor(this.height / LINE), 2);
+    const straight = this.page.straight;
+    const known = this.layout;
+    if (!known || known.width !== width - MARGIN - 8 || known.straight !== straight) {
+      const before = known && { zoom: known.zoom, frame: this.centre() };
+      this.layout = new Layout(this.view, width - MARGIN - 8, lines, straight);
+      if (before && known.straight === straight && before.zoom) {
+        this.layout.set(before.zoom);
+        this.show(before.frame);
+      } else if (before && before.zoom) {
+        this.zoomTo(before.frame, before.frame + 512);
+      } else this.top = 0;
+    }
+    const ratio = devicePixelRatio || 1;
+    this.lines = lines;
+    this.canvas.width = Math.round(width * ratio);
+    this.canvas.height = Math.round(lines * LINE * ratio);
+    this.canvas.style.height = `${lines * LINE}px`;
+    this.shown = width;
+    this.ratio = ratio;
+    this.clamp();
+  }
+
+  get total() {
+    return Math.ceil(this.layout.total / this.layout.width - 1e-9) * LINE;
+  }
+
+  clamp() {
+    this.top = Math.max(0, Math.min(this.top, this.total - this.lines * LINE));
+  }
+
+  centre() {
+    return this.layout.find((this.top / LINE + this.lines / 2) * this.layout.width).frame;
+  }
+
+  // Scroll so that a frame is in the middle.
+  show(frame) {
+    const line = Math.floor(this.layout.position(frame) / this.layout.width);
+    this.top = (line - Math.floor(this.lines / 2)) * LINE;
+    this.clamp();
+  }
+
+  // Scroll no further than needed to have a frame in sight.
+  reveal(frame) {
+    const line = Math.floor(this.layout.position(frame) / this.layout.width) * LINE;
+    if (line < this.top) this.top = line;
+    else if (line + LINE > this.top + this.lines * LINE) this.top = line + LINE - this.lines * LINE;
+    this.clamp();
+  }
+
+  // Change the zoom, and keep a frame at its height.
+  zoomBy(step, frame, y) {
+    this.layout.set(this.layout.zoom + step);
+    const line = Math.floor(this.layout.position(frame) / this.layout.width);
+    this.top = line * LINE + LINE / 2 - (y ?? (this.lines * LINE) / 2);
+    this.clamp();
+    this.page.moved(this);
+    this.draw();
+  }
+
+  // Show [begin, end) as large as it fits.
+  zoomTo(begin, end) {
+    const { layout } = this;
+    layout.set(layout.zoomFor(begin, end, (this.lines ?? 8) * layout.width * 0.9));
+    const first = Math.floor(layout.position(begin) / layout.width);
+    const last = Math.floor(layout.position(end - 1) / layout.width);
+    this.top = (first - Math.max(0, Math.floor(((this.lines ?? 8) - (last - first + 1)) / 2))) * LINE;
+    if (this.lines) this.clamp();
+  }
+
+  // Return the frame and row at a place on the canvas; null beside the lines.
+  at(x, y) {
+    const line = Math.floor((y + this.top) / LINE);
+    const along = x - MARGIN;
+    if (along < 0 || along > this.layout.width) return null;
+    const place = line * this.layout.width + along;
+    if (place >= this.layout.total) return null;
+    const found = this.layout.find(place);
+    // In the rest of a line that a gap ended.
+    if (found.row >= 0 && this.layout.at[found.item + 1] < place) return null;
+    return found;
+  }
+
+  draw() {
+    if (!this.layout) return;
+    const context = this.canvas.getContext("2d");
+    const { palette } = this.page;
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    context.fillStyle = palette.get("paper");
+    context.fillRect(0, 0, this.shown, this.lines * LINE);
+    const first = Math.floor(this.top / LINE);
+    for (let line = first; line <= first + this.lines; line += 1) {
+      if (line * this.layout.width >= this.layout.total) break;
+      this.drawLine(context, line, line * LINE - this.top);
+    }
+    this.drawScroll(context);
+    this.describe();
+  }
+
+  drawScroll(context) {
+    const height = this.lines * LINE;
+    if (this.total <= height) return;
+    const size = Math.max((height * height) / this.total, 12);
+    const at = ((height - size) * this.top) / (this.total - height);
+    context.fillStyle = this.page.palette.get("line");
+    context.fillRect(this.shown - 6, at, 5, size);
+  }
+
+  drawLine(context, line, y) {
+    const { layout, view } = this;
+    const { palette } = this.page;
+    const from = line * layout.width;
+    const to = Math.min(from + layout.width, layout.total);
+    const first = layout.find(from + 1e-6);
+    const top = y + LABEL;
+    // A line that a gap ended before begins with the row after it.
+    let item = Math.max(upTo(layout.at, from + 1e-6) - 1, 0);
+    while (item < layout.length.length && layout.at[item + 1] <= from + 1e-6) item += 1;
+    if (item >= layout.length.length) return;
+    const start = layout.at[item] >= from - 1e-6 && layout.at[item + 1] > layout.at[item] ? layout.beginOf(item) : first.frame;
+    context.font = FONT;
+    context.textBaseline = "middle";
+    context.textAlign = "right";
+    context.fillStyle = palette.get("text");
+    context.fillText(addressText(view.space, start, 0, ""), MARGIN - 8, top + CELL / 2);
+    context.textAlign = "left";
+    this.drawItems(context, item, from, to, top);
+    this.drawNames(context, start, from, to, y);
+    this.drawMarks(context, from, to, top);
+  }
+
+  drawItems(context, first, from, to, y) {
+    const { layout, view } = this;
+    const colour = this.page.colourOf(this);
+    const { palette } = this.page;
+    let pixel = -1;
+    const weights = new Map();
+    const flush = () => {
+      if (pixel >= 0 && weights.size) {
+        let best = -1, most = -1;
+        for (const [code, weight] of weights) {
+          const rank = colour.classes[code].serious ? 1e9 + weight : weight;
+          if (rank > most) [best, most] = [code, rank];
+        }
+        this.cell(context, colour.classes[best], MARGIN + pixel, y, 1);
+      }
+      weights.clear();
+    };
+    for (let item = first; item < layout.length.length; item += 1) {
+      const left = layout.at[item];
+      if (left >= to) break;
+      const right = layout.at[item + 1];
+      if (right <= left) continue;
+      const x0 = Math.max(left, from) - from, x1 = Math.min(right, to) - from;
+      if (item % 2 === 0) {
+        if (x1 - x0 >= 1) {
+          flush();
+          pixel = -1;
+          context.fillStyle = palette.get("gap");
+          context.fillRect(MARGIN + x0, y + CELL / 2 - 1, x1 - x0, 2);
+        }
+        continue;
+      }
+      const code = colour.of[(item - 1) / 2];
+      const begin = Math.floor(x0 + 1e-6), end = Math.floor(x1 + 1e-6);
+      if (end - begin >= 1) {
+        if (begin !== pixel) flush();
+        const covered = begin === pixel && weights.size ? 1 : 0;
+        if (covered) {
+          weights.set(code, (weights.get(code) ?? 0) + begin + 1 - x0);
+          flush();
+        }
+        if (end > begin + covered) this.drawRow(context, item, colour.classes[code], MARGIN + begin + covered, y, end - begin - covered, left - from);
+        pixel = end;
+        if (x1 - end > 1e-3) weights.set(code, x1 - end);
+      } else {
+        if (begin !== pixel) {
+          flush();
+          pixel = begin;
+        }
+        weights.set(code, (weights.get(code) ?? 0) + x1 - x0);
+      }
+    }
+    flush();
+  }
+
+  // A row from `x`, `wide` pixels; `left` is where all of it begins, from the line's beginning.
+  drawRow(context, item, kind, x, y, wide, left) {
+    const { view, layout } = this;
+    const row = (item - 1) / 2;
+    const perFrame = layout.perFrame(item);
+    const form = view.form ? view.form[row] : RANGE;
+    const page = pageFrames(view, row) * perFrame;
+    if (form === STRIDE && strideOf(view, row) * perFrame >= 3) {
+      const stride = strideOf(view, row) * perFrame;
+      const first = Math.max(Math.floor((x - MARGIN - left) / stride), 0);
+      for (let at = MARGIN + left + first * stride; at < x + wide; at += stride) {
+        const begin = Math.max(at, x);
+        const end = Math.min(at + Math.max(page, 1), x + wide);
+        if (end > begin) this.cell(context, kind, begin, y, end - begin);
+      }
+      return;
+    }
+    this.cell(context, kind, x, y, wide, form >= STRIDE);
+    const letters = kind.letters;
+    context.font = SMALL;
+    if (form === RANGE || form === REPEAT) {
+      if (view.shift && page >= 6 && page < wide + 6) {
+        context.fillStyle = this.page.palette.get("paper");
+        const first = Math.max(Math.ceil((x - MARGIN - left) / page), 0);
+        for (let at = MARGIN + left + first * page; at < x + wide; at += page) context.fillRect(Math.round(at) - 0.5, y, 1, CELL);
+      }
+    }
+    const room = page >= 20 && page < wide ? page : wide;
+    if (!letters || room < 20 || context.measureText(letters).width > room - 2) return;
+    context.fillStyle = this.page.palette.ink(kind.lanes[0] === "none" ? kind.lanes[1] ?? "none" : kind.lanes[0]);
+    context.textAlign = "center";
+    const lane = kind.lanes.length > 1 ? CELL : CELL;
+    if (page >= 20 && page < wide && form === RANGE) {
+      const first = Math.max(Math.floor((x - MARGIN - left) / page), 0);
+      for (let at = MARGIN + left + first * page; at < x + wide; at += page) {
+        const middle = at + page / 2;
+        if (middle > x + 8 && middle < x + wide - 8) context.fillText(letters, middle, y + lane / 2 + 0.5);
+      }
+    } else context.fillText(letters, x + wide / 2, y + lane / 2 + 0.5);
+    context.textAlign = "left";
+  }
+
+  // One cell: the first lane above, the second, if there is one, below.
+  cell(context, kind, x, y, wide, folded = false) {
+    const { palette } = this.page;
+    const high = kind.lanes.length > 1 ? CELL - 5 : CELL;
+    kind.lanes.forEach((style, lane) => {
+      const [top, tall] = lane ? [y + high, CELL - high] : [y, high];
+      context.fillStyle = palette.fill(style);
+      context.fillRect(x, top, wide, tall);
+      if (wide < 6) return;
+      const patterns = [style, ...(folded ? ["folded"] : [])];
+      for (const each of patterns) {
+        const pattern = palette.pattern(context, each);
+        if (!pattern) continue;
+        context.fillStyle = pattern;
+        context.fillRect(x, top, wide, tall);
+      }
+    });
+  }
+
+  // The names of regions and sections where they begin in a line, and a band below them.
+  drawNames(context, start, from, to, y) {
+    const { palette, names } = this.page;
+    if (!this.view.hole && !this.view.named) return;
+    context.font = SMALL;
+    const regions = names.find((each) => each.kind === "region" || each.kind === "section");
+    let free = MARGIN;
+    const label = (text, x) => {
+      const wide = context.measureText(text).width;
+      if (x < free || x + wide > MARGIN + this.layout.width + 40) return;
+      context.fillStyle = palette.get("text");
+      context.fillText(text, x, y + LABEL / 2 + 1);
+      free = x + wide + 8;
+    };
+    for (const each of names.filter((it) => it.kind !== "symbol")) {
+      const ending = this.layout.find(to - 1e-6).frame;
+      let row = Math.max(upTo(each.begin, start) - 1, 0);
+      for (; row < each.texts.length && each.begin[row] <= ending; row += 1) {
+        if (each.last[row] < start) continue;
+        const left = Math.max(this.layout.position(Math.max(each.begin[row], start)), from) - from;
+        const right = Math.min(this.layout.position(Math.min(each.last[row], ending)), to) - from;
+        const begun = each.begin[row] >= start || Math.floor(this.top / LINE) * this.layout.width === from;
+        if (each === regions) {
+          context.fillStyle = palette.get(row % 2 ? "band-one" : "band-two");
+          context.fillRect(MARGIN + left, y + LABEL + CELL + 1, Math.max(right - left, 1), BAND);
+        }
+        if (begun || each.begin[row] < start) label(begun ? each.texts[row] : `… ${each.texts[row]}`, MARGIN + left);
+      }
+    }
+    if (free > MARGIN) return;
+    // Pages that are seen one by one have the names of their symbols.
+    if (this.layout.scale < PAGE / 3) return;
+    const text = nameOf(names, start);
+    if (text) label(text, MARGIN);
+  }
+
+  drawMarks(context, from, to, y) {
+    const { palette } = this.page;
+    const bar = (begin, end, colour, inner) => {
+      const left = this.layout.position(begin), right = this.layout.position(end - 1) + this.layout.perFrame(2 * rowAt(this.view, end - 1) + 1);
+      if (right < from || left > to) return;
+      const x0 = Math.max(left, from) - from + MARGIN, x1 = Math.min(Math.max(right, left + 2), to) - from + MARGIN;
+      context.strokeStyle = palette.get(colour);
+      context.lineWidth = 2;
+      if (x1 - x0 > 6) context.strokeRect(x0 + 1, y + inner, x1 - x0 - 2, CELL - 2 * inner);
+      else {
+        context.fillStyle = palette.get(colour);
+        context.beginPath();
+        context.moveTo((x0 + x1) / 2, y + 3);
+        context.lineTo((x0 + x1) / 2 - 5, y - 5);
+        context.lineTo((x0 + x1) / 2 + 5, y - 5);
+        context.fill();
+        context.fillRect((x0 + x1) / 2 - 1, y, 2, CELL);
+      }
+    };
+    for (const [begin, end] of this.marks) bar(begin, end, "alias", 1);
+    for (const [begin, serious] of this.page.findingsOf(this)) {
+      const place = this.layout.position(begin);
+      if (place < from || place >= to) continue;
+      const x = place - from + MARGIN;
+      context.fillStyle = palette.get(serious ? "finding" : "quiet");
+      context.beginPath();
+      context.moveTo(x + 1, y + CELL - 4);
+      context.lineTo(x - 4, y + CELL + 4);
+      context.lineTo(x + 6, y + CELL + 4);
+      context.fill();
+    }
+    if (this.chosen) bar(this.chosen[0], this.chosen[1], "chosen", 0);
+    if (document.activeElement === this.canvas) {
+      const place = this.layout.position(this.cursor);
+      if (place >= from && place < to) {
+        context.strokeStyle = palette.get("focus");
+        context.lineWidth = 2;
+        const row = rowAt(this.view, this.cursor);
+        const wide = row < 0 ? 3 : Math.max(this.layout.perFrame(2 * row + 1), 3);
+        context.strokeRect(place - from + MARGIN - 1, y - 2, wide + 2, CELL + 4);
+      }
+    }
+  }
+
+  // Say in words what is shown, for those who don't see it.
+  describe() {
+    const text = this.page.describe(this);
+    this.canvas.setAttribute("aria-label", text);
+    const { layout } = this;
+    const zoom = layout.zoom ? `lengths up to ${roundedSize(Math.max(layout.limit, 1))} true to scale` : "";
+    const scale = this.page.straight ? "true to scale" : zoom || "gaps and long ranges shortened";
+    this.status.textContent = `${this.view.summary}; ${scale}`;
+  }
+
+  pointed(event) {
+    const found = this.at(event.offsetX, event.offsetY);
+    if (event.buttons && this.dragged) {
+      const by = this.dragged.y - event.offsetY;
+      if (Math.abs(by) > 3) this.dragged.moved = true;
+      this.top = this.dragged.top + by;
+      this.clamp();
+      this.page.moved(this);
+      this.draw();
+      return;
+    }
+    if (found) this.page.showTip(this, found, event.clientX, event.clientY);
+    else this.page.hideTip();
+  }
+
+  pressed(event) {
+    this.dragged = { y: event.offsetY, top: this.top, moved: false };
+    this.canvas.setPointerCapture(event.pointerId);
+    this.canvas.addEventListener("pointerup", (up) => {
+      const { moved } = this.dragged;
+      this.dragged = null;
+      const found = moved ? null : this.at(up.offsetX, up.offsetY);
+      if (!found) return;
+      this.cursor = found.frame;
+      this.page.choose(this, found.frame);
+    }, { once: true });
+  }
+
+  wheeled(event) {
+    event.preventDefault();
+    if (event.shiftKey) {
+      this.top += event.deltaY || event.deltaX;
+      this.clamp();
+      this.page.moved(this);
+      this.draw();
+      return;
+    }
+    const found = this.at(event.offsetX, event.offsetY);
+    const frame = found ? found.frame : this.centre();
+    this.zoomBy(-Math.sign(event.deltaY) * 0.04, frame, event.offsetY);
+  }
+
+  keyed(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const { view } = this;
+    const row = rowAt(view, this.cursor);
+    const next = () => view.begin[Math.min(upTo(view.begin, this.cursor), view.count - 1)];
+    const pages = row >= 0 && this.layout.perFrame(2 * row + 1) * pageFrames(view, row) >= 6;
+    const jump = pages ? (view.form && view.form[row] === STRIDE ? strideOf(view, row) : pageFrames(view, row)) : 0;
+    const moves = {
+      ArrowRight: () => (pages && this.cursor + jump < view.end[row] ? this.cursor + jump : next()),
+      ArrowLeft: () => {
+        if (pages && this.cursor - jump >= view.begin[row]) return this.cursor - jump;
+        const before = upTo(view.begin, this.cursor - 1) - 1;
+        return view.begin[Math.max(before, 0)];
+      },
+      ArrowDown: () => this.layout.find(Math.min(this.layout.position(this.cursor) + this.layout.width, this.layout.total - 1)).frame,
+      ArrowUp: () => this.layout.find(Math.max(this.layout.position(this.cursor) - this.layout.width, 0)).frame,
+      Home: () => view.begin[0],
+      End: () => view.begin[view.count - 1],
+    };
+    if (moves[event.key] && view.count) {
+      this.cursor = moves[event.key]();
+      this.reveal(this.cursor);
+    } else if (event.key === "Enter" || event.key === " ") this.page.choose(this, this.cursor);
+    else if (event.key === "PageDown" || event.key === "PageUp") {
+      this.top += (event.key === "PageDown" ? 1 : -1) * this.lines * LINE * 0.9;
+      this.clamp();
+    } else return;
+    event.preventDefault();
+    this.page.moved(this);
+    this.draw();
+  }
+}
