@@ -19,13 +19,14 @@ from crosswalk.emu.cli.check import (
     save_cases,
     verdict_of,
 )
+from crosswalk.emu.cli.names import symbols_of
 from crosswalk.emu.cli.output import command_text, emit, print_verdict, remark
 from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.builtin import GUESTS
 from crosswalk.emu.load.linux.boot import Boot, Reached
 from crosswalk.emu.load.linux.failure import KernelFailure
 from crosswalk.emu.load.linux.image import load_kernel
-from crosswalk.emu.load.linux.points import Point, parse_point, parse_symbols
+from crosswalk.emu.load.linux.points import Point, parse_point
 from crosswalk.emu.report.conclusion import Conclusion, Extent, conclude
 from crosswalk.emu.report.records import structures_case
 from crosswalk.emu.report.text import context_text, range_text
@@ -35,7 +36,6 @@ from crosswalk.guest.init import init_archive
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.corewriter import core_parts
 from crosswalk.walker.formats.files import read_file, write_file, write_parts
-from crosswalk.walker.formats.located_errors import errors_named
 from crosswalk.walker.mappings import Range, coalesce, mappings
 from crosswalk.walker.memory import Segments
 from crosswalk.walker.rights import Rights
@@ -103,9 +103,7 @@ def run(options: argparse.Namespace) -> int:
 def _points(options: argparse.Namespace) -> tuple[list[Point], Point]:
     symbols = None
     if options.system_map is not None:
-        content = read_file(options.system_map).decode("utf-8", "replace")
-        with errors_named(str(options.system_map)):
-            symbols = parse_symbols(content)
+        symbols = symbols_of(str(options.system_map)).symbols.addresses()
     points = [parse_point(text, symbols) for text in options.check_at or ()]
     return points, parse_point(options.until or "idle", symbols)
 

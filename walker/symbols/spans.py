@@ -131,6 +131,13 @@ class Spans:
         """Yield each of them, by address."""
         return (self[at] for at in range(len(self)))
 
+    def addresses(self) -> dict[str, int]:
+        """Return where each begins, by name; of one name the first."""
+        found: dict[str, int] = {}
+        for name, start in zip(self.names, self.start.tolist(), strict=True):
+            found.setdefault(name, start)
+        return found
+
     def rows_at(self, va: U64) -> NDArray[np.int64]:
         """Return for each address which span it lies in, int64[n]; -1 where it lies in none.
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from crosswalk.walker.errors import BadInput
 
-__all__ = ["Point", "PointKind", "parse_point", "parse_symbols"]
+__all__ = ["Point", "PointKind", "parse_point"]
 
 
 class PointKind(StrEnum):
@@ -61,23 +61,5 @@ def parse_point(text: str, symbols: Mapping[str, int] | None = None) -> Point:
     if symbols is None:
         raise BadInput(f"{text!r}: a symbol needs --system-map")
     if value not in symbols:
-        raise BadInput(f"{text!r}: no such symbol in the System.map")
+        raise BadInput(f"{text!r}: no such symbol in the file of --system-map")
     return Point(PointKind.SYMBOL, value, symbols[value])
-
-
-def parse_symbols(text: str) -> dict[str, int]:
-    """Return the linear addresses of a System.map's symbols, the first of each name.
-
-    Raises `BadInput` where it has none: a distribution may ship a stub.
-    """
-    symbols: dict[str, int] = {}
-    for line in text.splitlines():
-        match line.split():
-            case [address, kind, name] if len(kind) == 1:
-                try:
-                    symbols.setdefault(name, int(address, 16))
-                except ValueError:
-                    continue
-    if not symbols:
-        raise BadInput("no symbols in it; it may be the distribution's stub of a System.map")
-    return symbols

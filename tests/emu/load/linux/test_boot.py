@@ -5,7 +5,7 @@ from crosswalk.emu.cpu.ram import Ram
 from crosswalk.emu.load.linux.boot import ARGUMENTS, Boot
 from crosswalk.emu.load.linux.failure import KernelFailure, console_lines
 from crosswalk.emu.load.linux.image import parse_kernel
-from crosswalk.emu.load.linux.points import Point, parse_point, parse_symbols
+from crosswalk.emu.load.linux.points import Point, parse_point
 from tests.emu.cpu.assembly import SLEEP
 from tests.emu.load.linux.kernels import BASE, TABLES, TEXT, talking, vmlinux
 
@@ -100,8 +100,7 @@ def test_a_point_that_the_last_instruction_counted_leads_to_is_not_passed_over()
 
 
 def test_a_symbol_is_reached_before_its_instruction():
-    symbols = parse_symbols(f"{BASE:016x} T _text\n")
-    (reached,) = booted(talking("")).run([], parse_point("symbol:_text", symbols), 20)
+    (reached,) = booted(talking("")).run([], parse_point("symbol:_text", {"_text": BASE}), 20)
     assert BASE == reached.state.registers["rip"]
     assert reached.context.cr3 != TABLES
 
