@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.walker.columns import distinct
+from crosswalk.walker.columns import Rows, distinct
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import LEVELS, SHIFT_4MIB
 from crosswalk.walker.leaves import Leaves
@@ -45,7 +45,7 @@ _LOW_BYTE = 0 if sys.byteorder == "little" else 7
 
 
 @dataclass(frozen=True, slots=True)
-class Frames:
+class Frames(Rows):
     """n disjoint physical ranges in ascending order; neighbours differ in rights.
 
     `start`, `size` uint64[n] in bytes, multiples of 4096; `rights` uint8[n], the union of the

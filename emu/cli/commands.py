@@ -6,7 +6,7 @@ The function that carries a command out is named as text, and imported when it i
 from pathlib import Path
 
 from crosswalk.emu.cli.compare_options import COMPARE
-from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS, NAMES, SYMBOLS
+from crosswalk.emu.cli.listing_options import FILTERS, FORMATS, FRAME_FILTERS, NAMES, SYMBOLS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
     JOBS,
@@ -207,6 +207,7 @@ another system; --roots all leaves them out.""",
                 type=output_file,
                 help="write the paging structures as a case file",
             ),
+            FORMATS,
             _WATCH,
             SUMMARY,
             ALLOW_EMPTY,
@@ -249,6 +250,7 @@ another system; --roots all leaves them out.""",
                 type=number(bits=63),
                 help="with --of or --watch, stop after N lines",
             ),
+            FORMATS,
             _WATCH,
             SUMMARY,
             ALLOW_EMPTY,

@@ -6,15 +6,15 @@ from collections.abc import Callable
 import numpy as np
 
 from crosswalk.emu.cli.followed import Followed, follow, write_summary
-from crosswalk.emu.cli.output import emit, remark
+from crosswalk.emu.cli.listing_output import chosen_format, is_answer, write_list
+from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.selection import chosen_frames, mappings_of_frame
 from crosswalk.emu.cli.sources import report_source
 from crosswalk.emu.cli.spaces import chosen_spaces
 from crosswalk.emu.cli.tables import list_tables
-from crosswalk.emu.cli.walk import list_pages, marked, print_heading
+from crosswalk.emu.cli.walk import list_pages
 from crosswalk.emu.cli.watch import watch_frames
-from crosswalk.emu.report.records import frame_record
-from crosswalk.emu.report.text import FRAME_HEADING, frame_text, mapping_text, size_text
+from crosswalk.emu.report.text import frame_text, mapping_text, size_text
 from crosswalk.walker.aliases import WritableExecutable, writable_and_executable
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.frames import Frames, collective_rights
@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     """List the collective rights of SOURCE's frames, and return the exit status."""
     if options.watch is not None:
         return watch_frames(options)
+    chosen_format(options)
     _refuse(options)
     verdict = options.policy is not None or options.tables
     spaces = chosen_spaces(options, listing=True, count=verdict)
@@ -39,19 +40,16 @@ def run(options: argparse.Namespace) -> int:
         return _contributors(followed, frames, options)
     if options.tables:
         return list_tables(followed, frames, options)
-    print_heading(FRAME_HEADING, options)
-    for start, size, rights in chosen_frames(options, frames):
-        if options.json:
-            emit(frame_record(start, size, rights))
-        else:
-            print(marked(frame_text(start, size, rights), rights))
+    listed = chosen_frames(options, frames)
+    write_list(options, Frames, [(spaces.source.context, listed)])
     return _judge(followed, frames, options)
 
 
 def _refuse(options: argparse.Namespace) -> None:
     """Raise `BadInput` for two options that ask for different answers."""
     filters = ("pa", "wx", "readable_by", "writable_by", "executable_by")
-    for one, others in ("of", ("tables", "policy", *filters)), ("tables", ("policy",)):
+    forms = ("format", "output", "legend")
+    for one, others in ("of", ("tables", "policy", *filters)), ("tables", ("policy", *forms)):
         for other in others:
             if getattr(options, one) not in (None, False) and getattr(options, other):
                 raise BadInput(f"--{one} and --{other.replace('_', '-')}: choose one of them")
@@ -63,7 +61,7 @@ def _judge(followed: Followed, frames: Frames, options: argparse.Namespace) -> i
     memory = spaces.source.memory
     found = writable_and_executable(memory, spaces.walked, frames, aliases=options.aliases)
     strict = [each for each in found if each.within_one_privilege]
-    show = remark if options.json else print
+    show = print if is_answer(options) else remark
     _report_wx(found, strict, followed, show)
     assumption = followed.assumption(frames)
     if assumption is not None:

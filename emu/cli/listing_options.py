@@ -1,4 +1,4 @@
-"""Options of listings of mappings, as data: what is chosen, and names."""
+"""Options of listings of mappings, as data: what is chosen, names, and how lists are written."""
 
 import argparse
 
@@ -9,11 +9,13 @@ from crosswalk.emu.cli.options import (
     not_empty,
     number,
     option,
+    output_file,
     size,
 )
 
 __all__ = [
     "FILTERS",
+    "FORMATS",
     "FRAME_FILTERS",
     "IN",
     "NAMES",
@@ -201,3 +203,28 @@ IN: tuple[Option, ...] = (
 
 NAMES = Group("names", (*SYMBOLS, *IN))
 """Both, where mappings are listed."""
+
+FORMATS = Group(
+    "the form of the list",
+    (
+        option(
+            "--format",
+            choices=["text", "json", "csv", "parquet", "arrow"],
+            help="lines (text), a record a line (json, as --json), or a table; tables need "
+            "pyarrow: pip install 'crosswalk-x86[arrow]'",
+        ),
+        option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            type=output_file,
+            help="write the list to this file, whole or not at all, instead of standard output",
+        ),
+        option(
+            "--legend",
+            action="store_true",
+            help="explain columns, flags, rights and colours, on standard error",
+        ),
+    ),
+)
+"""How lists are written: `crosswalk.emu.cli.listing_output` takes their values."""

@@ -14,8 +14,13 @@ from crosswalk.emu.cli.parser import make_parser, parse, release
 
 __all__ = ["main", "run_completion", "run_help"]
 
-_PACKAGES = {"unicorn": "unicorn", "keystone": "keystone-engine", "capstone": "capstone"}
-"""The distributions of what not every platform has, by the name they are imported by."""
+_PACKAGES = {
+    "unicorn": "unicorn",
+    "keystone": "keystone-engine",
+    "capstone": "capstone",
+    "pyarrow": "'crosswalk-x86[arrow]'",
+}
+"""What installs what not every platform has, and extras, by the name they are imported by."""
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
 """What a shell reports of a process that SIGINT or SIGPIPE ended."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.sources import is_guest
 from crosswalk.emu.cli.spaces import Spaces
-from crosswalk.emu.report.listings import Coded, Column, Rows
+from crosswalk.emu.report.listings import Coded, Column, Mapped
 from crosswalk.walker.chosen import Spans as Addresses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
@@ -203,12 +203,12 @@ def name_columns(names: Names) -> list[Column]:
     return columns
 
 
-def _region_values(names: Names) -> Callable[[Rows, PagingContext], Coded]:
+def _region_values(names: Names) -> Callable[[Mapped, PagingContext], Coded]:
     return lambda rows, _: Coded(*names.region_codes(rows.va))
 
 
-def _symbol_values(names: Names) -> Callable[[Rows, PagingContext], Coded]:
-    def values(rows: Rows, _: PagingContext) -> Coded:
+def _symbol_values(names: Names) -> Callable[[Mapped, PagingContext], Coded]:
+    def values(rows: Mapped, _: PagingContext) -> Coded:
         if isinstance(rows, Ranges):
             texts = names.range_texts(rows.va, rows.va + (rows.size - np.uint64(1)))
         else:

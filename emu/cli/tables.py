@@ -7,9 +7,9 @@ from itertools import islice
 import numpy as np
 
 from crosswalk.emu.cli.followed import Followed
+from crosswalk.emu.cli.listing_output import marked, print_heading
 from crosswalk.emu.cli.output import emit, remark
 from crosswalk.emu.cli.selection import chosen_frames
-from crosswalk.emu.cli.walk import marked, print_heading
 from crosswalk.emu.report.records import frame_record
 from crosswalk.emu.report.text import FRAME_HEADING, count_text, frame_text, mapping_text
 from crosswalk.walker.frames import Frames

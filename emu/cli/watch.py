@@ -27,6 +27,7 @@ from crosswalk.walker.rights import Rights
 
 __all__ = ["watch_frames", "watch_walk"]
 
+_FORMS = ("format", "output", "legend")
 _MOST = 10_000_000
 """The most mappings of a look: 26 bytes each, of two looks."""
 
@@ -46,7 +47,7 @@ Keyed = Mapping[int | None, Any]
 
 def watch_walk(options: argparse.Namespace) -> int:
     """List the mappings that change, and return the exit status."""
-    _refuse(options, "coalesce", "save_case", "summary")
+    _refuse(options, "coalesce", "save_case", "summary", *_FORMS)
     start, end = chosen_range(options)
     chosen: list[Selection] = []
 
@@ -67,7 +68,7 @@ def watch_walk(options: argparse.Namespace) -> int:
 
 def watch_frames(options: argparse.Namespace) -> int:
     """List the physical ranges whose collective rights change, and return the exit status."""
-    _refuse(options, "policy", "of", "tables", "summary")
+    _refuse(options, "policy", "of", "tables", "summary", *_FORMS)
 
     def look(spaces: Spaces) -> Keyed:
         frames = collective_rights(spaces.source.memory, spaces.walked)

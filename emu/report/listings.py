@@ -1,86 +1,350 @@
-"""Listings of mappings, ranges and frames: lines for people, records for machines.
+"""Listings of mappings, ranges and frames in bulk: lines for people, records for machines.
 
-A listing has the columns of what it lists, and extra ones that options ask for.
+A listing has the columns of what it lists, and extra ones that options ask for. Its lines are those
+of `crosswalk.emu.report.text`, its records those of `crosswalk.emu.report.records`; what stands in
+them is taken from there, and tests hold each to the line and the record of a single mapping.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosswalk.emu.report.records import mapping_record, range_record
-from crosswalk.emu.report.text import MAPPING_HEADING, RANGE_HEADING, mapping_text, range_text
+from crosswalk.emu.report.cells import (
+    Cell,
+    Texts,
+    encoded,
+    hexadecimal,
+    joined,
+    lengths,
+    padded_hexadecimal,
+    spaces,
+)
+from crosswalk.emu.report.records import rights_record
+from crosswalk.emu.report.text import (
+    FRAME_HEADING,
+    MAPPING_HEADING,
+    RANGE_HEADING,
+    count_text,
+    flags_text,
+    rights_text,
+    size_text,
+)
 from crosswalk.walker.context import PagingContext
+from crosswalk.walker.entry import Entry
+from crosswalk.walker.frames import Frames
 from crosswalk.walker.mappings import Ranges
+from crosswalk.walker.memory import U64
 from crosswalk.walker.pages import Pages
+from crosswalk.walker.rights import Rights
 
-__all__ = ["Coded", "Column", "heading", "lines", "records"]
+__all__ = [
+    "Coded",
+    "Column",
+    "Mapped",
+    "Marks",
+    "Rows",
+    "coded_cell",
+    "extra",
+    "heading",
+    "lines",
+    "records",
+]
 
-Rows = Pages | Ranges
+Mapped = Pages | Ranges
+"""What may have extra columns."""
+Rows = Mapped | Frames
 """What is listed, in bulk."""
+
+_AT_ONCE = 8192
+"""How many rows are put together at once, so that they stay in the cache of a processor."""
+_LAST = 24
+"""How many characters the last column has that isn't an extra one."""
 
 
 class Coded(NamedTuple):
-    """n texts by number: `codes` intp[n] into `texts`, -1 for none."""
+    """n texts by number: `codes` intp[n] into `texts`, -1 for none.
+
+    With `offsets`, uint64[n], what isn't 0 stands behind the text, as +0x10.
+    """
 
     codes: NDArray[np.intp]
     texts: Sequence[str]
+    offsets: U64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """An extra column: its key in records, its heading, how wide it is in lines, its values.
 
-    `values` returns those of rows of an address space.
+    `values` returns those of rows of an address space. `meaning` explains the column in a line.
     """
 
     key: str
     heading: str
     width: int
-    values: Callable[[Rows, PagingContext], Coded]
+    values: Callable[[Mapped, PagingContext], Coded]
+    meaning: str = ""
+
+
+class Marks(NamedTuple):
+    """What stands before and behind the lines of rows that have all of some `rights`."""
+
+    rights: tuple[Rights, ...]
+    before: str
+    behind: str
 
 
 def heading(kind: type[Rows], columns: Sequence[Column]) -> str:
-    """Return the heading of lines that list `Pages` or `Ranges`, with these extra columns."""
-    first = MAPPING_HEADING if kind is Pages else RANGE_HEADING
+    """Return the heading of lines that list rows of this kind, with these extra columns."""
+    first = _HEADINGS[kind]
     if not columns:
         return first
     cells = [f"{each.heading:<{each.width}}" for each in columns]
     return "  ".join([f"{first:<{_width(kind)}}", *cells]).rstrip()
 
 
-def lines(rows: Rows, context: PagingContext, columns: Sequence[Column]) -> Iterator[str]:
-    """Yield a line for each row."""
-    texts = map(mapping_text, rows) if isinstance(rows, Pages) else map(range_text, rows)
-    if not columns:
-        yield from texts
-        return
-    width = _width(type(rows))
-    extra = [(each.width, _texts(each.values(rows, context))) for each in columns]
-    for row, text in enumerate(texts):
-        cells = [f"{values[row] or '':<{cell}}" for cell, values in extra]
-        yield "  ".join([f"{text:<{width}}", *cells]).rstrip()
-
-
-def records(
-    rows: Rows, context: PagingContext, columns: Sequence[Column]
-) -> Iterator[dict[str, Any]]:
-    """Yield a record for each row; an extra column has null where there is no value."""
-    found = map(mapping_record, rows) if isinstance(rows, Pages) else map(range_record, rows)
-    extra = [(each.key, _texts(each.values(rows, context))) for each in columns]
-    for row, record in enumerate(found):
-        yield {**record, **{key: values[row] for key, values in extra}}
+_HEADINGS: dict[type[Rows], str] = {
+    Pages: MAPPING_HEADING,
+    Ranges: RANGE_HEADING,
+    Frames: FRAME_HEADING,
+}
 
 
 def _width(kind: type[Rows]) -> int:
-    """Return where extra columns begin: the last one before them has 24 characters."""
+    """Return where extra columns begin, two characters less."""
+    if kind is Frames:
+        return len(FRAME_HEADING)
     last = "FLAGS" if kind is Pages else "PAGES"
-    return len(heading(kind, ())) - len(last) + 24
+    return len(_HEADINGS[kind]) - len(last) + _LAST
 
 
-def _texts(coded: Coded) -> list[str | None]:
-    """Return the text of each, None for none."""
-    texts = [*coded.texts, None]
-    return [texts[code] for code in coded.codes.tolist()]
+def lines(
+    rows: Rows,
+    context: PagingContext,
+    columns: Sequence[Column] = (),
+    *,
+    marks: Marks | None = None,
+    encoding: str = "utf-8",
+) -> Iterator[bytes]:
+    """Yield the lines of all rows, some thousand at once, each with its end.
+
+    What `encoding` has no character for is escaped.
+    """
+    for some in _slices(rows):
+        cells, last = _line_cells(some)
+        cells += _behind(some, context, columns, last, encoding)
+        if marks is not None:
+            has = np.zeros(len(some), np.bool_)
+            for rights in marks.rights:
+                has |= some.rights & np.uint8(rights) == np.uint8(rights)
+            before, behind = (encoded(["", text]) for text in (marks.before, marks.behind))
+            chosen = has.view(np.uint8)
+            cells = [before.take(chosen, axis=0), *cells, behind.take(chosen, axis=0)]
+        yield joined([*cells, b"\n"], len(some)).tobytes()
+
+
+def records(
+    rows: Rows,
+    context: PagingContext,
+    columns: Sequence[Column] = (),
+    *,
+    root: Mapping[str, Any] | None = None,
+) -> Iterator[bytes]:
+    """Yield the records of all rows as lines of JSON, some thousand at once.
+
+    Each begins with what `root` has; an extra column has null where there is no value.
+    """
+    begin = json.dumps(root or {}).encode().removesuffix(b"}")
+    for some in _slices(rows):
+        fields = _fields(some)
+        fields |= {each.key: _json_cells(coded) for each, coded in extra(some, context, columns)}
+        cells: list[Cell] = [begin]
+        for key, value in fields.items():
+            first = len(cells) == 1 and not root
+            cells += [f"{'' if first else ', '}{json.dumps(key)}: ".encode(), *value]
+        yield joined([*cells, b"}\n"], len(some)).tobytes()
+
+
+def extra(
+    rows: Rows, context: PagingContext, columns: Sequence[Column]
+) -> Iterator[tuple[Column, Coded]]:
+    """Yield extra columns with their values; ranges of frames have none."""
+    if not isinstance(rows, Frames):
+        for each in columns:
+            yield each, each.values(rows, context)
+
+
+def _slices(rows: Rows) -> Iterator[Rows]:
+    for at in range(0, len(rows), _AT_ONCE):
+        yield rows.take(slice(at, at + _AT_ONCE))
+
+
+def _flag_code(pages: Pages) -> U64:
+    """Return for each mapping what the text of its flags depends on, as a number."""
+    flags = pages.flags
+    named = flags >> np.uint64(_NAMED) & np.uint64(_NAMES)
+    named |= (flags >> np.uint64(_PAT) & np.uint64(1)) << np.uint64(8)
+    named |= flags >> np.uint64(_KEY) << np.uint64(9)
+    named |= (pages.level == 1).astype(np.uint64) << np.uint64(14)
+    return named
+
+
+def _flags_of(code: int) -> str:
+    entry = (code & _NAMES) << _NAMED | (code >> 8 & 1) << _PAT | (code >> 9 & 31) << _KEY
+    return flags_text(1 if code >> 14 else 2, entry)
+
+
+_NAMED, _NAMES = Entry.RW.bit_length() - 1, 0xFF
+"""R/W to G are neighbours."""
+_PAT = Entry.PAT_LARGE.bit_length() - 1
+_KEY = Entry.XD.bit_length() - 5
+"""The protection key, and XD above it."""
+
+_FLAGS = Texts(_flags_of)
+_PAGE_SIZES = Texts(lambda shift: f"{size_text(1 << shift):>7}")
+_SIZES = Texts(lambda frames: f"{size_text(frames << 12):>12}")
+_RIGHTS = Texts(lambda rights: rights_text(Rights(rights)))
+_COUNTS = Texts(lambda count: count_text(count, "page"))
+_NUMBERS = Texts(str)
+_PAGE_BYTES = Texts(lambda shift: str(1 << shift))
+_BYTES = Texts(lambda frames: str(frames << 12))
+_JSON_RIGHTS = Texts(lambda rights: json.dumps(rights_record(Rights(rights))))
+_JSON_USER = Texts(lambda rights: json.dumps(Rights(rights).user))
+_JSON_SUPERVISOR = Texts(lambda rights: json.dumps(Rights(rights).supervisor))
+
+
+def _line_cells(rows: Rows) -> tuple[list[Cell], NDArray[np.uint8] | None]:
+    """Return the cells of lines but the last one, and the last one, if its width differs."""
+    first: list[Cell]
+    rights: list[Cell] = [b" ", _RIGHTS.cell(rows.rights)]
+    if isinstance(rows, Pages):
+        first = [
+            padded_hexadecimal(rows.va, 16),
+            b" ",
+            padded_hexadecimal(rows.pa, 13),
+            b" ",
+            _PAGE_SIZES.cell(rows.shift),
+        ]
+        return [*first, *rights], _FLAGS.cell(_flag_code(rows))
+    frames = rows.size >> np.uint64(12)
+    last = rows.size - np.uint64(1)
+    if isinstance(rows, Ranges):
+        first = [
+            padded_hexadecimal(rows.va, 16),
+            b"-",
+            padded_hexadecimal(rows.va + last, 16),
+            b" ",
+            padded_hexadecimal(rows.pa, 13),
+            b" ",
+            _SIZES.cell(frames),
+        ]
+        return [*first, *rights], _COUNTS.cell(rows.count)
+    first = [
+        padded_hexadecimal(rows.start, 13),
+        b"-",
+        padded_hexadecimal(rows.start + last, 13),
+        b" ",
+        _SIZES.cell(frames),
+    ]
+    return [*first, *rights], None
+
+
+def _behind(
+    rows: Rows,
+    context: PagingContext,
+    columns: Sequence[Column],
+    last: NDArray[np.uint8] | None,
+    encoding: str,
+) -> list[Cell]:
+    """Return the last cell of a line and the extra ones, without spaces at the end of a line."""
+    if not columns:
+        return [] if last is None else [b"  ", last]
+    cells = [] if last is None else [(last, _LAST)]
+    cells += [
+        (coded_cell(coded, encoding), each.width) for each, coded in extra(rows, context, columns)
+    ]
+    found: list[Cell] = []
+    follows = np.zeros(len(rows), np.intp)
+    for cell, width in reversed(cells):
+        length = lengths(cell)
+        pad = np.maximum(width - length, 0) * follows
+        follows |= length > 0
+        found += [spaces(pad), cell, spaces(2 * follows)]
+    return found[::-1]
+
+
+def coded_cell(coded: Coded, encoding: str = "utf-8") -> NDArray[np.uint8]:
+    """Return the texts of an extra column as they stand in a line."""
+    used, rows = _used(coded)
+    texts = encoded(["", *(coded.texts[code] for code in used)], encoding)
+    cell = texts.take(rows, axis=0)
+    offset = _offset_cell(coded)
+    return cell if offset is None else np.concatenate([cell, offset], axis=1)
+
+
+def _json_cells(coded: Coded) -> list[Cell]:
+    """Return the texts of an extra column as values of JSON."""
+    used, rows = _used(coded)
+    texts = encoded(["null", *(json.dumps(coded.texts[code])[:-1] for code in used)])
+    found: list[Cell] = [texts.take(rows, axis=0)]
+    offset = _offset_cell(coded)
+    quote = encoded(["", '"']).take((rows > 0).view(np.uint8), axis=0)
+    return [*found, *([] if offset is None else [offset]), quote]
+
+
+def _used(coded: Coded) -> tuple[list[int], NDArray[np.intp]]:
+    """Return the codes of all texts that there are, and which of them each row has, from 1 on."""
+    place = np.zeros(len(coded.texts) + 1, np.intp)
+    place[coded.codes] = 1
+    place[-1] = 0  # That of no text: -1.
+    used = np.flatnonzero(place)
+    place[used] = np.arange(1, len(used) + 1)
+    return used.tolist(), place.take(coded.codes, mode="wrap")
+
+
+def _offset_cell(coded: Coded) -> NDArray[np.uint8] | None:
+    """Return what stands behind the texts, nothing where there is none."""
+    if coded.offsets is None:
+        return None
+    has = (coded.codes >= 0) & (coded.offsets != 0)
+    digits = hexadecimal(coded.offsets)
+    sign = np.broadcast_to(np.frombuffer(b"+0x", np.uint8), (len(has), 3))
+    found: NDArray[np.uint8] = np.concatenate([sign, digits], axis=1) * has[:, None]
+    return found
+
+
+def _fields(rows: Rows) -> dict[str, list[Cell]]:
+    """Return the cells of each value of records, by its key, in the order of single records."""
+    if isinstance(rows, Pages):
+        return {
+            "va": _json_hexadecimal(rows.va),
+            "pa": _json_hexadecimal(rows.pa),
+            "size": [_PAGE_BYTES.cell(rows.shift)],
+            "level": [_NUMBERS.cell(rows.level)],
+            "flags": _json_hexadecimal(rows.flags),
+            "rights": [_JSON_RIGHTS.cell(rows.rights)],
+        }
+    size: list[Cell] = [_BYTES.cell(rows.size >> np.uint64(12))]
+    if isinstance(rows, Ranges):
+        return {
+            "va": _json_hexadecimal(rows.va),
+            "pa": _json_hexadecimal(rows.pa),
+            "size": size,
+            "mappings": [_NUMBERS.cell(rows.count)],
+            "flags": _json_hexadecimal(rows.flags),
+            "rights": [_JSON_RIGHTS.cell(rows.rights)],
+        }
+    return {
+        "pa": _json_hexadecimal(rows.start),
+        "size": size,
+        "supervisor": [_JSON_SUPERVISOR.cell(rows.rights)],
+        "user": [_JSON_USER.cell(rows.rights)],
+    }
+
+
+def _json_hexadecimal(values: U64) -> list[Cell]:
+    return [b'"0x', hexadecimal(values), b'"']

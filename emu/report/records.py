@@ -19,6 +19,7 @@ __all__ = [
     "frame_record",
     "mapping_record",
     "range_record",
+    "rights_record",
     "step_record",
     "structures_case",
     "walk_record",
@@ -43,7 +44,7 @@ def mapping_record(mapping: Mapping) -> dict[str, Any]:
         "size": mapping.size,
         "level": mapping.level,
         "flags": hex(mapping.flags),
-        "rights": _rights(mapping.rights),
+        "rights": rights_record(mapping.rights),
     }
 
 
@@ -55,13 +56,13 @@ def range_record(folded: Range) -> dict[str, Any]:
         "size": folded.size,
         "mappings": folded.count,
         "flags": hex(folded.flags),
-        "rights": _rights(folded.rights),
+        "rights": rights_record(folded.rights),
     }
 
 
 def frame_record(start: int, size: int, rights: Rights) -> dict[str, Any]:
     """Return one physical range as `frames --json` prints it."""
-    return {"pa": hex(start), "size": size, **_rights(rights)}
+    return {"pa": hex(start), "size": size, **rights_record(rights)}
 
 
 def walk_record(path: Walk, access: Access, outcome: Outcome) -> dict[str, Any]:
@@ -99,5 +100,6 @@ def structures_case(memory: PhysicalMemory, context: PagingContext) -> Case:
     return Case(cpu=Cpu.from_context(context), ram=tuple(memory.ranges), entries=entries)
 
 
-def _rights(rights: Rights) -> dict[str, str]:
+def rights_record(rights: Rights) -> dict[str, str]:
+    """Return rights as records have them, as `rwx` by privilege."""
     return {"supervisor": rights.supervisor, "user": rights.user}

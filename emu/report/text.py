@@ -24,6 +24,7 @@ __all__ = [
     "no_walk_text",
     "outcome_text",
     "range_text",
+    "rights_text",
     "size_text",
     "step_text",
     "walk_lines",
@@ -71,7 +72,7 @@ def mapping_text(mapping: Mapping) -> str:
     """Return one mapping as a line; one of several address spaces with its root."""
     text = (
         f"{mapping.va:016x} {mapping.pa:013x} {size_text(mapping.size):>7} "
-        f"{_rights(mapping.rights)}  {flags_text(mapping.level, mapping.flags)}"
+        f"{rights_text(mapping.rights)}  {flags_text(mapping.level, mapping.flags)}"
     )
     if not isinstance(mapping, RootedMapping):
         return text
@@ -84,13 +85,13 @@ def range_text(folded: Range) -> str:
     last = folded.va + folded.size - 1
     return (
         f"{folded.va:016x}-{last:016x} {folded.pa:013x} {size_text(folded.size):>12} "
-        f"{_rights(folded.rights)}  {folded.count:,} page{'s' if folded.count > 1 else ''}"
+        f"{rights_text(folded.rights)}  {count_text(folded.count, 'page')}"
     )
 
 
 def frame_text(start: int, size: int, rights: Rights) -> str:
     """Return one physical range as a line."""
-    return f"{start:013x}-{start + size - 1:013x} {size_text(size):>12} {_rights(rights)}"
+    return f"{start:013x}-{start + size - 1:013x} {size_text(size):>12} {rights_text(rights)}"
 
 
 def access_text(access: Access) -> str:
@@ -183,5 +184,6 @@ def context_text(context: PagingContext) -> str:
     )
 
 
-def _rights(rights: Rights) -> str:
+def rights_text(rights: Rights) -> str:
+    """Return the supervisor's and the user's rights: `rwx r--`."""
     return f"{rights.supervisor} {rights.user}"

@@ -96,3 +96,17 @@ def test_there_is_no_heading_without_a_terminal():
     )
     assert 1 == len(done.stdout.splitlines())
     assert b"\x1b" not in done.stdout
+
+
+def test_bytes_are_nothing_for_a_terminal(open_case, tmp_path):
+    status, lines = on_terminal("walk", open_case, "--format", "parquet")
+    assert (2, [""]) == (status, lines)
+    path = tmp_path / "list"
+    assert (0, [""]) == on_terminal("walk", open_case, "--format", "parquet", "-o", path)
+    assert b"PAR1" == path.read_bytes()[:4]
+
+
+def test_a_file_has_no_colours(open_case, tmp_path):
+    path = tmp_path / "list"
+    assert (0, [""]) == on_terminal("walk", open_case, "-o", path)
+    assert "\x1b" not in path.read_text()
