@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from crosswalk.emu.cli.followed import Followed, follow, write_summary
+from crosswalk.emu.cli.listing_options import FRAME_FILTERS
 from crosswalk.emu.cli.listing_output import chosen_format, is_answer, write_list
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.selection import chosen_frames, mappings_of_frame
@@ -14,7 +15,7 @@ from crosswalk.emu.cli.spaces import chosen_spaces
 from crosswalk.emu.cli.tables import list_tables
 from crosswalk.emu.cli.walk import list_pages
 from crosswalk.emu.cli.watch import watch_frames
-from crosswalk.emu.report.text import frame_text, mapping_text, size_text
+from crosswalk.emu.report.text import count_text, frame_text, mapping_text, size_text
 from crosswalk.walker.aliases import WritableExecutable, writable_and_executable
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.frames import Frames, collective_rights
@@ -22,6 +23,8 @@ from crosswalk.walker.memory import FRAME
 from crosswalk.walker.rights import Rights
 
 __all__ = ["run"]
+
+_FILTERS = tuple(each.dest for each in FRAME_FILTERS.options)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,14 +45,15 @@ def run(options: argparse.Namespace) -> int:
         return list_tables(followed, frames, options)
     listed = chosen_frames(options, frames)
     write_list(options, Frames, [(spaces.source.context, listed)])
+    if any(getattr(options, name) for name in _FILTERS):
+        remark(count_text(len(listed), "range"))
     return _judge(followed, frames, options)
 
 
 def _refuse(options: argparse.Namespace) -> None:
     """Raise `BadInput` for two options that ask for different answers."""
-    filters = ("pa", "wx", "readable_by", "writable_by", "executable_by")
     forms = ("format", "output", "legend")
-    for one, others in ("of", ("tables", "policy", *filters)), ("tables", ("policy", *forms)):
+    for one, others in ("of", ("tables", "policy", *_FILTERS)), ("tables", ("policy", *forms)):
         for other in others:
             if getattr(options, one) not in (None, False) and getattr(options, other):
                 raise BadInput(f"--{one} and --{other.replace('_', '-')}: choose one of them")
