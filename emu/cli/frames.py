@@ -52,10 +52,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _refuse(options: argparse.Namespace) -> None:
     """Raise `BadInput` for two options that ask for different answers."""
-    forms = ("format", "output", "legend")
-    for one, others in ("of", ("tables", "policy", *_FILTERS)), ("tables", ("policy", *forms)):
+    asked = {
+        "of": (options.of is not None, ("tables", "policy", *_FILTERS)),
+        "tables": (options.tables, ("policy", "format", "output", "legend")),
+    }
+    for one, (given, others) in asked.items():
         for other in others:
-            if getattr(options, one) not in (None, False) and getattr(options, other):
+            if given and getattr(options, other):
                 raise BadInput(f"--{one} and --{other.replace('_', '-')}: choose one of them")
 
 
