@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from crosswalk.emu.cli.compare_options import OWN
+from crosswalk.emu.cli.compare_options import COUNTING, OWN
 from crosswalk.emu.cli.followed import Followed, follow
+from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS
+from crosswalk.emu.cli.options import RANGE
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.selection import Selection, chosen_frames, chosen_selection
 from crosswalk.emu.cli.sources import chosen_range, report_source
@@ -126,8 +128,8 @@ def _of_b(options: argparse.Namespace) -> argparse.Namespace:
 
 def _form(options: argparse.Namespace) -> ChangeForm:
     """Return what counts as a change."""
-    if options.frames and (options.ignore or options.accessed or options.page_sizes):
-        raise BadInput("--frames compares rights alone: no --ignore, --accessed or --page-sizes")
+    if options.frames:
+        _refuse_with_frames(options)
     counted = Aspect.RIGHTS if options.frames else COUNTED
     if options.page_sizes:
         counted |= Aspect.SIZE
@@ -141,6 +143,15 @@ def _form(options: argparse.Namespace) -> ChangeForm:
         # So that neighbours fold, too.
         ignore = _ALL_FLAGS
     return ChangeForm(counted, int(ignore), options.frames)
+
+
+def _refuse_with_frames(options: argparse.Namespace) -> None:
+    """Raise `BadInput` for options that say something of mappings, where frames are compared."""
+    taken = {each.dest for each in FRAME_FILTERS.options}
+    of_mappings = [each for each in FILTERS.options if each.dest not in taken]
+    for each in (*of_mappings, *COUNTING, *RANGE):
+        if getattr(options, each.dest) not in (each.default, False):
+            raise BadInput(f"--frames and {each.names[0]}: choose one of them")
 
 
 def _compare_spaces(sides: list[_Side], between: tuple[int, int], listing: "_Listing") -> None:
@@ -200,8 +211,7 @@ class _Listing:
             if not shown:
                 print(f"root {', '.join(root.values())}:")
                 shown = True
-            for line in change_lines(rows, self.form):
-                _print(line)
+            _print(change_lines(rows, self.form))
 
     def add_root(self, change: str, root: dict[str, Any], count: int) -> None:
         """Print that one side has a root which the other hasn't."""
@@ -228,9 +238,12 @@ class _Listing:
 _STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
 
-def _print(line: str) -> None:
-    """Print a line, on a terminal in the colour of what has become of what it names."""
-    print(styled(line, _STYLES[line[0]]))
+def _print(lines: Iterable[str]) -> None:
+    """Print lines, on a terminal in the colour of what has become of what they name."""
+    if sys.stdout.isatty():
+        lines = (styled(line, _STYLES[line[0]]) for line in lines)
+    for line in lines:
+        print(line)
 
 
 def _write_summary(options: argparse.Namespace, sides: list[_Side], totals: Totals) -> None:

@@ -21,7 +21,7 @@ from crosswalk.emu.cli.options import (
     source,
 )
 
-__all__ = ["COMPARE", "IGNORABLE", "OWN"]
+__all__ = ["COMPARE", "COUNTING", "IGNORABLE", "OWN"]
 
 _SHARED = ("source", "gdb_timeout", "leave_paused", "unpack_to", "unpack_limit")
 """What both sides have in common, of the options of SOURCE."""
@@ -52,6 +52,30 @@ _OWN = [each for group in _GROUPS for each in group.options if each.dest not in 
 OWN = tuple(each.dest for each in _OWN)
 """The options that each side has for itself; B's begin with b_."""
 
+COUNTING = (
+    option(
+        "--ignore",
+        commas=True,
+        metavar="WHAT[,...]",
+        type=names_of(*IGNORABLE),
+        default=(),
+        help="what doesn't count as a change, with commas: frame (the physical "
+        "address), rights, flags, or some of them: g, pwt, pcd, pat, pk, sw (the "
+        "bits that are the system's own)",
+    ),
+    option(
+        "--accessed",
+        action="store_true",
+        help="A and D count, too, which accesses set",
+    ),
+    option(
+        "--page-sizes",
+        action="store_true",
+        help="the size of pages counts, too: a large page that is now small ones",
+    ),
+)
+"""What counts as a change of a mapping."""
+
 COMPARE = Command(
     "compare",
     "compare:run",
@@ -81,26 +105,7 @@ COMPARE = Command(
         Group(
             "what counts",
             (
-                option(
-                    "--ignore",
-                    commas=True,
-                    metavar="WHAT[,...]",
-                    type=names_of(*IGNORABLE),
-                    default=(),
-                    help="what doesn't count as a change, with commas: frame (the physical "
-                    "address), rights, flags, or some of them: g, pwt, pcd, pat, pk, sw (the "
-                    "bits that are the system's own)",
-                ),
-                option(
-                    "--accessed",
-                    action="store_true",
-                    help="A and D count, too, which accesses set",
-                ),
-                option(
-                    "--page-sizes",
-                    action="store_true",
-                    help="the size of pages counts, too: a large page that is now small ones",
-                ),
+                *COUNTING,
                 option(
                     "--frames",
                     action="store_true",

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,7 @@ CHANGE_HEADING = f"  {'VA':<33} {'PA':<13} {'SIZE':>12} SUP USR  FLAGS"
 
 _FLAGS = 24
 _NAMES = tuple(each.name.lower() for each in Change)
+_SIGNS = [SIGNS.get(name, "") for name in _NAMES]
 _ASPECTS = {each: str(each.name).lower() for each in Aspect}
 
 
@@ -95,19 +97,25 @@ class Totals:
 _SHOWN = (Change.ADDED, Change.REMOVED, Change.CHANGED)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """What is mapped at the beginning of a range, on one side."""
+class _Place(NamedTuple):
+    """What is mapped at the beginning of a range, on one side; `rights` are a `Rights`."""
 
     pa: int
     flags: int
-    rights: Rights
+    rights: int
     shift: int
 
-    @property
-    def names(self) -> str:
-        """The names of its flags."""
-        return flags_text(1 if 1 << self.shift == FRAME else 2, self.flags)
+
+# Of a million lines, few have flags or rights that others haven't.
+@lru_cache(1 << 12)
+def _names(shift: int, flags: int) -> str:
+    """Return the names of the flags of a page of this size."""
+    return flags_text(1 if 1 << shift == FRAME else 2, flags)
+
+
+_RIGHTS = [Rights(bits) for bits in range(64)]
+_RIGHTS_TEXTS = [f"{each.supervisor} {each.user}" for each in _RIGHTS]
+_RIGHTS_RECORDS = [{"supervisor": each.supervisor, "user": each.user} for each in _RIGHTS]
 
 
 def change_lines(
@@ -123,36 +131,43 @@ def change_lines(
             extra = [f"{texts[row] or '':<{width}}" for width, texts in cells]
             text = "  ".join([f"{text:<{len(CHANGE_HEADING) - 7 + _FLAGS}}", *extra])
         was = "" if old is None or new is None else f"; was {_was(old, new, aspects, form)}"
-        yield f"{SIGNS[kind]} {text.rstrip()}{was}"
+        yield f"{_SIGNS[kind]} {text.rstrip()}{was}"
 
 
 def _line(va: int, size: int, place: _Place, form: ChangeForm) -> str:
-    rights = f"{place.rights.supervisor} {place.rights.user}"
+    rights = _RIGHTS_TEXTS[place.rights]
     if form.frames:
         return f"{va:013x}-{va + size - 1:013x} {size_text(size):>12} {rights}"
     pa = f"{place.pa:013x}" if form.counted & Aspect.FRAME else f"{'-':>13}"
-    return f"{va:016x}-{va + size - 1:016x} {pa} {size_text(size):>12} {rights}  {place.names}"
+    names = _names(place.shift, place.flags)
+    return f"{va:016x}-{va + size - 1:016x} {pa} {size_text(size):>12} {rights}  {names}"
 
 
-def _was(old: _Place, new: _Place, aspects: Aspect, form: ChangeForm) -> str:
+def _was(old: _Place, new: _Place, aspects: int, form: ChangeForm) -> str:
     """Return in what a place was another before."""
     parts = []
     if aspects & Aspect.RIGHTS:
-        parts.append(f"{old.rights.supervisor} {old.rights.user}")
+        parts.append(_RIGHTS_TEXTS[old.rights])
     if aspects & Aspect.FRAME:
         parts.append(f"at {old.pa:013x}")
     if aspects & Aspect.SIZE:
         parts.append(f"in pages of {size_text(1 << old.shift)}")
     if aspects & Aspect.FLAGS:
-        unnamed = flags_text(2, form.ignore).split()
-        before, after = (
-            [name for name in each.names.split() if name not in {*unnamed, "PS"}]
-            for each in (old, new)
-        )
-        named = [f"with {name}" for name in before if name not in after]
-        named += [f"without {name}" for name in after if name not in before]
-        parts += named or [f"with flags {old.flags & ~form.ignore:#x}"]
+        parts.append(_flags_were(old.shift, old.flags, new.shift, new.flags, form.ignore))
     return ", ".join(parts)
+
+
+@lru_cache(1 << 12)
+def _flags_were(shift: int, flags: int, new_shift: int, new_flags: int, ignore: int) -> str:
+    """Return in what flags were others before: the names that are gone, or new."""
+    left_out = {*flags_text(2, ignore).split(), "PS"}
+    before, after = (
+        [name for name in _names(*each).split() if name not in left_out]
+        for each in ((shift, flags), (new_shift, new_flags))
+    )
+    named = [f"with {name}" for name in before if name not in after]
+    named += [f"without {name}" for name in after if name not in before]
+    return ", ".join(named) or f"with flags {flags & ~ignore:#x}"
 
 
 def change_records(
@@ -161,7 +176,7 @@ def change_records(
     """Yield a record for each row; `extra` are a key and n values for each extra column."""
     for row, (kind, va, size, aspects, old, new) in enumerate(_each(rows)):
         yield {
-            "change": kind,
+            "change": _NAMES[kind],
             "pa" if form.frames else "va": hex(va),
             "size": size,
             "before": _record(old, form),
@@ -174,7 +189,7 @@ def change_records(
 def _record(place: _Place | None, form: ChangeForm) -> dict[str, Any] | None:
     if place is None:
         return None
-    rights = {"supervisor": place.rights.supervisor, "user": place.rights.user}
+    rights = _RIGHTS_RECORDS[place.rights]
     if form.frames:
         return {"rights": rights}
     return {
@@ -187,23 +202,20 @@ def _record(place: _Place | None, form: ChangeForm) -> dict[str, Any] | None:
 
 def _each(
     rows: Changes,
-) -> Iterator[tuple[str, int, int, Aspect, _Place | None, _Place | None]]:
+) -> Iterator[tuple[int, int, int, int, _Place | None, _Place | None]]:
     """Yield kind, first address, size in bytes, aspects, and what is there before and after."""
-    columns = [
+    columns = (
         getattr(rows, f"{side}_{name}").tolist()
         for side in ("old", "new")
         for name in ("pa", "flags", "rights", "shift")
-    ]
+    )
+    old_pa, old_flags, old_rights, old_shift, new_pa, new_flags, new_rights, new_shift = columns
+    old = map(_Place, old_pa, old_flags, old_rights, old_shift)
+    new = map(_Place, new_pa, new_flags, new_rights, new_shift)
     first = (each.tolist() for each in (rows.kind, rows.va, rows.size, rows.aspects))
-    for kind, va, size, aspects, *sides in zip(*first, *columns, strict=True):
-        old, new = (
-            None if kind == absent else _Place(pa, flags, _RIGHTS[rights], shift)
-            for absent, (pa, flags, rights, shift) in (
-                (Change.ADDED, sides[:4]),
-                (Change.REMOVED, sides[4:]),
-            )
+    for kind, va, size, aspects, was, now in zip(*first, old, new, strict=True):
+        yield (
+            *(kind, va, size, aspects),
+            None if kind == Change.ADDED else was,
+            None if kind == Change.REMOVED else now,
         )
-        yield _NAMES[kind], va, size, Aspect(aspects), old, new
-
-
-_RIGHTS = [Rights(bits) for bits in range(64)]

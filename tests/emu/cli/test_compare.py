@@ -179,11 +179,20 @@ def test_frames_compares_collective_rights(compared):
     assert {"rights": {"supervisor": "rw-", "user": "---"}} == records[0]["before"]
 
 
-@pytest.mark.parametrize("option", ["--accessed", "--page-sizes", "--ignore=g"])
+@pytest.mark.parametrize(
+    "option",
+    ["--accessed", "--page-sizes", "--ignore=g", "--level=1", "--user", "--start=0x1000"],
+)
 def test_frames_takes_nothing_that_says_what_counts_of_mappings(compared, option):
-    assert "--frames compares rights alone" in refused(
-        compared(small(), small(), "--frames", option)
-    )
+    name = option.partition("=")[0]
+    line = refused(compared(small(), small(), "--frames", option))
+    assert f"--frames and {name}: choose one of them" in line
+
+
+def test_frames_takes_the_filters_of_physical_ranges(compared):
+    sides = small(), changed(**OTHER)
+    records = compared(*sides, "--frames", "--json", "--pa", "0x9000-0xb000").records
+    assert ["0x9000", "0xa000"] == [each["pa"] for each in records]
 
 
 def two_roots(second):
