@@ -5,7 +5,7 @@ address translates to, and not into how many pages that is cut. So are the colle
 two memories.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum, IntFlag
 
@@ -40,6 +40,9 @@ Window = tuple[int, int]
 """Linear addresses [start, end), multiples of 4096."""
 
 EVERYTHING = (0, TOP)
+
+Region = Callable[[U64], NDArray[np.int64]]
+"""What numbers the region that each of n addresses lies in, int64[n]."""
 
 U8 = NDArray[np.uint8]
 
@@ -140,6 +143,7 @@ def compare_pages(
     counted: Aspect = COUNTED,
     lost: tuple[Iterable[Stretches], Iterable[Stretches]] = ((), ()),
     windows: tuple[Window, Window] = (EVERYTHING, EVERYTHING),
+    region: Region | None = None,
 ) -> Iterator[Changes]:
     """Yield the ranges that map something else in `after` than in `before`, block by block.
 
@@ -149,14 +153,14 @@ def compare_pages(
     into one range where they are alike on both sides and, if FRAME counts, physical addresses
     go on. `lost` are the stretches of either side whose tables can't be read: what the other side
     maps there is UNKNOWN. Of each side only what lies in its window counts, and the windows are
-    laid over each other by their starts; `va` is the address in the first. Memory is bounded by
-    the blocks.
+    laid over each other by their starts; `va` is the address in the first. A range
+    doesn't go on from one `region` into another. Memory is bounded by the blocks.
     """
     sides = [_sides(each, ignore) for each in (before, after)]
     sides += [(_stretches(*each) for each in blocks) for blocks in lost]
     to = windows[0][0] >> int(_UNIT)
     sides = [_within(each, windows[at % 2], to) for at, each in enumerate(sides)]
-    return _folded(_compared(sides, counted), counted)
+    return _folded(_compared(sides, counted), counted, region)
 
 
 def compare_frames(before: Frames, after: Frames) -> Iterator[Changes]:
@@ -345,12 +349,14 @@ def _at(side: _Side, row: NDArray[np.intp], start: U64) -> _Side:
 _ABSENT = _stretches(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
 
 
-def _folded(blocks: Iterable[_Rows], counted: Aspect) -> Iterator[Changes]:
+def _folded(
+    blocks: Iterable[_Rows], counted: Aspect, region: Region | None = None
+) -> Iterator[Changes]:
     """Yield rows in address order with neighbours that are alike folded, block by block."""
     last: _Rows | None = None
     for block in blocks:
         rows = block if last is None else _Rows.join([last, block])
-        rows = _fold(rows, counted)
+        rows = _fold(rows, counted, region)
         if len(rows) > 1:
             yield _public(rows.take(slice(-1)))
         last = rows.take(slice(-1, None))
@@ -358,13 +364,15 @@ def _folded(blocks: Iterable[_Rows], counted: Aspect) -> Iterator[Changes]:
         yield _public(last)
 
 
-def _fold(rows: _Rows, counted: Aspect) -> _Rows:
+def _fold(rows: _Rows, counted: Aspect, region: Region | None) -> _Rows:
     end, following = rows.take(slice(-1)), rows.take(slice(1, None))
     names = ["kind", "aspects", "old_key", "new_key", "old_rights", "new_rights"]
     names += ["old_shift", "new_shift"] if counted & Aspect.SIZE else []
     apart = following.va != end.va + end.size
     for name in names:
         apart |= getattr(following, name) != getattr(end, name)
+    if region is not None:
+        apart |= np.diff(region(rows.va)) != 0
     for side in ("old", "new"):
         mapped = getattr(following, f"{side}_shift") != 0
         apart |= mapped != (getattr(end, f"{side}_shift") != 0)

@@ -9,19 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from crosswalk.emu.cli.compare_names import (
+    RegionTotals,
+    common_regions,
+    name_cells,
+    region_numbers,
+)
 from crosswalk.emu.cli.compare_options import COUNTING, OWN
 from crosswalk.emu.cli.followed import Followed, follow
-from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS
-from crosswalk.emu.cli.options import RANGE
+from crosswalk.emu.cli.listing_options import FILTERS, FRAME_FILTERS, NAMES
+from crosswalk.emu.cli.names import chosen_names
+from crosswalk.emu.cli.options import RANGE, Option
 from crosswalk.emu.cli.output import emit, remark, styled
 from crosswalk.emu.cli.selection import Selection, chosen_frames, chosen_selection
 from crosswalk.emu.cli.sources import chosen_range, report_source
 from crosswalk.emu.cli.spaces import chosen_spaces
 from crosswalk.emu.report.changes import (
-    CHANGE_HEADING,
     SIGNS,
     ChangeForm,
     Totals,
+    change_heading,
     change_lines,
     change_records,
 )
@@ -31,6 +38,8 @@ from crosswalk.walker.compare import (
     Aspect,
     Change,
     Changes,
+    Stretches,
+    Window,
     compare_frames,
     compare_pages,
 )
@@ -42,6 +51,7 @@ from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights, count_mappings
 from crosswalk.walker.mappings import IGNORED
 from crosswalk.walker.pages import Pages
+from crosswalk.walker.symbols import NO_NAMES, Names
 
 __all__ = ["run"]
 
@@ -68,6 +78,7 @@ class _Side:
     followed: Followed
     contexts: dict[tuple[str, int] | None, PagingContext]
     selection: Selection
+    names: Names
 
     @property
     def frames(self) -> Frames:
@@ -101,13 +112,16 @@ def run(options: argparse.Namespace) -> int:
     form = _form(options)
     sides = [_side(options), _side(_of_b(options))]
     listing = _Listing(options, form)
+    regions = RegionTotals() if options.by_name else None
     if options.frames:
         frames = (chosen_frames(options, side.frames) for side in sides)
         listing.add(compare_frames(*frames), {})
     else:
-        _compare_spaces(sides, between, listing)
-    _write_summary(options, sides, listing.totals)
-    return _conclude(options, sides, listing)
+        if options.symbols is not None:
+            listing.names = (sides[0].names, sides[1].names)
+        _compare_spaces(sides, between, listing, regions)
+    _write_summary(options, sides, listing.totals, regions)
+    return _conclude(options, sides, listing, regions)
 
 
 def _side(options: argparse.Namespace) -> _Side:
@@ -117,20 +131,29 @@ def _side(options: argparse.Namespace) -> _Side:
     contexts: dict[tuple[str, int] | None, PagingContext] = {None: spaces.source.context}
     if spaces.named:
         contexts = {(each.mode.value, each.root): each for each in spaces.contexts}
-    return _Side(followed, contexts, chosen_selection(options, spaces))
+    names = NO_NAMES if options.frames else chosen_names(options, spaces)
+    return _Side(followed, contexts, chosen_selection(options, spaces, names), names)
 
 
 def _of_b(options: argparse.Namespace) -> argparse.Namespace:
     """Return the options as they are for B: its own instead of A's."""
     own = {name: getattr(options, f"b_{name}") for name in OWN}
+    own["symbols"] = own["symbols"] or options.symbols
     return argparse.Namespace(**{**vars(options), **own, "source": options.b})
 
 
 def _form(options: argparse.Namespace) -> ChangeForm:
     """Return what counts as a change."""
     if options.frames:
-        _refuse_with_frames(options)
+        taken = {each.dest for each in FRAME_FILTERS.options}
+        of_mappings = [each for each in FILTERS.options if each.dest not in taken]
+        _refuse(options, "--frames", (*of_mappings, *NAMES.options, *COUNTING, *RANGE))
+    if options.by_name:
+        _refuse(options, "--by-name", RANGE)
     counted = Aspect.RIGHTS if options.frames else COUNTED
+    if options.by_name:
+        # Of two boots, frames say nothing: KASLR places the kernel anew, and memory is given out.
+        counted &= ~Aspect.FRAME
     if options.page_sizes:
         counted |= Aspect.SIZE
     for name in ("frame", "rights", "flags"):
@@ -145,17 +168,23 @@ def _form(options: argparse.Namespace) -> ChangeForm:
     return ChangeForm(counted, int(ignore), options.frames)
 
 
-def _refuse_with_frames(options: argparse.Namespace) -> None:
-    """Raise `BadInput` for options that say something of mappings, where frames are compared."""
-    taken = {each.dest for each in FRAME_FILTERS.options}
-    of_mappings = [each for each in FILTERS.options if each.dest not in taken]
-    for each in (*of_mappings, *COUNTING, *RANGE):
+def _refuse(options: argparse.Namespace, name: str, others: Iterable[Option]) -> None:
+    """Raise `BadInput` where an option was given beside one that it says nothing to."""
+    for each in others:
         if getattr(options, each.dest) not in (each.default, False):
-            raise BadInput(f"--frames and {each.names[0]}: choose one of them")
+            raise BadInput(f"{name} and {each.names[0]}: choose one of them")
 
 
-def _compare_spaces(sides: list[_Side], between: tuple[int, int], listing: "_Listing") -> None:
-    """Compare the address spaces of both sides, each with that of its mode and root."""
+def _compare_spaces(
+    sides: list[_Side],
+    between: tuple[int, int],
+    listing: "_Listing",
+    regions: RegionTotals | None,
+) -> None:
+    """Compare the address spaces of both sides, each with that of its mode and root.
+
+    With `regions` each region with that of its name, and what is mapped there is counted.
+    """
     before, after = sides
     keys = list(dict.fromkeys([*before.contexts, *after.contexts]))
     several = len({key[0] for key in keys if key is not None}) > 1
@@ -169,18 +198,42 @@ def _compare_spaces(sides: list[_Side], between: tuple[int, int], listing: "_Lis
             side, context = present[0]
             count = sum(count_mappings(side.followed.source.memory, context).values())
             listing.add_root("removed" if side is before else "added", root, count)
-            continue
-        blocks = [side.pages(context, between) for side, context in present]
-        lost = [side.lost(context, between) for side, context in present]
-        form = listing.form
-        changes = compare_pages(
-            *blocks,
-            ignore=form.ignore,
-            counted=form.counted,
-            lost=(lost[0], lost[1]),
-            windows=(between, between),
-        )
-        listing.add(changes, root)
+        elif regions is None:
+            blocks = [side.pages(context, between) for side, context in present]
+            lost = [side.lost(context, between) for side, context in present]
+            changes = _changes(blocks, lost, (between, between), listing)
+            listing.add(changes, root, present[0][1])
+        else:
+            listing.add(_by_name(present, listing, regions), root, present[0][1])
+
+
+def _by_name(
+    present: list[tuple[_Side, PagingContext]], listing: "_Listing", regions: RegionTotals
+) -> Iterator[Changes]:
+    """Yield what differs in each region that both sides have, by A's addresses."""
+    first, second = (side.names for side, _ in present)
+    for name, *windows in common_regions((first, second)):
+        blocks, lost = [], []
+        for at, ((side, context), window) in enumerate(zip(present, windows, strict=True)):
+            blocks.append(regions.counted(name, at, side.pages(context, window), window))
+            lost.append(side.lost(context, window))
+        yield from _changes(blocks, lost, (windows[0], windows[1]), listing)
+
+
+def _changes(
+    blocks: list[Iterator[Pages]],
+    lost: list[Iterable[Stretches]],
+    windows: tuple[Window, Window],
+    listing: "_Listing",
+) -> Iterator[Changes]:
+    return compare_pages(
+        *blocks,
+        ignore=listing.form.ignore,
+        counted=listing.form.counted,
+        lost=(lost[0], lost[1]),
+        windows=windows,
+        region=region_numbers(listing.names),
+    )
 
 
 class _Listing:
@@ -188,15 +241,23 @@ class _Listing:
 
     def __init__(self, options: argparse.Namespace, form: ChangeForm) -> None:
         self.form, self.totals = form, Totals()
+        self.names = (NO_NAMES, NO_NAMES)
         self.more = False
         self._json = options.json
         self._limited = options.limit is not None
         self._left = options.limit if self._limited else _LIMIT
-        if sys.stdout.isatty() and not options.json and not form.frames:
-            print(styled(CHANGE_HEADING, "bold"))
+        self._headed = not sys.stdout.isatty() or form.frames
 
-    def add(self, blocks: Iterable[Changes], root: dict[str, Any]) -> None:
-        """Print the differences of one address space, under its root where it is named."""
+    def add(
+        self,
+        blocks: Iterable[Changes],
+        root: dict[str, Any],
+        context: PagingContext | None = None,
+    ) -> None:
+        """Print the differences of one address space, under its root where it is named.
+
+        Of physical ranges there is no `context`, and they have no names.
+        """
         shown = not root
         for block in blocks:
             self.totals.add(block)
@@ -204,14 +265,18 @@ class _Listing:
             rows = rows.take(slice(self._take(len(rows))))
             if not len(rows):
                 continue
+            columns = [] if context is None else name_cells(rows, context, self.names)
             if self._json:
-                for record in change_records(rows, self.form):
+                for record in change_records(rows, self.form, columns):
                     emit({**root, **record})
                 continue
+            if not self._headed:
+                print(styled(change_heading(columns), "bold"))
+                self._headed = True
             if not shown:
                 print(f"root {', '.join(root.values())}:")
                 shown = True
-            _print(change_lines(rows, self.form))
+            _print(change_lines(rows, self.form, columns))
 
     def add_root(self, change: str, root: dict[str, Any], count: int) -> None:
         """Print that one side has a root which the other hasn't."""
@@ -221,9 +286,8 @@ class _Listing:
         if self._json:
             emit({"change": change, **root, "mappings": count})
         else:
-            _print(
-                f"{SIGNS[change]} root {', '.join(root.values())}: {count_text(count, 'mapping')}"
-            )
+            mapped = count_text(count, "mapping")
+            _print([f"{SIGNS[change]} root {', '.join(root.values())}: {mapped}"])
 
     def _take(self, count: int) -> int:
         """Return how many of so many lines may be printed; `LimitExceeded` where none was given."""
@@ -246,7 +310,9 @@ def _print(lines: Iterable[str]) -> None:
         print(line)
 
 
-def _write_summary(options: argparse.Namespace, sides: list[_Side], totals: Totals) -> None:
+def _write_summary(
+    options: argparse.Namespace, sides: list[_Side], totals: Totals, regions: RegionTotals | None
+) -> None:
     if options.summary is None:
         return
     names = ("before", "after")
@@ -254,12 +320,20 @@ def _write_summary(options: argparse.Namespace, sides: list[_Side], totals: Tota
         name: {**each.followed.record(), **each.followed.roots_record()}
         for name, each in zip(names, sides, strict=True)
     }
-    record = {**totals.record(), **of_sides}
+    named = {} if regions is None else {"regions": regions.record()}
+    record = {**totals.record(), **named, **of_sides}
     write_file(options.summary, f"{json.dumps(record, indent=1)}\n".encode())
 
 
-def _conclude(options: argparse.Namespace, sides: list[_Side], listing: _Listing) -> int:
+def _conclude(
+    options: argparse.Namespace,
+    sides: list[_Side],
+    listing: _Listing,
+    regions: RegionTotals | None,
+) -> int:
     """Report how much differs, and return the exit status."""
+    for line in [] if regions is None else regions.lines():
+        remark(line)
     for line in listing.totals.lines():
         remark(line)
     if listing.more:
@@ -273,5 +347,8 @@ def _conclude(options: argparse.Namespace, sides: list[_Side], listing: _Listing
     for side in sides:
         side.followed.nothing_found(options)
     whole = all(side.followed.whole for side in sides)
-    remark(f"no difference{'' if whole else ' in what could be looked at'}")
+    where = (
+        "" if regions is None else f" in {count_text(len(regions.counts), 'region')} of one name"
+    )
+    remark(f"no difference{where}{'' if whole else ' in what could be looked at'}")
     return 0

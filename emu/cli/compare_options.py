@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from crosswalk.emu.cli.listing_options import FILTERS
+from crosswalk.emu.cli.listing_options import FILTERS, NAMES, SYMBOLS
 from crosswalk.emu.cli.options import (
     ALLOW_EMPTY,
     PARTIAL,
@@ -34,7 +34,8 @@ def _other(each: Option) -> Option:
     """Return an option of A as one of B."""
     name = each.names[-1]
     settings = {**each.settings, "help": f"as {name}, for B"}
-    return replace(each, names=(f"--b-{name.removeprefix('--')}",), settings=settings, needs="b")
+    needs = "b" if each.needs == "source" else f"b_{each.needs}"
+    return replace(each, names=(f"--b-{name.removeprefix('--')}",), settings=settings, needs=needs)
 
 
 _SOURCE = source()
@@ -47,7 +48,10 @@ _A = replace(
     },
 )
 _GROUPS = [each for each in _SOURCE if isinstance(each, Group)]
-_OWN = [each for group in _GROUPS for each in group.options if each.dest not in _SHARED]
+_OWN = [
+    *(each for group in _GROUPS for each in group.options if each.dest not in _SHARED),
+    *SYMBOLS,
+]
 
 OWN = tuple(each.dest for each in _OWN)
 """The options that each side has for itself; B's begin with b_."""
@@ -101,11 +105,19 @@ COMPARE = Command(
             },
         ),
         *RANGE,
+        NAMES,
         FILTERS,
         Group(
             "what counts",
             (
                 *COUNTING,
+                option(
+                    "--by-name",
+                    action="store_true",
+                    help="compare each region with that of its name, wherever it lies, frames left "
+                    "out: two boots under KASLR",
+                    needs="symbols",
+                ),
                 option(
                     "--frames",
                     action="store_true",

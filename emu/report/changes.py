@@ -13,15 +13,22 @@ from crosswalk.walker.mappings import IGNORED
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.rights import Rights
 
-__all__ = ["CHANGE_HEADING", "SIGNS", "ChangeForm", "Totals", "change_lines", "change_records"]
+__all__ = [
+    "SIGNS",
+    "ChangeColumn",
+    "ChangeForm",
+    "Totals",
+    "change_heading",
+    "change_lines",
+    "change_records",
+]
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 """What lines begin with, by what has become of what they name."""
 
-CHANGE_HEADING = f"  {'VA':<33} {'PA':<13} {'SIZE':>12} SUP USR  FLAGS"
-"""What the columns of `change_lines` are, of what is there after; of what went, before."""
-
-_FLAGS = 24
+_HEADING = f"  {'VA':<33} {'PA':<13} {'SIZE':>12} SUP USR  FLAGS"
+_WIDTH = len(_HEADING) - len("  FLAGS") + 24
+"""Where extra columns begin, two characters less."""
 _NAMES = tuple(each.name.lower() for each in Change)
 _SIGNS = [SIGNS.get(name, "") for name in _NAMES]
 _ASPECTS = {each: str(each.name).lower() for each in Aspect}
@@ -37,6 +44,15 @@ class ChangeForm:
     counted: Aspect = COUNTED
     ignore: int = IGNORED
     frames: bool = False
+
+
+class ChangeColumn(NamedTuple):
+    """An extra column of n ranges: its key in records, heading, width in lines, and n texts."""
+
+    key: str
+    heading: str
+    width: int
+    texts: Sequence[str | None]
 
 
 @dataclass(slots=True)
@@ -118,18 +134,24 @@ _RIGHTS_TEXTS = [f"{each.supervisor} {each.user}" for each in _RIGHTS]
 _RIGHTS_RECORDS = [{"supervisor": each.supervisor, "user": each.user} for each in _RIGHTS]
 
 
+def change_heading(columns: Sequence[ChangeColumn] = ()) -> str:
+    """Return what the columns of `change_lines` are: what is there after; of what went, before."""
+    cells = [f"{each.heading:<{each.width}}" for each in columns]
+    return "  ".join([f"{_HEADING:<{_WIDTH + 2}}", *cells]).rstrip()
+
+
 def change_lines(
-    rows: Changes, form: ChangeForm, cells: Sequence[tuple[int, Sequence[str | None]]] = ()
+    rows: Changes, form: ChangeForm, columns: Sequence[ChangeColumn] = ()
 ) -> Iterator[str]:
-    """Yield a line for each row; `cells` are a width and n texts for each extra column."""
+    """Yield a line for each row, with the cells of extra columns."""
     for row, (kind, va, size, aspects, old, new) in enumerate(_each(rows)):
         place = old if new is None else new
         if place is None:
             raise AssertionError(kind)
         text = _line(va, size, place, form)
-        if cells:
-            extra = [f"{texts[row] or '':<{width}}" for width, texts in cells]
-            text = "  ".join([f"{text:<{len(CHANGE_HEADING) - 7 + _FLAGS}}", *extra])
+        if columns:
+            extra = [f"{each.texts[row] or '':<{each.width}}" for each in columns]
+            text = "  ".join([f"{text:<{_WIDTH}}", *extra])
         was = "" if old is None or new is None else f"; was {_was(old, new, aspects, form)}"
         yield f"{_SIGNS[kind]} {text.rstrip()}{was}"
 
@@ -171,9 +193,9 @@ def _flags_were(shift: int, flags: int, new_shift: int, new_flags: int, ignore: 
 
 
 def change_records(
-    rows: Changes, form: ChangeForm, extra: Sequence[tuple[str, Sequence[str | None]]] = ()
+    rows: Changes, form: ChangeForm, columns: Sequence[ChangeColumn] = ()
 ) -> Iterator[dict[str, Any]]:
-    """Yield a record for each row; `extra` are a key and n values for each extra column."""
+    """Yield a record for each row, with the values of extra columns, null for none."""
     for row, (kind, va, size, aspects, old, new) in enumerate(_each(rows)):
         yield {
             "change": _NAMES[kind],
@@ -182,7 +204,7 @@ def change_records(
             "before": _record(old, form),
             "after": _record(new, form),
             "differs": [name for each, name in _ASPECTS.items() if aspects & each],
-            **{key: texts[row] for key, texts in extra},
+            **{each.key: each.texts[row] for each in columns},
         }
 
 

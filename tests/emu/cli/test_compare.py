@@ -318,3 +318,85 @@ def test_a_comparison_that_overlooks_a_kind_is_noticed(compared, monkeypatch):
     monkeypatch.setattr(compare, "compare_pages", dropping)
     with pytest.raises(AssertionError):
         test_what_appeared_went_and_changed_is_a_line_each(compared)
+
+
+MAP = "0000000000400000 T one\n0000000000401000 T two\n0000000000402000 T three\n"
+
+
+@pytest.fixture
+def symbols(tmp_path):
+    path = tmp_path / "System.map"
+    path.write_text(MAP)
+    return path
+
+
+def test_ranges_have_the_names_of_the_side_that_maps_them(compared, symbols, tmp_path):
+    sides = small(), changed(**OTHER)
+    ran = compared(*sides, "--symbols", symbols)
+    first, second = ran.out.splitlines()[:2]
+    assert ["XD", "one;", "was", "rw-"] == first.split()[-7:-3]
+    assert second.endswith("two")
+    records = compared(*sides, "--symbols", symbols, "--json").records
+    assert ["one", "two", "three"] == [each["symbol"].partition("+")[0] for each in records[:3]]
+    other = tmp_path / "other.map"
+    other.write_text(MAP.replace("three", "four"))
+    records = compared(*sides, "--symbols", symbols, "--b-symbols", other, "--json").records
+    assert ["one", "two", "four"] == [each["symbol"].partition("+")[0] for each in records[:3]]
+
+
+def test_ranges_may_be_chosen_by_name(compared, symbols):
+    lines = compared(small(), changed(**OTHER), "--symbols", symbols, "--name", "t*").out
+    assert ["- 0000000000401000", "+ 0000000000402000"] == [
+        line[:18] for line in lines.splitlines()[:2]
+    ]
+    line = refused(compared(small(), small(), "--symbols", symbols, "--in", "nothing"))
+    assert "--in nothing: no such region" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--by-name",), "--by-name needs --symbols"),
+        (("--by-name", "--symbols", "auto", "--start", "1"), "--by-name and --start"),
+        (("--by-name", "--symbols", "linux", "--frames"), "--frames and --symbols"),
+        (("--b-symbols-offset", "4"), "--b-symbols-offset needs --b-symbols"),
+    ],
+)
+def test_options_of_names_that_say_nothing_are_refused(compared, options, error):
+    assert error in refused(compared(small(), small(), *options))
+
+
+def test_regions_of_two_boots_are_compared_wherever_they_lie(run, tmp_path):
+    path = tmp_path / "summary.json"
+    options = ("guest:4level", "guest:5level", "--symbols", "auto")
+    assert 1 == run("compare", *options).status
+    ran = run("compare", *options, "--by-name", "--summary", path)
+    assert (0, "") == (ran.status, ran.out)
+    assert "text: r-x --- 16 KiB in both\n" in ran.err
+    assert "regions of one name" in ran.err.splitlines()[-1]
+    text = json.loads(path.read_bytes())["regions"]["text"]
+    assert {"before": {"r-x ---": 16 << 10}, "after": {"r-x ---": 16 << 10}} == text
+
+
+def test_a_region_that_was_moved_and_changed_is_named(run, monkeypatch):
+    """The planted twin: one region whose rights are others in B."""
+    whole = compare._Side.pages
+
+    def altered(side, context, between):
+        for rows in whole(side, context, between):
+            if context.levels == 5:
+                rows.rights[rows.rights == 5] = 7
+            yield rows
+
+    monkeypatch.setattr(compare._Side, "pages", altered)
+    options = ("guest:4level", "guest:5level", "--symbols", "auto", "--by-name", "--json")
+    ran = run("compare", *options)
+    assert 1 == ran.status
+    assert "text" in {each["region"] for each in ran.records}
+    assert {("rights",)} == {tuple(each["differs"]) for each in ran.records}
+    assert "text: r-x --- 0 B, was 16 KiB; rwx --- 16 KiB, was 0 B\n" in ran.err
+
+
+def test_sides_without_regions_of_one_name_are_refused(run, small_case):
+    line = refused(run("compare", "guest:4level", small_case, "--symbols", "auto", "--by-name"))
+    assert "--by-name: B has no regions that are known" in line
