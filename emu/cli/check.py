@@ -15,6 +15,7 @@ from crosswalk.emu.check.intended import mismatches
 from crosswalk.emu.cli.check_pieces import check_in_pieces
 from crosswalk.emu.cli.check_spaces import check_spaces
 from crosswalk.emu.cli.followed import Followed, follow
+from crosswalk.emu.cli.names import address_text, chosen_names
 from crosswalk.emu.cli.output import (
     command_line,
     command_text,
@@ -50,6 +51,7 @@ from crosswalk.walker.formats.files import make_folder, write_file
 from crosswalk.walker.frames import count_mappings
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.memory import PhysicalMemory
+from crosswalk.walker.symbols import NO_NAMES, Names
 from crosswalk.walker.unfollowed import unfollowed
 
 if TYPE_CHECKING:
@@ -132,7 +134,8 @@ def run_check(options: argparse.Namespace) -> int:
     if options.walker is not None and len(spaces.contexts) > 1:
         raise BadInput("--walker takes one address space at a time: name one with --roots")
     report_source(source)
-    followed = follow(options, spaces)
+    names = chosen_names(options, spaces)
+    followed = follow(options, spaces, names)
     extent = _extent(options, followed, between)
     if options.walker is not None:
         # Of all that this needs, other checks need nothing.
@@ -141,7 +144,7 @@ def run_check(options: argparse.Namespace) -> int:
         verdict, answered = ask_walker(options, source, between)
         alone = [(source.context, verdict)]
         result = _Result(verdict, extent, alone, answered=answered)
-        return _report(options, source.memory, result, spaces)
+        return _report(options, source.memory, result, spaces, names)
     if len(spaces.contexts) > 1:
         with progress("probes") as report:
             verdict, parts = check_spaces(
@@ -154,7 +157,7 @@ def run_check(options: argparse.Namespace) -> int:
                 progress=report,
             )
         result = _Result(verdict, extent, parts, roots=followed.roots_record())
-        return _report(options, source.memory, result, spaces)
+        return _report(options, source.memory, result, spaces, names)
     verdict = verdict_of(
         source.memory,
         source.context,
@@ -165,7 +168,7 @@ def run_check(options: argparse.Namespace) -> int:
     )
     roots = followed.roots_record() if spaces.named else {}
     result = _Result(verdict, extent, [(source.context, verdict)], roots=roots)
-    return _report(options, source.memory, result, spaces)
+    return _report(options, source.memory, result, spaces, names)
 
 
 def machine_extent(name: str, memory: PhysicalMemory, context: PagingContext) -> Extent:
@@ -232,6 +235,7 @@ def _report(
     memory: PhysicalMemory,
     result: _Result,
     spaces: Spaces | None = None,
+    names: Names = NO_NAMES,
 ) -> int:
     """Report the verdict and the mismatches, and return the exit status."""
     verdict, intended, answered = result.verdict, result.intended, result.answered
@@ -252,7 +256,7 @@ def _report(
         show(f"mismatch: {line}")
     named = spaces is not None and spaces.named
     for context, part in result.parts:
-        report_divergences(part, memory, context, show, named=named)
+        report_divergences(part, memory, context, show, named=named, names=names)
     explain_known(options, verdict, show)
     # `run` reads no file.
     read = getattr(options, "source", None)
@@ -286,6 +290,7 @@ def report_divergences(
     show: Callable[[str], None],
     *,
     named: bool = False,
+    names: Names = NO_NAMES,
 ) -> None:
     """Report the first divergences, of one of several roots with its name."""
     if named and verdict.divergent:
@@ -296,11 +301,14 @@ def report_divergences(
 
         for divergence in verdict.divergences[:_SHOWN]:
             _, finding = described_divergence(memory, context, divergence)
-            show(f"divergence: {finding.access}")
+            called = address_text(names, divergence.access.va)
+            show(f"divergence: {finding.access}{called}")
             for line in finding_lines(finding, access=False):
                 show(line)
     for unlike in verdict.listing[:_SHOWN]:
-        for line in listing_lines(unlike, context):
+        head, *others = listing_lines(unlike, context)
+        show(f"{head}{address_text(names, unlike.access.va)}")
+        for line in others:
             show(line)
     shown = len(verdict.divergences[:_SHOWN]) + len(verdict.listing[:_SHOWN])
     if verdict.divergent > shown:

@@ -141,6 +141,7 @@ _CHECK = (
             PARTIAL,
             ALLOW_EMPTY,
             *_CHECKING,
+            Group("names", SYMBOLS),
             walker("none but the built-in one"),
             Group("wrong answers that don't fail", WALKER_MUTING),
             Group("reports of wrong answers", WALKER_REPORTING),
@@ -244,6 +245,7 @@ another system; --roots all leaves them out.""",
                 "them; exit with status 1 if user mode may write one",
             ),
             FRAME_FILTERS,
+            Group("names", SYMBOLS),
             option(
                 "--limit",
                 metavar="N",
@@ -276,6 +278,7 @@ another system; --roots all leaves them out.""",
             option(
                 "--observe", action="store_true", help="make the access in the emulator as well"
             ),
+            Group("names", SYMBOLS),
             Group(
                 "nested paging: SOURCE's memory is the host's",
                 (

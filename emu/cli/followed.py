@@ -5,8 +5,10 @@ import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from crosswalk.emu.cli.names import address_text
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.spaces import Spaces
 from crosswalk.emu.report.protection import NO_FRAME
@@ -22,6 +24,7 @@ from crosswalk.walker.formats.files import write_file
 from crosswalk.walker.frames import Frames, collective_rights, count_mappings
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.roots.counting import count_by_root
+from crosswalk.walker.symbols import NO_NAMES, Names
 from crosswalk.walker.unfollowed import Unfollowed, unfollowed
 
 __all__ = ["BOTH", "Followed", "follow", "look", "report_unfollowed", "write_summary"]
@@ -217,9 +220,9 @@ def look(spaces: Spaces) -> Followed:
     return Followed(spaces, counts, unfollowed(memory, spaces.walked))
 
 
-def report_unfollowed(found: Followed) -> None:
+def report_unfollowed(found: Followed, names: Names = NO_NAMES) -> None:
     """Say on standard error what can't be followed, and that there are other address spaces."""
-    for line in unfollowed_lines(found.source, found.unfollowed):
+    for line in unfollowed_lines(found.source, found.unfollowed, partial(address_text, names)):
         remark(line)
     if found.spaces.named or (found.spaces.known is not None and not found.source.complete):
         remark(found.spaces.text)
@@ -229,12 +232,12 @@ def report_unfollowed(found: Followed) -> None:
         remark(spaces)
 
 
-def follow(options: argparse.Namespace, spaces: Spaces) -> Followed:
+def follow(options: argparse.Namespace, spaces: Spaces, names: Names = NO_NAMES) -> Followed:
     """Do as `look` and `report_unfollowed` do.
 
     Raises `BadInput` for address spaces without any mapping, unless --allow-empty was given.
     """
     found = look(spaces)
-    report_unfollowed(found)
+    report_unfollowed(found, names)
     found.require_mapping(options)
     return found

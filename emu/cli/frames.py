@@ -8,6 +8,7 @@ import numpy as np
 from crosswalk.emu.cli.followed import Followed, follow, write_summary
 from crosswalk.emu.cli.listing_options import FRAME_FILTERS
 from crosswalk.emu.cli.listing_output import chosen_format, is_answer, write_list
+from crosswalk.emu.cli.names import address_text, chosen_names, frame_columns
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.selection import chosen_frames, mappings_of_frame
 from crosswalk.emu.cli.sources import report_source
@@ -21,6 +22,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.rights import Rights
+from crosswalk.walker.symbols import Names
 
 __all__ = ["run"]
 
@@ -36,18 +38,20 @@ def run(options: argparse.Namespace) -> int:
     verdict = options.policy is not None or options.tables
     spaces = chosen_spaces(options, listing=True, count=verdict)
     report_source(spaces.source)
-    followed = follow(options, spaces)
+    names = chosen_names(options, spaces)
+    followed = follow(options, spaces, names)
     write_summary(options, followed)
     frames = collective_rights(spaces.source.memory, spaces.walked)
     if options.of is not None:
-        return _contributors(followed, frames, options)
+        return _contributors(followed, frames, options, names)
     if options.tables:
-        return list_tables(followed, frames, options)
+        return list_tables(followed, frames, options, names)
     listed = chosen_frames(options, frames)
-    write_list(options, Frames, [(spaces.source.context, listed)])
+    columns = frame_columns(names, spaces)
+    write_list(options, Frames, [(spaces.source.context, listed)], columns)
     if any(getattr(options, name) for name in _FILTERS):
         remark(count_text(len(listed), "range"))
-    return _judge(followed, frames, options)
+    return _judge(followed, frames, options, names)
 
 
 def _refuse(options: argparse.Namespace) -> None:
@@ -62,14 +66,14 @@ def _refuse(options: argparse.Namespace) -> None:
                 raise BadInput(f"--{one} and --{other.replace('_', '-')}: choose one of them")
 
 
-def _judge(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
+def _judge(followed: Followed, frames: Frames, options: argparse.Namespace, names: Names) -> int:
     """Say what is both writable and executable, and return the exit status of --policy."""
     spaces = followed.spaces
     memory = spaces.source.memory
     found = writable_and_executable(memory, spaces.walked, frames, aliases=options.aliases)
     strict = [each for each in found if each.within_one_privilege]
     show = print if is_answer(options) else remark
-    _report_wx(found, strict, followed, show)
+    _report_wx(found, strict, followed, show, names)
     assumption = followed.assumption(frames)
     if assumption is not None:
         show(f"W^X: {assumption}")
@@ -80,7 +84,9 @@ def _judge(followed: Followed, frames: Frames, options: argparse.Namespace) -> i
     return followed.nothing_found(options)
 
 
-def _contributors(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
+def _contributors(
+    followed: Followed, frames: Frames, options: argparse.Namespace, names: Names
+) -> int:
     """List the mappings of one frame, whatever else has the same collective rights."""
     spaces = followed.spaces
     frame = options.of & -FRAME
@@ -90,7 +96,7 @@ def _contributors(followed: Followed, frames: Frames, options: argparse.Namespac
         raise BadInput(f"nothing is mapped at physical address {options.of:#x}{part}")
     remark(frame_text(frame, FRAME, rights))
     found = mappings_of_frame(frame).sections(spaces.source.memory, spaces.contexts)
-    list_pages(found, options, spaces)
+    list_pages(found, options, spaces, names=names)
     return 0
 
 
@@ -99,6 +105,7 @@ def _report_wx(
     strict: list[WritableExecutable],
     followed: Followed,
     show: Callable[[str], None],
+    names: Names,
 ) -> None:
     if not found:
         show(f"W^X: {followed.no_frame()}")
@@ -109,7 +116,8 @@ def _report_wx(
         show(frame_text(each.pa, each.size, each.rights))
         for how, mappings_there in (("written", each.writers), ("executed", each.executors)):
             for mapping in mappings_there:
-                show(f"  {how:<8} through {mapping_text(mapping)}")
+                called = address_text(names, mapping.va)
+                show(f"  {how:<8} through {mapping_text(mapping)}{called}")
     show(f"W^X: {len(strict):,} of them within one privilege")
     more = followed.more()
     if more is not None:

@@ -17,18 +17,22 @@ from crosswalk.walker.chosen import Spans as Addresses
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats.located_errors import errors_named, one_line
+from crosswalk.walker.frames import Frames
 from crosswalk.walker.mappings import Ranges
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.symbols import NO_NAMES, Names, Span, SpanKind, Spans
 from crosswalk.walker.symbols.known import NO_SYMBOLS, halves, known_names, vmcoreinfo_of
+from crosswalk.walker.symbols.physical import physical_names
 from crosswalk.walker.symbols.symbol_files import SymbolFile, content_of, parse_symbols
 
 __all__ = [
     "AUTO",
     "LINUX",
+    "address_record",
     "address_text",
     "chosen_addresses",
     "chosen_names",
+    "frame_columns",
     "known_regions",
     "name_columns",
     "region_kind",
@@ -191,15 +195,19 @@ def shown_names(options: argparse.Namespace, names: Names) -> Names:
     return NO_NAMES if options.symbols is None else names
 
 
+_REGION = "the region, or section, that the first byte lies in"
+_SYMBOL = "the symbol that the first byte lies in; of a range the first one and the last"
+
+
 def name_columns(names: Names) -> list[Column]:
     """Return the columns of names, those that there are names for."""
     columns = []
     if len(names.regions) or len(names.sections):
         longest = [len(each.name) for each in names.regions] if len(names.regions) < 200 else []
         width = min(max([*longest, len("REGION")]), 24)
-        columns.append(Column("region", "REGION", width, _region_values(names)))
+        columns.append(Column("region", "REGION", width, _region_values(names), _REGION))
     if len(names.symbols):
-        columns.append(Column("symbol", "SYMBOL", 0, _symbol_values(names)))
+        columns.append(Column("symbol", "SYMBOL", 0, _symbol_values(names), _SYMBOL))
     return columns
 
 
@@ -220,6 +228,31 @@ def _symbol_values(names: Names) -> Callable[[Mapped, PagingContext], Coded]:
     return values
 
 
+def frame_columns(names: Names, spaces: Spaces) -> list[Column]:
+    """Return the column of the regions that map physical ranges, where there are regions.
+
+    All that are named but for the direct map, which maps all RAM: it is named where it is the only
+    one. `LimitExceeded` as `physical_names` raises it.
+    """
+    if not len(names.regions):
+        return []
+    known = physical_names(spaces.source.memory, spaces.walked, names)
+
+    def values(rows: Frames, _: PagingContext) -> Coded:
+        codes, sets = known.sets(rows.start, rows.size)
+        texts = [", ".join(_without_direct_map(each)) for each in sets]
+        return Coded(
+            np.where([bool(each) for each in sets], np.arange(len(sets)), -1)[codes], texts
+        )
+
+    return [Column("regions", "REGIONS", 0, values, "the regions that map the range")]
+
+
+def _without_direct_map(regions: tuple[str, ...]) -> tuple[str, ...]:
+    others = tuple(each for each in regions if not each.startswith(_DIRECT_MAP))
+    return others or regions
+
+
 def region_kind(names: Names) -> Callable[[Pages], NDArray[np.uint8]] | None:
     """Return what keeps ranges from going on from one region into another; None without names.
 
@@ -228,6 +261,14 @@ def region_kind(names: Names) -> Callable[[Pages], NDArray[np.uint8]] | None:
     if not len(names.regions):
         return None
     return lambda pages: ((names.regions.rows_at(pages.va) + 1) % 255).astype(np.uint8)
+
+
+def address_record(names: Names, va: int) -> dict[str, Any]:
+    """Return what an address is called, as JSON has it; nothing without names."""
+    if not names:
+        return {}
+    one = np.array([va], np.uint64)
+    return {"region": names.region_texts(one)[0], "symbol": names.symbol_texts(one)[0]}
 
 
 def address_text(names: Names, va: int) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from crosswalk.emu.cli.followed import Followed
 from crosswalk.emu.cli.listing_output import marked, print_heading
+from crosswalk.emu.cli.names import address_text
 from crosswalk.emu.cli.output import emit, remark
 from crosswalk.emu.cli.selection import chosen_frames
 from crosswalk.emu.report.records import frame_record
@@ -21,6 +22,7 @@ from crosswalk.walker.mapped_tables import (
 )
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.rights import Rights
+from crosswalk.walker.symbols import NO_NAMES, Names
 
 __all__ = ["list_tables"]
 
@@ -31,7 +33,9 @@ _NAMED = 64
 """The most tables whose mappings are named: those of so many are found in one pass."""
 
 
-def list_tables(followed: Followed, frames: Frames, options: argparse.Namespace) -> int:
+def list_tables(
+    followed: Followed, frames: Frames, options: argparse.Namespace, names: Names = NO_NAMES
+) -> int:
     """List the frames of page tables that are mapped, and return the exit status.
 
     1 where user mode may write one, else that of `Followed.nothing_found`. `frames` are the
@@ -44,12 +48,12 @@ def list_tables(followed: Followed, frames: Frames, options: argparse.Namespace)
     for pa, levels, va, size, rights in _rows(_chosen(tables, options)):
         if options.json:
             record = frame_record(pa, FRAME, rights)
-            names = table_names(levels)
-            emit({**record, "tables": names, "root": pa in roots, "va": hex(va), "spans": size})
+            named = table_names(levels)
+            emit({**record, "tables": named, "root": pa in roots, "va": hex(va), "spans": size})
         else:
             text = _text(pa, levels, va, size, rights, root=pa in roots)
             print(marked(text, rights))
-    _report(followed, tables, roots, options)
+    _report(followed, tables, roots, options, names)
     if tables.granting(Rights.USER_WRITE).any():
         return 1
     return followed.nothing_found(options)
@@ -77,7 +81,11 @@ def _text(pa: int, levels: int, va: int, size: int, rights: Rights, *, root: boo
 
 
 def _report(
-    followed: Followed, tables: MappedTables, roots: set[int], options: argparse.Namespace
+    followed: Followed,
+    tables: MappedTables,
+    roots: set[int],
+    options: argparse.Namespace,
+    names: Names,
 ) -> None:
     """Say how many tables are mapped, and who may write them; name those of user mode."""
     show = remark if options.json else print
@@ -110,7 +118,7 @@ def _report(
         where = (each.pa, each.levels, each.va, each.size, each.rights)
         show(_text(*where, root=each.pa in roots))
         for mapping in each.writers:
-            show(f"  written  through {mapping_text(mapping)}")
+            show(f"  written  through {mapping_text(mapping)}{address_text(names, mapping.va)}")
     if count["user"] > _NAMED:
         left = count_text(count["user"] - _NAMED, "other")
         show(f"  and {left}: --writable-by user lists them")

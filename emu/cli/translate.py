@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crosswalk.emu.cli.followed import Followed, look, report_unfollowed
+from crosswalk.emu.cli.names import address_record, address_text, chosen_names
 from crosswalk.emu.cli.output import emit, remark
 from crosswalk.emu.cli.sources import chosen_source, report_source
 from crosswalk.emu.cli.spaces import Spaces, chosen_spaces
@@ -77,6 +78,8 @@ def run(options: argparse.Namespace) -> int:
     if options.ncr3 is not None:
         if options.roots is not None:
             raise BadInput("--roots and --ncr3: choose one of them")
+        if options.symbols is not None:
+            raise BadInput("--symbols and --ncr3: choose one of them")
         source = chosen_source(options, nested=True, listing=True)
         return _nested(options, source, _access(options, source.context))
     return _translate(options, chosen_spaces(options, listing=True))
@@ -131,11 +134,12 @@ def _translate(options: argparse.Namespace, spaces: Spaces) -> int:
     ]
     report_source(spaces.source)
     found = look(spaces)
-    report_unfollowed(found)
+    names = chosen_names(options, spaces)
+    report_unfollowed(found, names)
     if options.json:
-        emit(_record(every, spaces, found))
+        emit({**_record(every, spaces, found), **address_record(names, every[0].path.va)})
     else:
-        print(access_text(every[0].access))
+        print(f"{access_text(every[0].access)}{address_text(names, every[0].path.va)}")
         for line in _lines(every, spaces, grouped=not options.observe):
             print(line)
     parts = sum(each.partial for each in every)

@@ -36,14 +36,15 @@ def run_walk(options: argparse.Namespace) -> int:
     report_source(source)
     if options.save_case is not None and len(spaces.contexts) > 1:
         raise BadInput("--save-case: a case has one root: name one with --roots, or --cr3")
-    write_summary(options, follow(options, spaces))
+    names = chosen_names(options, spaces)
+    shown = shown_names(options, names)
+    write_summary(options, follow(options, spaces, shown))
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    names = chosen_names(options, spaces)
     selection = chosen_selection(options, spaces, names)
     sections = selection.sections(source.memory, spaces.contexts, start, end)
-    list_pages(sections, options, spaces, fold=options.coalesce, names=shown_names(options, names))
+    list_pages(sections, options, spaces, fold=options.coalesce, names=shown)
     return 0
 
 

@@ -4,13 +4,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
 
 import numpy as np
 
 from crosswalk.emu.cli.followed import follow
+from crosswalk.emu.cli.names import address_record, address_text, chosen_names, shown_names
 from crosswalk.emu.cli.output import emit, remark
 from crosswalk.emu.cli.selection import Selection, chosen_frames, chosen_selection
 from crosswalk.emu.cli.sources import chosen_range, is_guest, report_source
@@ -24,6 +25,7 @@ from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.pages import Mapping as Page
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.rights import Rights
+from crosswalk.walker.symbols import Names
 
 __all__ = ["watch_frames", "watch_walk"]
 
@@ -49,26 +51,33 @@ def watch_walk(options: argparse.Namespace) -> int:
     """List the mappings that change, and return the exit status."""
     _refuse(options, "coalesce", "save_case", "summary", *_FORMS)
     start, end = chosen_range(options)
-    chosen: list[Selection] = []
+    chosen: list[tuple[Selection, Names]] = []
 
     def look(spaces: Spaces) -> Keyed:
-        # What --aliases-of names is looked up once: its frame is watched, not its address.
-        chosen.extend([] if chosen else [chosen_selection(options, spaces)])
+        # What --aliases-of names is looked up once: its frame is watched, not its address. So is
+        # what addresses are called: a kernel stays where it is.
+        if not chosen:
+            names = chosen_names(options, spaces)
+            selection = chosen_selection(options, spaces, names)
+            chosen.append((selection, shown_names(options, names)))
         found: dict[int | None, Pages] = {}
         most = _MOST
         memory = spaces.source.memory
-        for context, blocks in chosen[0].sections(memory, spaces.contexts, start, end):
+        for context, blocks in chosen[0][0].sections(memory, spaces.contexts, start, end):
             rows = _pages(blocks, most)
             most -= len(rows)
             found[context.root if spaces.named else None] = rows
         return found
 
-    return _watch(options, look, _page_changes, _NO_PAGES)
+    def changes(before: Pages, after: Pages) -> Iterator[_Change]:
+        return _page_changes(before, after, chosen[0][1])
+
+    return _watch(options, look, changes, _NO_PAGES)
 
 
 def watch_frames(options: argparse.Namespace) -> int:
     """List the physical ranges whose collective rights change, and return the exit status."""
-    _refuse(options, "policy", "of", "tables", "summary", *_FORMS)
+    _refuse(options, "policy", "of", "tables", "summary", "symbols", *_FORMS)
 
     def look(spaces: Spaces) -> Keyed:
         frames = collective_rights(spaces.source.memory, spaces.walked)
@@ -141,7 +150,7 @@ def _pages(found: Iterable[Pages], most: int) -> Pages:
     return Pages.join(blocks)
 
 
-def _page_changes(before: Pages, after: Pages) -> Iterator[_Change]:
+def _page_changes(before: Pages, after: Pages, names: Names) -> Iterator[_Change]:
     """Yield what has changed, in address order; a page that is another now has changed."""
     found = match_pages(before, after)
     old, new = (list(it.take(rows)) for it, rows in ((before, found.was), (after, found.now)))
@@ -151,7 +160,13 @@ def _page_changes(before: Pages, after: Pages) -> Iterator[_Change]:
         *zip(old, new, strict=True),
     ]
     for was, now in sorted(pairs, key=lambda pair: max(page.va for page in pair if page)):
-        yield _change(was, now, mapping_text, mapping_record)
+        change = _change(was, now, mapping_text, mapping_record)
+        va = max(page.va for page in (was, now) if page)
+        yield replace(
+            change,
+            text=f"{change.text}{address_text(names, va)}",
+            record={**change.record, **address_record(names, va)},
+        )
 
 
 def _frame_changes(before: Frames, after: Frames) -> Iterator[_Change]:

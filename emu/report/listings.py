@@ -86,7 +86,7 @@ class Column:
     key: str
     heading: str
     width: int
-    values: Callable[[Mapped, PagingContext], Coded]
+    values: Callable[[Any, PagingContext], Coded]
     meaning: str = ""
 
 
@@ -172,10 +172,9 @@ def records(
 def extra(
     rows: Rows, context: PagingContext, columns: Sequence[Column]
 ) -> Iterator[tuple[Column, Coded]]:
-    """Yield extra columns with their values; ranges of frames have none."""
-    if not isinstance(rows, Frames):
-        for each in columns:
-            yield each, each.values(rows, context)
+    """Yield extra columns with their values."""
+    for each in columns:
+        yield each, each.values(rows, context)
 
 
 def _slices(rows: Rows) -> Iterator[Rows]:

@@ -1,6 +1,6 @@
 """What is known of a source, for people and for machines."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -121,14 +121,19 @@ def strays_text(count: int) -> str:
     return f"{roots} (stale, or another system's) left out: --roots LIST takes {them}"
 
 
-def unfollowed_lines(source: Source, found: Unfollowed) -> Iterator[str]:
-    """Yield what can't be followed, the first few entries by name; nothing where all can be."""
+def unfollowed_lines(
+    source: Source, found: Unfollowed, named: Callable[[int], str] = lambda _: ""
+) -> Iterator[str]:
+    """Yield what can't be followed, the first few entries by name; nothing where all can be.
+
+    `named` is what is said behind an entry of the linear address that it is for.
+    """
     if found.outside:
         yield f"{_entries(found.outside, 'refer')} to tables outside SOURCE's memory"
     if found.reserved:
         yield f"{_entries(found.reserved, 'set')} reserved bits, or PS where no page can be"
     for each in found.first:
-        yield f"  {_entry_text(each)}"
+        yield f"  {_entry_text(each)}{named(each.va)}"
     if len(found) > len(found.first):
         yield f"  … and {len(found) - len(found.first):,} more"
     if found.implausible:
