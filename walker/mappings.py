@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from crosswalk.walker.spaces import Contexts, distinct_contexts
 __all__ = [
     "IGNORED",
     "HekiArgs",
+    "Kind",
     "Mapping",
     "Range",
     "Ranges",
@@ -28,6 +29,7 @@ __all__ = [
     "coalesce_pages",
     "compared_flags",
     "heki_walk",
+    "joined_kinds",
     "mappings",
 ]
 
@@ -159,10 +161,27 @@ _RIGHTS = [Rights(bits) for bits in range(64)]
 
 @dataclass(frozen=True, slots=True)
 class _Rows(Ranges):
-    """Ranges with what they are compared by: `key` uint64[n], their flags, and `kind` uint8[n]."""
+    """Ranges with what they are compared by: their flags as `key`, uint64[n], and `kind`."""
 
     key: U64
-    kind: NDArray[np.uint8]
+    kind: NDArray[np.unsignedinteger[Any]]
+
+
+Kind = Callable[[Pages], NDArray[np.uint8]]
+"""Numbers the kinds of n pages: uint8[n]."""
+
+
+def joined_kinds(one: Kind | None, other: Kind | None) -> Callable[[Pages], NDArray[np.uint16]]:
+    """Return what numbers pages by two kinds, uint16[n]: alike where both are; None counts not."""
+
+    def kinds(pages: Pages) -> NDArray[np.uint16]:
+        found = np.zeros(len(pages), np.uint16)
+        for each in (one, other):
+            if each is not None:
+                found = found << np.uint16(8) | each(pages)
+        return found
+
+    return kinds
 
 
 def coalesce_leaves(
@@ -183,11 +202,11 @@ def coalesce_pages(
     blocks: Iterable[Pages],
     *,
     ignore: int = IGNORED,
-    kind: Callable[[Pages], NDArray[np.uint8]] | None = None,
+    kind: Callable[[Pages], NDArray[np.unsignedinteger[Any]]] | None = None,
 ) -> Iterator[Ranges]:
     """Yield pages, given in address order, folded as `coalesce_leaves` says, block by block.
 
-    With `kind`, which returns a number for each of n pages, uint8[n], only those of one number.
+    With `kind` only pages of one kind.
     """
     last: _Rows | None = None
     for block in blocks:
@@ -195,7 +214,7 @@ def coalesce_pages(
             continue
         ones = np.broadcast_to(np.uint64(1), block.va.shape)
         key = compared_flags(block, ignore)
-        kinds = np.zeros(len(block), np.uint8) if kind is None else kind(block)
+        kinds = np.zeros(len(block), np.uint16) if kind is None else kind(block)
         columns = (block.va, block.pa, block.size, block.flags, block.rights)
         found = _fold(_Rows(*columns, ones, block.shift, key, kinds))
         if last is not None:

@@ -126,13 +126,13 @@ class MemoryTypes:
     def of_indices(self, pa: U64, size: U64, index: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the same by the fields of IA32_PAT that the pages select, uint8[n]."""
         masks = self.mtrr_masks(pa, size)
-        return self._effective[self.pat.types[index], masks]
+        return self.effective[self.pat.types[index], masks]
 
     def of_own(self, own: MemoryType, pa: int) -> MemoryType:
         """Return the type at a physical address that is mapped with this type of a page's own."""
         address = np.array([pa], np.uint64)
         mask = self.mtrr_masks(address, np.ones(1, np.uint64))
-        return MemoryType(self._effective[own, mask[0]])
+        return MemoryType(self.effective[own, mask[0]])
 
     def mtrr_masks(self, pa: U64, size: U64) -> NDArray[np.uint8]:
         """Return for n physical ranges the types that the MTRRs give their bytes, uint8[n].
@@ -176,7 +176,7 @@ class MemoryTypes:
         return np.concatenate([np.zeros((1, 8), np.intp), np.cumsum(each, axis=0)])
 
     @cached_property
-    def _effective(self) -> NDArray[np.uint8]:
+    def effective(self) -> NDArray[np.uint8]:
         """The type by that of the page's own and the mask of the MTRRs' types, uint8[8, 64]."""
         table = np.zeros((8, 64), np.uint8)
         for own in (*MTRR_TYPES, UC_MINUS):

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crosswalk.walker.aliases import MAX_QUERIES, Aliases, AliasQuery
+from crosswalk.walker.columns import distinct
 from crosswalk.walker.frames import Frames, united_frames, united_pages
 from crosswalk.walker.leaves import Leaves
 from crosswalk.walker.memory import U64, PhysicalMemory
@@ -23,7 +25,15 @@ from crosswalk.walker.pages import Mapping
 from crosswalk.walker.spaces import Contexts, groups_of
 from crosswalk.walker.states import distinct_states
 
-__all__ = ["MOST_NAMED", "TypeConflict", "type_conflicts", "type_keys"]
+__all__ = [
+    "MOST_NAMED",
+    "TypeConflict",
+    "TypedFrames",
+    "mapped_types",
+    "type_conflicts",
+    "type_keys",
+    "typed_frames",
+]
 
 MOST_NAMED = 256
 """The most ranges in conflict whose mappings are named."""
@@ -57,16 +67,34 @@ class TypeConflict:
     mappings: tuple[tuple[MemoryType, tuple[Mapping, ...]], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TypedFrames:
+    """Collective rights with memory types: of each of n ranges of `frames`, `types` uint16[n].
+
+    Bit n is `MemoryType` n, for each that the range is mapped with. Neighbours differ in rights or
+    in types.
+    """
+
+    frames: Frames
+    types: NDArray[np.uint16]
+
+
 def type_conflicts(
-    memory: PhysicalMemory, context: Contexts, types: MemoryTypes, *, aliases: int
+    memory: PhysicalMemory,
+    context: Contexts,
+    types: MemoryTypes,
+    *,
+    aliases: int,
+    mapped: Frames | None = None,
 ) -> list[TypeConflict]:
     """Return the physical ranges whose mappings disagree in memory type, by address.
 
     UC- and CD count as UC, WC+ as WC. Each of the first `MOST_NAMED` ranges has up to `aliases`
     mappings of each type, as `Aliases.find_once` names them. The cost is that of the distinct
-    tables, and of the ranges found.
+    tables, and of the ranges found. `mapped` is what `mapped_types` returned, if it was called.
     """
-    found = list(_ranges(_mapped_types(memory, context, types.pat), types))
+    mapped = mapped_types(memory, context, types.pat) if mapped is None else mapped
+    found = list(_ranges(mapped, types))
     queries = [
         (row, kind, AliasQuery(each.pa, each.size, pat=_fields(types.pat, own)))
         for row, (each, kinds) in enumerate(found[:MOST_NAMED])
@@ -93,8 +121,40 @@ def type_keys(leaves: Leaves, pat: Pat) -> U64:
     return keys | pat.types[pat_indices(leaves.level, leaves.entry)]
 
 
-def _mapped_types(memory: PhysicalMemory, context: Contexts, pat: Pat) -> Frames:
-    """Return the types of their own that the pages of each physical range have, a bit for each."""
+def typed_frames(frames: Frames, mapped: Frames, types: MemoryTypes) -> TypedFrames:
+    """Return collective rights with the memory types of all mappings.
+
+    `mapped` is what `mapped_types` returns of the same address spaces.
+    """
+    ends = [each.start + each.size for each in (frames, mapped)]
+    edges = distinct(np.concatenate([frames.start, mapped.start, *ends, types.bounds]))
+    start, size = edges[:-1], np.diff(edges)
+    rights, own = (each.rights_at(start) for each in (frames, mapped))
+    # A piece lies in one stretch of the MTRRs: its first byte tells the type.
+    several = _several(types)[own, types.mtrr_masks(start, np.ones_like(start))]
+    begins = np.ones(len(start), np.bool_)
+    begins[1:] = (rights[1:] != rights[:-1]) | (several[1:] != several[:-1])
+    first = np.flatnonzero(begins)
+    size = np.add.reduceat(size, first) if len(first) else size
+    start, rights, several = start[first], rights[first], several[first]
+    kept = np.flatnonzero((several != 0) & (rights != 0))
+    return TypedFrames(Frames(start[kept], size[kept], rights[kept]), several[kept])
+
+
+def _several(types: MemoryTypes) -> NDArray[np.uint16]:
+    """Return the types, a bit for each, by those of pages' own and of MTRRs, uint16[64, 64]."""
+    table = np.zeros((64, 64), np.uint16)
+    for bit, kind in enumerate(_OWN):
+        mapped = np.flatnonzero(np.arange(64) >> bit & 1)
+        table[mapped] |= np.uint16(1) << types.effective[kind].astype(np.uint16)
+    return table
+
+
+def mapped_types(memory: PhysicalMemory, context: Contexts, pat: Pat) -> Frames:
+    """Return the types of their own that the pages of each physical range have.
+
+    In place of rights, a bit for each type: UC, WC, WT, WP, WB, UC-.
+    """
     found = []
     for group in groups_of(context):
         blocks = distinct_states(memory, group.contexts)

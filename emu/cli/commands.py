@@ -34,6 +34,7 @@ from crosswalk.emu.cli.options import (
     walker,
 )
 from crosswalk.emu.cli.search_commands import SEARCHING, WALKERS
+from crosswalk.emu.cli.type_options import FRAME_TYPES, TRANSLATED_TYPES, WALKED_TYPES
 
 __all__ = ["COMMANDS", "GROUPS"]
 
@@ -208,6 +209,7 @@ another system; --roots all leaves them out.""",
                 type=output_file,
                 help="write the paging structures as a case file",
             ),
+            WALKED_TYPES,
             FORMATS,
             _WATCH,
             SUMMARY,
@@ -246,6 +248,7 @@ another system; --roots all leaves them out.""",
             ),
             FRAME_FILTERS,
             Group("names", SYMBOLS),
+            FRAME_TYPES,
             option(
                 "--limit",
                 metavar="N",
@@ -279,6 +282,7 @@ another system; --roots all leaves them out.""",
                 "--observe", action="store_true", help="make the access in the emulator as well"
             ),
             Group("names", SYMBOLS),
+            TRANSLATED_TYPES,
             Group(
                 "nested paging: SOURCE's memory is the host's",
                 (

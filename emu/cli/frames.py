@@ -1,13 +1,14 @@
 """`frames`: what all mappings of a physical range allow, and which page tables they reach."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from crosswalk.emu.cli.followed import Followed, follow, write_summary
 from crosswalk.emu.cli.listing_options import FRAME_FILTERS
 from crosswalk.emu.cli.listing_output import chosen_format, is_answer, write_list
+from crosswalk.emu.cli.memory_types import conflict_lines, frame_types_column, typed_spaces
 from crosswalk.emu.cli.names import address_text, chosen_names, frame_columns
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.selection import chosen_frames, mappings_of_frame
@@ -23,6 +24,12 @@ from crosswalk.walker.frames import Frames, collective_rights
 from crosswalk.walker.memory import FRAME
 from crosswalk.walker.rights import Rights
 from crosswalk.walker.symbols import Names
+from crosswalk.walker.type_conflicts import (
+    TypeConflict,
+    mapped_types,
+    type_conflicts,
+    typed_frames,
+)
 
 __all__ = ["run"]
 
@@ -35,9 +42,10 @@ def run(options: argparse.Namespace) -> int:
         return watch_frames(options)
     chosen_format(options)
     _refuse(options)
-    verdict = options.policy is not None or options.tables
+    verdict = options.policy is not None or options.tables or options.one_type
     spaces = chosen_spaces(options, listing=True, count=verdict)
     report_source(spaces.source)
+    spaces, types = typed_spaces(options, spaces)
     names = chosen_names(options, spaces)
     followed = follow(options, spaces, names)
     write_summary(options, followed)
@@ -46,19 +54,32 @@ def run(options: argparse.Namespace) -> int:
         return _contributors(followed, frames, options, names)
     if options.tables:
         return list_tables(followed, frames, options, names)
-    listed = chosen_frames(options, frames)
-    columns = frame_columns(names, spaces)
+    listed, columns, several = chosen_frames(options, frames), frame_columns(names, spaces), []
+    if types is not None:
+        mapped = mapped_types(spaces.source.memory, spaces.walked, types.pat)
+        typed = typed_frames(listed, mapped, types)
+        listed, columns = typed.frames, [frame_types_column(typed), *columns]
+        several = type_conflicts(
+            spaces.source.memory, spaces.walked, types, aliases=options.aliases, mapped=mapped
+        )
     write_list(options, Frames, [(spaces.source.context, listed)], columns)
     if any(getattr(options, name) for name in _FILTERS):
         remark(count_text(len(listed), "range"))
-    return _judge(followed, frames, options, names)
+    broken = _is_against_policy(followed, frames, options, names)
+    if types is not None:
+        _report_types(several, followed, names, print if is_answer(options) else remark)
+        broken |= options.one_type and bool(several)
+    if not verdict:
+        return 0
+    return 1 if broken else followed.nothing_found(options)
 
 
 def _refuse(options: argparse.Namespace) -> None:
     """Raise `BadInput` for two options that ask for different answers."""
+    types = ("types", "one_type")
     asked = {
-        "of": (options.of is not None, ("tables", "policy", *_FILTERS)),
-        "tables": (options.tables, ("policy", "format", "output", "legend")),
+        "of": (options.of is not None, ("tables", "policy", *_FILTERS, *types)),
+        "tables": (options.tables, ("policy", "format", "output", "legend", *types)),
     }
     for one, (given, others) in asked.items():
         for other in others:
@@ -66,8 +87,10 @@ def _refuse(options: argparse.Namespace) -> None:
                 raise BadInput(f"--{one} and --{other.replace('_', '-')}: choose one of them")
 
 
-def _judge(followed: Followed, frames: Frames, options: argparse.Namespace, names: Names) -> int:
-    """Say what is both writable and executable, and return the exit status of --policy."""
+def _is_against_policy(
+    followed: Followed, frames: Frames, options: argparse.Namespace, names: Names
+) -> bool:
+    """Say what is both writable and executable, and return whether that is against --policy."""
     spaces = followed.spaces
     memory = spaces.source.memory
     found = writable_and_executable(memory, spaces.walked, frames, aliases=options.aliases)
@@ -78,10 +101,8 @@ def _judge(followed: Followed, frames: Frames, options: argparse.Namespace, name
     if assumption is not None:
         show(f"W^X: {assumption}")
     if options.policy is None:
-        return 0
-    if strict if options.policy == "one-privilege" else found:
-        return 1
-    return followed.nothing_found(options)
+        return False
+    return bool(strict if options.policy == "one-privilege" else found)
 
 
 def _contributors(
@@ -122,3 +143,22 @@ def _report_wx(
     more = followed.more()
     if more is not None:
         show(f"W^X: {more}")
+
+
+def _report_types(
+    found: Sequence[TypeConflict],
+    followed: Followed,
+    names: Names,
+    show: Callable[[str], None],
+) -> None:
+    if not found:
+        none = "none is mapped with several memory types"
+        show(f"types: {followed.nothing('no frame is mapped with several memory types', none)}")
+        return
+    first, *rest = conflict_lines(found, names)
+    show(f"types: {first}")
+    for line in rest:
+        show(line)
+    more = followed.more()
+    if more is not None:
+        show(f"types: {more}")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from crosswalk.emu.cli.flags import parse_flags
 from crosswalk.emu.cli.listing_options import PAGE_SIZES
+from crosswalk.emu.cli.memory_types import of_types
 from crosswalk.emu.cli.names import chosen_addresses
 from crosswalk.emu.cli.spaces import Spaces
 from crosswalk.walker.chosen import Condition, Spans, chosen_pages
@@ -18,6 +19,7 @@ from crosswalk.walker.errors import BadInput
 from crosswalk.walker.frames import Frames
 from crosswalk.walker.leaves import TOP
 from crosswalk.walker.memory import FRAME, PhysicalMemory
+from crosswalk.walker.memory_types import MemoryTypes
 from crosswalk.walker.pages import Pages, pages
 from crosswalk.walker.rights import EXECUTES, WRITES, Rights
 from crosswalk.walker.symbols import NO_NAMES, Names
@@ -101,9 +103,15 @@ def _all(conditions: Sequence[Condition]) -> Condition:
 
 
 def chosen_selection(
-    options: argparse.Namespace, spaces: Spaces, names: Names = NO_NAMES
+    options: argparse.Namespace,
+    spaces: Spaces,
+    names: Names = NO_NAMES,
+    *,
+    types: MemoryTypes | None = None,
 ) -> Selection:
-    """Return the selection that the options ask for; `names` are those that --in and --name mean.
+    """Return the selection that the options ask for.
+
+    `names` are those that --in and --name mean; `types` decides memory types for --memory-type.
 
     Options that a command doesn't have choose nothing. `BadInput` in one line for what no mapping
     of these address spaces can be.
@@ -126,6 +134,8 @@ def chosen_selection(
         conditions.append(_reaching(_frame(pa) for pa in given["frame"]))
     if "aliases_of" in given:
         conditions.append(_reaching([_aliased(given["aliases_of"], spaces)]))
+    if "memory_type" in given and types is not None:
+        conditions.append(of_types(types, given["memory_type"]))
     return Selection(conditions=tuple(conditions), spans=chosen_addresses(given, names))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from crosswalk.emu.cli.followed import Followed, look, report_unfollowed
+from crosswalk.emu.cli.memory_types import typed_spaces
 from crosswalk.emu.cli.names import address_record, address_text, chosen_names
 from crosswalk.emu.cli.output import emit, remark
 from crosswalk.emu.cli.sources import chosen_source, report_source
@@ -27,17 +28,21 @@ from crosswalk.emu.report.text import (
 )
 from crosswalk.walker.access import Access, AccessType
 from crosswalk.walker.context import PagingContext, Vendor
+from crosswalk.walker.entry import level_of
 from crosswalk.walker.errors import BadInput
 from crosswalk.walker.formats import Source
 from crosswalk.walker.formats.documents import outcome_record
+from crosswalk.walker.memory_types import MemoryTypes, pat_index
 from crosswalk.walker.nested import NestedContext, translate_nested, walk_nested
 from crosswalk.walker.outcome import Outcome
 from crosswalk.walker.spaces import access_key
 from crosswalk.walker.translate import StepKind, Walk, translate, walk_access
+from crosswalk.walker.walk_types import page_type, step_types
 
 __all__ = ["Observation", "run"]
 
 _SHOWN = 4
+_NOT_STATED = "as the manual doesn't state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
             raise BadInput("--roots and --ncr3: choose one of them")
         if options.symbols is not None:
             raise BadInput("--symbols and --ncr3: choose one of them")
+        if options.types or options.pat is not None or options.mtrr is not None:
+            raise BadInput("--types and --ncr3: nested tables have memory types of their own")
         source = chosen_source(options, nested=True, listing=True)
         return _nested(options, source, _access(options, source.context))
     return _translate(options, chosen_spaces(options, listing=True))
@@ -100,25 +107,57 @@ class _Translated:
     path: Walk
     predicted: Outcome
     seen: Observation
+    types: MemoryTypes | None = None
 
     @property
     def alike(self) -> object:
         """What another root has in common if its walk is the same but for the root table."""
         _, *registers = access_key(self.source.context)
         first, rest = self.path.steps[:1], self.path.steps[1:]
-        return registers, [(step.entry, step.kind) for step in first], rest, self.path.va
+        entries = [(step.entry, step.kind) for step in first]
+        return registers, entries, rest, self.path.va, self._types()
+
+    def _types(self) -> tuple[tuple[str | None, ...], str | None] | None:
+        """Return the types by which the entries are read, and that of the page, if asked for."""
+        if self.types is None:
+            return None
+        context = self.source.context
+        entries = step_types(context, self.path, self.types)
+        page = page_type(context, self.path, self.types)
+        names = [None if kind is None else kind.text for kind in (*entries, page)]
+        return tuple(names[:-1]), names[-1]
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {**walk_record(self.path, self.access, self.predicted), **self.seen.record()}
+        found = walk_record(self.path, self.access, self.predicted)
+        types = self._types()
+        if types is not None:
+            for step, kind in zip(found["steps"], types[0], strict=True):
+                step["memory_type"] = kind
+            found["memory_type"] = types[1]
+        return {**found, **self.seen.record()}
 
     def lines(self) -> Iterator[str]:
         """Yield it as text, without the access."""
         if self.path.va != self.access.va:
             yield f"  the linear address is {self.path.va:#x}, by masking"
         yield from walk_lines(self.source.context, self.path)
+        yield from self._type_lines()
         yield f"predicted: {outcome_text(self.predicted, may=True)}"
         yield from self.seen.lines()
+
+    def _type_lines(self) -> Iterator[str]:
+        types, context = self._types(), self.source.context
+        if types is None:
+            return
+        names = [level_of(context, step.level).entry for step in self.path.steps]
+        read = [f"{name} {kind or _NOT_STATED}" for name, kind in zip(names, types[0], strict=True)]
+        if read:
+            yield f"entries are read as: {', '.join(read)}"
+        leaf = self.path.leaf
+        if leaf is not None:
+            field = pat_index(leaf.level, leaf.entry)
+            yield f"memory type: {types[1]}, by field PA{field} of IA32_PAT"
 
     @property
     def partial(self) -> bool:
@@ -129,15 +168,17 @@ class _Translated:
 
 
 def _translate(options: argparse.Namespace, spaces: Spaces) -> int:
-    every = [
+    made = [
         _translated(options, replace(spaces.source, context=context)) for context in spaces.contexts
     ]
     report_source(spaces.source)
-    found = look(spaces)
+    spaces, types = typed_spaces(options, spaces)
+    every = [replace(each, types=types) for each in made]
+    followed = look(spaces)
     names = chosen_names(options, spaces)
-    report_unfollowed(found, names)
+    report_unfollowed(followed, names)
     if options.json:
-        emit({**_record(every, spaces, found), **address_record(names, every[0].path.va)})
+        emit({**_record(every, spaces, followed), **address_record(names, every[0].path.va)})
     else:
         print(f"{access_text(every[0].access)}{address_text(names, every[0].path.va)}")
         for line in _lines(every, spaces, grouped=not options.observe):
@@ -156,7 +197,7 @@ def _translate(options: argparse.Namespace, spaces: Spaces) -> int:
         )
     if any(each.seen.differs and each.seen.known is None for each in every):
         return 1
-    found.require_mapping(options)
+    followed.require_mapping(options)
     return 0
 
 

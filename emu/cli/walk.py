@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from crosswalk.emu.cli.followed import follow, write_summary
 from crosswalk.emu.cli.listing_output import chosen_format, write_list
+from crosswalk.emu.cli.memory_types import type_column, type_kind, typed_spaces
 from crosswalk.emu.cli.names import chosen_names, name_columns, region_kind, shown_names
 from crosswalk.emu.cli.output import remark
 from crosswalk.emu.cli.selection import chosen_selection
@@ -17,7 +18,8 @@ from crosswalk.walker.context import PagingContext
 from crosswalk.walker.errors import BadInput, LimitExceeded
 from crosswalk.walker.formats import dump_case
 from crosswalk.walker.formats.files import write_file
-from crosswalk.walker.mappings import Ranges, coalesce_pages
+from crosswalk.walker.mappings import Ranges, coalesce_pages, joined_kinds
+from crosswalk.walker.memory_types import MemoryTypes
 from crosswalk.walker.pages import Pages
 from crosswalk.walker.symbols import NO_NAMES, Names
 
@@ -32,8 +34,9 @@ def run_walk(options: argparse.Namespace) -> int:
         return watch_walk(options)
     chosen_format(options)
     spaces = chosen_spaces(options, listing=True)
+    report_source(spaces.source)
+    spaces, types = typed_spaces(options, spaces)
     source = spaces.source
-    report_source(source)
     if options.save_case is not None and len(spaces.contexts) > 1:
         raise BadInput("--save-case: a case has one root: name one with --roots, or --cr3")
     names = chosen_names(options, spaces)
@@ -42,9 +45,10 @@ def run_walk(options: argparse.Namespace) -> int:
     if options.save_case is not None:
         write_file(options.save_case, dump_case(structures_case(source.memory, source.context)))
     start, end = chosen_range(options)
-    selection = chosen_selection(options, spaces, names)
+    selection = chosen_selection(options, spaces, names, types=types)
     sections = selection.sections(source.memory, spaces.contexts, start, end)
-    list_pages(sections, options, spaces, fold=options.coalesce, names=shown)
+    shown_types = types if options.types else None
+    list_pages(sections, options, spaces, fold=options.coalesce, names=shown, types=shown_types)
     return 0
 
 
@@ -55,20 +59,24 @@ def list_pages(
     *,
     fold: bool = False,
     names: Names = NO_NAMES,
+    types: MemoryTypes | None = None,
 ) -> None:
-    """Write the mappings of each root, or with `fold` their ranges; with `names` what they are.
+    """Write the mappings of each root, or with `fold` their ranges.
 
-    A range doesn't go on from one region into another then.
+    With `names` what they are, and with `types` their memory types. A range doesn't go on from one
+    region into another then, nor from one memory type.
     """
+    apart = joined_kinds(region_kind(names), None if types is None else type_kind(types))
     found: Iterator[tuple[PagingContext, Pages | Ranges]] = (
         (context, block)
         for context, blocks in sections
-        for block in (coalesce_pages(blocks, kind=region_kind(names)) if fold else blocks)
+        for block in (coalesce_pages(blocks, kind=apart) if fold else blocks)
     )
     contexts = spaces.contexts if spaces.named else ()
     listed = _limited(found, options, "range" if fold else "mapping", rooted=spaces.named)
     kind = Ranges if fold else Pages
-    write_list(options, kind, listed, name_columns(names), contexts=contexts)
+    columns = [*name_columns(names), *([] if types is None else [type_column(types)])]
+    write_list(options, kind, listed, columns, contexts=contexts)
 
 
 def _limited(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from crosswalk.emu.cli.followed import follow
+from crosswalk.emu.cli.memory_types import typed_spaces
 from crosswalk.emu.cli.names import address_record, address_text, chosen_names, shown_names
 from crosswalk.emu.cli.output import emit, remark
 from crosswalk.emu.cli.selection import Selection, chosen_frames, chosen_selection
@@ -49,7 +50,7 @@ Keyed = Mapping[int | None, Any]
 
 def watch_walk(options: argparse.Namespace) -> int:
     """List the mappings that change, and return the exit status."""
-    _refuse(options, "coalesce", "save_case", "summary", *_FORMS)
+    _refuse(options, "coalesce", "save_case", "summary", "types", *_FORMS)
     start, end = chosen_range(options)
     chosen: list[tuple[Selection, Names]] = []
 
@@ -58,7 +59,8 @@ def watch_walk(options: argparse.Namespace) -> int:
         # what addresses are called: a kernel stays where it is.
         if not chosen:
             names = chosen_names(options, spaces)
-            selection = chosen_selection(options, spaces, names)
+            types = typed_spaces(options, spaces)[1]
+            selection = chosen_selection(options, spaces, names, types=types)
             chosen.append((selection, shown_names(options, names)))
         found: dict[int | None, Pages] = {}
         most = _MOST
@@ -77,7 +79,8 @@ def watch_walk(options: argparse.Namespace) -> int:
 
 def watch_frames(options: argparse.Namespace) -> int:
     """List the physical ranges whose collective rights change, and return the exit status."""
-    _refuse(options, "policy", "of", "tables", "summary", "symbols", *_FORMS)
+    asked = ("policy", "of", "tables", "summary", "symbols", "types", "one_type")
+    _refuse(options, *asked, *_FORMS)
 
     def look(spaces: Spaces) -> Keyed:
         frames = collective_rights(spaces.source.memory, spaces.walked)

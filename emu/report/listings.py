@@ -80,7 +80,8 @@ class Coded(NamedTuple):
 class Column:
     """An extra column: its key in records, its heading, how wide it is in lines, its values.
 
-    `values` returns those of rows of an address space. `meaning` explains the column in a line.
+    `values` returns those of rows of an address space, of the kind that the column is for.
+    `meaning` explains the column in a line.
     """
 
     key: str

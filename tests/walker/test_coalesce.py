@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosswalk.walker import Mapping, Range, Ranges, Rights, coalesce
-from crosswalk.walker.mappings import coalesce_pages
+from crosswalk.walker.mappings import coalesce_pages, joined_kinds
 from crosswalk.walker.pages import pages_of
 from tests.tables import KIB4, MIB2, OPEN, PAT_LARGE, PS, PWT, RW, SIZES, TOP, US, XD, A, D, G, P
 
@@ -147,6 +147,15 @@ def test_ranges_cover_the_same_bytes_and_cannot_fold_further(choices):
             or before.rights != after.rights
             or (before.flags ^ after.flags) & ~(A | D | PS)
         )
+
+
+def test_joined_kinds_are_alike_where_both_are():
+    rows = next(pages_of([page(at << 12, 0) for at in range(4)]))
+    ones, others = np.array([0, 0, 1, 1], np.uint8), np.array([0, 255, 255, 0], np.uint8)
+    found = joined_kinds(lambda _: ones, lambda _: others)(rows)
+    assert 4 == len(set(found.tolist()))
+    assert ones.tolist() == joined_kinds(None, lambda _: ones)(rows).tolist()
+    assert [0] * 4 == joined_kinds(None, None)(rows).tolist()
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
-from crosswalk.walker import SparseWords
+from crosswalk.walker import SparseWords, collective_rights
 from crosswalk.walker import type_conflicts as module
 from crosswalk.walker.memory_types import MemoryTypes, Pat, pat_indices
 from crosswalk.walker.mtrrs import MemoryType, Mtrrs, VariableRange
-from crosswalk.walker.type_conflicts import MOST_NAMED, type_conflicts
+from crosswalk.walker.type_conflicts import (
+    MOST_NAMED,
+    mapped_types,
+    type_conflicts,
+    typed_frames,
+)
 from tests.random_tables import address_spaces, extended_tables
 from tests.tables import (
     GIB1,
@@ -107,18 +112,25 @@ def test_of_very_many_ranges_the_first_have_their_mappings_named():
 
 def naive_conflicts(tables, types, mtrrs):
     """The types that differ, by each byte at which a page or an MTRR begins or ends."""
-    pages = naive.pages(tables)
-    edges = {edge for page in pages for edge in (page.pa, page.pa + page.size)}
-    edges |= {edge for start, size, _ in mtrrs[1] for edge in (start, start + size)}
     found = {}
-    for edge in edges:
-        kinds = {
-            naive_types.type_of_byte(tables.context, own(types, page), mtrrs, edge)
-            for page in pages
-            if page.pa <= edge < page.pa + page.size
-        }
+    for edge in edges_of(naive.pages(tables), mtrrs):
+        kinds = types_at(tables, types, mtrrs, edge)
         found[edge] = sorted(kinds) if len({ALIKE.get(it, it) for it in kinds}) > 1 else []
     return found
+
+
+def edges_of(pages, mtrrs):
+    edges = {edge for page in pages for edge in (page.pa, page.pa + page.size)}
+    return edges | {edge for start, size, _ in mtrrs[1] for edge in (start, start + size)}
+
+
+def types_at(tables, types, mtrrs, pa):
+    """The types that all pages of a byte have."""
+    return {
+        naive_types.type_of_byte(tables.context, own(types, page), mtrrs, pa)
+        for page in naive.pages(tables)
+        if page.pa <= pa < page.pa + page.size
+    }
 
 
 def own(types, page):
@@ -161,6 +173,30 @@ PATS = st.lists(st.sampled_from((0, 1, 4, 5, 6, 7)), min_size=8, max_size=8).map
 @given(extended_tables(), PATS)
 def test_conflicts_are_those_of_the_naive_twin(tables, pat):
     assert is_as_the_twin_has_it(tables, pat)
+
+
+@QUICK
+@given(extended_tables(), PATS)
+def test_typed_frames_have_the_types_and_rights_of_all_pages(tables, pat):
+    types = MemoryTypes.of(tables.context, Pat(int.from_bytes(pat, "little")), MTRRS)
+    rights = collective_rights(tables.memory, tables.context)
+    mapped = mapped_types(tables.memory, tables.context, types.pat)
+    found = typed_frames(rights, mapped, types)
+    for edge in edges_of(naive.pages(tables), PLAIN):
+        at = np.array([edge], np.uint64)
+        row = np.searchsorted(found.frames.start, at, "right")[0] - 1
+        inside = row >= 0 and edge < found.frames.start[row] + found.frames.size[row]
+        mask = found.types[row] if inside else 0
+        assert types_at(tables, types, PLAIN, edge) == {
+            kind.text for kind in MemoryType if mask >> kind & 1
+        }
+        assert rights.rights_at(at) == (found.frames.rights[row] if inside else 0)
+    ends = found.frames.start + found.frames.size
+    touching = ends[:-1] == found.frames.start[1:]
+    alike = (found.types[:-1] == found.types[1:]) & (
+        found.frames.rights[:-1] == found.frames.rights[1:]
+    )
+    assert not (touching & alike).any()
 
 
 def of_one_table(leaves, pat):

@@ -1,0 +1,69 @@
+"""Options that are about memory types, as data."""
+
+from crosswalk.emu.cli.options import Group, names_of, not_empty, number, option
+
+__all__ = ["FRAME_TYPES", "MEMORY_TYPES", "TRANSLATED_TYPES", "WALKED_TYPES"]
+
+MEMORY_TYPES = ("uc", "wc", "wt", "wp", "wb", "uc-", "cd", "wc+", "mixed", "undefined")
+"""The names of memory types; a test holds them to those of the walker."""
+
+_PAT = option(
+    "--pat",
+    metavar="VALUE",
+    type=number(bits=64),
+    help="IA32_PAT, hex or decimal, instead of what SOURCE says; else the value after reset, and "
+    "assumed: Linux programs 0x407050600070106",
+)
+_MTRR = option(
+    "--mtrr",
+    metavar="MTRR",
+    action="append",
+    reads=True,
+    type=not_empty,
+    help="MTRRs: BASE:SIZE:TYPE or default:TYPE (repeatable), or @FILE of such lines, of "
+    "/proc/mtrr, of Linux' boot log, or of MSRs, a number and a value a line",
+)
+WALKED_TYPES = Group(
+    "memory types",
+    (
+        option("--types", action="store_true", help="show the memory type of each mapping"),
+        option(
+            "--memory-type",
+            metavar="LIST",
+            commas=True,
+            type=names_of(*MEMORY_TYPES),
+            help=f"only mappings of these memory types: some of {', '.join(MEMORY_TYPES)}",
+        ),
+        _PAT,
+        _MTRR,
+    ),
+)
+FRAME_TYPES = Group(
+    "memory types",
+    (
+        option(
+            "--types",
+            action="store_true",
+            help="say as well which ranges are mapped with several memory types",
+        ),
+        option(
+            "--one-type",
+            action="store_true",
+            help="the same, and exit with status 1 if there are any",
+        ),
+        _PAT,
+        _MTRR,
+    ),
+)
+TRANSLATED_TYPES = Group(
+    "memory types",
+    (
+        option(
+            "--types",
+            action="store_true",
+            help="show the memory type of the access, and that by which each entry is read",
+        ),
+        _PAT,
+        _MTRR,
+    ),
+)
