@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from crosswalk.walker import PagingContext, Segments
 
-__all__ = ["IMAGES", "Image", "dense"]
+__all__ = ["IMAGES", "Image", "dense", "random_frames"]
 
 U64 = NDArray[np.uint64]
 
@@ -46,6 +46,17 @@ def dense(count: int = 1_000_000, name: str = "dense") -> Image:
     random = np.random.default_rng(1)
     words = _leaves(random, count)
     words += np.arange(count, dtype=np.uint64) << np.uint64(12)
+    return _stack(name, [words], count)
+
+
+def random_frames(count: int = 1_000_000, name: str = "random") -> Image:
+    """Return `count` 4-KiB pages without a gap in linear addresses, of frames at random.
+
+    Of 2^27 frames (512 GiB): hardly any two are neighbours or the same.
+    """
+    random = np.random.default_rng(5)
+    words = _leaves(random, count)
+    words += random.integers(0, 1 << 27, count).astype(np.uint64) << np.uint64(12)
     return _stack(name, [words], count)
 
 
@@ -159,4 +170,5 @@ IMAGES: dict[str, Callable[[], Image]] = {
     "mixed": mixed,
     "sparse": sparse,
     "scattered": scattered,
+    "random": random_frames,
 }

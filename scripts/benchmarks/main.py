@@ -24,6 +24,7 @@ from scripts.benchmarks.cwalk import CWalker, compiler_version
 from scripts.benchmarks.formats import measured_formats, show_formats
 from scripts.benchmarks.images import IMAGES, Image, dense
 from scripts.benchmarks.judges import default_judges, measured_judges, show_judges
+from scripts.benchmarks.listings import judge_listings, measured_listings, show_listings
 from scripts.benchmarks.measure import medians, peak_in_child
 from scripts.benchmarks.probes import GOALS as PROBE_GOALS
 from scripts.benchmarks.probes import PAGES, measured_probes, probe_scaling
@@ -40,6 +41,9 @@ _GOALS = {  # As multiples of C.
     ("sparse", "walk_leaves"): 1.5,
     ("dense", "with pa, size, flags"): 2.0,
     ("dense", "coalesce_leaves"): 3.0,
+    ("dense", "collective_rights"): 8.0,
+    ("mixed", "collective_rights"): 8.0,
+    ("random", "collective_rights"): 8.0,
 }
 _GOAL_OBJECTS, _GOAL_BYTES = 2.5, 24
 _SMALL = 20_000
@@ -58,6 +62,7 @@ def main() -> int:
     parser.add_argument("--cases", action="store_true", help="small cases, nothing else")
     parser.add_argument("--spaces", action="store_true", help="many address spaces, nothing else")
     parser.add_argument("--roots", action="store_true", help="the search for roots, nothing else")
+    parser.add_argument("--listings", action="store_true", help="lists of mappings, nothing else")
     parser.add_argument("--startup", action="store_true", help="how long commands take to start")
     parser.add_argument(
         "--judges",
@@ -89,6 +94,7 @@ def main() -> int:
         (_cases, options.cases),
         (_spaces, options.spaces),
         (_roots, options.roots),
+        (_listings, options.listings),
         (_startup, options.startup),
         (_judges, options.judges is not None),
         (_formats, options.formats is not None),
@@ -151,6 +157,14 @@ def _roots(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
         _show_goals(judge_roots(document["roots"]))
 
     return {"roots": measured_roots(1 if options.quick else 3)}, show
+
+
+def _listings(options: argparse.Namespace, trees: list[Tree]) -> Measured:
+    def show(document: Row) -> None:
+        show_listings(document["listings"])
+        _show_goals(judge_listings(document["listings"]))
+
+    return {"listings": measured_listings(1 if options.quick else 5, trees)}, show
 
 
 def _startup(options: argparse.Namespace, _trees: list[Tree]) -> Measured:
