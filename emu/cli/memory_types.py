@@ -133,8 +133,8 @@ def conflict_lines(found: Sequence[TypeConflict], names: Names) -> Iterator[str]
     are = "is" if len(found) == 1 else "are"
     yield f"{count_text(len(found), 'range')}, {total}, {are} mapped with several memory types:"
     for each in found:
-        last, names = each.pa + each.size - 1, " ".join(kind.text for kind in each.types)
-        yield f"{each.pa:013x}-{last:013x} {size_text(each.size):>12} {names}"
+        last, kinds = each.pa + each.size - 1, " ".join(kind.text for kind in each.types)
+        yield f"{each.pa:013x}-{last:013x} {size_text(each.size):>12} {kinds}"
         for kind, mappings in each.mappings:
             for mapping in mappings:
                 called = address_text(names, mapping.va)
