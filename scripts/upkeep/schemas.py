@@ -9,6 +9,7 @@ import msgspec
 from crosswalk.emu.findings.baseline import Baseline
 from crosswalk.emu.fuzz.campaign.state import State
 from crosswalk.emu.matrix.summary import Summary
+from crosswalk.emu.report.change_json import CHANGES
 from crosswalk.emu.report.composites import CompositeJson
 from crosswalk.emu.report.finding import ReportJson
 from crosswalk.emu.report.protection import ProtectionJson
@@ -30,6 +31,7 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-memory-map-1": (MemoryMapJson,),
     "crosswalk-sequence-1": (SequenceJson,),
     "crosswalk-baseline-1": (Baseline,),
+    "crosswalk-changes-1": CHANGES,
     "crosswalk-matrix-1": (Summary,),
     "crosswalk-fuzz-1": (State,),
     "crosswalk-findings-1": (ReportJson,),
@@ -39,7 +41,7 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-suite-results-1": (ResultsJson,),
     "crosswalk-walker-1": MESSAGES,
 }
-"""The types of each format, by the name of its schema's file: of the protocol, of each line."""
+"""The types of each format by the name of its schema's file: of lists and protocols, of each line."""
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """`compare`: what two sources map differently, as lines, records, a summary and a status."""
 
 import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 
 from crosswalk.emu.cli import compare
@@ -11,6 +13,7 @@ from tests.emu.cli.running import refused
 from tests.tables import KIB4, OPEN, PS, PWT, RW, US, XD, A, D, G, P, PageTables
 from tests.walker.formats.stubs import Stub
 
+SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
 CR3 = ("--cr3", "0x1000", "--b-cr3", "0x1000")
 
 
@@ -23,6 +26,19 @@ def compared(run, raw):
         return run("compare", *paths, *roots, *options)
 
     return compared
+
+
+@pytest.fixture(autouse=True)
+def lines_fit_the_schema(monkeypatch):
+    """Hold every line of JSON that is printed in these tests to the schema of the format."""
+    schema = json.loads((SCHEMAS / "crosswalk-changes-1.json").read_text(encoding="utf-8"))
+    emit, fits = compare.emit, jsonschema.Draft202012Validator(schema)
+
+    def checked(record):
+        fits.validate(record)
+        emit(record)
+
+    monkeypatch.setattr(compare, "emit", checked)
 
 
 def changed(**pages):
