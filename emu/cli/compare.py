@@ -118,7 +118,8 @@ def run(options: argparse.Namespace) -> int:
         listing.add(compare_frames(*frames), {})
     else:
         if options.symbols is not None:
-            listing.names = (sides[0].names, sides[1].names)
+            # By name, all addresses are A's.
+            listing.names = (sides[0].names, sides[0 if options.by_name else 1].names)
         _compare_spaces(sides, between, listing, regions)
     _write_summary(options, sides, listing.totals, regions)
     return _conclude(options, sides, listing, regions)

@@ -26,7 +26,7 @@ __all__ = ["RegionTotals", "common_regions", "name_cells", "region_numbers"]
 def name_cells(
     rows: Changes, context: PagingContext, names: tuple[Names, Names]
 ) -> list[ChangeColumn]:
-    """Return the columns of names: what each range is called in A, of what was added in B."""
+    """Return the columns of names: what each range is called in A, or where it was added in B."""
     before, after = (name_columns(each) for each in names)
     both = {each.key: each for each in (*after, *before)}
     ranges = Ranges(
@@ -40,12 +40,20 @@ def name_cells(
             for side in (before, after)
         )
         empty: list[str | None] = [None] * len(rows)
-        texts = [
-            now if kind == Change.ADDED else was
-            for kind, was, now in zip(rows.kind.tolist(), old or empty, new or empty, strict=True)
-        ]
+        sides = zip(rows.kind.tolist(), old or empty, new or empty, strict=True)
+        texts = [_named(kind, was, now) for kind, was, now in sides]
         found.append(ChangeColumn(key, column.heading, column.width, texts))
     return found
+
+
+def _named(kind: int, was: str | None, now: str | None) -> str | None:
+    """Return what a range is called, of its names by either side.
+
+    What is still there has B's name where A knows none, as an early boot does.
+    """
+    if kind == Change.ADDED:
+        return now
+    return was if was is not None or kind == Change.REMOVED else now
 
 
 def _texts(coded: Coded) -> list[str | None]:
