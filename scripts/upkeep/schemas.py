@@ -41,7 +41,7 @@ FORMATS: dict[str, tuple[type, ...]] = {
     "crosswalk-suite-results-1": (ResultsJson,),
     "crosswalk-walker-1": MESSAGES,
 }
-"""The types of each format by the name of its schema's file: of lists and protocols, of each line."""
+"""The types of each format by the name of its schema; of lists and protocols, of each line."""
 
 
 def main() -> None:
