@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosswalk.walker.blocks import present_entries, without_reserved
+from crosswalk.walker.columns import distinct
 from crosswalk.walker.context import PagingContext
 from crosswalk.walker.entry import level_of, reserved_bits
 from crosswalk.walker.leaves import Expanded, Leaves, Tables, expand, root_tables
 from crosswalk.walker.memory import U64, PhysicalMemory
 from crosswalk.walker.rights import GRANTS
-from crosswalk.walker.spaces import Contexts, groups_of
+from crosswalk.walker.spaces import Contexts, SpaceGroup, groups_of
 
 __all__ = [
     "BLOCK",
@@ -54,11 +55,16 @@ def distinct_states(memory: PhysicalMemory, contexts: Contexts) -> Iterator[Stat
     Several contexts may differ in their roots alone: `ValueError` else (`spaces.groups_of` makes
     groups of any). The ways can't overflow: there are at most 512^4 from a root.
     """
+    for group in _one_group(contexts):
+        yield from _distinct_states(memory, group.context, group.roots)
+
+
+def _one_group(contexts: Contexts) -> list[SpaceGroup]:
+    """Return the one group that these contexts are, or none; `ValueError` if they are several."""
     groups = groups_of(contexts)
     if len(groups) > 1:
         raise ValueError("contexts that differ in more than their roots")
-    for group in groups:
-        yield from _distinct_states(memory, group.context, group.roots)
+    return groups
 
 
 def _distinct_states(
@@ -96,12 +102,21 @@ def _pages(
 def states_by_level(memory: PhysicalMemory, contexts: Contexts) -> dict[int, U64]:
     """Return the keys of all distinct states by level, ascending; the lowest level comes first.
 
-    A word for each state is kept. `ValueError` as in `distinct_states`.
+    A word for each state is kept, and tables of the last level aren't read. `ValueError` as in
+    `distinct_states`.
     """
-    keys: dict[int, list[U64]] = {}
-    for block in distinct_states(memory, contexts):
-        keys.setdefault(block.level, []).append(block.key)
-    return {level: np.concatenate(parts) for level, parts in sorted(keys.items())}
+    found: dict[int, U64] = {}
+    for group in _one_group(contexts):
+        keys = distinct(keys_of(root_tables(group.roots)))
+        for level in range(group.context.levels, 1, -1):
+            found[level] = keys
+            below = [keys[:0]]
+            for at in range(0, len(keys), BLOCK):
+                held = expand_states(memory, group.context, level, keys[at : at + BLOCK])
+                below.append(distinct(keys_of(held.children)))
+            keys = distinct(np.concatenate(below))
+        found[1] = keys
+    return dict(sorted(found.items()))
 
 
 def expand_states(
