@@ -126,7 +126,18 @@ def test_the_wheel_has_all_of_the_package_and_nothing_else(built, wheel):
     wanted = set()
     for package, folder in FOLDERS.items():
         for path in (source / folder).rglob("*"):
-            if path.suffix in {".py", ".s", ".c", ".h", ".lisp", ".typed", ".json"}:
+            if path.suffix in {
+                ".py",
+                ".s",
+                ".c",
+                ".h",
+                ".lisp",
+                ".typed",
+                ".json",
+                ".js",
+                ".css",
+                ".html",
+            }:
                 wanted.add(f"{package}/{path.relative_to(source / folder).as_posix()}")
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
