@@ -216,6 +216,6 @@ _COMBINED = {
 }
 """The effective type by vendor, the page's own type, and the MTRRs' in the order of `MTRR_TYPES`.
 
-The tables are "Effective Page-Level Memory Types for Pentium III and More Recent Processor Families"
-of Intel SDM vol. 3A and "Combined Effect of MTRR and PAT Memory Types" of AMD APM vol. 2.
+The tables are "Effective Page-Level Memory Types for Pentium III and More Recent Processor
+Families" of Intel SDM vol. 3A and "Combined Effect of MTRR and PAT Memory Types" of AMD APM vol. 2.
 """
