@@ -421,6 +421,13 @@ _PROTECT = Command(
                     needs="format",
                 ),
                 option(
+                    "--map",
+                    metavar="FILE",
+                    type=output_file,
+                    help="draw what is granted before and after, as a page for a browser",
+                    needs="source",
+                ),
+                option(
                     "--at",
                     metavar="PA",
                     type=number(bits=52),

@@ -62,6 +62,11 @@ def _protect_source(options: argparse.Namespace) -> int:
     kind = TableKind(options.tables or TableKind.NPT)
     frames = collective_rights(memory, spaces.walked)
     violated = _violated(options.policy, spaces, frames)
+    if options.map is not None:
+        # What draws isn't needed for anything else.
+        from crosswalk.emu.cli.protect_map import write_protection_map  # noqa: PLC0415
+
+        write_protection_map(options, followed, frames, kind)
     if options.format is not None:
         if not violated:
             followed.nothing_found(options)
